@@ -2,7 +2,7 @@
 
 use std::fmt;
 
-/// A place in a job file; lines and columns count from 1, 0 means unknown.
+/// A position in a job file. Lines and columns count from 1; 0 means unknown.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 pub struct Place {
     /// Line.
@@ -11,16 +11,16 @@ pub struct Place {
     pub column: u64,
 }
 
-/// Why a query was refused.
+/// Why a query was rejected.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub struct PlanError {
-    /// Spark's error condition if there is one, otherwise a stable name of our own.
+    /// Spark's error condition if there is one, otherwise a stable name of Millstream's.
     pub condition: String,
     /// What is wrong.
     pub reason: String,
     /// The suggested fix; empty if the reason implies it.
     pub fix: String,
-    /// Where.
+    /// The position of the error.
     pub place: Place,
 }
 
@@ -39,7 +39,7 @@ impl fmt::Display for PlanError {
 }
 
 impl PlanError {
-    /// An error without a place.
+    /// Creates an error without a position.
     pub fn new(
         condition: impl Into<String>,
         reason: impl Into<String>,
@@ -62,7 +62,7 @@ impl PlanError {
         )
     }
 
-    /// Adds a place to the error, unless it has one already.
+    /// Sets the position of the error, unless it has one already.
     pub fn at(mut self, place: Place) -> Self {
         if self.place.line == 0 {
             self.place = place;

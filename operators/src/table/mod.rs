@@ -1,11 +1,11 @@
 //! Tables: rows with a schema, expressions over them, and queries in Spark SQL or as a DataFrame
 //! ([`crate::session`]). Both build one [logical plan](plan), which [`physical`] lowers to stages.
 //!
-//! * [`types`]: data types and schemas. [`row`]: the binary layout. [`value`]: a value outside a
-//!   row, at the edges. [`datetime`]: calendars, time zones, patterns. [`text`]: values as text, CSV
-//!   and JSON, regular expressions, text that is not valid UTF-8.
-//! * [`expr`]: unresolved expressions, their resolution by Spark's rules, and their compilation
-//!   to typed closures.
+//! * [`types`]: data types and schemas. [`row`]: the binary row layout. [`value`]: a value outside
+//!   a row, for input and output. [`datetime`]: calendars, time zones, patterns. [`text`]: text
+//!   forms of values, CSV and JSON, regular expressions, and text that is not valid UTF-8.
+//! * [`expr`]: unresolved expressions, their resolution by Spark's rules, and their compilation to
+//!   typed closures.
 
 pub mod datetime;
 pub mod error;

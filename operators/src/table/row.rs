@@ -1,23 +1,24 @@
-//! The binary row: compared, hashed, sent and checkpointed as bytes.
+//! The binary row layout. Rows are compared, hashed, sent and checkpointed as bytes.
 //!
 //! ```text
 //! | null bits, one per field, in 8-byte words | one 8-byte slot per field | tail |
 //! ```
-//! A slot holds an `i64`, the bits of an `f64`, 0 or 1, or, for what has no fixed size (and for
-//! 16-byte decimals), the offset in the row (low 32 bits) and the length in bytes (high 32).
-//! A NULL's slot is 0, so equal rows have equal bytes. An array is its number of elements (8
-//! bytes) and then a row with one field per element; a struct is a row.
+//! A slot holds an `i64`, the bits of an `f64`, or 0 or 1. Variable-length values and 16-byte
+//! decimals are stored in the tail. Their slot holds the offset in the row (low 32 bits) and the
+//! length in bytes (high 32 bits). The slot of a NULL is 0, so equal rows have equal bytes. An
+//! array is its number of elements (8 bytes), followed by a row with one field per element. A
+//! struct is a row.
 //!
 //! All integers are little endian. A row is at most 4 GiB.
 
 use super::types::{DataType, Physical};
 use super::value::Value;
 
-/// A row, borrowed.
+/// A borrowed row.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Row<'a>(pub &'a [u8]);
 
-/// An owned row: up to 88 bytes are inline, so that a short row costs no allocation.
+/// An owned row. Up to 88 bytes are stored inline, so a short row needs no allocation.
 pub type RowBuf = smallvec::SmallVec<[u8; 88]>;
 
 /// The location of a field in rows of a given width.
@@ -44,7 +45,7 @@ impl Slot {
 fn word(bytes: &[u8], offset: usize) -> u64 {
     match bytes.get(offset..offset + 8).and_then(|word| <[u8; 8]>::try_from(word).ok()) {
         Some(word) => u64::from_le_bytes(word),
-        // Rows are made by `RowWriter`, or checked when they enter the process.
+        // Rows are written by `RowWriter`, or validated when they enter the process.
         None => unreachable!("a row shorter than its schema"),
     }
 }
@@ -56,19 +57,19 @@ impl<'a> Row<'a> {
         self.0[slot.null_byte] & slot.null_mask != 0
     }
 
-    /// A field that is held as `i64`.
+    /// Reads a field that is stored as `i64`.
     #[inline]
     pub fn long(self, slot: Slot) -> i64 {
         word(self.0, slot.offset) as i64
     }
 
-    /// A field that is held as `f64`.
+    /// Reads a field that is stored as `f64`.
     #[inline]
     pub fn double(self, slot: Slot) -> f64 {
         f64::from_bits(word(self.0, slot.offset))
     }
 
-    /// A field that lies in the tail.
+    /// Reads a field that is stored in the tail.
     #[inline]
     pub fn bytes(self, slot: Slot) -> &'a [u8] {
         let word = word(self.0, slot.offset);
@@ -76,13 +77,13 @@ impl<'a> Row<'a> {
         &self.0[offset..offset + length]
     }
 
-    /// A decimal's unscaled value.
+    /// Reads the unscaled value of a decimal.
     #[inline]
     pub fn decimal(self, slot: Slot) -> i128 {
         decimal_of(self.bytes(slot))
     }
 
-    /// The field as a value of its own, for the edges.
+    /// Reads the field as an owned value, for input and output.
     pub fn value(self, index: usize, width: usize, data_type: &DataType) -> Value {
         let slot = Slot::new(index, width);
         if self.is_null(slot) {
@@ -98,8 +99,8 @@ impl<'a> Row<'a> {
     }
 }
 
-/// The length of a row that begins a buffer, which may hold more; `None` if the buffer ends too
-/// early.
+/// The length of the row at the start of a buffer, which may contain more; `None` if the buffer is
+/// truncated.
 pub fn length(bytes: &[u8], fields: impl ExactSizeIterator<Item = Physical>) -> Option<usize> {
     let width = fields.len();
     let mut end = Slot::new(width, width).offset;
@@ -114,13 +115,13 @@ pub fn length(bytes: &[u8], fields: impl ExactSizeIterator<Item = Physical>) -> 
     (end <= bytes.len()).then_some(end)
 }
 
-/// A decimal's unscaled value from its 16 bytes.
+/// Decodes the unscaled value of a decimal from its 16 bytes.
 #[inline]
 pub fn decimal_of(bytes: &[u8]) -> i128 {
     <[u8; 16]>::try_from(bytes).map_or(0, i128::from_le_bytes)
 }
 
-/// The elements of an array: a row, and how many.
+/// An array: its elements as a row, and their number.
 #[derive(Clone, Copy, Debug)]
 pub struct Array<'a> {
     /// Number of elements.
@@ -130,7 +131,7 @@ pub struct Array<'a> {
 }
 
 impl<'a> Array<'a> {
-    /// Reads an array's bytes.
+    /// Interprets bytes as an array.
     #[inline]
     pub fn new(bytes: &'a [u8]) -> Self {
         Self { len: word(bytes, 0) as usize, row: Row(&bytes[8..]) }
@@ -143,19 +144,19 @@ impl<'a> Array<'a> {
     }
 }
 
-/// The entries of a map: the length in bytes of the array of keys, that array, the array of values.
+/// A map: the length in bytes of the array of keys, that array, and the array of values.
 #[derive(Clone, Copy, Debug)]
 pub struct Map<'a> {
     /// Number of entries.
     pub len: usize,
     /// The keys.
     pub keys: Array<'a>,
-    /// The values, as many.
+    /// The values, in the order of the keys.
     pub values: Array<'a>,
 }
 
 impl<'a> Map<'a> {
-    /// Reads a map's bytes.
+    /// Interprets bytes as a map.
     #[inline]
     pub fn new(bytes: &'a [u8]) -> Self {
         let keys_bytes = word(bytes, 0) as usize;
@@ -164,7 +165,7 @@ impl<'a> Map<'a> {
         Self { len: keys.len, keys, values: Array::new(values) }
     }
 
-    /// Appends a map of arrays.
+    /// Appends a map, given the bytes of its two arrays.
     pub fn write<B: Bytes>(keys: &[u8], values: &[u8], out: &mut B) {
         out.extend(&(keys.len() as u64).to_le_bytes());
         out.extend(keys);
@@ -172,13 +173,13 @@ impl<'a> Map<'a> {
     }
 }
 
-/// Where a writer puts its bytes.
+/// The buffer of a row writer.
 pub trait Bytes: AsRef<[u8]> + AsMut<[u8]> {
-    /// Appends.
+    /// Appends bytes.
     fn extend(&mut self, bytes: &[u8]);
     /// Appends `count` zeros.
     fn zeros(&mut self, count: usize);
-    /// Drops all behind the first `length` bytes.
+    /// Drops everything after the first `length` bytes.
     fn truncate(&mut self, length: usize);
 }
 
@@ -210,7 +211,7 @@ impl Bytes for bumpalo::collections::Vec<'_, u8> {
     }
 }
 
-/// Writes a row at the end of a buffer. Fields not set are NULL.
+/// Writes a row at the end of a buffer. Fields that are not set are NULL.
 pub struct RowWriter<'b, B> {
     out: &'b mut B,
     start: usize,
@@ -227,7 +228,7 @@ impl<'b, B: Bytes> RowWriter<'b, B> {
         row
     }
 
-    /// Starts the row anew: all its fields are NULL again, and its tail is empty.
+    /// Starts the row again: all fields are NULL and the tail is empty.
     pub fn restart(&mut self) {
         self.out.truncate(self.start);
         self.clear();
@@ -246,8 +247,9 @@ impl<'b, B: Bytes> RowWriter<'b, B> {
         }
     }
 
-    /// Starts a row in a buffer that is empty or has a row of the same width. A field that was NULL
-    /// is not written again, so a wide row of few values costs little more than its values.
+    /// Starts a row in a buffer that is empty or contains a row of the same width. Fields that were
+    /// NULL before are not written again, so a wide row with few values costs little more than its
+    /// values.
     pub fn reuse(out: &'b mut B, width: usize) -> Self {
         let words = width.div_ceil(64);
         if out.as_ref().len() < words * 8 + width * 8 {
@@ -257,7 +259,7 @@ impl<'b, B: Bytes> RowWriter<'b, B> {
         out.truncate(words * 8 + width * 8);
         let (bits, slots) = out.as_mut().split_at_mut(words * 8);
         for (index, block) in bits.chunks_mut(64).enumerate() {
-            // Most blocks of a wide row have no value.
+            // Most blocks of a wide row contain no value.
             if block.iter().all(|byte| *byte == u8::MAX) {
                 continue;
             }
@@ -266,7 +268,7 @@ impl<'b, B: Bytes> RowWriter<'b, B> {
         Self { out, start: 0, width }
     }
 
-    /// Makes the fields from `first` on NULL, whose bits `bits` are.
+    /// Makes the fields from index `first` on NULL. `bits` are their null bits.
     fn make_null(bits: &mut [u8], mut first: usize, width: usize, slots: &mut [u8]) {
         for word in bits.chunks_exact_mut(8) {
             let fields = (width - first).min(64);
@@ -285,7 +287,7 @@ impl<'b, B: Bytes> RowWriter<'b, B> {
         }
     }
 
-    /// The row as it is so far, if it is the last in the buffer.
+    /// The row as written so far. It must be the last one in the buffer.
     pub fn row(&self) -> Row<'_> {
         Row(&self.out.as_ref()[self.start..])
     }
@@ -296,7 +298,7 @@ impl<'b, B: Bytes> RowWriter<'b, B> {
         self.row().is_null(Slot::new(index, self.width))
     }
 
-    /// Continues with a row of `width` fields that fills the buffer.
+    /// Continues a row of `width` fields, which is the whole content of the buffer.
     #[inline]
     pub fn resume(out: &'b mut B, width: usize) -> Self {
         Self { out, start: 0, width }
@@ -316,14 +318,14 @@ impl<'b, B: Bytes> RowWriter<'b, B> {
         row[slot.offset..slot.offset + 8].copy_from_slice(&word.to_le_bytes());
     }
 
-    /// Makes a field NULL again. Its bytes in the tail stay there.
+    /// Makes a field NULL again. Its bytes in the tail remain as unused bytes.
     pub fn reset(&mut self, index: usize) {
         self.set(index, 0);
         let slot = Slot::new(index, self.width);
         self.out.as_mut()[self.start + slot.null_byte] |= slot.null_mask;
     }
 
-    /// Sets a field held as `i64`.
+    /// Sets a field that is stored as `i64`.
     #[inline]
     pub fn long(&mut self, index: usize, value: i64) {
         self.set(index, value as u64);
@@ -335,13 +337,13 @@ impl<'b, B: Bytes> RowWriter<'b, B> {
         self.set(index, u64::from(value));
     }
 
-    /// Sets a field held as `f64`.
+    /// Sets a field that is stored as `f64`.
     #[inline]
     pub fn double(&mut self, index: usize, value: f64) {
         self.set(index, value.to_bits());
     }
 
-    /// Sets a field that lies in the tail.
+    /// Sets a field that is stored in the tail.
     #[inline]
     pub fn bytes(&mut self, index: usize, bytes: &[u8]) {
         let offset = self.out.as_ref().len() - self.start;
@@ -349,8 +351,7 @@ impl<'b, B: Bytes> RowWriter<'b, B> {
         self.set(index, offset as u64 | (bytes.len() as u64) << 32);
     }
 
-    /// Sets a field to a row of its own, which `fill` writes in the tail: all fields of it are NULL
-    /// before.
+    /// Sets a field to a nested row, which `fill` writes. Fields that `fill` does not set are NULL.
     pub fn nested<T>(
         &mut self,
         index: usize,
@@ -364,8 +365,8 @@ impl<'b, B: Bytes> RowWriter<'b, B> {
         filled
     }
 
-    /// Sets a field to an array, whose elements `fill` writes in the tail: all of them are NULL
-    /// before.
+    /// Sets a field to an array, whose elements `fill` writes. Elements that `fill` does not set
+    /// are NULL.
     pub fn nested_array(
         &mut self,
         index: usize,
@@ -386,7 +387,8 @@ impl<'b, B: Bytes> RowWriter<'b, B> {
         self.set(index, offset as u64 | (length as u64) << 32);
     }
 
-    /// Sets all fields at once, from the 8 bytes of each as the row holds them.
+    /// Sets all fields at once, given the 8 bytes of each field's slot. None may be NULL or in the
+    /// tail.
     pub fn words(&mut self, words: &[u8]) {
         let slots = self.start + Slot::new(0, self.width).offset;
         let row = self.out.as_mut();
@@ -394,8 +396,8 @@ impl<'b, B: Bytes> RowWriter<'b, B> {
         row[slots..slots + words.len()].copy_from_slice(words);
     }
 
-    /// Like [`Self::nested`], but the field stays as it is if `fill` fails; what was written stays
-    /// in the tail.
+    /// Like [`Self::nested`], but leaves the field unchanged if `fill` fails. What was written
+    /// until then remains in the tail as unused bytes.
     pub fn try_nested<T, E>(
         &mut self,
         index: usize,
@@ -434,7 +436,7 @@ impl<'b, B: Bytes> RowWriter<'b, B> {
     }
 }
 
-/// A whole row from values.
+/// Encodes values as a row.
 pub fn encode(values: &[Value]) -> Vec<u8> {
     let mut out = Vec::new();
     let mut writer = RowWriter::new(&mut out, values.len());
@@ -444,7 +446,7 @@ pub fn encode(values: &[Value]) -> Vec<u8> {
     out
 }
 
-/// A row's values.
+/// Iterates over the values of a row.
 pub fn values<'t>(
     row: Row<'_>,
     types: impl ExactSizeIterator<Item = &'t DataType>,
@@ -453,7 +455,7 @@ pub fn values<'t>(
     types.enumerate().map(move |(index, data_type)| row.value(index, width, data_type))
 }
 
-/// A whole row as values.
+/// Decodes a row to values.
 pub fn decode<'t>(row: Row<'_>, types: impl ExactSizeIterator<Item = &'t DataType>) -> Vec<Value> {
     values(row, types).collect()
 }
@@ -487,7 +489,7 @@ mod tests {
     }
 
     proptest! {
-        /// What was written is read back, and equal rows have equal bytes.
+        /// Values survive encoding and decoding, and equal rows have equal bytes.
         #[test]
         fn round_trip(fields in proptest::collection::vec(typed_value(), 0..70)) {
             let (types, values): (Vec<_>, Vec<_>) = fields.into_iter().unzip();

@@ -8,48 +8,49 @@ use std::fmt;
 /// A data type.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub enum DataType {
-    /// The type of a bare NULL.
+    /// The type of an untyped NULL (VOID).
     Null,
-    /// true or false.
+    /// BOOLEAN.
     Boolean,
-    /// 8 bits, TINYINT.
+    /// TINYINT, 8 bits.
     Byte,
-    /// 16 bits, SMALLINT.
+    /// SMALLINT, 16 bits.
     Short,
-    /// 32 bits, INT.
+    /// INT, 32 bits.
     Int,
-    /// 64 bits, BIGINT.
+    /// BIGINT, 64 bits.
     Long,
-    /// 32-bit float.
+    /// FLOAT, 32 bits.
     Float,
-    /// 64-bit float.
+    /// DOUBLE, 64 bits.
     Double,
-    /// Fixed point: precision (at most 38) and scale.
+    /// DECIMAL: precision (at most 38) and scale.
     Decimal(u8, u8),
-    /// UTF-8 text.
+    /// STRING, UTF-8 text.
     String,
-    /// Bytes.
+    /// BINARY.
     Binary,
-    /// Days since 1970-01-01.
+    /// DATE: days since 1970-01-01.
     Date,
-    /// Microseconds since 1970-01-01 UTC, shown in the session time zone.
+    /// TIMESTAMP: microseconds since 1970-01-01 UTC, shown in the session time zone.
     Timestamp,
-    /// Microseconds of a wall clock without a zone.
+    /// TIMESTAMP_NTZ: microseconds of a local time without a time zone.
     TimestampNtz,
-    /// A length of time in microseconds; the units (day 0, hour, minute, second 3) from which and
-    /// to which it is shown.
+    /// A duration in microseconds, and the largest and smallest unit in which it is shown (0 day, 1
+    /// hour, 2 minute, 3 second).
     DayTimeInterval(u8, u8),
-    /// A length of time in months; shown from year (0) or month (1), to one of them.
+    /// A duration in months, and the largest and smallest unit in which it is shown (0 year, 1
+    /// month).
     YearMonthInterval(u8, u8),
-    /// A sequence of one type.
+    /// ARRAY: elements of one type.
     Array(Box<DataType>),
-    /// Values by key, in the order in which they were put in.
+    /// MAP: entries with the types of key and value, in insertion order.
     Map(Box<DataType>, Box<DataType>),
-    /// Named fields.
+    /// STRUCT: named fields.
     Struct(Vec<Field>),
 }
 
-/// How a type is held in a slot and computed with.
+/// The representation of a type's values in slots and in compiled expressions.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Physical {
     /// `bool`.
@@ -60,7 +61,7 @@ pub enum Physical {
     Double,
     /// `i128`, unscaled.
     Decimal,
-    /// Bytes in the row's tail.
+    /// Bytes in the tail of the row.
     Bytes,
 }
 
@@ -76,14 +77,14 @@ pub struct Field {
 }
 
 impl Field {
-    /// A field.
+    /// Creates a field.
     pub fn new(name: impl Into<String>, data_type: DataType, nullable: bool) -> Self {
         Self { name: name.into(), data_type, nullable }
     }
 }
 
 impl DataType {
-    /// How values of this type are held.
+    /// The representation of this type's values.
     pub fn physical(&self) -> Physical {
         match self {
             Self::Null | Self::Boolean => Physical::Bool,
@@ -98,12 +99,12 @@ impl DataType {
         }
     }
 
-    /// Made of other types.
+    /// Whether the type is an array, a map or a struct.
     pub fn is_nested(&self) -> bool {
         matches!(self, Self::Array(_) | Self::Map(..) | Self::Struct(_))
     }
 
-    /// Whether values have an order: all types but those with a map in them.
+    /// Whether values of this type can be ordered: true for all types that do not contain a map.
     pub fn is_orderable(&self) -> bool {
         match self {
             Self::Map(..) => false,
@@ -113,22 +114,22 @@ impl DataType {
         }
     }
 
-    /// An interval of either kind.
+    /// Whether the type is a day-time or a year-month interval.
     pub fn is_interval(&self) -> bool {
         matches!(self, Self::DayTimeInterval(..) | Self::YearMonthInterval(..))
     }
 
-    /// A date or a timestamp of either kind.
+    /// Whether the type is a date, or a timestamp with or without a time zone.
     pub fn is_datetime(&self) -> bool {
         matches!(self, Self::Date | Self::Timestamp | Self::TimestampNtz)
     }
 
-    /// TINYINT to BIGINT.
+    /// Whether the type is TINYINT, SMALLINT, INT or BIGINT.
     pub fn is_integral(&self) -> bool {
         matches!(self, Self::Byte | Self::Short | Self::Int | Self::Long)
     }
 
-    /// Integers, floats and decimals.
+    /// Whether the type is an integer, float or decimal type.
     pub fn is_numeric(&self) -> bool {
         self.is_integral() || matches!(self, Self::Float | Self::Double | Self::Decimal(..))
     }
@@ -143,7 +144,8 @@ impl DataType {
         }
     }
 
-    /// The decimal type that holds every value of this numeric type, for mixed arithmetic.
+    /// The precision and scale of a DECIMAL that holds every value of this type; `None` for types
+    /// that mixed decimal arithmetic does not accept.
     pub fn as_decimal(&self) -> Option<(u8, u8)> {
         match self {
             Self::Byte => Some((3, 0)),
@@ -258,19 +260,19 @@ pub struct Schema {
 }
 
 impl Schema {
-    /// A schema of these columns.
+    /// Creates a schema of these columns.
     pub fn new(fields: Vec<Field>) -> Self {
         Self { fields }
     }
 
-    /// Reads a DDL schema: `a INT, b ARRAY<STRING>, c STRUCT<d: INT>`.
+    /// Parses a DDL schema: `a INT, b ARRAY<STRING>, c STRUCT<d: INT>`.
     pub fn parse_ddl(ddl: &str) -> PlanResult<Self> {
         let mut parser = Ddl { rest: ddl.trim() };
         let fields = parser.fields(None)?;
         Ok(Self { fields })
     }
 
-    /// Spark's `printSchema`.
+    /// Formats the schema like Spark's `printSchema`.
     pub fn tree(&self) -> String {
         let mut out = "root\n".to_string();
         tree(&self.fields, &mut out, 0);
@@ -278,7 +280,7 @@ impl Schema {
     }
 }
 
-/// Stack that one level of a type needs, and what is added where less is left.
+/// The stack that one level of a type needs, and the size by which the stack is extended, in bytes.
 const LEVEL_STACK: usize = 64 << 10;
 const MORE_STACK: usize = 4 << 20;
 

@@ -11,18 +11,18 @@ use std::fmt::{self, Write};
 /// How `show` prints NULL. A cast to STRING writes `null` within other values.
 pub(crate) const SHOWN_NULL: &str = "NULL";
 
-/// A value; its exact type is known from the schema.
+/// A value. The schema has its exact type.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Value {
     /// NULL.
     Null,
     /// BOOLEAN.
     Boolean(bool),
-    /// Integers, days of a date, microseconds of a timestamp.
+    /// Integers, days of a DATE, microseconds of a TIMESTAMP.
     Long(i64),
     /// FLOAT and DOUBLE.
     Double(f64),
-    /// The unscaled value of a decimal.
+    /// The unscaled value of a DECIMAL.
     Decimal(i128),
     /// STRING.
     String(String),
@@ -30,14 +30,14 @@ pub enum Value {
     Binary(Vec<u8>),
     /// ARRAY.
     Array(Vec<Value>),
-    /// MAP, in its own order.
+    /// MAP, in insertion order.
     Map(Vec<(Value, Value)>),
     /// STRUCT, in the order of its fields.
     Struct(Vec<Value>),
 }
 
 impl Value {
-    /// Reads what [`write`](Self::write) wrote for a type that lies in the tail.
+    /// Decodes the bytes of a type that is stored in a row's tail.
     pub fn from_bytes(bytes: &[u8], data_type: &DataType) -> Self {
         match data_type {
             DataType::Binary => Self::Binary(bytes.to_vec()),
@@ -62,7 +62,7 @@ impl Value {
         }
     }
 
-    /// Writes an array or struct as its bytes in a row's tail; nothing for other values.
+    /// Appends the encoded bytes of an array or struct. Other values are ignored.
     pub fn write(&self, out: &mut Vec<u8>) {
         let (mut writer, values) = match self {
             Self::Array(values) => (RowWriter::array(out, values.len()), values),
@@ -83,7 +83,7 @@ impl Value {
         }
     }
 
-    /// The value as Spark casts it to a string, `None` for NULL.
+    /// Formats the value like a cast to STRING; `None` for NULL.
     pub fn display(&self, data_type: &DataType, zone: Tz) -> Option<String> {
         if *self == Self::Null {
             return None;
@@ -94,15 +94,16 @@ impl Value {
         Some(out)
     }
 
-    /// The value as Spark's `show` prints it, which differs in the NULLs inside.
+    /// Formats the value like Spark's `show`. It differs from a cast in how it prints nested NULLs
+    /// and BINARY.
     pub fn show(&self, data_type: &DataType, zone: Tz) -> String {
         let mut out = String::new();
         let _ = self.write_text(data_type, zone, SHOWN_NULL, &mut out);
         out
     }
 
-    /// Writes the value as [`display`](Self::display) says it, and `null` for NULL. With `NULL`
-    /// for it, the bytes of a BINARY are listed as [`show`](Self::show) lists them.
+    /// Writes the value like [`display`](Self::display), with `null` in place of NULL. If `null` is
+    /// `NULL`, the bytes of a BINARY are listed as by [`show`](Self::show).
     pub fn write_text(
         &self,
         data_type: &DataType,
@@ -123,7 +124,7 @@ impl Value {
             (Self::Decimal(v), DataType::Decimal(_, scale)) => write_decimal(*v, *scale, out),
             (Self::Decimal(v), _) => write!(out, "{v}"),
             (Self::String(v), _) => out.write_str(v),
-            // `show` lists the bytes, a cast takes them for text.
+            // `show` lists the bytes, while a cast interprets them as text.
             (Self::Binary(v), _) if null == SHOWN_NULL => {
                 list("[]", v, out, " ", |b, out| write!(out, "{b:02X}"))
             }
@@ -166,23 +167,23 @@ fn list<T>(
     out.write_str(&brackets[1..])
 }
 
-/// The text of a number, which is never longer, without a buffer on the heap.
+/// A short text, such as a number, without heap memory.
 pub(crate) struct Short {
     bytes: [u8; 64],
     length: usize,
 }
 
 impl Short {
-    /// The text; an error if it is too long.
+    /// Formats a text; an error if it is too long.
     pub fn of(text: fmt::Arguments<'_>) -> Result<Self, fmt::Error> {
         let mut short = Self { bytes: [0; 64], length: 0 };
         short.write_fmt(text)?;
         Ok(short)
     }
 
-    /// The text.
+    /// The formatted text.
     pub fn text(&self) -> &str {
-        // Only whole texts are written to it.
+        // Only complete texts are written to the buffer.
         std::str::from_utf8(&self.bytes[..self.length]).unwrap_or_default()
     }
 }
@@ -196,7 +197,7 @@ impl Write for Short {
     }
 }
 
-/// The text of a decimal with all digits of its scale.
+/// Formats a decimal with all digits of its scale.
 pub fn decimal_text(unscaled: i128, scale: u8) -> String {
     let mut out = String::new();
     // Writing to a string does not fail.
@@ -204,7 +205,7 @@ pub fn decimal_text(unscaled: i128, scale: u8) -> String {
     out
 }
 
-/// The decimal digits of a number.
+/// The decimal digits of an unsigned number.
 struct Unsigned {
     bytes: [u8; 39],
     begin: usize,
@@ -212,7 +213,7 @@ struct Unsigned {
 
 impl Unsigned {
     fn new(value: u128) -> Self {
-        // Division of 64 bits is one instruction.
+        // Blocks of 19 digits, because a 64-bit division is a single instruction.
         const BLOCK: u128 = 10u128.pow(19);
         let mut digits = Self { bytes: [b'0'; 39], begin: 39 };
         let (mut above, mut block) = (value / BLOCK, (value % BLOCK) as u64);
@@ -233,13 +234,13 @@ impl Unsigned {
     }
 
     fn text(&self) -> &str {
-        // All of them are ASCII.
+        // The buffer holds ASCII only.
         std::str::from_utf8(&self.bytes[self.begin..]).unwrap_or_default()
     }
 }
 
-/// A decimal as Java's `BigDecimal.toString` writes it: from seven places behind the point on with
-/// an exponent.
+/// Writes a decimal like Java's `BigDecimal.toString`: with an exponent if its adjusted exponent is
+/// below -6.
 pub fn write_scientific(unscaled: i128, scale: u8, out: &mut dyn Write) -> fmt::Result {
     let digits = Unsigned::new(unscaled.unsigned_abs());
     let exponent = digits.text().len() as i32 - 1 - i32::from(scale);
@@ -256,7 +257,7 @@ fn write_decimal(unscaled: i128, scale: u8, out: &mut dyn Write) -> fmt::Result 
     write_plain(unscaled < 0, Unsigned::new(unscaled.unsigned_abs()).text(), scale, out)
 }
 
-/// Writes digits with a point `scale` digits from their end.
+/// Writes digits with the decimal point `scale` digits from their end.
 fn write_plain(negative: bool, digits: &str, scale: u8, out: &mut dyn Write) -> fmt::Result {
     let mut text = Short { bytes: [b'0'; 64], length: 0 };
     let whole = digits.len().saturating_sub(usize::from(scale));
@@ -265,7 +266,7 @@ fn write_plain(negative: bool, digits: &str, scale: u8, out: &mut dyn Write) -> 
     text.write_str(if whole.is_empty() { "0" } else { whole })?;
     if scale > 0 {
         text.write_str(".")?;
-        // The rest of the text is made of zeros.
+        // The rest of the buffer consists of zeros.
         text.length += usize::from(scale) - fraction.len();
         text.write_str(fraction)?;
     }

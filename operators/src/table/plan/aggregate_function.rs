@@ -1,4 +1,4 @@
-//! Aggregate functions: their names, and how a call is resolved.
+//! Aggregate functions: their names, and the resolution of calls.
 
 use crate::table::error::{Place, PlanError, PlanResult};
 use crate::table::expr::resolve::{Scope, resolve, without_stars};
@@ -12,7 +12,7 @@ use std::sync::Arc;
 /// An aggregate function.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum AggregateFunction {
-    /// `count(*)` and `count(x, …)`: rows, or those where no argument is NULL.
+    /// `count(*)` and `count(x, …)`: the number of rows, or of rows without a NULL argument.
     Count,
     /// `count_if(condition)`.
     CountIf,
@@ -46,9 +46,9 @@ pub enum AggregateFunction {
     First,
     /// `last(x[, ignoreNulls])`.
     Last,
-    /// `max_by(x, y)`: x where y is largest.
+    /// `max_by(x, y)`: the x of the largest y.
     MaxBy,
-    /// `min_by(x, y)`: x where y is smallest.
+    /// `min_by(x, y)`: the x of the smallest y.
     MinBy,
     /// `bool_and(x)`.
     BoolAnd,
@@ -70,7 +70,7 @@ pub enum AggregateFunction {
     ApproxCountDistinct,
     /// `percentile_approx(x, fraction or array of them[, accuracy])`.
     PercentileApprox,
-    /// One of the program's own.
+    /// A user-defined aggregate function.
     User,
 }
 
@@ -168,7 +168,7 @@ pub const LATER: [&str; 10] = [
 ];
 
 impl AggregateFunction {
-    /// The function of a name.
+    /// The function with a name; `None` if there is none.
     pub fn of(name: &str) -> Option<Self> {
         let found = NAMES.iter().find(|entry| entry.name.eq_ignore_ascii_case(name));
         found.map(|entry| entry.function)
@@ -203,7 +203,7 @@ impl AggregateFunction {
         )
     }
 
-    /// Whether its result can be NULL.
+    /// Whether the result can be NULL.
     pub fn is_nullable(self) -> bool {
         !matches!(
             self,
@@ -215,26 +215,26 @@ impl AggregateFunction {
 /// A call of an aggregate function.
 #[derive(Clone, Debug, PartialEq)]
 pub struct AggregateCall {
-    /// Which.
+    /// The function.
     pub function: AggregateFunction,
-    /// The user-defined function, if it is one.
+    /// The user-defined function, if `function` is [`AggregateFunction::User`].
     pub user: Option<Arc<UserAggregate>>,
     /// Whether each distinct value counts once. Only for bounded tables.
     pub distinct: bool,
     /// The arguments; none for `count(*)`.
     pub args: Vec<Resolved>,
-    /// Only records for which this is true are counted.
+    /// A condition: other records are ignored.
     pub filter: Option<Resolved>,
-    /// The result's type.
+    /// The result type.
     pub data_type: DataType,
-    /// The output column.
+    /// The name of the output column.
     pub name: String,
-    /// Where it was written.
+    /// The position of the call.
     pub place: Place,
 }
 
 impl AggregateCall {
-    /// The value of a constant numeric argument.
+    /// The value of a constant numeric argument; `None` if it is not one.
     pub fn constant(&self, index: usize) -> Option<f64> {
         constant(self.args.get(index)?)
     }
@@ -252,7 +252,7 @@ pub(super) fn constant(arg: &Resolved) -> Option<f64> {
     }
 }
 
-/// The fractions of a call of `percentile_approx`.
+/// The constant fractions of `percentile_approx`; `None` if the argument is not constant.
 pub fn fractions(arg: &Resolved) -> Option<Vec<f64>> {
     let found = match &arg.node {
         Node::Call("array", args) => args.iter().map(constant).collect::<Option<Vec<_>>>()?,
@@ -261,7 +261,7 @@ pub fn fractions(arg: &Resolved) -> Option<Vec<f64>> {
     found.iter().all(|fraction| (0.0..=1.0).contains(fraction)).then_some(found)
 }
 
-/// Resolves a call. `written` is the whole of it, for its name and its place.
+/// Resolves a call. `written` is the whole call, for its name and position.
 pub fn resolve_call(
     function: AggregateFunction,
     written: &Expr,
@@ -270,7 +270,7 @@ pub fn resolve_call(
     let Expr::Call { args, distinct, filter, .. } = written else {
         unreachable!("the caller has seen a call")
     };
-    // Duplicates do not change the result there.
+    // For these functions duplicates do not change the result.
     let set_like = matches!(
         function,
         F::Min | F::Max | F::CollectSet | F::BoolAnd | F::BoolOr | F::ApproxCountDistinct

@@ -1,5 +1,5 @@
-//! The analyser: builds plans from unresolved expressions by Spark's rules, and refuses what
-//! Spark refuses.
+//! The analyser: builds plans from unresolved expressions by Spark's rules, and rejects what Spark
+//! rejects.
 
 use crate::table::error::{PlanError, PlanResult};
 use crate::table::expr::resolve::{
@@ -17,20 +17,20 @@ use crate::table::types::DataType;
 use crate::table::value::Value;
 use std::borrow::Cow;
 
-/// Which part of the result table reaches the sink.
+/// The output mode: which rows of the result table are sent to the sink.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum OutputMode {
-    /// Rows that never change again, each once.
+    /// Rows that will not change any more, each exactly once.
     #[default]
     Append,
     /// Rows that changed.
     Update,
-    /// The whole result table, each epoch.
+    /// The whole result table, in each epoch.
     Complete,
 }
 
 impl OutputMode {
-    /// Reads Spark's word for it.
+    /// Parses Spark's name of an output mode.
     pub fn parse(word: &str) -> PlanResult<Self> {
         match word.to_ascii_lowercase().as_str() {
             "append" => Ok(Self::Append),
@@ -44,7 +44,7 @@ impl OutputMode {
         }
     }
 
-    /// Spark's word for it.
+    /// Spark's name of the output mode.
     pub fn name(self) -> &'static str {
         match self {
             Self::Append => "append",
@@ -54,13 +54,13 @@ impl OutputMode {
     }
 }
 
-/// `WHERE`.
+/// Builds a `WHERE`.
 pub fn filter(input: Plan, written: &Expr) -> PlanResult<Plan> {
     let condition = condition(written, &input.scope())?;
     Ok(Plan::Filter(Box::new(input), condition))
 }
 
-/// The condition of a `WHERE`.
+/// Resolves the condition of a `WHERE`. Aggregates in it are an error.
 pub fn condition(condition: &Expr, scope: &Scope) -> PlanResult<Resolved> {
     if has_aggregate(condition) {
         return Err(PlanError::new(
@@ -74,7 +74,7 @@ pub fn condition(condition: &Expr, scope: &Scope) -> PlanResult<Resolved> {
     Ok(condition)
 }
 
-/// Checks that an expression is a condition.
+/// Checks that an expression is BOOLEAN. An untyped NULL is accepted.
 pub fn boolean(resolved: Resolved, expr: &Expr, what: &str) -> PlanResult<Resolved> {
     if matches!(resolved.data_type, DataType::Boolean | DataType::Null) {
         return expect_type(resolved, &DataType::Boolean, what);
@@ -116,7 +116,7 @@ pub(in crate::table) fn with_metadata_for(input: Plan, exprs: &[Expr]) -> Plan {
     input.with_metadata().unwrap_or(input)
 }
 
-/// `SELECT` without aggregates; the expressions may contain generators.
+/// Builds a `SELECT` without aggregates. Its expressions may contain generators.
 pub fn project(input: Plan, exprs: &[Expr]) -> PlanResult<Plan> {
     // Columns added for an expression are not columns of `*`.
     let mut exprs = Cow::Borrowed(exprs);
@@ -137,7 +137,7 @@ pub fn project(input: Plan, exprs: &[Expr]) -> PlanResult<Plan> {
     let is_made = |expr: &Expr| is_generator(unaliased(expr));
     let width = input.width();
     let mut input = input;
-    // With several generators, each row of one has all rows of the next.
+    // With several generators, the result is the cross product of their rows.
     let mut ends = Vec::new();
     for generator in exprs.iter().filter(|expr| is_made(expr)) {
         let aliases = match generator {
@@ -169,10 +169,10 @@ pub fn project(input: Plan, exprs: &[Expr]) -> PlanResult<Plan> {
     Ok(Plan::Project(Box::new(input), columns))
 }
 
-/// Aliases of a SELECT list that may stand for one another.
+/// The maximum depth of SELECT aliases that refer to each other.
 const MAX_LATERAL: usize = 16;
 
-/// Resolves an expression. A name that is no column may be an earlier alias of the list.
+/// Resolves an expression. A name that is not a column may refer to an earlier alias of the list.
 fn with_lateral_aliases(
     expr: &Expr,
     scope: &Scope,
@@ -194,13 +194,13 @@ fn with_lateral_aliases(
     resolve_with(expr, scope, &mut hook)
 }
 
-/// The columns of a generator behind those of its input.
+/// Builds a generator, whose columns follow those of its input.
 pub fn generate(input: Plan, call: &Expr, outer: bool, aliases: &[String]) -> PlanResult<Plan> {
     let generator = Generator::new(call, &input.scope(), outer, aliases)?;
     Ok(Plan::Generate(Box::new(input), generator))
 }
 
-/// `SELECT DISTINCT`: the keys of an aggregation without functions.
+/// Builds a `SELECT DISTINCT`, as an aggregation with keys and no functions.
 pub fn distinct(input: Plan) -> Plan {
     let columns = input.scope().columns.into_iter().enumerate();
     let keys = columns.map(|(i, c)| {
@@ -260,14 +260,14 @@ pub(in crate::table) fn has_aggregate_itself(expr: &Expr) -> bool {
     }
 }
 
-/// `UNION ALL`: columns by position, brought to common types.
+/// Builds a `UNION ALL`: columns correspond by position and are cast to common types.
 pub fn union(left: Plan, right: Plan) -> PlanResult<Plan> {
     let mut union = Unioned::new(left);
     union.add(right)?;
     Ok(union.finish())
 }
 
-/// Builds a `UNION ALL`. What the branches have in common is kept, so the cost is linear in the
+/// Builds a `UNION ALL` branch by branch. It keeps the common types, so the cost is linear in the
 /// number of branches.
 pub struct Unioned {
     inputs: Vec<Plan>,
@@ -275,7 +275,7 @@ pub struct Unioned {
 }
 
 impl Unioned {
-    /// The first branch.
+    /// Starts with the first branch.
     pub fn new(first: Plan) -> Self {
         let columns = first.scope().columns;
         let inputs = match first {
@@ -285,7 +285,8 @@ impl Unioned {
         Self { inputs, columns }
     }
 
-    /// One more branch.
+    /// Adds a branch, and casts columns to common types. Branches with different numbers of columns
+    /// are an error.
     pub fn add(&mut self, branch: Plan) -> PlanResult<()> {
         let of_branch = branch.scope().columns;
         let types = common_types("UNION", &self.columns, &of_branch)?;
@@ -314,13 +315,13 @@ impl Unioned {
         }
     }
 
-    /// The plan of all branches.
+    /// The union of all branches.
     pub fn finish(self) -> Plan {
         Self::of(self.inputs)
     }
 }
 
-/// The sides of a set operation, their columns brought to common types by position.
+/// Casts the columns of both sides of a set operation to common types, by position.
 pub fn widened(operation: &str, left: Plan, right: Plan) -> PlanResult<(Plan, Plan)> {
     let (a, b) = (left.scope().columns, right.scope().columns);
     let types = common_types(operation, &a, &b)?;
@@ -331,7 +332,7 @@ fn have_types(columns: &[ScopeColumn], types: &[DataType]) -> bool {
     columns.iter().zip(types).all(|(column, data_type)| column.data_type == *data_type)
 }
 
-/// A plan whose columns have other types.
+/// Casts the columns of a plan to other types.
 fn widen(plan: Plan, columns: &[ScopeColumn], types: &[DataType]) -> Plan {
     if have_types(columns, types) {
         return plan;
@@ -377,7 +378,7 @@ fn common_types(
     Ok(types)
 }
 
-/// Returns an error for columns with maps, which cannot be compared.
+/// Returns an error if a column contains a map, because maps cannot be compared.
 pub fn refuse_maps(plan: &Plan) -> PlanResult<()> {
     fn has_map(data_type: &DataType) -> bool {
         match data_type {
@@ -401,7 +402,7 @@ pub fn refuse_maps(plan: &Plan) -> PlanResult<()> {
     }
 }
 
-/// Returns an error for a sort key without an order.
+/// Returns an error if a sort key cannot be ordered.
 pub fn refuse_unordered(key: &Resolved) -> PlanResult<()> {
     if key.data_type.is_orderable() {
         return Ok(());
@@ -413,8 +414,8 @@ pub fn refuse_unordered(key: &Resolved) -> PlanResult<()> {
     ))
 }
 
-/// The position of the column that a number in ORDER BY refers to; `None` if the key is not a
-/// number.
+/// The index of the column that an ordinal in ORDER BY refers to; `None` if the key is not an
+/// ordinal.
 pub fn order_position(expr: &Expr, width: usize) -> Option<PlanResult<usize>> {
     let Expr::Literal(Value::Long(position), DataType::Int) = expr else { return None };
     if !Rules::current().naming.order_by_ordinal {
@@ -430,7 +431,7 @@ pub fn order_position(expr: &Expr, width: usize) -> Option<PlanResult<usize>> {
     }))
 }
 
-/// `ORDER BY`: over the output columns.
+/// Builds an `ORDER BY` over the output columns.
 pub fn sort(input: Plan, keys: &[(Expr, bool, Option<bool>)]) -> PlanResult<Plan> {
     let scope = input.scope();
     let keys = keys.iter().map(|(expr, descending, nulls_first)| {
@@ -517,7 +518,7 @@ fn all_aggregates(plan: &Plan, holds: &Holds<'_>) -> bool {
     own && plan.inputs().into_iter().all(|input| all_aggregates(input, holds))
 }
 
-/// When sessions merge, their accumulators must be mergeable.
+/// Checks that accumulators can be merged in session windows, where sessions may merge.
 fn check_sessions(plan: &Plan) -> PlanResult<()> {
     if let Plan::Aggregate(input, keys, calls) = plan
         && session_key(input, keys).is_some()
@@ -544,7 +545,7 @@ fn check_deduplication(plan: &Plan) -> PlanResult<()> {
     plan.inputs().into_iter().try_for_each(check_deduplication)
 }
 
-/// A stateful operator uses one event time, whose watermark is declared once.
+/// Checks that a stateful operator uses a single event time, whose watermark is declared only once.
 fn check_event_times(plan: &Plan) -> PlanResult<()> {
     let mut times: Vec<String> = match plan {
         Plan::Aggregate(input, keys, _) => {
@@ -583,7 +584,7 @@ fn check_event_times(plan: &Plan) -> PlanResult<()> {
     plan.inputs().into_iter().try_for_each(check_event_times)
 }
 
-/// Whether a watermark is declared above another one.
+/// Whether a watermark is declared on top of another one.
 fn redefines_watermark(plan: &Plan) -> bool {
     match plan {
         Plan::Watermark { input, .. } => has_watermark(input),
@@ -612,7 +613,7 @@ fn aggregates_over_aggregates(plan: &Plan) -> bool {
     }
 }
 
-/// Sorts and limits are allowed only where the result table is complete.
+/// Checks that sorts and limits are used only where the result table is complete.
 fn check_order(plan: &Plan, mode: OutputMode) -> PlanResult<()> {
     let whole_table = mode == OutputMode::Complete && plan.has_aggregate();
     match plan {

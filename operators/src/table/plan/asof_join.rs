@@ -1,5 +1,5 @@
-//! Analysis of `ASOF JOIN … MATCH_CONDITION (a op b)`: of the right rows that match a left row, the
-//! closest one by a pair of values.
+//! Analysis of `ASOF JOIN … MATCH_CONDITION (a op b)`, which joins a left row with the closest of
+//! the matching right rows, by a pair of values.
 
 use crate::table::error::{PlanError, PlanResult};
 use crate::table::expr::resolve::resolve;
@@ -9,29 +9,29 @@ use crate::table::plan::optimizer::is_deterministic_expr;
 use crate::table::plan::{Closest, Plan};
 use crate::table::types::DataType;
 
-/// The setting without which such joins are refused.
+/// The setting that enables ASOF joins.
 pub const SETTING: &str = "spark.sql.join.asofJoin.enabled";
 
-/// How the rows of both sides belong together, besides the match condition.
+/// The join condition, in addition to the match condition.
 pub enum On<'o> {
-    /// Each with each.
+    /// No condition: all pairs match.
     All,
-    /// By a condition.
+    /// A condition in ON.
     Condition(&'o Expr),
-    /// By columns that both have.
+    /// Equality of columns that both sides have (USING).
     Columns(&'o [String]),
 }
 
-/// The match condition as it is written.
+/// A match condition as written.
 pub struct MatchCondition {
-    /// The operands.
+    /// The operands of the comparison.
     pub operands: [Expr; 2],
-    /// Which right row is closest, if the first operand is of the left side.
+    /// Which right row is the closest, if the first operand belongs to the left side.
     pub closest: Closest,
 }
 
 impl MatchCondition {
-    /// Of a comparison.
+    /// Parses a comparison. Other operators are an error.
     pub fn of(expr: &Expr) -> PlanResult<Self> {
         let Expr::Call { name, args, .. } = expr else { return Err(invalid_operator()) };
         let closest = match name.as_str() {
@@ -52,7 +52,7 @@ fn wrong(kind: &str, reason: &str, fix: &str) -> PlanError {
     PlanError::new(format!("ASOF_JOIN_MATCH_CONDITION_{kind}"), reason, fix)
 }
 
-/// The error of a match condition with another operator.
+/// The error for a match condition with another operator.
 pub fn invalid_operator() -> PlanError {
     let reason =
         "the match condition of an ASOF join compares two values by `>=`, `>`, `<=` or `<`";
@@ -60,20 +60,20 @@ pub fn invalid_operator() -> PlanError {
     wrong("INVALID_OPERATOR", reason, fix)
 }
 
-/// The error of an operand that is no value of a row.
+/// The error for an operand that is not a deterministic value of a row.
 pub fn invalid_expression() -> PlanError {
     let reason = "an operand of the match condition is no value of a row: it aggregates, reads a \
                   subquery or gives another value each time";
     wrong("INVALID_EXPRESSION", reason, "Compare columns, or what is computed from them")
 }
 
-/// The error of a session without the setting.
+/// The error if ASOF joins are not enabled.
 pub fn not_enabled() -> PlanError {
     let reason = "ASOF JOIN is not enabled";
     PlanError::new("UNSUPPORTED_FEATURE.ASOF_JOIN", reason, format!("SET {SETTING} = true"))
 }
 
-/// Whether an expression reads a table, or aggregates.
+/// Whether an expression is a deterministic value of a row, without aggregates and subqueries.
 fn is_row_value(expr: &Expr, resolved: &Resolved) -> bool {
     fn reads_table(expr: &Resolved) -> bool {
         matches!(expr.node, Node::Scalar(_)) || expr.children().into_iter().any(reads_table)
@@ -83,7 +83,7 @@ fn is_row_value(expr: &Expr, resolved: &Resolved) -> bool {
         && is_deterministic_expr(resolved)
 }
 
-/// Whether values of a type have an order.
+/// Whether values of a type can be ordered.
 fn is_ordered(data_type: &DataType) -> bool {
     match data_type {
         DataType::Map(..) => false,
@@ -93,7 +93,8 @@ fn is_ordered(data_type: &DataType) -> bool {
     }
 }
 
-/// The values that are compared, over the columns of both sides, the left one first.
+/// Resolves the compared values over the columns of both sides, the left one first, and which right
+/// row is the closest.
 fn operands(
     condition: &MatchCondition,
     left: &Plan,
@@ -135,7 +136,7 @@ fn operands(
     Ok((closest, (of_left, of_right)))
 }
 
-/// The ASOF join; `is_left` keeps left rows without a match.
+/// Builds an ASOF join. With `is_left`, left rows without a match are kept.
 pub fn asof_join(
     left: Plan,
     right: Plan,
@@ -165,7 +166,7 @@ pub fn asof_join(
     Ok(with_match(plan, closest, compared))
 }
 
-/// The same plan, whose outermost join takes the closest row.
+/// Turns the outermost join of a plan into an ASOF join.
 fn with_match(mut plan: Plan, closest: Closest, compared: (Resolved, Resolved)) -> Plan {
     match &mut plan {
         Plan::Join(join) => (join.closest, join.in_operands) = (Some(closest), Some(compared)),
@@ -178,7 +179,7 @@ fn with_match(mut plan: Plan, closest: Closest, compared: (Resolved, Resolved)) 
     plan
 }
 
-/// Refuses ASOF joins whose right side is a stream and whose left side is not.
+/// Rejects ASOF joins of a table on the left with a stream on the right.
 pub fn check(join: &crate::table::plan::Join) -> PlanResult<()> {
     if join.closest.is_some() && join.right.is_streaming() && !join.left.is_streaming() {
         return Err(PlanError::new(

@@ -1,7 +1,7 @@
 //! Generators: functions that turn one row into several, such as `explode`.
 //!
-//! Each is an array, one row per element: `inline` and `stack` of structs, `json_tuple` of one
-//! struct.
+//! Every generator is resolved to an array that has one row per element: `inline` and `stack` to an
+//! array of structs, `json_tuple` to an array of a single struct.
 
 use crate::table::error::{PlanError, PlanResult};
 use crate::table::expr::resolve::{Scope, resolve};
@@ -9,35 +9,35 @@ use crate::table::expr::{Expr, Resolved, functions, lower};
 use crate::table::types::DataType;
 use crate::table::value::Value;
 
-/// Which columns a generator makes of an element.
+/// The columns that a generator produces from an element.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Parts {
-    /// The element.
+    /// The element itself.
     Element,
-    /// Of a map, key and value.
+    /// For a map: key and value.
     Entry,
-    /// Of a struct, its fields.
+    /// For a struct: its fields.
     Fields,
 }
 
-/// A generator over a row.
+/// A resolved generator.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Generator {
     /// An array, or a map for [`Parts::Entry`].
     pub array: Resolved,
-    /// What of each element.
+    /// The columns produced from each element.
     pub parts: Parts,
-    /// Whether the position of the element comes first, counted from 0.
+    /// Whether the element's position, counted from 0, is the first column.
     pub with_position: bool,
-    /// Whether there is a row with NULLs if there is no element.
+    /// Whether a row of NULLs is produced if there are no elements.
     pub outer: bool,
-    /// The new columns' names.
+    /// The names of the new columns.
     pub names: Vec<String>,
-    /// What it was written as.
+    /// The name of the function as written.
     pub name: String,
 }
 
-/// Whether a call is one of a generator.
+/// Whether an expression is a call of a generator.
 pub fn is_generator(expr: &Expr) -> bool {
     let Expr::Call { name, .. } = expr else { return false };
     matches!(
@@ -54,7 +54,7 @@ pub fn is_generator(expr: &Expr) -> bool {
 }
 
 impl Generator {
-    /// Resolves a call; `aliases` name its columns, if there are any.
+    /// Resolves a call. `aliases` are the names of its columns; if empty, default names are used.
     pub fn new(call: &Expr, scope: &Scope, outer: bool, aliases: &[String]) -> PlanResult<Self> {
         Self::resolve(call, scope, outer, aliases).map_err(|error| error.at(call.place()))
     }
@@ -76,7 +76,7 @@ impl Generator {
             ("explode" | "posexplode" | "inline", [_]) => {
                 resolved.into_iter().next().unwrap_or_else(|| unreachable!("it was counted"))
             }
-            // These have a named parameter.
+            // These functions have a named parameter.
             ("explode" | "posexplode" | "inline", []) => {
                 return Err(PlanError::new(
                     "REQUIRED_PARAMETER_NOT_FOUND",
@@ -146,7 +146,7 @@ impl Generator {
         Ok(Self { array, parts, with_position, outer, names, name: lower })
     }
 
-    /// The new columns: names, types, whether they can be NULL.
+    /// The new columns: name, type, nullability.
     pub fn columns(&self) -> Vec<(String, DataType, bool)> {
         let mut types = Vec::new();
         if self.with_position {
@@ -170,7 +170,7 @@ impl Generator {
     }
 }
 
-/// `stack(rows, a, b, c, d)`: so many rows of the values, one after the other.
+/// Resolves `stack(rows, a, b, c, d)`, which distributes its values over a number of rows.
 fn stack(args: Vec<Resolved>) -> PlanResult<Resolved> {
     use crate::table::expr::Node;
     use crate::table::expr::compile::{Semantics, fold};
@@ -197,7 +197,7 @@ fn stack(args: Vec<Resolved>) -> PlanResult<Resolved> {
     let mut values: Vec<Resolved> = args.collect();
     let width = values.len().div_ceil(rows);
     values.resize(width * rows, Resolved::literal(Value::Null, DataType::Null));
-    // Each column is brought to one type.
+    // The values of a column are cast to a common type.
     let mut columns: Vec<Vec<Resolved>> = vec![Vec::new(); width];
     for (i, value) in values.into_iter().enumerate() {
         columns[i % width].push(value);

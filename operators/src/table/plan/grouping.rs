@@ -1,4 +1,4 @@
-//! GROUP BY: keys, grouping sets, and the expressions of SELECT, HAVING and ORDER BY above the
+//! GROUP BY: keys, grouping sets, and the expressions in SELECT, HAVING and ORDER BY that refer to
 //! groups.
 
 use crate::table::error::{PlanError, PlanResult};
@@ -20,28 +20,29 @@ use crate::table::value::Value;
 use std::borrow::Cow;
 use std::collections::HashMap;
 
-/// `GROUP BY`, with what stands in SELECT, HAVING and ORDER BY above it.
+/// A `GROUP BY` and the expressions that refer to its groups.
 pub struct Grouping {
     input: Plan,
     scope: Scope,
     keys: Vec<(Resolved, String)>,
     calls: Calls,
-    /// With ROLLUP and the like: the keys of each set. A key after the others, for no expression,
-    /// holds the set's number, with a bit for each key that the set lacks. If there are equal sets,
-    /// one more key holds the position of the set.
+    /// With ROLLUP, CUBE or GROUPING SETS: the key indices of each grouping set. An additional key
+    /// after the others holds the ID of the set, with a bit for each key that is not in it. If some
+    /// sets are equal, one more key holds the index of the set.
     sets: Option<Vec<Vec<usize>>>,
-    /// Whether there is only the empty set: all rows are one group, even if there are none.
+    /// Whether the only grouping set is empty: all rows are one group, even if there are none.
     is_total: bool,
-    /// The window that it groups by.
+    /// The window function among the keys, if there is one.
     window: Option<Window>,
 }
 
-/// The name of the column of a grouping set's number.
+/// The name of the column with the ID of a grouping set.
 const GROUPING_ID: &str = "spark_grouping_id";
-/// The name of the column of its place among the sets.
+/// The name of the column with the index of a grouping set.
 const GROUPING_PLACE: &str = "grouping_set_place";
 
-/// Resolves a key. A number refers to that column of `select`, and a name may be an alias of it.
+/// Resolves ordinals and aliases in a key. An ordinal refers to that column of `select`, and a name
+/// may be an alias in it.
 fn written_key(scope: &Scope, key: &Expr, select: &[Expr]) -> PlanResult<Expr> {
     let naming = Rules::current().naming;
     match key {
@@ -67,7 +68,8 @@ fn written_key(scope: &Scope, key: &Expr, select: &[Expr]) -> PlanResult<Expr> {
             Ok(found.clone())
         }
         Expr::Column { parts, .. } if naming.group_by_aliases && resolve(key, scope).is_err() => {
-            // Not a column of the input: perhaps an alias, or the name of an expression.
+            // The name is not a column of the input. It may be an alias, or the name of an
+            // expression.
             let [name] = parts.as_slice() else { return Ok(key.clone()) };
             let is_column = |e: &&Expr| matches!(e, Expr::Column { .. } | Expr::Position(..));
             let mut named = select.iter().filter(|e| e.output_name().eq_ignore_ascii_case(name));
@@ -86,7 +88,7 @@ struct Calls {
 }
 
 impl Calls {
-    /// Where a call stands.
+    /// The index of a call, which is added unless an equal one exists.
     fn place(&mut self, call: AggregateCall) -> usize {
         let parts = call.args.iter().chain(&call.filter).map(fingerprint);
         let place = parts.fold(0, |all: u64, part| all.rotate_left(1) ^ part);
@@ -105,13 +107,13 @@ impl Calls {
 }
 
 impl Grouping {
-    /// Groups by expressions; a number means that column of `select`, a name may be an alias
-    /// in it.
+    /// Groups by expressions. An ordinal refers to that column of `select`, and a name may be an
+    /// alias in it.
     pub fn new(input: Plan, keys: &[Expr], select: &[Expr]) -> PlanResult<Self> {
         Self::with_sets(input, keys, None, select)
     }
 
-    /// The same, each row in a group of each of some sets of keys.
+    /// Like [`Self::new`], with grouping sets: each row is in a group of each set.
     pub fn with_sets(
         input: Plan,
         keys: &[Expr],
@@ -130,7 +132,7 @@ impl Grouping {
         let mut grouping = Self { input, scope, keys, calls, sets: None, is_total: false, window };
         let mut places = Vec::new();
         for key in written {
-            // A window is what its call says; a column of that name is another one.
+            // The window is identified by its call; a column of the same name is something else.
             let key = match &grouping.window {
                 Some(window) if !matches!(unaliased(&key), Expr::Column { .. }) => {
                     window.rewrite(&key)
@@ -177,7 +179,8 @@ impl Grouping {
         Ok(grouping)
     }
 
-    /// The input with a row for each set, its keys and the set's number behind the columns.
+    /// Adds a row per grouping set to each input row. The set's keys and ID follow the columns of
+    /// the input.
     fn expanded(input: Plan, keys: &[(Resolved, String)], sets: &[Vec<usize>]) -> PlanResult<Plan> {
         let count = keys.iter().position(|(_, name)| name == GROUPING_ID).unwrap_or(keys.len());
         let mut rows = Vec::new();
@@ -198,7 +201,7 @@ impl Grouping {
                 fields.push(Resolved::literal(Value::String(name.to_string()), DataType::String));
                 fields.push(Resolved::literal(Value::Long(value), DataType::Long));
             }
-            // The place stands there only where it is a key.
+            // The index of the set is only added if it is a key.
             fields.truncate(2 * keys.len());
             rows.push(functions::resolve("named_struct", fields)?);
         }
@@ -213,7 +216,7 @@ impl Grouping {
         Ok(Plan::Generate(Box::new(input), generator))
     }
 
-    /// `grouping(key)` and `grouping_id()` as expressions over the groups.
+    /// Resolves `grouping(key)` and `grouping_id()` to expressions over the groups.
     fn set_number(
         keys: &[(Resolved, String)],
         is_total: bool,
@@ -264,7 +267,7 @@ impl Grouping {
         Ok(bit.coerce(&DataType::Byte))
     }
 
-    /// An expression as it was written, with the window that the groups have.
+    /// Replaces window calls in an expression by the column of the window.
     fn rewritten<'e>(&self, expr: &'e Expr) -> Cow<'e, Expr> {
         match &self.window {
             Some(window) => Cow::Owned(window.rewrite(expr)),
@@ -272,9 +275,9 @@ impl Grouping {
         }
     }
 
-    /// The column of a call, which is computed once however often it stands there.
+    /// The column of an aggregate call. Equal calls are computed only once.
     fn placed(calls: &mut Calls, keys: usize, call: AggregateCall) -> Resolved {
-        // Equal calls may be written in different ways, each of which has a name of its own.
+        // Equal calls may be written differently, and each keeps its own name.
         let node = |at, name| Node::Column(keys + at, name);
         let (data_type, nullable) = (call.data_type.clone(), call.function.is_nullable());
         let name = call.name.clone();
@@ -308,7 +311,7 @@ impl Grouping {
                 let call = resolve_user_call(function, args, part, scope)?;
                 return Ok(Some(Self::placed(calls, keys.len(), call)));
             }
-            // A constant that is a key is NULL in the sets that have it not.
+            // A constant that is a key is NULL in the grouping sets that do not contain it.
             if matches!(part, Expr::Literal(..)) && !has_sets || matches!(part, Expr::Alias(..)) {
                 return Ok(None);
             }
@@ -324,7 +327,7 @@ impl Grouping {
                 return Err(not_grouped(parts, keys.is_empty()));
             }
             if let Expr::Column { parts, place } = part {
-                // A field of a key.
+                // The name may be a field of a key.
                 for end in (1..parts.len()).rev() {
                     let prefix = Expr::Column { parts: parts[..end].to_vec(), place: *place };
                     if let Ok(resolved) = resolve(&prefix, scope)
@@ -336,7 +339,7 @@ impl Grouping {
                         return parts[end..].iter().try_fold(key, field).map(Some);
                     }
                 }
-                // Unknown at all, or known but not grouped by.
+                // Reports an unknown column as such, otherwise a column that is not grouped by.
                 resolve(part, scope)?;
                 return Err(not_grouped(parts, keys.is_empty()));
             }
@@ -345,13 +348,13 @@ impl Grouping {
         resolve_with(expr, &self.scope, &mut hook)
     }
 
-    /// The aggregation, with the given conditions (HAVING) and output columns over it.
+    /// Builds the aggregation, with HAVING and the output columns on top.
     pub fn finish(self, select: &[Expr], having: Option<&Expr>) -> PlanResult<Plan> {
         self.finish_ordered(select, having, &[]).map(|(plan, _)| plan)
     }
 
-    /// The same, and what it is ordered by: the places of the keys among the columns, behind which
-    /// those stand that are none of the SELECT list.
+    /// Like [`Self::finish`], with ORDER BY. Also returns the column index of each ORDER BY key.
+    /// Keys that are not in the SELECT list become additional columns.
     pub fn finish_ordered(
         mut self,
         select: &[Expr],
@@ -414,7 +417,7 @@ impl Grouping {
         Ok((Plan::Project(Box::new(plan), columns), places))
     }
 
-    /// Looks at `grouping` and `grouping_id` before anything else that may be wrong.
+    /// Checks the arguments of `grouping` and `grouping_id` before any other error is reported.
     fn check_numbers(&self, expr: &Expr) -> PlanResult<()> {
         match expr {
             Expr::Call { name, args, place, .. } => {
@@ -434,9 +437,9 @@ impl Grouping {
         }
     }
 
-    /// What stands above the SELECT list, which may be named by its aliases.
+    /// Resolves an expression of HAVING or ORDER BY, which may use aliases of the SELECT list.
     fn resolve_above(&mut self, expr: &Expr, select: &[Expr]) -> PlanResult<Resolved> {
-        // As in Spark, where equal sets are told apart by more than their number.
+        // As in Spark, if equal sets are distinguished by their index.
         let repeated = self.keys.iter().any(|(_, name)| name == GROUPING_PLACE);
         if repeated && has_grouping_function(expr) {
             return Err(PlanError::new(
@@ -449,7 +452,7 @@ impl Grouping {
         check_aliases(expr, select, &self.scope)?;
         let with_aliases = substitute(expr, select, &self.scope);
         self.resolve(&with_aliases).map_err(|error| match error.condition.as_str() {
-            // Above the groups there is no such column at all.
+            // In HAVING and ORDER BY such a column does not exist at all.
             "MISSING_AGGREGATION" | "MISSING_GROUP_BY" => {
                 let condition = "UNRESOLVED_COLUMN.WITH_SUGGESTION".to_string();
                 PlanError { condition, ..error }
@@ -458,9 +461,9 @@ impl Grouping {
         })
     }
 
-    /// Looks at a key of ORDER BY behind a HAVING that reads more than the SELECT list has. As in
-    /// Spark, the groups are out of reach there: what remains are columns of the SELECT list, and
-    /// columns that are keys by themselves.
+    /// Checks an ORDER BY key after a HAVING that reads columns not in the SELECT list. As in
+    /// Spark, such a key can only use columns of the SELECT list and columns that are grouping keys
+    /// themselves.
     fn check_beyond(&self, key: &Expr, select: &[Expr]) -> PlanResult<()> {
         let mut names = Vec::new();
         named_columns(key, &mut names);
@@ -495,7 +498,7 @@ impl Grouping {
         Ok(())
     }
 
-    /// Where a key of ORDER BY stands among the columns; one that does not is added.
+    /// The index of the column for an ORDER BY key, which is added if it does not exist.
     fn order_place(
         &mut self,
         key: &Expr,
@@ -522,7 +525,7 @@ impl Grouping {
                 {
                     return Ok(*first);
                 }
-                // Perhaps it is one below.
+                // The name may refer to an input column.
                 _ if resolve(key, &self.scope).is_ok() => {}
                 _ => {
                     return Err(PlanError::new(
@@ -546,7 +549,7 @@ impl Grouping {
     }
 }
 
-/// Whether a condition above the groups reads what no column of the SELECT list is.
+/// Whether a condition over the groups reads a column that is not in the SELECT list.
 fn reads_beyond(condition: &Resolved, columns: &[(Resolved, String)]) -> bool {
     match &condition.node {
         Node::Column(..) => !columns.iter().any(|(column, _)| column.node == condition.node),
@@ -554,7 +557,7 @@ fn reads_beyond(condition: &Resolved, columns: &[(Resolved, String)]) -> bool {
     }
 }
 
-/// The columns that an expression names.
+/// Collects the column references of an expression.
 fn named_columns<'e>(expr: &'e Expr, out: &mut Vec<&'e Expr>) {
     match expr {
         Expr::Column { .. } | Expr::Position(..) => out.push(expr),
@@ -576,7 +579,7 @@ fn named_columns<'e>(expr: &'e Expr, out: &mut Vec<&'e Expr>) {
     }
 }
 
-/// Replaces names of output columns, outside of aggregates, by what they stand for.
+/// Replaces names of output columns, outside of aggregates, by the expressions they are aliases of.
 fn with_outputs(expr: &Expr, select: &[Expr]) -> Expr {
     match expr {
         Expr::Column { parts, .. } if parts.len() == 1 => {
@@ -620,12 +623,12 @@ fn has_grouping_function(expr: &Expr) -> bool {
     }
 }
 
-/// Whether two expressions say the same, whatever the order of operands that may be exchanged.
+/// Whether two expressions are equal up to the order of commutative operands.
 fn same(a: &Resolved, b: &Resolved) -> bool {
     a == b || a.data_type == b.data_type && in_order(a.clone()) == in_order(b.clone())
 }
 
-/// The same expression with exchangeable operands in one order.
+/// Sorts the operands of commutative operators, so that equivalent expressions become equal.
 fn in_order(expr: Resolved) -> Resolved {
     fn operands(expr: Resolved, name: &str, out: &mut Vec<Resolved>) {
         match expr.node {
@@ -636,7 +639,7 @@ fn in_order(expr: Resolved) -> Resolved {
         }
     }
     let expr = match expr.node {
-        // Its operands are those of the operator's calls.
+        // A run has the operands of the operator calls inside it.
         Node::Run(_, inner) => return in_order(*inner),
         node => Resolved { node, ..expr }.map_children(&mut in_order),
     };
@@ -660,7 +663,7 @@ fn in_order(expr: Resolved) -> Resolved {
     }
 }
 
-/// A column that stands above groups but is no key.
+/// The error for a column that is neither a grouping key nor inside an aggregate.
 fn not_grouped(parts: &[String], without_keys: bool) -> PlanError {
     let name = parts.join(".");
     PlanError::new(
@@ -670,7 +673,7 @@ fn not_grouped(parts: &[String], without_keys: bool) -> PlanError {
     )
 }
 
-/// Refuses a name that is no column, but an alias of several columns of the SELECT list.
+/// Returns an error if a name is not a column, but an alias of several columns of the SELECT list.
 fn check_aliases(expr: &Expr, select: &[Expr], scope: &Scope) -> PlanResult<()> {
     match expr {
         Expr::Column { parts, place } if parts.len() == 1 && resolve(expr, scope).is_err() => {
@@ -695,7 +698,7 @@ fn check_aliases(expr: &Expr, select: &[Expr], scope: &Scope) -> PlanResult<()> 
     }
 }
 
-/// Replaces names that are no columns but aliases of the SELECT list.
+/// Replaces names that are not columns by the SELECT expressions they are aliases of.
 fn substitute(expr: &Expr, select: &[Expr], scope: &Scope) -> Expr {
     match expr {
         Expr::Column { parts, .. } if parts.len() == 1 && resolve(expr, scope).is_err() => {

@@ -1,5 +1,4 @@
-//! Analysis of joins of a stream with tables, and of tables: which joins are allowed, and the names
-//! of their columns.
+//! Analysis of joins: which ones are supported, and how their columns are named.
 
 use crate::table::error::{Place, PlanError, PlanResult};
 use crate::table::expr::resolve::{Hook, Scope, ScopeColumn, resolve_with};
@@ -11,7 +10,7 @@ use crate::table::plan::{Join, JoinKind, Plan, Qualifier};
 use crate::table::types::DataType;
 use crate::table::value::Value;
 
-/// A join as it is written.
+/// A join type in SQL or in the DataFrame API.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum JoinType {
     /// `JOIN`, `CROSS JOIN` and a comma.
@@ -29,7 +28,7 @@ pub enum JoinType {
 }
 
 impl JoinType {
-    /// The join of Spark's name for it, such as `left_outer`.
+    /// Parses Spark's name of a join type, such as `left_outer`.
     pub fn parse(name: &str) -> PlanResult<Self> {
         match name.to_ascii_lowercase().replace('_', "").as_str() {
             "inner" | "cross" => Ok(Self::Inner),
@@ -56,13 +55,13 @@ fn column(scope: &Scope, index: usize) -> Resolved {
     }
 }
 
-/// The columns of both, left first.
+/// The columns of both scopes, left first.
 pub fn both(left: &Scope, right: &Scope) -> Scope {
     Scope::new(left.columns.iter().chain(&right.columns).cloned().collect())
 }
 
-/// Resolves an expression over two inputs. A name that `inner` contains refers to it. The columns
-/// of `outer` come first.
+/// Resolves an expression over two inputs. A name refers to `inner` if it is in scope there. In the
+/// result, the columns of `outer` come first.
 pub fn resolve_correlated(expr: &Expr, outer: &Scope, inner: &Scope) -> PlanResult<Resolved> {
     let width = outer.columns.len();
     let of_outer = |part: &Expr| resolve_with(part, outer, &mut |_| Ok(None));
@@ -79,7 +78,7 @@ pub fn resolve_correlated(expr: &Expr, outer: &Scope, inner: &Scope) -> PlanResu
     resolve_with(expr, &both(outer, inner), hook)
 }
 
-/// Adapts an expression to rows with `by` more columns in front.
+/// Raises each column index by `by`, for rows with `by` more columns in front.
 pub fn shifted(expr: Resolved, by: usize) -> Resolved {
     match expr.node {
         Node::Column(index, name) => Resolved { node: Node::Column(index + by, name), ..expr },
@@ -87,7 +86,7 @@ pub fn shifted(expr: Resolved, by: usize) -> Resolved {
     }
 }
 
-/// Both conditions.
+/// The conjunction of both conditions.
 pub fn and(a: Option<Resolved>, b: Resolved) -> PlanResult<Resolved> {
     match a {
         Some(a) => functions::resolve("and", vec![a, b]),
@@ -95,7 +94,7 @@ pub fn and(a: Option<Resolved>, b: Resolved) -> PlanResult<Resolved> {
     }
 }
 
-/// A join on a condition over the columns of both.
+/// Builds a join with a condition over the columns of both inputs.
 pub fn join(
     left: Plan,
     right: Plan,
@@ -125,7 +124,8 @@ pub fn join(
     })))
 }
 
-/// A full join of tables: the left one, and the right rows without a match beside NULLs.
+/// Builds a FULL OUTER JOIN of tables, as the union of a LEFT OUTER JOIN and of the right rows
+/// without a match.
 fn full(left: Plan, right: Plan, condition: Option<Resolved>) -> PlanResult<Plan> {
     if left.is_streaming() || right.is_streaming() {
         return Err(refused("`FULL OUTER`", "a stream", "a table"));
@@ -166,15 +166,15 @@ fn full(left: Plan, right: Plan, condition: Option<Resolved>) -> PlanResult<Plan
     Ok(qualified(Plan::Union(vec![matched, alone]), &names))
 }
 
-/// Names the columns of a plan like those of a scope.
+/// Qualifies the columns of a plan like those of a scope.
 pub fn qualified(plan: Plan, scope: &Scope) -> Plan {
     let names = scope.columns.iter();
     let names = names.map(|c| Qualifier { relation: c.qualifier.clone(), hidden: c.hidden });
     Plan::Qualified(Box::new(plan), names.collect())
 }
 
-/// The same without the columns that only their relation's name names: what has another name, or
-/// leaves a query, has them no more.
+/// Removes hidden columns, which only a qualified name can refer to. They are not visible after an
+/// alias or outside of the query.
 pub fn shown(plan: Plan) -> Plan {
     let scope = plan.scope();
     if scope.columns.iter().all(|column| !column.hidden) {
@@ -188,8 +188,8 @@ pub fn shown(plan: Plan) -> Plan {
     qualified(Plan::Project(Box::new(plan), columns), &Scope::new(names))
 }
 
-/// The left rows that occur, or do not occur, among the right ones, with NULLs equal (INTERSECT,
-/// EXCEPT). Both sides have the same columns.
+/// The left rows that occur, or do not occur, among the right rows, where NULLs are equal
+/// (INTERSECT, EXCEPT). Both sides have the same columns.
 pub fn set_difference_join(left: Plan, right: Plan, written: JoinType) -> PlanResult<Plan> {
     let (of_left, of_right) = (left.scope(), right.scope());
     let width = of_left.columns.len();
@@ -201,7 +201,7 @@ pub fn set_difference_join(left: Plan, right: Plan, written: JoinType) -> PlanRe
     join(left, right, written, condition)
 }
 
-/// Where a column of a USING join is on one side.
+/// The index of a USING column on one side. A missing column is an error.
 fn using_column(scope: &Scope, name: &str, side: &str) -> PlanResult<usize> {
     let missing = || {
         let names: Vec<_> = scope.columns.iter().filter(|c| !c.hidden).map(|c| &c.name).collect();
@@ -219,8 +219,8 @@ fn using_column(scope: &Scope, name: &str, side: &str) -> PlanResult<usize> {
     }
 }
 
-/// A join on the columns of both sides that have these names. They come first, and once. The
-/// columns of the side that is not shown are hidden after the others.
+/// Builds a USING join. The joined columns come first and appear once. The corresponding columns of
+/// the other side become hidden columns at the end.
 pub fn join_using(
     left: Plan,
     right: Plan,
@@ -292,7 +292,7 @@ fn refused(kind: &str, left: &str, right: &str) -> PlanError {
     )
 }
 
-/// The same plan with the place of its outermost join.
+/// Sets the position of the outermost join of a plan.
 pub fn placed(mut plan: Plan, place: Place) -> Plan {
     match &mut plan {
         Plan::Join(join) => join.place = place,
@@ -305,7 +305,7 @@ pub fn placed(mut plan: Plan, place: Place) -> Plan {
     plan
 }
 
-/// Returns an error for joins that are not possible on a stream.
+/// Returns an error for joins that are not supported on a stream.
 pub fn check(plan: &Plan) -> PlanResult<()> {
     if let Plan::Join(join) = plan {
         check_sides(join).map_err(|error| error.at(join.place))?;
@@ -323,12 +323,13 @@ pub fn check(plan: &Plan) -> PlanResult<()> {
     plan.inputs().into_iter().try_for_each(check)
 }
 
-/// Refuses joins that only continuous mode has.
+/// Rejects joins that are supported in continuous mode only.
 pub fn check_batches(plan: &Plan) -> PlanResult<()> {
     placement::check_batches(plan)
 }
 
-/// Refuses joins of streams by what has gone into their conditions, as conditions of WHERE do.
+/// Rejects joins of streams by their final conditions, into which the optimiser has moved
+/// conditions of WHERE.
 pub fn check_optimized(plan: &Plan) -> PlanResult<()> {
     fn joins_streams(plan: &Plan) -> bool {
         matches!(plan, Plan::Join(join) if join.is_of_streams())
@@ -352,7 +353,7 @@ fn check_sides(join: &Join) -> PlanResult<()> {
     Ok(())
 }
 
-/// The operands of AND in a condition.
+/// The operands of AND in a condition; the condition itself if it is not an AND.
 pub fn conjuncts(condition: &Resolved) -> Vec<&Resolved> {
     match &condition.node {
         Node::Call("and", args) => args.iter().flat_map(conjuncts).collect(),
@@ -361,7 +362,7 @@ pub fn conjuncts(condition: &Resolved) -> Vec<&Resolved> {
     }
 }
 
-/// Which of two inputs an expression reads: the first `width` columns, and those after them.
+/// Whether an expression reads the left input (the first `width` columns) and the right input.
 pub fn reads(expr: &Resolved, width: usize) -> (bool, bool) {
     if let Node::Column(index, _) = &expr.node {
         return (*index < width, *index >= width);
@@ -370,20 +371,20 @@ pub fn reads(expr: &Resolved, width: usize) -> (bool, bool) {
     expr.children().into_iter().map(|child| reads(child, width)).fold((false, false), either)
 }
 
-/// A condition that compares an expression over the left row with one over the right row for
-/// equality.
+/// If a condition compares a left expression with a right one for equality, both operands, the left
+/// one first.
 pub fn equality(condition: &Resolved, width: usize) -> Option<(&Resolved, &Resolved)> {
     let Node::Call("=", args) = &condition.node else { return None };
     of_both(args, width)
 }
 
-/// The same for `<=>`.
+/// Like [`equality`], for `<=>`.
 pub fn null_safe_equality(condition: &Resolved, width: usize) -> Option<(&Resolved, &Resolved)> {
     let Node::Call("<=>", args) = &condition.node else { return None };
     of_both(args, width)
 }
 
-/// Two operands, the one that reads the left side only first, if the other reads the right side only.
+/// The operands of a comparison in the order left, right; `None` unless each reads one side only.
 fn of_both(args: &[Resolved], width: usize) -> Option<(&Resolved, &Resolved)> {
     let [a, b] = args else { return None };
     match (reads(a, width), reads(b, width)) {
@@ -393,7 +394,7 @@ fn of_both(args: &[Resolved], width: usize) -> Option<(&Resolved, &Resolved)> {
     }
 }
 
-/// The type of both sides of a comparison, brought to one.
+/// Casts both sides of a comparison to a common type.
 pub fn compared(a: Resolved, b: Resolved) -> PlanResult<(Resolved, Resolved)> {
     match functions::resolve("=", vec![a, b])?.node {
         Node::Call(_, args) => match <[Resolved; 2]>::try_from(args) {
@@ -404,7 +405,7 @@ pub fn compared(a: Resolved, b: Resolved) -> PlanResult<(Resolved, Resolved)> {
     }
 }
 
-/// The constant TRUE.
+/// A literal TRUE.
 pub fn always() -> Resolved {
     Resolved::literal(Value::Boolean(true), DataType::Boolean)
 }

@@ -1,5 +1,5 @@
-//! Limits of planning. The text of a query and the expressions of a program come from outside;
-//! planning always ends, with a plan or an error.
+//! Limits of planning. SQL text and expressions are untrusted input; planning always terminates,
+//! with a plan or an error.
 //!
 //! Planning is a recursion over nested queries and expressions. It runs on a stack of its own
 //! ([`on_large_stack`]) that is large enough for [`MAX_NESTING`] levels on any thread. Long runs of
@@ -12,10 +12,10 @@ use std::cell::Cell;
 
 /// Maximum nesting of parentheses, functions, CASE, subqueries and types.
 pub const MAX_NESTING: usize = 1200;
-/// Maximum number of operators and expressions that a statement may copy by using views, `*` and
-/// operands repeatedly. A column of `*` counts twice.
+/// The maximum number of operators and expressions that a statement may copy by repeated use of
+/// views, `*` and operands. A column of `*` counts twice.
 const MAX_COPIES: usize = 2_000_000;
-/// Memory of the stack. Only what is used of it takes memory.
+/// The size of the stack in bytes. Only used pages take memory.
 const STACK: usize = if cfg!(debug_assertions) { 1 << 30 } else { 512 << 20 };
 
 thread_local! {
@@ -23,7 +23,7 @@ thread_local! {
     static COPIES: Cell<usize> = const { Cell::new(0) };
 }
 
-/// Restores a count when a recursion returns.
+/// On drop, restores the previous count.
 struct Restore(&'static std::thread::LocalKey<Cell<usize>>, usize);
 
 impl Drop for Restore {
@@ -32,7 +32,8 @@ impl Drop for Restore {
     }
 }
 
-/// Runs a part of planning on a large stack. Everything that it calls shares one limit of copies.
+/// Runs a part of planning on a large stack. The limit of copies is shared by everything that it
+/// calls.
 pub fn on_large_stack<T>(planning: impl FnOnce() -> T) -> T {
     if stacker::remaining_stack().is_some_and(|left| left > STACK / 2) {
         return planning();
@@ -40,8 +41,8 @@ pub fn on_large_stack<T>(planning: impl FnOnce() -> T) -> T {
     counted_anew(|| stacker::grow(STACK, planning))
 }
 
-/// Runs the planning of one statement of a text: the same, with bounds of its own. To map a stack
-/// costs more than to plan a short statement, so that a text of many runs on one.
+/// Runs the planning of one statement with limits of its own. The caller should be on a large stack
+/// already, because mapping a stack costs more than planning a short statement.
 pub fn statement<T>(planning: impl FnOnce() -> T) -> T {
     counted_anew(|| on_large_stack(planning))
 }
@@ -52,7 +53,7 @@ fn counted_anew<T>(planning: impl FnOnce() -> T) -> T {
     planning()
 }
 
-/// The error of a text that is nested too deeply, or makes too much.
+/// The error for a text that is nested too deeply or that copies too much.
 pub fn too_complex(reason: impl Into<String>, at: Place) -> PlanError {
     PlanError::new(
         "FAILED_TO_PARSE_TOO_COMPLEX",
@@ -62,7 +63,7 @@ pub fn too_complex(reason: impl Into<String>, at: Place) -> PlanError {
     .at(at)
 }
 
-/// Runs one level of a recursion, unless the nesting is too deep.
+/// Runs one level of a recursion. Fails if the nesting is too deep.
 pub fn nested<T>(at: Place, level: impl FnOnce() -> PlanResult<T>) -> PlanResult<T> {
     let levels = LEVELS.get() + 1;
     if levels > MAX_NESTING * 3 {
@@ -72,7 +73,7 @@ pub fn nested<T>(at: Place, level: impl FnOnce() -> PlanResult<T>) -> PlanResult
     level()
 }
 
-/// Counts copies, and returns an error if there are too many.
+/// Adds to the number of copies. Fails if it exceeds the limit.
 pub fn count_copies(copies: usize) -> PlanResult<()> {
     let all = COPIES.get().saturating_add(copies);
     if all > MAX_COPIES {

@@ -1,22 +1,22 @@
-//! Tables that may change while a query runs that joins a stream with them.
+//! Tables that may change while a query joins a stream with them.
 
 use crate::table::value::Value;
 use millstream_engine::error::EngineError;
 use std::fmt;
 use std::sync::Arc;
 
-/// Reads a table.
+/// Reads the current content of a table.
 pub trait TableReader: Send + Sync {
-    /// A number that is another one once what the table is read from has changed.
+    /// The version of the table's source, which differs after a change.
     fn version(&self) -> Result<u64, EngineError>;
-    /// The rows as they are now.
+    /// The current rows.
     fn rows(&self) -> Result<Vec<Vec<Value>>, EngineError>;
 }
 
-/// How often a table that changes while it is read is read again at once.
+/// The number of attempts to read a table that changes while it is read.
 const ATTEMPTS: usize = 3;
 
-/// A table that may change, and the version of the rows that are known of it.
+/// A table that may change, with the version of the rows last read.
 #[derive(Clone)]
 pub struct LiveTable {
     reader: Arc<dyn TableReader>,
@@ -24,15 +24,15 @@ pub struct LiveTable {
 }
 
 impl LiveTable {
-    /// A table of which no rows are known yet. To be made before they are read, so that a change
-    /// meanwhile is seen later.
+    /// Creates a table whose rows have not been read. Call this before reading them, so that a
+    /// change in between is noticed.
     pub fn new(reader: Arc<dyn TableReader>) -> Self {
-        // An error here is one of the first read, which says more.
+        // An error is ignored here, because the first read reports it in more detail.
         let version = reader.version().unwrap_or_default();
         Self { reader, version }
     }
 
-    /// The rows, if they have changed since they were last read.
+    /// Reads the rows again if they have changed since the last read; otherwise returns `None`.
     pub fn changed_rows(&mut self) -> Result<Option<Vec<Vec<Value>>>, EngineError> {
         let mut version = self.reader.version()?;
         if version == self.version {
@@ -44,7 +44,7 @@ impl LiveTable {
             if now == version {
                 break;
             }
-            // What was read may be partly old, or may have been removed meanwhile.
+            // The rows may be a mix of versions, or the source may have been removed in between.
             (version, outcome) = (now, self.reader.rows());
         }
         let rows = outcome?;
@@ -70,7 +70,7 @@ mod tests {
     use super::*;
     use std::sync::Mutex;
 
-    /// Versions that it says one after another, and how often it was read.
+    /// The versions to return one after another, and the number of reads.
     struct Script(Mutex<(Vec<u64>, i64)>);
 
     impl TableReader for Script {
@@ -107,7 +107,7 @@ mod tests {
         let mut often = table(&[1, 2, 3, 3, 3]);
         assert_eq!(read(&mut often), Some(Value::Long(2)));
         assert_eq!(read(&mut often), None);
-        // One that always changes is read a few times, and later again.
+        // A table that changes constantly is read a few times, and again later.
         let mut always = table(&[1, 2, 3, 4, 5, 5]);
         assert_eq!(read(&mut always), Some(Value::Long(3)));
         assert_eq!(read(&mut always), Some(Value::Long(4)));

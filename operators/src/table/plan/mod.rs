@@ -31,23 +31,23 @@ use std::convert::Infallible;
 use std::fmt::Write;
 use std::sync::Arc;
 
-/// Operators above each other: a few of each level of nesting.
+/// The maximum depth of operators: a few for each level of nesting.
 const MAX_OPERATORS: usize = MAX_NESTING * 4;
-/// Stack that one level needs, and what is added where less is left.
+/// The stack that one level needs, and the size by which the stack is extended, in bytes.
 const LEVEL_STACK: usize = 64 << 10;
 const MORE_STACK: usize = 16 << 20;
 
 /// Options of a source or sink; names are case-insensitive and kept as written.
 pub type Options = Vec<(String, String)>;
 
-/// An input.
+/// A source in a plan.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Scan {
-    /// Which source it reads.
+    /// Identifies the source, also among sources with equal options.
     pub id: SourceId,
-    /// The name in the query.
+    /// The name of the source in the query.
     pub name: String,
-    /// Whether it is a stream; otherwise it is a table, read with its content when the query
+    /// Whether it is a stream. Otherwise it is a table, whose content is read when the query
     /// starts.
     pub streaming: bool,
     /// The source's format.
@@ -58,13 +58,13 @@ pub struct Scan {
     pub schema: Schema,
     /// Whether the schema was inferred from files.
     pub inferred: bool,
-    /// Whether its rows come from files, for which there is [`METADATA`].
+    /// Whether the rows come from files, so that the column [`METADATA`] is available.
     pub is_file_source: bool,
 }
 
 impl Scan {
-    /// The number of parts in which it is read, each by its own tasklet: the option
-    /// `numPartitions`, which the source has checked.
+    /// The number of partitions, each read by its own tasklet. It is set by the option
+    /// `numPartitions`, which the source has validated.
     pub fn partitions(&self) -> usize {
         let named = |(key, _): &&(String, String)| key.eq_ignore_ascii_case("numPartitions");
         let splits = self.streaming && self.format != "rate-micro-batch";
@@ -73,10 +73,10 @@ impl Scan {
     }
 }
 
-/// The name of the column that says which file a row is from.
+/// The name of the column that tells from which file a row comes.
 pub const METADATA: &str = "_metadata";
 
-/// The type of `_metadata`, as Spark has it.
+/// The column `_metadata`, with the same type as in Spark.
 pub fn metadata_field() -> Field {
     let field = |name: &str, data_type| Field::new(name, data_type, false);
     let fields = vec![
@@ -93,11 +93,11 @@ pub fn metadata_field() -> Field {
 /// A sort key.
 #[derive(Clone, Debug, PartialEq)]
 pub struct SortKey {
-    /// By what.
+    /// The expression to sort by.
     pub expr: Resolved,
-    /// Largest first.
+    /// Whether the largest value comes first.
     pub descending: bool,
-    /// NULLs before all others.
+    /// Whether NULLs come first.
     pub nulls_first: bool,
 }
 
@@ -110,8 +110,8 @@ pub enum JoinKind {
     LeftOuter,
     /// Each matching pair, and right rows without a match with NULLs.
     RightOuter,
-    /// Each pair that matches, and the rows of both sides without a match beside NULLs. Of two
-    /// streams only: of tables it is made of two other joins.
+    /// Each matching pair, and the rows of both sides without a match, with NULLs. Only for two
+    /// streams: for tables, it is built from two other joins.
     FullOuter,
     /// The left rows with a match.
     LeftSemi,
@@ -119,15 +119,15 @@ pub enum JoinKind {
     LeftAnti,
     /// Every left row, with a column that says whether it has a match.
     Exists,
-    /// Every left row, with a column that says whether a value of it is among the values of the
-    /// matching right rows; NULL if that depends on a NULL.
+    /// Every left row, with a column that says whether its value is among the values of the
+    /// matching right rows. The column is NULL if the answer depends on a NULL.
     In,
     /// Every left row with the right row's columns or NULLs. An error if two right rows match.
     ScalarSubquery,
 }
 
 impl JoinKind {
-    /// Its name in SQL, or what stands for it there.
+    /// The SQL name, or a descriptive name for joins that SQL has no name for.
     pub fn name(self) -> &'static str {
         match self {
             Self::Inner => "INNER",
@@ -143,22 +143,21 @@ impl JoinKind {
     }
 }
 
-/// Of the right rows that match a left row, the one that an ASOF join takes, by the values that it
-/// compares.
+/// Which of the right rows that match a left row an ASOF join takes, by the compared values.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Closest {
-    /// `left >= right`: the largest right value that is not beyond the left one.
+    /// `left >= right`: the largest right value that is not greater than the left one.
     AtOrBefore,
-    /// `left > right`.
+    /// `left > right`: the largest right value that is less than the left one.
     Before,
-    /// `left <= right`: the smallest right value that is not below the left one.
+    /// `left <= right`: the smallest right value that is not less than the left one.
     AtOrAfter,
-    /// `left < right`.
+    /// `left < right`: the smallest right value that is greater than the left one.
     After,
 }
 
 impl Closest {
-    /// Its operator, with the left value on its left.
+    /// The operator, with the left value as its left operand.
     pub fn operator(self) -> &'static str {
         match self {
             Self::AtOrBefore => ">=",
@@ -168,7 +167,7 @@ impl Closest {
         }
     }
 
-    /// That of the condition with its sides exchanged.
+    /// The same condition with its sides exchanged.
     pub fn flipped(self) -> Self {
         match self {
             Self::AtOrBefore => Self::AtOrAfter,
@@ -186,21 +185,21 @@ pub struct Join {
     pub left: Plan,
     /// The right input.
     pub right: Plan,
-    /// What it gives.
+    /// The type of the join.
     pub kind: JoinKind,
     /// The join condition over the columns of both sides, left first; `None` if all rows match.
     pub condition: Option<Resolved>,
-    /// Of `In` and of an ASOF join: the values of the left and of the right row that are compared,
-    /// over the columns of both sides.
+    /// For `In` and for an ASOF join: the compared values of the left and the right row, over the
+    /// columns of both sides.
     pub in_operands: Option<(Resolved, Resolved)>,
-    /// Of an ASOF join: which of the matching right rows is joined.
+    /// For an ASOF join: which of the matching right rows is joined.
     pub closest: Option<Closest>,
-    /// Which of the matching right rows count, in their order: how many to skip, and how many to
+    /// The range of matching right rows to use, in their order: how many to skip, and how many to
     /// take.
     pub match_range: Option<(u64, u64)>,
     /// The side that is a table, if its rows may change while the query runs.
     pub live: Option<LiveTable>,
-    /// Where it was written.
+    /// The position in the query text.
     pub place: Place,
 }
 
@@ -211,17 +210,17 @@ impl Join {
     }
 }
 
-/// How a column is qualified, besides its own name.
+/// The qualification of a column.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Qualifier {
     /// The relation that it belongs to.
     pub relation: Option<String>,
-    /// Whether the column can only be named with its relation, and is not part of `*`: the side of
-    /// a USING join that is not shown.
+    /// Whether the column is not part of `*` and only a qualified name refers to it: the other
+    /// side's column of a USING join.
     pub hidden: bool,
 }
 
-/// A query over unbounded tables.
+/// A query plan: a tree of relational operators.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Plan {
     /// A source.
@@ -230,9 +229,9 @@ pub enum Plan {
     Project(Box<Plan>, Vec<(Resolved, String)>),
     /// The rows for which the condition is true.
     Filter(Box<Plan>, Resolved),
-    /// The input's columns and those of a generator, a row for each of its elements.
+    /// The input's columns and those of a generator, one row per element.
     Generate(Box<Plan>, Generator),
-    /// Keys and running aggregates.
+    /// Grouping keys and aggregates.
     Aggregate(Box<Plan>, Vec<(Resolved, String)>, Vec<AggregateCall>),
     /// All rows of all inputs, which have the same types.
     Union(Vec<Plan>),
@@ -248,13 +247,13 @@ pub enum Plan {
     Qualified(Box<Plan>, Vec<Qualifier>),
     /// Skips the first rows.
     Offset(Box<Plan>, u64),
-    /// Rows that are written in the query.
+    /// Constant rows.
     Values(Schema, Vec<Vec<Value>>),
     /// A join of two inputs.
     Join(Box<Join>),
     /// Declares a column as the event time.
     Watermark {
-        /// The rows.
+        /// The input.
         input: Box<Plan>,
         /// The event time column: a timestamp or a window.
         column: usize,
@@ -266,17 +265,17 @@ pub enum Plan {
     },
     /// Keeps the first of the rows that are equal in some columns.
     Deduplicate {
-        /// The rows.
+        /// The input.
         input: Box<Plan>,
-        /// The columns.
+        /// The columns that are compared.
         keys: Vec<usize>,
-        /// Whether keys are kept only for the watermark's delay.
+        /// Whether keys are kept only for the delay of the watermark.
         within: bool,
     },
 }
 
 impl Plan {
-    /// The plan with other names of its columns, one for each.
+    /// Renames all columns of the plan.
     pub fn renamed(self, names: Vec<String>) -> Self {
         let columns = self.scope().columns.into_iter().enumerate().map(|(at, column)| {
             let node = Node::Column(at, column.name);
@@ -306,7 +305,7 @@ impl Plan {
         }
     }
 
-    /// The expressions of this operator alone, each as a whole.
+    /// The expressions of this operator, not those of its inputs.
     pub fn exprs(&self) -> SmallVec<[&Resolved; 2]> {
         match self {
             Self::Project(_, exprs) => exprs.iter().map(|(expr, _)| expr).collect(),
@@ -325,7 +324,7 @@ impl Plan {
         }
     }
 
-    /// Number of operators, expressions and constant rows in it.
+    /// The number of operators, expressions and constant rows.
     pub fn size(&self) -> usize {
         let own = match self {
             Self::Scan(scan) => scan.schema.fields.len(),
@@ -380,7 +379,7 @@ impl Plan {
         })
     }
 
-    /// Replaces the expressions, each as a whole; the inputs stay.
+    /// Replaces the expressions of this operator. The inputs are unchanged.
     pub fn map_exprs<E>(
         self,
         change: &mut dyn FnMut(Resolved) -> Result<Resolved, E>,
@@ -422,8 +421,8 @@ impl Plan {
         })
     }
 
-    /// Fixes the seeds of random functions, so that the plan gives the same rows however often it
-    /// is computed.
+    /// Fixes the seeds of random functions, so that the plan gives the same rows each time it is
+    /// evaluated.
     pub fn with_seeds(self) -> Plan {
         fn seeded(expr: Resolved) -> Resolved {
             match expr.node {
@@ -441,8 +440,7 @@ impl Plan {
         }
     }
 
-    /// Adds the column [`METADATA`] to the files that are read directly below; `None` if there are
-    /// none.
+    /// Adds the column [`METADATA`] to the file sources directly below; `None` if there are none.
     pub fn with_metadata(&self) -> Option<Plan> {
         let boxed = |input: &Plan| input.with_metadata().map(Box::new);
         Some(match self {
@@ -459,7 +457,7 @@ impl Plan {
         })
     }
 
-    /// Whether it reads a stream.
+    /// Whether the plan reads a stream.
     pub fn is_streaming(&self) -> bool {
         match self {
             Self::Scan(scan) => scan.streaming,
@@ -474,7 +472,7 @@ impl Plan {
         };
         match self {
             Self::Scan(scan) => Self::Scan(Scan { streaming: true, ..scan }),
-            // What a row is looked up in stays a table.
+            // The table in which rows are looked up remains a table.
             Self::Join(mut join) => {
                 join.left = join.left.into_stream();
                 Self::Join(join)
@@ -483,7 +481,8 @@ impl Plan {
         }
     }
 
-    /// What reads sources, from left to right; see [`sources`](crate::table::plan::shared_sources::sources).
+    /// The sources, from left to right; see
+    /// [`sources`](crate::table::plan::shared_sources::sources).
     pub fn scans(&self) -> Vec<&Scan> {
         fn collect<'p>(plan: &'p Plan, scans: &mut Vec<&'p Scan>) {
             match plan {
@@ -496,9 +495,9 @@ impl Plan {
         scans
     }
 
-    /// The columns that an expression over this plan may name.
+    /// The columns that an expression over this plan can refer to.
     pub fn scope(&self) -> Scope {
-        // A program may ask on a thread with a small stack.
+        // The caller may be on a thread with a small stack.
         stacker::maybe_grow(LEVEL_STACK, MORE_STACK, || self.columns())
     }
 
@@ -563,7 +562,7 @@ impl Plan {
                 for other in inputs.iter().skip(1) {
                     for (column, more) in columns.iter_mut().zip(other.scope().columns) {
                         column.nullable |= more.nullable;
-                        // The watermark of all of them is behind by the longest delay.
+                        // The watermark of a union has the longest delay of its inputs.
                         column.tag.delay_ms = column.tag.delay_ms.max(more.tag.delay_ms);
                     }
                 }
@@ -626,7 +625,7 @@ impl Plan {
         Schema::new(columns.map(|c| Field::new(c.name, c.data_type, c.nullable)).collect())
     }
 
-    /// Number of output columns.
+    /// The number of output columns.
     pub fn width(&self) -> usize {
         match self {
             Self::Scan(scan) => scan.schema.fields.len(),
@@ -655,12 +654,12 @@ impl Plan {
         }
     }
 
-    /// Whether any part of the plan aggregates.
+    /// Whether the plan contains an aggregation.
     pub fn has_aggregate(&self) -> bool {
         matches!(self, Self::Aggregate(..)) || self.inputs().iter().any(|p| p.has_aggregate())
     }
 
-    /// The plan as a tree, for `explain`.
+    /// Formats the plan as a tree, for `explain`.
     pub fn tree(&self) -> String {
         let mut out = String::new();
         self.write_tree(self, &mut out, 0);

@@ -1,5 +1,5 @@
-//! The optimizer: rewrites a plan so that it is cheaper and has the same result. Relation names are
-//! dropped, and projections are merged into the operator above unless that computes something
+//! The optimiser rewrites a plan to a cheaper one with the same result. Relation names are dropped.
+//! Projections are merged into the operator above them, unless an expression would be computed
 //! twice.
 
 use crate::table::expr::functions::is_deterministic;
@@ -14,7 +14,7 @@ use crate::table::plan::{Join, JoinKind, Plan, SortKey};
 use crate::table::types::{Field, Schema};
 use crate::table::value::Value;
 
-/// The plan to be run.
+/// Optimises a plan.
 pub fn optimize(plan: &Plan) -> Plan {
     match plan {
         Plan::Alias(input, _) | Plan::QualifyFrom(input, ..) | Plan::Qualified(input, _) => {
@@ -88,11 +88,11 @@ pub fn optimize(plan: &Plan) -> Plan {
     }
 }
 
-/// Branches of a union that are left apart, whatever they are.
+/// Unions with at most this many branches are left unchanged.
 const FEW_BRANCHES: usize = 64;
 
-/// The branches of a union; of many, those that stand behind each other and are one constant row
-/// each, as `SELECT 1, 'a'` is, become one list of rows.
+/// In a union with many branches, replaces consecutive branches of one constant row each, such as
+/// `SELECT 1, 'a'`, by a single list of rows.
 fn with_joined_rows(inputs: Vec<Plan>) -> Vec<Plan> {
     if inputs.len() <= FEW_BRANCHES {
         return inputs;
@@ -119,7 +119,7 @@ fn has_types(first: &Schema, other: &Schema) -> bool {
     types(first) == types(other)
 }
 
-/// The row of a `SELECT` of constants without `FROM`; another plan as it is.
+/// The row of a `SELECT` of constants without `FROM`. Any other plan is returned as the error.
 fn constant_row(plan: Plan) -> Result<(Schema, Vec<Value>), Box<Plan>> {
     match plan {
         Plan::Project(input, exprs)
@@ -141,7 +141,7 @@ fn constant_row(plan: Plan) -> Result<(Schema, Vec<Value>), Box<Plan>> {
     }
 }
 
-/// An aggregation, with NULL for what is an operation on NULL.
+/// Builds an aggregation, replacing operations on NULL by NULL.
 fn aggregated(input: Box<Plan>, keys: Vec<(Resolved, String)>, calls: Vec<AggregateCall>) -> Plan {
     let keys = keys.into_iter().map(|(key, name)| (propagate(key), name)).collect();
     let calls = calls.into_iter().map(|call| AggregateCall {
@@ -152,7 +152,7 @@ fn aggregated(input: Box<Plan>, keys: Vec<(Resolved, String)>, calls: Vec<Aggreg
     Plan::Aggregate(input, keys, calls.collect())
 }
 
-/// A projection, with NULL for what is an operation on NULL.
+/// Builds a projection, replacing operations on NULL by NULL.
 fn projected(input: Box<Plan>, mut exprs: Vec<(Resolved, String)>) -> Plan {
     if !is_written_out(&input) {
         exprs = exprs.into_iter().map(|(expr, name)| (propagate(expr), name)).collect();
@@ -160,8 +160,8 @@ fn projected(input: Box<Plan>, mut exprs: Vec<(Resolved, String)>) -> Plan {
     Plan::Project(input, exprs)
 }
 
-/// Whether a plan is a list of rows, or computed row by row from one. `SELECT` without `FROM` is
-/// not.
+/// Whether a plan is a list of constant rows, or is computed row by row from one. A `SELECT`
+/// without `FROM` does not count.
 fn is_written_out(plan: &Plan) -> bool {
     match plan {
         Plan::Values(schema, _) => !schema.fields.is_empty(),
@@ -172,8 +172,8 @@ fn is_written_out(plan: &Plan) -> bool {
     }
 }
 
-/// Moves a semi or anti join of a stream with a table towards the source: a row that it drops does
-/// not move the watermark, as in Spark.
+/// Pushes a semi or anti join of a stream with a table towards the source. As in Spark, the rows
+/// that it drops then do not advance the watermark.
 pub(in crate::table) fn below_watermark(join: Join) -> Plan {
     let drops = matches!(join.kind, JoinKind::LeftSemi | JoinKind::LeftAnti);
     let drops = drops && !join.right.is_streaming();
@@ -192,7 +192,7 @@ pub(in crate::table) fn below_watermark(join: Join) -> Plan {
         Plan::Project(input, exprs)
             if exprs.iter().all(|(expr, _)| is_deterministic_expr(expr)) =>
         {
-            // The columns of the table stand behind those of the left side.
+            // The columns of the table follow those of the left side.
             let width = input.width();
             let condition = join.condition.map(|condition| over_left(condition, &exprs, width));
             let below = Join { left: *input, condition, ..join };
@@ -202,7 +202,7 @@ pub(in crate::table) fn below_watermark(join: Join) -> Plan {
     }
 }
 
-/// A join's condition over what a projection of the left side is made of.
+/// Rewrites a join condition over a projection of the left side to one over the projection's input.
 fn over_left(condition: Resolved, left: &[(Resolved, String)], width: usize) -> Resolved {
     match &condition.node {
         Node::Column(index, _) if *index < left.len() => left[*index].0.clone(),
@@ -214,11 +214,11 @@ fn over_left(condition: Resolved, left: &[(Resolved, String)], width: usize) -> 
     }
 }
 
-/// Moves a filter towards the source: nothing is computed for rows that it drops, and columns that
-/// only they need are not read.
+/// Pushes a filter towards the source, so that nothing is computed for the rows it drops, and
+/// columns that only they need are not read.
 pub(in crate::table) fn filtered(input: Plan, condition: &Resolved) -> Plan {
     match input {
-        // A non-deterministic condition is not moved.
+        // A non-deterministic condition is not pushed down.
         Plan::Project(below, exprs)
             if reads_only_columns(condition, &exprs)
                 && exprs.iter().all(|(expr, _)| is_deterministic_expr(expr)) =>
@@ -226,8 +226,8 @@ pub(in crate::table) fn filtered(input: Plan, condition: &Resolved) -> Plan {
             let inner = substituted(condition, &exprs);
             Plan::Project(Box::new(filtered(*below, &inner)), exprs)
         }
-        // Dropped rows do not move the watermark, as in Spark: of a conjunction, the parts that do
-        // not read the event time move below.
+        // As in Spark, dropped rows do not advance the watermark. Of a conjunction, the conditions
+        // that do not read the event time are pushed below it.
         Plan::Watermark { input, column, delay_ms, skew_ms } => {
             let goes = |part: &Resolved| !reads(part, column) && is_deterministic_expr(part);
             let (below, here) = split(condition, goes);
@@ -237,12 +237,12 @@ pub(in crate::table) fn filtered(input: Plan, condition: &Resolved) -> Plan {
             });
             behind(Plan::Watermark { input, column, delay_ms, skew_ms }, here)
         }
-        // Conditions that stand behind each other are one, of which each part goes its own way.
+        // Consecutive filters are combined, and each of their conditions is pushed separately.
         Plan::Filter(below, first) if has_watermark(&below) => {
             filtered(*below, &and(first, condition.clone()))
         }
-        // Moving the filter below a projection computes its input twice, but the dropped rows do
-        // not move the watermark.
+        // Pushing the filter below a projection computes its input twice, but then the dropped rows
+        // do not advance the watermark.
         Plan::Project(below, exprs)
             if has_watermark(&below)
                 && is_deterministic_expr(condition)
@@ -251,7 +251,7 @@ pub(in crate::table) fn filtered(input: Plan, condition: &Resolved) -> Plan {
             let inner = substituted(condition, &exprs);
             Plan::Project(Box::new(filtered(*below, &inner)), exprs)
         }
-        // Groups that are dropped by their keys are dropped as rows.
+        // A filter on grouping keys is applied to the rows instead of to the groups.
         Plan::Aggregate(input, keys, calls)
             if has_watermark(&input) && keys.iter().all(|(key, _)| is_deterministic_expr(key)) =>
         {
@@ -279,7 +279,7 @@ pub(in crate::table) fn filtered(input: Plan, condition: &Resolved) -> Plan {
     }
 }
 
-/// The parts of a conjunction for which something holds, and the others.
+/// Splits a conjunction into the conditions that satisfy `holds` and the others.
 fn split(
     condition: &Resolved,
     holds: impl Fn(&Resolved) -> bool,
@@ -289,7 +289,7 @@ fn split(
     (some.into_iter().reduce(and), others.into_iter().reduce(and))
 }
 
-/// Both conditions, the first one before the other.
+/// The conjunction of both conditions, evaluated in this order.
 pub(in crate::table) fn and(a: Resolved, b: Resolved) -> Resolved {
     Resolved {
         data_type: a.data_type.clone(),
@@ -298,7 +298,7 @@ pub(in crate::table) fn and(a: Resolved, b: Resolved) -> Resolved {
     }
 }
 
-/// A filter that goes no further.
+/// Adds a filter that is not pushed further.
 pub(in crate::table) fn behind(input: Plan, condition: Option<Resolved>) -> Plan {
     match condition {
         Some(condition) => Plan::Filter(Box::new(input), condition),
@@ -306,8 +306,8 @@ pub(in crate::table) fn behind(input: Plan, condition: Option<Resolved>) -> Plan
     }
 }
 
-/// Whether what a condition reads of a projection are columns and constants, and it gives the same
-/// before it.
+/// Whether a condition reads only columns and constants of a projection, and is deterministic, so
+/// that it can be evaluated before the projection.
 fn reads_only_columns(condition: &Resolved, exprs: &[(Resolved, String)]) -> bool {
     match &condition.node {
         Node::Column(index, _) => {
@@ -326,7 +326,7 @@ pub fn reads(expr: &Resolved, column: usize) -> bool {
     }
 }
 
-/// The last column that an expression reads.
+/// The highest column index that an expression reads; `None` if it reads no column.
 fn highest(expr: &Resolved) -> Option<usize> {
     match &expr.node {
         Node::Column(index, _) => Some(*index),
@@ -334,7 +334,7 @@ fn highest(expr: &Resolved) -> Option<usize> {
     }
 }
 
-/// Whether each projected expression that is read is a column or a constant, or is read once.
+/// Whether each projected expression that is read is a column or a constant, or is read only once.
 fn may_go_into(inner: &[(Resolved, String)], outer: &[&Resolved]) -> bool {
     let mut reads = vec![0u32; inner.len()];
     outer.iter().for_each(|expr| count(expr, &mut reads));
@@ -344,7 +344,7 @@ fn may_go_into(inner: &[(Resolved, String)], outer: &[&Resolved]) -> bool {
     })
 }
 
-/// Whether an expression is deterministic: it always gives the same value for the same row.
+/// Whether an expression is deterministic: it always has the same value for the same row.
 pub fn is_deterministic_expr(expr: &Resolved) -> bool {
     let same = !matches!(&expr.node, Node::Call(name, _) if !is_deterministic(name));
     same && expr.children().into_iter().all(is_deterministic_expr)
@@ -354,7 +354,7 @@ fn count(expr: &Resolved, reads: &mut [u32]) {
     if let Node::Column(index, _) = &expr.node {
         reads[*index] += 1;
     }
-    // A lambda's body is computed for each element.
+    // A lambda's body is evaluated once per element, so its reads count twice.
     let times = if matches!(expr.node, Node::Lambda(..)) { 2 } else { 1 };
     for _ in 0..times {
         expr.children().into_iter().for_each(|child| count(child, reads));

@@ -1,23 +1,23 @@
-//! How a result depends on the order of the input rows: functions like `first` depend on it, and so
-//! does everything that keeps the first row of a key.
+//! How a result depends on the order of input rows. Functions such as `first` depend on it, and so
+//! does every operator that keeps the first row of a key.
 
 use crate::table::plan::Plan;
 use crate::table::plan::aggregate_function::AggregateCall;
 
-/// What order a result depends on.
+/// The order on which a result depends.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
 pub enum OrderDependence {
-    /// Not at all: sources in any number of parts give the same result.
+    /// On none: a source with any number of partitions gives the same result.
     #[default]
     None,
-    /// On the order of a source's rows, which sources in parts do not keep.
+    /// On the order of a source's rows, which a source with several partitions does not preserve.
     Sources,
     /// On the order in which rows of several inputs or instances are merged, which is undefined.
     Operators,
 }
 
 impl OrderDependence {
-    /// Of a plan's result.
+    /// Determines the order dependence of a plan's result.
     pub fn of(plan: &Plan) -> Self {
         let below = plan.inputs().into_iter().map(Self::of).max();
         let here = match plan {
@@ -26,7 +26,7 @@ impl OrderDependence {
                     |call: &AggregateCall| call.user.is_none() && call.function.is_commutative();
                 !calls.iter().all(in_any_order)
             }
-            // Which of the rows of a key is kept.
+            // The result depends on which row of a key is kept.
             Plan::Deduplicate { input, keys, .. } => keys.len() < input.width(),
             Plan::Limit(..) => true,
             _ => false,
@@ -40,7 +40,7 @@ impl OrderDependence {
     }
 }
 
-/// Whether rows of several inputs, or of several instances of an operator, come together in a plan.
+/// Whether a plan merges rows of several inputs or of several instances of an operator.
 fn mixes(plan: &Plan) -> bool {
     let here = matches!(plan, Plan::Aggregate(..) | Plan::Union(..));
     here || plan.inputs().into_iter().any(mixes)

@@ -1,9 +1,9 @@
-//! The sources of a plan, and how many branches read each.
+//! The sources of a plan, and the number of branches that read each.
 //!
-//! A stream that is loaded once is one source, however often the plan reads it: as a view that is
-//! named twice, or as a DataFrame and its clone. It is opened once, has one offset in the
-//! checkpoint, and sends each row to every reader. Two streams that are loaded with equal options
-//! are two sources, as in Spark. A table is read once per reader.
+//! A stream that is loaded once is a single source, no matter how often the plan reads it, for
+//! example as a view that is used twice, or as a DataFrame and its clone. It is opened once, has
+//! one offset in the checkpoint, and sends each row to every reader. Two streams that are loaded
+//! separately with equal options are two sources, as in Spark. A table is read once per reader.
 
 use crate::table::expr::{Node, Resolved};
 use crate::table::plan::{Plan, Scan};
@@ -17,26 +17,27 @@ use std::sync::atomic::{AtomicU64, Ordering};
 pub struct SourceId(u64);
 
 impl SourceId {
-    /// An id that is unique in this process. The default id is that of tables in memory.
+    /// Creates an ID that is unique within this process. The default ID is that of tables in
+    /// memory.
     pub fn new() -> Self {
         static NEXT: AtomicU64 = AtomicU64::new(1);
-        // ORDERING: relaxed: each number is given once, whatever comes before or after.
+        // ORDERING: relaxed, because only the uniqueness of the numbers matters.
         Self(NEXT.fetch_add(1, Ordering::Relaxed))
     }
 }
 
 impl Scan {
-    /// Whether both read one source.
+    /// Whether both scans read the same source.
     pub fn shares_source(&self, other: &Scan) -> bool {
         self.streaming && other.streaming && self.id == other.id
     }
 }
 
-/// The sources of a plan in the order in which they are opened: by their first use.
+/// The sources of a plan, in the order of their first use, in which they are opened.
 pub fn sources(plan: &Plan) -> Vec<&Scan> {
     let mut sources: Vec<&Scan> = Vec::new();
     for scan in plan.scans() {
-        // A table shares its source with no other.
+        // Only streams share a source among readers.
         let found = match scan.streaming {
             true => sources.iter_mut().find(|source| source.shares_source(scan)),
             false => None,
@@ -50,7 +51,7 @@ pub fn sources(plan: &Plan) -> Vec<&Scan> {
     sources
 }
 
-/// How often a plan reads the source of a scan.
+/// The number of times a plan reads the source of a scan.
 pub fn readers(plan: &Plan, scan: &Scan) -> usize {
     plan.scans().into_iter().filter(|other| other.shares_source(scan)).count()
 }
@@ -59,8 +60,8 @@ fn width(scan: &Scan) -> usize {
     scan.schema.fields.len()
 }
 
-/// Lets all readers of a stream read the same columns. If one of them needs the file metadata,
-/// which follows the other columns, the others drop it.
+/// Makes all readers of a stream read the same columns. If one of them needs the file metadata
+/// column, which comes last, the others read and drop it.
 pub fn with_equal_readers(plan: &Plan) -> Cow<'_, Plan> {
     let sources = sources(plan);
     let is_narrow = |scan: &&Scan| {

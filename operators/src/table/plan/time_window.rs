@@ -17,22 +17,22 @@ use crate::table::types::DataType;
 use crate::table::value::Value;
 use std::collections::HashSet;
 
-/// The qualifier of the column of a window.
+/// The qualifier of a window's column.
 const QUALIFIER: &str = "window of the query";
-/// Days that a month has in a delay, as in Spark.
+/// The number of days per month in a delay, as in Spark.
 const MONTH_DAYS: i64 = 31;
 const DAY_US: i64 = 86_400_000_000;
 
-/// What is known about an expression's event time.
+/// The role of an expression in event time.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Tag {
-    /// If it is an event time or a window of one: the delay of its watermark, in milliseconds.
+    /// For an event time or a window of one: the delay of its watermark, in milliseconds.
     pub delay_ms: Option<i64>,
     /// Whether it is a session window.
     pub session: bool,
 }
 
-/// The tag of an expression over a scope: columns, windows and the times of windows keep it.
+/// The tag of an expression. Columns, windows and times of windows keep the tag of their source.
 pub fn tag(expr: &Resolved, scope: &Scope) -> Tag {
     match &expr.node {
         Node::Column(index, _) => scope.columns.get(*index).map(|c| c.tag).unwrap_or_default(),
@@ -44,17 +44,18 @@ pub fn tag(expr: &Resolved, scope: &Scope) -> Tag {
     }
 }
 
-/// The key of an aggregation that is an event time or a window of one.
+/// The grouping key that is an event time or a window of one.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct EventKey {
-    /// Its position among the keys.
+    /// The index among the keys.
     pub index: usize,
     /// Whether it is a window, which expires at its end.
     pub window: bool,
 }
 
 impl EventKey {
-    /// The expiry time of the group with this key row of `width` keys, in microseconds since 1970.
+    /// The expiry time of the group with this key row of `width` keys, in microseconds since 1970;
+    /// `None` if the event time is NULL.
     #[inline]
     pub fn expires_us(&self, keys: Row<'_>, width: usize) -> Option<i64> {
         let slot = Slot::new(self.index, width);
@@ -69,44 +70,45 @@ impl EventKey {
     }
 }
 
-/// The grouping key by which groups expire.
+/// The grouping key by which groups expire; `None` if there is none.
 pub fn event_key(input: &Plan, keys: &[(Resolved, String)]) -> Option<EventKey> {
     let scope = input.scope();
     let index = keys.iter().position(|(key, _)| tag(key, &scope).delay_ms.is_some())?;
     Some(EventKey { index, window: matches!(keys[index].0.data_type, DataType::Struct(_)) })
 }
 
-/// The key that is a session window.
+/// The index of the key that is a session window; `None` if there is none.
 pub fn session_key(input: &Plan, keys: &[(Resolved, String)]) -> Option<usize> {
     let scope = input.scope();
     keys.iter().position(|(key, _)| tag(key, &scope).session)
 }
 
-/// The length, the slide and the start of windows, in microseconds.
+/// The length, slide and start of sliding windows, in microseconds.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Lengths {
-    /// How long a window is.
+    /// The length of a window.
     pub width_us: i64,
-    /// From one window's beginning to the next one's; at most the length.
+    /// The distance between the starts of consecutive windows; at most the length.
     pub slide_us: i64,
-    /// Where a window begins, counted from 1970.
+    /// The start of some window, relative to 1970.
     pub start_us: i64,
 }
 
 impl Lengths {
-    /// The latest beginning of a window at or before a time.
+    /// The latest start of a window at or before a time.
     fn begin(&self, time_us: i64) -> i64 {
         time_us.saturating_sub(time_us.saturating_sub(self.start_us).rem_euclid(self.slide_us))
     }
 
-    /// The beginning of the slice that a time is in: between two slices some window begins or ends.
+    /// The start of the slice that contains a time. At each border between slices a window starts
+    /// or ends.
     pub fn slice(&self, time_us: i64) -> i64 {
         let begin_us = self.begin(time_us);
         let rest_us = self.width_us % self.slide_us;
         if rest_us > 0 && time_us - begin_us >= rest_us { begin_us + rest_us } else { begin_us }
     }
 
-    /// The end of a slice.
+    /// The end of the slice that starts at `slice_us`.
     pub fn slice_end(&self, slice_us: i64) -> i64 {
         let begin_us = self.begin(slice_us);
         let rest_us = self.width_us % self.slide_us;
@@ -114,32 +116,33 @@ impl Lengths {
         begin_us.saturating_add(length_us)
     }
 
-    /// The end of the first window that has a slice.
+    /// The end of the first window that contains a slice.
     pub fn first_end(&self, slice_us: i64) -> i64 {
         let begin_us = self.begin(slice_us.saturating_sub(self.width_us));
         begin_us.saturating_add(self.slide_us).saturating_add(self.width_us)
     }
 
-    /// The end of the last window that has a slice.
+    /// The end of the last window that contains a slice.
     pub fn last_end(&self, slice_us: i64) -> i64 {
         self.begin(slice_us).saturating_add(self.width_us)
     }
 }
 
-/// An aggregation by sliding windows that can be combined from slices.
+/// An aggregation over sliding windows that can be computed from slices.
 pub struct Sliced<'p> {
-    /// The rows, each once.
+    /// The input rows, not multiplied by windows.
     pub input: &'p Plan,
-    /// Their time.
+    /// The event time of a row.
     pub time: &'p Resolved,
-    /// Of the windows.
+    /// The length, slide and start of the windows.
     pub lengths: Lengths,
-    /// The place of the window among the keys.
+    /// The index of the window among the keys.
     pub place: usize,
 }
 
-/// Takes an aggregation apart whose rows are given to each of their windows, if slices do as well:
-/// only the window itself is a key, and the functions do not mind the order of rows.
+/// Decomposes an aggregation whose rows are assigned to each of their windows, if it can be
+/// computed from slices: only the window itself is used as a key, and the functions do not depend
+/// on the order of rows. `None` otherwise.
 pub fn sliced<'p>(
     mut input: &'p Plan,
     keys: &[(Resolved, String)],
@@ -184,7 +187,7 @@ pub fn has_watermark(plan: &Plan) -> bool {
     matches!(plan, Plan::Watermark { .. }) || plan.inputs().into_iter().any(has_watermark)
 }
 
-/// A length of time as an option or an argument gives it, in microseconds.
+/// Parses a duration that is given in an option or an argument.
 fn length(text: &str) -> PlanResult<Length> {
     interval::length(text).map_err(|kind| {
         PlanError::new(
@@ -195,7 +198,7 @@ fn length(text: &str) -> PlanResult<Length> {
     })
 }
 
-/// A length of time that is not negative, in milliseconds.
+/// Parses a non-negative duration to milliseconds. A negative one is an error with this condition.
 fn milliseconds(text: &str, condition: &'static str, what: &str) -> PlanResult<i64> {
     let Length { months, micros } = length(text)?;
     let length_us = micros.saturating_add(months.saturating_mul(MONTH_DAYS * DAY_US));
@@ -206,8 +209,8 @@ fn milliseconds(text: &str, condition: &'static str, what: &str) -> PlanResult<i
     Ok(length_us / 1000)
 }
 
-/// Limits how far ahead of the clock the event times of a table may be whose watermark has just
-/// been declared.
+/// Limits how far ahead of the clock event times may be. The watermark must be the last operator of
+/// the plan.
 pub fn with_max_future_skew(plan: Plan, skew: &str) -> PlanResult<Plan> {
     match plan {
         Plan::Watermark { input, column, delay_ms, .. } => {
@@ -222,7 +225,7 @@ pub fn with_max_future_skew(plan: Plan, skew: &str) -> PlanResult<Plan> {
     }
 }
 
-/// The plan with a limit for the watermarks that have none of their own.
+/// Sets the limit for all watermarks that have no limit of their own.
 pub fn with_default_skew(plan: Plan, default_ms: i64) -> Plan {
     let of_inputs = plan.map_inputs(&mut |input| {
         Ok::<_, std::convert::Infallible>(with_default_skew(input, default_ms))
@@ -235,7 +238,7 @@ pub fn with_default_skew(plan: Plan, default_ms: i64) -> Plan {
     }
 }
 
-/// Declares the event time of a table: its watermark stays behind the largest one by a delay.
+/// Declares the event time of a table. Its watermark is the largest event time minus a delay.
 pub fn with_watermark(input: Plan, column: &Expr, delay: &str) -> PlanResult<Plan> {
     let delay_ms = milliseconds(delay, "WATERMARK_DELAY_NEGATIVE", "the delay")?;
     let scope = input.scope();
@@ -266,7 +269,7 @@ pub fn with_watermark(input: Plan, column: &Expr, delay: &str) -> PlanResult<Pla
     Ok(Plan::Watermark { input: Box::new(input), column: index, delay_ms, skew_ms: None })
 }
 
-/// The calls of window functions in an expression.
+/// Collects the window calls of an expression.
 fn calls<'e>(expr: &'e Expr, found: &mut Vec<&'e Expr>) {
     match expr {
         Expr::Call { name, .. } if matches!(&*lower(name), "window" | "session_window") => {
@@ -295,7 +298,7 @@ fn calls<'e>(expr: &'e Expr, found: &mut Vec<&'e Expr>) {
     }
 }
 
-/// The window of a query, which is a column of its input.
+/// The window of a query, which is a column of the query's input.
 #[derive(Clone, Debug)]
 pub struct Window {
     text: String,
@@ -303,7 +306,7 @@ pub struct Window {
 }
 
 impl Window {
-    /// Puts the column in the place of the call; `window.start` is one of its fields.
+    /// Replaces the window call by the column. `window.start` becomes a field of it.
     pub fn rewrite(&self, expr: &Expr) -> Expr {
         let below = |expr: &Expr| Box::new(self.rewrite(expr));
         let column = |rest: &[String], place| {
@@ -353,14 +356,15 @@ impl Window {
     }
 }
 
-/// The input with the window that some expressions have, if they have one.
+/// Adds the column of the window function that the expressions use, if there is one. Several
+/// different windows are an error.
 pub fn windowed<'e>(
     input: Plan,
     exprs: impl IntoIterator<Item = &'e Expr>,
 ) -> PlanResult<(Plan, Option<Window>)> {
     let mut found = Vec::new();
     exprs.into_iter().for_each(|expr| calls(expr, &mut found));
-    // The same call in GROUP BY and SELECT is one window.
+    // Equal calls, for example in GROUP BY and SELECT, are the same window.
     let mut texts = HashSet::new();
     found.retain(|call| texts.insert(call.to_string()));
     match found.as_slice() {
@@ -384,8 +388,8 @@ pub fn windowed<'e>(
     }
 }
 
-/// The time of a window. If it is made of another window, that one is a column behind those of the
-/// input.
+/// Resolves the time argument of a window. If it contains another window, that window is added as a
+/// column after those of the input.
 fn with_time(input: Plan, time: &Expr) -> PlanResult<(Plan, Resolved)> {
     let (input, inner) = windowed(input, [time])?;
     let time = match inner {
@@ -395,7 +399,8 @@ fn with_time(input: Plan, time: &Expr) -> PlanResult<(Plan, Resolved)> {
     Ok((input, time))
 }
 
-/// The time of an argument: a time, what can be cast to one, or the last moment of a window.
+/// Resolves a time argument: a timestamp, a value that can be cast to one, or a window, whose last
+/// moment is used.
 fn time_of(arg: &Expr, scope: &Scope) -> PlanResult<Resolved> {
     let resolved = resolve(arg, scope)?;
     match &resolved.data_type {
@@ -437,7 +442,7 @@ fn constant_us(arg: &Expr, what: &str) -> PlanResult<i64> {
     }
 }
 
-/// The most windows that a time is in.
+/// The maximum number of windows that contain the same time.
 const WINDOWS_MAX: i64 = 1 << 20;
 
 fn with_window(input: Plan, args: &[Expr]) -> PlanResult<Plan> {
@@ -528,7 +533,7 @@ fn with_session(input: Plan, args: &[Expr]) -> PlanResult<Plan> {
     let nothing = Resolved::literal(Value::Long(0), DataType::Long);
     let input = where_there(input, &time)?;
     let longer = functions::resolve(">", vec![gap_us.clone(), nothing])?;
-    // The condition reads the time, too: also a row without a session moves the watermark.
+    // The condition also reads the time, so that rows without a session do advance the watermark.
     let there = functions::resolve("isnotnull", vec![time.clone()])?;
     let no = Resolved::literal(Value::Boolean(false), DataType::Boolean);
     let (data_type, nullable) = (longer.data_type.clone(), longer.nullable);
@@ -539,7 +544,7 @@ fn with_session(input: Plan, args: &[Expr]) -> PlanResult<Plan> {
     Ok(with_column(input, &scope, made, "session_window", Some(QUALIFIER)))
 }
 
-/// Rows without a time are in no window.
+/// Drops rows without an event time, which belong to no window.
 fn where_there(input: Plan, time: &Resolved) -> PlanResult<Plan> {
     if !time.nullable {
         return Ok(input);
@@ -548,7 +553,7 @@ fn where_there(input: Plan, time: &Resolved) -> PlanResult<Plan> {
     Ok(Plan::Filter(Box::new(input), there))
 }
 
-/// The input with a column behind its own, perhaps qualified.
+/// Adds a column after those of the input, optionally with a qualifier.
 pub fn with_column(
     input: Plan,
     scope: &Scope,
@@ -569,7 +574,8 @@ pub fn with_column(
     }
 }
 
-/// Each row once, by some columns or, if none are named, all; `within` the delay of the watermark.
+/// Keeps the first of rows that are equal in some columns, or in all if `names` is empty. With
+/// `within`, keys are kept only for the delay of the watermark.
 pub fn deduplicate(input: Plan, names: &[&str], within: bool) -> PlanResult<Plan> {
     let scope = input.scope();
     let place = |name: &&str| {
@@ -602,7 +608,8 @@ mod tests {
     use proptest::prelude::*;
 
     proptest! {
-        /// A slice is in a window or out of it as a whole, and its first and last windows are.
+        /// A slice is either completely inside or completely outside a window, and `first_end` and
+        /// `last_end` are the ends of its first and last window.
         #[test]
         fn slices_are_in_the_windows_of_their_times(
             time_us in -200i64..200, slide_us in 1i64..12, more_us in 0i64..30, start in 0i64..12,

@@ -45,8 +45,8 @@ const MAX_FILTERS: usize = 64;
 pub(super) struct Joining<'c> {
     catalog: &'c dyn Catalog,
     plan: RefCell<Option<Plan>>,
-    /// Whether the expression is used as a value, not as a condition. As a value, a tuple IN is
-    /// never NULL.
+    /// Whether the expression is used as a value, not as a condition. As a value, an IN
+    /// subquery is false instead of NULL.
     of_value: Cell<bool>,
 }
 
