@@ -41,7 +41,7 @@ fn named(name: &str) -> Expr {
 #[derive(Clone)]
 pub struct DataFrame {
     pub(crate) session: Session,
-    /// Shared, since copies of a DataFrame are many and plans may be large.
+    /// Shared, because DataFrames are cloned often and plans may be large.
     pub(crate) plan: Arc<Plan>,
 }
 
@@ -50,13 +50,13 @@ impl DataFrame {
         Self { session, plan: plan.into() }
     }
 
-    /// The plan, for measurements of parts of the engine.
+    /// The plan, for benchmarks of parts of the engine.
     #[doc(hidden)]
     pub fn plan(&self) -> &Plan {
         &self.plan
     }
 
-    /// The plan, to build another one on.
+    /// A copy of the plan, on which another plan is built.
     fn owned(&self) -> Plan {
         Plan::clone(&self.plan)
     }
@@ -65,7 +65,7 @@ impl DataFrame {
         Self::new(self.session.clone(), plan)
     }
 
-    /// Analyses by the rules of types of the session's settings.
+    /// Runs an analysis under the type rules of the session's settings.
     fn analyse<T>(&self, analysis: impl FnOnce() -> PlanResult<T>) -> PlanResult<T> {
         let semantics = self.session.lock().settings.semantics;
         on_large_stack(|| {
@@ -85,7 +85,7 @@ impl DataFrame {
         Ok(self.with(plan))
     }
 
-    /// The rows for which the condition is true.
+    /// Keeps the rows for which a condition is true.
     pub fn filter(&self, condition: &Expr) -> PlanResult<Self> {
         deep::check([condition])?;
         let plain = self.analyse(|| analyzer::filter(self.owned(), condition));
@@ -100,7 +100,7 @@ impl DataFrame {
         Ok(self.with(analyzer::project(plan, &columns)?))
     }
 
-    /// Adds a column, or replaces the column of that name.
+    /// Adds a column, or replaces the column with that name.
     pub fn with_column(&self, name: &str, expr: Expr) -> PlanResult<Self> {
         let named = expr.alias(name);
         let mut exprs = Vec::new();
@@ -119,7 +119,7 @@ impl DataFrame {
         self.select(exprs)
     }
 
-    /// Adds or replaces several columns. Each expression sees the columns of this table.
+    /// Adds or replaces several columns. All expressions refer to the columns of this table.
     pub fn with_columns<'n>(
         &self,
         columns: impl IntoIterator<Item = (&'n str, Expr)>,
@@ -135,7 +135,7 @@ impl DataFrame {
         self.select(exprs)
     }
 
-    /// Renames a column. Without a column of that name the table is unchanged.
+    /// Renames a column. If there is none with that name, the table is unchanged.
     pub fn with_column_renamed(&self, from: &str, to: &str) -> PlanResult<Self> {
         self.select(self.columns().iter().map(|name| {
             if name.eq_ignore_ascii_case(from) { named(name).alias(to) } else { named(name) }
@@ -160,9 +160,9 @@ impl DataFrame {
         self.filter(&self.session.expr(condition)?)
     }
 
-    /// Rows that belong together: `how` is `inner`, `left`, `right`, `full`, `left_semi` or
-    /// `left_anti`. Two streams need an equality; an outer or semi join of them also needs
-    /// watermarks. See [`alias`](Self::alias) for names that both have.
+    /// Joins two tables on a condition. `how` is `inner`, `left`, `right`, `full`, `left_semi` or
+    /// `left_anti`. A join of two streams needs an equality; an outer or semi join of them also
+    /// needs watermarks. See [`alias`](Self::alias) for column names that both tables have.
     pub fn join(&self, other: &Self, on: &Expr, how: &str) -> PlanResult<Self> {
         let written = JoinType::parse(how)?;
         deep::check([on])?;
@@ -172,9 +172,10 @@ impl DataFrame {
         Ok(self.with(join::join(left, right, written, Some(condition))?))
     }
 
-    /// Joins each row with the closest one of the other side: `ASOF JOIN`. `closest` compares a value
-    /// of each, as `col("l.time").ge(col("r.time"))` does; `on` says which rows belong together. `how`
-    /// is `inner` or `left`. The setting `spark.sql.join.asofJoin.enabled` must be on.
+    /// Joins each row with the closest row of the other table (`ASOF JOIN`). `closest` compares a
+    /// value of each side, such as `col("l.time").ge(col("r.time"))`; `on` is an additional join
+    /// condition. `how` is `inner` or `left`. The setting `spark.sql.join.asofJoin.enabled` must be
+    /// on.
     pub fn asof_join(
         &self,
         other: &Self,
@@ -185,7 +186,8 @@ impl DataFrame {
         self.asof_joined(other, closest, &on.map_or(On::All, On::Condition), how)
     }
 
-    /// Like [`asof_join`](Self::asof_join), by columns that both have, which appear once in the result.
+    /// Like [`asof_join`](Self::asof_join), on equality of the named columns, which appear once in
+    /// the result.
     pub fn asof_join_using<'n>(
         &self,
         other: &Self,
@@ -247,12 +249,12 @@ impl DataFrame {
         Ok(self.with(join::join(left, right, JoinType::Inner, None)?))
     }
 
-    /// The rows of both tables, with columns matched by name.
+    /// Appends the rows of another table, whose columns are matched by name.
     pub fn union_by_name(&self, other: &Self) -> PlanResult<Self> {
         self.union(&other.select(self.columns().iter().map(|name| named(name)))?)
     }
 
-    /// The names of the columns.
+    /// The column names.
     pub fn columns(&self) -> Vec<String> {
         self.plan.scope().columns.into_iter().map(|column| column.name).collect()
     }
@@ -262,12 +264,12 @@ impl DataFrame {
         self.plan.is_streaming()
     }
 
-    /// The number of rows of a query over tables.
+    /// Runs a query over tables and returns its number of rows.
     pub fn count(&self) -> Result<usize, QueryError> {
         self.collect().map(|rows| rows.len())
     }
 
-    /// The rows of both tables, with columns matched by position.
+    /// Appends the rows of another table, whose columns are matched by position.
     pub fn union(&self, other: &Self) -> PlanResult<Self> {
         let union = || analyzer::union(self.owned(), other.owned());
         Ok(self.with(self.analyse(union)?))
@@ -278,14 +280,14 @@ impl DataFrame {
         GroupedData { of: self.clone(), keys: keys.into_iter().collect(), sets: None }
     }
 
-    /// Groups by all keys, by all but the last, and so on down to none.
+    /// Groups by all keys, by all but the last one, and so on down to no keys (ROLLUP).
     pub fn rollup(&self, keys: impl IntoIterator<Item = Expr>) -> GroupedData {
         let keys: Vec<Expr> = keys.into_iter().collect();
         let sets = (0..=keys.len()).rev().map(|n| (0..n).collect()).collect();
         GroupedData { of: self.clone(), keys, sets: Some(sets) }
     }
 
-    /// Groups by every subset of the keys, of which there may be at most 8.
+    /// Groups by every subset of the keys (CUBE). There may be at most 8 keys.
     pub fn cube(&self, keys: impl IntoIterator<Item = Expr>) -> PlanResult<GroupedData> {
         let keys: Vec<Expr> = keys.into_iter().collect();
         let n = keys.len();
@@ -301,7 +303,8 @@ impl DataFrame {
         Ok(GroupedData { of: self.clone(), keys, sets })
     }
 
-    /// Sorts the rows, for aggregations in output mode complete and for tables. See [`Expr::desc`].
+    /// Sorts the rows. Only for tables, and for aggregations in output mode complete. See
+    /// [`Expr::desc`].
     pub fn order_by<K: Into<SortOrder>>(
         &self,
         keys: impl IntoIterator<Item = K>,
@@ -312,12 +315,12 @@ impl DataFrame {
         Ok(self.with(self.analyse(|| analyzer::sort(self.owned(), &keys))?))
     }
 
-    /// The first rows.
+    /// Keeps the first `n` rows.
     pub fn limit(&self, n: u64) -> Self {
         self.with(Plan::Limit(Box::new(self.owned()), n))
     }
 
-    /// Names the table, to qualify its columns.
+    /// Gives the table a name, with which its columns can be qualified.
     pub fn alias(&self, name: &str) -> Self {
         self.with(Plan::Alias(Box::new(self.owned()), name.to_string()))
     }
@@ -332,7 +335,7 @@ impl DataFrame {
         println!("{}", self.schema().tree());
     }
 
-    /// The schema and the logical plan as text.
+    /// Formats the schema and the logical plan.
     pub fn explain(&self) -> String {
         format!("== Schema ==\n{}\n== Logical Plan ==\n{}", self.schema().tree(), self.plan.tree())
     }
@@ -347,13 +350,13 @@ impl DataFrame {
         self.session.register(name, self.plan.clone());
     }
 
-    /// The whole result of a query over bounded tables: files as they are now, and constants. A
-    /// query over a stream is refused.
+    /// Runs a query over bounded tables, and returns all rows. Files are read with their current
+    /// content. A query over a stream is an error.
     pub fn collect(&self) -> Result<Vec<Vec<Value>>, QueryError> {
         self.write_stream().collect()
     }
 
-    /// The first rows of the result as a table, in the format of Spark's `show`.
+    /// Runs the query and formats its first rows like Spark's `show`.
     pub fn show(&self, rows: usize, truncate: bool) -> Result<String, QueryError> {
         let mut all = self.collect()?;
         let more = all.len() > rows;
@@ -368,21 +371,23 @@ impl DataFrame {
     }
 
     /// Declares a column as the event time. The watermark is the largest event time minus a delay
-    /// such as `10 minutes`; rows at or before it may be late. Has no effect if no stream is read.
+    /// such as `10 minutes`. Rows at or before the watermark may be dropped as late. Has no effect
+    /// on tables.
     pub fn with_watermark(&self, column: &str, delay: &str) -> PlanResult<Self> {
         Ok(self.with(time_window::with_watermark(self.owned(), &col(column), delay)?))
     }
 
     /// Limits how far ahead of the clock event times may be, such as `1 hour`. Call it on the
-    /// result of [`with_watermark`](Self::with_watermark). A row beyond the limit is dropped, so it
-    /// does not move the watermark. It is counted and passed to [`on_late`](StreamWriter::on_late).
+    /// result of [`with_watermark`](Self::with_watermark). A row beyond the limit is dropped and
+    /// does not advance the watermark. It is counted and passed to
+    /// [`on_late`](StreamWriter::on_late).
     pub fn with_max_future_skew(&self, skew: &str) -> PlanResult<Self> {
         Ok(self.with(time_window::with_max_future_skew(self.owned(), skew)?))
     }
 
-    /// Keeps the first of the rows that are equal in some columns, or in all if none are named.
-    /// With an event time among the columns a key is removed when the watermark has passed it;
-    /// otherwise keys are kept forever.
+    /// Keeps the first of rows that are equal in some columns, or in all if none are named. If an
+    /// event time is among the columns, a key is removed when the watermark has passed it.
+    /// Otherwise keys are kept forever.
     pub fn drop_duplicates<'n>(
         &self,
         columns: impl IntoIterator<Item = &'n str>,
@@ -392,7 +397,7 @@ impl DataFrame {
     }
 
     /// Like [`drop_duplicates`](Self::drop_duplicates), but a key is removed when the watermark has
-    /// passed the time of its first row by the watermark's delay.
+    /// passed the time of its first row plus the watermark's delay.
     pub fn drop_duplicates_within_watermark<'n>(
         &self,
         columns: impl IntoIterator<Item = &'n str>,
@@ -401,18 +406,18 @@ impl DataFrame {
         Ok(self.with(time_window::deduplicate(self.owned(), &names, true)?))
     }
 
-    /// Each row once: [`drop_duplicates`](Self::drop_duplicates) by all columns.
+    /// Keeps distinct rows: [`drop_duplicates`](Self::drop_duplicates) by all columns.
     pub fn distinct(&self) -> PlanResult<Self> {
         self.drop_duplicates([])
     }
 
-    /// Describes where the result goes, and starts the query.
+    /// Starts the description of a sink, which then starts the query.
     pub fn write_stream(&self) -> StreamWriter {
         StreamWriter::new(self.clone())
     }
 }
 
-/// Grouped rows, to be aggregated.
+/// Grouped rows, which are aggregated next.
 pub struct GroupedData {
     of: DataFrame,
     keys: Vec<Expr>,
@@ -421,7 +426,7 @@ pub struct GroupedData {
 }
 
 impl GroupedData {
-    /// The keys and these aggregates.
+    /// Returns the keys and the given aggregates.
     pub fn agg(&self, aggregates: impl IntoIterator<Item = Expr>) -> PlanResult<DataFrame> {
         let aggregates: Vec<_> = aggregates.into_iter().collect();
         deep::check(self.keys.iter().chain(&aggregates))?;
@@ -434,7 +439,7 @@ impl GroupedData {
         Ok(self.of.with(plan))
     }
 
-    /// The keys and the number of rows of each, as `count`.
+    /// Returns the keys and the number of rows of each group, as `count`.
     pub fn count(&self) -> PlanResult<DataFrame> {
         self.agg([crate::table::expr::call("count", [Expr::Star(None)]).alias("count")])
     }
@@ -448,22 +453,22 @@ impl GroupedData {
         self.agg(columns.into_iter().map(of))
     }
 
-    /// The keys and the sum of each column.
+    /// Returns the keys and the sum of each column.
     pub fn sum<'n>(&self, columns: impl IntoIterator<Item = &'n str>) -> PlanResult<DataFrame> {
         self.each("sum", columns)
     }
 
-    /// The keys and the average of each column.
+    /// Returns the keys and the average of each column.
     pub fn avg<'n>(&self, columns: impl IntoIterator<Item = &'n str>) -> PlanResult<DataFrame> {
         self.each("avg", columns)
     }
 
-    /// The keys and the smallest value of each column.
+    /// Returns the keys and the smallest value of each column.
     pub fn min<'n>(&self, columns: impl IntoIterator<Item = &'n str>) -> PlanResult<DataFrame> {
         self.each("min", columns)
     }
 
-    /// The keys and the largest value of each column.
+    /// Returns the keys and the largest value of each column.
     pub fn max<'n>(&self, columns: impl IntoIterator<Item = &'n str>) -> PlanResult<DataFrame> {
         self.each("max", columns)
     }

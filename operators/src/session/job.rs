@@ -1,4 +1,4 @@
-//! Job files: statements are executed in order; the queries are started when all of them have been
+//! Job files. Statements are executed in order, and queries are started after all of them have been
 //! checked.
 
 use super::dataframe::DataFrame;
@@ -14,32 +14,33 @@ use millstream_engine::epoch::driver::Trigger;
 use std::collections::HashSet;
 use std::path::PathBuf;
 
-/// Command line settings that override those of the job.
+/// Command line options that override settings of the job.
 #[derive(Clone, Debug, Default)]
 pub struct Overrides {
     /// The trigger of every query.
     pub trigger: Option<Trigger>,
-    /// Settings of every query, which override those of the job.
+    /// Settings of every query, which take precedence over those of the job.
     pub settings: Vec<(String, String)>,
-    /// The checkpoint folder of a single query, or the folder above those of several queries.
+    /// The checkpoint folder of a single query, or the parent folder of several queries'
+    /// checkpoints.
     pub checkpoint: Option<PathBuf>,
-    /// Whether the job is only explained: queries need no checkpoint.
+    /// Whether the job is only explained, so that queries need no checkpoint.
     pub explains: bool,
 }
 
-/// A query of a job, checked and not yet started.
+/// A query of a job that has been checked but not started.
 pub struct JobQuery {
     name: String,
     writer: StreamWriter,
 }
 
 impl JobQuery {
-    /// Its name.
+    /// The query's name.
     pub fn name(&self) -> &str {
         &self.name
     }
 
-    /// Schema, plan, tasklets and workers.
+    /// Formats the schema, the plan, and the tasklets of each worker.
     pub fn explain(&self) -> Result<String, QueryError> {
         self.writer.explain()
     }
@@ -49,13 +50,13 @@ impl JobQuery {
         Self { writer: self.writer.on_progress(call), ..self }
     }
 
-    /// Starts it.
+    /// Starts the query.
     pub fn start(self) -> Result<StreamingQuery, QueryError> {
         self.writer.start()
     }
 }
 
-/// The columns of a view's query under the names that the view gives them.
+/// Renames the columns of a view's query to the names in the view's column list.
 fn with_columns(plan: Plan, view: &str, names: Vec<String>) -> PlanResult<Plan> {
     let columns = plan.scope().columns;
     let (named, found) = (names.len(), columns.len());
@@ -79,7 +80,7 @@ fn with_columns(plan: Plan, view: &str, names: Vec<String>) -> PlanResult<Plan> 
 }
 
 impl Session {
-    /// Executes a statement unless it starts a query, in which case it is returned.
+    /// Executes a statement. A statement that starts a query is returned instead.
     fn prepared(&self, statement: Statement) -> PlanResult<Option<Statement>> {
         match statement {
             Statement::Set { key, value, place } => {
@@ -95,7 +96,7 @@ impl Session {
                 place,
             } => {
                 self.check_new_view(&name, replace).map_err(|error| error.at(place))?;
-                // Files are a table unless they are read with STREAM.
+                // Files are a table, unless they are read with STREAM.
                 let streaming = !super::is_files(&format);
                 let schema = match schema {
                     Some((ddl, at)) => Some(self.schema(&ddl).map_err(|error| error.at(at))?),
@@ -120,7 +121,7 @@ impl Session {
         Ok(None)
     }
 
-    /// Refuses a view of a name that is taken, unless it may replace the view.
+    /// Returns an error if a view exists and must not be replaced.
     fn check_new_view(&self, name: &str, replace: bool) -> PlanResult<()> {
         if replace || !self.lock().views.contains_key(&name.to_ascii_lowercase()) {
             return Ok(());
@@ -139,7 +140,7 @@ impl Session {
         text: &str,
         show: &mut dyn FnMut(DataFrame) -> Result<(), QueryError>,
     ) -> Result<(), QueryError> {
-        // One stack for all statements.
+        // A single stack is used for all statements.
         on_large_stack(|| self.statements(text, show))
     }
 
@@ -192,7 +193,7 @@ impl Session {
         Ok(())
     }
 
-    /// The query of a CREATE STREAMING TABLE.
+    /// Builds the query of a CREATE STREAMING TABLE.
     fn streaming_table(
         &self,
         name: &str,
@@ -202,7 +203,7 @@ impl Session {
     ) -> PlanResult<StreamWriter> {
         let mut plan = query.plan(&*self.lock())?;
         if !plan.is_streaming() {
-            // At least one of the tables must be read as a stream.
+            // If no input is a stream, the tables of the query are read as streams.
             plan = plan.into_stream();
         }
         let mut writer = DataFrame::new(self.clone(), plan).write_stream().format(format);
@@ -215,7 +216,7 @@ impl Session {
         Ok(writer.with_current_settings())
     }
 
-    /// Reads a job file: names its views and checks its queries.
+    /// Executes the statements of a job file. Returns its queries, checked but not started.
     pub fn job(&self, text: &str, overrides: &Overrides) -> PlanResult<Vec<JobQuery>> {
         on_large_stack(|| self.queries(text, overrides))
     }

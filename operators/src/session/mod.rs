@@ -1,4 +1,4 @@
-//! Sessions: where tables and views are named and queries are started.
+//! Sessions, in which tables and views are named and queries are started.
 //!
 //! ```
 //! use millstream::session::{Session, Trigger};
@@ -65,11 +65,11 @@ use std::collections::BTreeMap;
 use std::io::Write;
 use std::sync::{Arc, Mutex, MutexGuard};
 
-/// Makes the writer that a console sink prints to.
+/// Creates the writer that a console sink prints to.
 type MakeConsole = Box<dyn Fn() -> Box<dyn Write + Send> + Send>;
 
 struct Inner {
-    /// By their names in lower case, with the names as they are written.
+    /// The views by lower-case name, each with its name as written.
     views: BTreeMap<String, (String, Arc<Plan>)>,
     streams: BTreeMap<String, MemoryStream>,
     tables: BTreeMap<String, MemoryTable>,
@@ -81,7 +81,7 @@ struct Inner {
     notice: fn(&str),
 }
 
-/// Named inputs, views and settings. Clones share one session.
+/// Named inputs, views and settings. Clones share the same session.
 #[derive(Clone)]
 pub struct Session(Arc<Mutex<Inner>>);
 
@@ -129,7 +129,7 @@ impl Catalog for Inner {
 }
 
 impl Session {
-    /// An empty session: one worker, pinned, balanced waiting, parallelism 1.
+    /// Creates a session with defaults: one pinned worker, balanced waiting, parallelism 1.
     pub fn new() -> Self {
         let settings = Settings::default();
         Self(Arc::new(Mutex::new(Inner {
@@ -164,12 +164,13 @@ impl Session {
         self.lock().settings.set(key, value)
     }
 
-    /// What happens to the other queries of a job when one fails: `millstream.onQueryFailure`.
+    /// What happens to the other queries of a job when one of them fails:
+    /// `millstream.onQueryFailure`.
     pub fn on_query_failure(&self) -> OnQueryFailure {
         self.lock().settings.on_query_failure
     }
 
-    /// Reads a schema, its types by the session's settings.
+    /// Parses a DDL schema under the session's type rules.
     fn schema(&self, ddl: &str) -> PlanResult<Schema> {
         let rules = Rules::of(self.lock().settings.semantics);
         rules.apply(|| Schema::parse_ddl(ddl))
@@ -192,7 +193,8 @@ impl Session {
         function
     }
 
-    /// Reads files as a table, with their content when a query over it starts.
+    /// Starts the description of a table in files. The files are read when a query over the table
+    /// starts.
     pub fn read(&self) -> StreamReader {
         StreamReader { streaming: false, ..self.read_stream() }
     }
@@ -202,7 +204,7 @@ impl Session {
         DataFrame::new(self.clone(), Plan::Values(schema, rows))
     }
 
-    /// Reads a stream, described by format and options.
+    /// Starts the description of a stream.
     pub fn read_stream(&self) -> StreamReader {
         StreamReader {
             session: self.clone(),
@@ -223,8 +225,8 @@ impl Session {
         Ok(self.register_stream(name, MemoryStream::new(schema)))
     }
 
-    /// Like [`memory_stream`](Self::memory_stream), in `parts` parts. Rows are distributed over the
-    /// parts round robin, and each part is read by its own tasklet.
+    /// Like [`memory_stream`](Self::memory_stream), with several partitions. Rows are distributed
+    /// round robin, and each partition is read by its own tasklet.
     pub fn memory_stream_in_parts(
         &self,
         name: &str,
@@ -264,13 +266,13 @@ impl Session {
         Ok(DataFrame::new(self.clone(), plan))
     }
 
-    /// A view or source by its name.
+    /// A view or source by its name; `None` if it does not exist.
     pub fn view(&self, name: &str) -> Option<DataFrame> {
         let plan = self.lock().relation(name)?;
         Some(DataFrame::new(self.clone(), plan))
     }
 
-    /// The result table of a memory sink, by its query name.
+    /// The result table of a memory sink, by the query's name; `None` if it does not exist.
     pub fn table(&self, query_name: &str) -> Option<MemoryTable> {
         self.lock().tables.get(query_name).cloned()
     }
@@ -286,7 +288,7 @@ pub(crate) fn is_files(format: &str) -> bool {
     ["text", "csv", "json", "parquet", "orc"].iter().any(|files| files.eq_ignore_ascii_case(format))
 }
 
-/// Describes a source: a stream, or a table in files.
+/// The description of a source: a stream, or a table in files.
 #[must_use = "nothing is read before `load`"]
 pub struct StreamReader {
     session: Session,
@@ -297,7 +299,8 @@ pub struct StreamReader {
 }
 
 impl StreamReader {
-    /// `socket`, `text`, `csv`, `json`, `parquet`, `orc`, `rate` or `rate-micro-batch`.
+    /// Sets the format: `socket`, `text`, `csv`, `json`, `parquet`, `orc`, `rate` or
+    /// `rate-micro-batch`.
     pub fn format(mut self, format: &str) -> Self {
         self.format = format.to_string();
         self
@@ -309,13 +312,13 @@ impl StreamReader {
         self
     }
 
-    /// Sets the schema of a source without a schema of its own.
+    /// Sets the schema, for formats that have none of their own.
     pub fn schema(mut self, schema: Schema) -> Self {
         self.schema = Some(schema);
         self
     }
 
-    /// Returns the source as a table. Nothing is opened before the query starts.
+    /// Returns the source as a DataFrame. Nothing is opened before a query over it starts.
     pub fn load(self) -> PlanResult<DataFrame> {
         let name = self.format.clone();
         let plan = self.load_as(&name)?;

@@ -8,23 +8,24 @@ use millstream_engine::measure::stall::{Stall, StallCause};
 use serde_json::{Value as Json, json};
 use std::collections::VecDeque;
 
-/// Number of progress reports that a query keeps.
+/// The number of progress reports that a query keeps.
 pub(super) const KEPT: usize = 100;
 
-/// One committed epoch.
+/// The progress report of one committed epoch.
 #[derive(Clone, Debug)]
 pub struct Progress {
-    /// The query's id, the same after a restart from its checkpoint.
+    /// The query's ID, which stays the same after a restart from its checkpoint.
     pub id: String,
-    /// This run's id.
+    /// The ID of this run.
     pub run_id: String,
     /// The query's name.
     pub name: String,
-    /// The epoch.
+    /// What the driver reports about the committed epoch.
     pub committed: Committed,
     /// Rows emitted in this epoch.
     pub rows_out: u64,
-    /// Latency from ingest to sink of the rows that a record caused; not of closed windows.
+    /// The latency from ingest to sink of rows that a record caused directly; rows of closed
+    /// windows are excluded.
     pub latency: Percentiles,
     /// The slowest of these rows, slowest first, with the causes: at most three, each slower than
     /// 100 us.
@@ -33,7 +34,7 @@ pub struct Progress {
     pub interval_ns: u64,
     /// Each source's description.
     pub sources: Vec<String>,
-    /// Connections of each source that is a socket.
+    /// For each source, the connections if it is a socket.
     pub connections: Vec<Option<ConnectionTotals>>,
     /// The sink's description.
     pub sink: String,
@@ -113,7 +114,7 @@ fn per_second(rows: u64, ns: u64) -> Json {
     if rate.is_finite() { Json::from(rate) } else { Json::Null }
 }
 
-/// Formats a position: as JSON if it is JSON, otherwise as a string.
+/// Formats an offset: as JSON if it is valid JSON, otherwise as a string.
 fn position(text: &str) -> Json {
     if text.is_empty() {
         return Json::Null;
@@ -141,7 +142,8 @@ fn stall(stall: &Stall) -> Json {
     })
 }
 
-/// Formats the connections of a socket. Numbers are text, as in the `metrics` of Spark's sources.
+/// Formats the connections of a socket. Numbers are strings, as in the `metrics` of Spark's
+/// sources.
 fn metrics(connections: &ConnectionTotals) -> Json {
     let named = connections.named().into_iter();
     let named = named.map(|(name, count)| (name.to_string(), Json::from(count.to_string())));
@@ -149,17 +151,17 @@ fn metrics(connections: &ConnectionTotals) -> Json {
 }
 
 impl Progress {
-    /// Number of records read from all sources.
+    /// The number of records read from all sources.
     pub fn num_input_rows(&self) -> u64 {
         self.committed.records.iter().sum()
     }
 
-    /// Rows dropped because they came behind the watermark.
+    /// The number of rows dropped because they were older than the watermark.
     pub fn num_rows_late(&self) -> u64 {
         self.committed.state.iter().map(|state| state.late).sum()
     }
 
-    /// Rows dropped because their event time was too far ahead of the clock.
+    /// The number of rows dropped because their event time was too far ahead of the clock.
     pub fn num_rows_ahead(&self) -> u64 {
         self.committed.event_times.iter().map(|times| times.ahead).sum()
     }
@@ -236,7 +238,7 @@ impl Progress {
         report
     }
 
-    /// The watermark and the statistics of event times, combined over all inputs.
+    /// The watermark and the event time statistics, combined over all inputs.
     fn event_time(&self) -> Json {
         let epoch = &self.committed;
         let mut report = json!({ "watermark": iso(epoch.batch_watermark_ms * 1000) });

@@ -11,17 +11,17 @@ use millstream_engine::epoch::event_time::WatermarkPolicy;
 use millstream_engine::runtime::job::AtStateLimit;
 use std::sync::Mutex;
 
-/// What happens to the other queries of a job when one fails.
+/// What happens to the other queries of a job when one of them fails.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum OnQueryFailure {
     /// They stop at their next epoch.
     #[default]
     Stop,
-    /// They go on.
+    /// They continue.
     Continue,
 }
 
-/// The values of the settings. A query of a job file has the values that were set before it.
+/// The values of all settings. A query of a job file uses the values set before it.
 #[derive(Clone, Debug)]
 pub(crate) struct Settings {
     pub parallelism: usize,
@@ -85,7 +85,7 @@ impl Default for Settings {
 }
 
 impl Settings {
-    /// Changes a setting.
+    /// Changes a setting. An unknown key or an invalid value is an error.
     pub fn set(&mut self, key: &str, value: &str) -> PlanResult<()> {
         let wrong = |wanted: &str| {
             let reason = format!("'{key}' is '{value}', but must be {wanted}");
@@ -284,8 +284,9 @@ impl Settings {
     }
 }
 
-/// The text with the lifetime of the process, so that the copyable rules of expressions can hold
-/// it. A session sets only a few different texts.
+/// Returns a copy of a text that lives as long as the process, so that the copyable rules of
+/// expressions can contain it. This leaks little memory, because a session sets only a few
+/// different texts.
 fn interned(text: &str) -> &'static str {
     static TEXTS: Mutex<Vec<&'static str>> = Mutex::new(Vec::new());
     let mut texts = TEXTS.lock().unwrap_or_else(|poisoned| poisoned.into_inner());

@@ -1,7 +1,7 @@
-//! The static parts of a query: tables that streams are joined with, and subqueries. They are read
-//! when the query starts and replaced by their rows in the plan; a table that may change is read again
-//! while the query runs ([`table_changes`](super::table_changes)). Queries of constants alone are
-//! evaluated here, without an engine.
+//! The static parts of a query: tables that are joined with streams, and subqueries. They are
+//! evaluated when the query starts, and replaced by their rows in the plan. A table that may change
+//! is reloaded while the query runs ([`table_changes`](super::table_changes)). Queries over
+//! constants only are evaluated here, without the engine.
 
 use crate::session::Session;
 use crate::session::dataframe::DataFrame;
@@ -19,13 +19,13 @@ use std::borrow::Cow;
 use std::convert::Infallible;
 use std::sync::Arc;
 
-/// The format of the result of a memory sink, read as a table.
+/// The format name of a memory sink's result that is read as a table.
 pub(super) const MEMORY_TABLE: &str = "memory table";
 
-/// Returns the rows of a plan; with `true`, at most one row.
+/// Returns the rows of a plan; if the flag is set, at most one row.
 type Rows<'r, E> = dyn FnMut(Arc<Plan>, bool) -> Result<Vec<Vec<Value>>, E> + 'r;
 
-/// Returns a table of a stream's join that may change while the query runs.
+/// Returns how to reload a table that may change while the query runs; `None` if it cannot change.
 type Live<'l> = dyn Fn(&Arc<Plan>) -> Option<LiveTable> + 'l;
 
 /// Replaces the tables of a plan by their rows.
@@ -73,7 +73,7 @@ fn constant<E>(expr: Resolved, rows: &mut Rows<'_, E>) -> Result<Resolved, E> {
         (Err(_), child) => child,
         (Ok(()), child) => match constant(child, rows) {
             Ok(made) => made,
-            // The whole is not used.
+            // The plan is discarded because of the error, so any expression will do.
             Err(error) => {
                 outcome = Err(error);
                 Resolved::literal(Value::Null, DataType::Null)
@@ -83,7 +83,7 @@ fn constant<E>(expr: Resolved, rows: &mut Rows<'_, E>) -> Result<Resolved, E> {
     outcome.map(|()| made)
 }
 
-/// Whether something of a plan is read when the query starts.
+/// Whether a plan contains parts that are evaluated when the query starts.
 fn has_tables(plan: &Plan) -> bool {
     fn reads(expr: &Resolved) -> bool {
         matches!(expr.node, Node::Scalar(_)) || expr.children().into_iter().any(reads)
@@ -114,12 +114,12 @@ pub(super) fn read<'p>(plan: &'p Plan, session: &Session) -> Result<Cow<'p, Plan
     with_rows(plan.clone(), &mut rows, &live).map(Cow::Owned)
 }
 
-/// The rows of a table in memory.
+/// The rows of a table in memory; empty if it does not exist.
 pub(super) fn memory_rows(session: &Session, scan: &Scan) -> Vec<Vec<Value>> {
     session.table(&scan.name).map(|table| table.rows()).unwrap_or_default()
 }
 
-/// Replaces the tables of the plan by empty ones, for checks before the query runs.
+/// Replaces the tables of the plan by empty ones, for checks before the query starts.
 pub(super) fn with_empty_tables(plan: &Plan) -> Cow<'_, Plan> {
     if !has_tables(plan) {
         return Cow::Borrowed(plan);
@@ -130,11 +130,11 @@ pub(super) fn with_empty_tables(plan: &Plan) -> Cow<'_, Plan> {
     }
 }
 
-/// Expressions of a query whose row is computed without an engine, at most: it is planned twice if
-/// it is no constant after all.
+/// The maximum number of expressions of a query that is evaluated without the engine. If the
+/// attempt fails, the query is planned a second time.
 const MOST_CONSTANT: usize = 1 << 10;
 
-/// Whether a plan makes its columns of nothing but one row without columns, by few expressions.
+/// Whether a plan computes its columns from a single row without columns, using few expressions.
 fn is_of_nothing(plan: &Plan, left: &mut usize) -> bool {
     fn fits(expr: &Resolved, left: &mut usize) -> bool {
         *left = left.saturating_sub(1);
@@ -150,8 +150,8 @@ fn is_of_nothing(plan: &Plan, left: &mut usize) -> bool {
     }
 }
 
-/// The rows of a query that reads nothing and computes nothing but constants, as `SELECT 1` does:
-/// they are known without an engine and its threads.
+/// The rows of a query that reads nothing and computes constants only, such as `SELECT 1`; `None`
+/// for other queries. No engine and no threads are needed for it.
 pub(super) fn constant_rows(plan: &Plan, semantics: Semantics) -> Option<Vec<Vec<Value>>> {
     if !is_of_nothing(plan, &mut MOST_CONSTANT.clone()) {
         return None;

@@ -1,4 +1,4 @@
-//! Describes the sink of a query, and starts it.
+//! Describes the sink of a query and starts the query.
 
 use crate::connect::console::Console;
 use crate::connect::file::local_path;
@@ -43,15 +43,15 @@ use std::path::PathBuf;
 use std::sync::atomic::AtomicBool;
 use std::sync::{Arc, Mutex};
 
-/// Options that belong to the query and not to the sink's format.
+/// Options of the query, not of the sink's format.
 const QUERY_OPTIONS: [&str; 4] = ["outputMode", "trigger", "checkpointLocation", "queryName"];
 
-/// Describes the sink and the trigger of a query; `start` runs it.
+/// Describes the sink and the trigger of a query. Call `start` to run it.
 #[must_use = "nothing runs before `start`"]
 pub struct StreamWriter {
     frame: DataFrame,
-    /// The settings at the query's position in a job file. Other queries use the session's settings
-    /// at their start.
+    /// The settings at the query's position in a job file. If `None`, the session's settings at the
+    /// start of the query are used.
     settings: Option<Settings>,
     format: String,
     options: Options,
@@ -67,11 +67,11 @@ pub struct StreamWriter {
     replay: Option<Replay>,
     /// Whether the query is only explained and never started.
     explained: bool,
-    /// Whether the tables of a console sink name the query.
+    /// Whether a console sink prints the query's name above each table.
     names_tables: bool,
 }
 
-/// Called on the driver's thread for every committed epoch.
+/// A callback on the driver's thread for every committed epoch.
 type OnProgress = Box<dyn FnMut(&Progress) + Send>;
 
 /// The clock of a replay, and the intended send time of each line of its socket source.
@@ -99,7 +99,7 @@ impl StreamWriter {
         }
     }
 
-    /// The whole result of a query over bounded tables, in memory.
+    /// Runs a query over bounded tables, and returns its rows.
     pub(crate) fn collect(self) -> Result<Vec<Vec<Value>>, QueryError> {
         on_large_stack(|| self.collected())
     }
@@ -125,7 +125,8 @@ impl StreamWriter {
         }
         let session = self.frame.session.clone();
         let settings = self.settings();
-        // Before there is a job: subqueries within each other would each hold one.
+        // Evaluated before the job is created; otherwise every level of nested subqueries would
+        // hold a job.
         let whole = self.frame.plan.clone();
         let plan = static_tables::read(&whole, &session)?;
         if let Some(rows) = static_tables::constant_rows(&plan, settings.semantics) {
@@ -146,7 +147,7 @@ impl StreamWriter {
             ..Config::default()
         };
         let name = format!("batch {}", new_id(&RealEnv::default()));
-        // It has no checkpoint and no reports of progress, which its shape is for.
+        // There is no checkpoint and no progress report, so an empty shape suffices.
         let (mut job, shape) = (Job::new("batch", job_config)?, Shape::default());
         job.run_empty_batch();
         let (job, parts) = self.assemble(job, &prepared, &settings, &name, (shape, Some(plan)))?;
@@ -158,35 +159,35 @@ impl StreamWriter {
         Ok(table.map(|table| table.rows()).unwrap_or_default())
     }
 
-    /// Whether the sink prints tables.
+    /// Whether the sink is a console.
     pub(crate) fn prints_tables(&self) -> bool {
         self.format.eq_ignore_ascii_case("console")
     }
 
-    /// Has a console sink name the query in each table.
+    /// Makes a console sink print the query's name above each table.
     pub(crate) fn name_tables(&mut self) {
         self.names_tables = true;
     }
 
-    /// `append` (default), `update` or `complete`.
+    /// Sets the output mode: `append` (default), `update` or `complete`.
     pub fn output_mode(mut self, mode: &str) -> Self {
         self.mode = Some(mode.to_string());
         self
     }
 
-    /// `console`, `text`, `csv`, `json`, `memory`, `socket` or `noop`.
+    /// Sets the sink's format: `console`, `text`, `csv`, `json`, `memory`, `socket` or `noop`.
     pub fn format(mut self, format: &str) -> Self {
         self.format = format.to_string();
         self
     }
 
-    /// An option of the sink, or `outputMode`, `trigger`, `queryName`, `checkpointLocation`.
+    /// Sets an option of the sink, or `outputMode`, `trigger`, `queryName`, `checkpointLocation`.
     pub fn option(mut self, key: &str, value: impl ToString) -> Self {
         self.options.push((key.to_string(), value.to_string()));
         self
     }
 
-    /// Partitions the files of the sink by columns: their values name folders.
+    /// Partitions the sink's files by columns, whose values become folder names.
     pub fn partition_by<'c>(self, columns: impl IntoIterator<Item = &'c str>) -> Self {
         let columns: Vec<_> = columns.into_iter().collect();
         self.option("partitionBy", columns.join(","))
@@ -198,19 +199,19 @@ impl StreamWriter {
         self
     }
 
-    /// Sets the query's name, which is also that of a memory sink's table.
+    /// Sets the query's name, which is also the name of a memory sink's table.
     pub fn query_name(mut self, name: &str) -> Self {
         self.name = Some(name.to_string());
         self
     }
 
-    /// Sends every row to a function.
+    /// Passes every row to a writer.
     pub fn foreach(mut self, writer: impl ForeachWriter) -> Self {
         self.foreach = Some(Box::new(writer));
         self
     }
 
-    /// Sends the rows of each micro-batch to a function, with the batch number.
+    /// Passes the rows of each micro-batch and the batch number to a function.
     pub fn foreach_batch(
         mut self,
         function: impl FnMut(&[Vec<Value>], Epoch) -> Result<(), String> + Send + 'static,
@@ -219,15 +220,15 @@ impl StreamWriter {
         self
     }
 
-    /// Sets a callback for every committed epoch. It runs on the thread that commits, so the next
-    /// epoch waits for it.
+    /// Sets a callback for every committed epoch. It runs on the thread that commits, so it delays
+    /// the next epoch.
     pub fn on_progress(mut self, call: impl FnMut(&Progress) + Send + 'static) -> Self {
         self.on_progress = Some(Box::new(call));
         self
     }
 
-    /// Sets a function for late rows, which gets each row and the watermark that it missed. It runs
-    /// on the worker's thread. A row is passed again if its epoch is run again.
+    /// Sets a callback for late rows, which gets each row and the watermark that it missed. It runs
+    /// on the worker's thread. If an epoch is repeated after a failure, its rows are passed again.
     pub fn on_late(mut self, call: impl FnMut(&LateRow<'_>) + Send + 'static) -> Self {
         self.late = Some(Arc::new(Mutex::new(Box::new(call))));
         self
@@ -239,21 +240,21 @@ impl StreamWriter {
         self
     }
 
-    /// Pins the query's workers to some cores, which they share with other queries if necessary.
-    /// Without a list they are pinned to cores that no other query holds.
+    /// Pins the query's workers to the given cores, which may be shared with other queries. By
+    /// default they are pinned to cores that no other query uses.
     pub fn cores(mut self, cores: impl IntoIterator<Item = usize>) -> Self {
         self.cores = Some(cores.into_iter().collect());
         self
     }
 
-    /// Measures latency from the intended time of each line of a socket source instead of its
-    /// arrival. `times` returns it for line 0, 1, 2 … on the clock of `env`.
+    /// Measures latency from the intended send time of each line of a socket source instead of its
+    /// arrival. `times` returns that time for line 0, 1, 2 …, on the clock of `env`.
     pub fn replay(mut self, env: Arc<dyn Env>, times: IntendedTimes) -> Self {
         self.replay = Some((env, times));
         self
     }
 
-    /// Checks everything that can be checked without opening a source or sink. Returns the trigger
+    /// Checks everything that can be checked without opening sources and sink. Returns the trigger
     /// that would be used.
     pub fn check(&self) -> PlanResult<Trigger> {
         on_large_stack(|| self.checked())
@@ -265,8 +266,8 @@ impl StreamWriter {
         Ok(prepared.trigger)
     }
 
-    /// Refuses a query that reads of a file nothing but its bad records. Which columns it reads is
-    /// known when its plan is lowered, which is done here without opening a source.
+    /// Rejects a query that reads no columns of a file except the corrupt record column. The
+    /// columns it reads are known only after lowering, which is done here without opening a source.
     fn check_columns_read(&self, prepared: &Prepared) -> PlanResult<()> {
         let settings = self.settings();
         let formats = &settings.formats;
@@ -286,24 +287,24 @@ impl StreamWriter {
                 wrong.get_or_insert(error);
             }
         };
-        // Other errors of lowering are those of the start.
+        // Other errors of lowering are reported when the query starts.
         drop(self.layout(prepared, &settings, &mut look));
         wrong.map_or(Ok(()), Err)
     }
 
-    /// Sets whether the query is only explained: it needs no checkpoint then.
+    /// Sets whether the query is only explained, so that it needs no checkpoint.
     pub(super) fn explain_only(mut self, explained: bool) -> Self {
         self.explained = explained;
         self
     }
 
-    /// Keeps the session's settings as they are now.
+    /// Fixes the current settings of the session for this query.
     pub(super) fn with_current_settings(mut self) -> Self {
         self.settings = Some(self.settings());
         self
     }
 
-    /// Changes a setting of this query alone.
+    /// Changes a setting for this query only.
     pub(super) fn set(&mut self, key: &str, value: &str) -> PlanResult<()> {
         let mut settings = self.settings();
         settings.set(key, value)?;
@@ -315,7 +316,7 @@ impl StreamWriter {
         self.settings.clone().unwrap_or_else(|| self.frame.session.lock().settings.clone())
     }
 
-    /// The query's name, if it is given one.
+    /// The query's name, if it was set.
     pub(super) fn name(&self) -> Option<&str> {
         self.name.as_deref().or(self.query_option("queryName"))
     }
@@ -449,7 +450,7 @@ impl StreamWriter {
         }
     }
 
-    /// The tasklets by worker that the query would have, after the plan.
+    /// Formats the plan, and the tasklets that each worker would have.
     pub fn explain(&self) -> Result<String, QueryError> {
         on_large_stack(|| self.explained())
     }
@@ -465,8 +466,8 @@ impl StreamWriter {
         Ok(text)
     }
 
-    /// The query's tasklets, with a source that never reads for each of its own. `read` is told the
-    /// columns that are read of each.
+    /// Lowers the query with sources that never read. `read` is called with the needed columns of
+    /// each source.
     fn layout(
         &self,
         prepared: &Prepared,
@@ -474,12 +475,12 @@ impl StreamWriter {
         read: &mut dyn FnMut(&Scan, &[bool]),
     ) -> Result<Job, EngineError> {
         let plan = &self.frame.plan;
-        // As many workers as `start` would have.
+        // The same number of workers as in `start`.
         let workers = settings.workers.max(settings.parallelism).min(cores::usable());
         let config = Config { workers, trigger: prepared.trigger, ..Config::default() };
         let mut job = Job::in_env("explain", config, Arc::new(SimEnv::new(0)))?;
         let sink = Box::new(Noop(Latency::default().recorder(job.env())));
-        // Sources are not opened for an explanation; a source that never reads replaces each.
+        // Sources are not opened for an explanation; each is replaced by one that never reads.
         let mut make = |job: &mut Job, scan: &Scan, needed: &[bool], chains: Vec<PlacedChain>| {
             read(scan, needed);
             let parts = chains.len();
@@ -502,7 +503,7 @@ impl StreamWriter {
         Ok(job)
     }
 
-    /// Opens sources and sink, and starts the query.
+    /// Opens the sources and the sink, and starts the query.
     pub fn start(self) -> Result<StreamingQuery, QueryError> {
         on_large_stack(|| self.started())
     }
@@ -537,8 +538,8 @@ impl StreamWriter {
         started
     }
 
-    /// Runs the query to its end on this thread, in a simulated environment in which `seed`
-    /// determines every step. For tests: its sources must have an end.
+    /// For tests: runs the query to its end on this thread, in a simulated environment in which
+    /// `seed` determines every step. Its sources must be finite.
     pub fn simulate(self, world: &Arc<SimEnv>, seed: u64) -> Result<(), QueryError> {
         on_large_stack(|| self.simulated(world, seed))
     }
@@ -601,7 +602,7 @@ impl StreamWriter {
         })
     }
 
-    /// What the checkpoint of this query depends on.
+    /// The properties of the query on which its checkpoint depends.
     fn shape(&self, prepared: &Prepared) -> PlanResult<Shape> {
         let plan = &*static_tables::with_empty_tables(&self.frame.plan);
         let settings = self.settings().formats;
@@ -627,14 +628,14 @@ impl StreamWriter {
         Ok(Shape { sources: identities, operators, sink, layouts })
     }
 
-    /// Puts sources, stages and sink into a job.
+    /// Adds sources, stages and sink to a job.
     fn assemble(
         &mut self,
         mut job: Job,
         prepared: &Prepared,
         settings: &Settings,
         name: &str,
-        // The plan with what its tables hold; if not given, they are read now.
+        // The plan with the rows of its tables; if it is `None`, the tables are read now.
         (shape, read): (Shape, Option<Cow<'_, Plan>>),
     ) -> Result<(Job, Parts), QueryError> {
         if let Some(folder) = &prepared.checkpoint {
@@ -766,13 +767,13 @@ impl StreamWriter {
     }
 }
 
-/// Improves the error of an unknown option by suggesting an option of the query.
+/// Improves the error for an unknown option by suggesting a similar option of the query.
 fn own_meant(mut error: PlanError, options: &Options) -> PlanError {
     let known = |key: &&String| error.reason.ends_with(&format!("'{key}'"));
     let unknown = options.iter().map(|(key, _)| key).find(known);
     if let ("UNKNOWN_OPTION", Some(key)) = (error.condition.as_str(), unknown) {
         let own = did_you_mean(key, QUERY_OPTIONS);
-        // One suggestion: the sink's own option comes first.
+        // Only one suggestion is made; the sink's own option takes precedence.
         if !error.fix.starts_with("Did you mean") {
             error.fix = format!("{own}{}", error.fix);
         }
@@ -795,11 +796,11 @@ struct Parts {
     latency: Latency,
     told: Arc<Mutex<DriverState>>,
     counters: Vec<SourceCounters>,
-    /// Set when the query is asked to stop.
+    /// Set when the query is requested to stop.
     stopping: Arc<AtomicBool>,
 }
 
-/// What all progress reports of a query have in common.
+/// The fields that all progress reports of a query share.
 struct ProgressOf {
     id: String,
     run_id: String,
@@ -886,7 +887,7 @@ fn make_source(
     job: &mut Job,
     (scan, needed): (&Scan, &[bool]),
     chains: Vec<PlacedChain>,
-    // One for each source, in their order.
+    // One counter per source, in the order of the sources.
     counters: &mut Vec<SourceCounters>,
     times: Option<IntendedTimes>,
 ) -> Result<Vec<Box<dyn Tasklet>>, EngineError> {
@@ -909,7 +910,7 @@ fn make_source(
                 "rate" => {
                     let rows_per_second = rate::read(&scan.options).map_err(refused)?;
                     let env = job.env();
-                    // The first part keeps the start time of all parts.
+                    // The first partition stores the start time of all partitions.
                     let start_us = match rate_start_us {
                         Some(start_us) => start_us,
                         None => rate::start_us(&*env, job.source_folder().as_deref())?,
@@ -948,7 +949,7 @@ fn make_source(
     chains.into_iter().enumerate().map(make).collect()
 }
 
-/// A tasklet with another name, for `explain`.
+/// A tasklet under another name, for `explain`.
 struct RenamedTasklet<T>(String, T);
 
 impl<T: Tasklet> Tasklet for RenamedTasklet<T> {
@@ -969,7 +970,7 @@ impl<T: Tasklet> Tasklet for RenamedTasklet<T> {
     }
 }
 
-/// The error of two queries of one name.
+/// The error for two active queries with the same name.
 pub(super) fn name_in_use(reason: String, fix: &str) -> PlanError {
     PlanError::new("QUERY_NAME_IN_USE", reason, fix)
 }

@@ -15,19 +15,19 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::Duration;
 
-/// A query that was refused, or that failed while running.
+/// An error of a query that was rejected, or that failed while running.
 #[derive(Clone, Debug, thiserror::Error)]
 pub enum QueryError {
-    /// Refused before it started.
+    /// The query was rejected before it started.
     #[error(transparent)]
     Plan(#[from] PlanError),
-    /// Failed while it ran, or while its sources and sinks were opened.
+    /// The query failed while it ran, or while its sources and sink were opened.
     #[error("{0}")]
     Run(#[from] EngineError),
 }
 
 impl QueryError {
-    /// The stable name of the condition.
+    /// The stable name of the error condition.
     pub fn condition(&self) -> &str {
         match self {
             Self::Plan(error) => &error.condition,
@@ -36,32 +36,35 @@ impl QueryError {
     }
 }
 
-/// Totals of a query in this run.
+/// Totals of the current run of a query.
 #[derive(Clone, Debug, Default)]
 pub struct Totals {
-    /// The last committed epoch, if there is one.
+    /// The last committed epoch; `None` before the first.
     pub epoch: Option<u64>,
-    /// Epochs committed.
+    /// The number of committed epochs.
     pub epochs: u64,
-    /// Records read: up to now from sockets, up to the last epoch from other sources.
+    /// The number of records read: from sockets up to now, from other sources up to the last epoch.
     pub records_in: u64,
-    /// Bad records that gave no row.
+    /// The number of bad records that produced no row.
     pub bad_records: u64,
-    /// Bad records that gave a row with NULL for what could not be read.
+    /// The number of bad records that produced a row, with NULL for the fields that could not be
+    /// read.
     pub kept_records: u64,
     /// The most recent bad records of both kinds.
     pub last_bad: Vec<BadRecord>,
-    /// Paths skipped by file sources: neither files nor folders, or broken links.
+    /// The number of paths that file sources skipped: neither files nor folders, or broken links.
     pub passed_over: u64,
-    /// Rows dropped because their event time was too far ahead of the clock, up to the last epoch.
+    /// The number of rows dropped because their event time was too far ahead of the clock, up to
+    /// the last epoch.
     pub ahead: u64,
-    /// Rows dropped because they came behind the watermark, up to the last epoch.
+    /// The number of rows dropped because they were older than the watermark, up to the last epoch.
     pub late: u64,
-    /// Connections of the socket sources, if there are any.
+    /// The connections of the socket sources; `None` if there are none.
     pub connections: Option<ConnectionTotals>,
-    /// Rows emitted up to the last epoch.
+    /// The number of rows emitted up to the last epoch.
     pub rows_out: u64,
-    /// Latency from ingest to sink of the rows that a record caused; not of closed windows.
+    /// The latency from ingest to sink of rows that a record caused directly; rows of closed
+    /// windows are excluded.
     pub latency: Percentiles,
     /// The slowest rows up to the last epoch, slowest first, with the causes: at most three, from
     /// different epochs or sinks, each slower than 100 us.
@@ -71,27 +74,27 @@ pub struct Totals {
 /// The state of a query.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum RunState {
-    /// It is running.
+    /// The query is running.
     Running,
-    /// It was stopped, or its sources have ended.
+    /// The query was stopped, or its sources have ended.
     Stopped,
-    /// It failed.
+    /// The query has failed.
     Failed,
 }
 
-/// What a query is doing, in Spark's three fields.
+/// The activity of a query, with the fields of Spark's `StreamingQueryStatus`.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Status {
     /// A description such as `Waiting for data to arrive`.
     pub message: String,
-    /// Whether there was data at the last check: in the current batch, or in the last epoch of
-    /// continuous mode.
+    /// Whether there was data at the last check: in the current batch or, in continuous mode, in
+    /// the last epoch.
     pub is_data_available: bool,
-    /// Whether a batch is under way; in continuous mode there are none.
+    /// Whether a batch is running; always false in continuous mode.
     pub is_trigger_active: bool,
 }
 
-/// What the driver's thread reports to the query's owner.
+/// State that the driver's thread shares with the query's handle.
 #[derive(Default)]
 pub(super) struct DriverState {
     pub watermark_ms: Option<i64>,
@@ -113,27 +116,28 @@ pub struct StreamingQuery {
     pub(super) latency: Latency,
     pub(super) told: Arc<Mutex<DriverState>>,
     pub(super) counters: Vec<SourceCounters>,
-    /// Set when the query is asked to stop: a sink waits for its receiver only for a time then.
+    /// Set when the query is requested to stop. A sink then waits for its receiver only for a
+    /// limited time.
     pub(super) stopping: Arc<AtomicBool>,
 }
 
 impl StreamingQuery {
-    /// Its id, the same after a restart from its checkpoint.
+    /// The query's ID, which stays the same after a restart from its checkpoint.
     pub fn id(&self) -> &str {
         &self.id
     }
 
-    /// This run's id.
+    /// The ID of this run.
     pub fn run_id(&self) -> &str {
         &self.run_id
     }
 
-    /// Its name, unique among the session's active queries.
+    /// The query's name, unique among the session's active queries.
     pub fn name(&self) -> &str {
         &self.name
     }
 
-    /// Whether it runs.
+    /// Whether the query is running, was stopped, or has failed.
     pub fn state(&self) -> RunState {
         match self.running.outcome() {
             None => RunState::Running,
@@ -147,7 +151,7 @@ impl StreamingQuery {
         self.state() == RunState::Running
     }
 
-    /// What the query is doing.
+    /// The current activity of the query.
     pub fn status(&self) -> Status {
         let status = |message: &str, is_data_available, is_trigger_active| Status {
             message: message.to_string(),
@@ -175,7 +179,7 @@ impl StreamingQuery {
         }
     }
 
-    /// The error with which the query failed, if it did.
+    /// The error with which the query failed; `None` if it did not.
     pub fn exception(&self) -> Option<EngineError> {
         self.running.outcome().and_then(Result::err)
     }
@@ -185,17 +189,17 @@ impl StreamingQuery {
         self.running.process_all_available()
     }
 
-    /// Waits for the end; returns the error if the query failed.
+    /// Waits for the end of the query. Returns the error if the query failed.
     pub fn await_termination(&self) -> Result<(), EngineError> {
         self.running.wait(None).unwrap_or(Ok(()))
     }
 
-    /// Waits for the end for at most `timeout`; `None` if the query is still running.
+    /// Waits for the end of the query for at most `timeout`. Returns `None` if it is still running.
     pub fn await_termination_timeout(&self, timeout: Duration) -> Option<Result<(), EngineError>> {
         self.running.wait(Some(timeout))
     }
 
-    /// Stops at the next epoch and waits for the end.
+    /// Stops the query at the next epoch and waits for its end. Returns the error if it failed.
     pub fn stop(&self) -> Result<(), EngineError> {
         self.stopping.store(true, Ordering::Relaxed);
         self.running.stop()
@@ -217,17 +221,17 @@ impl StreamingQuery {
         self.told.lock().unwrap_or_else(|poisoned| poisoned.into_inner())
     }
 
-    /// The last committed epoch of this run.
+    /// The progress report of the last committed epoch of this run; `None` before the first.
     pub fn last_progress(&self) -> Option<Progress> {
         self.told().recent.last()
     }
 
-    /// The last 100 committed epochs of this run, oldest first.
+    /// The progress reports of the last 100 committed epochs of this run, oldest first.
     pub fn recent_progress(&self) -> Vec<Progress> {
         self.told().recent.all()
     }
 
-    /// Totals of this run.
+    /// The totals of this run.
     pub fn totals(&self) -> Totals {
         let mut totals = Totals {
             rows_out: self.latency.rows(),
@@ -243,7 +247,7 @@ impl StreamingQuery {
         totals.late = told.late;
         drop(told);
         if !self.counters.is_empty() {
-            // ORDERING: relaxed: a counter that nothing else depends on.
+            // ORDERING: relaxed, because nothing else depends on this counter.
             let live = self.counters.iter().map(|c| c.records.load(Ordering::Relaxed)).sum();
             totals.records_in = totals.records_in.max(live);
         }

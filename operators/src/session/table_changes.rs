@@ -1,5 +1,5 @@
-//! What a table of a query is read from, and whether that has changed: files by their paths, sizes
-//! and times of change, results in memory by how often they were changed.
+//! Detects changes of the tables of a query. For files it compares paths, sizes and modification
+//! times, for results in memory the number of changes.
 
 use crate::session::Session;
 use crate::session::dataframe::DataFrame;
@@ -14,14 +14,14 @@ use millstream_engine::checkpoint::key_group::hash_bytes;
 use millstream_engine::error::EngineError;
 use std::sync::Arc;
 
-/// The table that a plan over bounded inputs makes.
+/// A table that is computed by a plan over bounded inputs.
 struct PlannedTable {
     session: Session,
     plan: Arc<Plan>,
     scans: Vec<Scan>,
 }
 
-/// The inputs of a plan, those of its subqueries among them.
+/// Collects the inputs of a plan, including those of its subqueries.
 fn inputs(plan: &Plan, scans: &mut Vec<Scan>) {
     fn of_expr(expr: &Resolved, scans: &mut Vec<Scan>) {
         if let Node::Scalar(plan) = &expr.node {
@@ -36,7 +36,7 @@ fn inputs(plan: &Plan, scans: &mut Vec<Scan>) {
     plan.inputs().into_iter().for_each(|input| inputs(input, scans));
 }
 
-/// The table of a plan; `None` if it is of constants, which do not change.
+/// How to reload the table of a plan; `None` if it reads only constants, which do not change.
 pub(super) fn live_table(session: &Session, plan: &Arc<Plan>) -> Option<LiveTable> {
     let mut scans = Vec::new();
     inputs(plan, &mut scans);
