@@ -106,7 +106,7 @@ pub(super) fn extract(
     Ok(called("extract", vec![field.as_str().into(), convert_with(expr, hook)?], here))
 }
 
-/// A call of a function with those of the arguments that are written.
+/// Makes a call of the function `name` with those of the arguments that are present.
 pub(super) fn all_of<const N: usize>(
     name: &str,
     args: [Option<&Box<ast::Expr>>; N],
