@@ -40,19 +40,20 @@ pub struct Progress {
     pub sink: String,
     /// Each stateful operator's kind.
     pub operators: Vec<String>,
-    /// Of each stateful operator, since when its sides are silent, if it is a join.
+    /// For each stateful operator, when the sides of a join last received rows. Empty if the
+    /// operator is not a join.
     pub waits: Vec<SideWait>,
     /// Whether the query declares an event time.
     pub timed: bool,
 }
 
-/// Since when the sides of a join are silent.
+/// When the sides of a join last received rows.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct SideWait {
-    /// Of the left and of the right side: when the last epoch began in which a row of it came, in
-    /// microseconds since 1970. `None` before its first row.
+    /// For the left and the right side: the start of the last epoch in which a row arrived, in
+    /// microseconds since 1970. `None` before the side's first row.
     pub last_rows_us: [Option<i64>; 2],
-    /// When the first epoch of this run began.
+    /// The start of the first epoch of this run, in microseconds since 1970.
     pub begun_us: Option<i64>,
 }
 
@@ -60,7 +61,7 @@ pub struct SideWait {
 const SIDES: [&str; 2] = ["left", "right"];
 
 impl SideWait {
-    /// An epoch has ended.
+    /// Records which sides received rows in an epoch that has ended.
     pub(super) fn note(&mut self, state: &OperatorState, started_us: i64) {
         self.begun_us.get_or_insert(started_us);
         let Some(join) = &state.join else { return };
@@ -71,8 +72,9 @@ impl SideWait {
         }
     }
 
-    /// The side that the other one waits for, and since when: the one that has been silent for
-    /// longer while the other one's rows are buffered.
+    /// The index of the side that the other side waits for, and the time since which it has been
+    /// silent. This is the side that has been silent for longer, if rows of the other side are
+    /// buffered.
     pub fn waited_for(&self, join: &JoinState) -> Option<(usize, i64)> {
         let since = |side: usize| self.last_rows_us[side].or(self.begun_us).unwrap_or(i64::MIN);
         let silent = match since(0).cmp(&since(1)) {
@@ -86,7 +88,7 @@ impl SideWait {
     }
 }
 
-/// Formats what a join reports of its sides.
+/// Formats the counts of a join and of each of its sides.
 fn join_json(join: &JoinState, wait: Option<&SideWait>) -> Json {
     let mut report = json!({ "matches": join.matches });
     for (name, input) in SIDES.iter().zip(&join.inputs) {

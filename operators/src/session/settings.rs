@@ -14,10 +14,10 @@ use std::sync::Mutex;
 /// What happens to the other queries of a job when one of them fails.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum OnQueryFailure {
-    /// They stop at their next epoch.
+    /// The other queries stop at their next epoch.
     #[default]
     Stop,
-    /// They continue.
+    /// The other queries continue.
     Continue,
 }
 
@@ -37,15 +37,15 @@ pub(crate) struct Settings {
     pub asof_join: bool,
     pub watermark_policy: WatermarkPolicy,
     pub idle_timeout_ns: Option<u64>,
-    /// Maximum bytes of the rows that a join buffers.
+    /// The maximum size of the rows that a join buffers, in bytes.
     pub join_state_bytes: Option<u64>,
     pub at_join_limit: AtStateLimit,
-    /// Maximum distance of event times ahead of the clock, in milliseconds.
+    /// How far ahead of the clock event times may be, in milliseconds.
     pub max_future_skew_ms: Option<i64>,
     pub on_query_failure: OnQueryFailure,
 }
 
-/// A size in bytes, with the suffixes that Spark knows: `512m`, `2g`.
+/// Parses a size in bytes, with Spark's suffixes: `512m`, `2g`.
 fn bytes(text: &str) -> Option<u64> {
     let text = text.trim().to_ascii_lowercase();
     let digits = text.find(|c: char| !c.is_ascii_digit()).unwrap_or(text.len());

@@ -573,13 +573,13 @@ impl Resolved {
         }
     }
 
-    /// Whether it reads no column.
+    /// Whether the expression reads neither a column nor a lambda variable.
     pub fn is_constant(&self) -> bool {
         !matches!(self.node, Node::Column(..) | Node::Variable(..))
             && self.children().into_iter().all(Self::is_constant)
     }
 
-    /// Whether it reads no column and always gives the same value (Spark: foldable).
+    /// Whether the expression is constant and deterministic (Spark: foldable).
     pub fn is_foldable(&self) -> bool {
         let same = match &self.node {
             Node::Column(..) | Node::Variable(..) | Node::Scalar(_) | Node::User(..) => false,

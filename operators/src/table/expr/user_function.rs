@@ -7,7 +7,7 @@
 //! use millstream::table::value::Value;
 //!
 //! let session = Session::new();
-//! // Values are borrowed from the row; what is made goes to the record's arena.
+//! // Arguments are borrowed from the row. New values are allocated in the record's arena.
 //! session.register_function(UserFunction::new(
 //!     "shout",
 //!     [DataType::String],

@@ -18,14 +18,13 @@ fn java_trim(text: &str) -> &str {
 /// Digits after the decimal point of a whole number.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Fraction {
-    /// The text is no whole number.
+    /// The text is not a whole number.
     Refused,
-    /// They are dropped.
+    /// The digits are dropped.
     Dropped,
 }
 
-/// Parses a whole number of a type. `None` if the text is no number, or is out of
-/// range.
+/// Parses a whole number of a type. `None` if the text is not a number or is out of range.
 pub fn integer(text: &str, to: &DataType, fraction: Fraction) -> Option<i64> {
     let trimmed = trimmed(text);
     let whole = match trimmed.split_once('.') {

@@ -37,7 +37,7 @@ pub(super) enum FloatWidth {
 }
 
 impl FloatWidth {
-    /// FLOAT or DOUBLE.
+    /// The width of FLOAT or DOUBLE.
     pub fn of(data_type: &DataType) -> Self {
         if *data_type == DataType::Float { Self::F32 } else { Self::F64 }
     }

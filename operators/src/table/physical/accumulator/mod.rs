@@ -165,7 +165,7 @@ pub(super) struct Function {
     several: bool,
     /// How the accumulator is stored in words; `None` if it cannot be.
     plain: Option<FixedWords>,
-    /// Whether it is `count(*)` without a filter.
+    /// Whether the function is `count(*)` without a filter.
     counts_all: bool,
 }
 

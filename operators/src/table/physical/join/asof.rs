@@ -231,7 +231,7 @@ impl AsofJoin {
         }
     }
 
-    /// Pauses a side whose buffered rows exceed the memory limit, or resumes the side.
+    /// Holds a side back if the join's state has reached its limit, or resumes the side.
     #[inline]
     fn check_limit(&mut self) -> Result<(), EngineError> {
         match &mut self.guard {

@@ -61,7 +61,7 @@ pub(super) struct Buffer {
     entry_key: Vec<u8>,
     entry_value: Vec<u8>,
     counts: JoinState,
-    /// Pairs that matched in this epoch.
+    /// The number of pairs that matched in this epoch.
     pub matches: u64,
 }
 
@@ -70,7 +70,7 @@ fn unreadable() -> EngineError {
     EngineError::operator("CHECKPOINT_DAMAGED", reason, "Begin anew with an empty checkpoint")
 }
 
-/// Bytes that a row takes with its places in the run and in the queue.
+/// The memory that a row takes in bytes, including its entries in the run and in the expiry queue.
 fn row_bytes(row: Row<'_>) -> u64 {
     (HEAD + row.0.len() + size_of::<Entry>() + size_of::<Expiry>()) as u64
 }
@@ -119,7 +119,7 @@ impl Buffer {
         self.counts.inputs[side.index()].evicted += 1;
     }
 
-    /// Bytes of the buffered rows of each side.
+    /// The size of the buffered rows of each side, in bytes.
     #[inline]
     pub fn side_bytes(&self) -> [u64; 2] {
         [self.counts.inputs[0].bytes, self.counts.inputs[1].bytes]
@@ -351,7 +351,8 @@ impl Buffer {
         (self.rows.len() as u64, bytes)
     }
 
-    /// Hands the changes of an epoch to the checkpoint. `held` says which sides are held back.
+    /// Hands the changes of an epoch to the checkpoint. `held` says for each side whether it is
+    /// held back.
     pub fn hand_over(&mut self, epoch: Epoch, held: [bool; 2]) {
         let mut counts = self.counts;
         for side in LateRowOutput::BOTH {

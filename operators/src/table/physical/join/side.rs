@@ -47,7 +47,7 @@ pub(in super::super) struct SidedRow {
 /// Sends the rows of one side to the instances that own their keys.
 pub(in super::super) struct SideOutbox {
     side: LateRowOutput,
-    /// With a limit of the state: the side's flow, and which of its outboxes this is.
+    /// If the join's state is limited: the side's flow control, and the index of this outbox in it.
     flow: Option<(Arc<SideFlow>, usize)>,
     keys: Vec<Key>,
     key: Vec<u8>,
@@ -60,7 +60,7 @@ impl SideOutbox {
         Self { side, flow: None, keys, key: Vec::new(), scratch: Scratch::default(), outbox }
     }
 
-    /// Takes no row while the side is held back.
+    /// Sets the flow control, with which the outbox accepts no rows while the side is held back.
     pub fn with_flow(self, flow: Option<(Arc<SideFlow>, usize)>) -> Self {
         Self { flow, ..self }
     }

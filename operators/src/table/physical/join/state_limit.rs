@@ -1,11 +1,13 @@
-//! The limit of the rows that a join of two streams buffers.
+//! Limits the size of the rows that a join of two streams buffers.
 //!
-//! A side that is silent holds the watermark, and so the rows of the other side, which goes on. At the
-//! limit the side that is ahead is held back: its sources stop, and its markers pass. The side that is
-//! behind goes on, so that the watermark can move, rows expire and the other side be read again.
+//! While one side is silent, the watermark does not advance, and the rows of the other side
+//! accumulate. When they reach the limit, the side whose watermark is ahead is held back: its
+//! sources stop reading, but its markers still pass. The other side continues. When its watermark
+//! advances, buffered rows expire, and the side that was held back resumes.
 //!
-//! *Threads.* The instances of the join hold a side together; its outboxes look at it. What they share
-//! is a count and a few numbers, none of which orders anything else.
+//! *Threads.* Each instance of the join can hold back a side, and the side's outboxes check whether
+//! any instance does. They share only counters and watermarks, which do not order any other memory
+//! access.
 
 use super::side::LateRowOutput;
 use millstream_engine::error::EngineError;
@@ -15,40 +17,41 @@ use millstream_engine::sync::waker::Waker;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, AtomicUsize, Ordering};
 
-/// Of what is freed, one in so many bytes must be free before a side goes on.
+/// A side resumes once `1 / SLACK` of the limit is free.
 const SLACK: u64 = 8;
 
-/// A side of a join, seen from its outboxes and from the instances.
+/// The flow control of one side of a join, shared by the side's outboxes and the join's instances.
 pub(in super::super) struct SideFlow {
-    /// Instances that hold it back.
+    /// The number of instances that hold the side back.
     holders: AtomicUsize,
     /// The watermark of each outbox.
     watermarks_us: Vec<AtomicI64>,
-    /// The workers of the outboxes.
+    /// Wake the workers of the outboxes.
     wakers: Vec<Waker>,
 }
 
 impl SideFlow {
-    /// Of outboxes on these workers.
+    /// Creates the flow control for outboxes on the workers of `wakers`, one waker per outbox.
     pub fn new(wakers: Vec<Waker>) -> Arc<Self> {
         let watermarks_us = wakers.iter().map(|_| AtomicI64::new(i64::MIN)).collect();
         Arc::new(Self { holders: AtomicUsize::new(0), watermarks_us, wakers })
     }
 
-    /// Whether its outboxes take no row now.
+    /// Whether the side is held back, so that its outboxes accept no rows.
     #[inline]
     pub fn is_held(&self) -> bool {
-        // ORDERING: relaxed: whoever misses it sends a few rows more, and is woken when it changes.
+        // ORDERING: relaxed: an outbox that reads an old value sends a few more rows, or waits
+        // until it is woken after the change.
         self.holders.load(Ordering::Relaxed) > 0
     }
 
-    /// An outbox passes a watermark on.
+    /// Records the watermark that an outbox has forwarded.
     pub fn set_watermark(&self, outbox: usize, us: i64) {
-        // ORDERING: relaxed: a number to compare.
+        // ORDERING: relaxed: the watermark is only compared and orders no other memory access.
         self.watermarks_us[outbox].store(us, Ordering::Relaxed);
     }
 
-    /// The watermark of the outbox that is furthest behind. One that is idle is passed over.
+    /// The smallest watermark of the outboxes. Idle outboxes are ignored.
     fn watermark_us(&self) -> i64 {
         // ORDERING: relaxed: see `set_watermark`.
         let all = self.watermarks_us.iter().map(|us| us.load(Ordering::Relaxed));
@@ -61,16 +64,16 @@ impl SideFlow {
     }
 
     fn go_on(&self) {
-        // ORDERING: relaxed: the wake-up orders it before the look of the source.
+        // ORDERING: relaxed: the wake-up orders this change before the worker's next `is_held`.
         if self.holders.fetch_sub(1, Ordering::Relaxed) == 1 {
             self.wakers.iter().for_each(Waker::wake);
         }
     }
 }
 
-/// Keeps an instance within its part of the limit.
+/// Keeps the state of an instance within the instance's share of the limit.
 pub(in super::super) struct StateGuard {
-    /// Of this instance.
+    /// The instance's share of the limit.
     bytes: u64,
     then: AtStateLimit,
     flows: [Arc<SideFlow>; 2],
@@ -78,7 +81,7 @@ pub(in super::super) struct StateGuard {
 }
 
 impl StateGuard {
-    /// Of one of several instances.
+    /// Creates the guard of one of `instances` instances, which share the limit equally.
     pub fn new(limit: StateLimit, instances: usize, flows: [Arc<SideFlow>; 2]) -> Self {
         let bytes = (limit.bytes / instances.max(1) as u64).max(1);
         Self { bytes, then: limit.then, flows, held: None }
@@ -89,8 +92,9 @@ impl StateGuard {
         self.held == Some(side)
     }
 
-    /// Holds a side back or lets it go on, as the bytes of both sides and the watermarks are now.
-    /// `expires` says whether the rows of a side ever expire.
+    /// Holds a side back or resumes it, depending on the watermarks and on the size of the buffered
+    /// rows of each side. `expires` says for each side whether its rows ever expire. At the limit
+    /// it is an error if neither side's rows do.
     #[inline]
     pub fn check(&mut self, bytes: [u64; 2], expires: [bool; 2]) -> Result<(), EngineError> {
         let all = bytes[0] + bytes[1];
@@ -112,7 +116,7 @@ impl StateGuard {
         if is_full && (self.then == AtStateLimit::Fail || expires == [false; 2]) {
             return Err(self.full(all, ahead));
         }
-        // Held until there is some room again, or until it is no longer ahead.
+        // A side stays held back until enough of the limit is free or the side is no longer ahead.
         let is_tight = all > self.bytes - self.bytes / SLACK;
         let wanted = ahead.filter(|side| is_full || is_tight && self.held == Some(*side));
         if wanted != self.held {
@@ -187,7 +191,7 @@ mod tests {
         assert!(fails.check([400, 399], [true; 2]).is_ok());
         let error = fails.check([400, 400], [true; 2]).unwrap_err();
         assert_eq!(error.condition(), "JOIN_STATE_LIMIT_EXCEEDED");
-        // What never expires is not waited for.
+        // If no row ever expires, holding a side back would not help.
         let (mut holds, _) = guard(AtStateLimit::Hold);
         assert!(holds.check([400, 400], [false; 2]).is_err());
     }

@@ -132,9 +132,9 @@ impl Lowering<'_, '_> {
         Ok(())
     }
 
-    /// What the outboxes and the instances of a join with a limit share of each side. There is no
-    /// limit where one source feeds both sides, neither of which can be held back without the other,
-    /// nor in micro-batch mode, where each batch must end.
+    /// Creates the flow control of each side of a join whose state is limited. `None` if there is
+    /// no limit, or if the limit would hold back a side but cannot: when one source feeds both
+    /// sides, and in micro-batch mode, where each batch must end.
     fn side_flows(&self, join: &Join, producers: &[Vec<usize>; 2]) -> Option<[Arc<SideFlow>; 2]> {
         self.job.state_limit()?;
         let shares =

@@ -1,4 +1,5 @@
-//! Calls with keywords among their arguments: CASE, CAST, BETWEEN, TRIM, EXTRACT and their like.
+//! Expressions with keywords between their arguments: CASE, CAST, BETWEEN, TRIM, EXTRACT and
+//! similar ones.
 
 use super::{Subqueries, called, convert_with, data_type, not, operand};
 use crate::table::error::{Place, PlanResult};

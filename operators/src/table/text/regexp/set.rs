@@ -85,7 +85,7 @@ impl CharSet {
         self.and(&other.negate())
     }
 
-    /// Whether a code point is in it.
+    /// Whether a code point is in the set.
     #[inline]
     pub fn contains(&self, c: u32) -> bool {
         if c < 128 {
