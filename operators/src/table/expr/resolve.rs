@@ -4,11 +4,11 @@
 pub use super::coercion::{expect_type, unify, widest as common_type};
 use super::functions;
 use super::{Expr, Node, Resolved};
-use crate::table::error::{PlanError, PlanResult};
+use crate::table::error::{Place, PlanError, PlanResult};
 use crate::table::expr::type_rules::Rules;
 use crate::table::plan::limits::count_copies;
 use crate::table::plan::time_window::Tag;
-use crate::table::types::DataType;
+use crate::table::types::{DataType, Field};
 use crate::table::value::Value;
 use std::borrow::Cow;
 use std::collections::HashMap;
@@ -36,8 +36,8 @@ pub struct ScopeColumn {
 pub struct Scope {
     /// The columns.
     pub columns: Vec<ScopeColumn>,
-    /// The lambda variables in scope, outermost first: name, type, nullability.
-    pub variables: Vec<(String, DataType, bool)>,
+    /// The lambda variables in scope, outermost first.
+    pub variables: Vec<Field>,
     by_name: ByName,
 }
 
@@ -70,9 +70,9 @@ impl Scope {
     /// Resolves the first part of a name as a lambda variable, the innermost one.
     fn variable(&self, parts: &[String]) -> Option<Resolved> {
         let first = parts.first()?;
-        let named = |(name, ..): &(String, DataType, bool)| name.eq_ignore_ascii_case(first);
+        let named = |variable: &Field| variable.name.eq_ignore_ascii_case(first);
         let index = self.variables.iter().rposition(named)?;
-        let (name, data_type, nullable) = self.variables[index].clone();
+        let Field { name, data_type, nullable, .. } = self.variables[index].clone();
         Some(Resolved { node: Node::Variable(index, name), data_type, nullable })
     }
 
@@ -290,18 +290,7 @@ fn resolve_parts(expr: &Expr, scope: &Scope, hook: &mut Hook<'_>) -> PlanResult<
             resolve_with(expr, scope, hook).and_then(|inner| cast(inner, to, *lenient))
         }
         Expr::Case { branches, otherwise } => {
-            let mut resolved = Vec::new();
-            for (when, then) in branches {
-                let when = resolve_with(when, scope, hook)?;
-                let when = expect_type(when, &DataType::Boolean, "`CASE`")?;
-                let then = Rules::for_some_rows(|| resolve_with(then, scope, hook))?;
-                resolved.push((when, then));
-            }
-            let otherwise = otherwise
-                .as_ref()
-                .map(|otherwise| Rules::for_some_rows(|| resolve_with(otherwise, scope, hook)));
-            let otherwise = otherwise.transpose()?;
-            case(resolved, otherwise)
+            resolve_case(branches, otherwise.as_deref(), scope, hook)
         }
         Expr::Chain(chain) => super::chain::resolve(chain, scope, hook),
         Expr::Call { name, .. } if crate::table::plan::generator::is_generator(expr) => {
@@ -321,24 +310,51 @@ fn resolve_parts(expr: &Expr, scope: &Scope, hook: &mut Hook<'_>) -> PlanResult<
                     "",
                 ));
             }
-            let lambda = args.iter().any(|arg| matches!(arg, Expr::Lambda(..)));
-            if lambda || functions::takes_lambda(name, args) {
-                return functions::resolve_lambda(name, args, scope, hook);
-            }
-            // A misspelt function name is reported before errors in its arguments.
-            functions::check_name(name)?;
-            let args = without_stars(scope, args)?;
-            let mut resolved = Vec::with_capacity(args.len());
-            for (i, arg) in args.iter().enumerate() {
-                resolved.push(if functions::may_leave_out(name, i) {
-                    Rules::for_some_rows(|| resolve_with(arg, scope, hook))?
-                } else {
-                    resolve_with(arg, scope, hook)?
-                });
-            }
-            functions::resolve(name, resolved)
+            resolve_call(name, args, scope, hook)
         }
     }
+}
+
+fn resolve_case(
+    branches: &[(Expr, Expr)],
+    otherwise: Option<&Expr>,
+    scope: &Scope,
+    hook: &mut Hook<'_>,
+) -> PlanResult<Resolved> {
+    let mut resolved = Vec::new();
+    for (when, then) in branches {
+        let when = resolve_with(when, scope, hook)?;
+        let when = expect_type(when, &DataType::Boolean, "`CASE`")?;
+        let then = Rules::for_some_rows(|| resolve_with(then, scope, hook))?;
+        resolved.push((when, then));
+    }
+    let otherwise =
+        otherwise.map(|otherwise| Rules::for_some_rows(|| resolve_with(otherwise, scope, hook)));
+    case(resolved, otherwise.transpose()?)
+}
+
+fn resolve_call(
+    name: &str,
+    args: &[Expr],
+    scope: &Scope,
+    hook: &mut Hook<'_>,
+) -> PlanResult<Resolved> {
+    let has_lambda = args.iter().any(|arg| matches!(arg, Expr::Lambda(..)));
+    if has_lambda || functions::takes_lambda(name, args) {
+        return functions::resolve_lambda(name, args, scope, hook);
+    }
+    // A misspelt function name is reported before errors in its arguments.
+    functions::check_name(name)?;
+    let args = without_stars(scope, args)?;
+    let mut resolved = Vec::with_capacity(args.len());
+    for (i, arg) in args.iter().enumerate() {
+        resolved.push(if functions::may_leave_out(name, i) {
+            Rules::for_some_rows(|| resolve_with(arg, scope, hook))?
+        } else {
+            resolve_with(arg, scope, hook)?
+        });
+    }
+    functions::resolve(name, resolved)
 }
 
 /// Expands each `*` in a list of expressions; borrows the list if it has none.
@@ -354,87 +370,92 @@ pub fn without_stars<'e>(scope: &Scope, exprs: &'e [Expr]) -> PlanResult<Cow<'e,
 pub fn expand_stars(scope: &Scope, exprs: &[Expr]) -> PlanResult<Vec<Expr>> {
     let mut out = Vec::new();
     for expr in exprs {
-        if let Expr::StarExcept(table, dropped, place) = expr {
-            let all = expand_stars(scope, &[Expr::Star(table.clone())])?;
-            let twice = |(i, name): (usize, &String)| {
-                dropped[..i].iter().any(|before| before.eq_ignore_ascii_case(name))
-            };
-            if dropped.iter().enumerate().any(twice) {
-                return Err(PlanError::new(
-                    "EXCEPT_OVERLAPPING_COLUMNS",
-                    format!("`EXCEPT ({})` names a column twice", dropped.join(", ")),
-                    "Name it once",
-                )
-                .at(*place));
+        match expr {
+            Expr::StarExcept(table, dropped, place) => {
+                out.extend(star_except(scope, table.clone(), dropped, *place)?);
             }
-            let times = |name: &String| {
-                all.iter().filter(|e| e.output_name().eq_ignore_ascii_case(name)).count()
-            };
-            if let Some(name) = dropped.iter().find(|name| times(name) > 1) {
-                return Err(PlanError::new(
-                    "AMBIGUOUS_REFERENCE",
-                    format!("`EXCEPT ({name})` could mean any of {} columns", times(name)),
-                    "Name the columns that are to stay",
-                )
-                .at(*place));
+            Expr::Star(table) => {
+                out.extend(expand_star(scope, table.as_deref(), expr.place())?);
             }
-            if let Some(name) = dropped
-                .iter()
-                .find(|name| !all.iter().any(|e| e.output_name().eq_ignore_ascii_case(name)))
-            {
-                let parts = vec![name.clone()];
-                resolve(&Expr::Column { parts, place: *place }, scope)?;
-            }
-            out.extend(all.into_iter().filter(|e| {
-                !dropped.iter().any(|name| e.output_name().eq_ignore_ascii_case(name))
-            }));
-            continue;
-        }
-        let Expr::Star(table) = expr else {
-            out.push(expr.clone());
-            continue;
-        };
-        let before = out.len();
-        let position = |(i, column): (usize, &ScopeColumn)| {
-            let parts = column.qualifier.iter().cloned().chain([column.name.clone()]);
-            Expr::Position(i, parts.collect())
-        };
-        count_copies(2 * scope.columns.len())?;
-        let columns = || scope.columns.iter().enumerate();
-        match table {
-            None => out.extend(columns().filter(|(_, c)| !c.hidden).map(position)),
-            // The hidden key columns of a USING join come first.
-            Some(table) => {
-                let of_table = |c: &ScopeColumn| {
-                    c.qualifier.as_ref().is_some_and(|name| name.eq_ignore_ascii_case(table))
-                };
-                for hidden in [true, false] {
-                    let wanted = columns().filter(|(_, c)| c.hidden == hidden && of_table(c));
-                    out.extend(wanted.map(position));
-                }
-            }
-        }
-        // `s.*` on a struct column expands to its fields.
-        if let (Some(name), true) = (table, out.len() == before) {
-            let parts: Vec<String> = name.split('.').map(str::to_string).collect();
-            let column = Expr::Column { parts, place: expr.place() };
-            if let Ok(Resolved { data_type: DataType::Struct(fields), .. }) =
-                resolve(&column, scope)
-            {
-                out.extend(
-                    fields.iter().map(|f| Expr::Field(Box::new(column.clone()), f.name.clone())),
-                );
-            }
-        }
-        if let (Some(table), true) = (table, out.len() == before) {
-            return Err(PlanError::new(
-                "CANNOT_RESOLVE_STAR_EXPAND",
-                format!("`{table}.*` names no table here"),
-                "Use the table's alias, or `*`",
-            ));
+            other => out.push(other.clone()),
         }
     }
     Ok(out)
+}
+
+/// The columns of `*` or `table.*`, or the fields of `struct.*`.
+fn expand_star(scope: &Scope, table: Option<&str>, place: Place) -> PlanResult<Vec<Expr>> {
+    let mut out = Vec::new();
+    let position = |(i, column): (usize, &ScopeColumn)| {
+        let parts = column.qualifier.iter().cloned().chain([column.name.clone()]);
+        Expr::Position(i, parts.collect())
+    };
+    count_copies(2 * scope.columns.len())?;
+    let columns = || scope.columns.iter().enumerate();
+    let Some(table) = table else {
+        out.extend(columns().filter(|(_, c)| !c.hidden).map(position));
+        return Ok(out);
+    };
+    let of_table =
+        |c: &ScopeColumn| c.qualifier.as_ref().is_some_and(|name| name.eq_ignore_ascii_case(table));
+    // The hidden key columns of a USING join come first.
+    for hidden in [true, false] {
+        let wanted = columns().filter(|(_, c)| c.hidden == hidden && of_table(c));
+        out.extend(wanted.map(position));
+    }
+    if out.is_empty() {
+        let parts: Vec<String> = table.split('.').map(str::to_string).collect();
+        let column = Expr::Column { parts, place };
+        if let Ok(Resolved { data_type: DataType::Struct(fields), .. }) = resolve(&column, scope) {
+            let field = |f: &Field| Expr::Field(Box::new(column.clone()), f.name.clone());
+            out.extend(fields.iter().map(field));
+        }
+    }
+    if out.is_empty() {
+        return Err(PlanError::new(
+            "CANNOT_RESOLVE_STAR_EXPAND",
+            format!("`{table}.*` names no table here"),
+            "Use the table's alias, or `*`",
+        ));
+    }
+    Ok(out)
+}
+
+/// The columns of `* EXCEPT (…)`.
+fn star_except(
+    scope: &Scope,
+    table: Option<String>,
+    dropped: &[String],
+    place: Place,
+) -> PlanResult<Vec<Expr>> {
+    let all = expand_stars(scope, &[Expr::Star(table)])?;
+    let is_named = |e: &Expr, name: &String| e.output_name().eq_ignore_ascii_case(name);
+    let is_repeated = |(i, name): (usize, &String)| {
+        dropped[..i].iter().any(|before| before.eq_ignore_ascii_case(name))
+    };
+    if dropped.iter().enumerate().any(is_repeated) {
+        return Err(PlanError::new(
+            "EXCEPT_OVERLAPPING_COLUMNS",
+            format!("`EXCEPT ({})` names a column twice", dropped.join(", ")),
+            "Name it once",
+        )
+        .at(place));
+    }
+    let count = |name: &String| all.iter().filter(|e| is_named(e, name)).count();
+    if let Some(name) = dropped.iter().find(|name| count(name) > 1) {
+        return Err(PlanError::new(
+            "AMBIGUOUS_REFERENCE",
+            format!("`EXCEPT ({name})` could mean any of {} columns", count(name)),
+            "Name the columns that are to stay",
+        )
+        .at(place));
+    }
+    if let Some(name) = dropped.iter().find(|name| count(name) == 0) {
+        let parts = vec![name.clone()];
+        resolve(&Expr::Column { parts, place }, scope)?;
+    }
+    let stays = |e: &Expr| !dropped.iter().any(|name| is_named(e, name));
+    Ok(all.into_iter().filter(stays).collect())
 }
 
 /// Returns "Did you mean …? " for a misspelt name, or an empty text if no candidate is similar.

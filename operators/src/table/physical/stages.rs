@@ -7,7 +7,7 @@ use crate::table::expr::compile::{
 use crate::table::expr::functions::Splitter;
 use crate::table::expr::functions::canonical_double;
 use crate::table::expr::{Node, Resolved};
-use crate::table::plan::generator::{Generator, Parts};
+use crate::table::plan::generator::{Generator, GeneratorOutput};
 use crate::table::row::{Array, Map, Row, RowBuf, RowWriter, Slot};
 use crate::table::types::{DataType, Physical};
 use bumpalo::Bump;
@@ -214,7 +214,7 @@ pub(super) struct Generate {
     /// building an array.
     split: Option<(BytesFn, Splitter)>,
     data_type: DataType,
-    parts: Parts,
+    output: GeneratorOutput,
     with_position: bool,
     outer: bool,
     /// The copied columns: slot in the input, index in the output, physical type.
@@ -239,7 +239,7 @@ impl Generate {
         let copied = (0..width).filter(|i| needed[*i]);
         let copied = copied.map(|i| (Slot::new(i, width), i, input[i].physical())).collect();
         let folded = fold(generator.array.clone(), semantics);
-        let simple = generator.parts == Parts::Element && !generator.with_position;
+        let simple = generator.output == GeneratorOutput::Element && !generator.with_position;
         let split = match &folded.node {
             Node::Call("split", args) if simple && args.len() == 2 => args[1]
                 .literal_text()
@@ -252,7 +252,7 @@ impl Generate {
             array,
             split,
             data_type: generator.array.data_type.clone(),
-            parts: generator.parts,
+            output: generator.output,
             with_position: generator.with_position,
             outer: generator.outer,
             copied,
@@ -336,14 +336,14 @@ impl<'a> Push<Row<'a>> for Generate {
                 writer.long(self.width, index as i64);
             }
             let Some(bytes) = bytes else { break };
-            match (&self.data_type, self.parts) {
+            match (&self.data_type, self.output) {
                 (DataType::Map(key, value), _) => {
                     let map = Map::new(bytes);
                     copy(&mut writer, first, map.keys.row, map.keys.slot(index), key.physical());
                     let slot = map.values.slot(index);
                     copy(&mut writer, first + 1, map.values.row, slot, value.physical());
                 }
-                (DataType::Array(element), Parts::Fields) => {
+                (DataType::Array(element), GeneratorOutput::Fields) => {
                     let array = Array::new(bytes);
                     if let (DataType::Struct(fields), false) =
                         (&**element, array.row.is_null(array.slot(index)))

@@ -6,12 +6,12 @@
 use crate::table::error::{PlanError, PlanResult};
 use crate::table::expr::resolve::{Scope, resolve};
 use crate::table::expr::{Expr, Resolved, functions, lower};
-use crate::table::types::DataType;
+use crate::table::types::{DataType, Field};
 use crate::table::value::Value;
 
 /// The columns that a generator produces from an element.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Parts {
+pub enum GeneratorOutput {
     /// The element itself.
     Element,
     /// For a map: key and value.
@@ -23,10 +23,10 @@ pub enum Parts {
 /// A resolved generator.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Generator {
-    /// An array, or a map for [`Parts::Entry`].
+    /// An array, or a map for [`GeneratorOutput::Entry`].
     pub array: Resolved,
     /// The columns produced from each element.
-    pub parts: Parts,
+    pub output: GeneratorOutput,
     /// Whether the element's position, counted from 0, is the first column.
     pub with_position: bool,
     /// Whether a row of NULLs is produced if there are no elements.
@@ -67,63 +67,8 @@ impl Generator {
         let resolved =
             args.iter().map(|arg| resolve(arg, scope)).collect::<PlanResult<Vec<_>>>()?;
         let base = lower.strip_suffix("_outer").unwrap_or(&lower);
-        let array = match (base, resolved.as_slice()) {
-            ("json_tuple", [_, _, ..]) => {
-                let fields = functions::json_tuple(resolved)?;
-                functions::resolve("array", vec![functions::resolve("struct", fields)?])?
-            }
-            ("stack", [_, _, ..]) => stack(resolved)?,
-            ("explode" | "posexplode" | "inline", [_]) => {
-                resolved.into_iter().next().unwrap_or_else(|| unreachable!("it was counted"))
-            }
-            // These functions have a named parameter.
-            ("explode" | "posexplode" | "inline", []) => {
-                return Err(PlanError::new(
-                    "REQUIRED_PARAMETER_NOT_FOUND",
-                    format!("`{lower}` has no argument"),
-                    "explode(array), inline(array of structs)",
-                ));
-            }
-            _ => {
-                return Err(PlanError::new(
-                    "WRONG_NUM_ARGS.WITHOUT_SUGGESTION",
-                    format!("`{lower}` has {} arguments", args.len()),
-                    "explode(array), json_tuple(text, 'a', 'b'), stack(2, a, b, c, d)",
-                ));
-            }
-        };
-        let wrong = |wanted: &str| {
-            PlanError::new(
-                "DATATYPE_MISMATCH.UNEXPECTED_INPUT_TYPE",
-                format!("`{lower}` needs {wanted}, but `{array}` is {}", array.data_type),
-                "split(text, ' ') makes an array of a text",
-            )
-        };
-        let (parts, mut names) = match (base, &array.data_type) {
-            ("explode" | "posexplode", DataType::Array(_)) => {
-                (Parts::Element, vec!["col".to_string()])
-            }
-            ("explode" | "posexplode", DataType::Map(..)) => {
-                (Parts::Entry, vec!["key".to_string(), "value".to_string()])
-            }
-            ("explode" | "posexplode", _) => return Err(wrong("an array or a map")),
-            (_, DataType::Array(element)) => match &**element {
-                DataType::Struct(fields) => {
-                    let prefix = match base {
-                        "json_tuple" => Some("c"),
-                        "stack" => Some("col"),
-                        _ => None,
-                    };
-                    let name = |(i, f): (usize, &crate::table::types::Field)| match prefix {
-                        Some(prefix) => format!("{prefix}{i}"),
-                        None => f.name.clone(),
-                    };
-                    (Parts::Fields, fields.iter().enumerate().map(name).collect())
-                }
-                _ => return Err(wrong("an array of structs")),
-            },
-            _ => return Err(wrong("an array of structs")),
-        };
+        let array = array_of(base, &lower, resolved)?;
+        let (output, mut names) = output_of(base, &lower, &array)?;
         let with_position = base == "posexplode";
         if with_position {
             names.insert(0, "pos".to_string());
@@ -143,17 +88,19 @@ impl Generator {
             names = aliases.to_vec();
         }
         let outer = outer || lower.ends_with("_outer");
-        Ok(Self { array, parts, with_position, outer, names, name: lower })
+        Ok(Self { array, output, with_position, outer, names, name: lower })
     }
 
-    /// The new columns: name, type, nullability.
-    pub fn columns(&self) -> Vec<(String, DataType, bool)> {
+    /// The new columns.
+    pub fn columns(&self) -> Vec<Field> {
         let mut types = Vec::new();
         if self.with_position {
             types.push((DataType::Int, self.outer));
         }
-        match (&self.array.data_type, self.parts) {
-            (DataType::Array(element), Parts::Element) => types.push(((**element).clone(), true)),
+        match (&self.array.data_type, self.output) {
+            (DataType::Array(element), GeneratorOutput::Element) => {
+                types.push(((**element).clone(), true))
+            }
             (DataType::Map(key, value), _) => {
                 types.push(((**key).clone(), self.outer));
                 types.push(((**value).clone(), true));
@@ -166,11 +113,74 @@ impl Generator {
             _ => {}
         }
         let named = self.names.iter().cloned().zip(types);
-        named.map(|(name, (data_type, nullable))| (name, data_type, nullable)).collect()
+        named.map(|(name, (data_type, nullable))| Field::new(name, data_type, nullable)).collect()
     }
 }
 
-/// Resolves `stack(rows, a, b, c, d)`, which distributes its values over a number of rows.
+/// The array, or the map, whose elements become rows.
+fn array_of(base: &str, name: &str, args: Vec<Resolved>) -> PlanResult<Resolved> {
+    let count = args.len();
+    match (base, args.as_slice()) {
+        ("json_tuple", [_, _, ..]) => {
+            let fields = functions::json_tuple(args)?;
+            functions::resolve("array", vec![functions::resolve("struct", fields)?])
+        }
+        ("stack", [_, _, ..]) => stack(args),
+        ("explode" | "posexplode" | "inline", [_]) => {
+            Ok(args.into_iter().next().unwrap_or_else(|| unreachable!("it was counted")))
+        }
+        // These functions have a named parameter.
+        ("explode" | "posexplode" | "inline", []) => Err(PlanError::new(
+            "REQUIRED_PARAMETER_NOT_FOUND",
+            format!("`{name}` has no argument"),
+            "explode(array), inline(array of structs)",
+        )),
+        _ => Err(PlanError::new(
+            "WRONG_NUM_ARGS.WITHOUT_SUGGESTION",
+            format!("`{name}` has {count} arguments"),
+            "explode(array), json_tuple(text, 'a', 'b'), stack(2, a, b, c, d)",
+        )),
+    }
+}
+
+/// What an element becomes, and the default names of its columns.
+fn output_of(
+    base: &str,
+    name: &str,
+    array: &Resolved,
+) -> PlanResult<(GeneratorOutput, Vec<String>)> {
+    let wrong = |wanted: &str| {
+        PlanError::new(
+            "DATATYPE_MISMATCH.UNEXPECTED_INPUT_TYPE",
+            format!("`{name}` needs {wanted}, but `{array}` is {}", array.data_type),
+            "split(text, ' ') makes an array of a text",
+        )
+    };
+    let element = match (base, &array.data_type) {
+        ("explode" | "posexplode", DataType::Array(_)) => {
+            return Ok((GeneratorOutput::Element, vec!["col".to_string()]));
+        }
+        ("explode" | "posexplode", DataType::Map(..)) => {
+            return Ok((GeneratorOutput::Entry, vec!["key".to_string(), "value".to_string()]));
+        }
+        ("explode" | "posexplode", _) => return Err(wrong("an array or a map")),
+        (_, DataType::Array(element)) => &**element,
+        _ => return Err(wrong("an array of structs")),
+    };
+    let DataType::Struct(fields) = element else { return Err(wrong("an array of structs")) };
+    let prefix = match base {
+        "json_tuple" => Some("c"),
+        "stack" => Some("col"),
+        _ => None,
+    };
+    let name = |(i, f): (usize, &Field)| match prefix {
+        Some(prefix) => format!("{prefix}{i}"),
+        None => f.name.clone(),
+    };
+    Ok((GeneratorOutput::Fields, fields.iter().enumerate().map(name).collect()))
+}
+
+/// `stack(rows, a, b, c, d)`: the values, arranged in the given number of rows.
 fn stack(args: Vec<Resolved>) -> PlanResult<Resolved> {
     use crate::table::expr::Node;
     use crate::table::expr::compile::{Semantics, fold};

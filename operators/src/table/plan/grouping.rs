@@ -13,7 +13,7 @@ use crate::table::plan::aggregate_function::{
 use crate::table::plan::analyzer::{
     boolean, has_aggregate, has_aggregate_itself, order_position, unaliased, with_metadata_for,
 };
-use crate::table::plan::generator::{Generator, Parts, is_generator};
+use crate::table::plan::generator::{Generator, GeneratorOutput, is_generator};
 use crate::table::plan::time_window::{Window, windowed};
 use crate::table::types::DataType;
 use crate::table::value::Value;
@@ -207,7 +207,7 @@ impl Grouping {
         }
         let generator = Generator {
             array: functions::resolve("array", rows)?,
-            parts: Parts::Fields,
+            output: GeneratorOutput::Fields,
             with_position: false,
             outer: false,
             names: keys.iter().map(|(_, name)| name.clone()).collect(),

@@ -5,6 +5,7 @@ pub mod aggregate_function;
 mod aggregate_types;
 pub mod analyzer;
 pub mod asof_join;
+mod columns;
 pub mod generator;
 pub mod grouping;
 pub mod join;
@@ -16,7 +17,7 @@ pub mod shared_sources;
 pub mod time_window;
 use super::error::{Place, PlanResult};
 use super::expr::functions::with_seeds;
-use super::expr::resolve::{Scope, ScopeColumn};
+use super::expr::resolve::Scope;
 use super::expr::{Node, Resolved};
 use super::types::{DataType, Field, Schema};
 use super::value::Value;
@@ -25,7 +26,9 @@ use crate::table::plan::generator::Generator;
 use crate::table::plan::limits::{MAX_NESTING, too_complex};
 use crate::table::plan::live_table::LiveTable;
 use crate::table::plan::shared_sources::{SourceId, readers};
-use crate::table::plan::time_window::{Tag, tag};
+use columns::{
+    column_of, computed_columns, generated_columns, join_columns, union_columns, unqualified,
+};
 use smallvec::{SmallVec, smallvec};
 use std::convert::Infallible;
 use std::fmt::Write;
@@ -502,98 +505,35 @@ impl Plan {
     }
 
     fn columns(&self) -> Scope {
-        let column = |name: &str, data_type: &DataType, nullable| ScopeColumn {
-            qualifier: None,
-            name: name.to_string(),
-            data_type: data_type.clone(),
-            nullable,
-            tag: Tag::default(),
-            hidden: false,
-        };
-        let of_exprs = |input: &Plan, exprs: &[(Resolved, String)]| {
-            let scope = input.scope();
-            let one = |(e, name): &(Resolved, String)| ScopeColumn {
-                tag: tag(e, &scope),
-                ..column(name, &e.data_type, e.nullable)
-            };
-            exprs.iter().map(one).collect::<Vec<_>>()
-        };
         let columns = match self {
             Self::Scan(scan) => {
-                let fields = scan.schema.fields.iter();
-                let mut columns: Vec<_> =
-                    fields.map(|f| column(&f.name, &f.data_type, f.nullable)).collect();
+                let mut columns: Vec<_> = scan.schema.fields.iter().map(column_of).collect();
                 for column in &mut columns {
                     column.qualifier = Some(scan.name.clone());
                 }
                 columns
             }
-            Self::Project(input, exprs) => of_exprs(input, exprs),
+            Self::Values(schema, _) => schema.fields.iter().map(column_of).collect(),
+            Self::Project(input, exprs) => computed_columns(input, exprs),
             Self::Watermark { input, column, delay_ms, .. } => {
                 let mut columns = input.scope().columns;
                 columns[*column].tag.delay_ms = Some(*delay_ms);
                 columns
             }
-            Self::Deduplicate { input, .. } => input.scope().columns,
-            Self::Filter(input, _)
+            Self::Deduplicate { input, .. }
+            | Self::Filter(input, _)
             | Self::Sort(input, _)
             | Self::Limit(input, _)
             | Self::Offset(input, _) => input.scope().columns,
-            Self::Generate(input, generator) => {
-                let scope = input.scope();
-                let tag = tag(&generator.array, &scope);
-                let mut columns = scope.columns;
-                let made = generator.columns();
-                columns.extend(
-                    made.iter().map(|(name, t, nullable)| ScopeColumn {
-                        tag,
-                        ..column(name, t, *nullable)
-                    }),
-                );
-                columns
-            }
+            Self::Generate(input, generator) => generated_columns(input, generator),
             Self::Aggregate(input, keys, calls) => {
-                let calls =
-                    calls.iter().map(|c| column(&c.name, &c.data_type, c.function.is_nullable()));
-                of_exprs(input, keys).into_iter().chain(calls).collect()
+                let call = |c: &AggregateCall| {
+                    unqualified(&c.name, &c.data_type, c.function.is_nullable())
+                };
+                computed_columns(input, keys).into_iter().chain(calls.iter().map(call)).collect()
             }
-            Self::Union(inputs) => {
-                let mut columns = inputs.first().map_or(Vec::new(), |input| input.scope().columns);
-                for other in inputs.iter().skip(1) {
-                    for (column, more) in columns.iter_mut().zip(other.scope().columns) {
-                        column.nullable |= more.nullable;
-                        // The watermark of a union has the longest delay of its inputs.
-                        column.tag.delay_ms = column.tag.delay_ms.max(more.tag.delay_ms);
-                    }
-                }
-                for column in &mut columns {
-                    (column.qualifier, column.hidden) = (None, false);
-                }
-                columns
-            }
-            Self::Values(schema, _) => {
-                let fields = schema.fields.iter();
-                fields.map(|f| column(&f.name, &f.data_type, f.nullable)).collect()
-            }
-            Self::Join(join) => {
-                let (mut columns, mut right) =
-                    (join.left.scope().columns, join.right.scope().columns);
-                match join.kind {
-                    JoinKind::LeftSemi | JoinKind::LeftAnti => return Scope::new(columns),
-                    JoinKind::Exists => right = vec![column("exists", &DataType::Boolean, false)],
-                    JoinKind::In => right = vec![column("in", &DataType::Boolean, true)],
-                    JoinKind::LeftOuter | JoinKind::ScalarSubquery => {
-                        right.iter_mut().for_each(|c| c.nullable = true);
-                    }
-                    JoinKind::RightOuter => columns.iter_mut().for_each(|c| c.nullable = true),
-                    JoinKind::FullOuter => {
-                        columns.iter_mut().chain(&mut right).for_each(|c| c.nullable = true);
-                    }
-                    JoinKind::Inner => {}
-                }
-                columns.extend(right);
-                columns
-            }
+            Self::Union(inputs) => union_columns(inputs),
+            Self::Join(join) => join_columns(join),
             Self::QualifyFrom(input, from, name) => {
                 let mut columns = input.scope().columns;
                 for column in columns.iter_mut().skip(*from) {

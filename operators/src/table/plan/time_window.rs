@@ -9,7 +9,7 @@ use crate::table::expr::resolve::{Scope, resolve};
 use crate::table::expr::{Expr, Node, Resolved, functions, lower};
 use crate::table::plan::Plan;
 use crate::table::plan::aggregate_function::AggregateCall;
-use crate::table::plan::generator::{Generator, Parts};
+use crate::table::plan::generator::{Generator, GeneratorOutput};
 use crate::table::plan::join::qualified;
 use crate::table::plan::optimizer::reads;
 use crate::table::row::{Row, Slot};
@@ -495,7 +495,7 @@ fn with_window(input: Plan, args: &[Expr]) -> PlanResult<Plan> {
     }
     let generator = Generator {
         array: functions::resolve("windows", args)?,
-        parts: Parts::Element,
+        output: GeneratorOutput::Element,
         with_position: false,
         outer: false,
         names: vec!["window".to_string()],

@@ -13,7 +13,7 @@ use crate::table::expr::compile::{Compiled, Cx, EvalError, bounded_record, faile
 use crate::table::expr::resolve::{Hook, Scope, resolve_with};
 use crate::table::expr::{Expr, Node, Resolved, lower};
 use crate::table::row::RowWriter;
-use crate::table::types::DataType;
+use crate::table::types::{DataType, Field};
 use bumpalo::collections::Vec as BumpVec;
 use std::cmp::Ordering;
 
@@ -54,22 +54,22 @@ pub(super) static FUNCTIONS: &[Function] = &[
         "exists",
         "exists(array, x -> condition): whether it is true for any",
         (2, 2),
-        |a, c| any(a, c, true),
+        |a, c| quantified(a, c, Quantifier::Exists),
     ),
     higher(
         "forall",
         "forall(array, x -> condition): whether it is true for all",
         (2, 2),
-        |a, c| any(a, c, false),
+        |a, c| quantified(a, c, Quantifier::ForAll),
     ),
     higher("aggregate", "aggregate(array, start, (sum, x) -> …[, sum -> …])", (3, 4), aggregate),
     higher("zip_with", "zip_with(a, b, (x, y) -> …)", (3, 3), zip_with),
     higher("map_filter", "map_filter(map, (key, value) -> condition)", (2, 2), map_filter),
     higher("transform_keys", "transform_keys(map, (key, value) -> …)", (2, 2), |a, c| {
-        transform_map(a, c, true)
+        transform_map(a, c, MapPart::Keys)
     }),
     higher("transform_values", "transform_values(map, (key, value) -> …)", (2, 2), |a, c| {
-        transform_map(a, c, false)
+        transform_map(a, c, MapPart::Values)
     }),
     higher("array_sort_by", "array_sort(array, (a, b) -> -1, 0 or 1)", (2, 2), sort_by),
 ];
@@ -110,107 +110,167 @@ pub fn resolve_lambda(
             function.help,
         ));
     }
-    let mut plain = |index: usize| resolve_with(&args[index], scope, hook);
-    let first = plain(0)?;
-    let of_map = matches!(first.data_type, T::Map(..));
+    let first = resolve_with(&args[0], scope, hook)?;
+    let is_map = matches!(first.data_type, T::Map(..));
     let wants_map = matches!(lower, "map_filter" | "transform_keys" | "transform_values");
-    if wants_map != of_map || !of_map && !matches!(first.data_type, T::Array(_)) {
+    if wants_map != is_map || !is_map && !matches!(first.data_type, T::Array(_)) {
         return Err(unexpected(name, if wants_map { "a map" } else { "an array" }, &first));
     }
-    let element = element_of(&first.data_type).clone();
-    let variable = |data_type: DataType| (data_type, true);
-    let boolean = |body: Resolved| match body.data_type {
-        T::Boolean | T::Null => Ok(body.coerce(&T::Boolean)),
-        _ => Err(unexpected(name, "a lambda that gives BOOLEAN", &body)),
-    };
-    let done = |args: Vec<Resolved>, data_type: DataType| {
-        Ok(Resolved { node: Node::Call(function.name, args), data_type, nullable: true })
-    };
+    let mut call = LambdaCall { name, function, args, scope, hook };
     match lower {
-        "transform" => {
-            let body =
-                lambda(name, &args[1], scope, &[variable(element), variable(T::Int)], 1, hook)?;
-            let to = T::Array(Box::new(body.data_type.clone()));
-            done(vec![first, body], to)
-        }
-        "filter" => {
-            let to = first.data_type.clone();
-            let body =
-                lambda(name, &args[1], scope, &[variable(element), variable(T::Int)], 1, hook)?;
-            done(vec![first, wrapped(body, boolean)?], to)
-        }
-        "exists" | "forall" => {
-            let body = lambda(name, &args[1], scope, &[variable(element)], 1, hook)?;
-            done(vec![first, wrapped(body, boolean)?], T::Boolean)
-        }
-        "aggregate" => {
-            let start = resolve_with(&args[1], scope, hook)?;
-            let accumulated = start.data_type.clone();
-            let variables = [variable(accumulated.clone()), variable(element)];
-            let merge = lambda(name, &args[2], scope, &variables, 2, hook)?;
-            let merge =
-                wrapped(merge, |body| match has_same_shape(&body.data_type, &accumulated) {
-                    true => Ok(body),
-                    false if body.data_type == T::Null => Ok(body.coerce(&accumulated)),
-                    false => Err(unexpected(name, "a sum of the type that it starts with", &body)),
-                })?;
-            let mut all = vec![first, start, merge];
-            let mut to = accumulated.clone();
-            if let Some(finish) = args.get(3) {
-                let finish = lambda(name, finish, scope, &[variable(accumulated)], 1, hook)?;
-                to = finish.data_type.clone();
-                all.push(finish);
+        "aggregate" => call.aggregate(first),
+        "zip_with" => call.zip_with(first),
+        "array_sort_by" => call.sort_by(first),
+        "map_filter" | "transform_keys" | "transform_values" => call.over_map(first),
+        _ => call.over_elements(first),
+    }
+}
+
+/// A call whose lambdas are resolved.
+struct LambdaCall<'c, 'h> {
+    /// The name as written, for errors.
+    name: &'c str,
+    function: &'static Function,
+    args: &'c [Expr],
+    scope: &'c Scope,
+    hook: &'c mut Hook<'h>,
+}
+
+impl LambdaCall<'_, '_> {
+    fn plain(&mut self, index: usize) -> PlanResult<Resolved> {
+        resolve_with(&self.args[index], self.scope, self.hook)
+    }
+
+    fn resolved(&self, args: Vec<Resolved>, data_type: DataType) -> PlanResult<Resolved> {
+        Ok(Resolved { node: Node::Call(self.function.name, args), data_type, nullable: true })
+    }
+
+    fn boolean(&self, lambda: Resolved) -> PlanResult<Resolved> {
+        with_body(lambda, |body| match body.data_type {
+            T::Boolean | T::Null => Ok(body.coerce(&T::Boolean)),
+            _ => Err(unexpected(self.name, "a lambda that gives BOOLEAN", &body)),
+        })
+    }
+
+    /// `transform`, `filter`, `exists` and `forall`.
+    fn over_elements(&mut self, array: Resolved) -> PlanResult<Resolved> {
+        let element = element_of(&array.data_type).clone();
+        match self.function.name {
+            "transform" => {
+                let body = self.lambda(1, &[element, T::Int], 1)?;
+                let to = T::Array(Box::new(body.data_type.clone()));
+                self.resolved(vec![array, body], to)
             }
-            done(all, to)
+            "filter" => {
+                let to = array.data_type.clone();
+                let body = self.lambda(1, &[element, T::Int], 1)?;
+                self.resolved(vec![array, self.boolean(body)?], to)
+            }
+            _ => {
+                let body = self.lambda(1, &[element], 1)?;
+                self.resolved(vec![array, self.boolean(body)?], T::Boolean)
+            }
         }
-        "zip_with" => {
-            let second = resolve_with(&args[1], scope, hook)?;
-            let T::Array(other) = second.data_type.clone() else {
-                return Err(unexpected(name, "an array", &second));
-            };
-            let variables = [variable(element), variable(*other)];
-            let body = lambda(name, &args[2], scope, &variables, 2, hook)?;
-            let to = T::Array(Box::new(body.data_type.clone()));
-            done(vec![first, second, body], to)
+    }
+
+    fn aggregate(&mut self, array: Resolved) -> PlanResult<Resolved> {
+        let element = element_of(&array.data_type).clone();
+        let start = self.plain(1)?;
+        let accumulated = start.data_type.clone();
+        let merge = self.lambda(2, &[accumulated.clone(), element], 2)?;
+        let merge = with_body(merge, |body| match has_same_shape(&body.data_type, &accumulated) {
+            true => Ok(body),
+            false if body.data_type == T::Null => Ok(body.coerce(&accumulated)),
+            false => Err(unexpected(self.name, "a sum of the type that it starts with", &body)),
+        })?;
+        let mut all = vec![array, start, merge];
+        let mut to = accumulated.clone();
+        if self.args.len() > 3 {
+            let finish = self.lambda(3, &[accumulated], 1)?;
+            to = finish.data_type.clone();
+            all.push(finish);
         }
-        "array_sort_by" => {
-            let to = first.data_type.clone();
-            let variables = [variable(element.clone()), variable(element)];
-            let body = lambda(name, &args[1], scope, &variables, 2, hook)?;
-            let body = wrapped(body, |body| match body.data_type {
-                T::Int => Ok(body),
-                ref other => Err(PlanError::new(
-                    "DATATYPE_MISMATCH.UNEXPECTED_RETURN_TYPE",
-                    format!("the lambda of `array_sort` gives {other}, and must give INT"),
-                    "-1, 0 or 1: (a, b) -> CASE WHEN a < b THEN -1 WHEN a > b THEN 1 ELSE 0 END",
-                )),
-            })?;
-            done(vec![first, body], to)
+        self.resolved(all, to)
+    }
+
+    fn zip_with(&mut self, first: Resolved) -> PlanResult<Resolved> {
+        let second = self.plain(1)?;
+        let T::Array(other) = second.data_type.clone() else {
+            return Err(unexpected(self.name, "an array", &second));
+        };
+        let body = self.lambda(2, &[element_of(&first.data_type).clone(), *other], 2)?;
+        let to = T::Array(Box::new(body.data_type.clone()));
+        self.resolved(vec![first, second, body], to)
+    }
+
+    /// `array_sort` with a comparator.
+    fn sort_by(&mut self, array: Resolved) -> PlanResult<Resolved> {
+        let (to, element) = (array.data_type.clone(), element_of(&array.data_type).clone());
+        let body = self.lambda(1, &[element.clone(), element], 2)?;
+        let body = with_body(body, |body| match body.data_type {
+            T::Int => Ok(body),
+            ref other => Err(PlanError::new(
+                "DATATYPE_MISMATCH.UNEXPECTED_RETURN_TYPE",
+                format!("the lambda of `array_sort` gives {other}, and must give INT"),
+                "-1, 0 or 1: (a, b) -> CASE WHEN a < b THEN -1 WHEN a > b THEN 1 ELSE 0 END",
+            )),
+        })?;
+        self.resolved(vec![array, body], to)
+    }
+
+    /// `map_filter`, `transform_keys` and `transform_values`.
+    fn over_map(&mut self, map: Resolved) -> PlanResult<Resolved> {
+        let (key, value) = map::types(&map.data_type);
+        let (key, value) = (key.clone(), value.clone());
+        let body = self.lambda(1, &[key.clone(), value.clone()], 2)?;
+        let (body, key, value) = match self.function.name {
+            "map_filter" => (self.boolean(body)?, key, value),
+            "transform_keys" => {
+                map::check_key(&body.data_type)?;
+                let key = body.data_type.clone();
+                (body, key, value)
+            }
+            _ => {
+                let value = body.data_type.clone();
+                (body, key, value)
+            }
+        };
+        self.resolved(vec![map, body], T::Map(Box::new(key), Box::new(value)))
+    }
+
+    /// Resolves a lambda over variables of the given types. It may name fewer variables, but at
+    /// least `least`; another number is an error.
+    fn lambda(
+        &mut self,
+        index: usize,
+        variables: &[DataType],
+        least: usize,
+    ) -> PlanResult<Resolved> {
+        let Expr::Lambda(names, body) = &self.args[index] else {
+            // An expression is accepted as a lambda that ignores its variables.
+            let body = self.plain(index)?;
+            let (data_type, nullable) = (body.data_type.clone(), body.nullable);
+            return Ok(Resolved { node: Node::Lambda(least, Box::new(body)), data_type, nullable });
+        };
+        if names.len() < least || names.len() > variables.len() {
+            return Err(PlanError::new(
+                "INVALID_LAMBDA_FUNCTION_CALL.NUM_ARGS_MISMATCH",
+                format!("the lambda of `{}` has {} arguments, not {least}", self.name, names.len()),
+                "",
+            ));
         }
-        _ => {
-            let (key, value) = map::types(&first.data_type);
-            let (key, value) = (key.clone(), value.clone());
-            let variables = [variable(key.clone()), variable(value.clone())];
-            let body = lambda(name, &args[1], scope, &variables, 2, hook)?;
-            let (body, to) = match lower {
-                "map_filter" => (wrapped(body, boolean)?, T::Map(Box::new(key), Box::new(value))),
-                "transform_keys" => {
-                    map::check_key(&body.data_type)?;
-                    let to = T::Map(Box::new(body.data_type.clone()), Box::new(value));
-                    (body, to)
-                }
-                _ => {
-                    let to = T::Map(Box::new(key), Box::new(body.data_type.clone()));
-                    (body, to)
-                }
-            };
-            done(vec![first, body], to)
+        let mut inner = self.scope.clone();
+        for (name, data_type) in names.iter().zip(variables) {
+            inner.variables.push(Field::new(name.clone(), data_type.clone(), true));
         }
+        let body = resolve_with(body, &inner, self.hook)?;
+        let (data_type, nullable) = (body.data_type.clone(), body.nullable);
+        Ok(Resolved { node: Node::Lambda(names.len(), Box::new(body)), data_type, nullable })
     }
 }
 
 /// Replaces the body of a lambda.
-fn wrapped(
+fn with_body(
     lambda: Resolved,
     change: impl Fn(Resolved) -> PlanResult<Resolved>,
 ) -> PlanResult<Resolved> {
@@ -220,40 +280,22 @@ fn wrapped(
     Ok(Resolved { node: Node::Lambda(count, Box::new(body)), data_type, nullable })
 }
 
-/// Resolves a lambda over variables of the given types. It may name fewer variables, but at least
-/// `least`; another number is an error.
-fn lambda(
-    name: &str,
-    expr: &Expr,
-    scope: &Scope,
-    variables: &[(DataType, bool)],
-    least: usize,
-    hook: &mut Hook<'_>,
-) -> PlanResult<Resolved> {
-    let Expr::Lambda(names, body) = expr else {
-        // An expression is accepted as a lambda that ignores its variables.
-        let body = resolve_with(expr, scope, hook)?;
-        let (data_type, nullable) = (body.data_type.clone(), body.nullable);
-        return Ok(Resolved { node: Node::Lambda(least, Box::new(body)), data_type, nullable });
-    };
-    if names.len() < least || names.len() > variables.len() {
-        return Err(PlanError::new(
-            "INVALID_LAMBDA_FUNCTION_CALL.NUM_ARGS_MISMATCH",
-            format!("the lambda of `{name}` has {} arguments, not {least}", names.len()),
-            "",
-        ));
-    }
-    let mut inner = scope.clone();
-    for (name, (data_type, nullable)) in names.iter().zip(variables) {
-        inner.variables.push((name.clone(), data_type.clone(), *nullable));
-    }
-    let body = resolve_with(body, &inner, hook)?;
-    let (data_type, nullable) = (body.data_type.clone(), body.nullable);
-    Ok(Resolved { node: Node::Lambda(names.len(), Box::new(body)), data_type, nullable })
-}
-
 /// The length of runs that are sorted by insertion, as in Java.
 const RUN: usize = 32;
+
+/// `exists` or `forall`.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Quantifier {
+    Exists,
+    ForAll,
+}
+
+/// The part of a map that a lambda replaces.
+#[derive(Clone, Copy)]
+enum MapPart {
+    Keys,
+    Values,
+}
 
 /// The number of variables of a lambda argument.
 fn arity(call: &Call, index: usize) -> usize {
@@ -325,7 +367,9 @@ fn filter(args: Vec<Compiled>, call: Call) -> Compiled {
 
 /// Compiles `exists` and `forall` in three-valued logic: NULL if no element decides and one is
 /// NULL.
-fn any(args: Vec<Compiled>, call: Call, wanted: bool) -> Compiled {
+fn quantified(args: Vec<Compiled>, call: Call, quantifier: Quantifier) -> Compiled {
+    // The value of one element that decides the result.
+    let wanted = quantifier == Quantifier::Exists;
     let element = call.element(0).clone();
     let [array, body] = parts(args);
     from_cells(call.to.physical(), move |cx| {
@@ -410,7 +454,7 @@ fn map_filter(args: Vec<Compiled>, call: Call) -> Compiled {
     })
 }
 
-fn transform_map(args: Vec<Compiled>, call: Call, of_keys: bool) -> Compiled {
+fn transform_map(args: Vec<Compiled>, call: Call, part: MapPart) -> Compiled {
     let (key_type, value_type) = map::types(call.data_type(0));
     let (key_type, value_type) = (key_type.clone(), value_type.clone());
     let to_key = map::types(&call.to).0.clone();
@@ -422,8 +466,12 @@ fn transform_map(args: Vec<Compiled>, call: Call, of_keys: bool) -> Compiled {
         let pairs = elements(found.keys, &key_type).zip(elements(found.values, &value_type));
         for (key, value) in pairs {
             let changed = with(&body, cx, &[key, value])?;
-            keys.push(if of_keys { changed } else { key });
-            values.push(if of_keys { value } else { changed });
+            let (key, value) = match part {
+                MapPart::Keys => (changed, value),
+                MapPart::Values => (key, changed),
+            };
+            keys.push(key);
+            values.push(value);
         }
         map::build(&keys, &values, &to_key, (map::Keys::AsGiven, &semantics), cx.arena)
     })

@@ -52,18 +52,7 @@ impl Parser {
                 if letter == 'v' && in_range {
                     return Ok(Escape::Char(0x0b));
                 }
-                let set = match letter.to_ascii_lowercase() {
-                    'h' => horizontal(),
-                    'v' => vertical(),
-                    'd' if unicode => property::digit(),
-                    'w' if unicode => property::word(),
-                    's' if unicode => property::white_space(),
-                    'd' => CharSet::new(vec![(0x30, 0x39)]),
-                    'w' => property::ascii_word(),
-                    _ => CharSet::chars(" \t\n\u{b}\u{c}\r"),
-                };
-                let negated = letter.is_ascii_uppercase();
-                Ok(Escape::Set(if negated { set.negate() } else { set }))
+                Ok(Escape::Set(self.class_escape(letter)))
             }
             'p' | 'P' => self.family(letter == 'P').map(Escape::Set),
             '0' => self.octal_escape().map(Escape::Char),
@@ -84,17 +73,7 @@ impl Parser {
             }
             'A' if !in_class => assert(Assertion::Begin),
             'B' if !in_class => assert(Assertion::Bound { negated: true, unicode }),
-            'b' if !in_class => {
-                let here = ['{', 'g', '}'].map(u32::from);
-                if self.text.get(self.at..self.at + 3) == Some(&here[..]) {
-                    self.at += 3;
-                    return assert(Assertion::GraphemeBound);
-                }
-                if self.text.get(self.at..self.at + 2) == Some(&here[..2]) {
-                    return error("Illegal/unsupported escape sequence");
-                }
-                assert(Assertion::Bound { negated: false, unicode })
-            }
+            'b' if !in_class => self.bound(),
             'G' if !in_class => assert(Assertion::LastMatch),
             'R' if !in_class => node(Node::LineEnding),
             'X' if !in_class => node(Node::Grapheme),
@@ -102,22 +81,55 @@ impl Parser {
                 assert(Assertion::Dollar { multiline: false, unix: self.flags.unix_lines })
             }
             'z' if !in_class => assert(Assertion::End),
-            'k' if !in_class => {
-                if self.read() != u32::from('<') {
-                    return error("\\k is not followed by '<' for named capturing group");
-                }
-                let name = self.group_name()?;
-                let Some(&group) = self.names.get(&name) else {
-                    return error(format!("named capturing group <{name}> does not exist"));
-                };
-                self.has_references = true;
-                node(Node::Reference(group, self.flags.fold()))
-            }
+            'k' if !in_class => self.named_reference(),
             other if other.is_ascii_alphanumeric() => {
                 error(format!("Illegal/unsupported escape sequence: \\{other}"))
             }
             _ => Ok(Escape::Char(escaped)),
         }
+    }
+
+    /// The characters of `\d` and its like.
+    fn class_escape(&self, letter: char) -> CharSet {
+        let unicode = self.flags.unicode_classes;
+        let set = match letter.to_ascii_lowercase() {
+            'h' => horizontal(),
+            'v' => vertical(),
+            'd' if unicode => property::digit(),
+            'w' if unicode => property::word(),
+            's' if unicode => property::white_space(),
+            'd' => CharSet::new(vec![(0x30, 0x39)]),
+            'w' => property::ascii_word(),
+            _ => CharSet::chars(" \t\n\u{b}\u{c}\r"),
+        };
+        if letter.is_ascii_uppercase() { set.negate() } else { set }
+    }
+
+    /// Parses the rest of `\b` or `\b{g}`.
+    fn bound(&mut self) -> Parse<Escape> {
+        let assert = |assertion| Ok(Escape::Node(Node::Assert(assertion)));
+        let here = ['{', 'g', '}'].map(u32::from);
+        if self.text.get(self.at..self.at + 3) == Some(&here[..]) {
+            self.at += 3;
+            return assert(Assertion::GraphemeBound);
+        }
+        if self.text.get(self.at..self.at + 2) == Some(&here[..2]) {
+            return error("Illegal/unsupported escape sequence");
+        }
+        assert(Assertion::Bound { negated: false, unicode: self.flags.unicode_classes })
+    }
+
+    /// Parses the rest of `\k<name>`.
+    fn named_reference(&mut self) -> Parse<Escape> {
+        if self.read() != u32::from('<') {
+            return error("\\k is not followed by '<' for named capturing group");
+        }
+        let name = self.group_name()?;
+        let Some(&group) = self.names.get(&name) else {
+            return error(format!("named capturing group <{name}> does not exist"));
+        };
+        self.has_references = true;
+        Ok(Escape::Node(Node::Reference(group, self.flags.fold())))
     }
 
     /// Parses a group number. It takes as many digits as give a number of an existing group.

@@ -252,56 +252,33 @@ impl Specifier {
         {
             return Err("a width or precision is too large".to_string());
         }
-        let no_precision = || match self.precision {
-            Some(precision) => Err(format!("%{c} has no precision, but is given .{precision}")),
-            None => Ok(()),
-        };
-        let needs_width = |flag: bool| match (flag, self.width) {
-            (true, None) => Err(format!("a flag of %{c} needs a width")),
-            _ => Ok(()),
-        };
-        let plain = |alternate: bool| {
-            self.refuse(alternate && f.alternate, '#')?;
-            self.refuse(f.plus, '+')?;
-            self.refuse(f.space, ' ')?;
-            self.refuse(f.zero, '0')?;
-            self.refuse(f.group, ',')?;
-            self.refuse(f.parentheses, '(')
-        };
-        let numeric = || {
-            needs_width(f.left || f.zero)?;
-            self.refuse(f.plus && f.space, ' ')?;
-            self.refuse(f.left && f.zero, '0')
-        };
         if self.time {
-            no_precision()?;
+            self.check_no_precision()?;
             if !time::is_conversion(c) {
                 return Err(format!("%t{c} is not a conversion"));
             }
-            plain(true)?;
-            return needs_width(f.left);
+            return self.check_text(f.alternate);
         }
         match c {
             'b' | 'h' | 's' => {
                 self.refuse(f.alternate && c != 's', '#')?;
-                needs_width(f.left)?;
-                plain(false)
+                self.check_width(f.left)?;
+                self.check_no_number_flags()
             }
-            'c' => {
-                no_precision()?;
-                plain(true)?;
-                needs_width(f.left)
+            'c' | '%' => {
+                self.check_no_precision()?;
+                self.check_text(f.alternate)
             }
             'd' | 'o' | 'x' => {
-                numeric()?;
-                no_precision()?;
+                self.check_number()?;
+                self.check_no_precision()?;
                 match c {
                     'd' => self.refuse(f.alternate, '#'),
                     _ => self.refuse(f.group, ','),
                 }
             }
             'e' | 'f' | 'g' | 'a' => {
-                numeric()?;
+                self.check_number()?;
                 match c {
                     'e' => self.refuse(f.group, ','),
                     'g' => self.refuse(f.alternate, '#'),
@@ -309,14 +286,10 @@ impl Specifier {
                     _ => Ok(()),
                 }
             }
-            '%' => {
-                no_precision()?;
-                plain(true)?;
-                needs_width(f.left)
-            }
             'n' => {
-                no_precision()?;
-                plain(true)?;
+                self.check_no_precision()?;
+                self.refuse(f.alternate, '#')?;
+                self.check_no_number_flags()?;
                 self.refuse(f.left, '-')?;
                 match self.width {
                     Some(_) => Err("%n has no width".to_string()),
@@ -325,6 +298,47 @@ impl Specifier {
             }
             _ => Err(format!("%{c} is not a conversion")),
         }
+    }
+
+    fn check_no_precision(&self) -> Outcome<()> {
+        match self.precision {
+            Some(precision) => {
+                Err(format!("%{} has no precision, but is given .{precision}", self.conversion))
+            }
+            None => Ok(()),
+        }
+    }
+
+    /// A width must be given if `needed`: a flag aligns or fills the text.
+    fn check_width(&self, needed: bool) -> Outcome<()> {
+        match (needed, self.width) {
+            (true, None) => Err(format!("a flag of %{} needs a width", self.conversion)),
+            _ => Ok(()),
+        }
+    }
+
+    /// The flags of conversions that write a text.
+    fn check_text(&self, alternate: bool) -> Outcome<()> {
+        self.refuse(alternate, '#')?;
+        self.check_no_number_flags()?;
+        self.check_width(self.flags.left)
+    }
+
+    fn check_no_number_flags(&self) -> Outcome<()> {
+        let f = self.flags;
+        self.refuse(f.plus, '+')?;
+        self.refuse(f.space, ' ')?;
+        self.refuse(f.zero, '0')?;
+        self.refuse(f.group, ',')?;
+        self.refuse(f.parentheses, '(')
+    }
+
+    /// The flags of conversions that write a number.
+    fn check_number(&self) -> Outcome<()> {
+        let f = self.flags;
+        self.check_width(f.left || f.zero)?;
+        self.refuse(f.plus && f.space, ' ')?;
+        self.refuse(f.left && f.zero, '0')
     }
 
     /// Formats an argument and appends it.

@@ -1,0 +1,79 @@
+//! The columns of plan nodes.
+
+use super::{Join, JoinKind, Plan};
+use crate::table::expr::Resolved;
+use crate::table::expr::resolve::ScopeColumn;
+use crate::table::plan::generator::Generator;
+use crate::table::plan::time_window::{Tag, tag};
+use crate::table::types::{DataType, Field};
+
+/// A column without a relation, which is no event time.
+pub(super) fn unqualified(name: &str, data_type: &DataType, nullable: bool) -> ScopeColumn {
+    ScopeColumn {
+        qualifier: None,
+        name: name.to_string(),
+        data_type: data_type.clone(),
+        nullable,
+        tag: Tag::default(),
+        hidden: false,
+    }
+}
+
+pub(super) fn column_of(field: &Field) -> ScopeColumn {
+    unqualified(&field.name, &field.data_type, field.nullable)
+}
+
+/// Columns computed from the input's.
+pub(super) fn computed_columns(input: &Plan, exprs: &[(Resolved, String)]) -> Vec<ScopeColumn> {
+    let scope = input.scope();
+    let one = |(e, name): &(Resolved, String)| ScopeColumn {
+        tag: tag(e, &scope),
+        ..unqualified(name, &e.data_type, e.nullable)
+    };
+    exprs.iter().map(one).collect()
+}
+
+/// The input's columns, then the generator's, which keep the event time of its array.
+pub(super) fn generated_columns(input: &Plan, generator: &Generator) -> Vec<ScopeColumn> {
+    let scope = input.scope();
+    let tag = tag(&generator.array, &scope);
+    let mut columns = scope.columns;
+    let generated = generator.columns();
+    columns.extend(generated.iter().map(|field| ScopeColumn { tag, ..column_of(field) }));
+    columns
+}
+
+/// The first input's columns. The watermark of the union has the longest delay of its inputs.
+pub(super) fn union_columns(inputs: &[Plan]) -> Vec<ScopeColumn> {
+    let mut columns = inputs.first().map_or(Vec::new(), |input| input.scope().columns);
+    for other in inputs.iter().skip(1) {
+        for (column, more) in columns.iter_mut().zip(other.scope().columns) {
+            column.nullable |= more.nullable;
+            column.tag.delay_ms = column.tag.delay_ms.max(more.tag.delay_ms);
+        }
+    }
+    for column in &mut columns {
+        (column.qualifier, column.hidden) = (None, false);
+    }
+    columns
+}
+
+/// The columns of both sides, or of the left side with a flag.
+pub(super) fn join_columns(join: &Join) -> Vec<ScopeColumn> {
+    let (mut columns, mut right) = (join.left.scope().columns, join.right.scope().columns);
+    match join.kind {
+        JoinKind::LeftSemi | JoinKind::LeftAnti => return columns,
+        JoinKind::Exists => right = vec![unqualified("exists", &DataType::Boolean, false)],
+        JoinKind::In => right = vec![unqualified("in", &DataType::Boolean, true)],
+        JoinKind::LeftOuter | JoinKind::ScalarSubquery => {
+            right.iter_mut().for_each(|c| c.nullable = true);
+        }
+        JoinKind::RightOuter => columns.iter_mut().for_each(|c| c.nullable = true),
+        JoinKind::FullOuter => {
+            columns.iter_mut().chain(&mut right).for_each(|c| c.nullable = true);
+        }
+        JoinKind::Inner => {}
+    }
+    columns.extend(right);
+    columns
+}
