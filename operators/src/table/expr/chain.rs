@@ -3,7 +3,6 @@
 //! (to resolve, evaluate, clone or drop it) needs a stack of that depth. Therefore a chain longer
 //! than `LONGEST_TREE` is stored as a flat list and processed by loops. Results and evaluation
 //! order are those of the tree.
-//! order, is the same.
 
 use super::cell::Cell;
 use super::compile::{

@@ -34,7 +34,7 @@ pub enum Expr {
     Column {
         /// The parts of the name.
         parts: Vec<String>,
-        /// Where it was written.
+        /// The position in the query text.
         place: Place,
     },
     /// A column by its index in the scope, with its name. `*` expands to these.
@@ -51,7 +51,7 @@ pub enum Expr {
         distinct: bool,
         /// `f(…) FILTER (WHERE …)`.
         filter: Option<Box<Expr>>,
-        /// Where it was written.
+        /// The position in the query text.
         place: Place,
     },
     /// `CAST`, or `TRY_CAST`, which gives NULL if the cast fails.

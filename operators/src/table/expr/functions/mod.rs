@@ -111,7 +111,7 @@ pub fn all() -> impl Iterator<Item = &'static Function> {
     tables().into_iter().flatten()
 }
 
-/// Functions of Spark that are not supported yet. The error says so, instead of that they are
+/// Spark functions that are not supported yet. Their error says that, and not that they are
 /// unknown.
 const LATER: [&str; 4] = ["from_xml", "map_zip_with", "parse_json", "schema_of_json"];
 

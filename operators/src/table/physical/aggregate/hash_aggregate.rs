@@ -5,7 +5,7 @@
 //! | mode | continuous | micro-batch |
 //! |---|---|---|
 //! | update | the key's new row after every record | each touched key once, at the marker |
-//! | complete | the table at a marker, if it changed; with several instances, or in a union, at every marker, since none knows of the others | the table at every marker |
+//! | complete | the table at a marker, if it changed; with several instances, or in a union, at every marker, because an instance does not know whether the others changed | the table at every marker |
 //!
 //! Each change is recorded for the checkpoint as it happens ([`StateLog`]).
 //!

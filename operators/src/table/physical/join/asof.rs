@@ -1,14 +1,18 @@
 //! The stage of one instance of an ASOF join of two streams: each left row is joined with the last
 //! right row at or before it.
+//!
 //! *Final* (append mode): a left row waits until the watermark has reached its time, so that no
 //! closer right row can arrive. It is emitted exactly once. *Immediate* (update mode): a left row
 //! is emitted at once, and again for each closer right row that arrives before the watermark
 //! reaches it.
+//!
 //! *State.* For each key: the left and right rows that are newer than the watermark, and the last
 //! right row before it, which the next left row may match. Left and right rows expire in common
 //! time order, so a left row is matched with the right row that was the last one at its time.
+//!
 //! *Order.* Left rows are emitted by time and arrival. Among right rows of the same time, the one
 //! that arrived last is the closest.
+//!
 //! *Limits.* In update mode, all left rows for which a new right row is closer are emitted again in
 //! a single step.
 

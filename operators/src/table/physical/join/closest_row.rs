@@ -1,4 +1,5 @@
 //! ASOF joins with a table: finds the row of a key whose value is closest.
+//!
 //! The rows of each key are sorted by value, and rows of equal value are in the table's order. Rows
 //! whose value is NULL are left out. The search is binary, and then continues row by row while the
 //! rest of the condition does not hold. Among equal values `>=` and `>` take the last row, `<=` and
