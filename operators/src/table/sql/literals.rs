@@ -281,7 +281,7 @@ fn unescape(body: &[char]) -> String {
     char::decode_utf16(units).map(|c| c.unwrap_or('?')).collect()
 }
 
-/// Decodes a numeric escape to UTF-16 and returns its length, `None` if it is none.
+/// Decodes a numeric escape to UTF-16 and returns its length; `None` if the escape is not numeric.
 fn numeric(escape: &[char], units: &mut Vec<u16>) -> Option<usize> {
     let digits = |from: usize, count: usize, radix: u32| {
         let digits = escape.get(from..from + count)?;

@@ -176,7 +176,7 @@ impl GroupParts {
         Self { parts }
     }
 
-    /// The memory that it takes, in bytes, without the values.
+    /// The memory of this struct in bytes, without the values.
     pub fn memory(&self) -> usize {
         size_of::<Self>() + self.parts.capacity() * size_of::<PartSlots>()
     }

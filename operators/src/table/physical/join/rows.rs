@@ -213,8 +213,8 @@ impl RowStore {
         Row(&slot[HEAD..HEAD + length as usize])
     }
 
-    /// The number of a row. Numbers ascend in arrival order. The slot of a removed row has the
-    /// number of no row.
+    /// The number of a row. Numbers ascend in arrival order. The slot of a removed row
+    /// contains a number that no row has.
     #[inline]
     pub fn number(&self, id: RowId) -> u64 {
         self.slot(id).first_chunk().map_or(FREE, |word| u64::from_le_bytes(*word))

@@ -26,7 +26,7 @@ pub(in super::super) struct SideFlow {
     holders: AtomicUsize,
     /// The watermark of each outbox.
     watermarks_us: Vec<AtomicI64>,
-    /// Wake the workers of the outboxes.
+    /// The wakers of the outboxes' workers.
     wakers: Vec<Waker>,
 }
 

@@ -24,7 +24,7 @@ use millstream_engine::error::EngineError;
 use millstream_engine::event::Epoch;
 use millstream_engine::runtime::stage::{FlushStatus, Io, Push, Stage};
 
-/// Ends a list of rows.
+/// Marks the end of a list of rows.
 pub(super) const NONE: u32 = u32::MAX;
 
 /// The rows of the table and an index from keys to rows.
