@@ -82,7 +82,7 @@ fn no_wake_up_is_lost() {
         let waker = thread::spawn(move || {
             tx.push(7).unwrap();
             tx.publish();
-            waker_flag.take()
+            waker_flag.claim_wakeup()
         });
         flag.prepare_park();
         let would_sleep = rx.is_empty();

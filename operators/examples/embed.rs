@@ -48,7 +48,7 @@ fn main() -> Result<(), EngineError> {
     let latency = query.latency();
     println!(
         "{} answers; push to answer: p50 {} ns, p99 {} ns, max {} ns",
-        latency.count, latency.p50, latency.p99, latency.max
+        latency.count, latency.p50_ns, latency.p99_ns, latency.max_ns
     );
     query.stop()
 }

@@ -32,7 +32,7 @@ pub mod table;
 
 pub use millstream_engine as engine;
 pub use millstream_engine::epoch::driver::{
-    Committed, JoinInput, JoinState, OperatorState, Trigger,
+    CommittedEpoch, JoinInput, JoinState, OperatorState, Trigger,
 };
 pub use millstream_engine::epoch::event_time::EventTimeStats;
 pub use millstream_engine::error::EngineError;

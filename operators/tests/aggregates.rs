@@ -411,7 +411,7 @@ fn a_count_goes_on_on_threads() {
             cores: None,
             wait,
             trigger: CONTINUOUS,
-            explain_slow: false,
+            record_stalls: false,
             ..Config::default()
         };
         let query = flow.start(config).unwrap();

@@ -5,7 +5,7 @@ use millstream::stream::{
     Count, Flow, Input, Output, PushError, Query, RecvError, RecvTimeoutError,
 };
 use millstream::{
-    Committed, Config, EngineError, EventTimeStats, Offset, OperatorState, Percentiles, Stall,
+    CommittedEpoch, Config, EngineError, EventTimeStats, Offset, OperatorState, Percentiles, Stall,
     StallCause,
 };
 
@@ -14,7 +14,7 @@ struct Service {
     input: Input<u64>,
     output: Output<(u64, u64)>,
     query: Query,
-    epoch: Option<Committed>,
+    epoch: Option<CommittedEpoch>,
     latency: Percentiles,
     slowest: Vec<Stall>,
 }

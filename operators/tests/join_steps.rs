@@ -37,7 +37,7 @@ impl Counts {
 }
 
 impl Stage for Counts {
-    fn ready(&mut self) -> bool {
+    fn is_ready(&mut self) -> bool {
         true
     }
     fn watermark(&mut self, micros: i64) -> Result<(), EngineError> {
@@ -51,8 +51,8 @@ impl Stage for Counts {
     fn end(&mut self) -> Result<(), EngineError> {
         Ok(())
     }
-    fn settle(&mut self) -> Result<FlushStatus, EngineError> {
-        Ok(FlushStatus::Clear)
+    fn flush(&mut self) -> Result<FlushStatus, EngineError> {
+        Ok(FlushStatus::Flushed)
     }
 }
 
@@ -100,7 +100,7 @@ fn a_row_with_very_many_matches_leaves_in_steps_and_other_keys_go_on() {
     join.push(false, &row(1, 1001, -1)).unwrap();
     assert!(counts.rows() <= STEP, "{}", counts.rows());
     let mut others = 0;
-    while join.settle().unwrap() {
+    while join.flush().unwrap() {
         let before = counts.rows();
         join.push(true, &row(2 + others, 1000, 0)).unwrap();
         join.push(false, &row(2 + others, 1000, 0)).unwrap();
@@ -131,14 +131,14 @@ fn several_rows_with_very_many_matches_take_turns() {
     for v in 0..50 {
         join.push(false, &row(1, 1001, v)).unwrap();
         let before = counts.rows();
-        assert!(join.settle().unwrap());
+        assert!(join.flush().unwrap());
         assert!(counts.rows() - before <= STEP * STEPS, "{v}");
     }
-    while join.settle().unwrap() {}
+    while join.flush().unwrap() {}
     assert_eq!(counts.rows(), rows as u64 * 50);
     // All of them are matched: none leaves beside NULLs.
     join.watermark(10_000 * SECOND).unwrap();
-    while join.settle().unwrap() {}
+    while join.flush().unwrap() {}
     assert_eq!((counts.rows(), join.state().0), (rows as u64 * 50, 0));
 }
 
@@ -152,7 +152,7 @@ fn a_watermark_by_which_very_many_rows_expire_frees_them_in_steps() {
         let after = 10_000;
         join.watermark(after * SECOND).unwrap();
         let (mut others, mut rows) = (0, MANY as u64);
-        while join.settle().unwrap() {
+        while join.flush().unwrap() {
             let left = join.state().0 - 2 * others;
             assert!(rows - left <= 2 * STEP, "{kind}: {rows} to {left}");
             rows = left;

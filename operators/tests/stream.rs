@@ -20,7 +20,7 @@ fn by_hand() -> BTreeMap<String, u64> {
 
 fn config(trigger: Trigger) -> Config {
     let wait = WaitProfile::Park;
-    Config { workers: 2, pin: false, wait, trigger, explain_slow: false, ..Config::default() }
+    Config { workers: 2, pin: false, wait, trigger, record_stalls: false, ..Config::default() }
 }
 
 const TRIGGERS: [Trigger; 4] = [
@@ -225,13 +225,18 @@ fn a_slow_record_is_explained() {
         n
     };
     flow.items(0..1_000u64).map(busy).sink(|_: u64| {});
-    let query = flow.start(Config { explain_slow: true, ..config(TRIGGERS[0]) }).unwrap();
+    let query = flow.start(Config { record_stalls: true, ..config(TRIGGERS[0]) }).unwrap();
     query.await_termination().unwrap();
     let slowest = query.slowest();
     let stall = slowest.first().expect("a record was slow");
     assert!(stall.latency_ns >= 4_000_000, "{stall}");
     // Or what kept the function from its core meanwhile.
-    let own = [StallCause::Drain, StallCause::Preempted, StallCause::Stolen, StallCause::Waited];
+    let own = [
+        StallCause::LongDrain,
+        StallCause::Preempted,
+        StallCause::Stolen,
+        StallCause::BlockingCall,
+    ];
     let own_ns: u64 = own.iter().map(|cause| stall.parts_ns[*cause as usize]).sum();
     assert!(own_ns >= 4_000_000, "{stall}");
     assert_eq!(stall.parts_ns.iter().sum::<u64>(), stall.latency_ns);

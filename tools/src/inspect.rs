@@ -10,7 +10,7 @@ use millstream::table::types::Schema;
 use millstream_engine::capture;
 use millstream_engine::checkpoint::state_file::StateFile;
 use millstream_engine::checkpoint::{
-    Layout, Mode, numbered_entries, open_state, read_commit, read_metadata, read_offsets,
+    EpochMode, StateLayout, numbered_entries, open_state, read_commit, read_metadata, read_offsets,
 };
 use millstream_engine::env::storage::FileStorage;
 use millstream_engine::error::EngineError;
@@ -83,7 +83,7 @@ pub(crate) fn run(args: &Args) -> Result<(), Failure> {
     for epoch in &offsets {
         let path = folder.join("offsets").join(epoch.to_string());
         let Some((header, positions)) = damage.take(read_offsets(storage, &path)) else { continue };
-        if header.mode == Mode::Continuous && Some(epoch) > commits.last() {
+        if header.mode == EpochMode::Continuous && Some(epoch) > commits.last() {
             manifest.clone_from(&header.state);
         }
         listed.push((*epoch, header, positions));
@@ -187,8 +187,8 @@ fn print_epochs(most: usize, listed: &[Listed], commits: &[u64]) {
     say!("\nepoch      mode         committed  offsets");
     for (epoch, header, positions) in listed.iter().rev().take(most).rev() {
         let mode = match header.mode {
-            Mode::Continuous => "continuous",
-            Mode::MicroBatch => "micro-batch",
+            EpochMode::Continuous => "continuous",
+            EpochMode::MicroBatch => "micro-batch",
         };
         let committed = if commits.contains(epoch) { "yes" } else { "no" };
         let positions: Vec<_> = positions.iter().map(|offset| offset.0.as_str()).collect();
@@ -245,7 +245,7 @@ fn print_log(folder: &Path, damage: &mut Damage) {
 /// Prints a line per key: its columns, `=>`, its values.
 fn print_state(
     operator: usize,
-    layouts: &[Layout],
+    layouts: &[StateLayout],
     state: &[Option<(Vec<StateFile>, Keys)>],
 ) -> Result<(), Failure> {
     let (Some(entry), Some(layout)) = (state.get(operator), layouts.get(operator)) else {

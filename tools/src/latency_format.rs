@@ -6,19 +6,19 @@ use millstream_engine::measure::latency::Percentiles;
 pub(crate) fn latency_line(p: &Percentiles) -> String {
     format!(
         "p50 {}  p90 {}  p99 {}  p99.9 {}  max {}",
-        time(p.p50),
-        time(p.p90),
-        time(p.p99),
-        time(p.p999),
-        time(p.max)
+        time(p.p50_ns),
+        time(p.p90_ns),
+        time(p.p99_ns),
+        time(p.p999_ns),
+        time(p.max_ns)
     )
 }
 
 /// The percentiles as JSON, in nanoseconds.
 pub(crate) fn latency_json(p: &Percentiles) -> serde_json::Value {
     serde_json::json!({
-        "count": p.count, "p50": p.p50, "p90": p.p90, "p99": p.p99, "p999": p.p999,
-        "p9999": p.p9999, "max": p.max,
+        "count": p.count, "p50": p.p50_ns, "p90": p.p90_ns, "p99": p.p99_ns, "p999": p.p999_ns,
+        "p9999": p.p9999_ns, "max": p.max_ns,
     })
 }
 

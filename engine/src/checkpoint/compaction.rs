@@ -8,7 +8,7 @@
 //!
 //! *Threads.* The driver's, between its other work.
 
-use super::state_file::{FileOwner, StateEntry, StateFile, Writer, entry_at, put_entry};
+use super::state_file::{FileOwner, StateEntry, StateFile, StateFileWriter, entry_at, put_entry};
 use crate::checkpoint::key_group::{KEY_GROUPS, hash_bytes};
 use crate::checkpoint::log_entry::{damaged, write_failed};
 use crate::cores::{YieldBudget, yield_to_worker};
@@ -40,7 +40,7 @@ pub fn is_due(files: &[StateFile], least_bytes: u64) -> bool {
 pub struct Compaction {
     files: Vec<StateFile>,
     path: PathBuf,
-    writer: Option<Writer>,
+    writer: Option<StateFileWriter>,
     group: u64,
     since_sync: u64,
     started: bool,
@@ -61,7 +61,7 @@ struct GroupMerge {
 impl Compaction {
     /// Starts compacting `files`, ordered oldest first, into a snapshot at `path`.
     pub fn new(files: Vec<StateFile>, path: PathBuf, owner: FileOwner) -> Self {
-        let writer = Some(Writer::new(owner));
+        let writer = Some(StateFileWriter::new(owner));
         let merge = GroupMerge::default();
         Self { files, path, writer, group: 0, since_sync: 0, started: false, merge }
     }

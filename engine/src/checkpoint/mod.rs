@@ -37,7 +37,7 @@ use crate::runtime::state_log::StateChanges;
 use crate::runtime::tasklet::Offset;
 use compaction::Compaction;
 use serde::{Deserialize, Serialize};
-use state_file::{FileOwner, StateFile, Writer};
+use state_file::{FileOwner, StateFile, StateFileWriter};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -46,7 +46,7 @@ const RETAINED_EPOCHS: u64 = 100;
 
 /// What the state of a query depends on. A restart with an incompatible description is refused.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Shape {
+pub struct QueryDescription {
     /// Each source: its format, and its location unless offsets stay valid elsewhere.
     pub sources: Vec<String>,
     /// Each stateful operator: its kind, keys and functions.
@@ -55,19 +55,19 @@ pub struct Shape {
     pub sink: Option<String>,
     /// How to show each operator's keys and values to a user. Not compared.
     #[serde(default)]
-    pub layouts: Vec<Layout>,
+    pub layouts: Vec<StateLayout>,
 }
 
 /// How to show an operator's state to a user.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Layout {
+pub struct StateLayout {
     /// The key's columns.
     pub keys: String,
     /// The kind of each part of the value.
     pub values: Vec<String>,
 }
 
-impl Shape {
+impl QueryDescription {
     /// Lists the incompatible differences between `self` and `now`.
     fn changes(&self, now: &Self) -> Vec<String> {
         let mut changes = Vec::new();
@@ -118,7 +118,7 @@ impl Groups {
     }
 
     /// Writes all of them and empties them. Memory that no recent epoch has needed is given back.
-    fn write(&mut self, writer: &mut Writer) {
+    fn write(&mut self, writer: &mut StateFileWriter) {
         self.entries.iter().for_each(|entries| self.largest.note(entries.len()));
         let needed = self.largest.epoch(0);
         for (group, entries) in self.entries.iter_mut().enumerate() {
@@ -134,13 +134,13 @@ impl Groups {
 struct Metadata {
     id: String,
     #[serde(flatten)]
-    shape: Shape,
+    shape: QueryDescription,
 }
 
 /// The driver that wrote an offset log entry.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
-pub enum Mode {
+pub enum EpochMode {
     /// Written before the epoch is processed.
     MicroBatch,
     /// Written when the epoch's state is durable.
@@ -156,7 +156,7 @@ pub struct OffsetHeader {
     /// Wall-clock time at which the epoch was planned or ended, in milliseconds since 1970.
     pub batch_timestamp_ms: i64,
     /// The driver that wrote the entry.
-    pub mode: Mode,
+    pub mode: EpochMode,
     /// Continuous mode: the state files of each operator.
     #[serde(default)]
     pub state: Vec<Vec<String>>,
@@ -180,14 +180,14 @@ pub struct CommitHeader {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum UnfinishedEpoch {
     /// Process the epoch again.
-    Replay(Replay),
+    Rerun(PlannedBatch),
     /// The epoch is durable: commit what the sink has staged.
     Commit(Vec<String>),
 }
 
 /// A micro-batch that an earlier run planned.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Replay {
+pub struct PlannedBatch {
     /// End offset of the batch in each source.
     pub ends: Vec<Offset>,
     /// Wall-clock time of the batch, in milliseconds since 1970.
@@ -207,7 +207,7 @@ pub struct Recovery {
     pub next_epoch: Epoch,
     /// Whether the state may hold closed windows whose results are still to be emitted: the last
     /// committed epoch was one of continuous mode, where results may be emitted after the marker.
-    pub trailing: bool,
+    pub owes_late_emission: bool,
     /// Each source's position at the end of the last committed epoch; empty before the first.
     pub offsets: Vec<Offset>,
     /// An epoch to finish first: `next_epoch`, or the one before it if it only needs its commit.
@@ -312,7 +312,10 @@ pub fn read_commit(storage: &dyn Storage, path: &Path) -> Result<CommitHeader, E
 }
 
 /// Reads a checkpoint's id and query description.
-pub fn read_metadata(storage: &dyn Storage, folder: &Path) -> Result<(String, Shape), EngineError> {
+pub fn read_metadata(
+    storage: &dyn Storage,
+    folder: &Path,
+) -> Result<(String, QueryDescription), EngineError> {
     let path = folder.join("metadata");
     let metadata: Metadata = json(&path, log_entry::read(storage, &path)?.first())?;
     Ok((metadata.id, metadata.shape))
@@ -347,7 +350,7 @@ impl Checkpoint {
     pub fn open(
         env: Arc<dyn Env>,
         folder: &Path,
-        shape: &Shape,
+        shape: &QueryDescription,
     ) -> Result<(Self, Recovery), EngineError> {
         let shared = env.clone();
         let storage = env.storage();
@@ -426,7 +429,7 @@ impl Checkpoint {
         self.folder.join(log).join(epoch.to_string())
     }
 
-    fn recover(&mut self, shape: &Shape) -> Result<Recovery, EngineError> {
+    fn recover(&mut self, shape: &QueryDescription) -> Result<Recovery, EngineError> {
         let (env, folder) = (self.env.clone(), self.folder.clone());
         let storage = env.storage();
         let offsets = numbered_entries(storage, &folder.join("offsets"))?;
@@ -439,7 +442,7 @@ impl Checkpoint {
             state = commit.state;
             let (header, offsets) = self.read_positions(epoch, shape)?;
             recovery.offsets = offsets;
-            recovery.trailing = header.mode == Mode::Continuous;
+            recovery.owes_late_emission = header.mode == EpochMode::Continuous;
             recovery.watermark_ms = header.batch_watermark_ms;
             recovery.next_watermark_ms = commit.next_batch_watermark_ms;
             recovery.next_epoch = epoch + 1;
@@ -452,18 +455,18 @@ impl Checkpoint {
             }
             let (header, ends) = self.read_positions(epoch, shape)?;
             match header.mode {
-                Mode::MicroBatch => {
-                    recovery.unfinished = Some(UnfinishedEpoch::Replay(Replay {
+                EpochMode::MicroBatch => {
+                    recovery.unfinished = Some(UnfinishedEpoch::Rerun(PlannedBatch {
                         ends,
                         timestamp_ms: header.batch_timestamp_ms,
                         watermark_ms: header.batch_watermark_ms,
                     }));
                 }
-                Mode::Continuous => {
+                EpochMode::Continuous => {
                     // The files that only the commit before it names may be gone by now.
                     state = header.state;
                     recovery.offsets = ends;
-                    recovery.trailing = true;
+                    recovery.owes_late_emission = true;
                     recovery.watermark_ms = header.batch_watermark_ms;
                     recovery.next_watermark_ms = header.batch_watermark_ms;
                     recovery.next_epoch = epoch + 1;
@@ -478,7 +481,7 @@ impl Checkpoint {
     fn read_positions(
         &self,
         epoch: Epoch,
-        shape: &Shape,
+        shape: &QueryDescription,
     ) -> Result<(OffsetHeader, Vec<Offset>), EngineError> {
         let path = self.path("offsets", epoch);
         let (header, offsets) = read_offsets(self.env.storage(), &path)?;
@@ -528,7 +531,7 @@ impl Checkpoint {
     }
 
     /// Adds an operator instance's changes to the current epoch.
-    pub fn change(&mut self, changes: StateChanges) {
+    pub fn add_changes(&mut self, changes: StateChanges) {
         let (groups, mut breath) = (&mut self.groups[changes.operator], YieldBudget::default());
         changes.drain(|hash, key, value| {
             state_file::put_entry(&mut groups.entries[group_of(hash) as usize], key, value);
@@ -554,7 +557,7 @@ impl Checkpoint {
                 snapshot: false,
                 epoch,
             };
-            let mut writer = Writer::new(owner);
+            let mut writer = StateFileWriter::new(owner);
             self.groups[operator].write(&mut writer);
             let folder = self.folder.join("state").join(operator.to_string());
             let (bytes, file) = writer.finish(folder.join(format!("{epoch}.delta")));
@@ -580,11 +583,11 @@ impl Checkpoint {
         &self,
         epoch: Epoch,
         offsets: &[Offset],
-        mode: Mode,
+        mode: EpochMode,
         (batch_timestamp_ms, batch_watermark_ms): (i64, i64),
         sink: Vec<String>,
     ) -> Result<(), EngineError> {
-        let state = if mode == Mode::Continuous { self.manifest() } else { Vec::new() };
+        let state = if mode == EpochMode::Continuous { self.manifest() } else { Vec::new() };
         let header = OffsetHeader { batch_watermark_ms, batch_timestamp_ms, mode, state, sink };
         let header = to_json(&header);
         let lines = std::iter::once(header.as_str()).chain(offsets.iter().map(|o| o.0.as_str()));
@@ -668,7 +671,11 @@ impl Checkpoint {
     }
 }
 
-fn check_shape(folder: &Path, before: &Shape, now: &Shape) -> Result<(), EngineError> {
+fn check_shape(
+    folder: &Path,
+    before: &QueryDescription,
+    now: &QueryDescription,
+) -> Result<(), EngineError> {
     let changes = before.changes(now);
     if changes.is_empty() {
         return Ok(());
@@ -691,7 +698,7 @@ fn create(
     storage: &dyn Storage,
     folder: &Path,
     id: &str,
-    shape: &Shape,
+    shape: &QueryDescription,
 ) -> Result<(), EngineError> {
     let mut used = Vec::new();
     for part in ["offsets", "commits"] {
@@ -722,7 +729,7 @@ mod tests {
         let mut groups = Groups { entries: vec![Vec::new(); 4], ..Groups::default() };
         let mut capacity_after = |bytes: usize| {
             groups.entries.iter_mut().for_each(|entries| entries.resize(bytes, 0));
-            groups.write(&mut Writer::new(owner));
+            groups.write(&mut StateFileWriter::new(owner));
             assert!(groups.is_empty());
             groups.entries.iter().map(Vec::capacity).max().unwrap()
         };

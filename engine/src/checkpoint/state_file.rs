@@ -4,7 +4,7 @@
 //! | block … | index: 24 bytes a block | tail: 64 bytes |
 //! block: | key length u32 | value length u32 | key | value | …
 //! ```
-//! A block holds entries of one key group. An entry with the value length [`GONE`] is a deleted
+//! A block holds entries of one key group. An entry with the value length [`TOMBSTONE`] is a deleted
 //! key. The index has a CRC for each block, the tail has one for the index and one for itself. The
 //! tail also names the checkpoint, operator and epoch, so that a file of another checkpoint is
 //! detected. All integers are little endian.
@@ -18,7 +18,7 @@ use crate::error::EngineError;
 use std::path::{Path, PathBuf};
 
 /// The value length of a deleted key.
-pub const GONE: u32 = u32::MAX;
+pub const TOMBSTONE: u32 = u32::MAX;
 /// Bytes after which a block ends. A block is read, checked or copied in one go, while a worker may
 /// be waiting for this core.
 const BLOCK_BYTES: usize = 64 << 10;
@@ -61,7 +61,7 @@ fn u64_at(bytes: &[u8], at: usize) -> Option<u64> {
 /// Appends an entry.
 #[inline]
 pub fn put_entry(out: &mut Vec<u8>, key: &[u8], value: Option<&[u8]>) {
-    let value_length = value.map_or(GONE, |value| value.len() as u32);
+    let value_length = value.map_or(TOMBSTONE, |value| value.len() as u32);
     out.extend_from_slice(&(key.len() as u32).to_le_bytes());
     out.extend_from_slice(&value_length.to_le_bytes());
     out.extend_from_slice(key);
@@ -83,7 +83,7 @@ pub struct StateEntry<'b> {
 #[inline]
 pub fn entry_at(bytes: &[u8], at: usize) -> Option<StateEntry<'_>> {
     let (key_length, value_length) = (u32_at(bytes, at)?, u32_at(bytes, at + 4)?);
-    let gone = value_length == GONE;
+    let gone = value_length == TOMBSTONE;
     let value_length = if gone { 0 } else { value_length as usize };
     let rest = &bytes[at + 8..];
     let (key, rest) = rest.split_at_checked(key_length as usize)?;
@@ -108,7 +108,7 @@ pub fn entries(
 
 /// Builds a file in pieces, so that a large file is never in memory as a whole.
 #[derive(Debug)]
-pub struct Writer {
+pub struct StateFileWriter {
     owner: FileOwner,
     index: Vec<BlockLocation>,
     written: u64,
@@ -117,7 +117,7 @@ pub struct Writer {
     out: Vec<u8>,
 }
 
-impl Writer {
+impl StateFileWriter {
     /// An empty file.
     pub fn new(owner: FileOwner) -> Self {
         Self { owner, index: Vec::new(), written: 0, entries: 0, out: Vec::new() }
@@ -130,7 +130,8 @@ impl Writer {
             let (mut to, mut count) = (from, 0);
             while to < entries.len() && to - from < BLOCK_BYTES {
                 let key = u32_at(entries, to).unwrap_or(0) as usize;
-                let value = u32_at(entries, to + 4).filter(|v| *v != GONE).unwrap_or(0) as usize;
+                let value =
+                    u32_at(entries, to + 4).filter(|v| *v != TOMBSTONE).unwrap_or(0) as usize;
                 to += 8 + key + value;
                 count += 1;
             }
@@ -312,7 +313,7 @@ mod tests {
     const OWNER: FileOwner = FileOwner { checkpoint: 7, operator: 2, snapshot: false, epoch: 5 };
 
     fn sample(storage: &SimStorage, path: &Path) -> StateFile {
-        let mut writer = Writer::new(OWNER);
+        let mut writer = StateFileWriter::new(OWNER);
         let mut group = Vec::new();
         put_entry(&mut group, b"key", Some(b"value"));
         put_entry(&mut group, b"gone", None);

@@ -25,14 +25,14 @@ const NOTE_BYTES: u64 = 512;
 
 /// A core held by workers of this process.
 #[derive(Debug, Default)]
-struct Held {
+struct HeldCore {
     /// The query of each worker.
     queries: Vec<String>,
     /// Shows other processes that the core is taken; `None` if another process holds it too.
     lock: Option<File>,
 }
 
-impl Held {
+impl HeldCore {
     /// Writes into the lock file who holds the core. Only people read it, so an error is none.
     fn write_note(&mut self) {
         if let Some(file) = &mut self.lock {
@@ -77,9 +77,9 @@ fn holder(folder: &Path, core: usize) -> Holder {
 /// The cores that this process holds.
 #[derive(Debug, Default)]
 pub(super) struct Registry {
-    held: BTreeMap<usize, Held>,
+    held: BTreeMap<usize, HeldCore>,
     /// Whether the notice that a query is not pinned was shown.
-    told: bool,
+    notice_shown: bool,
 }
 
 /// The registry to which claims return their cores.
@@ -284,7 +284,7 @@ impl Registry {
             let rank = |cpu: &&Cpu| (busy_siblings(cpu), Some(cpu.node) != node, cpu.id);
             let best = *candidates.iter().filter(|c| !is_held(c.id)).min_by_key(rank)?;
             if let Ok(lock) = locks.take(best.id) {
-                self.held.insert(best.id, Held { queries: Vec::new(), lock });
+                self.held.insert(best.id, HeldCore { queries: Vec::new(), lock });
                 return Some(best);
             }
         }
@@ -304,7 +304,7 @@ impl Registry {
                  more cores, or take fewer workers"
             ));
         }
-        if floating == 0 || std::mem::replace(&mut self.told, true) {
+        if floating == 0 || std::mem::replace(&mut self.notice_shown, true) {
             return None;
         }
         let own = show_list(self.held.keys().copied());

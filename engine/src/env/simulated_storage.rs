@@ -27,7 +27,7 @@ pub enum PlantedBug {
     SkippedSync(&'static str),
     /// A file with the first text in its path becomes durable only after one with the second:
     /// writes in the wrong order.
-    Late(&'static str, &'static str),
+    DelayedSync(&'static str, &'static str),
 }
 
 #[derive(Debug, Default)]
@@ -81,7 +81,7 @@ struct State {
     down: bool,
     full: bool,
     planted: Option<PlantedBug>,
-    /// Syncs held back by [`PlantedBug::Late`].
+    /// Syncs held back by [`PlantedBug::DelayedSync`].
     late: Vec<PathBuf>,
 }
 
@@ -193,14 +193,14 @@ impl State {
         }
         match self.planted {
             Some(PlantedBug::SkippedSync(part)) if contains(path, part) => return Ok(()),
-            Some(PlantedBug::Late(part, _)) if contains(path, part) => {
+            Some(PlantedBug::DelayedSync(part, _)) if contains(path, part) => {
                 self.late.push(path.to_path_buf());
                 return Ok(());
             }
             _ => {}
         }
         self.make_durable(path);
-        if let Some(PlantedBug::Late(_, after)) = self.planted
+        if let Some(PlantedBug::DelayedSync(_, after)) = self.planted
             && contains(path, after)
             && !crate::env::storage::is_temporary(path)
         {

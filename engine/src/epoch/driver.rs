@@ -6,11 +6,11 @@
 //!
 //! *Threads.* Its own, which sleeps between epochs. The driver never touches a record.
 
-use crate::checkpoint::{Checkpoint, Mode, Recovery, UnfinishedEpoch};
+use crate::checkpoint::{Checkpoint, EpochMode, Recovery, UnfinishedEpoch};
 use crate::env::Env;
 use crate::env::reclaim::Reclaim;
 use crate::env::storage::Storage;
-use crate::epoch::event_time::{EventTime, EventTimeStats};
+use crate::epoch::event_time::{EventTimeStats, WatermarkTracker};
 use crate::error::EngineError;
 use crate::event::Epoch;
 use crate::runtime::state_log::StateChanges;
@@ -57,18 +57,18 @@ const POLLING_DELAY_NS: u64 = 10_000_000;
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum ReadLimit {
     /// As much as the source's rate limit allows.
-    Limited,
+    RateLimited,
     /// Everything, ignoring the rate limit.
     All,
     /// As much as the rate limit allows of what was available at the first plan.
-    AsOfStart,
+    AvailableAtStart,
 }
 
 /// A command from the driver to a source.
 #[derive(Clone, Debug)]
 pub enum Command {
     /// Continuous mode: emit the marker of an epoch.
-    Mark {
+    EmitMarker {
         /// The epoch that ends.
         epoch: Epoch,
         /// Emit everything that is available now before the marker.
@@ -86,7 +86,7 @@ pub enum Command {
         end: Offset,
     },
     /// Continuous mode: stop draining and emit the marker now.
-    CutDrain,
+    AbandonDrain,
     /// The epoch of your last marker is committed.
     Committed,
     /// Pass `End` down the chain.
@@ -114,9 +114,9 @@ pub enum Report {
         /// The epoch.
         epoch: Epoch,
         /// Whether results of windows that closed before the marker are still to be emitted.
-        trailing: bool,
+        owes_late_emission: bool,
         /// Whether such results were emitted after the marker.
-        trailed: bool,
+        emitted_late: bool,
     },
     /// Where a source put a marker.
     Offset {
@@ -246,7 +246,7 @@ pub struct OperatorState {
 
 /// A committed epoch.
 #[derive(Clone, Debug)]
-pub struct Committed {
+pub struct CommittedEpoch {
     /// Its number.
     pub epoch: Epoch,
     /// Wall-clock time at which the batch was planned or the markers were requested, in
@@ -291,7 +291,7 @@ enum State {
 struct InFlight {
     acks: usize,
     /// Whether results are emitted after the marker.
-    trailing: bool,
+    owes_late_emission: bool,
     offsets: Vec<Offset>,
     records: Vec<u64>,
     started_us: i64,
@@ -355,18 +355,18 @@ pub enum Tick {
 }
 
 /// The parts from which a driver is built.
-pub(crate) struct Parts {
+pub(crate) struct DriverParts {
     pub trigger: Trigger,
     pub runs_empty_batch: bool,
     pub sources: Vec<(Sender<Command>, Waker)>,
     pub tasklets: usize,
     pub operators: usize,
     pub env: Arc<dyn Env>,
-    pub time: EventTime,
+    pub time: WatermarkTracker,
     pub checkpoint: Option<Checkpoint>,
     pub recovery: Recovery,
     pub sink: Option<Box<dyn SinkLog>>,
-    pub on_commit: Box<dyn FnMut(&Committed) + Send>,
+    pub on_commit: Box<dyn FnMut(&CommittedEpoch) + Send>,
 }
 
 /// The state machine.
@@ -378,7 +378,7 @@ pub struct Driver {
     tasklets: usize,
     operators: usize,
     env: Arc<dyn Env>,
-    time: EventTime,
+    time: WatermarkTracker,
     checkpoint: Option<Checkpoint>,
     sink: Option<Box<dyn SinkLog>>,
     unfinished: Option<UnfinishedEpoch>,
@@ -393,7 +393,7 @@ pub struct Driver {
     /// Keys removed by the watermark in the last epoch; `None` before the first epoch of this run.
     removed: Option<u64>,
     /// Whether results of the last epoch are emitted in the next one.
-    trailing: bool,
+    owes_late_emission: bool,
     stop: bool,
     failed: Option<EngineError>,
     /// Callers that wait for all data: since the last plan or drain, and before it.
@@ -402,18 +402,18 @@ pub struct Driver {
     /// Time of the next epoch or batch; `None` before the first clock read.
     next_at_ns: Option<u64>,
     reclaim: Reclaim,
-    on_commit: Box<dyn FnMut(&Committed) + Send>,
+    on_commit: Box<dyn FnMut(&CommittedEpoch) + Send>,
     phase: PhaseCell,
 }
 
 impl Driver {
-    pub(crate) fn new(parts: Parts) -> Self {
+    pub(crate) fn new(parts: DriverParts) -> Self {
         let sources = parts.sources.len();
         let mut positions = parts.recovery.offsets;
         positions.resize(sources, Offset::default());
         let time = parts.time;
         time.times().start(parts.env.wall_us());
-        let replays = matches!(parts.recovery.unfinished, Some(UnfinishedEpoch::Replay(_)));
+        let replays = matches!(parts.recovery.unfinished, Some(UnfinishedEpoch::Rerun(_)));
         time.times().set_replays(replays && parts.trigger.is_continuous());
         Self {
             time,
@@ -433,7 +433,7 @@ impl Driver {
             next_epoch: parts.recovery.next_epoch,
             state: State::Idle,
             removed: None,
-            trailing: false,
+            owes_late_emission: false,
             stop: false,
             failed: None,
             asked: Vec::new(),
@@ -482,12 +482,13 @@ impl Driver {
     /// Handles a report.
     pub fn handle(&mut self, report: Report, now_ns: u64) {
         match report {
-            Report::Ack { epoch, trailing, trailed } => {
+            Report::Ack { epoch, owes_late_emission, emitted_late } => {
                 debug_assert_eq!(epoch, self.next_epoch, "one epoch is in flight at a time");
                 if let State::Epoch(flight) = &mut self.state {
                     flight.acks += 1;
                     // A batch emits the results that its watermark releases before its marker.
-                    flight.trailing |= trailing || trailed && !flight.batch;
+                    flight.owes_late_emission |=
+                        owes_late_emission || emitted_late && !flight.batch;
                     if flight.acks == self.tasklets {
                         self.commit(now_ns);
                     }
@@ -532,7 +533,7 @@ impl Driver {
     fn stop(&mut self) {
         self.stop = true;
         if matches!(&self.state, State::Epoch(flight) if !flight.batch) {
-            self.tell(|_| Command::CutDrain);
+            self.tell(|_| Command::AbandonDrain);
         }
     }
 
@@ -568,7 +569,7 @@ impl Driver {
             let ends: Vec<Offset> = plans.into_iter().map(|plan| plan.end).collect();
             let times = (self.env.wall_us() / 1000, self.time.next_ms());
             if let Some(checkpoint) = &self.checkpoint {
-                let (epoch, mode) = (self.next_epoch, Mode::MicroBatch);
+                let (epoch, mode) = (self.next_epoch, EpochMode::MicroBatch);
                 let written = checkpoint.write_offsets(epoch, &ends, mode, times, Vec::new());
                 if let Err(error) = written {
                     return self.fail(error);
@@ -625,7 +626,7 @@ impl Driver {
         let storage = env.storage();
         let mut wal_ns = flight.wal_ns;
         if let Some(checkpoint) = &mut self.checkpoint {
-            flight.changes.drain(..).for_each(|changes| checkpoint.change(changes));
+            flight.changes.drain(..).for_each(|changes| checkpoint.add_changes(changes));
             checkpoint.write_state(epoch)?;
         }
         if let Some(sink) = &mut self.sink {
@@ -638,7 +639,7 @@ impl Driver {
             checkpoint.write_offsets(
                 epoch,
                 &flight.offsets,
-                Mode::Continuous,
+                EpochMode::Continuous,
                 (env.wall_us() / 1000, self.time.next_ms()),
                 flight.staged.clone(),
             )?;
@@ -670,14 +671,14 @@ impl Driver {
         let in_commit_ns = if flight.batch { 0 } else { wal_ns };
         let before = std::mem::replace(&mut self.records, flight.records.clone());
         let records = flight.records.iter().zip(&before).map(|(now, before)| now - before);
-        self.trailing = flight.trailing;
+        self.owes_late_emission = flight.owes_late_emission;
         self.removed = Some(flight.state.iter().map(|state| state.removed).sum());
         let state: u64 = flight.state.iter().map(|state| state.memory_bytes).sum();
         let buffers = self.checkpoint.as_ref().map_or(0, Checkpoint::buffer_bytes);
         // The changes as they came, and as a file.
         let (taken, kept) = flight.change_bytes;
         let releases = self.reclaim.epoch(end_ns, state + buffers + kept, taken * 2);
-        let committed = Committed {
+        let committed = CommittedEpoch {
             records: records.collect(),
             epoch: self.next_epoch,
             started_us: flight.started_us,
@@ -703,7 +704,7 @@ impl Driver {
         if releases {
             self.env.release_memory();
         }
-        let limited = flight.limited || flight.trailing;
+        let limited = flight.limited || flight.owes_late_emission;
         if !(limited || flight.batch && self.time.is_batch_due(self.env.wall_us())) {
             for reply in self.served.drain(..) {
                 let _ = reply.send(());
@@ -714,8 +715,8 @@ impl Driver {
                 self.next_at_ns = Some((flight.begun_ns + interval_ns).max(end_ns));
                 // The last marker may have moved the watermark, for example after an epoch that was
                 // run again. Releasing those results takes one more epoch.
-                let owes = flight.trailing && !self.stop;
-                if flight.last && !owes {
+                let owes_late_emission = flight.owes_late_emission && !self.stop;
+                if flight.last && !owes_late_emission {
                     self.end();
                 }
             }
@@ -729,7 +730,7 @@ impl Driver {
     fn take_up(&mut self, now_ns: u64) -> bool {
         match self.unfinished.take() {
             None => false,
-            Some(UnfinishedEpoch::Replay(replay)) => {
+            Some(UnfinishedEpoch::Rerun(replay)) => {
                 let times = (replay.timestamp_ms, replay.watermark_ms);
                 self.run_batch(&replay.ends, times, now_ns);
                 true
@@ -809,8 +810,9 @@ impl Driver {
     fn tick_continuous(&mut self, now_ns: u64, interval_ns: u64) -> Tick {
         let ends = self.all_exhausted();
         // Results that the last watermark releases may be emitted after the marker of its epoch.
-        let released = self.trailing || self.removed != Some(0);
-        let flushing = ends && (self.trailing || self.time.wants_no_data_batches() && released);
+        let released = self.owes_late_emission || self.removed != Some(0);
+        let flushing =
+            ends && (self.owes_late_emission || self.time.wants_no_data_batches() && released);
         let last = self.stop || (ends && !flushing);
         // A caller that the last epoch did not satisfy, because results were still to come, is
         // satisfied by this one.
@@ -822,7 +824,7 @@ impl Driver {
         self.served.append(&mut self.asked);
         let epoch = self.next_epoch;
         self.state = State::Epoch(InFlight { last, ..self.flight(now_ns) });
-        self.tell(|_| Command::Mark { epoch, drain, last });
+        self.tell(|_| Command::EmitMarker { epoch, drain, last });
         Tick::Wait(None)
     }
 
@@ -843,8 +845,8 @@ impl Driver {
         }
         let extent = match self.trigger {
             Trigger::Once => ReadLimit::All,
-            Trigger::AvailableNow => ReadLimit::AsOfStart,
-            _ => ReadLimit::Limited,
+            Trigger::AvailableNow => ReadLimit::AvailableAtStart,
+            _ => ReadLimit::RateLimited,
         };
         self.served.append(&mut self.asked);
         self.state = State::Planning { plans: vec![None; self.sources.len()], started_ns: now_ns };

@@ -132,25 +132,25 @@ pub struct EventTimeStats {
     /// The largest such distance, in microseconds.
     pub behind_max_us: i64,
     /// Number of out-of-order records.
-    pub behind: u64,
+    pub out_of_order: u64,
     /// Number of records dropped because they were too far ahead of the clock. No other counter
     /// includes them.
-    pub ahead: u64,
+    pub ahead_of_clock: u64,
 }
 
 impl EventTimeStats {
     /// Adds the statistics of another part of the input. The distances become those of the part
     /// with the larger ones.
     fn add(&mut self, other: &Self) {
-        let ahead = self.ahead + other.ahead;
+        let ahead = self.ahead_of_clock + other.ahead_of_clock;
         if self.count == 0 || other.count == 0 {
             if self.count == 0 {
                 *self = *other;
             }
-            self.ahead = ahead;
+            self.ahead_of_clock = ahead;
             return;
         }
-        self.ahead = ahead;
+        self.ahead_of_clock = ahead;
         let sum = |times: &Self| i128::from(times.avg_us) * i128::from(times.count);
         let count = self.count + other.count;
         self.avg_us = ((sum(self) + sum(other)) / i128::from(count)) as i64;
@@ -160,7 +160,7 @@ impl EventTimeStats {
         self.behind_p50_us = self.behind_p50_us.max(other.behind_p50_us);
         self.behind_p99_us = self.behind_p99_us.max(other.behind_p99_us);
         self.behind_max_us = self.behind_max_us.max(other.behind_max_us);
-        self.behind += other.behind;
+        self.out_of_order += other.out_of_order;
     }
 }
 
@@ -168,7 +168,7 @@ impl EventTimeStats {
 struct SeenInner {
     largest_us: AtomicI64,
     /// Continuous mode: whether the input is idle, so that its watermark is ignored.
-    silent: AtomicBool,
+    is_idle: AtomicBool,
     epoch: Mutex<EventTimeStats>,
 }
 
@@ -188,9 +188,9 @@ impl EventTimeReporter {
 
     /// Reports whether the input is idle, so that its watermark is ignored at a restart. In-band
     /// the same is said by [`IDLE`](crate::event::IDLE).
-    pub fn set_idle(&self, silent: bool) {
+    pub fn set_idle(&self, is_idle: bool) {
         // ORDERING: relaxed: as above.
-        self.0.silent.store(silent, Ordering::Relaxed);
+        self.0.is_idle.store(is_idle, Ordering::Relaxed);
     }
 
     /// Reports the statistics of an epoch. Call this before its marker is passed on.
@@ -201,7 +201,7 @@ impl EventTimeReporter {
 
 /// The driver's view of event time: computes the watermark of the query.
 #[derive(Debug, Default)]
-pub struct EventTime {
+pub struct WatermarkTracker {
     times: BatchTimes,
     policy: WatermarkPolicy,
     inputs: Vec<Input>,
@@ -213,7 +213,7 @@ pub struct EventTime {
     next_ms: i64,
     /// Whether the last epoch of the previous run may not have emitted everything that its
     /// watermark releases.
-    trailing: bool,
+    owes_late_emission: bool,
 }
 
 #[derive(Debug)]
@@ -224,7 +224,7 @@ struct Input {
     watermark_ms: Option<i64>,
 }
 
-impl EventTime {
+impl WatermarkTracker {
     /// The shared times.
     pub fn times(&self) -> BatchTimes {
         self.times.clone()
@@ -254,7 +254,7 @@ impl EventTime {
     pub fn input(&mut self, delay_ms: i64) -> EventTimeReporter {
         let seen = Arc::new(SeenInner {
             largest_us: AtomicI64::new(UNSEEN),
-            silent: AtomicBool::new(false),
+            is_idle: AtomicBool::new(false),
             epoch: Mutex::new(EventTimeStats::default()),
         });
         self.inputs.push(Input { delay_ms, seen: seen.clone(), watermark_ms: None });
@@ -263,8 +263,9 @@ impl EventTime {
 
     /// Resumes from an earlier run: the watermarks of its last and next batch, and whether results
     /// that the last watermark releases may still be unemitted.
-    pub fn resume(&mut self, (last_ms, next_ms): (i64, i64), trailing: bool) {
-        (self.last_ms, self.next_ms, self.trailing) = (last_ms, next_ms, trailing);
+    pub fn resume(&mut self, (last_ms, next_ms): (i64, i64), owes_late_emission: bool) {
+        (self.last_ms, self.next_ms, self.owes_late_emission) =
+            (last_ms, next_ms, owes_late_emission);
         self.times.set(last_ms, next_ms);
     }
 
@@ -289,7 +290,8 @@ impl EventTime {
     /// Whether a batch without new records is needed at a wall-clock time (Spark's no-data batch).
     pub fn is_batch_due(&self, now_us: i64) -> bool {
         let wanted_us = self.times.0.wanted_us.load(Ordering::Relaxed);
-        self.releases && (self.next_ms > self.last_ms || self.trailing) || now_us >= wanted_us
+        self.releases && (self.next_ms > self.last_ms || self.owes_late_emission)
+            || now_us >= wanted_us
     }
 
     /// Starts a batch. Its wall-clock time and watermark may come from an earlier run.
@@ -297,7 +299,7 @@ impl EventTime {
         self.times.start(timestamp_ms.saturating_mul(1000));
         self.times.0.wanted_us.store(NEVER, Ordering::Relaxed);
         self.times.set(self.last_ms, watermark_ms);
-        self.trailing = false;
+        self.owes_late_emission = false;
         self.last_ms = watermark_ms;
         self.next_ms = self.next_ms.max(watermark_ms);
     }
@@ -315,7 +317,7 @@ impl EventTime {
             let before = input.watermark_ms;
             input.watermark_ms = own.max(before).or(Some(0));
         }
-        let silent = |input: &&Input| input.seen.silent.load(Ordering::Relaxed);
+        let silent = |input: &&Input| input.seen.is_idle.load(Ordering::Relaxed);
         let all_silent = self.inputs.iter().all(|input| silent(&input));
         let counting = self.inputs.iter().filter(|input| all_silent || !silent(input));
         let of_inputs = counting.filter_map(|input| input.watermark_ms);
@@ -335,7 +337,7 @@ mod tests {
 
     #[test]
     fn a_batch_goes_by_two_watermarks() {
-        let mut time = EventTime::default();
+        let mut time = WatermarkTracker::default();
         time.request_no_data_batches();
         let (seen, times) = (time.input(10), time.times());
         time.begin(7, time.next_ms());
@@ -371,7 +373,7 @@ mod tests {
         for (policy, wanted) in
             [(WatermarkPolicy::Min, [0, 5, 5]), (WatermarkPolicy::Max, [50, 50, 50])]
         {
-            let mut time = EventTime::default();
+            let mut time = WatermarkTracker::default();
             time.set_policy(policy);
             let (a, b) = (time.input(0), time.input(0));
             let mut end = |a_us: Option<i64>, b_us: Option<i64>| {
@@ -387,7 +389,7 @@ mod tests {
 
     #[test]
     fn a_silent_input_holds_no_other_back() {
-        let mut time = EventTime::default();
+        let mut time = WatermarkTracker::default();
         let (a, b) = (time.input(0), time.input(0));
         let mut end = |a_us: i64, b_silent: bool| {
             a.publish(a_us);
@@ -404,7 +406,7 @@ mod tests {
 
     #[test]
     fn parts_of_an_input_add_up() {
-        let mut time = EventTime::default();
+        let mut time = WatermarkTracker::default();
         let one = time.input(0);
         let other = one.clone();
         one.publish(7_000);
@@ -419,9 +421,9 @@ mod tests {
         one.publish_epoch(times(3, 10, 20, 14));
         other.publish_epoch(EventTimeStats::default());
         other.publish_epoch(times(1, 2, 18, 18));
-        one.publish_epoch(EventTimeStats { ahead: 2, ..EventTimeStats::default() });
-        other.publish_epoch(EventTimeStats { ahead: 1, ..EventTimeStats::default() });
-        assert_eq!(time.seen(), [EventTimeStats { ahead: 3, ..times(4, 2, 20, 15) }]);
+        one.publish_epoch(EventTimeStats { ahead_of_clock: 2, ..EventTimeStats::default() });
+        other.publish_epoch(EventTimeStats { ahead_of_clock: 1, ..EventTimeStats::default() });
+        assert_eq!(time.seen(), [EventTimeStats { ahead_of_clock: 3, ..times(4, 2, 20, 15) }]);
         assert_eq!(time.seen(), [EventTimeStats::default()]);
         time.end();
         assert_eq!(time.next_ms(), 7);
@@ -429,7 +431,7 @@ mod tests {
 
     #[test]
     fn a_restart_goes_on_and_waits_for_all_inputs() {
-        let mut time = EventTime::default();
+        let mut time = WatermarkTracker::default();
         let (a, b) = (time.input(0), time.input(0));
         time.resume((30, 40), false);
         a.publish(90_000);

@@ -100,17 +100,17 @@ pub struct Percentiles {
     /// Number of records.
     pub count: u64,
     /// Median.
-    pub p50: u64,
+    pub p50_ns: u64,
     /// 90th percentile.
-    pub p90: u64,
+    pub p90_ns: u64,
     /// 99th percentile.
-    pub p99: u64,
+    pub p99_ns: u64,
     /// 99.9th percentile.
-    pub p999: u64,
+    pub p999_ns: u64,
     /// 99.99th percentile.
-    pub p9999: u64,
+    pub p9999_ns: u64,
     /// Longest.
-    pub max: u64,
+    pub max_ns: u64,
 }
 
 /// What a query emitted in an epoch.
@@ -128,12 +128,12 @@ impl Percentiles {
     pub fn of(histogram: &Histogram<u64>) -> Self {
         Self {
             count: histogram.len(),
-            p50: histogram.value_at_quantile(0.5),
-            p90: histogram.value_at_quantile(0.9),
-            p99: histogram.value_at_quantile(0.99),
-            p999: histogram.value_at_quantile(0.999),
-            p9999: histogram.value_at_quantile(0.9999),
-            max: histogram.max(),
+            p50_ns: histogram.value_at_quantile(0.5),
+            p90_ns: histogram.value_at_quantile(0.9),
+            p99_ns: histogram.value_at_quantile(0.99),
+            p999_ns: histogram.value_at_quantile(0.999),
+            p9999_ns: histogram.value_at_quantile(0.9999),
+            max_ns: histogram.max(),
         }
     }
 }
@@ -242,7 +242,7 @@ impl LatencyRecorder {
     /// Adds a record that the sink has taken and not written yet. The number of pending records is
     /// bounded by the sink's buffer.
     #[inline]
-    pub fn note(&mut self, ingest_ns: u64) {
+    pub fn add_pending(&mut self, ingest_ns: u64) {
         self.rows += 1;
         if ingest_ns == UNTIMED {
             return;
@@ -256,16 +256,16 @@ impl LatencyRecorder {
 
     /// Records a record that is already written. A long drain reads the clock from time to time.
     #[inline]
-    pub fn note_out(&mut self, ingest_ns: u64) {
+    pub fn record(&mut self, ingest_ns: u64) {
         if self.noted >= STAMP_EVERY {
-            self.stamp();
+            self.record_pending();
         }
-        self.note(ingest_ns);
+        self.add_pending(ingest_ns);
     }
 
     /// Records all pending records as written now.
     #[inline]
-    pub fn stamp(&mut self) {
+    pub fn record_pending(&mut self) {
         if self.pending.is_empty() {
             return;
         }
@@ -294,7 +294,11 @@ impl LatencyRecorder {
         self.slowest_ns = (self.slowest_ns / 2).max(SLOW_NS);
         // The receiver is in the same query.
         let rows = std::mem::take(&mut self.rows);
-        drop(self.query.hand_over.send(FullHistogram { rows, latencies, slowest: stall::take() }));
+        drop(self.query.hand_over.send(FullHistogram {
+            rows,
+            latencies,
+            slowest: stall::take_slowest(),
+        }));
         if self.query.waiting() >= MOST_WAITING {
             self.query.gather();
         }
@@ -311,8 +315,8 @@ mod tests {
         let (latency, env) = (Latency::default(), Arc::new(SimEnv::new(0)));
         let mut recorder = latency.recorder(env);
         for _ in 0..1000 {
-            recorder.note(1);
-            recorder.stamp();
+            recorder.add_pending(1);
+            recorder.record_pending();
             recorder.publish();
             assert!(latency.waiting() < MOST_WAITING);
         }

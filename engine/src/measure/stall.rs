@@ -42,7 +42,7 @@ pub enum StallCause {
     /// The worker was asleep, or being woken.
     LateWake,
     /// Earlier records in the same drain, or work on the record itself.
-    Drain,
+    LongDrain,
     /// Windows or keys that the watermark expired.
     Expiry,
     /// The end of an epoch: its marker, and what goes with it.
@@ -54,9 +54,9 @@ pub enum StallCause {
     /// The hypervisor gave the core to another guest, or to itself.
     Stolen,
     /// A blocking system call: a disk, a page, a lock.
-    Waited,
+    BlockingCall,
     /// Time before this worker: another worker, or a ring.
-    Elsewhere,
+    Upstream,
 }
 
 impl StallCause {
@@ -66,28 +66,28 @@ impl StallCause {
     /// All causes, in the order of [`Stall::parts_ns`].
     pub const ALL: [Self; Self::COUNT] = [
         Self::LateWake,
-        Self::Drain,
+        Self::LongDrain,
         Self::Expiry,
         Self::Epoch,
         Self::BlockedWrite,
         Self::Preempted,
         Self::Stolen,
-        Self::Waited,
-        Self::Elsewhere,
+        Self::BlockingCall,
+        Self::Upstream,
     ];
 
     /// The cause in words, for the user.
-    pub fn words(self) -> &'static str {
+    pub fn label(self) -> &'static str {
         match self {
             Self::LateWake => "late wake-up",
-            Self::Drain => "long drain",
+            Self::LongDrain => "long drain",
             Self::Expiry => "expiry",
             Self::Epoch => "end of an epoch",
             Self::BlockedWrite => "blocked write",
             Self::Preempted => "core given away",
             Self::Stolen => "stolen time",
-            Self::Waited => "waiting call",
-            Self::Elsewhere => "before this worker",
+            Self::BlockingCall => "waiting call",
+            Self::Upstream => "before this worker",
         }
     }
 }
@@ -111,17 +111,17 @@ impl Stall {
     /// The cause of the largest share.
     pub fn cause(&self) -> StallCause {
         let most = StallCause::ALL.into_iter().zip(self.parts_ns).max_by_key(|(_, ns)| *ns);
-        most.map_or(StallCause::Elsewhere, |(cause, _)| cause)
+        most.map_or(StallCause::Upstream, |(cause, _)| cause)
     }
 }
 
 impl std::fmt::Display for Stall {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         let us = |ns: u64| ns as f64 / 1e3;
-        write!(f, "{:.1} us: {}", us(self.latency_ns), self.cause().words())?;
+        write!(f, "{:.1} us: {}", us(self.latency_ns), self.cause().label())?;
         let parts = StallCause::ALL.into_iter().zip(self.parts_ns);
         for (at, (cause, ns)) in parts.filter(|(_, ns)| *ns > 0).enumerate() {
-            write!(f, "{}{} {:.1}", if at == 0 { " (" } else { ", " }, cause.words(), us(ns))?;
+            write!(f, "{}{} {:.1}", if at == 0 { " (" } else { ", " }, cause.label(), us(ns))?;
         }
         write!(f, " us")?;
         if self.switches > 0 {
@@ -137,7 +137,7 @@ impl std::fmt::Display for Stall {
 /// Activities of a round besides taking records; a round may have several.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[repr(u8)]
-pub(crate) enum Did {
+pub(crate) enum Activity {
     Epoch = 1,
     Expiry = 2,
     Blocked = 4,
@@ -203,11 +203,11 @@ struct Span {
 impl Span {
     fn cause(&self) -> StallCause {
         match self.did {
-            did if did & Did::Sleep as u8 != 0 => StallCause::LateWake,
-            did if did & Did::Epoch as u8 != 0 => StallCause::Epoch,
-            did if did & Did::Blocked as u8 != 0 => StallCause::BlockedWrite,
-            did if did & Did::Expiry as u8 != 0 => StallCause::Expiry,
-            _ => StallCause::Drain,
+            did if did & Activity::Sleep as u8 != 0 => StallCause::LateWake,
+            did if did & Activity::Epoch as u8 != 0 => StallCause::Epoch,
+            did if did & Activity::Blocked as u8 != 0 => StallCause::BlockedWrite,
+            did if did & Activity::Expiry as u8 != 0 => StallCause::Expiry,
+            _ => StallCause::LongDrain,
         }
     }
 
@@ -246,7 +246,7 @@ impl UsageBaseline {
         };
         let off = (off_ns >= OFF_CORE_NS).then_some(match (switches, waits) {
             (0, 0) => StallCause::Stolen,
-            (0, _) => StallCause::Waited,
+            (0, _) => StallCause::BlockingCall,
             _ => StallCause::Preempted,
         });
         Span {
@@ -263,7 +263,7 @@ impl UsageBaseline {
 
 struct Recorder {
     /// What the system has done.
-    ask: fn() -> Usage,
+    read_usage: fn() -> Usage,
     spans: Box<[Span; REMEMBERED]>,
     /// Where the next one goes.
     next: usize,
@@ -283,17 +283,17 @@ fn with(body: impl FnOnce(&mut Recorder)) {
 }
 
 /// Installs a recorder on the calling worker thread.
-pub(crate) fn begin(now_ns: u64) {
+pub(crate) fn install_recorder(now_ns: u64) {
     begin_asking(now_ns, Usage::now);
 }
 
-fn begin_asking(now_ns: u64, ask: fn() -> Usage) {
+fn begin_asking(now_ns: u64, read_usage: fn() -> Usage) {
     let recorder = Recorder {
-        ask,
+        read_usage,
         spans: Box::new([Span::default(); REMEMBERED]),
         next: 0,
         round_from_ns: now_ns,
-        asked: UsageBaseline { usage: ask(), at_ns: now_ns, sleeps: 0 },
+        asked: UsageBaseline { usage: read_usage(), at_ns: now_ns, sleeps: 0 },
         slowest: None,
     };
     RECORDER.set(Some(recorder));
@@ -301,18 +301,18 @@ fn begin_asking(now_ns: u64, ask: fn() -> Usage) {
 
 /// Records an activity of the current round.
 #[inline]
-pub(crate) fn did(what: Did) {
-    DID.set(DID.get() | what as u8);
+pub(crate) fn record_activity(activity: Activity) {
+    DID.set(DID.get() | activity as u8);
 }
 
 /// Starts a round and ends the previous one.
 #[inline]
-pub(crate) fn round(now_ns: u64) {
+pub(crate) fn begin_round(now_ns: u64) {
     let did = DID.replace(0);
     with(|recorder| {
         let from_ns = std::mem::replace(&mut recorder.round_from_ns, now_ns);
         if now_ns.saturating_sub(from_ns) > LONG_NS {
-            recorder.remember((from_ns, now_ns), did, (recorder.ask)());
+            recorder.remember((from_ns, now_ns), did, (recorder.read_usage)());
         }
     });
 }
@@ -326,8 +326,8 @@ pub(crate) fn before_sleep() {
 #[inline]
 pub(crate) fn after_sleep(from_ns: u64, to_ns: u64) {
     // Until the sink can take more, that is.
-    let blocked = DID.replace(0) & Did::Blocked as u8;
-    let did = if blocked == 0 { Did::Sleep as u8 } else { blocked };
+    let blocked = DID.replace(0) & Activity::Blocked as u8;
+    let did = if blocked == 0 { Activity::Sleep as u8 } else { blocked };
     with(|recorder| {
         recorder.put(Span { from_ns, to_ns, did, ..Span::default() });
         recorder.round_from_ns = to_ns;
@@ -343,13 +343,13 @@ pub(crate) fn after_sleep(from_ns: u64, to_ns: u64) {
 pub(crate) fn record_slow(ingest_ns: u64, now_ns: u64) {
     let did = DID.get();
     with(|recorder| {
-        let usage = (recorder.ask)();
+        let usage = (recorder.read_usage)();
         recorder.slowest = Some(recorder.explain((ingest_ns, now_ns), did, usage));
     });
 }
 
 /// Ends the interval and returns its slowest record; `None` if none was slow.
-pub(crate) fn take() -> Option<Stall> {
+pub(crate) fn take_slowest() -> Option<Stall> {
     let mut slowest = None;
     with(|recorder| slowest = recorder.slowest.take());
     slowest
@@ -379,7 +379,7 @@ impl Recorder {
             if overlap_ns > 0 {
                 let off_ns = span.off_of(overlap_ns);
                 stall.parts_ns[span.cause() as usize] += overlap_ns - off_ns;
-                stall.parts_ns[span.off.unwrap_or(StallCause::Drain) as usize] += off_ns;
+                stall.parts_ns[span.off.unwrap_or(StallCause::LongDrain) as usize] += off_ns;
                 stall.switches += span.switches;
                 stall.faults += span.faults;
             }
@@ -392,9 +392,9 @@ impl Recorder {
         let since_ns = self.spans.iter().map(|span| span.to_ns).filter(|to_ns| *to_ns > 0).min();
         let cause = match since_ns {
             Some(since_ns) if since_ns <= ingest_ns && self.was_busy(ingest_ns) => {
-                StallCause::Drain
+                StallCause::LongDrain
             }
-            _ => StallCause::Elsewhere,
+            _ => StallCause::Upstream,
         };
         stall.parts_ns[cause as usize] += rest_ns;
         stall
@@ -403,7 +403,7 @@ impl Recorder {
     /// Whether the worker was running at a time.
     fn was_busy(&self, at_ns: u64) -> bool {
         let asleep = |span: &Span| {
-            span.did & Did::Sleep as u8 != 0 && span.from_ns <= at_ns && at_ns < span.to_ns
+            span.did & Activity::Sleep as u8 != 0 && span.from_ns <= at_ns && at_ns < span.to_ns
         };
         !self.spans.iter().any(asleep)
     }
@@ -422,7 +422,7 @@ mod tests {
 
     fn explained(ingest_us: u64, now_us: u64) -> Stall {
         record_slow(ingest_us * US, now_us * US);
-        take().expect("it is slow")
+        take_slowest().expect("it is slow")
     }
 
     fn parts_us(stall: &Stall) -> [u64; StallCause::COUNT] {
@@ -434,12 +434,12 @@ mod tests {
     fn what_covers_the_time_of_a_record_is_what_it_waited_for() {
         begin(0);
         after_sleep(0, 100 * US);
-        round(100 * US);
-        did(Did::Epoch);
-        round(400 * US);
-        round(410 * US);
-        did(Did::Expiry);
-        round(510 * US);
+        begin_round(100 * US);
+        record_activity(Activity::Epoch);
+        begin_round(400 * US);
+        begin_round(410 * US);
+        record_activity(Activity::Expiry);
+        begin_round(510 * US);
         // It came while the worker slept, and its round has taken 40 us so far.
         let stall = explained(70, 550);
         assert_eq!(parts_us(&stall), [30, 40, 100, 300, 0, 0, 0, 0, 10]);
@@ -449,25 +449,25 @@ mod tests {
             text.starts_with("480.0 us: end of an epoch (late wake-up 30.0, long drain 40.0"),
             "{text}"
         );
-        assert_eq!(take(), None, "an interval has one");
+        assert_eq!(take_slowest(), None, "an interval has one");
     }
 
     #[test]
     fn a_blocked_sink_and_a_drain_are_told_apart() {
         begin(0);
-        round(1_000 * US);
-        did(Did::Blocked);
-        round(1_300 * US);
+        begin_round(1_000 * US);
+        record_activity(Activity::Blocked);
+        begin_round(1_300 * US);
         assert_eq!(explained(1_000, 1_350).cause(), StallCause::BlockedWrite);
-        did(Did::Blocked);
+        record_activity(Activity::Blocked);
         after_sleep(1_350 * US, 1_550 * US);
         assert_eq!(
             explained(1_345, 1_560).cause(),
             StallCause::BlockedWrite,
             "asleep because of it"
         );
-        round(2_000 * US);
-        assert_eq!(explained(1_600, 2_010).cause(), StallCause::Drain);
+        begin_round(2_000 * US);
+        assert_eq!(explained(1_600, 2_010).cause(), StallCause::LongDrain);
     }
 
     /// A round of 100 us that was on its core for so long, with so many switches that were not wanted and
@@ -495,7 +495,7 @@ mod tests {
         assert_eq!(off(30, 0, 0), Some((StallCause::Stolen, 70)));
         assert_eq!(off(30, 2, 0), Some((StallCause::Preempted, 70)));
         assert_eq!(off(30, 1, 1), Some((StallCause::Preempted, 70)));
-        assert_eq!(off(30, 0, 1), Some((StallCause::Waited, 70)));
+        assert_eq!(off(30, 0, 1), Some((StallCause::BlockingCall, 70)));
     }
 
     #[test]
@@ -504,7 +504,7 @@ mod tests {
         with(|recorder| {
             recorder.asked.usage.cpu_ns = Some(0);
             let usage = Usage { cpu_ns: Some(100 * US), ..Usage::default() };
-            recorder.remember((0, 400 * US), Did::Epoch as u8, usage);
+            recorder.remember((0, 400 * US), Activity::Epoch as u8, usage);
             recorder.round_from_ns = 400 * US;
             let usage = Usage { cpu_ns: Some(120 * US), ..usage };
             let stall = recorder.explain((200 * US, 420 * US), 0, usage);
@@ -531,7 +531,7 @@ mod tests {
                 crate::cores::pin(core);
                 let began = std::time::Instant::now();
                 let now_ns = || began.elapsed().as_nanos() as u64;
-                super::begin(now_ns());
+                super::install_recorder(now_ns());
                 // In the end the other one has its turn.
                 let stall = loop {
                     let from_ns = now_ns();
@@ -539,7 +539,7 @@ mod tests {
                         std::hint::spin_loop();
                     }
                     record_slow(from_ns, now_ns());
-                    let stall = take().expect("it is slow");
+                    let stall = take_slowest().expect("it is slow");
                     if stall.parts_ns[StallCause::Preempted as usize] > 0
                         || now_ns() > 60_000_000 * US
                     {
@@ -559,9 +559,9 @@ mod tests {
     #[test]
     fn other_threads_record_nothing() {
         std::thread::spawn(|| {
-            round(5 * US);
+            begin_round(5 * US);
             record_slow(0, 1_000 * US);
-            assert_eq!(take(), None);
+            assert_eq!(take_slowest(), None);
         })
         .join()
         .unwrap();

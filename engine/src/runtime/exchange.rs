@@ -79,12 +79,12 @@ impl<T: Send> Outbox<T> {
 
     /// Whether a record may be sent.
     #[inline]
-    pub fn ready(&self) -> bool {
+    pub fn is_ready(&self) -> bool {
         self.spilled == 0
     }
 
     /// Publishes the sent events and wakes sleeping consumers.
-    pub fn settle(&mut self) -> FlushStatus {
+    pub fn flush(&mut self) -> FlushStatus {
         for lane in &mut self.lanes {
             while let Some(event) = lane.spill.pop_front() {
                 if let Err(event) = lane.ring.push(event) {
@@ -97,7 +97,7 @@ impl<T: Send> Outbox<T> {
                 lane.consumer.wake();
             }
         }
-        if self.spilled == 0 { FlushStatus::Clear } else { FlushStatus::Blocked }
+        if self.spilled == 0 { FlushStatus::Flushed } else { FlushStatus::Blocked }
     }
 }
 
@@ -116,8 +116,8 @@ impl<T: Send, R: FnMut(&T, usize) -> usize + Send> Exchange<T, R> {
 
 impl<T: Send, R: FnMut(&T, usize) -> usize + Send> Stage for Exchange<T, R> {
     #[inline]
-    fn ready(&mut self) -> bool {
-        self.outbox.ready()
+    fn is_ready(&mut self) -> bool {
+        self.outbox.is_ready()
     }
     fn watermark(&mut self, micros: i64) -> Result<(), EngineError> {
         self.outbox.broadcast(|| Event::Watermark(micros));
@@ -131,8 +131,8 @@ impl<T: Send, R: FnMut(&T, usize) -> usize + Send> Stage for Exchange<T, R> {
         self.outbox.broadcast(|| Event::End);
         Ok(())
     }
-    fn settle(&mut self) -> Result<FlushStatus, EngineError> {
-        Ok(self.outbox.settle())
+    fn flush(&mut self) -> Result<FlushStatus, EngineError> {
+        Ok(self.outbox.flush())
     }
 }
 

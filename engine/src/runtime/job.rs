@@ -1,13 +1,13 @@
 //! A job: tasklets, the rings between them, and the driver. A job runs on pinned threads
 //! ([`Job::start`]), or step by step from a seed ([`Job::simulate`]).
 
-use crate::checkpoint::{Checkpoint, Recovery, Shape, UnfinishedEpoch};
+use crate::checkpoint::{Checkpoint, QueryDescription, Recovery, UnfinishedEpoch};
 use crate::cores::{self, Core};
 use crate::env::{Env, RealEnv, SimEnv};
 use crate::epoch::driver::{
-    Command, Committed, Driver, Parts, Phase, PhaseCell, Report, SinkLog, Tick, Trigger,
+    Command, CommittedEpoch, Driver, DriverParts, Phase, PhaseCell, Report, SinkLog, Tick, Trigger,
 };
-use crate::epoch::event_time::{BatchTimes, EventTime, EventTimeReporter, WatermarkPolicy};
+use crate::epoch::event_time::{BatchTimes, EventTimeReporter, WatermarkPolicy, WatermarkTracker};
 use crate::error::EngineError;
 use crate::runtime::exchange::{Inlet, Outbox, connect};
 use crate::runtime::simulation;
@@ -39,7 +39,7 @@ pub struct Config {
     pub trigger: Trigger,
     /// Whether workers record why the slowest records were slow. Costs a clock read per round, or
     /// per several short rounds.
-    pub explain_slow: bool,
+    pub record_stalls: bool,
 }
 
 impl Default for Config {
@@ -51,7 +51,7 @@ impl Default for Config {
             cores: None,
             wait: WaitProfile::Balanced,
             trigger: Trigger::Continuous { interval_ns: 1_000_000_000 },
-            explain_slow: true,
+            record_stalls: true,
         }
     }
 }
@@ -92,14 +92,14 @@ pub struct Job {
     sources: Vec<(Sender<Command>, Waker)>,
     tasklets: usize,
     operators: usize,
-    time: EventTime,
+    time: WatermarkTracker,
     idle_after_ns: Option<u64>,
     state_limit: Option<StateLimit>,
     runs_empty_batch: bool,
     checkpoint: Option<Checkpoint>,
     recovery: Recovery,
     sink: Option<Box<dyn SinkLog>>,
-    on_commit: Box<dyn FnMut(&Committed) + Send>,
+    on_commit: Box<dyn FnMut(&CommittedEpoch) + Send>,
     on_end: OnEnd,
     // The type is unbounded but the protocol is not: one epoch is in flight at a time, and each
     // tasklet sends at most three messages per epoch.
@@ -131,7 +131,7 @@ impl Job {
             sources: Vec::new(),
             tasklets: 0,
             operators: 0,
-            time: EventTime::default(),
+            time: WatermarkTracker::default(),
             idle_after_ns: None,
             state_limit: None,
             runs_empty_batch: false,
@@ -166,13 +166,17 @@ impl Job {
 
     /// Opens or creates the checkpoint in a folder. Call this before any source or operator is
     /// created.
-    pub fn open_checkpoint(&mut self, folder: &Path, shape: &Shape) -> Result<(), EngineError> {
+    pub fn open_checkpoint(
+        &mut self,
+        folder: &Path,
+        shape: &QueryDescription,
+    ) -> Result<(), EngineError> {
         let (checkpoint, recovery) = Checkpoint::open(self.env.clone(), folder, shape)?;
         self.checkpoint = Some(checkpoint);
         // Operators created from here on start with the watermarks of the earlier run: a row may
         // reach an operator before its source has reported its event time.
         let watermarks = (recovery.watermark_ms, recovery.next_watermark_ms);
-        self.time.resume(watermarks, recovery.trailing);
+        self.time.resume(watermarks, recovery.owes_late_emission);
         self.recovery = recovery;
         Ok(())
     }
@@ -277,7 +281,7 @@ impl Job {
     }
 
     /// Sets a callback for committed epochs, called on the driver's thread.
-    pub fn on_commit(&mut self, call: impl FnMut(&Committed) + Send + 'static) {
+    pub fn on_commit(&mut self, call: impl FnMut(&CommittedEpoch) + Send + 'static) {
         self.on_commit = Box::new(call);
     }
 
@@ -329,7 +333,7 @@ impl Job {
             continuous: self.config.trigger.is_continuous(),
             resume: self.recovery.offsets.get(index).cloned(),
             idle_after_ns: self.idle_after_ns,
-            replays: matches!(self.recovery.unfinished, Some(UnfinishedEpoch::Replay(_))),
+            replays: matches!(self.recovery.unfinished, Some(UnfinishedEpoch::Rerun(_))),
         }
     }
 
@@ -346,7 +350,7 @@ impl Job {
     }
 
     fn into_driver(self) -> (Driver, Vec<SeatedTasklet>, Receiver<Report>, Sender<Report>) {
-        let driver = Driver::new(Parts {
+        let driver = Driver::new(DriverParts {
             trigger: self.config.trigger,
             runs_empty_batch: self.runs_empty_batch,
             sources: self.sources,
@@ -363,7 +367,7 @@ impl Job {
     }
 
     /// Starts the threads: one per worker that has tasklets, and the driver's.
-    pub fn start(mut self) -> Result<Running, EngineError> {
+    pub fn start(mut self) -> Result<RunningJob, EngineError> {
         let on_end = std::mem::replace(&mut self.on_end, Box::new(|_| {}));
         let (env, config, name) = (self.env.clone(), self.config.clone(), self.name.clone());
         let (driver, seats, inbox, reports) = self.into_driver();
@@ -387,7 +391,7 @@ impl Job {
                 waker: seat.waker,
                 core: claim.core(threads.len()).map(|id| Core { id }),
                 wait: config.wait,
-                explain_slow: config.explain_slow,
+                record_stalls: config.record_stalls,
                 env: env.clone(),
                 reports: reports.clone(),
                 halt: halt.clone(),
@@ -424,7 +428,7 @@ impl Job {
         )?;
         own.push(thread.thread().id());
         let thread = Mutex::new(Some(thread));
-        Ok(Running { reports, outcome, phase, core_notice, own, thread })
+        Ok(RunningJob { reports, outcome, phase, core_notice, own, thread })
     }
 
     /// Runs the job in `world` to its end on this thread, choosing each step from `seed`.
@@ -476,7 +480,7 @@ fn drive(driver: &mut Driver, inbox: &Receiver<Report>, env: &dyn Env) -> Result
 type Outcome = (Mutex<Option<Result<(), EngineError>>>, Condvar);
 
 /// A started job. Dropping it stops the job at the next epoch and waits for its threads.
-pub struct Running {
+pub struct RunningJob {
     reports: Sender<Report>,
     outcome: Arc<Outcome>,
     phase: PhaseCell,
@@ -489,7 +493,7 @@ pub struct Running {
 /// How often a waiting call checks whether to give up.
 const LOOK_AGAIN: Duration = Duration::from_millis(50);
 
-impl Running {
+impl RunningJob {
     /// A notice about cores: pinned workers share one, or workers are not pinned because none is
     /// free.
     pub fn core_notice(&self) -> Option<&str> {
@@ -596,7 +600,7 @@ impl Running {
     }
 }
 
-impl Drop for Running {
+impl Drop for RunningJob {
     fn drop(&mut self) {
         self.request_stop();
         if self.is_own_thread() {

@@ -2,7 +2,7 @@
 //! through a chain.
 //!
 //! A chain is a call, not a queue. Typed streams nest stages by value, so the compiler sees the
-//! whole chain; tables box them. Control (`ready`, `marker`, `settle` …) goes down the same
+//! whole chain; tables box them. Control (`is_ready`, `marker`, `flush` …) goes down the same
 //! chain as data.
 //!
 //! *Threads.* A chain belongs to one tasklet and so, after start, to one worker thread.
@@ -11,19 +11,19 @@ use crate::error::EngineError;
 use crate::event::Epoch;
 use crate::sync::waker::Waker;
 
-/// What is left to do in a chain after [`Stage::settle`].
+/// What is left to do in a chain after [`Stage::flush`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum FlushStatus {
     /// Nothing: everything that was pushed has left the chain.
-    Clear,
+    Flushed,
     /// Only partial aggregates of local pre-aggregation are left. They are flushed by the first
     /// drain without a record, and before a marker.
-    Held,
+    Buffered,
     /// Only work of the next epoch is left; markers have been passed on. With a watermark that
     /// advances all the time there may always be some.
-    Trailing,
+    NextEpoch,
     /// There is more work; call again soon.
-    More,
+    Pending,
     /// The chain waits for another thread to make room, which will wake this worker.
     Blocked,
 }
@@ -34,12 +34,12 @@ impl FlushStatus {
     /// marker, and the driver does not know it yet; reset once reported.
     pub fn combine(below: Self, holds_marker: bool, owes: &mut bool) -> Self {
         let own = match (holds_marker, *owes) {
-            (true, _) => Self::More,
-            (false, true) => Self::Trailing,
-            (false, false) => Self::Clear,
+            (true, _) => Self::Pending,
+            (false, true) => Self::NextEpoch,
+            (false, false) => Self::Flushed,
         };
         let all = own.max(below);
-        if all == Self::Trailing {
+        if all == Self::NextEpoch {
             *owes = false;
         }
         all
@@ -72,24 +72,24 @@ pub trait Stage: Send {
 
     /// Whether the stage can take a record. Callers must not push while this is false, so a stage
     /// buffers at most the expansion of one record.
-    fn ready(&mut self) -> bool;
+    fn is_ready(&mut self) -> bool;
 
     /// Event time has advanced to `micros`, in microseconds since 1970.
     fn watermark(&mut self, micros: i64) -> Result<(), EngineError>;
 
     /// The epoch ends: snapshot the state, emit what is due, pass the marker on. Work that exceeds
-    /// one bounded step is left to [`settle`](Self::settle); until it is done
-    /// [`ready`](Self::ready) is false.
+    /// one bounded step is left to [`flush`](Self::flush); until it is done
+    /// [`is_ready`](Self::is_ready) is false.
     fn marker(&mut self, epoch: Epoch) -> Result<(), EngineError>;
 
     /// The input has ended.
     fn end(&mut self) -> Result<(), EngineError>;
 
     /// Ends a drain: publishes rings, writes sockets, does a bounded amount of pending work.
-    fn settle(&mut self) -> Result<FlushStatus, EngineError>;
+    fn flush(&mut self) -> Result<FlushStatus, EngineError>;
 
     /// The time of the stage's next timer, on the environment's monotonic clock, at which it must
-    /// be settled even without records.
+    /// be flushed even without records.
     #[inline]
     fn next_timer_ns(&self) -> Option<u64> {
         None
@@ -113,8 +113,8 @@ macro_rules! pass_control {
             self.$field.attach(io)
         }
         #[inline]
-        fn ready(&mut self) -> bool {
-            self.$field.ready()
+        fn is_ready(&mut self) -> bool {
+            self.$field.is_ready()
         }
         fn watermark(&mut self, micros: i64) -> Result<(), $crate::error::EngineError> {
             self.$field.watermark(micros)
@@ -129,10 +129,10 @@ macro_rules! pass_control {
             self.$field.end()
         }
         #[inline]
-        fn settle(
+        fn flush(
             &mut self,
         ) -> Result<$crate::runtime::stage::FlushStatus, $crate::error::EngineError> {
-            self.$field.settle()
+            self.$field.flush()
         }
         #[inline]
         fn next_timer_ns(&self) -> Option<u64> {
@@ -145,8 +145,8 @@ impl<S: Stage + ?Sized> Stage for Box<S> {
     fn attach(&mut self, io: &mut Io<'_>) -> Result<(), EngineError> {
         (**self).attach(io)
     }
-    fn ready(&mut self) -> bool {
-        (**self).ready()
+    fn is_ready(&mut self) -> bool {
+        (**self).is_ready()
     }
     fn watermark(&mut self, micros: i64) -> Result<(), EngineError> {
         (**self).watermark(micros)
@@ -157,8 +157,8 @@ impl<S: Stage + ?Sized> Stage for Box<S> {
     fn end(&mut self) -> Result<(), EngineError> {
         (**self).end()
     }
-    fn settle(&mut self) -> Result<FlushStatus, EngineError> {
-        (**self).settle()
+    fn flush(&mut self) -> Result<FlushStatus, EngineError> {
+        (**self).flush()
     }
     fn next_timer_ns(&self) -> Option<u64> {
         (**self).next_timer_ns()

@@ -29,7 +29,7 @@ const SPARE_CHUNKS: usize = 256;
 /// Entry header: hash, key length, value length, capacity for the value.
 const HEAD: usize = 8 + 4 + 4 + 4;
 /// The value length of a deleted key.
-const GONE: u32 = u32::MAX;
+const TOMBSTONE: u32 = u32::MAX;
 /// Values longer than this are written once per epoch, at the marker.
 const LONG_BYTES: u32 = if cfg!(test) { 24 } else { 4 << 10 };
 /// The offset of a value that will be written at the marker.
@@ -41,7 +41,7 @@ const PART_BYTES_MAX: usize = 16 << 10;
 /// Where the last change of a key was written, so that the next change in the same epoch can
 /// overwrite it. One per key, kept beside its state.
 #[derive(Clone, Copy, Debug, Default)]
-pub struct Slot {
+pub struct StateSlot {
     /// The generation in which it was written; 0 if none.
     generation: u32,
     chunk: u32,
@@ -55,9 +55,9 @@ pub struct Slot {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum WriteTiming {
     /// Now.
-    Once,
+    Immediately,
     /// At the marker. `first` says that this is the key's first change since it was last written.
-    Marker {
+    AtMarker {
         /// Whether the stage must remember the key until the marker.
         first: bool,
     },
@@ -106,8 +106,11 @@ impl StateChanges {
                 };
                 let hash = u64::from(half(0)) | u64::from(half(4)) << 32;
                 let (key, length, room) = (half(8) as usize, half(12), half(16) as usize);
-                let value =
-                    if length == GONE { None } else { Some(&body[key..key + length as usize]) };
+                let value = if length == TOMBSTONE {
+                    None
+                } else {
+                    Some(&body[key..key + length as usize])
+                };
                 apply(hash, &body[..key], value);
                 rest = &body[key + room..];
             }
@@ -178,7 +181,7 @@ impl StateLog {
 
     /// The number of keys to process in one step, at most `wanted`.
     #[inline]
-    pub fn step(&self, wanted: usize) -> usize {
+    pub fn keys_per_step(&self, wanted: usize) -> usize {
         wanted.min(self.most_keys)
     }
 
@@ -231,9 +234,9 @@ impl StateLog {
 
     /// Records a key's new value. A key is counted once per epoch.
     #[inline]
-    pub fn put(&mut self, slot: &mut Slot, hash: u64, key: &[u8], value: &[u8]) {
+    pub fn put(&mut self, slot: &mut StateSlot, hash: u64, key: &[u8], value: &[u8]) {
         self.updated += u64::from(slot.generation != self.generation);
-        self.write(slot, hash, key, value);
+        self.put_uncounted(slot, hash, key, value);
         // Also where no changes are kept, and the slot is of none.
         slot.generation = self.generation;
     }
@@ -241,22 +244,22 @@ impl StateLog {
     /// When a changed value must be written. A long value is written at the marker, so that a
     /// growing value is not copied at every change.
     #[inline]
-    pub fn write_timing(&mut self, slot: &mut Slot) -> WriteTiming {
+    pub fn write_timing(&mut self, slot: &mut StateSlot) -> WriteTiming {
         if slot.room <= LONG_BYTES || !self.on {
-            return WriteTiming::Once;
+            return WriteTiming::Immediately;
         }
         let first = slot.generation != self.generation || slot.at != DEFERRED;
         (slot.generation, slot.at) = (self.generation, DEFERRED);
-        WriteTiming::Marker { first }
+        WriteTiming::AtMarker { first }
     }
 
     /// Like [`write_timing`](Self::write_timing), for values written by [`put`](Self::put). A value that is
-    /// deferred to the marker is counted here, and must then be written by [`write`](Self::write).
+    /// deferred to the marker is counted here, and must then be written by [`put_uncounted`](Self::put_uncounted).
     #[inline]
-    pub fn put_timing(&mut self, slot: &mut Slot) -> WriteTiming {
+    pub fn put_timing(&mut self, slot: &mut StateSlot) -> WriteTiming {
         let changed = slot.generation == self.generation;
         let at = self.write_timing(slot);
-        if at != WriteTiming::Once {
+        if at != WriteTiming::Immediately {
             self.updated += u64::from(!changed);
         }
         at
@@ -265,7 +268,7 @@ impl StateLog {
     /// Appends to the value that [`begin_part`](Self::begin_part) started. Returns false, and
     /// changes nothing, if the value has no capacity left or belongs to another epoch.
     #[inline]
-    pub fn extend_part(&mut self, slot: &Slot, bytes: &[u8]) -> bool {
+    pub fn extend_part(&mut self, slot: &StateSlot, bytes: &[u8]) -> bool {
         if slot.generation != self.generation || slot.at == DEFERRED || !self.on {
             return false;
         }
@@ -285,7 +288,7 @@ impl StateLog {
 
     /// Writes an entry that is not counted as a row, with capacity to be extended: twice that of
     /// the previous part in this epoch, whose slot is given.
-    pub fn begin_part(&mut self, slot: &mut Slot, hash: u64, key: &[u8], value: &[u8]) {
+    pub fn begin_part(&mut self, slot: &mut StateSlot, hash: u64, key: &[u8], value: &[u8]) {
         if !self.on {
             return;
         }
@@ -296,7 +299,7 @@ impl StateLog {
 
     /// Like [`put`](Self::put), without counting a row.
     #[inline]
-    pub fn write(&mut self, slot: &mut Slot, hash: u64, key: &[u8], value: &[u8]) {
+    pub fn put_uncounted(&mut self, slot: &mut StateSlot, hash: u64, key: &[u8], value: &[u8]) {
         if !self.on {
             return;
         }
@@ -319,20 +322,20 @@ impl StateLog {
 
     /// Records that a key was deleted. Its slot is reset: a later value in this epoch must not be
     /// written where it stood before the deletion.
-    pub fn delete(&mut self, slot: &mut Slot, hash: u64, key: &[u8]) {
+    pub fn delete(&mut self, slot: &mut StateSlot, hash: u64, key: &[u8]) {
         self.removed += 1;
-        self.erase(slot, hash, key);
+        self.delete_uncounted(slot, hash, key);
     }
 
     /// Like [`delete`](Self::delete), without counting a row.
-    pub fn erase(&mut self, slot: &mut Slot, hash: u64, key: &[u8]) {
-        *slot = Slot::default();
+    pub fn delete_uncounted(&mut self, slot: &mut StateSlot, hash: u64, key: &[u8]) {
+        *slot = StateSlot::default();
         if self.on {
             self.append(hash, key, None, 0);
         }
     }
 
-    fn append(&mut self, hash: u64, key: &[u8], value: Option<&[u8]>, room: usize) -> Slot {
+    fn append(&mut self, hash: u64, key: &[u8], value: Option<&[u8]>, room: usize) -> StateSlot {
         let bytes = value.unwrap_or_default();
         let room = room.min(u32::MAX as usize);
         let length = HEAD + key.len() + room;
@@ -348,12 +351,12 @@ impl StateLog {
         chunk.extend_from_slice(&hash.to_le_bytes());
         chunk.extend_from_slice(&(key.len() as u32).to_le_bytes());
         let at = chunk.len() as u32;
-        chunk.extend_from_slice(&value.map_or(GONE, |v| v.len() as u32).to_le_bytes());
+        chunk.extend_from_slice(&value.map_or(TOMBSTONE, |v| v.len() as u32).to_le_bytes());
         chunk.extend_from_slice(&(room as u32).to_le_bytes());
         chunk.extend_from_slice(key);
         chunk.extend_from_slice(bytes);
         chunk.resize(chunk.len() + room - bytes.len(), 0);
-        Slot { generation: self.generation, chunk: index as u32, at, room: room as u32 }
+        StateSlot { generation: self.generation, chunk: index as u32, at, room: room as u32 }
     }
 
     /// Sets what a join reports of its inputs with the next [`hand_over`](Self::hand_over).
@@ -388,7 +391,7 @@ impl StateLog {
 mod tests {
     use super::*;
     use crate::checkpoint::key_group::instance_of;
-    use crate::checkpoint::{Checkpoint, Shape};
+    use crate::checkpoint::{Checkpoint, QueryDescription};
     use crate::env::SimEnv;
     use crossbeam_channel::unbounded;
     use proptest::prelude::*;
@@ -423,16 +426,16 @@ mod tests {
             ops in ops(), writers in 1usize..4, readers in 1usize..5, compact: bool,
         ) {
             let env = Arc::new(SimEnv::new(1));
-            let shape = Shape { operators: vec!["map".into()], ..Shape::default() };
+            let shape = QueryDescription { operators: vec!["map".into()], ..QueryDescription::default() };
             let folder = Path::new("/c");
             let (mut checkpoint, _) = Checkpoint::open(env.clone(), folder, &shape).unwrap();
             let (reports, inbox) = unbounded();
             let log = |i| StateLog::new(0, (i, writers), Some(checkpoint.snapshot(0)), reports.clone());
             let mut logs: Vec<StateLog> = (0..writers).map(log).collect();
-            let mut slots = BTreeMap::<Vec<u8>, Slot>::new();
+            let mut slots = BTreeMap::<Vec<u8>, StateSlot>::new();
             let (mut live, mut marked) = (BTreeMap::new(), BTreeMap::new());
             // Parts of a key are entries of three bytes: the key twice and the number of the part.
-            let mut parts = BTreeMap::<u8, (Slot, u8)>::new();
+            let mut parts = BTreeMap::<u8, (StateSlot, u8)>::new();
             let mut deferred = Vec::new();
             let mut epoch = 0;
             for op in ops {
@@ -443,9 +446,9 @@ mod tests {
                         let log = &mut logs[instance_of(hash, writers)];
                         let slot = slots.entry(key.clone()).or_default();
                         match log.put_timing(slot) {
-                            WriteTiming::Once => log.put(slot, hash, &key, &value),
-                            WriteTiming::Marker { first: true } => deferred.push(key.clone()),
-                            WriteTiming::Marker { first: false } => assert!(deferred.contains(&key)),
+                            WriteTiming::Immediately => log.put(slot, hash, &key, &value),
+                            WriteTiming::AtMarker { first: true } => deferred.push(key.clone()),
+                            WriteTiming::AtMarker { first: false } => assert!(deferred.contains(&key)),
                         }
                         live.insert(key, value);
                     }
@@ -460,7 +463,7 @@ mod tests {
                         }
                         // A slot is of one instance's log.
                         if *next > 0 && of(*next) != of(*next - 1) {
-                            *slot = Slot::default();
+                            *slot = StateSlot::default();
                         }
                         logs[of(*next)].begin_part(slot, hash(*next), &last(*next), &bytes);
                         live.insert(last(*next), bytes);
@@ -478,15 +481,15 @@ mod tests {
                         for key in deferred.drain(..) {
                             let (hash, slot) = (hash_bytes(&key), slots.entry(key.clone()).or_default());
                             if let Some(value) = live.get(&key) {
-                                logs[instance_of(hash, writers)].write(slot, hash, &key, value);
+                                logs[instance_of(hash, writers)].put_uncounted(slot, hash, &key, value);
                             }
                         }
                         logs.iter_mut().for_each(|log| log.hand_over(epoch, 0, 0));
                         while let Ok(Report::State { changes, .. }) = inbox.try_recv() {
-                            checkpoint.change(changes);
+                            checkpoint.add_changes(changes);
                         }
                         checkpoint.write_state(epoch).unwrap();
-                        checkpoint.write_offsets(epoch, &[], crate::checkpoint::Mode::Continuous, (0, 0), vec![]).unwrap();
+                        checkpoint.write_offsets(epoch, &[], crate::checkpoint::EpochMode::Continuous, (0, 0), vec![]).unwrap();
                         checkpoint.write_commit(epoch, 0).unwrap();
                         if compact {
                             checkpoint.compact_now(epoch).unwrap();
@@ -520,13 +523,14 @@ mod tests {
     /// Chunks that wait to be used again, after epochs of so many changes each.
     fn spares_after(epochs: impl IntoIterator<Item = u64>) -> Vec<usize> {
         let env = Arc::new(SimEnv::new(1));
-        let shape = Shape { operators: vec!["map".into()], ..Shape::default() };
+        let shape =
+            QueryDescription { operators: vec!["map".into()], ..QueryDescription::default() };
         let (checkpoint, _) = Checkpoint::open(env, Path::new("/c"), &shape).unwrap();
         let (reports, inbox) = unbounded();
         let mut log = StateLog::new(0, (0, 1), Some(checkpoint.snapshot(0)), reports);
         let epoch = |(epoch, changes)| {
             for n in 0..changes {
-                log.put(&mut Slot::default(), n, &n.to_le_bytes(), &[0; 100]);
+                log.put(&mut StateSlot::default(), n, &n.to_le_bytes(), &[0; 100]);
             }
             log.hand_over(epoch, 0, 0);
             let Ok(Report::State { changes, .. }) = inbox.try_recv() else { panic!("no changes") };

@@ -78,7 +78,7 @@ pub(crate) struct Worker {
     pub core: Option<Core>,
     pub wait: WaitProfile,
     /// Whether the worker records why slow records were slow.
-    pub explain_slow: bool,
+    pub record_stalls: bool,
     pub env: Arc<dyn Env>,
     pub reports: Sender<Report>,
     /// Set when the query has failed: stop without further work.
@@ -114,18 +114,18 @@ impl Worker {
     fn run_tasklets(&mut self) -> Result<(), EngineError> {
         let mut events = mio::Events::with_capacity(POLL_EVENTS);
         let (mut idle_since_ns, mut glances) = (None, ClockSampler::default());
-        if self.explain_slow {
+        if self.record_stalls {
             let now_ns = self.env.now_ns();
-            stall::begin(now_ns);
+            stall::install_recorder(now_ns);
             glances.last_ns = now_ns;
         }
         // ORDERING: relaxed: the flag carries no data, and the waker makes a sleeper check it
         // again.
         while !self.tasklets.is_empty() && !self.halt.load(Ordering::Relaxed) {
-            let began_ns = (self.explain_slow && glances.is_due()).then(|| self.env.now_ns());
+            let began_ns = (self.record_stalls && glances.is_due()).then(|| self.env.now_ns());
             if let Some(now_ns) = began_ns {
                 glances.looked(now_ns);
-                stall::round(now_ns);
+                stall::begin_round(now_ns);
             }
             let (progress, _) = self.round()?;
             if progress {

@@ -1,12 +1,12 @@
 //! Parking and waking threads, with a wake-up only if the thread really sleeps.
 //!
 //! A consumer announces that it is about to block ([`ParkFlag::prepare_park`]), checks for work once
-//! more, and blocks. A producer publishes its work and then calls [`ParkFlag::take`]; only if the
+//! more, and blocks. A producer publishes its work and then calls [`ParkFlag::claim_wakeup`]; only if the
 //! flag is set does it pay for a wake-up (about 15 us on a virtual machine). Each side has a full
 //! fence between its store and its load. So it cannot happen that the producer misses the flag
 //! *and* the consumer misses the work. `engine/tests/loom.rs` checks this.
 //!
-//! *Threads.* Any thread may call `take`. If several threads announce, none may retract.
+//! *Threads.* Any thread may call `claim_wakeup`. If several threads announce, none may retract.
 
 use crate::sync::primitives::{Arc, AtomicBool, Ordering, fence};
 use std::sync::{Mutex, MutexGuard};
@@ -28,7 +28,7 @@ impl ParkFlag {
     /// The thread is about to block. It must check for work once more after this.
     pub fn prepare_park(&self) {
         self.parked.store(true, Ordering::Relaxed);
-        // ORDERING: pairs with the fence in `take`. Either the waker's load sees this store, or
+        // ORDERING: pairs with the fence in `claim_wakeup`. Either the waker's load sees this store, or
         // the sleeper's later look for work sees what the waker published before its fence.
         fence(Ordering::SeqCst);
     }
@@ -42,8 +42,8 @@ impl ParkFlag {
 
     /// Called by a waker after publishing work: whether it must wake the thread. True for exactly
     /// one waker.
-    pub fn take(&self) -> bool {
-        // ORDERING: pairs with the fence in `announce`.
+    pub fn claim_wakeup(&self) -> bool {
+        // ORDERING: pairs with the fence in `prepare_park`.
         fence(Ordering::SeqCst);
         // ORDERING: the first load keeps the cache line shared when nobody sleeps; the swap makes
         // sure that of several wakers one pays.
@@ -105,14 +105,14 @@ impl Waker {
     }
 
     /// Whether both handles wake the same sleeper.
-    pub fn same(&self, other: &Waker) -> bool {
+    pub fn is_same(&self, other: &Waker) -> bool {
         Arc::ptr_eq(&self.0, &other.0)
     }
 
     /// Wakes the sleeper if it is asleep. Call this after publishing work.
     #[inline]
     pub fn wake(&self) {
-        if self.0.flag.take() {
+        if self.0.flag.claim_wakeup() {
             self.ring();
         }
     }
@@ -216,7 +216,7 @@ impl SpaceNotifier {
         self.popped += values;
     }
 
-    /// Whether the consumer, which stops for now, must call [`Waker::wake`] or [`ParkFlag::take`]
+    /// Whether the consumer, which stops for now, must call [`Waker::wake`] or [`ParkFlag::claim_wakeup`]
     /// for waiting producers. `emptied`: the queue was found empty.
     #[inline]
     pub fn is_due(&mut self, emptied: bool) -> bool {

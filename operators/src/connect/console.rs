@@ -97,7 +97,7 @@ impl Console {
         written.map_err(|error| {
             EngineError::operator("CONSOLE_SINK_FAILED", format!("cannot print: {error}"), "")
         })?;
-        self.latency.stamp();
+        self.latency.record_pending();
         Ok(())
     }
 }
@@ -186,7 +186,7 @@ fn is_wide(c: char) -> bool {
 }
 
 impl Stage for Console {
-    fn ready(&mut self) -> bool {
+    fn is_ready(&mut self) -> bool {
         true
     }
     fn watermark(&mut self, _micros: i64) -> Result<(), EngineError> {
@@ -204,17 +204,17 @@ impl Stage for Console {
     fn end(&mut self) -> Result<(), EngineError> {
         Ok(())
     }
-    fn settle(&mut self) -> Result<FlushStatus, EngineError> {
+    fn flush(&mut self) -> Result<FlushStatus, EngineError> {
         if !self.at_marker && !self.rows.is_empty() {
             self.print()?;
         }
-        Ok(FlushStatus::Clear)
+        Ok(FlushStatus::Flushed)
     }
 }
 
 impl<'a> Push<Row<'a>> for Console {
     fn push(&mut self, row: Row<'a>, ingest_ns: u64) -> Result<(), EngineError> {
-        self.latency.note(ingest_ns);
+        self.latency.add_pending(ingest_ns);
         if self.rows.len() == self.limit {
             self.hidden = true;
             return Ok(());

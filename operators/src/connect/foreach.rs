@@ -59,7 +59,7 @@ impl Foreach {
 }
 
 impl Stage for Foreach {
-    fn ready(&mut self) -> bool {
+    fn is_ready(&mut self) -> bool {
         true
     }
     fn watermark(&mut self, _micros: i64) -> Result<(), EngineError> {
@@ -70,16 +70,16 @@ impl Stage for Foreach {
         self.writer.close(None);
         self.opened = None;
         self.epoch = epoch + 1;
-        self.latency.stamp();
+        self.latency.record_pending();
         self.latency.publish();
         Ok(())
     }
     fn end(&mut self) -> Result<(), EngineError> {
         Ok(())
     }
-    fn settle(&mut self) -> Result<FlushStatus, EngineError> {
-        self.latency.stamp();
-        Ok(FlushStatus::Clear)
+    fn flush(&mut self) -> Result<FlushStatus, EngineError> {
+        self.latency.record_pending();
+        Ok(FlushStatus::Flushed)
     }
 }
 
@@ -94,7 +94,7 @@ impl<'a> Push<Row<'a>> for Foreach {
             self.writer.close(Some(&reason));
             return Err(EngineError::operator("FOREACH_USER_FUNCTION_ERROR", reason, ""));
         }
-        self.latency.note_out(ingest_ns);
+        self.latency.record(ingest_ns);
         Ok(())
     }
 }
@@ -120,7 +120,7 @@ impl ForeachBatch {
 }
 
 impl Stage for ForeachBatch {
-    fn ready(&mut self) -> bool {
+    fn is_ready(&mut self) -> bool {
         true
     }
     fn watermark(&mut self, _micros: i64) -> Result<(), EngineError> {
@@ -131,22 +131,22 @@ impl Stage for ForeachBatch {
             EngineError::operator("FOREACH_BATCH_USER_FUNCTION_ERROR", reason, "")
         })?;
         self.rows.clear();
-        self.latency.stamp();
+        self.latency.record_pending();
         self.latency.publish();
         Ok(())
     }
     fn end(&mut self) -> Result<(), EngineError> {
         Ok(())
     }
-    fn settle(&mut self) -> Result<FlushStatus, EngineError> {
-        Ok(FlushStatus::Clear)
+    fn flush(&mut self) -> Result<FlushStatus, EngineError> {
+        Ok(FlushStatus::Flushed)
     }
 }
 
 impl<'a> Push<Row<'a>> for ForeachBatch {
     fn push(&mut self, row: Row<'a>, ingest_ns: u64) -> Result<(), EngineError> {
         self.rows.push(decode(row, self.types.iter()));
-        self.latency.note(ingest_ns);
+        self.latency.add_pending(ingest_ns);
         Ok(())
     }
 }
@@ -155,29 +155,29 @@ impl<'a> Push<Row<'a>> for ForeachBatch {
 pub struct Noop(pub LatencyRecorder);
 
 impl Stage for Noop {
-    fn ready(&mut self) -> bool {
+    fn is_ready(&mut self) -> bool {
         true
     }
     fn watermark(&mut self, _micros: i64) -> Result<(), EngineError> {
         Ok(())
     }
     fn marker(&mut self, _epoch: Epoch) -> Result<(), EngineError> {
-        self.0.stamp();
+        self.0.record_pending();
         self.0.publish();
         Ok(())
     }
     fn end(&mut self) -> Result<(), EngineError> {
         Ok(())
     }
-    fn settle(&mut self) -> Result<FlushStatus, EngineError> {
-        self.0.stamp();
-        Ok(FlushStatus::Clear)
+    fn flush(&mut self) -> Result<FlushStatus, EngineError> {
+        self.0.record_pending();
+        Ok(FlushStatus::Flushed)
     }
 }
 
 impl<'a> Push<Row<'a>> for Noop {
     fn push(&mut self, _row: Row<'a>, ingest_ns: u64) -> Result<(), EngineError> {
-        self.0.note_out(ingest_ns);
+        self.0.record(ingest_ns);
         Ok(())
     }
 }

@@ -212,7 +212,7 @@ impl<D: for<'a> Push<Row<'a>>> Source<D> for MemorySource {
         let before = self.emitted;
         while self.emitted - before < cx.budget as u64
             && self.bound.is_none_or(|bound| self.emitted < bound)
-            && down.ready()
+            && down.is_ready()
         {
             let Some((row, ingest_ns)) = self.staged.pop_front() else { break };
             self.emitted += 1;
@@ -222,10 +222,10 @@ impl<D: for<'a> Push<Row<'a>>> Source<D> for MemorySource {
         }
         if self.bound.is_some_and(|bound| self.emitted >= bound) {
             self.bound = None;
-            return Ok(Polled::AtBound);
+            return Ok(Polled::AtEndOffset);
         }
         Ok(match (self.emitted > before, closed) {
-            (true, _) => Polled::Some,
+            (true, _) => Polled::Emitted,
             (false, true) if self.staged.is_empty() => Polled::Exhausted,
             (false, _) => Polled::Idle,
         })
@@ -235,7 +235,7 @@ impl<D: for<'a> Push<Row<'a>>> Source<D> for MemorySource {
         Offset(self.emitted.to_string())
     }
 
-    fn records(&self) -> u64 {
+    fn records_emitted(&self) -> u64 {
         self.records
     }
 
@@ -257,8 +257,8 @@ impl<D: for<'a> Push<Row<'a>>> Source<D> for MemorySource {
         let exhausted = self.stage();
         let all = self.emitted + self.staged.len() as u64;
         let end = match extent {
-            ReadLimit::AsOfStart => (*self.as_of_start.get_or_insert(all)).max(self.emitted),
-            ReadLimit::All | ReadLimit::Limited => all,
+            ReadLimit::AvailableAtStart => (*self.as_of_start.get_or_insert(all)).max(self.emitted),
+            ReadLimit::All | ReadLimit::RateLimited => all,
         };
         Ok(EndOffset {
             end: Offset(end.to_string()),
@@ -268,7 +268,7 @@ impl<D: for<'a> Push<Row<'a>>> Source<D> for MemorySource {
         })
     }
 
-    fn bound(&mut self, end: &Offset) -> Result<(), EngineError> {
+    fn set_end_offset(&mut self, end: &Offset) -> Result<(), EngineError> {
         let end = end.number()?;
         self.bound = Some(end);
         if self.emitted + (self.staged.len() as u64) < end {
@@ -282,7 +282,7 @@ impl<D: for<'a> Push<Row<'a>>> Source<D> for MemorySource {
         Ok(())
     }
 
-    fn committed(&mut self, end: &Offset) -> Result<(), EngineError> {
+    fn on_committed(&mut self, end: &Offset) -> Result<(), EngineError> {
         let kept = self.emitted - end.number()?.min(self.emitted);
         let done = self.uncommitted.len().saturating_sub(kept as usize);
         self.uncommitted.drain(..done);
@@ -368,12 +368,12 @@ impl MemorySink {
             drop(rows);
             self.table.changed();
         }
-        self.latency.stamp();
+        self.latency.record_pending();
     }
 }
 
 impl Stage for MemorySink {
-    fn ready(&mut self) -> bool {
+    fn is_ready(&mut self) -> bool {
         true
     }
     fn watermark(&mut self, _micros: i64) -> Result<(), EngineError> {
@@ -387,18 +387,18 @@ impl Stage for MemorySink {
     fn end(&mut self) -> Result<(), EngineError> {
         Ok(())
     }
-    fn settle(&mut self) -> Result<FlushStatus, EngineError> {
+    fn flush(&mut self) -> Result<FlushStatus, EngineError> {
         if !self.complete {
             self.deliver();
         }
-        Ok(FlushStatus::Clear)
+        Ok(FlushStatus::Flushed)
     }
 }
 
 impl<'a> Push<Row<'a>> for MemorySink {
     fn push(&mut self, row: Row<'a>, ingest_ns: u64) -> Result<(), EngineError> {
         self.pending.push(decode(row, self.types.iter()));
-        self.latency.note(ingest_ns);
+        self.latency.add_pending(ingest_ns);
         Ok(())
     }
 }

@@ -86,8 +86,8 @@ impl<F: Send, A: Send, D: Stage> Stage for FutureSkewFilter<F, A, D> {
         self.down.attach(io)
     }
     #[inline]
-    fn ready(&mut self) -> bool {
-        self.down.ready()
+    fn is_ready(&mut self) -> bool {
+        self.down.is_ready()
     }
     fn watermark(&mut self, micros: i64) -> Result<(), EngineError> {
         self.down.watermark(micros)
@@ -98,7 +98,10 @@ impl<F: Send, A: Send, D: Stage> Stage for FutureSkewFilter<F, A, D> {
         }
         let ahead = std::mem::take(&mut self.ahead);
         if ahead > 0 {
-            self.seen.publish_epoch(EventTimeStats { ahead, ..EventTimeStats::default() });
+            self.seen.publish_epoch(EventTimeStats {
+                ahead_of_clock: ahead,
+                ..EventTimeStats::default()
+            });
         }
         self.down.marker(epoch)
     }
@@ -106,8 +109,8 @@ impl<F: Send, A: Send, D: Stage> Stage for FutureSkewFilter<F, A, D> {
         self.down.end()
     }
     #[inline]
-    fn settle(&mut self) -> Result<FlushStatus, EngineError> {
-        self.down.settle()
+    fn flush(&mut self) -> Result<FlushStatus, EngineError> {
+        self.down.flush()
     }
     #[inline]
     fn next_timer_ns(&self) -> Option<u64> {

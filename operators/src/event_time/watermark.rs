@@ -93,7 +93,7 @@ impl<F, D: Stage> Watermark<F, D> {
         match self.largest_us {
             Some(largest) if time_us < largest => {
                 let behind = largest.saturating_sub(time_us);
-                epoch.behind += 1;
+                epoch.out_of_order += 1;
                 epoch.behind_max_us = epoch.behind_max_us.max(behind);
                 self.behind[bucket(behind as u64)] += 1;
             }
@@ -127,9 +127,9 @@ impl<F, D: Stage> Watermark<F, D> {
             let average = std::mem::take(&mut self.sum_us) / i128::from(epoch.count);
             epoch.avg_us = average as i64;
         }
-        if epoch.behind > 0 {
+        if epoch.out_of_order > 0 {
             let at = |fraction: u64| {
-                let wanted = (epoch.behind * fraction).div_ceil(100);
+                let wanted = (epoch.out_of_order * fraction).div_ceil(100);
                 let mut so_far = 0;
                 let reached = self.behind.iter().position(|count| {
                     so_far += u64::from(*count);
@@ -150,8 +150,8 @@ impl<F: Send, D: Stage> Stage for Watermark<F, D> {
         // State that the previous run evicted must not be created again.
         self.advance()
     }
-    fn ready(&mut self) -> bool {
-        self.down.ready()
+    fn is_ready(&mut self) -> bool {
+        self.down.is_ready()
     }
     fn watermark(&mut self, micros: i64) -> Result<(), EngineError> {
         // A watermark of an event time that was declared upstream ends here.
@@ -172,8 +172,8 @@ impl<F: Send, D: Stage> Stage for Watermark<F, D> {
     fn end(&mut self) -> Result<(), EngineError> {
         self.down.end()
     }
-    fn settle(&mut self) -> Result<FlushStatus, EngineError> {
-        self.down.settle()
+    fn flush(&mut self) -> Result<FlushStatus, EngineError> {
+        self.down.flush()
     }
     fn next_timer_ns(&self) -> Option<u64> {
         self.down.next_timer_ns()

@@ -1,7 +1,7 @@
 //! Progress reports: what a query did in each epoch, with Spark's field names.
 
 use crate::connect::socket::connection_counts::ConnectionTotals;
-use millstream_engine::epoch::driver::{Committed, JoinState, OperatorState};
+use millstream_engine::epoch::driver::{CommittedEpoch, JoinState, OperatorState};
 use millstream_engine::epoch::event_time::EventTimeStats;
 use millstream_engine::measure::latency::Percentiles;
 use millstream_engine::measure::stall::{Stall, StallCause};
@@ -21,7 +21,7 @@ pub struct Progress {
     /// The query's name.
     pub name: String,
     /// What the driver reports about the committed epoch.
-    pub committed: Committed,
+    pub committed: CommittedEpoch,
     /// Rows emitted in this epoch.
     pub rows_out: u64,
     /// The latency from ingest to sink of rows that a record caused directly; rows of closed
@@ -134,10 +134,10 @@ fn iso(us: i64) -> String {
 /// Formats a slow record: latency, main cause, and the share of each cause in microseconds.
 fn stall(stall: &Stall) -> Json {
     let parts = StallCause::ALL.into_iter().zip(stall.parts_ns).filter(|(_, ns)| *ns > 0);
-    let parts = parts.map(|(cause, ns)| (cause.words().to_string(), Json::from(ns / 1000)));
+    let parts = parts.map(|(cause, ns)| (cause.label().to_string(), Json::from(ns / 1000)));
     json!({
         "latencyUs": stall.latency_ns / 1000,
-        "cause": stall.cause().words(),
+        "cause": stall.cause().label(),
         "partsUs": parts.collect::<serde_json::Map<_, _>>(),
         "involuntarySwitches": stall.switches,
         "pageFaults": stall.faults,
@@ -165,7 +165,7 @@ impl Progress {
 
     /// The number of rows dropped because their event time was too far ahead of the clock.
     pub fn num_rows_ahead(&self) -> u64 {
-        self.committed.event_times.iter().map(|times| times.ahead).sum()
+        self.committed.event_times.iter().map(|times| times.ahead_of_clock).sum()
     }
 
     /// The report as Spark's JSON, extended by latency, epoch duration and marker travel time in
@@ -226,11 +226,11 @@ impl Progress {
             "markerTravelUs": epoch.marker_ns / 1000,
             "latencyUs": {
                 "count": self.latency.count,
-                "p50": self.latency.p50 / 1000,
-                "p90": self.latency.p90 / 1000,
-                "p99": self.latency.p99 / 1000,
-                "p999": self.latency.p999 / 1000,
-                "max": self.latency.max / 1000,
+                "p50": self.latency.p50_ns / 1000,
+                "p90": self.latency.p90_ns / 1000,
+                "p99": self.latency.p99_ns / 1000,
+                "p999": self.latency.p999_ns / 1000,
+                "max": self.latency.max_ns / 1000,
             },
             "slowest": self.slowest.iter().map(stall).collect::<Vec<_>>(),
         });
@@ -262,7 +262,7 @@ impl Progress {
         let longest =
             |of: fn(&EventTimeStats) -> i64| seen.iter().map(|t| of(t)).max().unwrap_or(0);
         report["behindUs"] = json!({
-            "count": seen.iter().map(|times| times.behind).sum::<u64>(),
+            "count": seen.iter().map(|times| times.out_of_order).sum::<u64>(),
             "p50": longest(|times| times.behind_p50_us),
             "p99": longest(|times| times.behind_p99_us),
             "max": longest(|times| times.behind_max_us),

@@ -29,10 +29,10 @@ use crate::table::plan::shared_sources::sources;
 use crate::table::plan::time_window::{has_watermark, with_default_skew};
 use crate::table::plan::{Options, Plan, Scan};
 use crate::table::value::Value;
-use millstream_engine::checkpoint::{Shape, new_id};
+use millstream_engine::checkpoint::{QueryDescription, new_id};
 use millstream_engine::cores;
 use millstream_engine::env::{Env, RealEnv, SimEnv};
-use millstream_engine::epoch::driver::{Committed, Trigger};
+use millstream_engine::epoch::driver::{CommittedEpoch, Trigger};
 use millstream_engine::error::EngineError;
 use millstream_engine::event::Epoch;
 use millstream_engine::measure::latency::{EpochLatency, Latency, LatencyRecorder};
@@ -148,7 +148,7 @@ impl StreamWriter {
         };
         let name = format!("batch {}", new_id(&RealEnv::default()));
         // There is no checkpoint and no progress report, so an empty shape suffices.
-        let (mut job, shape) = (Job::new("batch", job_config)?, Shape::default());
+        let (mut job, shape) = (Job::new("batch", job_config)?, QueryDescription::default());
         job.run_empty_batch();
         let (job, parts) = self.assemble(job, &prepared, &settings, &name, (shape, Some(plan)))?;
         let ended = job.start().and_then(|running| running.wait(None).unwrap_or(Ok(())));
@@ -603,7 +603,7 @@ impl StreamWriter {
     }
 
     /// The properties of the query on which its checkpoint depends.
-    fn shape(&self, prepared: &Prepared) -> PlanResult<Shape> {
+    fn shape(&self, prepared: &Prepared) -> PlanResult<QueryDescription> {
         let plan = &*static_tables::with_empty_tables(&self.frame.plan);
         let settings = self.settings().formats;
         let mut identities = Vec::new();
@@ -625,7 +625,7 @@ impl StreamWriter {
             _ => None,
         };
         let (operators, layouts) = state_operators(plan, prepared.mode).into_iter().unzip();
-        Ok(Shape { sources: identities, operators, sink, layouts })
+        Ok(QueryDescription { sources: identities, operators, sink, layouts })
     }
 
     /// Adds sources, stages and sink to a job.
@@ -636,7 +636,7 @@ impl StreamWriter {
         settings: &Settings,
         name: &str,
         // The plan with the rows of its tables; if it is `None`, the tables are read now.
-        (shape, read): (Shape, Option<Cow<'_, Plan>>),
+        (shape, read): (QueryDescription, Option<Cow<'_, Plan>>),
     ) -> Result<(Job, Parts), QueryError> {
         if let Some(folder) = &prepared.checkpoint {
             job.open_checkpoint(folder, &shape)?;
@@ -817,7 +817,7 @@ struct ProgressOf {
 impl ProgressOf {
     fn of(
         &mut self,
-        committed: &Committed,
+        committed: &CommittedEpoch,
         EpochLatency { rows, latency, slowest }: EpochLatency,
         now_ns: u64,
     ) -> Progress {

@@ -10,7 +10,7 @@ use millstream_engine::epoch::driver::{Phase, Trigger};
 use millstream_engine::error::EngineError;
 use millstream_engine::measure::latency::{Latency, Percentiles};
 use millstream_engine::measure::stall::Stall;
-use millstream_engine::runtime::job::Running;
+use millstream_engine::runtime::job::RunningJob;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::Duration;
@@ -112,7 +112,7 @@ pub struct StreamingQuery {
     pub(super) name: String,
     pub(super) session: Session,
     pub(super) trigger: Trigger,
-    pub(super) running: Running,
+    pub(super) running: RunningJob,
     pub(super) latency: Latency,
     pub(super) told: Arc<Mutex<DriverState>>,
     pub(super) counters: Vec<SourceCounters>,

@@ -16,15 +16,15 @@ use crate::stream::operator::stateless::{Call, Filter, FlatMap, Map};
 use crate::stream::operator::two_input_processor::one_input;
 use crate::stream::processor_state::{Kept, States};
 use crate::stream::source::iterator::IteratorSource;
-use millstream_engine::checkpoint::Shape;
+use millstream_engine::checkpoint::QueryDescription;
 use millstream_engine::checkpoint::key_group::{hash_key, instance_of};
 use millstream_engine::env::{Env, SimEnv};
-use millstream_engine::epoch::driver::Committed;
+use millstream_engine::epoch::driver::CommittedEpoch;
 use millstream_engine::error::EngineError;
 use millstream_engine::measure::latency::{Latency, Percentiles};
 use millstream_engine::measure::stall::Stall;
 use millstream_engine::runtime::exchange::Exchange;
-use millstream_engine::runtime::job::{Config, Job, Running as RunningJob};
+use millstream_engine::runtime::job::{Config, Job, RunningJob};
 use millstream_engine::runtime::stage::Push;
 use millstream_engine::runtime::tasklet::{InboxTasklet, SourceTasklet};
 use std::cell::RefCell;
@@ -69,7 +69,7 @@ pub trait Recipe: 'static {
 /// The checkpoint manifest of a flow: what its checkpoint depends on.
 #[derive(Default)]
 pub struct CheckpointManifest {
-    pub(super) shape: Shape,
+    pub(super) shape: QueryDescription,
     /// Whether an aggregate keeps its state only in memory.
     pub(super) forgets: bool,
     /// Why an operator cannot be started.
@@ -283,7 +283,7 @@ impl<C: 'static> Flow<C> {
 struct QueryParts {
     ending: Arc<QueryEnd>,
     latency: Latency,
-    committed: Arc<Mutex<Option<Committed>>>,
+    committed: Arc<Mutex<Option<CommittedEpoch>>>,
     unread_timeout: Duration,
 }
 
@@ -306,7 +306,7 @@ pub struct Query {
 
 impl Query {
     /// The last committed epoch: positions, record counts, and metrics of each stateful operator.
-    pub fn last_epoch(&self) -> Option<Committed> {
+    pub fn last_epoch(&self) -> Option<CommittedEpoch> {
         self.parts.committed.lock().unwrap_or_else(|poisoned| poisoned.into_inner()).clone()
     }
 

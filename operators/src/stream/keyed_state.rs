@@ -15,13 +15,13 @@
 
 use crate::stream::flow::CheckpointManifest;
 use crate::stream::processor_state::{Kept, damaged, write};
-use millstream_engine::checkpoint::Layout;
+use millstream_engine::checkpoint::StateLayout;
 use millstream_engine::checkpoint::key_group::hash_key;
 use millstream_engine::collections::linear_hash_table::LinearHashTable;
 use millstream_engine::error::EngineError;
 use millstream_engine::event::Epoch;
 use millstream_engine::runtime::job::Job;
-use millstream_engine::runtime::state_log::{Slot, StateLog, WriteTiming};
+use millstream_engine::runtime::state_log::{StateLog, StateSlot, WriteTiming};
 use std::hash::Hash;
 
 /// A flow without a checkpoint. Keys and states may have any type.
@@ -85,7 +85,7 @@ where
         let aggregate = plain_name(aggregate);
         let name = aggregate.split('<').next().unwrap_or_default();
         kept.shape.operators.push(format!("aggregate by {key}: {name} with state {state}"));
-        kept.shape.layouts.push(Layout::default());
+        kept.shape.layouts.push(StateLayout::default());
     }
 }
 
@@ -159,8 +159,8 @@ macro_rules! keep_states {
             self.$down.attach(io)
         }
         #[inline]
-        fn ready(&mut self) -> bool {
-            self.$down.ready()
+        fn is_ready(&mut self) -> bool {
+            self.$down.is_ready()
         }
         fn watermark(&mut self, micros: i64) -> Result<(), millstream_engine::error::EngineError> {
             self.$down.watermark(micros)
@@ -176,13 +176,13 @@ macro_rules! keep_states {
             self.$down.end()
         }
         #[inline]
-        fn settle(
+        fn flush(
             &mut self,
         ) -> Result<
             millstream_engine::runtime::stage::FlushStatus,
             millstream_engine::error::EngineError,
         > {
-            self.$down.settle()
+            self.$down.flush()
         }
         #[inline]
         fn next_timer_ns(&self) -> Option<u64> {
@@ -198,7 +198,7 @@ struct Entry<K, S> {
     bytes: Box<[u8]>,
     state: S,
     /// Where its last change was recorded.
-    slot: Slot,
+    slot: StateSlot,
     /// Length of the state when it was last written: an estimate of its heap memory.
     written: u32,
 }
@@ -214,12 +214,12 @@ impl<K: Hash, S: Kept> Entry<K, S> {
     ) -> Result<R, EngineError> {
         let output = body(&mut self.state);
         match log.put_timing(&mut self.slot) {
-            WriteTiming::Once => {
+            WriteTiming::Immediately => {
                 self.encode(hash, value, memory)?;
                 log.put(&mut self.slot, hash, &self.bytes, value);
             }
-            WriteTiming::Marker { first: true } => deferred.push((hash, self.bytes.clone())),
-            WriteTiming::Marker { first: false } => {}
+            WriteTiming::AtMarker { first: true } => deferred.push((hash, self.bytes.clone())),
+            WriteTiming::AtMarker { first: false } => {}
         }
         Ok(output)
     }
@@ -275,7 +275,7 @@ fn add<K: Hash, S>(
     hash: u64,
     (key, bytes, state): (K, Box<[u8]>, S),
 ) -> &mut Entry<K, S> {
-    let entry = Entry { key, bytes, state, slot: Slot::default(), written: 0 };
+    let entry = Entry { key, bytes, state, slot: StateSlot::default(), written: 0 };
     entries.insert_unique(hash, entry, |entry| hash_key(&entry.key))
 }
 
@@ -332,7 +332,7 @@ impl<K: Kept + Hash + Eq + Clone, S: Kept + Default> KeyedState<K, S> for Checkp
         for (hash, bytes) in deferred.drain(..) {
             if let Some(entry) = entries.find_mut(hash, |entry| entry.bytes == bytes) {
                 entry.encode(hash, value, memory)?;
-                log.write(&mut entry.slot, hash, &entry.bytes, value);
+                log.put_uncounted(&mut entry.slot, hash, &entry.bytes, value);
             }
         }
         let keys = self.entries.len() as u64;

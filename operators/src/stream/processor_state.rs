@@ -7,7 +7,7 @@
 
 use millstream_engine::checkpoint::key_group::BuildStableHasher;
 use millstream_engine::error::EngineError;
-use millstream_engine::runtime::state_log::{Slot, StateLog};
+use millstream_engine::runtime::state_log::{StateLog, StateSlot};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 use std::any::Any;
@@ -195,7 +195,7 @@ impl ChangeWriter<'_> {
     /// Records a value. Returns its approximate memory.
     fn put<V: Serialize>(
         &mut self,
-        slot: &mut Slot,
+        slot: &mut StateSlot,
         value: &V,
         expires_us: i64,
     ) -> Result<u32, EngineError> {
@@ -214,7 +214,7 @@ impl ChangeWriter<'_> {
 
     /// Deletes the entry whose key was begun, and subtracts the memory of its value.
     fn erase(&mut self, memory: u32) {
-        self.log.delete(&mut Slot::default(), self.hash, &self.buffer.key);
+        self.log.delete(&mut StateSlot::default(), self.hash, &self.buffer.key);
         *self.parts -= 1;
         self.release(memory);
     }
@@ -230,7 +230,7 @@ impl ChangeWriter<'_> {
         key.push(kind);
         key.extend_from_slice(&time_us.to_le_bytes());
         if there {
-            self.log.put(&mut Slot::default(), self.hash, key, &NEVER.to_le_bytes());
+            self.log.put(&mut StateSlot::default(), self.hash, key, &NEVER.to_le_bytes());
             *self.parts += 1;
         } else {
             self.erase(0);
@@ -267,7 +267,7 @@ pub(super) trait Cell: Send {
 struct Held<V> {
     value: V,
     expires_us: i64,
-    slot: Slot,
+    slot: StateSlot,
     /// See [`memory_of`].
     memory: u32,
 }
@@ -278,7 +278,7 @@ impl<V: Kept> Held<V> {
         let value = postcard::from_bytes(rest).map_err(|_| damaged())?;
         let memory = memory_of(&value, Some(rest.len()));
         let expires_us = i64::from_le_bytes(*expires);
-        Ok(Self { value, expires_us, slot: Slot::default(), memory })
+        Ok(Self { value, expires_us, slot: StateSlot::default(), memory })
     }
 }
 
@@ -477,7 +477,7 @@ impl<'c> Cells<'c> {
         self.expires_us = self.expires_us.min(expires_us);
         *self.notes.parts += 1;
         let number = cell.items.last_key_value().map_or(0, |(last, _)| last + 1);
-        let mut slot = Slot::default();
+        let mut slot = StateSlot::default();
         self.notes.begin(state.0).extend_from_slice(&number.to_le_bytes());
         let memory = self.notes.put(&mut slot, &value, expires_us)?;
         cell.items.insert(number, Held { value, expires_us, slot, memory });

@@ -177,11 +177,11 @@ fn rounds(args: &Args, dir: &Path) -> Result<(), Failure> {
                 say!(
                     "{:<12}{:>10}{:>10}{:>10}{:>10}{:>10}   {}, {}   {}, {}",
                     if checkpoints { "on" } else { "off" },
-                    time(p.p50),
-                    time(p.p90),
-                    time(p.p99),
-                    time(p.p999),
-                    time(p.max),
+                    time(p.p50_ns),
+                    time(p.p90_ns),
+                    time(p.p99_ns),
+                    time(p.p999_ns),
+                    time(p.max_ns),
                     time(measured.epoch_ns.0),
                     time(measured.epoch_ns.1),
                     time(measured.marker_ns.0),
@@ -202,7 +202,7 @@ fn rounds(args: &Args, dir: &Path) -> Result<(), Failure> {
     let bytes = folder_bytes(&folder);
     let restart_ns = restart(args, &folder)?;
     let p99 = |rounds: &[Round]| {
-        middle_and_most(rounds.iter().map(|round| round.latency.p99).collect()).0
+        middle_and_most(rounds.iter().map(|round| round.latency.p99_ns).collect()).0
     };
     let (off99, on99) = (p99(&off), p99(&on));
     let ratio = on99 as f64 / off99 as f64;

@@ -125,7 +125,7 @@ pub(super) fn run(args: &Args) -> Result<(), Failure> {
         median(rounds.iter().map(of).collect())
     };
     let figures = |rounds: &[Percentiles]| {
-        (middle(rounds, |p| p.p50), middle(rounds, |p| p.p99), middle(rounds, |p| p.p999))
+        (middle(rounds, |p| p.p50_ns), middle(rounds, |p| p.p99_ns), middle(rounds, |p| p.p999_ns))
     };
     let ((o50, o99, o999), (t50, t99, t999)) = (figures(&ours), figures(&theirs));
     let ratio = o50 as f64 / t50.max(1) as f64;

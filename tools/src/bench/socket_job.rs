@@ -125,7 +125,7 @@ impl Round {
 }
 
 fn is_small(lag: &Percentiles, latency: &Percentiles) -> bool {
-    lag.p50 * 4 <= latency.p50 && lag.p99 * 2 <= latency.p99
+    lag.p50_ns * 4 <= latency.p50_ns && lag.p99_ns * 2 <= latency.p99_ns
 }
 
 fn one_round(
@@ -167,14 +167,14 @@ fn print_round(name: &str, round: &Round) {
     let p = &round.latency;
     say!(
         "{name:<9}{:>10}{:>10}{:>10}{:>10}{:>10}{:>10}   {:>9.0}  {:>9}  {:>9}{}",
-        time(p.p50),
-        time(p.p90),
-        time(p.p99),
-        time(p.p999),
-        time(p.p9999),
-        time(p.max),
+        time(p.p50_ns),
+        time(p.p90_ns),
+        time(p.p99_ns),
+        time(p.p999_ns),
+        time(p.p9999_ns),
+        time(p.max_ns),
         round.measured.achieved,
-        time(round.lag.p99),
+        time(round.lag.p99_ns),
         time(round.hiccup_ns),
         if round.is_valid() { "" } else { "  INVALID: the generator was late" }
     );
@@ -279,8 +279,8 @@ fn report(
     let all = || bare.iter().chain(engine);
     let valid = |rounds: &[Round]| rounds.iter().filter(|round| round.is_valid()).count();
     let is_valid = valid(bare) * 2 > bare.len() && valid(engine) * 2 > engine.len();
-    let (b50, e50) = (middle(bare, |p| p.p50), middle(engine, |p| p.p50));
-    let (b99, e99) = (middle(bare, |p| p.p99), middle(engine, |p| p.p99));
+    let (b50, e50) = (middle(bare, |p| p.p50_ns), middle(engine, |p| p.p50_ns));
+    let (b99, e99) = (middle(bare, |p| p.p99_ns), middle(engine, |p| p.p99_ns));
     let hiccup_ns = all().map(|round| round.hiccup_ns).max().unwrap_or(0);
     let added = e50 as i64 - b50 as i64;
     let results: u64 = engine.iter().map(|round| round.measured.results).sum();
@@ -395,7 +395,7 @@ mod tests {
 
     #[test]
     fn a_late_generator_makes_a_round_invalid() {
-        let of = |p50, p99| Percentiles { p50, p99, ..Percentiles::default() };
+        let of = |p50, p99| Percentiles { p50_ns: p50, p99_ns: p99, ..Percentiles::default() };
         assert!(is_small(&of(10, 100), &of(40, 200)));
         assert!(!is_small(&of(11, 100), &of(40, 200)), "in the median");
         assert!(!is_small(&of(10, 101), &of(40, 200)), "in the tail");

@@ -87,7 +87,7 @@ pub(super) fn run(args: &Args) -> Result<(), Failure> {
     }
     let (mut ours, mut mute, mut hand) = (Vec::new(), Vec::new(), Vec::new());
     let silent = |records, keys| {
-        by_stream_with(records, keys, Config { explain_slow: false, ..Config::default() })
+        by_stream_with(records, keys, Config { record_stalls: false, ..Config::default() })
     };
     for _ in 0..args.rounds {
         let (fast, sum) = timed(args, by_stream)?;

@@ -115,13 +115,13 @@ fn received(dir: &Path) -> Result<String, String> {
 
 /// What is done to a file.
 #[derive(Clone, Copy)]
-enum Deed {
+enum Damage {
     Flip,
     Cut,
     Remove,
 }
 
-impl Deed {
+impl Damage {
     fn name(self) -> &'static str {
         match self {
             Self::Flip => "a byte flipped",
@@ -223,7 +223,7 @@ fn damage(subject: &Subject, failures: &mut u64) -> Result<(), String> {
     all.sort();
     for path in all.iter().filter(|path| !path.ends_with("lock")) {
         let below = path.strip_prefix(&saved).map_err(text)?;
-        for deed in [Deed::Flip, Deed::Cut, Deed::Remove] {
+        for deed in [Damage::Flip, Damage::Cut, Damage::Remove] {
             std::fs::remove_dir_all(&subject.dir).map_err(text)?;
             copy(&saved, &subject.dir).map_err(text)?;
             let path = subject.dir.join(below);

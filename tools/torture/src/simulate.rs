@@ -53,7 +53,7 @@ impl Plant {
             Self::StateSync => PlantedBug::SkippedSync("/state/0/"),
             Self::SinkSync => PlantedBug::SkippedSync("/out/part-"),
             Self::OffsetSync => PlantedBug::SkippedSync("/offsets/"),
-            Self::CommitBeforeSnapshot => PlantedBug::Late("/state/0", "/commits"),
+            Self::CommitBeforeSnapshot => PlantedBug::DelayedSync("/state/0", "/commits"),
         }
     }
 }

@@ -9,7 +9,7 @@ use crate::epoch::driver::{Command, EndOffset, ReadLimit, Report};
 use crate::epoch::event_time::WatermarkPolicy;
 use crate::error::EngineError;
 use crate::event::{Epoch, Event, IDLE};
-use crate::measure::stall::{Did, did};
+use crate::measure::stall::{Activity, record_activity};
 use crate::runtime::exchange::Inlet;
 use crate::runtime::stage::{FlushStatus, Io, Push, Stage};
 use crossbeam_channel::{Receiver, Sender};
@@ -85,11 +85,11 @@ impl Offset {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Polled {
     /// Records were emitted, or the chain became full.
-    Some,
+    Emitted,
     /// There is no data now.
     Idle,
     /// The end of the batch's range was reached.
-    AtBound,
+    AtEndOffset,
     /// There is no data now and there never will be.
     Exhausted,
 }
@@ -102,7 +102,7 @@ pub trait Source<D>: Send {
     fn attach(&mut self, _io: &mut Io<'_>) -> Result<(), EngineError> {
         Ok(())
     }
-    /// Emits available records, at most `cx.budget`, checking `down.ready()` before each.
+    /// Emits available records, at most `cx.budget`, checking `down.is_ready()` before each.
     fn poll(&mut self, down: &mut D, cx: &mut StepCx<'_>) -> Result<Polled, EngineError>;
     /// Continuous mode: everything available now must be emitted before the next marker.
     fn begin_drain(&mut self) {}
@@ -114,7 +114,7 @@ pub trait Source<D>: Send {
     /// The position after the last emitted record.
     fn position(&self) -> Offset;
     /// Records emitted so far in this run.
-    fn records(&self) -> u64;
+    fn records_emitted(&self) -> u64;
     /// Resumes after a committed position. Called before all other methods, and not at the first
     /// start.
     fn resume(&mut self, at: &Offset) -> Result<(), EngineError>;
@@ -123,9 +123,9 @@ pub trait Source<D>: Send {
     /// Limits the next polls to this planned position. After [`resume`](Self::resume) an earlier
     /// run may have planned it. A source that cannot read that range again reports it and moves to
     /// the position at once.
-    fn bound(&mut self, end: &Offset) -> Result<(), EngineError>;
+    fn set_end_offset(&mut self, end: &Offset) -> Result<(), EngineError>;
     /// Everything before this position is committed and will not be requested again.
-    fn committed(&mut self, _end: &Offset) -> Result<(), EngineError> {
+    fn on_committed(&mut self, _end: &Offset) -> Result<(), EngineError> {
         Ok(())
     }
 }
@@ -163,7 +163,7 @@ pub struct SourceTasklet<S, D> {
     mark: Option<PendingMarker>,
     ack: Option<Epoch>,
     /// Whether results were emitted after the marker that is to be acknowledged.
-    trails: bool,
+    emitted_late: bool,
     marked: Offset,
     told_exhausted: bool,
     continuous: bool,
@@ -173,7 +173,7 @@ pub struct SourceTasklet<S, D> {
     last_record_ns: Option<u64>,
     idle: bool,
     /// Whether the chain was full, so that the source is not idle although it emitted nothing.
-    held_back: bool,
+    was_blocked: bool,
 }
 
 /// A tasklet's connection to the driver.
@@ -212,7 +212,7 @@ impl<S: Source<D>, D: Stage> SourceTasklet<S, D> {
             },
             mark: None,
             ack: None,
-            trails: false,
+            emitted_late: false,
             marked: Offset::default(),
             told_exhausted: false,
             continuous: port.continuous,
@@ -220,7 +220,7 @@ impl<S: Source<D>, D: Stage> SourceTasklet<S, D> {
             idle_after_ns: port.idle_after_ns.filter(|_| port.continuous),
             last_record_ns: None,
             idle: false,
-            held_back: false,
+            was_blocked: false,
         }
     }
 
@@ -228,8 +228,8 @@ impl<S: Source<D>, D: Stage> SourceTasklet<S, D> {
     fn update_idleness(&mut self, silent: bool, cx: &mut StepCx<'_>) -> Result<(), EngineError> {
         let Some(idle_after_ns) = self.idle_after_ns else { return Ok(()) };
         let now_ns = cx.env.now_ns();
-        let held_back = std::mem::take(&mut self.held_back) || !self.down.ready();
-        if !silent || held_back {
+        let was_blocked = std::mem::take(&mut self.was_blocked) || !self.down.is_ready();
+        if !silent || was_blocked {
             (self.last_record_ns, self.idle) = (Some(now_ns), false);
             return Ok(());
         }
@@ -255,13 +255,13 @@ impl<S: Source<D>, D: Stage> SourceTasklet<S, D> {
         while let Ok(command) = self.commands.try_recv() {
             any = true;
             match command {
-                Command::Mark { epoch, drain, last } => {
+                Command::EmitMarker { epoch, drain, last } => {
                     if drain {
                         self.source.begin_drain();
                     }
                     self.mark = Some(PendingMarker { epoch, drain, last });
                 }
-                Command::CutDrain => {
+                Command::AbandonDrain => {
                     if let Some(mark) = &mut self.mark {
                         mark.drain = false;
                     }
@@ -271,10 +271,10 @@ impl<S: Source<D>, D: Stage> SourceTasklet<S, D> {
                     self.report(Report::Planned { source: self.source_index, planned });
                 }
                 Command::Run { epoch, end } => {
-                    self.source.bound(&end)?;
+                    self.source.set_end_offset(&end)?;
                     self.state = SourceState::Batch(epoch);
                 }
-                Command::Committed => self.source.committed(&self.marked)?,
+                Command::Committed => self.source.on_committed(&self.marked)?,
                 Command::End => {
                     self.down.end()?;
                     self.state = SourceState::Ended;
@@ -285,13 +285,13 @@ impl<S: Source<D>, D: Stage> SourceTasklet<S, D> {
     }
 
     fn put_marker(&mut self, epoch: Epoch) -> Result<(), EngineError> {
-        did(Did::Epoch);
+        record_activity(Activity::Epoch);
         self.marked = self.source.position();
         self.report(Report::Offset {
             source: self.source_index,
             epoch,
             offset: self.marked.clone(),
-            records: self.source.records(),
+            records: self.source.records_emitted(),
         });
         self.down.marker(epoch)?;
         self.ack = Some(epoch);
@@ -314,24 +314,24 @@ impl<S: Source<D>, D: Stage> Tasklet for SourceTasklet<S, D> {
 
     fn step(&mut self, cx: &mut StepCx<'_>) -> Result<Step, EngineError> {
         // Results that a watermark releases are emitted in steps, with records between them.
-        let settled = self.down.settle()?;
-        if settled == FlushStatus::Blocked {
-            did(Did::Blocked);
-            self.held_back = true;
+        let status = self.down.flush()?;
+        if status == FlushStatus::Blocked {
+            record_activity(Activity::Blocked);
+            self.was_blocked = true;
             cx.wake_while_blocked(self.down.next_timer_ns());
             return Ok(Step::Idle);
         }
-        let clear = settled == FlushStatus::Clear;
-        if settled > FlushStatus::Held {
-            did(Did::Expiry);
+        let clear = status == FlushStatus::Flushed;
+        if status > FlushStatus::Buffered {
+            record_activity(Activity::Expiry);
         }
         let mut progress = !clear;
-        if settled <= FlushStatus::Trailing
+        if status <= FlushStatus::NextEpoch
             && let Some(epoch) = self.ack.take()
         {
-            let trailing = settled == FlushStatus::Trailing;
-            let trailed = std::mem::take(&mut self.trails);
-            self.report(Report::Ack { epoch, trailing, trailed });
+            let owes_late_emission = status == FlushStatus::NextEpoch;
+            let emitted_late = std::mem::take(&mut self.emitted_late);
+            self.report(Report::Ack { epoch, owes_late_emission, emitted_late });
             progress = true;
         }
         if clear && matches!(self.state, SourceState::Ended) {
@@ -354,9 +354,9 @@ impl<S: Source<D>, D: Stage> Tasklet for SourceTasklet<S, D> {
             }
             SourceState::Ended => return Ok(Step::Progress),
         };
-        self.update_idleness(polled != Polled::Some, cx)?;
+        self.update_idleness(polled != Polled::Emitted, cx)?;
         match (polled, &self.state) {
-            (Polled::Some, SourceState::Flowing) if self.mark.is_some() => {
+            (Polled::Emitted, SourceState::Flowing) if self.mark.is_some() => {
                 if let Some(mark) = self.mark.take_if(|_| self.source.is_drained()) {
                     self.put_marker(mark.epoch)?;
                     if mark.last {
@@ -365,10 +365,10 @@ impl<S: Source<D>, D: Stage> Tasklet for SourceTasklet<S, D> {
                 }
                 progress = true;
             }
-            (Polled::Some, _) => {
+            (Polled::Emitted, _) => {
                 progress = true;
             }
-            (Polled::AtBound, SourceState::Batch(epoch)) => {
+            (Polled::AtEndOffset, SourceState::Batch(epoch)) => {
                 let epoch = *epoch;
                 self.put_marker(epoch)?;
                 self.state =
@@ -391,15 +391,17 @@ impl<S: Source<D>, D: Stage> Tasklet for SourceTasklet<S, D> {
             _ => {}
         }
         // The output of this drain leaves now, not at the next step.
-        let settled = self.down.settle()?;
+        let status = self.down.flush()?;
         if let Some(at_ns) = self.down.next_timer_ns() {
             cx.wake_at(at_ns);
         }
-        self.trails |= self.ack.is_some() && settled == FlushStatus::Trailing;
-        match settled {
-            FlushStatus::Held | FlushStatus::Trailing | FlushStatus::More => progress = true,
-            FlushStatus::Clear if self.ack.is_some() => progress = true,
-            FlushStatus::Clear | FlushStatus::Blocked => {}
+        self.emitted_late |= self.ack.is_some() && status == FlushStatus::NextEpoch;
+        match status {
+            FlushStatus::Buffered | FlushStatus::NextEpoch | FlushStatus::Pending => {
+                progress = true
+            }
+            FlushStatus::Flushed if self.ack.is_some() => progress = true,
+            FlushStatus::Flushed | FlushStatus::Blocked => {}
         }
         Ok(if progress { Step::Progress } else { Step::Idle })
     }
@@ -423,12 +425,12 @@ pub struct InboxTasklet<T, D> {
     inlets: Vec<(Inlet<T>, InletState, i64)>,
     policy: WatermarkPolicy,
     /// Whether an inlet has a watermark.
-    timed: bool,
+    has_event_time: bool,
     down: D,
     reports: Sender<Report>,
     ack: Option<Epoch>,
     /// Something has come behind the marker that is to be acknowledged.
-    trails: bool,
+    emitted_late: bool,
     /// The inlet to read first, which rotates so that none starves.
     turn: usize,
     watermark: i64,
@@ -445,11 +447,11 @@ impl<T: Send, D: Push<T>> InboxTasklet<T, D> {
             id: port.id,
             inlets: inlets.into_iter().map(|i| (i, InletState::Open, i64::MIN)).collect(),
             policy: WatermarkPolicy::Min,
-            timed: true,
+            has_event_time: true,
             down,
             reports: port.reports,
             ack: None,
-            trails: false,
+            emitted_late: false,
             turn: 0,
             watermark: i64::MIN,
             furthest: i64::MIN,
@@ -458,11 +460,11 @@ impl<T: Send, D: Push<T>> InboxTasklet<T, D> {
     }
 
     /// Sets how the watermarks of the inlets are combined, and which inlets never have one.
-    pub fn watermarks(mut self, policy: WatermarkPolicy, timed: &[bool]) -> Self {
-        (self.policy, self.timed) = (policy, false);
-        for ((_, _, watermark), timed) in self.inlets.iter_mut().zip(timed) {
-            self.timed |= timed;
-            if !timed {
+    pub fn watermarks(mut self, policy: WatermarkPolicy, has_event_time: &[bool]) -> Self {
+        (self.policy, self.has_event_time) = (policy, false);
+        for ((_, _, watermark), has_event_time) in self.inlets.iter_mut().zip(has_event_time) {
+            self.has_event_time |= has_event_time;
+            if !has_event_time {
                 // An inlet without a watermark never decides the combined one.
                 *watermark = if policy == WatermarkPolicy::Min { i64::MAX } else { i64::MIN };
             }
@@ -475,7 +477,7 @@ impl<T: Send, D: Push<T>> InboxTasklet<T, D> {
         // last epoch; results that the watermark released between their ends would be emitted again
         // after a restart.
         let watermarks = self.inlets.iter().map(|(_, _, watermark)| *watermark);
-        let silent = self.timed && watermarks.clone().all(|watermark| watermark == IDLE);
+        let silent = self.has_event_time && watermarks.clone().all(|watermark| watermark == IDLE);
         let found = match self.policy {
             // The watermark of the furthest input, so that the order in which inputs become idle
             // does not matter.
@@ -505,7 +507,7 @@ impl<T: Send, D: Push<T>> InboxTasklet<T, D> {
                     *state = InletState::Open;
                 }
             }
-            did(Did::Epoch);
+            record_activity(Activity::Epoch);
             self.down.marker(epoch)?;
             self.ack = Some(epoch);
         }
@@ -515,7 +517,7 @@ impl<T: Send, D: Push<T>> InboxTasklet<T, D> {
     /// Takes events from one inlet. Returns their number, and whether the step must stop here.
     fn drain(&mut self, index: usize, budget: usize) -> Result<(usize, bool), EngineError> {
         let mut taken = 0;
-        while taken < budget && self.inlets[index].1 == InletState::Open && self.down.ready() {
+        while taken < budget && self.inlets[index].1 == InletState::Open && self.down.is_ready() {
             let Some(event) = self.inlets[index].0.ring.pop() else { break };
             taken += 1;
             match event {
@@ -559,23 +561,23 @@ impl<T: Send, D: Push<T>> Tasklet for InboxTasklet<T, D> {
     }
 
     fn step(&mut self, cx: &mut StepCx<'_>) -> Result<Step, EngineError> {
-        let settled = self.down.settle()?;
-        if settled == FlushStatus::Blocked {
-            did(Did::Blocked);
+        let status = self.down.flush()?;
+        if status == FlushStatus::Blocked {
+            record_activity(Activity::Blocked);
             cx.wake_while_blocked(self.down.next_timer_ns());
             return Ok(Step::Idle);
         }
-        let clear = settled == FlushStatus::Clear;
-        if settled > FlushStatus::Held {
-            did(Did::Expiry);
+        let clear = status == FlushStatus::Flushed;
+        if status > FlushStatus::Buffered {
+            record_activity(Activity::Expiry);
         }
         let mut progress = !clear;
-        if settled <= FlushStatus::Trailing
+        if status <= FlushStatus::NextEpoch
             && let Some(epoch) = self.ack.take()
         {
-            let trailing = settled == FlushStatus::Trailing;
-            let trailed = std::mem::take(&mut self.trails);
-            drop(self.reports.send(Report::Ack { epoch, trailing, trailed }));
+            let owes_late_emission = status == FlushStatus::NextEpoch;
+            let emitted_late = std::mem::take(&mut self.emitted_late);
+            drop(self.reports.send(Report::Ack { epoch, owes_late_emission, emitted_late }));
             progress = true;
         }
         if clear && self.ended {
@@ -600,15 +602,17 @@ impl<T: Send, D: Push<T>> Tasklet for InboxTasklet<T, D> {
             }
         }
         self.turn = (self.turn + 1) % inlets.max(1);
-        let settled = self.down.settle()?;
+        let status = self.down.flush()?;
         if let Some(at_ns) = self.down.next_timer_ns() {
             cx.wake_at(at_ns);
         }
-        self.trails |= self.ack.is_some() && settled == FlushStatus::Trailing;
-        match settled {
-            FlushStatus::Held | FlushStatus::Trailing | FlushStatus::More => progress = true,
-            FlushStatus::Clear if self.ack.is_some() || self.ended => progress = true,
-            FlushStatus::Clear | FlushStatus::Blocked => {}
+        self.emitted_late |= self.ack.is_some() && status == FlushStatus::NextEpoch;
+        match status {
+            FlushStatus::Buffered | FlushStatus::NextEpoch | FlushStatus::Pending => {
+                progress = true
+            }
+            FlushStatus::Flushed if self.ack.is_some() || self.ended => progress = true,
+            FlushStatus::Flushed | FlushStatus::Blocked => {}
         }
         Ok(if progress { Step::Progress } else { Step::Idle })
     }
@@ -626,12 +630,12 @@ mod tests {
     struct Busy {
         work: usize,
         /// What is left is of the next epoch.
-        trails: bool,
+        emitted_late: bool,
         came_before: Vec<usize>,
     }
 
     impl Stage for Busy {
-        fn ready(&mut self) -> bool {
+        fn is_ready(&mut self) -> bool {
             true
         }
         fn watermark(&mut self, _micros: i64) -> Result<(), EngineError> {
@@ -643,12 +647,12 @@ mod tests {
         fn end(&mut self) -> Result<(), EngineError> {
             Ok(())
         }
-        fn settle(&mut self) -> Result<FlushStatus, EngineError> {
+        fn flush(&mut self) -> Result<FlushStatus, EngineError> {
             self.work = self.work.saturating_sub(1);
-            Ok(match (self.work, self.trails) {
-                (0, _) => FlushStatus::Clear,
-                (_, true) => FlushStatus::Trailing,
-                (_, false) => FlushStatus::More,
+            Ok(match (self.work, self.emitted_late) {
+                (0, _) => FlushStatus::Flushed,
+                (_, true) => FlushStatus::NextEpoch,
+                (_, false) => FlushStatus::Pending,
             })
         }
     }
@@ -675,12 +679,12 @@ mod tests {
                 return Ok(Polled::Idle);
             }
             self.last += 1;
-            down.push(self.last, 0).map(|()| Polled::Some)
+            down.push(self.last, 0).map(|()| Polled::Emitted)
         }
         fn position(&self) -> Offset {
             Offset::default()
         }
-        fn records(&self) -> u64 {
+        fn records_emitted(&self) -> u64 {
             self.last
         }
         fn resume(&mut self, _at: &Offset) -> Result<(), EngineError> {
@@ -689,7 +693,7 @@ mod tests {
         fn plan(&mut self, _: ReadLimit, _: &mut StepCx<'_>) -> Result<EndOffset, EngineError> {
             unreachable!("the test is in continuous mode")
         }
-        fn bound(&mut self, _end: &Offset) -> Result<(), EngineError> {
+        fn set_end_offset(&mut self, _end: &Offset) -> Result<(), EngineError> {
             unreachable!("the test is in continuous mode")
         }
     }
@@ -720,9 +724,9 @@ mod tests {
 
     #[test]
     fn records_come_between_the_steps_of_a_chains_own_work() {
-        let down = Busy { work: 1000, trails: false, came_before: Vec::new() };
+        let down = Busy { work: 1000, emitted_late: false, came_before: Vec::new() };
         let (mut tasklet, commands, told) = numbers(down, false);
-        drop(commands.send(Command::Mark { epoch: 0, drain: false, last: false }));
+        drop(commands.send(Command::EmitMarker { epoch: 0, drain: false, last: false }));
         for _ in 0..10 {
             assert_eq!(step(&mut tasklet), Step::Progress);
         }
@@ -739,12 +743,13 @@ mod tests {
 
     #[test]
     fn an_epoch_does_not_wait_for_what_is_of_the_next_one() {
-        let down = Busy { work: usize::MAX, trails: true, came_before: Vec::new() };
+        let down = Busy { work: usize::MAX, emitted_late: true, came_before: Vec::new() };
         let (mut tasklet, commands, told) = numbers(down, false);
-        drop(commands.send(Command::Mark { epoch: 7, drain: false, last: false }));
+        drop(commands.send(Command::EmitMarker { epoch: 7, drain: false, last: false }));
         (0..3).for_each(|_| assert_eq!(step(&mut tasklet), Step::Progress));
-        let trails = |report| matches!(report, Report::Ack { epoch: 7, trailing: true, .. });
-        assert!(told.try_iter().any(trails), "there will always be some of the next one");
+        let emitted_late =
+            |report| matches!(report, Report::Ack { epoch: 7, owes_late_emission: true, .. });
+        assert!(told.try_iter().any(emitted_late), "there will always be some of the next one");
         drop(commands.send(Command::End));
         (0..10).for_each(|_| assert_eq!(step(&mut tasklet), Step::Progress));
         tasklet.down.work = 1;
@@ -753,19 +758,19 @@ mod tests {
 
     /// A chain that keeps the watermarks that reach it, and may take nothing for a time.
     struct Full {
-        settled: FlushStatus,
+        status: FlushStatus,
         ready: bool,
         watermarks: Vec<i64>,
     }
 
     impl Full {
         fn new() -> Self {
-            Self { settled: FlushStatus::Clear, ready: true, watermarks: Vec::new() }
+            Self { status: FlushStatus::Flushed, ready: true, watermarks: Vec::new() }
         }
     }
 
     impl Stage for Full {
-        fn ready(&mut self) -> bool {
+        fn is_ready(&mut self) -> bool {
             self.ready
         }
         fn watermark(&mut self, micros: i64) -> Result<(), EngineError> {
@@ -778,8 +783,8 @@ mod tests {
         fn end(&mut self) -> Result<(), EngineError> {
             Ok(())
         }
-        fn settle(&mut self) -> Result<FlushStatus, EngineError> {
-            Ok(self.settled)
+        fn flush(&mut self) -> Result<FlushStatus, EngineError> {
+            Ok(self.status)
         }
     }
 
@@ -801,7 +806,7 @@ mod tests {
             let mut inbox = InboxTasklet::new(port, String::new(), inlets, Full::new());
             let mut send = |input: usize, micros: i64| {
                 outboxes[input].send(0, Event::Watermark(micros));
-                outboxes[input].settle();
+                outboxes[input].flush();
                 let mut cx = StepCx { env: &SimEnv::new(0), budget: 8, wake_at_ns: None };
                 inbox.step(&mut cx).unwrap();
                 std::mem::take(&mut inbox.down.watermarks)
@@ -829,7 +834,7 @@ mod tests {
             let mut inbox = inbox.watermarks(policy, &[true; 3]);
             let mut send = |input: usize, event: Event<u64>| {
                 outboxes[input].send(0, event);
-                outboxes[input].settle();
+                outboxes[input].flush();
                 let mut cx = StepCx { env: &SimEnv::new(0), budget: 8, wake_at_ns: None };
                 inbox.step(&mut cx).unwrap();
                 std::mem::take(&mut inbox.down.watermarks)
@@ -848,20 +853,20 @@ mod tests {
     fn a_source_that_may_not_push_is_not_silent() {
         let (mut tasklet, _commands, _told) = numbers(Full::new(), true);
         let env = SimEnv::new(0);
-        let mut after = |ns: u64, settled: FlushStatus, ready: bool| {
+        let mut after = |ns: u64, status: FlushStatus, ready: bool| {
             env.advance(ns);
-            (tasklet.down.settled, tasklet.down.ready) = (settled, ready);
+            (tasklet.down.status, tasklet.down.ready) = (status, ready);
             let mut cx = StepCx { env: &env, budget: 8, wake_at_ns: None };
             tasklet.step(&mut cx).unwrap();
             std::mem::take(&mut tasklet.down.watermarks)
         };
-        assert!(after(0, FlushStatus::Clear, true).is_empty());
+        assert!(after(0, FlushStatus::Flushed, true).is_empty());
         assert!(after(1_000, FlushStatus::Blocked, false).is_empty());
-        assert!(after(1_000, FlushStatus::Clear, true).is_empty(), "it was blocked until now");
-        assert!(after(99, FlushStatus::Clear, true).is_empty());
-        assert!(after(1_000, FlushStatus::Clear, false).is_empty(), "nor may it push now");
-        assert!(after(99, FlushStatus::Clear, true).is_empty());
-        assert_eq!(after(1, FlushStatus::Clear, true), [IDLE]);
-        assert!(after(1_000, FlushStatus::Clear, true).is_empty(), "it is said once");
+        assert!(after(1_000, FlushStatus::Flushed, true).is_empty(), "it was blocked until now");
+        assert!(after(99, FlushStatus::Flushed, true).is_empty());
+        assert!(after(1_000, FlushStatus::Flushed, false).is_empty(), "nor may it push now");
+        assert!(after(99, FlushStatus::Flushed, true).is_empty());
+        assert_eq!(after(1, FlushStatus::Flushed, true), [IDLE]);
+        assert!(after(1_000, FlushStatus::Flushed, true).is_empty(), "it is said once");
     }
 }

@@ -65,7 +65,7 @@ impl<D: for<'a> Push<Row<'a>>> Source<D> for RateMicroBatch {
 
     fn poll(&mut self, down: &mut D, cx: &mut StepCx<'_>) -> Result<Polled, EngineError> {
         let (before, now_ns) = (self.next, cx.env.now_ns());
-        while self.next < self.end && self.next - before < cx.budget as u64 && down.ready() {
+        while self.next < self.end && self.next - before < cx.budget as u64 && down.is_ready() {
             let batch = self.next / self.config.rows_per_batch;
             let time_ms = self.config.start_ms + batch * self.config.advance_ms;
             self.row.clear();
@@ -77,16 +77,16 @@ impl<D: for<'a> Push<Row<'a>>> Source<D> for RateMicroBatch {
         }
         if self.bounded && self.next >= self.end {
             self.bounded = false;
-            return Ok(Polled::AtBound);
+            return Ok(Polled::AtEndOffset);
         }
-        Ok(if self.next > before { Polled::Some } else { Polled::Idle })
+        Ok(if self.next > before { Polled::Emitted } else { Polled::Idle })
     }
 
     fn position(&self) -> Offset {
         Offset(self.next.to_string())
     }
 
-    fn records(&self) -> u64 {
+    fn records_emitted(&self) -> u64 {
         self.next - self.first
     }
 
@@ -99,7 +99,7 @@ impl<D: for<'a> Push<Row<'a>>> Source<D> for RateMicroBatch {
     }
 
     fn plan(&mut self, extent: ReadLimit, _cx: &mut StepCx<'_>) -> Result<EndOffset, EngineError> {
-        let done = std::mem::replace(&mut self.as_of_start, extent == ReadLimit::AsOfStart);
+        let done = std::mem::replace(&mut self.as_of_start, extent == ReadLimit::AvailableAtStart);
         let rows = self.config.rows_per_batch;
         let end = if done { self.next } else { (self.next / rows + 1) * rows };
         Ok(EndOffset {
@@ -110,12 +110,12 @@ impl<D: for<'a> Push<Row<'a>>> Source<D> for RateMicroBatch {
         })
     }
 
-    fn bound(&mut self, end: &Offset) -> Result<(), EngineError> {
+    fn set_end_offset(&mut self, end: &Offset) -> Result<(), EngineError> {
         (self.end, self.bounded) = (end.number()?, true);
         Ok(())
     }
 
-    fn committed(&mut self, _end: &Offset) -> Result<(), EngineError> {
+    fn on_committed(&mut self, _end: &Offset) -> Result<(), EngineError> {
         if self.next == self.end {
             self.end += self.config.rows_per_batch;
         }

@@ -135,7 +135,7 @@ impl<D: for<'a> Push<Row<'a>>> Source<D> for RateSource {
     fn poll(&mut self, down: &mut D, cx: &mut StepCx<'_>) -> Result<Polled, EngineError> {
         let until = self.bound.unwrap_or_else(|| self.due(cx));
         let before = self.next;
-        while self.next < until && self.next - before < cx.budget as u64 && down.ready() {
+        while self.next < until && self.next - before < cx.budget as u64 && down.is_ready() {
             let number = self.number(self.next);
             let timestamp_us = self.start_us + self.after(number, 1_000_000) as i64;
             self.row.clear();
@@ -147,10 +147,10 @@ impl<D: for<'a> Push<Row<'a>>> Source<D> for RateSource {
         }
         if self.bound.is_some_and(|bound| self.next >= bound) {
             self.bound = None;
-            return Ok(Polled::AtBound);
+            return Ok(Polled::AtEndOffset);
         }
         if self.next > before {
-            return Ok(Polled::Some);
+            return Ok(Polled::Emitted);
         }
         if self.bound.is_none() {
             cx.wake_at(self.due_ns(self.next) + 1);
@@ -162,7 +162,7 @@ impl<D: for<'a> Push<Row<'a>>> Source<D> for RateSource {
         Offset(self.next.to_string())
     }
 
-    fn records(&self) -> u64 {
+    fn records_emitted(&self) -> u64 {
         self.next - self.first
     }
 
@@ -175,8 +175,8 @@ impl<D: for<'a> Push<Row<'a>>> Source<D> for RateSource {
     fn plan(&mut self, extent: ReadLimit, cx: &mut StepCx<'_>) -> Result<EndOffset, EngineError> {
         let due = self.due(cx);
         let end = match extent {
-            ReadLimit::AsOfStart => *self.as_of_start.get_or_insert(due),
-            ReadLimit::All | ReadLimit::Limited => due,
+            ReadLimit::AvailableAtStart => *self.as_of_start.get_or_insert(due),
+            ReadLimit::All | ReadLimit::RateLimited => due,
         };
         let end = end.max(self.next);
         Ok(EndOffset {
@@ -187,7 +187,7 @@ impl<D: for<'a> Push<Row<'a>>> Source<D> for RateSource {
         })
     }
 
-    fn bound(&mut self, end: &Offset) -> Result<(), EngineError> {
+    fn set_end_offset(&mut self, end: &Offset) -> Result<(), EngineError> {
         self.bound = Some(end.number()?);
         Ok(())
     }

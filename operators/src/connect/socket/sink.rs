@@ -249,7 +249,7 @@ impl SocketSink {
         }
         self.buffer.clear();
         self.written = 0;
-        Ok(FlushStatus::Clear)
+        Ok(FlushStatus::Flushed)
     }
 
     /// The error of a query that stops with lines which its receiver has not taken.
@@ -307,7 +307,7 @@ impl Stage for SocketSink {
     }
 
     #[inline]
-    fn ready(&mut self) -> bool {
+    fn is_ready(&mut self) -> bool {
         self.buffer.len() - self.written < BUFFER_BYTES
     }
 
@@ -325,13 +325,13 @@ impl Stage for SocketSink {
         Ok(())
     }
 
-    fn settle(&mut self) -> Result<FlushStatus, EngineError> {
+    fn flush(&mut self) -> Result<FlushStatus, EngineError> {
         if self.buffer.is_empty() {
-            return Ok(FlushStatus::Clear);
+            return Ok(FlushStatus::Flushed);
         }
         let settled = self.write_out()?;
         match settled {
-            FlushStatus::Clear => self.latency.stamp(),
+            FlushStatus::Flushed => self.latency.record_pending(),
             _ if !self.wait.goes_on(self.link.stream.is_some(), self.address()) => {
                 return Err(self.undelivered());
             }
@@ -349,7 +349,7 @@ impl<'a> Push<Row<'a>> for SocketSink {
     #[inline]
     fn push(&mut self, row: Row<'a>, ingest_ns: u64) -> Result<(), EngineError> {
         self.writer.write(row, &mut self.buffer);
-        self.latency.note(ingest_ns);
+        self.latency.add_pending(ingest_ns);
         Ok(())
     }
 }

@@ -30,7 +30,7 @@ impl Waiting {
     /// Wakes all waiting producers. Call this after making room; it costs a fence if nobody waits.
     #[inline]
     pub fn wake(&self) {
-        if self.flag.take() {
+        if self.flag.claim_wakeup() {
             self.wake_all();
         }
     }

@@ -93,7 +93,7 @@ impl<T: Send> ChannelSink<T> {
             self.behind.extend(&mut self.spill);
             self.outlet.set_blocked(false);
             self.outlet.reader.wake();
-            return FlushStatus::Clear;
+            return FlushStatus::Flushed;
         }
         let waited = self.spill.len();
         while let Some(value) = self.spill.pop_front() {
@@ -107,7 +107,7 @@ impl<T: Send> ChannelSink<T> {
             self.outlet.set_blocked(false);
         }
         if self.direct {
-            return FlushStatus::Clear;
+            return FlushStatus::Flushed;
         }
         self.outlet.set_blocked(true);
         FlushStatus::Blocked
@@ -120,33 +120,33 @@ impl<T: Send> Stage for ChannelSink<T> {
         Ok(())
     }
     #[inline]
-    fn ready(&mut self) -> bool {
+    fn is_ready(&mut self) -> bool {
         self.spill.is_empty()
     }
     fn watermark(&mut self, _micros: i64) -> Result<(), EngineError> {
         Ok(())
     }
     fn marker(&mut self, _epoch: Epoch) -> Result<(), EngineError> {
-        self.settle()?;
+        self.flush()?;
         self.latency.publish();
         Ok(())
     }
     fn end(&mut self) -> Result<(), EngineError> {
-        self.settle()?;
+        self.flush()?;
         self.latency.publish();
         Ok(())
     }
-    fn settle(&mut self) -> Result<FlushStatus, EngineError> {
+    fn flush(&mut self) -> Result<FlushStatus, EngineError> {
         if self.ring.is_abandoned() {
             // There is no reader any more; the service chose to drop the results.
             self.spill.clear();
         }
-        let settled = if self.spill.is_empty() { FlushStatus::Clear } else { self.flush_spill() };
+        let status = if self.spill.is_empty() { FlushStatus::Flushed } else { self.flush_spill() };
         if self.ring.publish() {
             self.outlet.reader.wake();
         }
-        self.latency.stamp();
-        Ok(settled)
+        self.latency.record_pending();
+        Ok(status)
     }
 }
 
@@ -162,7 +162,7 @@ impl<T: Send> Push<T> for ChannelSink<T> {
             self.direct = false;
             self.spill.push_back(value);
         }
-        self.latency.note(ingest_ns);
+        self.latency.add_pending(ingest_ns);
         Ok(())
     }
 }

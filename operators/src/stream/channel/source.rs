@@ -158,14 +158,14 @@ impl<T: Send> ChannelSource<T> {
     ) -> Result<(usize, PollStop), EngineError> {
         let Some(others) = &mut self.from.others else { return Ok((0, PollStop::Empty)) };
         let mut taken = 0;
-        while taken < budget && down.ready() {
+        while taken < budget && down.is_ready() {
             let Some((value, ingest_ns)) = others.queue.pop() else {
                 return Ok((taken, PollStop::Empty));
             };
             down.push(value, ingest_ns)?;
             taken += 1;
         }
-        Ok((taken, if down.ready() { PollStop::Budget } else { PollStop::Stopped }))
+        Ok((taken, if down.is_ready() { PollStop::Budget } else { PollStop::Stopped }))
     }
 }
 
@@ -189,7 +189,7 @@ impl<T: Send, D: Push<T>> Source<D> for ChannelSource<T> {
         let shares = self.from.others.is_some();
         let budget = if shares { cx.budget.div_ceil(2) } else { cx.budget };
         let (mut taken, mut left) = (0, PollStop::Budget);
-        while taken < budget && down.ready() {
+        while taken < budget && down.is_ready() {
             let Some((value, ingest_ns)) = self.from.ring.pop() else {
                 left = PollStop::Empty;
                 break;
@@ -199,7 +199,7 @@ impl<T: Send, D: Push<T>> Source<D> for ChannelSource<T> {
         }
         let others =
             if shares { self.poll_others(down, cx.budget - taken)? } else { (0, PollStop::Empty) };
-        if left == PollStop::Budget && !down.ready() {
+        if left == PollStop::Budget && !down.is_ready() {
             left = PollStop::Stopped;
         }
         let all = taken + others.0;
@@ -208,7 +208,7 @@ impl<T: Send, D: Push<T>> Source<D> for ChannelSource<T> {
         self.drain.others = self.drain.others.saturating_sub(others.0);
         self.from.release_slots((taken, left), others);
         if all > 0 || left != PollStop::Empty || others.1 != PollStop::Empty {
-            Ok(Polled::Some)
+            Ok(Polled::Emitted)
         } else if self.from.is_exhausted() {
             Ok(Polled::Exhausted)
         } else {
@@ -228,7 +228,7 @@ impl<T: Send, D: Push<T>> Source<D> for ChannelSource<T> {
         Offset(self.emitted.to_string())
     }
 
-    fn records(&self) -> u64 {
+    fn records_emitted(&self) -> u64 {
         self.emitted - self.resumed
     }
 
@@ -267,12 +267,12 @@ impl<T: Send, D: Push<T>> Source<D> for ChannelSource<T> {
         })
     }
 
-    fn bound(&mut self, _end: &Offset) -> Result<(), EngineError> {
+    fn set_end_offset(&mut self, _end: &Offset) -> Result<(), EngineError> {
         self.staged.begin(self.staged.len());
         Ok(())
     }
 
-    fn committed(&mut self, end: &Offset) -> Result<(), EngineError> {
+    fn on_committed(&mut self, end: &Offset) -> Result<(), EngineError> {
         self.from.resume(end.number()?);
         Ok(())
     }

@@ -65,7 +65,7 @@ where
 
     /// Sends as many partial states as the stage below takes. Returns whether all were sent.
     fn leave(&mut self) -> Result<bool, EngineError> {
-        while !self.leaving.is_empty() && self.down.ready() {
+        while !self.leaving.is_empty() && self.down.is_ready() {
             let Some(part) = self.leaving.pop() else { break };
             self.down.push(part, self.leaving_ns)?;
         }
@@ -110,9 +110,9 @@ where
     }
 
     #[inline]
-    fn ready(&mut self) -> bool {
+    fn is_ready(&mut self) -> bool {
         let open = self.marker.is_none() && !self.hold.is_full();
-        open && (!self.hold.is_bypassed() || self.down.ready())
+        open && (!self.hold.is_bypassed() || self.down.is_ready())
     }
 
     fn watermark(&mut self, micros: i64) -> Result<(), EngineError> {
@@ -130,18 +130,18 @@ where
         self.down.end()
     }
 
-    fn settle(&mut self) -> Result<FlushStatus, EngineError> {
+    fn flush(&mut self) -> Result<FlushStatus, EngineError> {
         // Called even if the buffer is full, because it counts drains.
         let dry = self.hold.is_input_idle();
         let behind = self.marker.is_some() || self.watermark.is_some() && self.states.is_empty();
         let gone =
             if dry || behind || self.hold.is_full() { self.flushed()? } else { self.leave()? };
-        let below = self.down.settle()?;
+        let below = self.down.flush()?;
         Ok(below.max(match (gone, self.states.is_empty()) {
-            (true, true) => FlushStatus::Clear,
-            (true, false) => FlushStatus::Held,
+            (true, true) => FlushStatus::Flushed,
+            (true, false) => FlushStatus::Buffered,
             // The records belong to the ending epoch, or input does not pause.
-            (false, _) => FlushStatus::More,
+            (false, _) => FlushStatus::Pending,
         }))
     }
 
@@ -300,7 +300,7 @@ mod tests {
     }
 
     impl Stage for Slow {
-        fn ready(&mut self) -> bool {
+        fn is_ready(&mut self) -> bool {
             self.room > 0
         }
         fn watermark(&mut self, micros: i64) -> Result<(), EngineError> {
@@ -314,9 +314,9 @@ mod tests {
         fn end(&mut self) -> Result<(), EngineError> {
             Ok(())
         }
-        fn settle(&mut self) -> Result<FlushStatus, EngineError> {
+        fn flush(&mut self) -> Result<FlushStatus, EngineError> {
             self.room = self.each;
-            Ok(FlushStatus::Clear)
+            Ok(FlushStatus::Flushed)
         }
     }
 
@@ -370,14 +370,14 @@ mod tests {
             for op in ops {
                 match op {
                     Op::Records(keys) => for key in keys {
-                        if local.ready() {
+                        if local.is_ready() {
                             local.push((key, key), 0).unwrap();
                             *pushed.entry(key).or_insert(0) += 1;
                         }
                     },
                     // A tasklet puts nothing behind a marker before that is gone.
                     _ if local.marker.is_some() => {
-                        local.settle().unwrap();
+                        local.flush().unwrap();
                     }
                     Op::Watermark => {
                         at_watermark.push(pushed.clone());
@@ -388,7 +388,7 @@ mod tests {
                         local.marker(at_marker.len() as Epoch).unwrap();
                     }
                     Op::Drain => {
-                        local.settle().unwrap();
+                        local.flush().unwrap();
                     }
                 }
                 for (at, out) in local.down.out.iter().enumerate().skip(sent) {
@@ -410,9 +410,9 @@ mod tests {
             // What leaves, and what has come meanwhile.
             let steps = 10 + 2 * pushed.len();
             for _ in 0..steps {
-                local.settle().unwrap();
+                local.flush().unwrap();
             }
-            prop_assert_eq!(local.settle().unwrap(), FlushStatus::Clear);
+            prop_assert_eq!(local.flush().unwrap(), FlushStatus::Flushed);
             prop_assert_eq!(counted(&local.down.out), pushed);
             let last = local.down.out.iter().rev().find_map(|out| match out {
                 Out::Watermark(number) => Some(*number),

@@ -294,7 +294,7 @@ pub(in crate::stream) struct Process<K, P, D> {
     buffer: Buffer,
     key: Vec<u8>,
     /// Whether a timer fired after a marker, and the driver does not know it yet.
-    owes: bool,
+    owes_late_emission: bool,
     now_us: Option<i64>,
     passing_us: Option<i64>,
     marker: Option<Epoch>,
@@ -324,7 +324,7 @@ where
             memory: 0,
             buffer: Buffer::default(),
             key: Vec::new(),
-            owes: false,
+            owes_late_emission: false,
             now_us: None,
             passing_us: None,
             marker: None,
@@ -531,8 +531,8 @@ where
         D: Push<P::Output>,
     {
         let now_us = self.now_us();
-        for _ in 0..self.parts.log.step(STEP) {
-            if !self.down.ready() {
+        for _ in 0..self.parts.log.keys_per_step(STEP) {
+            if !self.down.is_ready() {
                 return Ok(false);
             }
             let next = match self.clocks.event.take(event_us) {
@@ -647,8 +647,8 @@ where
         self.0.restore()?;
         self.0.down.attach(io)
     }
-    fn ready(&mut self) -> bool {
-        self.0.marker.is_none() && self.0.down.ready()
+    fn is_ready(&mut self) -> bool {
+        self.0.marker.is_none() && self.0.down.is_ready()
     }
     fn watermark(&mut self, micros: i64) -> Result<(), EngineError> {
         if micros == IDLE {
@@ -670,17 +670,17 @@ where
     fn end(&mut self) -> Result<(), EngineError> {
         self.0.down.end()
     }
-    fn settle(&mut self) -> Result<FlushStatus, EngineError> {
+    fn flush(&mut self) -> Result<FlushStatus, EngineError> {
         let any_due = self.0.any_due();
-        if !any_due && !self.0.owes {
+        if !any_due && !self.0.owes_late_emission {
             self.0.now_us = None;
-            return self.0.down.settle();
+            return self.0.down.flush();
         }
-        self.0.owes |= any_due && self.0.marker.is_none();
+        self.0.owes_late_emission |= any_due && self.0.marker.is_none();
         self.0.continue_expiry::<T>()?;
         self.0.now_us = None;
-        let below = self.0.down.settle()?;
-        Ok(FlushStatus::combine(below, self.0.marker.is_some(), &mut self.0.owes))
+        let below = self.0.down.flush()?;
+        Ok(FlushStatus::combine(below, self.0.marker.is_some(), &mut self.0.owes_late_emission))
     }
     fn next_timer_ns(&self) -> Option<u64> {
         let (stage, below) = (&self.0, self.0.down.next_timer_ns());

@@ -5,7 +5,7 @@ use crate::stream::flow::{CheckpointManifest, Recipe};
 use crate::stream::keyed_input::KeyedInput;
 use crate::stream::operator::process::{Parts, Process, Processor, Typed};
 use crate::stream::processor_state::States;
-use millstream_engine::checkpoint::Layout;
+use millstream_engine::checkpoint::StateLayout;
 use millstream_engine::runtime::job::Job;
 use millstream_engine::runtime::stage::Push;
 use std::sync::Arc;
@@ -58,7 +58,7 @@ where
     fn describe(&self, kept: &mut CheckpointManifest) {
         let Self { name, states, .. } = self;
         kept.shape.operators.push(format!("process {name}: {}", states.description()));
-        kept.shape.layouts.push(Layout::default());
+        kept.shape.layouts.push(StateLayout::default());
         self.input.describe(kept);
     }
     fn has_event_time(&self) -> bool {

@@ -10,7 +10,7 @@ use crate::stream::keyed_input::Either;
 use crate::stream::processor_state::{Kept, damaged, memory_of, write};
 use millstream_engine::checkpoint::key_group::BuildStableHasher;
 use millstream_engine::error::EngineError;
-use millstream_engine::runtime::state_log::{Slot, StateLog};
+use millstream_engine::runtime::state_log::{StateLog, StateSlot};
 use std::collections::HashMap;
 
 /// A stream of the two.
@@ -209,7 +209,7 @@ impl<L: Kept, R: Kept> SidedRecords<L, R> {
         log: &mut StateLog,
     ) -> Result<(), EngineError> {
         if !log.is_on() {
-            log.put(&mut Slot::default(), 0, &[], &[]);
+            log.put(&mut StateSlot::default(), 0, &[], &[]);
             return Ok(());
         }
         self.write_entry_key(key.bytes, side, in_slab!(self, side, |slab| slab.number(id)));
@@ -219,7 +219,7 @@ impl<L: Kept, R: Kept> SidedRecords<L, R> {
             value.push(u8::from(stored.matched));
             write(&stored.record, value)?;
         });
-        log.put(&mut Slot::default(), key.hash, &self.entry_key, &self.entry_value);
+        log.put(&mut StateSlot::default(), key.hash, &self.entry_key, &self.entry_value);
         Ok(())
     }
 
@@ -251,7 +251,7 @@ impl<L: Kept, R: Kept> SidedRecords<L, R> {
         if log.is_on() {
             self.write_entry_key(key.bytes, side, number);
         }
-        log.delete(&mut Slot::default(), key.hash, &self.entry_key);
+        log.delete(&mut StateSlot::default(), key.hash, &self.entry_key);
     }
 
     /// Notes a match of a stored record. Returns whether it is the first one.

@@ -69,25 +69,25 @@ pub struct Call<F> {
 
 impl<F: Send> Stage for Call<F> {
     #[inline]
-    fn ready(&mut self) -> bool {
+    fn is_ready(&mut self) -> bool {
         true
     }
     fn watermark(&mut self, _micros: i64) -> Result<(), EngineError> {
         Ok(())
     }
     fn marker(&mut self, _epoch: Epoch) -> Result<(), EngineError> {
-        self.latency.stamp();
+        self.latency.record_pending();
         self.latency.publish();
         Ok(())
     }
     fn end(&mut self) -> Result<(), EngineError> {
-        self.latency.stamp();
+        self.latency.record_pending();
         self.latency.publish();
         Ok(())
     }
-    fn settle(&mut self) -> Result<FlushStatus, EngineError> {
-        self.latency.stamp();
-        Ok(FlushStatus::Clear)
+    fn flush(&mut self) -> Result<FlushStatus, EngineError> {
+        self.latency.record_pending();
+        Ok(FlushStatus::Flushed)
     }
 }
 
@@ -95,7 +95,7 @@ impl<T, F: FnMut(T) + Send> Push<T> for Call<F> {
     #[inline(always)]
     fn push(&mut self, value: T, ingest_ns: u64) -> Result<(), EngineError> {
         (self.f)(value);
-        self.latency.note_out(ingest_ns);
+        self.latency.record(ingest_ns);
         Ok(())
     }
 }

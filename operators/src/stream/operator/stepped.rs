@@ -58,13 +58,13 @@ pub(in crate::stream) struct Stepped<W, D> {
     passing_us: Option<i64>,
     marker: Option<Epoch>,
     /// Results have left, or will leave, behind a marker, and the driver does not know it yet.
-    owes: bool,
+    owes_late_emission: bool,
     down: D,
 }
 
 impl<W: StepWork<D>, D: Stage> Stepped<W, D> {
     pub fn new(work: W, watermarks: OperatorWatermark, down: D) -> Self {
-        Self { work, watermarks, passing_us: None, marker: None, owes: false, down }
+        Self { work, watermarks, passing_us: None, marker: None, owes_late_emission: false, down }
     }
 
     fn go_on(&mut self) -> Result<(), EngineError> {
@@ -104,8 +104,8 @@ impl<W: StepWork<D>, D: Stage> Stage for Stepped<W, D> {
         self.down.attach(io)
     }
     #[inline]
-    fn ready(&mut self) -> bool {
-        self.marker.is_none() && !self.work.is_full() && self.down.ready()
+    fn is_ready(&mut self) -> bool {
+        self.marker.is_none() && !self.work.is_full() && self.down.is_ready()
     }
     fn watermark(&mut self, micros: i64) -> Result<(), EngineError> {
         if micros == IDLE {
@@ -125,15 +125,15 @@ impl<W: StepWork<D>, D: Stage> Stage for Stepped<W, D> {
     fn end(&mut self) -> Result<(), EngineError> {
         self.down.end()
     }
-    fn settle(&mut self) -> Result<FlushStatus, EngineError> {
+    fn flush(&mut self) -> Result<FlushStatus, EngineError> {
         let works = self.passing_us.is_some() || self.work.is_unfinished();
-        if !works && self.marker.is_none() && !self.owes {
-            return self.down.settle();
+        if !works && self.marker.is_none() && !self.owes_late_emission {
+            return self.down.flush();
         }
-        self.owes |= works && self.marker.is_none();
+        self.owes_late_emission |= works && self.marker.is_none();
         self.go_on()?;
-        let below = self.down.settle()?;
-        Ok(FlushStatus::combine(below, self.marker.is_some(), &mut self.owes))
+        let below = self.down.flush()?;
+        Ok(FlushStatus::combine(below, self.marker.is_some(), &mut self.owes_late_emission))
     }
     #[inline]
     fn next_timer_ns(&self) -> Option<u64> {

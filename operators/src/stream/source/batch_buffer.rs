@@ -49,9 +49,9 @@ impl<T> Staged<T> {
         for _ in 0..budget {
             if self.left == Some(0) {
                 self.left = None;
-                return Ok(Polled::AtBound);
+                return Ok(Polled::AtEndOffset);
             }
-            if !down.ready() {
+            if !down.is_ready() {
                 break;
             }
             let Some(record) = self.records.pop_front() else { break };
@@ -60,6 +60,6 @@ impl<T> Staged<T> {
             self.left = self.left.map(|left| left - 1);
             *emitted += 1;
         }
-        Ok(Polled::Some)
+        Ok(Polled::Emitted)
     }
 }

@@ -44,7 +44,7 @@ where
             return self.staged.poll(down, counted, |item| (item, now_ns));
         }
         let mut taken = 0;
-        while taken < cx.budget && down.ready() {
+        while taken < cx.budget && down.is_ready() {
             let Some(item) = self.items.next() else {
                 self.exhausted = true;
                 break;
@@ -53,14 +53,14 @@ where
             taken += 1;
         }
         self.emitted += taken as u64;
-        Ok(if self.exhausted && taken == 0 { Polled::Exhausted } else { Polled::Some })
+        Ok(if self.exhausted && taken == 0 { Polled::Exhausted } else { Polled::Emitted })
     }
 
     fn position(&self) -> Offset {
         Offset(self.emitted.to_string())
     }
 
-    fn records(&self) -> u64 {
+    fn records_emitted(&self) -> u64 {
         self.emitted - self.resumed
     }
 
@@ -92,7 +92,7 @@ where
         })
     }
 
-    fn bound(&mut self, end: &Offset) -> Result<(), EngineError> {
+    fn set_end_offset(&mut self, end: &Offset) -> Result<(), EngineError> {
         let end = end.number()?;
         // A batch that an earlier run has planned.
         let records = end.saturating_sub(self.emitted) as usize;

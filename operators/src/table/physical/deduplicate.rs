@@ -13,7 +13,7 @@ use millstream_engine::checkpoint::key_group::hash_bytes;
 use millstream_engine::error::EngineError;
 use millstream_engine::event::{Epoch, IDLE};
 use millstream_engine::runtime::stage::{FlushStatus, Io, Push, Stage};
-use millstream_engine::runtime::state_log::{Slot, StateLog};
+use millstream_engine::runtime::state_log::{StateLog, StateSlot};
 use smallvec::SmallVec;
 
 /// Maximum number of keys removed in one step.
@@ -127,7 +127,7 @@ impl Deduplicate {
 
     /// Removes a bounded number of expired keys. Returns whether all are removed.
     fn forget(&mut self, watermark_us: i64) -> bool {
-        let step = self.log.step(STEP);
+        let step = self.log.keys_per_step(STEP);
         self.entries.prefetch(self.due.ahead(watermark_us, step));
         for _ in 0..step {
             let Some((_, at)) = self.due.take(watermark_us) else { return true };
@@ -139,7 +139,7 @@ impl Deduplicate {
             }
             self.entries.free(at as usize);
             let entry = &mut self.entries[at as usize];
-            self.log.delete(&mut Slot::default(), entry.hash, &entry.key);
+            self.log.delete(&mut StateSlot::default(), entry.hash, &entry.key);
             self.key_heap -= key_heap(&entry.key);
             entry.expires_us = i64::MIN;
             entry.key = SmallVec::new();
@@ -185,8 +185,8 @@ impl Stage for Deduplicate {
         self.restore()?;
         self.down.attach(io)
     }
-    fn ready(&mut self) -> bool {
-        self.marker.is_none() && self.down.ready()
+    fn is_ready(&mut self) -> bool {
+        self.marker.is_none() && self.down.is_ready()
     }
     fn watermark(&mut self, micros: i64) -> Result<(), EngineError> {
         if micros == IDLE {
@@ -217,14 +217,14 @@ impl Stage for Deduplicate {
     fn end(&mut self) -> Result<(), EngineError> {
         self.down.end()
     }
-    fn settle(&mut self) -> Result<FlushStatus, EngineError> {
+    fn flush(&mut self) -> Result<FlushStatus, EngineError> {
         if self.expiring_watermark_us.is_none() && self.marker.is_none() && !self.owes_late_emission
         {
-            return self.down.settle();
+            return self.down.flush();
         }
         self.owes_late_emission |= self.expiring_watermark_us.is_some() && self.marker.is_none();
         self.continue_expiry()?;
-        let below = self.down.settle()?;
+        let below = self.down.flush()?;
         Ok(FlushStatus::combine(below, self.marker.is_some(), &mut self.owes_late_emission))
     }
 }
@@ -258,13 +258,13 @@ impl<'a> Push<Row<'a>> for Deduplicate {
                 return Ok(());
             }
             // The key has expired but was not removed yet.
-            self.log.delete(&mut Slot::default(), hash, &self.key);
-            self.log.put(&mut Slot::default(), hash, &self.key, &expires_us.to_le_bytes());
+            self.log.delete(&mut StateSlot::default(), hash, &self.key);
+            self.log.put(&mut StateSlot::default(), hash, &self.key, &expires_us.to_le_bytes());
             self.entries[at].expires_us = expires_us;
             self.due.add(expires_us, at as u32);
             return self.down.push(row, ingest_ns);
         }
-        self.log.put(&mut Slot::default(), hash, &self.key, &expires_us.to_le_bytes());
+        self.log.put(&mut StateSlot::default(), hash, &self.key, &expires_us.to_le_bytes());
         let entry = Entry { hash, key: SmallVec::from_slice(&self.key), expires_us };
         self.key_heap += key_heap(&entry.key);
         add(entry, &mut self.entries, &mut self.due);

@@ -39,10 +39,10 @@ impl FanOut {
 /// Combines the status of two branches. If one can continue while the other is blocked, the next
 /// step must not wait for a wake-up: the blocked branch may be waiting for what that step does.
 fn both(one: FlushStatus, other: FlushStatus) -> FlushStatus {
-    let working = |settled| matches!(settled, FlushStatus::Trailing | FlushStatus::More);
+    let working = |status| matches!(status, FlushStatus::NextEpoch | FlushStatus::Pending);
     match (one, other) {
         (FlushStatus::Blocked, work) | (work, FlushStatus::Blocked) if working(work) => {
-            FlushStatus::More
+            FlushStatus::Pending
         }
         (one, other) => one.max(other),
     }
@@ -52,8 +52,8 @@ impl Stage for FanOut {
     fn attach(&mut self, io: &mut Io<'_>) -> Result<(), EngineError> {
         self.branches.iter_mut().try_for_each(|branch| branch.attach(io))
     }
-    fn ready(&mut self) -> bool {
-        self.branches.iter_mut().all(|branch| branch.ready())
+    fn is_ready(&mut self) -> bool {
+        self.branches.iter_mut().all(|branch| branch.is_ready())
     }
     fn watermark(&mut self, micros: i64) -> Result<(), EngineError> {
         self.each(|branch| branch.watermark(micros))
@@ -64,12 +64,12 @@ impl Stage for FanOut {
     fn end(&mut self) -> Result<(), EngineError> {
         self.each(|branch| branch.end())
     }
-    fn settle(&mut self) -> Result<FlushStatus, EngineError> {
-        let mut all = FlushStatus::Clear;
+    fn flush(&mut self) -> Result<FlushStatus, EngineError> {
+        let mut all = FlushStatus::Flushed;
         for branch in &mut self.branches {
-            let settled = branch.settle()?;
-            self.owes_late_emission |= settled == FlushStatus::Trailing;
-            all = both(all, settled);
+            let status = branch.flush()?;
+            self.owes_late_emission |= status == FlushStatus::NextEpoch;
+            all = both(all, status);
         }
         Ok(FlushStatus::combine(all, false, &mut self.owes_late_emission))
     }
@@ -110,7 +110,7 @@ mod tests {
     }
 
     impl Stage for Branch {
-        fn ready(&mut self) -> bool {
+        fn is_ready(&mut self) -> bool {
             self.ready
         }
         fn watermark(&mut self, micros: i64) -> Result<(), EngineError> {
@@ -122,8 +122,8 @@ mod tests {
         fn end(&mut self) -> Result<(), EngineError> {
             self.note("end")
         }
-        fn settle(&mut self) -> Result<FlushStatus, EngineError> {
-            Ok(self.says.pop_front().unwrap_or(FlushStatus::Clear))
+        fn flush(&mut self) -> Result<FlushStatus, EngineError> {
+            Ok(self.says.pop_front().unwrap_or(FlushStatus::Flushed))
         }
         fn next_timer_ns(&self) -> Option<u64> {
             self.due_ns
@@ -146,7 +146,7 @@ mod tests {
     fn both_branches_are_given_all_in_one_order() {
         let ((one, first), (other, second)) = (branch(true, None, &[]), branch(true, Some(7), &[]));
         let mut fork = fan_out(vec![one, other]);
-        assert!(fork.ready());
+        assert!(fork.is_ready());
         fork.push(Row(&[1, 2]), 5).unwrap();
         fork.watermark(3).unwrap();
         fork.marker(1).unwrap();
@@ -155,36 +155,36 @@ mod tests {
         assert_eq!(*first.lock().unwrap(), *second.lock().unwrap());
         assert_eq!(fork.next_timer_ns(), Some(7));
         let (full, _) = branch(false, None, &[]);
-        assert!(!super::fan_out(vec![fork, full]).ready(), "the slowest sets the pace");
+        assert!(!super::fan_out(vec![fork, full]).is_ready(), "the slowest sets the pace");
     }
 
     #[test]
     fn one_that_is_blocked_keeps_no_other_from_its_work() {
-        use FlushStatus::{Blocked, Clear, Held, More, Trailing};
+        use FlushStatus::{Blocked, Buffered, Flushed, NextEpoch, Pending};
         for (one, other, expected) in [
-            (Clear, Clear, Clear),
-            (Held, Clear, Held),
-            (Clear, Blocked, Blocked),
-            (Held, Blocked, Blocked),
-            (More, Blocked, More),
-            (Blocked, Trailing, More),
-            (Trailing, Held, Trailing),
-            (More, Trailing, More),
+            (Flushed, Flushed, Flushed),
+            (Buffered, Flushed, Buffered),
+            (Flushed, Blocked, Blocked),
+            (Buffered, Blocked, Blocked),
+            (Pending, Blocked, Pending),
+            (Blocked, NextEpoch, Pending),
+            (NextEpoch, Buffered, NextEpoch),
+            (Pending, NextEpoch, Pending),
         ] {
             let mut fork =
                 fan_out(vec![branch(true, None, &[one]).0, branch(true, None, &[other]).0]);
-            assert_eq!(fork.settle().unwrap(), expected, "{one:?}, {other:?}");
+            assert_eq!(fork.flush().unwrap(), expected, "{one:?}, {other:?}");
         }
     }
 
     /// The driver must learn that rows of the next epoch were emitted before the end of this epoch.
     #[test]
     fn what_trails_on_one_branch_is_said_when_the_other_is_done() {
-        use FlushStatus::{Blocked, Clear, More, Trailing};
-        let (one, _) = branch(true, None, &[Trailing, Clear, Clear]);
-        let (other, _) = branch(true, None, &[More, Blocked, Clear]);
+        use FlushStatus::{Blocked, Flushed, NextEpoch, Pending};
+        let (one, _) = branch(true, None, &[NextEpoch, Flushed, Flushed]);
+        let (other, _) = branch(true, None, &[Pending, Blocked, Flushed]);
         let mut fork = fan_out(vec![one, other]);
-        let said: Vec<_> = (0..4).map(|_| fork.settle().unwrap()).collect();
-        assert_eq!(said, [More, Blocked, Trailing, Clear]);
+        let said: Vec<_> = (0..4).map(|_| fork.flush().unwrap()).collect();
+        assert_eq!(said, [Pending, Blocked, NextEpoch, Flushed]);
     }
 }

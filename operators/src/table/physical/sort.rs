@@ -12,7 +12,7 @@ use millstream_engine::error::EngineError;
 use millstream_engine::event::Epoch;
 use millstream_engine::pass_control;
 use millstream_engine::runtime::stage::{FlushStatus, Io, Push, Stage};
-use millstream_engine::runtime::state_log::{Slot, StateLog};
+use millstream_engine::runtime::state_log::{StateLog, StateSlot};
 use std::cmp::Ordering;
 
 /// The number of rows emitted per step.
@@ -55,7 +55,7 @@ impl Sort {
     fn step(&mut self) -> Result<bool, EngineError> {
         let Some((mut next, epoch)) = self.emitting.take() else { return Ok(true) };
         let mut budget = EMIT_STEP;
-        while next < self.held.len() && budget > 0 && self.down.ready() {
+        while next < self.held.len() && budget > 0 && self.down.is_ready() {
             let held = &self.held[next];
             self.down.push(Row(&held.row), held.ingest_ns)?;
             next += 1;
@@ -75,7 +75,7 @@ impl Stage for Sort {
     fn attach(&mut self, io: &mut Io<'_>) -> Result<(), EngineError> {
         self.down.attach(io)
     }
-    fn ready(&mut self) -> bool {
+    fn is_ready(&mut self) -> bool {
         self.emitting.is_none()
     }
     fn watermark(&mut self, micros: i64) -> Result<(), EngineError> {
@@ -103,13 +103,13 @@ impl Stage for Sort {
     fn end(&mut self) -> Result<(), EngineError> {
         self.down.end()
     }
-    fn settle(&mut self) -> Result<FlushStatus, EngineError> {
+    fn flush(&mut self) -> Result<FlushStatus, EngineError> {
         if self.emitting.is_none() {
-            return self.down.settle();
+            return self.down.flush();
         }
         let ended = self.step()?;
-        let below = self.down.settle()?;
-        Ok(if ended || below == FlushStatus::Blocked { below } else { FlushStatus::More })
+        let below = self.down.flush()?;
+        Ok(if ended || below == FlushStatus::Blocked { below } else { FlushStatus::Pending })
     }
 }
 
@@ -138,13 +138,13 @@ pub(super) struct Limit {
     most: u64,
     taken: u64,
     /// The log that persists the count; `None` if the count restarts in each epoch.
-    log: Option<(StateLog, Slot)>,
+    log: Option<(StateLog, StateSlot)>,
     down: BoxChain,
 }
 
 impl Limit {
     pub fn new(most: u64, log: Option<StateLog>, down: BoxChain) -> Self {
-        Self { most, taken: 0, log: log.map(|log| (log, Slot::default())), down }
+        Self { most, taken: 0, log: log.map(|log| (log, StateSlot::default())), down }
     }
 }
 
@@ -160,8 +160,8 @@ impl Stage for Limit {
         }
         self.down.attach(io)
     }
-    fn ready(&mut self) -> bool {
-        self.down.ready()
+    fn is_ready(&mut self) -> bool {
+        self.down.is_ready()
     }
     fn watermark(&mut self, micros: i64) -> Result<(), EngineError> {
         self.down.watermark(micros)
@@ -176,8 +176,8 @@ impl Stage for Limit {
     fn end(&mut self) -> Result<(), EngineError> {
         self.down.end()
     }
-    fn settle(&mut self) -> Result<FlushStatus, EngineError> {
-        self.down.settle()
+    fn flush(&mut self) -> Result<FlushStatus, EngineError> {
+        self.down.flush()
     }
 }
 

@@ -417,8 +417,8 @@ impl RowOutbox {
 }
 
 impl Stage for RowOutbox {
-    fn ready(&mut self) -> bool {
-        self.outbox.ready()
+    fn is_ready(&mut self) -> bool {
+        self.outbox.is_ready()
     }
     fn watermark(&mut self, micros: i64) -> Result<(), EngineError> {
         self.outbox.broadcast(|| Event::Watermark(micros));
@@ -432,8 +432,8 @@ impl Stage for RowOutbox {
         self.outbox.broadcast(|| Event::End);
         Ok(())
     }
-    fn settle(&mut self) -> Result<FlushStatus, EngineError> {
-        Ok(self.outbox.settle())
+    fn flush(&mut self) -> Result<FlushStatus, EngineError> {
+        Ok(self.outbox.flush())
     }
 }
 
@@ -457,8 +457,8 @@ impl Stage for BorrowedRows {
     ) -> Result<(), EngineError> {
         self.0.attach(io)
     }
-    fn ready(&mut self) -> bool {
-        self.0.ready()
+    fn is_ready(&mut self) -> bool {
+        self.0.is_ready()
     }
     fn watermark(&mut self, micros: i64) -> Result<(), EngineError> {
         self.0.watermark(micros)
@@ -469,8 +469,8 @@ impl Stage for BorrowedRows {
     fn end(&mut self) -> Result<(), EngineError> {
         self.0.end()
     }
-    fn settle(&mut self) -> Result<FlushStatus, EngineError> {
-        self.0.settle()
+    fn flush(&mut self) -> Result<FlushStatus, EngineError> {
+        self.0.flush()
     }
 }
 

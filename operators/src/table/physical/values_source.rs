@@ -30,22 +30,22 @@ impl<D: for<'a> Push<Row<'a>>> Source<D> for ValuesSource {
 
     fn poll(&mut self, down: &mut D, cx: &mut StepCx<'_>) -> Result<Polled, EngineError> {
         let (before, now_ns) = (self.next, cx.env.now_ns());
-        while self.next < self.end && self.next - before < cx.budget && down.ready() {
+        while self.next < self.end && self.next - before < cx.budget && down.is_ready() {
             down.push(Row(&self.rows[self.next]), now_ns)?;
             self.next += 1;
         }
         if self.bounded && self.next >= self.end {
             self.bounded = false;
-            return Ok(Polled::AtBound);
+            return Ok(Polled::AtEndOffset);
         }
-        Ok(if self.next > before { Polled::Some } else { Polled::Idle })
+        Ok(if self.next > before { Polled::Emitted } else { Polled::Idle })
     }
 
     fn position(&self) -> Offset {
         Offset(self.next.to_string())
     }
 
-    fn records(&self) -> u64 {
+    fn records_emitted(&self) -> u64 {
         (self.next - self.first) as u64
     }
 
@@ -64,7 +64,7 @@ impl<D: for<'a> Push<Row<'a>>> Source<D> for ValuesSource {
         })
     }
 
-    fn bound(&mut self, end: &Offset) -> Result<(), EngineError> {
+    fn set_end_offset(&mut self, end: &Offset) -> Result<(), EngineError> {
         (self.end, self.bounded) = ((end.number()? as usize).min(self.rows.len()), true);
         Ok(())
     }

@@ -13,7 +13,7 @@ use millstream::table::physical::{BoxChain, PlacedChain, lower, state_operators}
 use millstream::table::plan::Scan;
 use millstream::table::plan::analyzer::OutputMode;
 use millstream::table::row::{Row, Slot};
-use millstream_engine::checkpoint::Shape;
+use millstream_engine::checkpoint::QueryDescription;
 use millstream_engine::cores;
 use millstream_engine::epoch::driver::{EndOffset, ReadLimit, Trigger};
 use millstream_engine::error::EngineError;
@@ -100,14 +100,14 @@ impl<R: Rows> Source<BoxChain> for Side<R> {
     }
     fn poll(&mut self, down: &mut BoxChain, cx: &mut StepCx<'_>) -> Result<Polled, EngineError> {
         let before = self.emitted;
-        while self.emitted - before < cx.budget as u64 && down.ready() {
+        while self.emitted - before < cx.budget as u64 && down.is_ready() {
             let Some(row) = self.rows.next() else { break };
             write_row(row, &mut self.row);
             self.emitted += 1;
             down.push(Row(&self.row), 0)?;
         }
         Ok(match self.emitted > before {
-            true => Polled::Some,
+            true => Polled::Emitted,
             false if self.rows.is_over() => Polled::Exhausted,
             false => Polled::Idle,
         })
@@ -115,7 +115,7 @@ impl<R: Rows> Source<BoxChain> for Side<R> {
     fn position(&self) -> Offset {
         Offset(self.emitted.to_string())
     }
-    fn records(&self) -> u64 {
+    fn records_emitted(&self) -> u64 {
         self.emitted
     }
     fn resume(&mut self, _at: &Offset) -> Result<(), EngineError> {
@@ -125,7 +125,7 @@ impl<R: Rows> Source<BoxChain> for Side<R> {
         let end = self.position();
         Ok(EndOffset { end, has_new: false, exhausted: true, limited: false })
     }
-    fn bound(&mut self, _end: &Offset) -> Result<(), EngineError> {
+    fn set_end_offset(&mut self, _end: &Offset) -> Result<(), EngineError> {
         Ok(())
     }
 }
@@ -138,7 +138,7 @@ trait Pairs: Send {
 struct Sink<P>(P);
 
 impl<P: Pairs> Stage for Sink<P> {
-    fn ready(&mut self) -> bool {
+    fn is_ready(&mut self) -> bool {
         true
     }
     fn watermark(&mut self, _micros: i64) -> Result<(), EngineError> {
@@ -150,8 +150,8 @@ impl<P: Pairs> Stage for Sink<P> {
     fn end(&mut self) -> Result<(), EngineError> {
         Ok(())
     }
-    fn settle(&mut self) -> Result<FlushStatus, EngineError> {
-        Ok(FlushStatus::Clear)
+    fn flush(&mut self) -> Result<FlushStatus, EngineError> {
+        Ok(FlushStatus::Flushed)
     }
 }
 
@@ -182,7 +182,7 @@ fn run_query<R: Rows + 'static>(
         let sources = vec!["l".to_string(), "r".to_string()];
         let stateful = state_operators(frame.plan(), OutputMode::Append);
         let (operators, layouts) = stateful.into_iter().unzip();
-        job.open_checkpoint(folder, &Shape { sources, operators, sink: None, layouts })?;
+        job.open_checkpoint(folder, &QueryDescription { sources, operators, sink: None, layouts })?;
     }
     let mut sides = sides.map(Some);
     let mut make = |job: &mut Job, scan: &Scan, _: &[bool], chains: Vec<PlacedChain>| {
@@ -433,14 +433,14 @@ pub(super) fn latency(load: &Load, figures: &mut Vec<Figure>) -> Result<(), Fail
     let mut add = |part: &str, ours: u64, hand: u64, goal: &'static str| {
         figures.push(Figure::new(name(part), time(ours), Some(time(hand)), goal));
     };
-    add("p50", plain.latency.p50, hand.latency.p50, "<= 2 us");
-    add("p99", plain.latency.p99, hand.latency.p99, "<= 10 us");
-    add("p99.9", plain.latency.p999, hand.latency.p999, "");
-    add("p99, checkpoints each second", kept.latency.p99, hand.latency.p99, "");
-    let ratio = kept.latency.p99 as f64 / plain.latency.p99.max(1) as f64;
+    add("p50", plain.latency.p50_ns, hand.latency.p50_ns, "<= 2 us");
+    add("p99", plain.latency.p99_ns, hand.latency.p99_ns, "<= 10 us");
+    add("p99.9", plain.latency.p999_ns, hand.latency.p999_ns, "");
+    add("p99, checkpoints each second", kept.latency.p99_ns, hand.latency.p99_ns, "");
+    let ratio = kept.latency.p99_ns as f64 / plain.latency.p99_ns.max(1) as f64;
     let what = "p99 with checkpoints, as a multiple of without".to_string();
     figures.push(Figure::new(what, Unit::Times(ratio), None, "<= 1.3"));
-    let lag = hand.lag.p99.max(plain.lag.p99).max(kept.lag.p99);
+    let lag = hand.lag.p99_ns.max(plain.lag.p99_ns).max(kept.lag.p99_ns);
     let what = "the generator's own lateness, p99".to_string();
     figures.push(Figure::new(what, time(lag), None, "small"));
     Ok(())

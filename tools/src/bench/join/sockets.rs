@@ -112,7 +112,7 @@ pub(super) fn run(
             start_query("spin", (&count.text, count.mode, count.format), ports)
         })?;
         for (p50s, measured) in p50s.iter_mut().zip([&hand, &ours, &counted]) {
-            p50s.push(Percentiles::of(&measured.latency).p50);
+            p50s.push(Percentiles::of(&measured.latency).p50_ns);
         }
     }
     let [hand, ours, counted] = p50s.map(|p50s| Unit::Ns(median(p50s) as f64));

@@ -27,7 +27,7 @@ const STRIDE: i64 = 1_000_003;
 struct Counter(Arc<AtomicU64>);
 
 impl Stage for Counter {
-    fn ready(&mut self) -> bool {
+    fn is_ready(&mut self) -> bool {
         true
     }
     fn watermark(&mut self, _micros: i64) -> Result<(), EngineError> {
@@ -39,8 +39,8 @@ impl Stage for Counter {
     fn end(&mut self) -> Result<(), EngineError> {
         Ok(())
     }
-    fn settle(&mut self) -> Result<FlushStatus, EngineError> {
-        Ok(FlushStatus::Clear)
+    fn flush(&mut self) -> Result<FlushStatus, EngineError> {
+        Ok(FlushStatus::Flushed)
     }
 }
 
@@ -218,7 +218,7 @@ pub(super) fn expiry(rows: i64, figures: &mut Vec<Figure>) -> Result<(), Failure
     let all_us = BASE_US + rows + 2 * HOUR_US;
     let begun = Instant::now();
     join.stage.watermark(all_us)?;
-    while join.stage.settle()? {}
+    while join.stage.flush()? {}
     let freed = begun.elapsed();
     if join.stage.state().0 != 0 {
         return Err(Failure::Failed("rows that expired are still buffered".to_string()));
@@ -255,7 +255,7 @@ fn beside_expiry(
     let begun = Instant::now();
     join.stage.watermark(after_us)?;
     let (mut waits, mut last, mut i): (Histogram<u64>, _, _) = (histogram(), begun, 0);
-    while join.stage.settle()? {
+    while join.stage.flush()? {
         join.push(false, [rows + i, after_us + 1 + i, i])?;
         i += 1;
         let now = Instant::now();
@@ -265,8 +265,8 @@ fn beside_expiry(
     let waits = Percentiles::of(&waits);
     let hand = Some(Unit::Ns(hand_freed.as_nanos() as f64));
     let name = |part: &str| format!("wait of another row while {rows} rows expire, {part}");
-    figures.push(Figure::new(name("p50"), Unit::Ns(waits.p50 as f64), None, ""));
-    figures.push(Figure::new(name("p99.9"), Unit::Ns(waits.p999 as f64), None, "<= 200 us"));
-    figures.push(Figure::new(name("max"), Unit::Ns(waits.max as f64), hand, "<= 200 us"));
+    figures.push(Figure::new(name("p50"), Unit::Ns(waits.p50_ns as f64), None, ""));
+    figures.push(Figure::new(name("p99.9"), Unit::Ns(waits.p999_ns as f64), None, "<= 200 us"));
+    figures.push(Figure::new(name("max"), Unit::Ns(waits.max_ns as f64), hand, "<= 200 us"));
     Ok(())
 }

@@ -26,7 +26,7 @@ pub(super) fn run(load: &Load, rounds: u64, spin: bool, json: bool) -> Result<()
             let measured = windows(load, (is_engine, spin), |_, _| {})?;
             let p = Percentiles::of(&measured.latency);
             if !json {
-                let lag = time(Percentiles::of(&measured.lag).p99);
+                let lag = time(Percentiles::of(&measured.lag).p99_ns);
                 let name = if is_engine { "engine" } else { "bare" };
                 say!("{name:<8}{}  lag p99 {lag}", latency_line(&p));
             }
@@ -41,8 +41,8 @@ pub(super) fn run(load: &Load, rounds: u64, spin: bool, json: bool) -> Result<()
     let middle = |rounds: &[Percentiles], of: fn(&Percentiles) -> u64| {
         median(rounds.iter().map(of).collect())
     };
-    let (b50, e50) = (middle(&bare, |p| p.p50), middle(&engine, |p| p.p50));
-    let (b99, e99) = (middle(&bare, |p| p.p99), middle(&engine, |p| p.p99));
+    let (b50, e50) = (middle(&bare, |p| p.p50_ns), middle(&engine, |p| p.p50_ns));
+    let (b99, e99) = (middle(&bare, |p| p.p99_ns), middle(&engine, |p| p.p99_ns));
     let (r50, r99) = (e50 as f64 / b50 as f64, e99 as f64 / b99 as f64);
     if json {
         let all = |rounds: &[Percentiles]| rounds.iter().map(latency_json).collect::<Vec<_>>();

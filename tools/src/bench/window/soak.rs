@@ -53,7 +53,7 @@ pub(super) fn run(load: &Load, plot: Option<&PathBuf>, json: bool) -> Result<(),
     // The first tenth is for buffers that grow to what is needed.
     let settled = &intervals[intervals.len() / 10..];
     let half = settled.len() / 2;
-    let p99 = |part: &[Interval]| median(part.iter().map(|i| i.latency.p99).collect());
+    let p99 = |part: &[Interval]| median(part.iter().map(|i| i.latency.p99_ns).collect());
     let memory = |part: &[Interval]| median(part.iter().map(|i| i.resident_kb).collect());
     if half == 0 {
         return Err(Failure::Failed("it was too short to tell".to_string()));
@@ -90,7 +90,7 @@ fn draw(path: &PathBuf, intervals: &[Interval]) -> Result<(), Box<dyn std::error
     let minutes = |i: &Interval| i.until_s as f64 / 60.0;
     let last = intervals.last().map_or(1.0, minutes);
     let us = |ns: u64| ns as f64 / 1e3;
-    let most_us = intervals.iter().map(|i| us(i.latency.p99)).fold(1.0, f64::max) * 1.2;
+    let most_us = intervals.iter().map(|i| us(i.latency.p99_ns)).fold(1.0, f64::max) * 1.2;
     upper.fill(&WHITE)?;
     let mut chart = ChartBuilder::on(&upper);
     chart.caption("latency of 10 s: p50 (blue), p99 (red), us", ("sans-serif", 16)).margin(10);
@@ -100,8 +100,8 @@ fn draw(path: &PathBuf, intervals: &[Interval]) -> Result<(), Box<dyn std::error
     let line = |of: fn(&Percentiles) -> u64| {
         intervals.iter().map(move |i| (minutes(i), us(of(&i.latency)))).collect::<Vec<_>>()
     };
-    chart.draw_series(LineSeries::new(line(|p| p.p50), BLUE.stroke_width(1)))?;
-    chart.draw_series(LineSeries::new(line(|p| p.p99), RED.stroke_width(1)))?;
+    chart.draw_series(LineSeries::new(line(|p| p.p50_ns), BLUE.stroke_width(1)))?;
+    chart.draw_series(LineSeries::new(line(|p| p.p99_ns), RED.stroke_width(1)))?;
     lower.fill(&WHITE)?;
     let mib = |i: &Interval| i.resident_kb as f64 / 1024.0;
     let most = intervals.iter().map(mib).fold(1.0, f64::max) * 1.2;

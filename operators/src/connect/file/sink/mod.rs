@@ -359,7 +359,7 @@ impl FileSink {
 }
 
 impl Stage for FileSink {
-    fn ready(&mut self) -> bool {
+    fn is_ready(&mut self) -> bool {
         true
     }
     fn watermark(&mut self, _micros: i64) -> Result<(), EngineError> {
@@ -389,15 +389,15 @@ impl Stage for FileSink {
             // The driver is gone only when the query is being torn down.
             drop(self.reports.send(Report::Staged { epoch, staged }));
         }
-        self.latency.stamp();
+        self.latency.record_pending();
         self.latency.publish();
         Ok(())
     }
     fn end(&mut self) -> Result<(), EngineError> {
         Ok(())
     }
-    fn settle(&mut self) -> Result<FlushStatus, EngineError> {
-        Ok(FlushStatus::Clear)
+    fn flush(&mut self) -> Result<FlushStatus, EngineError> {
+        Ok(FlushStatus::Flushed)
     }
 }
 
@@ -411,7 +411,7 @@ impl<'a> Push<Row<'a>> for FileSink {
             let env = self.env.clone();
             self.file(row)?.write_out(env.storage())?;
         }
-        self.latency.note_out(ingest_ns);
+        self.latency.record(ingest_ns);
         Ok(())
     }
 }

@@ -891,10 +891,10 @@ impl<D: for<'a> Push<Row<'a>>> Source<D> for FileSource {
     fn poll(&mut self, down: &mut D, cx: &mut StepCx<'_>) -> Result<Polled, EngineError> {
         let now_ns = cx.env.now_ns();
         let mut emitted = 0;
-        while emitted < cx.budget && down.ready() {
+        while emitted < cx.budget && down.is_ready() {
             if self.bound.is_some() && self.at_bound() {
                 self.bound = None;
-                return Ok(Polled::AtBound);
+                return Ok(Polled::AtEndOffset);
             }
             if self.reader.is_none() && !self.open_next()? {
                 break;
@@ -905,16 +905,16 @@ impl<D: for<'a> Push<Row<'a>>> Source<D> for FileSource {
             }
         }
         if emitted > 0 {
-            return Ok(Polled::Some);
+            return Ok(Polled::Emitted);
         }
         if self.bound.is_some() {
             let reached = self.at_bound();
             if reached {
                 self.bound = None;
             }
-            return Ok(if reached { Polled::AtBound } else { Polled::Some });
+            return Ok(if reached { Polled::AtEndOffset } else { Polled::Emitted });
         }
-        if !down.ready() {
+        if !down.is_ready() {
             return Ok(Polled::Idle);
         }
         if now_ns < self.next_list_ns {
@@ -931,14 +931,14 @@ impl<D: for<'a> Push<Row<'a>>> Source<D> for FileSource {
         if !any {
             cx.wake_at(self.next_list_ns);
         }
-        Ok(if any { Polled::Some } else { Polled::Idle })
+        Ok(if any { Polled::Emitted } else { Polled::Idle })
     }
 
     fn position(&self) -> Offset {
         Self::offset(self.here())
     }
 
-    fn records(&self) -> u64 {
+    fn records_emitted(&self) -> u64 {
         // ORDERING: relaxed: a counter that nothing else depends on.
         self.counters.records.load(Ordering::Relaxed)
     }
@@ -986,11 +986,11 @@ impl<D: for<'a> Push<Row<'a>>> Source<D> for FileSource {
             };
             let taken = self.take(&mut files, all);
             limited = !files.is_empty();
-            if extent == ReadLimit::AsOfStart {
+            if extent == ReadLimit::AvailableAtStart {
                 self.pending = Some(files);
             }
             self.enter(taken)?;
-        } else if extent == ReadLimit::AsOfStart && self.pending.is_none() {
+        } else if extent == ReadLimit::AvailableAtStart && self.pending.is_none() {
             self.pending = Some(self.list()?);
         }
         let to = end(self);
@@ -1002,14 +1002,14 @@ impl<D: for<'a> Push<Row<'a>>> Source<D> for FileSource {
         })
     }
 
-    fn bound(&mut self, end: &Offset) -> Result<(), EngineError> {
+    fn set_end_offset(&mut self, end: &Offset) -> Result<(), EngineError> {
         let end = Self::parse(end)?;
         self.check_listed(end.log_offset)?;
         self.bound = Some(end);
         Ok(())
     }
 
-    fn committed(&mut self, end: &Offset) -> Result<(), EngineError> {
+    fn on_committed(&mut self, end: &Offset) -> Result<(), EngineError> {
         let end = Self::parse(end)?;
         while let Some((entry, _)) = self.to_clean.front() {
             if *entry as i64 > end.log_offset {

@@ -278,7 +278,7 @@ impl SocketSource {
         D: for<'a> Push<Row<'a>>,
     {
         let mut emitted = 0;
-        while emitted < budget && down.ready() {
+        while emitted < budget && down.is_ready() {
             if self.bound.is_some_and(|bound| self.staged.position >= bound) {
                 break;
             }
@@ -363,7 +363,7 @@ impl SocketSource {
     where
         D: for<'a> Push<Row<'a>>,
     {
-        if emitted == 0 && self.staged.position < bound && down.ready() {
+        if emitted == 0 && self.staged.position < bound && down.is_ready() {
             if self.is_replaying() {
                 self.read_log(cx)?;
             } else if self.resumed {
@@ -371,10 +371,10 @@ impl SocketSource {
             }
         }
         if self.staged.position < bound {
-            return Ok(Polled::Some);
+            return Ok(Polled::Emitted);
         }
         self.bound = None;
-        Ok(Polled::AtBound)
+        Ok(Polled::AtEndOffset)
     }
 }
 
@@ -423,12 +423,12 @@ impl<D: for<'a> Push<Row<'a>>> Source<D> for SocketSource {
         if let Some(bound) = self.bound {
             return self.poll_bound(bound, emitted, down, cx);
         }
-        if emitted > 0 || !down.ready() {
-            return Ok(if emitted > 0 { Polled::Some } else { Polled::Idle });
+        if emitted > 0 || !down.is_ready() {
+            return Ok(if emitted > 0 { Polled::Emitted } else { Polled::Idle });
         }
         if self.is_replaying() {
             self.read_log(cx)?;
-            return Ok(Polled::Some);
+            return Ok(Polled::Emitted);
         }
         // A read without a complete line is progress too, because there may be more bytes in the
         // socket.
@@ -442,7 +442,7 @@ impl<D: for<'a> Push<Row<'a>>> Source<D> for SocketSource {
             }
         }
         if turns > 0 {
-            return Ok(Polled::Some);
+            return Ok(Polled::Emitted);
         }
         self.staged.shrink();
         Ok(if self.is_exhausted() { Polled::Exhausted } else { Polled::Idle })
@@ -452,7 +452,7 @@ impl<D: for<'a> Push<Row<'a>>> Source<D> for SocketSource {
         Offset(self.staged.position.to_string())
     }
 
-    fn records(&self) -> u64 {
+    fn records_emitted(&self) -> u64 {
         // ORDERING: relaxed: a counter that nothing else depends on.
         self.counters.records.load(Ordering::Relaxed)
     }
@@ -464,7 +464,8 @@ impl<D: for<'a> Push<Row<'a>>> Source<D> for SocketSource {
     }
 
     fn plan(&mut self, extent: ReadLimit, cx: &mut StepCx<'_>) -> Result<EndOffset, EngineError> {
-        if extent == ReadLimit::AsOfStart && std::mem::replace(&mut self.planned_once, true) {
+        if extent == ReadLimit::AvailableAtStart && std::mem::replace(&mut self.planned_once, true)
+        {
             let end = Offset(self.staged.position.to_string());
             return Ok(EndOffset { end, has_new: false, exhausted: false, limited: false });
         }
@@ -496,12 +497,12 @@ impl<D: for<'a> Push<Row<'a>>> Source<D> for SocketSource {
         })
     }
 
-    fn bound(&mut self, end: &Offset) -> Result<(), EngineError> {
+    fn set_end_offset(&mut self, end: &Offset) -> Result<(), EngineError> {
         self.bound = Some(end.number()?);
         Ok(())
     }
 
-    fn committed(&mut self, end: &Offset) -> Result<(), EngineError> {
+    fn on_committed(&mut self, end: &Offset) -> Result<(), EngineError> {
         self.resumed = false;
         if let Some(journal) = &mut self.journal {
             journal.committed(end.number()?);

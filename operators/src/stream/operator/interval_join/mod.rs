@@ -17,7 +17,7 @@ use crate::stream::keyed_state::plain_name;
 use crate::stream::operator::stepped::Stepped;
 use crate::stream::operator::two_input_processor::ConnectedStreams;
 use crate::stream::processor_state::Kept;
-use millstream_engine::checkpoint::Layout;
+use millstream_engine::checkpoint::StateLayout;
 use millstream_engine::error::EngineError;
 use millstream_engine::runtime::job::Job;
 use millstream_engine::runtime::stage::Push;
@@ -272,7 +272,7 @@ where
         }
         let key = plain_name(std::any::type_name::<K>());
         kept.shape.operators.push(format!("interval join by {key}: {}", P::NAME));
-        kept.shape.layouts.push(Layout::default());
+        kept.shape.layouts.push(StateLayout::default());
         self.input.describe(kept);
     }
     fn has_event_time(&self) -> bool {

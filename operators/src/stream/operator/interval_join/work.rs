@@ -103,7 +103,7 @@ impl<L: Kept, R: Kept, P: Pairing<L, R>, Z> IntervalWork<L, R, P, Z> {
             None => run.seek(search.times_us.0),
             Some(last) => run.seek_behind(last, &records.numbers(other)),
         };
-        for _ in 0..log.step(STEP) {
+        for _ in 0..log.keys_per_step(STEP) {
             let found = run.get(&mut cursor).filter(|entry| entry.time_us <= search.times_us.1);
             let Some(found) = found else { return Ok(true) };
             let number = records.number(other, found.row);
@@ -240,7 +240,7 @@ where
     /// Goes on with each of the searches.
     fn finish(&mut self, down: &mut D) -> Result<bool, EngineError> {
         let mut at = 0;
-        while at < self.searches.len() && down.ready() {
+        while at < self.searches.len() && down.is_ready() {
             let mut search = self.searches[at];
             let had_match = search.matched;
             let done = self.step(&mut search, down)?;
@@ -261,12 +261,12 @@ where
     }
 
     fn release(&mut self, watermark_us: i64, down: &mut D) -> Result<bool, EngineError> {
-        let mut left = self.log.step(STEP);
+        let mut left = self.log.keys_per_step(STEP);
         for side in Side::BOTH {
             let Some(by_us) = self.range.state_watermark(side, watermark_us) else { continue };
             let preserves = P::PRESERVES[side.index()];
             while left > 0 && self.has_expired(side, by_us) {
-                if preserves && !down.ready() {
+                if preserves && !down.is_ready() {
                     return Ok(false);
                 }
                 let Some(id) = self.next_expired(side, by_us) else { break };

@@ -248,7 +248,7 @@ where
     fn finish(&mut self, down: &mut D) -> Result<bool, EngineError> {
         let Some(leaving) = &mut self.leaving else { return Ok(true) };
         for _ in 0..STEP {
-            if !down.ready() {
+            if !down.is_ready() {
                 return Ok(false);
             }
             match leaving.next() {
@@ -263,11 +263,11 @@ where
     }
 
     fn release(&mut self, watermark_us: i64, down: &mut D) -> Result<bool, EngineError> {
-        let mut left = self.log.step(STEP);
+        let mut left = self.log.keys_per_step(STEP);
         loop {
             // A later session may be where the records of a closed one were.
             left = self.clear(left);
-            if left == 0 || !down.ready() {
+            if left == 0 || !down.is_ready() {
                 return Ok(false);
             }
             left -= 1;

@@ -123,8 +123,8 @@ where
     }
 
     fn release(&mut self, watermark_us: i64, down: &mut D) -> Result<bool, EngineError> {
-        for _ in 0..self.log.step(STEP) {
-            if !down.ready() {
+        for _ in 0..self.log.keys_per_step(STEP) {
+            if !down.is_ready() {
                 return Ok(false);
             }
             let (at, index) = match self.open.next_due(watermark_us) {

@@ -9,7 +9,7 @@ use crate::state::key_table::{KeyedEntry, Table, key_heap};
 use crate::stream::processor_state::{Kept, damaged, write};
 use millstream_engine::checkpoint::key_group::hash_bytes;
 use millstream_engine::error::EngineError;
-use millstream_engine::runtime::state_log::{Slot, StateLog, WriteTiming};
+use millstream_engine::runtime::state_log::{StateLog, StateSlot, WriteTiming};
 use smallvec::SmallVec;
 use std::collections::VecDeque;
 
@@ -32,7 +32,7 @@ pub(super) struct OpenWindow<H> {
     pub held: H,
     /// When it is looked at: a session may last longer meanwhile.
     due_us: i64,
-    slot: Slot,
+    slot: StateSlot,
     /// Length of what it holds when that was last written: an estimate of its heap memory.
     written: u32,
 }
@@ -126,7 +126,7 @@ impl<K: Kept + Clone, H: Held, X: Default> OpenWindows<K, H, X> {
     /// Puts a window that holds something among those of its key, at a place. Returns the place.
     fn insert(&mut self, at: usize, index: usize, window: Window, held: H) -> usize {
         let due_us = window.end_us;
-        let open = OpenWindow { window, held, due_us, slot: Slot::default(), written: 0 };
+        let open = OpenWindow { window, held, due_us, slot: StateSlot::default(), written: 0 };
         self.keys[at].windows.insert(index, open);
         self.due.add(due_us, at as u32);
         self.count += 1;
@@ -222,14 +222,14 @@ impl<K: Kept + Clone, H: Held, X: Default> OpenWindows<K, H, X> {
     fn erase(&mut self, at: usize, index: usize, log: &mut StateLog) {
         let start_us = self.keys[at].windows[index].window.start_us;
         self.erase_entry(at, start_us, log);
-        self.keys[at].windows[index].slot = Slot::default();
+        self.keys[at].windows[index].slot = StateSlot::default();
     }
 
     /// Deletes the entry of a window that was taken out.
     pub fn erase_entry(&mut self, at: usize, start_us: i64, log: &mut StateLog) {
         self.write_key(at, start_us);
         let hash = self.keys[at].hash;
-        log.delete(&mut Slot::default(), hash, &self.entry_key);
+        log.delete(&mut StateSlot::default(), hash, &self.entry_key);
     }
 
     /// Frees a key without windows.
@@ -266,14 +266,14 @@ impl<K: Kept + Clone, H: Held, X: Default> OpenWindows<K, H, X> {
         let open = &mut self.keys[at].windows[index];
         let start_us = open.window.start_us;
         match log.put_timing(&mut open.slot) {
-            WriteTiming::Once if !log.is_on() => log.put(&mut open.slot, 0, &[], &[]),
-            WriteTiming::Once => {
+            WriteTiming::Immediately if !log.is_on() => log.put(&mut open.slot, 0, &[], &[]),
+            WriteTiming::Immediately => {
                 self.encode(at, index)?;
                 let KeyWindows { hash, windows, .. } = &mut self.keys[at];
                 log.put(&mut windows[index].slot, *hash, &self.entry_key, &self.entry_value);
             }
-            WriteTiming::Marker { first: true } => self.deferred.push((at as u32, start_us)),
-            WriteTiming::Marker { first: false } => {}
+            WriteTiming::AtMarker { first: true } => self.deferred.push((at as u32, start_us)),
+            WriteTiming::AtMarker { first: false } => {}
         }
         Ok(())
     }
@@ -331,7 +331,12 @@ impl<K: Kept + Clone, H: Held, X: Default> OpenWindows<K, H, X> {
             if let (index, true) = self.search(at, start_us) {
                 self.encode(at, index)?;
                 let KeyWindows { hash, windows, .. } = &mut self.keys[at];
-                log.write(&mut windows[index].slot, *hash, &self.entry_key, &self.entry_value);
+                log.put_uncounted(
+                    &mut windows[index].slot,
+                    *hash,
+                    &self.entry_key,
+                    &self.entry_value,
+                );
             }
         }
         self.keys.epoch();

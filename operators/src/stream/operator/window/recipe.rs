@@ -10,7 +10,7 @@ use crate::stream::keyed_input::{Either, KeyedInput};
 use crate::stream::keyed_state::plain_name;
 use crate::stream::operator::stepped::{RecordWork, Stepped};
 use crate::stream::processor_state::Kept;
-use millstream_engine::checkpoint::Layout;
+use millstream_engine::checkpoint::StateLayout;
 use millstream_engine::error::EngineError;
 use millstream_engine::runtime::job::Job;
 use millstream_engine::runtime::stage::Push;
@@ -67,7 +67,7 @@ fn describe_windows<I: KeyedInput>(input: &I, kept: &mut CheckpointManifest, con
     }
     let key = plain_name(std::any::type_name::<I::Key>());
     kept.shape.operators.push(format!("window by {key}: {contents}"));
-    kept.shape.layouts.push(Layout::default());
+    kept.shape.layouts.push(StateLayout::default());
     input.describe(kept);
 }
 

@@ -13,7 +13,7 @@
 use crate::table::physical::accumulator::Accumulator;
 use crate::table::row;
 use crate::table::types::DataType;
-use millstream_engine::runtime::state_log::{Slot, StateLog};
+use millstream_engine::runtime::state_log::{StateLog, StateSlot};
 use std::collections::{BTreeMap, HashMap};
 
 /// A part with additions.
@@ -54,7 +54,7 @@ pub(in crate::table::physical) trait GrowingValue {
 #[derive(Clone, Debug, Default)]
 pub(in crate::table::physical) struct PartSlots {
     /// The log position of the last part.
-    slot: Slot,
+    slot: StateSlot,
     /// The valid parts have the numbers `first..next`.
     first: u32,
     next: u32,
@@ -129,9 +129,9 @@ impl PartSlots {
     pub fn erase(&mut self, group: Group<'_>, number: u16, log: &mut StateLog, key: &mut Vec<u8>) {
         for part in self.first..self.next {
             group.part_key(part, number, key);
-            log.erase(&mut Slot::default(), group.hash, key);
+            log.delete_uncounted(&mut StateSlot::default(), group.hash, key);
         }
-        (self.first, self.slot) = (self.next, Slot::default());
+        (self.first, self.slot) = (self.next, StateSlot::default());
     }
 
     /// Restores a value from its parts, in order; `None` if one is damaged or missing.

@@ -14,7 +14,7 @@
 //! and continues in steps between the records that follow. In micro-batch mode it happens at the
 //! marker. Late rows are counted.
 //!
-//! Everything that a marker causes to be emitted is emitted in bounded steps ([`Stage::settle`])
+//! Everything that a marker causes to be emitted is emitted in bounded steps ([`Stage::flush`])
 //! before the marker.
 
 use crate::state::expiry_queue::Due;
@@ -35,7 +35,7 @@ use millstream_engine::collections::high_water::{EpochBuffer, shrink_scratch};
 use millstream_engine::error::EngineError;
 use millstream_engine::event::{Epoch, IDLE, UNTIMED};
 use millstream_engine::runtime::stage::{FlushStatus, Io, Push, Stage};
-use millstream_engine::runtime::state_log::{Slot, StateLog, WriteTiming};
+use millstream_engine::runtime::state_log::{StateLog, StateSlot, WriteTiming};
 use smallvec::SmallVec;
 
 struct Entry {
@@ -48,7 +48,7 @@ struct Entry {
     ingest_ns: u64,
     touched: bool,
     /// The log position of its last change.
-    slot: Slot,
+    slot: StateSlot,
     /// Whether the watermark has removed the group, so that its slot may be reused.
     is_removed: bool,
     /// The heap memory of its values, in bytes.
@@ -142,7 +142,7 @@ impl Entry {
             accumulators,
             ingest_ns: UNTIMED,
             touched: false,
-            slot: Slot::default(),
+            slot: StateSlot::default(),
             is_removed: false,
             owned: 0,
             parts: None,
@@ -360,10 +360,10 @@ impl HashAggregate {
     /// Removes a bounded number of groups that expire at or before `by_us`. Returns whether all are
     /// removed.
     fn expire(&mut self, by_us: i64) -> Result<bool, EngineError> {
-        let step = self.log.step(step(self.due.count(by_us)));
+        let step = self.log.keys_per_step(step(self.due.count(by_us)));
         self.entries.prefetch(self.due.ahead(by_us, step));
         for _ in 0..step {
-            if !self.down.ready() {
+            if !self.down.is_ready() {
                 return Ok(!self.due.any(by_us));
             }
             let Some((_, at)) = self.due.take(by_us) else { return Ok(true) };
@@ -416,7 +416,7 @@ impl HashAggregate {
             self.count_owned(at);
         }
         let entry = &mut self.entries[at];
-        if let WriteTiming::Marker { first } = self.log.put_timing(&mut entry.slot) {
+        if let WriteTiming::AtMarker { first } = self.log.put_timing(&mut entry.slot) {
             if first {
                 self.deferred.push(at as u32);
             }
@@ -454,7 +454,7 @@ impl HashAggregate {
             let Some(entry) = entries.get_mut(at as usize) else { return };
             if !entry.is_removed {
                 encode(entry, value);
-                log.write(&mut entry.slot, entry.hash, &entry.key, value);
+                log.put_uncounted(&mut entry.slot, entry.hash, &entry.key, value);
             }
         });
     }
@@ -576,8 +576,8 @@ impl HashAggregate {
             OutputMode::Update => self.touched.len(),
             OutputMode::Append => 0,
         };
-        let mut budget = if emission.expiring { 0 } else { self.log.step(step(total)) };
-        while emission.next < total && budget > 0 && self.down.ready() {
+        let mut budget = if emission.expiring { 0 } else { self.log.keys_per_step(step(total)) };
+        while emission.next < total && budget > 0 && self.down.is_ready() {
             let at = if complete { emission.next } else { self.touched[emission.next] as usize };
             let entry = &self.entries[at];
             let ingest_ns = if entry.touched { entry.ingest_ns } else { UNTIMED };
@@ -632,8 +632,8 @@ impl Stage for HashAggregate {
         self.down.attach(io)
     }
 
-    fn ready(&mut self) -> bool {
-        self.emission.is_none() && self.down.ready()
+    fn is_ready(&mut self) -> bool {
+        self.emission.is_none() && self.down.is_ready()
     }
 
     fn watermark(&mut self, micros: i64) -> Result<(), EngineError> {
@@ -669,17 +669,17 @@ impl Stage for HashAggregate {
         self.down.end()
     }
 
-    fn settle(&mut self) -> Result<FlushStatus, EngineError> {
+    fn flush(&mut self) -> Result<FlushStatus, EngineError> {
         if self.emission.is_none()
             && self.expiring_watermark_us.is_none()
             && !self.owes_late_emission
         {
-            return self.down.settle();
+            return self.down.flush();
         }
         self.owes_late_emission |= self.expiring_watermark_us.is_some() && self.emission.is_none();
         self.continue_expiry()?;
         self.emit_step()?;
-        let below = self.down.settle()?;
+        let below = self.down.flush()?;
         Ok(FlushStatus::combine(below, self.emission.is_some(), &mut self.owes_late_emission))
     }
 }

@@ -194,7 +194,7 @@ impl PartialAggregate {
             if next == self.held() {
                 break;
             }
-            if !self.down.ready() {
+            if !self.down.is_ready() {
                 self.leaving = Some(next);
                 return Ok(false);
             }
@@ -232,9 +232,9 @@ impl PartialAggregate {
 
 impl Stage for PartialAggregate {
     #[inline]
-    fn ready(&mut self) -> bool {
+    fn is_ready(&mut self) -> bool {
         let open = self.marker.is_none() && self.leaving.is_none() && !self.hold.is_full();
-        open && (!self.hold.is_bypassed() || self.down.ready())
+        open && (!self.hold.is_bypassed() || self.down.is_ready())
     }
 
     fn watermark(&mut self, micros: i64) -> Result<(), EngineError> {
@@ -255,16 +255,16 @@ impl Stage for PartialAggregate {
         self.down.end()
     }
 
-    fn settle(&mut self) -> Result<FlushStatus, EngineError> {
+    fn flush(&mut self) -> Result<FlushStatus, EngineError> {
         // Called in every drain, even if the buffer is full, because it counts drains.
         let dry = self.hold.is_input_idle();
         let leaves = self.leaving.is_some() || self.marker.is_some() || self.hold.is_full();
         let gone = self.held() > 0 && (dry || leaves) && self.leave()?;
-        let below = self.down.settle()?;
+        let below = self.down.flush()?;
         Ok(below.max(match (gone || self.held() == 0, self.leaving) {
-            (true, _) => FlushStatus::Clear,
-            (false, None) => FlushStatus::Held,
-            (false, Some(_)) => FlushStatus::More,
+            (true, _) => FlushStatus::Flushed,
+            (false, None) => FlushStatus::Buffered,
+            (false, Some(_)) => FlushStatus::Pending,
         }))
     }
 }

@@ -19,7 +19,7 @@ use millstream_engine::collections::high_water::{EpochBuffer, shrink_scratch};
 use millstream_engine::error::EngineError;
 use millstream_engine::event::{Epoch, IDLE, UNTIMED};
 use millstream_engine::runtime::stage::{FlushStatus, Io, Push, Stage};
-use millstream_engine::runtime::state_log::{Slot, StateLog, WriteTiming};
+use millstream_engine::runtime::state_log::{StateLog, StateSlot, WriteTiming};
 use smallvec::SmallVec;
 
 struct Session {
@@ -33,7 +33,7 @@ struct Entry {
     key: SmallVec<[u8; 40]>,
     /// In time order and without overlaps.
     sessions: Vec<Session>,
-    slot: Slot,
+    slot: StateSlot,
     /// The log generation in which its sessions were last counted as updated, and how many of them.
     counted: (u32, usize),
     /// The heap memory of its sessions and their values, in bytes.
@@ -47,7 +47,7 @@ struct Entry {
 
 impl Entry {
     fn new(hash: u64, key: &[u8], sessions: Vec<Session>) -> Self {
-        let (key, slot) = (SmallVec::from_slice(key), Slot::default());
+        let (key, slot) = (SmallVec::from_slice(key), StateSlot::default());
         let (counted, owned, due_us) = ((0, 0), 0, i64::MAX);
         Self { hash, key, sessions, slot, counted, owned, due_us, is_removed: false }
     }
@@ -227,13 +227,13 @@ impl SessionAggregate {
         }
         let entry = &mut self.entries[at];
         if entry.sessions.is_empty() {
-            self.parts.log.erase(&mut entry.slot, entry.hash, &entry.key);
+            self.parts.log.delete_uncounted(&mut entry.slot, entry.hash, &entry.key);
             return;
         }
         match self.parts.log.write_timing(&mut entry.slot) {
-            WriteTiming::Once => self.write(at),
-            WriteTiming::Marker { first: true } => self.deferred.push(at as u32),
-            WriteTiming::Marker { first: false } => {}
+            WriteTiming::Immediately => self.write(at),
+            WriteTiming::AtMarker { first: true } => self.deferred.push(at as u32),
+            WriteTiming::AtMarker { first: false } => {}
         }
     }
 
@@ -256,7 +256,7 @@ impl SessionAggregate {
                 session.accumulators.iter().for_each(|acc| acc.encode(&mut self.value));
             }
         }
-        self.parts.log.write(&mut entry.slot, entry.hash, &entry.key, &self.value);
+        self.parts.log.put_uncounted(&mut entry.slot, entry.hash, &entry.key, &self.value);
     }
 
     /// Counts all sessions of an entry as updated in this epoch, each only once, as Spark does.
@@ -307,10 +307,10 @@ impl SessionAggregate {
 
     /// Emits a bounded number of expired sessions. Returns whether all are emitted.
     fn expire(&mut self, by_us: i64) -> Result<bool, EngineError> {
-        let step = self.parts.log.step(step(self.due.count(by_us)));
+        let step = self.parts.log.keys_per_step(step(self.due.count(by_us)));
         self.entries.prefetch(self.due.ahead(by_us, step));
         for _ in 0..step {
-            if !self.down.ready() {
+            if !self.down.is_ready() {
                 return Ok(!self.due.any(by_us));
             }
             let Some((due_us, at)) = self.due.take(by_us) else { return Ok(true) };
@@ -372,8 +372,8 @@ impl SessionAggregate {
         let shows =
             self.changed || !self.parts.output.continuous || !self.parts.output.is_only_instance;
         if self.parts.output.mode == OutputMode::Complete && shows {
-            let mut budget = self.parts.log.step(step(self.entries.slots()));
-            while next < self.entries.slots() && budget > 0 && self.down.ready() {
+            let mut budget = self.parts.log.keys_per_step(step(self.entries.slots()));
+            while next < self.entries.slots() && budget > 0 && self.down.is_ready() {
                 for session in 0..self.entries[next].sessions.len() {
                     self.emit(next, session)?;
                 }
@@ -395,8 +395,8 @@ impl Stage for SessionAggregate {
         self.restore()?;
         self.down.attach(io)
     }
-    fn ready(&mut self) -> bool {
-        self.marker.is_none() && self.down.ready()
+    fn is_ready(&mut self) -> bool {
+        self.marker.is_none() && self.down.is_ready()
     }
     fn watermark(&mut self, micros: i64) -> Result<(), EngineError> {
         let Some(late) = &mut self.parts.late else { return self.down.watermark(micros) };
@@ -426,14 +426,14 @@ impl Stage for SessionAggregate {
     fn end(&mut self) -> Result<(), EngineError> {
         self.down.end()
     }
-    fn settle(&mut self) -> Result<FlushStatus, EngineError> {
+    fn flush(&mut self) -> Result<FlushStatus, EngineError> {
         if self.expiring_watermark_us.is_none() && self.marker.is_none() && !self.owes_late_emission
         {
-            return self.down.settle();
+            return self.down.flush();
         }
         self.owes_late_emission |= self.expiring_watermark_us.is_some() && self.marker.is_none();
         self.continue_expiry()?;
-        let below = self.down.settle()?;
+        let below = self.down.flush()?;
         Ok(FlushStatus::combine(below, self.marker.is_some(), &mut self.owes_late_emission))
     }
 }

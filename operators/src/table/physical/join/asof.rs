@@ -60,7 +60,7 @@ pub(in super::super) struct AsofJoin {
     /// A watermark whose rows have not all expired yet.
     passing_us: Option<i64>,
     /// Whether rows were emitted after a marker and the driver has not been told yet.
-    owes: bool,
+    owes_late_emission: bool,
     /// Micro-batch mode: a marker that waits for expiry.
     marker: Option<Epoch>,
     guard: Option<StateGuard>,
@@ -83,7 +83,7 @@ impl AsofJoin {
             row: Vec::new(),
             scratch: Scratch::default(),
             passing_us: None,
-            owes: false,
+            owes_late_emission: false,
             marker: None,
             guard,
             down,
@@ -190,7 +190,7 @@ impl AsofJoin {
                 return Ok(true);
             }
             if left_us <= right_us {
-                if !self.down.ready() {
+                if !self.down.is_ready() {
                     return Ok(false);
                 }
                 if let Some(left) = self.buffer.next_expired(LateRowOutput::Left, watermark_us) {
@@ -281,8 +281,8 @@ impl Stage for AsofJoin {
         })?;
         self.down.attach(io)
     }
-    fn ready(&mut self) -> bool {
-        self.marker.is_none() && self.down.ready()
+    fn is_ready(&mut self) -> bool {
+        self.marker.is_none() && self.down.is_ready()
     }
     fn watermark(&mut self, micros: i64) -> Result<(), EngineError> {
         if micros == IDLE {
@@ -304,14 +304,14 @@ impl Stage for AsofJoin {
         self.passing_us = None;
         self.down.end()
     }
-    fn settle(&mut self) -> Result<FlushStatus, EngineError> {
-        if self.passing_us.is_none() && self.marker.is_none() && !self.owes {
-            return self.down.settle();
+    fn flush(&mut self) -> Result<FlushStatus, EngineError> {
+        if self.passing_us.is_none() && self.marker.is_none() && !self.owes_late_emission {
+            return self.down.flush();
         }
-        self.owes |= self.passing_us.is_some() && self.marker.is_none();
+        self.owes_late_emission |= self.passing_us.is_some() && self.marker.is_none();
         self.continue_expiry()?;
-        let below = self.down.settle()?;
-        Ok(FlushStatus::combine(below, self.marker.is_some(), &mut self.owes))
+        let below = self.down.flush()?;
+        Ok(FlushStatus::combine(below, self.marker.is_some(), &mut self.owes_late_emission))
     }
     fn next_timer_ns(&self) -> Option<u64> {
         self.down.next_timer_ns()

@@ -17,7 +17,7 @@ use millstream_engine::collections::high_water::shrink_scratch;
 use millstream_engine::epoch::driver::JoinState;
 use millstream_engine::error::EngineError;
 use millstream_engine::event::Epoch;
-use millstream_engine::runtime::state_log::{Slot, StateLog};
+use millstream_engine::runtime::state_log::{StateLog, StateSlot};
 use std::collections::HashMap;
 
 /// The bytes after the join key in the key of a row's entry: the side and the number.
@@ -110,7 +110,7 @@ impl Buffer {
     /// The number of rows to process in a step; tests may reduce `wanted`.
     #[inline]
     pub fn step(&self, wanted: usize) -> usize {
-        self.log.step(wanted)
+        self.log.keys_per_step(wanted)
     }
 
     /// Counts a row that has expired.
@@ -156,9 +156,9 @@ impl Buffer {
         if self.log.is_on() {
             self.write_entry(key, side, id, number);
             let hash = self.keys[key].hash;
-            self.log.put(&mut Slot::default(), hash, &self.entry_key, &self.entry_value);
+            self.log.put(&mut StateSlot::default(), hash, &self.entry_key, &self.entry_value);
         } else {
-            self.log.put(&mut Slot::default(), 0, &[], &[]);
+            self.log.put(&mut StateSlot::default(), 0, &[], &[]);
         }
         Ok(id)
     }
@@ -168,14 +168,19 @@ impl Buffer {
         if self.rows.set_matched(id) && self.log.is_on() {
             self.write_entry(key, side, id, self.rows.number(id));
             let hash = self.keys[key].hash;
-            self.log.write(&mut Slot::default(), hash, &self.entry_key, &self.entry_value);
+            self.log.put_uncounted(
+                &mut StateSlot::default(),
+                hash,
+                &self.entry_key,
+                &self.entry_value,
+            );
         }
     }
 
     /// Removes a row. Its key stays in the table until [`release`](Self::release).
     pub fn remove(&mut self, key: usize, side: LateRowOutput, entry: Entry) {
         self.write_entry_key(key, side, self.rows.number(entry.row));
-        self.log.delete(&mut Slot::default(), self.keys[key].hash, &self.entry_key);
+        self.log.delete(&mut StateSlot::default(), self.keys[key].hash, &self.entry_key);
         self.keys[key].runs[side.index()].remove(entry, &self.rows, &mut self.spares);
         let counts = &mut self.counts.inputs[side.index()];
         counts.rows -= 1;
@@ -228,13 +233,13 @@ impl Buffer {
         self.entry_value.extend_from_slice(&last.0.to_le_bytes());
         self.entry_value.extend_from_slice(&last.1.to_le_bytes());
         let hash = self.keys[key].hash;
-        self.log.write(&mut Slot::default(), hash, &self.entry_key, &self.entry_value);
+        self.log.put_uncounted(&mut StateSlot::default(), hash, &self.entry_key, &self.entry_value);
     }
 
     /// Removes a search from the checkpoint.
     pub fn erase_search(&mut self, key: usize, side: LateRowOutput, number: u64) {
         self.write_search_key(key, side, number);
-        self.log.erase(&mut Slot::default(), self.keys[key].hash, &self.entry_key);
+        self.log.delete_uncounted(&mut StateSlot::default(), self.keys[key].hash, &self.entry_key);
     }
 
     fn write_search_key(&mut self, key: usize, side: LateRowOutput, number: u64) {

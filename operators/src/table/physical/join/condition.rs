@@ -12,7 +12,7 @@ use crate::table::plan::optimizer::is_deterministic_expr;
 use crate::table::plan::time_window::{EventKey, tag};
 use crate::table::plan::{Closest, Join, Plan};
 use crate::table::types::DataType;
-use millstream_engine::checkpoint::Layout;
+use millstream_engine::checkpoint::StateLayout;
 
 /// Shifts the columns of an expression over both sides, so that column `from` becomes column 0.
 pub(super) fn of_side(expr: &Resolved, from: usize) -> Resolved {
@@ -193,7 +193,7 @@ pub(in super::super) fn watermark_lag_us(plan: &Plan) -> i64 {
 }
 
 /// The description of the state of a join of two streams, and the layout of its entries.
-pub(in super::super) fn describe_join(join: &Join) -> (String, Layout) {
+pub(in super::super) fn describe_join(join: &Join) -> (String, StateLayout) {
     let condition = JoinCondition::of(join);
     let mut keys = Vec::new();
     let mut texts = Vec::new();
@@ -220,7 +220,7 @@ pub(in super::super) fn describe_join(join: &Join) -> (String, Layout) {
         texts.join(" and "),
     );
     let schemas = [join.left.schema(), join.right.schema()];
-    (what, Layout { keys: keys.join(", "), values: values([&schemas[0], &schemas[1]]) })
+    (what, StateLayout { keys: keys.join(", "), values: values([&schemas[0], &schemas[1]]) })
 }
 
 /// The kind of a join's entries in a checkpoint.

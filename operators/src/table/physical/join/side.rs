@@ -67,8 +67,8 @@ impl SideOutbox {
 }
 
 impl Stage for SideOutbox {
-    fn ready(&mut self) -> bool {
-        self.flow.as_ref().is_none_or(|(flow, _)| !flow.is_held()) && self.outbox.ready()
+    fn is_ready(&mut self) -> bool {
+        self.flow.as_ref().is_none_or(|(flow, _)| !flow.is_held()) && self.outbox.is_ready()
     }
     fn watermark(&mut self, micros: i64) -> Result<(), EngineError> {
         if let Some((flow, outbox)) = &self.flow {
@@ -85,8 +85,8 @@ impl Stage for SideOutbox {
         self.outbox.broadcast(|| Event::End);
         Ok(())
     }
-    fn settle(&mut self) -> Result<FlushStatus, EngineError> {
-        Ok(self.outbox.settle())
+    fn flush(&mut self) -> Result<FlushStatus, EngineError> {
+        Ok(self.outbox.flush())
     }
 }
 

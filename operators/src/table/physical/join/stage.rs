@@ -108,7 +108,7 @@ pub(in super::super) struct StreamJoin {
     /// A watermark whose rows have not all expired yet.
     passing_us: Option<i64>,
     /// Whether rows were emitted after a marker and the driver has not been told yet.
-    owes: bool,
+    owes_late_emission: bool,
     /// A marker that waits for searches to finish or, in micro-batch mode, for expiry.
     marker: Option<Epoch>,
     guard: Option<StateGuard>,
@@ -159,7 +159,7 @@ impl StreamJoin {
             row: Vec::new(),
             scratch: Scratch::default(),
             passing_us: None,
-            owes: false,
+            owes_late_emission: false,
             marker: None,
             guard,
             down,
@@ -238,7 +238,7 @@ impl StreamJoin {
     /// Continues some of the unfinished searches in turn. Returns whether all are finished.
     fn go_on_searching(&mut self) -> Result<bool, EngineError> {
         for _ in 0..SEARCH_STEPS {
-            if self.searches.is_empty() || !self.down.ready() {
+            if self.searches.is_empty() || !self.down.is_ready() {
                 break;
             }
             let at = if self.next_search < self.searches.len() { self.next_search } else { 0 };
@@ -287,7 +287,7 @@ impl StreamJoin {
             let Some(by_us) = self.state_watermark(side, watermark_us) else { continue };
             let preserves = self.preserves[side.index()];
             while left > 0 && self.buffer.has_expired(side, by_us) {
-                if preserves && !self.down.ready() {
+                if preserves && !self.down.is_ready() {
                     return Ok(false);
                 }
                 let Some(entry) = self.buffer.next_expired(side, by_us) else { break };
@@ -390,8 +390,8 @@ impl Stage for StreamJoin {
         }
         self.down.attach(io)
     }
-    fn ready(&mut self) -> bool {
-        self.marker.is_none() && self.searches.len() < SEARCHES && self.down.ready()
+    fn is_ready(&mut self) -> bool {
+        self.marker.is_none() && self.searches.len() < SEARCHES && self.down.is_ready()
     }
     fn watermark(&mut self, micros: i64) -> Result<(), EngineError> {
         if micros == IDLE {
@@ -414,16 +414,16 @@ impl Stage for StreamJoin {
         self.passing_us = None;
         self.down.end()
     }
-    fn settle(&mut self) -> Result<FlushStatus, EngineError> {
+    fn flush(&mut self) -> Result<FlushStatus, EngineError> {
         let idle = self.searches.is_empty() && self.passing_us.is_none() && self.marker.is_none();
-        if idle && !self.owes {
-            return self.down.settle();
+        if idle && !self.owes_late_emission {
+            return self.down.flush();
         }
         let works = self.passing_us.is_some() || !self.searches.is_empty();
-        self.owes |= works && self.marker.is_none();
+        self.owes_late_emission |= works && self.marker.is_none();
         self.continue_expiry()?;
-        let below = self.down.settle()?;
-        Ok(FlushStatus::combine(below, self.marker.is_some(), &mut self.owes))
+        let below = self.down.flush()?;
+        Ok(FlushStatus::combine(below, self.marker.is_some(), &mut self.owes_late_emission))
     }
     fn next_timer_ns(&self) -> Option<u64> {
         self.down.next_timer_ns()

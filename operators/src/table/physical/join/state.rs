@@ -5,7 +5,7 @@ use super::condition::ROW;
 use crate::table::datetime::Tz;
 use crate::table::row::{Row, decode};
 use crate::table::types::Schema;
-use millstream_engine::checkpoint::Layout;
+use millstream_engine::checkpoint::StateLayout;
 
 /// The columns of both sides, as stored in the layout of a join's entries.
 pub(super) fn values(sides: [&Schema; 2]) -> Vec<String> {
@@ -20,7 +20,7 @@ pub(super) fn values(sides: [&Schema; 2]) -> Vec<String> {
 }
 
 /// The side, the number and the row of an entry as text; `None` if it is not an entry of a join.
-pub fn show_join_row(layout: &Layout, key: &[u8], value: &[u8]) -> Option<String> {
+pub fn show_join_row(layout: &StateLayout, key: &[u8], value: &[u8]) -> Option<String> {
     let [kind, columns @ ..] = layout.values.as_slice() else { return None };
     let (_, suffix) = key.split_at_checked(key.len().checked_sub(SUFFIX)?)?;
     let (&side, number) = suffix.split_first()?;

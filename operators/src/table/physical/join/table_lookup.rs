@@ -296,8 +296,8 @@ impl Stage for TableJoin {
         self.down.attach(io)
     }
     #[inline]
-    fn ready(&mut self) -> bool {
-        self.down.ready()
+    fn is_ready(&mut self) -> bool {
+        self.down.is_ready()
     }
     fn watermark(&mut self, micros: i64) -> Result<(), EngineError> {
         self.down.watermark(micros)
@@ -309,8 +309,8 @@ impl Stage for TableJoin {
     fn end(&mut self) -> Result<(), EngineError> {
         self.down.end()
     }
-    fn settle(&mut self) -> Result<FlushStatus, EngineError> {
-        self.down.settle()
+    fn flush(&mut self) -> Result<FlushStatus, EngineError> {
+        self.down.flush()
     }
     fn next_timer_ns(&self) -> Option<u64> {
         self.down.next_timer_ns()

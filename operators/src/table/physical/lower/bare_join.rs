@@ -60,8 +60,8 @@ impl BareJoin {
     }
 
     /// Runs one bounded step of the remaining work. Returns whether any work remains.
-    pub fn settle(&mut self) -> Result<bool, EngineError> {
-        Ok(self.0.settle()? > FlushStatus::Held)
+    pub fn flush(&mut self) -> Result<bool, EngineError> {
+        Ok(self.0.flush()? > FlushStatus::Buffered)
     }
 
     /// Ends an epoch of a query without a checkpoint.

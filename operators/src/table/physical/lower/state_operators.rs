@@ -9,11 +9,11 @@ use crate::table::plan::aggregate_function::AggregateCall;
 use crate::table::plan::analyzer::OutputMode;
 use crate::table::plan::optimizer::optimize;
 use crate::table::plan::time_window::{session_key, sliced};
-use millstream_engine::checkpoint::Layout;
+use millstream_engine::checkpoint::StateLayout;
 
 /// Describes each stateful operator of a query, in the order in which [`lower`] numbers them. An
 /// operator can only restore the state of one with the same description.
-pub fn state_operators(plan: &Plan, mode: OutputMode) -> Vec<(String, Layout)> {
+pub fn state_operators(plan: &Plan, mode: OutputMode) -> Vec<(String, StateLayout)> {
     let mut operators = Vec::new();
     if joins_streams(plan) {
         // Optimisation may have moved a condition into the join.
@@ -30,11 +30,11 @@ fn joins_streams(plan: &Plan) -> bool {
         || plan.inputs().into_iter().any(joins_streams)
 }
 
-fn describe(plan: &Plan, mode: OutputMode, out: &mut Vec<(String, Layout)>) {
+fn describe(plan: &Plan, mode: OutputMode, out: &mut Vec<(String, StateLayout)>) {
     let typed = |expr: &Resolved| format!("{expr} {}", expr.data_type);
     match plan {
         Plan::Limit(..) if mode != OutputMode::Complete => {
-            let layout = Layout { keys: String::new(), values: vec!["count".to_string()] };
+            let layout = StateLayout { keys: String::new(), values: vec!["count".to_string()] };
             out.push(("limit".to_string(), layout));
         }
         Plan::Aggregate(input, keys, calls) => {
@@ -60,7 +60,7 @@ fn describe(plan: &Plan, mode: OutputMode, out: &mut Vec<(String, Layout)>) {
             };
             let kinds = calls.iter().map(kind);
             let values = session.map(|_| SESSIONS.to_string()).into_iter().chain(kinds).collect();
-            let layout = Layout { keys: columns.join(", "), values };
+            let layout = StateLayout { keys: columns.join(", "), values };
             let keys: Vec<_> = keys.iter().map(|(key, _)| typed(key)).collect();
             let call = |call: &AggregateCall| {
                 let args: Vec<_> = call.args.iter().map(typed).collect();
@@ -82,7 +82,7 @@ fn describe(plan: &Plan, mode: OutputMode, out: &mut Vec<(String, Layout)>) {
             let columns = input.scope().columns;
             let column = |(i, key): (usize, &usize)| format!("k{i} {}", columns[*key].data_type);
             let keys_of: Vec<_> = keys.iter().enumerate().map(column).collect();
-            let layout = Layout { keys: keys_of.join(", "), values: vec![TIME.to_string()] };
+            let layout = StateLayout { keys: keys_of.join(", "), values: vec![TIME.to_string()] };
             let names: Vec<_> = keys.iter().map(|key| columns[*key].name.clone()).collect();
             let within = if *within { " within the watermark" } else { "" };
             out.push((format!("deduplicate by ({}){within}", names.join(", ")), layout));

@@ -11,7 +11,7 @@ use crate::table::plan::{Plan, Scan};
 use crate::table::row::{Row, decode};
 use crate::table::types::DataType;
 use crate::table::value::Value;
-use millstream_engine::checkpoint::Shape;
+use millstream_engine::checkpoint::QueryDescription;
 use millstream_engine::env::SimEnv;
 use millstream_engine::epoch::driver::Trigger;
 use millstream_engine::error::EngineError;
@@ -34,7 +34,7 @@ struct Stutter {
 }
 
 impl Stage for Stutter {
-    fn ready(&mut self) -> bool {
+    fn is_ready(&mut self) -> bool {
         self.full = !self.full;
         !self.full
     }
@@ -47,9 +47,9 @@ impl Stage for Stutter {
     fn end(&mut self) -> Result<(), EngineError> {
         Ok(())
     }
-    fn settle(&mut self) -> Result<FlushStatus, EngineError> {
+    fn flush(&mut self) -> Result<FlushStatus, EngineError> {
         self.blocked = !self.blocked;
-        Ok(if self.blocked { FlushStatus::Blocked } else { FlushStatus::Clear })
+        Ok(if self.blocked { FlushStatus::Blocked } else { FlushStatus::Flushed })
     }
 }
 
@@ -78,7 +78,7 @@ fn outputs(
     let plan: Plan = Arc::unwrap_or_clone(session.sql(sql).unwrap().plan);
     let types: Vec<_> = plan.schema().fields.into_iter().map(|f| f.data_type).collect();
     let (operators, layouts) = state_operators(&plan, mode).into_iter().unzip();
-    let shape = Shape { sources: vec!["memory".into()], operators, sink: None, layouts };
+    let shape = QueryDescription { sources: vec!["memory".into()], operators, sink: None, layouts };
     let env = Arc::new(SimEnv::new(seed));
     let one = |record: &Vec<Value>| {
         stream.add([record.clone()]);

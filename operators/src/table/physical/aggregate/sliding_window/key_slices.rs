@@ -8,7 +8,7 @@ use crate::table::physical::aggregate::sliding_window::slice_ring::SliceRing;
 use crate::table::physical::aggregate::sliding_window::slice_unit::{Unit, Values, owned};
 use crate::table::plan::time_window::Lengths;
 use millstream_engine::error::EngineError;
-use millstream_engine::runtime::state_log::Slot;
+use millstream_engine::runtime::state_log::StateSlot;
 use smallvec::SmallVec;
 use std::collections::VecDeque;
 use std::hint::black_box;
@@ -45,11 +45,11 @@ impl<U: Unit> StageConfig<U> {
 /// The fields of an entry that are needed only with a checkpoint.
 struct ChangeSlots<U> {
     /// The log position of each slice's last change.
-    slots: VecDeque<Slot>,
+    slots: VecDeque<StateSlot>,
     /// For each slice of the front, its own values without those of later slices.
     sums: SliceRing<U>,
     /// The log position of the last change of the next window.
-    slot: Slot,
+    slot: StateSlot,
 }
 
 /// A key with its slices.
@@ -93,7 +93,7 @@ impl<U: Unit> KeySlices<U> {
         let kept = ChangeSlots {
             slots: VecDeque::new(),
             sums: SliceRing::default(),
-            slot: Slot::default(),
+            slot: StateSlot::default(),
         };
         Self {
             hash,
@@ -117,7 +117,7 @@ impl<U: Unit> KeySlices<U> {
         let kept = self.kept.as_ref().map_or(0, |kept| {
             size_of::<ChangeSlots<U>>()
                 + kept.sums.memory()
-                + kept.slots.capacity() * size_of::<Slot>()
+                + kept.slots.capacity() * size_of::<StateSlot>()
         });
         let spilled = |spilled: bool, bytes: usize| if spilled { bytes } else { 0 };
         let key = spilled(self.key.spilled(), self.key.capacity());
@@ -165,7 +165,7 @@ impl<U: Unit> KeySlices<U> {
         let place = self.slices.len() - 1;
         self.slices.get_mut(place, common.size())[0] = U::of_time(begin_us);
         if let Some(kept) = &mut self.kept {
-            kept.slots.push_back(Slot::default());
+            kept.slots.push_back(StateSlot::default());
         }
         (place, true)
     }
@@ -192,7 +192,7 @@ impl<U: Unit> KeySlices<U> {
         self.taken += u32::from(at < self.taken as usize);
         self.front += u32::from(in_front);
         if let Some(kept) = &mut self.kept {
-            kept.slots.insert(at, Slot::default());
+            kept.slots.insert(at, StateSlot::default());
             if in_front {
                 kept.sums.insert(at, common.start());
             }
@@ -366,7 +366,11 @@ impl<U: Unit> KeySlices<U> {
 
     /// The own values of a slice and the log position of its last change; `None` without a
     /// checkpoint.
-    pub fn kept(&mut self, place: usize, common: &StageConfig<U>) -> Option<(&[U], &mut Slot)> {
+    pub fn kept(
+        &mut self,
+        place: usize,
+        common: &StageConfig<U>,
+    ) -> Option<(&[U], &mut StateSlot)> {
         let kept = self.kept.as_deref_mut()?;
         let slice = self.slices.get(place, common.size());
         let sum = match place < self.front as usize {
@@ -395,7 +399,7 @@ impl<U: Unit> KeySlices<U> {
     }
 
     /// The log position of the last change of the next window; `None` without a checkpoint.
-    pub fn slot(&mut self) -> Option<&mut Slot> {
+    pub fn slot(&mut self) -> Option<&mut StateSlot> {
         self.kept.as_mut().map(|kept| &mut kept.slot)
     }
 }

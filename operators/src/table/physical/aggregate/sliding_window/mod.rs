@@ -45,7 +45,7 @@ use millstream_engine::collections::high_water::{EpochBuffer, shrink_scratch};
 use millstream_engine::error::EngineError;
 use millstream_engine::event::{Epoch, IDLE, UNTIMED};
 use millstream_engine::runtime::stage::{FlushStatus, Io, Push, Stage};
-use millstream_engine::runtime::state_log::{Slot, StateLog, WriteTiming};
+use millstream_engine::runtime::state_log::{StateLog, StateSlot, WriteTiming};
 use std::ops::Range;
 
 /// The approximate number of merges in one step of emitting windows.
@@ -276,14 +276,14 @@ impl<U: Unit> SlidingAggregate<U> {
         write_state_key(keys, &entry.key, None, &mut buffers.key);
         let Some(slot) = entry.slot() else { return };
         if next_us == NONE {
-            return log.erase(slot, hash, &buffers.key);
+            return log.delete_uncounted(slot, hash, &buffers.key);
         }
         let value = &mut buffers.value;
         value.clear();
         // The values are empty accumulators, so that the entry has the same format as the others.
         common.functions.iter().for_each(|function| function.start().encode(value));
         value.extend_from_slice(&next_us.to_le_bytes());
-        log.write(slot, hash, &buffers.key, value);
+        log.put_uncounted(slot, hash, &buffers.key, value);
     }
 
     /// Records a slice in the checkpoint.
@@ -297,7 +297,7 @@ impl<U: Unit> SlidingAggregate<U> {
         let hash = entry.hash;
         write_state_key(keys, &entry.key, Some(begin_us), &mut buffers.key);
         let Some((sum, slot)) = entry.kept(place, common) else { return };
-        if let WriteTiming::Marker { first } = log.put_timing(slot) {
+        if let WriteTiming::AtMarker { first } = log.put_timing(slot) {
             if first {
                 self.deferred.push((at as u32, begin_us));
             }
@@ -319,7 +319,7 @@ impl<U: Unit> SlidingAggregate<U> {
             let Some((sum, slot)) = entry.kept(place, common) else { return };
             buffers.value.clear();
             U::encode(&common.functions, sum, &mut buffers.value);
-            log.write(slot, hash, &buffers.key, &buffers.value);
+            log.put_uncounted(slot, hash, &buffers.key, &buffers.value);
         });
     }
 
@@ -364,7 +364,7 @@ impl<U: Unit> SlidingAggregate<U> {
             if log.is_on() {
                 write_state_key(keys, &entry.key, Some(begin_us), &mut buffers.key);
                 // The log position was stored with the slice, which is gone.
-                log.erase(&mut Slot::default(), entry.hash, &buffers.key);
+                log.delete_uncounted(&mut StateSlot::default(), entry.hash, &buffers.key);
             }
         }
         Ok(cost)
@@ -394,9 +394,9 @@ impl<U: Unit> SlidingAggregate<U> {
 
     /// Emits a bounded number of expired windows. Returns whether all are emitted.
     fn expire(&mut self, by_us: i64) -> Result<bool, EngineError> {
-        let (mut cost, mut touched, step) = (0, 0, self.log.step(STEP));
+        let (mut cost, mut touched, step) = (0, 0, self.log.keys_per_step(STEP));
         while cost < step {
-            if !self.down.ready() {
+            if !self.down.is_ready() {
                 return Ok(!self.due.any(by_us));
             }
             if touched == 0 {
@@ -452,8 +452,8 @@ impl<U: Unit> Stage for SlidingAggregate<U> {
         self.restore()?;
         self.down.attach(io)
     }
-    fn ready(&mut self) -> bool {
-        self.marker.is_none() && self.down.ready()
+    fn is_ready(&mut self) -> bool {
+        self.marker.is_none() && self.down.is_ready()
     }
     fn watermark(&mut self, micros: i64) -> Result<(), EngineError> {
         if micros == IDLE {
@@ -476,14 +476,14 @@ impl<U: Unit> Stage for SlidingAggregate<U> {
     fn end(&mut self) -> Result<(), EngineError> {
         self.down.end()
     }
-    fn settle(&mut self) -> Result<FlushStatus, EngineError> {
+    fn flush(&mut self) -> Result<FlushStatus, EngineError> {
         if self.expiring_watermark_us.is_none() && self.marker.is_none() && !self.owes_late_emission
         {
-            return self.down.settle();
+            return self.down.flush();
         }
         self.owes_late_emission |= self.expiring_watermark_us.is_some() && self.marker.is_none();
         self.continue_expiry()?;
-        let below = self.down.settle()?;
+        let below = self.down.flush()?;
         Ok(FlushStatus::combine(below, self.marker.is_some(), &mut self.owes_late_emission))
     }
 }
