@@ -383,7 +383,7 @@ pub fn expand_stars(scope: &Scope, exprs: &[Expr]) -> PlanResult<Vec<Expr>> {
     Ok(out)
 }
 
-/// The columns of `*` or `table.*`, or the fields of `struct.*`.
+/// Expands `*` or `table.*` to columns, or `struct.*` to the fields of the struct.
 fn expand_star(scope: &Scope, table: Option<&str>, place: Place) -> PlanResult<Vec<Expr>> {
     let mut out = Vec::new();
     let position = |(i, column): (usize, &ScopeColumn)| {
@@ -421,7 +421,7 @@ fn expand_star(scope: &Scope, table: Option<&str>, place: Place) -> PlanResult<V
     Ok(out)
 }
 
-/// The columns of `* EXCEPT (…)`.
+/// Expands `* EXCEPT (…)` to columns.
 fn star_except(
     scope: &Scope,
     table: Option<String>,

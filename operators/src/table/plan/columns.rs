@@ -1,4 +1,4 @@
-//! The columns of plan nodes.
+//! The output columns of plan nodes.
 
 use super::{Join, JoinKind, Plan};
 use crate::table::expr::Resolved;
@@ -7,7 +7,7 @@ use crate::table::plan::generator::Generator;
 use crate::table::plan::time_window::{Tag, tag};
 use crate::table::types::{DataType, Field};
 
-/// A column without a relation, which is no event time.
+/// A column without a relation name that is not an event time.
 pub(super) fn unqualified(name: &str, data_type: &DataType, nullable: bool) -> ScopeColumn {
     ScopeColumn {
         qualifier: None,
@@ -23,7 +23,8 @@ pub(super) fn column_of(field: &Field) -> ScopeColumn {
     unqualified(&field.name, &field.data_type, field.nullable)
 }
 
-/// Columns computed from the input's.
+/// The columns that expressions compute from the input. The column of an event time remains an
+/// event time.
 pub(super) fn computed_columns(input: &Plan, exprs: &[(Resolved, String)]) -> Vec<ScopeColumn> {
     let scope = input.scope();
     let one = |(e, name): &(Resolved, String)| ScopeColumn {
@@ -33,7 +34,8 @@ pub(super) fn computed_columns(input: &Plan, exprs: &[(Resolved, String)]) -> Ve
     exprs.iter().map(one).collect()
 }
 
-/// The input's columns, then the generator's, which keep the event time of its array.
+/// The input's columns, then the generator's. The latter keep the event time of the generator's
+/// array.
 pub(super) fn generated_columns(input: &Plan, generator: &Generator) -> Vec<ScopeColumn> {
     let scope = input.scope();
     let tag = tag(&generator.array, &scope);
@@ -58,7 +60,8 @@ pub(super) fn union_columns(inputs: &[Plan]) -> Vec<ScopeColumn> {
     columns
 }
 
-/// The columns of both sides, or of the left side with a flag.
+/// The columns of both sides. Some kinds of joins return only those of the left side, or those and
+/// a flag.
 pub(super) fn join_columns(join: &Join) -> Vec<ScopeColumn> {
     let (mut columns, mut right) = (join.left.scope().columns, join.right.scope().columns);
     match join.kind {

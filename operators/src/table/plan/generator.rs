@@ -117,7 +117,7 @@ impl Generator {
     }
 }
 
-/// The array, or the map, whose elements become rows.
+/// Resolves the arguments to the array or map whose elements become rows.
 fn array_of(base: &str, name: &str, args: Vec<Resolved>) -> PlanResult<Resolved> {
     let count = args.len();
     match (base, args.as_slice()) {
@@ -143,7 +143,7 @@ fn array_of(base: &str, name: &str, args: Vec<Resolved>) -> PlanResult<Resolved>
     }
 }
 
-/// What an element becomes, and the default names of its columns.
+/// The columns that an element becomes, and their default names.
 fn output_of(
     base: &str,
     name: &str,
@@ -180,7 +180,8 @@ fn output_of(
     Ok((GeneratorOutput::Fields, fields.iter().enumerate().map(name).collect()))
 }
 
-/// `stack(rows, a, b, c, d)`: the values, arranged in the given number of rows.
+/// Resolves `stack(rows, a, b, c, d)` to an array of the given number of rows, over which the
+/// values are distributed.
 fn stack(args: Vec<Resolved>) -> PlanResult<Resolved> {
     use crate::table::expr::Node;
     use crate::table::expr::compile::{Semantics, fold};

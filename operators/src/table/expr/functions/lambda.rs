@@ -126,7 +126,7 @@ pub fn resolve_lambda(
     }
 }
 
-/// A call whose lambdas are resolved.
+/// Resolves a call that takes lambdas.
 struct LambdaCall<'c, 'h> {
     /// The name as written, for errors.
     name: &'c str,
@@ -152,7 +152,7 @@ impl LambdaCall<'_, '_> {
         })
     }
 
-    /// `transform`, `filter`, `exists` and `forall`.
+    /// Resolves `transform`, `filter`, `exists` and `forall`.
     fn over_elements(&mut self, array: Resolved) -> PlanResult<Resolved> {
         let element = element_of(&array.data_type).clone();
         match self.function.name {
@@ -203,7 +203,7 @@ impl LambdaCall<'_, '_> {
         self.resolved(vec![first, second, body], to)
     }
 
-    /// `array_sort` with a comparator.
+    /// Resolves `array_sort` with a comparator.
     fn sort_by(&mut self, array: Resolved) -> PlanResult<Resolved> {
         let (to, element) = (array.data_type.clone(), element_of(&array.data_type).clone());
         let body = self.lambda(1, &[element.clone(), element], 2)?;
@@ -218,7 +218,7 @@ impl LambdaCall<'_, '_> {
         self.resolved(vec![array, body], to)
     }
 
-    /// `map_filter`, `transform_keys` and `transform_values`.
+    /// Resolves `map_filter`, `transform_keys` and `transform_values`.
     fn over_map(&mut self, map: Resolved) -> PlanResult<Resolved> {
         let (key, value) = map::types(&map.data_type);
         let (key, value) = (key.clone(), value.clone());
@@ -368,7 +368,7 @@ fn filter(args: Vec<Compiled>, call: Call) -> Compiled {
 /// Compiles `exists` and `forall` in three-valued logic: NULL if no element decides and one is
 /// NULL.
 fn quantified(args: Vec<Compiled>, call: Call, quantifier: Quantifier) -> Compiled {
-    // The value of one element that decides the result.
+    // If the condition has this value for one element, that decides the result.
     let wanted = quantifier == Quantifier::Exists;
     let element = call.element(0).clone();
     let [array, body] = parts(args);

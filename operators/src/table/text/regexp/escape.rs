@@ -89,7 +89,7 @@ impl Parser {
         }
     }
 
-    /// The characters of `\d` and its like.
+    /// The characters that `\d` or a similar class escape matches.
     fn class_escape(&self, letter: char) -> CharSet {
         let unicode = self.flags.unicode_classes;
         let set = match letter.to_ascii_lowercase() {

@@ -309,7 +309,7 @@ impl Specifier {
         }
     }
 
-    /// A width must be given if `needed`: a flag aligns or fills the text.
+    /// Rejects a missing width if `needed`, because a flag aligns or pads the text.
     fn check_width(&self, needed: bool) -> Outcome<()> {
         match (needed, self.width) {
             (true, None) => Err(format!("a flag of %{} needs a width", self.conversion)),
@@ -317,7 +317,7 @@ impl Specifier {
         }
     }
 
-    /// The flags of conversions that write a text.
+    /// Checks the flags of a conversion to text.
     fn check_text(&self, alternate: bool) -> Outcome<()> {
         self.refuse(alternate, '#')?;
         self.check_no_number_flags()?;
@@ -333,7 +333,7 @@ impl Specifier {
         self.refuse(f.parentheses, '(')
     }
 
-    /// The flags of conversions that write a number.
+    /// Checks the flags of a conversion to a number.
     fn check_number(&self) -> Outcome<()> {
         let f = self.flags;
         self.check_width(f.left || f.zero)?;
