@@ -46,8 +46,8 @@ impl Date {
         (1..=most).contains(&ordinal).then(|| Self::of_days(first + i64::from(ordinal) - 1))
     }
 
-    /// The date of a number of days since 1970. The algorithm starts years in March, so that the leap
-    /// day is the last.
+    /// The date of a number of days since 1970. The algorithm starts years in March, so that the
+    /// leap day is the last.
     pub fn of_days(days: i64) -> Self {
         let days = days + EPOCH;
         let (cycle, day) = (days.div_euclid(CYCLE), days.rem_euclid(CYCLE));

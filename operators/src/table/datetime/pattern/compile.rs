@@ -213,7 +213,8 @@ impl Builder {
         }
     }
 
-    /// Adds a number. If its width is fixed, the number that starts the run leaves it that many digits.
+    /// Adds a number. If its width is fixed, the number that starts the run leaves it that many
+    /// digits.
     fn number(&mut self, item: Item, fixed: Option<usize>) {
         let level = self.level();
         let mut adjacent = level.items.len();

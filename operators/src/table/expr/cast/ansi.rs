@@ -1,5 +1,5 @@
-//! ANSI rules of casts: which casts are allowed, and what a value that does not fit becomes: an error,
-//! NULL for `try_cast`, or the wrapped value with ANSI mode off.
+//! ANSI rules of casts: which casts are allowed, and what a value that does not fit becomes: an
+//! error, NULL for `try_cast`, or the wrapped value with ANSI mode off.
 
 use crate::table::expr::compile::{Eval, EvalError, failed};
 use crate::table::types::DataType;

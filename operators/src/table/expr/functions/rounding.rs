@@ -1,6 +1,6 @@
 //! Rounding functions for all numeric types: `round`, `bround`, `floor` and `ceil`.
 //!
-//! A float or double is rounded as the decimal that it prints as ([`floating`]), like in Spark:
+//! A float or double is rounded as the decimal that it prints as ([`round_double`]), like in Spark:
 //! 2.675 rounded to two digits is 2.68. The result is never -0.0.
 
 use super::math::same;

@@ -11,8 +11,8 @@ use crate::table::plan::optimizer::optimize;
 use crate::table::plan::time_window::{session_key, sliced};
 use millstream_engine::checkpoint::StateLayout;
 
-/// Describes each stateful operator of a query, in the order in which [`lower`] numbers them. An
-/// operator can only restore the state of one with the same description.
+/// Describes each stateful operator of a query, in the order in which [`lower`](super::lower)
+/// numbers them. An operator can only restore the state of one with the same description.
 pub fn state_operators(plan: &Plan, mode: OutputMode) -> Vec<(String, StateLayout)> {
     let mut operators = Vec::new();
     if joins_streams(plan) {

@@ -1,4 +1,5 @@
-//! The backtracking engine: runs a [program](crate::table::text::regexp::program) over a text with Java's semantics.
+//! The backtracking engine: runs a [program](crate::table::text::regexp::program) over a text with
+//! Java's semantics.
 //!
 //! Open alternatives and undo entries are on an explicit stack, so a long text does not overflow
 //! the thread's stack. Iterations without backtracking, atomic groups and look-around run as

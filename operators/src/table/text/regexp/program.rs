@@ -1,4 +1,5 @@
-//! Compiles a pattern's tree to the instructions of the backtracking [machine](crate::table::text::regexp::machine).
+//! Compiles a pattern's tree to the instructions of the backtracking
+//! [machine](crate::table::text::regexp::machine).
 //!
 //! Java has several kinds of repetition. They differ in what a group contains afterwards, and in
 //! whether matching can backtrack into an iteration. The compiler chooses as Java does:
