@@ -55,6 +55,8 @@ pub use crate::stream::operator::window::{
     CoGroup, ConnectedWindows, FoldWindows, Sessions, Sliding, Tumbling, Window, WindowResult,
     WindowResults, WindowedStream, Windows,
 };
+#[cfg(feature = "sql")]
+pub(crate) use crate::stream::processor_state::write as write_kept;
 pub use crate::stream::processor_state::{Kept, ListState, MapState, States, Ttl, ValueState};
 pub use channel::{ChannelSink, Input, Output, PushError, RecvError, RecvTimeoutError};
 #[cfg(feature = "futures")]

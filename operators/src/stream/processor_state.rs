@@ -43,6 +43,12 @@ impl Ttl {
         self.0.map_or(NEVER, |time| now_us.saturating_add(after(time)))
     }
 
+    /// The time; `None` if state is kept until it is cleared.
+    #[cfg(feature = "sql")]
+    pub(crate) fn duration(self) -> Option<Duration> {
+        self.0
+    }
+
     pub(super) fn is_some(self) -> bool {
         self.0.is_some()
     }
@@ -114,7 +120,7 @@ impl States {
     }
 
     /// The description that a checkpoint depends on.
-    pub(super) fn description(&self) -> String {
+    pub(crate) fn description(&self) -> String {
         self.names.join(", ")
     }
 
@@ -150,7 +156,7 @@ pub(super) struct Buffer {
 }
 
 /// Appends a value in postcard's encoding.
-pub(super) fn write<V: Serialize + ?Sized>(
+pub(crate) fn write<V: Serialize + ?Sized>(
     value: &V,
     out: &mut Vec<u8>,
 ) -> Result<(), EngineError> {

@@ -4,9 +4,11 @@
 //! * [`types`]: data types and schemas. [`row`]: the binary row layout. [`value`]: a value outside
 //!   a row, for input and output. [`datetime`]: calendars, time zones, patterns. [`text`]: text
 //!   forms of values, CSV and JSON, regular expressions, and text that is not valid UTF-8.
+//! * [`arbitrary_state`]: processors of rows, with state and timers for each key.
 //! * [`expr`]: unresolved expressions, their resolution by Spark's rules, and their compilation to
 //!   typed closures.
 
+pub mod arbitrary_state;
 pub mod datetime;
 pub mod error;
 pub mod expr;

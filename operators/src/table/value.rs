@@ -12,7 +12,7 @@ use std::fmt::{self, Write};
 pub(crate) const SHOWN_NULL: &str = "NULL";
 
 /// A value. The schema has its exact type.
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, Debug, PartialEq, serde::Serialize, serde::Deserialize)]
 pub enum Value {
     /// NULL.
     Null,

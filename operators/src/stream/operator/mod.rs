@@ -4,7 +4,7 @@ pub(in crate::stream) mod aggregate;
 pub(in crate::stream) mod combine;
 mod event_time;
 pub(in crate::stream) mod interval_join;
-pub(in crate::stream) mod process;
+pub(crate) mod process;
 pub(in crate::stream) mod processor_recipe;
 pub(in crate::stream) mod sided_records;
 pub(in crate::stream) mod stateless;

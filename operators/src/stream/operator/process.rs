@@ -89,9 +89,36 @@ struct TimerQueues {
     processing: Due,
     /// Expiry times of state with a time to live.
     ttl: Due,
+    /// While timers of a batch fire: the watermark and the processing time by which timers that are
+    /// set now wait for the next batch.
+    defers_by_us: Option<(i64, i64)>,
+    /// Timers that wait for the next batch, with the slot of their key.
+    deferred: Vec<(Timer, u32)>,
 }
 
 impl TimerQueues {
+    /// Adds a timer of the key in a slot.
+    fn add(&mut self, timer: Timer, at: u32) {
+        let waits = self.defers_by_us.is_some_and(|(event_us, now_us)| match timer {
+            Timer::EventTime(us) => us <= event_us,
+            Timer::ProcessingTime(us) => us <= now_us,
+        });
+        if waits {
+            self.deferred.push((timer, at));
+            return;
+        }
+        let (due, time_us) = self.of(timer);
+        due.add(time_us, at);
+    }
+
+    /// A batch is over: the timers that have waited for the next one are set.
+    fn begin_batch(&mut self) {
+        self.defers_by_us = None;
+        while let Some((timer, at)) = self.deferred.pop() {
+            self.add(timer, at);
+        }
+    }
+
     fn of(&mut self, timer: Timer) -> (&mut Due, i64) {
         match timer {
             Timer::EventTime(us) => (&mut self.event, us),
@@ -218,8 +245,7 @@ impl<O> Context<'_, O> {
             self.timers.insert(place, timer);
             let (kind, time_us) = timer.parts();
             self.cells.notes.timer(kind, time_us, true);
-            let (due, time_us) = self.clocks.of(timer);
-            due.add(time_us, self.at);
+            self.clocks.add(timer, self.at);
         }
         Ok(())
     }
@@ -268,7 +294,7 @@ fn key_memory<K>(entry: &Entry<K>) -> u64 {
 }
 
 /// The parts from which a stage is built.
-pub(in crate::stream) struct Parts {
+pub(crate) struct Parts {
     pub states: Arc<States>,
     pub times: BatchTimes,
     pub continuous: bool,
@@ -276,12 +302,14 @@ pub(in crate::stream) struct Parts {
     pub timed: bool,
     /// How far records may be behind the watermark.
     pub lag_us: i64,
+    /// Whether a timer that is set while timers fire, and is due already, fires with the next batch.
+    pub defers_timers: bool,
     pub env: Arc<dyn Env>,
     pub log: StateLog,
 }
 
 /// The stage.
-pub(in crate::stream) struct Process<K, P, D> {
+pub(crate) struct Process<K, P, D> {
     processor: P,
     parts: Parts,
     watermarks: OperatorWatermark,
@@ -330,6 +358,12 @@ where
             marker: None,
             down,
         }
+    }
+
+    /// Counts a record that an operator before this one has dropped as late.
+    #[cfg(feature = "sql")]
+    pub fn count_late(&mut self) {
+        self.parts.log.count_late(1);
     }
 
     /// The processing time.
@@ -531,6 +565,9 @@ where
         D: Push<P::Output>,
     {
         let now_us = self.now_us();
+        if self.parts.defers_timers && !self.watermarks.is_in_band() {
+            self.clocks.defers_by_us = Some((event_us, now_us));
+        }
         for _ in 0..self.parts.log.keys_per_step(STEP) {
             if !self.down.is_ready() {
                 return Ok(false);
@@ -603,6 +640,7 @@ where
             self.down.watermark(by_us)?;
         }
         if let Some(epoch) = self.marker.take() {
+            self.clocks.begin_batch();
             self.hand_over(epoch);
             self.request_batch_at();
             self.down.marker(epoch)?;
@@ -634,7 +672,7 @@ where
 
 /// Binds a stage to the type of its records, which the control side needs, and to their event time,
 /// if they have one.
-pub(in crate::stream) struct Typed<T, S>(pub S, pub Option<EventTimeFn<T>>);
+pub(crate) struct Typed<T, S>(pub S, pub Option<EventTimeFn<T>>);
 
 impl<K, T, P, D> Stage for Typed<T, Process<K, P, D>>
 where

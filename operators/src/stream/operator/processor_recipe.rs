@@ -44,6 +44,7 @@ where
                 continuous: job.trigger().is_continuous(),
                 timed,
                 lag_us: input.watermark_lag_us(),
+                defers_timers: false,
                 env: job.env(),
                 log,
             };

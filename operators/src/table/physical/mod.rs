@@ -11,6 +11,7 @@
 
 mod accumulator;
 pub(crate) mod aggregate;
+pub(in crate::table) mod arbitrary_state;
 mod deduplicate;
 mod fan_out;
 mod join;

@@ -466,6 +466,7 @@ pub fn check_output_mode(plan: &Plan, mode: OutputMode) -> PlanResult<()> {
         ))
     };
     check_distinct(plan)?;
+    crate::table::arbitrary_state::node::check(plan, mode)?;
     check_order(plan, mode)?;
     placement::check_mode(plan, mode)?;
     if mode == OutputMode::Complete && !plan.has_aggregate() {

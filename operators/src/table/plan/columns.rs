@@ -1,6 +1,7 @@
 //! The output columns of plan nodes.
 
 use super::{Join, JoinKind, Plan};
+use crate::table::arbitrary_state::node::StateOperator;
 use crate::table::expr::Resolved;
 use crate::table::expr::resolve::ScopeColumn;
 use crate::table::plan::generator::Generator;
@@ -42,6 +43,18 @@ pub(super) fn generated_columns(input: &Plan, generator: &Generator) -> Vec<Scop
     let mut columns = scope.columns;
     let generated = generator.columns();
     columns.extend(generated.iter().map(|field| ScopeColumn { tag, ..column_of(field) }));
+    columns
+}
+
+/// The columns of the rows that a processor emits.
+pub(super) fn emitted_columns(input: &Plan, operator: &StateOperator) -> Vec<ScopeColumn> {
+    let fields = operator.output.schema.fields.iter();
+    let mut columns: Vec<_> =
+        fields.map(|f| unqualified(&f.name, &f.data_type, f.nullable)).collect();
+    if let Ok(Some(at)) = operator.event_time() {
+        let of_input = input.scope().columns;
+        columns[at].tag.delay_ms = of_input.iter().find_map(|column| column.tag.delay_ms);
+    }
     columns
 }
 

@@ -21,13 +21,15 @@ use super::expr::resolve::Scope;
 use super::expr::{Node, Resolved};
 use super::types::{DataType, Field, Schema};
 use super::value::Value;
+use crate::table::arbitrary_state::node::StateOperator;
 use crate::table::plan::aggregate_function::AggregateCall;
 use crate::table::plan::generator::Generator;
 use crate::table::plan::limits::{MAX_NESTING, too_complex};
 use crate::table::plan::live_table::LiveTable;
 use crate::table::plan::shared_sources::{SourceId, readers};
 use columns::{
-    column_of, computed_columns, generated_columns, join_columns, union_columns, unqualified,
+    column_of, computed_columns, emitted_columns, generated_columns, join_columns, union_columns,
+    unqualified,
 };
 use smallvec::{SmallVec, smallvec};
 use std::convert::Infallible;
@@ -275,6 +277,15 @@ pub enum Plan {
         /// Whether keys are kept only for the delay of the watermark.
         within: bool,
     },
+    /// A processor of rows with state for each key.
+    ArbitraryState {
+        /// The rows: the keys, then the columns that the processor sees.
+        input: Box<Plan>,
+        /// Number of keys.
+        keys: usize,
+        /// The processor.
+        operator: StateOperator,
+    },
 }
 
 impl Plan {
@@ -302,6 +313,7 @@ impl Plan {
             | Self::Qualified(input, _)
             | Self::Offset(input, _)
             | Self::Watermark { input, .. }
+            | Self::ArbitraryState { input, .. }
             | Self::Deduplicate { input, .. } => smallvec![&**input],
             Self::Union(inputs) => inputs.iter().collect(),
             Self::Join(join) => smallvec![&join.left, &join.right],
@@ -367,6 +379,9 @@ impl Plan {
             }
             Self::Deduplicate { input, keys, within } => {
                 Self::Deduplicate { input: boxed(input)?, keys, within }
+            }
+            Self::ArbitraryState { input, keys, operator } => {
+                Self::ArbitraryState { input: boxed(input)?, keys, operator }
             }
             Self::QualifyFrom(input, from, name) => Self::QualifyFrom(boxed(input)?, from, name),
             Self::Qualified(input, names) => Self::Qualified(boxed(input)?, names),
@@ -533,6 +548,7 @@ impl Plan {
                 computed_columns(input, keys).into_iter().chain(calls.iter().map(call)).collect()
             }
             Self::Union(inputs) => union_columns(inputs),
+            Self::ArbitraryState { input, operator, .. } => emitted_columns(input, operator),
             Self::Join(join) => join_columns(join),
             Self::QualifyFrom(input, from, name) => {
                 let mut columns = input.scope().columns;
@@ -572,6 +588,7 @@ impl Plan {
             Self::Values(schema, _) => schema.fields.len(),
             Self::Project(_, exprs) => exprs.len(),
             Self::Aggregate(_, keys, calls) => keys.len() + calls.len(),
+            Self::ArbitraryState { operator, .. } => operator.output.schema.fields.len(),
             Self::Union(inputs) => inputs.first().map_or(0, Plan::width),
             Self::Generate(input, generator) => input.width() + generator.columns().len(),
             Self::Join(join) => {
@@ -635,6 +652,7 @@ impl Plan {
                 let calls: Vec<_> = calls.iter().map(|c| c.name.as_str()).collect();
                 format!("Aggregate keys [{}], functions [{}]", named(keys), calls.join(", "))
             }
+            Self::ArbitraryState { operator, .. } => format!("State {operator:?}"),
             Self::Union(_) => "Union".to_string(),
             Self::Sort(_, keys) => {
                 let one =

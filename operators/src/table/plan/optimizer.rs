@@ -79,6 +79,11 @@ pub fn optimize(plan: &Plan) -> Plan {
             keys: keys.clone(),
             within: *within,
         },
+        Plan::ArbitraryState { input, keys, operator } => Plan::ArbitraryState {
+            input: Box::new(optimize(input)),
+            keys: *keys,
+            operator: operator.clone(),
+        },
         Plan::Join(join) => {
             let (left, right) = (optimize(&join.left), optimize(&join.right));
             let condition = join.condition.clone().map(propagate);

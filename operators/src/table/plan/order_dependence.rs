@@ -28,7 +28,7 @@ impl OrderDependence {
             }
             // The result depends on which row of a key is kept.
             Plan::Deduplicate { input, keys, .. } => keys.len() < input.width(),
-            Plan::Limit(..) => true,
+            Plan::Limit(..) | Plan::ArbitraryState { .. } => true,
             _ => false,
         };
         let here = match here {

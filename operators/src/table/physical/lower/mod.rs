@@ -1,6 +1,7 @@
 //! Lowering: turns a logical plan and a sink into the tasklets of a job.
 
 mod aggregate;
+mod arbitrary_state;
 mod bare_join;
 mod batch_time;
 mod deduplicate;
@@ -174,6 +175,9 @@ impl Lowering<'_, '_> {
             Plan::Join(join) => self.join(join, only(downs)),
             Plan::Watermark { input, column, delay_ms, skew_ms } => {
                 self.watermark(input, *column, (*delay_ms, *skew_ms), downs, needed)
+            }
+            Plan::ArbitraryState { input, keys, operator } => {
+                self.arbitrary_state(input, *keys, operator, only(downs))
             }
             Plan::Deduplicate { input, keys, within } => {
                 self.deduplicate(input, keys, *within, only(downs), needed)

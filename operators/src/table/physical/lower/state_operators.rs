@@ -87,6 +87,16 @@ fn describe(plan: &Plan, mode: OutputMode, out: &mut Vec<(String, StateLayout)>)
             let within = if *within { " within the watermark" } else { "" };
             out.push((format!("deduplicate by ({}){within}", names.join(", ")), layout));
         }
+        Plan::ArbitraryState { input, keys, operator } => {
+            let columns = input.scope().columns;
+            let types: Vec<_> =
+                columns[..*keys].iter().map(|column| column.data_type.to_string()).collect();
+            let what = operator.method.name();
+            out.push((
+                format!("{what} by ({}): {}", types.join(", "), operator.states),
+                StateLayout::default(),
+            ));
+        }
         Plan::Join(join) if join.is_of_streams() => out.push(describe_join(join)),
         _ => {}
     }

@@ -1,0 +1,239 @@
+//! The state of `flat_map_groups_with_state`: one value and one time-out for each key.
+//!
+//! It is a processor of rows with one value. The time-out is a timer one millisecond later, because
+//! a key times out when the time has passed, and a timer fires when it is reached.
+
+use super::processor::{InputRows, StateError, StatefulProcessor, StatefulProcessorHandle};
+use crate::stream::{Kept, ValueState};
+use crate::table::value::Value;
+use millstream_engine::error::EngineError;
+use std::marker::PhantomData;
+use std::time::Duration;
+
+/// Whether keys time out, and by which time.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum GroupStateTimeout {
+    /// They do not.
+    NoTimeout,
+    /// By processing time.
+    ProcessingTimeTimeout,
+    /// By event time. The rows need a watermark; late rows are dropped.
+    EventTimeTimeout,
+}
+
+/// The state of a key, while the function is called.
+pub struct GroupState<'g, S> {
+    access: &'g mut dyn StateAccess<S>,
+    kind: GroupStateTimeout,
+    timed_out: bool,
+    timeout_ms: Option<i64>,
+}
+
+/// The value of a key, whatever emits rows.
+trait StateAccess<S> {
+    fn get(&self) -> Option<&S>;
+    fn update(&mut self, value: S) -> Result<(), EngineError>;
+    fn clear(&mut self);
+    fn watermark_ms(&self) -> Option<i64>;
+    fn processing_time_ms(&self) -> i64;
+}
+
+/// A value of the key of a handle.
+struct HandleValue<'g, 'h, 'c, S> {
+    handle: &'g mut StatefulProcessorHandle<'h, 'c>,
+    state: ValueState<S>,
+}
+
+impl<S: Kept> StateAccess<S> for HandleValue<'_, '_, '_, S> {
+    fn get(&self) -> Option<&S> {
+        self.handle.value(self.state)
+    }
+    fn update(&mut self, value: S) -> Result<(), EngineError> {
+        self.handle.update_value(self.state, value)
+    }
+    fn clear(&mut self) {
+        self.handle.clear_value(self.state);
+    }
+    fn watermark_ms(&self) -> Option<i64> {
+        self.handle.current_watermark_ms()
+    }
+    fn processing_time_ms(&self) -> i64 {
+        self.handle.current_processing_time_ms()
+    }
+}
+
+fn invalid(condition: &'static str, reason: String, fix: &'static str) -> EngineError {
+    EngineError::operator(condition, reason, fix)
+}
+
+impl<S: Kept> GroupState<'_, S> {
+    /// Whether the key has a state.
+    pub fn exists(&self) -> bool {
+        self.get().is_some()
+    }
+
+    /// The state of the key.
+    pub fn get(&self) -> Option<&S> {
+        self.access.get()
+    }
+
+    /// Sets the state of the key.
+    pub fn update(&mut self, state: S) -> Result<(), EngineError> {
+        self.access.update(state)
+    }
+
+    /// Removes the state of the key. A time-out that is set stays.
+    pub fn remove(&mut self) {
+        self.access.clear();
+    }
+
+    /// Whether the function is called because the key has timed out.
+    pub fn has_timed_out(&self) -> bool {
+        self.timed_out
+    }
+
+    /// The watermark, in milliseconds since 1970; `None` if the rows have none.
+    pub fn current_watermark_ms(&self) -> Option<i64> {
+        self.access.watermark_ms()
+    }
+
+    /// The processing time, in milliseconds since 1970: that of the batch, or of the clock in
+    /// continuous mode.
+    pub fn current_processing_time_ms(&self) -> i64 {
+        self.access.processing_time_ms()
+    }
+
+    /// Lets the key time out so long after the processing time, at least a millisecond. Each call of
+    /// the function clears the time-out, unless it sets one again.
+    pub fn set_timeout_duration(&mut self, duration: Duration) -> Result<(), EngineError> {
+        if self.kind != GroupStateTimeout::ProcessingTimeTimeout {
+            return Err(invalid(
+                "_LEGACY_ERROR_TEMP_2203",
+                "a duration was set as the time-out, and keys do not time out by processing time"
+                    .to_string(),
+                "Use GroupStateTimeout::ProcessingTimeTimeout",
+            ));
+        }
+        let ms = i64::try_from(duration.as_millis()).unwrap_or(i64::MAX);
+        if ms == 0 {
+            return Err(invalid(
+                "INVALID_TIMEOUT_DURATION",
+                "a time-out of less than a millisecond was set".to_string(),
+                "Set a longer one",
+            ));
+        }
+        self.timeout_ms = Some(self.current_processing_time_ms().saturating_add(ms));
+        Ok(())
+    }
+
+    /// Lets the key time out when the watermark has passed a time, in milliseconds since 1970, which
+    /// must not be before the watermark. Each call of the function clears the time-out, unless it
+    /// sets one again.
+    pub fn set_timeout_timestamp(&mut self, timestamp_ms: i64) -> Result<(), EngineError> {
+        if self.kind != GroupStateTimeout::EventTimeTimeout {
+            return Err(invalid(
+                "_LEGACY_ERROR_TEMP_2205",
+                "a time was set as the time-out, and keys do not time out by event time"
+                    .to_string(),
+                "Use GroupStateTimeout::EventTimeTimeout",
+            ));
+        }
+        let watermark_ms = self.current_watermark_ms().unwrap_or(0);
+        if timestamp_ms < watermark_ms.max(1) {
+            return Err(invalid(
+                "INVALID_TIMEOUT_TIMESTAMP",
+                format!(
+                    "the time-out {timestamp_ms} ms is before the watermark of {watermark_ms} ms"
+                ),
+                "Set one at or behind state.current_watermark_ms()",
+            ));
+        }
+        self.timeout_ms = Some(timestamp_ms);
+        Ok(())
+    }
+}
+
+/// A function of the rows and the state of a key, as a processor of rows.
+pub(crate) struct GroupFunction<S, F> {
+    pub state: ValueState<S>,
+    pub kind: GroupStateTimeout,
+    pub function: F,
+    pub types: PhantomData<fn() -> S>,
+}
+
+impl<S, F: Clone> Clone for GroupFunction<S, F> {
+    fn clone(&self) -> Self {
+        let Self { state, kind, function, types } = self;
+        Self { state: *state, kind: *kind, function: function.clone(), types: *types }
+    }
+}
+
+impl<S, F> GroupFunction<S, F>
+where
+    S: Kept,
+    F: FnMut(
+            &[Value],
+            InputRows<'_>,
+            &mut GroupState<'_, S>,
+        ) -> Result<Vec<Vec<Value>>, StateError>
+        + Clone
+        + Send
+        + 'static,
+{
+    fn call(
+        &mut self,
+        key: &[Value],
+        rows: InputRows<'_>,
+        timed_out: bool,
+        handle: &mut StatefulProcessorHandle<'_, '_>,
+    ) -> Result<(), StateError> {
+        let (state, kind) = (self.state, self.kind);
+        let mut access = HandleValue { handle, state };
+        let mut group = GroupState { access: &mut access, kind, timed_out, timeout_ms: None };
+        let out = (self.function)(key, rows, &mut group)?;
+        let timeout_ms = group.timeout_ms;
+        if kind != GroupStateTimeout::NoTimeout {
+            for timer_ms in handle.list_timers()? {
+                handle.delete_timer(timer_ms)?;
+            }
+            if let Some(timeout_ms) = timeout_ms {
+                // Timed out is what the time has passed, not what it has reached.
+                handle.register_timer(timeout_ms.saturating_add(1))?;
+            }
+        }
+        out.into_iter().try_for_each(|row| handle.emit(row))?;
+        Ok(())
+    }
+}
+
+impl<S, F> StatefulProcessor for GroupFunction<S, F>
+where
+    S: Kept,
+    F: FnMut(
+            &[Value],
+            InputRows<'_>,
+            &mut GroupState<'_, S>,
+        ) -> Result<Vec<Vec<Value>>, StateError>
+        + Clone
+        + Send
+        + 'static,
+{
+    fn handle_input_rows(
+        &mut self,
+        key: &[Value],
+        rows: InputRows<'_>,
+        handle: &mut StatefulProcessorHandle<'_, '_>,
+    ) -> Result<(), StateError> {
+        self.call(key, rows, false, handle)
+    }
+
+    fn handle_expired_timer(
+        &mut self,
+        key: &[Value],
+        _: i64,
+        handle: &mut StatefulProcessorHandle<'_, '_>,
+    ) -> Result<(), StateError> {
+        let rows = InputRows { rows: [].iter(), types: &[], skip: 0 };
+        self.call(key, rows, true, handle)
+    }
+}

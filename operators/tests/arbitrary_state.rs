@@ -1,0 +1,616 @@
+//! Arbitrary state over rows: each rule of `transform_with_state` and `flat_map_groups_with_state`,
+//! in both modes and through restarts.
+#![cfg(feature = "sql")]
+
+use millstream::session::{DataFrame, QueryError, Session, Trigger};
+use millstream::stream::{ListState, MapState, SimEnv, Ttl, ValueState};
+use millstream::table::arbitrary_state::{
+    GroupState, GroupStateTimeout, InputRows, StateError, StateOutput, StatefulProcessor,
+    StatefulProcessorHandle, TimeMode,
+};
+use millstream::table::error::PlanResult;
+use millstream::table::expr::{call, col};
+use millstream::table::types::Schema;
+use millstream::table::value::Value;
+use std::sync::Arc;
+use std::time::Duration;
+
+const SECOND: i64 = 1_000_000;
+const CONTINUOUS: Trigger = Trigger::Continuous { interval_ns: 2_000_000 };
+const BATCHES: Trigger = Trigger::AsSoonAsPossible;
+
+/// Key, time in seconds, number.
+type Input = (i64, i64, i64);
+
+fn schema(ddl: &str) -> Schema {
+    Schema::parse_ddl(ddl).unwrap()
+}
+
+/// Runs of one query in one world: each reads rows of its own.
+struct Runs {
+    world: Arc<SimEnv>,
+    mode: &'static str,
+}
+
+impl Runs {
+    fn new() -> Self {
+        let world = Arc::new(SimEnv::new(5));
+        world.advance(1000 * 1_000_000_000);
+        Self { world, mode: "append" }
+    }
+
+    /// Goes on with more rows. Returns what comes out, sorted.
+    fn run(
+        &mut self,
+        rows: &[Input],
+        (trigger, parallelism): (Trigger, usize),
+        make: impl FnOnce(DataFrame) -> PlanResult<DataFrame>,
+    ) -> Result<Vec<String>, QueryError> {
+        let session = Session::new();
+        session.set("millstream.parallelism", &parallelism.to_string())?;
+        let stream = session.memory_stream("in", "k BIGINT, ts TIMESTAMP, n BIGINT")?;
+        let long = Value::Long;
+        stream.add(rows.iter().map(|(k, t, n)| vec![long(*k), long(t * SECOND), long(*n)]));
+        stream.close();
+        let frame = make(session.view("in").unwrap())?;
+        let writer = frame.write_stream().format("memory").query_name("out");
+        let writer = writer.output_mode(self.mode).option("checkpointLocation", "/c");
+        writer.trigger(trigger).simulate(&self.world, 7)?;
+        let table = session.table("out");
+        let mut rows: Vec<_> =
+            table.map_or(Vec::new(), |table| table.rows()).iter().map(|row| text(row)).collect();
+        rows.sort();
+        Ok(rows)
+    }
+}
+
+fn text(row: &[Value]) -> String {
+    let one = |value: &Value| match value {
+        Value::Null => "-".to_string(),
+        Value::Long(v) => v.to_string(),
+        Value::String(v) => v.clone(),
+        other => format!("{other:?}"),
+    };
+    row.iter().map(one).collect::<Vec<_>>().join(" ")
+}
+
+fn long(value: &Value) -> i64 {
+    match value {
+        Value::Long(v) => *v,
+        other => panic!("{other:?} is no number"),
+    }
+}
+
+fn with_watermark(frame: DataFrame) -> PlanResult<DataFrame> {
+    frame.with_watermark("ts", "0 seconds")
+}
+
+fn condition(error: &QueryError) -> String {
+    error.condition().to_string()
+}
+
+/// Emits what it was called with: the numbers of the rows, or a timer. A row whose number is 7
+/// cancels all timers; any other sets one at its time and three seconds.
+#[derive(Clone)]
+struct Calls {
+    count: ValueState<i64>,
+}
+
+impl StatefulProcessor for Calls {
+    fn handle_input_rows(
+        &mut self,
+        key: &[Value],
+        rows: InputRows<'_>,
+        handle: &mut StatefulProcessorHandle<'_, '_>,
+    ) -> Result<(), StateError> {
+        let mut numbers = String::new();
+        for row in rows {
+            let (ts, n) = (long(&row[1]) / SECOND, long(&row[2]));
+            numbers += &format!(" {n}");
+            if n == 7 {
+                for timer in handle.list_timers()? {
+                    handle.delete_timer(timer)?;
+                }
+            } else {
+                // A key has one timer of a time, however often it is set.
+                handle.register_timer((ts + 3) * 1000)?;
+                handle.register_timer((ts + 3) * 1000)?;
+            }
+        }
+        let calls = handle.value(self.count).copied().unwrap_or(0) + 1;
+        handle.update_value(self.count, calls)?;
+        let timers = handle.list_timers()?;
+        let what = format!("call {calls}:{numbers}, timers {timers:?}");
+        handle.emit(vec![key[0].clone(), Value::String(what)])?;
+        Ok(())
+    }
+
+    fn handle_expired_timer(
+        &mut self,
+        key: &[Value],
+        timer_ms: i64,
+        handle: &mut StatefulProcessorHandle<'_, '_>,
+    ) -> Result<(), StateError> {
+        let watermark = handle.current_watermark_ms().unwrap();
+        assert!(timer_ms <= watermark, "{timer_ms} is reached at {watermark}");
+        handle.emit(vec![key[0].clone(), Value::String(format!("timer {timer_ms}"))])?;
+        Ok(())
+    }
+}
+
+fn calls(frame: DataFrame) -> PlanResult<DataFrame> {
+    let grouped = with_watermark(frame)?.group_by([col("k")]);
+    grouped.transform_with_state(schema("k BIGINT, what STRING"), TimeMode::EventTime, |states| {
+        Ok(Calls { count: states.value("count", Ttl::NONE)? })
+    })
+}
+
+/// A batch's rows of a key are given together, timers fire after all rows, when the watermark has
+/// reached their time; and late rows are dropped. State and timers stay through restarts.
+#[test]
+fn a_batch_calls_once_for_each_key() {
+    for parallelism in [[1, 1, 1], [3, 1, 2]] {
+        let mut runs = Runs::new();
+        let mut run =
+            |rows: &[Input], at: usize| runs.run(rows, (BATCHES, parallelism[at]), calls).unwrap();
+        let out = run(&[(1, 10, 1), (2, 11, 2), (1, 12, 3), (1, 9, 4)], 0);
+        let first = "1 call 1: 1 3 4, timers [12000, 13000, 15000]";
+        assert_eq!(out, [first, "1 timer 12000", "2 call 1: 2, timers [14000]"]);
+        // The watermark is 12; 13 is reached exactly.
+        let out = run(&[(3, 12, 5), (1, 13, 6)], 1);
+        assert_eq!(out, ["1 call 2: 6, timers [13000, 15000, 16000]", "1 timer 13000"]);
+        let out = run(&[(1, 14, 7), (4, 20, 8)], 2);
+        assert_eq!(out, ["1 call 3: 7, timers []", "2 timer 14000", "4 call 1: 8, timers [23000]"]);
+    }
+}
+
+#[test]
+fn continuous_mode_calls_with_each_row() {
+    let mut runs = Runs::new();
+    let mut run =
+        |rows: &[Input], parallelism| runs.run(rows, (CONTINUOUS, parallelism), calls).unwrap();
+    let out = run(&[(1, 10, 1), (2, 11, 2), (1, 12, 3), (1, 9, 4)], 1);
+    assert_eq!(
+        out,
+        [
+            "1 call 1: 1, timers [13000]",
+            "1 call 2: 3, timers [13000, 15000]",
+            "2 call 1: 2, timers [14000]"
+        ]
+    );
+    let out = run(&[(1, 13, 6)], 2);
+    assert_eq!(out, ["1 call 3: 6, timers [13000, 15000, 16000]", "1 timer 13000"]);
+}
+
+/// Says what it has, then writes a number everywhere.
+#[derive(Clone)]
+struct Recent {
+    value: ValueState<i64>,
+    list: ListState<Value>,
+    map: MapState<i64, String>,
+}
+
+impl StatefulProcessor for Recent {
+    fn handle_input_rows(
+        &mut self,
+        _: &[Value],
+        rows: InputRows<'_>,
+        handle: &mut StatefulProcessorHandle<'_, '_>,
+    ) -> Result<(), StateError> {
+        for row in rows {
+            let n = long(&row[2]);
+            let list: Vec<_> = handle.list(self.list).map(long).collect();
+            let mut map: Vec<_> = handle.map(self.map).map(|(k, v)| format!("{k}{v}")).collect();
+            map.sort();
+            let what = format!("{:?} {list:?} {map:?}", handle.value(self.value));
+            handle.emit(vec![Value::String(what)])?;
+            handle.update_value(self.value, n)?;
+            handle.append(self.list, Value::Long(n))?;
+            handle.update_map(self.map, n, "x".to_string())?;
+        }
+        Ok(())
+    }
+}
+
+/// Each write begins a value's time to live again; elements and entries have their own.
+#[test]
+fn what_has_a_time_to_live_is_not_seen_after_it() {
+    for trigger in [CONTINUOUS, BATCHES] {
+        let mut runs = Runs::new();
+        let mut step = |after_s: u64, rows: &[Input]| {
+            runs.world.advance(after_s * 1_000_000_000);
+            let out = runs.run(rows, (trigger, 1), |frame| {
+                let grouped = frame.group_by([col("k")]);
+                let mode = TimeMode::ProcessingTime;
+                grouped.transform_with_state(schema("what STRING"), mode, |states| {
+                    let ttl = Ttl::after(Duration::from_secs(10));
+                    Ok(Recent {
+                        value: states.value("value", ttl)?,
+                        list: states.list("list", ttl)?,
+                        map: states.map("map", ttl)?,
+                    })
+                })
+            });
+            out.unwrap()
+        };
+        assert_eq!(step(0, &[(1, 0, 5)]), ["None [] []"]);
+        assert_eq!(step(6, &[(1, 0, 6)]), ["Some(5) [5] [\"5x\"]"]);
+        assert_eq!(step(6, &[(1, 0, 7)]), ["Some(6) [6] [\"6x\"]"]);
+        assert_eq!(step(60, &[(1, 0, 8)]), ["None [] []"]);
+    }
+}
+
+/// Sets a timer that is due already, three times over.
+#[derive(Clone)]
+struct Again {
+    count: ValueState<i64>,
+}
+
+impl StatefulProcessor for Again {
+    fn handle_input_rows(
+        &mut self,
+        _: &[Value],
+        _: InputRows<'_>,
+        handle: &mut StatefulProcessorHandle<'_, '_>,
+    ) -> Result<(), StateError> {
+        Ok(handle.register_timer(1000)?)
+    }
+
+    fn handle_expired_timer(
+        &mut self,
+        _: &[Value],
+        timer_ms: i64,
+        handle: &mut StatefulProcessorHandle<'_, '_>,
+    ) -> Result<(), StateError> {
+        let fired = handle.value(self.count).copied().unwrap_or(0) + 1;
+        handle.update_value(self.count, fired)?;
+        handle.register_timer(timer_ms + 1)?;
+        Ok(handle.emit(vec![Value::Long(timer_ms)])?)
+    }
+}
+
+/// A timer that is due when it is set waits for the next batch, so that no batch lasts for ever.
+#[test]
+fn a_timer_that_is_due_when_it_is_set_waits_for_the_next_batch() {
+    let mut runs = Runs::new();
+    let mut run = |rows: &[Input]| {
+        let out = runs.run(rows, (BATCHES, 1), |frame| {
+            let grouped = with_watermark(frame)?.group_by([col("k")]);
+            grouped.transform_with_state(schema("ms BIGINT"), TimeMode::EventTime, |states| {
+                Ok(Again { count: states.value("count", Ttl::NONE)? })
+            })
+        });
+        out.unwrap()
+    };
+    // The batch without rows by which the watermark moves fires the first one.
+    assert_eq!(run(&[(1, 100, 1)]), ["1000"]);
+    // The batch with a row, then the one without, each with one timer of both keys.
+    assert_eq!(run(&[(2, 101, 1)]), ["1000", "1001", "1001", "1002"]);
+}
+
+/// Counts rows by key, and times out by event time: `n` seconds behind a row with a number `n`.
+fn counted(timeout: GroupStateTimeout) -> impl FnOnce(DataFrame) -> PlanResult<DataFrame> {
+    move |frame| {
+        let function =
+            move |key: &[Value], rows: InputRows<'_>, state: &mut GroupState<'_, i64>| {
+                let k = key[0].clone();
+                if state.has_timed_out() {
+                    let n = state.get().copied();
+                    state.remove();
+                    let n = n.map_or(Value::Null, Value::Long);
+                    return Ok(vec![vec![k, n, Value::String("out".to_string())]]);
+                }
+                for row in rows {
+                    let (ts, n) = (long(&row[1]) / SECOND, long(&row[2]));
+                    let count = state.get().copied().unwrap_or(0) + 1;
+                    state.update(count)?;
+                    match timeout {
+                        GroupStateTimeout::EventTimeTimeout if n > 0 => {
+                            state.set_timeout_timestamp((ts + n) * 1000)?;
+                        }
+                        GroupStateTimeout::ProcessingTimeTimeout if n > 0 => {
+                            state.set_timeout_duration(Duration::from_secs(n as u64))?;
+                        }
+                        _ => {}
+                    }
+                    if n < 0 {
+                        state.remove();
+                    }
+                }
+                let n = state.get().copied().map_or(Value::Null, Value::Long);
+                Ok(vec![vec![k, n, Value::String("rows".to_string())]])
+            };
+        let output = StateOutput::new(schema("k BIGINT, n BIGINT, what STRING"));
+        let frame = match timeout {
+            GroupStateTimeout::EventTimeTimeout => with_watermark(frame)?,
+            _ => frame,
+        };
+        frame.group_by([col("k")]).flat_map_groups_with_state(output, timeout, function)
+    }
+}
+
+/// A key times out when the watermark has passed the time, not when it has reached it.
+#[test]
+fn a_key_times_out_behind_its_time() {
+    for trigger in [CONTINUOUS, BATCHES] {
+        let mut runs = Runs::new();
+        let mut run = |rows: &[Input]| {
+            let way = (trigger, 1);
+            runs.run(rows, way, counted(GroupStateTimeout::EventTimeTimeout)).unwrap()
+        };
+        assert_eq!(run(&[(1, 10, 5)]), ["1 1 rows"]);
+        assert_eq!(run(&[(2, 15, 0)]), ["2 1 rows"], "the watermark is 15");
+        assert_eq!(run(&[(2, 16, 0)]), ["1 1 out", "2 2 rows"]);
+        assert_eq!(run(&[(1, 17, 4), (2, 18, 0)]), ["1 1 rows", "2 3 rows"]);
+        // A call without a time-out clears it.
+        assert_eq!(run(&[(1, 19, 0)]), ["1 2 rows"]);
+        assert_eq!(run(&[(2, 40, 0)]), ["2 4 rows"]);
+        // A key without state keeps its time-out. In continuous mode the second row is a call of its
+        // own, which clears the time-out.
+        let (at_once, later) = match trigger {
+            BATCHES => (vec!["3 - rows"], vec!["2 5 rows", "3 - out"]),
+            _ => (vec!["3 - rows", "3 1 rows"], vec!["2 5 rows"]),
+        };
+        assert_eq!(run(&[(3, 41, 2), (3, 42, -1)]), at_once);
+        assert_eq!(run(&[(4, 39, 0), (2, 60, 0)]), later, "39 is late");
+    }
+    let mut runs = Runs::new();
+    let kind = GroupStateTimeout::EventTimeTimeout;
+    // In a batch, the last row's time-out of a call counts, and the state that the call has left.
+    let out = runs.run(&[(3, 42, -1), (3, 41, 2)], (BATCHES, 1), counted(kind)).unwrap();
+    assert_eq!(out, ["3 1 rows"]);
+    let out = runs.run(&[(1, 50, 0)], (BATCHES, 1), counted(kind)).unwrap();
+    assert_eq!(out, ["1 1 rows", "3 1 out"]);
+}
+
+#[test]
+fn a_key_times_out_by_processing_time() {
+    for trigger in [CONTINUOUS, BATCHES] {
+        let mut runs = Runs::new();
+        let mut run = |after_s: u64, rows: &[Input]| {
+            runs.world.advance(after_s * 1_000_000_000);
+            let way = (trigger, 1);
+            runs.run(rows, way, counted(GroupStateTimeout::ProcessingTimeTimeout)).unwrap()
+        };
+        assert_eq!(run(0, &[(1, 10, 5)]), ["1 1 rows"]);
+        assert_eq!(run(3, &[(1, 1, 5)]), ["1 2 rows"], "no row is late");
+        assert_eq!(run(3, &[(2, 1, 0)]), ["2 1 rows"]);
+        assert_eq!(run(3, &[(2, 1, 0)]), ["1 2 out", "2 2 rows"]);
+    }
+}
+
+/// Rows of an operator that names its event time can be aggregated by windows.
+#[test]
+fn a_window_behind_an_operator() {
+    #[derive(Clone)]
+    struct Shift(i64);
+    impl StatefulProcessor for Shift {
+        fn handle_input_rows(
+            &mut self,
+            key: &[Value],
+            rows: InputRows<'_>,
+            handle: &mut StatefulProcessorHandle<'_, '_>,
+        ) -> Result<(), StateError> {
+            for row in rows {
+                let time = Value::Long(long(&row[1]) + self.0 * SECOND);
+                handle.emit(vec![key[0].clone(), time])?;
+            }
+            Ok(())
+        }
+    }
+    let shifted = |by: i64| {
+        move |frame: DataFrame| {
+            let output = StateOutput::new(schema("k BIGINT, at TIMESTAMP")).event_time("at");
+            let grouped = with_watermark(frame)?.group_by([col("k")]);
+            let shifted = grouped
+                .transform_with_state(output, TimeMode::EventTime, move |_| Ok(Shift(by)))?;
+            let window = call("window", [col("at"), millstream::table::expr::lit("10 seconds")]);
+            shifted.group_by([window.alias("w")]).agg([call("count", [col("k")]).alias("n")])
+        }
+    };
+    for trigger in [CONTINUOUS, BATCHES] {
+        let mut runs = Runs::new();
+        let rows = [(1, 101, 1), (2, 102, 1), (1, 108, 1), (1, 130, 1)];
+        let out = runs.run(&rows, (trigger, 1), shifted(0)).unwrap();
+        assert_eq!(out.len(), 1, "{trigger:?}: {out:?}");
+        assert!(out[0].ends_with(" 3"), "{trigger:?}: {out:?}");
+        let mut runs = Runs::new();
+        runs.run(&rows, (trigger, 1), shifted(0)).unwrap();
+        let error = runs.run(&[(1, 131, 1)], (trigger, 1), shifted(-5)).unwrap_err();
+        assert_eq!(condition(&error), "EMITTING_ROWS_OLDER_THAN_WATERMARK_NOT_ALLOWED");
+    }
+}
+
+/// A function as a processor without state.
+#[derive(Clone)]
+struct Does<F>(F);
+
+impl<F> StatefulProcessor for Does<F>
+where
+    F: FnMut(&mut StatefulProcessorHandle<'_, '_>) -> Result<(), StateError>
+        + Clone
+        + Send
+        + 'static,
+{
+    fn handle_input_rows(
+        &mut self,
+        _: &[Value],
+        _: InputRows<'_>,
+        handle: &mut StatefulProcessorHandle<'_, '_>,
+    ) -> Result<(), StateError> {
+        (self.0)(handle)
+    }
+}
+
+fn failure<F>(mode: TimeMode, does: F) -> String
+where
+    F: FnMut(&mut StatefulProcessorHandle<'_, '_>) -> Result<(), StateError>
+        + Clone
+        + Send
+        + 'static,
+{
+    let out = Runs::new().run(&[(1, 10, 1)], (BATCHES, 1), |frame| {
+        let grouped = with_watermark(frame)?.group_by([col("k")]);
+        grouped.transform_with_state(schema("k BIGINT NOT NULL"), mode, |_| Ok(Does(does)))
+    });
+    out.map_or_else(|error| condition(&error), |rows| format!("{rows:?}"))
+}
+
+#[test]
+fn what_a_processor_does_wrong_ends_the_query() {
+    let none = TimeMode::None;
+    let wrong_mode = "STATEFUL_PROCESSOR_CANNOT_PERFORM_OPERATION_WITH_INVALID_TIME_MODE";
+    assert_eq!(failure(none, |handle| Ok(handle.register_timer(5)?)), wrong_mode);
+    assert_eq!(failure(none, |handle| Ok(handle.delete_timer(5)?)), wrong_mode);
+    assert_eq!(
+        failure(none, |handle| handle.list_timers().map(drop).map_err(Into::into)),
+        wrong_mode
+    );
+    let mismatch = "STATEFUL_OUTPUT_SCHEMA_MISMATCH";
+    assert_eq!(failure(none, |handle| Ok(handle.emit(vec![])?)), mismatch);
+    let string = || vec![Value::String("a".to_string())];
+    assert_eq!(failure(none, move |handle| Ok(handle.emit(string())?)), mismatch);
+    let null = failure(none, |handle| Ok(handle.emit(vec![Value::Null])?));
+    assert_eq!(null, "NOT_NULL_ASSERT_VIOLATION");
+    assert_eq!(failure(none, |handle| Ok(handle.emit(vec![Value::Long(4)])?)), "[\"4\"]");
+    let own = failure(none, |_| Err("it is Monday".into()));
+    assert_eq!(own, "TRANSFORM_WITH_STATE_USER_FUNCTION_ERROR");
+}
+
+#[derive(Clone)]
+struct Writes(ValueState<Value>, ListState<i64>, u8);
+
+impl StatefulProcessor for Writes {
+    fn handle_input_rows(
+        &mut self,
+        _: &[Value],
+        _: InputRows<'_>,
+        handle: &mut StatefulProcessorHandle<'_, '_>,
+    ) -> Result<(), StateError> {
+        match self.2 {
+            0 => handle.update_value(self.0, Value::Null)?,
+            1 => handle.put_list(self.1, [])?,
+            _ => {
+                handle.put_list(self.1, [1, 2])?;
+                handle.put_list(self.1, [3, 4])?;
+                handle.append(self.1, 5)?;
+                let list: Vec<_> = handle.list(self.1).copied().collect();
+                handle.emit(vec![Value::String(format!("{list:?}"))])?;
+            }
+        }
+        Ok(())
+    }
+}
+
+#[test]
+fn null_and_an_empty_list_are_not_written() {
+    let write = |what: u8| {
+        let out = Runs::new().run(&[(1, 10, 1)], (BATCHES, 1), |frame| {
+            let grouped = frame.group_by([col("k")]);
+            grouped.transform_with_state(schema("what STRING"), TimeMode::None, |states| {
+                let value = states.value("value", Ttl::NONE)?;
+                Ok(Writes(value, states.list("list", Ttl::NONE)?, what))
+            })
+        });
+        out.map_or_else(|error| condition(&error), |rows| rows.join(","))
+    };
+    assert_eq!(write(0), "ILLEGAL_STATE_STORE_VALUE.NULL_VALUE");
+    assert_eq!(write(1), "ILLEGAL_STATE_STORE_VALUE.EMPTY_LIST_VALUE");
+    assert_eq!(write(2), "[3, 4, 5]");
+}
+
+#[test]
+fn what_a_function_does_wrong_ends_the_query() {
+    let fails = |timeout: GroupStateTimeout, what: u8| {
+        let function = move |_: &[Value], _: InputRows<'_>, state: &mut GroupState<'_, i64>| {
+            match what {
+                0 => state.set_timeout_duration(Duration::from_secs(1))?,
+                1 => state.set_timeout_timestamp(5_000)?,
+                2 => state.set_timeout_duration(Duration::ZERO)?,
+                _ => return Err("no".into()),
+            }
+            Ok(vec![])
+        };
+        let mut runs = Runs::new();
+        let mut run = |rows: &[Input]| {
+            runs.run(rows, (BATCHES, 1), |frame| {
+                let grouped = with_watermark(frame)?.group_by([col("k")]);
+                grouped.flat_map_groups_with_state(schema("k BIGINT"), timeout, function)
+            })
+        };
+        let first =
+            run(&[(1, 3, 1)]).and_then(|_| run(&[(1, 10, 1)])).and_then(|_| run(&[(1, 20, 1)]));
+        first.map_or_else(|error| condition(&error), |rows| format!("{rows:?}"))
+    };
+    use GroupStateTimeout::{EventTimeTimeout, NoTimeout, ProcessingTimeTimeout};
+    assert_eq!(fails(NoTimeout, 0), "_LEGACY_ERROR_TEMP_2203");
+    assert_eq!(fails(EventTimeTimeout, 0), "_LEGACY_ERROR_TEMP_2203");
+    assert_eq!(fails(ProcessingTimeTimeout, 1), "_LEGACY_ERROR_TEMP_2205");
+    assert_eq!(fails(EventTimeTimeout, 1), "INVALID_TIMEOUT_TIMESTAMP");
+    assert_eq!(fails(ProcessingTimeTimeout, 2), "INVALID_TIMEOUT_DURATION");
+    assert_eq!(fails(NoTimeout, 3), "FLATMAPGROUPSWITHSTATE_USER_FUNCTION_ERROR");
+}
+
+/// What is wrong before the start.
+#[test]
+fn what_cannot_work_is_refused() {
+    let session = Session::new();
+    session.memory_stream("in", "k BIGINT, ts TIMESTAMP, n BIGINT").unwrap();
+    let frame = || session.view("in").unwrap();
+    let declared = |mode: TimeMode, names: [&str; 2], ttl: Ttl| {
+        let grouped = frame().group_by([col("k")]);
+        let made = grouped.transform_with_state(schema("k BIGINT"), mode, |states| {
+            states.value::<i64>(names[0], Ttl::NONE)?;
+            states.map::<i64, i64>(names[1], ttl)?;
+            Ok(Does(|_: &mut StatefulProcessorHandle<'_, '_>| Ok(())))
+        });
+        made.err().map(|error| error.condition.to_string())
+    };
+    let refused = |condition: &str| Some(condition.to_string());
+    let (ttl, time) = (Ttl::after(Duration::from_secs(1)), TimeMode::ProcessingTime);
+    assert_eq!(
+        declared(time, ["a", "a"], ttl),
+        refused("STATEFUL_PROCESSOR_DUPLICATE_STATE_VARIABLE_DEFINED")
+    );
+    for mode in [TimeMode::None, TimeMode::EventTime] {
+        assert_eq!(
+            declared(mode, ["a", "b"], ttl),
+            refused("STATEFUL_PROCESSOR_INCORRECT_TIME_MODE_TO_ASSIGN_TTL")
+        );
+    }
+    assert_eq!(
+        declared(time, ["a", "b"], Ttl::after(Duration::ZERO)),
+        refused("STATEFUL_PROCESSOR_TTL_DURATION_MUST_BE_POSITIVE")
+    );
+    assert_eq!(declared(time, ["a", "b"], ttl), None);
+
+    let checked = |frame: PlanResult<DataFrame>, mode: &str| {
+        let writer = frame.unwrap().write_stream().output_mode(mode).format("memory");
+        writer.query_name("q").check().err().map(|error| error.condition.to_string())
+    };
+    use GroupStateTimeout::{EventTimeTimeout, NoTimeout};
+    let counts = |frame: DataFrame, timeout, mode: &str| {
+        let output = StateOutput::new(schema("k BIGINT")).output_mode(mode)?;
+        let nothing = |_: &[Value], _: InputRows<'_>, _: &mut GroupState<'_, i64>| Ok(vec![]);
+        frame.group_by([col("k")]).flat_map_groups_with_state(output, timeout, nothing)
+    };
+    let mode = refused("STREAMING_OUTPUT_MODE.UNSUPPORTED_OPERATION");
+    let chain = refused("STREAMING_STATEFUL_CHAIN_UNSUPPORTED");
+    assert_eq!(checked(counts(frame(), NoTimeout, "append"), "append"), None);
+    assert_eq!(checked(counts(frame(), NoTimeout, "update"), "update"), None);
+    assert_eq!(checked(counts(frame(), NoTimeout, "append"), "update"), mode);
+    assert_eq!(checked(counts(frame(), NoTimeout, "update"), "append"), mode);
+    assert_eq!(checked(counts(frame(), NoTimeout, "append"), "complete"), mode);
+    assert_eq!(
+        checked(counts(frame(), EventTimeTimeout, "append"), "append"),
+        refused("STREAMING_STATE_WITHOUT_WATERMARK")
+    );
+    let twice = |first: &str| counts(counts(frame(), NoTimeout, first)?, NoTimeout, "append");
+    assert_eq!(checked(twice("append"), "append"), None);
+    let timed = with_watermark(frame()).unwrap();
+    let behind = counts(timed, EventTimeTimeout, "append").and_then(|frame| frame.distinct());
+    assert_eq!(checked(behind, "append"), chain);
+    let aggregated = frame().group_by([col("k")]).count().unwrap();
+    assert_eq!(checked(counts(aggregated, NoTimeout, "update"), "update"), chain);
+    assert!(StateOutput::new(schema("k BIGINT")).output_mode("complete").is_err());
+}
