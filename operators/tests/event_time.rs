@@ -304,7 +304,7 @@ fn a_window_comes_when_the_watermark_passes_it() {
     query.stop().unwrap();
     // It is counted, though no single record caused it.
     let totals = query.totals();
-    assert_eq!((totals.rows_out, totals.latency.count), (1, 0));
+    assert_eq!((totals.rows_emitted, totals.latency.count), (1, 0));
 }
 
 /// In mode update every change comes at once, and a row that is too late changes nothing.

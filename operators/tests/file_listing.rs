@@ -362,7 +362,7 @@ fn a_stream_counts_the_paths_that_are_no_files() {
     let query = writer.trigger(millstream::session::Trigger::AvailableNow).start().unwrap();
     query.await_termination().unwrap();
     assert_eq!(session.table("out").unwrap().rows(), [[Value::Long(1)]]);
-    assert_eq!(query.totals().passed_over, 3);
+    assert_eq!(query.totals().skipped_paths, 3);
     let notices = NOTICES.lock().unwrap();
     let told: Vec<_> = notices.iter().filter(|line| line.starts_with("passed over")).collect();
     assert_eq!(told.len(), 3, "{told:?}");

@@ -266,7 +266,7 @@ fn a_bad_line_harms_only_its_own_client() {
         let mut found = values(&session);
         assert_eq!(found.pop().map(|line| line.len()), Some(700));
         assert_eq!(found[2], "good begins and ends");
-        let bad = query.totals().last_bad;
+        let bad = query.totals().last_bad_records;
         let reasons: Vec<_> = bad.iter().map(|bad| (bad.length, bad.reason)).collect();
         assert_eq!(reasons.len(), 3, "{reasons:?}");
         assert_eq!(reasons[0], (2, "not UTF-8"));
@@ -311,7 +311,7 @@ fn a_reset_within_a_line_ends_that_connection_alone() {
     other.write_all(b"other\n").unwrap();
     until(&query, "the other's line", |totals| totals.records_in == 2);
     let totals = query.totals();
-    assert_eq!((totals.bad_records, totals.last_bad[0].length), (1, 3));
+    assert_eq!((totals.bad_records, totals.last_bad_records[0].length), (1, 3));
     assert_eq!(connections(&query).open, 1);
     query.stop().unwrap();
 }
@@ -330,7 +330,7 @@ fn a_client_that_falls_silent_is_closed_after_the_timeout() {
             assert_eq!(client.read(&mut [0; 1]).unwrap_or(0), 0, "closed");
         }
         assert_eq!(query.totals().records_in, 1);
-        assert_eq!(query.totals().last_bad[0].reason, "connection ended within a line");
+        assert_eq!(query.totals().last_bad_records[0].reason, "connection ended within a line");
         query.stop().unwrap();
     }
 }
@@ -474,7 +474,7 @@ fn a_datagram_is_a_record_or_lines() {
             query.process_all_available().unwrap();
             assert_eq!(values(&session), expected, "{options:?}, {trigger:?}");
             let totals = query.totals();
-            let lengths: Vec<_> = totals.last_bad.iter().map(|bad| bad.length).collect();
+            let lengths: Vec<_> = totals.last_bad_records.iter().map(|bad| bad.length).collect();
             assert_eq!(lengths, [1, 60_000]);
             assert_eq!(totals.connections.unwrap().datagrams, 6);
             query.stop().unwrap();

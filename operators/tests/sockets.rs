@@ -144,13 +144,19 @@ fn bad_lines_are_set_aside_and_nothing_else_is_lost() {
         assert_eq!((values.len(), values[3].len()), (4, 1_000), "just the limit is not too long");
         let progress = query.totals();
         assert_eq!(progress.bad_records, 3);
-        let reasons: Vec<_> =
-            progress.last_bad.iter().map(|bad| (bad.offset, bad.length, bad.reason)).collect();
+        let reasons: Vec<_> = progress
+            .last_bad_records
+            .iter()
+            .map(|bad| (bad.offset, bad.length, bad.reason))
+            .collect();
         assert_eq!(reasons[0], (7, 9, "not UTF-8"));
         assert_eq!(reasons[1].1, 1_001);
         assert_eq!(reasons[2].1, 3_000_000);
-        assert_eq!(progress.last_bad[0].bytes, b"\xff\xfe broken");
-        assert_eq!(progress.last_bad[2].bytes, [b'y'; 256], "the beginning of the longest, too");
+        assert_eq!(progress.last_bad_records[0].bytes, b"\xff\xfe broken");
+        assert_eq!(
+            progress.last_bad_records[2].bytes, [b'y'; 256],
+            "the beginning of the longest, too"
+        );
     }
 }
 
@@ -194,7 +200,7 @@ fn a_lost_peer_is_connected_to_again_and_its_half_line_set_aside() {
     until(&query, "the line after", |progress| progress.records_in == 2);
     query.process_all_available().unwrap();
     assert_eq!(values(&session), ["before", "after"]);
-    assert_eq!(query.totals().last_bad[0].reason, "connection ended within a line");
+    assert_eq!(query.totals().last_bad_records[0].reason, "connection ended within a line");
     query.stop().unwrap();
 }
 

@@ -278,7 +278,7 @@ fn counts(name: &str, progress: &Totals, elapsed: Duration) {
     eprintln!(
         "{name}: {} records in, {} rows out, {} set aside, {} epochs in {:.1} s",
         progress.records_in,
-        progress.rows_out,
+        progress.rows_emitted,
         progress.bad_records,
         progress.epochs,
         elapsed.as_secs_f64()
@@ -294,8 +294,8 @@ fn summary(name: &str, progress: &Totals, elapsed: Duration, failed: bool) {
     } else {
         counts(name, progress, elapsed);
     }
-    if progress.passed_over > 0 {
-        eprintln!("{name}: {} paths passed over: they are no files", progress.passed_over);
+    if progress.skipped_paths > 0 {
+        eprintln!("{name}: {} paths passed over: they are no files", progress.skipped_paths);
     }
     if progress.late > 0 {
         eprintln!("{name}: {} rows dropped: they came behind the watermark", progress.late);
@@ -303,8 +303,8 @@ fn summary(name: &str, progress: &Totals, elapsed: Duration, failed: bool) {
     if progress.ahead > 0 {
         eprintln!("{name}: {} rows ahead of the clock by more than maxFutureSkew", progress.ahead);
     }
-    if progress.kept_records > 0 {
-        let kept = progress.kept_records;
+    if progress.permissive_records > 0 {
+        let kept = progress.permissive_records;
         eprintln!("{name}: {kept} records kept with NULL for what could not be read");
     }
     if let Some(connections) = &progress.connections {
@@ -323,7 +323,7 @@ fn summary(name: &str, progress: &Totals, elapsed: Duration, failed: bool) {
     for stall in &progress.slowest {
         eprintln!("{name}: slow: {stall}");
     }
-    for bad in &progress.last_bad {
+    for bad in &progress.last_bad_records {
         eprintln!("{name}: {bad}");
     }
 }

@@ -22,7 +22,7 @@ pub struct BadRecord {
     /// The file that contains it; `None` if it came from a connection.
     pub file: Option<PathBuf>,
     /// Whether it gave a row with NULL for what could not be read.
-    pub kept: bool,
+    pub is_permissive: bool,
     /// Offset of its first byte in the source.
     pub offset: u64,
     /// Its length in bytes.
@@ -33,11 +33,25 @@ pub struct BadRecord {
     pub bytes: Vec<u8>,
 }
 
+impl BadRecord {
+    fn new(
+        is_permissive: bool,
+        file: Option<&Path>,
+        (offset, length): (u64, u64),
+        reason: &'static str,
+        bytes: &[u8],
+    ) -> Self {
+        let file = file.map(Path::to_path_buf);
+        let bytes = bytes[..bytes.len().min(KEPT_BYTES)].to_vec();
+        Self { file, is_permissive, offset, length, reason, bytes }
+    }
+}
+
 impl fmt::Display for BadRecord {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self { file, kept, offset, length, reason, bytes } = self;
+        let Self { file, is_permissive, offset, length, reason, bytes } = self;
         let bytes: String = bytes.escape_ascii().to_string().chars().take(SHOWN_CHARS).collect();
-        f.write_str(if *kept { "kept with NULL" } else { "set aside" })?;
+        f.write_str(if *is_permissive { "kept with NULL" } else { "set aside" })?;
         if let Some(file) = file {
             write!(f, " in {}", file.display())?;
         }
@@ -48,25 +62,16 @@ impl fmt::Display for BadRecord {
 #[derive(Debug, Default)]
 struct Inner {
     set_aside: u64,
-    kept: u64,
+    permissive: u64,
     last: Vec<BadRecord>,
 }
 
 impl Inner {
-    fn remember(
-        &mut self,
-        file: Option<&Path>,
-        kept: bool,
-        (offset, length): (u64, u64),
-        reason: &'static str,
-        bytes: &[u8],
-    ) {
+    fn remember(&mut self, record: BadRecord) {
         if self.last.len() == KEPT {
             self.last.remove(0);
         }
-        let file = file.map(Path::to_path_buf);
-        let bytes = bytes[..bytes.len().min(KEPT_BYTES)].to_vec();
-        self.last.push(BadRecord { file, kept, offset, length, reason, bytes });
+        self.last.push(record);
     }
 }
 
@@ -83,7 +88,7 @@ impl BadRecords {
     pub fn add(&self, file: Option<&Path>, at: (u64, u64), reason: &'static str, bytes: &[u8]) {
         let mut inner = self.lock();
         inner.set_aside += 1;
-        inner.remember(file, false, at, reason, bytes);
+        inner.remember(BadRecord::new(false, file, at, reason, bytes));
     }
 
     /// Adds a record that gives a row with NULL for what could not be read.
@@ -95,8 +100,8 @@ impl BadRecords {
         bytes: &[u8],
     ) {
         let mut inner = self.lock();
-        inner.kept += 1;
-        inner.remember(file, true, at, reason, bytes);
+        inner.permissive += 1;
+        inner.remember(BadRecord::new(true, file, at, reason, bytes));
     }
 
     /// Reports the number of bad records of both kinds and the reasons of the last few, if there
@@ -109,7 +114,7 @@ impl BadRecords {
             }
         };
         told(self.count(), "set aside");
-        told(self.kept(), "kept with NULL for what could not be read");
+        told(self.permissive(), "kept with NULL for what could not be read");
         self.last().iter().for_each(|bad| notice(&bad.to_string()));
     }
 
@@ -119,8 +124,8 @@ impl BadRecords {
     }
 
     /// Number of records that gave a row with NULL for what could not be read.
-    pub fn kept(&self) -> u64 {
-        self.lock().kept
+    pub fn permissive(&self) -> u64 {
+        self.lock().permissive
     }
 
     /// The last few bad records of both kinds.

@@ -56,7 +56,7 @@ impl FutureSkewLimit {
     }
 }
 
-/// The stage in front of a [`Watermark`](crate::event_time::watermark::Watermark). `F` returns a record's event
+/// The stage in front of a [`WatermarkAssigner`](crate::event_time::watermark::WatermarkAssigner). `F` returns a record's event
 /// time in microseconds since 1970; `A` receives dropped records, with the limit.
 pub(crate) struct FutureSkewFilter<F, A, D> {
     time: F,

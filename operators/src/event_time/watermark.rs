@@ -16,7 +16,7 @@ pub type MakeEventTimeFn<T> = Box<dyn Fn() -> EventTimeFn<T>>;
 const BUCKETS: usize = 64 * 8;
 
 /// The stage; `F` gives a record's event time in microseconds since 1970.
-pub(crate) struct Watermark<F, D> {
+pub(crate) struct WatermarkAssigner<F, D> {
     time: F,
     delay_us: i64,
     continuous: bool,
@@ -53,7 +53,7 @@ fn of_bucket(bucket: usize) -> i64 {
     (((8 + part + 1) << (power - 3)) - 1) as i64
 }
 
-impl<F, D: Stage> Watermark<F, D> {
+impl<F, D: Stage> WatermarkAssigner<F, D> {
     /// `resumed_us` is the watermark at the end of the previous run.
     pub fn new(
         time: F,
@@ -144,7 +144,7 @@ impl<F, D: Stage> Watermark<F, D> {
     }
 }
 
-impl<F: Send, D: Stage> Stage for Watermark<F, D> {
+impl<F: Send, D: Stage> Stage for WatermarkAssigner<F, D> {
     fn attach(&mut self, io: &mut Io<'_>) -> Result<(), EngineError> {
         self.down.attach(io)?;
         // State that the previous run evicted must not be created again.
@@ -180,7 +180,7 @@ impl<F: Send, D: Stage> Stage for Watermark<F, D> {
     }
 }
 
-impl<T, F: FnMut(&T) -> i64 + Send, D: Push<T>> Push<T> for Watermark<F, D> {
+impl<T, F: FnMut(&T) -> i64 + Send, D: Push<T>> Push<T> for WatermarkAssigner<F, D> {
     #[inline]
     fn push(&mut self, value: T, ingest_ns: u64) -> Result<(), EngineError> {
         let time_us = (self.time)(&value);

@@ -23,7 +23,7 @@ pub struct Progress {
     /// What the driver reports about the committed epoch.
     pub committed: CommittedEpoch,
     /// Rows emitted in this epoch.
-    pub rows_out: u64,
+    pub rows_emitted: u64,
     /// The latency from ingest to sink of rows that a record caused directly; rows of closed
     /// windows are excluded.
     pub latency: Percentiles,
@@ -221,7 +221,7 @@ impl Progress {
             },
             "stateOperators": operators.collect::<Vec<_>>(),
             "sources": sources.collect::<Vec<_>>(),
-            "sink": { "description": self.sink, "numOutputRows": self.rows_out },
+            "sink": { "description": self.sink, "numOutputRows": self.rows_emitted },
             "epochDurationUs": epoch.duration_ns / 1000,
             "markerTravelUs": epoch.marker_ns / 1000,
             "latencyUs": {

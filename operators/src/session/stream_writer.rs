@@ -596,7 +596,7 @@ impl StreamWriter {
             trigger: prepared.trigger,
             running,
             latency: parts.latency,
-            told: parts.told,
+            driver_state: parts.driver_state,
             counters: parts.counters,
             stopping: parts.stopping,
         })
@@ -637,7 +637,7 @@ impl StreamWriter {
         name: &str,
         // The plan with the rows of its tables; if it is `None`, the tables are read now.
         (shape, read): (QueryDescription, Option<Cow<'_, Plan>>),
-    ) -> Result<(Job, Parts), QueryError> {
+    ) -> Result<(Job, QueryParts), QueryError> {
         if let Some(folder) = &prepared.checkpoint {
             job.open_checkpoint(folder, &shape)?;
         }
@@ -669,20 +669,21 @@ impl StreamWriter {
         lower(&plan, meaning, settings.parallelism, &mut job, outputs, &mut make)?;
         let env = job.env();
         let id = job.checkpoint_id().map_or_else(|| new_id(&*env), str::to_string);
-        let parts = Parts {
+        let parts = QueryParts {
             run_id: new_id(&*env),
             latency: latency.clone(),
-            told: Arc::new(Mutex::new(DriverState::default())),
+            driver_state: Arc::new(Mutex::new(DriverState::default())),
             counters,
             id,
             stopping,
         };
         let timed = has_watermark(&plan);
         if timed {
-            let mut told = parts.told.lock().unwrap_or_else(|poisoned| poisoned.into_inner());
-            told.watermark_ms = Some(job.resumed_watermark_ms());
+            let mut driver_state =
+                parts.driver_state.lock().unwrap_or_else(|poisoned| poisoned.into_inner());
+            driver_state.watermark_ms = Some(job.resumed_watermark_ms());
         }
-        let (told, mut on_progress) = (parts.told.clone(), self.on_progress.take());
+        let (driver_state, mut on_progress) = (parts.driver_state.clone(), self.on_progress.take());
         let mut progress = ProgressOf {
             id: parts.id.clone(),
             run_id: parts.run_id.clone(),
@@ -700,15 +701,16 @@ impl StreamWriter {
             if let Some(call) = &mut on_progress {
                 call(&report);
             }
-            let mut told = told.lock().unwrap_or_else(|poisoned| poisoned.into_inner());
-            told.epochs += 1;
-            told.records += report.num_input_rows();
-            told.ahead += report.num_rows_ahead();
-            told.late += report.num_rows_late();
+            let mut driver_state =
+                driver_state.lock().unwrap_or_else(|poisoned| poisoned.into_inner());
+            driver_state.epochs += 1;
+            driver_state.records += report.num_input_rows();
+            driver_state.ahead += report.num_rows_ahead();
+            driver_state.late += report.num_rows_late();
             if timed {
-                told.watermark_ms = Some(report.committed.watermark_ms);
+                driver_state.watermark_ms = Some(report.committed.watermark_ms);
             }
-            told.recent.add(report);
+            driver_state.recent.add(report);
         });
         Ok((job, parts))
     }
@@ -790,11 +792,11 @@ struct Prepared {
 }
 
 /// State shared by a running query and its job.
-struct Parts {
+struct QueryParts {
     id: String,
     run_id: String,
     latency: Latency,
-    told: Arc<Mutex<DriverState>>,
+    driver_state: Arc<Mutex<DriverState>>,
     counters: Vec<SourceCounters>,
     /// Set when the query is requested to stop.
     stopping: Arc<AtomicBool>,
@@ -831,7 +833,7 @@ impl ProgressOf {
             run_id: self.run_id.clone(),
             name: self.name.clone(),
             committed: committed.clone(),
-            rows_out: rows,
+            rows_emitted: rows,
             latency,
             slowest,
             interval_ns,

@@ -49,11 +49,11 @@ pub struct Totals {
     pub bad_records: u64,
     /// The number of bad records that produced a row, with NULL for the fields that could not be
     /// read.
-    pub kept_records: u64,
+    pub permissive_records: u64,
     /// The most recent bad records of both kinds.
-    pub last_bad: Vec<BadRecord>,
+    pub last_bad_records: Vec<BadRecord>,
     /// The number of paths that file sources skipped: neither files nor folders, or broken links.
-    pub passed_over: u64,
+    pub skipped_paths: u64,
     /// The number of rows dropped because their event time was too far ahead of the clock, up to
     /// the last epoch.
     pub ahead: u64,
@@ -62,7 +62,7 @@ pub struct Totals {
     /// The connections of the socket sources; `None` if there are none.
     pub connections: Option<ConnectionTotals>,
     /// The number of rows emitted up to the last epoch.
-    pub rows_out: u64,
+    pub rows_emitted: u64,
     /// The latency from ingest to sink of rows that a record caused directly; rows of closed
     /// windows are excluded.
     pub latency: Percentiles,
@@ -114,7 +114,7 @@ pub struct StreamingQuery {
     pub(super) trigger: Trigger,
     pub(super) running: RunningJob,
     pub(super) latency: Latency,
-    pub(super) told: Arc<Mutex<DriverState>>,
+    pub(super) driver_state: Arc<Mutex<DriverState>>,
     pub(super) counters: Vec<SourceCounters>,
     /// Set when the query is requested to stop. A sink then waits for its receiver only for a
     /// limited time.
@@ -214,38 +214,38 @@ impl StreamingQuery {
     /// The watermark of the next epoch, in milliseconds since 1970; 0 before the first event time.
     /// `None` if the query declares no event time.
     pub fn watermark_ms(&self) -> Option<i64> {
-        self.told().watermark_ms
+        self.driver_state().watermark_ms
     }
 
-    fn told(&self) -> MutexGuard<'_, DriverState> {
-        self.told.lock().unwrap_or_else(|poisoned| poisoned.into_inner())
+    fn driver_state(&self) -> MutexGuard<'_, DriverState> {
+        self.driver_state.lock().unwrap_or_else(|poisoned| poisoned.into_inner())
     }
 
     /// The progress report of the last committed epoch of this run; `None` before the first.
     pub fn last_progress(&self) -> Option<Progress> {
-        self.told().recent.last()
+        self.driver_state().recent.last()
     }
 
     /// The progress reports of the last 100 committed epochs of this run, oldest first.
     pub fn recent_progress(&self) -> Vec<Progress> {
-        self.told().recent.all()
+        self.driver_state().recent.all()
     }
 
     /// The totals of this run.
     pub fn totals(&self) -> Totals {
         let mut totals = Totals {
-            rows_out: self.latency.rows(),
+            rows_emitted: self.latency.rows(),
             latency: self.latency.percentiles(),
             slowest: self.latency.slowest(),
             ..Totals::default()
         };
-        let told = self.told();
-        totals.epoch = told.recent.last().map(|last| last.committed.epoch);
-        totals.epochs = told.epochs;
-        totals.records_in = told.records;
-        totals.ahead = told.ahead;
-        totals.late = told.late;
-        drop(told);
+        let driver_state = self.driver_state();
+        totals.epoch = driver_state.recent.last().map(|last| last.committed.epoch);
+        totals.epochs = driver_state.epochs;
+        totals.records_in = driver_state.records;
+        totals.ahead = driver_state.ahead;
+        totals.late = driver_state.late;
+        drop(driver_state);
         if !self.counters.is_empty() {
             // ORDERING: relaxed, because nothing else depends on this counter.
             let live = self.counters.iter().map(|c| c.records.load(Ordering::Relaxed)).sum();
@@ -253,9 +253,9 @@ impl StreamingQuery {
         }
         for counters in &self.counters {
             totals.bad_records += counters.bad.count();
-            totals.passed_over += counters.passed_over.load(Ordering::Relaxed);
-            totals.kept_records += counters.bad.kept();
-            totals.last_bad.extend(counters.bad.last());
+            totals.skipped_paths += counters.skipped_paths.load(Ordering::Relaxed);
+            totals.permissive_records += counters.bad.permissive();
+            totals.last_bad_records.extend(counters.bad.last());
             if let Some(connections) = counters.connections() {
                 totals.connections.get_or_insert_default().add(&connections);
             }

@@ -59,12 +59,12 @@ impl Lane {
 
 /// The queue.
 #[derive(Default)]
-pub(crate) struct ExpiryQueue {
+pub(crate) struct ExpiryLanes {
     lanes: Vec<Lane>,
     strays: BTreeMap<(i64, u64), RowId>,
 }
 
-impl ExpiryQueue {
+impl ExpiryLanes {
     /// Adds a row.
     pub fn push(&mut self, expiry: Expiry) {
         let order = |e: &Expiry| (e.time_us, e.number);
@@ -122,7 +122,7 @@ mod tests {
         #[test]
         fn rows_expire_by_time_and_arrival(steps in proptest::collection::vec((0i64..200, 0u8..5), 0..3000)) {
             let row = RowId(0);
-            let (mut queue, mut model) = (ExpiryQueue::default(), BTreeMap::new());
+            let (mut queue, mut model) = (ExpiryLanes::default(), BTreeMap::new());
             for (number, (time_us, what)) in steps.into_iter().enumerate() {
                 if what == 0 {
                     let by = model.first_key_value().map(|((time, _), ())| *time);

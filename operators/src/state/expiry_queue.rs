@@ -16,7 +16,7 @@ enum Slots {
 /// Slots of entries, by time. Entries are not moved when their expiry changes, nor removed when their
 /// slot is freed. Callers must compare with the entry's own expiry.
 #[derive(Default)]
-pub(crate) struct Due {
+pub(crate) struct ExpiryQueue {
     by_time: BTreeMap<i64, Slots>,
     /// Times with several slots.
     stacks: usize,
@@ -26,7 +26,7 @@ pub(crate) struct Due {
     pool: Pool,
 }
 
-impl Due {
+impl ExpiryQueue {
     /// Adds an entry.
     #[inline]
     pub fn add(&mut self, time_us: i64, entry: u32) {
@@ -82,11 +82,11 @@ impl Due {
     /// Some of the entries that [`take`](Self::take) returns next, at most `most`; empty if none
     /// has expired.
     #[cfg(any(feature = "sql", test))]
-    pub fn ahead(&self, by_us: i64, most: usize) -> &[u32] {
+    pub fn peek(&self, by_us: i64, most: usize) -> &[u32] {
         match self.by_time.first_key_value() {
             Some((time_us, slots)) if *time_us <= by_us => match slots {
                 Slots::One(entry) => &std::slice::from_ref(entry)[..most.min(1)],
-                Slots::Many(stack) => stack.ahead(most),
+                Slots::Many(stack) => stack.peek(most),
             },
             _ => &[],
         }
@@ -123,18 +123,18 @@ impl Due {
     }
 
     /// Whether any entry has expired by a time.
-    pub fn any(&self, by_us: i64) -> bool {
+    pub fn has_expired(&self, by_us: i64) -> bool {
         self.first_us().is_some_and(|time_us| time_us <= by_us)
     }
 }
 
 #[cfg(test)]
 mod tests {
-    use super::{Due, SPARES};
+    use super::{ExpiryQueue, SPARES};
 
     #[test]
     fn a_burst_at_one_time_leaves_no_memory_behind() {
-        let mut due = Due::default();
+        let mut due = ExpiryQueue::default();
         (0..1_000_000).for_each(|at| due.add(7, at));
         assert!(due.memory() > 4_000_000 - 20_000);
         while due.take(7).is_some() {}
@@ -144,7 +144,7 @@ mod tests {
 
     #[test]
     fn a_burst_of_times_leaves_no_memory_behind() {
-        let mut due = Due::default();
+        let mut due = ExpiryQueue::default();
         // Two entries of each time.
         let twice = |at: i64| [at as u32, 1 + at as u32];
         (0..100_000).for_each(|at| twice(at).into_iter().for_each(|entry| due.add(at, entry)));
@@ -169,10 +169,10 @@ mod tests {
 
     #[test]
     fn single_entries_of_a_time_take_no_memory_apart() {
-        let mut due = Due::default();
+        let mut due = ExpiryQueue::default();
         (0..10_000).rev().for_each(|at| due.add(i64::from(at), at));
         assert_eq!(
-            (due.stacks, due.spare.len(), due.count(0), due.ahead(0, 9)),
+            (due.stacks, due.spare.len(), due.count(0), due.peek(0, 9)),
             (0, 0, 1, &[0][..])
         );
         for at in 0..10_000 {

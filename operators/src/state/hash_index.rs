@@ -8,9 +8,9 @@ const SPARSE: usize = 256;
 
 /// The table, of places in the list.
 #[derive(Default)]
-pub(crate) struct Index(HashTable<u32>);
+pub(crate) struct HashIndex(HashTable<u32>);
 
-impl Index {
+impl HashIndex {
     /// The position of the entry with this hash for which `is_it` is true.
     #[inline]
     pub fn find(&self, hash: u64, is_it: impl Fn(usize) -> bool) -> Option<usize> {
@@ -46,7 +46,7 @@ mod tests {
 
     #[test]
     fn few_and_many_are_forgotten() {
-        let mut index = Index::default();
+        let mut index = HashIndex::default();
         let mut list = Vec::new();
         for count in [10, 3_000, 2, 500, 0, 3_000] {
             for number in 0..count {

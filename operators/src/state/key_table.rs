@@ -5,11 +5,11 @@
 //! [`LinearHashTable`], which moves little at a time. It has a part of an entry's hash beside its slot, so
 //! that to grow it need not look at the entries.
 //!
-//! *Slots.* An entry is known by its slot until it is [freed](Table::free); then another may have
+//! *Slots.* An entry is known by its slot until it is [freed](KeyTable::free); then another may have
 //! it. A new entry takes a free slot of the first chunk that has one, so that the last chunks empty
 //! when the keys get fewer. Chunks without an entry that no recent epoch has needed are given back
-//! ([`Table::epoch`]), a few at a time. Their slots are gone then: whoever keeps slots of entries that
-//! may have been freed uses [`Table::get`].
+//! ([`KeyTable::epoch`]), a few at a time. Their slots are gone then: whoever keeps slots of entries that
+//! may have been freed uses [`KeyTable::get`].
 //!
 //! *Limits.* A chunk stays as long as one of its entries does.
 
@@ -76,7 +76,7 @@ impl<E> Chunk<E> {
 }
 
 /// The key table.
-pub(crate) struct Table<E> {
+pub(crate) struct KeyTable<E> {
     index: LinearHashTable<HashLink>,
     chunks: Vec<Chunk<E>>,
     /// Chunks that can take an entry, those among them whose memory was given back.
@@ -91,7 +91,7 @@ pub(crate) struct Table<E> {
     frees: usize,
 }
 
-impl<E> Default for Table<E> {
+impl<E> Default for KeyTable<E> {
     fn default() -> Self {
         Self {
             index: LinearHashTable::default(),
@@ -105,7 +105,7 @@ impl<E> Default for Table<E> {
     }
 }
 
-impl<E: KeyedEntry> Table<E> {
+impl<E: KeyedEntry> KeyTable<E> {
     /// The slot of a key.
     #[inline]
     pub fn find(&self, hash: u64, key: &[u8]) -> Option<usize> {
@@ -213,7 +213,7 @@ impl<E: KeyedEntry> Table<E> {
     }
 }
 
-impl<E> Table<E> {
+impl<E> KeyTable<E> {
     /// What is in a slot: its entry, or the last one that was there. `None` if its chunk was given back.
     #[inline]
     pub fn get(&self, at: usize) -> Option<&E> {
@@ -244,7 +244,7 @@ impl<E> Table<E> {
     }
 }
 
-impl<E> Index<usize> for Table<E> {
+impl<E> Index<usize> for KeyTable<E> {
     type Output = E;
 
     #[inline]
@@ -253,7 +253,7 @@ impl<E> Index<usize> for Table<E> {
     }
 }
 
-impl<E> IndexMut<usize> for Table<E> {
+impl<E> IndexMut<usize> for KeyTable<E> {
     #[inline]
     fn index_mut(&mut self, at: usize) -> &mut E {
         &mut self.chunks[at / CHUNK].entries[at % CHUNK]
@@ -287,7 +287,7 @@ mod tests {
     proptest! {
         #[test]
         fn a_table_is_a_map(steps: Vec<(u16, bool)>) {
-            let (mut table, mut model) = (Table::<Entry>::default(), HashMap::new());
+            let (mut table, mut model) = (KeyTable::<Entry>::default(), HashMap::new());
             for (number, (key, stays)) in steps.into_iter().enumerate() {
                 if number % 8 == 0 {
                     table.epoch();
@@ -324,13 +324,13 @@ mod tests {
     }
 
     /// Adds some keys. Returns their slots.
-    fn fill(table: &mut Table<Number>, keys: std::ops::Range<u64>) -> Vec<usize> {
+    fn fill(table: &mut KeyTable<Number>, keys: std::ops::Range<u64>) -> Vec<usize> {
         keys.map(|n| table.insert(Number(n, n.to_le_bytes()))).collect()
     }
 
     #[test]
     fn chunks_that_a_burst_needed_are_given_back_a_few_at_a_time() {
-        let mut table = Table::default();
+        let mut table = KeyTable::default();
         let slots = fill(&mut table, 0..200 * CHUNK as u64);
         let stays = slots[100 * CHUNK + 5];
         let (full, mut held) = (table.memory(), table.held);
@@ -359,7 +359,7 @@ mod tests {
 
     #[test]
     fn keys_that_come_and_go_take_no_new_chunk() {
-        let mut table = Table::default();
+        let mut table = KeyTable::default();
         let mut window = std::collections::VecDeque::new();
         let mut chunks = Vec::new();
         // Two windows of keys overlap for a time.
@@ -379,7 +379,7 @@ mod tests {
 
     #[test]
     fn slots_stay_what_they_are_over_many_chunks() {
-        let mut table = Table::default();
+        let mut table = KeyTable::default();
         let key = |at: usize| (at as u64).to_le_bytes().to_vec();
         for at in 0..5 * CHUNK {
             assert_eq!(table.insert(Entry(key(at), at as u64)), at);

@@ -27,7 +27,7 @@ pub(crate) struct PreaggregationLimit {
     allowed: usize,
     full: bool,
     /// Whether rows bypass pre-aggregation for now.
-    singly: bool,
+    bypassed: bool,
     /// Drains without a row, and `left` at the last one.
     quiet: u8,
     left_before: usize,
@@ -39,7 +39,7 @@ impl Default for PreaggregationLimit {
             left: MIN_ROWS,
             allowed: MIN_ROWS,
             full: false,
-            singly: false,
+            bypassed: false,
             quiet: 0,
             left_before: MIN_ROWS,
         }
@@ -50,7 +50,7 @@ impl PreaggregationLimit {
     /// Whether rows should bypass pre-aggregation.
     #[inline]
     pub fn is_bypassed(&self) -> bool {
-        self.singly
+        self.bypassed
     }
 
     /// Whether the buffer is full: no row may be added before a flush.
@@ -64,13 +64,13 @@ impl PreaggregationLimit {
     pub fn add(&mut self, groups: usize) {
         self.left -= 1;
         if self.left == 0 {
-            self.look(groups);
+            self.check(groups);
         }
     }
 
     #[cold]
-    fn look(&mut self, groups: usize) {
-        if self.singly {
+    fn check(&mut self, groups: usize) {
+        if self.bypassed {
             // The next rows show whether there are still too many groups.
             *self = Self::default();
             return;
@@ -86,7 +86,7 @@ impl PreaggregationLimit {
 
     /// Counts a new group, with which there are `groups`.
     #[cold]
-    pub fn grow(&mut self, groups: usize) {
+    pub fn add_group(&mut self, groups: usize) {
         self.full |= groups >= MAX_GROUPS;
     }
 
@@ -106,7 +106,7 @@ impl PreaggregationLimit {
         *self = Self::default();
         // Groups of little more than one row each: pre-aggregation did not pay.
         if groups >= MAX_GROUPS && rows < 2 * groups {
-            (self.singly, self.left) = (true, BYPASS_ROWS);
+            (self.bypassed, self.left) = (true, BYPASS_ROWS);
         }
     }
 }
@@ -146,9 +146,9 @@ mod tests {
         assert_eq!(held(1000), 1000 * FOLD);
         assert_eq!(held(MAX_GROUPS - 1), MAX_ROWS);
         let mut hold = PreaggregationLimit::default();
-        hold.grow(MAX_GROUPS - 1);
+        hold.add_group(MAX_GROUPS - 1);
         assert!(!hold.is_full());
-        hold.grow(MAX_GROUPS);
+        hold.add_group(MAX_GROUPS);
         assert!(hold.is_full());
         hold.flushed(MAX_GROUPS);
         assert!(!hold.is_full());

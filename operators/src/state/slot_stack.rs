@@ -81,7 +81,7 @@ impl SlotStack {
 
     /// Some of the indices that [`pop`](Self::pop) returns next, at most `most`, the next one last.
     #[cfg(any(feature = "sql", test))]
-    pub fn ahead(&self, most: usize) -> &[u32] {
+    pub fn peek(&self, most: usize) -> &[u32] {
         &self.top[self.top.len().saturating_sub(most)..]
     }
 }

@@ -5,7 +5,7 @@ use super::channel::{
     Receiver, UnreadOutputWatch,
 };
 use crate::event_time::future_skew::{FutureSkewFilter, FutureSkewLimit};
-use crate::event_time::watermark::{MakeEventTimeFn, Watermark};
+use crate::event_time::watermark::{MakeEventTimeFn, WatermarkAssigner};
 use crate::stream::keyed_input::OneInput;
 use crate::stream::keyed_state::{Checkpointed, InMemory, StateBackend};
 use crate::stream::operator::aggregate::{Aggregate, Running};
@@ -71,7 +71,7 @@ pub trait Recipe: 'static {
 pub struct CheckpointManifest {
     pub(super) shape: QueryDescription,
     /// Whether an aggregate keeps its state only in memory.
-    pub(super) forgets: bool,
+    pub(super) has_unpersisted_state: bool,
     /// Why an operator cannot be started.
     pub(super) refused: Option<EngineError>,
 }
@@ -225,7 +225,7 @@ impl<C: 'static> Flow<C> {
             return Err(refused);
         }
         if let Some(folder) = &self.checkpoint {
-            if kept.forgets {
+            if kept.has_unpersisted_state {
                 return Err(EngineError::operator(
                     "STATE_NOT_KEPT",
                     "an aggregate is of a stream that was made before the flow had its checkpoint",
@@ -1012,7 +1012,8 @@ where
             let skew =
                 skew_ms.map(|ms| FutureSkewLimit::new(ms, job.env(), job.times(), continuous));
             let counts = seen.clone();
-            let down = Watermark::new(time.clone(), delay_ms, continuous, seen, resumed, down);
+            let down =
+                WatermarkAssigner::new(time.clone(), delay_ms, continuous, seen, resumed, down);
             FutureSkewFilter::new(time.clone(), ahead.clone(), skew, counts, down)
         });
     }

@@ -60,7 +60,7 @@ where
         (0..instances).map(|_| Plain(LinearHashTable::default())).collect()
     }
     fn describe(kept: &mut CheckpointManifest, _: &str) {
-        kept.forgets = true;
+        kept.has_unpersisted_state = true;
     }
 }
 

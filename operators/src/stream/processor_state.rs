@@ -270,7 +270,7 @@ pub(super) trait Cell: Send {
 }
 
 /// A value with its expiry time.
-struct Held<V> {
+struct ExpiringValue<V> {
     value: V,
     expires_us: i64,
     slot: StateSlot,
@@ -278,7 +278,7 @@ struct Held<V> {
     memory: u32,
 }
 
-impl<V: Kept> Held<V> {
+impl<V: Kept> ExpiringValue<V> {
     fn read(bytes: &[u8]) -> Result<Self, EngineError> {
         let (expires, rest) = bytes.split_first_chunk::<8>().ok_or_else(damaged)?;
         let value = postcard::from_bytes(rest).map_err(|_| damaged())?;
@@ -289,15 +289,16 @@ impl<V: Kept> Held<V> {
 }
 
 /// The changes in the number of entries and in their memory when one replaces another.
-fn more<V>(before: Option<&Held<V>>, after: Option<&Held<V>>) -> (i64, i64) {
-    let of = |held: Option<&Held<V>>| held.map_or((0, 0), |held| (1, i64::from(held.memory)));
+fn more<V>(before: Option<&ExpiringValue<V>>, after: Option<&ExpiringValue<V>>) -> (i64, i64) {
+    let of =
+        |held: Option<&ExpiringValue<V>>| held.map_or((0, 0), |held| (1, i64::from(held.memory)));
     let (before, after) = (of(before), of(after));
     (after.0 - before.0, after.1 - before.1)
 }
 
 pub(super) struct ValueCell<V> {
     ttl: Ttl,
-    held: Option<Held<V>>,
+    held: Option<ExpiringValue<V>>,
 }
 
 impl<V: Kept> Cell for ValueCell<V> {
@@ -311,7 +312,7 @@ impl<V: Kept> Cell for ValueCell<V> {
         self.held.is_none()
     }
     fn restore(&mut self, _part: &[u8], value: Option<&[u8]>) -> Result<(i64, i64), EngineError> {
-        let held = value.map(Held::read).transpose()?;
+        let held = value.map(ExpiringValue::read).transpose()?;
         let before = std::mem::replace(&mut self.held, held);
         Ok(more(before.as_ref(), self.held.as_ref()))
     }
@@ -332,7 +333,7 @@ impl<V: Kept> Cell for ValueCell<V> {
 pub(super) struct ListCell<V> {
     ttl: Ttl,
     /// By index, in insertion order.
-    items: BTreeMap<u64, Held<V>>,
+    items: BTreeMap<u64, ExpiringValue<V>>,
 }
 
 impl<V: Kept> ListCell<V> {
@@ -358,7 +359,7 @@ impl<V: Kept> Cell for ListCell<V> {
         let number = u64::from_le_bytes(part.try_into().map_err(|_| damaged())?);
         let before = match value {
             None => self.items.remove(&number),
-            Some(value) => self.items.insert(number, Held::read(value)?),
+            Some(value) => self.items.insert(number, ExpiringValue::read(value)?),
         };
         Ok(more(before.as_ref(), value.and_then(|_| self.items.get(&number))))
     }
@@ -375,7 +376,7 @@ impl<V: Kept> Cell for ListCell<V> {
 
 pub(super) struct MapCell<K, V> {
     ttl: Ttl,
-    entries: HashMap<K, Held<V>, BuildStableHasher>,
+    entries: HashMap<K, ExpiringValue<V>, BuildStableHasher>,
 }
 
 impl<K: Kept + Hash + Eq, V: Kept> Cell for MapCell<K, V> {
@@ -393,7 +394,7 @@ impl<K: Kept + Hash + Eq, V: Kept> Cell for MapCell<K, V> {
         let Some(value) = value else {
             return Ok(more(self.entries.remove(&key).as_ref(), None));
         };
-        let mut held = Held::read(value)?;
+        let mut held = ExpiringValue::read(value)?;
         held.memory = held.memory.saturating_add(memory_of(&key, Some(part.len())));
         let now = (1, i64::from(held.memory));
         let before = more(None, self.entries.insert(key, held).as_ref());
@@ -458,7 +459,7 @@ impl<'c> Cells<'c> {
         let mut slot = cell.held.as_ref().map(|held| held.slot).unwrap_or_default();
         self.notes.begin(state.0);
         let memory = self.notes.put(&mut slot, &value, expires_us)?;
-        let before = cell.held.replace(Held { value, expires_us, slot, memory });
+        let before = cell.held.replace(ExpiringValue { value, expires_us, slot, memory });
         self.notes.release(before.map_or(0, |held| held.memory));
         Ok(())
     }
@@ -486,7 +487,7 @@ impl<'c> Cells<'c> {
         let mut slot = StateSlot::default();
         self.notes.begin(state.0).extend_from_slice(&number.to_le_bytes());
         let memory = self.notes.put(&mut slot, &value, expires_us)?;
-        cell.items.insert(number, Held { value, expires_us, slot, memory });
+        cell.items.insert(number, ExpiringValue { value, expires_us, slot, memory });
         Ok(())
     }
 
@@ -536,7 +537,7 @@ impl<'c> Cells<'c> {
         let of_value = self.notes.put(&mut slot, &value, expires_us)?;
         *self.notes.memory += u64::from(of_key);
         let memory = of_value.saturating_add(of_key);
-        let before = cell.entries.insert(key, Held { value, expires_us, slot, memory });
+        let before = cell.entries.insert(key, ExpiringValue { value, expires_us, slot, memory });
         self.notes.release(before.map_or(0, |held| held.memory));
         Ok(())
     }

@@ -83,11 +83,11 @@ pub(crate) fn run(args: &Args) -> Result<(), Failure> {
     let progress = query.totals();
     let counts = counts.lock().unwrap_or_else(|poisoned| poisoned.into_inner());
     let correct = *counts == recording.count() && progress.records_in == args.lines;
-    let rate = progress.rows_out as f64 / elapsed_s;
+    let rate = progress.rows_emitted as f64 / elapsed_s;
     if args.json {
         let report = serde_json::json!({
             "records_in": progress.records_in,
-            "rows_out": progress.rows_out,
+            "rows_out": progress.rows_emitted,
             "correct": correct,
             "throughput_rows_per_s": rate.round(),
             "latency_ns": latency_json(&progress.latency),
@@ -96,7 +96,7 @@ pub(crate) fn run(args: &Args) -> Result<(), Failure> {
     } else {
         print_top(&counts)?;
         say!("records in  {}", progress.records_in);
-        say!("rows out    {} ({rate:.0} a second)", progress.rows_out);
+        say!("rows out    {} ({rate:.0} a second)", progress.rows_emitted);
         say!("latency     {} (from intended send to sink)", latency_line(&progress.latency));
         say!("result      {}", if correct { "correct" } else { "WRONG" });
     }

@@ -20,7 +20,7 @@ pub use crate::connect::file::framing::Framing;
 pub use crate::connect::file::schema_inference::infer;
 pub use crate::connect::file::sink::file_writer::line_options;
 pub use crate::connect::file::source::decoder::{Decoder, Mode};
-pub use crate::connect::file::source::record_reader::{Found, Input};
+pub use crate::connect::file::source::record_reader::{FoundRecord, Input};
 pub use charset::{Charset, Coding};
 pub use sink::{FileSink, FileSinkConfig, FileSinkLog, committed_files};
 pub use source::{FileSource, FileSourceConfig};

@@ -2,7 +2,7 @@
 
 use crate::connect::file::listing::Listing;
 use crate::connect::file::read_limits::Limits;
-use crate::connect::file::source::decoder::{Raw, raw};
+use crate::connect::file::source::decoder::{RawFormat, raw};
 use crate::connect::file::source::json_records::reading;
 use crate::connect::file::source::record_reader::Input;
 use crate::connect::format_settings::FormatSettings;
@@ -99,7 +99,12 @@ fn columns(format: &str, files: &[PathBuf], reader: &mut OptionReader<'_>) -> Pl
 type See<'s> = dyn FnMut(&Input, &[u8], bool) -> PlanResult<bool> + 's;
 
 /// Calls `see` with each readable record until it returns false.
-fn each_record(raw: &Raw, files: &[PathBuf], limits: Limits, see: &mut See<'_>) -> PlanResult<()> {
+fn each_record(
+    raw: &RawFormat,
+    files: &[PathBuf],
+    limits: Limits,
+    see: &mut See<'_>,
+) -> PlanResult<()> {
     let most = limits.record_bytes_max;
     for path in files {
         let opened = Input::open(path, 0, raw.framing().clone(), raw.coding(), most);

@@ -65,7 +65,7 @@ impl RejectedLines {
 }
 
 /// State that the connections of a source share while reading.
-pub struct Reading {
+pub struct ReadState {
     pub(super) ends: LineEnds,
     pub(super) max_line: usize,
     pub(super) aside: RejectedLines,
@@ -75,7 +75,7 @@ pub struct Reading {
     spares: Vec<Vec<u8>>,
 }
 
-impl Reading {
+impl ReadState {
     pub(super) fn new(ends: LineEnds, max_line: usize, bad: BadRecords) -> Self {
         let aside = RejectedLines { bad, deferred: VecDeque::new() };
         Self { ends, max_line, aside, unfinished: 0, spares: Vec::new() }
@@ -163,7 +163,7 @@ impl Connection {
         &mut self,
         staged: &mut FrameBuffer,
         most: usize,
-        reading: &mut Reading,
+        reading: &mut ReadState,
     ) -> io::Result<Option<Received>> {
         let (gap, position) = (self.partial.len(), staged.end_position());
         let room = staged.room(gap + most);
@@ -198,7 +198,7 @@ impl Connection {
         &mut self,
         room: &mut [u8],
         gap: usize,
-        reading: &mut Reading,
+        reading: &mut ReadState,
         position: u64,
     ) -> Received {
         let ends = reading.ends;
@@ -227,7 +227,7 @@ impl Connection {
     }
 
     /// Buffers bytes of an unfinished line.
-    fn keep_partial(&mut self, bytes: &[u8], reading: &mut Reading) {
+    fn keep_partial(&mut self, bytes: &[u8], reading: &mut ReadState) {
         if bytes.is_empty() {
             return;
         }
@@ -241,7 +241,7 @@ impl Connection {
         }
     }
 
-    fn skip(&mut self, reason: &'static str, reading: &mut Reading) {
+    fn skip(&mut self, reason: &'static str, reading: &mut ReadState) {
         let length = self.partial.len() as u64;
         let first = self.partial[..self.partial.len().min(KEPT_BYTES)].to_vec();
         self.skipped = Some(Skipped { length, first, reason });
@@ -249,7 +249,7 @@ impl Connection {
     }
 
     /// Rejects the unfinished line, because all unfinished lines together are too long.
-    pub(super) fn give_up(&mut self, reading: &mut Reading) {
+    pub(super) fn give_up(&mut self, reading: &mut ReadState) {
         self.skip(NO_ROOM, reading);
     }
 
@@ -259,7 +259,7 @@ impl Connection {
         &mut self,
         position: u64,
         sent_again: bool,
-        reading: &mut Reading,
+        reading: &mut ReadState,
     ) {
         if let Some(Skipped { length, first, reason }) = self.skipped.take() {
             reading.aside.add(position, length, reason, &first);
@@ -273,7 +273,7 @@ impl Connection {
 
     /// Handles the end of the stream: stages the unfinished line with a line end. Returns the
     /// number of staged bytes.
-    pub(super) fn finish(&mut self, staged: &mut FrameBuffer, reading: &mut Reading) -> usize {
+    pub(super) fn finish(&mut self, staged: &mut FrameBuffer, reading: &mut ReadState) -> usize {
         if self.skipped.is_some() || self.partial.is_empty() {
             self.reject_partial(staged.end_position(), false, reading);
             return 0;
@@ -307,7 +307,7 @@ mod tests {
     use super::*;
     use millstream_engine::mio::net::UnixStream;
 
-    impl Reading {
+    impl ReadState {
         fn told(&mut self) -> Vec<BadRecord> {
             self.aside.tell_up_to(u64::MAX);
             self.aside.bad.last()
@@ -315,10 +315,10 @@ mod tests {
     }
 
     /// Feeds pieces to a connection, and gives the lines that were staged.
-    fn lines_of(pieces: &[&[u8]], ends: LineEnds, max_line: usize) -> (Vec<String>, Reading) {
+    fn lines_of(pieces: &[&[u8]], ends: LineEnds, max_line: usize) -> (Vec<String>, ReadState) {
         let (mine, mut peer) = UnixStream::pair().unwrap();
         let mut connection = Connection::new(Stream::Unix(mine), 0, 0);
-        let mut reading = Reading::new(ends, max_line, BadRecords::default());
+        let mut reading = ReadState::new(ends, max_line, BadRecords::default());
         let mut staged = FrameBuffer::new(Framing::Lines(ends));
         let mut lines = Vec::new();
         for piece in pieces {
@@ -370,7 +370,7 @@ mod tests {
     fn a_line_that_is_given_up_harms_no_other() {
         let (mine, mut peer) = UnixStream::pair().unwrap();
         let mut connection = Connection::new(Stream::Unix(mine), 0, 0);
-        let mut reading = Reading::new(LineEnds::Any, 100, BadRecords::default());
+        let mut reading = ReadState::new(LineEnds::Any, 100, BadRecords::default());
         let mut staged = FrameBuffer::new(Framing::Lines(LineEnds::Any));
         peer.write_all(b"begun").unwrap();
         connection.read(&mut staged, 100, &mut reading).unwrap();

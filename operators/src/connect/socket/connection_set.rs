@@ -35,7 +35,7 @@ pub struct Connections {
     /// Number of connections that the peer has closed, which may still have bytes to read.
     closing: usize,
     /// The slot of the only one, if there is one.
-    lone: Option<usize>,
+    only_connection: Option<usize>,
 }
 
 impl Connections {
@@ -92,7 +92,7 @@ impl Connections {
         }
         self.slots[slot] = Some(connection);
         self.open += 1;
-        self.lone = (self.open == 1).then_some(slot);
+        self.only_connection = (self.open == 1).then_some(slot);
         if self.open == 2 {
             // The single connection was read without looking at the poll's events.
             (0..self.slots.len()).for_each(|slot| self.mark_ready(slot));
@@ -107,11 +107,11 @@ impl Connections {
         self.closing -= usize::from(connection.read_closed);
         self.free.push(slot);
         self.open -= 1;
-        self.lone = None;
+        self.only_connection = None;
         match self.open {
             // The slots of a crowd that has left are given back.
             0 => *self = Self { poll: self.poll.take(), ..Self::default() },
-            1 => self.lone = self.slots.iter().position(Option::is_some),
+            1 => self.only_connection = self.slots.iter().position(Option::is_some),
             _ => {}
         }
         Some(connection)
@@ -124,8 +124,8 @@ impl Connections {
 
     /// The slot of a lone connection.
     #[inline]
-    pub(super) fn lone(&self) -> Option<usize> {
-        self.lone
+    pub(super) fn only_connection(&self) -> Option<usize> {
+        self.only_connection
     }
 
     /// Puts a connection at the end of the queue.
@@ -150,7 +150,7 @@ impl Connections {
 
     /// Polls for readable connections. Returns whether there are any, and whether a client waits to
     /// be accepted.
-    pub(super) fn look(&mut self) -> Result<(bool, bool), EngineError> {
+    pub(super) fn poll_connections(&mut self) -> Result<(bool, bool), EngineError> {
         let Some((mut poll, mut events)) = self.poll.take() else { return Ok((false, false)) };
         let (mut any, mut waits) = (false, false);
         loop {
@@ -196,7 +196,7 @@ impl Connections {
         let mut oldest = None::<u64>;
         for (slot, connection) in self.slots.iter().enumerate() {
             let Some(connection) = connection else { continue };
-            let (last_ns, is_lone) = (connection.last_ns, self.lone == Some(slot));
+            let (last_ns, is_lone) = (connection.last_ns, self.only_connection == Some(slot));
             // A lone one has just been read, whether it is in the queue or not.
             if last_ns <= since_ns && (is_lone || !connection.queued) {
                 found.push(slot);
@@ -245,10 +245,10 @@ mod tests {
         for _ in 0..100 {
             let slots = [0, 1, 2].map(|_| connections.add(connection(0)).unwrap());
             slots.iter().for_each(|slot| connections.mark_ready(*slot));
-            assert_eq!((connections.len(), connections.lone()), (3, None));
+            assert_eq!((connections.len(), connections.only_connection()), (3, None));
             assert!(connections.slots.len() <= 3 && connections.ready.len() <= 3);
             slots[..2].iter().for_each(|slot| drop(connections.remove(*slot)));
-            assert_eq!(connections.lone(), Some(slots[2]));
+            assert_eq!(connections.only_connection(), Some(slots[2]));
             connections.remove(slots[2]);
         }
         assert_eq!((connections.len(), connections.slots.len()), (0, 0));

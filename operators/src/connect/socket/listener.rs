@@ -200,9 +200,9 @@ struct ClientCounts {
 /// What the parts of a listening source share. The part with the fewest clients accepts the next
 /// one.
 #[derive(Clone, Debug, Default)]
-pub struct Parts(Arc<Mutex<ClientCounts>>);
+pub struct AcceptTurns(Arc<Mutex<ClientCounts>>);
 
-impl Parts {
+impl AcceptTurns {
     fn crowd(&self) -> MutexGuard<'_, ClientCounts> {
         self.0.lock().unwrap_or_else(|poisoned| poisoned.into_inner())
     }
@@ -307,7 +307,7 @@ mod tests {
 
     #[test]
     fn the_part_with_the_fewest_clients_takes_the_next() {
-        let parts = Parts::default();
+        let parts = AcceptTurns::default();
         let [a, b] = [parts.join(), parts.join()];
         assert!(parts.is_turn(a) && parts.try_admit(a, 2));
         assert!(!parts.is_turn(a) && parts.is_turn(b));

@@ -2,7 +2,9 @@
 
 use crate::connect::socket::connector::Connector;
 use crate::connect::socket::durable_log::{DurableLog, Ingest};
-use crate::connect::socket::listener::{Listener, Parts, SocketFile, listen_at, make_room_for};
+use crate::connect::socket::listener::{
+    AcceptTurns, Listener, SocketFile, listen_at, make_room_for,
+};
 use crate::connect::socket::options::{AtEnd, Endpoint, SocketConfig};
 use crate::connect::socket::source::{Listening, Peers, SocketSource};
 use crate::connect::socket::transport::{Stream, Target};
@@ -47,7 +49,7 @@ impl Bound {
 #[derive(Default)]
 pub struct Shared {
     bound: Option<Bound>,
-    parts: Parts,
+    parts: AcceptTurns,
 }
 
 impl SocketConfig {

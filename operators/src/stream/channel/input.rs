@@ -1,7 +1,7 @@
 //! The pushing side of a channel.
 
 use super::CAPACITY;
-use crate::stream::channel::producer_wait::{Waiting, sleep, this_thread};
+use crate::stream::channel::producer_wait::{WaitingProducers, sleep, this_thread};
 use crossbeam_utils::Backoff;
 use millstream_engine::env::Env;
 use millstream_engine::error::EngineError;
@@ -55,7 +55,7 @@ pub(super) struct Shared<T> {
     /// The number of the next clone.
     next_input: AtomicU64,
     pub committed: AtomicU64,
-    pub waiting: Waiting,
+    pub waiting: WaitingProducers,
     /// The queue of cloned inputs, created with the first clone.
     queue: OnceLock<mpsc::Producer<Stamped<T>>>,
     /// The other half of the queue, until the source takes it.
@@ -71,7 +71,7 @@ impl<T: Send> Shared<T> {
             inputs: AtomicUsize::new(1),
             next_input: AtomicU64::new(1),
             committed: AtomicU64::new(0),
-            waiting: Waiting::default(),
+            waiting: WaitingProducers::default(),
             queue: OnceLock::new(),
             arrived: AtomicBool::new(false),
             consumer: Mutex::new(None),

@@ -9,12 +9,12 @@ use std::time::{Duration, Instant};
 
 /// The waiting producers, at most one per input.
 #[derive(Default)]
-pub(super) struct Waiting {
+pub(super) struct WaitingProducers {
     flag: ParkFlag,
     tasks: Mutex<HashMap<u64, Waker>>,
 }
 
-impl Waiting {
+impl WaitingProducers {
     /// Registers a waker to be woken once. The caller must check for room once more after this.
     pub fn register(&self, input: u64, task: &Waker) {
         let mut tasks = self.tasks();

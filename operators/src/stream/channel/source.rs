@@ -2,7 +2,7 @@
 
 use super::CAPACITY;
 use super::input::{Input, Shared, Stamped};
-use crate::stream::source::batch_buffer::Staged;
+use crate::stream::source::batch_buffer::BatchBuffer;
 use millstream_engine::env::Env;
 use millstream_engine::epoch::driver::{EndOffset, ReadLimit};
 use millstream_engine::error::EngineError;
@@ -139,13 +139,13 @@ pub(in crate::stream) struct ChannelSource<T> {
     /// Records to emit before a marker that waits for a drain.
     drain: Backlog,
     /// Micro-batch mode: records taken by a plan and not emitted yet.
-    staged: Staged<Stamped<T>>,
+    staged: BatchBuffer<Stamped<T>>,
 }
 
 impl<T: Send> ChannelSource<T> {
     pub fn new(from: Receiver<T>, env: Arc<dyn Env>) -> Self {
         let drain = Backlog::default();
-        Self { from, env, emitted: 0, resumed: 0, drain, staged: Staged::new() }
+        Self { from, env, emitted: 0, resumed: 0, drain, staged: BatchBuffer::new() }
     }
 
     /// Reads the queue of cloned inputs.

@@ -1,7 +1,7 @@
 //! A two-level keyed aggregate: each worker pre-aggregates its records by key ([`PartialCombine`]), and the
 //! instance that owns a key combines the partial states ([`FinalCombine`]).
 
-use crate::state::hash_index::Index;
+use crate::state::hash_index::HashIndex;
 use crate::state::preaggregation::PreaggregationLimit;
 use crate::stream::flow::{AggregateRecipe, CheckpointManifest, Recipe, keyed_workers};
 use crate::stream::keyed_state::{KeyedState, StateBackend, keep_states};
@@ -29,7 +29,7 @@ pub trait Combine<T>: Aggregate<T> {
 struct PartialCombine<K, T, A: Aggregate<T>, D> {
     aggregate: A,
     states: Vec<(K, A::State)>,
-    index: Index,
+    index: HashIndex,
     /// Ingest time of the first buffered record.
     since_ns: u64,
     /// Partial states that are being flushed.
@@ -52,7 +52,7 @@ where
         Self {
             aggregate,
             states: Vec::new(),
-            index: Index::default(),
+            index: HashIndex::default(),
             since_ns: 0,
             leaving: Vec::new(),
             leaving_ns: 0,
@@ -172,7 +172,7 @@ where
             let at = states.len();
             states.push((key, A::State::default()));
             self.index.add(hash, at, |at| hash_key(&states[at].0));
-            self.hold.grow(states.len());
+            self.hold.add_group(states.len());
             at
         });
         self.aggregate.add(&mut states[at].1, value);

@@ -9,8 +9,8 @@
 //! mapped after its event time was declared has none.
 
 use crate::event_time::watermark::{EventTimeFn, OperatorWatermark};
-use crate::state::expiry_queue::Due;
-use crate::state::key_table::{KeyedEntry, Table};
+use crate::state::expiry_queue::ExpiryQueue;
+use crate::state::key_table::{KeyTable, KeyedEntry};
 use crate::stream::processor_state::{
     Buffer, Cell, Cells, ChangeWriter, Kept, ListState, MapState, NEVER, States, TIMERS,
     ValueState, damaged, split_key, write,
@@ -85,10 +85,10 @@ impl Timer {
 /// The timers of all keys by time, each with the slot of its key.
 #[derive(Default)]
 struct TimerQueues {
-    event: Due,
-    processing: Due,
+    event: ExpiryQueue,
+    processing: ExpiryQueue,
     /// Expiry times of state with a time to live.
-    ttl: Due,
+    ttl: ExpiryQueue,
     /// While timers of a batch fire: the watermark and the processing time by which timers that are
     /// set now wait for the next batch.
     defers_by_us: Option<(i64, i64)>,
@@ -119,7 +119,7 @@ impl TimerQueues {
         }
     }
 
-    fn of(&mut self, timer: Timer) -> (&mut Due, i64) {
+    fn of(&mut self, timer: Timer) -> (&mut ExpiryQueue, i64) {
         match timer {
             Timer::EventTime(us) => (&mut self.event, us),
             Timer::ProcessingTime(us) => (&mut self.processing, us),
@@ -275,7 +275,7 @@ struct Entry<K> {
     /// A lower bound of when the first part of the state expires, in microseconds since 1970.
     expires_us: i64,
     /// Whether the key exists.
-    there: bool,
+    is_present: bool,
 }
 
 impl<K> KeyedEntry for Entry<K> {
@@ -294,7 +294,7 @@ fn key_memory<K>(entry: &Entry<K>) -> u64 {
 }
 
 /// The parts from which a stage is built.
-pub(crate) struct Parts {
+pub(crate) struct ProcessorParts {
     pub states: Arc<States>,
     pub times: BatchTimes,
     pub continuous: bool,
@@ -311,9 +311,9 @@ pub(crate) struct Parts {
 /// The stage.
 pub(crate) struct Process<K, P, D> {
     processor: P,
-    parts: Parts,
+    parts: ProcessorParts,
     watermarks: OperatorWatermark,
-    entries: Table<Entry<K>>,
+    entries: KeyTable<Entry<K>>,
     clocks: TimerQueues,
     /// Number of state entries.
     kept: u64,
@@ -340,13 +340,13 @@ where
     K: Kept + Clone,
     D: Stage,
 {
-    pub fn new(processor: P, parts: Parts, down: D) -> Self {
+    pub fn new(processor: P, parts: ProcessorParts, down: D) -> Self {
         Self {
             processor,
             watermarks: OperatorWatermark::new(parts.times.clone(), parts.continuous)
                 .behind(parts.lag_us),
             parts,
-            entries: Table::default(),
+            entries: KeyTable::default(),
             clocks: TimerQueues::default(),
             kept: 0,
             memory: 0,
@@ -389,7 +389,7 @@ where
             cells: self.parts.states.cells(),
             timers: Vec::new(),
             expires_us: NEVER,
-            there: true,
+            is_present: true,
         };
         self.memory += key_memory(&entry);
         self.entries.insert(entry) as u32
@@ -399,8 +399,8 @@ where
     fn forget_if_empty(&mut self, at: u32) {
         let entry = &mut self.entries[at as usize];
         let nothing = entry.timers.is_empty() && entry.cells.iter().all(|cell| cell.is_empty());
-        if entry.there && nothing {
-            entry.there = false;
+        if entry.is_present && nothing {
+            entry.is_present = false;
             self.memory -= key_memory(entry);
             self.entries.free(at as usize);
             let entry = &mut self.entries[at as usize];
@@ -551,7 +551,8 @@ where
             Timer::EventTime(us) => *us <= event_us,
             Timer::ProcessingTime(us) => *us <= now_us,
         };
-        let Some(timer) = entry.timers.iter().find(due).copied().filter(|_| entry.there) else {
+        let Some(timer) = entry.timers.iter().find(due).copied().filter(|_| entry.is_present)
+        else {
             return Ok(false);
         };
         self.call::<T>(at, Fired::Timer(timer), None, UNTIMED)?;
@@ -589,7 +590,8 @@ where
             };
             // The timer may have been cancelled, or the slot may belong to another key now.
             let entry = self.entries.get(at as usize);
-            if entry.is_some_and(|entry| entry.there && entry.timers.binary_search(&timer).is_ok())
+            if entry
+                .is_some_and(|entry| entry.is_present && entry.timers.binary_search(&timer).is_ok())
             {
                 self.call::<T>(at, Fired::Timer(timer), None, UNTIMED)?;
             }
@@ -601,7 +603,7 @@ where
     /// Removes expired state of a key.
     fn expire(&mut self, at: u32, due_us: i64, now_us: i64) -> Result<(), EngineError> {
         let Some(entry) = self.entries.get_mut(at as usize) else { return Ok(()) };
-        if !entry.there || entry.expires_us != due_us {
+        if !entry.is_present || entry.expires_us != due_us {
             return Ok(());
         }
         let mut notes = ChangeWriter {
@@ -659,7 +661,7 @@ where
         }
         let event_us = self.watermarks.watermark_us();
         let clocks = &self.clocks;
-        if clocks.event.any(event_us) {
+        if clocks.event.has_expired(event_us) {
             return true;
         }
         let next_us = [clocks.processing.first_us(), clocks.ttl.first_us()];
@@ -763,7 +765,7 @@ where
             }
         }
         // Its timers may have cleared all its state.
-        let at = if stage.entries[at as usize].there { at } else { stage.entry(&key) };
+        let at = if stage.entries[at as usize].is_present { at } else { stage.entry(&key) };
         stage.call(at, Fired::Record, Some(record), ingest_ns)
     }
 }

@@ -3,7 +3,7 @@
 use crate::event_time::watermark::MakeEventTimeFn;
 use crate::stream::flow::{CheckpointManifest, Recipe};
 use crate::stream::keyed_input::KeyedInput;
-use crate::stream::operator::process::{Parts, Process, Processor, Typed};
+use crate::stream::operator::process::{Process, Processor, ProcessorParts, Typed};
 use crate::stream::processor_state::States;
 use millstream_engine::checkpoint::StateLayout;
 use millstream_engine::runtime::job::Job;
@@ -38,7 +38,7 @@ where
         let logs = job.operator(input.workers(job, parallelism).len());
         let stages = logs.into_iter().enumerate().map(|(i, log)| {
             let down = chain(job, i);
-            let parts = Parts {
+            let parts = ProcessorParts {
                 states: states.clone(),
                 times: job.times(),
                 continuous: job.trigger().is_continuous(),

@@ -6,13 +6,13 @@ use millstream_engine::runtime::tasklet::Polled;
 use std::collections::VecDeque;
 
 /// Records taken by a plan, emitted when the batch runs.
-pub(in crate::stream) struct Staged<T> {
+pub(in crate::stream) struct BatchBuffer<T> {
     records: VecDeque<T>,
     /// While a batch runs, the number of its records that are not emitted yet.
     left: Option<usize>,
 }
 
-impl<T> Staged<T> {
+impl<T> BatchBuffer<T> {
     pub fn new() -> Self {
         Self { records: VecDeque::new(), left: None }
     }

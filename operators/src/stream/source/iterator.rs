@@ -1,6 +1,6 @@
 //! A source that reads an iterator.
 
-use crate::stream::source::batch_buffer::Staged;
+use crate::stream::source::batch_buffer::BatchBuffer;
 use millstream_engine::epoch::driver::{EndOffset, ReadLimit};
 use millstream_engine::error::EngineError;
 use millstream_engine::runtime::stage::Push;
@@ -17,12 +17,12 @@ pub(in crate::stream) struct IteratorSource<I: Iterator> {
     /// Items emitted in earlier runs.
     resumed: u64,
     exhausted: bool,
-    staged: Staged<I::Item>,
+    staged: BatchBuffer<I::Item>,
 }
 
 impl<I: Iterator> IteratorSource<I> {
     pub fn new(items: I) -> Self {
-        Self { items, emitted: 0, resumed: 0, exhausted: false, staged: Staged::new() }
+        Self { items, emitted: 0, resumed: 0, exhausted: false, staged: BatchBuffer::new() }
     }
 }
 

@@ -4,7 +4,7 @@
 use super::aggregate::hash_aggregate::{Key, write_keys};
 use super::late_row::LateRows;
 use super::stages::{BoxChain, RowOutbox, Scratch};
-use crate::stream::operator::process::{Parts, Process, Typed};
+use crate::stream::operator::process::{Process, ProcessorParts, Typed};
 use crate::stream::{Context, Processor, States, Timer, write_kept};
 use crate::table::arbitrary_state::node::StateOperator;
 use crate::table::arbitrary_state::processor::{
@@ -65,7 +65,7 @@ pub(in crate::table) fn instance<P: StatefulProcessor>(
 ) -> BoxChain {
     let InstanceParts { operator, types, keys, event, late, timed, continuous, .. } = parts;
     let rule = operator.rule(parts.event_time, timed);
-    let process = Parts {
+    let process = ProcessorParts {
         states,
         times: parts.times,
         continuous,

@@ -4,8 +4,8 @@
 //! Late rows are dropped if the rows have an event time, even if it is not among the keys.
 
 use super::stages::{BoxChain, Scratch};
-use crate::state::expiry_queue::Due;
-use crate::state::key_table::{KeyedEntry, Table, key_heap};
+use crate::state::expiry_queue::ExpiryQueue;
+use crate::state::key_table::{KeyTable, KeyedEntry, key_heap};
 use crate::table::physical::aggregate::hash_aggregate::{Key, write_keys};
 use crate::table::physical::late_row::LateRows;
 use crate::table::row::{Row, Slot as Field};
@@ -52,8 +52,8 @@ pub(super) struct Deduplicate {
     keys: Vec<Key>,
     event: Option<EventTimeRule>,
     continuous: bool,
-    entries: Table<Entry>,
-    due: Due,
+    entries: KeyTable<Entry>,
+    due: ExpiryQueue,
     /// The heap memory of keys, in bytes.
     key_heap: u64,
     key: Vec<u8>,
@@ -80,8 +80,8 @@ impl Deduplicate {
             keys,
             event,
             continuous,
-            entries: Table::default(),
-            due: Due::default(),
+            entries: KeyTable::default(),
+            due: ExpiryQueue::default(),
             key_heap: 0,
             key: Vec::new(),
             scratch: Scratch::default(),
@@ -128,7 +128,7 @@ impl Deduplicate {
     /// Removes a bounded number of expired keys. Returns whether all are removed.
     fn forget(&mut self, watermark_us: i64) -> bool {
         let step = self.log.keys_per_step(STEP);
-        self.entries.prefetch(self.due.ahead(watermark_us, step));
+        self.entries.prefetch(self.due.peek(watermark_us, step));
         for _ in 0..step {
             let Some((_, at)) = self.due.take(watermark_us) else { return true };
             // The key may have been removed before, or have another expiry time by now.
@@ -172,7 +172,7 @@ impl Deduplicate {
     }
 }
 
-fn add(entry: Entry, entries: &mut Table<Entry>, due: &mut Due) {
+fn add(entry: Entry, entries: &mut KeyTable<Entry>, due: &mut ExpiryQueue) {
     let expires_us = entry.expires_us;
     let at = entries.insert(entry);
     if expires_us != NEVER {

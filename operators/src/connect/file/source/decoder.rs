@@ -173,7 +173,7 @@ fn source(coding: Coding) -> Source {
 }
 
 /// The records of a format as texts, before the schema is known.
-pub struct Raw {
+pub struct RawFormat {
     format: Format,
     framing: Framing,
     coding: Coding,
@@ -181,7 +181,7 @@ pub struct Raw {
 }
 
 /// Reads the options that say how records are delimited and written.
-pub fn raw(format: &str, reader: &mut OptionReader<'_>) -> PlanResult<Raw> {
+pub fn raw(format: &str, reader: &mut OptionReader<'_>) -> PlanResult<RawFormat> {
     let format = match format {
         "json" => Format::Json(Box::new(JsonRecords::new(&[], JsonReadOptions::default()))),
         "csv" => format_csv(reader)?,
@@ -189,10 +189,10 @@ pub fn raw(format: &str, reader: &mut OptionReader<'_>) -> PlanResult<Raw> {
     };
     let framing = framing(&format, reader)?;
     let coding = coding(&format, reader)?;
-    Ok(Raw { format, framing, coding, notation: notation(reader)? })
+    Ok(RawFormat { format, framing, coding, notation: notation(reader)? })
 }
 
-impl Raw {
+impl RawFormat {
     /// How records are found.
     pub fn framing(&self) -> &Framing {
         &self.framing

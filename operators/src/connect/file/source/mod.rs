@@ -34,7 +34,7 @@ use crate::connect::file::file_columns::{SchemaOrigin, with_partitions};
 use crate::connect::file::file_log::{Crc, FileLog};
 use crate::connect::file::read_limits::Limits;
 use crate::connect::file::source::decoder::{Decoder, Mode};
-use crate::connect::file::source::record_reader::{Found, Input};
+use crate::connect::file::source::record_reader::{FoundRecord, Input};
 use crate::connect::format_settings::FormatSettings;
 use crate::connect::options::OptionReader;
 use crate::connect::socket::source::SourceCounters;
@@ -475,7 +475,7 @@ pub struct FileSource {
     /// Number of rows to skip of the record there.
     skip_rows: u64,
     /// A record with several rows, and the number of rows emitted.
-    present: Option<(Found, u64)>,
+    present: Option<(FoundRecord, u64)>,
     /// The last entry to be read.
     bound: Option<Position>,
     /// Trigger available-now: files that existed at the start and are in no entry yet.
@@ -527,12 +527,12 @@ impl FileSource {
     /// New files, in the order in which they are to be read.
     fn list(&mut self) -> Result<VecDeque<FileInfo>, EngineError> {
         let Self { config, env, notice, reported, counters, .. } = self;
-        let passed_over = &counters.passed_over;
+        let skipped_paths = &counters.skipped_paths;
         let mut found = config.listing.list(env.storage(), &mut |path, why| {
             if reported.len() < REPORTED_MAX && reported.insert(path.to_path_buf()) {
                 notice(&format!("passed over {}: it is {why}", path.display()));
                 // ORDERING: relaxed: a counter that nothing else depends on.
-                passed_over.fetch_add(1, Ordering::Relaxed);
+                skipped_paths.fetch_add(1, Ordering::Relaxed);
             }
         })?;
         let horizon_ms = if self.seen.is_empty() { 0 } else { self.horizon_ms() };
@@ -811,7 +811,7 @@ fn decoded(
     decoder: &mut Decoder,
     path: &Path,
     input: &Input,
-    found: &Found,
+    found: &FoundRecord,
     counters: &SourceCounters,
     row: &mut Vec<u8>,
 ) -> Result<Emitted, EngineError> {
@@ -844,7 +844,7 @@ fn decoded(
 fn next_row(
     decoder: &mut Decoder,
     input: &Input,
-    present: &mut Option<(Found, u64)>,
+    present: &mut Option<(FoundRecord, u64)>,
     row: &mut Vec<u8>,
 ) -> Emitted {
     if let Some((found, rows)) = present
@@ -861,9 +861,9 @@ fn next_row(
 fn skip_rows(
     decoder: &mut Decoder,
     input: &Input,
-    found: Found,
+    found: FoundRecord,
     rows: u64,
-    present: &mut Option<(Found, u64)>,
+    present: &mut Option<(FoundRecord, u64)>,
     row: &mut Vec<u8>,
 ) {
     *present = Some((found, 1));

@@ -22,7 +22,7 @@ const UTF_8_MARK: &[u8] = b"\xEF\xBB\xBF";
 
 /// A record that was found.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Found {
+pub struct FoundRecord {
     /// Offset of its first byte in the file (as decompressed).
     pub offset: u64,
     /// Its length in bytes, including its end.
@@ -157,7 +157,7 @@ impl Input {
     /// The bytes of a record, valid until the next one is read. Of a record that is too long, the
     /// first bytes.
     #[inline]
-    pub fn bytes(&self, found: &Found) -> &[u8] {
+    pub fn bytes(&self, found: &FoundRecord) -> &[u8] {
         if found.cut { &self.kept } else { &self.buffer[found.range.clone()] }
     }
 
@@ -169,7 +169,7 @@ impl Input {
 
     /// The next record; `None` at the end.
     #[inline]
-    pub fn record(&mut self) -> io::Result<Option<Found>> {
+    pub fn record(&mut self) -> io::Result<Option<FoundRecord>> {
         if self.at_start {
             self.skip_mark()?;
         }
@@ -216,10 +216,10 @@ impl Input {
     }
 
     #[inline]
-    fn found(&mut self, frame: Frame) -> Found {
+    fn found(&mut self, frame: Frame) -> FoundRecord {
         let (begin, offset) = (self.begin, self.offset + frame.begin as u64);
         self.take(frame.next);
-        Found {
+        FoundRecord {
             offset,
             length: (frame.next - frame.begin) as u64,
             range: begin + frame.begin..begin + frame.end,
@@ -255,7 +255,7 @@ impl Input {
 
     /// Skips a record that exceeds the allowed length: to its end, or, if a quote may be open, to
     /// the end of its first line, so that the rest of the file is not lost.
-    fn too_long(&mut self) -> io::Result<Found> {
+    fn too_long(&mut self) -> io::Result<FoundRecord> {
         let before = self.scanner.begin();
         self.begin += before;
         self.offset += before as u64;
@@ -290,7 +290,7 @@ impl Input {
             length += drop as u64;
             self.fill()?;
         }
-        Ok(Found { offset, length, range: 0..0, cut: true, fault: Some(fault) })
+        Ok(FoundRecord { offset, length, range: 0..0, cut: true, fault: Some(fault) })
     }
 }
 

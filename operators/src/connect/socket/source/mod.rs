@@ -23,7 +23,7 @@
 //!
 //! *Offsets* count the bytes of whole lines. Without `durable`, what was received between the last
 //! commit and a crash is lost, as in Spark. With it, whole lines are written to a
-//! [journal](crate::connect::socket::durable_log) before they are processed, and a restart reads them again. Bytes that
+//! [durable log](crate::connect::socket::durable_log) before they are processed, and a restart reads them again. Bytes that
 //! were in the kernel's socket buffer when the process died are not logged, nor is the unfinished
 //! line. With `acknowledge` the source sends the peer the number of whole lines that it has kept,
 //! as a decimal number on a line of its own, on connecting and after each read. With one sender at
@@ -38,9 +38,9 @@
 
 pub mod read_loop;
 use super::super::bad_records::BadRecords;
-use super::connection::{CUT_OFF, Reading, TOO_LONG};
+use super::connection::{CUT_OFF, ReadState, TOO_LONG};
 use super::framing::{FrameBuffer, Framing};
-use super::listener::{Listener, Parts};
+use super::listener::{AcceptTurns, Listener};
 use super::options::{AtEnd, SocketConfig};
 use crate::connect::socket::connection_counts::{ConnectionCounts, ConnectionTotals};
 use crate::connect::socket::connection_set::Connections;
@@ -70,7 +70,7 @@ pub struct SourceCounters {
     /// Bad records.
     pub bad: BadRecords,
     /// Number of skipped paths: neither files nor folders, or broken links.
-    pub passed_over: Arc<AtomicU64>,
+    pub skipped_paths: Arc<AtomicU64>,
     /// Of a socket source: its connections.
     pub connections: Option<Arc<ConnectionCounts>>,
 }
@@ -100,7 +100,7 @@ pub(super) enum Peers {
 /// A listener's state.
 pub(super) struct Listening {
     pub listener: Listener,
-    pub parts: Parts,
+    pub parts: AcceptTurns,
     pub part: usize,
     /// Whether a client may be waiting to be accepted.
     pub waits: bool,
@@ -113,10 +113,10 @@ pub struct SocketSource {
     pub(super) config: SocketConfig,
     pub(super) origin: Peers,
     pub(super) connections: Connections,
-    pub(super) reading: Reading,
+    pub(super) reading: ReadState,
     pub(super) framing: Framing,
     pub(super) staged: FrameBuffer,
-    pub(super) journal: Option<DurableLog>,
+    pub(super) durable_log: Option<DurableLog>,
     pub(super) registry: Option<Registry>,
     pub(super) token: Token,
     pub(super) bound: Option<u64>,
@@ -130,7 +130,7 @@ pub struct SocketSource {
     pub(super) bytes_read: u64,
     pub(super) next_idle_check_ns: u64,
     /// A notice from before a listener for notices was set.
-    pub(super) unsaid: Option<String>,
+    pub(super) pending_notice: Option<String>,
     pub(super) told_clients: u32,
     pub(super) told_out_of_files: bool,
     pub(super) was_connected: bool,
@@ -149,13 +149,13 @@ impl SocketSource {
         let counters = SourceCounters { connections, ..SourceCounters::default() };
         let framing = config.framing();
         Self {
-            reading: Reading::new(config.ends, config.max_line, counters.bad.clone()),
+            reading: ReadState::new(config.ends, config.max_line, counters.bad.clone()),
             staged: FrameBuffer::new(framing),
             config,
             origin,
             connections: Connections::default(),
             framing,
-            journal,
+            durable_log: journal,
             registry: None,
             token: Token(0),
             bound: None,
@@ -165,7 +165,7 @@ impl SocketSource {
             reads: 0,
             bytes_read: 0,
             next_idle_check_ns: 0,
-            unsaid: None,
+            pending_notice: None,
             told_clients: 0,
             told_out_of_files: false,
             was_connected: false,
@@ -190,13 +190,13 @@ impl SocketSource {
     /// Sets a callback for notices, such as a peer that connects or disconnects.
     pub fn on_notice(&mut self, notice: fn(&str)) {
         self.notice = notice;
-        if let Some(text) = self.unsaid.take() {
+        if let Some(text) = self.pending_notice.take() {
             notice(&text);
         }
     }
 
     pub(super) fn notify_when_attached(&mut self, text: String) {
-        self.unsaid = Some(text);
+        self.pending_notice = Some(text);
     }
 
     /// Measures latency from these times.
@@ -211,12 +211,12 @@ impl SocketSource {
     // ---- the log ----
 
     fn is_replaying(&self) -> bool {
-        self.journal.as_ref().is_some_and(|journal| journal.replay.is_some())
+        self.durable_log.as_ref().is_some_and(|journal| journal.replay.is_some())
     }
 
     /// Stages the next block of the log as if it came from a socket.
     fn read_log(&mut self, cx: &StepCx<'_>) -> Result<(), EngineError> {
-        let Some(journal) = &mut self.journal else { return Ok(()) };
+        let Some(journal) = &mut self.durable_log else { return Ok(()) };
         let Some(mut replay) = journal.replay.take() else { return Ok(()) };
         self.ingest.ns = cx.env.now_ns();
         match replay.next_block()? {
@@ -239,7 +239,7 @@ impl SocketSource {
                 _ => {}
             },
         }
-        if let Some(journal) = &mut self.journal {
+        if let Some(journal) = &mut self.durable_log {
             journal.replay = Some(replay);
         }
         Ok(())
@@ -249,7 +249,7 @@ impl SocketSource {
     fn end_replay(&mut self, cx: &StepCx<'_>) -> Result<(), EngineError> {
         self.drop_partial();
         self.ingest.us = cx.env.wall_us();
-        let Some(journal) = &mut self.journal else { return Ok(()) };
+        let Some(journal) = &mut self.durable_log else { return Ok(()) };
         let position = self.staged.end_position();
         if let Some(connection) = self.connections.get(0) {
             connection.number = journal.opened(position, self.ingest)?;
@@ -391,7 +391,7 @@ impl<D: for<'a> Push<Row<'a>>> Source<D> for SocketSource {
                 Some(owned.map_err(|error| EngineError::runtime("share a poll", error))?);
         }
         self.token = io.token();
-        if let Some(journal) = &mut self.journal
+        if let Some(journal) = &mut self.durable_log
             && let Some(torn) = journal.open(self.staged.position)?
         {
             (self.notice)(&format!(
@@ -504,7 +504,7 @@ impl<D: for<'a> Push<Row<'a>>> Source<D> for SocketSource {
 
     fn on_committed(&mut self, end: &Offset) -> Result<(), EngineError> {
         self.resumed = false;
-        if let Some(journal) = &mut self.journal {
+        if let Some(journal) = &mut self.durable_log {
             journal.committed(end.number()?);
         }
         Ok(())

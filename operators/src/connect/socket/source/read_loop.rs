@@ -50,7 +50,7 @@ impl SocketSource {
             // Without it a dead peer is noticed later.
             drop(stream.keep_alive(keep_alive));
         }
-        let number = match &mut self.journal {
+        let number = match &mut self.durable_log {
             Some(journal) if journal.is_live() => {
                 journal.opened(self.staged.end_position(), ingest)?
             }
@@ -65,7 +65,7 @@ impl SocketSource {
 
     /// Sends a peer the number of its lines that are kept.
     pub(in crate::connect::socket) fn acknowledge(&mut self, slot: usize) {
-        let Some(journal) = self.journal.as_ref().filter(|journal| journal.is_live()) else {
+        let Some(journal) = self.durable_log.as_ref().filter(|journal| journal.is_live()) else {
             return;
         };
         if !self.config.acknowledge {
@@ -94,7 +94,7 @@ impl SocketSource {
             let staged = connection.finish(&mut self.staged, &mut self.reading);
             self.keep(connection.number, staged, 0)?;
         }
-        if let Some(journal) = &mut self.journal {
+        if let Some(journal) = &mut self.durable_log {
             journal.closed(connection.number, self.staged.end_position(), self.ingest)?;
         }
         let how = match how {
@@ -143,12 +143,12 @@ impl SocketSource {
     }
 
     /// Polls for clients and readable connections.
-    pub(in crate::connect::socket) fn look(
+    pub(in crate::connect::socket) fn poll_connections(
         &mut self,
         cx: &mut StepCx<'_>,
     ) -> Result<ReadOutcome, EngineError> {
         self.reads = 0;
-        let (mut any, waits) = self.connections.look()?;
+        let (mut any, waits) = self.connections.poll_connections()?;
         if let Peers::Listen(listening) = &mut self.origin {
             listening.waits |= waits;
             if listening.waits {
@@ -287,17 +287,17 @@ impl SocketSource {
     }
 
     fn poll_clients(&mut self, cx: &mut StepCx<'_>) -> Result<ReadOutcome, EngineError> {
-        if let Some(slot) = self.connections.lone() {
+        if let Some(slot) = self.connections.only_connection() {
             let turn = self.read(slot, cx)?;
             if turn == ReadOutcome::Progress && self.reads < LOOK_EVERY {
                 return Ok(turn);
             }
-            let looked = self.look(cx)?;
+            let looked = self.poll_connections(cx)?;
             return Ok(if turn == ReadOutcome::Progress { turn } else { looked });
         }
         let mut looked = ReadOutcome::Nothing;
         if self.reads >= LOOK_EVERY || !self.connections.has_ready() {
-            looked = self.look(cx)?;
+            looked = self.poll_connections(cx)?;
         }
         while let Some(slot) = self.connections.next_ready() {
             if self.read(slot, cx)? == ReadOutcome::Progress {
@@ -324,7 +324,7 @@ impl SocketSource {
     /// Reads once from a connection.
     fn read(&mut self, slot: usize, cx: &mut StepCx<'_>) -> Result<ReadOutcome, EngineError> {
         let is_lone = self.connections.len() == 1;
-        let most = if is_lone && self.journal.is_none() { READ_BYTES } else { READ_MAX_BYTES };
+        let most = if is_lone && self.durable_log.is_none() { READ_BYTES } else { READ_MAX_BYTES };
         let Some(connection) = self.connections.get(slot) else { return Ok(ReadOutcome::Nothing) };
         let outcome = connection.read(&mut self.staged, most, &mut self.reading);
         match outcome {
@@ -333,13 +333,13 @@ impl SocketSource {
                 // stream follows.
                 let more = received.bytes == most || connection.read_closed;
                 self.ingest.ns = cx.env.now_ns();
-                if self.config.include_timestamp || self.journal.is_some() {
+                if self.config.include_timestamp || self.durable_log.is_some() {
                     self.ingest.us = cx.env.wall_us();
                 }
                 connection.last_ns = self.ingest.ns;
                 self.reads += 1;
                 self.bytes_read += received.bytes as u64;
-                if self.journal.is_some() {
+                if self.durable_log.is_some() {
                     let number = connection.number;
                     let lines = self.keep(number, received.staged, received.skipped)?;
                     if let Some(connection) = self.connections.get(slot) {
@@ -368,7 +368,7 @@ impl SocketSource {
     /// Logs the last `staged` bytes, which a connection has received, and counts their lines and
     /// `skipped` rejected ones as kept. Returns the number of lines.
     fn keep(&mut self, number: u32, staged: usize, skipped: u64) -> Result<u64, EngineError> {
-        let Some(journal) = &mut self.journal else { return Ok(0) };
+        let Some(journal) = &mut self.durable_log else { return Ok(0) };
         let position = self.staged.end_position() - staged as u64;
         journal.keep(number, skipped, position, self.staged.last(staged), self.ingest)
     }
@@ -395,7 +395,7 @@ impl SocketSource {
         };
         self.counts.datagram();
         self.ingest = Ingest { ns: cx.env.now_ns(), us: cx.env.wall_us() };
-        if let Some(journal) = &mut self.journal {
+        if let Some(journal) = &mut self.durable_log {
             let position = self.staged.end_position() - staged as u64;
             journal.keep(0, 0, position, self.staged.last(staged), self.ingest)?;
         }

@@ -11,8 +11,8 @@
 use super::pairing::Pairing;
 use super::range::IntervalRange;
 use crate::event_time::watermark::{EventTimeFn, OperatorWatermark};
-use crate::state::expiry_lanes::{Expiry, ExpiryQueue};
-use crate::state::key_table::{Table, key_heap};
+use crate::state::expiry_lanes::{Expiry, ExpiryLanes};
+use crate::state::key_table::{KeyTable, key_heap};
 use crate::state::keyed_runs::KeyedRuns;
 use crate::state::ordered_run::RowId;
 use crate::stream::keyed_input::Either;
@@ -56,8 +56,8 @@ pub(super) struct IntervalWork<L, R, P, Z> {
     times: Times<L, R>,
     range: IntervalRange,
     records: SidedRecords<L, R>,
-    keys: Table<KeyedRuns>,
-    expiry: [ExpiryQueue; 2],
+    keys: KeyTable<KeyedRuns>,
+    expiry: [ExpiryLanes; 2],
     searches: Vec<Search>,
     /// The encoded key of the current record.
     key: Vec<u8>,
@@ -79,8 +79,8 @@ impl<L: Kept, R: Kept, P: Pairing<L, R>, Z> IntervalWork<L, R, P, Z> {
             times,
             range,
             records: SidedRecords::default(),
-            keys: Table::default(),
-            expiry: [ExpiryQueue::default(), ExpiryQueue::default()],
+            keys: KeyTable::default(),
+            expiry: [ExpiryLanes::default(), ExpiryLanes::default()],
             searches: Vec::with_capacity(SEARCHES),
             key: Vec::new(),
             key_heap: 0,

@@ -4,8 +4,8 @@
 //! value is the end and what the window holds.
 
 use super::assigner::Window;
-use crate::state::expiry_queue::Due;
-use crate::state::key_table::{KeyedEntry, Table, key_heap};
+use crate::state::expiry_queue::ExpiryQueue;
+use crate::state::key_table::{KeyTable, KeyedEntry, key_heap};
 use crate::stream::processor_state::{Kept, damaged, write};
 use millstream_engine::checkpoint::key_group::hash_bytes;
 use millstream_engine::error::EngineError;
@@ -71,8 +71,8 @@ pub(super) enum NextDue {
 
 /// The windows.
 pub(super) struct OpenWindows<K, H, X> {
-    pub keys: Table<KeyWindows<K, H, X>>,
-    due: Due,
+    pub keys: KeyTable<KeyWindows<K, H, X>>,
+    due: ExpiryQueue,
     spares: Vec<VecDeque<OpenWindow<H>>>,
     /// Number of open windows.
     count: u64,
@@ -89,8 +89,8 @@ pub(super) struct OpenWindows<K, H, X> {
 impl<K, H, X> Default for OpenWindows<K, H, X> {
     fn default() -> Self {
         Self {
-            keys: Table::default(),
-            due: Due::default(),
+            keys: KeyTable::default(),
+            due: ExpiryQueue::default(),
             spares: Vec::new(),
             count: 0,
             heap: 0,

@@ -17,8 +17,8 @@
 //! Everything that a marker causes to be emitted is emitted in bounded steps ([`Stage::flush`])
 //! before the marker.
 
-use crate::state::expiry_queue::Due;
-use crate::state::key_table::{KeyedEntry, Table, key_heap};
+use crate::state::expiry_queue::ExpiryQueue;
+use crate::state::key_table::{KeyTable, KeyedEntry, key_heap};
 use crate::table::expr::compile::{Compiled, write_field};
 use crate::table::expr::functions::canonical_double;
 use crate::table::physical::accumulator::{
@@ -191,11 +191,11 @@ pub(in crate::table::physical) struct HashAggregate {
     keys: Vec<Key>,
     functions: Vec<Function>,
     output: OutputRules,
-    entries: Table<Entry>,
+    entries: KeyTable<Entry>,
     touched: EpochBuffer<u32>,
     /// The event time among the keys; `None` if there is none.
     event: Option<EventTimeKey>,
-    due: Due,
+    due: ExpiryQueue,
     /// A watermark whose groups have not all been removed yet.
     expiring_watermark_us: Option<i64>,
     /// Whether groups expired after a marker and the driver has not been told yet.
@@ -256,10 +256,10 @@ impl HashAggregate {
             keys,
             functions,
             output,
-            entries: Table::default(),
+            entries: KeyTable::default(),
             touched: EpochBuffer::default(),
             event,
-            due: Due::default(),
+            due: ExpiryQueue::default(),
             expiring_watermark_us: None,
             owes_late_emission: false,
             emission: None,
@@ -361,10 +361,10 @@ impl HashAggregate {
     /// removed.
     fn expire(&mut self, by_us: i64) -> Result<bool, EngineError> {
         let step = self.log.keys_per_step(step(self.due.count(by_us)));
-        self.entries.prefetch(self.due.ahead(by_us, step));
+        self.entries.prefetch(self.due.peek(by_us, step));
         for _ in 0..step {
             if !self.down.is_ready() {
-                return Ok(!self.due.any(by_us));
+                return Ok(!self.due.has_expired(by_us));
             }
             let Some((_, at)) = self.due.take(by_us) else { return Ok(true) };
             if self.by_watermark() {
@@ -374,7 +374,7 @@ impl HashAggregate {
             }
             self.forget(at as usize);
         }
-        Ok(!self.due.any(by_us))
+        Ok(!self.due.has_expired(by_us))
     }
 
     /// Continues the expiry that an in-band watermark started, and passes the watermark on when it

@@ -7,7 +7,7 @@
 //! has made late is sent unchanged after that watermark. The buffer is not part of the state and
 //! never in a checkpoint.
 
-use crate::state::hash_index::Index;
+use crate::state::hash_index::HashIndex;
 use crate::state::preaggregation::PreaggregationLimit;
 use crate::table::physical::accumulator::Function;
 use crate::table::physical::aggregate::hash_aggregate::{Key, copy_key, write_keys};
@@ -42,7 +42,7 @@ pub(in crate::table::physical) struct PartialAggregate {
     functions: Vec<Function>,
     /// The number of words per group: one for the number of rows, and the words of all functions.
     words_each: usize,
-    index: Index,
+    index: HashIndex,
     groups: Vec<PartialGroup>,
     /// The groups' keys and accumulators, one after another.
     key_bytes: Vec<u8>,
@@ -80,7 +80,7 @@ impl PartialAggregate {
             event,
             functions,
             words_each,
-            index: Index::default(),
+            index: HashIndex::default(),
             groups: Vec::new(),
             key_bytes: Vec::new(),
             words: Vec::new(),
@@ -141,7 +141,7 @@ impl PartialAggregate {
         groups.push(PartialGroup { hash, key: from..key_bytes.len(), ingest_ns });
         self.words.resize(self.words.len() + self.words_each, 0);
         index.add(hash, at, |at| groups[at].hash);
-        self.hold.grow(self.held());
+        self.hold.add_group(self.held());
         at
     }
 
@@ -290,7 +290,7 @@ impl<'a> Push<Row<'a>> for PartialAggregate {
                 row: from..self.behind_bytes.len(),
                 ingest_ns,
             });
-            self.hold.grow(self.held());
+            self.hold.add_group(self.held());
         } else {
             let at = self.group(hash, ingest_ns) * self.words_each;
             let words = &mut self.words[at..at + self.words_each];

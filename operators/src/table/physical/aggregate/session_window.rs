@@ -5,8 +5,8 @@
 //! end and accumulators. It is rewritten for each of the key's rows, or once per epoch if it is
 //! long.
 
-use crate::state::expiry_queue::Due;
-use crate::state::key_table::{KeyedEntry, Table, key_heap};
+use crate::state::expiry_queue::ExpiryQueue;
+use crate::state::key_table::{KeyTable, KeyedEntry, key_heap};
 use crate::table::expr::compile::BytesFn;
 use crate::table::physical::accumulator::{Accumulator, Function};
 use crate::table::physical::aggregate::hash_aggregate::{Key, OutputRules, copy_key, write_keys};
@@ -85,8 +85,8 @@ pub(in crate::table::physical) struct SessionParts {
 /// The stage of an aggregation over session windows.
 pub(in crate::table::physical) struct SessionAggregate {
     parts: SessionParts,
-    entries: Table<Entry>,
-    due: Due,
+    entries: KeyTable<Entry>,
+    due: ExpiryQueue,
     key: Vec<u8>,
     value: Vec<u8>,
     window: Vec<u8>,
@@ -141,8 +141,8 @@ impl SessionAggregate {
         let owns = !parts.functions.iter().all(Function::is_plain);
         Self {
             parts,
-            entries: Table::default(),
-            due: Due::default(),
+            entries: KeyTable::default(),
+            due: ExpiryQueue::default(),
             key: Vec::new(),
             value: Vec::new(),
             window: Vec::new(),
@@ -308,10 +308,10 @@ impl SessionAggregate {
     /// Emits a bounded number of expired sessions. Returns whether all are emitted.
     fn expire(&mut self, by_us: i64) -> Result<bool, EngineError> {
         let step = self.parts.log.keys_per_step(step(self.due.count(by_us)));
-        self.entries.prefetch(self.due.ahead(by_us, step));
+        self.entries.prefetch(self.due.peek(by_us, step));
         for _ in 0..step {
             if !self.down.is_ready() {
-                return Ok(!self.due.any(by_us));
+                return Ok(!self.due.has_expired(by_us));
             }
             let Some((due_us, at)) = self.due.take(by_us) else { return Ok(true) };
             let at = at as usize;
@@ -332,7 +332,7 @@ impl SessionAggregate {
                 }
             }
         }
-        Ok(!self.due.any(by_us))
+        Ok(!self.due.has_expired(by_us))
     }
 
     fn hand_over(&mut self, epoch: Epoch) {

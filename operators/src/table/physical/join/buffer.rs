@@ -5,12 +5,12 @@
 //! that order. A search that is unfinished when an epoch ends has an entry too, with the time and
 //! the number of the last candidate that it has examined.
 
-use super::expiry::{Expiry, ExpiryQueue};
+use super::expiry::{Expiry, ExpiryLanes};
 use super::keys::KeyEntry;
 use super::rows::{HEAD, RowId, RowStore};
 use super::run::{Entry, Spares};
 use super::side::LateRowOutput;
-use crate::state::key_table::{Table, key_heap};
+use crate::state::key_table::{KeyTable, key_heap};
 use crate::table::row::Row;
 use millstream_engine::checkpoint::key_group::{BuildStableHasher, hash_bytes};
 use millstream_engine::collections::high_water::shrink_scratch;
@@ -50,10 +50,10 @@ pub(super) struct NewRow<'r> {
 /// The buffered rows of an instance.
 pub(super) struct Buffer {
     pub rows: RowStore,
-    pub keys: Table<KeyEntry>,
+    pub keys: KeyTable<KeyEntry>,
     spares: Spares,
     /// For each side whose rows expire, the expiry queue.
-    expiry: [Option<ExpiryQueue>; 2],
+    expiry: [Option<ExpiryLanes>; 2],
     /// The heap memory of keys, in bytes.
     key_heap: u64,
     next_number: u64,
@@ -87,9 +87,9 @@ impl Buffer {
     pub fn new(expires: [bool; 2], log: StateLog) -> Self {
         Self {
             rows: RowStore::default(),
-            keys: Table::default(),
+            keys: KeyTable::default(),
             spares: Spares::default(),
-            expiry: expires.map(|expires| expires.then(ExpiryQueue::default)),
+            expiry: expires.map(|expires| expires.then(ExpiryLanes::default)),
             key_heap: 0,
             next_number: 0,
             log,
@@ -210,7 +210,7 @@ impl Buffer {
 
     /// The expiry time of a side's first row, which may have been removed already.
     pub fn first_expiry_us(&self, side: LateRowOutput) -> Option<i64> {
-        self.expiry[side.index()].as_ref().and_then(ExpiryQueue::first_us)
+        self.expiry[side.index()].as_ref().and_then(ExpiryLanes::first_us)
     }
 
     /// Whether a side may have rows that expire at or before `by_us`.

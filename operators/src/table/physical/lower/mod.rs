@@ -16,7 +16,7 @@ use batch_time::with_batch_time;
 use sources::Read;
 
 use crate::event_time::future_skew::{FutureSkewFilter, FutureSkewLimit};
-use crate::event_time::watermark::Watermark;
+use crate::event_time::watermark::WatermarkAssigner;
 use crate::table::expr::compile::{Compiled, Semantics, compile, fold};
 use crate::table::expr::{Node, Resolved};
 use crate::table::physical::aggregate::hash_aggregate::Key;
@@ -305,7 +305,8 @@ impl Lowering<'_, '_> {
         let downs = over(downs, |down| {
             let seen = shared.clone().unwrap_or_else(|| job.event_time(delay_ms));
             let resumed = (resumed_us, times.clone());
-            let stage = Watermark::new(time, delay_ms, continuous, seen.clone(), resumed, down);
+            let stage =
+                WatermarkAssigner::new(time, delay_ms, continuous, seen.clone(), resumed, down);
             let (Some(skew_ms), Some(late)) = (skew_ms, &late) else {
                 return Box::new(stage) as BoxChain;
             };

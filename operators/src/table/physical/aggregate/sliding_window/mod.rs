@@ -29,7 +29,7 @@ mod key_slices;
 mod slice_ring;
 mod slice_unit;
 
-use crate::state::expiry_queue::Due;
+use crate::state::expiry_queue::ExpiryQueue;
 use crate::state::key_table;
 use crate::table::expr::compile::LongFn;
 use crate::table::physical::accumulator::{Accumulator, Function};
@@ -73,7 +73,7 @@ pub(in crate::table::physical) struct SlidingParts {
 
 /// The table of keys.
 struct Table<U> {
-    entries: key_table::Table<KeySlices<U>>,
+    entries: key_table::KeyTable<KeySlices<U>>,
     slices: u64,
     /// The heap memory of the entries, in bytes.
     memory: usize,
@@ -88,7 +88,7 @@ struct SlidingAggregate<U> {
     log: StateLog,
     common: StageConfig<U>,
     table: Table<U>,
-    due: Due,
+    due: ExpiryQueue,
     key: Vec<u8>,
     last_slice: LastSlice,
     buffers: Buffers,
@@ -206,8 +206,8 @@ impl<U: Unit> SlidingAggregate<U> {
             late,
             log,
             common: StageConfig::new(functions, lengths),
-            table: Table { entries: key_table::Table::default(), slices: 0, memory: 0 },
-            due: Due::default(),
+            table: Table { entries: key_table::KeyTable::default(), slices: 0, memory: 0 },
+            due: ExpiryQueue::default(),
             key: Vec::new(),
             last_slice: LastSlice { times_us: 0..0, first_us: 0, last_us: 0 },
             buffers: Buffers::default(),
@@ -397,10 +397,10 @@ impl<U: Unit> SlidingAggregate<U> {
         let (mut cost, mut touched, step) = (0, 0, self.log.keys_per_step(STEP));
         while cost < step {
             if !self.down.is_ready() {
-                return Ok(!self.due.any(by_us));
+                return Ok(!self.due.has_expired(by_us));
             }
             if touched == 0 {
-                let (ahead, common) = (self.due.ahead(by_us, AHEAD), &self.common);
+                let (ahead, common) = (self.due.peek(by_us, AHEAD), &self.common);
                 touched = ahead.len();
                 // Prefetched together, so that the cache misses overlap.
                 let entries = ahead.iter().filter_map(|&at| self.table.entries.get(at as usize));
@@ -417,7 +417,7 @@ impl<U: Unit> SlidingAggregate<U> {
             };
             self.table.entries.release();
         }
-        Ok(!self.due.any(by_us))
+        Ok(!self.due.has_expired(by_us))
     }
 
     fn hand_over(&mut self, epoch: Epoch) {
