@@ -35,7 +35,7 @@ pub struct JobQuery {
 }
 
 impl JobQuery {
-    /// The query's name.
+    /// The name of the query, as given in `CREATE STREAMING TABLE` or in its options.
     pub fn name(&self) -> &str {
         &self.name
     }
@@ -50,7 +50,7 @@ impl JobQuery {
         Self { writer: self.writer.on_progress(call), ..self }
     }
 
-    /// Starts the query.
+    /// Opens the sources and the sink, and starts the query.
     pub fn start(self) -> Result<StreamingQuery, QueryError> {
         self.writer.start()
     }

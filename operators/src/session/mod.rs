@@ -260,7 +260,8 @@ impl Session {
         sql::parse_expr(sql, &*self.lock())
     }
 
-    /// Plans a query in SQL.
+    /// Parses and plans a query in SQL. A syntax error or an unknown name is an error; nothing is
+    /// opened.
     pub fn sql(&self, query: &str) -> PlanResult<DataFrame> {
         let plan = sql::parse_query(query, &*self.lock())?;
         Ok(DataFrame::new(self.clone(), plan))

@@ -16,7 +16,7 @@ pub(super) const KEPT: usize = 100;
 pub struct Progress {
     /// The query's ID, which stays the same after a restart from its checkpoint.
     pub id: String,
-    /// The ID of this run.
+    /// The ID of this run, which is new at each start of the query.
     pub run_id: String,
     /// The query's name.
     pub name: String,

@@ -125,8 +125,8 @@ impl StreamWriter {
         }
         let session = self.frame.session.clone();
         let settings = self.settings();
-        // Evaluated before the job is created; otherwise every level of nested subqueries would
-        // hold a job.
+        // Tables are read before the job is created. Otherwise every level of nested subqueries
+        // would keep a job in memory.
         let whole = self.frame.plan.clone();
         let plan = static_tables::read(&whole, &session)?;
         if let Some(rows) = static_tables::constant_rows(&plan, settings.semantics) {

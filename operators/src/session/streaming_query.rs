@@ -127,7 +127,7 @@ impl StreamingQuery {
         &self.id
     }
 
-    /// The ID of this run.
+    /// The ID of this run, which is new at each start of the query.
     pub fn run_id(&self) -> &str {
         &self.run_id
     }

@@ -4,7 +4,7 @@
 use crate::table::error::{PlanError, PlanResult};
 use millstream_engine::epoch::driver::Trigger;
 
-/// Parses a trigger.
+/// Parses a trigger. An unknown word or an invalid duration is an error.
 pub fn parse_trigger(text: &str) -> PlanResult<Trigger> {
     let text = text.trim();
     let cut = text.find(['=', ' ']).unwrap_or(text.len());

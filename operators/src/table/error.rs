@@ -5,9 +5,9 @@ use std::fmt;
 /// A position in a job file. Lines and columns count from 1; 0 means unknown.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 pub struct Place {
-    /// Line.
+    /// The line, from 1.
     pub line: u64,
-    /// Column.
+    /// The column in the line, from 1.
     pub column: u64,
 }
 

@@ -149,7 +149,7 @@ impl<'a> Array<'a> {
 pub struct Map<'a> {
     /// Number of entries.
     pub len: usize,
-    /// The keys.
+    /// The keys, in insertion order.
     pub keys: Array<'a>,
     /// The values, in the order of the keys.
     pub values: Array<'a>,
@@ -436,7 +436,7 @@ impl<'b, B: Bytes> RowWriter<'b, B> {
     }
 }
 
-/// Encodes values as a row.
+/// Encodes one row with a field for each value.
 pub fn encode(values: &[Value]) -> Vec<u8> {
     let mut out = Vec::new();
     let mut writer = RowWriter::new(&mut out, values.len());
@@ -446,7 +446,7 @@ pub fn encode(values: &[Value]) -> Vec<u8> {
     out
 }
 
-/// Iterates over the values of a row.
+/// Iterates over the fields of a row as owned values, given their types.
 pub fn values<'t>(
     row: Row<'_>,
     types: impl ExactSizeIterator<Item = &'t DataType>,
@@ -455,7 +455,7 @@ pub fn values<'t>(
     types.enumerate().map(move |(index, data_type)| row.value(index, width, data_type))
 }
 
-/// Decodes a row to values.
+/// Decodes a row to owned values, given the types of its fields.
 pub fn decode<'t>(row: Row<'_>, types: impl ExactSizeIterator<Item = &'t DataType>) -> Vec<Value> {
     values(row, types).collect()
 }

@@ -5,12 +5,12 @@ use crate::table::expr::type_rules::Rules;
 use crate::table::plan::limits::nested;
 use std::fmt;
 
-/// A data type.
+/// A data type of Spark SQL.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub enum DataType {
     /// The type of an untyped NULL (VOID).
     Null,
-    /// BOOLEAN.
+    /// BOOLEAN, true or false.
     Boolean,
     /// TINYINT, 8 bits.
     Byte,
@@ -28,7 +28,7 @@ pub enum DataType {
     Decimal(u8, u8),
     /// STRING, UTF-8 text.
     String,
-    /// BINARY.
+    /// BINARY, any bytes.
     Binary,
     /// DATE: days since 1970-01-01.
     Date,
@@ -53,11 +53,11 @@ pub enum DataType {
 /// The representation of a type's values in slots and in compiled expressions.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Physical {
-    /// `bool`.
+    /// `bool`: BOOLEAN.
     Bool,
-    /// `i64`.
+    /// `i64`: whole numbers, dates, timestamps and intervals.
     Long,
-    /// `f64`.
+    /// `f64`: FLOAT and DOUBLE.
     Double,
     /// `i128`, unscaled.
     Decimal,
@@ -70,9 +70,9 @@ pub enum Physical {
 pub struct Field {
     /// Its name, as written.
     pub name: String,
-    /// Its type.
+    /// The type of the values.
     pub data_type: DataType,
-    /// Whether it can be NULL.
+    /// Whether a value can be NULL.
     pub nullable: bool,
 }
 

@@ -157,7 +157,7 @@ pub fn has_shape(written: &str, data_type: &DataType) -> bool {
 /// A duration. Months are separate because their number of days varies.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Length {
-    /// Months.
+    /// The whole months, which may be negative.
     pub months: i64,
     /// Microseconds, in addition to the months.
     pub micros: i64,

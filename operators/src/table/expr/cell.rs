@@ -11,7 +11,7 @@ use std::cmp::Ordering;
 pub enum Cell<'a> {
     /// NULL.
     Null,
-    /// BOOLEAN.
+    /// A BOOLEAN.
     Bool(bool),
     /// Integers, dates, timestamps and intervals.
     Long(i64),

@@ -110,7 +110,7 @@ pub enum Node {
     Column(usize, String),
     /// A constant.
     Literal(Value),
-    /// A function by its registered name.
+    /// A call of a function, by the function's registered name, with its arguments.
     Call(&'static str, Vec<Resolved>),
     /// A cast.
     Cast(Box<Resolved>, bool),
@@ -150,12 +150,12 @@ pub struct SortOrder {
 }
 
 impl SortOrder {
-    /// Sorts NULLs first.
+    /// Sorts NULLs before all other values, in either direction.
     pub fn nulls_first(self) -> Self {
         Self { nulls_first: Some(true), ..self }
     }
 
-    /// Sorts NULLs last.
+    /// Sorts NULLs after all other values, in either direction.
     pub fn nulls_last(self) -> Self {
         Self { nulls_first: Some(false), ..self }
     }
@@ -357,7 +357,7 @@ impl Expr {
         SortOrder { expr: self, descending: true, nulls_first: None }
     }
 
-    /// Casts to a type.
+    /// Casts to a type. In ANSI mode a value that cannot be cast is an error.
     pub fn cast(self, to: DataType) -> Expr {
         Expr::Cast { expr: Box::new(self), to, lenient: false }
     }

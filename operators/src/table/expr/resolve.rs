@@ -19,11 +19,11 @@ use std::sync::OnceLock;
 pub struct ScopeColumn {
     /// The name of its relation; `None` if the relation has no name.
     pub qualifier: Option<String>,
-    /// Its name.
+    /// The column's name, in its original case.
     pub name: String,
-    /// Its type.
+    /// The column's type.
     pub data_type: DataType,
-    /// Whether it can be NULL.
+    /// Whether the column can contain NULL.
     pub nullable: bool,
     /// Its role in event time, such as the event-time column or a window.
     pub tag: Tag,
@@ -34,7 +34,7 @@ pub struct ScopeColumn {
 /// The columns that an expression can refer to, in row order.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Scope {
-    /// The columns.
+    /// The columns; the index of each is its index in the row.
     pub columns: Vec<ScopeColumn>,
     /// The lambda variables in scope, outermost first.
     pub variables: Vec<Field>,

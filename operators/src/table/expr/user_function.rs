@@ -164,7 +164,7 @@ impl UserAggregate {
         Expr::UserAggregate(self.clone(), args.into_iter().collect(), Place::default())
     }
 
-    /// The types of the state.
+    /// The types of the state's values, in order.
     pub(crate) fn state_types(&self) -> impl ExactSizeIterator<Item = &DataType> {
         self.state.iter().map(|(data_type, _)| data_type)
     }

@@ -10,11 +10,11 @@ use std::sync::{Arc, Mutex};
 /// A row that is late, or whose event time is too far ahead of the clock.
 #[derive(Clone, Debug, PartialEq)]
 pub struct LateRow<'l> {
-    /// The operator that dropped it, as named by `explain` and progress reports.
+    /// The operator that dropped the row, as named by `explain` and progress reports.
     pub operator: &'l str,
-    /// The columns of its input.
+    /// The columns of the operator's input.
     pub columns: &'l Schema,
-    /// Their values.
+    /// The values of these columns.
     pub values: Vec<Value>,
     /// The watermark that the row missed, in microseconds since 1970.
     pub watermark_us: i64,

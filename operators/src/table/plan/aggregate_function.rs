@@ -9,7 +9,7 @@ use crate::table::types::DataType;
 use crate::table::value::Value;
 use std::sync::Arc;
 
-/// An aggregate function.
+/// The aggregate functions, built-in and user-defined.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum AggregateFunction {
     /// `count(*)` and `count(x, …)`: the number of rows, or of rows without a NULL argument.
@@ -77,9 +77,9 @@ pub enum AggregateFunction {
 use crate::table::plan::aggregate_types::{TypedArguments, typed};
 use AggregateFunction as F;
 
-/// A name of an aggregate function.
+/// A name by which SQL calls an aggregate function.
 pub struct AggregateEntry {
-    /// In lower case.
+    /// The name in lower case.
     pub name: &'static str,
     /// The function; a function may have several names.
     pub function: AggregateFunction,
@@ -212,10 +212,10 @@ impl AggregateFunction {
     }
 }
 
-/// A call of an aggregate function.
+/// A resolved call of an aggregate function, which becomes an output column.
 #[derive(Clone, Debug, PartialEq)]
 pub struct AggregateCall {
-    /// The function.
+    /// The called function.
     pub function: AggregateFunction,
     /// The user-defined function, if `function` is [`AggregateFunction::User`].
     pub user: Option<Arc<UserAggregate>>,

@@ -9,14 +9,14 @@ use crate::table::plan::optimizer::is_deterministic_expr;
 use crate::table::plan::{Closest, Plan};
 use crate::table::types::DataType;
 
-/// The setting that enables ASOF joins.
+/// The setting that enables ASOF joins; they are off by default.
 pub const SETTING: &str = "spark.sql.join.asofJoin.enabled";
 
 /// The join condition, in addition to the match condition.
 pub enum On<'o> {
     /// No condition: all pairs match.
     All,
-    /// A condition in ON.
+    /// The condition of an ON clause.
     Condition(&'o Expr),
     /// Equality of columns that both sides have (USING).
     Columns(&'o [String]),

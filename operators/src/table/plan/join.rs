@@ -15,15 +15,15 @@ use crate::table::value::Value;
 pub enum JoinType {
     /// `JOIN`, `CROSS JOIN` and a comma.
     Inner,
-    /// `LEFT JOIN`.
+    /// `LEFT JOIN`: keeps left rows without a match.
     LeftOuter,
-    /// `RIGHT JOIN`.
+    /// `RIGHT JOIN`: keeps right rows without a match.
     RightOuter,
-    /// `FULL JOIN`.
+    /// `FULL JOIN`: keeps rows of both sides without a match.
     FullOuter,
-    /// `LEFT SEMI JOIN`.
+    /// `LEFT SEMI JOIN`: returns the left rows with a match, each once.
     LeftSemi,
-    /// `LEFT ANTI JOIN`.
+    /// `LEFT ANTI JOIN`: returns the left rows without a match.
     LeftAnti,
 }
 

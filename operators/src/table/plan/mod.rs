@@ -55,11 +55,11 @@ pub struct Scan {
     /// Whether it is a stream. Otherwise it is a table, whose content is read when the query
     /// starts.
     pub streaming: bool,
-    /// The source's format.
+    /// The format of the source, such as `json` or `socket`.
     pub format: String,
-    /// The source's options.
+    /// The options of the source, as written.
     pub options: Options,
-    /// Its columns.
+    /// The columns of the source's rows.
     pub schema: Schema,
     /// Whether the schema was inferred from files.
     pub inferred: bool,
@@ -95,7 +95,7 @@ pub fn metadata_field() -> Field {
     Field::new(METADATA, DataType::Struct(fields), false)
 }
 
-/// A sort key.
+/// A resolved key of ORDER BY.
 #[derive(Clone, Debug, PartialEq)]
 pub struct SortKey {
     /// The expression to sort by.
@@ -298,7 +298,7 @@ impl Plan {
         Self::Project(Box::new(self), columns.zip(names).collect())
     }
 
-    /// The plan's inputs.
+    /// The direct inputs, from left to right; none for sources and constant rows.
     pub fn inputs(&self) -> SmallVec<[&Plan; 2]> {
         match self {
             Self::Scan(_) | Self::Values(..) => SmallVec::new(),

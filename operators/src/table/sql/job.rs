@@ -24,7 +24,7 @@ pub enum Statement {
         schema: Option<(String, Place)>,
         /// The source's format.
         format: String,
-        /// Its options.
+        /// The options of the source.
         options: Options,
         /// The positions of the options.
         option_places: OptionPlaces,
@@ -56,7 +56,7 @@ pub enum Statement {
         options: Options,
         /// The positions of the options.
         option_places: OptionPlaces,
-        /// The query's tokens.
+        /// The tokens of the query, which is planned after the statements before it.
         query: Tokens,
         /// The position of the statement.
         place: Place,
@@ -67,9 +67,9 @@ pub enum Statement {
     Describe(Describe, Place),
     /// `SET key = value`.
     Set {
-        /// The setting.
+        /// The name of the setting.
         key: String,
-        /// Its value.
+        /// The value, without quotes.
         value: String,
         /// The position of the statement.
         place: Place,
@@ -470,7 +470,7 @@ fn set(reader: &mut Reader<'_>, place: Place) -> PlanResult<Statement> {
     Ok(Statement::Set { key, value: as_written(&reader.tokens[reader.next..]), place })
 }
 
-/// The text of tokens as written: `America/New_York` consists of three tokens without spaces.
+/// The text of tokens as written, without quotes. `America/New_York` is three tokens.
 fn as_written(tokens: &[TokenWithSpan]) -> String {
     let mut text = String::new();
     let mut end = None;

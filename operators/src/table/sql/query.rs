@@ -37,7 +37,7 @@ fn refuse(what: impl std::fmt::Display, at: Place) -> PlanError {
     PlanError::not_yet(what).at(at)
 }
 
-/// Plans a query.
+/// Builds the plan of a parsed query: WITH, the body, ORDER BY, OFFSET and LIMIT.
 pub fn plan(query: &ast::Query, catalog: &dyn Catalog) -> PlanResult<Plan> {
     let here = begin(&query.body);
     // An error without a position is reported at the query that contains it.

@@ -69,7 +69,7 @@ fn first<const N: usize>(wrong: [(bool, &dyn Fn() -> PlanError); N]) -> PlanResu
 pub(super) fn check_select(select: &Select, catalog: &dyn Catalog) -> PlanResult<()> {
     let Select {
         select_token,
-        optimizer_hints: _, // A hint changes no result.
+        optimizer_hints: _, // Hints do not change the result.
         distinct,
         select_modifiers,
         top,
@@ -275,7 +275,7 @@ pub(super) fn check_relation(
         TableFactor::Table {
             name: _,
             alias: _,
-            args: _, // A call is refused as a relation.
+            args: _, // Calls are rejected as relations elsewhere.
             with_hints,
             version,
             with_ordinality,

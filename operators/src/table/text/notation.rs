@@ -28,7 +28,7 @@ pub struct Notation {
     pub zone: Tz,
     /// The date pattern; if `None`, dates are parsed as CAST parses them.
     pub date: Option<Pattern>,
-    /// The pattern of TIMESTAMP.
+    /// The pattern of TIMESTAMP; if `None`, timestamps are parsed as CAST parses them.
     pub timestamp: Option<Pattern>,
     /// The pattern of TIMESTAMP_NTZ.
     pub timestamp_ntz: Option<Pattern>,

@@ -291,7 +291,7 @@ fn cut(mut text: &str, first: fn(&str) -> usize) -> impl Iterator<Item = &str> {
     })
 }
 
-/// The sentences of a text.
+/// Splits a text into sentences, with the white space after each.
 pub fn sentences(text: &str) -> impl Iterator<Item = &str> {
     cut(text, sentence)
 }

@@ -33,11 +33,11 @@ pub(super) const READ_FIELDS: usize = Field::Offset as usize + 1;
 /// When a number has a sign, as in Java's `SignStyle`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Sign {
-    /// Never.
+    /// The number has no sign.
     Never,
-    /// If it is negative.
+    /// A minus if the number is negative.
     Normal,
-    /// If it is negative, and `+` if it has more digits than its padded width.
+    /// A minus if the number is negative, and a plus if it has more digits than its padded width.
     ExceedsPad,
 }
 
@@ -66,7 +66,7 @@ pub(super) enum Item {
         field: Field,
         full: bool,
     },
-    /// A zone ID.
+    /// A zone ID such as `Europe/Berlin` (`VV`).
     ZoneId,
     /// The English name of a zone.
     ZoneName {
@@ -111,7 +111,7 @@ const MOST: [(char, usize); 7] =
 
 const RECOGNITION: &str = "INCONSISTENT_BEHAVIOR_CROSS_VERSION.DATETIME_PATTERN_RECOGNITION";
 
-/// Compiles a pattern.
+/// Checks a pattern by Spark's rules and compiles it to items.
 pub(super) fn compile(text: &str, direction: Direction) -> Result<Vec<Item>, PatternError> {
     checked(text, direction).and_then(|era| build(text, direction, era)).map_err(|error| {
         if !legacy_takes(text) {

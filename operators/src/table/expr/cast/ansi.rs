@@ -52,7 +52,7 @@ pub fn is_allowed_without_ansi(from: &DataType, to: &DataType) -> bool {
 /// What a failed cast returns.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum OnError {
-    /// An error.
+    /// An error that ends the query.
     Fail,
     /// NULL: `TRY_CAST`.
     Null,

@@ -357,7 +357,7 @@ pub(super) fn assembled<'a>(keys: &[u8], values: &[u8], arena: &'a Bump) -> Cell
     Cell::Bytes(out.into_bump_slice())
 }
 
-/// The error for a duplicate key.
+/// The error DUPLICATED_MAP_KEY, with the key in its reason.
 pub(super) fn duplicate_key<'a>(key: &str) -> Result<Cell<'a>, Box<EvalError>> {
     failed("DUPLICATED_MAP_KEY", format!("the key {key} comes twice"), "Drop one of them")
 }

@@ -234,7 +234,7 @@ pub(super) enum Unit {
 }
 
 impl Unit {
-    /// The unit for a type.
+    /// Bytes for BINARY, characters for every other type.
     pub(super) fn of(data_type: &DataType) -> Self {
         if *data_type == DataType::Binary { Self::Byte } else { Self::Char }
     }

@@ -97,7 +97,7 @@ impl Values {
         Self { element, bytes: Vec::new(), count: 0, index, written: 0, row: Vec::new() }
     }
 
-    /// Whether this is a set.
+    /// Whether duplicates are dropped (`collect_set`, DISTINCT).
     pub fn is_set(&self) -> bool {
         self.index.is_some()
     }

@@ -24,7 +24,7 @@ impl Moments {
         Self { n, mean, m2, m3, m4 }
     }
 
-    /// Adds a value.
+    /// Updates the mean and the central moments with a value.
     pub fn add(&mut self, value: f64) {
         // The order of operations is Spark's, so that the last digits are equal.
         self.n += 1.0;

@@ -14,7 +14,7 @@ use std::borrow::Cow;
 /// The number of values that are buffered before they are merged into the samples.
 const FRESH_MAX: usize = 1024;
 
-/// A quantile summary.
+/// An approximation of a value distribution from which quantiles are read.
 #[derive(Clone, Debug, PartialEq)]
 pub struct QuantileSummary {
     accuracy: usize,

@@ -76,7 +76,7 @@ pub(in crate::table::physical) struct EventTimeKey {
 
 /// The source of a grouping key's value.
 pub(in crate::table::physical) enum Key {
-    /// A column of the row.
+    /// The value of an input column, copied without evaluating an expression.
     Column(row::Slot, Physical),
     Computed(Compiled),
 }

@@ -235,7 +235,7 @@ impl AsofJoin {
         }
     }
 
-    /// Holds a side back if the join's state has reached its limit, or resumes the side.
+    /// Pauses a side if the join's state has reached its limit, or resumes the side.
     #[inline]
     fn check_limit(&mut self) -> Result<(), EngineError> {
         match &mut self.guard {

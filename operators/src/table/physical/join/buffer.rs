@@ -357,7 +357,7 @@ impl Buffer {
     }
 
     /// Hands the changes of an epoch to the checkpoint. `held` says for each side whether it is
-    /// held back.
+    /// paused.
     pub fn hand_over(&mut self, epoch: Epoch, held: [bool; 2]) {
         let mut counts = self.counts;
         for side in LateRowOutput::BOTH {

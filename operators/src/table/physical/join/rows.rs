@@ -56,7 +56,7 @@ impl Class {
     }
 }
 
-/// The stored rows.
+/// Stores rows in slots of a few size classes. A row is found by its [`RowId`].
 #[derive(Default)]
 pub(super) struct RowStore {
     classes: Vec<Class>,
@@ -190,7 +190,7 @@ impl RowStore {
         }
     }
 
-    /// Removes a row.
+    /// Removes a row and frees its slot for another row of the class.
     pub fn remove(&mut self, id: RowId) {
         self.slot_mut(id)[..8].copy_from_slice(&FREE.to_le_bytes());
         self.len -= 1;

@@ -38,7 +38,7 @@ impl LateRowOutput {
     }
 }
 
-/// A row with its side.
+/// A row that is sent to an instance, with the side that it belongs to.
 pub(in super::super) struct SidedRow {
     pub side: LateRowOutput,
     pub row: RowBuf,
@@ -60,7 +60,7 @@ impl SideOutbox {
         Self { side, flow: None, keys, key: Vec::new(), scratch: Scratch::default(), outbox }
     }
 
-    /// Sets the flow control, with which the outbox accepts no rows while the side is held back.
+    /// Sets the flow control, with which the outbox accepts no rows while the side is paused.
     pub fn with_flow(self, flow: Option<(Arc<SideFlow>, usize)>) -> Self {
         Self { flow, ..self }
     }

@@ -115,7 +115,7 @@ pub(in super::super) struct StreamJoin {
     down: BoxChain,
 }
 
-/// For each side, whether it is held back.
+/// For each side, whether it is paused.
 pub(super) fn held_sides(guard: Option<&StateGuard>) -> [bool; 2] {
     LateRowOutput::BOTH.map(|side| guard.is_some_and(|guard| guard.is_held(side)))
 }
@@ -340,7 +340,7 @@ impl StreamJoin {
         self.pass_marker()
     }
 
-    /// Holds a side back if the join's state has reached its limit, or resumes the side.
+    /// Pauses a side if the join's state has reached its limit, or resumes the side.
     #[inline]
     fn check_limit(&mut self) -> Result<(), EngineError> {
         match &mut self.guard {

@@ -1,11 +1,11 @@
 //! Limits the size of the rows that a join of two streams buffers.
 //!
 //! While one side is silent, the watermark does not advance, and the rows of the other side
-//! accumulate. When they reach the limit, the side whose watermark is ahead is held back: its
+//! accumulate. When they reach the limit, the side whose watermark is ahead is paused: its
 //! sources stop reading, but its markers still pass. The other side continues. When its watermark
-//! advances, buffered rows expire, and the side that was held back resumes.
+//! advances, buffered rows expire, and the side that was paused resumes.
 //!
-//! *Threads.* Each instance of the join can hold back a side, and the side's outboxes check whether
+//! *Threads.* Each instance of the join can pause a side, and the side's outboxes check whether
 //! any instance does. They share only counters and watermarks, which do not order any other memory
 //! access.
 
@@ -22,7 +22,7 @@ const SLACK: u64 = 8;
 
 /// The flow control of one side of a join, shared by the side's outboxes and the join's instances.
 pub(in super::super) struct SideFlow {
-    /// The number of instances that hold the side back.
+    /// The number of instances that pause the side.
     holders: AtomicUsize,
     /// The watermark of each outbox.
     watermarks_us: Vec<AtomicI64>,
@@ -37,7 +37,7 @@ impl SideFlow {
         Arc::new(Self { holders: AtomicUsize::new(0), watermarks_us, wakers })
     }
 
-    /// Whether the side is held back, so that its outboxes accept no rows.
+    /// Whether the side is paused, so that its outboxes accept no rows.
     #[inline]
     pub fn is_held(&self) -> bool {
         // ORDERING: relaxed: an outbox that reads an old value sends a few more rows, or waits
@@ -87,12 +87,12 @@ impl StateGuard {
         Self { bytes, then: limit.then, flows, held: None }
     }
 
-    /// Whether a side is held back.
+    /// Whether a side is paused.
     pub fn is_held(&self, side: LateRowOutput) -> bool {
         self.held == Some(side)
     }
 
-    /// Holds a side back or resumes it, depending on the watermarks and on the size of the buffered
+    /// Pauses a side or resumes it, depending on the watermarks and on the size of the buffered
     /// rows of each side. `expires` says for each side whether its rows ever expire. At the limit
     /// it is an error if neither side's rows do.
     #[inline]
@@ -116,7 +116,7 @@ impl StateGuard {
         if is_full && (self.then == AtStateLimit::Fail || expires == [false; 2]) {
             return Err(self.full(all, ahead));
         }
-        // A side stays held back until enough of the limit is free or the side is no longer ahead.
+        // A side stays paused until enough of the limit is free or the side is no longer ahead.
         let is_tight = all > self.bytes - self.bytes / SLACK;
         let wanted = ahead.filter(|side| is_full || is_tight && self.held == Some(*side));
         if wanted != self.held {
@@ -191,7 +191,7 @@ mod tests {
         assert!(fails.check([400, 399], [true; 2]).is_ok());
         let error = fails.check([400, 400], [true; 2]).unwrap_err();
         assert_eq!(error.condition(), "JOIN_STATE_LIMIT_EXCEEDED");
-        // If no row ever expires, holding a side back would not help.
+        // If no row ever expires, pausing a side would not help.
         let (mut holds, _) = guard(AtStateLimit::Hold);
         assert!(holds.check([400, 400], [false; 2]).is_err());
     }

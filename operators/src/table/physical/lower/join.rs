@@ -133,7 +133,7 @@ impl Lowering<'_, '_> {
     }
 
     /// Creates the flow control of each side of a join whose state is limited. `None` if there is
-    /// no limit, or if the limit would hold back a side but cannot: when one source feeds both
+    /// no limit, or if the limit would pause a side but cannot: when one source feeds both
     /// sides, and in micro-batch mode, where each batch must end.
     fn side_flows(&self, join: &Join, producers: &[Vec<usize>; 2]) -> Option<[Arc<SideFlow>; 2]> {
         self.job.state_limit()?;

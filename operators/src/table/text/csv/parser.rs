@@ -28,9 +28,9 @@ pub enum FieldText {
     Empty,
     /// A field of a column that is not needed.
     Skipped,
-    /// A range of the input.
+    /// The bytes of a range of the input, which need no changes.
     Input(Range<usize>),
-    /// A range of [`Parser::copied`].
+    /// A range of [`Parser::copied`], for text that differs from the input.
     Copied(Range<usize>),
 }
 

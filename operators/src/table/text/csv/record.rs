@@ -10,9 +10,9 @@ use crate::table::types::DataType;
 /// A column that is read from the record.
 #[derive(Clone, Debug)]
 pub struct Column {
-    /// Its index in the row.
+    /// The column's index in the row.
     pub index: usize,
-    /// Its type.
+    /// The column's type.
     pub data_type: DataType,
     /// Whether the query needs the column.
     pub wanted: bool,

@@ -6,7 +6,7 @@ use crate::table::text::regexp::Regex;
 /// A part of a replacement.
 #[derive(Debug, PartialEq, Eq)]
 pub enum Part {
-    /// Text.
+    /// Text that is inserted as it is.
     Text(String),
     /// The text that this group captured.
     Group(usize),

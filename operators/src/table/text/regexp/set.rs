@@ -54,7 +54,7 @@ impl CharSet {
         Self::new(vec![(0, LAST)])
     }
 
-    /// The complement.
+    /// The code points that are not in the set.
     pub fn negate(&self) -> Self {
         let mut next = 0;
         let mut out = Vec::with_capacity(self.ranges.len() + 1);
@@ -70,12 +70,12 @@ impl CharSet {
         Self::new(out)
     }
 
-    /// The union.
+    /// The code points that are in either set.
     pub fn union(&self, other: &Self) -> Self {
         Self::new(self.ranges.iter().chain(&other.ranges).copied().collect())
     }
 
-    /// The intersection.
+    /// The code points that are in both sets.
     pub fn and(&self, other: &Self) -> Self {
         self.negate().union(&other.negate()).negate()
     }

@@ -20,9 +20,9 @@ use std::sync::LazyLock;
 
 use DataType as T;
 
-/// The pattern for month names.
+/// Formats the month as its English name with three letters.
 pub(super) static MONTH_NAME: LazyLock<Option<Pattern>> = LazyLock::new(|| writing("MMM"));
-/// The pattern for names of weekdays.
+/// Formats the day of the week as its English name with three letters.
 pub(super) static DAY_NAME: LazyLock<Option<Pattern>> = LazyLock::new(|| writing("EEE"));
 /// The compiled default pattern, for parsing.
 pub(super) static PLAIN_READ: LazyLock<Option<Pattern>> =

@@ -52,7 +52,7 @@ struct ChangeSlots<U> {
     slot: StateSlot,
 }
 
-/// A key with its slices.
+/// The entry of a key in the stage's table: the key, and its slices in time order.
 pub(super) struct KeySlices<U> {
     pub hash: u64,
     pub key: SmallVec<[u8; 40]>,

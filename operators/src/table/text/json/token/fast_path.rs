@@ -103,9 +103,9 @@ impl Plain {
 /// A value read by the fast path.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum FastValue<'j> {
-    /// A string.
+    /// The bytes of a string without escapes.
     Text(&'j [u8]),
-    /// A number.
+    /// A number without an exponent.
     Number(Plain),
     /// `true` or `false`.
     Boolean(bool),
@@ -114,7 +114,7 @@ pub(crate) enum FastValue<'j> {
 }
 
 impl FastValue<'_> {
-    /// The token of this value.
+    /// The token that [`Tokens::next`] returns for this value.
     pub fn token(self) -> Token {
         match self {
             Self::Text(_) => Token::Text,
