@@ -3,7 +3,9 @@
 #![allow(unsafe_code, reason = "an allocator is unsafe; this one passes everything on")]
 
 use millstream::session::{Session, Trigger};
-use millstream::stream::{Count, Flow, StateBackend};
+use millstream::stream::{
+    Checkpointed, Count, Flow, Input, StateBackend, TimeOffset, WindowResult, WindowResults,
+};
 use millstream::{Config, WaitProfile};
 use std::alloc::{GlobalAlloc, Layout, System};
 use std::cell::Cell;
@@ -159,6 +161,98 @@ fn typed_records<C: StateBackend<u32, u64>>(flow: Flow<C>, parallelism: usize) {
     let counted = allocations(|| run(100_000, 99_000));
     assert_eq!(counted, 0, "parallelism {parallelism}");
     query.stop().unwrap();
+}
+
+/// Makes an operator over two streams of `(key, time, number)`, which counts its results.
+type TwoStreams =
+    fn(Flow<Checkpointed>, Counter) -> (Input<Timed>, Input<Timed>, Flow<Checkpointed>);
+
+type Timed = (u32, i64, u64);
+type Counter = Arc<AtomicU64>;
+
+/// Streams of two channels with a watermark, by key.
+macro_rules! two_streams {
+    ($flow:ident, |$left:ident, $right:ident| $body:expr) => {{
+        let (left_input, $left) = $flow.channel::<Timed>();
+        let (right_input, $right) = $flow.channel::<Timed>();
+        let delay = Duration::from_millis(10);
+        let $left = $left.with_watermark(|record| record.1, delay).key_by(|record| record.0);
+        let $right = $right.with_watermark(|record| record.1, delay).key_by(|record| record.0);
+        $body;
+        (left_input, right_input, $flow)
+    }};
+}
+
+fn join(
+    flow: Flow<Checkpointed>,
+    counter: Counter,
+) -> (Input<Timed>, Input<Timed>, Flow<Checkpointed>) {
+    two_streams!(flow, |left, right| {
+        let join = left.interval_join(right).between(TimeOffset::ZERO, TimeOffset::ZERO);
+        join.full_outer(|l, r| l.is_some() && r.is_some()).sink(move |matched: bool| {
+            counter.fetch_add(u64::from(matched), Ordering::Relaxed);
+        });
+    })
+}
+
+fn windows(
+    results: WindowResults,
+    flow: Flow<Checkpointed>,
+    counter: Counter,
+) -> (Input<Timed>, Input<Timed>, Flow<Checkpointed>) {
+    two_streams!(flow, |left, right| {
+        right
+            .tumbling_window(Duration::from_secs(3600))
+            .aggregate(Count)
+            .sink(|_: WindowResult<u32, u64>| {});
+        let windows = left.sliding_window(Duration::from_millis(2), Duration::from_millis(1));
+        windows.results(results).aggregate(Count).sink(move |result: WindowResult<u32, u64>| {
+            counter.fetch_add(result.value, Ordering::Relaxed);
+        });
+    })
+}
+
+/// Records of windows and of an interval join are kept, matched and expire without an allocation for
+/// each. What has grown to its size by then stays.
+#[test]
+fn records_of_windows_and_joins_cost_no_allocation() {
+    let _alone = alone();
+    let cases: [(&str, u64, TwoStreams); 3] = [
+        ("join", 1, join),
+        ("windows", 2, |flow, counter| windows(WindowResults::AtWatermark, flow, counter)),
+        ("changes", 2, |flow, counter| windows(WindowResults::EachChange, flow, counter)),
+    ];
+    for (name, of_record, make) in cases {
+        let folder = format!("millstream-allocation-{name}-{}", std::process::id());
+        let folder = std::env::temp_dir().join(folder);
+        let counter = Counter::default();
+        let flow = Flow::new(name).checkpoint(&folder);
+        let (mut left, mut right, flow) = make(flow, counter.clone());
+        let query = flow.start(config(1)).unwrap();
+        let mut sent = 0;
+        let mut round = |number: u64| {
+            for n in sent..sent + number {
+                // A record each 50 us, of 20 keys.
+                let record = ((n % 20) as u32, 1_000_000 + n as i64 * 50, n);
+                left.push(record).unwrap();
+                right.push(record).unwrap();
+            }
+            sent += number;
+            // What is open in windows is less than a second's records.
+            let wanted = (sent - 500) * of_record;
+            let start = Instant::now();
+            while counter.load(Ordering::Relaxed) < wanted {
+                assert!(start.elapsed() < Duration::from_secs(60), "{:?}", query.exception());
+                std::thread::yield_now();
+            }
+        };
+        (0..4).for_each(|_| round(10_000));
+        let counted = allocations(|| round(10_000));
+        // The log of an epoch grows with its records, by chunks.
+        assert!(counted <= 60, "{counted} for 10000 records: {name}");
+        query.stop().unwrap();
+        std::fs::remove_dir_all(&folder).unwrap();
+    }
 }
 
 /// Sends lines, and takes as many lines.
