@@ -3,7 +3,8 @@
 
 use super::aggregate::hash_aggregate::{Key, write_keys};
 use super::late_row::LateRows;
-use super::stages::{BoxChain, RowOutbox, Scratch};
+use super::row_exchange::RowOutbox;
+use super::stages::{BoxChain, Scratch};
 use crate::stream::operator::process::{Process, ProcessorParts, Typed};
 use crate::stream::{Context, Processor, States, Timer, write_kept};
 use crate::table::arbitrary_state::node::StateOperator;

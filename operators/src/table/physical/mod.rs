@@ -14,9 +14,13 @@ pub(crate) mod aggregate;
 pub(in crate::table) mod arbitrary_state;
 mod deduplicate;
 mod fan_out;
+mod filter;
+mod generate;
 mod join;
 mod late_row;
 mod lower;
+mod project;
+mod row_exchange;
 mod sort;
 mod stages;
 #[cfg(test)]

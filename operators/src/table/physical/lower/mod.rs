@@ -20,11 +20,13 @@ use crate::event_time::watermark::WatermarkAssigner;
 use crate::table::expr::compile::{Compiled, Semantics, compile, fold};
 use crate::table::expr::{Node, Resolved};
 use crate::table::physical::aggregate::hash_aggregate::Key;
+use crate::table::physical::filter::Filter;
+use crate::table::physical::generate::Generate;
 use crate::table::physical::late_row::{LateOutput, LateRowOutput as LateSide, LateRows};
+use crate::table::physical::project::Project;
+use crate::table::physical::row_exchange::{BorrowedRows, RowOutbox};
 use crate::table::physical::sort::{Limit, Offset, Sort};
-use crate::table::physical::stages::{
-    BorrowedRows, BoxChain, Filter, Generate, Project, RowOutbox,
-};
+use crate::table::physical::stages::BoxChain;
 use crate::table::physical::values_source::ValuesSource;
 use crate::table::plan::analyzer::OutputMode;
 use crate::table::plan::generator::Generator;
