@@ -113,7 +113,7 @@ fn a_row_with_very_many_matches_leaves_in_steps_and_other_keys_go_on() {
             assert_eq!(passed, 1, "nor does an epoch wait");
         }
     }
-    assert!(others > 100, "{others}");
+    assert!(others > 90, "{others}");
     assert_eq!(counts.rows(), (MANY + others) as u64);
     let (rows, more_bytes) = join.state();
     assert_eq!(rows, (MANY + 1 + 2 * others) as u64);

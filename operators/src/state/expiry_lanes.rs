@@ -14,6 +14,8 @@ const LANES: usize = 8;
 const CHUNK: usize = 1024;
 
 /// A row with its time and its number.
+// Without padding: there is one of each buffered row.
+#[repr(C, packed(4))]
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Expiry {
     pub time_us: i64,

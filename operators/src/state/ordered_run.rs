@@ -23,6 +23,8 @@ pub(crate) trait NumberedRows {
 }
 
 /// A row with its time.
+// Without padding: there is one of each buffered row.
+#[repr(C, packed(4))]
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Entry {
     pub time_us: i64,
@@ -158,7 +160,8 @@ impl Run {
             }
             Self::Many(chunks) => {
                 let number = rows.number(entry.row);
-                let behind = |e: &Entry| match e.time_us.cmp(&entry.time_us) {
+                let time_us = entry.time_us;
+                let behind = |e: &Entry| match { e.time_us }.cmp(&time_us) {
                     std::cmp::Ordering::Equal => rows.number(e.row) < number,
                     order => order.is_lt(),
                 };

@@ -2,13 +2,14 @@
 //!
 //! *Files, micro-batch.* Numbered rows appear in a folder. One query copies them to files through
 //! the sink's log; one counts them by key and gives each batch's counts to a function that writes
-//! a file per batch. Afterwards every row must be in the copy once, and every count exact.
+//! a file per batch; outer joins run in both modes. Afterwards every row must be in the copy once, and every count exact.
 //!
 //! *Durable socket, continuous.* A sender numbers its lines and goes on where the source says that
 //! it has kept them. The query counts by key and writes, per line, its number and its key's count.
 //! Afterwards no number may be missing, every count must be the exact one for its number, and a
 //! run may repeat only what came after the epoch that was committed when it started.
 
+use crate::kill_joins;
 use clap::Args as ClapArgs;
 use millstream::connect::file::committed_files;
 use millstream::session::{Session, Trigger};
@@ -197,6 +198,15 @@ fn child_files(args: &ChildArgs) -> Result<(), String> {
         let writer = writer.option("checkpointLocation", path(dir, &checkpoint));
         queries.push(writer.start().map_err(text)?);
     }
+    let [batches, continuous] = kill_joins::start(&session, dir, trigger)?;
+    queries.push(batches);
+    if args.finish.is_none() {
+        queries.push(continuous);
+    } else {
+        // It has no end of its own.
+        continuous.process_all_available().map_err(text)?;
+        continuous.stop().map_err(text)?;
+    }
     queries.iter().try_for_each(|query| query.await_termination().map_err(text))
 }
 
@@ -307,7 +317,8 @@ fn files(dir: &Path, rounds: u64, dice: &mut SplitMix) -> Result<(), String> {
         }
         kill_soon(child, dice, round)?;
     }
-    let last = format!("{{\"k\":0,\"n\":{END}}}\n");
+    // One for each side of a join, both behind all others.
+    let last = format!("{{\"k\":0,\"n\":{END}}}\n{{\"k\":0,\"n\":{}}}\n", END + 5);
     std::fs::write(input.join(format!("{written:06}.json")), last).map_err(text)?;
     let status = spawn("files", dir, 0, Some(0))?.wait().map_err(text)?;
     if !status.success() {
@@ -376,7 +387,7 @@ fn files(dir: &Path, rounds: u64, dice: &mut SplitMix) -> Result<(), String> {
         }
         println!("{}, micro-batch: {} rows, each once", timed.name, got.len());
     }
-    Ok(())
+    kill_joins::check(dir, (rows, END as u64), |n| n % KEYS, time)
 }
 
 /// Sends numbered lines to whoever connects, from the number that it asks for.

@@ -4,6 +4,7 @@
 
 mod damage;
 mod kill;
+mod kill_joins;
 mod simulate;
 mod soak;
 

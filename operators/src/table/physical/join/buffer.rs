@@ -63,6 +63,8 @@ pub(super) struct Buffer {
     counts: JoinState,
     /// The number of pairs that matched in this epoch.
     pub matches: u64,
+    /// Of the keys of rows that expire together.
+    places: Vec<u32>,
 }
 
 fn unreadable() -> EngineError {
@@ -97,6 +99,7 @@ impl Buffer {
             entry_value: Vec::new(),
             counts: JoinState::default(),
             matches: 0,
+            places: Vec::new(),
         }
     }
 
@@ -179,8 +182,12 @@ impl Buffer {
 
     /// Removes a row. Its key stays in the table until [`release`](Self::release).
     pub fn remove(&mut self, key: usize, side: LateRowOutput, entry: Entry) {
-        self.write_entry_key(key, side, self.rows.number(entry.row));
-        self.log.delete(&mut StateSlot::default(), self.keys[key].hash, &self.entry_key);
+        if self.log.is_on() {
+            self.write_entry_key(key, side, self.rows.number(entry.row));
+            self.log.delete(&mut StateSlot::default(), self.keys[key].hash, &self.entry_key);
+        } else {
+            self.log.count_removed();
+        }
         self.keys[key].runs[side.index()].remove(entry, &self.rows, &mut self.spares);
         let counts = &mut self.counts.inputs[side.index()];
         counts.rows -= 1;
@@ -206,6 +213,26 @@ impl Buffer {
                 return Some(Entry { time_us, row });
             }
         }
+    }
+
+    /// Takes up to `most` rows of a side that expire at or before `by_us` from the queue, and reads
+    /// together what removing them needs.
+    pub fn take_expired(
+        &mut self,
+        side: LateRowOutput,
+        by_us: i64,
+        most: usize,
+        taken: &mut Vec<Entry>,
+    ) {
+        taken.clear();
+        while taken.len() < most
+            && let Some(entry) = self.next_expired(side, by_us)
+        {
+            taken.push(entry);
+        }
+        self.places.clear();
+        self.places.extend(taken.iter().map(|entry| self.rows.key(entry.row) as u32));
+        self.keys.prefetch(&self.places);
     }
 
     /// The expiry time of a side's first row, which may have been removed already.

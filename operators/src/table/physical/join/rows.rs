@@ -17,11 +17,11 @@ use millstream_engine::error::EngineError;
 pub(super) const HEAD: usize = 16;
 const CHUNK_BYTES: usize = 64 << 10;
 /// The slot size of the smallest class in bytes, including the header.
-const LEAST: usize = 64;
+const LEAST: usize = 32;
 /// The number of classes per doubling of the slot size.
 const STEPS: usize = 4;
 /// The number of size classes. Larger rows belong to an additional class.
-const CLASSES: usize = 9 * STEPS;
+const CLASSES: usize = 10 * STEPS;
 const CLASS_BITS: u32 = 6;
 /// The maximum number of slots of a class.
 const SLOTS_MAX: u32 = 1 << (32 - CLASS_BITS);

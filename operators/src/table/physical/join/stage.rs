@@ -105,6 +105,8 @@ pub(in super::super) struct StreamJoin {
     /// A copy of the row of the search that is being continued.
     row: Vec<u8>,
     scratch: Scratch,
+    /// Rows that expire in a step.
+    expired: Vec<Entry>,
     /// A watermark whose rows have not all expired yet.
     passing_us: Option<i64>,
     /// Whether rows were emitted after a marker and the driver has not been told yet.
@@ -158,6 +160,7 @@ impl StreamJoin {
             key: Vec::new(),
             row: Vec::new(),
             scratch: Scratch::default(),
+            expired: Vec::with_capacity(STEP),
             passing_us: None,
             owes_late_emission: false,
             marker: None,
@@ -286,12 +289,17 @@ impl StreamJoin {
         for side in LateRowOutput::BOTH {
             let Some(by_us) = self.state_watermark(side, watermark_us) else { continue };
             let preserves = self.preserves[side.index()];
-            while left > 0 && self.buffer.has_expired(side, by_us) {
-                if preserves && !self.down.is_ready() {
-                    return Ok(false);
-                }
-                let Some(entry) = self.buffer.next_expired(side, by_us) else { break };
-                left -= 1;
+            if preserves
+                && left > 0
+                && self.buffer.has_expired(side, by_us)
+                && !self.down.is_ready()
+            {
+                return Ok(false);
+            }
+            let mut expired = std::mem::take(&mut self.expired);
+            self.buffer.take_expired(side, by_us, left, &mut expired);
+            left -= expired.len();
+            for &entry in &expired {
                 if preserves && !self.buffer.rows.is_matched(entry.row) {
                     let mut row = std::mem::take(&mut self.row);
                     row.clear();
@@ -304,6 +312,7 @@ impl StreamJoin {
                 self.buffer.count_evicted(side);
                 self.release(key);
             }
+            self.expired = expired;
             if self.buffer.has_expired(side, by_us) {
                 return Ok(false);
             }
