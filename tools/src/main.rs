@@ -11,6 +11,7 @@ mod latency_format;
 mod run;
 mod sql;
 mod stdout;
+mod test;
 
 use clap::{Parser, Subcommand};
 use std::process::ExitCode;
@@ -24,6 +25,7 @@ use std::process::ExitCode;
     after_help = "Examples:\n  \
         millstream demo\n  \
         millstream run wordcount.sql\n  \
+        millstream test wordcount.sql --source lines=lines.txt --expect words.jsonl\n  \
         millstream sql \"SELECT 1 + 1\"\n  \
         millstream explain wordcount.sql\n  \
         millstream inspect /var/lib/wordcount\n  \
@@ -31,7 +33,8 @@ use std::process::ExitCode;
         millstream import-pcap tuesday.pcap -o tuesday.capture\n  \
         millstream replay tuesday.capture --to 127.0.0.1:9999\n  \
         millstream bench wordcount --rate 10000 --seconds 10\n\n\
-        Exit codes: 0 done, 1 failed while running, 2 wrong job or wrong command line."
+        Exit codes: 0 done, 1 failed while running, 2 wrong job or wrong command line,\n\
+        3 a test that this machine cannot decide."
 )]
 struct Cli {
     #[command(subcommand)]
@@ -44,6 +47,8 @@ enum Command {
     Demo(demo::Args),
     /// Run a job file until it ends, or until Ctrl-C
     Run(run::RunArgs),
+    /// Run a job over files or a capture, and compare its rows and its latency with expected ones
+    Test(test::Args),
     /// Run queries over files and constants, and print their results
     Sql(sql::Args),
     /// Show a job's schema, logical plan, tasklets and workers, without opening anything
@@ -72,6 +77,8 @@ pub(crate) enum Failure {
     Wrong(String),
     /// The job failed while running (exit code 1).
     Failed(String),
+    /// A test could not be decided on this machine (exit code 3).
+    Invalid(String),
 }
 
 impl From<millstream::session::QueryError> for Failure {
@@ -99,6 +106,7 @@ fn main() -> ExitCode {
     let outcome = match Cli::parse().command {
         Command::Demo(args) => demo::run(&args),
         Command::Run(args) => run::run(&args),
+        Command::Test(args) => test::run(&args),
         Command::Sql(args) => sql::run(&args),
         Command::Explain(args) => run::explain(&args),
         Command::Inspect(args) => inspect::run(&args),
@@ -122,6 +130,10 @@ fn main() -> ExitCode {
         Err(Failure::Wrong(reason)) => {
             eprintln!("error: {reason}");
             ExitCode::from(2)
+        }
+        Err(Failure::Invalid(reason)) => {
+            eprintln!("error: {reason}");
+            ExitCode::from(3)
         }
     }
 }

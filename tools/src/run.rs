@@ -77,7 +77,7 @@ pub(crate) fn read(path: &Path) -> Result<String, Failure> {
     Ok(text)
 }
 
-fn overrides(set: &[String], trigger: Option<&str>) -> Result<Overrides, Failure> {
+pub(crate) fn overrides(set: &[String], trigger: Option<&str>) -> Result<Overrides, Failure> {
     let mut overrides = Overrides::default();
     if let Some(spec) = trigger {
         overrides.trigger = Some(parse_trigger(spec).map_err(|e| Failure::Wrong(e.to_string()))?);

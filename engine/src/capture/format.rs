@@ -86,7 +86,7 @@ impl Kind {
 }
 
 /// Which way bytes went.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[repr(u8)]
 pub enum Direction {
     /// Towards the recorded service: from end `a` to end `b`.

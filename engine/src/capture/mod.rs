@@ -25,6 +25,6 @@ pub use format::{
     Opener, Protocol, STRIDE_BYTES, Summary, conflict_bytes, conflict_payload,
 };
 pub use log::{CaptureLog, MAX_LOG_PAYLOAD, Replay, SEGMENT_BYTES, Tail, blocks, segments};
-pub use reader::{CaptureReader, Damage, Item};
+pub use reader::{CaptureReader, Damage, Item, Place};
 pub use recording::{Recording, Rotation};
 pub use writer::{CaptureWriter, WriterOptions};

@@ -43,6 +43,17 @@ pub struct Damage {
     pub what: &'static str,
 }
 
+/// Where an event stands in a file. Reading can continue there.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Place {
+    /// Offset of the block that holds it: of a compressed block if the file is compressed.
+    pub block: u64,
+    /// Its number within that block.
+    pub index: u64,
+    /// Number of events of the file before that block.
+    pub events_before: u64,
+}
+
 /// Reads one file.
 pub struct CaptureReader<R> {
     input: R,
@@ -57,6 +68,8 @@ pub struct CaptureReader<R> {
     unpacked: Vec<u8>,
     unpacked_at: usize,
     unpacker: Unpacker,
+    /// The compressed block that is being read, and the number of the next event in it.
+    unpacked_place: Place,
     /// Events before the next one, as far as they are known.
     events: u64,
     /// Offset and totals of the end block of a file that was closed.
@@ -121,6 +134,7 @@ impl<R: Read + Seek> CaptureReader<R> {
             unpacked: Vec::new(),
             unpacked_at: 0,
             unpacker: Unpacker::default(),
+            unpacked_place: Place::default(),
             events: 0,
             end: None,
             at_end: false,
@@ -148,6 +162,35 @@ impl<R: Read + Seek> CaptureReader<R> {
     /// Offset in the file of what is read next.
     pub fn offset(&self) -> u64 {
         self.offset
+    }
+
+    /// Where the next event stands.
+    pub fn place(&self) -> Place {
+        if self.unpacked_at < self.unpacked.len() {
+            return self.unpacked_place;
+        }
+        Place { block: self.offset, index: 0, events_before: self.events }
+    }
+
+    /// Goes to a place that [`Self::place`] has returned for this file.
+    pub fn go_to_place(&mut self, place: Place) -> Result<(), EngineError> {
+        self.go_to(place.block, place.events_before)?;
+        for _ in 0..place.index {
+            if matches!(self.step_to_item()?, Step::End) {
+                break;
+            }
+        }
+        Ok(())
+    }
+
+    /// Steps over blocks that are neither an event nor damage.
+    fn step_to_item(&mut self) -> Result<Step, EngineError> {
+        loop {
+            match self.step()? {
+                Step::Again => {}
+                found => return Ok(found),
+            }
+        }
     }
 
     /// The next event, or damage. `None` at the end of the file.
@@ -217,6 +260,7 @@ impl<R: Read + Seek> CaptureReader<R> {
             return Step::Again;
         }
         self.events += 1;
+        self.unpacked_place.index += 1;
         let from = at + HEAD_BYTES;
         Step::Event(Found { head, from, to: from + length, is_unpacked: true })
     }
@@ -244,6 +288,7 @@ impl<R: Read + Seek> CaptureReader<R> {
             }
             Kind::Compressed => {
                 self.unpacked_at = 0;
+                self.unpacked_place = Place { block: at, index: 0, events_before: self.events };
                 match self.unpacker.unpack(payload, head.position, &mut self.unpacked) {
                     Ok(()) => Ok(Step::Again),
                     Err(what) => {

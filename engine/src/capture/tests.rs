@@ -295,3 +295,26 @@ fn a_recording_rotates_and_every_file_knows_its_open_connections() {
     assert_eq!(data, 999);
     std::fs::remove_dir_all(&folder).unwrap();
 }
+
+#[test]
+fn reading_continues_at_the_place_of_any_event() {
+    let all = events(2_000, 2_000);
+    for compress in [false, cfg!(feature = "zstd")] {
+        let bytes = written(&all, compress);
+        let mut reader = CaptureReader::new(Cursor::new(&bytes), "test").unwrap();
+        let mut places = vec![reader.place()];
+        while reader.next_item().unwrap().is_some() {
+            places.push(reader.place());
+        }
+        for at in (0..all.len()).step_by(37) {
+            let mut again = CaptureReader::new(Cursor::new(&bytes), "test").unwrap();
+            again.go_to_place(places[at]).unwrap();
+            let mut read = Vec::new();
+            while let Some(item) = again.next_item().unwrap() {
+                let Item::Event(head, payload) = item else { panic!("damage: {item:?}") };
+                read.push((head, payload.to_vec()));
+            }
+            assert!(read == all[at..], "event {at}, compressed {compress}");
+        }
+    }
+}

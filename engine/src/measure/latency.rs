@@ -22,8 +22,11 @@ const MOST_WAITING: usize = 256;
 /// Maximum number of empty histograms kept for sinks.
 const SPARES: usize = 8;
 
+/// A histogram of nanoseconds.
+pub type NsHistogram = Histogram<u64>;
+
 /// An empty histogram of nanoseconds, three significant digits.
-pub fn histogram() -> Histogram<u64> {
+pub fn histogram() -> NsHistogram {
     Histogram::new_with_bounds(1, MAX_NS, 3).unwrap_or_else(|_| unreachable!("constant bounds"))
 }
 

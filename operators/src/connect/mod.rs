@@ -5,6 +5,7 @@
 //! | [`mod@file`] | yes |
 //! | [`mod@socket`] | no; with `durable` yes |
 //! | [`rate`], [`rate::micro_batch`] | yes |
+//! | [`mod@capture`] | yes |
 //! | [`memory`] | within its process |
 //!
 //! | sink | guarantee |
@@ -13,6 +14,7 @@
 //! | [`console`], [`socket::sink`], [`memory`], [`foreach`], [`noop`](foreach::Noop) | at least once |
 
 pub mod bad_records;
+pub mod capture;
 #[cfg(feature = "columnar")]
 pub mod columnar;
 pub mod console;

@@ -3,14 +3,21 @@
 
 use super::dataframe::DataFrame;
 use super::progress::Progress;
+use super::replaced_source::{JobSource, ReplacedSource};
 use super::stream_writer::name_in_use;
 use super::{Session, StreamReader, StreamWriter};
+use crate::connect::foreach::ForeachWriter;
+use crate::connect::line_format::{LineFormat, LineOptions, LineWriter};
 use crate::session::streaming_query::{QueryError, StreamingQuery};
 use crate::table::error::{PlanError, PlanResult};
 use crate::table::plan::limits::on_large_stack;
 use crate::table::plan::{Options, Plan};
+use crate::table::row::{Row, encode};
 use crate::table::sql::job::{Statement, Tokens, parse};
+use crate::table::text::json::Style;
+use crate::table::value::Value;
 use millstream_engine::epoch::driver::Trigger;
+use millstream_engine::event::Epoch;
 use std::collections::HashSet;
 use std::path::PathBuf;
 
@@ -50,9 +57,53 @@ impl JobQuery {
         Self { writer: self.writer.on_progress(call), ..self }
     }
 
+    /// Its output mode.
+    pub fn is_complete_mode(&self) -> bool {
+        self.writer.is_complete_mode()
+    }
+
+    /// Names of the columns of its rows.
+    pub fn columns(&self) -> Vec<String> {
+        self.writer.schema().fields.into_iter().map(|field| field.name).collect()
+    }
+
+    /// Sends its rows to `take`, each as a JSON object with all columns and the number of its epoch,
+    /// instead of to its sink. It keeps no checkpoint.
+    pub fn take_rows(self, take: impl FnMut(Epoch, &str) + Send + 'static) -> PlanResult<Self> {
+        let schema = self.writer.schema();
+        let json = Style { nulls: true, ..Style::default() };
+        let options = LineOptions { json, line_end: String::new(), ..LineOptions::default() };
+        let lines = LineWriter::without(LineFormat::Json, options, &schema, &[])?;
+        let rows = JsonRows { lines, take, epoch: 0, line: Vec::new() };
+        Ok(Self { writer: self.writer.instead_of_sink(rows), ..self })
+    }
+
     /// Opens the sources and the sink, and starts the query.
     pub fn start(self) -> Result<StreamingQuery, QueryError> {
         self.writer.start()
+    }
+}
+
+/// Passes rows on as JSON.
+struct JsonRows<F> {
+    lines: LineWriter,
+    take: F,
+    epoch: Epoch,
+    line: Vec<u8>,
+}
+
+impl<F: FnMut(Epoch, &str) + Send + 'static> ForeachWriter for JsonRows<F> {
+    fn open(&mut self, _partition: u64, epoch: Epoch) -> bool {
+        self.epoch = epoch;
+        true
+    }
+
+    fn process(&mut self, row: &[Value]) -> Result<(), String> {
+        self.line.clear();
+        self.lines.write(Row(&encode(row)), &mut self.line);
+        let line = std::str::from_utf8(&self.line).map_err(|error| error.to_string())?;
+        (self.take)(self.epoch, line);
+        Ok(())
     }
 }
 
@@ -98,6 +149,9 @@ impl Session {
                 self.check_new_view(&name, replace).map_err(|error| error.at(place))?;
                 // Files are a table, unless they are read with STREAM.
                 let streaming = !super::is_files(&format);
+                let (format, options) = self
+                    .with_replacement(&name, format, options)
+                    .map_err(|error| error.at(place))?;
                 let schema = match schema {
                     Some((ddl, at)) => Some(self.schema(&ddl).map_err(|error| error.at(at))?),
                     None => None,
@@ -119,6 +173,27 @@ impl Session {
             other => return Ok(Some(other)),
         }
         Ok(None)
+    }
+
+    /// The format and options of a source, or those of its replacement.
+    fn with_replacement(
+        &self,
+        view: &str,
+        format: String,
+        options: Options,
+    ) -> PlanResult<(String, Options)> {
+        let mut inner = self.lock();
+        let own = |replaced: &&ReplacedSource| replaced.is_of(view, &format);
+        let named = inner.replaced.iter().filter(|replaced| replaced.view.is_some());
+        let replaced = named.chain(&inner.replaced).find(own).cloned();
+        let (read, read_options) = match &replaced {
+            Some(replaced) => replaced.apply(view, &format, &options)?,
+            None => (format.clone(), options),
+        };
+        let ends = read.eq_ignore_ascii_case("capture");
+        let (view, replaced_by) = (view.to_string(), replaced.map(|replaced| replaced.path));
+        inner.job_sources.push(JobSource { view, format, replaced_by, ends });
+        Ok((read, read_options))
     }
 
     /// Returns an error if a view exists and must not be replaced.

@@ -23,6 +23,7 @@
 mod dataframe;
 mod job;
 mod progress;
+mod replaced_source;
 mod settings;
 mod static_tables;
 mod stream_writer;
@@ -38,11 +39,14 @@ pub use dataframe::{DataFrame, GroupedData};
 pub use job::{JobQuery, Overrides};
 pub use millstream_engine::epoch::driver::Trigger;
 pub use progress::{Progress, SideWait};
+pub use replaced_source::{JobSource, ReplacedSource, is_capture};
 pub use settings::OnQueryFailure;
 use settings::Settings;
 pub(crate) use trigger::duration_ns;
 pub use trigger::parse_trigger;
 
+use crate::connect::capture::config::CaptureConfig;
+use crate::connect::capture::pace::SendLag;
 use crate::connect::file::{FileSourceConfig, SchemaOrigin, infer};
 use crate::connect::memory::{MemoryStream, MemoryTable};
 use crate::connect::rate;
@@ -61,6 +65,7 @@ use crate::table::sql::literals::LiteralSettings;
 use crate::table::sql::{self, Catalog};
 use crate::table::types::Schema;
 use crate::table::value::Value;
+use millstream_engine::measure::latency::{NsHistogram, histogram};
 use std::collections::BTreeMap;
 use std::io::Write;
 use std::sync::{Arc, Mutex, MutexGuard};
@@ -79,6 +84,12 @@ struct Inner {
     settings: Settings,
     console: MakeConsole,
     notice: fn(&str),
+    /// How much later than intended the capture sources of started queries emit.
+    pub(crate) send_lags: Vec<SendLag>,
+    /// What sources of jobs are read from instead.
+    replaced: Vec<ReplacedSource>,
+    /// The sources that jobs have named.
+    job_sources: Vec<JobSource>,
 }
 
 /// Named inputs, views and settings. Clones share the same session.
@@ -142,6 +153,9 @@ impl Session {
             settings,
             console: Box::new(|| Box::new(std::io::stdout())),
             notice: |_| {},
+            send_lags: Vec::new(),
+            replaced: Vec::new(),
+            job_sources: Vec::new(),
         })))
     }
 
@@ -157,6 +171,28 @@ impl Session {
     /// Sets a callback for notices of sources, such as a peer that disconnected.
     pub fn on_notice(&self, notice: fn(&str)) {
         self.lock().notice = notice;
+    }
+
+    /// Reads sources of the jobs that are read after this from other files.
+    pub fn replace_sources(&self, sources: impl IntoIterator<Item = ReplacedSource>) {
+        self.lock().replaced.extend(sources);
+    }
+
+    /// The sources that jobs have named, in their order.
+    pub fn job_sources(&self) -> Vec<JobSource> {
+        self.lock().job_sources.clone()
+    }
+
+    /// How much later than intended the capture sources of the started queries have emitted their
+    /// records. Sources with `speed 'max'` intend no time.
+    pub fn send_lag(&self) -> NsHistogram {
+        let mut all = histogram();
+        for lag in &self.lock().send_lags {
+            let lag = lag.lock().unwrap_or_else(|poisoned| poisoned.into_inner());
+            // Both have the bounds of `histogram`.
+            let _ = all.add(&*lag);
+        }
+        all
     }
 
     /// Changes a setting; see the reference for all of them.
@@ -332,6 +368,7 @@ impl StreamReader {
         let settings = self.session.lock().settings.formats.clone();
         let schema = match format.as_str() {
             "socket" => SocketConfig::read(&self.options)?.schema(),
+            "capture" => CaptureConfig::read(&self.options)?.schema(),
             "rate" => {
                 rate::read(&self.options)?;
                 rate::schema()
@@ -361,15 +398,24 @@ impl StreamReader {
                 return Err(PlanError::new(
                     "DATA_SOURCE_NOT_FOUND",
                     "no format was given",
-                    "Use format 'socket', 'text', 'csv', 'json', 'parquet', 'orc' or 'rate'",
+                    "Use format 'socket', 'capture', 'text', 'csv', 'json', 'parquet', 'orc' or 'rate'",
                 ));
             }
-            "kafka" | "capture" => {
+            "kafka" => {
                 return Err(PlanError::not_yet(format_args!("the source format '{format}'")));
             }
             _ => {
-                let all =
-                    ["socket", "text", "csv", "json", "parquet", "orc", "rate", "rate-micro-batch"];
+                let all = [
+                    "socket",
+                    "capture",
+                    "text",
+                    "csv",
+                    "json",
+                    "parquet",
+                    "orc",
+                    "rate",
+                    "rate-micro-batch",
+                ];
                 return Err(PlanError::new(
                     "DATA_SOURCE_NOT_FOUND",
                     format!("there is no source format '{format}'"),

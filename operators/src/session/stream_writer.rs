@@ -1,5 +1,6 @@
 //! Describes the sink of a query and starts the query.
 
+use crate::connect::capture::config::CaptureConfig;
 use crate::connect::console::Console;
 use crate::connect::file::local_path;
 use crate::connect::file::{FileSinkConfig, FileSourceConfig, SchemaOrigin};
@@ -28,6 +29,7 @@ use crate::table::plan::limits::on_large_stack;
 use crate::table::plan::shared_sources::sources;
 use crate::table::plan::time_window::{has_watermark, with_default_skew};
 use crate::table::plan::{Options, Plan, Scan};
+use crate::table::types::Schema;
 use crate::table::value::Value;
 use millstream_engine::checkpoint::{QueryDescription, new_id};
 use millstream_engine::cores;
@@ -296,6 +298,26 @@ impl StreamWriter {
     pub(super) fn explain_only(mut self, explained: bool) -> Self {
         self.explained = explained;
         self
+    }
+
+    /// Whether every epoch writes the whole result.
+    pub(super) fn is_complete_mode(&self) -> bool {
+        let mode = self.mode.as_deref().or(self.query_option("outputMode"));
+        mode.is_some_and(|mode| mode.eq_ignore_ascii_case("complete"))
+    }
+
+    /// The columns of its rows.
+    pub(super) fn schema(&self) -> Schema {
+        self.frame.schema()
+    }
+
+    /// Sends its rows to a function instead of to its sink, without a checkpoint.
+    pub(super) fn instead_of_sink(mut self, rows: impl ForeachWriter) -> Self {
+        let name = self.name().map(str::to_string);
+        let kept = ["outputMode", "trigger"];
+        self.options.retain(|(key, _)| kept.iter().any(|name| name.eq_ignore_ascii_case(key)));
+        (self.name, self.explained) = (name, false);
+        self.foreach(rows)
     }
 
     /// Fixes the current settings of the session for this query.
@@ -905,6 +927,16 @@ fn make_source(
                     source.on_notice(session.lock().notice);
                     if let Some(times) = &times {
                         source.intended_times(times.clone());
+                    }
+                    counters.push(source.counters());
+                    Box::new(SourceTasklet::new(job.source_port(worker), source, chain))
+                }
+                "capture" => {
+                    let config = CaptureConfig::read(&scan.options).map_err(refused)?;
+                    let mut source = config.open()?;
+                    source.on_notice(session.lock().notice);
+                    if let Some(lag) = source.send_lag() {
+                        session.lock().send_lags.push(lag);
                     }
                     counters.push(source.counters());
                     Box::new(SourceTasklet::new(job.source_port(worker), source, chain))

@@ -1,6 +1,6 @@
 //! Captures: recorded or imported traffic, looked at, exported, replayed.
 
-mod events;
+pub(crate) mod events;
 pub(crate) mod export;
 pub(crate) mod import;
 mod packet;
@@ -8,4 +8,4 @@ mod packets_out;
 pub(crate) mod record;
 pub(crate) mod replay;
 pub(crate) mod show;
-mod times;
+pub(crate) mod times;

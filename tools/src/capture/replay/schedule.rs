@@ -10,13 +10,13 @@ const SLEEP_MAX: Duration = Duration::from_millis(100);
 
 /// How much faster than recorded.
 #[derive(Clone, Copy, Debug, PartialEq)]
-pub(super) enum Speed {
+pub(crate) enum Speed {
     Factor(f64),
     Max,
 }
 
 impl Speed {
-    pub(super) fn parse(text: &str) -> Result<Self, String> {
+    pub(crate) fn parse(text: &str) -> Result<Self, String> {
         if text == "max" {
             return Ok(Self::Max);
         }

@@ -1,0 +1,360 @@
+//! Splits the recorded bytes of each connection and direction into records.
+//!
+//! A line may lie in several events. Its beginning waits with its connection, as it does in the
+//! [socket source](crate::connect::socket). All of them together hold at most `maxUnfinishedBytes`;
+//! beyond that the longest is rejected.
+
+use super::config::CaptureConfig;
+use super::offset::Mark;
+use super::staged::{Content, Staged, Stretch};
+use crate::connect::bad_records::KEPT_BYTES;
+use crate::connect::socket::framing::line::LineEnds;
+use millstream_engine::capture::{
+    ConnectionInfo, Direction, FLAG_CUT, FLAG_MORE, FLAG_REPEATED, Head, Kind, Protocol,
+};
+use std::collections::{HashMap, HashSet};
+
+pub(super) const TOO_LONG: &str = "line longer than maxLineLength";
+const CUT_OFF: &str = "connection ended within a line";
+const NOT_WHOLE: &str = "the recording ended within a line";
+const MISSING: &str = "bytes of the line are missing in the recording";
+const CUT_DATAGRAM: &str = "the recorder cut the datagram";
+const NO_ROOM: &str = "lines under way of all connections exceeded maxUnfinishedBytes";
+/// Number of connections above which those without an unfinished line are forgotten.
+const STREAMS: usize = 1 << 16;
+
+/// Larger than any datagram.
+const DATAGRAM_BYTES: usize = 1 << 20;
+
+/// A connection and a direction.
+type StreamKey = (u32, Direction);
+
+/// The state of one direction of a connection.
+#[derive(Default)]
+struct Stream {
+    /// The unfinished record.
+    partial: Vec<u8>,
+    /// Length of an unfinished record that is rejected already; `partial` has its beginning.
+    rejected: Option<(u64, &'static str)>,
+    /// Whether the last byte was a CR, which has ended its line.
+    after_cr: bool,
+    /// Before the event in which the unfinished record began, if there is one.
+    begin: Option<Mark>,
+    /// Position of the next byte in the stream.
+    expected: u64,
+}
+
+/// The streams of a recording.
+pub(super) struct Framer {
+    streams: HashMap<StreamKey, Stream>,
+    datagrams: HashSet<u32>,
+    /// Bytes of unfinished records.
+    unfinished: usize,
+    /// Whether bytes of any stream may be missing where its position is not the expected one.
+    is_damaged: bool,
+}
+
+/// The event that is being framed.
+#[derive(Clone, Copy)]
+pub(super) struct At {
+    /// Before it.
+    pub mark: Mark,
+    pub wall_us: i64,
+    pub mono_ns: u64,
+}
+
+impl At {
+    fn stretch(&self, content: Content) -> Stretch {
+        let Self { mark, wall_us, mono_ns } = *self;
+        Stretch { content, end: 0, event: mark.event, wall_us, mono_ns }
+    }
+}
+
+impl Framer {
+    pub(super) fn new() -> Self {
+        Self {
+            streams: HashMap::new(),
+            datagrams: HashSet::new(),
+            unfinished: 0,
+            is_damaged: false,
+        }
+    }
+
+    /// Notes that these connections are datagrams, when reading starts after their open events.
+    pub(super) fn opened_before(&mut self, datagrams: HashSet<u32>) {
+        self.datagrams = datagrams;
+    }
+
+    /// The earliest beginning of an unfinished record.
+    pub(super) fn earliest_begin(&self) -> Option<Mark> {
+        self.streams.values().filter_map(|stream| stream.begin).min()
+    }
+
+    /// The beginning of the unfinished record of an event's stream.
+    pub(super) fn begin_of(&self, head: &Head) -> Option<Mark> {
+        self.streams.get(&(head.connection, head.direction))?.begin
+    }
+
+    /// Notes that a stretch of the file cannot be read.
+    pub(super) fn damaged(&mut self) {
+        self.is_damaged = true;
+    }
+
+    /// Stages the records that become whole by an event.
+    pub(super) fn event(
+        &mut self,
+        head: &Head,
+        payload: &[u8],
+        at: At,
+        (config, staged): (&CaptureConfig, &mut Staged),
+    ) {
+        let key = (head.connection, head.direction);
+        match head.kind {
+            Kind::Open => {
+                if head.flags & FLAG_REPEATED == 0 {
+                    for direction in [Direction::In, Direction::Out] {
+                        self.reject((head.connection, direction), CUT_OFF, at, staged);
+                        self.streams.remove(&(head.connection, direction));
+                    }
+                }
+                let info = ConnectionInfo::decode(payload).unwrap_or_default();
+                match info.protocol {
+                    Protocol::Udp => self.datagrams.insert(head.connection),
+                    _ => self.datagrams.remove(&head.connection),
+                };
+            }
+            Kind::Data if config.has_direction(head) => {
+                if self.datagrams.contains(&head.connection) {
+                    self.datagram(head, payload, at, (config, staged));
+                } else {
+                    self.bytes(head, payload, at, (config, staged));
+                }
+            }
+            Kind::HalfClose if config.has_direction(head) => {
+                self.finish(key, at, (config, staged));
+            }
+            Kind::Reset => {
+                for direction in [Direction::In, Direction::Out] {
+                    self.reject((head.connection, direction), CUT_OFF, at, staged);
+                }
+            }
+            Kind::Close => {
+                for direction in [Direction::In, Direction::Out] {
+                    self.finish((head.connection, direction), at, (config, staged));
+                    self.streams.remove(&(head.connection, direction));
+                }
+                self.datagrams.remove(&head.connection);
+            }
+            Kind::Gap if config.has_direction(head) => {
+                self.reject(key, MISSING, at, staged);
+                self.skip_to_line_end(key, at);
+            }
+            _ => {}
+        }
+    }
+
+    /// Rejects what is unfinished when the recording ends.
+    pub(super) fn end(&mut self, at: At, staged: &mut Staged) {
+        let mut keys: Vec<StreamKey> = self.streams.keys().copied().collect();
+        keys.sort_by_key(|(connection, direction)| (*connection, *direction as u8));
+        for key in keys {
+            self.reject(key, NOT_WHOLE, at, staged);
+        }
+        self.streams.clear();
+    }
+
+    fn datagram(
+        &mut self,
+        head: &Head,
+        payload: &[u8],
+        at: At,
+        (config, staged): (&CaptureConfig, &mut Staged),
+    ) {
+        let key = (head.connection, head.direction);
+        if head.flags & FLAG_CUT != 0 {
+            staged.bytes.extend_from_slice(&payload[..payload.len().min(KEPT_BYTES)]);
+            let (length, reason) = (payload.len() as u64, CUT_DATAGRAM);
+            staged.push(at.stretch(Content::Rejected { length, reason }));
+            return;
+        }
+        let is_part = head.flags & FLAG_MORE != 0;
+        // No datagram is longer than this; a damaged file may say otherwise.
+        let has_room = |stream: &Stream| stream.partial.len() + payload.len() <= DATAGRAM_BYTES;
+        if is_part && self.streams.get(&key).is_none_or(has_room) {
+            let stream = self.streams.entry(key).or_default();
+            stream.begin.get_or_insert(at.mark);
+            stream.partial.extend_from_slice(payload);
+            self.unfinished += payload.len();
+            return;
+        }
+        let start = staged.bytes.len();
+        if let Some(stream) = self.streams.remove(&key) {
+            self.unfinished -= stream.partial.len();
+            staged.bytes.extend_from_slice(&stream.partial);
+        }
+        staged.bytes.extend_from_slice(payload);
+        if !config.datagram_lines {
+            let whole = without_end(&staged.bytes[start..]);
+            staged.bytes.truncate(start + whole);
+            staged.push(at.stretch(Content::Record));
+            return;
+        }
+        config.ends.close(&mut staged.bytes[start..]);
+        match staged.bytes[start..].last() {
+            None => return,
+            Some(b'\n') => {}
+            Some(_) => staged.bytes.push(b'\n'),
+        }
+        let is_text = std::str::from_utf8(&staged.bytes[start..]).is_ok();
+        staged.push(at.stretch(Content::Lines { is_text }));
+    }
+
+    fn bytes(
+        &mut self,
+        head: &Head,
+        payload: &[u8],
+        at: At,
+        (config, staged): (&CaptureConfig, &mut Staged),
+    ) {
+        let key = (head.connection, head.direction);
+        if self.is_damaged {
+            let expected = self.streams.get(&key).map_or(0, |stream| stream.expected);
+            if head.position > expected {
+                self.reject(key, MISSING, at, staged);
+                self.skip_to_line_end(key, at);
+            }
+        }
+        if self.streams.len() >= STREAMS && !self.streams.contains_key(&key) {
+            self.streams.retain(|_, stream| stream.begin.is_some());
+        }
+        let stream = self.streams.entry(key).or_default();
+        stream.expected = head.position + payload.len() as u64;
+        let mut bytes = payload;
+        if config.ends == LineEnds::Any {
+            if stream.after_cr && bytes.first() == Some(&b'\n') {
+                bytes = &bytes[1..];
+                stream.begin = None;
+            }
+            let Some(last) = payload.last() else { return };
+            stream.after_cr = *last == b'\r';
+        }
+        let Some(last) = config.ends.last(bytes) else {
+            if let Some((length, _)) = &mut stream.rejected {
+                *length += bytes.len() as u64;
+            } else if !bytes.is_empty() {
+                stream.begin.get_or_insert(at.mark);
+                stream.partial.extend_from_slice(bytes);
+                self.unfinished += bytes.len();
+                self.limit(key, config);
+            }
+            return;
+        };
+        let (mut whole, rest) = bytes.split_at(last + 1);
+        if let Some((length, reason)) = stream.rejected.take() {
+            let first = config.ends.first(whole).unwrap_or(last);
+            let length = length + first as u64;
+            staged.bytes.extend_from_slice(&stream.partial);
+            staged.push(at.stretch(Content::Rejected { length, reason }));
+            self.unfinished -= stream.partial.len();
+            stream.partial.clear();
+            let end = match config.ends {
+                LineEnds::Any => LineEnds::length(whole, first),
+                LineEnds::Lf => 1,
+            };
+            whole = &whole[first + end..];
+        }
+        let start = staged.bytes.len();
+        staged.bytes.extend_from_slice(&stream.partial);
+        self.unfinished -= stream.partial.len();
+        stream.partial.clear();
+        stream.begin = None;
+        staged.bytes.extend_from_slice(whole);
+        if staged.bytes.len() > start {
+            config.ends.close(&mut staged.bytes[start..]);
+            let is_text = std::str::from_utf8(&staged.bytes[start..]).is_ok();
+            staged.push(at.stretch(Content::Lines { is_text }));
+        }
+        if !rest.is_empty() {
+            stream.partial.extend_from_slice(rest);
+            self.unfinished += rest.len();
+        }
+        // A line feed that follows a carriage return belongs to it, so a restart must see both.
+        if !rest.is_empty() || stream.after_cr {
+            stream.begin = Some(at.mark);
+        }
+        if self.unfinished > config.max_unfinished || stream.partial.len() > config.max_line {
+            self.limit(key, config);
+        }
+    }
+
+    /// Rejects the record of a stream if it is too long, and the longest ones while all together
+    /// are.
+    fn limit(&mut self, key: StreamKey, config: &CaptureConfig) {
+        if let Some(stream) = self.streams.get_mut(&key)
+            && stream.partial.len() > config.max_line
+        {
+            self.unfinished -= give_up(stream, TOO_LONG);
+        }
+        while self.unfinished > config.max_unfinished {
+            let open = self.streams.values_mut().filter(|stream| stream.rejected.is_none());
+            let Some(stream) = open.max_by_key(|stream| stream.partial.len()) else { return };
+            self.unfinished -= give_up(stream, NO_ROOM);
+        }
+    }
+
+    /// Handles the end of a stream: its unfinished line is a line, or is rejected.
+    fn finish(&mut self, key: StreamKey, at: At, (config, staged): (&CaptureConfig, &mut Staged)) {
+        let Some(stream) = self.streams.get_mut(&key) else { return };
+        let is_whole = stream.rejected.is_none() && !stream.partial.is_empty();
+        if !is_whole || !config.keeps_last_line {
+            return self.reject(key, CUT_OFF, at, staged);
+        }
+        self.unfinished -= stream.partial.len();
+        let start = staged.bytes.len();
+        staged.bytes.append(&mut stream.partial);
+        staged.bytes.push(b'\n');
+        (stream.begin, stream.after_cr) = (None, false);
+        let is_text = std::str::from_utf8(&staged.bytes[start..]).is_ok();
+        staged.push(at.stretch(Content::Lines { is_text }));
+    }
+
+    /// Rejects the unfinished record of a stream.
+    fn reject(&mut self, key: StreamKey, reason: &'static str, at: At, staged: &mut Staged) {
+        let Some(stream) = self.streams.get_mut(&key) else { return };
+        self.unfinished -= stream.partial.len();
+        let partial = std::mem::take(&mut stream.partial);
+        let rejected = stream.rejected.take();
+        (stream.begin, stream.after_cr) = (None, false);
+        if rejected.is_none() && partial.is_empty() {
+            return;
+        }
+        let (length, reason) = rejected.unwrap_or((partial.len() as u64, reason));
+        staged.bytes.extend_from_slice(&partial[..partial.len().min(KEPT_BYTES)]);
+        staged.push(at.stretch(Content::Rejected { length, reason }));
+    }
+
+    /// Rejects what follows up to the end of its line: where the line began is not known.
+    fn skip_to_line_end(&mut self, key: StreamKey, at: At) {
+        if self.datagrams.contains(&key.0) {
+            return;
+        }
+        let stream = self.streams.entry(key).or_default();
+        stream.rejected = Some((0, MISSING));
+        stream.begin = Some(at.mark);
+    }
+}
+
+/// Keeps the beginning of a record alone. Returns the number of bytes that are released.
+fn give_up(stream: &mut Stream, reason: &'static str) -> usize {
+    let length = stream.partial.len();
+    stream.rejected = Some((length as u64, reason));
+    stream.partial.truncate(KEPT_BYTES);
+    stream.partial.shrink_to_fit();
+    length - stream.partial.len()
+}
+
+/// The length without one line end, which many senders append to a datagram.
+fn without_end(datagram: &[u8]) -> usize {
+    let rest = datagram.strip_suffix(b"\n").unwrap_or(datagram);
+    rest.strip_suffix(b"\r").filter(|_| rest.len() < datagram.len()).unwrap_or(rest).len()
+}

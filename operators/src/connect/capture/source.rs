@@ -1,0 +1,518 @@
+//! The source: reads, stages and emits.
+
+use super::config::CaptureConfig;
+use super::framer::{At, Framer, TOO_LONG};
+use super::input::{Input, Next};
+use super::offset::{CaptureOffset, Consumed, Mark};
+use super::pace::{Pace, SendLag};
+use super::staged::{Content, Staged, Stretch};
+use crate::connect::socket::framing::line::LineEnds;
+use crate::connect::socket::source::SourceCounters;
+use crate::table::row::{Row, RowWriter};
+use millstream_engine::capture::{CaptureReader, Clock, ConnectionInfo, Item, Kind, Protocol};
+use millstream_engine::epoch::driver::{EndOffset, ReadLimit};
+use millstream_engine::error::EngineError;
+use millstream_engine::runtime::stage::Push;
+use millstream_engine::runtime::tasklet::{Offset, Polled, Source, StepCx};
+use std::collections::HashSet;
+use std::sync::atomic::Ordering;
+
+/// The last stretch before a record is due is waited for without sleeping: the system wakes a
+/// sleeper too late by about this.
+const SPIN_NS: u64 = 150_000;
+
+/// The source.
+pub struct CaptureSource {
+    config: CaptureConfig,
+    input: Input,
+    framer: Framer,
+    staged: Staged,
+    pace: Option<Pace>,
+    consumed: Consumed,
+    /// No later than the beginning of any record that is staged.
+    staged_begin: Option<Mark>,
+    /// The beginning of the first record that the last event has made whole.
+    last_begin: Mark,
+    /// What a restart has consumed already; it is read again without being emitted.
+    resume_at: Option<Consumed>,
+    bound: Option<Consumed>,
+    /// Whether everything was read.
+    at_end: bool,
+    recording: u64,
+    row: Vec<u8>,
+    counters: SourceCounters,
+    notice: fn(&str),
+}
+
+/// How far emission came.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Emitted {
+    /// Everything that is staged was emitted.
+    All,
+    /// The chain is full, the budget is used up, or the bound is reached.
+    Part,
+    /// The next record is due at this time.
+    Until(u64),
+}
+
+impl CaptureConfig {
+    /// Opens the recording.
+    pub fn open(&self) -> Result<CaptureSource, EngineError> {
+        let input = Input::open(self)?;
+        let mut framer = Framer::new();
+        if input.started_late() {
+            framer.opened_before(datagrams_before(&input)?);
+        }
+        Ok(CaptureSource {
+            config: self.clone(),
+            recording: input.header().recording,
+            input,
+            framer,
+            staged: Staged::default(),
+            pace: self.speed.map(Pace::new),
+            consumed: Consumed::default(),
+            staged_begin: None,
+            last_begin: Mark::default(),
+            resume_at: None,
+            bound: None,
+            at_end: false,
+            row: Vec::new(),
+            counters: SourceCounters::default(),
+            notice: |_| {},
+        })
+    }
+}
+
+/// The connections that are datagrams at the place where `input` starts. Connections that are open
+/// at the beginning of a file are opened in it again.
+fn datagrams_before(input: &Input) -> Result<HashSet<u32>, EngineError> {
+    let (mut reader, place) = (CaptureReader::open(input.current_file())?, input.mark().place);
+    // All connections of a recorder are alike; an imported file may have both protocols.
+    let is_mixed = !matches!(input.header().clock, Clock::Read | Clock::Kernel);
+    let mut found = HashSet::new();
+    while reader.place() < place
+        && let Some(item) = reader.next_item()?
+    {
+        let Item::Event(head, payload) = item else { continue };
+        match head.kind {
+            Kind::Open => {
+                let info = ConnectionInfo::decode(payload).unwrap_or_default();
+                if info.protocol == Protocol::Udp {
+                    found.insert(head.connection);
+                } else if !is_mixed {
+                    break;
+                } else {
+                    found.remove(&head.connection);
+                }
+            }
+            Kind::Close => {
+                found.remove(&head.connection);
+            }
+            _ => {}
+        }
+    }
+    Ok(found)
+}
+
+impl CaptureSource {
+    /// The counters, to be read from other threads.
+    pub fn counters(&self) -> SourceCounters {
+        self.counters.clone()
+    }
+
+    /// How much later than intended records are emitted, unless `speed` is `max`.
+    pub fn send_lag(&self) -> Option<SendLag> {
+        self.pace.as_ref().map(Pace::send_lag)
+    }
+
+    /// Sets a callback for notices.
+    pub fn on_notice(&mut self, notice: fn(&str)) {
+        self.notice = notice;
+    }
+
+    // ---- reading ----
+
+    /// Reads the next event and stages its records. Returns whether there was one.
+    fn read_event(&mut self) -> Result<bool, EngineError> {
+        if self.at_end {
+            return Ok(false);
+        }
+        let mark = self.input.mark();
+        let Self { config, framer, staged, staged_begin, last_begin, .. } = self;
+        let (was_empty, mut is_past) = (staged.is_empty(), false);
+        let next = self.input.next(|head, payload| {
+            if !config.includes(head) {
+                return Ok(());
+            }
+            if config.to_ns.is_some_and(|to_ns| head.wall_ns >= to_ns) {
+                is_past = true;
+                return Ok(());
+            }
+            let begin = framer.begin_of(head).unwrap_or(mark);
+            *last_begin = begin;
+            let known = if was_empty { None } else { *staged_begin };
+            *staged_begin = Some(known.map_or(begin, |known| known.min(begin)));
+            let wall_us = head.wall_ns.div_euclid(1000);
+            let at = At { mark, wall_us, mono_ns: head.mono_ns };
+            let (start, count) = (staged.bytes.len(), staged.stretches());
+            framer.event(head, payload, at, (config, staged));
+            if config.from_ns.is_some_and(|from_ns| head.wall_ns < from_ns) {
+                staged.truncate(start, count);
+            }
+            Ok(())
+        })?;
+        match next {
+            Next::Event if is_past => self.end(mark),
+            Next::Event => {}
+            Next::Damage(damage, path) => {
+                self.framer.damaged();
+                let at = (damage.at, damage.until - damage.at);
+                if self.resume_at.is_none() {
+                    self.counters.bad.add(Some(&path), at, damage.what, b"");
+                }
+            }
+            Next::End => self.end(mark),
+        }
+        Ok(true)
+    }
+
+    /// Rejects what is unfinished at the end of the recording.
+    fn end(&mut self, mark: Mark) {
+        self.at_end = true;
+        if self.staged.is_empty() {
+            self.staged_begin = Some(self.framer.earliest_begin().unwrap_or(mark));
+        }
+        let at = At { mark, wall_us: 0, mono_ns: 0 };
+        self.framer.end(at, &mut self.staged);
+    }
+
+    /// After a restart, reads up to where the run before it ended.
+    fn catch_up(&mut self) -> Result<(), EngineError> {
+        let Some(until) = self.resume_at else { return Ok(()) };
+        while self.input.mark().event < until.events && self.read_event()? {
+            self.staged.clear();
+        }
+        if until.records > 0 {
+            self.read_event()?;
+            let mut dropped = 0;
+            while dropped < until.records && self.drop_record() {
+                dropped += 1;
+            }
+        }
+        self.resume_at = None;
+        self.consumed = until;
+        Ok(())
+    }
+
+    /// Drops the first staged record. Returns whether there was one.
+    fn drop_record(&mut self) -> bool {
+        let Some(stretch) = self.staged.first() else { return false };
+        match stretch.content {
+            Content::Record | Content::Rejected { .. } => self.staged.pop(),
+            Content::Lines { .. } => {
+                let lines = &self.staged.bytes[self.staged.at..stretch.end];
+                let whole = first_line(self.config.ends, lines).1;
+                self.consume(whole, stretch);
+            }
+        }
+        true
+    }
+
+    /// Consumes bytes of the first stretch, and drops it when nothing is left.
+    fn consume(&mut self, bytes: usize, stretch: Stretch) {
+        self.staged.at += bytes;
+        if self.staged.at >= stretch.end {
+            self.staged.pop();
+        }
+    }
+
+    // ---- emitting ----
+
+    /// Counts a record of an event as consumed.
+    #[inline]
+    fn count(&mut self, event: u64) {
+        if self.consumed.events == event {
+            self.consumed.records += 1;
+        } else {
+            self.consumed = Consumed { events: event, records: 1 };
+        }
+    }
+
+    /// Emits staged records. `budget` counts down; `now_ns` is the time of this poll.
+    fn emit<D>(
+        &mut self,
+        down: &mut D,
+        budget: &mut usize,
+        (now_ns, cx): (u64, &StepCx<'_>),
+    ) -> Result<Emitted, EngineError>
+    where
+        D: for<'a> Push<Row<'a>>,
+    {
+        while let Some(stretch) = self.staged.first() {
+            if self.is_bound_reached(stretch.event) {
+                return Ok(Emitted::Part);
+            }
+            let mut ingest_ns = now_ns;
+            if let Some(pace) = &mut self.pace
+                && stretch.mono_ns > 0
+            {
+                let now_ns = cx.env.now_ns();
+                let due_ns = pace.due_ns(stretch.mono_ns, now_ns);
+                // A planned batch is due; that of an earlier run is emitted at once.
+                if due_ns > now_ns && self.bound.is_none() {
+                    return Ok(Emitted::Until(due_ns));
+                }
+                pace.emitted(due_ns, now_ns);
+                ingest_ns = due_ns.min(now_ns);
+            }
+            if !self.emit_stretch(stretch, ingest_ns, down, budget)? {
+                return Ok(Emitted::Part);
+            }
+        }
+        self.consumed = Consumed { events: self.input.mark().event, records: 0 };
+        Ok(Emitted::All)
+    }
+
+    fn is_bound_reached(&self, event: u64) -> bool {
+        self.bound.is_some_and(|bound| {
+            let is_reached = bound.records == 0 || self.consumed >= bound;
+            event > bound.events || (event == bound.events && is_reached)
+        })
+    }
+
+    /// Emits the records of a stretch. Returns whether all of them were emitted.
+    fn emit_stretch<D>(
+        &mut self,
+        stretch: Stretch,
+        ingest_ns: u64,
+        down: &mut D,
+        budget: &mut usize,
+    ) -> Result<bool, EngineError>
+    where
+        D: for<'a> Push<Row<'a>>,
+    {
+        let (from, end) = (self.staged.at, stretch.end);
+        if *budget == 0 || !down.is_ready() {
+            return Ok(false);
+        }
+        match stretch.content {
+            Content::Rejected { length, reason } => {
+                let first = &self.staged.bytes[from..end];
+                self.counters.bad.add(None, (stretch.event, length), reason, first);
+            }
+            Content::Record => {
+                let is_text = std::str::from_utf8(&self.staged.bytes[from..end]).is_ok();
+                self.emit_record((from, end), is_text, (stretch, ingest_ns), down)?;
+            }
+            Content::Lines { is_text } => {
+                while self.staged.at < end {
+                    if *budget == 0 || !down.is_ready() || self.is_bound_reached(stretch.event) {
+                        return Ok(false);
+                    }
+                    let at = self.staged.at;
+                    let (length, whole) = first_line(self.config.ends, &self.staged.bytes[at..end]);
+                    let line = &self.staged.bytes[at..at + length];
+                    if length > self.config.max_line {
+                        let place = (stretch.event, length as u64);
+                        self.counters.bad.add(None, place, TOO_LONG, line);
+                    } else {
+                        let is_text = is_text || std::str::from_utf8(line).is_ok();
+                        let range = (at, at + length);
+                        self.emit_record(range, is_text, (stretch, ingest_ns), down)?;
+                    }
+                    self.staged.at += whole;
+                    *budget -= 1;
+                    self.count(stretch.event);
+                }
+                self.staged.pop();
+                return Ok(true);
+            }
+        }
+        *budget -= 1;
+        self.count(stretch.event);
+        self.staged.pop();
+        Ok(true)
+    }
+
+    #[inline]
+    fn emit_record<D>(
+        &mut self,
+        (from, end): (usize, usize),
+        is_text: bool,
+        (stretch, ingest_ns): (Stretch, u64),
+        down: &mut D,
+    ) -> Result<(), EngineError>
+    where
+        D: for<'a> Push<Row<'a>>,
+    {
+        let value = &self.staged.bytes[from..end];
+        if !is_text {
+            let place = (stretch.event, value.len() as u64);
+            self.counters.bad.add(None, place, "not UTF-8", value);
+            return Ok(());
+        }
+        self.row.clear();
+        let width = if self.config.include_timestamp { 2 } else { 1 };
+        let mut writer = RowWriter::new(&mut self.row, width);
+        writer.bytes(0, value);
+        if self.config.include_timestamp {
+            writer.long(1, stretch.wall_us);
+        }
+        // ORDERING: relaxed: a counter that nothing else depends on.
+        self.counters.records.fetch_add(1, Ordering::Relaxed);
+        down.push(Row(&self.row), ingest_ns)
+    }
+
+    /// An offset. `staged_begin` is the beginning of the first record behind it that is staged.
+    fn offset(&self, consumed: Consumed, staged_begin: Option<Mark>) -> CaptureOffset {
+        let unread = self.input.mark();
+        let begins = [staged_begin, self.framer.earliest_begin()];
+        let start = begins.into_iter().flatten().fold(unread, Mark::min);
+        CaptureOffset { consumed, start, recording: self.recording }
+    }
+
+    /// Micro-batch: stages what is due, up to the batch's size. Returns the end of the batch, and
+    /// whether more is due.
+    fn stage_batch(&mut self, cx: &mut StepCx<'_>) -> Result<(Consumed, bool), EngineError> {
+        let limit = self.config.batch_bytes;
+        loop {
+            if self.staged.len() >= limit {
+                return Ok((Consumed { events: self.input.mark().event, records: 0 }, true));
+            }
+            if let (Some(pace), Some(last)) = (&mut self.pace, self.staged.last())
+                && last.mono_ns > 0
+            {
+                let due_ns = pace.due_ns(last.mono_ns, cx.env.now_ns());
+                if due_ns > cx.env.now_ns() {
+                    cx.wake_at(due_ns);
+                    return Ok((Consumed { events: last.event, records: 0 }, false));
+                }
+            }
+            if !self.read_event()? {
+                return Ok((Consumed { events: self.input.mark().event, records: 0 }, false));
+            }
+        }
+    }
+}
+
+/// Length of the first line, without and with its end.
+#[inline]
+fn first_line(ends: LineEnds, lines: &[u8]) -> (usize, usize) {
+    // Staged lines always have an end.
+    let length = ends.first(lines).unwrap_or(lines.len());
+    if length == lines.len() {
+        return (length, length);
+    }
+    let end = match ends {
+        LineEnds::Any => LineEnds::length(lines, length),
+        LineEnds::Lf => 1,
+    };
+    (length, length + end)
+}
+
+impl<D: for<'a> Push<Row<'a>>> Source<D> for CaptureSource {
+    fn name(&self) -> &str {
+        "capture"
+    }
+
+    fn poll(&mut self, down: &mut D, cx: &mut StepCx<'_>) -> Result<Polled, EngineError> {
+        self.catch_up()?;
+        let (mut budget, now_ns) = (cx.budget, cx.env.now_ns());
+        // Events without a record are work too.
+        for _ in 0..cx.budget.max(1) {
+            match self.emit(down, &mut budget, (now_ns, cx))? {
+                Emitted::Part => {
+                    let next = self.staged.first().map(|next| next.event);
+                    if next.is_some_and(|event| self.is_bound_reached(event)) {
+                        self.consumed = self.bound.take().unwrap_or(self.consumed);
+                        return Ok(Polled::AtEndOffset);
+                    }
+                    return Ok(Polled::Emitted);
+                }
+                Emitted::Until(due_ns) => {
+                    if self.bound.is_none() && budget == cx.budget {
+                        if let Some(pace) = &mut self.pace {
+                            pace.share();
+                        }
+                        let left_ns = due_ns.saturating_sub(cx.env.now_ns());
+                        if left_ns > SPIN_NS {
+                            cx.wake_at(due_ns - SPIN_NS);
+                            return Ok(Polled::Idle);
+                        }
+                    }
+                    return Ok(Polled::Emitted);
+                }
+                Emitted::All => {}
+            }
+            if self.bound.is_some_and(|bound| self.consumed >= bound) {
+                self.bound = None;
+                return Ok(Polled::AtEndOffset);
+            }
+            if !self.read_event()? {
+                if let Some(pace) = &mut self.pace {
+                    pace.share();
+                }
+                self.staged.shrink();
+                // The recording has become shorter than the planned batch.
+                let ended = self.bound.take().map(|_| Polled::AtEndOffset);
+                return Ok(ended.unwrap_or(Polled::Exhausted));
+            }
+        }
+        Ok(Polled::Emitted)
+    }
+
+    fn position(&self) -> Offset {
+        let begin = self.staged_begin.filter(|_| !self.staged.is_empty());
+        self.offset(self.consumed, begin).to_offset()
+    }
+
+    fn records_emitted(&self) -> u64 {
+        // ORDERING: relaxed: a counter that nothing else depends on.
+        self.counters.records.load(Ordering::Relaxed)
+    }
+
+    fn resume(&mut self, at: &Offset) -> Result<(), EngineError> {
+        let offset = CaptureOffset::parse(at)?;
+        if offset.recording != self.recording {
+            return Err(EngineError::operator(
+                "CAPTURE_CHANGED",
+                format!(
+                    "{} is another recording than the one that the checkpoint was made with",
+                    self.config.path.display()
+                ),
+                "Bring the recording back, or begin with an empty checkpoint",
+            ));
+        }
+        self.input.go_to(offset.start)?;
+        if self.input.started_late() {
+            self.framer.opened_before(datagrams_before(&self.input)?);
+        }
+        (self.resume_at, self.consumed) = (Some(offset.consumed), offset.consumed);
+        Ok(())
+    }
+
+    fn plan(&mut self, extent: ReadLimit, cx: &mut StepCx<'_>) -> Result<EndOffset, EngineError> {
+        // A recording does not grow: what is available is the same for every extent.
+        let _ = extent;
+        self.catch_up()?;
+        let (end, is_limited) = self.stage_batch(cx)?;
+        let has_new = self.staged.first().is_some_and(|first| first.event < end.events);
+        if !has_new {
+            self.staged.shrink();
+        }
+        // Everything that was read is in the batch, or the last event is not due yet.
+        let is_last_due = end.events == self.input.mark().event;
+        let begin = Some(self.last_begin).filter(|_| !is_last_due);
+        Ok(EndOffset {
+            end: self.offset(end.max(self.consumed), begin).to_offset(),
+            has_new,
+            exhausted: self.at_end,
+            limited: is_limited,
+        })
+    }
+
+    fn set_end_offset(&mut self, end: &Offset) -> Result<(), EngineError> {
+        self.bound = Some(CaptureOffset::parse(end)?.consumed);
+        Ok(())
+    }
+}

@@ -1,0 +1,96 @@
+//! Records that were read and not emitted yet.
+
+use std::collections::VecDeque;
+
+/// What a stretch of staged bytes is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Content {
+    /// Whole lines, the last one with its end. `is_text` says that all are UTF-8.
+    Lines { is_text: bool },
+    /// One record.
+    Record,
+    /// The beginning of a record that was rejected.
+    Rejected { length: u64, reason: &'static str },
+}
+
+/// A stretch of staged bytes, of one event.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Stretch {
+    pub content: Content,
+    /// Where its bytes end; they begin where those of the stretch before end.
+    pub end: usize,
+    /// The event's number.
+    pub event: u64,
+    /// Wall-clock time of the event in microseconds.
+    pub wall_us: i64,
+    /// Monotonic time of the event.
+    pub mono_ns: u64,
+}
+
+/// Stretches in the order in which their records became whole.
+#[derive(Default)]
+pub(super) struct Staged {
+    pub bytes: Vec<u8>,
+    stretches: VecDeque<Stretch>,
+    /// Bytes before this were consumed.
+    pub at: usize,
+}
+
+impl Staged {
+    pub(super) fn is_empty(&self) -> bool {
+        self.stretches.is_empty()
+    }
+
+    /// Number of bytes that are not consumed.
+    pub(super) fn len(&self) -> usize {
+        self.bytes.len() - self.at
+    }
+
+    /// Ends a stretch at the end of the bytes.
+    pub(super) fn push(&mut self, stretch: Stretch) {
+        self.stretches.push_back(Stretch { end: self.bytes.len(), ..stretch });
+    }
+
+    pub(super) fn first(&self) -> Option<Stretch> {
+        self.stretches.front().copied()
+    }
+
+    pub(super) fn last(&self) -> Option<Stretch> {
+        self.stretches.back().copied()
+    }
+
+    /// Number of stretches.
+    pub(super) fn stretches(&self) -> usize {
+        self.stretches.len()
+    }
+
+    /// Drops what was staged after there were this many bytes and stretches.
+    pub(super) fn truncate(&mut self, bytes: usize, stretches: usize) {
+        self.bytes.truncate(bytes);
+        self.stretches.truncate(stretches);
+    }
+
+    /// Drops the first stretch.
+    pub(super) fn pop(&mut self) {
+        if let Some(stretch) = self.stretches.pop_front() {
+            self.at = stretch.end;
+        }
+        if self.stretches.is_empty() {
+            self.clear();
+        }
+    }
+
+    pub(super) fn clear(&mut self) {
+        self.stretches.clear();
+        self.bytes.clear();
+        self.at = 0;
+    }
+
+    /// Releases the memory of a large batch.
+    pub(super) fn shrink(&mut self) {
+        const KEPT_BYTES: usize = 1 << 20;
+        if self.is_empty() && self.bytes.capacity() > KEPT_BYTES {
+            self.bytes.shrink_to(KEPT_BYTES);
+        }
+    }
+}

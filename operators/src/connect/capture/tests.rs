@@ -1,0 +1,386 @@
+//! What a recording holds comes out of the source, each record once, wherever it is stopped.
+
+use super::config::CaptureConfig;
+use super::source::CaptureSource;
+use crate::table::row::{Row, Slot};
+use millstream_engine::capture::{
+    CaptureWriter, ConnectionInfo, Direction, FLAG_CUT, FLAG_MORE, FileHeader, Gap, GapCause, Head,
+    Kind, Protocol, WriterOptions,
+};
+use millstream_engine::env::SimEnv;
+use millstream_engine::env::random::SplitMix;
+use millstream_engine::epoch::driver::ReadLimit;
+use millstream_engine::error::EngineError;
+use millstream_engine::event::Epoch;
+use millstream_engine::runtime::stage::{FlushStatus, Push, Stage};
+use millstream_engine::runtime::tasklet::{Offset, Polled, Source, StepCx};
+use std::path::PathBuf;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+/// A capture file that is removed with it.
+struct Recorded(PathBuf);
+
+impl Drop for Recorded {
+    fn drop(&mut self) {
+        drop(std::fs::remove_file(&self.0));
+    }
+}
+
+/// Writes events, a microsecond apart.
+struct Recorder {
+    writer: CaptureWriter<std::fs::File>,
+    path: PathBuf,
+    count: u64,
+    positions: std::collections::HashMap<(u32, bool), u64>,
+}
+
+impl Recorder {
+    fn new(compress: bool) -> Self {
+        static NEXT: AtomicU64 = AtomicU64::new(0);
+        let number = NEXT.fetch_add(1, Ordering::Relaxed);
+        let name = format!("millstream-capture-source-{}-{number}", std::process::id());
+        let path = std::env::temp_dir().join(name);
+        let header = FileHeader { recording: 7, ..FileHeader::default() };
+        let file = std::fs::File::create(&path).unwrap();
+        let writer = CaptureWriter::new(file, &WriterOptions { header, compress }).unwrap();
+        Self { writer, path, count: 0, positions: Default::default() }
+    }
+
+    fn event(&mut self, kind: Kind, connection: u32, flags: u16, payload: &[u8]) {
+        let direction = if connection % 2 == 0 { Direction::In } else { Direction::Out };
+        let position = self.positions.entry((connection, connection % 2 == 0)).or_default();
+        let head = Head {
+            position: *position,
+            lines: 0,
+            mono_ns: 5_000 + self.count * 1_000,
+            wall_ns: self.count as i64 * 1_000,
+            connection,
+            direction,
+            kind,
+            flags,
+        };
+        if kind == Kind::Data {
+            *position += payload.len() as u64;
+        }
+        self.count += 1;
+        self.writer.append(&head, payload).unwrap();
+    }
+
+    fn data(&mut self, connection: u32, payload: &[u8]) {
+        self.event(Kind::Data, connection, 0, payload);
+    }
+
+    fn open(&mut self, connection: u32, protocol: Protocol) {
+        let info = ConnectionInfo { protocol, ..ConnectionInfo::default() };
+        self.event(Kind::Open, connection, 0, &info.encode());
+    }
+
+    fn finish(self) -> Recorded {
+        self.writer.finish().unwrap();
+        Recorded(self.path)
+    }
+}
+
+/// A chain that keeps what it is given, and becomes full now and then.
+#[derive(Default)]
+struct Kept {
+    rows: Vec<(String, i64)>,
+    room: Option<usize>,
+}
+
+impl Stage for Kept {
+    fn is_ready(&mut self) -> bool {
+        self.room.is_none_or(|room| room > 0)
+    }
+    fn watermark(&mut self, _: i64) -> Result<(), EngineError> {
+        Ok(())
+    }
+    fn marker(&mut self, _: Epoch) -> Result<(), EngineError> {
+        Ok(())
+    }
+    fn end(&mut self) -> Result<(), EngineError> {
+        Ok(())
+    }
+    fn flush(&mut self) -> Result<FlushStatus, EngineError> {
+        Ok(FlushStatus::Flushed)
+    }
+}
+
+impl<'a> Push<Row<'a>> for Kept {
+    fn push(&mut self, row: Row<'a>, _: u64) -> Result<(), EngineError> {
+        let value = String::from_utf8(row.bytes(Slot::new(0, 2)).to_vec()).unwrap();
+        self.rows.push((value, row.long(Slot::new(1, 2))));
+        self.room = self.room.map(|room| room - 1);
+        Ok(())
+    }
+}
+
+fn source(recorded: &Recorded, options: &[(&str, &str)]) -> CaptureSource {
+    let mut all = vec![("path".to_string(), recorded.0.display().to_string())];
+    all.extend(options.iter().map(|(key, value)| (key.to_string(), value.to_string())));
+    CaptureConfig::read(&all).unwrap().open().unwrap()
+}
+
+fn poll(source: &mut CaptureSource, kept: &mut Kept, budget: usize) -> Polled {
+    let mut cx = StepCx { env: &SimEnv::new(0), budget, wake_at_ns: None };
+    source.poll(kept, &mut cx).unwrap()
+}
+
+/// All records and the number of rejected ones.
+fn read_all(recorded: &Recorded, options: &[(&str, &str)]) -> (Vec<(String, i64)>, u64) {
+    let (mut source, mut kept) = (source(recorded, options), Kept::default());
+    while poll(&mut source, &mut kept, 1000) != Polled::Exhausted {}
+    (kept.rows, source.counters().bad.count())
+}
+
+/// Fails at the first difference.
+fn assert_same(rows: &[(String, i64)], expected: &[(String, i64)], what: &str) {
+    let at = rows.iter().zip(expected).position(|(row, other)| row != other);
+    let at = at.unwrap_or(rows.len().min(expected.len()));
+    let (row, other) = (rows.get(at), expected.get(at));
+    assert!(row == other, "{what}: record {at} is {row:?}, expected {other:?}");
+}
+
+fn values(recorded: &Recorded, options: &[(&str, &str)]) -> Vec<String> {
+    read_all(recorded, options).0.into_iter().map(|(value, _)| value).collect()
+}
+
+/// A recording of many connections with unfinished lines, losses, datagrams and rejected records.
+fn busy(compress: bool, seed: u64) -> Recorded {
+    let (mut dice, mut recorder) = (SplitMix(seed), Recorder::new(compress));
+    (0..12).for_each(|n| recorder.open(n, if n < 9 { Protocol::Tcp } else { Protocol::Udp }));
+    for n in 0..1_500 {
+        let connection = dice.below(12) as u32;
+        let mut text = format!("c{connection} n{n}").into_bytes();
+        for _ in 0..dice.below(6) {
+            text.extend_from_slice(match dice.below(6) {
+                0 => b"\r\n",
+                1 => b"\r",
+                2 => b" some more text",
+                3 => b"\n\n",
+                _ => b"\n",
+            });
+        }
+        match dice.below(40) {
+            0 => recorder.event(Kind::Close, connection, 0, b""),
+            1 => recorder.event(Kind::Reset, connection, 0, b""),
+            2 => recorder.event(Kind::HalfClose, connection, 0, b""),
+            3 => {
+                let gap = Gap { bytes: 9, cause: GapCause::Lost };
+                recorder.event(Kind::Gap, connection, 0, &gap.encode());
+            }
+            4 => recorder.data(connection, b"\xff\n"),
+            5 => recorder.data(connection, &[b'x'; 300]),
+            6 => recorder.event(Kind::Data, connection, FLAG_MORE, b"part "),
+            7 if connection >= 9 => recorder.event(Kind::Data, connection, FLAG_CUT, b"cut"),
+            _ => recorder.data(connection, &text),
+        }
+    }
+    recorder.finish()
+}
+
+const LIMITS: [(&str, &str); 2] = [("direction", "both"), ("maxLineLength", "200")];
+
+#[test]
+fn records_are_lines_of_a_connection_and_datagrams() {
+    let mut recorder = Recorder::new(false);
+    recorder.open(0, Protocol::Tcp);
+    recorder.open(2, Protocol::Udp);
+    recorder.data(0, b"one\ntw");
+    recorder.data(2, b"a\nb\r\n");
+    recorder.data(4, b"unknown\r");
+    recorder.data(0, b"o\r");
+    recorder.data(4, b"\nprotocol\n");
+    recorder.data(0, b"\n\nlast");
+    recorder.event(Kind::HalfClose, 0, 0, b"");
+    recorder.data(4, b"never ended");
+    recorder.data(1, b"the other direction\n");
+    let recorded = recorder.finish();
+    let all = [("one", 2), ("a\nb", 3), ("unknown", 4), ("two", 5), ("protocol", 6), ("", 7)];
+    let all: Vec<_> = all.into_iter().chain([("last", 8)]).map(|(v, t)| (v.into(), t)).collect();
+    assert_eq!(read_all(&recorded, &[]), (all.clone(), 1));
+    let lines = [("datagram", "lines"), ("connection", "2, 7")];
+    assert_eq!(values(&recorded, &lines), ["a", "b"]);
+    assert_eq!(values(&recorded, &[("direction", "out")]), ["the other direction"]);
+    let from_to = [("from", "4000"), ("to", "1970-01-01 00:00:00.000007")];
+    assert_eq!(values(&recorded, &from_to), ["unknown", "two", "protocol"]);
+    let rejected = read_all(&recorded, &[("lastLine", "reject")]);
+    assert_eq!((rejected.0.len(), rejected.1), (6, 2));
+    let lf = values(&recorded, &[("connection", "0"), ("lineSep", "\\n")]);
+    assert_eq!(lf, ["one", "two\r", "", "last"]);
+}
+
+#[test]
+fn bytes_that_are_missing_cost_the_lines_that_they_were_in() {
+    let mut recorder = Recorder::new(false);
+    recorder.data(0, b"one\nhal");
+    let gap = Gap { bytes: 5, cause: GapCause::Lost };
+    recorder.event(Kind::Gap, 0, 0, &gap.encode());
+    recorder.data(0, b"f\ntwo\n");
+    recorder.data(0, b"thr");
+    recorder.event(Kind::Reset, 0, 0, b"");
+    let recorded = recorder.finish();
+    let (rows, rejected) = read_all(&recorded, &[]);
+    assert_eq!(rows.iter().map(|(value, _)| value.as_str()).collect::<Vec<_>>(), ["one", "two"]);
+    assert_eq!(rejected, 3, "what was before the gap, what was behind it, what was reset");
+}
+
+/// Stops wherever the dice say, and continues in a new source at the offset.
+#[test]
+fn a_restart_continues_exactly_in_continuous_mode() {
+    for (seed, compress) in [(1, false), (2, cfg!(feature = "compression")), (3, false)] {
+        let recorded = busy(compress, seed);
+        let (expected, rejected) = read_all(&recorded, &LIMITS);
+        assert!(expected.len() > 1_000 && rejected > 50, "{} {rejected}", expected.len());
+        let mut dice = SplitMix(seed);
+        let (mut kept, mut at, mut bad, mut restarts) = (Kept::default(), None, 0, 0);
+        loop {
+            let mut source = source(&recorded, &LIMITS);
+            if let Some(at) = &at {
+                resume(&mut source, at);
+            }
+            let mut polled = Polled::Emitted;
+            for _ in 0..1 + dice.below(3) {
+                kept.room = Some(1 + dice.below(9) as usize);
+                polled = poll(&mut source, &mut kept, 1 + dice.below(30) as usize);
+            }
+            at = Some(position(&source));
+            bad += source.counters().bad.count();
+            if polled == Polled::Exhausted {
+                break;
+            }
+            restarts += 1;
+        }
+        assert_same(&kept.rows, &expected, &format!("seed {seed}"));
+        assert_eq!(bad, rejected, "seed {seed}");
+        assert!(restarts > 100, "{restarts}");
+    }
+}
+
+fn resume(source: &mut CaptureSource, at: &Offset) {
+    Source::<Kept>::resume(source, at).unwrap();
+}
+
+fn position(source: &CaptureSource) -> Offset {
+    Source::<Kept>::position(source)
+}
+
+/// Each batch is run by a source of its own, and some are run twice.
+#[test]
+fn a_restart_runs_the_planned_batch_again() {
+    for (seed, compress) in [(4, false), (5, cfg!(feature = "compression"))] {
+        let recorded = busy(compress, seed);
+        let (expected, _) = read_all(&recorded, &LIMITS);
+        let mut dice = SplitMix(seed);
+        let (mut rows, mut at): (Vec<(String, i64)>, Option<Offset>) = (Vec::new(), None);
+        loop {
+            let bytes = (1 + dice.below(900)).to_string();
+            let options = [LIMITS[0], LIMITS[1], ("maxBytesPerTrigger", bytes.as_str())];
+            let mut planner = source(&recorded, &options);
+            at.iter().for_each(|at| resume(&mut planner, at));
+            let mut cx = StepCx { env: &SimEnv::new(0), budget: 7, wake_at_ns: None };
+            let planned = Source::<Kept>::plan(&mut planner, ReadLimit::Limited, &mut cx).unwrap();
+            if !planned.has_new && planned.exhausted {
+                break;
+            }
+            let mut runs = Vec::new();
+            let mut again = source(&recorded, &options);
+            at.iter().for_each(|at| resume(&mut again, at));
+            for source in [&mut planner, &mut again] {
+                let mut kept = Kept::default();
+                Source::<Kept>::set_end_offset(source, &planned.end).unwrap();
+                while poll(source, &mut kept, 1 + dice.below(50) as usize) != Polled::AtEndOffset {}
+                runs.push(kept.rows);
+            }
+            assert_same(&runs[1], &runs[0], "the second run of a batch");
+            rows.append(&mut runs[0]);
+            at = Some(planned.end);
+        }
+        assert_same(&rows, &expected, &format!("seed {seed}"));
+    }
+}
+
+#[test]
+fn another_recording_is_not_continued() {
+    let recorded = busy(false, 6);
+    let mut source = source(&recorded, &[]);
+    let at = position(&source).0.replace("\"recording\":7", "\"recording\":8");
+    let error = Source::<Kept>::resume(&mut source, &Offset(at)).unwrap_err();
+    assert_eq!(error.condition(), "CAPTURE_CHANGED");
+    let error = Source::<Kept>::resume(&mut source, &Offset("17".to_string())).unwrap_err();
+    assert_eq!(error.condition(), "INVALID_OFFSET");
+}
+
+#[test]
+fn a_damaged_recording_gives_what_is_left_and_counts_the_rest() {
+    let recorded = busy(false, 7);
+    let whole = std::fs::read(&recorded.0).unwrap();
+    let expected = read_all(&recorded, &LIMITS).0;
+    let (mut dice, mut damaged) = (SplitMix(9), 0);
+    for _ in 0..200 {
+        let mut bytes = whole.clone();
+        let at = 64 + dice.below(bytes.len() as u64 - 64) as usize;
+        match dice.below(3) {
+            0 => bytes.truncate(at),
+            _ => bytes[at] ^= 1 << dice.below(8),
+        }
+        std::fs::write(&recorded.0, &bytes).unwrap();
+        let (mut source, mut kept) = (source(&recorded, &LIMITS), Kept::default());
+        while poll(&mut source, &mut kept, 1000) != Polled::Exhausted {}
+        if kept.rows != expected {
+            assert!(source.counters().bad.count() > 0, "byte {at}: nothing is counted");
+            damaged += 1;
+        }
+    }
+    assert!(damaged > 100, "{damaged}");
+}
+
+#[test]
+fn a_paced_recording_is_emitted_at_its_times() {
+    let mut recorder = Recorder::new(false);
+    (0..10).for_each(|n| recorder.data(0, format!("{n}\n").as_bytes()));
+    let recorded = recorder.finish();
+    let (env, mut kept) = (SimEnv::new(0), Kept::default());
+    let mut source = source(&recorded, &[("speed", "0.001")]);
+    let mut times = Vec::new();
+    while kept.rows.len() < 10 {
+        let mut cx = StepCx { env: &env, budget: 100, wake_at_ns: None };
+        source.poll(&mut kept, &mut cx).unwrap();
+        times.push((kept.rows.len(), env_ns(&env)));
+        let wake_at_ns = cx.wake_at_ns.unwrap_or(env_ns(&env) + 10_000);
+        env.advance(wake_at_ns - env_ns(&env));
+    }
+    let first_ns = times[0].1;
+    for (count, ns) in times {
+        // A record per millisecond.
+        let due = ((ns - first_ns) / 1_000_000 + 1).min(10) as usize;
+        assert_eq!(count, due, "after {} ns", ns - first_ns);
+    }
+}
+
+fn env_ns(env: &SimEnv) -> u64 {
+    use millstream_engine::env::Env;
+    env.now_ns()
+}
+
+#[test]
+fn wrong_options_are_refused() {
+    for (name, value) in [
+        ("speed", "fast"),
+        ("speed", "0"),
+        ("from", "tomorrow"),
+        ("direction", "up"),
+        ("connection", "first"),
+        ("lineSep", ";"),
+        ("datagram", "raw"),
+        ("lastLine", "maybe"),
+    ] {
+        let options = [("path", "/x"), (name, value)];
+        let own = options.map(|(key, value)| (key.to_string(), value.to_string()));
+        let error = CaptureConfig::read(&own.to_vec()).unwrap_err();
+        assert_eq!(error.condition, "INVALID_OPTION_VALUE", "{name}");
+        assert!(error.reason.contains(name), "{error}");
+    }
+    let error = CaptureConfig::read(&Vec::new()).unwrap_err();
+    assert_eq!(error.condition, "MISSING_OPTION");
+}

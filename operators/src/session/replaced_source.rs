@@ -1,0 +1,153 @@
+//! Sources of a job that are read from files instead, so that the job file of production is tested
+//! as it is.
+//!
+//! | the job reads | and is given | reads |
+//! |---|---|---|
+//! | a socket | a capture | the capture, split into records as the socket's bytes would be |
+//! | a socket | another file | the lines of the file |
+//! | a capture | a capture | that capture |
+//! | files | a file or folder | those files, with the job's format and options |
+
+use crate::table::error::{PlanError, PlanResult};
+use crate::table::plan::Options;
+use std::io::Read;
+use std::path::{Path, PathBuf};
+
+/// What a source is read from instead.
+#[derive(Clone, Debug)]
+pub struct ReplacedSource {
+    /// Name of the source's view. `None` is any socket or capture that has no replacement of its
+    /// own.
+    pub view: Option<String>,
+    /// A capture, or what the job's format reads.
+    pub path: PathBuf,
+    /// Options of the capture source, such as `speed`.
+    pub capture_options: Options,
+}
+
+/// A source that a job has named, and what it is read from.
+#[derive(Clone, Debug)]
+pub struct JobSource {
+    /// Name of its view.
+    pub view: String,
+    /// Its format in the job.
+    pub format: String,
+    /// The path that replaces it.
+    pub replaced_by: Option<PathBuf>,
+    /// Whether it ends: a replacing capture does, a folder that is read as a stream does not.
+    pub ends: bool,
+}
+
+/// Options that a socket source and a capture source share.
+const SHARED: [&str; 4] = ["lineSep", "datagram", "maxLineLength", "maxUnfinishedBytes"];
+
+/// Whether a path is a capture, or a folder of captures.
+pub fn is_capture(path: &Path) -> bool {
+    if path.is_dir() {
+        let entries = std::fs::read_dir(path).into_iter().flatten().flatten();
+        let mut ends = entries.filter_map(|entry| entry.path().extension().map(|e| e.to_owned()));
+        return ends.any(|end| end == "capture" || end == "cap");
+    }
+    let mut magic = [0; 6];
+    let read = std::fs::File::open(path).and_then(|mut file| file.read_exact(&mut magic));
+    read.is_ok() && &magic == b"MSCAPT"
+}
+
+fn option<'o>(options: &'o Options, name: &str) -> Option<&'o str> {
+    let found = options.iter().rev().find(|(key, _)| key.eq_ignore_ascii_case(name));
+    found.map(|(_, value)| value.as_str())
+}
+
+fn refused(view: &str, reason: impl std::fmt::Display, fix: &str) -> PlanError {
+    PlanError::new("SOURCE_CANNOT_BE_REPLACED", format!("source `{view}`: {reason}"), fix)
+}
+
+impl ReplacedSource {
+    /// Whether it replaces a view's source.
+    pub(super) fn is_of(&self, view: &str, format: &str) -> bool {
+        match &self.view {
+            Some(name) => name.eq_ignore_ascii_case(view),
+            None => ["socket", "capture"].iter().any(|name| name.eq_ignore_ascii_case(format)),
+        }
+    }
+
+    /// The format and the options that are read instead of those of the job.
+    pub(super) fn apply(
+        &self,
+        view: &str,
+        format: &str,
+        options: &Options,
+    ) -> PlanResult<(String, Options)> {
+        if !self.path.exists() {
+            let reason = format!("{} does not exist", self.path.display());
+            return Err(refused(view, reason, "Check the path"));
+        }
+        let is_capture = is_capture(&self.path);
+        let path = ("path".to_string(), self.path.display().to_string());
+        match format.to_ascii_lowercase().as_str() {
+            "socket" if is_capture => Ok(("capture".to_string(), self.of_socket(options, path))),
+            "capture" if is_capture => {
+                let own = |(key, _): &&(String, String)| !key.eq_ignore_ascii_case("path");
+                let mut all: Options = options.iter().filter(own).cloned().collect();
+                all.push(path);
+                all.extend(self.capture_options.iter().cloned());
+                Ok(("capture".to_string(), all))
+            }
+            "socket" => self.lines_of_socket(view, options, path),
+            files if super::is_files(files) => {
+                if is_capture {
+                    let reason = format!("the job reads {files} files, and it is given a capture");
+                    return Err(refused(view, reason, "Give it a file of its format"));
+                }
+                let own = |(key, _): &&(String, String)| !key.eq_ignore_ascii_case("path");
+                let mut all: Options = options.iter().filter(own).cloned().collect();
+                all.push(path);
+                Ok((format.to_string(), all))
+            }
+            other => {
+                let reason = format!("a source of format {other} cannot be read from a file");
+                Err(refused(view, reason, "Sockets, captures and files can be replaced"))
+            }
+        }
+    }
+
+    /// A capture in place of a socket: records are split, and unfinished ones are handled, as the
+    /// socket source would.
+    fn of_socket(&self, options: &Options, path: (String, String)) -> Options {
+        let mut all = vec![path];
+        let timestamp = option(options, "includeTimestamp").unwrap_or("false");
+        all.push(("includeTimestamp".to_string(), timestamp.to_string()));
+        for name in SHARED {
+            if let Some(value) = option(options, name) {
+                all.push((name.to_string(), value.to_string()));
+            }
+        }
+        let is = |name, value: &str| {
+            option(options, name).is_some_and(|given| given.eq_ignore_ascii_case(value))
+        };
+        if is("mode", "listen") || is("atEnd", "reconnect") {
+            all.push(("lastLine".to_string(), "reject".to_string()));
+        }
+        all.extend(self.capture_options.iter().cloned());
+        all
+    }
+
+    fn lines_of_socket(
+        &self,
+        view: &str,
+        options: &Options,
+        path: (String, String),
+    ) -> PlanResult<(String, Options)> {
+        let has_timestamp = option(options, "includeTimestamp")
+            .is_some_and(|value| value.eq_ignore_ascii_case("true"));
+        if has_timestamp {
+            let reason = format!("{} has no times of arrival (includeTimestamp)", path.1);
+            return Err(refused(view, reason, "Give it a capture"));
+        }
+        let mut all = vec![path];
+        if let Some(value) = option(options, "lineSep") {
+            all.push(("lineSep".to_string(), value.to_string()));
+        }
+        Ok(("text".to_string(), all))
+    }
+}

@@ -1,0 +1,299 @@
+//! Compares rows: in order, as a multiset, or by key, with tolerance for numbers and times.
+
+use super::difference::Difference;
+use crate::capture::times;
+use clap::ValueEnum;
+use serde_json::{Map, Value};
+use std::collections::HashMap;
+
+/// How rows are compared.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub(super) enum Mode {
+    /// The same rows in the same order
+    Sequence,
+    /// The same rows in any order
+    Multiset,
+    /// For each key the same rows in the same order
+    PerKey,
+    /// For each key the same last row
+    LastPerKey,
+}
+
+/// How far values may be apart.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub(super) enum Tolerance {
+    /// Of numbers: absolute, and relative to the larger one.
+    Number(f64),
+    /// Of timestamps, in nanoseconds.
+    Time(u64),
+}
+
+/// Reads a tolerance: a number, or a duration with its unit.
+pub(super) fn tolerance(text: &str) -> Result<Tolerance, String> {
+    if let Ok(number) = text.parse::<f64>() {
+        return match number >= 0.0 && number.is_finite() {
+            true => Ok(Tolerance::Number(number)),
+            false => Err(format!("{text} is no tolerance: write 1e-9")),
+        };
+    }
+    let wrong = |_| format!("{text} is no tolerance: write 1e-9 for numbers, 5ms for times");
+    times::parse_ns(text).map(Tolerance::Time).map_err(wrong)
+}
+
+/// A row, or `None` if a line is no JSON object, which the engine does not write.
+type JsonRow = Map<String, Value>;
+
+/// How rows are compared, with its parameters.
+pub(super) struct Comparison<'a> {
+    pub mode: Mode,
+    pub key: &'a [String],
+    pub tolerances: &'a [Tolerance],
+}
+
+fn parse(lines: &[String]) -> Vec<JsonRow> {
+    lines.iter().map(|line| serde_json::from_str(line).unwrap_or_default()).collect()
+}
+
+fn key_of(row: &JsonRow, key: &[String]) -> String {
+    let values: Vec<_> =
+        key.iter().map(|column| row.get(column).unwrap_or(&Value::Null).to_string()).collect();
+    values.join(", ")
+}
+
+/// Positions of the rows of each key, keys in the order of their first row.
+fn by_key(rows: &[JsonRow], key: &[String]) -> (Vec<String>, HashMap<String, Vec<usize>>) {
+    let (mut order, mut found) = (Vec::new(), HashMap::<String, Vec<usize>>::new());
+    for (at, row) in rows.iter().enumerate() {
+        let key = key_of(row, key);
+        let positions = found.entry(key.clone()).or_default();
+        if positions.is_empty() {
+            order.push(key);
+        }
+        positions.push(at);
+    }
+    (order, found)
+}
+
+/// The lines that a file of expected rows needs: of each key the last one, where others do not
+/// count.
+pub(super) fn kept(mode: Mode, key: &[String], lines: &[String]) -> Vec<String> {
+    if mode != Mode::LastPerKey {
+        return lines.to_vec();
+    }
+    let (order, found) = by_key(&parse(lines), key);
+    let last = order.iter().filter_map(|key| found[key].last());
+    last.map(|at| lines[*at].clone()).collect()
+}
+
+impl Comparison<'_> {
+    /// What differs between expected and actual rows.
+    pub(super) fn compare(&self, expected: &[String], actual: &[String]) -> Vec<Difference> {
+        let (wanted, got) = (parse(expected), parse(actual));
+        match self.mode {
+            Mode::Sequence => self.in_order(None, (&wanted, expected), (&got, actual)),
+            Mode::Multiset => self.in_any_order((&wanted, expected), (&got, actual)),
+            Mode::PerKey | Mode::LastPerKey => self.per_key((&wanted, expected), (&got, actual)),
+        }
+    }
+
+    /// Rows of a sequence, or of a key.
+    fn in_order(
+        &self,
+        key: Option<&str>,
+        (wanted, expected): (&[JsonRow], &[String]),
+        (got, actual): (&[JsonRow], &[String]),
+    ) -> Vec<Difference> {
+        let same = |(a, b): (&JsonRow, &JsonRow)| self.is_same(a, b);
+        let first = wanted.iter().zip(got).take_while(|(a, b)| same((a, b))).count();
+        let rest = wanted.len().min(got.len()) - first;
+        let backwards = wanted.iter().rev().zip(got.iter().rev()).take(rest);
+        let last = backwards.take_while(|(a, b)| same((a, b))).count();
+        let missing = &expected[first..expected.len() - last];
+        let unexpected = &actual[first..actual.len() - last];
+        let place = |at: usize| match key {
+            Some(key) => format!("{}, row {}", self.name_key(key), at + 1),
+            None => format!("row {}", at + 1),
+        };
+        let mut found = Vec::new();
+        for at in 0..missing.len().max(unexpected.len()) {
+            found.push(Difference {
+                place: Some(place(first + at)),
+                expected: missing.get(at).cloned(),
+                actual: unexpected.get(at).cloned(),
+            });
+        }
+        found
+    }
+
+    fn name_key(&self, key: &str) -> String {
+        format!("{} = {key}", self.key.join(", "))
+    }
+
+    fn per_key(
+        &self,
+        (wanted, expected): (&[JsonRow], &[String]),
+        (got, actual): (&[JsonRow], &[String]),
+    ) -> Vec<Difference> {
+        let (order, wanted_of) = by_key(wanted, self.key);
+        let (later, got_of) = by_key(got, self.key);
+        let new = later.iter().filter(|key| !wanted_of.contains_key(*key));
+        let mut found = Vec::new();
+        for key in order.iter().chain(new) {
+            let of = |all: &HashMap<String, Vec<usize>>| -> Vec<usize> {
+                let positions = all.get(key).map(Vec::as_slice).unwrap_or_default();
+                let from = match self.mode {
+                    Mode::LastPerKey => positions.len().saturating_sub(1),
+                    _ => 0,
+                };
+                positions[from..].to_vec()
+            };
+            let (wanted_at, got_at) = (of(&wanted_of), of(&got_of));
+            let rows = |all: &[JsonRow], at: &[usize]| -> Vec<JsonRow> {
+                at.iter().map(|at| all[*at].clone()).collect()
+            };
+            let lines = |all: &[String], at: &[usize]| -> Vec<String> {
+                at.iter().map(|at| all[*at].clone()).collect()
+            };
+            found.extend(self.in_order(
+                Some(key),
+                (&rows(wanted, &wanted_at), &lines(expected, &wanted_at)),
+                (&rows(got, &got_at), &lines(actual, &got_at)),
+            ));
+        }
+        found
+    }
+
+    fn in_any_order(
+        &self,
+        (wanted, expected): (&[JsonRow], &[String]),
+        (got, actual): (&[JsonRow], &[String]),
+    ) -> Vec<Difference> {
+        // Rows that are the same to the letter first: most are.
+        let mut left: HashMap<&JsonRowKey, Vec<usize>> = HashMap::new();
+        let keys: Vec<JsonRowKey> = got.iter().map(text_of).collect();
+        for (at, key) in keys.iter().enumerate().rev() {
+            left.entry(key).or_default().push(at);
+        }
+        let mut missing = Vec::new();
+        for (at, row) in wanted.iter().enumerate() {
+            if left.get_mut(&text_of(row)).and_then(Vec::pop).is_none() {
+                missing.push(at);
+            }
+        }
+        let mut unexpected: Vec<usize> = left.into_values().flatten().collect();
+        unexpected.sort_unstable();
+        if !self.tolerances.is_empty() {
+            missing.retain(|at| {
+                let same = |other: &usize| self.is_same(&wanted[*at], &got[*other]);
+                match unexpected.iter().position(same) {
+                    Some(found) => {
+                        unexpected.remove(found);
+                        false
+                    }
+                    None => true,
+                }
+            });
+        }
+        pair(&missing, &mut unexpected, (wanted, expected), (got, actual))
+    }
+
+    fn is_same(&self, a: &JsonRow, b: &JsonRow) -> bool {
+        a.len() == b.len()
+            && a.iter().all(|(name, value)| {
+                b.get(name).is_some_and(|other| self.is_same_value(value, other))
+            })
+    }
+
+    fn is_same_value(&self, a: &Value, b: &Value) -> bool {
+        match (a, b) {
+            (Value::Number(a), Value::Number(b)) => {
+                a == b || a.as_f64().zip(b.as_f64()).is_some_and(|(a, b)| self.is_near(a, b))
+            }
+            (Value::String(a), Value::String(b)) => a == b || self.is_near_time(a, b),
+            (Value::Array(a), Value::Array(b)) => {
+                a.len() == b.len() && a.iter().zip(b).all(|(a, b)| self.is_same_value(a, b))
+            }
+            (Value::Object(a), Value::Object(b)) => self.is_same(a, b),
+            _ => a == b,
+        }
+    }
+
+    fn is_near(&self, a: f64, b: f64) -> bool {
+        self.tolerances.iter().any(|tolerance| match tolerance {
+            Tolerance::Number(most) => (a - b).abs() <= most * a.abs().max(b.abs()).max(1.0),
+            Tolerance::Time(_) => false,
+        })
+    }
+
+    fn is_near_time(&self, a: &str, b: &str) -> bool {
+        self.tolerances.iter().any(|tolerance| {
+            let Tolerance::Time(most) = tolerance else { return false };
+            match (time_of(a), time_of(b)) {
+                (Some(a), Some(b)) => a.abs_diff(b) <= *most,
+                _ => false,
+            }
+        })
+    }
+}
+
+/// A timestamp as the engine writes it: with an offset from UTC, or without one.
+fn time_of(text: &str) -> Option<i64> {
+    if !text.as_bytes().first()?.is_ascii_digit() || !text.contains(['T', ' ']) {
+        return None;
+    }
+    let (at, sign) = match text.rfind(['+', '-']).filter(|at| *at > 10) {
+        Some(at) => (at, if text[at..].starts_with('-') { -1 } else { 1 }),
+        None => return times::parse_wall_ns(text).ok(),
+    };
+    let (hours, minutes) = text[at + 1..].split_once(':')?;
+    let offset: i64 = hours.parse::<i64>().ok()? * 60 + minutes.parse::<i64>().ok()?;
+    let local = times::parse_wall_ns(&text[..at]).ok()?;
+    local.checked_sub(sign * offset * 60_000_000_000)
+}
+
+/// A row as text, whatever the order of its columns in the file.
+type JsonRowKey = String;
+
+fn text_of(row: &JsonRow) -> JsonRowKey {
+    let mut columns: Vec<_> = row.iter().collect();
+    columns.sort_by_key(|(name, _)| name.as_str());
+    columns.iter().map(|(name, value)| format!("{name}={value};")).collect()
+}
+
+/// Joins each missing row with the unexpected one that resembles it most.
+fn pair(
+    missing: &[usize],
+    unexpected: &mut Vec<usize>,
+    (wanted, expected): (&[JsonRow], &[String]),
+    (got, actual): (&[JsonRow], &[String]),
+) -> Vec<Difference> {
+    /// Above this many rows nobody reads pairs, and finding them takes long.
+    const PAIRED: usize = 1000;
+    let mut found = Vec::new();
+    for at in missing {
+        let alike = |other: &usize| {
+            wanted[*at]
+                .iter()
+                .filter(|(name, value)| got[*other].get(*name) == Some(*value))
+                .count()
+        };
+        let best = match unexpected.len() <= PAIRED {
+            true => unexpected.iter().enumerate().max_by_key(|(_, other)| alike(other)),
+            false => None,
+        };
+        let best = best.filter(|(_, other)| alike(other) > 0).map(|(position, _)| position);
+        let twin = best.map(|position| unexpected.remove(position));
+        found.push(Difference {
+            place: None,
+            expected: Some(expected[*at].clone()),
+            actual: twin.map(|twin| actual[twin].clone()),
+        });
+    }
+    let rest = unexpected.iter().map(|at| Difference {
+        place: None,
+        expected: None,
+        actual: Some(actual[*at].clone()),
+    });
+    found.extend(rest);
+    found
+}

@@ -1,0 +1,359 @@
+//! `millstream test`: runs a job over files or a capture, and compares its rows with expected ones.
+//!
+//! The job file is the one of production: its sources are replaced by name, its sinks are taken in
+//! process, and its checkpoint is left alone. With a pace, latency from the intended time of each
+//! record is checked too, beside the floor of this machine in the same minute.
+
+mod compare;
+mod difference;
+mod expected;
+mod junit;
+mod latency;
+
+use crate::Failure;
+use crate::capture::events::Selection;
+use crate::capture::times;
+use crate::run::{overrides, read};
+use crate::stdout::say;
+use clap::Args as ClapArgs;
+use compare::{Comparison, Mode};
+use expected::Expected;
+use junit::{Case, Verdict};
+use latency::Limit;
+use millstream::session::{JobQuery, ReplacedSource, Session, StreamingQuery, is_capture};
+use std::path::PathBuf;
+use std::sync::{Arc, Mutex};
+use std::time::{Duration, Instant};
+
+/// Largest floor of this machine, 99 of 100 times, at which a latency counts.
+const LAG_MAX: &str = "1ms";
+
+#[derive(ClapArgs)]
+#[command(after_help = "Examples:\n  \
+    millstream test counts.sql --source lines=lines.txt --expect counts.jsonl --update\n  \
+    millstream test counts.sql --source lines=lines.txt --expect counts.jsonl\n  \
+    millstream test counts.sql --replay tuesday.capture --expect counts.jsonl --latency 'p99<200us'\n  \
+    millstream test counts.sql --replay tuesday.capture --expect counts.jsonl \\\n    \
+    --compare last-per-key --key word --junit report.xml\n\n\
+    Exit codes: 0 passed, 1 failed, 2 wrong job or command line, 3 invalid: the machine could not keep \
+    the pace.")]
+pub(crate) struct Args {
+    /// The job file; `-` reads standard input
+    job: PathBuf,
+    /// Read the job's socket from this capture
+    #[arg(long, value_name = "FILE")]
+    replay: Option<PathBuf>,
+    /// Read a source of the job from this file or folder; may be repeated
+    #[arg(long, value_name = "NAME=FILE", value_parser = named_file)]
+    source: Vec<(String, PathBuf)>,
+    /// The expected rows, a JSON object a line: a file for a job of one query, a folder with
+    /// QUERY.jsonl for each query otherwise
+    #[arg(long, value_name = "EXPECTED")]
+    expect: PathBuf,
+    /// Write the rows to EXPECTED instead of comparing them
+    #[arg(long)]
+    update: bool,
+    /// How rows are compared
+    #[arg(long, value_enum, default_value_t = Mode::Multiset)]
+    compare: Mode,
+    /// The columns of a key, for per-key and last-per-key
+    #[arg(long, value_name = "COLUMNS", value_delimiter = ',')]
+    key: Vec<String>,
+    /// How far numbers (1e-9) or times (5ms) may be apart; may be repeated
+    #[arg(long, value_name = "NUMBER|DURATION", value_parser = compare::tolerance)]
+    tolerance: Vec<compare::Tolerance>,
+    /// Limits of the latency from the intended time to the sink, such as 'p50<50us,p99<200us'
+    #[arg(long, value_name = "LIMITS", value_parser = latency::limits)]
+    latency: Option<std::vec::Vec<Limit>>,
+    /// How much faster than recorded captures are read: max, or a factor. The default is max, and
+    /// 1 with --latency
+    #[arg(long, value_name = "SPEED", value_parser = speed)]
+    speed: Option<String>,
+    /// The floor of this machine, 99 of 100 times, above which a latency does not count
+    #[arg(long, value_name = "DURATION", value_parser = times::parse_ns, default_value = LAG_MAX)]
+    max_lag: u64,
+    #[command(flatten)]
+    selection: Selection,
+    /// Override the trigger: continuous=1s, asap, processing-time=500ms, once, available-now
+    #[arg(long, value_name = "SPEC")]
+    trigger: Option<String>,
+    /// A setting, as `SET key = value` in the job; may be repeated
+    #[arg(long, value_name = "KEY=VALUE")]
+    set: Vec<String>,
+    /// Fail if the job has not ended after this time
+    #[arg(long, value_name = "DURATION", value_parser = times::parse_ns, default_value = "10m")]
+    timeout: u64,
+    /// Differences to print of each query
+    #[arg(long, value_name = "N", default_value_t = 20)]
+    differences: usize,
+    /// Write the verdict as JUnit XML
+    #[arg(long, value_name = "FILE")]
+    junit: Option<PathBuf>,
+}
+
+fn named_file(text: &str) -> Result<(String, PathBuf), String> {
+    match text.split_once('=') {
+        Some((name, file)) if !name.is_empty() && !file.is_empty() => {
+            Ok((name.to_string(), PathBuf::from(file)))
+        }
+        _ => Err("write NAME=FILE, where NAME is the view of the source in the job".to_string()),
+    }
+}
+
+fn speed(text: &str) -> Result<String, String> {
+    crate::capture::replay::Speed::parse(text).map(|_| text.to_string())
+}
+
+/// The rows of a query, in the order in which its sink gets them.
+#[derive(Default)]
+struct Rows {
+    lines: Vec<String>,
+    epoch: u64,
+}
+
+/// A query of the job and where its rows go.
+struct Taken {
+    name: String,
+    columns: Vec<String>,
+    rows: Arc<Mutex<Rows>>,
+}
+
+/// Runs the test.
+pub(crate) fn run(args: &Args) -> Result<(), Failure> {
+    check(args)?;
+    let start = Instant::now();
+    let session = Session::new();
+    let queries = prepare(args, &session)?;
+    let expected = Expected::new(&args.expect, queries.iter().map(JobQuery::name), args.update)?;
+    let floor = args.latency.as_ref().map(|_| latency::floor());
+    let (taken, started) = start_all(queries)?;
+    wait(args, &session, &started)?;
+    let mut cases = Vec::new();
+    for taken in &taken {
+        cases.push(answer(args, taken, &expected)?);
+    }
+    if let (Some(limits), Some(before)) = (&args.latency, floor) {
+        let measured = latency::Measured {
+            queries: started.iter().map(|q| (q.name().to_string(), q.totals().latency)).collect(),
+            send_lag: session.send_lag(),
+            floors: [before, latency::floor()],
+            lag_max_ns: args.max_lag,
+        };
+        cases.extend(measured.judge(limits));
+    }
+    report(args, &cases, start.elapsed())
+}
+
+/// Refuses arguments that contradict each other.
+fn check(args: &Args) -> Result<(), Failure> {
+    let wrong = |reason: &str| Err(Failure::Wrong(reason.to_string()));
+    let by_key = matches!(args.compare, Mode::PerKey | Mode::LastPerKey);
+    if by_key && args.key.is_empty() {
+        return wrong("--compare per-key and last-per-key need --key COLUMNS");
+    }
+    if !by_key && !args.key.is_empty() {
+        return wrong("--key needs --compare per-key or last-per-key");
+    }
+    if args.latency.is_some() && args.speed.as_deref() == Some("max") {
+        return wrong("--latency needs a pace: at --speed max no record has an intended time");
+    }
+    let files = args.replay.iter().chain(args.source.iter().map(|(_, file)| file));
+    if let Some(missing) = files.clone().find(|file| !file.exists()) {
+        return wrong(&format!("{} does not exist", missing.display()));
+    }
+    if let Some(replay) = args.replay.as_ref().filter(|file| !is_capture(file)) {
+        return wrong(&format!(
+            "--replay {} is no capture; --source NAME=FILE reads lines, and `millstream import-pcap` \
+             converts pcap",
+            replay.display()
+        ));
+    }
+    let has_capture = files.clone().any(|file| is_capture(file));
+    let selects = args.selection.from.is_some()
+        || args.selection.to_time.is_some()
+        || args.selection.direction.is_some()
+        || !args.selection.connection.is_empty();
+    if !has_capture && (selects || args.speed.is_some() || args.latency.is_some()) {
+        return wrong(
+            "--speed, --latency, --from, --to-time, --direction and --connection need a capture: \
+             give --replay FILE, or a capture to --source",
+        );
+    }
+    Ok(())
+}
+
+/// Options of the captures that replace sources.
+fn capture_options(args: &Args) -> Vec<(String, String)> {
+    let mut options = Vec::new();
+    let mut add = |name: &str, value: String| options.push((name.to_string(), value));
+    let paced = args.latency.as_ref().map(|_| "1".to_string());
+    if let Some(speed) = args.speed.clone().or(paced) {
+        add("speed", speed);
+    }
+    if let Some(from) = args.selection.from {
+        add("from", from.to_string());
+    }
+    if let Some(to) = args.selection.to_time {
+        add("to", to.to_string());
+    }
+    if let Some(direction) = args.selection.direction {
+        add("direction", format!("{direction:?}"));
+    }
+    if !args.selection.connection.is_empty() {
+        let numbers: Vec<_> = args.selection.connection.iter().map(u32::to_string).collect();
+        add("connection", numbers.join(","));
+    }
+    options
+}
+
+/// Reads the job with its sources replaced.
+fn prepare(args: &Args, session: &Session) -> Result<Vec<JobQuery>, Failure> {
+    let options = capture_options(args);
+    let replaced = |view: Option<&String>, path: &PathBuf| ReplacedSource {
+        view: view.cloned(),
+        path: path.clone(),
+        capture_options: options.clone(),
+    };
+    let named = args.source.iter().map(|(name, path)| replaced(Some(name), path));
+    session.replace_sources(named.chain(args.replay.iter().map(|path| replaced(None, path))));
+    let text = read(&args.job)?;
+    // Nothing is checked of a checkpoint: the test keeps none.
+    let mut overrides = overrides(&args.set, args.trigger.as_deref())?;
+    overrides.explains = true;
+    let at_job = |error: &dyn std::fmt::Display| format!("{}: {error}", args.job.display());
+    let queries = session.job(&text, &overrides).map_err(|error| Failure::Wrong(at_job(&error)))?;
+    let sources = session.job_sources();
+    let names: Vec<_> = sources.iter().map(|source| source.view.as_str()).collect();
+    for (name, _) in &args.source {
+        if !names.iter().any(|view| view.eq_ignore_ascii_case(name)) {
+            return Err(Failure::Wrong(at_job(&format!(
+                "there is no source `{name}`; its sources are {}",
+                names.join(", ")
+            ))));
+        }
+    }
+    let is_named = |view: &str| args.source.iter().any(|(name, _)| name.eq_ignore_ascii_case(view));
+    let replayed = sources.iter().filter(|s| s.replaced_by.is_some() && !is_named(&s.view));
+    let replayed: Vec<_> = replayed.map(|source| source.view.as_str()).collect();
+    if args.replay.is_some() && replayed.len() != 1 {
+        let found = match replayed.len() {
+            0 => "the job has no socket or capture that --replay can replace".to_string(),
+            _ => format!("--replay would replace {}: use --source NAME=FILE", replayed.join(", ")),
+        };
+        return Err(Failure::Wrong(at_job(&found)));
+    }
+    let live = sources.iter().find(|source| {
+        source.replaced_by.is_none() && source.format.eq_ignore_ascii_case("socket")
+    });
+    if let Some(live) = live {
+        return Err(Failure::Wrong(at_job(&format!(
+            "source `{0}` is a socket: give it a file with --source {0}=FILE",
+            live.view
+        ))));
+    }
+    Ok(queries)
+}
+
+/// Starts all queries, with their rows taken in process.
+fn start_all(queries: Vec<JobQuery>) -> Result<(Vec<Taken>, Vec<StreamingQuery>), Failure> {
+    let (mut all, mut started) = (Vec::new(), Vec::new());
+    for query in queries {
+        let (name, columns) = (query.name().to_string(), query.columns());
+        let (rows, is_complete) = (Arc::new(Mutex::new(Rows::default())), query.is_complete_mode());
+        let kept = rows.clone();
+        let query = query.take_rows(move |epoch, line| {
+            let mut rows = kept.lock().unwrap_or_else(|poisoned| poisoned.into_inner());
+            // In mode complete each epoch has the whole result.
+            if is_complete && rows.epoch != epoch {
+                rows.lines.clear();
+            }
+            rows.epoch = epoch;
+            rows.lines.push(line.to_string());
+        });
+        let query = query.map_err(|error| Failure::Wrong(error.to_string()))?;
+        started.push(query.start()?);
+        all.push(Taken { name, columns, rows });
+    }
+    Ok((all, started))
+}
+
+/// Waits until everything that is there is processed.
+fn wait(args: &Args, session: &Session, queries: &[StreamingQuery]) -> Result<(), Failure> {
+    let limit = Duration::from_nanos(args.timeout);
+    let start = Instant::now();
+    let ends = session.job_sources().iter().all(|source| source.ends);
+    for query in queries {
+        // A folder that is read as a stream never ends; a paced capture is not all there at once.
+        if !ends {
+            query.process_all_available()?;
+            query.stop()?;
+            continue;
+        }
+        match query.await_termination_timeout(limit.saturating_sub(start.elapsed())) {
+            Some(ended) => ended?,
+            None => {
+                query.request_stop();
+                let reason = format!("query {} has not ended after --timeout", query.name());
+                return Err(Failure::Failed(reason));
+            }
+        }
+    }
+    for query in queries {
+        let totals = query.totals();
+        if totals.bad_records > 0 {
+            eprintln!("{}: {} records set aside", query.name(), totals.bad_records);
+        }
+        totals.last_bad.iter().for_each(|bad| eprintln!("{}: {bad}", query.name()));
+    }
+    Ok(())
+}
+
+/// Compares the rows of a query, or writes them.
+fn answer(args: &Args, taken: &Taken, expected: &Expected) -> Result<Case, Failure> {
+    let rows = taken.rows.lock().unwrap_or_else(|poisoned| poisoned.into_inner());
+    let name = format!("{} answer", taken.name);
+    if args.update {
+        let kept = compare::kept(args.compare, &args.key, &rows.lines);
+        let changed = expected.write(&taken.name, &kept)?;
+        let what = if changed { "written" } else { "unchanged" };
+        let text = format!("{} rows, {what}", kept.len());
+        return Ok(Case { name, verdict: Verdict::Passed, text });
+    }
+    if let Some(missing) = args.key.iter().find(|key| !taken.columns.contains(key)) {
+        return Err(Failure::Wrong(format!(
+            "--key {missing}: query {} has the columns {}",
+            taken.name,
+            taken.columns.join(", ")
+        )));
+    }
+    let comparison = Comparison { mode: args.compare, key: &args.key, tolerances: &args.tolerance };
+    let wanted = expected.read(&taken.name)?;
+    let found = comparison.compare(&wanted, &rows.lines);
+    let (verdict, text) = match found.is_empty() {
+        true => (Verdict::Passed, format!("{} rows", rows.lines.len())),
+        false => (Verdict::Failed, difference::text(&found, args.differences)),
+    };
+    Ok(Case { name, verdict, text })
+}
+
+/// Prints the verdict, and chooses the exit code.
+fn report(args: &Args, cases: &[Case], elapsed: Duration) -> Result<(), Failure> {
+    for case in cases {
+        say!("{} {}: {}", case.verdict.word(), case.name, case.text.trim_end());
+    }
+    if let Some(path) = &args.junit {
+        let job = args.job.display().to_string();
+        std::fs::write(path, junit::document(&job, cases, elapsed))
+            .map_err(|error| Failure::Wrong(format!("--junit {}: {error}", path.display())))?;
+    }
+    let count = |verdict: Verdict| cases.iter().filter(|case| case.verdict == verdict).count();
+    match (count(Verdict::Failed), count(Verdict::Invalid)) {
+        (0, 0) => Ok(()),
+        (0, _) => {
+            Err(Failure::Invalid("TEST_INVALID: this machine could not keep the pace".into()))
+        }
+        (failed, _) => {
+            Err(Failure::Failed(format!("TEST_FAILED: {failed} of {} checks", cases.len())))
+        }
+    }
+}
