@@ -303,7 +303,7 @@ fn wait(args: &Args, session: &Session, queries: &[StreamingQuery]) -> Result<()
         if totals.bad_records > 0 {
             eprintln!("{}: {} records set aside", query.name(), totals.bad_records);
         }
-        totals.last_bad.iter().for_each(|bad| eprintln!("{}: {bad}", query.name()));
+        totals.last_bad_records.iter().for_each(|bad| eprintln!("{}: {bad}", query.name()));
     }
     Ok(())
 }
