@@ -1,6 +1,6 @@
 //! A query inside a service: requests are pushed in and answers read back in the same process.
 //!
-//! `cargo run --release -p millstream --no-default-features --example embed`
+//! `cargo run --release -p millstream-examples --example embed`
 //!
 //! The service scores payments: for each, how many the same customer made before and their sum.
 
@@ -35,16 +35,19 @@ fn main() -> Result<(), EngineError> {
     let query = flow.start(Config::default())?;
 
     // The service's loop: a request in, its answer out.
+    let mut last = Seen::default();
     for request in 0..10_000u32 {
         let payment = Payment { customer: request % 7, cents: i64::from(request % 100) + 1 };
         requests.push(payment)?;
         let answer = answers.recv_timeout(Duration::from_secs(10));
         let (customer, seen) = answer?;
+        last = seen.clone();
         if request % 2_500 == 0 {
             println!("customer {customer}: {} payments, {} cents", seen.count, seen.cents);
         }
     }
     query.process_all_available()?;
+    assert_eq!((last.count, last.cents), (1_429, 72_158));
     let latency = query.latency();
     println!(
         "{} answers; push to answer: p50 {} ns, p99 {} ns, max {} ns",

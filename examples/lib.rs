@@ -1,0 +1,15 @@
+//! Small programs that each show one thing. Each checks its own result and fails if it is wrong.
+//!
+//! | program | what it shows |
+//! |---|---|
+//! | `embed` | a query inside a service: requests in, answers out |
+//! | `window` | counts in windows of event time, with a watermark |
+//! | `join_with_table` | each row of a stream joined with a row of a table |
+//! | `processor_timers` | an operator of your own with state and timers for each key |
+//! | `checkpoint_restart` | a query that continues where it ended |
+//! | `data_frame` | a query built from methods instead of SQL |
+//! | `foreach_batch_sqlite` | batches written to a database, each exactly once |
+//! | `latency` | the latency of each record, and the reasons of the slowest |
+//!
+//! Run one with `cargo run -p millstream-examples --example window`. `examples/tokio` is a package
+//! of its own: an async service around a query.
