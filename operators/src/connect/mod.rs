@@ -21,6 +21,8 @@ pub mod console;
 pub mod file;
 pub mod foreach;
 pub mod format_settings;
+#[cfg(feature = "kafka")]
+pub mod kafka;
 pub mod line_format;
 pub mod memory;
 pub mod options;

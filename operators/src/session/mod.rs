@@ -48,6 +48,8 @@ pub use trigger::parse_trigger;
 use crate::connect::capture::config::CaptureConfig;
 use crate::connect::capture::pace::SendLag;
 use crate::connect::file::{FileSourceConfig, SchemaOrigin, infer};
+#[cfg(feature = "kafka")]
+use crate::connect::kafka::options::KafkaSourceConfig;
 use crate::connect::memory::{MemoryStream, MemoryTable};
 use crate::connect::rate;
 use crate::connect::rate::micro_batch;
@@ -325,6 +327,21 @@ pub(crate) fn is_files(format: &str) -> bool {
     ["text", "csv", "json", "parquet", "orc"].iter().any(|files| files.eq_ignore_ascii_case(format))
 }
 
+/// The error of a build without the feature `kafka`.
+#[cfg(not(feature = "kafka"))]
+fn without_kafka() -> PlanError {
+    PlanError::new(
+        "DATA_SOURCE_NOT_FOUND",
+        "this build has no Kafka",
+        "Build with the cargo feature `kafka`",
+    )
+}
+
+/// Whether a source of a format can be read as a table.
+fn has_batch_queries(format: &str) -> bool {
+    is_files(format) || cfg!(feature = "kafka") && format == "kafka"
+}
+
 /// The description of a source: a stream, or a table in files.
 #[must_use = "nothing is read before `load`"]
 pub struct StreamReader {
@@ -401,9 +418,23 @@ impl StreamReader {
                     "Use format 'socket', 'capture', 'text', 'csv', 'json', 'parquet', 'orc' or 'rate'",
                 ));
             }
+            #[cfg(feature = "kafka")]
             "kafka" => {
-                return Err(PlanError::not_yet(format_args!("the source format '{format}'")));
+                let config = KafkaSourceConfig::read(&self.options, self.streaming)?;
+                let schema = config.schema();
+                if let Some(given) = self.schema.take()
+                    && given != schema
+                {
+                    return Err(PlanError::new(
+                        "USER_SPECIFIED_AND_ACTUAL_SCHEMA_MISMATCH",
+                        format!("the source kafka has other columns than the schema given:\n{}", schema.tree()),
+                        "Leave the schema out",
+                    ));
+                }
+                schema
             }
+            #[cfg(not(feature = "kafka"))]
+            "kafka" => return Err(without_kafka()),
             _ => {
                 let all = [
                     "socket",
@@ -430,7 +461,7 @@ impl StreamReader {
                 "Leave the schema out",
             ));
         }
-        if !self.streaming && !is_files(&format) {
+        if !self.streaming && !has_batch_queries(&format) {
             return Err(PlanError::new(
                 "UNSUPPORTED_BATCH_DATASOURCE",
                 format!("the source {format} is a stream and has no end"),

@@ -91,7 +91,7 @@ fn has_tables(plan: &Plan) -> bool {
     let own = match plan {
         Plan::Join(_) => true,
         Plan::Scan(scan) => scan.format == MEMORY_TABLE,
-        _ => plan.exprs().into_iter().any(reads),
+        _ => plan.exprs().any(reads),
     };
     own || plan.inputs().into_iter().any(has_tables)
 }

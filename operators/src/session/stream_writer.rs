@@ -6,6 +6,8 @@ use crate::connect::file::local_path;
 use crate::connect::file::{FileSinkConfig, FileSourceConfig, SchemaOrigin};
 use crate::connect::foreach::{BatchFunction, Foreach, ForeachBatch, ForeachWriter, Noop};
 use crate::connect::format_settings::FormatSettings;
+#[cfg(feature = "kafka")]
+use crate::connect::kafka::{options::KafkaSourceConfig, sink::KafkaSinkConfig, source::KafkaSource};
 use crate::connect::memory::MemoryTable;
 use crate::connect::options::OptionReader;
 use crate::connect::rate::micro_batch;
@@ -455,7 +457,14 @@ impl StreamWriter {
                 config.check(&schema)?;
                 Ok(SinkSpec::Files(config))
             }
-            "kafka" => Err(PlanError::not_yet(format_args!("the sink format '{format}'"))),
+            #[cfg(feature = "kafka")]
+            "kafka" => {
+                let config = KafkaSinkConfig::read(options)?;
+                config.check(&schema)?;
+                Ok(SinkSpec::Kafka(config))
+            }
+            #[cfg(not(feature = "kafka"))]
+            "kafka" => Err(crate::session::without_kafka()),
             _ => {
                 let all = [
                     "console", "text", "csv", "json", "parquet", "orc", "memory", "socket", "noop",
@@ -759,6 +768,8 @@ impl StreamWriter {
                 Some(function) => Box::new(ForeachBatch::new(function, &schema, latency)),
                 None => unreachable!("`sink` found one"),
             },
+            #[cfg(feature = "kafka")]
+            SinkSpec::Kafka(config) => Box::new(config.open(&schema, latency)?),
             SinkSpec::Noop => Box::new(Noop(latency)),
             SinkSpec::Console(options) => {
                 let out = (session.lock().console)();
@@ -875,6 +886,8 @@ enum SinkSpec {
     Console((usize, bool)),
     Memory,
     Socket(SocketSinkConfig),
+    #[cfg(feature = "kafka")]
+    Kafka(KafkaSinkConfig),
     Noop,
     Foreach,
 }
@@ -887,6 +900,8 @@ impl SinkSpec {
             Self::Console(_) => "console".to_string(),
             Self::Memory => "memory".to_string(),
             Self::Socket(_) => "socket".to_string(),
+            #[cfg(feature = "kafka")]
+            Self::Kafka(config) => config.description(),
             Self::Noop => "noop".to_string(),
             Self::Foreach => "foreach".to_string(),
         }
@@ -959,6 +974,15 @@ fn make_source(
                     let port = job.source_port(worker);
                     counters.push(SourceCounters::default());
                     Box::new(SourceTasklet::new(port, RateMicroBatch::new(config), chain))
+                }
+                #[cfg(feature = "kafka")]
+                "kafka" => {
+                    let config = KafkaSourceConfig::read(&scan.options, scan.streaming);
+                    let (config, folder) = (config.map_err(refused)?, job.source_folder());
+                    let notice = session.lock().notice;
+                    let source = KafkaSource::new(config, job.env(), folder, notice)?;
+                    counters.push(SourceCounters::default());
+                    Box::new(SourceTasklet::new(job.source_port(worker), source, chain))
                 }
                 files if is_files(files) => {
                     let mut config = file_config(scan, settings).map_err(refused)?;

@@ -17,6 +17,8 @@ mod batches;
 mod case;
 mod compare;
 mod continuous;
+#[cfg(feature = "kafka")]
+mod kafka;
 
 use case::{Case, LateRows, Outcome};
 use millstream::table::plan::order_dependence::OrderDependence;
@@ -123,10 +125,14 @@ impl Totals {
 }
 
 fn main() -> ExitCode {
-    let dirs: Vec<PathBuf> = std::env::args_os().skip(1).map(PathBuf::from).collect();
+    let mut dirs: Vec<PathBuf> = std::env::args_os().skip(1).map(PathBuf::from).collect();
+    let servers = (dirs.len() > 2 && dirs[0].as_os_str() == "--kafka").then(|| {
+        let servers = dirs.drain(..2).nth(1).unwrap_or_default();
+        servers.to_string_lossy().into_owned()
+    });
     if dirs.is_empty() || dirs.iter().any(|dir| dir.as_os_str() == "--help") {
         eprintln!(
-            "usage: conformance DIR...\n\nExample: cargo run --release -p conformance -- cases/stateless"
+            "usage: conformance [--kafka HOST:PORT] DIR...\n\nExample: cargo run --release -p conformance -- cases/stateless"
         );
         return ExitCode::from(2);
     }
@@ -138,6 +144,9 @@ fn main() -> ExitCode {
         }
     }
     let mut totals = Totals::default();
+    if let Some(servers) = servers {
+        return kafka_cases(&files, &servers);
+    }
     for file in &files {
         let name = file.file_stem().map(|s| s.to_string_lossy().into_owned()).unwrap_or_default();
         match Case::read(file) {
@@ -152,4 +161,31 @@ fn main() -> ExitCode {
     println!("{agree} agree in both modes, {differ} differ");
     println!("{passed} passed, {failed} failed, {skipped} skipped");
     if failed == 0 && differ == 0 && passed > 0 { ExitCode::SUCCESS } else { ExitCode::from(1) }
+}
+
+#[cfg(feature = "kafka")]
+fn kafka_cases(files: &[PathBuf], servers: &str) -> ExitCode {
+    let (mut passed, mut failed, mut skipped) = (0, 0, 0);
+    for (number, file) in files.iter().enumerate() {
+        let name = file.file_stem().map(|s| s.to_string_lossy().into_owned()).unwrap_or_default();
+        match kafka::run_file(file, servers, number) {
+            Outcome::Passed => passed += 1,
+            Outcome::Failed(why) => {
+                failed += 1;
+                println!("FAILED {name}: {why}");
+            }
+            Outcome::Skipped(why) => {
+                skipped += 1;
+                println!("skipped {name}: {why}");
+            }
+        }
+    }
+    println!("{passed} passed, {failed} failed, {skipped} skipped");
+    if failed == 0 && passed > 0 { ExitCode::SUCCESS } else { ExitCode::from(1) }
+}
+
+#[cfg(not(feature = "kafka"))]
+fn kafka_cases(_: &[PathBuf], _: &str) -> ExitCode {
+    eprintln!("error: this build has no Kafka: build with --features kafka");
+    ExitCode::from(2)
 }

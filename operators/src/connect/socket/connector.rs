@@ -1,14 +1,49 @@
 //! Connects to a sender, and reconnects with exponential back-off.
+//!
+//! A host name is looked up again once every address of the last look-up has failed: a sender may
+//! move, and a name may not resolve before its service exists. The look-up blocks, so it runs on a
+//! thread of its own, at most one at a time.
 
 use crate::connect::socket::transport::{Stream, Target};
 use millstream_engine::mio::{Interest, Registry, Token};
 use millstream_engine::runtime::tasklet::StepCx;
 use std::io;
+use std::net::ToSocketAddrs;
+use std::sync::mpsc::{Receiver, TryRecvError, sync_channel};
+use std::thread;
 
 const BACKOFF_FIRST_NS: u64 = 50_000_000;
 const MAX_BACKOFF_NS: u64 = 5_000_000_000;
 /// Time limit of one attempt, in nanoseconds.
 const ATTEMPT_NS: u64 = 10_000_000_000;
+/// How often the result of a look-up is polled, in nanoseconds.
+const LOOK_UP_POLL_NS: u64 = 20_000_000;
+
+/// Returns the addresses of the sender.
+pub type LookUp = fn(&str, u16) -> io::Result<Vec<Target>>;
+
+/// Asks the system's resolver. Blocks.
+pub fn look_up(host: &str, port: u16) -> io::Result<Vec<Target>> {
+    Ok((host, port).to_socket_addrs()?.map(Target::Tcp).collect())
+}
+
+/// The host name of a sender, looked up when its known addresses have failed.
+pub struct Name {
+    pub host: String,
+    pub port: u16,
+    pub look_up: LookUp,
+}
+
+impl Name {
+    /// Starts a look-up on a thread of its own.
+    fn start(&self) -> io::Result<Receiver<io::Result<Vec<Target>>>> {
+        let (host, port, look_up) = (self.host.clone(), self.port, self.look_up);
+        let (found, answer) = sync_channel(1);
+        let run = move || drop(found.send(look_up(&host, port)));
+        thread::Builder::new().name("look-up".to_string()).spawn(run)?;
+        Ok(answer)
+    }
+}
 
 enum State {
     Connecting {
@@ -18,27 +53,35 @@ enum State {
     Waiting {
         until_ns: u64,
     },
+    LookingUp(Receiver<io::Result<Vec<Target>>>),
     /// Connected, or finished.
     Still,
 }
 
 /// Connects to one of several addresses, in turn.
 pub struct Connector {
+    /// Absent if the target has no host name.
+    name: Option<Name>,
+    /// Empty until the host name resolves.
     targets: Vec<Target>,
     at: usize,
+    /// Whether every target has failed since the last look-up.
+    is_stale: bool,
     state: State,
     backoff_ns: u64,
 }
 
 impl Connector {
-    /// Connected to the target `at`, or not yet.
-    pub(super) fn new(targets: Vec<Target>, at: usize, connected: bool) -> Self {
-        let state = if connected { State::Still } else { State::Waiting { until_ns: 0 } };
-        Self { targets, at, state, backoff_ns: BACKOFF_FIRST_NS }
+    /// Connected to the target `at`.
+    pub(super) fn connected(name: Option<Name>, targets: Vec<Target>, at: usize) -> Self {
+        Self { at, state: State::Still, ..Self::disconnected(name, targets) }
     }
 
-    pub(super) fn target(&self) -> &Target {
-        &self.targets[self.at]
+    /// Not connected. Without targets the host name is looked up first.
+    pub(super) fn disconnected(name: Option<Name>, targets: Vec<Target>) -> Self {
+        let is_stale = targets.is_empty();
+        let state = State::Waiting { until_ns: 0 };
+        Self { name, targets, at: 0, is_stale, state, backoff_ns: BACKOFF_FIRST_NS }
     }
 
     /// Waits before the next attempt.
@@ -52,8 +95,29 @@ impl Connector {
     }
 
     fn failed(&mut self, cx: &mut StepCx<'_>) {
-        self.at = (self.at + 1) % self.targets.len();
+        self.at += 1;
+        if self.at >= self.targets.len() {
+            self.at = 0;
+            self.is_stale = true;
+        }
         self.back_off(cx);
+    }
+
+    /// Takes the addresses of a finished look-up. If it failed, the addresses of the last one are
+    /// tried again.
+    fn resolved(&mut self, found: io::Result<Vec<Target>>, cx: &mut StepCx<'_>) {
+        self.is_stale = false;
+        match found {
+            Ok(targets) if !targets.is_empty() => self.targets = targets,
+            _ if self.targets.is_empty() => {
+                self.is_stale = true;
+                return self.back_off(cx);
+            }
+            _ => {}
+        }
+        self.at = 0;
+        self.state = State::Waiting { until_ns: 0 };
+        cx.wake_at(cx.env.now_ns());
     }
 
     /// Advances the attempt. Returns the connection once it is established.
@@ -69,8 +133,32 @@ impl Connector {
                 self.state = State::Waiting { until_ns };
                 Ok(None)
             }
+            State::LookingUp(answer) => {
+                match answer.try_recv() {
+                    Ok(found) => self.resolved(found, cx),
+                    Err(TryRecvError::Disconnected) => {
+                        self.resolved(Err(io::ErrorKind::NotFound.into()), cx);
+                    }
+                    Err(TryRecvError::Empty) => {
+                        cx.wake_at(cx.env.now_ns() + LOOK_UP_POLL_NS);
+                        self.state = State::LookingUp(answer);
+                    }
+                }
+                Ok(None)
+            }
+            State::Waiting { .. } if self.is_stale && self.name.is_some() => {
+                let started = self.name.as_ref().map(Name::start);
+                match started {
+                    Some(Ok(answer)) => {
+                        cx.wake_at(cx.env.now_ns() + LOOK_UP_POLL_NS);
+                        self.state = State::LookingUp(answer);
+                    }
+                    _ => self.back_off(cx),
+                }
+                Ok(None)
+            }
             State::Waiting { .. } => {
-                let Ok(mut stream) = self.target().connect() else {
+                let Ok(mut stream) = self.targets[self.at].connect() else {
                     self.failed(cx);
                     return Ok(None);
                 };
@@ -109,5 +197,51 @@ impl Connector {
                 Ok(None)
             }
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use millstream_engine::env::SimEnv;
+    use std::net::TcpListener;
+    use std::sync::Mutex;
+
+    /// What the look-ups of the test return, the last first.
+    static ANSWERS: Mutex<Vec<Option<Vec<Target>>>> = Mutex::new(Vec::new());
+
+    fn answered(_: &str, _: u16) -> io::Result<Vec<Target>> {
+        let answer = ANSWERS.lock().unwrap().pop().expect("one look-up for each answer");
+        answer.ok_or_else(|| io::ErrorKind::NotFound.into())
+    }
+
+    #[test]
+    fn a_name_is_looked_up_until_it_resolves_and_again_when_its_addresses_fail() {
+        let sender = TcpListener::bind("127.0.0.1:0").unwrap();
+        let there = Target::Tcp(sender.local_addr().unwrap());
+        let gone = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
+        // The name does not resolve, has no address, resolves to an address that refuses, fails to
+        // resolve again, and then resolves to the sender.
+        let answers = [None, Some(Vec::new()), Some(vec![Target::Tcp(gone)]), None];
+        *ANSWERS.lock().unwrap() = answers.into_iter().chain([Some(vec![there])]).rev().collect();
+        let name = Name { host: "sender".to_string(), port: 1, look_up: answered };
+        let mut connector = Connector::disconnected(Some(name), Vec::new());
+        let env = SimEnv::new(7);
+        let stream = loop {
+            let mut cx = StepCx { env: &env, budget: 8, wake_at_ns: None };
+            if let Some(stream) = connector.advance(&mut cx, None).unwrap() {
+                break stream;
+            }
+            let wake_at_ns = cx.wake_at_ns.expect("the connector always has a next attempt");
+            assert!(wake_at_ns <= env.now_ns() + ATTEMPT_NS);
+            if let State::LookingUp(_) | State::Connecting { .. } = connector.state {
+                // These end on a thread or in the kernel, not by the simulated clock.
+                thread::yield_now();
+            } else {
+                env.advance(wake_at_ns - env.now_ns());
+            }
+        };
+        assert!(stream.connected().unwrap().is_some());
+        assert!(ANSWERS.lock().unwrap().is_empty());
     }
 }

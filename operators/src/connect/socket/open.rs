@@ -1,6 +1,6 @@
 //! Creates a source from its options: binds, or makes the first attempt to connect.
 
-use crate::connect::socket::connector::Connector;
+use crate::connect::socket::connector::{Connector, Name, look_up};
 use crate::connect::socket::durable_log::{DurableLog, Ingest};
 use crate::connect::socket::listener::{
     AcceptTurns, Listener, SocketFile, listen_at, make_room_for,
@@ -181,18 +181,29 @@ impl SocketConfig {
         journal: Option<DurableLog>,
         ingest: Ingest,
     ) -> Result<SocketSource, EngineError> {
-        let targets: Vec<Target> = match &self.endpoint {
-            Endpoint::Unix(path) => vec![Target::Unix(path.clone())],
-            Endpoint::Tcp { host, port } | Endpoint::Udp { host, port } => {
-                self.addresses(host, *port)?.into_iter().map(Target::Tcp).collect()
-            }
-        };
         let waits = self.at_end == AtEnd::Reconnect;
         let timeout = if waits { FIRST_ATTEMPT } else { CONNECT_TIMEOUT };
         let mut failed = None;
+        let (targets, name) = match &self.endpoint {
+            Endpoint::Unix(path) => (vec![Target::Unix(path.clone())], None),
+            Endpoint::Tcp { host, port } | Endpoint::Udp { host, port } => {
+                let targets = look_up(host, *port).unwrap_or_else(|error| {
+                    failed = Some(error);
+                    Vec::new()
+                });
+                if targets.is_empty() && !waits {
+                    let none = || ErrorKind::NotFound.into();
+                    return Err(self.fails(failed.unwrap_or_else(none), "Check the host name"));
+                }
+                (targets, Some(Name { host: host.clone(), port: *port, look_up }))
+            }
+        };
         for (at, target) in targets.iter().enumerate() {
             match target.connect_within(timeout) {
-                Ok(stream) => return self.connected(targets, at, stream, journal, ingest),
+                Ok(stream) => {
+                    let connector = Connector::connected(name, targets, at);
+                    return self.connected(connector, stream, journal, ingest);
+                }
                 Err(error) => failed = Some(error),
             }
         }
@@ -200,7 +211,7 @@ impl SocketConfig {
         if !waits {
             return Err(self.failed(error));
         }
-        let origin = Peers::Dial(Connector::new(targets, 0, false));
+        let origin = Peers::Dial(Connector::disconnected(name, targets));
         let mut source = SocketSource::new(self.clone(), origin, journal);
         source.notify_when_attached(format!(
             "socket source: cannot connect to {} yet ({error}): waiting for the sender, with a new attempt \
@@ -212,8 +223,7 @@ impl SocketConfig {
 
     fn connected(
         &self,
-        targets: Vec<Target>,
-        at: usize,
+        connector: Connector,
         stream: Stream,
         journal: Option<DurableLog>,
         ingest: Ingest,
@@ -222,8 +232,7 @@ impl SocketConfig {
             // The kernel may grant less; a smaller buffer blocks the sender earlier.
             drop(socket2::SockRef::from(tcp).set_recv_buffer_size(bytes));
         }
-        let origin = Peers::Dial(Connector::new(targets, at, true));
-        let mut source = SocketSource::new(self.clone(), origin, journal);
+        let mut source = SocketSource::new(self.clone(), Peers::Dial(connector), journal);
         source.opened(stream, ingest)?;
         Ok(source)
     }

@@ -34,6 +34,7 @@ use columns::{
 use smallvec::{SmallVec, smallvec};
 use std::convert::Infallible;
 use std::fmt::Write;
+use std::iter;
 use std::sync::Arc;
 
 /// The maximum depth of operators: a few for each level of nesting.
@@ -321,21 +322,21 @@ impl Plan {
     }
 
     /// The expressions of this operator, not those of its inputs.
-    pub fn exprs(&self) -> SmallVec<[&Resolved; 2]> {
+    pub fn exprs(&self) -> Box<dyn Iterator<Item = &Resolved> + '_> {
         match self {
-            Self::Project(_, exprs) => exprs.iter().map(|(expr, _)| expr).collect(),
-            Self::Filter(_, condition) => smallvec![condition],
-            Self::Generate(_, generator) => smallvec![&generator.array],
+            Self::Project(_, exprs) => Box::new(exprs.iter().map(|(expr, _)| expr)),
+            Self::Filter(_, condition) => Box::new(iter::once(condition)),
+            Self::Generate(_, generator) => Box::new(iter::once(&generator.array)),
             Self::Aggregate(_, keys, calls) => {
                 let of_calls = calls.iter().flat_map(|call| call.args.iter().chain(&call.filter));
-                keys.iter().map(|(key, _)| key).chain(of_calls).collect()
+                Box::new(keys.iter().map(|(key, _)| key).chain(of_calls))
             }
-            Self::Sort(_, keys) => keys.iter().map(|key| &key.expr).collect(),
+            Self::Sort(_, keys) => Box::new(keys.iter().map(|key| &key.expr)),
             Self::Join(join) => {
                 let in_operands = join.in_operands.iter().flat_map(|(left, right)| [left, right]);
-                join.condition.iter().chain(in_operands).collect()
+                Box::new(join.condition.iter().chain(in_operands))
             }
-            _ => SmallVec::new(),
+            _ => Box::new(iter::empty()),
         }
     }
 

@@ -109,7 +109,7 @@ impl SocketSource {
                     AtEnd::Stop => "the source is at its end",
                     AtEnd::Wait => "no more rows will come (atEnd 'reconnect' would connect again)",
                 };
-                let peer = dialer.target();
+                let peer = &self.config.endpoint;
                 (self.notice)(&format!("socket source: the peer of {peer} {how}; {then}"));
                 if self.config.at_end == AtEnd::Reconnect {
                     dialer.back_off(cx);
@@ -315,7 +315,7 @@ impl SocketSource {
         let stream = connected.map_err(|error| EngineError::runtime("register a socket", error))?;
         let Some(stream) = stream else { return Ok(false) };
         let again = if self.was_connected { " again" } else { "" };
-        (self.notice)(&format!("socket source: connected to {}{again}", dialer.target()));
+        (self.notice)(&format!("socket source: connected to {}{again}", self.config.endpoint));
         let ingest = Ingest { ns: cx.env.now_ns(), us: cx.env.wall_us() };
         self.opened(stream, ingest)?;
         Ok(true)

@@ -1,0 +1,165 @@
+//! The connection to a cluster: options of Java's client, which Spark's users know, given to
+//! librdkafka under its own names.
+
+use crate::table::error::{PlanError, PlanResult};
+use crate::table::plan::Options;
+use millstream_engine::error::EngineError;
+use rdkafka::ClientConfig;
+use rdkafka::error::{KafkaError, RDKafkaErrorCode};
+use std::time::Duration;
+
+/// What a client does.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Role {
+    /// Reads records.
+    Consumer,
+    /// Writes records.
+    Producer,
+}
+
+/// Options of a client.
+#[derive(Clone, Debug)]
+pub struct Client {
+    what: &'static str,
+    role: Role,
+    servers: String,
+    /// In librdkafka's names.
+    options: Options,
+    /// Time limit of a request that is not a fetch.
+    pub(super) timeout: Duration,
+}
+
+/// Time limit of a request that is not a fetch, as in Java's client.
+const API_TIMEOUT: Duration = Duration::from_secs(60);
+
+/// Options of Java's client that librdkafka has under another name.
+const RENAMED: [(&str, &str); 9] = [
+    ("fetch.max.wait.ms", "fetch.wait.max.ms"),
+    ("receive.buffer.bytes", "socket.receive.buffer.bytes"),
+    ("send.buffer.bytes", "socket.send.buffer.bytes"),
+    ("connections.max.idle.ms", "connections.max.idle.ms"),
+    ("delivery.timeout.ms", "message.timeout.ms"),
+    ("ssl.truststore.certificates", "ssl.ca.pem"),
+    ("ssl.keystore.key", "ssl.key.pem"),
+    ("ssl.keystore.certificate.chain", "ssl.certificate.pem"),
+    ("sasl.kerberos.service.name", "sasl.kerberos.service.name"),
+];
+
+/// Options of Java's client without a meaning here: one tasklet reads what the broker sends, in
+/// any number of records, and is never a member of a group.
+const WITHOUT_EFFECT: [&str; 6] = [
+    "max.poll.records",
+    "max.poll.interval.ms",
+    "session.timeout.ms",
+    "heartbeat.interval.ms",
+    "group.instance.id",
+    "partition.assignment.strategy",
+];
+
+impl Client {
+    /// Reads the options for a client, whose names have no prefix.
+    pub fn read(what: &'static str, role: Role, options: Options) -> PlanResult<Self> {
+        let mut servers = None;
+        let mut timeout = API_TIMEOUT;
+        let mut made = Options::new();
+        for (key, value) in options {
+            match key.as_str() {
+                "bootstrap.servers" | "metadata.broker.list" => servers = Some(value),
+                "default.api.timeout.ms" | "max.block.ms" => {
+                    let ms: u64 = value.trim().parse().map_err(|_| {
+                        let reason = format!("{what}: Kafka option '{key}' is '{value}'");
+                        PlanError::new("INVALID_OPTION_VALUE", reason, "Give milliseconds")
+                    })?;
+                    timeout = Duration::from_millis(ms.max(1));
+                }
+                "request.timeout.ms" if role == Role::Consumer => {
+                    made.push(("socket.timeout.ms".to_string(), value));
+                }
+                key if role == Role::Consumer && WITHOUT_EFFECT.contains(&key) => {}
+                _ => {
+                    let renamed = RENAMED.iter().find(|(java, _)| *java == key);
+                    made.push((renamed.map_or(key, |(_, own)| own.to_string()), value));
+                }
+            }
+        }
+        let servers = servers.filter(|servers| !servers.trim().is_empty()).ok_or_else(|| {
+            let condition = match role {
+                Role::Consumer => "MISSING_OPTION",
+                Role::Producer => "MISSING_KAFKA_OPTION",
+            };
+            let reason = format!("{what}: option 'kafka.bootstrap.servers' is missing");
+            PlanError::new(condition, reason, "For example: kafka.bootstrap.servers 'host:9092'")
+        })?;
+        let client = Self { what, role, servers, options: made, timeout };
+        client.config().create_native_config().map_err(|error| client.refused(&error))?;
+        Ok(client)
+    }
+
+    fn refused(&self, error: &KafkaError) -> PlanError {
+        let (reason, fix) = match error {
+            KafkaError::ClientConfig(_, reason, key, value) => (
+                format!("{}: Kafka option '{key}' is '{value}': {reason}", self.what),
+                "Options after `kafka.` are those of Java's client or of librdkafka",
+            ),
+            other => (format!("{}: {other}", self.what), ""),
+        };
+        PlanError::new("INVALID_OPTION_VALUE", reason, fix)
+    }
+
+    /// The configuration for librdkafka: what costs latency by default is off, and the user's
+    /// options come last.
+    pub(super) fn config(&self) -> ClientConfig {
+        let mut config = ClientConfig::new();
+        config.set("bootstrap.servers", &self.servers);
+        config.set("client.id", "millstream");
+        config.set("socket.nagle.disable", "true");
+        match self.role {
+            Role::Consumer => {
+                config.set("enable.auto.commit", "false");
+                config.set("enable.auto.offset.store", "false");
+                config.set("auto.offset.reset", "error");
+                config.set("enable.partition.eof", "true");
+                config.set("isolation.level", "read_uncommitted");
+                config.set("fetch.min.bytes", "1");
+                // A full local queue is looked at again after this time.
+                config.set("fetch.queue.backoff.ms", "10");
+            }
+            Role::Producer => {
+                config.set("linger.ms", "0");
+                config.set("enable.idempotence", "true");
+                // The partition that Java's client chooses.
+                config.set("partitioner", "murmur2_random");
+            }
+        }
+        for (key, value) in &self.options {
+            config.set(key, value);
+        }
+        config
+    }
+
+    /// An error of the cluster.
+    pub(super) fn failed(&self, doing: &str, error: &KafkaError) -> EngineError {
+        let fix = match error.rdkafka_error_code() {
+            Some(
+                RDKafkaErrorCode::BrokerTransportFailure
+                | RDKafkaErrorCode::AllBrokersDown
+                | RDKafkaErrorCode::OperationTimedOut
+                | RDKafkaErrorCode::Resolve,
+            ) => "Is the broker up, and can it be reached under kafka.bootstrap.servers?",
+            Some(
+                RDKafkaErrorCode::TopicAuthorizationFailed
+                | RDKafkaErrorCode::GroupAuthorizationFailed
+                | RDKafkaErrorCode::ClusterAuthorizationFailed
+                | RDKafkaErrorCode::SaslAuthenticationFailed,
+            ) => "Ask the owner of the cluster for the right",
+            _ => "",
+        };
+        let reason = format!("{}: cannot {doing} at {}: {error}", self.what, self.servers);
+        EngineError::operator("KAFKA_FAILED", reason, fix)
+    }
+
+    /// The servers that were given.
+    pub fn servers(&self) -> &str {
+        &self.servers
+    }
+}

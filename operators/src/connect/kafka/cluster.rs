@@ -1,0 +1,245 @@
+//! What a cluster has: partitions of topics, and the offsets at which they begin and end. All
+//! requests block until they are answered or their time is up.
+
+use crate::connect::kafka::client::Client;
+use crate::connect::kafka::offsets::{ByPartition, EARLIEST, LATEST};
+use crate::connect::kafka::options::{NoMatch, Place, Subscription};
+use millstream_engine::error::EngineError;
+use rdkafka::consumer::{BaseConsumer, Consumer as _};
+use rdkafka::error::{KafkaError, RDKafkaErrorCode};
+use rdkafka::metadata::MetadataTopic;
+use rdkafka::types::RDKafkaRespErr;
+use rdkafka::{Offset, TopicPartitionList};
+use std::collections::BTreeSet;
+use std::sync::Arc;
+use std::thread;
+use std::time::{Duration, Instant};
+
+/// Partitions by topic.
+pub type Partitions = BTreeSet<(String, i32)>;
+
+/// How long a topic that is subscribed to may be unknown: a new one is known to all brokers after
+/// a while.
+const UNKNOWN_TOPIC: Duration = Duration::from_secs(3);
+/// The pause between two requests for it.
+const ASK_AGAIN: Duration = Duration::from_millis(100);
+
+/// Requests to a cluster.
+#[derive(Clone)]
+pub struct Cluster {
+    pub(super) client: Client,
+    pub(super) consumer: Arc<BaseConsumer>,
+}
+
+impl Cluster {
+    /// The partitions that a source reads.
+    pub fn partitions(&self, subscription: &Subscription) -> Result<Partitions, EngineError> {
+        let mut partitions = Partitions::new();
+        let mut add = |topic: &MetadataTopic| {
+            let all = topic.partitions().iter().map(|partition| partition.id());
+            partitions.extend(all.map(|partition| (topic.name().to_string(), partition)));
+        };
+        match subscription {
+            Subscription::Topics(topics) => {
+                for topic in topics {
+                    self.topic(topic, UNKNOWN_TOPIC, &mut add)?;
+                }
+            }
+            Subscription::Pattern(_, pattern) => {
+                let metadata = self.consumer.client().fetch_metadata(None, self.client.timeout);
+                let metadata = metadata.map_err(|e| self.client.failed("list the topics", &e))?;
+                // A pattern that takes too many steps over a name does not match it.
+                let matches = |topic: &&MetadataTopic| pattern.is_match(topic.name()) == Ok(true);
+                metadata.topics().iter().filter(matches).for_each(add);
+            }
+            Subscription::Assigned(topics) => {
+                for (topic, wanted) in topics {
+                    let known = self.topic(topic, Duration::ZERO, &mut |found| {
+                        let all = found.partitions().iter().map(|partition| partition.id());
+                        let all = all.filter(|partition| wanted.contains(partition));
+                        partitions.extend(all.map(|partition| (topic.clone(), partition)));
+                    });
+                    match known {
+                        Err(error) if error.condition() == "KAFKA_UNKNOWN_TOPIC" => {}
+                        known => known?,
+                    }
+                }
+            }
+        }
+        Ok(partitions)
+    }
+
+    /// Calls `found` with a topic, which may be unknown for some time.
+    fn topic(
+        &self,
+        name: &str,
+        patience: Duration,
+        found: &mut dyn FnMut(&MetadataTopic),
+    ) -> Result<(), EngineError> {
+        let until = Instant::now() + patience;
+        loop {
+            let metadata = self.consumer.client().fetch_metadata(Some(name), self.client.timeout);
+            let failed = |e| self.client.failed(&format!("read the topic {name}"), &e);
+            let metadata = metadata.map_err(failed)?;
+            let topic = metadata.topics().iter().find(|topic| topic.name() == name);
+            match topic.map(|topic| (topic, topic.error())) {
+                Some((topic, None)) if !topic.partitions().is_empty() => {
+                    found(topic);
+                    return Ok(());
+                }
+                Some((_, Some(error))) if !is_unknown(error) => {
+                    let error = KafkaError::MetadataFetch(error.into());
+                    return Err(failed(error));
+                }
+                _ if Instant::now() >= until => {
+                    return Err(EngineError::operator(
+                        "KAFKA_UNKNOWN_TOPIC",
+                        format!("source kafka: there is no topic '{name}' at {}", self.servers()),
+                        "Create it, or correct the name",
+                    ));
+                }
+                _ => thread::sleep(ASK_AGAIN),
+            }
+        }
+    }
+
+    fn servers(&self) -> &str {
+        self.client.servers()
+    }
+
+    /// An offset of each partition: [`EARLIEST`], [`LATEST`], or the first at or after a time in
+    /// milliseconds, which is [`LATEST`] again if there is none.
+    pub fn offsets<'t>(
+        &self,
+        of: impl IntoIterator<Item = (&'t str, i32, i64)>,
+    ) -> Result<ByPartition, EngineError> {
+        let failed = |e: KafkaError| self.client.failed("read offsets", &e);
+        let mut wanted = TopicPartitionList::new();
+        for (topic, partition, at) in of {
+            let at = match at {
+                EARLIEST => Offset::Beginning,
+                LATEST => Offset::End,
+                ms => Offset::Offset(ms),
+            };
+            wanted.add_partition_offset(topic, partition, at).map_err(failed)?;
+        }
+        let mut offsets = ByPartition::default();
+        if wanted.count() == 0 {
+            return Ok(offsets);
+        }
+        let found = self.consumer.offsets_for_times(wanted, self.client.timeout).map_err(failed)?;
+        for found in found.elements() {
+            found.error().map_err(failed)?;
+            let at = match found.offset() {
+                Offset::Offset(at) => at,
+                _ => LATEST,
+            };
+            offsets.set(found.topic(), found.partition(), at);
+        }
+        Ok(offsets)
+    }
+
+    /// The same place in all partitions.
+    pub fn offsets_at(&self, of: &Partitions, at: i64) -> Result<ByPartition, EngineError> {
+        self.offsets(of.iter().map(|(topic, partition)| (topic.as_str(), *partition, at)))
+    }
+
+    /// The offsets of a place in all partitions. `is_start` and `is_stream` decide which
+    /// conditions an error has.
+    pub fn resolve(
+        &self,
+        place: &Place,
+        partitions: &Partitions,
+        no_match: Option<NoMatch>,
+        is_stream: bool,
+    ) -> Result<ByPartition, EngineError> {
+        match place {
+            Place::Earliest => self.offsets_at(partitions, EARLIEST),
+            Place::Latest => self.offsets_at(partitions, LATEST),
+            Place::Offsets(given) => {
+                let condition = match is_stream {
+                    true => "KAFKA_OFFSETS_INCOMPLETE",
+                    false => "KAFKA_START_OFFSET_DOES_NOT_MATCH_ASSIGNED",
+                };
+                check_same(given, partitions, condition)?;
+                let special = given.iter().filter(|(.., at)| *at < 0);
+                let resolved = self.offsets(special)?;
+                let mut all = given.clone();
+                for (topic, partition, at) in resolved.iter() {
+                    all.set(topic, partition, at);
+                }
+                Ok(all)
+            }
+            Place::Time(ms) => {
+                let times = partitions.iter().map(|(topic, at)| (topic.as_str(), *at, *ms));
+                self.at_times(times, partitions, no_match)
+            }
+            Place::Times(given) => {
+                let condition = "KAFKA_TIMESTAMP_OFFSET_DOES_NOT_MATCH_ASSIGNED";
+                check_same(given, partitions, condition)?;
+                self.at_times(given.iter(), partitions, no_match)
+            }
+        }
+    }
+
+    fn at_times<'t>(
+        &self,
+        times: impl Iterator<Item = (&'t str, i32, i64)>,
+        partitions: &Partitions,
+        no_match: Option<NoMatch>,
+    ) -> Result<ByPartition, EngineError> {
+        let found = self.offsets(times)?;
+        let none = found.iter().find(|(.., at)| *at < 0);
+        if let (Some((topic, partition, _)), Some(NoMatch::Fail)) = (none, no_match) {
+            return Err(EngineError::operator(
+                "KAFKA_NO_OFFSET_AT_TIME",
+                format!(
+                    "source kafka: partition {partition} of topic {topic} has no record at or \
+                     after the starting time"
+                ),
+                "Start earlier, or with startingOffsetsByTimestampStrategy 'latest'",
+            ));
+        }
+        let ends = self.offsets_at(partitions, LATEST)?;
+        let mut all = ends;
+        for (topic, partition, at) in found.iter().filter(|(.., at)| *at >= 0) {
+            all.set(topic, partition, at);
+        }
+        Ok(all)
+    }
+}
+
+fn is_unknown(error: RDKafkaRespErr) -> bool {
+    matches!(
+        RDKafkaErrorCode::from(error),
+        RDKafkaErrorCode::UnknownTopicOrPartition
+            | RDKafkaErrorCode::UnknownTopic
+            | RDKafkaErrorCode::LeaderNotAvailable
+    )
+}
+
+fn check_same(
+    given: &ByPartition,
+    partitions: &Partitions,
+    condition: &str,
+) -> Result<(), EngineError> {
+    let named: Partitions =
+        given.iter().map(|(topic, partition, _)| (topic.to_string(), partition)).collect();
+    if named == *partitions {
+        return Ok(());
+    }
+    let shown = |partitions: Vec<&(String, i32)>| {
+        let each = partitions.iter().map(|(topic, partition)| format!("{topic}-{partition}"));
+        each.collect::<Vec<_>>().join(", ")
+    };
+    let missing = shown(partitions.difference(&named).collect());
+    let extra = shown(named.difference(partitions).collect());
+    Err(EngineError::operator(
+        condition,
+        format!(
+            "source kafka: the option names other partitions than there are: without a value \
+             [{missing}], unknown [{extra}]"
+        ),
+        "Give a value for each partition; -2 is its first offset, and -1 its end",
+    ))
+}

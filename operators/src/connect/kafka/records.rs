@@ -1,0 +1,80 @@
+//! Rows of Kafka records, with Spark's columns.
+
+use crate::connect::kafka::consumer::{Message, TimestampKind};
+use crate::table::row::RowWriter;
+use crate::table::types::{DataType, Field, Schema};
+
+/// `ARRAY<STRUCT<key: STRING, value: BINARY>>`.
+pub fn headers_type() -> DataType {
+    let field = |name, data_type| Field::new(name, data_type, true);
+    let header = vec![field("key", DataType::String), field("value", DataType::Binary)];
+    DataType::Array(Box::new(DataType::Struct(header)))
+}
+
+/// Whether a type is that of headers, whatever of it may be NULL.
+pub fn is_headers(data_type: &DataType) -> bool {
+    let DataType::Array(header) = data_type else { return false };
+    let DataType::Struct(fields) = &**header else { return false };
+    let wanted = [("key", DataType::String), ("value", DataType::Binary)];
+    let found = fields.iter().map(|field| (field.name.as_str(), field.data_type.clone()));
+    found.eq(wanted)
+}
+
+/// The columns of a source.
+pub fn schema(with_headers: bool) -> Schema {
+    let mut fields = vec![
+        Field::new("key", DataType::Binary, true),
+        Field::new("value", DataType::Binary, true),
+        Field::new("topic", DataType::String, true),
+        Field::new("partition", DataType::Int, true),
+        Field::new("offset", DataType::Long, true),
+        Field::new("timestamp", DataType::Timestamp, true),
+        Field::new("timestampType", DataType::Int, true),
+    ];
+    if with_headers {
+        fields.push(Field::new("headers", headers_type(), true));
+    }
+    Schema::new(fields)
+}
+
+/// Writes the row of a record into `row`, which is cleared.
+pub fn write(message: &Message, topic: &str, with_headers: bool, row: &mut Vec<u8>) {
+    row.clear();
+    let mut writer = RowWriter::new(row, 7 + usize::from(with_headers));
+    if let Some(key) = message.key() {
+        writer.bytes(0, key);
+    }
+    if let Some(value) = message.value() {
+        writer.bytes(1, value);
+    }
+    writer.bytes(2, topic.as_bytes());
+    writer.long(3, i64::from(message.partition_key().1));
+    writer.long(4, message.offset());
+    let (ms, kind) = message.timestamp();
+    writer.long(5, ms.saturating_mul(1000));
+    writer.long(
+        6,
+        match kind {
+            TimestampKind::None => -1,
+            TimestampKind::Create => 0,
+            TimestampKind::LogAppend => 1,
+        },
+    );
+    if with_headers {
+        let count = message.headers(|_, _| {});
+        if count > 0 {
+            writer.nested_array(7, count, |array| {
+                let mut index = 0;
+                message.headers(|name, value| {
+                    array.nested(index, 2, |header| {
+                        header.bytes(0, name.as_bytes());
+                        if let Some(value) = value {
+                            header.bytes(1, value);
+                        }
+                    });
+                    index += 1;
+                });
+            });
+        }
+    }
+}
