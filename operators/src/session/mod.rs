@@ -427,7 +427,10 @@ impl StreamReader {
                 {
                     return Err(PlanError::new(
                         "USER_SPECIFIED_AND_ACTUAL_SCHEMA_MISMATCH",
-                        format!("the source kafka has other columns than the schema given:\n{}", schema.tree()),
+                        format!(
+                            "the source kafka has other columns than the schema given:\n{}",
+                            schema.tree()
+                        ),
                         "Leave the schema out",
                     ));
                 }

@@ -7,7 +7,9 @@ use crate::connect::file::{FileSinkConfig, FileSourceConfig, SchemaOrigin};
 use crate::connect::foreach::{BatchFunction, Foreach, ForeachBatch, ForeachWriter, Noop};
 use crate::connect::format_settings::FormatSettings;
 #[cfg(feature = "kafka")]
-use crate::connect::kafka::{options::KafkaSourceConfig, sink::KafkaSinkConfig, source::KafkaSource};
+use crate::connect::kafka::{
+    options::KafkaSourceConfig, sink::KafkaSinkConfig, source::KafkaSource,
+};
 use crate::connect::memory::MemoryTable;
 use crate::connect::options::OptionReader;
 use crate::connect::rate::micro_batch;

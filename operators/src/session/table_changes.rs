@@ -32,7 +32,7 @@ fn inputs(plan: &Plan, scans: &mut Vec<Scan>) {
     if let Plan::Scan(scan) = plan {
         scans.push(scan.clone());
     }
-    plan.exprs().into_iter().for_each(|expr| of_expr(expr, scans));
+    plan.exprs().for_each(|expr| of_expr(expr, scans));
     plan.inputs().into_iter().for_each(|input| inputs(input, scans));
 }
 

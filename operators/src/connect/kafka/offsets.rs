@@ -21,7 +21,8 @@ impl ByPartition {
         for (topic, partitions) in topics {
             let Value::Object(partitions) = partitions else { return None };
             let numbers = partitions.into_iter().map(|(partition, number)| {
-                let partition = partition.parse::<i32>().ok().filter(|partition| *partition >= 0)?;
+                let partition =
+                    partition.parse::<i32>().ok().filter(|partition| *partition >= 0)?;
                 Some((partition, number.as_i64()?))
             });
             all.insert(topic, numbers.collect::<Option<BTreeMap<_, _>>>()?);
@@ -61,9 +62,9 @@ impl ByPartition {
 impl std::fmt::Display for ByPartition {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         let numbers = |partitions: &BTreeMap<i32, i64>| {
-            let each = partitions.iter().map(|(partition, number)| {
-                (partition.to_string(), Value::from(*number))
-            });
+            let each = partitions
+                .iter()
+                .map(|(partition, number)| (partition.to_string(), Value::from(*number)));
             Value::Object(each.collect::<Map<_, _>>())
         };
         let topics = self.0.iter().map(|(topic, partitions)| (topic.clone(), numbers(partitions)));
@@ -86,7 +87,14 @@ mod tests {
 
     #[test]
     fn another_form_is_refused() {
-        for text in ["first", "{\"t\":{\"0\":", "{\"t\": 0}", r#"{"t":{"x":1}}"#, r#"{"t":{"0":"1"}}"#, "[]"] {
+        for text in [
+            "first",
+            "{\"t\":{\"0\":",
+            "{\"t\": 0}",
+            r#"{"t":{"x":1}}"#,
+            r#"{"t":{"0":"1"}}"#,
+            "[]",
+        ] {
             assert_eq!(ByPartition::parse(text), None, "{text}");
         }
     }

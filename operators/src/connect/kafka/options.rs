@@ -1,8 +1,8 @@
 //! Options of the Kafka source and sink: Spark's names, defaults and checks.
 
 use crate::connect::kafka::client::{Client, Role};
-use crate::connect::kafka::records;
 use crate::connect::kafka::offsets::{ByPartition, EARLIEST, LATEST};
+use crate::connect::kafka::records;
 use crate::connect::options::OptionReader;
 use crate::table::error::{PlanError, PlanResult};
 use crate::table::plan::Options;

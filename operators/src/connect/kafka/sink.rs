@@ -123,9 +123,9 @@ impl KafkaSinkConfig {
         schema: &Schema,
         latency: LatencyRecorder,
     ) -> Result<KafkaSink, EngineError> {
-        let columns = self.columns(schema).map_err(|error| {
-            EngineError::operator(error.condition, error.reason, error.fix)
-        })?;
+        let columns = self
+            .columns(schema)
+            .map_err(|error| EngineError::operator(error.condition, error.reason, error.fix))?;
         let deliveries = Arc::new(Deliveries::default());
         let config = self.client.config();
         let made = ThreadedProducer::from_config_and_context(&config, Context(deliveries.clone()));
@@ -175,12 +175,13 @@ impl ProducerContext for Context {
         let mut failed = false;
         if let Err((error, record)) = result {
             failed = true;
-            let mut first =
-                self.0.failed.lock().unwrap_or_else(|poisoned| poisoned.into_inner());
+            let mut first = self.0.failed.lock().unwrap_or_else(|poisoned| poisoned.into_inner());
             first.get_or_insert_with(|| {
                 let (topic, partition) = (record.topic(), record.partition());
                 let size = record.payload().map_or(0, <[u8]>::len);
-                format!("a record of {size} bytes for topic {topic}, partition {partition}: {error}")
+                format!(
+                    "a record of {size} bytes for topic {topic}, partition {partition}: {error}"
+                )
             });
         }
         // ORDERING: release: pairs with the acquire of the sink.
@@ -289,7 +290,9 @@ fn headers_of(array: Array<'_>) -> OwnedHeaders {
         }
         let header = Row(array.row.bytes(slot));
         let (name, value) = (Slot::new(0, 2), Slot::new(1, 2));
-        let key = if header.is_null(name) { "" } else {
+        let key = if header.is_null(name) {
+            ""
+        } else {
             str::from_utf8(header.bytes(name)).unwrap_or_default()
         };
         let value = (!header.is_null(value)).then(|| header.bytes(value));
@@ -355,7 +358,8 @@ impl<'a> Push<Row<'a>> for KafkaSink {
         let columns = self.columns;
         let bytes = |slot: Slot| (!row.is_null(slot)).then(|| row.bytes(slot));
         let (key, value) = (columns.key.and_then(bytes), bytes(columns.value));
-        let own = columns.topic.and_then(bytes).map(|name| str::from_utf8(name).unwrap_or_default());
+        let own =
+            columns.topic.and_then(bytes).map(|name| str::from_utf8(name).unwrap_or_default());
         let topic = match (&self.config.topic, own) {
             (Some(topic), _) => topic.clone(),
             (None, Some(own)) => own.to_string(),

@@ -752,7 +752,8 @@ impl<D: for<'a> Push<Row<'a>>> Source<D> for KafkaSource {
         for index in 0..self.partitions.len() {
             let partition = &mut self.partitions[index];
             if std::mem::take(&mut partition.is_paused) {
-                let resumed = self.consumer.set_paused(&partition.topic, partition.partition, false);
+                let resumed =
+                    self.consumer.set_paused(&partition.topic, partition.partition, false);
                 resumed.map_err(|error| self.failed("resume a partition", &error))?;
             }
         }

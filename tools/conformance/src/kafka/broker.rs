@@ -93,12 +93,15 @@ impl Broker {
     }
 
     pub fn delete_topics(&self, topics: &Json) -> Result<(), String> {
-        let names: Vec<&str> = topics.as_array().into_iter().flatten().filter_map(Json::as_str).collect();
+        let names: Vec<&str> =
+            topics.as_array().into_iter().flatten().filter_map(Json::as_str).collect();
         if names.is_empty() {
             return Ok(());
         }
         block_on(self.admin.delete_topics(&names, &AdminOptions::new())).map_err(text)?;
-        self.wait_until("delete a topic", || names.iter().all(|name| self.partition_count(name) == 0))
+        self.wait_until("delete a topic", || {
+            names.iter().all(|name| self.partition_count(name) == 0)
+        })
     }
 
     pub fn add_partitions(&self, totals: &Json) -> Result<(), String> {

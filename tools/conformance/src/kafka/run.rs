@@ -131,7 +131,9 @@ fn compare_topics(
         for record in &wanted {
             let fits = |got: &&Json| {
                 let absent = |key: &str| record[key] == Json::Null && got[key] == Json::Null;
-                ["key", "value", "headers"].iter().all(|key| absent(key) || got[*key] == record[*key])
+                ["key", "value", "headers"]
+                    .iter()
+                    .all(|key| absent(key) || got[*key] == record[*key])
                     && (record["partition"].is_null() || got["partition"] == record["partition"])
             };
             let Some(at) = rest.iter().position(fits) else {
@@ -316,7 +318,9 @@ impl<'c> Stream<'c> {
             }
         }
         for (view, changed) in step["sources"].as_object().into_iter().flatten() {
-            let Some(own) = self.sources.get_mut(view).and_then(Json::as_object_mut) else { continue };
+            let Some(own) = self.sources.get_mut(view).and_then(Json::as_object_mut) else {
+                continue;
+            };
             own.extend(changed.as_object().cloned().unwrap_or_default());
         }
         let topics = step["expect_topics"].as_object().into_iter().flatten();

@@ -19,7 +19,7 @@ pub(super) fn with_batch_time(plan: Plan, times: &BatchTimes) -> Plan {
         matches!(&expr.node, Node::Call("current_timestamp", _))
             || expr.children().into_iter().any(reads_clock)
     }
-    let timed_here = plan.exprs().into_iter().any(reads_clock);
+    let timed_here = plan.exprs().any(reads_clock);
     let exprs = match timed_here {
         true => plan.map_exprs(&mut |expr| Ok::<_, Infallible>(of_batch(expr, times))),
         false => Ok(plan),
