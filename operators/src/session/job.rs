@@ -147,8 +147,9 @@ impl Session {
                 place,
             } => {
                 self.check_new_view(&name, replace).map_err(|error| error.at(place))?;
-                // Files are a table, unless they are read with STREAM.
-                let streaming = !super::is_files(&format);
+                // Files and topics are a table, unless they are read with STREAM.
+                let lower = format.to_ascii_lowercase();
+                let streaming = !super::has_batch_queries(&lower);
                 let (format, options) = self
                     .with_replacement(&name, format, options)
                     .map_err(|error| error.at(place))?;
@@ -156,8 +157,9 @@ impl Session {
                     Some((ddl, at)) => Some(self.schema(&ddl).map_err(|error| error.at(at))?),
                     None => None,
                 };
+                let session = self.clone();
                 let reader =
-                    StreamReader { session: self.clone(), streaming, format, options, schema };
+                    StreamReader { session, streaming, is_view: true, format, options, schema };
                 let frame = reader.load_as(&name);
                 let frame = frame.map_err(|error| option_places.put_into(error, place))?;
                 self.register(&name, frame.plan);

@@ -247,6 +247,7 @@ impl Session {
         StreamReader {
             session: self.clone(),
             streaming: true,
+            is_view: false,
             format: String::new(),
             options: Options::new(),
             schema: None,
@@ -347,6 +348,8 @@ fn has_batch_queries(format: &str) -> bool {
 pub struct StreamReader {
     session: Session,
     streaming: bool,
+    /// Whether each query decides if the source is read as a stream or as a table.
+    is_view: bool,
     format: String,
     options: Options,
     schema: Option<Schema>,
@@ -420,7 +423,12 @@ impl StreamReader {
             }
             #[cfg(feature = "kafka")]
             "kafka" => {
-                let config = KafkaSourceConfig::read(&self.options, self.streaming)?;
+                let mut config = KafkaSourceConfig::read(&self.options, self.streaming);
+                if config.is_err() && self.is_view {
+                    // Options of a stream, such as `startingOffsets 'latest'`.
+                    config = KafkaSourceConfig::read(&self.options, true);
+                }
+                let config = config?;
                 let schema = config.schema();
                 if let Some(given) = self.schema.take()
                     && given != schema

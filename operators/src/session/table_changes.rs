@@ -1,6 +1,8 @@
 //! Detects changes of the tables of a query. For files it compares paths, sizes and modification
-//! times, for results in memory the number of changes.
+//! times, for results in memory the number of changes, for topics the ends of their partitions.
 
+#[cfg(feature = "kafka")]
+use crate::connect::kafka::{options::KafkaSourceConfig, source::TopicEnds};
 use crate::session::Session;
 use crate::session::dataframe::DataFrame;
 use crate::session::static_tables::{self, MEMORY_TABLE};
@@ -12,13 +14,34 @@ use crate::table::plan::{Plan, Scan};
 use crate::table::value::Value;
 use millstream_engine::checkpoint::key_group::hash_bytes;
 use millstream_engine::error::EngineError;
+#[cfg(feature = "kafka")]
+use std::collections::HashMap;
 use std::sync::Arc;
+#[cfg(feature = "kafka")]
+use std::sync::Mutex;
 
 /// A table that is computed by a plan over bounded inputs.
 struct PlannedTable {
     session: Session,
     plan: Arc<Plan>,
     scans: Vec<Scan>,
+    /// The topics among them, by position in `scans`, once they were looked at.
+    #[cfg(feature = "kafka")]
+    topics: Mutex<HashMap<usize, Arc<TopicEnds>>>,
+}
+
+#[cfg(feature = "kafka")]
+impl PlannedTable {
+    fn topic(&self, index: usize) -> Result<Arc<TopicEnds>, EngineError> {
+        let mut topics = self.topics.lock().unwrap_or_else(|poisoned| poisoned.into_inner());
+        if let Some(topic) = topics.get(&index) {
+            return Ok(topic.clone());
+        }
+        let config = KafkaSourceConfig::read(&self.scans[index].options, false);
+        let topic = Arc::new(TopicEnds::new(&config.map_err(refused)?)?);
+        topics.insert(index, topic.clone());
+        Ok(topic)
+    }
 }
 
 /// Collects the inputs of a plan, including those of its subqueries.
@@ -44,14 +67,22 @@ pub(super) fn live_table(session: &Session, plan: &Arc<Plan>) -> Option<LiveTabl
         return None;
     }
     let (session, plan) = (session.clone(), plan.clone());
-    Some(LiveTable::new(Arc::new(PlannedTable { session, plan, scans })))
+    Some(LiveTable::new(Arc::new(PlannedTable {
+        session,
+        plan,
+        scans,
+        #[cfg(feature = "kafka")]
+        topics: Mutex::default(),
+    })))
 }
 
 impl TableReader for PlannedTable {
     fn version(&self) -> Result<u64, EngineError> {
         let mut versions = Vec::with_capacity(self.scans.len() * 8);
-        for scan in &self.scans {
+        for (_index, scan) in self.scans.iter().enumerate() {
             let version = match scan.format.as_str() {
+                #[cfg(feature = "kafka")]
+                "kafka" => self.topic(_index)?.version()?,
                 MEMORY_TABLE => {
                     let table = self.session.table(&scan.name);
                     table.map_or(0, |table| table.version())

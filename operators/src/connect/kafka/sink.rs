@@ -309,7 +309,7 @@ impl Stage for KafkaSink {
     }
 
     #[inline]
-    fn ready(&mut self) -> bool {
+    fn is_ready(&mut self) -> bool {
         self.refused.is_none() && self.deliveries.pending(self.generation) < MAX_PENDING
     }
 
@@ -329,17 +329,17 @@ impl Stage for KafkaSink {
         Ok(())
     }
 
-    fn settle(&mut self) -> Result<FlushStatus, EngineError> {
+    fn flush(&mut self) -> Result<FlushStatus, EngineError> {
         if let Some(reason) = self.deliveries.failure() {
             return Err(self.failed(reason));
         }
         if !self.send_refused()? {
             return Ok(FlushStatus::Blocked);
         }
-        self.latency.stamp();
+        self.latency.record_pending();
         if self.is_flushing {
             if self.deliveries.pending(1 - self.generation) > 0 {
-                return Ok(FlushStatus::More);
+                return Ok(FlushStatus::Pending);
             }
             if let Some(reason) = self.deliveries.failure() {
                 return Err(self.failed(reason));
@@ -349,7 +349,7 @@ impl Stage for KafkaSink {
         if self.deliveries.pending(self.generation) >= MAX_PENDING {
             return Ok(FlushStatus::Blocked);
         }
-        Ok(FlushStatus::Clear)
+        Ok(FlushStatus::Flushed)
     }
 }
 
@@ -382,7 +382,7 @@ impl<'a> Push<Row<'a>> for KafkaSink {
             let (key, value) = (key.map(<[u8]>::to_vec), value.map(<[u8]>::to_vec));
             self.refused = Some(Refused { topic, partition, key, value, headers });
         }
-        self.latency.note(ingest_ns);
+        self.latency.add_pending(ingest_ns);
         Ok(())
     }
 }

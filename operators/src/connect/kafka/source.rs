@@ -17,6 +17,7 @@ use crate::connect::kafka::offsets::{ByPartition, EARLIEST, LATEST};
 use crate::connect::kafka::options::{KafkaSourceConfig, Subscription};
 use crate::connect::kafka::records;
 use crate::table::row::Row;
+use millstream_engine::checkpoint::key_group::hash_bytes;
 use millstream_engine::checkpoint::log_entry;
 use millstream_engine::env::Env;
 use millstream_engine::epoch::driver::{EndOffset, ReadLimit};
@@ -57,6 +58,31 @@ struct Partition {
     is_paused: bool,
 }
 
+/// The ends of topics that a query reads as a table.
+pub struct TopicEnds {
+    subscription: Subscription,
+    cluster: Cluster,
+}
+
+impl TopicEnds {
+    /// Connects to the cluster.
+    pub fn new(config: &KafkaSourceConfig) -> Result<Self, EngineError> {
+        let mut client = config.client.config();
+        client.set("group.id", &config.group_prefix);
+        let consumer = client.create();
+        let consumer = consumer.map_err(|error| config.client.failed("start a client", &error))?;
+        let cluster = Cluster { client: config.client.clone(), consumer: Arc::new(consumer) };
+        Ok(Self { subscription: config.subscription.clone(), cluster })
+    }
+
+    /// A number that changes when records arrive.
+    pub fn version(&self) -> Result<u64, EngineError> {
+        let partitions = self.cluster.partitions(&self.subscription)?;
+        let ends = self.cluster.offsets_at(&partitions, LATEST)?;
+        Ok(hash_bytes(ends.to_string().as_bytes()))
+    }
+}
+
 /// The source.
 pub struct KafkaSource {
     config: KafkaSourceConfig,
@@ -78,7 +104,7 @@ pub struct KafkaSource {
     /// Partitions whose part of the batch is not complete.
     open: usize,
     /// The ends of the first plan.
-    as_of_start: Option<ByPartition>,
+    available_at_start: Option<ByPartition>,
     /// When the last batch was planned, in nanoseconds.
     planned_ns: Option<u64>,
     /// Ends of the partitions when a drain began.
@@ -161,7 +187,7 @@ impl KafkaSource {
             is_started: false,
             is_bounded: false,
             open: 0,
-            as_of_start: None,
+            available_at_start: None,
             planned_ns: None,
             drain: None,
             records: 0,
@@ -616,7 +642,7 @@ impl<D: for<'a> Push<Row<'a>>> Source<D> for KafkaSource {
         }
         let now_ns = cx.env.now_ns();
         let (mut emitted, mut handled) = (0, 0);
-        while handled < cx.budget && down.ready() && !(self.is_bounded && self.open == 0) {
+        while handled < cx.budget && down.is_ready() && !(self.is_bounded && self.open == 0) {
             let Some(message) = self.taken.pop_front() else {
                 if self.consumer.take(&mut self.taken) == 0 {
                     break;
@@ -631,14 +657,14 @@ impl<D: for<'a> Push<Row<'a>>> Source<D> for KafkaSource {
         }
         if self.is_bounded && self.open == 0 {
             self.is_bounded = false;
-            return Ok(Polled::AtBound);
+            return Ok(Polled::AtEndOffset);
         }
         if self.drain.is_some() && !Source::<D>::is_drained(self) {
             // The records of the drain are on their way: the marker waits for them.
-            return Ok(Polled::Some);
+            return Ok(Polled::Emitted);
         }
-        let is_busy = emitted > 0 || handled == cx.budget || !down.ready();
-        Ok(if is_busy { Polled::Some } else { Polled::Idle })
+        let is_busy = emitted > 0 || handled == cx.budget || !down.is_ready();
+        Ok(if is_busy { Polled::Emitted } else { Polled::Idle })
     }
 
     fn begin_drain(&mut self) {
@@ -664,7 +690,7 @@ impl<D: for<'a> Push<Row<'a>>> Source<D> for KafkaSource {
         Offset(self.offsets().to_string())
     }
 
-    fn records(&self) -> u64 {
+    fn records_emitted(&self) -> u64 {
         self.records
     }
 
@@ -677,20 +703,20 @@ impl<D: for<'a> Push<Row<'a>>> Source<D> for KafkaSource {
         let is_first = self.start()?;
         let own = self.offsets();
         if !self.config.is_stream {
-            let end = match self.as_of_start.take() {
+            let end = match self.available_at_start.take() {
                 Some(end) => end,
                 None => self.batch_end()?,
             };
-            self.as_of_start = Some(end.clone());
+            self.available_at_start = Some(end.clone());
             let end = Offset(end.to_string());
             return Ok(EndOffset { end, has_new: is_first, exhausted: true, limited: false });
         }
-        let latest = match (&self.as_of_start, extent) {
-            (Some(ends), ReadLimit::AsOfStart) => ends.clone(),
+        let latest = match (&self.available_at_start, extent) {
+            (Some(ends), ReadLimit::AvailableAtStart) => ends.clone(),
             _ => self.latest()?,
         };
-        if extent == ReadLimit::AsOfStart {
-            self.as_of_start = Some(latest.clone());
+        if extent == ReadLimit::AvailableAtStart {
+            self.available_at_start = Some(latest.clone());
         }
         let first_of_new = self.first_of_new(&latest)?;
         let from = |topic: &str, at: i32| {
@@ -709,7 +735,9 @@ impl<D: for<'a> Push<Row<'a>>> Source<D> for KafkaSource {
         }
         let end = match extent {
             ReadLimit::All => latest.clone(),
-            ReadLimit::Limited | ReadLimit::AsOfStart => self.limited(&latest, &first_of_new),
+            ReadLimit::RateLimited | ReadLimit::AvailableAtStart => {
+                self.limited(&latest, &first_of_new)
+            }
         };
         let has_new = is_first || end != own;
         if has_new || self.planned_ns.is_none() {
@@ -719,7 +747,7 @@ impl<D: for<'a> Push<Row<'a>>> Source<D> for KafkaSource {
         Ok(EndOffset { end: Offset(end.to_string()), has_new, exhausted: false, limited })
     }
 
-    fn bound(&mut self, end: &Offset) -> Result<(), EngineError> {
+    fn set_end_offset(&mut self, end: &Offset) -> Result<(), EngineError> {
         let ends = self.parse(end)?;
         self.start()?;
         let first_of_new = self.first_of_new(&ends)?;
