@@ -29,8 +29,11 @@ pub fn look_up(host: &str, port: u16) -> io::Result<Vec<Target>> {
 
 /// The host name of a sender, looked up when its known addresses have failed.
 pub struct Name {
+    /// A host name or an address.
     pub host: String,
+    /// The port that the sender listens on.
     pub port: u16,
+    /// Asks the resolver; replaced in tests.
     pub look_up: LookUp,
 }
 
@@ -203,7 +206,7 @@ impl Connector {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use millstream_engine::env::SimEnv;
+    use millstream_engine::env::{Env, SimEnv};
     use std::net::TcpListener;
     use std::sync::Mutex;
 

@@ -21,7 +21,7 @@ use super::buffer::{Buffer, NewRow};
 use super::output::Pairs;
 use super::probe::STEP;
 use super::run::Entry;
-use super::side::{LateRowOutput, SidedRow};
+use super::side::{JoinSide, SidedRow};
 use super::stage::{Config, SideConfig, held_sides};
 use super::state_limit::StateGuard;
 use crate::table::physical::aggregate::hash_aggregate::write_keys;
@@ -96,7 +96,7 @@ impl AsofJoin {
 
     /// The closest right row of a key for a left row with a time; `None` if there is none.
     fn closest(&self, key: usize, time_us: i64) -> Option<Entry> {
-        let run = &self.buffer.keys[key].runs[LateRowOutput::Right.index()];
+        let run = &self.buffer.keys[key].runs[JoinSide::Right.index()];
         // Times are in whole microseconds, so the next one is the exclusive end.
         let end_us = if self.strict { time_us } else { time_us.saturating_add(1) };
         run.before(run.seek(end_us))
@@ -113,9 +113,9 @@ impl AsofJoin {
         if found.is_none() && !self.keeps_left {
             return Ok(());
         }
-        self.pairs.begin(LateRowOutput::Left, row);
+        self.pairs.begin(JoinSide::Left, row);
         if let Some(found) = found {
-            self.pairs.complete(LateRowOutput::Right, self.buffer.rows.row(found.row));
+            self.pairs.complete(JoinSide::Right, self.buffer.rows.row(found.row));
             self.buffer.matches += 1;
         }
         self.down.push(self.pairs.row(), ingest_ns)
@@ -129,18 +129,18 @@ impl AsofJoin {
         ingest_ns: u64,
     ) -> Result<(), EngineError> {
         let runs = &self.buffer.keys[key].runs;
-        let rights = &runs[LateRowOutput::Right.index()];
+        let rights = &runs[JoinSide::Right.index()];
         // Among right rows of its time, the new row is the last.
         let mut behind = rights.seek(right.time_us.saturating_add(1));
         let next_us = rights.get(&mut behind).map_or(i64::MAX, |next| next.time_us);
         let step = i64::from(self.strict);
         let (from_us, to_us) = (right.time_us.saturating_add(step), next_us.saturating_add(step));
-        let lefts = &runs[LateRowOutput::Left.index()];
+        let lefts = &runs[JoinSide::Left.index()];
         let mut cursor = lefts.seek(from_us);
         while let Some(left) = lefts.get(&mut cursor).filter(|left| left.time_us < to_us) {
             cursor.advance();
-            self.pairs.begin(LateRowOutput::Left, self.buffer.rows.row(left.row));
-            self.pairs.complete(LateRowOutput::Right, self.buffer.rows.row(right.row));
+            self.pairs.begin(JoinSide::Left, self.buffer.rows.row(left.row));
+            self.pairs.complete(JoinSide::Right, self.buffer.rows.row(right.row));
             self.down.push(self.pairs.row(), ingest_ns)?;
         }
         Ok(())
@@ -157,8 +157,8 @@ impl AsofJoin {
             self.emit(Row(&row), found, UNTIMED)?;
             self.row = row;
         }
-        self.buffer.remove(key, LateRowOutput::Left, left);
-        self.buffer.count_evicted(LateRowOutput::Left);
+        self.buffer.remove(key, JoinSide::Left, left);
+        self.buffer.count_evicted(JoinSide::Left);
         self.buffer.release(key);
         Ok(())
     }
@@ -168,12 +168,12 @@ impl AsofJoin {
     fn expire_right(&mut self, right: Entry) {
         let key = self.buffer.rows.key(right.row);
         loop {
-            let run = &self.buffer.keys[key].runs[LateRowOutput::Right.index()];
+            let run = &self.buffer.keys[key].runs[JoinSide::Right.index()];
             let first = run.get(&mut run.seek(i64::MIN));
             match first {
                 Some(first) if first != right => {
-                    self.buffer.remove(key, LateRowOutput::Right, first);
-                    self.buffer.count_evicted(LateRowOutput::Right);
+                    self.buffer.remove(key, JoinSide::Right, first);
+                    self.buffer.count_evicted(JoinSide::Right);
                 }
                 _ => return,
             }
@@ -183,7 +183,7 @@ impl AsofJoin {
     /// Runs one step of expiry. Returns whether all expired rows are processed.
     fn expire(&mut self, watermark_us: i64) -> Result<bool, EngineError> {
         for _ in 0..self.buffer.step(STEP) {
-            let firsts = LateRowOutput::BOTH.map(|side| self.buffer.first_expiry_us(side));
+            let firsts = JoinSide::BOTH.map(|side| self.buffer.first_expiry_us(side));
             let [left_us, right_us] = firsts.map(|first| first.unwrap_or(i64::MAX));
             let least_us = left_us.min(right_us);
             if firsts == [None, None] || least_us > watermark_us {
@@ -193,11 +193,10 @@ impl AsofJoin {
                 if !self.down.is_ready() {
                     return Ok(false);
                 }
-                if let Some(left) = self.buffer.next_expired(LateRowOutput::Left, watermark_us) {
+                if let Some(left) = self.buffer.next_expired(JoinSide::Left, watermark_us) {
                     self.expire_left(left)?;
                 }
-            } else if let Some(right) = self.buffer.next_expired(LateRowOutput::Right, watermark_us)
-            {
+            } else if let Some(right) = self.buffer.next_expired(JoinSide::Right, watermark_us) {
                 self.expire_right(right);
             }
         }
@@ -247,20 +246,20 @@ impl AsofJoin {
     /// Processes a row that is not late and that satisfies the condition on its side.
     fn take(
         &mut self,
-        side: LateRowOutput,
+        side: JoinSide,
         row: Row<'_>,
         (time_us, ingest_ns): (i64, u64),
     ) -> Result<(), EngineError> {
         let hash = hash_bytes(&self.key);
         let number = self.buffer.next_number();
         let found = self.buffer.keys.find(hash, &self.key);
-        if side == LateRowOutput::Left && self.results == Results::Immediate {
+        if side == JoinSide::Left && self.results == Results::Immediate {
             let closest = found.and_then(|key| self.closest(key, time_us));
             self.emit(row, closest, ingest_ns)?;
         }
         let key = self.buffer.key_place(found, hash, &self.key);
         let id = self.buffer.insert(key, NewRow { side, row, number, time_us, matched: false })?;
-        if side == LateRowOutput::Right && self.results == Results::Immediate {
+        if side == JoinSide::Right && self.results == Results::Immediate {
             self.emit_changed(key, Entry { time_us, row: id }, ingest_ns)?;
         }
         self.check_limit()?;
@@ -274,7 +273,7 @@ impl AsofJoin {
 
 impl Stage for AsofJoin {
     fn attach(&mut self, io: &mut Io<'_>) -> Result<(), EngineError> {
-        let columns = LateRowOutput::BOTH.map(|side| self.sides[side.index()].time);
+        let columns = JoinSide::BOTH.map(|side| self.sides[side.index()].time);
         self.buffer.restore(|side, row, _| {
             let slot = columns[side.index()]?;
             (!row.is_null(slot)).then(|| row.long(slot))
@@ -335,8 +334,8 @@ impl Push<SidedRow> for AsofJoin {
         let time = of_side.time.filter(|slot| may_match && !row.is_null(*slot));
         let Some(time) = time else {
             return match side {
-                LateRowOutput::Left => self.emit(row, None, ingest_ns),
-                LateRowOutput::Right => Ok(()),
+                JoinSide::Left => self.emit(row, None, ingest_ns),
+                JoinSide::Right => Ok(()),
             };
         };
         self.key.clear();
@@ -346,7 +345,7 @@ impl Push<SidedRow> for AsofJoin {
         let unmatchable = self.null_safe.iter().enumerate().any(|(i, safe)| !safe && is_null(i));
         // A right row that cannot match is dropped. Such a left row is buffered like the others,
         // and emitted without a match.
-        if unmatchable && side == LateRowOutput::Right {
+        if unmatchable && side == JoinSide::Right {
             return Ok(());
         }
         self.take(side, row, (row.long(time), ingest_ns))

@@ -6,7 +6,7 @@
 //! rows do.
 
 use super::super::super::datetime::DAY_US;
-use super::side::LateRowOutput;
+use super::side::JoinSide;
 use crate::table::expr::compile::{Semantics, fold};
 use crate::table::expr::{Node, Resolved};
 use crate::table::types::DataType;
@@ -154,8 +154,8 @@ impl TimeRange {
             }
             // The rows of a side expire by the watermark of the other side.
             let (side, us) = match bound.upper {
-                true => (LateRowOutput::Left, bound.us.saturating_neg()),
-                false => (LateRowOutput::Right, bound.us),
+                true => (JoinSide::Left, bound.us.saturating_neg()),
+                false => (JoinSide::Right, bound.us),
             };
             if !tagged[side.other().index()] {
                 continue;
@@ -170,7 +170,7 @@ impl TimeRange {
     }
 
     /// The inclusive range of the other side's times that a row of one side may match.
-    pub fn around(&self, side: LateRowOutput, time_us: i64) -> (i64, i64) {
+    pub fn around(&self, side: JoinSide, time_us: i64) -> (i64, i64) {
         let unless = |bound: i64, none: i64, other: i64, add: bool| {
             if bound == none {
                 other
@@ -181,11 +181,11 @@ impl TimeRange {
             }
         };
         match side {
-            LateRowOutput::Left => (
+            JoinSide::Left => (
                 unless(self.least_us, i64::MIN, i64::MIN, true),
                 unless(self.most_us, i64::MAX, i64::MAX, true),
             ),
-            LateRowOutput::Right => (
+            JoinSide::Right => (
                 unless(self.most_us, i64::MAX, i64::MIN, false),
                 unless(self.least_us, i64::MIN, i64::MAX, false),
             ),
@@ -208,8 +208,8 @@ mod tests {
         let bounds = [bound(false, 0, false), bound(true, 30 * MINUTE, false)];
         let range = TimeRange::new([0, 0], &bounds, [true, true]);
         assert_eq!(range.shifts_us, [Some(-30 * MINUTE - 1000), Some(-1000)]);
-        assert_eq!(range.around(LateRowOutput::Left, 5), (5, 5 + 30 * MINUTE));
-        assert_eq!(range.around(LateRowOutput::Right, 30 * MINUTE), (0, 30 * MINUTE));
+        assert_eq!(range.around(JoinSide::Left, 5), (5, 5 + 30 * MINUTE));
+        assert_eq!(range.around(JoinSide::Right, 30 * MINUTE), (0, 30 * MINUTE));
         let range = TimeRange::new([0, 0], &bounds, [true, false]);
         assert_eq!(range.shifts_us, [None, Some(-1000)], "the right side has no watermark");
     }
@@ -219,12 +219,12 @@ mod tests {
         let bounds = [bound(false, 5, true), bound(true, i64::MAX - 1, true)];
         let range = TimeRange::new([0, 0], &bounds, [true, true]);
         assert_eq!((range.least_us, range.most_us), (6, i64::MAX - 2));
-        assert_eq!(range.around(LateRowOutput::Left, i64::MAX - 3), (i64::MAX, i64::MAX));
-        assert_eq!(range.around(LateRowOutput::Right, i64::MIN + 3).0, i64::MIN);
+        assert_eq!(range.around(JoinSide::Left, i64::MAX - 3), (i64::MAX, i64::MAX));
+        assert_eq!(range.around(JoinSide::Right, i64::MIN + 3).0, i64::MIN);
         assert_eq!(range.shifts_us[1], Some(0));
         let one_sided = TimeRange::new([0, 0], &bounds[..1], [true, true]);
-        assert_eq!(one_sided.around(LateRowOutput::Left, 10), (16, i64::MAX));
-        assert_eq!(one_sided.around(LateRowOutput::Right, 10), (i64::MIN, 4));
+        assert_eq!(one_sided.around(JoinSide::Left, 10), (16, i64::MAX));
+        assert_eq!(one_sided.around(JoinSide::Right, 10), (i64::MIN, 4));
     }
 
     /// An expired row can only match rows that are late.
@@ -234,7 +234,7 @@ mod tests {
             for strict in [false, true] {
                 for upper in [false, true] {
                     let range = TimeRange::new([0, 0], &[bound(upper, us, strict)], [true, true]);
-                    let side = if upper { LateRowOutput::Left } else { LateRowOutput::Right };
+                    let side = if upper { JoinSide::Left } else { JoinSide::Right };
                     let Some(shift) = range.shifts_us[side.index()] else { panic!() };
                     for watermark in [0, 5_000, 60_000_000] {
                         let last = range.around(side, watermark + shift).1;

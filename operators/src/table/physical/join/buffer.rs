@@ -9,7 +9,7 @@ use super::expiry::{Expiry, ExpiryLanes};
 use super::keys::KeyEntry;
 use super::rows::{HEAD, RowId, RowStore};
 use super::run::{Entry, Spares};
-use super::side::LateRowOutput;
+use super::side::JoinSide;
 use crate::state::key_table::{KeyTable, key_heap};
 use crate::table::row::Row;
 use millstream_engine::checkpoint::key_group::{BuildStableHasher, hash_bytes};
@@ -27,7 +27,7 @@ pub(super) const SEARCH: u8 = 2;
 
 /// A search that was unfinished when the last epoch ended.
 pub(super) struct RestoredSearch {
-    pub side: LateRowOutput,
+    pub side: JoinSide,
     pub key: usize,
     pub number: u64,
     pub entry: Entry,
@@ -40,7 +40,7 @@ type Searched = HashMap<(Vec<u8>, u8, u64), (i64, u64)>;
 
 /// A row to be buffered.
 pub(super) struct NewRow<'r> {
-    pub side: LateRowOutput,
+    pub side: JoinSide,
     pub row: Row<'r>,
     pub number: u64,
     pub time_us: i64,
@@ -118,7 +118,7 @@ impl Buffer {
 
     /// Counts a row that has expired.
     #[inline]
-    pub fn count_evicted(&mut self, side: LateRowOutput) {
+    pub fn count_evicted(&mut self, side: JoinSide) {
         self.counts.inputs[side.index()].evicted += 1;
     }
 
@@ -167,7 +167,7 @@ impl Buffer {
     }
 
     /// Records the first match of a row.
-    pub fn set_matched(&mut self, key: usize, side: LateRowOutput, id: RowId) {
+    pub fn set_matched(&mut self, key: usize, side: JoinSide, id: RowId) {
         if self.rows.set_matched(id) && self.log.is_on() {
             self.write_entry(key, side, id, self.rows.number(id));
             let hash = self.keys[key].hash;
@@ -181,7 +181,7 @@ impl Buffer {
     }
 
     /// Removes a row. Its key stays in the table until [`release`](Self::release).
-    pub fn remove(&mut self, key: usize, side: LateRowOutput, entry: Entry) {
+    pub fn remove(&mut self, key: usize, side: JoinSide, entry: Entry) {
         if self.log.is_on() {
             self.write_entry_key(key, side, self.rows.number(entry.row));
             self.log.delete(&mut StateSlot::default(), self.keys[key].hash, &self.entry_key);
@@ -206,7 +206,7 @@ impl Buffer {
 
     /// Takes the first row of a side that expires at or before `by_us` from the queue. Rows that
     /// were removed before are skipped.
-    pub fn next_expired(&mut self, side: LateRowOutput, by_us: i64) -> Option<Entry> {
+    pub fn next_expired(&mut self, side: JoinSide, by_us: i64) -> Option<Entry> {
         loop {
             let Expiry { time_us, number, row } = self.expiry[side.index()].as_mut()?.pop(by_us)?;
             if self.rows.number(row) == number {
@@ -219,7 +219,7 @@ impl Buffer {
     /// together what removing them needs.
     pub fn take_expired(
         &mut self,
-        side: LateRowOutput,
+        side: JoinSide,
         by_us: i64,
         most: usize,
         taken: &mut Vec<Entry>,
@@ -236,22 +236,17 @@ impl Buffer {
     }
 
     /// The expiry time of a side's first row, which may have been removed already.
-    pub fn first_expiry_us(&self, side: LateRowOutput) -> Option<i64> {
+    pub fn first_expiry_us(&self, side: JoinSide) -> Option<i64> {
         self.expiry[side.index()].as_ref().and_then(ExpiryLanes::first_us)
     }
 
     /// Whether a side may have rows that expire at or before `by_us`.
-    pub fn has_expired(&self, side: LateRowOutput, by_us: i64) -> bool {
+    pub fn has_expired(&self, side: JoinSide, by_us: i64) -> bool {
         self.first_expiry_us(side).is_some_and(|first_us| first_us <= by_us)
     }
 
     /// Writes the progress of a search to the checkpoint.
-    pub fn save_search(
-        &mut self,
-        key: usize,
-        (side, number): (LateRowOutput, u64),
-        last: (i64, u64),
-    ) {
+    pub fn save_search(&mut self, key: usize, (side, number): (JoinSide, u64), last: (i64, u64)) {
         if !self.log.is_on() {
             return;
         }
@@ -264,25 +259,25 @@ impl Buffer {
     }
 
     /// Removes a search from the checkpoint.
-    pub fn erase_search(&mut self, key: usize, side: LateRowOutput, number: u64) {
+    pub fn erase_search(&mut self, key: usize, side: JoinSide, number: u64) {
         self.write_search_key(key, side, number);
         self.log.delete_uncounted(&mut StateSlot::default(), self.keys[key].hash, &self.entry_key);
     }
 
-    fn write_search_key(&mut self, key: usize, side: LateRowOutput, number: u64) {
+    fn write_search_key(&mut self, key: usize, side: JoinSide, number: u64) {
         self.write_entry_key(key, side, number);
         let place = self.entry_key.len() - SUFFIX;
         self.entry_key[place] += SEARCH;
     }
 
-    fn write_entry_key(&mut self, key: usize, side: LateRowOutput, number: u64) {
+    fn write_entry_key(&mut self, key: usize, side: JoinSide, number: u64) {
         self.entry_key.clear();
         self.entry_key.extend_from_slice(&self.keys[key].key);
         self.entry_key.push(side.index() as u8);
         self.entry_key.extend_from_slice(&number.to_le_bytes());
     }
 
-    fn write_entry(&mut self, key: usize, side: LateRowOutput, id: RowId, number: u64) {
+    fn write_entry(&mut self, key: usize, side: JoinSide, id: RowId, number: u64) {
         self.write_entry_key(key, side, number);
         self.entry_value.clear();
         self.entry_value.push(u8::from(self.rows.is_matched(id)));
@@ -293,11 +288,11 @@ impl Buffer {
     /// Returns the unfinished searches.
     pub fn restore(
         &mut self,
-        time_of: impl Fn(LateRowOutput, Row<'_>, &[u8]) -> Option<i64>,
+        time_of: impl Fn(JoinSide, Row<'_>, &[u8]) -> Option<i64>,
     ) -> Result<Vec<RestoredSearch>, EngineError> {
         let Self { rows, keys, spares, key_heap: heap, next_number, log, .. } = self;
         // By the index of the key and the row's number.
-        let mut restored: HashMap<(usize, u64), (LateRowOutput, Entry), BuildStableHasher> =
+        let mut restored: HashMap<(usize, u64), (JoinSide, Entry), BuildStableHasher> =
             HashMap::default();
         let mut searched = Searched::new();
         log.restore(|_, entry_key, value| {
@@ -315,8 +310,8 @@ impl Buffer {
                 return Ok(());
             }
             let side = match suffix[0] {
-                0 => LateRowOutput::Left,
-                1 => LateRowOutput::Right,
+                0 => JoinSide::Left,
+                1 => JoinSide::Right,
                 _ => return Err(unreadable()),
             };
             let hash = hash_bytes(key);
@@ -387,7 +382,7 @@ impl Buffer {
     /// paused.
     pub fn hand_over(&mut self, epoch: Epoch, held: [bool; 2]) {
         let mut counts = self.counts;
-        for side in LateRowOutput::BOTH {
+        for side in JoinSide::BOTH {
             let input = &mut counts.inputs[side.index()];
             input.oldest_us = self.first_expiry_us(side);
             input.is_held = held[side.index()];

@@ -2,7 +2,7 @@
 //! side, a range between two times, and the remaining condition.
 
 use super::bounds::{Bound, TimeRange, bound};
-use super::side::LateRowOutput;
+use super::side::JoinSide;
 use super::state::values;
 use crate::table::expr::functions::as_grouping_key;
 use crate::table::expr::resolve::ScopeColumn;
@@ -50,7 +50,7 @@ pub(in super::super) enum JoinTime {
 impl JoinTime {
     /// The difference between a side's state watermark and the watermark, in microseconds. Rows at
     /// or before the state watermark expire. `None` if the side's rows never expire.
-    pub fn shift_us(&self, side: LateRowOutput) -> Option<i64> {
+    pub fn shift_us(&self, side: JoinSide) -> Option<i64> {
         match self {
             Self::None => None,
             Self::Key { .. } => Some(0),
@@ -61,7 +61,7 @@ impl JoinTime {
     /// By how much the watermark after the join is lower than the one before it, so that rows
     /// emitted when they expire are not late.
     pub fn lag_us(&self) -> i64 {
-        let shifts = LateRowOutput::BOTH.map(|side| self.shift_us(side).unwrap_or(0));
+        let shifts = JoinSide::BOTH.map(|side| self.shift_us(side).unwrap_or(0));
         shifts.into_iter().map(i64::saturating_neg).fold(0, i64::max)
     }
 }

@@ -51,7 +51,7 @@ pub(crate) use crate::table::physical::join::table_lookup::too_many;
 pub(super) use crate::table::physical::join::table_lookup::{TableJoin, TableJoinParts};
 pub(super) use asof::{AsofJoin, Results};
 pub(super) use condition::{JoinCondition, JoinTime, describe_join, watermark_lag_us};
-pub(super) use side::{LateRowOutput, SideOutbox, SidedRow};
+pub(super) use side::{JoinSide, SideOutbox, SidedRow};
 pub(super) use stage::{Config, SideConfig, StreamJoin};
 pub use state::show_join_row;
 pub(super) use state_limit::{SideFlow, StateGuard};

@@ -1,7 +1,7 @@
 //! The output rows of a join: a pair of rows, or one row with NULLs for the other side.
 
 use super::super::stages::copy;
-use super::side::LateRowOutput;
+use super::side::JoinSide;
 use crate::table::row::{Row, RowWriter, Slot};
 use crate::table::types::Physical;
 
@@ -25,7 +25,7 @@ impl Pairs {
 
     /// Starts an output row with a row of one side, and NULLs for the other side.
     #[inline]
-    pub fn begin(&mut self, side: LateRowOutput, row: Row<'_>) {
+    pub fn begin(&mut self, side: JoinSide, row: Row<'_>) {
         self.out.clear();
         let mut writer = RowWriter::new(&mut self.out, self.width);
         for (slot, to, physical) in &self.copies[side.index()] {
@@ -36,7 +36,7 @@ impl Pairs {
 
     /// Writes a row of the other side over the NULLs, or over the previous row.
     #[inline]
-    pub fn complete(&mut self, side: LateRowOutput, row: Row<'_>) {
+    pub fn complete(&mut self, side: JoinSide, row: Row<'_>) {
         self.out.truncate(self.common);
         let mut writer = RowWriter::resume(&mut self.out, self.width);
         for (slot, to, physical) in &self.copies[side.index()] {

@@ -2,7 +2,7 @@
 //! watermark says that no more rows of the other side can match it.
 
 use super::condition::{JoinCondition, JoinTime};
-use super::side::LateRowOutput;
+use super::side::JoinSide;
 use crate::table::error::{PlanError, PlanResult};
 use crate::table::plan::analyzer::OutputMode;
 use crate::table::plan::{Closest, Join, JoinKind, Plan};
@@ -36,11 +36,11 @@ pub(in crate::table) fn check(join: &Join) -> PlanResult<()> {
             "Declare a watermark on the time of the other side too",
         ));
     }
-    let expires = |side: LateRowOutput| condition.time.shift_us(side).is_some();
+    let expires = |side: JoinSide| condition.time.shift_us(side).is_some();
     let answered = match kind {
-        JoinKind::RightOuter => expires(LateRowOutput::Right),
-        JoinKind::FullOuter => expires(LateRowOutput::Left) && expires(LateRowOutput::Right),
-        _ => expires(LateRowOutput::Left),
+        JoinKind::RightOuter => expires(JoinSide::Right),
+        JoinKind::FullOuter => expires(JoinSide::Left) && expires(JoinSide::Right),
+        _ => expires(JoinSide::Left),
     };
     if answered {
         return Ok(());

@@ -7,7 +7,7 @@
 use super::buffer::Buffer;
 use super::output::Pairs;
 use super::rows::RowId;
-use super::side::LateRowOutput;
+use super::side::JoinSide;
 use crate::table::expr::compile::BoolFn;
 use crate::table::physical::stages::{BoxChain, Scratch};
 use crate::table::plan::JoinKind;
@@ -21,7 +21,7 @@ pub(super) const STEP: usize = 64;
 /// The state of a row's search.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Search {
-    pub side: LateRowOutput,
+    pub side: JoinSide,
     /// The index of the row's key in the key table.
     pub key: usize,
     /// The row's number.
@@ -104,17 +104,17 @@ impl Prober<'_> {
                         self.buffer.set_matched(key, other, entry.row);
                     }
                 }
-                (true, LateRowOutput::Left) => {
+                (true, JoinSide::Left) => {
                     if self.kind == JoinKind::LeftSemi {
                         self.down.push(row, search.ingest_ns)?;
                     }
                     return Ok(true);
                 }
-                (true, LateRowOutput::Right) => {
+                (true, JoinSide::Right) => {
                     if self.kind == JoinKind::LeftSemi {
                         self.down.push(candidate, search.ingest_ns)?;
                     }
-                    self.buffer.remove(key, LateRowOutput::Left, entry);
+                    self.buffer.remove(key, JoinSide::Left, entry);
                     let run = &self.buffer.keys[key].runs[other.index()];
                     cursor = run.seek_behind((entry.time_us, number), &self.buffer.rows);
                 }

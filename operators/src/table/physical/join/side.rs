@@ -13,14 +13,14 @@ use std::sync::Arc;
 
 /// A side of a join.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(in super::super) enum LateRowOutput {
+pub(in super::super) enum JoinSide {
     Left,
     Right,
 }
 
-impl LateRowOutput {
+impl JoinSide {
     /// Both sides, left first.
-    pub const BOTH: [LateRowOutput; 2] = [LateRowOutput::Left, LateRowOutput::Right];
+    pub const BOTH: [JoinSide; 2] = [JoinSide::Left, JoinSide::Right];
 
     /// The index of the side in a pair of values, left first.
     #[inline]
@@ -40,13 +40,13 @@ impl LateRowOutput {
 
 /// A row that is sent to an instance, with the side that it belongs to.
 pub(in super::super) struct SidedRow {
-    pub side: LateRowOutput,
+    pub side: JoinSide,
     pub row: RowBuf,
 }
 
 /// Sends the rows of one side to the instances that own their keys.
 pub(in super::super) struct SideOutbox {
-    side: LateRowOutput,
+    side: JoinSide,
     /// If the join's state is limited: the side's flow control, and the index of this outbox in it.
     flow: Option<(Arc<SideFlow>, usize)>,
     keys: Vec<Key>,
@@ -56,7 +56,7 @@ pub(in super::super) struct SideOutbox {
 }
 
 impl SideOutbox {
-    pub fn new(side: LateRowOutput, keys: Vec<Key>, outbox: Outbox<SidedRow>) -> Self {
+    pub fn new(side: JoinSide, keys: Vec<Key>, outbox: Outbox<SidedRow>) -> Self {
         Self { side, flow: None, keys, key: Vec::new(), scratch: Scratch::default(), outbox }
     }
 

@@ -24,7 +24,7 @@ use super::condition::JoinTime;
 use super::output::{Copied, Pairs};
 use super::probe::{Pending, Prober, STEP, Search};
 use super::run::Entry;
-use super::side::{LateRowOutput, SidedRow};
+use super::side::{JoinSide, SidedRow};
 use super::state_limit::StateGuard;
 use crate::table::expr::compile::BoolFn;
 use crate::table::physical::aggregate::hash_aggregate::{Key, write_keys};
@@ -119,7 +119,7 @@ pub(in super::super) struct StreamJoin {
 
 /// For each side, whether it is paused.
 pub(super) fn held_sides(guard: Option<&StateGuard>) -> [bool; 2] {
-    LateRowOutput::BOTH.map(|side| guard.is_some_and(|guard| guard.is_held(side)))
+    JoinSide::BOTH.map(|side| guard.is_some_and(|guard| guard.is_held(side)))
 }
 
 /// The time of a row to be buffered; `None` if it is NULL, so that the row cannot match.
@@ -145,7 +145,7 @@ impl StreamJoin {
         let right = matches!(kind, JoinKind::RightOuter | JoinKind::FullOuter);
         let copies: [Vec<Copied>; 2] =
             sides.each_mut().map(|side| std::mem::take(&mut side.copies));
-        let expires = LateRowOutput::BOTH.map(|side| time.shift_us(side).is_some());
+        let expires = JoinSide::BOTH.map(|side| time.shift_us(side).is_some());
         Self {
             kind,
             sides,
@@ -186,14 +186,14 @@ impl StreamJoin {
     }
 
     /// The state watermark of a side at a watermark; `None` if its rows never expire.
-    fn state_watermark(&self, side: LateRowOutput, watermark_us: i64) -> Option<i64> {
+    fn state_watermark(&self, side: JoinSide, watermark_us: i64) -> Option<i64> {
         self.time.shift_us(side).map(|shift_us| watermark_us.saturating_add(shift_us))
     }
 
     /// Emits a row that has no match, with NULLs for the other side.
     fn emit_unmatched(
         &mut self,
-        side: LateRowOutput,
+        side: JoinSide,
         row: Row<'_>,
         ingest_ns: u64,
     ) -> Result<(), EngineError> {
@@ -219,7 +219,7 @@ impl StreamJoin {
     }
 
     /// The inclusive range of the other side's times that a row may match.
-    fn times_us(&self, side: LateRowOutput, time_us: i64) -> (i64, i64) {
+    fn times_us(&self, side: JoinSide, time_us: i64) -> (i64, i64) {
         match self.time {
             JoinTime::Range(range) => range.around(side, time_us),
             JoinTime::None | JoinTime::Key { .. } => (i64::MIN, i64::MAX),
@@ -227,8 +227,8 @@ impl StreamJoin {
     }
 
     /// Whether a row of a side is no longer needed once it has a match.
-    fn leaves_at_match(&self, side: LateRowOutput) -> bool {
-        side == LateRowOutput::Left && matches!(self.kind, JoinKind::LeftSemi | JoinKind::LeftAnti)
+    fn leaves_at_match(&self, side: JoinSide) -> bool {
+        side == JoinSide::Left && matches!(self.kind, JoinKind::LeftSemi | JoinKind::LeftAnti)
     }
 
     /// Frees a key without rows, unless an unfinished search uses it.
@@ -286,7 +286,7 @@ impl StreamJoin {
     /// Runs one step of expiry. Returns whether all expired rows are processed.
     fn expire(&mut self, watermark_us: i64) -> Result<bool, EngineError> {
         let mut left = self.buffer.step(STEP);
-        for side in LateRowOutput::BOTH {
+        for side in JoinSide::BOTH {
             let Some(by_us) = self.state_watermark(side, watermark_us) else { continue };
             let preserves = self.preserves[side.index()];
             if preserves
@@ -354,7 +354,7 @@ impl StreamJoin {
     fn check_limit(&mut self) -> Result<(), EngineError> {
         match &mut self.guard {
             Some(guard) => {
-                let expires = LateRowOutput::BOTH.map(|side| self.time.shift_us(side).is_some());
+                let expires = JoinSide::BOTH.map(|side| self.time.shift_us(side).is_some());
                 guard.check(self.buffer.side_bytes(), expires)
             }
             None => Ok(()),
@@ -385,7 +385,7 @@ impl StreamJoin {
 impl Stage for StreamJoin {
     fn attach(&mut self, io: &mut Io<'_>) -> Result<(), EngineError> {
         let (time, keys) = (self.time, self.null_safe.len());
-        let columns = LateRowOutput::BOTH.map(|side| self.sides[side.index()].time);
+        let columns = JoinSide::BOTH.map(|side| self.sides[side.index()].time);
         let restored = self
             .buffer
             .restore(|side, row, key| time_of(time, columns[side.index()], row, key, keys))?;
@@ -473,7 +473,7 @@ impl StreamJoin {
     /// Searches for the matches of a row whose key is in `self.key`, and buffers the row.
     fn take(
         &mut self,
-        side: LateRowOutput,
+        side: JoinSide,
         row: Row<'_>,
         (time_us, ingest_ns): (i64, u64),
         unmatchable: bool,

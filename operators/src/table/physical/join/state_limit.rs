@@ -9,7 +9,7 @@
 //! any instance does. They share only counters and watermarks, which do not order any other memory
 //! access.
 
-use super::side::LateRowOutput;
+use super::side::JoinSide;
 use millstream_engine::error::EngineError;
 use millstream_engine::event::IDLE;
 use millstream_engine::runtime::job::{AtStateLimit, StateLimit};
@@ -77,7 +77,7 @@ pub(in super::super) struct StateGuard {
     bytes: u64,
     then: AtStateLimit,
     flows: [Arc<SideFlow>; 2],
-    held: Option<LateRowOutput>,
+    held: Option<JoinSide>,
 }
 
 impl StateGuard {
@@ -88,7 +88,7 @@ impl StateGuard {
     }
 
     /// Whether a side is paused.
-    pub fn is_held(&self, side: LateRowOutput) -> bool {
+    pub fn is_held(&self, side: JoinSide) -> bool {
         self.held == Some(side)
     }
 
@@ -108,8 +108,8 @@ impl StateGuard {
     fn check_full(&mut self, all: u64, expires: [bool; 2]) -> Result<(), EngineError> {
         let watermarks_us = [0, 1].map(|side: usize| self.flows[side].watermark_us());
         let ahead = match watermarks_us[0].cmp(&watermarks_us[1]) {
-            std::cmp::Ordering::Less => Some(LateRowOutput::Right),
-            std::cmp::Ordering::Greater => Some(LateRowOutput::Left),
+            std::cmp::Ordering::Less => Some(JoinSide::Right),
+            std::cmp::Ordering::Greater => Some(JoinSide::Left),
             std::cmp::Ordering::Equal => None,
         };
         let is_full = all >= self.bytes;
@@ -130,10 +130,10 @@ impl StateGuard {
         Ok(())
     }
 
-    fn full(&self, all: u64, ahead: Option<LateRowOutput>) -> EngineError {
+    fn full(&self, all: u64, ahead: Option<JoinSide>) -> EngineError {
         let waits = match ahead {
-            Some(LateRowOutput::Left) => ", and waits for the right side",
-            Some(LateRowOutput::Right) => ", and waits for the left side",
+            Some(JoinSide::Left) => ", and waits for the right side",
+            Some(JoinSide::Right) => ", and waits for the left side",
             None => "",
         };
         EngineError::operator(

@@ -3,7 +3,7 @@
 use super::Lowering;
 use super::join::columns_read;
 use crate::table::expr::compile::Semantics;
-use crate::table::physical::join::{JoinCondition, LateRowOutput, SidedRow, StreamJoin};
+use crate::table::physical::join::{JoinCondition, JoinSide, SidedRow, StreamJoin};
 use crate::table::physical::stages::BoxChain;
 use crate::table::plan::analyzer::OutputMode;
 use crate::table::plan::optimizer::optimize;
@@ -50,7 +50,7 @@ impl BareJoin {
 
     /// Pushes a row of the left or of the right side.
     pub fn push(&mut self, is_left: bool, row: &[u8]) -> Result<(), EngineError> {
-        let side = if is_left { LateRowOutput::Left } else { LateRowOutput::Right };
+        let side = if is_left { JoinSide::Left } else { JoinSide::Right };
         self.0.push(SidedRow { side, row: RowBuf::from_slice(row) }, 0)
     }
 

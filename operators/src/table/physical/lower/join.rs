@@ -4,8 +4,8 @@ use super::{Lowering, PlacedChain, mark, parts};
 use crate::table::expr::resolve::ScopeColumn;
 use crate::table::physical::aggregate::hash_aggregate::Key;
 use crate::table::physical::join::{
-    AsofJoin, Config, JoinCondition, JoinTime, LateRowOutput, Results, SideConfig, SideFlow,
-    SideOutbox, SidedRow, StateGuard, StreamJoin, TableJoin, TableJoinParts, watermark_lag_us,
+    AsofJoin, Config, JoinCondition, JoinSide, JoinTime, Results, SideConfig, SideFlow, SideOutbox,
+    SidedRow, StateGuard, StreamJoin, TableJoin, TableJoinParts, watermark_lag_us,
 };
 use crate::table::physical::stages::BoxChain;
 use crate::table::plan::analyzer::OutputMode;
@@ -62,7 +62,7 @@ impl Lowering<'_, '_> {
         let inputs = [&join.left, &join.right];
         let widths = inputs.map(Plan::width);
         let (leaves, below) = columns_read(&condition, widths, needed);
-        if LateRowOutput::BOTH.iter().any(|side| condition.time.shift_us(*side).is_some()) {
+        if JoinSide::BOTH.iter().any(|side| condition.time.shift_us(*side).is_some()) {
             self.advances_by_watermark(&Plan::Join(Box::new(join.clone())));
         }
         let workers = self.places(self.parallelism);
@@ -71,7 +71,7 @@ impl Lowering<'_, '_> {
         // The partitions of one side are always merged by their minimum, whatever policy applies
         // between the sides.
         let gathered = inputs.map(|input| policy == WatermarkPolicy::Max && parts(input) > 1);
-        let producers = LateRowOutput::BOTH.map(|side| match gathered[side.index()] {
+        let producers = JoinSide::BOTH.map(|side| match gathered[side.index()] {
             true => vec![0],
             false => self.places(parts(inputs[side.index()])),
         });
@@ -110,8 +110,7 @@ impl Lowering<'_, '_> {
             self.job.add_tasklet(workers[i], tasklet);
         }
         let outboxes = [left_outboxes, right_outboxes];
-        for ((side, outboxes), producers) in
-            LateRowOutput::BOTH.into_iter().zip(outboxes).zip(producers)
+        for ((side, outboxes), producers) in JoinSide::BOTH.into_iter().zip(outboxes).zip(producers)
         {
             let (input, below) = (inputs[side.index()], &below[side.index()]);
             let chain = |(number, outbox)| {
@@ -159,7 +158,7 @@ impl Lowering<'_, '_> {
         Some(StateGuard::new(limit, instances, flows?.clone()))
     }
 
-    fn join_keys(&self, condition: &JoinCondition, side: LateRowOutput, width: usize) -> Vec<Key> {
+    fn join_keys(&self, condition: &JoinCondition, side: JoinSide, width: usize) -> Vec<Key> {
         let keys = condition.keys.iter();
         keys.map(|key| self.key(&key.sides[side.index()], width)).collect()
     }
@@ -174,10 +173,10 @@ impl Lowering<'_, '_> {
     ) -> Config {
         let inputs = [&join.left, &join.right];
         let width: usize = inputs.iter().map(|input| input.width()).sum();
-        let sides = LateRowOutput::BOTH.map(|side| {
+        let sides = JoinSide::BOTH.map(|side| {
             let input = inputs[side.index()];
             let columns = input.scope().columns;
-            let from = if side == LateRowOutput::Left { 0 } else { width - columns.len() };
+            let from = if side == JoinSide::Left { 0 } else { width - columns.len() };
             let slot = |i: usize| Slot::new(i, columns.len());
             let column = |(i, c): (usize, &ScopeColumn)| {
                 leaves[from + i].then(|| (slot(i), from + i, c.data_type.physical()))
@@ -228,7 +227,7 @@ pub(super) fn columns_read(
     condition.rest.iter().for_each(|rest| mark(rest, &mut leaves));
     let (left, right) = leaves.split_at(widths[0]);
     let mut below = [left.to_vec(), right.to_vec()];
-    for side in LateRowOutput::BOTH {
+    for side in JoinSide::BOTH {
         let below = &mut below[side.index()];
         condition.keys.iter().for_each(|key| mark(&key.sides[side.index()], below));
         condition.own[side.index()].iter().for_each(|own| mark(own, below));
