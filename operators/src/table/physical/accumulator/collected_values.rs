@@ -39,6 +39,13 @@ impl Element {
     }
 }
 
+/// Whether duplicates are kept.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Collection {
+    List,
+    Set,
+}
+
 /// A list or set of values.
 #[derive(Clone, Debug)]
 pub struct Values {
@@ -83,23 +90,27 @@ fn values(mut bytes: &[u8], fixed: bool) -> impl Iterator<Item = &[u8]> {
 
 impl Values {
     /// Creates an empty list or set of values of one type.
-    pub fn new(set: bool, data_type: DataType) -> Self {
-        Self::of(set, Element::One(data_type))
+    pub fn new(collection: Collection, data_type: DataType) -> Self {
+        Self::of(collection, Element::One(data_type))
     }
 
     /// Creates an empty set of rows.
     pub fn of_rows() -> Self {
-        Self::of(true, Element::Row)
+        Self::of(Collection::Set, Element::Row)
     }
 
-    fn of(set: bool, element: Element) -> Self {
-        let index = set.then(HashTable::new);
+    fn of(collection: Collection, element: Element) -> Self {
+        let index = (collection == Collection::Set).then(HashTable::new);
         Self { element, bytes: Vec::new(), count: 0, index, written: 0, row: Vec::new() }
     }
 
     /// Whether duplicates are dropped (`collect_set`, DISTINCT).
     pub fn is_set(&self) -> bool {
         self.index.is_some()
+    }
+
+    pub fn collection(&self) -> Collection {
+        if self.is_set() { Collection::Set } else { Collection::List }
     }
 
     /// Appends the values of another list or set of the same type.
@@ -204,7 +215,7 @@ impl Values {
     /// Replaces the values by what [`encode`](Self::encode) wrote; `None` if the bytes are
     /// truncated. The older layout is read too: the number of values, then length and row of each.
     pub fn decode(&mut self, bytes: &mut &[u8]) -> Option<()> {
-        *self = Self::of(self.is_set(), self.element.clone());
+        *self = Self::of(self.collection(), self.element.clone());
         let count = u32::from_le_bytes(take(bytes)?);
         if count == PACKED {
             let _count: [u8; 4] = take(bytes)?;
@@ -320,7 +331,7 @@ mod tests {
 
     #[test]
     fn a_list_has_a_limit() {
-        let mut values = Values::new(false, DataType::String);
+        let mut values = Values::new(Collection::List, DataType::String);
         assert!(values.has_room(1000));
         assert!(!values.has_room(BYTES_MAX + 1));
         values.add(Cell::Bytes(b"a"));
@@ -332,13 +343,14 @@ mod tests {
         /// older encoding.
         #[test]
         fn every_encoding_gives_the_values_back((data_type, added) in value(), set: bool, cut in 0usize..9) {
+            let collection = if set { Collection::Set } else { Collection::List };
             let mut expected = Vec::new();
             for value in &added {
                 if !set || !expected.contains(value) {
                     expected.push(value.clone());
                 }
             }
-            let (mut values, mut parts) = (Values::new(set, data_type.clone()), Vec::new());
+            let (mut values, mut parts) = (Values::new(collection, data_type.clone()), Vec::new());
             let mut earlier = (expected.len() as u32).to_le_bytes().to_vec();
             for value in &expected {
                 let row = crate::table::row::encode(std::slice::from_ref(value));
@@ -358,7 +370,7 @@ mod tests {
             let mut last = Vec::new();
             values.write_added(&mut last);
             parts.push(last);
-            let mut again = Values::new(set, data_type.clone());
+            let mut again = Values::new(collection, data_type.clone());
             for part in &parts {
                 again.read_added(part).unwrap();
             }
@@ -367,7 +379,7 @@ mod tests {
             let mut whole = Vec::new();
             values.encode(&mut whole);
             for bytes in [&whole, &earlier] {
-                let (mut again, mut rest) = (Values::new(set, data_type.clone()), bytes.as_slice());
+                let (mut again, mut rest) = (Values::new(collection, data_type.clone()), bytes.as_slice());
                 again.decode(&mut rest).unwrap();
                 prop_assert!(rest.is_empty());
                 prop_assert_eq!(array(&again, &data_type), Value::Array(expected.clone()));

@@ -1,0 +1,741 @@
+//! A compiled aggregate call: how a row changes an accumulator, and how the result is computed.
+
+use super::collected_values::Collection;
+use super::fixed_words::FixedWords;
+use super::percentile::QuantileSummary;
+use super::{Accumulator, Wide};
+use crate::table::expr::cast::arithmetic_overflow;
+use crate::table::expr::cell::{Cell, field, order};
+use crate::table::expr::compile::{
+    BoolFn, CellFn, Compiled, Cx, DoubleFn, EvalError, LongFn, Semantics, TestFn, compile, failed,
+    fold,
+};
+use crate::table::expr::decimal;
+use crate::table::expr::functions::{as_grouping_key, is_null, order_doubles, xxhash64};
+use crate::table::expr::user_function::UserAggregate;
+use crate::table::expr::{Node, Resolved};
+use crate::table::physical::accumulator::collected_values::Values;
+use crate::table::physical::accumulator::hyperloglog::HyperLogLog;
+use crate::table::plan::aggregate_function::{AggregateCall, AggregateFunction, fractions};
+use crate::table::row::RowWriter;
+use crate::table::types::DataType;
+use crate::table::value::Value;
+use std::cmp::Ordering;
+use std::sync::Arc;
+
+enum Input {
+    CountAll,
+    CountValue(TestFn<bool>),
+    Sum(Compiled),
+    Avg(Compiled),
+    Extreme(Compiled, Ordering),
+    CountWhere(BoolFn),
+    CountRows(Vec<TestFn<bool>>),
+    SumInterval(LongFn),
+    Moments(DoubleFn),
+    CoMoments(DoubleFn, DoubleFn),
+    First {
+        value: CellFn,
+        ignores_nulls: bool,
+    },
+    Last {
+        value: CellFn,
+        ignores_nulls: bool,
+    },
+    /// The value, the ordering key with its type, and the wanted order.
+    By(CellFn, CellFn, DataType, Ordering),
+    /// `min` and `max` of nested values, which need a comparison of cells.
+    ExtremeCell(CellFn, DataType, Ordering),
+    /// `bool_and` and `bool_or`.
+    Bools {
+        value: BoolFn,
+        quantifier: Quantifier,
+    },
+    Bits(LongFn, fn(i64, i64) -> i64),
+    Values(CellFn, Collection),
+    Distinct(CellFn, DataType, u8),
+    Percentile(CellFn, usize),
+    User(Vec<(CellFn, DataType)>, Arc<UserAggregate>),
+}
+
+/// Whether one true value decides, or all values must be true.
+enum Quantifier {
+    Exists,
+    ForAll,
+}
+
+impl Input {
+    fn compiled(call: &AggregateCall, width: usize, semantics: Semantics) -> Self {
+        use AggregateFunction as F;
+        let compile = |expr: &Resolved| compile(&fold(expr.clone(), semantics), width, semantics);
+        if let Some(user) = &call.user {
+            let args = call.args.iter().map(|a| (compile(a).cells(), a.data_type.clone()));
+            return Self::User(args.collect(), user.clone());
+        }
+        let from = call.args.first().map_or(DataType::Null, |arg| arg.data_type.clone());
+        let second = call.args.get(1).map_or(DataType::Null, |arg| arg.data_type.clone());
+        // Equal values must have equal bytes in a set.
+        let is_set = matches!(call.function, F::CollectSet | F::ApproxCountDistinct);
+        let arg = |arg: &Resolved| {
+            if is_set { compile(&as_grouping_key(arg.clone())) } else { compile(arg) }
+        };
+        let mut args = call.args.iter().map(arg).collect::<Vec<_>>().into_iter();
+        let (first, other) = (args.next(), args.next());
+        let ignores_nulls = matches!(
+            call.args.get(1).map(|arg| &arg.node),
+            Some(Node::Literal(Value::Boolean(true)))
+        );
+        match (call.function, first, other) {
+            (F::Count, Some(arg), None) => Input::CountValue(is_null(arg)),
+            (F::Count, Some(a), Some(b)) => {
+                Input::CountRows([a, b].into_iter().chain(args).map(is_null).collect())
+            }
+            (F::CountIf, Some(arg), _) => Input::CountWhere(arg.bool()),
+            (F::Sum, Some(arg), _) if from.is_interval() => Input::SumInterval(arg.long()),
+            (F::Sum, Some(arg), _) => Input::Sum(arg),
+            (F::Avg, Some(arg), _) => Input::Avg(arg),
+            (F::Min, Some(arg), _) if from.is_nested() => {
+                Input::ExtremeCell(arg.cells(), from.clone(), Ordering::Less)
+            }
+            (F::Max, Some(arg), _) if from.is_nested() => {
+                Input::ExtremeCell(arg.cells(), from.clone(), Ordering::Greater)
+            }
+            (F::Min, Some(arg), _) => Input::Extreme(arg, Ordering::Less),
+            (F::Max, Some(arg), _) => Input::Extreme(arg, Ordering::Greater),
+            (
+                F::VarianceSample
+                | F::VariancePopulation
+                | F::DeviationSample
+                | F::DeviationPopulation
+                | F::Skewness
+                | F::Kurtosis,
+                Some(arg),
+                _,
+            ) => Input::Moments(arg.double()),
+            (F::CovarianceSample | F::CovariancePopulation | F::Correlation, Some(a), Some(b)) => {
+                Input::CoMoments(a.double(), b.double())
+            }
+            (F::First, Some(arg), _) => Input::First { value: arg.cells(), ignores_nulls },
+            (F::Last, Some(arg), _) => Input::Last { value: arg.cells(), ignores_nulls },
+            (F::MaxBy, Some(a), Some(b)) => {
+                Input::By(a.cells(), b.cells(), second, Ordering::Greater)
+            }
+            (F::MinBy, Some(a), Some(b)) => Input::By(a.cells(), b.cells(), second, Ordering::Less),
+            (F::BoolAnd, Some(arg), _) => {
+                Input::Bools { value: arg.bool(), quantifier: Quantifier::ForAll }
+            }
+            (F::BoolOr, Some(arg), _) => {
+                Input::Bools { value: arg.bool(), quantifier: Quantifier::Exists }
+            }
+            (F::BitAnd, Some(arg), _) => Input::Bits(arg.long(), |a, b| a & b),
+            (F::BitOr, Some(arg), _) => Input::Bits(arg.long(), |a, b| a | b),
+            (F::BitXor, Some(arg), _) => Input::Bits(arg.long(), |a, b| a ^ b),
+            (F::CollectList | F::ListAgg, Some(arg), _) => {
+                Input::Values(arg.cells(), Collection::List)
+            }
+            (F::CollectSet, Some(arg), _) => Input::Values(arg.cells(), Collection::Set),
+            (F::ApproxCountDistinct, Some(arg), _) => {
+                let deviation = call.constant(1).unwrap_or(0.05);
+                Input::Distinct(arg.cells(), from.clone(), HyperLogLog::precision(deviation))
+            }
+            (F::PercentileApprox, Some(arg), _) => {
+                let accuracy = call.constant(2).unwrap_or(10_000.0);
+                Input::Percentile(arg.cells(), accuracy as usize)
+            }
+            _ => Input::CountAll,
+        }
+    }
+}
+
+/// A compiled aggregate call: how a record changes an accumulator, and how its result is read.
+pub(in crate::table::physical) struct Function {
+    input: Input,
+    filter: Option<BoolFn>,
+    /// With `DISTINCT`: the values by which rows are deduplicated.
+    once: Option<Vec<CellFn>>,
+    ansi: bool,
+    from: DataType,
+    to: DataType,
+    function: AggregateFunction,
+    separator: String,
+    fractions: Vec<f64>,
+    /// Whether the fractions were given as an array, so that the result is an array too.
+    several: bool,
+    /// How the accumulator is stored in words; `None` if it cannot be.
+    pub(super) plain: Option<FixedWords>,
+    /// Whether the function is `count(*)` without a filter.
+    pub(super) counts_all: bool,
+}
+
+impl Function {
+    pub fn new(call: &AggregateCall, width: usize, semantics: Semantics) -> Self {
+        let function = Self::compiled(call, width, semantics);
+        let counts_all = !function.computes() && function.once.is_none();
+        Self { plain: FixedWords::of(&function.start()), counts_all, ..function }
+    }
+
+    fn compiled(call: &AggregateCall, width: usize, semantics: Semantics) -> Self {
+        let compile = |expr: &Resolved| compile(&fold(expr.clone(), semantics), width, semantics);
+        let filter = call.filter.as_ref().map(|f| compile(f).bool());
+        let one = |arg: &Resolved| compile(&as_grouping_key(arg.clone())).cells();
+        let once = call.distinct.then(|| call.args.iter().map(one).collect());
+        let separator = call.args.get(1).and_then(Resolved::literal_text).unwrap_or("");
+        let built_in = call.user.is_none();
+        Self {
+            input: Input::compiled(call, width, semantics),
+            filter,
+            once,
+            ansi: semantics.ansi,
+            from: call.args.first().map_or(DataType::Null, |arg| arg.data_type.clone()),
+            to: call.data_type.clone(),
+            function: call.function,
+            separator: if built_in { separator.to_string() } else { String::new() },
+            fractions: call
+                .args
+                .get(1)
+                .filter(|_| built_in)
+                .and_then(fractions)
+                .unwrap_or_default(),
+            several: built_in
+                && matches!(call.args.get(1).map(|a| &a.data_type), Some(DataType::Array(_))),
+            plain: None,
+            counts_all: false,
+        }
+    }
+
+    /// Whether it evaluates an expression on each record.
+    pub fn computes(&self) -> bool {
+        self.filter.is_some() || !matches!(self.input, Input::CountAll)
+    }
+
+    /// The accumulator before any record.
+    pub fn start(&self) -> Accumulator {
+        let own = self.start_own();
+        match &self.once {
+            Some(_) => Accumulator::Once(Box::new((Values::of_rows(), own))),
+            None => own,
+        }
+    }
+
+    fn start_own(&self) -> Accumulator {
+        match &self.input {
+            Input::User(_, function) => {
+                Accumulator::User(function.start().into(), function.clone())
+            }
+            Input::CountAll | Input::CountValue(_) | Input::CountWhere(_) | Input::CountRows(_) => {
+                Accumulator::Count(0)
+            }
+            Input::SumInterval(_) => Accumulator::SumLong(None),
+            Input::Moments(_) => Accumulator::Moments(Box::default()),
+            Input::CoMoments(..) => Accumulator::CoMoments(Box::default()),
+            Input::First { .. } | Input::Last { .. } | Input::By(..) | Input::ExtremeCell(..) => {
+                Accumulator::Held(None)
+            }
+            Input::Bools { .. } => Accumulator::Bool(None),
+            Input::Bits(..) => Accumulator::Long(None),
+            Input::Values(_, collection) => {
+                Accumulator::Values(Box::new(Values::new(*collection, self.from.clone())))
+            }
+            Input::Distinct(_, _, precision) => {
+                Accumulator::Distinct(Box::new(HyperLogLog::new(*precision)))
+            }
+            Input::Percentile(_, accuracy) => {
+                Accumulator::Percentile(Box::new(QuantileSummary::new(*accuracy)))
+            }
+            Input::Sum(Compiled::Long(_)) => Accumulator::SumLong(None),
+            Input::Sum(Compiled::Decimal(_)) => Accumulator::SumDecimal(None),
+            Input::Sum(_) => Accumulator::SumDouble(None),
+            Input::Avg(Compiled::Decimal(_)) => Accumulator::AvgDecimal(Wide(0), 0),
+            Input::Avg(_) => Accumulator::AvgDouble(0.0, 0),
+            Input::Extreme(arg, _) => match arg {
+                Compiled::Bool(_) => Accumulator::Bool(None),
+                Compiled::Long(_) => Accumulator::Long(None),
+                Compiled::Double(_) => Accumulator::Double(None),
+                Compiled::Decimal(_) => Accumulator::Decimal(None),
+                Compiled::Bytes(_) => Accumulator::Bytes(None),
+            },
+        }
+    }
+
+    /// Adds a record.
+    #[inline(always)]
+    pub fn add(&self, acc: &mut Accumulator, cx: Cx<'_>) -> Result<(), Box<EvalError>> {
+        // The most common function, and the only one that does not read the record.
+        if let (true, Accumulator::Count(n)) = (self.counts_all, &mut *acc) {
+            *n += 1;
+            return Ok(());
+        }
+        self.add_any(acc, cx)
+    }
+
+    fn add_any(&self, acc: &mut Accumulator, cx: Cx<'_>) -> Result<(), Box<EvalError>> {
+        if let Some(filter) = &self.filter
+            && filter(cx)? != Some(true)
+        {
+            return Ok(());
+        }
+        if let (Some(values), Accumulator::Once(once)) = (&self.once, &mut *acc) {
+            let cells = values.iter().map(|value| value(cx)).collect::<Result<Vec<_>, _>>()?;
+            let (seen, own) = &mut **once;
+            return if seen.add_row_of(&cells) { self.add_own(own, cx) } else { Ok(()) };
+        }
+        self.add_own(acc, cx)
+    }
+
+    #[inline]
+    fn add_own(&self, acc: &mut Accumulator, cx: Cx<'_>) -> Result<(), Box<EvalError>> {
+        use Accumulator as A;
+        match (&self.input, acc) {
+            (Input::CountAll, A::Count(n)) => *n += 1,
+            (Input::CountValue(is_null), A::Count(n)) => *n += i64::from(!is_null(cx)?),
+            (Input::Sum(Compiled::Long(f)), A::SumLong(sum)) => {
+                if let Some(v) = f(cx)? {
+                    let sum_so_far = sum.unwrap_or(0);
+                    match sum_so_far.checked_add(v) {
+                        Some(total) => *sum = Some(total),
+                        None if !self.ansi => *sum = Some(sum_so_far.wrapping_add(v)),
+                        None => return arithmetic_overflow("the sum"),
+                    }
+                }
+            }
+            (Input::Sum(Compiled::Double(f)), A::SumDouble(sum)) => {
+                if let Some(v) = f(cx)? {
+                    *sum = Some(sum.unwrap_or(0.0) + v);
+                }
+            }
+            (Input::Sum(Compiled::Decimal(f)), A::SumDecimal(sum)) => {
+                if let Some(v) = f(cx)? {
+                    *sum = Some(Wide(self.decimal_sum(sum.map_or(0, |sum| sum.0), v)?));
+                }
+            }
+            (Input::Avg(Compiled::Double(f)), A::AvgDouble(sum, n)) => {
+                if let Some(v) = f(cx)? {
+                    *sum += v;
+                    *n += 1;
+                }
+            }
+            (Input::Avg(Compiled::Decimal(f)), A::AvgDecimal(sum, n)) => {
+                if let Some(v) = f(cx)? {
+                    *sum = Wide(self.decimal_sum(sum.0, v)?);
+                    *n += 1;
+                }
+            }
+            (Input::Extreme(f, want), acc) => extreme(f, *want, acc, cx)?,
+            (input, acc) => add_rarer(input, acc, cx)?,
+        }
+        Ok(())
+    }
+
+    /// Merges an accumulator of the same function that has seen later records.
+    pub fn merge(&self, acc: &mut Accumulator, later: &Accumulator) -> Result<(), Box<EvalError>> {
+        use Accumulator as A;
+        match (acc, later) {
+            (A::Count(a), A::Count(b)) => *a += b,
+            (A::SumLong(a), A::SumLong(Some(b))) => match a.unwrap_or(0).checked_add(*b) {
+                Some(sum) => *a = Some(sum),
+                None if !self.ansi => *a = Some(a.unwrap_or(0).wrapping_add(*b)),
+                None => return arithmetic_overflow("the sum"),
+            },
+            (A::SumDouble(a), A::SumDouble(Some(b))) => *a = Some(a.unwrap_or(0.0) + b),
+            (A::SumDecimal(a), A::SumDecimal(Some(b))) => {
+                *a = Some(Wide(self.decimal_sum(a.map_or(0, |a| a.0), b.0)?));
+            }
+            (A::AvgDouble(sum, n), A::AvgDouble(other, m)) => (*sum, *n) = (*sum + other, *n + m),
+            (A::AvgDecimal(sum, n), A::AvgDecimal(other, m)) => {
+                (*sum, *n) = (Wide(self.decimal_sum(sum.0, other.0)?), *n + m);
+            }
+            (A::Moments(a), A::Moments(b)) => a.merge(b),
+            (A::CoMoments(a), A::CoMoments(b)) => a.merge(b),
+            (A::Values(a), A::Values(b)) => {
+                a.merge(b);
+                if !a.is_within_limit() {
+                    return too_many_values(a.collection());
+                }
+            }
+            (A::Distinct(a), A::Distinct(b)) => a.merge(b),
+            (A::Percentile(a), A::Percentile(b)) => a.merge(b),
+            (A::Bool(a), A::Bool(Some(b))) => match (&self.input, &mut *a) {
+                (Input::Bools { quantifier: Quantifier::ForAll, .. }, Some(a)) => *a &= b,
+                (Input::Bools { quantifier: Quantifier::Exists, .. }, Some(a)) => *a |= b,
+                (Input::Extreme(_, want), _) => keep(a, *b, *want, Ord::cmp),
+                _ => *a = Some(*b),
+            },
+            (A::Long(a), A::Long(Some(b))) => match &self.input {
+                Input::Bits(_, op) => *a = Some(a.map_or(*b, |a| op(a, *b))),
+                Input::Extreme(_, want) => keep(a, *b, *want, Ord::cmp),
+                _ => {}
+            },
+            (A::Double(a), A::Double(Some(b))) => {
+                if let Input::Extreme(_, want) = &self.input {
+                    keep(a, *b, *want, |a, b| order_doubles(*a, *b));
+                }
+            }
+            (A::Decimal(a), A::Decimal(Some(b))) => {
+                if let Input::Extreme(_, want) = &self.input {
+                    keep(a, *b, *want, |a, b| { a.0 }.cmp(&{ b.0 }));
+                }
+            }
+            (A::Bytes(a), A::Bytes(Some(b))) => {
+                if let Input::Extreme(_, want) = &self.input {
+                    keep(a, b.clone(), *want, Ord::cmp);
+                }
+            }
+            (A::Held(a), A::Held(Some(b))) => self.merge_held(a, b),
+            _ => {}
+        }
+        Ok(())
+    }
+
+    fn merge_held(&self, held: &mut Option<Vec<u8>>, later: &[u8]) {
+        let Some(mine) = held else {
+            *held = Some(later.to_vec());
+            return;
+        };
+        let replaces = match &self.input {
+            Input::First { ignores_nulls, .. } => {
+                *ignores_nulls && field(mine, 0, 1, &self.from).is_null()
+            }
+            Input::Last { ignores_nulls, .. } => {
+                !(*ignores_nulls && field(later, 0, 1, &self.from).is_null())
+            }
+            Input::By(_, _, data_type, want) => {
+                let (a, b) = (field(later, 1, 2, data_type), field(mine, 1, 2, data_type));
+                order(a, b, data_type) != want.reverse()
+            }
+            Input::ExtremeCell(_, data_type, want) => {
+                let (a, b) = (field(later, 0, 1, data_type), field(mine, 0, 1, data_type));
+                order(a, b, data_type) == *want
+            }
+            _ => false,
+        };
+        if replaces {
+            *held = Some(later.to_vec());
+        }
+    }
+
+    /// Whether the value grows with its records and is written to checkpoints in parts.
+    pub fn grows(&self) -> bool {
+        let grows = |acc: &Accumulator| {
+            use Accumulator as A;
+            matches!(acc, A::Values(_) | A::Distinct(_) | A::Percentile(_))
+        };
+        grows(&self.start())
+    }
+
+    /// Writes the current result as a column.
+    pub fn write(
+        &self,
+        acc: &Accumulator,
+        writer: &mut RowWriter<'_, Vec<u8>>,
+        index: usize,
+    ) -> Result<(), Box<EvalError>> {
+        use Accumulator as A;
+        match acc {
+            A::Count(n) => writer.long(index, *n),
+            A::SumLong(Some(v)) | A::Long(Some(v)) => writer.long(index, *v),
+            A::SumDouble(Some(v)) | A::Double(Some(v)) => writer.double(index, *v),
+            A::SumDecimal(Some(v)) if { v.0 }.unsigned_abs() < 10u128.pow(38) => {
+                writer.decimal(index, v.0);
+            }
+            A::SumDecimal(Some(_)) if self.ansi => {
+                return arithmetic_overflow("the sum of decimals");
+            }
+            A::SumDecimal(Some(_)) => {} // NULL
+            A::Once(once) => return self.write(&once.1, writer, index),
+            A::User(state, function) => {
+                if let Some(value) = function.finish(state)? {
+                    writer.value(index, &value);
+                }
+            }
+            A::Decimal(Some(v)) => writer.decimal(index, v.0),
+            A::Bool(Some(v)) => writer.bool(index, *v),
+            A::Bytes(Some(v)) => writer.bytes(index, v),
+            A::Moments(m) => {
+                if let Some(value) = m.read(self.function) {
+                    writer.double(index, value);
+                }
+            }
+            A::CoMoments(m) => {
+                if let Some(value) = m.read(self.function) {
+                    writer.double(index, value);
+                }
+            }
+            A::Held(Some(row)) => {
+                let width = if matches!(self.input, Input::By(..)) { 2 } else { 1 };
+                field(row, 0, width, &self.to).put(writer, index);
+            }
+            A::Values(values) if self.function == AggregateFunction::ListAgg => {
+                if let Some(text) = values.joined(&self.separator) {
+                    writer.bytes(index, &text);
+                }
+            }
+            A::Values(values) => values.write(writer, index),
+            A::Distinct(sketch) => writer.long(index, sketch.estimate() as i64),
+            A::Percentile(p) if p.count() > 0 => {
+                let p = p.with_buffered_merged();
+                let found = self.fractions.iter().map(|fraction| p.at(*fraction, &self.from));
+                let found: Vec<Value> = found.collect();
+                match (self.several, found.as_slice()) {
+                    (false, [one]) => writer.value(index, one),
+                    _ => writer.value(index, &Value::Array(found)),
+                }
+            }
+            A::AvgDouble(sum, n) if *n > 0 => writer.double(index, sum / *n as f64),
+            A::AvgDecimal(sum, n) if *n > 0 => {
+                let average = match self.decimal_average(sum.0, *n) {
+                    Err(_) if !self.ansi => None,
+                    average => average?,
+                };
+                if let Some(v) = average {
+                    writer.decimal(index, v);
+                }
+            }
+            _ => {}
+        }
+        Ok(())
+    }
+
+    /// Adds to a sum of decimals, which may temporarily exceed 38 digits. If it exceeds 128 bits,
+    /// it becomes [`OVERFLOWED`], or an error in ANSI mode.
+    #[inline]
+    fn decimal_sum(&self, sum: i128, more: i128) -> Result<i128, Box<EvalError>> {
+        match sum.checked_add(more) {
+            Some(total) if sum != OVERFLOWED && more != OVERFLOWED => Ok(total),
+            _ if self.ansi => arithmetic_overflow("the sum of decimals"),
+            _ => Ok(OVERFLOWED),
+        }
+    }
+
+    fn decimal_average(&self, sum: i128, count: i64) -> Result<Option<i128>, Box<EvalError>> {
+        let DataType::Decimal(_, scale) = self.from else { return Ok(None) };
+        if sum == OVERFLOWED {
+            return Ok(None);
+        }
+        if sum.unsigned_abs() >= 10u128.pow(38) {
+            return arithmetic_overflow("the sum of an average");
+        }
+        match decimal::divide((sum, scale), (i128::from(count), 0), &self.to) {
+            Some(average) => Ok(Some(average)),
+            None => failed(
+                "NUMERIC_VALUE_OUT_OF_RANGE.WITH_SUGGESTION",
+                format!("the average does not fit {}", self.to),
+                "Cast to a decimal of fewer digits",
+            ),
+        }
+    }
+}
+
+/// Marks a sum of decimals that has exceeded 128 bits.
+const OVERFLOWED: i128 = i128::MAX;
+
+/// Writes a row of cells into a buffer, reusing its memory.
+fn hold(held: &mut Option<Vec<u8>>, cells: &[Cell<'_>]) {
+    let buffer = held.get_or_insert_default();
+    buffer.clear();
+    let mut writer = RowWriter::new(buffer, cells.len());
+    cells.iter().enumerate().for_each(|(i, cell)| cell.put(&mut writer, i));
+}
+
+fn add_rarer(input: &Input, acc: &mut Accumulator, cx: Cx<'_>) -> Result<(), Box<EvalError>> {
+    use Accumulator as A;
+    match (input, acc) {
+        (Input::CountWhere(f), A::Count(n)) => *n += i64::from(f(cx)? == Some(true)),
+        (Input::CountRows(nulls), A::Count(n)) => {
+            for is_null in nulls {
+                if is_null(cx)? {
+                    return Ok(());
+                }
+            }
+            *n += 1;
+        }
+        (Input::SumInterval(f), A::SumLong(sum)) => {
+            if let Some(v) = f(cx)? {
+                let Some(total) = sum.unwrap_or(0).checked_add(v) else {
+                    return arithmetic_overflow("the sum");
+                };
+                *sum = Some(total);
+            }
+        }
+        (Input::Moments(f), A::Moments(m)) => {
+            if let Some(v) = f(cx)? {
+                m.add(v);
+            }
+        }
+        (Input::CoMoments(x, y), A::CoMoments(m)) => {
+            if let (Some(x), Some(y)) = (x(cx)?, y(cx)?) {
+                m.add(x, y);
+            }
+        }
+        (Input::First { value, ignores_nulls }, A::Held(held)) => {
+            if held.is_none() {
+                add_last(value, *ignores_nulls, held, cx)?;
+            }
+        }
+        (Input::Last { value, ignores_nulls }, A::Held(held)) => {
+            add_last(value, *ignores_nulls, held, cx)?;
+        }
+        (Input::By(value, by, data_type, want), A::Held(held)) => {
+            add_by((value, by), (data_type, *want), held, cx)?;
+        }
+        (Input::ExtremeCell(f, data_type, want), A::Held(held)) => {
+            add_extreme((f, data_type), *want, held, cx)?;
+        }
+        (Input::Bools { value, quantifier }, A::Bool(result)) => {
+            if let Some(v) = value(cx)? {
+                let so_far = result.unwrap_or(v);
+                *result = Some(match quantifier {
+                    Quantifier::ForAll => so_far && v,
+                    Quantifier::Exists => so_far || v,
+                });
+            }
+        }
+        (Input::Bits(f, op), A::Long(result)) => {
+            if let Some(v) = f(cx)? {
+                *result = Some(result.map_or(v, |so_far| op(so_far, v)));
+            }
+        }
+        (Input::Values(f, _), A::Values(values)) => {
+            let cell = f(cx)?;
+            if !cell.is_null() {
+                if !values.has_room(cell.bytes().len()) {
+                    return too_many_values(values.collection());
+                }
+                values.add(cell);
+            }
+        }
+        (Input::Distinct(f, data_type, _), A::Distinct(sketch)) => {
+            let cell = f(cx)?;
+            if !cell.is_null() {
+                sketch.add(xxhash64(cell, data_type));
+            }
+        }
+        (Input::User(args, function), A::User(state, _)) => {
+            let value = |(f, t): &(CellFn, DataType)| Ok(f(cx)?.value(t));
+            let args = args.iter().map(value).collect::<Result<Vec<_>, Box<EvalError>>>()?;
+            function.update(state, &args)?;
+        }
+        (Input::Percentile(f, _), A::Percentile(p)) => {
+            let cell = f(cx)?;
+            if !cell.is_null() {
+                p.add(cell);
+            }
+        }
+        _ => unreachable!("`start` made the accumulator"),
+    }
+    Ok(())
+}
+
+/// Replaces the value by that of the row, unless it is a NULL that is ignored.
+fn add_last(
+    value: &CellFn,
+    ignores_nulls: bool,
+    held: &mut Option<Vec<u8>>,
+    cx: Cx<'_>,
+) -> Result<(), Box<EvalError>> {
+    let cell = value(cx)?;
+    if !(cell.is_null() && ignores_nulls) {
+        hold(held, &[cell]);
+    }
+    Ok(())
+}
+
+/// `max_by` and `min_by`.
+fn add_by(
+    (value, by): (&CellFn, &CellFn),
+    (data_type, want): (&DataType, Ordering),
+    held: &mut Option<Vec<u8>>,
+    cx: Cx<'_>,
+) -> Result<(), Box<EvalError>> {
+    let by = by(cx)?;
+    if by.is_null() {
+        return Ok(());
+    }
+    // Of equal ordering keys the last one wins, as in Spark.
+    let loses = held
+        .as_ref()
+        .is_some_and(|row| order(by, field(row, 1, 2, data_type), data_type) == want.reverse());
+    if !loses {
+        hold(held, &[value(cx)?, by]);
+    }
+    Ok(())
+}
+
+/// `min` and `max` of nested values.
+fn add_extreme(
+    (value, data_type): (&CellFn, &DataType),
+    want: Ordering,
+    held: &mut Option<Vec<u8>>,
+    cx: Cx<'_>,
+) -> Result<(), Box<EvalError>> {
+    let cell = value(cx)?;
+    let wins =
+        held.as_ref().is_none_or(|row| order(cell, field(row, 0, 1, data_type), data_type) == want);
+    if !cell.is_null() && wins {
+        hold(held, &[cell]);
+    }
+    Ok(())
+}
+
+#[inline]
+fn keep<T>(best: &mut Option<T>, value: T, want: Ordering, order: impl Fn(&T, &T) -> Ordering) {
+    if best.as_ref().is_none_or(|best| order(&value, best) == want) {
+        *best = Some(value);
+    }
+}
+
+/// The error for a list or set that is too large.
+#[cold]
+fn too_many_values<T>(collection: Collection) -> Result<T, Box<EvalError>> {
+    let function = match collection {
+        Collection::Set => "`collect_set`",
+        Collection::List => "`collect_list` or `listagg`",
+    };
+    failed(
+        "COLLECTION_SIZE_LIMIT_EXCEEDED",
+        format!("{function} takes more than 1 GiB, or more memory than there is, for one group"),
+        "Group by more columns or shorter windows, or filter the values",
+    )
+}
+
+fn extreme(
+    f: &Compiled,
+    want: Ordering,
+    acc: &mut Accumulator,
+    cx: Cx<'_>,
+) -> Result<(), Box<EvalError>> {
+    use Accumulator as A;
+    match (f, acc) {
+        (Compiled::Bool(f), A::Bool(best)) => {
+            if let Some(v) = f(cx)? {
+                keep(best, v, want, Ord::cmp);
+            }
+        }
+        (Compiled::Long(f), A::Long(best)) => {
+            if let Some(v) = f(cx)? {
+                keep(best, v, want, Ord::cmp);
+            }
+        }
+        (Compiled::Double(f), A::Double(best)) => {
+            if let Some(v) = f(cx)? {
+                keep(best, v, want, |a, b| order_doubles(*a, *b));
+            }
+        }
+        (Compiled::Decimal(f), A::Decimal(best)) => {
+            if let Some(v) = f(cx)? {
+                keep(best, Wide(v), want, |a, b| { a.0 }.cmp(&{ b.0 }));
+            }
+        }
+        (Compiled::Bytes(f), A::Bytes(best)) => {
+            if let Some(v) = f(cx)?
+                && best.as_deref().is_none_or(|best| v.cmp(best) == want)
+            {
+                // The buffer is reused for the next value.
+                let buffer = best.get_or_insert_default();
+                buffer.clear();
+                buffer.extend_from_slice(v);
+            }
+        }
+        _ => unreachable!("`start` made the accumulator"),
+    }
+    Ok(())
+}
