@@ -5,7 +5,9 @@ use millstream::stream::{
     ValueState,
 };
 use millstream::{Config, EngineError, Trigger, WaitProfile};
+use millstream_engine::env::simulated_storage::Fault;
 use proptest::prelude::*;
+use std::collections::BTreeSet;
 use std::path::Path;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
@@ -318,6 +320,107 @@ impl Processor<u64, (i64, Out)> for LateCheck {
         cx.set_value(self.seen, *key)?;
         cx.emit(out)
     }
+}
+
+/// A join with rows that have many matches, which may be struck before it ends.
+fn many_matches(
+    world: &Arc<SimEnv>,
+    run: Run,
+    seen: &Arc<Mutex<BTreeSet<Out>>>,
+) -> Result<(), EngineError> {
+    let flow = Flow::new("many").parallelism(run.parallelism).checkpoint("/c");
+    // Key, time in seconds, number.
+    let last = (9, 1000, 1000);
+    let left = (0..300u64).map(|n| (n % 2, 100 + n as i64 / 100, n)).chain([last]);
+    let right = (0..24u64).map(|n| (n % 3, 100 + n as i64 / 4, n)).chain([last]);
+    let (left, right) = (flow.items(left), flow.items(right));
+    let time = |record: &(u64, i64, u64)| record.1 * SECOND;
+    let (seen, delay) = (seen.clone(), Duration::from_secs(60));
+    left.with_watermark(time, delay)
+        .key_by(|record| record.0)
+        .interval_join(right.with_watermark(time, delay).key_by(|record| record.0))
+        .between(offset(-10), offset(10))
+        .full_outer(|l, r| (l.map(|l| l.2), r.map(|r| r.2)))
+        .sink(move |out: Out| {
+            seen.lock().unwrap().insert(out);
+        });
+    let trigger = match run.trigger {
+        // Epochs end between the steps of a search.
+        Trigger::Continuous { .. } => Trigger::Continuous { interval_ns: 20_000 },
+        other => other,
+    };
+    let config = Config { workers: run.parallelism, trigger, ..Config::default() };
+    flow.simulate_in(config, world, run.seed)
+}
+
+/// Records, matched bits, and how far a search has come are all in the checkpoint: wherever a query
+/// is struck, no match is lost, and no record that has had one leaves without.
+#[test]
+fn a_crash_at_any_write_loses_and_contradicts_nothing() {
+    let whole = |trigger| {
+        let seen = Arc::default();
+        let way = Run { trigger, parallelism: 1, seed: 3 };
+        many_matches(&Arc::new(SimEnv::new(3)), way, &seen).unwrap();
+        Arc::try_unwrap(seen).unwrap().into_inner().unwrap()
+    };
+    for trigger in [CONTINUOUS, Trigger::AsSoonAsPossible] {
+        let expected = whole(trigger);
+        // Right records of key 2 have no match.
+        assert_eq!(expected.len(), 300 * 8 + 8 + 1);
+        for operations in 0.. {
+            let world = Arc::new(SimEnv::new(operations));
+            let seen = Arc::default();
+            let parallelism = 1 + operations as usize % 3;
+            let way = Run { trigger, parallelism, seed: operations };
+            world.sim_storage().fault_after(operations, Fault::Crash);
+            let ended = many_matches(&world, way, &seen).is_ok();
+            world.sim_storage().power_failure();
+            world.sim_storage().recover();
+            let way = Run { parallelism: 1 + parallelism % 3, ..way };
+            many_matches(&world, way, &seen).unwrap();
+            let seen = seen.lock().unwrap();
+            let invented: Vec<_> = seen.difference(&expected).take(9).collect();
+            // A side that has ended before a restart says its time no more, so that rows without a
+            // match may stay.
+            let lost = expected.difference(&seen).filter(|out| out.0.is_some() && out.1.is_some());
+            let lost: Vec<_> = lost.take(9).collect();
+            let place = format!("after {operations} operations, {way:?}");
+            assert!(invented.is_empty() && lost.is_empty(), "{invented:?} {lost:?} {place}");
+            if ended {
+                assert!(operations > 12, "{operations} operations");
+                break;
+            }
+        }
+    }
+}
+
+/// The epoch report says what each side holds.
+#[test]
+fn a_join_reports_its_sides() {
+    let flow = Flow::new("reports");
+    let (mut left_input, left) = flow.channel::<Record>();
+    let (mut right_input, right) = flow.channel::<Record>();
+    let time = |record: &Record| record.1 * SECOND;
+    left.with_watermark(time, Duration::ZERO)
+        .key_by(|record| record.0.clone())
+        .interval_join(right.with_watermark(time, Duration::ZERO).key_by(|r| r.0.clone()))
+        .between(TimeOffset::ZERO, Duration::from_secs(10))
+        .inner(|l, r| l.2 + r.2)
+        .sink(|_: u64| {});
+    let trigger = Trigger::AsSoonAsPossible;
+    let query = flow.start(Config { trigger, pin: false, ..Config::default() }).unwrap();
+    let key = || "a".to_string();
+    left_input.push((key(), 100, 1)).unwrap();
+    left_input.push((key(), 103, 2)).unwrap();
+    right_input.push((key(), 104, 3)).unwrap();
+    drop((left_input, right_input));
+    query.await_termination().unwrap();
+    let epoch = query.last_epoch().unwrap();
+    let join = epoch.state.iter().find_map(|state| state.join).unwrap();
+    // The watermark is 103.
+    assert_eq!(join.inputs.map(|input| input.rows), [2, 1]);
+    assert_eq!(join.inputs.map(|input| input.oldest_us), [Some(100 * SECOND), Some(104 * SECOND)]);
+    assert!(join.inputs.iter().all(|input| input.bytes > 0));
 }
 
 #[test]

@@ -314,7 +314,7 @@ impl<L: Kept, R: Kept> SidedRecords<L, R> {
 }
 
 /// Bytes behind the key in the key of an entry: the side and the number.
-const SUFFIX: usize = 9;
+pub(in crate::stream) const SUFFIX: usize = 9;
 
 /// A record of a checkpoint. It was written as an optional one.
 fn read<V: Kept>(bytes: &[u8]) -> Result<V, EngineError> {
@@ -371,6 +371,11 @@ impl<L, R> SidedRecords<L, R> {
     /// Records of both sides.
     pub fn len(&self) -> usize {
         self.left.len() + self.right.len()
+    }
+
+    /// The number of a side's records, and what they take in bytes.
+    pub fn held(&self, side: Side) -> (u64, u64) {
+        in_slab!(self, side, |slab| (slab.len() as u64, slab.memory()))
     }
 
     /// An epoch is over: gives back memory. Returns what is held, in bytes.

@@ -1,7 +1,8 @@
 //! The control side of operators that work in bounded steps: what a watermark releases, and what a
 //! record has begun and not finished.
 //!
-//! *Order.* What records have begun is finished before a marker passes. A marker passes before what
+//! *Order.* What records have begun is finished before a marker passes, unless watermarks arrive
+//! in-band and the checkpoint keeps it. A marker passes before what
 //! a watermark releases if watermarks arrive in-band, and behind it in micro-batch mode, where the
 //! watermark belongs to the batch. A watermark passes when all that it releases has left.
 
@@ -20,6 +21,10 @@ pub(in crate::stream) trait StepWork<D>: Send {
     }
     /// Whether records have begun something that is not finished.
     fn is_unfinished(&self) -> bool {
+        false
+    }
+    /// Whether what records have begun may go on behind a marker, because the checkpoint keeps it.
+    fn keeps_unfinished(&self) -> bool {
         false
     }
     /// A step of what records have begun. Returns whether all is finished.
@@ -68,12 +73,13 @@ impl<W: StepWork<D>, D: Stage> Stepped<W, D> {
     }
 
     fn go_on(&mut self) -> Result<(), EngineError> {
-        if self.work.is_unfinished() && !self.work.finish(&mut self.down)? {
-            return Ok(());
-        }
         let in_band = self.watermarks.is_in_band();
-        if in_band {
+        let finished = !self.work.is_unfinished() || self.work.finish(&mut self.down)?;
+        if in_band && (finished || self.work.keeps_unfinished()) {
             self.pass_marker()?;
+        }
+        if !finished {
+            return Ok(());
         }
         if let Some(watermark_us) = self.passing_us {
             if !self.work.release(watermark_us, &mut self.down)? {

@@ -4,6 +4,9 @@
 //! expires when the watermark passes the state watermark of its side; a record that the join
 //! preserves leaves then, if it has had no match.
 //!
+//! *In the checkpoint* a search that goes on has an entry beside those of the records: the time and
+//! the number of the last record that it has looked at.
+//!
 //! *Bounds.* A search looks at [`STEP`] records at a time. One with more to look at goes on between
 //! other records: it knows the last record that it has looked at, and passes over records that came
 //! after its own, which have searched for it themselves.
@@ -16,14 +19,15 @@ use crate::state::key_table::{KeyTable, key_heap};
 use crate::state::keyed_runs::KeyedRuns;
 use crate::state::ordered_run::RowId;
 use crate::stream::keyed_input::Either;
-use crate::stream::operator::sided_records::{KeyBytes, Side, SidedId, SidedRecords};
+use crate::stream::operator::sided_records::{KeyBytes, SUFFIX, Side, SidedId, SidedRecords};
 use crate::stream::operator::stepped::{RecordWork, StepWork};
-use crate::stream::processor_state::{Kept, write};
+use crate::stream::processor_state::{Kept, damaged, write};
 use millstream_engine::checkpoint::key_group::{BuildStableHasher, hash_bytes};
+use millstream_engine::epoch::driver::JoinState;
 use millstream_engine::error::EngineError;
 use millstream_engine::event::{Epoch, UNTIMED};
 use millstream_engine::runtime::stage::Push;
-use millstream_engine::runtime::state_log::StateLog;
+use millstream_engine::runtime::state_log::{StateLog, StateSlot};
 use std::collections::HashMap;
 
 /// Records that a search looks at, or that expire, in a step.
@@ -47,7 +51,12 @@ struct Search {
     last: Option<(i64, u64)>,
     ingest_ns: u64,
     matched: bool,
+    /// Whether the checkpoint has an entry of it.
+    saved: bool,
 }
+
+/// Added to the side in the key of a search's entry.
+const SEARCH: u8 = 4;
 
 /// The work.
 pub(super) struct IntervalWork<L, R, P, Z> {
@@ -61,8 +70,12 @@ pub(super) struct IntervalWork<L, R, P, Z> {
     searches: Vec<Search>,
     /// The encoded key of the current record.
     key: Vec<u8>,
+    /// The key of a search's entry.
+    entry_key: Vec<u8>,
     /// Memory that keys own apart.
     key_heap: u64,
+    /// What the join reports of this epoch.
+    state: JoinState,
     log: StateLog,
 }
 
@@ -83,7 +96,9 @@ impl<L: Kept, R: Kept, P: Pairing<L, R>, Z> IntervalWork<L, R, P, Z> {
             expiry: [ExpiryLanes::default(), ExpiryLanes::default()],
             searches: Vec::with_capacity(SEARCHES),
             key: Vec::new(),
+            entry_key: Vec::new(),
             key_heap: 0,
+            state: JoinState::default(),
             log,
         }
     }
@@ -94,7 +109,7 @@ impl<L: Kept, R: Kept, P: Pairing<L, R>, Z> IntervalWork<L, R, P, Z> {
         search: &mut Search,
         down: &mut D,
     ) -> Result<bool, EngineError> {
-        let Self { pairing, records, keys, log, .. } = self;
+        let Self { pairing, records, keys, log, state, .. } = self;
         let entry = &keys[search.key];
         let SidedId { side, id } = search.record;
         let other = side.other();
@@ -121,6 +136,7 @@ impl<L: Kept, R: Kept, P: Pairing<L, R>, Z> IntervalWork<L, R, P, Z> {
             };
             down.push(pairing.pair(left, right), search.ingest_ns)?;
             search.matched = true;
+            state.matches += 1;
             if P::PRESERVES[other.index()] {
                 let found = SidedId { side: other, id: found.row };
                 let key = KeyBytes { hash: entry.hash, bytes: &entry.key };
@@ -164,6 +180,51 @@ impl<L: Kept, R: Kept, P: Pairing<L, R>, Z> IntervalWork<L, R, P, Z> {
         Ok(())
     }
 
+    /// Writes the key of a search's entry. Returns the hash of the record's key.
+    fn write_search_key(&mut self, search: &Search) -> u64 {
+        let KeyedRuns { hash, key, .. } = &self.keys[search.key];
+        self.entry_key.clear();
+        self.entry_key.extend_from_slice(key);
+        self.entry_key.push(SEARCH + search.record.side.index() as u8);
+        self.entry_key.extend_from_slice(&search.number.to_le_bytes());
+        *hash
+    }
+
+    /// Writes how far the searches have come.
+    fn save_searches(&mut self) {
+        for at in 0..self.searches.len() {
+            let search = self.searches[at];
+            let Some((time_us, number)) = search.last else { continue };
+            let hash = self.write_search_key(&search);
+            let mut progress = [0; 16];
+            progress[..8].copy_from_slice(&time_us.to_le_bytes());
+            progress[8..].copy_from_slice(&number.to_le_bytes());
+            self.log.put_uncounted(&mut StateSlot::default(), hash, &self.entry_key, &progress);
+            self.searches[at].saved = true;
+        }
+    }
+
+    /// Begins a search where the checkpoint says that it was.
+    fn restore_search(
+        &mut self,
+        (record, number, time_us): (SidedId, u64, i64),
+        progress: &[u8],
+    ) -> Result<(), EngineError> {
+        let (time, last) = progress.split_first_chunk::<8>().ok_or_else(damaged)?;
+        let last = last.first_chunk::<8>().ok_or_else(damaged)?;
+        self.searches.push(Search {
+            record,
+            key: self.records.key(record.side, record.id) as usize,
+            number,
+            times_us: self.range.around(record.side, time_us),
+            last: Some((i64::from_le_bytes(*time), u64::from_le_bytes(*last))),
+            ingest_ns: UNTIMED,
+            matched: self.records.is_matched(record.side, record.id),
+            saved: true,
+        });
+        Ok(())
+    }
+
     /// The first record of a side that has expired by a time.
     fn next_expired(&mut self, side: Side, by_us: i64) -> Option<RowId> {
         loop {
@@ -203,7 +264,10 @@ where
 {
     fn restore(&mut self) -> Result<(), EngineError> {
         let mut entries: HashMap<_, _, BuildStableHasher> = HashMap::default();
+        let mut searches: HashMap<Vec<u8>, Vec<u8>, BuildStableHasher> = HashMap::default();
         self.log.restore(|_, key, value| {
+            let mark = key.len().checked_sub(SUFFIX).map_or(0, |at| key[at]);
+            let entries = if mark >= SEARCH { &mut searches } else { &mut entries };
             match value {
                 Some(value) => drop(entries.insert(key.to_vec(), value.to_vec())),
                 None => drop(entries.remove(key)),
@@ -218,10 +282,16 @@ where
             };
             let place = self.place(hash_bytes(&restored.key), &restored.key);
             let (side, number) = (restored.record.side(), restored.number);
+            let mut search_key = restored.key.clone();
+            search_key.push(SEARCH + side.index() as u8);
+            search_key.extend_from_slice(&number.to_le_bytes());
             let run = &mut self.keys[place].runs[side.index()];
             let SidedId { id, .. } =
                 self.records.put_back(restored, time_us, (place as u32, run))?;
             expiries.push((side, Expiry { time_us, number, row: id }));
+            if let Some(progress) = searches.get(&search_key) {
+                self.restore_search((SidedId { side, id }, number, time_us), progress)?;
+            }
         }
         // In order, so that they are in few lanes.
         expiries.sort_unstable_by_key(|(_, expiry)| (expiry.time_us, expiry.number));
@@ -231,6 +301,10 @@ where
 
     fn is_full(&self) -> bool {
         self.searches.len() >= SEARCHES
+    }
+
+    fn keeps_unfinished(&self) -> bool {
+        true
     }
 
     fn is_unfinished(&self) -> bool {
@@ -252,6 +326,10 @@ where
                 self.records.keep_matched(search.record, key, &mut self.log)?;
             }
             if done {
+                if search.saved {
+                    let hash = self.write_search_key(&search);
+                    self.log.delete_uncounted(&mut StateSlot::default(), hash, &self.entry_key);
+                }
                 self.searches.remove(at);
             } else {
                 at += 1;
@@ -271,6 +349,7 @@ where
                 }
                 let Some(id) = self.next_expired(side, by_us) else { break };
                 left -= 1;
+                self.state.inputs[side.index()].evicted += 1;
                 let record = SidedId { side, id };
                 if preserves && !self.records.is_matched(side, id) {
                     self.emit_unmatched(record, UNTIMED, down)?;
@@ -286,8 +365,16 @@ where
 
     fn hand_over(&mut self, epoch: Epoch) -> Result<(), EngineError> {
         self.keys.epoch();
+        self.save_searches();
         let of_queues = self.records.len() * size_of::<Expiry>();
         let bytes = self.records.epoch() + (self.keys.memory() + of_queues) as u64 + self.key_heap;
+        let mut state = std::mem::take(&mut self.state);
+        for side in Side::BOTH {
+            let input = &mut state.inputs[side.index()];
+            (input.rows, input.bytes) = self.records.held(side);
+            input.oldest_us = self.expiry[side.index()].first_us();
+        }
+        self.log.set_join_state(state);
         self.log.hand_over(epoch, self.records.len() as u64, bytes);
         Ok(())
     }
@@ -329,6 +416,7 @@ where
         let found = self.keys.find(hash, &self.key);
         let record = self.records.store(record, time_us)?;
         let side = record.side;
+        self.state.inputs[side.index()].received += 1;
         let mut search = Search {
             record,
             key: found.unwrap_or(0),
@@ -337,6 +425,7 @@ where
             last: None,
             ingest_ns,
             matched: false,
+            saved: false,
         };
         let done = found.is_none() || self.step(&mut search, down)?;
         // Of a range that lies wholly before the record, no match may be yet to come.
