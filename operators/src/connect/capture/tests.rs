@@ -279,7 +279,8 @@ fn a_restart_runs_the_planned_batch_again() {
             let mut planner = source(&recorded, &options);
             at.iter().for_each(|at| resume(&mut planner, at));
             let mut cx = StepCx { env: &SimEnv::new(0), budget: 7, wake_at_ns: None };
-            let planned = Source::<Kept>::plan(&mut planner, ReadLimit::Limited, &mut cx).unwrap();
+            let planned =
+                Source::<Kept>::plan(&mut planner, ReadLimit::RateLimited, &mut cx).unwrap();
             if !planned.has_new && planned.exhausted {
                 break;
             }

@@ -1,10 +1,10 @@
 //! Sorts a whole result table at each marker, and implements LIMIT and OFFSET.
 
-use crate::table::expr::compile::{Semantics, compile};
+use crate::table::expr::compile::{Compiled, Semantics, compile, write_field};
 use crate::table::expr::functions::order_values as order;
 use crate::table::physical::stages::{BoxChain, Scratch};
 use crate::table::plan::SortKey;
-use crate::table::row::{Row, RowWriter};
+use crate::table::row::{Row, RowWriter, decode};
 use crate::table::types::DataType;
 use crate::table::value::Value;
 use millstream_engine::checkpoint::key_group::hash_bytes;
@@ -18,6 +18,13 @@ use std::cmp::Ordering;
 /// The number of rows emitted per step.
 const EMIT_STEP: usize = 256;
 
+struct CompiledSortKey {
+    value: Compiled,
+    data_type: DataType,
+    is_descending: bool,
+    nulls_first: bool,
+}
+
 struct SortedRow {
     key: Vec<Value>,
     row: Vec<u8>,
@@ -26,7 +33,7 @@ struct SortedRow {
 
 /// Buffers the rows of an epoch and emits them in order at its marker.
 pub(super) struct Sort {
-    keys: Vec<(crate::table::expr::compile::Compiled, DataType, bool, bool)>,
+    keys: Vec<CompiledSortKey>,
     held: Vec<SortedRow>,
     emitting: Option<(usize, Epoch)>,
     scratch: Scratch,
@@ -35,13 +42,11 @@ pub(super) struct Sort {
 
 impl Sort {
     pub fn new(keys: &[SortKey], width: usize, semantics: Semantics, down: BoxChain) -> Self {
-        let keys = keys.iter().map(|key| {
-            (
-                compile(&key.expr, width, semantics),
-                key.expr.data_type.clone(),
-                key.descending,
-                key.nulls_first,
-            )
+        let keys = keys.iter().map(|key| CompiledSortKey {
+            value: compile(&key.expr, width, semantics),
+            data_type: key.expr.data_type.clone(),
+            is_descending: key.descending,
+            nulls_first: key.nulls_first,
         });
         Self {
             keys: keys.collect(),
@@ -85,13 +90,13 @@ impl Stage for Sort {
         let keys = &self.keys;
         self.held.sort_by(|a, b| {
             let columns = a.key.iter().zip(&b.key).zip(keys);
-            columns.fold(Ordering::Equal, |so_far, ((a, b), (_, _, descending, nulls_first))| {
+            columns.fold(Ordering::Equal, |so_far, ((a, b), key)| {
                 so_far.then_with(|| match (a == &Value::Null, b == &Value::Null) {
                     (true, true) => Ordering::Equal,
-                    (true, false) if *nulls_first => Ordering::Less,
-                    (false, true) if !*nulls_first => Ordering::Less,
+                    (true, false) if key.nulls_first => Ordering::Less,
+                    (false, true) if !key.nulls_first => Ordering::Less,
                     (true, false) | (false, true) => Ordering::Greater,
-                    _ if *descending => order(b, a),
+                    _ if key.is_descending => order(b, a),
                     _ => order(a, b),
                 })
             })
@@ -118,16 +123,11 @@ impl<'a> Push<Row<'a>> for Sort {
         self.scratch.reset();
         let mut bytes = Vec::new();
         let mut writer = RowWriter::new(&mut bytes, self.keys.len());
-        for (index, (key, ..)) in self.keys.iter().enumerate() {
-            crate::table::expr::compile::write_field(
-                key,
-                self.scratch.cx(row),
-                &mut writer,
-                index,
-            )?;
+        for (index, key) in self.keys.iter().enumerate() {
+            write_field(&key.value, self.scratch.cx(row), &mut writer, index)?;
         }
-        let types: Vec<_> = self.keys.iter().map(|(_, data_type, ..)| data_type).collect();
-        let key = crate::table::row::decode(Row(&bytes), types.into_iter());
+        let types: Vec<_> = self.keys.iter().map(|key| &key.data_type).collect();
+        let key = decode(Row(&bytes), types.into_iter());
         self.held.push(SortedRow { key, row: row.0.to_vec(), ingest_ns });
         Ok(())
     }

@@ -278,13 +278,6 @@ fn with_marked_streams(
     let mut i = 0;
     // For each open parenthesis, whether a relation may follow.
     let mut in_from = vec![false];
-    let marked = |token: &TokenWithSpan| match &token.token {
-        Token::Word(word) => {
-            let name = format!("{STREAM_MARK}{}", word.value);
-            TokenWithSpan::new(Token::make_word(&name, word.quote_style), token.span)
-        }
-        _ => token.clone(),
-    };
     while i < tokens.len() {
         let token = &tokens[i];
         let begins = match out.last().map(|t| &t.token) {
@@ -292,41 +285,14 @@ fn with_marked_streams(
             Some(before) => is_word(before, "FROM") || is_word(before, "JOIN"),
             None => false,
         };
-        match &token.token {
-            // A parenthesis around relations belongs to FROM as well.
-            Token::LParen => in_from.push(begins),
-            Token::RParen => drop(in_from.pop()),
-            other if word(other).is_some() => {
-                let ends =
-                    ["SELECT", "WHERE", "GROUP", "HAVING", "ORDER", "LIMIT", "ON", "LATERAL"];
-                if is_word(other, "FROM") || is_word(other, "JOIN") {
-                    in_from.pop();
-                    in_from.push(true);
-                } else if ends.iter().any(|end| is_word(other, end)) {
-                    in_from.pop();
-                    in_from.push(false);
-                }
-            }
-            _ => {}
-        }
-        if begins && is_word(&token.token, "STREAM") {
-            match (tokens.get(i + 1).map(|t| &t.token), tokens.get(i + 3).map(|t| &t.token)) {
-                (Some(Token::LParen), Some(Token::RParen))
-                    if matches!(tokens[i + 2].token, Token::Word(_)) =>
-                {
-                    out.push(marked(&tokens[i + 2]));
-                    i += 4;
-                    continue;
-                }
-                (Some(Token::Word(next)), _)
-                    if next.quote_style.is_some() || !CLAUSES.contains(&next.keyword) =>
-                {
-                    out.push(marked(&tokens[i + 1]));
-                    i += 2;
-                    continue;
-                }
-                _ => {}
-            }
+        note_clause(&token.token, begins, &mut in_from);
+        if begins
+            && is_word(&token.token, "STREAM")
+            && let Some((name, next)) = streamed_relation(tokens, i)
+        {
+            out.push(marked(name));
+            i = next;
+            continue;
         }
         let behind_relation = matches!(
             out.last().map(|t| &t.token),
@@ -350,6 +316,57 @@ fn with_marked_streams(
         i += 1;
     }
     Ok((out, watermarks))
+}
+
+/// The name with the mark of a table that is read as a stream.
+fn marked(token: &TokenWithSpan) -> TokenWithSpan {
+    match &token.token {
+        Token::Word(word) => {
+            let name = format!("{STREAM_MARK}{}", word.value);
+            TokenWithSpan::new(Token::make_word(&name, word.quote_style), token.span)
+        }
+        _ => token.clone(),
+    }
+}
+
+/// Updates, for each open parenthesis, whether the tokens are in a FROM clause. `begins` says
+/// whether a relation may begin at the token.
+fn note_clause(token: &Token, begins: bool, in_from: &mut Vec<bool>) {
+    const ENDS: [&str; 8] =
+        ["SELECT", "WHERE", "GROUP", "HAVING", "ORDER", "LIMIT", "ON", "LATERAL"];
+    match token {
+        // The relations of a parenthesis in FROM are relations of FROM.
+        Token::LParen => in_from.push(begins),
+        Token::RParen => drop(in_from.pop()),
+        other if word(other).is_some() => {
+            if is_word(other, "FROM") || is_word(other, "JOIN") {
+                in_from.pop();
+                in_from.push(true);
+            } else if ENDS.iter().any(|end| is_word(other, end)) {
+                in_from.pop();
+                in_from.push(false);
+            }
+        }
+        _ => {}
+    }
+}
+
+/// The name of `STREAM t` or `STREAM(t)`, which begins at token `i`, and the index of the token
+/// behind it.
+fn streamed_relation(tokens: &[TokenWithSpan], i: usize) -> Option<(&TokenWithSpan, usize)> {
+    match (tokens.get(i + 1).map(|t| &t.token), tokens.get(i + 3).map(|t| &t.token)) {
+        (Some(Token::LParen), Some(Token::RParen))
+            if matches!(tokens[i + 2].token, Token::Word(_)) =>
+        {
+            Some((&tokens[i + 2], i + 4))
+        }
+        (Some(Token::Word(next)), _)
+            if next.quote_style.is_some() || !CLAUSES.contains(&next.keyword) =>
+        {
+            Some((&tokens[i + 1], i + 2))
+        }
+        _ => None,
+    }
 }
 
 /// Parses a position in the parser's format: `3, Column: 14`.

@@ -66,6 +66,7 @@ fn first<const N: usize>(wrong: [(bool, &dyn Fn() -> PlanError); N]) -> PlanResu
 }
 
 /// Rejects clauses of a SELECT that are not planned.
+// Longer than other functions, because every clause of a SELECT is named once.
 pub(super) fn check_select(select: &Select, catalog: &dyn Catalog) -> PlanResult<()> {
     let Select {
         select_token,

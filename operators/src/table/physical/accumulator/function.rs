@@ -3,15 +3,16 @@
 use super::collected_values::Collection;
 use super::fixed_words::FixedWords;
 use super::percentile::QuantileSummary;
+use super::update::{add_rarer, too_many_values};
 use super::{Accumulator, Wide};
 use crate::table::expr::cast::arithmetic_overflow;
-use crate::table::expr::cell::{Cell, field, order};
+use crate::table::expr::cell::{field, order};
 use crate::table::expr::compile::{
     BoolFn, CellFn, Compiled, Cx, DoubleFn, EvalError, LongFn, Semantics, TestFn, compile, failed,
     fold,
 };
 use crate::table::expr::decimal;
-use crate::table::expr::functions::{as_grouping_key, is_null, order_doubles, xxhash64};
+use crate::table::expr::functions::{as_grouping_key, is_null, order_doubles};
 use crate::table::expr::user_function::UserAggregate;
 use crate::table::expr::{Node, Resolved};
 use crate::table::physical::accumulator::collected_values::Values;
@@ -23,7 +24,7 @@ use crate::table::value::Value;
 use std::cmp::Ordering;
 use std::sync::Arc;
 
-enum Input {
+pub(super) enum Input {
     CountAll,
     CountValue(TestFn<bool>),
     Sum(Compiled),
@@ -59,7 +60,7 @@ enum Input {
 }
 
 /// Whether one true value decides, or all values must be true.
-enum Quantifier {
+pub(super) enum Quantifier {
     Exists,
     ForAll,
 }
@@ -528,173 +529,11 @@ impl Function {
 /// Marks a sum of decimals that has exceeded 128 bits.
 const OVERFLOWED: i128 = i128::MAX;
 
-/// Writes a row of cells into a buffer, reusing its memory.
-fn hold(held: &mut Option<Vec<u8>>, cells: &[Cell<'_>]) {
-    let buffer = held.get_or_insert_default();
-    buffer.clear();
-    let mut writer = RowWriter::new(buffer, cells.len());
-    cells.iter().enumerate().for_each(|(i, cell)| cell.put(&mut writer, i));
-}
-
-fn add_rarer(input: &Input, acc: &mut Accumulator, cx: Cx<'_>) -> Result<(), Box<EvalError>> {
-    use Accumulator as A;
-    match (input, acc) {
-        (Input::CountWhere(f), A::Count(n)) => *n += i64::from(f(cx)? == Some(true)),
-        (Input::CountRows(nulls), A::Count(n)) => {
-            for is_null in nulls {
-                if is_null(cx)? {
-                    return Ok(());
-                }
-            }
-            *n += 1;
-        }
-        (Input::SumInterval(f), A::SumLong(sum)) => {
-            if let Some(v) = f(cx)? {
-                let Some(total) = sum.unwrap_or(0).checked_add(v) else {
-                    return arithmetic_overflow("the sum");
-                };
-                *sum = Some(total);
-            }
-        }
-        (Input::Moments(f), A::Moments(m)) => {
-            if let Some(v) = f(cx)? {
-                m.add(v);
-            }
-        }
-        (Input::CoMoments(x, y), A::CoMoments(m)) => {
-            if let (Some(x), Some(y)) = (x(cx)?, y(cx)?) {
-                m.add(x, y);
-            }
-        }
-        (Input::First { value, ignores_nulls }, A::Held(held)) => {
-            if held.is_none() {
-                add_last(value, *ignores_nulls, held, cx)?;
-            }
-        }
-        (Input::Last { value, ignores_nulls }, A::Held(held)) => {
-            add_last(value, *ignores_nulls, held, cx)?;
-        }
-        (Input::By(value, by, data_type, want), A::Held(held)) => {
-            add_by((value, by), (data_type, *want), held, cx)?;
-        }
-        (Input::ExtremeCell(f, data_type, want), A::Held(held)) => {
-            add_extreme((f, data_type), *want, held, cx)?;
-        }
-        (Input::Bools { value, quantifier }, A::Bool(result)) => {
-            if let Some(v) = value(cx)? {
-                let so_far = result.unwrap_or(v);
-                *result = Some(match quantifier {
-                    Quantifier::ForAll => so_far && v,
-                    Quantifier::Exists => so_far || v,
-                });
-            }
-        }
-        (Input::Bits(f, op), A::Long(result)) => {
-            if let Some(v) = f(cx)? {
-                *result = Some(result.map_or(v, |so_far| op(so_far, v)));
-            }
-        }
-        (Input::Values(f, _), A::Values(values)) => {
-            let cell = f(cx)?;
-            if !cell.is_null() {
-                if !values.has_room(cell.bytes().len()) {
-                    return too_many_values(values.collection());
-                }
-                values.add(cell);
-            }
-        }
-        (Input::Distinct(f, data_type, _), A::Distinct(sketch)) => {
-            let cell = f(cx)?;
-            if !cell.is_null() {
-                sketch.add(xxhash64(cell, data_type));
-            }
-        }
-        (Input::User(args, function), A::User(state, _)) => {
-            let value = |(f, t): &(CellFn, DataType)| Ok(f(cx)?.value(t));
-            let args = args.iter().map(value).collect::<Result<Vec<_>, Box<EvalError>>>()?;
-            function.update(state, &args)?;
-        }
-        (Input::Percentile(f, _), A::Percentile(p)) => {
-            let cell = f(cx)?;
-            if !cell.is_null() {
-                p.add(cell);
-            }
-        }
-        _ => unreachable!("`start` made the accumulator"),
-    }
-    Ok(())
-}
-
-/// Replaces the value by that of the row, unless it is a NULL that is ignored.
-fn add_last(
-    value: &CellFn,
-    ignores_nulls: bool,
-    held: &mut Option<Vec<u8>>,
-    cx: Cx<'_>,
-) -> Result<(), Box<EvalError>> {
-    let cell = value(cx)?;
-    if !(cell.is_null() && ignores_nulls) {
-        hold(held, &[cell]);
-    }
-    Ok(())
-}
-
-/// `max_by` and `min_by`.
-fn add_by(
-    (value, by): (&CellFn, &CellFn),
-    (data_type, want): (&DataType, Ordering),
-    held: &mut Option<Vec<u8>>,
-    cx: Cx<'_>,
-) -> Result<(), Box<EvalError>> {
-    let by = by(cx)?;
-    if by.is_null() {
-        return Ok(());
-    }
-    // Of equal ordering keys the last one wins, as in Spark.
-    let loses = held
-        .as_ref()
-        .is_some_and(|row| order(by, field(row, 1, 2, data_type), data_type) == want.reverse());
-    if !loses {
-        hold(held, &[value(cx)?, by]);
-    }
-    Ok(())
-}
-
-/// `min` and `max` of nested values.
-fn add_extreme(
-    (value, data_type): (&CellFn, &DataType),
-    want: Ordering,
-    held: &mut Option<Vec<u8>>,
-    cx: Cx<'_>,
-) -> Result<(), Box<EvalError>> {
-    let cell = value(cx)?;
-    let wins =
-        held.as_ref().is_none_or(|row| order(cell, field(row, 0, 1, data_type), data_type) == want);
-    if !cell.is_null() && wins {
-        hold(held, &[cell]);
-    }
-    Ok(())
-}
-
 #[inline]
 fn keep<T>(best: &mut Option<T>, value: T, want: Ordering, order: impl Fn(&T, &T) -> Ordering) {
     if best.as_ref().is_none_or(|best| order(&value, best) == want) {
         *best = Some(value);
     }
-}
-
-/// The error for a list or set that is too large.
-#[cold]
-fn too_many_values<T>(collection: Collection) -> Result<T, Box<EvalError>> {
-    let function = match collection {
-        Collection::Set => "`collect_set`",
-        Collection::List => "`collect_list` or `listagg`",
-    };
-    failed(
-        "COLLECTION_SIZE_LIMIT_EXCEEDED",
-        format!("{function} takes more than 1 GiB, or more memory than there is, for one group"),
-        "Group by more columns or shorter windows, or filter the values",
-    )
 }
 
 fn extreme(

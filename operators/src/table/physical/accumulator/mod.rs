@@ -8,6 +8,7 @@ mod growing;
 mod hyperloglog;
 mod moments;
 mod percentile;
+mod update;
 
 use crate::table::expr::user_function::UserAggregate;
 use crate::table::physical::accumulator::collected_values::Values;
