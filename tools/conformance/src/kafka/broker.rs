@@ -15,7 +15,7 @@ use std::cell::RefCell;
 use std::collections::HashMap;
 use std::time::{Duration, Instant};
 
-const TIMEOUT: Duration = Duration::from_secs(20);
+const TIMEOUT: Duration = Duration::from_secs(60);
 
 fn text(error: impl std::fmt::Display) -> String {
     error.to_string()
@@ -82,10 +82,25 @@ impl Broker {
             for (key, value) in &config {
                 new = new.set(key, value);
             }
-            // A topic that was deleted a moment ago may still be there.
+            // A topic that was deleted a moment ago may still be there. One that exists after a
+            // request that was not answered in time is this one.
+            let mut is_unanswered = false;
             self.wait_until("create a topic", || {
-                let made = block_on(self.admin.create_topics([&new], &AdminOptions::new()));
-                made.is_ok_and(|made| made.iter().all(Result::is_ok))
+                match block_on(self.admin.create_topics([&new], &AdminOptions::new())) {
+                    Ok(made) => made.iter().all(|made| match made {
+                        Ok(_) => true,
+                        Err((_, RDKafkaErrorCode::TopicAlreadyExists)) => is_unanswered,
+                        Err((_, RDKafkaErrorCode::RequestTimedOut)) => {
+                            is_unanswered = true;
+                            false
+                        }
+                        Err(_) => false,
+                    }),
+                    Err(_) => {
+                        is_unanswered = true;
+                        false
+                    }
+                }
             })?;
             self.wait_until("have a topic", || self.partition_count(name) == partitions as usize)?;
         }
