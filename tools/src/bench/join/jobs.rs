@@ -208,13 +208,16 @@ fn run_query<R: Rows + 'static>(
     outcome
 }
 
+/// Latencies, and how many matches there were.
+type Found = (Histogram<u64>, u64);
+
 /// Latencies, and how many matches there were, handed over when their owner goes.
 struct Latencies {
     load: Load,
     base: Instant,
     histogram: Histogram<u64>,
     pairs: u64,
-    out: Arc<Mutex<Option<(Histogram<u64>, u64)>>>,
+    out: Arc<Mutex<Option<Found>>>,
 }
 
 impl Pairs for Latencies {
@@ -340,11 +343,7 @@ struct Run {
 }
 
 impl Run {
-    fn of(
-        load: &Load,
-        lag: &Histogram<u64>,
-        found: Option<(Histogram<u64>, u64)>,
-    ) -> Result<Self, Failure> {
+    fn of(load: &Load, lag: &Histogram<u64>, found: Option<Found>) -> Result<Self, Failure> {
         let Some((latency, pairs)) = found else {
             return Err(Failure::Failed("the join gave nothing".to_string()));
         };
