@@ -110,7 +110,7 @@ pub(super) fn extract(
 /// Makes a call of the function `name` with those of the arguments that are present.
 pub(super) fn all_of<const N: usize>(
     name: &str,
-    args: [Option<&Box<ast::Expr>>; N],
+    args: [Option<&ast::Expr>; N],
     here: Place,
     hook: &Subqueries<'_>,
 ) -> PlanResult<Expr> {

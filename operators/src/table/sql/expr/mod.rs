@@ -239,7 +239,7 @@ fn convert_one(expr: &ast::Expr, here: Place, hook: &Subqueries<'_>) -> PlanResu
             special: _,   // Commas in the place of FROM and FOR.
             shorthand: _, // The name `substr`.
         } => {
-            let parts = [Some(expr), substring_from.as_ref(), substring_for.as_ref()];
+            let parts = [Some(&**expr), substring_from.as_deref(), substring_for.as_deref()];
             all_of("substring", parts, here, hook)
         }
         ast::Expr::Floor {
@@ -264,10 +264,15 @@ fn convert_one(expr: &ast::Expr, here: Place, hook: &Subqueries<'_>) -> PlanResu
             Ok(called("ceil", vec![convert(expr)?, literal(&scale.value, here)?], here))
         }
         ast::Expr::Position { expr, r#in } => {
-            all_of("locate", [Some(expr), Some(r#in)], here, hook)
+            all_of("locate", [Some(&**expr), Some(&**r#in)], here, hook)
         }
         ast::Expr::Overlay { expr, overlay_what, overlay_from, overlay_for } => {
-            let parts = [Some(expr), Some(overlay_what), Some(overlay_from), overlay_for.as_ref()];
+            let parts = [
+                Some(&**expr),
+                Some(&**overlay_what),
+                Some(&**overlay_from),
+                overlay_for.as_deref(),
+            ];
             all_of("overlay", parts, here, hook)
         }
         ast::Expr::Tuple(values) => {
