@@ -336,3 +336,36 @@ fn a_query_that_stops_does_not_wait_for_a_receiver_for_ever() {
     assert_eq!(error.condition(), "SOCKET_SINK_UNDELIVERED");
     assert!(error.to_string().contains("2 lines"), "{error}");
 }
+
+#[test]
+fn a_recorded_source_gives_the_same_lines_again() {
+    let path = std::env::temp_dir().join(format!("millstream-recorded-{}", std::process::id()));
+    drop(std::fs::remove_file(&path));
+    let record = path.display().to_string();
+    for trigger in [CONTINUOUS, Trigger::AsSoonAsPossible] {
+        let session = Session::new();
+        let options = [("record", record.as_str()), ("atEnd", "stop")];
+        let sql = "SELECT value FROM lines";
+        let (query, listener) = over_socket(&session, &options, sql, "append", trigger);
+        let (mut peer, _) = listener.accept().unwrap();
+        for n in 0..20_000 {
+            write!(peer, "line {n}\r\n{}", if n % 7 == 0 { "\n" } else { "" }).unwrap();
+        }
+        peer.write_all(b"not ended").unwrap();
+        drop(peer);
+        query.await_termination().unwrap();
+        let (lines, counts) = (values(&session), query.totals().connections.unwrap());
+        assert_eq!(lines.len(), 20_000 + 20_000 / 7 + 2);
+        drop(query);
+        assert_eq!((counts.record_dropped, counts.record_dropped_bytes), (0, 0));
+
+        let session = Session::new();
+        let reader = session.read_stream().format("capture").option("path", &record);
+        reader.load().unwrap().create_temp_view("lines");
+        let writer = session.sql(sql).unwrap().write_stream().format("memory");
+        let query = writer.query_name("out").trigger(trigger).config(quiet()).start().unwrap();
+        query.await_termination().unwrap();
+        assert!(values(&session) == lines, "the recording has other lines");
+        std::fs::remove_file(&path).unwrap();
+    }
+}

@@ -8,6 +8,7 @@ use super::super::bad_records::{BadRecords, KEPT_BYTES};
 use super::framing::FrameBuffer;
 use super::transport::Stream;
 use crate::connect::socket::framing::line::LineEnds;
+use crate::connect::socket::recorder::Recorder;
 use std::collections::VecDeque;
 use std::io::{self, Write};
 
@@ -66,6 +67,8 @@ impl RejectedLines {
 
 /// State that the connections of a source share while reading.
 pub struct ReadState {
+    /// Records what is read, if the source is recorded.
+    pub(super) recorder: Option<Recorder>,
     pub(super) ends: LineEnds,
     pub(super) max_line: usize,
     pub(super) aside: RejectedLines,
@@ -78,7 +81,7 @@ pub struct ReadState {
 impl ReadState {
     pub(super) fn new(ends: LineEnds, max_line: usize, bad: BadRecords) -> Self {
         let aside = RejectedLines { bad, deferred: VecDeque::new() };
-        Self { ends, max_line, aside, unfinished: 0, spares: Vec::new() }
+        Self { recorder: None, ends, max_line, aside, unfinished: 0, spares: Vec::new() }
     }
 
     fn recycle_buffer(&mut self, mut buffer: Vec<u8>) {
@@ -116,6 +119,8 @@ pub struct Connection {
     pub(super) stream: Stream,
     /// The connection's number over the life of the capture log.
     pub(super) number: u32,
+    /// The connection's number in the recording of its source.
+    pub(super) recorded: u32,
     /// Time of the last received bytes, in nanoseconds.
     pub(super) last_ns: u64,
     /// Whether it is in the queue of readable connections.
@@ -140,6 +145,7 @@ impl Connection {
         Self {
             stream,
             number,
+            recorded: 0,
             last_ns: now_ns,
             queued: false,
             read_closed: false,
@@ -172,6 +178,9 @@ impl Connection {
             return Ok(None);
         }
         self.bytes += bytes as u64;
+        if let Some(recorder) = &mut reading.recorder {
+            recorder.read(self.recorded, &room[gap..gap + bytes]);
+        }
         let kept = self.without_split_end(&mut room[gap..gap + bytes], reading.ends);
         let received = self.frame(&mut room[..gap + kept], gap, reading, position);
         staged.add(received.staged);

@@ -23,6 +23,9 @@ pub struct ConnectionCounts {
     reset: AtomicU64,
     timed_out: AtomicU64,
     datagrams: AtomicU64,
+    recorded: AtomicU64,
+    record_dropped: AtomicU64,
+    record_dropped_bytes: AtomicU64,
     /// The inode of a UDP socket, by which the kernel reports dropped datagrams.
     udp_inode: AtomicU64,
 }
@@ -46,6 +49,12 @@ pub struct ConnectionTotals {
     pub datagrams: u64,
     /// Datagrams that the kernel dropped because its buffer was full (Linux).
     pub datagrams_dropped: u64,
+    /// Events that the option `record` has written.
+    pub recorded: u64,
+    /// Events that it has not recorded, because the disk could not follow.
+    pub record_dropped: u64,
+    /// Bytes of those events.
+    pub record_dropped_bytes: u64,
 }
 
 // ORDERING: all of them relaxed: counters that nothing else depends on.
@@ -73,6 +82,15 @@ impl ConnectionCounts {
         self.datagrams.fetch_add(1, Ordering::Relaxed);
     }
 
+    pub(super) fn recorded(&self, events: u64) {
+        self.recorded.fetch_add(events, Ordering::Relaxed);
+    }
+
+    pub(super) fn record_dropped(&self, events: u64, bytes: u64) {
+        self.record_dropped.fetch_add(events, Ordering::Relaxed);
+        self.record_dropped_bytes.fetch_add(bytes, Ordering::Relaxed);
+    }
+
     pub(super) fn set_udp_inode(&self, inode: u64) {
         self.udp_inode.store(inode, Ordering::Relaxed);
     }
@@ -92,13 +110,16 @@ impl ConnectionCounts {
                 0 => 0,
                 inode => dropped(inode),
             },
+            recorded: of(&self.recorded),
+            record_dropped: of(&self.record_dropped),
+            record_dropped_bytes: of(&self.record_dropped_bytes),
         }
     }
 }
 
 impl ConnectionTotals {
     /// Name and value of each, as a progress report has them.
-    pub fn named(&self) -> [(&'static str, u64); 8] {
+    pub fn named(&self) -> [(&'static str, u64); 11] {
         [
             ("connectionsOpen", self.open),
             ("connectionsAccepted", self.accepted),
@@ -108,6 +129,9 @@ impl ConnectionTotals {
             ("connectionsTimedOut", self.timed_out),
             ("datagramsReceived", self.datagrams),
             ("datagramsDropped", self.datagrams_dropped),
+            ("eventsRecorded", self.recorded),
+            ("eventsNotRecorded", self.record_dropped),
+            ("bytesNotRecorded", self.record_dropped_bytes),
         ]
     }
 
@@ -120,6 +144,9 @@ impl ConnectionTotals {
         self.reset += other.reset;
         self.timed_out += other.timed_out;
         self.datagrams += other.datagrams;
+        self.recorded += other.recorded;
+        self.record_dropped += other.record_dropped;
+        self.record_dropped_bytes += other.record_dropped_bytes;
         // Parts of a UDP source share a socket, and each of them reads its count.
         self.datagrams_dropped = self.datagrams_dropped.max(other.datagrams_dropped);
     }

@@ -23,6 +23,7 @@ pub mod framing;
 pub mod listener;
 pub mod open;
 pub mod options;
+pub(in crate::connect::socket) mod recorder;
 pub mod sink;
 pub mod source;
 pub mod transport;

@@ -6,9 +6,11 @@ use crate::connect::socket::listener::{
     AcceptTurns, Listener, SocketFile, listen_at, make_room_for,
 };
 use crate::connect::socket::options::{AtEnd, Endpoint, SocketConfig};
+use crate::connect::socket::recorder::Recorder;
 use crate::connect::socket::source::{Listening, Peers, SocketSource};
 use crate::connect::socket::transport::{Stream, Target};
 use crate::connect::socket::udp;
+use millstream_engine::capture::Protocol;
 use millstream_engine::env::Env;
 use millstream_engine::error::EngineError;
 use millstream_engine::mio::net::{TcpListener, UdpSocket, UnixListener};
@@ -70,11 +72,11 @@ impl SocketConfig {
         }
         let folder = folder.filter(|_| self.durable);
         let ingest = Ingest { ns: env.now_ns(), us: env.wall_us() };
-        let journal = folder.map(|folder| DurableLog::new(env, folder, self.framing()));
+        let journal = folder.map(|folder| DurableLog::new(env.clone(), folder, self.framing()));
         if self.listen {
-            return self.listen(journal, shared);
+            return self.listen(journal, &env, shared);
         }
-        self.dial(journal, ingest)
+        self.dial(journal, &env, ingest)
     }
 
     fn addresses(&self, host: &str, port: u16) -> Result<Vec<SocketAddr>, EngineError> {
@@ -114,6 +116,25 @@ impl SocketConfig {
         self.fails(error, fix)
     }
 
+    /// A source that records what it reads, if it should.
+    fn source(
+        &self,
+        origin: Peers,
+        journal: Option<DurableLog>,
+        env: &Arc<dyn Env>,
+    ) -> Result<SocketSource, EngineError> {
+        let mut source = SocketSource::new(self.clone(), origin, journal);
+        if let Some(path) = &self.record {
+            let protocol = match self.endpoint {
+                Endpoint::Udp { .. } => Protocol::Udp,
+                Endpoint::Tcp { .. } | Endpoint::Unix(_) => Protocol::Tcp,
+            };
+            source.reading.recorder =
+                Some(Recorder::start(path, protocol, env.clone(), source.counts.clone())?);
+        }
+        Ok(source)
+    }
+
     // ---- listening ----
 
     fn bind(&self) -> Result<Bound, EngineError> {
@@ -141,6 +162,7 @@ impl SocketConfig {
     fn listen(
         &self,
         journal: Option<DurableLog>,
+        env: &Arc<dyn Env>,
         shared: &mut Shared,
     ) -> Result<SocketSource, EngineError> {
         let bound = match shared.bound.take() {
@@ -152,7 +174,7 @@ impl SocketConfig {
         if let Bound::Udp(socket) = bound {
             let own = socket.try_clone().map_err(shares)?;
             let origin = Peers::Datagrams(UdpSocket::from_std(own));
-            let source = SocketSource::new(self.clone(), origin, journal);
+            let source = self.source(origin, journal, env)?;
             udp::count_drops(socket, source.counts());
             return Ok(source);
         }
@@ -161,7 +183,7 @@ impl SocketConfig {
         };
         let (parts, part) = (shared.parts.clone(), shared.parts.join());
         let listening = Listening { listener, parts, part, waits: true, not_before_ns: 0 };
-        let mut source = SocketSource::new(self.clone(), Peers::Listen(listening), journal);
+        let mut source = self.source(Peers::Listen(listening), journal, env)?;
         if part == 0
             && let Some(room) = make_room_for(self.max_connections)
         {
@@ -179,6 +201,7 @@ impl SocketConfig {
     fn dial(
         &self,
         journal: Option<DurableLog>,
+        env: &Arc<dyn Env>,
         ingest: Ingest,
     ) -> Result<SocketSource, EngineError> {
         let waits = self.at_end == AtEnd::Reconnect;
@@ -202,7 +225,7 @@ impl SocketConfig {
             match target.connect_within(timeout) {
                 Ok(stream) => {
                     let connector = Connector::connected(name, targets, at);
-                    return self.connected(connector, stream, journal, ingest);
+                    return self.connected(connector, stream, journal, env, ingest);
                 }
                 Err(error) => failed = Some(error),
             }
@@ -212,7 +235,7 @@ impl SocketConfig {
             return Err(self.failed(error));
         }
         let origin = Peers::Dial(Connector::disconnected(name, targets));
-        let mut source = SocketSource::new(self.clone(), origin, journal);
+        let mut source = self.source(origin, journal, env)?;
         source.notify_when_attached(format!(
             "socket source: cannot connect to {} yet ({error}): waiting for the sender, with a new attempt \
              every 5 seconds at most",
@@ -226,13 +249,14 @@ impl SocketConfig {
         connector: Connector,
         stream: Stream,
         journal: Option<DurableLog>,
+        env: &Arc<dyn Env>,
         ingest: Ingest,
     ) -> Result<SocketSource, EngineError> {
         if let (Some(bytes), Stream::Tcp(tcp)) = (self.receive_buffer, &stream) {
             // The kernel may grant less; a smaller buffer blocks the sender earlier.
             drop(socket2::SockRef::from(tcp).set_recv_buffer_size(bytes));
         }
-        let mut source = SocketSource::new(self.clone(), Peers::Dial(connector), journal);
+        let mut source = self.source(Peers::Dial(connector), journal, env)?;
         source.opened(stream, ingest)?;
         Ok(source)
     }

@@ -74,6 +74,8 @@ pub struct SocketConfig {
     pub(super) idle_timeout_ns: Option<u64>,
     pub(super) keep_alive: Option<KeepAlive>,
     pub(super) receive_buffer: Option<usize>,
+    /// The capture in which everything that is read is recorded.
+    pub(super) record: Option<PathBuf>,
 }
 
 fn wrong(reason: impl fmt::Display, fix: &str) -> PlanError {
@@ -105,6 +107,13 @@ impl SocketConfig {
         let idle_timeout_ns = reader.duration_ns("idleTimeout")?;
         let keep_alive = keep_alive(&mut reader)?;
         let receive_buffer = reader.number("receiveBufferBytes", 0, 0, 1 << 30)? as usize;
+        let record = reader.get("record");
+        if record == Some("") {
+            return Err(wrong(
+                "option 'record' is empty",
+                "For example: record '/data/lines.capture'",
+            ));
+        }
         let ends = line_ends(&mut reader)?;
         let config = Self {
             endpoint,
@@ -121,6 +130,7 @@ impl SocketConfig {
             idle_timeout_ns,
             keep_alive,
             receive_buffer: (receive_buffer > 0).then_some(receive_buffer),
+            record: record.map(PathBuf::from),
         };
         config.check(&reader, parts)?;
         reader.finish()?;
@@ -151,6 +161,12 @@ impl SocketConfig {
             return Err(wrong(
                 format!("numPartitions '{parts}', but a client has one connection"),
                 "Let the senders connect to us: mode 'listen'",
+            ));
+        }
+        if parts > 1 && self.record.is_some() {
+            return Err(wrong(
+                "record with numPartitions: one source writes a recording",
+                "Leave out one of them",
             ));
         }
         if parts > 1 && self.acknowledge {

@@ -3,6 +3,7 @@
 use crate::connect::socket::connection_counts::ConnectionCounts;
 use crate::connect::socket::framing::line::LineEnds;
 use crate::connect::socket::framing::{FrameBuffer, Framing};
+use crate::connect::socket::recorder::Recorder;
 use millstream_engine::mio::net::UdpSocket;
 use std::io;
 use std::net::SocketAddr;
@@ -41,17 +42,24 @@ pub(super) fn receive(
     socket: &UdpSocket,
     staged: &mut FrameBuffer,
     framing: Framing,
+    recorder: Option<&mut Recorder>,
 ) -> io::Result<usize> {
     let room = staged.room(PREFIX + MAX_BYTES + 1);
     let bytes = match framing {
         Framing::Sized => {
             let (length, _) = socket.recv_from(&mut room[PREFIX..PREFIX + MAX_BYTES])?;
+            if let Some(recorder) = recorder {
+                recorder.datagram(&room[PREFIX..PREFIX + length]);
+            }
             let length = without_end(&room[PREFIX..PREFIX + length]);
             room[..PREFIX].copy_from_slice(&(length as u32).to_le_bytes());
             PREFIX + length
         }
         Framing::Lines(ends) => {
             let (length, _) = socket.recv_from(&mut room[..MAX_BYTES])?;
+            if let Some(recorder) = recorder {
+                recorder.datagram(&room[..length]);
+            }
             with_end(room, length, ends)
         }
     };

@@ -272,6 +272,15 @@ impl SocketSource {
 
     // ---- emitting ----
 
+    /// Lets the recorder write what it has, when nothing is read.
+    fn hand_recording_over(&mut self, cx: &mut StepCx<'_>) {
+        if let Some(recorder) = &mut self.reading.recorder
+            && let Some(due_ns) = recorder.idle(cx.env.now_ns())
+        {
+            cx.wake_at(due_ns);
+        }
+    }
+
     /// Emits staged records. Returns how many.
     fn emit<D>(&mut self, down: &mut D, budget: usize) -> Result<usize, EngineError>
     where
@@ -444,6 +453,7 @@ impl<D: for<'a> Push<Row<'a>>> Source<D> for SocketSource {
         if turns > 0 {
             return Ok(Polled::Emitted);
         }
+        self.hand_recording_over(cx);
         self.staged.shrink();
         Ok(if self.is_exhausted() { Polled::Exhausted } else { Polled::Idle })
     }
@@ -481,6 +491,7 @@ impl<D: for<'a> Push<Row<'a>>> Source<D> for SocketSource {
             if self.is_replaying() {
                 self.read_log(cx)?;
             } else if self.poll_once(cx)? == ReadOutcome::Nothing {
+                self.hand_recording_over(cx);
                 break false;
             }
         };

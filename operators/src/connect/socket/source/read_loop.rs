@@ -56,7 +56,11 @@ impl SocketSource {
             }
             _ => 0,
         };
-        let slot = self.connections.add(Connection::new(stream, number, ingest.ns))?;
+        let mut connection = Connection::new(stream, number, ingest.ns);
+        if let Some(recorder) = &mut self.reading.recorder {
+            connection.recorded = recorder.opened();
+        }
+        let slot = self.connections.add(connection)?;
         self.counts.opened();
         self.was_connected = true;
         self.acknowledge(slot);
@@ -87,6 +91,9 @@ impl SocketSource {
     ) -> Result<(), EngineError> {
         let Some(mut connection) = self.connections.remove(slot) else { return Ok(()) };
         self.counts.ended(how);
+        if let Some(recorder) = &mut self.reading.recorder {
+            recorder.ended(connection.recorded, how == ConnectionEnd::Reset);
+        }
         if self.config.returns() {
             let (position, sent_again) = (self.staged.end_position(), self.config.acknowledge);
             connection.reject_partial(position, sent_again, &mut self.reading);
@@ -384,7 +391,10 @@ impl SocketSource {
     /// Receives a datagram.
     fn receive(&mut self, cx: &mut StepCx<'_>) -> Result<ReadOutcome, EngineError> {
         let Peers::Datagrams(socket) = &self.origin else { return Ok(ReadOutcome::Nothing) };
-        let staged = match udp::receive(socket, &mut self.staged, self.framing) {
+        let staged = match {
+            let recorder = self.reading.recorder.as_mut();
+            udp::receive(socket, &mut self.staged, self.framing, recorder)
+        } {
             Ok(staged) => staged,
             Err(error)
                 if matches!(error.kind(), ErrorKind::WouldBlock | ErrorKind::Interrupted) =>

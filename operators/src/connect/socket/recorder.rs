@@ -1,0 +1,300 @@
+//! The option `record`: what a source reads is written to a capture, without slowing the query.
+//!
+//! The worker copies what it has read into a buffer and hands full buffers to a thread of the
+//! recorder, which writes them. A fixed number of buffers is in use. When the disk cannot follow and
+//! none is free, what is read is not recorded: it is counted, and the capture has a gap there.
+//!
+//! *Threads.* [`Recorder`] belongs to the source's worker. *Durability.* Everything but the last
+//! tenth of a second is readable after a crash.
+
+use crate::connect::socket::connection_counts::ConnectionCounts;
+use crossbeam_channel::{Receiver, RecvTimeoutError, Sender, bounded};
+use millstream_engine::capture::{
+    Clock, ConnectionInfo, Direction, FileHeader, Gap, GapCause, Head, Kind, MAX_EVENT_BYTES,
+    Protocol, Recording, Rotation, WriterOptions,
+};
+use millstream_engine::env::Env;
+use millstream_engine::error::EngineError;
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::thread::JoinHandle;
+use std::time::Duration;
+
+/// Number of buffers, and bytes of payload at which one is handed over.
+const BUFFERS: usize = 64;
+const BUFFER_BYTES: usize = 256 << 10;
+/// Number of events in a buffer.
+const BUFFER_EVENTS: usize = 4096;
+/// How long recorded events wait for others before they are written.
+const HELD_NS: u64 = 50_000_000;
+/// How long the writer waits before it hands what it has to the system.
+const FLUSH_AFTER: Duration = Duration::from_millis(50);
+
+/// Events on their way to the disk.
+#[derive(Default)]
+struct Events {
+    heads: Vec<(Head, usize)>,
+    bytes: Vec<u8>,
+}
+
+/// Records what a source reads.
+pub(super) struct Recorder {
+    filling: Events,
+    /// When the first event of `filling` was recorded.
+    since_ns: u64,
+    full: Option<Sender<Events>>,
+    free: Receiver<Events>,
+    /// Stream position of each open connection.
+    positions: BTreeMap<u32, u64>,
+    /// Bytes of each connection that were not recorded since the last recorded event.
+    missing: BTreeMap<u32, u64>,
+    next_connection: u32,
+    protocol: Protocol,
+    env: Arc<dyn Env>,
+    counts: Arc<ConnectionCounts>,
+    writer: Option<JoinHandle<()>>,
+}
+
+/// A path that no recording has: of a restarted query, the number of the recording precedes the
+/// extension.
+fn new_path(path: &Path) -> PathBuf {
+    let extension = path.extension().map(|end| end.to_string_lossy().into_owned());
+    let numbered = |number: u32| match &extension {
+        Some(end) => path.with_extension(format!("{number}.{end}")),
+        None => path.with_extension(number.to_string()),
+    };
+    let mut candidates = std::iter::once(path.to_path_buf()).chain((2..).map(numbered));
+    candidates.find(|path| !path.exists()).unwrap_or_else(|| path.to_path_buf())
+}
+
+impl Recorder {
+    /// Creates the file and starts the thread that writes it.
+    pub(super) fn start(
+        path: &Path,
+        protocol: Protocol,
+        env: Arc<dyn Env>,
+        counts: Arc<ConnectionCounts>,
+    ) -> Result<Self, EngineError> {
+        let path = new_path(path);
+        let header = FileHeader {
+            clock: Clock::Read,
+            precision_ns: 1000,
+            start_wall_ns: env.wall_us().saturating_mul(1000),
+            start_mono_ns: env.now_ns(),
+            recording: env.random(),
+            ..FileHeader::default()
+        };
+        let options = WriterOptions { header, compress: false };
+        let created = Recording::create(&path, &options, Rotation::default());
+        let recording = created.map_err(|error| {
+            EngineError::operator(
+                "RECORDING_UNWRITABLE",
+                format!("cannot record to {}: {error}", path.display()),
+                "Check the path of option 'record', its rights and its disk",
+            )
+        })?;
+        let (full, written) = bounded::<Events>(BUFFERS);
+        let (returned, free) = bounded(BUFFERS);
+        // One is being filled, the others are here or on their way.
+        for _ in 1..BUFFERS {
+            drop(returned.try_send(Events::default()));
+        }
+        let counted = counts.clone();
+        let run = move || write(recording, &written, &returned, &counted);
+        let writer = env.spawn("socket-recorder".to_string(), Box::new(run))?;
+        Ok(Self {
+            filling: Events::default(),
+            since_ns: 0,
+            full: Some(full),
+            free,
+            positions: BTreeMap::new(),
+            missing: BTreeMap::new(),
+            next_connection: 0,
+            protocol,
+            env,
+            counts,
+            writer: Some(writer),
+        })
+    }
+
+    /// Records the start of a connection. Returns its number in the recording.
+    pub(super) fn opened(&mut self) -> u32 {
+        let connection = self.next_connection;
+        self.next_connection += 1;
+        self.positions.insert(connection, 0);
+        let info = ConnectionInfo { protocol: self.protocol, ..ConnectionInfo::default() };
+        self.event(Kind::Open, connection, 0, &info.encode());
+        connection
+    }
+
+    /// Records bytes that were read.
+    pub(super) fn read(&mut self, connection: u32, bytes: &[u8]) {
+        let position = self.positions.entry(connection).or_default();
+        let mut at = *position;
+        *position += bytes.len() as u64;
+        for piece in bytes.chunks(MAX_EVENT_BYTES) {
+            self.event(Kind::Data, connection, at, piece);
+            at += piece.len() as u64;
+        }
+    }
+
+    /// Records a datagram. All of a source are one connection.
+    pub(super) fn datagram(&mut self, datagram: &[u8]) {
+        if self.next_connection == 0 {
+            self.opened();
+        }
+        let position = self.positions.entry(0).or_default();
+        let at = *position;
+        *position += datagram.len() as u64;
+        self.event(Kind::Data, 0, at, datagram);
+    }
+
+    /// Records the end of a connection.
+    pub(super) fn ended(&mut self, connection: u32, was_reset: bool) {
+        let position = self.positions.remove(&connection).unwrap_or_default();
+        let kind = if was_reset { Kind::Reset } else { Kind::HalfClose };
+        self.event(kind, connection, position, &[]);
+        self.event(Kind::Close, connection, position, &[]);
+    }
+
+    /// Hands recorded events over if they have waited for long, or returns when to call this again.
+    /// To be called when nothing is read.
+    pub(super) fn idle(&mut self, now_ns: u64) -> Option<u64> {
+        if self.filling.heads.is_empty() {
+            return None;
+        }
+        let due_ns = self.since_ns + HELD_NS;
+        if now_ns < due_ns {
+            return Some(due_ns);
+        }
+        self.hand_over();
+        None
+    }
+
+    fn event(&mut self, kind: Kind, connection: u32, position: u64, payload: &[u8]) {
+        let now_ns = self.env.now_ns();
+        if self.filling.heads.is_empty() {
+            self.since_ns = now_ns;
+            self.note_missing(now_ns);
+        }
+        let head = self.head(kind, connection, position, now_ns);
+        self.filling.heads.push((head, payload.len()));
+        self.filling.bytes.extend_from_slice(payload);
+        let is_full = self.filling.bytes.len() >= BUFFER_BYTES
+            || self.filling.heads.len() >= BUFFER_EVENTS
+            || now_ns.saturating_sub(self.since_ns) >= HELD_NS;
+        if is_full {
+            self.hand_over();
+        }
+    }
+
+    fn head(&self, kind: Kind, connection: u32, position: u64, mono_ns: u64) -> Head {
+        Head {
+            position,
+            lines: 0,
+            mono_ns,
+            wall_ns: self.env.wall_us().saturating_mul(1000),
+            connection,
+            direction: Direction::In,
+            kind,
+            flags: 0,
+        }
+    }
+
+    /// Records gaps in place of what was not recorded.
+    fn note_missing(&mut self, now_ns: u64) {
+        for (connection, bytes) in std::mem::take(&mut self.missing) {
+            let end = self.positions.get(&connection).copied().unwrap_or_default();
+            let position = end.saturating_sub(bytes);
+            let head = self.head(Kind::Gap, connection, position, now_ns);
+            let payload = Gap { bytes, cause: GapCause::Lost }.encode();
+            self.filling.heads.push((head, payload.len()));
+            self.filling.bytes.extend_from_slice(&payload);
+        }
+    }
+
+    /// Hands the buffer to the writer and takes a free one. Without a free one its events are
+    /// dropped.
+    fn hand_over(&mut self) {
+        let next = self.free.try_recv();
+        match (&self.full, next) {
+            (Some(full), Ok(next)) => {
+                // There is room for every buffer, so this fails only when the writer has ended.
+                if let Err(error) = full.try_send(std::mem::replace(&mut self.filling, next)) {
+                    self.dropped(&error.into_inner());
+                }
+            }
+            _ => {
+                let mut events = std::mem::take(&mut self.filling);
+                self.dropped(&events);
+                events.heads.clear();
+                events.bytes.clear();
+                self.filling = events;
+            }
+        }
+    }
+
+    fn dropped(&mut self, events: &Events) {
+        let (mut count, mut bytes) = (0, 0);
+        let mut at = 0;
+        for (head, length) in &events.heads {
+            let payload = &events.bytes[at..at + length];
+            at += length;
+            count += 1;
+            let lost = match head.kind {
+                Kind::Data => *length as u64,
+                Kind::Gap => Gap::decode(payload).map_or(0, |gap| gap.bytes),
+                _ => continue,
+            };
+            if head.kind == Kind::Data {
+                bytes += lost;
+            }
+            *self.missing.entry(head.connection).or_default() += lost;
+        }
+        self.counts.record_dropped(count, bytes);
+    }
+}
+
+impl Drop for Recorder {
+    /// Writes what was read last, and waits for the disk: the query has ended.
+    fn drop(&mut self) {
+        if let Some(full) = self.full.take() {
+            drop(full.send(std::mem::take(&mut self.filling)));
+        }
+        if let Some(writer) = self.writer.take() {
+            // Its panic was printed by the runtime.
+            drop(writer.join());
+        }
+    }
+}
+
+/// Writes buffers until the source has ended. After an error of the disk nothing more is written.
+fn write(
+    mut recording: Recording,
+    full: &Receiver<Events>,
+    returned: &Sender<Events>,
+    counts: &ConnectionCounts,
+) {
+    loop {
+        let mut events = match full.recv_timeout(FLUSH_AFTER) {
+            Ok(events) => events,
+            Err(RecvTimeoutError::Timeout) if recording.flush().is_ok() => continue,
+            Err(RecvTimeoutError::Timeout) => return,
+            Err(RecvTimeoutError::Disconnected) => break,
+        };
+        let mut at = 0;
+        for (head, length) in &events.heads {
+            if recording.append(head, &events.bytes[at..at + length]).is_err() {
+                let lost = events.heads.len() as u64;
+                return counts.record_dropped(lost, events.bytes.len() as u64);
+            }
+            at += length;
+        }
+        counts.recorded(events.heads.len() as u64);
+        events.heads.clear();
+        events.bytes.clear();
+        drop(returned.try_send(events));
+    }
+    drop(recording.finish());
+}

@@ -1,0 +1,257 @@
+//! `millstream test`: the verdict on a job's rows and latency, and how it is told.
+
+use millstream_engine::capture::{CaptureWriter, Direction, FileHeader, Head, Kind, WriterOptions};
+use std::path::{Path, PathBuf};
+use std::process::{Command, Output};
+
+const COUNTS: &str = "\
+    CREATE TEMPORARY VIEW lines USING socket OPTIONS (host 'localhost', port '9', mode 'listen');\n\
+    CREATE STREAMING TABLE counts USING console\n\
+    OPTIONS (outputMode 'update', checkpointLocation '/nonexistent/state') AS\n\
+    SELECT word, count(*) AS n FROM (SELECT explode(split(value, ' ')) AS word FROM STREAM lines)\n\
+    GROUP BY word;\n";
+
+struct Scratch(PathBuf);
+
+impl Scratch {
+    fn new(name: &str) -> Self {
+        let path =
+            std::env::temp_dir().join(format!("millstream-test-{name}-{}", std::process::id()));
+        drop(std::fs::remove_dir_all(&path));
+        std::fs::create_dir_all(&path).unwrap();
+        let scratch = Self(path);
+        scratch.write("counts.sql", COUNTS);
+        scratch.write("lines", "a b a\nc a\n");
+        scratch
+    }
+
+    fn write(&self, name: &str, text: &str) {
+        std::fs::write(self.0.join(name), text).unwrap();
+    }
+
+    fn read(&self, name: &str) -> String {
+        std::fs::read_to_string(self.0.join(name)).unwrap()
+    }
+
+    /// Runs `millstream test` in this folder.
+    fn test(&self, args: &[&str]) -> Output {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_millstream"));
+        command.current_dir(&self.0).arg("test").args(args).output().unwrap()
+    }
+
+    fn passes(&self, args: &[&str]) -> String {
+        let output = self.test(args);
+        assert_eq!(output.status.code(), Some(0), "{args:?}: {}", text(&output));
+        text(&output)
+    }
+
+    fn fails(&self, code: i32, args: &[&str]) -> String {
+        let output = self.test(args);
+        assert_eq!(output.status.code(), Some(code), "{args:?}: {}", text(&output));
+        text(&output)
+    }
+}
+
+impl Drop for Scratch {
+    fn drop(&mut self) {
+        drop(std::fs::remove_dir_all(&self.0));
+    }
+}
+
+fn text(output: &Output) -> String {
+    String::from_utf8_lossy(&output.stdout).into_owned() + &String::from_utf8_lossy(&output.stderr)
+}
+
+/// A capture of lines from two connections in turn, a millisecond apart.
+fn capture(path: &Path, lines: &[&str]) {
+    let file = std::fs::File::create(path).unwrap();
+    let header = FileHeader { recording: 1, ..FileHeader::default() };
+    let mut writer = CaptureWriter::new(file, &WriterOptions { header, compress: false }).unwrap();
+    for (n, line) in lines.iter().enumerate() {
+        let n = n as u64;
+        let head = Head {
+            position: 0,
+            lines: 0,
+            mono_ns: 1 + n * 1_000_000,
+            wall_ns: n as i64 * 1_000_000,
+            connection: (n % 2) as u32,
+            direction: Direction::In,
+            kind: Kind::Data,
+            flags: 0,
+        };
+        writer.append(&head, format!("{line}\n").as_bytes()).unwrap();
+    }
+    writer.finish().unwrap();
+}
+
+const LINES: [&str; 3] = ["--source", "lines=lines", "--expect=rows.jsonl"];
+
+fn with<'a>(more: &[&'a str]) -> Vec<&'a str> {
+    ["counts.sql"].into_iter().chain(LINES).chain(more.iter().copied()).collect()
+}
+
+#[test]
+fn an_expected_file_is_written_and_then_matched() {
+    let scratch = Scratch::new("update");
+    assert!(scratch.fails(2, &with(&[])).contains("--update writes it"));
+    assert!(scratch.passes(&with(&["--update"])).contains("5 rows, written"));
+    let expected = "{\"word\":\"a\",\"n\":1}\n{\"word\":\"b\",\"n\":1}\n{\"word\":\"a\",\"n\":2}\n\
+        {\"word\":\"c\",\"n\":1}\n{\"word\":\"a\",\"n\":3}\n";
+    assert_eq!(scratch.read("rows.jsonl"), expected);
+    assert!(scratch.passes(&with(&["--update"])).contains("unchanged"));
+    for compare in ["sequence", "multiset"] {
+        assert!(
+            scratch.passes(&with(&["--compare", compare])).contains("pass counts answer: 5 rows")
+        );
+    }
+    for compare in ["per-key", "last-per-key"] {
+        scratch.passes(&with(&["--compare", compare, "--key", "word"]));
+    }
+}
+
+#[test]
+fn a_difference_is_shown_by_row_key_and_column() {
+    let scratch = Scratch::new("difference");
+    scratch.passes(&with(&["--update"]));
+    scratch.write("lines", "a b a\nc b\n");
+    let report = scratch.fails(1, &with(&["--junit", "report.xml"]));
+    assert!(report.contains("FAIL counts answer: rows: 1 missing, 1 unexpected"), "{report}");
+    assert!(
+        report.contains("- {\"word\":\"a\",\"n\":3}\n  + {\"word\":\"b\",\"n\":2}"),
+        "{report}"
+    );
+    assert!(report.contains("TEST_FAILED: 1 of 1 checks"), "{report}");
+    let junit = scratch.read("report.xml");
+    assert!(junit.contains("tests=\"1\" failures=\"1\" errors=\"0\""), "{junit}");
+    assert!(junit.contains("- {&quot;word&quot;:&quot;a&quot;,&quot;n&quot;:3}"), "{junit}");
+    let report = scratch.fails(1, &with(&["--compare", "last-per-key", "--key", "word"]));
+    assert!(report.contains("word = \"a\", row 1:"), "{report}");
+    assert!(report.contains("n: expected 3, found 2"), "{report}");
+    let report = scratch.fails(1, &with(&["--compare", "sequence", "--differences", "0"]));
+    assert!(report.contains("and 1 more"), "{report}");
+    // Of each key only the last row is expected.
+    scratch.passes(&with(&["--compare", "last-per-key", "--key", "word", "--update"]));
+    assert_eq!(scratch.read("rows.jsonl").lines().count(), 3);
+    scratch.passes(&with(&["--compare", "last-per-key", "--key", "word"]));
+}
+
+#[test]
+fn numbers_and_times_may_differ_by_a_tolerance() {
+    let scratch = Scratch::new("tolerance");
+    scratch.write(
+        "job.sql",
+        "CREATE TEMPORARY VIEW lines USING socket OPTIONS (host 'localhost', port '9');\n\
+         CREATE STREAMING TABLE t USING noop AS SELECT CAST(value AS DOUBLE) / 3 AS third, \
+         timestamp_millis(CAST(value AS BIGINT)) AS at FROM STREAM lines;\n",
+    );
+    scratch.write("numbers", "1000\n2000\n");
+    let args = ["job.sql", "--source=lines=numbers", "--expect=rows.jsonl"];
+    let with = |more: &[&'static str]| [&args[..], more].concat();
+    scratch.passes(&with(&["--update"]));
+    let moved = scratch.read("rows.jsonl").replace("333.3333333333", "333.3333333334");
+    scratch.write("rows.jsonl", &moved.replace("01.000Z", "01.002Z"));
+    scratch.fails(1, &with(&[]));
+    scratch.fails(1, &with(&["--tolerance", "1e-9"]));
+    scratch.fails(1, &with(&["--tolerance", "5ms"]));
+    scratch.passes(&with(&["--tolerance", "1e-9", "--tolerance", "5ms"]));
+    scratch.passes(&with(&["--tolerance=1e-9", "--tolerance=5ms", "--compare=sequence"]));
+    scratch.fails(1, &with(&["--tolerance=1e-9", "--tolerance=1ms"]));
+}
+
+#[test]
+fn a_capture_gives_the_same_rows_every_time() {
+    let scratch = Scratch::new("capture");
+    capture(&scratch.0.join("lines.capture"), &["a b a", "c a"]);
+    scratch.passes(&with(&["--update"]));
+    let args =
+        ["counts.sql", "--replay=lines.capture", "--expect=rows.jsonl", "--compare=sequence"];
+    for _ in 0..3 {
+        scratch.passes(&args);
+    }
+    scratch.passes(&[&args[..], &["--speed", "2"]].concat());
+    let one = ["--connection", "1", "--from", "1970-01-01T00:00:00.001Z"];
+    let report = scratch.fails(1, &[&args[..], &one].concat());
+    assert!(report.contains("missing"), "{report}");
+    // Micro-batches give the last value of each key alone.
+    let last = ["--trigger", "available-now", "--compare", "last-per-key", "--key", "word"];
+    scratch.passes(&[&args[..3], &last].concat());
+}
+
+#[test]
+fn latency_is_judged_beside_the_floor_of_the_machine() {
+    let scratch = Scratch::new("latency");
+    let lines = vec!["a b"; 50];
+    capture(&scratch.0.join("lines.capture"), &lines);
+    let args = ["counts.sql", "--replay=lines.capture", "--expect=rows.jsonl"];
+    scratch.passes(&[&args[..], &["--update"]].concat());
+    let with = |more: &[&'static str]| [&args[..], more].concat();
+    let report = scratch.passes(&with(&["--latency", "p99<1h,max<2h", "--max-lag", "1h"]));
+    assert!(report.contains("pass counts latency p99<1h: "), "{report}");
+    assert!(
+        report.contains("send lag p50") && report.contains("floor of this machine"),
+        "{report}"
+    );
+    let report = scratch.fails(1, &with(&["--latency", "p50<1ns", "--max-lag", "1h"]));
+    assert!(report.contains("FAIL counts latency p50<1ns"), "{report}");
+    // No machine has a floor of nothing.
+    let junit = ["--latency", "p50<1h", "--max-lag", "0ns", "--junit", "report.xml"];
+    let report = scratch.fails(3, &with(&junit));
+    assert!(report.contains("TEST_INVALID"), "{report}");
+    assert!(scratch.read("report.xml").contains("<error type=\"INVALID\""));
+}
+
+#[test]
+fn queries_of_a_job_have_a_file_each() {
+    let scratch = Scratch::new("several");
+    scratch.write(
+        "job.sql",
+        "CREATE TEMPORARY VIEW lines USING socket OPTIONS (host 'localhost', port '9');\n\
+         CREATE STREAMING TABLE long USING noop AS SELECT value FROM STREAM lines WHERE \
+         length(value) > 3;\n\
+         CREATE STREAMING TABLE total USING noop OPTIONS (outputMode 'complete') AS SELECT count(*) \
+         AS n FROM STREAM lines;\n",
+    );
+    let args = ["job.sql", "--source=lines=lines", "--expect=rows"];
+    scratch.passes(&[&args[..], &["--update"]].concat());
+    assert_eq!(scratch.read("rows/long.jsonl"), "{\"value\":\"a b a\"}\n");
+    assert_eq!(scratch.read("rows/total.jsonl"), "{\"n\":2}\n");
+    scratch.passes(&args);
+    scratch.write("rows/total.jsonl", "{\"n\":3}\n");
+    let report = scratch.fails(1, &args);
+    assert!(
+        report.contains("pass long answer") && report.contains("FAIL total answer"),
+        "{report}"
+    );
+    scratch.write("rows/total.jsonl", "n=3\n");
+    assert!(scratch.fails(2, &args).contains("line 1 is no JSON object"));
+}
+
+#[test]
+fn wrong_arguments_say_what_to_do() {
+    let scratch = Scratch::new("arguments");
+    capture(&scratch.0.join("lines.capture"), &["a"]);
+    scratch.passes(&with(&["--update"]));
+    let expect = "--expect=rows.jsonl";
+    let cases: [(&[&str], &str); 13] = [
+        (&["counts.sql", expect], "--source lines=FILE"),
+        (&["counts.sql", expect, "--source=line=lines"], "its sources are lines"),
+        (&["counts.sql", expect, "--source=lines=none"], "none does not exist"),
+        (&["counts.sql", expect, "--source=lines"], "NAME=FILE"),
+        (&["counts.sql", expect, "--replay=lines"], "is no capture"),
+        (&["none.sql", expect, "--source=lines=lines"], "JOB_FILE_UNREADABLE"),
+        (&with(&["--compare", "per-key"]), "need --key"),
+        (&with(&["--key", "word"]), "--compare per-key"),
+        (&with(&["--compare", "per-key", "--key", "wort"]), "has the columns word, n"),
+        (&with(&["--latency", "p99<200us"]), "need a capture"),
+        (&with(&["--latency", "p99"]), "is no limit"),
+        (&with(&["--tolerance", "much"]), "no tolerance"),
+        (
+            &["counts.sql", expect, "--replay=lines.capture", "--latency=p99<1s", "--speed=max"],
+            "pace",
+        ),
+    ];
+    for (args, part) in cases {
+        let report = scratch.fails(2, args);
+        assert!(report.contains(part), "{args:?}: {report}");
+    }
+}
