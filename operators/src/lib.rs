@@ -15,7 +15,7 @@
 //!
 //! The runtime beneath is [`engine`], the crate `millstream_engine`: [`Config`], [`Trigger`] and
 //! [`WaitProfile`] come from there, and so do the types of what a query reports
-//! ([`Committed`], [`Percentiles`], [`Stall`]).
+//! ([`CommittedEpoch`], [`Percentiles`], [`Stall`]).
 
 #[cfg(feature = "sql")]
 pub mod connect;

@@ -474,7 +474,7 @@ impl<R: Recipe, C: 'static> Stream<R, C> {
 
     /// Declares the event time as [`with_watermark`](Self::with_watermark) does, with a limit of how
     /// far ahead of the clock it may be. A record that is further ahead is taken out and counted
-    /// ([`EventTimeStats::ahead`](millstream_engine::epoch::event_time::EventTimeStats::ahead)): it does not move
+    /// ([`EventTimeStats::ahead_of_clock`](millstream_engine::epoch::event_time::EventTimeStats::ahead_of_clock)): it does not move
     /// the watermark, which would make all other records late.
     pub fn with_watermark_and_max_skew<F>(
         self,

@@ -49,7 +49,7 @@ pub enum Place {
     Earliest,
     /// The end of the partition.
     Latest,
-    /// An offset for each partition; [`EARLIEST`] and [`LATEST`] have their meaning.
+    /// An offset for each partition; `EARLIEST` and `LATEST` have their meaning.
     Offsets(ByPartition),
     /// The first record at or after a time, in milliseconds since 1970.
     Time(i64),

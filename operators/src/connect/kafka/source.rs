@@ -7,7 +7,7 @@
 //!
 //! *Micro-batch mode.* A batch ends at planned offsets. The consumer reads ahead; records beyond
 //! the end of the batch are kept for the next one, and a partition that has more of them than
-//! [`MAX_KEPT`] is paused.
+//! `MAX_KEPT` is paused.
 //!
 //! *Continuous mode.* A thread looks for new partitions, which are read from their first offset.
 

@@ -7,9 +7,9 @@
 //!
 //! | module | noun |
 //! |---|---|
-//! | [`processor`] | a processor of rows, and what it can use |
-//! | [`group_state`] | the state of `flat_map_groups_with_state`, as a processor of rows |
-//! | [`node`] | the operator of a plan |
+//! | `processor` | a processor of rows, and what it can use |
+//! | `group_state` | the state of `flat_map_groups_with_state`, as a processor of rows |
+//! | `node` | the operator of a plan |
 //!
 //! State, timers and checkpoints are those of the processors of typed streams.
 //!

@@ -41,28 +41,28 @@ pub(super) static FUNCTIONS: &[Function] = &[
         "array[index]: from 0; an error where there is none",
         (2, 2),
         item,
-        |a, e, to| index(a, e, to, 0, true),
+        |a, e, to| index(a, e, to, 0, Missing::Error),
     ),
     function(
         "get",
         "get(array, index): from 0; NULL where there is none",
         (2, 2),
         item,
-        |a, e, to| index(a, e, to, 0, false),
+        |a, e, to| index(a, e, to, 0, Missing::Null),
     ),
     function(
         "element_at",
         "element_at(array, n): from 1, negative from the end; an error where there is none",
         (2, 2),
         item,
-        |a, e, to| index(a, e, to, 1, true),
+        |a, e, to| index(a, e, to, 1, Missing::Error),
     ),
     function(
         "try_element_at",
         "try_element_at(array, n): element_at, NULL where there is none",
         (2, 2),
         item,
-        |a, e, to| index(a, e, to, 1, false),
+        |a, e, to| index(a, e, to, 1, Missing::Null),
     ),
     function(
         "getfield",
@@ -746,14 +746,21 @@ fn build(args: Vec<Compiled>) -> Compiled {
     })
 }
 
+/// The result for an index without an element.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Missing {
+    Error,
+    Null,
+}
+
 /// Compiles access to an element by index. `base` is the first index; with base 1, negative indices
-/// count from the end. With `strict` a missing element is an error, otherwise NULL.
+/// count from the end.
 fn index(
     args: Vec<Compiled>,
     exprs: &[Resolved],
     to: &DataType,
     base: i64,
-    strict: bool,
+    missing: Missing,
 ) -> Compiled {
     let [array, index] = take(args);
     let (array, index): (BytesFn, _) = (array.bytes(), index.long());
@@ -773,7 +780,7 @@ fn index(
             let at = if base == 1 && index < 0 { array.len as i64 + index } else { index - base };
             match usize::try_from(at).ok().filter(|at| *at < array.len) {
                 Some(at) => Ok(Some((array, at))),
-                None if strict => failed(
+                None if missing == Missing::Error => failed(
                     if base == 0 {
                         "INVALID_ARRAY_INDEX"
                     } else {

@@ -17,7 +17,7 @@ pub(super) static FUNCTIONS: &[Function] = &[
     function(">", "a > b", (2, 2), comparison, |a, e, _| compare(a, e, Ordering::is_gt)),
     function(">=", "a >= b", (2, 2), comparison, |a, e, _| compare(a, e, Ordering::is_ge)),
     function("<=>", "a <=> b: equal, and NULL equals NULL", (2, 2), null_safe, |args, exprs, _| {
-        let order = order(args, exprs, false);
+        let order = order(args, exprs, RightSide::Evaluated);
         bool_fn(move |cx| {
             Ok(Some(match order(cx)? {
                 (Some(order), _) => order.is_eq(),
@@ -115,18 +115,26 @@ fn in_list(_: &str, args: Vec<Resolved>) -> PlanResult<Typed> {
     Ok(Typed::new(args, DataType::Boolean, nullable))
 }
 
+/// Whether the right side is evaluated if the left one is NULL.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum RightSide {
+    Evaluated,
+    SkippedAfterNull,
+}
+
 type OrderFn = TestFn<(Option<Ordering>, bool)>;
 
 /// Compiles the comparison of two values: their order (`None` if either is NULL), and whether both
-/// are NULL. With `strict`, a NULL on the left skips the evaluation of the right side.
-fn order(args: Vec<Compiled>, exprs: &[Resolved], strict: bool) -> OrderFn {
+/// are NULL.
+fn order(args: Vec<Compiled>, exprs: &[Resolved], right: RightSide) -> OrderFn {
+    let skips = right == RightSide::SkippedAfterNull;
     let data_type = exprs[0].data_type.clone();
     let [a, b] = take(args);
     macro_rules! by {
         ($a:ident, $b:ident, $cmp:expr) => {
             Box::new(move |cx| {
                 let left = $a(cx)?;
-                if strict && left.is_none() {
+                if skips && left.is_none() {
                     return Ok((None, false));
                 }
                 Ok(match (left, $b(cx)?) {
@@ -159,7 +167,7 @@ fn compare(args: Vec<Compiled>, exprs: &[Resolved], test: fn(Ordering) -> bool) 
             Ok(Some(test(x.cmp(&y))))
         }),
         (a, b) => {
-            let order = order(vec![a, b], exprs, true);
+            let order = order(vec![a, b], exprs, RightSide::SkippedAfterNull);
             bool_fn(move |cx| Ok(order(cx)?.0.map(test)))
         }
     }

@@ -43,12 +43,26 @@ pub fn compile(
     match function.build {
         Build::Typed(compile) => compile(args, exprs, to),
         Build::Called(compile) => compile(args, call()),
-        Build::Cells(eval) => compile_cells(args, call(), eval, true),
-        Build::CellsAndNulls(eval) => compile_cells(args, call(), eval, false),
+        Build::Cells(eval) => compile_cells(args, call(), eval, NullArguments::MakeNull),
+        Build::CellsAndNulls(eval) => compile_cells(args, call(), eval, NullArguments::Evaluated),
     }
 }
 
-fn compile_cells(args: Vec<Compiled>, call: Call, eval: EvalCells, strict: bool) -> Compiled {
+/// How a function treats NULL arguments.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum NullArguments {
+    /// The result is NULL.
+    MakeNull,
+    /// The function evaluates them.
+    Evaluated,
+}
+
+fn compile_cells(
+    args: Vec<Compiled>,
+    call: Call,
+    eval: EvalCells,
+    nulls: NullArguments,
+) -> Compiled {
     let is_text = |expr: &Resolved| expr.data_type == DataType::String && !keeps_bytes(call.name);
     let texts: smallvec::SmallVec<[bool; 4]> = call.args.iter().map(is_text).collect();
     // `ending` is the number of leading arguments for which a NULL stops the evaluation. `any`
@@ -57,7 +71,7 @@ fn compile_cells(args: Vec<Compiled>, call: Call, eval: EvalCells, strict: bool)
         "encode" | "decode" | "map_concat" => (0, true),
         "array_append" | "array_prepend" | "format_string" => (1, false),
         "array_insert" => (2, false),
-        _ if strict => (usize::MAX, false),
+        _ if nulls == NullArguments::MakeNull => (usize::MAX, false),
         _ => (0, false),
     };
     from_cells(call.to.physical(), move |cx| {

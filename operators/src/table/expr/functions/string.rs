@@ -47,21 +47,21 @@ pub(super) static FUNCTIONS: &[Function] = &[
         "trim([characters, ]s): without spaces, or those characters, at both ends",
         (1, 2),
         text_to_text,
-        |a, _, _| trim(a, true, true),
+        |a, _, _| trim(a, Ends::Both),
     ),
     function(
         "ltrim",
         "ltrim([characters, ]s): without them at the start",
         (1, 2),
         text_to_text,
-        |a, _, _| trim(a, true, false),
+        |a, _, _| trim(a, Ends::Start),
     ),
     function(
         "rtrim",
         "rtrim([characters, ]s): without them at the end",
         (1, 2),
         text_to_text,
-        |a, _, _| trim(a, false, true),
+        |a, _, _| trim(a, Ends::End),
     ),
     function(
         "btrim",
@@ -70,7 +70,7 @@ pub(super) static FUNCTIONS: &[Function] = &[
         text_to_text,
         |mut a, _, _| {
             a.reverse();
-            trim(a, true, true)
+            trim(a, Ends::Both)
         },
     ),
     function(
@@ -105,14 +105,14 @@ pub(super) static FUNCTIONS: &[Function] = &[
         "lpad(s, length[, pad]): filled or cut on the left",
         (2, 3),
         pad,
-        |a, _, to| compile_pad(a, Unit::of(to), true),
+        |a, _, to| compile_pad(a, Unit::of(to), Ends::Start),
     ),
     function(
         "rpad",
         "rpad(s, length[, pad]): filled or cut on the right",
         (2, 3),
         pad,
-        |a, _, to| compile_pad(a, Unit::of(to), false),
+        |a, _, to| compile_pad(a, Unit::of(to), Ends::End),
     ),
     function("startswith", "startswith(s, prefix)", (2, 2), text_to_bool, |a, _, _| {
         test(a, |s, p| s.starts_with(p))
@@ -294,9 +294,18 @@ fn initcap<'a>(s: &str, arena: &'a Bump) -> &'a str {
     out.into_bump_str()
 }
 
+/// The ends of a text.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Ends {
+    Start,
+    End,
+    Both,
+}
+
 /// Compiles a trim of spaces (not other white space), or of the characters in the first of two
 /// arguments.
-fn trim(args: Vec<Compiled>, left: bool, right: bool) -> Compiled {
+fn trim(args: Vec<Compiled>, ends: Ends) -> Compiled {
+    let (left, right) = (ends != Ends::End, ends != Ends::Start);
     let mut args = args.into_iter().map(Compiled::bytes);
     let (first, second) = (args.next(), args.next());
     let (set, s) = match (first, second) {
@@ -456,7 +465,9 @@ const FEW_BYTES: usize = 16;
 /// The maximum length of a padded string, in characters or bytes.
 const MAX_PADDED: i64 = 1 << 24;
 
-fn compile_pad(args: Vec<Compiled>, unit: Unit, left: bool) -> Compiled {
+/// Compiles `lpad` and `rpad`: `end` is padded.
+fn compile_pad(args: Vec<Compiled>, unit: Unit, end: Ends) -> Compiled {
+    let left = end == Ends::Start;
     let mut args = args.into_iter();
     let (Some(s), Some(length)) =
         (args.next().map(Compiled::bytes), args.next().map(Compiled::long))
