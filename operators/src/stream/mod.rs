@@ -50,7 +50,9 @@ pub use crate::stream::operator::process::{Context, Processor, Timer};
 pub use crate::stream::operator::stateless::Call;
 pub use crate::stream::operator::two_input_processor::{ConnectedStreams, TwoInputProcessor};
 #[doc(hidden)]
-pub use crate::stream::operator::window::{AlignedWindows, Fold, Merged, Unmerged};
+pub use crate::stream::operator::window::{
+    AlignedWindows, Fold, FoldResult, FoldValue, Merged, Unmerged,
+};
 pub use crate::stream::operator::window::{
     CoGroup, ConnectedWindows, FoldWindows, Sessions, Sliding, Tumbling, Window, WindowResult,
     WindowResults, WindowedStream, Windows,

@@ -32,6 +32,10 @@ use work::IntervalWork;
 /// Late records are only counted.
 fn drop_late<T>(_: T) {}
 
+/// A join that only counts late records.
+type CountingJoin<L, F, R, G, C> =
+    BoundedIntervalJoin<L, F, R, G, C, fn(Either<<L as Recipe>::Item, <R as Recipe>::Item>)>;
+
 /// Two keyed streams to be joined by a range of event times. Made by
 /// [`KeyedStream::interval_join`].
 #[must_use = "a join does nothing until it has its range and its kind"]
@@ -94,7 +98,7 @@ impl<L: Recipe, F, R: Recipe, G, C: 'static> IntervalJoin<L, F, R, G, C> {
         self,
         lower: impl Into<TimeOffset>,
         upper: impl Into<TimeOffset>,
-    ) -> BoundedIntervalJoin<L, F, R, G, C, fn(Either<L::Item, R::Item>)> {
+    ) -> CountingJoin<L, F, R, G, C> {
         let range = IntervalRange::new(lower.into(), upper.into());
         BoundedIntervalJoin { streams: self.0, range, late: drop_late::<Either<L::Item, R::Item>> }
     }

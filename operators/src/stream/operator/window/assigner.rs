@@ -255,6 +255,12 @@ impl<T, A: Combine<T>> FoldWindows<T, A> for Sessions {
     }
 }
 
+/// The state of an aggregate over windows.
+pub(super) type FoldState<W, T, A> = <<W as FoldWindows<T, A>>::Fold as Fold<T>>::State;
+
+/// The value of an aggregate over windows.
+pub type FoldValue<W, T, A> = <<W as FoldWindows<T, A>>::Fold as Fold<T>>::Output;
+
 #[cfg(test)]
 mod tests {
     use super::*;

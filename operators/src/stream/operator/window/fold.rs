@@ -1,6 +1,6 @@
 //! An aggregate over windows: the state of each open window, and its value.
 
-use super::assigner::{Fold, FoldWindows, Window};
+use super::assigner::{Fold, FoldState, FoldValue, FoldWindows, Window};
 use super::open_windows::{Held, NextDue, OpenWindows};
 use super::{WindowResult, WindowResults};
 use crate::event_time::watermark::{EventTimeFn, OperatorWatermark};
@@ -37,6 +37,12 @@ impl<S: Kept, O: Kept> Held for Folded<S, O> {
     }
 }
 
+/// The state of a window of an aggregate.
+type FoldedBy<W, T, A> = Folded<FoldState<W, T, A>, FoldValue<W, T, A>>;
+
+/// A window as a record has left it, and its value if that leaves at once.
+type AddedTo<W, T, A> = (Window, Option<FoldValue<W, T, A>>);
+
 /// The work of one instance.
 pub(super) struct FoldWork<K, T, W: FoldWindows<T, A>, A, Z> {
     windows: W,
@@ -44,7 +50,7 @@ pub(super) struct FoldWork<K, T, W: FoldWindows<T, A>, A, Z> {
     results: WindowResults,
     late: Z,
     time: EventTimeFn<T>,
-    open: OpenWindows<K, Folded<<W::Fold as Fold<T>>::State, <W::Fold as Fold<T>>::Output>, ()>,
+    open: OpenWindows<K, FoldedBy<W, T, A>, ()>,
     log: StateLog,
     types: PhantomData<fn() -> A>,
 }
@@ -75,7 +81,7 @@ where
         at: usize,
         window: Window,
         record: T,
-    ) -> Result<(Window, Option<<W::Fold as Fold<T>>::Output>), EngineError> {
+    ) -> Result<AddedTo<W, T, A>, EngineError> {
         let Self { fold, open, log, results, .. } = self;
         let new = || Folded { state: Default::default(), output: None };
         let index = if W::MERGES {
@@ -108,7 +114,7 @@ where
     W: FoldWindows<T, A>,
     W::Fold: Fold<T, State: Kept, Output: Kept>,
     Z: Send,
-    D: Push<WindowResult<K, <W::Fold as Fold<T>>::Output>>,
+    D: Push<WindowResult<K, FoldValue<W, T, A>>>,
 {
     fn restore(&mut self) -> Result<(), EngineError> {
         let mut entries: HashMap<_, _, BuildStableHasher> = HashMap::default();
@@ -157,7 +163,7 @@ where
     W: FoldWindows<T, A>,
     W::Fold: Fold<T, State: Kept, Output: Kept>,
     Z: FnMut(T) + Send,
-    D: Push<WindowResult<K, <W::Fold as Fold<T>>::Output>>,
+    D: Push<WindowResult<K, FoldValue<W, T, A>>>,
 {
     #[inline]
     fn record(

@@ -26,8 +26,8 @@ use std::marker::PhantomData;
 use std::time::Duration;
 
 pub use assigner::{
-    AlignedWindows, Fold, FoldWindows, Merged, Sessions, Sliding, Tumbling, Unmerged, Window,
-    Windows,
+    AlignedWindows, Fold, FoldValue, FoldWindows, Merged, Sessions, Sliding, Tumbling, Unmerged,
+    Window, Windows,
 };
 pub use collect::CoGroup;
 
@@ -66,6 +66,9 @@ pub enum WindowResults {
     /// that has become longer, or one with others, takes the place of these.
     EachChange,
 }
+
+/// The result of an aggregate over windows.
+pub type FoldResult<K, W, T, A> = WindowResult<K, FoldValue<W, T, A>>;
 
 /// Late records are only counted.
 fn drop_late<T>(_: T) {}
@@ -183,7 +186,7 @@ impl<R: Recipe, F, C: 'static, W: Windows, Z> WindowedStream<R, F, C, W, Z> {
     pub fn aggregate<K, A>(
         self,
         aggregate: A,
-    ) -> Stream<impl Recipe<Item = WindowResult<K, <W::Fold as Fold<R::Item>>::Output>>, C>
+    ) -> Stream<impl Recipe<Item = FoldResult<K, W, R::Item, A>>, C>
     where
         K: Kept + Hash + Eq + Clone,
         F: FnMut(&R::Item) -> K + Clone + Send + 'static,
