@@ -391,10 +391,8 @@ impl SocketSource {
     /// Receives a datagram.
     fn receive(&mut self, cx: &mut StepCx<'_>) -> Result<ReadOutcome, EngineError> {
         let Peers::Datagrams(socket) = &self.origin else { return Ok(ReadOutcome::Nothing) };
-        let staged = match {
-            let recorder = self.reading.recorder.as_mut();
-            udp::receive(socket, &mut self.staged, self.framing, recorder)
-        } {
+        let recorder = self.reading.recorder.as_mut();
+        let staged = match udp::receive(socket, &mut self.staged, self.framing, recorder) {
             Ok(staged) => staged,
             Err(error)
                 if matches!(error.kind(), ErrorKind::WouldBlock | ErrorKind::Interrupted) =>
