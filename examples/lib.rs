@@ -13,3 +13,10 @@
 //!
 //! Run one with `cargo run -p millstream-examples --example window`. `examples/tokio` is a package
 //! of its own: an async service around a query.
+
+/// The pages of the book whose code must compile and run.
+#[cfg(doctest)]
+mod book {
+    #[doc = include_str!("../docs/src/embedding.md")]
+    struct Embedding;
+}

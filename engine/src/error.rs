@@ -2,6 +2,7 @@
 
 /// Why a query failed.
 #[derive(Clone, Debug, thiserror::Error)]
+#[non_exhaustive]
 pub enum EngineError {
     /// An operator, source or sink failed.
     #[error("{condition}: {reason}{}{}", place(.position), advice(.fix))]

@@ -13,9 +13,18 @@
 //! [`Flow`](stream::Flow): [`Input`](stream::Input) and [`Output`](stream::Output) are the handles
 //! of threads, and with the feature `futures` a `Sink` and a `Stream` for async services.
 //!
+//! | feature | what it adds |
+//! |---|---|
+//! | `sql` (default) | tables, expressions, SQL, the connectors and sessions |
+//! | `compression` | compressed text, CSV and JSON files; implies `sql` |
+//! | `columnar` | Parquet and ORC files; implies `sql` |
+//! | `futures` | a channel's input as a `Sink` and an output as a `Stream` |
+//!
 //! The runtime beneath is [`engine`], the crate `millstream_engine`: [`Config`], [`Trigger`] and
 //! [`WaitProfile`] come from there, and so do the types of what a query reports
 //! ([`CommittedEpoch`], [`Percentiles`], [`Stall`]).
+
+#![cfg_attr(docsrs, feature(doc_cfg))]
 
 #[cfg(feature = "sql")]
 pub mod connect;
@@ -42,9 +51,7 @@ pub use millstream_engine::runtime::job::Config;
 pub use millstream_engine::runtime::tasklet::Offset;
 pub use millstream_engine::runtime::worker::WaitProfile;
 
-/// The pages of the book whose code must compile.
+/// The example of the front page of the crate must compile.
 #[cfg(doctest)]
-mod book {
-    #[doc = include_str!("../../docs/src/embedding.md")]
-    struct Embedding;
-}
+#[doc = include_str!("../README.md")]
+struct Readme;

@@ -85,7 +85,7 @@ impl From<millstream::session::QueryError> for Failure {
     fn from(error: millstream::session::QueryError) -> Self {
         match &error {
             millstream::session::QueryError::Plan(_) => Self::Wrong(error.to_string()),
-            millstream::session::QueryError::Run(_) => Self::Failed(error.to_string()),
+            _ => Self::Failed(error.to_string()),
         }
     }
 }

@@ -18,6 +18,7 @@ const SHOWN_CHARS: usize = 80;
 
 /// Why and where a record could not be read.
 #[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct BadRecord {
     /// The file that contains it; `None` if it came from a connection.
     pub file: Option<PathBuf>,

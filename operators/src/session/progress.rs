@@ -13,6 +13,7 @@ pub(super) const KEPT: usize = 100;
 
 /// The progress report of one committed epoch.
 #[derive(Clone, Debug)]
+#[non_exhaustive]
 pub struct Progress {
     /// The query's ID, which stays the same after a restart from its checkpoint.
     pub id: String,

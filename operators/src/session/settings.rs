@@ -13,6 +13,7 @@ use std::sync::Mutex;
 
 /// What happens to the other queries of a job when one of them fails.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
 pub enum OnQueryFailure {
     /// The other queries stop at their next epoch.
     #[default]

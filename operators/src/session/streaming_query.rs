@@ -17,6 +17,7 @@ use std::time::Duration;
 
 /// An error of a query that was rejected, or that failed while running.
 #[derive(Clone, Debug, thiserror::Error)]
+#[non_exhaustive]
 pub enum QueryError {
     /// The query was rejected before it started.
     #[error(transparent)]
@@ -38,6 +39,7 @@ impl QueryError {
 
 /// Totals of the current run of a query.
 #[derive(Clone, Debug, Default)]
+#[non_exhaustive]
 pub struct Totals {
     /// The last committed epoch; `None` before the first.
     pub epoch: Option<u64>,
@@ -73,6 +75,7 @@ pub struct Totals {
 
 /// The state of a query.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
 pub enum RunState {
     /// The query is running.
     Running,
@@ -84,6 +87,7 @@ pub enum RunState {
 
 /// The activity of a query, with the fields of Spark's `StreamingQueryStatus`.
 #[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct Status {
     /// A description such as `Waiting for data to arrive`.
     pub message: String,

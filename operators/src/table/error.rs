@@ -13,6 +13,7 @@ pub struct Place {
 
 /// Why a query was rejected.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
 pub struct PlanError {
     /// Spark's error condition if there is one, otherwise a stable name of Millstream's.
     pub condition: String,

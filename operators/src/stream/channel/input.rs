@@ -16,6 +16,7 @@ pub(super) type Stamped<T> = (T, u64);
 
 /// Why a record was not accepted; it contains the record.
 #[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
 pub enum PushError<T> {
     /// The channel is full: try again later, or slow down.
     #[error("CHANNEL_FULL: the query is behind by a whole channel; try again later")]

@@ -10,6 +10,7 @@ use std::time::{Duration, Instant};
 
 /// Why there is no result and never will be one.
 #[derive(Clone, Debug, thiserror::Error)]
+#[non_exhaustive]
 pub enum RecvError {
     /// The query has ended, and all its results have been read; or the flow was never started.
     #[error("OUTPUT_ENDED: the query has ended and all its results have been read")]
@@ -21,6 +22,7 @@ pub enum RecvError {
 
 /// Why there is no result.
 #[derive(Clone, Debug, thiserror::Error)]
+#[non_exhaustive]
 pub enum RecvTimeoutError {
     /// No result arrived within the time-out. There may be one later.
     #[error("OUTPUT_TIMED_OUT: no result has come in time; the query goes on")]
