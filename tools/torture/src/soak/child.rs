@@ -370,7 +370,7 @@ fn generate(mut input: Input<Record>, rate: u64, stop: &AtomicBool) -> u64 {
             match input.try_push_at(record, start_ns + after_ns) {
                 Ok(()) => next += 1,
                 Err(PushError::Full(_)) => break,
-                Err(PushError::Closed(_)) => return next,
+                Err(_) => return next,
             }
         }
         std::thread::sleep(Duration::from_micros(500));
