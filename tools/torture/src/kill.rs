@@ -55,7 +55,7 @@ pub struct ChildArgs {
 
 const KEYS: u64 = 7;
 
-fn text(error: impl std::fmt::Display) -> String {
+pub fn text(error: impl std::fmt::Display) -> String {
     error.to_string()
 }
 
@@ -267,7 +267,7 @@ fn spawn(kind: &str, dir: &Path, port: u16, finish: Option<u64>) -> Result<Child
 }
 
 /// Lets a child run for a random while, then kills it. A child that ended by itself has failed.
-fn kill_soon(mut child: Child, dice: &mut SplitMix, round: u64) -> Result<(), String> {
+pub fn kill_soon(mut child: Child, dice: &mut SplitMix, round: u64) -> Result<(), String> {
     let until = Instant::now() + Duration::from_micros(10_000 + dice.below(250_000));
     while Instant::now() < until {
         if let Some(status) = child.try_wait().map_err(text)? {

@@ -5,6 +5,8 @@
 mod damage;
 mod kill;
 mod kill_joins;
+#[cfg(feature = "kafka")]
+mod kill_kafka;
 mod simulate;
 mod soak;
 
@@ -27,6 +29,13 @@ enum Command {
     Simulate(simulate::Args),
     /// Real processes, killed at random moments
     Kill(kill::Args),
+    /// A query from Kafka to Kafka, killed at random moments; the broker too with `--broker`
+    #[cfg(feature = "kafka")]
+    KillKafka(kill_kafka::Args),
+    /// What `kill-kafka` starts: a query until it is killed
+    #[cfg(feature = "kafka")]
+    #[command(hide = true)]
+    KafkaChild(kill_kafka::ChildArgs),
     /// Files flipped, cut and removed, a full disk, a read-only folder: what the next start says
     Damage(damage::Args),
     /// Every stateful operator at a steady rate, stopped for a while: what grows, what is lost
@@ -43,6 +52,10 @@ fn main() -> ExitCode {
     let outcome = match Cli::parse().command {
         Command::Simulate(args) => simulate::run(&args),
         Command::Kill(args) => kill::run(&args),
+        #[cfg(feature = "kafka")]
+        Command::KillKafka(args) => kill_kafka::run(&args),
+        #[cfg(feature = "kafka")]
+        Command::KafkaChild(args) => kill_kafka::child(&args),
         Command::Damage(args) => damage::run(&args),
         Command::Soak(args) => soak::run(&args),
         Command::SoakChild(args) => soak::child(&args),

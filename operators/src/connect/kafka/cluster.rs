@@ -1,12 +1,12 @@
 //! What a cluster has: partitions of topics, and the offsets at which they begin and end. All
 //! requests block until they are answered or their time is up.
 
-use crate::connect::kafka::client::Client;
+use crate::connect::kafka::client::{Client, is_transient};
 use crate::connect::kafka::offsets::{ByPartition, EARLIEST, LATEST};
 use crate::connect::kafka::options::{NoMatch, Place, Subscription};
 use millstream_engine::error::EngineError;
 use rdkafka::consumer::{BaseConsumer, Consumer as _};
-use rdkafka::error::{KafkaError, RDKafkaErrorCode};
+use rdkafka::error::{KafkaError, KafkaResult, RDKafkaErrorCode};
 use rdkafka::metadata::MetadataTopic;
 use rdkafka::types::RDKafkaRespErr;
 use rdkafka::{Offset, TopicPartitionList};
@@ -32,6 +32,23 @@ pub struct Cluster {
 }
 
 impl Cluster {
+    /// Repeats a request while it fails for a reason that passes, until its time is up.
+    fn retried<T>(&self, request: impl Fn(Duration) -> KafkaResult<T>) -> KafkaResult<T> {
+        let until = Instant::now() + self.client.timeout;
+        loop {
+            let left = until.saturating_duration_since(Instant::now()).max(ASK_AGAIN);
+            match request(left) {
+                Err(error)
+                    if error.rdkafka_error_code().is_some_and(is_transient)
+                        && Instant::now() + ASK_AGAIN < until =>
+                {
+                    thread::sleep(ASK_AGAIN);
+                }
+                outcome => return outcome,
+            }
+        }
+    }
+
     /// The partitions that a source reads.
     pub fn partitions(&self, subscription: &Subscription) -> Result<Partitions, EngineError> {
         let mut partitions = Partitions::new();
@@ -46,7 +63,8 @@ impl Cluster {
                 }
             }
             Subscription::Pattern(_, pattern) => {
-                let metadata = self.consumer.client().fetch_metadata(None, self.client.timeout);
+                let metadata =
+                    self.retried(|left| self.consumer.client().fetch_metadata(None, left));
                 let metadata = metadata.map_err(|e| self.client.failed("list the topics", &e))?;
                 // A pattern that takes too many steps over a name does not match it.
                 let matches = |topic: &&MetadataTopic| pattern.is_match(topic.name()) == Ok(true);
@@ -78,7 +96,8 @@ impl Cluster {
     ) -> Result<(), EngineError> {
         let until = Instant::now() + patience;
         loop {
-            let metadata = self.consumer.client().fetch_metadata(Some(name), self.client.timeout);
+            let metadata =
+                self.retried(|left| self.consumer.client().fetch_metadata(Some(name), left));
             let failed = |e| self.client.failed(&format!("read the topic {name}"), &e);
             let metadata = metadata.map_err(failed)?;
             let topic = metadata.topics().iter().find(|topic| topic.name() == name);
@@ -127,9 +146,12 @@ impl Cluster {
         if wanted.count() == 0 {
             return Ok(offsets);
         }
-        let found = self.consumer.offsets_for_times(wanted, self.client.timeout).map_err(failed)?;
-        for found in found.elements() {
-            found.error().map_err(failed)?;
+        let found = self.retried(|left| {
+            let found = self.consumer.offsets_for_times(wanted.clone(), left)?;
+            found.elements().iter().try_for_each(|found| found.error())?;
+            Ok(found)
+        });
+        for found in found.map_err(failed)?.elements() {
             let at = match found.offset() {
                 Offset::Offset(at) => at,
                 _ => LATEST,

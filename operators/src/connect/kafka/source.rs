@@ -11,6 +11,7 @@
 //!
 //! *Continuous mode.* A thread looks for new partitions, which are read from their first offset.
 
+use crate::connect::kafka::client::is_transient;
 use crate::connect::kafka::cluster::{Cluster, Partitions};
 use crate::connect::kafka::consumer::{Consumer, Message};
 use crate::connect::kafka::offsets::{ByPartition, EARLIEST, LATEST};
@@ -388,15 +389,7 @@ impl KafkaSource {
                 _,
             ) => self.partitions_deleted(message),
             // The client connects again by itself.
-            (
-                RDKafkaErrorCode::BrokerTransportFailure
-                | RDKafkaErrorCode::AllBrokersDown
-                | RDKafkaErrorCode::Resolve
-                | RDKafkaErrorCode::OperationTimedOut
-                | RDKafkaErrorCode::LeaderNotAvailable
-                | RDKafkaErrorCode::NotLeaderForPartition,
-                _,
-            ) => {
+            (error, _) if is_transient(error) => {
                 (self.notice)(&format!("source kafka: {}; trying again", message.error_text()));
                 Ok(())
             }

@@ -1,0 +1,297 @@
+//! `kill -9` at random moments of a query from Kafka to Kafka, against a real broker.
+//!
+//! Numbered records are sent to a topic of four partitions while the query copies each record's
+//! partition and offset to another topic, keyed by the partition. The query runs in continuous and
+//! in micro-batch mode by turns, on one checkpoint. With `--broker` the broker is killed too, and
+//! started again on its data. Afterwards
+//!
+//! * every record must be in the copy,
+//! * a run may repeat only records behind the offsets that were committed when it started,
+//! * the first copies of a partition must come in the order of its offsets.
+
+use crate::kill::{kill_soon, text};
+use clap::Args as ClapArgs;
+use futures_executor::block_on;
+use millstream::session::{Session, Trigger};
+use millstream_engine::checkpoint::{numbered_entries, read_offsets};
+use millstream_engine::env::random::SplitMix;
+use millstream_engine::env::storage::FileStorage;
+use rdkafka::ClientConfig;
+use rdkafka::admin::{AdminClient, AdminOptions, NewTopic, TopicReplication};
+use rdkafka::client::DefaultClientContext;
+use rdkafka::consumer::{BaseConsumer, Consumer};
+use rdkafka::error::KafkaError;
+use rdkafka::message::Message;
+use rdkafka::producer::{BaseProducer, BaseRecord, Producer};
+use rdkafka::{Offset, TopicPartitionList};
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+use std::time::Duration;
+
+const PARTITIONS: i32 = 4;
+/// The broker may be down for a while.
+const TIMEOUT: Duration = Duration::from_secs(120);
+
+#[derive(ClapArgs)]
+pub struct Args {
+    /// The broker: HOST:PORT
+    #[arg(long, default_value = "127.0.0.1:9092")]
+    servers: String,
+    /// Kills of the query
+    #[arg(long, default_value_t = 100)]
+    rounds: u64,
+    /// Records sent, in all rounds together
+    #[arg(long, default_value_t = 2_000_000)]
+    records: u64,
+    /// Kill the broker too, in every fifth round, by this program: `PROGRAM kill`, then `PROGRAM start`
+    #[arg(long)]
+    broker: Option<PathBuf>,
+    /// Decides the moments; printed when not given
+    #[arg(long)]
+    seed: Option<u64>,
+}
+
+#[derive(ClapArgs)]
+pub struct ChildArgs {
+    servers: String,
+    input: String,
+    output: String,
+    checkpoint: PathBuf,
+    /// `continuous`, `batches`, or `rest` for what there is
+    mode: String,
+}
+
+/// The query.
+pub fn child(args: &ChildArgs) -> Result<(), String> {
+    let session = Session::new();
+    session.set("millstream.pin", "false").map_err(text)?;
+    let reader = session
+        .read_stream()
+        .format("kafka")
+        .option("kafka.bootstrap.servers", &args.servers)
+        .option("subscribe", &args.input)
+        .option("startingOffsets", "earliest")
+        .option("maxOffsetsPerTrigger", 5_000);
+    reader.load().map_err(text)?.create_temp_view("input");
+    let sql = "SELECT CAST(partition AS STRING) AS key, CAST(offset AS STRING) AS value FROM input";
+    let trigger = match args.mode.as_str() {
+        "continuous" => Trigger::Continuous { interval_ns: 30_000_000 },
+        "batches" => Trigger::AsSoonAsPossible,
+        _ => Trigger::AvailableNow,
+    };
+    let writer = session.sql(sql).map_err(text)?.write_stream().format("kafka").trigger(trigger);
+    let writer = writer
+        .option("kafka.bootstrap.servers", &args.servers)
+        .option("topic", &args.output)
+        .option("checkpointLocation", args.checkpoint.display());
+    let query = writer.start().map_err(text)?;
+    query.await_termination().map_err(text)
+}
+
+struct Names {
+    servers: String,
+    input: String,
+    output: String,
+    checkpoint: PathBuf,
+}
+
+impl Names {
+    fn spawn(&self, mode: &str) -> Result<Child, String> {
+        let mut command = Command::new(std::env::current_exe().map_err(text)?);
+        command.args(["kafka-child", &self.servers, &self.input, &self.output]);
+        command.arg(&self.checkpoint).arg(mode).stdin(Stdio::null()).spawn().map_err(text)
+    }
+
+    fn create_topics(&self) -> Result<(), String> {
+        let mut config = ClientConfig::new();
+        config.set("bootstrap.servers", &self.servers);
+        let admin: AdminClient<DefaultClientContext> = config.create().map_err(text)?;
+        let topics = [
+            NewTopic::new(&self.input, PARTITIONS, TopicReplication::Fixed(1)),
+            NewTopic::new(&self.output, 2, TopicReplication::Fixed(1)),
+        ];
+        for made in block_on(admin.create_topics(&topics, &AdminOptions::new())).map_err(text)? {
+            made.map_err(|(topic, error)| format!("cannot create the topic {topic}: {error}"))?;
+        }
+        Ok(())
+    }
+
+    /// The offsets that the checkpoint has committed, by partition.
+    fn committed(&self) -> Result<BTreeMap<i32, i64>, String> {
+        let folder = self.checkpoint.join("commits");
+        let commits = numbered_entries(&FileStorage, &folder).unwrap_or_default();
+        let Some(last) = commits.last() else { return Ok(BTreeMap::new()) };
+        let path = self.checkpoint.join("offsets").join(last.to_string());
+        let (_, positions) = read_offsets(&FileStorage, &path).map_err(text)?;
+        let position = positions.first().ok_or("the offset log has no position")?;
+        let offsets: BTreeMap<String, BTreeMap<i32, i64>> =
+            serde_json::from_str(&position.0).map_err(text)?;
+        Ok(offsets.into_values().next().unwrap_or_default())
+    }
+}
+
+/// Reads the copy, as far as it goes.
+struct Copy {
+    consumer: BaseConsumer,
+    topic: String,
+    /// The next offset of each partition of the copy.
+    next: BTreeMap<i32, i64>,
+    /// Per partition of the input, how often each offset was seen.
+    seen: BTreeMap<i32, Vec<u32>>,
+    repeated: u64,
+}
+
+impl Copy {
+    fn new(names: &Names) -> Result<Self, String> {
+        let consumer = ClientConfig::new()
+            .set("bootstrap.servers", &names.servers)
+            .set("group.id", "torture")
+            .set("enable.auto.commit", "false")
+            .set("enable.partition.eof", "true")
+            .create()
+            .map_err(text)?;
+        let next = BTreeMap::from([(0, 0), (1, 0)]);
+        let topic = names.output.clone();
+        Ok(Self { consumer, topic, next, seen: BTreeMap::new(), repeated: 0 })
+    }
+
+    /// Reads what came since the last call, all of it after `committed` was committed.
+    fn read(&mut self, committed: &BTreeMap<i32, i64>) -> Result<(), String> {
+        let mut list = TopicPartitionList::new();
+        for (partition, next) in &self.next {
+            let at = Offset::Offset(*next);
+            list.add_partition_offset(&self.topic, *partition, at).map_err(text)?;
+        }
+        self.consumer.assign(&list).map_err(text)?;
+        let mut open = self.next.len();
+        while open > 0 {
+            let message = match self.consumer.poll(TIMEOUT) {
+                Some(Ok(message)) => message,
+                Some(Err(KafkaError::PartitionEOF(_))) => {
+                    open -= 1;
+                    continue;
+                }
+                // The broker is just starting again.
+                Some(Err(_)) => continue,
+                None => return Err("the copy cannot be read".to_string()),
+            };
+            self.next.insert(message.partition(), message.offset() + 1);
+            let number = |bytes: Option<&[u8]>| {
+                let text = bytes.and_then(|bytes| std::str::from_utf8(bytes).ok());
+                text.and_then(|text| text.parse::<i64>().ok()).ok_or("a copy without a number")
+            };
+            let (partition, offset) = (number(message.key())? as i32, number(message.payload())?);
+            let seen = self.seen.entry(partition).or_default();
+            let next = seen.len();
+            match seen.get_mut(offset as usize) {
+                Some(count) => {
+                    let from = committed.get(&partition).copied().unwrap_or(0);
+                    if offset < from {
+                        return Err(format!(
+                            "offset {offset} of partition {partition} was repeated, though \
+                             everything below {from} was committed"
+                        ));
+                    }
+                    *count += 1;
+                    self.repeated += 1;
+                }
+                None if offset as usize == next => seen.push(1),
+                None => {
+                    return Err(format!(
+                        "offset {offset} of partition {partition} was copied before offset {next}"
+                    ));
+                }
+            }
+        }
+        Ok(())
+    }
+}
+
+fn control(program: &Path, what: &str) -> Result<(), String> {
+    let status = Command::new(program).arg(what).stdout(Stdio::null()).status().map_err(text)?;
+    if status.success() { Ok(()) } else { Err(format!("{} {what}: {status}", program.display())) }
+}
+
+/// Runs the loop and prints what came of it.
+pub fn run(args: &Args) -> Result<(), String> {
+    let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).map_err(text)?;
+    let seed = args.seed.unwrap_or(now.as_nanos() as u64);
+    println!("seed {seed}");
+    let mut dice = SplitMix(seed);
+    let id = std::process::id();
+    let names = Names {
+        servers: args.servers.clone(),
+        input: format!("torture-in-{id}-{seed}"),
+        output: format!("torture-out-{id}-{seed}"),
+        checkpoint: std::env::temp_dir().join(format!("millstream-kill-kafka-{id}")),
+    };
+    names.create_topics()?;
+    let producer: BaseProducer = ClientConfig::new()
+        .set("bootstrap.servers", &names.servers)
+        .set("enable.idempotence", "true")
+        .set("message.timeout.ms", "120000")
+        .create()
+        .map_err(text)?;
+    let mut copy = Copy::new(&names)?;
+    let mut sent = [0u64; PARTITIONS as usize];
+    let mut send = |count: u64| -> Result<(), String> {
+        for _ in 0..count {
+            let partition = next_partition(&sent);
+            let value = sent[partition].to_string();
+            loop {
+                let record: BaseRecord<'_, str, str> = BaseRecord::to(&names.input);
+                match producer.send(record.partition(partition as i32).payload(&value)) {
+                    Ok(()) => break,
+                    // The queue is full: acknowledgements make room.
+                    Err(_) => drop(producer.poll(Duration::from_millis(10))),
+                }
+            }
+            sent[partition] += 1;
+        }
+        Ok(())
+    };
+    let mut brokers = 0;
+    for round in 0..args.rounds {
+        let committed = names.committed()?;
+        let mode = if dice.below(2) == 0 { "continuous" } else { "batches" };
+        let query = names.spawn(mode)?;
+        send(args.records / args.rounds)?;
+        if let Some(program) = args.broker.as_deref().filter(|_| round % 5 == 4) {
+            control(program, "kill")?;
+            control(program, "start")?;
+            brokers += 1;
+        }
+        kill_soon(query, &mut dice, round)?;
+        producer.flush(TIMEOUT).map_err(text)?;
+        copy.read(&committed)?;
+    }
+    send(args.records % args.rounds)?;
+    producer.flush(TIMEOUT).map_err(text)?;
+    let committed = names.committed()?;
+    let ended = names.spawn("rest")?.wait().map_err(text)?;
+    if !ended.success() {
+        return Err(format!("the last run ended with {ended}"));
+    }
+    copy.read(&committed)?;
+    let copied: u64 = copy.seen.values().map(|seen| seen.len() as u64).sum();
+    if copied != args.records {
+        return Err(format!(
+            "{} of {} records are not in the copy",
+            args.records - copied,
+            args.records
+        ));
+    }
+    drop(std::fs::remove_dir_all(&names.checkpoint));
+    println!(
+        "kafka: {} records, {} kills of the query, {brokers} of the broker: none lost, {} repeated, \
+         all of them uncommitted, in order",
+        args.records, args.rounds, copy.repeated
+    );
+    Ok(())
+}
+
+/// The partition that the next record goes to: all get the same number, in turn.
+fn next_partition(sent: &[u64]) -> usize {
+    (sent.iter().sum::<u64>() % sent.len() as u64) as usize
+}
