@@ -1,8 +1,8 @@
-//! A decoded column: Arrow arrays in the form in which rows hold values, so that a row is written
-//! without a look at types.
+//! A decoded column as Arrow arrays, converted once per batch to the representation of row slots.
+//! Writing a row then needs no dispatch on the SQL type.
 //!
-//! A value of an integral type, a date or a time is a number in its slot, whatever its width in the
-//! array. The bytes of text need not be UTF-8: rows hold what the file has, as in Spark.
+//! Integral types, dates and timestamps are plain numbers, whatever their width in the array. Text
+//! bytes need not be UTF-8: rows keep the bytes of the file, as in Spark.
 
 use crate::table::row::RowWriter;
 use crate::table::types::DataType;
@@ -17,10 +17,10 @@ use arrow_array::{
 use arrow_buffer::{NullBuffer, OffsetBuffer};
 use arrow_schema::DataType as Arrow;
 
-/// Values of a column.
+/// The values of one column of a batch.
 #[derive(Clone, Debug)]
 pub enum Column {
-    /// NULL in each row, or absent from the file.
+    /// NULL in every row. Also used for a column that the file lacks.
     Null,
     Bool(BooleanArray),
     Byte(Int8Array),
@@ -50,8 +50,8 @@ pub enum Column {
 }
 
 impl Column {
-    /// The column of an array of the type that [`to_arrow`](super::schema::to_arrow) gives for
-    /// `data_type`. `None` if the array has another type.
+    /// Wraps an array whose Arrow type is the one that [`to_arrow`](super::schema::to_arrow) gives
+    /// for `data_type`. Returns `None` for an array of another type.
     pub fn of(array: &ArrayRef, data_type: &DataType) -> Option<Self> {
         let nulls = || array.nulls().cloned();
         Some(match data_type {
@@ -104,7 +104,7 @@ impl Column {
         })
     }
 
-    /// Whether a row's value is NULL.
+    /// Whether the value at index `row` is NULL.
     #[inline]
     pub fn is_null(&self, row: usize) -> bool {
         match self {
@@ -126,7 +126,7 @@ impl Column {
         }
     }
 
-    /// Writes a row's value into a slot that is NULL so far.
+    /// Writes the value at index `row` into a slot. The slot must be NULL before the call.
     #[inline]
     pub fn put(&self, row: usize, writer: &mut RowWriter<'_, Vec<u8>>, slot: usize) {
         if self.is_null(row) {
@@ -175,7 +175,7 @@ impl Column {
         }
     }
 
-    /// Appends an array of the values from one to another.
+    /// Appends the values `from..to` to `out`, encoded as one SQL array.
     fn put_all(&self, from: usize, to: usize, out: &mut Vec<u8>) {
         let mut elements = RowWriter::array(out, to - from);
         for (i, row) in (from..to).enumerate() {

@@ -1,18 +1,20 @@
-//! The old calendar: Julian before 1582-10-15, Gregorian from then on, with ten days left out.
+//! The hybrid calendar: Julian before 1582-10-15, Gregorian from that day on. The ten days between
+//! 1582-10-04 and 1582-10-15 do not exist in it.
 //!
-//! Hive, Spark 2 and the Java writer of ORC count days and microseconds in it. Dates are kept as
-//! they read: 1500-02-28 stays 1500-02-28. A date that only the old calendar has, such as
-//! 1500-02-29, becomes the day after the one before it.
+//! Hive, Spark 2 and the Java writer of ORC count days and microseconds in this calendar. A
+//! conversion keeps the date's digits: 1500-02-28 stays 1500-02-28. A date that exists in the
+//! hybrid calendar only, such as 1500-02-29, becomes the next day.
 
 use crate::table::datetime::{Tz, to_local, to_utc};
 
-/// 1582-10-15, from which on both calendars agree, in days since 1970-01-01.
+/// 1582-10-15 in days since 1970-01-01. From this day on both calendars agree.
 const SAME_FROM_DAYS: i64 = -141_427;
-/// 1900-01-01, before which the old calendar's programs know no change of a zone's offset.
+/// 1900-01-01 in microseconds. Before this instant Java's old date classes ignore changes of a
+/// zone's offset.
 const OFFSETS_FROM_US: i64 = -2_208_988_800_000_000;
 const DAY_US: i64 = 86_400_000_000;
 
-/// Converts days since 1970 from the old calendar to the new one.
+/// Converts days since 1970 from the hybrid to the proleptic Gregorian calendar.
 pub fn days_of_hybrid(days: i64) -> i64 {
     if days >= SAME_FROM_DAYS {
         return days;
@@ -21,8 +23,8 @@ pub fn days_of_hybrid(days: i64) -> i64 {
     days_of(year, month, day)
 }
 
-/// The local time of an instant as the old calendar's programs have it: before 1900 a zone has its
-/// standard offset of today.
+/// The local time of an instant, as Java's old date classes compute it. Before 1900 they use the
+/// zone's present standard offset.
 pub fn hybrid_local(micros: i64, zone: Tz) -> i64 {
     let offset_s = match micros < OFFSETS_FROM_US {
         true => standard_offset_s(zone),
@@ -31,17 +33,17 @@ pub fn hybrid_local(micros: i64, zone: Tz) -> i64 {
     micros.saturating_add(offset_s * 1_000_000)
 }
 
-/// The offset from UTC that Java's old classes give a zone for all times before 1900: the standard
-/// offset that the zone has now, whatever it had then. Daylight saving time is never before it.
+/// The offset from UTC, in seconds, that Java's old date classes use for all times before 1900. It
+/// is the zone's present standard offset, without daylight saving time.
 pub fn standard_offset_s(zone: Tz) -> i64 {
-    // 2036-01-01, and the months behind it.
+    // The smallest offset of the twelve months from 2036-01-01 on is the standard offset.
     const NOW_US: i64 = 24_106 * DAY_US;
     let months = (0..12).map(|month| zone.offset_s(NOW_US + month * 30 * DAY_US));
     months.min().unwrap_or(0)
 }
 
-/// Microseconds since 1970 in UTC, of a count of microseconds in the old calendar, whose local
-/// time is that of `zone`.
+/// Converts microseconds since 1970 from the hybrid to the proleptic Gregorian calendar. The local
+/// time in `zone` keeps its digits.
 pub fn micros_of_hybrid(micros: i64, zone: Tz) -> i64 {
     if micros >= OFFSETS_FROM_US || (zone == Tz::UTC && micros >= SAME_FROM_DAYS * DAY_US) {
         return micros;
@@ -55,14 +57,14 @@ pub fn micros_of_hybrid(micros: i64, zone: Tz) -> i64 {
     to_utc(local.saturating_add(shift * DAY_US), zone)
 }
 
-/// Converts days since 1970 from the new calendar to the old one. A day that the old calendar leaves
-/// out becomes 1582-10-15.
+/// Converts days since 1970 from the proleptic Gregorian to the hybrid calendar. A day that the
+/// hybrid calendar skips becomes 1582-10-15.
 pub fn days_to_hybrid(days: i64) -> i64 {
     if days >= SAME_FROM_DAYS {
         return days;
     }
-    // Both calendars agree in the years 200 to 300; from then on each century without a leap year
-    // takes them a day apart.
+    // Both calendars agree in the years 200 to 300. Each later century without a Gregorian leap
+    // year adds a day of difference.
     let (mut low, mut high) = (days.saturating_sub(30_000), SAME_FROM_DAYS);
     while low < high {
         let middle = low + (high - low) / 2;
@@ -85,7 +87,7 @@ fn julian(days: i64) -> (i64, i64, i64) {
     if month < 10 { (year, month + 3, day) } else { (year + 1, month - 9, day) }
 }
 
-/// Days since 1970-01-01 in the Gregorian calendar.
+/// Converts a Gregorian date to days since 1970-01-01.
 fn days_of(year: i64, month: i64, day: i64) -> i64 {
     let (year, month) = if month > 2 { (year, month - 3) } else { (year - 1, month + 9) };
     let era = year.div_euclid(400);
@@ -105,7 +107,7 @@ mod tests {
             (-141_428, 1582, 10, 4),
             (-141_427, 1582, 10, 15),
             (-171_597, 1500, 2, 28),
-            // 1500-02-29, which the new calendar has not.
+            // 1500-02-29 does not exist in the Gregorian calendar.
             (-171_596, 1500, 3, 1),
             (-171_595, 1500, 3, 1),
             (0, 1970, 1, 1),
@@ -120,7 +122,7 @@ mod tests {
         for days in (-800_000..-141_438).step_by(97) {
             assert_eq!(days_of_hybrid(days_to_hybrid(days)), days, "{days}");
         }
-        // 1582-10-05 to 1582-10-14 are left out.
+        // The hybrid calendar skips 1582-10-05 to 1582-10-14.
         assert_eq!(days_to_hybrid(-141_437), -141_427);
         assert_eq!(days_to_hybrid(-141_438), -141_428);
         assert_eq!(days_to_hybrid(-171_664), -171_655);
@@ -131,7 +133,7 @@ mod tests {
         // 0001-01-01 00:00:00 in UTC, as Spark writes it to an ORC file.
         assert_eq!(micros_of_hybrid(-719_164 * DAY_US, Tz::UTC), -62_135_596_800_000_000);
         assert_eq!(micros_of_hybrid(1_000_000, Tz::UTC), 1_000_000);
-        // What Spark in New York wrote, where clocks went by the sun until 1883.
+        // Written by Spark in New York, which used local mean time until 1883.
         let zone = Tz::named("America/New_York").unwrap();
         for (old, new) in [
             (-2_999_999_762_000_000, -3_000_000_000_000_000),

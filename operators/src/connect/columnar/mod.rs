@@ -1,5 +1,5 @@
-//! Parquet and ORC: reads and writes rows of columnar files. Parquet is implemented by the crate
-//! `parquet`.
+//! Readers and writers of the columnar file formats, Parquet and ORC. Parquet uses the crate
+//! `parquet`; ORC has a reader and a writer of its own.
 
 mod column;
 mod julian_calendar;
@@ -20,7 +20,7 @@ pub use write::{ColumnFile, ColumnSink};
 use crate::connect::options::OptionReader;
 use crate::table::error::PlanResult;
 
-/// How files of a format are read.
+/// The read options of a columnar format.
 #[derive(Clone, Copy, Debug)]
 pub enum ReadOptions {
     /// Apache Parquet.
@@ -30,7 +30,7 @@ pub enum ReadOptions {
 }
 
 impl ReadOptions {
-    /// The options of a format where none is given.
+    /// The default read options of a format.
     pub fn of(format: ColumnFormat) -> Self {
         match format {
             ColumnFormat::Parquet => Self::Parquet(parquet::options::ReadOptions::default()),
@@ -38,7 +38,7 @@ impl ReadOptions {
         }
     }
 
-    /// Reads the options of a source.
+    /// Parses the read options from a source's options.
     pub fn read(format: ColumnFormat, reader: &mut OptionReader<'_>) -> PlanResult<Self> {
         Ok(match format {
             ColumnFormat::Parquet => Self::Parquet(parquet::options::ReadOptions::read(reader)?),
@@ -47,7 +47,7 @@ impl ReadOptions {
     }
 }
 
-/// A format that keeps columns together.
+/// A columnar file format.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum ColumnFormat {
     /// Apache Parquet.
@@ -57,7 +57,7 @@ pub enum ColumnFormat {
 }
 
 impl ColumnFormat {
-    /// The format of a name.
+    /// Parses a format name. Returns `None` for a name that is not a columnar format.
     pub fn of(name: &str) -> Option<Self> {
         match name {
             "parquet" => Some(Self::Parquet),
@@ -66,7 +66,7 @@ impl ColumnFormat {
         }
     }
 
-    /// Its name.
+    /// The name that SQL and `format(…)` use.
     pub fn name(self) -> &'static str {
         match self {
             Self::Parquet => "parquet",

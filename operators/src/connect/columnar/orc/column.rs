@@ -1,7 +1,7 @@
-//! Decoders of columns: the streams of a stripe into Arrow arrays of the types that are wanted.
+//! Column decoders: the streams of a stripe become Arrow arrays of the requested types.
 //!
-//! Of a struct only the fields that are wanted are decoded. What grows with lengths in the file
-//! grows as their values are read, never at once.
+//! Only the requested fields of a struct are decoded. Buffers grow as values are read, so a corrupt
+//! length in the file cannot cause a large allocation.
 
 use super::footer::{Kind, StripeFooter, Type};
 use super::stream::{ByteSource, Compression, Stream};
@@ -24,54 +24,56 @@ use arrow_buffer::{BooleanBufferBuilder, NullBuffer, OffsetBuffer};
 use arrow_schema::{DataType as Arrow, FieldRef};
 use std::sync::Arc;
 
-/// Elements of the lists and maps of a batch.
+/// The most elements that all lists or maps of one batch may have together.
 const ELEMENTS_MAX: i64 = 64 << 20;
 
-/// The kinds of streams, by their numbers.
+/// Stream kinds, as numbered by the ORC specification.
 const PRESENT: u64 = 0;
 const DATA: u64 = 1;
 const LENGTH: u64 = 2;
 const DICTIONARY: u64 = 3;
 const SECONDARY: u64 = 5;
 
-/// What the columns of a stripe are decoded with.
+/// What the column decoders of one stripe share.
 pub struct StripeContext<'s> {
     /// The file.
     pub file: &'s ByteSource,
-    /// How it is compressed.
+    /// The compression of the file.
     pub compression: Compression,
-    /// The end of the stripe.
+    /// The footer of the stripe, which locates the streams.
     pub footer: &'s StripeFooter,
-    /// How its times are read.
+    /// The calendar and time zones for dates and timestamps.
     pub clock: Clock,
 }
 
-/// How days and times of a file are read.
+/// The calendar and time zones of a file's dates and timestamps.
 #[derive(Clone, Copy, Debug)]
 pub struct Clock {
-    /// Whether days are counted in the old calendar before 1582-10-15.
+    /// Whether dates and timestamps use the hybrid calendar (Julian before 1582-10-15).
     pub hybrid: bool,
-    /// The zone in which the times of the stripe were written.
+    /// The time zone of the writer, as the stripe names it.
     pub writer: Tz,
-    /// The zone in which they are read: they keep their local time.
+    /// The time zone of the reader. A timestamp keeps its local time: its digits in the writer's
+    /// zone are its digits here.
     pub reader: Tz,
 }
 
 impl Clock {
-    /// Seconds since 1970 of 2015-01-01 in a zone, from which times are counted.
+    /// 2015-01-01 in a zone, in seconds since 1970. ORC counts timestamps from it.
     fn base_s(zone: Tz) -> i64 {
         to_utc(1_420_070_400_000_000, zone).div_euclid(1_000_000)
     }
 
-    /// The microseconds of a time out of a file, which is counted from `base_s`.
+    /// Converts a stored timestamp to microseconds since 1970. Returns `None` on overflow.
     fn micros(self, seconds: i64, nanos: i64, base_s: i64, local: bool) -> Option<i64> {
-        // The last three bits say how many zeros were cut off.
+        // The lowest three bits encode the number of trailing decimal zeros that the writer
+        // removed.
         let zeros = (nanos & 7) as u32;
         let nanos = (nanos as u64 >> 3) as i64;
         let nanos = if zeros == 0 { nanos } else { nanos.checked_mul(10i64.pow(zeros + 1))? };
         let mut millis = seconds.checked_add(base_s)?.checked_mul(1000)?;
         millis = millis.checked_add(nanos / 1_000_000)?;
-        // Writers cut negative seconds towards zero.
+        // Writers truncate negative seconds towards zero.
         if millis < 0 && nanos > 999_999 {
             millis -= 1000;
         }
@@ -84,7 +86,7 @@ impl Clock {
     }
 }
 
-/// A column that is being read.
+/// The decoder of one column in one stripe.
 pub struct Column {
     present: Option<Bits>,
     body: Body,
@@ -131,11 +133,11 @@ enum Body {
         key: Box<Column>,
         value: Box<Column>,
     },
-    /// The fields that are wanted, of which the file may lack some.
+    /// The decoders of the requested fields. `None` is a field that the file lacks.
     Struct(Vec<Option<Column>>),
 }
 
-/// The texts of a dictionary, which need not be UTF-8.
+/// The entries of a string dictionary. Their bytes need not be UTF-8.
 struct Dictionary {
     bytes: Vec<u8>,
     ends: Vec<usize>,
@@ -160,7 +162,7 @@ impl Dictionary {
         Some(&self.bytes[begin..end])
     }
 
-    /// The words of rows, one after the other, and where they begin and end.
+    /// Concatenates the dictionary entries of `rows` and returns the offsets and the bytes.
     fn all(&self, rows: &Rows, indexes: &[i64]) -> Result<(OffsetBuffer<i32>, Vec<u8>), String> {
         let (mut ends, mut all, mut indexes) = (vec![0i32], Vec::new(), indexes.iter());
         for row in 0..rows.count {
@@ -182,12 +184,12 @@ impl StripeContext<'_> {
         Some(Stream::new(self.file.clone(), self.compression, part.at, part.length))
     }
 
-    /// A stream of which there is none has no bytes.
+    /// The column's stream of a kind. A stream that the stripe omits is empty.
     fn data(&self, column: usize, kind: u64) -> Stream {
         self.stream(column, kind).unwrap_or_else(Stream::empty)
     }
 
-    /// The decoder of a column, as a type that it can be read as.
+    /// Creates the decoder of a column that is read as the type `wanted`.
     pub fn column(&self, of: &Type, wanted: &DataType) -> Result<Column, String> {
         let id = of.id;
         let (encoding, words) = *self
@@ -257,19 +259,20 @@ impl StripeContext<'_> {
     }
 }
 
-/// Which rows of a batch are not NULL.
+/// The number of rows in a batch, and which of them are NULL.
 struct Rows {
     count: usize,
     nulls: Option<NullBuffer>,
 }
 
 impl Rows {
-    /// Rows that have a value in the streams.
+    /// The number of non-NULL rows. Only these have values in the streams.
     fn values(&self) -> usize {
         self.count - self.nulls.as_ref().map_or(0, NullBuffer::null_count)
     }
 
-    /// One value for each row, of values of the rows that have one; `of` gives `None` for NULL.
+    /// Spreads the values of the non-NULL rows over all rows. A value for which `of` returns `None`
+    /// becomes NULL.
     fn spread<S, T: Copy + Default>(
         self,
         dense: impl ExactSizeIterator<Item = S>,
@@ -296,7 +299,7 @@ impl Rows {
         (values, self.without(&lost))
     }
 
-    /// The rows without some more.
+    /// The null mask with the rows of `lost` set to NULL as well.
     fn without(self, lost: &[usize]) -> Option<NullBuffer> {
         if lost.is_empty() {
             return self.nulls;
@@ -379,7 +382,7 @@ fn floats<const N: usize, T>(
     Ok(values)
 }
 
-/// The unscaled value of a decimal, of any number of bytes up to what 128 bits hold.
+/// Reads the unscaled value of a decimal, a zigzag varint of up to 128 bits.
 fn unscaled(digits: &mut Stream) -> Result<i128, String> {
     let mut value = 0u128;
     for shift in (0..133).step_by(7) {
@@ -392,7 +395,8 @@ fn unscaled(digits: &mut Stream) -> Result<i128, String> {
     Err("a decimal has too many bytes".to_string())
 }
 
-/// Offsets of values whose lengths are given; a row without a value has no length.
+/// Turns the lengths of the non-NULL rows into offsets; a NULL row has length 0. Fails if a length
+/// is negative or their sum exceeds `limit`.
 fn offsets(rows: &Rows, lengths: &[i64], limit: i64) -> Result<OffsetBuffer<i32>, String> {
     let (mut ends, mut sum, mut lengths) = (vec![0i32], 0i64, lengths.iter());
     for row in 0..rows.count {
@@ -409,7 +413,8 @@ fn offsets(rows: &Rows, lengths: &[i64], limit: i64) -> Result<OffsetBuffer<i32>
 }
 
 impl Column {
-    /// The next rows; where `parent` is NULL, there is nothing in the streams.
+    /// Decodes the next `count` rows. Where `parent` is NULL, the streams have no value and the
+    /// result is NULL.
     pub fn read(&mut self, count: usize, parent: Option<&NullBuffer>) -> Result<ArrayRef, String> {
         let rows = self.rows(count, parent)?;
         let values = rows.values();
@@ -497,7 +502,7 @@ impl Column {
         Ok(Rows { count, nulls: (nulls.null_count() > 0).then_some(nulls) })
     }
 
-    /// An array of the wanted type.
+    /// Converts decoded values to an array of the requested type.
     fn built<'b, S>(
         &self,
         rows: Rows,
@@ -567,7 +572,7 @@ impl Column {
     }
 }
 
-/// Where the values of the rows that have one begin and end.
+/// The byte ranges of the non-NULL rows.
 fn present(rows: &Rows, offsets: &OffsetBuffer<i32>) -> impl Iterator<Item = (usize, usize)> {
     let there = |row: usize| rows.nulls.as_ref().is_none_or(|nulls| nulls.is_valid(row));
     (0..rows.count)
@@ -582,7 +587,7 @@ fn concatenated(bytes: &mut Stream, offsets: &OffsetBuffer<i32>) -> Result<Vec<u
     Ok(all)
 }
 
-/// A field of the type that an array has: text may be held as bytes.
+/// The field with the type that its array really has: text may be stored as bytes.
 fn typed(field: &FieldRef, array: &ArrayRef) -> FieldRef {
     if field.data_type() == array.data_type() {
         return field.clone();
@@ -642,7 +647,7 @@ fn built<'b, S>(
             let of = |v| schema_evolution::time(cell(v), zone);
             Arc::new(rows.primitive::<_, TimestampMicrosecondType>(dense, of).with_timezone("UTC"))
         }
-        // Whole numbers are microseconds, and times of other writers are local already.
+        // Integers are microseconds. Timestamps of other writers are local times already.
         DataType::TimestampNtz => {
             let of = |v| match cell(v) {
                 Cell::Time(micros) => Some(micros),

@@ -1,21 +1,21 @@
-//! The end of an ORC file: how it is compressed, its types, and where its stripes are.
+//! The tail of an ORC file: its compression, its types and the positions of its stripes.
 //!
-//! All that is read of it is held to the file's length and to the limits here before anything is
-//! reserved for it.
+//! Every length that it declares is checked against the file's length and the limits below before
+//! memory is reserved.
 
 use super::stream::{BLOCK_BYTES_MAX, ByteSource, Codec, Compression, Stream};
 use crate::connect::columnar::orc::protobuf;
 use crate::connect::columnar::orc::protobuf::Item;
 use crate::table::types::{DataType, Field, Schema};
 
-/// Bytes that a footer may have, decompressed.
+/// The most bytes of a decompressed footer.
 const FOOTER_BYTES_MAX: usize = 64 << 20;
-/// Types inside of types.
+/// The most levels of nested types.
 const DEPTH_MAX: usize = 64;
-/// The attribute in which Spark keeps the type that a column had.
+/// The type attribute in which Spark stores a column's SQL type.
 pub const SPARK_TYPE: &str = "spark.sql.catalyst.type";
 
-/// The kinds of types, by their numbers.
+/// The kinds of types, numbered as in the ORC specification.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Kind {
     Boolean,
@@ -63,22 +63,22 @@ impl Kind {
     ];
 }
 
-/// A column's type, or a part of one.
+/// A type of the file's type tree: a column or a part of one.
 #[derive(Clone, Debug)]
 pub struct Type {
-    /// The number by which stripes call it.
+    /// The type's index in the type tree. Streams and encodings of a stripe refer to it.
     pub id: usize,
-    /// Its kind.
     pub kind: Kind,
-    /// Elements, keys and values, or fields, with the names of fields.
+    /// The children and their names: the element of a list, the key and value of a map, or the
+    /// fields of a struct. Only fields of structs have names.
     pub children: Vec<(String, Type)>,
-    /// Precision and scale of a decimal.
+    /// Precision and scale, meaningful for decimals only.
     pub decimal: (u8, u8),
-    /// The type that Spark says it has.
+    /// The SQL type in Spark's attribute, if there is one.
     pub spark: Option<String>,
 }
 
-/// A type as it is written in the footer.
+/// A type as encoded in the footer, before it is checked.
 struct Written {
     kind: u64,
     children: Vec<usize>,
@@ -88,51 +88,51 @@ struct Written {
     spark: Option<String>,
 }
 
-/// Where a stripe is.
+/// The position of a stripe in the file.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Stripe {
     offset: u64,
     index_bytes: u64,
     data_bytes: u64,
     footer_bytes: u64,
-    /// Rows of it.
+    /// The number of rows in the stripe.
     pub rows: u64,
 }
 
-/// What the end of a file says.
+/// The decoded tail of a file.
 #[derive(Clone, Debug)]
 pub struct Footer {
-    /// How all else is compressed.
+    /// The compression of all other parts of the file.
     pub compression: Compression,
-    /// The columns, as the fields of a struct.
+    /// The type of a row: a struct whose fields are the columns.
     pub root: Type,
-    /// The stripes.
+    /// The stripes, in file order.
     pub stripes: Vec<Stripe>,
-    /// Whether days are counted in the old calendar before 1582-10-15.
+    /// Whether dates and timestamps use the hybrid calendar (Julian before 1582-10-15).
     pub hybrid_calendar: bool,
 }
 
-/// A stream of a stripe.
+/// The position of a stream in the file.
 #[derive(Clone, Copy, Debug)]
 pub struct Part {
-    /// Its kind, by number.
+    /// The stream's kind, as numbered by the ORC specification.
     pub kind: u64,
-    /// The type that it is of.
+    /// The index of the type that the stream belongs to.
     pub column: usize,
-    /// Where it begins.
+    /// The stream's first byte, as an offset in the file.
     pub at: u64,
-    /// Its bytes.
+    /// The stream's length in bytes.
     pub length: u64,
 }
 
-/// What the end of a stripe says.
+/// The decoded footer of a stripe.
 #[derive(Clone, Debug, Default)]
 pub struct StripeFooter {
-    /// Its streams.
+    /// The streams, in file order.
     pub parts: Vec<Part>,
-    /// Of each type, the number of its encoding and the entries of its dictionary.
+    /// For each type its encoding, by number, and the size of its dictionary.
     pub encodings: Vec<(u64, u64)>,
-    /// The zone in which times were written.
+    /// The time zone of the stripe's writer, if the footer names one.
     pub zone: Option<String>,
 }
 
@@ -140,7 +140,7 @@ fn damaged(part: &str) -> String {
     format!("{part} of the file cannot be read: it is damaged")
 }
 
-/// Reads the end of a file; `None` of a file without a byte.
+/// Reads the tail of a file. Returns `None` for an empty file.
 pub fn read(file: &ByteSource) -> Result<Option<Footer>, String> {
     let length = file.len().map_err(|error| error.to_string())?;
     if length == 0 {
@@ -185,7 +185,7 @@ fn footer(bytes: &[u8], compression: Compression, end: u64) -> Result<Footer, St
             3 => stripes.push(stripe(item)?),
             4 => types.push(written(item)?),
             10 => {
-                // Columns are encrypted if there are variants.
+                // An encryption entry with variants means that columns are encrypted.
                 protobuf::fields(item.bytes(), |field, _| {
                     encrypted |= field == 3;
                     Some(())
@@ -208,7 +208,7 @@ fn footer(bytes: &[u8], compression: Compression, end: u64) -> Result<Footer, St
         }
     }
     let mut left = types.len();
-    // An old writer leaves the types out of a file without rows.
+    // Old writers omit the types of a file without rows.
     let root = match types.is_empty() {
         true if stripes.is_empty() => {
             Type { id: 0, kind: Kind::Struct, children: Vec::new(), decimal: (38, 10), spark: None }
@@ -280,7 +280,8 @@ fn written(item: Item<'_>) -> Option<Written> {
     Some(found)
 }
 
-/// The type at an index with all of its parts; `left` is how many more there may be.
+/// Decodes the type at index `id` with its children. `left` limits how many types may still follow,
+/// so that a corrupt footer with shared children cannot blow up.
 fn tree(types: &[Written], id: usize, depth: usize, left: &mut usize) -> Result<Type, String> {
     let found = types.get(id).ok_or_else(|| damaged("the schema"))?;
     *left = left.checked_sub(1).ok_or_else(|| damaged("the schema"))?;
@@ -316,7 +317,7 @@ fn tree(types: &[Written], id: usize, depth: usize, left: &mut usize) -> Result<
 }
 
 impl Type {
-    /// The type that it is read as, or the name of a type that is not read.
+    /// The SQL type that the column is read as. The error is the name of the unsupported type.
     pub fn data_type(&self) -> Result<DataType, String> {
         let part = |i: usize| self.children[i].1.data_type();
         let long = matches!(self.kind, Kind::Int | Kind::Long | Kind::Timestamp);
@@ -345,7 +346,8 @@ impl Type {
         })
     }
 
-    /// The type that Spark says it has, if that is more than the kind says.
+    /// The SQL type of Spark's attribute, if it is more specific than the ORC type. The error is an
+    /// attribute that does not parse.
     fn marked(&self, spark: &str) -> Result<Option<DataType>, String> {
         let marked = Schema::parse_ddl(&format!("c {spark}"));
         let marked = marked.ok().and_then(|schema| schema.fields.into_iter().next());
@@ -360,13 +362,13 @@ impl Type {
         })
     }
 
-    /// The fields of a struct.
+    /// The fields of a struct as SQL fields.
     pub fn fields(&self) -> Result<Vec<Field>, String> {
         let field = |(name, of): &(String, Type)| Ok(Field::new(name, of.data_type()?, true));
         self.children.iter().map(field).collect()
     }
 
-    /// The columns of a file, whose root it is.
+    /// The schema of a file; `self` is the root type. Fails on a column of an unsupported type.
     pub fn schema(&self) -> Result<Schema, String> {
         let mut fields = Vec::new();
         for (name, of) in &self.children {
@@ -378,14 +380,14 @@ impl Type {
         Ok(Schema::new(fields))
     }
 
-    /// What it is called in an error.
+    /// The name of the type in error messages.
     pub fn name(&self) -> String {
         self.data_type().map_or_else(|name| name, |data_type| data_type.to_string())
     }
 }
 
 impl Stripe {
-    /// Reads the end of a stripe.
+    /// Reads the footer of the stripe.
     pub fn footer(
         &self,
         file: &ByteSource,

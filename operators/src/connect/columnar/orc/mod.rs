@@ -1,13 +1,13 @@
 //! Apache ORC: its reader and its writer.
 //!
-//! Both are our own. The crate `orc-rust` cannot be held to limits from outside: it decompresses
-//! blocks of any size and reserves what lengths in a file ask for, so a small file ends the
-//! process. It reads times as the writer's local time, which loses instants where a clock is
-//! turned back, hides the attributes by which Spark marks types and the calendar of the file, and
-//! panics on damage. Its writer has no decimals and no nested types.
+//! Both are implemented here. The crate `orc-rust` has no limits on memory: it decompresses blocks
+//! of any size and allocates what lengths in a file declare, so a small file can exhaust memory. It
+//! reads timestamps as the writer's local time, which loses instants where a clock is turned back.
+//! It hides Spark's type attributes and the file's calendar, and panics on damaged files. Its
+//! writer supports neither decimals nor nested types.
 //!
-//! Limits: no brotli, no encrypted columns, no UNION. Written files have no row indexes; they have
-//! statistics by stripe and by file.
+//! Not supported: brotli, encrypted columns and UNION. Written files have statistics per stripe and
+//! per file, but no row indexes.
 
 mod column;
 mod footer;
