@@ -1,5 +1,5 @@
-//! The rows of a file. A file that is damaged is an error that names it, whatever the decoder does
-//! about it; at most one batch of rows is held, and of each column one page.
+//! Reads the rows of a columnar file. A damaged file is an error, even if the decoder panics.
+//! Memory is bounded by one batch of rows and one page per column.
 
 use super::column::Column;
 use super::{ReadOptions, orc, parquet};
@@ -14,25 +14,25 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::Path;
 use std::sync::Once;
 
-/// Rows that are decoded at once.
+/// The number of rows per decoded batch.
 pub(super) const BATCH_ROWS: usize = 1024;
 
-/// A wanted column: its slot in the row, its name, the type that it is read as.
+/// A requested column: its slot in the row, its name, and the type to read it as.
 pub type NeededColumn = (usize, String, DataType);
 
-/// Batches of decoded rows: how many, and the wanted columns in their order.
+/// Decoded batches: the number of rows, and the requested columns in the order of the request.
 pub(super) type Batches = Box<dyn Iterator<Item = Result<(usize, Vec<Column>), String>> + Send>;
 
-/// Reads a file row by row.
+/// Reads a columnar file row by row.
 pub struct ColumnInput {
     batches: Batches,
-    /// Of each wanted column its slot in the row.
+    /// For each requested column its slot in the row.
     slots: Vec<usize>,
-    /// The columns of the present batch, as wanted.
+    /// The requested columns of the current batch.
     columns: Vec<Column>,
     rows: usize,
     next: usize,
-    /// Rows before the next one.
+    /// The index of the next row in the file.
     offset: u64,
 }
 
@@ -41,12 +41,12 @@ fn other(error: impl std::fmt::Display) -> io::Error {
 }
 
 thread_local! {
-    /// Whether this thread is in a decoder whose panics are caught.
+    /// Whether this thread runs a decoder whose panics are caught and not printed.
     static IS_GUARDED: Cell<bool> = const { Cell::new(false) };
 }
 
-/// Runs a decoder. What makes it panic is a file that is damaged; the panic becomes an error, and
-/// nothing is printed about it.
+/// Runs a decoder. Damaged files make some decoders panic; such a panic becomes an error and is not
+/// printed.
 fn guarded<T>(decode: impl FnOnce() -> Result<T, String>) -> io::Result<T> {
     static QUIET: Once = Once::new();
     QUIET.call_once(|| {
@@ -70,13 +70,13 @@ pub(super) fn text(error: impl std::fmt::Display) -> String {
     error.to_string()
 }
 
-/// Where the bytes are.
+/// The source of a file's bytes.
 pub(super) enum From {
     File(File),
     Bytes(Bytes),
 }
 
-/// The columns of a file.
+/// The inferred schema of a file.
 pub fn schema_of(options: &ReadOptions, path: &Path) -> io::Result<Schema> {
     let from = From::File(File::open(path)?);
     guarded(|| match options {
@@ -104,7 +104,7 @@ fn orc_batches(from: From, wanted: &[NeededColumn], offset: u64) -> Result<Batch
 }
 
 impl ColumnInput {
-    /// Opens a file at a row. A wanted column that the file has not is NULL.
+    /// Opens a file at row `offset`. A requested column that the file lacks is NULL.
     pub fn open(
         options: &ReadOptions,
         path: &Path,
@@ -114,7 +114,7 @@ impl ColumnInput {
         Self::new(options, From::File(File::open(path)?), wanted, offset)
     }
 
-    /// Opens a file that is in memory.
+    /// Opens a file whose bytes are in memory.
     pub fn of_bytes(
         options: &ReadOptions,
         bytes: Vec<u8>,
@@ -137,13 +137,13 @@ impl ColumnInput {
         Ok(Self { batches, slots, columns: Vec::new(), rows: 0, next: 0, offset })
     }
 
-    /// The number of the next row.
+    /// The index of the next row, counted from 0.
     pub fn offset(&self) -> u64 {
         self.offset
     }
 
-    /// Writes the next row's columns; false at the end of the file. `writer` is made when there is
-    /// one.
+    /// Writes the requested columns of the next row. Returns false at the end of the file, without
+    /// calling `writer`.
     pub fn row<'w>(&mut self, writer: impl FnOnce() -> RowWriter<'w, Vec<u8>>) -> io::Result<bool> {
         while self.next == self.rows {
             let batches = &mut self.batches;

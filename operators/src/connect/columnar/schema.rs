@@ -1,10 +1,11 @@
-//! Our types and Arrow's, in which both formats are read and written.
+//! The mapping from SQL types to Arrow types, through which both formats are read and written.
 
 use crate::table::types::DataType;
 use arrow_schema::{DataType as Arrow, Field as ArrowField, Fields, TimeUnit};
 use std::sync::Arc;
 
-/// The type that a column is written with; `None` if the formats have none for it.
+/// The Arrow type that a column is written with. Returns `None` for a type that neither format can
+/// store.
 pub fn to_arrow(data_type: &DataType) -> Option<Arrow> {
     let field = |name: &str, data_type: &DataType, nullable| {
         Some(Arc::new(ArrowField::new(name, to_arrow(data_type)?, nullable)))

@@ -1,15 +1,16 @@
-//! The schema of files of different schemas: the columns of all, by name.
+//! Schema merging: files with different schemas are read as the union of their columns, matched by
+//! name.
 
 use crate::table::types::{DataType, Field, Schema};
 
-/// The columns of both schemas. A column of both has the type that holds the values of both; the
-/// error says why there is none.
+/// Merges two schemas. A column of both gets a type that holds the values of both. Fails if there
+/// is no such type.
 pub fn merged(left: Schema, right: Schema) -> Result<Schema, String> {
     Ok(Schema::new(fields(left.fields, right.fields)?))
 }
 
 fn fields(mut left: Vec<Field>, right: Vec<Field>) -> Result<Vec<Field>, String> {
-    // Names of one file that differ in case alone stay apart.
+    // Names of the same file that differ in case only stay separate columns.
     let known = left.len();
     for field in right {
         let lower = field.name.to_lowercase();

@@ -1,4 +1,4 @@
-//! Rows into a file: gathered by column, and encoded a batch at a time.
+//! Writes rows to a columnar file: gathers values by column and encodes them in batches.
 
 use super::ColumnFormat;
 use super::schema::to_arrow;
@@ -18,9 +18,9 @@ use arrow_schema::{DataType as Arrow, Field as ArrowField, Schema as ArrowSchema
 use std::io::{self, Write};
 use std::sync::{Arc, Mutex};
 
-/// Rows that are encoded at once.
+/// The number of rows per encoded batch.
 const BATCH_ROWS: usize = 4096;
-/// Bytes of encoded columns that are held before a row group or stripe is written.
+/// The buffered bytes at which a row group or stripe is written.
 pub(super) const GROUP_BYTES: usize = 16 << 20;
 
 #[derive(Clone, Copy, Debug)]
@@ -29,7 +29,7 @@ enum Codec {
     Orc(super::orc::stream::Codec),
 }
 
-/// How files are written.
+/// How the files of a sink are written.
 #[derive(Clone, Debug)]
 pub struct ColumnSink {
     format: ColumnFormat,
@@ -38,7 +38,7 @@ pub struct ColumnSink {
 }
 
 impl ColumnSink {
-    /// Reads `compression`.
+    /// Parses the write options of a format.
     pub fn read(format: ColumnFormat, reader: &mut OptionReader<'_>) -> PlanResult<Self> {
         let (codec, short) = match format {
             ColumnFormat::Parquet => {
@@ -60,12 +60,12 @@ impl ColumnSink {
         self.format
     }
 
-    /// The end of the files' names.
+    /// The file name extension, including the compression.
     pub fn extension(&self) -> &str {
         &self.extension
     }
 
-    /// Refuses columns that the format, or its writer, has no type for.
+    /// Fails for a column whose type the format cannot store.
     pub fn check(&self, fields: &[&Field]) -> PlanResult<()> {
         for field in fields {
             let fits = match self.format {
@@ -89,7 +89,7 @@ impl ColumnSink {
     }
 }
 
-/// What the encoder has written and the file has not.
+/// Encoder output that has not been written to the file yet.
 #[derive(Clone, Default)]
 pub(super) struct Written(Arc<Mutex<Vec<u8>>>);
 
@@ -117,7 +117,7 @@ enum Encoder {
 }
 
 enum Column {
-    /// NULL in each row: how many.
+    /// The number of NULLs; every row is NULL.
     Null(usize),
     Bool(BooleanBuilder),
     Byte(Int8Builder),
@@ -134,10 +134,11 @@ enum Column {
     Nested(Vec<Value>),
 }
 
-/// A file that is being written.
+/// A columnar file under construction. The encoded bytes are taken with
+/// [`take_into`](Self::take_into).
 pub struct ColumnFile {
     schema: SchemaRef,
-    /// Where each column stands in the row.
+    /// Each column's index in the row, with its slot, its type and its values.
     columns: Vec<(usize, Slot, DataType, Column)>,
     width: usize,
     rows: usize,
@@ -150,7 +151,8 @@ pub(super) fn other(error: impl std::fmt::Display) -> io::Error {
 }
 
 impl ColumnFile {
-    /// A file of all columns of rows of a schema but some.
+    /// Starts a file for rows of `schema`. The columns at the indices in `left_out` are not
+    /// written.
     pub fn new(sink: &ColumnSink, schema: &Schema, left_out: &[usize]) -> io::Result<Self> {
         let width = schema.fields.len();
         let (mut columns, mut fields, mut own) = (Vec::new(), Vec::new(), Vec::new());
@@ -181,7 +183,7 @@ impl ColumnFile {
         Ok(Self { schema, columns, width, rows: 0, encoder: Some(encoder), written })
     }
 
-    /// Takes a row in.
+    /// Adds a row.
     pub fn write(&mut self, row: Row<'_>) -> io::Result<()> {
         for (index, slot, data_type, column) in &mut self.columns {
             macro_rules! append {
@@ -230,12 +232,12 @@ impl ColumnFile {
         }
     }
 
-    /// Appends the bytes that are ready to be written.
+    /// Appends the encoded bytes to `out` and removes them from the encoder's output.
     pub fn take_into(&mut self, out: &mut Vec<u8>) {
         self.written.take_into(out);
     }
 
-    /// Ends the file.
+    /// Encodes the remaining rows and ends the file.
     pub fn finish(&mut self) -> io::Result<()> {
         self.encode()?;
         match self.encoder.take() {
@@ -291,7 +293,7 @@ fn finished(column: &mut Column, arrow: &Arrow) -> io::Result<ArrayRef> {
     })
 }
 
-/// The array of values of a type.
+/// Builds an Arrow array of nested values.
 fn array_of(values: Vec<&Value>, arrow: &Arrow) -> io::Result<ArrayRef> {
     const NULL: Value = Value::Null;
     let nulls = || NullBuffer::from_iter(values.iter().map(|v| **v != Value::Null));

@@ -1,7 +1,6 @@
-//! Protocol Buffers on the wire, as far as the footers of ORC files need it.
+//! Protocol Buffers wire format, as far as the footers of ORC files need it.
 //!
-//! Messages are read field by field out of a slice, so that no length in a message can make the
-//! reader reserve memory.
+//! Fields are read as slices of the message, so a corrupt length cannot cause an allocation.
 
 /// The value of a field.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -13,7 +12,7 @@ pub enum Item<'b> {
 }
 
 impl<'b> Item<'b> {
-    /// The integer; 0 if it is of another kind.
+    /// The integer, or 0 if the field has another wire type.
     pub fn number(self) -> u64 {
         match self {
             Self::Number(value) => value,
@@ -21,7 +20,7 @@ impl<'b> Item<'b> {
         }
     }
 
-    /// The bytes; empty if it is of another kind.
+    /// The bytes, or an empty slice if the field has another wire type.
     pub fn bytes(self) -> &'b [u8] {
         match self {
             Self::Number(_) => &[],
@@ -35,7 +34,8 @@ impl<'b> Item<'b> {
     }
 }
 
-/// Reads a variable-length integer at the front of `bytes` and moves behind it.
+/// Reads a variable-length integer and advances `bytes` past it. Returns `None` if the bytes end
+/// too early or the integer is too long.
 pub fn varint(bytes: &mut &[u8]) -> Option<u64> {
     let mut value = 0u64;
     for shift in (0..64).step_by(7) {
@@ -49,8 +49,8 @@ pub fn varint(bytes: &mut &[u8]) -> Option<u64> {
     None
 }
 
-/// Calls `field` with each field of a message: its number and its value. `None` if the message is
-/// damaged, or `field` says so.
+/// Calls `field` with the number and the value of each field of a message. Returns `None` if the
+/// message is damaged or a call returns `None`.
 pub fn fields<'b>(
     mut bytes: &'b [u8],
     mut field: impl FnMut(u64, Item<'b>) -> Option<()>,
@@ -82,12 +82,12 @@ pub fn fields<'b>(
     Some(())
 }
 
-/// A message that is being written.
+/// A message under construction: its encoded bytes.
 #[derive(Clone, Debug, Default)]
 pub struct Message(pub Vec<u8>);
 
 impl Message {
-    /// Appends an integer without a tag.
+    /// Appends a variable-length integer without a field tag.
     pub fn varint(&mut self, mut value: u64) {
         while value >= 0x80 {
             self.0.push(value as u8 | 0x80);

@@ -1,7 +1,7 @@
-//! The rows of an ORC file, stripe by stripe.
+//! Reads the rows of an ORC file, stripe by stripe.
 //!
-//! Columns are found by name, whatever the case. In a file of an old Hive, whose columns are all
-//! called `_col0`, `_col1`, …, they are found by position.
+//! Columns are matched by name, ignoring case. Files of old Hive versions name all columns `_col0`,
+//! `_col1`, …; their columns are matched by position.
 
 use super::column::{Clock, Column, StripeContext};
 use super::footer::{self, Footer, Type};
@@ -13,22 +13,24 @@ use crate::table::types::{DataType, Schema};
 use arrow_array::ArrayRef;
 use std::sync::{Arc, OnceLock};
 
-/// The columns of a batch, as they are wanted, and its rows.
+/// The number of rows in a batch and its requested columns, in the order of the request. `None` is
+/// a column that the file lacks.
 pub type Batch = (usize, Vec<Option<ArrayRef>>);
 
 /// Reads the rows of a file.
 pub struct Reader {
     file: ByteSource,
     footer: Option<Footer>,
-    /// Each wanted column: its type, and its type in the file if it is there.
+    /// Each requested column: the SQL type to read it as, and its type in the file. `None` is a
+    /// column that the file lacks.
     wanted: Vec<(DataType, Option<Type>)>,
-    /// The next stripe.
+    /// The index of the next stripe.
     next: usize,
-    /// The decoders of the present stripe.
+    /// The column decoders of the current stripe.
     columns: Vec<Option<Column>>,
-    /// Rows that are left of it.
+    /// The rows of the current stripe that are not read yet.
     left: u64,
-    /// Rows to be passed over.
+    /// The rows that are still to be skipped before the first result.
     skip: u64,
 }
 
@@ -39,7 +41,7 @@ fn byte_source(from: From) -> ByteSource {
     }
 }
 
-/// The columns of a file.
+/// The schema of a file, as Spark infers it.
 pub fn schema(from: From) -> Result<Schema, String> {
     match footer::read(&byte_source(from))? {
         Some(footer) => footer.root.schema(),
@@ -47,7 +49,8 @@ pub fn schema(from: From) -> Result<Schema, String> {
     }
 }
 
-/// The zone of a name. UTC has many, by all of which times need no conversion.
+/// Looks up a time zone. All aliases of UTC map to `Tz::UTC`, for which timestamps need no
+/// conversion.
 fn named(name: &str) -> Option<Tz> {
     match name.trim_start_matches(':') {
         "UTC" | "GMT" | "UCT" | "Z" | "Zulu" | "Universal" | "Greenwich" | "GMT0" | "Etc/UTC"
@@ -58,7 +61,8 @@ fn named(name: &str) -> Option<Tz> {
     }
 }
 
-/// The zone in which times without one are read and written: the machine's, as Java has it.
+/// The time zone in which timestamps are read and written: the machine's, as in the Java
+/// implementation.
 pub fn machine_zone() -> Tz {
     static ZONE: OnceLock<Tz> = OnceLock::new();
     *ZONE.get_or_init(|| {
@@ -72,7 +76,7 @@ pub fn machine_zone() -> Tz {
 }
 
 impl Reader {
-    /// Opens a file at a row. `wanted` are places in the row with names and types.
+    /// Opens a file at row `offset`. `wanted` lists the requested columns.
     pub fn open(
         from: From,
         wanted: &[(usize, String, DataType)],
@@ -98,7 +102,7 @@ impl Reader {
         Ok(Self { file, footer, wanted: found, next: 0, columns, left: 0, skip: offset })
     }
 
-    /// The next rows; `None` at the end of the file.
+    /// Decodes the next batch. Returns `None` at the end of the file.
     pub fn next(&mut self) -> Result<Option<Batch>, String> {
         loop {
             if self.left == 0 && !self.stripe()? {
@@ -119,7 +123,7 @@ impl Reader {
         }
     }
 
-    /// Begins the next stripe that has rows to be read; false if there is none.
+    /// Moves to the next stripe that has rows to read. Returns false at the end of the file.
     fn stripe(&mut self) -> Result<bool, String> {
         let Some(footer) = &self.footer else { return Ok(false) };
         while let Some(stripe) = footer.stripes.get(self.next) {
@@ -154,7 +158,7 @@ impl Reader {
     }
 }
 
-/// The column of a file for a column of the schema.
+/// Finds the file's column for a column of the schema.
 fn find<'t>(root: &'t Type, place: usize, name: &str) -> Result<Option<&'t Type>, String> {
     let columns = &root.children;
     if columns.iter().all(|(own, _)| own.starts_with("_col")) {

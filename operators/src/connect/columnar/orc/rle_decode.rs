@@ -1,29 +1,30 @@
-//! Decoders of the run-length encodings: bytes, booleans, and integers of both versions.
+//! Decoders of ORC's run-length encodings: bytes, booleans, and integers of versions 1 and 2.
 //!
-//! A decoder holds one run, of at most 512 values. What a run says of itself is held to its limits
-//! before anything is reserved for it.
+//! A decoder buffers one run of at most 512 values. The length in a run's header is checked before
+//! memory is reserved.
 
 use crate::connect::columnar::orc::stream::Stream;
 
-/// Most values of a run.
+/// The most values of a run.
 const RUN: usize = 512;
 
-/// Bytes in runs.
+/// Decodes run-length encoded bytes.
 pub struct ByteRuns {
     stream: Stream,
-    /// Values that are left of the run.
+    /// The number of values left in the current run.
     left: usize,
-    /// The value of a run of one value; `None` in a run of values as they are.
+    /// The repeated byte of the current run. `None` in a literal run, whose bytes follow in the
+    /// stream.
     repeated: Option<u8>,
 }
 
 impl ByteRuns {
-    /// The bytes of a stream.
+    /// Decodes a stream.
     pub fn new(stream: Stream) -> Self {
         Self { stream, left: 0, repeated: None }
     }
 
-    /// The next byte.
+    /// The next byte. Fails at the end of the stream.
     #[inline]
     pub fn next(&mut self) -> Result<u8, String> {
         if self.left == 0 {
@@ -44,7 +45,7 @@ impl ByteRuns {
     }
 }
 
-/// Booleans: the bits of bytes in runs, the highest first.
+/// Decodes booleans: bits of run-length encoded bytes, most significant bit first.
 pub struct Bits {
     bytes: ByteRuns,
     byte: u8,
@@ -52,12 +53,12 @@ pub struct Bits {
 }
 
 impl Bits {
-    /// The booleans of a stream.
+    /// Decodes a stream.
     pub fn new(stream: Stream) -> Self {
         Self { bytes: ByteRuns::new(stream), byte: 0, left: 0 }
     }
 
-    /// The next boolean.
+    /// The next boolean. Fails at the end of the stream.
     #[inline]
     pub fn next(&mut self) -> Result<bool, String> {
         if self.left == 0 {
@@ -69,7 +70,7 @@ impl Bits {
     }
 }
 
-/// Integers in runs.
+/// Decodes run-length encoded integers.
 pub struct Integers {
     stream: Stream,
     second_version: bool,
@@ -77,7 +78,7 @@ pub struct Integers {
     run: Box<[i64; RUN]>,
     length: usize,
     next: usize,
-    /// Bytes of packed values that do not lie together.
+    /// A buffer for packed bytes that span two windows of the stream.
     spare: Vec<u8>,
 }
 
@@ -86,7 +87,7 @@ fn zigzag(value: u64) -> i64 {
     (value >> 1) as i64 ^ -((value & 1) as i64)
 }
 
-/// The width in bits of a code in the second version.
+/// The bit width of a five-bit width code in version 2.
 fn width_of(code: u8) -> usize {
     match code {
         0..=23 => usize::from(code) + 1,
@@ -96,7 +97,7 @@ fn width_of(code: u8) -> usize {
     }
 }
 
-/// The next width that values are packed with.
+/// The smallest width of version 2 that is at least `bits`.
 pub fn packed_width(bits: usize) -> usize {
     match bits {
         0 => 1,
@@ -107,13 +108,14 @@ pub fn packed_width(bits: usize) -> usize {
 }
 
 impl Integers {
-    /// The integers of a stream; `second_version` says with which encoding.
+    /// Decodes a stream in version 2 of the encoding, or in version 1. `signed` says whether values
+    /// are zigzag encoded.
     pub fn new(stream: Stream, second_version: bool, signed: bool) -> Self {
         let run = Box::new([0; RUN]);
         Self { stream, second_version, signed, run, length: 0, next: 0, spare: Vec::new() }
     }
 
-    /// The next integer.
+    /// The next integer. Fails at the end of the stream.
     #[inline]
     pub fn next(&mut self) -> Result<i64, String> {
         if self.next == self.length {
@@ -123,7 +125,8 @@ impl Integers {
         Ok(self.run[self.next - 1])
     }
 
-    /// Calls `take` with the next `count` integers, run by run.
+    /// Passes the next `count` integers to `take`, in slices of at most one run. Fails at the end
+    /// of the stream.
     #[inline]
     pub fn each(&mut self, mut count: usize, mut take: impl FnMut(&[i64])) -> Result<(), String> {
         while count > 0 {
@@ -198,7 +201,7 @@ impl Integers {
         }
     }
 
-    /// The width and the number of values, which are in the first two bytes of a run.
+    /// Reads the rest of a run's two-byte header: the bit width and the number of values.
     fn header(&mut self, head: u8) -> Result<(usize, usize), String> {
         let low = self.stream.byte()?;
         Ok((width_of(head >> 1 & 31), (usize::from(head & 1) << 8 | usize::from(low)) + 1))
@@ -220,7 +223,7 @@ impl Integers {
         Ok(())
     }
 
-    /// Reads `count` values of `width` bits into the run from `from` on.
+    /// Unpacks `count` values of `width` bits into the run buffer, from index `from` on.
     fn unpack(&mut self, from: usize, count: usize, width: usize) -> Result<(), String> {
         let Self { stream, spare, run, .. } = self;
         let bytes = stream.slice((count * width).div_ceil(8), spare)?;
@@ -289,7 +292,7 @@ impl Integers {
     }
 }
 
-/// Values of `width` bits each, the highest bit first.
+/// Unpacks values of `width` bits each, most significant bit first.
 fn unpack(bytes: &[u8], width: usize, values: &mut [i64]) {
     match width {
         8 => values.iter_mut().zip(bytes).for_each(|(v, b)| *v = i64::from(*b)),
@@ -312,7 +315,8 @@ fn unpack(bytes: &[u8], width: usize, values: &mut [i64]) {
             }
         }
         width => {
-            // Only patches have such a width: bit by bit will do.
+            // Only patch lists have other widths. They are rare and short, so bit by bit is fast
+            // enough.
             let bit = |at: usize| bytes.get(at / 8).map_or(0, |b| u64::from(b >> (7 - at % 8) & 1));
             for (i, value) in values.iter_mut().enumerate() {
                 let bits = i * width..(i + 1) * width;
@@ -340,7 +344,7 @@ mod tests {
 
     #[test]
     fn examples_of_the_specification_are_read() {
-        // Each encoding's example in the specification of ORC.
+        // The examples of the ORC specification, one per encoding.
         assert_eq!(read(&[0x61, 0, 7], false, false, 100), Ok(vec![7; 100]));
         assert_eq!(
             read(&[0x61, 0xFF, 0x64], false, false, 100),

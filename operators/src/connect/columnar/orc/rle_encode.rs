@@ -1,16 +1,17 @@
-//! Encoders of the run-length encodings: bytes, booleans, and integers of the second version.
+//! Encoders of ORC's run-length encodings: bytes, booleans, and integers of version 2.
 //!
-//! Runs of one step, blocks that rise or fall, and all else with the width of its largest value.
-//! The patched encoding is not written: the compression behind it does as much.
+//! Values with a constant difference become a short-repeat or delta run. Monotonic values become a
+//! delta run with packed differences. All others become a direct run with the width of the largest
+//! value. The patched-base encoding is not written: the block compression saves as much.
 
 use crate::connect::columnar::orc::rle_decode::packed_width;
 
-/// Most values of a run.
+/// The most values of a run.
 const RUN: usize = 512;
-/// Fewest values of a run of one step that is worth one of its own.
+/// The fewest values with a constant difference that get a run of their own.
 const STEPS: usize = 6;
 
-/// Appends bytes in runs.
+/// Appends run-length encoded bytes.
 pub fn bytes(values: &[u8], out: &mut Vec<u8>) {
     let mut at = 0;
     let same = |at: usize, most: usize| {
@@ -38,7 +39,7 @@ pub fn bytes(values: &[u8], out: &mut Vec<u8>) {
     }
 }
 
-/// Appends booleans: the highest bit of a byte is the first.
+/// Appends run-length encoded booleans, eight to a byte, most significant bit first.
 pub fn bits(values: impl Iterator<Item = bool>, out: &mut Vec<u8>) {
     let (mut packed, mut count) = (Vec::new(), 0usize);
     for value in values {
@@ -65,7 +66,7 @@ fn varint(mut value: u64, out: &mut Vec<u8>) {
     out.push(value as u8);
 }
 
-/// Appends the digits of a decimal.
+/// Appends the unscaled value of a decimal as a zigzag varint.
 pub fn unscaled(value: i128, out: &mut Vec<u8>) {
     let mut value = ((value << 1) ^ (value >> 127)) as u128;
     while value >= 0x80 {
@@ -75,14 +76,15 @@ pub fn unscaled(value: i128, out: &mut Vec<u8>) {
     out.push(value as u8);
 }
 
-/// Appends integers; without a sign they are none below 0.
+/// Appends integers with the encoding of version 2. Signed values are zigzag encoded; unsigned
+/// values must not be negative.
 pub fn integers(values: &[i64], signed: bool, out: &mut Vec<u8>) {
     let mut begin = 0;
     let mut at = 0;
     while at < values.len() {
         let run = steps(&values[at..]);
         if run < STEPS {
-            // A shorter run lies among the others.
+            // A shorter run becomes a part of the surrounding run.
             at += run.max(1);
             if at - begin >= RUN {
                 others(&values[begin..begin + RUN], signed, out);
@@ -106,7 +108,8 @@ pub fn integers(values: &[i64], signed: bool, out: &mut Vec<u8>) {
     others(&values[begin..], signed, out);
 }
 
-/// How many values at the front have one step from each to the next.
+/// The number of leading values with a constant difference, at most one run. A difference that
+/// overflows ends them.
 fn steps(values: &[i64]) -> usize {
     let [first, second, ..] = values else { return values.len() };
     let Some(step) = second.checked_sub(*first) else { return 1 };
@@ -114,7 +117,7 @@ fn steps(values: &[i64]) -> usize {
     1 + along.take_while(|pair| pair[0].checked_add(step) == Some(pair[1])).count()
 }
 
-/// The first two bytes of a run: its encoding, the code of its width, and its length.
+/// Appends a run's two-byte header: the encoding, the width code and the length.
 fn head(encoding: u8, code: u8, length: usize, out: &mut Vec<u8>) {
     let length = length - 1;
     out.extend([encoding << 6 | code << 1 | (length >> 8) as u8, length as u8]);
@@ -131,7 +134,7 @@ fn repeated(value: i64, count: usize, signed: bool, out: &mut Vec<u8>) {
     out.extend_from_slice(&value.to_be_bytes()[8 - bytes..]);
 }
 
-/// Appends at most one run of values that have no step in common.
+/// Appends values without a constant difference, as delta or direct runs.
 fn others(values: &[i64], signed: bool, out: &mut Vec<u8>) {
     for values in values.chunks(RUN) {
         let word = |value: i64| if signed { zigzag(value) } else { value as u64 };
@@ -153,13 +156,14 @@ fn others(values: &[i64], signed: bool, out: &mut Vec<u8>) {
     }
 }
 
-/// All bits of the steps of values that only rise or only fall, if there are more than two.
+/// The bitwise OR of all differences of monotonic values. Returns `None` for other values, for
+/// fewer than three values and on overflow.
 fn one_way(values: &[i64]) -> Option<u64> {
     let [first, second, _, ..] = values else { return None };
     let falls = second < first;
     let mut all = 0;
     for pair in values.windows(2) {
-        // The first step tells the way: it may be 0 only if all others rise.
+        // The first difference gives the direction. A first difference of 0 counts as rising.
         if pair[1] != pair[0] && (pair[1] < pair[0]) != falls {
             return None;
         }
@@ -169,7 +173,7 @@ fn one_way(values: &[i64]) -> Option<u64> {
     Some(all)
 }
 
-/// The code of a width.
+/// The five-bit code of a bit width in version 2; the inverse of the decoder's `width_of`.
 fn code(width: usize) -> u8 {
     (match width {
         0..=24 => width.max(1) - 1,
@@ -178,7 +182,8 @@ fn code(width: usize) -> u8 {
     }) as u8
 }
 
-/// Appends values of `width` bits each, the highest bit first.
+/// Appends values of `width` bits each, most significant bit first. The last byte is padded with
+/// zeros.
 fn pack(values: impl Iterator<Item = u64>, width: usize, out: &mut Vec<u8>) {
     let (mut held, mut bits) = (0u128, 0);
     for value in values {

@@ -1,7 +1,7 @@
-//! Values of a column as another type, by the rules of ORC's schema evolution.
+//! Conversion of a column's values to another type, by the rules of ORC's schema evolution.
 //!
-//! Numbers that do not fit and texts that are not of the type become NULL. Times are read as and
-//! from the local time of the reader's zone.
+//! Numbers out of range and strings that do not parse become NULL. Conversions between timestamps
+//! and local times use the reader's time zone.
 
 use crate::connect::columnar::orc::footer::{Kind, Type};
 use crate::table::datetime::{
@@ -15,7 +15,7 @@ use crate::table::types::DataType;
 use crate::table::value::decimal_text;
 use std::fmt::Write;
 
-/// A value out of a file.
+/// A value as decoded from the file.
 #[derive(Clone, Copy, Debug)]
 pub enum Cell<'b> {
     /// BOOLEAN.
@@ -24,19 +24,19 @@ pub enum Cell<'b> {
     Long(i64),
     /// FLOAT and DOUBLE.
     Double(f64),
-    /// The unscaled value of a decimal, and its scale.
+    /// DECIMAL: the unscaled value and the scale.
     Decimal(i128, u8),
     /// STRING, VARCHAR and CHAR.
     Text(&'b str),
     /// BINARY.
     Bytes(&'b [u8]),
-    /// DATE, in days.
+    /// DATE, in days since 1970-01-01.
     Day(i64),
-    /// TIMESTAMP, in microseconds.
+    /// TIMESTAMP, in microseconds since 1970.
     Time(i64),
 }
 
-/// Whether a column of a file can be read as a type.
+/// Whether a column of type `from` can be read as `to`.
 pub fn is_readable(from: &Type, to: &DataType) -> bool {
     use DataType as T;
     let marked = |name: &str| from.spark.as_deref() == Some(name);
@@ -56,7 +56,8 @@ pub fn is_readable(from: &Type, to: &DataType) -> bool {
         (Kind::String | Kind::Varchar | Kind::Char, _) => true,
         (_, T::Binary) => false,
         (Kind::Date, to) => matches!(to, T::Date | T::Timestamp | T::String),
-        // Spark marks the times of both kinds, and other writers have one kind only.
+        // Spark's attribute distinguishes TIMESTAMP from TIMESTAMP_NTZ. Files of other writers can
+        // be read as either.
         (Kind::Timestamp | Kind::TimestampInstant, T::TimestampNtz) => !marked("timestamp"),
         (Kind::Timestamp | Kind::TimestampInstant, _) => true,
         (Kind::Long, T::Timestamp) => !marked("timestamp_ntz"),
@@ -65,20 +66,20 @@ pub fn is_readable(from: &Type, to: &DataType) -> bool {
     }
 }
 
-/// The field of a name: the one with its case, or else the first one that has it in any case.
+/// The index of the field with a name: an exact match, or else the first match that ignores case.
 pub fn named(children: &[(String, Type)], name: &str) -> Option<usize> {
     let exact = children.iter().position(|(own, _)| own == name);
     exact.or_else(|| children.iter().position(|(own, _)| own.to_lowercase() == name.to_lowercase()))
 }
 
-/// A value as whole number, unless it has no such value.
+/// Converts a value to an integer. Returns `None` if that is not possible.
 #[inline]
 pub fn long(cell: Cell<'_>) -> Option<i64> {
     match cell {
         Cell::Long(value) | Cell::Day(value) => Some(value),
         Cell::Boolean(value) => Some(i64::from(value)),
         Cell::Double(value) => {
-            // From 2^63 on there is none; below -2^63 neither.
+            // Values from 2^63 on do not fit, nor do values well below -2^63.
             (value > -9.3e18 && value < 9.223_372_036_854_775e18).then_some(value as i64)
         }
         Cell::Decimal(value, scale) => i64::try_from(value / 10i128.pow(u32::from(scale))).ok(),
@@ -88,7 +89,7 @@ pub fn long(cell: Cell<'_>) -> Option<i64> {
     }
 }
 
-/// A value as truth.
+/// Converts a value to a boolean. Returns `None` if that is not possible.
 #[inline]
 pub fn boolean(cell: Cell<'_>) -> Option<bool> {
     match cell {
@@ -98,7 +99,7 @@ pub fn boolean(cell: Cell<'_>) -> Option<bool> {
     }
 }
 
-/// A value as floating-point number.
+/// Converts a value to a 64-bit float. Returns `None` if that is not possible.
 #[inline]
 pub fn double(cell: Cell<'_>) -> Option<f64> {
     match cell {
@@ -112,7 +113,7 @@ pub fn double(cell: Cell<'_>) -> Option<f64> {
     }
 }
 
-/// A value as 32-bit floating-point number.
+/// Converts a value to a 32-bit float. Returns `None` if that is not possible.
 #[inline]
 pub fn float(cell: Cell<'_>) -> Option<f32> {
     match cell {
@@ -121,7 +122,8 @@ pub fn float(cell: Cell<'_>) -> Option<f32> {
     }
 }
 
-/// A value as decimal of a type.
+/// Converts a value to the unscaled value of the decimal type `to`. Returns `None` if it does not
+/// fit.
 pub fn decimal(cell: Cell<'_>, to: &DataType) -> Option<i128> {
     let scaled = |value, scale| rescale(value, scale, to).ok().flatten();
     match cell {
@@ -139,7 +141,7 @@ pub fn decimal(cell: Cell<'_>, to: &DataType) -> Option<i128> {
     }
 }
 
-/// A value as date.
+/// Converts a value to a date, in days. Returns `None` if that is not possible.
 #[inline]
 pub fn day(cell: Cell<'_>, zone: Tz) -> Option<i64> {
     match cell {
@@ -150,7 +152,8 @@ pub fn day(cell: Cell<'_>, zone: Tz) -> Option<i64> {
     }
 }
 
-/// A value as timestamp: numbers are seconds.
+/// Converts a value to a timestamp, in microseconds; numbers are seconds. Returns `None` if that is
+/// not possible.
 #[inline]
 pub fn time(cell: Cell<'_>, zone: Tz) -> Option<i64> {
     match cell {
@@ -159,7 +162,7 @@ pub fn time(cell: Cell<'_>, zone: Tz) -> Option<i64> {
         Cell::Boolean(value) => Some(i64::from(value) * 1_000_000),
         Cell::Long(seconds) => seconds.checked_mul(1_000_000),
         Cell::Double(seconds) => {
-            // Milliseconds are kept.
+            // The result has millisecond precision.
             let millis = (seconds * 1000.0 + 0.5).floor();
             (millis.abs() < 9.2e15).then(|| millis as i64 * 1000)
         }
@@ -178,7 +181,8 @@ pub fn time(cell: Cell<'_>, zone: Tz) -> Option<i64> {
     }
 }
 
-/// Appends a value as text to `out`; `None` if it has none.
+/// Appends a value as a string. Returns `None` if that is not possible; `out` may then have been
+/// extended.
 pub fn text(cell: Cell<'_>, zone: Tz, out: &mut String) -> Option<()> {
     match cell {
         Cell::Boolean(value) => out.push_str(if value { "TRUE" } else { "FALSE" }),

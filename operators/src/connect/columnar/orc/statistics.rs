@@ -1,48 +1,48 @@
-//! Statistics of columns, by which readers skip stripes and files.
+//! Column statistics: readers use them to skip stripes and files.
 
 use crate::connect::columnar::orc::protobuf::Message;
 use crate::table::value::decimal_text;
 
-/// Bytes of the longest text that is kept as a bound.
+/// The longest string, in bytes, that is stored as a bound.
 const TEXT_BYTES: usize = 1024;
 
-/// The least and the greatest value of a column.
+/// The minimum and the maximum of a column.
 #[derive(Clone, Debug, Default)]
 pub enum Bounds {
-    /// Of no value, or not known.
+    /// No value has been seen yet.
     #[default]
     None,
-    /// Whole numbers.
+    /// Integers.
     Long(i64, i64),
-    /// Days.
+    /// Days since 1970-01-01.
     Day(i64, i64),
-    /// Microseconds.
+    /// Microseconds since 1970.
     Time(i64, i64),
     /// Floating-point numbers.
     Double(f64, f64),
-    /// Unscaled decimals, with their scale.
+    /// Unscaled decimals and their scale.
     Decimal(i128, i128, u8),
-    /// Texts.
+    /// Strings.
     Text(String, String),
-    /// How many values are true.
+    /// For booleans, which have no bounds: the number of true values.
     True(u64),
-    /// Of values among which one has no place in the order, or is too long.
+    /// A value has no place in the order (NaN) or is too long. No bounds are written.
     Unknown,
 }
 
-/// What is known of a column.
+/// The statistics of a column.
 #[derive(Clone, Debug, Default)]
 pub struct Statistics {
-    /// Values that are not NULL.
+    /// The number of non-NULL values.
     pub values: u64,
-    /// Whether there is a NULL.
+    /// Whether the column has a NULL.
     pub nulls: bool,
-    /// Its bounds.
+    /// The minimum and the maximum.
     pub bounds: Bounds,
 }
 
 impl Bounds {
-    /// Widens them by others.
+    /// Extends the bounds to include `other`.
     pub fn add(&mut self, other: Self) {
         let own = std::mem::take(self);
         *self = match (own, other) {
@@ -60,7 +60,7 @@ impl Bounds {
         };
     }
 
-    /// The bounds of texts.
+    /// The bounds of strings. Unknown if a string is longer than [`TEXT_BYTES`].
     pub fn of_texts<'t>(values: impl Iterator<Item = &'t str>) -> Self {
         let mut bounds: Option<(&str, &str)> = None;
         for value in values {
@@ -73,7 +73,7 @@ impl Bounds {
         bounds.map_or(Self::None, |(a, b)| Self::Text(a.to_string(), b.to_string()))
     }
 
-    /// The bounds of numbers, which have none with a number that is none.
+    /// The bounds of floating-point numbers. Unknown if one is NaN.
     pub fn of_doubles(values: impl Iterator<Item = f64>) -> Self {
         let mut bounds = Self::None;
         for value in values {
@@ -90,14 +90,14 @@ impl Bounds {
 }
 
 impl Statistics {
-    /// Adds those of more rows.
+    /// Adds the statistics of more rows.
     pub fn add(&mut self, other: &Self) {
         self.values += other.values;
         self.nulls |= other.nulls;
         self.bounds.add(other.bounds.clone());
     }
 
-    /// Their message.
+    /// Encodes the statistics for the footer.
     pub fn message(&self) -> Message {
         let mut all = Message::default();
         all.number(1, self.values);
@@ -110,7 +110,8 @@ impl Statistics {
                 Some(if matches!(self.bounds, Bounds::Long(..)) { 2 } else { 7 })
             }
             Bounds::Time(a, b) => {
-                // Milliseconds, local to the zone in which the file is written and in UTC.
+                // Fields 1 and 2 are the bounds in the writer's local time, 3 and 4 in UTC, all in
+                // milliseconds. They are equal here, because bounds are kept for UTC only.
                 let bounds = [a.div_euclid(1000), b.div_euclid(1000)];
                 for (field, millis) in (1..).zip(bounds.into_iter().chain(bounds)) {
                     part.signed(field, millis);

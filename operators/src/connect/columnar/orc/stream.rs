@@ -1,8 +1,8 @@
-//! Streams of bytes in an ORC file: read by windows, and decompressed a block at a time.
+//! Byte streams of an ORC file, read in windows and decompressed a block at a time.
 //!
-//! A compressed stream is a sequence of blocks, each with a header of three bytes: its length, and
-//! whether it is stored as it is. No block may be larger, decompressed, than the file's block
-//! size: memory is bounded whatever the bytes say. A stream holds two windows at most.
+//! A compressed stream is a sequence of blocks. Each has a three-byte header: its length, and
+//! whether it is stored uncompressed. A block that decompresses to more than the file's block size
+//! is an error, so corrupt data cannot exhaust memory. A stream buffers at most two windows.
 
 use bytes::Bytes;
 use std::fs::File;
@@ -11,25 +11,25 @@ use std::os::unix::fs::FileExt;
 use std::panic::catch_unwind;
 use std::sync::Arc;
 
-/// Bytes that are read at once.
+/// The number of bytes per read.
 const WINDOW_BYTES: usize = 64 << 10;
-/// Largest block, decompressed: more than any writer uses.
+/// The largest decompressed block, larger than any writer produces.
 pub const BLOCK_BYTES_MAX: usize = 64 << 20;
-/// Largest block of LZO, compressed.
+/// The largest compressed LZO block.
 const LZO_BYTES_MAX: usize = 1 << 20;
-/// Largest block that a header has room for.
+/// The largest block length that a header can hold.
 const STORED_BYTES_MAX: usize = 1 << 23;
 
-/// How blocks are compressed.
+/// A block compression codec.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Codec {
-    /// Not at all.
+    /// Blocks are not compressed.
     None,
-    /// Deflate, without a header.
+    /// Raw deflate, without zlib's header.
     Zlib,
     /// Snappy.
     Snappy,
-    /// LZO, which is only read.
+    /// LZO, supported for reading only.
     Lzo,
     /// LZ4.
     Lz4,
@@ -38,7 +38,7 @@ pub enum Codec {
 }
 
 impl Codec {
-    /// The codec of a number in the postscript.
+    /// The codec of a number in the postscript. Fails for an unknown number.
     pub fn of(number: u64) -> Result<Self, String> {
         Ok(match number {
             0 => Self::None,
@@ -52,7 +52,7 @@ impl Codec {
         })
     }
 
-    /// Its number in the postscript.
+    /// The codec's number in the postscript.
     pub fn number(self) -> u64 {
         match self {
             Self::None => 0,
@@ -64,7 +64,7 @@ impl Codec {
         }
     }
 
-    /// Decompresses a block of at most `limit` bytes into `out`.
+    /// Decompresses a block into `out`. Fails if the result exceeds `limit` bytes.
     fn decompress(self, block: &[u8], limit: usize, out: &mut Vec<u8>) -> Result<(), String> {
         let damaged = |error: &dyn std::fmt::Display| format!("a compressed block: {error}");
         let mut read = |reader: &mut dyn Read| {
@@ -94,7 +94,8 @@ impl Codec {
                 out.truncate(length.map_err(|e| damaged(&e))?);
             }
             Self::Lzo => {
-                // The decoder has no limit of its own: a byte of the block makes 255 at most.
+                // The LZO decoder has no output limit. One byte of input yields at most 255 bytes
+                // of output, so a limit on the input bounds memory.
                 if block.len() > limit.min(LZO_BYTES_MAX) {
                     return Err("a compressed block is larger than blocks may be".to_string());
                 }
@@ -109,7 +110,7 @@ impl Codec {
         Ok(())
     }
 
-    /// Appends `bytes` to `out` as blocks of at most `block` bytes.
+    /// Appends `bytes` to `out` in compressed blocks, each of at most `block` bytes of input.
     pub fn compress(self, bytes: &[u8], block: usize, out: &mut Vec<u8>) -> io::Result<()> {
         if self == Self::None {
             out.extend_from_slice(bytes);
@@ -162,12 +163,12 @@ impl Codec {
     }
 }
 
-/// Where the bytes of a file are.
+/// The source of a file's bytes.
 #[derive(Clone, Debug)]
 pub enum ByteSource {
     /// An open file.
     File(Arc<File>),
-    /// Memory.
+    /// A file that is in memory.
     Memory(Bytes),
 }
 
@@ -180,7 +181,7 @@ impl ByteSource {
         }
     }
 
-    /// Appends `length` bytes from `at` on to `out`.
+    /// Appends the `length` bytes at offset `at` to `out`. Fails if the file has fewer.
     pub fn read(&self, at: u64, length: usize, out: &mut Vec<u8>) -> Result<(), String> {
         let begin = out.len();
         match self {
@@ -198,12 +199,12 @@ impl ByteSource {
     }
 }
 
-/// How a file is compressed.
+/// The compression of a file.
 #[derive(Clone, Copy, Debug)]
 pub struct Compression {
-    /// How blocks are compressed.
+    /// The codec of all blocks.
     pub codec: Codec,
-    /// Most bytes of a block, decompressed.
+    /// The largest decompressed block, in bytes.
     pub block: usize,
 }
 
@@ -211,37 +212,37 @@ pub struct Compression {
 pub struct Stream {
     file: ByteSource,
     compression: Compression,
-    /// What is still in the file.
+    /// The file offset of the next byte that is not in `raw` yet.
     at: u64,
     end: u64,
-    /// Bytes as they are in the file, used up to `raw_next`.
+    /// A window of bytes as stored. Those before `raw_next` are consumed.
     raw: Vec<u8>,
     raw_next: usize,
-    /// Decompressed bytes, used up to `next`.
+    /// A window of decompressed bytes. Those before `next` are consumed.
     window: Vec<u8>,
     next: usize,
 }
 
-/// Says that a stream ended too early.
+/// The error of a stream that ends too early.
 fn ended() -> String {
     "a stream of a column ends too early".to_string()
 }
 
 impl Stream {
-    /// The stream that lies at `at`.
+    /// The stream of `length` bytes at the file offset `at`.
     pub fn new(file: ByteSource, compression: Compression, at: u64, length: u64) -> Self {
         let end = at.saturating_add(length);
         let (raw, window) = (Vec::new(), Vec::new());
         Self { file, compression, at, end, raw, raw_next: 0, window, next: 0 }
     }
 
-    /// A stream without bytes.
+    /// A stream of length zero.
     pub fn empty() -> Self {
         let compression = Compression { codec: Codec::None, block: 0 };
         Self::new(ByteSource::Memory(Bytes::new()), compression, 0, 0)
     }
 
-    /// Reads all of a stream, which has at most `limit` bytes.
+    /// Reads the whole stream. Fails if it has more than `limit` bytes.
     pub fn all(mut self, limit: usize) -> Result<Vec<u8>, String> {
         let mut out = Vec::new();
         while self.fill()? {
@@ -253,7 +254,7 @@ impl Stream {
         Ok(out)
     }
 
-    /// Makes `bytes` bytes of the file lie behind `raw_next`; false if there are fewer.
+    /// Reads ahead until `raw` has `bytes` unconsumed bytes. Returns false if the stream has fewer.
     fn raw(&mut self, bytes: usize) -> Result<bool, String> {
         if self.raw.len() - self.raw_next >= bytes {
             return Ok(true);
@@ -267,7 +268,7 @@ impl Stream {
         Ok(self.raw.len() >= bytes)
     }
 
-    /// Replaces a window that is used up; false at the end of the stream.
+    /// Replaces the consumed window with the next one. Returns false at the end of the stream.
     fn fill(&mut self) -> Result<bool, String> {
         self.next = 0;
         self.window.clear();
@@ -301,7 +302,7 @@ impl Stream {
         Ok(true)
     }
 
-    /// The next byte; `None` at the end.
+    /// The next byte, or `None` at the end.
     #[inline]
     pub fn next_byte(&mut self) -> Result<Option<u8>, String> {
         if self.next == self.window.len() && !self.fill()? {
@@ -311,13 +312,13 @@ impl Stream {
         Ok(Some(self.window[self.next - 1]))
     }
 
-    /// The next byte, which must be there.
+    /// The next byte. Fails at the end.
     #[inline]
     pub fn byte(&mut self) -> Result<u8, String> {
         self.next_byte()?.ok_or_else(ended)
     }
 
-    /// Calls `take` with the next `bytes` bytes, piece by piece.
+    /// Passes the next `bytes` bytes to `take`, in pieces. Fails if the stream has fewer.
     pub fn pieces(&mut self, mut bytes: usize, mut take: impl FnMut(&[u8])) -> Result<(), String> {
         while bytes > 0 {
             if self.next == self.window.len() && !self.fill()? {
@@ -331,7 +332,8 @@ impl Stream {
         Ok(())
     }
 
-    /// The next bytes, if they lie together; else they are put together in `spare`.
+    /// The next `bytes` bytes, borrowed from the window if it has them all. Otherwise they are
+    /// copied to `spare`. Fails if the stream has fewer.
     #[inline]
     pub fn slice<'s>(
         &'s mut self,

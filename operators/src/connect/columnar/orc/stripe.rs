@@ -1,4 +1,4 @@
-//! A stripe: the columns of some batches of rows, encoded and compressed one after another.
+//! Encodes a stripe: the columns of a group of batches, compressed stream by stream.
 
 use super::footer::{Kind, SPARK_TYPE};
 use super::read::machine_zone;
@@ -19,16 +19,16 @@ use arrow_array::{Array, ArrayRef, RecordBatch};
 use arrow_buffer::{NullBuffer, OffsetBuffer};
 use std::io;
 
-/// The kinds of streams, by their numbers.
+/// Stream kinds, as numbered by the ORC specification.
 const PRESENT: u64 = 0;
 const DATA: u64 = 1;
 const LENGTH: u64 = 2;
 const SECONDARY: u64 = 5;
-/// The numbers of encodings.
+/// Column encodings, as numbered by the ORC specification.
 const DIRECT: u64 = 0;
 const DIRECT_V2: u64 = 2;
 
-/// A type of the file.
+/// A type of the file's type tree: a column or a part of one.
 #[derive(Clone, Debug)]
 pub struct Node {
     id: usize,
@@ -39,7 +39,7 @@ pub struct Node {
 }
 
 impl Node {
-    /// The type of rows, and how many types there are in it.
+    /// The type of a row, and the number of types in its tree.
     pub fn root(fields: &[Field]) -> (Self, usize) {
         let mut next = 0;
         let root = Self::new(&DataType::Struct(fields.to_vec()), &mut next);
@@ -62,13 +62,13 @@ impl Node {
         Self { id, kind, data_type: data_type.clone(), spark, children }
     }
 
-    /// Calls `see` with each type, in the order of their numbers.
+    /// Calls `see` with each type of the tree, in the order of their ids.
     pub fn types(&self, see: &mut dyn FnMut(&Self)) {
         see(self);
         self.children.iter().for_each(|(_, child)| child.types(see));
     }
 
-    /// Its message in the footer.
+    /// Encodes the type for the footer.
     pub fn message(&self) -> Message {
         let (mut all, mut ids) = (Message::default(), Message::default());
         all.number(1, self.kind as u64);
@@ -93,22 +93,23 @@ impl Node {
     }
 }
 
-/// A stripe that is being encoded.
+/// A stripe under construction.
 pub struct Stripe {
     codec: Codec,
     block: usize,
-    /// Its streams, compressed.
+    /// The compressed streams, one after the other.
     pub bytes: Vec<u8>,
     streams: Vec<Message>,
     has_times: bool,
-    /// Statistics by type.
+    /// Statistics, indexed by type id.
     pub statistics: Vec<Statistics>,
 }
 
-/// A part of a column, with the rows in which what it is a part of is NULL.
+/// A batch's array of a column, and the null mask of the enclosing structs. A row that is NULL
+/// there has no value in the column's streams.
 type Part = (ArrayRef, Option<NullBuffer>);
 
-/// Calls `see` with each row that has a value.
+/// Calls `see` with the array and the index of each non-NULL row.
 fn each<'p>(parts: &'p [Part], mut see: impl FnMut(&'p ArrayRef, usize)) {
     for (array, parent) in parts {
         match NullBuffer::union(array.nulls(), parent.as_ref()) {
@@ -118,7 +119,7 @@ fn each<'p>(parts: &'p [Part], mut see: impl FnMut(&'p ArrayRef, usize)) {
     }
 }
 
-/// The values of a column, without NULL.
+/// Collects the non-NULL values of a column.
 fn values<T: ArrowPrimitiveType, V>(parts: &[Part], of: impl Fn(T::Native) -> V) -> Vec<V> {
     let mut all = Vec::with_capacity(parts.iter().map(|(array, _)| array.len()).sum());
     for (array, parent) in parts {
@@ -139,14 +140,14 @@ fn bounds<T: Copy + Ord>(values: &[T], of: impl Fn(T, T) -> Bounds) -> Bounds {
 }
 
 impl Stripe {
-    /// A stripe of a file that has so many types.
+    /// Creates an empty stripe for a file with `types` types.
     pub fn new(codec: Codec, block: usize, types: usize) -> Self {
         let statistics = vec![Statistics::default(); types];
         let (bytes, streams) = (Vec::new(), Vec::new());
         Self { codec, block, bytes, streams, has_times: false, statistics }
     }
 
-    /// Encodes rows.
+    /// Encodes all columns of the batches.
     pub fn encode(&mut self, root: &Node, batches: &[RecordBatch]) -> io::Result<()> {
         let rows = batches.iter().map(|batch| batch.num_rows() as u64).sum();
         self.statistics[root.id].values = rows;
@@ -158,7 +159,7 @@ impl Stripe {
         Ok(())
     }
 
-    /// The message at its end.
+    /// Encodes the footer of the stripe.
     pub fn footer(&self, root: &Node) -> Message {
         let mut all = Message::default();
         self.streams.iter().for_each(|stream| all.bytes(1, &stream.0));
@@ -194,7 +195,7 @@ impl Stripe {
         self.stream(node, kind, &bytes)
     }
 
-    /// Writes which rows have a value, if not all have.
+    /// Writes the stream of null flags, unless no row is NULL.
     fn present(&mut self, node: &Node, parts: &[Part]) -> io::Result<()> {
         let rows: usize = parts.iter().map(|(array, _)| array.len()).sum();
         if parts.iter().all(|(array, parent)| array.null_count() == 0 && parent.is_none()) {
@@ -317,7 +318,7 @@ impl Stripe {
         Ok(Bounds::True(count))
     }
 
-    /// Times as seconds and nanoseconds.
+    /// Writes timestamps as a stream of seconds since 2015-01-01 and a stream of nanoseconds.
     fn times(&mut self, node: &Node, parts: &[Part]) -> io::Result<Bounds> {
         self.has_times = true;
         let zone = machine_zone();
@@ -325,9 +326,9 @@ impl Stripe {
         let all = values::<TimestampMicrosecondType, _>(parts, |value| value);
         let seconds = |micros: i64| {
             let (seconds, nanos) = (micros.div_euclid(1_000_000), micros.rem_euclid(1_000_000));
-            // Negative seconds are cut towards zero from a millisecond on, as all readers expect.
-            // The last second before 1970 cannot be told from the first one after it: so it is in
-            // each file that the Java writer writes.
+            // Negative seconds with a fraction of a millisecond or more are truncated towards zero,
+            // as readers expect. The last second before 1970 is therefore ambiguous with the first
+            // one after it, as it is in files of the Java writer.
             let cut = seconds < 0 && nanos > 999;
             seconds + i64::from(cut) - base_s
         };
@@ -336,7 +337,8 @@ impl Stripe {
             if left == 0 {
                 return 0;
             }
-            // The last three bits say how many zeros are cut off, beyond the first one.
+            // The lowest three bits encode the number of trailing decimal zeros that are removed,
+            // minus one.
             let mut zeros = 0;
             while left % 10 == 0 && zeros < 8 {
                 (left, zeros) = (left / 10, zeros + 1);
@@ -345,8 +347,8 @@ impl Stripe {
         };
         self.integers(node, DATA, &all.iter().map(|v| seconds(*v)).collect::<Vec<_>>(), true)?;
         self.integers(node, SECONDARY, &all.iter().map(|v| nanos(*v)).collect::<Vec<_>>(), false)?;
-        // Bounds are kept as local times; elsewhere they would say too little or too much where
-        // a clock is turned back.
+        // The format stores bounds in local time. In zones other than UTC such bounds would be
+        // wrong around the hour at which a clock is turned back, so none are written.
         Ok(if zone == Tz::UTC { bounds(&all, Bounds::Time) } else { Bounds::Unknown })
     }
 
@@ -401,7 +403,7 @@ impl Stripe {
     }
 }
 
-/// Where the elements of lists, or the entries of maps, begin and end, and what is in them.
+/// The offsets of a list or map array and its child arrays.
 fn elements(array: &ArrayRef, kind: Kind) -> (&OffsetBuffer<i32>, Vec<&ArrayRef>) {
     if kind == Kind::List {
         let list = array.as_list::<i32>();

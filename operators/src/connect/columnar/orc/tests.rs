@@ -1,4 +1,4 @@
-//! Whole files: written and read again, written by Spark, and damaged.
+//! Tests of whole files: written and read back, written by Spark, and damaged.
 
 use super::read::{Reader, schema};
 use super::stream::Codec;
@@ -49,7 +49,7 @@ fn open(bytes: &[u8], ddl: &str, offset: u64) -> Result<Reader, String> {
     Reader::open(From::Bytes(bytes.to_vec().into()), &wanted, offset)
 }
 
-/// All columns of a file of few rows.
+/// Reads all columns of a file that fits one batch.
 fn read(bytes: &[u8], ddl: &str) -> Result<Vec<Option<ArrayRef>>, String> {
     let batch = open(bytes, ddl, 0)?.next()?;
     Ok(batch.map(|(_, columns)| columns).unwrap_or_default())
@@ -140,7 +140,7 @@ fn rows_are_found_at_any_offset_over_stripes() {
     let numbers =
         |from: i64| -> ArrayRef { Arc::new(Int64Array::from_iter_values(from..from + 5000)) };
     let mut bytes = Vec::new();
-    // Enough for more than one stripe.
+    // Enough rows for more than one stripe.
     let batches: Vec<_> = (0..600).map(|i| vec![numbers(i * 5000)]).collect();
     bytes.extend(file("n BIGINT", Codec::Zstd, &batches));
     for offset in [0, 1, 1023, 1024, 2_000_000, 2_097_152, 2_999_999] {
@@ -198,11 +198,11 @@ fn a_type_that_does_not_go_is_refused_by_the_column_s_name() {
     }
 }
 
-/// The file is Spark 4.3's, whose days before 1582-10-15 are those of the old calendar:
+/// The file was written by Spark 4.3 in UTC. Its days before 1582-10-15 use the hybrid calendar:
 /// `SELECT * FROM VALUES (DATE'0001-01-01', TIMESTAMP'0001-01-01 00:00:00',
 /// TIMESTAMP_NTZ'0001-01-01 00:00:00.000001', INTERVAL '1-2' YEAR TO MONTH,
 /// map('k', named_struct('X', 1.50BD))), (DATE'1582-10-04', TIMESTAMP'1582-10-04 23:59:59.5',
-/// NULL, NULL, NULL) AS t(d, t, n, i, m)`, in UTC.
+/// NULL, NULL, NULL) AS t(d, t, n, i, m)`.
 #[test]
 fn days_of_the_old_calendar_keep_their_dates() {
     let bytes = include_bytes!("fixtures/spark-old-days.orc");
@@ -231,7 +231,7 @@ fn days_of_the_old_calendar_keep_their_dates() {
     assert_eq!((text(map.keys(), 0).as_str(), values.value(0)), ("k", 1500));
 }
 
-/// Whatever is done to a file, it is read or refused, without a panic.
+/// A damaged file is an error or yields other rows; it never causes a panic.
 #[test]
 fn damage_is_an_error_or_other_rows() {
     for codec in [Codec::None, Codec::Zlib, Codec::Snappy, Codec::Lz4, Codec::Zstd] {
@@ -239,7 +239,7 @@ fn damage_is_an_error_or_other_rows() {
         let try_all = |bytes: &[u8]| {
             drop(schema(From::Bytes(bytes.to_vec().into())));
             if let Ok(mut reader) = open(bytes, DDL, 0) {
-                // Damage may ask for many rows; some of them will do.
+                // A damaged file may claim very many rows; the test reads three batches at most.
                 for _ in 0..3 {
                     if !matches!(reader.next(), Ok(Some(_))) {
                         break;
@@ -247,7 +247,7 @@ fn damage_is_an_error_or_other_rows() {
                 }
             }
         };
-        // All places where nothing is compressed, and some where it is.
+        // Tests every byte of the uncompressed file and every seventh of a compressed one.
         let step = if codec == Codec::None { 1 } else { 7 };
         for length in (0..whole.len()).step_by(step) {
             let cut = &whole[..length];

@@ -1,9 +1,9 @@
-//! Rows encoded as an ORC file.
+//! Encodes rows as an ORC file.
 //!
-//! Batches of rows are held until they make a stripe, which is then encoded a column at a time.
-//! Types that the format has not are marked by Spark's attribute, as Spark writes them: intervals
-//! and TIMESTAMP_NTZ are whole numbers. Times are counted from 2015-01-01 in the machine's zone,
-//! which each stripe names. Days are those of the new calendar, as the footer says.
+//! Batches are buffered until they fill a stripe, which is then encoded a column at a time. Types
+//! that ORC lacks carry Spark's type attribute, as in files of Spark: intervals and TIMESTAMP_NTZ
+//! are integers. Timestamps are counted from 2015-01-01 in the machine's time zone, which every
+//! stripe names. Dates use the proleptic Gregorian calendar, as the footer says.
 
 use super::footer::Kind;
 use super::statistics::Statistics;
@@ -17,17 +17,17 @@ use crate::table::types::{DataType, Field};
 use arrow_array::RecordBatch;
 use std::io::{self, Write};
 
-/// Bytes of a block before it is compressed.
+/// The size of an uncompressed block, in bytes.
 const BLOCK_BYTES: usize = 256 << 10;
-/// The number of the calendar that days are counted in.
+/// The number of the proleptic Gregorian calendar in the footer.
 const PROLEPTIC_GREGORIAN: u64 = 2;
-/// The version of the format: 0.12.
+/// The version of the file format: 0.12.
 const VERSION: [u8; 2] = [0, 12];
-/// A writer that has no number of its own.
+/// The writer number for writers that have none assigned.
 const WRITER: u64 = u32::MAX as u64;
 const MAGIC: &[u8] = b"ORC";
 
-/// Options of the Java writer that are not to be had, and why.
+/// Options of the Java writer that are not supported, with the reason.
 const REFUSED: [(&str, &str); 8] = [
     ("orc.bloom.filter.columns", "files have no bloom filters"),
     ("orc.bloom.filter.fpp", "files have no bloom filters"),
@@ -39,8 +39,8 @@ const REFUSED: [(&str, &str); 8] = [
     ("orc.key.provider", "columns are not encrypted"),
 ];
 
-/// Reads `compression`, or the Java writer's name of it, `orc.compress`: the codec, and how the
-/// names of files call it.
+/// Parses `compression` or the Java writer's `orc.compress`. Returns the codec and the part of the
+/// file name for it.
 pub fn codec(reader: &mut OptionReader<'_>) -> PlanResult<(Codec, &'static str)> {
     for (option, reason) in REFUSED {
         if reader.is_given(option) {
@@ -63,7 +63,7 @@ pub fn codec(reader: &mut OptionReader<'_>) -> PlanResult<(Codec, &'static str)>
     })
 }
 
-/// Whether a column can be written.
+/// Whether columns of a type can be written.
 pub fn has(data_type: &DataType) -> bool {
     match data_type {
         DataType::Null => false,
@@ -74,25 +74,25 @@ pub fn has(data_type: &DataType) -> bool {
     }
 }
 
-/// Encodes batches of rows.
+/// Encodes batches of rows as a file.
 pub struct Encoder {
     codec: Codec,
     to: Written,
     root: Node,
-    /// Rows that are held for the next stripe.
+    /// Batches of the stripe that is not written yet.
     batches: Vec<RecordBatch>,
     bytes: usize,
-    /// What was written.
+    /// The file's length so far, in bytes.
     at: u64,
     rows: u64,
     stripes: Vec<Message>,
-    /// Statistics by type: of each stripe, and of the file.
+    /// Encoded statistics of each stripe, and those of the whole file by type id.
     by_stripe: Vec<Message>,
     statistics: Vec<Statistics>,
 }
 
 impl Encoder {
-    /// Begins a file.
+    /// Writes the header of a file.
     pub fn new(codec: Codec, fields: &[Field], mut to: Written) -> io::Result<Self> {
         let (root, types) = Node::root(fields);
         to.write_all(MAGIC)?;
@@ -110,14 +110,14 @@ impl Encoder {
         })
     }
 
-    /// Takes rows in.
+    /// Adds a batch. Writes a stripe once enough bytes are buffered.
     pub fn write(&mut self, batch: RecordBatch) -> io::Result<()> {
         self.bytes += batch.get_array_memory_size();
         self.batches.push(batch);
         if self.bytes >= GROUP_BYTES { self.flush() } else { Ok(()) }
     }
 
-    /// Writes the rows that are held as a stripe.
+    /// Writes the buffered batches as a stripe. Does nothing if there are no rows.
     fn flush(&mut self) -> io::Result<()> {
         let batches = std::mem::take(&mut self.batches);
         self.bytes = 0;
@@ -150,7 +150,7 @@ impl Encoder {
         Ok(())
     }
 
-    /// Ends the file.
+    /// Writes the last stripe and the footer.
     pub fn finish(mut self) -> io::Result<()> {
         self.flush()?;
         let mut metadata = Message::default();
@@ -162,7 +162,7 @@ impl Encoder {
         self.root.types(&mut |node| footer.bytes(4, &node.message().0));
         footer.number(6, self.rows);
         self.statistics.iter().for_each(|own| footer.bytes(7, &own.message().0));
-        // No row indexes.
+        // A row index stride of 0: the file has no row indexes.
         footer.number(8, 0);
         footer.number(9, WRITER);
         footer.number(11, PROLEPTIC_GREGORIAN);
@@ -185,7 +185,8 @@ impl Encoder {
     }
 }
 
-/// The kind that a type is written as, and the name of it that Spark keeps.
+/// The ORC type for a SQL type, and the SQL type's name for Spark's attribute if ORC lacks the
+/// type.
 pub fn kind_of(data_type: &DataType) -> (Kind, Option<String>) {
     let spark = || Some(data_type.to_string().to_ascii_lowercase());
     match data_type {

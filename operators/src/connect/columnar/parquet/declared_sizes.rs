@@ -1,43 +1,44 @@
-//! What the footer and the pages of a Parquet file say that they need, looked at before any of it
-//! is reserved: a few bytes could ask for all the memory there is.
+//! Checks the sizes that the footer and the page headers of a Parquet file declare, before memory
+//! is reserved for them. A file of a few bytes could otherwise claim all memory.
 //!
-//! The footer and the header of each page are in Thrift's compact protocol, of which the sizes are
-//! read and the rest is passed over.
+//! The footer and the page headers use Thrift's compact protocol. Only the sizes are decoded; other
+//! fields are skipped.
 
 use crate::connect::columnar::parquet::thrift::Reader;
 use bytes::Bytes;
 use parquet::file::metadata::ParquetMetaData;
 use parquet::file::reader::ChunkReader;
 
-/// Bytes that a page may have when it is decompressed.
+/// The most bytes of a decompressed page.
 const PAGE_BYTES_MAX: i64 = 256 << 20;
-/// Bytes that a header may have.
+/// The most bytes of a page header.
 const HEADER_BYTES_MAX: usize = 1 << 20;
-/// Bytes of a header that are read at first.
+/// The bytes of a page header that are read first. A longer header is read again with a larger
+/// window.
 const HEADER_BYTES: usize = 4 << 10;
-/// Bytes that a footer may have.
+/// The most bytes of a footer.
 const FOOTER_BYTES_MAX: usize = 64 << 20;
-/// What follows a footer: its length, and the mark of the format.
+/// The bytes after the footer: its length and the format's magic number.
 const FOOTER_END: usize = 8;
-/// Bytes that a column of a row group has at least, and a row group, and an element of the schema.
+/// The smallest encoded size of a column chunk, a row group and a schema element, in bytes.
 const COLUMN_BYTES: u64 = 20;
 const ROW_GROUP_BYTES: u64 = 7;
 const ELEMENT_BYTES: u64 = 3;
-/// Groups inside of groups in the schema, which decoders walk by recursion.
+/// The most levels of nested groups in the schema. Decoders walk the groups by recursion.
 const NESTING_MAX: usize = 100;
 
-/// What a page's header says.
+/// The decoded fields of a page header.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 struct Header {
     uncompressed: i64,
     compressed: i64,
-    /// Values of a dictionary.
+    /// The number of values in the dictionary, or 0 if the page is none.
     dictionary: i64,
-    /// Its own length in bytes.
+    /// The length of the header itself, in bytes.
     length: usize,
 }
 
-/// The footer's bytes, whose lists have no more parts than it has room for.
+/// Reads the footer. Fails if a list in it claims more elements than its bytes can hold.
 pub fn footer(file: &impl ChunkReader) -> Result<Bytes, String> {
     let length = file.len();
     let end = length.checked_sub(FOOTER_END as u64).ok_or("it is too short for a Parquet file")?;
@@ -62,11 +63,12 @@ pub fn footer(file: &impl ChunkReader) -> Result<Bytes, String> {
     Ok(read)
 }
 
-/// `None` if a footer's lists and types have more parts than the footer has room for.
+/// Returns `None` if a list or the schema tree of a footer claims more elements than its bytes can
+/// hold.
 fn footer_fits(bytes: &[u8]) -> Option<()> {
     let mut reader = Reader { bytes, at: 0 };
     let (mut elements, mut children) = (0i64, 0i64);
-    // Elements that are still to come in each of the groups that the present one is in.
+    // For each open group, the outermost first, the number of children that still follow.
     let mut open: Vec<i64> = Vec::new();
     reader.fields(0, &mut |id, kind, reader, depth| match (id, kind) {
         (2, 9) => reader.list(ELEMENT_BYTES, depth, &mut |kind, reader, depth| {
@@ -81,7 +83,8 @@ fn footer_fits(bytes: &[u8]) -> Option<()> {
                     children = children.checked_add(own)?;
                     (own >= 0).then_some(())
                 }
-                // A decoder that goes by the number alone would take it for the other.
+                // Rejected, because a decoder that looks at field numbers only would read it as the
+                // child count.
                 (5, _) => None,
                 _ => reader.value(kind, depth),
             })?;
@@ -114,7 +117,7 @@ fn footer_fits(bytes: &[u8]) -> Option<()> {
     (children <= elements).then_some(())
 }
 
-/// `None` if the bytes end before the header does, or are none.
+/// Decodes a page header. Returns `None` if the bytes end too early or are malformed.
 fn header(bytes: &[u8]) -> Option<Header> {
     let mut reader = Reader { bytes, at: 0 };
     let mut found = Header::default();
@@ -139,8 +142,8 @@ fn header(bytes: &[u8]) -> Option<Header> {
     Some(found)
 }
 
-/// Refuses a file with a page that asks for more than there can be in it, in the columns that are
-/// read.
+/// Checks all pages of the columns that are read. Fails if a page declares more bytes or values
+/// than it can contain.
 pub fn pages(
     file: &impl ChunkReader,
     metadata: &ParquetMetaData,
@@ -179,7 +182,7 @@ fn page_at(file: &impl ChunkReader, at: u64, end: u64) -> Result<Header, String>
             continue;
         };
         let fits = |size: i64| (0..=PAGE_BYTES_MAX).contains(&size);
-        // A value of a dictionary has a bit at least.
+        // A dictionary value takes at least one bit.
         let many = page.dictionary > page.uncompressed.saturating_mul(8);
         if !fits(page.uncompressed) || !fits(page.compressed) || page.dictionary < 0 || many {
             return Err(format!(
@@ -200,8 +203,8 @@ mod tests {
 
     #[test]
     fn sizes_are_read_and_the_rest_is_passed_over() {
-        // Type 2, sizes 300 and 5, a checksum, a dictionary of 7 values, and a field that nobody
-        // knows: a list of structs.
+        // Type 2, sizes 300 and 5, a checksum, a dictionary of 7 values, and an unknown field: a
+        // list of structs.
         let bytes = [
             0x15, 0x04, 0x15, 0xD8, 0x04, 0x15, 0x0A, 0x15, 0x01, 0x3C, 0x15, 0x0E, 0x15, 0x00,
             0x00, 0x29, 0x1C, 0x18, 0x01, 0x41, 0x00, 0x00, 0xFF,
@@ -227,7 +230,7 @@ mod tests {
 
     #[test]
     fn a_type_has_no_more_parts_than_there_are() {
-        // A version, and a schema of two elements, of which the first has so many children.
+        // A version, and a schema of two elements. The first declares `children` children.
         let schema = |children: u8| {
             [0x15, 2, 0x19, 0x2C, 0x48, 1, b'm', 0x15, children * 2, 0, 0x48, 1, b'n', 0, 0]
         };

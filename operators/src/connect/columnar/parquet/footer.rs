@@ -1,16 +1,16 @@
-//! The part of a footer that is needed to read a file, without the rest: statistics and indexes, in
-//! which some writers leave what decoders choke on.
+//! Reduces a footer to the fields that reading needs. Statistics and indexes are dropped, because
+//! some writers put values there that the decoder rejects.
 //!
-//! Numbers of rows that a writer left out are 0 here.
+//! Row counts that a writer omitted become 0.
 
 use super::thrift::Reader;
 
-/// The kinds of Thrift's compact protocol that are looked at.
+/// The type codes of Thrift's compact protocol that are used here.
 const I64: u8 = 6;
 const LIST: u8 = 9;
 const STRUCT: u8 = 12;
 
-/// A struct of a footer.
+/// The structs of a footer whose fields are filtered.
 #[derive(Clone, Copy)]
 enum Level {
     File,
@@ -19,36 +19,36 @@ enum Level {
     ColumnMetadata,
 }
 
-/// What is done with a field.
+/// The treatment of a field.
 enum Part {
     Dropped,
     Kept,
-    /// A struct.
+    /// A struct whose fields are filtered.
     Inside(Level),
-    /// A list of structs.
+    /// A list of structs whose fields are filtered.
     Each(Level),
 }
 
 impl Level {
-    /// By the numbers that `parquet.thrift` gives its fields.
+    /// The treatment of the field `id`, as numbered in `parquet.thrift`.
     fn part(self, id: i64, kind: u8) -> Part {
         match (self, id, kind) {
-            // Version, schema, rows, notes, writer, encryption.
+            // Version, schema, row count, key-value metadata, writer, encryption.
             (Self::File, 1..=3 | 5 | 6 | 8 | 9, _) => Part::Kept,
             (Self::File, 4, LIST) => Part::Each(Self::RowGroup),
-            // Bytes and rows.
+            // Byte count and row count.
             (Self::RowGroup, 2 | 3, _) => Part::Kept,
             (Self::RowGroup, 1, LIST) => Part::Each(Self::Column),
-            // The file's name, the offset of the metadata, encryption.
+            // The file's path, the metadata's offset, encryption.
             (Self::Column, 1 | 2 | 8 | 9, _) => Part::Kept,
             (Self::Column, 3, STRUCT) => Part::Inside(Self::ColumnMetadata),
-            // Type, encodings, path, codec, values, sizes, offsets of pages.
+            // Type, encodings, path, codec, value count, sizes, page offsets.
             (Self::ColumnMetadata, 1..=7 | 9 | 11, _) => Part::Kept,
             _ => Part::Dropped,
         }
     }
 
-    /// Numbers that are 0 where they are left out.
+    /// The integer fields that are added as 0 if they are missing.
     fn required(self) -> &'static [i64] {
         match self {
             Self::File => &[3],
@@ -58,7 +58,7 @@ impl Level {
     }
 }
 
-/// The needed part of a footer; `None` if it ends too early.
+/// Copies the needed fields of a footer. Returns `None` if the footer is truncated or malformed.
 pub fn needed(footer: &[u8]) -> Option<Vec<u8>> {
     let mut out = Vec::with_capacity(footer.len());
     copy(&mut Reader { bytes: footer, at: 0 }, 0, Level::File, &mut out)?;
@@ -100,7 +100,8 @@ fn copy(reader: &mut Reader<'_>, depth: usize, level: Level, out: &mut Vec<u8>) 
     Some(())
 }
 
-/// The head of a field: how much its number is beyond that of the one before, or the number itself.
+/// Writes a field header: the difference from the previous field's number, or the number itself if
+/// the difference does not fit in four bits.
 fn head(last: &mut i64, id: i64, kind: u8, out: &mut Vec<u8>) {
     match id - std::mem::replace(last, id) {
         ahead @ 1..=15 => out.push((ahead as u8) << 4 | kind),
@@ -125,9 +126,9 @@ mod tests {
 
     #[test]
     fn what_is_not_needed_is_left_out_and_what_is_missing_is_zero() {
-        // Version 1, a row group of one column without a number of rows, and column orders.
+        // Version 1, a row group of one column without a row count, and column orders.
         let column = [
-            // The offset of the metadata, and the metadata: type 1, statistics, offset 4.
+            // The metadata's offset, and the metadata: type 1, statistics, offset 4.
             0x26, 8, 0x1C, 0x15, 2, 0xBC, 0x16, 0, 0, 0x00,
         ];
         let mut footer = vec![0x15, 2, 0x39, 0x1C, 0x19, 0x1C];
@@ -136,7 +137,7 @@ mod tests {
         let read = needed(&footer).unwrap();
         let mut expected = vec![0x15, 2, 0x39, 0xFC, 1, 0x19, 0xFC, 1];
         expected.extend([0x26, 8, 0x1C, 0x15, 2, 0x00, 0x00, 0x16, 20, 0x16, 0, 0x00]);
-        // The file's number of rows has a smaller number than the row groups.
+        // The file's row count has a smaller field number than the row groups.
         expected.extend([0x06, 6, 0, 0x00]);
         assert_eq!(read, expected);
         assert_eq!(needed(&footer[..footer.len() - 1]), None);

@@ -1,4 +1,4 @@
-//! Apache Parquet, by the crate `parquet`.
+//! Apache Parquet, based on the crate `parquet`.
 
 mod declared_sizes;
 mod footer;

@@ -1,18 +1,18 @@
-//! Options and settings of reading Parquet files.
+//! Options and session settings for reading Parquet files.
 
 use super::rebase::Mode;
 use crate::connect::columnar::parquet::schema::Inference;
 use crate::connect::options::OptionReader;
 use crate::table::error::PlanResult;
 
-/// How Parquet files are read.
+/// The read options of Parquet.
 #[derive(Clone, Copy, Debug)]
 pub struct ReadOptions {
-    /// The calendar of dates and INT64 times in files that do not say which they have.
+    /// The calendar of dates and INT64 timestamps in files that do not name one.
     pub datetime: Mode,
-    /// The same of INT96 times.
+    /// The calendar of INT96 timestamps in files that do not name one.
     pub int96: Mode,
-    /// How types are inferred where a file leaves a choice.
+    /// Rules for inferring types where Parquet's types are ambiguous.
     pub inference: Inference,
 }
 
@@ -25,7 +25,7 @@ impl Default for ReadOptions {
 }
 
 impl ReadOptions {
-    /// Reads the options, and the session's settings.
+    /// Parses a source's options; the session's settings are the defaults.
     pub fn read(reader: &mut OptionReader<'_>) -> PlanResult<Self> {
         let settings = reader.settings();
         let flag = |name: &str, default: bool| {

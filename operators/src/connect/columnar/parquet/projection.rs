@@ -1,7 +1,9 @@
-//! The columns that a query wants, found in a file: by name, at every depth, whatever their case.
+//! Column pruning: finds the requested columns in a file, by name at every level of nesting,
+//! ignoring case.
 //!
-//! Only the scalars that are wanted are decoded. A field that the file lacks is NULL; a struct of
-//! which it has no wanted field is decoded by its cheapest scalar, which says where it is NULL.
+//! Only requested scalar columns are decoded. A field that the file lacks is NULL. If a file has
+//! none of a struct's requested fields, the struct's cheapest scalar is decoded to learn which
+//! structs are NULL.
 
 use super::rebase::Calendars;
 use crate::connect::columnar::column::Column;
@@ -11,31 +13,33 @@ use crate::table::types::{DataType, Field};
 use arrow_array::cast::AsArray;
 use arrow_array::{Array, ArrayRef};
 
-/// How the arrays of a field become a column.
+/// How a field's Arrow array is converted to a column.
 pub enum Decode {
-    /// The file lacks it.
+    /// The file lacks the field.
     Null,
     Scalar(Convert),
-    /// Of each field its index among those that are decoded.
+    /// For each requested field its index among the decoded fields of the struct, and its
+    /// conversion.
     Struct(Vec<(usize, Self)>),
     List(Layout, Box<Self>),
     Map(Box<[Self; 2]>),
 }
 
-/// Finds what is wanted in the fields of a file.
+/// Resolves requested fields against the fields of a file.
 pub struct Finder<'c> {
     calendars: &'c Calendars,
-    /// Of each scalar of the file whether it is decoded.
+    /// For each scalar column of the file, whether it is decoded.
     pub is_read: Vec<bool>,
 }
 
 impl<'c> Finder<'c> {
-    /// Begins with nothing wanted.
+    /// Creates a finder for a file with `leaves` scalar columns, none of them requested yet.
     pub fn new(calendars: &'c Calendars, leaves: usize) -> Self {
         Self { calendars, is_read: vec![false; leaves] }
     }
 
-    /// Finds fields among others: of each its index among those that are decoded.
+    /// Resolves the fields of a struct and marks their scalar columns. The indices count all fields
+    /// of the file; `settled` converts them.
     pub fn fields<'f>(
         &mut self,
         nodes: &[Node],
@@ -52,15 +56,16 @@ impl<'c> Finder<'c> {
         Ok(found)
     }
 
-    /// Of the indices among all of them those among the ones that are decoded. All fields must have
-    /// been found.
+    /// Converts indices among all fields to indices among the decoded fields. Call it only when all
+    /// fields are resolved, because a field that is marked later changes the indices.
     fn settled(&self, nodes: &[Node], found: &mut [(usize, Decode)]) {
         for (index, _) in found.iter_mut().filter(|(_, decode)| !matches!(decode, Decode::Null)) {
             *index = nodes[..*index].iter().filter(|node| self.reads(node)).count();
         }
     }
 
-    /// Finds the columns of a file.
+    /// Resolves the columns of a file. The indices count decoded columns only. Fails on a type
+    /// mismatch or an ambiguous name.
     pub fn columns<'f>(
         &mut self,
         nodes: &[Node],
@@ -121,7 +126,7 @@ fn dotted(path: &str, name: &str) -> String {
     if path.is_empty() { name.to_string() } else { format!("{path}.{name}") }
 }
 
-/// The field of a name, whatever its case.
+/// The index of the field with a name, ignoring case. Fails if several names differ in case only.
 fn find(nodes: &[Node], name: &str) -> Result<Option<usize>, String> {
     let lower = name.to_lowercase();
     let is_it = |node: &&Node| node.name == name || node.name.to_lowercase() == lower;
@@ -138,7 +143,7 @@ fn find(nodes: &[Node], name: &str) -> Result<Option<usize>, String> {
     Ok(Some(index))
 }
 
-/// The scalar below some fields that costs least to decode: one that is not repeated.
+/// The scalar column of a struct that is cheapest to decode: one that is not repeated, if possible.
 fn cheapest(nodes: &[Node]) -> Option<usize> {
     let scalar = nodes.iter().find(|node| matches!(node.shape, Shape::Scalar(_)));
     let below = || {
@@ -152,7 +157,7 @@ fn cheapest(nodes: &[Node]) -> Option<usize> {
 }
 
 impl Decode {
-    /// The column of a batch's array.
+    /// Converts a batch's array to a column.
     pub fn run(&self, array: &ArrayRef) -> Result<Column, String> {
         Ok(match self {
             Self::Null => Column::Null,

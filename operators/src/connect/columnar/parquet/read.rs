@@ -1,5 +1,5 @@
-//! The columns of a Parquet file. The crate `parquet` decodes what is stored; what it means is
-//! [`shape`](crate::connect::columnar::parquet::schema)'s matter.
+//! Reads the columns of a Parquet file. The crate `parquet` decodes the stored values;
+//! [`schema`](crate::connect::columnar::parquet::schema) interprets their types.
 
 use super::footer::needed;
 use super::options::ReadOptions;
@@ -23,10 +23,10 @@ use parquet::file::reader::ChunkReader;
 use parquet::schema::types::SchemaDescriptor;
 use std::sync::Arc;
 
-/// What a footer says.
+/// A decoded footer.
 struct Footer {
     fields: Vec<Node>,
-    /// With a schema without annotations.
+    /// The metadata, whose schema has no annotations.
     metadata: ParquetMetaData,
 }
 
@@ -43,13 +43,13 @@ impl Footer {
     }
 }
 
-/// Metadata with the plain schema, and with what some writers leave out: the numbers of rows, and
-/// the offset of the first page where that of the dictionary is 0.
+/// Replaces the schema by the one without annotations and repairs what some writers get wrong: a
+/// missing row count, and a dictionary page offset of 0.
 fn repaired(metadata: ParquetMetaData) -> Result<ParquetMetaData, String> {
     let mut builder = metadata.into_builder();
     let groups = builder.take_row_groups().into_iter().map(repaired_group);
     let mut groups = groups.collect::<Result<Vec<_>, _>>()?;
-    // Of a group without rows some writers note offsets of pages that are not there.
+    // Some writers record page offsets that do not exist for row groups without rows.
     groups.retain(|group| group.num_rows() != 0);
     let metadata = builder.build();
     let file = metadata.file_metadata();
@@ -85,8 +85,8 @@ fn repaired_group(group: RowGroupMetaData) -> Result<RowGroupMetaData, String> {
     builder.build().map_err(text)
 }
 
-/// The rows of a group; where the footer leaves the number out, the values of a column that has one
-/// for each row.
+/// The number of rows in a row group. If the footer omits it, it is the value count of a column
+/// without repetition.
 fn rows_of(group: &RowGroupMetaData) -> i64 {
     if group.num_rows() != 0 {
         return group.num_rows();
@@ -98,7 +98,7 @@ fn rows_of(group: &RowGroupMetaData) -> i64 {
     column.map_or(0, |column| column.num_values())
 }
 
-/// The columns of a file, as Spark infers them.
+/// The schema of a file, inferred as Spark does.
 pub fn schema_of(from: From, options: &ReadOptions) -> Result<Schema, String> {
     let footer = match from {
         From::File(file) => Footer::of(&file),
@@ -117,7 +117,7 @@ pub fn schema_of(from: From, options: &ReadOptions) -> Result<Schema, String> {
     Ok(Schema::new(footer.fields.iter().map(field).collect::<Result<_, _>>()?))
 }
 
-/// The rows of a file from an offset on.
+/// Opens a file at row `offset` and decodes the requested columns.
 pub fn open(
     from: From,
     wanted: &[NeededColumn],
@@ -145,7 +145,7 @@ fn batches(
     declared_sizes::pages(&file, &footer.metadata, &finder.is_read)?;
     let leaves = finder.is_read.iter().enumerate().filter(|(_, is_read)| **is_read);
     let mask = ProjectionMask::leaves(&schema, leaves.map(|(leaf, _)| leaf));
-    // What another program noted of its own types says nothing here.
+    // Ignores the Arrow schema that another writer may have embedded.
     let arrow = ArrowReaderOptions::new().with_skip_arrow_metadata(true);
     let arrow = arrow.with_schema(Arc::new(in_micros(&schema)?));
     let metadata = ArrowReaderMetadata::try_new(Arc::new(footer.metadata), arrow).map_err(text)?;
@@ -167,7 +167,8 @@ fn batches(
     })))
 }
 
-/// The plain schema in Arrow's types. INT96 is decoded as microseconds: nanoseconds end in 2262.
+/// Converts the schema to Arrow types. INT96 is decoded as microseconds, because nanoseconds
+/// overflow in the year 2262.
 fn in_micros(schema: &SchemaDescriptor) -> Result<arrow_schema::Schema, String> {
     let read = parquet_to_arrow_schema(schema, None).map_err(text)?;
     let fields: Vec<FieldRef> = read.fields().iter().map(field_in_micros).collect();

@@ -1,8 +1,8 @@
-//! The calendar of a file's dates and times: that of today, extended into the past, or the old one
-//! of Spark 2 and Hive, which is Julian before 1582-10-15.
+//! The calendar of a file's dates and timestamps: the proleptic Gregorian calendar, or the hybrid
+//! one of Spark 2 and Hive, which is Julian before 1582-10-15.
 //!
-//! The footer says who wrote the file, and Spark notes there when it wrote in the old calendar. Of
-//! a file that says neither, the option decides.
+//! The footer names the writer, and Spark records there whether it used the hybrid calendar. For a
+//! file that records neither, an option decides.
 
 use crate::connect::columnar::julian_calendar::{
     days_of_hybrid, days_to_hybrid, standard_offset_s,
@@ -11,26 +11,26 @@ use crate::connect::columnar::orc::read::machine_zone;
 use crate::table::datetime::{DAY_US, Tz, to_local, to_utc, zone};
 use parquet::file::metadata::KeyValue;
 
-/// 1582-10-15, from which on both calendars agree, in days since 1970-01-01.
+/// 1582-10-15 in days since 1970-01-01. From this day on both calendars agree.
 pub const SAME_FROM_DAYS: i64 = -141_427;
-/// 1900-01-01 00:00:00 in UTC. Before it the offsets of zones differ between the two calendars'
-/// clocks: the old one knows no local mean time.
+/// 1900-01-01 00:00:00 UTC in microseconds. Before this instant the two differ in zone offsets as
+/// well: Java's old date classes ignore local mean time.
 pub const SAME_FROM_US: i64 = -2_208_988_800_000_000;
 
-/// What Spark notes in a footer.
+/// Keys of Spark's metadata in a footer.
 pub const VERSION: &str = "org.apache.spark.version";
 pub const ZONE: &str = "org.apache.spark.timeZone";
 pub const LEGACY_DATETIME: &str = "org.apache.spark.legacyDateTime";
 pub const LEGACY_INT96: &str = "org.apache.spark.legacyINT96";
 
-/// What to do about old dates and times where the file does not say which calendar it has.
+/// The rebase mode: how old dates and timestamps are read if the file does not name its calendar.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Mode {
-    /// They are of the new calendar.
+    /// They use the proleptic Gregorian calendar.
     Corrected,
-    /// They are of the old calendar.
+    /// They use the hybrid calendar.
     Legacy,
-    /// Refuse those that differ.
+    /// Values that differ between the calendars are an error.
     Exception,
 }
 
@@ -48,18 +48,18 @@ impl Mode {
     }
 }
 
-/// How values are converted between the calendars.
+/// How values are converted to the proleptic Gregorian calendar.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Calendar {
-    /// Not at all.
+    /// The file uses the proleptic Gregorian calendar: no conversion.
     Proleptic,
-    /// The file has the old calendar, with the clock of a zone.
+    /// The file uses the hybrid calendar, in this time zone.
     Hybrid(Tz),
-    /// Values that differ are refused.
+    /// The calendar is unknown: a value that differs between the calendars is an error.
     Refused,
 }
 
-/// The calendars of a file: of dates and INT64 times, and of INT96 times.
+/// The calendars of a file: one for dates and INT64 timestamps, one for INT96.
 #[derive(Clone, Copy, Debug)]
 pub struct Calendars {
     pub datetime: Calendar,
@@ -67,7 +67,8 @@ pub struct Calendars {
 }
 
 impl Calendars {
-    /// What a footer's notes say, and the options where they say nothing.
+    /// Determines the calendars from the footer's metadata, or from the options if it does not name
+    /// them.
     pub fn of_file(notes: &[KeyValue], datetime: Mode, int96: Mode) -> Self {
         let note = |key: &str| {
             notes.iter().find(|note| note.key == key).map(|n| n.value.as_deref().unwrap_or(""))
@@ -94,7 +95,7 @@ impl Calendars {
     }
 }
 
-/// What a value is refused with.
+/// The error message for a value whose calendar is unknown.
 pub fn refusal(what: &str, fix: &str) -> String {
     format!(
         "[INCONSISTENT_BEHAVIOR_CROSS_VERSION.{what}] there is a date before 1582-10-15 or a time \
@@ -103,7 +104,7 @@ pub fn refusal(what: &str, fix: &str) -> String {
     )
 }
 
-/// Converts microseconds from the old calendar to the new one.
+/// Converts microseconds from the hybrid to the proleptic Gregorian calendar.
 pub fn micros_of_old(micros: i64, zone: Tz) -> i64 {
     if micros >= SAME_FROM_US {
         return micros;
@@ -113,7 +114,7 @@ pub fn micros_of_old(micros: i64, zone: Tz) -> i64 {
     to_utc(local.saturating_add((days_of_hybrid(days) - days) * DAY_US), zone)
 }
 
-/// Converts microseconds from the new calendar to the old one.
+/// Converts microseconds from the proleptic Gregorian to the hybrid calendar.
 pub fn micros_to_old(micros: i64, zone: Tz) -> i64 {
     if micros >= SAME_FROM_US {
         return micros;
@@ -124,7 +125,8 @@ pub fn micros_to_old(micros: i64, zone: Tz) -> i64 {
     old.saturating_sub(old_offset_us(zone))
 }
 
-/// The offset that the old calendar's clock has at all times before 1900.
+/// The offset from UTC, in microseconds, that Java's old date classes use for all times before
+/// 1900.
 fn old_offset_us(zone: Tz) -> i64 {
     standard_offset_s(zone) * 1_000_000
 }
@@ -159,12 +161,12 @@ mod tests {
 
     #[test]
     fn times_keep_their_reading_on_the_clock() {
-        // 1500-01-01 00:00:00 in Los Angeles, as Spark writes it in either calendar.
+        // 1500-01-01 00:00:00 in Los Angeles, as Spark writes it in each calendar.
         let la = zone("America/Los_Angeles").unwrap();
         let (old, new) = (-14_830_963_200_000_000, -14_831_741_222_000_000);
         assert_eq!(micros_of_old(old, la), new);
         assert_eq!(micros_to_old(new, la), old);
-        // After 1883 Los Angeles has its offset of 1900 in both.
+        // From the end of 1883 on, Los Angeles has its offset of 1900 in both calendars.
         assert_eq!(micros_of_old(-2_524_492_800_000_000, la), -2_524_492_800_000_000);
         assert_eq!(micros_to_old(5, la), 5);
         assert_eq!(micros_of_old(i64::MIN, la), micros_of_old(i64::MIN, la));

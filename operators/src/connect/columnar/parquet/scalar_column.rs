@@ -1,8 +1,9 @@
-//! A stored column of scalars as the type that a query wants it in: a batch at a time, without a
-//! copy where what is stored is what rows hold.
+//! Converts a stored scalar column to the requested type, a batch at a time. There is no copy if
+//! the stored representation is the one of row slots.
 //!
-//! What is read is what Spark reads, except its readings that change a value: the digits of a
-//! DECIMAL as an integer, and integers that are cut to the wanted width. Those are errors.
+//! The same conversions are allowed as in Spark, except two that silently change values: reading a
+//! DECIMAL's unscaled digits as an integer, and truncating integers to a narrower type. Those are
+//! errors.
 
 use crate::connect::columnar::column::Column;
 use crate::connect::columnar::julian_calendar::days_of_hybrid;
@@ -19,7 +20,7 @@ use arrow_array::types::{
 use arrow_array::{ArrayRef, Decimal128Array, Int32Array, Int64Array};
 use parquet::basic::Type as Physical;
 
-/// Converts a batch of a column.
+/// Converts one batch of a column. The error describes the offending value.
 pub type Convert = Box<dyn Fn(&ArrayRef) -> Result<Column, String> + Send>;
 
 fn boxed(
@@ -28,7 +29,7 @@ fn boxed(
     Some(Box::new(convert))
 }
 
-/// How a stored column is read as a type; `None` if it cannot be.
+/// The conversion from a stored scalar to a type. Returns `None` if there is none.
 pub fn convert(scalar: Scalar, to: &DataType, calendars: &Calendars) -> Option<Convert> {
     if scalar.meaning == Meaning::Null {
         return (!to.is_nested()).then(|| boxed(|_| Ok(Column::Null)))?;
@@ -38,7 +39,7 @@ pub fn convert(scalar: Scalar, to: &DataType, calendars: &Calendars) -> Option<C
             .then(|| boxed(|array| Ok(Column::Bool(array.as_boolean().clone()))))?,
         Physical::INT32 => int32(scalar.meaning, to, calendars.datetime),
         Physical::INT64 => int64(scalar.meaning, to, calendars.datetime),
-        // The decoder is asked for microseconds.
+        // The decoder was configured to yield microseconds for INT96.
         Physical::INT96 => micros(Unit::Micros, to, calendars.int96, |array| {
             array.as_primitive::<TimestampMicrosecondType>().reinterpret_cast()
         }),
@@ -108,9 +109,10 @@ fn int32(meaning: Meaning, to: &DataType, calendar: Calendar) -> Option<Convert>
     }
 }
 
-/// An INT32 of at most 32 bits with a sign, or 16 without.
+/// Converts an INT32 that holds a signed integer of up to 32 bits or an unsigned one of up to 16.
 fn narrow(meaning: Meaning, to: &DataType) -> Option<Convert> {
-    // Writers keep to the annotated width; what is beyond it is cut, so that rows can rely on it.
+    // Well-behaved writers keep to the annotated width. Excess bits are cut off, so that rows can
+    // rely on the width.
     let (low, high, cut): (i32, i32, fn(i32) -> i32) = match meaning {
         Meaning::Integer(8, true) => (i8::MIN.into(), i8::MAX.into(), |v| i32::from(v as i8)),
         Meaning::Integer(16, true) => (i16::MIN.into(), i16::MAX.into(), |v| i32::from(v as i16)),
@@ -182,7 +184,8 @@ fn int64(meaning: Meaning, to: &DataType, calendar: Calendar) -> Option<Convert>
     }
 }
 
-/// Times as microseconds. The old calendar is only that of TIMESTAMP, as in Spark.
+/// Converts timestamps to microseconds. Only TIMESTAMP is rebased from the hybrid calendar, not
+/// TIMESTAMP_NTZ, as in Spark.
 fn micros(
     unit: Unit,
     to: &DataType,
@@ -233,8 +236,8 @@ fn refused_in_read() -> String {
     refusal("READ_ANCIENT_DATETIME", fix)
 }
 
-/// What the digits of a decimal are multiplied by to have another scale; `None` if it has fewer
-/// digits on either side of the point.
+/// The factor that rescales a decimal of precision `p` and scale `s` to `q` and `t`. Returns `None`
+/// if the target has fewer digits on either side of the point.
 fn factor((p, s): (u8, u8), (q, t): (u8, u8)) -> Option<i128> {
     let fits = t >= s && q.checked_sub(t)? >= p.saturating_sub(s);
     fits.then(|| 10i128.pow(u32::from(t - s)))
@@ -248,7 +251,7 @@ fn scaled(digits: Decimal128Array, factor: i128) -> Result<Column, String> {
     digits.map(Column::Decimal).map_err(|()| "a DECIMAL has more digits than its type".to_string())
 }
 
-/// Big-endian digits with a sign; `None` if they are more than 38.
+/// Decodes a signed big-endian integer. Returns `None` if it has more than 38 digits.
 fn digits_of(bytes: &[u8]) -> Option<i128> {
     let sign = if bytes.first().is_some_and(|byte| byte & 0x80 != 0) { 0xFF } else { 0 };
     let (more, last) = bytes.split_at(bytes.len().saturating_sub(16));
@@ -305,7 +308,7 @@ fn fixed(meaning: Meaning, to: &DataType) -> Option<Convert> {
     }
 }
 
-/// A half-precision float: a sign, 5 bits of exponent, 10 of fraction.
+/// Decodes a half-precision float: a sign bit, 5 bits of exponent and 10 of fraction.
 fn half(bits: u16) -> f64 {
     let sign = if bits & 0x8000 == 0 { 1.0 } else { -1.0 };
     let fraction = f64::from(bits & 0x3FF);

@@ -1,9 +1,9 @@
-//! What the schema of a Parquet file means: scalars, lists, maps and structs, by Spark's rules for
-//! every layout that writers have used.
+//! Interprets the schema of a Parquet file: scalars, lists, maps and structs. Spark's rules apply
+//! to all legacy layouts of lists and maps.
 //!
-//! The decoder is given the same schema without annotations ([`plain`]), so that it hands out what
-//! is stored: numbers, bytes, a struct for each group and a list for each repeated field. What they
-//! mean is decided here alone. A column of a type that cannot be read is no error unless it is read.
+//! The decoder is given the same schema without annotations ([`plain`]), so that it yields the
+//! stored values: numbers, bytes, a struct per group and a list per repeated field. Only this
+//! module interprets them. A column of an unsupported type is an error only if it is read.
 
 use crate::table::types::DataType;
 use parquet::basic::{ConvertedType, LogicalType, Repetition, TimeUnit, Type as Physical};
@@ -17,62 +17,62 @@ use std::sync::Arc;
 pub struct Node {
     pub name: String,
     pub shape: Shape,
-    /// The columns of scalars below it.
+    /// The range of scalar columns below the field.
     pub leaves: Range<usize>,
 }
 
-/// What a field is.
+/// The interpreted type of a field.
 #[derive(Clone, Debug)]
 pub enum Shape {
     Scalar(Scalar),
     Struct(Vec<Node>),
     List(Layout, Box<Node>),
-    /// A struct of a list of structs of a key and a value.
+    /// A struct that contains a list of structs of a key and a value.
     Map(Box<[Node; 2]>),
-    /// An annotated group that no rule fits.
+    /// An annotated group that fits no layout.
     Malformed(&'static str),
 }
 
-/// Where the elements of a list are.
+/// The layout of a list.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Layout {
-    /// The field itself is repeated.
+    /// The field itself is repeated and has no enclosing group.
     Repeated,
-    /// A group of a repeated field, which is the element.
+    /// Two levels: a group with a repeated field, which is the element.
     Two,
-    /// A group of a repeated group of the element.
+    /// Three levels: a group with a repeated group, which contains the element.
     Three,
 }
 
-/// A scalar as it is stored, and what it means.
+/// A stored scalar: its physical type and its annotation.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Scalar {
     pub physical: Physical,
     pub meaning: Meaning,
 }
 
-/// What an annotation says.
+/// The annotation of a scalar.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Meaning {
-    /// There is none.
+    /// No annotation.
     Plain,
-    /// An integer: its bits, and whether it has a sign.
+    /// An integer: its width in bits, and whether it is signed.
     Integer(u8, bool),
-    /// Precision and scale.
+    /// A decimal: precision and scale.
     Decimal(u8, u8),
     Text,
     Date,
     Time(Unit),
-    /// Whether it is an instant; if not, a wall clock.
+    /// Its unit, and whether it is an instant (adjusted to UTC) or a local time.
     Timestamp(Unit, bool),
-    /// NULL in each row.
+    /// NULL in every row.
     Null,
     HalfFloat,
-    /// Of a type that has no counterpart: its name.
+    /// The name of an annotation that has no SQL type.
     Other(&'static str),
 }
 
-/// The unit of a time.
+/// The unit of a time or timestamp.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Unit {
     Millis,
@@ -80,25 +80,25 @@ pub enum Unit {
     Nanos,
 }
 
-/// How types are inferred where a file leaves a choice.
+/// Rules for inferring types where Parquet's types are ambiguous.
 #[derive(Clone, Copy, Debug)]
 pub struct Inference {
-    /// Bytes without an annotation are STRING.
+    /// Reads BINARY without an annotation as STRING.
     pub binary_as_string: bool,
-    /// Wall clocks are TIMESTAMP_NTZ; if not, TIMESTAMP.
+    /// Reads local timestamps as TIMESTAMP_NTZ, or else as TIMESTAMP.
     pub wall_clocks: bool,
-    /// Nanoseconds are BIGINT.
+    /// Reads timestamps in nanoseconds as BIGINT.
     pub nanos_as_long: bool,
 }
 
 impl Node {
-    /// The fields of a file.
+    /// The top-level fields of a file.
     pub fn fields_of(root: &Type) -> Vec<Self> {
         let mut next_leaf = 0;
         root.get_fields().iter().map(|field| Self::of(field, &mut next_leaf)).collect()
     }
 
-    /// A field of a struct: a list of its values if it is repeated.
+    /// Interprets a field of a struct. A repeated field is a list.
     fn of(field: &Type, next_leaf: &mut usize) -> Self {
         let node = Self::once(field, next_leaf);
         if repetition(field) != Repetition::REPEATED {
@@ -108,7 +108,7 @@ impl Node {
         Self { name, shape: Shape::List(Layout::Repeated, Box::new(node)), leaves }
     }
 
-    /// A field as if it were not repeated.
+    /// Interprets a field without regard to its repetition.
     fn once(field: &Type, next_leaf: &mut usize) -> Self {
         let first = *next_leaf;
         let shape = if field.is_primitive() {
@@ -120,7 +120,7 @@ impl Node {
         Self { name: field.name().to_string(), shape, leaves: first..*next_leaf }
     }
 
-    /// The type that it is read as without a schema; the reason why there is none.
+    /// The inferred SQL type. The error says why there is none.
     pub fn data_type(&self, inference: &Inference) -> Result<DataType, String> {
         match &self.shape {
             Shape::Scalar(scalar) => scalar.data_type(inference),
@@ -141,7 +141,7 @@ impl Node {
         }
     }
 
-    /// What it is called in errors.
+    /// The field's type in error messages.
     pub fn describe(&self) -> String {
         match &self.shape {
             Shape::Scalar(scalar) => scalar.describe(),
@@ -200,7 +200,8 @@ fn group(field: &Type, next_leaf: &mut usize) -> Shape {
     }
 }
 
-/// Whether the repeated field of a list is its element; if not, the element is inside it.
+/// Whether the repeated field of a list is the element itself (two levels). Otherwise the element
+/// is inside it (three levels).
 fn is_element(repeated: &Type, list: &str) -> bool {
     repeated.is_primitive()
         || repeated.get_fields().len() > 1
@@ -238,7 +239,7 @@ fn meaning(field: &Type) -> Meaning {
         Some(LogicalType::Unknown) => return Meaning::Null,
         Some(LogicalType::Uuid) => return Meaning::Other("UUID"),
         Some(LogicalType::Float16) => return Meaning::HalfFloat,
-        // The bytes of documents and geometries are read as they are.
+        // JSON, BSON and geometry values are read as plain bytes.
         Some(_) => return Meaning::Plain,
     }
     match info.converted_type() {
@@ -327,7 +328,7 @@ impl Scalar {
     }
 }
 
-/// The type without annotations: names, repetition and what is stored.
+/// The type without annotations: only names, repetition and physical types remain.
 pub fn plain(of: &Type) -> Result<Type, ParquetError> {
     let info = of.get_basic_info();
     let below =
@@ -352,7 +353,7 @@ mod tests {
     use super::*;
     use parquet::schema::parser::parse_message_type;
 
-    /// The columns of a schema as they are inferred.
+    /// The inferred types of a schema's columns.
     fn inferred(fields: &str) -> Vec<String> {
         let root = parse_message_type(&format!("message m {{ {fields} }}")).unwrap();
         let inference =

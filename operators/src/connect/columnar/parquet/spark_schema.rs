@@ -1,14 +1,14 @@
-//! The schema that Spark notes in a file's footer, as JSON: it says what Parquet's own types cannot,
-//! such as intervals.
+//! The schema that Spark stores in a file's footer, as JSON. It has types that Parquet lacks, such
+//! as intervals.
 
 use crate::table::types::{DataType, Field, Schema};
 use parquet::file::metadata::KeyValue;
 use serde_json::{Value as Json, json};
 
-/// The key of the note.
+/// The key of the schema in the footer's metadata.
 const KEY: &str = "org.apache.spark.sql.parquet.row.metadata";
 
-/// The schema that Spark noted; `None` if there is none, or none that can be read.
+/// Decodes Spark's schema from the footer's metadata. Returns `None` if it is missing or malformed.
 pub fn spark_schema(notes: &[KeyValue]) -> Option<Schema> {
     let text = notes.iter().find(|note| note.key == KEY)?.value.as_ref()?;
     match data_type(&serde_json::from_str(text).ok()?)? {
@@ -17,7 +17,7 @@ pub fn spark_schema(notes: &[KeyValue]) -> Option<Schema> {
     }
 }
 
-/// The note of a schema that is written.
+/// The metadata entry for the schema of a file that is written.
 pub fn note(fields: &[Field]) -> KeyValue {
     KeyValue::new(KEY.to_string(), of_fields(&mut fields.iter()).to_string())
 }
@@ -76,7 +76,7 @@ fn interval(name: &str) -> Option<DataType> {
     }
 }
 
-/// A type with numbers: `decimal(10,2)`, `varchar(5)`.
+/// Parses a type with parameters: `decimal(10,2)`, `varchar(5)`.
 fn sized(name: &str) -> Option<DataType> {
     let (name, numbers) = name.strip_suffix(')')?.split_once('(')?;
     match name {

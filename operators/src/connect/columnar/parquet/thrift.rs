@@ -1,13 +1,14 @@
-//! Thrift's compact protocol, in which footers and the headers of pages are: read field by field,
-//! with nothing reserved for what the bytes only say they have.
+//! Thrift's compact protocol, which Parquet footers and page headers use. It is decoded field by
+//! field and allocates nothing, whatever sizes the bytes claim.
 
-/// Structs inside of structs.
+/// The most levels of nested structs.
 const DEPTH_MAX: usize = 16;
 
-/// Reads from bytes.
+/// A cursor over encoded bytes. Its methods return `None` if the bytes end too early or are
+/// malformed.
 pub struct Reader<'b> {
     pub bytes: &'b [u8],
-    /// The next byte.
+    /// The offset of the next byte.
     pub at: usize,
 }
 
@@ -40,7 +41,7 @@ impl Reader<'_> {
         (self.at <= self.bytes.len()).then_some(())
     }
 
-    /// Passes over a value.
+    /// Skips a value.
     pub fn value(&mut self, kind: u8, depth: usize) -> Option<()> {
         match kind {
             1 | 2 => Some(()),
@@ -52,7 +53,7 @@ impl Reader<'_> {
                 self.skip(length)
             }
             9 | 10 => self.list(1, depth, &mut |kind, reader, depth| match kind {
-                // A truth value in a list has a byte of its own.
+                // A boolean in a list takes a byte of its own.
                 1 | 2 => reader.skip(1),
                 kind => reader.value(kind, depth),
             }),
@@ -61,14 +62,15 @@ impl Reader<'_> {
         }
     }
 
-    /// Reads a list whose elements have at least `least` bytes; `element` reads each.
+    /// Reads a list and calls `element` for each element. Fails if the bytes are too few for
+    /// elements of at least `least` bytes.
     pub fn list(&mut self, least: u64, depth: usize, element: &mut Element<'_>) -> Option<()> {
         let (kind, count) = self.list_head(least)?;
         (0..count).try_for_each(|_| element(kind, self, depth + 1))
     }
 
-    /// Reads the head of a list whose elements have at least a number of bytes: their kind, and how
-    /// many they are.
+    /// Reads the header of a list: the type of its elements and their number. Fails if the bytes
+    /// are too few for elements of at least `least` bytes.
     pub fn list_head(&mut self, least: u64) -> Option<(u8, u64)> {
         let head = self.byte()?;
         let count = if head >> 4 == 15 { self.varint()? } else { u64::from(head >> 4) };
@@ -76,7 +78,7 @@ impl Reader<'_> {
         fits.then_some((head & 15, count))
     }
 
-    /// Reads a struct; `field` reads the value of each.
+    /// Reads a struct. `field` must consume the value of each field.
     pub fn fields(&mut self, depth: usize, field: &mut Field<'_>) -> Option<()> {
         if depth > DEPTH_MAX {
             return None;
@@ -93,8 +95,8 @@ impl Reader<'_> {
     }
 }
 
-/// Reads a field: its number, its kind, where it is read from, its depth.
+/// Reads the value of a field: its number, its type, the reader, the depth of nesting.
 pub type Field<'f> = dyn FnMut(i64, u8, &mut Reader<'_>, usize) -> Option<()> + 'f;
 
-/// Reads an element of a list: its kind, where it is read from, its depth.
+/// Reads an element of a list: its type, the reader, the depth of nesting.
 pub type Element<'f> = dyn FnMut(u8, &mut Reader<'_>, usize) -> Option<()> + 'f;

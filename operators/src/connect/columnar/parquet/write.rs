@@ -1,8 +1,8 @@
-//! Rows encoded as a Parquet file, laid out as Spark lays it out: DECIMAL as INT32, INT64 or fixed
-//! bytes by its precision, lists and maps of three levels, and the schema as Spark notes it.
+//! Encodes rows as a Parquet file with Spark's layout: DECIMAL as INT32, INT64 or fixed-length
+//! bytes depending on its precision, three-level lists and maps, and Spark's schema in the footer.
 //!
-//! Times are INT64 microseconds, or milliseconds by a setting. INT96 is not written: the format
-//! deprecates it, and its nanoseconds mislead readers about dates far away.
+//! Timestamps are INT64 microseconds, or milliseconds by a setting. INT96 is not written: the
+//! format deprecates it, and its nanoseconds overflow for dates far from the present.
 
 use super::rebase::{
     LEGACY_DATETIME, LEGACY_INT96, Mode, SAME_FROM_DAYS, SAME_FROM_US, VERSION, ZONE,
@@ -28,21 +28,21 @@ use parquet::file::properties::WriterProperties;
 use std::io;
 use std::sync::Arc;
 
-/// The version of Spark whose layout and calendar files have, for readers that look for it.
+/// The Spark version to record in the footer. Readers derive the layout and the calendar from it.
 const SPARK_VERSION: &str = "4.3.0";
 
-/// How files are written.
+/// How a file is encoded.
 #[derive(Clone, Copy, Debug)]
 pub struct Codec {
     compression: Compression,
-    /// The calendar of dates and of instants.
+    /// The calendar of dates and of TIMESTAMP values.
     calendar: Mode,
     zone: Tz,
-    /// Instants are milliseconds.
+    /// Whether TIMESTAMP values are stored as milliseconds.
     millis: bool,
 }
 
-/// Reads the options: how files are written, and how their names call the compression.
+/// Parses the options. Returns the codec and the part of the file name for the compression.
 pub fn codec(reader: &mut OptionReader<'_>) -> PlanResult<(Codec, &'static str)> {
     let words = ["snappy", "none", "uncompressed", "gzip", "zstd", "lz4", "lz4_raw", "brotli"];
     let (compression, short) = match reader.choice("compression", &words)? {
@@ -66,7 +66,7 @@ pub fn codec(reader: &mut OptionReader<'_>) -> PlanResult<(Codec, &'static str)>
     Ok((codec, short))
 }
 
-/// Encodes batches of rows.
+/// Encodes batches of rows as a file.
 pub struct Encoder {
     writer: Box<ArrowWriter<Written>>,
     codec: Codec,
@@ -74,7 +74,7 @@ pub struct Encoder {
 }
 
 impl Encoder {
-    /// Begins a file of some fields, in Arrow's types too.
+    /// Starts a file. `schema` and `fields` describe the same columns, as Arrow and as SQL types.
     pub fn new(codec: Codec, schema: SchemaRef, fields: &[Field], to: Written) -> io::Result<Self> {
         let schema = match codec.millis {
             true => Arc::new(ArrowSchema::new(
@@ -99,7 +99,7 @@ impl Encoder {
         Ok(Self { writer: Box::new(writer), codec, schema })
     }
 
-    /// Takes rows in.
+    /// Adds a batch. Writes a row group once enough bytes are buffered.
     pub fn write(&mut self, batch: &RecordBatch) -> io::Result<()> {
         if self.codec.calendar == Mode::Corrected && !self.codec.millis {
             self.writer.write(batch).map_err(other)?;
@@ -115,7 +115,7 @@ impl Encoder {
         Ok(())
     }
 
-    /// Ends the file.
+    /// Writes the last row group and the footer.
     pub fn finish(self) -> io::Result<()> {
         self.writer.close().map(drop).map_err(other)
     }
@@ -125,7 +125,7 @@ fn is_instant(data_type: &Arrow) -> bool {
     matches!(data_type, Arrow::Timestamp(TimeUnit::Microsecond, Some(_)))
 }
 
-/// A field whose instants are milliseconds.
+/// The field with TIMESTAMP in milliseconds, also inside nested types.
 fn field_in_millis(field: &FieldRef) -> FieldRef {
     let data_type = match field.data_type() {
         Arrow::Timestamp(_, Some(zone)) => {
@@ -139,7 +139,7 @@ fn field_in_millis(field: &FieldRef) -> FieldRef {
     Arc::new(ArrowField::new(field.name(), data_type, field.is_nullable()))
 }
 
-/// An array in the calendar and the unit of the file.
+/// Converts an array to the file's calendar and timestamp unit.
 fn stored(array: &ArrayRef, codec: &Codec) -> io::Result<ArrayRef> {
     let renamed = |field: &FieldRef| match codec.millis {
         true => field_in_millis(field),
