@@ -40,15 +40,15 @@ pub mod stream;
 pub mod table;
 
 pub use millstream_engine as engine;
-pub use millstream_engine::epoch::driver::{
-    CommittedEpoch, JoinInput, JoinState, OperatorState, Trigger,
-};
+pub use millstream_engine::checkpoint::offset::Offset;
+pub use millstream_engine::epoch::committed_epoch::CommittedEpoch;
 pub use millstream_engine::epoch::event_time::EventTimeStats;
+pub use millstream_engine::epoch::trigger::Trigger;
 pub use millstream_engine::error::EngineError;
 pub use millstream_engine::measure::latency::Percentiles;
+pub use millstream_engine::measure::operator_state::{JoinInput, JoinState, OperatorState};
 pub use millstream_engine::measure::stall::{Stall, StallCause};
 pub use millstream_engine::runtime::job::Config;
-pub use millstream_engine::runtime::tasklet::Offset;
 pub use millstream_engine::runtime::worker::WaitProfile;
 
 /// The example of the front page of the crate must compile.

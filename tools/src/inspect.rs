@@ -180,7 +180,7 @@ fn load(files: &[StateFile]) -> Result<Keys, EngineError> {
 type Listed = (
     u64,
     millstream_engine::checkpoint::OffsetHeader,
-    Vec<millstream_engine::runtime::tasklet::Offset>,
+    Vec<millstream_engine::checkpoint::offset::Offset>,
 );
 
 fn print_epochs(most: usize, listed: &[Listed], commits: &[u64]) {

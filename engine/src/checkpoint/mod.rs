@@ -21,20 +21,22 @@
 //!
 //! *Threads.* The driver's; the starting thread during [`Checkpoint::open`].
 
+pub mod changes;
 mod compaction;
 pub mod key_group;
 pub mod log_entry;
+pub mod offset;
 pub mod state_file;
 
+use crate::checkpoint::changes::StateChanges;
 use crate::checkpoint::key_group::{KEY_GROUPS, group_of, hash_bytes};
+use crate::checkpoint::offset::Offset;
 use crate::collections::high_water::{HighWater, shrink};
 use crate::cores::{YieldBudget, yield_to_worker};
 use crate::env::Env;
 use crate::env::storage::{Storage, StorageLock, is_temporary};
 use crate::error::EngineError;
 use crate::event::Epoch;
-use crate::runtime::state_log::StateChanges;
-use crate::runtime::tasklet::Offset;
 use compaction::Compaction;
 use serde::{Deserialize, Serialize};
 use state_file::{FileOwner, StateFile, StateFileWriter};

@@ -6,279 +6,26 @@
 //!
 //! *Threads.* Its own, which sleeps between epochs. The driver never touches a record.
 
+use crate::checkpoint::changes::StateChanges;
+use crate::checkpoint::offset::Offset;
 use crate::checkpoint::{Checkpoint, EpochMode, Recovery, UnfinishedEpoch};
 use crate::env::Env;
 use crate::env::reclaim::Reclaim;
-use crate::env::storage::Storage;
-use crate::epoch::event_time::{EventTimeStats, WatermarkTracker};
+use crate::epoch::committed_epoch::CommittedEpoch;
+use crate::epoch::event_time::WatermarkTracker;
+use crate::epoch::phase::{Phase, PhaseCell};
+use crate::epoch::protocol::{Command, EndOffset, ReadLimit, Report};
+use crate::epoch::sink_log::SinkLog;
+use crate::epoch::trigger::Trigger;
 use crate::error::EngineError;
 use crate::event::Epoch;
-use crate::runtime::state_log::StateChanges;
-use crate::runtime::tasklet::Offset;
+use crate::measure::operator_state::OperatorState;
 use crate::sync::waker::Waker;
 use crossbeam_channel::Sender;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU8, Ordering};
-
-/// When epochs happen.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Trigger {
-    /// Records flow at once; epochs are committed at an interval.
-    Continuous {
-        /// Time between two markers, in nanoseconds.
-        interval_ns: u64,
-    },
-    /// A batch starts as soon as the last one has ended and there is new data.
-    AsSoonAsPossible,
-    /// A batch starts at multiples of an interval.
-    ProcessingTime {
-        /// In nanoseconds.
-        interval_ns: u64,
-    },
-    /// One batch of all available data, then the query ends. A batch that the last run left
-    /// unfinished is that batch.
-    Once,
-    /// All data available at start, in as many batches as the rate limits require, then the query
-    /// ends.
-    AvailableNow,
-}
-
-impl Trigger {
-    /// Whether records flow without waiting for a batch (continuous mode).
-    pub fn is_continuous(self) -> bool {
-        matches!(self, Self::Continuous { .. })
-    }
-}
 
 /// How often micro-batch mode checks for new data after finding none, as in Spark.
 const POLLING_DELAY_NS: u64 = 10_000_000;
-
-/// How much of the available data a batch may take.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum ReadLimit {
-    /// As much as the source's rate limit allows.
-    RateLimited,
-    /// Everything, ignoring the rate limit.
-    All,
-    /// As much as the rate limit allows of what was available at the first plan.
-    AvailableAtStart,
-}
-
-/// A command from the driver to a source.
-#[derive(Clone, Debug)]
-pub enum Command {
-    /// Continuous mode: emit the marker of an epoch.
-    EmitMarker {
-        /// The epoch that ends.
-        epoch: Epoch,
-        /// Emit everything that is available now before the marker.
-        drain: bool,
-        /// This is the last marker: emit nothing after it.
-        last: bool,
-    },
-    /// Micro-batch mode: report how far you can read.
-    Plan(ReadLimit),
-    /// Emit up to `end`, then the marker. Also used for an epoch that an earlier run planned.
-    Run {
-        /// The batch.
-        epoch: Epoch,
-        /// Where it ends in this source.
-        end: Offset,
-    },
-    /// Continuous mode: stop draining and emit the marker now.
-    AbandonDrain,
-    /// The epoch of your last marker is committed.
-    Committed,
-    /// Pass `End` down the chain.
-    End,
-}
-
-/// A source's answer to [`Command::Plan`]: how far it can read.
-#[derive(Clone, Debug)]
-pub struct EndOffset {
-    /// The position up to which it can read.
-    pub end: Offset,
-    /// Whether there is data after the current position.
-    pub has_new: bool,
-    /// Whether there will never be data after `end`.
-    pub exhausted: bool,
-    /// Whether a rate limit applies: there is more data than `end` includes.
-    pub limited: bool,
-}
-
-/// A message to the driver from a tasklet, a worker or the query's owner.
-#[derive(Debug)]
-pub enum Report {
-    /// A tasklet has passed on the marker, and everything before it has left the tasklet.
-    Ack {
-        /// The epoch.
-        epoch: Epoch,
-        /// Whether results of windows that closed before the marker are still to be emitted.
-        owes_late_emission: bool,
-        /// Whether such results were emitted after the marker.
-        emitted_late: bool,
-    },
-    /// Where a source put a marker.
-    Offset {
-        /// The source.
-        source: usize,
-        /// The marker's epoch.
-        epoch: Epoch,
-        /// The position.
-        offset: Offset,
-        /// Records emitted so far in this run.
-        records: u64,
-    },
-    /// The changes of an operator instance in an epoch. Sent before its tasklet's
-    /// [`Ack`](Self::Ack).
-    State {
-        /// The epoch.
-        epoch: Epoch,
-        /// The changes.
-        changes: StateChanges,
-    },
-    /// What a sink has staged in an epoch: written, not yet visible. Sent before its tasklet's
-    /// `Ack`.
-    Staged {
-        /// The epoch.
-        epoch: Epoch,
-        /// Opaque to the engine: what the sink needs to commit the epoch, also after a restart.
-        staged: Vec<String>,
-    },
-    /// The answer to [`Command::Plan`].
-    Planned {
-        /// The source.
-        source: usize,
-        /// The answer.
-        planned: EndOffset,
-    },
-    /// A source will never have more data.
-    Exhausted {
-        /// The source.
-        source: usize,
-    },
-    /// A tasklet has ended.
-    Done {
-        /// The tasklet.
-        tasklet: usize,
-    },
-    /// A tasklet or a worker failed.
-    Failed(EngineError),
-    /// The owner wants the query to end at the next epoch.
-    Stop,
-    /// The owner waits until all data that is available now is processed.
-    ProcessAll(Sender<()>),
-}
-
-/// The commit log of a transactional sink: decides which epochs are visible.
-///
-/// *Threads.* The driver's.
-pub trait SinkLog: Send {
-    /// Makes staged output durable, but not visible.
-    fn sync(&mut self, storage: &dyn Storage, staged: &[String]) -> Result<(), EngineError>;
-    /// Makes an epoch's staged output visible. If the log already has the epoch, its entry stays
-    /// and the staged output is dropped.
-    fn commit(
-        &mut self,
-        storage: &dyn Storage,
-        epoch: Epoch,
-        staged: &[String],
-    ) -> Result<(), EngineError>;
-}
-
-/// Metrics of one input of a join at the end of an epoch.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct JoinInput {
-    /// Rows that are buffered.
-    pub rows: u64,
-    /// Bytes that these take, without the table of their keys.
-    pub bytes: u64,
-    /// Event time of the first buffered row that will expire, in microseconds since 1970.
-    pub oldest_us: Option<i64>,
-    /// Rows that came in this epoch.
-    pub received: u64,
-    /// Rows that expired in this epoch.
-    pub evicted: u64,
-    /// Whether it is held back because the state has reached its limit.
-    pub is_held: bool,
-}
-
-/// Metrics of a join of two inputs at the end of an epoch.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct JoinState {
-    /// The left input, and the right one.
-    pub inputs: [JoinInput; 2],
-    /// Pairs that matched in this epoch; of semi and anti joins, left rows with a match.
-    pub matches: u64,
-}
-
-impl JoinState {
-    /// Adds those of another instance.
-    fn add(&mut self, other: &Self) {
-        self.matches += other.matches;
-        for (all, one) in self.inputs.iter_mut().zip(&other.inputs) {
-            all.rows += one.rows;
-            all.bytes += one.bytes;
-            all.oldest_us = all.oldest_us.into_iter().chain(one.oldest_us).min();
-            all.received += one.received;
-            all.evicted += one.evicted;
-            all.is_held |= one.is_held;
-        }
-    }
-}
-
-/// Metrics of a stateful operator at the end of an epoch.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct OperatorState {
-    /// Number of keys with state.
-    pub rows: u64,
-    /// Keys changed in this epoch.
-    pub updated: u64,
-    /// Keys removed in this epoch because the watermark passed them.
-    pub removed: u64,
-    /// Late records dropped in this epoch.
-    pub late: u64,
-    /// Approximate memory of the state, in bytes.
-    pub memory_bytes: u64,
-    /// Of a join.
-    pub join: Option<JoinState>,
-}
-
-/// A committed epoch.
-#[derive(Clone, Debug)]
-pub struct CommittedEpoch {
-    /// Its number.
-    pub epoch: Epoch,
-    /// Wall-clock time at which the batch was planned or the markers were requested, in
-    /// microseconds since 1970.
-    pub started_us: i64,
-    /// Position of each source at the start of the epoch.
-    pub starts: Vec<Offset>,
-    /// Position of each source at the end of the epoch.
-    pub offsets: Vec<Offset>,
-    /// Number of records read from each source in the epoch.
-    pub records: Vec<u64>,
-    /// Time to ask the sources how far they can read, in nanoseconds; 0 in continuous mode.
-    pub plan_ns: u64,
-    /// Travel time of the marker, in nanoseconds: from the command to the last acknowledgement.
-    pub marker_ns: u64,
-    /// Time to write the offset log, in nanoseconds.
-    pub wal_ns: u64,
-    /// Time to make state and staged output durable, commit the sink and write the commit log, in
-    /// nanoseconds.
-    pub commit_ns: u64,
-    /// Duration of the whole epoch, in nanoseconds.
-    pub duration_ns: u64,
-    /// Metrics of each stateful operator.
-    pub state: Vec<OperatorState>,
-    /// The watermark of the batch, in milliseconds since 1970. In continuous mode, where the
-    /// watermark moves within an epoch, its value at the end.
-    pub batch_watermark_ms: i64,
-    /// The watermark for the next epoch, in milliseconds since 1970; 0 before any event time.
-    pub watermark_ms: i64,
-    /// Statistics of each event time in the epoch.
-    pub event_times: Vec<EventTimeStats>,
-}
 
 enum State {
     Idle,
@@ -309,40 +56,6 @@ struct InFlight {
     changes: Vec<StateChanges>,
     /// Memory that these took, and what of it is kept for the next epochs.
     change_bytes: (u64, u64),
-}
-
-/// What the driver is doing.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Phase {
-    /// No source has been asked for data yet.
-    Starting,
-    /// Waiting for the next trigger or for data. In continuous mode records flow meanwhile.
-    Waiting,
-    /// Asking the sources how far they can read.
-    Planning,
-    /// A batch is being processed or an epoch committed.
-    Processing,
-    /// All tasklets have been told to end.
-    Ending,
-}
-
-/// The driver's phase, readable from other threads.
-#[derive(Clone, Debug, Default)]
-pub struct PhaseCell(Arc<AtomicU8>);
-
-impl PhaseCell {
-    fn set(&self, phase: Phase) {
-        // ORDERING: relaxed: for people to look at; nothing else depends on it.
-        self.0.store(phase as u8, Ordering::Relaxed);
-    }
-
-    /// The phase now.
-    pub fn get(&self) -> Phase {
-        let phases =
-            [Phase::Starting, Phase::Waiting, Phase::Planning, Phase::Processing, Phase::Ending];
-        // ORDERING: relaxed: see `set`.
-        phases[usize::from(self.0.load(Ordering::Relaxed)).min(phases.len() - 1)]
-    }
 }
 
 /// What the driver waits for next.

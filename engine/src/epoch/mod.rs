@@ -1,4 +1,9 @@
 //! Epochs: the driver that starts, ends and commits them, and event time over epochs.
 
+pub mod committed_epoch;
 pub mod driver;
 pub mod event_time;
+pub mod phase;
+pub mod protocol;
+pub mod sink_log;
+pub mod trigger;

@@ -1,18 +1,22 @@
 //! A job: tasklets, the rings between them, and the driver. A job runs on pinned threads
 //! ([`Job::start`]), or step by step from a seed ([`Job::simulate`]).
 
+use crate::checkpoint::offset::Offset;
 use crate::checkpoint::{Checkpoint, QueryDescription, Recovery, UnfinishedEpoch};
 use crate::cores::{self, Core};
 use crate::env::{Env, RealEnv, SimEnv};
-use crate::epoch::driver::{
-    Command, CommittedEpoch, Driver, DriverParts, Phase, PhaseCell, Report, SinkLog, Tick, Trigger,
-};
+use crate::epoch::committed_epoch::CommittedEpoch;
+use crate::epoch::driver::{Driver, DriverParts, Tick};
 use crate::epoch::event_time::{BatchTimes, EventTimeReporter, WatermarkPolicy, WatermarkTracker};
+use crate::epoch::phase::{Phase, PhaseCell};
+use crate::epoch::protocol::{Command, Report};
+use crate::epoch::sink_log::SinkLog;
+use crate::epoch::trigger::Trigger;
 use crate::error::EngineError;
 use crate::runtime::exchange::{Inlet, Outbox, connect};
 use crate::runtime::simulation;
 use crate::runtime::state_log::StateLog;
-use crate::runtime::tasklet::{Offset, SourcePort, Tasklet, TaskletPort};
+use crate::runtime::tasklet::{SourcePort, Tasklet, TaskletPort};
 use crate::runtime::worker::{WaitProfile, Worker, panic_message};
 use crate::sync::waker::Waker;
 use crossbeam_channel::{Receiver, RecvTimeoutError, Sender, unbounded};

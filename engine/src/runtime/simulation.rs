@@ -3,7 +3,8 @@
 
 use crate::env::SimEnv;
 use crate::env::random::SplitMix;
-use crate::epoch::driver::{Driver, Report, Tick};
+use crate::epoch::driver::{Driver, Tick};
+use crate::epoch::protocol::Report;
 use crate::error::EngineError;
 use crate::runtime::stage::Io;
 use crate::runtime::tasklet::{Step, StepCx, Tasklet};

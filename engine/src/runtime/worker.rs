@@ -2,7 +2,7 @@
 
 use crate::cores::{self, Core};
 use crate::env::Env;
-use crate::epoch::driver::Report;
+use crate::epoch::protocol::Report;
 use crate::error::EngineError;
 use crate::measure::stall;
 use crate::runtime::stage::Io;

@@ -5,13 +5,14 @@
 use crate::table::row::{Row, decode, encode};
 use crate::table::types::{DataType, Schema};
 use crate::table::value::Value;
+use millstream_engine::checkpoint::offset::Offset;
 use millstream_engine::env::Env;
-use millstream_engine::epoch::driver::{EndOffset, ReadLimit};
+use millstream_engine::epoch::protocol::{EndOffset, ReadLimit};
 use millstream_engine::error::EngineError;
 use millstream_engine::event::Epoch;
 use millstream_engine::measure::latency::LatencyRecorder;
 use millstream_engine::runtime::stage::{FlushStatus, Io, Push, Stage};
-use millstream_engine::runtime::tasklet::{Offset, Polled, Source, StepCx};
+use millstream_engine::runtime::tasklet::{Polled, Source, StepCx};
 use millstream_engine::sync::waker::Waker;
 use std::collections::VecDeque;
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};

@@ -16,7 +16,7 @@ use crate::table::row::{Row, encode};
 use crate::table::sql::job::{Statement, Tokens, parse};
 use crate::table::text::json::Style;
 use crate::table::value::Value;
-use millstream_engine::epoch::driver::Trigger;
+use millstream_engine::epoch::trigger::Trigger;
 use millstream_engine::event::Epoch;
 use std::collections::HashSet;
 use std::path::PathBuf;

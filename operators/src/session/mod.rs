@@ -37,7 +37,7 @@ pub use crate::session::streaming_query::{QueryError, RunState, Status, Streamin
 pub use crate::table::physical::LateRow;
 pub use dataframe::{DataFrame, GroupedData};
 pub use job::{JobQuery, Overrides};
-pub use millstream_engine::epoch::driver::Trigger;
+pub use millstream_engine::epoch::trigger::Trigger;
 pub use progress::{Progress, SideWait};
 pub use replaced_source::{JobSource, ReplacedSource, is_capture};
 pub use settings::OnQueryFailure;

@@ -1,9 +1,10 @@
 //! Progress reports: what a query did in each epoch, with Spark's field names.
 
 use crate::connect::socket::connection_counts::ConnectionTotals;
-use millstream_engine::epoch::driver::{CommittedEpoch, JoinState, OperatorState};
+use millstream_engine::epoch::committed_epoch::CommittedEpoch;
 use millstream_engine::epoch::event_time::EventTimeStats;
 use millstream_engine::measure::latency::Percentiles;
+use millstream_engine::measure::operator_state::{JoinState, OperatorState};
 use millstream_engine::measure::stall::{Stall, StallCause};
 use serde_json::{Value as Json, json};
 use std::collections::VecDeque;

@@ -2,7 +2,7 @@
 //! `availableNow`, and the command line's forms `continuous=1s`, `processing-time=500ms`.
 
 use crate::table::error::{PlanError, PlanResult};
-use millstream_engine::epoch::driver::Trigger;
+use millstream_engine::epoch::trigger::Trigger;
 
 /// Parses a trigger. An unknown word or an invalid duration is an error.
 pub fn parse_trigger(text: &str) -> PlanResult<Trigger> {

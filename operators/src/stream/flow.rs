@@ -19,7 +19,7 @@ use crate::stream::source::iterator::IteratorSource;
 use millstream_engine::checkpoint::QueryDescription;
 use millstream_engine::checkpoint::key_group::{hash_key, instance_of};
 use millstream_engine::env::{Env, SimEnv};
-use millstream_engine::epoch::driver::CommittedEpoch;
+use millstream_engine::epoch::committed_epoch::CommittedEpoch;
 use millstream_engine::error::EngineError;
 use millstream_engine::measure::latency::{Latency, Percentiles};
 use millstream_engine::measure::stall::Stall;
@@ -1041,7 +1041,7 @@ mod tests {
         let flow = Flow::new("unasked");
         let (mut input, numbers) = flow.channel::<u64>();
         numbers.sink(|_: u64| {});
-        let trigger = millstream_engine::epoch::driver::Trigger::AsSoonAsPossible;
+        let trigger = millstream_engine::epoch::trigger::Trigger::AsSoonAsPossible;
         let query = flow.start(Config { pin: false, trigger, ..Config::default() }).unwrap();
         for n in 0..30 {
             input.push(n).unwrap();

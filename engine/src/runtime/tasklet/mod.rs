@@ -4,9 +4,10 @@
 //! There are two kinds. A [`SourceTasklet`] drives a chain from a source. An [`InboxTasklet`]
 //! drives a chain from the rings of other tasklets and aligns their markers.
 
+use crate::checkpoint::offset::Offset;
 use crate::env::Env;
-use crate::epoch::driver::{Command, EndOffset, ReadLimit, Report};
 use crate::epoch::event_time::WatermarkPolicy;
+use crate::epoch::protocol::{Command, EndOffset, ReadLimit, Report};
 use crate::error::EngineError;
 use crate::event::{Epoch, Event, IDLE};
 use crate::measure::stall::{Activity, record_activity};
@@ -61,24 +62,6 @@ pub trait Tasklet: Send {
     fn attach(&mut self, io: &mut Io<'_>) -> Result<(), EngineError>;
     /// Does a bounded amount of work without blocking.
     fn step(&mut self, cx: &mut StepCx<'_>) -> Result<Step, EngineError>;
-}
-
-/// A position in a source. Its text is defined by the source (Spark's JSON where Spark has one).
-/// The empty text is the position before all data.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Offset(pub String);
-
-impl Offset {
-    /// The position as a number.
-    pub fn number(&self) -> Result<u64, EngineError> {
-        self.0.parse().map_err(|_| {
-            EngineError::operator(
-                "INVALID_OFFSET",
-                format!("'{}' is no position in this source", self.0),
-                "The checkpoint was written by another source: begin anew with an empty one",
-            )
-        })
-    }
 }
 
 /// The result of polling a source.

@@ -6,8 +6,8 @@
 //! is unfinished at the offset. What lies between is read again without being emitted.
 
 use millstream_engine::capture::Place;
+use millstream_engine::checkpoint::offset::Offset;
 use millstream_engine::error::EngineError;
-use millstream_engine::runtime::tasklet::Offset;
 
 /// A place in the files, and the number of events before it.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]

@@ -10,10 +10,11 @@ use crate::connect::socket::framing::line::LineEnds;
 use crate::connect::socket::source::SourceCounters;
 use crate::table::row::{Row, RowWriter};
 use millstream_engine::capture::{CaptureReader, Clock, ConnectionInfo, Item, Kind, Protocol};
-use millstream_engine::epoch::driver::{EndOffset, ReadLimit};
+use millstream_engine::checkpoint::offset::Offset;
+use millstream_engine::epoch::protocol::{EndOffset, ReadLimit};
 use millstream_engine::error::EngineError;
 use millstream_engine::runtime::stage::Push;
-use millstream_engine::runtime::tasklet::{Offset, Polled, Source, StepCx};
+use millstream_engine::runtime::tasklet::{Polled, Source, StepCx};
 use std::collections::HashSet;
 use std::sync::atomic::Ordering;
 

@@ -7,13 +7,14 @@ use millstream_engine::capture::{
     CaptureWriter, ConnectionInfo, Direction, FLAG_CUT, FLAG_MORE, FileHeader, Gap, GapCause, Head,
     Kind, Protocol, WriterOptions,
 };
+use millstream_engine::checkpoint::offset::Offset;
 use millstream_engine::env::SimEnv;
 use millstream_engine::env::random::SplitMix;
-use millstream_engine::epoch::driver::ReadLimit;
+use millstream_engine::epoch::protocol::ReadLimit;
 use millstream_engine::error::EngineError;
 use millstream_engine::event::Epoch;
 use millstream_engine::runtime::stage::{FlushStatus, Push, Stage};
-use millstream_engine::runtime::tasklet::{Offset, Polled, Source, StepCx};
+use millstream_engine::runtime::tasklet::{Polled, Source, StepCx};
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicU64, Ordering};
 

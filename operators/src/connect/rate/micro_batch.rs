@@ -8,10 +8,11 @@ use crate::connect::options::OptionReader;
 use crate::table::error::PlanResult;
 use crate::table::plan::Options;
 use crate::table::row::{Row, RowWriter};
-use millstream_engine::epoch::driver::{EndOffset, ReadLimit};
+use millstream_engine::checkpoint::offset::Offset;
+use millstream_engine::epoch::protocol::{EndOffset, ReadLimit};
 use millstream_engine::error::EngineError;
 use millstream_engine::runtime::stage::Push;
-use millstream_engine::runtime::tasklet::{Offset, Polled, Source, StepCx};
+use millstream_engine::runtime::tasklet::{Polled, Source, StepCx};
 
 /// The options, read.
 #[derive(Clone, Copy, Debug)]

@@ -12,11 +12,12 @@ use crate::table::plan::Options;
 use crate::table::row::{Row, RowWriter};
 use crate::table::types::{DataType, Field, Schema};
 use millstream_engine::checkpoint::log_entry;
+use millstream_engine::checkpoint::offset::Offset;
 use millstream_engine::env::Env;
-use millstream_engine::epoch::driver::{EndOffset, ReadLimit};
+use millstream_engine::epoch::protocol::{EndOffset, ReadLimit};
 use millstream_engine::error::EngineError;
 use millstream_engine::runtime::stage::Push;
-use millstream_engine::runtime::tasklet::{Offset, Polled, Source, StepCx};
+use millstream_engine::runtime::tasklet::{Polled, Source, StepCx};
 use std::path::Path;
 
 /// The source.

@@ -3,11 +3,12 @@
 use super::CAPACITY;
 use super::input::{Input, Shared, Stamped};
 use crate::stream::source::batch_buffer::BatchBuffer;
+use millstream_engine::checkpoint::offset::Offset;
 use millstream_engine::env::Env;
-use millstream_engine::epoch::driver::{EndOffset, ReadLimit};
+use millstream_engine::epoch::protocol::{EndOffset, ReadLimit};
 use millstream_engine::error::EngineError;
 use millstream_engine::runtime::stage::{Io, Push};
-use millstream_engine::runtime::tasklet::{Offset, Polled, Source, StepCx};
+use millstream_engine::runtime::tasklet::{Polled, Source, StepCx};
 use millstream_engine::sync::waker::SpaceNotifier;
 use millstream_engine::sync::{mpsc, ring};
 use std::sync::Arc;

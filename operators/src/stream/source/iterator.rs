@@ -1,10 +1,11 @@
 //! A source that reads an iterator.
 
 use crate::stream::source::batch_buffer::BatchBuffer;
-use millstream_engine::epoch::driver::{EndOffset, ReadLimit};
+use millstream_engine::checkpoint::offset::Offset;
+use millstream_engine::epoch::protocol::{EndOffset, ReadLimit};
 use millstream_engine::error::EngineError;
 use millstream_engine::runtime::stage::Push;
-use millstream_engine::runtime::tasklet::{Offset, Polled, Source, StepCx};
+use millstream_engine::runtime::tasklet::{Polled, Source, StepCx};
 
 /// Maximum number of records of a micro-batch, which are buffered until it runs.
 const BATCH: usize = 4096;

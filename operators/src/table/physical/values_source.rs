@@ -2,10 +2,11 @@
 
 use crate::table::row::{Row, encode};
 use crate::table::value::Value;
-use millstream_engine::epoch::driver::{EndOffset, ReadLimit};
+use millstream_engine::checkpoint::offset::Offset;
+use millstream_engine::epoch::protocol::{EndOffset, ReadLimit};
 use millstream_engine::error::EngineError;
 use millstream_engine::runtime::stage::Push;
-use millstream_engine::runtime::tasklet::{Offset, Polled, Source, StepCx};
+use millstream_engine::runtime::tasklet::{Polled, Source, StepCx};
 
 /// A source of constant rows.
 pub(super) struct ValuesSource {

@@ -49,12 +49,13 @@ use crate::connect::socket::durable_log::{DurableLog, Ingest};
 use crate::connect::socket::source::read_loop::ReadOutcome;
 use crate::table::row::{Row, RowWriter};
 use millstream_engine::capture::Kind;
-use millstream_engine::epoch::driver::{EndOffset, ReadLimit};
+use millstream_engine::checkpoint::offset::Offset;
+use millstream_engine::epoch::protocol::{EndOffset, ReadLimit};
 use millstream_engine::error::EngineError;
 use millstream_engine::mio::net::UdpSocket;
 use millstream_engine::mio::{Interest, Registry, Token};
 use millstream_engine::runtime::stage::{Io, Push};
-use millstream_engine::runtime::tasklet::{Offset, Polled, Source, StepCx};
+use millstream_engine::runtime::tasklet::{Polled, Source, StepCx};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 

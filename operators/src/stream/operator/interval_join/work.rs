@@ -23,9 +23,9 @@ use crate::stream::operator::sided_records::{KeyBytes, SUFFIX, Side, SidedId, Si
 use crate::stream::operator::stepped::{RecordWork, StepWork};
 use crate::stream::processor_state::{Kept, damaged, write};
 use millstream_engine::checkpoint::key_group::{BuildStableHasher, hash_bytes};
-use millstream_engine::epoch::driver::JoinState;
 use millstream_engine::error::EngineError;
 use millstream_engine::event::{Epoch, UNTIMED};
+use millstream_engine::measure::operator_state::JoinState;
 use millstream_engine::runtime::stage::Push;
 use millstream_engine::runtime::state_log::{StateLog, StateSlot};
 use std::collections::HashMap;

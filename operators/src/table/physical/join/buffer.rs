@@ -14,9 +14,9 @@ use crate::state::key_table::{KeyTable, key_heap};
 use crate::table::row::Row;
 use millstream_engine::checkpoint::key_group::{BuildStableHasher, hash_bytes};
 use millstream_engine::collections::high_water::shrink_scratch;
-use millstream_engine::epoch::driver::JoinState;
 use millstream_engine::error::EngineError;
 use millstream_engine::event::Epoch;
+use millstream_engine::measure::operator_state::JoinState;
 use millstream_engine::runtime::state_log::{StateLog, StateSlot};
 use std::collections::HashMap;
 

@@ -13,7 +13,7 @@ use crate::table::types::DataType;
 use crate::table::value::Value;
 use millstream_engine::checkpoint::QueryDescription;
 use millstream_engine::env::SimEnv;
-use millstream_engine::epoch::driver::Trigger;
+use millstream_engine::epoch::trigger::Trigger;
 use millstream_engine::error::EngineError;
 use millstream_engine::event::Epoch;
 use millstream_engine::runtime::job::{Config, Job};

@@ -1,0 +1,125 @@
+//! The messages between the driver and everything that it drives: commands to sources, reports from
+//! tasklets, workers and the owner of the query.
+
+use crate::checkpoint::changes::StateChanges;
+use crate::checkpoint::offset::Offset;
+use crate::error::EngineError;
+use crate::event::Epoch;
+use crossbeam_channel::Sender;
+
+/// How much of the available data a batch may take.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ReadLimit {
+    /// As much as the source's rate limit allows.
+    RateLimited,
+    /// Everything, ignoring the rate limit.
+    All,
+    /// As much as the rate limit allows of what was available at the first plan.
+    AvailableAtStart,
+}
+
+/// A command from the driver to a source.
+#[derive(Clone, Debug)]
+pub enum Command {
+    /// Continuous mode: emit the marker of an epoch.
+    EmitMarker {
+        /// The epoch that ends.
+        epoch: Epoch,
+        /// Emit everything that is available now before the marker.
+        drain: bool,
+        /// This is the last marker: emit nothing after it.
+        last: bool,
+    },
+    /// Micro-batch mode: report how far you can read.
+    Plan(ReadLimit),
+    /// Emit up to `end`, then the marker. Also used for an epoch that an earlier run planned.
+    Run {
+        /// The batch.
+        epoch: Epoch,
+        /// Where it ends in this source.
+        end: Offset,
+    },
+    /// Continuous mode: stop draining and emit the marker now.
+    AbandonDrain,
+    /// The epoch of your last marker is committed.
+    Committed,
+    /// Pass `End` down the chain.
+    End,
+}
+
+/// A source's answer to [`Command::Plan`]: how far it can read.
+#[derive(Clone, Debug)]
+pub struct EndOffset {
+    /// The position up to which it can read.
+    pub end: Offset,
+    /// Whether there is data after the current position.
+    pub has_new: bool,
+    /// Whether there will never be data after `end`.
+    pub exhausted: bool,
+    /// Whether a rate limit applies: there is more data than `end` includes.
+    pub limited: bool,
+}
+
+/// A message to the driver from a tasklet, a worker or the query's owner.
+#[derive(Debug)]
+pub enum Report {
+    /// A tasklet has passed on the marker, and everything before it has left the tasklet.
+    Ack {
+        /// The epoch.
+        epoch: Epoch,
+        /// Whether results of windows that closed before the marker are still to be emitted.
+        owes_late_emission: bool,
+        /// Whether such results were emitted after the marker.
+        emitted_late: bool,
+    },
+    /// Where a source put a marker.
+    Offset {
+        /// The source.
+        source: usize,
+        /// The marker's epoch.
+        epoch: Epoch,
+        /// The position.
+        offset: Offset,
+        /// Records emitted so far in this run.
+        records: u64,
+    },
+    /// The changes of an operator instance in an epoch. Sent before its tasklet's
+    /// [`Ack`](Self::Ack).
+    State {
+        /// The epoch.
+        epoch: Epoch,
+        /// The changes.
+        changes: StateChanges,
+    },
+    /// What a sink has staged in an epoch: written, not yet visible. Sent before its tasklet's
+    /// `Ack`.
+    Staged {
+        /// The epoch.
+        epoch: Epoch,
+        /// Opaque to the engine: what the sink needs to commit the epoch, also after a restart.
+        staged: Vec<String>,
+    },
+    /// The answer to [`Command::Plan`].
+    Planned {
+        /// The source.
+        source: usize,
+        /// The answer.
+        planned: EndOffset,
+    },
+    /// A source will never have more data.
+    Exhausted {
+        /// The source.
+        source: usize,
+    },
+    /// A tasklet has ended.
+    Done {
+        /// The tasklet.
+        tasklet: usize,
+    },
+    /// A tasklet or a worker failed.
+    Failed(EngineError),
+    /// The owner wants the query to end at the next epoch.
+    Stop,
+    /// The owner waits until all data that is available now is processed.
+    ProcessAll(Sender<()>),
+}

@@ -1,0 +1,31 @@
+//! The trigger of a query: when its epochs happen.
+
+/// When epochs happen.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Trigger {
+    /// Records flow at once; epochs are committed at an interval.
+    Continuous {
+        /// Time between two markers, in nanoseconds.
+        interval_ns: u64,
+    },
+    /// A batch starts as soon as the last one has ended and there is new data.
+    AsSoonAsPossible,
+    /// A batch starts at multiples of an interval.
+    ProcessingTime {
+        /// In nanoseconds.
+        interval_ns: u64,
+    },
+    /// One batch of all available data, then the query ends. A batch that the last run left
+    /// unfinished is that batch.
+    Once,
+    /// All data available at start, in as many batches as the rate limits require, then the query
+    /// ends.
+    AvailableNow,
+}
+
+impl Trigger {
+    /// Whether records flow without waiting for a batch (continuous mode).
+    pub fn is_continuous(self) -> bool {
+        matches!(self, Self::Continuous { .. })
+    }
+}

@@ -1,0 +1,59 @@
+//! Metrics of stateful operators at the end of an epoch: keys, rows, memory.
+
+/// Metrics of one input of a join at the end of an epoch.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct JoinInput {
+    /// Rows that are buffered.
+    pub rows: u64,
+    /// Bytes that these take, without the table of their keys.
+    pub bytes: u64,
+    /// Event time of the first buffered row that will expire, in microseconds since 1970.
+    pub oldest_us: Option<i64>,
+    /// Rows that came in this epoch.
+    pub received: u64,
+    /// Rows that expired in this epoch.
+    pub evicted: u64,
+    /// Whether it is held back because the state has reached its limit.
+    pub is_held: bool,
+}
+
+/// Metrics of a join of two inputs at the end of an epoch.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct JoinState {
+    /// The left input, and the right one.
+    pub inputs: [JoinInput; 2],
+    /// Pairs that matched in this epoch; of semi and anti joins, left rows with a match.
+    pub matches: u64,
+}
+
+impl JoinState {
+    /// Adds those of another instance.
+    pub(crate) fn add(&mut self, other: &Self) {
+        self.matches += other.matches;
+        for (all, one) in self.inputs.iter_mut().zip(&other.inputs) {
+            all.rows += one.rows;
+            all.bytes += one.bytes;
+            all.oldest_us = all.oldest_us.into_iter().chain(one.oldest_us).min();
+            all.received += one.received;
+            all.evicted += one.evicted;
+            all.is_held |= one.is_held;
+        }
+    }
+}
+
+/// Metrics of a stateful operator at the end of an epoch.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct OperatorState {
+    /// Number of keys with state.
+    pub rows: u64,
+    /// Keys changed in this epoch.
+    pub updated: u64,
+    /// Keys removed in this epoch because the watermark passed them.
+    pub removed: u64,
+    /// Late records dropped in this epoch.
+    pub late: u64,
+    /// Approximate memory of the state, in bytes.
+    pub memory_bytes: u64,
+    /// Of a join.
+    pub join: Option<JoinState>,
+}
