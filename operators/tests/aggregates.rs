@@ -412,7 +412,6 @@ fn a_count_goes_on_on_threads() {
             wait,
             trigger: CONTINUOUS,
             record_stalls: false,
-            ..Config::default()
         };
         let query = flow.start(config).unwrap();
         assert_eq!(input.committed(), 3 * (run - 1));

@@ -558,7 +558,6 @@ fn a_processor_of_two_streams_shares_state_and_timers() {
         vec![(Some(6), Some(7)), (Some(2), None)],
         vec![],
     ];
-    let mut all = all;
     all[3].sort_by_key(|out| std::cmp::Reverse(*out));
     assert_eq!(all, expected);
 }

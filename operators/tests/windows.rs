@@ -139,10 +139,13 @@ fn run(
     Ok((out, late))
 }
 
+/// The records of both inputs by key and window, each with its time.
+type OpenWindows = BTreeMap<(String, (i64, i64)), [Vec<(i64, u64)>; 2]>;
+
 /// The open windows of each key, with the time and number of their records of each stream.
 #[derive(Default)]
 struct Model {
-    open: BTreeMap<(String, (i64, i64)), [Vec<(i64, u64)>; 2]>,
+    open: OpenWindows,
     watermark: i64,
 }
 

@@ -244,7 +244,9 @@ pub fn run(args: &Args) -> Result<(), String> {
                 match producer.send(record.partition(partition as i32).payload(&value)) {
                     Ok(()) => break,
                     // The queue is full: acknowledgements make room.
-                    Err(_) => drop(producer.poll(Duration::from_millis(10))),
+                    Err(_) => {
+                        producer.poll(Duration::from_millis(10));
+                    }
                 }
             }
             sent[partition] += 1;

@@ -48,8 +48,9 @@ impl Recorder {
     }
 
     fn event(&mut self, kind: Kind, connection: u32, flags: u16, payload: &[u8]) {
-        let direction = if connection % 2 == 0 { Direction::In } else { Direction::Out };
-        let position = self.positions.entry((connection, connection % 2 == 0)).or_default();
+        let direction = if connection.is_multiple_of(2) { Direction::In } else { Direction::Out };
+        let position =
+            self.positions.entry((connection, connection.is_multiple_of(2))).or_default();
         let head = Head {
             position: *position,
             lines: 0,

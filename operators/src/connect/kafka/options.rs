@@ -389,7 +389,9 @@ mod tests {
 
     #[test]
     fn wrong_options_are_refused_with_their_name() {
-        let wrong: &[(&[(&str, &str)], bool, &str)] = &[
+        /// Options, whether they are of a stream, and a part of the error.
+        type Wrong<'a> = (&'a [(&'a str, &'a str)], bool, &'a str);
+        let wrong: &[Wrong<'_>] = &[
             (&[], true, "subscribePattern"),
             (&[("subscribe", " , ")], true, "names no topic"),
             (&[("subscribe", "t"), ("assign", "{}")], true, "only one of"),

@@ -28,8 +28,11 @@ pub struct Broker {
     producer: BaseProducer,
     consumer: BaseConsumer,
     /// Open transactions with the partitions that they wrote to.
-    transactions: RefCell<HashMap<String, (BaseProducer, Vec<(String, i32)>)>>,
+    transactions: RefCell<HashMap<String, Transaction>>,
 }
+
+/// An open transaction's producer and the partitions that it wrote to.
+type Transaction = (BaseProducer, Vec<(String, i32)>);
 
 impl Broker {
     pub fn new(servers: &str) -> Result<Self, String> {
