@@ -22,7 +22,7 @@ pub struct Console {
     schema: Schema,
     types: Vec<DataType>,
     rows: Vec<Vec<Value>>,
-    /// Whether there were rows beyond `limit`, which are not kept.
+    /// Whether rows beyond `limit` were dropped.
     hidden: bool,
     limit: usize,
     truncate: bool,
@@ -161,7 +161,7 @@ impl Shown {
         }
         if truncate && shown.len() > 20 && shown.encode_utf16().count() > 20 {
             let head: Vec<u16> = shown.encode_utf16().take(17).collect();
-            // Half a pair is printed as a question mark.
+            // An unpaired surrogate is printed as a question mark.
             shown = char::decode_utf16(head).map(|c| c.unwrap_or('?')).collect();
             shown.push_str("...");
         }

@@ -12,17 +12,17 @@ use std::collections::BTreeMap;
 enum Kind {
     Flag,
     Words(&'static [&'static str]),
-    /// A number above 0.
+    /// A positive number.
     Count,
     Text,
 }
 
-/// A setting and the option of which it is the default.
+/// A session setting and the option whose default it is.
 struct Known {
     name: &'static str,
-    /// Formats of the option; all if empty.
+    /// The formats that have the option; all formats if empty.
     formats: &'static [&'static str],
-    /// The option, and whether it belongs to writers.
+    /// The option's name, and whether it is an option of writers.
     option: &'static str,
     writes: bool,
     kind: Kind,
@@ -57,7 +57,7 @@ static KNOWN: &[Known] = &[
     ),
     known("spark.sql.parquet.mergeSchema", &["parquet"], "mergeSchema", Kind::Flag),
     known("spark.sql.orc.mergeSchema", &["orc"], "mergeSchema", Kind::Flag),
-    // Selects Spark's decoder, which changes no row. The other value is Hive's.
+    // Selects Spark's decoder; it does not affect rows. The only other value selects Hive's.
     known("spark.sql.orc.impl", &["orc"], "", Kind::Words(&["native"])),
     known("spark.sql.orc.enableVectorizedReader", &["orc"], "", Kind::Flag),
     known("spark.sql.orc.enableNestedColumnVectorizedReader", &["orc"], "", Kind::Flag),
@@ -65,7 +65,7 @@ static KNOWN: &[Known] = &[
     known("spark.sql.orc.aggregatePushdown", &["orc"], "", Kind::Flag),
     known("spark.sql.orc.columnarReaderBatchSize", &["orc"], "", Kind::Count),
     known("spark.sql.orc.columnarWriterBatchSize", &["orc"], "", Kind::Count),
-    // Names are matched whatever their case.
+    // Names are always case-insensitive.
     known("spark.sql.caseSensitive", &[], "", Kind::Words(&["false"])),
     writer("spark.sql.parquet.compression.codec", &["parquet"], "compression", Kind::Text),
     writer("spark.sql.orc.compression.codec", &["orc"], "compression", Kind::Text),
@@ -75,7 +75,7 @@ static KNOWN: &[Known] = &[
     known("spark.sql.parquet.datetimeRebaseModeInRead", &["parquet"], "datetimeRebaseMode", REBASE),
     known("spark.sql.parquet.int96RebaseModeInRead", &["parquet"], "int96RebaseMode", REBASE),
     writer("spark.sql.parquet.datetimeRebaseModeInWrite", &["parquet"], "", REBASE),
-    // Instants are never written as INT96, so that there is nothing to rebase.
+    // INT96 is never written, so the setting has no effect.
     writer("spark.sql.parquet.int96RebaseModeInWrite", &["parquet"], "", REBASE),
     writer(
         "spark.sql.parquet.outputTimestampType",
@@ -86,7 +86,7 @@ static KNOWN: &[Known] = &[
     known("spark.sql.parquet.binaryAsString", &["parquet"], "", Kind::Flag),
     known("spark.sql.parquet.inferTimestampNTZ.enabled", &["parquet"], "", Kind::Flag),
     known("spark.sql.legacy.parquet.nanosAsLong", &["parquet"], "", Kind::Flag),
-    // Settings with a single valid value: INT96 is always a time.
+    // Settings with a single valid value: INT96 is always a timestamp.
     known("spark.sql.parquet.int96AsTimestamp", &["parquet"], "", Kind::Words(&["true"])),
     known("spark.sql.parquet.int96TimestampConversion", &["parquet"], "", Kind::Words(&["false"])),
     known("spark.sql.parquet.fieldId.read.enabled", &["parquet"], "", Kind::Words(&["false"])),
@@ -97,16 +97,16 @@ const REBASE: Kind = Kind::Words(&["EXCEPTION", "CORRECTED", "LEGACY"]);
 const PARTITION_TYPES: &str = "spark.sql.sources.partitionColumnTypeInference.enabled";
 const TIME_PARSER: &str = "spark.sql.legacy.timeParserPolicy";
 
-/// The settings of a session that readers and writers of files and lines obey.
+/// The session settings that file and line formats use as defaults.
 #[derive(Clone, Debug)]
 pub struct FormatSettings {
-    /// Zone of times without a zone, unless the option `timeZone` is given.
+    /// The time zone of timestamps that do not name one, unless the option `timeZone` is given.
     pub zone: Tz,
-    /// Whether values that do not fit are errors if no other mode is given.
+    /// Whether values that do not fit are errors, unless an option says otherwise.
     pub ansi: bool,
-    /// Whether inferred times without a zone are TIMESTAMP_NTZ.
+    /// Whether inferred timestamps without a zone are TIMESTAMP_NTZ.
     pub timestamps_without_zone: bool,
-    /// The settings that were set, by their index in [`KNOWN`].
+    /// Explicitly set values, by their index in [`KNOWN`].
     set: BTreeMap<usize, String>,
 }
 
@@ -146,13 +146,13 @@ impl FormatSettings {
         KNOWN.iter().map(|known| known.name)
     }
 
-    /// The value of a setting that was set.
+    /// The value of a setting. `None` if it was not set.
     pub fn get(&self, name: &str) -> Option<&str> {
         let index = KNOWN.iter().position(|known| known.name.eq_ignore_ascii_case(name))?;
         self.set.get(&index).map(String::as_str)
     }
 
-    /// The default of an option of a source or sink such as "source csv".
+    /// The default of an option. `what` names the connector, such as "source csv".
     pub fn of_option(&self, what: &str, option: &str) -> Option<&str> {
         if self.set.is_empty() {
             return None;

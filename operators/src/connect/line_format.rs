@@ -8,14 +8,14 @@ use crate::table::text::notation::{Notation, write_integer};
 use crate::table::types::{DataType, Schema};
 use std::sync::Arc;
 
-/// The format of a line.
+/// The format of output lines.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum LineFormat {
     /// The single column, which must be a string.
     Text,
-    /// An object from column name to value; NULL fields are left out, as Spark does.
+    /// A JSON object from column name to value. NULL fields are omitted, as in Spark.
     Json,
-    /// Comma-separated values, quoted if necessary; NULL is empty.
+    /// Comma-separated values, quoted if necessary. NULL is empty unless an option says otherwise.
     Csv,
 }
 
@@ -39,16 +39,16 @@ impl LineFormat {
     }
 }
 
-/// How lines of CSV and JSON are written.
+/// Write options of CSV and JSON lines.
 #[derive(Clone, Debug)]
 pub struct LineOptions {
-    /// How fields of CSV are written.
+    /// Options of CSV fields.
     pub csv: WriteOptions,
-    /// Text after each row.
+    /// The line end after each row.
     pub line_end: String,
-    /// How JSON is written.
+    /// Options of JSON.
     pub json: Style,
-    /// How dates and times are written.
+    /// The formats of dates and timestamps.
     pub notation: Notation,
 }
 
@@ -68,10 +68,10 @@ impl Default for LineOptions {
 pub struct LineWriter {
     format: LineFormat,
     options: Arc<LineOptions>,
-    /// Number of columns of the rows, of which those below are written.
+    /// The number of columns in a row, including those that are not written.
     width: usize,
     columns: Vec<Column>,
-    /// Whether integers in CSV need no check for special characters.
+    /// Whether integers in CSV need no quoting, because no option makes digits or signs special.
     plain_numbers: bool,
     scratch: String,
 }
@@ -82,17 +82,17 @@ struct Column {
     index: usize,
     slot: Slot,
     data_type: DataType,
-    /// Its name in quotes.
+    /// The column's name as a quoted JSON string.
     name: String,
 }
 
 impl LineWriter {
-    /// Creates a writer of all columns. An error if the format does not support them.
+    /// Creates a writer of all columns. Fails if the format does not support a column.
     pub fn new(format: LineFormat, schema: &Schema) -> PlanResult<Self> {
         Self::without(format, LineOptions::default(), schema, &[])
     }
 
-    /// Creates a writer of all columns except some.
+    /// Creates a writer of all columns except those at some indices.
     pub fn without(
         format: LineFormat,
         options: LineOptions,

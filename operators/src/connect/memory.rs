@@ -23,13 +23,14 @@ type Rows = VecDeque<(Vec<u8>, u64)>;
 
 #[derive(Default)]
 struct Queue {
-    /// Rows that are not committed and not held by a source.
+    /// Rows that are neither committed nor taken by a source.
     rows: Rows,
-    /// Position of the first row.
+    /// The stream position of the first row in `rows`.
     base: u64,
     /// Whether the stream has ended.
     closed: bool,
-    /// Whether a query has read from it, so that positions are meaningful.
+    /// Whether a query has read from the stream in this process. If not, positions in a checkpoint
+    /// belong to an earlier process.
     drawn: bool,
 }
 
@@ -37,7 +38,7 @@ struct Queue {
 struct Shared {
     queue: Mutex<Queue>,
     reader: Mutex<Option<(Arc<dyn Env>, Waker)>>,
-    /// Whether a query is reading it.
+    /// Whether a query is reading the part.
     claimed: AtomicBool,
 }
 
@@ -80,12 +81,12 @@ impl MemoryStream {
         Self { schema, parts, added: Arc::default() }
     }
 
-    /// How many parts it has.
+    /// The number of parts.
     pub fn parts(&self) -> usize {
         self.parts.len()
     }
 
-    /// Its columns.
+    /// The schema of the rows.
     pub fn schema(&self) -> &Schema {
         &self.schema
     }
@@ -96,7 +97,7 @@ impl MemoryStream {
     pub fn add(&self, rows: impl IntoIterator<Item = Vec<Value>>) {
         let mut dealt: Vec<Vec<Vec<u8>>> = vec![Vec::new(); self.parts.len()];
         let mut count = 0;
-        // ORDERING: relaxed: it only says whose turn it is.
+        // ORDERING: relaxed: it only selects the part that gets the next row.
         let first = self.added.load(Ordering::Relaxed);
         for row in rows {
             dealt[(first + count) % self.parts.len()].push(encode(&row));
@@ -149,16 +150,16 @@ impl MemoryStream {
     }
 }
 
-/// The source.
+/// The source of one part of a [`MemoryStream`].
 pub struct MemorySource {
     stream: MemoryStream,
     part: usize,
     env: Arc<dyn Env>,
     emitted: u64,
-    /// Rows emitted in this run.
+    /// The number of rows emitted in this run.
     records: u64,
     staged: Rows,
-    /// Emitted rows, which the next query emits again unless this one commits them.
+    /// Emitted rows that are not committed. They return to the stream when the query ends.
     uncommitted: Rows,
     bound: Option<u64>,
     as_of_start: Option<u64>,
@@ -245,7 +246,7 @@ impl<D: for<'a> Push<Row<'a>>> Source<D> for MemorySource {
         let shared = &self.stream.parts[self.part];
         let mut queue = shared.queue();
         if !self.lost {
-            // Rows that were committed but not removed when the last query ended.
+            // Rows that the previous query had committed but not removed.
             let done = at.saturating_sub(queue.base).min(queue.rows.len() as u64);
             queue.rows.drain(..done as usize);
         }
@@ -276,7 +277,7 @@ impl<D: for<'a> Push<Row<'a>>> Source<D> for MemorySource {
             self.stage();
         }
         if self.emitted + (self.staged.len() as u64) < end {
-            // Rows of an earlier process are gone; the present ones are new.
+            // Rows of an earlier process are lost; rows in the stream now are new ones.
             self.emitted = end;
             self.shared().queue().base = end + self.staged.len() as u64;
         }
@@ -291,19 +292,19 @@ impl<D: for<'a> Push<Row<'a>>> Source<D> for MemorySource {
     }
 }
 
-/// A result table in memory.
+/// A result table in memory, shared by its clones.
 #[derive(Clone)]
 pub struct MemoryTable {
     schema: Schema,
     rows: Arc<Mutex<Vec<Vec<Value>>>>,
-    /// Of the rows.
+    /// Changes with each change of the rows.
     version: Arc<AtomicU64>,
 }
 
-/// A version that no table has had.
+/// A version number that no table has used before.
 fn next_version() -> u64 {
     static NEXT: AtomicU64 = AtomicU64::new(1);
-    // ORDERING: relaxed: each number is given once, whatever comes before or after.
+    // ORDERING: relaxed: only uniqueness of the numbers matters.
     NEXT.fetch_add(1, Ordering::Relaxed)
 }
 
@@ -313,7 +314,7 @@ impl MemoryTable {
         Self { schema, rows: Arc::default(), version: Arc::new(next_version().into()) }
     }
 
-    /// Its columns.
+    /// The schema of the table.
     pub fn schema(&self) -> &Schema {
         &self.schema
     }
@@ -330,14 +331,14 @@ impl MemoryTable {
         rows
     }
 
-    /// A number that is another one once rows were added or removed.
+    /// The version of the rows. It changes when rows are added or removed.
     pub(crate) fn version(&self) -> u64 {
-        // ORDERING: acquire: who sees the number sees the rows.
+        // ORDERING: acquire: a reader of the version also sees the rows of that version.
         self.version.load(Ordering::Acquire)
     }
 
     fn changed(&self) {
-        // ORDERING: release: the rows are seen with the number.
+        // ORDERING: release: publishes the rows together with the version.
         self.version.store(next_version(), Ordering::Release);
     }
 

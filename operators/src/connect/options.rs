@@ -68,11 +68,11 @@ impl<'o> OptionReader<'o> {
         )
     }
 
-    /// A required option.
+    /// The value of a required option. The error shows `example`.
     pub fn required(&mut self, name: &'static str, example: &str) -> PlanResult<&'o str> {
         let (what, options, known) = (self.what, self.options, self.known.clone());
         self.get(name).ok_or_else(|| {
-            // A known option is not a misspelling of another one.
+            // A known option is never suggested as a misspelling of another one.
             let own = |key: &str| known.iter().any(|known| known.eq_ignore_ascii_case(key));
             let near = options.iter().find(|(key, _)| distance(key, name) <= 2 && !own(key));
             let fix = match near {
@@ -83,7 +83,7 @@ impl<'o> OptionReader<'o> {
         })
     }
 
-    /// `true` or `false`.
+    /// Reads a boolean option, `true` or `false`.
     pub fn flag(&mut self, name: &'static str, default: bool) -> PlanResult<bool> {
         match self.get(name) {
             None => Ok(default),

@@ -14,16 +14,16 @@ const BATCH_BYTES: u64 = 64 << 20;
 /// Default of `maxUnfinishedBytes`.
 const UNFINISHED_BYTES: u64 = 64 << 20;
 
-/// The parsed options.
+/// The parsed options of the capture source.
 #[derive(Clone, Debug)]
 pub struct CaptureConfig {
     pub(super) path: PathBuf,
-    /// How many times faster than recorded; `None` does not wait.
+    /// The replay speed as a multiple of the recorded speed. `None` replays without waiting.
     pub(super) speed: Option<f64>,
     pub(super) from_ns: Option<i64>,
     pub(super) to_ns: Option<i64>,
     pub(super) connections: Vec<u32>,
-    /// `None` is both.
+    /// The direction to read. `None` reads both.
     pub(super) direction: Option<Direction>,
     pub(super) ends: LineEnds,
     /// Whether a datagram contains lines instead of being a record.
@@ -110,7 +110,7 @@ impl CaptureConfig {
         self.connections.is_empty() || self.connections.contains(&head.connection)
     }
 
-    /// Whether an event has a direction that is read.
+    /// Whether the option `direction` includes the direction of an event.
     pub(super) fn has_direction(&self, head: &Head) -> bool {
         self.direction.is_none_or(|direction| direction == head.direction)
     }
@@ -127,7 +127,7 @@ fn speed(reader: &mut OptionReader<'_>) -> PlanResult<Option<f64>> {
     }
 }
 
-/// Nanoseconds since 1970, or a timestamp, which is in UTC unless it names a zone.
+/// Parses a time: nanoseconds since 1970, or a timestamp, which is in UTC unless it names a zone.
 fn time(reader: &mut OptionReader<'_>, name: &'static str) -> PlanResult<Option<i64>> {
     let Some(text) = reader.get(name) else { return Ok(None) };
     if let Ok(ns) = text.parse() {

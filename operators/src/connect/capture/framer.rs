@@ -1,8 +1,8 @@
 //! Splits the recorded bytes of each connection and direction into records.
 //!
-//! A line may lie in several events. Its beginning waits with its connection, as it does in the
-//! [socket source](crate::connect::socket). All of them together hold at most `maxUnfinishedBytes`;
-//! beyond that the longest is rejected.
+//! A line may span several events. Its beginning is buffered per connection, as in the [socket
+//! source](crate::connect::socket). All buffers together hold at most `maxUnfinishedBytes`; beyond
+//! that the longest unfinished line is rejected.
 
 use super::config::CaptureConfig;
 use super::offset::Mark;
@@ -20,27 +20,30 @@ const NOT_WHOLE: &str = "the recording ended within a line";
 const MISSING: &str = "bytes of the line are missing in the recording";
 const CUT_DATAGRAM: &str = "the recorder cut the datagram";
 const NO_ROOM: &str = "lines under way of all connections exceeded maxUnfinishedBytes";
-/// Number of connections above which those without an unfinished line are forgotten.
+/// Number of streams above which the state of streams without an unfinished line is dropped.
 const STREAMS: usize = 1 << 16;
 
 /// Larger than any datagram.
 const DATAGRAM_BYTES: usize = 1 << 20;
 
-/// A connection and a direction.
+/// Identifies a stream: a connection and a direction.
 type StreamKey = (u32, Direction);
 
 /// The state of one direction of a connection.
 #[derive(Default)]
 struct Stream {
-    /// The unfinished record.
+    /// The bytes of the unfinished record.
     partial: Vec<u8>,
-    /// Length of an unfinished record that is rejected already; `partial` has its beginning.
+    /// The length of an unfinished record that is rejected already, and the reason. `partial` then
+    /// keeps only its first bytes.
     rejected: Option<(u64, &'static str)>,
-    /// Whether the last byte was a CR, which has ended its line.
+    /// Whether the last byte was a CR that ended a line. An LF that follows is part of the same
+    /// line end.
     after_cr: bool,
-    /// Before the event in which the unfinished record began, if there is one.
+    /// The position before the event in which the unfinished record began. `None` if there is no
+    /// unfinished record.
     begin: Option<Mark>,
-    /// Position of the next byte in the stream.
+    /// The stream position of the next byte, if none is missing.
     expected: u64,
 }
 
@@ -48,16 +51,17 @@ struct Stream {
 pub(super) struct Framer {
     streams: HashMap<StreamKey, Stream>,
     datagrams: HashSet<u32>,
-    /// Bytes of unfinished records.
+    /// The total bytes of all unfinished records.
     unfinished: usize,
-    /// Whether bytes of any stream may be missing where its position is not the expected one.
+    /// Whether a damaged stretch of the file was skipped. From then on a jump in a stream's
+    /// position means missing bytes.
     is_damaged: bool,
 }
 
-/// The event that is being framed.
+/// The position of the event that is being framed.
 #[derive(Clone, Copy)]
 pub(super) struct At {
-    /// Before it.
+    /// The position before the event.
     pub mark: Mark,
     pub wall_us: i64,
     pub mono_ns: u64,
@@ -80,27 +84,27 @@ impl Framer {
         }
     }
 
-    /// Notes that these connections are datagrams, when reading starts after their open events.
+    /// Marks connections as datagrams. Needed if reading starts after the events that opened them.
     pub(super) fn opened_before(&mut self, datagrams: HashSet<u32>) {
         self.datagrams = datagrams;
     }
 
-    /// The earliest beginning of an unfinished record.
+    /// The earliest position at which an unfinished record began. A restart must read from there.
     pub(super) fn earliest_begin(&self) -> Option<Mark> {
         self.streams.values().filter_map(|stream| stream.begin).min()
     }
 
-    /// The beginning of the unfinished record of an event's stream.
+    /// The position at which the unfinished record of an event's stream began.
     pub(super) fn begin_of(&self, head: &Head) -> Option<Mark> {
         self.streams.get(&(head.connection, head.direction))?.begin
     }
 
-    /// Notes that a stretch of the file cannot be read.
+    /// Records that a stretch of the file was unreadable.
     pub(super) fn damaged(&mut self) {
         self.is_damaged = true;
     }
 
-    /// Stages the records that become whole by an event.
+    /// Stages the records that an event completes.
     pub(super) fn event(
         &mut self,
         head: &Head,
@@ -153,7 +157,7 @@ impl Framer {
         }
     }
 
-    /// Rejects what is unfinished when the recording ends.
+    /// Rejects all unfinished records at the end of the recording.
     pub(super) fn end(&mut self, at: At, staged: &mut Staged) {
         let mut keys: Vec<StreamKey> = self.streams.keys().copied().collect();
         keys.sort_by_key(|(connection, direction)| (*connection, *direction as u8));
@@ -178,7 +182,7 @@ impl Framer {
             return;
         }
         let is_part = head.flags & FLAG_MORE != 0;
-        // No datagram is longer than this; a damaged file may say otherwise.
+        // Guards against a damaged file: no datagram is longer than this.
         let has_room = |stream: &Stream| stream.partial.len() + payload.len() <= DATAGRAM_BYTES;
         if is_part && self.streams.get(&key).is_none_or(has_room) {
             let stream = self.streams.entry(key).or_default();
@@ -287,8 +291,8 @@ impl Framer {
         }
     }
 
-    /// Rejects the record of a stream if it is too long, and the longest ones while all together
-    /// are.
+    /// Rejects a stream's unfinished record if it is too long, and the longest ones of all streams
+    /// while their sum exceeds the limit.
     fn limit(&mut self, key: StreamKey, config: &CaptureConfig) {
         if let Some(stream) = self.streams.get_mut(&key)
             && stream.partial.len() > config.max_line
@@ -302,7 +306,8 @@ impl Framer {
         }
     }
 
-    /// Handles the end of a stream: its unfinished line is a line, or is rejected.
+    /// Handles the end of a stream. Its unfinished line becomes a record or is rejected, depending
+    /// on the options.
     fn finish(&mut self, key: StreamKey, at: At, (config, staged): (&CaptureConfig, &mut Staged)) {
         let Some(stream) = self.streams.get_mut(&key) else { return };
         let is_whole = stream.rejected.is_none() && !stream.partial.is_empty();
@@ -333,7 +338,7 @@ impl Framer {
         staged.push(at.stretch(Content::Rejected { length, reason }));
     }
 
-    /// Rejects what follows up to the end of its line: where the line began is not known.
+    /// Skips the bytes up to the next line end, because the beginning of their line is missing.
     fn skip_to_line_end(&mut self, key: StreamKey, at: At) {
         if self.datagrams.contains(&key.0) {
             return;
@@ -344,7 +349,8 @@ impl Framer {
     }
 }
 
-/// Keeps the beginning of a record alone. Returns the number of bytes that are released.
+/// Drops a rejected record's bytes except the first ones, which the report shows. Returns the
+/// number of bytes released.
 fn give_up(stream: &mut Stream, reason: &'static str) -> usize {
     let length = stream.partial.len();
     stream.rejected = Some((length as u64, reason));
@@ -353,7 +359,7 @@ fn give_up(stream: &mut Stream, reason: &'static str) -> usize {
     length - stream.partial.len()
 }
 
-/// The length without one line end, which many senders append to a datagram.
+/// The length of a datagram without one trailing line end. Many senders append one.
 fn without_end(datagram: &[u8]) -> usize {
     let rest = datagram.strip_suffix(b"\n").unwrap_or(datagram);
     rest.strip_suffix(b"\r").filter(|_| rest.len() < datagram.len()).unwrap_or(rest).len()

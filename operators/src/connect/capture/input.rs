@@ -7,23 +7,23 @@ use millstream_engine::error::EngineError;
 use std::fs::File;
 use std::path::{Path, PathBuf};
 
-/// What is read next.
+/// The result of reading the next event.
 pub(super) enum Next {
     Event,
     Damage(Damage, PathBuf),
     End,
 }
 
-/// The files, and the one that is being read.
+/// The files of a recording and the reader of the current one.
 pub(super) struct Input {
     files: Vec<PathBuf>,
     file: u32,
     reader: CaptureReader<File>,
-    /// Number of events and damaged stretches read.
+    /// The number of events and damaged stretches read so far.
     event: u64,
 }
 
-/// The files that a path names: itself, or the captures in a folder, in the order of their names.
+/// The files of a path: the file itself, or all captures in a folder in the order of their names.
 fn files(path: &Path) -> Result<Vec<PathBuf>, EngineError> {
     if !path.is_dir() {
         return Ok(vec![path.to_path_buf()]);
@@ -49,12 +49,12 @@ fn files(path: &Path) -> Result<Vec<PathBuf>, EngineError> {
 }
 
 impl Input {
-    /// Opens the recording at its beginning, or where the option `from` can begin.
+    /// Opens the recording at its beginning, or shortly before the option `from`.
     pub(super) fn open(config: &CaptureConfig) -> Result<Self, EngineError> {
         let files = files(&config.path)?;
         let mut file = 0;
         if let Some(from_ns) = config.from_ns {
-            // Of a rotated recording, the last file that starts at or before the time.
+            // With several files, starts at the last one that begins at or before the time.
             while let Some(next) = files.get(file + 1)
                 && CaptureReader::open(next)?.header().start_wall_ns <= from_ns
                 && CaptureReader::open(next)?.header().start_wall_ns != 0
@@ -69,28 +69,29 @@ impl Input {
         Ok(Self { files, file: file as u32, reader, event: 0 })
     }
 
-    /// The header of the file that is being read.
+    /// The header of the current file.
     pub(super) fn header(&self) -> &FileHeader {
         self.reader.header()
     }
 
-    /// Whether reading started after events that are not read.
+    /// Whether reading started after the beginning of the recording.
     pub(super) fn started_late(&self) -> bool {
         let place = self.reader.place();
         place.events_before + place.index > 0
     }
 
-    /// The file that is being read. Connections that are open at its start are opened in it again.
+    /// The path of the current file. A file repeats the open events of connections that are open at
+    /// its start.
     pub(super) fn current_file(&self) -> &Path {
         &self.files[self.file as usize]
     }
 
-    /// Where the next event stands.
+    /// The position of the next event.
     pub(super) fn mark(&self) -> Mark {
         Mark { event: self.event, file: self.file, place: self.reader.place() }
     }
 
-    /// Goes to a place that [`Self::mark`] returned.
+    /// Seeks to a position that [`Self::mark`] returned.
     pub(super) fn go_to(&mut self, mark: Mark) -> Result<(), EngineError> {
         let Some(path) = self.files.get(mark.file as usize) else {
             let reason = format!("the recording has no file {} any more", mark.file);
@@ -103,7 +104,7 @@ impl Input {
         Ok(())
     }
 
-    /// Reads the next event or damaged stretch. `visit` gets an event.
+    /// Reads the next event or damaged stretch and calls `visit` with an event.
     pub(super) fn next(
         &mut self,
         visit: impl FnOnce(&Head, &[u8]) -> Result<(), EngineError>,

@@ -1,12 +1,12 @@
-//! The capture source: what crossed sockets, read from a recording as if it came from the sockets.
+//! The capture source: replays recorded socket traffic as if it came from the sockets.
 //!
 //! *Records.* Each connection and direction is split into records as the
 //! [socket source](crate::connect::socket) splits it: a stream into lines, a datagram into one
 //! record or into lines. A record that is too long, not UTF-8 or incomplete is counted and rejected.
 //!
-//! *Times.* A record has the recorded time at which it became whole. With `speed` it is emitted at
-//! `start + (t - t0) / speed`, where t0 is the first time that this run reads. Latency is measured
-//! from that intended time. With `speed 'max'`, the default, nothing waits.
+//! *Times.* A record has the time of the event that completed it. With `speed` it is emitted at
+//! `start + (t - t0) / speed`, where t0 is the first recorded time of this run. Latency is measured
+//! from that intended time. With `speed 'max'`, the default, records are emitted without waiting.
 //!
 //! *Offsets* name a record exactly (see [`offset`]), so that a restart continues with the next one,
 //! in both modes. Records and their order depend on the file and the options alone.

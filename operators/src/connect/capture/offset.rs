@@ -1,32 +1,33 @@
 //! Offsets of a capture source.
 //!
-//! Events that the source reads are numbered from 0, over all files. An offset is the number of
-//! events that were consumed wholly, and the number of records of the next event that were consumed
-//! too. To find it again, reading starts at an earlier place: before the beginning of each line that
-//! is unfinished at the offset. What lies between is read again without being emitted.
+//! The events of a recording are numbered from 0, across all files. An offset is the number of
+//! fully consumed events, plus the number of consumed records of the next event. A restart begins
+//! at an earlier position: before the first event of every line that is unfinished at the offset.
+//! Records between that position and the offset are framed again but not emitted.
 
 use millstream_engine::capture::Place;
 use millstream_engine::checkpoint::offset::Offset;
 use millstream_engine::error::EngineError;
 
-/// A place in the files, and the number of events before it.
+/// A position in the files, and its event number.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) struct Mark {
-    /// Number of events that the source reads before it.
+    /// The number of events before the position.
     pub event: u64,
-    /// Number of the file.
+    /// The index of the file.
     pub file: u32,
     pub place: Place,
 }
 
-/// Number of consumed events, and of consumed records of the event after them.
+/// The number of consumed events, and of consumed records of the next event.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) struct Consumed {
     pub events: u64,
     pub records: u64,
 }
 
-/// An offset: where it is, where to start reading, and in which recording.
+/// An offset as stored in a checkpoint: the position, where a restart begins to read, and the
+/// identity of the recording.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(super) struct CaptureOffset {
     pub consumed: Consumed,

@@ -5,16 +5,17 @@
 use millstream_engine::measure::latency::{NsHistogram, histogram};
 use std::sync::{Arc, Mutex};
 
-/// How much later than intended records were emitted, in nanoseconds.
+/// A histogram of the send lag: how much later than scheduled records were emitted, in nanoseconds.
 pub type SendLag = Arc<Mutex<NsHistogram>>;
 
-/// Number of measurements that are kept before they are shared.
+/// The number of measurements after which the local histogram is merged into the shared one.
 const UNSHARED: u32 = 512;
 
-/// The schedule of a run.
+/// The emission schedule of a run.
 pub(super) struct Pace {
     speed: f64,
-    /// Time of the query's clock, and of the recording, at which it starts.
+    /// The start of the schedule: the query's monotonic time and the recorded time, both in
+    /// nanoseconds. `None` before the first record.
     start: Option<(u64, u64)>,
     lag: NsHistogram,
     unshared: u32,
@@ -27,16 +28,18 @@ impl Pace {
         Self { speed, start: None, lag: histogram(), unshared: 0, shared }
     }
 
-    /// The measured lag, to be read from other threads.
+    /// The measured send lag, for other threads.
     pub(super) fn send_lag(&self) -> SendLag {
         self.shared.clone()
     }
 
-    /// When a record of this recorded time is due. The first one is due now.
+    /// The monotonic time at which a record of this recorded time is due. The first record is due
+    /// immediately.
     pub(super) fn due_ns(&mut self, mono_ns: u64, now_ns: u64) -> u64 {
         let (start_ns, first_ns) = *self.start.get_or_insert((now_ns, mono_ns));
         let after_ns = mono_ns.saturating_sub(first_ns);
-        // Exact at the speed of the recording, whatever its length.
+        // At the recorded speed integer arithmetic keeps the schedule exact, however long the
+        // recording is.
         let after_ns = match self.speed {
             1.0 => after_ns,
             speed => (after_ns as f64 / speed) as u64,
@@ -44,7 +47,7 @@ impl Pace {
         start_ns.saturating_add(after_ns)
     }
 
-    /// Notes that records are emitted which were due at a time.
+    /// Measures the lag of records that were due at `due_ns` and are emitted at `now_ns`.
     pub(super) fn emitted(&mut self, due_ns: u64, now_ns: u64) {
         self.lag.saturating_record(now_ns.saturating_sub(due_ns));
         self.unshared += 1;
@@ -53,14 +56,14 @@ impl Pace {
         }
     }
 
-    /// Shares what was measured.
+    /// Merges the local measurements into the shared histogram.
     pub(super) fn share(&mut self) {
         if self.unshared == 0 {
             return;
         }
         self.unshared = 0;
         let mut shared = self.shared.lock().unwrap_or_else(|poisoned| poisoned.into_inner());
-        // Both have the bounds of `histogram`.
+        // Merging cannot fail: both histograms have the bounds of `histogram`.
         let _ = shared.add(&self.lag);
         self.lag.reset();
     }

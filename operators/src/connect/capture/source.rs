@@ -1,4 +1,4 @@
-//! The source: reads, stages and emits.
+//! The capture source: reads events, stages their records and emits them on schedule.
 
 use super::config::CaptureConfig;
 use super::framer::{At, Framer, TOO_LONG};
@@ -18,11 +18,11 @@ use millstream_engine::runtime::tasklet::{Polled, Source, StepCx};
 use std::collections::HashSet;
 use std::sync::atomic::Ordering;
 
-/// The last stretch before a record is due is waited for without sleeping: the system wakes a
-/// sleeper too late by about this.
+/// The source spins instead of sleeping for this long before a record is due, because the system
+/// wakes sleeping threads late by about this much.
 const SPIN_NS: u64 = 150_000;
 
-/// The source.
+/// Reads a recording and emits its records.
 pub struct CaptureSource {
     config: CaptureConfig,
     input: Input,
@@ -30,14 +30,15 @@ pub struct CaptureSource {
     staged: Staged,
     pace: Option<Pace>,
     consumed: Consumed,
-    /// No later than the beginning of any record that is staged.
+    /// A position at or before the first event of every staged record.
     staged_begin: Option<Mark>,
-    /// The beginning of the first record that the last event has made whole.
+    /// The position at which the first record that the last event completed began.
     last_begin: Mark,
-    /// What a restart has consumed already; it is read again without being emitted.
+    /// The offset of the checkpoint after a restart. Records before it are framed again but not
+    /// emitted.
     resume_at: Option<Consumed>,
     bound: Option<Consumed>,
-    /// Whether everything was read.
+    /// Whether the whole recording has been read.
     at_end: bool,
     recording: u64,
     row: Vec<u8>,
@@ -45,14 +46,14 @@ pub struct CaptureSource {
     notice: fn(&str),
 }
 
-/// How far emission came.
+/// The result of emitting staged records.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Emitted {
-    /// Everything that is staged was emitted.
+    /// All staged records were emitted.
     All,
-    /// The chain is full, the budget is used up, or the bound is reached.
+    /// The chain is full, the budget is used up, or the end of the batch is reached.
     Part,
-    /// The next record is due at this time.
+    /// The next record is not due before this time, in nanoseconds.
     Until(u64),
 }
 
@@ -84,11 +85,11 @@ impl CaptureConfig {
     }
 }
 
-/// The connections that are datagrams at the place where `input` starts. Connections that are open
-/// at the beginning of a file are opened in it again.
+/// The connections that carry datagrams and are open where `input` starts. The open events at the
+/// beginning of each file tell.
 fn datagrams_before(input: &Input) -> Result<HashSet<u32>, EngineError> {
     let (mut reader, place) = (CaptureReader::open(input.current_file())?, input.mark().place);
-    // All connections of a recorder are alike; an imported file may have both protocols.
+    // All connections of a recorder use one protocol; an imported file may mix both.
     let is_mixed = !matches!(input.header().clock, Clock::Read | Clock::Kernel);
     let mut found = HashSet::new();
     while reader.place() < place
@@ -121,7 +122,7 @@ impl CaptureSource {
         self.counters.clone()
     }
 
-    /// How much later than intended records are emitted, unless `speed` is `max`.
+    /// The send lag. `None` if `speed` is `max`.
     pub fn send_lag(&self) -> Option<SendLag> {
         self.pace.as_ref().map(Pace::send_lag)
     }
@@ -177,7 +178,7 @@ impl CaptureSource {
         Ok(true)
     }
 
-    /// Rejects what is unfinished at the end of the recording.
+    /// Rejects unfinished records at the end of the recording.
     fn end(&mut self, mark: Mark) {
         self.at_end = true;
         if self.staged.is_empty() {
@@ -187,7 +188,7 @@ impl CaptureSource {
         self.framer.end(at, &mut self.staged);
     }
 
-    /// After a restart, reads up to where the run before it ended.
+    /// After a restart, frames events up to the checkpoint's offset without emitting records.
     fn catch_up(&mut self) -> Result<(), EngineError> {
         let Some(until) = self.resume_at else { return Ok(()) };
         while self.input.mark().event < until.events && self.read_event()? {
@@ -219,7 +220,7 @@ impl CaptureSource {
         true
     }
 
-    /// Consumes bytes of the first stretch, and drops it when nothing is left.
+    /// Consumes bytes of the first stretch, and removes the stretch when it is empty.
     fn consume(&mut self, bytes: usize, stretch: Stretch) {
         self.staged.at += bytes;
         if self.staged.at >= stretch.end {
@@ -239,7 +240,7 @@ impl CaptureSource {
         }
     }
 
-    /// Emits staged records. `budget` counts down; `now_ns` is the time of this poll.
+    /// Emits staged records until `budget` is 0 or a record is not due at `now_ns`.
     fn emit<D>(
         &mut self,
         down: &mut D,
@@ -259,7 +260,8 @@ impl CaptureSource {
             {
                 let now_ns = cx.env.now_ns();
                 let due_ns = pace.due_ns(stretch.mono_ns, now_ns);
-                // A planned batch is due; that of an earlier run is emitted at once.
+                // A planned batch contains only due records. A batch that an earlier run planned is
+                // emitted at once.
                 if due_ns > now_ns && self.bound.is_none() {
                     return Ok(Emitted::Until(due_ns));
                 }
@@ -364,7 +366,8 @@ impl CaptureSource {
         down.push(Row(&self.row), ingest_ns)
     }
 
-    /// An offset. `staged_begin` is the beginning of the first record behind it that is staged.
+    /// Builds an offset. `staged_begin` is the position at which the first staged record after the
+    /// offset began.
     fn offset(&self, consumed: Consumed, staged_begin: Option<Mark>) -> CaptureOffset {
         let unread = self.input.mark();
         let begins = [staged_begin, self.framer.earliest_begin()];
@@ -372,8 +375,8 @@ impl CaptureSource {
         CaptureOffset { consumed, start, recording: self.recording }
     }
 
-    /// Micro-batch: stages what is due, up to the batch's size. Returns the end of the batch, and
-    /// whether more is due.
+    /// Micro-batch: stages due records up to the batch's size limit. Returns the end of the batch,
+    /// and whether more records are due.
     fn stage_batch(&mut self, cx: &mut StepCx<'_>) -> Result<(Consumed, bool), EngineError> {
         let limit = self.config.batch_bytes;
         loop {
@@ -396,7 +399,7 @@ impl CaptureSource {
     }
 }
 
-/// Length of the first line, without and with its end.
+/// The length of the first line, without and with its line end.
 #[inline]
 fn first_line(ends: LineEnds, lines: &[u8]) -> (usize, usize) {
     // Staged lines always have an end.
@@ -454,7 +457,7 @@ impl<D: for<'a> Push<Row<'a>>> Source<D> for CaptureSource {
                     pace.share();
                 }
                 self.staged.shrink();
-                // The recording has become shorter than the planned batch.
+                // The recording is shorter than when the batch was planned.
                 let ended = self.bound.take().map(|_| Polled::AtEndOffset);
                 return Ok(ended.unwrap_or(Polled::Exhausted));
             }
@@ -493,7 +496,7 @@ impl<D: for<'a> Push<Row<'a>>> Source<D> for CaptureSource {
     }
 
     fn plan(&mut self, extent: ReadLimit, cx: &mut StepCx<'_>) -> Result<EndOffset, EngineError> {
-        // A recording does not grow: what is available is the same for every extent.
+        // A recording does not grow, so the read limit does not matter.
         let _ = extent;
         self.catch_up()?;
         let (end, is_limited) = self.stage_batch(cx)?;
@@ -501,7 +504,7 @@ impl<D: for<'a> Push<Row<'a>>> Source<D> for CaptureSource {
         if !has_new {
             self.staged.shrink();
         }
-        // Everything that was read is in the batch, or the last event is not due yet.
+        // The batch contains everything read so far; otherwise the last event is not due yet.
         let is_last_due = end.events == self.input.mark().event;
         let begin = Some(self.last_begin).filter(|_| !is_last_due);
         Ok(EndOffset {

@@ -1,23 +1,23 @@
-//! Records that were read and not emitted yet.
+//! Staged records: read from the recording and not emitted yet.
 
 use std::collections::VecDeque;
 
-/// What a stretch of staged bytes is.
+/// The content of a stretch of staged bytes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Content {
     /// Whole lines, the last one with its end. `is_text` says that all are UTF-8.
     Lines { is_text: bool },
     /// One record.
     Record,
-    /// The beginning of a record that was rejected.
+    /// The first bytes of a rejected record.
     Rejected { length: u64, reason: &'static str },
 }
 
-/// A stretch of staged bytes, of one event.
+/// A stretch of staged bytes that one event completed.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Stretch {
     pub content: Content,
-    /// Where its bytes end; they begin where those of the stretch before end.
+    /// The end of its bytes in the buffer. They begin where the previous stretch ends.
     pub end: usize,
     /// The event's number.
     pub event: u64,
@@ -27,12 +27,12 @@ pub(super) struct Stretch {
     pub mono_ns: u64,
 }
 
-/// Stretches in the order in which their records became whole.
+/// The staged bytes and their stretches, in the order of completion.
 #[derive(Default)]
 pub(super) struct Staged {
     pub bytes: Vec<u8>,
     stretches: VecDeque<Stretch>,
-    /// Bytes before this were consumed.
+    /// The offset of the first byte that is not consumed.
     pub at: usize,
 }
 
@@ -46,7 +46,7 @@ impl Staged {
         self.bytes.len() - self.at
     }
 
-    /// Ends a stretch at the end of the bytes.
+    /// Adds a stretch, which covers all bytes after the previous stretch.
     pub(super) fn push(&mut self, stretch: Stretch) {
         self.stretches.push_back(Stretch { end: self.bytes.len(), ..stretch });
     }
@@ -64,7 +64,7 @@ impl Staged {
         self.stretches.len()
     }
 
-    /// Drops what was staged after there were this many bytes and stretches.
+    /// Drops the bytes and stretches beyond these counts.
     pub(super) fn truncate(&mut self, bytes: usize, stretches: usize) {
         self.bytes.truncate(bytes);
         self.stretches.truncate(stretches);

@@ -1,4 +1,5 @@
-//! What a recording holds comes out of the source, each record once, wherever it is stopped.
+//! Tests that each record of a recording is emitted exactly once, wherever the source is stopped
+//! and restarted.
 
 use super::config::CaptureConfig;
 use super::source::CaptureSource;
@@ -18,7 +19,7 @@ use millstream_engine::runtime::tasklet::{Polled, Source, StepCx};
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-/// A capture file that is removed with it.
+/// A capture file, deleted on drop.
 struct Recorded(PathBuf);
 
 impl Drop for Recorded {
@@ -83,7 +84,7 @@ impl Recorder {
     }
 }
 
-/// A chain that keeps what it is given, and becomes full now and then.
+/// A chain that collects records and is sometimes full.
 #[derive(Default)]
 struct Kept {
     rows: Vec<(String, i64)>,
@@ -135,7 +136,7 @@ fn read_all(recorded: &Recorded, options: &[(&str, &str)]) -> (Vec<(String, i64)
     (kept.rows, source.counters().bad.count())
 }
 
-/// Fails at the first difference.
+/// Panics at the first difference.
 fn assert_same(rows: &[(String, i64)], expected: &[(String, i64)], what: &str) {
     let at = rows.iter().zip(expected).position(|(row, other)| row != other);
     let at = at.unwrap_or(rows.len().min(expected.len()));
@@ -227,7 +228,7 @@ fn bytes_that_are_missing_cost_the_lines_that_they_were_in() {
     assert_eq!(rejected, 3, "what was before the gap, what was behind it, what was reset");
 }
 
-/// Stops wherever the dice say, and continues in a new source at the offset.
+/// Stops at random points and continues in a new source at the offset.
 #[test]
 fn a_restart_continues_exactly_in_continuous_mode() {
     for (seed, compress) in [(1, false), (2, cfg!(feature = "compression")), (3, false)] {

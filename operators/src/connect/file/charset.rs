@@ -9,7 +9,7 @@ use crate::table::error::{PlanError, PlanResult};
 use encoding_rs::{CoderResult, Decoder, Encoding};
 use std::io::{self, Read};
 
-/// Bytes that are read at once.
+/// The number of bytes per read.
 const READ_BYTES: usize = 64 << 10;
 /// Number of bytes that determine a JSON file's character set.
 const HEAD_BYTES: usize = 4;
@@ -17,11 +17,11 @@ const HEAD_BYTES: usize = 4;
 /// A character set.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Charset {
-    /// Read as it is.
+    /// UTF-8: bytes pass unchanged.
     Utf8,
-    /// Seven bits.
+    /// US-ASCII, seven bits.
     Ascii,
-    /// The first 256 characters of Unicode.
+    /// ISO-8859-1: the first 256 characters of Unicode.
     Latin1,
     /// UTF-16 in the byte order of its byte order mark, big endian without one.
     Utf16,
@@ -131,12 +131,12 @@ fn encode_by_table(table: &'static Encoding, text: &str, out: &mut Vec<u8>) {
     }
 }
 
-/// How the bytes of a file are decoded to text.
+/// How the bytes of a file are decoded.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Coding {
-    /// In a known character set.
+    /// The character set is known.
     Known(Charset),
-    /// JSON, whose character set follows from its first bytes.
+    /// JSON: the first bytes of the file determine the character set.
     Json,
 }
 
@@ -181,12 +181,12 @@ impl Coding {
 struct Transcoder {
     from: Box<dyn Read + Send>,
     charset: Charset,
-    /// Of character sets that have a table.
+    /// The decoder of a character set with a table.
     decoder: Option<Decoder>,
-    /// Bytes that are not decoded yet are `at..` of `raw`.
+    /// Bytes read from the file. Those from `at` on are not decoded yet.
     raw: Vec<u8>,
     at: usize,
-    /// Text that is not read yet is `taken..` of `text`.
+    /// Decoded text. The part from `taken` on is not read yet.
     text: Vec<u8>,
     taken: usize,
     ended: bool,
@@ -212,7 +212,7 @@ impl Transcoder {
     fn fill(&mut self) -> io::Result<()> {
         self.raw.drain(..self.at);
         self.at = 0;
-        // A byte order mark is looked at as a whole.
+        // A byte order mark must be in the buffer as a whole.
         while !self.ended {
             let from = self.raw.len();
             self.raw.resize(from + READ_BYTES, 0);
@@ -323,7 +323,7 @@ mod tests {
     use super::*;
     use proptest::prelude::*;
 
-    /// Gives one byte at a time.
+    /// A reader that returns one byte per call.
     struct Bytewise(io::Cursor<Vec<u8>>);
 
     impl Read for Bytewise {

@@ -11,17 +11,18 @@ use crate::table::value::Value;
 use millstream_engine::error::EngineError;
 use std::path::Path;
 
-/// The indices of the columns in the row, with their values in the current file.
+/// File metadata columns: their indices in the row and their values for the current file.
 #[derive(Clone, Debug)]
 pub struct FileColumns {
     partitions: Vec<(usize, Field, Value)>,
     metadata: Option<(usize, Value)>,
-    /// Of times in the names of folders.
+    /// The time zone of timestamps in folder names.
     zone: Tz,
 }
 
 impl FileColumns {
-    /// Finds the metadata columns of a schema. `zone` is that of times in folder names.
+    /// Finds the metadata columns of a schema. `zone` is the time zone of timestamps in folder
+    /// names.
     pub fn new(schema: &Schema, partitions: &[Field], zone: Tz) -> Self {
         let mut of_file = Self { partitions: Vec::new(), metadata: None, zone };
         for (i, field) in schema.fields.iter().enumerate() {
@@ -34,14 +35,14 @@ impl FileColumns {
         of_file
     }
 
-    /// Whether a column is one of them.
+    /// Whether the column at `index` is a metadata column.
     pub fn has(&self, index: usize) -> bool {
         self.partitions.iter().any(|(i, ..)| *i == index)
             || self.metadata.as_ref().is_some_and(|(i, _)| *i == index)
     }
 
-    /// Starts a file. A folder value that is not of its column's type is an error; a column without
-    /// a folder is NULL.
+    /// Sets the values for a new file. Fails if a folder's value does not parse as its column's
+    /// type. A column without a folder is NULL.
     pub fn begin(
         &mut self,
         path: &Path,
@@ -61,7 +62,7 @@ impl FileColumns {
             let size = about.as_ref().map_or(0, |about| about.len() as i64);
             let changed = about.and_then(|about| about.modified().ok());
             let changed = changed.and_then(|at| at.duration_since(std::time::UNIX_EPOCH).ok());
-            // Spark has milliseconds.
+            // Spark has millisecond precision here.
             let changed_us = changed.map_or(0, |since| since.as_millis() as i64 * 1000);
             *value = Value::Struct(vec![
                 Value::String(uri(path)),
@@ -75,7 +76,7 @@ impl FileColumns {
         Ok(())
     }
 
-    /// Writes them into a row.
+    /// Writes the metadata columns into a row.
     #[inline]
     pub fn put(&self, writer: &mut RowWriter<'_, Vec<u8>>) {
         for (index, _, value) in &self.partitions {

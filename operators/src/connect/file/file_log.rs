@@ -37,7 +37,7 @@ fn beside(path: &Path) -> PathBuf {
     path.with_file_name(format!(".{}.crc", name.unwrap_or_default()))
 }
 
-/// A file's CRCs as Hadoop writes them.
+/// The content of a `.crc` file, in Hadoop's format.
 fn hadoop_crc(bytes: &[u8]) -> Vec<u8> {
     let mut out = b"crc\0".to_vec();
     out.extend_from_slice(&(CRC_CHUNK as u32).to_be_bytes());
@@ -57,7 +57,7 @@ impl FileLog {
         Self { folder, crc }
     }
 
-    /// Where it is.
+    /// The folder of the log.
     pub fn folder(&self) -> &Path {
         &self.folder
     }
@@ -83,7 +83,7 @@ impl FileLog {
             };
             match number.parse() {
                 Ok(batch) => batches.push((batch, compact)),
-                // CRC files, and files that other tools leave beside Spark's logs.
+                // CRC files, and hidden files that other tools create next to Spark's logs.
                 Err(_) if name.starts_with('.') => {}
                 Err(_) => {
                     return Err(EngineError::operator(
@@ -98,8 +98,8 @@ impl FileLog {
         Ok(batches)
     }
 
-    /// The last batch. Its entry is made durable first, because an earlier run may have died
-    /// between a rename and the sync of its folder.
+    /// The last batch, after syncing its entry: an earlier run may have crashed between the entry's
+    /// rename and the sync of the folder. `None` if the log is empty.
     pub fn settled(&self, storage: &dyn Storage) -> Result<Option<u64>, EngineError> {
         let latest = self.latest(storage)?;
         if latest.is_some() {
@@ -109,7 +109,7 @@ impl FileLog {
         Ok(latest)
     }
 
-    /// The last batch.
+    /// The last batch with an entry. `None` if the log is empty.
     pub fn latest(&self, storage: &dyn Storage) -> Result<Option<u64>, EngineError> {
         Ok(self.batches(storage)?.last().map(|(batch, _)| *batch))
     }

@@ -1,5 +1,6 @@
-//! Which folders a listing descends into. Links may lead back to a folder, or to one folder in
-//! exponentially many ways, or into the file systems of the kernel, which have no end.
+//! Limits which folders a listing descends into. Symbolic links can lead back to a parent folder,
+//! or to one folder over exponentially many paths, or into the kernel's file systems, which are
+//! infinite.
 
 use std::collections::HashMap;
 use std::fs::Metadata;
@@ -7,9 +8,9 @@ use std::path::Path;
 
 /// Maximum depth of subfolders.
 const DEPTH_MAX: usize = 64;
-/// The most ways by which links may lead to a folder.
+/// The most paths through links by which one folder is visited.
 const VISITS_MAX: u32 = 100;
-/// Folders whose contents the kernel makes up: they refer to processes and open files.
+/// Virtual file systems of the kernel. Their files refer to processes and devices.
 const KERNEL_FOLDERS: [&str; 3] = ["/proc", "/sys", "/dev"];
 
 /// The identity of a folder: its device and its inode.
@@ -26,14 +27,14 @@ fn identity(_: &Metadata) -> Option<Identity> {
     None
 }
 
-/// The folders of a listing that are open, and those that links have led to.
+/// The stack of open folders of a listing, and the visit counts of folders reached through links.
 #[derive(Debug, Default)]
 pub(super) struct FolderVisits {
-    /// From the root to the current folder.
+    /// The identities of the open folders, from the root to the current one.
     open: Vec<Option<Identity>>,
-    /// How many of the open folders were reached by a link.
+    /// The number of open folders that were reached through a link.
     links: usize,
-    /// How often each folder behind a link was visited.
+    /// The number of visits to each folder that was reached through a link.
     linked: HashMap<Identity, u32>,
 }
 
@@ -45,7 +46,8 @@ pub(super) struct OpenFolder {
 }
 
 impl FolderVisits {
-    /// Enters a folder of the folder `parent`, or says why not. The root has no parent.
+    /// Enters a subfolder of `parent`, or returns the reason why it is skipped. The root has no
+    /// parent.
     pub fn enter(
         &mut self,
         path: &Path,
@@ -91,7 +93,7 @@ impl FolderVisits {
     }
 }
 
-/// Whether a link leads to a folder that it lies in.
+/// Whether a link leads to one of its own parent folders.
 fn leads_back(link: &Path, folder: Option<&Path>) -> bool {
     match (link.canonicalize(), folder.and_then(|folder| folder.canonicalize().ok())) {
         (Ok(target), Some(folder)) => folder.starts_with(target),
@@ -101,7 +103,7 @@ fn leads_back(link: &Path, folder: Option<&Path>) -> bool {
 
 fn is_of_kernel(path: &Path) -> bool {
     let Ok(path) = path.canonicalize() else { return false };
-    // Shared memory is a file system like others.
+    // Shared memory is an ordinary file system.
     KERNEL_FOLDERS.iter().any(|folder| path.starts_with(folder)) && !path.starts_with("/dev/shm")
 }
 
@@ -110,7 +112,7 @@ mod tests {
     use super::*;
     use std::os::unix::fs::symlink;
 
-    /// Counts the folders below a folder, and the reasons for which others are passed over.
+    /// Counts the folders below a folder, and collects the reasons for skipped ones.
     fn walk(path: &Path, visits: &mut FolderVisits, seen: &mut (usize, Vec<&'static str>)) {
         for entry in std::fs::read_dir(path).unwrap() {
             let entry = entry.unwrap();
@@ -143,7 +145,7 @@ mod tests {
     fn links_cannot_make_a_listing_endless() {
         let root = std::env::temp_dir().join(format!("millstream-visits-{}", std::process::id()));
         drop(std::fs::remove_dir_all(&root));
-        // Each folder has two links to the next: 2^40 ways to the last one.
+        // Each folder has two links to the next one, so 2^40 paths lead to the last.
         let folder = |i: usize| root.join("store").join(i.to_string());
         for i in 0..=40 {
             std::fs::create_dir_all(folder(i)).unwrap();
@@ -163,7 +165,7 @@ mod tests {
         let (folders, passed_over) = visit(&tree);
         assert_eq!((folders, passed_over.len()), (1, 2), "{passed_over:?}");
 
-        // One folder behind two links is listed twice, as any other tool does.
+        // A folder behind two links is listed twice, as other tools do.
         let pair = root.join("pair");
         std::fs::create_dir_all(&pair).unwrap();
         symlink(folder(40), pair.join("x")).unwrap();

@@ -50,7 +50,7 @@ impl Framing {
         Ok(())
     }
 
-    /// What ends the lines of CSV records.
+    /// The line end of CSV records, once it is known.
     pub fn line_end(&self) -> Option<LineEnd> {
         match self {
             Self::Csv(dialect) => dialect.line_end,
@@ -66,7 +66,7 @@ pub struct Frame {
     pub begin: usize,
     /// The offset after its last byte.
     pub end: usize,
-    /// The offset after the separator.
+    /// The offset after the separator, where the next record starts.
     pub next: usize,
 }
 
@@ -74,14 +74,14 @@ pub struct Frame {
 #[derive(Clone, Debug)]
 pub struct Scanner {
     framing: Framing,
-    /// Number of scanned bytes of the window.
+    /// The number of scanned bytes in the window.
     at: usize,
     begin: usize,
     depth: usize,
     state: State,
     /// The parser for [`Framing::Csv`], which finds the end of a record.
     csv: Option<Box<Parser>>,
-    /// Length of a window that did not contain a whole CSV record.
+    /// The length of a window that did not contain a whole CSV record. A larger one is needed.
     too_few: usize,
 }
 
@@ -91,7 +91,7 @@ enum State {
     Start,
     Inside,
     Quoted,
-    /// After an escape character.
+    /// After an escape character inside a string.
     Escaped,
 }
 
@@ -105,7 +105,8 @@ impl Scanner {
         Self { framing, at: 0, begin: 0, depth: 0, state: State::Start, csv, too_few: 0 }
     }
 
-    /// Switches to reading a JSON file value by value, because it is too long for one record.
+    /// Switches to reading a JSON file object by object, because it is too long for one record.
+    /// Returns whether the framing allows that.
     pub fn splits(&mut self) -> bool {
         let splits = self.framing == Framing::JsonFile;
         if splits {
@@ -121,23 +122,23 @@ impl Scanner {
         self.too_few = 0;
     }
 
-    /// The window has lost its first `bytes`, all of them scanned.
+    /// Adjusts to a window whose first `bytes` were removed. All of them must have been scanned.
     pub fn dropped(&mut self, bytes: usize) {
         self.at -= bytes;
         self.begin = self.begin.saturating_sub(bytes);
     }
 
-    /// What ends the lines of CSV records.
+    /// The line end of CSV records, once it is known.
     pub fn line_end(&self) -> Option<LineEnd> {
         self.framing.line_end()
     }
 
-    /// Bytes of the window before the record that has begun.
+    /// The number of bytes in the window before the current record.
     pub fn begin(&self) -> usize {
         self.begin
     }
 
-    /// Bytes of the window that were looked at.
+    /// The number of scanned bytes in the window.
     pub fn scanned(&self) -> usize {
         self.at
     }
@@ -170,7 +171,7 @@ impl Scanner {
         })
     }
 
-    /// Number of bytes at the end of the file that are a record without an end.
+    /// The number of bytes of a last record without a line end.
     fn rest(&self, window: &[u8]) -> usize {
         match self.framing {
             Framing::Json if self.state == State::Start => 0,
@@ -224,7 +225,7 @@ impl Scanner {
         }
     }
 
-    /// Looks at the next window whatever its length.
+    /// Parses the next window even if it has not doubled.
     pub fn try_now(&mut self) {
         self.too_few = 0;
     }
@@ -233,7 +234,7 @@ impl Scanner {
         while let Some(byte) = window.get(self.at).copied() {
             match self.state {
                 State::Start => {
-                    // An array of objects is the objects in it.
+                    // Brackets and commas of an array of objects are skipped like white space.
                     let between = matches!(byte, b' ' | b'\t' | b'\n' | b'\r' | b',' | b'[' | b']');
                     if between {
                         self.at += 1;

@@ -1,21 +1,21 @@
-//! Patterns of paths, as Hadoop reads them: `*`, `?`, `[a-z]`, `[!a]`, `{a,b}`, and `\` before a
-//! character that has no special meaning then.
+//! Glob patterns of paths, with Hadoop's syntax: `*`, `?`, `[a-z]`, `[!a]`, `{a,b}`, and `\` as the
+//! escape character.
 //!
-//! Alternatives in braces are written out first, so they may hold `/`. No part of a pattern
-//! matches a `/`.
+//! Alternatives in braces are expanded first, so they may contain `/`. No other part of a pattern
+//! matches `/`.
 
 use std::io;
 use std::path::{Path, PathBuf};
 
-/// The most paths that the alternatives of one pattern may be.
+/// The most alternatives that one pattern may expand to.
 const ALTERNATIVES_MAX: usize = 10_000;
 
-/// Whether a path has a character with a meaning in patterns.
+/// Whether a path contains a special character of patterns.
 pub fn is_pattern(text: &str) -> bool {
     text.contains(['*', '?', '[', ']', '{', '}', '\\'])
 }
 
-/// A pattern of one name.
+/// A pattern for one component of a path.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct NamePattern(Vec<Part>);
 
@@ -33,7 +33,7 @@ enum Part {
 }
 
 impl NamePattern {
-    /// A pattern without alternatives, or what is wrong with it.
+    /// Parses a pattern without alternatives. The error describes the syntax error.
     fn parse(text: &str) -> Result<Self, String> {
         let (mut parts, mut chars) = (Vec::new(), text.chars());
         while let Some(c) = chars.next() {
@@ -48,7 +48,7 @@ impl NamePattern {
         Ok(Self(parts))
     }
 
-    /// The name that alone matches, if the pattern has no special character.
+    /// The only name that matches, if the pattern has no special character.
     fn name(&self) -> Option<String> {
         let char = |part: &Part| match part {
             Part::Char(c) => Some(*c),
@@ -61,7 +61,7 @@ impl NamePattern {
     fn matches(&self, name: &str) -> bool {
         let name: Vec<char> = name.chars().collect();
         let (mut part, mut at) = (0, 0);
-        // Where to go on after a `*` that matches one character more.
+        // Where to resume if the match fails: the last `*` then matches one more character.
         let mut retry: Option<(usize, usize)> = None;
         while at < name.len() {
             match self.0.get(part) {
@@ -96,7 +96,7 @@ impl Part {
     }
 }
 
-/// A set behind its `[`. `]` as its first character is one of its members.
+/// Parses a character set after its `[`. A `]` as the first character is a member of the set.
 fn set(chars: &mut std::str::Chars<'_>) -> Result<Part, String> {
     const OPEN: &str = "a '[' is not closed";
     let (mut negated, mut ranges) = (false, Vec::<(char, char)>::new());
@@ -116,7 +116,7 @@ fn set(chars: &mut std::str::Chars<'_>) -> Result<Part, String> {
             '[' => return Err(OPEN.to_string()),
             '\\' => chars.next().ok_or(OPEN)?,
             '-' if !starts && begun.is_none() && !ranges.is_empty() => {
-                // A range, unless it is the last character of the set.
+                // A `-` is a range, unless it is the last character of the set.
                 if chars.as_str().starts_with(']') {
                     '-'
                 } else {
@@ -137,7 +137,7 @@ fn set(chars: &mut std::str::Chars<'_>) -> Result<Part, String> {
     Ok(Part::Set { negated, ranges })
 }
 
-/// `a{b,c}d` as `abd` and `acd`, or what is wrong with the braces.
+/// Expands `a{b,c}d` to `abd` and `acd`. The error describes unbalanced braces.
 fn alternatives(text: &str) -> Result<Vec<String>, String> {
     let mut pending = vec![text.to_string()];
     let mut done = Vec::new();
@@ -156,7 +156,7 @@ fn alternatives(text: &str) -> Result<Vec<String>, String> {
                     ));
                     from = end + 1;
                 }
-                // The first alternative is taken up next.
+                // Reversed, so that the first alternative is expanded next.
                 pending.extend(parts.into_iter().rev());
             }
         }
@@ -167,7 +167,7 @@ fn alternatives(text: &str) -> Result<Vec<String>, String> {
     Ok(done)
 }
 
-/// Where the first group in braces opens, has its commas and closes.
+/// The positions of the first top-level group: its opening brace, its commas and its closing brace.
 fn first_group(text: &str) -> Result<Option<(usize, Vec<usize>, usize)>, String> {
     let (mut open, mut commas, mut depth) = (None, Vec::new(), 0);
     let mut in_set = false;
@@ -198,12 +198,12 @@ fn first_group(text: &str) -> Result<Option<(usize, Vec<usize>, usize)>, String>
     }
 }
 
-/// A filter of names, with alternatives.
+/// A name filter with expanded alternatives.
 #[derive(Clone, Debug)]
 pub struct NameFilter(Vec<NamePattern>);
 
 impl NameFilter {
-    /// The filter that a pattern is, or what is wrong with the pattern.
+    /// Parses a filter. The error describes the syntax error.
     pub fn parse(text: &str) -> Result<Self, String> {
         let patterns = alternatives(text)?;
         let patterns = patterns.iter().map(|text| NamePattern::parse(text));
@@ -216,16 +216,16 @@ impl NameFilter {
     }
 }
 
-/// A pattern of paths, with its alternatives written out.
+/// A path pattern with expanded alternatives.
 #[derive(Clone, Debug)]
 pub struct PathPattern {
-    /// The folder in front of the pattern, which is no part of it.
+    /// The folder that relative patterns start at. It is matched literally.
     base: PathBuf,
     alternatives: Vec<(String, Vec<NamePattern>)>,
 }
 
 impl PathPattern {
-    /// A pattern below a folder, or what is wrong with the pattern.
+    /// Parses a pattern relative to a folder. The error describes the syntax error.
     pub fn parse(folder: &Path, text: &str) -> Result<Self, String> {
         let base = if text.starts_with('/') { Path::new("/") } else { folder };
         let mut patterns = Vec::new();
@@ -237,16 +237,16 @@ impl PathPattern {
         Ok(Self { base: base.to_path_buf(), alternatives: patterns })
     }
 
-    /// The alternatives as texts.
+    /// The expanded alternatives.
     pub fn texts(&self) -> impl Iterator<Item = String> {
         self.alternatives.iter().map(|(text, _)| self.base.join(text).display().to_string())
     }
 
-    /// The longest folder without a special character that all alternatives lie in.
+    /// The longest path without a special character that is a prefix of all alternatives.
     pub fn fixed(&self) -> PathBuf {
         let of = |names: &Vec<NamePattern>| {
             let mut folder = self.base.clone();
-            // The last name may be that of a file.
+            // The last component may be a file, not a folder.
             let folders = &names[..names.len().saturating_sub(1)];
             folder.extend(folders.iter().map_while(NamePattern::name));
             folder
@@ -259,7 +259,7 @@ impl PathPattern {
         })
     }
 
-    /// The paths that match, in order and without doubles.
+    /// The matching paths, sorted and without duplicates.
     pub fn paths(&self) -> io::Result<Vec<PathBuf>> {
         let mut all = Vec::new();
         for (_, names) in &self.alternatives {
@@ -281,7 +281,7 @@ impl PathPattern {
         Ok(all)
     }
 
-    /// The beginning of a path that the pattern matches; the path itself if none does.
+    /// The prefix of `path` that the pattern matches, or `path` itself if no prefix matches.
     pub fn root_of(&self, path: &Path) -> PathBuf {
         let base = self.base.components().count();
         let names: Vec<_> = path.components().collect();
@@ -300,7 +300,7 @@ impl PathPattern {
     }
 }
 
-/// The paths in a folder whose names match. What is no folder has none.
+/// Collects the entries of a folder whose names match. A path that is not a folder has none.
 fn matching(folder: &Path, pattern: &NamePattern, found: &mut Vec<PathBuf>) -> io::Result<()> {
     let entries = match std::fs::read_dir(folder) {
         Ok(entries) => entries,
@@ -326,7 +326,7 @@ mod tests {
     use super::*;
     use proptest::prelude::*;
 
-    /// Names of which each pattern matches some, as Spark said.
+    /// Names for which Spark's matches were recorded.
     const NAMES: [&str; 17] = [
         "a b", "a!b", "a$b", "a(b", "a*b", "a,b", "a-b", "a.b", "a?b", "a[b", "a\\b", "a]b", "a^b",
         "ab", "axb", "a{b", "a}b",

@@ -26,25 +26,25 @@ const TEMPORARY: &str = "_temporary";
 /// A listed file.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct FileInfo {
-    /// Where.
+    /// The file's path.
     pub path: PathBuf,
-    /// Time of its last change, in milliseconds since 1970.
+    /// The modification time, in milliseconds since 1970.
     pub time_ms: u64,
-    /// How large it is.
+    /// The size in bytes.
     pub size: u64,
 }
 
 /// Receives skipped paths with the reason.
 pub type Report<'r> = dyn FnMut(&Path, &'static str) + 'r;
 
-/// The option `path`.
+/// The root of the listing: the option `path`.
 #[derive(Clone, Debug)]
 enum Root {
     Path(PathBuf),
     Pattern(PathPattern),
 }
 
-/// What to list.
+/// The parsed options that select files.
 #[derive(Clone, Debug)]
 pub struct Listing {
     root: Root,
@@ -52,7 +52,7 @@ pub struct Listing {
     base: Option<PathBuf>,
     filter: Option<NameFilter>,
     recursive: bool,
-    /// Files changed before and after these times, in microseconds since 1970.
+    /// Only files modified before and after these times are listed, in microseconds since 1970.
     before_us: Option<i64>,
     after_us: Option<i64>,
     inference: Inference,
@@ -88,7 +88,7 @@ pub(super) fn unreadable(path: &Path, error: &std::io::Error) -> EngineError {
     EngineError::operator("FILE_SOURCE_FAILED", reason, fix)
 }
 
-/// Whether a name is passed over.
+/// Whether a file or folder of this name is skipped, as in Spark.
 fn is_hidden(name: &str) -> bool {
     (name.starts_with('_') && !name.contains('='))
         || name.starts_with('.')
@@ -170,7 +170,7 @@ impl Root {
 }
 
 impl Listing {
-    /// Reads the options that say which files are read.
+    /// Parses the options that select files.
     pub fn read(reader: &mut OptionReader<'_>) -> PlanResult<Self> {
         let root = Root::read(reader.required("path", "/data/in")?)?;
         let filter = reader.get("pathGlobFilter").map(|text| {
@@ -223,7 +223,7 @@ impl Listing {
         self.only_partitions = true;
     }
 
-    /// The folder, or the longest one in front of the pattern.
+    /// The folder, or for a pattern the longest folder without special characters.
     pub fn base(&self) -> PathBuf {
         match &self.root {
             Root::Path(path) => path.clone(),
@@ -239,7 +239,7 @@ impl Listing {
         }
     }
 
-    /// Whether files are filtered by their modification time.
+    /// Whether files are filtered by modification time.
     pub fn goes_by_time(&self) -> bool {
         self.before_us.is_some() || self.after_us.is_some()
     }
@@ -249,7 +249,7 @@ impl Listing {
         self.root.paths().is_ok_and(|paths| !paths.is_empty())
     }
 
-    /// All files there are, in no order.
+    /// Lists all files, in no particular order.
     pub fn list(
         &self,
         storage: &dyn Storage,
@@ -298,7 +298,7 @@ impl Listing {
         Ok(found)
     }
 
-    /// Drops files in folders below a path that are no folders of partitions.
+    /// Drops files in folders below `path` that are not partition folders.
     fn retain_partitions(
         &self,
         roots: &[PathBuf],
@@ -322,7 +322,7 @@ impl Listing {
         });
     }
 
-    /// The files of a folder and of those below it.
+    /// Lists the files of a folder and its subfolders.
     fn folder(
         &self,
         path: &Path,
@@ -351,7 +351,8 @@ impl Listing {
             let metadata = match std::fs::metadata(&below) {
                 Ok(metadata) => metadata,
                 Err(_) => {
-                    // It may be gone since it was listed, but a link is still there.
+                    // The file may have been removed since it was listed. A broken link still
+                    // exists as an entry.
                     if is_link {
                         report(&below, BROKEN_LINK);
                     }
@@ -402,7 +403,7 @@ impl Listing {
         }
     }
 
-    /// The partition columns of a file with the values as they are written. None with
+    /// The partition columns of a file with the unparsed folder values. There are none with
     /// `recursiveFileLookup`, as in Spark.
     pub fn partitions(&self, path: &Path) -> Vec<(String, String)> {
         if self.recursive {
@@ -414,7 +415,7 @@ impl Listing {
         };
         let below = path.strip_prefix(&base).unwrap_or(Path::new(""));
         let mut found = Vec::new();
-        // From the file upwards: the folders of partitions lie one in the other.
+        // Walks from the file upwards, because partition folders are nested.
         for folder in below.parent().into_iter().flat_map(|parent| parent.components().rev()) {
             let Component::Normal(name) = folder else { continue };
             let name = name.to_string_lossy();
@@ -465,11 +466,11 @@ impl Listing {
     }
 }
 
-/// Why a link is passed over whose target cannot be looked at.
+/// Why a link is skipped whose target cannot be read.
 const BROKEN_LINK: &str = "a link that leads nowhere or in a circle";
 
-/// Describes a path that is neither a file nor a folder. Opening it could block forever or read
-/// without an end.
+/// The kind of a path that is neither a file nor a folder. Opening it could block forever, or
+/// reading could never end. `None` for files and folders.
 pub(super) fn special(metadata: &Metadata) -> Option<&'static str> {
     let kind = metadata.file_type();
     if kind.is_file() || kind.is_dir() {

@@ -27,11 +27,11 @@ pub fn partition_of(name: &str) -> Option<(String, String)> {
 /// How the types of partition columns are inferred.
 #[derive(Clone, Copy, Debug)]
 pub struct Inference {
-    /// Zone of times without a zone.
+    /// The time zone of timestamps that do not name one.
     pub zone: Tz,
     /// Whether types are inferred; otherwise all columns are STRING.
     pub infers_types: bool,
-    /// Times are TIMESTAMP_NTZ, as `spark.sql.timestampType` says.
+    /// Whether timestamps are TIMESTAMP_NTZ, as `spark.sql.timestampType` says.
     pub times_without_zone: bool,
 }
 
@@ -75,7 +75,7 @@ fn type_of_value(value: &str, inference: Inference) -> DataType {
     DataType::String
 }
 
-/// The type of two values of a column.
+/// The narrowest type for values of two types.
 fn wider(a: DataType, b: DataType) -> DataType {
     use DataType::{Date, Decimal, Double, Int, Long, Null, String, Timestamp, TimestampNtz};
     match (a, b) {
@@ -93,7 +93,7 @@ fn wider(a: DataType, b: DataType) -> DataType {
     }
 }
 
-/// Parses a value as a column's type.
+/// Parses a value as a column's type. Fails if it does not fit.
 pub fn value_of(value: &str, data_type: &DataType, zone: Tz) -> Result<Value, ()> {
     if value == NULL_PARTITION {
         return Ok(Value::Null);
@@ -128,7 +128,8 @@ pub fn value_of(value: &str, data_type: &DataType, zone: Tz) -> Result<Value, ()
     found.ok_or(())
 }
 
-/// A whole number as Java's `parseLong` reads it: a sign and digits, in ASCII or other scripts.
+/// Parses an integer like Java's `parseLong`: a sign and digits, in ASCII or other scripts. `None`
+/// if it is outside `low..=high`.
 fn whole(value: &str, low: i64, high: i64) -> Option<i64> {
     let digits = value.strip_prefix(['+', '-']).unwrap_or(value);
     if digits.is_empty() || !digits.chars().all(|c| c.is_ascii_digit() || c.is_numeric()) {
@@ -139,7 +140,7 @@ fn whole(value: &str, low: i64, high: i64) -> Option<i64> {
 }
 
 fn double(value: &str) -> Option<f64> {
-    // Spark's casts know more words than Java's `parseDouble`.
+    // Spark's casts accept more special words than Java's `parseDouble`.
     let word = value.trim_matches(|c: char| c <= ' ').trim_start_matches(['+', '-']);
     if word.starts_with(|c: char| c.is_alphabetic()) && !matches!(word, "NaN" | "Infinity") {
         return None;
@@ -147,7 +148,8 @@ fn double(value: &str) -> Option<f64> {
     number::double(value, &DataType::Double)
 }
 
-/// The precision of a number without digits behind the point, up to 38; `1e3` is one.
+/// The precision of a decimal number without fractional digits, up to 38; `1e3` is one. `None` for
+/// other text.
 fn decimal_precision(value: &str) -> Option<u8> {
     let unsigned = value.strip_prefix(['+', '-']).unwrap_or(value);
     let (number, exponent) = match unsigned.split_once(['e', 'E']) {
@@ -181,7 +183,7 @@ mod tests {
         Tz::named("America/New_York").unwrap()
     }
 
-    /// Types as Spark infers them.
+    /// The expected types were inferred by Spark.
     #[test]
     fn types_of_values() {
         let inference =

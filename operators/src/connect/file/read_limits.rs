@@ -7,7 +7,7 @@ use std::io;
 /// Default of `maxRecordBytes`.
 const RECORD_BYTES: u64 = 128 << 20;
 
-/// The options that all readers of files obey.
+/// Read options that all file formats share.
 #[derive(Clone, Copy, Debug)]
 pub struct Limits {
     /// Maximum record length in bytes. Longer records are rejected.
@@ -28,7 +28,7 @@ impl Limits {
         })
     }
 
-    /// Whether a file is passed over that cannot be opened or read.
+    /// Whether this error of opening or reading a file is ignored, so that the file is skipped.
     pub fn ignores(&self, error: &io::Error) -> bool {
         match error.kind() {
             io::ErrorKind::NotFound => self.ignores_missing,

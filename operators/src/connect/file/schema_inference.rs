@@ -34,10 +34,10 @@ pub fn infer(format: &str, options: &Options, settings: &FormatSettings) -> Plan
     let files = listing.list(&FileStorage, &mut |_, _| {});
     let mut files = files.map_err(|error| unreadable(&listing.base(), error))?;
     if !files.is_empty() && matches!(format, "csv" | "json") && files.iter().all(|f| f.size == 0) {
-        // As in Spark, empty files of records are a table without columns and rows.
+        // As in Spark, empty files give a table without columns and rows.
         return Ok(Schema::new(Vec::new()));
     }
-    // Spark takes nothing from empty files.
+    // Spark ignores empty files for inference.
     files.retain(|file| file.size > 0);
     files.sort_by(|a, b| a.path.cmp(&b.path));
     let files: Vec<PathBuf> = files.into_iter().map(|file| file.path).collect();
@@ -81,7 +81,7 @@ fn columns(format: &str, files: &[PathBuf], reader: &mut OptionReader<'_>) -> Pl
             break;
         }
     }
-    // Names that differ in case alone cannot be told apart.
+    // Names that differ in case only are ambiguous.
     for (i, field) in all.fields.iter().enumerate() {
         let is_same = |other: &Field| other.name.to_lowercase() == field.name.to_lowercase();
         if all.fields[..i].iter().any(is_same) {
@@ -95,7 +95,8 @@ fn columns(format: &str, files: &[PathBuf], reader: &mut OptionReader<'_>) -> Pl
     Ok(all)
 }
 
-/// Called with a record of a file and whether it is the file's first; returns whether to continue.
+/// Called with each record: the reader of its file, its bytes, and whether it is the first of the
+/// file. Returns whether to continue.
 type See<'s> = dyn FnMut(&Input, &[u8], bool) -> PlanResult<bool> + 's;
 
 /// Calls `see` with each readable record until it returns false.
@@ -134,7 +135,7 @@ fn each_record(
     Ok(())
 }
 
-/// Without types, reads one record. With types, reads each record once.
+/// Reads one record if all columns are STRING. Reads all records if types are inferred.
 fn csv(options: &Options, files: &[PathBuf], settings: &FormatSettings) -> PlanResult<Schema> {
     let mut reader = OptionReader::with_settings("source csv", options, settings);
     let limits = Limits::read(&mut reader)?;
@@ -152,7 +153,7 @@ fn csv(options: &Options, files: &[PathBuf], settings: &FormatSettings) -> PlanR
             inference.begin(record, csv.header).map_err(|_| over_limit())?;
             header.extend_from_slice(record);
         }
-        // A header of lines is left out wherever it stands, as in Spark.
+        // Outside multi-line mode every line that equals the header is skipped, as in Spark.
         let is_header = match csv.multi_line {
             true => names_columns,
             false => csv.header && record == header.as_slice(),
@@ -165,7 +166,7 @@ fn csv(options: &Options, files: &[PathBuf], settings: &FormatSettings) -> PlanR
     Ok(inference.finish())
 }
 
-/// The error of a record of CSV with too many columns.
+/// The error for a CSV record with too many columns.
 fn over_limit() -> PlanError {
     PlanError::new(
         "MALFORMED_CSV_RECORD",
@@ -175,13 +176,13 @@ fn over_limit() -> PlanError {
     )
 }
 
-/// The error with the file and the record that it is of.
+/// Adds the file and the record's offset to an error.
 fn in_file(error: PlanError, path: &Path, offset: u64) -> PlanError {
     let reason = format!("{}: the record from byte {offset} on: {}", path.display(), error.reason);
     PlanError { reason, ..error }
 }
 
-/// The error of records with more names than a schema may have.
+/// The error for records that together have more field names than a schema may have.
 fn too_many_fields() -> PlanError {
     PlanError::new(
         "TOO_MANY_FIELDS_IN_SCHEMA_INFERENCE",

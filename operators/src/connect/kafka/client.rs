@@ -1,5 +1,5 @@
-//! The connection to a cluster: options of Java's client, which Spark's users know, given to
-//! librdkafka under its own names.
+//! The connection to a Kafka cluster. Options have the names of the Java client, which Spark's
+//! users know; they are translated to those of librdkafka.
 
 use crate::table::error::{PlanError, PlanResult};
 use crate::table::plan::Options;
@@ -8,7 +8,7 @@ use rdkafka::ClientConfig;
 use rdkafka::error::{KafkaError, RDKafkaErrorCode};
 use std::time::Duration;
 
-/// What a client does.
+/// The role of a client.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Role {
     /// Reads records.
@@ -17,13 +17,13 @@ pub enum Role {
     Producer,
 }
 
-/// Options of a client.
+/// The parsed options of a client.
 #[derive(Clone, Debug)]
 pub struct Client {
     what: &'static str,
     role: Role,
     servers: String,
-    /// In librdkafka's names.
+    /// Options under librdkafka's names.
     options: Options,
     /// Time limit of a request that is not a fetch.
     pub(super) timeout: Duration,
@@ -67,8 +67,8 @@ const RENAMED: [(&str, &str); 9] = [
     ("sasl.kerberos.service.name", "sasl.kerberos.service.name"),
 ];
 
-/// Options of Java's client without a meaning here: one tasklet reads what the broker sends, in
-/// any number of records, and is never a member of a group.
+/// Options of the Java client that have no effect here. One tasklet reads whatever number of
+/// records the broker sends, and it is never a member of a consumer group.
 const WITHOUT_EFFECT: [&str; 6] = [
     "max.poll.records",
     "max.poll.interval.ms",
@@ -79,7 +79,7 @@ const WITHOUT_EFFECT: [&str; 6] = [
 ];
 
 impl Client {
-    /// Reads the options for a client, whose names have no prefix.
+    /// Parses the options for a client. Their names must not have the prefix `kafka.`.
     pub fn read(what: &'static str, role: Role, options: Options) -> PlanResult<Self> {
         let mut servers = None;
         let mut timeout = API_TIMEOUT;
@@ -128,8 +128,8 @@ impl Client {
         PlanError::new("INVALID_OPTION_VALUE", reason, fix)
     }
 
-    /// The configuration for librdkafka: what costs latency by default is off, and the user's
-    /// options come last.
+    /// The configuration for librdkafka. Defaults that add latency are turned off; the user's
+    /// options override everything.
     pub(super) fn config(&self) -> ClientConfig {
         let mut config = ClientConfig::new();
         config.set("bootstrap.servers", &self.servers);
@@ -143,13 +143,13 @@ impl Client {
                 config.set("enable.partition.eof", "true");
                 config.set("isolation.level", "read_uncommitted");
                 config.set("fetch.min.bytes", "1");
-                // A full local queue is looked at again after this time.
+                // The retry interval after the local queue was full.
                 config.set("fetch.queue.backoff.ms", "10");
             }
             Role::Producer => {
                 config.set("linger.ms", "0");
                 config.set("enable.idempotence", "true");
-                // The partition that Java's client chooses.
+                // Selects the same partition as the Java client.
                 config.set("partitioner", "murmur2_random");
             }
         }
@@ -159,7 +159,7 @@ impl Client {
         config
     }
 
-    /// An error of the cluster.
+    /// Wraps an error of the cluster. `doing` says what failed.
     pub(super) fn failed(&self, doing: &str, error: &KafkaError) -> EngineError {
         let fix = match error.rdkafka_error_code() {
             Some(
@@ -180,7 +180,7 @@ impl Client {
         EngineError::operator("KAFKA_FAILED", reason, fix)
     }
 
-    /// The servers that were given.
+    /// The bootstrap servers from the options.
     pub fn servers(&self) -> &str {
         &self.servers
     }

@@ -1,5 +1,5 @@
-//! What a cluster has: partitions of topics, and the offsets at which they begin and end. All
-//! requests block until they are answered or their time is up.
+//! Requests about topics: their partitions, and the earliest and latest offsets. All requests block
+//! until they are answered or time out.
 
 use crate::connect::kafka::client::{Client, is_transient};
 use crate::connect::kafka::offsets::{ByPartition, EARLIEST, LATEST};
@@ -18,10 +18,10 @@ use std::time::{Duration, Instant};
 /// Partitions by topic.
 pub type Partitions = BTreeSet<(String, i32)>;
 
-/// How long a topic that is subscribed to may be unknown: a new one is known to all brokers after
-/// a while.
+/// How long a subscribed topic may be unknown before the query fails. A new topic takes a while to
+/// become known to all brokers.
 const UNKNOWN_TOPIC: Duration = Duration::from_secs(3);
-/// The pause between two requests for it.
+/// The interval between two requests for an unknown topic.
 const ASK_AGAIN: Duration = Duration::from_millis(100);
 
 /// Requests to a cluster.
@@ -49,7 +49,7 @@ impl Cluster {
         }
     }
 
-    /// The partitions that a source reads.
+    /// The partitions that a subscription selects.
     pub fn partitions(&self, subscription: &Subscription) -> Result<Partitions, EngineError> {
         let mut partitions = Partitions::new();
         let mut add = |topic: &MetadataTopic| {
@@ -66,7 +66,7 @@ impl Cluster {
                 let metadata =
                     self.retried(|left| self.consumer.client().fetch_metadata(None, left));
                 let metadata = metadata.map_err(|e| self.client.failed("list the topics", &e))?;
-                // A pattern that takes too many steps over a name does not match it.
+                // A pattern that exceeds the regex engine's step limit does not match.
                 let matches = |topic: &&MetadataTopic| pattern.is_match(topic.name()) == Ok(true);
                 metadata.topics().iter().filter(matches).for_each(add);
             }
@@ -87,7 +87,7 @@ impl Cluster {
         Ok(partitions)
     }
 
-    /// Calls `found` with a topic, which may be unknown for some time.
+    /// Calls `found` with the metadata of a topic. Retries for a while if the topic is unknown.
     fn topic(
         &self,
         name: &str,
@@ -126,8 +126,8 @@ impl Cluster {
         self.client.servers()
     }
 
-    /// An offset of each partition: [`EARLIEST`], [`LATEST`], or the first at or after a time in
-    /// milliseconds, which is [`LATEST`] again if there is none.
+    /// Resolves an offset for each partition: [`EARLIEST`], [`LATEST`], or the first one at or
+    /// after a time in milliseconds. A partition without such a record gets [`LATEST`].
     pub fn offsets<'t>(
         &self,
         of: impl IntoIterator<Item = (&'t str, i32, i64)>,
@@ -161,13 +161,13 @@ impl Cluster {
         Ok(offsets)
     }
 
-    /// The same place in all partitions.
+    /// Resolves the same `at` for all partitions.
     pub fn offsets_at(&self, of: &Partitions, at: i64) -> Result<ByPartition, EngineError> {
         self.offsets(of.iter().map(|(topic, partition)| (topic.as_str(), *partition, at)))
     }
 
-    /// The offsets of a place in all partitions. `is_start` and `is_stream` decide which
-    /// conditions an error has.
+    /// Resolves a [`Place`] in all partitions. `is_start` and `is_stream` select the conditions of
+    /// errors.
     pub fn resolve(
         &self,
         place: &Place,

@@ -1,7 +1,7 @@
-//! Reads records of assigned partitions from librdkafka's queue, a batch at a call.
+//! Reads records of assigned partitions from librdkafka's queue, in batches.
 //!
-//! The crate's own consumer allocates for each record and does not say in which topic a partition
-//! has ended, so the queue is read here through the C interface.
+//! The crate's own consumer allocates per record and does not report in which topic a partition has
+//! ended. The queue is therefore read through the C interface.
 
 use rdkafka::bindings as c;
 use rdkafka::consumer::{BaseConsumer, Consumer as _};
@@ -13,18 +13,18 @@ use std::ptr::{self, NonNull};
 use std::slice;
 use std::sync::Arc;
 
-/// Records taken at a call.
+/// The most records per call.
 const BATCH: usize = 256;
 
-/// A record, or news of a partition, in librdkafka's memory. Must be dropped before its consumer,
-/// whose end waits for it.
+/// A record or a partition event, in librdkafka's memory. Must be dropped before its consumer,
+/// because closing the consumer waits for it.
 pub struct Message(NonNull<c::rd_kafka_message_t>);
 
 // SAFETY: a message is owned by whoever holds it, and librdkafka's functions may be called for it
 // from any thread.
 unsafe impl Send for Message {}
 
-/// When a record was made.
+/// The meaning of a record's timestamp.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum TimestampKind {
     /// The producer's time.
@@ -41,7 +41,7 @@ impl Message {
         unsafe { self.0.as_ref() }
     }
 
-    /// Identifies the topic and the partition for as long as the consumer lives.
+    /// Identifies the topic and the partition during the consumer's life.
     #[inline]
     pub fn partition_key(&self) -> (usize, i32) {
         (self.raw().rkt as usize, self.raw().partition)
@@ -58,14 +58,14 @@ impl Message {
         name.to_str().unwrap_or_default()
     }
 
-    /// What the message reports instead of a record.
+    /// The event that the message reports. `None` for a record.
     #[inline]
     pub fn error(&self) -> Option<RDKafkaErrorCode> {
         let error = self.raw().err;
         (error != c::rd_kafka_resp_err_t::RD_KAFKA_RESP_ERR_NO_ERROR).then(|| error.into())
     }
 
-    /// The text of an error.
+    /// The text of the event.
     pub fn error_text(&self) -> String {
         // SAFETY: the text lives as long as the message and ends with a NUL.
         let text = unsafe { c::rd_kafka_message_errstr(self.raw()) };
@@ -76,19 +76,20 @@ impl Message {
         unsafe { CStr::from_ptr(text) }.to_string_lossy().into_owned()
     }
 
-    /// The offset of the record, or the one at which the partition has ended.
+    /// The offset of the record. For an end-of-partition event, the offset at which the partition
+    /// ends.
     #[inline]
     pub fn offset(&self) -> i64 {
         self.raw().offset
     }
 
-    /// The key, if there is one.
+    /// The record's key, or `None` for a null key.
     #[inline]
     pub fn key(&self) -> Option<&[u8]> {
         Self::bytes(self.raw().key, self.raw().key_len)
     }
 
-    /// The value, if there is one.
+    /// The record's value, or `None` for a null value.
     #[inline]
     pub fn value(&self) -> Option<&[u8]> {
         Self::bytes(self.raw().payload, self.raw().len)
@@ -101,7 +102,7 @@ impl Message {
         (!start.is_null()).then(|| unsafe { slice::from_raw_parts(start.cast::<u8>(), len) })
     }
 
-    /// The time in milliseconds since 1970, and what it is the time of.
+    /// The timestamp in milliseconds since 1970, and its meaning.
     #[inline]
     pub fn timestamp(&self) -> (i64, TimestampKind) {
         let mut kind = c::rd_kafka_timestamp_type_t::RD_KAFKA_TIMESTAMP_NOT_AVAILABLE;
@@ -116,7 +117,7 @@ impl Message {
         (ms, kind)
     }
 
-    /// Calls `each` for each header, in their order. Returns how many there are.
+    /// Calls `each` with each header, in order. Returns the number of headers.
     pub fn headers(&self, mut each: impl FnMut(&str, Option<&[u8]>)) -> usize {
         let mut headers = ptr::null_mut();
         // SAFETY: the message is valid; the headers stay its own.
@@ -151,7 +152,7 @@ impl Drop for Message {
 
 type Callback = Box<dyn Fn() + Send + Sync>;
 
-/// A consumer without a group: it reads the partitions that it is given.
+/// A consumer without a consumer group. It reads the partitions that are assigned to it.
 pub struct Consumer {
     client: Arc<BaseConsumer>,
     queue: NonNull<c::rd_kafka_queue_t>,
@@ -180,12 +181,12 @@ impl Consumer {
         Ok(Self { client: Arc::new(client), queue, callback: None })
     }
 
-    /// The client, for requests.
+    /// The underlying client, for metadata requests.
     pub fn client(&self) -> &Arc<BaseConsumer> {
         &self.client
     }
 
-    /// Sets what a thread of librdkafka calls when the empty queue gets a message.
+    /// Sets the callback that a librdkafka thread calls when the empty queue gets a message.
     pub fn on_message(&mut self, callback: impl Fn() + Send + Sync + 'static) {
         let callback: Box<Callback> = Box::new(Box::new(callback));
         let pointer = ptr::from_ref::<Callback>(&callback).cast_mut().cast::<c_void>();
@@ -195,7 +196,7 @@ impl Consumer {
         self.callback = Some(callback);
     }
 
-    /// Takes the messages that are there, a batch at most, without waiting. Returns their number.
+    /// Takes up to a batch of messages from the queue without waiting. Returns their number.
     pub fn take(&mut self, into: &mut impl Extend<Message>) -> usize {
         let mut batch = [ptr::null_mut(); BATCH];
         // SAFETY: the queue is valid, and `batch` has room for the number given.
@@ -207,7 +208,7 @@ impl Consumer {
         count
     }
 
-    /// Reads these partitions from these offsets, and no others.
+    /// Replaces the assignment: reads exactly these partitions from these offsets.
     pub fn assign<'t>(
         &self,
         partitions: impl IntoIterator<Item = (&'t str, i32, i64)>,
@@ -215,7 +216,7 @@ impl Consumer {
         self.client.assign(&list(partitions)?)
     }
 
-    /// Reads these partitions too.
+    /// Adds partitions to the assignment.
     pub fn assign_more<'t>(
         &self,
         partitions: impl IntoIterator<Item = (&'t str, i32, i64)>,
@@ -223,7 +224,7 @@ impl Consumer {
         self.client.incremental_assign(&list(partitions)?)
     }
 
-    /// Stops to fetch a partition, or goes on with it after the last message taken.
+    /// Pauses the fetching of a partition, or resumes it after the last message taken.
     pub fn set_paused(&self, topic: &str, partition: i32, paused: bool) -> KafkaResult<()> {
         let mut one = TopicPartitionList::new();
         one.add_partition(topic, partition);

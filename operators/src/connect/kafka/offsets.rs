@@ -1,20 +1,20 @@
-//! Offsets of partitions, and their text in options and checkpoints: Spark's JSON, such as
+//! Offsets per partition, and their JSON form in options and checkpoints. It is Spark's:
 //! `{"orders":{"0":23,"1":5}}`.
 
 use serde_json::{Map, Value};
 use std::collections::BTreeMap;
 
-/// In an option: the first offset that the partition has.
+/// As an offset in an option: the earliest offset of the partition.
 pub const EARLIEST: i64 = -2;
-/// In an option: the end of the partition.
+/// As an offset in an option: the end of the partition.
 pub const LATEST: i64 = -1;
 
-/// A number for each partition, by topic and partition: an offset, or a time in milliseconds.
+/// A number per topic and partition: an offset, or a time in milliseconds.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct ByPartition(pub BTreeMap<String, BTreeMap<i32, i64>>);
 
 impl ByPartition {
-    /// Reads `{"topic":{"partition":number}}`. `None` if the text has another form.
+    /// Parses `{"topic":{"partition":number}}`. Returns `None` for any other form.
     pub fn parse(text: &str) -> Option<Self> {
         let Ok(Value::Object(topics)) = serde_json::from_str(text) else { return None };
         let mut all = BTreeMap::new();
@@ -30,7 +30,7 @@ impl ByPartition {
         Some(Self(all))
     }
 
-    /// The number of a partition.
+    /// The number of a partition, or `None` if it has none.
     pub fn get(&self, topic: &str, partition: i32) -> Option<i64> {
         self.0.get(topic)?.get(&partition).copied()
     }
@@ -43,14 +43,14 @@ impl ByPartition {
         }
     }
 
-    /// All partitions with their numbers, by topic and partition.
+    /// Iterates over all partitions and their numbers, ordered by topic and partition.
     pub fn iter(&self) -> impl Iterator<Item = (&str, i32, i64)> {
         self.0.iter().flat_map(|(topic, partitions)| {
             partitions.iter().map(move |(partition, number)| (topic.as_str(), *partition, *number))
         })
     }
 
-    /// Whether the same partitions have a number in both.
+    /// Whether both have the same set of partitions.
     pub fn has_partitions_of(&self, other: &Self) -> bool {
         self.0.len() == other.0.len()
             && self.0.iter().zip(&other.0).all(|((topic, own), (other_topic, others))| {

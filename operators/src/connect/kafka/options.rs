@@ -12,19 +12,19 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::sync::Arc;
 
-/// Which topics and partitions a source reads.
+/// The topics and partitions that a source reads.
 #[derive(Clone, Debug)]
 pub enum Subscription {
-    /// These topics.
+    /// `subscribe`: these topics.
     Topics(BTreeSet<String>),
-    /// Topics in whose name a match is found.
+    /// `subscribePattern`: topics whose name contains a match of the regular expression.
     Pattern(String, Arc<Regex>),
-    /// These partitions. One that does not exist is not read.
+    /// `assign`: these partitions. A partition that does not exist is ignored.
     Assigned(BTreeMap<String, BTreeSet<i32>>),
 }
 
 impl fmt::Display for Subscription {
-    /// As progress reports show it, in Spark's form.
+    /// The form that Spark uses in progress reports.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Topics(topics) => {
@@ -42,22 +42,22 @@ impl fmt::Display for Subscription {
     }
 }
 
-/// A place in each partition, from which or up to which it is read.
+/// A starting or ending position in every partition.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Place {
-    /// The first offset that there is.
+    /// The earliest offset of each partition.
     Earliest,
-    /// The end of the partition.
+    /// The end of each partition.
     Latest,
-    /// An offset for each partition; `EARLIEST` and `LATEST` have their meaning.
+    /// An offset per partition, possibly `EARLIEST` or `LATEST`.
     Offsets(ByPartition),
     /// The first record at or after a time, in milliseconds since 1970.
     Time(i64),
-    /// The same with a time for each partition.
+    /// Like `Time`, with a separate time per partition.
     Times(ByPartition),
 }
 
-/// Where a partition starts that has no record at or after the starting time.
+/// Where a partition starts if it has no record at or after the starting time.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum NoMatch {
     /// The query fails.
@@ -66,7 +66,7 @@ pub enum NoMatch {
     Latest,
 }
 
-/// The options of a source, read.
+/// The parsed options of a Kafka source.
 #[derive(Clone, Debug)]
 pub struct KafkaSourceConfig {
     pub(super) client: Client,
@@ -76,21 +76,22 @@ pub struct KafkaSourceConfig {
     pub(super) end: Place,
     pub(super) no_match: NoMatch,
     pub(super) fail_on_data_loss: bool,
-    /// Most offsets of a batch.
+    /// `maxOffsetsPerTrigger`: the most offsets per batch.
     pub(super) max_offsets: Option<u64>,
-    /// A batch waits for this number of offsets, unless it has waited for `max_delay_ns`.
+    /// `minOffsetsPerTrigger`: a batch waits for this number of offsets, but at most for
+    /// `max_delay_ns`.
     pub(super) min_offsets: Option<u64>,
     pub(super) max_delay_ns: u64,
     pub(super) with_headers: bool,
     pub(super) is_stream: bool,
-    /// Prefix of the consumer group's name, under which the broker counts and authorises reads.
+    /// The prefix of the consumer group's name. Brokers use the name for quotas and authorisation.
     pub(super) group_prefix: String,
 }
 
-/// Fifteen minutes, as in Spark.
+/// The default of `maxTriggerDelay`: fifteen minutes, as in Spark.
 const MAX_TRIGGER_DELAY_NS: u64 = 15 * 60 * 1_000_000_000;
 
-/// What the options of a consumer may not set, and why.
+/// Consumer options that may not be set, with the reason.
 const REFUSED_OF_CONSUMER: [(&str, &str); 5] = [
     ("auto.offset.reset", "Use startingOffsets, which decides at the first start alone"),
     ("key.deserializer", "Keys are BINARY: convert them in the query"),
@@ -99,7 +100,7 @@ const REFUSED_OF_CONSUMER: [(&str, &str); 5] = [
     ("interceptor.classes", "Leave it out: it names a class of the Java client"),
 ];
 
-/// What the options of a producer may not set, and why.
+/// Producer options that may not be set, with the reason.
 const REFUSED_OF_PRODUCER: [(&str, &str); 2] = [
     ("key.serializer", "Keys are STRING or BINARY columns: convert them in the query"),
     ("value.serializer", "Values are STRING or BINARY columns: convert them in the query"),
@@ -190,7 +191,7 @@ fn subscription(reader: &mut OptionReader<'_>) -> PlanResult<Subscription> {
     }
 }
 
-/// The three options of a place, the more exact ones first.
+/// The three options of a starting or ending position, in order of precedence.
 struct PlaceOptions {
     timestamp: &'static str,
     by_timestamp: &'static str,
@@ -281,7 +282,8 @@ impl KafkaSourceConfig {
         let default = if is_stream { Place::Latest } else { Place::Earliest };
         let start = place(&mut reader, &START, default)?;
         let end = if is_stream {
-            // Spark ignores an ending time of a stream and refuses the other two.
+            // As in Spark, an ending timestamp of a stream is ignored; the other ending options are
+            // errors.
             reader.get(END.timestamp);
             for name in [END.offsets, END.by_timestamp] {
                 if reader.get(name).is_some() {
@@ -305,7 +307,7 @@ impl KafkaSourceConfig {
         };
         let max_offsets = count("maxOffsetsPerTrigger")?;
         let min_offsets = count("minOffsetsPerTrigger")?;
-        // Ranges are not split: one tasklet reads a partition.
+        // Accepted without effect: one tasklet reads a partition, so ranges are not split.
         count("minPartitions")?;
         count("maxRecordsPerPartition")?;
         if let (Some(min), Some(max)) = (min_offsets, max_offsets)
@@ -319,7 +321,7 @@ impl KafkaSourceConfig {
         let max_delay_ns = reader.duration_ns("maxTriggerDelay")?.unwrap_or(MAX_TRIGGER_DELAY_NS);
         let with_headers = reader.flag("includeHeaders", false)?;
         let group_prefix = reader.get("groupIdPrefix").unwrap_or("spark-kafka-source").to_string();
-        // Time limits and retries of Spark's consumer, which the client has of its own.
+        // Timeouts and retries of Spark's consumer. The client has its own.
         for name in ["kafkaConsumer.pollTimeoutMs", "fetchOffset.retryIntervalMs"] {
             reader.number(name, 0, 0, i64::MAX as u64)?;
         }
@@ -346,7 +348,7 @@ impl KafkaSourceConfig {
         records::schema(self.with_headers)
     }
 
-    /// How progress reports describe the source.
+    /// The source's description in progress reports.
     pub fn description(&self) -> String {
         self.subscription.to_string()
     }

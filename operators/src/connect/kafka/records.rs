@@ -11,7 +11,7 @@ pub fn headers_type() -> DataType {
     DataType::Array(Box::new(DataType::Struct(header)))
 }
 
-/// Whether a type is that of headers, whatever of it may be NULL.
+/// Whether a type is that of the column `headers`, regardless of nullability.
 pub fn is_headers(data_type: &DataType) -> bool {
     let DataType::Array(header) = data_type else { return false };
     let DataType::Struct(fields) = &**header else { return false };
@@ -20,7 +20,7 @@ pub fn is_headers(data_type: &DataType) -> bool {
     found.eq(wanted)
 }
 
-/// The columns of a source.
+/// The schema of a source, with or without the column `headers`.
 pub fn schema(with_headers: bool) -> Schema {
     let mut fields = vec![
         Field::new("key", DataType::Binary, true),
@@ -37,7 +37,7 @@ pub fn schema(with_headers: bool) -> Schema {
     Schema::new(fields)
 }
 
-/// Writes the row of a record into `row`, which is cleared.
+/// Encodes a record as a row. `row` is cleared first.
 pub fn write(message: &Message, topic: &str, with_headers: bool, row: &mut Vec<u8>) {
     row.clear();
     let mut writer = RowWriter::new(row, 7 + usize::from(with_headers));

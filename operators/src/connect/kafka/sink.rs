@@ -1,12 +1,12 @@
-//! The Kafka sink: each row is a record, from the columns `key`, `value`, `topic`, `partition` and
-//! `headers`.
+//! The Kafka sink: writes each row as a record, from the columns `key`, `value`, `topic`,
+//! `partition` and `headers`.
 //!
-//! Delivery is at least once: an epoch is acknowledged when the broker has acknowledged all of its
-//! records. The producer is idempotent, so the order of a partition is that of the rows. Rows of
-//! the next epoch are sent while those of the last one are still on their way.
+//! Delivery is at least once: an epoch is acknowledged when the brokers have acknowledged all of
+//! its records. The producer is idempotent, so a partition has the rows in their order. Rows of the
+//! next epoch are sent while acknowledgements of the last one are outstanding.
 //!
-//! *Threads.* The worker hands records to librdkafka, whose threads send them. A thread of the
-//! producer takes the acknowledgements.
+//! *Threads.* The worker passes records to librdkafka, whose threads send them. A thread of the
+//! producer receives the acknowledgements.
 
 use crate::connect::kafka::client::{Client, Role};
 use crate::connect::kafka::options::client_options;
@@ -31,11 +31,11 @@ use std::str;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, OnceLock};
 
-/// Records on their way before the sink takes no more.
+/// The number of unacknowledged records above which the sink blocks.
 const MAX_PENDING: u64 = 100_000;
 const WHAT: &str = "sink kafka";
 
-/// Positions of the columns in a row.
+/// The indices of the columns in a row.
 #[derive(Clone, Copy, Debug)]
 struct Columns {
     key: Option<Slot>,
@@ -45,16 +45,16 @@ struct Columns {
     headers: Option<Slot>,
 }
 
-/// The options of a sink, read.
+/// The parsed options of a Kafka sink.
 #[derive(Clone, Debug)]
 pub struct KafkaSinkConfig {
     client: Client,
-    /// The topic of all rows. Without it each row names its own.
+    /// The topic of all rows. If `None`, each row names its own topic.
     topic: Option<String>,
 }
 
 fn unsupported(reason: String, fix: &str) -> PlanError {
-    // Spark has no other name for it.
+    // Spark has no better condition name for this error.
     PlanError::new("_LEGACY_ERROR_TEMP_3080", format!("{WHAT}: {reason}"), fix)
 }
 
@@ -65,7 +65,7 @@ impl KafkaSinkConfig {
         let client = Client::read(WHAT, Role::Producer, client)?;
         let mut reader = OptionReader::new(WHAT, &own);
         let topic = reader.get("topic").map(str::to_string);
-        // Spark accepts it here, where a column decides.
+        // Spark accepts the option for sinks too. The column `headers` decides instead.
         reader.flag("includeHeaders", false)?;
         reader.finish()?;
         Ok(Self { client, topic })
@@ -112,7 +112,7 @@ impl KafkaSinkConfig {
         })
     }
 
-    /// How progress reports describe the sink.
+    /// The sink's description in progress reports.
     pub fn description(&self) -> String {
         "kafka".to_string()
     }
@@ -144,10 +144,10 @@ impl KafkaSinkConfig {
     }
 }
 
-/// Acknowledgements, counted by the producer's thread.
+/// Counters of acknowledgements, updated by the producer's thread.
 #[derive(Default)]
 struct Deliveries {
-    /// Records on their way, of the epochs with an even and with an odd number.
+    /// The number of unacknowledged records of even and of odd epochs.
     pending: [AtomicU64; 2],
     failed: Mutex<Option<String>>,
     waker: OnceLock<Waker>,
@@ -194,7 +194,7 @@ impl ProducerContext for Context {
     }
 }
 
-/// A row that the producer's queue had no room for.
+/// A row for which the producer's queue was full.
 struct Refused {
     topic: String,
     partition: Option<i32>,
@@ -203,18 +203,18 @@ struct Refused {
     headers: Option<OwnedHeaders>,
 }
 
-/// The sink.
+/// Writes rows as records.
 pub struct KafkaSink {
     config: KafkaSinkConfig,
     columns: Columns,
     producer: ThreadedProducer<Context>,
     deliveries: Arc<Deliveries>,
-    /// Of the present epoch: 0 or 1.
+    /// Which counter the current epoch uses: 0 or 1.
     generation: usize,
-    /// Whether the epoch before is not acknowledged yet.
+    /// Whether acknowledgements of the previous epoch are outstanding.
     is_flushing: bool,
     refused: Option<Refused>,
-    /// Number of partitions by topic, of topics to which rows with a partition were sent.
+    /// The number of partitions of each topic to which rows with an explicit partition were sent.
     partitions: HashMap<String, usize>,
     latency: LatencyRecorder,
 }
@@ -224,7 +224,7 @@ impl KafkaSink {
         EngineError::operator("KAFKA_WRITE_FAILED", format!("{WHAT}: {reason}"), "")
     }
 
-    /// Sends a record. Returns whether the producer's queue had room for it.
+    /// Sends a record. Returns false if the producer's queue is full.
     fn send(
         &mut self,
         topic: &str,
@@ -236,7 +236,7 @@ impl KafkaSink {
             BaseRecord::with_opaque_to(topic, Box::new(self.generation));
         (record.partition, record.key, record.payload) = (partition, key, value);
         record.headers = headers.cloned();
-        // Counted before it is sent: its acknowledgement may come at once.
+        // Counted before sending, because the acknowledgement may arrive at once.
         self.deliveries.pending[self.generation].fetch_add(1, Ordering::Relaxed);
         let Err((error, _)) = self.producer.send(record) else { return Ok(true) };
         self.deliveries.pending[self.generation].fetch_sub(1, Ordering::Relaxed);
@@ -247,7 +247,7 @@ impl KafkaSink {
         Err(self.failed(format!("cannot send a record to topic {topic}{partition}: {error}")))
     }
 
-    /// An error if a topic does not have a partition.
+    /// Fails if the topic does not have the partition.
     fn check_partition(&mut self, topic: &str, partition: i32) -> Result<(), EngineError> {
         if partition < 0 {
             let reason = format!("a row has the partition {partition} of topic {topic}");
@@ -303,7 +303,7 @@ fn headers_of(array: Array<'_>) -> OwnedHeaders {
 
 impl Stage for KafkaSink {
     fn attach(&mut self, io: &mut Io<'_>) -> Result<(), EngineError> {
-        // The only call: nothing was set before.
+        // Fails only if it was set before, and this is the only call.
         drop(self.deliveries.waker.set(io.waker.clone()));
         Ok(())
     }

@@ -1,15 +1,15 @@
 //! The Kafka source.
 //!
-//! One tasklet reads all partitions of a source through one consumer, whose broker threads wake
-//! the worker when records arrive. Offsets are in the query's checkpoint and never in Kafka. The
-//! offsets of the first start are written before anything is read, so that a restart does not
+//! One tasklet reads all partitions of a source through one consumer, whose broker threads wake the
+//! worker when records arrive. Offsets are stored in the query's checkpoint, never in Kafka. The
+//! offsets of the first start are stored before anything is read, so that a restart does not
 //! resolve `latest` again.
 //!
-//! *Micro-batch mode.* A batch ends at planned offsets. The consumer reads ahead; records beyond
-//! the end of the batch are kept for the next one, and a partition that has more of them than
-//! `MAX_KEPT` is paused.
+//! *Micro-batch mode.* A batch ends at planned offsets. The consumer reads ahead: records beyond
+//! the end of the batch are buffered for the next one. A partition with more than `MAX_KEPT`
+//! buffered records is paused.
 //!
-//! *Continuous mode.* A thread looks for new partitions, which are read from their first offset.
+//! *Continuous mode.* A thread discovers new partitions, which are read from their earliest offset.
 
 use crate::connect::kafka::client::is_transient;
 use crate::connect::kafka::cluster::{Cluster, Partitions};
@@ -35,32 +35,32 @@ use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
 use std::thread;
 use std::time::Duration;
 
-/// Records beyond the end of a batch that are kept for a partition before it is paused.
+/// The number of buffered records beyond the batch's end above which a partition is paused.
 const MAX_KEPT: usize = 4096;
-/// How often continuous mode looks for new partitions.
+/// The interval at which continuous mode looks for new partitions.
 const DISCOVERY_INTERVAL: Duration = Duration::from_secs(5);
 
-/// A partition that is read.
+/// The state of a partition.
 struct Partition {
     topic: Arc<str>,
     partition: i32,
     /// The offset of the next record to emit.
     next: i64,
-    /// Where the batch ends; `i64::MAX` outside of a batch.
+    /// The end offset of the current batch; `i64::MAX` outside of a batch.
     end: i64,
-    /// Whether the batch has everything of it.
+    /// Whether the partition has reached the end of the batch.
     is_done: bool,
-    /// Every record below this offset has been taken from the consumer.
+    /// All records below this offset were taken from the consumer.
     reached: i64,
-    /// Records beyond the end of the batch.
+    /// Buffered records beyond the end of the batch.
     kept: VecDeque<Message>,
-    /// Records that were kept and are in [`KafkaSource::taken`] again. They are the next ones of
-    /// the partition.
+    /// The number of buffered records that were put back into [`KafkaSource::taken`]. They are the
+    /// partition's next records.
     requeued: usize,
     is_paused: bool,
 }
 
-/// The ends of topics that a query reads as a table.
+/// The latest offsets of topics that a query reads as a table.
 pub struct TopicEnds {
     subscription: Subscription,
     cluster: Cluster,
@@ -77,7 +77,7 @@ impl TopicEnds {
         Ok(Self { subscription: config.subscription.clone(), cluster })
     }
 
-    /// A number that changes when records arrive.
+    /// A hash of the latest offsets. It changes when records arrive.
     pub fn version(&self) -> Result<u64, EngineError> {
         let partitions = self.cluster.partitions(&self.subscription)?;
         let ends = self.cluster.offsets_at(&partitions, LATEST)?;
@@ -85,7 +85,7 @@ impl TopicEnds {
     }
 }
 
-/// The source.
+/// Reads the partitions of a subscription.
 pub struct KafkaSource {
     config: KafkaSourceConfig,
     env: Arc<dyn Env>,
@@ -94,22 +94,22 @@ pub struct KafkaSource {
     // Messages are released before the consumer, whose end waits for them: fields are dropped in
     // this order.
     partitions: Vec<Partition>,
-    /// Messages taken from the consumer and not handled yet.
+    /// Messages taken from the consumer and not yet processed.
     taken: VecDeque<Message>,
     consumer: Consumer,
     cluster: Cluster,
-    /// Positions in `partitions` by the consumer's key of a partition.
+    /// Indices in `partitions`, by [`Message::partition_key`].
     by_key: HashMap<(usize, i32), usize>,
-    /// Whether the offsets of the start are known.
+    /// Whether the starting offsets are known.
     is_started: bool,
     is_bounded: bool,
-    /// Partitions whose part of the batch is not complete.
+    /// The number of partitions that have not reached the end of the batch.
     open: usize,
-    /// The ends of the first plan.
+    /// Trigger available-now: the end offsets of the first plan.
     available_at_start: Option<ByPartition>,
-    /// When the last batch was planned, in nanoseconds.
+    /// The time of the last plan, on the monotonic clock in nanoseconds.
     planned_ns: Option<u64>,
-    /// Ends of the partitions when a drain began.
+    /// While draining: the latest offsets when the drain began.
     drain: Option<ByPartition>,
     records: u64,
     row: Vec<u8>,
@@ -117,7 +117,7 @@ pub struct KafkaSource {
     discovery: Option<Discovery>,
 }
 
-/// The thread that looks for new partitions. It ends when this is dropped.
+/// The thread that discovers new partitions. It ends when this is dropped.
 struct Discovery {
     found: Receiver<Partitions>,
     _stop: Sender<()>,
@@ -134,7 +134,7 @@ impl Discovery {
         let run = move || {
             let mut last = None;
             while stopped.recv_timeout(DISCOVERY_INTERVAL) == Err(RecvTimeoutError::Timeout) {
-                // A broker that is down is reported by the consumer.
+                // An unreachable broker is reported by the consumer.
                 let Ok(partitions) = cluster.partitions(&subscription) else { continue };
                 if last.as_ref() != Some(&partitions) {
                     last = Some(partitions.clone());
@@ -151,7 +151,7 @@ impl Discovery {
     }
 }
 
-/// An error of lost data, in Spark's words.
+/// The error for lost data, with Spark's condition.
 fn data_loss(condition: &str, reason: String) -> EngineError {
     EngineError::operator(
         format!("KAFKA_DATA_LOSS.{condition}"),
@@ -161,7 +161,7 @@ fn data_loss(condition: &str, reason: String) -> EngineError {
 }
 
 impl KafkaSource {
-    /// Creates the source. `folder` keeps the offsets of the first start.
+    /// Creates the source. `folder` stores the offsets of the first start.
     pub fn new(
         config: KafkaSourceConfig,
         env: Arc<dyn Env>,
@@ -214,7 +214,8 @@ impl KafkaSource {
         offsets
     }
 
-    /// Reads or resolves the offsets of the first start. Returns whether this is the first call.
+    /// Loads the starting offsets, or resolves and stores them at the first start. Returns whether
+    /// this is the first call.
     fn start(&mut self) -> Result<bool, EngineError> {
         if self.is_started {
             return Ok(false);
@@ -270,7 +271,7 @@ impl KafkaSource {
         })
     }
 
-    /// Reads exactly these partitions, from these offsets. What was read ahead is dropped.
+    /// Reads exactly these partitions from these offsets. Drops records that were read ahead.
     fn go_to(&mut self, offsets: &ByPartition) -> Result<(), EngineError> {
         self.is_started = true;
         self.taken.clear();
@@ -283,7 +284,7 @@ impl KafkaSource {
         assigned.map_err(|error| self.failed("read partitions", &error))
     }
 
-    /// Reads more partitions.
+    /// Adds partitions to those that are read.
     fn add(&mut self, offsets: &ByPartition) -> Result<(), EngineError> {
         for (topic, partition, next) in offsets.iter() {
             self.partitions.push(Partition::new(topic, partition, next));
@@ -296,7 +297,7 @@ impl KafkaSource {
         self.partitions.iter().any(|known| &*known.topic == topic && known.partition == partition)
     }
 
-    /// Moves a partition to an offset that the consumer was not going to read next.
+    /// Seeks a partition to an offset other than the consumer's next one.
     fn move_to(&mut self, index: usize, next: i64) -> Result<(), EngineError> {
         self.partitions[index].next = next;
         let offsets = self.offsets();
@@ -309,7 +310,7 @@ impl KafkaSource {
         Ok(())
     }
 
-    /// Ends a partition's part of the batch if its end is reached.
+    /// Marks a partition as done if it has reached the end of the batch.
     fn close_reached(&mut self, index: usize) {
         let partition = &mut self.partitions[index];
         if !partition.is_done && partition.next >= partition.end {
@@ -332,7 +333,7 @@ impl KafkaSource {
         Some(index)
     }
 
-    /// Emits a record if the batch has it. Returns whether it was emitted.
+    /// Emits a record if it belongs to the batch. Returns whether it was emitted.
     #[inline]
     fn record<D: for<'a> Push<Row<'a>>>(
         &mut self,
@@ -350,7 +351,7 @@ impl KafkaSource {
         partition.reached = partition.reached.max(offset + 1);
         if offset >= partition.end {
             partition.kept.push_back(message);
-            // Everything below the end was before this record.
+            // Records of the partition are ordered, so all below the end have been emitted.
             partition.next = partition.next.max(partition.end);
             let pauses = partition.kept.len() >= MAX_KEPT && !partition.is_paused;
             self.close_reached(index);
@@ -375,7 +376,7 @@ impl KafkaSource {
         paused.map_err(|error| self.failed("pause a partition", &error))
     }
 
-    /// Handles a message that is not a record.
+    /// Handles an event: a message that is not a record.
     fn event(&mut self, error: RDKafkaErrorCode, message: &Message) -> Result<(), EngineError> {
         let index = self.index_of(message);
         match (error, index) {
@@ -389,7 +390,7 @@ impl KafkaSource {
                 | RDKafkaErrorCode::UnknownPartition,
                 _,
             ) => self.partitions_deleted(message),
-            // The client connects again by itself.
+            // The client reconnects by itself.
             (error, _) if is_transient(error) => {
                 (self.notice)(&format!("source kafka: {}; trying again", message.error_text()));
                 Ok(())
@@ -401,7 +402,7 @@ impl KafkaSource {
         }
     }
 
-    /// The consumer has taken everything of a partition up to `end`.
+    /// Handles the end of a partition: all messages before `end` were taken.
     fn at_end(&mut self, index: usize, end: i64) -> Result<(), EngineError> {
         let partition = &mut self.partitions[index];
         partition.reached = partition.reached.max(end);
@@ -411,7 +412,8 @@ impl KafkaSource {
         if !self.is_bounded || partition.is_done || partition.requeued > 0 {
             return Ok(());
         }
-        // The batch wants more than there is, unless records came meanwhile.
+        // The batch ends after the partition does. That is lost data, unless records arrived
+        // meanwhile.
         let of = (&*partition.topic.clone(), partition.partition, LATEST);
         let latest = self.cluster.offsets([of])?.get(of.0, of.1).unwrap_or(LATEST);
         let end = self.partitions[index].end;
@@ -428,7 +430,7 @@ impl KafkaSource {
         Ok(())
     }
 
-    /// Fails if lost data is an error, and says what was lost otherwise.
+    /// Fails if `failOnDataLoss` is set. Otherwise reports what was lost in a notice.
     fn lost(&self, condition: &str, reason: String) -> Result<(), EngineError> {
         if self.config.fail_on_data_loss {
             return Err(data_loss(condition, reason));
@@ -437,7 +439,7 @@ impl KafkaSource {
         Ok(())
     }
 
-    /// The next record of a partition is not there: it was deleted, or the partition is shorter.
+    /// Handles a missing next record: it was deleted, or the partition was truncated.
     fn out_of_range(&mut self, index: usize) -> Result<(), EngineError> {
         let partition = &self.partitions[index];
         let (topic, number, next) = (partition.topic.clone(), partition.partition, partition.next);
@@ -478,7 +480,8 @@ impl KafkaSource {
         Ok(())
     }
 
-    /// Continuous mode after a batch that an earlier run had planned: nothing has an end any more.
+    /// Switches to continuous mode after a batch that an earlier run had planned: no partition has
+    /// an end any more.
     fn leave_batch(&mut self) {
         for partition in self.partitions.iter_mut().filter(|known| known.end != i64::MAX) {
             (partition.end, partition.is_done) = (i64::MAX, false);
@@ -486,7 +489,7 @@ impl KafkaSource {
         }
     }
 
-    /// Takes the partitions that the thread has found.
+    /// Starts reading the partitions that the discovery thread has found.
     fn take_discovered(&mut self) -> Result<(), EngineError> {
         let Some(found) = self.discovery.as_ref().and_then(|d| d.found.try_iter().last()) else {
             return Ok(());
@@ -502,7 +505,7 @@ impl KafkaSource {
 
     // ---- planning ----
 
-    /// The end of a batch query, resolved.
+    /// Resolves the end offsets of a batch query.
     fn batch_end(&self) -> Result<ByPartition, EngineError> {
         let offsets = self.offsets();
         let partitions: Partitions =
@@ -523,7 +526,7 @@ impl KafkaSource {
         Ok(end)
     }
 
-    /// The ends of all partitions, after a look for new and deleted ones.
+    /// Queries the latest offsets of all partitions, after looking for new and deleted ones.
     fn latest(&mut self) -> Result<ByPartition, EngineError> {
         let found = self.cluster.partitions(&self.config.subscription)?;
         let own = self.offsets();
@@ -547,13 +550,13 @@ impl KafkaSource {
         Ok(latest)
     }
 
-    /// The first offsets of partitions that are planned and not read yet.
+    /// The earliest offsets of partitions that are planned but not read yet.
     fn first_of_new(&self, ends: &ByPartition) -> Result<ByPartition, EngineError> {
         let fresh = ends.iter().filter(|(topic, at, _)| !self.is_known(topic, *at));
         self.cluster.offsets(fresh.map(|(topic, at, _)| (topic, at, EARLIEST)))
     }
 
-    /// Cuts a batch to the limit, each partition in proportion to its backlog.
+    /// Reduces a batch to `maxOffsetsPerTrigger`, each partition in proportion to its backlog.
     fn limited(&self, latest: &ByPartition, first_of_new: &ByPartition) -> ByPartition {
         let Some(limit) = self.config.max_offsets else { return latest.clone() };
         let own = self.offsets();
@@ -592,7 +595,7 @@ impl Partition {
         }
     }
 
-    /// Puts the records that were kept before all others that were taken.
+    /// Puts the buffered records in front of all other taken messages.
     fn requeue(&mut self, taken: &mut VecDeque<Message>) {
         self.requeued += self.kept.len();
         for message in self.kept.drain(..).rev() {
@@ -600,8 +603,8 @@ impl Partition {
         }
     }
 
-    /// Moves the next offset over markers of transactions and deleted records, which are not
-    /// delivered, up to the end of the batch.
+    /// Advances the next offset past transaction markers and deleted records, which are never
+    /// delivered. Stops at the end of the batch.
     fn skip_to_reached(&mut self) {
         if self.requeued == 0 {
             self.next = self.next.max(self.reached.min(self.end));
@@ -654,7 +657,7 @@ impl<D: for<'a> Push<Row<'a>>> Source<D> for KafkaSource {
             return Ok(Polled::AtEndOffset);
         }
         if self.drain.is_some() && !Source::<D>::is_drained(self) {
-            // The records of the drain are on their way: the marker waits for them.
+            // Records of the drain are still in flight; the marker waits for them.
             return Ok(Polled::Emitted);
         }
         let is_busy = emitted > 0 || handled == cx.budget || !down.is_ready();
@@ -664,7 +667,7 @@ impl<D: for<'a> Push<Row<'a>>> Source<D> for KafkaSource {
     fn begin_drain(&mut self) {
         let own = self.offsets();
         let ends = own.iter().map(|(topic, partition, _)| (topic, partition, LATEST));
-        // Without an answer the drain is what has arrived.
+        // If the cluster does not answer, the drain covers only what has arrived.
         self.drain = self.cluster.offsets(ends).ok();
     }
 
@@ -770,7 +773,7 @@ impl<D: for<'a> Push<Row<'a>>> Source<D> for KafkaSource {
             partition.is_done = partition.next >= end;
             self.open += usize::from(!partition.is_done);
         }
-        // What was kept is handled again; a partition that was paused for it is read on.
+        // Buffered records are processed again, and partitions that were paused for them resume.
         for index in 0..self.partitions.len() {
             let partition = &mut self.partitions[index];
             if std::mem::take(&mut partition.is_paused) {

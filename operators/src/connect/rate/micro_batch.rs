@@ -14,7 +14,7 @@ use millstream_engine::error::EngineError;
 use millstream_engine::runtime::stage::Push;
 use millstream_engine::runtime::tasklet::{Polled, Source, StepCx};
 
-/// The options, read.
+/// The parsed options.
 #[derive(Clone, Copy, Debug)]
 pub struct Config {
     rows_per_batch: u64,
@@ -43,16 +43,16 @@ pub struct RateMicroBatch {
     /// The first row of this run.
     first: u64,
     next: u64,
-    /// End of the current batch.
+    /// The end of the current batch, as a row number.
     end: u64,
     bounded: bool,
-    /// Whether everything available at the start is one batch.
+    /// Whether all rows available at the start form one batch.
     as_of_start: bool,
     row: Vec<u8>,
 }
 
 impl RateMicroBatch {
-    /// The sequence from its start.
+    /// Creates the source at the first row of the sequence.
     pub fn new(config: Config) -> Self {
         let end = config.rows_per_batch;
         Self { config, first: 0, next: 0, end, bounded: false, as_of_start: false, row: Vec::new() }
@@ -94,7 +94,7 @@ impl<D: for<'a> Push<Row<'a>>> Source<D> for RateMicroBatch {
     fn resume(&mut self, at: &Offset) -> Result<(), EngineError> {
         self.next = at.number()?;
         self.first = self.next;
-        // Completes a batch that continuous mode has cut in two.
+        // Completes a batch that continuous mode had emitted in part.
         self.end = (self.next / self.config.rows_per_batch + 1) * self.config.rows_per_batch;
         Ok(())
     }

@@ -23,13 +23,13 @@ use std::path::Path;
 /// The source.
 pub struct RateSource {
     rows_per_second: u64,
-    /// Number of this part out of `parts`. It has the rows whose number modulo `parts` is `part`;
-    /// below, rows are counted within the part.
+    /// The index of this part, out of `parts`. It emits the rows whose number modulo `parts` is
+    /// `part`. The fields below count rows within the part.
     part: u64,
     parts: u64,
-    /// The first row's time on the wall clock.
+    /// The wall-clock time of the first row, in microseconds since 1970.
     start_us: i64,
-    /// The same on the monotonic clock; negative after a restart.
+    /// The monotonic time of the first row, in nanoseconds; negative after a restart.
     start_ns: i128,
     opened_ns: u64,
     /// The first row of this run.
@@ -111,7 +111,7 @@ impl RateSource {
         (of_all + self.parts - 1 - self.part) / self.parts
     }
 
-    /// The number of a row among the rows of all parts.
+    /// The number of a row of this part within the whole sequence.
     fn number(&self, row: u64) -> u64 {
         row * self.parts + self.part
     }
@@ -120,7 +120,7 @@ impl RateSource {
         (u128::from(rows) * unit_per_second / u128::from(self.rows_per_second)) as u64
     }
 
-    /// When a row is due. Rows that were due before the query started are due at its start.
+    /// The monotonic time at which a row is due. Overdue rows of a restart are due at its start.
     fn due_ns(&self, row: u64) -> u64 {
         let after_ns = self.after(self.number(row), 1_000_000_000);
         let due_ns = self.start_ns + i128::from(after_ns);

@@ -1,4 +1,4 @@
-//! The writers of a sink's files: lines, optionally compressed, or columns.
+//! File writers of the file sink: optionally compressed lines, or columnar files.
 
 #[cfg(feature = "columnar")]
 use crate::connect::columnar::{ColumnFile, ColumnFormat, ColumnSink};
@@ -14,14 +14,14 @@ use crate::table::text::notation::{Notation, pattern};
 use crate::table::types::Schema;
 use std::io;
 
-/// Bytes of lines that are compressed at once.
+/// The number of bytes of lines that are compressed in one call.
 const COMPRESS_BYTES: usize = 64 << 10;
 
 /// A file that rows are written to.
 pub trait FileWriter: Send {
     /// Writes a row. Bytes that are ready are appended to `out`.
     fn write(&mut self, row: Row<'_>, out: &mut Vec<u8>) -> io::Result<()>;
-    /// Ends the file; the rest of its bytes is appended to `out`.
+    /// Ends the file and appends the rest of its bytes to `out`.
     fn finish(&mut self, out: &mut Vec<u8>) -> io::Result<()>;
 }
 
@@ -41,9 +41,9 @@ enum Codec {
 /// The format of a sink's files.
 #[derive(Clone, Debug)]
 pub enum SinkFormat {
-    /// A line for each row.
+    /// A line per row.
     Lines(LineFormat, Box<LineOptions>, CompressedLines),
-    /// Columns.
+    /// A columnar format.
     #[cfg(feature = "columnar")]
     Columns(ColumnSink),
 }
@@ -54,7 +54,7 @@ pub struct CompressedLines {
     codec: Codec,
     header: bool,
     charset: Charset,
-    /// Replaces the format's own file extension.
+    /// The option `extension`, which replaces the format's own file extension.
     extension: Option<[u8; 3]>,
 }
 
@@ -85,7 +85,7 @@ fn codec(reader: &mut OptionReader<'_>) -> PlanResult<Codec> {
     }
 }
 
-/// The option `extension` of CSV: three letters.
+/// Parses the option `extension` of CSV: three letters.
 fn extension(reader: &mut OptionReader<'_>) -> PlanResult<Option<[u8; 3]>> {
     let Some(text) = reader.get("extension") else { return Ok(None) };
     match text.as_bytes().try_into() {
@@ -112,7 +112,8 @@ fn notation(reader: &mut OptionReader<'_>) -> PlanResult<Notation> {
     })
 }
 
-/// Reads the options of lines, and whether the first line of a file names the columns.
+/// Parses the options of lines. Also returns whether the first line of a file contains the column
+/// names.
 pub fn line_options(
     line: LineFormat,
     reader: &mut OptionReader<'_>,
@@ -145,7 +146,7 @@ pub fn line_options(
 }
 
 impl SinkFormat {
-    /// Reads the options of a format.
+    /// Parses the options of a format.
     pub fn read(format: &str, reader: &mut OptionReader<'_>) -> PlanResult<Self> {
         let line = match format {
             "csv" => LineFormat::Csv,
@@ -172,7 +173,7 @@ impl SinkFormat {
         Ok(Self::Lines(line, Box::new(options), lines))
     }
 
-    /// Its name.
+    /// The name of the format.
     pub fn name(&self) -> &'static str {
         match self {
             Self::Lines(format, ..) => format.name(),
@@ -220,7 +221,7 @@ impl SinkFormat {
         }
     }
 
-    /// Begins a file.
+    /// Starts a file.
     pub fn begin(&self, schema: &Schema, left_out: &[usize]) -> io::Result<Box<dyn FileWriter>> {
         match self {
             Self::Lines(format, options, lines) => {
@@ -279,7 +280,7 @@ impl Encoder {
         matches!(self, Self::None)
     }
 
-    /// Compresses bytes; those that are ready are appended to `out`.
+    /// Compresses `bytes` and clears them. Appends compressed output that is ready to `out`.
     fn encode(&mut self, bytes: &mut Vec<u8>, out: &mut Vec<u8>) -> io::Result<()> {
         #[cfg(feature = "compression")]
         use io::Write;
@@ -357,12 +358,12 @@ impl FileWriter for Lines {
     }
 }
 
-/// Lines in another character set than UTF-8.
+/// Lines in a character set other than UTF-8.
 struct EncodedLines {
     writer: LineWriter,
     /// Lines in UTF-8.
     ready: Vec<u8>,
-    /// Lines that are not compressed yet.
+    /// Encoded lines that are not compressed yet.
     encoded: Vec<u8>,
     charset: Charset,
     encoder: Encoder,

@@ -1,9 +1,9 @@
 //! The file sink: writes rows into files of a folder, exactly once.
 //!
-//! The rows of an epoch go to files of their own, which are ignored until the epoch is committed by
-//! an entry in the folder's log, `_spark_metadata/N`, that names them. Readers that know the log
-//! (Spark, and our file source) see whole epochs, each once. A file without an entry is left over
-//! from a crash.
+//! The rows of an epoch go to new files. Readers ignore these until an entry in the folder's log,
+//! `_spark_metadata/N`, names them; the entry commits the epoch. Readers that know the log (Spark,
+//! and this file source) see whole epochs exactly once. A file without an entry is left over from a
+//! crash.
 //!
 //! *Threads.* The worker writes the files. Syncs and the log belong to the driver's thread, so a
 //! slow disk delays commits but no record.
@@ -42,29 +42,29 @@ const PARTITIONS_MAX: usize = 4096;
 /// The folder of the log.
 pub const LOG_FOLDER: &str = "_spark_metadata";
 
-/// The options, read.
+/// The parsed options of the file sink.
 #[derive(Clone, Debug)]
 pub struct FileSinkConfig {
     folder: PathBuf,
     format: SinkFormat,
-    /// Columns whose values name folders.
+    /// Columns whose values become folder names.
     partition_by: Vec<String>,
-    /// Of times in the names of folders.
+    /// The time zone of timestamps in folder names.
     zone: Tz,
 }
 
-/// A file of an epoch, as in the log.
+/// A file of an epoch, as stored in the log.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct SinkFile {
-    /// As a URI.
+    /// The file's path as a URI.
     pub path: String,
     size: u64,
     is_dir: bool,
     modification_time: i64,
     block_replication: u32,
     block_size: u64,
-    /// `add`.
+    /// Always `add`.
     pub action: String,
 }
 
@@ -105,7 +105,7 @@ impl FileSinkConfig {
         self.format.check(schema, &partitions)
     }
 
-    /// Where the partition columns stand.
+    /// The indices of the partition columns.
     fn partitions(&self, schema: &Schema) -> PlanResult<Vec<usize>> {
         let place = |name: &String| {
             let found = schema.fields.iter().position(|f| f.name.eq_ignore_ascii_case(name));
@@ -200,7 +200,7 @@ impl FileSinkConfig {
         Ok(FileSinkLog { folder: self.folder.clone(), log, latest })
     }
 
-    /// The sink.
+    /// Opens the sink.
     pub fn open(
         &self,
         schema: &Schema,
@@ -230,7 +230,7 @@ impl FileSinkConfig {
     }
 }
 
-/// The stage.
+/// The sink's stage: writes rows to files and stages them at markers.
 pub struct FileSink {
     folder: PathBuf,
     format: SinkFormat,
@@ -241,7 +241,8 @@ pub struct FileSink {
     reports: Sender<Report>,
     partitions: Vec<(usize, Field)>,
     width: usize,
-    /// The file of the last row: rows of one partition arrive together, or there is only one.
+    /// The file of the last row, with the row of its partition values. Rows of one partition
+    /// usually arrive together.
     present: Option<(Vec<u8>, OpenFile)>,
     /// The other files of this epoch, by the row of their partition values.
     files: HashMap<Vec<u8>, OpenFile>,
@@ -251,7 +252,7 @@ pub struct FileSink {
     latency: LatencyRecorder,
 }
 
-/// A file that is being written.
+/// An open file.
 struct OpenFile {
     path: PathBuf,
     size: u64,
@@ -260,7 +261,7 @@ struct OpenFile {
 }
 
 impl OpenFile {
-    /// Ends the file; its path and size.
+    /// Ends the file. Returns its path and size.
     fn end(mut self, storage: &dyn Storage) -> Result<(PathBuf, u64), EngineError> {
         let ended = self.contents.finish(&mut self.buffer);
         ended.map_err(|error| log_entry::write_failed(&self.path, &error))?;
@@ -271,7 +272,8 @@ impl OpenFile {
     fn write_out(&mut self, storage: &dyn Storage) -> Result<(), EngineError> {
         if !self.buffer.is_empty() {
             storage.append(&self.path, &self.buffer).map_err(|error| {
-                // A reader would take the torn file for a whole one: it has its final name.
+                // Removed because a reader that ignores the log would take the incomplete file for
+                // a complete one.
                 drop(storage.remove(&self.path));
                 log_entry::write_failed(&self.path, &error)
             })?;
@@ -302,7 +304,7 @@ fn folder_name(name: &str, value: Option<&str>) -> String {
 }
 
 impl FileSink {
-    /// The file of a row's partition, created for its first row in the epoch.
+    /// The open file of a row's partition. It is created for the first row of the epoch.
     fn file(&mut self, row: Row<'_>) -> Result<&mut OpenFile, EngineError> {
         self.key.clear();
         if !self.partitions.is_empty() {
@@ -387,7 +389,7 @@ impl Stage for FileSink {
         }
         if !staged.is_empty() {
             staged.sort();
-            // The driver is gone only when the query is being torn down.
+            // Sending fails only if the driver has ended, because the query is being torn down.
             drop(self.reports.send(Report::Staged { epoch, staged }));
         }
         self.latency.record_pending();
@@ -417,7 +419,7 @@ impl<'a> Push<Row<'a>> for FileSink {
     }
 }
 
-/// The log of committed epochs.
+/// The log of committed epochs, used on the driver's thread.
 pub struct FileSinkLog {
     folder: PathBuf,
     log: FileLog,
@@ -457,8 +459,8 @@ impl SinkLog for FileSinkLog {
         staged: &[String],
     ) -> Result<(), EngineError> {
         if self.latest.is_some_and(|latest| latest >= epoch) {
-            // An earlier run has committed this epoch. The staged files are the same ones, or
-            // repeat them.
+            // An earlier run has already committed this epoch. The staged files are either the same
+            // ones or contain the same rows again.
             let lines = self.log.read_all(storage)?;
             for (path, line) in files(staged).zip(staged) {
                 if !lines.iter().any(|(_, logged)| logged == line) {
@@ -478,7 +480,7 @@ impl SinkLog for FileSinkLog {
     }
 }
 
-/// The committed files of a folder; `None` if it has no log.
+/// The committed files of a folder. `None` if the folder has no log.
 pub fn committed_files(
     storage: &dyn Storage,
     folder: &Path,

@@ -25,9 +25,9 @@ use std::path::Path;
 /// How a record that does not fit the schema is handled.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Mode {
-    /// A row with NULLs.
+    /// The record gives a row with NULL for what could not be read.
     Permissive,
-    /// No row.
+    /// The record is dropped.
     DropMalformed,
     /// The query fails.
     FailFast,
@@ -40,14 +40,14 @@ enum Format {
     Csv(Box<Csv>),
 }
 
-/// How CSV is read, and what reads it.
+/// The CSV options and the parser.
 #[derive(Clone, Debug)]
 struct Csv {
     options: ReadOptions,
     records: RecordReader,
 }
 
-/// Reads records of one format into rows of one schema.
+/// Decodes records of one format into rows of one schema.
 #[derive(Clone, Debug)]
 pub struct Decoder {
     format: Format,
@@ -55,22 +55,22 @@ pub struct Decoder {
     coding: Coding,
     mode: Mode,
     schema: Schema,
-    /// The column for bad records.
+    /// The index of the column for bad records. `None` in modes that do not fill it.
     corrupt: Option<usize>,
-    /// The column for bad records, in every mode.
+    /// The index of the column for bad records, whatever the mode.
     corrupt_column: Option<usize>,
-    /// Columns whose values follow from the file's location.
+    /// Metadata columns, whose values follow from the file's location.
     of_file: FileColumns,
     /// Columns of the record: index in the row, type, whether the query reads it.
     columns: Vec<(usize, DataType, bool)>,
     notation: Notation,
-    /// Whether the last record ends the query in every mode.
+    /// Whether the last record was so broken that the query fails in every mode.
     broken: bool,
-    /// Whether a header that differs from the schema was told.
+    /// Whether a header that differs from the schema was reported.
     header_told: bool,
 }
 
-/// Options of the inference of schemas of JSON.
+/// Options of schema inference for JSON.
 const JSON_INFERENCE: [&str; 6] = [
     "inferSchema",
     "samplingRatio",
@@ -85,7 +85,7 @@ fn csv(reader: &mut OptionReader<'_>) -> PlanResult<ReadOptions> {
     ReadOptions::read(&mut |name| reader.get(name).map(str::to_string), zone)
 }
 
-/// The options of dates and times.
+/// Parses the options of date and timestamp formats.
 fn notation(reader: &mut OptionReader<'_>) -> PlanResult<Notation> {
     Ok(Notation {
         date: pattern("dateFormat", reader.get("dateFormat"), Direction::Read)?,
@@ -133,7 +133,7 @@ fn framing(format: &Format, reader: &mut OptionReader<'_>) -> PlanResult<Framing
     })
 }
 
-/// A name that two fields of a struct share, ignoring case.
+/// A field name that occurs twice in a struct, ignoring case.
 fn repeated_name(fields: &[Field]) -> Option<&str> {
     fn below(data_type: &DataType) -> Option<&str> {
         match data_type {
@@ -149,7 +149,7 @@ fn repeated_name(fields: &[Field]) -> Option<&str> {
     here.or_else(|| fields.iter().find_map(|field| below(&field.data_type)))
 }
 
-/// The character set of the files.
+/// Parses the character set of the files.
 fn coding(format: &Format, reader: &mut OptionReader<'_>) -> PlanResult<Coding> {
     Ok(match (Charset::read(reader)?, format) {
         (Some(charset), _) => Coding::Known(charset),
@@ -172,7 +172,7 @@ fn source(coding: Coding) -> Source {
     }
 }
 
-/// The records of a format as texts, before the schema is known.
+/// The parts of a format that are known before the schema: framing, character set and notation.
 pub struct RawFormat {
     format: Format,
     framing: Framing,
@@ -180,7 +180,7 @@ pub struct RawFormat {
     notation: Notation,
 }
 
-/// Reads the options that say how records are delimited and written.
+/// Parses the options that do not depend on the schema.
 pub fn raw(format: &str, reader: &mut OptionReader<'_>) -> PlanResult<RawFormat> {
     let format = match format {
         "json" => Format::Json(Box::new(JsonRecords::new(&[], JsonReadOptions::default()))),
@@ -193,12 +193,12 @@ pub fn raw(format: &str, reader: &mut OptionReader<'_>) -> PlanResult<RawFormat>
 }
 
 impl RawFormat {
-    /// How records are found.
+    /// How files are split into records.
     pub fn framing(&self) -> &Framing {
         &self.framing
     }
 
-    /// How the bytes of a file become text.
+    /// How the bytes of files are decoded.
     pub fn coding(&self) -> Coding {
         self.coding
     }
@@ -208,12 +208,12 @@ impl RawFormat {
         source(self.coding)
     }
 
-    /// How dates, times and numbers are written.
+    /// The formats of dates, timestamps and numbers.
     pub fn notation(&self) -> &Notation {
         &self.notation
     }
 
-    /// How CSV is read.
+    /// The CSV options. `None` for other formats.
     pub fn csv(&self) -> Option<&ReadOptions> {
         match &self.format {
             Format::Csv(csv) => Some(&csv.options),
@@ -260,7 +260,7 @@ fn check_text(schema: &Schema, partitions: &[Field]) -> PlanResult<()> {
 }
 
 impl Decoder {
-    /// Reads the format's own options.
+    /// Parses the options of a format, including those that depend on the schema.
     pub fn read(
         format: &str,
         schema: Option<Schema>,
@@ -389,13 +389,13 @@ impl Decoder {
         Ok(decoder)
     }
 
-    /// Whether the schema has no column but that of bad records and those of the file.
+    /// Whether all columns are metadata columns or the column for bad records.
     pub fn has_only_bad_records(&self) -> bool {
         let of_records = (0..self.schema.fields.len()).filter(|at| !self.of_file.has(*at));
         self.corrupt_column.is_some_and(|corrupt| of_records.into_iter().all(|at| at == corrupt))
     }
 
-    /// Whether bad records are kept in a column of the schema.
+    /// Whether the schema has a column for bad records.
     pub fn keeps_bad_records(&self) -> bool {
         self.corrupt_column.is_some()
     }
@@ -430,24 +430,24 @@ impl Decoder {
         }
     }
 
-    /// The columns, all of which may be NULL.
+    /// The schema of decoded rows. All columns are nullable.
     pub fn schema(&self) -> Schema {
         let mut schema = self.schema.clone();
         schema.fields.iter_mut().for_each(|field| field.nullable = true);
         schema
     }
 
-    /// How records are found.
+    /// How files are split into records.
     pub fn framing(&self) -> &Framing {
         &self.framing
     }
 
-    /// How the bytes of a file become text.
+    /// How the bytes of files are decoded.
     pub fn coding(&self) -> Coding {
         self.coding
     }
 
-    /// What becomes of records that do not fit.
+    /// How records that do not fit the schema are handled.
     pub fn mode(&self) -> Mode {
         self.mode
     }
@@ -457,8 +457,8 @@ impl Decoder {
         matches!(&self.format, Format::Csv(csv) if csv.options.header)
     }
 
-    /// Returns an error if the header does not name the columns of the schema, when it must. If it
-    /// need not, the first difference that this decoder meets is returned, to be told.
+    /// Compares a header with the schema. A mismatch is an error if the options require a match.
+    /// Otherwise the first mismatch that this decoder sees is returned, to be reported.
     pub fn check_header(&mut self, record: &[u8]) -> Result<Option<String>, String> {
         let Format::Csv(csv) = &mut self.format else { return Ok(None) };
         if csv.options.enforce_schema && self.header_told {
@@ -475,7 +475,7 @@ impl Decoder {
         }
     }
 
-    /// Whether the last record ends the query in every mode.
+    /// Whether the last record was so broken that the query fails in every mode.
     pub fn is_broken(&self) -> bool {
         self.broken
     }
@@ -487,13 +487,13 @@ impl Decoder {
         }
     }
 
-    /// Whether an unreadable record has a row in mode PERMISSIVE. A line of a text file has none:
-    /// it has no columns besides its text.
+    /// Whether an unreadable record gives a row. It does in mode PERMISSIVE, except for text files,
+    /// which have no column besides the text.
     pub fn has_row_for_bad(&self) -> bool {
         self.mode == Mode::Permissive && !matches!(self.format, Format::Text)
     }
 
-    /// Whether a record is none: an empty line, a comment.
+    /// Whether a line is not a record: an empty line or a comment.
     pub fn is_skipped(&self, record: &[u8]) -> bool {
         is_skipped(&self.format, record)
     }
@@ -518,8 +518,8 @@ impl Decoder {
         true
     }
 
-    /// Writes the row of a record, or the first of several: see [`Self::has_more_rows`]. Writes
-    /// nothing if it has none. After an error, what could be read is written.
+    /// Decodes a record into `out`: its row, or the first of several ([`Self::has_more_rows`]).
+    /// `out` is empty if the record has no row. After an error `out` has what could be read.
     #[inline]
     pub fn decode(&mut self, record: &[u8], out: &mut Vec<u8>) -> Result<(), &'static str> {
         if let Format::Json(records) = &mut self.format {
@@ -564,7 +564,7 @@ impl Decoder {
         outcome
     }
 
-    /// Starts a file, whose folders determine the values of partition columns.
+    /// Starts a file. Its folders determine the values of partition columns.
     pub fn begin_file(
         &mut self,
         path: &Path,
@@ -573,7 +573,7 @@ impl Decoder {
         self.of_file.begin(path, partitions)
     }
 
-    /// Writes the row of a record of which only the first bytes are available.
+    /// Writes the row of a record that is too long to decode. `head` has its first bytes.
     pub fn undecoded(&self, head: &[u8], out: &mut Vec<u8>) {
         out.clear();
         let mut writer = RowWriter::new(out, self.schema.fields.len());
@@ -584,7 +584,7 @@ impl Decoder {
     }
 }
 
-/// The text of a record for the column for bad records: without its last line end.
+/// The text for the column for bad records: the record without its line end.
 fn without_line_end(record: &[u8]) -> &[u8] {
     match record {
         [text @ .., b'\r', b'\n'] | [text @ .., b'\n' | b'\r'] => text,
@@ -726,7 +726,7 @@ mod tests {
             let _ = decoder("csv", "s STRING, n INT, t TIMESTAMP", &[]).decode(&bytes, &mut out);
         }
 
-        /// What a line of quoted fields says is what was put into it.
+        /// Fields that were quoted on writing are read back unchanged.
         #[test]
         fn quoted_fields_come_back(fields in proptest::collection::vec("[a\"\\\\,é ]{1,6}", 3)) {
             let quoted: Vec<_> = fields.iter()

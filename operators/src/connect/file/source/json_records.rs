@@ -1,8 +1,8 @@
 //! Decodes records of JSON files: an object gives one row, an array one row per element.
 //!
-//! Spark knows only at the end of an array whether its rows are good, so all elements are decoded
-//! before the first row is emitted. Their rows are kept up to a limit; elements beyond it are
-//! decoded a second time.
+//! Spark decides only at the end of an array whether its rows are good, so all elements are decoded
+//! before the first row is emitted. Their rows are buffered up to a limit. Elements beyond the
+//! limit are decoded a second time when their turn comes.
 
 use crate::connect::options::OptionReader;
 use crate::table::error::{PlanError, PlanResult};
@@ -11,35 +11,37 @@ use crate::table::text::json::{Features, Found, JsonReadOptions, RecordReader, S
 use crate::table::text::notation::Notation;
 use crate::table::types::Field;
 
-/// Bytes of rows that are kept however short the array is.
+/// The number of row bytes that are buffered at least, however short the array is.
 const KEPT_BYTES: usize = 1 << 20;
-/// Fields from which a row is not cleared for each record.
+/// The number of fields above which a row buffer is reused without clearing it for each record.
 const WIDE: usize = 256;
 
 /// The result of decoding a record.
 pub struct FirstRow {
-    /// Whether there is a row at all.
+    /// Whether the record has a row.
     pub row: bool,
-    /// What is wrong with the record.
+    /// The error in the record, if there is one.
     pub fault: Option<&'static str>,
 }
 
-/// Reads records of one schema.
+/// Decodes records of one schema.
 #[derive(Clone, Debug)]
 pub struct JsonRecords {
     reader: RecordReader,
     width: usize,
-    /// Rows of the present array that are not given yet begin at the end before `given`.
+    /// The buffered rows of the current array. Row `i` ends at `ends[i]`; the first `given` rows
+    /// were emitted.
     rows: Vec<u8>,
     ends: Vec<usize>,
     given: usize,
-    /// Where the element ends behind which none is decoded.
+    /// The offset in the record after the last buffered element. The elements after it are decoded
+    /// again. `None` if all are buffered.
     rest: Option<usize>,
     is_utf8: bool,
     fault: Option<&'static str>,
 }
 
-/// Reads the options that say what is allowed beyond JSON and how dates and times are read.
+/// Parses the options that allow extensions of JSON and set the formats of dates and timestamps.
 pub fn reading(
     reader: &mut OptionReader<'_>,
     notation: Notation,
@@ -59,13 +61,13 @@ pub fn reading(
     {
         return Err(PlanError::not_yet(format_args!("the locale '{locale}'")));
     }
-    // Says how Spark holds rows in memory.
+    // Selects Spark's in-memory row format; it has no effect here.
     reader.get("useUnsafeRow");
     Ok(JsonReadOptions { notation, features, source, fallback })
 }
 
 impl JsonRecords {
-    /// A reader of objects with these fields.
+    /// Creates a decoder of objects with these fields.
     pub fn new(fields: &[Field], reading: JsonReadOptions) -> Self {
         Self {
             reader: RecordReader::of_fields(fields, reading),
@@ -79,23 +81,25 @@ impl JsonRecords {
         }
     }
 
-    /// Leaves the fields for which this is false NULL, as if the schema did not contain them.
+    /// Decodes only the fields that are `wanted`; the others stay NULL, as if the schema lacked
+    /// them.
     pub fn only(&mut self, wanted: &[bool]) {
         self.reader.only(wanted);
     }
 
-    /// What is wrong with the present record.
+    /// The error in the current record, if there is one.
     pub fn fault(&self) -> Option<&'static str> {
         self.fault
     }
 
-    /// Whether the present record may have more rows.
+    /// Whether the current record may have more rows.
     #[inline]
     pub fn has_more(&self) -> bool {
         self.given < self.ends.len() || self.rest.is_some()
     }
 
-    /// Writes a record's row, or the first of them, into `out`, which is empty or has an earlier row.
+    /// Decodes a record and writes its first row to `out`. `out` must be empty or contain an
+    /// earlier row of this decoder.
     #[inline]
     pub fn first(&mut self, record: &[u8], out: &mut Vec<u8>) -> FirstRow {
         self.is_utf8 = record.is_ascii() || std::str::from_utf8(record).is_ok();
@@ -123,7 +127,7 @@ impl JsonRecords {
         FirstRow { row, fault: self.fault }
     }
 
-    /// Reads all elements of an array, and gives the first.
+    /// Decodes all elements of an array and writes the first row.
     #[cold]
     fn array(&mut self, record: &[u8], out: &mut Vec<u8>) -> bool {
         let kept_bytes_max = KEPT_BYTES.max(2 * record.len());
@@ -145,7 +149,7 @@ impl JsonRecords {
                 }
                 Ok(None) => break,
                 Err(broken) => {
-                    // Nothing of it counts: one row without values.
+                    // The whole array is invalid. The record gives one row of NULLs.
                     ends.clear();
                     *rest = None;
                     self.fault = Some(broken.0);
@@ -157,7 +161,7 @@ impl JsonRecords {
         self.next(record, out)
     }
 
-    /// Writes the next row of an array into `out`; false behind the last.
+    /// Writes the next row of an array to `out`. Returns false after the last row.
     pub fn next(&mut self, record: &[u8], out: &mut Vec<u8>) -> bool {
         out.clear();
         if let Some(end) = self.ends.get(self.given) {

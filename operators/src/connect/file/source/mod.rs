@@ -61,7 +61,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
-/// Number of paths that are remembered as reported.
+/// The number of skipped paths that are remembered, so that each is reported once.
 const REPORTED_MAX: usize = 10_000;
 /// Minimum time between two listings in continuous mode, in nanoseconds.
 const LIST_EVERY_NS: u64 = 10_000_000;
@@ -72,7 +72,7 @@ enum CleanSource {
     Archive(PathBuf),
 }
 
-/// The options, read.
+/// The parsed options of a file source.
 #[derive(Clone, Debug)]
 pub struct FileSourceConfig {
     format: String,
@@ -88,7 +88,7 @@ pub struct FileSourceConfig {
     contents: Contents,
 }
 
-/// What is in the files.
+/// The content of the files.
 #[derive(Clone, Debug)]
 enum Contents {
     Records(Box<Decoder>),
@@ -103,16 +103,16 @@ struct Columns {
     options: ReadOptions,
     schema: Schema,
     of_file: FileColumns,
-    /// The columns to read: index in the row, name, type.
+    /// The columns that the query reads: index in the row, name, type.
     wanted: Vec<(usize, String, DataType)>,
 }
 
-/// A file that is being read.
+/// An open file.
 enum Opened {
     Records(Input),
     #[cfg(feature = "columnar")]
     Columns(ColumnInput),
-    /// It is empty, or cannot be read and is ignored.
+    /// The file is empty, or it cannot be read and that is ignored.
     Nothing,
 }
 
@@ -130,7 +130,7 @@ impl Opened {
 /// The result of reading a record.
 enum Emitted {
     Row,
-    /// It is not a record, or it was rejected.
+    /// Not a record, or a rejected one.
     Nothing,
     End,
 }
@@ -214,7 +214,7 @@ impl FileSourceConfig {
         Ok(config)
     }
 
-    /// The columns.
+    /// The schema of the source's rows.
     pub fn schema(&self) -> Schema {
         match &self.contents {
             Contents::Records(decoder) => decoder.schema(),
@@ -291,7 +291,8 @@ impl FileSourceConfig {
         ))
     }
 
-    /// A number that is another one once a file was added, removed, replaced or written to.
+    /// A hash of all files with their sizes and times. It changes when a file is added, removed,
+    /// replaced or written to.
     pub fn version(&self) -> Result<u64, EngineError> {
         let mut files = self.listing.list(&FileStorage, &mut |_, _| {})?;
         files.sort_by(|a, b| a.path.cmp(&b.path));
@@ -308,7 +309,7 @@ impl FileSourceConfig {
         Ok(version)
     }
 
-    /// What a checkpoint remembers of it.
+    /// The identity that a checkpoint compares at a restart.
     pub fn identity(&self) -> String {
         format!("{} files in {}", self.format, self.listing.name())
     }
@@ -354,8 +355,8 @@ impl FileSourceConfig {
     }
 }
 
-/// What tells a file from another one of its path, size and millisecond; nothing where the system does
-/// not say.
+/// Numbers that tell a replaced file from the old one, even if the path, the size and the
+/// millisecond are the same. Empty on systems without such numbers.
 #[cfg(unix)]
 fn file_id(path: &Path) -> Vec<u64> {
     use std::os::unix::fs::MetadataExt;
@@ -426,7 +427,7 @@ fn age_ms(text: &str) -> Option<u64> {
     number.checked_mul(unit)
 }
 
-/// A listed file, as the log has it.
+/// A listed file, as stored in the log.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 struct Listed {
@@ -443,7 +444,7 @@ struct Position {
     file: u64,
     #[serde(default, skip_serializing_if = "is_zero")]
     byte: u64,
-    /// Number of emitted rows of the record there: a JSON array has several rows.
+    /// The number of emitted rows of the record at `byte`. Only a JSON array has several rows.
     #[serde(default, skip_serializing_if = "is_zero")]
     row: u64,
 }
@@ -453,41 +454,41 @@ fn is_zero(n: &u64) -> bool {
     *n == 0
 }
 
-/// The source.
+/// Reads files that appear in a folder.
 pub struct FileSource {
     config: FileSourceConfig,
     part: usize,
     env: Arc<dyn Env>,
     log: Option<FileLog>,
-    /// Files that were listed, by path or name, with their times.
+    /// Listed files by path or name, with their modification times.
     seen: HashMap<String, u64>,
     newest_ms: u64,
-    /// Listed files that are not fully read, by log entry.
+    /// Log entries that are not fully read, with their files.
     batches: BTreeMap<u64, Vec<Listed>>,
-    /// The last entry that was fully read.
+    /// The last log entry that is fully read.
     done: Option<u64>,
-    /// The last entry of the log.
+    /// The last log entry.
     listed: Option<u64>,
-    /// Number of files of the current entry that were fully read.
+    /// The number of files of the current entry that are fully read.
     file: u64,
     reader: Option<(PathBuf, Opened)>,
-    /// Where to begin in the next file that is opened.
+    /// The offset at which reading starts in the next file that is opened.
     skip_to: u64,
-    /// Number of rows to skip of the record there.
+    /// The number of rows to skip in the record at `skip_to`.
     skip_rows: u64,
-    /// A record with several rows, and the number of rows emitted.
+    /// The current record if it has several rows, and the number of rows emitted.
     present: Option<(FoundRecord, u64)>,
-    /// The last entry to be read.
+    /// The end of the current batch.
     bound: Option<Position>,
     /// Trigger available-now: files that existed at the start and are in no entry yet.
     pending: Option<VecDeque<FileInfo>>,
     next_list_ns: u64,
     row: Vec<u8>,
-    /// Files read whole, with the entry that they were in.
+    /// Fully read files that the option `cleanSource` will move or delete, with their log entry.
     to_clean: VecDeque<(u64, PathBuf)>,
     counters: SourceCounters,
     notice: fn(&str),
-    /// What was passed over and reported.
+    /// Paths that were skipped and reported.
     reported: HashSet<PathBuf>,
 }
 
@@ -497,7 +498,7 @@ impl FileSource {
         self.counters.clone()
     }
 
-    /// Calls this with a line of text when something is passed over.
+    /// Sets a callback for notices about skipped paths.
     pub fn on_notice(&mut self, notice: fn(&str)) {
         self.notice = notice;
     }
@@ -516,7 +517,7 @@ impl FileSource {
         self.newest_ms = self.newest_ms.max(time_ms);
     }
 
-    /// Files older than this time are not remembered, and not read.
+    /// Files modified before this time are neither remembered nor read, in milliseconds since 1970.
     fn horizon_ms(&self) -> u64 {
         let limited = self.config.most_files.is_some() || self.config.most_bytes.is_some();
         if self.config.latest_first && limited {
@@ -525,7 +526,7 @@ impl FileSource {
         self.newest_ms.saturating_sub(self.config.max_age_ms)
     }
 
-    /// New files, in the order in which they are to be read.
+    /// New files, in reading order.
     fn list(&mut self) -> Result<VecDeque<FileInfo>, EngineError> {
         let Self { config, env, notice, reported, counters, .. } = self;
         let skipped_paths = &counters.skipped_paths;
@@ -543,7 +544,7 @@ impl FileSource {
             let ours = parts == 1 || hash_bytes(key.as_bytes()) as usize % parts == self.part;
             ours && file.time_ms >= horizon_ms && !self.seen.contains_key(&key)
         });
-        // Names break ties, so that the order is the same each time.
+        // Paths break ties, so that the order is deterministic.
         found.sort_by(|a, b| (a.time_ms, &a.path).cmp(&(b.time_ms, &b.path)));
         if self.config.latest_first {
             found.reverse();
@@ -558,7 +559,7 @@ impl FileSource {
         while let Some(next) = files.front() {
             let full = self.config.most_files.is_some_and(|most| taken.len() as u64 >= most)
                 || self.config.most_bytes.is_some_and(|most| {
-                    // At least one, however large.
+                    // A batch has at least one file, however large.
                     !taken.is_empty() && bytes + next.size > most
                 });
             if full && !all {
@@ -570,7 +571,7 @@ impl FileSource {
         taken
     }
 
-    /// Writes a log entry of files, durably, before any of them is read.
+    /// Adds a log entry for files, durably, before any of them is read.
     fn enter(&mut self, files: Vec<FileInfo>) -> Result<(), EngineError> {
         if files.is_empty() {
             return Ok(());
@@ -727,7 +728,7 @@ impl FileSource {
         Ok(true)
     }
 
-    /// Ends the present file.
+    /// Closes the current file.
     fn close(&mut self) {
         if let Some((path, _)) = self.reader.take() {
             let entry = self.done.map_or(0, |done| done + 1);
@@ -743,8 +744,8 @@ impl FileSource {
         }
     }
 
-    /// Returns an error if the log ends before a position: without its entry, files that were read
-    /// would be read again.
+    /// Fails if the log ends before the position of a checkpoint. Without the missing entries,
+    /// files that were already read would be read again.
     fn check_listed(&self, log_offset: i64) -> Result<(), EngineError> {
         match &self.log {
             Some(log) if self.listed.map_or(-1, |listed| listed as i64) < log_offset => {
@@ -858,7 +859,7 @@ fn next_row(
     Emitted::Nothing
 }
 
-/// Skips rows of a decoded record that were emitted before a restart.
+/// Skips the rows of a decoded record that were emitted before a restart.
 fn skip_rows(
     decoder: &mut Decoder,
     input: &Input,
@@ -1017,7 +1018,8 @@ impl<D: for<'a> Push<Row<'a>>> Source<D> for FileSource {
                 break;
             }
             let Some((_, path)) = self.to_clean.pop_front() else { break };
-            // Best effort, as in Spark: a file that stays is still in the list of seen files.
+            // Best effort, as in Spark: a file that cannot be moved or deleted is still remembered
+            // as read.
             match &self.config.clean {
                 CleanSource::Off => {}
                 CleanSource::Delete => drop(std::fs::remove_file(&path)),

@@ -9,12 +9,12 @@ use std::io::{self, Read, Seek, SeekFrom};
 use std::ops::Range;
 use std::path::Path;
 
-/// Bytes that are read at once.
+/// The number of bytes per read.
 const READ_BYTES: usize = 256 << 10;
-/// Bytes of the first read of a file: for a short file, a large buffer would cost more than its
-/// records.
+/// The number of bytes of the first read of a file. For short files a large buffer costs more than
+/// decoding the records.
 const FIRST_READ_BYTES: usize = 16 << 10;
-/// Number of bytes kept of a record that is too long, to show it.
+/// The number of bytes of a too long record that are kept for the report.
 const KEPT_BYTES: usize = 256;
 
 /// The byte order mark of UTF-8.
@@ -31,7 +31,7 @@ pub struct FoundRecord {
     range: Range<usize>,
     /// Whether it is too long, so that only its beginning is available.
     cut: bool,
-    /// Why it is not a valid record.
+    /// The reason why it is not a valid record. `None` for a valid one.
     pub fault: Option<&'static str>,
 }
 
@@ -39,11 +39,11 @@ pub struct FoundRecord {
 pub struct Input {
     from: Box<dyn Read + Send>,
     buffer: Vec<u8>,
-    /// The beginning of a record that was too long.
+    /// The first bytes of a record that was too long.
     kept: Vec<u8>,
     begin: usize,
     end: usize,
-    /// How much room a read is given.
+    /// The number of bytes of the next read.
     read_bytes: usize,
     /// Offset of the byte at `begin`.
     offset: u64,
@@ -117,7 +117,7 @@ impl Input {
         Ok(Self::new(from, offset, framing, record_bytes_max))
     }
 
-    /// Reads records from anything.
+    /// Creates a reader over any source of bytes. `offset` is the position of its first byte.
     pub fn new(
         from: Box<dyn Read + Send>,
         offset: u64,
@@ -132,10 +132,11 @@ impl Input {
             end: 0,
             read_bytes: FIRST_READ_BYTES,
             offset,
-            // The whole of a file keeps its mark.
+            // A file that is one record keeps its byte order mark.
             at_start: offset == 0 && !matches!(framing, Framing::Whole | Framing::JsonFile),
             ended: false,
-            // Only a file that is too long for one record is resumed in its middle.
+            // A file that is read as one record is resumed in the middle only if it was too long
+            // for that.
             scanner: Scanner::new(match framing {
                 Framing::JsonFile if offset > 0 => Framing::Json,
                 framing => framing,
@@ -144,7 +145,7 @@ impl Input {
         }
     }
 
-    /// What ends the lines of CSV records that may span them.
+    /// The line end of multi-line CSV records, once it is known.
     pub fn line_end(&self) -> Option<LineEnd> {
         self.scanner.line_end()
     }
@@ -154,8 +155,8 @@ impl Input {
         self.offset
     }
 
-    /// The bytes of a record, valid until the next one is read. Of a record that is too long, the
-    /// first bytes.
+    /// The bytes of a record, valid until the next record is read. If the record is too long, only
+    /// its first bytes.
     #[inline]
     pub fn bytes(&self, found: &FoundRecord) -> &[u8] {
         if found.cut { &self.kept } else { &self.buffer[found.range.clone()] }
@@ -167,7 +168,7 @@ impl Input {
         self.scanner.reset();
     }
 
-    /// The next record; `None` at the end.
+    /// The next record, or `None` at the end of the file.
     #[inline]
     pub fn record(&mut self) -> io::Result<Option<FoundRecord>> {
         if self.at_start {
@@ -175,7 +176,7 @@ impl Input {
         }
         loop {
             let window = &self.buffer[self.begin..self.end];
-            // What is over may be the beginning of a separator.
+            // The excess may be the beginning of a separator.
             let most = self.record_bytes_max + SEPARATOR_BYTES_MAX;
             if window.len() - self.scanner.begin() > most {
                 self.scanner.try_now();
@@ -282,7 +283,7 @@ impl Input {
                 self.take(left);
                 break;
             }
-            // The last bytes may be needed again: half of a separator.
+            // The last bytes are kept: a separator may have started in them.
             let drop = scanner.scanned().min(window.len()).saturating_sub(SEPARATOR_BYTES_MAX);
             scanner.dropped(drop);
             self.begin += drop;
@@ -300,7 +301,7 @@ mod tests {
     use crate::table::text::csv::{Dialect, UnescapedQuote};
     use proptest::prelude::*;
 
-    /// Gives at most so many bytes at once.
+    /// A reader that returns at most a fixed number of bytes per call.
     struct Dribble(Vec<u8>, usize);
 
     impl Read for Dribble {
@@ -341,7 +342,7 @@ mod tests {
         Framing::Csv(Box::new(Dialect { line_end: Some(line_end), ..Dialect::default() }))
     }
 
-    /// The line ends that a file may have.
+    /// The supported line ends.
     fn line_ends() -> [LineEnd; 3] {
         ["a\n", "a\r\n", "a\rb"].map(|head| LineEnd::detect(head.as_bytes(), true, 9).unwrap())
     }
@@ -358,7 +359,7 @@ mod tests {
         );
         assert_eq!(texts("1,\"a\r\nb\"\r\n2\r\n", csv(crlf)), ["1,\"a\r\nb\"\r\n", "2\r\n"]);
         assert_eq!(texts("1,\"a\rb\"\r2\r", csv(cr)), ["1,\"a\rb\"\r", "2\r"]);
-        // A quote that is never closed takes all that is left, as in Spark.
+        // An unclosed quote extends the record to the end of the file, as in Spark.
         assert_eq!(texts("1,\"a\n2,b\n3,c", csv(lf)), ["1,\"a\n2,b\n3,c"]);
         assert_eq!(
             texts(" [ {\"a\":\"}\\\"\"},\n {\"b\":[1,{}]} ]\n5\n{\"c\"", Framing::Json),
@@ -423,7 +424,8 @@ mod tests {
     }
 
     proptest! {
-        /// However the bytes come in, and from whichever record one begins, the records are the same.
+        /// The records are the same however the bytes are split into reads and at whichever record
+        /// reading starts.
         #[test]
         fn records_do_not_depend_on_reads(
             bytes in proptest::collection::vec(proptest::sample::select(b"ab,\"\\\n\r{}[] ".to_vec()), 0..80),
