@@ -418,7 +418,7 @@ impl StreamReader {
                 return Err(PlanError::new(
                     "DATA_SOURCE_NOT_FOUND",
                     "no format was given",
-                    "Use format 'socket', 'capture', 'text', 'csv', 'json', 'parquet', 'orc' or 'rate'",
+                    "Use format 'socket', 'capture', 'kafka', 'text', 'csv', 'json', 'parquet', 'orc' or 'rate'",
                 ));
             }
             #[cfg(feature = "kafka")]
@@ -450,6 +450,7 @@ impl StreamReader {
                 let all = [
                     "socket",
                     "capture",
+                    "kafka",
                     "text",
                     "csv",
                     "json",

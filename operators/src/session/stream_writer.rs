@@ -470,7 +470,8 @@ impl StreamWriter {
             "kafka" => Err(crate::session::without_kafka()),
             _ => {
                 let all = [
-                    "console", "text", "csv", "json", "parquet", "orc", "memory", "socket", "noop",
+                    "console", "text", "csv", "json", "parquet", "orc", "memory", "socket",
+                    "kafka", "noop",
                 ];
                 let (reason, near) = if format.is_empty() {
                     ("no sink format was given".to_string(), String::new())
