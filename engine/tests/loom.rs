@@ -174,9 +174,9 @@ fn a_producer_that_waits_for_room_is_woken() {
         };
         let consumer = thread::spawn(move || {
             // A drain, and one more look after it has announced that it sleeps.
-            let mut rang = drain(&mut rx, &mut notice) && consumer_room.take();
+            let mut rang = drain(&mut rx, &mut notice) && consumer_room.claim_wakeup();
             consumer_work.prepare_park();
-            rang |= drain(&mut rx, &mut notice) && consumer_room.take();
+            rang |= drain(&mut rx, &mut notice) && consumer_room.claim_wakeup();
             (rang, rx, notice)
         });
         let (mut woke, mut waits) = (false, false);
@@ -187,7 +187,7 @@ fn a_producer_that_waits_for_room_is_woken() {
                 break;
             }
             tx.publish();
-            woke |= work.take();
+            woke |= work.claim_wakeup();
         }
         let (rang, mut rx, mut notice) = consumer.join().unwrap();
         // A consumer that was woken drains once more.

@@ -349,6 +349,7 @@ pub struct StreamReader {
     session: Session,
     streaming: bool,
     /// Whether each query decides if the source is read as a stream or as a table.
+    #[cfg_attr(not(feature = "kafka"), expect(dead_code, reason = "only topics are both"))]
     is_view: bool,
     format: String,
     options: Options,

@@ -552,16 +552,16 @@ impl HashAggregate {
             RowWriter::new(&mut self.key, 0);
             let at = self.entry(hash_bytes(&self.key));
             self.note(at);
-            self.prefetch(at);
+            self.mark_touched(at);
         } else if self.keys.is_empty() {
             if !self.output.continuous {
                 self.note(0);
             }
-            self.prefetch(0);
+            self.mark_touched(0);
         }
     }
 
-    fn prefetch(&mut self, at: usize) {
+    fn mark_touched(&mut self, at: usize) {
         if !std::mem::replace(&mut self.entries[at].touched, true) {
             self.touched.push(at as u32);
         }
@@ -713,7 +713,7 @@ impl<'a> Push<Row<'a>> for HashAggregate {
         match (self.output.continuous, self.output.mode) {
             (true, OutputMode::Update) => return self.emit(at, ingest_ns),
             (_, OutputMode::Append) => {}
-            _ => self.prefetch(at),
+            _ => self.mark_touched(at),
         }
         Ok(())
     }
