@@ -8,7 +8,7 @@ use std::time::Instant;
 
 const ROUNDS: usize = 5;
 
-/// Nanoseconds of an insert, and of the longest, of so many keys.
+/// The mean and the longest time of an insert, in nanoseconds, over `keys` inserts.
 fn inserts(keys: u64, mut insert: impl FnMut(u64)) -> (f64, u64) {
     let begun = Instant::now();
     let (mut before, mut longest) = (begun, 0);
@@ -21,7 +21,7 @@ fn inserts(keys: u64, mut insert: impl FnMut(u64)) -> (f64, u64) {
     (begun.elapsed().as_nanos() as f64 / keys as f64, longest)
 }
 
-/// Nanoseconds of finding a key again, of so many.
+/// The mean time of a lookup in nanoseconds, in a table of `keys` keys.
 fn found(keys: u64, mut find: impl FnMut(u64) -> Option<u64>) -> f64 {
     let begun = Instant::now();
     let sum: u64 = (0..keys).filter_map(&mut find).sum();

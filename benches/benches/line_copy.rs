@@ -62,7 +62,7 @@ fn main() {
                 });
             }));
             slice.push(timed(count, || {
-                // One allocation a read; it is reused when nobody keeps a slice.
+                // One allocation a read; it is reused when no slice of it is alive.
                 pool.reserve(READ_BYTES);
                 pool.extend_from_slice(black_box(&text));
                 let read = pool.split().freeze();

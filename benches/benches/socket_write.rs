@@ -1,5 +1,5 @@
-//! What it costs to send the lines of a drain to a loopback socket: put behind each other and written
-//! at once, as the sinks do it; gathered by one vectored write; each by itself.
+//! The cost of sending the lines of a drain to a loopback socket: copied into one buffer and sent by
+//! one `write`, as the sinks do it; sent by one vectored write; sent by a `write` for each line.
 //! `cargo bench -p millstream-benches --bench socket_write`.
 
 use std::hint::black_box;

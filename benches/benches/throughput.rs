@@ -4,7 +4,7 @@
 //! `cargo bench -p millstream-benches --features peers --bench throughput [-- RECORDS [KEYS [ROUNDS]]]`
 //!
 //! Each engine is used as its documentation does it: timely with a hash map in an operator, renoir with
-//! its keyed stream and batches of 1024. All are asked for every running count.
+//! its keyed stream and batches of 1024. All must emit every running count.
 
 use millstream_benches::throughput::{Sum, by_hand, by_stream, is_counted, scramble};
 use millstream_engine::checkpoint::key_group::BuildStableHasher;

@@ -261,7 +261,7 @@ fn exchange(lines: &str, to: &mut TcpStream, from: &mut TcpStream, buffer: &mut 
     exchange_for(left, lines, (to, from), buffer);
 }
 
-/// Sends lines, and takes so many lines.
+/// Sends lines, and receives `left` lines.
 fn exchange_for(
     mut left: usize,
     lines: &str,

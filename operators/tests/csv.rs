@@ -126,7 +126,7 @@ fn query(
     Ok(lines)
 }
 
-/// Columns that a query does not need are not looked at, unless records may span lines.
+/// Columns that a query does not need are not parsed, unless records may span lines.
 #[test]
 fn what_a_query_does_not_need_is_not_wrong() {
     let folder = folder_of("csv-pruning", &[("f.csv", "1,2\nx,4\n1,2,3\n7\n")]);

@@ -57,7 +57,7 @@ enum State {
     Empty,
     /// Nobody reads: output, input and all in between are full.
     Full,
-    /// An operator has panicked, and nobody has noticed yet.
+    /// An operator has panicked, and no caller has seen the error yet.
     Panics,
     /// A query that has failed and was waited for.
     Failed,

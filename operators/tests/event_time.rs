@@ -91,7 +91,7 @@ fn run_on(
 /// Seconds, key, number.
 type Event = (i64, u8, i64);
 
-/// Batches whose rows are at most so many seconds behind the largest time before them; then one
+/// Batches whose rows are at most `disorder` seconds behind the largest earlier time; then one
 /// row of key z, far behind which all windows are over.
 fn batches(disorder: i64) -> impl Strategy<Value = Vec<Vec<Event>>> {
     let step = (0i64..4, 0..=disorder, 0u8..3, 0i64..100);
@@ -242,7 +242,7 @@ proptest! {
             expected.sort();
             let got = run(&of(""), trigger, parallelism, &batches);
             prop_assert_eq!(&got, &(expected, late), "{:?} {}", trigger, window);
-            // Changes that are kept for a checkpoint need sums that are else let go.
+            // Changes that are kept for a checkpoint need sums that are freed otherwise.
             let folder = std::env::temp_dir().join(format!("millstream-slices-{}", std::process::id()));
             let kept = run_on(&of(""), trigger, parallelism, &batches, Some(&folder));
             std::fs::remove_dir_all(&folder).unwrap();
@@ -462,7 +462,7 @@ fn the_watermark_clause() {
     session.sql("SELECT watermark, delay FROM w watermark WHERE watermark.delay > 1").unwrap();
 }
 
-/// An operator with state goes by one event time, and its watermark is declared once.
+/// A stateful operator has one event time, and its watermark is declared once.
 #[test]
 fn an_event_time_is_one_and_declared_once() {
     let session = Session::new();
@@ -485,7 +485,7 @@ fn an_event_time_is_one_and_declared_once() {
     let deduplicated = again.drop_duplicates(["ts", "k"]).unwrap();
     let error = deduplicated.write_stream().format("noop").check().map(drop).unwrap_err();
     assert_eq!(error.condition, "MULTIPLE_EVENT_TIME_COLUMNS", "{error}");
-    // Without state the second declaration is in nobody's way, and another time is a value.
+    // Without state a second declaration is allowed, and another time column is an ordinary value.
     for sql in [
         format!("SELECT k FROM {twice}"),
         format!("{windows} {E} GROUP BY window(ts, '1 minute'), CAST(ts AS STRING)"),

@@ -516,7 +516,7 @@ fn rows_know_their_file() {
     assert_eq!(with.collect().unwrap()[1], [Value::Long(2), Value::Long(7), Value::Long(3)]);
 }
 
-/// A field that nothing reads is not looked at, whatever the mode, as in Spark.
+/// A field that the query does not read is not parsed, in any mode, as in Spark.
 #[test]
 fn fields_that_nothing_reads_are_skipped() {
     let folder = Folder::new("skipped");

@@ -22,7 +22,7 @@ enum Kind {
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum On {
-    /// The key, and the right time from so many seconds after the left one to so many.
+    /// The key, and the range of the right time in seconds after the left time.
     Range(i64, i64),
     /// The same, the last one outside, and the left number smaller.
     RangeAndLess(i64, i64),
@@ -214,7 +214,7 @@ impl Model {
     }
 }
 
-/// Steps whose rows are at most so many seconds behind the largest time before them, in order but for
+/// Steps whose rows are at most `disorder` seconds behind the largest earlier time, in order but for
 /// that.
 fn steps(disorder: i64, nulls: bool) -> impl Strategy<Value = Vec<Step>> {
     let row = (0i64..4, 0..=disorder, 0u8..12, 0i64..3, 0i64..9);

@@ -117,7 +117,7 @@ fn a_row_with_very_many_matches_leaves_in_steps_and_other_keys_go_on() {
     assert_eq!(counts.rows(), (MANY + others) as u64);
     let (rows, more_bytes) = join.state();
     assert_eq!(rows, (MANY + 1 + 2 * others) as u64);
-    // Nothing is put aside for the matches: what was added is the rows of the other keys.
+    // Matches are not buffered: the memory that was added is that of the other keys' rows.
     assert!(more_bytes - bytes < 400 * (1 + 2 * others as u64) + (1 << 18), "{bytes} {more_bytes}");
 }
 

@@ -105,7 +105,7 @@ fn a_stream_is_joined_with_a_table() {
 fn subqueries_over_tables() {
     for (sql, expected) in [
         ("SELECT n FROM e WHERE w IN (SELECT k FROM dim)", &["1", "2", "9"][..]),
-        // A NULL among the keys: of what is not found nobody knows.
+        // With a NULL among the keys, NOT IN of an absent value is NULL.
         ("SELECT n FROM e WHERE w NOT IN (SELECT k FROM dim)", &[]),
         ("SELECT n FROM e WHERE w NOT IN (SELECT k FROM dim WHERE k IS NOT NULL)", &["5"]),
         ("SELECT n FROM e WHERE w NOT IN (SELECT k FROM none)", &["1", "2", "5", "7", "9"]),
@@ -199,7 +199,7 @@ fn queries_over_tables_alone() {
         ),
     ] {
         let mut rows = batch(sql);
-        // Which of two inputs is read first is nobody's promise.
+        // The order in which two inputs are read is not defined.
         if sql.contains("UNION") {
             rows.sort();
         }

@@ -39,7 +39,7 @@ enum Query {
     Windows { width: i64, slide: i64, by_key: bool, mode: Mode },
     /// Sessions with a gap.
     Sessions { gap: i64, mode: Mode },
-    /// The first row of a key; with the time among the keys, beside them, or read by nobody.
+    /// The first row of a key; the time is a key, another column, or not read.
     Duplicates(Time),
     /// By key, without the time.
     Running,
@@ -351,7 +351,7 @@ impl Run {
     }
 }
 
-/// Steps whose rows are at most so many seconds behind the largest time before them.
+/// Steps whose rows are at most `disorder` seconds behind the largest earlier time.
 fn steps(disorder: i64) -> impl Strategy<Value = Vec<Step>> {
     let row = (0i64..5, 0..=disorder, 0i64..3, 0i64..50);
     let rows = proptest::collection::vec(row, 1..7);

@@ -1,4 +1,4 @@
-//! Where NULL decides an operation before its other operands are looked at, as in Apache Spark.
+//! Operations that NULL decides before the other operands are evaluated, as in Apache Spark.
 #![cfg(feature = "sql")]
 
 use millstream::session::Session;

@@ -412,7 +412,7 @@ fn what_was_acknowledged_to_many_senders_is_neither_lost_nor_doubled() {
         for end in [1, 7, 100] {
             senders.iter_mut().for_each(|sender| sender.send_up_to(end));
         }
-        // A half line, which is not acknowledged and comes again.
+        // A partial line, which is not acknowledged and is sent again.
         senders[3].stream.get_mut().write_all(b"3 10").unwrap();
         let mut last = TcpStream::connect(("127.0.0.1", port)).unwrap();
         last.write_all(b"end\n").unwrap();

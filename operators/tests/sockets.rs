@@ -270,7 +270,7 @@ fn a_slow_receiver_holds_the_sender_back_and_loses_nothing() {
     let (mut sender, _) = listener.accept().unwrap();
     let (receiver, _) = sink.accept().unwrap();
     const LINES: usize = 200_000;
-    // More than all buffers on the way hold, so the sender is held back until somebody reads.
+    // More than all buffers on the way hold, so the sender blocks until the receiver reads.
     let feeder = std::thread::spawn(move || {
         let line = [b'x'; 100];
         for n in 0..LINES {

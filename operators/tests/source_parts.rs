@@ -203,7 +203,7 @@ fn a_rate_in_parts_is_one_sequence_over_a_restart() {
             query.stop().unwrap();
             for row in session.table("out").unwrap().rows() {
                 let [Value::Long(value), Value::Long(micros)] = row[..] else { panic!("{row:?}") };
-                // In continuous mode what was not committed comes again.
+                // Continuous mode repeats rows that were not committed.
                 let new = seen.insert((value, micros));
                 assert!(new || matches!(trigger, Trigger::Continuous { .. }), "{value} twice");
             }

@@ -75,7 +75,7 @@ fn threads_give_the_same_answer_under_every_trigger_and_end_by_themselves() {
     }
 }
 
-/// The word count of `LINES`, in so many parts, put together in two levels.
+/// The word count of `LINES` at a parallelism, aggregated in two levels.
 fn combined(parallelism: usize, parts: usize) -> (Flow, Arc<Mutex<BTreeMap<String, u64>>>) {
     let flow = Flow::new("words").parallelism(parallelism);
     let counts = Arc::new(Mutex::new(BTreeMap::new()));

@@ -71,7 +71,7 @@ enum Command {
     Doctor(doctor::Args),
 }
 
-/// Why a command failed, with its exit code.
+/// The error message and the exit code of a failed command.
 pub(crate) enum Failure {
     /// The job or the command line is wrong (exit code 2).
     Wrong(String),

@@ -323,7 +323,7 @@ fn inspect_shows_epochs_and_state() {
     std::fs::remove_dir_all(folder).unwrap();
 }
 
-/// Of a program's own processor nobody else knows the types: its bytes are shown.
+/// The types of a program's own processor are unknown to the tool: its bytes are shown.
 #[test]
 fn inspect_shows_the_state_of_a_processor_as_bytes() {
     use millstream::EngineError;

@@ -295,7 +295,7 @@ impl CaptureLog {
 }
 
 impl Drop for CaptureLog {
-    /// Waits for the log's thread: once the log is gone nobody touches its folder any more, and
+    /// Waits for the log's thread: once the log is dropped no thread uses its folder any more, and
     /// the next run may make a segment of the number that the thread was about to make.
     fn drop(&mut self) {
         if let Some(Keeper { orders, ready, thread }) = self.keeper.take() {

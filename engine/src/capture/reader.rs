@@ -550,7 +550,7 @@ impl<R: Read + Seek> CaptureReader<R> {
 
     // ---- the window ----
 
-    /// Reads until so many bytes are in the window, or the file ends. Returns how many are.
+    /// Reads until `need` bytes are in the window, or the file ends. Returns their number.
     fn fill(&mut self, need: usize) -> Result<usize, EngineError> {
         let have = self.buffer.len() - self.start;
         if have >= need {

@@ -1,7 +1,7 @@
 //! Compaction: merges a snapshot and the deltas after it into a new snapshot, a few key groups at a
 //! time.
 //!
-//! *Cost.* A step reads and writes a few of the 256 key groups: a single one if they are large.
+//! *Cost.* A step rewrites a few of the 256 key groups, or one of them if groups are large.
 //! Compaction starts when the deltas are as large as their snapshot, so each byte of state is
 //! rewritten about once for every byte that changes. It also starts when there are so many deltas
 //! that a restart would have to open too many files.

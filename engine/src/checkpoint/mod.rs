@@ -183,7 +183,8 @@ pub struct CommitHeader {
 pub enum UnfinishedEpoch {
     /// Process the epoch again.
     Rerun(PlannedBatch),
-    /// The epoch is durable: commit what the sink has staged.
+    /// The state and offsets of the epoch are durable. The sink's staged output of this epoch is
+    /// still to be committed.
     Commit(Vec<String>),
 }
 
@@ -212,7 +213,7 @@ pub struct Recovery {
     pub owes_late_emission: bool,
     /// Each source's position at the end of the last committed epoch; empty before the first.
     pub offsets: Vec<Offset>,
-    /// An epoch to finish first: `next_epoch`, or the one before it if it only needs its commit.
+    /// An epoch to finish first: `next_epoch`, or the previous one if only its commit is missing.
     pub unfinished: Option<UnfinishedEpoch>,
 }
 

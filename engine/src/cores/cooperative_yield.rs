@@ -76,7 +76,7 @@ impl YieldBudget {
 mod tests {
     use super::*;
 
-    /// Yields among so many pieces of work when each takes as long as `waited`.
+    /// The number of yields over `pieces` pieces of work that take `waited` each.
     fn yields(turn: &mut YieldPacing, pieces: u32, waited: Duration) -> u32 {
         let is_yield = |_: &u32| {
             let over = turn.is_over();

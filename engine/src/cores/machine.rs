@@ -2,7 +2,7 @@
 //! process.
 //!
 //! Everything is read below a root folder, so that tests can provide a machine. A file that cannot
-//! be read stands for the simplest machine: one node, no siblings, no quota.
+//! be read is taken as the simplest machine: one node, no siblings, no quota.
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};

@@ -33,7 +33,7 @@ struct HeldCore {
 }
 
 impl HeldCore {
-    /// Writes into the lock file who holds the core. Only people read it, so an error is none.
+    /// Writes the holder of the core into the lock file. The text is for users only, so errors are ignored.
     fn write_note(&mut self) {
         if let Some(file) = &mut self.lock {
             let mut queries = self.queries.clone();
@@ -260,7 +260,7 @@ impl Registry {
         (cores, notice)
     }
 
-    /// Takes the best of the cores that nobody holds.
+    /// Takes the best of the free cores.
     fn take_free(
         &mut self,
         all: &[Cpu],

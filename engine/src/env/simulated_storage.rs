@@ -81,7 +81,7 @@ struct State {
     down: bool,
     full: bool,
     planted: Option<PlantedBug>,
-    /// Syncs held back by [`PlantedBug::DelayedSync`].
+    /// Syncs delayed by [`PlantedBug::DelayedSync`].
     late: Vec<PathBuf>,
 }
 

@@ -13,7 +13,7 @@ pub struct JoinInput {
     pub received: u64,
     /// Rows that expired in this epoch.
     pub evicted: u64,
-    /// Whether it is held back because the state has reached its limit.
+    /// Whether this input is paused because the state has reached its limit.
     pub is_held: bool,
 }
 

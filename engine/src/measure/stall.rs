@@ -384,7 +384,7 @@ impl Recorder {
                 stall.faults += span.faults;
             }
         }
-        // It stands for the rest of its round only, should there be another slow record in it.
+        // A second slow record of the round is charged with the rest of the round only.
         self.round_from_ns = now_ns;
         let known_ns: u64 = stall.parts_ns.iter().sum();
         let rest_ns = latency_ns.saturating_sub(known_ns);

@@ -40,7 +40,7 @@ pub struct Producer<T> {
     next: usize,
     /// The published tail.
     published: usize,
-    /// The consumer's head when it was last looked at.
+    /// The consumer's head as last read by the producer.
     head_seen: usize,
 }
 
@@ -51,7 +51,7 @@ pub struct Consumer<T> {
     next: usize,
     /// The released head.
     released: usize,
-    /// The producer's tail when it was last looked at.
+    /// The producer's tail as last read by the consumer.
     tail_seen: usize,
 }
 
@@ -209,7 +209,7 @@ impl<T> Drop for Shared<T> {
         let mut head = self.head.load(Ordering::Relaxed);
         while head != tail {
             let slot = &self.slots[head & self.mask];
-            // SAFETY: slots from head to tail hold values that nobody popped, and both halves are
+            // SAFETY: slots from head to tail hold values that were not popped, and both halves are
             // gone.
             slot.with_mut(|slot| unsafe { (*slot).assume_init_drop() });
             head = head.wrapping_add(1);

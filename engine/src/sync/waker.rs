@@ -45,7 +45,7 @@ impl ParkFlag {
     pub fn claim_wakeup(&self) -> bool {
         // ORDERING: pairs with the fence in `prepare_park`.
         fence(Ordering::SeqCst);
-        // ORDERING: the first load keeps the cache line shared when nobody sleeps; the swap makes
+        // ORDERING: the first load keeps the cache line shared when no thread sleeps; the swap makes
         // sure that of several wakers one pays.
         self.parked.load(Ordering::Relaxed) && self.parked.swap(false, Ordering::Relaxed)
     }

@@ -131,7 +131,7 @@ async fn serve_client(
     read
 }
 
-/// Serves so many clients, one after another or at once, and ends.
+/// Serves `clients` clients, one after another or at once, and ends.
 async fn serve(listener: TcpListener, clients: u64) -> Result<(), Failure> {
     let (words, counts, query) = start()?;
     let connected = Clients::default();

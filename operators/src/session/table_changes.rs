@@ -25,7 +25,7 @@ struct PlannedTable {
     session: Session,
     plan: Arc<Plan>,
     scans: Vec<Scan>,
-    /// The topics among them, by position in `scans`, once they were looked at.
+    /// The clients of the topics among them, by position in `scans`, created at the first check.
     #[cfg(feature = "kafka")]
     topics: Mutex<HashMap<usize, Arc<TopicEnds>>>,
 }

@@ -166,7 +166,7 @@ impl<E: KeyedEntry> KeyTable<E> {
     }
 
     /// Gives back a chunk, if more are held than recent epochs needed, after many keys were freed. To
-    /// be called when entries that were freed are no longer looked at.
+    /// be called when freed entries are no longer read.
     pub fn release(&mut self) {
         if self.frees >= FREES {
             self.frees = 0;
@@ -348,7 +348,7 @@ mod tests {
         assert_eq!((table.len(), table[stays].0), (1, stays as u64));
         assert!(table.held <= 3, "{}", table.held);
         assert!(table.memory() < full / 20, "{full} to {}", table.memory());
-        // Slots that are gone are those of nobody, and come back with the next keys.
+        // Freed slots belong to no key, and the next keys use them again.
         assert!(table.get(150 * CHUNK).is_none());
         table.free(150 * CHUNK);
         table.prefetch(&[150 * CHUNK as u32]);

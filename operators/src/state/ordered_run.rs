@@ -121,7 +121,7 @@ impl Run {
         self.first_not(|entry| (entry.time_us, rows.number(entry.row)) <= (time_us, number))
     }
 
-    /// The row at a place; `None` behind the last one. The cursor may stand behind a chunk.
+    /// The row at a cursor; `None` after the last row. The cursor may point after the end of a chunk.
     #[inline]
     pub fn get(&self, cursor: &mut Cursor) -> Option<Entry> {
         let chunk = self.chunk(cursor.chunk);

@@ -129,7 +129,7 @@ mod tests {
         assert!(!hold.is_input_idle());
     }
 
-    /// How many rows of so many groups are held before they must go.
+    /// The number of rows after which a limit with this number of groups is full.
     fn held(groups: usize) -> usize {
         let mut hold = PreaggregationLimit::default();
         let full = (1..).find(|_| {

@@ -38,7 +38,7 @@ pub(crate) struct Slots {
 }
 
 impl Slots {
-    /// Of chunks of so many slots.
+    /// Creates an allocator for chunks of `in_chunk` slots.
     pub fn new(in_chunk: u16) -> Self {
         Self {
             in_chunk: in_chunk.max(1),

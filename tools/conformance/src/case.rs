@@ -206,7 +206,7 @@ impl Prepared {
         writer.trigger(trigger).start()
     }
 
-    /// The rows that the sink has, and has had taken since it was looked at last.
+    /// The rows in the sink's table.
     pub fn rows(&self) -> Vec<Json> {
         let Some(table) = self.session.table("result") else { return Vec::new() };
         rows_json(&table.rows(), table.schema())
@@ -225,7 +225,7 @@ impl Prepared {
     }
 }
 
-/// The watermark that the next batch goes by.
+/// The watermark of the next batch.
 pub fn query_watermark(query: &StreamingQuery) -> String {
     let micros = Value::Long(query.watermark_ms().unwrap_or(0) * 1000);
     value_json(&micros, &DataType::Timestamp).as_str().unwrap_or_default().to_string()

@@ -169,7 +169,7 @@ impl Run<'_> {
             let expected = expected(step);
             match self.case.mode() {
                 "update" => {
-                    // Behind a batch for the watermark alone a row may stand there again.
+                    // After a batch that only the watermark caused, a row may be repeated.
                     wanted = expected;
                     self.wait(&wanted);
                     if let Some(verdict) = self.verdict(number, &wanted, in_order)? {

@@ -229,7 +229,7 @@ pub(super) fn run(job: &dyn SocketJob, args: &Args) -> Result<(), Failure> {
     report(job, args, &bare, &engine)
 }
 
-/// Rates from 1,000 on, each twice the one before, until results come more slowly than lines.
+/// Rates from 1,000 on, each twice the previous, until results arrive more slowly than lines.
 fn sweep(job: &dyn SocketJob, args: &Args) -> Result<(), Failure> {
     const KEEPS_UP: f64 = 0.97;
     if !args.json {

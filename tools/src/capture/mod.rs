@@ -1,4 +1,4 @@
-//! Captures: recorded or imported traffic, looked at, exported, replayed.
+//! Captures: traffic that is recorded or imported, and then inspected, exported or replayed.
 
 pub(crate) mod events;
 pub(crate) mod export;

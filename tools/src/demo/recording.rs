@@ -22,7 +22,7 @@ pub(crate) struct Recording {
 }
 
 impl Recording {
-    /// The recording of so many lines.
+    /// A recording with `lines` lines.
     pub fn new(lines: usize) -> Self {
         let mut dice = SplitMix(0x006D_696C_6C73_7472);
         let words = vocabulary(&mut dice);

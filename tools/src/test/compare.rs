@@ -267,7 +267,7 @@ fn pair(
     (wanted, expected): (&[JsonRow], &[String]),
     (got, actual): (&[JsonRow], &[String]),
 ) -> Vec<Difference> {
-    /// Above this many rows nobody reads pairs, and finding them takes long.
+    /// Above this number of rows differences are not paired: pairing takes long, and the list is too long to read.
     const PAIRED: usize = 1000;
     let mut found = Vec::new();
     for at in missing {

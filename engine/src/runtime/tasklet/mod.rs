@@ -46,7 +46,7 @@ impl StepCx<'_> {
     }
 
     /// Requests a step for a chain that is blocked and has a timer. A timer that is due already
-    /// may be one that waits for room, so it is not looked at without a pause.
+    /// may be one that waits for room, so it is checked after a pause.
     fn wake_while_blocked(&mut self, timer_ns: Option<u64>) {
         if let Some(at_ns) = timer_ns {
             self.wake_at(at_ns.max(self.env.now_ns() + BLOCKED_PAUSE_NS));

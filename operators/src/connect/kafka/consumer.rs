@@ -128,7 +128,7 @@ impl Message {
         for index in 0.. {
             let (mut name, mut value, mut len) = (ptr::null(), ptr::null(), 0);
             // SAFETY: the headers are valid as long as the message. An index beyond the last is
-            // an error, which is looked at before the pointers.
+            // an error, which is checked before the pointers are read.
             let found = unsafe {
                 c::rd_kafka_header_get_all(headers, index, &mut name, &mut value, &mut len)
             };

@@ -40,7 +40,7 @@ pub struct RateSource {
     row: Vec<u8>,
 }
 
-/// Reads `rowsPerSecond` (1) and `numPartitions` (1), which [`Scan::partitions`] is asked for.
+/// Reads `rowsPerSecond` (1) and `numPartitions` (1), which [`Scan::partitions`] returns.
 ///
 /// [`Scan::partitions`]: crate::table::plan::Scan::partitions
 pub fn read(options: &Options) -> PlanResult<u64> {

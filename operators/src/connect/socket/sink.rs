@@ -6,7 +6,7 @@
 //! If it listens, it waits for the next client, and lines that the old one had not read are lost.
 //! Delivery is at least once only to a peer that stays connected.
 //!
-//! A query that is asked to stop waits for its peer for a bounded time, and fails if there are lines
+//! A query that is stopped waits for its peer for a bounded time, and fails if there are lines
 //! that the peer has not taken: they are not committed.
 
 use super::super::file::line_options;
@@ -33,11 +33,11 @@ use std::time::Duration;
 /// Bytes buffered for a slow peer before the query is blocked.
 const BUFFER_BYTES: usize = 1 << 20;
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
-/// How long a query that is asked to stop waits for its receiver.
+/// How long a stopping query waits for its receiver.
 const STOP_WAIT_NS: u64 = 5_000_000_000;
 /// How long a receiver takes nothing before a notice says that the query waits for it.
 const NOTICE_AFTER_NS: u64 = 2_000_000_000;
-/// How often a sink that waits looks whether the query is asked to stop.
+/// How often a sink that waits for its receiver checks whether `stop` was called.
 const LOOK_AGAIN_NS: u64 = 100_000_000;
 
 /// The options, read.
@@ -142,7 +142,7 @@ struct Link {
 /// How long the sink has waited for a receiver that takes lines.
 pub struct ReceiverWait {
     env: Arc<dyn Env>,
-    /// Whether the query is asked to stop.
+    /// Whether `stop` was called on the query.
     stopping: Arc<AtomicBool>,
     notice: fn(&str),
     since_ns: Option<u64>,
@@ -152,7 +152,7 @@ pub struct ReceiverWait {
 }
 
 impl ReceiverWait {
-    /// The wait of a sink whose query sets `stopping` when it is asked to stop.
+    /// The wait of a sink whose query sets `stopping` when `stop` is called.
     pub fn new(env: Arc<dyn Env>, stopping: Arc<AtomicBool>, notice: fn(&str)) -> Self {
         Self { env, stopping, notice, since_ns: None, told: false, give_up_ns: None, look_ns: None }
     }

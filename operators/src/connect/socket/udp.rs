@@ -13,7 +13,7 @@ use std::os::unix::fs::MetadataExt;
 const MAX_BYTES: usize = 64 * 1024;
 /// Bytes of the length before a record.
 const PREFIX: usize = 4;
-/// What the kernel is asked to buffer unless the option says otherwise: it may give less.
+/// The default of the receive buffer that is requested from the kernel, which may grant less.
 const BUFFER_BYTES: usize = 4 << 20;
 
 /// Binds a socket for datagrams.

@@ -292,7 +292,7 @@ mod tests {
         Marker(Epoch),
     }
 
-    /// Takes so many records, then none before the next drain.
+    /// Accepts this number of records, and no more before the next drain.
     struct Slow {
         room: usize,
         each: usize,

@@ -25,7 +25,7 @@ impl<T> BatchBuffer<T> {
         self.records.len()
     }
 
-    /// Starts a batch of the first `records` records.
+    /// Starts a batch that ends after the first `records` records of the buffer.
     pub fn begin(&mut self, records: usize) {
         self.left = Some(records.min(self.records.len()));
     }

@@ -180,7 +180,7 @@ fn every_byte_of_a_lossy_capture_is_data_at_its_place_or_in_a_gap() {
         let counts = &found.counts;
         assert_eq!(counts.gap_bytes_lost + counts.gap_bytes_cut, missing, "seed {seed}");
         assert_eq!(counts.conflicts + counts.gaps_forced, 0, "seed {seed}");
-        // Each event begins where the one before ended.
+        // Each event begins where the previous one ended.
         let mut place = 0;
         for line in found.lines.iter().filter(|line| line.starts_with("0 in ")) {
             let words: Vec<&str> = line.split(' ').collect();
@@ -465,7 +465,7 @@ fn connections_beyond_those_that_fit_are_dropped_and_counted() {
 
 #[test]
 fn bytes_held_behind_holes_are_bounded() {
-    // A hole that nobody acknowledges, and far more behind it than is held.
+    // A hole that is never acknowledged, followed by more data than the reassembly buffers.
     let mut packets = vec![packet(false, 9, 0, SYN, b""), packet(true, 0, 10, SYN | ACK, b"")];
     for n in 0..6_000u32 {
         packets.push(packet(false, 11 + n * 1000, 1, ACK, &[b'x'; 1000]));

@@ -2,7 +2,7 @@
 
 use std::io::{self, Read};
 
-/// Bytes that are read at once: few enough to be in the core's cache when they are looked at.
+/// Bytes of one read: few enough to be in the core's cache when they are parsed.
 const CHUNK_BYTES: usize = 128 << 10;
 
 pub(crate) struct Window<R> {

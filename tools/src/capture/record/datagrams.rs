@@ -12,7 +12,7 @@ use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 
 /// Senders that are told apart at once; beyond, all are forgotten and numbered anew.
 const SENDERS_MAX: usize = 1 << 16;
-/// Datagrams in a row before the limits are looked at.
+/// Datagrams received in a row before the limits are checked.
 const BURST_MAX: usize = 1024;
 
 /// Records until the limit.

@@ -2,7 +2,7 @@
 //!
 //! A thread reads events ahead; the sending thread waits for the time of each and does what it says.
 //! Times are absolute, `start + (t - t0) / speed`, so that errors never add up. What the peers
-//! answer is read by a third thread and thrown away, so that nobody waits for us.
+//! answer is read by a third thread and discarded, so that the peer never blocks on its writes.
 
 mod drain;
 mod peers;

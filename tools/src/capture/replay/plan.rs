@@ -121,7 +121,7 @@ impl Reading {
     fn all(&mut self, files: &[PathBuf], loops: u64) -> Outcome {
         let mut damage = Vec::new();
         for round in 0..loops {
-            // A loop begins when the one before has ended.
+            // A loop begins when the previous one has ended.
             self.clock.last_ns = None;
             self.first_connection += self.connections;
             self.connections = 0;

@@ -1,4 +1,4 @@
-//! When each event is sent: at `start + (t - t0) / speed`, never by the distance to the one before.
+//! When each event is sent: at `start + (t - t0) / speed`, never by the distance to the previous event.
 
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};

@@ -32,7 +32,7 @@ const NESTING_MAX: usize = 100;
 struct Header {
     uncompressed: i64,
     compressed: i64,
-    /// The number of values in the dictionary, or 0 if the page is none.
+    /// The number of values in the dictionary, or 0 if the page is not a dictionary.
     dictionary: i64,
     /// The length of the header itself, in bytes.
     length: usize,

@@ -5,10 +5,10 @@
 //! preserves leaves then, if it has had no match.
 //!
 //! *In the checkpoint* a search that goes on has an entry beside those of the records: the time and
-//! the number of the last record that it has looked at.
+//! the number of the last record that was examined.
 //!
 //! *Bounds.* A search looks at [`STEP`] records at a time. One with more to look at goes on between
-//! other records: it knows the last record that it has looked at, and passes over records that came
+//! other records: it keeps the last record that was examined, and skips records that came
 //! after its own, which have searched for it themselves.
 
 use super::pairing::Pairing;
@@ -47,7 +47,7 @@ struct Search {
     number: u64,
     /// The times of the other side, both inside, that it may match.
     times_us: (i64, i64),
-    /// The time and the number of the last record that it has looked at.
+    /// The time and the number of the last record that was examined.
     last: Option<(i64, u64)>,
     ingest_ns: u64,
     matched: bool,

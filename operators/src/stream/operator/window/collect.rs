@@ -163,7 +163,7 @@ where
         })
     }
 
-    /// Removes the records of closed windows, at most so many. Returns how many it may still.
+    /// Removes the records of closed windows, at most `left`. Returns how many more may be removed.
     fn clear(&mut self, mut left: usize) -> usize {
         while let Some(clearing) = self.clearing.front().copied() {
             while let Some(record) = self.first_to_clear(&clearing) {

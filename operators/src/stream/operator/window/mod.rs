@@ -155,7 +155,7 @@ impl<R: Recipe, F, C: 'static> KeyedStream<R, F, C> {
 
 impl<R: Recipe, F, C: 'static, W: AlignedWindows, Z> WindowedStream<R, F, C, W, Z> {
     /// Moves all windows: `TimeOffset::before(hours)` makes windows of a day begin at midnight in a
-    /// zone that is so many hours ahead of UTC.
+    /// zone whose offset from UTC is that number of hours.
     pub fn offset(self, offset: impl Into<TimeOffset>) -> Self {
         Self { windows: self.windows.moved(offset.into().micros()), ..self }
     }

@@ -30,7 +30,7 @@ pub(super) trait Held: Send + Sized {
 pub(super) struct OpenWindow<H> {
     pub window: Window,
     pub held: H,
-    /// When it is looked at: a session may last longer meanwhile.
+    /// The time of the next check. A session may have been extended by then.
     due_us: i64,
     slot: StateSlot,
     /// Length of what it holds when that was last written: an estimate of its heap memory.

@@ -68,7 +68,7 @@ impl KeyedEntry for Entry {
     }
 }
 
-/// The event time among the grouping keys.
+/// The grouping key that holds the event time: its watermark decides when groups expire.
 pub(in crate::table::physical) struct EventTimeKey {
     pub key: EventKey,
     pub late: LateRows,
