@@ -24,6 +24,7 @@
 pub mod changes;
 mod compaction;
 pub mod key_group;
+mod lock;
 pub mod log_entry;
 pub mod offset;
 pub mod state_file;
@@ -362,14 +363,7 @@ impl Checkpoint {
             move |error: std::io::Error| log_entry::write_failed(&path, &error)
         };
         storage.create_folder(folder).map_err(failed(folder))?;
-        let lock_path = folder.join("lock");
-        let lock = storage.lock(&lock_path).map_err(failed(&lock_path))?.ok_or_else(|| {
-            EngineError::operator(
-                "CONCURRENT_STREAM_LOG_UPDATE",
-                format!("another query runs on the checkpoint {}", folder.display()),
-                "Stop it first, or give this query a checkpointLocation of its own",
-            )
-        })?;
+        let lock = lock::acquire(storage, folder)?;
         let id = match read_metadata(storage, folder) {
             Ok((id, before)) => {
                 check_shape(folder, &before, shape)?;

@@ -3,6 +3,7 @@
 pub mod committed_epoch;
 pub mod driver;
 pub mod event_time;
+pub mod idle_timeout;
 pub mod phase;
 pub mod protocol;
 pub mod sink_log;

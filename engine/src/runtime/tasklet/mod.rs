@@ -4,9 +4,12 @@
 //! There are two kinds. A [`SourceTasklet`] drives a chain from a source. An [`InboxTasklet`]
 //! drives a chain from the rings of other tasklets and aligns their markers.
 
+mod marker_alignment;
+
 use crate::checkpoint::offset::Offset;
 use crate::env::Env;
 use crate::epoch::event_time::WatermarkPolicy;
+use crate::epoch::idle_timeout::{IdleTimeout, Idleness};
 use crate::epoch::protocol::{Command, EndOffset, ReadLimit, Report};
 use crate::error::EngineError;
 use crate::event::{Epoch, Event, IDLE};
@@ -14,6 +17,7 @@ use crate::measure::stall::{Activity, record_activity};
 use crate::runtime::exchange::Inlet;
 use crate::runtime::stage::{FlushStatus, Io, Push, Stage};
 use crossbeam_channel::{Receiver, Sender};
+use marker_alignment::{AlignedInlet, Alignment, InletState};
 
 /// The result of a step.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -151,10 +155,7 @@ pub struct SourceTasklet<S, D> {
     told_exhausted: bool,
     continuous: bool,
     resume: Option<Offset>,
-    /// Time without records after which the source is idle.
-    idle_after_ns: Option<u64>,
-    last_record_ns: Option<u64>,
-    idle: bool,
+    idle_timeout: IdleTimeout,
     /// Whether the chain was full, so that the source is not idle although it emitted nothing.
     was_blocked: bool,
 }
@@ -200,32 +201,30 @@ impl<S: Source<D>, D: Stage> SourceTasklet<S, D> {
             told_exhausted: false,
             continuous: port.continuous,
             resume: port.resume,
-            idle_after_ns: port.idle_after_ns.filter(|_| port.continuous),
-            last_record_ns: None,
-            idle: false,
+            idle_timeout: IdleTimeout::new(port.idle_after_ns.filter(|_| port.continuous)),
             was_blocked: false,
         }
     }
 
     /// Marks the source as idle after its idle time-out.
-    fn update_idleness(&mut self, silent: bool, cx: &mut StepCx<'_>) -> Result<(), EngineError> {
-        let Some(idle_after_ns) = self.idle_after_ns else { return Ok(()) };
+    fn update_idleness(&mut self, polled: Polled, cx: &mut StepCx<'_>) -> Result<(), EngineError> {
+        if !self.idle_timeout.is_enabled() {
+            return Ok(());
+        }
         let now_ns = cx.env.now_ns();
         let was_blocked = std::mem::take(&mut self.was_blocked) || !self.down.is_ready();
-        if !silent || was_blocked {
-            (self.last_record_ns, self.idle) = (Some(now_ns), false);
+        if polled == Polled::Emitted || was_blocked {
+            self.idle_timeout.restart(now_ns);
             return Ok(());
         }
-        let due_ns = *self.last_record_ns.get_or_insert(now_ns) + idle_after_ns;
-        if self.idle {
-            return Ok(());
+        match self.idle_timeout.update(now_ns) {
+            Idleness::Unchanged => Ok(()),
+            Idleness::CheckAt(at_ns) => {
+                cx.wake_at(at_ns);
+                Ok(())
+            }
+            Idleness::BecameIdle => self.down.watermark(IDLE),
         }
-        if now_ns < due_ns {
-            cx.wake_at(due_ns);
-            return Ok(());
-        }
-        self.idle = true;
-        self.down.watermark(IDLE)
     }
 
     fn report(&self, report: Report) {
@@ -337,7 +336,7 @@ impl<S: Source<D>, D: Stage> Tasklet for SourceTasklet<S, D> {
             }
             SourceState::Ended => return Ok(Step::Progress),
         };
-        self.update_idleness(polled != Polled::Emitted, cx)?;
+        self.update_idleness(polled, cx)?;
         match (polled, &self.state) {
             (Polled::Emitted, SourceState::Flowing) if self.mark.is_some() => {
                 if let Some(mark) = self.mark.take_if(|_| self.source.is_drained()) {
@@ -390,22 +389,13 @@ impl<S: Source<D>, D: Stage> Tasklet for SourceTasklet<S, D> {
     }
 }
 
-#[derive(Clone, Copy, PartialEq, Eq)]
-enum InletState {
-    Open,
-    /// Its marker has arrived and stays in its ring until the other inlets' markers arrive.
-    Aligned,
-    Ended,
-}
-
 /// Drives a chain from the rings of other tasklets.
 ///
-/// Marker alignment: a marker is passed on when every inlet that has not ended has delivered it.
-/// Until then an inlet that has delivered it is not read.
+/// It aligns their markers (`marker_alignment.rs`).
 pub struct InboxTasklet<T, D> {
     name: String,
     id: usize,
-    inlets: Vec<(Inlet<T>, InletState, i64)>,
+    inlets: Vec<AlignedInlet<T>>,
     policy: WatermarkPolicy,
     /// Whether an inlet has a watermark.
     has_event_time: bool,
@@ -428,7 +418,7 @@ impl<T: Send, D: Push<T>> InboxTasklet<T, D> {
         Self {
             name,
             id: port.id,
-            inlets: inlets.into_iter().map(|i| (i, InletState::Open, i64::MIN)).collect(),
+            inlets: inlets.into_iter().map(AlignedInlet::new).collect(),
             policy: WatermarkPolicy::Min,
             has_event_time: true,
             down,
@@ -445,11 +435,12 @@ impl<T: Send, D: Push<T>> InboxTasklet<T, D> {
     /// Sets how the watermarks of the inlets are combined, and which inlets never have one.
     pub fn watermarks(mut self, policy: WatermarkPolicy, has_event_time: &[bool]) -> Self {
         (self.policy, self.has_event_time) = (policy, false);
-        for ((_, _, watermark), has_event_time) in self.inlets.iter_mut().zip(has_event_time) {
+        for (inlet, has_event_time) in self.inlets.iter_mut().zip(has_event_time) {
             self.has_event_time |= has_event_time;
             if !has_event_time {
                 // An inlet without a watermark never decides the combined one.
-                *watermark = if policy == WatermarkPolicy::Min { i64::MAX } else { i64::MIN };
+                inlet.watermark_us =
+                    if policy == WatermarkPolicy::Min { i64::MAX } else { i64::MIN };
             }
         }
         self
@@ -459,7 +450,7 @@ impl<T: Send, D: Push<T>> InboxTasklet<T, D> {
         // An inlet that has ended still counts. All inlets end together, after the marker of the
         // last epoch; results that the watermark released between their ends would be emitted again
         // after a restart.
-        let watermarks = self.inlets.iter().map(|(_, _, watermark)| *watermark);
+        let watermarks = self.inlets.iter().map(|inlet| inlet.watermark_us);
         let silent = self.has_event_time && watermarks.clone().all(|watermark| watermark == IDLE);
         let found = match self.policy {
             // The watermark of the furthest input, so that the order in which inputs become idle
@@ -478,21 +469,20 @@ impl<T: Send, D: Push<T>> InboxTasklet<T, D> {
 
     /// Passes on a marker or the end if all inlets are waiting for it.
     fn align(&mut self, epoch: Option<Epoch>) -> Result<bool, EngineError> {
-        if self.inlets.iter().any(|(_, state, _)| *state == InletState::Open) {
-            return Ok(false);
-        }
-        if self.inlets.iter().all(|(_, state, _)| *state == InletState::Ended) {
-            self.down.end()?;
-            self.ended = true;
-        } else if let Some(epoch) = epoch {
-            for (_, state, _) in &mut self.inlets {
-                if *state == InletState::Aligned {
-                    *state = InletState::Open;
+        match Alignment::of(&self.inlets) {
+            Alignment::Incomplete => return Ok(false),
+            Alignment::Ended => {
+                self.down.end()?;
+                self.ended = true;
+            }
+            Alignment::Marker => {
+                if let Some(epoch) = epoch {
+                    self.inlets.iter_mut().for_each(AlignedInlet::reopen);
+                    record_activity(Activity::Epoch);
+                    self.down.marker(epoch)?;
+                    self.ack = Some(epoch);
                 }
             }
-            record_activity(Activity::Epoch);
-            self.down.marker(epoch)?;
-            self.ack = Some(epoch);
         }
         Ok(true)
     }
@@ -500,13 +490,14 @@ impl<T: Send, D: Push<T>> InboxTasklet<T, D> {
     /// Takes events from one inlet. Returns their number, and whether the step must stop here.
     fn drain(&mut self, index: usize, budget: usize) -> Result<(usize, bool), EngineError> {
         let mut taken = 0;
-        while taken < budget && self.inlets[index].1 == InletState::Open && self.down.is_ready() {
-            let Some(event) = self.inlets[index].0.ring.pop() else { break };
+        while taken < budget && self.inlets[index].state == InletState::Open && self.down.is_ready()
+        {
+            let Some(event) = self.inlets[index].inlet.ring.pop() else { break };
             taken += 1;
             match event {
                 Event::Record(record) => self.down.push(record.value, record.ingest_ns)?,
                 Event::Watermark(micros) => {
-                    let before = &mut self.inlets[index].2;
+                    let before = &mut self.inlets[index].watermark_us;
                     // An idle input that becomes active counts with its own watermark again.
                     *before = if *before == IDLE { micros } else { micros.max(*before) };
                     if micros < IDLE {
@@ -515,13 +506,13 @@ impl<T: Send, D: Push<T>> InboxTasklet<T, D> {
                     self.advance_watermark()?;
                 }
                 Event::Marker(epoch) => {
-                    self.inlets[index].1 = InletState::Aligned;
+                    self.inlets[index].state = InletState::Aligned;
                     if self.align(Some(epoch))? {
                         return Ok((taken, true));
                     }
                 }
                 Event::End => {
-                    self.inlets[index].1 = InletState::Ended;
+                    self.inlets[index].state = InletState::Ended;
                     // An inlet never ends between the markers of one epoch: sources end only after
                     // all tasklets have acknowledged the last epoch.
                     if self.align(None)? {
@@ -575,7 +566,7 @@ impl<T: Send, D: Push<T>> Tasklet for InboxTasklet<T, D> {
             if taken > 0 {
                 progress = true;
                 budget -= taken;
-                let inlet = &mut self.inlets[index].0;
+                let inlet = &mut self.inlets[index].inlet;
                 if inlet.ring.release() {
                     inlet.producer.wake();
                 }

@@ -1,0 +1,100 @@
+//! Stall causes, and a slow record with the share of each cause.
+
+/// What a record waited for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(usize)]
+pub enum StallCause {
+    /// The worker was asleep, or being woken.
+    LateWake,
+    /// Earlier records in the same drain, or work on the record itself.
+    LongDrain,
+    /// Windows or keys that the watermark expired.
+    Expiry,
+    /// The end of an epoch: its marker, and what goes with it.
+    Epoch,
+    /// A sink that was full.
+    BlockedWrite,
+    /// The scheduler gave the worker's core to another thread.
+    Preempted,
+    /// The hypervisor gave the core to another guest, or to itself.
+    Stolen,
+    /// A blocking system call: a disk, a page, a lock.
+    BlockingCall,
+    /// Time before this worker: another worker, or a ring.
+    Upstream,
+}
+
+impl StallCause {
+    /// Number of causes.
+    pub const COUNT: usize = 9;
+
+    /// All causes, in the order of [`Stall::parts_ns`].
+    pub const ALL: [Self; Self::COUNT] = [
+        Self::LateWake,
+        Self::LongDrain,
+        Self::Expiry,
+        Self::Epoch,
+        Self::BlockedWrite,
+        Self::Preempted,
+        Self::Stolen,
+        Self::BlockingCall,
+        Self::Upstream,
+    ];
+
+    /// The cause in words, for the user.
+    pub fn label(self) -> &'static str {
+        match self {
+            Self::LateWake => "late wake-up",
+            Self::LongDrain => "long drain",
+            Self::Expiry => "expiry",
+            Self::Epoch => "end of an epoch",
+            Self::BlockedWrite => "blocked write",
+            Self::Preempted => "core given away",
+            Self::Stolen => "stolen time",
+            Self::BlockingCall => "waiting call",
+            Self::Upstream => "before this worker",
+        }
+    }
+}
+
+/// A slow record, explained.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Stall {
+    /// Time from ingest to result, in nanoseconds.
+    pub latency_ns: u64,
+    /// When the result was written, on the query's clock, in nanoseconds.
+    pub at_ns: u64,
+    /// The share of each of [`StallCause::ALL`], in nanoseconds. The sum is the latency.
+    pub parts_ns: [u64; StallCause::COUNT],
+    /// Involuntary switches in that time.
+    pub switches: u64,
+    /// Page faults in that time.
+    pub faults: u64,
+}
+
+impl Stall {
+    /// The cause of the largest share.
+    pub fn cause(&self) -> StallCause {
+        let most = StallCause::ALL.into_iter().zip(self.parts_ns).max_by_key(|(_, ns)| *ns);
+        most.map_or(StallCause::Upstream, |(cause, _)| cause)
+    }
+}
+
+impl std::fmt::Display for Stall {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let us = |ns: u64| ns as f64 / 1e3;
+        write!(f, "{:.1} us: {}", us(self.latency_ns), self.cause().label())?;
+        let parts = StallCause::ALL.into_iter().zip(self.parts_ns);
+        for (at, (cause, ns)) in parts.filter(|(_, ns)| *ns > 0).enumerate() {
+            write!(f, "{}{} {:.1}", if at == 0 { " (" } else { ", " }, cause.label(), us(ns))?;
+        }
+        write!(f, " us")?;
+        if self.switches > 0 {
+            write!(f, "; {} involuntary switches", self.switches)?;
+        }
+        if self.faults > 0 {
+            write!(f, "; {} page faults", self.faults)?;
+        }
+        write!(f, ")")
+    }
+}

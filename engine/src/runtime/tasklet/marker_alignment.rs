@@ -1,0 +1,59 @@
+//! Marker alignment: a marker is passed on when every inlet that has not ended has delivered it.
+//! Until then an inlet that has delivered it is not read.
+
+use crate::runtime::exchange::Inlet;
+
+/// What an inlet of a tasklet may do.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum InletState {
+    /// It is read.
+    Open,
+    /// It has delivered the marker, and waits for the other inlets to deliver theirs.
+    Aligned,
+    /// It has delivered its end.
+    Ended,
+}
+
+/// An inlet with its state.
+pub struct AlignedInlet<T> {
+    pub inlet: Inlet<T>,
+    pub state: InletState,
+    /// The last watermark, in microseconds since 1970.
+    pub watermark_us: i64,
+}
+
+impl<T> AlignedInlet<T> {
+    /// An open inlet without a watermark.
+    pub fn new(inlet: Inlet<T>) -> Self {
+        Self { inlet, state: InletState::Open, watermark_us: i64::MIN }
+    }
+
+    /// Reads the inlet again after the marker was passed on.
+    pub fn reopen(&mut self) {
+        if self.state == InletState::Aligned {
+            self.state = InletState::Open;
+        }
+    }
+}
+
+/// How far the inlets of a tasklet are aligned.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Alignment {
+    /// An inlet is still open.
+    Incomplete,
+    /// Every inlet that has not ended has delivered the marker.
+    Marker,
+    /// Every inlet has ended.
+    Ended,
+}
+
+impl Alignment {
+    /// The alignment of some inlets.
+    pub fn of<T>(inlets: &[AlignedInlet<T>]) -> Self {
+        if inlets.iter().any(|inlet| inlet.state == InletState::Open) {
+            return Self::Incomplete;
+        }
+        let is_ended = inlets.iter().all(|inlet| inlet.state == InletState::Ended);
+        if is_ended { Self::Ended } else { Self::Marker }
+    }
+}
