@@ -8,10 +8,15 @@
 //! *Threads.* The worker writes the files. Syncs and the log belong to the driver's thread, so a
 //! slow disk delays commits but no record.
 
+mod commit_log;
 pub(in crate::connect::file) mod file_writer;
-use super::uri::{local_path, path_of, uri};
+
+pub use commit_log::{FileSinkLog, LOG_FOLDER, committed_files};
+
+use super::uri::{local_path, path_of};
 use crate::connect::file::file_log::{Crc, FileLog};
 use crate::connect::file::partition_values::{NULL_PARTITION, partition_of};
+use crate::connect::file::sink::commit_log::SinkFile;
 use crate::connect::file::sink::file_writer::{FileWriter, SinkFormat};
 use crate::connect::format_settings::FormatSettings;
 use crate::connect::options::OptionReader;
@@ -25,13 +30,11 @@ use millstream_engine::checkpoint::{UnfinishedEpoch, log_entry, new_id};
 use millstream_engine::env::Env;
 use millstream_engine::env::storage::Storage;
 use millstream_engine::epoch::protocol::Report;
-use millstream_engine::epoch::sink_log::SinkLog;
 use millstream_engine::error::EngineError;
 use millstream_engine::event::Epoch;
 use millstream_engine::measure::latency::LatencyRecorder;
 use millstream_engine::runtime::stage::{FlushStatus, Push, Stage};
-use serde::{Deserialize, Serialize};
-use std::collections::{BTreeSet, HashMap};
+use std::collections::HashMap;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -39,8 +42,6 @@ use std::sync::Arc;
 const BUFFER_BYTES: usize = 1 << 20;
 /// Maximum number of partitions in one epoch, each with an open file and a buffer.
 const PARTITIONS_MAX: usize = 4096;
-/// The folder of the log.
-pub const LOG_FOLDER: &str = "_spark_metadata";
 
 /// The parsed options of the file sink.
 #[derive(Clone, Debug)]
@@ -51,21 +52,6 @@ pub struct FileSinkConfig {
     partition_by: Vec<String>,
     /// The time zone of timestamps in folder names.
     zone: Tz,
-}
-
-/// A file of an epoch, as stored in the log.
-#[derive(Clone, Debug, Serialize, Deserialize)]
-#[serde(rename_all = "camelCase")]
-pub struct SinkFile {
-    /// The file's path as a URI.
-    pub path: String,
-    size: u64,
-    is_dir: bool,
-    modification_time: i64,
-    block_replication: u32,
-    block_size: u64,
-    /// Always `add`.
-    pub action: String,
 }
 
 impl FileSinkConfig {
@@ -197,7 +183,7 @@ impl FileSinkConfig {
                 "Another query wrote there: take another path, or the checkpoint that belongs to it",
             ));
         }
-        Ok(FileSinkLog { folder: self.folder.clone(), log, latest })
+        Ok(FileSinkLog::new(self.folder.clone(), log, latest))
     }
 
     /// Opens the sink.
@@ -375,15 +361,7 @@ impl Stage for FileSink {
             ended.push(open.end(self.env.storage())?);
         }
         for (path, size) in ended {
-            let file = SinkFile {
-                path: uri(&path),
-                size,
-                is_dir: false,
-                modification_time: self.env.wall_us() / 1000,
-                block_replication: 1,
-                block_size: 32 << 20,
-                action: "add".to_string(),
-            };
+            let file = SinkFile::added(&path, size, self.env.wall_us() / 1000);
             staged
                 .push(serde_json::to_string(&file).unwrap_or_else(|_| unreachable!("plain data")));
         }
@@ -417,88 +395,4 @@ impl<'a> Push<Row<'a>> for FileSink {
         self.latency.record(ingest_ns);
         Ok(())
     }
-}
-
-/// The log of committed epochs, used on the driver's thread.
-pub struct FileSinkLog {
-    folder: PathBuf,
-    log: FileLog,
-    latest: Option<u64>,
-}
-
-fn files(staged: &[String]) -> impl Iterator<Item = PathBuf> {
-    let files = staged.iter().filter_map(|line| serde_json::from_str::<SinkFile>(line).ok());
-    files.map(|file| path_of(&file.path))
-}
-
-impl SinkLog for FileSinkLog {
-    fn sync(&mut self, storage: &dyn Storage, staged: &[String]) -> Result<(), EngineError> {
-        for path in files(staged) {
-            storage.sync(&path).map_err(|error| log_entry::write_failed(&path, &error))?;
-        }
-        // The folders of the files, and their parent folders.
-        let mut folders = BTreeSet::new();
-        for path in files(staged) {
-            let mut folder = path.parent();
-            while let Some(below) = folder.filter(|folder| folder.starts_with(&self.folder)) {
-                folders.insert(below.to_path_buf());
-                folder = below.parent();
-            }
-        }
-        for folder in folders {
-            let synced = storage.sync_folder(&folder);
-            synced.map_err(|error| log_entry::write_failed(&folder, &error))?;
-        }
-        Ok(())
-    }
-
-    fn commit(
-        &mut self,
-        storage: &dyn Storage,
-        epoch: Epoch,
-        staged: &[String],
-    ) -> Result<(), EngineError> {
-        if self.latest.is_some_and(|latest| latest >= epoch) {
-            // An earlier run has already committed this epoch. The staged files are either the same
-            // ones or contain the same rows again.
-            let lines = self.log.read_all(storage)?;
-            for (path, line) in files(staged).zip(staged) {
-                if !lines.iter().any(|(_, logged)| logged == line) {
-                    drop(storage.remove(&path));
-                }
-            }
-            return Ok(());
-        }
-        // Spark requires an entry for every epoch, without gaps.
-        let next = self.latest.map_or(0, |latest| latest + 1);
-        for missing in next..epoch {
-            self.log.add(storage, missing, &[], |_| true)?;
-        }
-        self.log.add(storage, epoch, staged, |_| true)?;
-        self.latest = Some(epoch);
-        Ok(())
-    }
-}
-
-/// The committed files of a folder. `None` if the folder has no log.
-pub fn committed_files(
-    storage: &dyn Storage,
-    folder: &Path,
-) -> Result<Option<Vec<PathBuf>>, EngineError> {
-    let log = FileLog::new(folder.join(LOG_FOLDER), Crc::Beside);
-    if log.latest(storage)?.is_none() {
-        return Ok(None);
-    }
-    let mut files = Vec::new();
-    for (batch, line) in log.read_all(storage)? {
-        let file: SinkFile = serde_json::from_str(&line).map_err(|error| {
-            log_entry::damaged(&log.folder().join(batch.to_string()), &error.to_string())
-        })?;
-        let path = path_of(&file.path);
-        match file.action.as_str() {
-            "delete" => files.retain(|other| *other != path),
-            _ => files.push(path),
-        }
-    }
-    Ok(Some(files))
 }
