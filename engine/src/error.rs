@@ -34,7 +34,7 @@ pub enum EngineError {
         /// The system's error message.
         reason: String,
     },
-    /// A simulated run made no progress: some tasklet waits forever.
+    /// A simulated run made no progress: at least one tasklet waits forever.
     #[error("SIMULATION_STUCK: no end after {steps} steps with seed {seed}")]
     Stuck {
         /// The seed that reproduces the run.

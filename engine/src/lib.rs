@@ -2,7 +2,7 @@
 //! markers travel through the rings among the records.
 //!
 //! The runtime knows nothing of rows, SQL, files or the contents of sockets; those live in the
-//! crate `millstream`. Start at [`Job`](runtime::job::Job), which is what is run.
+//! crate `millstream`. Start at [`Job`](runtime::job::Job), a query that is ready to run.
 //!
 //! | module | |
 //! |---|---|

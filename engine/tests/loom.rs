@@ -71,8 +71,8 @@ fn dropping_either_half_first_drops_every_value_once() {
     });
 }
 
-/// The sleeper must never sleep over work: if it found none after announcing itself, the waker
-/// must have seen the flag.
+/// The sleeper must not sleep while there is work: if it found none after its announcement, the
+/// waker must have seen the flag.
 #[test]
 fn no_wake_up_is_lost() {
     loom::model(|| {
@@ -91,7 +91,7 @@ fn no_wake_up_is_lost() {
     });
 }
 
-/// A marker is handed over behind the records pushed before it, never ahead of them.
+/// A marker arrives after the records that were pushed before it.
 #[test]
 fn a_marker_never_overtakes_records() {
     use millstream_engine::event::{Event, Record};
@@ -120,8 +120,8 @@ fn a_marker_never_overtakes_records() {
 fn values_of_several_producers_arrive_once_and_in_order() {
     use millstream_engine::sync::mpsc::queue;
     let mut model = loom::model::Builder::new();
-    // Every switch of threads in three threads takes hours; two that are forced find the faults of
-    // queues, and all that threads do by themselves is tried.
+    // Checking every interleaving of three threads takes hours. Two preemptions are enough to find
+    // the faults of queues; voluntary switches are not limited.
     model.preemption_bound = Some(2);
     model.check(|| {
         let (tx, mut rx) = queue::<Box<(usize, u32)>>(2);
@@ -151,8 +151,8 @@ fn values_of_several_producers_arrive_once_and_in_order() {
     });
 }
 
-/// A producer that waits for room is woken though the consumer fences only once in a capacity: it
-/// must not sleep while there is room and the consumer has stopped.
+/// A waiting producer is woken although the consumer fences only once per capacity: it must not
+/// sleep while there is space and the consumer has stopped.
 #[test]
 fn a_producer_that_waits_for_room_is_woken() {
     use millstream_engine::sync::waker::SpaceNotifier;
@@ -162,7 +162,7 @@ fn a_producer_that_waits_for_room_is_woken() {
         let (mut tx, mut rx) = ring::<u32>(CAPACITY);
         let mut notice = SpaceNotifier::new(CAPACITY);
         let (consumer_room, consumer_work) = (room.clone(), work.clone());
-        // Pops what is there and says whether it must look for waiting producers.
+        // Pops all values and returns whether waiting producers must be notified.
         let drain = |rx: &mut Consumer<u32>, notice: &mut SpaceNotifier| {
             let mut popped = 0;
             while rx.pop().is_some() {
@@ -173,7 +173,7 @@ fn a_producer_that_waits_for_room_is_woken() {
             notice.is_due(true)
         };
         let consumer = thread::spawn(move || {
-            // A drain, and one more look after it has announced that it sleeps.
+            // Drains, announces that it will sleep, and drains once more.
             let mut rang = drain(&mut rx, &mut notice) && consumer_room.claim_wakeup();
             consumer_work.prepare_park();
             rang |= drain(&mut rx, &mut notice) && consumer_room.claim_wakeup();
@@ -190,7 +190,7 @@ fn a_producer_that_waits_for_room_is_woken() {
             woke |= work.claim_wakeup();
         }
         let (rang, mut rx, mut notice) = consumer.join().unwrap();
-        // A consumer that was woken drains once more.
+        // A consumer that is woken drains once more.
         let rings = woke && drain(&mut rx, &mut notice);
         assert!(!waits || rang || rings, "waits for room that nobody tells it of");
     });

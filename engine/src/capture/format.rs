@@ -1,33 +1,33 @@
-//! The bytes of a capture file: its header, its blocks, and the payloads of the blocks that
-//! describe something else than bytes of a stream.
+//! The byte layout of a capture file: the header, the blocks, and the payloads of all blocks except
+//! data blocks.
 //!
 //! ```text
 //! file:   | file header, 64 bytes | block | block | … |
 //! block:  | length u32 | crc32 u32 | position u64 | lines u64 | mono_ns u64 | wall_ns i64 |
 //!         | connection u32 | direction u8 | kind u8 | flags u16 | payload | zeros to 8 bytes |
 //! ```
-//! All integers are little endian. `length` is one more than the payload has, so that an empty
-//! block is not all zeros; the CRC covers the payload's length and everything behind the CRC.
+//! All integers are little endian. `length` is the payload's length plus one, so that an empty
+//! block is not all zeros. The CRC covers the payload's length and all bytes after the CRC field.
 //! Version 1 has a header of 8 bytes and stores microseconds where version 2 stores `wall_ns`.
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 
-/// The first bytes of a file of this version.
+/// The first bytes of a version 2 file.
 pub(super) const MAGIC: &[u8; 8] = b"MSCAPT02";
-/// The first bytes of a file of the version before.
+/// The first bytes of a version 1 file.
 pub(super) const MAGIC_V1: &[u8; 8] = b"MSCAPT01";
-/// Bytes of the file header.
+/// Size of the file header, in bytes.
 pub(super) const FILE_HEADER_BYTES: usize = 64;
-/// Bytes of a block before its payload.
+/// Size of a block's head, in bytes.
 pub(super) const HEAD_BYTES: usize = 48;
-/// Largest payload of any block; a longer one is damage.
+/// Maximum payload of a block, in bytes. A longer length field means that the file is damaged.
 pub const MAX_PAYLOAD: usize = 4 << 20;
-/// Largest payload of an event of a [`super::CaptureWriter`]; longer data is split.
+/// Maximum payload of an event of a [`super::CaptureWriter`], in bytes. Longer data is split.
 pub const MAX_EVENT_BYTES: usize = 64 << 10;
-/// Distance of the marks of an uncompressed file.
+/// Distance between the marks of an uncompressed file, in bytes.
 pub const STRIDE_BYTES: u64 = 1 << 20;
 
-/// What a block says.
+/// The kind of a block.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[repr(u8)]
 pub enum Kind {
@@ -37,25 +37,25 @@ pub enum Kind {
     Open = 1,
     /// A connection has ended.
     Close = 2,
-    /// The sender of this direction has ended it.
+    /// The sender of this direction has closed it.
     HalfClose = 3,
     /// The sender of this direction has reset the connection.
     Reset = 4,
-    /// Bytes of the stream that are not in the file. The payload is a [`Gap`].
+    /// Bytes of the stream that are missing from the file. The payload is a [`Gap`].
     Gap = 5,
-    /// Bytes that were sent again with other contents. See [`conflict_payload`].
+    /// A retransmission with different bytes. See [`conflict_payload`].
     Conflict = 6,
-    /// Bytes that were seen and do not belong to the stream. The payload is an [`Ignored`].
+    /// Bytes that were captured but do not belong to the stream. The payload is an [`Ignored`].
     Ignored = 7,
-    /// Text for people and tools: a JSON object.
+    /// A note for users and tools: a JSON object.
     Note = 8,
-    /// Structure: where a search by time can land.
+    /// Structure: a position that a search by time can jump to.
     Mark = 16,
     /// Structure: compressed blocks.
     Compressed = 18,
     /// Structure: a part of the index.
     Index = 19,
-    /// Structure: the end of a file that was closed.
+    /// Structure: the end of a file that was closed properly.
     End = 20,
 }
 
@@ -79,13 +79,13 @@ impl Kind {
         })
     }
 
-    /// Whether the block is an event, not structure of the file.
+    /// Whether the block is an event rather than part of the file's structure.
     pub fn is_event(self) -> bool {
         (self as u8) < Self::Mark as u8
     }
 }
 
-/// Which way bytes went.
+/// The direction of a stream.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[repr(u8)]
 pub enum Direction {
@@ -95,7 +95,7 @@ pub enum Direction {
     Out = 1,
 }
 
-/// More of the same write or datagram follows in the next event of this connection and direction.
+/// The next event of this connection and direction continues the same write or datagram.
 pub const FLAG_MORE: u16 = 1;
 /// The recorder cut the datagram short; a gap for the rest follows.
 pub const FLAG_CUT: u16 = 2;
@@ -104,68 +104,69 @@ pub const FLAG_MIDSTREAM: u16 = 4;
 /// Of an open event: the connection was opened in an earlier file of the recording.
 pub const FLAG_REPEATED: u16 = 8;
 
-/// A block without its payload.
+/// The head of a block: everything except the payload.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Head {
-    /// Where the payload begins in the stream of its connection and direction. In the log of a
-    /// durable source: in everything that the source received.
+    /// Offset of the payload's first byte in the stream of its connection and direction. In the log
+    /// of a durable source: its offset in everything that the source has received.
     pub position: u64,
-    /// Whole lines before it, in the log of a durable source; otherwise 0.
+    /// In the log of a durable source: the number of complete lines before the payload. Otherwise
+    /// 0.
     pub lines: u64,
-    /// Monotonic time in nanoseconds. Never falls within a file.
+    /// Monotonic time, in nanoseconds. It never decreases within a file.
     pub mono_ns: u64,
-    /// Wall-clock time, in nanoseconds since 1970. May fall where the clock was set back.
+    /// Wall-clock time, in nanoseconds since 1970. It can decrease if the clock was set back.
     pub wall_ns: i64,
-    /// The connection, numbered over the recording.
+    /// The connection's number in the recording.
     pub connection: u32,
-    /// Which way.
+    /// The direction of the bytes.
     pub direction: Direction,
-    /// What it says.
+    /// The kind of the block.
     pub kind: Kind,
     /// `FLAG_…` bits.
     pub flags: u16,
 }
 
-/// The clock that the times of a file come from.
+/// The clock that provided the times of a file.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[repr(u8)]
 pub enum Clock {
-    /// Not known: a file of version 1.
+    /// Unknown, as in files of version 1.
     #[default]
     Unknown = 0,
     /// Read by the recorder after the read of the socket.
     Read = 1,
     /// Taken by the kernel when the packet arrived.
     Kernel = 2,
-    /// Taken over from a packet capture.
+    /// Copied from a packet capture.
     Packets = 3,
 }
 
 /// The header of a file.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct FileHeader {
-    /// 1 or 2.
+    /// The format version: 1 or 2.
     pub version: u8,
-    /// Where the times come from.
+    /// The clock that provided the times.
     pub clock: Clock,
     /// Whether events are in compressed blocks.
     pub compressed: bool,
-    /// Precision of the times in nanoseconds; 0 if it is not known.
+    /// Precision of the times, in nanoseconds; 0 if unknown.
     pub precision_ns: u32,
-    /// Wall-clock time of the start, in nanoseconds since 1970.
+    /// Wall-clock time at the start of the recording, in nanoseconds since 1970.
     pub start_wall_ns: i64,
-    /// Monotonic time of the start.
+    /// Monotonic time at the start of the recording, in nanoseconds.
     pub start_mono_ns: u64,
-    /// Shared by all files of a recording.
+    /// The recording's id, shared by all its files.
     pub recording: u64,
     /// Number of this file in its recording, from 0.
     pub file: u32,
-    /// Distance of the marks; 0 if there are none at fixed offsets.
+    /// Distance between the marks, in bytes; 0 if marks are not at fixed offsets.
     pub stride_bytes: u32,
 }
 
 impl FileHeader {
-    /// Bytes of the header of a file of this version.
+    /// Size of the header of a file of this version, in bytes.
     pub(super) fn bytes(&self) -> usize {
         if self.version == 1 { MAGIC_V1.len() } else { FILE_HEADER_BYTES }
     }
@@ -187,7 +188,7 @@ impl FileHeader {
         out
     }
 
-    /// Reads a header. The error says what is wrong with it.
+    /// Decodes a header. The error describes the damage.
     pub(super) fn decode(bytes: &[u8]) -> Result<Self, &'static str> {
         if bytes.starts_with(MAGIC_V1) {
             return Ok(Self { version: 1, ..Self::default() });
@@ -247,8 +248,8 @@ fn block_crc(length: usize, block: &[u8]) -> u32 {
     crc.finalize()
 }
 
-/// Writes the head of a block whose payload of `length` bytes stands behind it, except for the
-/// length field.
+/// Writes the head of a block, except the length field. `out` starts with the head, and the payload
+/// of `length` bytes, which the CRC covers, already follows it.
 pub(super) fn encode(head: &Head, length: usize, out: &mut [u8]) {
     out[8..16].copy_from_slice(&head.position.to_le_bytes());
     out[16..24].copy_from_slice(&head.lines.to_le_bytes());
@@ -272,31 +273,31 @@ pub(super) fn push_block(head: &Head, payload: &[u8], out: &mut Vec<u8>) {
     out.resize(start + block_bytes(payload.len()), 0);
 }
 
-/// Bytes of a block with a payload of this length.
+/// Size of a block with a payload of this length, in bytes.
 pub(super) fn block_bytes(length: usize) -> usize {
     (HEAD_BYTES + length).next_multiple_of(8)
 }
 
-/// The last bytes of a file that was closed: the offset of its end block, and this.
+/// The last 8 bytes of a properly closed file. They follow the offset of its end block.
 pub(super) const TRAILER_MAGIC: &[u8; 8] = b"MSCAPEND";
-/// Bytes of the trailer.
+/// Size of the trailer, in bytes.
 pub(super) const TRAILER_BYTES: usize = 16;
 
-/// Why there is no block at an offset.
+/// Why no block can be decoded at an offset.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum NoBlock {
-    /// The bytes end before the block, or the part of it that says how long it is, does.
+    /// The bytes end within the block.
     Short {
-        /// Bytes needed to look again.
+        /// The number of bytes that are needed to decide.
         need: usize,
     },
     /// The length field is 0: nothing was written here.
     Empty,
-    /// What stands there is no block.
+    /// The bytes are not a valid block.
     Damaged,
 }
 
-/// The block at the start of `bytes`: its head, and the length of its payload.
+/// Decodes the head of the block at the start of `bytes`. Returns it with the payload's length.
 pub(super) fn decode(bytes: &[u8], version: u8) -> Result<(Head, usize), NoBlock> {
     let Some(field) = bytes.get(..4).map(|bytes| u32_at(bytes, 0)) else {
         return Err(NoBlock::Short { need: HEAD_BYTES });
@@ -308,7 +309,7 @@ pub(super) fn decode(bytes: &[u8], version: u8) -> Result<(Head, usize), NoBlock
     let Some(block) = bytes.get(..HEAD_BYTES + length) else {
         return Err(NoBlock::Short { need: HEAD_BYTES + length });
     };
-    // Cheap tests first: a scan over damaged bytes computes few sums.
+    // Cheap checks first, so that a scan of damaged bytes computes few CRCs.
     let kind = Kind::from_byte(block[45]).ok_or(NoBlock::Damaged)?;
     if block[44] > 1 || block_crc(length, block) != u32_at(block, 4) {
         return Err(NoBlock::Damaged);
@@ -327,22 +328,21 @@ pub(super) fn decode(bytes: &[u8], version: u8) -> Result<(Head, usize), NoBlock
     Ok((head, length))
 }
 
-/// What a connection runs over.
+/// The transport protocol of a connection.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Protocol {
-    /// Not known.
     #[default]
     Unknown,
     /// A byte stream.
     Tcp,
-    /// Datagrams: a "connection" is all datagrams between two ends.
+    /// Datagrams. All datagrams between two endpoints count as one connection.
     Udp,
 }
 
-/// Which end opened a connection.
+/// The endpoint that opened a connection.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Opener {
-    /// Not known: the recording began later.
+    /// Unknown, because the recording began later.
     #[default]
     Unknown,
     /// End `a`.
@@ -351,27 +351,27 @@ pub enum Opener {
     B,
 }
 
-/// An address and a port; neither where it is not known.
+/// An IP address and a port; `None` if unknown.
 pub type Endpoint = Option<SocketAddr>;
 
 /// The payload of an open event.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct ConnectionInfo {
-    /// What it runs over.
+    /// The transport protocol.
     pub protocol: Protocol,
-    /// Who opened it.
+    /// The endpoint that opened the connection.
     pub opener: Opener,
-    /// The peer: the client of an imported or proxied connection.
+    /// Endpoint `a`, the peer: the client of an imported or proxied connection.
     pub a: Endpoint,
-    /// The recorded service.
+    /// Endpoint `b`, the recorded service.
     pub b: Endpoint,
 }
 
 impl ConnectionInfo {
-    /// Bytes of an encoded one.
+    /// Encoded size, in bytes.
     pub const BYTES: usize = 40;
 
-    /// The payload of its open event.
+    /// Encodes the payload of an open event.
     pub fn encode(&self) -> [u8; Self::BYTES] {
         let mut out = [0; Self::BYTES];
         out[0] = match self.protocol {
@@ -397,7 +397,7 @@ impl ConnectionInfo {
         out
     }
 
-    /// Reads the payload of an open event; `None` if it says nothing of the connection.
+    /// Decodes the payload of an open event; `None` if it does not describe the connection.
     pub fn decode(payload: &[u8]) -> Option<Self> {
         let payload: &[u8; Self::BYTES] = payload.get(..Self::BYTES)?.try_into().ok()?;
         let end = |at: usize| {
@@ -432,16 +432,16 @@ impl ConnectionInfo {
 pub enum GapCause {
     /// The packet capture lacks the packet.
     Lost,
-    /// The packet was cut by the snap length.
+    /// The packet was truncated at the snap length.
     Cut,
-    /// The recorder could not keep up.
+    /// The recorder was too slow.
     Dropped,
-    /// Left out on request.
+    /// The user excluded the bytes.
     Skipped,
 }
 
 impl GapCause {
-    /// Its name in reports.
+    /// The name of the cause in reports.
     pub fn name(self) -> &'static str {
         match self {
             Self::Lost => "lost",
@@ -452,17 +452,17 @@ impl GapCause {
     }
 }
 
-/// The payload of a gap event, which begins at the head's position.
+/// The payload of a gap event. The gap begins at the head's position.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Gap {
-    /// Bytes that are missing.
+    /// The number of missing bytes.
     pub bytes: u64,
-    /// Why.
+    /// The cause.
     pub cause: GapCause,
 }
 
 impl Gap {
-    /// The payload of its event.
+    /// Encodes the payload of a gap event.
     pub fn encode(&self) -> [u8; 16] {
         let mut out = [0; 16];
         out[..8].copy_from_slice(&self.bytes.to_le_bytes());
@@ -470,7 +470,7 @@ impl Gap {
         out
     }
 
-    /// Reads the payload of a gap event.
+    /// Decodes the payload of a gap event.
     pub fn decode(payload: &[u8]) -> Option<Self> {
         let cause = match payload.get(8)? {
             0 => GapCause::Lost,
@@ -482,26 +482,26 @@ impl Gap {
     }
 }
 
-/// Why bytes that were seen are not part of the stream.
+/// Why captured bytes do not belong to the stream.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum IgnoredReason {
-    /// Their numbers lie behind the end of the direction.
+    /// Their sequence numbers lie after the end of the direction.
     AfterFin,
-    /// They came after the reset of the connection.
+    /// They were captured after the reset of the connection.
     AfterReset,
 }
 
-/// The payload of an ignored event: one segment.
+/// The payload of an ignored event, which describes one segment.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Ignored {
-    /// Bytes of the segment that were ignored.
+    /// The number of ignored bytes of the segment.
     pub bytes: u64,
-    /// Why.
+    /// The reason.
     pub reason: IgnoredReason,
 }
 
 impl Ignored {
-    /// The payload of its event.
+    /// Encodes the payload of an ignored event.
     pub fn encode(&self) -> [u8; 16] {
         let mut out = [0; 16];
         out[..8].copy_from_slice(&self.bytes.to_le_bytes());
@@ -509,7 +509,7 @@ impl Ignored {
         out
     }
 
-    /// Reads the payload of an ignored event.
+    /// Decodes the payload of an ignored event.
     pub fn decode(payload: &[u8]) -> Option<Self> {
         let reason = match payload.get(8)? {
             0 => IgnoredReason::AfterFin,
@@ -519,34 +519,36 @@ impl Ignored {
     }
 }
 
-/// The payload of a conflict event: how many bytes of a segment differ from those first seen at
-/// their place. The head's position is the first of them.
+/// Encodes the payload of a conflict event: how many bytes of a retransmitted segment differ from
+/// the bytes that were captured first. The head's position is the first such byte.
 pub fn conflict_payload(differing_bytes: u64) -> [u8; 8] {
     differing_bytes.to_le_bytes()
 }
 
-/// Reads the payload of a conflict event.
+/// Decodes the payload of a conflict event.
 pub fn conflict_bytes(payload: &[u8]) -> u64 {
     u64_at(payload, 0)
 }
 
-/// Totals of a file, in its marks (of all before) and in its end block.
+/// Totals of a file. A mark stores the totals of everything before it, the end block those of the
+/// whole file.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Summary {
-    /// Events.
+    /// The number of events.
     pub events: u64,
     /// Bytes of data events.
     pub data_bytes: u64,
-    /// Connections opened in it, not those that are opened again after a rotation.
+    /// The number of connections opened in the file. Connections that are opened again after a
+    /// rotation are not counted.
     pub connections: u64,
-    /// Largest wall-clock time.
+    /// The largest wall-clock time, in nanoseconds since 1970.
     pub wall_ns_max: i64,
-    /// Largest monotonic time.
+    /// The largest monotonic time, in nanoseconds.
     pub mono_ns_max: u64,
 }
 
 impl Summary {
-    /// Bytes of an encoded one.
+    /// Encoded size, in bytes.
     pub(super) const BYTES: usize = 24;
 
     pub(super) fn encode(&self) -> [u8; Self::BYTES] {
@@ -557,7 +559,7 @@ impl Summary {
         out
     }
 
-    /// From the head and the payload of a mark or an end block.
+    /// Decodes the totals from the head and the payload of a mark or an end block.
     pub(super) fn decode(head: &Head, payload: &[u8]) -> Self {
         Self {
             events: u64_at(payload, 0),
@@ -568,7 +570,7 @@ impl Summary {
         }
     }
 
-    /// The head of a block of structure after all that this is the summary of.
+    /// The head of a structure block that follows everything in this summary.
     pub(super) fn head(&self, kind: Kind, position: u64) -> Head {
         Head {
             position,

@@ -1,24 +1,24 @@
-//! Where in a file a time is: the index of a compressed file, and the search over it.
+//! Search by time: the index of a compressed file, and binary search over its entries.
 //!
 //! An uncompressed file needs none: its marks are at fixed offsets. The index has one entry per
-//! compressed block up to [`MAX_ENTRIES`]; then every other entry is dropped, so that a file of any
-//! length has a bounded index and a search reads a bounded stretch too much.
+//! compressed block up to [`MAX_ENTRIES`]; then every other entry is dropped, so the index is
+//! bounded, and a search reads only a bounded number of additional blocks.
 
 use super::format::{Head, Kind, MAX_PAYLOAD, Summary, u64_at};
 
-/// Entries that a writer keeps.
+/// Maximum number of entries that a writer keeps.
 const MAX_ENTRIES: usize = 1 << 16;
-/// Bytes of an encoded entry.
+/// Encoded size of an entry, in bytes.
 pub(super) const ENTRY_BYTES: usize = 32;
-/// Entries in a block.
+/// Number of entries per index block.
 const ENTRIES_PER_BLOCK: usize = MAX_PAYLOAD / ENTRY_BYTES / 8;
 
 /// A mark, and the largest times before it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Entry {
-    /// Offset of the mark in the file.
+    /// Offset of the mark in the file, in bytes.
     pub offset: u64,
-    /// Events before it.
+    /// Number of events before the mark.
     pub events: u64,
     pub wall_ns_max: i64,
     pub mono_ns_max: u64,
@@ -34,8 +34,8 @@ impl Entry {
         }
     }
 
-    /// Whether everything before the mark is earlier than the time. The first mark of a file has
-    /// nothing before it.
+    /// Whether everything before the mark is earlier than the time. True for the first mark of a
+    /// file, because nothing is before it.
     pub(super) fn is_before(&self, time: Time) -> bool {
         self.events == 0
             || match time {
@@ -45,18 +45,18 @@ impl Entry {
     }
 }
 
-/// A time to look for.
+/// The time to search for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Time {
     Wall(i64),
     Mono(u64),
 }
 
-/// The index as it is written.
+/// The index under construction.
 #[derive(Debug)]
 pub(super) struct Index {
     entries: Vec<Entry>,
-    /// Only every such mark is kept.
+    /// Only every `every`-th mark is kept.
     every: u64,
     marks: u64,
 }
@@ -85,7 +85,7 @@ impl Index {
         self.marks += 1;
     }
 
-    /// Its blocks: heads and payloads.
+    /// Encodes the index as heads and payloads of blocks.
     pub(super) fn blocks(&self, summary: &Summary) -> Vec<(Head, Vec<u8>)> {
         let chunks = self.entries.chunks(ENTRIES_PER_BLOCK);
         let encoded = chunks.map(|chunk| {
@@ -102,7 +102,7 @@ impl Index {
     }
 }
 
-/// The entries of an index block.
+/// Decodes the entries of an index block.
 pub(super) fn entries(payload: &[u8]) -> impl Iterator<Item = Entry> + '_ {
     payload.chunks_exact(ENTRY_BYTES).map(|entry| Entry {
         offset: u64_at(entry, 0),

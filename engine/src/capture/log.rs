@@ -1,15 +1,16 @@
-//! The capture log of a durable source: bytes as they crossed a socket, kept in memory-mapped
-//! segments before anyone looks at them, so that they outlive the process that received them.
+//! The capture log of a durable source. Bytes are stored as they were received, in memory-mapped
+//! segments, before they are processed, so they outlive the process that received them.
 //!
-//! A segment `NNNNNNNNNN.cap` is a capture file (see [`super`]) of fixed size, zeros behind its
-//! last block. A block's length is stored last, so that a process killed in mid-block leaves none.
+//! A segment `NNNNNNNNNN.cap` is a capture file (see [`super`]) of fixed size, with zeros after its
+//! last block. The length of a block is stored last, so a process that is killed while it appends
+//! leaves no incomplete block.
 //!
-//! *Durability.* A block survives the end of the process, however it comes, as soon as it is
-//! appended: a copy into mapped memory, no system call. A power failure can take what the kernel
-//! has not written yet; a block that is torn by one is cut off with all behind it.
+//! *Durability.* A block survives any end of the process as soon as it is appended: appending is a
+//! copy into mapped memory, without a system call. A power failure can lose what the kernel has not
+//! written yet. If it tears a block, that block and everything after it are cut off.
 //!
-//! *Threads.* Appended to by one worker; segments are made and removed by a thread of the log's
-//! own, one ahead, so that no record waits for a file.
+//! *Threads.* One worker appends. The log's own thread creates segments, one ahead, and removes old
+//! ones, so no record waits for a file.
 
 use super::format::{
     Clock, FILE_HEADER_BYTES, FileHeader, HEAD_BYTES as HEAD, Head, MAX_PAYLOAD, NoBlock,
@@ -26,24 +27,24 @@ use std::path::{Path, PathBuf};
 use std::sync::atomic::{Ordering, compiler_fence};
 use std::thread::JoinHandle;
 
-/// Bytes of a segment.
+/// Size of a segment, in bytes.
 pub const SEGMENT_BYTES: usize = 4 << 20;
-/// Longest payload of a block.
+/// Maximum payload of a block, in bytes.
 pub const MAX_LOG_PAYLOAD: usize = SEGMENT_BYTES - FILE_HEADER_BYTES - HEAD - 8;
 const _: () = assert!(MAX_LOG_PAYLOAD <= MAX_PAYLOAD);
 
-/// The block at `at`: its head, its payload, and where the next begins.
+/// Decodes the block at offset `at`: its head, its payload and the offset of the next block.
 fn block_at(bytes: &[u8], at: usize, version: u8) -> Option<(Head, &[u8], usize)> {
     let rest = bytes.get(at..)?;
     let (head, length) = decode(rest, version).ok()?;
     Some((head, &rest[HEAD..HEAD + length], at + block_bytes(length)))
 }
 
-/// Walks the blocks of a segment's bytes. Says where they end, and whether something that is no
-/// block stands there though blocks follow.
+/// Calls `visit` for each block of a segment. Returns the offset at which the blocks end, and
+/// whether damaged bytes there are followed by more blocks.
 pub fn blocks<'b>(bytes: &'b [u8], mut visit: impl FnMut(Head, &'b [u8])) -> (usize, bool) {
     let Ok(header) = FileHeader::decode(bytes) else {
-        // The magic is stored last: without it the process ended before the first block.
+        // The magic is stored last. If it is missing, the process ended before it wrote a block.
         if bytes.starts_with(&[0; 8]) {
             return (0, false);
         }
@@ -56,7 +57,7 @@ pub fn blocks<'b>(bytes: &'b [u8], mut visit: impl FnMut(Head, &'b [u8])) -> (us
         }
         at = next;
     }
-    // A block that was torn has nothing whole behind it; one that was changed later may.
+    // A torn block is never followed by an intact one. A block that was damaged later may be.
     let length = match bytes.get(at..).map(|rest| decode(rest, version)) {
         Some(Err(NoBlock::Damaged)) => {
             u32::from_le_bytes(bytes[at..at + 4].try_into().unwrap_or_default()) as usize - 1
@@ -67,7 +68,7 @@ pub fn blocks<'b>(bytes: &'b [u8], mut visit: impl FnMut(Head, &'b [u8])) -> (us
     (at, followed)
 }
 
-/// A log's segments, oldest first.
+/// Lists the segments of a log, oldest first.
 pub fn segments(folder: &Path) -> Result<Vec<(u64, PathBuf)>, EngineError> {
     let entries = match std::fs::read_dir(folder) {
         Ok(entries) => entries,
@@ -98,7 +99,7 @@ struct Segment {
     map: MmapMut,
 }
 
-/// Makes an empty segment, its blocks on disk allocated so that no later store can fail.
+/// Creates an empty segment. Its disk space is allocated up front, so that no later store can fail.
 fn make(folder: &Path, number: u64) -> Result<Segment, EngineError> {
     let path = folder.join(format!("{number:010}.cap"));
     let failed = |error: std::io::Error| write_failed(&path, &error);
@@ -112,8 +113,8 @@ fn make(folder: &Path, number: u64) -> Result<Segment, EngineError> {
     file.write_all(&vec![0; SEGMENT_BYTES]).map_err(failed)?;
     file.sync_all().map_err(failed)?;
     File::open(folder).and_then(|folder| folder.sync_all()).map_err(failed)?;
-    // SAFETY: the file is in a folder of a locked checkpoint, so that no other process of ours
-    // has it open; it is never truncated while mapped, only removed.
+    // SAFETY: the file is in the folder of a locked checkpoint, so no other Millstream process has
+    // it open. It is removed but never truncated while it is mapped.
     let map = unsafe { MmapMut::map_mut(&file) }.map_err(failed)?;
     Ok(Segment { path, map })
 }
@@ -122,7 +123,7 @@ enum Order {
     Remove(PathBuf),
 }
 
-/// A segment that is full, and where the last of its payloads ends in the stream.
+/// A full segment, and the stream position at which its last payload ends.
 struct Full {
     path: PathBuf,
     end: u64,
@@ -132,26 +133,26 @@ struct Full {
 pub struct CaptureLog {
     current: Segment,
     at: usize,
-    /// Where the last payload of the present segment ends.
+    /// The stream position at which the last payload of the current segment ends.
     end: u64,
     full: Vec<Full>,
     keeper: Option<Keeper>,
-    /// Of the next segment.
+    /// The file header of the next segment.
     header: FileHeader,
 }
 
-/// What a log held when it was opened.
+/// The contents of a log when it was opened.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Tail {
-    /// Whole lines in all of its life.
+    /// The number of complete lines since the log was created.
     pub lines: u64,
-    /// Connections in all of its life.
+    /// The number of connections since the log was created.
     pub connections: u32,
-    /// Where a power failure has torn the last block, if one has.
+    /// Describes the last block if a power failure has torn it.
     pub torn: Option<String>,
 }
 
-/// Blocks from a position on, a segment in memory at a time.
+/// Reads the blocks from a stream position on, with one segment in memory at a time.
 pub struct Replay {
     paths: std::collections::VecDeque<PathBuf>,
     bytes: Vec<u8>,
@@ -160,12 +161,13 @@ pub struct Replay {
 }
 
 impl Replay {
-    /// The next block.
+    /// Reads the next block; `None` at the end.
     pub fn next_block(&mut self) -> Result<Option<(Head, &[u8])>, EngineError> {
         while block_at(&self.bytes, self.at, self.version).is_none() {
             let Some(path) = self.paths.pop_front() else { return Ok(None) };
             self.bytes = std::fs::read(&path).map_err(|error| unreadable(&path, &error))?;
-            // A segment without a header has no blocks; `open` has said so if it should have.
+            // A segment without a header has no blocks. `open` has already reported it if that is
+            // an error.
             let header = FileHeader::decode(&self.bytes).ok();
             self.at = header.map_or(self.bytes.len(), |header| header.bytes());
             self.version = header.map_or(0, |header| header.version);
@@ -179,8 +181,8 @@ impl Replay {
 }
 
 impl CaptureLog {
-    /// Opens the log in a folder, makes it if need be, and finds the blocks that hold what is
-    /// behind `from` in the stream. `count_lines` says how many lines end in a block.
+    /// Opens the log in a folder, or creates it, and finds the blocks that hold stream bytes after
+    /// `from`. `count_lines` returns the number of lines that end in a block.
     pub fn open(
         env: &dyn Env,
         folder: &Path,
@@ -207,7 +209,7 @@ impl CaptureLog {
             });
             let later = segments[index + 1..].iter().find_map(|(_, later)| first_position(later));
             let torn = bytes.get(stop..).is_some_and(|rest| rest.iter().any(|byte| *byte != 0));
-            // Only what is behind `from` is needed, and only the end of all can be torn.
+            // Damage before `from` does not matter. Only the end of the whole log can be torn.
             if torn && (followed || later.is_some()) && later.is_none_or(|later| later > from) {
                 let what = format!("the block at byte {stop} does not match its CRC");
                 return Err(damaged(path, &what));
@@ -218,7 +220,7 @@ impl CaptureLog {
             full.push(Full { path: path.clone(), end });
             paths.push(path.clone());
         }
-        // What lies wholly before `from` is not read again.
+        // Segments that lie entirely before `from` are not read.
         let first = full.iter().position(|segment| segment.end > from).unwrap_or(full.len());
         let paths = paths.split_off(first).into();
         let replay = Replay { paths, bytes: Vec::new(), at: 0, version: 0 };
@@ -258,9 +260,9 @@ impl CaptureLog {
         let block = &mut self.current.map[self.at..self.at + HEAD + length];
         block[HEAD..].copy_from_slice(payload);
         encode(head, length, block);
-        // A process killed here leaves zeros where the length stands, so no block. The fence
-        // keeps the compiler from storing the length first; a process sees its own stores in
-        // order, and so does who maps the file after it.
+        // If the process is killed here, the length is still 0, so there is no block. The fence
+        // keeps the compiler from storing the length first. A process sees its own stores in order,
+        // and so does any process that maps the file later.
         compiler_fence(Ordering::Release);
         block[..4].copy_from_slice(&(length as u32 + 1).to_le_bytes());
         self.end = self.end.max(head.position + length as u64);
@@ -268,7 +270,7 @@ impl CaptureLog {
         Ok(())
     }
 
-    /// Goes on in the next segment, which is ready unless the disk is slower than the socket.
+    /// Switches to the next segment. It is ready unless the disk is slower than the socket.
     fn turn_over(&mut self) -> Result<(), EngineError> {
         let gone = || EngineError::operator("CAPTURE_LOG_STOPPED", "its thread has ended", "");
         let keeper = self.keeper.as_ref().ok_or_else(gone)?;
@@ -279,14 +281,14 @@ impl CaptureLog {
         Ok(())
     }
 
-    /// Everything before this position is committed: segments that hold nothing else go. To be
-    /// called when the [`Replay`] has ended, which reads them.
+    /// Removes the segments that hold only bytes before `position`, which is committed. Call this
+    /// only after the [`Replay`], which reads them, has ended.
     pub fn committed(&mut self, position: u64) {
         let keeper = self.keeper.as_ref();
         self.full.retain(|segment| {
             let needed = segment.end > position;
             if let (false, Some(keeper)) = (needed, keeper) {
-                // A segment that stays is removed by the next start.
+                // If a segment is not removed now, the next start removes it.
                 drop(keeper.orders.send(Order::Remove(segment.path.clone())));
             }
             needed
@@ -295,18 +297,19 @@ impl CaptureLog {
 }
 
 impl Drop for CaptureLog {
-    /// Waits for the log's thread: once the log is dropped no thread uses its folder any more, and
-    /// the next run may make a segment of the number that the thread was about to make.
+    /// Waits for the log's thread. Afterwards no thread uses the folder: the next run may create a
+    /// segment with the same number that the thread was about to create.
     fn drop(&mut self) {
         if let Some(Keeper { orders, ready, thread }) = self.keeper.take() {
             drop((orders, ready));
-            // Its panic was printed by the runtime, and `turn_over` has failed by it.
+            // A panic of the thread was printed by the runtime, and `turn_over` has already failed
+            // because of it.
             drop(thread.join());
         }
     }
 }
 
-/// Where the first block of a segment begins in the stream.
+/// The stream position of the first block of a segment.
 fn first_position(path: &Path) -> Option<u64> {
     let bytes = std::fs::read(path).ok()?;
     let header = FileHeader::decode(&bytes).ok()?;
@@ -327,8 +330,8 @@ impl Keeper {
         let body = move || {
             for number in first.. {
                 let made = make(&folder, number);
-                // Until there is room for it, do what is ordered. The message is evaluated only
-                // when it is sent.
+                // Waits until the channel has room, and runs orders meanwhile. The message is
+                // evaluated only when it is sent.
                 loop {
                     crossbeam_channel::select! {
                         send(ahead, made) -> sent => match sent {
@@ -374,7 +377,7 @@ mod tests {
         }
     }
 
-    /// The real world, which knows whether a thread that it started has ended.
+    /// The real environment, which counts the running threads that it started.
     #[derive(Default)]
     struct Watched {
         real: RealEnv,
@@ -440,7 +443,7 @@ mod tests {
         }
     }
 
-    /// Payloads from a position on.
+    /// Payloads with their stream positions.
     type Payloads = Vec<(u64, Vec<u8>)>;
 
     fn replayed(folder: &Path, from: u64) -> Result<(Payloads, Tail), EngineError> {

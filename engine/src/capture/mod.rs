@@ -1,4 +1,5 @@
-//! Captures: what crossed sockets, with its times, in files that can be searched by time.
+//! Captures: the bytes that crossed sockets, with timestamps, in files that can be searched by
+//! time.
 //!
 //! One file format, described byte by byte in `docs/src/capture-format.md`, with two writers:
 //!
@@ -7,8 +8,8 @@
 //! - [`CaptureWriter`]: a buffered stream for recordings and imports, optionally compressed;
 //!   [`Recording`] adds rotation by size and time.
 //!
-//! [`CaptureReader`] reads the files of both, and those of the version before. It needs neither a
-//! footer nor undamaged bytes: what it cannot read it reports as [`Item::Damage`].
+//! [`CaptureReader`] reads the files of both, and files of version 1. It does not need a footer. It
+//! reports damaged parts of a file as [`Item::Damage`] and continues after them.
 
 mod format;
 mod index;

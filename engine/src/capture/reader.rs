@@ -1,8 +1,8 @@
-//! Reads a capture file: event by event, or from a time on.
+//! Reads a capture file event by event, from its start or from a time on.
 //!
-//! Needs no footer: a file whose writer was killed is read to the end of what it wrote. Bytes that
-//! are no block are reported with the number of events that they held, as far as the next mark
-//! tells it, and reading goes on there.
+//! A footer is not needed: the file of a killed writer is read up to the last complete block. A
+//! damaged part is reported, with the number of events in it if the next mark tells. Reading
+//! continues after it.
 //!
 //! *Memory.* A window of the file, at most twice the largest block. *Threads.* One.
 
@@ -16,41 +16,41 @@ use std::fs::File;
 use std::io::{self, Read, Seek, SeekFrom};
 use std::path::Path;
 
-/// Bytes that are read at once.
+/// Size of a read, in bytes.
 const WINDOW_BYTES: usize = 1 << 20;
-/// Bytes of a mark.
+/// Size of a mark, in bytes.
 const MARK_BYTES: usize = HEAD_BYTES + Summary::BYTES;
 
-/// What a reader finds next.
+/// The next item of a capture file.
 #[derive(Debug, PartialEq, Eq)]
 pub enum Item<'b> {
     /// An event and its payload.
     Event(Head, &'b [u8]),
-    /// A stretch of the file that cannot be read, or events that are missing.
+    /// A part of the file that cannot be read, or missing events.
     Damage(Damage),
 }
 
-/// A stretch of a file that cannot be read.
+/// A damaged part of a file.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Damage {
     /// Offset of the first byte that cannot be read.
     pub at: u64,
-    /// Offset at which reading goes on, or the end of the file.
+    /// Offset at which reading continues, or the end of the file.
     pub until: u64,
-    /// Events that were in it, if a later mark says so.
+    /// The number of events in the damaged part, if a later mark tells.
     pub events: Option<u64>,
-    /// What is wrong.
+    /// The kind of damage.
     pub what: &'static str,
 }
 
-/// Where an event stands in a file. Reading can continue there.
+/// The location of an event in a file, at which reading can continue later.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Place {
-    /// Offset of the block that holds it: of a compressed block if the file is compressed.
+    /// Offset of the block that contains the event: the compressed block if the file is compressed.
     pub block: u64,
-    /// Its number within that block.
+    /// Index of the event within that block.
     pub index: u64,
-    /// Number of events of the file before that block.
+    /// Number of the file's events before that block.
     pub events_before: u64,
 }
 
@@ -60,19 +60,20 @@ pub struct CaptureReader<R> {
     name: String,
     header: FileHeader,
     file_bytes: u64,
-    /// What was read and not consumed: `buffer[start..]`, which begins at `offset` in the file.
+    /// Bytes that were read and not consumed: `buffer[start..]`, which begins at `offset` in the
+    /// file.
     buffer: Vec<u8>,
     start: usize,
     offset: u64,
-    /// The compressed block that is being read.
+    /// The decompressed bytes of the current compressed block.
     unpacked: Vec<u8>,
     unpacked_at: usize,
     unpacker: Unpacker,
-    /// The compressed block that is being read, and the number of the next event in it.
+    /// The location of the next event in the decompressed block.
     unpacked_place: Place,
-    /// Events before the next one, as far as they are known.
+    /// The number of events before the next one, as far as it is known.
     events: u64,
-    /// Offset and totals of the end block of a file that was closed.
+    /// Offset and totals of the end block, if the file was closed properly.
     end: Option<(u64, Summary, u64)>,
     at_end: bool,
 }
@@ -91,7 +92,7 @@ fn unreadable(name: &str, error: &io::Error) -> EngineError {
     EngineError::operator("CAPTURE_UNREADABLE", format!("cannot read {name}: {error}"), fix)
 }
 
-/// A block in the window or in the unpacked block: its head and the range of its payload.
+/// A block in the window or in the decompressed block: its head and the range of its payload.
 struct Found {
     head: Head,
     from: usize,
@@ -107,7 +108,8 @@ enum Step {
 }
 
 impl<R: Read + Seek> CaptureReader<R> {
-    /// Reads the header, and the totals if the file was closed. `name` is for messages.
+    /// Reads the header, and the totals if the file was closed properly. `name` is used in error
+    /// messages.
     pub fn new(mut input: R, name: impl Into<String>) -> Result<Self, EngineError> {
         let name = name.into();
         let fails = |error: &io::Error| unreadable(&name, error);
@@ -144,27 +146,27 @@ impl<R: Read + Seek> CaptureReader<R> {
         Ok(reader)
     }
 
-    /// The header.
+    /// The file header.
     pub fn header(&self) -> &FileHeader {
         &self.header
     }
 
-    /// Totals of a file that was closed; `None` after a crash.
+    /// Totals of a file that was closed properly; `None` after a crash.
     pub fn summary(&self) -> Option<&Summary> {
         self.end.as_ref().map(|(_, summary, _)| summary)
     }
 
-    /// Bytes of the file.
+    /// Size of the file, in bytes.
     pub fn file_bytes(&self) -> u64 {
         self.file_bytes
     }
 
-    /// Offset in the file of what is read next.
+    /// Offset of the next item in the file.
     pub fn offset(&self) -> u64 {
         self.offset
     }
 
-    /// Where the next event stands.
+    /// The location of the next event.
     pub fn place(&self) -> Place {
         if self.unpacked_at < self.unpacked.len() {
             return self.unpacked_place;
@@ -172,7 +174,7 @@ impl<R: Read + Seek> CaptureReader<R> {
         Place { block: self.offset, index: 0, events_before: self.events }
     }
 
-    /// Goes to a place that [`Self::place`] has returned for this file.
+    /// Continues at a location that [`Self::place`] has returned for this file.
     pub fn go_to_place(&mut self, place: Place) -> Result<(), EngineError> {
         self.go_to(place.block, place.events_before)?;
         for _ in 0..place.index {
@@ -183,7 +185,7 @@ impl<R: Read + Seek> CaptureReader<R> {
         Ok(())
     }
 
-    /// Steps over blocks that are neither an event nor damage.
+    /// Skips blocks that are neither an event nor damage.
     fn step_to_item(&mut self) -> Result<Step, EngineError> {
         loop {
             match self.step()? {
@@ -193,7 +195,7 @@ impl<R: Read + Seek> CaptureReader<R> {
         }
     }
 
-    /// The next event, or damage. `None` at the end of the file.
+    /// Reads the next event, or a report of damage. `None` at the end of the file.
     pub fn next_item(&mut self) -> Result<Option<Item<'_>>, EngineError> {
         loop {
             match self.step()? {
@@ -208,14 +210,14 @@ impl<R: Read + Seek> CaptureReader<R> {
         }
     }
 
-    /// Goes to the first event that can be at or after this wall-clock time. Events before it may
+    /// Moves to the first event that can be at or after this wall-clock time. Earlier events may
     /// still follow, within one stride.
     pub fn seek_wall_ns(&mut self, ns: i64) -> Result<(), EngineError> {
         self.seek(Time::Wall(ns))
     }
 
-    /// Goes to the first event that can be at or after this monotonic time, as
-    /// [`Self::seek_wall_ns`] does.
+    /// Moves to the first event that can be at or after this monotonic time, like
+    /// [`Self::seek_wall_ns`].
     pub fn seek_mono_ns(&mut self, ns: u64) -> Result<(), EngineError> {
         self.seek(Time::Mono(ns))
     }
@@ -268,7 +270,7 @@ impl<R: Read + Seek> CaptureReader<R> {
     fn take_block(&mut self, head: Head, length: usize) -> Result<Step, EngineError> {
         let (at, from) = (self.offset, self.start + HEAD_BYTES);
         let found = Found { head, from, to: from + length, is_unpacked: false };
-        // The zeros behind the last block may be cut off.
+        // The zeros after the last block may be cut off.
         self.consume(block_bytes(length).min(self.buffer.len() - self.start));
         if head.kind.is_event() {
             self.events += 1;
@@ -302,7 +304,7 @@ impl<R: Read + Seek> CaptureReader<R> {
         }
     }
 
-    /// Nothing was written here: the rest of a stride, or of the file.
+    /// Skips bytes that were never written: the rest of a stride, or of the file.
     fn skip_empty(&mut self) -> Result<Step, EngineError> {
         let at = self.offset;
         let until = match u64::from(self.header.stride_bytes) {
@@ -326,12 +328,13 @@ impl<R: Read + Seek> CaptureReader<R> {
         Ok(Step::Damage(Damage { at, until, events: self.events_before_mark()?, what }))
     }
 
-    /// Goes on behind the damaged block if its length leads to another, otherwise at the next mark.
+    /// Continues after the damaged block if another block begins where its length ends, otherwise
+    /// at the next mark.
     fn resync(&mut self, what: &'static str) -> Result<Step, EngineError> {
         let at = self.offset;
         let stride = u64::from(self.header.stride_bytes);
         if let Some(bytes) = self.length_of_damaged()? {
-            // A mark is no event, and stands where no event can.
+            // A mark is not an event, and is located where no event can be.
             let is_mark = at.checked_rem(stride) == Some(0) || self.header.compressed;
             let events = u64::from(!is_mark);
             self.events += events;
@@ -342,7 +345,7 @@ impl<R: Read + Seek> CaptureReader<R> {
         if self.header.compressed {
             self.scan()?;
         } else {
-            // No mark at all: to the end of the file.
+            // If there is no mark, reading continues at the end of the file.
             let mut boundary = at.checked_div(stride).map_or(u64::MAX, |n| (n + 1) * stride);
             let mut is_found = false;
             while !is_found && boundary < self.file_bytes {
@@ -358,7 +361,7 @@ impl<R: Read + Seek> CaptureReader<R> {
         Ok(Step::Damage(Damage { at, until: self.offset, events, what }))
     }
 
-    /// Bytes of the block here, which is damaged, if a whole one stands where it ends.
+    /// The size of the damaged block at the current offset, if an intact block follows at its end.
     fn length_of_damaged(&mut self) -> Result<Option<usize>, EngineError> {
         self.fill(HEAD_BYTES)?;
         let length = (u32_at(&self.buffer, self.start) as usize).saturating_sub(1);
@@ -379,7 +382,7 @@ impl<R: Read + Seek> CaptureReader<R> {
         }
     }
 
-    /// Scans for a mark, block by block of eight bytes.
+    /// Scans for a mark at every multiple of eight bytes.
     fn scan(&mut self) -> Result<(), EngineError> {
         loop {
             self.fill(8)?;
@@ -397,12 +400,12 @@ impl<R: Read + Seek> CaptureReader<R> {
         }
     }
 
-    /// The mark that stands here.
+    /// The mark at the current offset; `None` if there is no mark.
     fn mark(&mut self) -> Result<Option<Entry>, EngineError> {
         self.fill(MARK_BYTES)?;
         let bytes = &self.buffer[self.start..];
         Ok(match decode(bytes, self.header.version) {
-            // A mark names its own offset, so that bytes of a payload are never taken for one.
+            // A mark contains its own offset, so payload bytes are never mistaken for a mark.
             Ok((head, length)) if head.kind == Kind::Mark && head.position == self.offset => {
                 let payload = &bytes[HEAD_BYTES..HEAD_BYTES + length];
                 Some(Entry::new(self.offset, &Summary::decode(&head, payload)))
@@ -411,7 +414,8 @@ impl<R: Read + Seek> CaptureReader<R> {
         })
     }
 
-    /// Events that the mark here, or the end of the file, has over those that were read.
+    /// The number of missing events: the count in the mark at the current offset, or at the end of
+    /// the file, minus the events that were read.
     fn events_before_mark(&mut self) -> Result<Option<u64>, EngineError> {
         let known = match self.mark()? {
             Some(mark) => Some(mark.events),
@@ -452,14 +456,14 @@ impl<R: Read + Seek> CaptureReader<R> {
         self.go_to(offset, events)
     }
 
-    /// The last mark before which everything is earlier, by binary search.
+    /// Finds the last mark before which everything is earlier, by binary search over the strides.
     fn search_strides(&mut self, time: Time, stride: u64) -> Result<Option<Entry>, EngineError> {
         let data_end = self.end.map_or(self.file_bytes, |(at, ..)| at);
-        // Marks 1..=high exist, as far as the file is undamaged.
+        // Marks 1 to `high` exist, except where the file is damaged.
         let (mut low, mut high, mut best) = (0, data_end.saturating_sub(1) / stride, None);
         while low < high {
             let middle = low + (high - low).div_ceil(2);
-            // A damaged mark: the next one below tells as much.
+            // If a mark is damaged, the search uses the nearest intact mark below it.
             let (mut at, mut mark) = (middle, None);
             while at > low && mark.is_none() {
                 self.go_to(at * stride, 0)?;
@@ -478,8 +482,8 @@ impl<R: Read + Seek> CaptureReader<R> {
         Ok(best)
     }
 
-    /// The last mark before which everything is earlier, from head to head: for a compressed file
-    /// without an index.
+    /// Finds the last mark before which everything is earlier, by skipping from block head to block
+    /// head: for a compressed file without an index.
     fn hop(&mut self, time: Time, first: u64) -> Result<Option<Entry>, EngineError> {
         let (mut at, mut best) = (first, None);
         loop {
@@ -516,7 +520,7 @@ impl<R: Read + Seek> CaptureReader<R> {
             let from = self.start + HEAD_BYTES;
             found.extend(index::entries(&self.buffer[from..from + length]));
             self.consume(block_bytes(length).min(self.buffer.len() - self.start));
-            // Only a hostile file has more, or entries that do not rise.
+            // Only a maliciously crafted file has more entries, or entries out of order.
             if found.len() > 1 << 17 || !found.is_sorted_by_key(|entry| entry.offset) {
                 return Ok(Vec::new());
             }
@@ -550,7 +554,8 @@ impl<R: Read + Seek> CaptureReader<R> {
 
     // ---- the window ----
 
-    /// Reads until `need` bytes are in the window, or the file ends. Returns their number.
+    /// Reads until the window contains `need` bytes, or the file ends. Returns the number of bytes
+    /// in the window.
     fn fill(&mut self, need: usize) -> Result<usize, EngineError> {
         let have = self.buffer.len() - self.start;
         if have >= need {
@@ -576,7 +581,7 @@ impl<R: Read + Seek> CaptureReader<R> {
         Ok(at)
     }
 
-    /// A small window after a jump, so that a search reads little.
+    /// The size of the next read: small after a jump, so that a search reads little.
     fn window_bytes(&self) -> usize {
         let rest = self.file_bytes.saturating_sub(self.offset).saturating_add(1);
         let window = if self.buffer.is_empty() { 4096 } else { WINDOW_BYTES };
@@ -606,7 +611,7 @@ struct Unpacker {
 }
 
 impl Unpacker {
-    /// Unpacks a compressed block, whose head says how many bytes it holds.
+    /// Decompresses a block. `bytes` is its decompressed size, as its head says.
     #[cfg(feature = "zstd")]
     fn unpack(&mut self, packed: &[u8], bytes: u64, out: &mut Vec<u8>) -> Result<(), &'static str> {
         out.clear();

@@ -1,8 +1,8 @@
-//! A recording in files: begins the next file when one is large or old enough.
+//! A recording that rotates its files by size and by time.
 //!
-//! Without rotation the recording is one file of the name that was asked for. With rotation a
-//! number is put before the extension: `lines.capture` becomes `lines.00000.capture`, and so on.
-//! Each file can be read alone: connections that are open are opened again in it, with
+//! Without rotation the recording is one file with the given name. With rotation a number is
+//! inserted before the extension: `lines.capture` becomes `lines.00000.capture`, and so on. Each
+//! file can be read alone, because it repeats the open events of open connections, with
 //! [`FLAG_REPEATED`].
 
 use super::format::{FLAG_REPEATED, FileHeader, Head, Kind, Summary};
@@ -12,12 +12,12 @@ use std::fs::File;
 use std::io;
 use std::path::{Path, PathBuf};
 
-/// When the next file begins.
+/// When the next file is started.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Rotation {
-    /// At this many bytes.
+    /// At this size, in bytes.
     pub bytes: Option<u64>,
-    /// When this many nanoseconds are recorded in it.
+    /// After this many nanoseconds of recorded time.
     pub ns: Option<u64>,
 }
 
@@ -27,7 +27,7 @@ impl Rotation {
     }
 }
 
-/// A recording that is written.
+/// A recording under construction.
 pub struct Recording {
     path: PathBuf,
     options: WriterOptions,
@@ -35,15 +35,15 @@ pub struct Recording {
     writer: CaptureWriter<File>,
     /// Monotonic time of the file's first event.
     first_mono_ns: Option<u64>,
-    /// Open events of connections that have not been closed, if the recording rotates.
+    /// The open events of connections that are still open, if the recording rotates.
     open: BTreeMap<u32, (Head, Vec<u8>)>,
-    /// Totals of the files before.
+    /// Totals of the previous files.
     before: Summary,
     bytes_before: u64,
 }
 
 impl Recording {
-    /// Begins a recording.
+    /// Starts a recording.
     pub fn create(path: &Path, options: &WriterOptions, rotation: Rotation) -> io::Result<Self> {
         let file = File::create(file_path(path, rotation, options.header.file))?;
         Ok(Self {
@@ -104,7 +104,7 @@ impl Recording {
         Ok(())
     }
 
-    /// Hands everything to the system.
+    /// Writes all buffered bytes to the operating system.
     pub fn flush(&mut self) -> io::Result<()> {
         self.writer.flush()
     }
@@ -114,12 +114,12 @@ impl Recording {
         add(&self.before, self.writer.summary())
     }
 
-    /// Bytes of all its files.
+    /// Size of all files, in bytes.
     pub fn bytes(&self) -> u64 {
         self.bytes_before + self.writer.bytes()
     }
 
-    /// Ends the recording; it is durable when this returns.
+    /// Ends the recording. It is durable when this returns.
     pub fn finish(self) -> io::Result<()> {
         self.writer.finish()?.sync_all()
     }

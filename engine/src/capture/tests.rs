@@ -1,11 +1,11 @@
-//! What the writers write, the reader reads; whatever happens to the file, it says so.
+//! What a writer writes, a reader reads back, and all damage is reported.
 
 use super::*;
 use crate::env::random::SplitMix;
 use crate::error::EngineError;
 use std::io::Cursor;
 
-/// An event as it was written.
+/// An event: its head and its payload.
 type Event = (Head, Vec<u8>);
 
 fn head(kind: Kind, n: u64) -> Head {
@@ -21,7 +21,7 @@ fn head(kind: Kind, n: u64) -> Head {
     }
 }
 
-/// Events of all kinds, of data of up to `longest` bytes.
+/// Events of all kinds, with up to `longest` bytes of data each.
 fn events(count: u64, longest: u64) -> Vec<Event> {
     let mut dice = SplitMix(7);
     let kinds = [Kind::Data, Kind::Open, Kind::Close, Kind::HalfClose, Kind::Reset, Kind::Note];
@@ -53,7 +53,7 @@ fn written(events: &[Event], compress: bool) -> Vec<u8> {
     writer.finish().unwrap()
 }
 
-/// All events, and all damage.
+/// Reads all events and all damage.
 fn read(bytes: &[u8]) -> Result<(Vec<Event>, Vec<Damage>), EngineError> {
     let mut reader = CaptureReader::new(Cursor::new(bytes), "test")?;
     let (mut events, mut damage) = (Vec::new(), Vec::new());
@@ -175,7 +175,7 @@ fn reading_goes_on_behind_damage_and_counts_the_events_in_it() {
     for &compress in compressions() {
         let events = events(10_000, 1200);
         let whole = written(&events, compress);
-        // Not in the last stride, behind which there is no mark.
+        // Not in the last stride, because no mark follows it.
         for part in 1..8 {
             let mut bytes = whole.clone();
             let at = whole.len() * part / 10;
@@ -195,7 +195,7 @@ fn a_damaged_event_costs_no_other() {
     let mut at = 64;
     for (n, (_, payload)) in events.iter().enumerate().take(199) {
         let mut bytes = whole.clone();
-        // A byte of its time.
+        // Flips a bit of the block's time.
         bytes[at + 24] ^= 1;
         let (found, damage) = read(&bytes).unwrap();
         assert_eq!(found.len(), 199, "event {n}");
@@ -207,7 +207,8 @@ fn a_damaged_event_costs_no_other() {
 
 #[test]
 fn files_of_the_version_before_are_read() {
-    // A header of eight bytes; one block with data, times in microseconds; zeros.
+    // A version 1 file: a header of eight bytes, one data block with times in microseconds, and
+    // zeros.
     let mut file = b"MSCAPT01".to_vec();
     let mut block = vec![0; 48];
     block[8..16].copy_from_slice(&9u64.to_le_bytes());

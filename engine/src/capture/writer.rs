@@ -1,11 +1,12 @@
-//! Writes a capture file: append-only, buffered, with marks that a search by time can land on.
+//! Writes a capture file: append-only, buffered, with marks that a search by time can jump to.
 //!
-//! Uncompressed, a mark stands at every multiple of [`STRIDE_BYTES`] and no block crosses one, so
-//! that a time is found by a binary search in any prefix of the file. Compressed, a mark stands
-//! before every compressed block, and the index at the end of the file lists them.
+//! An uncompressed file has a mark at every multiple of [`STRIDE_BYTES`], and no block crosses such
+//! a multiple. So a binary search works on any prefix of the file. A compressed file has a mark
+//! before every compressed block, and the index at the end of the file lists the marks.
 //!
-//! *Durability.* What was written before the last [`CaptureWriter::flush`] survives the end of the
-//! process. *Threads.* One. *Memory.* A stride, or a compressed block and its source.
+//! *Durability.* Events appended before the last [`CaptureWriter::flush`] survive the end of the
+//! process. *Threads.* One. *Memory.* One stride, or one compressed block and its uncompressed
+//! bytes.
 
 use super::format::{
     FLAG_MORE, FileHeader, HEAD_BYTES, Head, Kind, MAX_EVENT_BYTES, STRIDE_BYTES, Summary,
@@ -14,29 +15,29 @@ use super::format::{
 use super::index::{Entry, Index};
 use std::io::{self, Write};
 
-/// Bytes of events in a compressed block.
+/// Uncompressed size of a compressed block, in bytes.
 const COMPRESSED_BYTES: usize = 512 << 10;
 
-/// How a file is written.
+/// The options of a writer.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct WriterOptions {
-    /// Clock, precision, start and recording of the file. Version, stride and compression are the
-    /// writer's own.
+    /// Clock, precision, start time and recording of the file. The writer sets version, stride and
+    /// compression itself.
     pub header: FileHeader,
-    /// Compress events with zstd. Needs the feature `zstd`.
+    /// Whether to compress events with zstd, which needs the feature `zstd`.
     pub compress: bool,
 }
 
-/// Writes one file.
+/// Writes one capture file.
 pub struct CaptureWriter<W: Write> {
     out: W,
-    /// Bytes of the file behind `written`.
+    /// Bytes of the file from offset `written` on.
     buffer: Vec<u8>,
     written: u64,
-    /// Uncompressed: offset of the next mark.
+    /// Uncompressed files: offset of the next mark.
     next_mark: u64,
     summary: Summary,
-    /// Compressed: events that are not in a block yet, and the totals before them.
+    /// Compressed files: the events that are not compressed yet, and the totals before them.
     pending: Option<Pending>,
 }
 
@@ -48,7 +49,7 @@ struct Pending {
 }
 
 impl<W: Write> CaptureWriter<W> {
-    /// Begins a file.
+    /// Starts a file.
     pub fn new(out: W, options: &WriterOptions) -> io::Result<Self> {
         let stride_bytes = if options.compress { 0 } else { STRIDE_BYTES as u32 };
         let header =
@@ -65,17 +66,17 @@ impl<W: Write> CaptureWriter<W> {
         Ok(Self { out, buffer, written: 0, next_mark, summary, pending })
     }
 
-    /// Totals of what was appended.
+    /// Totals of the appended events.
     pub fn summary(&self) -> &Summary {
         &self.summary
     }
 
-    /// Bytes of the file so far.
+    /// Size of the file so far, in bytes.
     pub fn bytes(&self) -> u64 {
         self.written + self.buffer.len() as u64
     }
 
-    /// Appends an event. Its data may be of any length; more than [`MAX_EVENT_BYTES`] become
+    /// Appends an event. Its data may have any length: more than [`MAX_EVENT_BYTES`] is split into
     /// several events with [`FLAG_MORE`].
     pub fn append(&mut self, head: &Head, payload: &[u8]) -> io::Result<()> {
         if payload.len() <= MAX_EVENT_BYTES {
@@ -112,7 +113,7 @@ impl<W: Write> CaptureWriter<W> {
         Ok(())
     }
 
-    /// Fills the stride with zeros, writes it, and begins the next with a mark.
+    /// Fills the stride with zeros, writes it, and starts the next one with a mark.
     fn begin_stride(&mut self) -> io::Result<()> {
         let fill = (self.next_mark - self.bytes()) as usize;
         self.buffer.resize(self.buffer.len() + fill, 0);
@@ -130,7 +131,7 @@ impl<W: Write> CaptureWriter<W> {
         Ok(())
     }
 
-    /// Compresses the pending events into a block behind a mark.
+    /// Compresses the pending events into a block, preceded by a mark.
     fn pack(&mut self) -> io::Result<()> {
         let at = self.bytes();
         let Some(pending) = &mut self.pending else { return Ok(()) };
@@ -148,14 +149,14 @@ impl<W: Write> CaptureWriter<W> {
         self.write_out()
     }
 
-    /// Hands everything to the writer below.
+    /// Writes all buffered bytes to the underlying writer.
     pub fn flush(&mut self) -> io::Result<()> {
         self.pack()?;
         self.write_out()?;
         self.out.flush()
     }
 
-    /// Ends the file: the index, the totals, and where they are.
+    /// Ends the file with the index, the totals and the trailer.
     pub fn finish(mut self) -> io::Result<W> {
         self.pack()?;
         let index_at = self.bytes();
@@ -186,7 +187,7 @@ struct Packer {
 #[cfg(feature = "zstd")]
 impl Packer {
     fn new() -> io::Result<Self> {
-        /// The level with the best speed of those that halve text.
+        /// The fastest zstd level that halves the size of text.
         const LEVEL: i32 = 1;
         let most = zstd::zstd_safe::compress_bound(COMPRESSED_BYTES + 2 * MAX_EVENT_BYTES);
         Ok(Self { compressor: zstd::bulk::Compressor::new(LEVEL)?, out: Vec::with_capacity(most) })

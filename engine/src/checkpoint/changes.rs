@@ -33,18 +33,18 @@ pub struct StateChanges {
     pub late: u64,
     /// Approximate memory of the instance's state, in bytes.
     pub memory_bytes: u64,
-    /// Of a join.
+    /// Metrics of the inputs, if the operator is a join.
     pub join: Option<JoinState>,
     pub(crate) chunks: Vec<Vec<u8>>,
     pub(crate) back: Sender<Vec<u8>>,
-    /// The other end of `back`: chunks that wait to be used again.
+    /// The receiving end of `back`: chunks to reuse.
     pub(crate) spare: Receiver<Vec<u8>>,
-    /// How many of these are worth keeping.
+    /// Maximum number of spare chunks worth keeping.
     pub(crate) keep: usize,
 }
 
 impl StateChanges {
-    /// Bytes that its chunks take, and those that are kept for the next epochs.
+    /// Memory of the chunks of these changes, and of the spare chunks, in bytes.
     pub(crate) fn chunk_bytes(&self) -> (u64, u64) {
         let taken = self.chunks.iter().map(|chunk| chunk.capacity() as u64).sum();
         (taken, (self.keep.min(SPARE_CHUNKS) * CHUNK_BYTES) as u64)
@@ -70,8 +70,8 @@ impl StateChanges {
                 rest = &body[key + room..];
             }
             chunk.clear();
-            // The memory of a chunk for one long entry is given back to the system. The operator may
-            // be gone, or have enough.
+            // The memory of a chunk for one long entry is freed. The other chunks are returned,
+            // unless the operator has ended or has enough spare chunks.
             if chunk.capacity() <= CHUNK_BYTES && self.spare.len() < self.keep {
                 drop(self.back.try_send(chunk));
             }

@@ -24,7 +24,7 @@ const STEP_BYTES: usize = 64 << 10;
 /// Bytes written between two syncs. Small enough that no sync delays a commit for long.
 const SYNC_BYTES: u64 = 8 << 20;
 
-/// Whether the files of an operator should be compacted. Never if they have fewer than
+/// Whether the files of an operator should be compacted. False if the deltas have fewer than
 /// `least_bytes` bytes.
 pub fn is_due(files: &[StateFile], least_bytes: u64) -> bool {
     let (snapshot, deltas) = match files.split_first() {
@@ -71,7 +71,7 @@ impl Compaction {
         self.files.first().map_or(0, |file| file.owner.operator as usize)
     }
 
-    /// The number of files that the snapshot replaces.
+    /// The number of files that the snapshot will replace.
     pub fn replaces(&self) -> usize {
         self.files.len()
     }

@@ -153,7 +153,8 @@ mod tests {
         8_231_959_047_923_031_840,
     ];
 
-    /// A tail read in pieces is the tail, and two words with what follows are one text.
+    /// A tail read in pieces equals the tail read at once, and two words followed by bytes hash
+    /// like the concatenated bytes.
     #[test]
     fn pieces_are_the_whole() {
         let bytes: Vec<u8> = (1..=40).collect();

@@ -7,7 +7,7 @@
 //! commits/N            that epoch N is committed, and which files hold the state at its end
 //! state/OP/N.delta     what epoch N changed in operator OP
 //! state/OP/N.snapshot  all state of operator OP at the end of epoch N
-//! sources/I/…          what source I keeps for itself
+//! sources/I/…          files of source I itself
 //! ```
 //!
 //! **Order of writes.** Micro-batch: `offsets/N`, the batch, state, sink, `commits/N`. An epoch
@@ -102,10 +102,10 @@ impl QueryDescription {
     }
 }
 
-/// An operator's changes of an epoch, as entries by key group.
+/// An operator's changes in an epoch, as entries by key group.
 struct Groups {
     entries: Vec<Vec<u8>>,
-    /// Bytes of the largest group.
+    /// The recent maximum size of the largest group.
     largest: HighWater,
 }
 
@@ -120,7 +120,7 @@ impl Groups {
         self.entries.iter().all(Vec::is_empty)
     }
 
-    /// Writes all of them and empties them. Memory that no recent epoch has needed is given back.
+    /// Writes all groups and empties them. Memory that no recent epoch has needed is given back.
     fn write(&mut self, writer: &mut StateFileWriter) {
         self.entries.iter().for_each(|entries| self.largest.note(entries.len()));
         let needed = self.largest.epoch(0);
@@ -536,7 +536,7 @@ impl Checkpoint {
         });
     }
 
-    /// Memory that is kept for the changes of the next epochs.
+    /// Memory of the buffers that are kept for the changes of the next epochs, in bytes.
     pub fn buffer_bytes(&self) -> u64 {
         let groups = self.groups.iter().flat_map(|groups| &groups.entries);
         groups.map(|entries| entries.capacity() as u64).sum()
@@ -690,7 +690,7 @@ fn check_shape(
     ))
 }
 
-/// Creates a checkpoint in a folder that holds none.
+/// Creates a checkpoint in an empty folder.
 fn create(
     storage: &dyn Storage,
     folder: &Path,

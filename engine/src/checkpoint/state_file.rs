@@ -75,7 +75,7 @@ pub struct StateEntry<'b> {
     pub key: &'b [u8],
     /// Its value; `None` if the key was deleted.
     pub value: Option<&'b [u8]>,
-    /// Offset of the next entry.
+    /// Offset of the next entry in the block.
     pub next: usize,
 }
 
@@ -113,12 +113,12 @@ pub struct StateFileWriter {
     index: Vec<BlockLocation>,
     written: u64,
     entries: u64,
-    /// Bytes that were not taken yet.
+    /// Bytes that the caller has not taken yet.
     out: Vec<u8>,
 }
 
 impl StateFileWriter {
-    /// An empty file.
+    /// Starts an empty file.
     pub fn new(owner: FileOwner) -> Self {
         Self { owner, index: Vec::new(), written: 0, entries: 0, out: Vec::new() }
     }

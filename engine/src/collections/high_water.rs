@@ -1,28 +1,29 @@
-//! How much of something has been needed lately, so that what a burst needed can be given back.
+//! The recent maximum size of a collection, so that memory needed only for a burst can be given
+//! back.
 //!
-//! A collection that keeps its capacity when it empties costs nothing while its size goes up and down.
-//! After a burst it would keep it for ever. So the capacity worth keeping is the largest size of the
-//! last epochs: it rises at once, and falls by a part of itself with each epoch.
+//! A collection that keeps its capacity when it is emptied allocates nothing while its size varies.
+//! But after a burst it would keep the burst's capacity for ever. So the capacity worth keeping is
+//! the largest size of the last epochs. It rises at once and falls by a fraction with each epoch.
 
-/// The part by which the mark falls in an epoch: half of it is gone after 11 epochs.
+/// The mark falls by 1/16 with each epoch: by half after 11 epochs.
 const FALL: usize = 16;
 
 /// The largest recent size of a collection.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct HighWater {
-    /// The largest since the last epoch.
+    /// The largest size since the last epoch.
     most: usize,
     mark: usize,
 }
 
 impl HighWater {
-    /// The collection has this size now.
+    /// Records the current size of the collection.
     #[inline]
     pub fn note(&mut self, size: usize) {
         self.most = self.most.max(size);
     }
 
-    /// An epoch is over, and the collection has this size. Returns the capacity worth keeping.
+    /// Ends an epoch, with the current size of the collection. Returns the capacity worth keeping.
     pub fn epoch(&mut self, size: usize) -> usize {
         self.note(size);
         self.mark = self.most.max(self.mark - self.mark.div_ceil(FALL));
@@ -37,14 +38,14 @@ impl HighWater {
     }
 }
 
-/// A buffer that is empty at the end of each epoch.
+/// A buffer that is emptied at the end of each epoch.
 #[derive(Debug)]
 pub struct EpochBuffer<T> {
     items: Vec<T>,
     mark: HighWater,
 }
 
-/// Items that are kept in any case.
+/// The number of items whose capacity is always kept.
 const LEAST: usize = 1024;
 
 impl<T> Default for EpochBuffer<T> {
@@ -69,8 +70,8 @@ impl<T> std::ops::DerefMut for EpochBuffer<T> {
 }
 
 impl<T> EpochBuffer<T> {
-    /// Empties it and calls `apply` with each item. Capacity that no recent epoch has needed is given
-    /// back.
+    /// Calls `apply` with each item and empties the buffer. Capacity that no recent epoch has
+    /// needed is given back.
     pub fn drain_epoch(&mut self, apply: impl FnMut(T)) {
         self.mark.note(self.items.len());
         let needed = self.mark.epoch(0);
@@ -79,7 +80,7 @@ impl<T> EpochBuffer<T> {
     }
 }
 
-/// Gives back capacity beyond four times what is needed. Small buffers stay as they are.
+/// Gives back capacity if it is more than four times `needed`. Small buffers stay as they are.
 pub fn shrink<T>(items: &mut Vec<T>, needed: usize) {
     let needed = needed.max(LEAST);
     if items.capacity() > needed * 4 {
@@ -87,7 +88,7 @@ pub fn shrink<T>(items: &mut Vec<T>, needed: usize) {
     }
 }
 
-/// Gives back what a long value has left in buffers, each of which has the last value that was
+/// Shrinks buffers that a long value has enlarged. Each buffer must contain the last value that was
 /// written into it.
 pub fn shrink_scratch<const N: usize>(buffers: [&mut Vec<u8>; N]) {
     for buffer in buffers {
@@ -124,7 +125,7 @@ mod tests {
         assert!(epoch(100) >= 500_000, "the next burst may come soon");
         let least = (0..300).map(|_| epoch(100)).min().unwrap();
         assert!(least <= 4 * LEAST, "{least}");
-        // A steady size never moves.
+        // A constant size never changes the capacity.
         let steady = (0..300).map(|_| epoch(5_000)).collect::<Vec<_>>();
         assert!(steady.windows(2).all(|two| two[0] == two[1]));
     }

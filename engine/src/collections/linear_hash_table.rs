@@ -3,20 +3,20 @@
 //! A table that doubles moves all its entries at once. For a million entries that takes tens of
 //! milliseconds, in which no record is processed. Here entries are spread over many small tables.
 //! Every 400 insertions the next small table in order is split in two (linear hashing). A split
-//! moves at most a thousand entries, whatever the size, and never two splits happen in one insert. When three
-//! quarters of the entries are gone, the small tables are joined again in the opposite order, one
-//! with every `JOIN` removals.
+//! moves at most a thousand entries, whatever the size, and an insert causes at most one split.
+//! When three quarters of the entries have been removed, the small tables are joined in the
+//! opposite order: one join per `JOIN` removals.
 //!
 //! *Hashes.* Bits 32 and up choose the small table, which itself uses the lowest and the highest
 //! bits.
 
 use hashbrown::HashTable;
 
-/// Average number of entries of a small table when all have been split equally often. The next
-/// table to be split has twice as many.
+/// Average number of entries of a small table when all have been split equally often. The table to
+/// be split next has twice as many.
 const FILL: usize = 400;
-/// Entries of a small table, on average, below which the last one is joined to the one that it was
-/// split from.
+/// When small tables have fewer entries than this on average, the last table is joined to the table
+/// that it was split from.
 const JOIN: usize = FILL / 4;
 /// Initial capacity of a small table: [`FILL`] entries with their variance, in 512 buckets. It
 /// doubles once before the table is split.
@@ -95,9 +95,9 @@ impl<T> LinearHashTable<T> {
         Some(entry)
     }
 
-    /// Memory that it takes beside itself, in bytes, about.
+    /// Approximate heap memory of the table, in bytes.
     pub fn memory(&self) -> usize {
-        // Each entry has a byte of its hash beside it.
+        // The table stores one byte of the hash with each entry.
         match self.tables.as_slice() {
             [only] => only.capacity() * (size_of::<T>() + 1),
             all => size_of_val(all) + all.len() * ROOM * (size_of::<T>() + 1),
@@ -129,7 +129,7 @@ impl<T> LinearHashTable<T> {
         }
     }
 
-    /// Joins the last one to the one that it was split from.
+    /// Joins the last small table to the one that it was split from.
     #[cold]
     fn join(&mut self, hash_of: &impl Fn(&T) -> u64) {
         let Some(last) = self.tables.pop() else { return };
@@ -137,7 +137,8 @@ impl<T> LinearHashTable<T> {
         self.mask = number.next_power_of_two() - 1;
         let joined = self.table_of(number);
         let joined = &mut self.tables[joined];
-        // By chance, or before its last split, it may have grown.
+        // The remaining table may have grown beyond the usual size, by chance or before its last
+        // split.
         if joined.capacity() > 2 * ROOM && joined.len() + last.len() <= ROOM {
             joined.shrink_to(ROOM, hash_of);
         }
@@ -185,7 +186,7 @@ mod tests {
         }
         assert_eq!(table.len(), all as usize / 2);
         assert!((0..all).all(|key| get(&table, key).is_some() == (key % 2 == 1)));
-        // What comes and goes needs no more of it.
+        // Inserts and removals in balance do not add tables.
         let tables = table.tables.len();
         for key in all..2 * all {
             table.insert_unique(hash_key(&key), (key, 0), hash_of);
@@ -218,7 +219,7 @@ mod tests {
         assert!(table.memory() < full / 10, "{full} to {}", table.memory());
         let capacity: usize = table.tables.iter().map(HashTable::capacity).sum();
         assert!(capacity <= 11 * 2 * ROOM, "{capacity}");
-        // At a steady size nothing moves.
+        // At a constant size no table is split or joined.
         let tables = table.tables.len();
         for key in 0..10_000 {
             table.insert_unique(hash_key(&key), (key, 0), hash_of);
@@ -232,13 +233,13 @@ mod tests {
     }
 
     proptest! {
-        /// With hashes of which few bits differ, too.
+        /// Also with hashes that differ in few bits only.
         #[test]
         fn it_is_a_map(steps: Vec<(u16, bool)>, bits: u64) {
             let hash_of = |key: u16| hash_key(&key) & bits;
             let (mut table, mut model) = (LinearHashTable::<(u16, usize)>::default(), HashMap::new());
             for (number, (key, stays)) in steps.into_iter().enumerate() {
-                // A run of neighbours, so that there are many.
+                // Neighbouring keys, so that there are many.
                 for key in key..key.saturating_add(50) {
                     let hash = hash_of(key);
                     let same = |entry: &(u16, usize)| entry.0 == key;

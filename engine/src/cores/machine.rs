@@ -160,7 +160,7 @@ pub(super) fn show_list(cpus: impl Iterator<Item = usize>) -> String {
 pub(super) mod tests {
     use super::*;
 
-    /// A root folder with files, removed when dropped.
+    /// A root folder for tests, removed when dropped.
     pub struct Root(pub PathBuf);
 
     impl Root {
@@ -177,7 +177,7 @@ pub(super) mod tests {
             Self(root)
         }
 
-        /// CPUs of two siblings each, `per_node` of them in each node.
+        /// A machine with two hyper-threads per core and `per_node` CPUs per NUMA node.
         pub fn with_siblings(name: &str, cpus: usize, per_node: usize) -> Self {
             let root = Self::new(name, &[]);
             for id in 0..cpus {
@@ -247,7 +247,8 @@ pub(super) mod tests {
         assert_eq!(usable(&[in_group, worker("max 100000\n"), app("350000 100000\n")]), 3);
         assert_eq!(usable(&[in_group, worker("200000 100000\n"), app("350000 100000\n")]), 2);
         assert_eq!(usable(&[in_group, worker("50000 100000\n")]), 1, "at least one");
-        // The group of the host is not there in a container, whose root is its own.
+        // In a container, the path of the host's group does not exist. The mount's root is the
+        // process's own group.
         assert_eq!(usable(&[in_group, ("sys/fs/cgroup/cpu.max", "400000 100000")]), 4);
         let v1 = ("proc/self/cgroup", "5:cpuset:/\n2:cpu,cpuacct:/box\n");
         let quota = |text| ("sys/fs/cgroup/cpu,cpuacct/box/cpu.cfs_quota_us", text);

@@ -54,8 +54,8 @@ pub fn claim(query: &str, workers: usize, list: Option<&[usize]>) -> Result<Clai
     Ok(Claim::new(registry(), &machine, (query, workers), list))
 }
 
-/// Which cores of this process's affinity mask are held by workers of any Millstream process of this
-/// machine, and by whom.
+/// The cores of this process's affinity mask that workers of any Millstream process of this machine
+/// hold, and their holders.
 pub fn holders() -> Vec<Holder> {
     let mask = allowed().into_iter().map(|core| core.id);
     placement::holders(&std::env::temp_dir().join(LOCKS), mask)

@@ -1,14 +1,15 @@
 //! Chooses the cores to which the workers of a query are pinned.
 //!
-//! A core is held by one pinned worker. The queries of a process count each other's cores in a
-//! registry. Processes of a machine see each other's by advisory locks on files, which the system
-//! releases when a process ends, however it ends. A locked file says who holds it. Without access to the lock folder each process
-//! counts its own cores only; so do processes in containers with folders of their own.
+//! One pinned worker holds a core. The queries of a process share a registry of held cores.
+//! Processes of a machine see each other's cores through advisory locks on files, which the system
+//! releases however a process ends. A locked file contains the name of its holder. Without access
+//! to a common lock folder, as in containers with separate folders, each process sees its own cores
+//! only.
 //!
 //! Free cores are chosen in this order: cores whose hyper-thread siblings are free too, cores of
 //! the NUMA node of the query's other workers, the smallest number. A worker without a free core is
-//! not pinned, and the scheduler moves it to where there is room. If the user has listed cores,
-//! workers share them instead, because a list says where the query must run.
+//! not pinned, and the scheduler places it. If the user has listed cores, workers share them
+//! instead, because the query must run on the listed cores.
 
 use super::machine::{Cpu, Machine, show_list};
 use std::collections::{BTreeMap, BTreeSet};
@@ -20,13 +21,13 @@ use std::sync::{Arc, Mutex, PoisonError};
 /// Maximum attempts to enter the critical section in which a process places its workers.
 const ENTRY_ATTEMPTS: usize = 1000;
 
-/// Bytes of a lock file that are read and written at most.
+/// Maximum number of bytes of a lock file that are read or written.
 const NOTE_BYTES: u64 = 512;
 
 /// A core held by workers of this process.
 #[derive(Debug, Default)]
 struct HeldCore {
-    /// The query of each worker.
+    /// The name of the query of each worker on the core.
     queries: Vec<String>,
     /// Shows other processes that the core is taken; `None` if another process holds it too.
     lock: Option<File>,
@@ -45,18 +46,18 @@ impl HeldCore {
     }
 }
 
-/// Who holds a core, as its lock file says.
+/// The holder of a core, as read from its lock file.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Holder {
     /// The core.
     pub core: usize,
-    /// The process, if the file says so.
+    /// The process, if the file names it.
     pub process: Option<u32>,
-    /// Names of queries, as the process has written them.
+    /// Names of queries, as written by the process.
     pub queries: String,
 }
 
-/// Which of some cores processes of this machine hold, this one included.
+/// Finds which of the given cores are held by processes of this machine, including this one.
 pub(super) fn holders(folder: &Path, cores: impl Iterator<Item = usize>) -> Vec<Holder> {
     let locks = Locks::enter(folder, cores);
     locks.foreign.iter().map(|core| holder(folder, *core)).collect()
@@ -67,7 +68,7 @@ fn holder(folder: &Path, core: usize) -> Holder {
     if let Ok(file) = File::open(lock_path(folder, &core.to_string())) {
         drop(file.take(NOTE_BYTES).read_to_end(&mut note));
     }
-    // Anybody may have written it.
+    // Any user may have written this file.
     let note = String::from_utf8_lossy(&note);
     let mut lines = note.lines().map(|line| line.replace(char::is_control, "?"));
     let process = lines.next().and_then(|line| line.parse().ok());
@@ -78,7 +79,7 @@ fn holder(folder: &Path, core: usize) -> Holder {
 #[derive(Debug, Default)]
 pub(super) struct Registry {
     held: BTreeMap<usize, HeldCore>,
-    /// Whether the notice that a query is not pinned was shown.
+    /// Whether the notice about an unpinned query has been shown.
     notice_shown: bool,
 }
 
@@ -108,7 +109,7 @@ impl Claim {
         Self { cores, notice, query: query.to_string(), registry: registry.clone() }
     }
 
-    /// Of a query whose workers are not pinned.
+    /// A claim for a query whose workers are not pinned.
     pub(super) fn none() -> Self {
         let (query, registry) = (String::new(), Shared::default());
         Self { cores: Vec::new(), notice: None, query, registry }
@@ -214,7 +215,7 @@ fn open_lock(folder: &Path, name: &str) -> Option<File> {
             }
             Some(file)
         }
-        // Without a right to write it is locked all the same, and says nothing of its holder.
+        // Without write permission the file is still locked, but it does not name its holder.
         Err(_) => File::options().write(true).open(&path).or_else(|_| File::open(&path)).ok(),
     }
 }
@@ -239,7 +240,7 @@ impl Registry {
                 false => None,
             };
             let chosen = free.or_else(|| {
-                // The least shared of the listed ones.
+                // The listed core with the fewest workers.
                 let workers_on = |cpu: &&Cpu| self.held.get(&cpu.id).map_or(0, |h| h.queries.len());
                 list.and(candidates.iter().min_by_key(workers_on)).copied().inspect(|cpu| {
                     shared.insert(cpu.id);
@@ -276,7 +277,7 @@ impl Registry {
             let of_node = |node: usize| {
                 candidates.iter().filter(|c| c.node == node && !is_held(c.id)).count()
             };
-            // Without a node yet, the one with the most free cores.
+            // If the query has no node yet, the node with the most free cores is chosen.
             let node = node.or_else(|| {
                 let nodes = candidates.iter().map(|c| c.node);
                 nodes.max_by_key(|node| (of_node(*node), std::cmp::Reverse(*node)))
@@ -368,7 +369,7 @@ mod tests {
         assert_eq!((cores(&first), cores(&second)), (vec![Some(0), Some(1)], vec![Some(2), None]));
         let notice = second.notice().unwrap();
         assert!(notice.contains("other Millstream processes hold 0-1"), "{notice}");
-        // A process that ends releases its locks with its open files.
+        // When a process ends, closing its files releases its locks.
         drop(first);
         assert_eq!(cores(&Claim::new(&other, &machine, ("q", 1), None)), [Some(0)]);
     }
@@ -387,14 +388,14 @@ mod tests {
         };
         let holders = || holders(&machine.locks, 0..4);
         assert_eq!(holders(), [held(0, "words"), held(1, "words"), held(2, "lines?[2J")]);
-        // A core that a list makes two queries share.
+        // A list can make two queries share a core.
         let third = Claim::new(&one, &machine, ("pairs", 1), Some(&[1]));
         assert_eq!(holders()[1], held(1, "words, pairs"));
         drop(first);
         assert_eq!(holders(), [held(1, "pairs"), held(2, "lines?[2J")]);
         drop((second, third));
         assert_eq!(holders(), []);
-        // What anybody may have written there is no trouble.
+        // Invalid content of a lock file, which any user may write, is ignored.
         let _claim = Claim::new(&one, &machine, ("words", 1), None);
         std::fs::write(lock_path(&machine.locks, "0"), [0xff; 10_000]).unwrap();
         assert!(holders()[0].process.is_none() && holders()[0].queries.is_empty());
@@ -433,7 +434,7 @@ mod tests {
         let claim = |workers| Claim::new(&registry, &machine, ("q", workers), None);
         let first = claim(1);
         assert_eq!(cores(&first), [Some(0)]);
-        // Node 1 has more that is free: cores 2 and 3 and their siblings.
+        // Node 1 has more free cores: cores 2 and 3 and their siblings.
         assert_eq!(cores(&claim(2)), [Some(2), Some(3)]);
     }
 
@@ -456,7 +457,7 @@ mod tests {
         assert!(second.notice().unwrap().contains("share the cores 2:"));
         drop(first);
         assert_eq!(cores(&Claim::new(&registry, &machine, ("q", 1), Some(&[2, 3]))), [Some(3)]);
-        // A core that two workers hold is free when both are gone.
+        // A core held by two workers is free only when both have released it.
         drop(second);
         assert_eq!(cores(&Claim::new(&registry, &machine, ("q", 1), Some(&[2]))), [Some(2)]);
         assert!(held(&registry).is_empty());

@@ -1,40 +1,41 @@
 //! When freed memory is given back to the system.
 //!
-//! An allocator keeps what a burst has freed: glibc's gives back only the end of a heap, so that one
-//! small block that lives on holds all that is below it. Its `malloc_trim` gives back every free page.
-//! That takes 0.2 to 0.4 ms a megabyte, with the lock of the heap, which an operator that needs memory
-//! waits for. So it is called by the driver's thread, only after the query has released much, once its
-//! memory has stopped shrinking, and rarely.
+//! An allocator keeps the memory that a burst has freed. glibc's gives back only the end of a heap,
+//! so one small live block keeps all free memory below it. Its `malloc_trim` gives back every free
+//! page. That takes 0.2 to 0.4 ms per megabyte and holds the heap's lock, for which operators that
+//! allocate must wait. So the driver's thread calls it rarely: only after the query has released
+//! much memory, and once its memory has stopped shrinking.
 //!
-//! *Limits.* Only state and its changes are counted. Other systems and allocators do as they do.
+//! *Limits.* Only state and its changes are counted. On other systems and with other allocators
+//! nothing is done.
 
-/// Bytes that must have been released at least.
+/// Minimum released memory for a trim, in bytes.
 const LEAST: u64 = 16 << 20;
-/// Memory has stopped changing if it goes up and down by less than this, or by less than this part of
-/// what was released…
+/// Memory counts as stable while it varies by less than this many bytes, or by less than a fraction
+/// of the released memory…
 const STILL: u64 = 1 << 20;
 const STILL_PART: u64 = 8;
-/// …for so long, in nanoseconds.
+/// … for this long, in nanoseconds.
 const STILL_NS: u64 = 1_000_000_000;
-/// Time between two trims at least, in nanoseconds.
+/// Minimum time between two trims, in nanoseconds.
 const PAUSE_NS: u64 = 10_000_000_000;
 
-/// Watches what the epochs of a query take.
+/// Tracks the memory of a query's epochs and decides when to trim.
 #[derive(Debug, Default)]
 pub(crate) struct Reclaim {
-    /// The most since the last trim.
+    /// The maximum memory since the last trim, in bytes.
     high: u64,
-    /// What is in use since the last epoch.
+    /// The memory in use since the last epoch, in bytes.
     lasting: u64,
-    /// What was in use when that last changed much, and when that was.
+    /// The memory in use when it last changed much, in bytes, and the time of that change.
     level: u64,
     level_at_ns: u64,
     trimmed_at_ns: u64,
 }
 
 impl Reclaim {
-    /// An epoch is over: `lasting` bytes are in use from here on, and `transient` ones were while it was
-    /// committed. Returns whether freed memory should be given back now.
+    /// Records the end of an epoch: `lasting` bytes remain in use, and `transient` bytes were in
+    /// use while it was committed. Returns whether to give freed memory back now.
     pub fn epoch(&mut self, now_ns: u64, lasting: u64, transient: u64) -> bool {
         self.lasting = lasting;
         let used = lasting + transient;
@@ -52,7 +53,7 @@ impl Reclaim {
         true
     }
 
-    /// There was nothing to do, so no epoch.
+    /// Records that there was nothing to do. Returns whether to give freed memory back now.
     pub fn idle(&mut self, now_ns: u64) -> bool {
         self.epoch(now_ns, self.lasting, 0)
     }
@@ -68,7 +69,7 @@ pub(crate) fn trim() {
     }
 }
 
-/// Other allocators give memory back by themselves, or not at all.
+/// Other systems: does nothing, because their allocators manage freed memory themselves.
 #[cfg(not(all(target_os = "linux", target_env = "gnu")))]
 pub(crate) fn trim() {}
 
@@ -79,7 +80,7 @@ mod tests {
     const SECOND: u64 = 1_000_000_000;
     const MB: u64 = 1 << 20;
 
-    /// When memory is given back, in tenths of seconds: an epoch each.
+    /// The times of the trims, in tenths of a second. Each tenth is one epoch.
     fn trims(state: impl Fn(u64) -> u64, transient: impl Fn(u64) -> u64) -> Vec<u64> {
         let mut reclaim = Reclaim::default();
         let due = |epoch: &u64| {
@@ -93,12 +94,12 @@ mod tests {
         assert_eq!(trims(|_| 100, |_| 0), [] as [u64; 0], "nothing was released");
         let burst = |epoch| if (1100..1150).contains(&epoch) { 200 } else { 20 };
         assert_eq!(trims(burst, |_| 0), [1160]);
-        // Also beside windows that come and go.
+        // Also while windows open and close.
         assert_eq!(trims(|epoch| burst(epoch) + epoch % 10, |_| 0), [1160]);
-        // It shrinks in steps: all of it is waited for.
+        // The memory shrinks in steps. The trim waits for the last one.
         let slow = |epoch: u64| 220 - epoch.clamp(1100, 1140).saturating_sub(1100) * 5;
         assert_eq!(trims(slow, |_| 0), [1149]);
-        // One large epoch, whose changes are freed with it.
+        // The changes of one large epoch, which are freed when it ends.
         assert_eq!(trims(|_| 5, |epoch| if epoch == 1200 { 300 } else { 1 }), [1211]);
     }
 

@@ -20,21 +20,21 @@ pub enum Fault {
     Full,
 }
 
-/// A deliberate bug that the simulation must find: a test of the test.
+/// A deliberate bug, to test that the simulation finds it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum PlantedBug {
-    /// Syncs of files whose path contains this do nothing.
+    /// Syncs of files whose path contains this text do nothing.
     SkippedSync(&'static str),
-    /// A file with the first text in its path becomes durable only after one with the second:
-    /// writes in the wrong order.
+    /// Writes in the wrong order: a file whose path contains the first text becomes durable only
+    /// after a file whose path contains the second.
     DelayedSync(&'static str, &'static str),
 }
 
 #[derive(Debug, Default)]
 struct Content {
-    /// As a running program reads it.
+    /// The content that a running program reads.
     live: Vec<u8>,
-    /// As of the last sync.
+    /// The content at the last sync.
     durable: Vec<u8>,
 }
 
@@ -85,7 +85,7 @@ struct State {
     late: Vec<PathBuf>,
 }
 
-/// The file system. Clones are the same one.
+/// The simulated file system. Clones share it.
 #[derive(Clone, Debug)]
 pub struct SimStorage(Arc<Mutex<State>>);
 
@@ -106,7 +106,7 @@ fn contains(path: &Path, part: &str) -> bool {
 }
 
 impl State {
-    /// Counts a modifying operation. Returns the fault that strikes it.
+    /// Counts a modifying operation. Returns the injected fault, if one is due now.
     fn operation(&mut self) -> io::Result<Option<Fault>> {
         if self.down {
             return Err(down());
@@ -159,7 +159,7 @@ impl State {
         }
     }
 
-    /// What a sync of content or of a folder's names does.
+    /// Makes content, or a folder's names, durable.
     fn make_durable(&mut self, path: &Path) {
         if let Ok(content) = self.find(path) {
             let content = &mut self.contents[content];
@@ -237,7 +237,8 @@ impl SimStorage {
         self.0.lock().unwrap_or_else(|poisoned| poisoned.into_inner())
     }
 
-    /// Injects a fault at the first suitable operation after `operations` more.
+    /// Injects a fault at the first operation that it applies to after `operations` more
+    /// operations.
     pub fn fault_after(&self, operations: u64, fault: Fault) {
         let mut state = self.state();
         state.fault = Some((state.operations + operations, fault));
@@ -270,12 +271,12 @@ impl SimStorage {
             match state.dice.below(4) {
                 0 => {}
                 1 => content.durable.clone_from(&content.live),
-                // Torn: a part of it.
+                // Torn: only a part was written.
                 2 => {
                     let cut = state.dice.below(content.live.len() as u64 + 1) as usize;
                     content.durable = content.live[..cut].to_vec();
                 }
-                // Torn: the right size, with a hole of zeros.
+                // Torn: the size is right, but a range is zeros.
                 _ => {
                     content.durable.clone_from(&content.live);
                     let length = content.live.len() as u64;
@@ -291,7 +292,7 @@ impl SimStorage {
         state.locks.clear();
     }
 
-    /// The machine is up again, with room on its disk.
+    /// Restarts the machine, with free disk space.
     pub fn recover(&self) {
         let mut state = self.state();
         (state.fault, state.down, state.full) = (None, false, false);
@@ -315,7 +316,7 @@ impl SimStorage {
 
 impl Storage for SimStorage {
     fn create_folder(&self, _folder: &Path) -> io::Result<()> {
-        // Folders are where files say they are.
+        // Folders exist implicitly, as parts of the paths of files.
         if self.state().down { Err(down()) } else { Ok(()) }
     }
 
@@ -419,7 +420,7 @@ mod tests {
         assert_eq!(seen.into_iter().collect::<Vec<_>>(), [b"new".to_vec(), b"old".to_vec()]);
     }
 
-    /// The simulation does what it is for: without the fsync, torn files come up.
+    /// A test of the simulation: without fsync, a power failure leaves torn files.
     #[test]
     fn a_skipped_sync_shows_as_torn_files() {
         let path = Path::new("/sim/x");

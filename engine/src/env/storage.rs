@@ -194,7 +194,7 @@ mod tests {
     use super::*;
     use crate::env::{Env, RealEnv, SimEnv};
 
-    /// Both worlds keep the same promises.
+    /// The real and the simulated environment behave the same.
     fn keeps_promises(env: &dyn Env, folder: &Path) {
         let (storage, a, b) = (env.storage(), folder.join("a"), folder.join("b"));
         storage.create_folder(folder).unwrap();

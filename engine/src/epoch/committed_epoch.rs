@@ -19,7 +19,8 @@ pub struct CommittedEpoch {
     pub offsets: Vec<Offset>,
     /// Number of records read from each source in the epoch.
     pub records: Vec<u64>,
-    /// Time to ask the sources how far they can read, in nanoseconds; 0 in continuous mode.
+    /// Time to plan the batch (the sources report how far they can read), in nanoseconds; 0 in
+    /// continuous mode.
     pub plan_ns: u64,
     /// Travel time of the marker, in nanoseconds: from the command to the last acknowledgement.
     pub marker_ns: u64,

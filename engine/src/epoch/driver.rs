@@ -54,11 +54,11 @@ struct InFlight {
     state: Vec<OperatorState>,
     /// Changes for the checkpoint, written once every tasklet has acknowledged.
     changes: Vec<StateChanges>,
-    /// Memory that these took, and what of it is kept for the next epochs.
+    /// Memory that these changes took, and how much of it is kept for the next epochs, in bytes.
     change_bytes: (u64, u64),
 }
 
-/// What the driver waits for next.
+/// What the driver does next.
 #[derive(Debug)]
 pub enum Tick {
     /// A report, or this time in nanoseconds (no time limit if `None`).
@@ -165,7 +165,7 @@ impl Driver {
 
     fn tell(&self, make: impl Fn(usize) -> Command) {
         for (index, (commands, waker)) in self.sources.iter().enumerate() {
-            // A source that is gone has already reported why.
+            // A source that has ended has already reported why.
             drop(commands.send(make(index)));
             waker.wake();
         }
@@ -242,7 +242,7 @@ impl Driver {
         }
     }
 
-    /// Stops without draining: an input that is always filled would never be drained.
+    /// Stops without draining, because a drain would never end while an input always has data.
     fn stop(&mut self) {
         self.stop = true;
         if matches!(&self.state, State::Epoch(flight) if !flight.batch) {
@@ -318,7 +318,8 @@ impl Driver {
     ) {
         let epoch = self.next_epoch;
         self.time.begin(timestamp_ms, watermark_ms);
-        // Until its plan says otherwise: an epoch of an earlier run holds nothing that is new.
+        // Until the plan of the batch says otherwise. The epoch of an earlier run contains no new
+        // data.
         let limited = true;
         self.state = State::Epoch(InFlight { batch: true, limited, ..self.flight(begun_ns) });
         self.tell(|source| Command::Run { epoch, end: ends[source].clone() });
@@ -388,7 +389,7 @@ impl Driver {
         self.removed = Some(flight.state.iter().map(|state| state.removed).sum());
         let state: u64 = flight.state.iter().map(|state| state.memory_bytes).sum();
         let buffers = self.checkpoint.as_ref().map_or(0, Checkpoint::buffer_bytes);
-        // The changes as they came, and as a file.
+        // The memory of the changes as received, and of the state file.
         let (taken, kept) = flight.change_bytes;
         let releases = self.reclaim.epoch(end_ns, state + buffers + kept, taken * 2);
         let committed = CommittedEpoch {
@@ -439,7 +440,7 @@ impl Driver {
         }
     }
 
-    /// Finishes the epoch that an earlier run left. Returns whether an epoch is now in flight.
+    /// Finishes the epoch that an earlier run began. Returns whether an epoch is now in flight.
     fn take_up(&mut self, now_ns: u64) -> bool {
         match self.unfinished.take() {
             None => false,
@@ -466,7 +467,7 @@ impl Driver {
         }
     }
 
-    /// Does what is due at `now_ns`.
+    /// Runs everything that is due at `now_ns`. Returns what to wait for.
     pub fn tick(&mut self, now_ns: u64) -> Tick {
         if let Some(error) = self.failed.take() {
             return Tick::Finished(Err(error));
@@ -482,7 +483,7 @@ impl Driver {
             State::Idle => Phase::Waiting,
             State::Planning { .. } => Phase::Planning,
             State::Epoch(flight) if flight.batch => Phase::Processing,
-            // Data flow whether an epoch is being marked or not.
+            // Data flows whether or not an epoch is being marked.
             State::Epoch(_) => Phase::Waiting,
             State::Ending => Phase::Ending,
         });
@@ -504,7 +505,7 @@ impl Driver {
         }
     }
 
-    /// Runs a step of compaction if nothing else is due at once.
+    /// Runs a compaction step if nothing else is due now.
     fn background(&mut self, now_ns: u64, tick: Tick) -> Tick {
         let (Some(checkpoint), Some(committed)) =
             (&mut self.checkpoint, self.next_epoch.checked_sub(1))
@@ -527,8 +528,8 @@ impl Driver {
         let flushing =
             ends && (self.owes_late_emission || self.time.wants_no_data_batches() && released);
         let last = self.stop || (ends && !flushing);
-        // A caller that the last epoch did not satisfy, because results were still to come, is
-        // satisfied by this one.
+        // If the last epoch did not satisfy a waiting caller, because results were still pending,
+        // this one does.
         let drain = self.is_awaited() && !self.stop;
         let due_ns = *self.next_at_ns.get_or_insert(now_ns + interval_ns);
         if !last && !drain && !flushing && now_ns < due_ns {

@@ -1,5 +1,5 @@
-//! Event time over the epochs of a query: what was seen of it, the watermark that follows from it,
-//! and the times of the current batch.
+//! Event time over the epochs of a query: its statistics, the watermark, and the times of the
+//! current batch.
 //!
 //! *Micro-batch mode.* A batch has two watermarks: rows at or before the previous batch's watermark
 //! are late, and state up to the batch's own watermark may be evicted. The next watermark is
@@ -12,9 +12,9 @@
 use std::sync::atomic::{AtomicBool, AtomicI64, Ordering};
 use std::sync::{Arc, Mutex};
 
-/// No event time has been seen.
+/// The value of an event time before the first record.
 const UNSEEN: i64 = i64::MIN;
-/// No batch is wanted for its time.
+/// The value of a time at which no batch was requested.
 const NEVER: i64 = i64::MAX;
 
 /// How the watermarks of several inputs are combined.
@@ -61,8 +61,8 @@ impl PartialEq for BatchTimes {
 }
 
 impl BatchTimes {
-    // ORDERING: relaxed: the driver writes while nothing is in flight. The command that starts the
-    // batch, or the ring that brings its records, orders everything after it.
+    // ORDERING: relaxed: the driver writes only while nothing is in flight. The command that starts
+    // the batch, or the ring that delivers its records, orders all later reads after the write.
 
     /// Wall-clock time of the batch; in continuous mode, of the start of the epoch.
     #[inline]
@@ -139,8 +139,8 @@ pub struct EventTimeStats {
 }
 
 impl EventTimeStats {
-    /// Adds the statistics of another part of the input. The distances become those of the part
-    /// with the larger ones.
+    /// Adds the statistics of another part of the input. Percentiles cannot be added, so the
+    /// distances of the part with the larger ones are kept.
     fn add(&mut self, other: &Self) {
         let ahead = self.ahead_of_clock + other.ahead_of_clock;
         if self.count == 0 || other.count == 0 {
@@ -172,7 +172,7 @@ struct SeenInner {
     epoch: Mutex<EventTimeStats>,
 }
 
-/// Through this an operator that declares an event time reports to the driver.
+/// The connection through which an operator that declares an event time reports to the driver.
 #[derive(Clone, Debug)]
 pub struct EventTimeReporter(Arc<SeenInner>);
 
@@ -186,8 +186,8 @@ impl EventTimeReporter {
         self.0.largest_us.fetch_max(largest_us, Ordering::Relaxed);
     }
 
-    /// Reports whether the input is idle, so that its watermark is ignored at a restart. In-band
-    /// the same is said by [`IDLE`](crate::event::IDLE).
+    /// Reports whether the input is idle, so that its watermark is ignored at a restart. Operators
+    /// are told by the event [`IDLE`](crate::event::IDLE).
     pub fn set_idle(&self, is_idle: bool) {
         // ORDERING: relaxed: as above.
         self.0.is_idle.store(is_idle, Ordering::Relaxed);

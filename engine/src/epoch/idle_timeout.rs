@@ -33,7 +33,7 @@ impl IdleTimeout {
         self.after_ns.is_some()
     }
 
-    /// Restarts the time-out: the source has emitted records, or could not.
+    /// Restarts the time-out: the source has emitted records, or was blocked.
     pub fn restart(&mut self, now_ns: u64) {
         (self.last_record_ns, self.is_idle) = (Some(now_ns), false);
     }

@@ -24,7 +24,7 @@ pub struct PhaseCell(Arc<AtomicU8>);
 
 impl PhaseCell {
     pub(super) fn set(&self, phase: Phase) {
-        // ORDERING: relaxed: for people to look at; nothing else depends on it.
+        // ORDERING: relaxed: the phase is only displayed; nothing else depends on it.
         self.0.store(phase as u8, Ordering::Relaxed);
     }
 

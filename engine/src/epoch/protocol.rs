@@ -72,7 +72,7 @@ pub enum Report {
         /// Whether such results were emitted after the marker.
         emitted_late: bool,
     },
-    /// Where a source put a marker.
+    /// The position of a source at a marker.
     Offset {
         /// The source.
         source: usize,

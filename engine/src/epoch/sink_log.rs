@@ -1,5 +1,3 @@
-//! The commit log of a transactional sink, which the driver writes.
-
 use crate::env::storage::Storage;
 use crate::error::EngineError;
 use crate::event::Epoch;

@@ -1,7 +1,7 @@
 //! Latency from ingest to sink, recorded when records leave the query.
 //!
-//! A sink notes the ingest time of each record and, once the output is really written, records the
-//! latency of the whole drain with one clock read. Histograms are handed over at markers, so
+//! A sink notes the ingest time of each record. When the output is written, it records the
+//! latencies of the whole drain with one clock read. Histograms are handed over at markers, so
 //! nothing is shared while records flow.
 
 use crate::env::Env;
@@ -12,12 +12,12 @@ use crossbeam_channel::{Receiver, Sender, bounded, unbounded};
 use hdrhistogram::Histogram;
 use std::sync::{Arc, Mutex, MutexGuard};
 
-/// The longest latency that is recorded: one hour. Longer ones count as this.
+/// The longest latency that is recorded: one hour. Longer ones are recorded as one hour.
 const MAX_NS: u64 = 3_600_000_000_000;
 /// Number of records between two clock reads within a long drain.
 const STAMP_EVERY: usize = 1024;
 
-/// Intervals that wait to be merged before a sink merges them itself.
+/// Maximum number of intervals in the queue. Beyond it, a sink merges them itself.
 const MOST_WAITING: usize = 256;
 /// Maximum number of empty histograms kept for sinks.
 const SPARES: usize = 8;
@@ -47,9 +47,9 @@ struct Shared {
     full: Receiver<FullHistogram>,
     /// Since the last [`Latency::take_epoch`].
     epoch: Histogram<u64>,
-    /// Before that.
+    /// Before the last [`Latency::take_epoch`].
     total: Histogram<u64>,
-    /// All rows in the same period, including those without a latency.
+    /// Number of rows since the last [`Latency::take_epoch`], including those without a latency.
     epoch_rows: u64,
     total_rows: u64,
     /// The slowest records since the last [`Latency::take_epoch`], and before it; slowest first.
@@ -58,7 +58,7 @@ struct Shared {
 }
 
 impl Shared {
-    /// Of all intervals.
+    /// The slowest records of all intervals, slowest first.
     fn slowest(&self) -> Vec<Stall> {
         let mut all = self.slowest_before.clone();
         self.slowest.iter().for_each(|stall| keep_slowest(&mut all, *stall));
@@ -82,7 +82,7 @@ pub struct Latency {
 
 impl Default for Latency {
     fn default() -> Self {
-        // Bounded by the epochs between two calls of `gather`, and by `MOST_WAITING`.
+        // Bounded by the number of epochs between two calls of `gather`, and by `MOST_WAITING`.
         let (hand_over, full) = unbounded();
         let shared = Shared {
             full,
@@ -127,7 +127,7 @@ pub struct EpochLatency {
 }
 
 impl Percentiles {
-    /// Reads a histogram.
+    /// The percentiles of a histogram.
     pub fn of(histogram: &Histogram<u64>) -> Self {
         Self {
             count: histogram.len(),
@@ -159,7 +159,7 @@ impl Latency {
         let mut shared = self.shared.lock().unwrap_or_else(|poisoned| poisoned.into_inner());
         while let Ok(FullHistogram { rows, mut latencies, slowest }) = shared.full.try_recv() {
             shared.epoch_rows += rows;
-            // All have the same bounds, so the sum cannot fail.
+            // All histograms have the same bounds, so adding them cannot fail.
             let _ = shared.epoch.add(&*latencies);
             latencies.reset();
             drop(self.spare.0.try_send(latencies));
@@ -170,18 +170,18 @@ impl Latency {
         shared
     }
 
-    /// Merges what sinks have handed over, so that their histograms can be used again. To be called
-    /// at each commit.
+    /// Merges the histograms that sinks have handed over, so that they can be reused. Call this at
+    /// each commit.
     pub fn gather(&self) {
         drop(self.merged());
     }
 
-    /// Intervals that wait to be merged.
+    /// Number of intervals in the queue.
     pub fn waiting(&self) -> usize {
         self.hand_over.len()
     }
 
-    /// All latencies up to the last marker that every sink has passed.
+    /// The latency up to the last marker that every sink has passed.
     pub fn percentiles(&self) -> Percentiles {
         let shared = self.merged();
         let mut all = shared.total.clone();
@@ -202,7 +202,7 @@ impl Latency {
         shared.total_rows + shared.epoch_rows
     }
 
-    /// What was emitted since the last call.
+    /// Returns what was emitted since the last call.
     pub fn take_epoch(&self) -> EpochLatency {
         let mut guard = self.merged();
         let shared = &mut *guard;
@@ -233,17 +233,18 @@ pub struct LatencyRecorder {
     interval: Box<Histogram<u64>>,
     /// Rows since the last marker.
     rows: u64,
-    /// Runs of equal ingest times with their lengths: all records of one read have the same.
+    /// Ingest times of pending records, run-length encoded: all records of one read have the same
+    /// ingest time.
     pending: Vec<(u64, u64)>,
     /// Records in `pending`.
     noted: usize,
-    /// A record slower than this is explained.
+    /// Only a record slower than this is explained.
     slowest_ns: u64,
 }
 
 impl LatencyRecorder {
-    /// Adds a record that the sink has taken and not written yet. The number of pending records is
-    /// bounded by the sink's buffer.
+    /// Adds a record that the sink has accepted but not written yet. The sink's buffer bounds the
+    /// number of pending records.
     #[inline]
     pub fn add_pending(&mut self, ingest_ns: u64) {
         self.rows += 1;
@@ -257,7 +258,8 @@ impl LatencyRecorder {
         }
     }
 
-    /// Records a record that is already written. A long drain reads the clock from time to time.
+    /// Records the latency of a record that is already written. A long drain reads the clock from
+    /// time to time.
     #[inline]
     pub fn record(&mut self, ingest_ns: u64) {
         if self.noted >= STAMP_EVERY {
@@ -295,7 +297,7 @@ impl LatencyRecorder {
         let latencies = std::mem::replace(&mut self.interval, empty);
         // In the next interval a record must be at least half as slow to be explained.
         self.slowest_ns = (self.slowest_ns / 2).max(SLOW_NS);
-        // The receiver is in the same query.
+        // The receiver belongs to the same query, so it exists.
         let rows = std::mem::take(&mut self.rows);
         drop(self.query.hand_over.send(FullHistogram {
             rows,

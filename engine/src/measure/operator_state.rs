@@ -5,11 +5,11 @@
 pub struct JoinInput {
     /// Rows that are buffered.
     pub rows: u64,
-    /// Bytes that these take, without the table of their keys.
+    /// Memory of these rows in bytes, without the key table.
     pub bytes: u64,
     /// Event time of the first buffered row that will expire, in microseconds since 1970.
     pub oldest_us: Option<i64>,
-    /// Rows that came in this epoch.
+    /// Rows received in this epoch.
     pub received: u64,
     /// Rows that expired in this epoch.
     pub evicted: u64,
@@ -22,12 +22,12 @@ pub struct JoinInput {
 pub struct JoinState {
     /// The left input, and the right one.
     pub inputs: [JoinInput; 2],
-    /// Pairs that matched in this epoch; of semi and anti joins, left rows with a match.
+    /// Pairs that matched in this epoch. For semi and anti joins: left rows with a match.
     pub matches: u64,
 }
 
 impl JoinState {
-    /// Adds those of another instance.
+    /// Adds the metrics of another instance.
     pub(crate) fn add(&mut self, other: &Self) {
         self.matches += other.matches;
         for (all, one) in self.inputs.iter_mut().zip(&other.inputs) {
@@ -54,6 +54,6 @@ pub struct OperatorState {
     pub late: u64,
     /// Approximate memory of the state, in bytes.
     pub memory_bytes: u64,
-    /// Of a join.
+    /// Metrics of the inputs, if the operator is a join.
     pub join: Option<JoinState>,
 }

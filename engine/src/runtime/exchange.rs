@@ -1,7 +1,7 @@
 //! The sending side of an exchange between tasklets: one ring per receiving instance.
 //!
-//! A record that finds its ring full goes to the lane's spill buffer, and the stage is not ready
-//! until the spill is empty. So a spill holds at most the expansion of one input record.
+//! If the ring is full, a record is put into the lane's spill buffer, and the stage is not ready
+//! until all spills are empty. So a spill contains at most the expansion of one input record.
 
 use crate::error::EngineError;
 use crate::event::{Epoch, Event, Record};
@@ -10,9 +10,9 @@ use crate::sync::ring::{Consumer, Producer, ring};
 use crate::sync::waker::Waker;
 use std::collections::VecDeque;
 
-/// Events that a ring holds.
+/// Number of events that a ring holds.
 pub const RING_CAPACITY: usize = 1024;
-/// Events for which a spill allocates memory up front.
+/// Initial capacity of a spill buffer, in events.
 const SPILL_CAPACITY: usize = 64;
 
 struct Lane<T> {
@@ -24,7 +24,7 @@ struct Lane<T> {
 /// The rings from one tasklet to the instances of the next.
 pub struct Outbox<T> {
     lanes: Vec<Lane<T>>,
-    /// Events in all spills.
+    /// Number of events in all spills.
     spilled: usize,
 }
 
@@ -38,7 +38,7 @@ pub struct Inlet<T> {
 /// Connects two workers with one ring.
 pub fn connect<T: Send>(producer: &Waker, consumer: &Waker) -> (Outbox<T>, Inlet<T>) {
     let (tx, rx) = ring(RING_CAPACITY);
-    // Allocated now, so that the first record that finds the ring full allocates nothing.
+    // Allocated now, so that a record that finds the ring full allocates nothing.
     let spill = VecDeque::with_capacity(SPILL_CAPACITY);
     let lane = Lane { ring: tx, spill, consumer: consumer.clone() };
     (Outbox { lanes: vec![lane], spilled: 0 }, Inlet { ring: rx, producer: producer.clone() })

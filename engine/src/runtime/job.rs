@@ -34,8 +34,8 @@ pub struct Config {
     pub workers: usize,
     /// Whether workers are pinned to cores that no other query holds.
     pub pin: bool,
-    /// Restricts pinned workers to these cores, which they share with other queries if no other is
-    /// free. `None`: all cores that the process may use.
+    /// The cores to which workers may be pinned. Workers share a core with other queries if no core
+    /// is free. `None`: all cores that the process may use.
     pub cores: Option<Vec<usize>>,
     /// How workers wait.
     pub wait: WaitProfile,
@@ -66,21 +66,21 @@ struct SeatedTasklet {
     tasklets: Vec<Box<dyn Tasklet>>,
 }
 
-/// What a join does whose buffered rows have reached its limit.
+/// What a join does when its buffered rows have reached their limit.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum AtStateLimit {
-    /// Holds back the input that is ahead in event time, until the other one has come closer.
+    /// Pauses the input that is ahead in event time until the other one has caught up.
     Hold,
     /// Ends the query with an error.
     Fail,
 }
 
-/// The limit of the rows that a join buffers.
+/// The limit for the memory of a join's buffered rows.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct StateLimit {
-    /// Bytes of each join, over all its instances.
+    /// Limit per join, for all its instances together, in bytes.
     pub bytes: u64,
-    /// What happens there.
+    /// What happens at the limit.
     pub then: AtStateLimit,
 }
 
@@ -111,7 +111,7 @@ pub struct Job {
 }
 
 impl Job {
-    /// A job with no tasklets, in the real world.
+    /// A job without tasklets, in the real environment.
     pub fn new(name: &str, config: Config) -> Result<Self, EngineError> {
         let most = config.cores.as_ref().map_or(usize::MAX, Vec::len);
         let workers = config.workers.min(cores::usable()).min(most);
@@ -148,7 +148,7 @@ impl Job {
         })
     }
 
-    /// The world that the job runs in.
+    /// The environment of the job.
     pub fn env(&self) -> Arc<dyn Env> {
         self.env.clone()
     }
@@ -235,12 +235,12 @@ impl Job {
         self.idle_after_ns = after_ns;
     }
 
-    /// Sets the limit of the rows that a join buffers. Call this before joins are created.
+    /// Sets the limit for the memory of a join's buffered rows. Call this before joins are created.
     pub fn set_state_limit(&mut self, limit: Option<StateLimit>) {
         self.state_limit = limit;
     }
 
-    /// The limit of the rows that a join buffers.
+    /// The limit for the memory of a join's buffered rows.
     pub fn state_limit(&self) -> Option<StateLimit> {
         self.state_limit
     }
@@ -267,7 +267,7 @@ impl Job {
     }
 
     /// Runs the first micro-batch even if no source has a record. A query over bounded tables needs
-    /// it: an aggregation without keys has one row there.
+    /// this, because an aggregation without keys has one row even for empty input.
     pub fn run_empty_batch(&mut self) {
         self.runs_empty_batch = true;
     }
@@ -435,7 +435,8 @@ impl Job {
         Ok(RunningJob { reports, outcome, phase, core_notice, own, thread })
     }
 
-    /// Runs the job in `world` to its end on this thread, choosing each step from `seed`.
+    /// Runs the job in the simulated environment `world` to its end, on this thread. `seed`
+    /// determines the order of the steps.
     pub fn simulate(mut self, world: &SimEnv, seed: u64) -> Result<(), EngineError> {
         let on_end = std::mem::replace(&mut self.on_end, Box::new(|_| {}));
         let (driver, seats, inbox, _reports) = self.into_driver();
@@ -480,7 +481,7 @@ fn drive(driver: &mut Driver, inbox: &Receiver<Report>, env: &dyn Env) -> Result
     }
 }
 
-/// How a job ended, with the condition variable for those who wait for it.
+/// The outcome of a job, with a condition variable for the callers that wait for it.
 type Outcome = (Mutex<Option<Result<(), EngineError>>>, Condvar);
 
 /// A started job. Dropping it stops the job at the next epoch and waits for its threads.
@@ -489,7 +490,7 @@ pub struct RunningJob {
     outcome: Arc<Outcome>,
     phase: PhaseCell,
     core_notice: Option<String>,
-    /// The job's threads.
+    /// The ids of the job's threads.
     own: Vec<ThreadId>,
     thread: Mutex<Option<JoinHandle<()>>>,
 }

@@ -1,5 +1,5 @@
-//! What runs: jobs, the workers that step tasklets, the stages that records are pushed through, and the
-//! exchanges between them. The simulated scheduler steps the same tasklets.
+//! The runtime: jobs, workers that step tasklets, stages through which records are pushed, and
+//! exchanges between them. A simulated scheduler steps the same tasklets.
 
 pub mod exchange;
 pub mod job;

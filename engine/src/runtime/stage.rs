@@ -1,9 +1,9 @@
 //! Stages: operators fused into a chain, each of which owns the next one. Records are pushed
 //! through a chain.
 //!
-//! A chain is a call, not a queue. Typed streams nest stages by value, so the compiler sees the
-//! whole chain; tables box them. Control (`is_ready`, `marker`, `flush` …) goes down the same
-//! chain as data.
+//! A stage passes a record on by a function call; there is no queue between stages. Typed streams
+//! nest stages by value, so the compiler sees the whole chain; tables box them. Control
+//! (`is_ready`, `marker`, `flush` …) goes down the same chain as data.
 //!
 //! *Threads.* A chain belongs to one tasklet and so, after start, to one worker thread.
 
@@ -19,10 +19,11 @@ pub enum FlushStatus {
     /// Only partial aggregates of local pre-aggregation are left. They are flushed by the first
     /// drain without a record, and before a marker.
     Buffered,
-    /// Only work of the next epoch is left; markers have been passed on. With a watermark that
-    /// advances all the time there may always be some.
+    /// Only partial aggregates are left. The first drain without a record flushes them, and so does
+    /// a marker.
     NextEpoch,
-    /// There is more work; call again soon.
+    /// Only work of the next epoch is left; markers have been passed on. While the watermark keeps
+    /// advancing, this status may never end.
     Pending,
     /// The chain waits for another thread to make room, which will wake this worker.
     Blocked,
@@ -30,8 +31,8 @@ pub enum FlushStatus {
 
 impl FlushStatus {
     /// Combines the status of the chain below with that of a stage. `holds_marker`: the stage has
-    /// not passed the marker on yet. `owes`: the stage has emitted, or will emit, results after the
-    /// marker, and the driver does not know it yet; reset once reported.
+    /// not passed the marker on yet. `owes`: the stage emits results after the marker, and the
+    /// driver has not been told yet. It is reset once reported.
     pub fn combine(below: Self, holds_marker: bool, owes: &mut bool) -> Self {
         let own = match (holds_marker, *owes) {
             (true, _) => Self::Pending,
@@ -77,8 +78,8 @@ pub trait Stage: Send {
     /// Event time has advanced to `micros`, in microseconds since 1970.
     fn watermark(&mut self, micros: i64) -> Result<(), EngineError>;
 
-    /// The epoch ends: snapshot the state, emit what is due, pass the marker on. Work that exceeds
-    /// one bounded step is left to [`flush`](Self::flush); until it is done
+    /// Ends the epoch: hand over changed state, emit pending results, pass the marker on. Work that
+    /// exceeds one bounded step is left to [`flush`](Self::flush). Until it is done
     /// [`is_ready`](Self::is_ready) is false.
     fn marker(&mut self, epoch: Epoch) -> Result<(), EngineError>;
 

@@ -2,14 +2,13 @@
 //! handed to the driver at the marker.
 //!
 //! A change is written into a chunk of memory: hash, lengths, key, value. A key that changes again
-//! in the same epoch overwrites its value in place. So an epoch's delta has the size of the keys it
-//! touched, and nothing has to be collected at the marker. Written chunks are returned for reuse,
-//! so a steady query allocates none. Those that no
-//! recent epoch has needed are given back to the system, by the driver.
+//! in the same epoch overwrites its value in place. So an epoch's delta has the size of the changed
+//! keys, and nothing has to be collected at the marker. The driver returns written chunks for
+//! reuse, so a steady query allocates none. It frees chunks that no recent epoch has needed.
 //!
 //! *Long values.* A value longer than 4 KiB is written once per epoch, at the marker
-//! ([`StateLog::write_timing`]). A value that only grows is better kept in parts, separate entries that
-//! are extended within an epoch ([`StateLog::begin_part`]); then an epoch writes only what was
+//! ([`StateLog::write_timing`]). A value that only grows is better kept in parts, separate entries
+//! that are extended within an epoch ([`StateLog::begin_part`]); then an epoch writes only what was
 //! added.
 //!
 //! *Threads.* The worker of the operator; chunks travel to the driver and back.
@@ -41,7 +40,7 @@ pub struct StateSlot {
     chunk: u32,
     /// Offset of the value length, or [`DEFERRED`].
     at: u32,
-    /// Capacity for the value there. Kept across generations, to recognise long values.
+    /// Capacity for the value at that offset. Kept across generations, to recognise long values.
     room: u32,
 }
 
@@ -50,7 +49,7 @@ pub struct StateSlot {
 pub enum WriteTiming {
     /// Now.
     Immediately,
-    /// At the marker. `first` says that this is the key's first change since it was last written.
+    /// At the marker. `first` is true for the key's first change since it was last written.
     AtMarker {
         /// Whether the stage must remember the key until the marker.
         first: bool,
@@ -68,7 +67,7 @@ pub struct StateLog {
     chunks: Vec<Vec<u8>>,
     spare: Receiver<Vec<u8>>,
     back: Sender<Vec<u8>>,
-    /// Chunks of an epoch.
+    /// The recent maximum number of chunks per epoch.
     needed: HighWater,
     generation: u32,
     updated: u64,
@@ -169,7 +168,7 @@ impl StateLog {
     pub fn put(&mut self, slot: &mut StateSlot, hash: u64, key: &[u8], value: &[u8]) {
         self.updated += u64::from(slot.generation != self.generation);
         self.put_uncounted(slot, hash, key, value);
-        // Also where no changes are kept, and the slot is of none.
+        // Set even if no changes are recorded and the slot is unused.
         slot.generation = self.generation;
     }
 
@@ -240,7 +239,7 @@ impl StateLog {
             let at = slot.at as usize;
             let chunk = &mut self.chunks[slot.chunk as usize];
             chunk[at..at + 4].copy_from_slice(&(value.len() as u32).to_le_bytes());
-            // Behind the value length stand the room and the key.
+            // The value length is followed by the capacity and the key.
             let key_and_value = at + 8 + key.len();
             chunk[key_and_value..key_and_value + value.len()].copy_from_slice(value);
             return;
@@ -291,7 +290,7 @@ impl StateLog {
         StateSlot { generation: self.generation, chunk: index as u32, at, room: room as u32 }
     }
 
-    /// Sets what a join reports of its inputs with the next [`hand_over`](Self::hand_over).
+    /// Sets the join metrics that the next [`hand_over`](Self::hand_over) reports.
     pub fn set_join_state(&mut self, join: JoinState) {
         self.join = Some(join);
     }
@@ -351,8 +350,7 @@ mod tests {
     }
 
     proptest! {
-        /// What a map would hold at the last marker is what the instances of any other
-        /// parallelism restore.
+        /// The state restored with any parallelism equals a map's content at the last marker.
         #[test]
         fn restored_state_is_the_map_at_the_last_marker(
             ops in ops(), writers in 1usize..4, readers in 1usize..5, compact: bool,
@@ -366,7 +364,8 @@ mod tests {
             let mut logs: Vec<StateLog> = (0..writers).map(log).collect();
             let mut slots = BTreeMap::<Vec<u8>, StateSlot>::new();
             let (mut live, mut marked) = (BTreeMap::new(), BTreeMap::new());
-            // Parts of a key are entries of three bytes: the key twice and the number of the part.
+            // Each part of a key is an entry with a key of three bytes: the key twice and the
+            // number of the part.
             let mut parts = BTreeMap::<u8, (StateSlot, u8)>::new();
             let mut deferred = Vec::new();
             let mut epoch = 0;
@@ -393,7 +392,7 @@ mod tests {
                             live.entry(last(*next - 1)).or_insert_with(Vec::new).extend(bytes);
                             continue;
                         }
-                        // A slot is of one instance's log.
+                        // A slot belongs to the log of one instance.
                         if *next > 0 && of(*next) != of(*next - 1) {
                             *slot = StateSlot::default();
                         }
@@ -404,7 +403,7 @@ mod tests {
                     Op::Delete(key) => {
                         let key = vec![key; 4];
                         let hash = hash_bytes(&key);
-                        // The slot is used again by the next put, as an operator does it.
+                        // The next put reuses the slot, as operators do.
                         let slot = slots.entry(key.clone()).or_default();
                         logs[instance_of(hash, writers)].delete(slot, hash, &key);
                         live.remove(&key);
@@ -452,7 +451,7 @@ mod tests {
         }
     }
 
-    /// Chunks that wait to be used again, after epochs of so many changes each.
+    /// The number of spare chunks after epochs with the given numbers of changes.
     fn spares_after(epochs: impl IntoIterator<Item = u64>) -> Vec<usize> {
         let env = Arc::new(SimEnv::new(1));
         let shape =

@@ -212,7 +212,7 @@ pub(crate) fn panic_message(panic: &(dyn std::any::Any + Send)) -> String {
 mod tests {
     use super::*;
 
-    /// At how many of so many rounds, each of which takes so long, the clock is looked at.
+    /// The number of clock reads over `rounds` rounds that take `round_ns` each.
     fn looks(rounds: u64, round_ns: u64) -> u64 {
         let mut glances = ClockSampler::default();
         let due = |round: &u64| {

@@ -101,7 +101,7 @@ impl<T> Producer<T> {
                         Err(now) => index = now,
                     }
                 }
-                // The value of the lap before is still there.
+                // The value of the previous lap is still in the slot.
                 behind if behind < 0 => return Err(value),
                 // Another producer has taken this index.
                 _ => index = shared.tail.load(Ordering::Relaxed),
@@ -111,7 +111,7 @@ impl<T> Producer<T> {
 }
 
 impl<T> Consumer<T> {
-    /// Takes the oldest value; `None` too while its producer is still writing it.
+    /// Takes the oldest value. Returns `None` also while its producer is still writing it.
     #[inline]
     pub fn pop(&mut self) -> Option<T> {
         let slot = &self.shared.slots[self.head & self.shared.mask];
@@ -145,7 +145,7 @@ impl<T> Consumer<T> {
 
 impl<T> Drop for Consumer<T> {
     fn drop(&mut self) {
-        // What a producer writes after this is dropped with the slots.
+        // A producer may still write a value after this. It is dropped with the slots.
         while self.pop().is_some() {}
     }
 }

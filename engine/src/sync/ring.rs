@@ -72,7 +72,7 @@ pub fn ring<T: Send>(capacity: usize) -> (Producer<T>, Consumer<T>) {
 }
 
 impl<T> Producer<T> {
-    /// Number of values that the ring holds at most.
+    /// The capacity of the ring.
     pub fn capacity(&self) -> usize {
         self.shared.mask + 1
     }
@@ -146,7 +146,7 @@ impl<T> Consumer<T> {
         self.tail_seen.wrapping_sub(self.next)
     }
 
-    /// Number of values that the ring holds at most.
+    /// The capacity of the ring.
     pub fn capacity(&self) -> usize {
         self.shared.mask + 1
     }
@@ -166,7 +166,7 @@ impl<T> Consumer<T> {
         Some(value)
     }
 
-    /// Gives the slots of all popped values back. Returns whether there were any.
+    /// Returns the slots of all popped values to the producer. Returns whether there were any.
     #[inline]
     pub fn release(&mut self) -> bool {
         if self.released == self.next {
@@ -276,7 +276,7 @@ mod tests {
     }
 
     proptest! {
-        /// Any sequence of calls does what a queue with a separate "visible" mark does.
+        /// Any sequence of calls behaves like a queue with a separate "visible" mark.
         #[test]
         fn agrees_with_a_queue(capacity in 1usize..9, calls in proptest::collection::vec(0u8..4, 0..200)) {
             let (mut tx, mut rx) = ring(capacity);

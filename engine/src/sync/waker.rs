@@ -51,17 +51,16 @@ impl ParkFlag {
     }
 }
 
-/// How to end a sleep: through the poll's waker, or through what the last waiting caller
-/// registered.
+/// What wakes the sleeper: the poll's waker, or whatever the last waiting caller has registered.
 #[derive(Debug)]
 enum WakeTarget {
     Poll(mio::Waker),
     Caller(Mutex<Option<Caller>>),
-    /// Under simulation nothing sleeps.
+    /// For simulation, where nothing sleeps.
     Silent,
 }
 
-/// What a [`Waker`] wakes: a thread that is parked in [`Waker::park`], or an async task that
+/// The sleeper of a [`Waker`]: a thread that is parked in [`Waker::park`], or an async task that
 /// [`Waker::register`] has stored.
 #[derive(Debug)]
 enum Caller {
@@ -94,7 +93,7 @@ impl Waker {
         }))
     }
 
-    /// A waker without effect, for tasklets in simulation.
+    /// A waker without effect, for simulation.
     pub fn noop() -> Self {
         Self(Arc::new(Shared { flag: ParkFlag::default(), bell: WakeTarget::Silent }))
     }
@@ -120,10 +119,11 @@ impl Waker {
     #[cold]
     fn ring(&self) {
         match &self.0.bell {
-            // A wake that fails means the poll is gone, and its thread with it.
+            // If the wake fails, the poll and its thread have ended.
             WakeTarget::Poll(waker) => drop(waker.wake()),
             WakeTarget::Caller(caller) => {
-                // Woken outside the lock: an executor may run the task at once, here.
+                // Woken outside the lock, because an executor may run the task immediately on this
+                // thread.
                 let task = match &*locked(caller) {
                     Some(Caller::Thread(thread)) => return thread.unpark(),
                     Some(Caller::Task(task, _)) => task.clone(),
@@ -172,7 +172,7 @@ impl Waker {
         waits
     }
 
-    /// The thread that waited here last, for itself or for a task.
+    /// The thread that waited last, for itself or for a task.
     pub fn last_waiter(&self) -> Option<ThreadId> {
         match &self.0.bell {
             WakeTarget::Caller(caller) => locked(caller).as_ref().map(|caller| match caller {
@@ -205,7 +205,7 @@ pub struct SpaceNotifier {
 }
 
 impl SpaceNotifier {
-    /// For a queue of a capacity.
+    /// A notifier for a queue of this capacity.
     pub fn new(capacity: usize) -> Self {
         Self { capacity, popped: 0 }
     }

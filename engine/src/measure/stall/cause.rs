@@ -1,26 +1,26 @@
 //! Stall causes, and a slow record with the share of each cause.
 
-/// What a record waited for.
+/// A cause of a record's delay.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[repr(usize)]
 pub enum StallCause {
-    /// The worker was asleep, or being woken.
+    /// The worker was asleep or waking up.
     LateWake,
     /// Earlier records in the same drain, or work on the record itself.
     LongDrain,
-    /// Windows or keys that the watermark expired.
+    /// Windows or keys that the watermark has expired.
     Expiry,
-    /// The end of an epoch: its marker, and what goes with it.
+    /// The end of an epoch: the marker and the work that it causes.
     Epoch,
-    /// A sink that was full.
+    /// A sink that could not take more output.
     BlockedWrite,
     /// The scheduler gave the worker's core to another thread.
     Preempted,
     /// The hypervisor gave the core to another guest, or to itself.
     Stolen,
-    /// A blocking system call: a disk, a page, a lock.
+    /// A blocking system call, a page fault from disk, or a lock.
     BlockingCall,
-    /// Time before this worker: another worker, or a ring.
+    /// Time before this worker: in another worker or in a ring.
     Upstream,
 }
 
@@ -41,7 +41,7 @@ impl StallCause {
         Self::Upstream,
     ];
 
-    /// The cause in words, for the user.
+    /// The name of the cause for users.
     pub fn label(self) -> &'static str {
         match self {
             Self::LateWake => "late wake-up",
@@ -57,16 +57,16 @@ impl StallCause {
     }
 }
 
-/// A slow record, explained.
+/// A slow record with the causes of its delay.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Stall {
     /// Time from ingest to result, in nanoseconds.
     pub latency_ns: u64,
-    /// When the result was written, on the query's clock, in nanoseconds.
+    /// Time at which the result was written, on the query's clock, in nanoseconds.
     pub at_ns: u64,
     /// The share of each of [`StallCause::ALL`], in nanoseconds. The sum is the latency.
     pub parts_ns: [u64; StallCause::COUNT],
-    /// Involuntary switches in that time.
+    /// Involuntary context switches in that time.
     pub switches: u64,
     /// Page faults in that time.
     pub faults: u64,

@@ -1,10 +1,10 @@
 //! The stall recorder: why the slowest records were slow.
 //!
-//! A worker remembers its recent long rounds and sleeps, each with what happened in it and what the
-//! system did to the thread. When a sink records the slowest record of an interval so far, the time
-//! from its ingest to its result is compared with those. Time covered by a sleep was spent waiting
-//! for a wake-up, time covered by a round that passed a marker was spent on the epoch, and so on.
-//! Time that nothing covers was spent before this worker.
+//! A worker keeps its recent long rounds and sleeps, each with its activities and the thread's
+//! resource usage. When a sink records the slowest record of an interval so far, the time from its
+//! ingest to its result is matched against these spans. Time covered by a sleep was spent waiting
+//! for a wake-up. Time covered by a round that passed a marker was spent on the epoch, and so on.
+//! Uncovered time was spent before this worker.
 //!
 //! *Off the core.* A thread was off its core for the part of a long round that exceeds its
 //! processor time. If the system counts an involuntary switch, another thread had the core. If it
@@ -27,14 +27,14 @@ pub use cause::{Stall, StallCause};
 
 use std::cell::{Cell, RefCell};
 
-/// Number of rounds and sleeps that are remembered.
+/// Number of rounds and sleeps that are kept.
 const REMEMBERED: usize = 256;
-/// A round that takes longer is remembered.
+/// A round longer than this is kept.
 pub(crate) const LONG_NS: u64 = 20_000;
 /// Records faster than this are not explained.
 pub(crate) const SLOW_NS: u64 = 100_000;
 
-/// Differences below this are errors of the clocks.
+/// Differences below this are clock errors.
 const OFF_CORE_NS: u64 = 5_000;
 /// Shorter sleeps are ignored.
 const SLEPT_NS: u64 = 5_000;
@@ -128,14 +128,14 @@ impl Span {
 #[derive(Clone, Copy, Debug, Default)]
 struct UsageBaseline {
     usage: Usage,
-    /// When the processor time was this.
+    /// Time of the last query, in nanoseconds.
     at_ns: u64,
-    /// Sleeps since then, which are voluntary switches.
+    /// Sleeps since then. Each is one voluntary context switch.
     sleeps: u64,
 }
 
 impl UsageBaseline {
-    /// The span up to now, of which the system says what it did meanwhile.
+    /// Ends a span now. Its resource usage is the difference to the last query.
     fn span(&mut self, (from_ns, to_ns): (u64, u64), did: u8, now: Usage) -> Span {
         let before = std::mem::replace(self, Self { usage: now, at_ns: to_ns, sleeps: 0 });
         let (switches, waits) = (
@@ -167,14 +167,14 @@ impl UsageBaseline {
 }
 
 struct Recorder {
-    /// What the system has done.
+    /// Reads the thread's resource usage from the system.
     read_usage: fn() -> Usage,
     spans: Box<[Span; REMEMBERED]>,
-    /// Where the next one goes.
+    /// Index at which the next span is stored.
     next: usize,
     round_from_ns: u64,
     asked: UsageBaseline,
-    /// The slowest of this interval.
+    /// The slowest record of this interval.
     slowest: Option<Stall>,
 }
 
@@ -222,15 +222,15 @@ pub(crate) fn begin_round(now_ns: u64) {
     });
 }
 
-/// The worker is about to sleep. Usage is read now because records may be waiting after the sleep.
+/// Prepares for a sleep. Usage is read now because records may be waiting after the sleep.
 pub(crate) fn before_sleep() {
     with(|recorder| recorder.asked.usage.cpu_ns = Usage::cpu_ns());
 }
 
-/// The worker has slept; its next round starts.
+/// Records a sleep and starts the next round.
 #[inline]
 pub(crate) fn after_sleep(from_ns: u64, to_ns: u64) {
-    // Until the sink can take more, that is.
+    // A worker that sleeps because its sink is full sleeps until the sink can take more.
     let blocked = DID.replace(0) & Activity::Blocked as u8;
     let did = if blocked == 0 { Activity::Sleep as u8 } else { blocked };
     with(|recorder| {
@@ -243,7 +243,8 @@ pub(crate) fn after_sleep(from_ns: u64, to_ns: u64) {
     });
 }
 
-/// A record with this ingest time is written only now, slower than any other of the interval.
+/// Records that a record with this ingest time was written only now, slower than any other record
+/// of the interval.
 #[cold]
 pub(crate) fn record_slow(ingest_ns: u64, now_ns: u64) {
     let did = DID.get();
@@ -274,7 +275,7 @@ impl Recorder {
     }
 
     fn explain(&mut self, (ingest_ns, now_ns): (u64, u64), did: u8, now: Usage) -> Stall {
-        // The round that goes on.
+        // The current round, which has not ended.
         self.remember((self.round_from_ns, now_ns), did, now);
         let latency_ns = now_ns - ingest_ns;
         let mut stall = Stall { latency_ns, at_ns: now_ns, ..Stall::default() };
@@ -289,7 +290,7 @@ impl Recorder {
                 stall.faults += span.faults;
             }
         }
-        // A second slow record of the round is charged with the rest of the round only.
+        // A second slow record of the same round is explained by the rest of the round only.
         self.round_from_ns = now_ns;
         let known_ns: u64 = stall.parts_ns.iter().sum();
         let rest_ns = latency_ns.saturating_sub(known_ns);
@@ -320,7 +321,7 @@ mod tests {
 
     const US: u64 = 1_000;
 
-    /// A worker of which the system says nothing.
+    /// Starts a recorder for a worker whose resource usage is unknown.
     fn begin(now_ns: u64) {
         begin_asking(now_ns, Usage::default);
     }
@@ -345,7 +346,7 @@ mod tests {
         begin_round(410 * US);
         record_activity(Activity::Expiry);
         begin_round(510 * US);
-        // It came while the worker slept, and its round has taken 40 us so far.
+        // The record was ingested while the worker slept, and the round has taken 40 us so far.
         let stall = explained(70, 550);
         assert_eq!(parts_us(&stall), [30, 40, 100, 300, 0, 0, 0, 0, 10]);
         assert_eq!(stall.cause(), StallCause::Epoch);
@@ -375,10 +376,10 @@ mod tests {
         assert_eq!(explained(1_600, 2_010).cause(), StallCause::LongDrain);
     }
 
-    /// A round of 100 us that was on its core for so long, with so many switches that were not wanted and
-    /// that were: what it was off its core for.
+    /// The off-core cause of a round of 100 us with the given processor time, involuntary switches
+    /// and voluntary switches.
     fn off(cpu_us: u64, switches: u64, waits: u64) -> Option<(StallCause, u64)> {
-        // Three sleeps, of which two were wanted switches, were before it.
+        // Three sleeps happened before it, and two of them were voluntary switches.
         let usage = Usage { cpu_ns: Some(7 * US), switches: 1, waits: 1, faults: 0 };
         let mut asked = UsageBaseline { usage, at_ns: 1_000 * US, sleeps: 2 };
         let now = Usage {
@@ -418,7 +419,7 @@ mod tests {
         });
     }
 
-    /// Two threads that want one core.
+    /// Two threads compete for one core.
     #[cfg(target_os = "linux")]
     #[test]
     fn a_core_that_is_shared_is_given_away() {
@@ -437,7 +438,7 @@ mod tests {
                 let began = std::time::Instant::now();
                 let now_ns = || began.elapsed().as_nanos() as u64;
                 super::install_recorder(now_ns());
-                // In the end the other one has its turn.
+                // Loops until the other thread has had its time slice.
                 let stall = loop {
                     let from_ns = now_ns();
                     while now_ns() - from_ns < 20_000 * US {

@@ -6,9 +6,9 @@ use crate::runtime::exchange::Inlet;
 /// What an inlet of a tasklet may do.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum InletState {
-    /// It is read.
+    /// It is being read.
     Open,
-    /// It has delivered the marker, and waits for the other inlets to deliver theirs.
+    /// It has delivered the marker and is not read until the other inlets have delivered it too.
     Aligned,
     /// It has delivered its end.
     Ended,
