@@ -10,8 +10,8 @@
 )]
 //!
 //! A service that pushes records in and reads results starts at [`stream`] and its
-//! [`Flow`](stream::Flow): [`Input`](stream::Input) and [`Output`](stream::Output) are the handles
-//! of threads, and with the feature `futures` a `Sink` and a `Stream` for async services.
+//! [`Flow`](stream::Flow): threads use [`Input`](stream::Input) and [`Output`](stream::Output);
+//! async services use a `Sink` and a `Stream`, with the feature `futures`.
 //!
 //! | feature | what it adds |
 //! |---|---|
@@ -20,16 +20,16 @@
 //! | `columnar` | Parquet and ORC files; implies `sql` |
 //! | `futures` | a channel's input as a `Sink` and an output as a `Stream` |
 //!
-//! The runtime beneath is [`engine`], the crate `millstream_engine`: [`Config`], [`Trigger`] and
-//! [`WaitProfile`] come from there, and so do the types of what a query reports
-//! ([`CommittedEpoch`], [`Percentiles`], [`Stall`]).
+//! The runtime is [`engine`], the crate `millstream_engine`. [`Config`], [`Trigger`] and
+//! [`WaitProfile`] are re-exported from it, and so are the types of reports ([`CommittedEpoch`],
+//! [`Percentiles`], [`Stall`]).
 
 #![cfg_attr(docsrs, feature(doc_cfg))]
 
 #[cfg(feature = "sql")]
 pub mod connect;
 pub(crate) mod event_time;
-// Whoever gets a value of a query can write its type.
+// Public so that users can name the types that a query returns.
 #[cfg(feature = "sql")]
 #[warn(unnameable_types)]
 pub mod session;

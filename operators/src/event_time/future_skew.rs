@@ -20,7 +20,8 @@ pub(crate) struct FutureSkewLimit {
     continuous: bool,
     /// Offset from the monotonic clock to the wall clock, at the last marker.
     wall_offset_us: i64,
-    /// The latest arrival time. It is used for records without one, such as results of windows.
+    /// The latest arrival time of a record. It is used for records without one, such as results of
+    /// windows.
     arrived_ns: u64,
 }
 
@@ -47,7 +48,7 @@ impl FutureSkewLimit {
             return self.times.started_us().saturating_add(self.max_us);
         }
         if ingest_ns != UNTIMED {
-            // A record that was pushed before the start has an arrival time before the clocks were
+            // A record that was pushed before the query started arrived before the clocks were
             // read.
             self.arrived_ns = self.arrived_ns.max(ingest_ns);
         }
@@ -156,7 +157,7 @@ mod tests {
         let (mut arrival, mut batch) = (skew(true), skew(false));
         assert_eq!(arrival.limit_us(100 * SECOND_NS), 160 * SECOND_US);
         assert_eq!(arrival.limit_us(UNTIMED), 160 * SECOND_US, "the latest arrival counts");
-        // Nobody reads the clock for a record that arrives later in the epoch.
+        // The clock is not read again for a record that arrives later in the epoch.
         assert_eq!(arrival.limit_us(130 * SECOND_NS), 190 * SECOND_US);
         world.advance(50 * SECOND_NS);
         arrival.read_clock();

@@ -12,10 +12,10 @@ pub type EventTimeFn<T> = Box<dyn FnMut(&T) -> i64 + Send>;
 /// Creates the event-time function for each instance of an operator.
 pub type MakeEventTimeFn<T> = Box<dyn Fn() -> EventTimeFn<T>>;
 
-/// Buckets of the out-of-order histogram: 8 per power of two of microseconds.
+/// Number of buckets of the out-of-order histogram: 8 per power of two of microseconds.
 const BUCKETS: usize = 64 * 8;
 
-/// The stage; `F` gives a record's event time in microseconds since 1970.
+/// The stage. `F` returns a record's event time in microseconds since 1970.
 pub(crate) struct WatermarkAssigner<F, D> {
     time: F,
     delay_us: i64,
@@ -25,7 +25,7 @@ pub(crate) struct WatermarkAssigner<F, D> {
     largest_us: Option<i64>,
     /// The watermark at the end of the previous run.
     resumed_us: i64,
-    /// The watermark that was last sent.
+    /// The last watermark that was sent.
     passed_us: i64,
     times: BatchTimes,
     /// Whether the input is idle.
@@ -44,7 +44,7 @@ fn bucket(us: u64) -> usize {
     power * 8 + (us >> (power - 3) & 7) as usize
 }
 
-/// The largest value of a bucket.
+/// The largest value that falls into a bucket.
 fn of_bucket(bucket: usize) -> i64 {
     let (power, part) = (bucket / 8, bucket as u64 % 8);
     if bucket < 24 {
@@ -101,7 +101,7 @@ impl<F, D: Stage> WatermarkAssigner<F, D> {
         }
     }
 
-    /// Sends the watermark if it has advanced; in whole milliseconds, as in micro-batch mode.
+    /// Sends the watermark if it has advanced. In whole milliseconds, as in micro-batch mode.
     #[inline]
     fn advance(&mut self) -> Result<(), EngineError> {
         if !self.continuous || self.silent || self.times.is_replay() {
@@ -147,14 +147,14 @@ impl<F, D: Stage> WatermarkAssigner<F, D> {
 impl<F: Send, D: Stage> Stage for WatermarkAssigner<F, D> {
     fn attach(&mut self, io: &mut Io<'_>) -> Result<(), EngineError> {
         self.down.attach(io)?;
-        // State that the previous run evicted must not be created again.
+        // State that the previous run has evicted must not be created again.
         self.advance()
     }
     fn is_ready(&mut self) -> bool {
         self.down.is_ready()
     }
     fn watermark(&mut self, micros: i64) -> Result<(), EngineError> {
-        // A watermark of an event time that was declared upstream ends here.
+        // The watermark of an event time that was declared upstream is not passed on.
         if micros != IDLE || !self.continuous {
             return Ok(());
         }
@@ -188,19 +188,19 @@ impl<T, F: FnMut(&T) -> i64 + Send, D: Push<T>> Push<T> for WatermarkAssigner<F,
             self.seen.set_idle(false);
         }
         self.see(time_us);
-        // After the record, which it may affect.
+        // The watermark follows the record, which may be late because of it.
         self.down.push(value, ingest_ns)?;
         self.advance()
     }
 }
 
-/// The watermark as an operator sees it: in continuous mode it arrives among the records, in
-/// micro-batch mode it belongs to the batch.
+/// The watermark as an operator sees it. In continuous mode it arrives in-band; in micro-batch mode
+/// it is a property of the batch.
 pub(crate) struct OperatorWatermark {
     times: BatchTimes,
-    /// Continuous mode: the watermark that arrived last.
+    /// Continuous mode: the last watermark that arrived.
     in_band_us: Option<i64>,
-    /// In micro-batch mode, how far it is behind the one of the batch.
+    /// Micro-batch mode: how far this watermark is behind the batch's, in microseconds.
     lag_us: i64,
 }
 
@@ -211,7 +211,7 @@ impl OperatorWatermark {
         Self { times, in_band_us, lag_us: 0 }
     }
 
-    /// Of an operator behind one that lets rows leave which are older than the watermark by so much.
+    /// For an operator downstream of one that emits rows up to `lag_us` older than the watermark.
     pub fn behind(self, lag_us: i64) -> Self {
         let in_band_us = self.in_band_us.map(|us| us.saturating_sub(lag_us));
         Self { in_band_us, lag_us, ..self }
@@ -239,7 +239,7 @@ impl OperatorWatermark {
         }
     }
 
-    /// Takes an in-band watermark.
+    /// Updates the in-band watermark.
     pub fn advance(&mut self, micros: i64) {
         if let Some(watermark) = &mut self.in_band_us {
             *watermark = micros.max(*watermark);

@@ -100,7 +100,6 @@ impl DataFrame {
         let (Err(error), Some(with)) = (&plain, self.plan.with_metadata()) else {
             return plain.map(|plan| self.with(plan));
         };
-        // The condition may use the file metadata column, which is not a column of the result.
         let Ok(plan) = self.analyse(|| analyzer::filter(with, condition)) else {
             return Err(error.clone());
         };
@@ -157,7 +156,7 @@ impl DataFrame {
         self.select(self.columns().iter().filter(kept).map(|name| named(name)))
     }
 
-    /// Selects columns written in SQL, such as `upper(word) AS w`.
+    /// Selects columns given as SQL text, such as `upper(word) AS w`.
     pub fn select_expr<'s>(&self, exprs: impl IntoIterator<Item = &'s str>) -> PlanResult<Self> {
         let exprs = exprs.into_iter().map(|sql| self.session.expr(sql));
         self.select(exprs.collect::<PlanResult<Vec<_>>>()?)
@@ -169,8 +168,9 @@ impl DataFrame {
     }
 
     /// Joins two tables on a condition. `how` is `inner`, `left`, `right`, `full`, `left_semi` or
-    /// `left_anti`. A join of two streams needs an equality; an outer or semi join of them also
-    /// needs watermarks. See [`alias`](Self::alias) for column names that both tables have.
+    /// `left_anti`. A join of two streams needs an equality condition; an outer or semi join of two
+    /// streams also needs watermarks. If both tables have columns of the same name, qualify them
+    /// with [`alias`](Self::alias).
     pub fn join(&self, other: &Self, on: &Expr, how: &str) -> PlanResult<Self> {
         let written = JoinType::parse(how)?;
         deep::check([on])?;
@@ -393,9 +393,9 @@ impl DataFrame {
         Ok(self.with(time_window::with_max_future_skew(self.owned(), skew)?))
     }
 
-    /// Keeps the first of rows that are equal in some columns, or in all if none are named. If an
-    /// event time is among the columns, a key is removed when the watermark has passed it.
-    /// Otherwise keys are kept forever.
+    /// Keeps the first of the rows that are equal in the given columns, or in all columns if none
+    /// are given. If an event time is among the columns, a key is removed when the watermark has
+    /// passed it. Otherwise keys are kept forever.
     pub fn drop_duplicates<'n>(
         &self,
         columns: impl IntoIterator<Item = &'n str>,
@@ -419,13 +419,13 @@ impl DataFrame {
         self.drop_duplicates([])
     }
 
-    /// Starts the description of a sink, which then starts the query.
+    /// Starts the configuration of a sink and a query.
     pub fn write_stream(&self) -> StreamWriter {
         StreamWriter::new(self.clone())
     }
 }
 
-/// Grouped rows, which are aggregated next.
+/// Grouped rows, to be aggregated.
 pub struct GroupedData {
     of: DataFrame,
     keys: Vec<Expr>,
@@ -448,7 +448,7 @@ impl GroupedData {
     }
 
     /// Applies a processor with state and timers for each key. It emits rows with the columns of
-    /// `output`, which does not hold the keys by itself. `make` declares the states and creates the
+    /// `output`. The keys are not added automatically. `make` declares the states and creates the
     /// processor that uses them.
     ///
     /// ```
@@ -562,7 +562,7 @@ impl GroupedData {
         self.with_state(StateOperator::new(method, output.into(), mode, make)?)
     }
 
-    /// Puts the keys before the columns, and the operator behind both.
+    /// Puts the keys before the other columns and adds the operator.
     fn with_state(&self, operator: StateOperator) -> PlanResult<DataFrame> {
         deep::check(&self.keys)?;
         let plan = self.of.analyse(|| keyed_state(self.of.owned(), &self.keys, operator))?;

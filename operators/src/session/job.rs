@@ -28,7 +28,7 @@ pub struct Overrides {
     pub trigger: Option<Trigger>,
     /// Settings of every query, which take precedence over those of the job.
     pub settings: Vec<(String, String)>,
-    /// The checkpoint folder of a single query, or the parent folder of several queries'
+    /// The checkpoint folder of a single query. For several queries, the parent folder of their
     /// checkpoints.
     pub checkpoint: Option<PathBuf>,
     /// Whether the job is only explained, so that queries need no checkpoint.
@@ -57,18 +57,18 @@ impl JobQuery {
         Self { writer: self.writer.on_progress(call), ..self }
     }
 
-    /// Its output mode.
+    /// Whether the query's output mode is complete.
     pub fn is_complete_mode(&self) -> bool {
         self.writer.is_complete_mode()
     }
 
-    /// Names of the columns of its rows.
+    /// The column names of the query's result.
     pub fn columns(&self) -> Vec<String> {
         self.writer.schema().fields.into_iter().map(|field| field.name).collect()
     }
 
-    /// Sends its rows to `take`, each as a JSON object with all columns and the number of its epoch,
-    /// instead of to its sink. It keeps no checkpoint.
+    /// Passes the result rows to `take` instead of the sink. Each row is a JSON object with all
+    /// columns and the epoch number. The query keeps no checkpoint.
     pub fn take_rows(self, take: impl FnMut(Epoch, &str) + Send + 'static) -> PlanResult<Self> {
         let schema = self.writer.schema();
         let json = Style { nulls: true, ..Style::default() };
@@ -84,7 +84,7 @@ impl JobQuery {
     }
 }
 
-/// Passes rows on as JSON.
+/// Passes rows to a function as JSON.
 struct JsonRows<F> {
     lines: LineWriter,
     take: F,
@@ -147,7 +147,7 @@ impl Session {
                 place,
             } => {
                 self.check_new_view(&name, replace).map_err(|error| error.at(place))?;
-                // Files and topics are a table, unless they are read with STREAM.
+                // A file or topic source is a table unless it is read with STREAM.
                 let lower = format.to_ascii_lowercase();
                 let streaming = !super::has_batch_queries(&lower);
                 let (format, options) = self

@@ -86,11 +86,12 @@ struct Inner {
     settings: Settings,
     console: MakeConsole,
     notice: fn(&str),
-    /// How much later than intended the capture sources of started queries emit.
+    /// The send lag of the capture sources of started queries: how much later than intended they
+    /// emit records.
     pub(crate) send_lags: Vec<SendLag>,
-    /// What sources of jobs are read from instead.
+    /// Replacements for the sources of jobs.
     replaced: Vec<ReplacedSource>,
-    /// The sources that jobs have named.
+    /// The sources named by jobs.
     job_sources: Vec<JobSource>,
 }
 
@@ -175,23 +176,23 @@ impl Session {
         self.lock().notice = notice;
     }
 
-    /// Reads sources of the jobs that are read after this from other files.
+    /// Replaces sources of the jobs that are read after this call.
     pub fn replace_sources(&self, sources: impl IntoIterator<Item = ReplacedSource>) {
         self.lock().replaced.extend(sources);
     }
 
-    /// The sources that jobs have named, in their order.
+    /// The sources named by jobs, in order.
     pub fn job_sources(&self) -> Vec<JobSource> {
         self.lock().job_sources.clone()
     }
 
     /// How much later than intended the capture sources of the started queries have emitted their
-    /// records. Sources with `speed 'max'` intend no time.
+    /// records. Sources with `speed 'max'` are not included, because they have no intended times.
     pub fn send_lag(&self) -> NsHistogram {
         let mut all = histogram();
         for lag in &self.lock().send_lags {
             let lag = lag.lock().unwrap_or_else(|poisoned| poisoned.into_inner());
-            // Both have the bounds of `histogram`.
+            // Both histograms have the same bounds, so adding them cannot fail.
             let _ = all.add(&*lag);
         }
         all
@@ -231,7 +232,7 @@ impl Session {
         function
     }
 
-    /// Starts the description of a table in files. The files are read when a query over the table
+    /// Starts the configuration of a table in files. The files are read when a query over the table
     /// starts.
     pub fn read(&self) -> StreamReader {
         StreamReader { streaming: false, ..self.read_stream() }
@@ -242,7 +243,7 @@ impl Session {
         DataFrame::new(self.clone(), Plan::Values(schema, rows))
     }
 
-    /// Starts the description of a stream.
+    /// Starts the configuration of a stream.
     pub fn read_stream(&self) -> StreamReader {
         StreamReader {
             session: self.clone(),
@@ -343,12 +344,12 @@ fn has_batch_queries(format: &str) -> bool {
     is_files(format) || cfg!(feature = "kafka") && format == "kafka"
 }
 
-/// The description of a source: a stream, or a table in files.
+/// The configuration of a source: a stream, or a table in files.
 #[must_use = "nothing is read before `load`"]
 pub struct StreamReader {
     session: Session,
     streaming: bool,
-    /// Whether each query decides if the source is read as a stream or as a table.
+    /// Whether the source is a view, which each query reads as a stream or as a table.
     #[cfg_attr(not(feature = "kafka"), expect(dead_code, reason = "only topics are both"))]
     is_view: bool,
     format: String,
@@ -426,7 +427,7 @@ impl StreamReader {
             "kafka" => {
                 let mut config = KafkaSourceConfig::read(&self.options, self.streaming);
                 if config.is_err() && self.is_view {
-                    // Options of a stream, such as `startingOffsets 'latest'`.
+                    // These options apply to streams only, for example `startingOffsets 'latest'`.
                     config = KafkaSourceConfig::read(&self.options, true);
                 }
                 let config = config?;

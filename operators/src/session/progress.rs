@@ -242,7 +242,7 @@ impl Progress {
         report
     }
 
-    /// The watermark and the event time statistics, combined over all inputs.
+    /// Formats the watermark and the event time statistics, combined over all inputs.
     fn event_time(&self) -> Json {
         let epoch = &self.committed;
         let mut report = json!({ "watermark": iso(epoch.batch_watermark_ms * 1000) });

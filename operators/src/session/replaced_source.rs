@@ -1,11 +1,10 @@
-//! Sources of a job that are read from files instead, so that the job file of production is tested
-//! as it is.
+//! Replaces the sources of a job by files, so that an unchanged production job can be tested.
 //!
-//! | the job reads | and is given | reads |
+//! | source in the job | replacement | what is read |
 //! |---|---|---|
-//! | a socket | a capture | the capture, split into records as the socket's bytes would be |
+//! | a socket | a capture | the records that the socket source would have read from the captured bytes |
 //! | a socket | another file | the lines of the file |
-//! | a capture | a capture | that capture |
+//! | a capture | a capture | the replacement |
 //! | files | a file or folder | those files, with the job's format and options |
 
 use crate::table::error::{PlanError, PlanResult};
@@ -13,32 +12,33 @@ use crate::table::plan::Options;
 use std::io::Read;
 use std::path::{Path, PathBuf};
 
-/// What a source is read from instead.
+/// The replacement of a source.
 #[derive(Clone, Debug)]
 pub struct ReplacedSource {
-    /// Name of the source's view. `None` is any socket or capture that has no replacement of its
-    /// own.
+    /// Name of the source's view. `None` replaces every socket or capture source that has no
+    /// replacement of its own.
     pub view: Option<String>,
-    /// A capture, or what the job's format reads.
+    /// Path of a capture, or of files in the job's format.
     pub path: PathBuf,
     /// Options of the capture source, such as `speed`.
     pub capture_options: Options,
 }
 
-/// A source that a job has named, and what it is read from.
+/// A source named by a job, with its replacement.
 #[derive(Clone, Debug)]
 pub struct JobSource {
-    /// Name of its view.
+    /// Name of the source's view.
     pub view: String,
-    /// Its format in the job.
+    /// The source's format in the job.
     pub format: String,
-    /// The path that replaces it.
+    /// Path of the replacement; `None` if the source is not replaced.
     pub replaced_by: Option<PathBuf>,
-    /// Whether it ends: a replacing capture does, a folder that is read as a stream does not.
+    /// Whether the source ends. A replacing capture does; a folder that is read as a stream does
+    /// not.
     pub ends: bool,
 }
 
-/// Options that a socket source and a capture source share.
+/// Options that socket sources and capture sources have in common.
 const SHARED: [&str; 4] = ["lineSep", "datagram", "maxLineLength", "maxUnfinishedBytes"];
 
 /// Whether a path is a capture, or a folder of captures.
@@ -63,7 +63,7 @@ fn refused(view: &str, reason: impl std::fmt::Display, fix: &str) -> PlanError {
 }
 
 impl ReplacedSource {
-    /// Whether it replaces a view's source.
+    /// Whether this replaces the source of a view.
     pub(super) fn is_of(&self, view: &str, format: &str) -> bool {
         match &self.view {
             Some(name) => name.eq_ignore_ascii_case(view),
@@ -71,7 +71,7 @@ impl ReplacedSource {
         }
     }
 
-    /// The format and the options that are read instead of those of the job.
+    /// The format and the options of the replacement.
     pub(super) fn apply(
         &self,
         view: &str,
@@ -111,8 +111,8 @@ impl ReplacedSource {
         }
     }
 
-    /// A capture in place of a socket: records are split, and unfinished ones are handled, as the
-    /// socket source would.
+    /// The options of a capture that replaces a socket. Records are split, and incomplete records
+    /// handled, as in the socket source.
     fn of_socket(&self, options: &Options, path: (String, String)) -> Options {
         let mut all = vec![path];
         let timestamp = option(options, "includeTimestamp").unwrap_or("false");

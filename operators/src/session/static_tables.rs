@@ -1,7 +1,7 @@
 //! The static parts of a query: tables that are joined with streams, and subqueries. They are
 //! evaluated when the query starts, and replaced by their rows in the plan. A table that may change
-//! is reloaded while the query runs ([`table_changes`](super::table_changes)). Queries over
-//! constants only are evaluated here, without the engine.
+//! is reloaded while the query runs ([`table_changes`](super::table_changes)). A query over
+//! constants is evaluated here, without the engine.
 
 use crate::session::Session;
 use crate::session::dataframe::DataFrame;

@@ -1,4 +1,4 @@
-//! Describes the sink of a query and starts the query.
+//! Configures the sink of a query and starts the query.
 
 use crate::connect::capture::config::CaptureConfig;
 use crate::connect::console::Console;
@@ -50,10 +50,10 @@ use std::path::PathBuf;
 use std::sync::atomic::AtomicBool;
 use std::sync::{Arc, Mutex};
 
-/// Options of the query, not of the sink's format.
+/// Options of the query rather than of the sink's format.
 const QUERY_OPTIONS: [&str; 4] = ["outputMode", "trigger", "checkpointLocation", "queryName"];
 
-/// Describes the sink and the trigger of a query. Call `start` to run it.
+/// Configures the sink and the trigger of a query. Call `start` to run it.
 #[must_use = "nothing runs before `start`"]
 pub struct StreamWriter {
     frame: DataFrame,
@@ -311,12 +311,12 @@ impl StreamWriter {
         mode.is_some_and(|mode| mode.eq_ignore_ascii_case("complete"))
     }
 
-    /// The columns of its rows.
+    /// The columns of the result.
     pub(super) fn schema(&self) -> Schema {
         self.frame.schema()
     }
 
-    /// Sends its rows to a function instead of to its sink, without a checkpoint.
+    /// Passes the result rows to a function instead of the sink, without a checkpoint.
     pub(super) fn instead_of_sink(mut self, rows: impl ForeachWriter) -> Self {
         let name = self.name().map(str::to_string);
         let kept = ["outputMode", "trigger"];

@@ -25,7 +25,8 @@ struct PlannedTable {
     session: Session,
     plan: Arc<Plan>,
     scans: Vec<Scan>,
-    /// The clients of the topics among them, by position in `scans`, created at the first check.
+    /// Clients for the Kafka topics among the inputs, by index in `scans`, created at the first
+    /// check.
     #[cfg(feature = "kafka")]
     topics: Mutex<HashMap<usize, Arc<TopicEnds>>>,
 }

@@ -1,9 +1,10 @@
-//! A set of small numbers that finds its smallest and its largest one in a few steps.
+//! A set of small numbers with fast lookup of the smallest and the largest one.
 
-/// A set of numbers: a tree of words, each bit of which says whether a word below has any.
+/// A set of numbers, as a tree of words: each bit of an upper word tells whether the word below it
+/// is not zero.
 #[derive(Debug, Default)]
 pub(crate) struct BitSet {
-    /// From the bits of the numbers up to a single word.
+    /// The levels of the tree: one bit per number first, a single word last.
     levels: Vec<Vec<u64>>,
 }
 
@@ -12,7 +13,7 @@ impl BitSet {
         let (mut at, mut level) = (number, 0);
         loop {
             if level == self.levels.len() {
-                // The new top says what is below it.
+                // The new root must represent the words below it.
                 let any = self.levels.last().is_some_and(|below| below[0] != 0);
                 self.levels.push(vec![u64::from(any)]);
             }

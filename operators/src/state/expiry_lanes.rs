@@ -1,20 +1,20 @@
-//! The rows of a side of a join by the time at which they expire, earliest first and, of one time, in the order
-//! of their arrival.
+//! An expiry queue for the rows of one side of a join, ordered by expiry time and, for equal times,
+//! by arrival.
 //!
-//! Event times come in order but for a bounded disorder. So rows are appended to the first of a few
-//! ascending lanes that they continue; only those that continue none go into a tree. To take the first
-//! one is to look at the heads of the lanes.
+//! Event times are nearly ascending. So a row is appended to the first of a few ascending lanes
+//! whose last row is not later. A row that fits no lane is put into a tree. The earliest row is the
+//! smallest of the lanes' heads and the tree's first entry.
 
 use crate::state::ordered_run::RowId;
 use std::collections::{BTreeMap, VecDeque};
 
-/// Ascending lanes.
+/// Maximum number of lanes.
 const LANES: usize = 8;
-/// Rows of a chunk of a lane.
+/// Number of rows in a chunk of a lane.
 const CHUNK: usize = 1024;
 
-/// A row with its time and its number.
-// Without padding: there is one of each buffered row.
+/// A buffered row with its expiry time and its arrival number.
+// Without padding, because there is one per buffered row.
 #[repr(C, packed(4))]
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Expiry {
@@ -23,7 +23,7 @@ pub(crate) struct Expiry {
     pub row: RowId,
 }
 
-/// A queue in chunks: to grow it never moves what is in it.
+/// A queue of chunks. Growing never moves entries.
 #[derive(Default)]
 struct Lane {
     chunks: VecDeque<VecDeque<Expiry>>,
@@ -59,7 +59,7 @@ impl Lane {
     }
 }
 
-/// The queue.
+/// The expiry queue.
 #[derive(Default)]
 pub(crate) struct ExpiryLanes {
     lanes: Vec<Lane>,
@@ -84,7 +84,7 @@ impl ExpiryLanes {
         self.strays.insert(order(&expiry), expiry.row);
     }
 
-    /// The lane with the first row and when that expires; no lane if it is among the strays.
+    /// The time and number of the first row, and its lane; no lane if the row is in the tree.
     fn first(&self) -> Option<(Option<usize>, (i64, u64))> {
         let stray = self.strays.first_key_value().map(|(order, _)| (None, *order));
         let of_lane = |(i, lane): (usize, &Lane)| {
@@ -94,12 +94,12 @@ impl ExpiryLanes {
         lanes.chain(stray).min_by_key(|(_, order)| *order)
     }
 
-    /// When the first row expires.
+    /// The earliest expiry time.
     pub fn first_us(&self) -> Option<i64> {
         self.first().map(|(_, (time_us, _))| time_us)
     }
 
-    /// Takes the first row if it has expired by a time.
+    /// Removes and returns the first row if it has expired by `by_us`.
     pub fn pop(&mut self, by_us: i64) -> Option<Expiry> {
         let (lane, (time_us, number)) = self.first()?;
         if time_us > by_us {

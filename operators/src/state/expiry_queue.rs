@@ -4,23 +4,23 @@ use crate::state::slot_stack::{Pool, SlotStack};
 use std::collections::BTreeMap;
 use std::collections::btree_map::Entry::{Occupied, Vacant};
 
-/// Empty stacks that are kept where there are few times.
+/// Number of spare stacks that are always kept.
 const SPARES: usize = 16;
 
-/// The slots of one time. Times of single rows are many, and take no memory apart.
+/// The slots of one time. A time with a single slot needs no stack.
 enum Slots {
     One(u32),
     Many(Box<SlotStack>),
 }
 
-/// Slots of entries, by time. Entries are not moved when their expiry changes, nor removed when their
-/// slot is freed. Callers must compare with the entry's own expiry.
+/// Slots ordered by time. An entry stays in the queue when its expiry time changes or when its slot
+/// is freed, so callers must compare with the entry's own expiry time.
 #[derive(Default)]
 pub(crate) struct ExpiryQueue {
     by_time: BTreeMap<i64, Slots>,
-    /// Times with several slots.
+    /// Number of times with several slots.
     stacks: usize,
-    /// Stacks that are empty again, at most [`SPARES`] more than are in use.
+    /// Empty stacks for reuse: at most [`SPARES`] more than are in use.
     #[expect(clippy::vec_box, reason = "a box goes from here to a time and back as it is")]
     spare: Vec<Box<SlotStack>>,
     pool: Pool,
@@ -50,7 +50,7 @@ impl ExpiryQueue {
         }
     }
 
-    /// Removes and returns an entry that has expired by a time, with the time it was added for.
+    /// Removes and returns an entry whose time is at most `by_us`, with that time.
     pub fn take(&mut self, by_us: i64) -> Option<(i64, u32)> {
         let mut first = self.by_time.first_entry()?;
         let time_us = *first.key();
@@ -69,7 +69,7 @@ impl ExpiryQueue {
         };
         if let Slots::Many(empty) = first.remove() {
             self.stacks -= 1;
-            // Memory needed for a burst of distinct times is released afterwards.
+            // The memory of a burst of distinct times is freed afterwards.
             if self.spare.len() < self.stacks + SPARES {
                 self.spare.push(empty);
             } else {
@@ -79,8 +79,8 @@ impl ExpiryQueue {
         entry.map(|entry| (time_us, entry))
     }
 
-    /// Some of the entries that [`take`](Self::take) returns next, at most `most`; empty if none
-    /// has expired.
+    /// Some of the entries that [`take`](Self::take) will return next, at most `most`. Empty if
+    /// none has expired.
     #[cfg(any(feature = "sql", test))]
     pub fn peek(&self, by_us: i64, most: usize) -> &[u32] {
         match self.by_time.first_key_value() {
@@ -92,7 +92,7 @@ impl ExpiryQueue {
         }
     }
 
-    /// The number of entries at the earliest time, if that has expired by then.
+    /// The number of entries at the earliest time, if that time is at most `by_us`.
     #[cfg(any(feature = "sql", test))]
     pub fn count(&self, by_us: i64) -> usize {
         match self.by_time.first_key_value() {
@@ -104,14 +104,14 @@ impl ExpiryQueue {
         }
     }
 
-    /// An epoch is over: gives back some memory that no recent one has needed.
+    /// Ends an epoch: frees some memory that no recent epoch has needed.
     pub fn epoch(&mut self) {
         self.pool.epoch();
     }
 
-    /// Memory that it takes, in bytes, about.
+    /// Approximate memory of the queue, in bytes.
     pub fn memory(&self) -> usize {
-        // A node of the tree is two thirds full.
+        // The nodes of a B-tree are two thirds full on average.
         let time = (size_of::<i64>() + size_of::<Slots>()) * 3 / 2;
         self.by_time.len() * time + self.stacks * size_of::<SlotStack>() + self.pool.memory()
     }
@@ -122,7 +122,7 @@ impl ExpiryQueue {
         self.by_time.first_key_value().map(|(time_us, _)| *time_us)
     }
 
-    /// Whether any entry has expired by a time.
+    /// Whether the time of any entry is at most `by_us`.
     pub fn has_expired(&self, by_us: i64) -> bool {
         self.first_us().is_some_and(|time_us| time_us <= by_us)
     }
@@ -145,7 +145,7 @@ mod tests {
     #[test]
     fn a_burst_of_times_leaves_no_memory_behind() {
         let mut due = ExpiryQueue::default();
-        // Two entries of each time.
+        // Two entries per time.
         let twice = |at: i64| [at as u32, 1 + at as u32];
         (0..100_000).for_each(|at| twice(at).into_iter().for_each(|entry| due.add(at, entry)));
         for at in 0..99_990 {
@@ -155,7 +155,7 @@ mod tests {
         }
         assert!((1..=2 * SPARES).contains(&due.spare.len()), "{}", due.spare.len());
         assert!(due.memory() < 20_000);
-        // What is kept is enough for as many times as there were.
+        // The spare stacks suffice for as many times as before.
         for at in 100_000..100_100 {
             let spares = due.spare.len();
             twice(at).into_iter().for_each(|entry| due.add(at, entry));

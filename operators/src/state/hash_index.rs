@@ -2,11 +2,11 @@
 
 use hashbrown::HashTable;
 
-/// Buckets per entry from which entries are removed one by one. Clearing a table writes a byte per
-/// bucket, and writing 256 of them takes as long as finding one entry.
+/// Number of buckets per entry above which entries are removed one by one. Clearing a table writes
+/// a byte per bucket, and writing 256 bytes takes as long as finding one entry.
 const SPARSE: usize = 256;
 
-/// The table, of places in the list.
+/// A hash table of list positions.
 #[derive(Default)]
 pub(crate) struct HashIndex(HashTable<u32>);
 
@@ -23,8 +23,7 @@ impl HashIndex {
         self.0.insert_unique(hash, at as u32, |at| hash_of(*at as usize));
     }
 
-    /// Removes all positions, which are 0 to the number of `hashes`; `hashes` are the hashes of
-    /// their entries.
+    /// Removes all positions. `hashes` are the hashes of the entries at positions 0, 1, 2 ….
     pub fn clear(&mut self, hashes: impl ExactSizeIterator<Item = u64>) {
         if hashes.len() * SPARSE >= self.0.capacity() {
             self.0.clear();

@@ -1,51 +1,51 @@
-//! A table of keys that grows and shrinks without a pause.
+//! A key table with incremental growth: a hash table whose inserts have a bounded cost.
 //!
-//! A table that doubles moves all it has, which takes tens of milliseconds for a million keys, in
-//! which no record goes on. Here entries lie in chunks that never move, and they are found by a
-//! [`LinearHashTable`], which moves little at a time. It has a part of an entry's hash beside its slot, so
-//! that to grow it need not look at the entries.
+//! A table that doubles moves all its entries. For a million keys this takes tens of milliseconds,
+//! in which no record is processed. Here entries are stored in chunks that never move, and a
+//! [`LinearHashTable`] of slots finds them; it moves few slots at a time. Each slot in it is stored
+//! with a part of the hash, so growing does not read the entries.
 //!
-//! *Slots.* An entry is known by its slot until it is [freed](KeyTable::free); then another may have
-//! it. A new entry takes a free slot of the first chunk that has one, so that the last chunks empty
-//! when the keys get fewer. Chunks without an entry that no recent epoch has needed are given back
-//! ([`KeyTable::epoch`]), a few at a time. Their slots are gone then: whoever keeps slots of entries that
-//! may have been freed uses [`KeyTable::get`].
+//! *Slots.* The slot of an entry is valid until the entry is [freed](KeyTable::free). Then another
+//! entry may use it. A new entry takes a free slot of the first chunk that has one, so the last
+//! chunks become empty when the number of keys falls. Empty chunks that no recent epoch has needed
+//! are freed, a few at a time ([`KeyTable::epoch`]). Callers that keep slots of entries which may
+//! have been freed must use [`KeyTable::get`].
 //!
-//! *Limits.* A chunk stays as long as one of its entries does.
+//! *Limits.* A chunk is not freed while it contains an entry.
 
 use crate::state::bit_set::BitSet;
 use millstream_engine::collections::high_water::HighWater;
 use millstream_engine::collections::linear_hash_table::LinearHashTable;
 use std::ops::{Index, IndexMut};
 
-/// Entries of a chunk; a power of two.
+/// Number of entries per chunk; a power of two.
 const CHUNK: usize = 1024;
-/// Chunks that are given back at the end of an epoch at most.
+/// Maximum number of chunks freed at the end of an epoch.
 const RELEASE: usize = 8;
-/// Keys that are freed for each chunk that is given back at once.
+/// Number of freed keys for which [`KeyTable::release`] frees one chunk.
 const FREES: usize = 64;
 
-/// An entry with a key.
+/// An entry of a key table.
 pub(crate) trait KeyedEntry {
-    /// The hash of its key.
+    /// The hash of the entry's key.
     fn hash(&self) -> u64;
-    /// Its key; empty in a slot that is free.
+    /// The entry's key; empty in a free slot.
     fn key(&self) -> &[u8];
 }
 
-/// A part of a hash, and the slot of the entry.
+/// The lower half of a key's hash, and the slot of its entry.
 #[derive(Clone, Copy)]
 struct HashLink(u32, u32);
 
 impl HashLink {
-    /// The part of the hash that the index uses.
+    /// The hash by which the index finds the link.
     #[inline]
     fn hash(self) -> u64 {
         u64::from(self.0).wrapping_mul(0x9E37_79B9_7F4A_7C15)
     }
 }
 
-/// Entries, and which of their slots are free.
+/// A chunk of slots: their entries and the list of free slots.
 struct Chunk<E> {
     entries: Vec<E>,
     free: Vec<u16>,
@@ -54,7 +54,7 @@ struct Chunk<E> {
 impl<E> Chunk<E> {
     const NONE: Self = Self { entries: Vec::new(), free: Vec::new() };
 
-    /// Slots with an entry.
+    /// Number of used slots.
     fn len(&self) -> usize {
         self.entries.len() - self.free.len()
     }
@@ -67,7 +67,7 @@ impl<E> Chunk<E> {
             return usize::from(at);
         }
         self.entries.push(entry);
-        // Now, and not when the slots are freed.
+        // Memory is allocated here so that freeing slots never allocates.
         if self.free.capacity() < self.entries.capacity() {
             self.free.reserve_exact(self.entries.capacity());
         }
@@ -79,15 +79,15 @@ impl<E> Chunk<E> {
 pub(crate) struct KeyTable<E> {
     index: LinearHashTable<HashLink>,
     chunks: Vec<Chunk<E>>,
-    /// Chunks that can take an entry, those among them whose memory was given back.
+    /// Chunks with a free slot, including chunks whose memory was freed.
     open: BitSet,
-    /// Chunks that have memory and no entry.
+    /// Chunks with memory but without entries.
     empty: BitSet,
-    /// Chunks that have memory.
+    /// Number of chunks with memory.
     held: usize,
-    /// Of keys.
+    /// The recent maximum number of keys.
     needed: HighWater,
-    /// Keys freed since a chunk was given back.
+    /// Number of keys freed since the last chunk was freed.
     frees: usize,
 }
 
@@ -106,7 +106,7 @@ impl<E> Default for KeyTable<E> {
 }
 
 impl<E: KeyedEntry> KeyTable<E> {
-    /// The slot of a key.
+    /// The slot of a key; `None` if the key is not in the table.
     #[inline]
     pub fn find(&self, hash: u64, key: &[u8]) -> Option<usize> {
         self.find_by(hash, |other| other == key)
@@ -120,7 +120,7 @@ impl<E: KeyedEntry> KeyTable<E> {
         self.index.find(link.hash(), same).map(|link| link.1 as usize)
     }
 
-    /// Adds an entry whose key is not there. Returns its slot.
+    /// Adds an entry whose key is not in the table. Returns its slot.
     pub fn insert(&mut self, entry: E) -> usize {
         let hash = entry.hash();
         let number = self.open.first().unwrap_or(self.chunks.len());
@@ -131,7 +131,7 @@ impl<E: KeyedEntry> KeyTable<E> {
         let chunk = &mut self.chunks[number];
         if chunk.len() == 0 {
             if chunk.entries.capacity() == 0 {
-                // The first one may stay small.
+                // The first chunk starts small and grows.
                 chunk.entries.reserve_exact(if number == 0 { 1 } else { CHUNK });
                 self.held += 1;
             }
@@ -147,8 +147,8 @@ impl<E: KeyedEntry> KeyTable<E> {
         at
     }
 
-    /// Takes an entry out of the index and frees its slot. What owns memory in it should be taken out
-    /// too: it stays until another entry has the slot.
+    /// Removes an entry from the index and frees its slot. The caller should also drop heap memory
+    /// that the entry owns, because the entry itself is dropped only when the slot is reused.
     pub fn free(&mut self, at: usize) {
         let Some(entry) = self.get(at) else { return };
         let link = HashLink(entry.hash() as u32, at as u32);
@@ -165,8 +165,8 @@ impl<E: KeyedEntry> KeyTable<E> {
         self.frees += 1;
     }
 
-    /// Gives back a chunk, if more are held than recent epochs needed, after many keys were freed. To
-    /// be called when freed entries are no longer read.
+    /// Frees a chunk if many keys have been freed and there are more chunks than recent epochs
+    /// needed. Call this when freed entries are no longer read.
     pub fn release(&mut self) {
         if self.frees >= FREES {
             self.frees = 0;
@@ -174,7 +174,7 @@ impl<E: KeyedEntry> KeyTable<E> {
         }
     }
 
-    /// An epoch is over: gives back some chunks that no recent one has needed.
+    /// Ends an epoch: frees some chunks that no recent epoch has needed.
     pub fn epoch(&mut self) {
         self.needed.epoch(self.index.len());
         for _ in 0..RELEASE {
@@ -185,7 +185,7 @@ impl<E: KeyedEntry> KeyTable<E> {
     }
 
     fn release_chunk(&mut self) -> bool {
-        // One more, so that a size near the end of a chunk takes none.
+        // One spare chunk, so that a size that varies around a chunk boundary allocates nothing.
         if self.held <= self.needed.mark().div_ceil(CHUNK) + 1 {
             return false;
         }
@@ -196,8 +196,8 @@ impl<E: KeyedEntry> KeyTable<E> {
         true
     }
 
-    /// Reads what [`free`](Self::free) of some slots needs, together, so that memory is waited for
-    /// once and not for each in turn.
+    /// Prefetches the memory that [`free`](Self::free) will read for these slots, so that the cache
+    /// misses overlap.
     #[cfg(any(feature = "sql", test))]
     pub fn prefetch(&self, slots: &[u32]) {
         for &at in slots {
@@ -214,19 +214,20 @@ impl<E: KeyedEntry> KeyTable<E> {
 }
 
 impl<E> KeyTable<E> {
-    /// What is in a slot: its entry, or the last one that was there. `None` if its chunk was given back.
+    /// The entry in a slot. In a free slot, the entry that was freed. `None` if the chunk was
+    /// freed.
     #[inline]
     pub fn get(&self, at: usize) -> Option<&E> {
         self.chunks.get(at / CHUNK)?.entries.get(at % CHUNK)
     }
 
-    /// The same, to be changed.
+    /// Like [`get`](Self::get), mutable.
     #[inline]
     pub fn get_mut(&mut self, at: usize) -> Option<&mut E> {
         self.chunks.get_mut(at / CHUNK)?.entries.get_mut(at % CHUNK)
     }
 
-    /// Slots, free ones among them and those that were given back: from 0 up to here.
+    /// The upper bound of slot numbers, which includes free slots.
     pub fn slots(&self) -> usize {
         match self.chunks.split_last() {
             Some((last, full)) => full.len() * CHUNK + last.entries.len(),
@@ -234,7 +235,7 @@ impl<E> KeyTable<E> {
         }
     }
 
-    /// Memory that it takes, in bytes, without what entries own apart.
+    /// Memory of the table in bytes, without heap memory owned by entries.
     pub fn memory(&self) -> usize {
         let entries = match self.chunks.as_slice() {
             [only] => only.entries.capacity(),
@@ -260,7 +261,7 @@ impl<E> IndexMut<usize> for KeyTable<E> {
     }
 }
 
-/// Memory that a key owns apart from its entry.
+/// Heap memory of a key that is not stored inline, in bytes.
 pub(crate) fn key_heap(key: &smallvec::SmallVec<[u8; 40]>) -> u64 {
     if key.spilled() { key.capacity() as u64 } else { 0 }
 }
@@ -276,7 +277,7 @@ mod tests {
 
     impl KeyedEntry for Entry {
         fn hash(&self) -> u64 {
-            // Few different ones, so that they collide.
+            // Few different hashes, so that keys collide.
             hash_bytes(&self.0) & 0xFF_0000_0007
         }
         fn key(&self) -> &[u8] {
@@ -311,7 +312,7 @@ mod tests {
         }
     }
 
-    /// A key that collides with no other.
+    /// A key without hash collisions.
     struct Number(u64, [u8; 8]);
 
     impl KeyedEntry for Number {
@@ -323,7 +324,7 @@ mod tests {
         }
     }
 
-    /// Adds some keys. Returns their slots.
+    /// Adds a range of keys. Returns their slots.
     fn fill(table: &mut KeyTable<Number>, keys: std::ops::Range<u64>) -> Vec<usize> {
         keys.map(|n| table.insert(Number(n, n.to_le_bytes()))).collect()
     }
@@ -348,7 +349,7 @@ mod tests {
         assert_eq!((table.len(), table[stays].0), (1, stays as u64));
         assert!(table.held <= 3, "{}", table.held);
         assert!(table.memory() < full / 20, "{full} to {}", table.memory());
-        // Freed slots belong to no key, and the next keys use them again.
+        // Freed slots belong to no key, and new keys reuse them.
         assert!(table.get(150 * CHUNK).is_none());
         table.free(150 * CHUNK);
         table.prefetch(&[150 * CHUNK as u32]);
@@ -362,7 +363,7 @@ mod tests {
         let mut table = KeyTable::default();
         let mut window = std::collections::VecDeque::new();
         let mut chunks = Vec::new();
-        // Two windows of keys overlap for a time.
+        // The keys of two consecutive windows overlap for a time.
         for turn in 0..40u64 {
             window.push_back(fill(&mut table, turn * 5000..turn * 5000 + 5000));
             if window.len() > 2 {

@@ -1,14 +1,14 @@
-//! The entry of a key table that holds the rows of both sides of a join.
+//! The entry of a join's key table: the rows of both sides for one key.
 
 use crate::state::key_table::KeyedEntry;
 use crate::state::ordered_run::Run;
 use smallvec::SmallVec;
 
-/// A key and its rows.
+/// A key with its rows.
 pub(crate) struct KeyedRuns {
     pub hash: u64,
     pub key: SmallVec<[u8; 40]>,
-    /// Of the left side and of the right side.
+    /// The rows of the left side and of the right side.
     pub runs: [Run; 2],
 }
 
@@ -17,7 +17,7 @@ impl KeyedRuns {
         Self { hash, key: SmallVec::from_slice(key), runs: [Run::Empty, Run::Empty] }
     }
 
-    /// Whether it has no rows on either side.
+    /// Whether the key has no rows on either side.
     pub fn is_empty(&self) -> bool {
         self.runs.iter().all(Run::is_empty)
     }

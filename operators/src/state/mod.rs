@@ -1,5 +1,5 @@
-//! Data structures of stateful operators, which typed streams and tables share: the key table, the expiry
-//! queue, the pre-aggregation before an exchange.
+//! Data structures of stateful operators, shared by typed streams and tables: the key table, expiry
+//! queues, and pre-aggregation before an exchange.
 
 pub(crate) mod bit_set;
 pub(crate) mod expiry_lanes;

@@ -1,29 +1,30 @@
-//! The rows of one key and side of a join or a window, by time and, of one time, by number.
+//! The rows of one key and one side of a join or a window, ordered by time and, for equal times, by
+//! arrival number.
 //!
-//! Two rows lie inline, as most keys have no more. More are in chunks, so that a row that comes out
-//! of order moves few others, also among a million.
+//! Up to two rows are stored inline, because most keys have no more. More rows are stored in
+//! chunks, so inserting an out-of-order row moves at most one chunk, even among a million rows.
 
 use std::collections::VecDeque;
 
-/// Rows of a chunk at most.
+/// Maximum number of rows per chunk.
 const CHUNK: usize = 128;
-/// Spare chunks that are kept.
+/// Maximum number of spare chunks.
 const SPARES: usize = 256;
-/// Rows that lie inline.
+/// Number of rows stored inline.
 const INLINE: usize = 2;
 
-/// Where a row lies in its store, until it is removed.
+/// The slot of a row in its store. Valid until the row is removed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct RowId(pub u32);
 
-/// A store of rows that have ascending numbers in the order of their arrival.
+/// A row store that numbers rows in the order of arrival.
 pub(crate) trait NumberedRows {
-    /// The number of a row. A row that was removed has no row's number.
+    /// The arrival number of a row. A removed row returns a number that no row has.
     fn number(&self, id: RowId) -> u64;
 }
 
 /// A row with its time.
-// Without padding: there is one of each buffered row.
+// Without padding, because there is one per buffered row.
 #[repr(C, packed(4))]
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Entry {
@@ -31,7 +32,7 @@ pub(crate) struct Entry {
     pub row: RowId,
 }
 
-/// A place in a run, until the run changes.
+/// A position in a run. Valid until the run changes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Cursor {
     chunk: usize,
@@ -39,27 +40,27 @@ pub(crate) struct Cursor {
 }
 
 impl Cursor {
-    /// Goes on to the next row.
+    /// Moves to the next row.
     #[inline]
     pub fn advance(&mut self) {
         self.at += 1;
     }
 }
 
-/// The rows.
+/// A list of rows, ordered by time and arrival.
 #[derive(Debug, Default)]
 pub(crate) enum Run {
     #[default]
     Empty,
     One([Entry; 1]),
     Two([Entry; INLINE]),
-    /// None of the chunks is empty.
+    /// No chunk is empty.
     Many(Chunks),
 }
 
 type Chunks = Box<VecDeque<Vec<Entry>>>;
 
-/// Chunks of runs that have no rows any more, each with one empty chunk, to be used again.
+/// Spare chunk lists for reuse, each with one empty chunk.
 #[derive(Default)]
 pub(crate) struct Spares(Vec<Chunks>);
 
@@ -95,13 +96,14 @@ impl Run {
         }
     }
 
-    /// Whether it has no rows.
+    /// Whether there are no rows.
     #[inline]
     pub fn is_empty(&self) -> bool {
         matches!(self, Self::Empty)
     }
 
-    /// The first place of which something does not hold that holds of all before it.
+    /// The position of the first row for which `holds` is false. `holds` must be true for all rows
+    /// before it.
     fn first_not(&self, holds: impl Fn(&Entry) -> bool) -> Cursor {
         let chunk = match self {
             Self::Many(chunks) => chunks.partition_point(|chunk| chunk.last().is_some_and(&holds)),
@@ -110,13 +112,13 @@ impl Run {
         Cursor { chunk, at: self.chunk(chunk).partition_point(holds) }
     }
 
-    /// The place of the first row at or after a time.
+    /// The position of the first row at or after a time.
     #[inline]
     pub fn seek(&self, time_us: i64) -> Cursor {
         self.first_not(|entry| entry.time_us < time_us)
     }
 
-    /// The place of the first row behind one with this time and number.
+    /// The position of the first row after the one with this time and number.
     pub fn seek_behind(&self, (time_us, number): (i64, u64), rows: &impl NumberedRows) -> Cursor {
         self.first_not(|entry| (entry.time_us, rows.number(entry.row)) <= (time_us, number))
     }
@@ -134,7 +136,7 @@ impl Run {
         }
     }
 
-    /// The row before a place.
+    /// The row before a position.
     #[cfg(feature = "sql")]
     pub fn before(&self, cursor: Cursor) -> Option<Entry> {
         match cursor.at.checked_sub(1) {
@@ -143,7 +145,7 @@ impl Run {
         }
     }
 
-    /// Adds a row at its place.
+    /// Inserts a row in order.
     pub fn insert(&mut self, entry: Entry, rows: &impl NumberedRows, spares: &mut Spares) {
         let order = |e: &Entry| (e.time_us, rows.number(e.row));
         match self {
@@ -165,7 +167,7 @@ impl Run {
                     std::cmp::Ordering::Equal => rows.number(e.row) < number,
                     order => order.is_lt(),
                 };
-                // Most rows come in order.
+                // Most rows arrive in order.
                 let last = chunks.len() - 1;
                 let at = if chunks[last].last().is_some_and(behind) {
                     Cursor { chunk: last, at: chunks[last].len() }
@@ -181,7 +183,7 @@ impl Run {
         let Self::Many(chunks) = self else { return };
         if chunks[chunk].len() == CHUNK {
             let at_end = at == CHUNK;
-            // In order, full chunks stay full.
+            // If rows arrive in order, chunks stay full. Otherwise a full chunk is split in half.
             let from = if at_end { CHUNK } else { CHUNK / 2 };
             let mut upper = Vec::with_capacity(CHUNK);
             upper.extend_from_slice(&chunks[chunk][from..]);
@@ -215,7 +217,7 @@ impl Run {
         }
     }
 
-    /// Removes a row. Returns whether it was there.
+    /// Removes a row. Returns whether it was found.
     pub fn remove(&mut self, entry: Entry, rows: &impl NumberedRows, spares: &mut Spares) -> bool {
         let number = rows.number(entry.row);
         let mut at = self.first_not(|e| (e.time_us, rows.number(e.row)) < (entry.time_us, number));
@@ -237,7 +239,7 @@ mod tests {
     use super::*;
     use proptest::prelude::*;
 
-    /// Rows that have nothing but numbers.
+    /// A store of rows that have only numbers.
     #[derive(Default)]
     struct Numbers(Vec<u64>);
 
@@ -279,7 +281,7 @@ mod tests {
 
                     continue;
                 }
-                // Rows come in order or anyhow.
+                // Rows in order, and rows in any order.
                 let time_us = if what == 1 { 40 } else { time_us };
                 let row = rows.add(number);
                 run.insert(Entry { time_us, row }, &rows, &mut spares);

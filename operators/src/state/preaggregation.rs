@@ -1,9 +1,9 @@
 //! Limits of local pre-aggregation: partial aggregates are kept only while input is available, and
 //! only up to a bound. There is no timer.
 //!
-//! A drain without a record flushes the partial aggregates. So under a load that a worker can
-//! carry, a row waits only for rows that arrived with it. If input never pauses, partial aggregates
-//! are flushed when a group has absorbed [`FOLD`] rows on average.
+//! A drain without a record flushes the partial aggregates. So while a worker keeps up with its
+//! input, a row waits only for rows that arrived together with it. If input never pauses, partial
+//! aggregates are flushed when a group has absorbed [`FOLD`] rows on average.
 
 /// Maximum number of buffered rows if they have few groups.
 const MIN_ROWS: usize = 8 * 1024;
@@ -23,12 +23,12 @@ const QUIET: u8 = 3;
 pub(crate) struct PreaggregationLimit {
     /// Rows until the next check whether more may be buffered.
     left: usize,
-    /// Rows buffered in total at the next check.
+    /// Total number of rows that may be buffered until the next check.
     allowed: usize,
     full: bool,
     /// Whether rows bypass pre-aggregation for now.
     bypassed: bool,
-    /// Drains without a row, and `left` at the last one.
+    /// Number of drains without a row, and the value of `left` at the last drain.
     quiet: u8,
     left_before: usize,
 }
@@ -71,20 +71,20 @@ impl PreaggregationLimit {
     #[cold]
     fn check(&mut self, groups: usize) {
         if self.bypassed {
-            // The next rows show whether there are still too many groups.
+            // The following rows show whether there are still too many groups.
             *self = Self::default();
             return;
         }
         let more = (FOLD * groups).min(MAX_ROWS).saturating_sub(self.allowed);
         self.full = more == 0;
-        // A full buffer is flushed before the next row. If a row comes all the same, this check
-        // runs again.
+        // A full buffer is flushed before the next row. If a row is added anyway, this check runs
+        // again.
         self.left = more.max(1);
         self.allowed += self.left;
         self.left_before = self.left + 1;
     }
 
-    /// Counts a new group, with which there are `groups`.
+    /// Counts a new group. `groups` includes it.
     #[cold]
     pub fn add_group(&mut self, groups: usize) {
         self.full |= groups >= MAX_GROUPS;
@@ -104,7 +104,7 @@ impl PreaggregationLimit {
     pub fn flushed(&mut self, groups: usize) {
         let rows = self.allowed - self.left;
         *self = Self::default();
-        // Groups of little more than one row each: pre-aggregation did not pay.
+        // Barely more than one row per group: pre-aggregation did not pay off.
         if groups >= MAX_GROUPS && rows < 2 * groups {
             (self.bypassed, self.left) = (true, BYPASS_ROWS);
         }
@@ -129,7 +129,7 @@ mod tests {
         assert!(!hold.is_input_idle());
     }
 
-    /// The number of rows after which a limit with this number of groups is full.
+    /// The number of rows after which the buffer is full, for this number of groups.
     fn held(groups: usize) -> usize {
         let mut hold = PreaggregationLimit::default();
         let full = (1..).find(|_| {

@@ -1,34 +1,34 @@
-//! Typed records in slots that never move.
+//! A slab of typed records: records stay in their slots and never move.
 //!
-//! A freed slot is used again by a later record, so that a steady operator allocates nothing. Chunks
-//! that no recent epoch has needed are given back ([`RecordSlab::epoch`]).
+//! A freed slot is reused by a later record, so an operator with a constant number of records
+//! allocates nothing. Chunks that no recent epoch has needed are freed ([`RecordSlab::epoch`]).
 
 use crate::state::ordered_run::{NumberedRows, RowId};
 use crate::state::slot_allocator::Slots;
 
-/// Slots of a chunk.
+/// Number of slots per chunk.
 const CHUNK: usize = 256;
-/// The number of a free slot.
+/// The arrival number in a free slot.
 const FREE: u64 = u64::MAX;
 
-/// A record with what its operator knows of it.
+/// A record with its operator's data.
 pub(crate) struct Stored<T> {
-    /// Ascends in the order of arrival.
+    /// The arrival number, ascending.
     pub number: u64,
     pub time_us: i64,
-    /// The place of its key in the key table.
+    /// The slot of the record's key in the key table.
     pub key: u32,
-    /// Its approximate heap memory, in bytes.
+    /// Approximate heap memory of the record, in bytes.
     pub heap: u32,
-    /// Whether it has had a match.
+    /// Whether the record has had a match.
     pub matched: bool,
     /// `None` in a free slot.
     pub record: Option<T>,
 }
 
-/// The records.
+/// The slab.
 pub(crate) struct RecordSlab<T> {
-    /// Empty where a chunk was given back.
+    /// A freed chunk is an empty list.
     chunks: Vec<Vec<Stored<T>>>,
     slots: Slots,
     len: usize,
@@ -42,7 +42,7 @@ impl<T> Default for RecordSlab<T> {
 }
 
 impl<T> RecordSlab<T> {
-    /// Adds a record. `None` if there are more than the slab can number.
+    /// Stores a record. `None` if the slab has no more slot numbers.
     #[inline]
     pub fn insert(&mut self, stored: Stored<T>) -> Option<RowId> {
         let slot = self.slots.take();
@@ -59,7 +59,7 @@ impl<T> RecordSlab<T> {
         self.heap += u64::from(stored.heap);
         match chunk.get_mut(at) {
             Some(free) => *free = stored,
-            // Slots of a chunk are first taken in order.
+            // The slots of a new chunk are used in order.
             None => chunk.push(stored),
         }
         Some(RowId(id))
@@ -78,13 +78,13 @@ impl<T> RecordSlab<T> {
         Some(record)
     }
 
-    /// What is in a slot; `None` if its chunk was given back.
+    /// The content of a slot; `None` if its chunk was freed.
     #[inline]
     pub fn get(&self, id: RowId) -> Option<&Stored<T>> {
         self.chunks.get(id.0 as usize / CHUNK)?.get(id.0 as usize % CHUNK)
     }
 
-    /// What is in a slot, to be changed.
+    /// Like [`get`](Self::get), mutable.
     #[inline]
     pub fn get_mut(&mut self, id: RowId) -> Option<&mut Stored<T>> {
         self.chunks.get_mut(id.0 as usize / CHUNK)?.get_mut(id.0 as usize % CHUNK)
@@ -101,13 +101,13 @@ impl<T> RecordSlab<T> {
         self.len
     }
 
-    /// An epoch is over: gives back some chunks that no recent one has needed.
+    /// Ends an epoch: frees some chunks that no recent epoch has needed.
     pub fn epoch(&mut self) {
         let chunks = &mut self.chunks;
         self.slots.epoch(|number| chunks[number] = Vec::new());
     }
 
-    /// Memory in bytes, about.
+    /// Approximate memory in bytes.
     pub fn memory(&self) -> u64 {
         (self.slots.held() * CHUNK * size_of::<Stored<T>>()) as u64 + self.heap
     }

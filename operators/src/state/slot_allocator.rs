@@ -1,18 +1,19 @@
-//! Which slots of a growing list of chunks are free.
+//! A slot allocator: which slots of a growing list of chunks are free.
 //!
-//! The first free slot is taken, so that the last chunks empty when fewer are in use. Chunks without a
-//! used slot that no recent epoch has needed are given back, a few at a time; their numbers are used
-//! again later.
+//! The first free slot is taken, so the last chunks become empty when fewer slots are used. Empty
+//! chunks that no recent epoch has needed are freed, a few at a time. Their slot numbers are reused
+//! later.
 
 use crate::state::bit_set::BitSet;
 use millstream_engine::collections::high_water::HighWater;
 
-/// Chunks that are given back at the end of an epoch, beside a part of those that are not needed.
+/// Minimum number of chunks freed at the end of an epoch. If more are unneeded, a fraction of those
+/// is freed too.
 const RELEASE: usize = 4;
 
 #[derive(Default)]
 struct Chunk {
-    /// Slots that were used since it was made; the others are free.
+    /// Number of slots used since the chunk was allocated. The others are free.
     made: u16,
     free: Vec<u16>,
     is_held: bool,
@@ -24,13 +25,13 @@ impl Chunk {
     }
 }
 
-/// The slots.
+/// The slot allocator.
 pub(crate) struct Slots {
     in_chunk: u16,
     chunks: Vec<Chunk>,
     /// Chunks with a free slot.
     open: BitSet,
-    /// Chunks that are held and have no used slot.
+    /// Chunks with memory but without used slots.
     empty: BitSet,
     held: usize,
     len: usize,
@@ -61,7 +62,7 @@ impl Slots {
         let chunk = &mut self.chunks[number];
         if !chunk.is_held {
             chunk.is_held = true;
-            // Now, and not when its slots are freed.
+            // Memory is allocated here so that freeing slots never allocates.
             chunk.free.reserve_exact(usize::from(self.in_chunk));
             self.held += 1;
         } else if chunk.len() == 0 {
@@ -79,7 +80,7 @@ impl Slots {
         number * usize::from(self.in_chunk) + usize::from(at)
     }
 
-    /// Frees a slot that was taken.
+    /// Frees a slot.
     pub fn free(&mut self, slot: usize) {
         let (number, at) = (slot / usize::from(self.in_chunk), slot % usize::from(self.in_chunk));
         let chunk = &mut self.chunks[number];
@@ -91,7 +92,8 @@ impl Slots {
         self.len -= 1;
     }
 
-    /// An epoch is over: calls `release` with the numbers of some chunks that no recent one has needed.
+    /// Ends an epoch: calls `release` with the numbers of some chunks that no recent epoch has
+    /// needed.
     pub fn epoch(&mut self, mut release: impl FnMut(usize)) {
         let needed = self.needed.epoch(self.len).div_ceil(usize::from(self.in_chunk)) + 1;
         let surplus = self.held.saturating_sub(needed);
@@ -104,7 +106,7 @@ impl Slots {
         }
     }
 
-    /// Chunks that are held.
+    /// Number of chunks with memory.
     pub fn held(&self) -> usize {
         self.held
     }

@@ -1,28 +1,28 @@
 //! A stack of slot indices in fixed-size chunks, so that growing never copies more than one chunk.
 //!
-//! A `Vec` that grows copies all it has, which takes milliseconds for a million slots, in which
-//! no record goes on. Here a chunk is full at some point, and the next one begins. Stacks share a
+//! A growing `Vec` copies all its elements. For a million slots this takes milliseconds, in which
+//! no record is processed. Here a new chunk is started when the last one is full. Stacks share a
 //! [`Pool`] of empty chunks.
 
 use millstream_engine::collections::high_water::HighWater;
 
-/// Slots in a chunk: the most that are copied at once.
+/// Number of slots per chunk: the maximum that is copied at once.
 const CHUNK: usize = 4096;
-/// Chunks that are given back at once at most.
+/// Maximum number of chunks freed at once.
 const RELEASE: usize = 8;
 
-/// Slots of entries, last in, first out.
+/// A stack of slot indices.
 #[derive(Default)]
 pub(crate) struct SlotStack {
     full: Vec<Vec<u32>>,
     top: Vec<u32>,
 }
 
-/// Empty chunks of the stacks that share it: as many as these have needed lately.
+/// The empty chunks that stacks share. The pool keeps as many as the stacks have needed recently.
 #[derive(Default)]
 pub(crate) struct Pool {
     spares: Vec<Vec<u32>>,
-    /// Chunks that stacks have, beside the first of each.
+    /// Number of chunks that stacks use, except the first of each.
     used: usize,
     needed: HighWater,
 }
@@ -39,7 +39,7 @@ impl Pool {
         self.spares.push(chunk);
     }
 
-    /// An epoch is over: gives back some chunks that no recent one has needed.
+    /// Ends an epoch: frees some chunks that no recent epoch has needed.
     pub fn epoch(&mut self) {
         let needed = self.needed.epoch(self.used);
         let surplus = (self.used + self.spares.len()).saturating_sub(needed);
@@ -94,7 +94,7 @@ mod tests {
     fn it_is_a_stack_of_any_length() {
         let (mut places, mut pool) = (SlotStack::default(), Pool::default());
         let mut model = Vec::new();
-        // Up and down over the ends of chunks, further up than down.
+        // Grows and shrinks across chunk boundaries, and grows more than it shrinks.
         for round in 0..40u32 {
             for place in 0..1000 {
                 places.push(round * 1000 + place, &mut pool);

@@ -31,7 +31,7 @@ pub enum Either<L, R> {
     Right(R),
 }
 
-/// Written as a `Result` with the left record as its `Ok`.
+/// Encoded as a `Result` with the left record as its `Ok`.
 impl<L: Serialize, R: Serialize> Serialize for Either<L, R> {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
         let either: Result<&L, &R> = match self {
@@ -84,7 +84,7 @@ fn route<K: Kept, T>() -> impl FnMut(&(K, T), usize) -> usize + Clone + Send + '
             return 0;
         }
         bytes.clear();
-        // A key that cannot be written is reported by the instance that receives it.
+        // If a key cannot be encoded, the instance that receives it reports the error.
         drop(write(key, &mut bytes));
         instance_of(hash_bytes(&bytes), lanes)
     }
@@ -133,7 +133,7 @@ where
     }
 }
 
-/// One keyed stream as the left one of two.
+/// One keyed stream as the left input of a two-input operator.
 pub struct AsLeft<I>(pub(in crate::stream) I);
 
 impl<I: KeyedInput> KeyedInput for AsLeft<I> {
@@ -173,7 +173,7 @@ impl<I: KeyedInput> KeyedInput for AsLeft<I> {
     }
 }
 
-/// Two keyed streams with one type of key.
+/// Two keyed streams with the same key type.
 pub struct TwoInputs<A, B> {
     pub(in crate::stream) left: A,
     pub(in crate::stream) right: B,

@@ -1,16 +1,16 @@
 //! Where the states of aggregates live: in memory only, or also in checkpoints.
 //!
-//! The type of a flow decides. A flow without a checkpoint requires nothing of its types and
-//! compiles to a table of keys and states. A flow with a checkpoint requires serde, and records a
-//! key's new state after each record.
+//! The type of the flow decides. A flow without a checkpoint has no requirements for its types, and
+//! its state is a plain hash table. A flow with a checkpoint requires serde, and records a key's
+//! new state after each record.
 //!
 //! *In the checkpoint* an entry's key is the record's key in postcard's encoding. Its value is the
 //! key's hash, then the state in the same encoding. Keys are assigned to instances by this hash, so
-//! equal keys meet whatever their encoding. The hash is stored to be compared at a restart: if a
-//! key's hash changed, its records would go to an instance without its state.
+//! equal keys reach the same instance whatever their encoding. A restart compares the stored hash:
+//! if a key's hash had changed, its records would be sent to an instance without its state.
 //!
 //! *Limits.* A key's whole state is written after each of its records, or once per epoch if it is
-//! longer than 4 KiB. Large states belong into the lists and maps of a
+//! longer than 4 KiB. For large states use the lists and maps of a
 //! [processor](crate::stream::Processor), which write only what has changed.
 
 use crate::stream::flow::CheckpointManifest;
@@ -119,8 +119,7 @@ pub trait KeyedState<K, S>: Send {
 pub struct Plain<K, S>(LinearHashTable<(K, S)>);
 
 impl<K: Hash + Eq + Clone, S: Default> Plain<K, S> {
-    /// Creates the state of a new key. A function of its own, so that the code for each record
-    /// stays small enough to be inlined into the loop over a source's records.
+    /// A callback for records that are further ahead.
     #[cold]
     #[inline(never)]
     fn begin(&mut self, hash: u64, key: &K) -> &mut S {
@@ -197,7 +196,7 @@ struct Entry<K, S> {
     /// The encoded key.
     bytes: Box<[u8]>,
     state: S,
-    /// Where its last change was recorded.
+    /// The slot of its last recorded change.
     slot: StateSlot,
     /// Length of the state when it was last written: an estimate of its heap memory.
     written: u32,
@@ -247,7 +246,7 @@ impl<K: Hash, S: Kept> Entry<K, S> {
     }
 }
 
-/// Where a changed state is recorded.
+/// The parts that record a changed state.
 struct ChangeWriter<'n> {
     log: &'n mut StateLog,
     value: &'n mut Vec<u8>,
@@ -255,7 +254,7 @@ struct ChangeWriter<'n> {
     memory: &'n mut u64,
 }
 
-/// States that are also kept in checkpoints.
+/// States in memory that are also written to checkpoints.
 pub struct CheckpointedState<K, S> {
     entries: LinearHashTable<Entry<K, S>>,
     /// Buffer for an encoded state.

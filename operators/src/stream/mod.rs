@@ -23,9 +23,9 @@
 //! # Ok::<(), millstream::EngineError>(())
 //! ```
 //!
-//! *Fusion.* A [`Stream`] does not contain stages. It is a recipe that can put a chain of type `D`
-//! behind itself ([`Recipe::build`]). So `map(f).filter(g).sink(h)` becomes one value `Map<F,
-//! Filter<G, Sink<H>>>`, which the compiler inlines.
+//! *Fusion.* A [`Stream`] does not contain stages. It is a recipe that can be combined with a
+//! following chain of type `D` ([`Recipe::build`]). So `map(f).filter(g).sink(h)` becomes one value
+//! `Map<F, Filter<G, Sink<H>>>`, which the compiler inlines.
 //!
 //! *Limits.* Keyed state must fit in memory. The records of one input are processed in their order.
 

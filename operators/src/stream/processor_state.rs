@@ -134,7 +134,7 @@ impl States {
     }
 }
 
-/// Where the parts of a key's state are recorded.
+/// The parts that record changes of a key's state.
 pub(super) struct ChangeWriter<'n> {
     pub log: &'n mut StateLog,
     /// Number of state entries of all keys.
@@ -211,7 +211,7 @@ impl ChangeWriter<'_> {
             out.extend_from_slice(&expires_us.to_le_bytes());
             write(value, out)?;
         }
-        // Without the time before the value.
+        // Without the expiry time before the value.
         let memory = memory_of(value, self.log.is_on().then(|| out.len() - size_of::<i64>()));
         self.log.put(slot, self.hash, key, out);
         *self.memory += u64::from(memory);

@@ -1,7 +1,7 @@
 //! Inputs and outputs for async services: [`futures::Sink`](futures_sink::Sink) and
 //! [`futures::Stream`](futures_core::Stream).
 //!
-//! No helper runs in between: a task that must wait registers its waker, and the query's worker
+//! There is no helper thread: a task that must wait registers its waker, and the query's worker
 //! wakes it. Any executor works.
 
 use super::input::{Input, PushError};
@@ -14,10 +14,10 @@ use std::task::{Context, Poll};
 
 /// An [`Input`] as a sink: it is ready when the channel has room. Made by [`Input::into_sink`].
 ///
-/// A clone is one more producer, as a clone of the input is. Closing or dropping the sink drops its
+/// A clone is another producer, like a clone of the input. Closing or dropping the sink drops its
 /// input. Its errors: `CHANNEL_CLOSED` when the query has ended.
 pub struct InputSink<T> {
-    /// `None` if it is closed.
+    /// `None` if the sink is closed.
     input: Option<Input<T>>,
     /// A record that was accepted although other inputs had filled the channel meanwhile.
     waiting: Option<T>,
@@ -30,12 +30,12 @@ pub struct OutputStream<T> {
     ended: bool,
 }
 
-// Records are moved in and out and never pinned.
+// Records are moved and never pinned.
 impl<T> Unpin for InputSink<T> {}
 impl<T> Unpin for OutputStream<T> {}
 
 impl<T: Send> Input<T> {
-    /// The input as a [`futures::Sink`](futures_sink::Sink).
+    /// Converts the input to a [`futures::Sink`](futures_sink::Sink).
     pub fn into_sink(self) -> InputSink<T> {
         InputSink { input: Some(self), waiting: None }
     }
@@ -91,7 +91,7 @@ impl<T: Send> Sink<T> for InputSink<T> {
         match input.try_push(item) {
             Ok(()) => Ok(()),
             Err(PushError::Full(item)) => {
-                // At most one record waits: the sink is not ready again before it was pushed.
+                // At most one record waits: the sink is not ready again until it was pushed.
                 this.waiting = Some(item);
                 Ok(())
             }
@@ -114,19 +114,19 @@ impl<T: Send> Sink<T> for InputSink<T> {
 }
 
 impl<T: Send> Output<T> {
-    /// The output as a [`futures::Stream`](futures_core::Stream).
+    /// Converts the output to a [`futures::Stream`](futures_core::Stream).
     pub fn into_stream(self) -> OutputStream<T> {
         OutputStream { output: self, ended: false }
     }
 }
 
 impl<T: Send> OutputStream<T> {
-    /// The output again.
+    /// Converts the stream back to the output.
     pub fn into_inner(self) -> Output<T> {
         self.output
     }
 
-    /// A result or the end; `None` if there is neither yet.
+    /// The next result, or the end; `None` if there is none yet.
     fn next_now(&mut self) -> Option<Option<Result<T, EngineError>>> {
         if let Some(value) = self.output.try_recv() {
             return Some(Some(Ok(value)));

@@ -27,7 +27,7 @@ pub enum PushError<T> {
 }
 
 impl<T> PushError<T> {
-    /// The record that was not taken.
+    /// Returns the rejected record.
     pub fn into_inner(self) -> T {
         match self {
             Self::Full(value) | Self::Closed(value) => value,
@@ -51,7 +51,7 @@ pub(super) struct Shared<T> {
     pub start: OnceLock<(Arc<dyn Env>, Waker)>,
     /// Whether the source is gone.
     pub closed: AtomicBool,
-    /// Number of inputs that are not dropped.
+    /// Number of inputs that have not been dropped.
     pub inputs: AtomicUsize,
     /// The number of the next clone.
     next_input: AtomicU64,

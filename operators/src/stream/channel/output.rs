@@ -8,7 +8,7 @@ use millstream_engine::sync::ring::Consumer;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-/// Why there is no result and never will be one.
+/// Why there will be no more results.
 #[derive(Clone, Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum RecvError {
@@ -20,7 +20,7 @@ pub enum RecvError {
     Failed(Box<EngineError>),
 }
 
-/// Why there is no result.
+/// Why no result was returned.
 #[derive(Clone, Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum RecvTimeoutError {
@@ -67,7 +67,7 @@ pub struct Output<T> {
     behind: Arc<Overflow<T>>,
     pub(super) outlet: Arc<OutputState>,
     ending: Arc<QueryEnd>,
-    // Dropped after the ring, so that the sink sees that the ring has no reader.
+    // Dropped after the ring, so that the woken sink sees that the ring has no reader.
     _wakes: WakesSink,
 }
 

@@ -19,7 +19,7 @@ impl WaitingProducers {
     pub fn register(&self, input: u64, task: &Waker) {
         let mut tasks = self.tasks();
         tasks.insert(input, task.clone());
-        // Within the lock: whoever takes the flag also takes the entry.
+        // While the lock is held, because whoever takes the flag also takes the entry.
         self.flag.prepare_park();
     }
 
@@ -27,7 +27,8 @@ impl WaitingProducers {
         self.tasks().remove(&input);
     }
 
-    /// Wakes all waiting producers. Call this after making room; it costs a fence if nobody waits.
+    /// Wakes all waiting producers. Call this after freeing slots. It costs a fence if nobody
+    /// waits.
     #[inline]
     pub fn wake(&self) {
         if self.flag.claim_wakeup() {

@@ -1,13 +1,13 @@
 //! The end of a query as its outputs see it, and outputs that are not read.
 //!
-//! *A full output* holds its query back; that is backpressure. Two callers must not wait for a
-//! reader that may never come. A query that is stopped puts results that do not fit into the ring
-//! into an overflow list, where the reader finds them later. The list is bounded by the records in
-//! flight, because sources emit nothing more. And a caller that waits for the query gets
-//! `OUTPUT_NOT_READ` when an output has been full and unread for a while. If another thread has
-//! waited for its results before, the reader is merely slow and there is no error.
+//! *A full output* blocks its query; that is backpressure. Two callers must not wait for a reader
+//! that may never come. A query that is stopped puts results that do not fit into the ring into an
+//! overflow list, which the reader reads later. The list is bounded by the records in flight,
+//! because sources emit nothing more. And a caller that waits for the query gets `OUTPUT_NOT_READ`
+//! when an output has been full and unread for a while. If another thread has waited for its
+//! results before, the reader is merely slow and there is no error.
 //!
-//! *Threads.* Any. Nothing here is on the path of a record.
+//! *Threads.* Any. This code is not on the hot path.
 
 use millstream_engine::error::EngineError;
 use millstream_engine::sync::waker::Waker;
@@ -21,13 +21,13 @@ pub(super) struct OutputState {
     pub reader: Waker,
     /// The sink's worker, once it runs.
     pub sink: OnceLock<Waker>,
-    /// Whether the sink must not wait for the reader any more.
+    /// Whether the sink must stop waiting for the reader.
     released: AtomicBool,
-    /// Whether the output was dropped. The sink may not know it yet, and still wait.
+    /// Whether the output was dropped. The sink may still be waiting, because it does not know yet.
     dropped: AtomicBool,
     /// Whether the sink is waiting for the reader.
     blocked: AtomicBool,
-    /// How often the sink got room after waiting.
+    /// How often the sink could continue after waiting.
     unblocked: AtomicU64,
 }
 
@@ -45,8 +45,8 @@ impl OutputState {
 
     /// Wakes the sink if it sleeps. Call this after storing what the sink must see.
     pub fn wake_sink(&self) {
-        // ORDERING: a sink that is attached after this check fences before it sleeps, and so sees
-        // what was stored before.
+        // ORDERING: a sink that is attached after this check issues a fence before it sleeps, so it
+        // sees everything that was stored before.
         fence(Ordering::SeqCst);
         if let Some(worker) = self.sink.get() {
             worker.wake();
@@ -59,7 +59,7 @@ impl OutputState {
         self.wake_sink();
     }
 
-    /// Records that there is no reader any more, and wakes the sink.
+    /// Records that the output was dropped, and wakes the sink.
     pub fn set_dropped(&self) {
         // ORDERING: relaxed: `wake_sink` has the fence.
         self.dropped.store(true, Ordering::Relaxed);
@@ -80,8 +80,8 @@ impl OutputState {
         self.blocked.store(blocked, Ordering::Relaxed);
     }
 
-    /// If the sink is waiting and no other thread is known to read: how often the sink got room
-    /// before.
+    /// If the sink is waiting and no other thread is known to read: how often the sink could
+    /// continue before.
     fn stuck(&self) -> Option<u64> {
         let waiter = self.reader.last_waiter();
         let unread = waiter.is_none_or(|thread| thread == std::thread::current().id());
@@ -111,7 +111,7 @@ impl QueryEnd {
         self.outcome.get()
     }
 
-    /// No sink waits for a reader from now on.
+    /// Makes all sinks stop waiting for readers.
     pub fn release_outputs(&self) {
         self.outlets().iter().for_each(|outlet| outlet.release());
     }
@@ -127,8 +127,8 @@ impl QueryEnd {
     }
 }
 
-/// Reports the outcome to the outputs of a flow. If it is dropped without that, it reports that
-/// there is no query.
+/// Reports the outcome to the outputs of a flow. If it is dropped without an outcome, it reports
+/// that the query never started.
 #[derive(Default)]
 pub(in crate::stream) struct QueryEndNotifier(pub Arc<QueryEnd>);
 
@@ -144,11 +144,11 @@ impl Drop for QueryEndNotifier {
     }
 }
 
-/// Detects outputs that hold a query back while a caller waits for the query.
+/// Detects outputs that block a query while a caller waits for the query.
 pub(in crate::stream) struct UnreadOutputWatch<'a> {
     ending: &'a QueryEnd,
     timeout: Duration,
-    /// For each output, since when it has been stuck at the same count.
+    /// For each output: the count at which it is blocked, and since when.
     stuck: Vec<Option<(u64, Instant)>>,
 }
 

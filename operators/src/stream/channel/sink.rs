@@ -23,7 +23,7 @@ impl<T> Overflow<T> {
         Self { used: AtomicBool::new(false), results: Mutex::default() }
     }
 
-    /// Whether results have gone to this list. From then on all results do.
+    /// Whether results have been put into this list. From then on all results are put here.
     #[inline]
     pub fn is_used(&self) -> bool {
         // ORDERING: pairs with the release store in `extend`: a reader that sees it also sees
@@ -84,11 +84,11 @@ impl<T> OutputParts<T> {
 }
 
 impl<T: Send> ChannelSink<T> {
-    /// Moves waiting results on. Returns whether some must still wait.
+    /// Moves waiting results to the ring. Returns whether some must still wait.
     #[cold]
     fn flush_spill(&mut self) -> FlushStatus {
         if self.behind.is_used() || self.outlet.is_released() {
-            // Nothing goes into the ring from now on, so the order is kept.
+            // No more results are put into the ring, so the order is preserved.
             self.ring.publish();
             self.behind.extend(&mut self.spill);
             self.outlet.set_blocked(false);
@@ -138,7 +138,7 @@ impl<T: Send> Stage for ChannelSink<T> {
     }
     fn flush(&mut self) -> Result<FlushStatus, EngineError> {
         if self.ring.is_abandoned() {
-            // There is no reader any more; the service chose to drop the results.
+            // The reader was dropped, so the service does not want the results.
             self.spill.clear();
         }
         let status = if self.spill.is_empty() { FlushStatus::Flushed } else { self.flush_spill() };

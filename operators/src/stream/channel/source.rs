@@ -29,7 +29,7 @@ struct SharedQueue<T> {
     room: SpaceNotifier,
 }
 
-/// The number of records that a drain must take at least.
+/// The minimum number of records that a drain must take.
 #[derive(Clone, Copy, Default)]
 struct Backlog {
     ring: usize,
@@ -110,7 +110,7 @@ impl<T: Send> Receiver<T> {
         Backlog { ring: self.ring.available(), others }
     }
 
-    /// Whether all inputs are dropped and everything they pushed was taken.
+    /// Whether all inputs are dropped and all their records were taken.
     fn is_exhausted(&mut self) -> bool {
         // ORDERING: pairs with the release decrement when an input is dropped. An input is created
         // only from an existing one, so once there is none there will be none.
@@ -124,8 +124,8 @@ impl<T: Send> Receiver<T> {
 
 impl<T> Drop for Receiver<T> {
     fn drop(&mut self) {
-        // ORDERING: relaxed: `wake` fences before it checks who waits, and waiting producers fence
-        // before they check this.
+        // ORDERING: relaxed: `wake` issues a fence before it checks for waiting producers, and
+        // waiting producers issue one before they check this.
         self.shared.closed.store(true, Ordering::Relaxed);
         self.shared.waiting.wake();
     }
@@ -176,7 +176,7 @@ impl<T: Send, D: Push<T>> Source<D> for ChannelSource<T> {
     }
 
     fn attach(&mut self, io: &mut Io<'_>) -> Result<(), EngineError> {
-        // Set once: a flow starts once.
+        // Set only once, because a flow starts only once.
         drop(self.from.shared.start.set((self.env.clone(), io.waker.clone())));
         Ok(())
     }
@@ -239,8 +239,8 @@ impl<T: Send, D: Push<T>> Source<D> for ChannelSource<T> {
         Ok(())
     }
 
-    /// Takes what is available now, which is at most a full channel. So a caller that waits for
-    /// what it pushed does not wait for what is pushed meanwhile.
+    /// Takes what is available now, which is at most a full channel. So a caller that waits for its
+    /// own records does not wait for records that others push meanwhile.
     fn plan(&mut self, _: ReadLimit, _cx: &mut StepCx<'_>) -> Result<EndOffset, EngineError> {
         let there = self.from.backlog();
         let (mut ring, mut others) = (0, 0);
@@ -256,8 +256,8 @@ impl<T: Send, D: Push<T>> Source<D> for ChannelSource<T> {
             self.staged.add(record);
             others += 1;
         }
-        // Inputs may have pushed more meanwhile, but they must be notified of the room all the
-        // same.
+        // Inputs may have pushed more records meanwhile. They must still be notified of the freed
+        // slots.
         self.from.release_slots((ring, PollStop::Stopped), (others, PollStop::Stopped));
         let end = self.emitted + self.staged.len() as u64;
         Ok(EndOffset {

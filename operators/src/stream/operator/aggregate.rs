@@ -75,18 +75,18 @@ macro_rules! folds {
 }
 
 folds! {
-    /// The sum of a number of each record, in a wider type that cannot overflow.
+    /// The sum of a number per record, in a wider type that cannot overflow.
     Sum, i128, i128, |state, value| { *state += i128::from(value); *state },
         { *state += value; *state };
-    /// The smallest value of a number of each record.
+    /// The smallest of a number per record.
     Min, i64, Option<i64>, |state, value| { let low = state.map_or(value, |s| s.min(value)); *state = Some(low); low },
         merged(state, value, i64::min);
-    /// The largest value of a number of each record.
+    /// The largest of a number per record.
     Max, i64, Option<i64>, |state, value| { let high = state.map_or(value, |s| s.max(value)); *state = Some(high); high },
         merged(state, value, i64::max);
 }
 
-/// Any fold: `Reduce(|state: &mut S, record| output)`.
+/// Any fold: `Reduce::new(|state: &mut S, record| output)`.
 #[derive(Clone, Copy, Debug)]
 pub struct Reduce<F, S>(F, PhantomData<fn() -> S>);
 
@@ -111,7 +111,7 @@ where
     }
 }
 
-/// The stage; `W` holds the states.
+/// The stage of a running aggregate. `W` contains the states.
 pub(in crate::stream) struct Running<K, T, A, W, D> {
     aggregate: A,
     states: W,

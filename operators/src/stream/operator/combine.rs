@@ -32,7 +32,7 @@ struct PartialCombine<K, T, A: Aggregate<T>, D> {
     index: HashIndex,
     /// Ingest time of the first buffered record.
     since_ns: u64,
-    /// Partial states that are being flushed.
+    /// Partial states that are being sent.
     leaving: Vec<(K, A::State)>,
     leaving_ns: u64,
     hold: PreaggregationLimit,
@@ -63,7 +63,7 @@ where
         }
     }
 
-    /// Sends as many partial states as the stage below takes. Returns whether all were sent.
+    /// Sends as many partial states as the stage below accepts. Returns whether all were sent.
     fn leave(&mut self) -> Result<bool, EngineError> {
         while !self.leaving.is_empty() && self.down.is_ready() {
             let Some(part) = self.leaving.pop() else { break };
@@ -73,7 +73,7 @@ where
     }
 
     /// Flushes the buffer as far as the stage below allows. Returns whether everything was sent,
-    /// including the watermark and the marker behind it.
+    /// including the watermark and the marker after the records.
     fn flushed(&mut self) -> Result<bool, EngineError> {
         if !self.leave()? {
             return Ok(false);
@@ -82,7 +82,7 @@ where
             self.hold.flushed(self.states.len());
             self.leaving_ns = self.since_ns;
             self.index.clear(self.states.iter().map(|(key, _)| hash_key(key)));
-            // First in, first out.
+            // Reversed, so that the first in is the first out.
             self.states.reverse();
             std::mem::swap(&mut self.leaving, &mut self.states);
         }
@@ -181,7 +181,7 @@ where
     }
 }
 
-/// Merges the partial states of a key from all workers; `W` holds the states.
+/// Merges the partial states of a key from all workers. `W` contains the states.
 struct FinalCombine<K, T, A, W, D> {
     aggregate: A,
     states: W,
@@ -284,7 +284,7 @@ mod tests {
     use proptest::prelude::*;
     use std::collections::BTreeMap;
 
-    /// What came out, in order.
+    /// An item of the output, in order.
     #[derive(Debug, PartialEq)]
     enum Out {
         Part(u8, u64),
@@ -292,7 +292,7 @@ mod tests {
         Marker(Epoch),
     }
 
-    /// Accepts this number of records, and no more before the next drain.
+    /// A stage that accepts this number of records between two drains.
     struct Slow {
         room: usize,
         each: usize,
@@ -347,7 +347,7 @@ mod tests {
         proptest::collection::vec(op, 0..60)
     }
 
-    /// The counts in what came out.
+    /// The counts in the output.
     fn counted(out: &[Out]) -> BTreeMap<u8, u64> {
         let mut counts = BTreeMap::new();
         for part in out {
@@ -359,7 +359,8 @@ mod tests {
     }
 
     proptest! {
-        /// Before a marker comes out just what was pushed before it; before a watermark, all that.
+        /// Before a marker, exactly the records pushed before it are emitted. Before a watermark,
+        /// at least those.
         #[test]
         fn nothing_overtakes_and_nothing_is_lost(ops in ops(), each in 1usize..40) {
             let slow = Slow { room: each, each, out: Vec::new() };
@@ -375,7 +376,7 @@ mod tests {
                             *pushed.entry(key).or_insert(0) += 1;
                         }
                     },
-                    // A tasklet puts nothing behind a marker before that is gone.
+                    // A tasklet sends nothing after a marker until the marker has left.
                     _ if local.marker.is_some() => {
                         local.flush().unwrap();
                     }
@@ -407,7 +408,7 @@ mod tests {
                 }
                 sent = local.down.out.len();
             }
-            // What leaves, and what has come meanwhile.
+            // Steps for the buffered records and for those that arrive meanwhile.
             let steps = 10 + 2 * pushed.len();
             for _ in 0..steps {
                 local.flush().unwrap();

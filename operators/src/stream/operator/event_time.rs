@@ -1,4 +1,4 @@
-//! The event time of records that were made from others.
+//! Declares the event time of derived records.
 
 use crate::event_time::watermark::MakeEventTimeFn;
 use crate::stream::flow::{CheckpointManifest, Recipe, Stream};
@@ -6,11 +6,11 @@ use millstream_engine::runtime::job::Job;
 use millstream_engine::runtime::stage::Push;
 
 impl<R: Recipe, C: 'static> Stream<R, C> {
-    /// Says what the event time of records is, in microseconds since 1970, where an operation has
-    /// made them from others. The watermark stays that of the streams before, so the event time
-    /// should not be earlier than that of the records that they were made from.
+    /// Declares the event time of derived records, in microseconds since 1970. The watermark stays
+    /// that of the upstream streams, so the event time should not be earlier than that of the
+    /// records from which a record was derived.
     ///
-    /// Windows and interval joins need this behind a `map`, a processor or a join. It has no effect
+    /// Windows and interval joins need this after a `map`, a processor or a join. It has no effect
     /// on a stream without a watermark.
     pub fn with_event_time<F>(self, time: F) -> Stream<impl Recipe<Item = R::Item>, C>
     where

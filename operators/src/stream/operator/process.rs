@@ -2,11 +2,11 @@
 //!
 //! Event-time timers fire when the watermark has passed them, processing-time timers when the clock
 //! has. In continuous mode they fire at once, in micro-batch mode at the end of a batch, which has
-//! a single processing time. Many timers that are due at once fire in steps, with records between
-//! them. A key's own timers fire before its next record.
+//! a single processing time. If many timers are due, they fire in steps, with records between the
+//! steps. The due timers of a key fire before its next record.
 //!
-//! Late records are dropped and counted, as long as they have an event time. A record that was
-//! mapped after its event time was declared has none.
+//! Late records are dropped and counted. A record without an event time is never late: `map` and
+//! similar operations lose the event time.
 
 use crate::event_time::watermark::{EventTimeFn, OperatorWatermark};
 use crate::state::expiry_queue::ExpiryQueue;
@@ -89,15 +89,15 @@ struct TimerQueues {
     processing: ExpiryQueue,
     /// Expiry times of state with a time to live.
     ttl: ExpiryQueue,
-    /// While timers of a batch fire: the watermark and the processing time by which timers that are
-    /// set now wait for the next batch.
+    /// While timers of a batch fire: new timers up to this watermark and this processing time wait
+    /// for the next batch.
     defers_by_us: Option<(i64, i64)>,
     /// Timers that wait for the next batch, with the slot of their key.
     deferred: Vec<(Timer, u32)>,
 }
 
 impl TimerQueues {
-    /// Adds a timer of the key in a slot.
+    /// Adds a timer for the key in a slot.
     fn add(&mut self, timer: Timer, at: u32) {
         let waits = self.defers_by_us.is_some_and(|(event_us, now_us)| match timer {
             Timer::EventTime(us) => us <= event_us,
@@ -111,7 +111,7 @@ impl TimerQueues {
         due.add(time_us, at);
     }
 
-    /// A batch is over: the timers that have waited for the next one are set.
+    /// Starts a batch: sets the timers that have waited for it.
     fn begin_batch(&mut self) {
         self.defers_by_us = None;
         while let Some((timer, at)) = self.deferred.pop() {
@@ -147,7 +147,7 @@ impl<O> Context<'_, O> {
     }
 
     /// The watermark, in microseconds since 1970; 0 before the first one. Records at or before it
-    /// are late and are dropped, unless they were mapped after their event time was declared.
+    /// are late and are dropped if they have an event time.
     pub fn watermark_us(&self) -> i64 {
         self.watermark_us
     }
@@ -270,11 +270,11 @@ struct Entry<K> {
     hash: u64,
     bytes: Vec<u8>,
     cells: Box<[Box<dyn Cell>]>,
-    /// Sorted.
+    /// The timers of the key, sorted.
     timers: Vec<Timer>,
-    /// A lower bound of when the first part of the state expires, in microseconds since 1970.
+    /// A lower bound of the next expiry time of the state, in microseconds since 1970.
     expires_us: i64,
-    /// Whether the key exists.
+    /// Whether the slot belongs to a key.
     is_present: bool,
 }
 
@@ -287,7 +287,7 @@ impl<K> KeyedEntry for Entry<K> {
     }
 }
 
-/// What a key owns apart from its entry, about: how it is written, and itself.
+/// Approximate heap memory of a key: its encoding and the key itself.
 fn key_memory<K>(entry: &Entry<K>) -> u64 {
     let copies = if std::mem::needs_drop::<K>() { 2 } else { 1 };
     (entry.bytes.len() * copies) as u64
@@ -298,17 +298,17 @@ pub(crate) struct ProcessorParts {
     pub states: Arc<States>,
     pub times: BatchTimes,
     pub continuous: bool,
-    /// There is an event time.
+    /// Whether the stream has an event time.
     pub timed: bool,
-    /// How far records may be behind the watermark.
+    /// How far records may be behind the watermark, in microseconds.
     pub lag_us: i64,
-    /// Whether a timer that is set while timers fire, and is due already, fires with the next batch.
+    /// Whether a timer that is set while timers fire and is already due waits for the next batch.
     pub defers_timers: bool,
     pub env: Arc<dyn Env>,
     pub log: StateLog,
 }
 
-/// The stage.
+/// The stage of a processor.
 pub(crate) struct Process<K, P, D> {
     processor: P,
     parts: ProcessorParts,
@@ -329,7 +329,7 @@ pub(crate) struct Process<K, P, D> {
     down: D,
 }
 
-/// What may have fired.
+/// Which timers have fired.
 enum Fired {
     Record,
     Timer(Timer),
@@ -475,7 +475,7 @@ where
             })
             .sum();
         let cells = size_of::<Box<dyn Cell>>() * self.parts.states.count();
-        // Of each cell, the part of it that every kind has.
+        // For each cell, the memory that all kinds of cells need.
         let keys = self.entries.len() * (cells + 64);
         let bytes = (self.entries.memory() + due + keys) as u64 + self.kept * 48 + self.memory;
         self.parts.log.hand_over(epoch, self.kept, bytes);
@@ -559,7 +559,7 @@ where
         Ok(true)
     }
 
-    /// Fires some of the timers that are due. Returns whether all have fired.
+    /// Fires some of the due timers. Returns whether all have fired.
     fn fire<T>(&mut self, event_us: i64) -> Result<bool, EngineError>
     where
         P: Processor<K, T>,
@@ -655,7 +655,7 @@ where
         if self.passing_us.is_some() || self.marker.is_some() {
             return true;
         }
-        // In micro-batch mode it waits for the marker.
+        // In micro-batch mode the watermark waits for the marker.
         if !self.watermarks.is_in_band() {
             return false;
         }
@@ -672,7 +672,7 @@ where
     }
 }
 
-/// Binds a stage to the type of its records, which the control side needs, and to their event time,
+/// Binds a stage to the type of its records, which the control side needs, and to their event time
 /// if they have one.
 pub(crate) struct Typed<T, S>(pub S, pub Option<EventTimeFn<T>>);
 
@@ -759,12 +759,13 @@ where
         if stage.watermarks.is_in_band() && !stage.entries[at as usize].timers.is_empty() {
             let (event_us, now_us) = (stage.watermarks.watermark_us(), stage.now_us());
             let mut left = STEP;
-            // A timer that sets itself again for a past time does not hold the record up forever.
+            // The number is limited, so a timer that sets itself again for a past time cannot block
+            // the record forever.
             while left > 0 && stage.fire_first::<T>(at, event_us, now_us)? {
                 left -= 1;
             }
         }
-        // Its timers may have cleared all its state.
+        // Its timers may have cleared all its state, which removes the key.
         let at = if stage.entries[at as usize].is_present { at } else { stage.entry(&key) };
         stage.call(at, Fired::Record, Some(record), ingest_ns)
     }

@@ -1,4 +1,4 @@
-//! A processor's place in a flow.
+//! The recipe of a processor.
 
 use crate::event_time::watermark::MakeEventTimeFn;
 use crate::stream::flow::{CheckpointManifest, Recipe};
@@ -10,7 +10,7 @@ use millstream_engine::runtime::job::Job;
 use millstream_engine::runtime::stage::Push;
 use std::sync::Arc;
 
-/// Builds the instances of a processor behind its inputs.
+/// Builds the instances of a processor after its inputs.
 pub(in crate::stream) struct ProcessRecipe<I, P> {
     pub input: I,
     pub name: String,

@@ -1,8 +1,8 @@
-//! The buffered records of two streams, each in its slab, and their entries in a checkpoint.
+//! The buffered records of two streams, in one slab per stream, and their checkpoint entries.
 //!
-//! *In the checkpoint* an entry's key is the record's key, the side and the record's number. Its
-//! value is the matched bit and the record in postcard's encoding. Numbers ascend in the order of
-//! arrival, so that a restart keeps that order.
+//! *In the checkpoint* an entry's key is the record's key, the side and the arrival number. Its
+//! value is a bit for a match, and the record in postcard's encoding. A restart restores the order
+//! of arrival from the numbers.
 
 use crate::state::ordered_run::{Entry, NumberedRows, RowId, Run, Spares};
 use crate::state::record_slab::{RecordSlab, Stored};
@@ -13,7 +13,7 @@ use millstream_engine::error::EngineError;
 use millstream_engine::runtime::state_log::{StateLog, StateSlot};
 use std::collections::HashMap;
 
-/// A stream of the two.
+/// One of the two streams.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(in crate::stream) enum Side {
     Left,
@@ -21,16 +21,16 @@ pub(in crate::stream) enum Side {
 }
 
 impl Side {
-    /// Both, left first.
+    /// Both sides, left first.
     pub const BOTH: [Side; 2] = [Side::Left, Side::Right];
 
-    /// Its place in a pair.
+    /// 0 for left, 1 for right.
     #[inline]
     pub fn index(self) -> usize {
         self as usize
     }
 
-    /// The other one.
+    /// The other side.
     #[inline]
     pub fn other(self) -> Self {
         match self {
@@ -58,14 +58,14 @@ pub(in crate::stream) struct KeyBytes<'k> {
     pub bytes: &'k [u8],
 }
 
-/// A buffered record: its side and its place there.
+/// A buffered record: its side and its slot in that side's slab.
 #[derive(Clone, Copy, Debug)]
 pub(in crate::stream) struct SidedId {
     pub side: Side,
     pub id: RowId,
 }
 
-/// A record of a checkpoint.
+/// A record restored from a checkpoint.
 pub(in crate::stream) struct Restored<L, R> {
     pub key: Vec<u8>,
     pub number: u64,
@@ -73,7 +73,7 @@ pub(in crate::stream) struct Restored<L, R> {
     pub record: Either<L, R>,
 }
 
-/// The records.
+/// The buffered records of both streams.
 pub(in crate::stream) struct SidedRecords<L, R> {
     left: RecordSlab<L>,
     right: RecordSlab<R>,
@@ -96,7 +96,7 @@ impl<L, R> Default for SidedRecords<L, R> {
     }
 }
 
-/// The numbers of a side's records.
+/// The arrival numbers of a side's records.
 struct Numbers<'r, L, R>(&'r SidedRecords<L, R>, Side);
 
 impl<L, R> NumberedRows for Numbers<'_, L, R> {
@@ -147,7 +147,7 @@ fn too_many() -> EngineError {
 }
 
 impl<L: Kept, R: Kept> SidedRecords<L, R> {
-    /// Stores a record with the next number, as one that no key has yet.
+    /// Stores a record with the next arrival number. It does not belong to a key yet.
     #[inline]
     pub fn store(&mut self, record: Either<L, R>, time_us: i64) -> Result<SidedId, EngineError> {
         let number = self.next_number;
@@ -177,7 +177,7 @@ impl<L: Kept, R: Kept> SidedRecords<L, R> {
         Ok(SidedId { side, id: id.ok_or_else(too_many)? })
     }
 
-    /// Puts a stored record among those of its key, and into the checkpoint.
+    /// Adds a stored record to its key's run and to the checkpoint.
     pub fn buffer(
         &mut self,
         record: SidedId,
@@ -190,7 +190,7 @@ impl<L: Kept, R: Kept> SidedRecords<L, R> {
         self.log(record, key, log)
     }
 
-    /// Puts a stored record among those of its key.
+    /// Adds a stored record to its key's run.
     fn place(&mut self, SidedId { side, id }: SidedId, key: u32, run: &mut Run) {
         let time_us = in_slab!(self, mut side, |slab| slab.get_mut(id).map_or(0, |stored| {
             stored.key = key;
@@ -201,7 +201,7 @@ impl<L: Kept, R: Kept> SidedRecords<L, R> {
         self.spares = spares;
     }
 
-    /// Writes the entry of a record.
+    /// Writes the checkpoint entry of a record.
     fn log(
         &mut self,
         SidedId { side, id }: SidedId,
@@ -230,7 +230,7 @@ impl<L: Kept, R: Kept> SidedRecords<L, R> {
         self.entry_key.extend_from_slice(&number.to_le_bytes());
     }
 
-    /// Forgets a stored record that was not buffered.
+    /// Frees a stored record that was not buffered.
     pub fn discard(&mut self, SidedId { side, id }: SidedId) {
         in_slab!(self, mut side, |slab| drop(slab.remove(id)));
     }
@@ -254,7 +254,7 @@ impl<L: Kept, R: Kept> SidedRecords<L, R> {
         log.delete(&mut StateSlot::default(), key.hash, &self.entry_key);
     }
 
-    /// Notes a match of a stored record. Returns whether it is the first one.
+    /// Marks a stored record as matched. Returns whether this is its first match.
     #[inline]
     pub fn set_matched(&mut self, SidedId { side, id }: SidedId) -> bool {
         in_slab!(self, mut side, |slab| slab
@@ -262,7 +262,7 @@ impl<L: Kept, R: Kept> SidedRecords<L, R> {
             .is_some_and(|stored| !std::mem::replace(&mut stored.matched, true)))
     }
 
-    /// Notes a match of a buffered record, also in the checkpoint.
+    /// Marks a buffered record as matched, also in the checkpoint.
     #[inline]
     pub fn keep_matched(
         &mut self,
@@ -276,7 +276,7 @@ impl<L: Kept, R: Kept> SidedRecords<L, R> {
         Ok(())
     }
 
-    /// The committed records, ascending by number.
+    /// The committed records, ascending by arrival number.
     pub fn restored(
         entries: HashMap<Vec<u8>, Vec<u8>, BuildStableHasher>,
     ) -> Result<Vec<Restored<L, R>>, EngineError> {
@@ -298,7 +298,7 @@ impl<L: Kept, R: Kept> SidedRecords<L, R> {
         Ok(restored)
     }
 
-    /// Puts a record of the checkpoint where it was.
+    /// Restores a record from the checkpoint.
     pub fn put_back(
         &mut self,
         restored: Restored<L, R>,
@@ -313,10 +313,10 @@ impl<L: Kept, R: Kept> SidedRecords<L, R> {
     }
 }
 
-/// Bytes behind the key in the key of an entry: the side and the number.
+/// Length of the suffix of an entry's key, in bytes: the side and the number.
 pub(in crate::stream) const SUFFIX: usize = 9;
 
-/// A record of a checkpoint. It was written as an optional one.
+/// Decodes a record, which was encoded as an `Option`.
 fn read<V: Kept>(bytes: &[u8]) -> Result<V, EngineError> {
     match postcard::take_from_bytes::<Option<V>>(bytes) {
         Ok((Some(value), [])) => Ok(value),
@@ -337,18 +337,18 @@ impl<L, R> SidedRecords<L, R> {
         self.right.record(id)
     }
 
-    /// The number of a record. One that was removed has no record's number.
+    /// The arrival number of a record. A removed record returns a number that no record has.
     #[inline]
     pub fn number(&self, side: Side, id: RowId) -> u64 {
         in_slab!(self, side, |slab| slab.number(id))
     }
 
-    /// The number of the next record.
+    /// The arrival number of the next record.
     pub fn next_number(&self) -> u64 {
         self.next_number
     }
 
-    /// The place of a record's key.
+    /// The slot of a record's key.
     pub fn key(&self, side: Side, id: RowId) -> u32 {
         in_slab!(self, side, |slab| slab.get(id).map_or(u32::MAX, |stored| stored.key))
     }
@@ -363,22 +363,22 @@ impl<L, R> SidedRecords<L, R> {
         in_slab!(self, side, |slab| slab.get(id).is_some_and(|stored| stored.matched))
     }
 
-    /// The numbers of a side's records.
+    /// The arrival numbers of a side's records.
     pub fn numbers(&self, side: Side) -> impl NumberedRows + use<'_, L, R> {
         Numbers(self, side)
     }
 
-    /// Records of both sides.
+    /// Number of records of both sides.
     pub fn len(&self) -> usize {
         self.left.len() + self.right.len()
     }
 
-    /// The number of a side's records, and what they take in bytes.
+    /// Number and memory (in bytes) of a side's records.
     pub fn held(&self, side: Side) -> (u64, u64) {
         in_slab!(self, side, |slab| (slab.len() as u64, slab.memory()))
     }
 
-    /// An epoch is over: gives back memory. Returns what is held, in bytes.
+    /// Ends an epoch: frees memory. Returns the memory in use, in bytes.
     pub fn epoch(&mut self) -> u64 {
         self.left.epoch();
         self.right.epoch();

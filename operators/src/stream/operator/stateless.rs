@@ -1,7 +1,7 @@
 //! The stateless stages: map, filter, flat map, and the user's sink function.
 //!
-//! The stages are always inlined into the loop over a source's records, whatever the compiler's own
-//! estimate. With a call per record the throughput of a count was a tenth to a third lower
+//! The stages are marked `#[inline(always)]`, so that they are inlined into the loop over a
+//! source's records. With a call per record the throughput of a count was a tenth to a third lower
 //! (`benches/ablation/build calls`).
 
 use millstream_engine::error::EngineError;

@@ -1,42 +1,44 @@
-//! The control side of operators that work in bounded steps: what a watermark releases, and what a
-//! record has begun and not finished.
+//! The control side of operators that work in bounded steps. A record can cause pending work
+//! (*unfinished*), and so can a watermark (*release*).
 //!
-//! *Order.* What records have begun is finished before a marker passes, unless watermarks arrive
-//! in-band and the checkpoint keeps it. A marker passes before what
-//! a watermark releases if watermarks arrive in-band, and behind it in micro-batch mode, where the
-//! watermark belongs to the batch. A watermark passes when all that it releases has left.
+//! *Order.* Pending work of records is finished before a marker is passed on, except when
+//! watermarks arrive in-band and the checkpoint stores the work. With in-band watermarks, a marker
+//! is passed on before the work of a watermark. In micro-batch mode the watermark belongs to the
+//! batch, so its work precedes the marker. A watermark is passed on when its work is finished.
 
 use crate::event_time::watermark::OperatorWatermark;
 use millstream_engine::error::EngineError;
 use millstream_engine::event::{Epoch, IDLE};
 use millstream_engine::runtime::stage::{FlushStatus, Io, Push, Stage};
 
-/// The work of an operator. `D` is the stage below.
+/// The work of an operator. `D` is the chain below.
 pub(in crate::stream) trait StepWork<D>: Send {
     /// Restores the committed state. Called before the first record.
     fn restore(&mut self) -> Result<(), EngineError>;
-    /// Whether no record can be taken before [`finish`](Self::finish) has run.
+    /// Whether [`finish`](Self::finish) must run before the next record.
     fn is_full(&self) -> bool {
         false
     }
-    /// Whether records have begun something that is not finished.
+    /// Whether work of earlier records is pending.
     fn is_unfinished(&self) -> bool {
         false
     }
-    /// Whether what records have begun may go on behind a marker, because the checkpoint keeps it.
+    /// Whether pending work of records may continue after a marker, because the checkpoint stores
+    /// it.
     fn keeps_unfinished(&self) -> bool {
         false
     }
-    /// A step of what records have begun. Returns whether all is finished.
+    /// Runs a step of the pending work of records. Returns whether all of it is finished.
     fn finish(&mut self, down: &mut D) -> Result<bool, EngineError> {
         let _ = down;
         Ok(true)
     }
-    /// A step of what a watermark releases. Returns whether all was released.
+    /// Runs a step of the work that a watermark causes. Returns whether all of it is finished.
     fn release(&mut self, watermark_us: i64, down: &mut D) -> Result<bool, EngineError>;
     /// Hands the changes of an epoch to the checkpoint.
     fn hand_over(&mut self, epoch: Epoch) -> Result<(), EngineError>;
-    /// How far results may be behind the watermark, beyond the records themselves.
+    /// How far results may be behind the watermark, in addition to the lag of the records
+    /// themselves, in microseconds.
     fn lag_us(&self) -> i64 {
         0
     }
@@ -44,8 +46,8 @@ pub(in crate::stream) trait StepWork<D>: Send {
 
 /// The work that a record causes.
 pub(in crate::stream) trait RecordWork<T, D>: StepWork<D> {
-    /// Takes a record. Returns whether the watermark that is in force releases something that the
-    /// record has added.
+    /// Processes a record. Returns whether the current watermark already releases something that
+    /// the record has added.
     fn record(
         &mut self,
         item: T,
@@ -55,14 +57,14 @@ pub(in crate::stream) trait RecordWork<T, D>: StepWork<D> {
     ) -> Result<bool, EngineError>;
 }
 
-/// The stage.
+/// The stage, which calls the work in steps.
 pub(in crate::stream) struct Stepped<W, D> {
     work: W,
     watermarks: OperatorWatermark,
-    /// A watermark that has not released everything yet.
+    /// A watermark whose work is not finished.
     passing_us: Option<i64>,
     marker: Option<Epoch>,
-    /// Results have left, or will leave, behind a marker, and the driver does not know it yet.
+    /// Whether results are emitted after a marker and the driver has not been told yet.
     owes_late_emission: bool,
     down: D,
 }

@@ -1,7 +1,7 @@
 //! Processors with two inputs, which share state and timers by key.
 //!
-//! Such a processor is a [`Processor`] of records of either stream. Its state, its timers and its
-//! part of a checkpoint are those of any processor.
+//! It is implemented as a [`Processor`] of [`Either`](crate::stream::Either) record, so state,
+//! timers and checkpoint entries are the same as for one input.
 
 use crate::stream::flow::{KeyedStream, Recipe, Stream};
 use crate::stream::keyed_input::{Either, KeyedInput, OneInput, TwoInputs};
@@ -47,7 +47,7 @@ pub trait TwoInputProcessor<K, L, R>: Clone + Send + 'static {
     }
 }
 
-/// A processor of the records of either stream.
+/// Adapts a [`TwoInputProcessor`] to a [`Processor`].
 #[derive(Clone)]
 struct BothSides<P>(P);
 
@@ -75,7 +75,7 @@ impl<K, L, R, P: TwoInputProcessor<K, L, R>> Processor<K, Either<L, R>> for Both
     }
 }
 
-/// Two keyed streams that one operator reads. Made by [`KeyedStream::connect`].
+/// Two keyed streams that one operator reads, from [`KeyedStream::connect`].
 #[must_use = "connected streams do nothing until they are processed"]
 pub struct ConnectedStreams<L, F, R, G, C> {
     pub(in crate::stream) left: KeyedStream<L, F, C>,
@@ -83,8 +83,8 @@ pub struct ConnectedStreams<L, F, R, G, C> {
 }
 
 impl<L: Recipe, F, C: 'static> KeyedStream<L, F, C> {
-    /// Connects this stream with another one that has the same type of key, so that one operator
-    /// reads both.
+    /// Connects this stream with another one that has the same key type, so that one operator reads
+    /// both.
     pub fn connect<R: Recipe, G>(
         self,
         right: KeyedStream<R, G, C>,
@@ -94,7 +94,7 @@ impl<L: Recipe, F, C: 'static> KeyedStream<L, F, C> {
 }
 
 impl<L: Recipe, F, R: Recipe, G, C: 'static> ConnectedStreams<L, F, R, G, C> {
-    /// The streams as the input of an operator, with what makes it a stream of the flow.
+    /// Makes the streams the input of a recipe, and returns its output stream.
     pub(in crate::stream) fn into_input<K, S: Recipe>(
         self,
         recipe: impl FnOnce(TwoInputs<OneInput<L, F, K>, OneInput<R, G, K>>) -> S,

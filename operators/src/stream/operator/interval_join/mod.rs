@@ -3,7 +3,7 @@
 //! | module | noun |
 //! |---|---|
 //! | [`range`] | the range between the two event times |
-//! | [`pairing`] | what a join makes of two records, or of one without a match |
+//! | [`pairing`] | the result of two matching records, or of one without a match |
 //! | [`work`] | the work of one instance |
 
 mod pairing;
@@ -36,18 +36,17 @@ fn drop_late<T>(_: T) {}
 type CountingJoin<L, F, R, G, C> =
     BoundedIntervalJoin<L, F, R, G, C, fn(Either<<L as Recipe>::Item, <R as Recipe>::Item>)>;
 
-/// Two keyed streams to be joined by a range of event times. Made by
-/// [`KeyedStream::interval_join`].
+/// Two keyed streams to be joined by a range of event times, from [`KeyedStream::interval_join`].
 #[must_use = "a join does nothing until it has its range and its kind"]
 pub struct IntervalJoin<L, F, R, G, C>(ConnectedStreams<L, F, R, G, C>);
 
 impl<L: Recipe, F, C: 'static> KeyedStream<L, F, C> {
     /// Joins this stream with another one: records of one key whose event times are in a range.
     ///
-    /// Both streams need a watermark. A record at or before the lower one of both watermarks is
-    /// late. Matches leave at once, in the order of the records that complete them. A record without
-    /// a match leaves, if the join preserves it, as soon as the watermark says that no match can
-    /// come, and in event-time order. Records are kept no longer than that.
+    /// Both streams need a watermark. The watermark of the join is the lower one of both. A record
+    /// at or before it is late. A match is emitted as soon as its second record arrives. A record
+    /// of an outer side without a match is emitted as soon as the watermark rules out a match, in
+    /// event-time order. Records are removed at that time.
     ///
     /// ```
     /// use millstream::stream::{Flow, TimeOffset};
@@ -63,7 +62,7 @@ impl<L: Recipe, F, C: 'static> KeyedStream<L, F, C> {
     /// let second = Duration::from_secs(1);
     /// let left = left.with_watermark(|record| record.1, second).key_by(|record| record.0);
     /// let right = right.with_watermark(|record| record.1, second).key_by(|record| record.0);
-    /// // A click is at most ten seconds behind what was shown.
+    /// // A click follows its impression by at most ten seconds.
     /// left.interval_join(right)
     ///     .between(TimeOffset::ZERO, Duration::from_secs(10))
     ///     .left_outer(|shown, clicked| (shown.0, clicked.map(|clicked| clicked.1 - shown.1)))
@@ -74,7 +73,7 @@ impl<L: Recipe, F, C: 'static> KeyedStream<L, F, C> {
     /// query.process_all_available()?;
     /// clicked.push((1, 103 * SECOND))?;
     /// query.process_all_available()?;
-    /// // Time goes on on both sides: the second one was not clicked.
+    /// // Both watermarks advance past the range: the second one was not clicked.
     /// shown.push((3, 150 * SECOND))?;
     /// clicked.push((4, 150 * SECOND))?;
     /// query.process_all_available()?;
@@ -93,7 +92,7 @@ impl<L: Recipe, F, C: 'static> KeyedStream<L, F, C> {
 
 impl<L: Recipe, F, R: Recipe, G, C: 'static> IntervalJoin<L, F, R, G, C> {
     /// Sets the range of the right record's event time, relative to the left record's. Both bounds
-    /// are inside: a left record at `t` matches right records from `t + lower` to `t + upper`.
+    /// are included: a left record at `t` matches right records from `t + lower` to `t + upper`.
     pub fn between(
         self,
         lower: impl Into<TimeOffset>,
@@ -104,7 +103,7 @@ impl<L: Recipe, F, R: Recipe, G, C: 'static> IntervalJoin<L, F, R, G, C> {
     }
 }
 
-/// An interval join with its range. Made by [`IntervalJoin::between`].
+/// An interval join with its range, from [`IntervalJoin::between`].
 #[must_use = "a join does nothing until it has its kind"]
 pub struct BoundedIntervalJoin<L, F, R, G, C, Z> {
     streams: ConnectedStreams<L, F, R, G, C>,
@@ -113,21 +112,21 @@ pub struct BoundedIntervalJoin<L, F, R, G, C, Z> {
 }
 
 impl<L: Recipe, F, R: Recipe, G, C: 'static, Z> BoundedIntervalJoin<L, F, R, G, C, Z> {
-    /// Leaves the lower bound itself outside.
+    /// Excludes the lower bound.
     pub fn lower_exclusive(mut self) -> Self {
         self.range.lower_us = self.range.lower_us.saturating_add(1);
         self
     }
 
-    /// Leaves the upper bound itself outside.
+    /// Excludes the upper bound.
     pub fn upper_exclusive(mut self) -> Self {
         self.range.upper_us = self.range.upper_us.saturating_sub(1);
         self
     }
 
     /// Sets a side output: `late` is called with each late record of either stream. It runs on the
-    /// worker's thread, and again with the records that a restart reads again. Without it late
-    /// records are only counted.
+    /// worker's thread. After a restart it is called again for records that are read again. Without
+    /// it late records are only counted.
     pub fn late_records<Y>(self, late: Y) -> BoundedIntervalJoin<L, F, R, G, C, Y>
     where
         Y: FnMut(Either<L::Item, R::Item>) + Clone + Send + 'static,
@@ -181,8 +180,8 @@ impl<L: Recipe, F, R: Recipe, G, C: 'static, Z> BoundedIntervalJoin<L, F, R, G, 
         self.paired::<K, _>(RightOuter(join, PhantomData))
     }
 
-    /// A full outer join: a result for each match, and one for each record without a match. One of
-    /// both arguments is always there.
+    /// A full outer join: a result for each match, and one for each record without a match. At
+    /// least one of the two arguments is `Some`.
     pub fn full_outer<K, U, J>(self, join: J) -> Stream<impl Recipe<Item = U>, C>
     where
         K: Kept + Hash + Eq + Clone,

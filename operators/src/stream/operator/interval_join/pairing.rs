@@ -1,18 +1,20 @@
-//! What a join makes of two records, or of one that has no match.
+//! The result of two matching records, or of one record without a match.
 
 use std::marker::PhantomData;
 
-/// Makes results of records.
+/// Makes the results of a join.
 pub(in crate::stream) trait Pairing<L, R>: Clone + Send + 'static {
     type Output: Send + 'static;
     /// The name of the join.
     const NAME: &'static str;
-    /// Which side's records leave without a match.
+    /// For each side, whether records without a match are emitted.
     const PRESERVES: [bool; 2];
     fn pair(&mut self, left: &L, right: &R) -> Self::Output;
-    /// A left record without a match. `None` if the join does not preserve left records.
+    /// The result of a left record without a match. `None` if the join does not preserve left
+    /// records.
     fn only_left(&mut self, left: &L) -> Option<Self::Output>;
-    /// A right record without a match. `None` if the join does not preserve right records.
+    /// The result of a right record without a match. `None` if the join does not preserve right
+    /// records.
     fn only_right(&mut self, right: &R) -> Option<Self::Output>;
 }
 

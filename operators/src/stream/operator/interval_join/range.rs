@@ -3,7 +3,7 @@
 use crate::stream::operator::sided_records::Side;
 use std::time::Duration;
 
-/// A time before or after another one.
+/// A signed difference of two event times.
 ///
 /// ```
 /// use millstream::stream::TimeOffset;
@@ -17,7 +17,7 @@ use std::time::Duration;
 pub struct TimeOffset(i64);
 
 impl TimeOffset {
-    /// The same time.
+    /// No difference.
     pub const ZERO: Self = Self(0);
 
     /// In microseconds.
@@ -25,25 +25,25 @@ impl TimeOffset {
         self.0
     }
 
-    /// So long before.
+    /// The given time earlier.
     pub fn before(time: Duration) -> Self {
         Self(-Self::after(time).0)
     }
 
-    /// So long after.
+    /// The given time later.
     pub fn after(time: Duration) -> Self {
         Self(i64::try_from(time.as_micros()).unwrap_or(i64::MAX))
     }
 }
 
-/// So long after.
+/// The given time later.
 impl From<Duration> for TimeOffset {
     fn from(time: Duration) -> Self {
         Self::after(time)
     }
 }
 
-/// The range that the right time minus the left time must be in, both bounds inside.
+/// The range of the right record's time minus the left record's. Both bounds are included.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(in crate::stream) struct IntervalRange {
     pub lower_us: i64,
@@ -55,12 +55,12 @@ impl IntervalRange {
         Self { lower_us: lower.0, upper_us: upper.0 }
     }
 
-    /// Whether no two times are in the range.
+    /// Whether the range contains no value.
     pub fn is_empty(self) -> bool {
         self.lower_us > self.upper_us
     }
 
-    /// The times of the other side, both inside, that a record may match.
+    /// The times of the other side that a record may match. Both bounds are included.
     #[inline]
     pub fn around(self, side: Side, time_us: i64) -> (i64, i64) {
         let (lower, upper) = (i128::from(self.lower_us), i128::from(self.upper_us));
@@ -76,8 +76,8 @@ impl IntervalRange {
         (clamp(least), clamp(most))
     }
 
-    /// The state watermark of a side: its records at or before it match no record that is yet to
-    /// come. `None` if there are none such.
+    /// The state watermark of a side: a record at or before it can match no future record. `None`
+    /// if there is no such time.
     #[inline]
     pub fn state_watermark(self, side: Side, watermark_us: i64) -> Option<i64> {
         let (us, shift_us) = match side {
@@ -87,7 +87,7 @@ impl IntervalRange {
         us.or_else(|| (shift_us > 0).then_some(i64::MAX))
     }
 
-    /// How far the event time of a result may be behind the watermark.
+    /// How far the event time of a result may be behind the watermark, in microseconds.
     pub fn lag_us(self) -> i64 {
         self.upper_us.max(self.lower_us.saturating_neg()).max(0)
     }
@@ -109,7 +109,7 @@ mod tests {
         assert_eq!(ahead.state_watermark(Side::Right, 10), Some(i64::MAX));
     }
 
-    /// A record expires as soon as it can match no later record of the other side.
+    /// A record expires as soon as it can match no future record of the other side.
     #[test]
     fn a_record_expires_when_it_can_match_no_more() {
         for (lower_us, upper_us) in [(-3, 5), (2, 7), (-9, -4), (0, 0)] {

@@ -1,15 +1,15 @@
-//! The work of one instance of an interval join.
+//! One instance of an interval join.
 //!
-//! A record first searches the buffered records of the other side, then it is buffered itself. It
-//! expires when the watermark passes the state watermark of its side; a record that the join
-//! preserves leaves then, if it has had no match.
+//! A new record first searches the buffered records of the other side and is then buffered itself.
+//! It expires when the watermark passes the state watermark of its side. If it has had no match and
+//! the join preserves it, it is emitted then.
 //!
-//! *In the checkpoint* a search that goes on has an entry beside those of the records: the time and
-//! the number of the last record that was examined.
+//! *In the checkpoint* an unfinished search has an entry of its own: the time and the number of the
+//! last examined record.
 //!
-//! *Bounds.* A search looks at [`STEP`] records at a time. One with more to look at goes on between
-//! other records: it keeps the last record that was examined, and skips records that came
-//! after its own, which have searched for it themselves.
+//! *Bounds.* A step of a search examines at most [`STEP`] records. An unfinished search continues
+//! between other records, after the last examined record. It skips records that arrived after its
+//! own, because those search for it themselves.
 
 use super::pairing::Pairing;
 use super::range::IntervalRange;
@@ -30,35 +30,35 @@ use millstream_engine::runtime::stage::Push;
 use millstream_engine::runtime::state_log::{StateLog, StateSlot};
 use std::collections::HashMap;
 
-/// Records that a search looks at, or that expire, in a step.
+/// Maximum number of records that a step of a search examines, or that expire in a step.
 const STEP: usize = 64;
-/// Searches that go on between other records at most.
+/// Maximum number of unfinished searches.
 const SEARCHES: usize = 16;
 
 /// The event times of both sides.
 pub(super) type Times<L, R> = (EventTimeFn<L>, EventTimeFn<R>);
 
-/// The search of a record.
+/// A search for the matches of a record.
 #[derive(Clone, Copy)]
 struct Search {
     record: SidedId,
-    /// The place of its key.
+    /// The slot of the record's key.
     key: usize,
     number: u64,
-    /// The times of the other side, both inside, that it may match.
+    /// The times of the other side that the record may match. Both bounds are included.
     times_us: (i64, i64),
     /// The time and the number of the last record that was examined.
     last: Option<(i64, u64)>,
     ingest_ns: u64,
     matched: bool,
-    /// Whether the checkpoint has an entry of it.
+    /// Whether the checkpoint has an entry for this search.
     saved: bool,
 }
 
-/// Added to the side in the key of a search's entry.
+/// Added to the side in the key of a search's checkpoint entry.
 const SEARCH: u8 = 4;
 
-/// The work.
+/// The state of the instance.
 pub(super) struct IntervalWork<L, R, P, Z> {
     pairing: P,
     late: Z,
@@ -70,11 +70,11 @@ pub(super) struct IntervalWork<L, R, P, Z> {
     searches: Vec<Search>,
     /// The encoded key of the current record.
     key: Vec<u8>,
-    /// The key of a search's entry.
+    /// Buffer for the key of a search's entry.
     entry_key: Vec<u8>,
-    /// Memory that keys own apart.
+    /// Heap memory of keys that are not stored inline, in bytes.
     key_heap: u64,
-    /// What the join reports of this epoch.
+    /// The join's metrics for this epoch.
     state: JoinState,
     log: StateLog,
 }
@@ -103,7 +103,7 @@ impl<L: Kept, R: Kept, P: Pairing<L, R>, Z> IntervalWork<L, R, P, Z> {
         }
     }
 
-    /// Goes on with a search by one step. Returns whether it is done.
+    /// Continues a search by one step. Returns whether it is finished.
     fn step<D: Push<P::Output>>(
         &mut self,
         search: &mut Search,
@@ -146,7 +146,7 @@ impl<L: Kept, R: Kept, P: Pairing<L, R>, Z> IntervalWork<L, R, P, Z> {
         Ok(false)
     }
 
-    /// Lets a record leave that has no match.
+    /// Emits the result of a record without a match.
     fn emit_unmatched<D: Push<P::Output>>(
         &mut self,
         SidedId { side, id }: SidedId,
@@ -160,7 +160,7 @@ impl<L: Kept, R: Kept, P: Pairing<L, R>, Z> IntervalWork<L, R, P, Z> {
         output.map_or(Ok(()), |output| down.push(output, ingest_ns))
     }
 
-    /// The place of a key, which it gets now if it has none.
+    /// The slot of a key. A new key is added.
     fn place(&mut self, hash: u64, key: &[u8]) -> usize {
         self.keys.find(hash, key).unwrap_or_else(|| {
             let entry = KeyedRuns::new(hash, key);
@@ -169,7 +169,7 @@ impl<L: Kept, R: Kept, P: Pairing<L, R>, Z> IntervalWork<L, R, P, Z> {
         })
     }
 
-    /// Puts a stored record among those that are searched and that expire.
+    /// Makes a stored record visible to searches and to expiry.
     fn buffer(&mut self, record: SidedId, key: usize, time_us: i64) -> Result<(), EngineError> {
         let SidedId { side, id } = record;
         let KeyedRuns { hash, key: bytes, runs } = &mut self.keys[key];
@@ -190,7 +190,7 @@ impl<L: Kept, R: Kept, P: Pairing<L, R>, Z> IntervalWork<L, R, P, Z> {
         *hash
     }
 
-    /// Writes how far the searches have come.
+    /// Writes the progress of the searches to the checkpoint.
     fn save_searches(&mut self) {
         for at in 0..self.searches.len() {
             let search = self.searches[at];
@@ -204,7 +204,7 @@ impl<L: Kept, R: Kept, P: Pairing<L, R>, Z> IntervalWork<L, R, P, Z> {
         }
     }
 
-    /// Begins a search where the checkpoint says that it was.
+    /// Resumes a search from its checkpoint entry.
     fn restore_search(
         &mut self,
         (record, number, time_us): (SidedId, u64, i64),
@@ -239,7 +239,7 @@ impl<L: Kept, R: Kept, P: Pairing<L, R>, Z> IntervalWork<L, R, P, Z> {
         self.expiry[side.index()].first_us().is_some_and(|first_us| first_us <= by_us)
     }
 
-    /// Removes a record, and its key if that has no other one.
+    /// Removes a record, and its key if it was the key's last record.
     fn remove(&mut self, record: SidedId) {
         let place = self.records.key(record.side, record.id) as usize;
         let Some(KeyedRuns { hash, key, runs }) = self.keys.get_mut(place) else { return };
@@ -293,7 +293,7 @@ where
                 self.restore_search((SidedId { side, id }, number, time_us), progress)?;
             }
         }
-        // In order, so that they are in few lanes.
+        // Sorted, so that they need few lanes.
         expiries.sort_unstable_by_key(|(_, expiry)| (expiry.time_us, expiry.number));
         expiries.into_iter().for_each(|(side, expiry)| self.expiry[side.index()].push(expiry));
         Ok(())
@@ -311,7 +311,7 @@ where
         !self.searches.is_empty()
     }
 
-    /// Goes on with each of the searches.
+    /// Continues each of the searches.
     fn finish(&mut self, down: &mut D) -> Result<bool, EngineError> {
         let mut at = 0;
         while at < self.searches.len() && down.is_ready() {
@@ -428,7 +428,7 @@ where
             saved: false,
         };
         let done = found.is_none() || self.step(&mut search, down)?;
-        // Of a range that lies wholly before the record, no match may be yet to come.
+        // If the range lies entirely before the record, no future record can match it.
         let state_us = self.range.state_watermark(side, watermarks.watermark_us());
         let expired = watermarks.is_in_band() && state_us.is_some_and(|us| time_us <= us);
         if done && expired {

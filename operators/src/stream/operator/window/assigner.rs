@@ -1,20 +1,21 @@
-//! Windows of event time, and which of them a record belongs to.
+//! Event-time windows, and the assignment of records to them.
 
 use crate::stream::operator::aggregate::Aggregate;
 use crate::stream::operator::combine::Combine;
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use std::time::Duration;
 
-/// A span of event time, in microseconds since 1970. The start is inside, the end is not.
+/// A window: a range of event time, in microseconds since 1970. It includes the start and excludes
+/// the end.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Window {
-    /// The first time inside.
+    /// The start, which is included.
     pub start_us: i64,
-    /// The first time behind.
+    /// The end, which is excluded.
     pub end_us: i64,
 }
 
-/// Written as a pair.
+/// Encoded as a pair.
 impl Serialize for Window {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
         (self.start_us, self.end_us).serialize(serializer)
@@ -32,26 +33,26 @@ fn micros(time: Duration) -> i64 {
     i64::try_from(time.as_micros()).unwrap_or(i64::MAX).max(1)
 }
 
-/// How windows are made.
+/// A kind of windows.
 pub trait Windows: Copy + Send + 'static {
-    /// Whether windows that meet become one.
+    /// Whether overlapping windows are merged.
     const MERGES: bool;
     /// The name in checkpoints.
     fn name(&self) -> String;
-    /// The windows of a time, the last one first.
+    /// The windows that contain a time, the last one first.
     fn windows(&self, time_us: i64) -> impl Iterator<Item = Window>;
-    /// The times of a window that are in no later window.
+    /// The part of a window that is in no later window.
     fn own_times(&self, window: Window) -> Window;
 }
 
-/// Windows of one length that neither overlap nor leave gaps.
+/// Windows of a fixed size that neither overlap nor leave gaps.
 #[derive(Clone, Copy, Debug)]
 pub struct Tumbling {
     size_us: i64,
     offset_us: i64,
 }
 
-/// Windows of one length that begin at regular times and may overlap.
+/// Windows of a fixed size that start at regular intervals and may overlap.
 #[derive(Clone, Copy, Debug)]
 pub struct Sliding {
     size_us: i64,
@@ -59,7 +60,7 @@ pub struct Sliding {
     offset_us: i64,
 }
 
-/// Windows that last until no record has come for some time.
+/// Windows that end after a gap without records.
 #[derive(Clone, Copy, Debug)]
 pub struct Sessions {
     gap_us: i64,
@@ -83,9 +84,9 @@ impl Sessions {
     }
 }
 
-/// Windows whose place in time can be chosen.
+/// Windows whose start times can be shifted.
 pub trait AlignedWindows: Windows {
-    /// Moves the windows, which otherwise begin at 1970.
+    /// Shifts the windows, which otherwise start at 1970.
     fn moved(self, offset_us: i64) -> Self;
 }
 
@@ -101,7 +102,7 @@ impl AlignedWindows for Sliding {
     }
 }
 
-/// The start of the last window that begins at or before a time.
+/// The start of the last window that starts at or before a time.
 #[inline]
 fn last_start(time_us: i64, slide_us: i64, offset_us: i64) -> i64 {
     let since = (i128::from(time_us) - i128::from(offset_us)).rem_euclid(i128::from(slide_us));
@@ -135,7 +136,7 @@ impl Windows for Sliding {
         std::iter::from_fn(move || {
             let start_us = next?;
             let end_us = start_us.saturating_add(size_us);
-            // A slide longer than the windows leaves times in none of them.
+            // If the slide is longer than the windows, a time may be in no window.
             if end_us <= time_us {
                 return None;
             }
@@ -172,11 +173,11 @@ pub trait Fold<T>: Clone + Send + 'static {
     type Output: Send + 'static;
     /// Adds a record.
     fn add(&self, state: &mut Self::State, record: T) -> Self::Output;
-    /// Adds the state of a window that has become one with this window.
+    /// Adds the state of another window that is merged into this one.
     fn merge(&self, state: &mut Self::State, other: Self::State) -> Option<Self::Output>;
 }
 
-/// An aggregate over windows that never merge.
+/// An aggregate over windows that are never merged.
 #[derive(Clone)]
 pub struct Unmerged<A>(A);
 
@@ -192,7 +193,7 @@ impl<T, A: Aggregate<T>> Fold<T> for Unmerged<A> {
     }
 }
 
-/// An aggregate over windows that merge.
+/// An aggregate over windows that can be merged.
 #[derive(Clone)]
 pub struct Merged<A>(A);
 
@@ -208,19 +209,20 @@ impl<T, A: Combine<T>> Fold<T> for Merged<A> {
     }
 }
 
-/// Windows over which an aggregate of type `A` can be computed: any [`Aggregate`] over tumbling
-/// windows, over sliding windows if records can be cloned, and a [`Combine`] over sessions, which
-/// merge.
+/// Windows over which an aggregate of type `A` can be computed. Tumbling windows take any
+/// [`Aggregate`], sliding windows too if records can be cloned. Sessions take a [`Combine`],
+/// because sessions are merged.
 #[diagnostic::on_unimplemented(
     message = "`{A}` cannot be computed over such windows of `{T}`",
     note = "sliding windows need records that are `Clone`, sessions an aggregate that is `Combine`"
 )]
 pub trait FoldWindows<T, A>: Windows {
-    /// How records are added.
+    /// How records are added to a window.
     type Fold: Fold<T>;
-    /// The fold of an aggregate.
+    /// Converts an aggregate to its fold.
     fn fold(aggregate: A) -> Self::Fold;
-    /// A copy of a record, for one of several windows.
+    /// Copies a record for one of several windows; `None` for the kinds of windows where a record
+    /// is in one window only.
     fn copy(record: &T) -> Option<T>;
 }
 

@@ -1,10 +1,11 @@
-//! The records of windows, together: a function sees all records of a window when it closes.
+//! Windows that collect their records: a function is called with all records of a window when it
+//! closes.
 //!
-//! A record is kept once, whichever windows it is in. It is removed when the last of them has
-//! closed, in steps, and so are the results of a function that gives many.
+//! A record is stored once, even if it is in several windows. It is removed when its last window
+//! has closed. Removal happens in steps, and so does the emission of the function's results.
 //!
-//! *In the checkpoint* a record is an entry of its own. The entry of a window says whether it has
-//! closed and which records it had, until these are removed.
+//! *In the checkpoint* a record has an entry of its own. The entry of a window stores whether it
+//! has closed and which records it had, until they are removed.
 //!
 //! *Limits.* The function is called with all records of a window at once.
 
@@ -23,30 +24,30 @@ use millstream_engine::runtime::stage::Push;
 use millstream_engine::runtime::state_log::StateLog;
 use std::collections::{HashMap, VecDeque};
 
-/// Records that are removed, or results that leave, in a step.
+/// Maximum number of records removed, or of results emitted, in a step.
 const STEP: usize = 128;
 
-/// The records of one key in a window, of both streams.
+/// The records of both streams for one key in a window.
 #[derive(Debug)]
 pub struct CoGroup<'g, K, L, R> {
     /// The key.
     pub key: &'g K,
     /// The window.
     pub window: Window,
-    /// The left stream's records, by event time and, of one time, in the order of arrival.
+    /// The left stream's records, ordered by event time and, for equal times, by arrival.
     pub left: &'g [&'g L],
     /// The right stream's records, in the same order.
     pub right: &'g [&'g R],
 }
 
-/// Makes results of the records of a window.
+/// Makes the results of a window from its records.
 pub(super) trait Apply<K, L, R>: Clone + Send + 'static {
     type Results: Iterator<Item: Send> + Send + 'static;
     fn apply(&mut self, group: CoGroup<'_, K, L, R>) -> Self::Results;
 }
 
-/// Which records a window had when it closed: those with smaller numbers. The largest number while
-/// it is open.
+/// Which records the window had when it closed: those with smaller arrival numbers. The largest
+/// number while the window is open.
 struct Closed(u64);
 
 const OPEN: Closed = Closed(u64::MAX);
@@ -67,11 +68,11 @@ struct Clearing {
     key: usize,
     start_us: i64,
     times: Window,
-    /// Only records with smaller numbers.
+    /// Only records with smaller arrival numbers are removed.
     below: u64,
 }
 
-/// The work of one instance.
+/// The state of one instance.
 pub(super) struct CollectWork<K, L, R, W, F: Apply<K, L, R>, Z> {
     windows: W,
     apply: F,
@@ -79,7 +80,7 @@ pub(super) struct CollectWork<K, L, R, W, F: Apply<K, L, R>, Z> {
     time: EventTimeFn<Either<L, R>>,
     open: OpenWindows<K, Closed, [Run; 2]>,
     records: SidedRecords<L, R>,
-    /// Results of the last window that have not left yet.
+    /// Results of the last closed window that are not emitted yet.
     leaving: Option<F::Results>,
     clearing: VecDeque<Clearing>,
     log: StateLog,
@@ -112,7 +113,7 @@ where
         }
     }
 
-    /// Calls the function with the records of a window, and closes it.
+    /// Closes a window and calls the function with its records.
     fn close(&mut self, at: usize, index: usize) -> Result<(), EngineError> {
         let KeyWindows { key, windows, more: runs, .. } = &self.open.keys[at];
         let window = windows[index].window;
@@ -131,7 +132,7 @@ where
         let group = CoGroup { key, window, left: &left, right: &right };
         self.leaving = Some(self.apply.apply(group));
         let below = self.records.next_number();
-        // The entry of the window says what is to be removed.
+        // The window's entry stores which records are to be removed.
         self.open.keys[at].windows[index].held = Closed(below);
         self.open.changed(at, index, &mut self.log)?;
         self.open.take(at, index);
@@ -144,7 +145,7 @@ where
         self.clearing.push_back(Clearing { key, start_us: window.start_us, times, below });
     }
 
-    /// The first record that is to be removed.
+    /// The first record to remove.
     fn first_to_clear(&self, clearing: &Clearing) -> Option<SidedId> {
         let runs = &self.open.keys.get(clearing.key)?.more;
         Side::BOTH.into_iter().find_map(|side| {
@@ -163,7 +164,8 @@ where
         })
     }
 
-    /// Removes the records of closed windows, at most `left`. Returns how many more may be removed.
+    /// Removes the records of closed windows, at most `left`. Returns how many more may be removed
+    /// in this step.
     fn clear(&mut self, mut left: usize) -> usize {
         while let Some(clearing) = self.clearing.front().copied() {
             while let Some(record) = self.first_to_clear(&clearing) {
@@ -186,7 +188,7 @@ where
         left
     }
 
-    /// Puts the records of the checkpoint back.
+    /// Restores the records from the checkpoint.
     fn restore_records(
         &mut self,
         entries: HashMap<Vec<u8>, Vec<u8>, BuildStableHasher>,
@@ -244,7 +246,7 @@ where
         self.leaving.is_some()
     }
 
-    /// Lets results of the last window leave.
+    /// Emits results of the last closed window.
     fn finish(&mut self, down: &mut D) -> Result<bool, EngineError> {
         let Some(leaving) = &mut self.leaving else { return Ok(true) };
         for _ in 0..STEP {
@@ -265,7 +267,8 @@ where
     fn release(&mut self, watermark_us: i64, down: &mut D) -> Result<bool, EngineError> {
         let mut left = self.log.keys_per_step(STEP);
         loop {
-            // A later session may be where the records of a closed one were.
+            // A later session may cover the times of a closed one, so the records of the closed one
+            // are removed first.
             left = self.clear(left);
             if left == 0 || !down.is_ready() {
                 return Ok(false);
@@ -312,7 +315,7 @@ where
     ) -> Result<bool, EngineError> {
         let time_us = (self.time)(&record);
         let late_us = watermarks.late_row_watermark_us();
-        // The last one first: the windows behind it end earlier.
+        // The last window first, because the others end earlier.
         let windows = self.windows;
         let mut windows =
             windows.windows(time_us).take_while(|window| window.end_us > late_us).peekable();

@@ -14,10 +14,10 @@ use millstream_engine::runtime::state_log::StateLog;
 use std::collections::HashMap;
 use std::marker::PhantomData;
 
-/// Windows that close in a step.
+/// Maximum number of windows that close in a step.
 const STEP: usize = 128;
 
-/// The state of a window, with its last value where that is due when the window closes.
+/// The state of a window, with its last value if values are emitted when the window closes.
 struct Folded<S, O> {
     state: S,
     output: Option<O>,
@@ -40,10 +40,10 @@ impl<S: Kept, O: Kept> Held for Folded<S, O> {
 /// The state of a window of an aggregate.
 type FoldedBy<W, T, A> = Folded<FoldState<W, T, A>, FoldValue<W, T, A>>;
 
-/// A window as a record has left it, and its value if that leaves at once.
+/// The window after a record was added, and its value if that is emitted immediately.
 type AddedTo<W, T, A> = (Window, Option<FoldValue<W, T, A>>);
 
-/// The work of one instance.
+/// The state of one instance.
 pub(super) struct FoldWork<K, T, W: FoldWindows<T, A>, A, Z> {
     windows: W,
     fold: W::Fold,
@@ -73,8 +73,8 @@ where
     W: FoldWindows<T, A>,
     W::Fold: Fold<T, State: Kept, Output: Kept>,
 {
-    /// Adds a record to a window. Returns the window as it is now, and its value if that leaves at
-    /// once.
+    /// Adds a record to a window. Returns the resulting window, and its value if that is emitted
+    /// immediately.
     #[inline]
     fn add(
         &mut self,
@@ -176,7 +176,7 @@ where
         let time_us = (self.time)(&record);
         let late_us = watermarks.late_row_watermark_us();
         let (windows, mut none) = (self.windows, true);
-        // The last one first: the windows behind it end earlier.
+        // The last window first, because the others end earlier.
         let mut windows =
             windows.windows(time_us).take_while(|window| window.end_us > late_us).peekable();
         let (mut record, mut key) = (Some(record), Some(key));

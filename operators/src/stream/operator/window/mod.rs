@@ -1,12 +1,13 @@
-//! Windows of event time over keyed streams: an aggregate of each window, or its records together.
+//! Event-time windows over keyed streams: an aggregate of each window, or a function of all its
+//! records.
 //!
 //! | module | noun |
 //! |---|---|
-//! | [`assigner`] | windows, and which of them a record belongs to |
+//! | [`assigner`] | windows, and the assignment of records to them |
 //! | [`open_windows`] | the open windows of all keys |
 //! | [`fold`] | an aggregate over windows |
-//! | [`collect`] | the records of windows |
-//! | [`recipe`] | their places in a flow |
+//! | [`collect`] | a function of all records of a window |
+//! | [`recipe`] | how a flow builds window operators |
 
 mod assigner;
 mod collect;
@@ -31,7 +32,7 @@ pub use assigner::{
 };
 pub use collect::CoGroup;
 
-/// The value of an aggregate over a window of a key.
+/// The value of a windowed aggregate for one key and one window.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct WindowResult<K, V> {
     /// The key.
@@ -42,7 +43,7 @@ pub struct WindowResult<K, V> {
     pub value: V,
 }
 
-/// Written as a tuple of key, window and value.
+/// Encoded as a tuple of key, window and value.
 impl<K: Serialize, V: Serialize> Serialize for WindowResult<K, V> {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
         (&self.key, self.window, &self.value).serialize(serializer)
@@ -56,14 +57,14 @@ impl<'de, K: Deserialize<'de>, V: Deserialize<'de>> Deserialize<'de> for WindowR
     }
 }
 
-/// When the value of a window leaves.
+/// When the value of a window is emitted.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum WindowResults {
     /// Once, when the watermark has reached the window's end and no record can change it.
     #[default]
     AtWatermark,
-    /// After each record that changes it, without a further result when the window closes. A session
-    /// that has become longer, or one with others, takes the place of these.
+    /// After each record that changes it. No further result is emitted when the window closes. If a
+    /// session grows or merges, its new result replaces the earlier results of its parts.
     EachChange,
 }
 
@@ -73,8 +74,8 @@ pub type FoldResult<K, W, T, A> = WindowResult<K, FoldValue<W, T, A>>;
 /// Late records are only counted.
 fn drop_late<T>(_: T) {}
 
-/// A keyed stream in windows of event time. Made by [`KeyedStream::tumbling_window`] and its
-/// siblings.
+/// A keyed stream with event-time windows, from [`KeyedStream::tumbling_window`] and similar
+/// methods.
 #[must_use = "windows do nothing until they are aggregated"]
 pub struct WindowedStream<R, F, C, W, Z> {
     stream: KeyedStream<R, F, C>,
@@ -83,8 +84,8 @@ pub struct WindowedStream<R, F, C, W, Z> {
     late: Z,
 }
 
-/// Two keyed streams in the same windows of event time. Made by
-/// [`ConnectedStreams::tumbling_window`] and its siblings.
+/// Two keyed streams with the same event-time windows, from [`ConnectedStreams::tumbling_window`]
+/// and similar methods.
 #[must_use = "windows do nothing until a function is applied to them"]
 pub struct ConnectedWindows<L, F, R, G, C, W, Z> {
     streams: ConnectedStreams<L, F, R, G, C>,
@@ -92,10 +93,10 @@ pub struct ConnectedWindows<L, F, R, G, C, W, Z> {
     late: Z,
 }
 
-/// A keyed stream in windows that count late records.
+/// A keyed stream with windows that only count late records.
 type Windowed<R, F, C, W> = WindowedStream<R, F, C, W, fn(<R as Recipe>::Item)>;
 
-/// Two keyed streams in windows that count late records.
+/// Two keyed streams with windows that only count late records.
 type Connected<L, F, R, G, C, W> =
     ConnectedWindows<L, F, R, G, C, W, fn(Either<<L as Recipe>::Item, <R as Recipe>::Item>)>;
 
@@ -105,10 +106,11 @@ impl<R: Recipe, F, C: 'static> KeyedStream<R, F, C> {
         WindowedStream { stream: self, windows, results, late }
     }
 
-    /// Puts the records of each key into windows of one length that neither overlap nor leave gaps.
-    /// They begin at multiples of their length since 1970.
+    /// Assigns the records of each key to tumbling windows: windows of a fixed size, without
+    /// overlaps and gaps, that start at multiples of the size since 1970.
     ///
-    /// The stream needs a watermark. A record is late if all its windows have ended at or before it.
+    /// The stream needs a watermark. A record is late if all its windows end at or before the
+    /// watermark.
     ///
     /// ```
     /// use millstream::stream::{Count, Flow, Window};
@@ -140,36 +142,37 @@ impl<R: Recipe, F, C: 'static> KeyedStream<R, F, C> {
         self.in_windows(Tumbling::new(size))
     }
 
-    /// Puts the records of each key into windows of one length that begin at multiples of `slide`
-    /// since 1970. If `slide` is shorter, windows overlap and a record is in several.
+    /// Assigns the records of each key to sliding windows: windows of a fixed size that start at
+    /// multiples of `slide` since 1970. If `slide` is shorter than `size`, windows overlap and a
+    /// record is in several.
     pub fn sliding_window(self, size: Duration, slide: Duration) -> Windowed<R, F, C, Sliding> {
         self.in_windows(Sliding::new(size, slide))
     }
 
-    /// Puts the records of each key into sessions. A session ends when no record has come for `gap`,
-    /// which is the time of its last record plus `gap`. Sessions that a record joins become one.
+    /// Assigns the records of each key to sessions. A session ends at the time of its last record
+    /// plus `gap`. Sessions that a new record connects are merged.
     pub fn session_window(self, gap: Duration) -> Windowed<R, F, C, Sessions> {
         self.in_windows(Sessions::new(gap))
     }
 }
 
 impl<R: Recipe, F, C: 'static, W: AlignedWindows, Z> WindowedStream<R, F, C, W, Z> {
-    /// Moves all windows: `TimeOffset::before(hours)` makes windows of a day begin at midnight in a
-    /// zone whose offset from UTC is that number of hours.
+    /// Shifts all windows. `TimeOffset::before(hours)` makes windows of a day start at midnight in
+    /// a time zone whose offset from UTC is that number of hours.
     pub fn offset(self, offset: impl Into<TimeOffset>) -> Self {
         Self { windows: self.windows.moved(offset.into().micros()), ..self }
     }
 }
 
 impl<R: Recipe, F, C: 'static, W: Windows, Z> WindowedStream<R, F, C, W, Z> {
-    /// Sets when the values of windows leave.
+    /// Sets when the values of windows are emitted.
     pub fn results(self, results: WindowResults) -> Self {
         Self { results, ..self }
     }
 
-    /// Sets a side output: `late` is called with each late record. It runs on the worker's thread,
-    /// and again with the records that a restart reads again. Without it late records are only
-    /// counted.
+    /// Sets a side output: `late` is called with each late record. It runs on the worker's thread.
+    /// After a restart it is called again for records that are read again. Without it late records
+    /// are only counted.
     pub fn late_records<Y>(self, late: Y) -> WindowedStream<R, F, C, W, Y>
     where
         Y: FnMut(R::Item) + Clone + Send + 'static,
@@ -181,8 +184,8 @@ impl<R: Recipe, F, C: 'static, W: Windows, Z> WindowedStream<R, F, C, W, Z> {
     /// Computes an aggregate over each window of each key. The event time of a result is the last
     /// microsecond of its window.
     ///
-    /// A window is kept in the checkpoint with its state and, if its value leaves at the watermark,
-    /// that value.
+    /// The checkpoint stores the state of each open window and, with
+    /// [`WindowResults::AtWatermark`], its value.
     pub fn aggregate<K, A>(
         self,
         aggregate: A,
@@ -206,10 +209,10 @@ impl<R: Recipe, F, C: 'static, W: Windows, Z> WindowedStream<R, F, C, W, Z> {
         })
     }
 
-    /// Applies a function to all records of each window when it closes: it has the key, the window,
-    /// and its records by event time and, of one time, in the order of arrival.
+    /// Applies a function to all records of each window when the window closes. The arguments are
+    /// the key, the window, and the records ordered by event time and, for equal times, by arrival.
     ///
-    /// An aggregate keeps less and is to be preferred where one is possible.
+    /// Prefer an aggregate where possible, because it stores less.
     pub fn apply<K, I, J>(self, function: J) -> Stream<impl Recipe<Item = I::Item>, C>
     where
         K: Kept + Hash + Eq + Clone,
@@ -237,7 +240,7 @@ impl<R: Recipe, F, C: 'static, W: Windows, Z> WindowedStream<R, F, C, W, Z> {
     }
 }
 
-/// One keyed stream as the left one of two.
+/// One keyed stream as the left input of a two-input operator.
 fn one_input_as_left<R: Recipe, F, K, C: 'static, S: Recipe>(
     stream: KeyedStream<R, F, C>,
     recipe: impl FnOnce(AsLeft<OneInput<R, F, K>>) -> S,
@@ -252,13 +255,13 @@ impl<L: Recipe, F, R: Recipe, G, C: 'static> ConnectedStreams<L, F, R, G, C> {
         ConnectedWindows { streams: self, windows, late }
     }
 
-    /// Puts the records of each key, of both streams, into the same tumbling windows: see
+    /// Assigns the records of both streams to the same tumbling windows per key: see
     /// [`KeyedStream::tumbling_window`].
     pub fn tumbling_window(self, size: Duration) -> Connected<L, F, R, G, C, Tumbling> {
         self.in_windows(Tumbling::new(size))
     }
 
-    /// Puts the records of each key, of both streams, into the same sliding windows: see
+    /// Assigns the records of both streams to the same sliding windows per key: see
     /// [`KeyedStream::sliding_window`].
     pub fn sliding_window(
         self,
@@ -268,7 +271,7 @@ impl<L: Recipe, F, R: Recipe, G, C: 'static> ConnectedStreams<L, F, R, G, C> {
         self.in_windows(Sliding::new(size, slide))
     }
 
-    /// Puts the records of each key, of both streams, into the same sessions: see
+    /// Assigns the records of both streams to the same sessions per key: see
     /// [`KeyedStream::session_window`].
     pub fn session_window(self, gap: Duration) -> Connected<L, F, R, G, C, Sessions> {
         self.in_windows(Sessions::new(gap))
@@ -278,7 +281,7 @@ impl<L: Recipe, F, R: Recipe, G, C: 'static> ConnectedStreams<L, F, R, G, C> {
 impl<L: Recipe, F, R: Recipe, G, C: 'static, W: AlignedWindows, Z>
     ConnectedWindows<L, F, R, G, C, W, Z>
 {
-    /// Moves all windows: see [`WindowedStream::offset`].
+    /// Shifts all windows: see [`WindowedStream::offset`].
     pub fn offset(self, offset: impl Into<TimeOffset>) -> Self {
         Self { windows: self.windows.moved(offset.into().micros()), ..self }
     }
@@ -294,8 +297,8 @@ impl<L: Recipe, F, R: Recipe, G, C: 'static, W: Windows, Z> ConnectedWindows<L, 
         ConnectedWindows { streams, windows, late }
     }
 
-    /// Applies a function to all records of each window, of both streams, when the window closes. A
-    /// window in which only one stream has records is one as well.
+    /// Applies a function to all records of each window, of both streams, when the window closes.
+    /// The function is also called for a window in which only one stream has records.
     ///
     /// ```
     /// use millstream::stream::{CoGroup, Flow};

@@ -1,7 +1,7 @@
-//! The open windows of all keys, by key and by the time at which they close.
+//! The open windows of all keys, by key and by closing time.
 //!
 //! *In the checkpoint* the key of a window's entry is the record's key, a mark, and the start. Its
-//! value is the end and what the window holds.
+//! value is the end and the window's content.
 
 use super::assigner::Window;
 use crate::state::expiry_queue::ExpiryQueue;
@@ -13,37 +13,38 @@ use millstream_engine::runtime::state_log::{StateLog, StateSlot, WriteTiming};
 use smallvec::SmallVec;
 use std::collections::VecDeque;
 
-/// The mark of a window's entry, where an entry of a record has its side.
+/// The mark in the key of a window's entry. Entries of records have their side at this position.
 pub(super) const WINDOW: u8 = 2;
-/// Bytes behind the key in the key of an entry: the mark and the start.
+/// Length of the suffix of an entry's key, in bytes: the mark and the start.
 pub(super) const SUFFIX: usize = 9;
-/// Empty lists of windows that are kept.
+/// Maximum number of spare window lists.
 const SPARES: usize = 256;
 
-/// What a window holds.
+/// The content of a window.
 pub(super) trait Held: Send + Sized {
     fn write(&self, out: &mut Vec<u8>) -> Result<(), EngineError>;
     fn read(bytes: &[u8]) -> Result<Self, EngineError>;
 }
 
-/// A window of a key.
+/// An open window of a key.
 pub(super) struct OpenWindow<H> {
     pub window: Window,
     pub held: H,
     /// The time of the next check. A session may have been extended by then.
     due_us: i64,
     slot: StateSlot,
-    /// Length of what it holds when that was last written: an estimate of its heap memory.
+    /// Length of the window's encoded content when it was last written: an estimate of its heap
+    /// memory.
     written: u32,
 }
 
-/// The windows of a key, and what else the key has.
+/// The windows of a key, with the operator's other data for the key.
 pub(super) struct KeyWindows<K, H, X> {
-    /// `None` in a free slot.
+    /// The key; `None` in a free slot.
     pub key: Option<K>,
     pub hash: u64,
     pub bytes: SmallVec<[u8; 40]>,
-    /// Ascending by start.
+    /// Ordered by start.
     pub windows: VecDeque<OpenWindow<H>>,
     pub more: X,
 }
@@ -59,24 +60,24 @@ impl<K, H, X> KeyedEntry for KeyWindows<K, H, X> {
     }
 }
 
-/// What is due.
+/// The result of [`OpenWindows::next_due`].
 pub(super) enum NextDue {
-    /// Nothing.
+    /// No window is due.
     Nothing,
-    /// A window that lasts longer by now.
+    /// The due window is a session that has been extended and closes later.
     Later,
-    /// The window of a key that closes: the places of both.
+    /// A window closes: the slot of its key and its index there.
     Closes(usize, usize),
 }
 
-/// The windows.
+/// The open windows of all keys.
 pub(super) struct OpenWindows<K, H, X> {
     pub keys: KeyTable<KeyWindows<K, H, X>>,
     due: ExpiryQueue,
     spares: Vec<VecDeque<OpenWindow<H>>>,
     /// Number of open windows.
     count: u64,
-    /// Approximate heap memory of keys and of what windows hold.
+    /// Approximate heap memory of keys and window contents, in bytes.
     heap: u64,
     /// The encoded key of the current record.
     key: Vec<u8>,
@@ -103,7 +104,7 @@ impl<K, H, X> Default for OpenWindows<K, H, X> {
 }
 
 impl<K: Kept + Clone, H: Held, X: Default> OpenWindows<K, H, X> {
-    /// The place of a key, which it gets now if it has none.
+    /// The slot of a key. A new key is added.
     #[inline]
     pub fn place(&mut self, key: &K) -> Result<usize, EngineError> {
         self.key.clear();
@@ -123,7 +124,7 @@ impl<K: Kept + Clone, H: Held, X: Default> OpenWindows<K, H, X> {
         self.keys.insert(KeyWindows { key, hash, bytes, windows, more: X::default() })
     }
 
-    /// Puts a window that holds something among those of its key, at a place. Returns the place.
+    /// Inserts a window into the list of its key. Returns its index.
     fn insert(&mut self, at: usize, index: usize, window: Window, held: H) -> usize {
         let due_us = window.end_us;
         let open = OpenWindow { window, held, due_us, slot: StateSlot::default(), written: 0 };
@@ -133,11 +134,11 @@ impl<K: Kept + Clone, H: Held, X: Default> OpenWindows<K, H, X> {
         index
     }
 
-    /// Where a window with this start is, or would be.
+    /// The index of the window with this start, or the index at which it would be inserted.
     fn search(&self, at: usize, start_us: i64) -> (usize, bool) {
         let windows = &self.keys[at].windows;
         let last = windows.len().wrapping_sub(1);
-        // Most records are of the last window.
+        // Most records belong to the last window.
         if windows.get(last).is_some_and(|open| open.window.start_us == start_us) {
             return (last, true);
         }
@@ -145,7 +146,7 @@ impl<K: Kept + Clone, H: Held, X: Default> OpenWindows<K, H, X> {
         (index, windows.get(index).is_some_and(|open| open.window.start_us == start_us))
     }
 
-    /// Opens a window of a key, unless it is open. Returns its place and whether it is new.
+    /// Opens a window of a key, unless it is already open. Returns its index and whether it is new.
     #[inline]
     pub fn open(&mut self, at: usize, window: Window, held: impl FnOnce() -> H) -> (usize, bool) {
         match self.search(at, window.start_us) {
@@ -154,8 +155,8 @@ impl<K: Kept + Clone, H: Held, X: Default> OpenWindows<K, H, X> {
         }
     }
 
-    /// Opens a session of a key, which becomes one with those that it meets; `merge` adds what one
-    /// of them holds to the session. Returns the place of the session, and whether it has changed.
+    /// Opens a session of a key and merges the sessions that it touches; `merge` adds the content
+    /// of one of them. Returns the index of the session, and whether it has changed.
     pub fn open_session(
         &mut self,
         at: usize,
@@ -165,7 +166,7 @@ impl<K: Kept + Clone, H: Held, X: Default> OpenWindows<K, H, X> {
         log: &mut StateLog,
     ) -> (usize, bool) {
         let windows = &self.keys[at].windows;
-        // Sessions do not overlap, so their ends ascend as well. Those that touch are one.
+        // Sessions do not overlap, so their ends are ordered too. Sessions that touch are merged.
         let from = windows.partition_point(|open| open.window.end_us < window.start_us);
         let to = windows.partition_point(|open| open.window.start_us <= window.end_us);
         if from == to {
@@ -181,18 +182,18 @@ impl<K: Kept + Clone, H: Held, X: Default> OpenWindows<K, H, X> {
         let start_us = before.start_us.min(window.start_us);
         let end_us = before.end_us.max(window.end_us);
         if start_us != before.start_us {
-            // The entry has the start in its key.
+            // The entry is deleted because its key contains the start, which changes.
             self.erase(at, from, log);
         }
         self.keys[at].windows[from].window = Window { start_us, end_us };
         (from, to - from > 1 || before != Window { start_us, end_us })
     }
 
-    /// What has closed by a watermark.
+    /// The next window that the watermark closes.
     pub fn next_due(&mut self, by_us: i64) -> NextDue {
         let Some((time_us, at)) = self.due.take(by_us) else { return NextDue::Nothing };
         let Some(entry) = self.keys.get_mut(at as usize) else { return NextDue::Later };
-        // A session that became part of another one is not there any more.
+        // A session that was merged into another one no longer exists.
         let index = entry.windows.iter().position(|open| open.due_us == time_us);
         let Some(index) = index else { return NextDue::Later };
         let open = &mut entry.windows[index];
@@ -210,7 +211,7 @@ impl<K: Kept + Clone, H: Held, X: Default> OpenWindows<K, H, X> {
         self.take(at, index)
     }
 
-    /// Takes a window out. Its entry in the checkpoint stays.
+    /// Removes a window from memory. Its checkpoint entry stays.
     pub fn take(&mut self, at: usize, index: usize) -> Option<OpenWindow<H>> {
         let open = self.keys[at].windows.remove(index)?;
         self.count -= 1;
@@ -218,21 +219,21 @@ impl<K: Kept + Clone, H: Held, X: Default> OpenWindows<K, H, X> {
         Some(open)
     }
 
-    /// Deletes the entry of a window.
+    /// Deletes the checkpoint entry of a window.
     fn erase(&mut self, at: usize, index: usize, log: &mut StateLog) {
         let start_us = self.keys[at].windows[index].window.start_us;
         self.erase_entry(at, start_us, log);
         self.keys[at].windows[index].slot = StateSlot::default();
     }
 
-    /// Deletes the entry of a window that was taken out.
+    /// Deletes the checkpoint entry of a window that was removed by [`take`](Self::take).
     pub fn erase_entry(&mut self, at: usize, start_us: i64, log: &mut StateLog) {
         self.write_key(at, start_us);
         let hash = self.keys[at].hash;
         log.delete(&mut StateSlot::default(), hash, &self.entry_key);
     }
 
-    /// Frees a key without windows.
+    /// Frees a key that has no windows.
     pub fn release(&mut self, at: usize) {
         let entry = &mut self.keys[at];
         if !entry.windows.is_empty() || entry.key.take().is_none() {
@@ -255,7 +256,7 @@ impl<K: Kept + Clone, H: Held, X: Default> OpenWindows<K, H, X> {
         self.entry_key.extend_from_slice(&start_us.to_le_bytes());
     }
 
-    /// Records what a window holds now.
+    /// Records a change of a window's content.
     #[inline]
     pub fn changed(
         &mut self,
@@ -293,7 +294,7 @@ impl<K: Kept + Clone, H: Held, X: Default> OpenWindows<K, H, X> {
         Ok(())
     }
 
-    /// Takes the entry of a window in. Returns the places of its key and of the window.
+    /// Restores a window from its checkpoint entry. Returns the slot of its key and its index.
     pub fn restore(&mut self, key: &[u8], value: &[u8]) -> Result<(usize, usize), EngineError> {
         let at = key.len().checked_sub(SUFFIX).ok_or_else(damaged)?;
         let (bytes, suffix) = key.split_at(at);
@@ -306,7 +307,7 @@ impl<K: Kept + Clone, H: Held, X: Default> OpenWindows<K, H, X> {
         Ok((at, index))
     }
 
-    /// The place of a key of the checkpoint.
+    /// The slot of a key from the checkpoint.
     pub fn restore_key(&mut self, bytes: &[u8]) -> Result<usize, EngineError> {
         let (key, []) = postcard::take_from_bytes::<K>(bytes).map_err(|_| damaged())? else {
             return Err(damaged());
@@ -320,8 +321,8 @@ impl<K: Kept + Clone, H: Held, X: Default> OpenWindows<K, H, X> {
         })
     }
 
-    /// Writes what was left to the marker, and gives back memory. Returns the number of windows and
-    /// their memory in bytes.
+    /// Writes deferred changes and frees memory. Returns the number of windows and their memory in
+    /// bytes.
     pub fn end_epoch(&mut self, log: &mut StateLog) -> Result<(u64, u64), EngineError> {
         while let Some((at, start_us)) = self.deferred.pop() {
             let at = at as usize;

@@ -1,4 +1,4 @@
-//! The places of window operators in a flow.
+//! The recipes of window operators.
 
 use super::assigner::{Fold, FoldWindows, Windows};
 use super::collect::{Apply, CoGroup, CollectWork};
@@ -17,16 +17,16 @@ use millstream_engine::runtime::stage::Push;
 use millstream_engine::runtime::state_log::StateLog;
 use std::marker::PhantomData;
 
-/// An aggregate of windows.
+/// The aggregate of a window operator, and when its values are emitted.
 pub(super) struct Contents<F, A> {
     pub fold: F,
     pub results: WindowResults,
-    /// The type's name.
+    /// The type name of the aggregate.
     pub aggregate: &'static str,
     pub types: PhantomData<fn() -> A>,
 }
 
-/// An aggregate over windows.
+/// The recipe of an aggregate over windows.
 pub(super) struct WindowRecipe<I, W, F, A, Z> {
     pub input: I,
     pub windows: W,
@@ -34,8 +34,8 @@ pub(super) struct WindowRecipe<I, W, F, A, Z> {
     pub late: Z,
 }
 
-/// Builds the instances of a window operator; `work` makes the work of one instance from its event
-/// time and its log.
+/// Builds the instances of a window operator. `work` creates the state of one instance from its
+/// event time and its log.
 fn build_windows<I, W, D>(
     input: I,
     (job, parallelism): (&mut Job, usize),
@@ -60,7 +60,7 @@ fn build_windows<I, W, D>(
     input.build(job, parallelism, "window", stages);
 }
 
-/// Adds window operators to the manifest of a checkpoint.
+/// Adds a window operator to the checkpoint manifest.
 fn describe_windows<I: KeyedInput>(input: &I, kept: &mut CheckpointManifest, contents: &str) {
     if !input.is_timed() {
         kept.refused.get_or_insert_with(without_event_time);
@@ -123,7 +123,7 @@ where
     }
 }
 
-/// A function that is called with the records of a window.
+/// Calls a function with all records of a window.
 pub(super) struct Grouped<F, I>(pub F, pub PhantomData<fn() -> I>);
 
 impl<F: Clone, I> Clone for Grouped<F, I> {
@@ -143,7 +143,7 @@ where
     }
 }
 
-/// A function of the records of windows.
+/// The recipe of a function of all records of a window.
 pub(super) struct CollectRecipe<I, W, F, Z, S> {
     pub input: I,
     pub windows: W,
