@@ -1,8 +1,8 @@
 //! Bad records: records that could not be read are counted, and the last few are kept with their
 //! raw bytes. They never stop a query and never affect good records.
 //!
-//! A bad record that gives no row is *rejected*. In mode PERMISSIVE a bad record gives a row with
-//! NULL for what could not be read; those are counted separately.
+//! A bad record without a row is *rejected*. In mode PERMISSIVE a bad record produces a row with
+//! NULL for the fields that could not be read. The two kinds are counted separately.
 
 use std::fmt;
 use std::path::{Path, PathBuf};
@@ -10,7 +10,7 @@ use std::sync::{Arc, Mutex, MutexGuard};
 
 /// Number of bad records that are kept.
 const KEPT: usize = 16;
-/// Number of bytes that are kept of each.
+/// Number of bytes that are kept of each bad record.
 pub const KEPT_BYTES: usize = 256;
 
 /// Number of characters of a bad record that are shown.
@@ -22,15 +22,15 @@ const SHOWN_CHARS: usize = 80;
 pub struct BadRecord {
     /// The file that contains it; `None` if it came from a connection.
     pub file: Option<PathBuf>,
-    /// Whether it gave a row with NULL for what could not be read.
+    /// Whether the record produced a row, with NULL for the fields that could not be read.
     pub is_permissive: bool,
-    /// Offset of its first byte in the source.
+    /// Offset of the record's first byte in the source.
     pub offset: u64,
-    /// Its length in bytes.
+    /// Length of the record, in bytes.
     pub length: u64,
-    /// What is wrong with it.
+    /// The error.
     pub reason: &'static str,
-    /// Its first bytes, as received.
+    /// The first bytes of the record, as received.
     pub bytes: Vec<u8>,
 }
 
@@ -85,14 +85,14 @@ impl BadRecords {
         self.0.lock().unwrap_or_else(|poisoned| poisoned.into_inner())
     }
 
-    /// Adds a record that gives no row. `at` is its offset and length, `bytes` its beginning.
+    /// Adds a record that produces no row. `at` is its offset and length, `bytes` its beginning.
     pub fn add(&self, file: Option<&Path>, at: (u64, u64), reason: &'static str, bytes: &[u8]) {
         let mut inner = self.lock();
         inner.set_aside += 1;
         inner.remember(BadRecord::new(false, file, at, reason, bytes));
     }
 
-    /// Adds a record that gives a row with NULL for what could not be read.
+    /// Adds a record that produces a row, with NULL for the fields that could not be read.
     pub fn add_permissive(
         &self,
         file: Option<&Path>,
@@ -119,12 +119,12 @@ impl BadRecords {
         self.last().iter().for_each(|bad| notice(&bad.to_string()));
     }
 
-    /// Number of records that gave no row.
+    /// Number of records that produced no row.
     pub fn count(&self) -> u64 {
         self.lock().set_aside
     }
 
-    /// Number of records that gave a row with NULL for what could not be read.
+    /// Number of records that produced a row, with NULL for the fields that could not be read.
     pub fn permissive(&self) -> u64 {
         self.lock().permissive
     }

@@ -23,7 +23,7 @@ const NO_ROOM: &str = "lines under way of all connections exceeded maxUnfinished
 /// Number of streams above which the state of streams without an unfinished line is dropped.
 const STREAMS: usize = 1 << 16;
 
-/// Larger than any datagram.
+/// Maximum length of a datagram, in bytes; larger than UDP allows.
 const DATAGRAM_BYTES: usize = 1 << 20;
 
 /// Identifies a stream: a connection and a direction.
@@ -157,7 +157,7 @@ impl Framer {
         }
     }
 
-    /// Rejects all unfinished records at the end of the recording.
+    /// Rejects all unfinished records. Called at the end of the recording.
     pub(super) fn end(&mut self, at: At, staged: &mut Staged) {
         let mut keys: Vec<StreamKey> = self.streams.keys().copied().collect();
         keys.sort_by_key(|(connection, direction)| (*connection, *direction as u8));

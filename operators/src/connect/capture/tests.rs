@@ -84,7 +84,7 @@ impl Recorder {
     }
 }
 
-/// A chain that collects records and is sometimes full.
+/// A chain that collects records and sometimes accepts none.
 #[derive(Default)]
 struct Kept {
     rows: Vec<(String, i64)>,
@@ -268,7 +268,7 @@ fn position(source: &CaptureSource) -> Offset {
     Source::<Kept>::position(source)
 }
 
-/// Each batch is run by a source of its own, and some are run twice.
+/// A new source runs each batch, and some batches are run twice.
 #[test]
 fn a_restart_runs_the_planned_batch_again() {
     for (seed, compress) in [(4, false), (5, cfg!(feature = "compression"))] {

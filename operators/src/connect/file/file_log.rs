@@ -1,10 +1,10 @@
-//! A file log with one entry per batch, in the layout of Spark: `N` contains a line `v1` and a JSON
+//! A log of files with one entry per batch, in Spark's layout: `N` contains a line `v1` and a JSON
 //! object per file. Every 10th entry, `N.compact`, also contains all earlier entries.
 //!
 //! There are two such logs: the commit log of a file sink, `_spark_metadata`, and a file source's
-//! list of seen files. The source's is read only by Millstream and ends with a CRC, like other
-//! checkpoint files. The sink's has its CRC in `.N.crc`, where Hadoop's local file system expects
-//! it.
+//! list of seen files. Only Millstream reads the source's log, whose entries end with a CRC, like
+//! other checkpoint files. The CRC of a sink's entry is in `.N.crc`, where Hadoop's local file
+//! system expects it.
 
 use millstream_engine::checkpoint::log_entry;
 use millstream_engine::env::storage::{Storage, is_temporary};
@@ -25,7 +25,7 @@ pub enum Crc {
     Beside,
 }
 
-/// The log.
+/// A log of files.
 #[derive(Clone, Debug)]
 pub struct FileLog {
     folder: PathBuf,
@@ -52,7 +52,7 @@ fn is_compaction(batch: u64) -> bool {
 }
 
 impl FileLog {
-    /// The log in a folder, which is made at the first entry.
+    /// The log in a folder, which is created with the first entry.
     pub fn new(folder: PathBuf, crc: Crc) -> Self {
         Self { folder, crc }
     }

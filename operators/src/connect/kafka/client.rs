@@ -29,7 +29,7 @@ pub struct Client {
     pub(super) timeout: Duration,
 }
 
-/// Whether an error passes by itself: a broker restarts, or a partition moves to another one.
+/// Whether an error is temporary: a broker restarts, or a partition moves to another broker.
 pub(super) fn is_transient(error: RDKafkaErrorCode) -> bool {
     matches!(
         error,

@@ -32,7 +32,7 @@ pub struct Cluster {
 }
 
 impl Cluster {
-    /// Repeats a request while it fails for a reason that passes, until its time is up.
+    /// Repeats a request while it fails with a temporary error, until its time limit.
     fn retried<T>(&self, request: impl Fn(Duration) -> KafkaResult<T>) -> KafkaResult<T> {
         let until = Instant::now() + self.client.timeout;
         loop {

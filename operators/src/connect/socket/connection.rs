@@ -1,8 +1,8 @@
 //! A connection and its unfinished line.
 //!
-//! A read appends to the staged bytes. Whole lines stay where they were read. An unfinished line is
-//! copied to the connection, and copied back when its end arrives. So a line of a megabyte is
-//! copied twice, however small the reads are.
+//! A read appends to the staged bytes. Complete lines stay there. An unfinished line is copied to
+//! the connection's buffer, and copied back when its end arrives. So a line of a megabyte is copied
+//! twice, however small the reads are.
 
 use super::super::bad_records::{BadRecords, KEPT_BYTES};
 use super::framing::FrameBuffer;
@@ -16,11 +16,11 @@ use std::io::{self, Write};
 pub(super) const TOO_LONG: &str = "line longer than maxLineLength";
 /// Reason for rejecting the unfinished line of a connection that has ended.
 pub(super) const CUT_OFF: &str = "connection ended within a line";
-/// Reason for rejecting an unfinished line of an open connection.
+/// Reason for rejecting the longest unfinished line when all of them exceed their limit.
 const NO_ROOM: &str = "lines under way of all connections exceeded maxUnfinishedBytes";
 /// Maximum number of rejected lines that wait to be reported.
 const DEFERRED: usize = 1_024;
-/// Number and size of the buffers that are kept for unfinished lines.
+/// Number and size of the spare buffers for unfinished lines.
 const SPARES: usize = 16;
 const SPARE_BYTES: usize = 64 * 1024;
 
@@ -31,7 +31,7 @@ struct Skipped {
     reason: &'static str,
 }
 
-/// Rejected lines. They are reported in stream order, when everything staged before them has been
+/// Rejected lines. They are reported in stream order: after everything staged before them has been
 /// emitted.
 pub struct RejectedLines {
     bad: BadRecords,
@@ -108,7 +108,7 @@ impl ReadState {
 pub struct Received {
     /// Bytes read.
     pub bytes: usize,
-    /// Bytes of whole lines that were staged.
+    /// Bytes of complete lines that were staged.
     pub staged: usize,
     /// Number of lines that ended and were rejected for their length.
     pub skipped: u64,
@@ -123,11 +123,11 @@ pub struct Connection {
     pub(super) recorded: u32,
     /// Time of the last received bytes, in nanoseconds.
     pub(super) last_ns: u64,
-    /// Whether it is in the queue of readable connections.
+    /// Whether the connection is in the queue of readable connections.
     pub(super) queued: bool,
     /// Whether the peer has closed its sending side.
     pub(super) read_closed: bool,
-    /// Number of whole lines that are logged.
+    /// Number of complete lines that were logged.
     pub(super) lines: u64,
     /// Bytes received.
     pub(super) bytes: u64,
@@ -163,8 +163,8 @@ impl Connection {
         self.partial.len()
     }
 
-    /// Reads once, at most `most` bytes, and stages the whole lines. Returns `None` if the peer has
-    /// ended the stream.
+    /// Reads once, at most `most` bytes, and stages the complete lines. Returns `None` at the end
+    /// of the stream.
     pub(super) fn read(
         &mut self,
         staged: &mut FrameBuffer,
@@ -202,7 +202,7 @@ impl Connection {
         read.len() - usize::from(is_rest)
     }
 
-    /// Moves the whole lines to the front of the room. The bytes that were read start at `gap`.
+    /// Moves the complete lines to the front of `room`. The bytes that were read start at `gap`.
     fn frame(
         &mut self,
         room: &mut [u8],
@@ -218,7 +218,7 @@ impl Connection {
         };
         let mut from = 0;
         if let Some(skipped) = self.skipped.take() {
-            // Nothing is buffered of a rejected line, so `gap` is 0.
+            // No bytes of a rejected line are buffered, so `gap` is 0.
             let Skipped { length, first: bytes, reason } = skipped;
             reading.aside.add(position, length + first as u64, reason, &bytes);
             received.skipped = 1;
@@ -257,13 +257,14 @@ impl Connection {
         reading.recycle_buffer(std::mem::take(&mut self.partial));
     }
 
-    /// Rejects the unfinished line, because all unfinished lines together are too long.
+    /// Rejects the unfinished line because the unfinished lines of all connections exceed their
+    /// limit.
     pub(super) fn give_up(&mut self, reading: &mut ReadState) {
         self.skip(NO_ROOM, reading);
     }
 
-    /// Handles a connection that ended while its peer may return: rejects the unfinished line,
-    /// unless the peer will send it again.
+    /// Handles the end of a connection whose peer may return: rejects the unfinished line, unless
+    /// the peer will send it again.
     pub(super) fn reject_partial(
         &mut self,
         position: u64,
@@ -296,14 +297,14 @@ impl Connection {
         length
     }
 
-    /// Sends the peer a number of lines. What does not fit into the socket is sent with the next
-    /// acknowledgement.
+    /// Sends the peer a number of lines. Bytes that do not fit into the socket are sent with the
+    /// next acknowledgement.
     pub(super) fn acknowledge(&mut self, lines: u64) {
         if self.unsent.is_empty() {
             // Writing into memory does not fail.
             let _ = writeln!(self.unsent, "{lines}");
         }
-        // A peer that is gone is noticed by the next read.
+        // If the peer has disconnected, the next read reports it.
         let written = self.stream.write(&self.unsent).unwrap_or(0);
         self.unsent.drain(..written);
     }
@@ -323,7 +324,7 @@ mod tests {
         }
     }
 
-    /// Feeds pieces to a connection, and gives the lines that were staged.
+    /// Passes pieces of bytes to a connection and returns the staged lines.
     fn lines_of(pieces: &[&[u8]], ends: LineEnds, max_line: usize) -> (Vec<String>, ReadState) {
         let (mine, mut peer) = UnixStream::pair().unwrap();
         let mut connection = Connection::new(Stream::Unix(mine), 0, 0);

@@ -7,9 +7,9 @@ use std::sync::atomic::{AtomicU64, Ordering};
 pub enum ConnectionEnd {
     /// The peer closed it.
     Closed,
-    /// It was reset by the peer, or the peer did not answer the kernel's probes.
+    /// It was reset by the peer, or the peer did not answer keep-alive probes.
     Reset,
-    /// It was silent for longer than `idleTimeout`.
+    /// It received nothing for longer than `idleTimeout`.
     TimedOut,
 }
 
@@ -51,9 +51,9 @@ pub struct ConnectionTotals {
     pub datagrams_dropped: u64,
     /// Events that the option `record` has written.
     pub recorded: u64,
-    /// Events that it has not recorded, because the disk could not follow.
+    /// Events that the option `record` has dropped because the disk was too slow.
     pub record_dropped: u64,
-    /// Bytes of those events.
+    /// Bytes of the dropped events.
     pub record_dropped_bytes: u64,
 }
 
@@ -118,7 +118,7 @@ impl ConnectionCounts {
 }
 
 impl ConnectionTotals {
-    /// Name and value of each, as a progress report has them.
+    /// The name and value of each counter, for progress reports.
     pub fn named(&self) -> [(&'static str, u64); 11] {
         [
             ("connectionsOpen", self.open),
@@ -135,7 +135,7 @@ impl ConnectionTotals {
         ]
     }
 
-    /// Adds those of another source.
+    /// Adds the counters of another source.
     pub fn add(&mut self, other: &Self) {
         self.open += other.open;
         self.accepted += other.accepted;
@@ -147,7 +147,7 @@ impl ConnectionTotals {
         self.recorded += other.recorded;
         self.record_dropped += other.record_dropped;
         self.record_dropped_bytes += other.record_dropped_bytes;
-        // Parts of a UDP source share a socket, and each of them reads its count.
+        // The parts of a UDP source share a socket, so each part reads the same count.
         self.datagrams_dropped = self.datagrams_dropped.max(other.datagrams_dropped);
     }
 }
@@ -159,7 +159,7 @@ fn dropped(inode: u64) -> u64 {
     texts.filter_map(|text| drops_of(&text, inode)).sum()
 }
 
-/// The last column of the line with this inode.
+/// The drop count of the socket with this inode, which is the last column of its line.
 fn drops_of(table: &str, inode: u64) -> Option<u64> {
     const INODE_COLUMN: usize = 9;
     let inode = inode.to_string();

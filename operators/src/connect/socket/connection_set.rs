@@ -1,8 +1,8 @@
 //! All open connections of a source, and which of them are readable.
 //!
-//! A single connection is read without checking whether it is readable. With several, an
-//! edge-triggered poll of the source, itself registered with the worker's poll, reports the
-//! readable ones. They wait in a queue, and each gets one bounded read per turn.
+//! A single connection is read directly. With several, an edge-triggered poll reports the readable
+//! ones; the poll itself is registered with the worker's poll. Readable connections wait in a
+//! queue, and each gets one bounded read per turn.
 
 use crate::connect::socket::connection::Connection;
 use crate::connect::socket::listener::Listener;
@@ -13,28 +13,28 @@ use std::collections::VecDeque;
 use std::os::fd::AsRawFd;
 use std::time::Duration;
 
-/// Events that are taken at once.
+/// Maximum number of events per poll.
 const EVENTS: usize = 256;
-/// The token of the listener; those of connections are their slots.
+/// The token of the listener. The token of a connection is its slot.
 const LISTENER: Token = Token(usize::MAX - 1);
 
 fn fails(error: std::io::Error) -> EngineError {
     EngineError::runtime("register a socket", error)
 }
 
-/// The connections in slots, which are reused.
+/// The connections of a source, in reusable slots.
 #[derive(Default)]
 pub struct Connections {
     slots: Vec<Option<Connection>>,
     free: Vec<usize>,
-    /// Slots of connections that may be readable, each at most once.
+    /// Slots of connections that may be readable. Each is in the queue at most once.
     ready: VecDeque<usize>,
     /// Listeners only: the poll that reports readable connections.
     poll: Option<(Poll, Events)>,
     open: usize,
-    /// Number of connections that the peer has closed, which may still have bytes to read.
+    /// Number of connections that the peer has closed, but which may still have bytes to read.
     closing: usize,
-    /// The slot of the only one, if there is one.
+    /// The slot of the only connection, if there is exactly one.
     only_connection: Option<usize>,
 }
 
@@ -55,7 +55,7 @@ impl Connections {
         Ok(())
     }
 
-    /// How many are open.
+    /// Number of open connections.
     pub(super) fn len(&self) -> usize {
         self.open
     }
@@ -71,7 +71,8 @@ impl Connections {
         self.closing > 0
     }
 
-    /// A connection had nothing to read, so it has not ended, whatever was reported.
+    /// Marks a connection as open after a read without data: it has not ended, although its poll
+    /// event said so.
     pub(super) fn goes_on(&mut self, slot: usize) {
         if let Some(Some(connection)) = self.slots.get_mut(slot)
             && std::mem::take(&mut connection.read_closed)
@@ -80,7 +81,7 @@ impl Connections {
         }
     }
 
-    /// Adds a connection, which may have bytes already.
+    /// Adds a connection, which may already have bytes to read.
     pub(super) fn add(&mut self, mut connection: Connection) -> Result<usize, EngineError> {
         let slot = self.free.pop().unwrap_or(self.slots.len());
         if let Some((poll, _)) = &self.poll {
@@ -94,14 +95,14 @@ impl Connections {
         self.open += 1;
         self.only_connection = (self.open == 1).then_some(slot);
         if self.open == 2 {
-            // The single connection was read without looking at the poll's events.
+            // While there was a single connection, it was read without looking at poll events.
             (0..self.slots.len()).for_each(|slot| self.mark_ready(slot));
         }
         self.mark_ready(slot);
         Ok(slot)
     }
 
-    /// Takes a connection out; dropping it closes it.
+    /// Removes and returns a connection. Dropping it closes it.
     pub(super) fn remove(&mut self, slot: usize) -> Option<Connection> {
         let connection = self.slots.get_mut(slot)?.take()?;
         self.closing -= usize::from(connection.read_closed);
@@ -109,7 +110,7 @@ impl Connections {
         self.open -= 1;
         self.only_connection = None;
         match self.open {
-            // The slots of a crowd that has left are given back.
+            // When the last connection leaves, the memory of the slots is freed.
             0 => *self = Self { poll: self.poll.take(), ..Self::default() },
             1 => self.only_connection = self.slots.iter().position(Option::is_some),
             _ => {}
@@ -122,7 +123,7 @@ impl Connections {
         self.slots.get_mut(slot)?.as_mut()
     }
 
-    /// The slot of a lone connection.
+    /// The slot of the only connection, if there is exactly one.
     #[inline]
     pub(super) fn only_connection(&self) -> Option<usize> {
         self.only_connection
@@ -197,7 +198,7 @@ impl Connections {
         for (slot, connection) in self.slots.iter().enumerate() {
             let Some(connection) = connection else { continue };
             let (last_ns, is_lone) = (connection.last_ns, self.only_connection == Some(slot));
-            // A lone one has just been read, whether it is in the queue or not.
+            // A single connection has just been read, whether or not it is in the queue.
             if last_ns <= since_ns && (is_lone || !connection.queued) {
                 found.push(slot);
             } else {

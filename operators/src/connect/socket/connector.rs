@@ -19,21 +19,21 @@ const ATTEMPT_NS: u64 = 10_000_000_000;
 /// How often the result of a look-up is polled, in nanoseconds.
 const LOOK_UP_POLL_NS: u64 = 20_000_000;
 
-/// Returns the addresses of the sender.
+/// Looks up the addresses of a sender.
 pub type LookUp = fn(&str, u16) -> io::Result<Vec<Target>>;
 
-/// Asks the system's resolver. Blocks.
+/// Looks up addresses with the system's resolver. Blocks.
 pub fn look_up(host: &str, port: u16) -> io::Result<Vec<Target>> {
     Ok((host, port).to_socket_addrs()?.map(Target::Tcp).collect())
 }
 
-/// The host name of a sender, looked up when its known addresses have failed.
+/// The host name of a sender. It is looked up when the known addresses have failed.
 pub struct Name {
     /// A host name or an address.
     pub host: String,
     /// The port that the sender listens on.
     pub port: u16,
-    /// Asks the resolver; replaced in tests.
+    /// The look-up function; replaced in tests.
     pub look_up: LookUp,
 }
 
@@ -57,13 +57,13 @@ enum State {
         until_ns: u64,
     },
     LookingUp(Receiver<io::Result<Vec<Target>>>),
-    /// Connected, or finished.
+    /// Connected, or ended.
     Still,
 }
 
 /// Connects to one of several addresses, in turn.
 pub struct Connector {
-    /// Absent if the target has no host name.
+    /// `None` if the target has no host name.
     name: Option<Name>,
     /// Empty until the host name resolves.
     targets: Vec<Target>,
@@ -75,12 +75,12 @@ pub struct Connector {
 }
 
 impl Connector {
-    /// Connected to the target `at`.
+    /// A connector that is connected to target number `at`.
     pub(super) fn connected(name: Option<Name>, targets: Vec<Target>, at: usize) -> Self {
         Self { at, state: State::Still, ..Self::disconnected(name, targets) }
     }
 
-    /// Not connected. Without targets the host name is looked up first.
+    /// A connector that is not connected. Without targets the host name is looked up first.
     pub(super) fn disconnected(name: Option<Name>, targets: Vec<Target>) -> Self {
         let is_stale = targets.is_empty();
         let state = State::Waiting { until_ns: 0 };
@@ -89,7 +89,8 @@ impl Connector {
 
     /// Waits before the next attempt.
     pub(super) fn back_off(&mut self, cx: &mut StepCx<'_>) {
-        // Half of the delay is random, so that many clients of a lost sender do not return at once.
+        // Half of the delay is random, so that the clients of a sender do not all reconnect at the
+        // same time.
         let half_ns = self.backoff_ns / 2;
         let until_ns = cx.env.now_ns() + half_ns + cx.env.random() % (half_ns + 1);
         self.backoff_ns = (self.backoff_ns * 2).min(MAX_BACKOFF_NS);
@@ -106,8 +107,8 @@ impl Connector {
         self.back_off(cx);
     }
 
-    /// Takes the addresses of a finished look-up. If it failed, the addresses of the last one are
-    /// tried again.
+    /// Uses the addresses of a finished look-up. If it failed, the previous addresses are tried
+    /// again.
     fn resolved(&mut self, found: io::Result<Vec<Target>>, cx: &mut StepCx<'_>) {
         self.is_stale = false;
         match found {
@@ -210,7 +211,7 @@ mod tests {
     use std::net::TcpListener;
     use std::sync::Mutex;
 
-    /// What the look-ups of the test return, the last first.
+    /// The answers of the test's look-ups; the last one is returned first.
     static ANSWERS: Mutex<Vec<Option<Vec<Target>>>> = Mutex::new(Vec::new());
 
     fn answered(_: &str, _: u16) -> io::Result<Vec<Target>> {
@@ -238,7 +239,7 @@ mod tests {
             let wake_at_ns = cx.wake_at_ns.expect("the connector always has a next attempt");
             assert!(wake_at_ns <= env.now_ns() + ATTEMPT_NS);
             if let State::LookingUp(_) | State::Connecting { .. } = connector.state {
-                // These end on a thread or in the kernel, not by the simulated clock.
+                // Threads and the kernel do not follow the simulated clock.
                 thread::yield_now();
             } else {
                 env.advance(wake_at_ns - env.now_ns());

@@ -1,4 +1,4 @@
-//! The durable log of a source: whole records, logged before they are processed.
+//! The durable log of a source: complete records are logged before they are processed.
 
 use crate::connect::socket::framing::Framing;
 use millstream_engine::capture::{CaptureLog, Direction, Head, Kind, Replay};
@@ -7,7 +7,7 @@ use millstream_engine::error::EngineError;
 use std::path::PathBuf;
 use std::sync::Arc;
 
-/// Bytes of records in one block of the log at most.
+/// Maximum number of bytes of records per block.
 const BLOCK_BYTES: usize = 1 << 20;
 
 /// The time of receipt on the query's clock and on the wall clock.
@@ -24,12 +24,12 @@ pub struct DurableLog {
     env: Arc<dyn Env>,
     folder: PathBuf,
     framing: Framing,
-    /// Open after the first step.
+    /// The log; opened in the first step.
     log: Option<CaptureLog>,
-    /// Blocks that an earlier run logged and did not commit.
+    /// Reader of the blocks that an earlier run logged but did not commit.
     pub(super) replay: Option<Replay>,
     next_connection: u32,
-    /// Number of whole lines received over the life of the log.
+    /// Number of complete lines received since the log was created.
     pub(super) lines: u64,
 }
 
@@ -92,8 +92,8 @@ impl DurableLog {
         self.append((Kind::Close, connection), position, &[], ingest)
     }
 
-    /// Logs whole records. `skipped` lines before them were received but rejected; they count as
-    /// kept, because their sender must not send them again. Returns the number of lines in total.
+    /// Logs complete records. `skipped` lines before them were received but rejected. They count as
+    /// kept, because their sender must not send them again. Returns the total number of lines.
     pub(super) fn keep(
         &mut self,
         connection: u32,
@@ -111,7 +111,8 @@ impl DurableLog {
         while !rest.is_empty() {
             let mut length = rest.len().min(BLOCK_BYTES);
             if length < rest.len() && rest[length - 1] == b'\r' {
-                // A line feed behind it belongs to the same line end, and so into the same block.
+                // A line feed that follows belongs to the same line end, so it must be in the same
+                // block.
                 length -= 1;
             }
             let (block, others) = rest.split_at(length);
@@ -122,7 +123,7 @@ impl DurableLog {
         Ok(self.lines - before)
     }
 
-    /// Everything before this position is committed.
+    /// Removes what was received before this position, which is committed.
     pub(super) fn committed(&mut self, position: u64) {
         // Blocks that are still being replayed are kept, committed or not.
         if let (Some(log), None) = (&mut self.log, &self.replay) {

@@ -13,14 +13,14 @@ use std::sync::{Arc, Mutex, MutexGuard};
 
 /// Number of clients that the kernel queues until they are accepted.
 const BACKLOG: i32 = 4_096;
-/// File descriptors that a process needs besides its clients.
+/// Number of file descriptors that a process needs besides those of clients.
 const OTHER_FILES: u64 = 64;
 
 /// A listening socket that does not block.
 pub enum Listener {
     /// TCP.
     Tcp(TcpListener),
-    /// A Unix socket, and its file.
+    /// A Unix socket with its file.
     Unix(UnixListener, Arc<SocketFile>),
 }
 
@@ -34,7 +34,7 @@ impl Listener {
         // A restarted listener does not wait for its old connections to time out.
         socket.set_reuse_address(true)?;
         if let Some(bytes) = receive_buffer {
-            // Accepted connections inherit it.
+            // Accepted connections inherit the buffer size.
             socket.set_recv_buffer_size(bytes)?;
         }
         socket.bind(&address.into())?;
@@ -81,11 +81,11 @@ impl Source for Listener {
     }
 }
 
-/// The file of a Unix socket, removed when the last listener is gone.
+/// The file of a Unix socket. It is removed when the last listener is dropped.
 #[derive(Debug)]
 pub struct SocketFile {
     path: PathBuf,
-    /// Device and inode, to recognise a file that another program has put there since.
+    /// Device and inode, to detect that another program has replaced the file.
     identity: (u64, u64),
 }
 
@@ -99,7 +99,7 @@ impl SocketFile {
 impl Drop for SocketFile {
     fn drop(&mut self) {
         if Self::identity(&self.path).is_ok_and(|found| found == self.identity) {
-            // A file that stays is recognised as stale by the next start.
+            // If the file is not removed, the next start recognises it as stale.
             drop(std::fs::remove_file(&self.path));
         }
     }
@@ -132,7 +132,7 @@ fn remove_stale(path: &Path) -> io::Result<()> {
     match UnixStream::connect(path) {
         Err(error) if error.kind() == ErrorKind::ConnectionRefused => {}
         Err(error) if error.kind() == ErrorKind::NotFound => return Ok(()),
-        // It answers, or is too busy to.
+        // The listener answers, or is too busy to answer.
         _ => return Err(ErrorKind::AddrInUse.into()),
     }
     if SocketFile::identity(path)? == (found.dev(), found.ino()) {
@@ -141,8 +141,8 @@ fn remove_stale(path: &Path) -> io::Result<()> {
     Ok(())
 }
 
-/// Raises the soft limit of open files to the hard one if `clients` need it. Returns the number of
-/// clients that fit, if not all do.
+/// Raises the soft limit of open files to the hard limit if `clients` need it. Returns the number
+/// of clients that fit if some do not.
 pub(super) fn make_room_for(clients: usize) -> Option<u64> {
     let wanted = clients as u64 + OTHER_FILES;
     let limit = open_files(wanted)?;
@@ -188,7 +188,7 @@ pub(super) fn is_of_client(error: &io::Error) -> bool {
     kinds.contains(&error.kind()) || error.raw_os_error() == Some(EPROTO)
 }
 
-/// Which part accepts the next client.
+/// The number of clients of each part.
 #[derive(Debug, Default)]
 struct ClientCounts {
     /// Open connections of each part.
@@ -197,8 +197,8 @@ struct ClientCounts {
     accepted: u64,
 }
 
-/// What the parts of a listening source share. The part with the fewest clients accepts the next
-/// one.
+/// State shared by the parts of a listening source. The part with the fewest clients accepts the
+/// next one.
 #[derive(Clone, Debug, Default)]
 pub struct AcceptTurns(Arc<Mutex<ClientCounts>>);
 
@@ -207,7 +207,7 @@ impl AcceptTurns {
         self.0.lock().unwrap_or_else(|poisoned| poisoned.into_inner())
     }
 
-    /// Adds a part, and gives its number.
+    /// Adds a part. Returns its number.
     pub(super) fn join(&self) -> usize {
         let mut crowd = self.crowd();
         crowd.open.push(0);
@@ -233,7 +233,7 @@ impl AcceptTurns {
         false
     }
 
-    /// Whether there are `most` clients already.
+    /// Whether the limit of `most` clients is reached.
     pub(super) fn is_full(&self, most: usize) -> bool {
         self.crowd().open.iter().sum::<usize>() >= most
     }
@@ -249,8 +249,8 @@ impl AcceptTurns {
         admitted
     }
 
-    /// Uncounts a client and wakes the other parts: it may have been the last one, or another part
-    /// should accept now.
+    /// Removes a client and wakes the other parts. It may have been the last client, or another
+    /// part may have to accept now.
     pub(super) fn leave(&self, part: usize) {
         let mut crowd = self.crowd();
         crowd.open[part] -= 1;
@@ -259,7 +259,7 @@ impl AcceptTurns {
         }
     }
 
-    /// Whether there have been clients and none is left.
+    /// Whether all clients have left, and there has been at least one.
     pub(super) fn all_left(&self) -> bool {
         let crowd = self.crowd();
         crowd.accepted > 0 && crowd.open.iter().all(|open| *open == 0)
@@ -297,7 +297,7 @@ mod tests {
         assert_eq!(std::fs::read(&path).unwrap(), b"precious");
         std::fs::remove_file(&path).unwrap();
         let (listener, file) = listen_at(&path).unwrap();
-        // Another program has replaced it since.
+        // Another program has replaced the file.
         std::fs::remove_file(&path).unwrap();
         std::fs::write(&path, "another").unwrap();
         drop((listener, file));

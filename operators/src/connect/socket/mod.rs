@@ -1,17 +1,17 @@
 //! Sockets: reads lines over TCP, Unix sockets and UDP, and writes lines over TCP.
 //!
-//! | module | what it has |
+//! | module | content |
 //! |---|---|
 //! | [`options`], [`open`] | the options of the source, and how they open it |
 //! | [`source`] | the source: a read loop that reads one connection at a time, and what it emits |
 //! | [`connection`] | a connection and its unfinished line |
-//! | [`connection_set`] | all open connections of a source, and which of them have bytes |
-//! | [`listener`], [`transport`] | what waits for clients, and their streams: TCP, Unix |
-//! | [`connector`] | a connection of our own to a sender, with back-off |
+//! | [`connection_set`] | all open connections of a source, and which of them are readable |
+//! | [`listener`], [`transport`] | TCP and Unix listeners and their streams |
+//! | [`connector`] | connects to a sender, with back-off |
 //! | [`udp`] | datagrams |
-//! | [`framing`] | where a record ends, and whole records that wait for the chain |
+//! | [`framing`] | the end of a record, and the buffer of complete records |
 //! | [`durable_log`] | the capture log of a durable source |
-//! | [`connection_counts`] | clients accepted, refused, gone |
+//! | [`connection_counts`] | counters of accepted, refused and closed connections |
 //! | [`sink`] | the sink |
 
 pub mod connection;

@@ -20,12 +20,12 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
-/// Longest wait for the first connection.
+/// Maximum wait for the first connection.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
 /// Time limit of the first attempt if it is retried later.
 const FIRST_ATTEMPT: Duration = Duration::from_secs(1);
 
-/// A socket on which all parts of a source receive.
+/// A bound socket that all parts of a source use.
 enum Bound {
     Tcp(std::net::TcpListener),
     Unix(std::os::unix::net::UnixListener, Arc<SocketFile>),
@@ -47,7 +47,7 @@ impl Bound {
     }
 }
 
-/// What the parts of a source that listens have in common.
+/// State shared by the parts of a listening source.
 #[derive(Default)]
 pub struct Shared {
     bound: Option<Bound>,
@@ -116,7 +116,7 @@ impl SocketConfig {
         self.fails(error, fix)
     }
 
-    /// A source that records what it reads, if it should.
+    /// Creates a source, with a recorder if its options ask for one.
     fn source(
         &self,
         origin: Peers,

@@ -16,7 +16,7 @@ const CLIENTS: u64 = 1_024;
 const UNFINISHED_BYTES: u64 = 64 << 20;
 const SECOND_NS: u64 = 1_000_000_000;
 
-/// Where lines come from.
+/// The endpoint that provides the lines.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum Endpoint {
     Tcp { host: String, port: u16 },
@@ -37,26 +37,27 @@ impl fmt::Display for Endpoint {
 /// What happens when the peer ends the stream.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum AtEnd {
-    /// The query continues without input, as in Spark; a listener waits for other clients.
+    /// The query continues without input, as in Spark. A listener waits for other clients.
     Wait,
-    /// The source is exhausted; a listener once it has had a client and none is open.
+    /// The source is exhausted. A listener is exhausted when all its clients have left and there
+    /// was at least one.
     Stop,
     /// Reconnect with back-off; a listener waits for other clients.
     Reconnect,
 }
 
-/// When the kernel probes a silent peer.
+/// TCP keep-alive: when the kernel probes a silent peer.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct KeepAlive {
     /// Silence before the first probe.
     pub after_ns: u64,
     /// Time between probes.
     pub interval_ns: u64,
-    /// Number of unanswered probes after which the peer counts as gone.
+    /// Number of unanswered probes after which the connection is closed.
     pub probes: u32,
 }
 
-/// The parsed options.
+/// The parsed options of a socket source.
 #[derive(Clone, Debug)]
 pub struct SocketConfig {
     pub(super) endpoint: Endpoint,
@@ -74,7 +75,7 @@ pub struct SocketConfig {
     pub(super) idle_timeout_ns: Option<u64>,
     pub(super) keep_alive: Option<KeepAlive>,
     pub(super) receive_buffer: Option<usize>,
-    /// The capture in which everything that is read is recorded.
+    /// The capture file in which all received bytes are recorded.
     pub(super) record: Option<PathBuf>,
 }
 
@@ -241,13 +242,13 @@ impl SocketConfig {
         }
     }
 
-    /// Whether an acknowledgement counts the lines of all senders: there is one sender at a time,
-    /// which may return.
+    /// Whether an acknowledgement counts the lines of all senders. This is so if there is one
+    /// sender at a time, which may reconnect.
     pub(super) fn acknowledges_all(&self) -> bool {
         !self.listen || self.max_connections == 1
     }
 
-    /// Whether the peer may return after it ended the stream.
+    /// Whether the peer may return after it has ended the stream.
     pub(super) fn returns(&self) -> bool {
         self.listen || self.at_end == AtEnd::Reconnect
     }
@@ -290,8 +291,8 @@ fn endpoint(reader: &mut OptionReader<'_>) -> PlanResult<Endpoint> {
     })
 }
 
-/// Reads `keepAlive`, `keepAliveInterval` and `keepAliveProbes`. By default a dead peer is noticed
-/// after a minute.
+/// Parses `keepAlive`, `keepAliveInterval` and `keepAliveProbes`. By default a dead peer is
+/// detected after a minute.
 fn keep_alive(reader: &mut OptionReader<'_>) -> PlanResult<Option<KeepAlive>> {
     let after_ns = match reader.get("keepAlive") {
         Some(off) if ["false", "off"].iter().any(|word| off.eq_ignore_ascii_case(word)) => None,

@@ -1,11 +1,11 @@
 //! The option `record`: what a source reads is written to a capture, without slowing the query.
 //!
 //! The worker copies what it has read into a buffer and hands full buffers to a thread of the
-//! recorder, which writes them. A fixed number of buffers is in use. When the disk cannot follow and
-//! none is free, what is read is not recorded: it is counted, and the capture has a gap there.
+//! recorder, which writes them. The number of buffers is fixed. If the disk is too slow and no
+//! buffer is free, received bytes are not recorded: they are counted, and the capture has a gap.
 //!
-//! *Threads.* [`Recorder`] belongs to the source's worker. *Durability.* Everything but the last
-//! tenth of a second is readable after a crash.
+//! *Threads.* [`Recorder`] belongs to the source's worker. *Durability.* A crash loses at most the
+//! last tenth of a second.
 
 use crate::connect::socket::connection_counts::ConnectionCounts;
 use crossbeam_channel::{Receiver, RecvTimeoutError, Sender, bounded};
@@ -21,17 +21,17 @@ use std::sync::Arc;
 use std::thread::JoinHandle;
 use std::time::Duration;
 
-/// Number of buffers, and bytes of payload at which one is handed over.
+/// Number of buffers, and the size of payload at which a buffer is handed over.
 const BUFFERS: usize = 64;
 const BUFFER_BYTES: usize = 256 << 10;
 /// Number of events in a buffer.
 const BUFFER_EVENTS: usize = 4096;
-/// How long recorded events wait for others before they are written.
+/// Maximum time that recorded events stay in a buffer that is not full, in nanoseconds.
 const HELD_NS: u64 = 50_000_000;
-/// How long the writer waits before it hands what it has to the system.
+/// Maximum time that the writer waits before it flushes.
 const FLUSH_AFTER: Duration = Duration::from_millis(50);
 
-/// Events on their way to the disk.
+/// A buffer of events.
 #[derive(Default)]
 struct Events {
     heads: Vec<(Head, usize)>,
@@ -56,8 +56,8 @@ pub(super) struct Recorder {
     writer: Option<JoinHandle<()>>,
 }
 
-/// A path that no recording has: of a restarted query, the number of the recording precedes the
-/// extension.
+/// A path at which there is no recording yet. For a restarted query, the number of the recording is
+/// inserted before the extension.
 fn new_path(path: &Path) -> PathBuf {
     let extension = path.extension().map(|end| end.to_string_lossy().into_owned());
     let numbered = |number: u32| match &extension {
@@ -96,7 +96,7 @@ impl Recorder {
         })?;
         let (full, written) = bounded::<Events>(BUFFERS);
         let (returned, free) = bounded(BUFFERS);
-        // One is being filled, the others are here or on their way.
+        // One buffer is being filled; the others are free or at the writer.
         for _ in 1..BUFFERS {
             drop(returned.try_send(Events::default()));
         }
@@ -139,7 +139,7 @@ impl Recorder {
         }
     }
 
-    /// Records a datagram. All of a source are one connection.
+    /// Records a datagram. All datagrams of a source count as one connection.
     pub(super) fn datagram(&mut self, datagram: &[u8]) {
         if self.next_connection == 0 {
             self.opened();
@@ -158,8 +158,8 @@ impl Recorder {
         self.event(Kind::Close, connection, position, &[]);
     }
 
-    /// Hands recorded events over if they have waited for long, or returns when to call this again.
-    /// To be called when nothing is read.
+    /// Hands recorded events over if they have waited long enough, or returns when to call this
+    /// again. Call this when nothing is read.
     pub(super) fn idle(&mut self, now_ns: u64) -> Option<u64> {
         if self.filling.heads.is_empty() {
             return None;
@@ -202,7 +202,7 @@ impl Recorder {
         }
     }
 
-    /// Records gaps in place of what was not recorded.
+    /// Records gaps for the bytes that were not recorded.
     fn note_missing(&mut self, now_ns: u64) {
         for (connection, bytes) in std::mem::take(&mut self.missing) {
             let end = self.positions.get(&connection).copied().unwrap_or_default();
@@ -214,13 +214,14 @@ impl Recorder {
         }
     }
 
-    /// Hands the buffer to the writer and takes a free one. Without a free one its events are
+    /// Hands the buffer to the writer and takes a free one. If none is free, the events are
     /// dropped.
     fn hand_over(&mut self) {
         let next = self.free.try_recv();
         match (&self.full, next) {
             (Some(full), Ok(next)) => {
-                // There is room for every buffer, so this fails only when the writer has ended.
+                // The channel has room for every buffer, so this fails only if the writer has
+                // ended.
                 if let Err(error) = full.try_send(std::mem::replace(&mut self.filling, next)) {
                     self.dropped(&error.into_inner());
                 }
@@ -257,19 +258,19 @@ impl Recorder {
 }
 
 impl Drop for Recorder {
-    /// Writes what was read last, and waits for the disk: the query has ended.
+    /// Hands over the last events and waits until they are written. Called at the end of the query.
     fn drop(&mut self) {
         if let Some(full) = self.full.take() {
             drop(full.send(std::mem::take(&mut self.filling)));
         }
         if let Some(writer) = self.writer.take() {
-            // Its panic was printed by the runtime.
+            // The runtime has printed the panic.
             drop(writer.join());
         }
     }
 }
 
-/// Writes buffers until the source has ended. After an error of the disk nothing more is written.
+/// Writes buffers until the source has ended. After a write error nothing more is written.
 fn write(
     mut recording: Recording,
     full: &Receiver<Events>,

@@ -1,13 +1,13 @@
 //! The socket sink: writes one line per row to a TCP peer. It connects, or listens for one client
 //! at a time.
 //!
-//! A drain is one write. While the peer does not read, the buffer fills up, and the query is
-//! blocked up to its sources. If the sink has connected and the peer disconnects, the query fails.
-//! If it listens, it waits for the next client, and lines that the old one had not read are lost.
+//! A drain is one write. If the peer does not read, the buffer fills up and blocks the query,
+//! including its sources. If the sink has connected and the peer disconnects, the query fails. If
+//! it listens, it waits for the next client; lines that the previous client had not read are lost.
 //! Delivery is at least once only to a peer that stays connected.
 //!
-//! A query that is stopped waits for its peer for a bounded time, and fails if there are lines
-//! that the peer has not taken: they are not committed.
+//! When a query is stopped, its sink waits for the peer for a bounded time. If the peer has not
+//! read all lines by then, the query fails and the lines are not committed.
 
 use super::super::file::line_options;
 use super::super::options::OptionReader;
@@ -33,14 +33,14 @@ use std::time::Duration;
 /// Bytes buffered for a slow peer before the query is blocked.
 const BUFFER_BYTES: usize = 1 << 20;
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
-/// How long a stopping query waits for its receiver.
+/// How long a stopping query waits for its receiver, in nanoseconds.
 const STOP_WAIT_NS: u64 = 5_000_000_000;
-/// How long a receiver takes nothing before a notice says that the query waits for it.
+/// How long a receiver must have read nothing before a notice is shown, in nanoseconds.
 const NOTICE_AFTER_NS: u64 = 2_000_000_000;
-/// How often a sink that waits for its receiver checks whether `stop` was called.
+/// How often a waiting sink checks whether `stop` was called, in nanoseconds.
 const LOOK_AGAIN_NS: u64 = 100_000_000;
 
-/// The options, read.
+/// The parsed options of a socket sink.
 #[derive(Clone, Debug)]
 pub struct SocketSinkConfig {
     host: String,
@@ -80,7 +80,7 @@ impl SocketSinkConfig {
         LineWriter::without(self.format, (*self.lines).clone(), schema, &[])
     }
 
-    /// Connects, or begins to listen.
+    /// Connects, or starts to listen.
     pub fn open(
         &self,
         writer: LineWriter,
@@ -139,7 +139,7 @@ struct Link {
     stream: Option<TcpStream>,
 }
 
-/// How long the sink has waited for a receiver that takes lines.
+/// How long the sink has waited for its receiver.
 pub struct ReceiverWait {
     env: Arc<dyn Env>,
     /// Whether `stop` was called on the query.
@@ -152,17 +152,17 @@ pub struct ReceiverWait {
 }
 
 impl ReceiverWait {
-    /// The wait of a sink whose query sets `stopping` when `stop` is called.
+    /// Starts without waiting. The query sets `stopping` when `stop` is called.
     pub fn new(env: Arc<dyn Env>, stopping: Arc<AtomicBool>, notice: fn(&str)) -> Self {
         Self { env, stopping, notice, since_ns: None, told: false, give_up_ns: None, look_ns: None }
     }
 
-    /// The receiver has taken something.
+    /// Ends the wait: the receiver has taken something.
     fn end(&mut self) {
         (self.since_ns, self.told, self.look_ns) = (None, false, None);
     }
 
-    /// The receiver takes nothing; false if the query waits for it no longer.
+    /// Continues the wait. Returns false if the query must not wait any longer.
     fn goes_on(&mut self, has_receiver: bool, address: SocketAddr) -> bool {
         let now_ns = self.env.now_ns();
         let since_ns = *self.since_ns.get_or_insert(now_ns);
@@ -199,7 +199,7 @@ pub struct SocketSink {
 }
 
 impl SocketSink {
-    /// The address that it listens on or is connected to.
+    /// The address that the sink listens on or is connected to.
     pub fn address(&self) -> SocketAddr {
         let listening = self.link.listener.as_ref().and_then(|l| l.local_addr().ok());
         listening.unwrap_or(self.address)
@@ -209,7 +209,8 @@ impl SocketSink {
         let Some(listener) = &self.link.listener else { return Ok(()) };
         match listener.accept() {
             Ok((mut stream, _)) => {
-                // Without this a small line may wait for a TCP acknowledgement.
+                // Disables Nagle's algorithm. Otherwise a small line may wait for a TCP
+                // acknowledgement.
                 let _ = stream.set_nodelay(true);
                 if let Some(registry) = &self.registry {
                     registry
@@ -252,7 +253,7 @@ impl SocketSink {
         Ok(FlushStatus::Flushed)
     }
 
-    /// The error of a query that stops with lines which its receiver has not taken.
+    /// The error of a query that stops while its receiver has not read all lines.
     fn undelivered(&self) -> EngineError {
         let rest = &self.buffer[self.written.min(self.buffer.len())..];
         let lines = memchr::memchr_iter(b'\n', rest).count();
@@ -272,7 +273,7 @@ impl SocketSink {
         )
     }
 
-    /// The next client must not start in the middle of a line.
+    /// Drops the rest of a line, because the next client must not start in the middle of one.
     fn lose_client(&mut self) {
         self.link.stream = None;
         let begun = self.written > 0 && self.buffer.get(self.written - 1) != Some(&b'\n');
@@ -282,7 +283,7 @@ impl SocketSink {
         }
     }
 
-    /// Moves what is not written to the front, so that the buffer stays within its limit.
+    /// Moves the unwritten bytes to the front of the buffer, so that it stays within its limit.
     fn drop_written(&mut self) {
         if self.written >= BUFFER_BYTES / 2 {
             self.buffer.drain(..self.written);

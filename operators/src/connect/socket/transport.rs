@@ -43,7 +43,7 @@ impl Stream {
         match stream.peer_addr() {
             Ok(_) => Ok(Some(())),
             Err(error) if error.kind() == io::ErrorKind::NotConnected => Ok(None),
-            // macOS says it this way.
+            // macOS reports a connection in progress this way.
             Err(error) if error.kind() == io::ErrorKind::InvalidInput => Ok(None),
             Err(error) => Err(error),
         }

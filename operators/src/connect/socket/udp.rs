@@ -11,7 +11,7 @@ use std::os::unix::fs::MetadataExt;
 
 /// Larger than any datagram's payload, so that none is truncated.
 const MAX_BYTES: usize = 64 * 1024;
-/// Bytes of the length before a record.
+/// Size of the length field before a record, in bytes.
 const PREFIX: usize = 4;
 /// The default of the receive buffer that is requested from the kernel, which may grant less.
 const BUFFER_BYTES: usize = 4 << 20;
@@ -29,7 +29,7 @@ pub(super) fn bind(
     Ok(socket.into())
 }
 
-/// Tells the counters where the kernel counts what it drops.
+/// Sets the socket for which the counters read the kernel's drop count.
 pub(super) fn count_drops(socket: &std::net::UdpSocket, counts: &ConnectionCounts) {
     let file = socket.try_clone().map(std::os::fd::OwnedFd::from).map(std::fs::File::from);
     if let Ok(found) = file.and_then(|file| file.metadata()) {
@@ -37,7 +37,7 @@ pub(super) fn count_drops(socket: &std::net::UdpSocket, counts: &ConnectionCount
     }
 }
 
-/// Receives a datagram, if there is one. Returns the bytes staged.
+/// Receives a datagram if there is one. Returns the number of staged bytes.
 pub(super) fn receive(
     socket: &UdpSocket,
     staged: &mut FrameBuffer,
@@ -67,7 +67,7 @@ pub(super) fn receive(
     Ok(bytes)
 }
 
-/// The length without one line end, which many senders append to a datagram.
+/// The length of a datagram without one trailing line end. Many senders append one.
 fn without_end(datagram: &[u8]) -> usize {
     let rest = datagram.strip_suffix(b"\n").unwrap_or(datagram);
     rest.strip_suffix(b"\r").filter(|_| rest.len() < datagram.len()).unwrap_or(rest).len()

@@ -1,9 +1,9 @@
 //! The file sink: writes rows into files of a folder, exactly once.
 //!
-//! The rows of an epoch go to new files. Readers ignore these until an entry in the folder's log,
-//! `_spark_metadata/N`, names them; the entry commits the epoch. Readers that know the log (Spark,
-//! and this file source) see whole epochs exactly once. A file without an entry is left over from a
-//! crash.
+//! The rows of an epoch are written to new files. Readers ignore these until an entry in the
+//! folder's log, `_spark_metadata/N`, names them; the entry commits the epoch. Readers that know
+//! the log (Spark, and this file source) see whole epochs exactly once. A file without an entry is
+//! left over from a crash.
 //!
 //! *Threads.* The worker writes the files. Syncs and the log belong to the driver's thread, so a
 //! slow disk delays commits but no record.

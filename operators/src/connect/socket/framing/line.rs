@@ -2,8 +2,8 @@
 //!
 //! `\n`, `\r\n` and a lone `\r` end a line, as in Spark, whose source uses Java's `BufferedReader`.
 //! A `\r` ends its line at once, even as the last byte received; a `\n` that follows it is dropped.
-//! With the option `lineSep '\n'` only `\n` ends a line, for text in which `\r` means something
-//! else.
+//! With the option `lineSep '\n'` only `\n` ends a line, for text in which `\r` has another
+//! meaning.
 
 /// The bytes that end a line.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -30,7 +30,7 @@ impl LineEnds {
         1 + usize::from(bytes[at] == b'\r' && bytes.get(at + 1) == Some(&b'\n'))
     }
 
-    /// The last byte that ends a line.
+    /// The offset of the last byte that ends a line.
     pub fn last(self, bytes: &[u8]) -> Option<usize> {
         match self {
             Self::Any => memchr::memrchr2(b'\n', b'\r', bytes),
@@ -38,8 +38,8 @@ impl LineEnds {
         }
     }
 
-    /// Replaces lone CRs that end whole lines by line feeds: the next bytes may start with a line
-    /// feed, which is a line end of its own.
+    /// Replaces CRs at the end of complete lines by LFs. Otherwise an LF at the start of the next
+    /// bytes, which is a line end of its own, would be taken for a part of the CR's line end.
     pub fn close(self, lines: &mut [u8]) {
         if self == Self::Any {
             let lone = lines.iter_mut().rev().take_while(|byte| **byte == b'\r');
@@ -47,7 +47,7 @@ impl LineEnds {
         }
     }
 
-    /// The number of lines that end in bytes that do not start within a line end.
+    /// The number of lines that end in some bytes. The bytes must not start within a line end.
     pub fn count(self, bytes: &[u8]) -> u64 {
         let (mut count, mut from) = (0, 0);
         while let Some(at) = self.first(&bytes[from..]) {

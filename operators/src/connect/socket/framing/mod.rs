@@ -1,15 +1,15 @@
-//! Framing: splits received bytes into records, and buffers whole records until the chain takes
+//! Framing: splits received bytes into records, and buffers complete records until the chain takes
 //! them.
 //!
-//! Only whole records are staged. An unfinished line stays with its connection, so records of
-//! different connections never mix.
+//! Only complete records are staged. An unfinished line stays in the buffer of its connection, so
+//! lines of different connections are never mixed.
 
 pub mod line;
 use crate::connect::socket::framing::line::LineEnds;
 
-/// Bytes of the length before a datagram.
+/// Size of the length field before a datagram, in bytes.
 const PREFIX: usize = 4;
-/// Initial size of the buffer, to which it shrinks when idle.
+/// Initial size of the buffer, in bytes. An idle source shrinks its buffer to this size.
 const IDLE_BYTES: usize = 256 * 1024;
 
 /// How records are delimited.
@@ -24,11 +24,11 @@ pub enum Framing {
 /// The location of a record at the start of some bytes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Frame {
-    /// Where its content begins.
+    /// Offset of the record's content.
     pub at: usize,
-    /// Bytes of its content.
+    /// Length of the content, in bytes.
     pub length: usize,
-    /// Bytes of all of it.
+    /// Length of the record with its delimiters, in bytes.
     pub whole: usize,
 }
 
@@ -52,7 +52,7 @@ impl Framing {
         }
     }
 
-    /// The number of records that end in bytes that start with a record.
+    /// The number of complete records in bytes that start with a record.
     pub fn count(self, bytes: &[u8]) -> u64 {
         match self {
             Self::Lines(ends) => ends.count(bytes),
@@ -67,7 +67,7 @@ impl Framing {
         }
     }
 
-    /// Bytes of the whole records at the beginning.
+    /// The length of the complete records at the beginning, in bytes.
     fn whole(self, bytes: &[u8]) -> usize {
         match self {
             Self::Lines(ends) => ends.last(bytes).map_or(0, |at| at + 1),
@@ -82,12 +82,12 @@ impl Framing {
     }
 }
 
-/// Whole records in arrival order, with their offset in the stream.
+/// Buffered records in the order of arrival, with their offset in the stream.
 pub struct FrameBuffer {
     framing: Framing,
     buffer: Vec<u8>,
     start: usize,
-    /// No line ends in `buffer[start..scanned]`.
+    /// `buffer[start..scanned]` contains no line end.
     scanned: usize,
     end: usize,
     /// Offset of `buffer[start]` in the stream.
@@ -95,12 +95,12 @@ pub struct FrameBuffer {
 }
 
 impl FrameBuffer {
-    /// An empty one, at the beginning of the stream.
+    /// An empty buffer at the start of the stream.
     pub fn new(framing: Framing) -> Self {
         Self { framing, buffer: vec![0; IDLE_BYTES], start: 0, scanned: 0, end: 0, position: 0 }
     }
 
-    /// Bytes that are staged.
+    /// Number of staged bytes.
     #[inline]
     pub fn len(&self) -> usize {
         self.end - self.start
@@ -112,12 +112,12 @@ impl FrameBuffer {
         self.start == self.end
     }
 
-    /// Offset behind what is staged.
+    /// Offset in the stream after all staged bytes.
     pub fn end_position(&self) -> u64 {
         self.position + self.len() as u64
     }
 
-    /// Offset behind the last whole record.
+    /// Offset in the stream after the last complete record.
     pub fn whole_position(&self) -> u64 {
         self.position + self.framing.whole(&self.buffer[self.start..self.end]) as u64
     }
@@ -147,7 +147,7 @@ impl FrameBuffer {
         self.end += bytes;
     }
 
-    /// The last `bytes` that were staged.
+    /// The last `bytes` staged bytes.
     pub fn last(&self, bytes: usize) -> &[u8] {
         &self.buffer[self.end - bytes..self.end]
     }
@@ -161,7 +161,7 @@ impl FrameBuffer {
         }
     }
 
-    /// The first record: where its content is in [`bytes`](Self::bytes).
+    /// The location of the first record in [`bytes`](Self::bytes); `None` if it is incomplete.
     #[inline]
     pub fn first(&mut self) -> Option<Frame> {
         let bytes = &self.buffer[self.start..self.end];
@@ -172,7 +172,7 @@ impl FrameBuffer {
         found
     }
 
-    /// What is staged.
+    /// The staged bytes.
     #[inline]
     pub fn bytes(&self) -> &[u8] {
         &self.buffer[self.start..self.end]
@@ -186,7 +186,7 @@ impl FrameBuffer {
         self.scanned = self.start;
     }
 
-    /// Removes what follows the last whole record. Returns its offset and bytes.
+    /// Removes the bytes after the last complete record. Returns them with their offset.
     pub fn cut_partial(&mut self) -> Option<(u64, &[u8])> {
         let whole = self.framing.whole(self.bytes());
         let (from, to) = (self.start + whole, self.end);

@@ -3,33 +3,33 @@
 //!
 //! *Clients.* A listener serves up to `maxConnections` clients on the worker of its tasklet.
 //! Readable clients take turns with one read of at most 64 KiB each, so neither a fast nor a silent
-//! client blocks another. The lines of a client stay in order; lines of different clients are in
-//! the order in which they became whole. A client beyond `maxConnections` is accepted and closed at
-//! once. A single connection costs one system call per read. A listener accepts more clients only
-//! when no client is readable.
+//! client blocks another. The lines of a client stay in order. Lines of different clients are
+//! ordered by the time at which their ends arrived. A client beyond `maxConnections` is accepted
+//! and closed at once. A single connection costs one system call per read. A listener accepts more
+//! clients only when no client is readable.
 //!
 //! *Parts.* With `numPartitions` a listener is served by that many sources, possibly on several
 //! workers. The one with the fewest clients accepts the next.
 //!
 //! *Framing.* A line ends with LF, CRLF or a lone CR, or with `lineSep '\n'` only with LF (see
-//! [`line_ends`](crate::connect::socket::framing::line)). A CR that is the last byte read ends its line at once; an LF
-//! at the start of the next read is then dropped. A line that is longer than `maxLineLength` or not
-//! UTF-8 is counted and rejected ([`BadRecords`]); the other lines of its client are not affected.
-//! A last line without an end is a line when the stream ends. If the peer may return (`atEnd` is
-//! `reconnect`, or the source listens) it is rejected instead.
+//! [`line_ends`](crate::connect::socket::framing::line)). A CR that is the last byte read ends its
+//! line at once; an LF at the start of the next read is then dropped. A line that is longer than
+//! `maxLineLength` or not UTF-8 is counted and rejected ([`BadRecords`]); the other lines of its
+//! client are not affected. A last line without an end is a line when the stream ends. If the peer
+//! may return (`atEnd` is `reconnect`, or the source listens) it is rejected instead.
 //!
-//! *Memory.* A connection buffers its unfinished line, and nothing between lines. All of them
-//! together hold at most `maxUnfinishedBytes`; beyond that the longest unfinished line is rejected.
+//! *Memory.* A connection buffers only its unfinished line. All unfinished lines together have at
+//! most `maxUnfinishedBytes` bytes; beyond that the longest one is rejected.
 //!
-//! *Offsets* count the bytes of whole lines. Without `durable`, what was received between the last
-//! commit and a crash is lost, as in Spark. With it, whole lines are written to a
-//! [durable log](crate::connect::socket::durable_log) before they are processed, and a restart reads them again. Bytes that
-//! were in the kernel's socket buffer when the process died are not logged, nor is the unfinished
-//! line. With `acknowledge` the source sends the peer the number of whole lines that it has kept,
-//! as a decimal number on a line of its own, on connecting and after each read. With one sender at
-//! a time the number counts the lines over the life of the log. A sender that continues at that
-//! line after a reconnect loses no line and repeats none. With many senders it counts the lines of
-//! the connection.
+//! *Offsets* count the bytes of complete lines. Without `durable`, what was received between the
+//! last commit and a crash is lost, as in Spark. With it, complete lines are written to a [durable
+//! log](crate::connect::socket::durable_log) before they are processed, and a restart reads them
+//! again. Bytes that were in the kernel's socket buffer when the process died are not logged, nor
+//! is the unfinished line. With `acknowledge` the source sends the peer the number of complete
+//! lines that it has stored, as a decimal number on a line of its own, on connecting and after each
+//! read. With one sender at a time the number counts the lines over the life of the log. A sender
+//! that continues at that line after a reconnect loses no line and repeats none. With many senders
+//! it counts the lines of the connection.
 //!
 //! *Backpressure.* Nothing is read while the chain is not ready, and TCP slows the sender down.
 //!
@@ -94,11 +94,11 @@ pub(super) enum Peers {
     Listen(Listening),
     /// There are no connections: datagrams.
     Datagrams(UdpSocket),
-    /// Nothing will come any more.
+    /// There will be no more data.
     Ended,
 }
 
-/// A listener's state.
+/// The state of a listener.
 pub(super) struct Listening {
     pub listener: Listener,
     pub parts: AcceptTurns,
@@ -200,7 +200,7 @@ impl SocketSource {
         self.pending_notice = Some(text);
     }
 
-    /// Measures latency from these times.
+    /// Measures latency from these intended send times.
     pub fn intended_times(&mut self, times: IntendedTimes) {
         self.intended = Some(times);
     }
@@ -236,7 +236,7 @@ impl SocketSource {
                     }
                     self.staged.add(payload.len());
                 }
-                // A durable source logs nothing else.
+                // A durable source logs no other kinds of events.
                 _ => {}
             },
         }
@@ -246,7 +246,7 @@ impl SocketSource {
         Ok(())
     }
 
-    /// Ends the replay of the log; connections that were made before are read now.
+    /// Ends the replay of the log. From now on connections are read.
     fn end_replay(&mut self, cx: &StepCx<'_>) -> Result<(), EngineError> {
         self.drop_partial();
         self.ingest.us = cx.env.wall_us();
@@ -273,7 +273,8 @@ impl SocketSource {
 
     // ---- emitting ----
 
-    /// Lets the recorder write what it has, when nothing is read.
+    /// Makes the recorder write its events if they have waited long enough. Called when nothing is
+    /// read.
     fn hand_recording_over(&mut self, cx: &mut StepCx<'_>) {
         if let Some(recorder) = &mut self.reading.recorder
             && let Some(due_ns) = recorder.idle(cx.env.now_ns())
@@ -282,7 +283,7 @@ impl SocketSource {
         }
     }
 
-    /// Emits staged records. Returns how many.
+    /// Emits staged records. Returns their number.
     fn emit<D>(&mut self, down: &mut D, budget: usize) -> Result<usize, EngineError>
     where
         D: for<'a> Push<Row<'a>>,
@@ -346,7 +347,8 @@ impl SocketSource {
         down.push(Row(&self.row), ingest_ns)
     }
 
-    /// An epoch of an earlier run ends after the available bytes: the rest was lost with that run.
+    /// Ends an epoch of an earlier run after the available bytes, because the rest was lost with
+    /// that run.
     fn lose_up_to(&mut self, end: u64) {
         (self.notice)(&format!(
             "socket source: {} bytes that were received before the restart are lost; option durable \

@@ -24,7 +24,7 @@ const ACCEPTED_AT_ONCE: usize = 128;
 /// Delay before the next attempt to accept when the process is out of file descriptors, in
 /// nanoseconds.
 const OUT_OF_FILES_NS: u64 = 100_000_000;
-/// Checks for silent connections in one `idleTimeout`.
+/// Number of checks for silent connections per `idleTimeout`.
 const IDLE_CHECKS: u64 = 16;
 /// Number of clients that are reported in notices; later ones are only counted.
 const TOLD_CLIENTS: u32 = 10;
@@ -32,7 +32,7 @@ const TOLD_CLIENTS: u32 = 10;
 /// The result of a turn.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(in crate::connect::socket) enum ReadOutcome {
-    /// There were bytes, a client or an end.
+    /// Bytes were received, or a connection was opened or closed.
     Progress,
     Nothing,
 }
@@ -47,7 +47,7 @@ impl SocketSource {
         ingest: Ingest,
     ) -> Result<(), EngineError> {
         if let Some(keep_alive) = &self.config.keep_alive {
-            // Without it a dead peer is noticed later.
+            // If this fails, a dead peer is detected later.
             drop(stream.keep_alive(keep_alive));
         }
         let number = match &mut self.durable_log {
@@ -67,7 +67,7 @@ impl SocketSource {
         Ok(())
     }
 
-    /// Sends a peer the number of its lines that are kept.
+    /// Acknowledges to a peer the number of its lines that are kept.
     pub(in crate::connect::socket) fn acknowledge(&mut self, slot: usize) {
         let Some(journal) = self.durable_log.as_ref().filter(|journal| journal.is_live()) else {
             return;
@@ -139,7 +139,7 @@ impl SocketSource {
         Ok(())
     }
 
-    /// A listener with `atEnd 'stop'` ends when its clients have left.
+    /// With `atEnd 'stop'`: ends the listener when all its clients have left.
     fn stop_if_all_left(&mut self) {
         if let Peers::Listen(listening) = &self.origin
             && self.config.at_end == AtEnd::Stop
@@ -181,7 +181,8 @@ impl SocketSource {
             if !listening.parts.is_turn(listening.part) {
                 return Ok(any);
             }
-            // Of those just accepted it is not known yet. Clients that have left make room first.
+            // Newly accepted clients are not known to be closing yet. Closed clients make room
+            // before others are refused.
             let may_make_room = any || self.connections.has_closing();
             if may_make_room && listening.parts.is_full(self.config.max_connections) {
                 return Ok(true);
@@ -232,7 +233,7 @@ impl SocketSource {
         }
     }
 
-    /// Refuses a client beyond the limit: its stream is dropped and thereby closed.
+    /// Refuses a client beyond the limit: dropping its stream closes it.
     fn refuse(&mut self, peer: &str) {
         if self.counts.totals().refused == 0 {
             (self.notice)(&format!(
@@ -288,7 +289,7 @@ impl SocketSource {
             }
             Peers::Listen(_) => self.poll_clients(cx),
             Peers::Datagrams(_) => self.receive(cx),
-            // Another part may have ended first, with clients of ours still open: it cannot.
+            // Another part may have ended the source. It cannot do so while this part has clients.
             Peers::Ended => Ok(ReadOutcome::Nothing),
         }
     }
@@ -336,8 +337,8 @@ impl SocketSource {
         let outcome = connection.read(&mut self.staged, most, &mut self.reading);
         match outcome {
             Ok(Some(received)) => {
-                // A read that did not fill its buffer has emptied the socket, unless the end of the
-                // stream follows.
+                // A read that did not fill its buffer has emptied the socket, unless the peer has
+                // closed the connection.
                 let more = received.bytes == most || connection.read_closed;
                 self.ingest.ns = cx.env.now_ns();
                 if self.config.include_timestamp || self.durable_log.is_some() {
@@ -380,7 +381,7 @@ impl SocketSource {
         journal.keep(number, skipped, position, self.staged.last(staged), self.ingest)
     }
 
-    /// Rejects the longest unfinished line while all of them together are too long.
+    /// Rejects the longest unfinished lines while all of them together exceed the limit.
     fn limit_unfinished(&mut self) {
         while self.reading.unfinished > self.config.max_unfinished {
             let Some(connection) = self.connections.longest() else { return };
