@@ -1,5 +1,5 @@
-//! The stages of one instance of a processor of rows: rows are brought together by key, given to the processor, and what it
-//! emits goes on.
+//! The stages of one instance of a processor of rows: they collect rows by key, call the processor,
+//! and emit its results.
 
 use super::aggregate::hash_aggregate::{Key, write_keys};
 use super::late_row::LateRows;
@@ -26,26 +26,26 @@ use serde::{Deserialize, Serialize};
 use std::collections::HashMap;
 use std::sync::Arc;
 
-/// Keys whose rows are given to the processor in a step.
+/// Maximum number of keys for which the processor is called in one step.
 const STEP: usize = 256;
 
-/// The keys of a group: a row of their values.
+/// The keys of a group, as a row of their values.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub(in crate::table) struct RowKey(Vec<u8>);
 
-/// Rows of one key.
+/// The rows of one key.
 pub(in crate::table) struct Group(Vec<RowBuf>);
 
-/// What an instance is made of.
+/// The parts from which an instance is built.
 pub(in crate::table) struct InstanceParts {
     pub operator: StateOperator,
     /// The types of the columns: the keys, then those of the rows.
     pub types: Vec<DataType>,
-    /// Number of keys.
+    /// The number of keys.
     pub keys: usize,
-    /// The event time by which rows are late, and whether it is a window.
+    /// The event time that decides whether a row is late, and whether it is a window.
     pub event: Option<(Slot, bool)>,
-    /// The place of the output's event time.
+    /// The index of the output's event time.
     pub event_time: Option<usize>,
     pub(super) late: LateRows,
     pub lag_us: i64,
@@ -94,7 +94,7 @@ pub(in crate::table) fn instance<P: StatefulProcessor>(
     })
 }
 
-/// A processor of rows as a processor of groups.
+/// Adapts a processor of rows to a processor of groups.
 #[derive(Clone)]
 pub(in crate::table) struct RowProcessor<P> {
     processor: P,
@@ -109,7 +109,7 @@ impl<P: StatefulProcessor> RowProcessor<P> {
         decode(Row(&key.0), self.types[..self.keys].iter())
     }
 
-    /// What a function of the program has failed with.
+    /// Wraps an error of the user's function.
     fn failed(&self, error: StateError) -> EngineError {
         match error.downcast::<EngineError>() {
             Ok(error) => *error,
@@ -157,7 +157,7 @@ impl<P: StatefulProcessor> Processor<RowKey, Group> for RowProcessor<P> {
     }
 }
 
-/// Lends what a processor has emitted to the chain below.
+/// Passes the rows that a processor has emitted to the chain below.
 pub(in crate::table) struct EmitRows {
     down: BoxChain,
 }
@@ -172,25 +172,26 @@ impl Push<Vec<u8>> for EmitRows {
     }
 }
 
-/// Brings the rows of a batch together by key, and gives them to the processor at its end, in the
-/// order in which the keys came. In continuous mode each row goes on at once.
+/// Collects the rows of a batch by key. At the end of the batch it calls the processor for each
+/// key, in the order in which the keys first appeared. In continuous mode it calls the processor
+/// for each row immediately.
 struct GroupRows<P: StatefulProcessor> {
     keys: Vec<Key>,
     key: Vec<u8>,
     scratch: Scratch,
     event: Option<(Slot, bool)>,
     late: LateRows,
-    /// The place of each key's group.
+    /// The index of each key's group.
     places: HashMap<Vec<u8>, usize, BuildStableHasher>,
-    /// Last first, while they are given to the processor.
+    /// The groups. Reversed while the processor is called, so that the first group is last.
     groups: Vec<(RowKey, Group, u64)>,
-    /// A marker behind the groups.
+    /// A marker to pass on after the groups.
     marker: Option<Epoch>,
     down: Typed<Group, Process<RowKey, RowProcessor<P>, EmitRows>>,
 }
 
 impl<P: StatefulProcessor> GroupRows<P> {
-    /// Gives some groups to the processor, and passes the marker on behind the last one.
+    /// Calls the processor for some groups, and passes the marker on after the last one.
     fn give(&mut self) -> Result<(), EngineError> {
         for _ in 0..STEP {
             if !self.down.is_ready() {
@@ -275,7 +276,8 @@ impl<'a, P: StatefulProcessor> Push<Row<'a>> for GroupRows<P> {
     }
 }
 
-/// Sends rows to the instances that own their keys, by the hash of a key's encoding in checkpoints.
+/// Sends rows to the instances that own their keys, by the hash of the key's encoding in
+/// checkpoints.
 pub(super) struct KeyOutbox {
     keys: Vec<Key>,
     scratch: Scratch,
@@ -285,7 +287,7 @@ pub(super) struct KeyOutbox {
 }
 
 impl KeyOutbox {
-    /// The keys are the first columns.
+    /// Creates an outbox for rows whose first `keys` columns are the keys.
     pub fn new(keys: usize, types: &[DataType], down: RowOutbox) -> Self {
         let column = |i: usize| Key::column(i, types.len(), &types[i]);
         let keys = (0..keys).map(column).collect();

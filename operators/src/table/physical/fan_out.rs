@@ -1,7 +1,8 @@
-//! Fan-out: a source that is read by several branches of a query. Each row goes to all branches.
+//! Fan-out: a source that is read by several branches of a query. Each row is passed to all
+//! branches.
 //!
 //! The branches run in the source's tasklet. They borrow each row, so it is not copied. The slowest
-//! branch sets the pace: a row is read only when all branches have room for it.
+//! branch limits the rate: a row is read only when all branches can accept it.
 
 use crate::table::physical::stages::BoxChain;
 use crate::table::row::Row;
@@ -91,7 +92,7 @@ mod tests {
     use std::collections::VecDeque;
     use std::sync::{Arc, Mutex};
 
-    /// What was passed to a branch, in order.
+    /// The calls that a branch has received, in order.
     type Given = Arc<Mutex<Vec<String>>>;
 
     /// A branch that returns the given flush statuses, one per drain.

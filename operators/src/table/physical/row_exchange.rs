@@ -1,5 +1,5 @@
-//! Row exchange between workers: rows are hashed by key, sent through rings as owned rows, and lent
-//! to the chain behind the exchange.
+//! Row exchange between workers: rows are hashed by key, sent through rings as owned rows, and
+//! passed as borrowed rows to the chain after the exchange.
 
 use crate::table::expr::functions::canonical_double;
 use crate::table::physical::stages::{BoxChain, copy};

@@ -10,13 +10,13 @@ use millstream_engine::error::EngineError;
 use millstream_engine::runtime::stage::Push;
 use std::fmt::Write;
 
-/// With more keys than this, the first keys that are emitted are likely to miss the cache.
+/// Above this number of keys, the first emitted keys are likely to miss the cache.
 const MANY: usize = 4096;
 
 /// The number of keys to emit in one step, of `of` keys in total. With few keys the step is large,
-/// so that the sink writes rarely. With many keys it is small, so that a step stays short: among a
-/// million idle keys, each of the first few hundred took 10 to 35 us, so 64 of them would take over
-/// a millisecond (`millstream bench window hold`).
+/// so that the sink writes rarely. With many keys it is small, so that a step stays short. With a
+/// million idle keys, each of the first few hundred took 10 to 35 us, so 64 of them took over a
+/// millisecond (`millstream bench window hold`).
 pub(super) fn step(of: usize) -> usize {
     if of > MANY { 8 } else { 64 }
 }
@@ -31,7 +31,7 @@ pub type BoxChain = Box<dyn RowPush>;
 /// Maximum number of bytes that an arena keeps between records.
 const KEPT_BYTES_MAX: usize = 64 << 20;
 
-/// An arena that lives as long as one record.
+/// An arena for the temporary values of one record.
 ///
 /// It keeps its largest chunk between records, so it stops allocating once it has seen the largest
 /// record.

@@ -339,8 +339,8 @@ mod tests {
     }
 
     proptest! {
-        /// Lists and sets keep their values in order through parts, complete encodings and the
-        /// older encoding.
+        /// Parts, complete encodings and the older encoding all restore the values of lists and
+        /// sets in order.
         #[test]
         fn every_encoding_gives_the_values_back((data_type, added) in value(), set: bool, cut in 0usize..9) {
             let collection = if set { Collection::Set } else { Collection::List };

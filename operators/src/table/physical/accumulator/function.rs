@@ -59,7 +59,7 @@ pub(super) enum Input {
     User(Vec<(CellFn, DataType)>, Arc<UserAggregate>),
 }
 
-/// Whether one true value decides, or all values must be true.
+/// Whether one true value suffices (ANY), or all values must be true (EVERY).
 pub(super) enum Quantifier {
     Exists,
     ForAll,

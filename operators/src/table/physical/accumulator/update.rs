@@ -129,7 +129,7 @@ fn add_by(
     if by.is_null() {
         return Ok(());
     }
-    // Of equal ordering keys the last one wins, as in Spark.
+    // If ordering keys are equal the last one wins, as in Spark.
     let loses = held
         .as_ref()
         .is_some_and(|row| order(by, field(row, 1, 2, data_type), data_type) == want.reverse());

@@ -146,7 +146,7 @@ impl AsofJoin {
         Ok(())
     }
 
-    /// Handles a left row that the watermark has reached.
+    /// Processes a left row that the watermark has reached.
     fn expire_left(&mut self, left: Entry) -> Result<(), EngineError> {
         let key = self.buffer.rows.key(left.row);
         if self.results == Results::Final {

@@ -1,9 +1,8 @@
 //! The allowed difference between the event times of two streams, and the state watermarks that
 //! follow.
 //!
-//! A condition such as `r.t >= l.t AND r.t <= l.t + INTERVAL 1 HOUR` bounds `r.t - l.t`. Because of
-//! the upper bound, left rows expire as the watermark advances; because of the lower bound, right
-//! rows do.
+//! A condition such as `r.t >= l.t AND r.t <= l.t + INTERVAL 1 HOUR` bounds `r.t - l.t`. The upper
+//! bound lets left rows expire as the watermark advances, the lower bound right rows.
 
 use super::super::super::datetime::DAY_US;
 use super::side::JoinSide;
@@ -130,8 +129,8 @@ pub(in super::super) struct TimeRange {
     /// The inclusive bounds of `right - left`, in microseconds.
     pub least_us: i64,
     pub most_us: i64,
-    /// For the left and the right side, the difference between state watermark and watermark, in
-    /// microseconds. Rows at or before the state watermark expire. `None` if a side's rows never
+    /// For the left and the right side: the difference between state watermark and watermark, in
+    /// microseconds. Rows at or before the state watermark expire. `None` if the side's rows never
     /// expire.
     pub shifts_us: [Option<i64>; 2],
 }
@@ -227,7 +226,7 @@ mod tests {
         assert_eq!(one_sided.around(JoinSide::Right, 10), (i64::MIN, 4));
     }
 
-    /// An expired row can only match rows that are late.
+    /// When a row has expired, it could only match rows that are late.
     #[test]
     fn a_row_expires_when_it_can_match_no_more() {
         for us in [-7_500_500, -1, 0, 1, 999, 1000, 2_000_001] {

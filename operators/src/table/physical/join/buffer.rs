@@ -63,7 +63,7 @@ pub(super) struct Buffer {
     counts: JoinState,
     /// The number of pairs that matched in this epoch.
     pub matches: u64,
-    /// Of the keys of rows that expire together.
+    /// The key-table indices of rows that expire together.
     places: Vec<u32>,
 }
 
@@ -110,7 +110,7 @@ impl Buffer {
         self.next_number - 1
     }
 
-    /// The number of rows to process in a step; tests may reduce `wanted`.
+    /// The number of rows to process in a step. Tests may reduce `wanted`.
     #[inline]
     pub fn step(&self, wanted: usize) -> usize {
         self.log.keys_per_step(wanted)
@@ -215,8 +215,8 @@ impl Buffer {
         }
     }
 
-    /// Takes up to `most` rows of a side that expire at or before `by_us` from the queue, and reads
-    /// together what removing them needs.
+    /// Takes up to `most` rows of a side that expire at or before `by_us` from the queue, and
+    /// prefetches what removing them reads.
     pub fn take_expired(
         &mut self,
         side: JoinSide,

@@ -1,5 +1,5 @@
-//! Decides which joins of two streams are supported. That a row has no match can only be known if a
-//! watermark says that no more rows of the other side can match it.
+//! Decides which joins of two streams are supported. An outer join can emit a row without a match
+//! only if a watermark rules out future matches.
 
 use super::condition::{JoinCondition, JoinTime};
 use super::side::JoinSide;

@@ -72,8 +72,8 @@ pub(in crate::table) fn joined(mut join: Join) -> Plan {
     below_watermark(join)
 }
 
-/// IS NOT NULL conditions on the columns of one side that must not be NULL for the condition to
-/// hold.
+/// IS NOT NULL conditions for columns of one side: the condition can only be true if these columns
+/// are not NULL.
 fn there(condition: &Resolved, join: &Join, side: usize) -> Vec<Resolved> {
     let width = join.left.width();
     let scope = if side == 0 { join.left.scope() } else { join.right.scope() };
@@ -131,8 +131,8 @@ pub(in crate::table) fn is_pushed_into(join: &Join) -> bool {
     plain && (join.is_of_streams() || timed)
 }
 
-/// Pushes a filter on top of a join with a stream into the join: conditions on one side go to that
-/// side, and conditions on both go into the join condition.
+/// Pushes a filter on top of a join with a stream into the join. Conditions on one side are pushed
+/// to that side, and conditions on both sides into the join condition.
 pub(in crate::table) fn filtered_join(mut join: Join, condition: &Resolved) -> Plan {
     let streams = [join.left.is_streaming(), join.right.is_streaming()];
     let width = join.left.width();

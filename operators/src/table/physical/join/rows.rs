@@ -329,7 +329,7 @@ mod tests {
         (0..300).for_each(|_| store.epoch());
         assert!(store.memory() < full / 10, "{full} to {}", store.memory());
         assert_eq!((store.number(ids[0]), store.row(ids[0]).0), (0, &row(0)[..]));
-        // Expired rows may still be looked up by their numbers.
+        // Rows that have expired may still be looked up by their numbers.
         assert!((1..).zip(&ids[1..]).all(|(n, id)| store.number(*id) != n));
         let ids: Vec<_> =
             (0..50_000).map(|n| store.insert(Row(&row(n)), (0, n), false).unwrap()).collect();

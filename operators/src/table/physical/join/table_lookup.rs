@@ -157,7 +157,7 @@ impl TableJoin {
             table_keys.push(key(b, false));
             equal = None;
         }
-        // The stream is on the left.
+        // The stream is the left side.
         let value_of = asof.map(|(_, (_, b))| ValueOf::new(&of_side(b, l), r, semantics));
         let closest = asof.map(|(closest, (a, _))| {
             ClosestRow::new(closest, ValueOf::new(&of_side(a, 0), l, semantics))

@@ -69,7 +69,7 @@ impl Background {
     }
 }
 
-/// Who checks whether the table has changed.
+/// How changes of the table are detected.
 enum Looker {
     /// The table does not change.
     Nobody,

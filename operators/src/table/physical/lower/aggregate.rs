@@ -78,9 +78,7 @@ impl Lowering<'_, '_> {
         self.exchange(from, grouping, distribution, down, &needed)
     }
 
-    /// Whether an aggregation over several workers is pre-aggregated before the exchange. It is not
-    /// if each row has a result of its own, or if late rows go to a side output, which needs the
-    /// input rows.
+    /// The output pair is written only if it is tested or emitted.
     fn pre_aggregates(&self, kind: &Kind, input: &Plan, calls: &[AggregateCall]) -> bool {
         let at_once = self.job.trigger().is_continuous() && self.mode == OutputMode::Update;
         let width = input.width();

@@ -16,7 +16,7 @@ use millstream_engine::runtime::state_log::StateLog;
 use millstream_engine::runtime::tasklet::InboxTasklet;
 
 impl Lowering<'_, '_> {
-    /// A processor of rows, whose first columns are the keys.
+    /// Lowers a processor of rows. The keys are the first columns of its input.
     pub(super) fn arbitrary_state(
         &mut self,
         input: &Plan,
@@ -81,7 +81,7 @@ impl Lowering<'_, '_> {
             operator: operator.clone(),
             keys,
             event: event.map(|i| (Slot::new(i, width), is_window(i))),
-            // Checked when the plan was made.
+            // The event time was validated when the plan was built.
             event_time: operator.event_time().ok().flatten().filter(|_| !self.batch),
             late: self.late(method.name(), input.schema(), lag_us),
             lag_us,

@@ -48,7 +48,7 @@ impl BareJoin {
         Some(Self(StreamJoin::new(config, down)))
     }
 
-    /// Pushes a row of the left or of the right side.
+    /// Pushes a row to the left or the right side.
     pub fn push(&mut self, is_left: bool, row: &[u8]) -> Result<(), EngineError> {
         let side = if is_left { JoinSide::Left } else { JoinSide::Right };
         self.0.push(SidedRow { side, row: RowBuf::from_slice(row) }, 0)

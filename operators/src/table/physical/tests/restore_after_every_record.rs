@@ -1,5 +1,5 @@
 //! Tests every stateful operator against a naive model. After every record the state is saved and
-//! restored into a new instance. The output is full at every other call.
+//! restored into a new instance. The output accepts no row at every other call.
 
 use crate::connect::memory::MemoryStream;
 use crate::session::Session;
@@ -231,7 +231,7 @@ fn rarer(rows: &[&Vec<Value>]) -> Vec<Value> {
     let joined: Vec<String> = texts.iter().map(|t| format!("{t:?}")).collect();
     let joined = joined.iter().map(|t| t[8..t.len() - 2].to_string()).collect::<Vec<_>>().join("+");
     let best = rows.iter().filter(|row| row[1] != Value::Null).max_by_key(|row| match row[1] {
-        // Of equal values the last one.
+        // If values are equal, the last one wins.
         Value::Long(x) => x,
         _ => i64::MIN,
     });
