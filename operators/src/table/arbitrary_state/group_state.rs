@@ -1,7 +1,8 @@
 //! The state of `flat_map_groups_with_state`: one value and one time-out for each key.
 //!
-//! It is a processor of rows with one value. The time-out is a timer one millisecond later, because
-//! a key times out when the time has passed, and a timer fires when it is reached.
+//! It is implemented as a processor of rows with one value. The time-out is a timer that is set one
+//! millisecond later: a key times out after its time has passed, whereas a timer fires when its
+//! time is reached.
 
 use super::processor::{InputRows, StateError, StatefulProcessor, StatefulProcessorHandle};
 use crate::stream::{Kept, ValueState};
@@ -10,18 +11,18 @@ use millstream_engine::error::EngineError;
 use std::marker::PhantomData;
 use std::time::Duration;
 
-/// Whether keys time out, and by which time.
+/// Whether keys time out, and by which clock.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum GroupStateTimeout {
-    /// They do not.
+    /// Keys do not time out.
     NoTimeout,
-    /// By processing time.
+    /// Keys time out by processing time.
     ProcessingTimeTimeout,
-    /// By event time. The rows need a watermark; late rows are dropped.
+    /// Keys time out by event time. The rows need a watermark; late rows are dropped.
     EventTimeTimeout,
 }
 
-/// The state of a key, while the function is called.
+/// The state of a key during a call of the function.
 pub struct GroupState<'g, S> {
     access: &'g mut dyn StateAccess<S>,
     kind: GroupStateTimeout,
@@ -29,7 +30,7 @@ pub struct GroupState<'g, S> {
     timeout_ms: Option<i64>,
 }
 
-/// The value of a key, whatever emits rows.
+/// Access to the value of a key, independent of the handle's type.
 trait StateAccess<S> {
     fn get(&self) -> Option<&S>;
     fn update(&mut self, value: S) -> Result<(), EngineError>;
@@ -38,7 +39,7 @@ trait StateAccess<S> {
     fn processing_time_ms(&self) -> i64;
 }
 
-/// A value of the key of a handle.
+/// The value of a handle's key.
 struct HandleValue<'g, 'h, 'c, S> {
     handle: &'g mut StatefulProcessorHandle<'h, 'c>,
     state: ValueState<S>,
@@ -82,7 +83,7 @@ impl<S: Kept> GroupState<'_, S> {
         self.access.update(state)
     }
 
-    /// Removes the state of the key. A time-out that is set stays.
+    /// Removes the state of the key. The time-out stays set.
     pub fn remove(&mut self) {
         self.access.clear();
     }
@@ -103,8 +104,8 @@ impl<S: Kept> GroupState<'_, S> {
         self.access.processing_time_ms()
     }
 
-    /// Lets the key time out so long after the processing time, at least a millisecond. Each call of
-    /// the function clears the time-out, unless it sets one again.
+    /// Makes the key time out when the processing time has advanced by `duration`, at least a
+    /// millisecond. Each call of the function clears the time-out unless it sets it again.
     pub fn set_timeout_duration(&mut self, duration: Duration) -> Result<(), EngineError> {
         if self.kind != GroupStateTimeout::ProcessingTimeTimeout {
             return Err(invalid(
@@ -126,9 +127,9 @@ impl<S: Kept> GroupState<'_, S> {
         Ok(())
     }
 
-    /// Lets the key time out when the watermark has passed a time, in milliseconds since 1970, which
-    /// must not be before the watermark. Each call of the function clears the time-out, unless it
-    /// sets one again.
+    /// Makes the key time out when the watermark has passed a time in milliseconds since 1970,
+    /// which must not be before the watermark. Each call of the function clears the time-out unless
+    /// it sets it again.
     pub fn set_timeout_timestamp(&mut self, timestamp_ms: i64) -> Result<(), EngineError> {
         if self.kind != GroupStateTimeout::EventTimeTimeout {
             return Err(invalid(
@@ -153,7 +154,7 @@ impl<S: Kept> GroupState<'_, S> {
     }
 }
 
-/// A function of the rows and the state of a key, as a processor of rows.
+/// Adapts a function of a key's rows and state to a processor of rows.
 pub(crate) struct GroupFunction<S, F> {
     pub state: ValueState<S>,
     pub kind: GroupStateTimeout,
@@ -197,7 +198,7 @@ where
                 handle.delete_timer(timer_ms)?;
             }
             if let Some(timeout_ms) = timeout_ms {
-                // Timed out is what the time has passed, not what it has reached.
+                // The key times out after the time has passed, not when it is reached.
                 handle.register_timer(timeout_ms.saturating_add(1))?;
             }
         }

@@ -5,17 +5,17 @@
 //! rows ▸ KeyOutbox ═rings by key═▶ GroupRows ▸ Process ▸ EmitRows ×N ═rings═▶ …
 //! ```
 //!
-//! | module | noun |
+//! | module | content |
 //! |---|---|
-//! | `processor` | a processor of rows, and what it can use |
+//! | `processor` | a processor of rows, and its handle for state and timers |
 //! | `group_state` | the state of `flat_map_groups_with_state`, as a processor of rows |
-//! | `node` | the operator of a plan |
+//! | `node` | the operator in a logical plan |
 //!
-//! State, timers and checkpoints are those of the processors of typed streams.
+//! State, timers and checkpoints are implemented by the processors of typed streams.
 //!
-//! *Batches.* In micro-batch mode a processor is called once for each key with rows in the batch,
-//! with all of them, and then for the timers that are due, in time order. In continuous mode it is
-//! called with each row at once, and timers fire when they are due.
+//! *Batches.* In micro-batch mode a processor is called once per key that has rows in the batch,
+//! with all its rows, and then for the due timers, in time order. In continuous mode it is called
+//! for each row immediately, and timers fire when they are due.
 
 pub(crate) mod group_state;
 pub(crate) mod node;

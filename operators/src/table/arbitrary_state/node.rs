@@ -1,4 +1,4 @@
-//! The operator of a plan.
+//! The operator of arbitrary state in a logical plan.
 
 use super::processor::{OutputRule, StateDeclarations, StatefulProcessor, TimeMode};
 use crate::stream::States;
@@ -45,8 +45,8 @@ impl StateOutput {
         Ok(Self { mode, ..self })
     }
 
-    /// Names the column that is the event time of the rows, for stateful operators behind this one.
-    /// A row at or before the watermark must not be emitted then.
+    /// Names the column that is the event time of the emitted rows, for stateful operators
+    /// downstream. With it, rows at or before the watermark must not be emitted.
     pub fn event_time(self, column: &str) -> Self {
         Self { event_time: Some(column.to_string()), ..self }
     }
@@ -58,7 +58,7 @@ impl From<Schema> for StateOutput {
     }
 }
 
-/// Which method made an operator.
+/// The method that created an operator.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum StateMethod {
     /// `transform_with_state`.
@@ -79,13 +79,13 @@ impl StateMethod {
 
 type Build = dyn Fn(InstanceParts, BoxChain) -> BoxChain + Send + Sync;
 
-/// An operator with arbitrary state: what it emits, and how its instances are built.
+/// An operator with arbitrary state: its output, and how its instances are built.
 #[derive(Clone)]
 pub struct StateOperator {
     pub(crate) method: StateMethod,
     pub(crate) output: StateOutput,
     pub(crate) mode: TimeMode,
-    /// The states, for a checkpoint.
+    /// The description of the states, for the checkpoint.
     pub(crate) states: String,
     build: Arc<Build>,
 }
@@ -121,7 +121,7 @@ impl StateOperator {
         Ok(Self { method, output, mode, states: description, build: Arc::new(build) })
     }
 
-    /// The place of the output's event time.
+    /// The index of the output's event time column.
     pub(crate) fn event_time(&self) -> PlanResult<Option<usize>> {
         let Some(name) = &self.output.event_time else { return Ok(None) };
         let fields = &self.output.schema.fields;
@@ -174,7 +174,7 @@ pub(crate) fn keyed_state(input: Plan, keys: &[Expr], operator: StateOperator) -
     Ok(Plan::ArbitraryState { input, keys: keys.len(), operator })
 }
 
-/// Refuses what an operator with arbitrary state cannot do on a stream.
+/// Rejects uses of an operator with arbitrary state that are not supported on a stream.
 pub(crate) fn check(plan: &Plan, query: OutputMode) -> PlanResult<()> {
     if let Plan::ArbitraryState { input, operator, .. } = plan {
         check_operator(input, operator, query)?;
@@ -227,7 +227,7 @@ fn is_stateful(plan: &Plan) -> bool {
     }
 }
 
-/// Refuses operators below a stateful one that no stateful one may follow.
+/// Rejects operators below a stateful one that no stateful operator may follow.
 fn check_below(plan: &Plan) -> PlanResult<()> {
     for input in plan.inputs() {
         if let Plan::ArbitraryState { operator, .. } = input {

@@ -1,4 +1,4 @@
-//! A processor of rows with state and timers for each key, and what it can use.
+//! A processor of rows with state and timers for each key, and its handle.
 
 use crate::stream::{Context, Kept, ListState, MapState, States, Timer, Ttl, ValueState};
 use crate::table::error::{PlanError, PlanResult};
@@ -11,7 +11,7 @@ use std::collections::HashSet;
 use std::hash::Hash;
 use std::time::Duration;
 
-/// What a function of the program may fail with. An [`EngineError`] ends the query as it is.
+/// An error of a user's function. An [`EngineError`] ends the query unchanged.
 pub type StateError = Box<dyn std::error::Error + Send + Sync>;
 
 /// Which timers a processor may set.
@@ -38,8 +38,8 @@ impl TimeMode {
 /// A user-defined operator on rows that are grouped by keys, with state and timers for each key.
 /// Each instance has a clone of its own.
 pub trait StatefulProcessor: Clone + Send + 'static {
-    /// Processes rows of a key: all of a batch, or each one in continuous mode. An error ends the
-    /// query.
+    /// Processes rows of a key: all its rows of a batch, or one row at a time in continuous mode.
+    /// An error ends the query.
     fn handle_input_rows(
         &mut self,
         key: &[Value],
@@ -47,8 +47,9 @@ pub trait StatefulProcessor: Clone + Send + 'static {
         handle: &mut StatefulProcessorHandle<'_, '_>,
     ) -> Result<(), StateError>;
 
-    /// Called when a timer of the key has fired, with its time in milliseconds since 1970. The timer
-    /// is already removed. A timer that is set now and is due already fires with the next batch.
+    /// Called when a timer of the key has fired, with its time in milliseconds since 1970. The
+    /// timer is already removed. If a timer that is set during the call is already due, it fires
+    /// with the next batch.
     fn handle_expired_timer(
         &mut self,
         key: &[Value],
@@ -60,11 +61,11 @@ pub trait StatefulProcessor: Clone + Send + 'static {
     }
 }
 
-/// Rows of one key, in the order of their arrival.
+/// The rows of one key, in the order of arrival.
 pub struct InputRows<'r> {
     pub(in crate::table) rows: std::slice::Iter<'r, RowBuf>,
     pub(in crate::table) types: &'r [DataType],
-    /// The columns before those of the row.
+    /// The number of leading columns that are not part of the row.
     pub(in crate::table) skip: usize,
 }
 
@@ -121,7 +122,7 @@ impl StateDeclarations {
         }
     }
 
-    /// Declares a value for each key. Each write begins its time to live again.
+    /// Declares a value for each key. Each write restarts its time to live.
     pub fn value<V: Kept>(&mut self, name: &str, ttl: Ttl) -> PlanResult<ValueState<V>> {
         self.check(name, ttl)?;
         Ok(self.states.value(name, ttl))
@@ -144,18 +145,18 @@ impl StateDeclarations {
     }
 }
 
-/// The rows that an operator may emit.
+/// The requirements for the rows that an operator emits.
 #[derive(Clone, Debug)]
 pub(in crate::table) struct OutputRule {
     pub schema: Schema,
-    /// The column of the event time, if an operator behind uses it.
+    /// The column of the event time, if a downstream operator uses it.
     pub event_time: Option<usize>,
     pub mode: TimeMode,
     /// Whether the rows have a watermark.
     pub timed: bool,
 }
 
-/// What a processor can use while it handles rows or a timer.
+/// The processor's handle while it handles rows or a timer: state, timers and output.
 pub struct StatefulProcessorHandle<'h, 'c> {
     pub(in crate::table) cx: &'h mut Context<'c, Vec<u8>>,
     pub(in crate::table) rule: &'h OutputRule,
@@ -169,7 +170,7 @@ fn null_value() -> EngineError {
     )
 }
 
-/// Refuses a NULL.
+/// Rejects a NULL.
 fn check_value<V: 'static>(value: &V) -> Result<(), EngineError> {
     match (value as &dyn Any).downcast_ref::<Value>() {
         Some(Value::Null) => Err(null_value()),
@@ -177,7 +178,7 @@ fn check_value<V: 'static>(value: &V) -> Result<(), EngineError> {
     }
 }
 
-/// Whether a value is one of a type.
+/// Whether a value belongs to a type.
 fn is_of_type(value: &Value, data_type: &DataType) -> bool {
     match (value, data_type) {
         (Value::Null, _) => true,
@@ -208,7 +209,7 @@ fn is_of_type(value: &Value, data_type: &DataType) -> bool {
 }
 
 impl OutputRule {
-    /// Checks a row, and encodes it.
+    /// Checks a row and encodes it.
     fn encode(&self, row: &[Value], watermark_us: i64) -> Result<Vec<u8>, EngineError> {
         let fields = &self.schema.fields;
         if row.len() != fields.len() {
@@ -277,7 +278,7 @@ impl StatefulProcessorHandle<'_, '_> {
         self.rule.timed.then(|| self.cx.watermark_us().div_euclid(1000))
     }
 
-    /// The timer of a time in the processor's time mode.
+    /// The timer for a time, in the processor's time mode.
     fn timer(&self, operation: &str, ms: i64) -> Result<Timer, EngineError> {
         let us = ms.saturating_mul(1000);
         match self.rule.mode {
@@ -291,8 +292,8 @@ impl StatefulProcessorHandle<'_, '_> {
         }
     }
 
-    /// Sets a timer of the key, in milliseconds since 1970. It fires when the processing time or the
-    /// watermark has reached it. A key has one timer of each time.
+    /// Sets a timer of the key, in milliseconds since 1970. It fires when the processing time or
+    /// the watermark has reached it. A key has at most one timer per time.
     pub fn register_timer(&mut self, timer_ms: i64) -> Result<(), EngineError> {
         let timer = self.timer("register_timer", timer_ms)?;
         self.cx.set_timer(timer)
@@ -339,7 +340,7 @@ impl StatefulProcessorHandle<'_, '_> {
         self.cx.list(state)
     }
 
-    /// Replaces the list of the key. An empty one is refused.
+    /// Replaces the list of the key. An empty list is an error.
     pub fn put_list<V: Kept>(
         &mut self,
         state: ListState<V>,

@@ -318,7 +318,7 @@ pub fn resolve_call(
     Ok(AggregateCall { function, user: None, distinct, args, filter, data_type, name, place })
 }
 
-/// Refuses an aggregate inside an aggregate, and resolves the condition of FILTER.
+/// Rejects an aggregate inside an aggregate, and resolves the condition of FILTER.
 fn check_modifiers(
     args: &[Expr],
     filter: Option<&Expr>,

@@ -4,8 +4,8 @@
 //! Planning is a recursion over nested queries and expressions. It runs on a stack of its own
 //! ([`on_large_stack`]) that is large enough for [`MAX_NESTING`] levels on any thread. Long runs of
 //! one kind, such as operators and branches of UNION ALL, are processed in loops and are not
-//! limited. What a text can multiply, such as a view that reads another view twice, is counted
-//! ([`count_copies`]).
+//! limited. Copies that a short text can cause, such as by a view that reads another view twice,
+//! are counted ([`count_copies`]).
 
 use crate::table::error::{Place, PlanError, PlanResult};
 use std::cell::Cell;

@@ -280,9 +280,9 @@ pub enum Plan {
     },
     /// A processor of rows with state for each key.
     ArbitraryState {
-        /// The rows: the keys, then the columns that the processor sees.
+        /// The input rows: the keys first, then the columns that the processor sees.
         input: Box<Plan>,
-        /// Number of keys.
+        /// The number of keys.
         keys: usize,
         /// The processor.
         operator: StateOperator,

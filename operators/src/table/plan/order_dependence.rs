@@ -1,5 +1,5 @@
-//! How a result depends on the order of input rows. Functions such as `first` depend on it, and so
-//! does every operator that keeps the first row of a key.
+//! How a result depends on the order of input rows. Functions such as `first` and operators that
+//! keep the first row of a key depend on it.
 
 use crate::table::plan::Plan;
 use crate::table::plan::aggregate_function::AggregateCall;
@@ -7,7 +7,7 @@ use crate::table::plan::aggregate_function::AggregateCall;
 /// The order on which a result depends.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
 pub enum OrderDependence {
-    /// On none: a source with any number of partitions gives the same result.
+    /// On no order: a source with any number of partitions gives the same result.
     #[default]
     None,
     /// On the order of a source's rows, which a source with several partitions does not preserve.

@@ -51,7 +51,7 @@ impl LiteralSettings {
         else {
             return;
         };
-        // A value other than true and false is refused when the statement is executed.
+        // A value other than true and false is rejected when the statement is executed.
         if let (Some(setting), Ok(on)) =
             (self.setting(key.trim()), value.trim().trim_matches('\'').parse())
         {

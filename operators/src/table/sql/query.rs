@@ -186,7 +186,7 @@ pub(super) fn start(query: &ast::Query) -> Place {
     }
 }
 
-/// The views of a WITH clause, which hide those of the session.
+/// The views of a WITH clause, which take precedence over those of the session.
 pub(super) struct Views<'c> {
     /// The views by lower-case name, each with its name as written.
     views: HashMap<String, (String, Plan)>,

@@ -38,7 +38,7 @@ struct Inner {
     match_range: Option<(u64, u64)>,
 }
 
-/// Up to this many conditions of WHERE get a filter each.
+/// Converts the expressions of a query. The subqueries in them are joined to its plan.
 const MAX_FILTERS: usize = 64;
 
 /// Converts the expressions of a query. Joins to its plan what their subqueries need.

@@ -1,4 +1,4 @@
-//! Properties of functions that the compiler of expressions and the optimiser ask for by name.
+//! Properties of functions by name, for the expression compiler and the optimiser.
 
 use super::{all, registry::Build};
 use crate::table::expr::{Node, Resolved, lower};

@@ -1,5 +1,5 @@
-//! What a registered function is: how its arguments are resolved, and how it is compiled. Files of
-//! functions use this module, and `mod.rs` lists the files.
+//! The description of a registered function: how its arguments are resolved, and how it is
+//! compiled. Files of functions use this module, and `mod.rs` lists the files.
 
 use crate::table::error::{PlanError, PlanResult};
 use crate::table::expr::cell::Cell;

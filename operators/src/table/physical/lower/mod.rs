@@ -292,7 +292,7 @@ impl Lowering<'_, '_> {
         let resumed_us = self.job.resumed_watermark_ms().saturating_mul(1000);
         let continuous = self.job.trigger().is_continuous();
         let time = move |row: &Row<'_>| match (row.is_null(slot), is_window) {
-            // The delay is evaluated as in Spark.
+            // A NULL event time counts as 1970, as in Spark.
             (true, _) => 0,
             (false, true) => Row(row.bytes(slot)).long(Slot::new(1, 2)) - 1,
             (false, false) => row.long(slot),

@@ -58,8 +58,8 @@ impl Inference {
         }
     }
 
-    /// Whether a record is an object that changes nothing in the inferred types, as is usual.
-    /// Nothing is allocated to find out. Malformed records give false.
+    /// Whether a record is an object that changes nothing in the inferred types, which is the usual
+    /// case. Allocates nothing. Malformed records give false.
     pub fn knows(&self, found: &InferredRecords, text: &[u8]) -> bool {
         let mut tokens = Tokens::new(text, self.reading.features, self.reading.source);
         tokens.next() == Ok(Some(Token::Object))

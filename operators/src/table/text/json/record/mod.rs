@@ -1,9 +1,9 @@
 //! Reads JSON into rows and values of a schema, exactly as Spark does. The file reader, `from_json`
 //! and all other functions with a schema use this module.
 //!
-//! Fields are written directly into the row's slots; only arrays and maps are first built as
-//! values. A field whose value is not of its type is NULL: the record is bad, but the rest of it is
-//! still read (Spark's partial results). A record with malformed JSON gives NULLs only. If a nested
+//! Fields are written directly into the row's slots; arrays and maps are first built as values. A
+//! field whose value is not of its type is NULL: the record is bad, but the rest of it is still
+//! read (Spark's partial results). A record with malformed JSON gives NULLs only. If a nested
 //! struct or array fails midway, reading continues after the token at which it failed, as in Spark.
 //! Names in the rest of that value may then be taken for the record's own fields.
 
@@ -84,7 +84,7 @@ impl From<InvalidJson> for Fault {
 /// The reason why some fields of a value are NULL; `None` if all could be read.
 type Partial = Option<&'static str>;
 
-/// What a record turned out to be.
+/// The kind of a record that was read.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Found {
     /// An empty text.
