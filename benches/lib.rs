@@ -1,3 +1,3 @@
-//! Micro-benchmarks of Millstream (see `benches/`), and the jobs that are measured in several places.
+//! Micro-benchmarks of Millstream (see `benches/`), and jobs that several measurements share.
 
 pub mod throughput;

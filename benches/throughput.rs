@@ -1,6 +1,6 @@
-//! Numbers from an iterator, scrambled, a quarter dropped, the others counted by key, all running
-//! counts added up: as a typed stream, and by hand. `millstream bench throughput` and the bench
-//! `throughput` measure it.
+//! The job of the throughput measurements, as a typed stream and in hand-written code: numbers from
+//! an iterator are scrambled, a quarter is dropped, the others are counted by key, and all running
+//! counts are summed. `millstream bench throughput` and the bench `throughput` measure it.
 
 use millstream::stream::{Count, Flow};
 use millstream::{Config, EngineError, WaitProfile};
@@ -11,7 +11,7 @@ use std::hint::black_box;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-/// What is done to a number first.
+/// Maps each number to a pseudo-random one.
 #[inline]
 pub fn scramble(number: u64) -> u64 {
     number.wrapping_mul(0x9E37_79B9_7F4A_7C15) >> 20
@@ -23,12 +23,12 @@ pub fn is_counted(number: &u64) -> bool {
     number % 4 != 3
 }
 
-/// A sum that is handed over when its owner goes.
+/// A sum that is added to the shared total when it is dropped.
 #[derive(Clone)]
 pub struct Sum(u64, Arc<AtomicU64>);
 
 impl Sum {
-    /// An empty sum, and where it is handed over.
+    /// A sum of 0, and the shared total.
     pub fn new() -> (Self, Arc<AtomicU64>) {
         let total = Arc::new(AtomicU64::new(0));
         (Self(0, total.clone()), total)
@@ -48,12 +48,13 @@ impl Drop for Sum {
     }
 }
 
-/// The sum of all counts of numbers up to `records` over `keys`, by a typed stream.
+/// The sum of all counts of the numbers up to `records` over `keys` keys, computed by a typed
+/// stream.
 pub fn by_stream(records: u64, keys: u64) -> Result<u64, EngineError> {
     by_stream_with(records, keys, Config::default())
 }
 
-/// The same with another configuration, of which it is not taken how to wait.
+/// Like [`by_stream`], with another configuration, of which `wait` is ignored.
 pub fn by_stream_with(records: u64, keys: u64, config: Config) -> Result<u64, EngineError> {
     let (mut sum, total) = Sum::new();
     let flow = Flow::new("throughput");
@@ -66,7 +67,7 @@ pub fn by_stream_with(records: u64, keys: u64, config: Config) -> Result<u64, En
     Ok(total.load(Ordering::Relaxed))
 }
 
-/// The last count of each key, added up when their owner goes.
+/// The last count of each key. The counts are added to the total when this is dropped.
 struct Last {
     counts: Vec<u64>,
     total: Arc<AtomicU64>,
@@ -93,13 +94,14 @@ impl Drop for Last {
     }
 }
 
-/// The numbers that one of some workers has.
+/// The numbers of worker `number` out of `of`.
 fn part(records: u64, number: u64, of: u64) -> std::ops::Range<u64> {
     records * number / of..records * (number + 1) / of
 }
 
-/// How many numbers up to `records` are counted over `keys`, by a typed stream in some instances that
-/// are spread over workers: each has its part of the numbers and its share of the keys.
+/// How many of the numbers up to `records` are counted over `keys` keys, computed by a typed stream
+/// with several instances that are spread over workers. Each instance reads a part of the numbers
+/// and owns a part of the keys.
 pub fn over_workers(
     records: u64,
     keys: u64,
@@ -117,7 +119,7 @@ pub fn over_workers(
     Ok(total.load(Ordering::Relaxed))
 }
 
-/// The same by hand: threads that know nothing of each other until they have counted.
+/// The same in hand-written code: threads that share nothing until they have counted.
 pub fn threads_by_hand(records: u64, keys: u64, threads: usize) -> u64 {
     let count = |numbers: std::ops::Range<u64>| {
         let mut counts = HashMap::<u64, u64, BuildStableHasher>::default();
@@ -147,7 +149,7 @@ pub fn threads_by_hand(records: u64, keys: u64, threads: usize) -> u64 {
     })
 }
 
-/// The sum of all counts in a loop by hand, with the same hash function.
+/// The sum of all counts, computed by a hand-written loop with the same hash function.
 pub fn by_hand(records: u64, keys: u64) -> u64 {
     let mut sum = 0u64;
     let mut counts = HashMap::<u64, u64, BuildStableHasher>::default();

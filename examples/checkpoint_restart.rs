@@ -1,5 +1,5 @@
-//! A query that continues where it ended: its checkpoint has the counts and the files that were
-//! read. Each file is counted once, however often the query is started.
+//! A query that continues where it ended: its checkpoint contains the counts and the list of files
+//! that were read. Each file is counted once, however often the query is started.
 //!
 //! `cargo run -p millstream-examples --example checkpoint_restart`
 

@@ -1,4 +1,4 @@
-//! A query built from methods instead of SQL: the number and the sum of large orders by customer.
+//! A query built from methods instead of SQL: the number and the sum of large orders per customer.
 //!
 //! `cargo run -p millstream-examples --example data_frame`
 

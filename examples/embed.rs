@@ -1,8 +1,9 @@
-//! A query inside a service: requests are pushed in and answers read back in the same process.
+//! A query inside a service: the service pushes requests and reads answers in the same process.
 //!
 //! `cargo run --release -p millstream-examples --example embed`
 //!
-//! The service scores payments: for each, how many the same customer made before and their sum.
+//! The service scores payments: for each payment it computes the number and the sum of the
+//! customer's earlier payments.
 
 use millstream::stream::{Flow, Reduce};
 use millstream::{Config, EngineError};
@@ -34,7 +35,7 @@ fn main() -> Result<(), EngineError> {
         .sink(sink);
     let query = flow.start(Config::default())?;
 
-    // The service's loop: a request in, its answer out.
+    // The service's loop: push a request, read its answer.
     let mut last = Seen::default();
     for request in 0..10_000u32 {
         let payment = Payment { customer: request % 7, cents: i64::from(request % 100) + 1 };

@@ -13,7 +13,7 @@ fn text(text: &str) -> Value {
 fn main() -> Result<(), Box<dyn Error>> {
     let session = Session::new();
     let clicks = session.memory_stream("clicks", "page STRING, user STRING")?;
-    // A table may be a file, too: `session.read().format("csv")`.
+    // A table may also be a file: `session.read().format("csv")`.
     session
         .sql("SELECT * FROM VALUES ('ann', 'Oslo'), ('bob', 'Lima') AS t(name, city)")?
         .create_temp_view("users");

@@ -1,4 +1,4 @@
-//! An operator of your own: it reports orders that are not paid within a minute of event time.
+//! A user-defined operator that reports orders which are not paid within a minute of event time.
 //!
 //! `cargo run -p millstream-examples --example processor_timers`
 

@@ -15,7 +15,7 @@ fn main() -> Result<(), Box<dyn Error>> {
     let session = Session::new();
     let readings = session.memory_stream("readings", "time TIMESTAMP, value BIGINT")?;
 
-    // A reading may arrive up to 5 seconds after a later one.
+    // A reading may arrive up to 5 seconds of event time late.
     session
         .view("readings")
         .expect("it was just made")

@@ -1,5 +1,6 @@
-//! What it costs to grow to millions of keys: an insert on average, and the longest of all, with the
-//! clock's own time in both; and what it then costs to find each of them again. `cargo bench -p millstream-benches --bench hash_table`.
+//! The cost of growing hash tables to millions of keys: the mean and the longest time of an insert,
+//! both including the clock's own time, and the time to find each key again. `cargo bench -p
+//! millstream-benches --bench hash_table`.
 
 use millstream_engine::checkpoint::key_group::{BuildStableHasher, hash_key};
 use millstream_engine::collections::linear_hash_table::LinearHashTable;
@@ -21,7 +22,7 @@ fn inserts(keys: u64, mut insert: impl FnMut(u64)) -> (f64, u64) {
     (begun.elapsed().as_nanos() as f64 / keys as f64, longest)
 }
 
-/// The mean time of a lookup in nanoseconds, in a table of `keys` keys.
+/// The mean time of a lookup, in nanoseconds, in a table of `keys` keys.
 fn found(keys: u64, mut find: impl FnMut(u64) -> Option<u64>) -> f64 {
     let begun = Instant::now();
     let sum: u64 = (0..keys).filter_map(&mut find).sum();

@@ -1,10 +1,12 @@
-//! The language's own cost: `cargo bench -p millstream-benches --bench language [-- --lines N]`.
+//! The cost of expressions, decoders and a word count, compared with hand-written code: `cargo
+//! bench -p millstream-benches --bench language [-- --lines N]`.
 //!
-//! *Expressions*: a million rows that stay in the cache, median of 21 rounds.
-//! *Decoders*: JSON and CSV lines into rows beside `serde_json`, `sonic-rs` and `csv` into a typed struct, in
-//! alternating rounds; the ratio is ours over theirs, in bytes a second.
-//! *Word count*: a file of N lines (10,000,000) through a query on one core, beside a loop written
-//! by hand that reads, splits and counts the same file with a standard hash map, alternating.
+//! *Expressions*: a million rows that fit into the cache, median of 21 rounds. *Decoders*: JSON and
+//! CSV lines decoded into rows, compared with `serde_json`, `sonic-rs` and `csv` into a typed
+//! struct, in alternating rounds. The ratio is Millstream's bytes per second over theirs. *Word
+//! count*: a file of N lines (10,000,000) through a query on one core, compared with a hand-written
+//! loop that reads, splits and counts the same file with a standard hash map, in alternating
+//! rounds.
 
 use bumpalo::Bump;
 use millstream::connect::file::Decoder;
@@ -84,7 +86,8 @@ struct Event {
     ok: bool,
 }
 
-/// Bytes a second of both, alternating; the ratio ours over theirs.
+/// Measures both in alternating rounds and prints their bytes per second. The ratio is Millstream's
+/// over the other's.
 fn compare(name: &str, bytes: usize, mut ours: impl FnMut(), mut theirs: impl FnMut()) {
     let (mut a, mut b) = (Vec::new(), Vec::new());
     for _ in 0..ROUNDS {
@@ -229,7 +232,7 @@ fn main() {
     let args: Vec<String> = std::env::args().collect();
     let given = args.iter().position(|arg| arg == "--lines").and_then(|at| args.get(at + 1));
     let lines = given.and_then(|lines| lines.parse().ok()).unwrap_or(10_000_000);
-    // `cargo test` runs benches too, to see that they run.
+    // `cargo test` also runs benches, to check that they work.
     let lines = if args.iter().any(|arg| arg == "--bench") { lines } else { 1000 };
     expressions();
     decoders();

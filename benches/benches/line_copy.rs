@@ -1,6 +1,6 @@
-//! What it costs to bring a line from the read buffer to an operator, and to one that keeps it: copied
-//! into a row, as the socket source does it, or as a slice that shares the read buffer (crate `bytes`).
-//! `cargo bench -p millstream-benches --bench line_copy`.
+//! The cost of passing a line from the read buffer to an operator, and to an operator that stores
+//! it: copied into a row, as the socket source does, or as a slice that shares the read buffer
+//! (crate `bytes`). `cargo bench -p millstream-benches --bench line_copy`.
 
 use bytes::{Bytes, BytesMut};
 use smallvec::SmallVec;
@@ -11,9 +11,9 @@ const READ_BYTES: usize = 64 * 1024;
 const ROUNDS: usize = 9;
 const READS: usize = 400;
 
-/// Null bits and a slot before the text, as a row of one column has them.
+/// The size of null bits and slot before the text in a row of one column.
 const HEAD_BYTES: usize = 16;
-/// A row that travels to another worker, or stays in an operator.
+/// An owned row, which is sent to another worker or stored in an operator.
 type RowBuf = SmallVec<[u8; 88]>;
 
 fn lines(text: &[u8], mut each: impl FnMut(&[u8])) {
@@ -24,7 +24,7 @@ fn lines(text: &[u8], mut each: impl FnMut(&[u8])) {
     }
 }
 
-/// Nanoseconds of a line.
+/// Nanoseconds per line.
 fn timed(count: usize, mut read: impl FnMut()) -> f64 {
     let begun = Instant::now();
     (0..READS).for_each(|_| read());
@@ -62,7 +62,7 @@ fn main() {
                 });
             }));
             slice.push(timed(count, || {
-                // One allocation a read; it is reused when no slice of it is alive.
+                // One allocation per read; it is reused when no slice of it is alive.
                 pool.reserve(READ_BYTES);
                 pool.extend_from_slice(black_box(&text));
                 let read = pool.split().freeze();

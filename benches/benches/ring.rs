@@ -1,8 +1,8 @@
-//! Our ring beside rtrb and crossbeam's queues: the same items, capacity and threads, in
-//! alternating samples. `cargo bench -p millstream-benches --bench ring`.
+//! Millstream's ring compared with rtrb and crossbeam's queues: the same items, capacity and
+//! threads, in alternating samples. `cargo bench -p millstream-benches --bench ring`.
 //!
-//! `burst`: one thread pushes and pops bursts of 64, the pure cost of the code.
-//! `stream`: two threads, as many items as they can pass.
+//! `burst`: one thread pushes and pops bursts of 64, the cost of the code alone. `stream`: two
+//! threads at their maximum rate.
 
 use criterion::{Criterion, Throughput, criterion_group, criterion_main};
 use millstream_engine::sync::ring::ring;
@@ -65,7 +65,7 @@ fn burst(c: &mut Criterion) {
     group.finish();
 }
 
-/// Passes `count` items from a thread of its own to this one.
+/// Sends `count` items from another thread to this one.
 fn pass(
     count: u64,
     mut push: impl FnMut(Item, bool) -> bool + Send,
@@ -117,7 +117,7 @@ fn stream(c: &mut Criterion) {
             })
         });
     });
-    // What publication once per drain is worth.
+    // Measures the effect of publishing once per drain.
     group.bench_function("millstream, each published", |b| {
         b.iter_custom(|count| {
             let (mut tx, mut rx) = ring::<Item>(CAPACITY);

@@ -1,5 +1,5 @@
-//! The cost of sending the lines of a drain to a loopback socket: copied into one buffer and sent by
-//! one `write`, as the sinks do it; sent by one vectored write; sent by a `write` for each line.
+//! The cost of sending the lines of a drain to a loopback socket: copied into one buffer and sent
+//! by one `write`, as the sinks do; sent by one vectored write; or sent by one `write` per line.
 //! `cargo bench -p millstream-benches --bench socket_write`.
 
 use std::hint::black_box;
@@ -10,7 +10,7 @@ use std::time::Instant;
 const ROUNDS: usize = 5;
 const DRAINS: usize = 2_000;
 
-/// Nanoseconds of a line.
+/// Nanoseconds per line.
 fn timed(lines: usize, mut drain: impl FnMut() -> io::Result<()>) -> io::Result<u64> {
     let begun = Instant::now();
     for _ in 0..DRAINS {

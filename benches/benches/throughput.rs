@@ -1,10 +1,12 @@
-//! The same job in three engines and by hand: numbers from an iterator, scrambled, a quarter dropped,
-//! the others counted by key, all running counts added up, on one core; alternating rounds.
+//! The same job in three engines and in hand-written code, on one core, in alternating rounds:
+//! numbers from an iterator are scrambled, a quarter is dropped, the others are counted by key, and
+//! all running counts are summed.
 //!
-//! `cargo bench -p millstream-benches --features peers --bench throughput [-- RECORDS [KEYS [ROUNDS]]]`
+//! `cargo bench -p millstream-benches --features peers --bench throughput [-- RECORDS [KEYS
+//! [ROUNDS]]]`
 //!
-//! Each engine is used as its documentation does it: timely with a hash map in an operator, renoir with
-//! its keyed stream and batches of 1024. All must emit every running count.
+//! Each engine is used as its documentation recommends: timely with a hash map in an operator,
+//! renoir with its keyed stream and batches of 1024. All must emit every running count.
 
 use millstream_benches::throughput::{Sum, by_hand, by_stream, is_counted, scramble};
 use millstream_engine::checkpoint::key_group::BuildStableHasher;
@@ -71,7 +73,7 @@ fn renoir_stream(records: u64, keys: u64) -> u64 {
     total.load(Ordering::Relaxed)
 }
 
-/// From the numbers of records and keys to the sum of all counts.
+/// Takes the numbers of records and keys, and returns the sum of all counts.
 type Job = fn(u64, u64) -> u64;
 
 fn main() {
@@ -88,7 +90,7 @@ fn main() {
     for _ in 0..rounds {
         let mut sums = Vec::new();
         for ((_, job), rates) in jobs.iter().zip(&mut rates) {
-            // All of its threads inherit one core.
+            // All threads of the job inherit one core.
             let run = *job;
             let body = move || {
                 if let Some(core) = cores::allowed().first().copied() {

@@ -1,5 +1,5 @@
-//! Aggregates of typed streams and their checkpoints: a restart after every record, in both modes, at
-//! any parallelism, in one level and in two, and crashes at every write.
+//! Aggregates of typed streams and their checkpoints: a restart after every record, in both modes,
+//! at any parallelism, with one level and with two, and crashes at every write.
 
 use millstream::stream::{
     Aggregate, Checkpointed, Combine, Count, Flow, Max, Min, Reduce, SimEnv, Sum,
@@ -15,10 +15,10 @@ use std::sync::{Arc, Mutex};
 
 const CONTINUOUS: Trigger = Trigger::Continuous { interval_ns: 2_000_000 };
 
-/// Key and number.
+/// A key and a number.
 type Record = (String, i64);
 
-/// All that is known of a key: count, sum, the smallest and largest, the numbers by remainder.
+/// The state of a key: count, sum, minimum, maximum, and the numbers by remainder.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 struct Known {
     count: u64,
@@ -70,7 +70,7 @@ fn config(run: Run) -> Config {
     Config { workers: run.parallelism, trigger, ..Config::default() }
 }
 
-/// Runs an aggregate over records, from where its checkpoint ends. Gives what came out.
+/// Runs an aggregate over records, starting from its checkpoint. Returns the output.
 fn aggregated<A: Combine<Record, State = Known, Output = Known>>(
     world: &Arc<SimEnv>,
     records: &[Record],
@@ -108,7 +108,8 @@ fn runs() -> impl Strategy<Value = Vec<Run>> {
 proptest! {
     #![proptest_config(ProptestConfig { cases: 60, max_shrink_iters: 100, ..ProptestConfig::default() })]
 
-    /// Few records a run, so that nearly each is followed by a restart from what was put away.
+    /// Each run has few records, so that nearly every record is followed by a restart from the
+    /// checkpoint.
     #[test]
     fn a_restart_after_every_record_changes_nothing(
         numbers in proptest::collection::vec((0u8..5, -20i64..20), 36..37),
@@ -131,7 +132,7 @@ proptest! {
                 got.entry(key).or_default().push(after);
             }
             if in_two_levels {
-                // Values in between may be left out.
+                // Intermediate values may be missing.
                 for values in got.values_mut().chain(expected.values_mut()) {
                     *values = values.pop().into_iter().collect();
                 }
@@ -143,7 +144,8 @@ proptest! {
     }
 }
 
-/// The last value of each key of a flow over parts of numbers, which may be struck before it ends.
+/// The last value of each key of a flow over partitions of numbers. The simulated machine may crash
+/// before the flow ends.
 fn counted(
     world: &Arc<SimEnv>,
     run: Run,
@@ -165,7 +167,7 @@ fn counted(
     flow.simulate_in(config(run), world, run.seed)
 }
 
-/// What has been put together in a worker and not yet passed on is before a marker, or behind it.
+/// Partial aggregates of a worker are flushed before the marker, or belong to the next epoch.
 #[test]
 fn a_crash_at_any_write_loses_nothing_and_counts_nothing_twice() {
     for (in_two_levels, continuous) in [(true, true), (true, false), (false, true), (false, false)]
@@ -180,7 +182,7 @@ fn a_crash_at_any_write_loses_nothing_and_counts_nothing_twice() {
             let ended = counted(&world, run, in_two_levels, &last).is_ok();
             world.sim_storage().power_failure();
             world.sim_storage().recover();
-            // At another parallelism, and in the other mode.
+            // With another parallelism, and in the other mode.
             let run = Run { parallelism: 1 + parallelism % 3, continuous: !continuous, ..run };
             let again = counted(&world, run, in_two_levels, &last);
             again.unwrap_or_else(|error| panic!("after {operations} operations: {error}"));
@@ -195,7 +197,7 @@ fn a_crash_at_any_write_loses_nothing_and_counts_nothing_twice() {
     }
 }
 
-/// Runs `build` over a flow twice, and gives the error of the second run.
+/// Runs `build` over a flow twice and returns the error of the second run.
 fn second<T>(
     first: impl FnOnce(&Flow<Checkpointed>) -> T,
     second: impl FnOnce(&Flow<Checkpointed>),
@@ -226,7 +228,7 @@ fn another_aggregate_does_not_take_a_state_up() {
         numbers(flow).key_by(|n| (n % 2).to_string()).aggregate(Min(number)).sink(|_| {});
     });
     assert!(refused.unwrap_err().contains("aggregate by String: Min"));
-    // The same in two levels goes on.
+    // The same aggregate in two levels continues from the checkpoint.
     second(minimum, |flow| {
         numbers(flow).key_by(|n| n % 2).combine(Min(number)).sink(|_| {});
     })
@@ -285,7 +287,7 @@ fn every_kind_of_aggregate_goes_on() {
     assert_eq!(last, expected.map(|(key, value)| (key, value.to_string())).into());
 }
 
-/// Keys that are equal meet in one instance, though they are written in different ways.
+/// Equal keys reach the same instance, even if they are encoded differently.
 #[test]
 fn equal_keys_that_are_written_differently_are_one() {
     #[derive(Clone, Debug, Serialize, Deserialize)]
@@ -326,7 +328,7 @@ fn equal_keys_that_are_written_differently_are_one() {
     );
 }
 
-/// A key whose hash has changed would be looked for where it is not.
+/// A key whose hash has changed would be searched for in the wrong instance.
 #[test]
 fn a_key_that_hashes_otherwise_is_refused() {
     #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -347,8 +349,8 @@ fn a_key_that_hashes_otherwise_is_refused() {
     assert!(refused.unwrap_err().starts_with("STATE_NOT_READABLE"));
 }
 
-/// Types that serde does not know are no hindrance where there is no checkpoint; where there is one,
-/// the stream must know of it.
+/// Without a checkpoint, types need not support serde. With one, the flow must be configured for it
+/// before its first stream is created.
 #[test]
 fn a_checkpoint_is_said_before_the_first_stream_is_made() {
     #[derive(Default)]
@@ -374,7 +376,7 @@ fn a_checkpoint_is_said_before_the_first_stream_is_made() {
     assert!(refused.to_string().starts_with("STATE_NOT_KEPT"), "{refused}");
 }
 
-/// A source says of an epoch what was read in it, not what earlier runs have read.
+/// The record counts of an epoch do not include the records of earlier runs.
 #[test]
 fn records_are_counted_from_the_restart_on() {
     let folder = std::env::temp_dir().join(format!("millstream-counted-{}", std::process::id()));
@@ -394,7 +396,7 @@ fn records_are_counted_from_the_restart_on() {
     std::fs::remove_dir_all(&folder).unwrap();
 }
 
-/// On threads and real files, too; the last epoch says what is kept.
+/// With threads and real files. The last epoch reports the number of keys.
 #[test]
 fn a_count_goes_on_on_threads() {
     let folder = std::env::temp_dir().join(format!("millstream-aggregates-{}", std::process::id()));

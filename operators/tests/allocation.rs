@@ -1,4 +1,5 @@
-//! After its start a query allocates nothing for a record: an allocator counts what its workers ask for.
+//! After start a query allocates nothing per record: a global allocator counts the allocations of
+//! worker threads.
 #![cfg(feature = "sql")]
 #![allow(unsafe_code, reason = "an allocator is unsafe; this one passes everything on")]
 
@@ -37,10 +38,10 @@ fn count() {
     if !ARMED.load(Ordering::Relaxed) {
         return;
     }
-    // A thread that ends has no such value any more.
+    // A thread that is ending has no thread-local value any more.
     let is_worker = THREAD.try_with(|thread| {
         if thread.get() == Thread::Unknown {
-            // To ask for the name may allocate.
+            // Reading the thread's name may allocate.
             thread.set(Thread::Other);
             // Workers are named after their query.
             let current = std::thread::current();
@@ -53,7 +54,7 @@ fn count() {
     if is_worker == Ok(true) {
         let first = COUNTED.fetch_add(1, Ordering::Relaxed) == 0;
         if first {
-            // With `WHERE=1` the first one is shown; to show it allocates.
+            // With `WHERE=1` the first allocation is printed, which allocates too.
             ARMED.store(false, Ordering::Relaxed);
             if std::env::var_os("WHERE").is_some() {
                 eprintln!("{}", std::backtrace::Backtrace::force_capture());
@@ -63,20 +64,20 @@ fn count() {
     }
 }
 
-// SAFETY: every call is passed on as it is to the system's allocator.
+// SAFETY: every call is passed unchanged to the system's allocator.
 unsafe impl GlobalAlloc for Counting {
     unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
         count();
-        // SAFETY: the caller's promise.
+        // SAFETY: the caller keeps the contract of `GlobalAlloc`.
         unsafe { System.alloc(layout) }
     }
     unsafe fn dealloc(&self, ptr: *mut u8, layout: Layout) {
-        // SAFETY: the caller's promise.
+        // SAFETY: as above.
         unsafe { System.dealloc(ptr, layout) }
     }
     unsafe fn realloc(&self, ptr: *mut u8, layout: Layout, size: usize) -> *mut u8 {
         count();
-        // SAFETY: the caller's promise.
+        // SAFETY: as above.
         unsafe { System.realloc(ptr, layout, size) }
     }
 }
@@ -84,7 +85,7 @@ unsafe impl GlobalAlloc for Counting {
 #[global_allocator]
 static ALLOCATOR: Counting = Counting;
 
-/// One query at a time.
+/// Runs one query at a time.
 fn alone() -> MutexGuard<'static, ()> {
     static ALONE: Mutex<()> = Mutex::new(());
     ALONE.lock().unwrap_or_else(|poisoned| poisoned.into_inner())
@@ -100,7 +101,7 @@ fn allocations(body: impl FnOnce()) -> u64 {
 }
 
 fn config(parallelism: usize) -> Config {
-    // No epoch in between: what an epoch costs is another question.
+    // No epoch ends in between, because allocations of epochs are not measured here.
     let trigger = Trigger::Continuous { interval_ns: 3_600_000_000_000 };
     Config {
         workers: parallelism,
@@ -137,7 +138,7 @@ fn typed_records_cost_no_allocation() {
     }
 }
 
-/// Records through a flow of either kind.
+/// Passes records through a flow without or with a checkpoint.
 fn typed_records<C: StateBackend<u32, u64>>(flow: Flow<C>, parallelism: usize) {
     let (mut records, stream) = flow.channel::<(u32, u64)>();
     let out = Arc::new(AtomicU64::new(0));
@@ -163,14 +164,14 @@ fn typed_records<C: StateBackend<u32, u64>>(flow: Flow<C>, parallelism: usize) {
     query.stop().unwrap();
 }
 
-/// Makes an operator over two streams of `(key, time, number)`, which counts its results.
+/// Builds an operator over two streams of `(key, time, number)`, which counts its results.
 type TwoStreams =
     fn(Flow<Checkpointed>, Counter) -> (Input<Timed>, Input<Timed>, Flow<Checkpointed>);
 
 type Timed = (u32, i64, u64);
 type Counter = Arc<AtomicU64>;
 
-/// Streams of two channels with a watermark, by key.
+/// Two keyed streams with watermarks, each from a channel.
 macro_rules! two_streams {
     ($flow:ident, |$left:ident, $right:ident| $body:expr) => {{
         let (left_input, $left) = $flow.channel::<Timed>();
@@ -212,8 +213,8 @@ fn windows(
     })
 }
 
-/// Records of windows and of an interval join are kept, matched and expire without an allocation for
-/// each. What has grown to its size by then stays.
+/// Records of windows and of an interval join are buffered, matched and removed without an
+/// allocation per record. Buffers that have grown to their final size are kept.
 #[test]
 fn records_of_windows_and_joins_cost_no_allocation() {
     let _alone = alone();
@@ -232,13 +233,13 @@ fn records_of_windows_and_joins_cost_no_allocation() {
         let mut sent = 0;
         let mut round = |number: u64| {
             for n in sent..sent + number {
-                // A record each 50 us, of 20 keys.
+                // One record per 50 us, with 20 keys.
                 let record = ((n % 20) as u32, 1_000_000 + n as i64 * 50, n);
                 left.push(record).unwrap();
                 right.push(record).unwrap();
             }
             sent += number;
-            // What is open in windows is less than a second's records.
+            // Open windows contain less than a second's records.
             let wanted = (sent - 500) * of_record;
             let start = Instant::now();
             while counter.load(Ordering::Relaxed) < wanted {
@@ -248,14 +249,14 @@ fn records_of_windows_and_joins_cost_no_allocation() {
         };
         (0..4).for_each(|_| round(10_000));
         let counted = allocations(|| round(10_000));
-        // The log of an epoch grows with its records, by chunks.
+        // The change log of an epoch grows with its records, chunk by chunk.
         assert!(counted <= 60, "{counted} for 10000 records: {name}");
         query.stop().unwrap();
         std::fs::remove_dir_all(&folder).unwrap();
     }
 }
 
-/// Sends lines, and takes as many lines.
+/// Sends lines and receives the same number of lines.
 fn exchange(lines: &str, to: &mut TcpStream, from: &mut TcpStream, buffer: &mut [u8]) {
     let left = lines.lines().count();
     exchange_for(left, lines, (to, from), buffer);
@@ -329,8 +330,8 @@ fn rows_over_sockets_cost_no_allocation() {
     }
 }
 
-/// Two branches of one stream, joined: rows are buffered, matched and expire without an allocation for
-/// each.
+/// A stream is joined with itself. Rows are buffered, matched and removed without an allocation per
+/// row.
 #[test]
 fn rows_of_a_join_cost_no_allocation() {
     let _alone = alone();
@@ -354,7 +355,7 @@ fn rows_of_a_join_cost_no_allocation() {
         let query = writer.start().unwrap();
         let (mut to, mut from) = (input.accept().unwrap().0, output.accept().unwrap().0);
         let mut buffer = vec![0; 1 << 16];
-        // Each row matches itself at once, or leaves beside NULLs a second later.
+        // Each row matches itself immediately, or is emitted with NULLs a second later.
         let mut round = |number: u64, answers: usize| {
             let mut lines = String::new();
             for n in number * 5_000..(number + 1) * 5_000 {
@@ -365,13 +366,13 @@ fn rows_of_a_join_cost_no_allocation() {
         round(1, 3_500);
         (2..6).for_each(|number| round(number, 5_000));
         let counted = allocations(|| round(6, 5_000));
-        // More rows at once than ever before need one more chunk of the queue in which they expire.
+        // More buffered rows than ever before need one more chunk of the expiry queue.
         assert!(counted <= 4, "{counted} for 5000 rows: {sql}");
         query.stop().unwrap();
     }
 }
 
-/// An epoch may cost what carries its report, however many records it has.
+/// An epoch may allocate for its report, but independently of the number of records.
 #[test]
 fn epochs_cost_a_few_allocations_whatever_the_records() {
     let _alone = alone();

@@ -1,5 +1,5 @@
-//! Arbitrary state over rows: each rule of `transform_with_state` and `flat_map_groups_with_state`,
-//! in both modes and through restarts.
+//! Arbitrary state over rows: the rules of `transform_with_state` and `flat_map_groups_with_state`,
+//! in both modes and with restarts.
 #![cfg(feature = "sql")]
 
 use millstream::session::{DataFrame, QueryError, Session, Trigger};
@@ -26,7 +26,7 @@ fn schema(ddl: &str) -> Schema {
     Schema::parse_ddl(ddl).unwrap()
 }
 
-/// Runs of one query in one world: each reads rows of its own.
+/// Several runs of one query in one environment. Each run reads its own rows.
 struct Runs {
     world: Arc<SimEnv>,
     mode: &'static str,
@@ -39,7 +39,7 @@ impl Runs {
         Self { world, mode: "append" }
     }
 
-    /// Goes on with more rows. Returns what comes out, sorted.
+    /// Continues with more rows. Returns the output, sorted.
     fn run(
         &mut self,
         rows: &[Input],
@@ -89,8 +89,8 @@ fn condition(error: &QueryError) -> String {
     error.condition().to_string()
 }
 
-/// Emits what it was called with: the numbers of the rows, or a timer. A row whose number is 7
-/// cancels all timers; any other sets one at its time and three seconds.
+/// Emits the arguments of each call: the numbers of the rows, or a timer. A row with the number 7
+/// cancels all timers. Any other row sets one timer at its time plus three seconds.
 #[derive(Clone)]
 struct Calls {
     count: ValueState<i64>,
@@ -112,7 +112,7 @@ impl StatefulProcessor for Calls {
                     handle.delete_timer(timer)?;
                 }
             } else {
-                // A key has one timer of a time, however often it is set.
+                // A key has at most one timer per time, however often it is set.
                 handle.register_timer((ts + 3) * 1000)?;
                 handle.register_timer((ts + 3) * 1000)?;
             }
@@ -145,8 +145,8 @@ fn calls(frame: DataFrame) -> PlanResult<DataFrame> {
     })
 }
 
-/// A batch's rows of a key are given together, timers fire after all rows, when the watermark has
-/// reached their time; and late rows are dropped. State and timers stay through restarts.
+/// The rows of a key in a batch are passed together, timers fire after all rows when the watermark
+/// has reached their time, and late rows are dropped. State and timers survive restarts.
 #[test]
 fn a_batch_calls_once_for_each_key() {
     for parallelism in [[1, 1, 1], [3, 1, 2]] {
@@ -156,7 +156,7 @@ fn a_batch_calls_once_for_each_key() {
         let out = run(&[(1, 10, 1), (2, 11, 2), (1, 12, 3), (1, 9, 4)], 0);
         let first = "1 call 1: 1 3 4, timers [12000, 13000, 15000]";
         assert_eq!(out, [first, "1 timer 12000", "2 call 1: 2, timers [14000]"]);
-        // The watermark is 12; 13 is reached exactly.
+        // The watermark is 12, so the timer at 13 is not due yet.
         let out = run(&[(3, 12, 5), (1, 13, 6)], 1);
         assert_eq!(out, ["1 call 2: 6, timers [13000, 15000, 16000]", "1 timer 13000"]);
         let out = run(&[(1, 14, 7), (4, 20, 8)], 2);
@@ -182,7 +182,7 @@ fn continuous_mode_calls_with_each_row() {
     assert_eq!(out, ["1 call 3: 6, timers [13000, 15000, 16000]", "1 timer 13000"]);
 }
 
-/// Says what it has, then writes a number everywhere.
+/// Emits its state, then writes a number to each state.
 #[derive(Clone)]
 struct Recent {
     value: ValueState<i64>,
@@ -212,7 +212,7 @@ impl StatefulProcessor for Recent {
     }
 }
 
-/// Each write begins a value's time to live again; elements and entries have their own.
+/// Each write restarts the time to live of a value. Elements and entries have their own.
 #[test]
 fn what_has_a_time_to_live_is_not_seen_after_it() {
     for trigger in [CONTINUOUS, BATCHES] {
@@ -240,7 +240,7 @@ fn what_has_a_time_to_live_is_not_seen_after_it() {
     }
 }
 
-/// Sets a timer that is due already, three times over.
+/// Sets a timer that is already due, three times in a row.
 #[derive(Clone)]
 struct Again {
     count: ValueState<i64>,
@@ -269,7 +269,7 @@ impl StatefulProcessor for Again {
     }
 }
 
-/// A timer that is due when it is set waits for the next batch, so that no batch lasts for ever.
+/// A timer that is already due when it is set waits for the next batch, so that every batch ends.
 #[test]
 fn a_timer_that_is_due_when_it_is_set_waits_for_the_next_batch() {
     let mut runs = Runs::new();
@@ -282,13 +282,13 @@ fn a_timer_that_is_due_when_it_is_set_waits_for_the_next_batch() {
         });
         out.unwrap()
     };
-    // The batch without rows by which the watermark moves fires the first one.
+    // The batch without rows that the watermark causes fires the first timer.
     assert_eq!(run(&[(1, 100, 1)]), ["1000"]);
-    // The batch with a row, then the one without, each with one timer of both keys.
+    // A batch with a row, then one without. Each fires one timer of both keys.
     assert_eq!(run(&[(2, 101, 1)]), ["1000", "1001", "1001", "1002"]);
 }
 
-/// Counts rows by key, and times out by event time: `n` seconds behind a row with a number `n`.
+/// Counts rows by key. The event-time time-out is `n` seconds after a row with the number `n`.
 fn counted(timeout: GroupStateTimeout) -> impl FnOnce(DataFrame) -> PlanResult<DataFrame> {
     move |frame| {
         let function =
@@ -342,11 +342,11 @@ fn a_key_times_out_behind_its_time() {
         assert_eq!(run(&[(2, 15, 0)]), ["2 1 rows"], "the watermark is 15");
         assert_eq!(run(&[(2, 16, 0)]), ["1 1 out", "2 2 rows"]);
         assert_eq!(run(&[(1, 17, 4), (2, 18, 0)]), ["1 1 rows", "2 3 rows"]);
-        // A call without a time-out clears it.
+        // A call that sets no time-out clears it.
         assert_eq!(run(&[(1, 19, 0)]), ["1 2 rows"]);
         assert_eq!(run(&[(2, 40, 0)]), ["2 4 rows"]);
-        // A key without state keeps its time-out. In continuous mode the second row is a call of its
-        // own, which clears the time-out.
+        // A key without state keeps its time-out. In continuous mode the second row causes a second
+        // call, which clears the time-out.
         let (at_once, later) = match trigger {
             BATCHES => (vec!["3 - rows"], vec!["2 5 rows", "3 - out"]),
             _ => (vec!["3 - rows", "3 1 rows"], vec!["2 5 rows"]),
@@ -356,7 +356,8 @@ fn a_key_times_out_behind_its_time() {
     }
     let mut runs = Runs::new();
     let kind = GroupStateTimeout::EventTimeTimeout;
-    // In a batch, the last row's time-out of a call counts, and the state that the call has left.
+    // In a batch, a call sees all rows; the last time-out that it sets counts, and its final state
+    // is kept.
     let out = runs.run(&[(3, 42, -1), (3, 41, 2)], (BATCHES, 1), counted(kind)).unwrap();
     assert_eq!(out, ["3 1 rows"]);
     let out = runs.run(&[(1, 50, 0)], (BATCHES, 1), counted(kind)).unwrap();
@@ -379,7 +380,7 @@ fn a_key_times_out_by_processing_time() {
     }
 }
 
-/// Rows of an operator that names its event time can be aggregated by windows.
+/// The rows of an operator that names its event time can be aggregated by windows.
 #[test]
 fn a_window_behind_an_operator() {
     #[derive(Clone)]
@@ -421,7 +422,7 @@ fn a_window_behind_an_operator() {
     }
 }
 
-/// A function as a processor without state.
+/// Adapts a function to a processor without state.
 #[derive(Clone)]
 struct Does<F>(F);
 
@@ -551,7 +552,7 @@ fn what_a_function_does_wrong_ends_the_query() {
     assert_eq!(fails(NoTimeout, 3), "FLATMAPGROUPSWITHSTATE_USER_FUNCTION_ERROR");
 }
 
-/// What is wrong before the start.
+/// Invalid queries are rejected before they start.
 #[test]
 fn what_cannot_work_is_refused() {
     let session = Session::new();

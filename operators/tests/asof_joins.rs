@@ -20,7 +20,7 @@ fn session() -> Session {
     session
 }
 
-/// The rows of a query, or its condition.
+/// The rows of a query, or its error condition.
 fn answer(sql: &str) -> String {
     let rows = session().sql(sql).map_err(|error| error.condition);
     let rows =
@@ -35,7 +35,7 @@ fn answer(sql: &str) -> String {
     }
 }
 
-/// The answers of Spark 4.3.
+/// The results of Spark 4.3.
 #[test]
 fn tables_as_in_spark() {
     let cases = [
@@ -124,11 +124,11 @@ fn tables_as_in_spark() {
     for (from, expected) in cases {
         assert_eq!(answer(&format!("SELECT * FROM {from}")), expected, "{from}");
     }
-    // One within the other.
+    // One join inside another.
     let nested = "SELECT l.t, b.t FROM l LEFT ASOF JOIN (SELECT r.k, r.t FROM r ASOF JOIN l MATCH_CONDITION \
                   (r.t > l.t) USING (k)) AS b MATCH_CONDITION (l.t > b.t) ON l.k = b.k WHERE l.k = 1";
     assert_eq!(answer(nested), "10 -; 20 12");
-    // The words are names elsewhere.
+    // The keywords are names in other places.
     assert_eq!(answer("SELECT asof.match_condition FROM VALUES (1) AS asof(match_condition)"), "1");
 }
 
@@ -183,12 +183,12 @@ fn a_left_row_leaves_when_no_closer_one_can_come() {
     for trigger in BOTH {
         let mut run = Setup::new(FINAL, 10, trigger).start().unwrap();
         assert!(run.step(&[event(1, 100, 1), event(2, 100, 2)], &[event(1, 90, 10)]).is_empty());
-        // A closer one, and one that is too late to be it.
+        // A closer right row, and one that is later than the left row.
         assert!(run.step(&[], &[event(1, 99, 11), event(1, 101, 12)]).is_empty());
         run.restart(2).unwrap();
         let got = run.step(&[event(9, 111, 9)], &[event(9, 111, 19)]);
         assert_eq!(run.wait_for(got, 2), ["1 11", "2 -"]);
-        // The last one before the watermark is kept, also through a restart.
+        // The last right row before the watermark is kept, also after a restart.
         run.restart(1).unwrap();
         let got = run.step(&[event(1, 105, 3)], &[]);
         assert!(got.is_empty(), "{got:?}");
@@ -222,7 +222,7 @@ fn state_is_what_a_left_row_may_still_match() {
     run.step(&[event(9, 5000, 1)], &[event(9, 5000, 1)]);
     run.step(&[], &[]);
     let state = run.query().last_progress().unwrap().committed.state[0];
-    // One right row of each of five keys, and of the ninth.
+    // One right row for each of five keys, and for the ninth key.
     assert!(state.rows <= 9, "{}", state.rows);
 }
 
@@ -237,7 +237,7 @@ fn in_update_mode_a_row_leaves_at_once_and_again_when_it_changes() {
     run.restart(2).unwrap();
     assert_eq!(run.step(&[event(1, 102, 2)], &[event(1, 98, 13)]), ["1 13", "2 12"]);
     assert_eq!(run.step(&[event(1, 130, 3)], &[event(2, 130, 0)]), ["3 12"]);
-    // The watermark has passed the first two.
+    // The watermark has passed the first two rows.
     assert!(run.step(&[], &[event(1, 121, 14)]).iter().all(|row| row == "3 14"));
 }
 
@@ -284,13 +284,13 @@ fn steps() -> impl Strategy<Value = Vec<Step>> {
     })
 }
 
-/// The closest right row of each left row, from scratch.
+/// The closest right row of each left row, computed from scratch.
 fn model(steps: &[Step], op: &str, left: bool) -> Vec<String> {
     let all_r: Vec<&Event> = steps.iter().flat_map(|(_, r)| r).collect();
     let mut rows = Vec::new();
     for l in steps.iter().flat_map(|(l, _)| l) {
         let before = |r: &&&Event| r.0 == l.0 && if op == ">" { r.1 < l.1 } else { r.1 <= l.1 };
-        // Of equal times the last.
+        // Among equal times the last one.
         match all_r.iter().filter(before).max_by_key(|r| r.1) {
             Some(r) => rows.push(format!("{} {}", l.2, r.2)),
             None if left => rows.push(format!("{} -", l.2)),
@@ -304,7 +304,8 @@ fn model(steps: &[Step], op: &str, left: bool) -> Vec<String> {
 proptest! {
     #![proptest_config(ProptestConfig { cases: 24, ..ProptestConfig::default() })]
 
-    /// What leaves is what a join of all rows gives, whatever is the order and wherever a restart is.
+    /// The output equals a join of all rows, in any order of arrival and with a restart at any
+    /// point.
     #[test]
     fn streams_give_what_all_rows_give(
         steps in steps(),

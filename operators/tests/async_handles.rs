@@ -23,7 +23,7 @@ impl Wake for Sleeper {
     }
 }
 
-/// Runs a future on this thread. It fails a test that hangs: a wake-up was lost.
+/// Runs a future on this thread. A test that hangs fails: it has lost a wake-up.
 fn block_on<F: Future>(what: &str, future: F) -> F::Output {
     let mut future = pin!(future);
     let waker = Waker::from(Arc::new(Sleeper(std::thread::current())));
@@ -56,7 +56,7 @@ fn identity() -> (InputSink<u64>, OutputStream<u64>, Query) {
         n
     });
     checked.sink(sink);
-    // No epoch wakes anything by chance.
+    // No epoch ends, so none can wake a task by chance.
     let trigger = Trigger::Continuous { interval_ns: 3_600_000_000_000 };
     let config = Config { pin: false, wait: WaitProfile::Park, trigger, ..Config::default() };
     let query = flow.start(config).unwrap();
@@ -112,7 +112,7 @@ fn a_failure_is_the_last_item_and_closes_the_sink() {
     assert!(query.exception().is_some());
 }
 
-/// A sink that waits for room is woken when the query is stopped.
+/// A sink that waits for room is woken when the query stops.
 #[test]
 fn a_stop_wakes_who_waits_for_room() {
     let (mut input, output, query) = identity();
@@ -125,7 +125,7 @@ fn a_stop_wakes_who_waits_for_room() {
             }
         });
     });
-    // Output and input are full: the producer waits, or is about to.
+    // Output and input are full: the producer waits, or is about to wait.
     while sent.load(Ordering::Relaxed) < 8_192 {
         std::thread::yield_now();
     }

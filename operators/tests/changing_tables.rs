@@ -30,7 +30,7 @@ impl Folder {
     }
 
     fn write(&self, name: &str, text: &str) {
-        // As a program that replaces a file does: the whole file appears at once.
+        // The file is replaced atomically, as programs do.
         let temporary = self.0.join("new");
         std::fs::write(&temporary, text).unwrap();
         let place = self.table().join(name);
@@ -79,7 +79,7 @@ impl Joined {
         self.query = Some(writer.start().unwrap());
     }
 
-    /// What keys give now, sorted.
+    /// The current matches of the keys, sorted.
     fn look_up(&self, keys: &[&str]) -> Vec<String> {
         self.stream.add(keys.iter().map(|key| vec![Value::String((*key).to_string())]));
         self.query.as_ref().unwrap().process_all_available().unwrap();
@@ -89,8 +89,8 @@ impl Joined {
         rows
     }
 
-    /// Waits until keys give this: in continuous mode a change is seen soon, in micro-batch mode by
-    /// the next batch.
+    /// Waits until the keys have these matches. In continuous mode a change is detected soon, in
+    /// micro-batch mode by the next batch.
     fn expect(&self, keys: &[&str], expected: &[&str]) {
         let mut got = self.look_up(keys);
         let begun = Instant::now();
@@ -138,7 +138,7 @@ fn files_that_are_added_replaced_and_removed_are_seen() {
         joined.expect(&["a", "b"], &["a 1", "b -"]);
         folder.write("b.csv", "b,2\n");
         joined.expect(&["a", "b"], &["a 1", "b 2"]);
-        // Of the same size, perhaps within a millisecond.
+        // The file has the same size, and perhaps the same modification time in milliseconds.
         folder.write("a.csv", "a,7\n");
         joined.expect(&["a", "b"], &["a 7", "b 2"]);
         folder.remove("b.csv");
@@ -203,7 +203,7 @@ fn each_kind_of_join_sees_the_table_as_it_is() {
     }
 }
 
-/// `NOT IN` gives nothing while the table has a NULL.
+/// `NOT IN` matches nothing while the table contains a NULL.
 #[test]
 fn a_null_that_comes_and_goes_decides_not_in() {
     let folder = Folder::new();
@@ -218,7 +218,7 @@ fn a_null_that_comes_and_goes_decides_not_in() {
     joined.expect(&["a", "b"], &["b"]);
 }
 
-/// The result of another query in memory is a table too.
+/// The result of another query in memory can be the table.
 #[test]
 fn a_result_in_memory_that_grows_is_seen() {
     for trigger in [BATCHES, CONTINUOUS] {
@@ -237,7 +237,7 @@ fn a_result_in_memory_that_grows_is_seen() {
     }
 }
 
-/// A table that cannot be read any more ends the query with the reason.
+/// A table that can no longer be read ends the query with an error.
 #[test]
 fn a_table_that_is_damaged_is_an_error() {
     let folder = Folder::new();

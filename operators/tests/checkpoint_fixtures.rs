@@ -1,5 +1,5 @@
-//! Checkpoints that earlier programs wrote: the program of today continues each of them and gives
-//! exactly the results that are missing. `fixtures/checkpoints/README.md` says how they are made.
+//! Checkpoints written by earlier versions: the current version continues each of them and emits
+//! exactly the missing results. `fixtures/checkpoints/README.md` describes how they are made.
 #![cfg(feature = "sql")]
 
 mod folder;
@@ -14,7 +14,7 @@ use std::time::Duration;
 
 /// The folder in the paths that the fixtures contain.
 const RECORDED_ROOT: &str = "/tmp/millstream-fixture";
-/// The folders of the programs that wrote the fixtures.
+/// One folder per version that wrote fixtures.
 const PROGRAMS: [&str; 2] = ["2026-11-27", "2026-11-28"];
 
 fn fixtures() -> PathBuf {
@@ -27,7 +27,7 @@ fn crc32(bytes: &[u8]) -> u32 {
     !bytes.iter().fold(!0, |crc, byte| (0..8).fold(crc ^ u32::from(*byte), bit))
 }
 
-/// Copies a fixture. In text files the recorded folder is replaced and the check sum renewed.
+/// Copies a fixture. In text files the recorded folder is replaced and the checksum recomputed.
 fn copy(from: &Path, to: &Path, root: &str) {
     fs::create_dir_all(to).unwrap();
     for entry in fs::read_dir(from).unwrap() {
@@ -50,7 +50,7 @@ fn copy(from: &Path, to: &Path, root: &str) {
             Ok(text) => text.into_bytes(),
             Err(binary) => binary.into_bytes(),
         };
-        // Hadoop's check sum of an entry of the sink's log, which has changed.
+        // Hadoop's checksum of a changed entry of the sink's log.
         if !name.to_string_lossy().ends_with(".crc") {
             fs::write(to.join(name), bytes).unwrap();
         }
@@ -111,7 +111,7 @@ fn printed_rows(console: &str) -> Vec<String> {
     rows.filter(|row| !row.starts_with("k,")).collect()
 }
 
-/// Continues a job from a fixture over the rest of the input.
+/// Continues a job from a fixture with the remaining input.
 fn continued(program: &str, job: &str) -> Vec<String> {
     let root = Folder::new(&format!("fixture-{program}-{job}"));
     let folder = root.0.join(job);
@@ -120,7 +120,7 @@ fn continued(program: &str, job: &str) -> Vec<String> {
     for file in ["1.csv", "2.csv", "3.csv"] {
         let rows = fs::read(fixtures().join("input").join(file)).unwrap();
         root.write(&format!("{job}/in/{file}"), &rows);
-        // The first file is known to the checkpoint: its run gives nothing new.
+        // The checkpoint knows the first file, so a run over it emits nothing.
         let console = printed_rows(&run(job, &folder));
         assert!(file != "1.csv" || console.is_empty(), "{program} {job}: {console:?}");
         printed.extend(console);
@@ -162,7 +162,7 @@ fn sessions_continue() {
     check("session", &["1,7,a,1", "2,8,c,1", "31,37,b,1", "4,10,b,1", "9,18,a,4"]);
 }
 
-/// In mode update a row is emitted again when an equal one arrives, as in Spark.
+/// In output mode update a row is emitted again when an equal row arrives, as in Spark.
 #[test]
 fn distinct_rows_continue() {
     check("distinct", &["a,4", "c,9", "a,3", "b,5", "z,0"]);

@@ -1,10 +1,11 @@
-//! Implicit conversions: the type of an expression, or the condition under which it is refused,
-//! by the rules of ANSI mode and by the older ones. Every answer is Apache Spark's.
+//! Implicit conversions: the type of an expression, or its error condition, in ANSI mode and in
+//! legacy mode. All expected values are Apache Spark's.
 #![cfg(feature = "sql")]
 
 use millstream::session::Session;
 
-/// An expression, and its type or condition in ANSI mode and without it; `=` says the same again.
+/// An expression, and its type or error condition in ANSI mode and without it. `=` in the second
+/// column means the same.
 type Line = (&'static str, &'static str, &'static str);
 
 fn check(lines: &[Line]) {

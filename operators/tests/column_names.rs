@@ -1,5 +1,5 @@
-//! The types that a service gets from a query can be written with names of the crate `millstream`
-//! alone. Those of the crate itself are checked by the lint `unnameable_types`.
+//! The types that a query returns to a service can be named with the crate `millstream` alone. The
+//! lint `unnameable_types` checks the crate's own types.
 
 use millstream::stream::{
     Count, Flow, Input, Output, PushError, Query, RecvError, RecvTimeoutError,
@@ -9,7 +9,7 @@ use millstream::{
     StallCause,
 };
 
-/// What a service might keep of a query.
+/// What a service may store of a query.
 struct Service {
     input: Input<u64>,
     output: Output<(u64, u64)>,
@@ -59,7 +59,7 @@ impl Service {
     }
 }
 
-/// A function over the runtime's own types, for operators of a service's own.
+/// A function over a type of the runtime, as user-defined operators may need.
 fn is_marker<T>(event: &millstream::engine::event::Event<T>) -> bool {
     matches!(event, millstream::engine::event::Event::Marker(_))
 }

@@ -1,5 +1,5 @@
-//! Pinned workers hold their cores as long as their query runs, however it ends. One test, since
-//! what a process holds is the matter of all its queries.
+//! Pinned workers hold their cores as long as their query runs, however it ends. This is a single
+//! test, because all queries of a process share its held cores.
 
 use millstream::stream::Flow;
 use millstream::{Config, WaitProfile};
@@ -15,7 +15,7 @@ fn a_query_holds_its_cores_until_it_has_ended() {
         stream.map(|n| if n == 13 { panic!("on purpose") } else { n }).sink(|_| {});
         (input, flow.start(config.clone()).unwrap())
     };
-    // Two queries on one listed core: both are pinned, and the second one is told.
+    // Two queries on one listed core: both are pinned, and the second one has a notice.
     let (_one_input, one) = start(&config);
     let (_other_input, other) = start(&config);
     assert_eq!(cores::held(), [first]);
@@ -24,18 +24,18 @@ fn a_query_holds_its_cores_until_it_has_ended() {
     assert_eq!(cores::held(), [first], "the other one still holds it");
     other.stop().unwrap();
     assert!(cores::held().is_empty());
-    // A panic of an operator.
+    // An operator panics.
     let (mut input, failing) = start(&config);
     assert_eq!(cores::held(), [first]);
     input.try_push(13).unwrap();
     assert_eq!(failing.await_termination().unwrap_err().condition(), "OPERATOR_PANICKED");
     assert!(cores::held().is_empty());
-    // The handle is dropped.
+    // The query's handle is dropped.
     let (_input, dropped) = start(&config);
     assert_eq!(cores::held(), [first]);
     drop(dropped);
     assert!(cores::held().is_empty());
-    // Not pinned, and a core that the process may not use.
+    // An unpinned query, and a core that the process must not use.
     let (_input, floating) = start(&Config { pin: false, ..config.clone() });
     assert!(cores::held().is_empty() && floating.core_notice().is_none());
     floating.stop().unwrap();

@@ -1,4 +1,4 @@
-//! CSV in files and in columns: what Spark reads, infers and writes.
+//! CSV in files and in columns: reading, schema inference and writing give Spark's results.
 #![cfg(feature = "sql")]
 
 mod folder;
@@ -96,7 +96,7 @@ fn folder_of(name: &str, files: &[(&str, &str)]) -> Folder {
     folder
 }
 
-/// The rows that a query over a table `t` of a folder's files gives, sorted, or the error.
+/// The rows of a query over a table `t` of the folder's files, sorted, or the error.
 fn query(
     folder: &Folder,
     ddl: Option<&str>,
@@ -172,7 +172,7 @@ fn headers_and_schemas_of_files() {
     assert!(error.contains("its header has ` a` where the schema has `x`"), "{error}");
 }
 
-/// A quote that is never closed takes the rest of the file, within the bound of a record.
+/// An unclosed quote takes the rest of the file, up to the maximum record length.
 #[test]
 fn a_quote_that_is_never_closed() {
     let folder = folder_of("csv-open-quote", &[("f.csv", "1,\"a\n2,b\n3,c\n")]);

@@ -1,5 +1,6 @@
-//! A Parquet or ORC file that is cut or has wrong bytes is read, or refused by an error that names
-//! it: whatever is done to it, no decoder panics through to the query or prints a panic.
+//! A Parquet or ORC file that is truncated or has wrong bytes is either read or rejected by an
+//! error that names the file. Whatever the damage, no panic of a decoder reaches the query or is
+//! printed.
 #![cfg(all(feature = "sql", feature = "columnar"))]
 
 mod folder;
@@ -17,7 +18,7 @@ const ROWS: &str = "SELECT x AS i, CAST(x AS BIGINT) * 1000003 AS l, x / 7 AS d,
     map(concat('k', x), named_struct('p', x, 'q', array('u', 'v'))) AS m \
     FROM (SELECT explode(sequence(1, 700)) AS x)";
 
-/// The bytes of a file with these rows.
+/// The bytes of a file with test rows.
 fn written(format: &str, codec: &str) -> Vec<u8> {
     let folder = Folder::new(&format!("whole-{format}-{codec}"));
     let session = Session::new();
@@ -51,19 +52,19 @@ impl Dice {
     }
 }
 
-/// The file with some damage.
+/// The file with random damage.
 fn damaged(whole: &[u8], seed: u64) -> Vec<u8> {
     let mut dice = Dice(seed);
     let mut bytes = whole.to_vec();
     match seed % 4 {
         0 => bytes.truncate(dice.below(whole.len())),
-        // A part is missing, as after a copy with holes.
+        // A range of zeros, as after an incomplete copy.
         1 => {
             let from = dice.below(whole.len());
             let to = (from + 1 + dice.below(200)).min(whole.len());
             bytes.drain(from..to);
         }
-        // The footer is at the end: most damage there is of consequence.
+        // The footer is at the end, so damage there has the most effect.
         2 => {
             let at = whole.len() - 1 - dice.below(whole.len().min(1500));
             bytes[at] = dice.below(256) as u8;
@@ -108,7 +109,7 @@ fn damage_is_an_error_that_names_the_file_or_other_rows() {
             };
             let frame = reader.load().map_err(|error| named(error.to_string()))?;
             let schema = frame.schema();
-            // Damage may ask for many rows.
+            // A damaged file may claim many rows.
             let rows = frame.limit(2000).collect().map_err(|error| named(error.to_string()))?;
             Ok::<_, String>((rows, schema))
         };
@@ -117,7 +118,7 @@ fn damage_is_an_error_that_names_the_file_or_other_rows() {
         let mut refused = 0;
         for seed in 0..60 {
             let bytes = damaged(&whole, seed);
-            // The schema is given, or taken from the damaged footer.
+            // The schema is given, or is read from the damaged footer.
             let ddl = (seed % 3 > 0).then_some(&schema);
             if let Err(error) = read(&bytes, ddl) {
                 assert!(!error.contains("PANICKED"), "{format} {codec} {seed}: {error}");

@@ -1,4 +1,4 @@
-//! Dates, times and intervals against what Apache Spark made of them (`spark/time.txt`).
+//! Dates, times and intervals, compared with Apache Spark's results (`spark/time.txt`).
 #![cfg(feature = "sql")]
 
 use millstream::session::Session;

@@ -1,5 +1,5 @@
-//! A service and its query: whichever handle goes first, and whether results are read or not,
-//! everything ends. A watchdog fails a test that hangs, with what it was at.
+//! A service and its query: in whichever order handles are dropped, and whether or not results are
+//! read, everything ends. A watchdog fails a test that hangs and prints its current step.
 
 use millstream::stream::{
     Count, Flow, Input, Output, PushError, Query, RecvError, RecvTimeoutError,
@@ -12,26 +12,26 @@ use std::time::{Duration, Instant};
 
 const WAITS: [WaitProfile; 3] = [WaitProfile::Spin, WaitProfile::Balanced, WaitProfile::Park];
 const HOUR_NS: u64 = 3_600_000_000_000;
-/// An epoch in an hour: nothing but what is tested wakes a worker.
+/// One epoch per hour, so that only the tested events wake a worker.
 const TRIGGERS: [Trigger; 2] =
     [Trigger::Continuous { interval_ns: HOUR_NS }, Trigger::AsSoonAsPossible];
-/// Records that an input holds, and results that an output holds.
+/// The capacity of an input in records, and of an output in results.
 const CAPACITY: u64 = 4_096;
-/// More than input, output and the batch in between hold.
+/// More than the capacities of input, output and the batch between them.
 const MORE_THAN_FITS: u64 = 40_000;
 
-/// Runs `body` on a thread of its own, and fails if it has not returned in time.
+/// Runs `body` on another thread, and fails if it has not returned in time.
 fn within<R: Send + 'static>(what: &str, body: impl FnOnce() -> R + Send + 'static) -> R {
     let (done, watch) = mpsc::channel();
     let thread = std::thread::spawn(move || {
         let result = body();
-        // Nobody listens any more if the watchdog has failed the test.
+        // If the watchdog has failed the test, there is no receiver.
         let _ = done.send(());
         result
     });
     match watch.recv_timeout(Duration::from_secs(60)) {
         Err(mpsc::RecvTimeoutError::Timeout) => panic!("it hangs: {what}"),
-        // A panic has dropped the sender.
+        // The sender was dropped by a panic.
         _ => thread.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic)),
     }
 }
@@ -40,7 +40,7 @@ fn config(wait: WaitProfile, trigger: Trigger) -> Config {
     Config { pin: false, wait, trigger, ..Config::default() }
 }
 
-/// Waits until `condition` holds; a watchdog watches.
+/// Waits until `condition` holds. The watchdog limits the time.
 fn until(mut condition: impl FnMut() -> bool) {
     while !condition() {
         std::thread::yield_now();
@@ -55,18 +55,18 @@ fn all_configs() -> impl Iterator<Item = Config> {
 enum State {
     /// Nothing was pushed.
     Empty,
-    /// Nobody reads: output, input and all in between are full.
+    /// No thread reads, so output, input and everything between them are full.
     Full,
     /// An operator has panicked, and no caller has seen the error yet.
     Panics,
-    /// A query that has failed and was waited for.
+    /// The query has failed, and a caller has seen the error.
     Failed,
 }
 
 const STATES: [State; 4] = [State::Empty, State::Full, State::Panics, State::Failed];
 const POISON: u64 = u64::MAX;
 
-/// Panics on purpose by the hundred, without a backtrace for each.
+/// Suppresses the backtraces of deliberate panics, of which there are hundreds.
 fn expect_poison() {
     static ONCE: std::sync::Once = std::sync::Once::new();
     ONCE.call_once(|| {
@@ -104,9 +104,10 @@ fn query_in(state: State, config: Config, parallelism: usize) -> (Input<u64>, Ou
     (input, output, query)
 }
 
-/// Fills the output, and then the input. With one instance nothing moves after that.
+/// Fills the output and then the input. With one instance nothing moves afterwards.
 fn fill(input: &mut Input<u64>, query: &Query) {
-    // One more than the output holds: all are taken, and the sink waits with the last.
+    // One more than the output's capacity: all records are taken, and the sink waits with the last
+    // result.
     (0..CAPACITY + 1).for_each(|_| input.push(1).unwrap());
     assert_eq!(query.await_termination().unwrap_err().condition(), "OUTPUT_NOT_READ");
     while input.try_push(1).is_ok() {}
@@ -145,7 +146,7 @@ fn handles_can_be_dropped_in_any_order() {
     }
 }
 
-/// Drops input, output, query and a clone of the input in an order.
+/// Drops input, output, query and a clone of the input in the given order.
 fn drop_in_order(order: Vec<usize>, state: State, config: Config) {
     const NAMES: [&str; 4] = ["input", "output", "query", "clone"];
     let parallelism = 1 + order[0] % 2;
@@ -190,7 +191,7 @@ fn stop_ends_a_query_whose_output_nobody_reads_and_loses_nothing() {
                 assert_eq!(unread.condition(), "OUTPUT_NOT_READ");
                 query.stop().unwrap();
                 let mut input = push.join().unwrap();
-                // Each record that is in an epoch has its results, in their order.
+                // Each committed record has its results, in order.
                 let committed = input.committed();
                 assert!(committed >= CAPACITY / 2, "{committed}");
                 for result in 0..2 * committed {
@@ -204,7 +205,8 @@ fn stop_ends_a_query_whose_output_nobody_reads_and_loses_nothing() {
     }
 }
 
-/// Restarted behind what it has committed, a flow gives every result once to whoever reads both runs.
+/// When a flow with a checkpoint is restarted from its last commit, a reader of both runs sees
+/// every result exactly once.
 #[test]
 fn a_checkpointed_flow_stopped_unread_goes_on_where_it_was() {
     for (number, trigger) in TRIGGERS.into_iter().enumerate() {
@@ -224,7 +226,7 @@ fn a_checkpointed_flow_stopped_unread_goes_on_where_it_was() {
                         break;
                     }
                 }
-                // A run gets on.
+                // The run makes progress.
                 results.push(output.recv().unwrap().1);
                 query.stop().unwrap();
                 assert!(input.committed() > pushed);
@@ -262,7 +264,7 @@ fn whoever_waits_for_an_unread_query_is_told() {
     }
 }
 
-/// A reader that is slow, on a thread of its own, is waited for.
+/// The query waits for a slow reader on another thread.
 #[test]
 fn a_slow_reader_is_no_reason_to_give_up() {
     within("a slow reader", || {
@@ -274,7 +276,7 @@ fn a_slow_reader_is_no_reason_to_give_up() {
         let (first, reads) = (Arc::new(Barrier::new(2)), Arc::new(Barrier::new(2)));
         let (began, goes_on) = (first.clone(), reads.clone());
         let reader = std::thread::spawn(move || {
-            // Nothing is there yet, so that it waits.
+            // There are no results yet, so the reader waits.
             assert!(matches!(
                 output.recv_timeout(Duration::from_millis(1)),
                 Err(RecvTimeoutError::Timeout)
@@ -306,7 +308,7 @@ fn an_input_that_is_full_waits_or_gives_the_record_back() {
                 let gives_back = input.push_timeout(7, Duration::from_millis(1));
                 assert_eq!(gives_back.unwrap_err().into_inner(), 7);
             }
-            // Both wait, each on its thread, until the output is read.
+            // Both producers wait on their threads until the output is read.
             let pushes = [input, clone].map(|mut input| {
                 std::thread::spawn(move || {
                     input.push(1).unwrap();
@@ -319,7 +321,7 @@ fn an_input_that_is_full_waits_or_gives_the_record_back() {
             });
             let inputs = pushes.map(|push| push.join().unwrap());
             drop(output);
-            // Without a reader results are dropped and the rest goes through.
+            // Without a reader, results are dropped and all records are processed.
             drop(inputs);
             query.await_termination().unwrap();
         });
@@ -337,7 +339,7 @@ fn who_waits_for_room_is_told_of_the_end() {
                 let mut clone = input.clone();
                 until(|| clone.try_push(1).is_err());
                 if number == 2 {
-                    // Room for the one that it dies of.
+                    // Waits for room for the record that causes the panic.
                     until(|| {
                         output.try_recv();
                         input.try_push(POISON).is_ok()
@@ -359,7 +361,7 @@ fn who_waits_for_room_is_told_of_the_end() {
     }
 }
 
-/// A thread that waits sleeps: it takes next to no processor time.
+/// A waiting thread sleeps: it uses almost no processor time.
 #[cfg(target_os = "linux")]
 #[test]
 fn a_thread_that_waits_for_room_does_not_spin() {
@@ -396,7 +398,7 @@ fn a_reader_is_told_of_time_out_end_and_failure() {
             assert_eq!(output.recv().unwrap(), 1);
             input.push(1).unwrap();
             assert_eq!(output.recv_timeout(Duration::MAX).unwrap(), 2);
-            // One that sleeps is woken by the end.
+            // A sleeping reader is woken when the query ends.
             let reader = std::thread::spawn(move || (output.recv(), output));
             drop(input);
             let (end, mut output) = reader.join().unwrap();
@@ -432,7 +434,7 @@ fn a_flow_that_is_never_started_ends_its_handles() {
         let waits = std::thread::spawn(move || (input.push(1), clone.push(1)));
         drop(flow);
         let reader = std::thread::spawn(move || output.recv());
-        // The stream is part of the flow.
+        // The stream is part of the flow, so dropping the flow ends it.
         assert!(matches!(reader.join().unwrap(), Err(RecvError::Ended)));
         let (first, second) = waits.join().unwrap();
         assert!(matches!(first, Err(PushError::Closed(1))), "{first:?}");
@@ -464,7 +466,7 @@ fn producers_that_never_pause_hold_up_no_drain_and_no_stop() {
     }
 }
 
-/// What is there has no end: a stop comes through all the same.
+/// A stop succeeds although another caller waits for all data of an endless source.
 #[test]
 fn an_endless_source_stops_while_somebody_waits_for_all_of_it() {
     for config in all_configs() {
@@ -514,7 +516,7 @@ fn each_of_many_producers_keeps_its_order_and_loses_nothing() {
     }
 }
 
-/// A million clones that come and go cost nothing that stays.
+/// A million clones that are created and dropped leave no memory behind.
 #[test]
 fn clones_come_and_go() {
     within("clones", || {
@@ -533,7 +535,7 @@ fn clones_come_and_go() {
     });
 }
 
-/// An operator that waits for its own query is told, and may drop it.
+/// An operator that waits for its own query gets an error, and it may drop the query.
 #[test]
 fn an_operator_may_hold_its_query() {
     within("a query in its own operator", || {

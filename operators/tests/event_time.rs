@@ -1,4 +1,5 @@
-//! Event time: watermarks, windows, late rows, deduplication; both drivers against a naive model.
+//! Event time: watermarks, windows, late rows and deduplication, in both modes, compared with a
+//! naive model.
 #![cfg(feature = "sql")]
 
 use millstream::connect::memory::MemoryStream;
@@ -54,7 +55,7 @@ fn row(seconds: i64, key: u8, n: i64) -> Vec<Value> {
     vec![Value::Long(seconds * SECOND), key, Value::Long(n)]
 }
 
-/// Every row that came out, sorted, and how many rows were too late.
+/// All output rows, sorted, and the number of late rows.
 fn run(
     sql: &str,
     trigger: Trigger,
@@ -88,11 +89,11 @@ fn run_on(
     (rows, late)
 }
 
-/// Seconds, key, number.
+/// Time in seconds, key, number.
 type Event = (i64, u8, i64);
 
-/// Batches whose rows are at most `disorder` seconds behind the largest earlier time; then one
-/// row of key z, far behind which all windows are over.
+/// Batches whose rows are at most `disorder` seconds behind the largest earlier time. Then one row
+/// of key z, so far ahead that all windows close.
 fn batches(disorder: i64) -> impl Strategy<Value = Vec<Vec<Event>>> {
     let step = (0i64..4, 0..=disorder, 0u8..3, 0i64..100);
     let batch = proptest::collection::vec(step, 1..12);
@@ -115,7 +116,7 @@ fn batches(disorder: i64) -> impl Strategy<Value = Vec<Vec<Event>>> {
     })
 }
 
-/// The rows of all windows, the last row's own left out.
+/// The rows of all windows, except those of the last row.
 fn windows(batches: &[Vec<Event>], width: i64, slide: i64) -> Vec<String> {
     let mut groups: BTreeMap<(i64, u8), (i64, i64)> = BTreeMap::new();
     for (seconds, key, n) in batches[..batches.len() - 1].iter().flatten() {
@@ -170,8 +171,9 @@ const E: &str = "(SELECT * FROM events WATERMARK ts DELAY OF INTERVAL 5 SECONDS)
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(24))]
 
-    /// With disorder below the delay nothing is late, and both modes give what the model does. (At
-    /// the delay itself a row may touch a session that is over, and begins one of its own.)
+    /// With disorder below the delay no row is late, and both modes agree with the model. (With
+    /// disorder equal to the delay, a row may touch a session that has closed, and starts a new
+    /// one.)
     #[test]
     fn both_modes_agree_with_the_model(batches in batches(4), parallelism in 1u32..3) {
         let tumbling = format!(
@@ -196,7 +198,7 @@ proptest! {
         }
     }
 
-    /// With disorder above the delay a row is kept or counted as late, in both modes.
+    /// With disorder above the delay each row is either used or counted as late, in both modes.
     #[test]
     fn what_is_not_kept_is_late(batches in batches(40), parallelism in 1u32..3) {
         let sql = format!("SELECT window.start, k, count(*) FROM {E} GROUP BY window(ts, '10 seconds'), k");
@@ -211,7 +213,7 @@ proptest! {
         }
     }
 
-    /// Rows that are put together before they are exchanged are as late as they would be one by one.
+    /// Pre-aggregation before an exchange does not change which rows are late.
     #[test]
     fn more_workers_do_not_change_what_is_late(batches in batches(40), parallelism in 2u32..4) {
         let sql = format!("SELECT window.start, k, count(*), sum(n) FROM {E} GROUP BY window(ts, '10 seconds'), k");
@@ -221,15 +223,15 @@ proptest! {
         }
     }
 
-    /// Slices, and rows given to each of their windows (which `first` asks for), come to the same:
-    /// what is in a window, and how often a row came too late for one.
+    /// Slices, and rows assigned to each of their windows (which `first` requires), give the same
+    /// windows and the same number of late rows.
     #[test]
     fn slices_give_what_single_windows_give(
         batches in batches(40), parallelism in 1u32..3, slide in 1i64..12, more in 0i64..25,
         owned: bool,
     ) {
         let window = format!("window(ts, '{} seconds', '{slide} seconds')", slide + more);
-        // With one that owns memory, slices are kept in another form.
+        // A function whose values own heap memory makes slices use another representation.
         let owned = if owned { ", max(concat(k, n))" } else { "" };
         let of = |functions: &str| format!(
             "SELECT window.start, window.end, k, count(*), sum(n), min(n), max(n), avg(n), \
@@ -242,7 +244,7 @@ proptest! {
             expected.sort();
             let got = run(&of(""), trigger, parallelism, &batches);
             prop_assert_eq!(&got, &(expected, late), "{:?} {}", trigger, window);
-            // Changes that are kept for a checkpoint need sums that are freed otherwise.
+            // With a checkpoint, slices keep values that are otherwise freed.
             let folder = std::env::temp_dir().join(format!("millstream-slices-{}", std::process::id()));
             let kept = run_on(&of(""), trigger, parallelism, &batches, Some(&folder));
             std::fs::remove_dir_all(&folder).unwrap();
@@ -250,7 +252,7 @@ proptest! {
         }
     }
 
-    /// Each key comes once, in both modes; state is forgotten with the watermark.
+    /// Each key is emitted once, in both modes, and keys expire with the watermark.
     #[test]
     fn duplicates_are_dropped(batches in batches(4), parallelism in 1u32..3) {
         let all: BTreeSet<(i64, u8)> =
@@ -274,7 +276,7 @@ proptest! {
                 stream.add(batch.iter().map(|(seconds, key, n)| row(*seconds, *key, *n)));
                 query.process_all_available().unwrap();
             }
-            // One epoch more, for what the last watermark lets go.
+            // One more epoch, for the results that the last watermark releases.
             query.process_all_available().unwrap();
             let left = query.last_progress().unwrap().committed.state[0].rows;
             query.stop().unwrap();
@@ -287,7 +289,7 @@ proptest! {
     }
 }
 
-/// A window's result does not wait for an epoch.
+/// The result of a window does not wait for the end of an epoch.
 #[test]
 fn a_window_comes_when_the_watermark_passes_it() {
     let session = Session::new();
@@ -302,12 +304,12 @@ fn a_window_comes_when_the_watermark_passes_it() {
     }
     assert_eq!(text(&table.rows()[0]), format!("{} 2", 10 * SECOND));
     query.stop().unwrap();
-    // It is counted, though no single record caused it.
+    // The result is counted, although no single record caused it.
     let totals = query.totals();
     assert_eq!((totals.rows_emitted, totals.latency.count), (1, 0));
 }
 
-/// In mode update every change comes at once, and a row that is too late changes nothing.
+/// In mode update every change is emitted immediately, and a late row changes nothing.
 #[test]
 fn update_shows_each_change_and_forgets() {
     for trigger in [CONTINUOUS, Trigger::AsSoonAsPossible] {
@@ -332,7 +334,7 @@ fn update_shows_each_change_and_forgets() {
     }
 }
 
-/// What a user needs to choose the delay.
+/// The statistics that a user needs to choose the delay.
 #[test]
 fn progress_says_how_far_rows_are_behind() {
     let session = Session::new();
@@ -369,7 +371,7 @@ fn the_reported_watermark_moves_in_continuous_mode() {
     assert_eq!(report["eventTime"]["watermark"], "1970-01-01T00:01:35.000Z");
 }
 
-/// As with a filter: a row that a table does not have does not move the watermark.
+/// As with a filter, a row that a semi join drops does not move the watermark.
 #[test]
 fn what_a_semi_join_drops_does_not_move_the_watermark() {
     for (condition, moves) in [
@@ -396,7 +398,7 @@ fn what_a_semi_join_drops_does_not_move_the_watermark() {
     }
 }
 
-/// A gap that is not positive makes no session, and its row counts for the watermark.
+/// A row with a gap that is not positive has no session, but it moves the watermark.
 #[test]
 fn rows_without_a_session_move_the_watermark() {
     let session = Session::new();
@@ -414,7 +416,7 @@ fn rows_without_a_session_move_the_watermark() {
     assert_eq!(rows.iter().map(|row| text(row)).collect::<Vec<_>>(), ["1000000 a 1"]);
 }
 
-/// The clause stands behind a relation, before or with its alias.
+/// The clause follows a relation, before or after its alias.
 #[test]
 fn the_watermark_clause() {
     let session = Session::new();
@@ -457,12 +459,12 @@ fn the_watermark_clause() {
         let error = check(from, column).err().unwrap_or_else(|| panic!("{from} was taken"));
         assert_eq!(error.condition, condition, "{from}: {error}");
     }
-    // A column of that name is no clause.
+    // A column named `watermark` is not a clause.
     session.memory_stream("w", "watermark INT, delay INT").unwrap();
     session.sql("SELECT watermark, delay FROM w watermark WHERE watermark.delay > 1").unwrap();
 }
 
-/// A stateful operator has one event time, and its watermark is declared once.
+/// A stateful operator has a single event time, whose watermark is declared once.
 #[test]
 fn an_event_time_is_one_and_declared_once() {
     let session = Session::new();
@@ -485,7 +487,8 @@ fn an_event_time_is_one_and_declared_once() {
     let deduplicated = again.drop_duplicates(["ts", "k"]).unwrap();
     let error = deduplicated.write_stream().format("noop").check().map(drop).unwrap_err();
     assert_eq!(error.condition, "MULTIPLE_EVENT_TIME_COLUMNS", "{error}");
-    // Without state a second declaration is allowed, and another time column is an ordinary value.
+    // Without stateful operators a second declaration is allowed, and another time column is an
+    // ordinary value.
     for sql in [
         format!("SELECT k FROM {twice}"),
         format!("{windows} {E} GROUP BY window(ts, '1 minute'), CAST(ts AS STRING)"),
@@ -495,7 +498,7 @@ fn an_event_time_is_one_and_declared_once() {
     }
 }
 
-/// One silent input holds the watermark back, unless the policy is max.
+/// One input without records holds the watermark back, unless the policy is max.
 #[test]
 fn several_inputs_have_one_watermark() {
     for (policy, expected) in [("min", 0), ("max", 1)] {
@@ -520,8 +523,8 @@ fn several_inputs_have_one_watermark() {
     }
 }
 
-/// An input that is silent stops holding the watermark back; when it wakes up, what is too late by
-/// then is counted.
+/// An idle input stops holding the watermark back. When it becomes active again, its late rows are
+/// counted.
 #[test]
 fn a_silent_input_stops_holding_the_watermark_back() {
     let session = Session::new();
@@ -535,13 +538,13 @@ fn a_silent_input_stops_holding_the_watermark_back() {
     quiet.add([vec![Value::Long(2 * SECOND)]]);
     stream.add([row(1, 0, 0), row(11, 0, 0)]);
     let table = session.table("out").unwrap();
-    // Both are silent then; the first speaks again, and only the other is waited for no more.
+    // Both inputs are idle. When the first becomes active, only the other one is ignored.
     while table.rows().is_empty() && query.exception().is_none() {
         stream.add([row(11, 0, 0)]);
         std::thread::yield_now();
     }
     assert_eq!(text(&table.rows()[0]), "0 2");
-    // It wakes up: of its rows one is late, and it holds the others back again.
+    // The input becomes active: one of its rows is late, and it holds the watermark back again.
     quiet.add([vec![Value::Long(3 * SECOND)], vec![Value::Long(12 * SECOND)]]);
     query.process_all_available().unwrap();
     query.stop().unwrap();
@@ -551,7 +554,7 @@ fn a_silent_input_stops_holding_the_watermark_back() {
     assert_eq!(table.rows().len(), 1);
 }
 
-/// A row that comes too late is not lost to who asks for it.
+/// A late row is passed to the side output.
 #[test]
 fn late_rows_go_to_a_side_output() {
     use std::sync::{Arc, Mutex};
@@ -583,20 +586,20 @@ fn late_rows_go_to_a_side_output() {
     }
 }
 
-/// Microseconds since 1970 of a clock that is a year fast.
+/// Microseconds since 1970, a year in the future.
 fn next_year_us() -> i64 {
     let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap();
     now.as_micros() as i64 + 365 * 86_400 * SECOND
 }
 
-/// How a limit of event times ahead of the clock is given.
+/// The way in which a limit of the future skew is configured.
 #[derive(Clone, Copy, Debug)]
 enum Limit {
     Clause,
     Setting,
 }
 
-/// A row of a sender whose clock is a year fast would make all rows of the others late.
+/// A row from a sender whose clock is a year ahead would make all other rows late.
 #[test]
 fn a_row_far_ahead_of_the_clock_is_set_aside_and_makes_no_other_late() {
     use std::sync::{Arc, Mutex};
@@ -652,7 +655,7 @@ fn a_row_far_ahead_of_the_clock_is_set_aside_and_makes_no_other_late() {
     }
 }
 
-/// Without the limit Spark's rule holds: the largest event time moves the watermark.
+/// Without the limit Spark's rule applies: the largest event time moves the watermark.
 #[test]
 fn without_a_limit_a_row_far_ahead_moves_the_watermark() {
     let session = Session::new();
@@ -670,7 +673,7 @@ fn without_a_limit_a_row_far_ahead_moves_the_watermark() {
     assert_eq!(late, 1);
 }
 
-/// What was set aside before a restart does not come back with its watermark.
+/// A row that was rejected before a restart does not affect the watermark after it.
 #[test]
 fn a_restart_goes_on_from_a_watermark_that_no_row_ahead_has_moved() {
     let folder = std::env::temp_dir().join(format!("millstream-skew-{}", std::process::id()));

@@ -1,5 +1,5 @@
-//! Which files a source reads, and what the folders that they lie in give to their rows. The
-//! answers are Spark's.
+//! Which files a source reads, and which values their folders give to rows. The expected results
+//! are Spark's.
 #![cfg(feature = "sql")]
 
 mod folder;
@@ -24,7 +24,7 @@ impl Folder {
         options: &[(&str, &str)],
     ) -> String {
         let session = Session::new();
-        // Joined by hand: a path may end with a special character.
+        // Concatenated as text, because a path may end with a special character.
         let path = format!("{}/{path}", self.0.display());
         let mut reader = session.read().format(format).option("path", path);
         if let Some(ddl) = ddl {
@@ -228,7 +228,7 @@ fn times_of_files_are_compared_in_the_zone() {
     let changed = std::time::UNIX_EPOCH + std::time::Duration::from_secs(1_700_000_000);
     let file = std::fs::File::options().write(true).open(folder.0.join("in/a.json")).unwrap();
     file.set_modified(changed).unwrap();
-    // 1,700,000,000 s are 2023-11-14T22:13:20 in UTC.
+    // 1,700,000,000 s is 2023-11-14T22:13:20 in UTC.
     let rows =
         |name: &str, time: &str, zone: &str| folder.json("in", &[(name, time), ("timeZone", zone)]);
     assert_eq!(rows("modifiedAfter", "2023-11-14T22:13:19", "UTC"), "1");
@@ -273,7 +273,7 @@ fn pipes_and_links_in_a_circle_are_passed_over() {
     let pipe = std::process::Command::new("mkfifo").arg(folder.0.join("in/pipe.json")).status();
     assert!(pipe.unwrap().success());
     assert_eq!(folder.json("in", &[("recursiveFileLookup", "true")]), "1 2");
-    // Given as the path itself it is an error, whether the schema is given or not.
+    // The path itself must not be a pipe, a device or a broken link, with or without a schema.
     for (path, condition) in [
         ("in/pipe.json", "FILE_SOURCE_FAILED"),
         ("zero", "FILE_SOURCE_FAILED"),
@@ -290,7 +290,7 @@ fn pipes_and_links_in_a_circle_are_passed_over() {
     }
 }
 
-/// A stream tells of each path once, and counts them.
+/// A stream reports each skipped path once, and counts them.
 #[cfg(unix)]
 #[test]
 fn an_aggregate_without_keys_has_a_row_over_no_file() {

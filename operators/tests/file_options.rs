@@ -1,4 +1,4 @@
-//! The tables of `docs/src/file-options.md` say which options there are: each is tried.
+//! The options in the tables of `docs/src/file-options.md` are complete and correct: each is tried.
 #![cfg(all(feature = "sql", feature = "columnar", feature = "compression"))]
 
 use millstream::session::Session;
@@ -16,7 +16,7 @@ impl Drop for Folder {
     }
 }
 
-/// The cells of the rows of all tables whose heads begin with these cells.
+/// The cells of the rows of all tables whose header starts with these cells.
 fn rows<'p>(head: &[&str]) -> Vec<Vec<&'p str>> {
     let (mut found, mut inside) = (Vec::new(), false);
     for line in PAGE.lines() {
@@ -38,7 +38,7 @@ fn code(cell: &str) -> &str {
     cell.trim_matches('`')
 }
 
-/// What reading a format says to an option: the condition of an error, or nothing.
+/// The condition of the error when a format is read with an option; `None` if it succeeds.
 fn read(format: &str, folder: &Path, option: &str, value: &str) -> Option<String> {
     let ddl = if format == "text" { "value STRING" } else { "k STRING, value STRING" };
     let reader = Session::new().read().format(format).schema(Schema::parse_ddl(ddl).unwrap());
@@ -46,7 +46,7 @@ fn read(format: &str, folder: &Path, option: &str, value: &str) -> Option<String
     reader.load().err().map(|error| error.condition.to_string())
 }
 
-/// The same of writing.
+/// The condition of the error when a format is written with an option; `None` if it succeeds.
 fn write(format: &str, folder: &Path, option: &str, value: &str) -> Option<String> {
     let session = Session::new();
     let partitioned = format != "text" || option == "partitionBy";

@@ -1,5 +1,5 @@
-//! Settings of the session that stand in for options of files: time zone, names of columns,
-//! files that may be missing or damaged.
+//! Session settings that are defaults for options of files: time zone, column names, missing or
+//! damaged files.
 #![cfg(feature = "sql")]
 
 mod folder;
@@ -34,7 +34,7 @@ fn rows(
     reader.load().unwrap().collect().unwrap()
 }
 
-/// The files that a stream of one table writes, as one text.
+/// The content of the files that a stream of one table writes, as one text.
 fn written(
     session: &Session,
     query: &str,
@@ -57,7 +57,8 @@ fn written(
     texts.concat()
 }
 
-/// The folders named `column=value` and the contents of files, without what begins with `_` or `.`.
+/// The folders named `column=value` and the contents of files, except names that start with `_` or
+/// `.`.
 fn below(folder: &Path, texts: &mut Vec<String>) {
     for entry in std::fs::read_dir(folder).unwrap() {
         let path = entry.unwrap().path();
@@ -74,7 +75,7 @@ fn below(folder: &Path, texts: &mut Vec<String>) {
     }
 }
 
-/// 2024-03-10T06:02:03Z, two minutes after one at night in New York, hours before the clocks change.
+/// 2024-03-10T06:02:03Z, which is 01:02:03 in New York, an hour before the clock change.
 const AT_US: i64 = 1_710_050_523_000_000;
 
 #[test]
@@ -144,8 +145,8 @@ fn the_corrupt_record_has_the_name_that_is_set() {
     assert_eq!(parsed.collect().unwrap(), [[Value::String("{\"n\":".to_string())]]);
 }
 
-/// Each line: the texts of a column, and the types that CSV, CSV without `preferDate`, JSON and
-/// folders give it in Spark.
+/// Each line: the texts of a column, and the types that Spark infers for CSV, for CSV without
+/// `preferDate`, for JSON and for folder names.
 #[test]
 fn inferred_times_have_the_type_that_the_session_says() {
     let folder = Folder::new("inferred-times");

@@ -1,4 +1,4 @@
-//! Files as sources, with Spark's options, over real folders.
+//! File sources with Spark's options, over real folders.
 #![cfg(feature = "sql")]
 
 mod folder;
@@ -10,8 +10,8 @@ use millstream::table::value::Value;
 use millstream::{Config, WaitProfile};
 use std::path::{Path, PathBuf};
 
-/// The first column of a stream's rows, in order, from runs on one checkpoint that each stop as soon as
-/// a row has been read.
+/// The first column of a stream's rows, in order, from runs on one checkpoint. Each run stops as
+/// soon as it has read a row.
 fn resumed(
     rows: usize,
     checkpoint: &Path,
@@ -39,7 +39,7 @@ fn resumed(
     seen.into_iter().map(|mut row| row.swap_remove(0)).collect()
 }
 
-/// All rows of a folder's files, sorted, and how many records were set aside.
+/// All rows of a folder's files, sorted, and the number of rejected records.
 fn read(
     format: &str,
     ddl: Option<&str>,
@@ -93,7 +93,7 @@ fn json_is_read_to_the_letter() {
             1
         )
     );
-    // The whole file is one value: the first of it.
+    // The whole file is one record, and only its first value is read.
     let (rows, bad) = read("json", Some(ddl), &path, &[("multiLine", "true")]);
     assert_eq!((rows, bad), (vec!["1.10|[1E5 , {}]|-".to_string()], 0));
     folder.write("bad/a.json", b"[{\"id\":1},\n{\"id\":2},\n{\"id\":]\n");
@@ -122,7 +122,7 @@ fn json_and_csv_in_other_character_sets() {
     assert_eq!(csv("windows-1252"), rows(["é|1", "€|2"]));
 }
 
-/// A restart in the middle of an array goes on with its next element.
+/// A restart in the middle of an array continues with the next element.
 #[test]
 fn a_stream_goes_on_in_the_middle_of_an_array() {
     const ELEMENTS: usize = 30_000;
@@ -233,7 +233,7 @@ fn a_status_has_sparks_fields() {
     assert!(status.message.contains("DIVIDE_BY_ZERO"), "{status:?}");
 }
 
-/// What a sink has written into folders is what a source reads from them, NULLs included.
+/// A source reads the same rows that a sink has written into partition folders, including NULLs.
 #[test]
 fn partitioned_files_come_back() {
     let folder = Folder::new("partition-by");
@@ -277,12 +277,12 @@ fn partitioned_files_come_back() {
 }
 
 type Options<'o> = &'o [(&'o str, &'o str)];
-/// Format, options, the end of the file's name, its bytes.
+/// Format, options, file extension, bytes.
 type Written<'c> = (&'c str, Options<'c>, &'c str, &'c str);
-/// Format, a file's bytes, options, the schema.
+/// Format, bytes of the file, options, schema.
 type Inferred<'c> = (&'c str, &'c str, Options<'c>, &'c str);
 
-/// The expected texts are what Apache Spark wrote for the same rows and options.
+/// The expected texts were written by Apache Spark for the same rows and options.
 #[test]
 fn lines_are_written_with_sparks_options() {
     let values = "SELECT * FROM VALUES \
@@ -398,7 +398,7 @@ fn parts(folder: &Path) -> Vec<PathBuf> {
     parts
 }
 
-/// What is written compressed is read again.
+/// Files written with compression can be read again.
 #[cfg(feature = "compression")]
 #[test]
 fn compressed_lines_come_back() {
@@ -412,7 +412,7 @@ fn compressed_lines_come_back() {
     }
 }
 
-/// The types are those that Apache Spark found in the same files.
+/// The types were inferred by Apache Spark from the same files.
 #[test]
 fn schemas_are_inferred_as_spark_does() {
     let cases: [Inferred<'_>; 11] = [
@@ -471,7 +471,7 @@ fn schemas_are_inferred_as_spark_does() {
     }
 }
 
-/// A stream takes its schema from files only when asked: they may be others tomorrow.
+/// A stream infers its schema only if the setting for it is on, because the files may change.
 #[test]
 fn a_stream_is_not_given_a_schema_by_chance() {
     let folder = Folder::new("unasked");
@@ -566,7 +566,7 @@ mod columnar {
         format!("(SELECT id AS n FROM (SELECT explode(sequence(0L, {rows}L)) AS id))")
     }
 
-    /// Every type is written and read again, as a table and as a stream in batches.
+    /// Rows of every type are written and read again, as a table and as a stream in batches.
     #[test]
     fn rows_come_back() {
         for format in ["parquet", "orc"] {
@@ -584,7 +584,7 @@ mod columnar {
                 for (got, expected) in got.iter().zip(&expected) {
                     assert_eq!(got, expected, "{format} {codec}");
                 }
-                // Only what is read is decoded.
+                // Only columns that are read are decoded.
                 table.create_temp_view("t");
                 let sums =
                     session.sql("SELECT sum(d), count(o) FROM t").unwrap().collect().unwrap();
@@ -593,7 +593,7 @@ mod columnar {
         }
     }
 
-    /// A restart in the middle of a file goes on with the next row.
+    /// A restart in the middle of a file continues with the next row.
     #[test]
     fn a_stream_goes_on_in_the_middle_of_a_file() {
         for format in ["parquet", "orc"] {
@@ -623,7 +623,7 @@ mod columnar {
             table.collect().map_err(|error| error.to_string())
         };
         assert_eq!(count("a BIGINT, c INT").unwrap(), [[Value::Long(1), Value::Null]]);
-        // An integer that fits is read, whatever its width.
+        // An integer is read as any type that its value fits, whatever its stored width.
         assert_eq!(count("a TINYINT").unwrap(), [[Value::Long(1)]]);
         let error = count("a STRING").unwrap_err();
         assert!(error.contains("column `a` is INT in the file"), "{error}");

@@ -1,5 +1,5 @@
-//! Compares expressions with the answers that Apache Spark gave. `tools/spark/families.py --record`
-//! wrote the answers to `spark/families.jsonl`: a value as text or an error condition, for each
+//! Compares expressions with the results of Apache Spark. `tools/spark/families.py --record` wrote
+//! the results to `spark/families.jsonl`: a value as text or an error condition, for each
 //! expression in one ANSI mode and one time zone. Known differences are listed with their reasons
 //! in `spark/families-differ.txt`. The test fails if a listed expression no longer differs.
 #![cfg(feature = "sql")]
@@ -9,7 +9,7 @@ use millstream::table::value::Value;
 use serde_json::Value as Json;
 use std::collections::BTreeMap;
 
-/// The last digit of these is the mathematics library's own.
+/// The last digit of these functions depends on the mathematics library.
 const TRANSCENDENTAL: [&str; 1] = ["cbrt("];
 
 fn session(ansi: bool, zone: &str) -> Session {
@@ -36,9 +36,9 @@ fn ours(session: &Session, sql: &str) -> Result<String, String> {
 
 fn same(sql: &str, ours: &Result<String, String>, spark: &Json) -> bool {
     match (ours, spark.get("error")) {
-        // Spark's error has no name that is meant to last.
+        // The error has no stable name in Spark.
         (Err(_), Some(Json::Null)) => true,
-        // One may name the condition alone, the other its subclass.
+        // One side may name only the condition, the other its subclass.
         (Err(ours), Some(Json::String(spark))) => {
             ours.starts_with(spark.as_str()) || spark.starts_with(ours.as_str())
         }

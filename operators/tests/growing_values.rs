@@ -1,4 +1,5 @@
-//! Aggregates whose values grow: restarts change nothing, and the checkpoint grows by what is added.
+//! Aggregates with growing values: restarts do not change the results, and the checkpoint grows
+//! only by the additions.
 #![cfg(feature = "sql")]
 
 use millstream::session::{Session, Trigger};
@@ -8,7 +9,7 @@ use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
 
 const CONTINUOUS: Trigger = Trigger::Continuous { interval_ns: 5_000_000 };
-/// Each function whose value grows, beside one whose value does not.
+/// Each function with a growing value, together with one without.
 const GROWING: &str = "sort_array(collect_list(n)) AS l, sort_array(collect_set(n)) AS s, \
     percentile_approx(n, array(0.1, 0.5)) AS p, approx_count_distinct(n) AS d, \
     length(listagg(CAST(n AS STRING), ',')) AS j, max(repeat(CAST(n AS STRING), 2000)) AS m, \
@@ -51,7 +52,8 @@ fn row(n: i64) -> Vec<Value> {
     vec![Value::String(format!("k{}", n % 3)), Value::Long(n * 7919 % 1009), Value::Long(seconds)]
 }
 
-/// What a query gives for rows that come in pieces, each in a run of its own at another parallelism.
+/// The result of a query over rows that arrive in pieces. Each piece is processed in a separate run
+/// with another parallelism.
 fn outcome(
     sql: &str,
     mode: &str,
@@ -68,7 +70,7 @@ fn outcome(
         let writer = session.sql(sql).unwrap().write_stream().output_mode(mode).format("memory");
         let writer = writer.option("checkpointLocation", scratch.0.display()).config(config);
         let query = writer.query_name("out").trigger(trigger).start().unwrap();
-        // Several epochs in a run.
+        // Several epochs per run.
         let mut rest = piece.clone().peekable();
         while rest.peek().is_some() {
             let chunk: Vec<_> = rest.by_ref().take(25).map(row).collect();
@@ -100,7 +102,7 @@ fn restarts_change_nothing_in_any_kind_of_group() {
         (marked, "session_window(t, '3 seconds'), k", "append"),
     ] {
         let sql = format!("SELECT k, {GROWING} FROM {from} GROUP BY {keys}");
-        // Far later rows close every window.
+        // Much later rows, which close every window.
         let (last, end) = (100_000..100_001, 200_000..200_001);
         for trigger in [CONTINUOUS, Trigger::AsSoonAsPossible] {
             let once = [0..400, last.clone(), end.clone()];
@@ -132,6 +134,6 @@ fn the_checkpoint_grows_by_what_is_added() {
     query.stop().unwrap();
     let rows = session.table("out").unwrap().rows();
     assert!(format!("{rows:?}").contains("20000"), "{rows:?}");
-    // 20,000 values of 20 bytes; were each version written, it would be 4 GB.
+    // 20,000 values of 20 bytes. If each version were written in full, this would be 4 GB.
     assert!(scratch.bytes() < 2_000_000, "{} bytes", scratch.bytes());
 }

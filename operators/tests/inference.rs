@@ -1,5 +1,5 @@
-//! Schemas that are taken from files: what that costs is bounded by the files' length and by what a
-//! schema may have.
+//! Schema inference: its cost is bounded by the length of the files and by the maximum size of a
+//! schema.
 
 #![cfg(feature = "sql")]
 
@@ -56,7 +56,7 @@ fn csv_has_at_most_max_columns() {
     }
 }
 
-/// The names of columns are compared by a table of them: one by one it would be 10 billion times.
+/// Column names are compared with a hash table; pairwise, it would take 10 billion comparisons.
 #[test]
 fn a_hundred_thousand_columns_of_csv() {
     let text = names(100_000) + ",C0\n";

@@ -1,4 +1,4 @@
-//! Interval joins of typed streams, in both modes, through restarts, against a naive model.
+//! Interval joins of typed streams, in both modes and with restarts, compared with a naive model.
 
 use millstream::stream::{
     Context, Either, Flow, ListState, Processor, SimEnv, TimeOffset, Timer, Ttl, TwoInputProcessor,
@@ -17,7 +17,7 @@ const CONTINUOUS: Trigger = Trigger::Continuous { interval_ns: 2_000_000 };
 
 /// Key, time in seconds, number.
 type Record = (String, i64, u64);
-/// The numbers of a match, or of a record without one.
+/// The numbers of a match, or the number of a record without a match.
 type Out = (Option<u64>, Option<u64>);
 
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -33,7 +33,7 @@ const KINDS: [Kind; 4] = [Kind::Inner, Kind::Left, Kind::Right, Kind::Full];
 #[derive(Clone, Copy, Debug)]
 struct Join {
     kind: Kind,
-    /// Bounds of the right time minus the left time, in seconds.
+    /// The bounds of the right time minus the left time, in seconds.
     lower: i64,
     upper: i64,
     delay: i64,
@@ -44,7 +44,7 @@ fn offset(seconds: i64) -> TimeOffset {
     if seconds < 0 { TimeOffset::before(time) } else { TimeOffset::after(time) }
 }
 
-/// How one run of a flow is made.
+/// The parameters of one run of a flow.
 #[derive(Clone, Copy, Debug)]
 struct Run {
     trigger: Trigger,
@@ -52,8 +52,8 @@ struct Run {
     seed: u64,
 }
 
-/// Runs a join in a world, from its last checkpoint to the end of some records. Returns its results
-/// and the numbers of late records.
+/// Runs a join in an environment, from its last checkpoint to the end of the records. Returns its
+/// results and the numbers of late records.
 fn run(
     world: &Arc<SimEnv>,
     [left, right]: [&[Record]; 2],
@@ -99,7 +99,7 @@ fn run(
     Ok((sorted(out), late))
 }
 
-/// Keeps every record, with whether it has had a match and whether it has left without one.
+/// Keeps every record, whether it has had a match, and whether it was emitted without one.
 #[derive(Default)]
 struct Model {
     sides: [Vec<(Record, bool, bool)>; 2],
@@ -107,7 +107,7 @@ struct Model {
 }
 
 impl Model {
-    /// Takes a record of each side, of which none can make the other one late.
+    /// Processes a record per side, neither of which can make the other one late.
     fn step(&mut self, records: [Option<&Record>; 2], join: Join) -> (Vec<Out>, Vec<u64>) {
         let (mut out, mut late) = (Vec::new(), Vec::new());
         for (side, record) in records.into_iter().enumerate() {
@@ -159,7 +159,7 @@ fn joins() -> impl Strategy<Value = Join> {
     })
 }
 
-/// Pairs of records, of which either may be missing.
+/// Pairs of records, each of which may be missing.
 fn steps() -> impl Strategy<Value = Vec<[Option<Record>; 2]>> {
     let record = || (0u8..5, "[ab]", 0i64..6);
     proptest::collection::vec((0i64..4, record(), record()), 1..14).prop_map(|steps| {
@@ -178,8 +178,8 @@ fn steps() -> impl Strategy<Value = Vec<[Option<Record>; 2]>> {
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(48))]
 
-    /// Restored into new instances after every record of each side, with another parallelism and in
-    /// another mode, a join goes on as if nothing had been.
+    /// A join that is restored into new instances after every pair of records, with another
+    /// parallelism and in another mode, gives the same results.
     #[test]
     fn a_join_restored_after_every_record(
         steps in steps(), parallelism in proptest::collection::vec(1usize..4, 14),
@@ -197,13 +197,13 @@ proptest! {
         }
     }
 
-    /// Where no record is late, a join gives what a join of tables gives, in both modes.
+    /// If no record is late, a join gives the result of a join of tables, in both modes.
     #[test]
     fn a_join_is_that_of_tables(
         steps in steps(), join in joins(), parallelism in 1usize..4, seed: u64,
     ) {
         let join = Join { delay: 60, ..join };
-        // Time goes on at the end, so that all records leave.
+        // At the end the watermark passes all records, so that all are emitted or removed.
         let last = |number| Some(("z".to_string(), 2000, number));
         let ends = [last(1000), last(1001)];
         let mut model = Model::default();
@@ -222,8 +222,8 @@ proptest! {
     }
 }
 
-/// A record with many matches leaves them in steps: the records of other keys go on between them,
-/// and nothing is lost, also where a marker and a watermark come meanwhile.
+/// A record with many matches emits them in steps. Records of other keys are processed between the
+/// steps, and nothing is lost, even if a marker and a watermark arrive meanwhile.
 #[test]
 fn a_record_with_many_matches() {
     let many = 20_000;
@@ -264,7 +264,8 @@ fn a_record_with_many_matches() {
     }
 }
 
-/// Records that leave a join without a match are older than the watermark, and not late behind it.
+/// Records that a join emits without a match are older than the watermark, but they are not late
+/// after the join.
 #[test]
 fn an_outer_row_is_not_late_behind_its_join() {
     for trigger in [CONTINUOUS, Trigger::AsSoonAsPossible] {
@@ -322,7 +323,7 @@ impl Processor<u64, (i64, Out)> for LateCheck {
     }
 }
 
-/// A join with rows that have many matches, which may be struck before it ends.
+/// A join in which records have many matches. The simulated machine may crash before it ends.
 fn many_matches(
     world: &Arc<SimEnv>,
     run: Run,
@@ -353,8 +354,8 @@ fn many_matches(
     flow.simulate_in(config, world, run.seed)
 }
 
-/// Records, matched bits, and how far a search has come are all in the checkpoint: wherever a query
-/// is struck, no match is lost, and no record that has had one leaves without.
+/// The checkpoint contains records, matched flags and the progress of searches. Whenever a query
+/// crashes, no match is lost, and no matched record is emitted as unmatched.
 #[test]
 fn a_crash_at_any_write_loses_and_contradicts_nothing() {
     let whole = |trigger| {
@@ -380,8 +381,8 @@ fn a_crash_at_any_write_loses_and_contradicts_nothing() {
             many_matches(&world, way, &seen).unwrap();
             let seen = seen.lock().unwrap();
             let invented: Vec<_> = seen.difference(&expected).take(9).collect();
-            // A side that has ended before a restart says its time no more, so that rows without a
-            // match may stay.
+            // After a restart, a side that has ended no longer advances the watermark, so rows
+            // without a match may be missing.
             let lost = expected.difference(&seen).filter(|out| out.0.is_some() && out.1.is_some());
             let lost: Vec<_> = lost.take(9).collect();
             let place = format!("after {operations} operations, {way:?}");
@@ -394,7 +395,7 @@ fn a_crash_at_any_write_loses_and_contradicts_nothing() {
     }
 }
 
-/// The epoch report says what each side holds.
+/// The report of an epoch contains the metrics of each side.
 #[test]
 fn a_join_reports_its_sides() {
     let flow = Flow::new("reports");
@@ -447,8 +448,8 @@ fn a_join_that_cannot_work_is_refused() {
     assert_eq!(refusal(false, 0), "EVENT_TIME_MISSING");
 }
 
-/// Pairs the records of a key of both sides, in order of arrival. What has had no partner after five
-/// seconds leaves alone.
+/// Pairs records of a key from both sides, in order of arrival. A record without a partner after
+/// five seconds is emitted alone.
 #[derive(Clone)]
 struct Pair {
     waiting: ListState<Either<u64, u64>>,
@@ -514,7 +515,7 @@ impl TwoInputProcessor<String, Record, Record> for Pair {
     }
 }
 
-/// State and timers belong to a key, whichever stream its records come from, also through restarts
+/// State and timers belong to a key, whichever stream its records come from, also after restarts
 /// with other instances in another mode.
 #[test]
 fn a_processor_of_two_streams_shares_state_and_timers() {
@@ -525,7 +526,7 @@ fn a_processor_of_two_streams_shares_state_and_timers() {
         [vec![record("a", 100, 1), record("b", 100, 2)], vec![]],
         [vec![], vec![record("a", 101, 3), record("c", 101, 4)]],
         [vec![record("c", 102, 5)], vec![]],
-        // The watermark passes the timer of `b`: both sides speak in this run.
+        // The watermark passes the timer of `b`, because both sides have records in this run.
         [vec![record("d", 120, 6)], vec![record("d", 120, 7)]],
         [vec![record("e", 140, 8)], vec![record("f", 140, 9)]],
     ];

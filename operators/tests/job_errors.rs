@@ -1,5 +1,6 @@
-//! What a user sees for a wrong job, one per kind of mistake (`job_errors/jobs.txt`): `job_errors/seen.txt`
-//! holds it, for people to read. `UPDATE=1 cargo test -p millstream --test job_errors` writes it anew.
+//! The error messages for wrong jobs, one per kind of mistake (`job_errors/jobs.txt`).
+//! `job_errors/seen.txt` records them for review. `UPDATE=1 cargo test -p millstream --test
+//! job_errors` updates it.
 #![cfg(feature = "sql")]
 
 use millstream::session::{Overrides, Session};
@@ -24,7 +25,7 @@ fn wrong_jobs_say_where_why_and_what_to_do() {
         kinds += 1;
     }
     assert!(kinds >= 40);
-    // The one that only a record can show.
+    // The only error that can be detected only when a record is processed.
     assert_eq!(accepted, ["division by a constant zero, found when a record needs it"]);
     if std::env::var_os("UPDATE").is_some() {
         std::fs::write(format!("{folder}/seen.txt"), &seen).unwrap();

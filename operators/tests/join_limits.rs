@@ -1,5 +1,5 @@
-//! A side of a join that is silent: what progress says of it, the limit of the other side's rows, and the
-//! idle time-out.
+//! A join with a side that has no rows: what progress reports show, the limit of the other side's
+//! rows, and the idle time-out.
 #![cfg(feature = "sql")]
 
 mod two_streams;
@@ -20,7 +20,7 @@ fn start(sql: &str, trigger: Trigger, settings: &[(&str, &str)]) -> Run {
     run
 }
 
-/// What the last epoch says of the join.
+/// The join metrics of the last epoch.
 fn join_of(run: &Run) -> serde_json::Value {
     run.query().last_progress().unwrap().to_json()["stateOperators"][0]["join"].clone()
 }
@@ -70,10 +70,10 @@ fn the_side_that_is_ahead_is_held_at_the_limit_and_nothing_is_lost() {
     let state = run.query().last_progress().unwrap().committed.state[0];
     assert!(state.rows < rows as u64 / 5, "{} rows are buffered", state.rows);
     assert!(state.join.unwrap().inputs[0].is_held);
-    // It stops and starts while a side is held.
+    // The query is stopped and started while a side is paused.
     run.restart(2).unwrap();
     run.wait_for_epoch();
-    // The right side comes closer, in steps.
+    // The right side catches up, in steps.
     for t in (100..100 + rows + 20).step_by(1000) {
         got.extend(run.step(&[], &[event(-1, t, t)]));
     }
@@ -96,11 +96,11 @@ fn a_limit_may_end_the_query() {
         run.add(&lefts(0..1000), &[]);
         let error = run.query().process_all_available().unwrap_err();
         assert_eq!(error.condition(), "JOIN_STATE_LIMIT_EXCEEDED");
-        // Micro-batch mode has one watermark for both.
+        // In micro-batch mode both sides have the same watermark.
         let names_side = error.to_string().contains("waits for the right side");
         assert_eq!(names_side, trigger == CONTINUOUS, "{error}");
     }
-    // Rows that never expire are not waited for.
+    // The join does not wait if rows never expire.
     let settings = [("millstream.join.maxStateBytes", "1k")];
     let run = start("SELECT l.v, r.v FROM l JOIN r ON l.k = r.k", CONTINUOUS, &settings);
     run.add(&lefts(0..1000), &[]);
@@ -108,7 +108,7 @@ fn a_limit_may_end_the_query() {
     assert_eq!(error.condition(), "JOIN_STATE_LIMIT_EXCEEDED");
 }
 
-/// With an idle time-out the join goes on without the silent side.
+/// With an idle time-out the join continues without the silent side.
 #[test]
 fn a_silent_side_is_passed_over_after_the_idle_timeout() {
     let settings =
@@ -116,7 +116,7 @@ fn a_silent_side_is_passed_over_after_the_idle_timeout() {
     let run = start(SQL, CONTINUOUS, &settings);
     let rows = 5_000;
     let got = run.step(&lefts(0..rows), &[]);
-    // The last ones wait for their ten seconds of event time.
+    // The last rows wait until ten seconds of event time have passed.
     let got = run.wait_for(got, rows as usize - 11);
     assert!(got.iter().all(|row| row.ends_with(" -")), "{:?}", got.last());
 }

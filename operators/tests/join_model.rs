@@ -1,5 +1,5 @@
-//! Random steps over two streams that are joined, with late rows, disorder and restarts at another
-//! parallelism: step by step what a naive model gives.
+//! Random steps over two joined streams, with late rows, disorder and restarts with another
+//! parallelism. Every step must give the rows of a naive model.
 #![cfg(feature = "sql")]
 
 mod two_streams;
@@ -24,11 +24,11 @@ enum Kind {
 enum On {
     /// The key, and the range of the right time in seconds after the left time.
     Range(i64, i64),
-    /// The same, the last one outside, and the left number smaller.
+    /// The same range without its last value, and the left number must be smaller.
     RangeAndLess(i64, i64),
     /// The key and the time.
     Time,
-    /// The key, NULL being equal to NULL, and a range.
+    /// The key, with NULL equal to NULL, and a range.
     NullSafe(i64, i64),
 }
 
@@ -55,7 +55,7 @@ impl Kind {
             matches!(self, Self::Right | Self::Full),
         ]
     }
-    /// Whether a row of a side that can have no match is dropped before its watermark is taken.
+    /// Whether a row of a side that cannot match is dropped before it can advance the watermark.
     fn drops(self) -> [bool; 2] {
         match self {
             Self::Inner | Self::Semi => [true, true],
@@ -93,7 +93,7 @@ impl On {
     fn expires(self, side: usize, time: i64, watermark: i64) -> bool {
         match (self, side) {
             (Self::Time, _) => time <= watermark,
-            // The bound itself is inside.
+            // The bound itself is included.
             (Self::Range(_, b) | Self::NullSafe(_, b), 0) => time < watermark - b,
             (Self::RangeAndLess(_, b), 0) => time <= watermark - b,
             (Self::Range(a, _) | Self::RangeAndLess(a, _) | Self::NullSafe(a, _), _) => {
@@ -117,14 +117,15 @@ fn shown(row: Option<&Event>) -> String {
     }
 }
 
-/// A row that was not late; whether it has had a match; whether it has left or can no more.
+/// A row that was not late, with two flags: whether it has had a match, and whether it has been
+/// removed or cannot match any more.
 struct Kept {
     row: Event,
     matched: bool,
     gone: bool,
 }
 
-/// What a join gives, as plainly as it can be said.
+/// A naive model of a join.
 struct Model {
     kind: Kind,
     on: On,
@@ -195,7 +196,7 @@ impl Model {
     fn take(&mut self, side: usize, row: Event, out: &mut Vec<String>) {
         let mut matched = false;
         let existence = matches!(self.kind, Kind::Semi | Kind::Anti);
-        // A row that has gone could match none that is not late.
+        // A removed row could only match rows that are late.
         for other in &mut self.kept[1 - side] {
             let (l, r) = if side == 0 { (&row, &other.row) } else { (&other.row, &row) };
             if !self.on.matches(l, r) {
@@ -214,8 +215,7 @@ impl Model {
     }
 }
 
-/// Steps whose rows are at most `disorder` seconds behind the largest earlier time, in order but for
-/// that.
+/// Steps whose rows are at most `disorder` seconds behind the largest earlier time.
 fn steps(disorder: i64, nulls: bool) -> impl Strategy<Value = Vec<Step>> {
     let row = (0i64..4, 0..=disorder, 0u8..12, 0i64..3, 0i64..9);
     let rows = || proptest::collection::vec(row.clone(), 0..7);
@@ -312,8 +312,8 @@ proptest! {
         }
     }
 
-    /// With disorder below the delay nothing is late, and through restarts continuous mode gives each
-    /// pair and each row without a match once.
+    /// With disorder below the delay no row is late. Continuous mode emits each pair and each row
+    /// without a match once, also with restarts.
     #[test]
     fn continuous_mode_gives_the_same_through_restarts(
         kind in prop_oneof![5 => kind(), 1 => Just(Kind::Anti)], on in on(),

@@ -1,5 +1,6 @@
-//! Joins of two streams in bounded steps: a row with very many matches, a watermark by which very many
-//! rows expire. What leaves between two other rows is counted; no clock decides.
+//! Joins of two streams work in bounded steps: a row with very many matches, and a watermark by
+//! which very many rows expire. The test counts the output between two other rows, so no clock
+//! affects it.
 #![cfg(feature = "sql")]
 
 mod two_streams;
@@ -16,13 +17,13 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use two_streams::{CONTINUOUS, Event, Setup, event};
 
 const SECOND: i64 = 1_000_000;
-/// The rows of one key, and those that expire at once.
+/// The number of rows of one key, and of rows that expire at once.
 const MANY: i64 = 100_000;
-/// Rows that may leave, or expire, between two others.
+/// The maximum number of rows that may be emitted, or may expire, between two other rows.
 const STEP: u64 = 64;
 const STEPS: u64 = 16;
 
-/// What has left a join.
+/// Counters of a join's output.
 #[derive(Clone, Default)]
 struct Counts {
     rows: Arc<AtomicU64>,
@@ -77,7 +78,7 @@ fn query(kind: &str) -> DataFrame {
     session.sql(&sql).unwrap()
 }
 
-/// A join without its query, and what has left it.
+/// A join without a query, and the counters of its output.
 fn join(kind: &str) -> (BareJoin, Counts) {
     let config = Config { pin: false, ..Config::default() };
     let mut job = Job::new("steps", config).unwrap();
@@ -117,7 +118,7 @@ fn a_row_with_very_many_matches_leaves_in_steps_and_other_keys_go_on() {
     assert_eq!(counts.rows(), (MANY + others) as u64);
     let (rows, more_bytes) = join.state();
     assert_eq!(rows, (MANY + 1 + 2 * others) as u64);
-    // Matches are not buffered: the memory that was added is that of the other keys' rows.
+    // Matches are not buffered: the additional memory is that of the other keys' rows.
     assert!(more_bytes - bytes < 400 * (1 + 2 * others as u64) + (1 << 18), "{bytes} {more_bytes}");
 }
 
@@ -136,7 +137,7 @@ fn several_rows_with_very_many_matches_take_turns() {
     }
     while join.flush().unwrap() {}
     assert_eq!(counts.rows(), rows as u64 * 50);
-    // All of them are matched: none leaves beside NULLs.
+    // All rows have a match, so none is emitted with NULLs.
     join.watermark(10_000 * SECOND).unwrap();
     while join.flush().unwrap() {}
     assert_eq!((counts.rows(), join.state().0), (rows as u64 * 50, 0));
@@ -176,8 +177,8 @@ fn a_watermark_by_which_very_many_rows_expire_frees_them_in_steps() {
     }
 }
 
-/// Whenever a query is stopped, each match is in its files once: how far a search had come is in the
-/// checkpoint.
+/// Whenever a query is stopped, each match is in its files once, because the checkpoint contains
+/// the progress of searches.
 #[test]
 fn a_search_goes_on_after_a_restart() {
     let setup = Setup::new("SELECT l.v AS a, r.v AS b FROM l JOIN r ON l.k = r.k", 0, CONTINUOUS);

@@ -1,5 +1,5 @@
-//! Joins with tables, subqueries over tables, queries over tables alone, functions of the
-//! program's own, and the time of a batch.
+//! Joins with tables, subqueries over tables, queries over tables alone, user-defined functions,
+//! and the time of a batch.
 #![cfg(feature = "sql")]
 
 use millstream::session::{Session, Trigger};
@@ -12,7 +12,7 @@ use millstream::{Config, WaitProfile};
 const TRIGGERS: [Trigger; 2] =
     [Trigger::Continuous { interval_ns: 5_000_000 }, Trigger::AsSoonAsPossible];
 
-/// `dim(k, v)` with a key twice, a NULL key and a NULL value; `none` without rows.
+/// `dim(k, v)` contains a key twice, a NULL key and a NULL value; `none` has no rows.
 const TABLES: &str = "CREATE TEMPORARY VIEW dim AS SELECT * FROM VALUES ('a', 1), ('a', 2), \
     ('b', 3), (NULL, 4), ('x', NULL) AS t(k, v); \
     CREATE TEMPORARY VIEW none AS SELECT * FROM dim WHERE false";
@@ -34,8 +34,8 @@ fn session() -> Session {
     session
 }
 
-/// The rows of a query over the stream `e(w, n)` = (a 1), (a 9), (b 2), (z 5), (NULL 7), which must
-/// be the same under both drivers.
+/// The rows of a query over the stream `e(w, n)` = (a 1), (a 9), (b 2), (z 5), (NULL 7). Both modes
+/// must give the same rows.
 fn streamed(sql: &str) -> Vec<String> {
     let answers = TRIGGERS.map(|trigger| {
         let session = session();
@@ -105,7 +105,7 @@ fn a_stream_is_joined_with_a_table() {
 fn subqueries_over_tables() {
     for (sql, expected) in [
         ("SELECT n FROM e WHERE w IN (SELECT k FROM dim)", &["1", "2", "9"][..]),
-        // With a NULL among the keys, NOT IN of an absent value is NULL.
+        // If the keys contain a NULL, NOT IN of an absent value is NULL.
         ("SELECT n FROM e WHERE w NOT IN (SELECT k FROM dim)", &[]),
         ("SELECT n FROM e WHERE w NOT IN (SELECT k FROM dim WHERE k IS NOT NULL)", &["5"]),
         ("SELECT n FROM e WHERE w NOT IN (SELECT k FROM none)", &["1", "2", "5", "7", "9"]),
@@ -233,7 +233,7 @@ fn a_script_runs_a_query_that_ends_and_reads_its_table() {
     std::fs::remove_dir_all(&folder).unwrap();
 }
 
-/// A table is read when a query starts: a file that comes later is of the next query.
+/// A table is read when a query starts. A file that is created later is not seen by this query.
 #[test]
 fn a_table_of_files_is_read_at_the_start() {
     let folder = std::env::temp_dir().join(format!("millstream-table-{}", std::process::id()));
@@ -294,7 +294,8 @@ fn own_functions(session: &Session) {
     ));
 }
 
-/// What they keep is checkpointed, and a change of it is a change of the query.
+/// The state of user-defined aggregates is checkpointed, and a change of their state type is an
+/// incompatible change of the query.
 #[test]
 fn functions_of_the_programs_own() {
     let folder = std::env::temp_dir().join(format!("millstream-own-{}", std::process::id()));
@@ -327,7 +328,8 @@ fn functions_of_the_programs_own() {
     drop(std::fs::remove_dir_all(&folder));
 }
 
-/// It is the same for all records of a batch, and no batch has an earlier one than the last.
+/// The current time is the same for all records of a batch, and it never decreases from batch to
+/// batch.
 #[test]
 fn the_present_time_is_that_of_the_batch() {
     let session = Session::new();
@@ -356,11 +358,11 @@ fn the_present_time_is_that_of_the_batch() {
     }
     query.stop().unwrap();
     assert!(times.is_sorted(), "{times:?}");
-    // Since 2020, by any clock that is not broken.
+    // Later than 2020, on any machine with a working clock.
     assert!(times[0] > 1_577_836_800_000_000);
 }
 
-/// With ANSI mode off, what does not fit is NULL, and integers wrap around.
+/// Without ANSI mode, values that do not fit are NULL, and integers wrap around.
 #[test]
 fn without_ansi_integers_wrap_around() {
     let session = Session::new();
@@ -386,7 +388,7 @@ fn without_ansi_integers_wrap_around() {
     assert_eq!(text(&session.sql(sum).unwrap().collect().unwrap()[0]), i64::MIN.to_string());
 }
 
-/// The DataFrame API says what SQL says.
+/// The DataFrame API gives the same results as SQL.
 #[test]
 fn data_frames_say_the_same_as_sql() {
     use millstream::table::expr::{lit, when};
@@ -478,7 +480,8 @@ fn data_frames_say_the_same_as_sql() {
     assert!(dim.count().unwrap() == 5 && !dim.is_streaming());
 }
 
-/// What stands in several places is computed once a record, and only if one of them needs it.
+/// A subexpression that occurs several times is evaluated once per record, and only if it is
+/// needed.
 #[test]
 fn common_parts_are_computed_once() {
     use std::sync::Arc;

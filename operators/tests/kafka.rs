@@ -1,4 +1,4 @@
-//! The Kafka source and sink against librdkafka's mock cluster, which needs no broker.
+//! The Kafka source and sink, against librdkafka's mock cluster, which needs no broker.
 
 #![cfg(feature = "kafka")]
 
@@ -26,7 +26,7 @@ fn cluster(topics: &[(&str, i32)]) -> Cluster {
     cluster
 }
 
-/// Sends records with a text each, numbered from `first`, round robin over the partitions.
+/// Sends one numbered record per element of `numbers`, round robin over the partitions.
 fn produce(cluster: &Cluster, topic: &str, partitions: i32, numbers: std::ops::Range<i64>) {
     let producer: BaseProducer = ClientConfig::new()
         .set("bootstrap.servers", cluster.bootstrap_servers())
@@ -156,7 +156,7 @@ fn batches_end_at_their_planned_offsets_and_lose_nothing_that_was_read_ahead() {
     for limit in ["1", "7", "100", "5000"] {
         let (cluster, folder) = (cluster(&[("t", 3)]), Folder::new());
         produce(&cluster, "t", 3, 0..90);
-        // One partition has many more than the others.
+        // One partition has many more records than the others.
         produce(&cluster, "t", 1, 90..200);
         let options = [("startingOffsets", "earliest"), ("maxOffsetsPerTrigger", limit)];
         let copying = Copying::start(&cluster, "t", &options, Trigger::AvailableNow, &folder);

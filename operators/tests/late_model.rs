@@ -1,5 +1,5 @@
-//! Random steps with late rows and restarts, in each output mode, over any number of instances and
-//! parts of the source: step by step what a naive model of the two watermarks gives.
+//! Random steps with late rows and restarts, in each output mode, with any number of instances and
+//! source partitions. Every step must give the rows of a naive model of the two watermarks.
 #![cfg(feature = "sql")]
 
 use millstream::connect::memory::MemoryStream;
@@ -17,7 +17,7 @@ const DELAY: i64 = 5;
 const WHEN_AWAITED: Trigger = Trigger::ProcessingTime { interval_ns: u64::MAX / 4 };
 const CONTINUOUS: Trigger = Trigger::Continuous { interval_ns: 20_000_000 };
 
-/// Seconds, a key, a number.
+/// Time in seconds, key, number.
 type Event = (i64, i64, i64);
 
 #[derive(Clone, Debug)]
@@ -35,17 +35,17 @@ enum Mode {
 
 #[derive(Clone, Copy, Debug)]
 enum Query {
-    /// Windows of a length and a slide, by key or alone.
+    /// Windows with a length and a slide, by key or without a key.
     Windows { width: i64, slide: i64, by_key: bool, mode: Mode },
     /// Sessions with a gap.
     Sessions { gap: i64, mode: Mode },
-    /// The first row of a key; the time is a key, another column, or not read.
+    /// The first row of each key. The time is a key, another column, or not read.
     Duplicates(Time),
-    /// By key, without the time.
+    /// A running aggregate by key, without event time.
     Running,
-    /// One row.
+    /// A global aggregate, which has one row.
     Global,
-    /// Windows of the windows of 10 s.
+    /// Windows over the results of 10 s windows.
     Chain { width: i64 },
 }
 
@@ -92,19 +92,19 @@ impl Query {
     }
 }
 
-/// The last end of the windows that a time is in, and so on down.
+/// The ends of the windows that contain a time, the last one first.
 fn windows(time: i64, width: i64, slide: i64) -> impl Iterator<Item = i64> {
     let last = time.div_euclid(slide) * slide;
     (0..).map(move |i| last - i * slide).take_while(move |begin| time < begin + width)
 }
 
-/// A session: begin, end, rows, their sum.
+/// A session: start, end, number of rows, their sum.
 type Session4 = (i64, i64, i64, i64);
 
-/// What Spark does, as plainly as it can be said.
+/// A naive model of Spark's rules.
 struct Model {
     query: Query,
-    /// The watermarks of the last batch and of the next.
+    /// The watermarks of the last batch and of the next one.
     last: i64,
     next: i64,
     groups: BTreeMap<(i64, i64), (i64, i64)>,
@@ -126,7 +126,7 @@ impl Model {
         }
     }
 
-    /// A step's rows: those of its batch, and of one for the watermark alone.
+    /// The output rows of a step: those of its batch, and of the following batch without data.
     fn step(&mut self, rows: &[Event]) -> Vec<Vec<i64>> {
         let mut out = self.batch(rows);
         if self.query.mode() != Mode::Complete && self.next > self.last {
@@ -204,7 +204,8 @@ impl Model {
                 }
                 let over = |begin: i64, width: i64| begin + width <= evict;
                 for ((begin, _), (count, sum)) in &self.groups {
-                    // Its last microsecond is not a whole second, but in the same window.
+                    // The last microsecond of the window is not a whole second, but it is in the
+                    // same outer window.
                     let outer = begin.div_euclid(width) * width;
                     if over(*begin, 10) && outer + width > late {
                         let group = self.outer.entry((outer, 0)).or_default();
@@ -408,7 +409,7 @@ proptest! {
     fn each_step_gives_what_the_model_gives(
         query in query(), steps in steps(30), parallelism in 1usize..4, parts in 1usize..4,
     ) {
-        // Which row of a key is the first depends on the order of rows.
+        // Which row of a key is the first depends on the order of the rows.
         let parts = if matches!(query, Query::Duplicates(Time::Beside)) { 1 } else { parts };
         let mut model = Model::new(query);
         let mut run = Run::new(query, parallelism, parts, WHEN_AWAITED);
@@ -421,8 +422,8 @@ proptest! {
         }
     }
 
-    /// With disorder below the delay nothing is late, and through restarts continuous mode gives all
-    /// the rows that leave, each once.
+    /// With disorder below the delay no row is late, and continuous mode emits every row of the
+    /// model once, also with restarts.
     #[test]
     fn continuous_mode_gives_the_same_through_restarts(
         query in query(), steps in steps(DELAY - 1), parallelism in 1usize..4,

@@ -1,5 +1,5 @@
-//! Which rows are late, for every operator, and what a progress report counts: in micro-batch mode
-//! what Spark gives, batch by batch.
+//! Which rows are late, for every operator, and the counts of progress reports. In micro-batch mode
+//! they equal Spark's, batch by batch.
 #![cfg(feature = "sql")]
 
 use millstream::connect::foreach::ForeachWriter;
@@ -31,7 +31,7 @@ impl Drop for Folder {
     }
 }
 
-/// A row: minutes, a word, a number.
+/// A row: time in minutes, a word, a number.
 type Event = (i64, &'static str, i64);
 
 enum Step {
@@ -39,8 +39,8 @@ enum Step {
     Restart,
 }
 
-/// The delay of the watermark is 5 minutes. Each step is a batch, behind which one without data may
-/// run.
+/// The delay of the watermark is 5 minutes. Each step is a batch, which a batch without data may
+/// follow.
 const STEPS: &[Step] = &[
     Step::Rows(&[(720, "a", 1), (730, "b", 1)]),
     Step::Rows(&[(660, "c", 3), (726, "d", 4)]),
@@ -94,7 +94,7 @@ impl Run {
             Some(writer.trigger(Trigger::AsSoonAsPossible).config(config).start().unwrap());
     }
 
-    /// Does a step. Returns the rows that came out, sorted.
+    /// Executes a step. Returns the output rows, sorted.
     fn step(&mut self, step: &Step) -> Vec<String> {
         let table = self.session.table("out").unwrap();
         table.take();
@@ -113,13 +113,13 @@ impl Run {
     }
 }
 
-/// Every step's rows; a restart gives none.
+/// The output rows of every step; a restart has none.
 fn outputs(name: &str, sql: &str, mode: &'static str) -> Vec<String> {
     let mut run = Run::new(name, sql, mode);
     STEPS.iter().map(|step| run.step(step).join(", ")).collect()
 }
 
-/// Spark's rows for `STEPS`.
+/// The expected rows are Spark's for `STEPS`.
 #[test]
 fn operators_drop_the_rows_that_spark_drops() {
     let cases: &[(&str, &str, &str, [&str; 5])] = &[
@@ -127,7 +127,7 @@ fn operators_drop_the_rows_that_spark_drops() {
             "a-window-that-is-the-only-key",
             "SELECT window.start, count(*) FROM e GROUP BY window(ts, '5 minutes')",
             "update",
-            // The window of the row at 690 is over, and was over before the restart.
+            // The window of the row at 690 closed before the restart.
             ["720m 1, 730m 1", "725m 1", "", "740m 1", "740m 2"],
         ),
         (
@@ -148,7 +148,7 @@ fn operators_drop_the_rows_that_spark_drops() {
             "complete",
             [
                 "720m a, 730m b",
-                // No batch ran for the watermark alone.
+                // No additional batch ran for the watermark.
                 "660m c, 720m a, 726m d, 730m b",
                 "",
                 "660m c, 720m a, 726m d, 730m b, 740m d",
@@ -197,7 +197,7 @@ fn operators_drop_the_rows_that_spark_drops() {
     }
 }
 
-/// Of each batch: keys written, keys there after it, rows too late.
+/// For each batch: keys updated, keys in the state after it, late rows.
 fn counts(name: &str, sql: &str, mode: &'static str) -> Vec<[u64; 3]> {
     let mut run = Run::new(name, sql, mode);
     STEPS[..2].iter().for_each(|step| drop(run.step(step)));
@@ -207,8 +207,8 @@ fn counts(name: &str, sql: &str, mode: &'static str) -> Vec<[u64; 3]> {
     state.map(|state| [state.updated, state.rows, state.late]).collect()
 }
 
-/// A key counts once in a batch however many of its rows came, and what the watermark let go does
-/// not count as written.
+/// A key counts once per batch, however many rows it had. Keys that the watermark removes do not
+/// count as updated.
 #[test]
 fn progress_counts_the_keys_that_a_batch_has_written() {
     let by_window = "SELECT window.start, k, count(*) FROM e GROUP BY window(ts, '5 minutes'), k";
@@ -229,14 +229,14 @@ fn progress_counts_the_keys_that_a_batch_has_written() {
         counts("duplicates", "SELECT ts, k FROM d", "append"),
         [[2, 2, 0], [0, 2, 0], [1, 3, 1], [1, 4, 0], [0, 4, 0]]
     );
-    // All sessions of a key are written with any of them.
+    // When one session of a key changes, all its sessions count as updated.
     assert_eq!(
         counts("sessions", sessions, "append"),
         [[2, 2, 0], [0, 1, 0], [1, 2, 1], [4, 5, 0], [0, 4, 0]]
     );
 }
 
-/// Says which epochs it was opened for.
+/// Records the epochs for which it was opened.
 struct Opened(Arc<Mutex<Vec<u64>>>);
 
 impl ForeachWriter for Opened {
@@ -249,7 +249,8 @@ impl ForeachWriter for Opened {
     }
 }
 
-/// A sink that writes before an epoch's marker has the right number from the first epoch of a run on.
+/// A sink that writes before an epoch's marker uses the right epoch number from the first epoch of
+/// a run on.
 #[test]
 fn after_a_restart_a_sink_goes_on_with_its_epochs() {
     let folder = Folder::new("epochs");
@@ -279,7 +280,7 @@ fn after_a_restart_a_sink_goes_on_with_its_epochs() {
     }
 }
 
-/// What the console prints, to be read.
+/// Captures the output of the console sink.
 #[derive(Clone, Default)]
 struct Printed(Arc<Mutex<Vec<u8>>>);
 
@@ -292,7 +293,7 @@ impl Write for Printed {
     }
 }
 
-/// In continuous mode the console prints rows before their epoch's marker, under its number.
+/// In continuous mode the console prints rows before their epoch's marker, with the epoch's number.
 #[test]
 fn after_a_restart_the_console_goes_on_with_its_epochs() {
     let (folder, session) = (Folder::new("console"), Session::new());
@@ -317,7 +318,7 @@ fn after_a_restart_the_console_goes_on_with_its_epochs() {
     }
 }
 
-/// What a filter drops does not move the watermark, unless the filter reads the event time.
+/// A row that a filter drops does not move the watermark, unless the filter reads the event time.
 #[test]
 fn a_filter_keeps_the_watermark_back_as_in_spark() {
     for (name, sql, minutes) in [

@@ -1,5 +1,5 @@
-//! The memory of typed states, as progress reports have it: what strings, lists and maps own is in
-//! it, is taken off again, and is the same after a restart.
+//! The memory of typed state in progress reports includes the heap memory of strings, lists and
+//! maps. It decreases when they are removed, and it is the same after a restart.
 
 use millstream::stream::{
     Checkpointed, Context, Flow, Input, ListState, MapState, Processor, Query, Reduce,
@@ -72,7 +72,7 @@ fn memory(query: &Query) -> usize {
     query.last_epoch().unwrap().state[0].memory_bytes as usize
 }
 
-/// Strings of 10,000 characters after each action, within a tenth.
+/// The number of strings of 10,000 characters in memory after each action, within 10 percent.
 fn strings(query: &Query, actions: &[Do], input: &mut Input<(u64, Do)>) -> Vec<usize> {
     let counts = actions.iter().map(|action| {
         input.push((1, *action)).unwrap();
@@ -145,7 +145,7 @@ fn an_aggregates_states_count_what_they_own() {
     std::fs::remove_dir_all(&folder).unwrap();
 }
 
-/// Of tables: the longest strings of a key, by groups of every kind.
+/// In tables: the longest strings of a key, for every kind of grouping.
 #[cfg(feature = "sql")]
 #[test]
 fn aggregates_of_tables_count_what_their_values_own() {
@@ -169,14 +169,14 @@ fn aggregates_of_tables_count_what_their_values_own() {
         };
         assert_eq!(strings("a"), 0, "{keys}");
         let long = "b".repeat(LONG);
-        // One for each function.
+        // One string per function.
         assert!((2..=4).contains(&strings(&long)), "{keys}");
         query.stop().unwrap();
     }
 }
 
-/// Of windows that a watermark will let out, with values that grow, also where nothing is kept in a
-/// checkpoint. After each addition, what is left of it when the window is out.
+/// Windows with growing values, also without a checkpoint. For each addition: the memory that
+/// remains after the window has closed.
 #[cfg(feature = "sql")]
 #[test]
 fn windows_count_what_their_values_own() {
@@ -207,7 +207,7 @@ fn windows_count_what_their_values_own() {
             );
             let frame = match session.sql(&sql) {
                 Ok(frame) => frame,
-                // Spark has no such function over a stream.
+                // Spark does not support this function over a stream.
                 Err(_) if function.contains("DISTINCT") => continue,
                 Err(error) => panic!("{what}: {error}"),
             };
@@ -236,12 +236,12 @@ fn windows_count_what_their_values_own() {
             for letter in ["a", "b", "c"] {
                 let now = strings(&long(letter), 2);
                 let grows = function.contains("collect") || function.contains("agg");
-                // Three windows have it, in lists with as much room again.
+                // Three windows contain the value, in lists with spare capacity.
                 let added = if grows || before == 0 { 1..=8 } else { 0..=1 };
                 assert!(added.contains(&(now - before)), "{what}: {before}, then {now}");
                 before = now;
             }
-            // The watermark passes it with the batch behind the one that moves it.
+            // The watermark passes the window in the batch after the one that moves the watermark.
             strings("", 1_000);
             assert_eq!(strings("", 1_001), 0, "{what}");
             query.stop().unwrap();

@@ -1,4 +1,4 @@
-//! Operations that NULL decides before the other operands are evaluated, as in Apache Spark.
+//! Operations on NULL that do not evaluate the other operands, as in Apache Spark.
 #![cfg(feature = "sql")]
 
 use millstream::session::Session;
@@ -7,7 +7,7 @@ use millstream::session::Session;
 const NULLS: &str = "FROM (SELECT CAST(c AS INT) AS i, c AS s, CAST(c AS DATE) AS d \
                      FROM VALUES (CAST(NULL AS STRING)) AS t(c))";
 
-/// The value of an expression over a relation, or the condition that it fails by.
+/// The value of an expression over a relation, or its error condition.
 fn shown(session: &Session, expression: &str, from: &str) -> String {
     let query = format!("SELECT CAST({expression} AS STRING) AS v {from}");
     let rows = match session.sql(&query) {
@@ -33,7 +33,7 @@ fn an_operation_ends_at_its_first_null() {
         ("i <=> CAST('x' AS INT)", FAILS),
         ("i + CAST('x' AS INT)", "Null"),
         ("CAST('x' AS INT) + i", FAILS),
-        // A divisor comes before what it divides.
+        // The divisor is evaluated before the dividend.
         ("CAST('x' AS INT) % i", "Null"),
         ("CAST('x' AS INT) / i", "Null"),
         ("i / CAST('x' AS INT)", FAILS),
@@ -85,7 +85,7 @@ fn rows_that_are_written_out_are_computed_as_they_are_written() {
             "Null",
         ),
         ("max(CAST('x' AS INT) + NULL)", values, "Null"),
-        // Only what is written as NULL decides before all is computed.
+        // Only a literal NULL decides before the operands are evaluated.
         ("CAST('x' AS INT) > nullif(1, 1)", "", FAILS),
         ("sequence(CAST('x' AS INT), NULL)", "", FAILS),
         ("array_repeat(CAST('x' AS INT), NULL)", "", "Null"),

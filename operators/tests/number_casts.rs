@@ -1,6 +1,6 @@
-//! Numbers against what Apache Spark made of them, in ANSI mode (`numbers/ansi.txt`) and without
-//! it (`numbers/older.txt`). A line is an expression, `=>`, and its value and type, or `ERR` and
-//! the condition of the error.
+//! Numbers, compared with Apache Spark's results in ANSI mode (`numbers/ansi.txt`) and without it
+//! (`numbers/older.txt`). A line is an expression, `=>`, and its value and type, or `ERR` and the
+//! error condition.
 #![cfg(feature = "sql")]
 
 use millstream::session::{QueryError, Session};

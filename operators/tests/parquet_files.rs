@@ -1,4 +1,4 @@
-//! Parquet files as other programs write them, with the rows that Apache Spark reads from them.
+//! Parquet files with the layouts of other writers, and the rows that Apache Spark reads from them.
 #![cfg(all(feature = "sql", feature = "columnar"))]
 
 mod folder;
@@ -15,7 +15,7 @@ use parquet::file::writer::SerializedFileWriter;
 use parquet::schema::parser::parse_message_type;
 use std::sync::Arc;
 
-/// The values of a column that are there, and its levels.
+/// The stored values of a column, with their levels.
 enum Stored {
     Int(Vec<i32>),
     Long(Vec<i64>),
@@ -25,7 +25,7 @@ enum Stored {
 
 type Column = (Stored, Vec<i16>, Vec<i16>);
 
-/// Writes a file of a schema and of notes in its footer.
+/// Writes a file with a schema, and with metadata entries in its footer.
 fn write(folder: &Folder, fields: &str, notes: &[(&str, &str)], columns: Vec<Column>) {
     let schema = parse_message_type(&format!("message m {{ {fields} }}")).unwrap();
     let note = |(key, value): &(&str, &str)| KeyValue::new(key.to_string(), value.to_string());
@@ -57,7 +57,7 @@ fn write(folder: &Folder, fields: &str, notes: &[(&str, &str)], columns: Vec<Col
     folder.write("a.parquet", &writer.into_inner().unwrap());
 }
 
-/// A column of a value for each row.
+/// A column with a value in each row.
 fn all(stored: Stored) -> Column {
     let rows = match &stored {
         Stored::Int(values) => values.len(),
@@ -75,7 +75,7 @@ fn session(settings: &[(&str, &str)]) -> Session {
     session
 }
 
-/// The rows of the folder's files as JSON, read with a schema (or none) and options.
+/// The rows of the folder's files as JSON, read with or without a schema and with options.
 fn read_in(
     folder: &Folder,
     settings: &[(&str, &str)],
@@ -117,12 +117,13 @@ fn nested_fields_are_found_by_name() {
     write(&folder, fields, &[], columns);
     for (ddl, expected) in [
         ("st STRUCT<y: INT, X: INT>", [r#"{"st":{"y":2,"X":1}}"#, "{}", r#"{"st":{"X":3}}"#]),
-        // A field that the file lacks, between two that are widened.
+        // A missing field between two fields that are widened.
         (
             "st STRUCT<y: BIGINT, z: STRING, x: BIGINT>",
             [r#"{"st":{"y":2,"x":1}}"#, "{}", r#"{"st":{"x":3}}"#],
         ),
-        // A struct of which the file has no field is still NULL where it was.
+        // A struct of which the file has no requested field is still NULL where the file's struct
+        // is NULL.
         ("ST STRUCT<z: INT>", [r#"{"ST":{}}"#, "{}", r#"{"ST":{}}"#]),
         ("no STRUCT<z: INT>", ["{}", "{}", "{}"]),
     ] {
@@ -149,7 +150,7 @@ fn names_that_differ_in_case_alone_are_refused_where_they_are_read() {
 #[test]
 fn lists_of_every_layout_are_read() {
     let folder = Folder::new("parquet-lists");
-    // [1, 2], [], [3] in each layout; where the list itself may be NULL, the second one is.
+    // [1, 2], [], [3] in each layout. If the list itself may be NULL, the second one is.
     let values = || Stored::Int(vec![1, 2, 3]);
     let repetition = vec![0, 1, 0, 0];
     for (fields, definition, second) in [
@@ -178,7 +179,8 @@ fn lists_of_every_layout_are_read() {
 #[test]
 fn int96_has_the_whole_range_of_times() {
     let folder = Folder::new("parquet-int96");
-    // 0001-01-01, 1500-01-01 12:00, 1970-01-01, 9999-12-31 as Julian days, which begin at midnight.
+    // 0001-01-01, 1500-01-01 12:00, 1970-01-01 and 9999-12-31 as Julian days, which start at
+    // midnight.
     let time = |day: u32, nanos: u64| {
         let mut time = Int96::new();
         time.set_data(nanos as u32, (nanos >> 32) as u32, day);

@@ -1,5 +1,5 @@
-//! Planning of long and of deeply nested queries: it costs what the text is long, and no text and
-//! no expression ends the process.
+//! Planning of long and of deeply nested queries: the cost is linear in the length of the text, and
+//! no text or expression crashes the process.
 
 #![cfg(feature = "sql")]
 
@@ -14,7 +14,7 @@ fn rows(sql: &str) -> Result<Vec<Vec<Value>>, String> {
     frame.collect().map_err(|error| error.to_string())
 }
 
-/// The one value of a query, as JSON-like text.
+/// The single value of a query.
 fn value(sql: &str) -> Value {
     let mut rows =
         rows(sql).unwrap_or_else(|error| panic!("{}: {error}", &sql[..sql.len().min(80)]));
@@ -50,7 +50,7 @@ fn long_runs_have_the_value_of_the_tree() {
         (joined(n, " OR ", |i| format!("id = {i}")), Value::Boolean(true)),
         (joined(n, " OR ", |i| format!("id = {i} AND id > 7")), Value::Boolean(false)),
         (joined(n, " AND ", |i| format!("no = {i}")), Value::Null),
-        // What stands behind a value that decides is not evaluated.
+        // Operands after the one that decides are not evaluated.
         (
             format!("{} OR 1 / (id - 5) = 1", joined(n, " OR ", |i| format!("id = {i}"))),
             Value::Boolean(true),
@@ -70,8 +70,8 @@ fn long_runs_have_the_value_of_the_tree() {
     }
 }
 
-/// A run in one piece has the value, to the bit, and the type that it has in two: the second adds to
-/// what a subquery has made of the first 40 terms.
+/// A long run of operators has exactly the same value and type as two shorter runs, where the
+/// second run starts with the result of a subquery over the first 40 terms.
 #[test]
 fn long_runs_compute_in_the_order_of_the_tree() {
     let operators = ["+", "-", "*", "+", "-", "/"];
@@ -164,8 +164,8 @@ fn long_lists_of_branches_columns_and_views() {
     assert_eq!(counted, Value::Long(20_000));
 }
 
-/// Many branches and views are planned while they are parsed. A short query of that form has the
-/// same answer, and the same error.
+/// Long queries are planned while they are parsed. A short query of the same form has the same
+/// result or the same error.
 #[test]
 fn long_queries_mean_what_short_ones_mean() {
     let branches = |n: usize| joined(n, " UNION ALL ", |i| format!("SELECT {i} % 3 AS x"));
@@ -203,7 +203,7 @@ fn long_queries_mean_what_short_ones_mean() {
         ("BRANCHES UNION ALL SELECT 1, 2", "NUM_COLUMNS_MISMATCH"),
         ("BRANCHES UNION ALL SELECT array(1)", "INCOMPATIBLE_COLUMN_TYPE"),
         ("BRANCHES ORDER BY y", "UNRESOLVED_COLUMN"),
-        // What is no SQL comes first, wherever it stands.
+        // Syntax errors are reported first, wherever they are.
         ("SELECT nothing UNION ALL BRANCHES UNION ALL SELEC 1", "PARSE_SYNTAX_ERROR"),
         ("SELECT nothing UNION ALL BRANCHES LIMIT 1 1", "PARSE_SYNTAX_ERROR"),
         ("SELECT 1 ORDER BY 1 UNION ALL BRANCHES", "PARSE_SYNTAX_ERROR"),
@@ -240,7 +240,7 @@ fn views_are_named_in_any_case() {
     assert_eq!(shown(replaced), Ok(vec![vec![Value::Long(2)]]));
 }
 
-/// What one statement of a text spends is not taken from those behind it.
+/// Each statement of a text has its own limits.
 #[test]
 fn each_statement_of_a_text_has_bounds_of_its_own() {
     let columns = joined(30_000, ", ", |i| format!("{i} AS c{i}"));
@@ -290,7 +290,7 @@ fn three_hundred_levels_are_planned() {
     }
 }
 
-/// A query that computes only constants needs no engine; it has the answer of one that does.
+/// A query over constants needs no engine. It gives the same result as a query that uses it.
 #[test]
 fn constants_are_what_a_query_over_a_row_gives() {
     for expression in [
@@ -396,7 +396,7 @@ fn expressions_of_programs_have_the_same_bounds() {
 
     let nested = |n: usize| (0..n).fold(col("id"), |inner, _| call("abs", [inner]));
     assert_eq!(row.select([nested(300)]).unwrap().collect().unwrap(), [[Value::Long(5)]]);
-    // Deeper than any stack: an error, wherever it is given, and no end of the process.
+    // Nested deeper than any stack: an error in every API, never a crash.
     let deep = || nested(200_000);
     let plus = |with: Expr| row.select([with]).map(|_| ());
     for (where_, error) in [

@@ -1,4 +1,5 @@
-//! Processors: state and timers for each key, in both modes, through restarts, against a naive model.
+//! Processors: state and timers for each key, in both modes and with restarts, compared with a
+//! naive model.
 
 use millstream::stream::{
     Checkpointed, Context, Flow, ListState, MapState, Processor, SimEnv, Timer, Ttl, ValueState,
@@ -16,7 +17,7 @@ const CONTINUOUS: Trigger = Trigger::Continuous { interval_ns: 2_000_000 };
 /// Key, time in seconds, number.
 type Record = (String, i64, u64);
 type Out = (String, Result<Kept, i64>);
-/// What a key has: how many records, their numbers, and sums by remainder.
+/// The state of a key: number of records, their numbers, sums by remainder.
 type Kept = (u64, Vec<u64>, BTreeMap<u8, u64>);
 
 #[derive(Clone)]
@@ -120,7 +121,7 @@ impl Model {
     }
 }
 
-/// Runs a flow over some records in a world, from its last checkpoint to the end of the records.
+/// Runs a flow over records in an environment, from its last checkpoint to the end of the records.
 fn run(
     world: &Arc<SimEnv>,
     records: &[Record],
@@ -168,8 +169,8 @@ fn records() -> impl Strategy<Value = Vec<Record>> {
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(48))]
 
-    /// Restored into a new instance after every record, with another parallelism and in another
-    /// mode, a processor goes on as if nothing had been.
+    /// A processor that is restored into a new instance after every record, with another
+    /// parallelism and in another mode, gives the same results.
     #[test]
     fn a_processor_restored_after_every_record(
         records in records(), parallelism in proptest::collection::vec(1usize..4, 16),
@@ -185,17 +186,18 @@ proptest! {
         }
     }
 
-    /// All at once: the same records come out, and each timer fires once.
+    /// All records in one run: all are processed, and each timer fires once.
     #[test]
     fn timers_fire_once_in_both_modes(records in records(), parallelism in 1usize..4, seed: u64) {
         let mut model = Model::default();
-        // No record is late: in a batch of all none would be, in continuous mode some.
+        // No record is late. With less delay some would be late in continuous mode, but none in a
+        // single batch.
         let delay = 6;
         let expected = records.iter().flat_map(|record| model.record(record, delay));
         let mut expected: Vec<_> = expected.filter(|(_, what)| what.is_err()).collect();
         expected.sort();
-        // A record that sets a timer anew whose time is over makes it fire again in continuous
-        // mode, and not in a batch of all.
+        // If a record sets a timer again for a past time, the timer fires again in continuous mode,
+        // but not in a single batch.
         prop_assume!(expected.windows(2).all(|pair| pair[0] != pair[1]));
         prop_assume!(records.iter().all(|record| record.2 % 13 != 0));
         for trigger in [CONTINUOUS, Trigger::AsSoonAsPossible] {
@@ -207,7 +209,7 @@ proptest! {
     }
 }
 
-/// A record that was mapped since its event time was declared has none, and is never late.
+/// A record that was mapped after its event time was declared has none, so it is never late.
 #[test]
 fn a_mapped_record_is_not_late() {
     let records = [("a", 20, 1), ("a", 5, 2), ("a", 30, 3), ("b", 26, 4)];
@@ -247,7 +249,7 @@ fn a_mapped_record_is_not_late() {
     assert_eq!(run(false), ["a1", "a2"]);
 }
 
-/// Says what it has of the last 10 s of processing time.
+/// Emits its state of the last 10 s of processing time.
 #[derive(Clone)]
 struct Recent(ValueState<u64>, ListState<u64>, MapState<u64, u64>);
 
@@ -270,7 +272,7 @@ impl Processor<u64, (u64, u64)> for Recent {
     }
 }
 
-/// Each run is a record; the clock of the world goes on in between.
+/// One run per record. The environment's clock advances between runs.
 fn recent(
     world: &Arc<SimEnv>,
     record: (u64, u64),
@@ -381,7 +383,7 @@ fn what_a_flow_cannot_do_is_refused() {
     drop(input);
     assert!(condition(flow).contains("TIMER_WITHOUT_WATERMARK"));
 
-    // Another processor does not take its state up.
+    // Another processor does not use the state of this one.
     let world = Arc::new(SimEnv::new(1));
     run(&world, &[("a".to_string(), 1, 1)], CONTINUOUS, 1, 0, 1).unwrap();
     let flow = Flow::new("other").checkpoint("/c");
@@ -391,7 +393,7 @@ fn what_a_flow_cannot_do_is_refused() {
     assert!(refused.contains("process keeper: value count, list numbers, map sums"), "{refused}");
 }
 
-/// Behind a restart the service learns what it need not push again.
+/// After a restart the service learns which records it need not push again.
 #[test]
 fn a_service_learns_how_much_of_its_input_is_committed() {
     let folder = std::env::temp_dir().join(format!("millstream-process-{}", std::process::id()));
@@ -417,7 +419,7 @@ fn a_service_learns_how_much_of_its_input_is_committed() {
         query.process_all_available().unwrap();
         let epoch = query.last_epoch().unwrap();
         query.stop().unwrap();
-        // A count, the numbers behind the last one that empties the list, sums, a timer.
+        // A count, the numbers since the list was last emptied, sums, a timer.
         (before, input.committed(), epoch.state[0].rows)
     };
     assert_eq!(run(3), (0, 3, 1 + 3 + 2 + 1));
@@ -425,8 +427,8 @@ fn a_service_learns_how_much_of_its_input_is_committed() {
     std::fs::remove_dir_all(&folder).unwrap();
 }
 
-/// A record of a sender whose clock is fast goes to the side output: on any worker, in both modes,
-/// and whatever comes before and after it.
+/// A record of a sender whose clock is ahead is passed to the side output: on any worker, in both
+/// modes, and whatever other records arrive.
 #[test]
 fn a_record_far_ahead_of_the_clock_goes_to_the_side_output() {
     for seed in 0..20 {
@@ -459,7 +461,7 @@ fn a_record_far_ahead_of_the_clock_goes_to_the_side_output() {
             let mut out = std::mem::take(&mut *out.lock().unwrap());
             out.sort_unstable();
             assert_eq!(out, [1000, 1000, 1001, 1010], "seed {seed}, {trigger:?}");
-            // With the latest time that was accepted.
+            // With the latest event time that was accepted.
             let ahead = ahead.lock().unwrap();
             assert_eq!(*ahead, [(1_000_000, 1060), (1100, 1060)], "seed {seed}, {trigger:?}");
         }

@@ -1,13 +1,12 @@
-//! Queries over constants, each with the answer that Spark gives: what binds how close, what is
-//! grouped, joined and ordered, and under which condition a query is refused.
+//! Queries over constants, each with Spark's result: operator precedence, grouping, joins,
+//! ordering, and error conditions.
 #![cfg(feature = "sql")]
 
 use millstream::session::Session;
 use millstream::table::datetime::Tz;
 use millstream::table::value::Value;
 
-/// The rows of a query, cells between `|` and rows between `;`, or the condition that it is refused
-/// or fails with.
+/// The rows of a query, with `|` between cells and `;` between rows, or its error condition.
 fn answer(sql: &str) -> String {
     answer_in(&Session::new(), sql)
 }
@@ -41,7 +40,7 @@ fn check(cases: &[(&str, &str)]) {
     }
 }
 
-/// Of expressions.
+/// Checks the values of expressions.
 #[track_caller]
 fn check_values(cases: &[(&str, &str)]) {
     for (expr, expected) in cases {
@@ -75,7 +74,7 @@ fn operators_bind_as_close_as_in_spark() {
     ]);
 }
 
-/// A condition is no operand without parentheses.
+/// A condition is not an operand without parentheses.
 #[test]
 fn conditions_are_no_operands() {
     for expr in [
@@ -119,7 +118,7 @@ fn settings_of_string_literals_hold_for_what_follows() {
     }
 }
 
-/// Each set has its groups, also one that is there twice or that holds no key.
+/// Each grouping set has its groups, also a set that occurs twice or has no key.
 #[test]
 fn grouping_sets_keep_their_duplicates() {
     let of = |clause: &str| {
@@ -164,7 +163,7 @@ fn grouping_sets_keep_their_duplicates() {
     ]);
 }
 
-/// What a USING join does not show is there under its relation's name.
+/// The hidden columns of a USING join can be read with their relation's name.
 #[test]
 fn using_joins_keep_both_sides() {
     let of = |select: &str, join: &str| {
@@ -195,7 +194,7 @@ fn using_joins_keep_both_sides() {
     ]);
 }
 
-/// ORDER BY sees what the query gives, and what stands below its SELECT list.
+/// ORDER BY can use the columns of the result and those below the SELECT list.
 #[test]
 fn order_by_sees_what_is_not_selected() {
     check(&[
@@ -221,7 +220,7 @@ fn order_by_sees_what_is_not_selected() {
     ]);
 }
 
-/// Seeds give Spark's numbers.
+/// Seeds give the same random numbers as in Spark.
 #[test]
 fn seeds_give_the_numbers_of_spark() {
     let rows = "FROM VALUES (1), (2), (3) AS t(a)";
@@ -230,14 +229,14 @@ fn seeds_give_the_numbers_of_spark() {
     assert_eq!(of("rand(NULL)"), of("rand(0)"));
     assert_eq!(answer("SELECT rand('1')"), "DATATYPE_MISMATCH.UNEXPECTED_INPUT_TYPE");
     assert_eq!(of("rand(a)"), "SEED_EXPRESSION_IS_UNFOLDABLE");
-    // The filter above leaves what each row has.
+    // The outer filter does not change the random value of each row.
     assert_eq!(
         answer("SELECT r FROM (SELECT a, rand(0) AS r FROM VALUES (1), (2) AS t(a)) WHERE a > 1"),
         "0.5234194256885571"
     );
 }
 
-/// A WITH clause has its rows once, however often it is read.
+/// A WITH clause has the same rows each time it is read.
 #[test]
 fn a_with_clause_is_computed_once() {
     check(&[
@@ -303,7 +302,7 @@ fn equal_values_are_one_key() {
     ]);
 }
 
-/// LIMIT and OFFSET of a subquery count its rows, or those that belong to one outer row.
+/// LIMIT and OFFSET of a subquery apply to all its rows, or to those that match one outer row.
 #[test]
 fn subqueries_have_limits() {
     let of = |condition: &str| {
@@ -392,7 +391,7 @@ fn names_mean_what_they_do_in_spark() {
     ]);
 }
 
-/// What is looked for in an array or a map has the units of what is there.
+/// Searching an array or a map converts an interval to the units of its elements.
 #[test]
 fn intervals_are_looked_for_by_their_units() {
     let differ = |kind: &str| format!("DATATYPE_MISMATCH.{kind}_DIFF_TYPES");
@@ -463,7 +462,7 @@ fn dates_are_read_from_the_text_of_other_values() {
     ]);
 }
 
-/// A HAVING that reads more than is selected stands between ORDER BY and the groups.
+/// If a HAVING reads more than the SELECT list, ORDER BY can only use the selected columns.
 #[test]
 fn order_by_behind_having_sees_columns_alone() {
     let unresolved = "UNRESOLVED_COLUMN.WITH_SUGGESTION";

@@ -1,4 +1,4 @@
-//! Restarts, over real files: what goes on, what is refused, and what damage is named.
+//! Restarts over real files: what continues, what is rejected, and which damage is reported.
 #![cfg(feature = "sql")]
 
 use millstream::session::{QueryError, Session, StreamingQuery, Trigger};
@@ -55,7 +55,7 @@ fn sorted(session: &Session) -> Vec<String> {
     rows
 }
 
-/// A session with a stream and a checkpoint of three epochs over it.
+/// A session with a stream, and a checkpoint with three epochs over it.
 fn counted(checkpoint: &Path, trigger: Trigger) -> Session {
     let session = Session::new();
     let stream = session.memory_stream("rows", "k STRING, n BIGINT").unwrap();
@@ -135,7 +135,7 @@ fn a_changed_query_is_refused_with_what_changed_and_an_allowed_change_is_not() {
     start(&session, filtered, &scratch.0, CONTINUOUS).unwrap().stop().unwrap();
 }
 
-/// Each file of the last committed epoch, changed or gone: the next start names it.
+/// Each file of the last committed epoch is changed or removed, and the next start names it.
 #[test]
 fn a_flipped_byte_or_a_missing_file_is_named() {
     for trigger in [CONTINUOUS, Trigger::AsSoonAsPossible] {
@@ -163,7 +163,8 @@ fn a_flipped_byte_or_a_missing_file_is_named() {
             assert_eq!(error.condition(), "CHECKPOINT_DAMAGED", "{error}");
             assert!(error.to_string().contains(path.to_str().unwrap()), "{error}");
             std::fs::write(&path, &whole).unwrap();
-            // Without its last commit a query goes back to the epoch before, if it still can.
+            // If its last commit is missing, a query falls back to the previous epoch if that is
+            // complete.
             if path.parent() != Some(&scratch.0.join("commits")) {
                 std::fs::remove_file(&path).unwrap();
                 let Err(error) = start(&session, COUNT, &scratch.0, trigger) else {
@@ -300,8 +301,8 @@ fn sinks_that_need_a_checkpoint_or_a_batch_say_so() {
     assert_eq!(error.condition(), "STREAMING_OUTPUT_MODE.UNSUPPORTED_DATASOURCE");
 }
 
-/// The logs of a file source and a file sink: what is flipped or gone is named before any row is
-/// read twice or left out.
+/// If the log of a file source or of a file sink is damaged or incomplete, it is reported before
+/// any row is read twice or skipped.
 #[test]
 fn a_damaged_log_of_files_is_named() {
     let scratch = Scratch::new();

@@ -1,5 +1,5 @@
-//! A stream that one query reads more than once: one source, opened once, whose rows go to every
-//! branch, in both modes, at every parallelism and over restarts.
+//! A stream that a query reads more than once: one source, opened once, whose rows are passed to
+//! every branch, in both modes, at every parallelism and with restarts.
 #![cfg(all(feature = "sql", feature = "columnar"))]
 
 use millstream::session::{DataFrame, Session, StreamingQuery, Trigger};
@@ -80,7 +80,8 @@ fn row(k: &str, n: i64) -> Vec<Value> {
     vec![Value::String(k.to_string()), Value::Long(n)]
 }
 
-/// Queries over `rows (k STRING, n BIGINT)`, their mode, and what they give of (a 1), (b 2), (a 3).
+/// Queries over `rows (k STRING, n BIGINT)`, their output mode, and their result for (a 1), (b 2),
+/// (a 3).
 const QUERIES: [(&str, &str, &[&str]); 7] = [
     (
         "SELECT * FROM rows UNION ALL SELECT * FROM rows",
@@ -184,7 +185,7 @@ fn a_query_that_reads_its_stream_twice_goes_on_over_restarts() {
     assert!(offsets.lines().nth(3).is_some_and(|line| line.starts_with("crc32")), "{offsets}");
 }
 
-/// By methods: the frame itself, a clone, a view of it.
+/// With the DataFrame API: the frame itself, a clone, a view of it.
 #[test]
 fn a_frame_may_be_used_again() {
     for trigger in TRIGGERS {
@@ -237,7 +238,7 @@ fn an_explanation_shows_that_a_stream_is_read_once() {
     assert!(text.find("source rows") < text.find("source more"), "in the order of reading");
 }
 
-/// Rows `{"k": …, "n": …}` of one run in files of a format.
+/// Writes rows `{"k": …, "n": …}` of one run to files of a format.
 fn write_files(format: &str, path: &Path, run: i64) {
     let session = Session::new();
     let stream = session.memory_stream("made", "k STRING, n BIGINT").unwrap();
@@ -278,7 +279,7 @@ fn files_of_every_format_are_read_once_for_two_branches() {
                 let reader = if text { reader } else { reader.schema(schema) };
                 reader.load().unwrap().create_temp_view("files");
                 let one_by_name = "CAST(length(_metadata.file_name) > 0 AS BIGINT)";
-                // One branch asks for what the other does not read.
+                // One branch needs a column that the other does not.
                 let columns = if text {
                     ["split_part(value, ' ', 1)", "CAST(split_part(value, ' ', 2) AS BIGINT)", "1L"]
                 } else {
@@ -357,7 +358,7 @@ const WINDOWS: &str = "SELECT CAST(window.start AS LONG) AS s, count(*) AS c FRO
      SELECT * FROM (SELECT timestamp_seconds(n) AS ts FROM rows) WATERMARK ts DELAY OF INTERVAL 10 SECONDS) \
      GROUP BY window(ts, '5 seconds')";
 
-/// Of two watermarks over one stream the one that is behind decides, as in Spark.
+/// With two watermarks over one stream the lower one counts, as in Spark.
 #[test]
 fn two_watermarks_of_one_stream_are_those_of_two_branches() {
     for (at, trigger) in TRIGGERS.into_iter().enumerate() {
@@ -373,7 +374,7 @@ fn two_watermarks_of_one_stream_are_those_of_two_branches() {
         query.stop().unwrap();
         drop(query);
         let query = start(&session.sql(WINDOWS).unwrap(), "append", trigger, &folder.path("c"));
-        // Late on both branches by the watermark that the first run has ended with.
+        // Late on both branches, by the watermark at the end of the first run.
         stream.add([45, 12].map(|n| row("a", n)));
         until(&query, "the windows behind it", || rows(&session).len() > 1);
         query.process_all_available().unwrap();
@@ -382,7 +383,7 @@ fn two_watermarks_of_one_stream_are_those_of_two_branches() {
     }
 }
 
-/// Markers and watermarks meet again behind branches of different lengths on every schedule.
+/// Markers and watermarks are aligned again after branches of different lengths, in every schedule.
 #[test]
 fn branches_meet_again_on_every_schedule() {
     let sql = "SELECT n AS s, count(*) AS c FROM rows GROUP BY n UNION ALL \

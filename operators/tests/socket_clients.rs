@@ -79,7 +79,7 @@ fn listening(
     start(session, &all, "SELECT value FROM lines", trigger, None)
 }
 
-/// Waits for a condition, which must come.
+/// Waits for a condition that must become true.
 fn until(query: &StreamingQuery, what: &str, mut reached: impl FnMut(&Totals) -> bool) {
     let start = Instant::now();
     while !reached(&query.totals()) {
@@ -109,7 +109,7 @@ fn values(session: &Session) -> Vec<String> {
     .collect()
 }
 
-/// The lines `CLIENT NUMBER` of each client, in the order in which they came.
+/// The lines `CLIENT NUMBER` of each client, in order of arrival.
 fn by_client(values: &[String]) -> BTreeMap<usize, Vec<usize>> {
     let mut found = BTreeMap::<usize, Vec<usize>>::new();
     for value in values {
@@ -128,7 +128,7 @@ fn the_lines_of_each_client_are_whole_and_in_order() {
             (0..50).map(|_| TcpStream::connect(("127.0.0.1", port)).unwrap()).collect();
         for round in 0..20 {
             for (number, client) in clients.iter_mut().enumerate() {
-                // Cut within a line, so that each has a line under way.
+                // Cut within a line, so that each client has an unfinished line.
                 write!(client, "{round}\n{number} ").unwrap();
             }
         }
@@ -137,7 +137,7 @@ fn the_lines_of_each_client_are_whole_and_in_order() {
         until(&query, "every end", |totals| totals.connections.unwrap().closed_by_peer == 50);
         query.process_all_available().unwrap();
         let mut values = values(&session);
-        // The first line of a client does not name it.
+        // The first line of a client does not contain its name.
         values.retain(|value| value.contains(' '));
         let expected: Vec<_> = (1..20).collect();
         let found = by_client(&values);
@@ -202,7 +202,7 @@ fn a_slow_client_holds_up_no_other() {
     let connect = || TcpStream::connect(("127.0.0.1", port)).unwrap();
     let (mut slow, _silent, mut quick) = (connect(), connect(), connect());
     for n in 0..1_000 {
-        // A byte a turn, of a line that has no end yet.
+        // One byte per turn, of a line that is not finished.
         slow.write_all(b"x").unwrap();
         writeln!(quick, "{n}").unwrap();
         until(&query, "the line of the quick one", |totals| totals.records_in == n + 1);
@@ -254,7 +254,7 @@ fn a_bad_line_harms_only_its_own_client() {
         until(&query, "the line behind the broken one", |totals| totals.records_in == 1);
         long.write_all(b"\nlong goes on\n").unwrap();
         until(&query, "the line behind the long one", |totals| totals.records_in == 2);
-        // Now all lines under way are too much: the longest has to go.
+        // Now all unfinished lines exceed their limit, so the longest is rejected.
         long.write_all(&[b'l'; 700]).unwrap();
         good.write_all(b" and ends\n").unwrap();
         until(&query, "the good line", |totals| totals.records_in == 3);
@@ -304,7 +304,7 @@ fn a_reset_within_a_line_ends_that_connection_alone() {
     let (mut broken, mut other) = (connect(), connect());
     broken.write_all(b"whole\nhal").unwrap();
     until(&query, "the whole line", |totals| totals.records_in == 1);
-    // Closing without lingering resets the connection.
+    // Closing with a linger time of zero resets the connection.
     socket2::SockRef::from(&broken).set_linger(Some(Duration::ZERO)).unwrap();
     drop(broken);
     until(&query, "the reset", |totals| totals.connections.unwrap().reset == 1);
@@ -322,7 +322,8 @@ fn a_client_that_falls_silent_is_closed_after_the_timeout() {
         let (session, port) = (Session::new(), free_port());
         let query = listening(&session, port, &[("idleTimeout", "50ms")], trigger);
         let connect = || TcpStream::connect(("127.0.0.1", port)).unwrap();
-        // One is half-open: it has sent something, and nothing says that it is gone.
+        // One client is half-open: it has sent data, and the network does not report that it has
+        // gone.
         let mut clients = [connect(), connect()];
         clients[0].write_all(b"line\nhalf").unwrap();
         until(&query, "both are timed out", |totals| totals.connections.unwrap().timed_out == 2);
@@ -358,13 +359,13 @@ fn a_listener_that_stops_does_so_when_the_last_client_has_left() {
     }
 }
 
-/// A sender that is told how many of its lines are kept.
+/// A sender that is told how many of its lines were kept.
 struct Sender {
     client: usize,
-    /// Lines that are kept, on all of its connections.
+    /// Number of lines kept, on all its connections.
     kept: usize,
     stream: BufReader<TcpStream>,
-    /// Lines that were kept before this connection.
+    /// Number of lines kept before this connection.
     before: usize,
 }
 
@@ -434,7 +435,7 @@ fn what_was_acknowledged_to_many_senders_is_neither_lost_nor_doubled() {
         query.process_all_available().unwrap();
         let found = by_client(&values(&session));
         for (client, numbers) in &found {
-            // Lines that an earlier run has committed do not come again.
+            // Lines that an earlier run has committed are not emitted again.
             let expected: Vec<_> = (numbers[0]..150).collect();
             assert_eq!(*numbers, expected, "client {client}, {trigger:?}: {before}, {committed}");
             assert!(numbers[0] <= 100);
@@ -514,7 +515,7 @@ fn datagrams_of_a_durable_source_come_again_after_a_failure() {
 fn clients_of_a_unix_socket_are_served_like_those_of_tcp() {
     let scratch = Scratch::new();
     let path = scratch.path("lines.sock");
-    // Left by a process that was killed.
+    // A socket file of a killed process.
     drop(UnixListener::bind(&path).unwrap());
     for trigger in TRIGGERS {
         let session = Session::new();

@@ -1,4 +1,4 @@
-//! Real sockets: lines in, lines out, and everything that can be wrong with them.
+//! Real sockets: lines in, lines out, and all kinds of failures.
 #![cfg(feature = "sql")]
 
 use millstream::session::{Session, StreamingQuery, Totals, Trigger};
@@ -35,7 +35,7 @@ fn over_socket(
     (query, listener)
 }
 
-/// Waits for a condition, which must come.
+/// Waits for a condition that must become true.
 fn until(query: &StreamingQuery, what: &str, mut reached: impl FnMut(&Totals) -> bool) {
     let start = Instant::now();
     while !reached(&query.totals()) {
@@ -93,7 +93,7 @@ fn a_lone_carriage_return_ends_a_line_at_once() {
         let (mut sender, _) = listener.accept().unwrap();
         sender.write_all(b"one\rtwo\r").unwrap();
         until(&query, "the line whose end may still become \\r\\n", |t| t.records_in == 2);
-        // The rest of that line's end, alone; then ends that are whole.
+        // First the rest of the line end, then complete line ends.
         sender.write_all(b"\n").unwrap();
         sender.write_all(b"three\r\n\rfive\n\r\nseven\r").unwrap();
         drop(sender);
@@ -130,7 +130,7 @@ fn bad_lines_are_set_aside_and_nothing_else_is_lost() {
         sender.write_all(b"good 1\n\xff\xfe broken\n").unwrap();
         sender.write_all(&[b'x'; 1_001]).unwrap();
         sender.write_all(b"\ngood 2\n").unwrap();
-        // Far longer than any buffer: must not be held.
+        // Much longer than any buffer, so it must not be buffered.
         for _ in 0..300 {
             sender.write_all(&[b'y'; 10_000]).unwrap();
         }
@@ -270,7 +270,7 @@ fn a_slow_receiver_holds_the_sender_back_and_loses_nothing() {
     let (mut sender, _) = listener.accept().unwrap();
     let (receiver, _) = sink.accept().unwrap();
     const LINES: usize = 200_000;
-    // More than all buffers on the way hold, so the sender blocks until the receiver reads.
+    // More than all buffers between them hold, so the sender blocks until the receiver reads.
     let feeder = std::thread::spawn(move || {
         let line = [b'x'; 100];
         for n in 0..LINES {

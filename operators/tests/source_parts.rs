@@ -1,5 +1,5 @@
-//! Sources in parts, and aggregations over several workers: what comes out is what one part and one
-//! worker would give.
+//! Partitioned sources, and aggregations over several workers give the same result as one partition
+//! and one worker.
 #![cfg(feature = "sql")]
 
 use millstream::session::{Session, StreamingQuery, Trigger};
@@ -57,7 +57,7 @@ fn until(query: &StreamingQuery, what: &str, mut reached: impl FnMut() -> bool) 
     }
 }
 
-/// How a query is run.
+/// The parameters of a run.
 #[derive(Clone, Copy, Debug)]
 struct Run {
     parts: usize,
@@ -65,7 +65,7 @@ struct Run {
     trigger: Trigger,
 }
 
-/// A query over files of JSON as they are now.
+/// A query over the JSON files that exist now.
 fn start(session: &Session, files: &Path, sql: &str, mode: &str, run: Run) -> StreamingQuery {
     session.set("millstream.parallelism", &run.parallelism.to_string()).unwrap();
     let schema = Schema::parse_ddl("ts TIMESTAMP, k STRING, n BIGINT, x DOUBLE").unwrap();
@@ -80,7 +80,7 @@ fn start(session: &Session, files: &Path, sql: &str, mode: &str, run: Run) -> St
     writer.start().unwrap_or_else(|error| panic!("{sql}: {error}"))
 }
 
-/// What is in the result when all files of two lots have been read, with a restart between.
+/// The result after all files of two groups have been read, with a restart between them.
 fn result(lots: &[Vec<Row>; 2], sql: &str, mode: &str, run: Run) -> Vec<String> {
     let folder = Folder::new();
     let files = folder.0.join("files");
@@ -113,7 +113,7 @@ type Row = (u8, u8, i64);
 
 fn lots() -> impl Strategy<Value = [Vec<Row>; 2]> {
     let lot = || proptest::collection::vec((0u8..60, 0u8..6, -50i64..50), 0..60);
-    // A table leaves when something has changed.
+    // The table is emitted only if it has changed.
     [lot(), lot()].prop_map(|[first, mut second]| {
         second.push((59, 0, 1));
         [first, second]
@@ -149,7 +149,7 @@ proptest! {
     }
 }
 
-/// Two passes, so that the parts' own logs are read again.
+/// Two passes, so that the logs of the partitions are read again.
 #[test]
 fn each_file_is_read_once_by_one_part_over_a_restart() {
     let lots = [0, 1].map(|lot| (0..100).map(|n| (0, 0, lot * 100 + n)).collect::<Vec<Row>>());
@@ -163,7 +163,7 @@ fn each_file_is_read_once_by_one_part_over_a_restart() {
     }
 }
 
-/// Parts that have nothing to read: windows do not wait for them.
+/// Windows do not wait for partitions that have nothing to read.
 #[test]
 fn a_part_without_files_holds_no_window_back() {
     let windows = "SELECT window.start, count(*) FROM (SELECT * FROM rows) \
@@ -185,7 +185,7 @@ fn a_part_without_files_holds_no_window_back() {
     }
 }
 
-/// The rows of a query over the rate source in parts, from two runs of it.
+/// The rows of a query over a partitioned rate source, from two runs.
 #[test]
 fn a_rate_in_parts_is_one_sequence_over_a_restart() {
     for trigger in [CONTINUOUS, Trigger::AsSoonAsPossible] {
@@ -207,8 +207,8 @@ fn a_rate_in_parts_is_one_sequence_over_a_restart() {
                 let new = seen.insert((value, micros));
                 assert!(new || matches!(trigger, Trigger::Continuous { .. }), "{value} twice");
             }
-            // Each part has every third row, and none of them is left out. When a run ends they are
-            // not equally far.
+            // Each partition has every third row, without gaps. When a run ends, the partitions may
+            // have advanced differently.
             for part in 0..3 {
                 let of_part =
                     seen.iter().map(|(value, _)| *value).filter(|value| value % 3 == part);
@@ -223,7 +223,7 @@ fn a_rate_in_parts_is_one_sequence_over_a_restart() {
     }
 }
 
-/// Each part keeps what it has received in a log of its own, and goes on behind it.
+/// Each partition has its own log of received lines and continues after it.
 #[test]
 fn durable_parts_go_on_over_restarts() {
     let folder = Folder::new();
@@ -269,7 +269,8 @@ fn clients_are_spread_over_the_parts_of_a_listener() {
     let writer = session.sql(sql).unwrap().write_stream().output_mode("complete").format("memory");
     let writer = writer.query_name("out").trigger(CONTINUOUS).config(config());
     let query = writer.start().unwrap();
-    // All are served at once: each waits for its own rows to be counted before any leaves.
+    // All clients are served concurrently: each waits until its own rows are counted before any
+    // disconnects.
     let clients: Vec<_> = (0..3)
         .map(|client| {
             let mut stream = TcpStream::connect(address).unwrap();
@@ -283,7 +284,7 @@ fn clients_are_spread_over_the_parts_of_a_listener() {
     });
     until(&query, "the rows of all clients", || rows(&session) == expected);
     drop(clients);
-    // Parts that are free again serve others.
+    // Partitions that have lost their clients serve new ones.
     for client in 0..5 {
         let mut stream = TcpStream::connect(address).unwrap();
         stream.write_all(format!("later {client}\n").as_bytes()).unwrap();

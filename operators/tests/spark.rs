@@ -1,6 +1,7 @@
-//! Expressions against what Apache Spark made of them (`spark/expected.jsonl`, made by
-//! `tools/spark/expressions.py`): type and value, or the condition of the error. Where we differ
-//! knowingly, `spark/differs.txt` says why; what stands there and no longer differs fails too.
+//! Expressions, compared with Apache Spark's results (`spark/expected.jsonl`, made by
+//! `tools/spark/expressions.py`): type and value, or the error condition. `spark/differs.txt` lists
+//! deliberate differences with reasons. The test also fails if a listed expression no longer
+//! differs.
 #![cfg(feature = "sql")]
 
 use millstream::session::{QueryError, Session};
@@ -52,7 +53,7 @@ fn expressions_are_what_spark_makes_of_them() {
         let sql = text("sql").unwrap();
         let theirs = match text("error") {
             Some(condition) => Err(condition),
-            // VOID and NULL of any type look alike to a user.
+            // To a user VOID and a NULL of any type look the same.
             None => Ok((text("type").unwrap(), text("text"))),
         };
         let ours = ours(&session, zone, &sql);

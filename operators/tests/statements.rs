@@ -1,12 +1,12 @@
-//! Statements over tables with the rows that Apache Spark gave for them: what names, literals and
-//! conditions mean.
+//! Statements over tables with the results of Apache Spark: the meaning of names, literals and
+//! conditions.
 #![cfg(feature = "sql")]
 
 use millstream::session::{Overrides, Session, Trigger};
 use millstream::table::datetime::Tz;
 use millstream::table::value::Value;
 
-/// The rows of a query as text, or the condition that it fails by.
+/// The rows of a query as text, or its error condition.
 fn shown(session: &Session, query: &str) -> String {
     let frame = match session.sql(query) {
         Ok(frame) => frame,
@@ -266,7 +266,7 @@ fn a_query_of_a_job_has_the_settings_before_it() {
         ["tokyo", "utc"].map(|name| session.table(name).unwrap().rows().pop().unwrap())
     };
     assert_eq!(run(Vec::new()), [[Value::Long(9)], [Value::Long(0)]]);
-    // The command line's come last.
+    // Settings of the command line are applied last.
     let over = ("spark.sql.session.timeZone".to_string(), "+02:00".to_string());
     assert_eq!(run(vec![over]), [[Value::Long(2)], [Value::Long(2)]]);
 }
@@ -289,7 +289,7 @@ fn arguments_behind_a_null_are_not_evaluated() {
         ("format_string(CAST(NULL AS STRING), CAST(s AS INT))", "NULL"),
         ("format_number(CAST(NULL AS INT), CAST(s AS INT))", "NULL"),
         ("typeof(CAST(s AS INT))", "int"),
-        // These evaluate all arguments before they look at NULLs.
+        // These functions evaluate all arguments before they check for NULL.
         ("map_concat(CAST(NULL AS MAP<INT, INT>), map(CAST(s AS INT), 1))", fails),
         ("decode(CAST(NULL AS BINARY), CAST(CAST(s AS INT) AS STRING))", fails),
         ("encode(CAST(NULL AS STRING), CAST(CAST(s AS INT) AS STRING))", fails),
@@ -318,7 +318,7 @@ fn a_wrong_pattern_is_the_error_of_the_rows_that_need_it() {
         assert!(needed.starts_with(of_true), "{expression}: {needed}");
         assert!(session.sql(&of(false)).unwrap().collect().is_ok(), "{expression}");
     }
-    // What every row needs is refused before the first.
+    // An error that every row would cause is reported before the first row.
     let always = session.sql("SELECT to_date(s, 'ee') FROM VALUES ('a') AS t(s)");
     assert!(always.is_err());
 }
@@ -365,7 +365,7 @@ fn base64_breaks_lines_where_a_setting_says_so() {
     check(&session, &[(query, "82")]);
 }
 
-/// The tables that a script shows, or the condition that it fails by.
+/// The tables that a script shows, or its error condition.
 fn script(text: &str) -> String {
     let mut shown = Vec::new();
     let outcome = Session::new().script(text, &mut |frame| {
@@ -416,7 +416,7 @@ fn a_view_is_described_by_its_columns() {
 ";
     assert_eq!(script(&format!("{SHOP}DESCRIBE shop PRICE")), column);
     assert!(script(&format!("{SHOP}DESC EXTENDED shop id")).contains("|distinct_count|NULL"));
-    // A view may have the name of a word of the form.
+    // A view may have a keyword of the statement as its name.
     let named = "CREATE TEMPORARY VIEW extended AS SELECT 1 AS a; DESCRIBE extended";
     assert!(script(named).contains("|a       |int      |NULL   |"), "{}", script(named));
 }
@@ -461,7 +461,7 @@ fn what_cannot_be_described_is_refused() {
     ] {
         assert_eq!(script(&format!("{SHOP}{statement}")), condition, "{statement}");
     }
-    // A job has nowhere to show it.
+    // A job cannot show a result.
     let job = format!("{SHOP}DESCRIBE shop");
     let error = Session::new().job(&job, &Overrides::default()).map(|_| ()).unwrap_err();
     assert_eq!(error.condition, "QUERY_WITHOUT_SINK");

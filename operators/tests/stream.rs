@@ -30,7 +30,8 @@ const TRIGGERS: [Trigger; 4] = [
     Trigger::Once,
 ];
 
-/// The word count of `LINES` as a flow whose input is complete; the last update per word wins.
+/// The word count of `LINES` as a flow whose input is complete. For each word the last update
+/// counts.
 fn word_count(parallelism: usize) -> (Flow, Arc<Mutex<BTreeMap<String, u64>>>) {
     let flow = Flow::new("words").parallelism(parallelism);
     let (mut left, lines) = flow.channel::<&'static str>();
@@ -75,7 +76,7 @@ fn threads_give_the_same_answer_under_every_trigger_and_end_by_themselves() {
     }
 }
 
-/// The word count of `LINES` at a parallelism, aggregated in two levels.
+/// The word count of `LINES` at a parallelism, with a two-level aggregation.
 fn combined(parallelism: usize, parts: usize) -> (Flow, Arc<Mutex<BTreeMap<String, u64>>>) {
     let flow = Flow::new("words").parallelism(parallelism);
     let counts = Arc::new(Mutex::new(BTreeMap::new()));
@@ -106,7 +107,7 @@ fn parts_are_read_on_all_workers_and_no_record_waits_for_others() {
     let (mut input, numbers) = flow.channel::<i64>();
     let (sink, mut output) = flow.output();
     numbers.key_by(|n| n % 2).combine(Sum(|n: &i64| *n)).sink(sink);
-    // No epoch ends while this runs, so nothing but the drain lets a record go.
+    // No epoch ends during this test, so only a drain flushes records.
     let trigger = Trigger::Continuous { interval_ns: 3_600_000_000_000 };
     let query = flow.start(config(trigger)).unwrap();
     let mut sums = [0, 0];
@@ -147,7 +148,8 @@ fn a_full_output_pushes_back_to_the_input_and_loses_nothing() {
     let (sink, mut output) = flow.output();
     numbers.flat_map(|n| [n, n]).key_by(|n| *n).aggregate(Count).sink(sink);
     let query = flow.start(config(TRIGGERS[0])).unwrap();
-    // Nobody reads: at some point, bounded by the rings on the way, the input is full.
+    // No thread reads the output: at some point, bounded by the rings in between, the input is
+    // full.
     let mut pushed = 0;
     while input.try_push(pushed).is_ok() || !full_for_good(&mut input, pushed) {
         pushed += 1;
@@ -161,8 +163,8 @@ fn a_full_output_pushes_back_to_the_input_and_loses_nothing() {
     query.stop().unwrap();
 }
 
-/// Whether the input stays full while the workers have all the time that they want. Takes the
-/// value if it does not.
+/// Whether the input stays full although the workers have time to process it. If it does not, the
+/// value is pushed.
 fn full_for_good(input: &mut millstream::stream::Input<u64>, value: u64) -> bool {
     (0..20_000).all(|_| {
         std::thread::yield_now();
@@ -179,7 +181,7 @@ fn a_panic_in_an_operator_ends_the_query_with_its_message() {
         numbers.key_by(|n| *n).aggregate(fold).sink(|_| {});
         let query = flow.start(config(TRIGGERS[0])).unwrap();
         for n in 0..4 {
-            // The last push may already meet an ended query.
+            // The query may have ended before the last push.
             let _ = input.push(n);
         }
         let error = query.await_termination().unwrap_err();
@@ -189,7 +191,7 @@ fn a_panic_in_an_operator_ends_the_query_with_its_message() {
     }
 }
 
-/// An iterator as the source: all of it, once, in every mode and at any parallelism.
+/// An iterator as the source: every item once, in every mode and at any parallelism.
 #[test]
 fn items_are_counted_to_their_end() {
     for (at, trigger) in TRIGGERS.into_iter().enumerate() {
@@ -201,7 +203,7 @@ fn items_are_counted_to_their_end() {
             counts.lock().unwrap().insert(key, count);
         });
         if trigger == Trigger::Once {
-            // It takes what is there, which is a batch of them, and ends.
+            // Trigger once: takes the available items as one batch, and ends.
             flow.simulate(config(trigger), 7).unwrap();
             assert_eq!(sum.lock().unwrap().len(), 7, "{trigger:?}");
             continue;
@@ -213,7 +215,7 @@ fn items_are_counted_to_their_end() {
     }
 }
 
-/// What a slow record has waited for is said: here, a function that takes its time.
+/// The causes of a slow record are reported. Here, the user's function is slow.
 #[test]
 fn a_slow_record_is_explained() {
     let flow = Flow::new("slow");
@@ -230,7 +232,7 @@ fn a_slow_record_is_explained() {
     let slowest = query.slowest();
     let stall = slowest.first().expect("a record was slow");
     assert!(stall.latency_ns >= 4_000_000, "{stall}");
-    // Or what kept the function from its core meanwhile.
+    // Or the cause that kept the function from its core meanwhile.
     let own = [
         StallCause::LongDrain,
         StallCause::Preempted,

@@ -1,5 +1,5 @@
-//! Joins of two streams: the mistakes that other engines made with them, a test each, and what may be
-//! joined how.
+//! Joins of two streams: a test for each known mistake of other engines, and which joins are
+//! supported.
 #![cfg(feature = "sql")]
 
 mod two_streams;
@@ -10,17 +10,17 @@ use two_streams::{BATCHES, CONTINUOUS, Event, Run, Setup, event};
 const BOTH: [Trigger; 2] = [BATCHES, CONTINUOUS];
 /// The columns of both sides.
 const ALL: &str = "SELECT l.k, unix_seconds(l.t), l.v, r.k, unix_seconds(r.t), r.v FROM l";
-/// The right row comes within ten seconds.
+/// The right row is at most ten seconds later.
 const SOON: &str = "l.k = r.k AND r.t >= l.t AND r.t <= l.t + INTERVAL '10' SECOND";
-/// Rows that move both watermarks of no delay to 5000 seconds, and match nothing.
+/// Rows that move both watermarks (without a delay) to 5000 seconds, and match nothing.
 const END: [&[Event]; 2] = [&[(Some(100), Some(5000), -999)], &[(Some(101), Some(5000), -999)]];
 
 fn start(sql: &str, trigger: Trigger) -> Run {
     Setup::new(sql, 0, trigger).start().unwrap()
 }
 
-/// What comes out of steps of left and right rows in both modes, none of which is late, after the
-/// watermark has passed all of them: all steps together, sorted.
+/// The output of steps of left and right rows in both modes, after the watermark has passed all
+/// rows: all steps together, sorted. No row is late.
 fn rows(sql: &str, steps: &[[&[Event]; 2]]) -> Vec<String> {
     let of_mode = |trigger| {
         let run = Setup::new(sql, 200, trigger).start().unwrap();
@@ -39,7 +39,7 @@ fn rows(sql: &str, steps: &[[&[Event]; 2]]) -> Vec<String> {
 
 #[test]
 fn no_null_for_a_row_that_had_matched_when_its_match_has_expired() {
-    // The right row expires before the left one, which has a second range of 10 s ahead.
+    // The right row expires before the left one, which has another range of 10 s.
     let sql = format!("{ALL} LEFT JOIN r ON {SOON}");
     let first: [&[Event]; 2] = [&[event(1, 100, 1)], &[event(1, 100, 2)]];
     let later: [&[Event]; 2] = [&[event(9, 105, 0)], &[event(8, 105, 0)]];
@@ -60,7 +60,7 @@ fn a_row_that_expires_in_the_batch_in_which_it_comes_is_seen_and_leaves() {
     let sql = format!("{ALL} FULL JOIN r ON {SOON}");
     let run = start(&sql, BATCHES);
     run.step(&[event(9, 100, 0)], &[event(9, 100, 0)]);
-    // The watermark is 100 in this batch, and rows behind 100 s are not late.
+    // The watermark of this batch is 100 s, and rows after 100 s are not late.
     let l = [event(1, 101, 1), event(2, 101, 2), event(9, 1000, 0)];
     let r = [event(1, 105, 3), event(3, 101, 4), event(9, 1000, 0)];
     assert_eq!(
@@ -71,7 +71,7 @@ fn a_row_that_expires_in_the_batch_in_which_it_comes_is_seen_and_leaves() {
 
 #[test]
 fn rows_of_a_batch_see_each_other_and_stay_what_they_are() {
-    // Rows of different lengths, so that a buffer that is used again would show.
+    // Rows of different lengths, so that wrong reuse of a buffer would be visible.
     let sql = "SELECT l.k, l.v, r.v FROM l JOIN r ON l.k = r.k";
     let l: Vec<Event> = (0..50).map(|v| event(v % 3, 100, v)).collect();
     let r: Vec<Event> = (0..40).map(|v| event(v % 3, 100, 1000 + v)).collect();
@@ -87,7 +87,7 @@ fn rows_of_a_batch_see_each_other_and_stay_what_they_are() {
 
 #[test]
 fn each_operator_has_its_own_watermark_also_after_a_restart() {
-    // The second join waits for rows which are behind by the range of the first one.
+    // The rows that reach the second join may be late by the range of the first join.
     let sql = "SELECT a.k, a.v, a.w, b.v FROM (SELECT l.k, l.t, l.v, r.v AS w FROM l JOIN r ON l.k = r.k \
                AND r.t >= l.t AND r.t <= l.t + INTERVAL '100' SECOND) a JOIN r b ON a.k = b.k AND \
                b.t >= a.t AND b.t <= a.t + INTERVAL '100' SECOND";
@@ -96,7 +96,7 @@ fn each_operator_has_its_own_watermark_also_after_a_restart() {
         run.step(&[event(1, 1000, 1)], &[event(7, 1000, 0)]);
         run.restart(2).unwrap();
         run.step(&[event(7, 1090, 0)], &[event(8, 1090, 0)]);
-        // The left row is older than the watermark, but neither join may take it for late.
+        // The left row is older than the watermark, but neither join may treat it as late.
         let got = run.wait_for(run.step(&[], &[event(1, 1095, 2)]), 1);
         assert_eq!(got, ["1 1 2 2"]);
     }
@@ -141,7 +141,7 @@ fn the_slow_side_loses_no_row_to_the_watermark_of_the_fast_one() {
     let sql = format!("{ALL} LEFT JOIN r ON {SOON}");
     for trigger in BOTH {
         let run = start(&sql, trigger);
-        // The left side runs ahead.
+        // The left side is ahead.
         let l: Vec<Event> = (0..50).map(|i| event(i, 100 + 60 * i, i)).collect();
         assert!(run.step(&l, &[]).is_empty());
         let r: Vec<Event> = (0..50).map(|i| event(i, 105 + 60 * i, i)).collect();
@@ -175,7 +175,7 @@ fn ranges_may_be_lopsided_wholly_before_or_after_or_one_instant() {
         );
         for kind in ["JOIN", "FULL JOIN"] {
             let sql = format!("SELECT l.v, r.v FROM l {kind} r ON {on}");
-            // Right first, left first, and both at once.
+            // Right first, left first, and both at the same time.
             for steps in [[[&[][..], &r[..]], [&l[..], &[]]], [[&l[..], &[]], [&[], &r[..]]]] {
                 let got = rows(&sql, &steps);
                 let mut expected: Vec<_> = within.iter().map(|v| format!("1 {v}")).collect();
@@ -196,7 +196,7 @@ fn ranges_may_be_lopsided_wholly_before_or_after_or_one_instant() {
 fn bounds_at_the_ends_of_time_do_not_overflow() {
     let sql = "SELECT l.v, r.v FROM l LEFT JOIN r ON l.k = r.k AND r.t >= l.t - INTERVAL '10' SECOND \
                AND r.t <= l.t + INTERVAL '10' SECOND";
-    // The last second of a TIMESTAMP.
+    // The largest second that a TIMESTAMP can hold.
     let last = i64::MAX / 1_000_000;
     for trigger in BOTH {
         let run = Setup::new(sql, 200, trigger).start().unwrap();
@@ -207,7 +207,7 @@ fn bounds_at_the_ends_of_time_do_not_overflow() {
     }
 }
 
-/// Rows that are buffered, and their memory.
+/// The number of buffered rows, and their memory.
 fn state(run: &Run) -> (u64, u64) {
     let state = run.query().last_progress().unwrap().committed.state[0];
     (state.rows, state.memory_bytes)
@@ -219,7 +219,7 @@ fn rows_that_expire_free_their_index_and_themselves_of_all_keys() {
     let run = start(&sql, BATCHES);
     let mut most = 0;
     for round in 0..20 {
-        // Keys that never come again.
+        // Keys that never occur again.
         let row = |i: i64| event(round * 1000 + i, 1000 + round * 100, i);
         let l: Vec<Event> = (0..300).map(row).collect();
         let r: Vec<Event> = (0..300).map(|i| row(i + 500)).collect();
@@ -273,7 +273,7 @@ fn a_row_with_many_matches_leaves_in_steps() {
     run.step(&l, &[]);
     let got = run.step(&[], &[event(1, 100, -1)]);
     assert_eq!(got.len() as i64, many);
-    // Others of the key and of other keys meanwhile, in continuous mode.
+    // Rows of this key and of other keys arrive meanwhile, in continuous mode.
     let run = start("SELECT l.v, r.v FROM l JOIN r ON l.k = r.k", CONTINUOUS);
     run.step(&l, &[event(2, 100, -5)]);
     let got = run
@@ -303,7 +303,7 @@ fn self_joins_own_aggregates_three_streams_and_tables_in_between() {
     // One source, read once.
     let sql = "SELECT a.v, b.v FROM l a JOIN l b ON a.k = b.k AND b.t > a.t";
     assert_eq!(rows(sql, &[step]), ["1 2"]);
-    // With its own aggregate.
+    // Joined with an aggregate of itself.
     let sql = "SELECT a.v, b.c FROM (SELECT k, v, window(t, '10 seconds') AS w FROM l) a JOIN (SELECT k, \
                window AS w, count(*) AS c FROM l GROUP BY window(t, '10 seconds'), k) b \
                ON a.k = b.k AND a.w = b.w";

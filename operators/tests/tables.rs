@@ -1,4 +1,4 @@
-//! Tables and SQL through the memory source: what a user sees.
+//! Tables and SQL with the memory source: results, errors and reports.
 #![cfg(feature = "sql")]
 
 use millstream::connect::memory::MemoryStream;
@@ -43,7 +43,7 @@ fn final_rows(session: &Session) -> BTreeMap<String, Vec<Value>> {
     rows.into_iter().map(|row| (format!("{:?}", row[0]), row)).collect()
 }
 
-/// The last row per key is the same in both modes, under both drivers, at any parallelism.
+/// The last row per key is the same in both modes and at any parallelism.
 #[test]
 fn both_drivers_and_any_parallelism_give_the_same_final_answer() {
     let mut answers = Vec::new();
@@ -284,7 +284,8 @@ fn the_rate_source_counts_from_zero_with_evenly_spread_times() {
     }
 }
 
-/// A row that changes one instance's part of the table shows the parts of the others too.
+/// If a row changes one instance's part of the table, the parts of the other instances are emitted
+/// too.
 #[test]
 fn a_whole_table_in_continuous_mode_is_whole_at_any_parallelism() {
     let session = Session::new();
@@ -310,14 +311,14 @@ fn without_ansi_an_error_is_null() {
     assert!(session.sql(sql).unwrap().collect().is_err());
 }
 
-/// DISTINCT, maps, lambdas and collected sets over a stream, at any parallelism, in both drivers.
+/// DISTINCT, maps, lambdas and collected sets over a stream, at any parallelism, in both modes.
 #[test]
 fn the_language_over_a_stream() {
     let sql = "SELECT upper(word) AS k, sort_array(collect_set(length(word))) AS lengths, \
                max_by(word, length(word)) AS longest, approx_count_distinct(word) AS d \
                FROM (SELECT DISTINCT explode(transform(split(line, ' '), w -> lower(w))) AS word \
                FROM lines) GROUP BY upper(word)";
-    // One aggregation over another needs whole tables.
+    // An aggregation over another one needs output mode complete.
     assert_eq!(refused(sql, "update").condition, "STREAMING_STATEFUL_CHAIN_UNSUPPORTED");
     let sql = sql.replace("SELECT DISTINCT explode", "SELECT explode");
     for parallelism in [1, 3] {
@@ -342,7 +343,7 @@ fn the_language_over_a_stream() {
     }
 }
 
-/// The largest and smallest values give a result or an error with a condition, and no panic.
+/// The largest and smallest values give a result or an error with a condition, never a panic.
 #[test]
 fn extremes_do_not_panic() {
     let session = Session::new();
@@ -389,11 +390,11 @@ fn extremes_do_not_panic() {
             {
                 panics.push(format!("{sql}: {error}"));
             }
-            // What was folded while planning would have panicked here.
+            // Constant folding during planning must not panic.
         }
     }
     assert!(panics.is_empty(), "{}", panics.join("\n"));
-    // Beyond the last day of a DATE they begin again, as in Spark.
+    // Beyond the last day of a DATE the values wrap around, as in Spark.
     for (sql, days) in [
         ("date_add(DATE'2024-01-01', 2147483647)", -2_147_463_926),
         ("date_sub(DATE'2024-01-01', -2147483647)", -2_147_463_926),

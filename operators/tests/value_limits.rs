@@ -1,5 +1,5 @@
-//! What an expression costs is bounded, whatever its arguments are: a value that would be too large
-//! is an error, and functions of long arrays, maps and texts take time that grows with their length.
+//! The cost of an expression is bounded, whatever its arguments: a value that would be too large is
+//! an error, and functions of long arrays, maps and texts take linear time.
 #![cfg(feature = "sql")]
 
 use millstream::session::Session;
@@ -62,7 +62,7 @@ fn a_time_is_in_a_bounded_number_of_windows() {
     }
 }
 
-/// With the square of the number of elements each of these would take minutes.
+/// With time quadratic in the number of elements, each of these would take minutes.
 #[test]
 fn functions_of_many_elements_take_time_for_each_and_not_for_each_pair() {
     let many = "sequence(1, 100000)";
@@ -94,7 +94,7 @@ fn functions_of_many_elements_take_time_for_each_and_not_for_each_pair() {
     }
 }
 
-/// What is said of a long value quotes its beginning.
+/// An error about a long value quotes only its beginning.
 #[test]
 fn an_error_quotes_the_beginning_of_a_long_value() {
     let session = Session::new();

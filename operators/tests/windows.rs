@@ -1,4 +1,4 @@
-//! Windows of typed streams, in both modes, through restarts, against a naive model.
+//! Windows of typed streams, in both modes and with restarts, compared with a naive model.
 
 use millstream::stream::{
     CoGroup, Count, Either, Flow, Reduce, SimEnv, Sum, Window, WindowResult, WindowResults,
@@ -15,7 +15,7 @@ const CONTINUOUS: Trigger = Trigger::Continuous { interval_ns: 2_000_000 };
 
 /// Key, time in seconds, number.
 type Record = (String, i64, u64);
-/// Key, start and end in seconds, the numbers of the left and of the right stream.
+/// Key, start and end in seconds, and the numbers of the left and of the right stream.
 type Out = (String, (i64, i64), [Vec<u64>; 2]);
 
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -32,7 +32,7 @@ struct Case {
     delay: i64,
 }
 
-/// What a window shows: its numbers, or their sum.
+/// The result of a window: its numbers, or their sum.
 #[derive(Clone, Copy, Debug, PartialEq)]
 enum Operator {
     Sum,
@@ -55,7 +55,7 @@ fn in_seconds(window: Window) -> (i64, i64) {
     (window.start_us / SECOND, window.end_us / SECOND)
 }
 
-/// Applies a method of windows of each shape.
+/// Applies a method of windows to each kind of windows.
 macro_rules! in_windows {
     ($stream:expr, $shape:expr, |$windows:ident| $body:expr) => {
         match $shape {
@@ -75,8 +75,8 @@ macro_rules! in_windows {
     };
 }
 
-/// Runs windows in a world, from their last checkpoint to the end of some records. Returns the
-/// results and the numbers of late records.
+/// Runs windows in an environment, from their last checkpoint to the end of the records. Returns
+/// the results and the numbers of late records.
 fn run(
     world: &Arc<SimEnv>,
     [left, right]: [&[Record]; 2],
@@ -142,7 +142,7 @@ fn run(
 /// The records of both inputs by key and window, each with its time.
 type OpenWindows = BTreeMap<(String, (i64, i64)), [Vec<(i64, u64)>; 2]>;
 
-/// The open windows of each key, with the time and number of their records of each stream.
+/// The open windows of each key, with the time and number of the records of each stream.
 #[derive(Default)]
 struct Model {
     open: OpenWindows,
@@ -164,7 +164,7 @@ impl Model {
         }
     }
 
-    /// Makes one of a session and those that it touches.
+    /// Merges a session with the sessions that it touches.
     fn merge(&mut self, key: &String, (mut start, mut end): (i64, i64)) -> (i64, i64) {
         let touches =
             |(other, (s, e)): &(String, (i64, i64))| other == key && *s <= end && start <= *e;
@@ -196,7 +196,7 @@ impl Model {
         (key.0.clone(), key.1, shown)
     }
 
-    /// Takes a record of each stream, of which none can make the other one late.
+    /// Processes a record per stream, neither of which can make the other one late.
     fn step(
         &mut self,
         records: [Option<&Record>; 2],
@@ -260,8 +260,8 @@ fn cases() -> impl Strategy<Value = (Operator, Case)> {
     })
 }
 
-/// Pairs of records, of which either may be missing. Their numbers ascend in powers of two, so that
-/// their sum says which they are.
+/// Pairs of records, each of which may be missing. Their numbers are ascending powers of two, so
+/// that a sum identifies its numbers.
 fn steps() -> impl Strategy<Value = Vec<[Option<Record>; 2]>> {
     let record = || (0u8..5, "[ab]", 0i64..7);
     proptest::collection::vec((0i64..4, record(), record()), 1..14).prop_map(|steps| {
@@ -280,8 +280,8 @@ fn steps() -> impl Strategy<Value = Vec<[Option<Record>; 2]>> {
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(96))]
 
-    /// Restored into new instances after every record of each stream, with another parallelism and
-    /// in another mode, windows go on as if nothing had been.
+    /// Windows that are restored into new instances after every pair of records, with another
+    /// parallelism and in another mode, give the same results.
     #[test]
     fn windows_restored_after_every_record(
         steps in steps(), parallelism in proptest::collection::vec(1usize..4, 14),
@@ -302,7 +302,7 @@ proptest! {
         }
     }
 
-    /// Where no record is late, each window leaves once with all its records, in both modes.
+    /// If no record is late, each window is emitted once with all its records, in both modes.
     #[test]
     fn a_window_has_all_its_records(
         steps in steps(), (operator, case) in cases(), parallelism in 1usize..4, seed: u64,
@@ -331,8 +331,8 @@ proptest! {
     }
 }
 
-/// A window with many records, and a function that gives many results, keep other records waiting
-/// for a step only; a marker does not cut its results in two.
+/// A window with many records and a function with many results delay other records by one step
+/// only, and a marker does not split the results of a window.
 #[test]
 fn a_window_with_many_records() {
     let many = 20_000;
@@ -368,7 +368,7 @@ fn a_window_with_many_records() {
     }
 }
 
-/// The results of windows have an event time, so that windows can follow.
+/// The results of windows have an event time, so that further windows can follow.
 #[test]
 fn windows_of_windows() {
     for trigger in [CONTINUOUS, Trigger::AsSoonAsPossible] {

@@ -21,7 +21,7 @@ use std::time::{Duration, Instant};
     Exit codes: 0 fit for measuring, 1 not fit (a line marked NO), 2 wrong command line. It takes\n\
     a few seconds, spins on each core in turn, and writes 4 KiB into the folder.")]
 pub(crate) struct Args {
-    /// The folder of a checkpoint; the system's temporary folder unless given
+    /// The folder of a checkpoint; by default the system's temporary folder
     #[arg(long)]
     dir: Option<PathBuf>,
     /// Print one JSON object
@@ -32,9 +32,9 @@ pub(crate) struct Args {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 enum Verdict {
     Good,
-    /// It costs latency, but figures are valid for this machine.
+    /// It increases latency, but measurements are valid for this machine.
     Costs,
-    /// Figures measured here are meaningless.
+    /// Measurements on this machine are meaningless.
     Unfit,
 }
 
@@ -92,7 +92,7 @@ fn usable_cores() -> Finding {
     finding("cores", found, Verdict::of(usable < 2, throttled), means)
 }
 
-/// Which cores pinned workers hold, and whose these are.
+/// Reports which cores are held by pinned workers, and by which processes.
 fn held_cores() -> Finding {
     let holders = cores::holders();
     let holder = |held: &cores::Holder| {
@@ -151,7 +151,7 @@ fn wake_up() -> Finding {
             }
         });
         let sleeper = sleeper.thread().clone();
-        // On a thread of its own, for its core.
+        // On another thread, because pinning changes the thread's core.
         scope.spawn(|| {
             let sleeper = sleeper;
             pin(cores::allowed().last().copied());
@@ -229,7 +229,7 @@ fn interruptions() -> Vec<Finding> {
     found
 }
 
-/// Stolen ticks and all ticks since the machine started.
+/// The number of stolen ticks and of all ticks since the machine started.
 fn steal() -> Option<(u64, u64)> {
     parse_steal(&fs::read_to_string("/proc/stat").ok()?)
 }
@@ -237,7 +237,7 @@ fn steal() -> Option<(u64, u64)> {
 fn parse_steal(stat: &str) -> Option<(u64, u64)> {
     let line = stat.lines().next()?.strip_prefix("cpu ")?;
     let ticks: Vec<u64> = line.split_whitespace().map_while(|word| word.parse().ok()).collect();
-    // Guest time is in user time already.
+    // User time already includes guest time.
     Some((*ticks.get(7)?, ticks.iter().take(8).sum()))
 }
 
@@ -290,7 +290,7 @@ fn durability(dir: &Path) -> Result<Finding, Failure> {
     let means = "an epoch with a checkpoint takes four to six of these; records do not wait for them, \
                  `acknowledge` and exactly-once results do";
     let found = format!("p50 {}, max {} in {}", time(p50), time(most), dir.display());
-    // So fast that nothing can have reached a disk.
+    // If it is this fast, nothing can have reached a disk.
     let verdict = Verdict::of(false, !(20_000..=10_000_000).contains(&p50));
     let means = if p50 < 20_000 {
         "so quick that nothing reaches a disk: no durability here"
@@ -311,7 +311,7 @@ fn write_durably(path: &Path, times: usize, took: &mut Histogram<u64>) -> std::i
     Ok(())
 }
 
-/// Looks, and prints what was found.
+/// Runs all checks and prints the results.
 pub(crate) fn run(args: &Args) -> Result<(), Failure> {
     let dir = args.dir.clone().unwrap_or_else(std::env::temp_dir);
     let mut all = vec![system(), usable_cores(), held_cores(), clock()];

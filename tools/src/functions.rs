@@ -1,4 +1,4 @@
-//! `millstream functions`: the functions of the language.
+//! `millstream functions`: lists the SQL functions.
 
 use crate::stdout::say;
 use millstream::table::expr::functions;

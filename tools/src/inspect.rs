@@ -1,5 +1,5 @@
-//! `millstream inspect`: shows what a checkpoint contains, and whether it is damaged. Captures are shown by
-//! [`crate::capture::show`].
+//! `millstream inspect`: shows the content of a checkpoint, and whether it is damaged.
+//! [`crate::capture::show`] shows captures.
 
 use crate::Failure;
 use crate::stdout::say;
@@ -24,21 +24,22 @@ use std::path::{Path, PathBuf};
     millstream inspect tuesday.capture\n\n\
     Nothing is changed; a query may be running on it. Exit code 1 if something is damaged.")]
 pub(crate) struct Args {
-    /// The checkpoint's folder, or a capture, or a folder of captures
+    /// The folder of a checkpoint, a capture, or a folder of captures
     #[arg(value_name = "PATH")]
     checkpoint: PathBuf,
-    /// Print the keys and values of this stateful operator; of a processor of a program, as bytes
+    /// Print the keys and values of this stateful operator; those of user-defined processors are
+    /// printed as bytes
     #[arg(long, value_name = "OP")]
     state: Option<usize>,
-    /// Epochs to list, the latest
+    /// Number of epochs to list, the latest ones
     #[arg(long, default_value_t = 10)]
     epochs: usize,
-    /// Connections of a capture to list
+    /// Number of connections of a capture to list
     #[arg(long, default_value_t = 20)]
     connections: usize,
 }
 
-/// Damage that was found while the rest is inspected.
+/// The damage found so far. The inspection continues with the rest.
 #[derive(Default)]
 struct Damage(Vec<String>);
 
@@ -48,7 +49,7 @@ impl Damage {
     }
 }
 
-/// Prints a checkpoint.
+/// Prints the content of a checkpoint.
 pub(crate) fn run(args: &Args) -> Result<(), Failure> {
     let (storage, folder) = (&FileStorage, &args.checkpoint);
     if !folder.exists() {
@@ -120,13 +121,13 @@ pub(crate) fn run(args: &Args) -> Result<(), Failure> {
     Err(Failure::Failed(damage.0.join("\nerror: ")))
 }
 
-/// Whether a folder holds capture files.
+/// Whether a folder contains capture files.
 fn has_captures(folder: &Path) -> bool {
     let mut entries = std::fs::read_dir(folder).into_iter().flatten().flatten();
     entries.any(|entry| entry.path().extension().is_some_and(|e| e == "cap" || e == "capture"))
 }
 
-/// The checkpoints in a folder: one for each query of a job (`run --checkpoint DIR`).
+/// The checkpoints in a folder: one per query of a job (`run --checkpoint DIR`).
 fn queries_below(folder: &Path) -> Vec<PathBuf> {
     let entries = std::fs::read_dir(folder).into_iter().flatten().flatten();
     let mut queries: Vec<_> =
@@ -135,7 +136,7 @@ fn queries_below(folder: &Path) -> Vec<PathBuf> {
     queries
 }
 
-/// Prints a line for each query of a job.
+/// Prints one line per query of a job.
 fn list(args: &Args, queries: &[PathBuf]) -> Result<(), Failure> {
     let folder = args.checkpoint.display();
     if args.state.is_some() {
@@ -242,7 +243,7 @@ fn print_log(folder: &Path, damage: &mut Damage) {
     }
 }
 
-/// Prints a line per key: its columns, `=>`, its values.
+/// Prints one line per key: its columns, `=>`, its values.
 fn print_state(
     operator: usize,
     layouts: &[StateLayout],
@@ -260,7 +261,7 @@ fn print_state(
         keys => Schema::parse_ddl(keys).map_err(|error| Failure::Failed(error.to_string()))?,
     };
     let mut lines: Vec<String> = Vec::with_capacity(keys.len());
-    // The types of a processor's state are known only to its program.
+    // Only the program knows the types of its processor's state.
     let is_opaque = layout.keys.is_empty() && layout.values.is_empty();
     for (key, value) in keys {
         if is_opaque {

@@ -1,4 +1,4 @@
-//! How latencies are printed.
+//! Formats latencies.
 
 use millstream_engine::measure::latency::Percentiles;
 
@@ -22,7 +22,7 @@ pub(crate) fn latency_json(p: &Percentiles) -> serde_json::Value {
     })
 }
 
-/// A duration with a fitting unit.
+/// Formats a duration with a suitable unit.
 pub(crate) fn time(ns: u64) -> String {
     match ns {
         0..10_000 => format!("{ns} ns"),
@@ -31,7 +31,7 @@ pub(crate) fn time(ns: u64) -> String {
     }
 }
 
-/// The middle one of at least one value.
+/// The median of at least one value.
 pub(crate) fn median(mut values: Vec<u64>) -> u64 {
     values.sort_unstable();
     values[values.len() / 2]

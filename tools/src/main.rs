@@ -53,11 +53,11 @@ enum Command {
     Sql(sql::Args),
     /// Show a job's schema, logical plan, tasklets and workers, without opening anything
     Explain(run::ExplainArgs),
-    /// Show what a checkpoint or a capture holds, and whether it is whole
+    /// Show the content of a checkpoint or a capture, and whether it is damaged
     Inspect(inspect::Args),
-    /// Record what crosses sockets: as a client, a server, a proxy, or from datagrams
+    /// Record traffic as a client, a server, a proxy, or from datagrams
     Capture(capture::record::Args),
-    /// Play a capture to a server or to clients, at its own pace or another
+    /// Replay a capture to a server or to clients, at the recorded pace or another
     Replay(capture::replay::Args),
     /// Convert packet captures (pcap, pcapng) to a capture
     ImportPcap(capture::import::Args),
@@ -67,7 +67,7 @@ enum Command {
     Functions,
     /// Measure latency and throughput, each with a floor from the same run
     Bench(bench::Args),
-    /// Check whether this machine is fit for low latency and for measuring it
+    /// Check whether this machine is suitable for low latency and for measuring it
     Doctor(doctor::Args),
 }
 

@@ -24,14 +24,14 @@ pub(crate) struct RunArgs {
     /// Override the trigger: continuous=1s, asap, processing-time=500ms, once, available-now
     #[arg(long, value_name = "SPEC")]
     trigger: Option<String>,
-    /// A setting, as `SET key = value` in the job; may be repeated
+    /// A setting, like `SET key = value` in the job; may be repeated
     #[arg(long, value_name = "KEY=VALUE")]
     set: Vec<String>,
     /// Checkpoint directory: a restarted job resumes from it. For one query this is its
-    /// `checkpointLocation`, for several the folder above theirs
+    /// `checkpointLocation`, for several queries its parent folder
     #[arg(long, value_name = "DIR")]
     checkpoint: Option<PathBuf>,
-    /// Run on these cores only, as `taskset` writes them: `0-3,6`
+    /// Run on these cores only, in the syntax of `taskset`: `0-3,6`
     #[arg(long, value_name = "LIST")]
     cores: Option<String>,
     /// Write a JSON line per committed epoch to this file, with Spark's field names; `-` is
@@ -52,7 +52,7 @@ pub(crate) fn restrict_to(cores: &str) -> Result<(), Failure> {
 pub(crate) struct ExplainArgs {
     /// The job file; `-` reads standard input
     job: PathBuf,
-    /// A setting, as `SET key = value` in the job; may be repeated
+    /// A setting, like `SET key = value` in the job; may be repeated
     #[arg(long, value_name = "KEY=VALUE")]
     set: Vec<String>,
 }
@@ -159,14 +159,14 @@ pub(crate) fn run(args: &RunArgs) -> Result<(), Failure> {
     outcome
 }
 
-/// Where progress reports go; all queries share it.
+/// The output of progress reports, shared by all queries.
 #[derive(Clone)]
 struct ProgressFile(Arc<Mutex<Reports>>);
 
 /// The file of progress reports.
 struct Reports {
     file: Box<dyn Write + Send>,
-    /// Reports that could not be written.
+    /// Number of reports that could not be written.
     lost: u64,
 }
 
@@ -191,11 +191,11 @@ impl ProgressFile {
         self.0.lock().unwrap_or_else(|poisoned| poisoned.into_inner()).lost
     }
 
-    /// A report that cannot be written is lost and counted, and the query continues. The first one is
-    /// said at once.
+    /// Writes a report. If this fails, the report is lost and counted, and the query continues. The
+    /// first failure is printed immediately.
     fn write(&self, progress: &Progress) {
         let mut reports = self.0.lock().unwrap_or_else(|poisoned| poisoned.into_inner());
-        // One write: a disk that is full in its middle would leave half a line.
+        // A single write, because a disk that fills up in between would leave half a line.
         let line = format!("{}\n", progress.to_json());
         if let Err(error) = reports.file.write_all(line.as_bytes()) {
             if reports.lost == 0 {
@@ -214,7 +214,7 @@ fn names(queries: &[StreamingQuery]) -> String {
 #[derive(Default)]
 struct Failures {
     reasons: Vec<String>,
-    /// Whether one was refused before it ran.
+    /// Whether a query was rejected before it ran.
     refused: bool,
 }
 

@@ -20,10 +20,10 @@ pub(crate) struct Args {
     /// Read the queries from a file
     #[arg(long, conflicts_with = "sql")]
     file: Option<std::path::PathBuf>,
-    /// Rows to show
+    /// Number of rows to show
     #[arg(long, default_value_t = 1000)]
     rows: usize,
-    /// Run on these cores only, as `taskset` writes them: `0-3,6`
+    /// Run on these cores only, in the syntax of `taskset`: `0-3,6`
     #[arg(long, value_name = "LIST")]
     cores: Option<String>,
     /// Cut cells to 20 characters, as `show` does

@@ -1,4 +1,4 @@
-//! Lines on standard output.
+//! Prints lines to standard output.
 
 use std::fmt::Arguments;
 use std::io::{ErrorKind, Write};
@@ -10,7 +10,8 @@ macro_rules! say {
 }
 pub(crate) use say;
 
-/// Prints a line. Exits if it cannot be printed: the reader is gone, or the disk is full.
+/// Prints a line. Exits the process if that fails: the reader has closed the pipe, or the disk is
+/// full.
 pub(crate) fn line(line: Arguments<'_>) {
     match writeln!(std::io::stdout(), "{line}") {
         Ok(()) => {}

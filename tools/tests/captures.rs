@@ -1,7 +1,7 @@
-//! `import-pcap`, `export` and `inspect`, as a user meets them.
+//! Tests of `import-pcap`, `export` and `inspect` on the command line.
 //!
-//! With `MILLSTREAM_CAPTURES` set to a folder of packet captures, each with a `NAME.json` that says
-//! what is in it, the last test compares every one; without, it has nothing to do.
+//! If `MILLSTREAM_CAPTURES` is a folder of packet captures, each with a `NAME.json` that describes
+//! its content, the last test compares every one. Otherwise that test does nothing.
 
 use serde_json::Value;
 use std::collections::BTreeMap;
@@ -39,7 +39,7 @@ fn stdout(output: &Output) -> String {
     String::from_utf8_lossy(&output.stdout).into_owned()
 }
 
-/// A pcap file of raw IPv4: UDP datagrams from port 1000 to port 2000, a millisecond apart.
+/// A pcap file of raw IPv4 with UDP datagrams from port 1000 to port 2000, one per millisecond.
 fn datagrams(texts: &[&str]) -> Vec<u8> {
     let mut file = [0xA1B2_C3D4u32, 0x0004_0002, 0, 0, 65_535, 101].map(u32::to_le_bytes).concat();
     for (n, text) in texts.iter().enumerate() {
@@ -162,7 +162,7 @@ fn damage_in_a_capture_is_said_and_the_rest_is_read() {
     }
 }
 
-// ---- a folder of captures with what is in them ----
+// ---- a folder of captures with descriptions ----
 
 #[test]
 fn every_capture_of_a_folder_holds_what_its_description_says() {
@@ -186,20 +186,20 @@ fn every_capture_of_a_folder_holds_what_its_description_says() {
     assert!(failures.is_empty(), "{} of {}\n{}", failures.len(), names.len(), failures.join("\n"));
 }
 
-/// A place of a stream: its time, and its byte or the cause of the gap.
+/// For each stream offset: the time, and the byte or the cause of the gap.
 type Cells = BTreeMap<u64, (i64, Result<u8, String>)>;
 
 #[derive(Default)]
 struct Direction {
     cells: Cells,
-    /// Half-closes and resets: kind, place, time.
+    /// Half-closes and resets: kind, stream offset, time.
     ends: Vec<(String, u64, i64)>,
     conflicts: Vec<Value>,
 }
 
 struct Connection {
     open: Value,
-    /// In, out.
+    /// In and out.
     directions: [Direction; 2],
     ignored: BTreeMap<String, u64>,
 }
@@ -231,7 +231,7 @@ fn sha256(bytes: &[u8]) -> String {
     sha2::Sha256::digest(bytes).iter().map(|byte| format!("{byte:02x}")).collect()
 }
 
-/// Whether bytes are those that an entry describes, as far as it does.
+/// Whether bytes match an entry, as far as it describes them.
 fn is_described(bytes: &[u8], entry: &Value) -> bool {
     let is_given = entry["text"].is_string() || entry["hex"].is_string();
     (!is_given || bytes_of(entry) == bytes)
@@ -239,7 +239,7 @@ fn is_described(bytes: &[u8], entry: &Value) -> bool {
 }
 
 impl Comparison {
-    /// Imports a file and reads what came of it.
+    /// Imports a file and reads the result.
     fn new(path: &Path, capture: &Path) -> Self {
         let (path, capture) = (path.to_str().unwrap(), capture.to_str().unwrap());
         let output = millstream(&["import-pcap", path, "-o", capture, "--json"]);

@@ -1,4 +1,4 @@
-//! The command line as a user meets it: output, exit codes, errors.
+//! Tests of the command line: output, exit codes, errors.
 
 use std::io::{BufRead, BufReader, Write};
 use std::net::TcpListener;
@@ -28,7 +28,7 @@ fn view(port: u16, more: &str) -> String {
     )
 }
 
-/// A reader that has gone from the start: what is written to it cannot arrive.
+/// The reader has closed the pipe from the start, so nothing can be written to it.
 #[test]
 fn a_reader_that_has_enough_is_no_failure() {
     for args in [&["functions"][..], &["bench", "hop", "--rounds", "1", "--pings", "1000"]] {
@@ -194,7 +194,7 @@ fn json(args: &[&str]) -> serde_json::Value {
     serde_json::from_slice(&output.stdout).unwrap_or_else(|_| panic!("{args:?}: {error}"))
 }
 
-/// Only that they run and check their results: what they measure here means nothing.
+/// Only checks that benches run and verify their results; the figures mean nothing.
 #[test]
 fn benches_run_and_check_their_results() {
     let report = json(&[
@@ -225,7 +225,7 @@ fn benches_run_and_check_their_results() {
     ]);
     assert!(report["engine"].as_u64().unwrap() > 0, "{report}");
     for query in ["q0", "q5"] {
-        // In event time ten seconds, so that windows are over.
+        // Ten seconds of event time, so that windows close.
         let args = ["bench", "nexmark", "--query", query, "--rate", "2000", "--seconds", "1"];
         let report = json(&[&args[..], &["--rounds", "1", "--json"]].concat());
         assert!(report["results_checked"].as_u64().unwrap() > 2, "{report}");
@@ -246,7 +246,7 @@ fn runs_are_recorded_plotted_and_compared() {
     std::fs::create_dir_all(&folder).unwrap();
     let file = |name: &str| folder.join(name).to_string_lossy().into_owned();
     let (log, plot) = (file("run.hlog"), file("run.svg"));
-    // A late generator makes it invalid (exit code 1), which is said in the report.
+    // If the generator is late, the run is invalid (exit code 1), and the report says so.
     let report = json(&[
         "bench",
         "wordcount",
@@ -291,7 +291,7 @@ fn the_doctor_says_what_it_found() {
     assert!(error.contains("/nowhere/at/all") && error.contains("--dir"), "{error}");
 }
 
-/// What a checkpoint holds: epochs, offsets, sizes, keys and values; damage ends with 1.
+/// The content of a checkpoint: epochs, offsets, sizes, keys and values. Damage gives exit code 1.
 #[test]
 fn inspect_shows_epochs_and_state() {
     let folder = std::env::temp_dir().join(format!("millstream-inspect-{}", std::process::id()));
@@ -323,7 +323,7 @@ fn inspect_shows_epochs_and_state() {
     std::fs::remove_dir_all(folder).unwrap();
 }
 
-/// The types of a program's own processor are unknown to the tool: its bytes are shown.
+/// The tool does not know the state types of a program's processor, so it shows bytes.
 #[test]
 fn inspect_shows_the_state_of_a_processor_as_bytes() {
     use millstream::EngineError;
@@ -362,7 +362,7 @@ fn inspect_shows_the_state_of_a_processor_as_bytes() {
     std::fs::remove_dir_all(folder).unwrap();
 }
 
-/// A new folder that is removed at the end.
+/// A new folder, removed at the end.
 struct Scratch(std::path::PathBuf);
 
 impl Scratch {
@@ -416,7 +416,7 @@ fn inspect_lists_the_queries_of_a_job() {
     assert_eq!(output.status.code(), Some(2));
     assert!(texts(&output).1.contains("SEVERAL_QUERIES"), "{}", texts(&output).1);
     assert!(inspect(&[&format!("{checkpoint}/counts"), "--state", "0"]).status.success());
-    // Neither a checkpoint nor a folder of some.
+    // Neither a checkpoint nor a folder of checkpoints.
     assert_eq!(inspect(&[&scratch.path("in")]).status.code(), Some(1));
 }
 
@@ -480,7 +480,7 @@ fn paths_of_other_stores_are_refused() {
         assert_eq!(output.status.code(), Some(2), "{err}");
         assert!(err.contains("UNSUPPORTED_FILE_SYSTEM") && err.contains("local"), "{err}");
     }
-    // The scheme of local files is a way to write a local path.
+    // The scheme `file:` denotes a local path.
     let file = |name: &str| format!("file://{}", scratch.path(name));
     std::fs::create_dir(scratch.0.join("in")).unwrap();
     std::fs::write(scratch.0.join("in/a.csv"), "a\n").unwrap();
@@ -490,7 +490,7 @@ fn paths_of_other_stores_are_refused() {
     assert!(scratch.0.join("out").is_dir() && scratch.0.join("checkpoint/metadata").is_file());
 }
 
-/// The job of the page on jobs, with its folders.
+/// The job in the documentation page about jobs, with its folders.
 #[test]
 fn the_csv_job_of_the_docs_runs() {
     let scratch = Scratch::new("docs");
@@ -552,7 +552,7 @@ fn the_failure_of_one_query_names_it_and_stops_the_others_or_not() {
     assert!(String::from_utf8_lossy(&output.stderr).contains("stop or continue"));
 }
 
-/// Queries over two lines of a file, each with a console.
+/// Queries over two lines of a file, each with a console sink.
 fn printing_job(folder: &std::path::Path, names: &[&str]) -> String {
     std::fs::write(folder.join("lines.txt"), "a\nb\n").unwrap();
     let view =

@@ -1,4 +1,4 @@
-//! `millstream test`: the verdict on a job's rows and latency, and how it is told.
+//! Tests of `millstream test`: the verdict on a job's rows and latency, and its output.
 
 use millstream_engine::capture::{CaptureWriter, Direction, FileHeader, Head, Kind, WriterOptions};
 use std::path::{Path, PathBuf};
@@ -62,7 +62,7 @@ fn text(output: &Output) -> String {
     String::from_utf8_lossy(&output.stdout).into_owned() + &String::from_utf8_lossy(&output.stderr)
 }
 
-/// A capture of lines from two connections in turn, a millisecond apart.
+/// A capture with lines from two connections in turn, one per millisecond.
 fn capture(path: &Path, lines: &[&str]) {
     let file = std::fs::File::create(path).unwrap();
     let header = FileHeader { recording: 1, ..FileHeader::default() };
@@ -129,7 +129,7 @@ fn a_difference_is_shown_by_row_key_and_column() {
     assert!(report.contains("n: expected 3, found 2"), "{report}");
     let report = scratch.fails(1, &with(&["--compare", "sequence", "--differences", "0"]));
     assert!(report.contains("and 1 more"), "{report}");
-    // Of each key only the last row is expected.
+    // Only the last row of each key is expected.
     scratch.passes(&with(&["--compare", "last-per-key", "--key", "word", "--update"]));
     assert_eq!(scratch.read("rows.jsonl").lines().count(), 3);
     scratch.passes(&with(&["--compare", "last-per-key", "--key", "word"]));
@@ -172,7 +172,7 @@ fn a_capture_gives_the_same_rows_every_time() {
     let one = ["--connection", "1", "--from", "1970-01-01T00:00:00.001Z"];
     let report = scratch.fails(1, &[&args[..], &one].concat());
     assert!(report.contains("missing"), "{report}");
-    // Micro-batches give the last value of each key alone.
+    // Micro-batches emit only the last value of each key.
     let last = ["--trigger", "available-now", "--compare", "last-per-key", "--key", "word"];
     scratch.passes(&[&args[..3], &last].concat());
 }
@@ -193,7 +193,7 @@ fn latency_is_judged_beside_the_floor_of_the_machine() {
     );
     let report = scratch.fails(1, &with(&["--latency", "p50<1ns", "--max-lag", "1h"]));
     assert!(report.contains("FAIL counts latency p50<1ns"), "{report}");
-    // No machine has a floor of nothing.
+    // Every machine has a floor above zero.
     let junit = ["--latency", "p50<1h", "--max-lag", "0ns", "--junit", "report.xml"];
     let report = scratch.fails(3, &with(&junit));
     assert!(report.contains("TEST_INVALID"), "{report}");

@@ -1,4 +1,5 @@
-//! `capture` and `replay` over real sockets: what a service sees of a replay is what it saw then.
+//! Tests of `capture` and `replay` over real sockets: a service receives the same bytes from a
+//! replay as from the recorded traffic.
 
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream, UdpSocket};
@@ -34,7 +35,7 @@ fn millstream() -> Command {
     command
 }
 
-/// A command that listens, and where.
+/// A command that listens, and its address.
 struct Listening {
     child: Child,
     at: SocketAddr,
@@ -64,14 +65,14 @@ impl Listening {
     }
 }
 
-/// What a server saw of a connection.
+/// What a server received from a connection.
 #[derive(Debug, PartialEq, Eq, PartialOrd, Ord)]
 struct Seen {
     bytes: Vec<u8>,
     was_reset: bool,
 }
 
-/// A server that answers each connection with its number of bytes, when the client has ended.
+/// A server that answers each connection with its number of bytes when the client has closed.
 fn serve() -> (SocketAddr, Receiver<Seen>) {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let (at, (sender, seen)) = (listener.local_addr().unwrap(), channel());
@@ -102,7 +103,7 @@ fn text(output: &Output) -> String {
 }
 
 fn replay(args: &[&str]) -> String {
-    // How late it is on a busy machine decides nothing here.
+    // The lag on a busy machine does not affect this test.
     let output = millstream().arg("replay").args(args).args(["--max-lag", "1h"]).output().unwrap();
     assert!(output.status.success(), "{}", text(&output));
     text(&output)
@@ -114,7 +115,7 @@ fn export(path: &str, args: &[&str]) -> Vec<String> {
     String::from_utf8(output.stdout).unwrap().lines().map(str::to_string).collect()
 }
 
-/// How many events of a kind a capture has.
+/// The number of events of a kind in a capture.
 fn count(lines: &[String], kind: &str) -> usize {
     let kind = format!("{{\"kind\":\"{kind}\"");
     lines.iter().filter(|line| line.starts_with(&kind)).count()
@@ -154,7 +155,7 @@ fn a_service_sees_of_a_replay_what_it_saw_through_the_proxy() {
     assert_eq!((count(&lines, "open"), count(&lines, "close")), (CLIENTS, CLIENTS));
     assert_eq!((count(&lines, "reset"), resets), (3, 3));
     assert_eq!(count(&lines, "half-close"), 2 * (CLIENTS - 3));
-    // What a reset client sent may be lost on its way, for the proxy as for any receiver.
+    // Bytes of a client that resets its connection may be lost, for the proxy as for any receiver.
     let whole = |seen: Vec<Seen>| {
         let bytes = seen.into_iter().filter(|seen| !seen.was_reset).map(|seen| seen.bytes);
         bytes.collect::<Vec<_>>()

@@ -1,14 +1,16 @@
-//! A Tokio service around a query: clients send words over TCP, one a line, and get back how often
-//! each was sent, over all clients.
+//! A Tokio service around a query: clients send words over TCP, one per line, and receive for each
+//! word how often all clients together have sent it.
 //!
-//! `cargo run --release -p millstream-example-tokio`, and then `printf 'a\nb\na\n' | nc -N 127.0.0.1 7878`
+//! `cargo run --release -p millstream-example-tokio`, and then `printf 'a\nb\na\n' | nc -N
+//! 127.0.0.1 7878`
 //!
 //! Each connection has a clone of the query's input as a [`Sink`](futures_util::Sink), and one task
 //! reads the output as a [`Stream`](futures_util::Stream). No thread waits for a client: the query
-//! runs on its worker, all tasks on one thread of Tokio's.
+//! runs on its worker, and all tasks run on one Tokio thread.
 //!
-//! *Backpressure.* A query that is behind makes `send` wait, and so the clients. A client that does
-//! not read its answers may have [`IN_FLIGHT`] words under way; then its connection is not read.
+//! *Backpressure.* If the query is behind, `send` waits, and so do the clients. A client that does
+//! not read its answers can have up to [`IN_FLIGHT`] words in flight; then its connection is not
+//! read any more.
 
 use futures_util::{SinkExt, StreamExt};
 use millstream::stream::{Flow, InputSink, OutputStream, Query, Reduce};
@@ -22,14 +24,14 @@ use tokio::sync::{Semaphore, mpsc};
 
 type Failure = Box<dyn std::error::Error + Send + Sync>;
 
-/// Words of a client that may be under way at once.
+/// Maximum number of words in flight per client.
 const IN_FLIGHT: usize = 1_000;
-/// Bytes of a line at most; a client with a longer one is disconnected.
+/// Maximum length of a line, in bytes. A client that sends a longer one is disconnected.
 const LINE_BYTES: u64 = 1_024;
 
-/// A word of a client. The empty one is the client's last.
+/// A client and its word. An empty word is the client's last.
 type Word = (u64, String);
-/// A word, its client, and how often it was sent until then.
+/// A word, its client, and how often the word has been sent so far.
 type Counted = (String, (u64, u64));
 
 /// Starts the query.
@@ -42,13 +44,13 @@ fn start() -> Result<(InputSink<Word>, OutputStream<Counted>, Query), EngineErro
         (client, *count)
     };
     words.key_by(|(_, word)| word.clone()).aggregate(Reduce::new(count)).sink(sink);
-    // A service has threads of its own: no core is taken from them.
+    // The query is not pinned, so that it takes no core from the service's own threads.
     let config = Config { pin: false, wait: WaitProfile::Park, ..Config::default() };
     let query = flow.start(config)?;
     Ok((input.into_sink(), output.into_stream(), query))
 }
 
-/// Where the answers of each client go.
+/// For each client, the channel for its answers.
 #[derive(Clone, Default)]
 struct Clients(Arc<Mutex<HashMap<u64, mpsc::Sender<String>>>>);
 
@@ -58,7 +60,7 @@ impl Clients {
     }
 }
 
-/// Gives each answer to its client, until the query ends.
+/// Sends each answer to its client, until the query ends.
 async fn answer(mut counts: OutputStream<Counted>, clients: Clients) -> Result<(), EngineError> {
     while let Some(counted) = counts.next().await {
         let (word, (client, count)) = counted?;
@@ -66,8 +68,8 @@ async fn answer(mut counts: OutputStream<Counted>, clients: Clients) -> Result<(
             if word.is_empty() {
                 clients.remove(&client);
             } else if let Some(answers) = clients.get(&client) {
-                // There is room for all that a client may have under way. One that is gone is no
-                // reason to stop.
+                // The channel has room for all words that a client may have in flight. A failure
+                // means that the client has disconnected, which does not matter.
                 let _ = answers.try_send(format!("{word} {count}\n"));
             }
         });
@@ -91,7 +93,7 @@ async fn read(
         match line.trim() {
             "" => return Ok(()),
             word => {
-                // Given back when the answer has been written.
+                // The permit is returned when the answer has been written.
                 room.acquire().await?.forget();
                 words.send((client, word.to_string())).await?;
             }
@@ -112,7 +114,7 @@ async fn write(
     Ok(())
 }
 
-/// A client from its connection to its last answer.
+/// Serves a client until its last answer is written.
 async fn serve_client(
     client: u64,
     connection: TcpStream,
@@ -125,13 +127,13 @@ async fn serve_client(
     clients.with(|clients| clients.insert(client, sender));
     let writer = tokio::spawn(write(writes, answers, room.clone()));
     let read = read((client, reads), &mut words, &room).await;
-    // Through the query, so that it comes behind the client's last answer.
+    // Sent through the query, so that it arrives after the client's last answer.
     words.send((client, String::new())).await?;
     writer.await??;
     read
 }
 
-/// Serves `clients` clients, one after another or at once, and ends.
+/// Serves `clients` clients, sequentially or concurrently, and returns.
 async fn serve(listener: TcpListener, clients: u64) -> Result<(), Failure> {
     let (words, counts, query) = start()?;
     let connected = Clients::default();
@@ -150,10 +152,10 @@ async fn serve(listener: TcpListener, clients: u64) -> Result<(), Failure> {
     for task in served {
         task.await?;
     }
-    // Without inputs the query ends, and with it the stream of answers.
+    // When all inputs are dropped, the query ends, and so does the stream of answers.
     drop(words);
     answers.await??;
-    // `stop` and `await_termination` wait: not on a thread of tasks.
+    // `stop` and `await_termination` block, so they must not run on a thread that runs tasks.
     tokio::task::spawn_blocking(move || query.await_termination()).await??;
     Ok(())
 }
@@ -172,7 +174,8 @@ mod tests {
     use super::*;
     use std::io::{Read, Write};
 
-    /// Many clients at once, each with more words than may be under way; one of them is cut off.
+    /// Many clients at once, each with more words than may be in flight. One of them disconnects
+    /// early.
     #[test]
     fn every_client_gets_an_answer_to_each_of_its_words() {
         const CLIENTS: u64 = 20;

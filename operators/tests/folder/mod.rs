@@ -1,4 +1,4 @@
-//! A folder of a test, which is removed when the test ends.
+//! A folder for a test, removed when the test ends.
 
 use std::path::PathBuf;
 
@@ -14,7 +14,7 @@ impl Folder {
         Self(folder)
     }
 
-    /// Writes a file, and the folders above it.
+    /// Writes a file, and creates its parent folders.
     pub fn write(&self, file: &str, bytes: &[u8]) -> PathBuf {
         let path = self.0.join(file);
         std::fs::create_dir_all(path.parent().unwrap()).unwrap();

@@ -1,4 +1,4 @@
-//! A query over two streams `l(k, t, v)` and `r(k, t, v)`, step by step, with restarts.
+//! A query over two streams `l(k, t, v)` and `r(k, t, v)`, run step by step, with restarts.
 #![allow(dead_code, reason = "each test uses a part of it")]
 
 use millstream::connect::memory::MemoryStream;
@@ -17,7 +17,7 @@ pub const CONTINUOUS: Trigger = Trigger::Continuous { interval_ns: 20_000_000 };
 /// A key, a time in seconds, a number.
 pub type Event = (Option<i64>, Option<i64>, i64);
 
-/// A row with all its values.
+/// A row without NULLs.
 pub fn event(k: i64, t: i64, v: i64) -> Event {
     (Some(k), Some(t), v)
 }
@@ -39,11 +39,11 @@ impl Drop for Folder {
     }
 }
 
-/// How a query runs.
+/// The parameters of a query.
 #[derive(Clone)]
 pub struct Setup {
     pub sql: String,
-    /// How far the watermarks stay behind, in seconds; `None` if a side has none.
+    /// The delays of the watermarks, in seconds; `None` if a side has no watermark.
     pub delays: [Option<i64>; 2],
     pub parallelism: usize,
     pub parts: usize,
@@ -102,7 +102,7 @@ impl Setup {
     }
 }
 
-/// A query that runs.
+/// A running query.
 pub struct Run {
     pub session: Session,
     pub streams: [MemoryStream; 2],
@@ -137,7 +137,7 @@ impl Run {
         self.query.as_ref().unwrap()
     }
 
-    /// What has come out since it was last taken, sorted.
+    /// The output since the last call, sorted.
     pub fn take(&self) -> Vec<String> {
         let rows = self.session.table("out").unwrap().take();
         let mut rows: Vec<_> = rows.iter().map(|row| text(row)).collect();
@@ -159,7 +159,7 @@ impl Run {
         lines
     }
 
-    /// Waits until an epoch that has not ended yet has.
+    /// Waits until an epoch that started after this call has ended.
     pub fn wait_for_epoch(&self) {
         let epoch = || self.query().last_progress().map(|progress| progress.committed.epoch);
         let before = epoch();
@@ -168,7 +168,7 @@ impl Run {
         }
     }
 
-    /// Adds rows to both streams at once. Returns what comes out.
+    /// Adds rows to both streams at once. Returns the output.
     pub fn step(&self, l: &[Event], r: &[Event]) -> Vec<String> {
         self.add(l, r);
         self.query().process_all_available().unwrap();
@@ -186,7 +186,7 @@ impl Run {
         }
     }
 
-    /// Continuous mode: waits for rows that a watermark lets out, and for one too many.
+    /// Continuous mode: waits for the `wanted` number of rows, and for a row too many.
     pub fn wait_for(&self, mut got: Vec<String>, wanted: usize) -> Vec<String> {
         let begun = Instant::now();
         while got.len() < wanted && begun.elapsed() < Duration::from_secs(20) {

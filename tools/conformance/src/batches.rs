@@ -1,4 +1,4 @@
-//! A case in micro-batch mode, step by step, in one way of spreading it over workers.
+//! Runs a case in micro-batch mode, step by step, with a given distribution over workers.
 
 use crate::case::{Case, LateRows, Outcome, Prepared, Scratch, judge_error, query_watermark};
 use crate::compare::same_rows;
@@ -6,11 +6,11 @@ use millstream::session::{StreamingQuery, Trigger};
 use serde_json::Value as Json;
 use std::path::Path;
 
-/// A batch is planned only when the step waits for it: so a step's rows are one batch, also where
-/// they go to several sources or parts.
+/// A batch is planned only when the step waits for it. So a step's rows are one batch, even if
+/// several sources or partitions read them.
 const WHEN_AWAITED: Trigger = Trigger::ProcessingTime { interval_ns: u64::MAX / 4 };
 
-/// Runs it, with a checkpoint if it asks for one or has restarts, and counts the rows that are late.
+/// Runs the case, with a checkpoint if requested or if it has restarts, and counts its late rows.
 pub fn run(case: &Case, prepared: &Prepared, checkpoint: bool, late: &LateRows) -> Outcome {
     let folder = Scratch::new();
     let checkpoint = (checkpoint || case.has_restarts()).then_some(folder.0.as_path());
@@ -41,7 +41,7 @@ fn steps(
     (mut query, late): (StreamingQuery, &LateRows),
     checkpoint: Option<&Path>,
 ) -> Result<Outcome, String> {
-    // The first batch is planned at once.
+    // The first batch is planned immediately.
     query.process_all_available().map_err(|error| error.to_string())?;
     for (number, step) in case.steps().enumerate() {
         if step["restart"].as_bool() == Some(true) {
@@ -89,7 +89,7 @@ fn steps(
     Ok(Outcome::Passed)
 }
 
-/// The rows that a step must give.
+/// The rows that a step must emit.
 pub fn expected(step: &Json) -> Vec<Json> {
     step["expect"].as_array().cloned().unwrap_or_default()
 }

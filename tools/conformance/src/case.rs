@@ -1,4 +1,4 @@
-//! One case: read, and made ready to be run.
+//! A conformance case: parsing and preparation.
 
 use crate::compare::{to_value, value_json};
 use millstream::Config;
@@ -12,7 +12,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-/// How a case ended.
+/// The outcome of a case.
 pub enum Outcome {
     Passed,
     Failed(String),
@@ -22,11 +22,11 @@ pub enum Outcome {
 /// A case file.
 pub struct Case(Json);
 
-/// A condition that says "not built yet" rather than "refused".
+/// The error condition of features that are not built yet.
 const NOT_YET: &str = "NOT_YET_SUPPORTED";
 
 impl Case {
-    /// Reads a case.
+    /// Parses a case file.
     pub fn read(path: &Path) -> Result<Self, String> {
         let text = std::fs::read_to_string(path).map_err(|error| error.to_string())?;
         serde_json::from_str(&text).map(Self).map_err(|error| error.to_string())
@@ -46,12 +46,12 @@ impl Case {
         self.0["conf"][key].as_str()
     }
 
-    /// Whether the query is started again in it.
+    /// Whether the query is restarted in the case.
     pub fn has_restarts(&self) -> bool {
         self.steps().any(|step| step["restart"].as_bool() == Some(true))
     }
 
-    /// The error with which the query must be refused before it processes anything; NULL if none.
+    /// The error with which the query must be rejected before it processes anything; NULL if none.
     pub fn error(&self) -> &Json {
         &self.0["error"]
     }
@@ -61,7 +61,7 @@ impl Case {
         self.text("output_mode")
     }
 
-    /// Whether the order of the result is a part of it.
+    /// Whether the order of the result matters.
     pub fn is_ordered(&self) -> bool {
         self.0["ordered"].as_bool().unwrap_or(false)
     }
@@ -125,7 +125,7 @@ impl Case {
         made.map_err(|error| self.judge_refusal(&error))
     }
 
-    /// What a refusal of the query before the first step says of the engine.
+    /// Compares a rejection of the query before the first step with the expected error.
     pub fn judge_refusal(&self, error: &QueryError) -> Outcome {
         if error.condition() == NOT_YET {
             return Outcome::Skipped(error.to_string().replace('\n', " "));
@@ -163,7 +163,7 @@ impl Case {
     }
 }
 
-/// How many rows were late, in all runs of a query.
+/// The number of late rows in all runs of a query.
 #[derive(Clone, Default)]
 pub struct LateRows(Arc<AtomicU64>);
 
@@ -173,13 +173,13 @@ impl LateRows {
         self.0.fetch_add(rows, Ordering::SeqCst);
     }
 
-    /// The number.
+    /// The number of rows.
     pub fn rows(&self) -> u64 {
         self.0.load(Ordering::SeqCst)
     }
 }
 
-/// A case that can be started, any number of times.
+/// A case that can be started any number of times.
 pub struct Prepared {
     pub session: Session,
     pub streams: Vec<(String, MemoryStream)>,
@@ -187,7 +187,7 @@ pub struct Prepared {
 }
 
 impl Prepared {
-    /// Starts the query, perhaps with a checkpoint.
+    /// Starts the query, optionally with a checkpoint.
     pub fn start(
         &self,
         mode: &str,
@@ -231,7 +231,7 @@ pub fn query_watermark(query: &StreamingQuery) -> String {
     value_json(&micros, &DataType::Timestamp).as_str().unwrap_or_default().to_string()
 }
 
-/// A folder that goes when the case is over.
+/// A folder that is removed when the case ends.
 pub struct Scratch(pub PathBuf);
 
 impl Scratch {
@@ -245,7 +245,7 @@ impl Scratch {
 
 impl Drop for Scratch {
     fn drop(&mut self) {
-        // It may never have been made.
+        // It may not exist.
         drop(std::fs::remove_dir_all(&self.0));
     }
 }
@@ -272,7 +272,8 @@ fn rows_json(rows: &[Vec<Value>], schema: &Schema) -> Vec<Json> {
     rows.iter().map(object).collect()
 }
 
-/// Conditions are compared; a catch-all or none passes under any stable name but "not built".
+/// Compares error conditions. If the case expects a catch-all condition or none, any stable name
+/// except "not built yet" passes.
 pub fn judge_error(wanted: &Json, condition: &str, text: &str) -> Outcome {
     if condition == NOT_YET {
         return Outcome::Skipped(text.replace('\n', " "));

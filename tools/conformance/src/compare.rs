@@ -1,4 +1,4 @@
-//! JSON values of cases into ours and back, and the comparison of results.
+//! Converts JSON values of cases to values and back, and compares results.
 
 use base64::prelude::{BASE64_STANDARD, Engine};
 use millstream::table::datetime::{Tz, parse_date, parse_timestamp};
@@ -7,7 +7,7 @@ use millstream::table::types::DataType;
 use millstream::table::value::{Value, decimal_text};
 use serde_json::{Number, Value as Json};
 
-/// A case's value as one of a type.
+/// Converts a case's value to a value of a type.
 pub fn to_value(json: &Json, data_type: &DataType) -> Result<Value, String> {
     let wrong = || format!("{json} is not a {data_type}");
     let text = || json.as_str().ok_or_else(wrong);
@@ -49,7 +49,7 @@ pub fn to_value(json: &Json, data_type: &DataType) -> Result<Value, String> {
     })
 }
 
-/// A result's value as a case writes it.
+/// Converts a result's value to the form used in cases.
 pub fn value_json(value: &Value, data_type: &DataType) -> Json {
     match (value, data_type) {
         (Value::Null, _) => Json::Null,
@@ -93,7 +93,7 @@ pub fn value_json(value: &Value, data_type: &DataType) -> Json {
     }
 }
 
-/// Equal, doubles within a relative error of 1e-9.
+/// Whether two values are equal; doubles within a relative error of 1e-9.
 fn same(a: &Json, b: &Json) -> bool {
     match (a, b) {
         (Json::Number(a), Json::Number(b)) if a.is_f64() && b.is_f64() => {
@@ -110,7 +110,7 @@ fn same(a: &Json, b: &Json) -> bool {
     }
 }
 
-/// Whether a row is among some.
+/// Whether the list contains a row.
 pub fn is_among(row: &Json, rows: &[Json]) -> bool {
     rows.iter().any(|other| same(row, other))
 }

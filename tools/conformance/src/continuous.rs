@@ -1,17 +1,18 @@
-//! A case in continuous mode, against the rows that micro-batch mode must give.
+//! Runs a case in continuous mode and compares it with the rows that micro-batch mode must emit.
 //!
-//! A watermark travels among the rows there, so a row may be late that comes behind a later one in
-//! the same batch; and parts of a source have a watermark each, so one may be on time that is late in
-//! micro-batch mode. So a case is compared where no row is late: where the rows of each source are in
-//! order but for less than the delay (then the engine must not count one), and else where the engine
-//! counts none in either mode. Not compared is deduplication within the watermark, which forgets a key in the middle
-//! of a step; several sources in parts, which pass over one that is silent; and sessions in rows that are out of order by the delay, where a row may touch a session
-//! that has just left.
+//! In continuous mode watermarks travel among the rows, so a row that follows a later one in the
+//! same batch may be late. Each partition of a source has its own watermark, so a row that is late
+//! in micro-batch mode may be on time. Therefore a case is compared only if no row is late: either
+//! the rows of each source are out of order by less than the delay (then the engine must not count
+//! late rows), or the engine counts none in either mode. Not compared are deduplication within the
+//! watermark, which removes keys in the middle of a step; several partitioned sources, because an
+//! idle one is ignored; and sessions over rows that are out of order by exactly the delay, where a
+//! row may touch a session that has just closed.
 //!
 //! | output mode | what is compared |
 //! |---|---|
 //! | append | the rows of all steps together, after the last step |
-//! | update | of each step: its rows are among those that came in it, one for each change |
+//! | update | for each step: its rows are among the output, which has one row per change |
 //! | complete | the table after the last step |
 
 use crate::batches::expected;
@@ -25,11 +26,12 @@ use std::path::Path;
 use std::time::{Duration, Instant};
 
 const CONTINUOUS: Trigger = Trigger::Continuous { interval_ns: 50_000_000 };
-/// How long the rows of the last step are waited for: parts of a source that are silent hold the
-/// watermark back for a while.
+/// Maximum wait for the rows of the last step: idle partitions of a source hold the watermark back
+/// for a while.
 const PATIENCE: Duration = Duration::from_secs(20);
 
-/// Compares, with what micro-batch mode has counted as late; `None` where there is nothing to compare.
+/// Compares the results, given the rows that micro-batch mode counted as late. Returns `None` if
+/// the case is not comparable.
 pub fn compare(
     case: &Case,
     prepared: &Prepared,
@@ -43,9 +45,9 @@ pub fn compare(
     let timed = case.views().any(|view| !view["watermark"].is_null());
     let within = |view: &Json| !view["drop_duplicates_within_watermark"].is_null();
     let sessions = case.queries().any(|sql| sql.contains("session_window"));
-    // Parts of a source overtake each other.
+    // Partitions of a source overtake each other.
     let in_order = !timed || parts == 1 && in_order(case);
-    // A source whose parts have all been silent for a while holds another one back no longer.
+    // A source whose partitions are all idle no longer holds back another source.
     if timed && parts > 1 && prepared.streams.len() > 1 {
         return None;
     }
@@ -63,8 +65,9 @@ pub fn compare(
     }
 }
 
-/// Whether no row can be late: each is behind the largest time before it in its source by less than
-/// the smallest delay. Where the fastest of several sources decides, a row may be late by another's.
+/// Whether no row can be late: each is behind the largest earlier time of its source by less than
+/// the smallest delay. If the fastest of several sources determines the watermark, a row may be
+/// late because of another source.
 fn in_order(case: &Case) -> bool {
     if case.setting("spark.sql.streaming.multipleWatermarkPolicy") == Some("max") {
         return false;
@@ -98,23 +101,23 @@ fn in_order(case: &Case) -> bool {
 
 enum Verdict {
     Same,
-    /// Rows were late.
+    /// Some rows were late.
     Late,
 }
 
 struct Run<'c> {
     case: &'c Case,
     prepared: &'c Prepared,
-    /// Rows that were too late.
+    /// The late rows.
     late: LateRows,
-    /// What came out; in mode complete the last table.
+    /// The output; in mode complete the last table.
     got: Vec<Json>,
 }
 
-/// Waits until an epoch has committed whose marker was sent after this call.
+/// Waits until an epoch is committed whose marker was sent after this call.
 fn commit_all(query: &StreamingQuery) -> Result<(), String> {
     let committed = || query.last_progress().map_or(0, |progress| progress.committed.epoch + 1);
-    // The marker of the epoch that is under way may have passed already; that of the next has not.
+    // The marker of the current epoch may have passed already; that of the next epoch has not.
     let wanted = committed() + 2;
     let begun = Instant::now();
     while committed() < wanted {
@@ -133,7 +136,7 @@ impl Run<'_> {
         query.map_err(|error| error.to_string())
     }
 
-    /// Takes what the sink has.
+    /// Takes the rows from the sink.
     fn take(&mut self) {
         let rows = self.prepared.take_rows();
         match self.case.mode() {
@@ -193,7 +196,7 @@ impl Run<'_> {
         Ok(self.verdict(last, &wanted, in_order)?.unwrap_or(Verdict::Same))
     }
 
-    /// `None` if the rows are those that are wanted, and none was late.
+    /// `None` if the rows are as expected and none was late.
     fn verdict(
         &self,
         step: usize,
@@ -219,7 +222,7 @@ impl Run<'_> {
         }
     }
 
-    /// Waits for the rows.
+    /// Waits for the expected rows.
     fn wait(&mut self, wanted: &[Json]) {
         let begun = Instant::now();
         while !self.is_same(wanted) && self.late.rows() == 0 && begun.elapsed() < PATIENCE {

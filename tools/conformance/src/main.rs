@@ -1,17 +1,17 @@
 //! Runs conformance cases: `conformance DIR...`, each a case file or a folder of them.
 //!
-//! Prints a line for each case that fails and each that is skipped, and ends with
-//! `N passed, M failed, K skipped`. A case is skipped only for something that is not built yet,
-//! which the line names.
+//! Prints a line for each failed and each skipped case, and ends with `N passed, M failed, K
+//! skipped`. A case is skipped only if it needs a feature that is not built yet, which the line
+//! names.
 //!
-//! Every case runs in micro-batch mode at 1, 2 and 3 instances, its sources in as many parts. Where
-//! the plan depends on the order of a source's rows (`first`, the row of a key that is kept), the
-//! sources have one part; where it depends on an order that nothing says, it runs in one instance.
-//! Then continuous mode is compared with the same rows ([`continuous`]): `N agree in both modes, M
+//! Every case runs in micro-batch mode with 1, 2 and 3 instances, and with as many partitions per
+//! source. If the result depends on the order of a source's rows (for example because of `first`),
+//! sources have one partition. If it depends on an undefined order, there is one instance. Then
+//! continuous mode is compared with the same rows ([`continuous`]): `N agree in both modes, M
 //! differ`, where N counts runs.
 //!
-//! One instance has a checkpoint; more have one only if the case has a restart, so that operators
-//! run without one too.
+//! Runs with one instance have a checkpoint. Runs with more have one only if the case has a
+//! restart, so that operators also run without a checkpoint.
 
 mod batches;
 mod case;
@@ -25,7 +25,7 @@ use millstream::table::plan::order_dependence::OrderDependence;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
-/// Instances of each operator.
+/// The numbers of instances of each operator.
 const PARALLELISM: [usize; 3] = [1, 2, 3];
 
 fn collect(path: &Path, out: &mut Vec<PathBuf>) -> std::io::Result<()> {
@@ -41,13 +41,13 @@ fn collect(path: &Path, out: &mut Vec<PathBuf>) -> std::io::Result<()> {
     Ok(())
 }
 
-/// In what way a case was run.
+/// The parameters of a run.
 struct Way {
-    /// Instances of each operator.
+    /// Number of instances of each operator.
     parallelism: usize,
-    /// Parts of each source.
+    /// Number of partitions of each source.
     parts: usize,
-    /// Rows that were late.
+    /// Number of late rows.
     late: u64,
 }
 
@@ -61,7 +61,7 @@ struct Totals {
 }
 
 impl Totals {
-    /// Runs a case in all ways.
+    /// Runs a case with all parameters.
     fn run(&mut self, name: &str, case: &Case) {
         match self.batches(case) {
             (_, Outcome::Failed(why)) => {
@@ -79,8 +79,8 @@ impl Totals {
         }
     }
 
-    /// Runs it in micro-batch mode. Returns the ways in which it passed, and the first outcome that is
-    /// not to pass.
+    /// Runs the case in micro-batch mode. Returns the parameters with which it passed, and the
+    /// first other outcome.
     fn batches(&self, case: &Case) -> (Vec<Way>, Outcome) {
         let mut ways = Vec::new();
         for parallelism in PARALLELISM {

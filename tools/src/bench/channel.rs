@@ -1,5 +1,5 @@
-//! `millstream bench channel`: a service's own view: from the push of a record to its key's running
-//! count in the same process.
+//! `millstream bench channel`: the latency that a service sees, from the push of a record to its
+//! key's running count in the same process.
 
 use super::hiccups::Hiccups;
 use crate::Failure;
@@ -27,16 +27,16 @@ use std::time::{Duration, Instant};
     result is received by the same, spinning thread. Beside it stands the machine's raw wake-up at\n\
     the same rate: a thread that blocks in a poll, as a worker does, and notes when it is woken.")]
 pub(super) struct Args {
-    /// Records a second
+    /// Records per second
     #[arg(long, default_value_t = 10_000.0)]
     rate: f64,
-    /// Records of a round
+    /// Records per round
     #[arg(long, default_value_t = 20_000, value_parser = clap::value_parser!(u64).range(10..=1_000_000_000))]
     records: u64,
-    /// Different keys
+    /// Number of distinct keys
     #[arg(long, default_value_t = 1_000, value_parser = clap::value_parser!(u64).range(1..=100_000_000))]
     keys: u64,
-    /// Rounds
+    /// Number of rounds
     #[arg(long, default_value_t = 5, value_parser = clap::value_parser!(u64).range(1..=100))]
     rounds: u64,
     /// How the worker waits
@@ -47,7 +47,7 @@ pub(super) struct Args {
     json: bool,
 }
 
-/// Longest wait for a result that does not come.
+/// Maximum wait for a missing result.
 const PATIENCE: Duration = Duration::from_secs(20);
 
 struct Round {
@@ -55,7 +55,7 @@ struct Round {
     lag: Histogram<u64>,
     wake: Histogram<u64>,
     hiccups: Histogram<u64>,
-    /// Of one core, over the round, in nanoseconds of every second; without the generator's.
+    /// CPU time of all threads except the generator's, as a share of one core.
     cpu_share: Option<f64>,
 }
 
@@ -65,8 +65,8 @@ impl Args {
     }
 }
 
-/// The time for which the threads of this process have run, without the calling one; `None` where
-/// the system does not say.
+/// The CPU time of the threads of this process, except the calling one; `None` if the system does
+/// not report it.
 fn others_ran_ns() -> Option<u64> {
     let ran = |path: &std::path::Path| {
         let text = std::fs::read_to_string(path.join("schedstat")).ok()?;
@@ -107,7 +107,7 @@ fn engine(args: &Args, round: &mut Round) -> Result<(), Failure> {
                             }
                             sent += 1;
                         }
-                        // Its lateness counts: it is still due.
+                        // The record is retried at once, and its lateness is measured.
                         Err(millstream::stream::PushError::Full(_)) => {}
                         Err(error) => return Err(error.to_string()),
                     }
@@ -140,8 +140,8 @@ fn engine(args: &Args, round: &mut Round) -> Result<(), Failure> {
     Ok(())
 }
 
-/// What a wake-up costs by itself, as often: from the ring of a poll's waker to the moment at which
-/// the woken thread sees it.
+/// The cost of a wake-up alone, measured equally often: from the call of a poll's waker to the
+/// moment at which the woken thread runs.
 fn raw_wake(args: &Args, wakes: u64) -> Result<Histogram<u64>, Failure> {
     const TOKEN: mio::Token = mio::Token(0);
     let mut poll = mio::Poll::new()?;
@@ -157,7 +157,7 @@ fn raw_wake(args: &Args, wakes: u64) -> Result<Histogram<u64>, Failure> {
             while done < wakes {
                 waker.flag().prepare_park();
                 if rung.load(Ordering::Acquire) == done {
-                    // A poll that fails is tried again; the ring is not lost.
+                    // A failed poll is retried; the wake-up is not lost.
                     drop(poll.poll(&mut events, None));
                 }
                 waker.flag().cancel_park();
@@ -195,7 +195,8 @@ pub(super) fn run(args: &Args) -> Result<(), Failure> {
     if !(args.rate > 0.0 && args.rate <= 5e6) {
         return Err(Failure::Wrong("--rate is more than 0 and at most 5000000".to_string()));
     }
-    // With a rate at which a thread cannot wake up and sleep again, a raw wake-up has no meaning.
+    // At a rate at which a thread cannot wake up and sleep again, the raw wake-up is not
+    // meaningful.
     let wakes = if args.rate <= 2_000.0 { args.records.min(2_000) } else { 0 };
     let mut rounds = Vec::new();
     if !args.json {

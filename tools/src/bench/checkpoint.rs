@@ -1,5 +1,5 @@
-//! `millstream bench checkpoint`: what checkpoints cost a running count with many keys, measured
-//! in alternating rounds with and without them, and how long a restart takes.
+//! `millstream bench checkpoint`: the cost of checkpoints for a running count with many keys,
+//! measured in alternating rounds with and without them, and the time of a restart.
 
 use crate::Failure;
 use crate::bench::open_loop::{Job, Load, exchange, on_last_core, wrong};
@@ -21,22 +21,22 @@ use std::time::Instant;
     the generator spins on the last core, the query's worker is pinned to the first. Every result\n\
     is checked.")]
 pub(super) struct Args {
-    /// Keys in the state
+    /// Number of keys in the state
     #[arg(long, default_value_t = 1_000_000, value_parser = clap::value_parser!(u64).range(1..=100_000_000))]
     keys: u64,
-    /// Rows a second
+    /// Rows per second
     #[arg(long, default_value_t = 10_000, value_parser = clap::value_parser!(u64).range(1..=5_000_000))]
     rate: u64,
-    /// Length of a round
+    /// Length of a round, in seconds
     #[arg(long, default_value_t = 10, value_parser = clap::value_parser!(u64).range(1..=3600))]
     seconds: u64,
-    /// Rounds without and with checkpoints
+    /// Number of rounds, each without and with checkpoints
     #[arg(long, default_value_t = 3, value_parser = clap::value_parser!(u64).range(1..=100))]
     rounds: u64,
-    /// From epoch to epoch, in milliseconds
+    /// Time between two epochs, in milliseconds
     #[arg(long, default_value_t = 1000, value_parser = clap::value_parser!(u64).range(1..=3_600_000))]
     interval_ms: u64,
-    /// Where checkpoints go; the system's temporary folder unless given
+    /// Folder for checkpoints; by default the system's temporary folder
     #[arg(long)]
     dir: Option<PathBuf>,
     /// Print one JSON object
@@ -46,7 +46,7 @@ pub(super) struct Args {
 
 struct Round {
     latency: Percentiles,
-    /// Of the epochs in the measured time: median and longest.
+    /// The durations of the epochs in the measured time: median and longest.
     epoch_ns: (u64, u64),
     marker_ns: (u64, u64),
 }
@@ -107,7 +107,8 @@ fn round(args: &Args, checkpoint: Option<&Path>) -> Result<Round, Failure> {
     })
 }
 
-/// Time from the start of a query on a checkpoint to the first result, which must go on counting.
+/// Time from the start of a query on a checkpoint to its first result, which must continue the
+/// count.
 fn restart(args: &Args, checkpoint: &Path) -> Result<u64, Failure> {
     let (input, output) = (TcpListener::bind("127.0.0.1:0")?, TcpListener::bind("127.0.0.1:0")?);
     let ports = (input.local_addr()?.port(), output.local_addr()?.port());
@@ -138,7 +139,7 @@ fn folder_bytes(folder: &Path) -> u64 {
     sizes.sum()
 }
 
-/// Measures and prints.
+/// Runs the measurement and prints the results.
 pub(super) fn run(args: &Args) -> Result<(), Failure> {
     let dir = args.dir.clone().unwrap_or_else(std::env::temp_dir);
     let dir = dir.join(format!("millstream-bench checkpoint-{}", std::process::id()));

@@ -1,4 +1,4 @@
-//! `millstream bench compare`: two recorded runs beside each other.
+//! `millstream bench compare`: compares two recorded runs.
 
 use crate::Failure;
 use crate::bench::histogram_log::{QUANTILES, draw, print_plot, read_log};
@@ -15,11 +15,11 @@ use std::path::PathBuf;
     Any HdrHistogram interval log of nanoseconds can be compared. Between two runs the machine may\n\
     have changed more than the program: look at what stands still, as `bare` does.")]
 pub(super) struct Args {
-    /// A log
+    /// The log of the first run
     before: PathBuf,
-    /// Another
+    /// The log of the second run
     after: PathBuf,
-    /// Where a plot of both goes, as SVG
+    /// Write a plot of both runs to this file, as SVG
     #[arg(long)]
     plot: Option<PathBuf>,
     /// Print one JSON object

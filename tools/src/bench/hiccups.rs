@@ -12,7 +12,7 @@ use std::time::{Duration, Instant};
 /// Rare enough not to affect the measurement.
 const PAUSE: Duration = Duration::from_millis(5);
 
-/// A watcher on the first core.
+/// A thread that measures hiccups on the first core.
 pub(super) struct Hiccups {
     stop: Arc<AtomicBool>,
     thread: JoinHandle<Histogram<u64>>,
@@ -27,7 +27,7 @@ impl Hiccups {
                 cores::pin(core);
             }
             let mut late = histogram();
-            // ORDERING: relaxed: a flag and nothing else.
+            // ORDERING: relaxed: the flag carries no data.
             while !stopped.load(Ordering::Relaxed) {
                 let asleep = Instant::now();
                 std::thread::sleep(PAUSE);

@@ -22,7 +22,7 @@ use std::io::{BufWriter, Write};
 use std::path::Path;
 use std::time::{Duration, SystemTime};
 
-/// Histograms of one name, in nanoseconds.
+/// The histograms of one name, one per round, in nanoseconds.
 pub(super) struct Recorded {
     pub name: String,
     pub rounds: Vec<Histogram<u64>>,
@@ -33,11 +33,11 @@ impl Recorded {
         Self { name: name.to_string(), rounds: Vec::new() }
     }
 
-    /// All rounds as one.
+    /// The sum of all rounds.
     pub fn sum(&self) -> Histogram<u64> {
         let mut sum = histogram();
         for round in &self.rounds {
-            // What has other bounds is cut off at ours, of one hour.
+            // Values above our maximum of one hour are recorded as one hour.
             for value in round.iter_recorded() {
                 sum.saturating_record_n(value.value_iterated_to(), value.count_at_value());
             }
@@ -50,7 +50,7 @@ fn failed(path: &Path, error: impl std::fmt::Display) -> Failure {
     Failure::Failed(format!("{}: {error}", path.display()))
 }
 
-/// Writes an interval log: a line a round, tagged with its name.
+/// Writes an interval log: one line per round, tagged with its name.
 pub(super) fn write_log(
     path: &Path,
     comment: &str,
@@ -75,7 +75,7 @@ pub(super) fn write_log(
     out.flush().map_err(|error| failed(path, error))
 }
 
-/// Reads an interval log, of whatever program.
+/// Reads an interval log, from any program.
 pub(super) fn read_log(path: &Path) -> Result<Vec<Recorded>, Failure> {
     let bytes = std::fs::read(path)
         .map_err(|error| Failure::Wrong(format!("{}: {error}", path.display())))?;
@@ -106,11 +106,11 @@ pub(super) fn read_log(path: &Path) -> Result<Vec<Recorded>, Failure> {
     Ok(found)
 }
 
-/// The percentiles that plots and comparisons show.
+/// The percentiles in plots and comparisons.
 pub(super) const QUANTILES: [(&str, f64); 6] =
     [("p50", 0.5), ("p90", 0.9), ("p99", 0.99), ("p99.9", 0.999), ("p99.99", 0.9999), ("max", 1.0)];
 
-/// Draws percentiles in the terminal: a bar a percentile and name, as long as the logarithm.
+/// Draws percentiles in the terminal: one bar per percentile and name, with a logarithmic length.
 pub(super) fn print_plot(all: &[&Recorded]) {
     const WIDTH: f64 = 40.0;
     let sums: Vec<_> = all.iter().map(|recorded| (&recorded.name, recorded.sum())).collect();
@@ -127,7 +127,7 @@ pub(super) fn print_plot(all: &[&Recorded]) {
     }
 }
 
-/// Draws percentiles as SVG, with as many nines as there are to the right.
+/// Draws percentiles as SVG, with a logarithmic scale of nines to the right.
 pub(super) fn draw(path: &Path, caption: &str, all: &[&Recorded]) -> Result<(), Failure> {
     draw_into(path, caption, all).map_err(|error| failed(path, error))
 }

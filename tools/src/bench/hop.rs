@@ -1,4 +1,5 @@
-//! `millstream bench hop`: the way of a value from one pinned thread to another, beside `rtrb`.
+//! `millstream bench hop`: the latency of passing a value from one pinned thread to another,
+//! compared with `rtrb`.
 
 use crate::Failure;
 use crate::bench::open_loop::on_last_core;
@@ -18,10 +19,10 @@ use std::time::Instant;
     A value goes there and back between two spinning threads; a hop is half of that. Rounds of our\n\
     ring alternate with rounds of a ring of the crate `rtrb`.")]
 pub(super) struct Args {
-    /// Rounds of each
+    /// Number of rounds for each
     #[arg(long, default_value_t = 8, value_parser = clap::value_parser!(u64).range(1..=1000))]
     rounds: u64,
-    /// Ways there and back in a round
+    /// Round trips per round
     #[arg(long, default_value_t = 200_000, value_parser = clap::value_parser!(u64).range(1..=100_000_000))]
     pings: u64,
     /// Print one JSON object
@@ -29,11 +30,11 @@ pub(super) struct Args {
     json: bool,
 }
 
-/// As a small record.
+/// The size of a small record.
 type Item = [u64; 8];
 const CAPACITY: usize = 1024;
 
-/// Times ways there and back: `send` and `receive` of this thread, `echo` of the other one.
+/// Measures round trips: this thread uses `send` and `receive`, the other one `echo`.
 fn ping(
     pings: u64,
     mut send: impl FnMut(Item) + Send,
@@ -78,7 +79,7 @@ fn ping(
 fn own(pings: u64) -> Result<Histogram<u64>, Failure> {
     let ((mut there, mut at), (mut back, mut home)) = (ring::<Item>(CAPACITY), ring(CAPACITY));
     let send = |item| {
-        // One is under way at a time.
+        // One value is in flight at a time.
         let _ = there.push(item);
         there.publish();
     };

@@ -30,7 +30,7 @@ use clap::{Args as ClapArgs, Subcommand};
     millstream bench nexmark --query q5 --seconds 20\n\n\
     `millstream doctor` says whether this machine is fit for it.")]
 pub(crate) struct Args {
-    /// Run on these cores only, as `taskset` writes them: `0-3,6`
+    /// Run on these cores only, in the syntax of `taskset`: `0-3,6`
     #[arg(long, value_name = "LIST", global = true)]
     cores: Option<String>,
     #[command(subcommand)]
@@ -39,19 +39,19 @@ pub(crate) struct Args {
 
 #[derive(Subcommand)]
 enum Part {
-    /// Lines over sockets: lines without the word "drop" are returned in capitals
+    /// Lines over sockets: lines without the word "drop" are returned in upper case
     Echo(socket_job::Args),
     /// Words over sockets: each word's running count is returned
     Wordcount(socket_job::Args),
     /// In process: from the push of a record to its key's running count
     Channel(channel::Args),
-    /// From thread to thread through a ring only
+    /// From thread to thread through a ring
     Hop(hop::Args),
     /// Records per second on one core, in process, compared with a hand-written loop
     Throughput(throughput::Args),
     /// Latency with and without checkpoints, over a large running count, and the restart time
     Checkpoint(checkpoint::Args),
-    /// Event-time windows: closing, sliding, many keys, and over a long time
+    /// Event-time windows: closing, sliding, many keys, and a long run
     Window(window::Args),
     /// Joins of two streams: the stage alone, latency, throughput, over sockets
     Join(join::Args),

@@ -1,5 +1,5 @@
-//! `millstream bench nexmark`: the queries of the NEXMark benchmark that the language can express,
-//! over the events of an auction house, as JSON over two sockets.
+//! `millstream bench nexmark`: the NEXMark queries that Spark SQL can express, over the events of
+//! an auction house, as JSON over two sockets.
 
 use crate::Failure;
 use crate::bench::open_loop::{Measured, Traffic, intended, note};
@@ -25,36 +25,37 @@ use std::time::Duration;
     the first bid at or behind its end. Each result is compared with what the loop by hand gives for the\n\
     same events; that loop, which parses with serde, is the floor.")]
 pub(super) struct Args {
-    /// The query; all of them if left out
+    /// The query; by default all
     #[arg(long, value_enum)]
     query: Option<Query>,
-    /// How much faster than the clock event time passes: windows are of 10 s, or of 10 s by 2 s
+    /// How many times faster event time passes than the clock. Windows are 10 s long, sliding ones
+    /// by 2 s
     #[arg(long, default_value_t = 10, value_parser = clap::value_parser!(u64).range(1..=1000))]
     speed: u64,
     #[command(flatten)]
     sockets: socket_job::Args,
 }
 
-/// A query, by its number.
+/// A query by its number.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 enum Query {
-    /// Every bid as it is
+    /// Every bid, unchanged
     Q0,
-    /// Every bid, its price in euros
+    /// Every bid, with its price in euros
     Q1,
-    /// Bids for some auctions
+    /// Bids for selected auctions
     Q2,
-    /// Auctions of a category by sellers of some states: a join without an end
+    /// Auctions of a category by sellers of selected states: a join without a time limit
     Q3,
-    /// The auction with the most bids in each window of 10 s by 2 s
+    /// The auction with the most bids in each sliding window of 10 s by 2 s
     Q5,
     /// The highest bid in each window of 10 s
     Q7,
-    /// Persons who have opened an auction in the window of 10 s in which they came: a semi join
+    /// Persons who opened an auction in the 10 s window in which they registered: a semi join
     Q8,
 }
 
-/// Measures and prints.
+/// Runs the measurement and prints the results.
 pub(super) fn run(args: &Args) -> Result<(), Failure> {
     let one = |query: Query| socket_job::run(&Auctions { query, speed: args.speed }, &args.sockets);
     match args.query {
@@ -63,9 +64,9 @@ pub(super) fn run(args: &Args) -> Result<(), Failure> {
     }
 }
 
-/// Event time at which all begins, in milliseconds: the end of a window.
+/// The first event time, in milliseconds: the end of a window.
 const BASE_MS: u64 = 1_700_000_000_000;
-/// Events that are prepared at most: they are in memory as lines, with their results.
+/// Maximum number of prepared events. They are in memory as lines, with their results.
 const MAX_EVENTS: u64 = 3_000_000;
 
 struct Auctions {
@@ -73,17 +74,17 @@ struct Auctions {
     speed: u64,
 }
 
-/// The bids among the lines, as JSON says them.
+/// A subquery for the bids among the JSON lines.
 const BIDS: &str = "(SELECT e.Bid.* FROM (SELECT from_json(value, 'Bid STRUCT<auction: BIGINT, \
                     bidder: BIGINT, price: BIGINT, channel: STRING, url: STRING, date_time: BIGINT, \
                     extra: STRING>') AS e FROM lines) WHERE e.Bid IS NOT NULL)";
 
-/// The persons among the lines.
+/// A subquery for the persons among the lines.
 const PERSONS: &str = "(SELECT e.Person.* FROM (SELECT from_json(value, 'Person STRUCT<id: BIGINT, \
                        name: STRING, city: STRING, state: STRING, date_time: BIGINT>') AS e FROM lines) \
                        WHERE e.Person IS NOT NULL)";
 
-/// The auctions among the lines.
+/// A subquery for the auctions among the lines.
 const AUCTIONS: &str = "(SELECT e.Auction.* FROM (SELECT from_json(value, 'Auction STRUCT<id: BIGINT, \
                         seller: BIGINT, category: BIGINT, date_time: BIGINT>') AS e FROM lines) \
                         WHERE e.Auction IS NOT NULL)";
@@ -171,7 +172,7 @@ impl SocketJob for Auctions {
     }
 }
 
-/// A line as JSON says it.
+/// A parsed JSON line.
 #[derive(Deserialize)]
 enum Line<'l> {
     #[serde(borrow)]
@@ -209,25 +210,25 @@ struct Bid<'l> {
     extra: &'l str,
 }
 
-/// A query by hand.
+/// A hand-written implementation of a query.
 struct HandWritten {
     query: Query,
-    /// By their ends, bids by auction.
+    /// The number of bids per auction, by the end of the window.
     counts: BTreeMap<u64, HashMap<u64, u64>>,
-    /// By their ends, the highest price, and its auction and bidder.
+    /// The highest price with its auction and bidder, by the end of the window.
     highest: BTreeMap<u64, (u64, u64, u64)>,
-    /// By their ids, persons as they are shown.
+    /// The output text of persons, by id.
     persons: HashMap<u64, String>,
-    /// By their sellers, auctions.
+    /// The auctions by seller.
     auctions: HashMap<u64, Vec<u64>>,
-    /// By the beginnings of windows, persons and sellers that have no match yet, or no more.
+    /// Persons and sellers without a match so far, by the start of the window.
     opened: HashMap<u64, Opened>,
 }
 
-/// What came in a window.
+/// The events of a window.
 #[derive(Default)]
 struct Opened {
-    /// By their ids, persons without an auction.
+    /// Persons without an auction, by id.
     persons: HashMap<u64, String>,
     sellers: HashSet<u64>,
 }
@@ -331,7 +332,7 @@ impl HandWritten {
     }
 }
 
-/// Takes a window that a time is behind.
+/// Removes and returns a window that ended before a time.
 fn over<T>(windows: &mut BTreeMap<u64, T>, time: u64) -> Option<(u64, T)> {
     if *windows.first_key_value()?.0 > time {
         return None;
@@ -339,7 +340,7 @@ fn over<T>(windows: &mut BTreeMap<u64, T>, time: u64) -> Option<(u64, T)> {
     windows.pop_first()
 }
 
-/// Lines behind each other, without their ends.
+/// Concatenated lines without line ends.
 #[derive(Default)]
 struct Lines {
     bytes: Vec<u8>,
@@ -357,11 +358,11 @@ impl Lines {
     }
 }
 
-/// All events and results of a run, so that the generator has little to do in it.
+/// All events and results of a run, prepared so that the generator has little to do.
 struct Prepared {
     events: Lines,
     results: Lines,
-    /// The event that each result comes from.
+    /// The event that causes each result.
     causes: Vec<u64>,
 }
 
@@ -379,7 +380,7 @@ impl Prepared {
             Self { events: Lines::default(), results: Lines::default(), causes: Vec::new() };
         for (seq, event) in EventGenerator::new(config).take(events as usize).enumerate() {
             let Lines { bytes, ends } = &mut made.events;
-            // Nothing in an event is beyond JSON, and memory does not fail.
+            // Events can always be written as JSON, and writing to memory does not fail.
             let _ = serde_json::to_writer(&mut *bytes, &event);
             ends.push(bytes.len());
             if let Event::Bid(bid) = &event {
@@ -435,11 +436,11 @@ impl Prepared {
     }
 }
 
-/// One round, or one after the other.
+/// One round, or several consecutive ones.
 struct Run {
     prepared: Prepared,
-    /// Of a join, whose sides reach it on two ways so that neighbours may change places: the results
-    /// that have not come yet, each with its causes.
+    /// For a join, whose sides arrive on two paths, so that neighbouring results may be swapped:
+    /// the missing results, each with its causes.
     open: Option<HashMap<Vec<u8>, Vec<u64>>>,
     rate: u64,
     warm_up: u64,

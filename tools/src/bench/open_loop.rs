@@ -12,7 +12,7 @@ use std::net::{TcpListener, TcpStream};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
-/// Runs on a thread of its own, because threads started from a pinned thread inherit its core.
+/// Runs on a new thread, because threads started from a pinned thread inherit its core.
 pub(super) fn on_last_core<T: Send>(
     body: impl FnOnce() -> Result<T, String> + Send,
 ) -> Result<T, Failure> {
@@ -28,34 +28,34 @@ pub(super) fn on_last_core<T: Send>(
     })
 }
 
-/// The two jobs that are measured.
+/// The two jobs.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Job {
-    /// Lines in; those without the word "drop" out, in capitals
+    /// Echo: lines without the word "drop" are returned in upper case
     Echo,
-    /// Words in; each word's running count out
+    /// Word count: each word's running count is returned
     Wordcount,
 }
 
-/// Different words of the count.
+/// Number of distinct words.
 pub(super) const WORDS: u64 = 1_000;
 /// Every n-th line of `echo` is filtered out.
 pub(super) const DROP_EVERY: u64 = 10;
-/// Longest wait for results that do not come.
+/// Maximum wait for missing results.
 const PATIENCE: Duration = Duration::from_secs(20);
 
-/// What is sent and expected back.
+/// What is sent, and the expected results.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Load {
     /// The job.
     pub job: Job,
-    /// Different words of the count; they come in an order that jumps about among them.
+    /// Number of distinct words. Consecutive lines have distant words.
     pub words: u64,
-    /// The first line's number.
+    /// The number of the first line.
     pub first: u64,
-    /// Lines per second; 0: as fast as possible.
+    /// Lines per second; 0 for as fast as possible.
     pub rate: u64,
-    /// Lines.
+    /// Number of lines.
     pub lines: u64,
     /// Number of lines at the start that are not measured.
     pub warm_up: u64,
@@ -92,15 +92,15 @@ impl Load {
 
 /// What one run measured.
 pub(super) struct Measured {
-    /// From intended send time to the result's arrival, warm-up cut.
+    /// Latency from intended send time to the arrival of the result, without the warm-up.
     pub latency: Histogram<u64>,
-    /// From intended send time to the actual send: the generator's own lag.
+    /// The generator's lag: from intended to actual send time.
     pub lag: Histogram<u64>,
-    /// Results received.
+    /// Number of received results.
     pub results: u64,
-    /// Results a second over the whole run.
+    /// Results per second over the whole run.
     pub achieved: f64,
-    /// The slowest rows within the engine after its first epoch, and why.
+    /// The slowest rows in the engine after its first epoch, with their causes.
     pub slowest: Vec<Stall>,
 }
 
@@ -116,14 +116,14 @@ impl Measured {
     }
 }
 
-/// What is sent over the two sockets.
+/// The traffic over the two sockets.
 pub(super) trait Traffic {
-    /// Lines a second (as fast as they are taken if 0), and how many.
+    /// Lines per second (0 for as fast as possible), and the number of lines.
     fn lines(&self) -> (u64, u64);
-    /// Results that the lines must give.
+    /// The number of expected results.
     fn results(&self) -> u64;
     fn write_line(&self, seq: u64, out: &mut Vec<u8>);
-    /// Whether the lag of a line counts.
+    /// Whether the lag of a line is measured.
     fn is_measured(&self, seq: u64) -> bool;
     /// Checks the next result, which arrived at this time after the start, and records its latency
     /// in `measured`.
@@ -135,13 +135,13 @@ pub(super) trait Traffic {
     ) -> Result<(), String>;
 }
 
-/// When a line is meant to be sent, from the beginning.
+/// The intended send time of a line, relative to the start.
 pub(super) fn intended(seq: u64, rate: u64) -> Duration {
     let ns = (u128::from(seq) * 1_000_000_000).checked_div(u128::from(rate));
     Duration::from_nanos(ns.unwrap_or(0) as u64)
 }
 
-/// Notes a time between two moments, which may be none.
+/// Records the time between two moments; 0 if they are in the wrong order.
 pub(super) fn note(histogram: &mut Histogram<u64>, from: Duration, to: Duration) {
     histogram.saturating_record(to.saturating_sub(from).as_nanos().max(1) as u64);
 }
@@ -257,8 +257,8 @@ impl Traffic for Load {
     }
 }
 
-/// The floor: a hand-written loop with one thread on the first core, two sockets, and one buffer
-/// each way. It ends with its input.
+/// The floor: a hand-written loop with one thread on the first core, two sockets, and one buffer in
+/// each direction. It ends with its input.
 pub(super) fn bare(
     spin: bool,
     (input, output): (u16, u16),
@@ -303,13 +303,13 @@ pub(super) fn bare(
 
 /// The system under test.
 pub(super) enum Target {
-    /// A loop by hand.
+    /// A hand-written loop.
     Bare(JoinHandle<std::io::Result<()>>),
     /// A query.
     Engine(Box<StreamingQuery>),
 }
 
-/// Starts what is to be measured between two sockets, and loads it.
+/// Starts the system under test between two sockets, and runs the load.
 pub(super) fn round(
     traffic: &mut (dyn Traffic + Send),
     start: impl FnOnce((u16, u16)) -> Result<Target, Failure>,
@@ -331,7 +331,7 @@ pub(super) fn round(
         Target::Bare(thread) => drop(thread.join()),
         Target::Engine(query) => {
             query.stop()?;
-            // The first is the warm-up's.
+            // The first epoch is the warm-up's.
             let epochs = query.recent_progress().into_iter().skip(1);
             measured.slowest = epochs.flat_map(|epoch| epoch.slowest).collect();
         }
@@ -339,7 +339,8 @@ pub(super) fn round(
     Ok(measured)
 }
 
-/// Starts a query over the lines of one socket (`lines`), with its results on another.
+/// Starts a query over the lines of one socket (the view `lines`), whose results are sent to
+/// another.
 pub(super) fn start_query(
     wait: &str,
     (query, mode, format): (&str, &str, &str),
@@ -357,7 +358,7 @@ pub(super) fn start_query(
     Ok(Target::Engine(Box::new(query)))
 }
 
-/// A job of our own that the engine refuses.
+/// The error of a built-in job that the engine rejects.
 pub(super) fn wrong(error: PlanError) -> Failure {
     Failure::Wrong(error.to_string())
 }

@@ -18,7 +18,7 @@ use std::io::Write;
 use std::path::PathBuf;
 use std::time::{Duration, SystemTime};
 
-// Other jobs take them beside their own.
+// Other jobs add their own examples.
 #[derive(ClapArgs)]
 #[group(id = "sockets")]
 #[command(after_help = "Examples:\n  \
@@ -31,25 +31,25 @@ use std::time::{Duration, SystemTime};
     an idle thread woke up on the worker's core at most. Every result is checked: a lost, doubled or\n\
     wrong one ends the run with exit code 1.")]
 pub(super) struct Args {
-    /// Lines a second
+    /// Lines per second
     #[arg(long, default_value_t = 10_000, value_parser = clap::value_parser!(u64).range(1..=5_000_000))]
     rate: u64,
-    /// Length of a round
+    /// Length of a round, in seconds
     #[arg(long, default_value_t = 5, value_parser = clap::value_parser!(u64).range(1..=3600))]
     seconds: u64,
-    /// Rounds of bare loop and engine
+    /// Number of rounds of bare loop and engine
     #[arg(long, default_value_t = 3, value_parser = clap::value_parser!(u64).range(1..=100))]
     rounds: u64,
     /// How the engine waits; the bare loop spins with `spin` and blocks otherwise
     #[arg(long, value_enum, default_value = "balanced")]
     wait: Wait,
-    /// Double the rate from round to round until the engine does not keep up; without the bare loop
+    /// Double the rate each round until the engine does not keep up; without the bare loop
     #[arg(long, conflicts_with_all = ["log", "plot"])]
     sweep: bool,
-    /// Where the histograms go, as a HdrHistogram interval log
+    /// Write the histograms to this file, as a HdrHistogram interval log
     #[arg(long)]
     log: Option<PathBuf>,
-    /// Where a plot by percentile goes, as SVG
+    /// Write a plot by percentile to this file, as SVG
     #[arg(long)]
     plot: Option<PathBuf>,
     /// Print one JSON object
@@ -57,35 +57,35 @@ pub(super) struct Args {
     json: bool,
 }
 
-/// What a query is started with.
+/// The query of a job.
 pub(super) struct SocketQuery {
     pub text: String,
     pub mode: &'static str,
     pub format: &'static str,
 }
 
-/// Takes a line, and writes what comes of it.
+/// Processes a line, and appends its output.
 pub(super) type ByHand = Box<dyn FnMut(&[u8], &mut Vec<u8>) + Send>;
 
 /// A job over two sockets.
 pub(super) trait SocketJob {
     fn name(&self) -> String;
-    /// What is sent in a round at a rate, and expected back.
+    /// The traffic of a round at a rate.
     fn traffic(&self, rate: u64, seconds: u64) -> Result<Box<dyn Traffic + Send>, Failure>;
-    /// The job over the lines of the view `lines`.
+    /// The query over the lines of the view `lines`.
     fn query(&self) -> SocketQuery;
-    /// The same job by hand.
+    /// A hand-written implementation of the job.
     fn by_hand(&self) -> ByHand;
 }
 
-/// How a worker waits, as a word.
+/// How a worker waits, as an option.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 pub(super) enum Wait {
     /// Never sleeps
     Spin,
-    /// Spins for about as long as a wake-up takes, then sleeps
+    /// Spins for about the duration of a wake-up, then sleeps
     Balanced,
-    /// Sleeps at once
+    /// Sleeps immediately
     Park,
 }
 
@@ -109,7 +109,7 @@ impl From<Wait> for WaitProfile {
     }
 }
 
-/// A round, and the machine's hiccups beside it.
+/// A round, with the machine's hiccups during it.
 struct Round {
     latency: Percentiles,
     lag: Percentiles,
@@ -118,7 +118,7 @@ struct Round {
 }
 
 impl Round {
-    /// Whether the generator's lag was so small that the latency is not its lag.
+    /// Whether the generator's lag was small compared with the latency.
     fn is_valid(&self) -> bool {
         is_small(&self.lag, &self.latency)
     }
@@ -180,7 +180,7 @@ fn print_round(name: &str, round: &Round) {
     );
 }
 
-/// Measures, prints, and fails if a result was wrong.
+/// Runs the measurement and prints the results. Fails if a result was wrong.
 pub(super) fn run(job: &dyn SocketJob, args: &Args) -> Result<(), Failure> {
     if args.sweep {
         return sweep(job, args);
@@ -229,7 +229,8 @@ pub(super) fn run(job: &dyn SocketJob, args: &Args) -> Result<(), Failure> {
     report(job, args, &bare, &engine)
 }
 
-/// Rates from 1,000 on, each twice the previous, until results arrive more slowly than lines.
+/// Rates from 1,000 on, each twice the previous one, until results arrive more slowly than lines
+/// are sent.
 fn sweep(job: &dyn SocketJob, args: &Args) -> Result<(), Failure> {
     const KEEPS_UP: f64 = 0.97;
     if !args.json {
@@ -241,7 +242,7 @@ fn sweep(job: &dyn SocketJob, args: &Args) -> Result<(), Failure> {
         let mut traffic = job.traffic(rate, args.seconds)?;
         let round = one_round(job, args, &mut *traffic, true)?;
         let offered = rate as f64 * traffic.results() as f64 / traffic.lines().1 as f64;
-        // The run ends with the last result, a moment after the last line.
+        // The run ends with the last result, slightly after the last line.
         let share = round.measured.achieved / offered;
         if !args.json {
             print_round(&rate.to_string(), &round);
@@ -263,7 +264,7 @@ fn sweep(job: &dyn SocketJob, args: &Args) -> Result<(), Failure> {
     Ok(())
 }
 
-/// The median over the rounds that count.
+/// The median over the valid rounds.
 fn middle(rounds: &[Round], of: fn(&Percentiles) -> u64) -> u64 {
     let valid = rounds.iter().filter(|round| round.is_valid());
     let values: Vec<_> = valid.map(|round| of(&round.latency)).collect();

@@ -1,5 +1,5 @@
-//! `millstream bench throughput`: typed records through map, filter and a keyed count, on one core or
-//! spread over several, beside the same by hand.
+//! `millstream bench throughput`: typed records through map, filter and a keyed count, on one core
+//! or spread over several, compared with hand-written code.
 
 use crate::Failure;
 use crate::latency_format::median;
@@ -24,20 +24,20 @@ use std::time::Instant;
     that need not talk to each other until their end. With --instances 64 two cores do what each of 64\n\
     would: 64 parts, each with a ring to and from every other.")]
 pub(super) struct Args {
-    /// Records of a round
+    /// Records per round
     #[arg(long, default_value_t = 200_000_000, value_parser = clap::value_parser!(u64).range(1..=10_000_000_000))]
     records: u64,
-    /// Different keys
+    /// Number of distinct keys
     #[arg(long, default_value_t = 10_000, value_parser = clap::value_parser!(u64).range(1..=100_000_000))]
     keys: u64,
-    /// Workers to spread the records over, beside one worker
+    /// Number of workers to compare with one worker
     #[arg(long, value_parser = clap::value_parser!(u64).range(2..=256))]
     workers: Option<u64>,
-    /// Instances of the job on these workers, as many as workers if left out: what many workers cost that
-    /// are not there
+    /// Number of instances of the job on these workers; by default one per worker. With many, two
+    /// cores show what many workers would cost
     #[arg(long, requires = "workers", value_parser = clap::value_parser!(u64).range(2..=256))]
     instances: Option<u64>,
-    /// Rounds of each
+    /// Number of rounds for each
     #[arg(long, default_value_t = 7, value_parser = clap::value_parser!(u64).range(1..=100))]
     rounds: u64,
     /// Print one JSON object
@@ -45,7 +45,8 @@ pub(super) struct Args {
     json: bool,
 }
 
-/// Records a second, and the sum of all counts; on a thread of its own, pinned to the first core.
+/// Records per second, and the sum of all counts, measured on a new thread that is pinned to the
+/// first core.
 fn timed<E: Send>(
     args: &Args,
     job: impl FnOnce(u64, u64) -> Result<u64, E> + Send,
@@ -59,12 +60,12 @@ fn timed<E: Send>(
             let sum = job(args.records, args.keys)?;
             Ok((args.records as f64 / start.elapsed().as_secs_f64(), sum))
         };
-        // A panic of the job is one of ours.
+        // A panic of the job is re-raised here.
         scope.spawn(body).join().unwrap_or_else(|panic| std::panic::resume_unwind(panic))
     })
 }
 
-/// Median, least and most.
+/// The median, the minimum and the maximum.
 fn spread(values: &[u64]) -> (u64, u64, u64) {
     let (least, most) = (values.iter().min().copied(), values.iter().max().copied());
     (median(values.to_vec()), least.unwrap_or(0), most.unwrap_or(0))
@@ -100,7 +101,7 @@ pub(super) fn run(args: &Args) -> Result<(), Failure> {
         mute.push(silent as u64);
         hand.push(floor as u64);
     }
-    // Of rounds side by side, so that what changes in between on the machine is in both.
+    // Computed per pair of adjacent rounds, so that changes of the machine affect both.
     let costs = ours.iter().zip(&mute).map(|(with, without)| *without as f64 / *with as f64 - 1.0);
     let mut costs: Vec<f64> = costs.collect();
     costs.sort_by(f64::total_cmp);
@@ -146,7 +147,8 @@ pub(super) fn run(args: &Args) -> Result<(), Failure> {
     Ok(())
 }
 
-/// One worker and several, in alternating rounds, beside one thread by hand and several.
+/// Compares one worker with several, and one hand-written thread with several, in alternating
+/// rounds.
 fn scale(args: &Args, workers: usize, instances: usize) -> Result<(), Failure> {
     let usable = cores::usable();
     if workers > usable {

@@ -1,4 +1,4 @@
-//! The events of capture files, filtered, as the commands read them.
+//! The events of capture files, filtered for the commands.
 
 use crate::Failure;
 use crate::capture::import::DirectionArg;
@@ -7,7 +7,7 @@ use clap::Args as ClapArgs;
 use millstream_engine::capture::{CaptureReader, Damage, Direction, Head, Item, Kind};
 use std::path::{Path, PathBuf};
 
-/// Which events of a capture a command takes.
+/// The events of a capture that a command reads.
 #[derive(ClapArgs, Clone, Debug, Default)]
 pub(crate) struct Selection {
     /// Only events at or after this time, such as 2026-03-01T12:30:00Z
@@ -42,7 +42,7 @@ impl Selection {
     }
 }
 
-/// The files that a path names: itself, or the segments in a folder.
+/// The files of a path: the file itself, or the capture files in a folder.
 pub(crate) fn files(path: &Path) -> Result<Vec<PathBuf>, Failure> {
     if !path.is_dir() {
         return Ok(vec![path.to_path_buf()]);
@@ -61,13 +61,13 @@ pub(crate) fn files(path: &Path) -> Result<Vec<PathBuf>, Failure> {
     Ok(files)
 }
 
-/// Opens a file; a wrong one is the command line's fault.
+/// Opens a file. An invalid file is an error of the command line.
 pub(crate) fn open(path: &Path) -> Result<CaptureReader<std::fs::File>, Failure> {
     CaptureReader::open(path).map_err(|error| Failure::Wrong(error.to_string()))
 }
 
-/// Calls a function with the selected events of a file, in its order. Returns the damage; the first
-/// stretches of it, if there is much.
+/// Calls a function with the selected events of a file, in order. Returns the damaged parts; only
+/// the first ones if there are many.
 pub(crate) fn read(
     path: &Path,
     selection: &Selection,
@@ -90,7 +90,7 @@ pub(crate) fn read(
     Ok(damage)
 }
 
-/// Damage as an error of the command, if there is any.
+/// Returns an error that describes the damage, if there is any.
 pub(crate) fn complain(damage: &[(PathBuf, Damage)]) -> Result<(), Failure> {
     if damage.is_empty() {
         return Ok(());

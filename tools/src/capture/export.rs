@@ -23,12 +23,12 @@ use std::path::PathBuf;
     json: an object per event. text: whole lines, each when it is complete. pcapng: packets made\n\
     up from the events, for Wireshark and its like.")]
 pub(crate) struct Args {
-    /// The capture, or a folder of them
+    /// The capture, or a folder of captures
     capture: PathBuf,
-    /// What to write
+    /// The output format
     #[arg(long, value_enum, default_value = "json")]
     format: Format,
-    /// Where to; standard output if it is not given
+    /// The output file; by default standard output
     #[arg(short, long, value_name = "OUT")]
     output: Option<PathBuf>,
     #[command(flatten)]
@@ -42,7 +42,7 @@ enum Format {
     Pcapng,
 }
 
-/// Takes events and writes them in some format.
+/// Writes events in an output format.
 trait Exporter {
     fn event(&mut self, head: &Head, payload: &[u8], out: &mut dyn Write) -> io::Result<()>;
     fn finish(&mut self, out: &mut dyn Write) -> io::Result<()>;
@@ -66,7 +66,7 @@ pub(crate) fn run(args: &Args) -> Result<(), Failure> {
     let mut damage = Vec::new();
     for (index, file) in files.iter().enumerate() {
         let found = events::read(file, &args.selection, |head, payload| {
-            // A later file of a recording opens again what is open.
+            // A later file of a recording repeats the open events of open connections.
             if index > 0 && head.flags & FLAG_REPEATED != 0 && head.kind == Kind::Open {
                 return Ok(());
             }
@@ -78,7 +78,7 @@ pub(crate) fn run(args: &Args) -> Result<(), Failure> {
     events::complain(&damage)
 }
 
-/// A reader that has enough (`| head`) is no failure.
+/// If the reader closes the pipe (`| head`), this is not an error.
 fn closed(error: io::Error) -> Result<(), Failure> {
     match error.kind() {
         io::ErrorKind::BrokenPipe => std::process::exit(0),
@@ -174,7 +174,7 @@ fn open(head: &Head, payload: &[u8], out: &mut dyn Write) -> io::Result<()> {
     Ok(())
 }
 
-/// As text where it is text, otherwise as Base64.
+/// Writes data as text if it is text, otherwise as base64.
 fn data(head: &Head, payload: &[u8], out: &mut dyn Write) -> io::Result<()> {
     write!(out, ",\"bytes\":{}", payload.len())?;
     for (flag, name) in [(FLAG_MORE, "more"), (FLAG_CUT, "cut")] {
@@ -188,7 +188,7 @@ fn data(head: &Head, payload: &[u8], out: &mut dyn Write) -> io::Result<()> {
     }
 }
 
-/// Whole lines, in the order in which they were complete.
+/// Complete lines, in the order of their ends.
 #[derive(Default)]
 struct Text {
     partial: HashMap<(u32, bool), Vec<u8>>,
@@ -197,18 +197,19 @@ struct Text {
 
 impl Exporter for Text {
     fn event(&mut self, head: &Head, payload: &[u8], out: &mut dyn Write) -> io::Result<()> {
-        /// A longer line is written in pieces.
+        /// The maximum length of a line in bytes; a longer line is written in pieces.
         const LINE_MAX: usize = 1 << 20;
-        /// Most bytes of lines that have not ended; beyond, all are written as they are.
+        /// The maximum number of bytes of unfinished lines. Beyond it, all of them are written
+        /// unfinished.
         const PARTIAL_MAX: usize = 32 << 20;
-        /// What a line costs beside its bytes.
+        /// The memory of an unfinished line in addition to its bytes.
         const OVERHEAD: usize = 64;
         let key = (head.connection, head.direction == Direction::Out);
         match head.kind {
             Kind::Data => {
                 self.partial_bytes += payload.len() + OVERHEAD;
                 if self.partial_bytes > PARTIAL_MAX {
-                    // What was counted includes lines that have ended since.
+                    // The count still includes lines that have ended.
                     self.partial_bytes = self.partial.values().map(|l| l.len() + OVERHEAD).sum();
                     if self.partial_bytes > PARTIAL_MAX / 2 {
                         self.finish(out)?;
@@ -228,7 +229,7 @@ impl Exporter for Text {
                     self.partial.remove(&key);
                 }
             }
-            // The line that a gap tears is not whole.
+            // A line with a gap in it is not complete, so it is dropped.
             Kind::Gap => drop(self.partial.remove(&key)),
             Kind::HalfClose | Kind::Reset => self.end(key, out)?,
             Kind::Close => {
@@ -248,7 +249,7 @@ impl Exporter for Text {
 }
 
 impl Text {
-    /// The last line of a direction, though no line end follows it.
+    /// Writes the last line of a direction, although it has no line end.
     fn end(&mut self, key: (u32, bool), out: &mut dyn Write) -> io::Result<()> {
         let Some(line) = self.partial.remove(&key) else { return Ok(()) };
         out.write_all(&line)?;

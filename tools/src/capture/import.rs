@@ -1,4 +1,4 @@
-//! `millstream import-pcap`: packet captures become a capture.
+//! `millstream import-pcap`: converts packet captures to a capture.
 
 use super::packet::{Counts, Ended, EventSink, FileDamage, Filter, GapPolicy, Importer, Progress};
 use super::times;
@@ -27,7 +27,7 @@ use std::time::{Duration, Instant};
     Exit codes: 0 done, 1 damaged input or failure (what stands before the damage is imported),\n\
     2 wrong command line.")]
 pub(crate) struct Args {
-    /// The packet captures, in the order of their times
+    /// The packet captures, ordered by time
     #[arg(required = true, value_name = "FILE")]
     files: Vec<PathBuf>,
     /// The capture to write
@@ -42,10 +42,11 @@ pub(crate) struct Args {
     /// Only this protocol
     #[arg(long, value_enum)]
     protocol: Option<ProtocolArg>,
-    /// Only data in this direction: `in` is towards the service, the end that was connected to
+    /// Only data in this direction: `in` is towards the service, which is the endpoint that was
+    /// connected to
     #[arg(long, value_enum)]
     direction: Option<DirectionArg>,
-    /// Only this connection, numbered in the order of first packets; may be repeated
+    /// Only this connection, numbered by first packet; may be repeated
     #[arg(long, value_name = "N")]
     connection: Vec<u32>,
     /// Only packets at or after this time, such as 2026-03-01T12:30:00Z
@@ -54,16 +55,16 @@ pub(crate) struct Args {
     /// Only packets before this time
     #[arg(long, value_name = "TIME", value_parser = times::parse_wall_ns)]
     to_time: Option<i64>,
-    /// What becomes of data behind a gap in its stream
+    /// How to continue after a gap in a stream
     #[arg(long, value_enum, default_value = "keep")]
     gaps: GapsArg,
     /// Compress with zstd
     #[arg(long)]
     compress: bool,
-    /// Begin another file at this size, such as 1G
+    /// Start a new file at this size, such as 1G
     #[arg(long, value_name = "SIZE", value_parser = times::parse_bytes)]
     rotate_bytes: Option<u64>,
-    /// Begin another file after this much recorded time, such as 1h
+    /// Start a new file after this much recorded time, such as 1h
     #[arg(long, value_name = "DURATION", value_parser = times::parse_ns)]
     rotate_time: Option<u64>,
     /// Print the counts as JSON
@@ -94,17 +95,17 @@ impl DirectionArg {
 
 #[derive(Clone, Copy, ValueEnum)]
 enum GapsArg {
-    /// Keep it behind the gap, which the capture says
+    /// Keep the data after the gap; the capture contains a gap event
     Keep,
-    /// Leave out the rest of the direction
+    /// Drop the rest of the direction
     Stop,
-    /// Leave out what stands before the next line
+    /// Drop the data up to the next line
     SkipLine,
     /// Fail
     Fail,
 }
 
-/// Writes events to a recording, which begins with the first.
+/// Writes events to a recording, which is created with the first event.
 struct Writer<'a> {
     args: &'a Args,
     precision_ns: u32,
@@ -241,7 +242,7 @@ impl Args {
     }
 }
 
-/// Set by Ctrl-C; a second one ends the program.
+/// A flag that Ctrl-C sets. A second Ctrl-C ends the program.
 pub(super) fn stop_flag() -> Result<Arc<AtomicBool>, Failure> {
     let stop = Arc::new(AtomicBool::new(false));
     let flag = stop.clone();
@@ -256,7 +257,7 @@ pub(super) fn stop_flag() -> Result<Arc<AtomicBool>, Failure> {
 
 type Input = Result<Box<dyn Read>, Failure>;
 
-/// Looks at a file now, so that a wrong name is known before anything is written.
+/// Opens a file before anything is written, so that a wrong name is reported early.
 fn open(path: &Path, output: &Path) -> Result<Input, Failure> {
     let fails = |error: io::Error| {
         Failure::Wrong(format!("PACKETS_UNREADABLE: {}: {error}", path.display()))
@@ -275,7 +276,7 @@ fn open(path: &Path, output: &Path) -> Result<Input, Failure> {
     Ok(unpacked(file).map_err(fails))
 }
 
-/// The bytes of a file, unpacked if it is gzip.
+/// The content of a file, decompressed if it is gzip.
 fn unpacked(mut file: File) -> io::Result<Box<dyn Read>> {
     let mut first = Vec::new();
     (&mut file).take(2).read_to_end(&mut first)?;
@@ -344,7 +345,7 @@ fn print(counts: &Counts, elapsed: Duration) {
     say!("time                     {}", times::show_ns(elapsed.as_nanos() as u64));
 }
 
-/// A line on a terminal that is written over.
+/// A progress line on a terminal, which is overwritten.
 struct ProgressLine {
     is_shown: bool,
     start: Instant,
@@ -359,7 +360,7 @@ impl ProgressLine {
     fn show(&mut self, path: &Path, progress: Progress) {
         let now = Instant::now();
         let due = self.last.is_none_or(|last| now - last > Duration::from_millis(500));
-        // The first half second says nothing: most imports are over by then.
+        // Nothing is shown in the first half second, because most imports are finished by then.
         if !self.is_shown || !due || now - self.start < Duration::from_millis(500) {
             return;
         }

@@ -1,4 +1,4 @@
-//! Captures: traffic that is recorded or imported, and then inspected, exported or replayed.
+//! Captures: recording, import, inspection, export and replay of traffic.
 
 pub(crate) mod events;
 pub(crate) mod export;

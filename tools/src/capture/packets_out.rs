@@ -1,8 +1,8 @@
-//! Events as packets of a pcapng file: a TCP connection is played again with handshake, numbers and
-//! acknowledgements of its own, so that other tools follow its streams.
+//! Exports events as packets of a pcapng file. A TCP connection is re-created with a synthetic
+//! handshake, sequence numbers and acknowledgements, so that other tools can follow its streams.
 //!
-//! Link type raw IP, nanoseconds. A gap advances the sequence number. Ends that are not known get
-//! addresses for documentation (192.0.2.0/24).
+//! The link type is raw IP, and times are in nanoseconds. A gap advances the sequence number.
+//! Unknown endpoints get documentation addresses (192.0.2.0/24).
 
 use millstream_engine::capture::{
     ConnectionInfo, Direction, FLAG_CUT, FLAG_MIDSTREAM, FLAG_REPEATED, Gap, Head, Kind, Opener,
@@ -12,7 +12,7 @@ use std::collections::HashMap;
 use std::io::{self, Write};
 use std::net::{IpAddr, SocketAddr};
 
-/// Most bytes of data in a packet.
+/// Maximum number of data bytes per packet.
 const SEGMENT_MAX: usize = 65_000;
 const FIN: u8 = 1;
 const SYN: u8 = 2;
@@ -23,26 +23,27 @@ const ACK: u8 = 0x10;
 struct Connection {
     ends: [SocketAddr; 2],
     is_udp: bool,
-    /// The next sequence number of each end.
+    /// The next sequence number of each endpoint.
     next: [u32; 2],
 }
 
 pub(crate) struct PacketWriter {
     connections: HashMap<u32, Connection>,
     packet: Vec<u8>,
-    /// Bytes of a datagram that stands in several events, or waits for the size of what was cut.
+    /// The bytes of a datagram that is split into several events, or that waits for the length of
+    /// its cut-off part.
     datagram: Vec<u8>,
 }
 
 impl PacketWriter {
-    /// Writes the head of the file.
+    /// Writes the header of the file.
     pub(crate) fn begin(out: &mut dyn Write) -> io::Result<Self> {
-        // Section header: byte order, version 1.0, length not given.
+        // Section header: byte order, version 1.0, unknown length.
         let mut section = 0x1A2B_3C4Du32.to_le_bytes().to_vec();
         section.extend([1, 0, 0, 0]);
         section.extend([0xFF; 8]);
         block(0x0A0D_0D0A, &section, out)?;
-        // Interface: raw IP, no snap length, if_tsresol 10^-9.
+        // Interface: raw IP, no snap length, resolution (if_tsresol) 10^-9.
         block(1, &[101, 0, 0, 0, 0, 0, 0, 0, 9, 0, 1, 0, 9, 0, 0, 0, 0, 0, 0, 0], out)?;
         let (connections, packet) = (HashMap::new(), Vec::new());
         Ok(Self { connections, packet, datagram: Vec::new() })
@@ -104,7 +105,8 @@ impl PacketWriter {
             connection.ends = [a, b];
         }
         connection.is_udp = info.protocol == Protocol::Udp;
-        // Numbers of its own for each connection, so that one after another on the same ends is new.
+        // Different initial sequence numbers for each connection, so that consecutive connections
+        // of the same endpoints are distinguished.
         let first = head.connection.wrapping_mul(0x9E37_79B9) | 1;
         connection.next = [first, first.wrapping_add(0x4000_0000)];
         if connection.is_udp || head.flags & (FLAG_MIDSTREAM | FLAG_REPEATED) != 0 {
@@ -163,7 +165,7 @@ impl PacketWriter {
         Ok(())
     }
 
-    /// Writes an IP packet. `cut` bytes at its end are not in the file.
+    /// Writes an IP packet, of which the last `cut` bytes are not in the file.
     #[expect(clippy::too_many_arguments, reason = "the fields of a packet")]
     fn packet(
         &mut self,

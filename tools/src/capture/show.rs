@@ -1,4 +1,4 @@
-//! `millstream inspect FILE`: what a capture holds.
+//! `millstream inspect FILE`: shows the content of a capture.
 
 use super::events::{self, Selection};
 use super::times;
@@ -11,12 +11,12 @@ use millstream_engine::capture::{
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
-/// Steps of the rate over time.
+/// Number of bars in the chart of bytes over time.
 const STEPS: usize = 60;
-/// Connections that are counted one by one.
+/// Maximum number of connections that are counted individually.
 const CONNECTIONS_MAX: usize = 1 << 17;
 
-/// What is known of a connection.
+/// The counters of a connection.
 #[derive(Clone, Default)]
 struct Connection {
     info: Option<ConnectionInfo>,
@@ -33,7 +33,7 @@ struct Connection {
 #[derive(Default)]
 struct Totals {
     connections: BTreeMap<u32, Connection>,
-    /// Connections beyond those that are counted one by one.
+    /// Number of other connections.
     others: u64,
     events: u64,
     bytes: [u64; 2],
@@ -46,11 +46,11 @@ struct Totals {
     rate: Rate,
     first_ns: Option<i64>,
     last_ns: i64,
-    /// The longest time without an event, and when it began.
+    /// The longest time without an event, and its start.
     pause: (i64, i64),
 }
 
-/// Prints what a capture holds. `most` is how many connections are listed.
+/// Prints the content of a capture. `most` is the maximum number of connections to list.
 pub(crate) fn run(path: &Path, most: usize) -> Result<(), Failure> {
     let files = events::files(path)?;
     let (mut totals, mut damage) = (Totals::default(), Vec::new());
@@ -267,7 +267,7 @@ impl Totals {
     }
 }
 
-/// Bytes over time, in steps that double when the time does not fit.
+/// Bytes over time. The length of a step doubles when the time does not fit.
 struct Rate {
     step_ns: u64,
     bytes: Vec<u64>,
@@ -292,7 +292,7 @@ impl Rate {
         self.bytes[(since_ns / self.step_ns) as usize] += bytes;
     }
 
-    /// A line of bars, the time of a bar, and the most bytes of one.
+    /// The chart as a line of bars, the time per bar, and the most bytes of a bar.
     fn sparkline(&self) -> Option<(String, u64, u64)> {
         const BARS: [char; 8] = ['▁', '▂', '▃', '▄', '▅', '▆', '▇', '█'];
         let used = self.bytes.iter().rposition(|bytes| *bytes > 0)? + 1;

@@ -1,6 +1,6 @@
-//! Times and durations as a user writes and reads them.
+//! Parses and formats times and durations for users.
 
-/// Reads a wall-clock time: nanoseconds since 1970, or a date and time in UTC.
+/// Parses a wall-clock time: nanoseconds since 1970, or a date and time in UTC.
 pub(crate) fn parse_wall_ns(text: &str) -> Result<i64, String> {
     if let Ok(ns) = text.parse() {
         return Ok(ns);
@@ -10,7 +10,7 @@ pub(crate) fn parse_wall_ns(text: &str) -> Result<i64, String> {
     parse_date(text.trim().trim_end_matches('Z')).ok_or_else(what)
 }
 
-/// `YYYY-MM-DD`, then `T` or a space and `HH:MM[:SS[.fraction]]`.
+/// Parses `YYYY-MM-DD`, then `T` or a space and `HH:MM[:SS[.fraction]]`.
 fn parse_date(text: &str) -> Option<i64> {
     let (date, time) = text.split_once(['T', ' ']).unwrap_or((text, "00:00"));
     let mut date = date.splitn(3, '-').map(|part| part.parse::<i64>().ok());
@@ -35,7 +35,7 @@ fn parse_date(text: &str) -> Option<i64> {
     seconds.checked_mul(1_000_000_000)?.checked_add(fraction)
 }
 
-/// Days since 1970 of a date of the Gregorian calendar.
+/// Converts a Gregorian date to days since 1970.
 fn days(year: i64, month: i64, day: i64) -> i64 {
     let year = if month <= 2 { year - 1 } else { year };
     let (era, month) = (year.div_euclid(400), (month + 9) % 12);
@@ -43,7 +43,7 @@ fn days(year: i64, month: i64, day: i64) -> i64 {
     era * 146_097 + of_era * 365 + of_era / 4 - of_era / 100 + of_year - 719_468
 }
 
-/// A wall-clock time in UTC.
+/// Formats a wall-clock time in UTC.
 pub(crate) fn show_wall_ns(ns: i64) -> String {
     let (seconds, fraction) = (ns.div_euclid(1_000_000_000), ns.rem_euclid(1_000_000_000));
     let (day, second) = (seconds.div_euclid(86_400), seconds.rem_euclid(86_400));
@@ -56,7 +56,7 @@ pub(crate) fn show_wall_ns(ns: i64) -> String {
     format!("{year:04}-{month:02}-{day:02} {hour:02}:{minute:02}:{second:02}{fraction}Z")
 }
 
-/// The date of a day since 1970: the inverse of [`days`].
+/// Converts days since 1970 to a date; the inverse of [`days`].
 fn date(day: i64) -> (i64, i64, i64) {
     let day = day + 719_468;
     let (era, of_era) = (day.div_euclid(146_097), day.rem_euclid(146_097));
@@ -68,7 +68,7 @@ fn date(day: i64) -> (i64, i64, i64) {
     (year + era * 400 + next, month, day)
 }
 
-/// A duration with a unit that reads well.
+/// Formats a duration with a suitable unit.
 pub(crate) fn show_ns(ns: u64) -> String {
     match ns {
         0..1_000 => format!("{ns} ns"),
@@ -78,7 +78,7 @@ pub(crate) fn show_ns(ns: u64) -> String {
     }
 }
 
-/// Reads a duration: a number and `ns`, `us`, `ms`, `s`, `m` or `h`.
+/// Parses a duration: a number and `ns`, `us`, `ms`, `s`, `m` or `h`.
 pub(crate) fn parse_ns(text: &str) -> Result<u64, String> {
     let at = text.find(|c: char| c.is_ascii_alphabetic()).unwrap_or(text.len());
     let (number, unit) = text.split_at(at);
@@ -97,7 +97,7 @@ pub(crate) fn parse_ns(text: &str) -> Result<u64, String> {
     }
 }
 
-/// Reads a size: a number and `k`, `m`, `g`, in steps of 1024.
+/// Parses a size: a number and `k`, `m` or `g`, in powers of 1024.
 pub(crate) fn parse_bytes(text: &str) -> Result<u64, String> {
     let lower = text.to_ascii_lowercase();
     let lower = lower.trim_end_matches("ib").trim_end_matches('b');
@@ -113,7 +113,7 @@ pub(crate) fn parse_bytes(text: &str) -> Result<u64, String> {
         .ok_or_else(|| format!("{text} is no size: write 500000, 64M, 2G"))
 }
 
-/// Bytes with a unit that reads well.
+/// Formats a size with a suitable unit.
 pub(crate) fn show_bytes(bytes: u64) -> String {
     const UNITS: [&str; 5] = ["B", "KiB", "MiB", "GiB", "TiB"];
     let unit = (64 - bytes.leading_zeros() as usize).saturating_sub(1) / 10;

@@ -19,7 +19,7 @@ use std::time::Duration;
 #[derive(ClapArgs)]
 #[command(after_help = "Example:\n  millstream demo --json")]
 pub(crate) struct Args {
-    /// Lines to play
+    /// Number of lines to play
     #[arg(long, default_value_t = 50_000, value_parser = clap::value_parser!(u64).range(1..=10_000_000))]
     lines: u64,
     /// Print one JSON object instead of the table
@@ -29,7 +29,7 @@ pub(crate) struct Args {
 
 const JOB: &str = "SELECT word, count(*) AS count \
     FROM (SELECT explode(split(value, ' ')) AS word FROM STREAM lines) GROUP BY word";
-/// Rows of the final table that are printed.
+/// Number of rows of the final table to print.
 const TOP: usize = 10;
 
 /// Plays the recording through a loopback socket into the word count, and checks the result.
@@ -143,7 +143,7 @@ fn play(
         let now_ns = env.now_ns();
         let due_ns = base + recording.times_ns[next];
         if due_ns > now_ns {
-            // The recording's pace; this waits for nothing else.
+            // Sleeps to keep the recording's pace.
             std::thread::sleep(Duration::from_nanos(due_ns - now_ns));
             continue;
         }

@@ -1,21 +1,21 @@
-//! The demo's recording: lines with natural word frequencies and bursts, the same on every
+//! The demo's recording: lines with natural word frequencies and bursts. It is the same on every
 //! machine.
 //!
-//! Words follow Zipf's law over a vocabulary made from syllables; lines have 3 to 12 words.
-//! Times are Poisson arrivals whose rate jumps fivefold in bursts.
+//! Words follow Zipf's law over a vocabulary made from syllables; lines have 3 to 12 words. Times
+//! are Poisson arrivals whose rate jumps fivefold in bursts.
 
 use millstream_engine::env::random::SplitMix;
 use std::collections::HashMap;
 
-/// Words in the vocabulary.
+/// Number of words in the vocabulary.
 const VOCABULARY: usize = 5_000;
 /// Mean gap between lines outside bursts, in nanoseconds.
 const GAP_NS: f64 = 150_000.0;
-/// Lines between the starts of two bursts, and lines in a burst.
+/// Number of lines between the starts of two bursts, and per burst.
 const BURST_EVERY: usize = 5_000;
 const BURST_LINES: usize = 1_000;
 
-/// Lines and when each is to be sent, counted from the start.
+/// Lines with their send times, relative to the start.
 pub(crate) struct Recording {
     pub lines: Vec<String>,
     pub times_ns: Vec<u64>,
@@ -44,7 +44,7 @@ impl Recording {
         recording
     }
 
-    /// The word count made directly from the lines.
+    /// The expected word count, computed directly from the lines.
     pub fn count(&self) -> HashMap<String, i64> {
         let mut counts = HashMap::new();
         for word in self.lines.iter().flat_map(|line| line.split(' ')) {
@@ -54,7 +54,7 @@ impl Recording {
     }
 }
 
-/// A number in [0, 1).
+/// A random number in [0, 1).
 fn unit(dice: &mut SplitMix) -> f64 {
     (dice.next() >> 11) as f64 / (1u64 << 53) as f64
 }

@@ -11,24 +11,24 @@ use std::collections::HashMap;
 pub(super) enum Mode {
     /// The same rows in the same order
     Sequence,
-    /// The same rows in any order
+    /// For each key the same rows in the same order
     Multiset,
     /// For each key the same rows in the same order
     PerKey,
-    /// For each key the same last row
+    /// The tolerance for differing values.
     LastPerKey,
 }
 
 /// How far values may be apart.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub(super) enum Tolerance {
-    /// Of numbers: absolute, and relative to the larger one.
+    /// For numbers: absolute, and relative to the larger number.
     Number(f64),
-    /// Of timestamps, in nanoseconds.
+    /// For timestamps, in nanoseconds.
     Time(u64),
 }
 
-/// Reads a tolerance: a number, or a duration with its unit.
+/// Parses a tolerance: a number, or a duration with its unit.
 pub(super) fn tolerance(text: &str) -> Result<Tolerance, String> {
     if let Ok(number) = text.parse::<f64>() {
         return match number >= 0.0 && number.is_finite() {
@@ -40,10 +40,10 @@ pub(super) fn tolerance(text: &str) -> Result<Tolerance, String> {
     times::parse_ns(text).map(Tolerance::Time).map_err(wrong)
 }
 
-/// A row, or `None` if a line is no JSON object, which the engine does not write.
+/// A parsed row; `None` if a line is not a JSON object, which the engine never writes.
 type JsonRow = Map<String, Value>;
 
-/// How rows are compared, with its parameters.
+/// A comparison with its parameters.
 pub(super) struct Comparison<'a> {
     pub mode: Mode,
     pub key: &'a [String],
@@ -60,7 +60,7 @@ fn key_of(row: &JsonRow, key: &[String]) -> String {
     values.join(", ")
 }
 
-/// Positions of the rows of each key, keys in the order of their first row.
+/// The indices of the rows of each key. Keys are in the order of their first row.
 fn by_key(rows: &[JsonRow], key: &[String]) -> (Vec<String>, HashMap<String, Vec<usize>>) {
     let (mut order, mut found) = (Vec::new(), HashMap::<String, Vec<usize>>::new());
     for (at, row) in rows.iter().enumerate() {
@@ -74,7 +74,7 @@ fn by_key(rows: &[JsonRow], key: &[String]) -> (Vec<String>, HashMap<String, Vec
     (order, found)
 }
 
-/// The lines that a file of expected rows needs: of each key the last one, where others do not
+/// The lines to store in a file of expected rows: only the last one per key if the others do not
 /// count.
 pub(super) fn kept(mode: Mode, key: &[String], lines: &[String]) -> Vec<String> {
     if mode != Mode::LastPerKey {
@@ -86,7 +86,7 @@ pub(super) fn kept(mode: Mode, key: &[String], lines: &[String]) -> Vec<String> 
 }
 
 impl Comparison<'_> {
-    /// What differs between expected and actual rows.
+    /// The differences between expected and actual rows.
     pub(super) fn compare(&self, expected: &[String], actual: &[String]) -> Vec<Difference> {
         let (wanted, got) = (parse(expected), parse(actual));
         match self.mode {
@@ -96,7 +96,7 @@ impl Comparison<'_> {
         }
     }
 
-    /// Rows of a sequence, or of a key.
+    /// Compares the rows of a sequence, or of a key.
     fn in_order(
         &self,
         key: Option<&str>,
@@ -168,7 +168,7 @@ impl Comparison<'_> {
         (wanted, expected): (&[JsonRow], &[String]),
         (got, actual): (&[JsonRow], &[String]),
     ) -> Vec<Difference> {
-        // Rows that are the same to the letter first: most are.
+        // Identical rows are matched first, because most rows are.
         let mut left: HashMap<&JsonRowKey, Vec<usize>> = HashMap::new();
         let keys: Vec<JsonRowKey> = got.iter().map(text_of).collect();
         for (at, key) in keys.iter().enumerate().rev() {
@@ -236,7 +236,7 @@ impl Comparison<'_> {
     }
 }
 
-/// A timestamp as the engine writes it: with an offset from UTC, or without one.
+/// Parses a timestamp as the engine writes it: with an offset from UTC, or without one.
 fn time_of(text: &str) -> Option<i64> {
     if !text.as_bytes().first()?.is_ascii_digit() || !text.contains(['T', ' ']) {
         return None;
@@ -251,7 +251,7 @@ fn time_of(text: &str) -> Option<i64> {
     local.checked_sub(sign * offset * 60_000_000_000)
 }
 
-/// A row as text, whatever the order of its columns in the file.
+/// A row as text, independent of the order of its columns.
 type JsonRowKey = String;
 
 fn text_of(row: &JsonRow) -> JsonRowKey {
@@ -260,14 +260,15 @@ fn text_of(row: &JsonRow) -> JsonRowKey {
     columns.iter().map(|(name, value)| format!("{name}={value};")).collect()
 }
 
-/// Joins each missing row with the unexpected one that resembles it most.
+/// Pairs each missing row with the most similar unexpected row.
 fn pair(
     missing: &[usize],
     unexpected: &mut Vec<usize>,
     (wanted, expected): (&[JsonRow], &[String]),
     (got, actual): (&[JsonRow], &[String]),
 ) -> Vec<Difference> {
-    /// Above this number of rows differences are not paired: pairing takes long, and the list is too long to read.
+    /// Above this number of rows differences are not paired: it would take long, and the list is
+    /// too long to read.
     const PAIRED: usize = 1000;
     let mut found = Vec::new();
     for at in missing {

@@ -1,17 +1,17 @@
-//! Differences between rows, as text.
+//! Formats differences between rows.
 
 use serde_json::{Map, Value};
 
-/// An expected row and the one that was found in its place.
+/// An expected row and the row that was found instead.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Difference {
-    /// Where, if rows have an order.
+    /// The position, if rows have an order.
     pub place: Option<String>,
     pub expected: Option<String>,
     pub actual: Option<String>,
 }
 
-/// Differences, the first `most` of them: `-` is an expected row, `+` is one that was found.
+/// Formats at most `most` differences: `-` is an expected row, `+` a found one.
 pub(super) fn text(differences: &[Difference], most: usize) -> String {
     let count = |what: fn(&Difference) -> bool| differences.iter().filter(|d| what(d)).count();
     let both = count(|d| d.expected.is_some() && d.actual.is_some());

@@ -1,9 +1,9 @@
-//! The files of expected rows.
+//! Reads and writes the files of expected rows.
 
 use crate::Failure;
 use std::path::{Path, PathBuf};
 
-/// Where the expected rows of each query are.
+/// The location of the expected rows of each query.
 pub(super) struct Expected {
     path: PathBuf,
     is_folder: bool,

@@ -1,4 +1,4 @@
-//! The verdict as JUnit XML, which CI systems show.
+//! Writes the verdict as JUnit XML, for CI systems.
 
 use std::time::Duration;
 
@@ -7,7 +7,7 @@ use std::time::Duration;
 pub(super) enum Verdict {
     Passed,
     Failed,
-    /// It could not be decided on this machine.
+    /// Undecided, because the machine is not suitable.
     Invalid,
 }
 
@@ -29,7 +29,7 @@ pub(super) struct Case {
     pub text: String,
 }
 
-/// Text for an attribute or an element.
+/// Escapes text for an attribute or an element.
 fn escaped(text: &str) -> String {
     let mut out = String::with_capacity(text.len());
     for c in text.chars() {
@@ -38,7 +38,7 @@ fn escaped(text: &str) -> String {
             '<' => out.push_str("&lt;"),
             '>' => out.push_str("&gt;"),
             '"' => out.push_str("&quot;"),
-            // XML 1.0 has no other control characters.
+            // XML 1.0 does not allow other control characters.
             c if c.is_control() && !['\n', '\t', '\r'].contains(&c) => out.push('\u{fffd}'),
             c => out.push(c),
         }

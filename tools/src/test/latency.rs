@@ -1,4 +1,4 @@
-//! Latency limits, and the floor of the machine that they are judged beside.
+//! Latency limits, and the floor of the machine that they are compared with.
 
 use super::junit::{Case, Verdict};
 use crate::capture::times::{parse_ns, show_ns};
@@ -6,11 +6,11 @@ use hdrhistogram::Histogram;
 use millstream_engine::measure::latency::{NsHistogram, Percentiles, histogram};
 use std::time::{Duration, Instant};
 
-/// How long the floor is measured, and how often a record would be sent meanwhile.
+/// How long the floor is measured, and the simulated interval between records.
 const FLOOR_TIME: Duration = Duration::from_millis(300);
 const FLOOR_STEP: Duration = Duration::from_micros(100);
 
-/// A limit, such as `p99<200us`.
+/// A latency limit, such as `p99<200us`.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Limit {
     text: String,
@@ -41,7 +41,7 @@ impl Percentile {
     }
 }
 
-/// Reads limits, separated by commas.
+/// Parses limits, separated by commas.
 pub(super) fn limits(text: &str) -> Result<Vec<Limit>, String> {
     text.split(',').map(|limit| one_limit(limit.trim())).collect()
 }
@@ -68,7 +68,7 @@ fn one_limit(text: &str) -> Result<Limit, String> {
     Ok(Limit { text: text.to_string(), percentile, most_ns })
 }
 
-/// How late a bare loop is that does nothing else than wait for its next time.
+/// Measures the floor: how late a bare loop is that only waits for its next time.
 pub(super) fn floor() -> NsHistogram {
     let (mut lag, start) = (histogram(), Instant::now());
     let mut due = start;
@@ -86,12 +86,12 @@ pub(super) fn floor() -> NsHistogram {
     lag
 }
 
-/// What was measured during a test.
+/// The measurements of a test.
 pub(super) struct Measured {
     /// The latency of each query from the intended times of its records.
     pub queries: Vec<(String, Percentiles)>,
     pub send_lag: NsHistogram,
-    /// Before and after the run.
+    /// The floor before and after the run.
     pub floors: [NsHistogram; 2],
     pub lag_max_ns: u64,
 }
@@ -102,7 +102,7 @@ fn shown(lag: &Histogram<u64>) -> String {
 }
 
 impl Measured {
-    /// Checks limits. A machine that cannot keep the pace of a bare loop makes them invalid.
+    /// Checks the limits. They are invalid if the machine cannot even keep the pace of a bare loop.
     pub(super) fn judge(&self, limits: &[Limit]) -> Vec<Case> {
         let floor = self.floors.iter().max_by_key(|floor| floor.value_at_quantile(0.99));
         let floor_ns = floor.map_or(0, |floor| floor.value_at_quantile(0.99));

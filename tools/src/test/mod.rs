@@ -1,8 +1,9 @@
 //! `millstream test`: runs a job over files or a capture, and compares its rows with expected ones.
 //!
-//! The job file is the one of production: its sources are replaced by name, its sinks are taken in
-//! process, and its checkpoint is left alone. With a pace, latency from the intended time of each
-//! record is checked too, beside the floor of this machine in the same minute.
+//! The job file is the production job: its sources are replaced by name, the rows of its sinks are
+//! collected in this process, and its checkpoint is not used. With a pace, the latency from the
+//! intended time of each record is checked too, compared with the floor of this machine in the same
+//! minute.
 
 mod compare;
 mod difference;
@@ -25,7 +26,8 @@ use std::path::PathBuf;
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
-/// Largest floor of this machine, 99 of 100 times, at which a latency counts.
+/// The default limit for the 99th percentile of the machine's floor. Latencies above it are
+/// invalid.
 const LAG_MAX: &str = "1ms";
 
 #[derive(ClapArgs)]
@@ -46,8 +48,8 @@ pub(crate) struct Args {
     /// Read a source of the job from this file or folder; may be repeated
     #[arg(long, value_name = "NAME=FILE", value_parser = named_file)]
     source: Vec<(String, PathBuf)>,
-    /// The expected rows, a JSON object a line: a file for a job of one query, a folder with
-    /// QUERY.jsonl for each query otherwise
+    /// The expected rows as JSON lines: a file if the job has one query, otherwise a folder with
+    /// QUERY.jsonl for each query
     #[arg(long, value_name = "EXPECTED")]
     expect: PathBuf,
     /// Write the rows to EXPECTED instead of comparing them
@@ -56,20 +58,19 @@ pub(crate) struct Args {
     /// How rows are compared
     #[arg(long, value_enum, default_value_t = Mode::Multiset)]
     compare: Mode,
-    /// The columns of a key, for per-key and last-per-key
+    /// The key columns, for per-key and last-per-key
     #[arg(long, value_name = "COLUMNS", value_delimiter = ',')]
     key: Vec<String>,
-    /// How far numbers (1e-9) or times (5ms) may be apart; may be repeated
+    /// Allowed difference of numbers (1e-9) or times (5ms); may be repeated
     #[arg(long, value_name = "NUMBER|DURATION", value_parser = compare::tolerance)]
     tolerance: Vec<compare::Tolerance>,
-    /// Limits of the latency from the intended time to the sink, such as 'p50<50us,p99<200us'
+    /// Limits for the latency from the intended time to the sink, such as 'p50<50us,p99<200us'
     #[arg(long, value_name = "LIMITS", value_parser = latency::limits)]
     latency: Option<std::vec::Vec<Limit>>,
-    /// How much faster than recorded captures are read: max, or a factor. The default is max, and
-    /// 1 with --latency
+    /// Replay speed of captures: max, or a factor. The default is max, or 1 with --latency
     #[arg(long, value_name = "SPEED", value_parser = speed)]
     speed: Option<String>,
-    /// The floor of this machine, 99 of 100 times, above which a latency does not count
+    /// Limit for the 99th percentile of this machine's floor; above it latencies are not judged
     #[arg(long, value_name = "DURATION", value_parser = times::parse_ns, default_value = LAG_MAX)]
     max_lag: u64,
     #[command(flatten)]
@@ -77,16 +78,16 @@ pub(crate) struct Args {
     /// Override the trigger: continuous=1s, asap, processing-time=500ms, once, available-now
     #[arg(long, value_name = "SPEC")]
     trigger: Option<String>,
-    /// A setting, as `SET key = value` in the job; may be repeated
+    /// A setting, like `SET key = value` in the job; may be repeated
     #[arg(long, value_name = "KEY=VALUE")]
     set: Vec<String>,
     /// Fail if the job has not ended after this time
     #[arg(long, value_name = "DURATION", value_parser = times::parse_ns, default_value = "10m")]
     timeout: u64,
-    /// Differences to print of each query
+    /// Number of differences to print per query
     #[arg(long, value_name = "N", default_value_t = 20)]
     differences: usize,
-    /// Write the verdict as JUnit XML
+    /// Write the verdict to this file, as JUnit XML
     #[arg(long, value_name = "FILE")]
     junit: Option<PathBuf>,
 }
@@ -104,14 +105,14 @@ fn speed(text: &str) -> Result<String, String> {
     crate::capture::replay::Speed::parse(text).map(|_| text.to_string())
 }
 
-/// The rows of a query, in the order in which its sink gets them.
+/// The rows of a query, in the order in which its sink receives them.
 #[derive(Default)]
 struct Rows {
     lines: Vec<String>,
     epoch: u64,
 }
 
-/// A query of the job and where its rows go.
+/// A query of the job, with its collected rows.
 struct Taken {
     name: String,
     columns: Vec<String>,
@@ -144,7 +145,7 @@ pub(crate) fn run(args: &Args) -> Result<(), Failure> {
     report(args, &cases, start.elapsed())
 }
 
-/// Refuses arguments that contradict each other.
+/// Rejects arguments that contradict each other.
 fn check(args: &Args) -> Result<(), Failure> {
     let wrong = |reason: &str| Err(Failure::Wrong(reason.to_string()));
     let by_key = matches!(args.compare, Mode::PerKey | Mode::LastPerKey);
@@ -182,7 +183,7 @@ fn check(args: &Args) -> Result<(), Failure> {
     Ok(())
 }
 
-/// Options of the captures that replace sources.
+/// The options of the captures that replace sources.
 fn capture_options(args: &Args) -> Vec<(String, String)> {
     let mut options = Vec::new();
     let mut add = |name: &str, value: String| options.push((name.to_string(), value));
@@ -206,7 +207,7 @@ fn capture_options(args: &Args) -> Vec<(String, String)> {
     options
 }
 
-/// Reads the job with its sources replaced.
+/// Parses the job, with its sources replaced.
 fn prepare(args: &Args, session: &Session) -> Result<Vec<JobQuery>, Failure> {
     let options = capture_options(args);
     let replaced = |view: Option<&String>, path: &PathBuf| ReplacedSource {
@@ -217,7 +218,7 @@ fn prepare(args: &Args, session: &Session) -> Result<Vec<JobQuery>, Failure> {
     let named = args.source.iter().map(|(name, path)| replaced(Some(name), path));
     session.replace_sources(named.chain(args.replay.iter().map(|path| replaced(None, path))));
     let text = read(&args.job)?;
-    // Nothing is checked of a checkpoint: the test keeps none.
+    // The job's checkpoint is not checked, because the test uses none.
     let mut overrides = overrides(&args.set, args.trigger.as_deref())?;
     overrides.explains = true;
     let at_job = |error: &dyn std::fmt::Display| format!("{}: {error}", args.job.display());
@@ -254,7 +255,7 @@ fn prepare(args: &Args, session: &Session) -> Result<Vec<JobQuery>, Failure> {
     Ok(queries)
 }
 
-/// Starts all queries, with their rows taken in process.
+/// Starts all queries. Their rows are collected in this process.
 fn start_all(queries: Vec<JobQuery>) -> Result<(Vec<Taken>, Vec<StreamingQuery>), Failure> {
     let (mut all, mut started) = (Vec::new(), Vec::new());
     for query in queries {
@@ -263,7 +264,7 @@ fn start_all(queries: Vec<JobQuery>) -> Result<(Vec<Taken>, Vec<StreamingQuery>)
         let kept = rows.clone();
         let query = query.take_rows(move |epoch, line| {
             let mut rows = kept.lock().unwrap_or_else(|poisoned| poisoned.into_inner());
-            // In mode complete each epoch has the whole result.
+            // In mode complete each epoch contains the whole result.
             if is_complete && rows.epoch != epoch {
                 rows.lines.clear();
             }
@@ -277,13 +278,14 @@ fn start_all(queries: Vec<JobQuery>) -> Result<(Vec<Taken>, Vec<StreamingQuery>)
     Ok((all, started))
 }
 
-/// Waits until everything that is there is processed.
+/// Waits until all available data is processed.
 fn wait(args: &Args, session: &Session, queries: &[StreamingQuery]) -> Result<(), Failure> {
     let limit = Duration::from_nanos(args.timeout);
     let start = Instant::now();
     let ends = session.job_sources().iter().all(|source| source.ends);
     for query in queries {
-        // A folder that is read as a stream never ends; a paced capture is not all there at once.
+        // A folder that is read as a stream never ends. A capture with a pace does not have all its
+        // data at the start.
         if !ends {
             query.process_all_available()?;
             query.stop()?;
@@ -308,7 +310,7 @@ fn wait(args: &Args, session: &Session, queries: &[StreamingQuery]) -> Result<()
     Ok(())
 }
 
-/// Compares the rows of a query, or writes them.
+/// Compares the rows of a query with the expected ones, or writes them.
 fn answer(args: &Args, taken: &Taken, expected: &Expected) -> Result<Case, Failure> {
     let rows = taken.rows.lock().unwrap_or_else(|poisoned| poisoned.into_inner());
     let name = format!("{} answer", taken.name);

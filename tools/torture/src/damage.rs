@@ -1,8 +1,8 @@
-//! Damage done to the files of stopped queries, and what their next start makes of it: every kind
-//! of file with a flipped byte, cut in half, or gone; a full disk and a read-only folder.
+//! Damages the files of stopped queries and starts the queries again: every kind of file with a
+//! flipped byte, truncated, or removed; a full disk and a read-only folder.
 //!
-//! A start passes if it names the file, or if it goes on and its answer is right. Anything else
-//! ends this command with an error.
+//! A start passes if its error names the file, or if it continues and its result is right. Anything
+//! else makes this command fail.
 
 use clap::Args as ClapArgs;
 use millstream::session::{Session, StreamingQuery, Trigger};
@@ -15,7 +15,7 @@ use std::process::{Command, Stdio};
 
 #[derive(ClapArgs)]
 pub struct Args {
-    /// Where to work; a new folder in the system's temporary one unless given
+    /// Working folder; by default a new temporary folder
     #[arg(long)]
     dir: Option<PathBuf>,
 }
@@ -24,14 +24,14 @@ fn text(error: impl Display) -> String {
     error.to_string()
 }
 
-/// A query that can be run again and again; each run gives the whole answer so far.
+/// A query that can be run repeatedly. Each run returns the whole result so far.
 struct Subject {
     name: &'static str,
     dir: PathBuf,
     run: Run,
 }
 
-/// Runs to the end of what there is; the whole answer so far.
+/// Runs over all available input. Returns the whole result so far.
 type Run = fn(&Path) -> Result<String, String>;
 
 fn session() -> Result<Session, String> {
@@ -47,7 +47,7 @@ fn table(session: &Session) -> String {
     rows.join(" ")
 }
 
-/// Files, counted by key; the answer is the whole table.
+/// Counts the rows of files by key. The result is the whole table.
 fn counted(dir: &Path) -> Result<String, String> {
     let session = session()?;
     let reader = session.read_stream().format("json").option("path", dir.join("in").display());
@@ -61,7 +61,7 @@ fn counted(dir: &Path) -> Result<String, String> {
     Ok(table(&session))
 }
 
-/// Files copied through a file sink's log; the answer is what readers of the log see.
+/// Copies files through a file sink's log. The result is what readers of the log see.
 fn copied(dir: &Path) -> Result<String, String> {
     let session = session()?;
     let reader = session.read_stream().format("text").option("path", dir.join("in").display());
@@ -82,7 +82,7 @@ fn copied(dir: &Path) -> Result<String, String> {
     Ok(lines.join(" "))
 }
 
-/// A durable socket, counted; each run gets ten more lines.
+/// Counts the lines of a durable socket. Each run receives ten more lines.
 fn received(dir: &Path) -> Result<String, String> {
     let listener = TcpListener::bind("127.0.0.1:0").map_err(text)?;
     let port = listener.local_addr().map_err(text)?.port();
@@ -90,7 +90,7 @@ fn received(dir: &Path) -> Result<String, String> {
         let (mut peer, _) = listener.accept()?;
         peer.write_all(b"a\nb\na\na\nb\na\na\nb\na\na\n")?;
         peer.shutdown(std::net::Shutdown::Write)?;
-        // Until the query goes, so that no line is lost with the connection.
+        // Reads until the query closes the connection, so that no line is lost with it.
         peer.read_to_end(&mut Vec::new()).map(drop)
     });
     let session = session()?;
@@ -113,7 +113,7 @@ fn received(dir: &Path) -> Result<String, String> {
     Ok(table(&session))
 }
 
-/// What is done to a file.
+/// A kind of damage.
 #[derive(Clone, Copy)]
 enum Damage {
     Flip,
@@ -132,7 +132,7 @@ impl Damage {
 
     fn apply(self, path: &Path) -> std::io::Result<()> {
         let mut bytes = std::fs::read(path)?;
-        // Of a file that is longer than what is in it, the middle of what is in it.
+        // If the file is longer than its content, the middle of its content.
         let used = bytes.iter().rposition(|b| *b != 0).map_or(0, |last| last + 1);
         match self {
             Self::Flip => bytes.get_mut(used / 2).into_iter().for_each(|byte| *byte ^= 1),
@@ -168,7 +168,7 @@ fn files(folder: &Path, out: &mut Vec<PathBuf>) -> std::io::Result<()> {
     Ok(())
 }
 
-/// Whether an error names a file; of a `.N.crc`, which people do not see, the file beside it.
+/// Whether an error names a file. For a hidden file `.N.crc`, the file that it belongs to.
 fn names(error: &str, path: &Path) -> bool {
     let name = path.file_name().unwrap_or_default().to_string_lossy();
     let shown = match name.strip_prefix('.').and_then(|name| name.strip_suffix(".crc")) {
@@ -196,7 +196,7 @@ fn outcome(subject: &Subject, damaged: Option<&Path>, right: &[String]) -> Resul
 }
 
 fn damage(subject: &Subject, failures: &mut u64) -> Result<(), String> {
-    // Three runs, each with something new to read.
+    // Three runs, each with new input.
     let input = subject.dir.join("in");
     std::fs::create_dir_all(&input).map_err(text)?;
     let mut right = String::new();
@@ -246,7 +246,7 @@ fn mount(args: &[&str], dir: &Path) -> bool {
     status.is_ok_and(|status| status.success())
 }
 
-/// A disk that fills up, and one that may not be written, under the checkpoint and the output.
+/// A disk that fills up, and one that is read-only, for the checkpoint and for the output.
 fn disks(dir: &Path, failures: &mut u64) -> Result<(), String> {
     let folder = dir.join("disk");
     std::fs::create_dir_all(&folder).map_err(text)?;
@@ -294,7 +294,7 @@ fn disks(dir: &Path, failures: &mut u64) -> Result<(), String> {
     result
 }
 
-/// Prints the table.
+/// Runs all tests and prints the results as a table.
 pub fn run(args: &Args) -> Result<(), String> {
     let dir = args.dir.clone().unwrap_or_else(|| {
         std::env::temp_dir().join(format!("millstream-damage-{}", std::process::id()))

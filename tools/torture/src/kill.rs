@@ -1,13 +1,14 @@
 //! `kill -9` at random moments, over real files and real sockets.
 //!
 //! *Files, micro-batch.* Numbered rows appear in a folder. One query copies them to files through
-//! the sink's log; one counts them by key and gives each batch's counts to a function that writes
-//! a file per batch; outer joins run in both modes. Afterwards every row must be in the copy once, and every count exact.
+//! the sink's log. Another counts them by key and passes each batch's counts to a function that
+//! writes a file per batch. Outer joins run in both modes. Afterwards the copy must contain every
+//! row once, and every count must be exact.
 //!
-//! *Durable socket, continuous.* A sender numbers its lines and goes on where the source says that
-//! it has kept them. The query counts by key and writes, per line, its number and its key's count.
-//! Afterwards no number may be missing, every count must be the exact one for its number, and a
-//! run may repeat only what came after the epoch that was committed when it started.
+//! *Durable socket, continuous.* A sender numbers its lines and continues after the lines that the
+//! source has acknowledged. The query counts by key and writes, per line, its number and its key's
+//! count. Afterwards no number may be missing, every count must be exact for its number, and a run
+//! may repeat only lines after the last epoch that was committed before it started.
 
 use crate::kill_joins;
 use clap::Args as ClapArgs;
@@ -29,13 +30,13 @@ use std::time::{Duration, Instant};
 
 #[derive(ClapArgs)]
 pub struct Args {
-    /// Kills, of each kind
+    /// Number of kills of each kind
     #[arg(long, default_value_t = 200)]
     rounds: u64,
-    /// What decides the moments; printed when not given
+    /// Seed that decides the moments; printed if not given
     #[arg(long)]
     seed: Option<u64>,
-    /// Where to work; a new folder in the system's temporary one unless given
+    /// Working folder; by default a new temporary folder
     #[arg(long)]
     dir: Option<PathBuf>,
 }
@@ -45,10 +46,10 @@ pub struct ChildArgs {
     /// files or socket
     kind: String,
     dir: PathBuf,
-    /// Where the sender listens
+    /// Port on which the sender listens
     #[arg(long, default_value_t = 0)]
     port: u16,
-    /// Run to the end of what there is
+    /// Run to the end of the available input
     #[arg(long)]
     finish: Option<u64>,
 }
@@ -63,15 +64,15 @@ fn path(dir: &Path, name: &str) -> String {
     dir.join(name).display().to_string()
 }
 
-/// The number of the last row, far behind which all windows are over.
+/// The number of the last row. Its time is so late that all windows close.
 const END: i64 = 1_000_000_000;
 
-/// Seconds of a row's time: up to 3 out of order.
+/// A row's time in seconds: up to 3 seconds out of order.
 fn time(n: u64) -> u64 {
     100 + n - (n * 7) % 4
 }
 
-/// A query by event time, from the rows into files.
+/// An event-time query from the rows to files.
 struct Timed {
     name: &'static str,
     sql: &'static str,
@@ -107,7 +108,7 @@ const TIMED: [Timed; 3] = [
     },
 ];
 
-/// The lines that a query by event time makes of rows.
+/// The lines that an event-time query must write for these rows.
 fn expected_lines(name: &str, rows: u64) -> Vec<String> {
     let all = (0..rows).map(|n| (n, time(n), n % KEYS % 3));
     let mut lines: Vec<String> = match name {
@@ -203,7 +204,7 @@ fn child_files(args: &ChildArgs) -> Result<(), String> {
     if args.finish.is_none() {
         queries.push(continuous);
     } else {
-        // It has no end of its own.
+        // It does not end by itself.
         continuous.process_all_available().map_err(text)?;
         continuous.stop().map_err(text)?;
     }
@@ -239,7 +240,7 @@ fn child_socket(args: &ChildArgs) -> Result<(), String> {
         .option("checkpointLocation", path(dir, "checkpoint"))
         .foreach(move |row: &[Value]| {
             if let [_, Value::Long(c), Value::Long(m)] = row {
-                // One write, so that a kill leaves whole lines but for the last.
+                // A single write, so that a kill can only cut off the last line.
                 drop(out.write_all(format!("{m} {c}\n").as_bytes()));
                 seen.store(*m as u64, Ordering::Release);
             }
@@ -266,7 +267,7 @@ fn spawn(kind: &str, dir: &Path, port: u16, finish: Option<u64>) -> Result<Child
     command.stdin(Stdio::null()).spawn().map_err(text)
 }
 
-/// Lets a child run for a random while, then kills it. A child that ended by itself has failed.
+/// Lets a child run for a random time, then kills it. A child that ended by itself has failed.
 pub fn kill_soon(mut child: Child, dice: &mut SplitMix, round: u64) -> Result<(), String> {
     let until = Instant::now() + Duration::from_micros(10_000 + dice.below(250_000));
     while Instant::now() < until {
@@ -279,7 +280,7 @@ pub fn kill_soon(mut child: Child, dice: &mut SplitMix, round: u64) -> Result<()
     child.wait().map(drop).map_err(text)
 }
 
-/// Runs both loops and says what came of them.
+/// Runs both loops and prints the results.
 pub fn run(args: &Args) -> Result<(), String> {
     let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).map_err(text)?;
     let seed = args.seed.unwrap_or(now.as_nanos() as u64);
@@ -317,7 +318,7 @@ fn files(dir: &Path, rounds: u64, dice: &mut SplitMix) -> Result<(), String> {
         }
         kill_soon(child, dice, round)?;
     }
-    // One for each side of a join, both behind all others.
+    // One row for each side of a join, both later than all others.
     let last = format!("{{\"k\":0,\"n\":{END}}}\n{{\"k\":0,\"n\":{}}}\n", END + 5);
     std::fs::write(input.join(format!("{written:06}.json")), last).map_err(text)?;
     let status = spawn("files", dir, 0, Some(0))?.wait().map_err(text)?;
@@ -369,7 +370,8 @@ fn files(dir: &Path, rounds: u64, dice: &mut SplitMix) -> Result<(), String> {
             got.extend(lines.lines().map(str::to_string));
         }
         got.sort();
-        // The last row's own, which no window is over for but that of rows without duplicates.
+        // The result of the last row itself, whose windows never close; only deduplication emits
+        // it.
         let own = |line: &String| line.starts_with(&(END + 100).to_string()[..8]);
         got.retain(|line| !own(line));
         let expected = expected_lines(timed.name, rows);
@@ -390,7 +392,7 @@ fn files(dir: &Path, rounds: u64, dice: &mut SplitMix) -> Result<(), String> {
     kill_joins::check(dir, (rows, END as u64), |n| n % KEYS, time)
 }
 
-/// Sends numbered lines to whoever connects, from the number that it asks for.
+/// Sends numbered lines to each peer that connects, starting at the number that it requests.
 struct Sender {
     listener: TcpListener,
     sent: AtomicU64,
@@ -403,7 +405,7 @@ impl Sender {
     fn serve(&self) {
         while !self.stop.load(Ordering::Relaxed) {
             match self.listener.accept() {
-                // A peer that is killed ends its connection; the next one comes.
+                // A killed peer ends its connection, and the next one connects.
                 Ok((stream, _)) => drop(self.send(stream)),
                 Err(_) => std::thread::sleep(Duration::from_millis(1)),
             }
@@ -436,7 +438,7 @@ impl Sender {
     }
 }
 
-/// The number at a byte of the stream "0\n1\n2\n…".
+/// The number at a byte offset of the stream "0\n1\n2\n…".
 fn number_at(mut position: u64) -> u64 {
     let (mut digits, mut first, mut count) = (1, 0, 10);
     while position >= count * (digits + 1) {
@@ -448,9 +450,9 @@ fn number_at(mut position: u64) -> u64 {
     first + position / (digits + 1)
 }
 
-/// The number behind the last epoch that a start will take as committed.
+/// The number after the last epoch that the next start will treat as committed.
 fn committed_number(checkpoint: &Path) -> Result<u64, String> {
-    // In continuous mode the entry of the offset log is the decision.
+    // In continuous mode the entry of the offset log decides.
     let offsets = numbered_entries(&FileStorage, &checkpoint.join("offsets")).map_err(text)?;
     let Some(last) = offsets.last() else { return Ok(0) };
     let path = checkpoint.join("offsets").join(last.to_string());
@@ -503,7 +505,7 @@ fn socket_rounds(
         }
         let bytes = std::fs::read(&out).map_err(text)?;
         let new = &bytes[checked..];
-        // A line that the kill has cut stays in the file: it ends here.
+        // The kill may have cut the last line; it is completed with a line end here.
         let whole = new.iter().rposition(|b| *b == b'\n').map_or(0, |at| at + 1);
         let lines = String::from_utf8_lossy(&new[..whole]);
         for (expected, line) in (from..).zip(lines.lines()) {

@@ -1,6 +1,7 @@
-//! Outer joins under `torture kill`: the rows with even numbers are joined with those with odd ones, in
-//! both modes, into files. Whenever the process was killed, each pair and each row without a match must
-//! be there once, and no row both with a match and without one.
+//! Outer joins under `torture kill`: rows with even numbers are joined with rows with odd numbers,
+//! in both modes, and the results are written to files. Whenever the process was killed, the files
+//! must contain each pair and each row without a match once, and no row both with and without a
+//! match.
 
 use millstream::connect::file::committed_files;
 use millstream::session::{Session, StreamingQuery, Trigger};
@@ -49,8 +50,8 @@ pub fn start(
     Ok([one((NAMES[0], batches))?, one((NAMES[1], continuous))?])
 }
 
-/// The pairs, and the rows without a match, of numbers below `rows`, whose keys and times these
-/// functions say.
+/// The pairs and the rows without a match of the numbers below `rows`. The functions give the key
+/// and the time of a number.
 fn expected_lines(rows: u64, key: impl Fn(u64) -> u64, time: impl Fn(u64) -> u64) -> Vec<String> {
     let mut odd: BTreeMap<(u64, u64), Vec<u64>> = BTreeMap::new();
     for n in (1..rows).step_by(2) {
@@ -71,8 +72,8 @@ fn expected_lines(rows: u64, key: impl Fn(u64) -> u64, time: impl Fn(u64) -> u64
     lines
 }
 
-/// Checks the files of both modes. Numbers from `end` on are those of the last rows, which end the
-/// wait of all others.
+/// Checks the files of both modes. Numbers from `end` on are the final rows, which let all others
+/// expire.
 pub fn check(
     dir: &Path,
     (rows, end): (u64, u64),

@@ -1,13 +1,13 @@
 //! `kill -9` at random moments of a query from Kafka to Kafka, against a real broker.
 //!
-//! Numbered records are sent to a topic of four partitions while the query copies each record's
-//! partition and offset to another topic, keyed by the partition. The query runs in continuous and
-//! in micro-batch mode by turns, on one checkpoint. With `--broker` the broker is killed too, and
-//! started again on its data. Afterwards
+//! Numbered records are sent to a topic with four partitions, while the query copies each record's
+//! partition and offset to another topic, keyed by the partition. The query alternates between
+//! continuous and micro-batch mode, on one checkpoint. With `--broker` the broker is killed too,
+//! and restarted with its data. Afterwards
 //!
 //! * every record must be in the copy,
-//! * a run may repeat only records behind the offsets that were committed when it started,
-//! * the first copies of a partition must come in the order of its offsets.
+//! * a run may repeat only records after the offsets that were committed when it started,
+//! * the first copies of a partition's records must be in the order of their offsets.
 
 use crate::kill::{kill_soon, text};
 use clap::Args as ClapArgs;
@@ -30,7 +30,7 @@ use std::process::{Child, Command, Stdio};
 use std::time::Duration;
 
 const PARTITIONS: i32 = 4;
-/// The broker may be down for a while.
+/// The broker may be unavailable for a while.
 const TIMEOUT: Duration = Duration::from_secs(120);
 
 #[derive(ClapArgs)]
@@ -38,16 +38,17 @@ pub struct Args {
     /// The broker: HOST:PORT
     #[arg(long, default_value = "127.0.0.1:9092")]
     servers: String,
-    /// Kills of the query
+    /// Number of kills of the query
     #[arg(long, default_value_t = 100)]
     rounds: u64,
-    /// Records sent, in all rounds together
+    /// Number of records sent in all rounds together
     #[arg(long, default_value_t = 2_000_000)]
     records: u64,
-    /// Kill the broker too, in every fifth round, by this program: `PROGRAM kill`, then `PROGRAM start`
+    /// Also kill the broker in every fifth round, with this program: `PROGRAM kill`, then `PROGRAM
+    /// start`
     #[arg(long)]
     broker: Option<PathBuf>,
-    /// Decides the moments; printed when not given
+    /// Seed that decides the moments; printed if not given
     #[arg(long)]
     seed: Option<u64>,
 }
@@ -58,7 +59,7 @@ pub struct ChildArgs {
     input: String,
     output: String,
     checkpoint: PathBuf,
-    /// `continuous`, `batches`, or `rest` for what there is
+    /// `continuous`, `batches`, or `rest` for the remaining records
     mode: String,
 }
 
@@ -131,7 +132,7 @@ impl Names {
     }
 }
 
-/// Reads the copy, as far as it goes.
+/// Reads the copy so far.
 struct Copy {
     consumer: BaseConsumer,
     topic: String,
@@ -156,7 +157,8 @@ impl Copy {
         Ok(Self { consumer, topic, next, seen: BTreeMap::new(), repeated: 0 })
     }
 
-    /// Reads what came since the last call, all of it after `committed` was committed.
+    /// Reads the records since the last call. All of them were written after `committed` was
+    /// committed.
     fn read(&mut self, committed: &BTreeMap<i32, i64>) -> Result<(), String> {
         let mut list = TopicPartitionList::new();
         for (partition, next) in &self.next {
@@ -172,7 +174,7 @@ impl Copy {
                     open -= 1;
                     continue;
                 }
-                // The broker is just starting again.
+                // The broker is still starting.
                 Some(Err(_)) => continue,
                 None => return Err("the copy cannot be read".to_string()),
             };
@@ -213,7 +215,7 @@ fn control(program: &Path, what: &str) -> Result<(), String> {
     if status.success() { Ok(()) } else { Err(format!("{} {what}: {status}", program.display())) }
 }
 
-/// Runs the loop and prints what came of it.
+/// Runs the loop and prints the results.
 pub fn run(args: &Args) -> Result<(), String> {
     let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).map_err(text)?;
     let seed = args.seed.unwrap_or(now.as_nanos() as u64);
@@ -243,7 +245,7 @@ pub fn run(args: &Args) -> Result<(), String> {
                 let record: BaseRecord<'_, str, str> = BaseRecord::to(&names.input);
                 match producer.send(record.partition(partition as i32).payload(&value)) {
                     Ok(()) => break,
-                    // The queue is full: acknowledgements make room.
+                    // The queue is full; acknowledgements make room.
                     Err(_) => {
                         producer.poll(Duration::from_millis(10));
                     }
@@ -293,7 +295,7 @@ pub fn run(args: &Args) -> Result<(), String> {
     Ok(())
 }
 
-/// The partition that the next record goes to: all get the same number, in turn.
+/// The partition of the next record: all partitions get the same number, in turn.
 fn next_partition(sent: &[u64]) -> usize {
     (sent.iter().sum::<u64>() % sent.len() as u64) as usize
 }

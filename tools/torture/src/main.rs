@@ -1,6 +1,6 @@
-//! Crashes queries and checks what comes after: `torture simulate` in a world where every step
-//! follows from a seed, `torture kill` with real processes and `kill -9`, `torture damage` by spoiling the
-//! files of stopped queries, `torture soak` by stopping processes for a while.
+//! Crashes queries and checks the results: `torture simulate` in a simulated environment where a
+//! seed determines every step, `torture kill` with real processes and `kill -9`, `torture damage`
+//! by damaging the files of stopped queries, `torture soak` by pausing processes.
 
 mod damage;
 mod kill;
@@ -29,16 +29,17 @@ enum Command {
     Simulate(simulate::Args),
     /// Real processes, killed at random moments
     Kill(kill::Args),
-    /// A query from Kafka to Kafka, killed at random moments; the broker too with `--broker`
+    /// A query from Kafka to Kafka, killed at random moments; with `--broker` the broker too
     #[cfg(feature = "kafka")]
     KillKafka(kill_kafka::Args),
     /// What `kill-kafka` starts: a query until it is killed
     #[cfg(feature = "kafka")]
     #[command(hide = true)]
     KafkaChild(kill_kafka::ChildArgs),
-    /// Files flipped, cut and removed, a full disk, a read-only folder: what the next start says
+    /// Files with flipped bytes, truncated and removed, a full disk, a read-only folder: what the
+    /// next start reports
     Damage(damage::Args),
-    /// Every stateful operator at a steady rate, stopped for a while: what grows, what is lost
+    /// Every stateful operator at a constant rate, paused for a while: what grows, what is lost
     Soak(soak::Args),
     /// What `soak` starts: a query until standard input ends
     #[command(hide = true)]

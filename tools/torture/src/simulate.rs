@@ -1,10 +1,11 @@
-//! Simulated crashes. A seed decides the query, its input, how it runs, when and how often it is
-//! struck and by what; a run prints its seed when it fails and is the same each time.
+//! Simulated crashes. A seed determines the query, its input and parameters, and the time, number
+//! and kind of faults. A failed run prints its seed and can be repeated exactly.
 //!
-//! Six queries: a keyed count whose state must be exact; the same as an aggregate of a typed stream, in
-//! one level and in two; and into files, whose rows must each be there once, a projection, tumbling
-//! windows, sessions, and rows without their duplicates, the last three by event time. Each is run until it ends by itself, started again after each fault,
-//! now in one mode and now in the other, with one to three instances.
+//! The queries: a keyed count whose state must be exact; the same as an aggregate of a typed
+//! stream, with one level and with two; and queries whose files must contain each row once: a
+//! projection, and by event time tumbling windows, sessions and deduplication. Each query is
+//! restarted after each fault until it ends by itself, in alternating modes, with one to three
+//! instances.
 
 use clap::Args as ClapArgs;
 use millstream::Config;
@@ -24,13 +25,13 @@ use std::time::Instant;
 
 #[derive(ClapArgs)]
 pub struct Args {
-    /// Seeds to run
+    /// Number of seeds to run
     #[arg(long, default_value_t = 10_000)]
     seeds: u64,
     /// The first seed
     #[arg(long, default_value_t = 0)]
     first: u64,
-    /// Plant a bug and expect it to be found: a skipped fsync of state, of the sink's files, of
+    /// Plant a bug and expect it to be found: a skipped fsync of state, of the sink's files or of
     /// the offset log, or a commit that becomes durable before the snapshot
     #[arg(long, value_enum)]
     plant: Option<Plant>,
@@ -58,12 +59,12 @@ impl Plant {
     }
 }
 
-/// Restarts after which a run is said never to end.
+/// Maximum number of restarts. A run with more counts as endless.
 const MAX_RUNS: u64 = 60;
 const CHECKPOINT: &str = "/sim/checkpoint";
 const OUT: &str = "/sim/out";
 
-/// What the simulation found wrong.
+/// The error of a run with wrong results.
 fn wrong(what: String) -> Result<(), String> {
     Err(what)
 }
@@ -74,14 +75,14 @@ struct World {
     session: Session,
     stream: MemoryStream,
     rows: Vec<(String, i64)>,
-    /// How many of them the query was given.
+    /// How many of the rows the query was given.
     fed: usize,
     query: Query,
     /// The last value of each key of the typed stream.
     last: Arc<Mutex<BTreeMap<String, Known>>>,
 }
 
-/// Count, sum and largest number of a key.
+/// Count, sum and maximum of a key.
 type Known = (i64, i64, i64);
 
 #[derive(Clone)]
@@ -110,11 +111,11 @@ enum Query {
     Windows,
     Sessions,
     Duplicates,
-    /// A stream beside itself, full outer.
+    /// A full outer join of a stream with itself.
     Joined,
 }
 
-/// The number of the last row: its time is far behind all others.
+/// The number of the last row. Its time is much later than all others.
 const END: i64 = 1_000_000;
 /// A row's time in seconds: up to 3 seconds out of order.
 fn time(n: i64) -> i64 {
@@ -147,7 +148,7 @@ impl Query {
         }
     }
 
-    /// The lines of its files.
+    /// The lines that its files must contain.
     fn expected(self, rows: &[(String, i64)]) -> Vec<String> {
         let mut lines: Vec<String> = match self {
             Self::Count | Self::Typed | Self::Copy => {
@@ -232,7 +233,7 @@ impl World {
         Ok(Self { env, dice, session, stream, rows, fed: 0, query, last })
     }
 
-    /// Runs the query until it ends or is struck.
+    /// Runs the query until it ends or a fault occurs.
     fn start(&mut self) -> Result<(), QueryError> {
         let parallelism = 1 + self.dice.below(3) as usize;
         self.session.set("millstream.parallelism", &parallelism.to_string())?;
@@ -263,7 +264,7 @@ impl World {
         writer.simulate(&self.env, self.dice.next())
     }
 
-    /// The same of the typed stream, in one level or in two.
+    /// Like `start`, for the typed stream, with one level or two.
     fn start_typed(&mut self, parallelism: usize, trigger: Trigger) -> Result<(), QueryError> {
         let flow = Flow::new("typed").parallelism(parallelism).checkpoint(CHECKPOINT);
         let keyed = flow.items(self.rows[..self.fed].to_vec()).key_by(|(key, _)| key.clone());
@@ -280,7 +281,7 @@ impl World {
         Ok(flow.simulate_in(config, &self.env, self.dice.next())?)
     }
 
-    /// Adds some of the input; closes the stream behind the last of it.
+    /// Adds some of the input. Closes the stream after the last row.
     fn feed(&mut self, fed: &mut usize) {
         let more = self.dice.below(self.rows.len() as u64 + 1) as usize;
         let to = (*fed + more).min(self.rows.len());
@@ -315,7 +316,7 @@ impl World {
                 _ => None,
             })
             .collect();
-        // A run that had nothing new to do in continuous mode prints nothing.
+        // A run without new input in continuous mode prints nothing.
         if got == expected || (got.is_empty() && !self.rows.is_empty()) {
             Ok(())
         } else {
@@ -323,13 +324,13 @@ impl World {
         }
     }
 
-    /// One more run over one more row shows all of the state.
+    /// One more run over one more row emits all of the state.
     fn last_row(&mut self) -> Result<(), String> {
         self.env.sim_storage().recover();
         self.rows.push(("last".into(), 1));
         self.stream.add([vec![Value::String("last".into()), Value::Long(1)]]);
         if self.query == Query::Typed {
-            // It gives values of the keys that it is given.
+            // The query emits values only for keys in its input.
             let keys: BTreeSet<String> = self.rows.iter().map(|(key, _)| key.clone()).collect();
             self.rows.extend(keys.into_iter().map(|key| (key, 1)));
             self.fed = self.rows.len();
@@ -353,12 +354,12 @@ impl World {
     }
 }
 
-/// What a run came to.
+/// The result of a run.
 #[derive(Default)]
 struct Outcome {
     runs: u64,
     faults: u64,
-    /// Runs whose state was compacted.
+    /// Number of runs in which state was compacted.
     compacted: u64,
 }
 
@@ -375,7 +376,7 @@ fn one(seed: u64, plant: Option<Plant>) -> Result<Outcome, String> {
             return Err(format!("no end after {MAX_RUNS} runs"));
         }
         world.feed(&mut fed);
-        // Each run ends by itself when it has read what is there, if nothing strikes it before.
+        // Without a fault, each run ends when it has read its input.
         world.stream.close();
         if outcome.runs < MAX_RUNS / 2 && world.dice.below(8) != 0 {
             let fault = match world.dice.below(8) {
@@ -401,7 +402,7 @@ fn one(seed: u64, plant: Option<Plant>) -> Result<Outcome, String> {
                 }
             }
         }
-        // The process died, or with it the machine.
+        // Either the process died, or the whole machine.
         if world.dice.below(3) != 0 {
             storage.power_failure();
         }
@@ -425,7 +426,7 @@ fn one(seed: u64, plant: Option<Plant>) -> Result<Outcome, String> {
     Ok(outcome)
 }
 
-/// Runs seeds on all cores; the first that fails, if any, and totals.
+/// Runs seeds on all cores. Returns the first that failed, if any, and totals.
 fn many(first: u64, seeds: u64, plant: Option<Plant>) -> (Option<(u64, String)>, Outcome, u64) {
     let (next, stop) = (AtomicU64::new(first), AtomicBool::new(false));
     let totals = Mutex::new((None::<(u64, String)>, Outcome::default(), 0u64));

@@ -1,4 +1,4 @@
-//! What a case does with the broker itself: topics, records, transactions.
+//! What a case does on the broker itself: topics, records, transactions.
 
 use base64::prelude::{BASE64_STANDARD, Engine};
 use futures_executor::block_on;
@@ -21,7 +21,7 @@ fn text(error: impl std::fmt::Display) -> String {
     error.to_string()
 }
 
-/// The connection of a case.
+/// The broker connection of a case.
 pub struct Broker {
     pub servers: String,
     admin: AdminClient<DefaultClientContext>,
@@ -85,8 +85,8 @@ impl Broker {
             for (key, value) in &config {
                 new = new.set(key, value);
             }
-            // A topic that was deleted a moment ago may still be there. One that exists after a
-            // request that was not answered in time is this one.
+            // A topic that was just deleted may still exist. After a creation request without an
+            // answer, a topic that exists is the new one.
             let mut is_unanswered = false;
             self.wait_until("create a topic", || {
                 match block_on(self.admin.create_topics([&new], &AdminOptions::new())) {
@@ -201,7 +201,7 @@ impl Broker {
     }
 
     fn compact(&self, topic: &str, left: i64) -> Result<(), String> {
-        // The segment is closed by its age.
+        // The broker closes the segment when it reaches its maximum age.
         let until = Instant::now() + Duration::from_millis(300);
         self.wait_until("wait", || Instant::now() >= until)?;
         let roll = json!({"topic": topic, "partition": 0, "key": "roll", "value": "roll"});
@@ -227,7 +227,7 @@ impl Broker {
         made.headers = (headers.count() > 0).then_some(headers);
         let until = Instant::now() + TIMEOUT;
         while let Err((error, again)) = producer.send(made) {
-            // A partition that was just added is not known to the producer yet.
+            // The producer does not know a partition that was just added.
             let unknown = error.rdkafka_error_code() == Some(RDKafkaErrorCode::UnknownPartition);
             if !unknown || Instant::now() > until {
                 return Err(text(error));
@@ -245,7 +245,7 @@ impl Broker {
         (0..count).map(|partition| (partition, self.end(topic, partition))).collect()
     }
 
-    /// Records of a topic from these offsets on, by partition, in their order.
+    /// Reads the records of a topic from the given offsets on, in order per partition.
     pub fn records(&self, topic: &str, from: &HashMap<i32, i64>) -> Result<Vec<Json>, String> {
         let mut all = Vec::new();
         for (partition, end) in self.ends(topic) {
@@ -287,7 +287,7 @@ impl Broker {
     }
 }
 
-/// A key or value: NULL, text, or base64.
+/// Parses a key or value: NULL, text, or base64.
 fn bytes(json: &Json) -> Result<Option<Vec<u8>>, String> {
     match json {
         Json::Null => Ok(None),
@@ -299,7 +299,7 @@ fn bytes(json: &Json) -> Result<Option<Vec<u8>>, String> {
     }
 }
 
-/// As cases write keys and values.
+/// Formats a key or value as in cases.
 fn json_bytes(bytes: Option<&[u8]>) -> Json {
     match bytes.map(|bytes| (bytes, std::str::from_utf8(bytes))) {
         None => Json::Null,

@@ -1,8 +1,8 @@
 //! Kafka cases, run against a real broker: `conformance --kafka HOST:PORT DIR…`.
 //!
-//! A case says what is in the topics before and between the steps of a query, and which rows,
-//! batches, offsets and records must come of it. Names of topics get a prefix of their own, so
-//! cases do not see each other's.
+//! A case describes the content of topics before and between the steps of a query, and the expected
+//! rows, batches, offsets and records. Topic names get a prefix per case, so that cases do not
+//! affect each other.
 
 mod broker;
 mod run;
@@ -18,7 +18,7 @@ pub fn run_file(path: &Path, servers: &str, number: usize) -> Outcome {
         Ok(text) => text,
         Err(error) => return Outcome::Failed(error.to_string()),
     };
-    // Letters and digits: a part of a name that no other case has.
+    // Letters and digits only; unique per case.
     let prefix = format!("c{}x{number}x", std::process::id());
     let case: Json = match serde_json::from_str(&text.replace('@', &prefix)) {
         Ok(case) => case,

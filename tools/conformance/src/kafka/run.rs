@@ -1,4 +1,4 @@
-//! Runs a case: a batch query, a write, or a stream step by step.
+//! Runs a case: a batch query, a write, or a stream, step by step.
 
 use crate::case::{Outcome, Scratch, judge_error};
 use crate::compare::{same_rows, to_value, value_json};
@@ -35,7 +35,7 @@ pub fn run(case: &Json, broker: &Broker) -> Result<Outcome, String> {
     }
 }
 
-/// Options of a source or sink, with the servers unless the case is about their absence.
+/// The options of a source or sink, with the servers unless the case tests their absence.
 fn options(case: &Json, broker: &Broker, own: &Json) -> Vec<(String, String)> {
     let own = own.as_object().into_iter().flatten();
     let mut all: Vec<_> = own
@@ -116,7 +116,7 @@ fn compare(expected: &Json, rows: &[Json], what: &str) -> Outcome {
     Outcome::Failed(format!("{what} {}, expected {}", shown(rows), shown(&expected)))
 }
 
-/// Whether the records added to topics are those that a case lists.
+/// Compares the records that were added to topics with those of the case.
 fn compare_topics(
     expected: &Json,
     broker: &Broker,
@@ -141,7 +141,7 @@ fn compare_topics(
                 return Ok(Outcome::Failed(format!("topic {topic} has {got}, not {record}")));
             };
             let found = rest.remove(at);
-            // Of one key and partition the first that fits must be the next of them.
+            // For each key and partition, the first matching record must be the next one.
             let place = got.iter().position(|other| std::ptr::eq(other, found));
             let key = (record["key"].to_string(), found["partition"].to_string());
             if let Some(last) = order.insert(key, place)
@@ -195,7 +195,7 @@ fn write(case: &Json, broker: &Broker) -> Result<Outcome, String> {
     }
 }
 
-/// A stream of a case.
+/// The state of a stream case.
 struct Stream<'c> {
     case: &'c Json,
     broker: &'c Broker,
@@ -259,7 +259,7 @@ impl<'c> Stream<'c> {
         writer.start()
     }
 
-    /// Starts the query unless it runs, and processes all there is.
+    /// Starts the query unless it is running, and processes all available data.
     fn process(&mut self) -> Result<(), QueryError> {
         if self.is_available_now() {
             return Ok(self.start()?.await_termination()?);
@@ -303,7 +303,7 @@ impl<'c> Stream<'c> {
         {
             query.stop().map_err(text)?;
         }
-        // A query that runs may process records as soon as they are sent.
+        // A running query may process records as soon as they are sent.
         self.batches.lock().map_err(text)?.clear();
         let broker = self.broker;
         broker.delete_topics(&step["delete_topics"])?;

@@ -1,4 +1,4 @@
-//! Captures, and the packet captures that are imported into them.
+//! Fuzzes captures, and packet captures that are imported into them.
 #![no_main]
 #![allow(dead_code, unused_imports, reason = "the importer's modules are compiled on their own")]
 
@@ -12,7 +12,7 @@ use millstream_engine::capture::{
 use packet::{EventSink, Filter, GapPolicy, Importer};
 use std::io::{self, Cursor};
 
-/// Writes what an import finds, and looks at its order.
+/// Writes the events of an import, and checks their order.
 struct Sink {
     writer: CaptureWriter<Vec<u8>>,
     mono_ns: u64,

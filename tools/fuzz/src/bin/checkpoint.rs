@@ -1,4 +1,4 @@
-//! The files of a checkpoint and of a capture log: damage is named, never believed.
+//! Fuzzes the files of checkpoints and capture logs: damage is reported and never accepted.
 #![no_main]
 
 use libfuzzer_sys::fuzz_target;
@@ -16,7 +16,7 @@ fuzz_target!(|data: &[u8]| {
     assert!(end <= bytes.len());
     let _ = state_file::entries(bytes, |_, _| Ok(()));
     let _ = log_entry::parse(bytes);
-    // As what it is, and with the CRC that its lines should have.
+    // The bytes as they are, and with a correct CRC.
     let text = String::from_utf8_lossy(bytes);
     let whole = log_entry::format(text.lines());
     let bytes = if choice % 2 == 0 { bytes } else { whole.as_bytes() };

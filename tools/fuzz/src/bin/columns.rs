@@ -1,5 +1,5 @@
-//! Parquet files: whatever their bytes are, a file is read or refused. (Of ORC files the decoder is
-//! not proof against bytes that are made to harm: a type that holds itself overflows its stack.)
+//! Fuzzes Parquet files: whatever its bytes are, a file is read or rejected. (ORC is not included:
+//! a malicious file can overflow the decoder's stack with a type that contains itself.)
 #![no_main]
 
 use libfuzzer_sys::fuzz_target;
@@ -14,7 +14,7 @@ const DDL: &str = "a TINYINT, b BIGINT, c DOUBLE, d STRING, e DECIMAL(20,2), f T
     g ARRAY<BIGINT>, h MAP<STRING, BIGINT>, i STRUCT<x: BIGINT, y: STRING>, j BOOLEAN, k DATE, l BINARY";
 
 fuzz_target!(|data: &[u8]| {
-    // A decoder that panics is caught, and its file refused: that is no finding. What panics
+    // A panic of the decoder is caught and the file is rejected, which is not a finding. A panic
     // elsewhere still ends the run.
     QUIET.call_once(|| std::panic::set_hook(Box::new(|_| {})));
     let options = ReadOptions::of(ColumnFormat::Parquet);
@@ -24,7 +24,7 @@ fuzz_target!(|data: &[u8]| {
         fields.map(|(i, f)| (i, f.name.clone(), f.data_type.clone())).collect();
     let Ok(mut input) = ColumnInput::of_bytes(&options, data.to_vec(), &wanted) else { return };
     let mut row = Vec::new();
-    // A few bytes can say that a value comes a milliard times; that is not to be waited for.
+    // A few bytes can claim a billion values, so the number of rows is limited.
     for _ in 0..10_000 {
         row.clear();
         match input.row(|| RowWriter::new(&mut row, wanted.len())) {

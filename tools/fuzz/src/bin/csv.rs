@@ -1,5 +1,5 @@
-//! CSV in every dialect: no panic, a record never depends on how much of the text behind it is
-//! known, and what is written is a record again.
+//! Fuzzes CSV in every dialect: no panic, a record never depends on how much of the following text
+//! is known, and written records can be read back.
 #![no_main]
 
 use libfuzzer_sys::fuzz_target;

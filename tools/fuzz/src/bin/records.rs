@@ -1,4 +1,4 @@
-//! Text, CSV and JSON files, in every framing: no panic, no byte lost, memory within its bound.
+//! Fuzzes text, CSV and JSON files with every framing: no panic, no lost bytes, bounded memory.
 #![no_main]
 
 use libfuzzer_sys::fuzz_target;

@@ -1,4 +1,4 @@
-//! Queries and job files: refused or planned, never a panic.
+//! Fuzzes queries and job files: they are rejected or planned, never a panic.
 #![no_main]
 
 use libfuzzer_sys::fuzz_target;

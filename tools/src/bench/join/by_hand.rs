@@ -1,10 +1,10 @@
-//! A symmetric hash join by hand, the floor of each measurement: of numbers alone, without
+//! A hand-written symmetric hash join, the floor of each measurement: over numbers only, without
 //! expressions, late rows, checkpoints or bounded steps.
 
 use millstream_engine::checkpoint::key_group::BuildStableHasher;
 use std::collections::{HashMap, VecDeque};
 
-/// Rows of a key by time: the time and a number.
+/// The rows of a key by time: time and number.
 type Rows = VecDeque<(i64, i64)>;
 
 /// The join of `l` and `r` by key, with `r.t` from `l.t - before_us` to `l.t + after_us`.
@@ -21,7 +21,7 @@ impl HashJoin {
         Self { before_us, after_us, sides: Default::default(), expiry: Default::default() }
     }
 
-    /// Takes a row and calls `pair` with the numbers of both rows of each match.
+    /// Processes a row and calls `pair` with the numbers of both rows of each match.
     #[inline]
     pub fn push(
         &mut self,
@@ -44,7 +44,7 @@ impl HashJoin {
         self.expiry[side].push_back((time, key));
     }
 
-    /// Removes the rows that can have no match at a watermark.
+    /// Removes the rows that can no longer match at a watermark.
     #[inline]
     pub fn expire(&mut self, watermark: i64) {
         for (side, keep_us) in [self.after_us, self.before_us].into_iter().enumerate() {

@@ -1,5 +1,6 @@
-//! `millstream bench join`: joins of two streams: the stage alone, whole queries in this process, and
-//! over sockets, each beside a symmetric hash join by hand in the same run.
+//! `millstream bench join`: joins of two streams. Measures the stage alone, whole queries in this
+//! process, and queries over sockets, each compared with a hand-written symmetric hash join in the
+//! same run.
 
 mod by_hand;
 mod jobs;
@@ -20,19 +21,19 @@ use clap::{Args as ClapArgs, ValueEnum};
     Beside each figure stands the same by hand: a hash table of both sides' rows, without expressions,\n\
     late rows, checkpoints and bounded steps. Every match is counted; a wrong number ends the run.")]
 pub(super) struct Args {
-    /// The part; all of them if left out
+    /// The part to measure; by default all
     #[arg(long, value_enum)]
     part: Option<Part>,
-    /// A hundredth of the rows and a second of each rate: whether it works, not how fast
+    /// Use 1% of the rows and one second per rate, to check that everything works
     #[arg(long)]
     quick: bool,
-    /// Rows buffered of each side
+    /// Buffered rows per side
     #[arg(long, default_value_t = 1_000_000, value_parser = clap::value_parser!(i64).range(1_000..=100_000_000))]
     rows: i64,
-    /// Rows a second of each side, of the latency in this process
+    /// Rows per second and side of the latency measurement in this process
     #[arg(long, default_value_t = 100_000, value_parser = clap::value_parser!(i64).range(100..=5_000_000))]
     rate: i64,
-    /// Seconds of each rate
+    /// Seconds per rate
     #[arg(long, default_value_t = 10, value_parser = clap::value_parser!(i64).range(1..=3600))]
     seconds: i64,
     /// Print one JSON object
@@ -40,14 +41,14 @@ pub(super) struct Args {
     json: bool,
 }
 
-/// What is measured.
+/// A part of the measurement.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 enum Part {
     /// The stage alone: probe, insert, expiry, memory
     Stage,
-    /// From the row that completes a match to the sink, in this process
+    /// Latency from the row that completes a match to the sink, in this process
     Latency,
-    /// Rows a second on one core
+    /// Rows per second on one core
     Throughput,
     /// Two streams over sockets
     Sockets,
@@ -60,7 +61,7 @@ enum Unit {
     Ns(f64),
     /// Bytes.
     Bytes(f64),
-    /// Rows a second.
+    /// Rows per second.
     Rate(f64),
     /// A ratio.
     Times(f64),
@@ -105,7 +106,7 @@ impl Figure {
     }
 }
 
-/// Measures and prints.
+/// Runs the measurement and prints the results.
 pub(super) fn run(args: &Args) -> Result<(), Failure> {
     let (rows, seconds) =
         if args.quick { (args.rows.min(10_000), 1) } else { (args.rows, args.seconds) };
@@ -144,7 +145,7 @@ pub(super) fn run(args: &Args) -> Result<(), Failure> {
     Ok(())
 }
 
-/// Runs on a thread of its own, pinned to the first core.
+/// Runs on a new thread that is pinned to the first core.
 fn on_first_core(body: impl FnOnce() -> Result<(), Failure> + Send) -> Result<(), Failure> {
     std::thread::scope(|scope| {
         let pinned = || {
@@ -153,7 +154,7 @@ fn on_first_core(body: impl FnOnce() -> Result<(), Failure> + Send) -> Result<()
             }
             body()
         };
-        // A panic of the measurement is one of ours.
+        // A panic of the measurement is re-raised here.
         scope.spawn(pinned).join().unwrap_or_else(|panic| std::panic::resume_unwind(panic))
     })
 }

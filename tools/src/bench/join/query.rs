@@ -1,19 +1,19 @@
-//! The join that is measured, as a query, and its rows.
+//! The measured join as a query, and its rows.
 
 use crate::Failure;
 use crate::bench::open_loop::wrong;
 use millstream::session::{DataFrame, Session};
 use millstream::table::row::RowWriter;
 
-/// Between the times of matching rows, in microseconds: the right one's from `before_us` earlier to
-/// `after_us` later.
+/// The range of a join, in microseconds: the right row's time is from `before_us` earlier to
+/// `after_us` later than the left row's.
 #[derive(Clone, Copy)]
 pub(super) struct Range {
     pub before_us: i64,
     pub after_us: i64,
 }
 
-/// Streams `l` and `r` of a key, a time and a number, joined by the key and a range of times.
+/// A join of the streams `l` and `r` (key, time, number) by key and a range of times.
 pub(super) fn joined(range: Range) -> Result<DataFrame, Failure> {
     let session = Session::new();
     for name in ["l", "r"] {

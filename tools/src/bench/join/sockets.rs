@@ -1,5 +1,5 @@
-//! Two streams over one socket, matched, beside a bare loop that does the same and beside the keyed
-//! count.
+//! A join of two streams over one socket, compared with a bare loop that does the same and with the
+//! keyed count.
 
 use super::by_hand::HashJoin;
 use super::{Figure, Unit};
@@ -13,7 +13,7 @@ use millstream_engine::measure::latency::Percentiles;
 use std::io::Write;
 use std::time::Duration;
 
-/// A match is between two lines behind each other: `l KEY NUMBER MICROSECONDS`, and the same of `r`.
+/// Consecutive lines match: `l KEY NUMBER MICROSECONDS`, and the same for `r`.
 struct Matched {
     rate: u64,
     lines: u64,
@@ -90,7 +90,7 @@ fn start_bare(spin: bool, ports: (u16, u16)) -> Result<Target, Failure> {
     bare(spin, ports, each_line).map(Target::Bare)
 }
 
-/// Medians of rounds that alternate.
+/// Runs alternating rounds and prints their medians.
 pub(super) fn run(
     rate: u64,
     seconds: u64,

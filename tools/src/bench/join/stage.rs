@@ -1,4 +1,5 @@
-//! The join's stage alone, without sources, rings and sinks: a row, a search, an expired row.
+//! Measures the join's stage alone, without sources, rings and sinks: the cost per row, per search
+//! and per expired row.
 
 use super::by_hand::HashJoin;
 use super::query::{Range, joined, write_row};
@@ -18,12 +19,12 @@ use std::time::{Duration, Instant};
 
 /// An hour.
 const HOUR_US: i64 = 3_600_000_000;
-/// The time of the first row: no watermark has passed it.
+/// The time of the first row, which is after every watermark.
 const BASE_US: i64 = 1_000 * HOUR_US;
 /// Consecutive rows have distant keys.
 const STRIDE: i64 = 1_000_003;
 
-/// Counts the rows that leave.
+/// Counts the output rows.
 struct Counter(Arc<AtomicU64>);
 
 impl Stage for Counter {
@@ -53,7 +54,7 @@ impl<'a> Push<Row<'a>> for Counter {
     }
 }
 
-/// The stage, and what it has given.
+/// The stage, with a counter of its output.
 struct Measured {
     stage: BareJoin,
     rows_out: Arc<AtomicU64>,
@@ -97,11 +98,11 @@ fn expect(what: &str, found: u64, expected: u64) -> Result<(), Failure> {
     Err(Failure::Failed(format!("{what}: {found} rows came out, not {expected}")))
 }
 
-/// A row finds its match among `keys` keys, and is buffered.
+/// Measures a row that finds its match among `keys` keys and is then buffered.
 pub(super) fn probe_and_insert(keys: i64, figures: &mut Vec<Figure>) -> Result<(), Failure> {
     let range = Range { before_us: HOUR_US, after_us: HOUR_US };
     let left = |i: i64| [key_of(i, keys), BASE_US + i, i];
-    // Another order of keys.
+    // The keys are in another order.
     let right = |i: i64| [key_of(i + keys / 2, keys), BASE_US + i, i];
     let (mut join, mut hand) = (Measured::new(range)?, HashJoin::new(HOUR_US, HOUR_US));
     let begun = Instant::now();
@@ -150,7 +151,7 @@ pub(super) fn probe_and_insert(keys: i64, figures: &mut Vec<Figure>) -> Result<(
     Ok(())
 }
 
-/// Memory of rows of which each key has a hundred.
+/// Measures the memory of rows, with a hundred rows per key.
 pub(super) fn memory(rows: i64, figures: &mut Vec<Figure>) -> Result<(), Failure> {
     let mut join = Measured::new(Range { before_us: HOUR_US, after_us: HOUR_US })?;
     for i in 0..rows {
@@ -166,7 +167,7 @@ pub(super) fn memory(rows: i64, figures: &mut Vec<Figure>) -> Result<(), Failure
     Ok(())
 }
 
-/// A row finds its one match by time among all rows of one key.
+/// Measures a row that finds its single match by time among all rows of one key.
 pub(super) fn probe_by_range(rows: i64, figures: &mut Vec<Figure>) -> Result<(), Failure> {
     let (step, near) = (1_000, 400);
     let range = Range { before_us: 0, after_us: near };
@@ -184,7 +185,8 @@ pub(super) fn probe_by_range(rows: i64, figures: &mut Vec<Figure>) -> Result<(),
     }
     let ours = begun.elapsed();
     expect("probe by range", join.rows_out(), probes as u64)?;
-    // By hand a row is put behind the others, whatever is its time: only the search counts.
+    // The hand-written join appends a row without sorting it by time, because only the search is
+    // measured.
     let (begun, mut pairs) = (Instant::now(), 0u64);
     for i in 0..probes {
         hand.push(false, right(i), |_, _| pairs += 1);
@@ -200,7 +202,7 @@ pub(super) fn probe_by_range(rows: i64, figures: &mut Vec<Figure>) -> Result<(),
     Ok(())
 }
 
-/// Watermarks by which nothing expires, and one by which all rows do.
+/// Measures watermarks by which nothing expires, and one by which all rows expire.
 pub(super) fn expiry(rows: i64, figures: &mut Vec<Figure>) -> Result<(), Failure> {
     let range = Range { before_us: HOUR_US, after_us: HOUR_US };
     let row = |i: i64| [key_of(i, rows), BASE_US + i, i];
@@ -241,7 +243,7 @@ pub(super) fn expiry(rows: i64, figures: &mut Vec<Figure>) -> Result<(), Failure
     beside_expiry(rows, hand_freed, figures)
 }
 
-/// How long a row waits that comes while all buffered rows expire.
+/// Measures how long a row waits that arrives while all buffered rows expire.
 fn beside_expiry(
     rows: i64,
     hand_freed: Duration,

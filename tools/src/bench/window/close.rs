@@ -1,4 +1,4 @@
-//! How soon a result follows the record that closes its window, beside a bare loop.
+//! How soon a result follows the record that closes its window, compared with a bare loop.
 
 use super::{Load, windows};
 use crate::Failure;
@@ -7,7 +7,7 @@ use crate::stdout::say;
 use millstream_engine::cores;
 use millstream_engine::measure::latency::Percentiles;
 
-/// Measures and prints.
+/// Runs the measurement and prints the results.
 pub(super) fn run(load: &Load, rounds: u64, spin: bool, json: bool) -> Result<(), Failure> {
     if !json {
         say!(

@@ -1,6 +1,6 @@
-//! `millstream bench window`: windows of event time, open-loop: how soon a result follows the record
-//! that closes its window, what a window of many keys costs the records behind, whether sliding
-//! windows keep up, and whether any of it drifts.
+//! `millstream bench window`: open-loop measurements of event-time windows: how soon a result
+//! follows the record that closes its window, how long a window with many keys delays records,
+//! whether sliding windows keep up, and whether latency or memory drifts.
 
 mod close;
 mod pause;
@@ -34,36 +34,36 @@ pub(super) struct Args {
 
 #[derive(Subcommand)]
 enum Part {
-    /// Tumbling windows of a second over sockets, beside a bare loop that does the same
+    /// Tumbling windows of one second over sockets, compared with a bare loop that does the same
     Close {
-        /// Rows a second
+        /// Rows per second
         #[arg(long, default_value_t = 10_000, value_parser = clap::value_parser!(u64).range(100..=5_000_000))]
         rate: u64,
-        /// Keys
+        /// Number of keys
         #[arg(long, default_value_t = 100, value_parser = clap::value_parser!(u64).range(1..=100_000))]
         keys: u64,
-        /// Length of a round
+        /// Length of a round, in seconds
         #[arg(long, default_value_t = 10, value_parser = clap::value_parser!(u64).range(4..=3600))]
         seconds: u64,
-        /// Rounds of bare loop and engine
+        /// Number of rounds of bare loop and engine
         #[arg(long, default_value_t = 5, value_parser = clap::value_parser!(u64).range(1..=100))]
         rounds: u64,
-        /// Whether both spin while they wait; else both block
+        /// Spin while waiting; otherwise both block
         #[arg(long)]
         spin: bool,
     },
-    /// Sliding windows over rows from within the process, on one core
+    /// Sliding windows over rows from this process, on one core
     Sliding {
-        /// Rows a second
+        /// Rows per second
         #[arg(long, default_value_t = 500_000, value_parser = clap::value_parser!(u64).range(1..=50_000_000))]
         rate: u64,
-        /// Keys
+        /// Number of keys
         #[arg(long, default_value_t = 10_000, value_parser = clap::value_parser!(u64).range(1..=10_000_000))]
         keys: u64,
         /// Length of a window, in milliseconds
         #[arg(long, default_value_t = 10_000, value_parser = clap::value_parser!(u64).range(1..=3_600_000))]
         width_ms: u64,
-        /// From window to window, in milliseconds
+        /// Slide of the windows, in milliseconds
         #[arg(long, default_value_t = 10, value_parser = clap::value_parser!(u64).range(1..=3_600_000))]
         slide_ms: u64,
         /// Seconds to measure, after two window lengths
@@ -72,34 +72,34 @@ enum Part {
     },
     /// How long records wait while a window with many keys closes
     Hold {
-        /// Keys of the window
+        /// Number of keys in the window
         #[arg(long, default_value_t = 1_000_000, value_parser = clap::value_parser!(u64).range(1..=100_000_000))]
         keys: u64,
-        /// From probe to probe, in microseconds
+        /// Time between two probes, in microseconds
         #[arg(long, default_value_t = 200, value_parser = clap::value_parser!(u64).range(10..=1_000_000))]
         probe_us: u64,
-        /// Windows that are closed
+        /// Number of windows to close
         #[arg(long, default_value_t = 5, value_parser = clap::value_parser!(u64).range(1..=100))]
         rounds: u64,
     },
-    /// Sliding windows over sockets for a long time: memory and latency
+    /// Sliding windows over sockets for a long time: measures the drift of memory and latency
     Soak {
-        /// Length
+        /// Length of the run, in minutes
         #[arg(long, default_value_t = 30, value_parser = clap::value_parser!(u64).range(1..=10_000))]
         minutes: u64,
-        /// Rows a second
+        /// Rows per second
         #[arg(long, default_value_t = 10_000, value_parser = clap::value_parser!(u64).range(100..=5_000_000))]
         rate: u64,
-        /// Keys
+        /// Number of keys
         #[arg(long, default_value_t = 100, value_parser = clap::value_parser!(u64).range(1..=100_000))]
         keys: u64,
-        /// Where the plot goes
+        /// Write a plot to this file, as SVG
         #[arg(long)]
         plot: Option<PathBuf>,
     },
 }
 
-/// Measures and prints.
+/// Runs the measurement and prints the results.
 pub(super) fn run(args: &Args) -> Result<(), Failure> {
     match &args.part {
         Part::Close { rate, keys, seconds, rounds, spin } => {
@@ -123,7 +123,7 @@ const BASE_S: u64 = 1_000_000;
 /// Seconds at the start that are not measured.
 const WARM_UP_S: u64 = 2;
 
-/// Rows whose event time is the time at which they are meant to be sent, and the windows over them.
+/// Rows whose event time is their intended send time, and the windows over them.
 #[derive(Clone, Copy)]
 struct Load {
     rate: u64,
@@ -140,7 +140,7 @@ impl Load {
         let _ = writeln!(out, "{us} key-{}", seq % self.keys);
     }
 
-    /// Rows of a key that are in a window.
+    /// The number of rows of a key in a window.
     fn rows_of(&self, end_s: u64, key: u64) -> u64 {
         let before = |second: u64| {
             let rows = (second - BASE_S) * self.rate;
@@ -150,7 +150,7 @@ impl Load {
     }
 }
 
-/// Checks results, window after window.
+/// Checks the results, window by window.
 struct Check {
     load: Load,
     end_s: u64,
@@ -164,7 +164,7 @@ impl Check {
         Self { load, end_s: BASE_S + load.slide_s, seen, left: load.keys }
     }
 
-    /// Takes a result; gives the end of its window.
+    /// Checks a result. Returns the end of its window.
     fn result(&mut self, line: &[u8]) -> Result<u64, String> {
         let text = std::str::from_utf8(line).map_err(|error| error.to_string())?;
         let mut parts = text.split(',');
@@ -194,8 +194,8 @@ impl Check {
     }
 }
 
-/// The rows and the results of one round; `each_window` is called with what was measured when a
-/// window is complete.
+/// The rows and the results of a round. `each_window` is called with the measurements when a window
+/// is complete.
 struct Windows<F> {
     load: Load,
     check: Check,
@@ -204,7 +204,7 @@ struct Windows<F> {
 
 impl<F: FnMut(u64, &mut Measured)> Traffic for Windows<F> {
     fn lines(&self) -> (u64, u64) {
-        // The last closes the last window.
+        // The additional row closes the last window.
         (self.load.rate, self.load.rate * self.load.seconds + 1)
     }
     fn results(&self) -> u64 {
@@ -224,7 +224,7 @@ impl<F: FnMut(u64, &mut Measured)> Traffic for Windows<F> {
     ) -> Result<(), String> {
         let end_s = self.check.result(line)? - BASE_S;
         if end_s > WARM_UP_S {
-            // The record that closes a window is meant to be sent at the window's end.
+            // The intended send time of the record that closes a window is the window's end.
             note(&mut measured.latency, Duration::from_secs(end_s), arrived);
         }
         if measured.results.is_multiple_of(self.load.keys) {
@@ -245,7 +245,7 @@ fn start_engine(load: &Load, spin: bool, ports: (u16, u16)) -> Result<Target, Fa
     start_query(if spin { "spin" } else { "park" }, (&query, "append", "csv"), ports)
 }
 
-/// Tumbling windows of a second by hand: a map of counts for each window.
+/// Hand-written tumbling windows of one second: one hash map of counts per window.
 fn start_bare(spin: bool, ports: (u16, u16)) -> Result<Target, Failure> {
     let mut windows: BTreeMap<u64, HashMap<Vec<u8>, u64>> = BTreeMap::new();
     let each_line = move |line: &[u8], out: &mut Vec<u8>| {

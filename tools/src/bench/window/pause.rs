@@ -18,10 +18,10 @@ use std::time::{Duration, Instant};
 
 const HOUR_US: i64 = 3_600_000_000;
 
-/// Measures and prints.
+/// Runs the measurement and prints the results.
 ///
-/// A probe is a late row, which the query passes to its side output at once. It contains its actual
-/// and its intended send time.
+/// A probe is a late row, which the query passes to its side output immediately. It contains its
+/// actual and its intended send time.
 pub(super) fn run(keys: u64, probe_us: u64, rounds: u64, json: bool) -> Result<(), Failure> {
     let session = Session::new();
     session.set("millstream.wait", "spin").map_err(wrong)?;
@@ -30,7 +30,8 @@ pub(super) fn run(keys: u64, probe_us: u64, rounds: u64, json: bool) -> Result<(
                  GROUP BY window(ts, '1 hour'), k";
     let (closed, base) = (Arc::new(AtomicU64::new(0)), Instant::now());
     let counter = closed.clone();
-    // ORDERING: relaxed: counts and latencies, each read when nothing depends on their order.
+    // ORDERING: relaxed: counts and latencies, which are read when no other access depends on their
+    // order.
     let sink = move |_: &[Value]| {
         counter.fetch_add(1, Ordering::Relaxed);
     };
@@ -62,7 +63,7 @@ pub(super) fn run(keys: u64, probe_us: u64, rounds: u64, json: bool) -> Result<(
             query.process_all_available()?;
         }
         let before = closed.load(Ordering::Relaxed);
-        // As many probes with nothing to close as there will be with.
+        // The floor: as many probes without a closing window as with one.
         let sent = probes(&rows, probe_us, base, |sent| sent < 2_000)?;
         gather(&waits, &query, sent, &mut calm)?;
         hour += 1;
@@ -100,7 +101,7 @@ pub(super) fn run(keys: u64, probe_us: u64, rounds: u64, json: bool) -> Result<(
     Ok(())
 }
 
-/// Sends probes as long as they are wanted. Returns how many.
+/// Sends probes while the callback asks for more. Returns their number.
 fn probes(
     rows: &MemoryStream,
     probe_us: u64,
@@ -125,8 +126,8 @@ fn probes(
 /// How long probes waited.
 struct Waits {
     all: Histogram<u64>,
-    /// From when they were really sent, without the time in which the worker wanted its core and
-    /// did not have it.
+    /// From the actual send time, without the time in which the worker was runnable but not
+    /// running.
     own: Histogram<u64>,
 }
 
@@ -136,19 +137,20 @@ impl Waits {
     }
 }
 
-/// When the calling thread wanted its core and did not have it, as Linux counts it; never, where
-/// the system does not say.
+/// The times at which the calling thread was runnable but not running, as reported by Linux; empty
+/// on other systems.
 #[derive(Default)]
 struct OffCore {
     file: Option<File>,
     looked_ns: u64,
     total_ns: u64,
-    /// From, to, and how long somewhere between.
+    /// Start, end, and time off the core between them.
     gaps: VecDeque<(u64, u64, u64)>,
 }
 
 impl OffCore {
-    /// Nanoseconds since a time, at least. Times do not go back from call to call.
+    /// The minimum time off the core since `since_ns`, in nanoseconds. `since_ns` must not decrease
+    /// from call to call.
     fn since(&mut self, since_ns: u64, now_ns: u64) -> u64 {
         let total_ns = self.read().unwrap_or(0);
         let gap_ns = total_ns.saturating_sub(self.total_ns);
@@ -160,13 +162,13 @@ impl OffCore {
             self.gaps.pop_front();
         }
         let within = |(from_ns, _, gap_ns): &(u64, u64, u64)| {
-            // What fits before the time may have been before it.
+            // Up to this much of the gap may have been before `since_ns`.
             gap_ns.saturating_sub(since_ns.saturating_sub(*from_ns))
         };
         self.gaps.iter().map(within).sum()
     }
 
-    /// The second of three numbers.
+    /// The second of the file's three numbers.
     fn read(&mut self) -> Option<u64> {
         if self.file.is_none() {
             self.file = File::open("/proc/thread-self/schedstat").ok();
@@ -178,7 +180,7 @@ impl OffCore {
     }
 }
 
-/// Takes the waits of probes that were sent.
+/// Collects the waits of the probes that were sent.
 fn gather(
     waits: &Mutex<Waits>,
     query: &StreamingQuery,
@@ -206,7 +208,7 @@ mod tests {
             gaps: gaps.iter().copied().collect(),
             ..OffCore::default()
         };
-        // So high that what the thread itself has waited adds nothing.
+        // So large that the thread's own waiting time adds nothing.
         let since = |gaps: &[(u64, u64, u64)], since_ns| {
             let mut off_core = of(gaps);
             off_core.total_ns = u64::MAX;

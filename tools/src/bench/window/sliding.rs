@@ -1,4 +1,4 @@
-//! Whether one worker keeps up with windows that slide.
+//! Measures whether one worker keeps up with sliding windows.
 
 use super::resident_kb;
 use crate::Failure;
@@ -10,7 +10,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
-/// Measures and prints.
+/// Runs the measurement and prints the results.
 pub(super) fn run(
     rate: u64,
     keys: u64,
@@ -34,13 +34,14 @@ pub(super) fn run(
     };
     let writer = session.sql(&query).map_err(wrong)?.write_stream().foreach(sink);
     let query = writer.trigger(Trigger::Continuous { interval_ns: 1_000_000_000 }).start()?;
-    // Until windows are as full as they get.
+    // Until the windows are full.
     let warm_up = Duration::from_millis(2 * width_ms);
     if let Some(ended) = query.await_termination_timeout(warm_up) {
         ended?;
     }
     let (start, before) = (Instant::now(), results.load(Ordering::Relaxed));
-    // At the end of each epoch: when it was, the records up to then, how far the watermark is behind.
+    // For the end of each epoch: its time, the number of records so far, and the delay of the
+    // watermark.
     let mut ends: Vec<(i64, u64, i64)> = Vec::new();
     while start.elapsed() < Duration::from_secs(seconds) {
         if let Some(ended) = query.await_termination_timeout(Duration::from_secs(1)) {

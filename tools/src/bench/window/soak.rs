@@ -1,4 +1,4 @@
-//! Whether latency or memory drifts over long.
+//! Measures whether latency or memory drifts in a long run.
 
 use super::{Load, resident_kb, windows};
 use crate::Failure;
@@ -10,7 +10,7 @@ use plotters::prelude::{
 };
 use std::path::PathBuf;
 
-/// Seconds of an interval of a soak.
+/// Length of a measurement interval, in seconds.
 const INTERVAL_S: u64 = 10;
 
 struct Interval {
@@ -19,7 +19,7 @@ struct Interval {
     resident_kb: u64,
 }
 
-/// Measures and prints.
+/// Runs the measurement and prints the results.
 pub(super) fn run(load: &Load, plot: Option<&PathBuf>, json: bool) -> Result<(), Failure> {
     if !json {
         say!(
@@ -50,7 +50,7 @@ pub(super) fn run(load: &Load, plot: Option<&PathBuf>, json: bool) -> Result<(),
         draw(path, &intervals)
             .map_err(|error| Failure::Failed(format!("{}: {error}", path.display())))?;
     }
-    // The first tenth is for buffers that grow to what is needed.
+    // The first tenth is ignored, because buffers are still growing.
     let settled = &intervals[intervals.len() / 10..];
     let half = settled.len() / 2;
     let p99 = |part: &[Interval]| median(part.iter().map(|i| i.latency.p99_ns).collect());

@@ -1,8 +1,9 @@
-//! TCP connections: which packet belongs to which, how they open and end.
+//! TCP connections: assigns packets to connections, and detects their start and end.
 //!
-//! The four-tuple alone tells connections apart; a SYN with another initial sequence number begins
-//! a new one. At most two generations of [`GENERATION`] connections are known: when the younger is
-//! full, those that were not used since the last time are dropped, their holes reported.
+//! A connection is identified by its four-tuple; a SYN with another initial sequence number starts
+//! a new one. At most two generations of [`GENERATION`] connections are kept. When the younger one
+//! is full, the connections that were not used since the last time are dropped, and their gaps are
+//! reported.
 
 use super::Part;
 use super::half::{Cx, Half, Segment, Shared};
@@ -13,10 +14,10 @@ use std::collections::HashMap;
 use std::hash::{BuildHasherDefault, Hasher};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 
-/// Connections of a generation.
+/// Number of connections per generation.
 const GENERATION: usize = 16_384;
 
-/// Two ends, the smaller first.
+/// Two endpoints, the smaller one first.
 #[derive(Clone, Copy, PartialEq, Eq, Default)]
 pub(super) struct Tuple {
     low: ([u8; 16], u16),
@@ -25,7 +26,7 @@ pub(super) struct Tuple {
 }
 
 impl Tuple {
-    /// The tuple of a packet, and whether its sender is the smaller end.
+    /// The tuple of a packet, and whether the sender is the smaller endpoint.
     pub(super) fn new(at: &Addresses, ports: (u16, u16)) -> (Self, bool) {
         let (from, to) = ((at.from, ports.0), (at.to, ports.1));
         let is_low = from <= to;
@@ -65,7 +66,7 @@ impl std::hash::Hash for Tuple {
     }
 }
 
-/// Folds words by multiplication. Tables are bounded, so that chosen addresses cost little.
+/// A fast multiplicative hash. Tables are bounded, so maliciously chosen addresses cost little.
 #[derive(Default)]
 pub(super) struct Fold(u64);
 
@@ -85,7 +86,7 @@ impl Hasher for Fold {
     }
 }
 
-/// A table by four-tuple of bounded size, which forgets what is not used.
+/// A bounded table by four-tuple, which evicts entries that are not used.
 pub(super) struct Generations<V> {
     young: HashMap<Tuple, V, BuildHasherDefault<Fold>>,
     old: HashMap<Tuple, V, BuildHasherDefault<Fold>>,
@@ -107,7 +108,7 @@ impl<V: Copy> Generations<V> {
         Some(value)
     }
 
-    /// Adds or replaces an entry. Returns those that are forgotten for it.
+    /// Adds or replaces an entry. Returns the evicted entries.
     pub(super) fn insert(&mut self, tuple: Tuple, value: V) -> Vec<V> {
         let mut forgotten = Vec::new();
         if self.young.len() >= GENERATION {
@@ -128,7 +129,7 @@ struct Connection {
     a_is_low: bool,
     is_reset: bool,
     is_ended: bool,
-    /// From `a`, and from `b`.
+    /// The direction from `a`, and the direction from `b`.
     halves: [Half; 2],
 }
 
@@ -143,7 +144,8 @@ pub(super) struct Tcp<'p> {
 }
 
 impl<'p> Tcp<'p> {
-    /// Reads a TCP header, of which 20 bytes must be there. Also returns the ports.
+    /// Decodes a TCP header, of which at least 20 bytes must be captured. Returns it with the
+    /// ports.
     pub(super) fn decode(part: Part<'p>) -> Result<((u16, u16), Self), super::Skip> {
         let header = part.head(20)?;
         let header_bytes = usize::from(header[12] >> 4) * 4;
@@ -163,7 +165,7 @@ impl<'p> Tcp<'p> {
     }
 }
 
-/// All connections that are known.
+/// The tracked connections.
 #[derive(Default)]
 pub(super) struct Connections {
     table: Generations<u32>,
@@ -173,7 +175,7 @@ pub(super) struct Connections {
 }
 
 impl Connections {
-    /// Takes a packet. `next_number` is that of the next connection.
+    /// Processes a packet. `next_number` is the number of the next new connection.
     pub(super) fn packet<S: EventSink>(
         &mut self,
         tuple: Tuple,
@@ -200,7 +202,7 @@ impl Connections {
         next_number: &mut u32,
         out: &mut Output<S>,
     ) -> Result<u32, Ended> {
-        // The one that opens is the client, or the one that gets the answer to a SYN.
+        // The client is the endpoint that sends the SYN, or that receives the answer to one.
         let is_opening = packet.is_syn && !packet.is_reset;
         let a_is_low = is_low != (is_opening && packet.acknowledges.is_some());
         let number = *next_number;
@@ -215,7 +217,7 @@ impl Connections {
             is_ended: false,
             halves: Default::default(),
         };
-        // The one before, of the same ends, has nothing more to come.
+        // The previous connection of the same endpoints has ended.
         if let Some(slot) = self.table.get(&tuple) {
             self.retire(slot, out)?;
             self.slots[slot as usize] = connection;
@@ -239,7 +241,7 @@ impl Connections {
         Ok(slot)
     }
 
-    /// Reports what is missing in a connection of which nothing more will be taken.
+    /// Ends a connection: reports what is missing in it.
     fn retire<S: EventSink>(&mut self, slot: u32, out: &mut Output<S>) -> Result<(), Ended> {
         let connection = &mut self.slots[slot as usize];
         connection.finish(&mut self.shared, out)?;
@@ -250,7 +252,7 @@ impl Connections {
         Ok(())
     }
 
-    /// The capture has ended.
+    /// Ends all connections at the end of the capture.
     pub(super) fn finish<S: EventSink>(&mut self, out: &mut Output<S>) -> Result<(), Ended> {
         let mut slots: Vec<u32> = self.table.all().collect();
         slots.sort_by_key(|slot| self.slots[*slot as usize].number);
@@ -262,7 +264,7 @@ impl Connections {
 }
 
 impl Connection {
-    /// Whether a packet begins another connection of the same ends.
+    /// Whether a packet starts another connection of the same endpoints.
     fn is_new(&self, is_low: bool, packet: &Tcp<'_>) -> bool {
         if !packet.is_syn || packet.is_reset {
             return false;
@@ -272,14 +274,14 @@ impl Connection {
         let first = packet.number.wrapping_add(1);
         match own.syn {
             Some(syn) => return syn != packet.number,
-            // Behind its own first data in the file.
+            // The SYN follows data of its own connection in the file.
             None if own.is_synced => return own.first_number() != first,
             None => {}
         }
         match packet.acknowledges {
-            // The answer to a SYN acknowledges it, and perhaps data that came with it.
+            // The answer to a SYN acknowledges it, and perhaps data that was sent with it.
             Some(number) => other.is_synced && !(0..=1 << 16).contains(&other.place(number)),
-            // SYNs that cross.
+            // Simultaneous SYNs.
             None => other.syn.is_none() || self.is_ended,
         }
     }
@@ -322,7 +324,7 @@ impl Connection {
         Ok(())
     }
 
-    /// Learns the sequence numbers of place 0 from the first packets.
+    /// Determines the initial sequence numbers from the first packets.
     fn sync(&mut self, from_b: usize, packet: &Tcp<'_>) {
         let own = &mut self.halves[from_b];
         if packet.is_syn {

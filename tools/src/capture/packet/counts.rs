@@ -1,6 +1,6 @@
-//! What an import counted: packets by what became of them, and everything that is missing.
+//! The counters of an import: packets by outcome, and everything that is missing.
 
-/// Why a packet was passed over.
+/// Why a packet was skipped.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[repr(usize)]
 pub(crate) enum Skip {
@@ -36,16 +36,16 @@ impl Skip {
 /// Counters of an import.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Counts {
-    /// Whole packet records.
+    /// Complete packet records.
     pub packets: u64,
     skipped: [u64; Skip::ALL.len()],
-    /// Records whose time is below that of the record before.
+    /// Records whose time is earlier than that of the previous record.
     pub time_backwards: u64,
-    /// Records whose captured length is over their original length.
+    /// Records whose captured length exceeds their original length.
     pub caplen_over_len: u64,
     /// Records without a time.
     pub no_time: u64,
-    /// Records whose time is outside of what 64 bits of nanoseconds can say.
+    /// Records whose time does not fit into 64 bits of nanoseconds.
     pub time_out_of_range: u64,
     pub tcp_connections: u64,
     pub udp_flows: u64,
@@ -55,34 +55,36 @@ pub(crate) struct Counts {
     pub gaps: u64,
     pub gap_bytes_lost: u64,
     pub gap_bytes_cut: u64,
-    /// Bytes left out by the gap policy or the direction and connection filters.
+    /// Bytes dropped by the gap policy or by the filters for direction and connection.
     pub left_out_bytes: u64,
-    /// Bytes that were sent again.
+    /// Retransmitted bytes.
     pub resent_bytes: u64,
-    /// Of them, those whose first copy is no longer in memory, so that they were not compared.
+    /// Retransmitted bytes that could not be compared, because their first copy was no longer in
+    /// memory.
     pub resent_bytes_unchecked: u64,
     pub conflicts: u64,
     pub conflict_bytes: u64,
     pub keep_alives: u64,
     pub ignored_after_fin: u64,
     pub ignored_after_reset: u64,
-    /// Segments outside of any window.
+    /// Segments outside any possible TCP window.
     pub out_of_window: u64,
-    /// Bytes before the first that was seen of a connection without SYN.
+    /// Bytes before the first captured byte of a connection without SYN.
     pub before_start_bytes: u64,
-    /// Holes that were given up for want of memory before the other end had acknowledged them.
+    /// Gaps that were reported for lack of memory, before the other endpoint had acknowledged the
+    /// bytes.
     pub gaps_forced: u64,
-    /// Connections whose state was dropped for want of memory; if they go on, they begin anew.
+    /// Connections that were dropped for lack of memory. If they continue, they count as new ones.
     pub connections_evicted: u64,
 }
 
 impl Counts {
-    /// Counts packets that were passed over.
+    /// Counts skipped packets.
     pub(crate) fn skip(&mut self, reason: Skip, packets: u64) {
         self.skipped[reason as usize] += packets;
     }
 
-    /// The reasons that occurred, with their packets.
+    /// The reasons that occurred, with their numbers of packets.
     pub(crate) fn skipped(&self) -> impl Iterator<Item = (&'static str, u64)> + '_ {
         Skip::ALL
             .iter()
@@ -90,7 +92,7 @@ impl Counts {
             .filter(|(_, packets)| *packets > 0)
     }
 
-    /// What is odd in the file, with its packets.
+    /// Anomalies of the file, with their numbers of packets.
     pub(crate) fn odd(&self) -> impl Iterator<Item = (&'static str, u64)> {
         [
             ("time-backwards", self.time_backwards),
@@ -102,7 +104,7 @@ impl Counts {
         .filter(|(_, packets)| *packets > 0)
     }
 
-    /// Everything else that is worth a line, if it occurred.
+    /// All other counters that are not 0.
     pub(crate) fn losses(&self) -> impl Iterator<Item = (&'static str, u64)> {
         [
             ("gaps", self.gaps),

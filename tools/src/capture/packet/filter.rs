@@ -1,10 +1,10 @@
-//! Which packets and events an import takes.
+//! The filter of an import: which packets and events are imported.
 
 use super::ip::Addresses;
 use millstream_engine::capture::Direction;
 use std::net::IpAddr;
 
-/// What is imported; an empty list lets everything pass.
+/// What to import. An empty list does not filter.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Filter {
     pub hosts: Vec<IpAddr>,
@@ -13,7 +13,7 @@ pub(crate) struct Filter {
     pub protocol: Option<u8>,
     pub direction: Option<Direction>,
     pub connections: Vec<u32>,
-    /// Wall-clock times in nanoseconds: from the first on, before the second.
+    /// Wall-clock times in nanoseconds: the first one inclusive, the second one exclusive.
     pub from_ns: Option<i64>,
     pub to_ns: Option<i64>,
 }

@@ -1,20 +1,21 @@
-//! Puts the fragments of IP packets together.
+//! Reassembles fragmented IP packets.
 //!
-//! The byte first seen holds. What is not whole after [`LIFE_NS`] without a fragment, or must go
-//! because the store is full, is given up, and its fragments are counted. A payload that became
-//! whole is remembered as long, so that late duplicates are known for what they are.
+//! If fragments overlap, the byte that was captured first counts. A payload that is not complete
+//! [`LIFE_NS`] after its last fragment, or that is evicted because the store is full, is dropped,
+//! and its fragments are counted. A complete payload is remembered for the same time, so that late
+//! duplicates are recognised.
 
 use super::ip::{Addresses, Fragment};
 use super::{Part, counts::Counts, counts::Skip};
 use std::collections::{HashMap, VecDeque};
 
-/// How long a payload waits for its next fragment.
+/// How long a payload waits for its next fragment, in nanoseconds.
 const LIFE_NS: i64 = 30_000_000_000;
-/// Most bytes of all payloads.
+/// Maximum number of bytes of all payloads.
 const STORE_BYTES: usize = 4 << 20;
-/// Most payloads at once, and what each counts for at least.
+/// Maximum number of payloads, and the minimum size that each counts for.
 const PAYLOADS_MAX: usize = 4096;
-/// Most separate stretches of a payload.
+/// Maximum number of separate ranges of a payload.
 const STRETCHES_MAX: usize = 1024;
 
 #[derive(Clone, Copy, PartialEq, Eq, Hash)]
@@ -39,7 +40,7 @@ struct Entry {
     is_whole: bool,
 }
 
-/// Disjoint ranges in rising order.
+/// Disjoint ranges in ascending order.
 #[derive(Default)]
 struct Stretches(Vec<(usize, usize)>);
 
@@ -57,7 +58,7 @@ impl Stretches {
         self.0.splice(first..last, [(low, high)]);
     }
 
-    /// Parts of a range that are not covered.
+    /// The parts of a range that are not covered.
     fn missing(&self, from: usize, to: usize) -> Vec<(usize, usize)> {
         let (mut at, mut missing) = (from, Vec::new());
         for &(low, high) in &self.0[self.0.partition_point(|range| range.1 <= from)..] {
@@ -80,7 +81,7 @@ impl Stretches {
     }
 }
 
-/// A payload that has become whole.
+/// A complete payload.
 pub(super) struct Whole {
     pub protocol: u8,
     /// Its captured bytes.
@@ -97,14 +98,14 @@ impl Whole {
 #[derive(Default)]
 pub(super) struct Fragments {
     entries: HashMap<Key, Entry>,
-    /// Keys by when their entry began.
+    /// Keys in the order in which their entries were created.
     order: VecDeque<(Key, u64)>,
     bytes: usize,
     generation: u64,
 }
 
 impl Fragments {
-    /// Adds a fragment. Returns the payload if it is whole with it.
+    /// Adds a fragment. Returns the payload if this completes it.
     pub(super) fn add(
         &mut self,
         addresses: Addresses,
@@ -150,7 +151,7 @@ impl Fragments {
         Some(Whole { protocol: entry.protocol, data, length: total })
     }
 
-    /// Gives up all that is not whole.
+    /// Drops all incomplete payloads.
     pub(super) fn finish(&mut self, counts: &mut Counts) {
         while let Some((key, _)) = self.order.pop_front() {
             self.remove(&key, counts);
@@ -221,7 +222,7 @@ impl Entry {
         self.covered.add(from, end);
     }
 
-    /// Whether a fragment is one of those that this payload was made of.
+    /// Whether a fragment is a duplicate of one of this payload's fragments.
     fn repeats(&self, fragment: &Fragment<'_>) -> bool {
         let (from, data) = (fragment.offset, fragment.part.data);
         let is_within = self.total.is_some_and(|total| from + fragment.part.length <= total);

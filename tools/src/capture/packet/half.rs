@@ -1,10 +1,11 @@
-//! One direction of a TCP connection: segments in, the stream and its gaps out.
+//! One direction of a TCP connection: reassembles segments to a stream with gaps.
 //!
-//! Places count from the byte after the SYN, in 64 bits; sequence numbers are compared modulo 2^32.
-//! The byte first seen at a place holds. A hole is a gap once the other end has acknowledged it and
-//! something behind it was seen, or at the end of the connection or of the capture. Until then what
-//! stands behind it is held, within [`HELD_BYTES_MAX`] for a direction and [`Shared::held_bytes`]
-//! for all; beyond, the hole is given up, and that is counted.
+//! Stream offsets count from the byte after the SYN, in 64 bits; sequence numbers are compared
+//! modulo 2^32. If segments overlap, the byte that was captured first counts. A hole becomes a gap
+//! when the other endpoint has acknowledged it and later data was captured, or at the end of the
+//! connection or of the capture. Until then later data is buffered, up to [`HELD_BYTES_MAX`] per
+//! direction and [`Shared::held_bytes`] in total. Beyond that the hole is reported as a gap and
+//! counted.
 
 use super::Part;
 use super::history::{History, RingNumber};
@@ -12,37 +13,37 @@ use super::output::{Ended, EventSink, Lane, Output};
 use millstream_engine::capture::{Gap, GapCause, IgnoredReason};
 use std::collections::BTreeMap;
 
-/// Most bytes held of a direction, and of all.
+/// Maximum number of buffered bytes per direction, and in total.
 const HELD_BYTES_MAX: usize = 4 << 20;
 const ALL_HELD_BYTES_MAX: usize = 12 << 20;
-/// What a held segment costs beside its bytes.
+/// The memory of a buffered segment in addition to its bytes.
 const HELD_OVERHEAD: usize = 96;
-/// The largest distance from the next byte that a window of TCP allows.
+/// The largest distance from the next byte that a TCP window allows.
 const WINDOW_MAX: i64 = 1 << 30;
 
-/// What all directions share.
+/// State shared by all directions.
 #[derive(Default)]
 pub(super) struct Shared {
     pub history: History,
-    /// Bytes held behind holes.
+    /// Number of bytes buffered after holes.
     pub held_bytes: usize,
 }
 
-/// A direction.
+/// One direction of a connection.
 #[derive(Default)]
 pub(super) struct Half {
-    /// The sequence number of the SYN, if it is known.
+    /// The sequence number of the SYN, if known.
     pub syn: Option<u32>,
-    /// Whether the sequence number of place 0 is known.
+    /// Whether the sequence number of stream offset 0 is known.
     pub is_synced: bool,
-    /// Place of the next byte to deliver, and its sequence number.
+    /// Stream offset of the next byte to deliver, and its sequence number.
     pub next: u64,
     next_number: u32,
-    /// The largest place behind any byte that was seen, captured or not.
+    /// The stream offset after the last byte seen, captured or not.
     seen_end: u64,
-    /// Up to where the other end has acknowledged.
+    /// The stream offset up to which the other endpoint has acknowledged.
     acked: u64,
-    /// The place of the FIN.
+    /// The stream offset of the FIN.
     fin: Option<u64>,
     /// Whether the half-close was delivered.
     pub is_closed: bool,
@@ -50,15 +51,15 @@ pub(super) struct Half {
     cold: Option<Box<Cold>>,
 }
 
-/// What a direction has only while something is missing in it.
+/// State that a direction needs only while data is missing.
 #[derive(Default)]
 struct Cold {
-    /// Segments behind a hole, by place. They do not overlap.
+    /// Segments after a hole, by stream offset, without overlaps.
     held: BTreeMap<u64, Vec<u8>>,
     held_bytes: usize,
-    /// Ranges, by their ends, that packets had and the snap length cut.
+    /// Ranges that packets contained but the snap length cut off, by their ends.
     cut: BTreeMap<u64, u64>,
-    /// What of it is counted in [`Shared::held_bytes`].
+    /// The part of [`Shared::held_bytes`] that belongs to this direction.
     accounted: usize,
 }
 
@@ -72,7 +73,7 @@ impl Cold {
         self.held_bytes + HELD_OVERHEAD * self.cut.len()
     }
 
-    /// Takes the segment that begins at a place.
+    /// Removes and returns the segment at a stream offset.
     fn take(&mut self, at: u64) -> Option<Vec<u8>> {
         let data = self.held.first_entry().filter(|first| *first.key() == at)?.remove();
         self.held_bytes -= data.len() + HELD_OVERHEAD;
@@ -80,7 +81,7 @@ impl Cold {
     }
 }
 
-/// A segment of TCP, as far as one direction is concerned.
+/// The parts of a TCP segment that concern its own direction.
 pub(super) struct Segment<'p> {
     /// Sequence number of its first byte.
     pub number: u32,
@@ -88,34 +89,34 @@ pub(super) struct Segment<'p> {
     pub is_fin: bool,
 }
 
-/// What happens to a direction is told there.
+/// The context of a direction: its output and the shared state.
 pub(super) struct Cx<'c, S> {
     pub lane: Lane,
-    /// Identifies the direction among all of the import.
+    /// Identifies the direction within the import.
     pub owner: u64,
     pub shared: &'c mut Shared,
     pub out: &'c mut Output<S>,
 }
 
 impl Half {
-    /// Sets the sequence number of place 0.
+    /// Sets the sequence number of stream offset 0.
     pub(super) fn sync(&mut self, number: u32) {
         self.is_synced = true;
         self.next_number = number;
     }
 
-    /// The sequence number of place 0, while nothing was delivered.
+    /// The sequence number of stream offset 0. Valid until something was delivered.
     pub(super) fn first_number(&self) -> u32 {
         self.next_number.wrapping_sub(self.next as u32)
     }
 
-    /// The place of a sequence number. Negative: before place 0.
+    /// The stream offset of a sequence number. It is negative before offset 0.
     pub(super) fn place(&self, number: u32) -> i64 {
         let distance = number.wrapping_sub(self.next_number) as i32;
         self.next as i64 + i64::from(distance)
     }
 
-    /// Takes an acknowledgement of the other end.
+    /// Processes an acknowledgement of the other endpoint.
     pub(super) fn acknowledge<S: EventSink>(
         &mut self,
         number: u32,
@@ -129,7 +130,7 @@ impl Half {
         self.deliver(cx)
     }
 
-    /// Takes a segment.
+    /// Processes a segment.
     pub(super) fn segment<S: EventSink>(
         &mut self,
         segment: &Segment<'_>,
@@ -140,13 +141,14 @@ impl Half {
             cx.out.counts.out_of_window += u64::from(length > 0 || segment.is_fin);
             return Ok(());
         }
-        // A keep-alive: one number below the next to be sent, with a byte of no meaning or none.
+        // A keep-alive: its sequence number is one below the next, and it has at most one byte,
+        // which has no meaning.
         let send_next = self.seen_end as i64 + i64::from(self.fin.is_some());
         if length <= 1 && !segment.is_fin && start == send_next - 1 {
             cx.out.counts.keep_alives += 1;
             return Ok(());
         }
-        // All of it in order, as most are.
+        // The fast path: the segment is in order, as most are.
         let is_next = start == self.next as i64 && self.cold.is_none() && self.fin.is_none();
         if is_next && !segment.is_fin && segment.data.data.len() == length {
             return self.append(segment.data.data, cx);
@@ -154,7 +156,7 @@ impl Half {
         self.unusual(start, segment, cx)
     }
 
-    /// Delivers bytes that stand at the next place.
+    /// Delivers bytes at the next stream offset.
     fn append<S: EventSink>(&mut self, data: &[u8], cx: &mut Cx<'_, S>) -> Result<(), Ended> {
         if data.is_empty() {
             return Ok(());
@@ -171,7 +173,7 @@ impl Half {
         self.seen_end = self.seen_end.max(self.next);
     }
 
-    /// Out of order, sent again, cut, with a FIN, or after one.
+    /// Processes a segment that is out of order, retransmitted, cut, has a FIN, or follows one.
     #[cold]
     fn unusual<S: EventSink>(
         &mut self,
@@ -180,7 +182,7 @@ impl Half {
         cx: &mut Cx<'_, S>,
     ) -> Result<(), Ended> {
         let mut data = segment.data;
-        // Bytes before the first number that was seen.
+        // Bytes before the first sequence number seen.
         let before = usize::try_from(-start).unwrap_or(0).min(data.length);
         cx.out.counts.before_start_bytes += before as u64;
         data = data.after(before);
@@ -206,7 +208,7 @@ impl Half {
         self.deliver(cx)
     }
 
-    /// Compares with what was first seen at the same places, and reports differences.
+    /// Compares retransmitted bytes with those captured first, and reports differences.
     fn compare<S: EventSink>(
         &self,
         start: u64,
@@ -238,7 +240,7 @@ impl Half {
         }
     }
 
-    /// Held segments that have bytes in a range.
+    /// The buffered segments that overlap a range.
     fn held_over(&self, start: u64, end: u64) -> impl Iterator<Item = (&u64, &Vec<u8>)> {
         let cold = self.cold.as_deref();
         let first = cold.and_then(|cold| cold.held.range(..=start).next_back());
@@ -247,7 +249,7 @@ impl Half {
         first.into_iter().chain(others.into_iter().flatten())
     }
 
-    /// Keeps the bytes that are new, and remembers what was cut.
+    /// Buffers the new bytes, and records what was cut off.
     fn hold(&mut self, start: u64, data: Part<'_>) {
         let (from, to) = (start.max(self.next), start + data.data.len() as u64);
         let mut pieces = Vec::new();
@@ -277,7 +279,7 @@ impl Half {
         }
     }
 
-    /// Data that was held lies behind the FIN: it is not part of the stream.
+    /// Drops buffered data after the FIN, because it is not part of the stream.
     fn drop_behind_fin<S: EventSink>(&mut self, fin: u64, cx: &mut Cx<'_, S>) -> Result<(), Ended> {
         let Some(cold) = &mut self.cold else { return Ok(()) };
         while let Some((at, held)) = cold.held.pop_last() {
@@ -297,7 +299,7 @@ impl Half {
         Ok(())
     }
 
-    /// Delivers what follows, across holes that are certain.
+    /// Delivers buffered data, across holes that are confirmed.
     fn deliver<S: EventSink>(&mut self, cx: &mut Cx<'_, S>) -> Result<(), Ended> {
         loop {
             self.deliver_held(cx)?;
@@ -328,7 +330,7 @@ impl Half {
         Ok(())
     }
 
-    /// Brings the bytes counted for all directions up to date. Returns what this one holds.
+    /// Updates the shared count of buffered bytes. Returns this direction's count.
     fn account(&mut self, shared: &mut Shared) -> usize {
         let Some(cold) = &mut self.cold else { return 0 };
         let cost = cold.cost();
@@ -345,13 +347,13 @@ impl Half {
         Ok(())
     }
 
-    /// Where the hole at the next place ends, if something behind it was seen.
+    /// The end of the hole at the next stream offset, if later data was seen.
     fn hole_end(&self) -> Option<u64> {
         let held = self.cold.as_ref().and_then(|cold| cold.held.first_key_value());
         held.map(|(at, _)| *at).or(self.fin).filter(|end| *end > self.next)
     }
 
-    /// Reports the bytes up to a place as missing, each with its cause.
+    /// Reports the bytes up to a stream offset as gaps, each with its cause.
     fn pass_hole<S: EventSink>(&mut self, end: u64, cx: &mut Cx<'_, S>) -> Result<(), Ended> {
         while self.next < end {
             let cut = self.cold.as_ref().and_then(|cold| {
@@ -374,7 +376,7 @@ impl Half {
         Ok(())
     }
 
-    /// The connection or the capture has ended: every hole is certain.
+    /// Ends the direction at the end of the connection or of the capture: every hole is confirmed.
     pub(super) fn finish<S: EventSink>(&mut self, cx: &mut Cx<'_, S>) -> Result<(), Ended> {
         if !self.is_synced {
             return Ok(());
@@ -385,13 +387,13 @@ impl Half {
         } {
             self.pass_hole(end, cx)?;
         }
-        // What the other end has acknowledged, or a packet had, and nothing behind it was seen.
+        // Bytes that were acknowledged or seen, without any later data.
         let end = self.fin.unwrap_or(self.acked.max(self.seen_end));
         self.pass_hole(end, cx)?;
         self.deliver(cx)
     }
 
-    /// Gives back what it held.
+    /// Frees the buffered data.
     pub(super) fn discard(&mut self, shared: &mut Shared) {
         if let Some(cold) = self.cold.take() {
             shared.held_bytes -= cold.accounted;
@@ -399,7 +401,7 @@ impl Half {
     }
 }
 
-/// Adds a range to disjoint ranges, kept by their ends.
+/// Adds a range to a map of disjoint ranges by their ends.
 fn add_range(ranges: &mut BTreeMap<u64, u64>, mut from: u64, mut to: u64) {
     while let Some((&end, &start)) = ranges.range(from..).next() {
         if start > to {

@@ -1,18 +1,18 @@
-//! The last bytes of every direction, to tell whether retransmitted bytes are the same.
+//! The last bytes of every direction, to compare retransmitted bytes with.
 //!
-//! A fixed pool of rings. A direction that needs one when all are taken gets that of a direction
-//! which has not used its own for a while, so that memory does not grow with the connections.
+//! The pool of rings is fixed. If all are in use, a direction takes a ring that has not been used
+//! for a while, so memory does not grow with the number of connections.
 
-/// Bytes that are kept of a direction.
+/// Number of bytes kept per direction.
 const RING_BYTES: usize = 16 << 10;
 const MASK: u64 = RING_BYTES as u64 - 1;
-/// Rings in the pool.
+/// Number of rings in the pool.
 const RINGS_MAX: usize = 512;
 
 struct Ring {
     owner: u64,
     bytes: Box<[u8]>,
-    /// Places of the stream that are in it.
+    /// The range of stream offsets in the ring.
     from: u64,
     to: u64,
     was_used: bool,
@@ -24,11 +24,11 @@ pub(super) struct History {
     hand: usize,
 }
 
-/// The number of a ring that a direction had; it may have been taken since.
+/// The number of the ring that a direction used last. Another direction may have taken it since.
 pub(super) type RingNumber = u32;
 
 impl History {
-    /// Adds bytes that stand at a place. Bytes that do not follow the last begin anew.
+    /// Adds bytes at a stream offset. If they do not follow the last bytes, the ring starts anew.
     pub(super) fn push(&mut self, owner: u64, ring: &mut RingNumber, at: u64, data: &[u8]) {
         if self.rings.get(*ring as usize).is_none_or(|ring| ring.owner != owner) {
             *ring = self.allot(owner, at);
@@ -48,8 +48,8 @@ impl History {
         ring.bytes[..data.len() - first].copy_from_slice(&data[first..]);
     }
 
-    /// Compares bytes with those that were delivered at their place. Returns how many could be
-    /// compared, how many of them differ, and the place of the first that does.
+    /// Compares bytes with those that were delivered at the same stream offsets. Returns how many
+    /// could be compared, how many differ, and the offset of the first difference.
     pub(super) fn compare(
         &self,
         owner: u64,
@@ -77,7 +77,7 @@ impl History {
             self.rings.push(Ring { owner, bytes, from: at, to: at, was_used: true });
             return self.rings.len() as RingNumber - 1;
         }
-        // A second chance for each: at most one round.
+        // Second-chance eviction: at most one round.
         while std::mem::take(&mut self.rings[self.hand].was_used) {
             self.hand = (self.hand + 1) % RINGS_MAX;
         }

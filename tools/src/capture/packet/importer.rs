@@ -11,36 +11,37 @@ use super::{Part, be16, link};
 use millstream_engine::capture::{Direction, Opener, Protocol};
 use std::io::Read;
 
-/// Packets between two calls of the progress function.
+/// Number of packets between two calls of the progress function.
 const PROGRESS_PACKETS: u64 = 4096;
 
-/// How far an import is.
+/// The progress of an import.
 #[derive(Clone, Copy, Debug, Default)]
 pub(crate) struct Progress {
-    /// Bytes of the present file, after unpacking.
+    /// Number of bytes read from the current file, after decompression.
     pub file_bytes: u64,
     pub packets: u64,
     pub data_bytes: u64,
 }
 
-/// What is known of the datagrams between two ends.
+/// The state of the datagrams between two endpoints.
 #[derive(Clone, Copy)]
 struct Flow {
     number: u32,
     a_is_low: bool,
 }
 
-/// An import of any number of files, one after the other.
+/// An import of one or more files.
 pub(crate) struct Importer<S> {
     out: Output<S>,
     connections: Connections,
     fragments: Fragments,
     flows: Generations<u32>,
-    /// The flows that `flows` numbers: the number, and the bytes so far of each direction.
+    /// The flows by their index in `flows`: the flow, and the number of bytes so far in each
+    /// direction.
     flow_slots: Vec<(Flow, [u64; 2])>,
     free_flows: Vec<u32>,
     next_number: u32,
-    /// Time of the record before, and the start of the recording.
+    /// Time of the previous record, and the start of the recording.
     last_ns: Option<i64>,
     start_ns: Option<i64>,
 }
@@ -64,8 +65,8 @@ impl<S: EventSink> Importer<S> {
         &self.out.counts
     }
 
-    /// Reads a file to its end, or to where it is damaged. `progress` is called now and then, and
-    /// ends the import when it returns false.
+    /// Reads a file to its end, or to its first damage. `progress` is called from time to time, and
+    /// ends the import by returning false.
     pub(crate) fn read(
         &mut self,
         input: impl Read,
@@ -92,7 +93,7 @@ impl<S: EventSink> Importer<S> {
         }
     }
 
-    /// All files were read: reports what is missing at their end, and returns the sink.
+    /// Ends the import: reports what is missing at the end of the files. Returns the sink.
     pub(crate) fn finish(mut self) -> Result<(S, Counts), Ended> {
         self.fragments.finish(&mut self.out.counts);
         self.connections.finish(&mut self.out)?;
@@ -144,7 +145,7 @@ impl<S: EventSink> Importer<S> {
         }
         match ip::extensions(whole.protocol, whole.part()) {
             Ok(Carried::Payload { protocol, part }) => self.payload(&addresses, protocol, part),
-            // Fragments within fragments are a forgery.
+            // Fragments inside fragments are forged.
             Ok(Carried::Fragment(_)) => {
                 self.out.counts.skip(Skip::IpProtocol, 1);
                 Ok(())
@@ -214,7 +215,7 @@ impl<S: EventSink> Importer<S> {
     }
 }
 
-/// Reads a UDP header: the ports and the datagram.
+/// Decodes a UDP header: the ports and the datagram.
 fn datagram(part: Part<'_>) -> Result<((u16, u16), Part<'_>), Skip> {
     let header = part.head(8)?;
     let length = usize::from(be16(header, 4));

@@ -1,8 +1,8 @@
-//! IPv4 and IPv6: from a packet to its payload, or to a fragment of one.
+//! IPv4 and IPv6: decodes a packet to its payload, or to a fragment.
 
 use super::{Part, Skip, be16, be32};
 
-/// Most extension headers of a packet.
+/// Maximum number of extension headers.
 const EXTENSIONS_MAX: usize = 16;
 
 /// The two addresses of a packet, IPv4 in the first four bytes.
@@ -13,26 +13,26 @@ pub(super) struct Addresses {
     pub to: [u8; 16],
 }
 
-/// What an IP packet carries.
+/// The content of an IP packet.
 #[derive(Clone, Copy, Debug)]
 pub(super) enum Carried<'p> {
     /// The payload of a protocol.
     Payload { protocol: u8, part: Part<'p> },
-    /// A part of a payload.
+    /// A fragment of a payload.
     Fragment(Fragment<'p>),
 }
 
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Fragment<'p> {
     pub id: u32,
-    /// Its protocol; of IPv6, the next header, of which only that of the first fragment counts.
+    /// Its protocol. For IPv6 the next header, of which only the first fragment's counts.
     pub protocol: u8,
     pub offset: usize,
     pub has_more: bool,
     pub part: Part<'p>,
 }
 
-/// Reads the IP header of a packet, and its extension headers.
+/// Decodes the IP header of a packet, with its extension headers.
 pub(super) fn decode(packet: Part<'_>) -> Result<(Addresses, Carried<'_>), Skip> {
     match packet.head(1)?[0] >> 4 {
         4 => v4(packet),
@@ -44,7 +44,8 @@ pub(super) fn decode(packet: Part<'_>) -> Result<(Addresses, Carried<'_>), Skip>
 fn v4(packet: Part<'_>) -> Result<(Addresses, Carried<'_>), Skip> {
     let header = packet.head(20)?;
     let header_bytes = usize::from(header[0] & 0xF) * 4;
-    // Cards that cut large segments leave a length of 0: the frame's end counts.
+    // Network cards with segmentation offload leave the length 0: then the packet ends with the
+    // frame.
     let total = match usize::from(be16(header, 2)) {
         0 => packet.length,
         total => total,
@@ -67,7 +68,7 @@ fn v4(packet: Part<'_>) -> Result<(Addresses, Carried<'_>), Skip> {
         .map(|fragment| (addresses, Carried::Fragment(fragment)))
 }
 
-/// A fragment whose place and length can be.
+/// Rejects a fragment whose offset or length is impossible.
 fn checked(fragment: Fragment<'_>) -> Result<Fragment<'_>, Skip> {
     let length = fragment.part.length;
     let is_odd = fragment.has_more && !length.is_multiple_of(8);
@@ -80,7 +81,7 @@ fn checked(fragment: Fragment<'_>) -> Result<Fragment<'_>, Skip> {
 fn v6(packet: Part<'_>) -> Result<(Addresses, Carried<'_>), Skip> {
     let header = packet.head(40)?;
     let total = match usize::from(be16(header, 4)) {
-        // Longer than the field can say, or nothing at all.
+        // A length of 0 means that it exceeds the field, or that there is no payload.
         0 => packet.length,
         bytes => bytes + 40,
     };
@@ -93,13 +94,13 @@ fn v6(packet: Part<'_>) -> Result<(Addresses, Carried<'_>), Skip> {
     extensions(header[6], packet.first(total).after(40)).map(|carried| (addresses, carried))
 }
 
-/// Walks the extension headers of an IPv6 packet, or of a payload put together from fragments.
+/// Skips the extension headers of an IPv6 packet or of a reassembled payload.
 pub(super) fn extensions(mut next: u8, mut part: Part<'_>) -> Result<Carried<'_>, Skip> {
     for _ in 0..EXTENSIONS_MAX {
         let bytes = match next {
-            // Hop-by-hop, routing, destination, mobility, host identity, shim.
+            // Hop-by-hop, routing, destination, mobility, host identity and shim headers.
             0 | 43 | 60 | 135 | 139 | 140 => (usize::from(part.head(2)?[1]) + 1) * 8,
-            // Authentication.
+            // An authentication header.
             51 => (usize::from(part.head(2)?[1]) + 2) * 4,
             44 => {
                 let header = part.head(8)?;
@@ -122,7 +123,7 @@ pub(super) fn extensions(mut next: u8, mut part: Part<'_>) -> Result<Carried<'_>
     Err(Skip::IpProtocol)
 }
 
-/// A fragment header of a packet that is whole. Another behind it is a forgery.
+/// The fragment header of a packet that is not fragmented. A second one is forged.
 fn extensions_behind_atomic(next: u8, part: Part<'_>) -> Result<Carried<'_>, Skip> {
     if next == 44 { Err(Skip::IpProtocol) } else { extensions(next, part) }
 }

@@ -1,27 +1,27 @@
-//! Link layers: where the IP packet begins in a frame.
+//! Link layers: finds the IP packet in a frame.
 
 use super::{Part, Skip, be16, be32};
 
-/// Most tags or labels before the packet.
+/// Maximum number of tags or labels before the packet.
 const TAGS_MAX: usize = 16;
 
-/// The IP packet of a frame of this link type.
+/// Finds the IP packet in a frame of this link type.
 pub(super) fn packet(link: u32, frame: Part<'_>) -> Result<Part<'_>, Skip> {
     match link {
-        // BSD loopback: the family in the byte order of the machine that wrote it.
+        // BSD loopback: the address family in the byte order of the capturing machine.
         0 => family(frame, |bytes| {
             let family = u32::from_le_bytes(bytes);
             if family > 0xFFFF { family.swap_bytes() } else { family }
         }),
-        // OpenBSD loopback: the family in network order.
+        // OpenBSD loopback: the address family in network byte order.
         108 => family(frame, u32::from_be_bytes),
         1 => {
             let header = frame.head(14)?;
             ethertype(be16(header, 12), frame.after(14))
         }
-        // Raw IP; the first two are what some systems write for it.
+        // Raw IP. Some systems write 12 or 14 for it.
         12 | 14 | 101 | 228 | 229 => Ok(frame),
-        // Linux cooked: the protocol is an Ethernet type where the hardware has such.
+        // Linux cooked capture: the protocol is an Ethernet type if the hardware uses them.
         113 => {
             let header = frame.head(16)?;
             cooked(be16(header, 2), be16(header, 14), frame.after(16))
@@ -37,14 +37,14 @@ pub(super) fn packet(link: u32, frame: Part<'_>) -> Result<Part<'_>, Skip> {
 fn family(frame: Part<'_>, number: impl Fn([u8; 4]) -> u32) -> Result<Part<'_>, Skip> {
     let header = frame.head(4)?;
     match number(header.try_into().unwrap_or_default()) {
-        // IPv6 has another number on each system.
+        // The number of IPv6 differs between systems.
         2 | 10 | 23 | 24 | 28 | 30 => Ok(frame.after(4)),
         _ => Err(Skip::Ethertype),
     }
 }
 
 fn cooked(hardware: u16, protocol: u16, rest: Part<'_>) -> Result<Part<'_>, Skip> {
-    /// Hardware types whose protocol field is no Ethernet type: Netlink and wireless monitors.
+    /// Hardware types whose protocol field is not an Ethernet type: Netlink and wireless monitors.
     const OTHER: [u16; 5] = [801, 802, 803, 824, 805];
     if protocol < 0x0600 || OTHER.contains(&hardware) {
         return Err(Skip::Ethertype);
@@ -52,7 +52,7 @@ fn cooked(hardware: u16, protocol: u16, rest: Part<'_>) -> Result<Part<'_>, Skip
     ethertype(protocol, rest)
 }
 
-/// The packet behind an Ethernet type: through VLAN tags, PPPoE and MPLS.
+/// Finds the packet after an Ethernet type: through VLAN tags, PPPoE and MPLS.
 fn ethertype(mut kind: u16, mut rest: Part<'_>) -> Result<Part<'_>, Skip> {
     for _ in 0..TAGS_MAX {
         match kind {
@@ -84,7 +84,7 @@ fn ethertype(mut kind: u16, mut rest: Part<'_>) -> Result<Part<'_>, Skip> {
     Err(Skip::Ethertype)
 }
 
-/// The packet below a stack of MPLS labels. Nothing says what it is but its first four bits.
+/// Finds the packet below a stack of MPLS labels. Only its first four bits tell its type.
 fn labelled(mut rest: Part<'_>) -> Result<Part<'_>, Skip> {
     for _ in 0..TAGS_MAX {
         let label = be32(rest.head(4)?, 0);

@@ -3,10 +3,9 @@
 //! ```text
 //! file ─▶ records ─▶ link ─▶ ip ─▶ fragments ─▶ connections ─▶ half (a direction) ─▶ EventSink
 //! ```
-//! Each step takes slices of the record that was read and passes slices on; bytes are copied only
-//! where they must be kept: out-of-order segments, fragments, and a bounded history for telling
-//! whether retransmitted bytes are the same. Nothing here trusts a length that a file states, and
-//! all memory is bounded whatever the file holds.
+//! The steps pass slices of the current record. Bytes are copied only if they must be kept:
+//! out-of-order segments, fragments, and a bounded history to compare retransmitted bytes with.
+//! Lengths in a file are never trusted, and memory is bounded whatever the file contains.
 
 mod connections;
 mod counts;
@@ -33,17 +32,17 @@ pub(crate) use importer::{Importer, Progress};
 pub(crate) use output::{Ended, EventSink, GapPolicy};
 pub(crate) use records::FileDamage;
 
-/// Bytes of a packet: those that were captured, and how many it had.
+/// A part of a packet: its captured bytes, and its length on the wire.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Part<'p> {
-    /// The captured bytes: a prefix.
+    /// The captured bytes, which are a prefix.
     pub data: &'p [u8],
-    /// Bytes on the wire; never less than were captured.
+    /// Length on the wire; never less than the number of captured bytes.
     pub length: usize,
 }
 
 impl<'p> Part<'p> {
-    /// The first bytes, all of which must be there.
+    /// The first bytes; an error if they were not all captured.
     fn head(&self, bytes: usize) -> Result<&'p [u8], Skip> {
         if self.length < bytes {
             return Err(Skip::BadLength);
@@ -51,7 +50,7 @@ impl<'p> Part<'p> {
         self.data.get(..bytes).ok_or(Skip::CutHeader)
     }
 
-    /// What follows the first bytes.
+    /// The part after the first bytes.
     fn after(&self, bytes: usize) -> Self {
         Self {
             data: self.data.get(bytes..).unwrap_or(&[]),
@@ -66,12 +65,12 @@ impl<'p> Part<'p> {
     }
 }
 
-/// The big-endian number of 16 bits at an offset; 0 behind the end.
+/// The big-endian 16-bit number at an offset; 0 beyond the end.
 fn be16(bytes: &[u8], at: usize) -> u16 {
     bytes.get(at..at + 2).and_then(|b| b.try_into().ok()).map_or(0, u16::from_be_bytes)
 }
 
-/// The big-endian number of 32 bits at an offset; 0 behind the end.
+/// The big-endian 32-bit number at an offset; 0 beyond the end.
 fn be32(bytes: &[u8], at: usize) -> u32 {
     bytes.get(at..at + 4).and_then(|b| b.try_into().ok()).map_or(0, u32::from_be_bytes)
 }

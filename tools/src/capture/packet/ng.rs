@@ -1,6 +1,6 @@
-//! The packet records of a pcapng file: sections of both byte orders, interfaces with resolutions
-//! and offsets of their own, enhanced, simple and obsolete packet blocks. All other blocks are
-//! passed over.
+//! The packet records of a pcapng file: sections of both byte orders, interfaces with different
+//! resolutions and offsets, and enhanced, simple and obsolete packet blocks. All other blocks are
+//! skipped.
 
 use super::records::{FileDamage, PACKET_BYTES_MAX, Record, damage_here, end_or_damage, frame};
 use super::window::Window;
@@ -8,12 +8,12 @@ use std::io::Read;
 
 /// The type of a section header block, which reads the same in both byte orders.
 pub(super) const SECTION_TYPE: [u8; 4] = [0x0A, 0x0D, 0x0D, 0x0A];
-/// Largest block that is looked into: a packet and its options.
+/// Maximum size of a decoded block: a packet with its options.
 const BLOCK_BYTES_MAX: usize = PACKET_BYTES_MAX + 65_536;
-/// Most interfaces of a section.
+/// Maximum number of interfaces per section.
 const INTERFACES_MAX: usize = 65_536;
 
-/// The section that is being read.
+/// The current section.
 #[derive(Default)]
 pub(crate) struct Section {
     is_big: bool,
@@ -24,13 +24,13 @@ pub(crate) struct Section {
 struct Interface {
     link: u32,
     snap_bytes: usize,
-    /// Seconds that are added to every time.
+    /// Seconds to add to every time.
     offset_s: i64,
     resolution: Resolution,
     fcs_bytes: usize,
 }
 
-/// A unit of time.
+/// The resolution of times.
 #[derive(Clone, Copy)]
 enum Resolution {
     /// 10^-n seconds.
@@ -40,7 +40,7 @@ enum Resolution {
 }
 
 impl Resolution {
-    /// Nanoseconds, rounded down.
+    /// Converts to nanoseconds, rounded down.
     fn ns(self, units: u64) -> u128 {
         let scaled = u128::from(units) * 1_000_000_000;
         match self {
@@ -51,7 +51,7 @@ impl Resolution {
 }
 
 impl Interface {
-    /// Nanoseconds since 1970, and whether that does not fit.
+    /// Nanoseconds since 1970, and whether the time did not fit.
     fn wall_ns(&self, units: u64) -> (i64, bool) {
         let ns = i128::try_from(self.resolution.ns(units)).unwrap_or(i128::MAX >> 1)
             + i128::from(self.offset_s) * 1_000_000_000;
@@ -123,7 +123,7 @@ impl Section {
         }
     }
 
-    /// The kind and the length of the next block. A section header sets the byte order.
+    /// Reads the kind and the length of the next block. A section header sets the byte order.
     fn block_head<R: Read>(
         &mut self,
         window: &mut Window<R>,
@@ -158,7 +158,7 @@ impl Section {
         Ok(Some((kind, bytes)))
     }
 
-    /// Passes over a block of any length, and checks that it ends as it began.
+    /// Skips a block of any length, and checks that its two length fields agree.
     fn pass_block<R: Read>(&self, window: &mut Window<R>, bytes: usize) -> Result<(), FileDamage> {
         let at = window.offset();
         let cut = |window: &mut Window<R>| FileDamage {
@@ -202,7 +202,7 @@ impl Section {
                     };
                 }
                 (13, [bits_or_bytes, ..]) => {
-                    // Said in bits by the specification, in bytes by some writers.
+                    // The specification counts in bits, but some writers count in bytes.
                     let value = usize::from(*bits_or_bytes);
                     interface.fcs_bytes = if value > 8 { value / 8 } else { value };
                 }
@@ -220,7 +220,7 @@ impl Section {
         Some(interface)
     }
 
-    /// A packet block. `None` if it names no interface, or holds less than it claims.
+    /// Decodes a packet block. `None` if it names no interface, or is shorter than it claims.
     fn packet(&self, kind: BlockKind, body: &[u8]) -> Option<Packet> {
         let (id, header) = match kind {
             BlockKind::SimplePacket => (0, 4),

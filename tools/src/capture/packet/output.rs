@@ -1,4 +1,5 @@
-//! Where events go: through the filter and the gap policy, with the file's times, to a sink.
+//! The output of an import: events pass the filter and the gap policy, and are sent to a sink with
+//! the file's times.
 
 use super::counts::Counts;
 use super::filter::Filter;
@@ -9,41 +10,41 @@ use millstream_engine::capture::{
 use std::collections::HashMap;
 use std::io;
 
-/// Takes the events of an import.
+/// Receives the events of an import.
 pub(crate) trait EventSink {
-    /// A file begins, whose times have this precision.
+    /// Starts a file, whose times have this precision.
     fn begin_file(&mut self, precision_ns: u32);
-    /// Takes an event.
+    /// Receives an event.
     fn event(&mut self, head: &Head, payload: &[u8]) -> io::Result<()>;
 }
 
-/// What becomes of data behind a gap.
+/// What happens to the data after a gap.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(crate) enum GapPolicy {
-    /// It is kept behind the gap.
+    /// The data after the gap is kept.
     #[default]
     Keep,
-    /// The rest of the direction is left out.
+    /// The rest of the direction is dropped.
     Stop,
-    /// It begins at the next line.
+    /// The data continues at the next line.
     SkipLine,
     /// The import fails.
     Fail,
 }
 
-/// What is left out of a direction with a gap.
+/// What is dropped from a direction with a gap.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Left {
     Rest,
     Line,
 }
 
-/// Why an import ends early.
+/// Why an import ended early.
 #[derive(Debug)]
 pub(crate) enum Ended {
     /// The sink failed.
     Sink(io::Error),
-    /// A gap, which the policy does not allow.
+    /// There is a gap, and the policy is to fail.
     Gap(String),
 }
 
@@ -58,13 +59,13 @@ pub(super) struct Output<S> {
     pub counts: Counts,
     pub filter: Filter,
     pub policy: GapPolicy,
-    /// Wall-clock time of the record that is being read.
+    /// Wall-clock time of the current record.
     pub wall_ns: i64,
     pub mono_ns: u64,
     left: HashMap<(u32, bool), Left>,
 }
 
-/// A direction of a connection.
+/// One direction of a connection.
 #[derive(Clone, Copy)]
 pub(super) struct Lane {
     pub connection: u32,
@@ -125,7 +126,7 @@ impl<S: EventSink> Output<S> {
         self.emit(lane, Kind::Close, 0, 0, &[])
     }
 
-    /// Nothing more comes of a connection.
+    /// Frees the state of a connection that has ended.
     pub(super) fn forget(&mut self, connection: u32) {
         if !self.left.is_empty() {
             self.left.remove(&(connection, false));
@@ -217,7 +218,7 @@ impl<S: EventSink> Output<S> {
         self.emit(lane, Kind::Ignored, at, 0, &Ignored { bytes, reason }.encode())
     }
 
-    /// A datagram; what was not captured of it is a gap.
+    /// Writes a datagram. The part that was not captured becomes a gap.
     pub(super) fn datagram(
         &mut self,
         lane: Lane,

@@ -1,35 +1,35 @@
-//! The packet records of a pcap file; [`super::ng`] has those of pcapng.
+//! The packet records of a pcap file. [`super::ng`] reads those of pcapng.
 //!
-//! pcap in both byte orders, in microseconds and nanoseconds, and with the longer record headers of
-//! a once common patch.
+//! Supports both byte orders, microseconds and nanoseconds, and the longer record headers of Alexey
+//! Kuznetsov's patch.
 
 use super::Part;
 use super::ng::Section;
 use super::window::Window;
 use std::io::Read;
 
-/// Largest packet that a record may hold, as in libpcap and Wireshark.
+/// Maximum size of a packet in a record, as in libpcap and Wireshark.
 pub(super) const PACKET_BYTES_MAX: usize = 262_144;
-/// Largest piece of a file that must be in memory at once.
+/// Maximum size of a piece of a file that must be in memory at once.
 const PIECE_BYTES_MAX: usize = 2 * PACKET_BYTES_MAX;
 
-/// A packet as it stands in the file.
+/// A packet record of a file.
 pub(crate) struct Record<'p> {
-    /// Nanoseconds since 1970; `None` if the file gives it no time.
+    /// Nanoseconds since 1970; `None` if the record has no time.
     pub wall_ns: Option<i64>,
-    /// Whether the time does not fit, so that the nearest that does was taken.
+    /// Whether the time did not fit and was clamped.
     pub is_clamped: bool,
-    /// Whether more was captured than the packet is said to have.
+    /// Whether the captured length exceeds the packet's length.
     pub is_over: bool,
-    /// What the frame is.
+    /// The link type of the frame.
     pub link: u32,
     pub frame: Part<'p>,
 }
 
-/// The first thing in a file that cannot be read.
+/// The first damage of a file.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct FileDamage {
-    /// Offset in the file, after unpacking.
+    /// Offset in the file, after decompression.
     pub at: u64,
     pub what: String,
 }
@@ -48,7 +48,7 @@ enum Format {
 #[derive(Clone, Copy)]
 struct Pcap {
     is_big: bool,
-    /// Nanoseconds of a unit of the fraction.
+    /// Nanoseconds per unit of the fraction.
     unit_ns: i64,
     record_header: usize,
     link: u32,
@@ -56,7 +56,7 @@ struct Pcap {
 }
 
 impl<R: Read> Records<R> {
-    /// Reads the head of the file.
+    /// Reads the file header.
     pub(crate) fn new(input: R) -> Result<Self, FileDamage> {
         let mut window = Window::new(input, PIECE_BYTES_MAX);
         let first: Vec<u8> = window.peek(24).to_vec();
@@ -80,12 +80,12 @@ impl<R: Read> Records<R> {
         Ok(Self { window, format })
     }
 
-    /// Bytes that were consumed.
+    /// Number of consumed bytes.
     pub(crate) fn offset(&self) -> u64 {
         self.window.offset()
     }
 
-    /// Precision of the times in nanoseconds. In pcapng every interface has its own.
+    /// Precision of the times in nanoseconds. In pcapng it differs between interfaces.
     pub(crate) fn precision_ns(&self) -> u32 {
         match &self.format {
             Format::Pcap(pcap) => pcap.unit_ns as u32,
@@ -93,7 +93,7 @@ impl<R: Read> Records<R> {
         }
     }
 
-    /// The next packet. `Ok(None)` is the end of the file.
+    /// Reads the next packet. `Ok(None)` at the end of the file.
     pub(crate) fn next_record(&mut self) -> Result<Option<Record<'_>>, FileDamage> {
         match &mut self.format {
             Format::Pcap(pcap) => pcap.next_record(&mut self.window),
@@ -102,7 +102,7 @@ impl<R: Read> Records<R> {
     }
 }
 
-/// Damage at the offset that the window is at, or that the input could not be read further.
+/// The error for damage at the current offset, or for a failed read.
 pub(super) fn damage_here<R: Read>(window: &mut Window<R>, what: &str) -> FileDamage {
     let at = window.offset();
     match window.take_error() {
@@ -111,7 +111,7 @@ pub(super) fn damage_here<R: Read>(window: &mut Window<R>, what: &str) -> FileDa
     }
 }
 
-/// The input has no more bytes: the end of the file, or of what can be read.
+/// The result at the end of the input: the end of the file, or a failed read.
 pub(super) fn end_or_damage<R: Read, T>(
     window: &mut Window<R>,
     is_end: bool,
@@ -141,7 +141,8 @@ impl Pcap {
         let mut pcap = Self { is_big, unit_ns, record_header, link: 0, fcs_bytes: 0 };
         let link = pcap.word(header, 20);
         pcap.link = link & 0xFFFF;
-        // Bit 26 says that the upper four bits count 16-bit words of a checksum behind each frame.
+        // If bit 26 is set, the upper four bits are the length of the checksum after each frame, in
+        // 16-bit words.
         if link & 0x0400_0000 != 0 {
             pcap.fcs_bytes = (link >> 28) as usize * 2;
         }
@@ -185,9 +186,9 @@ impl Pcap {
     }
 }
 
-/// A frame without its checksum.
+/// Removes the checksum from a frame.
 pub(super) fn frame(data: &[u8], length: usize, fcs_bytes: usize) -> Part<'_> {
-    // More than there should be is taken: the headers within say what belongs to the packet.
+    // More bytes than expected are kept, because the inner headers contain the packet's length.
     let length = length.max(data.len()).saturating_sub(fcs_bytes);
     Part { data: &data[..data.len().min(length)], length }
 }

@@ -1,4 +1,4 @@
-//! Packet captures that tests make, and what an import found in them.
+//! Builds packet captures for tests, and collects the events of an import.
 
 use super::{Counts, Ended, EventSink, FileDamage, Filter, GapPolicy, Importer};
 use millstream_engine::capture::{
@@ -37,7 +37,7 @@ pub(super) fn ipv4_fragment(
     packet
 }
 
-/// An IPv6 packet whose payload begins with a header of this kind.
+/// An IPv6 packet whose payload starts with a header of this kind.
 pub(super) fn ipv6(next: u8, payload: &[u8]) -> Vec<u8> {
     let mut packet = vec![0x60, 0, 0, 0];
     packet.extend((payload.len() as u16).to_be_bytes());
@@ -89,7 +89,7 @@ pub(super) struct Pcap {
     pub is_big: bool,
     pub is_ns: bool,
     pub link: u32,
-    /// Captured bytes of a frame at most.
+    /// The snap length, in bytes.
     pub snap: usize,
     /// Microseconds between two packets.
     pub step_us: u64,
@@ -131,7 +131,7 @@ pub(super) fn block(is_big: bool, kind: u32, body: &[u8]) -> Vec<u8> {
     [&word(kind)[..], &length, &body, &length].concat()
 }
 
-/// A pcapng file with one interface of this link type and resolution, and these frames.
+/// A pcapng file with one interface of this link type and resolution, and with these frames.
 pub(super) fn ng(is_big: bool, link: u16, resolution: u8, frames: &[Vec<u8>]) -> Vec<u8> {
     let half = |n: u16| if is_big { n.to_be_bytes() } else { n.to_le_bytes() };
     let word = |n: u32| if is_big { n.to_be_bytes() } else { n.to_le_bytes() };
@@ -149,22 +149,22 @@ pub(super) fn ng(is_big: bool, link: u16, resolution: u8, frames: &[Vec<u8>]) ->
     file
 }
 
-/// What an import found.
+/// The events of an import.
 #[derive(Default)]
 pub(super) struct Found {
-    /// A line per event, data as text: `0 in data 5 "abc"`.
+    /// One line per event, with data as text: `0 in data 5 "abc"`.
     pub lines: Vec<String>,
     /// The bytes of each direction of each connection.
     pub streams: BTreeMap<(u32, bool), Vec<u8>>,
     pub times: Vec<i64>,
-    /// Bytes of the payload of each event.
+    /// Payload lengths of the events, in bytes.
     lengths: Vec<usize>,
     pub counts: Counts,
     pub damage: Option<FileDamage>,
 }
 
 impl Found {
-    /// Bytes of the event of a line.
+    /// The payload length of a line's event, in bytes.
     pub(super) fn data_bytes(&self, line: &str) -> usize {
         let at = self.lines.iter().position(|other| std::ptr::eq(other.as_str(), line));
         at.map_or(0, |at| self.lengths[at])
@@ -222,7 +222,7 @@ pub(super) fn import(file: &[u8]) -> Found {
     import_with(file, Filter::default(), GapPolicy::Keep).unwrap()
 }
 
-/// Imports IPv4 packets, and returns a line per event.
+/// Imports IPv4 packets. Returns one line per event.
 pub(super) fn lines(packets: &[Vec<u8>]) -> Vec<String> {
     import(&Pcap::default().file(packets)).lines
 }

@@ -1,10 +1,10 @@
-//! Packets in, events out; see [`super::testing`] for how they are written.
+//! Tests from packets to events; [`super::testing`] describes the notation.
 
 use super::testing::*;
 use super::{Filter, GapPolicy};
 use millstream_engine::env::random::SplitMix;
 
-/// A client that sends two lines and gets one, and both ends that close.
+/// A client that sends two lines and receives one, and both endpoints close.
 fn conversation() -> Vec<Vec<u8>> {
     vec![
         packet(false, 99, 0, SYN, b""),
@@ -52,7 +52,7 @@ fn every_file_format_and_link_layer_gives_the_same_events() {
         (228, |ip| ip.to_vec()),
         (113, |ip| [&[0; 14][..], &[8, 0], ip].concat()),
         (276, |ip| [&[8, 0][..], &[0; 18], ip].concat()),
-        // With a checksum of four bytes behind each frame.
+        // With a checksum of four bytes after each frame.
         (0x2400_0001, |ip| [&ethernet(0x0800, ip)[..], &[9; 4]].concat()),
     ];
     for (link, wrap) in links {
@@ -75,13 +75,13 @@ fn a_stream_is_whole_in_any_order_of_its_segments_and_around_the_wrap_of_its_num
         while at < stream.len() {
             let end = (at + 1 + dice.below(200) as usize).min(stream.len());
             segments.push((at, end));
-            // Sent again, with other boundaries.
+            // Retransmitted with other segment boundaries.
             if dice.below(3) == 0 {
                 segments.push((at.saturating_sub(dice.below(100) as usize), end));
             }
             at = end;
         }
-        // Each moves by a few.
+        // Each segment moves by a few positions.
         for n in 0..segments.len() {
             let other = (n + dice.below(8) as usize).min(segments.len() - 1);
             segments.swap(n, other);
@@ -135,7 +135,7 @@ fn a_hole_is_a_gap_when_it_was_acknowledged_and_something_behind_it_was_seen() {
     }
     let super::Ended::Gap(what) = import(GapPolicy::Fail).err().unwrap() else { panic!() };
     assert!(what.contains("byte 4: 6 bytes are missing (lost)"), "{what}");
-    // An acknowledgement that stands before its data shows no hole.
+    // An acknowledgement that precedes its data in the file does not indicate a hole.
     let early =
         [&lost[..1], &[packet(true, 1, 20, ACK, b"")], &[packet(false, 14, 1, ACK, b"xxxxxx")]]
             .concat();
@@ -154,7 +154,7 @@ fn every_byte_of_a_lossy_capture_is_data_at_its_place_or_in_a_gap() {
             packet(true, 0, first, SYN | ACK, b""),
         ];
         let (mut packets, mut at) = (open.to_vec(), 0);
-        // What is in the file of each byte, unless the snap length cuts it.
+        // Which bytes of the stream are in the file, unless the snap length cuts them off.
         let mut is_there = vec![false; stream.len()];
         let snap = if dice.below(2) == 0 { 40 + 60 } else { 65_535 };
         while at < stream.len() {
@@ -164,7 +164,7 @@ fn every_byte_of_a_lossy_capture_is_data_at_its_place_or_in_a_gap() {
                 packets.push(packet(false, seq, 1, ACK, &stream[at..end]));
                 is_there[at..end.min(at + snap - 40)].fill(true);
             }
-            // The server has all of it, whatever the capture lacks.
+            // The server acknowledges everything, whatever the capture lacks.
             if dice.below(3) == 0 {
                 packets.push(packet(true, 1, first.wrapping_add(end as u32), ACK, b""));
             }
@@ -360,7 +360,7 @@ fn fragments_are_put_together_in_any_order_and_counted_when_one_is_missing() {
     let incomplete = [part(1, 0, 104), part(1, 200, 308), part(2, 0, 104)];
     let found = import(&Pcap::default().file(&incomplete));
     assert_eq!(found.counts.skipped().collect::<Vec<_>>(), [("fragment-incomplete", 3)]);
-    // Those of one number that are minutes apart are not of one datagram.
+    // Fragments with the same id that are minutes apart do not belong to one datagram.
     let late = Pcap { step_us: 300_000_000, ..Pcap::default() };
     let found = import(&late.file(&[part(1, 0, 104), part(1, 104, 308)]));
     assert_eq!(found.counts.skipped().collect::<Vec<_>>(), [("fragment-incomplete", 2)]);

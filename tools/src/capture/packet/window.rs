@@ -1,8 +1,8 @@
-//! A bounded window on a stream of bytes, for parsers that need a record whole.
+//! A bounded window over a byte stream, for parsers that need a whole record.
 
 use std::io::{self, Read};
 
-/// Bytes of one read: few enough to be in the core's cache when they are parsed.
+/// Size of a read, in bytes: small enough to be in the core's cache when it is parsed.
 const CHUNK_BYTES: usize = 128 << 10;
 
 pub(crate) struct Window<R> {
@@ -10,14 +10,14 @@ pub(crate) struct Window<R> {
     buffer: Box<[u8]>,
     start: usize,
     end: usize,
-    /// Offset in the stream of `buffer[start]`.
+    /// Stream offset of `buffer[start]`.
     offset: u64,
-    /// Why reading stopped before the end of the input.
+    /// The error that ended the input early.
     error: Option<io::Error>,
 }
 
 impl<R: Read> Window<R> {
-    /// `most` is the largest number of bytes that is ever asked for at once.
+    /// `most` is the maximum number of bytes per request.
     pub(crate) fn new(input: R, most: usize) -> Self {
         let buffer = vec![0; CHUNK_BYTES + most].into_boxed_slice();
         Self { input, buffer, start: 0, end: 0, offset: 0, error: None }
@@ -31,7 +31,7 @@ impl<R: Read> Window<R> {
         self.error.take()
     }
 
-    /// The next bytes: as many as asked for, or fewer at the end of the input.
+    /// The next `bytes` bytes, or fewer at the end of the input.
     #[inline]
     pub(crate) fn peek(&mut self, bytes: usize) -> &[u8] {
         if self.end - self.start < bytes {
@@ -47,14 +47,14 @@ impl<R: Read> Window<R> {
         self.offset += bytes as u64;
     }
 
-    /// Consumes bytes that were seen by [`Self::peek`], and returns them.
+    /// Consumes and returns bytes that [`Self::peek`] has returned.
     #[inline]
     pub(crate) fn take(&mut self, bytes: usize) -> &[u8] {
         self.consume(bytes);
         &self.buffer[self.start - bytes..self.start]
     }
 
-    /// Passes over bytes without keeping them. Returns whether all were there.
+    /// Skips bytes. Returns whether there were enough.
     pub(crate) fn pass(&mut self, mut bytes: u64) -> bool {
         while bytes > 0 {
             let here = self.peek(1).len();

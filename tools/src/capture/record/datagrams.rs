@@ -1,4 +1,4 @@
-//! Records the datagrams that arrive at a port, those of multicast groups too.
+//! Records the datagrams that arrive at a port, including those of multicast groups.
 
 use super::receive::{Receiver, Stamp, ask_for_times, is_not_now};
 use super::recorder::{Recorder, TICK};
@@ -10,12 +10,12 @@ use socket2::{Domain, Socket, Type};
 use std::collections::HashMap;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 
-/// Senders that are told apart at once; beyond, all are forgotten and numbered anew.
+/// Maximum number of distinct senders. Beyond it, all are dropped and numbered anew.
 const SENDERS_MAX: usize = 1 << 16;
-/// Datagrams received in a row before the limits are checked.
+/// Maximum number of datagrams between two checks of the limits.
 const BURST_MAX: usize = 1024;
 
-/// Records until the limit.
+/// Records until the limit is reached.
 pub(super) fn listen(
     at: SocketAddr,
     groups: &[IpAddr],
@@ -86,10 +86,10 @@ fn bind(at: SocketAddr, groups: &[IpAddr]) -> std::io::Result<UdpSocket> {
     let is_v6 = at.is_ipv6() || groups.iter().any(IpAddr::is_ipv6);
     let socket = Socket::new(if is_v6 { Domain::IPV6 } else { Domain::IPV4 }, Type::DGRAM, None)?;
     if !groups.is_empty() {
-        // Others on this machine may listen to the group too.
+        // Other programs on this machine may receive the group's datagrams too.
         socket.set_reuse_address(true)?;
     }
-    // Room for a burst; the system may give less.
+    // Buffer for a burst; the system may grant less.
     drop(socket.set_recv_buffer_size(8 << 20));
     let at = if is_v6 && at.is_ipv4() {
         SocketAddr::new(std::net::Ipv6Addr::UNSPECIFIED.into(), at.port())

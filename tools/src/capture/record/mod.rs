@@ -1,8 +1,7 @@
-//! `millstream capture`: records what crosses sockets, as a client, as a server, as a proxy between
-//! two, or from datagrams.
+//! `millstream capture`: records traffic as a client, as a server, as a proxy, or from datagrams.
 //!
-//! One thread waits for all sockets and writes the events. A proxy stops reading where the other
-//! side does not take what was read, so that it holds a bounded number of bytes for each connection.
+//! One thread polls all sockets and writes the events. A proxy stops reading from a side if the
+//! other side does not accept the data, so it buffers a bounded number of bytes per connection.
 
 mod datagrams;
 mod pair;
@@ -33,7 +32,7 @@ pub(crate) struct Args {
     /// Record what clients send to this port
     #[arg(long, value_name = "[ADDRESS:]PORT", conflicts_with = "udp")]
     listen: Option<String>,
-    /// With --listen: pass everything on to this server and back, and record both directions
+    /// With --listen: forward everything to this server and back, and record both directions
     #[arg(long, value_name = "HOST:PORT", requires = "listen")]
     to: Option<String>,
     /// Record the datagrams that arrive at this port
@@ -42,22 +41,22 @@ pub(crate) struct Args {
     /// With --udp: join this multicast group; may be repeated
     #[arg(long, value_name = "ADDRESS", requires = "udp")]
     group: Vec<IpAddr>,
-    /// The capture to write
+    /// The capture file to write
     #[arg(short, long, value_name = "OUT")]
     output: PathBuf,
-    /// End after this time
+    /// Stop after this time
     #[arg(long = "for", value_name = "DURATION", value_parser = times::parse_ns)]
     duration: Option<u64>,
-    /// End after this much data
+    /// Stop after this much data
     #[arg(long, value_name = "SIZE", value_parser = times::parse_bytes)]
     bytes: Option<u64>,
     /// Compress with zstd
     #[arg(long)]
     compress: bool,
-    /// Begin another file at this size
+    /// Start a new file at this size
     #[arg(long, value_name = "SIZE", value_parser = times::parse_bytes)]
     rotate_bytes: Option<u64>,
-    /// Begin another file after this time
+    /// Start a new file after this time
     #[arg(long, value_name = "DURATION", value_parser = times::parse_ns)]
     rotate_time: Option<u64>,
 }
@@ -91,7 +90,7 @@ pub(crate) fn run(args: &Args) -> Result<(), Failure> {
     Ok(())
 }
 
-/// The addresses of `HOST:PORT`.
+/// Resolves the addresses of `HOST:PORT`.
 pub(crate) fn resolve(text: &str) -> Result<Vec<SocketAddr>, Failure> {
     let fails = |why: String| Failure::Wrong(format!("ADDRESS_UNKNOWN: {text}: {why}"));
     let found = text.to_socket_addrs().map_err(|error| fails(error.to_string()))?;
@@ -99,7 +98,7 @@ pub(crate) fn resolve(text: &str) -> Result<Vec<SocketAddr>, Failure> {
     if found.is_empty() { Err(fails("no address".to_string())) } else { Ok(found) }
 }
 
-/// The address of `PORT` or `ADDRESS:PORT` on this machine.
+/// Parses `PORT` or `ADDRESS:PORT` of this machine.
 pub(crate) fn local(text: &str) -> Result<SocketAddr, Failure> {
     match text.parse::<u16>() {
         Ok(port) => Ok(SocketAddr::new([0, 0, 0, 0].into(), port)),

@@ -1,4 +1,4 @@
-//! A recorded connection: one socket whose bytes are taken, or two between which they are passed on.
+//! A recorded connection: one socket whose bytes are recorded, or two sockets of a proxy.
 
 use super::receive::{Receiver, Stamp, is_not_now};
 use super::recorder::Recorder;
@@ -10,25 +10,25 @@ use std::io::Write;
 use std::net::Shutdown;
 use std::time::Duration;
 
-/// Reads in a row of one direction before others have a turn.
+/// Maximum number of consecutive reads from one direction.
 const READS_MAX: usize = 16;
 
-/// A direction.
+/// One direction.
 #[derive(Default)]
 struct Lane {
-    /// Bytes that were read and not passed on yet.
+    /// Bytes that were read and not forwarded yet.
     pending: Vec<u8>,
     position: u64,
-    /// Its sender has ended it.
+    /// Whether its sender has closed it.
     is_ended: bool,
-    /// The end was passed on.
+    /// Whether the close was forwarded.
     is_shut: bool,
 }
 
 /// What a connection needs next.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub(super) enum Next {
-    /// Its sockets have nothing more now.
+    /// It waits for its sockets.
     Wait,
     /// There is more to do without waiting.
     Again,
@@ -38,11 +38,11 @@ pub(super) enum Next {
 
 pub(super) struct Pair {
     number: u32,
-    /// The peer, and the server to which everything is passed on.
+    /// The peer's socket, and the server's socket of a proxy.
     sockets: [Option<TcpStream>; 2],
     /// From the peer, and from the server.
     lanes: [Lane; 2],
-    /// Whether the server has accepted.
+    /// Whether the connection to the server is established.
     is_connected: bool,
 }
 
@@ -56,7 +56,7 @@ impl Pair {
         self.sockets.iter_mut().enumerate().filter_map(|(side, s)| Some((side, s.as_mut()?)))
     }
 
-    /// Moves what can be moved.
+    /// Reads, records and forwards as much as possible.
     pub(super) fn pump(
         &mut self,
         receiver: &mut Receiver,
@@ -129,8 +129,8 @@ impl Pair {
         Ok(Next::Again)
     }
 
-    /// Passes on what was read, and the end. Returns the bytes that wait for room, or `None` if the
-    /// receiver has gone.
+    /// Forwards what was read, and the close. Returns the number of bytes that wait for room, or
+    /// `None` if the receiver has gone.
     fn pass_on(&mut self, side: usize) -> Option<usize> {
         let lane = &mut self.lanes[side];
         let Some(socket) = self.sockets[1 - side].as_mut() else {
@@ -148,13 +148,13 @@ impl Pair {
         lane.pending.drain(..written);
         if lane.pending.is_empty() && lane.is_ended && !lane.is_shut {
             lane.is_shut = true;
-            // The receiver may have closed already.
+            // The receiver may have closed the connection already.
             drop(socket.shutdown(Shutdown::Write));
         }
         Some(lane.pending.len())
     }
 
-    /// A side has reset the connection: so is the other.
+    /// Handles a reset by one side: resets the other side too.
     fn reset(&mut self, side: usize, out: &mut Recorder) -> Result<Next, Failure> {
         let name = (self.number, if side == 0 { Direction::In } else { Direction::Out });
         let now = Stamp::now();

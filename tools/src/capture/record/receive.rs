@@ -1,4 +1,4 @@
-//! Reads a socket, with the time at which the kernel received the bytes where it says so.
+//! Reads from a socket, with the kernel's receive time if the system provides it.
 
 use std::io;
 use std::net::SocketAddr;
@@ -23,13 +23,13 @@ impl Stamp {
     /// The moment of a wall-clock time in the recent past.
     fn at(wall_ns: i64) -> Self {
         let now = Self::now();
-        // A clock that was set in between says nothing of the order.
+        // The clock may have been set in between, so the difference is limited.
         let since = u64::try_from(now.wall_ns - wall_ns).unwrap_or(0).min(1_000_000_000);
         Self { wall_ns, mono_ns: now.mono_ns.saturating_sub(since) }
     }
 }
 
-/// Bytes of one read, from whom if it was a datagram, and when they arrived.
+/// The result of a read: the bytes, the sender of a datagram, and the receive time.
 pub(super) struct Received {
     pub bytes: usize,
     pub from: Option<SocketAddr>,
@@ -49,13 +49,12 @@ mod linux {
     use std::net::{SocketAddr, SocketAddrV4, SocketAddrV6};
     use std::os::fd::{AsFd, AsRawFd};
 
-    /// Asks the kernel for the time of arrival with every read. Where it has none, the time of the
-    /// read is taken.
+    /// Enables the kernel's receive times. If the system has none, the time of the read is used.
     pub(in super::super) fn ask_for_times(socket: &impl AsFd) {
         let _ = setsockopt(&socket.as_fd(), sockopt::ReceiveTimestampns, &true);
     }
 
-    /// Reads sockets.
+    /// Reads from sockets.
     pub(in super::super) struct Receiver {
         control: Vec<u8>,
     }
@@ -125,7 +124,7 @@ mod other {
     }
 }
 
-/// Whether an error only says that there is nothing to read or no room to write now.
+/// Whether an error only means that the socket is not ready now.
 pub(super) fn is_not_now(error: &io::Error) -> bool {
     matches!(error.kind(), io::ErrorKind::WouldBlock | io::ErrorKind::Interrupted)
 }

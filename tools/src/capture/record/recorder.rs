@@ -1,4 +1,4 @@
-//! Writes the events of a running recording, says how far it is, and when it is over.
+//! Writes the events of a running recording, shows its progress, and decides when it ends.
 
 use super::Args;
 use super::receive::Stamp;
@@ -14,7 +14,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
-/// How long one waits for sockets before looking at the limits.
+/// How often the limits are checked while waiting for sockets.
 pub(super) const TICK: Duration = Duration::from_millis(100);
 
 /// When a recording ends.
@@ -29,7 +29,7 @@ pub(super) struct Recorder {
     path: PathBuf,
     limit: Limit,
     start: Instant,
-    /// Of the last event: monotonic times never fall.
+    /// Time of the last event: monotonic times never decrease.
     mono_ns: u64,
     next_connection: u32,
     last_flush: Instant,
@@ -68,8 +68,8 @@ impl Recorder {
         })
     }
 
-    /// Whether the recording is over. Also shows how far it is, and writes what is buffered. To be
-    /// called after every wait.
+    /// Whether the recording must end. Also shows the progress and flushes buffered events. Call
+    /// this after every wait.
     pub(super) fn is_over(&mut self) -> Result<bool, Failure> {
         let now = Instant::now();
         if now - self.last_flush >= TICK {
@@ -100,7 +100,7 @@ impl Recorder {
         Failure::Failed(format!("CAPTURE_WRITE_FAILED: {}: {error}. {fix}", self.path.display()))
     }
 
-    /// A connection begins. Returns its number.
+    /// Records the start of a connection. Returns its number.
     pub(super) fn open(&mut self, info: &ConnectionInfo, at: Stamp) -> Result<u32, Failure> {
         let number = self.next_connection;
         self.next_connection += 1;

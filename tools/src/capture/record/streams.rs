@@ -1,4 +1,4 @@
-//! Records TCP connections: one that is made, or those that are accepted.
+//! Records TCP connections: one outgoing connection, or accepted ones.
 
 use super::pair::{Next, Pair};
 use super::receive::{Receiver, Stamp, ask_for_times, is_not_now};
@@ -12,10 +12,10 @@ use std::collections::{HashMap, VecDeque};
 use std::net::SocketAddr;
 use std::time::Duration;
 
-/// Bytes of a read.
+/// Maximum number of bytes per read.
 const READ_BYTES: usize = 64 << 10;
 const LISTENER: Token = Token(usize::MAX - 1);
-/// Connections at once.
+/// Maximum number of concurrent connections.
 const CONNECTIONS_MAX: usize = 60_000;
 
 /// Records what a server sends, until it closes.
@@ -33,7 +33,7 @@ pub(super) fn connect(
     streams.run(None, true)
 }
 
-/// Records what clients send, and what a server answers if there is one.
+/// Records what clients send, and what the server answers if there is one.
 pub(super) fn listen(
     at: SocketAddr,
     to: Option<&[SocketAddr]>,
@@ -44,7 +44,7 @@ pub(super) fn listen(
             "LISTEN_FAILED: {at}: {error}. Take another port, or end what has it"
         ))
     })?;
-    // Connections inherit it, so that not even their first bytes lack the time.
+    // Connections inherit the option, so that even their first bytes have the kernel's time.
     ask_for_times(&listener);
     let streams = Streams::new(begin()?, to.map(|to| to[0]))?;
     streams.poll.registry().register(&mut listener, LISTENER, Interest::READABLE)?;
@@ -58,9 +58,9 @@ struct Streams {
     server: Option<SocketAddr>,
     pairs: HashMap<usize, Pair>,
     next_slot: usize,
-    /// Connections that have more to do without a wait.
+    /// Connections that have more to do without waiting.
     again: VecDeque<usize>,
-    /// Whether a client may wait that could not be accepted.
+    /// Whether a client that could not be accepted may be waiting.
     accepts_again: bool,
     receiver: Receiver,
     buffer: Vec<u8>,
@@ -123,13 +123,13 @@ impl Streams {
             let (peer, address) = match listener.accept() {
                 Ok(accepted) => accepted,
                 Err(error) => {
-                    // Out of files, perhaps: another connection will end.
+                    // The process may be out of file descriptors; another connection will end.
                     self.accepts_again = !is_not_now(&error);
                     return Ok(());
                 }
             };
             if self.pairs.len() >= CONNECTIONS_MAX {
-                // The client sees its connection closed.
+                // The client's connection is closed.
                 continue;
             }
             let server = match self.server.map(TcpStream::connect).transpose() {

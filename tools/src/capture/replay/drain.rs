@@ -1,4 +1,4 @@
-//! Reads what peers send during a replay and throws it away, so that they never wait for us.
+//! Reads and discards what peers send during a replay, so that they are never blocked.
 
 use crate::Failure;
 use mio::net::TcpStream;
@@ -12,12 +12,12 @@ use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
-/// How long the thread waits before it looks whether it is over.
+/// How often the thread checks whether the replay has ended.
 const TICK: Duration = Duration::from_millis(50);
 
 struct Entry {
     stream: Arc<TcpStream>,
-    /// Nothing more is written: forgotten when the peer has ended.
+    /// Nothing more will be written; the entry is removed when the peer has closed.
     is_closing: bool,
     has_ended: bool,
 }
@@ -25,7 +25,7 @@ struct Entry {
 #[derive(Default)]
 struct Shared {
     entries: Mutex<HashMap<usize, Entry>>,
-    /// Told when an entry goes.
+    /// Notified when an entry is removed.
     gone: Condvar,
     received: AtomicU64,
     is_over: AtomicBool,
@@ -67,7 +67,7 @@ impl Drain {
         self.shared.entries().remove(&(connection as usize));
     }
 
-    /// Closes the connection when its peer has ended it.
+    /// Closes the connection when its peer has closed it.
     pub(super) fn close_at_end(&self, connection: u64) {
         let mut entries = self.shared.entries();
         let key = connection as usize;
@@ -78,7 +78,7 @@ impl Drain {
         }
     }
 
-    /// Waits until all peers have ended, or so long.
+    /// Waits until all peers have closed, at most for `most`.
     pub(super) fn finish(&mut self, most: Duration) {
         let end = Instant::now() + most;
         let mut entries = self.shared.entries();
@@ -124,7 +124,7 @@ fn run(mut poll: Poll, shared: &Shared) {
     }
 }
 
-/// Reads what is there. Returns whether the peer has ended.
+/// Reads everything available. Returns whether the peer has closed.
 fn read_all(mut stream: &TcpStream, buffer: &mut [u8], received: &AtomicU64) -> bool {
     loop {
         match stream.read(buffer) {

@@ -1,8 +1,8 @@
-//! `millstream replay`: plays a capture to a peer at its own pace.
+//! `millstream replay`: replays a capture to a peer at the recorded pace.
 //!
-//! A thread reads events ahead; the sending thread waits for the time of each and does what it says.
-//! Times are absolute, `start + (t - t0) / speed`, so that errors never add up. What the peers
-//! answer is read by a third thread and discarded, so that the peer never blocks on its writes.
+//! One thread reads events ahead. The sending thread waits for the time of each event and executes
+//! it. Times are absolute, `start + (t - t0) / speed`, so that errors do not accumulate. A third
+//! thread reads and discards the peers' answers, so that a peer never blocks on its writes.
 
 mod drain;
 mod peers;
@@ -26,7 +26,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
-/// Largest send lag of 99 of 100 events of a run that counts as valid, unless another is given.
+/// The default limit for the 99th percentile of the send lag. A run above it is invalid.
 const LAG_MAX: &str = "1ms";
 
 #[derive(ClapArgs)]
@@ -38,31 +38,31 @@ const LAG_MAX: &str = "1ms";
     Plays the data towards the recorded service; --direction out plays what it answered.\n\
     Exit codes: 0 done, 1 failed, or the lag was too large for the run to count, 2 wrong command line.")]
 pub(crate) struct Args {
-    /// The capture, or a folder of them
+    /// The capture, or a folder of captures
     capture: PathBuf,
-    /// Play it to this server; UDP goes there as datagrams
+    /// Replay to this server; UDP is sent as datagrams
     #[arg(long, value_name = "HOST:PORT", required_unless_present = "listen")]
     to: Option<String>,
-    /// Play it to the clients that connect to this port
+    /// Replay to clients that connect to this port
     #[arg(long, value_name = "[ADDRESS:]PORT", conflicts_with = "to")]
     listen: Option<String>,
-    /// How much faster than recorded: a factor, or max
+    /// How many times faster than recorded: a factor, or max
     #[arg(long, default_value = "1", value_parser = Speed::parse)]
     speed: Speed,
-    /// Play it this many times
+    /// Replay this many times
     #[arg(long = "loop", value_name = "N", default_value_t = 1)]
     loops: u64,
-    /// Shorten longer pauses to this
+    /// Shorten longer pauses to this time
     #[arg(long, value_name = "DURATION", value_parser = times::parse_ns)]
     max_gap: Option<u64>,
-    /// The send lag that 99 of 100 events must keep for the run to be valid
+    /// Limit for the 99th percentile of the send lag; a run above it is invalid
     #[arg(long, value_name = "DURATION", value_parser = times::parse_ns, default_value = LAG_MAX)]
     max_lag: u64,
     #[command(flatten)]
     selection: Selection,
 }
 
-/// Plays a capture.
+/// Replays a capture.
 pub(crate) fn run(args: &Args) -> Result<(), Failure> {
     let files = events::files(&args.capture)?;
     let target = match (&args.to, &args.listen) {
@@ -108,11 +108,12 @@ struct Run {
 }
 
 impl Run {
-    /// Plays some events, each at its time. Returns whether to go on.
+    /// Executes events at their times. Returns whether to continue.
     fn play(&mut self, events: &plan::Events) -> Result<bool, Failure> {
         for (event, payload) in events.iter() {
             if event.kind == Kind::Open && self.peers.waits_for_clients() {
-                // The schedule begins with the first client, and stands still until another comes.
+                // The schedule starts with the first client, and is suspended while it waits for
+                // another one.
                 let Some(waited) = self.peers.accept(event.connection, &self.stop)? else {
                     return Ok(false);
                 };
@@ -173,5 +174,5 @@ impl Run {
     }
 }
 
-/// The longest time that anything waits for a peer at the end.
+/// The maximum wait for peers at the end.
 const LINGER: Duration = Duration::from_secs(2);

@@ -15,7 +15,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
-/// Where a capture is played to.
+/// The target of a replay.
 pub(super) enum Target {
     Server(SocketAddr),
     Clients(TcpListener),
@@ -39,10 +39,10 @@ pub(super) struct Peers {
     target: Target,
     streams: HashMap<u64, Arc<TcpStream>>,
     sockets: HashMap<u64, UdpSocket>,
-    /// Connections to which nothing was written since they were begun.
+    /// Connections that are not established yet.
     connecting: HashSet<u64>,
     drain: Drain,
-    /// Waits for room in a socket, and for clients.
+    /// Polls for room in a socket, and for clients.
     poll: Poll,
     events: Events,
     opened: u64,
@@ -51,7 +51,7 @@ pub(super) struct Peers {
 
 const LISTENER: Token = Token(0);
 const WRITER: Token = Token(1);
-/// How long a wait for a socket lasts before a stop is looked for.
+/// How often a waiting replay checks whether it was stopped.
 const TICK: Duration = Duration::from_millis(100);
 
 impl Peers {
@@ -77,7 +77,7 @@ impl Peers {
         self.opened
     }
 
-    /// Events whose peer had gone.
+    /// Number of events whose peer had disconnected.
     pub(super) fn failed(&self) -> u64 {
         self.failed
     }
@@ -90,7 +90,7 @@ impl Peers {
         matches!(self.target, Target::Clients(_))
     }
 
-    /// Waits for a client. Returns how long that took, or `None` if the replay was stopped.
+    /// Waits for a client. Returns the duration of the wait, or `None` if the replay was stopped.
     pub(super) fn accept(
         &mut self,
         connection: u64,
@@ -114,7 +114,7 @@ impl Peers {
         }
     }
 
-    /// Does what an event says.
+    /// Executes an event.
     pub(super) fn act(
         &mut self,
         event: &Event,
@@ -130,7 +130,7 @@ impl Peers {
             self.open(event, stop)?;
         }
         let Some(stream) = self.streams.get(&event.connection).cloned() else { return Ok(()) };
-        // What ends a connection needs one; data waits for room, which it has then.
+        // Ending a connection requires that it is established. Writing data waits for that anyway.
         if event.kind != Kind::Open
             && self.connecting.remove(&event.connection)
             && event.kind != Kind::Data
@@ -149,7 +149,7 @@ impl Peers {
                 self.forget(event.connection);
             }
             Kind::Close => {
-                // The peer may still answer: the socket is closed when it has ended too.
+                // The peer may still answer, so the socket is closed when the peer has closed too.
                 drop(stream.shutdown(Shutdown::Write));
                 self.streams.remove(&event.connection);
                 self.drain.close_at_end(event.connection);
@@ -181,7 +181,7 @@ impl Peers {
                         entry.insert(socket)
                     }
                 };
-                // Nobody listening yet is no reason to stop: datagrams get lost.
+                // A missing receiver is not an error: datagrams can get lost.
                 if event.kind == Kind::Data && socket.send(payload).is_err() {
                     self.failed += 1;
                 }
@@ -195,12 +195,12 @@ impl Peers {
         let to = match self.target {
             Target::Server(to) => to,
             Target::Clients(_) => {
-                // Opened before the part that is played.
+                // The connection was opened before the selected part of the capture.
                 return self.accept(event.connection, stop).map(drop);
             }
         };
-        // The first tells whether there is a server; no other is waited for, so that one that opens
-        // delays no event of another.
+        // The first connection shows whether there is a server. Later connections are opened
+        // without waiting, so that they delay no other events.
         let stream = if self.opened == 0 {
             let stream = std::net::TcpStream::connect_timeout(&to, LINGER).map_err(|error| {
                 let fix = "Start the server first, or give another --to";
@@ -215,7 +215,7 @@ impl Peers {
         self.add(event.connection, stream)
     }
 
-    /// Waits until a connection is made or refused.
+    /// Waits until a connection is established or refused.
     fn wait_until_connected(
         &mut self,
         stream: &TcpStream,
@@ -246,7 +246,7 @@ impl Peers {
         self.drain.remove(connection);
     }
 
-    /// Writes all of a payload. Returns whether the peer takes it.
+    /// Writes a complete payload. Returns whether the peer accepts it.
     fn write(
         &mut self,
         stream: &TcpStream,
@@ -294,8 +294,7 @@ impl Peers {
         }
     }
 
-    /// The replay has ended: connections that are open are half-closed, and their peers have a
-    /// while to end them.
+    /// Ends the replay: half-closes open connections, and waits for their peers for a limited time.
     pub(super) fn finish(&mut self) {
         for (connection, stream) in self.streams.drain() {
             drop(stream.shutdown(Shutdown::Write));

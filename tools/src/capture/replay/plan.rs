@@ -1,4 +1,4 @@
-//! Reads a capture ahead of its replay: batches of events with the time of each from the start.
+//! Reads a capture ahead of its replay, as batches of events with times relative to the start.
 
 use crate::Failure;
 use crate::capture::events::{self, Selection};
@@ -8,18 +8,18 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
-/// Bytes of payload in a batch, and batches that are read ahead.
+/// Payload bytes per batch, and number of batches read ahead.
 const BATCH_BYTES: usize = 256 << 10;
 const BATCHES_AHEAD: usize = 16;
-/// Events in a batch at most.
+/// Maximum number of events per batch.
 const BATCH_EVENTS: usize = 4096;
 
-/// An event to play.
+/// An event to replay.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Event {
-    /// Nanoseconds of the recording since its first event.
+    /// Recorded time since the first event, in nanoseconds.
     pub at_ns: u64,
-    /// The connection, numbered over all loops.
+    /// The connection's number over all loops.
     pub connection: u64,
     pub kind: Kind,
     pub is_udp: bool,
@@ -40,13 +40,13 @@ impl Events {
     }
 }
 
-/// What a plan left out.
+/// The differences between a replay and its capture.
 #[derive(Clone, Copy, Debug, Default)]
 pub(super) struct Gaps {
-    /// Pauses that were shortened, and by how much.
+    /// The number of shortened pauses, and the total time removed.
     pub shortened: u64,
     pub cut_ns: u64,
-    /// Bytes of the chosen direction that the capture lacks.
+    /// Bytes of the selected direction that the capture lacks.
     pub missing_bytes: u64,
 }
 
@@ -57,13 +57,13 @@ pub(super) enum Batch {
     End(Outcome),
 }
 
-/// The events of a capture, as they will be played.
+/// The events of a capture in replay order.
 pub(super) struct Plan {
     pub batches: Receiver<Batch>,
 }
 
 impl Plan {
-    /// Begins to read.
+    /// Starts reading.
     pub(super) fn start(
         files: Vec<PathBuf>,
         selection: Selection,
@@ -94,7 +94,7 @@ impl Plan {
     }
 }
 
-/// Recorded times without the pauses that are too long, over loops.
+/// Converts recorded times to replay times: shortens pauses, and continues over loops.
 #[derive(Default)]
 struct Clock {
     last_ns: Option<u64>,
@@ -109,10 +109,10 @@ struct Reading {
     batch: Events,
     clock: Clock,
     gaps: Gaps,
-    /// Number of connection 0 in this loop, and how many there are.
+    /// The number of connection 0 in this loop, and the number of connections.
     first_connection: u64,
     connections: u64,
-    /// Connections that are datagrams.
+    /// Connections that consist of datagrams.
     udp: std::collections::HashSet<u64>,
     is_gone: bool,
 }
@@ -121,7 +121,7 @@ impl Reading {
     fn all(&mut self, files: &[PathBuf], loops: u64) -> Outcome {
         let mut damage = Vec::new();
         for round in 0..loops {
-            // A loop begins when the previous one has ended.
+            // A loop starts when the previous one has ended.
             self.clock.last_ns = None;
             self.first_connection += self.connections;
             self.connections = 0;
@@ -146,7 +146,7 @@ impl Reading {
         let is_played = match head.kind {
             Kind::Open => head.flags & FLAG_REPEATED == 0,
             Kind::Close => true,
-            // Whoever resets, the connection ends then.
+            // A reset by either side ends the connection.
             Kind::Reset => true,
             Kind::Data | Kind::HalfClose | Kind::Gap => head.direction == self.direction(),
             _ => false,
@@ -189,7 +189,7 @@ impl Reading {
 
     fn advance(&mut self, mono_ns: u64) -> u64 {
         let last_ns = self.clock.last_ns.unwrap_or(mono_ns);
-        // Files of one recording follow each other; anything else begins anew.
+        // Files of one recording continue each other; other files start anew.
         let mut pause_ns = mono_ns.saturating_sub(last_ns);
         if let Some(most) = self.max_gap_ns.filter(|most| pause_ns > *most) {
             self.gaps.shortened += 1;

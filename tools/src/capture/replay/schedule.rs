@@ -1,14 +1,15 @@
-//! When each event is sent: at `start + (t - t0) / speed`, never by the distance to the previous event.
+//! The send time of each event: `start + (t - t0) / speed`, independent of the previous event.
 
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
-/// The last stretch of a wait is spun: the system wakes a sleeper too late by about this.
+/// The last part of a wait is spun, because the system wakes sleeping threads late by about this
+/// much.
 const SPIN: Duration = Duration::from_micros(150);
-/// A sleep is cut in such pieces, so that a stop is seen.
+/// Maximum length of a sleep, so that a stop is noticed.
 const SLEEP_MAX: Duration = Duration::from_millis(100);
 
-/// How much faster than recorded.
+/// How many times faster than recorded.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub(crate) enum Speed {
     Factor(f64),
@@ -33,7 +34,7 @@ impl Speed {
 
 pub(super) struct Schedule {
     speed: Speed,
-    /// The instant of recorded time 0; set by the first event.
+    /// The instant of recorded time 0, set by the first event.
     start: Option<Instant>,
     begun: Instant,
 }
@@ -43,23 +44,23 @@ impl Schedule {
         Self { speed, start: None, begun: Instant::now() }
     }
 
-    /// Since the first event.
+    /// The time since the first event.
     pub(super) fn elapsed(&self) -> Duration {
         self.start.unwrap_or(self.begun).elapsed()
     }
 
-    /// Everything that follows is later by a wait for somebody else.
+    /// Delays all following events, by the duration of a wait for a peer.
     pub(super) fn shift(&mut self, by: Duration) {
         if let Some(start) = &mut self.start {
             *start += by;
         }
     }
 
-    /// Waits for a time of the recording. Returns how late it is, in nanoseconds.
+    /// Waits for a recorded time. Returns the lateness in nanoseconds.
     pub(super) fn wait(&mut self, at_ns: u64, stop: &AtomicBool) -> u64 {
         let start = *self.start.get_or_insert_with(Instant::now);
         let Speed::Factor(factor) = self.speed else { return 0 };
-        // Exact at the speed of the recording, whatever its length.
+        // Exact at the recorded speed, whatever the length of the recording.
         let after_ns = if factor == 1.0 { at_ns } else { (at_ns as f64 / factor) as u64 };
         let due = start + Duration::from_nanos(after_ns);
         loop {

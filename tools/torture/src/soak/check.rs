@@ -1,11 +1,12 @@
-//! Checks the results of a soaked query as they come, in memory that grows with the groups only.
+//! Checks the results of a query in a soak test as they arrive. Memory grows only with the number
+//! of groups.
 
 use super::operators::{Cover, Operator};
 use std::collections::{BTreeMap, HashMap};
 
-/// Latencies kept between two reports.
+/// Number of latencies kept between two reports.
 const SAMPLES: usize = 200_000;
-/// Tiles of a group that may be ahead of a missing one.
+/// Maximum number of tiles of a group that may arrive before a missing one.
 const AHEAD: usize = 256;
 
 /// A result, as the [operators](super::operators) describe it.
@@ -15,18 +16,19 @@ pub struct Covered {
     pub lo: i64,
     pub hi: i64,
     pub count: i64,
-    /// When it was intended, in microseconds since 1970.
+    /// Its intended time, in microseconds since 1970.
     pub at_us: i64,
     pub ok: bool,
 }
 
 #[derive(Debug, Default)]
 struct Group {
-    /// The number that the next tile begins with; of a running aggregate, that after the last row.
+    /// The number at which the next tile must start. For a running aggregate: the number after the
+    /// last row.
     next: Option<i64>,
-    /// Rows of its last result.
+    /// Number of rows of its last result.
     count: i64,
-    /// Tiles behind a gap: their beginnings and ends.
+    /// Tiles after a gap: start and end.
     ahead: BTreeMap<i64, i64>,
 }
 
@@ -35,7 +37,7 @@ struct Group {
 pub struct Checker {
     operator: Operator,
     groups: HashMap<i64, Group>,
-    /// Rows in the tiles seen.
+    /// Number of rows in the tiles seen.
     tiled: u64,
     latencies_us: Vec<u64>,
     /// The first wrong result.
@@ -48,7 +50,7 @@ impl Checker {
         Self { operator, groups, tiled: 0, latencies_us: Vec::new(), wrong: None }
     }
 
-    /// Takes a result in, which came out at `now_us`.
+    /// Checks a result that was emitted at `now_us`.
     pub fn add(&mut self, covered: Covered, now_us: i64) {
         if self.latencies_us.len() < SAMPLES {
             self.latencies_us.push(now_us.saturating_sub(covered.at_us).max(0) as u64);
@@ -94,7 +96,8 @@ impl Checker {
         Ok(())
     }
 
-    /// The 99th percentile and the number of the latencies since the last call, in microseconds.
+    /// The 99th percentile of the latencies since the last call, in microseconds; `None` if there
+    /// were none.
     pub fn take_p99_us(&mut self) -> Option<u64> {
         let mut latencies = std::mem::take(&mut self.latencies_us);
         if latencies.is_empty() {
@@ -113,7 +116,8 @@ impl Checker {
         self.wrong.as_deref()
     }
 
-    /// Whether the results of an ended query cover the rows that were sent, `rate` a second.
+    /// Checks that the results of an ended query cover the rows that were sent at `rate` per
+    /// second.
     pub fn finish(&self, sent: u64, rate: u64) -> Result<(), String> {
         if let Some(wrong) = &self.wrong {
             return Err(wrong.clone());

@@ -1,5 +1,6 @@
-//! The process that `torture soak` stops and continues: it runs one query and prints a line of
-//! JSON about it at short intervals. It exits when its standard input is closed, and so with its parent.
+//! The process that `torture soak` pauses and continues: it runs one query and prints a line of
+//! JSON about it at short intervals. It exits when its standard input is closed, and so with its
+//! parent.
 
 use super::check::{Checker, Covered};
 use super::operators::{Kind, Operator, named};
@@ -68,7 +69,7 @@ impl Started {
         }
     }
 
-    /// Rows in committed epochs, and what the state takes.
+    /// Number of rows in committed epochs, and the memory of the state.
     fn rows_and_memory(&self) -> (u64, u64) {
         let (rows, committed) = match self {
             Self::Sql(query) => {
@@ -84,7 +85,7 @@ impl Started {
         (rows, state.map(|operator| operator.memory_bytes).sum())
     }
 
-    /// Ends it and gives the number of rows that were sent.
+    /// Ends the query. Returns the number of rows that were sent.
     fn finish(self) -> Result<u64, String> {
         match self {
             Self::Sql(query) => {
@@ -136,7 +137,7 @@ pub fn run(args: &ChildArgs) -> Result<(), String> {
             break;
         }
     }
-    // ORDERING: relaxed: the generator looks at it again soon.
+    // ORDERING: relaxed: the generator reads it again soon.
     stop.store(true, Ordering::Relaxed);
     let outcome =
         started.finish().and_then(|sent| checker.lock().finish(sent, args.rate).map(|()| sent));
@@ -164,7 +165,7 @@ fn start_sql(
     };
     view("rows", "SELECT timestamp AS ts, value AS n FROM rate")?;
     view("keys", "SELECT explode(sequence(0L, 99L)) AS id")?;
-    // Each row twice, one behind the other.
+    // Each row twice in succession.
     let twice =
         "SELECT n, ts, n % 20000 AS key FROM (SELECT n, ts, explode(array(1, 2)) AS e FROM rows)";
     let marked = format!("SELECT n, ts FROM ({twice}) WATERMARK ts DELAY OF INTERVAL 1 SECOND");
@@ -211,7 +212,7 @@ fn start_sql(
     writer.foreach(sink).start().map_err(text)
 }
 
-/// A user-defined aggregate that keeps every value and gives their number.
+/// A user-defined aggregate that keeps all values and returns their number.
 fn kept() -> UserAggregate {
     let list = DataType::Array(Box::new(DataType::Long));
     UserAggregate::new(
@@ -238,7 +239,7 @@ fn kept() -> UserAggregate {
 /// A row's number and its time.
 type Record = (u64, i64);
 
-/// Counts rows and keeps the last.
+/// Counts rows and keeps the last one.
 #[derive(Clone, Copy)]
 struct Last;
 
@@ -257,7 +258,8 @@ impl Combine<Record> for Last {
     }
 }
 
-/// Keeps a second of a key's rows in a list, a map and a value, and gives them away by a timer.
+/// Keeps a key's rows of one second in a list, a map and a value, and emits them when a timer
+/// fires.
 #[derive(Clone)]
 struct Collect {
     numbers: ListState<u64>,
@@ -357,7 +359,7 @@ fn start_typed(
     Ok(Started::Typed { query, generator })
 }
 
-/// Pushes rows at their intended times, until it is told to stop; gives their number.
+/// Pushes rows at their intended times until it is stopped. Returns their number.
 fn generate(mut input: Input<Record>, rate: u64, stop: &AtomicBool) -> u64 {
     let (start_us, start_ns) = (now_us(), input.now_ns());
     let mut next = 0;

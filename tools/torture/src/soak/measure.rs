@@ -1,4 +1,4 @@
-//! The process of a soaked query, seen from outside: memory, folder, reports, stops.
+//! The process of a query in a soak test, measured from outside: memory, folder, reports, pauses.
 
 use super::text;
 use serde_json::Value as Json;
@@ -10,20 +10,20 @@ use std::sync::Mutex;
 use std::sync::mpsc::{Receiver, RecvTimeoutError, sync_channel};
 use std::time::{Duration, Instant};
 
-/// A level is the highest within this time: as long as a few epochs.
+/// The level of a measurement is its maximum within this time, which is as long as a few epochs.
 const WINDOW: Duration = Duration::from_secs(2);
-/// Samples that a level needs.
+/// Number of samples that a level needs.
 const SAMPLES: usize = 10;
-/// What memory and folder may grow by, whatever they were.
+/// Absolute growth of memory and folder that is always allowed.
 const MEMORY_SLACK: u64 = 32 << 20;
 const FOLDER_SLACK: u64 = 4 << 20;
-/// What the 99th percentile may be more than it was: as a multiple, and besides.
+/// Allowed growth of the 99th percentile: a factor, and an additional amount.
 const LATENCY_TIMES: u64 = 3;
 const LATENCY_SLACK_US: u64 = 100_000;
-/// How long a query may take to end.
+/// Maximum time for a query to end.
 const END: Duration = Duration::from_secs(60);
 
-/// The running child, which a signal ends.
+/// The running child process, which the signal handler kills.
 static RUNNING: Mutex<Option<u32>> = Mutex::new(None);
 
 fn set_running(pid: Option<u32>) {
@@ -35,7 +35,7 @@ fn signal(name: &str, pid: u32) -> Result<(), String> {
     if status.success() { Ok(()) } else { Err(format!("kill {name} {pid}: {status}")) }
 }
 
-/// Ctrl-C kills the child, stopped or not, and removes the folder.
+/// Makes Ctrl-C kill the child, paused or not, and remove the folder.
 pub fn end_on_signal(dir: &Path, is_temporary: bool) -> Result<(), String> {
     let dir = dir.to_path_buf();
     let handler = ctrlc::set_handler(move || {
@@ -50,7 +50,7 @@ pub fn end_on_signal(dir: &Path, is_temporary: bool) -> Result<(), String> {
     handler.map_err(|error| format!("cannot catch Ctrl-C: {error}"))
 }
 
-/// What was seen at one moment.
+/// The measurements at one moment.
 #[derive(Clone, Debug)]
 pub struct Sample {
     at: Instant,
@@ -58,18 +58,18 @@ pub struct Sample {
     level: Level,
 }
 
-/// Memory, folder and latency.
+/// The levels of memory, folder and latency.
 #[derive(Clone, Debug, Default)]
 pub struct Level {
     pub rss: u64,
-    /// The state's memory, as the query says.
+    /// The state's memory, as reported by the query.
     pub memory: u64,
     pub folder: u64,
     pub p99_us: Option<u64>,
 }
 
 impl Level {
-    /// The higher of both, each by itself.
+    /// Raises each level to the other's, if that is higher.
     pub fn raise(&mut self, other: &Self) {
         self.rss = self.rss.max(other.rss);
         self.memory = self.memory.max(other.memory);
@@ -78,7 +78,7 @@ impl Level {
     }
 }
 
-/// How much a level may differ.
+/// The allowed growth of levels.
 pub struct Tolerance {
     pub memory: f64,
     pub folder: f64,
@@ -95,14 +95,14 @@ fn grown(what: &str, before: u64, after: u64, times: f64, slack: u64) -> Option<
 }
 
 impl Tolerance {
-    /// What memory has grown, if any has.
+    /// Describes the growth of memory, if it exceeds the tolerance.
     pub fn memory_grown(&self, before: &Level, after: &Level) -> Option<String> {
         grown("resident memory", before.rss, after.rss, self.memory, MEMORY_SLACK).or_else(|| {
             grown("memory of the state", before.memory, after.memory, self.memory, MEMORY_SLACK / 8)
         })
     }
 
-    /// What is more than it may be, if anything is.
+    /// Describes the growth of any level that exceeds the tolerance.
     pub fn grown(&self, before: &Level, after: &Level) -> Option<String> {
         let folder =
             || grown("checkpoint folder", before.folder, after.folder, self.folder, FOLDER_SLACK);
@@ -119,12 +119,12 @@ impl Tolerance {
 /// A started query.
 pub struct Process {
     child: Child,
-    /// Closed to end it.
+    /// Closed to end the process.
     stdin: Option<ChildStdin>,
     reports: Receiver<String>,
     folder: PathBuf,
     samples: VecDeque<Sample>,
-    /// The highest since the last [`peak`](Self::peak).
+    /// The highest level since the last [`peak`](Self::peak).
     highest: Level,
     wrong: Option<String>,
     end: Option<u64>,
@@ -139,7 +139,7 @@ impl Process {
         let mut child = command.spawn().map_err(text)?;
         set_running(Some(child.id()));
         let (stdin, stdout) = (child.stdin.take(), child.stdout.take().ok_or("no output")?);
-        // What a stopped child has written is read, so it never waits for us.
+        // The output of a paused child was read already, so the child never blocks on writing.
         let (lines, reports) = sync_channel(1024);
         std::thread::spawn(move || {
             BufReader::new(stdout)
@@ -152,7 +152,7 @@ impl Process {
         Ok(Self { child, stdin, reports, folder, samples, highest, wrong: None, end: None })
     }
 
-    /// Takes reports and samples for some time. An error if the query has failed.
+    /// Collects reports and samples for some time. Returns an error if the query has failed.
     pub fn watch(&mut self, time: Duration) -> Result<(), String> {
         let until = Instant::now() + time;
         loop {
@@ -201,12 +201,12 @@ impl Process {
         self.samples.back()
     }
 
-    /// Whether there are samples enough of the last seconds.
+    /// Whether there are enough samples of the last seconds.
     pub fn is_level_known(&self) -> bool {
         self.samples.len() >= SAMPLES
     }
 
-    /// The highest of the last seconds; of the latency the median of its 99th percentiles.
+    /// The highest values of the last seconds; for latency the median of its 99th percentiles.
     pub fn level(&self) -> Level {
         let mut level = Level::default();
         self.samples.iter().for_each(|sample| level.raise(&sample.level));
@@ -217,14 +217,14 @@ impl Process {
         level
     }
 
-    /// The highest since the last call.
+    /// The highest level since the last call.
     pub fn peak(&mut self) -> Level {
         let mut highest = std::mem::take(&mut self.highest);
         highest.rss = highest.rss.max(resident(self.child.id()));
         highest
     }
 
-    /// Stops the process for some time and lets it go on.
+    /// Pauses the process for some time.
     pub fn pause(&mut self, time: Duration) -> Result<(), String> {
         let pid = self.child.id();
         signal("-STOP", pid)?;
@@ -235,7 +235,7 @@ impl Process {
         Ok(())
     }
 
-    /// Ends the query; gives the rows that were sent, all of which its results cover.
+    /// Ends the query. Returns the number of rows that were sent, all of which its results cover.
     pub fn finish(mut self) -> Result<u64, String> {
         self.stdin = None;
         let until = Instant::now() + END;
@@ -264,7 +264,7 @@ impl Drop for Process {
     }
 }
 
-/// The process's resident memory; 0 where the system does not say.
+/// The process's resident memory; 0 if the system does not report it.
 fn resident(pid: u32) -> u64 {
     let status = std::fs::read_to_string(format!("/proc/{pid}/status")).unwrap_or_default();
     let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:"));
@@ -272,7 +272,8 @@ fn resident(pid: u32) -> u64 {
     kilobytes.unwrap_or(0) * 1024
 }
 
-/// Bytes of the files in a folder and below. A file that goes meanwhile is not counted.
+/// Total size of the files in a folder and its subfolders. A file that is removed meanwhile is not
+/// counted.
 fn size(folder: &Path) -> u64 {
     let entries = std::fs::read_dir(folder).into_iter().flatten().flatten();
     let bytes = |entry: std::fs::DirEntry| match entry.metadata() {

@@ -1,9 +1,10 @@
-//! Every stateful operator at a steady rate, stopped for a while (SIGSTOP) and continued: a laptop that
-//! sleeps, a virtual machine that is paused. Rows are due at fixed times, so what was missed comes at
-//! once. Soon after, memory, checkpoint folder and latency must be what they were, and no row is lost.
+//! Runs every stateful operator at a constant rate, pauses it (SIGSTOP) and continues it, like a
+//! laptop that sleeps or a virtual machine that is suspended. Rows are due at fixed times, so the
+//! missed rows arrive in a burst. Soon after, memory, checkpoint folder and latency must return to
+//! their previous levels, and no row may be lost.
 //!
-//! Each query runs in a process of its own, which reports on its standard output. A rate that the
-//! machine does not reach is halved, and the table says so.
+//! Each query runs in its own process, which reports on its standard output. If the machine does
+//! not reach the rate, it is halved, and the table says so.
 
 mod check;
 mod child;
@@ -28,56 +29,56 @@ use std::time::{Duration, Instant};
     Memory is `VmRSS`, and the state's own figure (`memory_bytes`). A level is the highest of 2 s.\n\
     Exit code 1 if an operator lost a row, or did not return to its levels.")]
 pub struct Args {
-    /// About how long all of it takes; each operator is stopped once at least
+    /// Approximate total duration; each operator is paused at least once
     #[arg(long, default_value_t = 600)]
     seconds: u64,
-    /// Rows a second, sent at fixed times whether the query keeps up or not
+    /// Rows per second, sent at fixed times whether or not the query keeps up
     #[arg(long, default_value_t = 50_000, value_parser = clap::value_parser!(u64).range(1000..=10_000_000))]
     rate: u64,
-    /// How long a process is stopped
+    /// How long a process is paused, in seconds
     #[arg(long, default_value_t = 20.0)]
     stop_seconds: f64,
-    /// Within how many seconds after a stop everything must be as it was
+    /// Within how many seconds after a pause all levels must have recovered
     #[arg(long, default_value_t = 30)]
     recover_seconds: u64,
-    /// Seconds before the first stop
+    /// Seconds before the first pause
     #[arg(long, default_value_t = 6.0)]
     warm_up_seconds: f64,
-    /// Which operators, separated by commas; all unless given
+    /// Operators to run, separated by commas; by default all
     #[arg(long, value_delimiter = ',')]
     operators: Vec<String>,
-    /// When epochs happen, as `millstream run --trigger`
+    /// The trigger, as for `millstream run --trigger`
     #[arg(long, default_value = "continuous=100ms")]
     trigger: String,
-    /// Latency and the time of the recovery are printed and decide nothing: for a busy machine
+    /// Print latency and recovery time without judging them, for a busy machine
     #[arg(long)]
     print_latency_only: bool,
-    /// Memory after a stop, as a multiple of before, beside 32 MB
+    /// Allowed memory after a pause, as a multiple of the memory before, plus 32 MB
     #[arg(long, default_value_t = 1.5)]
     memory_tolerance: f64,
-    /// Checkpoint folder after a stop, as a multiple of before, beside 4 MB
+    /// Allowed checkpoint folder after a pause, as a multiple of the size before, plus 4 MB
     #[arg(long, default_value_t = 1.5)]
     folder_tolerance: f64,
-    /// What decides when within an epoch a stop begins; printed when not given
+    /// Seed that decides when within an epoch a pause begins; printed if not given
     #[arg(long)]
     seed: Option<u64>,
-    /// Where to work; a new folder in the system's temporary one unless given
+    /// Working folder; by default a new temporary folder
     #[arg(long)]
     dir: Option<PathBuf>,
 }
 
-/// What became of one operator.
+/// The result of one operator.
 struct Outcome {
     rate: u64,
     rows: u64,
     before: Level,
-    /// The highest between a stop and the recovery.
+    /// The highest level between a pause and the recovery.
     peak: Level,
     after: Level,
     /// The longest time from SIGCONT to the recovery.
     recovery: Duration,
     stops: u64,
-    /// What did not recover.
+    /// Describes what did not recover.
     wrong: Option<String>,
 }
 
@@ -98,7 +99,7 @@ fn text(error: impl std::fmt::Display) -> String {
     error.to_string()
 }
 
-/// Soaks each operator and prints a table.
+/// Runs each operator and prints a table.
 pub fn run(args: &Args) -> Result<(), String> {
     let chosen = match args.operators.as_slice() {
         [] => OPERATORS.to_vec(),
@@ -191,7 +192,7 @@ fn soak(
     let mut process = Process::start(operator.name, folder, rate, &args.trigger)?;
     let warm_up = Duration::from_secs_f64(args.warm_up_seconds);
     process.watch(warm_up)?;
-    // What came while the process started up may still be worked off.
+    // Rows that arrived during the start-up may still be queued.
     let behind = |process: &Process| process.last().map_or(i64::MAX, |sample| sample.behind_us);
     while behind(&process) > 1_000_000 {
         if begun.elapsed() > warm_up * 4 {
@@ -218,7 +219,7 @@ fn soak(
     };
     let stop = Duration::from_secs_f64(args.stop_seconds);
     while outcome.wrong.is_none() && (outcome.stops == 0 || begun.elapsed() + stop < each) {
-        // Anywhere in an epoch.
+        // At a random moment within an epoch.
         process.watch(Duration::from_micros(dice.below(200_000)))?;
         process.pause(stop)?;
         outcome.stops += 1;
@@ -231,7 +232,7 @@ fn soak(
     Ok(outcome)
 }
 
-/// Waits until all levels are what they were before the stop.
+/// Waits until all levels have returned to those before the pause.
 fn recover(
     process: &mut Process,
     args: &Args,
@@ -240,7 +241,8 @@ fn recover(
 ) -> Result<(), Ended> {
     let continued = Instant::now();
     let limit = Duration::from_secs(args.recover_seconds);
-    // A busy machine has more time to work off what was missed, and then as much to recover.
+    // A busy machine has additional time to process the missed rows, and then the usual time to
+    // recover.
     let mut since = continued;
     let catch_up = if args.print_latency_only { limit * 4 } else { limit };
     let mut peak = Level::default();
@@ -266,7 +268,7 @@ fn recover(
         if is_over {
             outcome.recovery = continued.elapsed();
             let seconds = continued.elapsed().as_secs();
-            // Too slow is one thing, growing another.
+            // Being too slow is distinguished from growing memory.
             let memory = tolerance.memory_grown(&outcome.before, &peak);
             if is_behind && memory.is_none() {
                 let behind_s = process.last().map_or(0, |sample| sample.behind_us / 1_000_000);

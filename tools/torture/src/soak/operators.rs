@@ -1,20 +1,21 @@
 //! What `torture soak` runs: a query for each stateful operator and each growing aggregate.
 //!
-//! Every query reads rows numbered from 0, row `n` due `n / rate` seconds after the start, and gives
-//! six columns: `g, lo, hi, c, at, ok`. A result covers the `c` rows of group `g` from number `lo` to
-//! `hi`; `at` is the intended time of the result in microseconds since 1970; `ok` is what the query
-//! itself checks of the aggregate under test. With these the [checker](super::check) needs memory for
-//! the groups only. Every state has a bounded size, so that memory and folder have a level to return to.
+//! Every query reads rows numbered from 0, where row `n` is due `n / rate` seconds after the start,
+//! and emits six columns: `g, lo, hi, c, at, ok`. A result covers the `c` rows of group `g` from
+//! number `lo` to `hi`; `at` is the intended time of the result in microseconds since 1970; `ok` is
+//! what the query itself checks of the aggregate under test. With these columns the
+//! [checker](super::check) needs memory per group only. Every state has a bounded size, so memory
+//! and folder have a stable level.
 
-/// What the results of an operator must add up to.
+/// The condition that the results of an operator must satisfy.
 #[derive(Clone, Copy, Debug)]
 pub enum Cover {
     /// The last result of each group covers all its rows.
     Running,
-    /// Results of a group follow each other without a gap or an overlap. `times` is how often each
-    /// row is covered, and `behind_s` the seconds of rows that may still be in the state.
+    /// The results of a group follow each other without gaps or overlaps. `times` is how often each
+    /// row is covered, and `behind_s` the number of seconds of rows that may still be in the state.
     Tiles { times: f64, behind_s: u64 },
-    /// Tiles of the first rows only: later ones are duplicates.
+    /// Tiles of the first rows only; later ones are duplicates.
     First(u64),
 }
 
@@ -23,9 +24,9 @@ pub enum Cover {
 pub enum Kind {
     /// A statement, with its output mode. `{rate}` is replaced.
     Sql(&'static str, &'static str),
-    /// Each row twice, then `dropDuplicates` over these columns.
+    /// Each row twice, then `dropDuplicates` by these columns.
     Deduplicate(&'static [&'static str]),
-    /// Each row twice, then `dropDuplicatesWithinWatermark` over its number.
+    /// Each row twice, then `dropDuplicatesWithinWatermark` by its number.
     WithinWatermark,
     /// A typed flow: `aggregate`.
     Aggregate,
@@ -40,14 +41,14 @@ pub enum Kind {
 pub struct Operator {
     pub name: &'static str,
     pub kind: Kind,
-    /// Distance between two rows of a group.
+    /// Distance between two consecutive rows of a group.
     pub stride: u64,
     pub cover: Cover,
 }
 
-/// Keys of running aggregates.
+/// Number of keys of running aggregates.
 const FEW: u64 = 100;
-/// Keys of windows; at 50,000 rows a second each has lists of 50 elements.
+/// Number of keys of windows. At 50,000 rows per second each has lists of 50 elements.
 const MANY: u64 = 1000;
 
 macro_rules! running {
@@ -97,7 +98,7 @@ macro_rules! windows {
         )
     };
     ($name:literal, session, $ok:literal) => {
-        // A key is used for a second and rests for two.
+        // A key is used for one second and then unused for two.
         windows!(
             $name,
             "append",
@@ -178,7 +179,7 @@ const fn typed(name: &'static str, kind: Kind, stride: u64, cover: Cover) -> Ope
     Operator { name, kind, stride, cover }
 }
 
-/// All of them, in the order in which they run.
+/// All operators, in the order in which they run.
 pub const OPERATORS: [Operator; 26] = [
     running!("count", "true"),
     running!("sum", "sum(n) = k * count(*) + 50 * count(*) * (count(*) - 1)"),
@@ -213,9 +214,9 @@ pub const OPERATORS: [Operator; 26] = [
         2,
         "(SELECT n, ts, n % 100 AS k FROM rows) LEFT SEMI JOIN (SELECT id FROM keys WHERE id % 2 = 0) e ON k = id"
     ),
-    // Each row meets itself.
+    // Each row matches itself.
     joined!("stream_join", "JOIN", "rows", "b.m = a.n"),
-    // Every second row meets none, and leaves when it expires.
+    // Every second row has no match, and is emitted when it expires.
     joined!(
         "stream_join_outer",
         "LEFT JOIN",
@@ -227,7 +228,7 @@ pub const OPERATORS: [Operator; 26] = [
     typed("processor", Kind::Processor, MANY, Cover::Tiles { times: 1.0, behind_s: 8 }),
 ];
 
-/// The operator with this name.
+/// The operator with a name; an error if there is none.
 pub fn named(name: &str) -> Result<Operator, String> {
     let found = OPERATORS.iter().find(|operator| operator.name == name);
     found.copied().ok_or_else(|| {
