@@ -10,9 +10,10 @@
 //! checkpoints. So the records of a key meet in one instance, whichever stream they come from.
 
 use crate::event_time::watermark::MakeEventTimeFn;
-use crate::stream::flow::{CheckpointManifest, Recipe, keyed, keyed_workers};
+use crate::stream::keyed_exchange::{keyed, keyed_workers};
 use crate::stream::operator::stateless::Map;
 use crate::stream::processor_state::{Kept, write};
+use crate::stream::recipe::{CheckpointManifest, Recipe};
 use millstream_engine::checkpoint::key_group::{hash_bytes, instance_of};
 use millstream_engine::runtime::exchange::Exchange;
 use millstream_engine::runtime::job::Job;

@@ -13,8 +13,8 @@
 //! longer than 4 KiB. For large states use the lists and maps of a
 //! [processor](crate::stream::Processor), which write only what has changed.
 
-use crate::stream::flow::CheckpointManifest;
 use crate::stream::processor_state::{Kept, damaged, write};
+use crate::stream::recipe::CheckpointManifest;
 use millstream_engine::checkpoint::StateLayout;
 use millstream_engine::checkpoint::key_group::hash_key;
 use millstream_engine::collections::linear_hash_table::LinearHashTable;

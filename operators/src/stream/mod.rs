@@ -31,11 +31,17 @@
 
 mod channel;
 mod flow;
+mod keyed_exchange;
 mod keyed_input;
 mod keyed_state;
+mod keyed_stream;
 pub(crate) mod operator;
 mod processor_state;
+mod query;
+mod recipe;
+mod sink;
 pub(crate) mod source;
+mod typed_stream;
 
 pub use crate::stream::keyed_input::Either;
 #[doc(hidden)]
@@ -63,5 +69,10 @@ pub use crate::stream::processor_state::{Kept, ListState, MapState, States, Ttl,
 pub use channel::{ChannelSink, Input, Output, PushError, RecvError, RecvTimeoutError};
 #[cfg(feature = "futures")]
 pub use channel::{InputSink, OutputStream};
-pub use flow::{CheckpointManifest, Flow, KeyedStream, Query, Recipe, Sink, Stream};
+pub use flow::Flow;
+pub use keyed_stream::KeyedStream;
 pub use millstream_engine::env::SimEnv;
+pub use query::Query;
+pub use recipe::{CheckpointManifest, Recipe};
+pub use sink::Sink;
+pub use typed_stream::Stream;

@@ -3,10 +3,12 @@
 
 use crate::state::hash_index::HashIndex;
 use crate::state::preaggregation::PreaggregationLimit;
-use crate::stream::flow::{AggregateRecipe, CheckpointManifest, Recipe, keyed_workers};
+use crate::stream::keyed_exchange::keyed_workers;
 use crate::stream::keyed_state::{KeyedState, StateBackend, keep_states};
 use crate::stream::operator::aggregate::Aggregate;
+use crate::stream::operator::aggregate_recipe::AggregateRecipe;
 use crate::stream::operator::stateless::Map;
+use crate::stream::recipe::{CheckpointManifest, Recipe};
 use millstream_engine::checkpoint::key_group::{hash_key, instance_of};
 use millstream_engine::error::EngineError;
 use millstream_engine::event::Epoch;

@@ -1,7 +1,8 @@
 //! Declares the event time of derived records.
 
 use crate::event_time::watermark::MakeEventTimeFn;
-use crate::stream::flow::{CheckpointManifest, Recipe, Stream};
+use crate::stream::recipe::{CheckpointManifest, Recipe};
+use crate::stream::typed_stream::Stream;
 use millstream_engine::runtime::job::Job;
 use millstream_engine::runtime::stage::Push;
 

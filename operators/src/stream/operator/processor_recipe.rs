@@ -1,10 +1,10 @@
 //! The recipe of a processor.
 
 use crate::event_time::watermark::MakeEventTimeFn;
-use crate::stream::flow::{CheckpointManifest, Recipe};
 use crate::stream::keyed_input::KeyedInput;
 use crate::stream::operator::process::{Process, Processor, ProcessorParts, Typed};
 use crate::stream::processor_state::States;
+use crate::stream::recipe::{CheckpointManifest, Recipe};
 use millstream_engine::checkpoint::StateLayout;
 use millstream_engine::runtime::job::Job;
 use millstream_engine::runtime::stage::Push;

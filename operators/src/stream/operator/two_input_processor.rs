@@ -3,11 +3,13 @@
 //! It is implemented as a [`Processor`] of [`Either`](crate::stream::Either) record, so state,
 //! timers and checkpoint entries are the same as for one input.
 
-use crate::stream::flow::{KeyedStream, Recipe, Stream};
 use crate::stream::keyed_input::{Either, KeyedInput, OneInput, TwoInputs};
+use crate::stream::keyed_stream::KeyedStream;
 use crate::stream::operator::process::{Context, Processor, Timer};
 use crate::stream::operator::processor_recipe::ProcessRecipe;
 use crate::stream::processor_state::{Kept, States};
+use crate::stream::recipe::Recipe;
+use crate::stream::typed_stream::Stream;
 use millstream_engine::error::EngineError;
 use std::hash::Hash;
 use std::marker::PhantomData;

@@ -2,3 +2,4 @@
 
 pub(in crate::stream) mod batch_buffer;
 pub(in crate::stream) mod iterator;
+pub(in crate::stream) mod recipe;

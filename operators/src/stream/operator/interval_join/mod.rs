@@ -11,12 +11,14 @@ mod range;
 mod work;
 
 use crate::event_time::watermark::OperatorWatermark;
-use crate::stream::flow::{CheckpointManifest, KeyedStream, Recipe, Stream};
 use crate::stream::keyed_input::{Either, KeyedInput, OneInput, TwoInputs};
 use crate::stream::keyed_state::plain_name;
+use crate::stream::keyed_stream::KeyedStream;
 use crate::stream::operator::stepped::Stepped;
 use crate::stream::operator::two_input_processor::ConnectedStreams;
 use crate::stream::processor_state::Kept;
+use crate::stream::recipe::{CheckpointManifest, Recipe};
+use crate::stream::typed_stream::Stream;
 use millstream_engine::checkpoint::StateLayout;
 use millstream_engine::error::EngineError;
 use millstream_engine::runtime::job::Job;

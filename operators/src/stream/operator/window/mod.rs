@@ -15,11 +15,13 @@ mod fold;
 mod open_windows;
 mod recipe;
 
-use crate::stream::flow::{KeyedStream, Recipe, Stream};
 use crate::stream::keyed_input::{AsLeft, Either, OneInput, TwoInputs};
+use crate::stream::keyed_stream::KeyedStream;
 use crate::stream::operator::interval_join::TimeOffset;
 use crate::stream::operator::two_input_processor::{ConnectedStreams, one_input};
 use crate::stream::processor_state::Kept;
+use crate::stream::recipe::Recipe;
+use crate::stream::typed_stream::Stream;
 use recipe::{CollectRecipe, Contents, Grouped, WindowRecipe};
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use std::hash::Hash;

@@ -1,0 +1,61 @@
+//! Merges the instances of a stream into one.
+
+use crate::stream::recipe::{CheckpointManifest, Recipe};
+use millstream_engine::runtime::exchange::Exchange;
+use millstream_engine::runtime::job::Job;
+use millstream_engine::runtime::stage::Push;
+use millstream_engine::runtime::tasklet::InboxTasklet;
+
+/// Merges all instances into one.
+pub(in crate::stream) struct GatherRecipe<R> {
+    pub up: R,
+}
+
+impl<R: Recipe> Recipe for GatherRecipe<R> {
+    type Item = R::Item;
+    fn build<D: Push<R::Item> + 'static>(
+        self,
+        job: &mut Job,
+        parallelism: usize,
+        chain: &mut dyn FnMut(&mut Job, usize) -> D,
+    ) {
+        let down = chain(job, 0);
+        let inlets = into_rings(self.up, job, parallelism, 0);
+        let port = job.tasklet_port();
+        job.add_tasklet(0, Box::new(InboxTasklet::new(port, "gather".to_string(), inlets, down)));
+    }
+    fn places(&self, _job: &Job, _parallelism: usize) -> Vec<usize> {
+        vec![0]
+    }
+    fn watermark_lag_us(&self) -> i64 {
+        self.up.watermark_lag_us()
+    }
+    fn describe(&self, kept: &mut CheckpointManifest) {
+        self.up.describe(kept);
+    }
+    fn has_event_time(&self) -> bool {
+        self.up.has_event_time()
+    }
+}
+
+/// Routes every item to lane 0, for exchanges with one consumer.
+pub(in crate::stream) fn only_lane<T>(_item: &T, _lanes: usize) -> usize {
+    0
+}
+
+/// Puts an exchange behind `up`, one ring per instance, that ends at the tasklet on `consumer`.
+pub(in crate::stream) fn into_rings<R: Recipe>(
+    up: R,
+    job: &mut Job,
+    parallelism: usize,
+    consumer: usize,
+) -> Vec<millstream_engine::runtime::exchange::Inlet<R::Item>> {
+    let places = up.places(job, parallelism);
+    let (outboxes, inlets) = job.rings(&places, &[consumer]);
+    let mut outboxes = outboxes.into_iter();
+    up.build(job, parallelism, &mut |_, _| match outboxes.next() {
+        Some(outbox) => Exchange::new(outbox, only_lane::<R::Item>),
+        None => unreachable!("a recipe makes as many chains as it has places"),
+    });
+    inlets.into_iter().flatten().collect()
+}
