@@ -1,0 +1,51 @@
+//! Makes the progress reports of a query.
+
+use crate::connect::socket::source::SourceCounters;
+use crate::session::progress::{Progress, SideWait};
+use millstream_engine::epoch::committed_epoch::CommittedEpoch;
+use millstream_engine::measure::latency::EpochLatency;
+
+/// The fields that all progress reports of a query share.
+pub(in crate::session::stream_writer) struct ProgressReporter {
+    pub id: String,
+    pub run_id: String,
+    pub name: String,
+    pub sources: Vec<String>,
+    pub counters: Vec<SourceCounters>,
+    pub sink: String,
+    pub operators: Vec<String>,
+    pub timed: bool,
+    pub last_ns: u64,
+    pub waits: Vec<SideWait>,
+}
+
+impl ProgressReporter {
+    pub(in crate::session::stream_writer) fn of(
+        &mut self,
+        committed: &CommittedEpoch,
+        EpochLatency { rows, latency, slowest }: EpochLatency,
+        now_ns: u64,
+    ) -> Progress {
+        let interval_ns = now_ns.saturating_sub(std::mem::replace(&mut self.last_ns, now_ns));
+        self.waits.resize(committed.state.len(), SideWait::default());
+        for (wait, state) in self.waits.iter_mut().zip(&committed.state) {
+            wait.note(state, committed.started_us);
+        }
+        Progress {
+            id: self.id.clone(),
+            run_id: self.run_id.clone(),
+            name: self.name.clone(),
+            committed: committed.clone(),
+            rows_emitted: rows,
+            latency,
+            slowest,
+            interval_ns,
+            sources: self.sources.clone(),
+            connections: self.counters.iter().map(SourceCounters::connections).collect(),
+            sink: self.sink.clone(),
+            operators: self.operators.clone(),
+            waits: self.waits.clone(),
+            timed: self.timed,
+        }
+    }
+}

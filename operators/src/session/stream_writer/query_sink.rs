@@ -1,0 +1,172 @@
+//! The sink of a query: chosen by its format, and opened at the start.
+
+use crate::connect::console::Console;
+use crate::connect::file::FileSinkConfig;
+use crate::connect::foreach::{Foreach, ForeachBatch, Noop};
+#[cfg(feature = "kafka")]
+use crate::connect::kafka::sink::KafkaSinkConfig;
+use crate::connect::memory::MemoryTable;
+use crate::connect::options::OptionReader;
+use crate::connect::socket::sink::{ReceiverWait, SocketSinkConfig};
+use crate::session::is_files;
+use crate::session::stream_writer::StreamWriter;
+use crate::session::stream_writer::prepared_query::Prepared;
+use crate::session::streaming_query::QueryError;
+use crate::table::error::{PlanError, PlanResult};
+use crate::table::expr::resolve::did_you_mean;
+use crate::table::physical::BoxChain;
+use crate::table::plan::Options;
+use crate::table::plan::analyzer::OutputMode;
+use millstream_engine::measure::latency::LatencyRecorder;
+use millstream_engine::runtime::job::Job;
+use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
+
+pub(in crate::session::stream_writer) enum SinkSpec {
+    Files(FileSinkConfig),
+    ForeachBatch,
+    Console((usize, bool)),
+    Memory,
+    Socket(SocketSinkConfig),
+    #[cfg(feature = "kafka")]
+    Kafka(KafkaSinkConfig),
+    Noop,
+    Foreach,
+}
+
+impl SinkSpec {
+    pub(in crate::session::stream_writer) fn description(&self) -> String {
+        match self {
+            Self::Files(config) => config.identity(),
+            Self::ForeachBatch => "foreachBatch".to_string(),
+            Self::Console(_) => "console".to_string(),
+            Self::Memory => "memory".to_string(),
+            Self::Socket(_) => "socket".to_string(),
+            #[cfg(feature = "kafka")]
+            Self::Kafka(config) => config.description(),
+            Self::Noop => "noop".to_string(),
+            Self::Foreach => "foreach".to_string(),
+        }
+    }
+}
+
+impl StreamWriter {
+    pub(in crate::session::stream_writer) fn sink(
+        &self,
+        options: &Options,
+        name: Option<&str>,
+    ) -> PlanResult<SinkSpec> {
+        let schema = self.frame.schema();
+        if self.foreach.is_some() {
+            return Ok(SinkSpec::Foreach);
+        }
+        if self.foreach_batch.is_some() {
+            return Ok(SinkSpec::ForeachBatch);
+        }
+        let format = self.format.to_ascii_lowercase();
+        let settings = self.settings().formats;
+        let no_options = |what: &str| OptionReader::new(what, options).finish();
+        match format.as_str() {
+            "console" => Ok(SinkSpec::Console(Console::read(options)?)),
+            "noop" => no_options("sink noop").map(|()| SinkSpec::Noop),
+            "memory" => {
+                no_options("sink memory")?;
+                match name {
+                    Some(_) => Ok(SinkSpec::Memory),
+                    None => Err(PlanError::new(
+                        "MISSING_OPTION",
+                        "sink memory: the query needs a name, which its table will have",
+                        "For example: queryName 'counts'",
+                    )),
+                }
+            }
+            "socket" => {
+                let config = SocketSinkConfig::read(options, &settings)?;
+                config.writer(&schema)?;
+                Ok(SinkSpec::Socket(config))
+            }
+            files if is_files(files) => {
+                let config = FileSinkConfig::read(files, options, &settings)?;
+                config.check(&schema)?;
+                Ok(SinkSpec::Files(config))
+            }
+            #[cfg(feature = "kafka")]
+            "kafka" => {
+                let config = KafkaSinkConfig::read(options)?;
+                config.check(&schema)?;
+                Ok(SinkSpec::Kafka(config))
+            }
+            #[cfg(not(feature = "kafka"))]
+            "kafka" => Err(crate::session::without_kafka()),
+            _ => {
+                let all = [
+                    "console", "text", "csv", "json", "parquet", "orc", "memory", "socket",
+                    "kafka", "noop",
+                ];
+                let (reason, near) = if format.is_empty() {
+                    ("no sink format was given".to_string(), String::new())
+                } else {
+                    let reason = format!("there is no sink format '{format}'");
+                    (reason, did_you_mean(&format, all))
+                };
+                let fix = format!("{near}Sink formats: {}", all.join(", "));
+                Err(PlanError::new("DATA_SOURCE_NOT_FOUND", reason, fix))
+            }
+        }
+    }
+
+    pub(in crate::session::stream_writer) fn make_sink(
+        &mut self,
+        prepared: &Prepared,
+        name: &str,
+        latency: LatencyRecorder,
+        stopping: &Arc<AtomicBool>,
+        job: &mut Job,
+    ) -> Result<BoxChain, QueryError> {
+        let schema = self.frame.schema();
+        let complete = prepared.mode == OutputMode::Complete;
+        let session = &self.frame.session;
+        Ok(match &prepared.sink {
+            SinkSpec::Files(config) => {
+                let env = job.env();
+                let log = config.open_log(&env, job.next_epoch(), job.unfinished())?;
+                let reports = job.sink_log(Box::new(log));
+                Box::new(config.open(&schema, env, reports, latency)?)
+            }
+            SinkSpec::ForeachBatch => match self.foreach_batch.take() {
+                Some(function) => Box::new(ForeachBatch::new(function, &schema, latency)),
+                None => unreachable!("`sink` found one"),
+            },
+            #[cfg(feature = "kafka")]
+            SinkSpec::Kafka(config) => Box::new(config.open(&schema, latency)?),
+            SinkSpec::Noop => Box::new(Noop(latency)),
+            SinkSpec::Console(options) => {
+                let out = (session.lock().console)();
+                let zone = self.settings().semantics.zone;
+                let console = Console::new(
+                    *options,
+                    zone,
+                    schema,
+                    (complete, prepared.trigger.is_continuous()),
+                    job.next_epoch(),
+                    out,
+                    latency,
+                );
+                Box::new(if self.names_tables { console.with_query(name) } else { console })
+            }
+            SinkSpec::Memory => {
+                let table = MemoryTable::new(schema);
+                session.lock().tables.insert(name.to_string(), table.clone());
+                Box::new(table.sink(complete, latency))
+            }
+            SinkSpec::Socket(config) => {
+                let wait = ReceiverWait::new(job.env(), stopping.clone(), session.lock().notice);
+                Box::new(config.open(config.writer(&schema)?, latency, wait)?)
+            }
+            SinkSpec::Foreach => match self.foreach.take() {
+                Some(writer) => Box::new(Foreach::new(writer, &schema, job.next_epoch(), latency)),
+                None => unreachable!("`sink` found one"),
+            },
+        })
+    }
+}

@@ -1,0 +1,258 @@
+//! Starts a query: builds its job with sources, operators and sink.
+
+use crate::connect::socket::source::SourceCounters;
+use crate::session::stream_writer::StreamWriter;
+use crate::session::stream_writer::name_in_use;
+use crate::session::stream_writer::prepared_query::Prepared;
+use crate::session::stream_writer::progress_reporter::ProgressReporter;
+use crate::session::stream_writer::query_sink::SinkSpec;
+use crate::session::stream_writer::query_sources::{file_config, make_source};
+use crate::session::streaming_query::{DriverState, QueryError, StreamingQuery};
+use crate::session::{Settings, is_files, static_tables};
+use crate::table::error::PlanResult;
+use crate::table::physical::{PlacedChain, lower, state_operators};
+use crate::table::plan::limits::on_large_stack;
+use crate::table::plan::shared_sources::sources;
+use crate::table::plan::time_window::{has_watermark, with_default_skew};
+use crate::table::plan::{Plan, Scan};
+use millstream_engine::checkpoint::{QueryDescription, new_id};
+use millstream_engine::env::SimEnv;
+use millstream_engine::measure::latency::Latency;
+use millstream_engine::runtime::job::{Config, Job, StateLimit};
+use std::borrow::Cow;
+use std::sync::atomic::AtomicBool;
+use std::sync::{Arc, Mutex};
+
+/// State shared by a running query and its job.
+pub(in crate::session::stream_writer) struct QueryParts {
+    pub id: String,
+    pub run_id: String,
+    pub latency: Latency,
+    pub driver_state: Arc<Mutex<DriverState>>,
+    pub counters: Vec<SourceCounters>,
+    /// Set when the query is requested to stop.
+    pub stopping: Arc<AtomicBool>,
+}
+
+impl StreamWriter {
+    /// Opens the sources and the sink, and starts the query.
+    pub fn start(self) -> Result<StreamingQuery, QueryError> {
+        on_large_stack(|| self.started())
+    }
+
+    pub(in crate::session::stream_writer) fn started(
+        mut self,
+    ) -> Result<StreamingQuery, QueryError> {
+        let prepared = self.prepare()?;
+        let session = self.frame.session.clone();
+        let settings = self.settings();
+        let name = {
+            let mut inner = session.lock();
+            let name = match &prepared.name {
+                Some(name) => name.clone(),
+                None => format!("query-{}", inner.active.len()),
+            };
+            if inner.active.contains(&name) {
+                let reason = format!("a query with the name '{name}' is active in this session");
+                return Err(name_in_use(reason, "Stop it first, or take another name").into());
+            }
+            inner.active.push(name.clone());
+            name
+        };
+        if prepared.checkpoint.is_none() {
+            (session.lock().notice)(&format!(
+                "query {name} has no checkpointLocation: after a restart it begins anew, its counts \
+                 at zero"
+            ));
+        }
+        let started = self.run(&prepared, &settings, &name);
+        if started.is_err() {
+            session.lock().active.retain(|active| *active != name);
+        }
+        started
+    }
+
+    /// For tests: runs the query to its end on this thread, in a simulated environment in which
+    /// `seed` determines every step. Its sources must be finite.
+    pub fn simulate(self, world: &Arc<SimEnv>, seed: u64) -> Result<(), QueryError> {
+        on_large_stack(|| self.simulated(world, seed))
+    }
+
+    pub(in crate::session::stream_writer) fn simulated(
+        mut self,
+        world: &Arc<SimEnv>,
+        seed: u64,
+    ) -> Result<(), QueryError> {
+        let prepared = self.prepare()?;
+        let settings = self.settings();
+        let config = Config {
+            workers: settings.parallelism,
+            trigger: prepared.trigger,
+            ..Config::default()
+        };
+        let job = Job::in_env("simulated", config, world.clone())?;
+        let name = prepared.name.as_deref().unwrap_or("simulated");
+        let shape = self.shape(&prepared)?;
+        let (job, _) = self.assemble(job, &prepared, &settings, name, (shape, None))?;
+        Ok(job.simulate(world, seed)?)
+    }
+
+    pub(in crate::session::stream_writer) fn run(
+        &mut self,
+        prepared: &Prepared,
+        settings: &Settings,
+        name: &str,
+    ) -> Result<StreamingQuery, QueryError> {
+        let config = self.config.clone().unwrap_or(Config {
+            workers: settings.workers.max(settings.parallelism),
+            pin: settings.pin,
+            cores: settings.cores.clone(),
+            wait: settings.wait,
+            trigger: prepared.trigger,
+            ..Config::default()
+        });
+        let config = Config {
+            trigger: prepared.trigger,
+            cores: self.cores.take().or(config.cores),
+            ..config
+        };
+        let job = match &self.replay {
+            Some((env, _)) => Job::in_env(name, config, env.clone())?,
+            None => Job::new(name, config)?,
+        };
+        let shape = self.shape(prepared)?;
+        let (job, parts) = self.assemble(job, prepared, settings, name, (shape, None))?;
+        let running = job.start()?;
+        if let Some(notice) = running.core_notice() {
+            (self.frame.session.lock().notice)(&format!("query {name}: {notice}"));
+        }
+        Ok(StreamingQuery {
+            id: parts.id,
+            run_id: parts.run_id,
+            name: name.to_string(),
+            session: self.frame.session.clone(),
+            trigger: prepared.trigger,
+            running,
+            latency: parts.latency,
+            driver_state: parts.driver_state,
+            counters: parts.counters,
+            stopping: parts.stopping,
+        })
+    }
+
+    /// The properties of the query on which its checkpoint depends.
+    pub(in crate::session::stream_writer) fn shape(
+        &self,
+        prepared: &Prepared,
+    ) -> PlanResult<QueryDescription> {
+        let plan = &*static_tables::with_empty_tables(&self.frame.plan);
+        let settings = self.settings().formats;
+        let mut identities = Vec::new();
+        for scan in sources(plan) {
+            let identity = match scan.format.as_str() {
+                files if is_files(files) => file_config(scan, &settings)?.identity(),
+                other => other.to_string(),
+            };
+            match scan.partitions() {
+                1 => identities.push(identity),
+                parts => {
+                    let of = |part| format!("{identity}, part {part} of {parts}");
+                    identities.extend((0..parts).map(of));
+                }
+            }
+        }
+        let sink = match &prepared.sink {
+            SinkSpec::Files(config) => Some(config.identity()),
+            _ => None,
+        };
+        let (operators, layouts) = state_operators(plan, prepared.mode).into_iter().unzip();
+        Ok(QueryDescription { sources: identities, operators, sink, layouts })
+    }
+
+    /// Adds sources, stages and sink to a job.
+    pub(in crate::session::stream_writer) fn assemble(
+        &mut self,
+        mut job: Job,
+        prepared: &Prepared,
+        settings: &Settings,
+        name: &str,
+        // The plan with the rows of its tables; if it is `None`, the tables are read now.
+        (shape, read): (QueryDescription, Option<Cow<'_, Plan>>),
+    ) -> Result<(Job, QueryParts), QueryError> {
+        if let Some(folder) = &prepared.checkpoint {
+            job.open_checkpoint(folder, &shape)?;
+        }
+        job.set_watermark_policy(settings.watermark_policy);
+        job.set_idle_timeout(settings.idle_timeout_ns);
+        let then = settings.at_join_limit;
+        job.set_state_limit(settings.join_state_bytes.map(|bytes| StateLimit { bytes, then }));
+        let latency = Latency::default();
+        let recorder = latency.recorder(job.env());
+        let stopping = Arc::new(AtomicBool::new(false));
+        let chain = self.make_sink(prepared, name, recorder, &stopping, &mut job)?;
+        let session = self.frame.session.clone();
+        let mut counters = Vec::new();
+        let times = self.replay.as_ref().map(|(_, times)| times.clone());
+        let mut make = |job: &mut Job, scan: &Scan, needed: &[bool], chains: Vec<PlacedChain>| {
+            let of = (&session, &settings.formats);
+            make_source(of, job, (scan, needed), chains, &mut counters, times.clone())
+        };
+        let whole = self.frame.plan.clone();
+        let mut plan = match read {
+            Some(plan) => plan,
+            None => static_tables::read(&whole, &self.frame.session)?,
+        };
+        if let Some(default_ms) = settings.max_future_skew_ms {
+            plan = Cow::Owned(with_default_skew(plan.into_owned(), default_ms));
+        }
+        let meaning = (prepared.mode, settings.semantics);
+        let outputs = (chain, self.late.take());
+        lower(&plan, meaning, settings.parallelism, &mut job, outputs, &mut make)?;
+        let env = job.env();
+        let id = job.checkpoint_id().map_or_else(|| new_id(&*env), str::to_string);
+        let parts = QueryParts {
+            run_id: new_id(&*env),
+            latency: latency.clone(),
+            driver_state: Arc::new(Mutex::new(DriverState::default())),
+            counters,
+            id,
+            stopping,
+        };
+        let timed = has_watermark(&plan);
+        if timed {
+            let mut driver_state =
+                parts.driver_state.lock().unwrap_or_else(|poisoned| poisoned.into_inner());
+            driver_state.watermark_ms = Some(job.resumed_watermark_ms());
+        }
+        let (driver_state, mut on_progress) = (parts.driver_state.clone(), self.on_progress.take());
+        let mut progress = ProgressReporter {
+            id: parts.id.clone(),
+            run_id: parts.run_id.clone(),
+            name: name.to_string(),
+            sources: shape.sources,
+            counters: parts.counters.clone(),
+            sink: prepared.sink.description(),
+            operators: shape.operators,
+            timed,
+            last_ns: env.now_ns(),
+            waits: Vec::new(),
+        };
+        job.on_commit(move |committed| {
+            let report = progress.of(committed, latency.take_epoch(), env.now_ns());
+            if let Some(call) = &mut on_progress {
+                call(&report);
+            }
+            let mut driver_state =
+                driver_state.lock().unwrap_or_else(|poisoned| poisoned.into_inner());
+            driver_state.epochs += 1;
+            driver_state.records += report.num_input_rows();
+            driver_state.ahead += report.num_rows_ahead();
+            driver_state.late += report.num_rows_late();
+            if timed {
+                driver_state.watermark_ms = Some(report.committed.watermark_ms);
+            }
+            driver_state.recent.add(report);
+        });
+        Ok((job, parts))
+    }
+}
