@@ -1,0 +1,130 @@
+//! Finds new files, and logs them before any of them is read.
+
+use crate::connect::file::listing::FileInfo;
+use crate::connect::file::source::FileSource;
+use crate::connect::file::uri::uri;
+use millstream_engine::checkpoint::key_group::hash_bytes;
+use millstream_engine::error::EngineError;
+use serde::{Deserialize, Serialize};
+use std::collections::VecDeque;
+use std::path::Path;
+use std::sync::atomic::Ordering;
+
+/// The number of skipped paths that are remembered, so that each is reported once.
+pub(in crate::connect::file::source) const REPORTED_MAX: usize = 10_000;
+
+/// A listed file, as stored in the log.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub(in crate::connect::file::source) struct Listed {
+    pub path: String,
+    pub timestamp: u64,
+    pub batch_id: u64,
+}
+
+impl FileSource {
+    pub(in crate::connect::file::source) fn key(&self, path: &Path) -> String {
+        if self.config.name_only {
+            path.file_name().map(|n| n.to_string_lossy().into_owned()).unwrap_or_default()
+        } else {
+            uri(path)
+        }
+    }
+
+    pub(in crate::connect::file::source) fn see(&mut self, path: &Path, time_ms: u64) {
+        let key = self.key(path);
+        self.seen.insert(key, time_ms);
+        self.newest_ms = self.newest_ms.max(time_ms);
+    }
+
+    /// Files modified before this time are neither remembered nor read, in milliseconds since 1970.
+    pub(in crate::connect::file::source) fn horizon_ms(&self) -> u64 {
+        let limited = self.config.most_files.is_some() || self.config.most_bytes.is_some();
+        if self.config.latest_first && limited {
+            return 0;
+        }
+        self.newest_ms.saturating_sub(self.config.max_age_ms)
+    }
+
+    /// New files, in reading order.
+    pub(in crate::connect::file::source) fn list(
+        &mut self,
+    ) -> Result<VecDeque<FileInfo>, EngineError> {
+        let Self { config, env, notice, reported, counters, .. } = self;
+        let skipped_paths = &counters.skipped_paths;
+        let mut found = config.listing.list(env.storage(), &mut |path, why| {
+            if reported.len() < REPORTED_MAX && reported.insert(path.to_path_buf()) {
+                notice(&format!("passed over {}: it is {why}", path.display()));
+                // ORDERING: relaxed: a counter that nothing else depends on.
+                skipped_paths.fetch_add(1, Ordering::Relaxed);
+            }
+        })?;
+        let horizon_ms = if self.seen.is_empty() { 0 } else { self.horizon_ms() };
+        let parts = self.config.parts;
+        found.retain(|file| {
+            let key = self.key(&file.path);
+            let ours = parts == 1 || hash_bytes(key.as_bytes()) as usize % parts == self.part;
+            ours && file.time_ms >= horizon_ms && !self.seen.contains_key(&key)
+        });
+        // Paths break ties, so that the order is deterministic.
+        found.sort_by(|a, b| (a.time_ms, &a.path).cmp(&(b.time_ms, &b.path)));
+        if self.config.latest_first {
+            found.reverse();
+        }
+        Ok(found.into())
+    }
+
+    /// Takes the files for one batch from the front of `files`.
+    pub(in crate::connect::file::source) fn take(
+        &self,
+        files: &mut VecDeque<FileInfo>,
+        all: bool,
+    ) -> Vec<FileInfo> {
+        let mut taken: Vec<FileInfo> = Vec::new();
+        let mut bytes = 0u64;
+        while let Some(next) = files.front() {
+            let full = self.config.most_files.is_some_and(|most| taken.len() as u64 >= most)
+                || self.config.most_bytes.is_some_and(|most| {
+                    // A batch has at least one file, however large.
+                    !taken.is_empty() && bytes + next.size > most
+                });
+            if full && !all {
+                break;
+            }
+            bytes += next.size;
+            taken.extend(files.pop_front());
+        }
+        taken
+    }
+
+    /// Adds a log entry for files, durably, before any of them is read.
+    pub(in crate::connect::file::source) fn enter(
+        &mut self,
+        files: Vec<FileInfo>,
+    ) -> Result<(), EngineError> {
+        if files.is_empty() {
+            return Ok(());
+        }
+        let batch = self.listed.map_or(0, |listed| listed + 1);
+        let listed: Vec<Listed> = files
+            .iter()
+            .map(|file| Listed { path: uri(&file.path), timestamp: file.time_ms, batch_id: batch })
+            .collect();
+        for file in &files {
+            self.see(&file.path, file.time_ms);
+        }
+        let horizon_ms = self.horizon_ms();
+        if let Some(log) = &self.log {
+            let text = |l: &Listed| serde_json::to_string(l).unwrap_or_default();
+            let lines: Vec<String> = listed.iter().map(text).collect();
+            let keep = |line: &str| {
+                serde_json::from_str::<Listed>(line).is_ok_and(|l| l.timestamp >= horizon_ms)
+            };
+            log.add(self.env.storage(), batch, &lines, keep)?;
+        }
+        self.seen.retain(|_, time_ms| *time_ms >= horizon_ms);
+        self.batches.insert(batch, listed);
+        self.listed = Some(batch);
+        Ok(())
+    }
+}
