@@ -1,0 +1,215 @@
+//! Drives a chain from the rings of other tasklets.
+
+use crate::epoch::event_time::WatermarkPolicy;
+use crate::epoch::protocol::Report;
+use crate::error::EngineError;
+use crate::event::{Epoch, Event, IDLE};
+use crate::measure::stall::{Activity, record_activity};
+use crate::runtime::exchange::Inlet;
+use crate::runtime::stage::{FlushStatus, Io, Push};
+use crate::runtime::tasklet::marker_alignment::{AlignedInlet, Alignment, InletState};
+use crate::runtime::tasklet::{Step, StepCx, Tasklet, TaskletPort};
+use crossbeam_channel::Sender;
+
+/// Drives a chain from the rings of other tasklets.
+///
+/// It aligns their markers (`marker_alignment.rs`).
+pub struct InboxTasklet<T, D> {
+    name: String,
+    id: usize,
+    inlets: Vec<AlignedInlet<T>>,
+    policy: WatermarkPolicy,
+    /// Whether an inlet has a watermark.
+    has_event_time: bool,
+    pub(super) down: D,
+    reports: Sender<Report>,
+    ack: Option<Epoch>,
+    /// Something has come behind the marker that is to be acknowledged.
+    emitted_late: bool,
+    /// The inlet to read first, which rotates so that none starves.
+    turn: usize,
+    watermark: i64,
+    /// The largest watermark of any inlet.
+    furthest: i64,
+    ended: bool,
+}
+
+impl<T: Send, D: Push<T>> InboxTasklet<T, D> {
+    /// Joins rings to a chain.
+    pub fn new(port: TaskletPort, name: String, inlets: Vec<Inlet<T>>, down: D) -> Self {
+        Self {
+            name,
+            id: port.id,
+            inlets: inlets.into_iter().map(AlignedInlet::new).collect(),
+            policy: WatermarkPolicy::Min,
+            has_event_time: true,
+            down,
+            reports: port.reports,
+            ack: None,
+            emitted_late: false,
+            turn: 0,
+            watermark: i64::MIN,
+            furthest: i64::MIN,
+            ended: false,
+        }
+    }
+
+    /// Sets how the watermarks of the inlets are combined, and which inlets never have one.
+    pub fn watermarks(mut self, policy: WatermarkPolicy, has_event_time: &[bool]) -> Self {
+        (self.policy, self.has_event_time) = (policy, false);
+        for (inlet, has_event_time) in self.inlets.iter_mut().zip(has_event_time) {
+            self.has_event_time |= has_event_time;
+            if !has_event_time {
+                // An inlet without a watermark never decides the combined one.
+                inlet.watermark_us =
+                    if policy == WatermarkPolicy::Min { i64::MAX } else { i64::MIN };
+            }
+        }
+        self
+    }
+
+    fn advance_watermark(&mut self) -> Result<(), EngineError> {
+        // An inlet that has ended still counts. All inlets end together, after the marker of the
+        // last epoch; results that the watermark released between their ends would be emitted again
+        // after a restart.
+        let watermarks = self.inlets.iter().map(|inlet| inlet.watermark_us);
+        let silent = self.has_event_time && watermarks.clone().all(|watermark| watermark == IDLE);
+        let found = match self.policy {
+            // The watermark of the furthest input, so that the order in which inputs become idle
+            // does not matter.
+            _ if silent => Some(self.furthest),
+            WatermarkPolicy::Min => watermarks.min().filter(|lowest| *lowest < IDLE),
+            WatermarkPolicy::Max => watermarks.filter(|watermark| *watermark < IDLE).max(),
+        };
+        let found = found.unwrap_or(self.watermark);
+        if found > self.watermark {
+            self.watermark = found;
+            self.down.watermark(found)?;
+        }
+        if silent { self.down.watermark(IDLE) } else { Ok(()) }
+    }
+
+    /// Passes on a marker or the end if all inlets are waiting for it.
+    fn align(&mut self, epoch: Option<Epoch>) -> Result<bool, EngineError> {
+        match Alignment::of(&self.inlets) {
+            Alignment::Incomplete => return Ok(false),
+            Alignment::Ended => {
+                self.down.end()?;
+                self.ended = true;
+            }
+            Alignment::Marker => {
+                if let Some(epoch) = epoch {
+                    self.inlets.iter_mut().for_each(AlignedInlet::reopen);
+                    record_activity(Activity::Epoch);
+                    self.down.marker(epoch)?;
+                    self.ack = Some(epoch);
+                }
+            }
+        }
+        Ok(true)
+    }
+
+    /// Takes events from one inlet. Returns their number, and whether the step must stop here.
+    fn drain(&mut self, index: usize, budget: usize) -> Result<(usize, bool), EngineError> {
+        let mut taken = 0;
+        while taken < budget && self.inlets[index].state == InletState::Open && self.down.is_ready()
+        {
+            let Some(event) = self.inlets[index].inlet.ring.pop() else { break };
+            taken += 1;
+            match event {
+                Event::Record(record) => self.down.push(record.value, record.ingest_ns)?,
+                Event::Watermark(micros) => {
+                    let before = &mut self.inlets[index].watermark_us;
+                    // An idle input that becomes active counts with its own watermark again.
+                    *before = if *before == IDLE { micros } else { micros.max(*before) };
+                    if micros < IDLE {
+                        self.furthest = self.furthest.max(micros);
+                    }
+                    self.advance_watermark()?;
+                }
+                Event::Marker(epoch) => {
+                    self.inlets[index].state = InletState::Aligned;
+                    if self.align(Some(epoch))? {
+                        return Ok((taken, true));
+                    }
+                }
+                Event::End => {
+                    self.inlets[index].state = InletState::Ended;
+                    // An inlet never ends between the markers of one epoch: sources end only after
+                    // all tasklets have acknowledged the last epoch.
+                    if self.align(None)? {
+                        return Ok((taken, true));
+                    }
+                }
+            }
+        }
+        Ok((taken, false))
+    }
+}
+
+impl<T: Send, D: Push<T>> Tasklet for InboxTasklet<T, D> {
+    fn name(&self) -> &str {
+        &self.name
+    }
+
+    fn attach(&mut self, io: &mut Io<'_>) -> Result<(), EngineError> {
+        self.down.attach(io)
+    }
+
+    fn step(&mut self, cx: &mut StepCx<'_>) -> Result<Step, EngineError> {
+        let status = self.down.flush()?;
+        if status == FlushStatus::Blocked {
+            record_activity(Activity::Blocked);
+            cx.wake_while_blocked(self.down.next_timer_ns());
+            return Ok(Step::Idle);
+        }
+        let clear = status == FlushStatus::Flushed;
+        if status > FlushStatus::Buffered {
+            record_activity(Activity::Expiry);
+        }
+        let mut progress = !clear;
+        if status <= FlushStatus::NextEpoch
+            && let Some(epoch) = self.ack.take()
+        {
+            let owes_late_emission = status == FlushStatus::NextEpoch;
+            let emitted_late = std::mem::take(&mut self.emitted_late);
+            drop(self.reports.send(Report::Ack { epoch, owes_late_emission, emitted_late }));
+            progress = true;
+        }
+        if clear && self.ended {
+            drop(self.reports.send(Report::Done { tasklet: self.id }));
+            return Ok(Step::Done);
+        }
+        let inlets = self.inlets.len();
+        let mut budget = cx.budget;
+        for i in 0..inlets {
+            let index = (self.turn + i) % inlets;
+            let (taken, stop) = self.drain(index, budget)?;
+            if taken > 0 {
+                progress = true;
+                budget -= taken;
+                let inlet = &mut self.inlets[index].inlet;
+                if inlet.ring.release() {
+                    inlet.producer.wake();
+                }
+            }
+            if stop || budget == 0 {
+                break;
+            }
+        }
+        self.turn = (self.turn + 1) % inlets.max(1);
+        let status = self.down.flush()?;
+        if let Some(at_ns) = self.down.next_timer_ns() {
+            cx.wake_at(at_ns);
+        }
+        self.emitted_late |= self.ack.is_some() && status == FlushStatus::NextEpoch;
+        match status {
+            FlushStatus::Buffered | FlushStatus::NextEpoch | FlushStatus::Pending => {
+                progress = true
+            }
+            FlushStatus::Flushed if self.ack.is_some() || self.ended => progress = true,
+            FlushStatus::Flushed | FlushStatus::Blocked => {}
+        }
+        Ok(if progress { Step::Progress } else { Step::Idle })
+    }
+}

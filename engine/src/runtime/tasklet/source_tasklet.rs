@@ -1,0 +1,326 @@
+//! Drives a chain from a source.
+
+use crate::checkpoint::offset::Offset;
+use crate::epoch::idle_timeout::{IdleTimeout, Idleness};
+use crate::epoch::protocol::{Command, EndOffset, ReadLimit, Report};
+use crate::error::EngineError;
+use crate::event::{Epoch, IDLE};
+use crate::measure::stall::{Activity, record_activity};
+use crate::runtime::stage::{FlushStatus, Io, Stage};
+use crate::runtime::tasklet::{Step, StepCx, Tasklet, TaskletPort};
+use crossbeam_channel::{Receiver, Sender};
+
+/// The result of polling a source.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Polled {
+    /// Records were emitted, or the chain became full.
+    Emitted,
+    /// There is no data now.
+    Idle,
+    /// The end of the batch's range was reached.
+    AtEndOffset,
+    /// There is no data now and there never will be.
+    Exhausted,
+}
+
+/// A source of records. `D` is the chain that it pushes into.
+pub trait Source<D>: Send {
+    /// For errors and progress reports.
+    fn name(&self) -> &str;
+    /// Registers sockets with the worker.
+    fn attach(&mut self, _io: &mut Io<'_>) -> Result<(), EngineError> {
+        Ok(())
+    }
+    /// Emits available records, at most `cx.budget`, checking `down.is_ready()` before each.
+    fn poll(&mut self, down: &mut D, cx: &mut StepCx<'_>) -> Result<Polled, EngineError>;
+    /// Continuous mode: everything available now must be emitted before the next marker.
+    fn begin_drain(&mut self) {}
+    /// Whether everything that was available at [`begin_drain`](Self::begin_drain) has been
+    /// emitted. By default a source is drained when a poll is idle.
+    fn is_drained(&mut self) -> bool {
+        false
+    }
+    /// The position after the last emitted record.
+    fn position(&self) -> Offset;
+    /// Records emitted so far in this run.
+    fn records_emitted(&self) -> u64;
+    /// Resumes after a committed position. Called before all other methods, and not at the first
+    /// start.
+    fn resume(&mut self, at: &Offset) -> Result<(), EngineError>;
+    /// Micro-batch mode: how far the source can read now.
+    fn plan(&mut self, extent: ReadLimit, cx: &mut StepCx<'_>) -> Result<EndOffset, EngineError>;
+    /// Limits the next polls to this planned position. After [`resume`](Self::resume) an earlier
+    /// run may have planned it. A source that cannot read that range again reports it and moves to
+    /// the position at once.
+    fn set_end_offset(&mut self, end: &Offset) -> Result<(), EngineError>;
+    /// Everything before this position is committed and will not be requested again.
+    fn on_committed(&mut self, _end: &Offset) -> Result<(), EngineError> {
+        Ok(())
+    }
+}
+
+enum SourceState {
+    /// Continuous mode: poll whenever there is room.
+    Flowing,
+    /// Micro-batch: between batches.
+    Waiting,
+    /// Micro-batch: emitting the range of this batch.
+    Batch(Epoch),
+    /// The last marker is out; only `End` follows.
+    Halted,
+    /// `End` was passed on.
+    Ended,
+}
+
+#[derive(Clone, Copy)]
+struct PendingMarker {
+    epoch: Epoch,
+    drain: bool,
+    last: bool,
+}
+
+/// Drives a chain from a source and inserts the driver's markers.
+pub struct SourceTasklet<S, D> {
+    name: String,
+    id: usize,
+    source_index: usize,
+    source: S,
+    pub(super) down: D,
+    commands: Receiver<Command>,
+    reports: Sender<Report>,
+    state: SourceState,
+    mark: Option<PendingMarker>,
+    ack: Option<Epoch>,
+    /// Whether results were emitted after the marker that is to be acknowledged.
+    emitted_late: bool,
+    marked: Offset,
+    told_exhausted: bool,
+    continuous: bool,
+    resume: Option<Offset>,
+    idle_timeout: IdleTimeout,
+    /// Whether the chain was full, so that the source is not idle although it emitted nothing.
+    was_blocked: bool,
+}
+
+/// A source's connection to the driver.
+pub struct SourcePort {
+    pub(crate) tasklet: TaskletPort,
+    pub(crate) index: usize,
+    pub(crate) commands: Receiver<Command>,
+    pub(crate) continuous: bool,
+    pub(crate) resume: Option<Offset>,
+    pub(crate) replays: bool,
+    pub(crate) idle_after_ns: Option<u64>,
+}
+
+impl<S: Source<D>, D: Stage> SourceTasklet<S, D> {
+    /// Joins a source to its chain.
+    pub fn new(port: SourcePort, source: S, down: D) -> Self {
+        Self {
+            name: format!("source {} ({})", port.index, source.name()),
+            id: port.tasklet.id,
+            source_index: port.index,
+            source,
+            down,
+            commands: port.commands,
+            reports: port.tasklet.reports,
+            // An epoch that must be run again precedes all new data.
+            state: if port.continuous && !port.replays {
+                SourceState::Flowing
+            } else {
+                SourceState::Waiting
+            },
+            mark: None,
+            ack: None,
+            emitted_late: false,
+            marked: Offset::default(),
+            told_exhausted: false,
+            continuous: port.continuous,
+            resume: port.resume,
+            idle_timeout: IdleTimeout::new(port.idle_after_ns.filter(|_| port.continuous)),
+            was_blocked: false,
+        }
+    }
+
+    /// Marks the source as idle after its idle time-out.
+    fn update_idleness(&mut self, polled: Polled, cx: &mut StepCx<'_>) -> Result<(), EngineError> {
+        if !self.idle_timeout.is_enabled() {
+            return Ok(());
+        }
+        let now_ns = cx.env.now_ns();
+        let was_blocked = std::mem::take(&mut self.was_blocked) || !self.down.is_ready();
+        if polled == Polled::Emitted || was_blocked {
+            self.idle_timeout.restart(now_ns);
+            return Ok(());
+        }
+        match self.idle_timeout.update(now_ns) {
+            Idleness::Unchanged => Ok(()),
+            Idleness::CheckAt(at_ns) => {
+                cx.wake_at(at_ns);
+                Ok(())
+            }
+            Idleness::BecameIdle => self.down.watermark(IDLE),
+        }
+    }
+
+    fn report(&self, report: Report) {
+        // The driver is gone only when the query is being torn down.
+        drop(self.reports.send(report));
+    }
+
+    fn take_commands(&mut self, cx: &mut StepCx<'_>) -> Result<bool, EngineError> {
+        let mut any = false;
+        while let Ok(command) = self.commands.try_recv() {
+            any = true;
+            match command {
+                Command::EmitMarker { epoch, drain, last } => {
+                    if drain {
+                        self.source.begin_drain();
+                    }
+                    self.mark = Some(PendingMarker { epoch, drain, last });
+                }
+                Command::AbandonDrain => {
+                    if let Some(mark) = &mut self.mark {
+                        mark.drain = false;
+                    }
+                }
+                Command::Plan(extent) => {
+                    let planned = self.source.plan(extent, cx)?;
+                    self.report(Report::Planned { source: self.source_index, planned });
+                }
+                Command::Run { epoch, end } => {
+                    self.source.set_end_offset(&end)?;
+                    self.state = SourceState::Batch(epoch);
+                }
+                Command::Committed => self.source.on_committed(&self.marked)?,
+                Command::End => {
+                    self.down.end()?;
+                    self.state = SourceState::Ended;
+                }
+            }
+        }
+        Ok(any)
+    }
+
+    fn put_marker(&mut self, epoch: Epoch) -> Result<(), EngineError> {
+        record_activity(Activity::Epoch);
+        self.marked = self.source.position();
+        self.report(Report::Offset {
+            source: self.source_index,
+            epoch,
+            offset: self.marked.clone(),
+            records: self.source.records_emitted(),
+        });
+        self.down.marker(epoch)?;
+        self.ack = Some(epoch);
+        Ok(())
+    }
+}
+
+impl<S: Source<D>, D: Stage> Tasklet for SourceTasklet<S, D> {
+    fn name(&self) -> &str {
+        &self.name
+    }
+
+    fn attach(&mut self, io: &mut Io<'_>) -> Result<(), EngineError> {
+        if let Some(at) = self.resume.take() {
+            self.source.resume(&at)?;
+        }
+        self.source.attach(io)?;
+        self.down.attach(io)
+    }
+
+    fn step(&mut self, cx: &mut StepCx<'_>) -> Result<Step, EngineError> {
+        // Results that a watermark releases are emitted in steps, with records between them.
+        let status = self.down.flush()?;
+        if status == FlushStatus::Blocked {
+            record_activity(Activity::Blocked);
+            self.was_blocked = true;
+            cx.wake_while_blocked(self.down.next_timer_ns());
+            return Ok(Step::Idle);
+        }
+        let clear = status == FlushStatus::Flushed;
+        if status > FlushStatus::Buffered {
+            record_activity(Activity::Expiry);
+        }
+        let mut progress = !clear;
+        if status <= FlushStatus::NextEpoch
+            && let Some(epoch) = self.ack.take()
+        {
+            let owes_late_emission = status == FlushStatus::NextEpoch;
+            let emitted_late = std::mem::take(&mut self.emitted_late);
+            self.report(Report::Ack { epoch, owes_late_emission, emitted_late });
+            progress = true;
+        }
+        if clear && matches!(self.state, SourceState::Ended) {
+            self.report(Report::Done { tasklet: self.id });
+            return Ok(Step::Done);
+        }
+        progress |= self.take_commands(cx)?;
+        if let Some(mark) = self.mark.filter(|mark| !mark.drain) {
+            self.mark = None;
+            self.put_marker(mark.epoch)?;
+            if mark.last {
+                self.state = SourceState::Halted;
+            }
+            return Ok(Step::Progress);
+        }
+        let polled = match self.state {
+            SourceState::Flowing | SourceState::Batch(_) => self.source.poll(&mut self.down, cx)?,
+            SourceState::Waiting | SourceState::Halted => {
+                return Ok(if progress { Step::Progress } else { Step::Idle });
+            }
+            SourceState::Ended => return Ok(Step::Progress),
+        };
+        self.update_idleness(polled, cx)?;
+        match (polled, &self.state) {
+            (Polled::Emitted, SourceState::Flowing) if self.mark.is_some() => {
+                if let Some(mark) = self.mark.take_if(|_| self.source.is_drained()) {
+                    self.put_marker(mark.epoch)?;
+                    if mark.last {
+                        self.state = SourceState::Halted;
+                    }
+                }
+                progress = true;
+            }
+            (Polled::Emitted, _) => {
+                progress = true;
+            }
+            (Polled::AtEndOffset, SourceState::Batch(epoch)) => {
+                let epoch = *epoch;
+                self.put_marker(epoch)?;
+                self.state =
+                    if self.continuous { SourceState::Flowing } else { SourceState::Waiting };
+                progress = true;
+            }
+            (Polled::Idle | Polled::Exhausted, SourceState::Flowing) => {
+                if polled == Polled::Exhausted && !self.told_exhausted {
+                    self.told_exhausted = true;
+                    self.report(Report::Exhausted { source: self.source_index });
+                }
+                if let Some(mark) = self.mark.take() {
+                    self.put_marker(mark.epoch)?;
+                    if mark.last {
+                        self.state = SourceState::Halted;
+                    }
+                    progress = true;
+                }
+            }
+            _ => {}
+        }
+        // The output of this drain leaves now, not at the next step.
+        let status = self.down.flush()?;
+        if let Some(at_ns) = self.down.next_timer_ns() {
+            cx.wake_at(at_ns);
+        }
+        self.emitted_late |= self.ack.is_some() && status == FlushStatus::NextEpoch;
+        match status {
+            FlushStatus::Buffered | FlushStatus::NextEpoch | FlushStatus::Pending => {
+                progress = true
+            }
+            FlushStatus::Flushed if self.ack.is_some() => progress = true,
+            FlushStatus::Flushed | FlushStatus::Blocked => {}
+        }
+        Ok(if progress { Step::Progress } else { Step::Idle })
+    }
+}

@@ -1,0 +1,259 @@
+//! Tasklets against chains and sources that only a test has.
+
+use crate::checkpoint::offset::Offset;
+use crate::env::SimEnv;
+use crate::epoch::event_time::WatermarkPolicy;
+use crate::epoch::protocol::{Command, EndOffset, ReadLimit, Report};
+use crate::error::EngineError;
+use crate::event::{Epoch, Event, IDLE};
+use crate::runtime::exchange::connect;
+use crate::runtime::stage::{FlushStatus, Push, Stage};
+use crate::runtime::tasklet::{
+    InboxTasklet, Polled, Source, SourcePort, SourceTasklet, Step, StepCx, Tasklet, TaskletPort,
+};
+use crate::sync::waker::Waker;
+use crossbeam_channel::{Receiver, Sender, unbounded};
+
+/// A chain with work of its own, which says in which step a record has come.
+struct Busy {
+    work: usize,
+    /// What is left is of the next epoch.
+    emitted_late: bool,
+    came_before: Vec<usize>,
+}
+
+impl Stage for Busy {
+    fn is_ready(&mut self) -> bool {
+        true
+    }
+    fn watermark(&mut self, _micros: i64) -> Result<(), EngineError> {
+        Ok(())
+    }
+    fn marker(&mut self, _epoch: Epoch) -> Result<(), EngineError> {
+        Ok(())
+    }
+    fn end(&mut self) -> Result<(), EngineError> {
+        Ok(())
+    }
+    fn flush(&mut self) -> Result<FlushStatus, EngineError> {
+        self.work = self.work.saturating_sub(1);
+        Ok(match (self.work, self.emitted_late) {
+            (0, _) => FlushStatus::Flushed,
+            (_, true) => FlushStatus::NextEpoch,
+            (_, false) => FlushStatus::Pending,
+        })
+    }
+}
+
+impl Push<u64> for Busy {
+    fn push(&mut self, _: u64, _: u64) -> Result<(), EngineError> {
+        self.came_before.push(self.work);
+        Ok(())
+    }
+}
+
+/// Numbers from 1 on, or nothing at all.
+struct Numbers {
+    last: u64,
+    quiet: bool,
+}
+
+impl<D: Push<u64>> Source<D> for Numbers {
+    fn name(&self) -> &str {
+        "numbers"
+    }
+    fn poll(&mut self, down: &mut D, _cx: &mut StepCx<'_>) -> Result<Polled, EngineError> {
+        if self.quiet {
+            return Ok(Polled::Idle);
+        }
+        self.last += 1;
+        down.push(self.last, 0).map(|()| Polled::Emitted)
+    }
+    fn position(&self) -> Offset {
+        Offset::default()
+    }
+    fn records_emitted(&self) -> u64 {
+        self.last
+    }
+    fn resume(&mut self, _at: &Offset) -> Result<(), EngineError> {
+        Ok(())
+    }
+    fn plan(&mut self, _: ReadLimit, _: &mut StepCx<'_>) -> Result<EndOffset, EngineError> {
+        unreachable!("the test is in continuous mode")
+    }
+    fn set_end_offset(&mut self, _end: &Offset) -> Result<(), EngineError> {
+        unreachable!("the test is in continuous mode")
+    }
+}
+
+/// A source that never ends in front of a chain, and what it is told and reports.
+fn numbers<D: Push<u64>>(
+    down: D,
+    quiet: bool,
+) -> (SourceTasklet<Numbers, D>, Sender<Command>, Receiver<Report>) {
+    let (commands, inbox) = unbounded();
+    let (reports, told) = unbounded();
+    let port = SourcePort {
+        tasklet: TaskletPort { id: 0, reports },
+        index: 0,
+        commands: inbox,
+        continuous: true,
+        resume: None,
+        replays: false,
+        idle_after_ns: quiet.then_some(100),
+    };
+    (SourceTasklet::new(port, Numbers { last: 0, quiet }, down), commands, told)
+}
+
+fn step(tasklet: &mut SourceTasklet<Numbers, Busy>) -> Step {
+    let mut cx = StepCx { env: &SimEnv::new(0), budget: 8, wake_at_ns: None };
+    tasklet.step(&mut cx).unwrap()
+}
+
+#[test]
+fn records_come_between_the_steps_of_a_chains_own_work() {
+    let down = Busy { work: 1000, emitted_late: false, came_before: Vec::new() };
+    let (mut tasklet, commands, told) = numbers(down, false);
+    drop(commands.send(Command::EmitMarker { epoch: 0, drain: false, last: false }));
+    for _ in 0..10 {
+        assert_eq!(step(&mut tasklet), Step::Progress);
+    }
+    assert_eq!(tasklet.down.came_before.len(), 9, "all steps but that of the marker");
+    assert!(tasklet.down.came_before.iter().all(|work| *work > 900));
+    let acknowledged = || told.try_iter().any(|report| matches!(report, Report::Ack { .. }));
+    assert!(!acknowledged(), "not before all that was pushed is out");
+    while tasklet.down.work > 0 {
+        step(&mut tasklet);
+    }
+    step(&mut tasklet);
+    assert!(acknowledged());
+}
+
+#[test]
+fn an_epoch_does_not_wait_for_what_is_of_the_next_one() {
+    let down = Busy { work: usize::MAX, emitted_late: true, came_before: Vec::new() };
+    let (mut tasklet, commands, told) = numbers(down, false);
+    drop(commands.send(Command::EmitMarker { epoch: 7, drain: false, last: false }));
+    (0..3).for_each(|_| assert_eq!(step(&mut tasklet), Step::Progress));
+    let emitted_late =
+        |report| matches!(report, Report::Ack { epoch: 7, owes_late_emission: true, .. });
+    assert!(told.try_iter().any(emitted_late), "there will always be some of the next one");
+    drop(commands.send(Command::End));
+    (0..10).for_each(|_| assert_eq!(step(&mut tasklet), Step::Progress));
+    tasklet.down.work = 1;
+    assert_eq!(step(&mut tasklet), Step::Done, "only when all is out");
+}
+
+/// A chain that keeps the watermarks that reach it, and may take nothing for a time.
+struct Full {
+    status: FlushStatus,
+    ready: bool,
+    watermarks: Vec<i64>,
+}
+
+impl Full {
+    fn new() -> Self {
+        Self { status: FlushStatus::Flushed, ready: true, watermarks: Vec::new() }
+    }
+}
+
+impl Stage for Full {
+    fn is_ready(&mut self) -> bool {
+        self.ready
+    }
+    fn watermark(&mut self, micros: i64) -> Result<(), EngineError> {
+        self.watermarks.push(micros);
+        Ok(())
+    }
+    fn marker(&mut self, _epoch: Epoch) -> Result<(), EngineError> {
+        Ok(())
+    }
+    fn end(&mut self) -> Result<(), EngineError> {
+        Ok(())
+    }
+    fn flush(&mut self) -> Result<FlushStatus, EngineError> {
+        Ok(self.status)
+    }
+}
+
+impl Push<u64> for Full {
+    fn push(&mut self, _: u64, _: u64) -> Result<(), EngineError> {
+        Ok(())
+    }
+}
+
+/// In whichever order inputs fall silent, what came of the one that was ahead counts.
+#[test]
+fn a_watermark_is_the_same_in_any_order_of_falling_silent() {
+    for order in [[0, 1], [1, 0]] {
+        let waker = Waker::noop();
+        let (mut outboxes, inlets): (Vec<_>, Vec<_>) =
+            (0..2).map(|_| connect::<u64>(&waker, &waker)).unzip();
+        let (reports, _told) = unbounded();
+        let port = TaskletPort { id: 0, reports };
+        let mut inbox = InboxTasklet::new(port, String::new(), inlets, Full::new());
+        let mut send = |input: usize, micros: i64| {
+            outboxes[input].send(0, Event::Watermark(micros));
+            outboxes[input].flush();
+            let mut cx = StepCx { env: &SimEnv::new(0), budget: 8, wake_at_ns: None };
+            inbox.step(&mut cx).unwrap();
+            std::mem::take(&mut inbox.down.watermarks)
+        };
+        assert!(send(0, 30).is_empty());
+        assert_eq!(send(1, 10), [10]);
+        let silent = order.map(|input| send(input, IDLE)).concat();
+        assert_eq!(silent, [30, IDLE], "{order:?}");
+        // One that speaks again is where it says, and takes nothing back.
+        assert!(send(1, 20).is_empty());
+        assert_eq!(send(1, 40), [40]);
+    }
+}
+
+/// Inlets end one after the other when a query stops, behind the marker of its last epoch.
+#[test]
+fn an_inlet_that_ends_moves_no_watermark() {
+    for policy in [WatermarkPolicy::Min, WatermarkPolicy::Max] {
+        let waker = Waker::noop();
+        let (mut outboxes, inlets): (Vec<_>, Vec<_>) =
+            (0..3).map(|_| connect::<u64>(&waker, &waker)).unzip();
+        let (reports, _told) = unbounded();
+        let port = TaskletPort { id: 0, reports };
+        let inbox = InboxTasklet::new(port, String::new(), inlets, Full::new());
+        let mut inbox = inbox.watermarks(policy, &[true; 3]);
+        let mut send = |input: usize, event: Event<u64>| {
+            outboxes[input].send(0, event);
+            outboxes[input].flush();
+            let mut cx = StepCx { env: &SimEnv::new(0), budget: 8, wake_at_ns: None };
+            inbox.step(&mut cx).unwrap();
+            std::mem::take(&mut inbox.down.watermarks)
+        };
+        for (input, micros) in [(0, 30), (1, 10), (2, 20)] {
+            send(input, Event::Watermark(micros));
+        }
+        for input in [1, 2, 0] {
+            assert!(send(input, Event::End).is_empty(), "{policy:?}, input {input}");
+        }
+    }
+}
+
+/// Were it taken for silent, what it reads next would be late.
+#[test]
+fn a_source_that_may_not_push_is_not_silent() {
+    let (mut tasklet, _commands, _told) = numbers(Full::new(), true);
+    let env = SimEnv::new(0);
+    let mut after = |ns: u64, status: FlushStatus, ready: bool| {
+        env.advance(ns);
+        (tasklet.down.status, tasklet.down.ready) = (status, ready);
+        let mut cx = StepCx { env: &env, budget: 8, wake_at_ns: None };
+        tasklet.step(&mut cx).unwrap();
+        std::mem::take(&mut tasklet.down.watermarks)
+    };
+    assert!(after(0, FlushStatus::Flushed, true).is_empty());
+    assert!(after(1_000, FlushStatus::Blocked, false).is_empty());
+    assert!(after(1_000, FlushStatus::Flushed, true).is_empty(), "it was blocked until now");
+    assert!(after(99, FlushStatus::Flushed, true).is_empty());
+    assert!(after(1_000, FlushStatus::Flushed, false).is_empty(), "nor may it push now");
+    assert!(after(99, FlushStatus::Flushed, true).is_empty());
+    assert_eq!(after(1, FlushStatus::Flushed, true), [IDLE]);
+    assert!(after(1_000, FlushStatus::Flushed, true).is_empty(), "it is said once");
+}
