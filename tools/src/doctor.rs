@@ -1,6 +1,6 @@
 //! `millstream doctor`: how this machine affects latency, and whether it is fit for measuring it.
 
-use crate::Failure;
+use crate::failure::Failure;
 use crate::latency_format::{median, time};
 use crate::stdout::say;
 use clap::Args as ClapArgs;

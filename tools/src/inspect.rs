@@ -1,7 +1,7 @@
 //! `millstream inspect`: shows the content of a checkpoint, and whether it is damaged.
 //! [`crate::capture::show`] shows captures.
 
-use crate::Failure;
+use crate::failure::Failure;
 use crate::stdout::say;
 use clap::Args as ClapArgs;
 use millstream::table::physical::{PartNumber, part_number, show_join_row, show_state};

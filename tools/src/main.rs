@@ -5,6 +5,7 @@ mod bench;
 mod capture;
 mod demo;
 mod doctor;
+mod failure;
 mod functions;
 mod inspect;
 mod latency_format;
@@ -13,6 +14,7 @@ mod sql;
 mod stdout;
 mod test;
 
+use crate::failure::Failure;
 use clap::{Parser, Subcommand};
 use std::process::ExitCode;
 
@@ -69,37 +71,6 @@ enum Command {
     Bench(bench::Args),
     /// Check whether this machine is suitable for low latency and for measuring it
     Doctor(doctor::Args),
-}
-
-/// The error message and the exit code of a failed command.
-pub(crate) enum Failure {
-    /// The job or the command line is wrong (exit code 2).
-    Wrong(String),
-    /// The job failed while running (exit code 1).
-    Failed(String),
-    /// A test could not be decided on this machine (exit code 3).
-    Invalid(String),
-}
-
-impl From<millstream::session::QueryError> for Failure {
-    fn from(error: millstream::session::QueryError) -> Self {
-        match &error {
-            millstream::session::QueryError::Plan(_) => Self::Wrong(error.to_string()),
-            _ => Self::Failed(error.to_string()),
-        }
-    }
-}
-
-impl From<millstream::EngineError> for Failure {
-    fn from(error: millstream::EngineError) -> Self {
-        Self::Failed(error.to_string())
-    }
-}
-
-impl From<std::io::Error> for Failure {
-    fn from(error: std::io::Error) -> Self {
-        Self::Failed(error.to_string())
-    }
 }
 
 fn main() -> ExitCode {

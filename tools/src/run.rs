@@ -1,6 +1,6 @@
 //! `millstream run` and `millstream explain`.
 
-use crate::Failure;
+use crate::failure::Failure;
 use crate::stdout::say;
 use clap::Args;
 use millstream::session::{

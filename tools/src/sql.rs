@@ -1,6 +1,6 @@
 //! `millstream sql`: runs queries over files and constants, and prints their results as tables.
 
-use crate::Failure;
+use crate::failure::Failure;
 use crate::stdout::say;
 use clap::Args as ClapArgs;
 use millstream::session::Session;

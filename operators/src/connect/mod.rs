@@ -28,3 +28,4 @@ pub mod memory;
 pub mod options;
 pub mod rate;
 pub mod socket;
+pub(crate) mod source_counters;

@@ -111,7 +111,7 @@ impl<'o> OptionReader<'o> {
     /// Reads a positive duration such as `30 seconds` or `500ms`, in nanoseconds.
     pub fn duration_ns(&mut self, name: &'static str) -> PlanResult<Option<u64>> {
         let Some(value) = self.get(name) else { return Ok(None) };
-        match crate::session::duration_ns(value) {
+        match crate::table::datetime::duration_ns(value) {
             Some(ns) if ns > 0 => Ok(Some(ns)),
             _ => Err(self.wrong(name, value, "a duration, such as '30 seconds' or '500ms'")),
         }

@@ -42,7 +42,6 @@ pub use progress::{Progress, SideWait};
 pub use replaced_source::{JobSource, ReplacedSource, is_capture};
 pub use settings::OnQueryFailure;
 use settings::Settings;
-pub(crate) use trigger::duration_ns;
 pub use trigger::parse_trigger;
 
 use crate::connect::capture::config::CaptureConfig;

@@ -2,7 +2,7 @@
 
 use crate::connect::bad_records::BadRecord;
 use crate::connect::socket::connection_counts::ConnectionTotals;
-use crate::connect::socket::source::SourceCounters;
+use crate::connect::source_counters::SourceCounters;
 use crate::session::Session;
 use crate::session::progress::{Progress, Recent};
 use crate::table::error::PlanError;

@@ -1,11 +1,12 @@
 //! Builds a flow and starts it.
 
+use crate::stream::channel::recipe::FromChannel;
 use crate::stream::channel::{self, Input, Output, QueryEndNotifier};
 use crate::stream::keyed_state::{Checkpointed, InMemory};
 use crate::stream::query::{OutputReleaseGuard, Query, QueryParts};
 use crate::stream::recipe::{CheckpointManifest, Recipe};
 use crate::stream::sink::{ChannelSinkParts, Sink, SinkChain};
-use crate::stream::source::recipe::{FromChannel, FromItems, FromParts};
+use crate::stream::source::recipe::{FromItems, FromParts};
 use crate::stream::typed_stream::Stream;
 use millstream_engine::env::SimEnv;
 use millstream_engine::error::EngineError;

@@ -2,9 +2,9 @@
 //! key's running count in the same process.
 
 use super::hiccups::Hiccups;
-use crate::Failure;
 use crate::bench::open_loop::{note, on_last_core};
 use crate::bench::socket_job::Wait;
+use crate::failure::Failure;
 use crate::latency_format::{latency_json, latency_line, median, time};
 use crate::stdout::say;
 use clap::Args as ClapArgs;

@@ -1,8 +1,8 @@
 //! `millstream bench checkpoint`: the cost of checkpoints for a running count with many keys,
 //! measured in alternating rounds with and without them, and the time of a restart.
 
-use crate::Failure;
 use crate::bench::open_loop::{Job, Load, exchange, on_last_core, wrong};
+use crate::failure::Failure;
 use crate::latency_format::{latency_json, time};
 use crate::stdout::say;
 use clap::Args as ClapArgs;

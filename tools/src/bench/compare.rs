@@ -1,7 +1,7 @@
 //! `millstream bench compare`: compares two recorded runs.
 
-use crate::Failure;
 use crate::bench::histogram_log::{QUANTILES, draw, print_plot, read_log};
+use crate::failure::Failure;
 use crate::latency_format::time;
 use crate::stdout::say;
 use clap::Args as ClapArgs;

@@ -1,7 +1,7 @@
 //! Recorded measurements: written as a HdrHistogram interval log, which other tools can read, and
 //! drawn as percentile plots.
 
-use crate::Failure;
+use crate::failure::Failure;
 use crate::latency_format::time;
 use crate::stdout::say;
 use base64::Engine as _;

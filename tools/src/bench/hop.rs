@@ -1,8 +1,8 @@
 //! `millstream bench hop`: the latency of passing a value from one pinned thread to another,
 //! compared with `rtrb`.
 
-use crate::Failure;
 use crate::bench::open_loop::on_last_core;
+use crate::failure::Failure;
 use crate::latency_format::{median, time};
 use crate::stdout::say;
 use clap::Args as ClapArgs;

@@ -13,8 +13,8 @@ mod socket_job;
 mod throughput;
 mod window;
 
-use crate::Failure;
 use crate::bench::open_loop::Job;
+use crate::failure::Failure;
 use clap::{Args as ClapArgs, Subcommand};
 
 #[derive(ClapArgs)]

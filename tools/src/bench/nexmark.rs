@@ -1,10 +1,10 @@
 //! `millstream bench nexmark`: the NEXMark queries that Spark SQL can express, over the events of
 //! an auction house, as JSON over two sockets.
 
-use crate::Failure;
 use crate::bench::open_loop::{Measured, Traffic, intended, note};
 use crate::bench::socket_job;
 use crate::bench::socket_job::{ByHand, SocketJob, SocketQuery};
+use crate::failure::Failure;
 use clap::{Args as ClapArgs, ValueEnum};
 use nexmark::EventGenerator;
 use nexmark::config::NexmarkConfig;

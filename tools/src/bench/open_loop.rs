@@ -1,6 +1,6 @@
 //! Open-loop load over two sockets.
 
-use crate::Failure;
+use crate::failure::Failure;
 use hdrhistogram::Histogram;
 use millstream::session::{Session, StreamingQuery, Trigger};
 use millstream::table::error::PlanError;

@@ -1,12 +1,12 @@
 //! Jobs over sockets (`millstream bench echo` and `wordcount`): rounds of the engine alternate with
 //! rounds of a bare loop that does the same work over the same two sockets.
 
-use crate::Failure;
 use crate::bench::hiccups::Hiccups;
 use crate::bench::histogram_log::{Recorded, draw, print_plot, write_log};
 use crate::bench::open_loop::{
     Job, Load, Measured, Target, Traffic, WORDS, bare, round, start_query,
 };
+use crate::failure::Failure;
 use crate::latency_format::{latency_json, median, time};
 use crate::stdout::say;
 use clap::{Args as ClapArgs, ValueEnum};

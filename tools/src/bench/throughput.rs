@@ -1,7 +1,7 @@
 //! `millstream bench throughput`: typed records through map, filter and a keyed count, on one core
 //! or spread over several, compared with hand-written code.
 
-use crate::Failure;
+use crate::failure::Failure;
 use crate::latency_format::median;
 use crate::stdout::say;
 use clap::Args as ClapArgs;

@@ -1,8 +1,8 @@
 //! The events of capture files, filtered for the commands.
 
-use crate::Failure;
 use crate::capture::import::DirectionArg;
 use crate::capture::times;
+use crate::failure::Failure;
 use clap::Args as ClapArgs;
 use millstream_engine::capture::{CaptureReader, Damage, Direction, Head, Item, Kind};
 use std::path::{Path, PathBuf};

@@ -2,7 +2,7 @@
 
 use super::events::{self, Selection};
 use super::packets_out::PacketWriter;
-use crate::Failure;
+use crate::failure::Failure;
 use base64::Engine;
 use base64::prelude::BASE64_STANDARD;
 use clap::{Args as ClapArgs, ValueEnum};

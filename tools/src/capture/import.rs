@@ -2,7 +2,7 @@
 
 use super::packet::{Counts, Ended, EventSink, FileDamage, Filter, GapPolicy, Importer, Progress};
 use super::times;
-use crate::Failure;
+use crate::failure::Failure;
 use crate::stdout::say;
 use clap::{Args as ClapArgs, ValueEnum};
 use flate2::read::MultiGzDecoder;

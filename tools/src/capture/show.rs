@@ -2,7 +2,7 @@
 
 use super::events::{self, Selection};
 use super::times;
-use crate::Failure;
+use crate::failure::Failure;
 use crate::stdout::say;
 use millstream_engine::capture::{
     Clock, ConnectionInfo, Direction, FLAG_MIDSTREAM, FLAG_REPEATED, Gap, GapCause, Head, Kind,

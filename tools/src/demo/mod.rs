@@ -1,8 +1,8 @@
 //! `millstream demo`: a word count without any set-up.
 
 pub(crate) mod recording;
-use crate::Failure;
 use crate::demo::recording::Recording;
+use crate::failure::Failure;
 use crate::latency_format::{latency_json, latency_line};
 use crate::stdout::say;
 use clap::Args as ClapArgs;

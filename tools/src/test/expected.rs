@@ -1,6 +1,6 @@
 //! Reads and writes the files of expected rows.
 
-use crate::Failure;
+use crate::failure::Failure;
 use std::path::{Path, PathBuf};
 
 /// The location of the expected rows of each query.

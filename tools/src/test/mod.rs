@@ -11,9 +11,9 @@ mod expected;
 mod junit;
 mod latency;
 
-use crate::Failure;
 use crate::capture::events::Selection;
 use crate::capture::times;
+use crate::failure::Failure;
 use crate::run::{overrides, read};
 use crate::stdout::say;
 use clap::Args as ClapArgs;

@@ -7,7 +7,7 @@ use super::offset::{CaptureOffset, Consumed, Mark};
 use super::pace::{Pace, SendLag};
 use super::staged::{Content, Staged, Stretch};
 use crate::connect::socket::framing::line::LineEnds;
-use crate::connect::socket::source::SourceCounters;
+use crate::connect::source_counters::SourceCounters;
 use crate::table::row::{Row, RowWriter};
 use millstream_engine::capture::{CaptureReader, Clock, ConnectionInfo, Item, Kind, Protocol};
 use millstream_engine::checkpoint::offset::Offset;

@@ -1,6 +1,6 @@
 //! Makes the progress reports of a query.
 
-use crate::connect::socket::source::SourceCounters;
+use crate::connect::source_counters::SourceCounters;
 use crate::session::progress::{Progress, SideWait};
 use millstream_engine::epoch::committed_epoch::CommittedEpoch;
 use millstream_engine::measure::latency::EpochLatency;

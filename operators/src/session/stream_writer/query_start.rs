@@ -1,6 +1,6 @@
 //! Starts a query: builds its job with sources, operators and sink.
 
-use crate::connect::socket::source::SourceCounters;
+use crate::connect::source_counters::SourceCounters;
 use crate::session::stream_writer::StreamWriter;
 use crate::session::stream_writer::name_in_use;
 use crate::session::stream_writer::prepared_query::Prepared;

@@ -21,6 +21,7 @@ mod input;
 mod output;
 mod producer_wait;
 mod query_end;
+pub(super) mod recipe;
 mod sink;
 mod source;
 

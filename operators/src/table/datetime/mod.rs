@@ -5,12 +5,14 @@
 //! the gap. For a local time that occurs twice, the earlier instant is used.
 
 pub mod calendar;
+mod duration;
 pub mod interval;
 pub mod pattern;
 mod text;
 mod zone;
 
 use calendar::{Date, days_of_month};
+pub(crate) use duration::duration_ns;
 pub use text::{
     Special, names_zone, parse_date, parse_timestamp, special, trimmed, write_date, write_timestamp,
 };

@@ -4,8 +4,8 @@
 use super::by_hand::HashJoin;
 use super::query::{Range, joined, write_row};
 use super::{Figure, Unit};
-use crate::Failure;
 use crate::bench::open_loop::{intended, note, on_last_core};
+use crate::failure::Failure;
 use hdrhistogram::Histogram;
 use millstream::WaitProfile;
 use millstream::table::expr::compile::Semantics;

@@ -8,7 +8,7 @@ mod query;
 mod sockets;
 mod stage;
 
-use crate::Failure;
+use crate::failure::Failure;
 use crate::latency_format::time;
 use crate::stdout::say;
 use clap::{Args as ClapArgs, ValueEnum};

@@ -1,7 +1,7 @@
 //! The measured join as a query, and its rows.
 
-use crate::Failure;
 use crate::bench::open_loop::wrong;
+use crate::failure::Failure;
 use millstream::session::{DataFrame, Session};
 use millstream::table::row::RowWriter;
 

@@ -3,11 +3,11 @@
 
 use super::by_hand::HashJoin;
 use super::{Figure, Unit};
-use crate::Failure;
 use crate::bench::open_loop::{
     Job, Load, Measured, Target, Traffic, WORDS, bare, intended, note, round, start_query,
 };
 use crate::bench::socket_job::SocketJob;
+use crate::failure::Failure;
 use crate::latency_format::median;
 use millstream_engine::measure::latency::Percentiles;
 use std::io::Write;

@@ -4,7 +4,7 @@
 use super::by_hand::HashJoin;
 use super::query::{Range, joined, write_row};
 use super::{Figure, Unit};
-use crate::Failure;
+use crate::failure::Failure;
 use hdrhistogram::Histogram;
 use millstream::table::physical::BareJoin;
 use millstream::table::row::Row;

@@ -1,7 +1,7 @@
 //! How soon a result follows the record that closes its window, compared with a bare loop.
 
 use super::{Load, windows};
-use crate::Failure;
+use crate::failure::Failure;
 use crate::latency_format::{latency_json, latency_line, median, time};
 use crate::stdout::say;
 use millstream_engine::cores;

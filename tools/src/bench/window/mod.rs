@@ -7,8 +7,8 @@ mod pause;
 mod sliding;
 mod soak;
 
-use crate::Failure;
 use crate::bench::open_loop::{Measured, Target, Traffic, bare, note, round, start_query};
+use crate::failure::Failure;
 use clap::{Args as ClapArgs, Subcommand};
 use std::collections::{BTreeMap, HashMap};
 use std::io::Write;

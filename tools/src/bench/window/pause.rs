@@ -1,7 +1,7 @@
 //! How long records wait while a window with many keys closes.
 
-use crate::Failure;
 use crate::bench::open_loop::{on_last_core, wrong};
+use crate::failure::Failure;
 use crate::latency_format::{latency_json, latency_line, median, time};
 use crate::stdout::say;
 use hdrhistogram::Histogram;

@@ -1,8 +1,8 @@
 //! Measures whether one worker keeps up with sliding windows.
 
 use super::resident_kb;
-use crate::Failure;
 use crate::bench::open_loop::wrong;
+use crate::failure::Failure;
 use crate::stdout::say;
 use millstream::session::{Session, Trigger};
 use millstream::table::value::Value;

@@ -1,7 +1,7 @@
 //! Measures whether latency or memory drifts in a long run.
 
 use super::{Load, resident_kb, windows};
-use crate::Failure;
+use crate::failure::Failure;
 use crate::latency_format::{latency_json, latency_line, median, time};
 use crate::stdout::say;
 use millstream_engine::measure::latency::Percentiles;

@@ -2,7 +2,7 @@
 
 use super::receive::{Receiver, Stamp, ask_for_times, is_not_now};
 use super::recorder::{Recorder, TICK};
-use crate::Failure;
+use crate::failure::Failure;
 use millstream_engine::capture::{ConnectionInfo, Direction, Kind, Opener, Protocol};
 use mio::net::UdpSocket;
 use mio::{Events, Interest, Poll, Token};

@@ -10,7 +10,7 @@ mod recorder;
 mod streams;
 
 use super::times;
-use crate::Failure;
+use crate::failure::Failure;
 use crate::stdout::say;
 use clap::Args as ClapArgs;
 use recorder::Recorder;

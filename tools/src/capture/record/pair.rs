@@ -2,7 +2,7 @@
 
 use super::receive::{Receiver, Stamp, is_not_now};
 use super::recorder::Recorder;
-use crate::Failure;
+use crate::failure::Failure;
 use millstream_engine::capture::{Direction, Kind};
 use mio::net::TcpStream;
 use socket2::SockRef;

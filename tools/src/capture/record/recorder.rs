@@ -2,8 +2,8 @@
 
 use super::Args;
 use super::receive::Stamp;
-use crate::Failure;
 use crate::capture::times;
+use crate::failure::Failure;
 use millstream_engine::capture::{
     Clock, ConnectionInfo, Direction, FileHeader, Head, Kind, Recording, Rotation, Summary,
     WriterOptions,

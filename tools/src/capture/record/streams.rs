@@ -3,7 +3,7 @@
 use super::pair::{Next, Pair};
 use super::receive::{Receiver, Stamp, ask_for_times, is_not_now};
 use super::recorder::{Recorder, TICK};
-use crate::Failure;
+use crate::failure::Failure;
 use millstream_engine::capture::{ConnectionInfo, Opener, Protocol};
 use mio::net::{TcpListener, TcpStream};
 use mio::{Events, Interest, Poll, Token};

@@ -1,6 +1,6 @@
 //! Reads and discards what peers send during a replay, so that they are never blocked.
 
-use crate::Failure;
+use crate::failure::Failure;
 use mio::net::TcpStream;
 use mio::unix::SourceFd;
 use mio::{Events, Interest, Poll, Registry, Token};

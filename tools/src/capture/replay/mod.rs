@@ -12,7 +12,7 @@ mod schedule;
 use super::events::{self, Selection};
 use super::record::{local, resolve};
 use super::times;
-use crate::Failure;
+use crate::failure::Failure;
 use crate::stdout::say;
 use clap::Args as ClapArgs;
 use hdrhistogram::Histogram;

@@ -3,7 +3,7 @@
 use super::LINGER;
 use super::drain::Drain;
 use super::plan::Event;
-use crate::Failure;
+use crate::failure::Failure;
 use millstream_engine::capture::Kind;
 use mio::net::{TcpListener, TcpStream};
 use mio::{Events, Interest, Poll, Token};

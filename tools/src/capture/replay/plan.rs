@@ -1,7 +1,7 @@
 //! Reads a capture ahead of its replay, as batches of events with times relative to the start.
 
-use crate::Failure;
 use crate::capture::events::{self, Selection};
+use crate::failure::Failure;
 use crossbeam_channel::{Receiver, Sender, bounded};
 use millstream_engine::capture::{Damage, Direction, FLAG_REPEATED, Gap, Kind};
 use std::path::PathBuf;

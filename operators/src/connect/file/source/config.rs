@@ -14,7 +14,7 @@ use crate::connect::file::source::decoder::Decoder;
 use crate::connect::file::uri::local_path;
 use crate::connect::format_settings::FormatSettings;
 use crate::connect::options::OptionReader;
-use crate::connect::socket::source::SourceCounters;
+use crate::connect::source_counters::SourceCounters;
 use crate::table::error::{PlanError, PlanResult};
 use crate::table::plan::Options;
 #[cfg(feature = "columnar")]

@@ -41,7 +41,7 @@ use crate::connect::file::source::opened_file::{
 use crate::connect::file::source::position::Position;
 use crate::connect::file::source::record_reader::FoundRecord;
 use crate::connect::file::uri::path_of;
-use crate::connect::socket::source::SourceCounters;
+use crate::connect::source_counters::SourceCounters;
 use crate::table::row::Row;
 #[cfg(feature = "columnar")]
 use crate::table::row::RowWriter;

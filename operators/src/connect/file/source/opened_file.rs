@@ -5,7 +5,7 @@ use crate::connect::bad_records::KEPT_BYTES;
 use crate::connect::columnar::ColumnInput;
 use crate::connect::file::source::decoder::{Decoder, Mode};
 use crate::connect::file::source::record_reader::{FoundRecord, Input};
-use crate::connect::socket::source::SourceCounters;
+use crate::connect::source_counters::SourceCounters;
 use millstream_engine::error::EngineError;
 use std::path::Path;
 

@@ -12,11 +12,11 @@
 //! workers. The one with the fewest clients accepts the next.
 //!
 //! *Framing.* A line ends with LF, CRLF or a lone CR, or with `lineSep '\n'` only with LF (see
-//! [`line_ends`](crate::connect::socket::framing::line)). A CR that is the last byte read ends its
-//! line at once; an LF at the start of the next read is then dropped. A line that is longer than
-//! `maxLineLength` or not UTF-8 is counted and rejected ([`BadRecords`]); the other lines of its
-//! client are not affected. A last line without an end is a line when the stream ends. If the peer
-//! may return (`atEnd` is `reconnect`, or the source listens) it is rejected instead.
+//! [`line_ends`](crate::connect::socket::framing::line)). A CR that is the last byte read ends its line at once; an LF
+//! at the start of the next read is then dropped. A line that is longer than `maxLineLength` or not
+//! UTF-8 is counted and rejected ([`BadRecords`](crate::connect::bad_records::BadRecords)); the other lines of its client are not affected.
+//! A last line without an end is a line when the stream ends. If the peer may return (`atEnd` is
+//! `reconnect`, or the source listens) it is rejected instead.
 //!
 //! *Memory.* A connection buffers only its unfinished line. All unfinished lines together have at
 //! most `maxUnfinishedBytes` bytes; beyond that the longest one is rejected.
@@ -37,16 +37,16 @@
 //! connect is made, on the thread that starts the query.
 
 pub mod read_loop;
-use super::super::bad_records::BadRecords;
 use super::connection::{CUT_OFF, ReadState, TOO_LONG};
 use super::framing::{FrameBuffer, Framing};
 use super::listener::{AcceptTurns, Listener};
 use super::options::{AtEnd, SocketConfig};
-use crate::connect::socket::connection_counts::{ConnectionCounts, ConnectionTotals};
+use crate::connect::socket::connection_counts::ConnectionCounts;
 use crate::connect::socket::connection_set::Connections;
 use crate::connect::socket::connector::Connector;
 use crate::connect::socket::durable_log::{DurableLog, Ingest};
 use crate::connect::socket::source::read_loop::ReadOutcome;
+pub use crate::connect::source_counters::SourceCounters;
 use crate::table::row::{Row, RowWriter};
 use millstream_engine::capture::Kind;
 use millstream_engine::checkpoint::offset::Offset;
@@ -57,31 +57,11 @@ use millstream_engine::mio::{Interest, Registry, Token};
 use millstream_engine::runtime::stage::{Io, Push};
 use millstream_engine::runtime::tasklet::{Polled, Source, StepCx};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::Ordering;
 
 /// Maximum number of bytes, and of reads, for one micro-batch.
 const STAGE_BYTES: usize = 64 * 1024 * 1024;
 const STAGE_TURNS: usize = 1 << 18;
-
-/// Counters of a source for progress reports.
-#[derive(Clone, Debug, Default)]
-pub struct SourceCounters {
-    /// Records emitted.
-    pub records: Arc<AtomicU64>,
-    /// Bad records.
-    pub bad: BadRecords,
-    /// Number of skipped paths: neither files nor folders, or broken links.
-    pub skipped_paths: Arc<AtomicU64>,
-    /// Of a socket source: its connections.
-    pub connections: Option<Arc<ConnectionCounts>>,
-}
-
-impl SourceCounters {
-    /// Of a socket source: its connections now.
-    pub fn connections(&self) -> Option<ConnectionTotals> {
-        self.connections.as_ref().map(|counts| counts.totals())
-    }
-}
 
 /// The intended send time of line 0, 1, 2 …, on the query's clock in nanoseconds.
 pub type IntendedTimes = Arc<dyn Fn(u64) -> u64 + Send + Sync>;
