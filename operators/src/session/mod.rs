@@ -338,6 +338,20 @@ fn without_kafka() -> PlanError {
     )
 }
 
+/// The formats of sources, for error messages.
+const SOURCE_FORMATS: [&str; 10] = [
+    "socket",
+    "capture",
+    "kafka",
+    "text",
+    "csv",
+    "json",
+    "parquet",
+    "orc",
+    "rate",
+    "rate-micro-batch",
+];
+
 /// Whether a source of a format can be read as a table.
 fn has_batch_queries(format: &str) -> bool {
     is_files(format) || cfg!(feature = "kafka") && format == "kafka"
@@ -385,88 +399,12 @@ impl StreamReader {
 
     pub(crate) fn load_as(mut self, name: &str) -> PlanResult<DataFrame> {
         let format = self.format.to_ascii_lowercase();
-        let mut inferred = false;
-        let settings = self.session.lock().settings.formats.clone();
-        let schema = match format.as_str() {
-            "socket" => SocketConfig::read(&self.options)?.schema(),
-            "capture" => CaptureConfig::read(&self.options)?.schema(),
-            "rate" => {
-                rate::read(&self.options)?;
-                rate::schema()
-            }
-            "rate-micro-batch" => {
-                micro_batch::Config::read(&self.options)?;
-                rate::schema()
-            }
-            files if is_files(files) => {
-                let mut given = self.schema.take();
-                if given.is_none() && files != "text" {
-                    let mut made = infer(files, &self.options, &settings)?;
-                    made.fields.iter_mut().for_each(|field| field.nullable = true);
-                    (given, inferred) = (Some(made), true);
-                }
-                let origin = if inferred { SchemaOrigin::Files } else { SchemaOrigin::User };
-                let given = given.map(|schema| (schema, origin));
-                let config = FileSourceConfig::read(&format, &self.options, given, &settings)?;
-                if self.streaming {
-                    config.check_stream()?;
-                } else {
-                    config.check_exists()?;
-                }
-                config.schema()
-            }
-            "" => {
-                return Err(PlanError::new(
-                    "DATA_SOURCE_NOT_FOUND",
-                    "no format was given",
-                    "Use format 'socket', 'capture', 'kafka', 'text', 'csv', 'json', 'parquet', 'orc' or 'rate'",
-                ));
-            }
-            #[cfg(feature = "kafka")]
-            "kafka" => {
-                let mut config = KafkaSourceConfig::read(&self.options, self.streaming);
-                if config.is_err() && self.is_view {
-                    // These options apply to streams only, for example `startingOffsets 'latest'`.
-                    config = KafkaSourceConfig::read(&self.options, true);
-                }
-                let config = config?;
-                let schema = config.schema();
-                if let Some(given) = self.schema.take()
-                    && given != schema
-                {
-                    return Err(PlanError::new(
-                        "USER_SPECIFIED_AND_ACTUAL_SCHEMA_MISMATCH",
-                        format!(
-                            "the source kafka has other columns than the schema given:\n{}",
-                            schema.tree()
-                        ),
-                        "Leave the schema out",
-                    ));
-                }
-                schema
-            }
-            #[cfg(not(feature = "kafka"))]
-            "kafka" => return Err(without_kafka()),
-            _ => {
-                let all = [
-                    "socket",
-                    "capture",
-                    "kafka",
-                    "text",
-                    "csv",
-                    "json",
-                    "parquet",
-                    "orc",
-                    "rate",
-                    "rate-micro-batch",
-                ];
-                return Err(PlanError::new(
-                    "DATA_SOURCE_NOT_FOUND",
-                    format!("there is no source format '{format}'"),
-                    format!("{}Source formats: {}", did_you_mean(&format, all), all.join(", ")),
-                ));
-            }
+        let is_file_source = is_files(&format);
+        let (schema, origin) = match is_file_source {
+            true => self.file_schema(&format)?,
+            false => (self.source_schema(&format)?, SchemaOrigin::User),
         };
+        let inferred = origin == SchemaOrigin::Files;
         if self.schema.is_some() {
             return Err(PlanError::new(
                 "UNSUPPORTED_USER_SPECIFIED_SCHEMA",
@@ -482,10 +420,85 @@ impl StreamReader {
             ));
         }
         let (name, streaming) = (name.to_string(), self.streaming);
-        let is_file_source = is_files(&format);
         let options = self.options;
         let id = SourceId::new();
         let scan = Scan { id, name, streaming, format, options, schema, inferred, is_file_source };
         Ok(DataFrame::new(self.session, Plan::Scan(scan)))
+    }
+
+    /// The schema of files, and whether it was inferred from them. Takes the schema that was given.
+    fn file_schema(&mut self, format: &str) -> PlanResult<(Schema, SchemaOrigin)> {
+        let settings = self.session.lock().settings.formats.clone();
+        let given = self.schema.take();
+        let inferred = given.is_none() && format != "text";
+        let schema = match inferred {
+            true => {
+                let mut made = infer(format, &self.options, &settings)?;
+                made.fields.iter_mut().for_each(|field| field.nullable = true);
+                Some(made)
+            }
+            false => given,
+        };
+        let origin = if inferred { SchemaOrigin::Files } else { SchemaOrigin::User };
+        let schema = schema.map(|schema| (schema, origin));
+        let config = FileSourceConfig::read(format, &self.options, schema, &settings)?;
+        if self.streaming {
+            config.check_stream()?;
+        } else {
+            config.check_exists()?;
+        }
+        Ok((config.schema(), origin))
+    }
+
+    /// The schema of a source other than files.
+    fn source_schema(&mut self, format: &str) -> PlanResult<Schema> {
+        match format {
+            "socket" => Ok(SocketConfig::read(&self.options)?.schema()),
+            "capture" => Ok(CaptureConfig::read(&self.options)?.schema()),
+            "rate" => rate::read(&self.options).map(|_| rate::schema()),
+            "rate-micro-batch" => micro_batch::Config::read(&self.options).map(|_| rate::schema()),
+            #[cfg(feature = "kafka")]
+            "kafka" => self.kafka_schema(),
+            #[cfg(not(feature = "kafka"))]
+            "kafka" => Err(without_kafka()),
+            "" => Err(PlanError::new(
+                "DATA_SOURCE_NOT_FOUND",
+                "no format was given",
+                "Use format 'socket', 'capture', 'kafka', 'text', 'csv', 'json', 'parquet', 'orc' or 'rate'",
+            )),
+            _ => Err(PlanError::new(
+                "DATA_SOURCE_NOT_FOUND",
+                format!("there is no source format '{format}'"),
+                format!(
+                    "{}Source formats: {}",
+                    did_you_mean(format, SOURCE_FORMATS),
+                    SOURCE_FORMATS.join(", ")
+                ),
+            )),
+        }
+    }
+
+    /// The schema of Kafka's records. Takes the schema that was given, which must be the same.
+    #[cfg(feature = "kafka")]
+    fn kafka_schema(&mut self) -> PlanResult<Schema> {
+        let mut config = KafkaSourceConfig::read(&self.options, self.streaming);
+        if config.is_err() && self.is_view {
+            // These options apply to streams only, for example `startingOffsets 'latest'`.
+            config = KafkaSourceConfig::read(&self.options, true);
+        }
+        let schema = config?.schema();
+        if let Some(given) = self.schema.take()
+            && given != schema
+        {
+            return Err(PlanError::new(
+                "USER_SPECIFIED_AND_ACTUAL_SCHEMA_MISMATCH",
+                format!(
+                    "the source kafka has other columns than the schema given:\n{}",
+                    schema.tree()
+                ),
+                "Leave the schema out",
+            ));
+        }
+        Ok(schema)
     }
 }

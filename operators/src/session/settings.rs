@@ -85,203 +85,217 @@ impl Default for Settings {
     }
 }
 
+/// The names of the settings, as they are documented; those of the formats are added.
+const NAMES: [&str; 27] = [
+    "millstream.parallelism",
+    "millstream.workers",
+    "millstream.pin",
+    "millstream.cores",
+    "millstream.wait",
+    "millstream.idleTimeout",
+    "millstream.join.maxStateBytes",
+    "millstream.join.onMaxStateBytes",
+    "millstream.eventTime.maxFutureSkew",
+    "millstream.onQueryFailure",
+    "spark.sql.session.timeZone",
+    "spark.sql.ansi.enabled",
+    "spark.sql.decimalOperations.allowPrecisionLoss",
+    "spark.sql.timestampType",
+    "spark.sql.chunkBase64String.enabled",
+    "spark.sql.groupByAliases",
+    "spark.sql.groupByOrdinal",
+    "spark.sql.orderByOrdinal",
+    "spark.sql.legacy.setopsPrecedence.enabled",
+    "spark.sql.parser.escapedStringLiterals",
+    "spark.sql.legacy.consecutiveStringLiterals.enabled",
+    "spark.sql.mapKeyDedupPolicy",
+    "spark.sql.legacy.negativeIndexInArrayInsert",
+    "spark.sql.legacy.nullInEmptyListBehavior",
+    "spark.sql.join.asofJoin.enabled",
+    "spark.sql.streaming.schemaInference",
+    "spark.sql.streaming.multipleWatermarkPolicy",
+];
+
+/// The value of a setting, which is to be parsed.
+struct SettingValue<'a> {
+    key: &'a str,
+    text: &'a str,
+    /// In lower case.
+    lower: String,
+}
+
+impl<'a> SettingValue<'a> {
+    fn new(key: &'a str, text: &'a str) -> Self {
+        Self { key, text, lower: text.to_ascii_lowercase() }
+    }
+
+    /// The error for a value that is none of those wanted.
+    fn wrong(&self, wanted: &str) -> PlanError {
+        let reason = format!("'{}' is '{}', but must be {wanted}", self.key, self.text);
+        PlanError::new("INVALID_CONF_VALUE", reason, "")
+    }
+
+    /// A number of instances or threads.
+    fn count(&self) -> PlanResult<usize> {
+        let count = self.text.parse().ok().filter(|n| (1..=256).contains(n));
+        count.ok_or_else(|| self.wrong("a number from 1 to 256"))
+    }
+
+    /// `true` or `false`, in any case.
+    fn flag(&self) -> PlanResult<bool> {
+        self.lower.parse().map_err(|_| self.wrong("true or false"))
+    }
+
+    /// One of several words, in any case.
+    fn choice<T: Copy>(&self, choices: &[(&str, T)], wanted: &str) -> PlanResult<T> {
+        let found = choices.iter().find(|(word, _)| word.eq_ignore_ascii_case(self.text));
+        found.map(|(_, choice)| *choice).ok_or_else(|| self.wrong(wanted))
+    }
+
+    /// A length of time of at least `least_us` in microseconds; `None` is the word `none`.
+    fn length_us(&self, least_us: i64, wanted: &str) -> PlanResult<Option<i64>> {
+        if self.text == "none" {
+            return Ok(None);
+        }
+        let length = interval::length(self.text).ok();
+        let length = length.filter(|length| length.months == 0 && length.micros >= least_us);
+        length.map(|length| Some(length.micros)).ok_or_else(|| self.wrong(wanted))
+    }
+
+    /// Cores; `None` is the word `auto`.
+    fn cores(&self) -> PlanResult<Option<Vec<usize>>> {
+        match (self.text, parse_list(self.text)) {
+            ("auto", _) => Ok(None),
+            (_, Ok(list)) => Ok(Some(list)),
+            (_, Err(_)) => Err(self.wrong("a list of cores such as 0-3,6, or auto")),
+        }
+    }
+
+    /// A size in bytes; `None` is the word `none`.
+    fn size(&self) -> PlanResult<Option<u64>> {
+        match (self.text.trim(), bytes(self.text)) {
+            ("none", _) => Ok(None),
+            (_, Some(bytes)) => Ok(Some(bytes)),
+            (_, None) => Err(self.wrong("a size such as '512m' or '2g', or none")),
+        }
+    }
+}
+
 impl Settings {
     /// Changes a setting. An unknown key or an invalid value is an error.
     pub fn set(&mut self, key: &str, value: &str) -> PlanResult<()> {
-        let wrong = |wanted: &str| {
-            let reason = format!("'{key}' is '{value}', but must be {wanted}");
-            Err(PlanError::new("INVALID_CONF_VALUE", reason, ""))
-        };
-        let count = || value.parse::<usize>().ok().filter(|n| (1..=256).contains(n));
-        match key.to_ascii_lowercase().as_str() {
-            "millstream.parallelism" => match count() {
-                Some(n) => self.parallelism = n,
-                None => return wrong("a number from 1 to 256"),
-            },
-            "millstream.workers" => match count() {
-                Some(n) => self.workers = n,
-                None => return wrong("a number from 1 to 256"),
-            },
-            "millstream.pin" => match value.parse() {
-                Ok(pin) => self.pin = pin,
-                Err(_) => return wrong("true or false"),
-            },
-            "millstream.cores" => {
-                self.cores = match (value, parse_list(value)) {
-                    ("auto", _) => None,
-                    (_, Ok(list)) => Some(list),
-                    (_, Err(_)) => return wrong("a list of cores such as 0-3,6, or auto"),
-                }
+        let lower_key = key.to_ascii_lowercase();
+        if lower_key.starts_with("millstream.") {
+            self.set_own(&lower_key, &SettingValue::new(key, value))
+        } else {
+            self.set_of_spark(&lower_key, &SettingValue::new(key, value))
+        }
+    }
+
+    /// Changes a setting that Spark has not.
+    fn set_own(&mut self, lower_key: &str, value: &SettingValue<'_>) -> PlanResult<()> {
+        match lower_key {
+            "millstream.parallelism" => self.parallelism = value.count()?,
+            "millstream.workers" => self.workers = value.count()?,
+            "millstream.pin" => {
+                self.pin = value.text.parse().map_err(|_| value.wrong("true or false"))?;
             }
+            "millstream.cores" => self.cores = value.cores()?,
             "millstream.wait" => {
-                self.wait = match value.to_ascii_lowercase().as_str() {
-                    "spin" => crate::WaitProfile::Spin,
-                    "balanced" => crate::WaitProfile::Balanced,
-                    "park" => crate::WaitProfile::Park,
-                    _ => return wrong("spin, balanced or park"),
-                }
+                let profiles = [
+                    ("spin", crate::WaitProfile::Spin),
+                    ("balanced", crate::WaitProfile::Balanced),
+                    ("park", crate::WaitProfile::Park),
+                ];
+                self.wait = value.choice(&profiles, "spin, balanced or park")?;
             }
+            "millstream.idletimeout" => {
+                let wanted = "a length of time such as '10 seconds', or none";
+                let length_us = value.length_us(1, wanted)?;
+                self.idle_timeout_ns = length_us.map(|micros| micros as u64 * 1000);
+            }
+            "millstream.join.maxstatebytes" => self.join_state_bytes = value.size()?,
+            "millstream.join.onmaxstatebytes" => {
+                let limits = [("hold", AtStateLimit::Hold), ("fail", AtStateLimit::Fail)];
+                self.at_join_limit = value.choice(&limits, "hold or fail")?;
+            }
+            "millstream.eventtime.maxfutureskew" => {
+                let wanted = "a length of time such as '10 minutes', or none";
+                self.max_future_skew_ms = value.length_us(0, wanted)?.map(|micros| micros / 1000);
+            }
+            "millstream.onqueryfailure" => {
+                let reactions =
+                    [("stop", OnQueryFailure::Stop), ("continue", OnQueryFailure::Continue)];
+                self.on_query_failure = value.choice(&reactions, "stop or continue")?;
+            }
+            _ => return self.set_of_formats(lower_key, value),
+        }
+        Ok(())
+    }
+
+    /// Changes a setting of Spark.
+    fn set_of_spark(&mut self, lower_key: &str, value: &SettingValue<'_>) -> PlanResult<()> {
+        match lower_key {
             "spark.sql.session.timezone" => {
-                let zone = crate::table::datetime::zone(value).map_err(|mut error| {
+                let zone = crate::table::datetime::zone(value.text).map_err(|mut error| {
                     error.condition = "INVALID_CONF_VALUE.TIME_ZONE".into();
                     error
                 })?;
-                self.semantics.zone = zone;
-                self.formats.zone = zone;
+                (self.semantics.zone, self.formats.zone) = (zone, zone);
             }
-            "spark.sql.ansi.enabled" => match value.to_ascii_lowercase().parse() {
-                Ok(ansi) => {
-                    self.semantics.ansi = ansi;
-                    self.formats.ansi = ansi;
-                }
-                Err(_) => return wrong("true or false"),
-            },
+            "spark.sql.ansi.enabled" => {
+                let ansi = value.flag()?;
+                (self.semantics.ansi, self.formats.ansi) = (ansi, ansi);
+            }
             "spark.sql.decimaloperations.allowprecisionloss" => {
-                match value.to_ascii_lowercase().parse() {
-                    Ok(allowed) => self.semantics.precision_loss = allowed,
-                    Err(_) => return wrong("true or false"),
-                }
+                self.semantics.precision_loss = value.flag()?;
             }
             "spark.sql.legacy.nullinemptylistbehavior" => {
-                match value.to_ascii_lowercase().parse() {
-                    Ok(is_null) => self.semantics.null_in_empty_list = Some(is_null),
-                    Err(_) => return wrong("true or false"),
-                }
+                self.semantics.null_in_empty_list = Some(value.flag()?);
             }
             "spark.sql.timestamptype" => {
-                let without_zone = match value.to_ascii_uppercase().as_str() {
-                    "TIMESTAMP_NTZ" => true,
-                    "TIMESTAMP_LTZ" => false,
-                    _ => return wrong("TIMESTAMP_LTZ or TIMESTAMP_NTZ"),
-                };
+                let types = [("TIMESTAMP_NTZ", true), ("TIMESTAMP_LTZ", false)];
+                let without_zone = value.choice(&types, "TIMESTAMP_LTZ or TIMESTAMP_NTZ")?;
                 self.semantics.timestamps_without_zone = without_zone;
                 self.formats.timestamps_without_zone = without_zone;
             }
             "spark.sql.mapkeydeduppolicy" => {
-                self.semantics.last_key_wins = match value.to_ascii_uppercase().as_str() {
-                    "EXCEPTION" => false,
-                    "LAST_WIN" => true,
-                    _ => return wrong("EXCEPTION or LAST_WIN"),
-                }
+                let policies = [("EXCEPTION", false), ("LAST_WIN", true)];
+                self.semantics.last_key_wins = value.choice(&policies, "EXCEPTION or LAST_WIN")?;
             }
             "spark.sql.legacy.negativeindexinarrayinsert" => {
-                match value.to_ascii_lowercase().parse() {
-                    Ok(legacy) => self.semantics.legacy_array_insert = legacy,
-                    Err(_) => return wrong("true or false"),
-                }
+                self.semantics.legacy_array_insert = value.flag()?;
             }
-            "spark.sql.chunkbase64string.enabled" => match value.to_ascii_lowercase().parse() {
-                Ok(lines) => self.semantics.base64_lines = lines,
-                Err(_) => return wrong("true or false"),
-            },
+            "spark.sql.chunkbase64string.enabled" => self.semantics.base64_lines = value.flag()?,
             "spark.sql.streaming.multiplewatermarkpolicy" => {
-                self.watermark_policy = match value.to_ascii_lowercase().as_str() {
-                    "min" => WatermarkPolicy::Min,
-                    "max" => WatermarkPolicy::Max,
-                    _ => return wrong("min or max"),
-                }
+                let policies = [("min", WatermarkPolicy::Min), ("max", WatermarkPolicy::Max)];
+                self.watermark_policy = value.choice(&policies, "min or max")?;
             }
-            "millstream.idletimeout" => {
-                let length = interval::length(value).ok().filter(|l| l.months == 0 && l.micros > 0);
-                self.idle_timeout_ns = match (value, length) {
-                    ("none", _) => None,
-                    (_, Some(length)) => Some(length.micros as u64 * 1000),
-                    (_, None) => return wrong("a length of time such as '10 seconds', or none"),
-                }
-            }
-            "millstream.join.maxstatebytes" => {
-                self.join_state_bytes = match (value.trim(), bytes(value)) {
-                    ("none", _) => None,
-                    (_, Some(bytes)) => Some(bytes),
-                    (_, None) => return wrong("a size such as '512m' or '2g', or none"),
-                }
-            }
-            "millstream.join.onmaxstatebytes" => {
-                self.at_join_limit = match value.to_ascii_lowercase().as_str() {
-                    "hold" => AtStateLimit::Hold,
-                    "fail" => AtStateLimit::Fail,
-                    _ => return wrong("hold or fail"),
-                }
-            }
-            "millstream.eventtime.maxfutureskew" => {
-                let length =
-                    interval::length(value).ok().filter(|l| l.months == 0 && l.micros >= 0);
-                self.max_future_skew_ms = match (value, length) {
-                    ("none", _) => None,
-                    (_, Some(length)) => Some(length.micros / 1000),
-                    (_, None) => return wrong("a length of time such as '10 minutes', or none"),
-                }
-            }
-            "millstream.onqueryfailure" => {
-                self.on_query_failure = match value.to_ascii_lowercase().as_str() {
-                    "stop" => OnQueryFailure::Stop,
-                    "continue" => OnQueryFailure::Continue,
-                    _ => return wrong("stop or continue"),
-                }
-            }
-            "spark.sql.join.asofjoin.enabled" => match value.to_ascii_lowercase().parse() {
-                Ok(enabled) => self.asof_join = enabled,
-                Err(_) => return wrong("true or false"),
-            },
-            "spark.sql.streaming.schemainference" => match value.to_ascii_lowercase().parse() {
-                Ok(infers) => self.schema_inference = infers,
-                Err(_) => return wrong("true or false"),
-            },
-            other => {
-                if self.formats.set(other, value)? {
-                    self.semantics.corrupt_column = interned(self.formats.corrupt_column());
-                    return Ok(());
-                }
-                let known = self.semantics.naming.setting(other);
-                if let Some(setting) = known.or_else(|| self.literals.setting(other)) {
-                    match value.to_ascii_lowercase().parse() {
-                        Ok(on) => *setting = on,
-                        Err(_) => return wrong("true or false"),
-                    }
-                    return Ok(());
-                }
-                let all = [
-                    "millstream.parallelism",
-                    "millstream.workers",
-                    "millstream.pin",
-                    "millstream.cores",
-                    "millstream.wait",
-                    "millstream.idleTimeout",
-                    "millstream.join.maxStateBytes",
-                    "millstream.join.onMaxStateBytes",
-                    "millstream.eventTime.maxFutureSkew",
-                    "millstream.onQueryFailure",
-                    "spark.sql.session.timeZone",
-                    "spark.sql.ansi.enabled",
-                    "spark.sql.decimalOperations.allowPrecisionLoss",
-                    "spark.sql.timestampType",
-                    "spark.sql.chunkBase64String.enabled",
-                    "spark.sql.groupByAliases",
-                    "spark.sql.groupByOrdinal",
-                    "spark.sql.orderByOrdinal",
-                    "spark.sql.legacy.setopsPrecedence.enabled",
-                    "spark.sql.parser.escapedStringLiterals",
-                    "spark.sql.legacy.consecutiveStringLiterals.enabled",
-                    "spark.sql.mapKeyDedupPolicy",
-                    "spark.sql.legacy.negativeIndexInArrayInsert",
-                    "spark.sql.legacy.nullInEmptyListBehavior",
-                    "spark.sql.join.asofJoin.enabled",
-                    "spark.sql.streaming.schemaInference",
-                    "spark.sql.streaming.multipleWatermarkPolicy",
-                ];
-                let all: Vec<&str> = all.into_iter().chain(FormatSettings::names()).collect();
-                return Err(PlanError::new(
-                    "UNKNOWN_SETTING",
-                    format!("there is no setting '{key}'"),
-                    format!(
-                        "{}Settings: {}",
-                        did_you_mean(key, all.iter().copied()),
-                        all.join(", ")
-                    ),
-                ));
-            }
+            "spark.sql.join.asofjoin.enabled" => self.asof_join = value.flag()?,
+            "spark.sql.streaming.schemainference" => self.schema_inference = value.flag()?,
+            _ => return self.set_of_formats(lower_key, value),
         }
         Ok(())
+    }
+
+    /// Changes a setting of the formats, of names or of literals.
+    fn set_of_formats(&mut self, lower_key: &str, value: &SettingValue<'_>) -> PlanResult<()> {
+        if self.formats.set(lower_key, value.text)? {
+            self.semantics.corrupt_column = interned(self.formats.corrupt_column());
+            return Ok(());
+        }
+        let named = self.semantics.naming.setting(lower_key);
+        if let Some(setting) = named.or_else(|| self.literals.setting(lower_key)) {
+            *setting = value.flag()?;
+            return Ok(());
+        }
+        let all: Vec<&str> = NAMES.into_iter().chain(FormatSettings::names()).collect();
+        let near = did_you_mean(value.key, all.iter().copied());
+        Err(PlanError::new(
+            "UNKNOWN_SETTING",
+            format!("there is no setting '{}'", value.key),
+            format!("{near}Settings: {}", all.join(", ")),
+        ))
     }
 }
 

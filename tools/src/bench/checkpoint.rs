@@ -150,62 +150,81 @@ pub(super) fn run(args: &Args) -> Result<(), Failure> {
 
 fn rounds(args: &Args, dir: &Path) -> Result<(), Failure> {
     if !args.json {
-        say!(
-            "running count over {} keys, {} rows a second for {} s, an epoch every {} ms, {} usable cores",
-            args.keys,
-            args.rate,
-            args.seconds,
-            args.interval_ms,
-            cores::usable()
-        );
-        say!(
-            "{:<12}{:>10}{:>10}{:>10}{:>10}{:>10}   epoch p50, max      marker p50, max",
-            "checkpoints",
-            "p50",
-            "p90",
-            "p99",
-            "p99.9",
-            "max"
-        );
+        say_header(args);
     }
     let (mut off, mut on, mut last) = (Vec::new(), Vec::new(), None);
     for number in 0..args.rounds {
-        for checkpoints in [false, true] {
-            let folder = dir.join(number.to_string());
-            let measured = round(args, checkpoints.then_some(folder.as_path()))?;
-            if !args.json {
-                let p = &measured.latency;
-                say!(
-                    "{:<12}{:>10}{:>10}{:>10}{:>10}{:>10}   {}, {}   {}, {}",
-                    if checkpoints { "on" } else { "off" },
-                    time(p.p50_ns),
-                    time(p.p90_ns),
-                    time(p.p99_ns),
-                    time(p.p999_ns),
-                    time(p.max_ns),
-                    time(measured.epoch_ns.0),
-                    time(measured.epoch_ns.1),
-                    time(measured.marker_ns.0),
-                    time(measured.marker_ns.1),
-                );
-            }
-            if checkpoints {
-                if let Some(old) = last.replace(folder) {
-                    drop(std::fs::remove_dir_all(old));
-                }
-                on.push(measured);
-            } else {
-                off.push(measured);
-            }
+        let without = round(args, None)?;
+        if !args.json {
+            say_round("off", &without);
         }
+        off.push(without);
+        let folder = dir.join(number.to_string());
+        let with = round(args, Some(&folder))?;
+        if !args.json {
+            say_round("on", &with);
+        }
+        if let Some(old) = last.replace(folder) {
+            drop(std::fs::remove_dir_all(old));
+        }
+        on.push(with);
     }
     let Some(folder) = last else { return Ok(()) };
-    let bytes = folder_bytes(&folder);
+    let checkpoint_bytes = folder_bytes(&folder);
     let restart_ns = restart(args, &folder)?;
+    say_result(args, &Outcome { off, on, checkpoint_bytes, restart_ns });
+    Ok(())
+}
+
+/// The rounds without and with checkpoints, and what the last checkpoint costs.
+struct Outcome {
+    off: Vec<Round>,
+    on: Vec<Round>,
+    checkpoint_bytes: u64,
+    restart_ns: u64,
+}
+
+fn say_header(args: &Args) {
+    say!(
+        "running count over {} keys, {} rows a second for {} s, an epoch every {} ms, {} usable cores",
+        args.keys,
+        args.rate,
+        args.seconds,
+        args.interval_ms,
+        cores::usable()
+    );
+    say!(
+        "{:<12}{:>10}{:>10}{:>10}{:>10}{:>10}   epoch p50, max      marker p50, max",
+        "checkpoints",
+        "p50",
+        "p90",
+        "p99",
+        "p99.9",
+        "max"
+    );
+}
+
+fn say_round(checkpoints: &str, measured: &Round) {
+    let p = &measured.latency;
+    say!(
+        "{checkpoints:<12}{:>10}{:>10}{:>10}{:>10}{:>10}   {}, {}   {}, {}",
+        time(p.p50_ns),
+        time(p.p90_ns),
+        time(p.p99_ns),
+        time(p.p999_ns),
+        time(p.max_ns),
+        time(measured.epoch_ns.0),
+        time(measured.epoch_ns.1),
+        time(measured.marker_ns.0),
+        time(measured.marker_ns.1),
+    );
+}
+
+fn say_result(args: &Args, Outcome { off, on, checkpoint_bytes, restart_ns }: &Outcome) {
     let p99 = |rounds: &[Round]| {
         middle_and_most(rounds.iter().map(|round| round.latency.p99_ns).collect()).0
     };
-    let (off99, on99) = (p99(&off), p99(&on));
+    let (off99, on99) = (p99(off), p99(on));
     let ratio = on99 as f64 / off99 as f64;
     if args.json {
         let all = |rounds: &[Round]| {
@@ -215,11 +234,11 @@ fn rounds(args: &Args, dir: &Path) -> Result<(), Failure> {
             "{}",
             serde_json::json!({
                 "keys": args.keys, "rate": args.rate, "seconds": args.seconds, "interval_ms": args.interval_ms,
-                "off": all(&off), "on": all(&on), "p99_ratio": ratio,
-                "checkpoint_bytes": bytes, "restart_ns": restart_ns,
+                "off": all(off), "on": all(on), "p99_ratio": ratio,
+                "checkpoint_bytes": checkpoint_bytes, "restart_ns": restart_ns,
             })
         );
-        return Ok(());
+        return;
     }
     say!(
         "medians of {} rounds: p99 off {}, on {} (x{ratio:.2})",
@@ -229,8 +248,7 @@ fn rounds(args: &Args, dir: &Path) -> Result<(), Failure> {
     );
     say!(
         "checkpoint {:.1} MB; restart to the first result {}",
-        bytes as f64 / 1e6,
-        time(restart_ns)
+        *checkpoint_bytes as f64 / 1e6,
+        time(*restart_ns)
     );
-    Ok(())
 }

@@ -299,7 +299,29 @@ pub fn run(args: &Args) -> Result<(), String> {
     Ok(())
 }
 
+/// Kills a query over files again and again, and checks all of its sinks at the end.
 fn files(dir: &Path, rounds: u64, dice: &mut SplitMix) -> Result<(), String> {
+    let Written { rows, files } = run_over_files(dir, rounds, dice)?;
+    check_copy(dir, rows)?;
+    let batches = check_counts(dir, rows)?;
+    println!(
+        "files, micro-batch: {rounds} kills, {rows} rows in {files} files, {batches} batches: \
+         each row copied once, every count exact"
+    );
+    for timed in TIMED {
+        check_timed(dir, timed.name, rows)?;
+    }
+    kill_joins::check(dir, (rows, END as u64), |n| n % KEYS, time)
+}
+
+/// The input of a query over files.
+struct Written {
+    rows: u64,
+    files: u64,
+}
+
+/// Writes files under a query that is killed in each round, and lets it end.
+fn run_over_files(dir: &Path, rounds: u64, dice: &mut SplitMix) -> Result<Written, String> {
     let input = dir.join("in");
     std::fs::create_dir_all(&input).map_err(text)?;
     let (mut rows, mut written) = (0u64, 0u64);
@@ -325,19 +347,37 @@ fn files(dir: &Path, rounds: u64, dice: &mut SplitMix) -> Result<(), String> {
     if !status.success() {
         return Err(format!("the last run failed: {status}"));
     }
-    let mut copied = Vec::new();
-    let committed = committed_files(&FileStorage, &dir.join("copy")).map_err(text)?;
+    Ok(Written { rows, files: written })
+}
+
+/// The lines of the files that a sink has committed.
+fn committed_lines(folder: &Path) -> Result<Vec<String>, String> {
+    let mut lines = Vec::new();
+    let committed = committed_files(&FileStorage, folder).map_err(text)?;
     for path in committed.ok_or("the sink has no log")? {
-        let lines = std::fs::read_to_string(&path).map_err(text)?;
-        for line in lines.lines() {
-            let number = line.split_once(',').and_then(|(_, n)| n.parse::<u64>().ok());
-            copied.push(number.ok_or_else(|| format!("a line of the copy is {line:?}"))?);
-        }
+        let file = std::fs::read_to_string(&path).map_err(text)?;
+        lines.extend(file.lines().map(str::to_string));
+    }
+    Ok(lines)
+}
+
+/// The file sink has each row once.
+fn check_copy(dir: &Path, rows: u64) -> Result<(), String> {
+    let mut copied = Vec::new();
+    for line in committed_lines(&dir.join("copy"))? {
+        let number = line.split_once(',').and_then(|(_, n)| n.parse::<u64>().ok());
+        copied.push(number.ok_or_else(|| format!("a line of the copy is {line:?}"))?);
     }
     copied.sort_unstable();
     if copied != (0..rows).collect::<Vec<_>>() {
         return Err(format!("the copy has {} rows, not {rows}, or other ones", copied.len()));
     }
+    Ok(())
+}
+
+/// The counts grow from batch to batch, and end at the number of rows of each key. Returns the
+/// number of batches.
+fn check_counts(dir: &Path, rows: u64) -> Result<u64, String> {
     let mut batches = 0;
     let mut counts: BTreeMap<u64, u64> = BTreeMap::new();
     for batch in numbered_entries(&FileStorage, &dir.join("counts")).map_err(text)? {
@@ -358,38 +398,29 @@ fn files(dir: &Path, rounds: u64, dice: &mut SplitMix) -> Result<(), String> {
     if counts != expected {
         return Err(format!("expected counts {expected:?}, got {counts:?}"));
     }
-    println!(
-        "files, micro-batch: {rounds} kills, {rows} rows in {written} files, {batches} batches: \
-         each row copied once, every count exact"
-    );
-    for timed in TIMED {
-        let mut got = Vec::new();
-        let committed = committed_files(&FileStorage, &dir.join(timed.name)).map_err(text)?;
-        for path in committed.ok_or("the sink has no log")? {
-            let lines = std::fs::read_to_string(&path).map_err(text)?;
-            got.extend(lines.lines().map(str::to_string));
-        }
-        got.sort();
-        // The result of the last row itself, whose windows never close; only deduplication emits
-        // it.
-        let own = |line: &String| line.starts_with(&(END + 100).to_string()[..8]);
-        got.retain(|line| !own(line));
-        let expected = expected_lines(timed.name, rows);
-        if got != expected {
-            let extra: Vec<_> =
-                got.iter().filter(|line| !expected.contains(line)).take(5).collect();
-            let missing: Vec<_> =
-                expected.iter().filter(|line| !got.contains(line)).take(5).collect();
-            return Err(format!(
-                "{}: {} lines, expected {}; extra {extra:?}, missing {missing:?}",
-                timed.name,
-                got.len(),
-                expected.len()
-            ));
-        }
-        println!("{}, micro-batch: {} rows, each once", timed.name, got.len());
+    Ok(batches)
+}
+
+/// A query with event time has each of its rows once.
+fn check_timed(dir: &Path, name: &str, rows: u64) -> Result<(), String> {
+    let mut got = committed_lines(&dir.join(name))?;
+    got.sort();
+    // The result of the last row itself, whose windows never close; only deduplication emits
+    // it.
+    let own = |line: &String| line.starts_with(&(END + 100).to_string()[..8]);
+    got.retain(|line| !own(line));
+    let expected = expected_lines(name, rows);
+    if got != expected {
+        let extra: Vec<_> = got.iter().filter(|line| !expected.contains(line)).take(5).collect();
+        let missing: Vec<_> = expected.iter().filter(|line| !got.contains(line)).take(5).collect();
+        return Err(format!(
+            "{name}: {} lines, expected {}; extra {extra:?}, missing {missing:?}",
+            got.len(),
+            expected.len()
+        ));
     }
-    kill_joins::check(dir, (rows, END as u64), |n| n % KEYS, time)
+    println!("{name}, micro-batch: {} rows, each once", got.len());
+    Ok(())
 }
 
 /// Sends numbered lines to each peer that connects, starting at the number that it requests.

@@ -230,6 +230,8 @@ impl<S: Source<D>, D: Stage> Tasklet for SourceTasklet<S, D> {
         self.down.attach(io)
     }
 
+    // Longer than other functions: the order of the phases decides what belongs to which epoch, and
+    // each phase may be the last of the step.
     fn step(&mut self, cx: &mut StepCx<'_>) -> Result<Step, EngineError> {
         // Results that a watermark releases are emitted in steps, with records between them.
         let status = self.down.flush()?;

@@ -12,13 +12,13 @@ use crate::connect::socket::open::Shared;
 use crate::connect::socket::options::SocketConfig;
 use crate::connect::socket::source::IntendedTimes;
 use crate::connect::source_counters::SourceCounters;
-use crate::session::is_files;
+use crate::session::{Session, is_files};
 use crate::table::error::{PlanError, PlanResult};
-use crate::table::physical::PlacedChain;
+use crate::table::physical::{BoxChain, PlacedChain};
 use crate::table::plan::Scan;
 use millstream_engine::error::EngineError;
 use millstream_engine::runtime::job::Job;
-use millstream_engine::runtime::tasklet::{SourceTasklet, Tasklet};
+use millstream_engine::runtime::tasklet::{Source, SourceTasklet, Tasklet};
 
 pub(in crate::session) fn file_config(
     scan: &Scan,
@@ -36,88 +36,135 @@ pub(in crate::session) fn refused(error: PlanError) -> EngineError {
     EngineError::operator(error.condition, error.reason, error.fix)
 }
 
-pub(in crate::session::stream_writer) fn make_source(
-    (session, settings): (&crate::session::Session, &FormatSettings),
-    job: &mut Job,
-    (scan, needed): (&Scan, &[bool]),
-    chains: Vec<PlacedChain>,
-    // One counter per source, in the order of the sources.
-    counters: &mut Vec<SourceCounters>,
-    times: Option<IntendedTimes>,
-) -> Result<Vec<Box<dyn Tasklet>>, EngineError> {
-    let parts = chains.len();
-    let mut shared = Shared::default();
-    let mut rate_start_us = None;
-    let make =
-        |(part, (worker, chain)): (usize, PlacedChain)| -> Result<Box<dyn Tasklet>, EngineError> {
-            Ok(match scan.format.as_str() {
-                "socket" => {
-                    let config = SocketConfig::read(&scan.options).map_err(refused)?;
-                    let mut source = config.open(job.env(), job.source_folder(), &mut shared)?;
-                    source.on_notice(session.lock().notice);
-                    if let Some(times) = &times {
-                        source.intended_times(times.clone());
-                    }
-                    counters.push(source.counters());
-                    Box::new(SourceTasklet::new(job.source_port(worker), source, chain))
-                }
-                "capture" => {
-                    let config = CaptureConfig::read(&scan.options).map_err(refused)?;
-                    let mut source = config.open()?;
-                    source.on_notice(session.lock().notice);
-                    if let Some(lag) = source.send_lag() {
-                        session.lock().send_lags.push(lag);
-                    }
-                    counters.push(source.counters());
-                    Box::new(SourceTasklet::new(job.source_port(worker), source, chain))
-                }
-                "rate" => {
-                    let rows_per_second = rate::read(&scan.options).map_err(refused)?;
-                    let env = job.env();
-                    // The first partition stores the start time of all partitions.
-                    let start_us = match rate_start_us {
-                        Some(start_us) => start_us,
-                        None => rate::start_us(&*env, job.source_folder().as_deref())?,
-                    };
-                    rate_start_us = Some(start_us);
-                    counters.push(SourceCounters::default());
-                    let source = RateSource::new(rows_per_second, (part, parts), &*env, start_us);
-                    Box::new(SourceTasklet::new(job.source_port(worker), source, chain))
-                }
-                "rate-micro-batch" => {
-                    let config = micro_batch::Config::read(&scan.options).map_err(refused)?;
-                    let port = job.source_port(worker);
-                    counters.push(SourceCounters::default());
-                    Box::new(SourceTasklet::new(port, RateMicroBatch::new(config), chain))
-                }
-                #[cfg(feature = "kafka")]
-                "kafka" => {
-                    let config = KafkaSourceConfig::read(&scan.options, scan.streaming);
-                    let (config, folder) = (config.map_err(refused)?, job.source_folder());
-                    let notice = session.lock().notice;
-                    let source = KafkaSource::new(config, job.env(), folder, notice)?;
-                    counters.push(SourceCounters::default());
-                    Box::new(SourceTasklet::new(job.source_port(worker), source, chain))
-                }
-                files if is_files(files) => {
-                    let mut config = file_config(scan, settings).map_err(refused)?;
-                    config.set_needed_columns(needed).map_err(refused)?;
-                    let mut source = config.open(part, job.env(), job.source_folder())?;
-                    source.on_notice(session.lock().notice);
-                    counters.push(source.counters());
-                    Box::new(SourceTasklet::new(job.source_port(worker), source, chain))
-                }
-                _ => {
-                    let stream = session.lock().streams.get(&scan.name).cloned();
-                    let stream = stream.ok_or_else(|| {
-                        let reason = format!("no memory stream '{}'", scan.name);
-                        EngineError::operator("MEMORY_STREAM_NOT_FOUND", reason, "")
-                    })?;
-                    let source = stream.source(part, job.env())?;
-                    counters.push(SourceCounters::default());
-                    Box::new(SourceTasklet::new(job.source_port(worker), source, chain))
-                }
-            })
+/// Opens the sources of a query.
+pub(in crate::session::stream_writer) struct SourceOpener<'q> {
+    pub session: &'q Session,
+    pub formats: &'q FormatSettings,
+    /// The intended send time of each line, if the query measures latency from it.
+    pub times: Option<IntendedTimes>,
+    /// The counters of the opened sources, in the order of the sources.
+    pub counters: Vec<SourceCounters>,
+}
+
+/// What the partitions of a source share.
+struct Partitions {
+    count: usize,
+    sockets: Shared,
+    /// The start time that the first partition of a rate source has stored.
+    rate_start_us: Option<i64>,
+}
+
+impl SourceOpener<'_> {
+    /// Opens a source with a tasklet for each of its partitions.
+    pub fn open(
+        &mut self,
+        job: &mut Job,
+        scan: &Scan,
+        needed: &[bool],
+        chains: Vec<PlacedChain>,
+    ) -> Result<Vec<Box<dyn Tasklet>>, EngineError> {
+        let (count, sockets) = (chains.len(), Shared::default());
+        let mut partitions = Partitions { count, sockets, rate_start_us: None };
+        let open = |(part, chain)| match is_files(&scan.format) {
+            true => self.open_files(job, scan, needed, part, chain),
+            false => self.open_part(job, scan, &mut partitions, part, chain),
         };
-    chains.into_iter().enumerate().map(make).collect()
+        chains.into_iter().enumerate().map(open).collect()
+    }
+
+    /// Opens a partition of files.
+    fn open_files(
+        &mut self,
+        job: &mut Job,
+        scan: &Scan,
+        needed: &[bool],
+        part: usize,
+        chain: PlacedChain,
+    ) -> Result<Box<dyn Tasklet>, EngineError> {
+        let mut config = file_config(scan, self.formats).map_err(refused)?;
+        config.set_needed_columns(needed).map_err(refused)?;
+        let mut source = config.open(part, job.env(), job.source_folder())?;
+        source.on_notice(self.session.lock().notice);
+        self.counters.push(source.counters());
+        Ok(tasklet(job, source, chain))
+    }
+
+    /// Opens a partition of a source other than files.
+    fn open_part(
+        &mut self,
+        job: &mut Job,
+        scan: &Scan,
+        partitions: &mut Partitions,
+        part: usize,
+        chain: PlacedChain,
+    ) -> Result<Box<dyn Tasklet>, EngineError> {
+        let notice = self.session.lock().notice;
+        match scan.format.as_str() {
+            "socket" => {
+                let config = SocketConfig::read(&scan.options).map_err(refused)?;
+                let folder = job.source_folder();
+                let mut source = config.open(job.env(), folder, &mut partitions.sockets)?;
+                source.on_notice(notice);
+                if let Some(times) = &self.times {
+                    source.intended_times(times.clone());
+                }
+                self.counters.push(source.counters());
+                Ok(tasklet(job, source, chain))
+            }
+            "capture" => {
+                let config = CaptureConfig::read(&scan.options).map_err(refused)?;
+                let mut source = config.open()?;
+                source.on_notice(notice);
+                if let Some(lag) = source.send_lag() {
+                    self.session.lock().send_lags.push(lag);
+                }
+                self.counters.push(source.counters());
+                Ok(tasklet(job, source, chain))
+            }
+            "rate" => {
+                let rows_per_second = rate::read(&scan.options).map_err(refused)?;
+                let env = job.env();
+                // The first partition stores the start time of all partitions.
+                let start_us = match partitions.rate_start_us {
+                    Some(start_us) => start_us,
+                    None => rate::start_us(&*env, job.source_folder().as_deref())?,
+                };
+                partitions.rate_start_us = Some(start_us);
+                self.counters.push(SourceCounters::default());
+                let of = (part, partitions.count);
+                Ok(tasklet(job, RateSource::new(rows_per_second, of, &*env, start_us), chain))
+            }
+            "rate-micro-batch" => {
+                let config = micro_batch::Config::read(&scan.options).map_err(refused)?;
+                self.counters.push(SourceCounters::default());
+                Ok(tasklet(job, RateMicroBatch::new(config), chain))
+            }
+            #[cfg(feature = "kafka")]
+            "kafka" => {
+                let config = KafkaSourceConfig::read(&scan.options, scan.streaming);
+                let (config, folder) = (config.map_err(refused)?, job.source_folder());
+                let source = KafkaSource::new(config, job.env(), folder, notice)?;
+                self.counters.push(SourceCounters::default());
+                Ok(tasklet(job, source, chain))
+            }
+            _ => {
+                let stream = self.session.lock().streams.get(&scan.name).cloned();
+                let stream = stream.ok_or_else(|| {
+                    let reason = format!("no memory stream '{}'", scan.name);
+                    EngineError::operator("MEMORY_STREAM_NOT_FOUND", reason, "")
+                })?;
+                let source = stream.source(part, job.env())?;
+                self.counters.push(SourceCounters::default());
+                Ok(tasklet(job, source, chain))
+            }
+        }
+    }
+}
+
+/// The tasklet of an opened source.
+fn tasklet<S>(job: &mut Job, source: S, (worker, chain): PlacedChain) -> Box<dyn Tasklet>
+where
+    S: Source<BoxChain> + 'static,
+{
+    Box::new(SourceTasklet::new(job.source_port(worker), source, chain))
 }

@@ -6,7 +6,7 @@ use crate::session::stream_writer::name_in_use;
 use crate::session::stream_writer::prepared_query::Prepared;
 use crate::session::stream_writer::progress_reporter::ProgressReporter;
 use crate::session::stream_writer::query_sink::SinkSpec;
-use crate::session::stream_writer::query_sources::{file_config, make_source};
+use crate::session::stream_writer::query_sources::{SourceOpener, file_config};
 use crate::session::streaming_query::{DriverState, QueryError, StreamingQuery};
 use crate::session::{Settings, is_files, static_tables};
 use crate::table::error::PlanResult;
@@ -191,11 +191,14 @@ impl StreamWriter {
         let stopping = Arc::new(AtomicBool::new(false));
         let chain = self.make_sink(prepared, name, recorder, &stopping, &mut job)?;
         let session = self.frame.session.clone();
-        let mut counters = Vec::new();
-        let times = self.replay.as_ref().map(|(_, times)| times.clone());
+        let mut sources = SourceOpener {
+            session: &session,
+            formats: &settings.formats,
+            times: self.replay.as_ref().map(|(_, times)| times.clone()),
+            counters: Vec::new(),
+        };
         let mut make = |job: &mut Job, scan: &Scan, needed: &[bool], chains: Vec<PlacedChain>| {
-            let of = (&session, &settings.formats);
-            make_source(of, job, (scan, needed), chains, &mut counters, times.clone())
+            sources.open(job, scan, needed, chains)
         };
         let whole = self.frame.plan.clone();
         let mut plan = match read {
@@ -214,7 +217,7 @@ impl StreamWriter {
             run_id: new_id(&*env),
             latency: latency.clone(),
             driver_state: Arc::new(Mutex::new(DriverState::default())),
-            counters,
+            counters: sources.counters,
             id,
             stopping,
         };
@@ -224,8 +227,7 @@ impl StreamWriter {
                 parts.driver_state.lock().unwrap_or_else(|poisoned| poisoned.into_inner());
             driver_state.watermark_ms = Some(job.resumed_watermark_ms());
         }
-        let (driver_state, mut on_progress) = (parts.driver_state.clone(), self.on_progress.take());
-        let mut progress = ProgressReporter {
+        let progress = ProgressReporter {
             id: parts.id.clone(),
             run_id: parts.run_id.clone(),
             name: name.to_string(),
@@ -237,6 +239,19 @@ impl StreamWriter {
             last_ns: env.now_ns(),
             waits: Vec::new(),
         };
+        self.report_commits(&mut job, &parts, progress);
+        Ok((job, parts))
+    }
+
+    /// Reports each committed epoch to the query and to its callback.
+    fn report_commits(
+        &mut self,
+        job: &mut Job,
+        parts: &QueryParts,
+        mut progress: ProgressReporter,
+    ) {
+        let (driver_state, mut on_progress) = (parts.driver_state.clone(), self.on_progress.take());
+        let (latency, env) = (parts.latency.clone(), job.env());
         job.on_commit(move |committed| {
             let report = progress.of(committed, latency.take_epoch(), env.now_ns());
             if let Some(call) = &mut on_progress {
@@ -248,11 +263,10 @@ impl StreamWriter {
             driver_state.records += report.num_input_rows();
             driver_state.ahead += report.num_rows_ahead();
             driver_state.late += report.num_rows_late();
-            if timed {
+            if progress.timed {
                 driver_state.watermark_ms = Some(report.committed.watermark_ms);
             }
             driver_state.recent.add(report);
         });
-        Ok((job, parts))
     }
 }

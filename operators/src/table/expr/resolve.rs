@@ -232,6 +232,7 @@ pub fn resolve_with(expr: &Expr, scope: &Scope, hook: &mut Hook<'_>) -> PlanResu
     resolve_parts(expr, scope, hook).map_err(|error| error.at(place))
 }
 
+// A flat match: one arm for each form of an expression.
 fn resolve_parts(expr: &Expr, scope: &Scope, hook: &mut Hook<'_>) -> PlanResult<Resolved> {
     // Lambda variables take precedence over hooks, which do not know them.
     if let Expr::Column { parts, .. } = expr

@@ -107,7 +107,9 @@ pub(super) fn run(args: &Args) -> Result<(), Failure> {
             close::run(&load, *rounds, *spin, args.json)
         }
         Part::Sliding { rate, keys, width_ms, slide_ms, seconds } => {
-            sliding::run(*rate, *keys, (*width_ms, *slide_ms), *seconds, args.json)
+            let (rate, keys, width_ms, slide_ms) = (*rate, *keys, *width_ms, *slide_ms);
+            let load = sliding::Load { rate, keys, width_ms, slide_ms, seconds: *seconds };
+            sliding::run(&load, args.json)
         }
         Part::Hold { keys, probe_us, rounds } => pause::run(*keys, *probe_us, *rounds, args.json),
         Part::Soak { minutes, rate, keys, plot } => {

@@ -10,14 +10,41 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
+/// The windows and the load.
+pub(super) struct Load {
+    /// Rows per second.
+    pub rate: u64,
+    pub keys: u64,
+    pub width_ms: u64,
+    pub slide_ms: u64,
+    pub seconds: u64,
+}
+
 /// Runs the measurement and prints the results.
-pub(super) fn run(
-    rate: u64,
-    keys: u64,
-    (width_ms, slide_ms): (u64, u64),
-    seconds: u64,
-    json: bool,
-) -> Result<(), Failure> {
+pub(super) fn run(load: &Load, json: bool) -> Result<(), Failure> {
+    let measured = measure(load)?;
+    if json {
+        say!("{}", measured.json(load));
+    } else {
+        measured.say(load);
+    }
+    match measured.keeps_up(load) {
+        true => Ok(()),
+        false => Err(Failure::Failed("it falls behind".to_string())),
+    }
+}
+
+/// At the end of an epoch.
+struct EpochEnd {
+    at_us: i64,
+    /// The records taken up to then.
+    records: u64,
+    /// How far the watermark is behind the clock.
+    lag_ms: i64,
+}
+
+fn measure(load: &Load) -> Result<Measured, Failure> {
+    let Load { rate, keys, width_ms, slide_ms, seconds } = *load;
     let session = Session::new();
     let rows = session.read_stream().format("rate").option("rowsPerSecond", rate);
     rows.load().map_err(wrong)?.create_temp_view("r");
@@ -40,57 +67,94 @@ pub(super) fn run(
         ended?;
     }
     let (start, before) = (Instant::now(), results.load(Ordering::Relaxed));
-    // For the end of each epoch: its time, the number of records so far, and the delay of the
-    // watermark.
-    let mut ends: Vec<(i64, u64, i64)> = Vec::new();
+    let mut ends: Vec<EpochEnd> = Vec::new();
     while start.elapsed() < Duration::from_secs(seconds) {
         if let Some(ended) = query.await_termination_timeout(Duration::from_secs(1)) {
             ended?;
         }
         if let Some(progress) = query.last_progress() {
             let committed = &progress.committed;
-            let ended_us = committed.started_us + committed.duration_ns as i64 / 1000;
-            let lag_ms = ended_us / 1000 - committed.watermark_ms;
-            ends.push((ended_us, query.totals().records_in, lag_ms));
+            let at_us = committed.started_us + committed.duration_ns as i64 / 1000;
+            let lag_ms = at_us / 1000 - committed.watermark_ms;
+            ends.push(EpochEnd { at_us, records: query.totals().records_in, lag_ms });
         }
     }
-    let out = (results.load(Ordering::Relaxed) - before) as f64 / start.elapsed().as_secs_f64();
+    let results = (results.load(Ordering::Relaxed) - before) as f64;
+    let results_per_s = results / start.elapsed().as_secs_f64();
     let (Some(first), Some(last)) = (ends.first(), ends.last()) else {
         return Err(Failure::Failed("no epoch was committed".to_string()));
     };
-    let taken = (last.1 - first.1) as f64 / ((last.0 - first.0).max(1) as f64 / 1e6);
-    let mut lags_ms: Vec<i64> = ends.iter().map(|(_, _, lag_ms)| *lag_ms).collect();
+    let took_s = (last.at_us - first.at_us).max(1) as f64 / 1e6;
+    let rows_per_s = (last.records - first.records) as f64 / took_s;
+    let mut lags_ms: Vec<i64> = ends.iter().map(|end| end.lag_ms).collect();
+    lags_ms.sort_unstable();
     let state = query.last_progress().map(|p| p.committed.state).unwrap_or_default();
+    let state = state.first().map(|s| (s.rows, s.memory_bytes)).unwrap_or_default();
     let resident_kb = resident_kb();
     query.stop()?;
-    let state = state.first().map(|s| (s.rows, s.memory_bytes)).unwrap_or_default();
-    lags_ms.sort_unstable();
-    let (lag50, lag_max) = (lags_ms[lags_ms.len() / 2], lags_ms[lags_ms.len() - 1]);
-    let share = taken / rate as f64;
-    let kept_up = share > 0.99 && lag_max < 1000;
-    if json {
-        say!(
-            "{}",
-            serde_json::json!({
-                "rate": rate, "keys": keys, "width_ms": width_ms, "slide_ms": slide_ms,
-                "rows_per_s": taken, "results_per_s": out, "watermark_lag_ms": { "p50": lag50, "max": lag_max },
-                "slices": state.0, "memory_bytes": state.1, "resident_kb": resident_kb,
-                "kept_up": kept_up,
-            })
-        );
-    } else {
+    Ok(Measured {
+        rows_per_s,
+        results_per_s,
+        lag_p50_ms: lags_ms[lags_ms.len() / 2],
+        lag_max_ms: lags_ms[lags_ms.len() - 1],
+        slices: state.0,
+        memory_bytes: state.1,
+        resident_kb,
+    })
+}
+
+struct Measured {
+    rows_per_s: f64,
+    results_per_s: f64,
+    lag_p50_ms: i64,
+    lag_max_ms: i64,
+    slices: u64,
+    memory_bytes: u64,
+    resident_kb: u64,
+}
+
+impl Measured {
+    fn taken_share(&self, load: &Load) -> f64 {
+        self.rows_per_s / load.rate as f64
+    }
+
+    fn keeps_up(&self, load: &Load) -> bool {
+        self.taken_share(load) > 0.99 && self.lag_max_ms < 1000
+    }
+
+    fn json(&self, load: &Load) -> serde_json::Value {
+        let Load { rate, keys, width_ms, slide_ms, .. } = *load;
+        serde_json::json!({
+            "rate": rate, "keys": keys, "width_ms": width_ms, "slide_ms": slide_ms,
+            "rows_per_s": self.rows_per_s, "results_per_s": self.results_per_s,
+            "watermark_lag_ms": { "p50": self.lag_p50_ms, "max": self.lag_max_ms },
+            "slices": self.slices, "memory_bytes": self.memory_bytes,
+            "resident_kb": self.resident_kb, "kept_up": self.keeps_up(load),
+        })
+    }
+
+    fn say(&self, load: &Load) {
+        let Load { rate, keys, width_ms, slide_ms, seconds } = *load;
         say!(
             "windows of {width_ms} ms by {slide_ms} ms over {keys} keys, {rate} rows a second offered for {seconds} s, one worker"
         );
-        say!("rows a second taken {taken:.0} ({:.1}%), results a second {out:.0}", share * 100.0);
-        say!("watermark behind the clock at an epoch's end: p50 {lag50} ms, max {lag_max} ms");
+        say!(
+            "rows a second taken {:.0} ({:.1}%), results a second {:.0}",
+            self.rows_per_s,
+            self.taken_share(load) * 100.0,
+            self.results_per_s
+        );
+        say!(
+            "watermark behind the clock at an epoch's end: p50 {} ms, max {} ms",
+            self.lag_p50_ms,
+            self.lag_max_ms
+        );
         say!(
             "slices in state {}, about {:.0} MB; the process has {:.0} MB",
-            state.0,
-            state.1 as f64 / 1e6,
-            resident_kb as f64 * 1024.0 / 1e6
+            self.slices,
+            self.memory_bytes as f64 / 1e6,
+            self.resident_kb as f64 * 1024.0 / 1e6
         );
-        say!("{}", if kept_up { "it keeps up" } else { "it falls behind" });
+        say!("{}", if self.keeps_up(load) { "it keeps up" } else { "it falls behind" });
     }
-    if kept_up { Ok(()) } else { Err(Failure::Failed("it falls behind".to_string())) }
 }

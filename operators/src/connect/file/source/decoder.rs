@@ -40,6 +40,16 @@ enum Format {
     Csv(Box<Csv>),
 }
 
+impl Format {
+    fn name(&self) -> &'static str {
+        match self {
+            Self::Text => "text",
+            Self::Json(_) => "json",
+            Self::Csv(_) => "csv",
+        }
+    }
+}
+
 /// The CSV options and the parser.
 #[derive(Clone, Debug)]
 struct Csv {
@@ -62,7 +72,7 @@ pub struct Decoder {
     /// Metadata columns, whose values follow from the file's location.
     of_file: FileColumns,
     /// Columns of the record: index in the row, type, whether the query reads it.
-    columns: Vec<(usize, DataType, bool)>,
+    columns: Vec<Column>,
     notation: Notation,
     /// Whether the last record was so broken that the query fails in every mode.
     broken: bool,
@@ -158,10 +168,17 @@ fn coding(format: &Format, reader: &mut OptionReader<'_>) -> PlanResult<Coding> 
     })
 }
 
-fn format_csv(reader: &mut OptionReader<'_>) -> PlanResult<Format> {
-    let options = csv(reader)?;
-    let records = RecordReader::new(&options, Vec::new());
-    Ok(Format::Csv(Box::new(Csv { options, records })))
+/// The format of a name, with the options of CSV.
+fn named_format(name: &str, reader: &mut OptionReader<'_>) -> PlanResult<Format> {
+    Ok(match name {
+        "json" => Format::Json(Box::new(JsonRecords::new(&[], JsonReadOptions::default()))),
+        "csv" => {
+            let options = csv(reader)?;
+            let records = RecordReader::new(&options, Vec::new());
+            Format::Csv(Box::new(Csv { options, records }))
+        }
+        _ => Format::Text,
+    })
 }
 
 /// Spark reads JSON through a character reader if an option names the character set.
@@ -182,11 +199,7 @@ pub struct RawFormat {
 
 /// Parses the options that do not depend on the schema.
 pub fn raw(format: &str, reader: &mut OptionReader<'_>) -> PlanResult<RawFormat> {
-    let format = match format {
-        "json" => Format::Json(Box::new(JsonRecords::new(&[], JsonReadOptions::default()))),
-        "csv" => format_csv(reader)?,
-        _ => Format::Text,
-    };
+    let format = named_format(format, reader)?;
     let framing = framing(&format, reader)?;
     let coding = coding(&format, reader)?;
     Ok(RawFormat { format, framing, coding, notation: notation(reader)? })
@@ -259,6 +272,83 @@ fn check_text(schema: &Schema, partitions: &[Field]) -> PlanResult<()> {
     }
 }
 
+/// Accepts the options of schema inference, which are ignored if a schema is given.
+fn accept_inference_options(format: &Format, reader: &mut OptionReader<'_>) {
+    let options: &[&str] = match format {
+        Format::Text => &[],
+        Format::Csv(_) => &["inferSchema", "samplingRatio", "preferDate", "inferTimestamp"],
+        Format::Json(_) => &JSON_INFERENCE,
+    };
+    for option in options {
+        reader.get(option);
+    }
+}
+
+/// The schema of the files, if they can have it.
+fn checked_schema(
+    format: &Format,
+    schema: Option<Schema>,
+    partitions: &[Field],
+) -> PlanResult<Schema> {
+    let schema = match (schema, format) {
+        (None, Format::Text) => Schema::parse_ddl("value STRING")?,
+        (Some(schema), Format::Text) => {
+            check_text(&schema, partitions)?;
+            schema
+        }
+        (Some(schema), _) => schema,
+        (None, Format::Json(_) | Format::Csv(_)) => {
+            return Err(PlanError::new(
+                "STREAMING_FILE_SCHEMA_MISSING",
+                format!("source {}: a schema must be given", format.name()),
+                "Write: CREATE TEMPORARY VIEW v (a INT, b STRING) USING csv OPTIONS (…)",
+            ));
+        }
+    };
+    if let Some(name) = repeated_name(&schema.fields) {
+        return Err(PlanError::new(
+            "COLUMN_ALREADY_EXISTS",
+            format!("a file's schema names `{name}` twice"),
+            "Rename one; small and capital letters are the same here",
+        ));
+    }
+    if matches!(format, Format::Json(_)) {
+        schema.fields.iter().try_for_each(|field| check_map_keys(&field.data_type))?;
+    }
+    let mut fields = schema.fields.iter();
+    let nested = fields.find(|f| f.data_type.is_nested() && **f != metadata_field());
+    if let (Format::Csv(_), Some(field)) = (format, nested) {
+        return Err(PlanError::new(
+            "UNSUPPORTED_DATA_TYPE_FOR_DATASOURCE",
+            format!("format 'csv' cannot hold `{}`, which is {}", field.name, field.data_type),
+            "Use format 'json'",
+        ));
+    }
+    Ok(schema)
+}
+
+/// The index of the column that bad records are kept in.
+fn corrupt_column(schema: &Schema, name: &str) -> PlanResult<Option<usize>> {
+    let corrupt = schema.fields.iter().position(|field| field.name == name);
+    if corrupt.is_some_and(|at| schema.fields[at].data_type != DataType::String) {
+        return Err(PlanError::new(
+            "INVALID_CORRUPT_RECORD_TYPE",
+            format!("`{name}` holds bad records and must be STRING"),
+            "",
+        ));
+    }
+    Ok(corrupt)
+}
+
+/// What happens to bad records.
+fn mode(reader: &mut OptionReader<'_>) -> PlanResult<Mode> {
+    Ok(match reader.choice("mode", &["PERMISSIVE", "DROPMALFORMED", "FAILFAST"])? {
+        "DROPMALFORMED" => Mode::DropMalformed,
+        "FAILFAST" => Mode::FailFast,
+        _ => Mode::Permissive,
+    })
+}
+
 impl Decoder {
     /// Parses the options of a format, including those that depend on the schema.
     pub fn read(
@@ -267,96 +357,30 @@ impl Decoder {
         partitions: &[Field],
         reader: &mut OptionReader<'_>,
     ) -> PlanResult<Self> {
-        let format = match format {
-            "json" => Format::Json(Box::new(JsonRecords::new(&[], JsonReadOptions::default()))),
-            "csv" => format_csv(reader)?,
-            _ => Format::Text,
-        };
-        let name = match format {
-            Format::Text => "text",
-            Format::Json(_) => "json",
-            Format::Csv(_) => "csv",
-        };
+        let format = named_format(format, reader)?;
         let framing = framing(&format, reader)?;
-        let (mut mode, mut notation_read) = (Mode::Permissive, Notation::default());
-        let mut corrupt_name = "_corrupt_record";
-        if !matches!(format, Format::Text) {
-            let is_json = matches!(format, Format::Json(_));
-            let modes = ["PERMISSIVE", "DROPMALFORMED", "FAILFAST"];
-            mode = match reader.choice("mode", &modes)? {
-                "DROPMALFORMED" => Mode::DropMalformed,
-                "FAILFAST" => Mode::FailFast,
-                _ => Mode::Permissive,
-            };
-            if is_json {
-                notation_read = notation(reader)?;
-            }
-            corrupt_name = reader.get("columnNameOfCorruptRecord").unwrap_or(corrupt_name);
-        }
-        // Options of schema inference are ignored if a schema is given.
-        let of_inference: &[&str] = match format {
-            Format::Text => &[],
-            Format::Csv(_) => &["inferSchema", "samplingRatio", "preferDate", "inferTimestamp"],
-            Format::Json(_) => &JSON_INFERENCE,
+        let is_text = matches!(format, Format::Text);
+        let mode = if is_text { Mode::Permissive } else { mode(reader)? };
+        let notation = match format {
+            Format::Json(_) => notation(reader)?,
+            Format::Text | Format::Csv(_) => Notation::default(),
         };
-        for option in of_inference {
-            reader.get(option);
-        }
+        let corrupt_name = match is_text {
+            true => None,
+            false => Some(reader.get("columnNameOfCorruptRecord").unwrap_or("_corrupt_record")),
+        };
+        accept_inference_options(&format, reader);
         let coding = coding(&format, reader)?;
-        let text = Schema::parse_ddl("value STRING")?;
-        let schema = match (schema, &format) {
-            (None, Format::Text) => text,
-            (Some(schema), Format::Text) => {
-                check_text(&schema, partitions)?;
-                schema
-            }
-            (Some(schema), _) => schema,
-            (None, _) => {
-                return Err(PlanError::new(
-                    "STREAMING_FILE_SCHEMA_MISSING",
-                    format!("source {name}: a schema must be given"),
-                    "Write: CREATE TEMPORARY VIEW v (a INT, b STRING) USING csv OPTIONS (…)",
-                ));
-            }
-        };
-        if let Some(name) = repeated_name(&schema.fields) {
-            return Err(PlanError::new(
-                "COLUMN_ALREADY_EXISTS",
-                format!("a file's schema names `{name}` twice"),
-                "Rename one; small and capital letters are the same here",
-            ));
-        }
-        if matches!(format, Format::Json(_)) {
-            schema.fields.iter().try_for_each(|field| check_map_keys(&field.data_type))?;
-        }
-        let mut fields = schema.fields.iter();
-        let nested = fields.find(|f| f.data_type.is_nested() && **f != metadata_field());
-        if let (Format::Csv(_), Some(field)) = (&format, nested) {
-            return Err(PlanError::new(
-                "UNSUPPORTED_DATA_TYPE_FOR_DATASOURCE",
-                format!("format 'csv' cannot hold `{}`, which is {}", field.name, field.data_type),
-                "Use format 'json'",
-            ));
-        }
-        let mut schema = schema;
+        let mut schema = checked_schema(&format, schema, partitions)?;
         for partition in partitions {
             if !schema.fields.iter().any(|f| f.name.eq_ignore_ascii_case(&partition.name)) {
                 schema.fields.push(partition.clone());
             }
         }
-        let mut corrupt = schema.fields.iter().position(|f| f.name == corrupt_name);
-        if matches!(format, Format::Text) {
-            corrupt = None;
-        }
-        if let Some(field) = corrupt.map(|i| &schema.fields[i])
-            && field.data_type != DataType::String
-        {
-            return Err(PlanError::new(
-                "INVALID_CORRUPT_RECORD_TYPE",
-                format!("`{corrupt_name}` holds bad records and must be STRING"),
-                "",
-            ));
-        }
+        let corrupt = match corrupt_name {
+            Some(name) => corrupt_column(&schema, name)?,
+            None => None,
+        };
         let mut decoder = Self {
             format,
             framing,
@@ -366,14 +390,15 @@ impl Decoder {
             corrupt_column: corrupt,
             of_file: FileColumns::new(&schema, partitions, reader.zone()?),
             columns: Vec::new(),
-            notation: notation_read,
+            notation,
             broken: false,
             header_told: false,
             schema,
         };
         for (i, field) in decoder.schema.fields.iter().enumerate() {
             if !decoder.of_file.has(i) && corrupt != Some(i) {
-                decoder.columns.push((i, field.data_type.clone(), true));
+                let data_type = field.data_type.clone();
+                decoder.columns.push(Column { index: i, data_type, wanted: true });
             }
         }
         if let Format::Json(records) = &mut decoder.format {
@@ -381,9 +406,7 @@ impl Decoder {
             **records = JsonRecords::new(&decoder.schema.fields, reading);
         }
         if let Format::Csv(csv) = &mut decoder.format {
-            let columns = decoder.columns.iter().cloned();
-            let column = |(index, data_type, wanted)| Column { index, data_type, wanted };
-            csv.records = RecordReader::new(&csv.options, columns.map(column).collect());
+            csv.records = RecordReader::new(&csv.options, decoder.columns.clone());
         }
         decoder.read_only_wanted();
         Ok(decoder)
@@ -414,8 +437,8 @@ impl Decoder {
         if let Format::Csv(csv) = &mut self.format {
             return csv.records.set_needed_columns(needed);
         }
-        for (index, _, wanted) in &mut self.columns {
-            *wanted = needed[*index];
+        for column in &mut self.columns {
+            column.wanted = needed[column.index];
         }
         self.read_only_wanted();
     }
@@ -423,8 +446,8 @@ impl Decoder {
     fn read_only_wanted(&mut self) {
         if let Format::Json(records) = &mut self.format {
             let mut in_object = vec![false; self.schema.fields.len()];
-            for (index, _, wanted) in &self.columns {
-                in_object[*index] = *wanted;
+            for column in &self.columns {
+                in_object[column.index] = column.wanted;
             }
             records.only(&in_object);
         }
@@ -546,8 +569,8 @@ impl Decoder {
             _ => match std::str::from_utf8(record) {
                 Err(_) => Err("not UTF-8"),
                 Ok(_) => {
-                    if let Some((index, _, true)) = self.columns.first() {
-                        writer.bytes(*index, record);
+                    if let Some(column) = self.columns.first().filter(|column| column.wanted) {
+                        writer.bytes(column.index, record);
                     }
                     Ok(())
                 }

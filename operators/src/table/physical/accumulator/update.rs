@@ -11,6 +11,8 @@ use crate::table::row::RowWriter;
 use crate::table::types::DataType;
 use std::cmp::Ordering;
 
+/// Adds a row to an accumulator.
+// A flat match: one arm for each kind of input.
 pub(super) fn add_rarer(
     input: &Input,
     acc: &mut Accumulator,

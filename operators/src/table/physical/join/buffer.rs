@@ -35,8 +35,30 @@ pub(super) struct RestoredSearch {
     pub last: (i64, u64),
 }
 
+/// Restored rows by the index of the key and the row's number.
+type Restored = HashMap<(usize, u64), (JoinSide, Entry), BuildStableHasher>;
+
 /// The progress of searches, by join key, side and number.
 type Searched = HashMap<(Vec<u8>, u8, u64), (i64, u64)>;
+
+/// The searches that were not finished, each with its row. `find` returns the index of a key.
+fn restored_searches(
+    searched: Searched,
+    restored: &Restored,
+    find: impl Fn(&[u8]) -> Option<usize>,
+) -> Result<Vec<RestoredSearch>, EngineError> {
+    let mut searches = Vec::new();
+    for ((key, side, number), last) in searched {
+        let at = find(&key).ok_or_else(unreadable)?;
+        let (row_side, entry) = restored.get(&(at, number)).copied().ok_or_else(unreadable)?;
+        if row_side.index() != usize::from(side) {
+            return Err(unreadable());
+        }
+        searches.push(RestoredSearch { side: row_side, key: at, number, entry, last });
+    }
+    searches.sort_unstable_by_key(|search| search.number);
+    Ok(searches)
+}
 
 /// A row to be buffered.
 pub(super) struct NewRow<'r> {
@@ -291,9 +313,7 @@ impl Buffer {
         time_of: impl Fn(JoinSide, Row<'_>, &[u8]) -> Option<i64>,
     ) -> Result<Vec<RestoredSearch>, EngineError> {
         let Self { rows, keys, spares, key_heap: heap, next_number, log, .. } = self;
-        // By the index of the key and the row's number.
-        let mut restored: HashMap<(usize, u64), (JoinSide, Entry), BuildStableHasher> =
-            HashMap::default();
+        let mut restored = Restored::default();
         let mut searched = Searched::new();
         log.restore(|_, entry_key, value| {
             let (key, suffix) = match entry_key.len().checked_sub(SUFFIX) {
@@ -346,16 +366,14 @@ impl Buffer {
             *next_number = (*next_number).max(number + 1);
             Ok(())
         })?;
-        let mut searches = Vec::new();
-        for ((key, side, number), last) in searched {
-            let at = keys.find(hash_bytes(&key), &key).ok_or_else(unreadable)?;
-            let (row_side, entry) = restored.get(&(at, number)).copied().ok_or_else(unreadable)?;
-            if row_side.index() != usize::from(side) {
-                return Err(unreadable());
-            }
-            searches.push(RestoredSearch { side: row_side, key: at, number, entry, last });
-        }
-        searches.sort_unstable_by_key(|search| search.number);
+        let searches =
+            restored_searches(searched, &restored, |key| keys.find(hash_bytes(key), key))?;
+        self.count_restored(restored);
+        Ok(searches)
+    }
+
+    /// Counts the restored rows and enters their expiry.
+    fn count_restored(&mut self, restored: Restored) {
         // Inserted in time order, so that the queue needs few lanes.
         let mut restored: Vec<_> = restored.into_iter().collect();
         restored.sort_unstable_by_key(|((_, number), (_, entry))| (entry.time_us, *number));
@@ -367,7 +385,6 @@ impl Buffer {
                 queue.push(Expiry { time_us, number, row });
             }
         }
-        Ok(searches)
     }
 
     /// The number of buffered rows, and the memory for them in bytes.

@@ -103,6 +103,67 @@ pub(in crate::table::physical) struct TableJoin {
     down: BoxChain,
 }
 
+/// The columns of one input among those of both.
+#[derive(Clone, Copy)]
+struct InputColumns {
+    from: usize,
+    width: usize,
+}
+
+impl InputColumns {
+    /// A key that is computed from a row of this input alone.
+    fn key(self, expr: &Resolved, semantics: Semantics) -> Key {
+        let expr = fold(as_grouping_key(of_side(expr, self.from)), semantics);
+        match &expr.node {
+            Node::Column(index, _) => Key::column(*index, self.width, &expr.data_type),
+            _ => Key::computed(compile(&expr, self.width, semantics)),
+        }
+    }
+}
+
+/// A join condition, split into its equalities between both inputs and the rest.
+struct Equalities {
+    /// The keys of the stream.
+    keys: Vec<Key>,
+    table_keys: Vec<Key>,
+    rest: Option<Resolved>,
+}
+
+impl Equalities {
+    fn of(
+        condition: Option<&Resolved>,
+        probe: InputColumns,
+        build: InputColumns,
+        semantics: Semantics,
+    ) -> Self {
+        let is_left_probe = probe.from == 0;
+        let left_width = if is_left_probe { probe.width } else { build.width };
+        let mut split = Self { keys: Vec::new(), table_keys: Vec::new(), rest: None };
+        for part in condition.map(conjuncts).unwrap_or_default() {
+            match equality(part, left_width) {
+                Some((of_left, of_right)) => {
+                    let (of_probe, of_build) =
+                        if is_left_probe { (of_left, of_right) } else { (of_right, of_left) };
+                    split.keys.push(probe.key(of_probe, semantics));
+                    split.table_keys.push(build.key(of_build, semantics));
+                }
+                None => {
+                    let all = crate::table::plan::join::and(split.rest.take(), part.clone());
+                    split.rest = Some(all.unwrap_or_else(|_| part.clone()));
+                }
+            }
+        }
+        split
+    }
+}
+
+/// The table's rows that match a row of the stream.
+struct Matches {
+    count: u64,
+    /// For `IN`: whether the value is among those of the matching rows.
+    is_in: Option<bool>,
+}
+
 impl TableJoin {
     pub fn new(parts: TableJoinParts<'_>, down: BoxChain) -> Result<Self, EngineError> {
         let TableJoinParts {
@@ -112,38 +173,19 @@ impl TableJoin {
             parts;
         let (l, r) = (left.len(), right.len());
         let width = l + r;
-        let side = |of_left: bool| if of_left { (0, l) } else { (l, r) };
-        let key = |expr: &Resolved, of_left: bool| {
-            let (from, width) = side(of_left);
-            let expr = fold(as_grouping_key(of_side(expr, from)), semantics);
-            match &expr.node {
-                Node::Column(index, _) => Key::column(*index, width, &expr.data_type),
-                _ => Key::computed(compile(&expr, width, semantics)),
-            }
-        };
-        let (mut keys, mut table_keys, mut rest) = (Vec::new(), Vec::new(), None::<Resolved>);
-        for part in condition.map(conjuncts).unwrap_or_default() {
-            match equality(part, l) {
-                Some((of_left, of_right)) => {
-                    let (comes, held) =
-                        if is_left_probe { (of_left, of_right) } else { (of_right, of_left) };
-                    keys.push(key(comes, is_left_probe));
-                    table_keys.push(key(held, !is_left_probe));
-                }
-                None => {
-                    let all = crate::table::plan::join::and(rest.take(), part.clone());
-                    rest = Some(all.unwrap_or_else(|_| part.clone()));
-                }
-            }
-        }
+        let (of_left, of_right) =
+            (InputColumns { from: 0, width: l }, InputColumns { from: l, width: r });
+        let (probe, build) = if is_left_probe { (of_left, of_right) } else { (of_right, of_left) };
+        let Equalities { mut keys, mut table_keys, rest } =
+            Equalities::of(condition, probe, build, semantics);
         let condition = |expr: &Resolved| compile(&fold(expr.clone(), semantics), width, semantics);
         let copies = |types: &[DataType], to: usize| {
             let copied =
                 |(i, t): (usize, &DataType)| (Slot::new(i, types.len()), to + i, t.physical());
             types.iter().enumerate().map(copied).collect::<Vec<_>>()
         };
-        let (of_left, of_right) = (copies(&left, 0), copies(&right, l));
-        let (coming, held) = if is_left_probe { (of_left, of_right) } else { (of_right, of_left) };
+        let (left, right) = (copies(&left, 0), copies(&right, l));
+        let (coming, held) = if is_left_probe { (left, right) } else { (right, left) };
         let asof = closest.zip(in_operands);
         let in_operands = in_operands.filter(|_| asof.is_none());
         let mut equal = in_operands.map(|(a, b)| {
@@ -153,8 +195,8 @@ impl TableJoin {
         // Without any other condition, equal values of `IN` are found by the index.
         let by_key = rest.is_none() && table_keys.is_empty() && match_range.is_none();
         if let (Some((a, b)), true) = (in_operands, by_key) {
-            keys.push(key(a, true));
-            table_keys.push(key(b, false));
+            keys.push(of_left.key(a, semantics));
+            table_keys.push(of_right.key(b, semantics));
             equal = None;
         }
         // The stream is the left side.
@@ -234,6 +276,104 @@ impl TableJoin {
             return self.down.push(Row(&self.out), ingest_ns);
         }
         Ok(())
+    }
+
+    /// Emits the pairs of a row with the matching rows of its key. `at` is the first row of the key.
+    #[inline]
+    fn push_matches(
+        &mut self,
+        row: Row<'_>,
+        mut at: u32,
+        ingest_ns: u64,
+    ) -> Result<Matches, EngineError> {
+        let mut matches = Matches { count: 0, is_in: Some(false) };
+        let mut seen = 0u64;
+        while at != NONE {
+            let next = self.table.next[at as usize];
+            // The pair is written only if it is tested or emitted.
+            let asks = self.rest.is_some() || self.equal.is_some();
+            let leaves = matches!(
+                self.kind,
+                JoinKind::Inner
+                    | JoinKind::LeftOuter
+                    | JoinKind::RightOuter
+                    | JoinKind::ScalarSubquery
+            );
+            if asks || leaves {
+                self.pair(row, at);
+            }
+            let holds = match &self.rest {
+                Some(rest) => rest(self.scratch.cx(Row(&self.out)))? == Some(true),
+                None => true,
+            };
+            seen += u64::from(holds);
+            let counts = match self.match_range {
+                Some((_, end)) if seen > end => break,
+                Some((skipped, _)) => seen > skipped,
+                None => true,
+            };
+            if holds && counts {
+                matches.count += 1;
+                match self.kind {
+                    // A FULL join is only supported between two streams.
+                    JoinKind::Inner
+                    | JoinKind::LeftOuter
+                    | JoinKind::RightOuter
+                    | JoinKind::FullOuter => {
+                        self.down.push(Row(&self.out), ingest_ns)?;
+                    }
+                    JoinKind::ScalarSubquery if matches.count > 1 => return Err(too_many()),
+                    JoinKind::ScalarSubquery => self.down.push(Row(&self.out), ingest_ns)?,
+                    JoinKind::LeftSemi | JoinKind::LeftAnti | JoinKind::Exists => break,
+                    JoinKind::In => {
+                        let equal = match &self.equal {
+                            Some(equal) => equal(self.scratch.cx(Row(&self.out)))?,
+                            None => Some(true),
+                        };
+                        match equal {
+                            Some(true) => {
+                                matches.is_in = Some(true);
+                                break;
+                            }
+                            None => matches.is_in = None,
+                            Some(false) => {}
+                        }
+                    }
+                }
+            }
+            at = next;
+        }
+        Ok(matches)
+    }
+
+    /// Emits what follows from the number of matches: a row without one, or a flag.
+    #[inline]
+    fn push_outcome(
+        &mut self,
+        row: Row<'_>,
+        matches: &Matches,
+        ingest_ns: u64,
+    ) -> Result<(), EngineError> {
+        match (self.kind, matches.count) {
+            (JoinKind::LeftSemi, 1..) | (JoinKind::LeftAnti, 0) => self.down.push(row, ingest_ns),
+            (JoinKind::Exists, _) => {
+                self.flagged(row, Some(matches.count > 0));
+                self.down.push(Row(&self.out), ingest_ns)
+            }
+            (JoinKind::In, _) => {
+                self.flagged(row, matches.is_in);
+                self.down.push(Row(&self.out), ingest_ns)
+            }
+            (JoinKind::LeftOuter | JoinKind::ScalarSubquery, 0) if self.is_left_probe => {
+                self.pair(row, NONE);
+                self.down.push(Row(&self.out), ingest_ns)
+            }
+            (JoinKind::RightOuter, 0) if !self.is_left_probe => {
+                self.pair(row, NONE);
+                self.down.push(Row(&self.out), ingest_ns)
+            }
+            _ => Ok(()),
+        }
     }
 
     /// Writes the left columns, and a column that says whether there was a match, into `out`.
@@ -326,97 +466,22 @@ impl<'a> Push<Row<'a>> for TableJoin {
         self.key.clear();
         write_keys(&self.keys, &self.scratch, row, &mut self.key)?;
         let is_null = has_null(&self.key, self.keys.len());
-        let mut at = if is_null { NONE } else { self.table.first(&self.key) };
+        let at = if is_null { NONE } else { self.table.first(&self.key) };
         if self.closest.is_some() {
             return self.push_closest(row, at, ingest_ns);
         }
         if self.is_in_by_key {
-            let among = match (at, self.table.rows.is_empty()) {
+            let is_in = match (at, self.table.rows.is_empty()) {
                 (_, true) => Some(false),
                 (NONE, _) if is_null || self.table.has_null_keys => None,
                 (NONE, _) => Some(false),
                 _ => Some(true),
             };
-            self.flagged(row, among);
+            self.flagged(row, is_in);
             return self.down.push(Row(&self.out), ingest_ns);
         }
-        let (mut matches, mut among) = (0u64, Some(false));
-        let mut seen = 0u64;
-        while at != NONE {
-            let next = self.table.next[at as usize];
-            // The pair is written only if it is tested or emitted.
-            let asks = self.rest.is_some() || self.equal.is_some();
-            let leaves = matches!(
-                self.kind,
-                JoinKind::Inner
-                    | JoinKind::LeftOuter
-                    | JoinKind::RightOuter
-                    | JoinKind::ScalarSubquery
-            );
-            if asks || leaves {
-                self.pair(row, at);
-            }
-            let holds = match &self.rest {
-                Some(rest) => rest(self.scratch.cx(Row(&self.out)))? == Some(true),
-                None => true,
-            };
-            seen += u64::from(holds);
-            let counts = match self.match_range {
-                Some((_, end)) if seen > end => break,
-                Some((skipped, _)) => seen > skipped,
-                None => true,
-            };
-            if holds && counts {
-                matches += 1;
-                match self.kind {
-                    // A FULL join is only supported between two streams.
-                    JoinKind::Inner
-                    | JoinKind::LeftOuter
-                    | JoinKind::RightOuter
-                    | JoinKind::FullOuter => {
-                        self.down.push(Row(&self.out), ingest_ns)?;
-                    }
-                    JoinKind::ScalarSubquery if matches > 1 => return Err(too_many()),
-                    JoinKind::ScalarSubquery => self.down.push(Row(&self.out), ingest_ns)?,
-                    JoinKind::LeftSemi | JoinKind::LeftAnti | JoinKind::Exists => break,
-                    JoinKind::In => {
-                        let equal = match &self.equal {
-                            Some(equal) => equal(self.scratch.cx(Row(&self.out)))?,
-                            None => Some(true),
-                        };
-                        match equal {
-                            Some(true) => {
-                                among = Some(true);
-                                break;
-                            }
-                            None => among = None,
-                            Some(false) => {}
-                        }
-                    }
-                }
-            }
-            at = next;
-        }
-        match (self.kind, matches) {
-            (JoinKind::LeftSemi, 1..) | (JoinKind::LeftAnti, 0) => self.down.push(row, ingest_ns),
-            (JoinKind::Exists, _) => {
-                self.flagged(row, Some(matches > 0));
-                self.down.push(Row(&self.out), ingest_ns)
-            }
-            (JoinKind::In, _) => {
-                self.flagged(row, among);
-                self.down.push(Row(&self.out), ingest_ns)
-            }
-            (JoinKind::LeftOuter | JoinKind::ScalarSubquery, 0) if self.is_left_probe => {
-                self.pair(row, NONE);
-                self.down.push(Row(&self.out), ingest_ns)
-            }
-            (JoinKind::RightOuter, 0) if !self.is_left_probe => {
-                self.pair(row, NONE);
-                self.down.push(Row(&self.out), ingest_ns)
-            }
-            _ => Ok(()),
-        }
+        let matches = self.push_matches(row, at, ingest_ns)?;
+        self.push_outcome(row, &matches, ingest_ns)
     }
 }
 
