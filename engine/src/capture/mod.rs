@@ -27,5 +27,5 @@ pub use format::{
 };
 pub use log::{CaptureLog, MAX_LOG_PAYLOAD, Replay, SEGMENT_BYTES, Tail, blocks, segments};
 pub use reader::{CaptureReader, Damage, Item, Place};
-pub use recording::{Recording, Rotation};
+pub use recording::{Recording, Rotation, capture_files};
 pub use writer::{CaptureWriter, WriterOptions};

@@ -5,11 +5,11 @@
 //! file can be read alone, because it repeats the open events of open connections, with
 //! [`FLAG_REPEATED`].
 
-use super::format::{FLAG_REPEATED, FileHeader, Head, Kind, Summary};
+use super::format::{FILE_HEADER_BYTES, FLAG_REPEATED, FileHeader, Head, Kind, Summary};
 use super::writer::{CaptureWriter, WriterOptions};
 use std::collections::BTreeMap;
 use std::fs::File;
-use std::io;
+use std::io::{self, Read};
 use std::path::{Path, PathBuf};
 
 /// When the next file is started.
@@ -123,6 +123,46 @@ impl Recording {
     pub fn finish(self) -> io::Result<()> {
         self.writer.finish()?.sync_all()
     }
+}
+
+/// The files of a path in the order in which they were recorded: the file itself, or all captures
+/// (`.capture`, `.cap`) in a folder.
+///
+/// Recordings are ordered by their starts, the files of a recording by their numbers. The segments
+/// of a durable source's log (`.cap`) are ordered by their names, which are their numbers.
+pub fn capture_files(path: &Path) -> io::Result<Vec<PathBuf>> {
+    if !path.is_dir() {
+        return Ok(vec![path.to_path_buf()]);
+    }
+    let mut found = Vec::new();
+    for entry in std::fs::read_dir(path)? {
+        let file = entry?.path();
+        let is_segment = file.extension().is_some_and(|end| end == "cap");
+        if is_segment {
+            found.push((FileHeader::default(), file));
+        } else if file.extension().is_some_and(|end| end == "capture") {
+            // Whoever opens an unreadable file says so.
+            found.push((read_header(&file).unwrap_or_default(), file));
+        }
+    }
+    let mut starts = BTreeMap::new();
+    for (header, _) in &found {
+        let start = starts.entry(header.recording).or_insert(header.start_wall_ns);
+        *start = header.start_wall_ns.min(*start);
+    }
+    found.sort_by(|(a, a_path), (b, b_path)| {
+        let key = |header: &FileHeader| {
+            (starts.get(&header.recording).copied(), header.recording, header.file)
+        };
+        key(a).cmp(&key(b)).then_with(|| a_path.cmp(b_path))
+    });
+    Ok(found.into_iter().map(|(_, file)| file).collect())
+}
+
+fn read_header(path: &Path) -> Option<FileHeader> {
+    let mut first = Vec::with_capacity(FILE_HEADER_BYTES);
+    File::open(path).ok()?.take(FILE_HEADER_BYTES as u64).read_to_end(&mut first).ok()?;
+    FileHeader::decode(&first).ok()
 }
 
 fn add(a: &Summary, b: &Summary) -> Summary {

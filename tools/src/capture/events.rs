@@ -4,7 +4,9 @@ use crate::capture::import::DirectionArg;
 use crate::capture::times;
 use crate::failure::Failure;
 use clap::Args as ClapArgs;
-use millstream_engine::capture::{CaptureReader, Damage, Direction, Head, Item, Kind};
+use millstream_engine::capture::{
+    CaptureReader, Damage, Direction, Head, Item, Kind, capture_files,
+};
 use std::path::{Path, PathBuf};
 
 /// The events of a capture that a command reads.
@@ -31,7 +33,8 @@ impl std::fmt::Debug for DirectionArg {
 }
 
 impl Selection {
-    fn takes(&self, head: &Head) -> bool {
+    /// Whether it takes an event.
+    pub(crate) fn takes(&self, head: &Head) -> bool {
         let is_whole = matches!(head.kind, Kind::Open | Kind::Close | Kind::Note);
         self.from.is_none_or(|from| head.wall_ns >= from)
             && self.to_time.is_none_or(|to| head.wall_ns < to)
@@ -42,15 +45,9 @@ impl Selection {
     }
 }
 
-/// The files of a path: the file itself, or the capture files in a folder.
+/// The files of a path: the file itself, or the captures in a folder in the order of recording.
 pub(crate) fn files(path: &Path) -> Result<Vec<PathBuf>, Failure> {
-    if !path.is_dir() {
-        return Ok(vec![path.to_path_buf()]);
-    }
-    let entries = std::fs::read_dir(path)?.collect::<Result<Vec<_>, _>>()?;
-    let mut files: Vec<PathBuf> = entries.into_iter().map(|entry| entry.path()).collect();
-    files.retain(|file| file.extension().is_some_and(|e| e == "cap" || e == "capture"));
-    files.sort();
+    let files = capture_files(path)?;
     if files.is_empty() {
         let reason = format!(
             "NOT_A_CAPTURE: {} holds no capture (.cap, .capture) and no checkpoint",

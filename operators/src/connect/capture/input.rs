@@ -2,7 +2,7 @@
 
 use super::config::CaptureConfig;
 use super::offset::Mark;
-use millstream_engine::capture::{CaptureReader, Damage, FileHeader, Head, Item};
+use millstream_engine::capture::{CaptureReader, Damage, FileHeader, Head, Item, capture_files};
 use millstream_engine::error::EngineError;
 use std::fs::File;
 use std::path::{Path, PathBuf};
@@ -19,28 +19,46 @@ pub(super) struct Input {
     files: Vec<PathBuf>,
     file: u32,
     reader: CaptureReader<File>,
+    timeline: Timeline,
     /// The number of events and damaged stretches read so far.
     event: u64,
 }
 
-/// The files of a path: the file itself, or all captures in a folder in the order of their names.
-fn files(path: &Path) -> Result<Vec<PathBuf>, EngineError> {
-    if !path.is_dir() {
-        return Ok(vec![path.to_path_buf()]);
+/// Converts the monotonic times of several recordings to one timeline. Each process that records
+/// has a monotonic clock with a start of its own, which the header relates to the wall clock.
+#[derive(Clone, Copy, Debug)]
+struct Timeline {
+    recording: u64,
+    /// Nanoseconds to add to a monotonic time.
+    base_ns: i64,
+}
+
+impl Timeline {
+    fn new(header: &FileHeader) -> Self {
+        let base_ns = header.start_wall_ns.wrapping_sub_unsigned(header.start_mono_ns);
+        Self { recording: header.recording, base_ns }
     }
-    let unreadable = |error: std::io::Error| {
-        let reason = format!("cannot read {}: {error}", path.display());
-        EngineError::operator("CAPTURE_UNREADABLE", reason, "Check the path and its rights")
-    };
-    let entries = std::fs::read_dir(path).map_err(unreadable)?;
-    let mut files = Vec::new();
-    for entry in entries {
-        let file = entry.map_err(unreadable)?.path();
-        if file.extension().is_some_and(|end| end == "cap" || end == "capture") {
-            files.push(file);
+
+    /// The timeline in the next file. A recording has one clock in all its files.
+    fn next(self, header: &FileHeader) -> Self {
+        if header.recording == self.recording { self } else { Self::new(header) }
+    }
+
+    /// The time of an event: about nanoseconds since 1970, but never set back. 0 is not known.
+    fn time_ns(self, mono_ns: u64) -> u64 {
+        match mono_ns {
+            0 => 0,
+            known => known.saturating_add_signed(self.base_ns).max(1),
         }
     }
-    files.sort();
+}
+
+/// The files of a path: the file itself, or all captures in a folder in the order of recording.
+fn files(path: &Path) -> Result<Vec<PathBuf>, EngineError> {
+    let files = capture_files(path).map_err(|error| {
+        let reason = format!("cannot read {}: {error}", path.display());
+        EngineError::operator("CAPTURE_UNREADABLE", reason, "Check the path and its rights")
+    })?;
     if files.is_empty() {
         let reason = format!("{} holds no capture (.cap, .capture)", path.display());
         return Err(EngineError::operator("NOT_A_CAPTURE", reason, "Check the path"));
@@ -66,7 +84,8 @@ impl Input {
         if let Some(from_ns) = config.from_ns {
             reader.seek_wall_ns(from_ns)?;
         }
-        Ok(Self { files, file: file as u32, reader, event: 0 })
+        let timeline = Timeline::new(reader.header());
+        Ok(Self { files, file: file as u32, reader, timeline, event: 0 })
     }
 
     /// The header of the current file.
@@ -100,19 +119,22 @@ impl Input {
         };
         self.reader = CaptureReader::open(path)?;
         self.reader.go_to_place(mark.place)?;
+        self.timeline = Timeline::new(self.reader.header());
         (self.file, self.event) = (mark.file, mark.event);
         Ok(())
     }
 
-    /// Reads the next event or damaged stretch and calls `visit` with an event.
+    /// Reads the next event or damaged stretch and calls `visit` with an event. Its monotonic time
+    /// is converted to the timeline of all files.
     pub(super) fn next(
         &mut self,
         visit: impl FnOnce(&Head, &[u8]) -> Result<(), EngineError>,
     ) -> Result<Next, EngineError> {
         loop {
             match self.reader.next_item()? {
-                Some(Item::Event(head, payload)) => {
+                Some(Item::Event(mut head, payload)) => {
                     self.event += 1;
+                    head.mono_ns = self.timeline.time_ns(head.mono_ns);
                     return visit(&head, payload).map(|()| Next::Event);
                 }
                 Some(Item::Damage(damage)) => {
@@ -128,7 +150,33 @@ impl Input {
                 return Ok(Next::End);
             };
             self.reader = CaptureReader::open(path)?;
+            self.timeline = self.timeline.next(self.reader.header());
             self.file += 1;
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn recordings_with_clocks_of_their_own_have_one_timeline() {
+        let header = |recording, start_wall_ns, start_mono_ns| FileHeader {
+            recording,
+            start_wall_ns,
+            start_mono_ns,
+            ..FileHeader::default()
+        };
+        let first = Timeline::new(&header(1, 1_000_000, 500));
+        assert_eq!((first.time_ns(500), first.time_ns(700)), (1_000_000, 1_000_200));
+        // The next file of the recording, during which the wall clock was set back.
+        let second = first.next(&header(1, 999_000, 800));
+        assert_eq!(second.time_ns(800), 1_000_300);
+        // A restart: the clock of its process began anew.
+        let third = second.next(&header(2, 1_002_000, 10));
+        assert_eq!(third.time_ns(15), 1_002_005);
+        // Neither is known.
+        assert_eq!((third.time_ns(0), Timeline::new(&header(3, 0, 0)).time_ns(7)), (0, 7));
     }
 }
