@@ -10,7 +10,6 @@ use crate::connect::socket::recorder::Recorder;
 use crate::connect::socket::source::{Listening, Peers, SocketSource};
 use crate::connect::socket::transport::{Stream, Target};
 use crate::connect::socket::udp;
-use millstream_engine::capture::Protocol;
 use millstream_engine::env::Env;
 use millstream_engine::error::EngineError;
 use millstream_engine::mio::net::{TcpListener, UdpSocket, UnixListener};
@@ -125,12 +124,8 @@ impl SocketConfig {
     ) -> Result<SocketSource, EngineError> {
         let mut source = SocketSource::new(self.clone(), origin, journal);
         if let Some(path) = &self.record {
-            let protocol = match self.endpoint {
-                Endpoint::Udp { .. } => Protocol::Udp,
-                Endpoint::Tcp { .. } | Endpoint::Unix(_) => Protocol::Tcp,
-            };
             source.reading.recorder =
-                Some(Recorder::start(path, protocol, env.clone(), source.counts.clone())?);
+                Some(Recorder::start(path, env.clone(), source.counts.clone())?);
         }
         Ok(source)
     }

@@ -8,6 +8,7 @@
 //! last tenth of a second.
 
 use crate::connect::socket::connection_counts::ConnectionCounts;
+use crate::connect::socket::durable_log::Ingest;
 use crossbeam_channel::{Receiver, RecvTimeoutError, Sender, bounded};
 use millstream_engine::capture::{
     Clock, ConnectionInfo, Direction, FileHeader, Gap, GapCause, Head, Kind, MAX_EVENT_BYTES,
@@ -43,6 +44,8 @@ pub(super) struct Recorder {
     filling: Events,
     /// When the first event of `filling` was recorded.
     since_ns: u64,
+    /// The time of the last read. Its records have the same time in the query as in the capture.
+    last: Ingest,
     full: Option<Sender<Events>>,
     free: Receiver<Events>,
     /// Stream position of each open connection.
@@ -50,7 +53,6 @@ pub(super) struct Recorder {
     /// Bytes of each connection that were not recorded since the last recorded event.
     missing: BTreeMap<u32, u64>,
     next_connection: u32,
-    protocol: Protocol,
     env: Arc<dyn Env>,
     counts: Arc<ConnectionCounts>,
     writer: Option<JoinHandle<()>>,
@@ -72,7 +74,6 @@ impl Recorder {
     /// Creates the file and starts the thread that writes it.
     pub(super) fn start(
         path: &Path,
-        protocol: Protocol,
         env: Arc<dyn Env>,
         counts: Arc<ConnectionCounts>,
     ) -> Result<Self, EngineError> {
@@ -106,30 +107,40 @@ impl Recorder {
         Ok(Self {
             filling: Events::default(),
             since_ns: 0,
+            last: Ingest { ns: header.start_mono_ns, us: header.start_wall_ns / 1000 },
             full: Some(full),
             free,
             positions: BTreeMap::new(),
             missing: BTreeMap::new(),
             next_connection: 0,
-            protocol,
             env,
             counts,
             writer: Some(writer),
         })
     }
 
+    /// The time that the last recorded read, or end of a connection, has in the capture.
+    pub(super) fn last(&self) -> Ingest {
+        self.last
+    }
+
+    fn read_clocks(&mut self) {
+        self.last = Ingest { ns: self.env.now_ns(), us: self.env.wall_us() };
+    }
+
     /// Records the start of a connection. Returns its number in the recording.
-    pub(super) fn opened(&mut self) -> u32 {
+    pub(super) fn opened(&mut self, info: &ConnectionInfo) -> u32 {
+        self.read_clocks();
         let connection = self.next_connection;
         self.next_connection += 1;
         self.positions.insert(connection, 0);
-        let info = ConnectionInfo { protocol: self.protocol, ..ConnectionInfo::default() };
         self.event(Kind::Open, connection, 0, &info.encode());
         connection
     }
 
     /// Records bytes that were read.
     pub(super) fn read(&mut self, connection: u32, bytes: &[u8]) {
+        self.read_clocks();
         let position = self.positions.entry(connection).or_default();
         let mut at = *position;
         *position += bytes.len() as u64;
@@ -142,8 +153,10 @@ impl Recorder {
     /// Records a datagram. All datagrams of a source count as one connection.
     pub(super) fn datagram(&mut self, datagram: &[u8]) {
         if self.next_connection == 0 {
-            self.opened();
+            // Its peers are many.
+            self.opened(&ConnectionInfo { protocol: Protocol::Udp, ..ConnectionInfo::default() });
         }
+        self.read_clocks();
         let position = self.positions.entry(0).or_default();
         let at = *position;
         *position += datagram.len() as u64;
@@ -152,6 +165,7 @@ impl Recorder {
 
     /// Records the end of a connection.
     pub(super) fn ended(&mut self, connection: u32, was_reset: bool) {
+        self.read_clocks();
         let position = self.positions.remove(&connection).unwrap_or_default();
         let kind = if was_reset { Kind::Reset } else { Kind::HalfClose };
         self.event(kind, connection, position, &[]);
@@ -173,12 +187,12 @@ impl Recorder {
     }
 
     fn event(&mut self, kind: Kind, connection: u32, position: u64, payload: &[u8]) {
-        let now_ns = self.env.now_ns();
+        let now_ns = self.last.ns;
         if self.filling.heads.is_empty() {
             self.since_ns = now_ns;
-            self.note_missing(now_ns);
+            self.note_missing();
         }
-        let head = self.head(kind, connection, position, now_ns);
+        let head = self.head(kind, connection, position);
         self.filling.heads.push((head, payload.len()));
         self.filling.bytes.extend_from_slice(payload);
         let is_full = self.filling.bytes.len() >= BUFFER_BYTES
@@ -189,12 +203,12 @@ impl Recorder {
         }
     }
 
-    fn head(&self, kind: Kind, connection: u32, position: u64, mono_ns: u64) -> Head {
+    fn head(&self, kind: Kind, connection: u32, position: u64) -> Head {
         Head {
             position,
             lines: 0,
-            mono_ns,
-            wall_ns: self.env.wall_us().saturating_mul(1000),
+            mono_ns: self.last.ns,
+            wall_ns: self.last.us.saturating_mul(1000),
             connection,
             direction: Direction::In,
             kind,
@@ -203,11 +217,11 @@ impl Recorder {
     }
 
     /// Records gaps for the bytes that were not recorded.
-    fn note_missing(&mut self, now_ns: u64) {
+    fn note_missing(&mut self) {
         for (connection, bytes) in std::mem::take(&mut self.missing) {
             let end = self.positions.get(&connection).copied().unwrap_or_default();
             let position = end.saturating_sub(bytes);
-            let head = self.head(Kind::Gap, connection, position, now_ns);
+            let head = self.head(Kind::Gap, connection, position);
             let payload = Gap { bytes, cause: GapCause::Lost }.encode();
             self.filling.heads.push((head, payload.len()));
             self.filling.bytes.extend_from_slice(&payload);

@@ -49,6 +49,14 @@ impl Stream {
         }
     }
 
+    /// The addresses of the peer and of this process, where there are any.
+    pub(super) fn ends(&self) -> (Option<SocketAddr>, Option<SocketAddr>) {
+        match self {
+            Self::Tcp(stream) => (stream.peer_addr().ok(), stream.local_addr().ok()),
+            Self::Unix(_) => (None, None),
+        }
+    }
+
     /// Enables TCP keep-alive, so that the stream of a dead peer ends.
     pub(super) fn keep_alive(&self, keep_alive: &KeepAlive) -> io::Result<()> {
         let Self::Tcp(stream) = self else { return Ok(()) };

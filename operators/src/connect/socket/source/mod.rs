@@ -56,6 +56,7 @@ use millstream_engine::mio::net::UdpSocket;
 use millstream_engine::mio::{Interest, Registry, Token};
 use millstream_engine::runtime::stage::{Io, Push};
 use millstream_engine::runtime::tasklet::{Polled, Source, StepCx};
+use std::collections::VecDeque;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
@@ -105,6 +106,9 @@ pub struct SocketSource {
     pub(super) resumed: bool,
     pub(super) planned_once: bool,
     pub(super) ingest: Ingest,
+    /// Reads that are staged for a micro-batch: the position behind each and its time in
+    /// microseconds. Filled only for the column `timestamp`.
+    pub(super) staged_reads: VecDeque<(u64, i64)>,
     /// Reads since the source last polled for other clients and connections.
     pub(super) reads: u32,
     /// Bytes read in this run, including rejected lines.
@@ -143,6 +147,7 @@ impl SocketSource {
             resumed: false,
             planned_once: false,
             ingest: Ingest::default(),
+            staged_reads: VecDeque::new(),
             reads: 0,
             bytes_read: 0,
             next_idle_check_ns: 0,
@@ -294,6 +299,17 @@ impl SocketSource {
         Ok(emitted)
     }
 
+    /// The time of the read that completed the first staged record of a micro-batch.
+    fn staged_read_us(&mut self) -> i64 {
+        while let Some((end, us)) = self.staged_reads.front().copied() {
+            if self.staged.position < end {
+                return us;
+            }
+            self.staged_reads.pop_front();
+        }
+        self.ingest.us
+    }
+
     #[inline]
     fn emit_record<D>(
         &mut self,
@@ -303,6 +319,10 @@ impl SocketSource {
     where
         D: for<'a> Push<Row<'a>>,
     {
+        let read_us = match self.staged_reads.is_empty() {
+            true => self.ingest.us,
+            false => self.staged_read_us(),
+        };
         let line = &self.staged.bytes()[range];
         if std::str::from_utf8(line).is_err() {
             let length = line.len() as u64;
@@ -315,7 +335,7 @@ impl SocketSource {
         let mut writer = RowWriter::new(&mut self.row, width);
         writer.bytes(0, line);
         if self.config.include_timestamp {
-            writer.long(1, self.ingest.us);
+            writer.long(1, read_us);
         }
         // ORDERING: relaxed: a counter that nothing else depends on.
         self.counters.records.fetch_add(1, Ordering::Relaxed);
@@ -471,11 +491,16 @@ impl<D: for<'a> Push<Row<'a>>> Source<D> for SocketSource {
                 break true;
             }
             turns += 1;
+            let before = self.staged.end_position();
             if self.is_replaying() {
                 self.read_log(cx)?;
             } else if self.poll_once(cx)? == ReadOutcome::Nothing {
                 self.hand_recording_over(cx);
                 break false;
+            }
+            let end = self.staged.end_position();
+            if self.config.include_timestamp && end > before {
+                self.staged_reads.push_back((end, self.ingest.us));
             }
         };
         self.reading.aside.tell_up_to(self.staged.position);

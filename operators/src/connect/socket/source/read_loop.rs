@@ -9,6 +9,7 @@ use crate::connect::socket::options::AtEnd;
 use crate::connect::socket::source::{Peers, SocketSource};
 use crate::connect::socket::transport::Stream;
 use crate::connect::socket::udp;
+use millstream_engine::capture::{ConnectionInfo, Opener, Protocol};
 use millstream_engine::error::EngineError;
 use millstream_engine::runtime::tasklet::StepCx;
 use std::io::ErrorKind;
@@ -56,10 +57,17 @@ impl SocketSource {
             }
             _ => 0,
         };
+        let recorded = match &mut self.reading.recorder {
+            Some(recorder) => {
+                let is_client = matches!(self.origin, Peers::Listen(_));
+                let opener = if is_client { Opener::A } else { Opener::B };
+                let (a, b) = stream.ends();
+                recorder.opened(&ConnectionInfo { protocol: Protocol::Tcp, opener, a, b })
+            }
+            None => 0,
+        };
         let mut connection = Connection::new(stream, number, ingest.ns);
-        if let Some(recorder) = &mut self.reading.recorder {
-            connection.recorded = recorder.opened();
-        }
+        connection.recorded = recorded;
         let slot = self.connections.add(connection)?;
         self.counts.opened();
         self.was_connected = true;
@@ -91,9 +99,14 @@ impl SocketSource {
     ) -> Result<(), EngineError> {
         let Some(mut connection) = self.connections.remove(slot) else { return Ok(()) };
         self.counts.ended(how);
-        if let Some(recorder) = &mut self.reading.recorder {
-            recorder.ended(connection.recorded, how == ConnectionEnd::Reset);
-        }
+        // A last line without an end becomes a record now.
+        self.ingest = match &mut self.reading.recorder {
+            Some(recorder) => {
+                recorder.ended(connection.recorded, how == ConnectionEnd::Reset);
+                recorder.last()
+            }
+            None => Ingest { ns: cx.env.now_ns(), us: cx.env.wall_us() },
+        };
         if self.config.returns() {
             let (position, sent_again) = (self.staged.end_position(), self.config.acknowledge);
             connection.reject_partial(position, sent_again, &mut self.reading);
@@ -340,9 +353,14 @@ impl SocketSource {
                 // A read that did not fill its buffer has emptied the socket, unless the peer has
                 // closed the connection.
                 let more = received.bytes == most || connection.read_closed;
-                self.ingest.ns = cx.env.now_ns();
-                if self.config.include_timestamp || self.durable_log.is_some() {
-                    self.ingest.us = cx.env.wall_us();
+                match &self.reading.recorder {
+                    Some(recorder) => self.ingest = recorder.last(),
+                    None => {
+                        self.ingest.ns = cx.env.now_ns();
+                        if self.config.include_timestamp || self.durable_log.is_some() {
+                            self.ingest.us = cx.env.wall_us();
+                        }
+                    }
                 }
                 connection.last_ns = self.ingest.ns;
                 self.reads += 1;
@@ -403,7 +421,10 @@ impl SocketSource {
             Err(error) => return Err(self.config.fails(error, "")),
         };
         self.counts.datagram();
-        self.ingest = Ingest { ns: cx.env.now_ns(), us: cx.env.wall_us() };
+        self.ingest = match &self.reading.recorder {
+            Some(recorder) => recorder.last(),
+            None => Ingest { ns: cx.env.now_ns(), us: cx.env.wall_us() },
+        };
         if let Some(journal) = &mut self.durable_log {
             let position = self.staged.end_position() - staged as u64;
             journal.keep(0, 0, position, self.staged.last(staged), self.ingest)?;
