@@ -20,6 +20,8 @@ pub struct CaptureConfig {
     pub(super) path: PathBuf,
     /// The replay speed as a multiple of the recorded speed. `None` replays without waiting.
     pub(super) speed: Option<f64>,
+    /// The recorded time at which the schedule starts, in nanoseconds since 1970.
+    pub(super) schedule_start_ns: Option<i64>,
     pub(super) from_ns: Option<i64>,
     pub(super) to_ns: Option<i64>,
     pub(super) connections: Vec<u32>,
@@ -50,6 +52,12 @@ impl CaptureConfig {
             return Err(wrong("path", path, "a file, or a folder of capture files"));
         }
         let speed = speed(&mut reader)?;
+        let schedule_start_ns = time(&mut reader, "scheduleStart")?;
+        if schedule_start_ns.is_some() && speed.is_none() {
+            let reason = "source capture: 'scheduleStart' without a pace";
+            let fix = "Give 'speed' a factor, such as '1'";
+            return Err(PlanError::new("INVALID_OPTION_VALUE", reason, fix));
+        }
         let (from_ns, to_ns) = (time(&mut reader, "from")?, time(&mut reader, "to")?);
         if let (Some(from), Some(to)) = (from_ns, to_ns)
             && from >= to
@@ -82,6 +90,7 @@ impl CaptureConfig {
         Ok(Self {
             path: PathBuf::from(path),
             speed,
+            schedule_start_ns,
             from_ns,
             to_ns,
             connections,

@@ -14,6 +14,8 @@ const UNSHARED: u32 = 512;
 /// The emission schedule of a run.
 pub(super) struct Pace {
     speed: f64,
+    /// The recorded time at which the schedule starts. `None`: the first record's.
+    first_ns: Option<u64>,
     /// The start of the schedule: the query's monotonic time and the recorded time, both in
     /// nanoseconds. `None` before the first record.
     start: Option<(u64, u64)>,
@@ -23,9 +25,9 @@ pub(super) struct Pace {
 }
 
 impl Pace {
-    pub(super) fn new(speed: f64) -> Self {
+    pub(super) fn new(speed: f64, first_ns: Option<u64>) -> Self {
         let shared = Arc::new(Mutex::new(histogram()));
-        Self { speed, start: None, lag: histogram(), unshared: 0, shared }
+        Self { speed, first_ns, start: None, lag: histogram(), unshared: 0, shared }
     }
 
     /// The measured send lag, for other threads.
@@ -34,10 +36,11 @@ impl Pace {
     }
 
     /// The monotonic time at which a record of this recorded time is due. The first record is due
-    /// immediately.
-    pub(super) fn due_ns(&mut self, mono_ns: u64, now_ns: u64) -> u64 {
-        let (start_ns, first_ns) = *self.start.get_or_insert((now_ns, mono_ns));
-        let after_ns = mono_ns.saturating_sub(first_ns);
+    /// immediately, unless the start of the schedule is given.
+    pub(super) fn due_ns(&mut self, recorded_ns: u64, now_ns: u64) -> u64 {
+        let first_ns = self.first_ns.unwrap_or(recorded_ns);
+        let (start_ns, first_ns) = *self.start.get_or_insert((now_ns, first_ns));
+        let after_ns = recorded_ns.saturating_sub(first_ns);
         // At the recorded speed integer arithmetic keeps the schedule exact, however long the
         // recording is.
         let after_ns = match self.speed {
@@ -66,5 +69,20 @@ impl Pace {
         // Merging cannot fail: both histograms have the bounds of `histogram`.
         let _ = shared.add(&self.lag);
         self.lag.reset();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_first_record_is_due_at_once_unless_the_start_is_given() {
+        let mut pace = Pace::new(2.0, None);
+        assert_eq!((pace.due_ns(500, 10_000), pace.due_ns(700, 11_000)), (10_000, 10_100));
+        let mut pace = Pace::new(2.0, Some(300));
+        assert_eq!((pace.due_ns(500, 10_000), pace.due_ns(700, 11_000)), (10_100, 10_200));
+        // What was recorded before the start is due at once.
+        assert_eq!(Pace::new(2.0, Some(900)).due_ns(500, 10_000), 10_000);
     }
 }

@@ -61,6 +61,7 @@ impl CaptureConfig {
     /// Opens the recording.
     pub fn open(&self) -> Result<CaptureSource, EngineError> {
         let input = Input::open(self)?;
+        let start_ns = self.schedule_start_ns.and_then(|ns| u64::try_from(ns).ok());
         let mut framer = Framer::new();
         if input.started_late() {
             framer.opened_before(datagrams_before(&input)?);
@@ -71,7 +72,7 @@ impl CaptureConfig {
             input,
             framer,
             staged: Staged::default(),
-            pace: self.speed.map(Pace::new),
+            pace: self.speed.map(|speed| Pace::new(speed, start_ns)),
             consumed: Consumed::default(),
             staged_begin: None,
             last_begin: Mark::default(),
@@ -164,7 +165,12 @@ impl CaptureSource {
             Ok(())
         })?;
         match next {
-            Next::Event if is_past => self.end(mark),
+            Next::Event if is_past => {
+                // Neither this event nor an unfinished line belongs to the part that is read. With
+                // a later `to`, a restart reads both.
+                self.at_end = true;
+                self.input.go_to(mark)?;
+            }
             Next::Event => {}
             Next::Damage(damage, path) => {
                 self.framer.damaged();

@@ -1,0 +1,138 @@
+//! A capture as the source of a typed stream.
+
+use crate::connect::capture::config::CaptureConfig;
+use crate::connect::capture::source::CaptureSource;
+use crate::stream::recipe::{CheckpointManifest, Recipe};
+use crate::table::row::{Row, Slot};
+use millstream_engine::capture::Direction;
+use millstream_engine::error::EngineError;
+use millstream_engine::runtime::job::Job;
+use millstream_engine::runtime::stage::{Push, Stage};
+use millstream_engine::runtime::tasklet::SourceTasklet;
+use std::marker::PhantomData;
+use std::path::Path;
+
+/// A capture to be read, and how; for [`Flow::capture`](crate::stream::Flow::capture).
+#[derive(Clone, Debug)]
+pub struct Capture {
+    options: Vec<(String, String)>,
+}
+
+/// A record of a capture: a line of a recorded connection, or a datagram.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct CapturedRecord<'a> {
+    /// The record, without its line end.
+    pub text: &'a str,
+    /// The recorded time at which it became whole, in microseconds since 1970.
+    pub time_us: i64,
+}
+
+impl Capture {
+    /// The capture in a file, or all captures in a folder. It is read without waiting, and the data
+    /// towards the recorded service only.
+    pub fn new(path: impl AsRef<Path>) -> Self {
+        let options = Vec::new();
+        Self { options }.option("path", path.as_ref().display())
+    }
+
+    /// Emits each record at `start + (t - t0) / factor`. Latency is then measured from that time.
+    pub fn speed(self, factor: f64) -> Self {
+        self.option("speed", factor)
+    }
+
+    /// Only records at or after this time, in nanoseconds since 1970.
+    pub fn from_ns(self, ns: i64) -> Self {
+        self.option("from", ns)
+    }
+
+    /// Only records before this time, in nanoseconds since 1970.
+    pub fn to_ns(self, ns: i64) -> Self {
+        self.option("to", ns)
+    }
+
+    /// Only these connections, as `millstream inspect` numbers them.
+    pub fn connections(self, numbers: &[u32]) -> Self {
+        let numbers: Vec<_> = numbers.iter().map(u32::to_string).collect();
+        self.option("connection", numbers.join(","))
+    }
+
+    /// The direction to read: [`In`](Direction::In) is towards the recorded service.
+    pub fn direction(self, direction: Direction) -> Self {
+        self.option("direction", if direction == Direction::In { "in" } else { "out" })
+    }
+
+    /// Any other option of the SQL source `capture`, such as `lineSep` or `maxLineLength`. The last
+    /// value of an option counts.
+    pub fn option(mut self, name: &str, value: impl std::fmt::Display) -> Self {
+        self.options.push((name.to_string(), value.to_string()));
+        self
+    }
+
+    /// Opens the capture.
+    pub(in crate::stream) fn open(&self) -> Result<CaptureSource, EngineError> {
+        let times = ("includeTimestamp".to_string(), "true".to_string());
+        let options: Vec<_> = self.options.iter().cloned().chain([times]).collect();
+        let config = CaptureConfig::read(&options)
+            .map_err(|error| EngineError::operator(error.condition, error.reason, error.fix))?;
+        config.open()
+    }
+}
+
+/// The recipe of a stream of a capture's records.
+pub(in crate::stream) struct FromCapture<F, T> {
+    pub source: CaptureSource,
+    pub make: F,
+    pub item: PhantomData<fn() -> T>,
+}
+
+impl<T, F> Recipe for FromCapture<F, T>
+where
+    T: Send + 'static,
+    F: FnMut(CapturedRecord<'_>) -> T + Send + 'static,
+{
+    type Item = T;
+    fn build<D: Push<T> + 'static>(
+        self,
+        job: &mut Job,
+        _parallelism: usize,
+        chain: &mut dyn FnMut(&mut Job, usize) -> D,
+    ) {
+        let down = MakeRecords { down: chain(job, 0), make: self.make, item: PhantomData };
+        let port = job.source_port(0);
+        job.add_tasklet(0, Box::new(SourceTasklet::new(port, self.source, down)));
+    }
+    fn places(&self, _job: &Job, _parallelism: usize) -> Vec<usize> {
+        vec![0]
+    }
+    fn describe(&self, kept: &mut CheckpointManifest) {
+        kept.shape.sources.push("capture".to_string());
+    }
+    fn has_event_time(&self) -> bool {
+        false
+    }
+}
+
+/// Makes the stream's records of the rows of the capture source.
+struct MakeRecords<D, F, T> {
+    down: D,
+    make: F,
+    item: PhantomData<fn() -> T>,
+}
+
+impl<D: Stage, F: Send, T> Stage for MakeRecords<D, F, T> {
+    millstream_engine::pass_control!(down);
+}
+
+impl<'a, D, F, T> Push<Row<'a>> for MakeRecords<D, F, T>
+where
+    D: Push<T>,
+    F: FnMut(CapturedRecord<'_>) -> T + Send,
+{
+    #[inline]
+    fn push(&mut self, row: Row<'a>, ingest_ns: u64) -> Result<(), EngineError> {
+        // The source sets records aside that are no UTF-8.
+        let text = std::str::from_utf8(row.bytes(Slot::new(0, 2))).unwrap_or_default();
+        let record = CapturedRecord { text, time_us: row.long(Slot::new(1, 2)) };
+        self.down.push((self.make)(record), ingest_ns)
+    }
+}
