@@ -227,17 +227,98 @@ fn queries_of_a_job_have_a_file_each() {
 }
 
 #[test]
+fn sources_of_all_kinds_are_replaced_in_both_modes() {
+    let scratch = Scratch::new("kinds");
+    scratch.write(
+        "job.sql",
+        "CREATE TEMPORARY VIEW lines USING socket OPTIONS (host 'localhost', port '9', mode \
+         'listen');\n\
+         CREATE TEMPORARY VIEW prices (word STRING, price INT) USING csv OPTIONS (path \
+         '/nonexistent/prices', header 'true');\n\
+         CREATE TEMPORARY VIEW topic USING kafka OPTIONS (`kafka.bootstrap.servers` \
+         '127.0.0.1:1', subscribe 'words', includeHeaders 'true');\n\
+         CREATE STREAMING TABLE rows USING noop OPTIONS (outputMode 'append') AS\n\
+         SELECT value AS word, CAST(NULL AS INT) AS price FROM STREAM lines UNION ALL\n\
+         SELECT word, price FROM STREAM prices UNION ALL\n\
+         SELECT CAST(value AS STRING), CAST(CAST(headers[0].value AS STRING) AS INT) + partition \
+         FROM STREAM topic;\n",
+    );
+    scratch.write("lines.txt", "a\nb\n");
+    scratch.write("prices.csv", "word,price\nc,3\n");
+    scratch.write(
+        "topic.jsonl",
+        "{\"value\":\"d\",\"partition\":1,\"headers\":[{\"key\":\"price\",\"value\":\"4\"}]}\n\
+         {\"value\":\"e\"}\n",
+    );
+    let args = [
+        "job.sql",
+        "--source=lines=lines.txt",
+        "--source=prices=prices.csv",
+        "--source=topic=topic.jsonl",
+        "--expect=rows.jsonl",
+    ];
+    let rows = "{\"word\":\"a\",\"price\":null}\n{\"word\":\"b\",\"price\":null}\n\
+        {\"word\":\"c\",\"price\":3}\n{\"word\":\"d\",\"price\":5}\n\
+        {\"word\":\"e\",\"price\":null}\n";
+    scratch.write("rows.jsonl", rows);
+    for trigger in ["continuous=100ms", "asap", "processing-time=10ms", "available-now"] {
+        scratch.passes(&[&args[..], &["--trigger", trigger]].concat());
+    }
+    // A capture in place of the socket, beside the files.
+    capture(&scratch.0.join("lines.capture"), &["a", "b"]);
+    let with_capture = [&["job.sql", "--replay=lines.capture"], &args[2..]].concat();
+    for trigger in ["continuous=100ms", "asap", "available-now"] {
+        scratch.passes(&[&with_capture[..], &["--trigger", trigger]].concat());
+    }
+    scratch.passes(&[&with_capture[..], &["--speed", "10"]].concat());
+    let wrong = [&with_capture[..3], &["--source=topic=lines.capture", args[4]]].concat();
+    assert!(scratch.fails(2, &wrong).contains("JSON lines with the columns"));
+    // What production would refuse fails here too.
+    for (right, wrong) in [("mode 'listen'", "mode 'lisen'"), ("subscribe", "subscrib")] {
+        let job = scratch.read("job.sql");
+        scratch.write("wrong.sql", &job.replace(right, wrong));
+        let report = scratch.fails(2, &[&["wrong.sql"], &args[1..]].concat());
+        assert!(report.contains("OPTION"), "{report}");
+    }
+}
+
+#[test]
+fn several_captures_are_read_in_step() {
+    let scratch = Scratch::new("step");
+    scratch.write(
+        "job.sql",
+        "CREATE TEMPORARY VIEW a USING socket OPTIONS (host 'localhost', port '9');\n\
+         CREATE TEMPORARY VIEW b USING socket OPTIONS (host 'localhost', port '9');\n\
+         CREATE STREAMING TABLE rows USING noop AS SELECT value FROM STREAM a UNION ALL\n\
+         SELECT value FROM STREAM b;\n",
+    );
+    capture(&scratch.0.join("a.capture"), &["1", "2", "3", "4"]);
+    capture(&scratch.0.join("b.capture"), &["x", "5"]);
+    let args = ["job.sql", "--source=a=a.capture", "--source=b=b.capture", "--expect=rows.jsonl"];
+    scratch.passes(&[&args[..], &["--update"]].concat());
+    assert_eq!(scratch.read("rows.jsonl").lines().count(), 6);
+    scratch.passes(&[&args[..], &["--latency", "p50<1h", "--max-lag", "1h"]].concat());
+    scratch.passes(&[&args[..], &["--trigger", "available-now", "--speed", "2"]].concat());
+}
+
+#[test]
 fn wrong_arguments_say_what_to_do() {
     let scratch = Scratch::new("arguments");
     capture(&scratch.0.join("lines.capture"), &["a"]);
     scratch.passes(&with(&["--update"]));
     let expect = "--expect=rows.jsonl";
-    let cases: [(&[&str], &str); 13] = [
+    scratch.write("nothing", "");
+    let outside = ["--from=2020-01-01", "--replay=lines.capture"];
+    let cases: [(&[&str], &str); 17] = [
         (&["counts.sql", expect], "--source lines=FILE"),
         (&["counts.sql", expect, "--source=line=lines"], "its sources are lines"),
         (&["counts.sql", expect, "--source=lines=none"], "none does not exist"),
         (&["counts.sql", expect, "--source=lines"], "NAME=FILE"),
         (&["counts.sql", expect, "--replay=lines"], "is no capture"),
+        (&["counts.sql", expect, "--source=lines=nothing"], "nothing is empty"),
+        (&with(&["--source=Lines=lines"]), "given twice"),
+        (&[&["counts.sql", expect], &outside[..]].concat(), "CAPTURE_SELECTS_NOTHING"),
+        (&["counts.sql", expect, "--replay=lines.capture", "--direction=out"], "no data of this"),
         (&["none.sql", expect, "--source=lines=lines"], "JOB_FILE_UNREADABLE"),
         (&with(&["--compare", "per-key"]), "need --key"),
         (&with(&["--key", "word"]), "--compare per-key"),

@@ -3,7 +3,7 @@
 
 use super::dataframe::DataFrame;
 use super::progress::Progress;
-use super::replaced_source::{JobSource, ReplacedSource};
+use super::replaced_source::{JobSource, ReplacedSource, kafka_file};
 use super::stream_writer::name_in_use;
 use super::{Session, StreamReader, StreamWriter};
 use crate::connect::foreach::ForeachWriter;
@@ -150,18 +150,25 @@ impl Session {
                 // A file or topic source is a table unless it is read with STREAM.
                 let lower = format.to_ascii_lowercase();
                 let streaming = !super::has_batch_queries(&lower);
+                let kafka_file = if lower == "kafka" { Some(kafka_file(&options)?) } else { None };
                 let (format, options) = self
                     .with_replacement(&name, format, options)
-                    .map_err(|error| error.at(place))?;
-                let schema = match schema {
-                    Some((ddl, at)) => Some(self.schema(&ddl).map_err(|error| error.at(at))?),
-                    None => None,
+                    .map_err(|error| option_places.put_into(error, place))?;
+                // Records of a topic that are read from a file.
+                let kafka_file = kafka_file.filter(|_| format == "json");
+                let schema = match (schema, &kafka_file) {
+                    (Some((ddl, at)), _) => Some(self.schema(&ddl).map_err(|error| error.at(at))?),
+                    (None, Some((schema, _))) => Some(schema.clone()),
+                    (None, None) => None,
                 };
                 let session = self.clone();
                 let reader =
                     StreamReader { session, streaming, is_view: true, format, options, schema };
                 let frame = reader.load_as(&name);
-                let frame = frame.map_err(|error| option_places.put_into(error, place))?;
+                let mut frame = frame.map_err(|error| option_places.put_into(error, place))?;
+                if let Some((_, columns)) = kafka_file {
+                    frame = frame.select_expr(columns)?;
+                }
                 self.register(&name, frame.plan);
             }
             Statement::QueryView { name, columns, replace, place, query } => {

@@ -6,9 +6,12 @@
 //! | a socket | another file | the lines of the file |
 //! | a capture | a capture | the replacement |
 //! | files | a file or folder | those files, with the job's format and options |
+//! | Kafka | another file | records as JSON lines with the columns of the source |
 
+use crate::connect::socket::options::SocketConfig;
 use crate::table::error::{PlanError, PlanResult};
 use crate::table::plan::Options;
+use crate::table::types::Schema;
 use std::io::Read;
 use std::path::{Path, PathBuf};
 
@@ -58,6 +61,42 @@ fn option<'o>(options: &'o Options, name: &str) -> Option<&'o str> {
     found.map(|(_, value)| value.as_str())
 }
 
+/// Refuses options that the job's own source would refuse when it is opened.
+fn check_own_options(format: &str, options: &Options) -> PlanResult<()> {
+    match format.to_ascii_lowercase().as_str() {
+        "socket" => SocketConfig::read(options).map(drop),
+        #[cfg(feature = "kafka")]
+        "kafka" => crate::connect::kafka::options::KafkaSourceConfig::read(options, true).map(drop),
+        _ => Ok(()),
+    }
+}
+
+/// The columns of a file that replaces a Kafka source: key and value are text.
+const KAFKA_FILE: &str = "key STRING, value STRING, topic STRING, partition INT, offset BIGINT, \
+    timestamp TIMESTAMP, timestampType INT";
+const KAFKA_HEADERS: &str = "headers ARRAY<STRUCT<key: STRING, value: STRING>>";
+
+/// The schema of a file that replaces a Kafka source, and the expressions that make the source's
+/// columns of it.
+pub(super) fn kafka_file(options: &Options) -> PlanResult<(Schema, Vec<&'static str>)> {
+    let with_headers =
+        option(options, "includeHeaders").is_some_and(|value| value.eq_ignore_ascii_case("true"));
+    let mut columns = vec![
+        "CAST(key AS BINARY) AS key",
+        "CAST(value AS BINARY) AS value",
+        "topic",
+        "partition",
+        "offset",
+        "timestamp",
+        "timestampType",
+    ];
+    if !with_headers {
+        return Ok((Schema::parse_ddl(KAFKA_FILE)?, columns));
+    }
+    columns.push("CAST(headers AS ARRAY<STRUCT<key: STRING, value: BINARY>>) AS headers");
+    Ok((Schema::parse_ddl(&format!("{KAFKA_FILE}, {KAFKA_HEADERS}"))?, columns))
+}
+
 fn refused(view: &str, reason: impl std::fmt::Display, fix: &str) -> PlanError {
     PlanError::new("SOURCE_CANNOT_BE_REPLACED", format!("source `{view}`: {reason}"), fix)
 }
@@ -71,7 +110,8 @@ impl ReplacedSource {
         }
     }
 
-    /// The format and the options of the replacement.
+    /// The format and the options of the replacement. The options of the job's own source are validated
+    /// nevertheless, because production reads with them.
     pub(super) fn apply(
         &self,
         view: &str,
@@ -82,6 +122,7 @@ impl ReplacedSource {
             let reason = format!("{} does not exist", self.path.display());
             return Err(refused(view, reason, "Check the path"));
         }
+        check_own_options(format, options)?;
         let is_capture = is_capture(&self.path);
         let path = ("path".to_string(), self.path.display().to_string());
         match format.to_ascii_lowercase().as_str() {
@@ -104,9 +145,14 @@ impl ReplacedSource {
                 all.push(path);
                 Ok((format.to_string(), all))
             }
+            "kafka" if is_capture => {
+                let reason = "the job reads Kafka, and it is given a capture";
+                Err(refused(view, reason, "Give it JSON lines with the columns of the source"))
+            }
+            "kafka" => Ok(("json".to_string(), vec![path])),
             other => {
                 let reason = format!("a source of format {other} cannot be read from a file");
-                Err(refused(view, reason, "Sockets, captures and files can be replaced"))
+                Err(refused(view, reason, "Sockets, captures, files and Kafka can be replaced"))
             }
         }
     }

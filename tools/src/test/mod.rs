@@ -10,18 +10,18 @@ mod difference;
 mod expected;
 mod junit;
 mod latency;
+mod sources;
 
 use crate::capture::events::Selection;
 use crate::capture::times;
 use crate::failure::Failure;
-use crate::run::{overrides, read};
 use crate::stdout::say;
 use clap::Args as ClapArgs;
 use compare::{Comparison, Mode};
 use expected::Expected;
 use junit::{Case, Verdict};
 use latency::Limit;
-use millstream::session::{JobQuery, ReplacedSource, Session, StreamingQuery, is_capture};
+use millstream::session::{JobQuery, Session, StreamingQuery, is_capture};
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
@@ -124,7 +124,7 @@ pub(crate) fn run(args: &Args) -> Result<(), Failure> {
     check(args)?;
     let start = Instant::now();
     let session = Session::new();
-    let queries = prepare(args, &session)?;
+    let queries = sources::prepare(args, &session)?;
     let expected = Expected::new(&args.expect, queries.iter().map(JobQuery::name), args.update)?;
     let floor = args.latency.as_ref().map(|_| latency::floor());
     let (taken, started) = start_all(queries)?;
@@ -162,6 +162,15 @@ fn check(args: &Args) -> Result<(), Failure> {
     if let Some(missing) = files.clone().find(|file| !file.exists()) {
         return wrong(&format!("{} does not exist", missing.display()));
     }
+    let is_empty = |file: &&PathBuf| file.metadata().is_ok_and(|m| m.is_file() && m.len() == 0);
+    if let Some(empty) = files.clone().find(is_empty) {
+        return wrong(&format!("{} is empty: a source would have no record", empty.display()));
+    }
+    let mut names: Vec<_> = args.source.iter().map(|(name, _)| name.to_lowercase()).collect();
+    names.sort();
+    if let Some(twice) = names.windows(2).find(|pair| pair[0] == pair[1]) {
+        return wrong(&format!("--source {} is given twice: a source reads one file", twice[0]));
+    }
     if let Some(replay) = args.replay.as_ref().filter(|file| !is_capture(file)) {
         return wrong(&format!(
             "--replay {} is no capture; --source NAME=FILE reads lines, and `millstream import-pcap` \
@@ -181,78 +190,6 @@ fn check(args: &Args) -> Result<(), Failure> {
         );
     }
     Ok(())
-}
-
-/// The options of the captures that replace sources.
-fn capture_options(args: &Args) -> Vec<(String, String)> {
-    let mut options = Vec::new();
-    let mut add = |name: &str, value: String| options.push((name.to_string(), value));
-    let paced = args.latency.as_ref().map(|_| "1".to_string());
-    if let Some(speed) = args.speed.clone().or(paced) {
-        add("speed", speed);
-    }
-    if let Some(from) = args.selection.from {
-        add("from", from.to_string());
-    }
-    if let Some(to) = args.selection.to_time {
-        add("to", to.to_string());
-    }
-    if let Some(direction) = args.selection.direction {
-        add("direction", format!("{direction:?}"));
-    }
-    if !args.selection.connection.is_empty() {
-        let numbers: Vec<_> = args.selection.connection.iter().map(u32::to_string).collect();
-        add("connection", numbers.join(","));
-    }
-    options
-}
-
-/// Parses the job, with its sources replaced.
-fn prepare(args: &Args, session: &Session) -> Result<Vec<JobQuery>, Failure> {
-    let options = capture_options(args);
-    let replaced = |view: Option<&String>, path: &PathBuf| ReplacedSource {
-        view: view.cloned(),
-        path: path.clone(),
-        capture_options: options.clone(),
-    };
-    let named = args.source.iter().map(|(name, path)| replaced(Some(name), path));
-    session.replace_sources(named.chain(args.replay.iter().map(|path| replaced(None, path))));
-    let text = read(&args.job)?;
-    // The job's checkpoint is not checked, because the test uses none.
-    let mut overrides = overrides(&args.set, args.trigger.as_deref())?;
-    overrides.explains = true;
-    let at_job = |error: &dyn std::fmt::Display| format!("{}: {error}", args.job.display());
-    let queries = session.job(&text, &overrides).map_err(|error| Failure::Wrong(at_job(&error)))?;
-    let sources = session.job_sources();
-    let names: Vec<_> = sources.iter().map(|source| source.view.as_str()).collect();
-    for (name, _) in &args.source {
-        if !names.iter().any(|view| view.eq_ignore_ascii_case(name)) {
-            return Err(Failure::Wrong(at_job(&format!(
-                "there is no source `{name}`; its sources are {}",
-                names.join(", ")
-            ))));
-        }
-    }
-    let is_named = |view: &str| args.source.iter().any(|(name, _)| name.eq_ignore_ascii_case(view));
-    let replayed = sources.iter().filter(|s| s.replaced_by.is_some() && !is_named(&s.view));
-    let replayed: Vec<_> = replayed.map(|source| source.view.as_str()).collect();
-    if args.replay.is_some() && replayed.len() != 1 {
-        let found = match replayed.len() {
-            0 => "the job has no socket or capture that --replay can replace".to_string(),
-            _ => format!("--replay would replace {}: use --source NAME=FILE", replayed.join(", ")),
-        };
-        return Err(Failure::Wrong(at_job(&found)));
-    }
-    let live = sources.iter().find(|source| {
-        source.replaced_by.is_none() && source.format.eq_ignore_ascii_case("socket")
-    });
-    if let Some(live) = live {
-        return Err(Failure::Wrong(at_job(&format!(
-            "source `{0}` is a socket: give it a file with --source {0}=FILE",
-            live.view
-        ))));
-    }
-    Ok(queries)
 }
 
 /// Starts all queries. Their rows are collected in this process.
