@@ -50,8 +50,22 @@ struct Totals {
     pause: (i64, i64),
 }
 
+/// The result of printing a capture.
+pub(crate) struct Shown {
+    /// Times of the first and the last event.
+    pub span: Option<(i64, i64)>,
+    damage: Vec<(PathBuf, millstream_engine::capture::Damage)>,
+}
+
+impl Shown {
+    /// Returns the damage as an error of the command, if there is any.
+    pub(crate) fn complain(&self) -> Result<(), Failure> {
+        events::complain(&self.damage)
+    }
+}
+
 /// Prints the content of a capture. `most` is the maximum number of connections to list.
-pub(crate) fn run(path: &Path, most: usize) -> Result<(), Failure> {
+pub(crate) fn run(path: &Path, most: usize) -> Result<Shown, Failure> {
     let files = events::files(path)?;
     let (mut totals, mut damage) = (Totals::default(), Vec::new());
     for file in &files {
@@ -63,7 +77,8 @@ pub(crate) fn run(path: &Path, most: usize) -> Result<(), Failure> {
         damage.extend(found.into_iter().map(|damage| (file.clone(), damage)));
     }
     totals.print(most, &damage);
-    events::complain(&damage)
+    let span = totals.first_ns.map(|first| (first, totals.last_ns));
+    Ok(Shown { span, damage })
 }
 
 fn print_file(path: &Path) -> Result<(), Failure> {

@@ -56,6 +56,11 @@ pub(crate) fn show_wall_ns(ns: i64) -> String {
     format!("{year:04}-{month:02}-{day:02} {hour:02}:{minute:02}:{second:02}{fraction}Z")
 }
 
+/// A wall-clock time as an argument of a command: without a space.
+pub(crate) fn show_wall_arg(ns: i64) -> String {
+    show_wall_ns(ns).replace(' ', "T")
+}
+
 /// Converts days since 1970 to a date; the inverse of [`days`].
 fn date(day: i64) -> (i64, i64, i64) {
     let day = day + 719_468;
@@ -145,6 +150,8 @@ mod tests {
         assert_eq!(show_wall_ns(1_700_000_000_000_000_000), "2023-11-14 22:13:20Z");
         assert_eq!(show_wall_ns(1_700_000_000_500_000_001), "2023-11-14 22:13:20.500000001Z");
         assert_eq!(show_wall_ns(1_709_164_799_900_000_000), "2024-02-28 23:59:59.9Z");
+        let ns = 1_700_000_000_500_000_001;
+        assert_eq!(parse_wall_ns(&show_wall_arg(ns)), Ok(ns));
         assert_eq!(show_wall_ns(-1), "1969-12-31 23:59:59.999999999Z");
         for (text, ns) in [("2s", Some(2_000_000_000)), ("1.5ms", Some(1_500_000)), ("3x", None)] {
             assert_eq!(parse_ns(text).ok(), ns, "{text}");

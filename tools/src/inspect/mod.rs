@@ -1,6 +1,10 @@
 //! `millstream inspect`: shows the content of a checkpoint, and whether it is damaged.
-//! [`crate::capture::show`] shows captures.
+//! [`crate::capture::show`] shows captures, [`slow`] shows recorded progress.
 
+mod progress_log;
+mod slow;
+
+use crate::capture::times;
 use crate::failure::Failure;
 use crate::stdout::say;
 use clap::Args as ClapArgs;
@@ -14,6 +18,7 @@ use millstream_engine::checkpoint::{
 };
 use millstream_engine::env::storage::FileStorage;
 use millstream_engine::error::EngineError;
+use slow::Question;
 use std::collections::HashMap;
 use std::path::{Path, PathBuf};
 
@@ -21,10 +26,14 @@ use std::path::{Path, PathBuf};
 #[command(after_help = "Examples:\n  \
     millstream inspect /var/lib/wordcount\n  \
     millstream inspect /var/lib/wordcount --state 0\n  \
-    millstream inspect tuesday.capture\n\n\
+    millstream inspect tuesday.capture\n  \
+    millstream inspect progress.jsonl\n  \
+    millstream inspect tuesday.capture --progress progress.jsonl --slow 5ms\n\n\
+    Progress reports are written by `millstream run --progress FILE`. Shown are the periods in which\n\
+    latency rose, and the commands that replay them.\n\
     Nothing is changed; a query may be running on it. Exit code 1 if something is damaged.")]
 pub(crate) struct Args {
-    /// The folder of a checkpoint, a capture, or a folder of captures
+    /// The folder of a checkpoint, a capture, a folder of captures, or a file of progress reports
     #[arg(value_name = "PATH")]
     checkpoint: PathBuf,
     /// Print the keys and values of this stateful operator; those of user-defined processors are
@@ -37,6 +46,15 @@ pub(crate) struct Args {
     /// Number of connections of a capture to list
     #[arg(long, default_value_t = 20)]
     connections: usize,
+    /// With a capture: the progress reports of the query for which it was recorded
+    #[arg(long, value_name = "FILE")]
+    progress: Option<PathBuf>,
+    /// The p99 latency above which a progress report is slow. The default is three times the median
+    #[arg(long, value_name = "DURATION", value_parser = times::parse_ns)]
+    slow: Option<u64>,
+    /// Number of slow periods to show for each query, the slowest ones
+    #[arg(long, value_name = "N", default_value_t = 3)]
+    stretches: usize,
 }
 
 /// The damage found so far. The inspection continues with the rest.
@@ -53,14 +71,29 @@ impl Damage {
 pub(crate) fn run(args: &Args) -> Result<(), Failure> {
     let (storage, folder) = (&FileStorage, &args.checkpoint);
     if !folder.exists() {
-        let reason = format!("PATH_NOT_FOUND: there is no folder {}", folder.display());
+        let reason = format!("PATH_NOT_FOUND: there is no file or folder {}", folder.display());
         return Err(Failure::Wrong(reason));
+    }
+    if progress_log::is_progress(folder) {
+        if args.progress.is_some() {
+            let reason = "--progress is for a capture, and PATH is a file of progress reports";
+            return Err(Failure::Wrong(reason.to_string()));
+        }
+        let question = Question { limit_ns: args.slow, most: args.stretches, capture: None };
+        return slow::run(folder, &question);
     }
     let queries = queries_below(folder);
     if folder.is_file()
         || (!folder.join("metadata").exists() && queries.is_empty() && has_captures(folder))
     {
-        return crate::capture::show::run(folder, args.connections);
+        return inspect_capture(args);
+    }
+    if args.progress.is_some() || args.slow.is_some() {
+        let reason = format!(
+            "--progress is for a capture, and --slow for progress reports: {} is neither",
+            folder.display()
+        );
+        return Err(Failure::Wrong(reason));
     }
     if !folder.join("metadata").exists() && !queries.is_empty() {
         return list(args, &queries);
@@ -119,6 +152,19 @@ pub(crate) fn run(args: &Args) -> Result<(), Failure> {
         return Ok(());
     }
     Err(Failure::Failed(damage.0.join("\nerror: ")))
+}
+
+/// Prints a capture, and the slow periods of the query for which it was recorded.
+fn inspect_capture(args: &Args) -> Result<(), Failure> {
+    let path = &args.checkpoint;
+    let shown = crate::capture::show::run(path, args.connections)?;
+    if let Some(progress) = &args.progress {
+        say!("");
+        let capture = Some((path.as_path(), shown.span));
+        let question = Question { limit_ns: args.slow, most: args.stretches, capture };
+        slow::run(progress, &question)?;
+    }
+    shown.complain()
 }
 
 /// Whether a folder contains capture files.

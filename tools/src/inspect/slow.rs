@@ -1,0 +1,261 @@
+//! When latency rose: the slow stretches of recorded progress, and the commands that play them.
+//!
+//! A report is slow if its p99 is above a limit: `--slow`, or [`FACTOR`] times the median of the
+//! p99 of all reports. Slow reports that follow each other are a stretch; reports without rows do
+//! not end one.
+//!
+//! Rows that left in a stretch may have been read before it, at most by the longest latency in it.
+//! The part of a capture that is to be played begins that much earlier.
+
+use super::progress_log::{ProgressLog, QueryReports, Report};
+use crate::failure::Failure;
+use crate::capture::times::{show_ns, show_wall_arg, show_wall_ns};
+use crate::stdout::say;
+use std::path::Path;
+
+/// How many times the usual p99 is slow, if no limit is given.
+const FACTOR: u64 = 3;
+/// Steps of the latency over time.
+const STEPS: usize = 60;
+
+/// What the stretches are compared with and where they are to be found.
+pub(super) struct Question<'a> {
+    /// A p99 above this is slow, in nanoseconds.
+    pub limit_ns: Option<u64>,
+    /// The most stretches to print.
+    pub most: usize,
+    /// The capture in which the stretches are, and the times of its first and last event.
+    pub capture: Option<(&'a Path, Option<(i64, i64)>)>,
+}
+
+/// Reports that follow each other and are slow.
+#[derive(Debug, PartialEq)]
+pub(super) struct Stretch<'r> {
+    pub reports: &'r [Report],
+    pub p99_ns: u64,
+    pub max_ns: u64,
+}
+
+impl Stretch<'_> {
+    fn start_ns(&self) -> i64 {
+        self.reports.first().map_or(0, |first| first.start_ns)
+    }
+
+    fn end_ns(&self) -> i64 {
+        self.reports.last().map_or(0, |last| last.end_ns)
+    }
+
+    /// The time from which on its rows were read.
+    fn from_ns(&self) -> i64 {
+        self.start_ns().saturating_sub(i64::try_from(self.max_ns).unwrap_or(i64::MAX))
+    }
+}
+
+/// The median of the p99 of the reports that have one.
+fn usual_p99_ns(reports: &[Report]) -> Option<u64> {
+    let mut all: Vec<u64> =
+        reports.iter().filter(|report| report.count > 0).map(|report| report.p99_ns).collect();
+    all.sort_unstable();
+    // The lower of two, so that one slow report of two is slow.
+    all.get(all.len().saturating_sub(1) / 2).copied()
+}
+
+/// The slow stretches, in their order.
+pub(super) fn stretches(reports: &[Report], limit_ns: u64) -> Vec<Stretch<'_>> {
+    let is_slow = |report: &Report| report.count > 0 && report.p99_ns > limit_ns;
+    let (mut found, mut at) = (Vec::new(), 0);
+    while let Some(first) = reports[at..].iter().position(is_slow).map(|next| at + next) {
+        let mut last = first;
+        for (next, report) in reports.iter().enumerate().skip(first + 1) {
+            if is_slow(report) {
+                last = next;
+            } else if report.count > 0 {
+                break;
+            }
+        }
+        let reports = &reports[first..=last];
+        let most = |of: fn(&Report) -> u64| reports.iter().map(of).max().unwrap_or(0);
+        let (p99_ns, max_ns) = (most(|report| report.p99_ns), most(|report| report.max_ns));
+        found.push(Stretch { reports, p99_ns, max_ns });
+        at = last + 1;
+    }
+    found
+}
+
+/// Prints the slow stretches of each query.
+pub(super) fn run(path: &Path, question: &Question<'_>) -> Result<(), Failure> {
+    let log = ProgressLog::read(path)?;
+    say!("progress     {}", path.display());
+    if log.others > 0 {
+        say!("             {} lines are no report", log.others);
+    }
+    for query in &log.queries {
+        print_query(query, question);
+    }
+    Ok(())
+}
+
+fn print_query(query: &QueryReports, question: &Question<'_>) {
+    let reports = &query.reports;
+    let (Some(first), Some(last)) = (reports.first(), reports.last()) else { return };
+    say!("\nquery        {}", query.name);
+    say!(
+        "reports      {}, {} to {}",
+        reports.len(),
+        show_wall_ns(first.start_ns),
+        show_wall_ns(last.end_ns)
+    );
+    let Some(usual_ns) = usual_p99_ns(reports) else {
+        say!("latency      not measured: no row left the query");
+        return;
+    };
+    let (line, peak_ns) = sparkline(reports);
+    say!("latency      {line}");
+    say!("             p99 over time, at most {}, usually {}", show_ns(peak_ns), show_ns(usual_ns));
+    let limit_ns = question.limit_ns.unwrap_or(usual_ns.saturating_mul(FACTOR));
+    let mut slow = stretches(reports, limit_ns);
+    if slow.is_empty() {
+        let limit = show_ns(limit_ns);
+        say!("slow         never: no p99 is above {limit} (--slow DURATION for another limit)");
+        return;
+    }
+    let count = slow.len();
+    slow.sort_by_key(|stretch| std::cmp::Reverse(stretch.max_ns));
+    slow.truncate(question.most);
+    for stretch in &slow {
+        print_stretch(stretch, reports, question);
+    }
+    if count > slow.len() {
+        say!(
+            "\n({} more stretches are slower than {}: --stretches N)",
+            count - slow.len(),
+            show_ns(limit_ns)
+        );
+    }
+}
+
+fn print_stretch(stretch: &Stretch<'_>, all: &[Report], question: &Question<'_>) {
+    let (start_ns, end_ns) = (stretch.start_ns(), stretch.end_ns());
+    say!("\nslow         {} to {}", show_wall_ns(start_ns), show_wall_ns(end_ns));
+    let before = all.iter().rev().filter(|report| report.count > 0 && report.end_ns <= end_ns);
+    let before = before.filter(|report| !stretch.reports.contains(report)).map(|r| r.p99_ns).next();
+    let before = before.map_or("no report".to_string(), show_ns);
+    say!("p99          {}; before: {before}", show_ns(stretch.p99_ns));
+    say!("max          {}", show_ns(stretch.max_ns));
+    say!("rate         {}; over all: {}", rate(stretch.reports), rate(all));
+    let slowest = stretch.reports.iter().max_by_key(|report| report.slowest_ns);
+    if let Some(slowest) = slowest.filter(|report| !report.causes.is_empty()) {
+        let causes = slowest.causes.iter().map(|(cause, ns)| format!("{cause} {}", show_ns(*ns)));
+        let causes: Vec<_> = causes.collect();
+        say!("cause        of {}: {}", show_ns(slowest.slowest_ns), causes.join(", "));
+    }
+    let (from_ns, place) = (stretch.from_ns(), question.capture);
+    if let Some((path, span)) = place
+        && span.is_none_or(|(first, last)| end_ns <= first || from_ns > last)
+    {
+        say!("play it      {} has no events of that time", path.display());
+        return;
+    }
+    let path = place.map_or("CAPTURE".to_string(), |(path, _)| path.display().to_string());
+    let range = format!("--from {} --to-time {}", show_wall_arg(from_ns), show_wall_arg(end_ns));
+    say!("play it      millstream replay {path} {range} --to HOST:PORT");
+    say!("test it      millstream test JOB --replay {path} {range} --expect EXPECTED");
+}
+
+/// Rows per second.
+fn rate(reports: &[Report]) -> String {
+    let rows: u64 = reports.iter().map(|report| report.rows_in).sum();
+    let (Some(first), Some(last)) = (reports.first(), reports.last()) else { return String::new() };
+    let ns = match last.marker_ns.saturating_sub(first.start_ns) {
+        0 => last.end_ns.saturating_sub(first.start_ns),
+        ns => ns,
+    };
+    format!("{:.0} rows/s", rows as f64 * 1e9 / (ns as f64).max(1.0))
+}
+
+/// The largest p99 of each step of the time, and of all.
+fn sparkline(reports: &[Report]) -> (String, u64) {
+    const BARS: [char; 8] = ['▁', '▂', '▃', '▄', '▅', '▆', '▇', '█'];
+    let first_ns = reports.iter().map(|report| report.start_ns).min().unwrap_or(0);
+    let last_ns = reports.iter().map(|report| report.end_ns).max().unwrap_or(0);
+    let span_ns = i128::from(last_ns) - i128::from(first_ns) + 1;
+    let mut steps = vec![0; STEPS.min(reports.len())];
+    for report in reports.iter().filter(|report| report.count > 0) {
+        let since_ns = i128::from(report.end_ns) - i128::from(first_ns);
+        let step = (since_ns * steps.len() as i128 / span_ns) as usize;
+        let last = steps.len() - 1;
+        let step: &mut u64 = &mut steps[step.min(last)];
+        *step = report.p99_ns.max(*step);
+    }
+    let peak = steps.iter().copied().max().unwrap_or(0);
+    let bar = |ns: u64| match ns {
+        0 => ' ',
+        ns => BARS[((u128::from(ns) * 8).div_ceil(u128::from(peak)) as usize - 1).min(7)],
+    };
+    (steps.into_iter().map(bar).collect(), peak)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::progress_log::log_of;
+    use super::*;
+
+    /// A report of the second before a time, of which p99 is given.
+    fn line(second: i64, p99_us: u64, count: u64) -> String {
+        let max_us = p99_us * 2;
+        format!(
+            r#"{{"runId":"r","name":"q","timestamp":"{}","epochDurationUs":5000,
+            "numInputRows":{count},"latencyUs":{{"count":{count},"p99":{p99_us},"max":{max_us}}},
+            "slowest":[{{"latencyUs":{max_us},"partsUs":{{"expiry":1,"blocked write":{p99_us}}}}}]}}"#,
+            show_wall_arg(second * 1_000_000_000)
+        )
+        .replace('\n', " ")
+    }
+
+    fn reports(p99s_us: &[u64]) -> Vec<Report> {
+        let lines = p99s_us.iter().enumerate();
+        let lines: Vec<_> = lines.map(|(n, us)| line(n as i64, *us, u64::from(*us > 0))).collect();
+        let mut log = log_of(&lines);
+        assert_eq!((log.others, log.queries.len()), (0, 1));
+        log.queries.remove(0).reports
+    }
+
+    #[test]
+    fn the_second_in_which_latency_rose_is_a_stretch() {
+        let reports = reports(&[50, 60, 50, 900, 50, 55]);
+        assert_eq!(usual_p99_ns(&reports), Some(50_000));
+        let found = stretches(&reports, 150_000);
+        assert_eq!(found.len(), 1);
+        // From the marker of the report before; what left first was read 1.8 ms earlier.
+        assert_eq!((found[0].start_ns(), found[0].end_ns()), (2_000_000_000, 3_006_000_000));
+        assert_eq!(found[0].from_ns(), 2_000_000_000 - 1_800_000);
+        assert_eq!((found[0].p99_ns, found[0].max_ns), (900_000, 1_800_000));
+        assert_eq!(found[0].reports[0].causes[0], ("blocked write".to_string(), 900_000));
+    }
+
+    #[test]
+    fn reports_without_rows_do_not_end_a_stretch_and_usual_ones_do() {
+        let reports = reports(&[50, 900, 0, 800, 50, 50, 50, 700, 0]);
+        let found: Vec<_> =
+            stretches(&reports, 150_000).iter().map(|s| (s.reports.len(), s.p99_ns)).collect();
+        assert_eq!(found, [(3, 900_000), (1, 700_000)]);
+        assert!(stretches(&reports, 900_000).is_empty());
+    }
+
+    #[test]
+    fn a_line_that_is_no_report_is_counted_and_a_restart_begins_anew() {
+        let second = line(100, 70, 5).replace("\"r\"", "\"other\"");
+        let log = log_of(&[line(0, 50, 5), "{\"name\":".to_string(), second]);
+        assert_eq!((log.others, log.queries[0].reports.len()), (1, 2));
+        assert_eq!(log.queries[0].reports[1].start_ns, 100_000_000_000);
+        // A run's first report with rows: the rate tells since when.
+        let first = line(100, 70, 5).replace("\"name\"", "\"inputRowsPerSecond\":2.5,\"name\"");
+        assert_eq!(log_of(&[first]).queries[0].reports[0].start_ns, 98_000_000_000);
+    }
+
+    #[test]
+    fn the_highest_bar_is_where_latency_is_highest() {
+        let (line, peak_ns) = sparkline(&reports(&[100, 100, 800, 0]));
+        assert_eq!((line.as_str(), peak_ns), ("▁▁█ ", 800_000));
+    }
+}

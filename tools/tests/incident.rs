@@ -1,0 +1,444 @@
+//! From an incident to a test: what a running query recorded gives the same answer later.
+
+use millstream_engine::capture::{CaptureWriter, Direction, Head, Kind, WriterOptions};
+use serde_json::{Value as Json, json};
+use std::fs::File;
+use std::io::{Read, Write};
+use std::net::{TcpListener, TcpStream, UdpSocket};
+use std::path::PathBuf;
+use std::process::{Child, Command, Stdio};
+use std::time::{Duration, Instant};
+
+struct Scratch(PathBuf);
+
+impl Scratch {
+    fn new(name: &str) -> Self {
+        let name = format!("millstream-incident-{name}-{}", std::process::id());
+        let path = std::env::temp_dir().join(name);
+        drop(std::fs::remove_dir_all(&path));
+        std::fs::create_dir_all(&path).unwrap();
+        Self(path)
+    }
+
+    fn path(&self, name: &str) -> String {
+        self.0.join(name).to_str().unwrap().to_string()
+    }
+
+    fn read(&self, name: &str) -> String {
+        std::fs::read_to_string(self.0.join(name)).unwrap_or_default()
+    }
+
+    /// The command line, in this folder.
+    fn millstream(&self, args: &[&str]) -> Command {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_millstream"));
+        command.current_dir(&self.0).args(args);
+        command
+    }
+
+    /// Starts a command whose messages go to a file.
+    fn start(&self, name: &str, args: &[&str]) -> Running<'_> {
+        let messages = File::create(self.path(name)).unwrap();
+        let child = self.millstream(args).stdout(Stdio::null()).stderr(messages).spawn().unwrap();
+        Running { scratch: self, messages: name.to_string(), child }
+    }
+
+    /// The rows of all files of a sink, one a line.
+    fn rows(&self, folder: &str) -> String {
+        let entries = std::fs::read_dir(self.0.join(folder)).unwrap();
+        let files = entries.map(|entry| entry.unwrap().path());
+        let files = files.filter(|file| file.extension().is_some_and(|end| end == "json"));
+        files.map(|file| std::fs::read_to_string(file).unwrap()).collect()
+    }
+
+    fn passes(&self, args: &[&str]) {
+        let output = self.millstream(&["test", "job.sql"]).args(args).output().unwrap();
+        let said =
+            String::from_utf8_lossy(&output.stdout) + String::from_utf8_lossy(&output.stderr);
+        assert_eq!(output.status.code(), Some(0), "{args:?}: {said}");
+    }
+}
+
+impl Drop for Scratch {
+    fn drop(&mut self) {
+        drop(std::fs::remove_dir_all(&self.0));
+    }
+}
+
+/// Waits for a condition of another process.
+fn until(what: &str, mut is_met: impl FnMut() -> bool) {
+    let start = Instant::now();
+    while !is_met() {
+        assert!(start.elapsed() < Duration::from_secs(120), "never came: {what}");
+        std::thread::yield_now();
+    }
+}
+
+struct Running<'s> {
+    scratch: &'s Scratch,
+    messages: String,
+    child: Child,
+}
+
+impl Running<'_> {
+    fn says(&self, part: &str) -> String {
+        until(part, || self.scratch.read(&self.messages).contains(part));
+        self.scratch.read(&self.messages)
+    }
+
+    /// Ends it as Ctrl-C does.
+    fn stop(mut self) {
+        let id = self.child.id().to_string();
+        assert!(Command::new("kill").args(["-INT", &id]).status().unwrap().success());
+        let status = self.child.wait().unwrap();
+        assert!(status.success(), "{}", self.scratch.read(&self.messages));
+    }
+}
+
+impl Drop for Running<'_> {
+    fn drop(&mut self) {
+        drop(self.child.kill());
+        drop(self.child.wait());
+    }
+}
+
+/// A query that runs, and the ports on which its sources listen.
+struct Query<'s> {
+    running: Running<'s>,
+    ports: Vec<u16>,
+}
+
+impl<'s> Query<'s> {
+    /// Starts a job in which `$1`, `$2` are replaced by free ports.
+    fn start(scratch: &'s Scratch, sources: usize, sql: &str) -> Self {
+        let listeners: Vec<_> =
+            (0..sources).map(|_| TcpListener::bind("127.0.0.1:0").unwrap()).collect();
+        let ports: Vec<_> = listeners.iter().map(|l| l.local_addr().unwrap().port()).collect();
+        drop(listeners);
+        let mut sql = sql.to_string();
+        for (n, port) in ports.iter().enumerate() {
+            sql = sql.replace(&format!("${}", n + 1), &port.to_string());
+        }
+        std::fs::write(scratch.path("job.sql"), sql).unwrap();
+        let args = ["run", "job.sql", "--progress", "progress.jsonl"];
+        let running = scratch.start("query", &args);
+        running.says("running ");
+        Self { running, ports }
+    }
+
+    /// Stops it when it has committed as many records.
+    fn stop_after(self, records: u64) {
+        let scratch = self.running.scratch;
+        until(&format!("{records} records"), || {
+            let reports = scratch.read("progress.jsonl");
+            let reports =
+                reports.lines().filter_map(|line| serde_json::from_str::<Json>(line).ok());
+            reports.map(|report| report["numInputRows"].as_u64().unwrap()).sum::<u64>() >= records
+        });
+        self.running.stop();
+    }
+}
+
+/// Sends lines from several clients at once, in pieces that end anywhere.
+fn send(port: u16, clients: Vec<Vec<String>>) {
+    let clients = clients.into_iter().enumerate().map(|(client, lines)| {
+        std::thread::spawn(move || {
+            let mut stream = TcpStream::connect(("127.0.0.1", port)).unwrap();
+            let (mut bytes, mut piece) = (Vec::new(), 7 + client);
+            for line in lines {
+                writeln!(bytes, "{line}").unwrap();
+                piece = piece * 31 % 97;
+                let whole = bytes.len().min(piece);
+                stream.write_all(&bytes[..whole]).unwrap();
+                bytes.drain(..whole);
+            }
+            stream.write_all(&bytes).unwrap();
+        })
+    });
+    clients.collect::<Vec<_>>().into_iter().for_each(|client| client.join().unwrap());
+}
+
+/// Lines `second,word` of a client: in order but for jitter of some seconds.
+fn events(client: usize, count: usize) -> Vec<String> {
+    let line = |n: usize| {
+        let second = n / 2 + n * 17 % 5;
+        format!("2026-03-01 10:{:02}:{:02},w{}", second / 60, second % 60, (n + client) % 4)
+    };
+    (0..count).map(line).collect()
+}
+
+#[test]
+fn a_stateless_job_gives_the_same_rows_with_the_same_times() {
+    let scratch = Scratch::new("stateless");
+    for trigger in ["continuous 100 milliseconds", "processing-time 50 milliseconds"] {
+        let sql = format!(
+            "CREATE TEMPORARY VIEW lines USING socket OPTIONS (host '127.0.0.1', port '$1', mode \
+             'listen', includeTimestamp 'true', record 'lines.capture');\n\
+             CREATE STREAMING TABLE kept USING json OPTIONS (path 'out', trigger '{trigger}', \
+             checkpointLocation 'state') AS SELECT upper(value) AS line, timestamp FROM STREAM lines \
+             WHERE value NOT LIKE '%w3';\n"
+        );
+        let query = Query::start(&scratch, 1, &sql);
+        let to = format!("127.0.0.1:{}", query.ports[0]);
+        let args = ["capture", "--listen", "127.0.0.1:0", "--to", &to, "-o", "proxy.capture"];
+        let proxy = scratch.start("proxy", &args);
+        let said = proxy.says(";");
+        let port = said.strip_prefix("listening at 127.0.0.1:").unwrap().split(';').next().unwrap();
+        send(port.parse().unwrap(), (0..5).map(|client| events(client, 200)).collect());
+        query.stop_after(1000);
+        proxy.stop();
+        let rows = scratch.rows("out");
+        assert_eq!(rows.lines().count(), 750, "{trigger}");
+        std::fs::write(scratch.path("rows.jsonl"), &rows).unwrap();
+        scratch.passes(&["--replay", "lines.capture", "--expect", "rows.jsonl"]);
+        // The proxy has read the same bytes at other times.
+        let others = ["--replay", "proxy.capture", "--expect", "rows.jsonl", "--tolerance", "1h"];
+        scratch.passes(&others);
+        for name in ["out", "state"] {
+            std::fs::remove_dir_all(scratch.path(name)).unwrap();
+        }
+        for name in ["lines.capture", "progress.jsonl"] {
+            std::fs::remove_file(scratch.path(name)).unwrap();
+        }
+    }
+}
+
+#[test]
+fn a_windowed_job_drops_the_same_late_rows() {
+    let scratch = Scratch::new("windowed");
+    let query = Query::start(
+        &scratch,
+        1,
+        "CREATE TEMPORARY VIEW lines USING socket OPTIONS (host '127.0.0.1', port '$1', mode \
+         'listen', record 'lines.capture');\n\
+         CREATE TEMPORARY VIEW events AS SELECT CAST(split(value, ',')[0] AS TIMESTAMP) AS time, \
+         split(value, ',')[1] AS word FROM STREAM lines;\n\
+         CREATE STREAMING TABLE counts USING json OPTIONS (path 'out', checkpointLocation 'state', \
+         outputMode 'append', trigger 'continuous 100 milliseconds') AS\n\
+         SELECT window.start AS start, word, count(*) AS n FROM STREAM events WATERMARK time DELAY \
+         OF INTERVAL 2 SECONDS AS e GROUP BY window(time, '10 seconds'), word;\n",
+    );
+    send(query.ports[0], (0..4).map(|client| events(client, 400)).collect());
+    query.stop_after(1600);
+    let rows = scratch.rows("out");
+    let counted: u64 = rows
+        .lines()
+        .map(|row| serde_json::from_str::<Json>(row).unwrap()["n"].as_u64().unwrap())
+        .sum();
+    // Of four clients that send as fast as they can, some are behind the watermark.
+    assert!(counted > 0 && counted < 1600, "{counted}");
+    std::fs::write(scratch.path("rows.jsonl"), rows).unwrap();
+    scratch.passes(&["--replay", "lines.capture", "--expect", "rows.jsonl"]);
+    scratch.passes(&["--replay", "lines.capture", "--expect", "rows.jsonl", "--speed", "20"]);
+}
+
+#[test]
+fn a_job_with_two_sources_gives_the_same_rows() {
+    let scratch = Scratch::new("sources");
+    let source = |name: &str, port: &str| {
+        format!(
+            "CREATE TEMPORARY VIEW {name}_lines USING socket OPTIONS (host '127.0.0.1', port \
+             '{port}', mode 'listen', record '{name}.capture');\n\
+             CREATE TEMPORARY VIEW {name} AS SELECT CAST(split(value, ',')[0] AS TIMESTAMP) AS time, \
+             split(value, ',')[1] AS word FROM STREAM {name}_lines;\n"
+        )
+    };
+    let sql = source("orders", "$1")
+        + &source("payments", "$2")
+        + "CREATE STREAMING TABLE paid USING json OPTIONS (path 'out', checkpointLocation 'state', \
+           trigger 'continuous 100 milliseconds') AS SELECT o.word, o.time AS ordered, p.time AS paid \
+           FROM STREAM orders WATERMARK time DELAY OF INTERVAL 10 SECONDS AS o JOIN STREAM payments \
+           WATERMARK time DELAY OF INTERVAL 10 SECONDS AS p ON o.word = p.word AND p.time BETWEEN \
+           o.time AND o.time + INTERVAL 3 SECONDS;\n";
+    let query = Query::start(&scratch, 2, &sql);
+    send(query.ports[0], vec![events(0, 300)]);
+    send(query.ports[1], vec![events(1, 300)]);
+    query.stop_after(600);
+    let rows = scratch.rows("out");
+    assert!(rows.lines().count() > 300, "{rows}");
+    std::fs::write(scratch.path("rows.jsonl"), rows).unwrap();
+    let sources = [
+        "--source=orders_lines=orders.capture",
+        "--source=payments_lines=payments.capture",
+        "--expect=rows.jsonl",
+    ];
+    scratch.passes(&sources);
+    scratch.passes(&[&sources[..], &["--speed", "20"]].concat());
+}
+
+#[test]
+fn datagrams_give_the_same_rows() {
+    let scratch = Scratch::new("datagrams");
+    let query = Query::start(
+        &scratch,
+        1,
+        "CREATE TEMPORARY VIEW quotes USING socket OPTIONS (host '127.0.0.1', port '$1', protocol \
+         'udp', includeTimestamp 'true', record 'quotes.capture');\n\
+         CREATE STREAMING TABLE kept USING json OPTIONS (path 'out', checkpointLocation 'state', \
+         trigger 'continuous 100 milliseconds') AS SELECT value, timestamp FROM STREAM quotes;\n",
+    );
+    let senders = [0, 1].map(|_| UdpSocket::bind("127.0.0.1:0").unwrap());
+    for n in 0..200 {
+        let quote = format!("quote {n}\nof two lines\n");
+        senders[n % 2].send_to(quote.as_bytes(), ("127.0.0.1", query.ports[0])).unwrap();
+    }
+    query.stop_after(200);
+    std::fs::write(scratch.path("rows.jsonl"), scratch.rows("out")).unwrap();
+    scratch.passes(&["--replay", "quotes.capture", "--expect", "rows.jsonl"]);
+}
+
+#[test]
+fn recordings_of_a_restarted_job_are_one_folder() {
+    let scratch = Scratch::new("restarted");
+    std::fs::create_dir(scratch.path("recorded")).unwrap();
+    let sql = "CREATE TEMPORARY VIEW lines USING socket OPTIONS (host '127.0.0.1', port '$1', mode \
+         'listen', includeTimestamp 'true', record 'recorded/lines.capture');\n\
+         CREATE STREAMING TABLE kept USING json OPTIONS (path 'out', checkpointLocation 'state', \
+         trigger 'continuous 100 milliseconds') AS SELECT value, timestamp FROM STREAM lines;\n";
+    for run in 1..=11 {
+        let query = Query::start(&scratch, 1, sql);
+        send(query.ports[0], vec![events(run, 20)]);
+        query.stop_after(20 * run as u64);
+    }
+    let rows = scratch.rows("out");
+    assert_eq!(rows.lines().count(), 220);
+    // In the order of their times, which is that of the runs.
+    let mut rows: Vec<_> =
+        rows.lines().map(|row| serde_json::from_str::<Json>(row).unwrap()).collect();
+    rows.sort_by_key(|row| row["timestamp"].as_str().unwrap().to_string());
+    let rows: String = rows.iter().map(|row| format!("{row}\n")).collect();
+    std::fs::write(scratch.path("rows.jsonl"), rows).unwrap();
+    let args = ["--replay", "recorded", "--expect", "rows.jsonl", "--compare", "per-key"];
+    scratch.passes(&[&args[..], &["--key", "timestamp"]].concat());
+    scratch.passes(&[&args[..4], &["--speed", "1000"]].concat());
+    let times = scratch.millstream(&["export", "recorded", "--format", "json"]).output().unwrap();
+    let times = String::from_utf8(times.stdout).unwrap();
+    let times: Vec<_> = times
+        .lines()
+        .map(|line| serde_json::from_str::<Json>(line).unwrap())
+        .filter(|event| event["kind"] == "data")
+        .map(|event| event["t"].as_i64().unwrap())
+        .collect();
+    assert!(times.len() >= 11 && times.is_sorted(), "{times:?}");
+}
+
+/// 2026-03-01T12:30:00Z, in nanoseconds since 1970.
+const START_NS: i64 = 1_772_368_200_000_000_000;
+
+/// A capture of ten seconds, a line each 100 ms, and progress in which the seventh second was slow.
+fn slow_second(scratch: &Scratch) {
+    let file = File::create(scratch.path("tuesday.capture")).unwrap();
+    let mut writer = CaptureWriter::new(file, &WriterOptions::default()).unwrap();
+    for n in 0..100 {
+        let wall_ns = START_NS + n * 100_000_000;
+        let (mono_ns, connection) = (1 + n as u64 * 100_000_000, n as u32 % 2);
+        let (direction, kind) = (Direction::In, Kind::Data);
+        let head =
+            Head { position: 0, lines: 0, mono_ns, wall_ns, connection, direction, kind, flags: 0 };
+        writer.append(&head, format!("{n}\n").as_bytes()).unwrap();
+    }
+    writer.finish().unwrap();
+    let mut progress = String::new();
+    // The report of the seventh second comes a second late.
+    for (second, before) in
+        [1, 2, 3, 4, 5, 6, 8, 9, 10].into_iter().zip([0, 1, 2, 3, 4, 5, 6, 8, 9])
+    {
+        let is_slow = second == 8;
+        let rows = 1000 * (second - before);
+        let [p99, max] = if is_slow { [812_000, 900_000] } else { [1_000, 2_000] };
+        let slowest = json!({
+            "latencyUs": max,
+            "partsUs": {"end of an epoch": 20_000, "blocked write": max - 20_000},
+        });
+        let report = json!({
+            "runId": "r",
+            "name": "counts",
+            "timestamp": format!("2026-03-01T12:30:{second:02}.000Z"),
+            "epochDurationUs": 5_000,
+            "numInputRows": rows,
+            "inputRowsPerSecond": 1000.0,
+            "latencyUs": {"count": rows, "p99": p99, "max": max},
+            "slowest": if is_slow { vec![slowest] } else { vec![] },
+        });
+        progress += &format!("{report}\n");
+    }
+    std::fs::write(scratch.path("progress.jsonl"), progress).unwrap();
+}
+
+#[test]
+fn the_second_in_which_latency_rose_is_found_and_played_alone() {
+    let scratch = Scratch::new("slow");
+    slow_second(&scratch);
+    let inspect = |args: &[&str]| {
+        let output = scratch.millstream(&[&["inspect"], args].concat()).output().unwrap();
+        assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+        String::from_utf8(output.stdout).unwrap()
+    };
+    let found = inspect(&["tuesday.capture", "--progress", "progress.jsonl"]);
+    // As the page on replay shows it.
+    let page = concat!(env!("CARGO_MANIFEST_DIR"), "/../docs/src/replay.md");
+    let page = std::fs::read_to_string(page).unwrap();
+    let (_, shown) = page.split_once("```text\nslow ").unwrap();
+    let shown = format!("slow {}", shown.split_once("```").unwrap().0);
+    assert!(found.contains(&shown), "{found}\nand not\n{shown}");
+    assert_eq!(found.matches("play it").count(), 1, "{found}");
+    // The commands that are printed.
+    let command = |name: &str| {
+        let line = found.lines().find(|line| line.starts_with(name)).unwrap();
+        let words = line.strip_prefix(name).unwrap().split_whitespace().skip(1);
+        words.map(str::to_string).collect::<Vec<_>>()
+    };
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let to = listener.local_addr().unwrap().to_string();
+    let mut play = command("play it");
+    *play.last_mut().unwrap() = to;
+    play.extend(["--speed".to_string(), "max".to_string()]);
+    let peer = std::thread::spawn(move || {
+        let streams = [listener.accept().unwrap().0, listener.accept().unwrap().0];
+        streams.map(|mut stream| {
+            let mut text = String::new();
+            stream.read_to_string(&mut text).unwrap();
+            text
+        })
+    });
+    let play: Vec<_> = play.iter().map(String::as_str).collect();
+    let output = scratch.millstream(&play).output().unwrap();
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    let mut lines: Vec<u32> =
+        peer.join().unwrap().concat().lines().map(|line| line.parse().unwrap()).collect();
+    lines.sort_unstable();
+    assert_eq!(lines, (51..=80).collect::<Vec<_>>());
+    let job = "CREATE TEMPORARY VIEW lines USING socket OPTIONS (host 'localhost', port '9');\n\
+         CREATE STREAMING TABLE t USING noop AS SELECT CAST(value AS INT) AS n FROM STREAM lines;\n";
+    std::fs::write(scratch.path("JOB"), job).unwrap();
+    let rows: String = (51..=80).map(|n| format!("{{\"n\":{n}}}\n")).collect();
+    std::fs::write(scratch.path("EXPECTED"), rows).unwrap();
+    let test = command("test it");
+    let test: Vec<_> = test.iter().map(String::as_str).collect();
+    let output = scratch.millstream(&test).output().unwrap();
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    // Alone, and with other limits.
+    let alone = inspect(&["progress.jsonl"]);
+    assert!(alone.contains("millstream replay CAPTURE --from 2026-03-01T12:30:05.1Z"), "{alone}");
+    assert!(inspect(&["progress.jsonl", "--slow", "1s"]).contains("slow         never"));
+    let all = inspect(&["progress.jsonl", "--slow", "500us"]);
+    assert!(all.contains("slow         2026-03-01 12:30:00Z to 2026-03-01 12:30:10.006Z"), "{all}");
+}
+
+#[test]
+fn progress_that_cannot_be_inspected_is_said() {
+    let scratch = Scratch::new("inspect-errors");
+    slow_second(&scratch);
+    std::fs::write(scratch.path("other.jsonl"), "{\"a\":1}\n{\"name\":\n").unwrap();
+    let cases: [(&[&str], &str); 4] = [
+        (&["other.jsonl"], "NO_PROGRESS"),
+        (&["tuesday.capture", "--progress", "other.jsonl"], "NO_PROGRESS"),
+        (&["tuesday.capture", "--progress", "none.jsonl"], "PROGRESS_UNREADABLE"),
+        (&["progress.jsonl", "--progress", "progress.jsonl"], "is for a capture"),
+    ];
+    for (args, part) in cases {
+        let output = scratch.millstream(&[&["inspect"], args].concat()).output().unwrap();
+        let said = String::from_utf8_lossy(&output.stderr);
+        assert_eq!(output.status.code(), Some(2), "{args:?}: {said}");
+        assert!(said.contains(part), "{args:?}: {said}");
+    }
+}
