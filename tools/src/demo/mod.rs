@@ -12,12 +12,16 @@ use millstream_engine::env::{Env, RealEnv};
 use std::collections::HashMap;
 use std::io::Write;
 use std::net::TcpListener;
+use std::path::PathBuf;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 #[derive(ClapArgs)]
-#[command(after_help = "Example:\n  millstream demo --json")]
+#[command(after_help = "Examples:\n  \
+    millstream demo\n  \
+    millstream demo --json\n  \
+    millstream demo --lines 2000 --record demo.capture")]
 pub(crate) struct Args {
     /// Number of lines to play
     #[arg(long, default_value_t = 50_000, value_parser = clap::value_parser!(u64).range(1..=10_000_000))]
@@ -25,6 +29,9 @@ pub(crate) struct Args {
     /// Print one JSON object instead of the table
     #[arg(long)]
     json: bool,
+    /// Record what the query reads, as a capture
+    #[arg(long, value_name = "FILE")]
+    record: Option<PathBuf>,
 }
 
 const JOB: &str = "SELECT word, count(*) AS count \
@@ -49,7 +56,15 @@ pub(crate) fn run(args: &Args) -> Result<(), Failure> {
 
     let session = Session::new();
     let lines = session.read_stream().format("socket").option("host", "127.0.0.1");
-    let lines = lines.option("port", port).option("atEnd", "stop").load();
+    let mut lines = lines.option("port", port).option("atEnd", "stop");
+    if let Some(path) = &args.record {
+        if path.exists() {
+            let reason = format!("--record {} exists: take another name", path.display());
+            return Err(Failure::Wrong(reason));
+        }
+        lines = lines.option("record", path.display());
+    }
+    let lines = lines.load();
     let wrong = |error: millstream::table::error::PlanError| Failure::Wrong(error.to_string());
     lines.map_err(wrong)?.create_temp_view("lines");
     let counts: Arc<Mutex<HashMap<String, i64>>> = Arc::default();

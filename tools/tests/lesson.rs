@@ -1,0 +1,141 @@
+//! The lesson `docs/src/replay-lesson.md`: each of its commands is run, and gives what it shows.
+//!
+//! A block of code that follows "`NAME`:" is a file. In a block `console` lines after `$ ` are
+//! commands, and the other lines are what they print. Durations, sizes, times, addresses and bars
+//! differ from run to run: of them, only the place is compared. All else is compared as it stands.
+
+use std::net::TcpListener;
+use std::os::unix::process::CommandExt;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+
+/// The folder of the lesson, and the process groups of its commands in the background.
+struct Scratch {
+    folder: PathBuf,
+    groups: Vec<u32>,
+}
+
+impl Drop for Scratch {
+    fn drop(&mut self) {
+        for group in self.groups.iter().filter(|_| std::thread::panicking()) {
+            // Of a lesson that has failed, a query may still run.
+            let group = format!("-{group}");
+            drop(Command::new("kill").args(["-KILL", "--", &group]).stderr(Stdio::null()).status());
+        }
+        drop(std::fs::remove_dir_all(&self.folder));
+    }
+}
+
+/// A command of the lesson and what it prints.
+#[derive(Debug, Default)]
+struct Step {
+    line: usize,
+    command: String,
+    shown: Vec<String>,
+}
+
+/// Writes the files of a page to a folder, and returns its commands.
+fn read(page: &str, folder: &Path) -> Vec<Step> {
+    let (mut steps, mut file, mut block) = (Vec::<Step>::new(), None, None);
+    for (number, line) in page.lines().enumerate() {
+        match (line.strip_prefix("```"), block) {
+            (Some(kind), None) => {
+                block = Some(kind);
+                if let Some(name) = file.as_ref().filter(|_| kind != "console") {
+                    std::fs::write(folder.join(name), "").unwrap();
+                }
+            }
+            (Some(_), Some(_)) => (block, file) = (None, None),
+            (None, Some("console")) => match (line.strip_prefix("$ "), steps.last_mut()) {
+                (Some(command), _) => {
+                    let command = command.to_string();
+                    steps.push(Step { line: number + 1, command, shown: Vec::new() });
+                }
+                (None, Some(step)) if step.command.ends_with('\\') => {
+                    step.command.push('\n');
+                    step.command.push_str(line);
+                }
+                (None, Some(step)) => step.shown.push(line.to_string()),
+                (None, None) => panic!("line {}: no command", number + 1),
+            },
+            (None, Some(_)) => {
+                if let Some(name) = &file {
+                    let text = std::fs::read_to_string(folder.join(name)).unwrap();
+                    std::fs::write(folder.join(name), text + line + "\n").unwrap();
+                }
+            }
+            (None, None) => {
+                let name = line.strip_suffix("`:").and_then(|line| line.rsplit('`').next());
+                file = name.map(str::to_string).or(file.filter(|_| line.is_empty()));
+            }
+        }
+    }
+    steps
+}
+
+/// A line without what differs from run to run.
+fn shape(line: &str) -> String {
+    const UNITS: [&str; 9] = ["ns", "us", "ms", "s", "B", "KiB", "MiB", "KiB/s", "MiB/s"];
+    let bare = |word: &str| word.trim_matches(|c: char| ",;:()".contains(c)).to_string();
+    let words: Vec<_> = line.split_whitespace().map(bare).collect();
+    let (mut shape, mut at) = (Vec::new(), 0);
+    while let Some(word) = words.get(at) {
+        at += 1;
+        let is_number = word.replace(',', "").parse::<f64>().is_ok();
+        let has_digits = word.bytes().filter(u8::is_ascii_digit).count() > 3;
+        if is_number && words.get(at).is_some_and(|unit| UNITS.contains(&unit.as_str())) {
+            (shape, at) = ([shape, vec!["#".to_string()]].concat(), at + 1);
+        } else if has_digits && word.matches([':', '-']).count() >= 2 {
+            // A time.
+            if shape.last().is_none_or(|last| last != "#") {
+                shape.push("#".to_string());
+            }
+        } else if word.starts_with("127.0.0.1:") {
+            shape.push("127.0.0.1:#".to_string());
+        } else if !word.chars().all(|c| ('▁'..='█').contains(&c)) {
+            shape.push(word.clone());
+        }
+    }
+    shape.join(" ")
+}
+
+#[test]
+fn every_command_of_the_lesson_prints_what_the_lesson_shows() {
+    let name = format!("millstream-lesson-{}", std::process::id());
+    let mut scratch = Scratch { folder: std::env::temp_dir().join(name), groups: Vec::new() };
+    drop(std::fs::remove_dir_all(&scratch.folder));
+    std::fs::create_dir_all(&scratch.folder).unwrap();
+    let page = Path::new(env!("CARGO_MANIFEST_DIR")).join("../docs/src/replay-lesson.md");
+    let page = std::fs::read_to_string(page).unwrap();
+    // The port of the lesson may be taken on this machine.
+    let free = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port().to_string();
+    let steps = read(&page.replace("9999", &free), &scratch.folder);
+    assert!(steps.len() >= 10, "{} commands", steps.len());
+    let bin = Path::new(env!("CARGO_BIN_EXE_millstream")).parent().unwrap().to_path_buf();
+    let path = std::env::join_paths(
+        std::iter::once(bin).chain(std::env::split_paths(&std::env::var_os("PATH").unwrap())),
+    );
+    let path = path.unwrap();
+    for step in steps {
+        let script = format!("exec 2>&1\n{}", step.command);
+        let mut command = Command::new("bash");
+        command.current_dir(&scratch.folder).env("PATH", &path).args(["-c", &script]);
+        command.process_group(0).stdin(Stdio::null()).stdout(Stdio::piped());
+        let child = command.spawn().unwrap();
+        if step.command.ends_with('&') {
+            scratch.groups.push(child.id());
+        }
+        let output = child.wait_with_output().unwrap();
+        let printed = String::from_utf8(output.stdout).unwrap();
+        let printed_shape: Vec<_> = printed.lines().map(shape).filter(|l| !l.is_empty()).collect();
+        let shown: Vec<_> =
+            step.shown.iter().map(|line| shape(line)).filter(|line| !line.is_empty()).collect();
+        assert!(
+            printed_shape == shown,
+            "line {} of the lesson: $ {}\nprints:\n{printed}\nand not:\n{}",
+            step.line,
+            step.command,
+            step.shown.join("\n")
+        );
+    }
+}
