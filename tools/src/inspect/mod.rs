@@ -54,7 +54,7 @@ pub(crate) struct Args {
     slow: Option<u64>,
     /// Number of slow periods to show for each query, the slowest ones
     #[arg(long, value_name = "N", default_value_t = 3)]
-    stretches: usize,
+    periods: usize,
 }
 
 /// The damage found so far. The inspection continues with the rest.
@@ -79,7 +79,7 @@ pub(crate) fn run(args: &Args) -> Result<(), Failure> {
             let reason = "--progress is for a capture, and PATH is a file of progress reports";
             return Err(Failure::Wrong(reason.to_string()));
         }
-        let question = Question { limit_ns: args.slow, most: args.stretches, capture: None };
+        let question = Question { limit_ns: args.slow, most: args.periods, capture: None };
         return slow::run(folder, &question);
     }
     let queries = queries_below(folder);
@@ -161,7 +161,7 @@ fn inspect_capture(args: &Args) -> Result<(), Failure> {
     if let Some(progress) = &args.progress {
         say!("");
         let capture = Some((path.as_path(), shown.span));
-        let question = Question { limit_ns: args.slow, most: args.stretches, capture };
+        let question = Question { limit_ns: args.slow, most: args.periods, capture };
         slow::run(progress, &question)?;
     }
     shown.complain()

@@ -1,11 +1,10 @@
-//! When latency rose: the slow stretches of recorded progress, and the commands that play them.
+//! Finds the slow periods in recorded progress, and prints the commands that replay them.
 //!
-//! A report is slow if its p99 is above a limit: `--slow`, or [`FACTOR`] times the median of the
-//! p99 of all reports. Slow reports that follow each other are a stretch; reports without rows do
-//! not end one.
+//! A report is slow if its p99 is above a limit: `--slow`, or [`FACTOR`] times the median p99 of all
+//! reports. Consecutive slow reports form a period; reports without rows do not end one.
 //!
-//! Rows that left in a stretch may have been read before it, at most by the longest latency in it.
-//! The part of a capture that is to be played begins that much earlier.
+//! Rows that left the query in a period may have been read before it, at most by the largest
+//! latency in it. The range of the commands begins that much earlier.
 
 use super::progress_log::{ProgressLog, QueryReports, Report};
 use crate::failure::Failure;
@@ -13,30 +12,30 @@ use crate::capture::times::{show_ns, show_wall_arg, show_wall_ns};
 use crate::stdout::say;
 use std::path::Path;
 
-/// How many times the usual p99 is slow, if no limit is given.
+/// A report is slow above this multiple of the median p99, if no limit is given.
 const FACTOR: u64 = 3;
 /// Steps of the latency over time.
 const STEPS: usize = 60;
 
-/// What the stretches are compared with and where they are to be found.
+/// What to print.
 pub(super) struct Question<'a> {
     /// A p99 above this is slow, in nanoseconds.
     pub limit_ns: Option<u64>,
-    /// The most stretches to print.
+    /// The maximum number of periods to print for each query.
     pub most: usize,
-    /// The capture in which the stretches are, and the times of its first and last event.
+    /// The capture of the same time, and the times of its first and last event.
     pub capture: Option<(&'a Path, Option<(i64, i64)>)>,
 }
 
-/// Reports that follow each other and are slow.
+/// Consecutive slow reports.
 #[derive(Debug, PartialEq)]
-pub(super) struct Stretch<'r> {
+pub(super) struct Period<'r> {
     pub reports: &'r [Report],
     pub p99_ns: u64,
     pub max_ns: u64,
 }
 
-impl Stretch<'_> {
+impl Period<'_> {
     fn start_ns(&self) -> i64 {
         self.reports.first().map_or(0, |first| first.start_ns)
     }
@@ -45,14 +44,14 @@ impl Stretch<'_> {
         self.reports.last().map_or(0, |last| last.end_ns)
     }
 
-    /// The time from which on its rows were read.
+    /// The earliest time at which one of its rows may have been read.
     fn from_ns(&self) -> i64 {
         self.start_ns().saturating_sub(i64::try_from(self.max_ns).unwrap_or(i64::MAX))
     }
 }
 
 /// The median of the p99 of the reports that have one.
-fn usual_p99_ns(reports: &[Report]) -> Option<u64> {
+fn median_p99_ns(reports: &[Report]) -> Option<u64> {
     let mut all: Vec<u64> =
         reports.iter().filter(|report| report.count > 0).map(|report| report.p99_ns).collect();
     all.sort_unstable();
@@ -60,8 +59,8 @@ fn usual_p99_ns(reports: &[Report]) -> Option<u64> {
     all.get(all.len().saturating_sub(1) / 2).copied()
 }
 
-/// The slow stretches, in their order.
-pub(super) fn stretches(reports: &[Report], limit_ns: u64) -> Vec<Stretch<'_>> {
+/// The slow periods, in the order of time.
+pub(super) fn slow_periods(reports: &[Report], limit_ns: u64) -> Vec<Period<'_>> {
     let is_slow = |report: &Report| report.count > 0 && report.p99_ns > limit_ns;
     let (mut found, mut at) = (Vec::new(), 0);
     while let Some(first) = reports[at..].iter().position(is_slow).map(|next| at + next) {
@@ -76,13 +75,13 @@ pub(super) fn stretches(reports: &[Report], limit_ns: u64) -> Vec<Stretch<'_>> {
         let reports = &reports[first..=last];
         let most = |of: fn(&Report) -> u64| reports.iter().map(of).max().unwrap_or(0);
         let (p99_ns, max_ns) = (most(|report| report.p99_ns), most(|report| report.max_ns));
-        found.push(Stretch { reports, p99_ns, max_ns });
+        found.push(Period { reports, p99_ns, max_ns });
         at = last + 1;
     }
     found
 }
 
-/// Prints the slow stretches of each query.
+/// Prints the slow periods of each query.
 pub(super) fn run(path: &Path, question: &Question<'_>) -> Result<(), Failure> {
     let log = ProgressLog::read(path)?;
     say!("progress     {}", path.display());
@@ -105,51 +104,51 @@ fn print_query(query: &QueryReports, question: &Question<'_>) {
         show_wall_ns(first.start_ns),
         show_wall_ns(last.end_ns)
     );
-    let Some(usual_ns) = usual_p99_ns(reports) else {
+    let Some(median_ns) = median_p99_ns(reports) else {
         say!("latency      not measured: no row left the query");
         return;
     };
     let (line, peak_ns) = sparkline(reports);
     say!("latency      {line}");
-    say!("             p99 over time, at most {}, usually {}", show_ns(peak_ns), show_ns(usual_ns));
-    let limit_ns = question.limit_ns.unwrap_or(usual_ns.saturating_mul(FACTOR));
-    let mut slow = stretches(reports, limit_ns);
+    say!("             p99 over time, at most {}, median {}", show_ns(peak_ns), show_ns(median_ns));
+    let limit_ns = question.limit_ns.unwrap_or(median_ns.saturating_mul(FACTOR));
+    let mut slow = slow_periods(reports, limit_ns);
     if slow.is_empty() {
         let limit = show_ns(limit_ns);
         say!("slow         never: no p99 is above {limit} (--slow DURATION for another limit)");
         return;
     }
     let count = slow.len();
-    slow.sort_by_key(|stretch| std::cmp::Reverse(stretch.max_ns));
+    slow.sort_by_key(|period| std::cmp::Reverse(period.max_ns));
     slow.truncate(question.most);
-    for stretch in &slow {
-        print_stretch(stretch, reports, question);
+    for period in &slow {
+        print_period(period, reports, question);
     }
     if count > slow.len() {
         say!(
-            "\n({} more stretches are slower than {}: --stretches N)",
+            "\n({} more periods are slower than {}: --periods N)",
             count - slow.len(),
             show_ns(limit_ns)
         );
     }
 }
 
-fn print_stretch(stretch: &Stretch<'_>, all: &[Report], question: &Question<'_>) {
-    let (start_ns, end_ns) = (stretch.start_ns(), stretch.end_ns());
+fn print_period(period: &Period<'_>, all: &[Report], question: &Question<'_>) {
+    let (start_ns, end_ns) = (period.start_ns(), period.end_ns());
     say!("\nslow         {} to {}", show_wall_ns(start_ns), show_wall_ns(end_ns));
     let before = all.iter().rev().filter(|report| report.count > 0 && report.end_ns <= end_ns);
-    let before = before.filter(|report| !stretch.reports.contains(report)).map(|r| r.p99_ns).next();
+    let before = before.filter(|report| !period.reports.contains(report)).map(|r| r.p99_ns).next();
     let before = before.map_or("no report".to_string(), show_ns);
-    say!("p99          {}; before: {before}", show_ns(stretch.p99_ns));
-    say!("max          {}", show_ns(stretch.max_ns));
-    say!("rate         {}; over all: {}", rate(stretch.reports), rate(all));
-    let slowest = stretch.reports.iter().max_by_key(|report| report.slowest_ns);
+    say!("p99          {}; before: {before}", show_ns(period.p99_ns));
+    say!("max          {}", show_ns(period.max_ns));
+    say!("rate         {}; over all: {}", rate(period.reports), rate(all));
+    let slowest = period.reports.iter().max_by_key(|report| report.slowest_ns);
     if let Some(slowest) = slowest.filter(|report| !report.causes.is_empty()) {
         let causes = slowest.causes.iter().map(|(cause, ns)| format!("{cause} {}", show_ns(*ns)));
         let causes: Vec<_> = causes.collect();
         say!("cause        of {}: {}", show_ns(slowest.slowest_ns), causes.join(", "));
     }
-    let (from_ns, place) = (stretch.from_ns(), question.capture);
+    let (from_ns, place) = (period.from_ns(), question.capture);
     if let Some((path, span)) = place
         && span.is_none_or(|(first, last)| end_ns <= first || from_ns > last)
     {
@@ -221,10 +220,10 @@ mod tests {
     }
 
     #[test]
-    fn the_second_in_which_latency_rose_is_a_stretch() {
+    fn the_second_in_which_latency_rose_is_a_period() {
         let reports = reports(&[50, 60, 50, 900, 50, 55]);
-        assert_eq!(usual_p99_ns(&reports), Some(50_000));
-        let found = stretches(&reports, 150_000);
+        assert_eq!(median_p99_ns(&reports), Some(50_000));
+        let found = slow_periods(&reports, 150_000);
         assert_eq!(found.len(), 1);
         // From the marker of the report before; what left first was read 1.8 ms earlier.
         assert_eq!((found[0].start_ns(), found[0].end_ns()), (2_000_000_000, 3_006_000_000));
@@ -234,12 +233,12 @@ mod tests {
     }
 
     #[test]
-    fn reports_without_rows_do_not_end_a_stretch_and_usual_ones_do() {
+    fn reports_without_rows_do_not_end_a_period_and_usual_ones_do() {
         let reports = reports(&[50, 900, 0, 800, 50, 50, 50, 700, 0]);
         let found: Vec<_> =
-            stretches(&reports, 150_000).iter().map(|s| (s.reports.len(), s.p99_ns)).collect();
+            slow_periods(&reports, 150_000).iter().map(|s| (s.reports.len(), s.p99_ns)).collect();
         assert_eq!(found, [(3, 900_000), (1, 700_000)]);
-        assert!(stretches(&reports, 900_000).is_empty());
+        assert!(slow_periods(&reports, 900_000).is_empty());
     }
 
     #[test]
