@@ -1,6 +1,7 @@
 //! A capture as the source of a typed stream: order, options, restarts.
 
-use millstream::stream::{Capture, Count, Flow};
+use millstream::connect::capture::Capture;
+use millstream::stream::{Count, Flow};
 use millstream::{Config, EngineError, Trigger, WaitProfile};
 use millstream_engine::capture::{CaptureWriter, Direction, FileHeader, Head, Kind, WriterOptions};
 use std::path::{Path, PathBuf};

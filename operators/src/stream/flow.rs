@@ -6,8 +6,6 @@ use crate::stream::keyed_state::{Checkpointed, InMemory};
 use crate::stream::query::{OutputReleaseGuard, Query, QueryParts};
 use crate::stream::recipe::{CheckpointManifest, Recipe};
 use crate::stream::sink::{ChannelSinkParts, Sink, SinkChain};
-#[cfg(feature = "sql")]
-use crate::stream::source::capture::{Capture, CapturedRecord, FromCapture};
 use crate::stream::source::recipe::{FromItems, FromParts};
 use crate::stream::typed_stream::Stream;
 use millstream_engine::env::SimEnv;
@@ -125,66 +123,14 @@ impl<C: 'static> Flow<C> {
         self.stream(FromParts { parts: parts.max(1), part: move |number| part(number).into_iter() })
     }
 
-    /// A source that reads recorded traffic, as `USING capture` does in SQL. `make` makes a record of
-    /// the stream from each recorded line or datagram. The stream ends with the capture.
-    ///
-    /// Records and their order depend on the capture and its options alone. A restart from a
-    /// checkpoint continues behind the last committed record. Recorded data that is no whole record,
-    /// or no UTF-8, is left out.
-    ///
-    /// ```
-    /// use millstream::Config;
-    /// use millstream::engine::capture::{CaptureWriter, Direction, Head, Kind, WriterOptions};
-    /// use millstream::stream::{Capture, Count, Flow};
-    ///
-    /// # let name = format!("millstream-doc-{}.capture", std::process::id());
-    /// # let path = std::env::temp_dir().join(name);
-    /// // Two clients, a line each second. `millstream capture` records real ones.
-    /// let mut recording = CaptureWriter::new(std::fs::File::create(&path)?, &WriterOptions::default())?;
-    /// for (second, line) in ["GET /", "GET /a", "PUT /a"].iter().enumerate() {
-    ///     let ns = second as u64 * 1_000_000_000;
-    ///     let (connection, direction, kind) = (second as u32 % 2, Direction::In, Kind::Data);
-    ///     let head = Head {
-    ///         position: 0, lines: 0, mono_ns: ns, wall_ns: ns as i64, connection, direction, kind,
-    ///         flags: 0,
-    ///     };
-    ///     recording.append(&head, format!("{line}\n").as_bytes())?;
-    /// }
-    /// recording.finish()?;
-    ///
-    /// let flow = Flow::new("methods");
-    /// let requests = flow.capture(&Capture::new(&path).from_ns(1_000_000_000), |record| {
-    ///     let method = record.text.split(' ').next().unwrap_or_default();
-    ///     (record.time_us, method.to_string())
-    /// })?;
-    /// let (sink, mut output) = flow.output();
-    /// requests.map(|(_, method)| method).key_by(String::clone).aggregate(Count).sink(sink);
-    /// flow.start(Config::default())?.await_termination()?;
-    /// assert_eq!(output.try_recv(), Some(("GET".to_string(), 1)));
-    /// assert_eq!(output.try_recv(), Some(("PUT".to_string(), 1)));
-    /// # std::fs::remove_file(&path)?;
-    /// # Ok::<(), Box<dyn std::error::Error>>(())
-    /// ```
-    #[cfg(feature = "sql")]
-    pub fn capture<T, F>(
-        &self,
-        capture: &Capture,
-        make: F,
-    ) -> Result<Stream<impl Recipe<Item = T> + use<T, F, C>, C>, EngineError>
-    where
-        T: Send + 'static,
-        F: FnMut(CapturedRecord<'_>) -> T + Send + 'static,
-    {
-        Ok(self.stream(FromCapture { source: capture.open()?, make, item: PhantomData }))
-    }
-
     /// A sink whose results the service reads, to be passed to [`Stream::sink`].
     pub fn output<T: Send + 'static>(&self) -> (impl Sink<T> + use<T, C>, Output<T>) {
         let (parts, output) = channel::output(&self.ending.0);
         (ChannelSinkParts(Some(parts)), output)
     }
 
-    fn stream<R: Recipe>(&self, recipe: R) -> Stream<R, C> {
+    /// The stream of a source.
+    pub(crate) fn stream<R: Recipe>(&self, recipe: R) -> Stream<R, C> {
         Stream { recipe, sinks: self.sinks.clone(), kind: PhantomData }
     }
 

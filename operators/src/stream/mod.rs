@@ -66,8 +66,6 @@ pub use crate::stream::operator::window::{
 #[cfg(feature = "sql")]
 pub(crate) use crate::stream::processor_state::write as write_kept;
 pub use crate::stream::processor_state::{Kept, ListState, MapState, States, Ttl, ValueState};
-#[cfg(feature = "sql")]
-pub use crate::stream::source::capture::{Capture, CapturedRecord};
 pub use channel::{ChannelSink, Input, Output, PushError, RecvError, RecvTimeoutError};
 #[cfg(feature = "futures")]
 pub use channel::{InputSink, OutputStream};

@@ -46,3 +46,11 @@ pub struct CheckpointManifest {
     /// Why an operator cannot be started.
     pub(in crate::stream) refused: Option<EngineError>,
 }
+
+impl CheckpointManifest {
+    /// Adds a source of another module.
+    #[cfg(feature = "sql")]
+    pub(crate) fn add_source(&mut self, description: &str) {
+        self.shape.sources.push(description.to_string());
+    }
+}

@@ -1,7 +1,7 @@
 //! Progress reports that `millstream run --progress FILE` wrote, a JSON object a line.
 
-use crate::failure::Failure;
 use crate::capture::times;
+use crate::failure::Failure;
 use serde_json::Value as Json;
 use std::fs::File;
 use std::io::{BufRead, BufReader, Read};

@@ -7,8 +7,8 @@
 //! latency in it. The range of the commands begins that much earlier.
 
 use super::progress_log::{ProgressLog, QueryReports, Report};
-use crate::failure::Failure;
 use crate::capture::times::{show_ns, show_wall_arg, show_wall_ns};
+use crate::failure::Failure;
 use crate::stdout::say;
 use std::path::Path;
 

@@ -1,9 +1,9 @@
 //! The job with its sources replaced by files and captures.
 
 use super::Args;
-use crate::failure::Failure;
 use crate::capture::events::{self, Selection};
 use crate::capture::import::DirectionArg;
+use crate::failure::Failure;
 use crate::run::{overrides, read};
 use millstream::session::{JobQuery, ReplacedSource, Session, is_capture};
 use millstream_engine::capture::{Item, Kind};

@@ -21,5 +21,8 @@ pub mod offset;
 pub mod pace;
 pub mod source;
 pub(in crate::connect::capture) mod staged;
+mod stream;
 #[cfg(test)]
 mod tests;
+
+pub use stream::{Capture, CapturedRecord};

@@ -2,7 +2,7 @@
 
 use crate::connect::capture::config::CaptureConfig;
 use crate::connect::capture::source::CaptureSource;
-use crate::stream::recipe::{CheckpointManifest, Recipe};
+use crate::stream::{CheckpointManifest, Flow, Recipe, Stream};
 use crate::table::row::{Row, Slot};
 use millstream_engine::capture::Direction;
 use millstream_engine::error::EngineError;
@@ -12,7 +12,7 @@ use millstream_engine::runtime::tasklet::SourceTasklet;
 use std::marker::PhantomData;
 use std::path::Path;
 
-/// A capture to be read, and how; for [`Flow::capture`](crate::stream::Flow::capture).
+/// A capture to be read, and how; for [`Flow::capture`].
 #[derive(Clone, Debug)]
 pub struct Capture {
     options: Vec<(String, String)>,
@@ -69,7 +69,7 @@ impl Capture {
     }
 
     /// Opens the capture.
-    pub(in crate::stream) fn open(&self) -> Result<CaptureSource, EngineError> {
+    fn open(&self) -> Result<CaptureSource, EngineError> {
         let times = ("includeTimestamp".to_string(), "true".to_string());
         let options: Vec<_> = self.options.iter().cloned().chain([times]).collect();
         let config = CaptureConfig::read(&options)
@@ -78,11 +78,66 @@ impl Capture {
     }
 }
 
+impl<C: 'static> Flow<C> {
+    /// A source that reads recorded traffic, as `USING capture` does in SQL. `make` makes a record of
+    /// the stream from each recorded line or datagram. The stream ends with the capture.
+    ///
+    /// Records and their order depend on the capture and its options alone. A restart from a
+    /// checkpoint continues behind the last committed record. Recorded data that is no whole record,
+    /// or no UTF-8, is left out.
+    ///
+    /// ```
+    /// use millstream::Config;
+    /// use millstream::connect::capture::Capture;
+    /// use millstream::engine::capture::{CaptureWriter, Direction, Head, Kind, WriterOptions};
+    /// use millstream::stream::{Count, Flow};
+    ///
+    /// # let name = format!("millstream-doc-{}.capture", std::process::id());
+    /// # let path = std::env::temp_dir().join(name);
+    /// // Two clients, a line each second. `millstream capture` records real ones.
+    /// let mut recording = CaptureWriter::new(std::fs::File::create(&path)?, &WriterOptions::default())?;
+    /// for (second, line) in ["GET /", "GET /a", "PUT /a"].iter().enumerate() {
+    ///     let ns = second as u64 * 1_000_000_000;
+    ///     let (connection, direction, kind) = (second as u32 % 2, Direction::In, Kind::Data);
+    ///     let head = Head {
+    ///         position: 0, lines: 0, mono_ns: ns, wall_ns: ns as i64, connection, direction, kind,
+    ///         flags: 0,
+    ///     };
+    ///     recording.append(&head, format!("{line}\n").as_bytes())?;
+    /// }
+    /// recording.finish()?;
+    ///
+    /// let flow = Flow::new("methods");
+    /// let requests = flow.capture(&Capture::new(&path).from_ns(1_000_000_000), |record| {
+    ///     let method = record.text.split(' ').next().unwrap_or_default();
+    ///     (record.time_us, method.to_string())
+    /// })?;
+    /// let (sink, mut output) = flow.output();
+    /// requests.map(|(_, method)| method).key_by(String::clone).aggregate(Count).sink(sink);
+    /// flow.start(Config::default())?.await_termination()?;
+    /// assert_eq!(output.try_recv(), Some(("GET".to_string(), 1)));
+    /// assert_eq!(output.try_recv(), Some(("PUT".to_string(), 1)));
+    /// # std::fs::remove_file(&path)?;
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    pub fn capture<T, F>(
+        &self,
+        capture: &Capture,
+        make: F,
+    ) -> Result<Stream<impl Recipe<Item = T> + use<T, F, C>, C>, EngineError>
+    where
+        T: Send + 'static,
+        F: FnMut(CapturedRecord<'_>) -> T + Send + 'static,
+    {
+        Ok(self.stream(FromCapture { source: capture.open()?, make, item: PhantomData }))
+    }
+}
+
 /// The recipe of a stream of a capture's records.
-pub(in crate::stream) struct FromCapture<F, T> {
-    pub source: CaptureSource,
-    pub make: F,
-    pub item: PhantomData<fn() -> T>,
+struct FromCapture<F, T> {
+    source: CaptureSource,
+    make: F,
+    item: PhantomData<fn() -> T>,
 }
 
 impl<T, F> Recipe for FromCapture<F, T>
@@ -105,7 +160,7 @@ where
         vec![0]
     }
     fn describe(&self, kept: &mut CheckpointManifest) {
-        kept.shape.sources.push("capture".to_string());
+        kept.add_source("capture");
     }
     fn has_event_time(&self) -> bool {
         false
