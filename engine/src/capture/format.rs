@@ -331,6 +331,7 @@ pub(super) fn decode(bytes: &[u8], version: u8) -> Result<(Head, usize), NoBlock
 /// The transport protocol of a connection.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Protocol {
+    /// Unknown.
     #[default]
     Unknown,
     /// A byte stream.

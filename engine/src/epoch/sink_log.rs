@@ -1,3 +1,5 @@
+//! The commit log of a transactional sink, which the driver writes.
+
 use crate::env::storage::Storage;
 use crate::error::EngineError;
 use crate::event::Epoch;

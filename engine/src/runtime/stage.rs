@@ -19,11 +19,10 @@ pub enum FlushStatus {
     /// Only partial aggregates of local pre-aggregation are left. They are flushed by the first
     /// drain without a record, and before a marker.
     Buffered,
-    /// Only partial aggregates are left. The first drain without a record flushes them, and so does
-    /// a marker.
-    NextEpoch,
     /// Only work of the next epoch is left; markers have been passed on. While the watermark keeps
     /// advancing, this status may never end.
+    NextEpoch,
+    /// There is more work; call again soon.
     Pending,
     /// The chain waits for another thread to make room, which will wake this worker.
     Blocked,

@@ -38,10 +38,10 @@ struct Inner {
     match_range: Option<(u64, u64)>,
 }
 
-/// Converts the expressions of a query. The subqueries in them are joined to its plan.
+/// The most conditions of a WHERE that get a filter each.
 const MAX_FILTERS: usize = 64;
 
-/// Converts the expressions of a query. Joins to its plan what their subqueries need.
+/// Converts the expressions of a query. The subqueries in them are joined to its plan.
 pub(super) struct Joining<'c> {
     catalog: &'c dyn Catalog,
     plan: RefCell<Option<Plan>>,
