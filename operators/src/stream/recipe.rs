@@ -54,3 +54,19 @@ impl CheckpointManifest {
         self.shape.sources.push(description.to_string());
     }
 }
+
+/// Forwards what a stream tells about itself, unchanged, to the stream in a field.
+macro_rules! pass_properties {
+    ($up:ident) => {
+        fn watermark_lag_us(&self) -> i64 {
+            self.$up.watermark_lag_us()
+        }
+        fn describe(&self, kept: &mut $crate::stream::recipe::CheckpointManifest) {
+            self.$up.describe(kept);
+        }
+        fn has_event_time(&self) -> bool {
+            self.$up.has_event_time()
+        }
+    };
+}
+pub(in crate::stream) use pass_properties;

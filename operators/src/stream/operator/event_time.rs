@@ -1,7 +1,7 @@
 //! Declares the event time of derived records.
 
 use crate::event_time::watermark::MakeEventTimeFn;
-use crate::stream::recipe::{CheckpointManifest, Recipe};
+use crate::stream::recipe::{Recipe, pass_properties};
 use crate::stream::typed_stream::Stream;
 use millstream_engine::runtime::job::Job;
 use millstream_engine::runtime::stage::Push;
@@ -43,20 +43,12 @@ where
     fn places(&self, job: &Job, parallelism: usize) -> Vec<usize> {
         self.up.places(job, parallelism)
     }
-    fn describe(&self, kept: &mut CheckpointManifest) {
-        self.up.describe(kept);
-    }
-    fn has_event_time(&self) -> bool {
-        self.up.has_event_time()
-    }
+    pass_properties!(up);
     fn event_time(&self) -> Option<MakeEventTimeFn<R::Item>> {
         if !self.up.has_event_time() {
             return None;
         }
         let time = self.time.clone();
         Some(Box::new(move || Box::new(time.clone())))
-    }
-    fn watermark_lag_us(&self) -> i64 {
-        self.up.watermark_lag_us()
     }
 }

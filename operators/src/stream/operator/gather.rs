@@ -1,6 +1,6 @@
 //! Merges the instances of a stream into one.
 
-use crate::stream::recipe::{CheckpointManifest, Recipe};
+use crate::stream::recipe::{Recipe, pass_properties};
 use millstream_engine::runtime::exchange::Exchange;
 use millstream_engine::runtime::job::Job;
 use millstream_engine::runtime::stage::Push;
@@ -27,15 +27,7 @@ impl<R: Recipe> Recipe for GatherRecipe<R> {
     fn places(&self, _job: &Job, _parallelism: usize) -> Vec<usize> {
         vec![0]
     }
-    fn watermark_lag_us(&self) -> i64 {
-        self.up.watermark_lag_us()
-    }
-    fn describe(&self, kept: &mut CheckpointManifest) {
-        self.up.describe(kept);
-    }
-    fn has_event_time(&self) -> bool {
-        self.up.has_event_time()
-    }
+    pass_properties!(up);
 }
 
 /// Routes every item to lane 0, for exchanges with one consumer.

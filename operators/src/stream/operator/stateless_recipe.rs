@@ -2,7 +2,7 @@
 
 use crate::event_time::watermark::MakeEventTimeFn;
 use crate::stream::operator::stateless::{Filter, FlatMap, Map};
-use crate::stream::recipe::{CheckpointManifest, Recipe};
+use crate::stream::recipe::{Recipe, pass_properties};
 use millstream_engine::runtime::job::Job;
 use millstream_engine::runtime::stage::Push;
 use std::marker::PhantomData;
@@ -32,15 +32,7 @@ where
     fn places(&self, job: &Job, parallelism: usize) -> Vec<usize> {
         self.up.places(job, parallelism)
     }
-    fn watermark_lag_us(&self) -> i64 {
-        self.up.watermark_lag_us()
-    }
-    fn describe(&self, kept: &mut CheckpointManifest) {
-        self.up.describe(kept);
-    }
-    fn has_event_time(&self) -> bool {
-        self.up.has_event_time()
-    }
+    pass_properties!(up);
 }
 
 pub(in crate::stream) struct FilterRecipe<R, F> {
@@ -62,17 +54,9 @@ impl<R: Recipe, F: FnMut(&R::Item) -> bool + Clone + Send + 'static> Recipe for 
     fn places(&self, job: &Job, parallelism: usize) -> Vec<usize> {
         self.up.places(job, parallelism)
     }
+    pass_properties!(up);
     fn event_time(&self) -> Option<MakeEventTimeFn<R::Item>> {
         self.up.event_time()
-    }
-    fn watermark_lag_us(&self) -> i64 {
-        self.up.watermark_lag_us()
-    }
-    fn describe(&self, kept: &mut CheckpointManifest) {
-        self.up.describe(kept);
-    }
-    fn has_event_time(&self) -> bool {
-        self.up.has_event_time()
     }
 }
 
@@ -103,13 +87,5 @@ where
     fn places(&self, job: &Job, parallelism: usize) -> Vec<usize> {
         self.up.places(job, parallelism)
     }
-    fn watermark_lag_us(&self) -> i64 {
-        self.up.watermark_lag_us()
-    }
-    fn describe(&self, kept: &mut CheckpointManifest) {
-        self.up.describe(kept);
-    }
-    fn has_event_time(&self) -> bool {
-        self.up.has_event_time()
-    }
+    pass_properties!(up);
 }
