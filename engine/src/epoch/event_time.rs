@@ -199,6 +199,16 @@ impl EventTimeReporter {
     }
 }
 
+/// The event time at which an earlier run ended.
+pub struct ResumedTime {
+    /// The watermark of its last batch, in milliseconds since 1970.
+    pub last_ms: i64,
+    /// The watermark of the batch after it.
+    pub next_ms: i64,
+    /// Whether results that the last watermark releases may still be unemitted.
+    pub owes_late_emission: bool,
+}
+
 /// The driver's view of event time: computes the watermark of the query.
 #[derive(Debug, Default)]
 pub struct WatermarkTracker {
@@ -261,9 +271,9 @@ impl WatermarkTracker {
         EventTimeReporter(seen)
     }
 
-    /// Resumes from an earlier run: the watermarks of its last and next batch, and whether results
-    /// that the last watermark releases may still be unemitted.
-    pub fn resume(&mut self, (last_ms, next_ms): (i64, i64), owes_late_emission: bool) {
+    /// Resumes from an earlier run.
+    pub fn resume(&mut self, resumed: ResumedTime) {
+        let ResumedTime { last_ms, next_ms, owes_late_emission } = resumed;
         (self.last_ms, self.next_ms, self.owes_late_emission) =
             (last_ms, next_ms, owes_late_emission);
         self.times.set(last_ms, next_ms);
@@ -357,7 +367,7 @@ mod tests {
         assert!(time.is_batch_due(7_000) && !time.is_batch_due(6_999));
         time.begin(9, time.next_ms());
         assert!(!time.is_batch_due(9_000));
-        time.resume((90, 90), true);
+        time.resume(ResumedTime { last_ms: 90, next_ms: 90, owes_late_emission: true });
         assert!(
             time.is_batch_due(0),
             "windows of an epoch of continuous mode may be still to come"
@@ -433,7 +443,7 @@ mod tests {
     fn a_restart_goes_on_and_waits_for_all_inputs() {
         let mut time = WatermarkTracker::default();
         let (a, b) = (time.input(0), time.input(0));
-        time.resume((30, 40), false);
+        time.resume(ResumedTime { last_ms: 30, next_ms: 40, owes_late_emission: false });
         a.publish(90_000);
         time.end();
         assert_eq!(time.next_ms(), 40);

@@ -7,7 +7,9 @@ use crate::cores::{self, Core};
 use crate::env::{Env, RealEnv, SimEnv};
 use crate::epoch::committed_epoch::CommittedEpoch;
 use crate::epoch::driver::{Driver, DriverParts, Tick};
-use crate::epoch::event_time::{BatchTimes, EventTimeReporter, WatermarkPolicy, WatermarkTracker};
+use crate::epoch::event_time::{
+    BatchTimes, EventTimeReporter, ResumedTime, WatermarkPolicy, WatermarkTracker,
+};
 use crate::epoch::phase::{Phase, PhaseCell};
 use crate::epoch::protocol::{Command, Report};
 use crate::epoch::sink_log::SinkLog;
@@ -58,6 +60,15 @@ impl Default for Config {
             record_stalls: true,
         }
     }
+}
+
+/// A job that is ready to run.
+struct DriverAndSeats {
+    driver: Driver,
+    seats: Vec<SeatedTasklet>,
+    /// What the tasklets report to the driver.
+    inbox: Receiver<Report>,
+    reports: Sender<Report>,
 }
 
 struct SeatedTasklet {
@@ -179,8 +190,11 @@ impl Job {
         self.checkpoint = Some(checkpoint);
         // Operators created from here on start with the watermarks of the earlier run: a row may
         // reach an operator before its source has reported its event time.
-        let watermarks = (recovery.watermark_ms, recovery.next_watermark_ms);
-        self.time.resume(watermarks, recovery.owes_late_emission);
+        self.time.resume(ResumedTime {
+            last_ms: recovery.watermark_ms,
+            next_ms: recovery.next_watermark_ms,
+            owes_late_emission: recovery.owes_late_emission,
+        });
         self.recovery = recovery;
         Ok(())
     }
@@ -353,7 +367,7 @@ impl Job {
         self.seats.iter().map(names).collect()
     }
 
-    fn into_driver(self) -> (Driver, Vec<SeatedTasklet>, Receiver<Report>, Sender<Report>) {
+    fn into_driver(self) -> DriverAndSeats {
         let driver = Driver::new(DriverParts {
             trigger: self.config.trigger,
             runs_empty_batch: self.runs_empty_batch,
@@ -367,14 +381,15 @@ impl Job {
             sink: self.sink,
             on_commit: self.on_commit,
         });
-        (driver, self.seats, self.reports.1, self.reports.0)
+        let (reports, inbox) = self.reports;
+        DriverAndSeats { driver, seats: self.seats, inbox, reports }
     }
 
     /// Starts the threads: one per worker that has tasklets, and the driver's.
     pub fn start(mut self) -> Result<RunningJob, EngineError> {
         let on_end = std::mem::replace(&mut self.on_end, Box::new(|_| {}));
         let (env, config, name) = (self.env.clone(), self.config.clone(), self.name.clone());
-        let (driver, seats, inbox, reports) = self.into_driver();
+        let DriverAndSeats { driver, seats, inbox, reports } = self.into_driver();
         let phase = driver.phase();
         let halt = Arc::new(AtomicBool::new(false));
         let busy = seats.iter().filter(|seat| !seat.tasklets.is_empty()).count();
@@ -439,7 +454,7 @@ impl Job {
     /// determines the order of the steps.
     pub fn simulate(mut self, world: &SimEnv, seed: u64) -> Result<(), EngineError> {
         let on_end = std::mem::replace(&mut self.on_end, Box::new(|_| {}));
-        let (driver, seats, inbox, _reports) = self.into_driver();
+        let DriverAndSeats { driver, seats, inbox, reports: _reports } = self.into_driver();
         let tasklets = seats.into_iter().flat_map(|seat| seat.tasklets).collect();
         let result = simulation::run(driver, tasklets, &inbox, world, seed);
         on_end(&result);

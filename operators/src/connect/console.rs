@@ -8,14 +8,23 @@ use super::options::OptionReader;
 use crate::table::datetime::Tz;
 use crate::table::error::PlanResult;
 use crate::table::plan::Options;
+use crate::table::plan::analyzer::OutputMode;
 use crate::table::row::{Row, decode};
 use crate::table::types::{DataType, Schema};
 use crate::table::value::Value;
+use millstream_engine::epoch::trigger::Trigger;
 use millstream_engine::error::EngineError;
 use millstream_engine::event::Epoch;
 use millstream_engine::measure::latency::LatencyRecorder;
 use millstream_engine::runtime::stage::{FlushStatus, Push, Stage};
 use std::io::Write;
+
+/// The options of the sink.
+#[derive(Clone, Copy, Debug)]
+pub struct ConsoleOptions {
+    limit: usize,
+    truncate: bool,
+}
 
 /// The sink.
 pub struct Console {
@@ -40,20 +49,20 @@ pub struct Console {
 
 impl Console {
     /// Reads `numRows` (20) and `truncate` (true).
-    pub fn read(options: &Options) -> PlanResult<(usize, bool)> {
+    pub fn read(options: &Options) -> PlanResult<ConsoleOptions> {
         let mut reader = OptionReader::new("sink console", options);
         let limit = reader.number("numRows", 20, 1, 1 << 20)? as usize;
         let truncate = reader.flag("truncate", true)?;
         reader.finish()?;
-        Ok((limit, truncate))
+        Ok(ConsoleOptions { limit, truncate })
     }
 
     /// A console for a query whose first epoch in this run is `epoch`.
     pub fn new(
-        (limit, truncate): (usize, bool),
+        ConsoleOptions { limit, truncate }: ConsoleOptions,
         zone: Tz,
         schema: Schema,
-        (complete, continuous): (bool, bool),
+        (mode, trigger): (OutputMode, Trigger),
         epoch: Epoch,
         out: Box<dyn Write + Send>,
         latency: LatencyRecorder,
@@ -68,8 +77,8 @@ impl Console {
             truncate,
             zone,
             epoch,
-            at_marker: complete || !continuous,
-            print_empty: !continuous,
+            at_marker: mode == OutputMode::Complete || !trigger.is_continuous(),
+            print_empty: !trigger.is_continuous(),
             out,
             latency,
             query: None,

@@ -2,6 +2,7 @@
 //! by name. For tests and small embedded uses; typed streams have a faster channel
 //! (`stream::Flow::channel`).
 
+use crate::table::plan::analyzer::OutputMode;
 use crate::table::row::{Row, decode, encode};
 use crate::table::types::{DataType, Schema};
 use crate::table::value::Value;
@@ -344,8 +345,9 @@ impl MemoryTable {
 
     /// Creates a sink that fills the table. In output mode complete each epoch's rows replace the
     /// earlier ones.
-    pub fn sink(&self, complete: bool, latency: LatencyRecorder) -> MemorySink {
+    pub fn sink(&self, mode: OutputMode, latency: LatencyRecorder) -> MemorySink {
         let types = self.schema.fields.iter().map(|f| f.data_type.clone()).collect();
+        let complete = mode == OutputMode::Complete;
         MemorySink { table: self.clone(), types, complete, pending: Vec::new(), latency }
     }
 }

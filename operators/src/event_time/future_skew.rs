@@ -7,6 +7,7 @@
 
 use millstream_engine::env::Env;
 use millstream_engine::epoch::event_time::{BatchTimes, EventTimeReporter, EventTimeStats};
+use millstream_engine::epoch::trigger::Trigger;
 use millstream_engine::error::EngineError;
 use millstream_engine::event::{Epoch, UNTIMED};
 use millstream_engine::runtime::stage::{FlushStatus, Io, Push, Stage};
@@ -27,8 +28,9 @@ pub(crate) struct FutureSkewLimit {
 
 impl FutureSkewLimit {
     /// A limit in milliseconds.
-    pub fn new(max_ms: i64, env: Arc<dyn Env>, times: BatchTimes, continuous: bool) -> Self {
+    pub fn new(max_ms: i64, env: Arc<dyn Env>, times: BatchTimes, trigger: Trigger) -> Self {
         let max_us = max_ms.saturating_mul(1000);
+        let continuous = trigger.is_continuous();
         let mut skew = Self { max_us, env, times, continuous, wall_offset_us: 0, arrived_ns: 0 };
         skew.read_clock();
         skew
@@ -144,6 +146,8 @@ mod tests {
     use super::*;
     use millstream_engine::env::SimEnv;
 
+    const CONTINUOUS: Trigger = Trigger::Continuous { interval_ns: 1_000_000_000 };
+
     const SECOND_NS: u64 = 1_000_000_000;
     const SECOND_US: i64 = 1_000_000;
 
@@ -152,9 +156,8 @@ mod tests {
         let world = Arc::new(SimEnv::new(0));
         world.advance(100 * SECOND_NS);
         let times = BatchTimes::default();
-        let skew =
-            |continuous| FutureSkewLimit::new(60_000, world.clone(), times.clone(), continuous);
-        let (mut arrival, mut batch) = (skew(true), skew(false));
+        let skew = |trigger| FutureSkewLimit::new(60_000, world.clone(), times.clone(), trigger);
+        let (mut arrival, mut batch) = (skew(CONTINUOUS), skew(Trigger::AsSoonAsPossible));
         assert_eq!(arrival.limit_us(100 * SECOND_NS), 160 * SECOND_US);
         assert_eq!(arrival.limit_us(UNTIMED), 160 * SECOND_US, "the latest arrival counts");
         // The clock is not read again for a record that arrives later in the epoch.
@@ -171,7 +174,7 @@ mod tests {
     #[test]
     fn limits_beyond_all_times_overflow_nowhere() {
         let world = Arc::new(SimEnv::new(0));
-        let mut skew = FutureSkewLimit::new(i64::MAX, world, BatchTimes::default(), true);
+        let mut skew = FutureSkewLimit::new(i64::MAX, world, BatchTimes::default(), CONTINUOUS);
         assert_eq!(skew.limit_us(5), i64::MAX);
     }
 }

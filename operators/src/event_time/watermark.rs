@@ -2,6 +2,7 @@
 //! event time of the records that pass; in continuous mode it sends the watermark down the chain.
 
 use millstream_engine::epoch::event_time::{BatchTimes, EventTimeReporter, EventTimeStats};
+use millstream_engine::epoch::trigger::Trigger;
 use millstream_engine::error::EngineError;
 use millstream_engine::event::{Epoch, IDLE};
 use millstream_engine::runtime::stage::{FlushStatus, Io, Push, Stage};
@@ -58,15 +59,16 @@ impl<F, D: Stage> WatermarkAssigner<F, D> {
     pub fn new(
         time: F,
         delay_ms: i64,
-        continuous: bool,
+        trigger: Trigger,
         seen: EventTimeReporter,
-        (resumed_us, times): (i64, BatchTimes),
+        resumed_us: i64,
+        times: BatchTimes,
         down: D,
     ) -> Self {
         Self {
             time,
             delay_us: delay_ms.saturating_mul(1000),
-            continuous,
+            continuous: trigger.is_continuous(),
             seen,
             largest_us: None,
             resumed_us,

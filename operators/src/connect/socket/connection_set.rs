@@ -22,6 +22,15 @@ fn fails(error: std::io::Error) -> EngineError {
     EngineError::runtime("register a socket", error)
 }
 
+/// What a poll has found.
+#[derive(Default)]
+pub(super) struct Readiness {
+    /// Whether a connection is readable.
+    pub has_readable: bool,
+    /// Whether a client waits to be accepted.
+    pub client_waits: bool,
+}
+
 /// The connections of a source, in reusable slots.
 #[derive(Default)]
 pub struct Connections {
@@ -149,11 +158,10 @@ impl Connections {
         None
     }
 
-    /// Polls for readable connections. Returns whether there are any, and whether a client waits to
-    /// be accepted.
-    pub(super) fn poll_connections(&mut self) -> Result<(bool, bool), EngineError> {
-        let Some((mut poll, mut events)) = self.poll.take() else { return Ok((false, false)) };
-        let (mut any, mut waits) = (false, false);
+    /// Polls for readable connections and for clients.
+    pub(super) fn poll_connections(&mut self) -> Result<Readiness, EngineError> {
+        let mut readiness = Readiness::default();
+        let Some((mut poll, mut events)) = self.poll.take() else { return Ok(readiness) };
         loop {
             match poll.poll(&mut events, Some(Duration::ZERO)) {
                 Err(error) if error.kind() == std::io::ErrorKind::Interrupted => continue,
@@ -163,10 +171,10 @@ impl Connections {
             for event in &events {
                 count += 1;
                 if event.token() == LISTENER {
-                    waits = true;
+                    readiness.client_waits = true;
                     continue;
                 }
-                any = true;
+                readiness.has_readable = true;
                 let slot = event.token().0;
                 let is_closed = event.is_read_closed() || event.is_error();
                 if let Some(connection) =
@@ -182,7 +190,7 @@ impl Connections {
             }
         }
         self.poll = Some((poll, events));
-        Ok((any, waits))
+        Ok(readiness)
     }
 
     /// The connection with the longest unfinished line.

@@ -1,6 +1,6 @@
 //! The sink of a query: chosen by its format, and opened at the start.
 
-use crate::connect::console::Console;
+use crate::connect::console::{Console, ConsoleOptions};
 use crate::connect::file::FileSinkConfig;
 use crate::connect::foreach::{Foreach, ForeachBatch, Noop};
 #[cfg(feature = "kafka")]
@@ -16,7 +16,6 @@ use crate::table::error::{PlanError, PlanResult};
 use crate::table::expr::resolve::did_you_mean;
 use crate::table::physical::BoxChain;
 use crate::table::plan::Options;
-use crate::table::plan::analyzer::OutputMode;
 use millstream_engine::measure::latency::LatencyRecorder;
 use millstream_engine::runtime::job::Job;
 use std::sync::Arc;
@@ -25,7 +24,7 @@ use std::sync::atomic::AtomicBool;
 pub(in crate::session::stream_writer) enum SinkSpec {
     Files(FileSinkConfig),
     ForeachBatch,
-    Console((usize, bool)),
+    Console(ConsoleOptions),
     Memory,
     Socket(SocketSinkConfig),
     #[cfg(feature = "kafka")]
@@ -124,7 +123,6 @@ impl StreamWriter {
         job: &mut Job,
     ) -> Result<BoxChain, QueryError> {
         let schema = self.frame.schema();
-        let complete = prepared.mode == OutputMode::Complete;
         let session = &self.frame.session;
         Ok(match &prepared.sink {
             SinkSpec::Files(config) => {
@@ -147,7 +145,7 @@ impl StreamWriter {
                     *options,
                     zone,
                     schema,
-                    (complete, prepared.trigger.is_continuous()),
+                    (prepared.mode, prepared.trigger),
                     job.next_epoch(),
                     out,
                     latency,
@@ -157,7 +155,7 @@ impl StreamWriter {
             SinkSpec::Memory => {
                 let table = MemoryTable::new(schema);
                 session.lock().tables.insert(name.to_string(), table.clone());
-                Box::new(table.sink(complete, latency))
+                Box::new(table.sink(prepared.mode, latency))
             }
             SinkSpec::Socket(config) => {
                 let wait = ReceiverWait::new(job.env(), stopping.clone(), session.lock().notice);

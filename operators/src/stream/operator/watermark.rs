@@ -37,13 +37,12 @@ where
             let down = chain(job, i);
             let seen = job.event_time(delay_ms);
             let resumed_us = job.resumed_watermark_ms().saturating_mul(1000);
-            let resumed = (resumed_us, job.times());
-            let continuous = job.trigger().is_continuous();
+            let (times, trigger) = (job.times(), job.trigger());
             let skew =
-                skew_ms.map(|ms| FutureSkewLimit::new(ms, job.env(), job.times(), continuous));
-            let counts = seen.clone();
+                skew_ms.map(|ms| FutureSkewLimit::new(ms, job.env(), times.clone(), trigger));
+            let (time_of, counts) = (time.clone(), seen.clone());
             let down =
-                WatermarkAssigner::new(time.clone(), delay_ms, continuous, seen, resumed, down);
+                WatermarkAssigner::new(time_of, delay_ms, trigger, seen, resumed_us, times, down);
             FutureSkewFilter::new(time.clone(), ahead.clone(), skew, counts, down)
         });
     }

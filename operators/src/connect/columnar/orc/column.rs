@@ -6,7 +6,7 @@
 use super::footer::{Kind, StripeFooter, Type};
 use super::stream::{ByteSource, Compression, Stream};
 use crate::connect::columnar::julian_calendar::{days_of_hybrid, hybrid_local, micros_of_hybrid};
-use crate::connect::columnar::orc::rle_decode::{Bits, ByteRuns, Integers};
+use crate::connect::columnar::orc::rle_decode::{Bits, ByteRuns, Integers, Sign};
 use crate::connect::columnar::orc::schema_evolution;
 use crate::connect::columnar::orc::schema_evolution::{Cell, named};
 use crate::connect::columnar::schema::to_arrow;
@@ -201,37 +201,40 @@ impl StripeContext<'_> {
             return Err("a column has an encoding that is not known".to_string());
         }
         let second = encoding >= 2;
-        let integers = |kind, signed| Integers::new(self.data(id, kind), second, signed);
+        let integers = |kind, sign| Integers::new(self.data(id, kind), second, sign);
         let body = match of.kind {
             Kind::Boolean => Body::Boolean(Bits::new(self.data(id, DATA))),
             Kind::Byte => Body::Byte(ByteRuns::new(self.data(id, DATA))),
-            Kind::Short | Kind::Int | Kind::Long => Body::Integer(integers(DATA, true)),
-            Kind::Date => Body::Date(integers(DATA, true)),
+            Kind::Short | Kind::Int | Kind::Long => Body::Integer(integers(DATA, Sign::Signed)),
+            Kind::Date => Body::Date(integers(DATA, Sign::Signed)),
             Kind::Float => Body::Float(self.data(id, DATA)),
             Kind::Double => Body::Double(self.data(id, DATA)),
             Kind::Timestamp | Kind::TimestampInstant => {
                 let local = of.kind == Kind::Timestamp;
                 let zone = if local { self.clock.writer } else { Tz::UTC };
-                let (seconds, nanos) = (integers(DATA, true), integers(SECONDARY, false));
+                let (seconds, nanos) =
+                    (integers(DATA, Sign::Signed), integers(SECONDARY, Sign::Unsigned));
                 Body::Time { seconds, nanos, base_s: Clock::base_s(zone), local }
             }
             Kind::Decimal => {
-                let scales = integers(SECONDARY, true);
+                let scales = integers(SECONDARY, Sign::Signed);
                 Body::Decimal { digits: self.data(id, DATA), scales, scale: of.decimal.1 }
             }
-            Kind::Binary => {
-                Body::Bytes { lengths: integers(LENGTH, false), bytes: self.data(id, DATA) }
-            }
+            Kind::Binary => Body::Bytes {
+                lengths: integers(LENGTH, Sign::Unsigned),
+                bytes: self.data(id, DATA),
+            },
             Kind::String | Kind::Varchar | Kind::Char if encoding % 2 == 1 => {
-                let (lengths, bytes) = (integers(LENGTH, false), self.data(id, DICTIONARY));
+                let (lengths, bytes) =
+                    (integers(LENGTH, Sign::Unsigned), self.data(id, DICTIONARY));
                 let dictionary = Dictionary::read(lengths, bytes, words)?;
-                Body::Dictionary { indexes: integers(DATA, false), dictionary }
+                Body::Dictionary { indexes: integers(DATA, Sign::Unsigned), dictionary }
             }
             Kind::String | Kind::Varchar | Kind::Char => {
-                Body::Text { lengths: integers(LENGTH, false), bytes: self.data(id, DATA) }
+                Body::Text { lengths: integers(LENGTH, Sign::Unsigned), bytes: self.data(id, DATA) }
             }
             Kind::List | Kind::Map | Kind::Struct => {
-                self.nested(of, wanted, integers(LENGTH, false))?
+                self.nested(of, wanted, integers(LENGTH, Sign::Unsigned))?
             }
             Kind::Union => return Err("UNION is not read".to_string()),
         };

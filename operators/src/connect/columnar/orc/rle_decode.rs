@@ -70,11 +70,20 @@ impl Bits {
     }
 }
 
+/// Whether integers are stored zigzag encoded, as those that may be negative are.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Sign {
+    /// Zigzag encoded.
+    Signed,
+    /// As they are.
+    Unsigned,
+}
+
 /// Decodes run-length encoded integers.
 pub struct Integers {
     stream: Stream,
     second_version: bool,
-    signed: bool,
+    sign: Sign,
     run: Box<[i64; RUN]>,
     length: usize,
     next: usize,
@@ -108,11 +117,11 @@ pub fn packed_width(bits: usize) -> usize {
 }
 
 impl Integers {
-    /// Decodes a stream in version 2 of the encoding, or in version 1. `signed` says whether values
+    /// Decodes a stream in version 2 of the encoding, or in version 1. `sign` says whether values
     /// are zigzag encoded.
-    pub fn new(stream: Stream, second_version: bool, signed: bool) -> Self {
+    pub fn new(stream: Stream, second_version: bool, sign: Sign) -> Self {
         let run = Box::new([0; RUN]);
-        Self { stream, second_version, signed, run, length: 0, next: 0, spare: Vec::new() }
+        Self { stream, second_version, sign, run, length: 0, next: 0, spare: Vec::new() }
     }
 
     /// The next integer. Fails at the end of the stream.
@@ -161,7 +170,7 @@ impl Integers {
 
     fn number(&mut self) -> Result<i64, String> {
         let value = self.varint()?;
-        Ok(if self.signed { zigzag(value) } else { value as i64 })
+        Ok(if self.sign == Sign::Signed { zigzag(value) } else { value as i64 })
     }
 
     fn first(&mut self) -> Result<(), String> {
@@ -190,7 +199,7 @@ impl Integers {
             1 => {
                 let (width, length) = self.header(head)?;
                 self.unpack(0, length, width)?;
-                if self.signed {
+                if self.sign == Sign::Signed {
                     self.run[..length].iter_mut().for_each(|v| *v = zigzag(*v as u64));
                 }
                 self.length = length;
@@ -217,7 +226,7 @@ impl Integers {
 
     fn repeated(&mut self, head: u8) -> Result<(), String> {
         let value = self.big_endian(usize::from(head >> 3 & 7) + 1)?;
-        let value = if self.signed { zigzag(value) } else { value as i64 };
+        let value = if self.sign == Sign::Signed { zigzag(value) } else { value as i64 };
         self.length = usize::from(head & 7) + 3;
         self.run[..self.length].fill(value);
         Ok(())
@@ -337,33 +346,36 @@ mod tests {
         Stream::new(file, compression, 0, bytes.len() as u64)
     }
 
-    fn read(bytes: &[u8], second: bool, signed: bool, count: usize) -> Result<Vec<i64>, String> {
-        let mut integers = Integers::new(stream(bytes), second, signed);
+    fn read(bytes: &[u8], second: bool, sign: Sign, count: usize) -> Result<Vec<i64>, String> {
+        let mut integers = Integers::new(stream(bytes), second, sign);
         (0..count).map(|_| integers.next()).collect()
     }
 
     #[test]
     fn examples_of_the_specification_are_read() {
         // The examples of the ORC specification, one per encoding.
-        assert_eq!(read(&[0x61, 0, 7], false, false, 100), Ok(vec![7; 100]));
+        assert_eq!(read(&[0x61, 0, 7], false, Sign::Unsigned, 100), Ok(vec![7; 100]));
         assert_eq!(
-            read(&[0x61, 0xFF, 0x64], false, false, 100),
+            read(&[0x61, 0xFF, 0x64], false, Sign::Unsigned, 100),
             Ok((1..=100).rev().collect::<Vec<_>>())
         );
-        assert_eq!(read(&[0xFB, 2, 3, 6, 7, 11], false, false, 5), Ok(vec![2, 3, 6, 7, 11]));
-        assert_eq!(read(&[0x0A, 0x27, 0x10], true, false, 5), Ok(vec![10000; 5]));
+        assert_eq!(
+            read(&[0xFB, 2, 3, 6, 7, 11], false, Sign::Unsigned, 5),
+            Ok(vec![2, 3, 6, 7, 11])
+        );
+        assert_eq!(read(&[0x0A, 0x27, 0x10], true, Sign::Unsigned, 5), Ok(vec![10000; 5]));
         let direct = [0x5E, 0x03, 0x5C, 0xA1, 0xAB, 0x1E, 0xDE, 0xAD, 0xBE, 0xEF];
-        assert_eq!(read(&direct, true, false, 4), Ok(vec![23713, 43806, 57005, 48879]));
+        assert_eq!(read(&direct, true, Sign::Unsigned, 4), Ok(vec![23713, 43806, 57005, 48879]));
         let patched = [
             0x8E, 0x13, 0x2B, 0x21, 0x07, 0xD0, 0x1E, 0x00, 0x14, 0x70, 0x28, 0x32, 0x3C, 0x46,
             0x50, 0x5A, 0x64, 0x6E, 0x78, 0x82, 0x8C, 0x96, 0xA0, 0xAA, 0xB4, 0xBE, 0xFC, 0xE8,
         ];
         let mut expected = vec![2030, 2000, 2020, 1_000_000];
         expected.extend((2040..=2190).step_by(10));
-        assert_eq!(read(&patched, true, false, 20), Ok(expected));
+        assert_eq!(read(&patched, true, Sign::Unsigned, 20), Ok(expected));
         let deltas = [0xC6, 0x09, 0x02, 0x02, 0x22, 0x42, 0x42, 0x46];
         let primes = vec![2, 3, 5, 7, 11, 13, 17, 19, 23, 29];
-        assert_eq!(read(&deltas, true, false, 10), Ok(primes));
+        assert_eq!(read(&deltas, true, Sign::Unsigned, 10), Ok(primes));
     }
 
     #[test]
@@ -387,8 +399,9 @@ mod tests {
                     (state >> 56) as u8
                 })
                 .collect();
-            for (second, signed) in [(false, false), (true, false), (true, true)] {
-                let _ = read(&bytes, second, signed, 600);
+            let forms = [(false, Sign::Unsigned), (true, Sign::Unsigned), (true, Sign::Signed)];
+            for (second, sign) in forms {
+                let _ = read(&bytes, second, sign, 600);
             }
         }
     }

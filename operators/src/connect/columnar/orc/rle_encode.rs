@@ -4,7 +4,7 @@
 //! delta run with packed differences. All others become a direct run with the width of the largest
 //! value. The patched-base encoding is not written: the block compression saves as much.
 
-use crate::connect::columnar::orc::rle_decode::packed_width;
+use crate::connect::columnar::orc::rle_decode::{Sign, packed_width};
 
 /// The most values of a run.
 const RUN: usize = 512;
@@ -78,7 +78,7 @@ pub fn unscaled(value: i128, out: &mut Vec<u8>) {
 
 /// Appends integers with the encoding of version 2. Signed values are zigzag encoded; unsigned
 /// values must not be negative.
-pub fn integers(values: &[i64], signed: bool, out: &mut Vec<u8>) {
+pub fn integers(values: &[i64], sign: Sign, out: &mut Vec<u8>) {
     let mut begin = 0;
     let mut at = 0;
     while at < values.len() {
@@ -87,25 +87,25 @@ pub fn integers(values: &[i64], signed: bool, out: &mut Vec<u8>) {
             // A shorter run becomes a part of the surrounding run.
             at += run.max(1);
             if at - begin >= RUN {
-                others(&values[begin..begin + RUN], signed, out);
+                others(&values[begin..begin + RUN], sign, out);
                 begin += RUN;
             }
             continue;
         }
-        others(&values[begin..at], signed, out);
+        others(&values[begin..at], sign, out);
         let run = run.min(RUN);
         let step = values[at + 1].wrapping_sub(values[at]);
         if step == 0 && run <= 10 {
-            repeated(values[at], run, signed, out);
+            repeated(values[at], run, sign, out);
         } else {
             head(3, 0, run, out);
-            first(values[at], signed, out);
+            first(values[at], sign, out);
             varint(zigzag(step), out);
         }
         at += run;
         begin = at;
     }
-    others(&values[begin..], signed, out);
+    others(&values[begin..], sign, out);
 }
 
 /// The number of leading values with a constant difference, at most one run. A difference that
@@ -123,21 +123,21 @@ fn head(encoding: u8, code: u8, length: usize, out: &mut Vec<u8>) {
     out.extend([encoding << 6 | code << 1 | (length >> 8) as u8, length as u8]);
 }
 
-fn first(value: i64, signed: bool, out: &mut Vec<u8>) {
-    varint(if signed { zigzag(value) } else { value as u64 }, out);
+fn first(value: i64, sign: Sign, out: &mut Vec<u8>) {
+    varint(if sign == Sign::Signed { zigzag(value) } else { value as u64 }, out);
 }
 
-fn repeated(value: i64, count: usize, signed: bool, out: &mut Vec<u8>) {
-    let value = if signed { zigzag(value) } else { value as u64 };
+fn repeated(value: i64, count: usize, sign: Sign, out: &mut Vec<u8>) {
+    let value = if sign == Sign::Signed { zigzag(value) } else { value as u64 };
     let bytes = (64 - value.leading_zeros() as usize).div_ceil(8).max(1);
     out.push((bytes as u8 - 1) << 3 | (count as u8 - 3));
     out.extend_from_slice(&value.to_be_bytes()[8 - bytes..]);
 }
 
 /// Appends values without a constant difference, as delta or direct runs.
-fn others(values: &[i64], signed: bool, out: &mut Vec<u8>) {
+fn others(values: &[i64], sign: Sign, out: &mut Vec<u8>) {
     for values in values.chunks(RUN) {
-        let word = |value: i64| if signed { zigzag(value) } else { value as u64 };
+        let word = |value: i64| if sign == Sign::Signed { zigzag(value) } else { value as u64 };
         let width = |all: u64| packed_width(64 - all.leading_zeros() as usize);
         let direct = width(values.iter().fold(0, |all, value| all | word(*value)));
         if let Some(all) = one_way(values)
@@ -145,7 +145,7 @@ fn others(values: &[i64], signed: bool, out: &mut Vec<u8>) {
         {
             let width = width(all).max(2);
             head(3, code(width), values.len(), out);
-            first(values[0], signed, out);
+            first(values[0], sign, out);
             varint(zigzag(values[1].wrapping_sub(values[0])), out);
             let deltas = values[1..].windows(2).map(|pair| pair[1].abs_diff(pair[0]));
             pack(deltas, width, out);
@@ -218,10 +218,10 @@ mod tests {
         *state >> 11
     }
 
-    fn check(values: &[i64], signed: bool) {
+    fn check(values: &[i64], sign: Sign) {
         let mut out = Vec::new();
-        integers(values, signed, &mut out);
-        let mut decoder = Integers::new(stream(out), true, signed);
+        integers(values, sign, &mut out);
+        let mut decoder = Integers::new(stream(out), true, sign);
         for (i, value) in values.iter().enumerate() {
             assert_eq!(decoder.next(), Ok(*value), "{i} of {values:?}");
         }
@@ -231,13 +231,13 @@ mod tests {
     #[test]
     fn integers_are_read_as_they_were_written() {
         let extremes = [i64::MIN, i64::MAX, 0, -1, i64::MAX, i64::MIN, 1];
-        check(&extremes, true);
-        check(&(0..2000).collect::<Vec<_>>(), true);
-        check(&(0..2000).map(|i| -i * i).collect::<Vec<_>>(), true);
-        check(&[7; 1300], false);
-        check(&[5, 5, 5, 5, 4], true);
-        check(&[3], false);
-        check(&[], true);
+        check(&extremes, Sign::Signed);
+        check(&(0..2000).collect::<Vec<_>>(), Sign::Signed);
+        check(&(0..2000).map(|i| -i * i).collect::<Vec<_>>(), Sign::Signed);
+        check(&[7; 1300], Sign::Unsigned);
+        check(&[5, 5, 5, 5, 4], Sign::Signed);
+        check(&[3], Sign::Unsigned);
+        check(&[], Sign::Signed);
         let seed = 42;
         let mut state = seed;
         for round in 0..2000 {
@@ -259,9 +259,9 @@ mod tests {
                     }
                 })
                 .collect();
-            check(&values, true);
+            check(&values, Sign::Signed);
             if kind != 1 && values.iter().all(|value| *value >= 0) {
-                check(&values, false);
+                check(&values, Sign::Unsigned);
             }
             assert!(round < 2000, "seed {seed}");
         }

@@ -6,6 +6,7 @@ use super::statistics::{Bounds, Statistics};
 use super::stream::Codec;
 use super::write::kind_of;
 use crate::connect::columnar::orc::protobuf::Message;
+use crate::connect::columnar::orc::rle_decode::Sign;
 use crate::connect::columnar::orc::rle_encode;
 use crate::connect::columnar::write::other;
 use crate::table::datetime::{Tz, to_utc};
@@ -189,9 +190,9 @@ impl Stripe {
         Ok(())
     }
 
-    fn integers(&mut self, node: &Node, kind: u64, values: &[i64], signed: bool) -> io::Result<()> {
+    fn integers(&mut self, node: &Node, kind: u64, values: &[i64], sign: Sign) -> io::Result<()> {
         let mut bytes = Vec::with_capacity(values.len() * 2);
-        rle_encode::integers(values, signed, &mut bytes);
+        rle_encode::integers(values, sign, &mut bytes);
         self.stream(node, kind, &bytes)
     }
 
@@ -273,7 +274,7 @@ impl Stripe {
                     bytes.extend_from_slice(value.as_bytes());
                 });
                 self.stream(node, DATA, &bytes)?;
-                self.integers(node, LENGTH, &lengths, false)?;
+                self.integers(node, LENGTH, &lengths, Sign::Unsigned)?;
                 let mut all = Vec::new();
                 each(parts, |array, row| all.push(array.as_string::<i32>().value(row)));
                 Bounds::of_texts(all.into_iter())
@@ -286,7 +287,7 @@ impl Stripe {
                     bytes.extend_from_slice(value);
                 });
                 self.stream(node, DATA, &bytes)?;
-                self.integers(node, LENGTH, &lengths, false)?;
+                self.integers(node, LENGTH, &lengths, Sign::Unsigned)?;
                 Bounds::None
             }
             DataType::Array(_) | DataType::Map(..) | DataType::Struct(_) => {
@@ -304,7 +305,7 @@ impl Stripe {
         values: Vec<i64>,
         of: impl Fn(i64, i64) -> Bounds,
     ) -> io::Result<Bounds> {
-        self.integers(node, DATA, &values, true)?;
+        self.integers(node, DATA, &values, Sign::Signed)?;
         Ok(bounds(&values, of))
     }
 
@@ -345,8 +346,18 @@ impl Stripe {
             }
             left << 3 | (zeros - 1).max(0)
         };
-        self.integers(node, DATA, &all.iter().map(|v| seconds(*v)).collect::<Vec<_>>(), true)?;
-        self.integers(node, SECONDARY, &all.iter().map(|v| nanos(*v)).collect::<Vec<_>>(), false)?;
+        self.integers(
+            node,
+            DATA,
+            &all.iter().map(|v| seconds(*v)).collect::<Vec<_>>(),
+            Sign::Signed,
+        )?;
+        self.integers(
+            node,
+            SECONDARY,
+            &all.iter().map(|v| nanos(*v)).collect::<Vec<_>>(),
+            Sign::Unsigned,
+        )?;
         // The format stores bounds in local time. In zones other than UTC such bounds would be
         // wrong around the hour at which a clock is turned back, so none are written.
         Ok(if zone == Tz::UTC { bounds(&all, Bounds::Time) } else { Bounds::Unknown })
@@ -357,7 +368,7 @@ impl Stripe {
         let mut bytes = Vec::with_capacity(all.len() * 4);
         all.iter().for_each(|value| rle_encode::unscaled(*value, &mut bytes));
         self.stream(node, DATA, &bytes)?;
-        self.integers(node, SECONDARY, &vec![i64::from(scale); all.len()], true)?;
+        self.integers(node, SECONDARY, &vec![i64::from(scale); all.len()], Sign::Signed)?;
         Ok(bounds(&all, |a, b| Bounds::Decimal(a, b, scale)))
     }
 
@@ -395,7 +406,7 @@ impl Stripe {
                 all.push((of.slice(from as usize, (to - from) as usize), None));
             }
         }
-        self.integers(node, LENGTH, &lengths, false)?;
+        self.integers(node, LENGTH, &lengths, Sign::Unsigned)?;
         for ((_, child), parts) in node.children.iter().zip(&children) {
             self.column(child, parts)?;
         }

@@ -3,6 +3,7 @@
 
 use crate::connect::socket::connection::Connection;
 use crate::connect::socket::connection_counts::ConnectionEnd;
+use crate::connect::socket::connection_set::Readiness;
 use crate::connect::socket::durable_log::Ingest;
 use crate::connect::socket::listener::{is_of_client, is_out_of_files};
 use crate::connect::socket::options::AtEnd;
@@ -168,9 +169,10 @@ impl SocketSource {
         cx: &mut StepCx<'_>,
     ) -> Result<ReadOutcome, EngineError> {
         self.reads = 0;
-        let (mut any, waits) = self.connections.poll_connections()?;
+        let Readiness { has_readable: mut any, client_waits } =
+            self.connections.poll_connections()?;
         if let Peers::Listen(listening) = &mut self.origin {
-            listening.waits |= waits;
+            listening.waits |= client_waits;
             if listening.waits {
                 any |= self.accept(cx)?;
             }

@@ -273,10 +273,10 @@ pub(super) static FUNCTIONS: &[Function] = &[
         |a, call, arena| {
             let (from, to) = (a[1].long(), a[2].long());
             Ok(match converted(a[0].text(), from, to) {
-                Some((_, true)) if call.semantics.ansi => {
+                Some(number) if number.overflows && call.semantics.ansi => {
                     return arithmetic_overflow("a number of more than 64 bits");
                 }
-                Some((text, _)) => made(arena, &text),
+                Some(number) => made(arena, &number.digits),
                 None => Cell::Null,
             })
         },
@@ -336,10 +336,18 @@ fn power(base: f64, exponent: f64) -> f64 {
     if undefined { f64::NAN } else { libm::pow(base, exponent) }
 }
 
-/// Converts a number between bases. The result is unsigned, or signed if `to` is negative. Also
-/// returns whether the number exceeded 64 bits; then the largest 64-bit number is converted. `None`
+/// A number in another base.
+#[derive(Debug, PartialEq, Eq)]
+struct Converted {
+    /// With a sign if it is negative.
+    digits: String,
+    /// Whether the number exceeded 64 bits; then the largest 64-bit number is converted.
+    overflows: bool,
+}
+
+/// Converts a number between bases. The result is unsigned, or signed if `to` is negative. `None`
 /// for an invalid base or an empty text.
-fn converted(text: &str, from: i64, to: i64) -> Option<(String, bool)> {
+fn converted(text: &str, from: i64, to: i64) -> Option<Converted> {
     let fits = |base: i64| (2..=36).contains(&base.abs());
     let trimmed = text.trim_matches(' ');
     if !fits(from) || from < 0 || !fits(to) || trimmed.is_empty() {
@@ -380,7 +388,7 @@ fn converted(text: &str, from: i64, to: i64) -> Option<(String, bool)> {
             break;
         }
     }
-    Some((sign.chars().chain(out.into_iter().rev()).collect(), overflows))
+    Some(Converted { digits: sign.chars().chain(out.into_iter().rev()).collect(), overflows })
 }
 
 #[cfg(test)]
@@ -389,13 +397,14 @@ mod tests {
 
     #[test]
     fn bases() {
-        let text = |text: &str, from, to| converted(text, from, to).map(|(text, _)| text);
+        let text = |text: &str, from, to| converted(text, from, to).map(|number| number.digits);
         assert_eq!(text("100", 2, 10).as_deref(), Some("4"));
         assert_eq!(text("-10", 16, -10).as_deref(), Some("-16"));
         assert_eq!(text("-1", 10, 16).as_deref(), Some("FFFFFFFFFFFFFFFF"));
         assert_eq!(text("x", 10, 16).as_deref(), Some("0"));
         assert_eq!(text("-9223372036854775809", 10, 16).as_deref(), Some("FFFFFFFFFFFFFFFF"));
         assert_eq!(text("1", 1, 16), None);
-        assert_eq!(converted("18446744073709551616", 10, 16), Some(("F".repeat(16), true)));
+        let largest = Converted { digits: "F".repeat(16), overflows: true };
+        assert_eq!(converted("18446744073709551616", 10, 16), Some(largest));
     }
 }

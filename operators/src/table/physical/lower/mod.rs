@@ -290,7 +290,7 @@ impl Lowering<'_, '_> {
         let is_window = matches!(columns[column].data_type, DataType::Struct(_));
         let slot = Slot::new(column, columns.len());
         let resumed_us = self.job.resumed_watermark_ms().saturating_mul(1000);
-        let continuous = self.job.trigger().is_continuous();
+        let trigger = self.job.trigger();
         let time = move |row: &Row<'_>| match (row.is_null(slot), is_window) {
             // A NULL event time counts as 1970, as in Spark.
             (true, _) => 0,
@@ -301,18 +301,19 @@ impl Lowering<'_, '_> {
         // In micro-batch mode the partitions of a source share one event time, and the largest one
         // counts, as in Spark. In continuous mode partitions are read independently, and the
         // slowest one counts.
-        let shared = (!continuous).then(|| self.job.event_time(delay_ms));
+        let shared = (!trigger.is_continuous()).then(|| self.job.event_time(delay_ms));
         let late = skew_ms.map(|_| Arc::new(self.late("watermark", input.schema(), 0)));
         let job = &mut self.job;
         let downs = over(downs, |down| {
             let seen = shared.clone().unwrap_or_else(|| job.event_time(delay_ms));
-            let resumed = (resumed_us, times.clone());
-            let stage =
-                WatermarkAssigner::new(time, delay_ms, continuous, seen.clone(), resumed, down);
+            let (reporter, times_of) = (seen.clone(), times.clone());
+            let stage = WatermarkAssigner::new(
+                time, delay_ms, trigger, reporter, resumed_us, times_of, down,
+            );
             let (Some(skew_ms), Some(late)) = (skew_ms, &late) else {
                 return Box::new(stage) as BoxChain;
             };
-            let limit = FutureSkewLimit::new(skew_ms, job.env(), times.clone(), continuous);
+            let limit = FutureSkewLimit::new(skew_ms, job.env(), times.clone(), trigger);
             let late = late.clone();
             let aside = move |row: Row<'_>, limit_us| late.send_ahead_to_side_output(row, limit_us);
             Box::new(FutureSkewFilter::new(time, aside, Some(limit), seen, stage))
