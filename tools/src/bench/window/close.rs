@@ -1,6 +1,6 @@
 //! How soon a result follows the record that closes its window, compared with a bare loop.
 
-use super::{Load, windows};
+use super::{Contender, Load, windows};
 use crate::failure::Failure;
 use crate::latency_format::{latency_json, latency_line, median, time};
 use crate::stdout::say;
@@ -22,19 +22,20 @@ pub(super) fn run(load: &Load, rounds: u64, spin: bool, json: bool) -> Result<()
     }
     let (mut bare, mut engine, mut results) = (Vec::new(), Vec::new(), 0);
     for _ in 0..rounds {
-        for is_engine in [false, true] {
-            let measured = windows(load, (is_engine, spin), |_, _| {})?;
+        for contender in [Contender::Bare, Contender::Engine] {
+            let measured = windows(load, contender, spin, |_, _| {})?;
             let p = Percentiles::of(&measured.latency);
             if !json {
                 let lag = time(Percentiles::of(&measured.lag).p99_ns);
-                let name = if is_engine { "engine" } else { "bare" };
+                let name = contender.name();
                 say!("{name:<8}{}  lag p99 {lag}", latency_line(&p));
             }
-            if is_engine {
-                results += measured.results;
-                engine.push(p);
-            } else {
-                bare.push(p);
+            match contender {
+                Contender::Bare => bare.push(p),
+                Contender::Engine => {
+                    results += measured.results;
+                    engine.push(p);
+                }
             }
         }
     }

@@ -273,15 +273,33 @@ fn start_bare(spin: bool, ports: (u16, u16)) -> Result<Target, Failure> {
     bare(spin, ports, each_line).map(Target::Bare)
 }
 
+/// What is measured.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Contender {
+    /// A loop that does the same without an engine.
+    Bare,
+    Engine,
+}
+
+impl Contender {
+    fn name(self) -> &'static str {
+        match self {
+            Self::Bare => "bare",
+            Self::Engine => "engine",
+        }
+    }
+}
+
 fn windows(
     load: &Load,
-    (is_engine, spin): (bool, bool),
+    contender: Contender,
+    spin: bool,
     each_window: impl FnMut(u64, &mut Measured) + Send,
 ) -> Result<Measured, Failure> {
     let mut traffic = Windows { load: *load, check: Check::new(*load), each_window };
-    round(&mut traffic, |ports| match is_engine {
-        true => start_engine(load, spin, ports),
-        false => start_bare(spin, ports),
+    round(&mut traffic, |ports| match contender {
+        Contender::Engine => start_engine(load, spin, ports),
+        Contender::Bare => start_bare(spin, ports),
     })
 }
 

@@ -1,6 +1,6 @@
 //! Measures whether latency or memory drifts in a long run.
 
-use super::{Load, resident_kb, windows};
+use super::{Contender, Load, resident_kb, windows};
 use crate::failure::Failure;
 use crate::latency_format::{latency_json, latency_line, median, time};
 use crate::stdout::say;
@@ -33,7 +33,7 @@ pub(super) fn run(load: &Load, plot: Option<&PathBuf>, json: bool) -> Result<(),
     }
     let mut intervals: Vec<Interval> = Vec::new();
     let before = &mut intervals;
-    let measured = windows(load, (true, false), |until_s, measured| {
+    let measured = windows(load, Contender::Engine, false, |until_s, measured| {
         if until_s % INTERVAL_S != 0 || measured.latency.is_empty() {
             return;
         }

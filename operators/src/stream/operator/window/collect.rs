@@ -10,7 +10,7 @@
 //! *Limits.* The function is called with all records of a window at once.
 
 use super::assigner::{Window, Windows};
-use super::open_windows::{Held, KeyWindows, NextDue, OpenWindows, SUFFIX, WINDOW};
+use super::open_windows::{Held, KeyWindows, NextDue, OpenWindows, Opened, SUFFIX, WINDOW};
 use crate::event_time::watermark::{EventTimeFn, OperatorWatermark};
 use crate::state::ordered_run::Run;
 use crate::stream::keyed_input::Either;
@@ -327,12 +327,12 @@ where
         let at = self.open.place(&key)?;
         for window in windows {
             let Self { open, log, .. } = self;
-            let (index, changed) = if W::MERGES {
+            let Opened { index, has_changed } = if W::MERGES {
                 open.open_session(at, window, || OPEN, |_, _| (), log)
             } else {
                 open.open(at, window, || OPEN)
             };
-            if changed {
+            if has_changed {
                 open.changed(at, index, log)?;
             }
         }

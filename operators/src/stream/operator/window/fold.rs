@@ -88,9 +88,9 @@ where
             let merge = |into: &mut Folded<_, _>, from: Folded<_, _>| {
                 fold.merge(&mut into.state, from.state);
             };
-            open.open_session(at, window, new, merge, log).0
+            open.open_session(at, window, new, merge, log).index
         } else {
-            open.open(at, window, new).0
+            open.open(at, window, new).index
         };
         let of_window = &mut open.keys[at].windows[index];
         let window = of_window.window;

@@ -70,6 +70,13 @@ pub(super) enum NextDue {
     Closes(usize, usize),
 }
 
+/// A window that is open now.
+pub(super) struct Opened {
+    /// Its index among the windows of its key.
+    pub index: usize,
+    pub has_changed: bool,
+}
+
 /// The open windows of all keys.
 pub(super) struct OpenWindows<K, H, X> {
     pub keys: KeyTable<KeyWindows<K, H, X>>,
@@ -134,29 +141,35 @@ impl<K: Kept + Clone, H: Held, X: Default> OpenWindows<K, H, X> {
         index
     }
 
-    /// The index of the window with this start, or the index at which it would be inserted.
-    fn search(&self, at: usize, start_us: i64) -> (usize, bool) {
+    /// The index of the window with this start; as an error, the index at which it would be
+    /// inserted.
+    fn search(&self, at: usize, start_us: i64) -> Result<usize, usize> {
         let windows = &self.keys[at].windows;
         let last = windows.len().wrapping_sub(1);
         // Most records belong to the last window.
         if windows.get(last).is_some_and(|open| open.window.start_us == start_us) {
-            return (last, true);
+            return Ok(last);
         }
         let index = windows.partition_point(|open| open.window.start_us < start_us);
-        (index, windows.get(index).is_some_and(|open| open.window.start_us == start_us))
+        match windows.get(index).is_some_and(|open| open.window.start_us == start_us) {
+            true => Ok(index),
+            false => Err(index),
+        }
     }
 
-    /// Opens a window of a key, unless it is already open. Returns its index and whether it is new.
+    /// Opens a window of a key, unless it is already open. It has changed if it is new.
     #[inline]
-    pub fn open(&mut self, at: usize, window: Window, held: impl FnOnce() -> H) -> (usize, bool) {
+    pub fn open(&mut self, at: usize, window: Window, held: impl FnOnce() -> H) -> Opened {
         match self.search(at, window.start_us) {
-            (index, true) => (index, false),
-            (index, false) => (self.insert(at, index, window, held()), true),
+            Ok(index) => Opened { index, has_changed: false },
+            Err(index) => {
+                Opened { index: self.insert(at, index, window, held()), has_changed: true }
+            }
         }
     }
 
     /// Opens a session of a key and merges the sessions that it touches; `merge` adds the content
-    /// of one of them. Returns the index of the session, and whether it has changed.
+    /// of one of them. The session has changed if it is new or longer than before.
     pub fn open_session(
         &mut self,
         at: usize,
@@ -164,13 +177,13 @@ impl<K: Kept + Clone, H: Held, X: Default> OpenWindows<K, H, X> {
         held: impl FnOnce() -> H,
         mut merge: impl FnMut(&mut H, H),
         log: &mut StateLog,
-    ) -> (usize, bool) {
+    ) -> Opened {
         let windows = &self.keys[at].windows;
         // Sessions do not overlap, so their ends are ordered too. Sessions that touch are merged.
         let from = windows.partition_point(|open| open.window.end_us < window.start_us);
         let to = windows.partition_point(|open| open.window.start_us <= window.end_us);
         if from == to {
-            return (self.insert(at, from, window, held()), true);
+            return Opened { index: self.insert(at, from, window, held()), has_changed: true };
         }
         for _ in from + 1..to {
             let Some(other) = self.remove(at, from + 1, log) else { break };
@@ -186,7 +199,8 @@ impl<K: Kept + Clone, H: Held, X: Default> OpenWindows<K, H, X> {
             self.erase(at, from, log);
         }
         self.keys[at].windows[from].window = Window { start_us, end_us };
-        (from, to - from > 1 || before != Window { start_us, end_us })
+        let has_changed = to - from > 1 || before != Window { start_us, end_us };
+        Opened { index: from, has_changed }
     }
 
     /// The next window that the watermark closes.
@@ -303,7 +317,7 @@ impl<K: Kept + Clone, H: Held, X: Default> OpenWindows<K, H, X> {
         let window = Window { start_us, end_us: i64::from_le_bytes(*end) };
         let at = self.restore_key(bytes)?;
         let held = H::read(held)?;
-        let (index, _) = self.open(at, window, || held);
+        let index = self.open(at, window, || held).index;
         Ok((at, index))
     }
 
@@ -329,7 +343,7 @@ impl<K: Kept + Clone, H: Held, X: Default> OpenWindows<K, H, X> {
             if self.keys.get(at).is_none_or(|entry| entry.key.is_none()) {
                 continue;
             }
-            if let (index, true) = self.search(at, start_us) {
+            if let Ok(index) = self.search(at, start_us) {
                 self.encode(at, index)?;
                 let KeyWindows { hash, windows, .. } = &mut self.keys[at];
                 log.put_uncounted(

@@ -52,6 +52,13 @@ struct ChangeSlots<U> {
     slot: StateSlot,
 }
 
+/// A slice of a key.
+pub(super) struct FoundSlice {
+    /// Its index among the slices of its key.
+    pub place: usize,
+    pub is_new: bool,
+}
+
 /// The entry of a key in the stage's table: the key, and its slices in time order.
 pub(super) struct KeySlices<U> {
     pub hash: u64,
@@ -150,11 +157,11 @@ impl<U: Unit> KeySlices<U> {
         (self.slices.len() > 0).then(|| self.begin(0, common))
     }
 
-    /// The index of the slice with a start time, created if it is missing, and whether it is new.
+    /// The slice with a start time, created if it is missing.
     #[inline]
-    pub fn slice(&mut self, begin_us: i64, common: &StageConfig<U>) -> (usize, bool) {
+    pub fn slice(&mut self, begin_us: i64, common: &StageConfig<U>) -> FoundSlice {
         if begin_us == self.last_us {
-            return (self.slices.len() - 1, false);
+            return FoundSlice { place: self.slices.len() - 1, is_new: false };
         }
         if begin_us < self.last_us {
             return self.earlier_slice(begin_us, common);
@@ -167,17 +174,17 @@ impl<U: Unit> KeySlices<U> {
         if let Some(kept) = &mut self.kept {
             kept.slots.push_back(StateSlot::default());
         }
-        (place, true)
+        FoundSlice { place, is_new: true }
     }
 
     #[cold]
-    fn earlier_slice(&mut self, begin_us: i64, common: &StageConfig<U>) -> (usize, bool) {
+    fn earlier_slice(&mut self, begin_us: i64, common: &StageConfig<U>) -> FoundSlice {
         let mut at = self.slices.len();
         while at > 0 && self.begin(at - 1, common) > begin_us {
             at -= 1;
         }
         if at > 0 && self.begin(at - 1, common) == begin_us {
-            return (at - 1, false);
+            return FoundSlice { place: at - 1, is_new: false };
         }
         let in_front = at < self.front as usize;
         // In the front, a new slice starts with the suffix sum of the slices after it.
@@ -197,7 +204,7 @@ impl<U: Unit> KeySlices<U> {
                 kept.sums.insert(at, common.start());
             }
         }
-        (at, true)
+        FoundSlice { place: at, is_new: true }
     }
 
     /// Adds a row to a slice.

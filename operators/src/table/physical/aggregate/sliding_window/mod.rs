@@ -34,7 +34,9 @@ use crate::state::key_table;
 use crate::table::expr::compile::LongFn;
 use crate::table::physical::accumulator::{Accumulator, Function};
 use crate::table::physical::aggregate::hash_aggregate::{Key, copy_key, write_keys};
-use crate::table::physical::aggregate::sliding_window::key_slices::{KeySlices, StageConfig};
+use crate::table::physical::aggregate::sliding_window::key_slices::{
+    FoundSlice, KeySlices, StageConfig,
+};
 use crate::table::physical::aggregate::sliding_window::slice_unit::{Unit, Values};
 use crate::table::physical::late_row::LateRows;
 use crate::table::physical::stages::{BoxChain, Scratch};
@@ -168,8 +170,8 @@ impl<U: Unit> Table<U> {
     fn slice(&mut self, at: usize, begin_us: i64, common: &StageConfig<U>) -> usize {
         let entry = &mut self.entries[at];
         let before = entry.memory();
-        let (place, new) = entry.slice(begin_us, common);
-        if new {
+        let FoundSlice { place, is_new } = entry.slice(begin_us, common);
+        if is_new {
             self.slices += 1;
             self.memory += entry.memory() - before;
         }
