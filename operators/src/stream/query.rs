@@ -42,9 +42,10 @@ impl Query {
 
     /// Stops at the next epoch and waits for it: sources emit nothing more, and everything they
     /// have emitted is processed and committed. It does not wait for room in an output; results
-    /// that do not fit can be read afterwards, like the others, until the [`Output`] is dropped.
-    /// Records that were pushed but not taken by the query are dropped ([`Input::committed`]
-    /// returns how many were committed).
+    /// that do not fit can be read afterwards, like the others, until the
+    /// [`Output`](crate::stream::Output) is dropped. Records that were pushed but not taken by the
+    /// query are dropped ([`Input::committed`](crate::stream::Input::committed) returns how many
+    /// were committed).
     pub fn stop(&self) -> Result<(), EngineError> {
         self.parts.ending.release_outputs();
         self.running.stop()
@@ -53,7 +54,8 @@ impl Query {
     /// Waits for the end: all inputs are dropped, the query is stopped, or it fails.
     ///
     /// Returns `OUTPUT_NOT_READ` if an output is full and unread: see
-    /// [`Flow::unread_output_timeout`]. The query continues and can be waited for again.
+    /// [`Flow::unread_output_timeout`](crate::stream::Flow::unread_output_timeout). The query
+    /// continues and can be waited for again.
     pub fn await_termination(&self) -> Result<(), EngineError> {
         let mut unread = self.unread();
         self.running.wait_unless(|| unread.reason())

@@ -123,7 +123,7 @@ impl<R: Recipe, C: 'static> Stream<R, C> {
     }
 
     /// Ends the stream in a function, called with each record on the worker's thread, or in an
-    /// [`output`](Flow::output).
+    /// [`output`](crate::stream::Flow::output).
     pub fn sink<S: Sink<R::Item>>(self, sink: S) {
         self.sinks.borrow_mut().push(Box::new(StreamWithSink { recipe: self.recipe, sink }));
     }
