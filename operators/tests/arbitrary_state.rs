@@ -2,7 +2,7 @@
 //! in both modes and with restarts.
 #![cfg(feature = "sql")]
 
-use millstream::session::{DataFrame, QueryError, Session, Trigger};
+use millstream::session::{DataFrame, GroupedData, QueryError, Session, Trigger};
 use millstream::stream::{ListState, MapState, SimEnv, Ttl, ValueState};
 use millstream::table::arbitrary_state::{
     GroupState, GroupStateTimeout, InputRows, StateError, StateOutput, StatefulProcessor,
@@ -10,7 +10,7 @@ use millstream::table::arbitrary_state::{
 };
 use millstream::table::error::PlanResult;
 use millstream::table::expr::{call, col};
-use millstream::table::types::Schema;
+use millstream::table::types::{DataType, Schema};
 use millstream::table::value::Value;
 use std::sync::Arc;
 use std::time::Duration;
@@ -420,6 +420,209 @@ fn a_window_behind_an_operator() {
         let error = runs.run(&[(1, 131, 1)], (trigger, 1), shifted(-5)).unwrap_err();
         assert_eq!(condition(&error), "EMITTING_ROWS_OLDER_THAN_WATERMARK_NOT_ALLOWED");
     }
+}
+
+/// What a processor has been given: the numbers of the initial state and those of the rows.
+#[derive(Clone)]
+struct Given {
+    numbers: ListState<i64>,
+}
+
+impl StatefulProcessor for Given {
+    fn handle_initial_state(
+        &mut self,
+        _: &[Value],
+        row: Vec<Value>,
+        handle: &mut StatefulProcessorHandle<'_, '_>,
+    ) -> Result<(), StateError> {
+        handle.register_timer(105_000)?;
+        Ok(handle.append(self.numbers, long(&row[1]))?)
+    }
+
+    fn handle_input_rows(
+        &mut self,
+        key: &[Value],
+        rows: InputRows<'_>,
+        handle: &mut StatefulProcessorHandle<'_, '_>,
+    ) -> Result<(), StateError> {
+        for row in rows {
+            handle.append(self.numbers, long(&row[2]))?;
+        }
+        self.emit(key, "rows", handle)
+    }
+
+    fn handle_expired_timer(
+        &mut self,
+        key: &[Value],
+        _: i64,
+        handle: &mut StatefulProcessorHandle<'_, '_>,
+    ) -> Result<(), StateError> {
+        self.emit(key, "timer", handle)
+    }
+}
+
+impl Given {
+    fn emit(
+        &self,
+        key: &[Value],
+        what: &str,
+        handle: &mut StatefulProcessorHandle<'_, '_>,
+    ) -> Result<(), StateError> {
+        let numbers: Vec<_> = handle.list(self.numbers).copied().collect();
+        let what = format!("{what} {numbers:?}");
+        Ok(handle.emit(vec![key[0].clone(), Value::String(what)])?)
+    }
+}
+
+/// A table `(key, number)` grouped by its key.
+fn initial(rows: &str) -> PlanResult<GroupedData> {
+    let session = Session::new();
+    let table = session.sql(&format!("SELECT * FROM VALUES {rows} AS t(key, number)"))?;
+    let table =
+        table.select([col("key").cast(DataType::Long), col("number").cast(DataType::Long)])?;
+    Ok(table.group_by([col("key")]))
+}
+
+/// A processor gets its initial state before the first rows of a key, and timers that it sets then
+/// fire; after a restart it gets none, whatever the table has then.
+#[test]
+fn an_initial_state_comes_before_the_first_rows_and_once() {
+    let make = |rows: &'static str| {
+        move |frame: DataFrame| {
+            let initial = initial(rows)?;
+            let grouped = with_watermark(frame)?.group_by([col("k")]);
+            let output = schema("k BIGINT, what STRING");
+            grouped.with_initial_state(&initial)?.transform_with_state(
+                output,
+                TimeMode::EventTime,
+                |states| Ok(Given { numbers: states.list("numbers", Ttl::NONE)? }),
+            )
+        }
+    };
+    for (trigger, parallelism) in
+        [(CONTINUOUS, [1, 2, 1]), (BATCHES, [1, 3, 1]), (CONTINUOUS, [3, 1, 2])]
+    {
+        let mut runs = Runs::new();
+        let mut run = |rows: &[Input], at: usize, table| {
+            runs.run(rows, (trigger, parallelism[at]), make(table)).unwrap()
+        };
+        let table = "(1, 10), (2, 20), (1, 11), (3, 30)";
+        let out = run(&[(1, 100, 1), (4, 101, 4)], 0, table);
+        assert_eq!(out, ["1 rows [10, 11, 1]", "4 rows [4]"], "{trigger:?}");
+        let other = "(1, 77), (5, 50)";
+        let out = run(&[(2, 102, 2), (5, 103, 5)], 1, other);
+        assert_eq!(out, ["2 rows [20, 2]", "5 rows [5]"], "{trigger:?}");
+        let out = run(&[(9, 110, 9)], 2, other);
+        let timers = ["1 timer [10, 11, 1]", "2 timer [20, 2]", "3 timer [30]", "9 rows [9]"];
+        assert_eq!(out, timers, "{trigger:?}: also of a key without rows");
+    }
+}
+
+/// A function is called for each key of the initial state, with the rows that there are.
+#[test]
+fn a_function_is_called_for_each_key_of_the_initial_state() {
+    let sums = |rows: &'static str| {
+        move |frame: DataFrame| {
+            let initial = initial(rows)?;
+            let grouped = frame.group_by([col("k")]).with_initial_state(&initial)?;
+            grouped.flat_map_groups_with_state(
+                schema("k BIGINT, sum BIGINT"),
+                GroupStateTimeout::NoTimeout,
+                |row: Vec<Value>| Ok(long(&row[1])),
+                |key: &[Value], rows: InputRows<'_>, state: &mut GroupState<'_, i64>| {
+                    let sum = state.get().copied().unwrap_or(0);
+                    let sum = sum + rows.map(|row| long(&row[2])).sum::<i64>();
+                    state.update(sum)?;
+                    Ok(vec![vec![key[0].clone(), Value::Long(sum)]])
+                },
+            )
+        }
+    };
+    for parallelism in [1, 3] {
+        for trigger in [CONTINUOUS, BATCHES] {
+            let mut runs = Runs::new();
+            let mut run =
+                |rows: &[Input], table| runs.run(rows, (trigger, parallelism), sums(table));
+            let out = run(&[(1, 0, 1), (3, 0, 3)], "(1, 10), (2, 20)").unwrap();
+            let at_first = match trigger {
+                BATCHES => vec!["1 11", "2 20", "3 3"],
+                _ => vec!["1 10", "1 11", "2 20", "3 3"],
+            };
+            assert_eq!(out, at_first);
+            let out = run(&[(2, 0, 2), (4, 0, 4)], "(4, 40)").unwrap();
+            assert_eq!(out, ["2 22", "4 4"]);
+        }
+    }
+    let error = Runs::new().run(&[(5, 0, 1)], (BATCHES, 1), sums("(1, 10), (1, 20)")).unwrap_err();
+    assert_eq!(condition(&error), "INITIAL_STATE_DUPLICATE_KEY");
+}
+
+#[test]
+fn an_initial_state_that_cannot_be_is_refused() {
+    let session = Session::new();
+    session.memory_stream("in", "k BIGINT, ts TIMESTAMP, n BIGINT").unwrap();
+    let stream = || session.view("in").unwrap().group_by([col("k")]);
+    let condition = |initial: &GroupedData| {
+        stream().with_initial_state(initial).err().map(|error| error.condition.to_string())
+    };
+    assert_eq!(condition(&stream()).unwrap(), "STREAMING_INITIAL_STATE_UNSUPPORTED");
+    let texts = session.sql("SELECT 'a' AS key, 1 AS number").unwrap();
+    let mismatch = "INITIAL_STATE_KEY_MISMATCH";
+    assert_eq!(condition(&texts.group_by([col("key")])).unwrap(), mismatch);
+    assert_eq!(condition(&texts.group_by([])).unwrap(), mismatch);
+    // A processor that knows nothing of one.
+    let error = Runs::new().run(&[(1, 0, 1)], (BATCHES, 1), |frame| {
+        let initial = initial("(1, 10)")?;
+        let grouped = frame.group_by([col("k")]).with_initial_state(&initial)?;
+        let nothing = |_: &mut StatefulProcessorHandle<'_, '_>| Ok(());
+        grouped.transform_with_state(schema("k BIGINT"), TimeMode::None, |_| Ok(Does(nothing)))
+    });
+    let error = error.unwrap_err();
+    assert_eq!(error.condition(), "INITIAL_STATE_WITHOUT_HANDLER");
+}
+
+/// A function that returns one row at each call, in output mode update.
+#[test]
+fn a_function_maps_each_key_to_one_row() {
+    let counts = |frame: DataFrame| {
+        let initial = initial("(2, 20)")?;
+        let grouped = with_watermark(frame)?.group_by([col("k")]).with_initial_state(&initial)?;
+        grouped.map_groups_with_state(
+            schema("k BIGINT, n BIGINT, what STRING"),
+            GroupStateTimeout::EventTimeTimeout,
+            |row: Vec<Value>| Ok(long(&row[1])),
+            |key: &[Value], rows: InputRows<'_>, state: &mut GroupState<'_, i64>| {
+                let n = state.get().copied().unwrap_or(0) + rows.len() as i64;
+                let what = if state.has_timed_out() { "out" } else { "rows" };
+                match state.has_timed_out() {
+                    true => state.remove(),
+                    false => {
+                        state.update(n)?;
+                        state.set_timeout_timestamp(105_000)?;
+                    }
+                }
+                Ok(vec![key[0].clone(), Value::Long(n), Value::String(what.to_string())])
+            },
+        )
+    };
+    for (trigger, parallelism) in [(CONTINUOUS, [1, 2, 1]), (BATCHES, [1, 2, 3])] {
+        let mut runs = Runs::new();
+        runs.mode = "update";
+        let mut run =
+            |rows: &[Input], at: usize| runs.run(rows, (trigger, parallelism[at]), counts).unwrap();
+        let out = run(&[(1, 100, 0), (1, 101, 0)], 0);
+        let (in_batches, each) =
+            (vec!["1 2 rows", "2 20 rows"], vec!["1 1 rows", "1 2 rows", "2 20 rows"]);
+        assert_eq!(out, if trigger == BATCHES { in_batches } else { each });
+        assert_eq!(run(&[(1, 102, 0)], 1), ["1 3 rows"]);
+        assert_eq!(run(&[(3, 104, 0)], 2), ["3 1 rows"]);
+        let mut out = run(&[(4, 106, 0)], 0);
+        out.retain(|row| row.ends_with("out"));
+        assert_eq!(out, ["1 3 out", "2 20 out", "3 1 out", "4 1 out"]);
+    }
+    // Its output mode is the query's.
+    let error = Runs::new().run(&[(1, 0, 1)], (BATCHES, 1), counts).unwrap_err();
+    assert_eq!(condition(&error), "STREAMING_OUTPUT_MODE.UNSUPPORTED_OPERATION");
 }
 
 /// Adapts a function to a processor without state.

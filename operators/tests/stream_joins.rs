@@ -1,5 +1,23 @@
-//! Joins of two streams: a test for each known mistake of other engines, and which joins are
-//! supported.
+//! Joins of two streams: the mistakes that other engines made with them, a test each, and what may be
+//! joined how.
+//!
+//! | mistake | tests here, in `join_steps`, `join_limits` and `join_model` |
+//! |---|---|
+//! | 1. a null for a row that had matched | `no_null_for_a_row_that_had_matched_when_its_match_has_expired` |
+//! | 2. a row that expires as it comes is not seen | `a_row_that_expires_in_the_batch_in_which_it_comes_is_seen_and_leaves`, `a_row_that_has_expired_when_it_comes_sees_the_others_and_leaves` |
+//! | 3. rows of a batch do not see each other | `rows_of_a_batch_see_each_other_and_stay_what_they_are` |
+//! | 4. a watermark at the wrong operator or side | `each_operator_has_its_own_watermark_also_after_a_restart`, `each_side_has_its_own_watermark_also_after_a_restart` |
+//! | 5. outer rows late behind the join | `outer_rows_are_not_late_for_the_aggregate_behind_the_join` |
+//! | 6. NULL, NaN and -0.0 as keys | `null_keys_match_only_where_null_equals_null_and_nan_and_zero_are_one_value` |
+//! | 7. one watermark for both inputs | `the_slow_side_loses_no_row_to_the_watermark_of_the_fast_one` |
+//! | 8. ranges that are not symmetric, bounds that overflow | `ranges_may_be_lopsided_wholly_before_or_after_or_one_instant`, `bounds_at_the_ends_of_time_do_not_overflow` |
+//! | 9. eviction of the index and not of the rows | `rows_that_expire_free_their_index_and_themselves_of_all_keys`, `a_side_that_has_ended_does_not_keep_the_rows_of_the_other` |
+//! | 10. eviction of keys with new rows only | `keys_without_new_rows_are_evicted_too` |
+//! | 11. semi, anti, left or full that became inner | `each_kind_is_itself_in_both_modes`, `each_kind_is_itself_with_conditions_of_one_side_and_of_both` |
+//! | 12. a row with a million matches | `a_row_with_many_matches_leaves_in_steps`, `a_row_with_very_many_matches_leaves_in_steps_and_other_keys_go_on`, `a_search_goes_on_after_a_restart` |
+//! | 13. an idle side | `an_idle_side_holds_rows_back_and_no_longer_than_the_timeout`, and `join_limits` |
+//! | 14. a join with itself, its aggregate, three streams | `self_joins_own_aggregates_three_streams_and_tables_in_between` |
+//! | 15. a restart in the middle | `a_restart_in_the_middle_keeps_rows_bits_watermarks_and_what_is_due`, and all tests that use `rows` |
 #![cfg(feature = "sql")]
 
 mod two_streams;
@@ -20,19 +38,39 @@ fn start(sql: &str, trigger: Trigger) -> Run {
 }
 
 /// The output of steps of left and right rows in both modes, after the watermark has passed all
-/// rows: all steps together, sorted. No row is late.
+/// rows: all steps together, sorted. No row is late. The output stays the same if the query is restarted after
+/// each step, with another parallelism and in the other mode.
 fn rows(sql: &str, steps: &[[&[Event]; 2]]) -> Vec<String> {
-    let of_mode = |trigger| {
-        let run = Setup::new(sql, 200, trigger).start().unwrap();
+    rows_of_ways(sql, steps, &[(CONTINUOUS, None), (CONTINUOUS, Some([BATCHES, CONTINUOUS]))])
+}
+
+/// The same as in a micro-batch run without restarts, in modes and with modes of restarts.
+fn rows_of_ways(
+    sql: &str,
+    steps: &[[&[Event]; 2]],
+    ways: &[(Trigger, Option<[Trigger; 2]>)],
+) -> Vec<String> {
+    let of_mode = |trigger, restarts: Option<[Trigger; 2]>| {
+        let mut run = Setup::new(sql, 200, trigger).start().unwrap();
         let mut got = Vec::new();
-        steps.iter().for_each(|[l, r]| got.extend(run.step(l, r)));
+        for (number, [l, r]) in steps.iter().enumerate() {
+            got.extend(run.step(l, r));
+            if let Some(triggers) = restarts {
+                run.setup.trigger = triggers[number % 2];
+                run.restart(2 - number % 2).unwrap();
+                got.extend(run.take());
+            }
+        }
         got.extend(run.step(END[0], END[1]));
         (run, got)
     };
-    let (_, mut batches) = of_mode(BATCHES);
+    let (_, mut batches) = of_mode(BATCHES, None);
     batches.sort();
-    let (run, got) = of_mode(CONTINUOUS);
-    assert_eq!(run.wait_for(got, batches.len()), batches, "{sql} in continuous mode");
+    for (trigger, restarts) in ways {
+        let (run, got) = of_mode(*trigger, *restarts);
+        let got = run.wait_for(got, batches.len());
+        assert_eq!(got, batches, "{sql} in {trigger:?}, started again in {restarts:?}");
+    }
     batches.retain(|row| !row.contains("-999"));
     batches
 }
@@ -70,6 +108,37 @@ fn a_row_that_expires_in_the_batch_in_which_it_comes_is_seen_and_leaves() {
 }
 
 #[test]
+fn a_row_that_has_expired_when_it_comes_sees_the_others_and_leaves() {
+    // A left row matches right rows that are ten to twenty seconds older. At the watermark 100 a left
+    // row at 105 is not late, but no right row that is still to come can match it.
+    let on =
+        "l.k = r.k AND r.t >= l.t - INTERVAL '20' SECOND AND r.t <= l.t - INTERVAL '10' SECOND";
+    let sql = format!("{ALL} FULL JOIN r ON {on}");
+    for trigger in BOTH {
+        for restarts in [false, true] {
+            let mut run = start(&sql, trigger);
+            let restart = |run: &mut Run, parallelism| {
+                if restarts {
+                    run.restart(parallelism).unwrap();
+                }
+            };
+            run.step(&[], &[event(1, 90, 3), event(3, 91, 4)]);
+            let mut got = run.step(&[event(9, 100, 0)], &[event(8, 100, 0)]);
+            restart(&mut run, 2);
+            got.extend(run.take());
+            got.extend(run.step(&[event(1, 105, 1), event(2, 105, 2)], &[]));
+            restart(&mut run, 1);
+            let got = run.wait_for(got, 3);
+            assert_eq!(got, ["1 105 1 1 90 3", "2 105 2 - - -", "9 100 0 - - -"], "{trigger:?}");
+            let got = run.step(&[event(9, 1000, 0)], &[event(8, 1000, 0)]);
+            let got = run.wait_for(got, 3);
+            let expected = ["- - - 3 91 4", "- - - 8 100 0", "9 1000 0 - - -"];
+            assert_eq!(got, expected, "{trigger:?}: each leaves once");
+        }
+    }
+}
+
+#[test]
 fn rows_of_a_batch_see_each_other_and_stay_what_they_are() {
     // Rows of different lengths, so that wrong reuse of a buffer would be visible.
     let sql = "SELECT l.k, l.v, r.v FROM l JOIN r ON l.k = r.k";
@@ -99,6 +168,27 @@ fn each_operator_has_its_own_watermark_also_after_a_restart() {
         // The left row is older than the watermark, but neither join may treat it as late.
         let got = run.wait_for(run.step(&[], &[event(1, 1095, 2)]), 1);
         assert_eq!(got, ["1 1 2 2"]);
+    }
+}
+
+#[test]
+fn each_side_has_its_own_watermark_also_after_a_restart() {
+    let sql = format!("{ALL} FULL JOIN r ON {SOON}");
+    for trigger in BOTH {
+        let setup = Setup { delays: [Some(0), Some(50)], ..Setup::new(&sql, 0, trigger) };
+        let mut run = setup.start().unwrap();
+        // The watermark of the left side is 1000, that of the right one 950.
+        run.step(&[event(9, 1000, 0)], &[event(8, 1000, 0)]);
+        for parallelism in [2, 1, 3] {
+            run.restart(parallelism).unwrap();
+        }
+        // The right side's is 955: if one had the other's, the next row would be late.
+        run.step(&[event(9, 1001, 0)], &[event(8, 1005, 0)]);
+        let got = run.step(&[], &[event(7, 960, 5)]);
+        let end = run.step(&[event(9, 9000, 0)], &[event(8, 9000, 0)]);
+        let got = run.wait_for([got, end].concat(), 6);
+        assert!(got.contains(&"- - - 7 960 5".to_string()), "{trigger:?}: {got:?}");
+        assert_eq!(got.iter().filter(|row| row.contains("1000 0")).count(), 2, "{got:?}");
     }
 }
 
@@ -177,7 +267,7 @@ fn ranges_may_be_lopsided_wholly_before_or_after_or_one_instant() {
             let sql = format!("SELECT l.v, r.v FROM l {kind} r ON {on}");
             // Right first, left first, and both at the same time.
             for steps in [[[&[][..], &r[..]], [&l[..], &[]]], [[&l[..], &[]], [&[], &r[..]]]] {
-                let got = rows(&sql, &steps);
+                let got = rows_of_ways(&sql, &steps, &[(CONTINUOUS, None)]);
                 let mut expected: Vec<_> = within.iter().map(|v| format!("1 {v}")).collect();
                 expected.sort();
                 if kind == "FULL JOIN" {
@@ -230,6 +320,88 @@ fn rows_that_expire_free_their_index_and_themselves_of_all_keys() {
             most = most.max(bytes);
         }
         assert!(bytes <= most, "round {round}: {bytes} bytes, and {most} before");
+    }
+}
+
+#[test]
+fn keys_without_new_rows_are_evicted_too() {
+    let sql = format!("SELECT l.v, r.v FROM l FULL JOIN r ON {SOON}");
+    for trigger in BOTH {
+        let mut run = Setup::new(&sql, 50, trigger).start().unwrap();
+        let old = |from: i64| (from..from + 100).map(|k| event(k, 1000, k)).collect::<Vec<_>>();
+        let mut got = run.step(&old(0), &old(500));
+        run.restart(2).unwrap();
+        // Two keys move the watermark, and none of the others has a row again.
+        got.extend(run.step(&[event(-1, 2000, -1)], &[event(-2, 2000, -2)]));
+        let got = run.wait_for(got, 200);
+        assert_eq!(got.len(), 200, "{trigger:?}");
+        run.step(&[], &[]);
+        while state(&run).0 > 2 {
+            run.wait_for_epoch();
+        }
+        run.restart(1).unwrap();
+        run.step(&[event(-1, 2001, -3)], &[]);
+        assert_eq!(state(&run).0, 3, "{trigger:?}: nor does the checkpoint have them");
+    }
+}
+
+/// A side that has ended is a silent one: with the idle time-out it is passed over.
+#[test]
+fn a_side_that_has_ended_does_not_keep_the_rows_of_the_other() {
+    let sql = format!("SELECT l.v, r.v FROM l LEFT JOIN r ON {SOON}");
+    let mut run = start(&sql, CONTINUOUS);
+    let mut got = run.step(&[event(1, 100, 1)], &[event(1, 100, -1)]);
+    run.streams[1].close();
+    run.session.set("millstream.idleTimeout", "20 milliseconds").unwrap();
+    run.restart(1).unwrap();
+    for round in 1..6 {
+        let l: Vec<Event> = (0..50).map(|v| event(v, 1000 * round + v, v)).collect();
+        got.extend(run.step(&l, &[]));
+        // All have left but those of the last eleven seconds, whose right rows may still be to come.
+        got = run.wait_for(got, 1 + 50 * round as usize - 11);
+        while state(&run).0 > 11 {
+            run.wait_for_epoch();
+        }
+    }
+    assert_eq!(got.len(), 1 + 50 * 5 - 11);
+}
+
+#[test]
+fn each_kind_is_itself_with_conditions_of_one_side_and_of_both() {
+    let step: [&[Event]; 2] = [
+        &[event(1, 100, 1), event(1, 100, 50), event(2, 100, 3), event(4, 100, 9)],
+        &[event(1, 101, 40), event(1, 102, 5), event(3, 100, 6), event(4, 101, 99)],
+    ];
+    // The pairs of key 1 are 1-40, 1-5 and 50-none; 9-99 fails by the left side's own condition.
+    let on = format!("{SOON} AND l.v < r.v AND l.v <> 9 AND r.v <> 6");
+    let both: [&[[&[Event]; 2]]; 2] =
+        [&[[step[0], &[]], [&[], step[1]]], &[[&[], step[1]], [step[0], &[]]]];
+    for (kind, expected) in [
+        ("JOIN", vec!["1 40", "1 5"]),
+        ("LEFT JOIN", vec!["1 40", "1 5", "3 -", "50 -", "9 -"]),
+        ("RIGHT JOIN", vec!["- 6", "- 99", "1 40", "1 5"]),
+        ("FULL JOIN", vec!["- 6", "- 99", "1 40", "1 5", "3 -", "50 -", "9 -"]),
+    ] {
+        for steps in both {
+            let sql = format!("SELECT l.v, r.v FROM l {kind} r ON {on}");
+            assert_eq!(rows(&sql, steps), expected, "{kind}");
+        }
+    }
+    for steps in both {
+        assert_eq!(rows(&format!("SELECT l.v FROM l LEFT SEMI JOIN r ON {on}"), steps), ["1"]);
+        let anti = format!("SELECT l.v FROM l LEFT ANTI JOIN r ON {on}");
+        for restarts in [false, true] {
+            let mut run = Setup::new(&anti, 200, CONTINUOUS).start().unwrap();
+            let mut got = Vec::new();
+            for [l, r] in steps {
+                got.extend(run.step(l, r));
+                if restarts {
+                    run.restart(2).unwrap();
+                }
+            }
+            got.extend(run.step(END[0], END[1]));
+            assert_eq!(run.wait_for(got, 3), ["3", "50", "9"], "{anti}");
+        }
     }
 }
 

@@ -14,15 +14,8 @@
 //! # Ok::<(), millstream::table::error::PlanError>(())
 //! ```
 
-use super::{QueryError, Session, StreamWriter};
+use super::{GroupedData, QueryError, Session, StreamWriter};
 use crate::connect::console;
-use crate::stream::{Kept, Ttl};
-use crate::table::arbitrary_state::group_state::GroupFunction;
-use crate::table::arbitrary_state::node::{StateMethod, StateOperator, keyed_state};
-use crate::table::arbitrary_state::{
-    GroupState, GroupStateTimeout, InputRows, StateDeclarations, StateError, StateOutput,
-    StatefulProcessor, TimeMode,
-};
 use crate::table::error::{PlanError, PlanResult};
 use crate::table::expr::resolve::resolve;
 use crate::table::expr::type_rules::Rules;
@@ -30,7 +23,6 @@ use crate::table::expr::{Expr, SortOrder, col, deep};
 use crate::table::plan::Plan;
 use crate::table::plan::analyzer;
 use crate::table::plan::asof_join::{self, On};
-use crate::table::plan::grouping::Grouping;
 use crate::table::plan::join;
 use crate::table::plan::join::JoinType;
 use crate::table::plan::limits::on_large_stack;
@@ -38,7 +30,6 @@ use crate::table::plan::order_dependence::OrderDependence;
 use crate::table::plan::time_window;
 use crate::table::types::Schema;
 use crate::table::value::Value;
-use std::marker::PhantomData;
 use std::sync::Arc;
 
 fn named(name: &str) -> Expr {
@@ -65,16 +56,16 @@ impl DataFrame {
     }
 
     /// A copy of the plan, on which another plan is built.
-    fn owned(&self) -> Plan {
+    pub(super) fn owned(&self) -> Plan {
         Plan::clone(&self.plan)
     }
 
-    fn with(&self, plan: Plan) -> Self {
+    pub(super) fn with(&self, plan: Plan) -> Self {
         Self::new(self.session.clone(), plan)
     }
 
     /// Runs an analysis under the type rules of the session's settings.
-    fn analyse<T>(&self, analysis: impl FnOnce() -> PlanResult<T>) -> PlanResult<T> {
+    pub(super) fn analyse<T>(&self, analysis: impl FnOnce() -> PlanResult<T>) -> PlanResult<T> {
         let semantics = self.session.lock().settings.semantics;
         on_large_stack(|| {
             self.plan.check_levels()?;
@@ -422,184 +413,5 @@ impl DataFrame {
     /// Starts the configuration of a sink and a query.
     pub fn write_stream(&self) -> StreamWriter {
         StreamWriter::new(self.clone())
-    }
-}
-
-/// Grouped rows, to be aggregated.
-pub struct GroupedData {
-    of: DataFrame,
-    keys: Vec<Expr>,
-    /// The grouping sets of a rollup or a cube.
-    sets: Option<Vec<Vec<usize>>>,
-}
-
-impl GroupedData {
-    /// Returns the keys and the given aggregates.
-    pub fn agg(&self, aggregates: impl IntoIterator<Item = Expr>) -> PlanResult<DataFrame> {
-        let aggregates: Vec<_> = aggregates.into_iter().collect();
-        deep::check(self.keys.iter().chain(&aggregates))?;
-        let select: Vec<Expr> = self.keys.iter().cloned().chain(aggregates).collect();
-        let input = self.of.owned();
-        let plan = self.of.analyse(|| {
-            let grouping = Grouping::with_sets(input, &self.keys, self.sets.clone(), &select)?;
-            grouping.finish(&select, None)
-        })?;
-        Ok(self.of.with(plan))
-    }
-
-    /// Applies a processor with state and timers for each key. It emits rows with the columns of
-    /// `output`. The keys are not added automatically. `make` declares the states and creates the
-    /// processor that uses them.
-    ///
-    /// ```
-    /// use millstream::session::{Session, Trigger};
-    /// use millstream::stream::{Ttl, ValueState};
-    /// use millstream::table::arbitrary_state::{
-    ///     InputRows, StateError, StatefulProcessor, StatefulProcessorHandle, TimeMode,
-    /// };
-    /// use millstream::table::expr::col;
-    /// use millstream::table::types::Schema;
-    /// use millstream::table::value::Value;
-    ///
-    /// /// Numbers the rows of each key.
-    /// #[derive(Clone)]
-    /// struct Numbers {
-    ///     last: ValueState<i64>,
-    /// }
-    ///
-    /// impl StatefulProcessor for Numbers {
-    ///     fn handle_input_rows(
-    ///         &mut self,
-    ///         key: &[Value],
-    ///         rows: InputRows<'_>,
-    ///         handle: &mut StatefulProcessorHandle<'_, '_>,
-    ///     ) -> Result<(), StateError> {
-    ///         for _ in rows {
-    ///             let number = handle.value(self.last).copied().unwrap_or(0) + 1;
-    ///             handle.update_value(self.last, number)?;
-    ///             handle.emit(vec![key[0].clone(), Value::Long(number)])?;
-    ///         }
-    ///         Ok(())
-    ///     }
-    /// }
-    ///
-    /// let session = Session::new();
-    /// let words = session.memory_stream("words", "word STRING")?;
-    /// let schema = Schema::parse_ddl("word STRING, number BIGINT")?;
-    /// let numbered = session.view("words").unwrap().group_by([col("word")]).transform_with_state(
-    ///     schema,
-    ///     TimeMode::None,
-    ///     |states| Ok(Numbers { last: states.value("last", Ttl::NONE)? }),
-    /// )?;
-    /// # drop((words, numbered));
-    /// # Ok::<(), millstream::table::error::PlanError>(())
-    /// ```
-    pub fn transform_with_state<P: StatefulProcessor>(
-        &self,
-        output: impl Into<StateOutput>,
-        mode: TimeMode,
-        make: impl FnOnce(&mut StateDeclarations) -> PlanResult<P>,
-    ) -> PlanResult<DataFrame> {
-        let method = StateMethod::TransformWithState;
-        self.with_state(StateOperator::new(method, output.into(), mode, make)?)
-    }
-
-    /// Applies a function to the rows and the state of each key. It returns rows with the columns of
-    /// `output`. A key can time out: then the function is called without rows.
-    ///
-    /// ```
-    /// use millstream::session::Session;
-    /// use millstream::table::arbitrary_state::{GroupState, GroupStateTimeout, InputRows};
-    /// use millstream::table::expr::col;
-    /// use millstream::table::types::Schema;
-    /// use millstream::table::value::Value;
-    ///
-    /// let session = Session::new();
-    /// let words = session.memory_stream("words", "word STRING")?;
-    /// let counts = session
-    ///     .view("words")
-    ///     .unwrap()
-    ///     .group_by([col("word")])
-    ///     .flat_map_groups_with_state(
-    ///         Schema::parse_ddl("word STRING, n BIGINT")?,
-    ///         GroupStateTimeout::NoTimeout,
-    ///         |key: &[Value], rows: InputRows<'_>, state: &mut GroupState<'_, i64>| {
-    ///             let n = state.get().copied().unwrap_or(0) + rows.len() as i64;
-    ///             state.update(n)?;
-    ///             Ok(vec![vec![key[0].clone(), Value::Long(n)]])
-    ///         },
-    ///     )?;
-    /// # drop((words, counts));
-    /// # Ok::<(), millstream::table::error::PlanError>(())
-    /// ```
-    pub fn flat_map_groups_with_state<S, F>(
-        &self,
-        output: impl Into<StateOutput>,
-        timeout: GroupStateTimeout,
-        function: F,
-    ) -> PlanResult<DataFrame>
-    where
-        S: Kept,
-        F: FnMut(
-                &[Value],
-                InputRows<'_>,
-                &mut GroupState<'_, S>,
-            ) -> Result<Vec<Vec<Value>>, StateError>
-            + Clone
-            + Send
-            + 'static,
-    {
-        let mode = match timeout {
-            GroupStateTimeout::NoTimeout => TimeMode::None,
-            GroupStateTimeout::ProcessingTimeTimeout => TimeMode::ProcessingTime,
-            GroupStateTimeout::EventTimeTimeout => TimeMode::EventTime,
-        };
-        let method = StateMethod::FlatMapGroupsWithState;
-        let make = |states: &mut StateDeclarations| {
-            let state = states.value("state", Ttl::NONE)?;
-            Ok(GroupFunction { state, kind: timeout, function, types: PhantomData::<fn() -> S> })
-        };
-        self.with_state(StateOperator::new(method, output.into(), mode, make)?)
-    }
-
-    /// Puts the keys before the other columns and adds the operator.
-    fn with_state(&self, operator: StateOperator) -> PlanResult<DataFrame> {
-        deep::check(&self.keys)?;
-        let plan = self.of.analyse(|| keyed_state(self.of.owned(), &self.keys, operator))?;
-        Ok(self.of.with(plan))
-    }
-
-    /// Returns the keys and the number of rows of each group, as `count`.
-    pub fn count(&self) -> PlanResult<DataFrame> {
-        self.agg([crate::table::expr::call("count", [Expr::Star(None)]).alias("count")])
-    }
-
-    fn each<'n>(
-        &self,
-        function: &str,
-        columns: impl IntoIterator<Item = &'n str>,
-    ) -> PlanResult<DataFrame> {
-        let of = |column| crate::table::expr::call(function, [col(column)]);
-        self.agg(columns.into_iter().map(of))
-    }
-
-    /// Returns the keys and the sum of each column.
-    pub fn sum<'n>(&self, columns: impl IntoIterator<Item = &'n str>) -> PlanResult<DataFrame> {
-        self.each("sum", columns)
-    }
-
-    /// Returns the keys and the average of each column.
-    pub fn avg<'n>(&self, columns: impl IntoIterator<Item = &'n str>) -> PlanResult<DataFrame> {
-        self.each("avg", columns)
-    }
-
-    /// Returns the keys and the smallest value of each column.
-    pub fn min<'n>(&self, columns: impl IntoIterator<Item = &'n str>) -> PlanResult<DataFrame> {
-        self.each("min", columns)
-    }
-
-    /// Returns the keys and the largest value of each column.
-    pub fn max<'n>(&self, columns: impl IntoIterator<Item = &'n str>) -> PlanResult<DataFrame> {
-        self.each("max", columns)
     }
 }

@@ -21,6 +21,7 @@
 //! ```
 
 mod dataframe;
+mod grouped_data;
 mod job;
 mod progress;
 mod replaced_source;
@@ -35,7 +36,8 @@ use crate::session::static_tables::MEMORY_TABLE;
 pub use crate::session::stream_writer::StreamWriter;
 pub use crate::session::streaming_query::{QueryError, RunState, Status, StreamingQuery, Totals};
 pub use crate::table::physical::LateRow;
-pub use dataframe::{DataFrame, GroupedData};
+pub use dataframe::DataFrame;
+pub use grouped_data::{GroupedData, GroupedWithInitialState};
 pub use job::{JobQuery, Overrides};
 pub use millstream_engine::epoch::trigger::Trigger;
 pub use progress::{Progress, SideWait};

@@ -8,7 +8,7 @@ use super::processor::{InputRows, StateError, StatefulProcessor, StatefulProcess
 use crate::stream::{Kept, ValueState};
 use crate::table::value::Value;
 use millstream_engine::error::EngineError;
-use std::marker::PhantomData;
+use std::sync::Arc;
 use std::time::Duration;
 
 /// Whether keys time out, and by which clock.
@@ -158,14 +158,19 @@ impl<S: Kept> GroupState<'_, S> {
 pub(crate) struct GroupFunction<S, F> {
     pub state: ValueState<S>,
     pub kind: GroupStateTimeout,
+    /// If keys have an initial state.
+    pub initial: Option<StateOfRow<S>>,
     pub function: F,
-    pub types: PhantomData<fn() -> S>,
 }
+
+/// Makes the state of a key from its row of the initial state.
+pub(crate) type StateOfRow<S> = Arc<dyn Fn(Vec<Value>) -> Result<S, StateError> + Send + Sync>;
 
 impl<S, F: Clone> Clone for GroupFunction<S, F> {
     fn clone(&self) -> Self {
-        let Self { state, kind, function, types } = self;
-        Self { state: *state, kind: *kind, function: function.clone(), types: *types }
+        let Self { state, kind, initial, function } = self;
+        let (initial, function) = (initial.clone(), function.clone());
+        Self { state: *state, kind: *kind, initial, function }
     }
 }
 
@@ -226,6 +231,24 @@ where
         handle: &mut StatefulProcessorHandle<'_, '_>,
     ) -> Result<(), StateError> {
         self.call(key, rows, false, handle)
+    }
+
+    fn handle_initial_state(
+        &mut self,
+        _: &[Value],
+        row: Vec<Value>,
+        handle: &mut StatefulProcessorHandle<'_, '_>,
+    ) -> Result<(), StateError> {
+        let Some(initial) = &self.initial else { return Ok(()) };
+        if handle.value(self.state).is_some() {
+            let error = invalid(
+                "INITIAL_STATE_DUPLICATE_KEY",
+                "a key has several rows in the initial state".to_string(),
+                "Give each key one row, for example by drop_duplicates",
+            );
+            return Err(error.into());
+        }
+        Ok(handle.update_value(self.state, initial(row)?)?)
     }
 
     fn handle_expired_timer(

@@ -12,6 +12,8 @@ use crate::table::plan::Plan;
 use crate::table::plan::analyzer::{OutputMode, refuse_maps};
 use crate::table::plan::time_window::has_watermark;
 use crate::table::types::{DataType, Schema};
+use crate::table::value::Value;
+use millstream_engine::error::EngineError;
 use std::fmt::{self, Debug, Formatter};
 use std::sync::{Arc, Mutex};
 
@@ -65,6 +67,8 @@ pub enum StateMethod {
     TransformWithState,
     /// `flat_map_groups_with_state`.
     FlatMapGroupsWithState,
+    /// `map_groups_with_state`.
+    MapGroupsWithState,
 }
 
 impl StateMethod {
@@ -73,11 +77,26 @@ impl StateMethod {
         match self {
             Self::TransformWithState => "transformWithState",
             Self::FlatMapGroupsWithState => "flatMapGroupsWithState",
+            Self::MapGroupsWithState => "mapGroupsWithState",
         }
+    }
+
+    /// Whether it calls a function of a key's rows and its one state.
+    pub fn is_of_groups(self) -> bool {
+        matches!(self, Self::FlatMapGroupsWithState | Self::MapGroupsWithState)
     }
 }
 
 type Build = dyn Fn(InstanceParts, BoxChain) -> BoxChain + Send + Sync;
+
+/// The state of keys before the query's first rows.
+#[derive(Clone)]
+pub(crate) struct InitialState {
+    /// The types of the columns: the keys, then those of the rows.
+    pub types: Vec<DataType>,
+    /// Reads the rows.
+    pub read: Arc<dyn Fn() -> Result<Vec<Vec<Value>>, EngineError> + Send + Sync>,
+}
 
 /// An operator with arbitrary state: its output, and how its instances are built.
 #[derive(Clone)]
@@ -87,6 +106,7 @@ pub struct StateOperator {
     pub(crate) mode: TimeMode,
     /// The description of the states, for the checkpoint.
     pub(crate) states: String,
+    pub(crate) initial: Option<InitialState>,
     build: Arc<Build>,
 }
 
@@ -118,7 +138,13 @@ impl StateOperator {
             let processor = processor.lock().unwrap_or_else(|poisoned| poisoned.into_inner());
             stage::instance(processor.clone(), states.clone(), parts, down)
         };
-        Ok(Self { method, output, mode, states: description, build: Arc::new(build) })
+        let (states, build) = (description, Arc::new(build));
+        Ok(Self { method, output, mode, states, initial: None, build })
+    }
+
+    /// Gives keys an initial state.
+    pub(crate) fn with_initial_state(self, initial: InitialState) -> Self {
+        Self { initial: Some(initial), ..self }
     }
 
     /// The index of the output's event time column.
@@ -157,6 +183,12 @@ impl StateOperator {
 /// The plan of an operator over rows that are grouped by keys.
 pub(crate) fn keyed_state(input: Plan, keys: &[Expr], operator: StateOperator) -> PlanResult<Plan> {
     operator.event_time()?;
+    let input = Box::new(keys_before_columns(input, keys)?);
+    Ok(Plan::ArbitraryState { input, keys: keys.len(), operator })
+}
+
+/// Puts the keys before the columns.
+pub(crate) fn keys_before_columns(input: Plan, keys: &[Expr]) -> PlanResult<Plan> {
     let scope = input.scope();
     let key = |(i, key): (usize, &Expr)| {
         let key = resolve(key, &scope)?;
@@ -170,8 +202,7 @@ pub(crate) fn keyed_state(input: Plan, keys: &[Expr], operator: StateOperator) -
     }));
     let of_keys = Plan::Project(Box::new(input.clone()), columns[..keys.len()].to_vec());
     refuse_maps(&of_keys)?;
-    let input = Box::new(Plan::Project(Box::new(input), columns));
-    Ok(Plan::ArbitraryState { input, keys: keys.len(), operator })
+    Ok(Plan::Project(Box::new(input), columns))
 }
 
 /// Rejects uses of an operator with arbitrary state that are not supported on a stream.
@@ -203,7 +234,7 @@ fn check_operator(input: &Plan, operator: &StateOperator, query: OutputMode) -> 
             "Use output mode append, with a watermark",
         ));
     }
-    let is_group = operator.method == StateMethod::FlatMapGroupsWithState;
+    let is_group = operator.method.is_of_groups();
     if is_group && query != operator.output.mode {
         return Err(PlanError::new(
             "STREAMING_OUTPUT_MODE.UNSUPPORTED_OPERATION",
@@ -231,7 +262,7 @@ fn is_stateful(plan: &Plan) -> bool {
 fn check_below(plan: &Plan) -> PlanResult<()> {
     for input in plan.inputs() {
         if let Plan::ArbitraryState { operator, .. } = input {
-            let is_group = operator.method == StateMethod::FlatMapGroupsWithState;
+            let is_group = operator.method.is_of_groups();
             let refused = match (is_group, operator.mode, operator.output.mode) {
                 (true, TimeMode::EventTime, _) => Some("with a time-out by event time"),
                 (true, _, OutputMode::Update) => Some("in output mode update"),

@@ -47,6 +47,23 @@ pub trait StatefulProcessor: Clone + Send + 'static {
         handle: &mut StatefulProcessorHandle<'_, '_>,
     ) -> Result<(), StateError>;
 
+    /// Called with a row of the initial state
+    /// ([`with_initial_state`](crate::session::GroupedData::with_initial_state)), before the first rows
+    /// of its key. A processor without this function cannot have an initial state.
+    fn handle_initial_state(
+        &mut self,
+        key: &[Value],
+        row: Vec<Value>,
+        handle: &mut StatefulProcessorHandle<'_, '_>,
+    ) -> Result<(), StateError> {
+        let _ = (key, row, handle);
+        Err(Box::new(EngineError::operator(
+            "INITIAL_STATE_WITHOUT_HANDLER",
+            "the processor has an initial state, and no function handle_initial_state",
+            "Implement StatefulProcessor::handle_initial_state",
+        )))
+    }
+
     /// Called when a timer of the key has fired, with its time in milliseconds since 1970. The
     /// timer is already removed. If a timer that is set during the call is already due, it fires
     /// with the next batch.

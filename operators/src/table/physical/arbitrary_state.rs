@@ -7,18 +7,18 @@ use super::row_exchange::RowOutbox;
 use super::stages::{BoxChain, Scratch};
 use crate::stream::operator::process::{Process, ProcessorParts, Typed};
 use crate::stream::{Context, Processor, States, Timer, write_kept};
-use crate::table::arbitrary_state::node::StateOperator;
+use crate::table::arbitrary_state::node::{StateMethod, StateOperator};
 use crate::table::arbitrary_state::processor::{
     InputRows, OutputRule, StateError, StatefulProcessor, StatefulProcessorHandle,
 };
-use crate::table::row::{Row, RowBuf, Slot, decode};
+use crate::table::row::{Row, RowBuf, Slot, decode, encode};
 use crate::table::types::DataType;
 use crate::table::value::Value;
-use millstream_engine::checkpoint::key_group::{BuildStableHasher, hash_bytes};
+use millstream_engine::checkpoint::key_group::{BuildStableHasher, hash_bytes, instance_of};
 use millstream_engine::env::Env;
 use millstream_engine::epoch::event_time::BatchTimes;
 use millstream_engine::error::EngineError;
-use millstream_engine::event::Epoch;
+use millstream_engine::event::{Epoch, UNTIMED};
 use millstream_engine::pass_control;
 use millstream_engine::runtime::stage::{FlushStatus, Io, Push, Stage};
 use millstream_engine::runtime::state_log::StateLog;
@@ -33,8 +33,19 @@ const STEP: usize = 256;
 #[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub(in crate::table) struct RowKey(Vec<u8>);
 
-/// The rows of one key.
-pub(in crate::table) struct Group(Vec<RowBuf>);
+/// Rows of one key.
+#[derive(Default)]
+pub(in crate::table) struct Group {
+    /// Rows of the initial state.
+    initial: Vec<Vec<Value>>,
+    rows: Vec<RowBuf>,
+}
+
+/// A row of the initial state, without its keys.
+pub(in crate::table) struct InitialRow {
+    key: RowKey,
+    values: Vec<Value>,
+}
 
 /// The parts from which an instance is built.
 pub(in crate::table) struct InstanceParts {
@@ -55,6 +66,53 @@ pub(in crate::table) struct InstanceParts {
     pub times: BatchTimes,
     pub env: Arc<dyn Env>,
     pub log: StateLog,
+    /// The initial state of the instance's keys, if the query starts for the first time.
+    pub initial: Vec<InitialRow>,
+}
+
+/// Encodes the keys of rows, and finds the instance that owns them.
+struct KeyWriter {
+    keys: Vec<Key>,
+    scratch: Scratch,
+    key: RowKey,
+    encoded: Vec<u8>,
+}
+
+impl KeyWriter {
+    /// The keys are the first columns.
+    fn new(keys: usize, types: &[DataType]) -> Self {
+        let column = |i: usize| Key::column(i, types.len(), &types[i]);
+        let keys = (0..keys).map(column).collect();
+        let (scratch, key) = (Scratch::default(), RowKey(Vec::new()));
+        Self { keys, scratch, key, encoded: Vec::new() }
+    }
+
+    /// Encodes the keys of a row. Returns the hash of their encoding in checkpoints.
+    fn hash(&mut self, row: Row<'_>) -> Result<u64, EngineError> {
+        self.key.0.clear();
+        self.encoded.clear();
+        write_keys(&self.keys, &self.scratch, row, &mut self.key.0)?;
+        write_kept(&self.key, &mut self.encoded)?;
+        Ok(hash_bytes(&self.encoded))
+    }
+}
+
+/// The rows of the initial state of each of `instances` instances.
+pub(in crate::table) fn initial_rows(
+    operator: &StateOperator,
+    keys: usize,
+    instances: usize,
+) -> Result<Vec<Vec<InitialRow>>, EngineError> {
+    let mut of_instances: Vec<_> = (0..instances).map(|_| Vec::new()).collect();
+    let Some(initial) = &operator.initial else { return Ok(of_instances) };
+    let mut writer = KeyWriter::new(keys, &initial.types);
+    for mut values in (initial.read)()? {
+        let hash = writer.hash(Row(&encode(&values)))?;
+        values.drain(..keys);
+        let row = InitialRow { key: writer.key.clone(), values };
+        of_instances[instance_of(hash, instances)].push(row);
+    }
+    Ok(of_instances)
 }
 
 /// Builds an instance in front of a chain.
@@ -64,7 +122,8 @@ pub(in crate::table) fn instance<P: StatefulProcessor>(
     parts: InstanceParts,
     down: BoxChain,
 ) -> BoxChain {
-    let InstanceParts { operator, types, keys, event, late, timed, continuous, .. } = parts;
+    let InstanceParts { operator, types, keys, event, late, timed, continuous, initial, .. } =
+        parts;
     let rule = operator.rule(parts.event_time, timed);
     let process = ProcessorParts {
         states,
@@ -79,9 +138,8 @@ pub(in crate::table) fn instance<P: StatefulProcessor>(
     let width = types.len();
     let column = |i: usize| Key::column(i, width, &types[i]);
     let key_columns = (0..keys).map(column).collect();
-    let rows =
-        RowProcessor { processor, rule, types: types.into(), keys, name: operator.method.name() };
-    Box::new(GroupRows {
+    let rows = RowProcessor { processor, rule, types: types.into(), keys, method: operator.method };
+    let mut stage = GroupRows {
         keys: key_columns,
         key: Vec::new(),
         scratch: Scratch::default(),
@@ -89,9 +147,15 @@ pub(in crate::table) fn instance<P: StatefulProcessor>(
         late,
         places: HashMap::default(),
         groups: Vec::new(),
+        gives: false,
         marker: None,
         down: Typed(Process::new(rows, process, EmitRows { down }), None),
-    })
+    };
+    initial.into_iter().for_each(|row| stage.group(row.key, UNTIMED).initial.push(row.values));
+    if stage.late.is_in_band() {
+        stage.end_of_groups();
+    }
+    Box::new(stage)
 }
 
 /// Adapts a processor of rows to a processor of groups.
@@ -101,7 +165,7 @@ pub(in crate::table) struct RowProcessor<P> {
     rule: OutputRule,
     types: Arc<[DataType]>,
     keys: usize,
-    name: &'static str,
+    method: StateMethod,
 }
 
 impl<P: StatefulProcessor> RowProcessor<P> {
@@ -114,11 +178,13 @@ impl<P: StatefulProcessor> RowProcessor<P> {
         match error.downcast::<EngineError>() {
             Ok(error) => *error,
             Err(error) => EngineError::operator(
-                match self.name {
-                    "transformWithState" => "TRANSFORM_WITH_STATE_USER_FUNCTION_ERROR",
-                    _ => "FLATMAPGROUPSWITHSTATE_USER_FUNCTION_ERROR",
+                match self.method {
+                    StateMethod::TransformWithState => "TRANSFORM_WITH_STATE_USER_FUNCTION_ERROR",
+                    StateMethod::FlatMapGroupsWithState | StateMethod::MapGroupsWithState => {
+                        "FLATMAPGROUPSWITHSTATE_USER_FUNCTION_ERROR"
+                    }
                 },
-                format!("the function of {} failed: {error}", self.name),
+                format!("the function of {} failed: {error}", self.method.name()),
                 "See the reason that the function gave",
             ),
         }
@@ -135,10 +201,18 @@ impl<P: StatefulProcessor> Processor<RowKey, Group> for RowProcessor<P> {
         cx: &mut Context<'_, Vec<u8>>,
     ) -> Result<(), EngineError> {
         let key = self.key(key);
-        let Self { processor, rule, types, keys, .. } = self;
-        let rows = InputRows { rows: group.0.iter(), types, skip: *keys };
+        let Self { processor, rule, types, keys, method } = self;
         let mut handle = StatefulProcessorHandle { cx, rule };
-        let done = processor.handle_input_rows(&key, rows, &mut handle);
+        let Group { initial, rows } = group;
+        // A function of groups is also called for a key that has nothing but an initial state.
+        let has_rows = !rows.is_empty() || method.is_of_groups();
+        let rows = InputRows { rows: rows.iter(), types, skip: *keys };
+        let mut initial = initial.into_iter();
+        let mut done =
+            initial.try_for_each(|row| processor.handle_initial_state(&key, row, &mut handle));
+        if has_rows && done.is_ok() {
+            done = processor.handle_input_rows(&key, rows, &mut handle);
+        }
         done.map_err(|error| self.failed(error))
     }
 
@@ -185,12 +259,34 @@ struct GroupRows<P: StatefulProcessor> {
     places: HashMap<Vec<u8>, usize, BuildStableHasher>,
     /// The groups. Reversed while the processor is called, so that the first group is last.
     groups: Vec<(RowKey, Group, u64)>,
+    /// Whether the groups are being given to the processor.
+    gives: bool,
     /// A marker to pass on after the groups.
     marker: Option<Epoch>,
     down: Typed<Group, Process<RowKey, RowProcessor<P>, EmitRows>>,
 }
 
 impl<P: StatefulProcessor> GroupRows<P> {
+    /// The group of a key, which is new if the key is.
+    fn group(&mut self, key: RowKey, ingest_ns: u64) -> &mut Group {
+        let place = match self.places.get(&key.0) {
+            Some(place) => *place,
+            None => {
+                self.places.insert(key.0.clone(), self.groups.len());
+                self.groups.push((key, Group::default(), ingest_ns));
+                self.groups.len() - 1
+            }
+        };
+        &mut self.groups[place].1
+    }
+
+    /// No more rows come into the groups: they are given to the processor, the first one first.
+    fn end_of_groups(&mut self) {
+        self.places.clear();
+        self.groups.reverse();
+        self.gives = !self.groups.is_empty();
+    }
+
     /// Calls the processor for some groups, and passes the marker on after the last one.
     fn give(&mut self) -> Result<(), EngineError> {
         for _ in 0..STEP {
@@ -200,7 +296,8 @@ impl<P: StatefulProcessor> GroupRows<P> {
             let Some((key, group, ingest_ns)) = self.groups.pop() else { break };
             self.down.push((key, group), ingest_ns)?;
         }
-        match self.marker.filter(|_| self.groups.is_empty()) {
+        self.gives = !self.groups.is_empty();
+        match self.marker.filter(|_| !self.gives) {
             Some(epoch) => {
                 self.marker = None;
                 self.down.marker(epoch)
@@ -215,7 +312,7 @@ impl<P: StatefulProcessor> Stage for GroupRows<P> {
         self.down.attach(io)
     }
     fn is_ready(&mut self) -> bool {
-        self.marker.is_none() && self.down.is_ready()
+        self.marker.is_none() && !self.gives && self.down.is_ready()
     }
     fn watermark(&mut self, micros: i64) -> Result<(), EngineError> {
         if micros != millstream_engine::event::IDLE {
@@ -224,8 +321,9 @@ impl<P: StatefulProcessor> Stage for GroupRows<P> {
         self.down.watermark(micros)
     }
     fn marker(&mut self, epoch: Epoch) -> Result<(), EngineError> {
-        self.places.clear();
-        self.groups.reverse();
+        if !self.gives {
+            self.end_of_groups();
+        }
         self.marker = Some(epoch);
         self.give()
     }
@@ -233,12 +331,13 @@ impl<P: StatefulProcessor> Stage for GroupRows<P> {
         self.down.end()
     }
     fn flush(&mut self) -> Result<FlushStatus, EngineError> {
-        if self.marker.is_none() {
+        if self.marker.is_none() && !self.gives {
             return self.down.flush();
         }
         self.give()?;
         let below = self.down.flush()?;
-        Ok(if self.marker.is_some() { below.max(FlushStatus::Pending) } else { below })
+        let is_left = self.marker.is_some() || self.gives;
+        Ok(if is_left { below.max(FlushStatus::Pending) } else { below })
     }
     fn next_timer_ns(&self) -> Option<u64> {
         self.down.next_timer_ns()
@@ -263,15 +362,15 @@ impl<'a, P: StatefulProcessor> Push<Row<'a>> for GroupRows<P> {
         write_keys(&self.keys, &self.scratch, row, &mut self.key)?;
         let row = RowBuf::from_slice(row.0);
         if self.late.is_in_band() {
-            return self.down.push((RowKey(self.key.clone()), Group(vec![row])), ingest_ns);
+            let group = Group { initial: Vec::new(), rows: vec![row] };
+            return self.down.push((RowKey(self.key.clone()), group), ingest_ns);
         }
-        match self.places.get(&self.key) {
-            Some(place) => self.groups[*place].1.0.push(row),
-            None => {
-                self.places.insert(self.key.clone(), self.groups.len());
-                self.groups.push((RowKey(self.key.clone()), Group(vec![row]), ingest_ns));
-            }
+        if let Some(place) = self.places.get(&self.key) {
+            self.groups[*place].1.rows.push(row);
+            return Ok(());
         }
+        let key = RowKey(self.key.clone());
+        self.group(key, ingest_ns).rows.push(row);
         Ok(())
     }
 }
@@ -279,20 +378,14 @@ impl<'a, P: StatefulProcessor> Push<Row<'a>> for GroupRows<P> {
 /// Sends rows to the instances that own their keys, by the hash of the key's encoding in
 /// checkpoints.
 pub(super) struct KeyOutbox {
-    keys: Vec<Key>,
-    scratch: Scratch,
-    key: RowKey,
-    encoded: Vec<u8>,
+    writer: KeyWriter,
     down: RowOutbox,
 }
 
 impl KeyOutbox {
     /// Creates an outbox for rows whose first `keys` columns are the keys.
     pub fn new(keys: usize, types: &[DataType], down: RowOutbox) -> Self {
-        let column = |i: usize| Key::column(i, types.len(), &types[i]);
-        let keys = (0..keys).map(column).collect();
-        let (scratch, key) = (Scratch::default(), RowKey(Vec::new()));
-        Self { keys, scratch, key, encoded: Vec::new(), down }
+        Self { writer: KeyWriter::new(keys, types), down }
     }
 }
 
@@ -302,11 +395,8 @@ impl Stage for KeyOutbox {
 
 impl<'a> Push<Row<'a>> for KeyOutbox {
     fn push(&mut self, row: Row<'a>, ingest_ns: u64) -> Result<(), EngineError> {
-        self.key.0.clear();
-        self.encoded.clear();
-        write_keys(&self.keys, &self.scratch, row, &mut self.key.0)?;
-        write_kept(&self.key, &mut self.encoded)?;
-        self.down.send(hash_bytes(&self.encoded), row, ingest_ns);
+        let hash = self.writer.hash(row)?;
+        self.down.send(hash, row, ingest_ns);
         Ok(())
     }
 }

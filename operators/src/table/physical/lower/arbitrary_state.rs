@@ -3,7 +3,7 @@
 use super::{Lowering, PlacedChain, parts};
 use crate::table::arbitrary_state::node::{StateMethod, StateOperator};
 use crate::table::arbitrary_state::processor::TimeMode;
-use crate::table::physical::arbitrary_state::{InstanceParts, KeyOutbox};
+use crate::table::physical::arbitrary_state::{InstanceParts, KeyOutbox, initial_rows};
 use crate::table::physical::join::watermark_lag_us;
 use crate::table::physical::row_exchange::{BorrowedRows, RowOutbox};
 use crate::table::physical::stages::BoxChain;
@@ -33,11 +33,18 @@ impl Lowering<'_, '_> {
         let workers = self.places(self.parallelism);
         let gathers = self.gathers(&workers, down);
         let logs = self.job.operator(workers.len());
+        // The initial state is part of the first epoch.
+        let initial = match self.job.next_epoch() {
+            0 => initial_rows(operator, keys, workers.len())?,
+            _ => workers.iter().map(|_| Vec::new()).collect(),
+        };
         let instances: Vec<_> = gathers
             .into_iter()
             .zip(logs)
-            .map(|(gather, log)| {
-                operator.build(self.instance_parts(input, keys, operator, log), gather)
+            .zip(initial)
+            .map(|((gather, log), initial)| {
+                let parts = self.instance_parts(input, keys, operator, log);
+                operator.build(InstanceParts { initial, ..parts }, gather)
             })
             .collect();
         if workers == [0] {
@@ -90,6 +97,7 @@ impl Lowering<'_, '_> {
             times: self.job.times(),
             env: self.job.env(),
             log,
+            initial: Vec::new(),
             types,
         }
     }
