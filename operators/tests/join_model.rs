@@ -4,6 +4,7 @@
 
 mod two_streams;
 
+use millstream::session::Trigger;
 use proptest::prelude::*;
 use two_streams::{BATCHES, CONTINUOUS, Event, Run, Setup};
 
@@ -286,7 +287,7 @@ fn on() -> impl Strategy<Value = On> {
     ]
 }
 
-fn run(kind: Kind, on: On, parts: usize, trigger: millstream::session::Trigger) -> Run {
+fn run(kind: Kind, on: On, parts: usize, trigger: Trigger) -> Run {
     let setup = Setup { delays: DELAYS.map(Some), parts, ..Setup::new(&sql(kind, on), 0, trigger) };
     setup.start().unwrap()
 }
@@ -335,5 +336,61 @@ proptest! {
         }
         expected.sort();
         prop_assert_eq!(run.wait_for(got, expected.len()), expected);
+    }
+}
+
+/// What comes out of steps, in order, with a parallelism and as many workers. In continuous mode the
+/// sides' rows come one after the other, since otherwise their order is that of the threads.
+fn sequence(
+    (kind, on): (Kind, On),
+    steps: &[Step],
+    trigger: Trigger,
+    (parallelism, wanted): (usize, usize),
+) -> Vec<String> {
+    let setup = Setup { delays: DELAYS.map(Some), ..Setup::new(&sql(kind, on), 0, trigger) };
+    let mut run = Setup { parallelism, workers: parallelism, ..setup }.ordered().start().unwrap();
+    let mut got = Vec::new();
+    for step in steps {
+        match step {
+            Step::Restart(_) => run.restart(parallelism).unwrap(),
+            Step::Rows(l, r) if trigger == BATCHES => run.add(l, r),
+            Step::Rows(l, r) => {
+                run.add(l, &[]);
+                run.query().process_all_available().unwrap();
+                run.add(&[], r);
+            }
+        }
+        run.query().process_all_available().unwrap();
+        got.extend(run.take_in_order());
+    }
+    let begun = std::time::Instant::now();
+    while got.len() < wanted && begun.elapsed().as_secs() < 20 {
+        std::thread::yield_now();
+        got.extend(run.take_in_order());
+    }
+    got
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(12))]
+
+    /// With the setting `ordered`, the same input gives the same sequence whatever the number of workers.
+    #[test]
+    fn an_ordered_join_gives_one_sequence(
+        kind in kind(), on in on(), steps in steps(DELAYS[0] - 1, false), batches in any::<bool>(),
+    ) {
+        let trigger = if batches { BATCHES } else { CONTINUOUS };
+        let mut model = Model::new(kind, on);
+        let mut wanted = 0;
+        for step in &steps {
+            if let Step::Rows(l, r) = step {
+                wanted += model.step(l, r).len();
+            }
+        }
+        let [one, two, four] =
+            [1, 2, 4].map(|workers| sequence((kind, on), &steps, trigger, (workers, wanted)));
+        prop_assert_eq!(one.len(), wanted);
+        prop_assert_eq!(&two, &one, "2 workers");
+        prop_assert_eq!(&four, &one, "4 workers");
     }
 }

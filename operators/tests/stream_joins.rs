@@ -570,3 +570,25 @@ fn joins_that_no_stream_can_answer_are_refused() {
         assert_eq!(condition(&sql, output, delays), expected, "{sql} in {output}");
     }
 }
+
+/// Results of many keys, which several instances would mix.
+#[test]
+fn an_ordered_join_keeps_the_order_of_the_rows_that_complete_matches() {
+    let sql = "SELECT l.v, r.v FROM l JOIN r ON l.k = r.k";
+    for trigger in BOTH {
+        let setup = Setup { parallelism: 4, workers: 4, ..Setup::new(sql, 0, trigger) };
+        let mut run = setup.ordered().start().unwrap();
+        let rows: Vec<Event> = (0..500).map(|v| event(v * 7 % 500, 100 + v, v)).collect();
+        run.step(&rows, &[]);
+        run.restart(3).unwrap();
+        run.add(&[], &rows);
+        run.query().process_all_available().unwrap();
+        let expected: Vec<_> = (0..500).map(|v| format!("{v} {v}")).collect();
+        assert_eq!(run.take_in_order(), expected, "{trigger:?}");
+    }
+    let of_one_source = "SELECT a.v, b.v FROM l a JOIN l b ON a.k = b.k";
+    let refused = Setup::new(of_one_source, 0, BATCHES).ordered().start();
+    assert_eq!(refused.err().unwrap().condition(), "ORDERED_JOIN_UNSUPPORTED");
+    let session = Setup::new(sql, 0, BATCHES).session();
+    assert!(session.set("millstream.join.ordered", "sometimes").is_err());
+}

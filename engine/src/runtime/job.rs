@@ -95,6 +95,16 @@ pub struct StateLimit {
     pub then: AtStateLimit,
 }
 
+/// The order of the results of a join of two streams.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum JoinOrder {
+    /// That of each instance. Between instances there is none.
+    #[default]
+    OfInstances,
+    /// That of the rows that complete them, whatever the parallelism.
+    OfInput,
+}
+
 /// Called when a job has ended.
 type OnEnd = Box<dyn FnOnce(&Result<(), EngineError>) + Send>;
 
@@ -110,6 +120,7 @@ pub struct Job {
     time: WatermarkTracker,
     idle_after_ns: Option<u64>,
     state_limit: Option<StateLimit>,
+    join_order: JoinOrder,
     runs_empty_batch: bool,
     checkpoint: Option<Checkpoint>,
     recovery: Recovery,
@@ -149,6 +160,7 @@ impl Job {
             time: WatermarkTracker::default(),
             idle_after_ns: None,
             state_limit: None,
+            join_order: JoinOrder::default(),
             runs_empty_batch: false,
             checkpoint: None,
             recovery: Recovery::default(),
@@ -247,6 +259,16 @@ impl Job {
     /// ignored. Call this before sources are created.
     pub fn set_idle_timeout(&mut self, after_ns: Option<u64>) {
         self.idle_after_ns = after_ns;
+    }
+
+    /// Sets the order of the results of joins. Call this before joins are created.
+    pub fn set_join_order(&mut self, order: JoinOrder) {
+        self.join_order = order;
+    }
+
+    /// The order of the results of joins.
+    pub fn join_order(&self) -> JoinOrder {
+        self.join_order
     }
 
     /// Sets the limit for the memory of a join's buffered rows. Call this before joins are created.

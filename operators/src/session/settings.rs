@@ -8,7 +8,7 @@ use crate::table::expr::resolve::did_you_mean;
 use crate::table::sql::literals::LiteralSettings;
 use millstream_engine::cores::parse_list;
 use millstream_engine::epoch::event_time::WatermarkPolicy;
-use millstream_engine::runtime::job::AtStateLimit;
+use millstream_engine::runtime::job::{AtStateLimit, JoinOrder};
 use std::sync::Mutex;
 
 /// What happens to the other queries of a job when one of them fails.
@@ -41,6 +41,7 @@ pub(crate) struct Settings {
     /// The maximum size of the rows that a join buffers, in bytes.
     pub join_state_bytes: Option<u64>,
     pub at_join_limit: AtStateLimit,
+    pub join_order: JoinOrder,
     /// How far ahead of the clock event times may be, in milliseconds.
     pub max_future_skew_ms: Option<i64>,
     pub on_query_failure: OnQueryFailure,
@@ -79,6 +80,7 @@ impl Default for Settings {
             idle_timeout_ns: None,
             join_state_bytes: None,
             at_join_limit: AtStateLimit::Hold,
+            join_order: JoinOrder::default(),
             max_future_skew_ms: None,
             on_query_failure: OnQueryFailure::default(),
         }
@@ -86,7 +88,7 @@ impl Default for Settings {
 }
 
 /// The names of the settings, as they are documented; those of the formats are added.
-const NAMES: [&str; 27] = [
+const NAMES: [&str; 28] = [
     "millstream.parallelism",
     "millstream.workers",
     "millstream.pin",
@@ -95,6 +97,7 @@ const NAMES: [&str; 27] = [
     "millstream.idleTimeout",
     "millstream.join.maxStateBytes",
     "millstream.join.onMaxStateBytes",
+    "millstream.join.ordered",
     "millstream.eventTime.maxFutureSkew",
     "millstream.onQueryFailure",
     "spark.sql.session.timeZone",
@@ -218,6 +221,10 @@ impl Settings {
             "millstream.join.onmaxstatebytes" => {
                 let limits = [("hold", AtStateLimit::Hold), ("fail", AtStateLimit::Fail)];
                 self.at_join_limit = value.choice(&limits, "hold or fail")?;
+            }
+            "millstream.join.ordered" => {
+                self.join_order =
+                    if value.flag()? { JoinOrder::OfInput } else { JoinOrder::OfInstances };
             }
             "millstream.eventtime.maxfutureskew" => {
                 let wanted = "a length of time such as '10 minutes', or none";

@@ -212,7 +212,9 @@ where
         S: Push<(K, Self::Item)> + 'static,
     {
         let timed = [self.left.has_event_time(), self.right.has_event_time()];
-        let places = self.workers(job, parallelism);
+        let mut places = self.workers(job, parallelism);
+        // An operator may have fewer instances.
+        places.truncate(stages.len());
         let (left, right) = (self.left.up, self.right.up);
         let producers = left.places(job, parallelism);
         let (left_outboxes, left_inlets) = job.rings::<(K, Self::Item)>(&producers, &places);

@@ -49,17 +49,30 @@ pub struct Setup {
     pub parts: usize,
     pub trigger: Trigger,
     pub mode: &'static str,
+    pub workers: usize,
+    pub settings: Vec<(&'static str, &'static str)>,
 }
 
 impl Setup {
     pub fn new(sql: &str, delay: i64, trigger: Trigger) -> Self {
         let delays = [Some(delay); 2];
-        Self { sql: sql.to_string(), delays, parallelism: 1, parts: 1, trigger, mode: "append" }
+        let (parallelism, parts, workers) = (1, 1, 1);
+        let (sql, mode, settings) = (sql.to_string(), "append", Vec::new());
+        Self { sql, delays, parallelism, parts, trigger, mode, workers, settings }
+    }
+
+    /// The same, with results in the order of the rows.
+    pub fn ordered(mut self) -> Self {
+        self.settings.push(("millstream.join.ordered", "true"));
+        self
     }
 
     /// A session with both streams as views, and the streams.
     fn opened(&self) -> (Session, [MemoryStream; 2]) {
         let session = Session::new();
+        for (key, value) in &self.settings {
+            session.set(key, value).unwrap();
+        }
         session.set("spark.sql.join.asofJoin.enabled", "true").unwrap();
         let streams = ["l", "r"].map(|name| {
             let schema = "k BIGINT, t TIMESTAMP, v BIGINT";
@@ -120,7 +133,8 @@ impl Run {
         }
         self.session.set("millstream.parallelism", &parallelism.to_string()).unwrap();
         let frame = self.session.sql(&self.setup.sql)?;
-        let config = Config { pin: false, wait: WaitProfile::Park, ..Config::default() };
+        let workers = self.setup.workers;
+        let config = Config { pin: false, wait: WaitProfile::Park, workers, ..Config::default() };
         let writer = frame.write_stream().output_mode(self.setup.mode);
         let writer = writer.query_name("out").trigger(self.setup.trigger).config(config);
         let writer = match self.to_files {
@@ -139,10 +153,15 @@ impl Run {
 
     /// The output since the last call, sorted.
     pub fn take(&self) -> Vec<String> {
-        let rows = self.session.table("out").unwrap().take();
-        let mut rows: Vec<_> = rows.iter().map(|row| text(row)).collect();
+        let mut rows = self.take_in_order();
         rows.sort();
         rows
+    }
+
+    /// What has come out since it was last taken, in that order.
+    pub fn take_in_order(&self) -> Vec<String> {
+        let rows = self.session.table("out").unwrap().take();
+        rows.iter().map(|row| text(row)).collect()
     }
 
     /// The lines of its files, sorted.

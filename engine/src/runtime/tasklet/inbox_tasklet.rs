@@ -11,6 +11,15 @@ use crate::runtime::tasklet::marker_alignment::{AlignedInlet, Alignment, InletSt
 use crate::runtime::tasklet::{Step, StepCx, Tasklet, TaskletPort};
 use crossbeam_channel::Sender;
 
+/// In which order a tasklet reads its inlets.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum InletOrder {
+    /// What there is of each in turn.
+    InTurn,
+    /// Each up to its marker before the next one.
+    OneAfterAnother,
+}
+
 /// Drives a chain from the rings of other tasklets.
 ///
 /// It aligns their markers (`marker_alignment.rs`).
@@ -28,6 +37,7 @@ pub struct InboxTasklet<T, D> {
     emitted_late: bool,
     /// The inlet to read first, which rotates so that none starves.
     turn: usize,
+    inlet_order: InletOrder,
     watermark: i64,
     /// The largest watermark of any inlet.
     furthest: i64,
@@ -48,6 +58,7 @@ impl<T: Send, D: Push<T>> InboxTasklet<T, D> {
             ack: None,
             emitted_late: false,
             turn: 0,
+            inlet_order: InletOrder::InTurn,
             watermark: i64::MIN,
             furthest: i64::MIN,
             ended: false,
@@ -66,6 +77,12 @@ impl<T: Send, D: Push<T>> InboxTasklet<T, D> {
             }
         }
         self
+    }
+
+    /// Reads each inlet up to its marker before the next one. An inlet must not depend on one behind
+    /// it: a source that feeds both would wait for the one while the other one waits for it.
+    pub fn one_after_another(self) -> Self {
+        Self { inlet_order: InletOrder::OneAfterAnother, ..self }
     }
 
     fn advance_watermark(&mut self) -> Result<(), EngineError> {
@@ -183,7 +200,10 @@ impl<T: Send, D: Push<T>> Tasklet for InboxTasklet<T, D> {
         let inlets = self.inlets.len();
         let mut budget = cx.budget;
         for i in 0..inlets {
-            let index = (self.turn + i) % inlets;
+            let index = match self.inlet_order {
+                InletOrder::InTurn => (self.turn + i) % inlets,
+                InletOrder::OneAfterAnother => i,
+            };
             let (taken, stop) = self.drain(index, budget)?;
             if taken > 0 {
                 progress = true;
@@ -193,7 +213,9 @@ impl<T: Send, D: Push<T>> Tasklet for InboxTasklet<T, D> {
                     inlet.producer.wake();
                 }
             }
-            if stop || budget == 0 {
+            let is_open = self.inlets[index].state == InletState::Open;
+            let waits = is_open && self.inlet_order == InletOrder::OneAfterAnother;
+            if stop || waits || budget == 0 {
                 break;
             }
         }

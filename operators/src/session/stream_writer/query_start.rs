@@ -186,6 +186,7 @@ impl StreamWriter {
         job.set_idle_timeout(settings.idle_timeout_ns);
         let then = settings.at_join_limit;
         job.set_state_limit(settings.join_state_bytes.map(|bytes| StateLimit { bytes, then }));
+        job.set_join_order(settings.join_order);
         let latency = Latency::default();
         let recorder = latency.recorder(job.env());
         let stopping = Arc::new(AtomicBool::new(false));

@@ -21,7 +21,7 @@ use crate::stream::recipe::{CheckpointManifest, Recipe};
 use crate::stream::typed_stream::Stream;
 use millstream_engine::checkpoint::StateLayout;
 use millstream_engine::error::EngineError;
-use millstream_engine::runtime::job::Job;
+use millstream_engine::runtime::job::{Job, JoinOrder};
 use millstream_engine::runtime::stage::Push;
 use pairing::{FullOuter, Inner, LeftOuter, Pairing, RightOuter};
 use std::hash::Hash;
@@ -101,7 +101,8 @@ impl<L: Recipe, F, R: Recipe, G, C: 'static> IntervalJoin<L, F, R, G, C> {
         upper: impl Into<TimeOffset>,
     ) -> CountingJoin<L, F, R, G, C> {
         let range = IntervalRange::new(lower.into(), upper.into());
-        BoundedIntervalJoin { streams: self.0, range, late: drop_late::<Either<L::Item, R::Item>> }
+        let (order, late) = (JoinOrder::OfInstances, drop_late::<Either<L::Item, R::Item>>);
+        BoundedIntervalJoin { streams: self.0, range, order, late }
     }
 }
 
@@ -110,6 +111,7 @@ impl<L: Recipe, F, R: Recipe, G, C: 'static> IntervalJoin<L, F, R, G, C> {
 pub struct BoundedIntervalJoin<L, F, R, G, C, Z> {
     streams: ConnectedStreams<L, F, R, G, C>,
     range: IntervalRange,
+    order: JoinOrder,
     late: Z,
 }
 
@@ -133,8 +135,14 @@ impl<L: Recipe, F, R: Recipe, G, C: 'static, Z> BoundedIntervalJoin<L, F, R, G, 
     where
         Y: FnMut(Either<L::Item, R::Item>) + Clone + Send + 'static,
     {
-        let Self { streams, range, .. } = self;
-        BoundedIntervalJoin { streams, range, late }
+        let Self { streams, range, order, .. } = self;
+        BoundedIntervalJoin { streams, range, order, late }
+    }
+
+    /// Lets results leave in the order in which the records that complete them reach the join, whatever
+    /// the parallelism. The join then has one instance, on one core.
+    pub fn ordered(self) -> Self {
+        Self { order: JoinOrder::OfInput, ..self }
     }
 
     /// An inner join: a result for each match.
@@ -208,10 +216,11 @@ impl<L: Recipe, F, R: Recipe, G, C: 'static, Z> BoundedIntervalJoin<L, F, R, G, 
         Z: FnMut(Either<L::Item, R::Item>) + Clone + Send + 'static,
         P: Pairing<L::Item, R::Item>,
     {
-        let Self { streams, range, late } = self;
+        let Self { streams, range, order, late } = self;
         streams.into_input(|input: TwoInputs<_, OneInput<R, G, K>>| IntervalJoinRecipe {
             input,
             range,
+            order,
             pairing,
             late,
         })
@@ -221,6 +230,7 @@ impl<L: Recipe, F, R: Recipe, G, C: 'static, Z> BoundedIntervalJoin<L, F, R, G, 
 struct IntervalJoinRecipe<I, P, Z> {
     input: I,
     range: IntervalRange,
+    order: JoinOrder,
     pairing: P,
     late: Z,
 }
@@ -243,12 +253,13 @@ where
         parallelism: usize,
         chain: &mut dyn FnMut(&mut Job, usize) -> D,
     ) {
-        let Self { input, range, pairing, late } = self;
+        let places = self.places(job, parallelism);
+        let Self { input, range, pairing, late, .. } = self;
         job.request_no_data_batches();
         let Some(times) = input.event_times() else {
             unreachable!("a join without event times is refused when it is described")
         };
-        let logs = job.operator(input.workers(job, parallelism).len());
+        let logs = job.operator(places.len());
         let stages = logs.into_iter().enumerate().map(|(i, log)| {
             let down = chain(job, i);
             let times = ((times.0)(), (times.1)());
@@ -260,7 +271,11 @@ where
         input.build(job, parallelism, "interval join", stages);
     }
     fn places(&self, job: &Job, parallelism: usize) -> Vec<usize> {
-        self.input.workers(job, parallelism)
+        let mut places = self.input.workers(job, parallelism);
+        if self.order == JoinOrder::OfInput {
+            places.truncate(1);
+        }
+        places
     }
     fn describe(&self, kept: &mut CheckpointManifest) {
         if !self.input.is_timed() {

@@ -15,7 +15,8 @@ use crate::table::row::{Slot, encode};
 use crate::table::types::DataType;
 use millstream_engine::epoch::event_time::WatermarkPolicy;
 use millstream_engine::error::EngineError;
-use millstream_engine::runtime::job::AtStateLimit;
+use millstream_engine::runtime::job::{AtStateLimit, JoinOrder};
+use millstream_engine::runtime::stage::Push;
 use millstream_engine::runtime::state_log::StateLog;
 use millstream_engine::runtime::tasklet::{InboxTasklet, Tasklet};
 use std::sync::Arc;
@@ -65,7 +66,14 @@ impl Lowering<'_, '_> {
         if JoinSide::BOTH.iter().any(|side| condition.time.shift_us(*side).is_some()) {
             self.advances_by_watermark(&Plan::Join(Box::new(join.clone())));
         }
-        let workers = self.places(self.parallelism);
+        let order = self.job.join_order();
+        if order == JoinOrder::OfInput && is_fed_by_one(join) {
+            return Err(ordered_unsupported());
+        }
+        let workers = match order {
+            JoinOrder::OfInstances => self.places(self.parallelism),
+            JoinOrder::OfInput => self.places(1),
+        };
         let gathers = self.gathers(&workers, down);
         let policy = self.job.watermark_policy();
         // The partitions of one side are always merged by their minimum, whatever policy applies
@@ -99,12 +107,12 @@ impl Lowering<'_, '_> {
                     let how = (closest == Closest::Before, results);
                     let stage = AsofJoin::new(config, how, gather);
                     let inbox = InboxTasklet::new(port, name, inlets, stage);
-                    Box::new(inbox.watermarks(policy, &timed))
+                    Box::new(self.with_order(inbox.watermarks(policy, &timed)))
                 }
                 None => {
                     let stage = StreamJoin::new(config, gather);
                     let inbox = InboxTasklet::new(port, name, inlets, stage);
-                    Box::new(inbox.watermarks(policy, &timed))
+                    Box::new(self.with_order(inbox.watermarks(policy, &timed)))
                 }
             };
             self.job.add_tasklet(workers[i], tasklet);
@@ -131,16 +139,22 @@ impl Lowering<'_, '_> {
         Ok(())
     }
 
+    /// If results have an order: in a batch rows come in the order of sides and parts. In continuous
+    /// mode they come as they are read.
+    fn with_order<T: Send, D: Push<T>>(&self, inbox: InboxTasklet<T, D>) -> InboxTasklet<T, D> {
+        match self.job.join_order() {
+            JoinOrder::OfInput if !self.job.trigger().is_continuous() => inbox.one_after_another(),
+            JoinOrder::OfInput | JoinOrder::OfInstances => inbox,
+        }
+    }
+
     /// Creates the flow control of each side of a join whose state is limited. `None` if there is
     /// no limit, or if the limit would pause a side but cannot: when one source feeds both
     /// sides, and in micro-batch mode, where each batch must end.
     fn side_flows(&self, join: &Join, producers: &[Vec<usize>; 2]) -> Option<[Arc<SideFlow>; 2]> {
         self.job.state_limit()?;
-        let shares =
-            |scan: &&Scan| join.right.scans().iter().any(|other| scan.shares_source(other));
-        let is_fed_by_one = join.left.scans().iter().any(shares);
         let fails = self.job.state_limit().is_some_and(|limit| limit.then == AtStateLimit::Fail);
-        if !fails && (is_fed_by_one || !self.job.trigger().is_continuous()) {
+        if !fails && (is_fed_by_one(join) || !self.job.trigger().is_continuous()) {
             return None;
         }
         let wakers = |workers: &Vec<usize>| {
@@ -213,6 +227,21 @@ impl Lowering<'_, '_> {
             guard: None,
         }
     }
+}
+
+/// Whether one source feeds both sides of a join.
+fn is_fed_by_one(join: &Join) -> bool {
+    let shares = |scan: &&Scan| join.right.scans().iter().any(|other| scan.shares_source(other));
+    join.left.scans().iter().any(shares)
+}
+
+fn ordered_unsupported() -> EngineError {
+    EngineError::operator(
+        "ORDERED_JOIN_UNSUPPORTED",
+        "millstream.join.ordered is set, and one source feeds both sides of a join: its rows reach the \
+         join on two ways, of which none is the first",
+        "Unset millstream.join.ordered, or read the source twice under two names",
+    )
 }
 
 /// For a join of two streams: the columns of both sides that are emitted or compared, and the
