@@ -456,18 +456,32 @@ impl GapCause {
 /// The payload of a gap event. The gap begins at the head's position.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Gap {
-    /// The number of missing bytes.
+    /// The number of missing bytes; 0 if it is unknown.
     pub bytes: u64,
     /// The cause.
     pub cause: GapCause,
+    /// Whole datagrams that are missing and whose bytes and sender are not known, because the
+    /// kernel dropped them.
+    pub datagrams: u32,
 }
 
 impl Gap {
+    /// A gap of bytes in a stream or in one datagram.
+    pub fn of_bytes(bytes: u64, cause: GapCause) -> Self {
+        Self { bytes, cause, datagrams: 0 }
+    }
+
+    /// A gap of datagrams that the kernel dropped before the recorder could read them.
+    pub fn of_datagrams(datagrams: u32) -> Self {
+        Self { bytes: 0, cause: GapCause::Dropped, datagrams }
+    }
+
     /// Encodes the payload of a gap event.
     pub fn encode(&self) -> [u8; 16] {
         let mut out = [0; 16];
         out[..8].copy_from_slice(&self.bytes.to_le_bytes());
         out[8] = self.cause as u8;
+        out[12..].copy_from_slice(&self.datagrams.to_le_bytes());
         out
     }
 
@@ -479,7 +493,8 @@ impl Gap {
             2 => GapCause::Dropped,
             _ => GapCause::Skipped,
         };
-        Some(Self { bytes: u64_at(payload, 0), cause })
+        let datagrams = if payload.len() >= 16 { u32_at(payload, 12) } else { 0 };
+        Some(Self { bytes: u64_at(payload, 0), cause, datagrams })
     }
 }
 

@@ -554,8 +554,8 @@ impl<R: Read + Seek> CaptureReader<R> {
 
     // ---- the window ----
 
-    /// Reads until the window contains `need` bytes, or the file ends. Returns the number of bytes
-    /// in the window.
+    /// Reads until the window contains `need` bytes, or the file ends. A file that grows is read up
+    /// to the length that it had when it was opened. Returns the number of bytes in the window.
     fn fill(&mut self, need: usize) -> Result<usize, EngineError> {
         let have = self.buffer.len() - self.start;
         if have >= need {
@@ -563,9 +563,10 @@ impl<R: Read + Seek> CaptureReader<R> {
         }
         self.buffer.drain(..self.start);
         self.start = 0;
-        let want = need.max(self.window_bytes());
+        let rest = self.file_bytes.saturating_sub(self.offset);
+        let want = need.max(self.window_bytes()).min(usize::try_from(rest).unwrap_or(usize::MAX));
         let mut at = self.buffer.len();
-        self.buffer.resize(want, 0);
+        self.buffer.resize(want.max(at), 0);
         while at < need {
             match self.input.read(&mut self.buffer[at..]) {
                 Ok(0) => break,

@@ -114,6 +114,9 @@ impl Exporter for Json {
                 if let Some(gap) = Gap::decode(payload) {
                     let cause = gap.cause.name();
                     write!(out, ",\"bytes\":{},\"cause\":\"{cause}\"", gap.bytes)?;
+                    if gap.datagrams > 0 {
+                        write!(out, ",\"datagrams\":{}", gap.datagrams)?;
+                    }
                 }
             }
             Kind::Conflict => write!(out, ",\"bytes\":{}", conflict_bytes(payload))?,

@@ -40,6 +40,7 @@ struct Totals {
     datagrams: u64,
     gaps: u64,
     gap_bytes: [u64; 4],
+    gap_datagrams: u64,
     conflicts: u64,
     ignored: u64,
     notes: Vec<String>,
@@ -138,6 +139,7 @@ impl Totals {
                 self.gaps += 1;
                 if let Some(gap) = gap {
                     self.gap_bytes[gap.cause as usize] += gap.bytes;
+                    self.gap_datagrams += u64::from(gap.datagrams);
                 }
             }
             Kind::Conflict => self.conflicts += 1,
@@ -219,7 +221,11 @@ impl Totals {
         let causes = causes.map(|cause| {
             format!("{} {}", times::show_bytes(self.gap_bytes[*cause as usize]), cause.name())
         });
-        let causes: Vec<String> = causes.collect();
+        let mut causes: Vec<String> = causes.collect();
+        if self.gap_datagrams > 0 {
+            let cause = GapCause::Dropped.name();
+            causes.push(format!("{} datagrams {cause}", self.gap_datagrams));
+        }
         match causes.is_empty() {
             true => say!("gaps         {}", self.gaps),
             false => say!("gaps         {}: {}", self.gaps, causes.join(", ")),

@@ -169,7 +169,7 @@ fn busy(compress: bool, seed: u64) -> Recorded {
             1 => recorder.event(Kind::Reset, connection, 0, b""),
             2 => recorder.event(Kind::HalfClose, connection, 0, b""),
             3 => {
-                let gap = Gap { bytes: 9, cause: GapCause::Lost };
+                let gap = Gap::of_bytes(9, GapCause::Lost);
                 recorder.event(Kind::Gap, connection, 0, &gap.encode());
             }
             4 => recorder.data(connection, b"\xff\n"),
@@ -217,7 +217,7 @@ fn records_are_lines_of_a_connection_and_datagrams() {
 fn bytes_that_are_missing_cost_the_lines_that_they_were_in() {
     let mut recorder = Recorder::new(false);
     recorder.data(0, b"one\nhal");
-    let gap = Gap { bytes: 5, cause: GapCause::Lost };
+    let gap = Gap::of_bytes(5, GapCause::Lost);
     recorder.event(Kind::Gap, 0, 0, &gap.encode());
     recorder.data(0, b"f\ntwo\n");
     recorder.data(0, b"thr");

@@ -39,6 +39,15 @@ struct Events {
     bytes: Vec<u8>,
 }
 
+/// What of a connection was not recorded.
+struct Missing {
+    /// Stream position of the first byte.
+    position: u64,
+    bytes: u64,
+    /// The payload of its open event, if that was not recorded either.
+    open: Option<Vec<u8>>,
+}
+
 /// Records what a source reads.
 pub(super) struct Recorder {
     filling: Events,
@@ -50,8 +59,8 @@ pub(super) struct Recorder {
     free: Receiver<Events>,
     /// Stream position of each open connection.
     positions: BTreeMap<u32, u64>,
-    /// Bytes of each connection that were not recorded since the last recorded event.
-    missing: BTreeMap<u32, u64>,
+    /// What of each connection was not recorded since the last recorded event.
+    missing: BTreeMap<u32, Missing>,
     next_connection: u32,
     env: Arc<dyn Env>,
     counts: Arc<ConnectionCounts>,
@@ -193,8 +202,7 @@ impl Recorder {
             self.note_missing();
         }
         let head = self.head(kind, connection, position);
-        self.filling.heads.push((head, payload.len()));
-        self.filling.bytes.extend_from_slice(payload);
+        self.fill(head, payload);
         let is_full = self.filling.bytes.len() >= BUFFER_BYTES
             || self.filling.heads.len() >= BUFFER_EVENTS
             || now_ns.saturating_sub(self.since_ns) >= HELD_NS;
@@ -218,14 +226,22 @@ impl Recorder {
 
     /// Records gaps for the bytes that were not recorded.
     fn note_missing(&mut self) {
-        for (connection, bytes) in std::mem::take(&mut self.missing) {
-            let end = self.positions.get(&connection).copied().unwrap_or_default();
-            let position = end.saturating_sub(bytes);
-            let head = self.head(Kind::Gap, connection, position);
-            let payload = Gap { bytes, cause: GapCause::Lost }.encode();
-            self.filling.heads.push((head, payload.len()));
-            self.filling.bytes.extend_from_slice(&payload);
+        for (connection, missing) in std::mem::take(&mut self.missing) {
+            let Missing { position, bytes, open } = missing;
+            if let Some(open) = open {
+                let head = self.head(Kind::Open, connection, 0);
+                self.fill(head, &open);
+            }
+            if bytes > 0 {
+                let head = self.head(Kind::Gap, connection, position);
+                self.fill(head, &Gap::of_bytes(bytes, GapCause::Dropped).encode());
+            }
         }
+    }
+
+    fn fill(&mut self, head: Head, payload: &[u8]) {
+        self.filling.heads.push((head, payload.len()));
+        self.filling.bytes.extend_from_slice(payload);
     }
 
     /// Hands the buffer to the writer and takes a free one. If none is free, the events are
@@ -260,12 +276,18 @@ impl Recorder {
             let lost = match head.kind {
                 Kind::Data => *length as u64,
                 Kind::Gap => Gap::decode(payload).map_or(0, |gap| gap.bytes),
+                Kind::Open => 0,
                 _ => continue,
             };
             if head.kind == Kind::Data {
                 bytes += lost;
             }
-            *self.missing.entry(head.connection).or_default() += lost;
+            let nothing = Missing { position: head.position, bytes: 0, open: None };
+            let missing = self.missing.entry(head.connection).or_insert(nothing);
+            missing.bytes += lost;
+            if head.kind == Kind::Open {
+                missing.open = Some(payload.to_vec());
+            }
         }
         self.counts.record_dropped(count, bytes);
     }
@@ -312,4 +334,57 @@ fn write(
         drop(returned.try_send(events));
     }
     drop(recording.finish());
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use millstream_engine::env::RealEnv;
+
+    /// A recorder whose writer is the test.
+    fn recorder() -> (Recorder, Receiver<Events>, Sender<Events>) {
+        let (full, written) = bounded(BUFFERS);
+        let (returned, free) = bounded(BUFFERS);
+        let recorder = Recorder {
+            filling: Events::default(),
+            since_ns: 0,
+            full: Some(full),
+            free,
+            positions: BTreeMap::new(),
+            missing: BTreeMap::new(),
+            next_connection: 0,
+            last: Ingest { ns: 0, us: 0 },
+            env: Arc::new(RealEnv::default()),
+            counts: Arc::default(),
+            writer: None,
+        };
+        (recorder, written, returned)
+    }
+
+    #[test]
+    fn what_the_disk_could_not_take_is_a_gap_at_its_place() {
+        let (mut recorder, written, returned) = recorder();
+        let lost = vec![b'x'; BUFFER_BYTES];
+        for connection in [0, 1] {
+            assert_eq!(recorder.opened(&ConnectionInfo::default()), connection);
+        }
+        // No buffer is free: both starts and these bytes are not recorded.
+        recorder.read(1, &lost);
+        assert_eq!(recorder.counts.totals().record_dropped_bytes, lost.len() as u64);
+        returned.send(Events::default()).unwrap();
+        recorder.read(1, b"abc");
+        recorder.hand_over();
+        let events = written.recv().unwrap();
+        let found: Vec<_> =
+            events.heads.iter().map(|(h, _)| (h.kind, h.connection, h.position)).collect();
+        let wanted = [
+            (Kind::Open, 0, 0),
+            (Kind::Open, 1, 0),
+            (Kind::Gap, 1, 0),
+            (Kind::Data, 1, lost.len() as u64),
+        ];
+        assert_eq!(found, wanted);
+        let gap = Gap::decode(&events.bytes[80..]).unwrap();
+        assert_eq!(gap, Gap::of_bytes(lost.len() as u64, GapCause::Dropped));
+    }
 }

@@ -365,7 +365,7 @@ impl Half {
                 None => (end, GapCause::Lost),
             };
             let bytes = to - self.next;
-            cx.out.gap(cx.lane, self.next, Gap { bytes, cause })?;
+            cx.out.gap(cx.lane, self.next, Gap::of_bytes(bytes, cause))?;
             self.advance(bytes);
         }
         if let Some(cold) = &mut self.cold {

@@ -157,7 +157,7 @@ impl<S: EventSink> Output<S> {
         };
         if skipped > 0 {
             self.counts.left_out_bytes += skipped as u64;
-            let gap = Gap { bytes: skipped as u64, cause: GapCause::Skipped };
+            let gap = Gap::of_bytes(skipped as u64, GapCause::Skipped);
             self.emit(lane, Kind::Gap, at, 0, &gap.encode())?;
         }
         if skipped == data.len() {
@@ -233,7 +233,7 @@ impl<S: EventSink> Output<S> {
         self.counts.cut_datagrams += 1;
         self.counts.gap_bytes_cut += (length - data.len()) as u64;
         self.emit(lane, Kind::Data, at, FLAG_CUT, data)?;
-        let gap = Gap { bytes: (length - data.len()) as u64, cause: GapCause::Cut };
+        let gap = Gap::of_bytes((length - data.len()) as u64, GapCause::Cut);
         self.emit(lane, Kind::Gap, at + data.len() as u64, FLAG_CUT, &gap.encode())
     }
 }
