@@ -1,14 +1,15 @@
 //! Records the datagrams that arrive at a port, including those of multicast groups.
 
-use super::receive::{Receiver, Stamp, ask_for_times, is_not_now};
+use super::receive::{Received, Receiver, Stamp, ask_for_drops, ask_for_times, is_not_now};
 use super::recorder::{Recorder, TICK};
 use crate::failure::Failure;
-use millstream_engine::capture::{ConnectionInfo, Direction, Kind, Opener, Protocol};
+use millstream_engine::capture::{ConnectionInfo, Direction, Gap, Kind, Opener, Protocol};
 use mio::net::UdpSocket;
 use mio::{Events, Interest, Poll, Token};
 use socket2::{Domain, Socket, Type};
 use std::collections::HashMap;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::os::fd::AsRawFd;
 
 /// Maximum number of distinct senders. Beyond it, all are dropped and numbered anew.
 const SENDERS_MAX: usize = 1 << 16;
@@ -26,13 +27,14 @@ pub(super) fn listen(
     })?;
     let local = socket.local_addr()?;
     ask_for_times(&socket);
+    ask_for_drops(&socket);
     let mut poll = Poll::new()?;
     poll.registry().register(&mut socket, Token(0), Interest::READABLE)?;
-    let (mut recorder, mut receiver) = (begin()?, Receiver::new());
-    let (mut buffer, mut events) = (vec![0; 1 << 16], Events::with_capacity(8));
-    let mut senders: HashMap<SocketAddr, (u32, u64)> = HashMap::new();
+    let mut datagrams = Datagrams::new(begin()?, local);
+    let (mut receiver, mut buffer) = (Receiver::new(), vec![0; 1 << 16]);
+    let mut events = Events::with_capacity(8);
     eprintln!("listening at {local}; Ctrl-C ends");
-    while !recorder.is_over()? {
+    while !datagrams.recorder.is_over()? {
         match poll.poll(&mut events, Some(TICK)) {
             Err(error) if error.kind() == std::io::ErrorKind::Interrupted => continue,
             polled => polled?,
@@ -46,40 +48,110 @@ pub(super) fn listen(
                     return Err(Failure::Failed(format!("RECEIVE_FAILED: {local}: {error}")));
                 }
             };
-            let Some(from) = received.from else { continue };
-            let (number, position) = match senders.get_mut(&from) {
-                Some(sender) => sender,
-                None => {
-                    if senders.len() >= SENDERS_MAX {
-                        senders.clear();
-                    }
-                    let info = ConnectionInfo {
-                        protocol: Protocol::Udp,
-                        opener: Opener::A,
-                        a: Some(from),
-                        b: Some(local),
-                    };
-                    let number = recorder.open(&info, received.at)?;
-                    senders.entry(from).or_insert((number, 0))
-                }
-            };
-            let data = &buffer[..received.bytes];
-            let lane = (*number, Direction::In);
-            recorder.event(Kind::Data, lane, *position, received.at, data)?;
-            *position += data.len() as u64;
+            datagrams.add(&received, &buffer[..received.bytes])?;
             count += 1;
-            if count % BURST_MAX == 0 && recorder.is_over()? {
+            if count % BURST_MAX == 0 && datagrams.recorder.is_over()? {
                 break;
             }
         }
     }
-    let now = Stamp::now();
-    let mut open: Vec<u32> = senders.values().map(|(number, _)| *number).collect();
-    open.sort_unstable();
-    for number in open {
-        recorder.event(Kind::Close, (number, Direction::In), 0, now, &[])?;
+    datagrams.finish(&socket)
+}
+
+/// What is known of a sender.
+#[derive(Clone, Copy)]
+struct Sender {
+    connection: u32,
+    position: u64,
+}
+
+/// The datagrams of a recording.
+struct Datagrams {
+    recorder: Recorder,
+    local: SocketAddr,
+    senders: HashMap<SocketAddr, Sender>,
+    /// The sender of the last datagram.
+    last: Option<Sender>,
+    /// The kernel's count of dropped datagrams, as far as it is recorded.
+    dropped: u32,
+}
+
+impl Datagrams {
+    fn new(recorder: Recorder, local: SocketAddr) -> Self {
+        Self { recorder, local, senders: HashMap::new(), last: None, dropped: 0 }
     }
-    Ok(recorder)
+
+    fn add(&mut self, received: &Received, data: &[u8]) -> Result<(), Failure> {
+        let Some(from) = received.from else { return Ok(()) };
+        let mut sender = match self.senders.get(&from) {
+            Some(sender) => *sender,
+            None => self.begin(from, received.at)?,
+        };
+        if let Some(dropped) = received.dropped {
+            self.gap(sender, dropped, received.at)?;
+        }
+        let lane = (sender.connection, Direction::In);
+        self.recorder.event(Kind::Data, lane, sender.position, received.at, data)?;
+        sender.position += data.len() as u64;
+        self.senders.insert(from, sender);
+        self.last = Some(sender);
+        Ok(())
+    }
+
+    fn begin(&mut self, from: SocketAddr, at: Stamp) -> Result<Sender, Failure> {
+        if self.senders.len() >= SENDERS_MAX {
+            self.senders.clear();
+        }
+        let info = ConnectionInfo {
+            protocol: Protocol::Udp,
+            opener: Opener::A,
+            a: Some(from),
+            b: Some(self.local),
+        };
+        Ok(Sender { connection: self.recorder.open(&info, at)?, position: 0 })
+    }
+
+    /// Records how many datagrams the kernel has dropped since the last one. Whose they were is not
+    /// known: the gap stands before the datagram with which the kernel told it.
+    fn gap(&mut self, sender: Sender, dropped: u32, at: Stamp) -> Result<(), Failure> {
+        // The count is modulo 2^32.
+        let missing = dropped.wrapping_sub(self.dropped);
+        if missing == 0 {
+            return Ok(());
+        }
+        self.dropped = dropped;
+        self.recorder.dropped_datagrams += u64::from(missing);
+        let (lane, payload) =
+            ((sender.connection, Direction::In), Gap::of_datagrams(missing).encode());
+        self.recorder.event(Kind::Gap, lane, sender.position, at, &payload)
+    }
+
+    fn finish(mut self, socket: &UdpSocket) -> Result<Recorder, Failure> {
+        let now = Stamp::now();
+        // Behind the last datagram none tells how many were dropped.
+        if let (Some(last), Some(dropped)) = (self.last, drops(socket)) {
+            self.gap(last, dropped, now)?;
+        }
+        let mut open: Vec<u32> = self.senders.values().map(|sender| sender.connection).collect();
+        open.sort_unstable();
+        for connection in open {
+            self.recorder.event(Kind::Close, (connection, Direction::In), 0, now, &[])?;
+        }
+        Ok(self.recorder)
+    }
+}
+
+/// Datagrams that the kernel has dropped for a socket, modulo 2^32, where it says so.
+fn drops(socket: &UdpSocket) -> Option<u32> {
+    const INODE_COLUMN: usize = 9;
+    let link = std::fs::read_link(format!("/proc/self/fd/{}", socket.as_raw_fd())).ok()?;
+    let inode = link.to_str()?.strip_prefix("socket:[")?.strip_suffix(']')?.to_string();
+    ["/proc/net/udp", "/proc/net/udp6"].iter().find_map(|table| {
+        let text = std::fs::read_to_string(table).ok()?;
+        let is_ours = |line: &&str| line.split_whitespace().nth(INODE_COLUMN) == Some(&*inode);
+        let count = text.lines().find(is_ours)?.split_whitespace().last()?;
+        count.parse::<u64>().ok().map(|count| count as u32)
+    })
 }
 
 fn bind(at: SocketAddr, groups: &[IpAddr]) -> std::io::Result<UdpSocket> {

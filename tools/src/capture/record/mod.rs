@@ -82,10 +82,14 @@ pub(crate) fn run(args: &Args) -> Result<(), Failure> {
             return Err(Failure::Wrong(reason.to_string()));
         }
     };
+    let dropped = recorder.dropped_datagrams;
     let summary = recorder.finish()?;
     say!("connections  {}", summary.connections);
     say!("events       {}", summary.events);
     say!("data         {}", times::show_bytes(summary.data_bytes));
+    if dropped > 0 {
+        say!("dropped      {dropped} datagrams, by the kernel: its buffer was full");
+    }
     say!("written to   {}", args.output.display());
     Ok(())
 }

@@ -34,10 +34,12 @@ pub(super) struct Received {
     pub bytes: usize,
     pub from: Option<SocketAddr>,
     pub at: Stamp,
+    /// Datagrams that the kernel had dropped for this socket when this one arrived, modulo 2^32.
+    pub dropped: Option<u32>,
 }
 
 #[cfg(target_os = "linux")]
-pub(super) use linux::{Receiver, ask_for_times};
+pub(super) use linux::{Receiver, ask_for_drops, ask_for_times};
 
 #[cfg(target_os = "linux")]
 mod linux {
@@ -52,6 +54,11 @@ mod linux {
     /// Enables the kernel's receive times. If the system has none, the time of the read is used.
     pub(in super::super) fn ask_for_times(socket: &impl AsFd) {
         let _ = setsockopt(&socket.as_fd(), sockopt::ReceiveTimestampns, &true);
+    }
+
+    /// Asks the kernel to report with each datagram how many it has dropped.
+    pub(in super::super) fn ask_for_drops(socket: &impl AsFd) {
+        let _ = setsockopt(&socket.as_fd(), sockopt::RxqOvfl, &1);
     }
 
     /// Reads from sockets.
@@ -73,10 +80,14 @@ mod linux {
             let (control, flags) = (Some(&mut self.control[..]), MsgFlags::empty());
             let message =
                 recvmsg::<SockaddrStorage>(socket.as_raw_fd(), &mut slices, control, flags)?;
-            let mut at = None;
+            let (mut at, mut dropped) = (None, None);
             for control in message.cmsgs().into_iter().flatten() {
-                if let ControlMessageOwned::ScmTimestampns(time) = control {
-                    at = Some(Stamp::at(time.tv_sec() * 1_000_000_000 + time.tv_nsec()));
+                match control {
+                    ControlMessageOwned::ScmTimestampns(time) => {
+                        at = Some(Stamp::at(time.tv_sec() * 1_000_000_000 + time.tv_nsec()));
+                    }
+                    ControlMessageOwned::RxqOvfl(count) => dropped = Some(count),
+                    _ => {}
                 }
             }
             let from = message.address.and_then(|address| {
@@ -84,13 +95,14 @@ mod linux {
                 let v6 = address.as_sockaddr_in6().map(|a| SocketAddr::V6(SocketAddrV6::from(*a)));
                 v4.or(v6)
             });
-            Ok(Received { bytes: message.bytes, from, at: at.unwrap_or_else(Stamp::now) })
+            let at = at.unwrap_or_else(Stamp::now);
+            Ok(Received { bytes: message.bytes, from, at, dropped })
         }
     }
 }
 
 #[cfg(not(target_os = "linux"))]
-pub(super) use other::{Receiver, ask_for_times};
+pub(super) use other::{Receiver, ask_for_drops, ask_for_times};
 
 #[cfg(not(target_os = "linux"))]
 mod other {
@@ -100,6 +112,8 @@ mod other {
     use std::os::fd::AsFd;
 
     pub(in super::super) fn ask_for_times(_: &impl AsFd) {}
+
+    pub(in super::super) fn ask_for_drops(_: &impl AsFd) {}
 
     pub(in super::super) struct Receiver;
 
@@ -119,7 +133,8 @@ mod other {
                 // SAFETY: `recv_from` has written the first `bytes` bytes.
                 *to = unsafe { byte.assume_init() };
             }
-            Ok(Received { bytes, from: from.as_socket(), at: Stamp::now() })
+            let from = from.as_socket();
+            Ok(Received { bytes, from, at: Stamp::now(), dropped: None })
         }
     }
 }

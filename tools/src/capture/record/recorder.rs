@@ -35,6 +35,8 @@ pub(super) struct Recorder {
     last_flush: Instant,
     is_shown: bool,
     last_shown: Instant,
+    /// Datagrams that the kernel dropped, because its buffer was full.
+    pub(super) dropped_datagrams: u64,
 }
 
 impl Recorder {
@@ -51,7 +53,10 @@ impl Recorder {
         let options = WriterOptions { header, compress: args.compress };
         let rotation = Rotation { bytes: args.rotate_bytes, ns: args.rotate_time };
         let path = args.output.clone();
-        let recording = Recording::create(&path, &options, rotation).map_err(|error| {
+        // The header is written at once, so that the file is a capture from its beginning.
+        let created = Recording::create(&path, &options, rotation)
+            .and_then(|mut recording| recording.flush().map(|()| recording));
+        let recording = created.map_err(|error| {
             Failure::Wrong(format!("CAPTURE_WRITE_FAILED: {}: {error}", path.display()))
         })?;
         let start = Instant::now();
@@ -65,6 +70,7 @@ impl Recorder {
             last_flush: start,
             is_shown: io::stderr().is_terminal(),
             last_shown: start,
+            dropped_datagrams: 0,
         })
     }
 
