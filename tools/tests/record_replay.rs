@@ -221,6 +221,155 @@ fn datagrams_are_recorded_one_by_one_and_played_as_such() {
 }
 
 #[test]
+fn recorded_datagrams_are_played_to_those_who_ask_for_them() {
+    let scratch = Scratch::new("udp-listen");
+    let path = scratch.path("market.capture");
+    let args = ["capture", "--udp", "127.0.0.1:0", "-o", &path, "--bytes", "200"];
+    let recorder = Listening::start(&args);
+    let senders = [(); 2].map(|()| UdpSocket::bind("127.0.0.1:0").unwrap());
+    for n in 0..20 {
+        senders[n % 2].send_to(format!("quote {n:03}\n").as_bytes(), recorder.at).unwrap();
+    }
+    recorder.end();
+    let player = Listening::start(&["replay", &path, "--listen", "127.0.0.1:0", "--speed", "max"]);
+    let clients = [(); 2].map(|()| UdpSocket::bind("127.0.0.1:0").unwrap());
+    let mut found = Vec::new();
+    for client in &clients {
+        client.set_read_timeout(Some(Duration::from_secs(60))).unwrap();
+        client.send_to(b"", player.at).unwrap();
+        // The replay goes on when the next client has come: this one's first datagram says that it
+        // was seen.
+        let mut buffer = [0; 100];
+        let length = client.recv(&mut buffer).unwrap();
+        found.push(String::from_utf8_lossy(&buffer[..length]).into_owned());
+    }
+    for client in &clients {
+        for _ in 1..10 {
+            let mut buffer = [0; 100];
+            let length = client.recv(&mut buffer).unwrap();
+            found.push(String::from_utf8_lossy(&buffer[..length]).into_owned());
+        }
+    }
+    found.sort();
+    let wanted: Vec<String> = (0..20).map(|n| format!("quote {n:03}\n")).collect();
+    assert_eq!(found, wanted);
+    let said = player.end();
+    assert!(said.contains("connections  2") && !said.contains("refused"), "{said}");
+}
+
+#[cfg(target_os = "linux")]
+#[test]
+fn datagrams_that_the_kernel_dropped_are_gaps() {
+    const BYTES: usize = 1000;
+    let scratch = Scratch::new("dropped");
+    let path = scratch.path("market.capture");
+    let recorder = Listening::start(&["capture", "--udp", "127.0.0.1:0", "-o", &path]);
+    let (pid, sender) = (recorder.child.id(), UdpSocket::bind("127.0.0.1:0").unwrap());
+    let mut sent = 0;
+    let mut send = |first: u8| {
+        let mut datagram = [b'.'; BYTES];
+        datagram[0] = first;
+        sender.send_to(&datagram, recorder.at).unwrap();
+        sent += 1;
+    };
+    send(b'a');
+    while !export(&path, &[]).iter().any(|line| line.contains("\"a...")) {}
+    // Nobody reads until the buffer, of at most 8 MiB and the kernel's own overhead, is full.
+    assert!(Command::new("kill").args(["-STOP", &pid.to_string()]).status().unwrap().success());
+    let stat = || std::fs::read_to_string(format!("/proc/{pid}/stat")).unwrap();
+    while !stat().contains(") T ") {}
+    (0..40_000).for_each(|_| send(b'.'));
+    assert!(Command::new("kill").args(["-CONT", &pid.to_string()]).status().unwrap().success());
+    while !export(&path, &[]).iter().any(|line| line.contains("\"z...")) {
+        send(b'z');
+    }
+    let said = recorder.stop();
+    let lines = export(&path, &[]);
+    let dropped = |line: &String| {
+        let (_, count) = line.split_once("\"datagrams\":")?;
+        count.trim_end_matches('}').parse::<usize>().ok()
+    };
+    let dropped: usize = lines.iter().filter_map(dropped).sum();
+    assert!(dropped > 0, "{said}");
+    assert_eq!(count(&lines, "data") + dropped, sent);
+    assert!(said.contains(&format!("dropped      {dropped} datagrams")), "{said}");
+    let output = millstream().args(["inspect", &path]).output().unwrap();
+    assert!(text(&output).contains(&format!("{dropped} datagrams dropped")), "{}", text(&output));
+}
+
+#[test]
+fn a_multicast_group_is_recorded_and_played_to() {
+    let group = "239.255.77.1";
+    // Without a route for multicast there is nothing to record.
+    let probe = UdpSocket::bind("0.0.0.0:0").unwrap();
+    let joined = probe.join_multicast_v4(&group.parse().unwrap(), &[0, 0, 0, 0].into());
+    probe.set_read_timeout(Some(Duration::from_secs(5))).unwrap();
+    let to = format!("{group}:{}", probe.local_addr().unwrap().port());
+    let sent = UdpSocket::bind("0.0.0.0:0").unwrap().send_to(b"x", &to);
+    if joined.is_err() || sent.is_err() || probe.recv(&mut [0; 8]).is_err() {
+        eprintln!("LEFT OUT: this machine has no multicast");
+        return;
+    }
+    let scratch = Scratch::new("multicast");
+    let (path, again) = (scratch.path("market.capture"), scratch.path("again.capture"));
+    let record = |path: &str| {
+        Listening::start(&["capture", "--udp", "0", "--group", group, "-o", path, "--bytes", "100"])
+    };
+    let recorder = record(&path);
+    let (to, sender) = ((group, recorder.at.port()), UdpSocket::bind("0.0.0.0:0").unwrap());
+    for n in 0..10 {
+        sender.send_to(format!("quote {n:03}\n").as_bytes(), to).unwrap();
+    }
+    recorder.end();
+    let recorder = record(&again);
+    replay(&[&path, "--to", &format!("{group}:{}", recorder.at.port())]);
+    recorder.end();
+    let texts = [&path, &again].map(|path| export(path, &["--format", "text"]));
+    assert_eq!(texts[0].len(), 10);
+    assert_eq!(texts[0], texts[1]);
+}
+
+#[test]
+fn times_in_the_payload_are_moved_to_now() {
+    let scratch = Scratch::new("shift");
+    let (path, (server, seen)) = (scratch.path("trades.capture"), serve());
+    let feed = "id,at\n1,2020-02-28T23:59:59.500Z\n2,2020-02-29T00:00:01.250Z\nno time\n";
+    let recorder = Listening::start(&["capture", "--listen", "127.0.0.1:0", "-o", &path]);
+    let mut client = TcpStream::connect(recorder.at).unwrap();
+    client.write_all(feed.as_bytes()).unwrap();
+    client.shutdown(Shutdown::Write).unwrap();
+    drop(client.read_to_end(&mut Vec::new()));
+    recorder.stop();
+    let to = server.to_string();
+    let before = std::time::SystemTime::now();
+    for field in ["at", "2", r"^\d+,(.*)Z"] {
+        let said = replay(&[&path, "--to", &to, "--shift-time", field]);
+        let without = if field == "at" { 1 } else { 2 };
+        assert!(said.contains("times moved  2 lines"), "{said}");
+        assert!(said.contains(&format!("{without} lines have no time")), "{said}");
+        let found = String::from_utf8(take(&seen, 1).remove(0).bytes).unwrap();
+        let lines: Vec<&str> = found.lines().collect();
+        assert_eq!((found.len(), lines[0], lines[3]), (feed.len(), "id,at", "no time"));
+        let second = |line: &str| -> u64 {
+            let date = line.split(',').nth(1).unwrap();
+            let output = Command::new("date").args(["-d", date, "+%s%3N"]).output().unwrap();
+            String::from_utf8(output.stdout).unwrap().trim().parse().unwrap()
+        };
+        assert_eq!(second(lines[2]) - second(lines[1]), 1750, "{found}");
+        let since = before.duration_since(std::time::UNIX_EPOCH).unwrap().as_millis() as u64;
+        assert!((since..since + 600_000).contains(&second(lines[1])), "{found}");
+    }
+    for (field, part) in
+        [("price", "SHIFT_TIME_NOT_FOUND"), ("0", "from 1"), ("(a)(b)", "2 groups")]
+    {
+        let args = ["replay", &path, "--to", &to, "--shift-time", field];
+        let output = millstream().args(args).output().unwrap();
+        assert_eq!(output.status.code(), Some(2), "{}", text(&output));
+        assert!(text(&output).contains(part), "{}", text(&output));
+    }
+}
+
+#[test]
 fn what_cannot_be_played_or_recorded_is_said() {
     let scratch = Scratch::new("errors");
     let (path, missing) = (scratch.path("x.capture"), scratch.path("missing.capture"));

@@ -106,13 +106,19 @@ enum GapsArg {
 }
 
 /// Writes events to a recording, which is created with the first event.
-struct Writer<'a> {
-    args: &'a Args,
+struct Writer {
+    output: PathBuf,
+    compress: bool,
+    rotation: Rotation,
     precision_ns: u32,
     recording: Option<Recording>,
 }
 
-impl Writer<'_> {
+impl Writer {
+    fn new(output: &Path, compress: bool, rotation: Rotation) -> Self {
+        Self { output: output.to_path_buf(), compress, rotation, precision_ns: 0, recording: None }
+    }
+
     fn begin(&mut self, start_wall_ns: i64) -> io::Result<&mut Recording> {
         let header = FileHeader {
             clock: Clock::Packets,
@@ -121,14 +127,13 @@ impl Writer<'_> {
             recording: start_wall_ns as u64 ^ u64::from(std::process::id()).rotate_right(16),
             ..FileHeader::default()
         };
-        let options = WriterOptions { header, compress: self.args.compress };
-        let rotation = Rotation { bytes: self.args.rotate_bytes, ns: self.args.rotate_time };
-        let recording = Recording::create(&self.args.output, &options, rotation)?;
+        let options = WriterOptions { header, compress: self.compress };
+        let recording = Recording::create(&self.output, &options, self.rotation)?;
         Ok(self.recording.insert(recording))
     }
 }
 
-impl EventSink for Writer<'_> {
+impl EventSink for Writer {
     fn begin_file(&mut self, precision_ns: u32) {
         self.precision_ns = self.precision_ns.max(precision_ns);
     }
@@ -147,7 +152,8 @@ pub(crate) fn run(args: &Args) -> Result<(), Failure> {
     let inputs = args.files.iter().map(|path| open(path, &args.output));
     let inputs: Vec<_> = inputs.collect::<Result<_, _>>()?;
     let stop = stop_flag()?;
-    let writer = Writer { args, precision_ns: 0, recording: None };
+    let rotation = Rotation { bytes: args.rotate_bytes, ns: args.rotate_time };
+    let writer = Writer::new(&args.output, args.compress, rotation);
     let mut importer = Importer::new(writer, args.filter(), args.policy());
     let mut damaged = Vec::new();
     let start = Instant::now();
@@ -207,13 +213,30 @@ pub(crate) fn run(args: &Args) -> Result<(), Failure> {
     if damaged.is_empty() {
         return Ok(());
     }
-    let lines = damaged.iter().map(|(path, FileDamage { at, what })| {
-        format!("PACKETS_DAMAGED: {} (at byte {at}): {what}", path.display())
-    });
-    let lines: Vec<String> = lines.collect();
+    let lines: Vec<String> =
+        damaged.iter().map(|(path, damage)| damaged_line(path, damage)).collect();
     let outcome =
         if is_nothing { "Nothing was imported" } else { "What stands before is imported" };
     Err(Failure::Failed(format!("{}. {outcome}", lines.join("\nerror: "))))
+}
+
+/// Imports one packet capture, whole and without a report.
+pub(crate) fn import_file(input: &Path, output: &Path) -> Result<Counts, Failure> {
+    let writer = Writer::new(output, false, Rotation::default());
+    let mut importer = Importer::new(writer, Filter::default(), GapPolicy::Keep);
+    let damage = importer.read(open(input, output)??, |_| true);
+    if let Some(damage) = damage.map_err(|ended| failure(input, ended))? {
+        return Err(Failure::Failed(damaged_line(input, &damage)));
+    }
+    let (writer, counts) = importer.finish().map_err(|ended| failure(input, ended))?;
+    if let Some(recording) = writer.recording {
+        recording.finish().map_err(|error| write_failed(output, &error))?;
+    }
+    Ok(counts)
+}
+
+fn damaged_line(path: &Path, damage: &FileDamage) -> String {
+    format!("PACKETS_DAMAGED: {} (at byte {}): {}", path.display(), damage.at, damage.what)
 }
 
 impl Args {

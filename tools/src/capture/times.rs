@@ -36,7 +36,7 @@ fn parse_date(text: &str) -> Option<i64> {
 }
 
 /// Converts a Gregorian date to days since 1970.
-fn days(year: i64, month: i64, day: i64) -> i64 {
+pub(super) fn days(year: i64, month: i64, day: i64) -> i64 {
     let year = if month <= 2 { year - 1 } else { year };
     let (era, month) = (year.div_euclid(400), (month + 9) % 12);
     let (of_era, of_year) = (year.rem_euclid(400), (153 * month + 2) / 5 + day - 1);
@@ -62,7 +62,7 @@ pub(crate) fn show_wall_arg(ns: i64) -> String {
 }
 
 /// Converts days since 1970 to a date; the inverse of [`days`].
-fn date(day: i64) -> (i64, i64, i64) {
+pub(super) fn date(day: i64) -> (i64, i64, i64) {
     let day = day + 719_468;
     let (era, of_era) = (day.div_euclid(146_097), day.rem_euclid(146_097));
     let year = (of_era - of_era / 1460 + of_era / 36_524 - of_era / 146_096) / 365;

@@ -5,9 +5,12 @@
 //! thread reads and discards the peers' answers, so that a peer never blocks on its writes.
 
 mod drain;
+mod lines;
+mod payload_time;
 mod peers;
 mod plan;
 mod schedule;
+mod shift;
 
 use super::events::{self, Selection};
 use super::record::{local, resolve};
@@ -17,11 +20,14 @@ use crate::stdout::say;
 use clap::Args as ClapArgs;
 use hdrhistogram::Histogram;
 use millstream_engine::capture::Kind;
+use millstream_engine::measure::latency::histogram;
 use peers::{Peers, Target};
 use plan::{Batch, Plan};
 use schedule::Schedule;
 pub(crate) use schedule::Speed;
-use std::path::PathBuf;
+use shift::TimeField;
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
@@ -34,7 +40,8 @@ const LAG_MAX: &str = "1ms";
     millstream replay tuesday.capture --to 127.0.0.1:9999\n  \
     millstream replay tuesday.capture --to 127.0.0.1:9999 --speed 10 --max-gap 1s\n  \
     millstream replay feed.capture --listen 9999 --loop 3\n  \
-    millstream replay market.capture --to 239.1.2.3:5005 --speed max\n\n\
+    millstream replay market.capture --to 239.1.2.3:5005 --speed max\n  \
+    millstream replay trades.capture --to 127.0.0.1:9999 --shift-time event_time\n\n\
     Plays the data towards the recorded service; --direction out plays what it answered.\n\
     Exit codes: 0 done, 1 failed, or the lag was too large for the run to count, 2 wrong command line.")]
 pub(crate) struct Args {
@@ -58,6 +65,10 @@ pub(crate) struct Args {
     /// Limit for the 99th percentile of the send lag; a run above it is invalid
     #[arg(long, value_name = "DURATION", value_parser = times::parse_ns, default_value = LAG_MAX)]
     max_lag: u64,
+    /// Move the times in the payload so that the first is now: a JSON field, a CSV column by number or
+    /// by its name in the header, or a regular expression with one group
+    #[arg(long, value_name = "COLUMN|REGEX", value_parser = TimeField::parse)]
+    shift_time: Option<TimeField>,
     #[command(flatten)]
     selection: Selection,
 }
@@ -71,31 +82,48 @@ pub(crate) fn run(args: &Args) -> Result<(), Failure> {
         (None, None) => return Err(Failure::Wrong("NO_TARGET: give --to or --listen".to_string())),
     };
     let stop = super::import::stop_flag()?;
-    let plan = Plan::start(files, args.selection.clone(), args.loops, args.max_gap, stop.clone());
-    let mut run = Run {
-        schedule: Schedule::new(args.speed),
-        peers: Peers::new(target)?,
-        lag: Histogram::new_with_bounds(1, 3_600_000_000_000, 3)
-            .map_err(|error| Failure::Failed(error.to_string()))?,
-        stop,
-        bytes: 0,
-        events: 0,
+    let mut run = Run::new(args.speed, target, stop.clone())?;
+    if args.shift_time.is_some() && !run.peers.wait_for_client(&stop)? {
+        return Err(Failure::Failed("interrupted".to_string()));
+    }
+    let plan = Plan::start(files, args.options(), stop);
+    let left_out = run.all(&plan)?;
+    run.report(args, &left_out)?;
+    events::complain(&left_out.damage)
+}
+
+/// Plays a whole capture to a server of this process. Returns the lag of each event's send.
+pub(crate) fn play_to(
+    capture: &Path,
+    to: SocketAddr,
+    speed: Speed,
+) -> Result<Histogram<u64>, Failure> {
+    let stop = Arc::<AtomicBool>::default();
+    let files = events::files(capture)?;
+    let options = plan::Options {
+        selection: Selection::default(),
+        speed,
+        loops: 1,
+        max_gap_ns: None,
+        shift_time: None,
     };
-    let mut gaps = plan::Gaps::default();
-    let mut damage = Vec::new();
-    for batch in &plan.batches {
-        match batch {
-            Batch::Events(events) => {
-                if !run.play(&events)? {
-                    break;
-                }
-            }
-            Batch::End(found) => (gaps, damage) = *found?,
+    let plan = Plan::start(files, options, stop.clone());
+    let mut run = Run::new(speed, Target::Server(to), stop)?;
+    let left_out = run.all(&plan)?;
+    events::complain(&left_out.damage)?;
+    Ok(run.lag)
+}
+
+impl Args {
+    fn options(&self) -> plan::Options {
+        plan::Options {
+            selection: self.selection.clone(),
+            speed: self.speed,
+            loops: self.loops,
+            max_gap_ns: self.max_gap,
+            shift_time: self.shift_time.clone(),
         }
     }
-    run.peers.finish();
-    run.report(args, &gaps)?;
-    events::complain(&damage)
 }
 
 struct Run {
@@ -108,13 +136,41 @@ struct Run {
 }
 
 impl Run {
+    fn new(speed: Speed, target: Target, stop: Arc<AtomicBool>) -> Result<Self, Failure> {
+        Ok(Self {
+            schedule: Schedule::new(speed),
+            peers: Peers::new(target)?,
+            lag: histogram(),
+            stop,
+            bytes: 0,
+            events: 0,
+        })
+    }
+
+    /// Executes all events of the plan, unless the replay is stopped.
+    fn all(&mut self, plan: &Plan) -> Result<plan::LeftOut, Failure> {
+        let mut left_out = plan::LeftOut::default();
+        for batch in &plan.batches {
+            match batch {
+                Batch::Events(events) => {
+                    if !self.play(&events)? {
+                        break;
+                    }
+                }
+                Batch::End(found) => left_out = *found?,
+            }
+        }
+        self.peers.finish();
+        Ok(left_out)
+    }
+
     /// Executes events at their times. Returns whether to continue.
     fn play(&mut self, events: &plan::Events) -> Result<bool, Failure> {
         for (event, payload) in events.iter() {
             if event.kind == Kind::Open && self.peers.waits_for_clients() {
                 // The schedule starts with the first client, and is suspended while it waits for
                 // another one.
-                let Some(waited) = self.peers.accept(event.connection, &self.stop)? else {
+                let Some(waited) = self.peers.accept(event, &self.stop)? else {
                     return Ok(false);
                 };
                 self.schedule.shift(waited);
@@ -133,7 +189,8 @@ impl Run {
         Ok(true)
     }
 
-    fn report(&self, args: &Args, gaps: &plan::Gaps) -> Result<(), Failure> {
+    fn report(&self, args: &Args, left_out: &plan::LeftOut) -> Result<(), Failure> {
+        let gaps = &left_out.gaps;
         let elapsed = self.schedule.elapsed();
         say!("events       {}", self.events);
         say!("connections  {}", self.peers.opened());
@@ -148,6 +205,21 @@ impl Run {
         }
         if gaps.missing_bytes > 0 {
             say!("missing      {} that the capture lacks", times::show_bytes(gaps.missing_bytes));
+        }
+        if gaps.missing_datagrams > 0 {
+            say!("missing      {} datagrams that the capture lacks", gaps.missing_datagrams);
+        }
+        if let Some(shifted) = &left_out.shifted {
+            say!("times moved  {} lines", shifted.moved);
+            for (count, what) in [
+                (shifted.without_time, "have no time there"),
+                (shifted.out_of_range, "have a time whose format cannot hold the moved one"),
+                (shifted.resized, "became longer or shorter"),
+            ] {
+                if count > 0 {
+                    say!("             {count} lines {what}");
+                }
+            }
         }
         if self.peers.failed() > 0 {
             say!("refused      {} events whose peer had gone", self.peers.failed());

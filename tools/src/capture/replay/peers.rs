@@ -5,12 +5,13 @@ use super::drain::Drain;
 use super::plan::Event;
 use crate::failure::Failure;
 use millstream_engine::capture::Kind;
-use mio::net::{TcpListener, TcpStream};
+use mio::net::{TcpListener, TcpStream, UdpSocket};
 use mio::{Events, Interest, Poll, Token};
 use socket2::SockRef;
+use std::collections::hash_map::Entry;
 use std::collections::{HashMap, HashSet};
 use std::io::{self, Write};
-use std::net::{Shutdown, SocketAddr, UdpSocket};
+use std::net::{Shutdown, SocketAddr};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
@@ -18,7 +19,14 @@ use std::time::{Duration, Instant};
 /// The target of a replay.
 pub(super) enum Target {
     Server(SocketAddr),
-    Clients(TcpListener),
+    Clients(Clients),
+}
+
+/// Where clients come: connections, and datagrams at the same port.
+pub(super) struct Clients {
+    listener: TcpListener,
+    /// Why there is none is only of interest if the capture has datagrams.
+    datagrams: io::Result<UdpSocket>,
 }
 
 impl Target {
@@ -27,18 +35,19 @@ impl Target {
             let fix = "Take another port, or end what has it";
             Failure::Failed(format!("LISTEN_FAILED: {at}: {error}. {fix}"))
         })?;
-        eprintln!(
-            "listening at {}; the replay begins with the first client",
-            listener.local_addr()?
-        );
-        Ok(Self::Clients(listener))
+        let at = listener.local_addr()?;
+        let datagrams = UdpSocket::bind(at);
+        eprintln!("listening at {at}; the replay begins with the first client");
+        Ok(Self::Clients(Clients { listener, datagrams }))
     }
 }
 
 pub(super) struct Peers {
     target: Target,
     streams: HashMap<u64, Arc<TcpStream>>,
-    sockets: HashMap<u64, UdpSocket>,
+    sockets: HashMap<u64, std::net::UdpSocket>,
+    /// Clients that datagrams are sent to.
+    receivers: HashMap<u64, SocketAddr>,
     /// Connections that are not established yet.
     connecting: HashSet<u64>,
     drain: Drain,
@@ -49,21 +58,62 @@ pub(super) struct Peers {
     failed: u64,
 }
 
+/// A client that has sent a datagram, of any contents, and is no receiver yet.
+fn accept_datagrams(
+    clients: &Clients,
+    receivers: &HashMap<u64, SocketAddr>,
+) -> Result<Option<SocketAddr>, Failure> {
+    let fails = |error: &io::Error| {
+        let fix = "Take another port, or end what has it";
+        Failure::Failed(format!("LISTEN_FAILED: the port cannot be used for UDP: {error}. {fix}"))
+    };
+    let socket = clients.datagrams.as_ref().map_err(|error| fails(error))?;
+    loop {
+        match socket.recv_from(&mut [0; 1]) {
+            Ok((_, from)) if !receivers.values().any(|known| *known == from) => {
+                return Ok(Some(from));
+            }
+            Ok(_) => {}
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Ok(None),
+            // A receiver that has gone is told of by the system now; the others stay.
+            Err(error)
+                if matches!(
+                    error.kind(),
+                    io::ErrorKind::Interrupted | io::ErrorKind::ConnectionRefused
+                ) => {}
+            Err(error) => return Err(Failure::Failed(format!("ACCEPT_FAILED: {error}"))),
+        }
+    }
+}
+
+fn unreachable_target(to: SocketAddr, error: &io::Error) -> Failure {
+    let fix = match to.ip().is_multicast() {
+        true => "A multicast group needs a route: `ip route add 224.0.0.0/4 dev INTERFACE`",
+        false => "Give another --to",
+    };
+    Failure::Failed(format!("SEND_FAILED: {to}: {error}. {fix}"))
+}
+
 const LISTENER: Token = Token(0);
 const WRITER: Token = Token(1);
+const DATAGRAMS: Token = Token(2);
 /// How often a waiting replay checks whether it was stopped.
 const TICK: Duration = Duration::from_millis(100);
 
 impl Peers {
     pub(super) fn new(mut target: Target) -> Result<Self, Failure> {
         let poll = Poll::new()?;
-        if let Target::Clients(listener) = &mut target {
+        if let Target::Clients(Clients { listener, datagrams }) = &mut target {
             poll.registry().register(listener, LISTENER, Interest::READABLE)?;
+            if let Ok(socket) = datagrams {
+                poll.registry().register(socket, DATAGRAMS, Interest::READABLE)?;
+            }
         }
         Ok(Self {
             target,
             streams: HashMap::new(),
             sockets: HashMap::new(),
+            receivers: HashMap::new(),
             connecting: HashSet::new(),
             drain: Drain::start()?,
             poll,
@@ -90,22 +140,45 @@ impl Peers {
         matches!(self.target, Target::Clients(_))
     }
 
+    /// Waits until a client has connected, if the replay waits for clients, without accepting it.
+    /// Returns false if the replay was stopped.
+    pub(super) fn wait_for_client(&mut self, stop: &AtomicBool) -> Result<bool, Failure> {
+        let is_there =
+            |events: &Events| events.iter().any(|e| matches!(e.token(), LISTENER | DATAGRAMS));
+        while self.waits_for_clients() && !is_there(&self.events) {
+            if stop.load(Ordering::Relaxed) {
+                return Ok(false);
+            }
+            self.wait()?;
+        }
+        Ok(true)
+    }
+
     /// Waits for a client. Returns the duration of the wait, or `None` if the replay was stopped.
     pub(super) fn accept(
         &mut self,
-        connection: u64,
+        event: &Event,
         stop: &AtomicBool,
     ) -> Result<Option<Duration>, Failure> {
         let start = Instant::now();
         loop {
-            let Target::Clients(listener) = &self.target else { return Ok(Some(Duration::ZERO)) };
-            match listener.accept() {
-                Ok((stream, _)) => {
-                    self.add(connection, stream)?;
-                    return Ok(Some(start.elapsed()));
+            let accepted = match &self.target {
+                Target::Server(_) => return Ok(Some(Duration::ZERO)),
+                Target::Clients(clients) if event.is_udp => {
+                    let accepted = accept_datagrams(clients, &self.receivers)?;
+                    accepted.map(|from| {
+                        self.receivers.insert(event.connection, from);
+                    })
                 }
-                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
-                Err(error) => return Err(Failure::Failed(format!("ACCEPT_FAILED: {error}"))),
+                Target::Clients(clients) => match clients.listener.accept() {
+                    Ok((stream, _)) => Some(self.add(event.connection, stream)?),
+                    Err(error) if error.kind() == io::ErrorKind::WouldBlock => None,
+                    Err(error) => return Err(Failure::Failed(format!("ACCEPT_FAILED: {error}"))),
+                },
+            };
+            if accepted.is_some() {
+                self.opened += u64::from(event.is_udp);
+                return Ok(Some(start.elapsed()));
             }
             if stop.load(Ordering::Relaxed) {
                 return Ok(None);
@@ -122,7 +195,10 @@ impl Peers {
         stop: &AtomicBool,
     ) -> Result<(), Failure> {
         if event.is_udp {
-            return self.act_udp(event, payload);
+            return match self.target {
+                Target::Server(to) => self.send_datagram(to, event, payload),
+                Target::Clients(_) => self.answer_datagram(event, payload, stop),
+            };
         }
         if !self.streams.contains_key(&event.connection)
             && matches!(event.kind, Kind::Open | Kind::Data)
@@ -159,25 +235,26 @@ impl Peers {
         Ok(())
     }
 
-    fn act_udp(&mut self, event: &Event, payload: &[u8]) -> Result<(), Failure> {
-        let Target::Server(to) = self.target else {
-            let fix = "Give --to, or leave them out with --connection";
-            let reason = "the capture has datagrams, which --listen cannot play";
-            return Err(Failure::Wrong(format!("DATAGRAMS_NEED_A_TARGET: {reason}. {fix}")));
-        };
+    /// Datagrams of a connection come from a socket of its own.
+    fn send_datagram(
+        &mut self,
+        to: SocketAddr,
+        event: &Event,
+        payload: &[u8],
+    ) -> Result<(), Failure> {
         match event.kind {
             Kind::Close => drop(self.sockets.remove(&event.connection)),
             Kind::Open | Kind::Data => {
                 let socket = match self.sockets.entry(event.connection) {
-                    std::collections::hash_map::Entry::Occupied(entry) => entry.into_mut(),
-                    std::collections::hash_map::Entry::Vacant(entry) => {
+                    Entry::Occupied(entry) => entry.into_mut(),
+                    Entry::Vacant(entry) => {
                         let any: SocketAddr = match to {
                             SocketAddr::V4(_) => ([0, 0, 0, 0], 0).into(),
                             SocketAddr::V6(_) => ([0u16; 8], 0).into(),
                         };
                         self.opened += 1;
-                        let socket = UdpSocket::bind(any)?;
-                        socket.connect(to)?;
+                        let socket = std::net::UdpSocket::bind(any)?;
+                        socket.connect(to).map_err(|error| unreachable_target(to, &error))?;
                         entry.insert(socket)
                     }
                 };
@@ -191,12 +268,49 @@ impl Peers {
         Ok(())
     }
 
+    /// Datagrams of a connection go to the client that was accepted for it.
+    fn answer_datagram(
+        &mut self,
+        event: &Event,
+        payload: &[u8],
+        stop: &AtomicBool,
+    ) -> Result<(), Failure> {
+        if event.kind == Kind::Close {
+            self.receivers.remove(&event.connection);
+        }
+        if event.kind != Kind::Data {
+            return Ok(());
+        }
+        // Opened before the part that is played.
+        if !self.receivers.contains_key(&event.connection) {
+            self.accept(event, stop)?;
+        }
+        let Target::Clients(Clients { datagrams: Ok(socket), .. }) = &self.target else {
+            return Ok(());
+        };
+        let Some(to) = self.receivers.get(&event.connection).copied() else { return Ok(()) };
+        loop {
+            match socket.send_to(payload, to) {
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,
+                sent => {
+                    self.failed += u64::from(sent.is_err());
+                    return Ok(());
+                }
+            }
+            if stop.load(Ordering::Relaxed) {
+                return Ok(());
+            }
+            std::thread::yield_now();
+        }
+    }
+
     fn open(&mut self, event: &Event, stop: &AtomicBool) -> Result<(), Failure> {
         let to = match self.target {
             Target::Server(to) => to,
             Target::Clients(_) => {
                 // The connection was opened before the selected part of the capture.
-                return self.accept(event.connection, stop).map(drop);
+                return self.accept(event, stop).map(drop);
             }
         };
         // The first connection shows whether there is a server. Later connections are opened

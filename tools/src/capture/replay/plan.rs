@@ -1,18 +1,25 @@
 //! Reads a capture ahead of its replay, as batches of events with times relative to the start.
 
+use super::Speed;
+use super::lines::Lines;
+use super::shift::{Shifted, Shifter, TimeField};
 use crate::capture::events::{self, Selection};
 use crate::failure::Failure;
 use crossbeam_channel::{Receiver, Sender, bounded};
-use millstream_engine::capture::{Damage, Direction, FLAG_REPEATED, Gap, Kind};
+use millstream_engine::capture::{Damage, Direction, FLAG_REPEATED, Gap, Head, Kind};
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::{SystemTime, UNIX_EPOCH};
 
 /// Payload bytes per batch, and number of batches read ahead.
 const BATCH_BYTES: usize = 256 << 10;
 const BATCHES_AHEAD: usize = 16;
 /// Maximum number of events per batch.
 const BATCH_EVENTS: usize = 4096;
+/// Lines, or bytes of them, after which a time must have been found if times are moved.
+const LINES_WITHOUT_TIME: u64 = 1_000;
+const BYTES_WITHOUT_TIME: usize = 8 << 20;
 
 /// An event to replay.
 #[derive(Clone, Copy, Debug)]
@@ -40,6 +47,17 @@ impl Events {
     }
 }
 
+/// What is replayed of a capture, and how.
+pub(super) struct Options {
+    pub selection: Selection,
+    pub speed: Speed,
+    pub loops: u64,
+    /// Longer pauses are shortened to this.
+    pub max_gap_ns: Option<u64>,
+    /// The field of a line whose time is moved.
+    pub shift_time: Option<TimeField>,
+}
+
 /// The differences between a replay and its capture.
 #[derive(Clone, Copy, Debug, Default)]
 pub(super) struct Gaps {
@@ -48,9 +66,20 @@ pub(super) struct Gaps {
     pub cut_ns: u64,
     /// Bytes of the selected direction that the capture lacks.
     pub missing_bytes: u64,
+    /// Datagrams of unknown length that it lacks.
+    pub missing_datagrams: u64,
 }
 
-type Outcome = Result<Box<(Gaps, Vec<(PathBuf, Damage)>)>, Failure>;
+/// What a plan left out, and what of the files could not be read.
+#[derive(Default)]
+pub(super) struct LeftOut {
+    pub gaps: Gaps,
+    pub damage: Vec<(PathBuf, Damage)>,
+    /// What became of the lines, if times were moved.
+    pub shifted: Option<Shifted>,
+}
+
+type Outcome = Result<Box<LeftOut>, Failure>;
 
 pub(super) enum Batch {
     Events(Events),
@@ -64,19 +93,19 @@ pub(super) struct Plan {
 
 impl Plan {
     /// Starts reading.
-    pub(super) fn start(
-        files: Vec<PathBuf>,
-        selection: Selection,
-        loops: u64,
-        max_gap_ns: Option<u64>,
-        stop: Arc<AtomicBool>,
-    ) -> Self {
+    pub(super) fn start(files: Vec<PathBuf>, options: Options, stop: Arc<AtomicBool>) -> Self {
         let (sender, batches) = bounded(BATCHES_AHEAD);
+        let loops = options.loops;
+        let field = options.shift_time.clone();
+        let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
         std::thread::spawn(move || {
             let mut reading = Reading {
                 sender,
-                selection,
-                max_gap_ns,
+                selection: options.selection,
+                max_gap_ns: options.max_gap_ns,
+                speed: options.speed,
+                start_wall_ns: i64::try_from(now.as_nanos()).unwrap_or(i64::MAX),
+                lines: field.map(|field| Lines::new(Shifter::new(field))),
                 stop,
                 batch: Events::default(),
                 clock: Clock::default(),
@@ -105,6 +134,11 @@ struct Reading {
     sender: Sender<Batch>,
     selection: Selection,
     max_gap_ns: Option<u64>,
+    speed: Speed,
+    /// The wall-clock time at which the replay began.
+    start_wall_ns: i64,
+    /// Changes the times in lines.
+    lines: Option<Lines<Event>>,
     stop: Arc<AtomicBool>,
     batch: Events,
     clock: Clock,
@@ -128,7 +162,7 @@ impl Reading {
             for file in files {
                 let selection = Selection { direction: None, ..self.selection.clone() };
                 let found = events::read(file, &selection, |head, payload| {
-                    self.add(head, payload);
+                    self.add(head, payload)?;
                     if self.is_gone || self.stop.load(Ordering::Relaxed) {
                         return Err(Failure::Failed("interrupted".to_string()));
                     }
@@ -138,11 +172,16 @@ impl Reading {
                     damage.extend(found.into_iter().map(|damage| (file.clone(), damage)));
                 }
             }
+            self.end_lines();
         }
-        Ok(Box::new((self.gaps, damage)))
+        let shifted = self.lines.as_mut().map(|lines| lines.shifter().counts);
+        if shifted.is_some_and(|shifted| shifted.moved == 0 && shifted.lines() > 0) {
+            return Err(self.no_time());
+        }
+        Ok(Box::new(LeftOut { gaps: self.gaps, damage, shifted }))
     }
 
-    fn add(&mut self, head: &millstream_engine::capture::Head, payload: &[u8]) {
+    fn add(&mut self, head: &Head, payload: &[u8]) -> Result<(), Failure> {
         let is_played = match head.kind {
             Kind::Open => head.flags & FLAG_REPEATED == 0,
             Kind::Close => true,
@@ -152,14 +191,20 @@ impl Reading {
             _ => false,
         };
         if !is_played {
-            return;
+            return Ok(());
         }
         let connection = self.first_connection + u64::from(head.connection);
         self.connections = self.connections.max(u64::from(head.connection) + 1);
         if head.kind == Kind::Gap {
-            let bytes = Gap::decode(payload).map_or(0, |gap| gap.bytes);
-            self.gaps.missing_bytes += bytes;
-            return;
+            if let Some(gap) = Gap::decode(payload) {
+                self.gaps.missing_bytes += gap.bytes;
+                self.gaps.missing_datagrams += u64::from(gap.datagrams);
+            }
+            let played_ns = self.played_ns(self.clock.at_ns);
+            if let Some(lines) = &mut self.lines {
+                lines.end(connection, played_ns);
+            }
+            return Ok(());
         }
         if head.kind == Kind::Open {
             use millstream_engine::capture::{ConnectionInfo, Protocol};
@@ -169,15 +214,82 @@ impl Reading {
             }
         }
         let at_ns = self.advance(head.mono_ns);
-        let from = self.batch.bytes.len();
-        if head.kind == Kind::Data {
-            self.batch.bytes.extend_from_slice(payload);
-        }
-        let (to, is_udp) = (self.batch.bytes.len(), self.udp.contains(&connection));
+        let is_udp = self.udp.contains(&connection);
         if head.kind == Kind::Close {
             self.udp.remove(&connection);
         }
-        self.batch.events.push(Event { at_ns, connection, kind: head.kind, is_udp, from, to });
+        let event = Event { at_ns, connection, kind: head.kind, is_udp, from: 0, to: 0 };
+        let data = if head.kind == Kind::Data { payload } else { &[] };
+        if self.lines.is_none() {
+            self.put(event, data);
+            return Ok(());
+        }
+        self.shift(event, data)
+    }
+
+    /// Moves the times of lines that the event completes, and plays what waited for it.
+    fn shift(&mut self, event: Event, data: &[u8]) -> Result<(), Failure> {
+        let played_ns = self.played_ns(event.at_ns);
+        let Some(lines) = &mut self.lines else { return Ok(()) };
+        if matches!(event.kind, Kind::HalfClose | Kind::Reset | Kind::Close) {
+            lines.end(event.connection, played_ns);
+        }
+        lines.push(event, event.connection, data, played_ns);
+        if event.is_udp {
+            lines.end(event.connection, played_ns);
+        }
+        self.put_lines();
+        let Some(lines) = &mut self.lines else { return Ok(()) };
+        let counts = lines.shifter().counts;
+        let is_enough =
+            counts.lines() >= LINES_WITHOUT_TIME || self.batch.bytes.len() > BYTES_WITHOUT_TIME;
+        if counts.moved == 0 && is_enough {
+            return Err(self.no_time());
+        }
+        Ok(())
+    }
+
+    /// The recording has ended, and all lines in it.
+    fn end_lines(&mut self) {
+        let played_ns = self.played_ns(self.clock.at_ns);
+        if let Some(lines) = &mut self.lines {
+            lines.end_all(played_ns);
+            lines.shifter().begin_loop();
+        }
+        self.put_lines();
+    }
+
+    fn put_lines(&mut self) {
+        while let Some(waiting) = self.lines.as_mut().and_then(Lines::pop) {
+            self.put(waiting.event, &waiting.bytes);
+        }
+    }
+
+    /// The wall-clock time at which an event is played.
+    fn played_ns(&self, at_ns: u64) -> i64 {
+        let after_ns = self.speed.scale(at_ns).unwrap_or(0);
+        self.start_wall_ns.saturating_add(i64::try_from(after_ns).unwrap_or(i64::MAX))
+    }
+
+    fn no_time(&mut self) -> Failure {
+        let Some(shifter) = self.lines.as_mut().map(Lines::shifter) else {
+            return Failure::Failed("no times are moved".to_string());
+        };
+        let (field, counts) = (shifter.field(), shifter.counts);
+        Failure::Wrong(format!(
+            "SHIFT_TIME_NOT_FOUND: none of the first {} lines has a time that can be moved in {field}. \
+             A time is a date such as 2026-03-01T12:30:00.25Z, or a number of seconds, milliseconds, \
+             microseconds or nanoseconds since 1970. Look at the lines with `millstream export \
+             --format text`",
+            counts.lines()
+        ))
+    }
+
+    fn put(&mut self, event: Event, data: &[u8]) {
+        let from = self.batch.bytes.len();
+        self.batch.bytes.extend_from_slice(data);
+        let to = self.batch.bytes.len();
+        self.batch.events.push(Event { from, to, ..event });
         if to >= BATCH_BYTES || self.batch.events.len() >= BATCH_EVENTS {
             self.send();
         }
@@ -201,7 +313,12 @@ impl Reading {
         self.clock.at_ns
     }
 
+    /// Hands the batch to the sending thread; not before a time was found, if times are moved.
     fn send(&mut self) {
+        let counts = self.lines.as_mut().map(|lines| lines.shifter().counts);
+        if counts.is_some_and(|counts| counts.moved == 0 && counts.lines() > 0) {
+            return;
+        }
         let batch = std::mem::take(&mut self.batch);
         if !batch.events.is_empty() {
             self.is_gone |= self.sender.send(Batch::Events(batch)).is_err();

@@ -30,6 +30,16 @@ impl Speed {
     pub(super) fn is_max(self) -> bool {
         self == Self::Max
     }
+
+    /// How long after the start of the replay a recorded time is played; `None` without waiting.
+    pub(super) fn scale(self, at_ns: u64) -> Option<u64> {
+        match self {
+            Self::Max => None,
+            // Exact at the speed of the recording, whatever its length.
+            Self::Factor(1.0) => Some(at_ns),
+            Self::Factor(factor) => Some((at_ns as f64 / factor) as u64),
+        }
+    }
 }
 
 pub(super) struct Schedule {
@@ -59,9 +69,7 @@ impl Schedule {
     /// Waits for a recorded time. Returns the lateness in nanoseconds.
     pub(super) fn wait(&mut self, at_ns: u64, stop: &AtomicBool) -> u64 {
         let start = *self.start.get_or_insert_with(Instant::now);
-        let Speed::Factor(factor) = self.speed else { return 0 };
-        // Exact at the recorded speed, whatever the length of the recording.
-        let after_ns = if factor == 1.0 { at_ns } else { (at_ns as f64 / factor) as u64 };
+        let Some(after_ns) = self.speed.scale(at_ns) else { return 0 };
         let due = start + Duration::from_nanos(after_ns);
         loop {
             let now = Instant::now();

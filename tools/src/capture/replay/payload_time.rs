@@ -1,0 +1,259 @@
+//! A time as it is written in a payload: read, and written again in the same format.
+
+use crate::capture::times::{date, days};
+
+const DAY_S: i64 = 86_400;
+const SECOND_NS: i64 = 1_000_000_000;
+
+/// A time and how it was written.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct PayloadTime {
+    /// Nanoseconds since 1970, in UTC. A time without a zone counts as UTC.
+    pub ns: i64,
+    form: Form,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+enum Form {
+    /// `2026-03-01T12:30:00.250+01:00` and what may be left out of it.
+    Date {
+        /// Between date and time: `T`, `t` or a space.
+        separator: u8,
+        has_seconds: bool,
+        fraction: Option<Fraction>,
+        /// As it is written: nothing, `Z`, `+01:00`, `+0100` or `+01`.
+        zone: Vec<u8>,
+        zone_s: i64,
+    },
+    /// A number of seconds, milliseconds, microseconds or nanoseconds since 1970.
+    Number { unit_ns: i64, digits: usize, fraction: Option<Fraction> },
+}
+
+/// The digits behind a second or a whole number.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Fraction {
+    separator: u8,
+    digits: usize,
+}
+
+impl Fraction {
+    const DIGITS_MAX: usize = 18;
+
+    /// Reads a separator and digits. Returns them, their value in nanoseconds of a unit, and the rest.
+    fn read(text: &[u8], unit_ns: i64) -> Option<(Option<Self>, i64, &[u8])> {
+        let Some((separator @ (b'.' | b','), digits)) = text.split_first() else {
+            return Some((None, 0, text));
+        };
+        let count = digits.iter().take_while(|byte| byte.is_ascii_digit()).count();
+        if count == 0 || count > Self::DIGITS_MAX {
+            return None;
+        }
+        let value = number(&digits[..count])?;
+        let ns = i128::from(value) * i128::from(unit_ns) / 10i128.pow(count as u32);
+        let fraction = Self { separator: *separator, digits: count };
+        Some((Some(fraction), ns as i64, &digits[count..]))
+    }
+
+    /// Writes nanoseconds below a unit; what is finer than the digits is cut.
+    fn write(self, ns: i64, unit_ns: i64, out: &mut Vec<u8>) {
+        let value = i128::from(ns) * 10i128.pow(self.digits as u32) / i128::from(unit_ns);
+        out.push(self.separator);
+        pad(value as i64, self.digits, out);
+    }
+}
+
+fn number(digits: &[u8]) -> Option<i64> {
+    let is_number = !digits.is_empty() && digits.iter().all(u8::is_ascii_digit);
+    if !is_number {
+        return None;
+    }
+    std::str::from_utf8(digits).ok()?.parse().ok()
+}
+
+fn pad(value: i64, digits: usize, out: &mut Vec<u8>) {
+    out.extend_from_slice(format!("{value:0digits$}").as_bytes());
+}
+
+impl PayloadTime {
+    /// Reads a time. `None` if the text is none.
+    pub(super) fn parse(text: &[u8]) -> Option<Self> {
+        Self::parse_date(text).or_else(|| Self::parse_number(text))
+    }
+
+    fn parse_date(text: &[u8]) -> Option<Self> {
+        let (head, rest) = text.split_at_checked(16)?;
+        let at = |from: usize, to: usize| number(&head[from..to]);
+        let marks = (head[4], head[7], head[10], head[13]);
+        let (b'-', b'-', separator @ (b'T' | b't' | b' '), b':') = marks else { return None };
+        let (year, month, day) = (at(0, 4)?, at(5, 7)?, at(8, 10)?);
+        let (hour, minute) = (at(11, 13)?, at(14, 16)?);
+        let (has_seconds, second, rest) = match rest.split_at_checked(3) {
+            Some(([b':', tens, ones], rest)) => (true, number(&[*tens, *ones])?, rest),
+            _ => (false, 0, rest),
+        };
+        let (fraction, fraction_ns, zone) = match has_seconds {
+            true => Fraction::read(rest, SECOND_NS)?,
+            false => (None, 0, rest),
+        };
+        let is_time = (1..=12).contains(&month)
+            && (1..=31).contains(&day)
+            && hour < 24
+            && minute < 60
+            && second <= 60;
+        let zone_s = zone_seconds(zone).filter(|_| is_time)?;
+        let seconds = days(year, month, day) * DAY_S + hour * 3600 + minute * 60 + second - zone_s;
+        let ns = seconds.checked_mul(SECOND_NS)?.checked_add(fraction_ns)?;
+        let zone = zone.to_vec();
+        Some(Self { ns, form: Form::Date { separator, has_seconds, fraction, zone, zone_s } })
+    }
+
+    /// The number of digits tells the unit: a time of these decades in seconds has 9 to 11, in
+    /// milliseconds 12 to 14, in microseconds 15 to 17, in nanoseconds more. A shorter number is no time.
+    fn parse_number(text: &[u8]) -> Option<Self> {
+        let digits = text.iter().take_while(|byte| byte.is_ascii_digit()).count();
+        let unit_ns = match digits {
+            9..=11 => SECOND_NS,
+            12..=14 => 1_000_000,
+            15..=17 => 1_000,
+            18..=19 => 1,
+            _ => return None,
+        };
+        let whole = number(&text[..digits])?;
+        let (fraction, fraction_ns, rest) = Fraction::read(&text[digits..], unit_ns)?;
+        let ns = whole.checked_mul(unit_ns)?.checked_add(fraction_ns)?;
+        rest.is_empty().then_some(Self { ns, form: Form::Number { unit_ns, digits, fraction } })
+    }
+
+    /// Writes another time as this one is written. Returns false, and writes nothing, if the format
+    /// cannot hold it.
+    pub(super) fn write(&self, ns: i64, out: &mut Vec<u8>) -> bool {
+        match &self.form {
+            Form::Number { unit_ns, digits, fraction } => {
+                if ns < 0 {
+                    return false;
+                }
+                pad(ns / unit_ns, *digits, out);
+                if let Some(fraction) = fraction {
+                    fraction.write(ns % unit_ns, *unit_ns, out);
+                }
+            }
+            Form::Date { separator, has_seconds, fraction, zone, zone_s } => {
+                let seconds = ns.div_euclid(SECOND_NS).saturating_add(*zone_s);
+                let (year, month, day) = date(seconds.div_euclid(DAY_S));
+                if !(0..10_000).contains(&year) {
+                    return false;
+                }
+                let second = seconds.rem_euclid(DAY_S);
+                for (value, digits, mark) in [
+                    (year, 4, b'-'),
+                    (month, 2, b'-'),
+                    (day, 2, *separator),
+                    (second / 3600, 2, b':'),
+                ] {
+                    pad(value, digits, out);
+                    out.push(mark);
+                }
+                pad(second / 60 % 60, 2, out);
+                if *has_seconds {
+                    out.push(b':');
+                    pad(second % 60, 2, out);
+                }
+                if let Some(fraction) = fraction {
+                    fraction.write(ns.rem_euclid(SECOND_NS), SECOND_NS, out);
+                }
+                out.extend_from_slice(zone);
+            }
+        }
+        true
+    }
+}
+
+/// Seconds that a zone is ahead of UTC.
+fn zone_seconds(zone: &[u8]) -> Option<i64> {
+    let (sign, rest) = match zone.split_first() {
+        None => return Some(0),
+        Some((b'Z' | b'z', [])) => return Some(0),
+        Some((b'+', rest)) => (1, rest),
+        Some((b'-', rest)) => (-1, rest),
+        Some(_) => return None,
+    };
+    let (hours, minutes) = match rest {
+        [h1, h2] => ([*h1, *h2], [b'0', b'0']),
+        [h1, h2, m1, m2] | [h1, h2, b':', m1, m2] => ([*h1, *h2], [*m1, *m2]),
+        _ => return None,
+    };
+    let (hours, minutes) = (number(&hours)?, number(&minutes)?);
+    (hours < 24 && minutes < 60).then_some(sign * (hours * 3600 + minutes * 60))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn moved(text: &str, by_ns: i64) -> Option<String> {
+        let time = PayloadTime::parse(text.as_bytes())?;
+        let mut out = Vec::new();
+        time.write(time.ns + by_ns, &mut out).then(|| String::from_utf8(out).unwrap())
+    }
+
+    #[test]
+    fn a_moved_time_keeps_its_format_and_width() {
+        let day_ns = DAY_S * SECOND_NS;
+        for (text, after) in [
+            ("2024-02-28T23:59:59Z", "2024-02-29T23:59:59Z"),
+            ("2024-02-28 23:59:59.25", "2024-02-29 23:59:59.25"),
+            ("2024-12-31T23:59:59.999999999+05:30", "2025-01-01T23:59:59.999999999+05:30"),
+            ("2024-02-28T00:10:00,123-0800", "2024-02-29T00:10:00,123-0800"),
+            ("2024-02-28T00:10+01", "2024-02-29T00:10+01"),
+            ("1700000000", "1700086400"),
+            ("1700000000.123456", "1700086400.123456"),
+            ("1700000000123", "1700086400123"),
+            ("1700000000123456", "1700086400123456"),
+            ("1700000000123456789", "1700086400123456789"),
+            ("01700000000", "01700086400"),
+        ] {
+            assert_eq!(moved(text, day_ns).as_deref(), Some(after), "{text}");
+            assert_eq!(moved(text, 0).as_deref(), Some(text));
+        }
+        // What is finer than the format is cut.
+        assert_eq!(moved("1700000000", 999_999_999).as_deref(), Some("1700000000"));
+        assert_eq!(
+            moved("2024-01-01T00:00:00.0Z", 199_999_999).as_deref(),
+            Some("2024-01-01T00:00:00.1Z")
+        );
+    }
+
+    #[test]
+    fn zones_count() {
+        let ns = |text: &str| PayloadTime::parse(text.as_bytes()).unwrap().ns;
+        assert_eq!(ns("2024-01-01T01:30:00+01:30"), ns("2024-01-01T00:00:00Z"));
+        assert_eq!(ns("2023-12-31T16:00:00-0800"), ns("2024-01-01 00:00"));
+    }
+
+    #[test]
+    fn what_is_no_time_is_refused() {
+        for text in [
+            "",
+            "12",
+            "12345678",
+            "1.5",
+            "-1700000000",
+            "1700000000x",
+            "1700000000.",
+            "17e8",
+            "2024-13-01T00:00:00Z",
+            "2024-01-01",
+            "2024-01-01T00:00:00Q",
+            "2024-01-01T25:00:00Z",
+            "2024-01-01T00:00:00+1",
+            "99999999999999999999",
+            "2024-01-01T00:00:0",
+            "yesterday, or so",
+        ] {
+            assert_eq!(PayloadTime::parse(text.as_bytes()), None, "{text}");
+        }
+        // Beyond what the format holds.
+        assert_eq!(moved("9000-01-01T00:00:00Z", 0), None);
+        assert_eq!(moved("1700000000", i64::MIN + 2_000_000_000 * SECOND_NS), None);
+    }
+}

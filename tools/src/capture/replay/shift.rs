@@ -1,0 +1,297 @@
+//! `--shift-time`: the times in the payload are moved so that the first is now.
+//!
+//! All times of a loop are moved by the same distance, whatever the speed, so that the distances
+//! between them, and with them the windows of a job, stay what they were.
+
+use super::payload_time::PayloadTime;
+use regex::bytes::Regex;
+use serde_json::value::RawValue;
+use std::collections::HashMap;
+use std::ops::Range;
+
+/// Where a line has its time.
+#[derive(Clone, Debug)]
+pub(crate) enum TimeField {
+    /// The CSV column with this index.
+    Column(usize),
+    /// The JSON field, or the column that a CSV header names so.
+    Name(String),
+    /// The group of a regular expression.
+    Group(Regex),
+}
+
+/// Characters that no column's name has, but regular expressions do.
+const REGEX_MARKS: [char; 10] = ['\\', '[', ']', '*', '+', '?', '^', '$', '{', ')'];
+const SEPARATORS: [u8; 4] = [b',', b'\t', b';', b'|'];
+
+impl TimeField {
+    pub(crate) fn parse(text: &str) -> Result<Self, String> {
+        if let Ok(column) = text.parse::<usize>() {
+            let index = column.checked_sub(1).ok_or("columns are counted from 1")?;
+            return Ok(Self::Column(index));
+        }
+        if text.is_empty() {
+            return Err("give a JSON field, a CSV column, or a regular expression".to_string());
+        }
+        if !text.contains('(') && !text.contains(REGEX_MARKS) {
+            return Ok(Self::Name(text.to_string()));
+        }
+        let regex = Regex::new(text).map_err(|error| error.to_string())?;
+        match regex.captures_len() {
+            2 => Ok(Self::Group(regex)),
+            groups => Err(format!(
+                "the regular expression has {} groups; the time is in its only one, such as \
+                 time=(\\d+)",
+                groups - 1
+            )),
+        }
+    }
+}
+
+impl std::fmt::Display for TimeField {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::Column(index) => write!(f, "CSV column {}", index + 1),
+            Self::Name(name) => write!(f, "the JSON field or CSV column {name}"),
+            Self::Group(regex) => write!(f, "the group of {regex}"),
+        }
+    }
+}
+
+/// What became of the lines.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(super) struct Shifted {
+    /// Lines whose time was moved.
+    pub moved: u64,
+    /// Lines in which no time was found.
+    pub without_time: u64,
+    /// Of `moved`, lines that became longer or shorter.
+    pub resized: u64,
+    /// Lines whose moved time their format cannot hold; they are played as they are.
+    pub out_of_range: u64,
+}
+
+impl Shifted {
+    pub(super) fn lines(&self) -> u64 {
+        self.moved + self.without_time + self.out_of_range
+    }
+}
+
+/// Bytes of a line that are to be replaced.
+pub(super) struct Replacement {
+    pub range: Range<usize>,
+    pub bytes: Vec<u8>,
+}
+
+/// Moves the times of lines.
+pub(super) struct Shifter {
+    field: TimeField,
+    /// The column that a CSV header names.
+    named: Option<usize>,
+    /// By how much the times of this loop are moved.
+    by_ns: Option<i64>,
+    /// The largest time that was written: a loop begins there or later.
+    last_ns: i64,
+    pub counts: Shifted,
+}
+
+impl Shifter {
+    pub(super) fn new(field: TimeField) -> Self {
+        Self { field, named: None, by_ns: None, last_ns: i64::MIN, counts: Shifted::default() }
+    }
+
+    pub(super) fn field(&self) -> &TimeField {
+        &self.field
+    }
+
+    /// The recording begins again.
+    pub(super) fn begin_loop(&mut self) {
+        self.by_ns = None;
+    }
+
+    /// Finds and moves the time of a line that is played at a wall-clock time.
+    pub(super) fn line(&mut self, line: &[u8], played_ns: i64) -> Option<Replacement> {
+        let line = line.strip_suffix(b"\r").unwrap_or(line);
+        if line.is_empty() || self.is_header(line) {
+            return None;
+        }
+        let found = self.find(line);
+        let parsed =
+            found.and_then(|range| Some((PayloadTime::parse(&line[range.clone()])?, range)));
+        let Some((time, range)) = parsed else {
+            self.counts.without_time += 1;
+            return None;
+        };
+        let first_ns = played_ns.max(self.last_ns);
+        let by_ns = *self.by_ns.get_or_insert(first_ns.saturating_sub(time.ns));
+        let (ns, mut bytes) = (time.ns.saturating_add(by_ns), Vec::with_capacity(range.len()));
+        if !time.write(ns, &mut bytes) {
+            self.counts.out_of_range += 1;
+            return None;
+        }
+        self.last_ns = self.last_ns.max(ns);
+        self.counts.moved += 1;
+        self.counts.resized += u64::from(bytes.len() != range.len());
+        Some(Replacement { range, bytes })
+    }
+
+    /// Whether the line is a CSV header that has the column. Its index is remembered.
+    fn is_header(&mut self, line: &[u8]) -> bool {
+        let TimeField::Name(name) = &self.field else { return false };
+        if line.first() == Some(&b'{') {
+            return false;
+        }
+        let found = columns(line).position(|range| line[range] == *name.as_bytes());
+        self.named = found.or(self.named);
+        found.is_some()
+    }
+
+    fn find(&self, line: &[u8]) -> Option<Range<usize>> {
+        match &self.field {
+            TimeField::Column(index) => columns(line).nth(*index),
+            TimeField::Name(name) if line.first() == Some(&b'{') => json_field(line, name),
+            TimeField::Name(_) => columns(line).nth(self.named?),
+            TimeField::Group(regex) => regex.captures(line)?.get(1).map(|group| group.range()),
+        }
+    }
+}
+
+/// The value of a top-level field, without its quotes.
+fn json_field(line: &[u8], name: &str) -> Option<Range<usize>> {
+    let fields: HashMap<String, &RawValue> = serde_json::from_slice(line).ok()?;
+    let value = fields.get(name)?.get();
+    // The value is a part of the line.
+    let from = (value.as_ptr() as usize).checked_sub(line.as_ptr() as usize)?;
+    let quoted = value.len() >= 2 && value.starts_with('"');
+    Some(if quoted { from + 1..from + value.len() - 1 } else { from..from + value.len() })
+}
+
+/// The columns of a CSV line, without their quotes. They are separated by the first of comma, tab,
+/// semicolon and bar that the line has.
+fn columns(line: &[u8]) -> impl Iterator<Item = Range<usize>> + '_ {
+    let separator = SEPARATORS.into_iter().find(|separator| line.contains(separator));
+    let separator = separator.unwrap_or(b',');
+    let mut next = Some(0);
+    std::iter::from_fn(move || {
+        let from = next?;
+        let is_quoted = line.get(from) == Some(&b'"');
+        let close = match is_quoted {
+            true => closing_quote(&line[from + 1..]).map(|at| from + 1 + at),
+            false => None,
+        };
+        let search = close.unwrap_or(from);
+        let end = line[search..].iter().position(|byte| *byte == separator);
+        let end = end.map(|at| search + at);
+        next = end.map(|end| end + 1);
+        Some(match close {
+            Some(close) => from + 1..close,
+            None => from..end.unwrap_or(line.len()),
+        })
+    })
+}
+
+/// Where a quoted column ends: at a quote that is not doubled.
+fn closing_quote(text: &[u8]) -> Option<usize> {
+    let mut at = 0;
+    loop {
+        at += text[at..].iter().position(|byte| *byte == b'"')?;
+        if text.get(at + 1) != Some(&b'"') {
+            return Some(at);
+        }
+        at += 2;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const NOW_NS: i64 = 1_800_000_000_000_000_000;
+
+    fn shifter(field: &str) -> Shifter {
+        Shifter::new(TimeField::parse(field).unwrap())
+    }
+
+    fn shifted(shifter: &mut Shifter, line: &str) -> String {
+        let mut bytes = line.as_bytes().to_vec();
+        if let Some(Replacement { range, bytes: new }) = shifter.line(line.as_bytes(), NOW_NS) {
+            bytes.splice(range, new);
+        }
+        String::from_utf8(bytes).unwrap()
+    }
+
+    #[test]
+    fn the_first_time_is_now_and_distances_stay() {
+        let mut json = shifter("ts");
+        for (line, after) in [
+            (r#"{"id":1,"ts":1700000000}"#, r#"{"id":1,"ts":1800000000}"#),
+            (r#"{"ts" : "1700000007", "id":2}"#, r#"{"ts" : "1800000007", "id":2}"#),
+            (r#"{"ts":1699999999,"s":"\"ts\":1"}"#, r#"{"ts":1799999999,"s":"\"ts\":1"}"#),
+            (r#"{"ts":"2023-11-14T22:13:20Z"}"#, r#"{"ts":"2027-01-15T08:00:00Z"}"#),
+        ] {
+            assert_eq!(shifted(&mut json, line), after);
+        }
+        assert_eq!(json.counts, Shifted { moved: 4, ..Shifted::default() });
+    }
+
+    #[test]
+    fn columns_are_found_by_number_and_by_header() {
+        let mut numbered = shifter("2");
+        assert_eq!(shifted(&mut numbered, "a,1700000000,b"), "a,1800000000,b");
+        assert_eq!(
+            shifted(&mut numbered, "\"a,\"\"x\",\"1700000001\""),
+            "\"a,\"\"x\",\"1800000001\""
+        );
+        assert_eq!(shifted(&mut numbered, "a;1700000002\r"), "a;1800000002\r");
+        let mut named = shifter("time");
+        for (line, after) in [
+            ("id\ttime\tprice", "id\ttime\tprice"),
+            ("1\t1700000000123\t7", "1\t1800000000000\t7"),
+            ("2\t1700000000124\t8", "2\t1800000000001\t8"),
+        ] {
+            assert_eq!(shifted(&mut named, line), after);
+        }
+        assert_eq!(named.counts, Shifted { moved: 2, ..Shifted::default() });
+    }
+
+    #[test]
+    fn a_group_is_found_anywhere() {
+        let mut group = shifter(r"at=(\d+)");
+        assert_eq!(shifted(&mut group, "<34> x at=1700000000 y"), "<34> x at=1800000000 y");
+    }
+
+    #[test]
+    fn lines_without_a_time_are_counted_and_stay() {
+        let mut field = shifter("ts");
+        for line in
+            [r#"{"id":1}"#, r#"{"ts":null}"#, r#"{"ts":"#, "1,2", "no header", r#"{"ts":12}"#]
+        {
+            assert_eq!(shifted(&mut field, line), line);
+        }
+        assert_eq!(field.counts, Shifted { without_time: 6, ..Shifted::default() });
+    }
+
+    #[test]
+    fn a_loop_begins_where_the_one_before_ended() {
+        let mut column = shifter("1");
+        assert_eq!(shifted(&mut column, "1700000000"), "1800000000");
+        assert_eq!(shifted(&mut column, "1700000050"), "1800000050");
+        column.begin_loop();
+        assert_eq!(shifted(&mut column, "1700000000"), "1800000050");
+        assert_eq!(shifted(&mut column, "1700000050"), "1800000100");
+    }
+
+    #[test]
+    fn wrong_fields_are_refused() {
+        for (text, part) in [
+            ("0", "from 1"),
+            ("", "JSON field"),
+            (r"\d+", "has 0 groups"),
+            ("(a)(b)", "has 2 groups"),
+            ("(a", "unclosed"),
+        ] {
+            let error = TimeField::parse(text).unwrap_err();
+            assert!(error.contains(part), "{text}: {error}");
+        }
+    }
+}
