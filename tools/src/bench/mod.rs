@@ -9,6 +9,7 @@ mod hop;
 mod join;
 mod nexmark;
 mod open_loop;
+mod replay;
 mod socket_job;
 mod throughput;
 mod window;
@@ -27,7 +28,8 @@ use clap::{Args as ClapArgs, Subcommand};
     millstream bench checkpoint --keys 5000000 --rounds 1\n  \
     millstream bench window sliding\n  \
     millstream bench join --part stage\n  \
-    millstream bench nexmark --query q5 --seconds 20\n\n\
+    millstream bench nexmark --query q5 --seconds 20\n  \
+    millstream bench replay --only pace\n\n\
     `millstream doctor` says whether this machine is fit for it.")]
 pub(crate) struct Args {
     /// Run on these cores only, in the syntax of `taskset`: `0-3,6`
@@ -57,6 +59,8 @@ enum Part {
     Join(join::Args),
     /// Queries of the NEXMark benchmark over sockets
     Nexmark(nexmark::Args),
+    /// Captures: pace of a replay, cost of recording, import, as a source, search for a time
+    Replay(replay::Args),
     /// Compare two recorded runs
     Compare(compare::Args),
 }
@@ -75,6 +79,7 @@ pub(crate) fn run(args: &Args) -> Result<(), Failure> {
         Part::Window(args) => window::run(args),
         Part::Join(args) => join::run(args),
         Part::Nexmark(args) => nexmark::run(args),
+        Part::Replay(args) => replay::run(args),
         Part::Compare(args) => compare::run(args),
     }
 }

@@ -2,6 +2,7 @@
 
 use crate::failure::Failure;
 use hdrhistogram::Histogram;
+use millstream::connect::socket::connection_counts::ConnectionTotals;
 use millstream::session::{Session, StreamingQuery, Trigger};
 use millstream::table::error::PlanError;
 use millstream_engine::cores;
@@ -9,6 +10,7 @@ use millstream_engine::measure::latency::histogram;
 use millstream_engine::measure::stall::Stall;
 use std::io::{ErrorKind, Read, Write};
 use std::net::{TcpListener, TcpStream};
+use std::path::Path;
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
@@ -102,6 +104,8 @@ pub(super) struct Measured {
     pub achieved: f64,
     /// The slowest rows in the engine after its first epoch, with their causes.
     pub slowest: Vec<Stall>,
+    /// What the engine's socket source has counted.
+    pub connections: ConnectionTotals,
 }
 
 impl Measured {
@@ -112,6 +116,7 @@ impl Measured {
             results: 0,
             achieved: 0.0,
             slowest: Vec::new(),
+            connections: ConnectionTotals::default(),
         }
     }
 }
@@ -334,6 +339,7 @@ pub(super) fn round(
             // The first epoch is the warm-up's.
             let epochs = query.recent_progress().into_iter().skip(1);
             measured.slowest = epochs.flat_map(|epoch| epoch.slowest).collect();
+            measured.connections = query.totals().connections.unwrap_or_default();
         }
     }
     Ok(measured)
@@ -343,16 +349,36 @@ pub(super) fn round(
 /// another.
 pub(super) fn start_query(
     wait: &str,
-    (query, mode, format): (&str, &str, &str),
+    (text, mode, format): (&str, &str, &str),
+    ports: (u16, u16),
+) -> Result<Target, Failure> {
+    start_recorded_query(wait, &QueryText { text, mode, format }, None, ports)
+}
+
+/// A query over the view `lines`, its output mode and the format of its results.
+pub(super) struct QueryText<'q> {
+    pub text: &'q str,
+    pub mode: &'q str,
+    pub format: &'q str,
+}
+
+/// Starts a query as [`start_query`] does, which records what it reads if a path is given.
+pub(super) fn start_recorded_query(
+    wait: &str,
+    query: &QueryText<'_>,
+    record: Option<&Path>,
     (input, output): (u16, u16),
 ) -> Result<Target, Failure> {
     let session = Session::new();
     session.set("millstream.wait", wait).map_err(wrong)?;
-    let lines = session.read_stream().format("socket").option("host", "127.0.0.1");
+    let mut lines = session.read_stream().format("socket").option("host", "127.0.0.1");
+    if let Some(path) = record {
+        lines = lines.option("record", path.display().to_string());
+    }
     let lines = lines.option("port", input).option("atEnd", "stop").load().map_err(wrong)?;
     lines.create_temp_view("lines");
-    let writer = session.sql(query).map_err(wrong)?.write_stream().output_mode(mode);
-    let writer = writer.format("socket").option("format", format);
+    let writer = session.sql(query.text).map_err(wrong)?.write_stream().output_mode(query.mode);
+    let writer = writer.format("socket").option("format", query.format);
     let writer = writer.option("host", "127.0.0.1").option("port", output);
     let query = writer.trigger(Trigger::Continuous { interval_ns: 1_000_000_000 }).start()?;
     Ok(Target::Engine(Box::new(query)))

@@ -1,0 +1,129 @@
+//! `millstream bench replay`: the figures of captures, each beside a floor of this machine from the
+//! same run: the pace of a replay, the cost of recording a running query, the import of packet
+//! captures, a capture as a source, and the search for a time.
+
+mod import;
+mod pace;
+mod record;
+mod seek;
+mod source;
+mod table;
+
+use crate::bench::socket_job::Wait;
+use crate::capture::times;
+use crate::failure::Failure;
+use crate::stdout::say;
+use clap::{Args as ClapArgs, ValueEnum};
+use std::path::{Path, PathBuf};
+use table::Figure;
+
+#[derive(ClapArgs)]
+#[command(after_help = "Examples:\n  \
+    millstream bench replay\n  \
+    millstream bench replay --only pace --seconds 60\n  \
+    millstream bench replay --only seek --seek-bytes 4G --json\n  \
+    millstream bench replay --quick\n\n\
+    The floor of each figure is what this machine does by hand in the same run: a bare spinning sender,\n\
+    the query that does not record, a copy of the file, the same lines from a text file, a bare search.\n\
+    Everything that is sent, recorded, imported and read is counted; a wrong number ends the run.")]
+pub(super) struct Args {
+    /// The part; all of them if left out
+    #[arg(long, value_enum)]
+    only: Option<Part>,
+    /// A hundredth of the data and a second of each pace: whether it works, not how fast
+    #[arg(long)]
+    quick: bool,
+    /// Seconds of the pace, of which drift needs many, and of the latency of a recorded query
+    #[arg(long, default_value_t = 60, value_parser = clap::value_parser!(u64).range(2..=3600))]
+    seconds: u64,
+    /// Rounds of what is measured by turns
+    #[arg(long, default_value_t = 5, value_parser = clap::value_parser!(u64).range(1..=100))]
+    rounds: u64,
+    /// How the recorded query waits
+    #[arg(long, value_enum, default_value = "balanced")]
+    wait: Wait,
+    /// Size of the packet capture that is imported
+    #[arg(long, value_name = "SIZE", value_parser = times::parse_bytes, default_value = "1G")]
+    import_bytes: u64,
+    /// Size of the capture in which times are searched
+    #[arg(long, value_name = "SIZE", value_parser = times::parse_bytes, default_value = "10G")]
+    seek_bytes: u64,
+    /// Where the files go; the system's temporary folder unless given
+    #[arg(long, value_name = "FOLDER")]
+    dir: Option<PathBuf>,
+    /// Print one JSON object
+    #[arg(long)]
+    json: bool,
+}
+
+/// What is measured.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+enum Part {
+    /// Import of a packet capture: speed on one core, and memory
+    Import,
+    /// Send lag and drift at 10,000 events a second
+    Pace,
+    /// What recording costs a running query
+    Record,
+    /// A capture as a source, beside a text file
+    Source,
+    /// The search for a time in a large file
+    Seek,
+}
+
+/// A folder that is removed when the measurement ends.
+struct Scratch(PathBuf);
+
+impl Scratch {
+    fn new(dir: Option<&Path>) -> Result<Self, Failure> {
+        let dir = dir.map_or_else(std::env::temp_dir, Path::to_path_buf);
+        let path = dir.join(format!("millstream-bench-replay-{}", std::process::id()));
+        std::fs::create_dir_all(&path)
+            .map_err(|error| Failure::Wrong(format!("{}: {error}", path.display())))?;
+        Ok(Self(path))
+    }
+
+    fn path(&self, name: &str) -> PathBuf {
+        self.0.join(name)
+    }
+}
+
+impl Drop for Scratch {
+    fn drop(&mut self) {
+        drop(std::fs::remove_dir_all(&self.0));
+    }
+}
+
+/// Measures and prints.
+pub(super) fn run(args: &Args) -> Result<(), Failure> {
+    let scratch = Scratch::new(args.dir.as_deref())?;
+    let wanted = |part: Part| args.only.is_none_or(|only| only == part);
+    let size = |bytes: u64| if args.quick { bytes / 100 } else { bytes };
+    let (seconds, rounds) = if args.quick { (2, 1) } else { (args.seconds, args.rounds) };
+    let mut figures = Vec::new();
+    // First, because its memory is that of the whole process.
+    if wanted(Part::Import) {
+        import::run(&scratch, size(args.import_bytes), rounds, &mut figures)?;
+    }
+    if wanted(Part::Pace) {
+        pace::run(&scratch, seconds, &mut figures)?;
+    }
+    if wanted(Part::Record) {
+        let seconds = if args.quick { 1 } else { seconds.min(5) };
+        let load = record::Load { wait: args.wait, seconds, lines: size(5_000_000), rounds };
+        record::run(&scratch, &load, &mut figures)?;
+    }
+    if wanted(Part::Source) {
+        source::run(&scratch, size(10_000_000), rounds, &mut figures)?;
+    }
+    if wanted(Part::Seek) {
+        seek::run(&scratch, size(args.seek_bytes), &mut figures)?;
+    }
+    if args.json {
+        let figures: Vec<_> = figures.iter().map(Figure::json).collect();
+        say!("{}", serde_json::json!({ "job": "replay", "figures": figures }));
+        return Ok(());
+    }
+    table::print(&figures);
+    Ok(())
+}

@@ -1,0 +1,222 @@
+//! What the option `record` costs a running socket query: rounds of the same query with and without it,
+//! by turns. After each recorded round its capture is read: every byte that was sent is in it, or in a
+//! gap.
+
+use super::Scratch;
+use super::table::{Figure, Goal, Value};
+use crate::bench::open_loop::{
+    Job, Load as Lines, Measured, QueryText, Traffic, WORDS, round, start_recorded_query,
+};
+use crate::bench::socket_job::Wait;
+use crate::failure::Failure;
+use crate::latency_format::median;
+use millstream_engine::capture::{CaptureReader, Gap, Item, Kind};
+use std::path::Path;
+use std::time::Duration;
+
+/// What is measured.
+pub(super) struct Load {
+    pub wait: Wait,
+    /// Of each round of latency.
+    pub seconds: u64,
+    /// Of each round of throughput.
+    pub lines: u64,
+    pub rounds: u64,
+}
+
+/// Lines a second at which latency is measured.
+const RATE: u64 = 10_000;
+/// Bytes of the lines that are many bytes a second.
+const LONG_BYTES: usize = 4096;
+const ECHO: &str = "SELECT upper(value) AS value FROM lines WHERE NOT contains(value, 'drop')";
+const COUNT: &str = "SELECT value FROM lines WHERE length(value) < 100";
+
+/// Rounds without and with `record`, by turns.
+#[derive(Default)]
+struct Turns {
+    without: Vec<u64>,
+    with: Vec<u64>,
+}
+
+impl Turns {
+    fn middles(&self) -> (f64, f64) {
+        (median(self.without.clone()) as f64, median(self.with.clone()) as f64)
+    }
+
+    /// The median over the rounds of what stands side by side.
+    fn ratio(&self) -> f64 {
+        let pairs = self.without.iter().zip(&self.with);
+        let mut ratios: Vec<f64> =
+            pairs.map(|(without, with)| *with as f64 / (*without).max(1) as f64).collect();
+        ratios.sort_by(f64::total_cmp);
+        ratios[ratios.len() / 2]
+    }
+
+    fn difference(&self) -> f64 {
+        let pairs = self.without.iter().zip(&self.with);
+        let mut differences: Vec<f64> =
+            pairs.map(|(without, with)| *with as f64 - *without as f64).collect();
+        differences.sort_by(f64::total_cmp);
+        differences[differences.len() / 2]
+    }
+}
+
+/// What of the rounds was not recorded.
+#[derive(Default)]
+struct Lost {
+    events: u64,
+    bytes: u64,
+}
+
+pub(super) fn run(
+    scratch: &Scratch,
+    load: &Load,
+    figures: &mut Vec<Figure>,
+) -> Result<(), Failure> {
+    let (mut p50, mut p99, mut rate, mut long) =
+        (Turns::default(), Turns::default(), Turns::default(), Turns::default());
+    let mut lost = Lost::default();
+    for _ in 0..load.rounds {
+        for is_recorded in [false, true] {
+            let path = scratch.path("record.capture");
+            let record = is_recorded.then_some(&*path);
+            let side = |turns: &mut Turns, value: u64| match is_recorded {
+                true => turns.with.push(value),
+                false => turns.without.push(value),
+            };
+            let paced = echo(load.wait, RATE, RATE * load.seconds, record, &mut lost)?;
+            side(&mut p50, paced.latency.value_at_quantile(0.5));
+            side(&mut p99, paced.latency.value_at_quantile(0.99));
+            let fast = echo(load.wait, 0, load.lines, record, &mut lost)?;
+            side(&mut rate, fast.achieved as u64);
+            side(&mut long, long_lines(load, record, &mut lost)?);
+        }
+    }
+    let (wait, seconds) = (load.wait.word(), load.seconds);
+    let ((bare50, with50), (bare99, with99)) = (p50.middles(), p99.middles());
+    let name =
+        |what: &str| format!("query that records, {RATE} lines/s, {seconds} s, {wait}: {what}");
+    figures.push(Figure::new(name("p50"), Value::Ns(with50)).floor(Value::Ns(bare50)));
+    let added = Figure::new(name("added p50"), Value::Ns(p50.difference()));
+    figures.push(added.goal(Goal::AtMost(Value::Ns(1e3))));
+    figures.push(Figure::new(name("p99"), Value::Ns(with99)).floor(Value::Ns(bare99)));
+    let (bare, with) = rate.middles();
+    let name = |what: &str| format!("query that records, at full speed: {what}");
+    figures.push(Figure::new(name("lines/s"), Value::Rate(with)).floor(Value::Rate(bare)));
+    let ratio = Figure::new(name("throughput beside the floor"), Value::Times(rate.ratio()));
+    figures.push(ratio.goal(Goal::AtLeast(Value::Times(0.97))));
+    let (bare, with) = long.middles();
+    let long = format!("lines of {LONG_BYTES} bytes");
+    figures.push(Figure::new(name(&long), Value::ByteRate(with)).floor(Value::ByteRate(bare)));
+    figures
+        .push(Figure::new(name("events not recorded, counted"), Value::Count(lost.events as f64)));
+    figures.push(Figure::new(name("bytes not recorded, counted"), Value::Bytes(lost.bytes as f64)));
+    Ok(())
+}
+
+/// Upper-cased lines at a rate; as fast as they are taken if that is 0.
+fn echo(
+    wait: Wait,
+    rate: u64,
+    lines: u64,
+    record: Option<&Path>,
+    lost: &mut Lost,
+) -> Result<Measured, Failure> {
+    let mut lines =
+        Lines { job: Job::Echo, words: WORDS, first: 0, rate, lines, warm_up: lines / 10 };
+    let query = QueryText { text: ECHO, mode: "append", format: "text" };
+    recorded(&mut lines, wait, &query, record, lost)
+}
+
+/// Bytes a second of long lines.
+fn long_lines(load: &Load, record: Option<&Path>, lost: &mut Lost) -> Result<u64, Failure> {
+    let lines = (load.lines / 10).max(1);
+    let mut lines = LongLines { lines };
+    let query = QueryText { text: COUNT, mode: "append", format: "text" };
+    let measured = recorded(&mut lines, load.wait, &query, record, lost)?;
+    Ok((measured.achieved * (lines.lines * LONG_BYTES as u64) as f64) as u64)
+}
+
+/// One round. What was recorded is checked.
+fn recorded(
+    traffic: &mut (dyn Traffic + Send),
+    wait: Wait,
+    query: &QueryText<'_>,
+    record: Option<&Path>,
+    lost: &mut Lost,
+) -> Result<Measured, Failure> {
+    let sent: u64 = match record {
+        Some(_) => {
+            let (mut line, mut sent) = (Vec::new(), 0);
+            for seq in 0..traffic.lines().1 {
+                line.clear();
+                traffic.write_line(seq, &mut line);
+                sent += line.len() as u64;
+            }
+            sent
+        }
+        None => 0,
+    };
+    let measured = round(traffic, |ports| start_recorded_query(wait.word(), query, record, ports))?;
+    let Some(path) = record else { return Ok(measured) };
+    let (bytes, missing) = content(path)?;
+    std::fs::remove_file(path)?;
+    let counted = measured.connections.record_dropped_bytes;
+    if bytes + counted != sent || missing > counted {
+        return Err(Failure::Failed(format!(
+            "of {sent} bytes {bytes} are in the capture and {missing} in its gaps, and {counted} were \
+             counted as not recorded"
+        )));
+    }
+    lost.events += measured.connections.record_dropped;
+    lost.bytes += counted;
+    Ok(measured)
+}
+
+/// Bytes of data in a capture, and bytes of its gaps.
+fn content(path: &Path) -> Result<(u64, u64), Failure> {
+    let (mut reader, mut bytes, mut missing) = (CaptureReader::open(path)?, 0, 0);
+    while let Some(item) = reader.next_item()? {
+        match item {
+            Item::Event(head, payload) if head.kind == Kind::Data => bytes += payload.len() as u64,
+            Item::Event(head, payload) if head.kind == Kind::Gap => {
+                missing += Gap::decode(payload).map_or(0, |gap| gap.bytes);
+            }
+            Item::Event(..) => {}
+            Item::Damage(damage) => {
+                return Err(Failure::Failed(format!("the recording is damaged: {damage:?}")));
+            }
+        }
+    }
+    Ok((bytes, missing))
+}
+
+/// Long lines, of which only the last, a short one, comes back.
+struct LongLines {
+    lines: u64,
+}
+
+impl Traffic for LongLines {
+    fn lines(&self) -> (u64, u64) {
+        (0, self.lines + 1)
+    }
+    fn results(&self) -> u64 {
+        1
+    }
+    fn write_line(&self, seq: u64, out: &mut Vec<u8>) {
+        match seq < self.lines {
+            true => out.resize(out.len() + LONG_BYTES - 1, b'x'),
+            false => out.extend_from_slice(b"end"),
+        }
+        out.push(b'\n');
+    }
+    fn is_measured(&self, _: u64) -> bool {
+        false
+    }
+    fn result(&mut self, line: &[u8], _: Duration, _: &mut Measured) -> Result<(), String> {
+        if line == b"end" {
+            return Ok(());
+        }
+        Err(format!("a line of {} bytes came back", line.len()))
+    }
+}
