@@ -1,7 +1,8 @@
 //! Tests of `import-pcap`, `export` and `inspect` on the command line.
 //!
 //! If `MILLSTREAM_CAPTURES` is a folder of packet captures, each with a `NAME.json` that describes
-//! its content, the last test compares every one. Otherwise that test does nothing.
+//! its content, the last tests compare every one. Otherwise they do nothing. A file `expected.json`
+//! describes the streams of several captures as TShark follows them.
 
 use serde_json::Value;
 use std::collections::BTreeMap;
@@ -186,6 +187,22 @@ fn every_capture_of_a_folder_holds_what_its_description_says() {
     assert!(failures.is_empty(), "{} of {}\n{}", failures.len(), names.len(), failures.join("\n"));
 }
 
+#[test]
+fn every_capture_of_a_folder_has_the_streams_that_tshark_follows() {
+    let Some(folder) = std::env::var_os("MILLSTREAM_CAPTURES") else { return };
+    let Ok(text) = std::fs::read_to_string(Path::new(&folder).join("expected.json")) else {
+        return;
+    };
+    let expected: Value = serde_json::from_str(&text).unwrap();
+    let (scratch, mut failures) = (Scratch::new("streams"), Vec::new());
+    for (file, wanted) in expected.as_object().unwrap() {
+        let path = Path::new(&folder).join(file);
+        let faults = Comparison::new(&path, &scratch.path("out.capture")).streams(wanted);
+        failures.extend(faults.iter().map(|fault| format!("{file}: {fault}")));
+    }
+    assert!(failures.is_empty(), "{}", failures.join("\n"));
+}
+
 /// For each stream offset: the time, and the byte or the cause of the gap.
 type Cells = BTreeMap<u64, (i64, Result<u8, String>)>;
 
@@ -323,6 +340,38 @@ impl Comparison {
         if !is_right && self.faults.len() < 10 {
             self.faults.push(what());
         }
+    }
+
+    /// Compares the streams with those of another program, which tells ends apart in its own way.
+    fn streams(mut self, wanted: &Value) -> Vec<String> {
+        let report = self.report.take().unwrap_or_default();
+        self.check(report["packets"] == wanted["packets"], || format!("packets: {report}"));
+        self.check(report["datagrams"] == wanted["udp_packets"], || format!("datagrams: {report}"));
+        let streams = wanted["streams"].as_array().unwrap();
+        let connections = std::mem::take(&mut self.connections);
+        self.check(connections.len() == streams.len(), || format!("{} streams", connections.len()));
+        for (connection, wanted) in connections.iter().zip(streams) {
+            let is_same = connection.open["a"] == wanted["a"];
+            let is_swapped = connection.open["a"] == wanted["b"];
+            self.check(is_same || is_swapped, || format!("{} is not {wanted}", connection.open));
+            let names = if is_same { ["a", "b"] } else { ["b", "a"] };
+            let is_whole = wanted["gaps"] == false && wanted["truncated_packets"] == 0;
+            let cells = || connection.directions.iter().flat_map(|d| d.cells.values());
+            let gaps = cells().filter(|(_, cell)| cell.is_err()).count();
+            self.check(is_whole == (gaps == 0), || format!("{gaps} bytes are missing: {wanted}"));
+            for (direction, name) in connection.directions.iter().zip(names) {
+                let data: Vec<u8> = direction
+                    .cells
+                    .values()
+                    .filter_map(|(_, c)| c.as_ref().ok().copied())
+                    .collect();
+                let bytes = &wanted[format!("{name}_bytes")];
+                let sum = &wanted[format!("{name}_sha256")];
+                let is_right = !is_whole || (*bytes == data.len() && *sum == sha256(&data));
+                self.check(is_right, || format!("{} bytes of {name}: {wanted}", data.len()));
+            }
+        }
+        self.faults
     }
 
     fn run(mut self, wanted: &Value) -> Vec<String> {

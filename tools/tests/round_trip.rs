@@ -1,0 +1,249 @@
+//! Captured through the proxy, replayed through it and captured again: the same events and bytes of
+//! each connection.
+//!
+//! `MILLSTREAM_ROUND_TRIP_LINES` says how many lines the clients send. How far the pauses between
+//! events differ is printed and decides nothing.
+
+use millstream_engine::capture::{CaptureReader, Direction, Item, Kind};
+use std::collections::BTreeMap;
+use std::io::{BufRead, BufReader, Read, Write};
+use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream};
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+use std::time::Duration;
+
+const CLIENTS: u64 = 20;
+/// Connections of a client, one after the other.
+const CONNECTIONS: u64 = 5;
+
+/// How a client ends a connection.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum End {
+    /// It half-closes and reads the answer.
+    HalfClose,
+    /// It resets the connection.
+    Reset,
+}
+
+/// A generator of numbers that look random.
+struct Numbers(u64);
+
+impl Numbers {
+    fn next(&mut self, below: u64) -> u64 {
+        self.0 = self.0.wrapping_mul(0x5851_F42D_4C95_7F2D).wrapping_add(0x1405_7B7E_F767_814F);
+        (self.0 >> 33) % below
+    }
+}
+
+/// Sends numbered lines in writes of different sizes, with pauses, and ends the connection.
+fn send(at: SocketAddr, client: u64, connection: u64, lines: u64) -> (Vec<u8>, End) {
+    let mut numbers = Numbers(client << 32 | connection);
+    let mut stream = TcpStream::connect(at).unwrap();
+    stream.set_nodelay(true).unwrap();
+    let (mut sent, mut write) = (Vec::new(), Vec::new());
+    let mut line = 0;
+    while line < lines {
+        write.clear();
+        for _ in 0..=numbers.next(20).min(lines - line - 1) {
+            writeln!(write, "client {client} connection {connection} line {line}").unwrap();
+            line += 1;
+        }
+        // Some lines are cut by the write's end.
+        let cut = if numbers.next(4) == 0 { write.len() / 2 } else { write.len() };
+        for part in [&write[..cut], &write[cut..]] {
+            stream.write_all(part).unwrap();
+        }
+        sent.extend_from_slice(&write);
+        if numbers.next(8) == 0 {
+            std::thread::sleep(Duration::from_micros(numbers.next(3_000)));
+        }
+    }
+    if numbers.next(4) == 0 {
+        socket2::SockRef::from(&stream).set_linger(Some(Duration::ZERO)).unwrap();
+        return (sent, End::Reset);
+    }
+    stream.shutdown(Shutdown::Write).unwrap();
+    let mut answer = String::new();
+    stream.read_to_string(&mut answer).unwrap();
+    assert_eq!(answer, format!("{} bytes\n", sent.len()));
+    (sent, End::HalfClose)
+}
+
+/// A server that answers each connection with its number of bytes.
+fn serve() -> SocketAddr {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let at = listener.local_addr().unwrap();
+    std::thread::spawn(move || {
+        for stream in listener.incoming() {
+            let mut stream = stream.unwrap();
+            std::thread::spawn(move || {
+                let mut bytes = Vec::new();
+                if stream.read_to_end(&mut bytes).is_ok() {
+                    drop(writeln!(stream, "{} bytes", bytes.len()));
+                }
+            });
+        }
+    });
+    at
+}
+
+struct Proxy {
+    child: Child,
+    at: SocketAddr,
+}
+
+impl Proxy {
+    fn start(to: SocketAddr, capture: &Path) -> Self {
+        let mut child = Command::new(env!("CARGO_BIN_EXE_millstream"))
+            .args(["capture", "--listen", "127.0.0.1:0", "--to", &to.to_string(), "-o"])
+            .arg(capture)
+            .stdout(Stdio::null())
+            .stderr(Stdio::piped())
+            .spawn()
+            .unwrap();
+        let mut line = String::new();
+        BufReader::new(child.stderr.take().unwrap()).read_line(&mut line).unwrap();
+        let at = line.strip_prefix("listening at ").and_then(|rest| rest.split(';').next());
+        Self { at: at.unwrap_or_else(|| panic!("{line}")).parse().unwrap(), child }
+    }
+
+    /// Ends it when it has recorded the end of so many connections.
+    fn stop(mut self, capture: &Path, connections: u64) {
+        let is_whole = || {
+            let all = read(capture);
+            all.values().filter(|connection| connection.is_closed).count() as u64 == connections
+        };
+        while !is_whole() {
+            assert!(self.child.try_wait().unwrap().is_none(), "the proxy has ended");
+        }
+        let id = self.child.id().to_string();
+        assert!(Command::new("kill").args(["-INT", &id]).status().unwrap().success());
+        assert!(self.child.wait().unwrap().success());
+    }
+}
+
+/// What a capture has of a connection.
+#[derive(Default)]
+struct Connection {
+    bytes: [Vec<u8>; 2],
+    /// How the direction towards the service ended, and where.
+    ends: Vec<(Kind, u64)>,
+    is_closed: bool,
+    /// When the bytes before these positions had come, towards the service.
+    times: Vec<(usize, u64)>,
+}
+
+/// The connections of a capture by their first lines.
+fn read(path: &Path) -> BTreeMap<String, Connection> {
+    let (mut reader, mut found) = (CaptureReader::open(path).unwrap(), BTreeMap::new());
+    while let Some(item) = reader.next_item().unwrap() {
+        // A file that is being written may end within a block.
+        let Item::Event(head, payload) = item else { break };
+        let connection: &mut Connection = found.entry(head.connection).or_default();
+        let side = usize::from(head.direction == Direction::Out);
+        match head.kind {
+            Kind::Data => {
+                assert_eq!(head.position, connection.bytes[side].len() as u64);
+                connection.bytes[side].extend_from_slice(payload);
+                if side == 0 {
+                    connection.times.push((connection.bytes[0].len(), head.mono_ns));
+                }
+            }
+            Kind::HalfClose | Kind::Reset if side == 0 => {
+                connection.ends.push((head.kind, head.position));
+            }
+            Kind::Close => connection.is_closed = true,
+            _ => {}
+        }
+    }
+    let first_line = |connection: &Connection| {
+        let bytes = &connection.bytes[0];
+        let end = bytes.iter().position(|byte| *byte == b'\n').unwrap_or(bytes.len());
+        String::from_utf8(bytes[..end].to_vec()).unwrap()
+    };
+    found.into_values().map(|connection| (first_line(&connection), connection)).collect()
+}
+
+/// Prints how far the pauses between events of the first capture differ in the second.
+fn print_pauses(first: &BTreeMap<String, Connection>, again: &BTreeMap<String, Connection>) {
+    let (mut differences, mut events, mut events_again) = (Vec::new(), 0, 0);
+    for (name, connection) in first {
+        let times_again = &again[name].times;
+        events += connection.times.len();
+        events_again += times_again.len();
+        // When the byte that ended an event of the first capture came in the second.
+        let came_again = |end: usize| {
+            let at = times_again.partition_point(|(position, _)| *position < end);
+            times_again.get(at).map(|(_, ns)| *ns)
+        };
+        for pair in connection.times.windows(2) {
+            let [(end0, ns0), (end1, ns1)] = [pair[0], pair[1]];
+            if let (Some(again0), Some(again1)) = (came_again(end0), came_again(end1)) {
+                differences.push((again1 - again0).abs_diff(ns1 - ns0));
+            }
+        }
+    }
+    if differences.is_empty() {
+        return;
+    }
+    differences.sort_unstable();
+    let at = |part: f64| differences[((differences.len() - 1) as f64 * part) as usize] as f64 / 1e3;
+    eprintln!(
+        "{events} data events, again {events_again}; pauses differ by p50 {:.1} us, p99 {:.1} us, max \
+         {:.1} us",
+        at(0.5),
+        at(0.99),
+        at(1.0)
+    );
+}
+
+#[test]
+fn a_replay_through_the_proxy_is_captured_as_the_traffic_was() {
+    let lines: u64 = std::env::var("MILLSTREAM_ROUND_TRIP_LINES")
+        .map_or(20_000, |lines| lines.parse().expect("a number of lines"));
+    let name = format!("millstream-round-trip-{}", std::process::id());
+    let folder: PathBuf = std::env::temp_dir().join(name);
+    std::fs::create_dir_all(&folder).unwrap();
+    let (path, path_again) = (folder.join("first.capture"), folder.join("again.capture"));
+    let server = serve();
+    let each = (lines / (CLIENTS * CONNECTIONS)).max(1);
+
+    let proxy = Proxy::start(server, &path);
+    let at = proxy.at;
+    let clients: Vec<_> = (0..CLIENTS)
+        .map(|client| {
+            std::thread::spawn(move || {
+                (0..CONNECTIONS).map(|n| send(at, client, n, each)).collect::<Vec<_>>()
+            })
+        })
+        .collect();
+    let sent: Vec<(Vec<u8>, End)> = clients.into_iter().flat_map(|c| c.join().unwrap()).collect();
+    proxy.stop(&path, CLIENTS * CONNECTIONS);
+    let first = read(&path);
+
+    let proxy = Proxy::start(server, &path_again);
+    let output = Command::new(env!("CARGO_BIN_EXE_millstream"))
+        .args(["replay", path.to_str().unwrap(), "--to", &proxy.at.to_string(), "--max-lag", "1h"])
+        .output()
+        .unwrap();
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    proxy.stop(&path_again, CLIENTS * CONNECTIONS);
+    let again = read(&path_again);
+    std::fs::remove_dir_all(&folder).unwrap();
+
+    assert_eq!(first.len() as u64, CLIENTS * CONNECTIONS);
+    let resets = sent.iter().filter(|(_, end)| *end == End::Reset).count();
+    assert!(resets > 10 && resets < sent.len() - 10, "{resets} resets");
+    for (bytes, end) in &sent {
+        let line = bytes.split(|byte| *byte == b'\n').next().unwrap();
+        let name = String::from_utf8(line.to_vec()).unwrap();
+        let (one, two) = (&first[&name], &again[&name]);
+        assert!(one.bytes[0] == *bytes, "{name}: {} of {}", one.bytes[0].len(), bytes.len());
+        assert!(two.bytes[0] == *bytes, "{name}: {} of {}", two.bytes[0].len(), bytes.len());
+        let kind = if *end == End::Reset { Kind::Reset } else { Kind::HalfClose };
+        assert_eq!(one.ends, [(kind, bytes.len() as u64)], "{name}");
+        assert_eq!(one.ends, two.ends, "{name}");
+        assert_eq!(one.bytes[1], two.bytes[1], "{name}: what the server answered");
+    }
+    print_pauses(&first, &again);
+}
