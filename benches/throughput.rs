@@ -28,7 +28,7 @@ pub fn is_counted(number: &u64) -> bool {
 pub struct Sum(u64, Arc<AtomicU64>);
 
 impl Sum {
-    /// A sum of 0, and the shared total.
+    /// Returns a sum that starts at 0, and the total to which it is added when it is dropped.
     pub fn new() -> (Self, Arc<AtomicU64>) {
         let total = Arc::new(AtomicU64::new(0));
         (Self(0, total.clone()), total)

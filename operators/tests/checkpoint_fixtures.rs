@@ -158,7 +158,7 @@ fn sliding_windows_continue() {
 }
 
 #[test]
-fn sessions_continue() {
+fn session_windows_continue_from_an_old_checkpoint() {
     check("session", &["1,7,a,1", "2,8,c,1", "31,37,b,1", "4,10,b,1", "9,18,a,4"]);
 }
 

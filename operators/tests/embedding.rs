@@ -518,7 +518,7 @@ fn each_of_many_producers_keeps_its_order_and_loses_nothing() {
 
 /// A million clones that are created and dropped leave no memory behind.
 #[test]
-fn clones_come_and_go() {
+fn dropped_clones_of_an_input_leave_no_memory_behind() {
     within("clones", || {
         let flow = Flow::new("clones");
         let (input, numbers) = flow.channel::<u64>();

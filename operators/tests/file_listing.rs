@@ -364,7 +364,7 @@ fn a_stream_counts_the_paths_that_are_no_files() {
     assert_eq!(session.table("out").unwrap().rows(), [[Value::Long(1)]]);
     assert_eq!(query.totals().skipped_paths, 3);
     let notices = NOTICES.lock().unwrap();
-    let told: Vec<_> = notices.iter().filter(|line| line.starts_with("passed over")).collect();
+    let told: Vec<_> = notices.iter().filter(|line| line.starts_with("skipped")).collect();
     assert_eq!(told.len(), 3, "{told:?}");
     for kind in [
         "pipe.json: it is a named pipe (FIFO)",

@@ -297,7 +297,7 @@ fn own_functions(session: &Session) {
 /// The state of user-defined aggregates is checkpointed, and a change of their state type is an
 /// incompatible change of the query.
 #[test]
-fn functions_of_the_programs_own() {
+fn user_defined_functions_are_usable_in_sql_and_keep_state() {
     let folder = std::env::temp_dir().join(format!("millstream-own-{}", std::process::id()));
     let session = Session::new();
     own_functions(&session);

@@ -261,7 +261,7 @@ fn what_cannot_be_read_or_written_is_said() {
     };
     let down = read("t", "127.0.0.1:1");
     assert!(down.starts_with("KAFKA_FAILED") && down.contains("127.0.0.1:1"), "{down}");
-    assert!(down.contains("Is the broker up"), "{down}");
+    assert!(down.contains("Check that the broker runs"), "{down}");
 
     let input = session.memory_stream("input", "value STRING, partition INT").unwrap();
     let write = |sql: &str, topic: Option<&str>| {

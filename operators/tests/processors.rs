@@ -393,7 +393,8 @@ fn what_a_flow_cannot_do_is_refused() {
     assert!(refused.contains("process keeper: value count, list numbers, map sums"), "{refused}");
 }
 
-/// After a restart the service learns which records it need not push again.
+/// After a restart the query reports how many pushed records were committed and need not be
+/// pushed again.
 #[test]
 fn a_service_learns_how_much_of_its_input_is_committed() {
     let folder = std::env::temp_dir().join(format!("millstream-process-{}", std::process::id()));

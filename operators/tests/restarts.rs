@@ -122,7 +122,7 @@ fn a_changed_query_is_refused_with_what_changed_and_an_allowed_change_is_not() {
         ("SELECT k, count(*) AS c FROM rows GROUP BY k", "stateful operator 0 was"),
         (
             "SELECT k, count(*) AS c, sum(n) AS s FROM (SELECT * FROM rows UNION ALL SELECT * FROM more) GROUP BY k",
-            "source 1 [memory] is new",
+            "source 1 [memory] was added",
         ),
     ] {
         let _ = session.memory_stream("more", "k STRING, n BIGINT").unwrap();

@@ -359,7 +359,7 @@ fn a_listener_that_stops_does_so_when_the_last_client_has_left() {
     }
 }
 
-/// A sender that is told how many of its lines were kept.
+/// A sender that receives the number of its persisted lines.
 struct Sender {
     client: usize,
     /// Number of lines kept, on all its connections.
@@ -571,7 +571,7 @@ fn a_sender_that_is_not_there_yet_is_waited_for() {
         session.on_notice(|text| NOTICES.lock().unwrap().push(text.to_string()));
         let options: Vec<_> = options.iter().copied().chain([("atEnd", "reconnect")]).collect();
         let query = start(&session, &options, "SELECT value FROM lines", CONTINUOUS, None);
-        assert_eq!((noted(name), noted("waiting for the sender")), (1, 1));
+        assert_eq!((noted(name), noted("the source retries")), (1, 1));
         assert!(query.is_active());
         if name == path {
             let listener = UnixListener::bind(&path).unwrap();

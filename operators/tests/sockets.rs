@@ -309,7 +309,7 @@ fn what_cannot_be_opened_is_said_at_start() {
     assert!(unknown.contains("no-such-host.invalid") && unknown.contains("host name"), "{unknown}");
     let taken = TcpListener::bind("127.0.0.1:0").unwrap();
     let in_use = start(taken.local_addr().unwrap().port(), "127.0.0.1", "listen");
-    assert!(in_use.contains("Another program has this port"), "{in_use}");
+    assert!(in_use.contains("Another program uses this port"), "{in_use}");
 }
 
 #[test]

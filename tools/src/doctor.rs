@@ -18,8 +18,9 @@ use std::time::{Duration, Instant};
 #[command(after_help = "Examples:\n  \
     millstream doctor\n  \
     millstream doctor --dir /var/lib/wordcount      # where checkpoints will be\n\n\
-    Exit codes: 0 fit for measuring, 1 not fit (a line marked NO), 2 wrong command line. It takes\n\
-    a few seconds, spins on each core in turn, and writes 4 KiB into the folder.")]
+    Exit codes: 0 fit for measuring, 1 not fit (a line marked NO), 2 invalid command line. The \
+    check\n\
+    takes a few seconds, spins on each core in turn, and writes 4 KiB into the folder.")]
 pub(crate) struct Args {
     /// The folder of a checkpoint; by default the system's temporary folder
     #[arg(long)]
@@ -81,9 +82,9 @@ fn usable_cores() -> Finding {
         _ => String::new(),
     };
     let means = match usable {
-        0 | 1 => "generator and worker share one core: nothing can be measured, only run",
+        0 | 1 => "generator and worker share one core: jobs run, but nothing can be measured",
         2 => {
-            "one worker, and a core for all the rest (the generator, the driver): measure with one worker"
+            "one core for a worker, and one for everything else (the generator, the driver): measure with one worker"
         }
         _ => "leave one core to the system; one for the generator when measuring",
     };
@@ -106,8 +107,8 @@ fn held_cores() -> Finding {
         [] => "none".to_string(),
         all => all.iter().map(holder).collect::<Vec<_>>().join(", "),
     };
-    let means = "queries that run now: a further one is pinned to the other cores, or not at all, and \
-                 what is measured here is measured beside them";
+    let means = "running queries hold these cores: a new query is pinned to the other cores or \
+    not at all, and the figures below include their load";
     finding("held cores", found, Verdict::of(false, !holders.is_empty()), means)
 }
 
@@ -123,15 +124,14 @@ fn clock() -> Finding {
         start.elapsed().as_nanos() as u64 / u64::from(READS)
     });
     let ns = median(cost.collect());
-    let means =
-        "a clock read a drain; above 100 ns the kernel is asked each time (no vDSO): choose tsc";
+    let means = "the clock is read once per drain; above 100 ns each read is a system call (no vDSO): \
+        choose tsc";
     finding("clock", format!("{source}, {ns} ns a read"), Verdict::of(ns > 1_000, ns > 100), means)
 }
 
 fn timer_slack() -> Option<Finding> {
     let ns: u64 = read("/proc/self/timerslack_ns")?.parse().ok()?;
-    let means = "sleeps end late by up to this; Millstream holds no record back by a timer, triggers \
-                 and idle time-outs are what it delays";
+    let means = "sleeps end late by up to this; only triggers and idle time-outs are delayed, because no record waits for a timer";
     Some(finding("timer slack", time(ns), Verdict::of(false, ns > 100_000), means))
 }
 
@@ -174,8 +174,8 @@ fn wake_up() -> Finding {
         });
     });
     let (p50, p99) = (late.value_at_quantile(0.5), late.value_at_quantile(0.99));
-    let means = "what a sleeping worker adds to a record; `spin` pays with a core instead, `balanced` \
-                 spins for 60 us before it sleeps";
+    let means = "a sleeping worker adds this to a record's latency; `spin` uses a whole core \
+    instead, `balanced` spins for 60 us before it sleeps";
     let found = format!("p50 {}, p99 {}", time(p50), time(p99));
     finding("wake-up after 1 ms", found, Verdict::of(false, p50 > 30_000), means)
 }
@@ -216,13 +216,13 @@ fn interruptions() -> Vec<Finding> {
     let share = sum.as_secs_f64() / WATCH.as_secs_f64() * 100.0;
     let found = format!("{share:.2}% in {gaps} gaps, longest {}", time(most.as_nanos() as u64));
     let verdict = Verdict::of(share > 20.0, share > 1.0 || most > Duration::from_millis(1));
-    let means = "a spinning thread did not have its core: no tail below the longest gap can be \
-                 promised here; isolate cores (isolcpus, nohz_full), move others away";
+    let means = "a spinning thread was off its core: tails are at least as long as the longest \
+    gap; isolate cores (isolcpus, nohz_full), move other load away";
     let mut found = vec![finding("interruptions", found, verdict, means)];
     if let (Some((stolen, all)), Some((stolen_before, all_before))) = (steal(), steal_before) {
         let share = (stolen - stolen_before) as f64 / (all - all_before).max(1) as f64 * 100.0;
         let means =
-            "the hypervisor ran something else: it shows in every tail; take a dedicated host";
+            "the hypervisor ran another machine, which lengthens every tail; use a dedicated host";
         let verdict = Verdict::of(share > 10.0, share > 0.1);
         found.push(finding("stolen time", format!("{share:.2}%"), verdict, means));
     }
@@ -244,15 +244,15 @@ fn parse_steal(stat: &str) -> Option<(u64, u64)> {
 fn huge_pages() -> Option<Finding> {
     let setting = read("/sys/kernel/mm/transparent_hugepage/enabled")?;
     let chosen = setting.split(['[', ']']).nth(1)?.to_string();
-    let means = "with `always` the kernel may stop a thread to put pages together; `madvise` leaves \
-                 that to programs";
+    let means = "with `always` the kernel may stop a thread to merge pages; with `madvise` only \
+    programs that ask for it are affected";
     let verdict = Verdict::of(false, chosen == "always");
     Some(finding("huge pages", chosen, verdict, means))
 }
 
 fn frequency() -> Option<Finding> {
     let governor = read("/sys/devices/system/cpu/cpu0/cpufreq/scaling_governor")?;
-    let means = "with another than `performance` a core that has rested is slow at first";
+    let means = "with a governor other than `performance` a core is slow after it was idle";
     let verdict = Verdict::of(false, governor != "performance");
     Some(finding("frequency governor", governor, verdict, means))
 }
@@ -268,8 +268,8 @@ fn system() -> Finding {
     if !isolated.is_empty() {
         found.push_str(&format!(", isolated cores {isolated}"));
     }
-    let means = "in a virtual machine a wake-up of an idle core costs tens of microseconds, and tails \
-                 are the host's";
+    let means = "in a virtual machine the wake-up of an idle core costs tens of microseconds, \
+    and tails are caused by the host";
     finding("system", found, Verdict::of(false, is_guest), means)
 }
 
@@ -287,16 +287,12 @@ fn durability(dir: &Path) -> Result<Finding, Failure> {
     drop(fs::remove_file(&path));
     outcome.map_err(failed)?;
     let (p50, most) = (took.value_at_quantile(0.5), took.max());
-    let means = "an epoch with a checkpoint takes four to six of these; records do not wait for them, \
-                 `acknowledge` and exactly-once results do";
+    let means = "an epoch with a checkpoint takes four to six fsyncs; records do not wait for \
+    them, but `acknowledge` and exactly-once results do";
     let found = format!("p50 {}, max {} in {}", time(p50), time(most), dir.display());
     // If it is this fast, nothing can have reached a disk.
     let verdict = Verdict::of(false, !(20_000..=10_000_000).contains(&p50));
-    let means = if p50 < 20_000 {
-        "so quick that nothing reaches a disk: no durability here"
-    } else {
-        means
-    };
+    let means = if p50 < 20_000 { "too fast for a disk: data is not durable here" } else { means };
     Ok(finding("fsync", found, verdict, means))
 }
 
@@ -343,7 +339,7 @@ pub(crate) fn run(args: &Args) -> Result<(), Failure> {
             "{}",
             match worst {
                 Verdict::Good => "fit for measuring",
-                Verdict::Costs => "fit for measuring; what is marked `costs` shows in latencies",
+                Verdict::Costs => "fit for measuring; the lines marked `costs` raise latencies",
                 Verdict::Unfit => "not fit for measuring",
             }
         );

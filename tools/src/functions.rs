@@ -9,11 +9,14 @@ pub(crate) fn list() {
     let mut lines = functions::documented();
     let others = aggregate_function::NAMES.iter().map(|entry| (entry.name, entry.help)).chain([
         ("explode", "explode(array or map): a row for each element"),
-        ("explode_outer", "explode_outer(array or map): a row of NULLs where there is no element"),
-        ("posexplode", "posexplode(array or map): with the place of each, from 0"),
-        ("posexplode_outer", "posexplode_outer(array or map): NULLs where there is no element"),
+        ("explode_outer", "explode_outer(array or map): a row of NULLs if there is no element"),
+        ("posexplode", "posexplode(array or map): with the position of each, from 0"),
+        (
+            "posexplode_outer",
+            "posexplode_outer(array or map): a row of NULLs if there is no element",
+        ),
         ("inline", "inline(array of structs): a row for each, a column for each field"),
-        ("inline_outer", "inline_outer(array of structs): NULLs where there is no element"),
+        ("inline_outer", "inline_outer(array of structs): a row of NULLs if there is no element"),
         ("json_tuple", "json_tuple(text, 'a', 'b'): columns c0, c1 …"),
         ("stack", "stack(rows, a, b, c, d): so many rows of the values"),
     ]);

@@ -35,8 +35,8 @@ use std::process::ExitCode;
         millstream import-pcap tuesday.pcap -o tuesday.capture\n  \
         millstream replay tuesday.capture --to 127.0.0.1:9999\n  \
         millstream bench wordcount --rate 10000 --seconds 10\n\n\
-        Exit codes: 0 done, 1 failed while running, 2 wrong job or wrong command line,\n\
-        3 a test that this machine cannot decide."
+        Exit codes: 0 done, 1 failed at run time, 2 invalid job or command line,\n\
+        3 invalid test: this machine was too slow to decide it."
 )]
 struct Cli {
     #[command(subcommand)]

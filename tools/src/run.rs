@@ -276,7 +276,7 @@ fn wait(
 
 fn counts(name: &str, progress: &Totals, elapsed: Duration) {
     eprintln!(
-        "{name}: {} records in, {} rows out, {} set aside, {} epochs in {:.1} s",
+        "{name}: {} records in, {} rows out, {} rejected, {} epochs in {:.1} s",
         progress.records_in,
         progress.rows_emitted,
         progress.bad_records,
@@ -295,17 +295,17 @@ fn summary(name: &str, progress: &Totals, elapsed: Duration, failed: bool) {
         counts(name, progress, elapsed);
     }
     if progress.skipped_paths > 0 {
-        eprintln!("{name}: {} paths passed over: they are no files", progress.skipped_paths);
+        eprintln!("{name}: {} paths skipped: they are not files", progress.skipped_paths);
     }
     if progress.late > 0 {
-        eprintln!("{name}: {} rows dropped: they came behind the watermark", progress.late);
+        eprintln!("{name}: {} rows dropped: they were behind the watermark", progress.late);
     }
     if progress.ahead > 0 {
         eprintln!("{name}: {} rows ahead of the clock by more than maxFutureSkew", progress.ahead);
     }
     if progress.permissive_records > 0 {
         let kept = progress.permissive_records;
-        eprintln!("{name}: {kept} records kept with NULL for what could not be read");
+        eprintln!("{name}: {kept} records kept with NULL for fields that could not be read");
     }
     if let Some(connections) = &progress.connections {
         let named = connections.named().into_iter().filter(|(_, count)| *count > 0);

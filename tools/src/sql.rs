@@ -12,7 +12,7 @@ use std::path::Path;
     millstream sql \"CREATE TEMPORARY VIEW t (k STRING, n INT) USING csv OPTIONS (path '/data'); \
     SELECT k, sum(n) FROM t GROUP BY k ORDER BY k\"\n  \
     millstream sql --file report.sql --rows 100\n\n\
-    Queries are separated by ';'. Files are read as they are now; streams are for `run`.")]
+    Queries are separated by ';'. Files are read once, as they are now; use `run` for streams.")]
 pub(crate) struct Args {
     /// The queries; `-` reads them from standard input
     #[arg(required_unless_present = "file")]

@@ -116,7 +116,10 @@ fn errors_say_where_why_and_what_to_do() {
     for (bytes, parts) in [
         (&b""[..], &["PACKETS_DAMAGED", "at byte 0", "empty", "Nothing was imported"][..]),
         (b"hello, world", &["neither pcap nor pcapng"]),
-        (&file[..file.len() - 1], &["at byte 72", "ends within a record", "before is imported"]),
+        (
+            &file[..file.len() - 1],
+            &["at byte 72", "ends within a record", "before the damage are imported"],
+        ),
     ] {
         std::fs::write(&pcap, bytes).unwrap();
         let output = millstream(&import);

@@ -452,11 +452,11 @@ fn notices_of_bad_records_name_the_file_and_what_became_of_them() {
     let (out, err) = query("PERMISSIVE");
     assert!(out.contains("|b  |NULL|"), "{out}");
     assert!(err.contains("1 record was kept with NULL"), "{err}");
-    assert!(err.contains("a.csv at byte 4: ") && !err.contains("set aside"), "{err}");
+    assert!(err.contains("a.csv at byte 4: ") && !err.contains("rejected"), "{err}");
     let (out, err) = query("DROPMALFORMED");
     assert!(!out.contains("|b"), "{out}");
-    assert!(err.contains("1 record was set aside"), "{err}");
-    assert!(err.contains("set aside in ") && err.contains("a.csv at byte 4: "), "{err}");
+    assert!(err.contains("1 record was rejected"), "{err}");
+    assert!(err.contains("rejected in ") && err.contains("a.csv at byte 4: "), "{err}");
 }
 
 #[test]

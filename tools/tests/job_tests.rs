@@ -223,7 +223,7 @@ fn queries_of_a_job_have_a_file_each() {
         "{report}"
     );
     scratch.write("rows/total.jsonl", "n=3\n");
-    assert!(scratch.fails(2, &args).contains("line 1 is no JSON object"));
+    assert!(scratch.fails(2, &args).contains("line 1 is not a JSON object"));
 }
 
 #[test]
@@ -314,7 +314,7 @@ fn wrong_arguments_say_what_to_do() {
         (&["counts.sql", expect, "--source=line=lines"], "its sources are lines"),
         (&["counts.sql", expect, "--source=lines=none"], "none does not exist"),
         (&["counts.sql", expect, "--source=lines"], "NAME=FILE"),
-        (&["counts.sql", expect, "--replay=lines"], "is no capture"),
+        (&["counts.sql", expect, "--replay=lines"], "is not a capture"),
         (&["counts.sql", expect, "--source=lines=nothing"], "nothing is empty"),
         (&with(&["--source=Lines=lines"]), "given twice"),
         (&[&["counts.sql", expect], &outside[..]].concat(), "CAPTURE_SELECTS_NOTHING"),
@@ -324,8 +324,8 @@ fn wrong_arguments_say_what_to_do() {
         (&with(&["--key", "word"]), "--compare per-key"),
         (&with(&["--compare", "per-key", "--key", "wort"]), "has the columns word, n"),
         (&with(&["--latency", "p99<200us"]), "need a capture"),
-        (&with(&["--latency", "p99"]), "is no limit"),
-        (&with(&["--tolerance", "much"]), "no tolerance"),
+        (&with(&["--latency", "p99"]), "is not a limit"),
+        (&with(&["--tolerance", "much"]), "not a tolerance"),
         (
             &["counts.sql", expect, "--replay=lines.capture", "--latency=p99<1s", "--speed=max"],
             "pace",

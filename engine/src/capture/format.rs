@@ -101,7 +101,7 @@ pub const FLAG_MORE: u16 = 1;
 pub const FLAG_CUT: u16 = 2;
 /// Of an open event: the connection had begun before the recording.
 pub const FLAG_MIDSTREAM: u16 = 4;
-/// Of an open event: the connection was opened in an earlier file of the recording.
+/// Flag of an open event: the connection was opened in an earlier file of the recording.
 pub const FLAG_REPEATED: u16 = 8;
 
 /// The head of a block: everything except the payload.
@@ -194,18 +194,18 @@ impl FileHeader {
             return Ok(Self { version: 1, ..Self::default() });
         }
         if !bytes.starts_with(&MAGIC[..6]) {
-            return Err("it does not begin as a capture does");
+            return Err("it does not start with the magic bytes of a capture");
         }
         if !bytes.starts_with(MAGIC) {
-            return Err("it is of a version that this program does not know");
+            return Err("its version is not supported by this program");
         }
-        let header = bytes.get(..FILE_HEADER_BYTES).ok_or("its header is cut off")?;
+        let header = bytes.get(..FILE_HEADER_BYTES).ok_or("its header is truncated")?;
         if u32_at(header, 12) != header_crc(header) {
             return Err("its header does not match its CRC");
         }
         let stride_bytes = u32_at(header, 52);
         if stride_bytes != 0 && u64::from(stride_bytes) != STRIDE_BYTES {
-            return Err("its marks are at a distance that this program does not know");
+            return Err("the distance of its sync marks is not supported by this program");
         }
         Ok(Self {
             version: 2,

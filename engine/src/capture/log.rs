@@ -84,7 +84,7 @@ pub fn segments(folder: &Path) -> Result<Vec<(u64, PathBuf)>, EngineError> {
             None => {
                 return Err(EngineError::operator(
                     "CHECKPOINT_FOREIGN_FILE",
-                    format!("{} does not belong into a capture log", path.display()),
+                    format!("{} is not a file of a capture log", path.display()),
                     "Move it away",
                 ));
             }

@@ -88,7 +88,7 @@ impl CaptureReader<File> {
 }
 
 fn unreadable(name: &str, error: &io::Error) -> EngineError {
-    let fix = "Check the path, its rights and its disk";
+    let fix = "Check the path, its permissions and its disk";
     EngineError::operator("CAPTURE_UNREADABLE", format!("cannot read {name}: {error}"), fix)
 }
 
@@ -253,7 +253,7 @@ impl<R: Read + Seek> CaptureReader<R> {
         let at = self.unpacked_at;
         let Ok((head, length)) = decode(&self.unpacked[at..], 2) else {
             self.unpacked_at = self.unpacked.len();
-            let what = "a compressed block holds something else than blocks";
+            let what = "a compressed block contains data other than blocks";
             let until = self.offset;
             return Step::Damage(Damage { at: until, until, events: None, what });
         };
@@ -324,7 +324,7 @@ impl<R: Read + Seek> CaptureReader<R> {
         if is_zero {
             return Ok(Step::Again);
         }
-        let what = "bytes stand where nothing was written";
+        let what = "there are bytes after the last written block";
         Ok(Step::Damage(Damage { at, until, events: self.events_before_mark()?, what }))
     }
 
@@ -617,7 +617,7 @@ impl Unpacker {
     fn unpack(&mut self, packed: &[u8], bytes: u64, out: &mut Vec<u8>) -> Result<(), &'static str> {
         out.clear();
         if bytes > MAX_PAYLOAD as u64 {
-            return Err("a compressed block says that it holds more than a block may");
+            return Err("the declared size of a compressed block is above the limit");
         }
         if self.decompressor.is_none() {
             self.decompressor = zstd::bulk::Decompressor::new().ok();
@@ -626,7 +626,7 @@ impl Unpacker {
         out.reserve_exact(bytes as usize);
         match decompressor.decompress_to_buffer(packed, out) {
             Ok(read) if read as u64 == bytes => Ok(()),
-            _ => Err("a compressed block cannot be unpacked"),
+            _ => Err("a compressed block cannot be decompressed"),
         }
     }
 

@@ -156,7 +156,7 @@ mod tests {
     /// A tail read in pieces equals the tail read at once, and two words followed by bytes hash
     /// like the concatenated bytes.
     #[test]
-    fn pieces_are_the_whole() {
+    fn hashing_in_pieces_equals_hashing_at_once() {
         let bytes: Vec<u8> = (1..=40).collect();
         for length in 0..24 {
             let mut word = [0u8; 8];

@@ -15,7 +15,7 @@ pub fn acquire(storage: &dyn Storage, folder: &Path) -> Result<StorageLock, Engi
         EngineError::operator(
             "CONCURRENT_STREAM_LOG_UPDATE",
             format!("another query runs on the checkpoint {}", folder.display()),
-            "Stop it first, or give this query a checkpointLocation of its own",
+            "Stop it first, or give this query another checkpointLocation",
         )
     })
 }

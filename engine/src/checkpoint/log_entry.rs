@@ -44,7 +44,7 @@ pub fn parse(bytes: &[u8]) -> Result<Vec<&str>, &'static str> {
     let mut lines = body.lines();
     match lines.next() {
         Some(VERSION) => Ok(lines.collect()),
-        _ => Err("it has a version that this program does not know"),
+        _ => Err("its version is not supported by this program"),
     }
 }
 
@@ -52,14 +52,15 @@ pub fn parse(bytes: &[u8]) -> Result<Vec<&str>, &'static str> {
 pub fn write_failed(path: &Path, error: &io::Error) -> EngineError {
     let fix = match error.kind() {
         io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => {
-            "Make room on this disk and start the query again: it goes on from its last committed epoch"
+            "Free space on this disk and start the query again: it resumes from its last \
+            committed epoch"
         }
         io::ErrorKind::ReadOnlyFilesystem | io::ErrorKind::PermissionDenied => {
-            "Give this user the right to write there, or take another checkpointLocation"
+            "Give this user write permission there, or use another checkpointLocation"
         }
         _ => {
-            "The query goes on from its last committed epoch when it is started again; \
-             look at the disk first, since what a failed write or fsync left behind is unknown"
+            "Check the disk first: its content after a failed write or fsync is unknown. When \
+            started again, the query resumes from its last committed epoch"
         }
     };
     let reason = format!("cannot write {}: {error}", path.display());
@@ -72,7 +73,7 @@ pub fn damaged(path: &Path, what: &str) -> EngineError {
     EngineError::operator(
         "CHECKPOINT_DAMAGED",
         reason,
-        "Put this file back from a copy, or begin anew with an empty checkpointLocation",
+        "Restore this file from a backup, or start over with an empty checkpointLocation",
     )
 }
 
@@ -82,11 +83,16 @@ pub fn unreadable(path: &Path, error: &io::Error) -> EngineError {
         return EngineError::operator(
             "CHECKPOINT_FILE_MISSING",
             format!("{} is missing", path.display()),
-            "Put this file back from a copy, or begin anew with an empty checkpointLocation",
+            "Restore this file from a backup, or start over with an empty checkpointLocation",
         );
     }
     let reason = format!("cannot read {}: {error}", path.display());
-    EngineError::operator("CHECKPOINT_UNREADABLE", reason, "Check the folder's rights and its disk")
+    EngineError::operator(
+        "CHECKPOINT_UNREADABLE",
+        reason,
+        "Check the folder's permissions and \
+    its disk",
+    )
 }
 
 /// Reads an entry's lines.

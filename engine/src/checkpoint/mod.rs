@@ -81,8 +81,11 @@ impl QueryDescription {
                     (Some(old), Some(new)) => {
                         changes.push(format!("{what} {index} was [{old}] and is [{new}]"));
                     }
-                    (Some(old), None) => changes.push(format!("{what} {index} [{old}] is gone")),
-                    (None, Some(new)) => changes.push(format!("{what} {index} [{new}] is new")),
+                    (Some(old), None) => changes.push(format!(
+                        "{what} {index} [{old}] was \
+                    removed"
+                    )),
+                    (None, Some(new)) => changes.push(format!("{what} {index} [{new}] was added")),
                     (None, None) => {}
                 }
             }
@@ -94,7 +97,7 @@ impl QueryDescription {
                 changes.push(format!("the sink was [{old}] and is [{new}]"));
             }
             (None, Some(new)) => changes.push(format!(
-                "the sink is now [{new}], which would not hold what was delivered before"
+                "the sink is now [{new}], which does not have the results delivered before"
             )),
             _ => {}
         }
@@ -266,8 +269,8 @@ pub fn new_id(env: &dyn Env) -> String {
 fn foreign(path: &Path) -> EngineError {
     EngineError::operator(
         "CHECKPOINT_FOREIGN_FILE",
-        format!("{} does not belong into a checkpoint", path.display()),
-        "Move it away; nothing that a checkpoint needs has such a name",
+        format!("{} is not a file of a checkpoint", path.display()),
+        "Move it elsewhere; no file of a checkpoint has such a name",
     )
 }
 
@@ -483,7 +486,7 @@ impl Checkpoint {
         let path = self.path("offsets", epoch);
         let (header, offsets) = read_offsets(self.env.storage(), &path)?;
         if offsets.len() != shape.sources.len() {
-            return Err(log_entry::damaged(&path, "it has not one line per source"));
+            return Err(log_entry::damaged(&path, "it does not have one line per source"));
         }
         Ok((header, offsets))
     }
@@ -685,8 +688,8 @@ fn check_shape(
             changes.join("; ")
         ),
         "Allowed changes: filters, projections, trigger, output mode, parallelism, rate limits, \
-         connection options, the sink unless it is a folder of files. Undo the others, or begin \
-         anew with an empty checkpointLocation",
+         connection options, the sink unless it is a folder of files. Undo the others, or start \
+         over with an empty checkpointLocation",
     ))
 }
 
@@ -705,11 +708,11 @@ fn create(
         return Err(EngineError::operator(
             "STREAMING_CHECKPOINT_MISSING_METADATA_FILE",
             format!(
-                "{} is there, but {} is missing",
+                "{} exists, but {} is missing",
                 path.display(),
                 folder.join("metadata").display()
             ),
-            "Put the file back from a copy, or begin anew with an empty checkpointLocation",
+            "Restore the file from a backup, or start over with an empty checkpointLocation",
         ));
     }
     let metadata = Metadata { id: id.to_string(), shape: shape.clone() };

@@ -13,8 +13,8 @@ impl Offset {
         self.0.parse().map_err(|_| {
             EngineError::operator(
                 "INVALID_OFFSET",
-                format!("'{}' is no position in this source", self.0),
-                "The checkpoint was written by another source: begin anew with an empty one",
+                format!("'{}' is not an offset of this source", self.0),
+                "The checkpoint was written by another source: start over with an empty one",
             )
         })
     }

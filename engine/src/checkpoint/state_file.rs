@@ -212,7 +212,7 @@ impl StateFile {
         }
         let tail = storage.read_range(path, size - TAIL as u64, TAIL).map_err(io)?;
         if tail[..8] != *MAGIC {
-            return Err(damaged(path, "its end is missing, or it is no file of state"));
+            return Err(damaged(path, "it is truncated, or it is not a state file"));
         }
         let word = |at| u64_at(&tail, at).unwrap_or(0);
         let half = |at| u32_at(&tail, at).unwrap_or(0);
@@ -234,7 +234,7 @@ impl StateFile {
                     found.operator,
                     found.epoch
                 ),
-                "Put the right file back, or begin anew with an empty checkpointLocation",
+                "Restore the right file, or start over with an empty checkpointLocation",
             ));
         }
         let (written, blocks) = (word(40), word(48));
@@ -242,7 +242,7 @@ impl StateFile {
         let whole =
             index_bytes.and_then(|bytes| bytes.checked_add(written)?.checked_add(TAIL as u64));
         if whole != Some(size) {
-            return Err(damaged(path, "its size is not the one that its tail says"));
+            return Err(damaged(path, "its size differs from the size in its tail"));
         }
         let index = storage.read_range(path, written, blocks as usize * INDEX_ENTRY).map_err(io)?;
         if crc32fast::hash(&index) != half(56) {

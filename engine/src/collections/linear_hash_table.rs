@@ -165,7 +165,7 @@ mod tests {
     }
 
     #[test]
-    fn all_of_many_are_found_again_and_none_moves_many() {
+    fn every_key_is_found_after_growth_and_no_insert_moves_many() {
         let (mut table, moved, mut most) = (LinearHashTable::default(), Cell::new(0), 0);
         let counting = |entry: &(u64, u64)| {
             moved.set(moved.get() + 1);
@@ -235,7 +235,7 @@ mod tests {
     proptest! {
         /// Also with hashes that differ in few bits only.
         #[test]
-        fn it_is_a_map(steps: Vec<(u16, bool)>, bits: u64) {
+        fn the_table_behaves_like_a_map(steps: Vec<(u16, bool)>, bits: u64) {
             let hash_of = |key: u16| hash_key(&key) & bits;
             let (mut table, mut model) = (LinearHashTable::<(u16, usize)>::default(), HashMap::new());
             for (number, (key, stays)) in steps.into_iter().enumerate() {

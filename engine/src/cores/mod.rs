@@ -88,7 +88,7 @@ fn check(list: &[usize], mask: &[usize]) -> Result<(), EngineError> {
         true => "no core is listed".to_string(),
         false => format!("this process may not use the cores {others}"),
     };
-    Err(EngineError::operator("CORES_NOT_ALLOWED", reason, format!("List some of {mask}")))
+    Err(EngineError::operator("CORES_NOT_ALLOWED", reason, format!("Choose cores of {mask}")))
 }
 
 /// Restricts the calling thread, and the threads that it starts afterwards, to some cores.

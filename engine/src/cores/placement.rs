@@ -301,8 +301,8 @@ impl Registry {
         if !shared.is_empty() {
             let shared = show_list(shared.iter().copied());
             return Some(format!(
-                "pinned workers share the cores {shared}: each waits while another one runs. List \
-                 more cores, or take fewer workers"
+                "pinned workers share the cores {shared}: each waits while another one runs. \
+                List more cores, or use fewer workers"
             ));
         }
         if floating == 0 || std::mem::replace(&mut self.notice_shown, true) {
@@ -315,8 +315,8 @@ impl Registry {
             held.push_str(&format!(", other Millstream processes hold {foreign}"));
         }
         Some(format!(
-            "{floating} of {workers} workers are not pinned, since no core is free ({held}): they \
-             run where there is room. A list of cores pins them nevertheless"
+            "{floating} of {workers} workers are not pinned, because no core is free ({held}): \
+            the system may schedule them on any core. An explicit list of cores pins them in any case"
         ))
     }
 

@@ -177,7 +177,7 @@ impl Env for SimEnv {
     ) -> Result<JoinHandle<()>, EngineError> {
         Err(EngineError::operator(
             "NO_THREADS_IN_SIMULATION",
-            format!("the simulated world was asked to start thread '{name}'"),
+            format!("an operator of a simulated job tried to start thread '{name}'"),
             "Run the job with `Job::simulate`",
         ))
     }

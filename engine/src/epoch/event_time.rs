@@ -346,7 +346,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_batch_goes_by_two_watermarks() {
+    fn a_batch_has_its_own_and_the_previous_watermark() {
         let mut time = WatermarkTracker::default();
         time.request_no_data_batches();
         let (seen, times) = (time.input(10), time.times());

@@ -202,7 +202,7 @@ impl Latency {
         shared.total_rows + shared.epoch_rows
     }
 
-    /// Returns what was emitted since the last call.
+    /// Returns the latencies of the rows emitted since the last call.
     pub fn take_epoch(&self) -> EpochLatency {
         let mut guard = self.merged();
         let shared = &mut *guard;

@@ -566,8 +566,8 @@ impl RunningJob {
         }
         Err(EngineError::operator(
             "WAIT_IN_OPERATOR",
-            "an operator of the query waits for the query, which waits for the operator",
-            "Wait on a thread of the service; a stop was requested if this was one",
+            "an operator of the query waits for the query's end, and would wait for itself",
+            "Wait on another thread; if the call was `stop`, the stop was requested",
         ))
     }
 

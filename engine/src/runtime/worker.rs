@@ -226,7 +226,7 @@ mod tests {
     }
 
     #[test]
-    fn quick_rounds_are_looked_at_together() {
+    fn short_rounds_are_measured_together() {
         assert_eq!(looks(8_000, stall::LONG_NS), 8_000);
         assert_eq!(looks(8_000, stall::LONG_NS / 8), 8_000, "eight of them would be a long one");
         assert_eq!(looks(8_000, 1_000), 1_001);

@@ -52,7 +52,7 @@ impl fmt::Display for BadRecord {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Self { file, is_permissive, offset, length, reason, bytes } = self;
         let bytes: String = bytes.escape_ascii().to_string().chars().take(SHOWN_CHARS).collect();
-        f.write_str(if *is_permissive { "kept with NULL" } else { "set aside" })?;
+        f.write_str(if *is_permissive { "kept with NULL" } else { "rejected" })?;
         if let Some(file) = file {
             write!(f, " in {}", file.display())?;
         }
@@ -114,8 +114,8 @@ impl BadRecords {
                 notice(&format!("{count} {noun} {what}"));
             }
         };
-        told(self.count(), "set aside");
-        told(self.permissive(), "kept with NULL for what could not be read");
+        told(self.count(), "rejected");
+        told(self.permissive(), "kept with NULL for fields that could not be read");
         self.last().iter().for_each(|bad| notice(&bad.to_string()));
     }
 

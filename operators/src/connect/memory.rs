@@ -129,7 +129,7 @@ impl MemoryStream {
             return Err(EngineError::operator(
                 "MEMORY_STREAM_IN_USE",
                 "a memory stream feeds one query at a time",
-                "Stop that query first, or make another stream",
+                "Stop that query first, or create another stream",
             ));
         }
         let mut queue = shared.queue();

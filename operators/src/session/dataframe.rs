@@ -294,7 +294,7 @@ impl DataFrame {
             return Err(PlanError::new(
                 "GROUPING_SIZE_LIMIT_EXCEEDED",
                 format!("a cube of {n} keys has {} sets", 1u128 << n.min(100)),
-                "At most 8: each row is in a group of each",
+                "Use at most 8 keys: each row belongs to a group of each set",
             ));
         }
         let chosen = |bits: usize| (0..n).filter(|i| bits >> (n - 1 - i) & 1 == 0).collect();

@@ -212,7 +212,7 @@ impl Session {
         }
         Err(PlanError::new(
             "TEMP_TABLE_OR_VIEW_ALREADY_EXISTS",
-            format!("there is a view `{name}` already"),
+            format!("the view `{name}` already exists"),
             "Give it another name, or write CREATE OR REPLACE TEMPORARY VIEW",
         ))
     }
@@ -318,7 +318,7 @@ impl Session {
                 Some(Statement::Query(_, place) | Statement::Describe(_, place)) => {
                     return Err(PlanError::new(
                         "QUERY_WITHOUT_SINK",
-                        "a query in a job has nowhere to go",
+                        "a query of the job has no sink",
                         "Write CREATE STREAMING TABLE t USING console OPTIONS (…) AS SELECT …; \
                          `millstream sql` shows the result of a query over files",
                     )

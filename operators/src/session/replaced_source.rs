@@ -137,8 +137,11 @@ impl ReplacedSource {
             "socket" => self.lines_of_socket(view, options, path),
             files if super::is_files(files) => {
                 if is_capture {
-                    let reason = format!("the job reads {files} files, and it is given a capture");
-                    return Err(refused(view, reason, "Give it a file of its format"));
+                    let reason = format!(
+                        "the job reads {files} files, but the replacement is a \
+                    capture"
+                    );
+                    return Err(refused(view, reason, "Replace it with a file of its format"));
                 }
                 let own = |(key, _): &&(String, String)| !key.eq_ignore_ascii_case("path");
                 let mut all: Options = options.iter().filter(own).cloned().collect();
@@ -187,8 +190,8 @@ impl ReplacedSource {
         let has_timestamp = option(options, "includeTimestamp")
             .is_some_and(|value| value.eq_ignore_ascii_case("true"));
         if has_timestamp {
-            let reason = format!("{} has no times of arrival (includeTimestamp)", path.1);
-            return Err(refused(view, reason, "Give it a capture"));
+            let reason = format!("{} has no arrival times (includeTimestamp)", path.1);
+            return Err(refused(view, reason, "Replace it with a capture"));
         }
         let mut all = vec![path];
         if let Some(value) = option(options, "lineSep") {

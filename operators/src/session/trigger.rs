@@ -23,7 +23,7 @@ pub fn parse_trigger(text: &str) -> PlanResult<Trigger> {
                 return Err(PlanError::new(
                     "INVALID_TRIGGER",
                     format!("'{text}': an epoch lasts at least 1 ms"),
-                    "Latency does not depend on it: rows go out at once",
+                    "Latency does not depend on it: rows are emitted at once",
                 ));
             }
             Ok(Trigger::Continuous { interval_ns })
@@ -52,7 +52,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn both_spellings() {
+    fn triggers_parse_in_both_spellings() {
         let continuous = Trigger::Continuous { interval_ns: 200_000_000 };
         assert_eq!(parse_trigger("continuous 200 milliseconds").unwrap(), continuous);
         assert_eq!(parse_trigger("continuous=200ms").unwrap(), continuous);

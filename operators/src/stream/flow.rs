@@ -50,7 +50,7 @@ impl Flow {
 }
 
 impl<C: 'static> Flow<C> {
-    /// Sets the number of instances of operators behind a key exchange.
+    /// Sets the number of instances of operators after a key exchange.
     pub fn parallelism(mut self, instances: usize) -> Self {
         self.parallelism = instances.max(1);
         self
@@ -86,7 +86,8 @@ impl<C: 'static> Flow<C> {
         Flow { name, parallelism, checkpoint, sinks, ending, unread_timeout, kind }
     }
 
-    /// A source that the service pushes into, with the handle for pushing.
+    /// Creates a source into which the embedding program pushes records. Returns its stream and the
+    /// handle for pushing.
     pub fn channel<T: Send + 'static>(
         &self,
     ) -> (Input<T>, Stream<impl Recipe<Item = T> + use<T, C>, C>) {
@@ -106,9 +107,9 @@ impl<C: 'static> Flow<C> {
         self.stream(FromItems(items.into_iter()))
     }
 
-    /// A source in parts: `part` returns an iterator for each number below `parts`. Each part is
-    /// read on one worker, as fast as the query can. A restart from a checkpoint needs the same
-    /// number of parts, each with the same items.
+    /// Creates a partitioned source: `part` returns an iterator for each number below `parts`. Each
+    /// partition is read on one worker, as fast as the query can. A restart from a checkpoint needs
+    /// the same number of partitions, each with the same items.
     pub fn partitions<I, M>(
         &self,
         parts: usize,
@@ -123,13 +124,14 @@ impl<C: 'static> Flow<C> {
         self.stream(FromParts { parts: parts.max(1), part: move |number| part(number).into_iter() })
     }
 
-    /// A sink whose results the service reads, to be passed to [`Stream::sink`].
+    /// Creates a sink whose results the embedding program reads. Returns the sink, to be passed to
+    /// [`Stream::sink`], and the output to read from.
     pub fn output<T: Send + 'static>(&self) -> (impl Sink<T> + use<T, C>, Output<T>) {
         let (parts, output) = channel::output(&self.ending.0);
         (ChannelSinkParts(Some(parts)), output)
     }
 
-    /// The stream of a source.
+    /// Creates the stream of a source.
     pub(crate) fn stream<R: Recipe>(&self, recipe: R) -> Stream<R, C> {
         Stream { recipe, sinks: self.sinks.clone(), kind: PhantomData }
     }
@@ -146,7 +148,7 @@ impl<C: 'static> Flow<C> {
             if kept.has_unpersisted_state {
                 return Err(EngineError::operator(
                     "STATE_NOT_KEPT",
-                    "an aggregate is of a stream that was made before the flow had its checkpoint",
+                    "an aggregate was added before the flow had a checkpoint",
                     "Call `checkpoint` first: Flow::new(\"name\").checkpoint(folder)",
                 ));
             }

@@ -1,4 +1,4 @@
-//! The exchange by key in front of a keyed operator.
+//! The exchange by key before a keyed operator.
 
 use crate::stream::operator::stateless::Map;
 use crate::stream::recipe::Recipe;
@@ -7,7 +7,7 @@ use millstream_engine::runtime::job::Job;
 use millstream_engine::runtime::stage::Push;
 use millstream_engine::runtime::tasklet::InboxTasklet;
 
-/// The workers of the instances of a keyed operator.
+/// Returns the workers of the instances of a keyed operator.
 pub(in crate::stream) fn keyed_workers<R: Recipe>(
     up: &R,
     job: &Job,
@@ -40,7 +40,7 @@ pub(in crate::stream) fn keyed<R, K, M, S>(
     if parallelism == 1 && up.places(job, 1).len() == 1 {
         up.build(job, parallelism, &mut |_, _| match stages.next() {
             Some(down) => Map { f: pair.clone(), down },
-            None => unreachable!("a recipe makes as many chains as it has places"),
+            None => unreachable!("a recipe makes one chain per instance"),
         });
         return;
     }
@@ -55,6 +55,6 @@ pub(in crate::stream) fn keyed<R, K, M, S>(
     let mut outboxes = outboxes.into_iter();
     up.build(job, parallelism, &mut |_, _| match outboxes.next() {
         Some(outbox) => Map { f: pair.clone(), down: Exchange::new(outbox, route.clone()) },
-        None => unreachable!("a recipe makes as many chains as it has places"),
+        None => unreachable!("a recipe makes one chain per instance"),
     });
 }

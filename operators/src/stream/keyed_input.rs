@@ -239,7 +239,7 @@ where
                 let f = move |item| (key(&item), Either::Left(item));
                 Map { f, down: Exchange::new(outbox, route()) }
             }
-            None => unreachable!("a recipe makes as many chains as it has places"),
+            None => unreachable!("a recipe makes one chain per instance"),
         });
         let key = self.right.key;
         let mut outboxes = right_outboxes.into_iter();
@@ -249,7 +249,7 @@ where
                 let f = move |item| (key(&item), Either::Right(item));
                 Map { f, down: Exchange::new(outbox, route()) }
             }
-            None => unreachable!("a recipe makes as many chains as it has places"),
+            None => unreachable!("a recipe makes one chain per instance"),
         });
     }
     fn describe(&self, kept: &mut CheckpointManifest) {

@@ -34,8 +34,8 @@ pub enum Checkpointed {}
 
 /// A kind of flow that can keep states of type `S` for keys of type `K`.
 #[diagnostic::on_unimplemented(
-    message = "the flow cannot keep a state `{S}` for each key `{K}`",
-    note = "a flow with a checkpoint keeps what serde can write and read again: implement \
+    message = "the flow cannot checkpoint the state `{S}` of a key `{K}`",
+    note = "a flow with a checkpoint stores keys and states with serde: implement \
             `Serialize` and `Deserialize` for both, with owned types such as `String`"
 )]
 pub trait StateBackend<K, S>: 'static {
@@ -359,8 +359,8 @@ fn read<V: Kept>(bytes: &[u8]) -> Result<V, EngineError> {
 fn hashed_otherwise() -> EngineError {
     EngineError::operator(
         "STATE_NOT_READABLE",
-        "a key hashes to another number than when the checkpoint was written",
-        "The key's `Hash` must not change while a checkpoint is used: begin anew with another one",
+        "the hash of a key differs from the one in the checkpoint",
+        "The key's `Hash` must not change while a checkpoint is used: start over with another one",
     )
 }
 

@@ -167,7 +167,7 @@ pub(crate) fn write<V: Serialize + ?Sized>(
         }
         Err(error) => Err(EngineError::operator(
             "STATE_NOT_WRITABLE",
-            format!("a key or a value cannot be written: {error}"),
+            format!("a key or a value cannot be serialized: {error}"),
             "Sequences and maps must know their length, and types must not be self-describing",
         )),
     }
@@ -177,7 +177,7 @@ pub(super) fn damaged() -> EngineError {
     EngineError::operator(
         "STATE_NOT_READABLE",
         "the checkpoint's state does not fit the types of this operator",
-        "Begin anew with another checkpoint, or go back to the types that it was written with",
+        "Start over with another checkpoint, or use the types that this one was written with",
     )
 }
 

@@ -58,7 +58,7 @@ impl PlanError {
     pub fn not_yet(what: impl fmt::Display) -> Self {
         Self::new(
             "NOT_YET_SUPPORTED",
-            format!("{what} is not built yet"),
+            format!("{what} is not supported yet"),
             "See the table 'what works' in the README",
         )
     }

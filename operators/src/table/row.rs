@@ -491,7 +491,7 @@ mod tests {
     proptest! {
         /// Values survive encoding and decoding, and equal rows have equal bytes.
         #[test]
-        fn round_trip(fields in proptest::collection::vec(typed_value(), 0..70)) {
+        fn encoded_rows_decode_to_the_same_values(fields in proptest::collection::vec(typed_value(), 0..70)) {
             let (types, values): (Vec<_>, Vec<_>) = fields.into_iter().unzip();
             let bytes = encode(&values);
             prop_assert_eq!(&decode(Row(&bytes), types.iter()), &values);

@@ -292,7 +292,7 @@ impl<'a> Ddl<'a> {
     fn error(&self, expected: &str) -> PlanError {
         PlanError::new(
             "PARSE_SYNTAX_ERROR",
-            format!("the schema has '{}' where {expected} should stand", self.rest),
+            format!("the schema has '{}' where {expected} is expected", self.rest),
             "Write a schema like: id INT, tags ARRAY<STRING>, at TIMESTAMP",
         )
     }

@@ -23,9 +23,9 @@ use std::time::{Duration, Instant};
     millstream bench channel --wait spin --rate 100000\n  \
     millstream bench channel --wait balanced --rate 100            # each record from idle\n  \
     millstream bench channel --rate 0.1 --records 50 --rounds 1    # after 10 s of silence\n\n\
-    Latency counts from the time at which a record is meant to be pushed to the time at which its\n\
-    result is received by the same, spinning thread. Beside it stands the machine's raw wake-up at\n\
-    the same rate: a thread that blocks in a poll, as a worker does, and notes when it is woken.")]
+    Latency is measured from the intended time of a push until the same, spinning thread receives the\n\
+    result. For comparison the machine's raw wake-up latency is measured at the same rate: a thread\n\
+    blocks in a poll, as a worker does, and records when it wakes up.")]
 pub(super) struct Args {
     /// Records per second
     #[arg(long, default_value_t = 10_000.0)]
@@ -253,11 +253,7 @@ pub(super) fn run(args: &Args) -> Result<(), Failure> {
         time(p50),
         time(p99)
     );
-    say!(
-        "the generator's own lag p50 {}; the machine's longest hiccup {}",
-        time(lag),
-        time(hiccup)
-    );
+    say!("the generator's lag p50 {}; the machine's longest hiccup {}", time(lag), time(hiccup));
     if wakes > 0 {
         say!("a raw wake-up p50 {} (x{:.2})", time(wake), p50 as f64 / wake.max(1) as f64);
     }

@@ -17,8 +17,8 @@ use std::time::Instant;
 #[command(after_help = "Examples:\n  \
     millstream bench checkpoint\n  \
     millstream bench checkpoint --keys 5000000 --rounds 1 --seconds 10\n\n\
-    All keys are counted once before the measurement. Latency counts from the intended send time;\n\
-    the generator spins on the last core, the query's worker is pinned to the first. Every result\n\
+    All keys are counted once before the measurement. Latency is measured from the intended send\n\
+    time; the generator spins on the last core, the query's worker is pinned to the first. Every result\n\
     is checked.")]
 pub(super) struct Args {
     /// Number of keys in the state

@@ -12,8 +12,8 @@ use std::path::PathBuf;
     millstream bench echo --log before.hlog\n  \
     millstream bench echo --log after.hlog\n  \
     millstream bench compare before.hlog after.hlog --plot both.svg\n\n\
-    Any HdrHistogram interval log of nanoseconds can be compared. Between two runs the machine may\n\
-    have changed more than the program: look at what stands still, as `bare` does.")]
+    Any two HdrHistogram interval logs of nanoseconds can be compared. The machine may have changed\n\
+    more than the program: compare `bare`, which does not depend on the program, first.")]
 pub(super) struct Args {
     /// The log of the first run
     before: PathBuf,

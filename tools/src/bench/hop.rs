@@ -16,8 +16,8 @@ use std::time::Instant;
 #[derive(ClapArgs)]
 #[command(after_help = "Example:\n  \
     millstream bench hop --rounds 8\n\n\
-    A value goes there and back between two spinning threads; a hop is half of that. Rounds of our\n\
-    ring alternate with rounds of a ring of the crate `rtrb`.")]
+    Two spinning threads send a value back and forth; a hop is half of a round trip. Rounds of the\n\
+    engine's ring alternate with rounds of a ring of the crate `rtrb`.")]
 pub(super) struct Args {
     /// Number of rounds for each
     #[arg(long, default_value_t = 8, value_parser = clap::value_parser!(u64).range(1..=1000))]
@@ -68,7 +68,7 @@ fn ping(
                 };
                 hops.saturating_record((start.elapsed().as_nanos() as u64 / 2).max(1));
                 if back[0] != i {
-                    return Err(format!("{} came back for {i}", back[0]));
+                    return Err(format!("{} was received for {i}", back[0]));
                 }
             }
             Ok(hops)
@@ -115,7 +115,7 @@ fn peer(pings: u64) -> Result<Histogram<u64>, Failure> {
 
 pub(super) fn run(args: &Args) -> Result<(), Failure> {
     if cores::usable() < 2 {
-        return Err(Failure::Failed("a hop needs two cores, and one is usable".to_string()));
+        return Err(Failure::Failed("a hop needs two cores, but only one is usable".to_string()));
     }
     let (mut ours, mut theirs) = (Vec::new(), Vec::new());
     for _ in 0..args.rounds {

@@ -19,11 +19,11 @@ use std::time::Duration;
     millstream bench nexmark\n  \
     millstream bench nexmark --query q5 --seconds 20\n  \
     millstream bench nexmark --query q0 --sweep\n\n\
-    Of 50 events 1 is a person, 3 are auctions and 46 are bids, in the proportions of hot sellers,\n\
-    bidders and auctions of the standard generator. q4 and q6 aggregate what changes, which the language\n\
-    cannot. Latency counts from the intended time of the event that a result comes from: of a window,\n\
-    the first bid at or behind its end. Each result is compared with what the loop by hand gives for the\n\
-    same events; that loop, which parses with serde, is the floor.")]
+    Of 50 events 1 is a person, 3 are auctions and 46 are bids, with the hot sellers, bidders and\n\
+    auctions of the standard generator. q4 and q6 are left out: they aggregate results that change,\n\
+    which SQL does not support. Latency is measured from the intended time of the event that causes a\n\
+    result; for a window, of the first bid at or after its end. A hand-written loop, which parses with\n\
+    serde, is the floor; each result is compared with the loop's for the same events.")]
 pub(super) struct Args {
     /// The query; by default all
     #[arg(long, value_enum)]
@@ -98,14 +98,14 @@ impl SocketJob for Auctions {
         let events = rate * seconds;
         if events > MAX_EVENTS {
             let reason = format!(
-                "{events} events: they are made before the run, at most {MAX_EVENTS} of them. Give \
-                 fewer --seconds, or a lower --rate"
+                "{events} events are needed, but at most {MAX_EVENTS} are generated before a \
+                run. Use fewer --seconds, or a lower --rate"
             );
             return Err(Failure::Wrong(reason));
         }
         let prepared = Prepared::new(self.query, (rate / self.speed).max(1), events);
         if prepared.results.len() == 0 {
-            let reason = "no window is over within so few --seconds; try a higher --speed";
+            let reason = "no window closes within so few --seconds; use a higher --speed";
             return Err(Failure::Wrong(reason.to_string()));
         }
         let joins = matches!(self.query, Query::Q3 | Query::Q8);
@@ -474,7 +474,10 @@ impl Traffic for Run {
                 }
                 let cause = open.get_mut(line).and_then(Vec::pop);
                 cause.ok_or_else(|| {
-                    format!("result {at} is '{}', which is none or came twice", line.escape_ascii())
+                    format!(
+                        "result {at} is '{}', which is invalid or a duplicate",
+                        line.escape_ascii()
+                    )
                 })?
             }
             None => {

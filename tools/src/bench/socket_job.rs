@@ -25,11 +25,12 @@ use std::time::{Duration, SystemTime};
     millstream bench echo --rate 10000 --seconds 10\n  \
     millstream bench wordcount --wait spin --rounds 5 --json\n  \
     millstream bench wordcount --sweep\n\n\
-    Latency counts from the intended send time. The generator spins on the last core; the engine's\n\
-    worker, or the bare loop, is pinned to the first. Rounds in which the generator itself was late\n\
-    are marked and do not count; if most are, the run is invalid (exit code 1). `hiccup` is how late\n\
-    an idle thread woke up on the worker's core at most. Every result is checked: a lost, doubled or\n\
-    wrong one ends the run with exit code 1.")]
+    Latency is measured from the intended send time. The generator spins on the last core; the\n\
+    engine's worker, or the bare loop, is pinned to the first. Rounds in which the generator was late\n\
+    are marked and not counted; if most are marked, the run is invalid (exit code 1). `hiccup` \
+    is the\n\
+    largest delay of an idle thread that woke up on the worker's core. Every result is checked: a\n\
+    lost, duplicated or wrong one ends the run with exit code 1.")]
 pub(super) struct Args {
     /// Lines per second
     #[arg(long, default_value_t = 10_000, value_parser = clap::value_parser!(u64).range(1..=5_000_000))]
@@ -259,7 +260,7 @@ fn sweep(job: &dyn SocketJob, args: &Args) -> Result<(), Failure> {
     if args.json {
         say!("{}", serde_json::json!({ "wait": args.wait.word(), "rates": rows }));
     } else {
-        say!("it keeps up with {} lines a second and not with {rate}", rate / 2);
+        say!("the engine keeps up with {} lines a second, but not with {rate}", rate / 2);
     }
     Ok(())
 }
@@ -321,17 +322,17 @@ fn report(
         );
         let mut slowest: Vec<_> = engine.iter().flat_map(|round| &round.measured.slowest).collect();
         slowest.sort_by_key(|stall| std::cmp::Reverse(stall.latency_ns));
-        say!("the slowest within the engine, from when it read them to when they were out:");
+        say!("the slowest rows within the engine, from reading to writing:");
         slowest.iter().take(5).for_each(|stall| say!("  {stall}"));
         if slowest.is_empty() {
-            say!("  none took 100 us");
+            say!("  no row took 100 us");
         }
     }
     if is_valid {
         return Ok(());
     }
-    let reason = "the run is invalid: the generator was late in most rounds, so that they say \
-                  nothing about what was measured. Run it on two free cores (`millstream doctor`)";
+    let reason = "the run is invalid: the generator was late in most rounds, so the latencies \
+    are not meaningful. Run it on two free cores (`millstream doctor`)";
     Err(Failure::Failed(reason.to_string()))
 }
 

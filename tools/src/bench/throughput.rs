@@ -17,12 +17,13 @@ use std::time::Instant;
     millstream bench throughput\n  \
     millstream bench throughput --workers 2\n  \
     millstream bench throughput --workers 2 --instances 64\n\n\
-    Both take numbers from an iterator, scramble them, drop a quarter, count the others by key, and\n\
-    add all counts up; the sums must be equal. The loop by hand uses the same hash function.\n\
-    With --workers the numbers are spread over workers, each of which puts together what it has of a\n\
-    key before it goes to the key's owner; beside it one worker does the same job, and threads by hand\n\
-    that need not talk to each other until their end. With --instances 64 two cores do what each of 64\n\
-    would: 64 parts, each with a ring to and from every other.")]
+    The engine and a hand-written loop take numbers from an iterator, scramble them, drop a quarter,\n\
+    count the others by key, and add up all counts; the sums must be equal. Both use the same \
+    hash\n\
+    function. With --workers the numbers are partitioned over workers, each of which pre-aggregates by\n\
+    key before it sends to the key's owner. For comparison one worker does the same job, and so do\n\
+    hand-written threads that communicate only at their end. --instances 64 runs the tasklets of 64\n\
+    cores on these workers: 64 partitions, each with a ring to and from every other one.")]
 pub(super) struct Args {
     /// Records per round
     #[arg(long, default_value_t = 200_000_000, value_parser = clap::value_parser!(u64).range(1..=10_000_000_000))]
@@ -139,7 +140,8 @@ pub(super) fn run(args: &Args) -> Result<(), Failure> {
         million(hand_most)
     );
     say!(
-        "without what made records slow {:.1} million a second: it costs {:.1}% (median of rounds)",
+        "without the attribution of slow records {:.1} million a second: it costs {:.1}% (median \
+        of rounds)",
         million(mute),
         cost * 100.0
     );
@@ -153,7 +155,7 @@ fn scale(args: &Args, workers: usize, instances: usize) -> Result<(), Failure> {
     let usable = cores::usable();
     if workers > usable {
         return Err(Failure::Wrong(format!(
-            "{workers} workers are asked for, and this process may use {usable} cores"
+            "{workers} workers were requested, but this process may use only {usable} cores"
         )));
     }
     let timed = |job: &dyn Fn() -> Result<u64, Failure>| -> Result<(u64, u64), Failure> {
@@ -211,6 +213,6 @@ fn scale(args: &Args, workers: usize, instances: usize) -> Result<(), Failure> {
     };
     line("workers          ", one, all);
     line("threads by hand  ", hand_one, hand_all);
-    say!("all have counted the same number");
+    say!("all counts are equal");
     Ok(())
 }

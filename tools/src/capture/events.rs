@@ -50,7 +50,7 @@ pub(crate) fn files(path: &Path) -> Result<Vec<PathBuf>, Failure> {
     let files = capture_files(path)?;
     if files.is_empty() {
         let reason = format!(
-            "NOT_A_CAPTURE: {} holds no capture (.cap, .capture) and no checkpoint",
+            "NOT_A_CAPTURE: {} has no capture (.cap, .capture) and no checkpoint",
             path.display()
         );
         return Err(Failure::Wrong(reason));

@@ -20,8 +20,8 @@ use std::path::PathBuf;
     millstream export tuesday.capture --format json | head\n  \
     millstream export tuesday.capture --format text --direction in -o lines.txt\n  \
     millstream export tuesday.capture --format pcapng -o tuesday.pcapng\n\n\
-    json: an object per event. text: whole lines, each when it is complete. pcapng: packets made\n\
-    up from the events, for Wireshark and its like.")]
+    json: an object per event. text: complete lines, in the order in which they were completed.\n\
+    pcapng: synthetic packets made from the events, for Wireshark and similar programs.")]
 pub(crate) struct Args {
     /// The capture, or a folder of captures
     capture: PathBuf,

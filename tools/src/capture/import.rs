@@ -23,9 +23,9 @@ use std::time::{Duration, Instant};
     millstream import-pcap ring.pcapng.gz -o lines.capture --port 9999 --direction in\n  \
     millstream import-pcap part1.pcap part2.pcap -o both.capture --gaps skip-line --compress\n\n\
     Reads pcap (both byte orders, microseconds and nanoseconds) and pcapng, plain or gzip.\n\
-    Everything that is passed over or missing is counted by name.\n\
-    Exit codes: 0 done, 1 damaged input or failure (what stands before the damage is imported),\n\
-    2 wrong command line.")]
+    Skipped packets and missing bytes are counted by reason.\n\
+    Exit codes: 0 done, 1 damaged input or failure (packets before the damage are imported),\n\
+    2 invalid command line.")]
 pub(crate) struct Args {
     /// The packet captures, ordered by time
     #[arg(required = true, value_name = "FILE")]
@@ -357,7 +357,7 @@ fn print(counts: &Counts, elapsed: Duration) {
     }
     say!("data                     {}", times::show_bytes(counts.data_bytes));
     for (name, packets) in counts.skipped() {
-        say!("passed over: {name:<20} {packets} packets");
+        say!("skipped: {name:<20} {packets} packets");
     }
     for (name, packets) in counts.odd() {
         say!("odd: {name:<19} {packets} packets");

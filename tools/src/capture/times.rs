@@ -5,8 +5,12 @@ pub(crate) fn parse_wall_ns(text: &str) -> Result<i64, String> {
     if let Ok(ns) = text.parse() {
         return Ok(ns);
     }
-    let what =
-        || format!("{text} is no time: write 2026-03-01T12:30:00.25Z, or nanoseconds since 1970");
+    let what = || {
+        format!(
+            "{text} is not a time: write 2026-03-01T12:30:00.25Z, or nanoseconds since \
+        1970"
+        )
+    };
     parse_date(text.trim().trim_end_matches('Z')).ok_or_else(what)
 }
 
@@ -98,7 +102,7 @@ pub(crate) fn parse_ns(text: &str) -> Result<u64, String> {
     };
     match number.trim().parse::<f64>() {
         Ok(number) if number >= 0.0 && number * unit_ns < 9e18 => Ok((number * unit_ns) as u64),
-        _ => Err(format!("{text} is no duration: write 1500ms, 2s, 10m")),
+        _ => Err(format!("{text} is not a duration: write 1500ms, 2s, 10m")),
     }
 }
 
@@ -115,7 +119,7 @@ pub(crate) fn parse_bytes(text: &str) -> Result<u64, String> {
     let number: Option<u64> = number.trim().parse().ok();
     number
         .and_then(|number| number.checked_mul(1 << shift))
-        .ok_or_else(|| format!("{text} is no size: write 500000, 64M, 2G"))
+        .ok_or_else(|| format!("{text} is not a size: write 500000, 64M, 2G"))
 }
 
 /// Formats a size with a suitable unit.

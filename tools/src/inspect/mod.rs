@@ -188,7 +188,7 @@ fn list(args: &Args, queries: &[PathBuf]) -> Result<(), Failure> {
     if args.state.is_some() {
         let first = queries[0].display();
         return Err(Failure::Wrong(format!(
-            "SEVERAL_QUERIES: {folder} has the checkpoints of {} queries, and --state is of one: \
+            "SEVERAL_QUERIES: {folder} has the checkpoints of {} queries, but --state needs one: \
              millstream inspect {first} --state 0",
             queries.len()
         )));
@@ -297,7 +297,7 @@ fn print_state(
 ) -> Result<(), Failure> {
     let (Some(entry), Some(layout)) = (state.get(operator), layouts.get(operator)) else {
         return Err(Failure::Wrong(format!(
-            "NO_SUCH_OPERATOR: {operator}; there are {} stateful operators, counted from 0",
+            "NO_SUCH_OPERATOR: {operator}: the query has {} stateful operators, numbered from 0",
             state.len()
         )));
     };

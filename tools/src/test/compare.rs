@@ -33,10 +33,10 @@ pub(super) fn tolerance(text: &str) -> Result<Tolerance, String> {
     if let Ok(number) = text.parse::<f64>() {
         return match number >= 0.0 && number.is_finite() {
             true => Ok(Tolerance::Number(number)),
-            false => Err(format!("{text} is no tolerance: write 1e-9")),
+            false => Err(format!("{text} is not a tolerance: write 1e-9")),
         };
     }
-    let wrong = |_| format!("{text} is no tolerance: write 1e-9 for numbers, 5ms for times");
+    let wrong = |_| format!("{text} is not a tolerance: write 1e-9 for numbers, 5ms for times");
     times::parse_ns(text).map(Tolerance::Time).map_err(wrong)
 }
 

@@ -55,7 +55,7 @@ impl Expected {
             let value: Result<serde_json::Map<String, serde_json::Value>, _> =
                 serde_json::from_str(line);
             if let Err(error) = value {
-                return Err(wrong(format!("line {} is no JSON object: {error}", number + 1)));
+                return Err(wrong(format!("line {} is not a JSON object: {error}", number + 1)));
             }
             rows.push(line.to_string());
         }

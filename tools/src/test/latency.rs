@@ -47,7 +47,7 @@ pub(super) fn limits(text: &str) -> Result<Vec<Limit>, String> {
 }
 
 fn one_limit(text: &str) -> Result<Limit, String> {
-    let wrong = || format!("'{text}' is no limit: write 'p99<200us', 'p50<50us,max<5ms'");
+    let wrong = || format!("'{text}' is not a limit: write 'p99<200us', 'p50<50us,max<5ms'");
     let (name, most) = text.split_once('<').ok_or_else(wrong)?;
     let percentile = match name.trim() {
         "p50" => Percentile::P50,

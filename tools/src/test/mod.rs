@@ -34,10 +34,11 @@ const LAG_MAX: &str = "1ms";
 #[command(after_help = "Examples:\n  \
     millstream test counts.sql --source lines=lines.txt --expect counts.jsonl --update\n  \
     millstream test counts.sql --source lines=lines.txt --expect counts.jsonl\n  \
-    millstream test counts.sql --replay tuesday.capture --expect counts.jsonl --latency 'p99<200us'\n  \
+    millstream test counts.sql --replay tuesday.capture --expect counts.jsonl --latency \
+    'p99<200us'\n  \
     millstream test counts.sql --replay tuesday.capture --expect counts.jsonl \\\n    \
     --compare last-per-key --key word --junit report.xml\n\n\
-    Exit codes: 0 passed, 1 failed, 2 wrong job or command line, 3 invalid: the machine could not keep \
+    Exit codes: 0 passed, 1 failed, 2 invalid job or command line, 3 invalid: the machine could not keep \
     the pace.")]
 pub(crate) struct Args {
     /// The job file; `-` reads standard input
@@ -173,7 +174,8 @@ fn check(args: &Args) -> Result<(), Failure> {
     }
     if let Some(replay) = args.replay.as_ref().filter(|file| !is_capture(file)) {
         return wrong(&format!(
-            "--replay {} is no capture; --source NAME=FILE reads lines, and `millstream import-pcap` \
+            "--replay {} is not a capture; --source NAME=FILE reads lines, and `millstream \
+            import-pcap` \
              converts pcap",
             replay.display()
         ));
@@ -240,7 +242,7 @@ fn wait(args: &Args, session: &Session, queries: &[StreamingQuery]) -> Result<()
     for query in queries {
         let totals = query.totals();
         if totals.bad_records > 0 {
-            eprintln!("{}: {} records set aside", query.name(), totals.bad_records);
+            eprintln!("{}: {} records rejected", query.name(), totals.bad_records);
         }
         totals.last_bad_records.iter().for_each(|bad| eprintln!("{}: {bad}", query.name()));
     }

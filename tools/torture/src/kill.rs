@@ -33,7 +33,7 @@ pub struct Args {
     /// Number of kills of each kind
     #[arg(long, default_value_t = 200)]
     rounds: u64,
-    /// Seed that decides the moments; printed if not given
+    /// Seed of the random kill times; if not given, a random one is used and printed
     #[arg(long)]
     seed: Option<u64>,
     /// Working folder; by default a new temporary folder

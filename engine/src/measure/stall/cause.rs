@@ -49,10 +49,10 @@ impl StallCause {
             Self::Expiry => "expiry",
             Self::Epoch => "end of an epoch",
             Self::BlockedWrite => "blocked write",
-            Self::Preempted => "core given away",
+            Self::Preempted => "preempted",
             Self::Stolen => "stolen time",
-            Self::BlockingCall => "waiting call",
-            Self::Upstream => "before this worker",
+            Self::BlockingCall => "blocking call",
+            Self::Upstream => "upstream",
         }
     }
 }

@@ -337,7 +337,7 @@ mod tests {
     }
 
     #[test]
-    fn what_covers_the_time_of_a_record_is_what_it_waited_for() {
+    fn the_wait_of_a_record_is_attributed_to_overlapping_spans() {
         begin(0);
         after_sleep(0, 100 * US);
         begin_round(100 * US);
@@ -394,7 +394,7 @@ mod tests {
     }
 
     #[test]
-    fn who_had_the_core_is_told_apart() {
+    fn preemption_and_stolen_time_are_distinguished() {
         assert_eq!(off(100, 0, 0), None);
         assert_eq!(off(97, 0, 0), None, "the clocks are not read at once");
         assert_eq!(off(130, 0, 0), None, "some of it was used while falling asleep");

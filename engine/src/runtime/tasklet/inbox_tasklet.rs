@@ -1,4 +1,4 @@
-//! Drives a chain from the rings of other tasklets.
+//! A tasklet that drives a chain of operators from the rings of other tasklets.
 
 use crate::epoch::event_time::WatermarkPolicy;
 use crate::epoch::protocol::Report;
@@ -33,7 +33,7 @@ pub struct InboxTasklet<T, D> {
     pub(super) down: D,
     reports: Sender<Report>,
     ack: Option<Epoch>,
-    /// Something has come behind the marker that is to be acknowledged.
+    /// Whether results were emitted after the marker that is to be acknowledged.
     emitted_late: bool,
     /// The inlet to read first, which rotates so that none starves.
     turn: usize,
@@ -45,7 +45,7 @@ pub struct InboxTasklet<T, D> {
 }
 
 impl<T: Send, D: Push<T>> InboxTasklet<T, D> {
-    /// Joins rings to a chain.
+    /// Connects rings to a chain.
     pub fn new(port: TaskletPort, name: String, inlets: Vec<Inlet<T>>, down: D) -> Self {
         Self {
             name,
@@ -106,7 +106,7 @@ impl<T: Send, D: Push<T>> InboxTasklet<T, D> {
         if silent { self.down.watermark(IDLE) } else { Ok(()) }
     }
 
-    /// Passes on a marker or the end if all inlets are waiting for it.
+    /// Forwards a marker, or the end, if all inlets have delivered it.
     fn align(&mut self, epoch: Option<Epoch>) -> Result<bool, EngineError> {
         match Alignment::of(&self.inlets) {
             Alignment::Incomplete => return Ok(false),

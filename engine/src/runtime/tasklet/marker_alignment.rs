@@ -3,14 +3,15 @@
 
 use crate::runtime::exchange::Inlet;
 
-/// What an inlet of a tasklet may do.
+/// The state of a tasklet's inlet.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum InletState {
-    /// It is being read.
+    /// The inlet is being read.
     Open,
-    /// It has delivered the marker and is not read until the other inlets have delivered it too.
+    /// The inlet has delivered the marker and is not read until the other inlets have delivered it
+    /// too.
     Aligned,
-    /// It has delivered its end.
+    /// The inlet has ended.
     Ended,
 }
 
@@ -28,7 +29,7 @@ impl<T> AlignedInlet<T> {
         Self { inlet, state: InletState::Open, watermark_us: i64::MIN }
     }
 
-    /// Reads the inlet again after the marker was passed on.
+    /// Reads the inlet again after the marker was forwarded.
     pub fn reopen(&mut self) {
         if self.state == InletState::Aligned {
             self.state = InletState::Open;
@@ -36,7 +37,7 @@ impl<T> AlignedInlet<T> {
     }
 }
 
-/// How far the inlets of a tasklet are aligned.
+/// The progress of a marker alignment.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Alignment {
     /// An inlet is still open.
@@ -48,7 +49,7 @@ pub enum Alignment {
 }
 
 impl Alignment {
-    /// The alignment of some inlets.
+    /// Returns the alignment of these inlets.
     pub fn of<T>(inlets: &[AlignedInlet<T>]) -> Self {
         if inlets.iter().any(|inlet| inlet.state == InletState::Open) {
             return Self::Incomplete;

@@ -21,15 +21,15 @@ use crossbeam_channel::Sender;
 /// The result of a step.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Step {
-    /// Something was done; there may be more.
+    /// The step made progress; there may be more work.
     Progress,
-    /// There is nothing to do until a wake-up.
+    /// There is no work until a wake-up.
     Idle,
     /// The tasklet has ended and must not be stepped again.
     Done,
 }
 
-/// The shortest time between two looks at a chain that is blocked.
+/// The minimum time between two checks of a blocked chain, in nanoseconds.
 const BLOCKED_PAUSE_NS: u64 = 10_000_000;
 
 /// The context of a step.
@@ -48,8 +48,8 @@ impl StepCx<'_> {
         self.wake_at_ns = Some(self.wake_at_ns.map_or(at_ns, |other| other.min(at_ns)));
     }
 
-    /// Requests a step for a chain that is blocked and has a timer. A timer that is due already
-    /// may be one that waits for room, so it is checked after a pause.
+    /// Requests a step for a blocked chain with a timer. An expired timer may itself be blocked by
+    /// a full ring, so it is checked only after a pause.
     fn wake_while_blocked(&mut self, timer_ns: Option<u64>) {
         if let Some(at_ns) = timer_ns {
             self.wake_at(at_ns.max(self.env.now_ns() + BLOCKED_PAUSE_NS));

@@ -1,4 +1,4 @@
-//! Drives a chain from a source.
+//! A tasklet that drives a chain of operators from a source.
 
 use crate::checkpoint::offset::Offset;
 use crate::epoch::idle_timeout::{IdleTimeout, Idleness};
@@ -19,7 +19,7 @@ pub enum Polled {
     Idle,
     /// The end of the batch's range was reached.
     AtEndOffset,
-    /// There is no data now and there never will be.
+    /// There is no data now, and there will never be any.
     Exhausted,
 }
 
@@ -47,11 +47,11 @@ pub trait Source<D>: Send {
     /// Resumes after a committed position. Called before all other methods, and not at the first
     /// start.
     fn resume(&mut self, at: &Offset) -> Result<(), EngineError>;
-    /// Micro-batch mode: how far the source can read now.
+    /// Micro-batch mode: returns how far the source can read now.
     fn plan(&mut self, extent: ReadLimit, cx: &mut StepCx<'_>) -> Result<EndOffset, EngineError>;
-    /// Limits the next polls to this planned position. After [`resume`](Self::resume) an earlier
-    /// run may have planned it. A source that cannot read that range again reports it and moves to
-    /// the position at once.
+    /// Limits the next polls to this end offset. After [`resume`](Self::resume) the offset may have
+    /// been planned by an earlier run. A source that cannot read that range again reports this and
+    /// moves to the offset at once.
     fn set_end_offset(&mut self, end: &Offset) -> Result<(), EngineError>;
     /// Everything before this position is committed and will not be requested again.
     fn on_committed(&mut self, _end: &Offset) -> Result<(), EngineError> {
@@ -66,9 +66,9 @@ enum SourceState {
     Waiting,
     /// Micro-batch: emitting the range of this batch.
     Batch(Epoch),
-    /// The last marker is out; only `End` follows.
+    /// The last marker was sent; only `End` follows.
     Halted,
-    /// `End` was passed on.
+    /// `End` was forwarded.
     Ended,
 }
 
@@ -114,7 +114,7 @@ pub struct SourcePort {
 }
 
 impl<S: Source<D>, D: Stage> SourceTasklet<S, D> {
-    /// Joins a source to its chain.
+    /// Connects a source to its chain.
     pub fn new(port: SourcePort, source: S, down: D) -> Self {
         Self {
             name: format!("source {} ({})", port.index, source.name()),
@@ -164,7 +164,7 @@ impl<S: Source<D>, D: Stage> SourceTasklet<S, D> {
     }
 
     fn report(&self, report: Report) {
-        // The driver is gone only when the query is being torn down.
+        // The send fails only while the query is being torn down, after the driver has ended.
         drop(self.reports.send(report));
     }
 
@@ -230,10 +230,11 @@ impl<S: Source<D>, D: Stage> Tasklet for SourceTasklet<S, D> {
         self.down.attach(io)
     }
 
-    // Longer than other functions: the order of the phases decides what belongs to which epoch, and
-    // each phase may be the last of the step.
+    // Longer than other functions: the order of the phases decides which epoch a record belongs to,
+    // and the step may stop after each phase.
     fn step(&mut self, cx: &mut StepCx<'_>) -> Result<Step, EngineError> {
-        // Results that a watermark releases are emitted in steps, with records between them.
+        // Results that a watermark releases are emitted in steps; records may be processed in
+        // between.
         let status = self.down.flush()?;
         if status == FlushStatus::Blocked {
             record_activity(Activity::Blocked);
@@ -310,7 +311,7 @@ impl<S: Source<D>, D: Stage> Tasklet for SourceTasklet<S, D> {
             }
             _ => {}
         }
-        // The output of this drain leaves now, not at the next step.
+        // The output of this drain is sent now, not at the next step.
         let status = self.down.flush()?;
         if let Some(at_ns) = self.down.next_timer_ns() {
             cx.wake_at(at_ns);

@@ -1,4 +1,4 @@
-//! Tasklets against chains and sources that only a test has.
+//! Tests tasklets with chains and sources made for the tests.
 
 use crate::checkpoint::offset::Offset;
 use crate::env::SimEnv;
@@ -14,10 +14,10 @@ use crate::runtime::tasklet::{
 use crate::sync::waker::Waker;
 use crossbeam_channel::{Receiver, Sender, unbounded};
 
-/// A chain with work of its own, which says in which step a record has come.
+/// A chain with background work. It records in which step each record arrived.
 struct Busy {
     work: usize,
-    /// What is left is of the next epoch.
+    /// Whether the remaining results belong to the next epoch.
     emitted_late: bool,
     came_before: Vec<usize>,
 }
@@ -52,7 +52,7 @@ impl Push<u64> for Busy {
     }
 }
 
-/// Numbers from 1 on, or nothing at all.
+/// A source of the numbers from 1 on, or of nothing.
 struct Numbers {
     last: u64,
     quiet: bool,
@@ -86,7 +86,7 @@ impl<D: Push<u64>> Source<D> for Numbers {
     }
 }
 
-/// A source that never ends in front of a chain, and what it is told and reports.
+/// Returns a source tasklet that never ends, with the driver's ends of its channels.
 fn numbers<D: Push<u64>>(
     down: D,
     quiet: bool,
@@ -130,7 +130,7 @@ fn records_come_between_the_steps_of_a_chains_own_work() {
 }
 
 #[test]
-fn an_epoch_does_not_wait_for_what_is_of_the_next_one() {
+fn an_epoch_does_not_wait_for_results_of_the_next_one() {
     let down = Busy { work: usize::MAX, emitted_late: true, came_before: Vec::new() };
     let (mut tasklet, commands, told) = numbers(down, false);
     drop(commands.send(Command::EmitMarker { epoch: 7, drain: false, last: false }));
@@ -144,7 +144,7 @@ fn an_epoch_does_not_wait_for_what_is_of_the_next_one() {
     assert_eq!(step(&mut tasklet), Step::Done, "only when all is out");
 }
 
-/// A chain that keeps the watermarks that reach it, and may take nothing for a time.
+/// A chain that records the watermarks it receives, and may be full for a time.
 struct Full {
     status: FlushStatus,
     ready: bool,
@@ -182,7 +182,7 @@ impl Push<u64> for Full {
     }
 }
 
-/// In whichever order inputs fall silent, what came of the one that was ahead counts.
+/// The combined watermark is that of the furthest input, in whichever order the inputs become idle.
 #[test]
 fn a_watermark_is_the_same_in_any_order_of_falling_silent() {
     for order in [[0, 1], [1, 0]] {
@@ -203,13 +203,14 @@ fn a_watermark_is_the_same_in_any_order_of_falling_silent() {
         assert_eq!(send(1, 10), [10]);
         let silent = order.map(|input| send(input, IDLE)).concat();
         assert_eq!(silent, [30, IDLE], "{order:?}");
-        // One that speaks again is where it says, and takes nothing back.
+        // An input that becomes active again has its own watermark, but the combined watermark does
+        // not decrease.
         assert!(send(1, 20).is_empty());
         assert_eq!(send(1, 40), [40]);
     }
 }
 
-/// Inlets end one after the other when a query stops, behind the marker of its last epoch.
+/// Inlets end one after the other when a query stops, after the marker of its last epoch.
 #[test]
 fn an_inlet_that_ends_moves_no_watermark() {
     for policy in [WatermarkPolicy::Min, WatermarkPolicy::Max] {
@@ -236,9 +237,9 @@ fn an_inlet_that_ends_moves_no_watermark() {
     }
 }
 
-/// Were it taken for silent, what it reads next would be late.
+/// If the blocked source became idle, the records it reads next would be late.
 #[test]
-fn a_source_that_may_not_push_is_not_silent() {
+fn a_blocked_source_does_not_become_idle() {
     let (mut tasklet, _commands, _told) = numbers(Full::new(), true);
     let env = SimEnv::new(0);
     let mut after = |ns: u64, status: FlushStatus, ready: bool| {

@@ -76,7 +76,7 @@ impl CaptureConfig {
             None => LineEnds::Any,
             Some("\n" | "\\n") => LineEnds::Lf,
             Some(other) => {
-                let wanted = "'\\n'; leave it out for lines that \\n, \\r\\n or \\r ends";
+                let wanted = "'\\n'; omit it if \\n, \\r\\n and \\r end lines";
                 return Err(wrong("lineSep", &other.escape_default().to_string(), wanted));
             }
         };
@@ -150,5 +150,5 @@ fn time(reader: &mut OptionReader<'_>, name: &'static str) -> PlanResult<Option<
 fn connections(reader: &mut OptionReader<'_>) -> PlanResult<Vec<u32>> {
     let Some(text) = reader.get("connection") else { return Ok(Vec::new()) };
     let numbers: Result<Vec<u32>, _> = text.split(',').map(|n| n.trim().parse()).collect();
-    numbers.map_err(|_| wrong("connection", text, "numbers of connections, such as '3' or '0,7'"))
+    numbers.map_err(|_| wrong("connection", text, "connection numbers, such as '3' or '0,7'"))
 }

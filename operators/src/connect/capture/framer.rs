@@ -19,7 +19,7 @@ const CUT_OFF: &str = "connection ended within a line";
 const NOT_WHOLE: &str = "the recording ended within a line";
 const MISSING: &str = "bytes of the line are missing in the recording";
 const CUT_DATAGRAM: &str = "the recorder cut the datagram";
-const NO_ROOM: &str = "lines under way of all connections exceeded maxUnfinishedBytes";
+const NO_ROOM: &str = "incomplete lines of all connections exceeded maxUnfinishedBytes";
 /// Number of streams above which the state of streams without an unfinished line is dropped.
 const STREAMS: usize = 1 << 16;
 

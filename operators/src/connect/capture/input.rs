@@ -57,10 +57,10 @@ impl Timeline {
 fn files(path: &Path) -> Result<Vec<PathBuf>, EngineError> {
     let files = capture_files(path).map_err(|error| {
         let reason = format!("cannot read {}: {error}", path.display());
-        EngineError::operator("CAPTURE_UNREADABLE", reason, "Check the path and its rights")
+        EngineError::operator("CAPTURE_UNREADABLE", reason, "Check the path and its permissions")
     })?;
     if files.is_empty() {
-        let reason = format!("{} holds no capture (.cap, .capture)", path.display());
+        let reason = format!("{} contains no capture (.cap, .capture)", path.display());
         return Err(EngineError::operator("NOT_A_CAPTURE", reason, "Check the path"));
     }
     Ok(files)
@@ -113,8 +113,8 @@ impl Input {
     /// Seeks to a position that [`Self::mark`] returned.
     pub(super) fn go_to(&mut self, mark: Mark) -> Result<(), EngineError> {
         let Some(path) = self.files.get(mark.file as usize) else {
-            let reason = format!("the recording has no file {} any more", mark.file);
-            let fix = "Bring the files of the recording back, or begin with an empty checkpoint";
+            let reason = format!("the capture has no file {} any more", mark.file);
+            let fix = "Restore the files of the capture, or start with an empty checkpoint";
             return Err(EngineError::operator("CAPTURE_CHANGED", reason, fix));
         };
         self.reader = CaptureReader::open(path)?;

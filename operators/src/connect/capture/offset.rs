@@ -50,8 +50,8 @@ impl CaptureOffset {
         Self::of_text(&offset.0).ok_or_else(|| {
             EngineError::operator(
                 "INVALID_OFFSET",
-                format!("'{}' is no position in a capture", offset.0),
-                "The checkpoint was written by another source: begin anew with an empty one",
+                format!("'{}' is not an offset of a capture", offset.0),
+                "The checkpoint was written by another source: start over with an empty one",
             )
         })
     }

@@ -487,10 +487,10 @@ impl<D: for<'a> Push<Row<'a>>> Source<D> for CaptureSource {
             return Err(EngineError::operator(
                 "CAPTURE_CHANGED",
                 format!(
-                    "{} is another recording than the one that the checkpoint was made with",
+                    "{} is not the capture that the checkpoint was written for",
                     self.config.path.display()
                 ),
-                "Bring the recording back, or begin with an empty checkpoint",
+                "Restore that capture, or start with an empty checkpoint",
             ));
         }
         self.input.go_to(offset.start)?;

@@ -62,7 +62,7 @@ fn guarded<T>(decode: impl FnOnce() -> Result<T, String>) -> io::Result<T> {
     IS_GUARDED.set(false);
     match result {
         Ok(result) => result.map_err(other),
-        Err(_) => Err(other("the file is damaged: its decoder gave up")),
+        Err(_) => Err(other("the file is damaged: its decoder failed")),
     }
 }
 

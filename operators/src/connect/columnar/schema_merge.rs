@@ -40,7 +40,7 @@ fn types(left: DataType, right: DataType) -> Result<DataType, String> {
         (DataType::Decimal(p, s), DataType::Decimal(q, t)) if s == t => {
             DataType::Decimal(p.max(q), s)
         }
-        (left, right) => return Err(format!("{left} and {right} do not go together")),
+        (left, right) => return Err(format!("{left} and {right} cannot be merged")),
     })
 }
 

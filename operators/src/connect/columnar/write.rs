@@ -159,7 +159,11 @@ impl ColumnFile {
         let kept = schema.fields.iter().enumerate().filter(|(i, _)| !left_out.contains(i));
         for (i, field) in kept {
             let Some(arrow) = to_arrow(&field.data_type) else {
-                return Err(other(format!("column `{}` has no type here", field.name)));
+                return Err(other(format!(
+                    "the type of column `{}` cannot be written in this \
+                format",
+                    field.name
+                )));
             };
             let column = column_of(&arrow);
             fields.push(ArrowField::new(&field.name, arrow, true));

@@ -92,7 +92,7 @@ fn invalid_value(path: &Path, field: &Field, text: &str) -> EngineError {
     EngineError::operator(
         "INVALID_PARTITION_VALUE",
         format!(
-            "`{}` is {}, but a folder of {} names the value '{text}'",
+            "partition column `{}` is {}, but a folder of {} has the value '{text}'",
             field.name,
             field.data_type,
             path.display()

@@ -88,7 +88,7 @@ impl FileLog {
                 Err(_) => {
                     return Err(EngineError::operator(
                         "CHECKPOINT_FOREIGN_FILE",
-                        format!("{} does not belong into a log of files", path.display()),
+                        format!("{} is not a file of a file log", path.display()),
                         "Move it away",
                     ));
                 }
@@ -122,10 +122,7 @@ impl FileLog {
         if let Ok(crc) = storage.read(&beside(path))
             && crc != hadoop_crc(&bytes)
         {
-            return Err(log_entry::damaged(
-                path,
-                "its content does not match the .crc file beside it",
-            ));
+            return Err(log_entry::damaged(path, "its content does not match its .crc file"));
         }
         let text =
             std::str::from_utf8(&bytes).map_err(|_| log_entry::damaged(path, "it is not text"))?;

@@ -56,13 +56,13 @@ impl FolderVisits {
         parent: Option<&Path>,
     ) -> Result<OpenFolder, &'static str> {
         if self.open.len() > DEPTH_MAX {
-            return Err("a folder in more than 64 folders");
+            return Err("a folder nested more than 64 levels deep");
         }
         let identity = identity(metadata);
         if identity.is_some() && self.open.contains(&identity)
             || is_link && leads_back(path, parent)
         {
-            return Err("a link to a folder that it lies in");
+            return Err("a link to a folder that contains it");
         }
         if is_link && (is_of_kernel(path) || parent.is_some_and(is_of_kernel)) {
             return Err("a link to a folder in or from /proc, /sys or /dev");
@@ -73,7 +73,7 @@ impl FolderVisits {
             let visits = self.linked.entry(identity).or_default();
             *visits += 1;
             if *visits > VISITS_MAX {
-                return Err("a folder that links lead to in more than 100 ways");
+                return Err("a folder that is reachable through more than 100 link paths");
             }
         }
         self.open.push(identity);

@@ -38,7 +38,7 @@ impl NamePattern {
         let (mut parts, mut chars) = (Vec::new(), text.chars());
         while let Some(c) = chars.next() {
             parts.push(match c {
-                '\\' => Part::Char(chars.next().ok_or("nothing stands behind the last '\\'")?),
+                '\\' => Part::Char(chars.next().ok_or("nothing follows the last '\\'")?),
                 '?' => Part::Any,
                 '*' => Part::Many,
                 '[' => set(&mut chars)?,

@@ -64,7 +64,7 @@ fn invalid(name: &str, text: &str, error: &str) -> PlanError {
     PlanError::new(
         "INVALID_OPTION_VALUE",
         format!("Invalid value '{text}' for option '{name}': {error}"),
-        r"Write a pattern like *.csv; a '\' takes the meaning of the character behind it",
+        r"Write a pattern like *.csv; a '\' makes the next character literal",
     )
 }
 
@@ -72,16 +72,16 @@ fn invalid(name: &str, text: &str, error: &str) -> PlanError {
 pub(super) fn unreadable(path: &Path, error: &std::io::Error) -> EngineError {
     let fix = match error.kind() {
         std::io::ErrorKind::NotFound => {
-            "Put the file back: it must not be removed before it was read. The option \
-             ignoreMissingFiles goes on without it"
+            "Restore the file: it must not be removed before it is read. The option \
+            ignoreMissingFiles skips missing files"
         }
         std::io::ErrorKind::PermissionDenied => "Allow the user of this process to read it",
         _ if error.to_string().contains(" in the file and cannot be read as ") => {
             "Declare the column with the type that the file has, and cast it in the query"
         }
         _ => {
-            "If the file is cut, damaged or of another format, replace it. The option \
-             ignoreCorruptFiles goes on without what cannot be read"
+            "If the file is truncated, damaged or in another format, replace it. The option \
+            ignoreCorruptFiles skips the rest of a file that cannot be read"
         }
     };
     let reason = format!("cannot read {}: {error}", path.display());
@@ -110,7 +110,8 @@ fn modified(
         PlanError::new(
             "INVALID_OPTION_VALUE",
             format!("option '{name}' is '{text}', but must be a time"),
-            "Write it like 2024-05-06T07:08:09; it is in the option `timeZone` or the session's zone",
+            "Write it like 2024-05-06T07:08:09, in the zone of the option `timeZone` or of the \
+            session",
         )
     })
 }
@@ -145,7 +146,7 @@ impl Root {
             return Err(PlanError::new(
                 "PATH_NOT_FOUND",
                 format!("there is no folder {}", whole.display()),
-                "A file source reads the files of a folder; make it first",
+                "A file source reads the files of a folder; create it first",
             ));
         }
         Ok(Self::Path(whole))
@@ -203,7 +204,10 @@ impl Listing {
         let Some(base) = &self.base else { return Ok(()) };
         let wrong = |reason: String| Err(PlanError::new("INVALID_OPTION_VALUE", reason, ""));
         if !base.is_dir() {
-            return wrong(format!("option 'basePath' is {}, which is no folder", base.display()));
+            return wrong(format!(
+                "option 'basePath' is {}, which is not a folder",
+                base.display()
+            ));
         }
         let lies_outside = match &self.root {
             Root::Path(path) => !path.starts_with(base),
@@ -316,7 +320,7 @@ impl Listing {
             }
             let is_direct = is_direct(file);
             if is_direct && self.only_partitions {
-                report(&file.path, "a file outside of the folders of partitions");
+                report(&file.path, "a file outside the partition folders");
             }
             is_direct && !self.only_partitions
         });
@@ -467,7 +471,7 @@ impl Listing {
 }
 
 /// Why a link is skipped whose target cannot be read.
-const BROKEN_LINK: &str = "a link that leads nowhere or in a circle";
+const BROKEN_LINK: &str = "a broken or circular link";
 
 /// The kind of a path that is neither a file nor a folder. Opening it could block forever, or
 /// reading could never end. `None` for files and folders.
@@ -502,13 +506,13 @@ fn conflict(
     PlanError::new(
         "CONFLICTING_PARTITION_COLUMN_NAMES",
         format!(
-            "folders name the columns {}, but those of {} name {}",
+            "folders have the partition columns {}, but those of {} have {}",
             columns.join(", "),
             path.display(),
             others.join(", ")
         ),
-        "Files must lie in folders of the same columns; recursiveFileLookup 'true' takes the names \
-         of folders for nothing",
+        "All files must be in folders with the same partition columns; recursiveFileLookup \
+        'true' ignores folder names",
     )
 }
 

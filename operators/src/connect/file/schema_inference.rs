@@ -22,7 +22,7 @@ fn unreadable(path: &Path, error: impl std::fmt::Display) -> PlanError {
     PlanError::new(
         "FILE_SOURCE_FAILED",
         format!("cannot read {}: {error}", path.display()),
-        "Give the schema, or see that the files can be read",
+        "Declare the schema, or make the files readable",
     )
 }
 
@@ -44,8 +44,8 @@ pub fn infer(format: &str, options: &Options, settings: &FormatSettings) -> Plan
     if files.is_empty() {
         return Err(PlanError::new(
             "UNABLE_TO_INFER_SCHEMA",
-            format!("there is no file in {} whose schema could be taken", listing.name()),
-            "Give the schema: CREATE TEMPORARY VIEW v (a INT, b STRING) USING …",
+            format!("{} has no file from which a schema can be inferred", listing.name()),
+            "Declare the schema: CREATE TEMPORARY VIEW v (a INT, b STRING) USING …",
         ));
     }
     match format {
@@ -74,7 +74,7 @@ fn columns(format: &str, files: &[PathBuf], reader: &mut OptionReader<'_>) -> Pl
             PlanError::new(
                 "CANNOT_MERGE_SCHEMAS",
                 format!("{}: {reason}", path.display()),
-                "Leave mergeSchema out, or give the schema",
+                "Leave mergeSchema out, or declare the schema",
             )
         })?;
         if !merges {
@@ -88,7 +88,7 @@ fn columns(format: &str, files: &[PathBuf], reader: &mut OptionReader<'_>) -> Pl
             return Err(PlanError::new(
                 "COLUMN_ALREADY_EXISTS",
                 format!("the column `{}` already exists", field.name.to_lowercase()),
-                "Give a schema without it, or write the file with other names",
+                "Declare a schema without it, or write the file with other names",
             ));
         }
     }
@@ -172,13 +172,13 @@ fn over_limit() -> PlanError {
         "MALFORMED_CSV_RECORD",
         "it has more fields than option 'maxColumns' allows, or a field of more characters than \
          'maxCharsPerColumn'",
-        "Raise the option, or say another 'sep' or 'lineSep'",
+        "Raise the option, or set another 'sep' or 'lineSep'",
     )
 }
 
 /// Adds the file and the record's offset to an error.
 fn in_file(error: PlanError, path: &Path, offset: u64) -> PlanError {
-    let reason = format!("{}: the record from byte {offset} on: {}", path.display(), error.reason);
+    let reason = format!("{}: the record at byte {offset}: {}", path.display(), error.reason);
     PlanError { reason, ..error }
 }
 
@@ -186,8 +186,8 @@ fn in_file(error: PlanError, path: &Path, offset: u64) -> PlanError {
 fn too_many_fields() -> PlanError {
     PlanError::new(
         "TOO_MANY_FIELDS_IN_SCHEMA_INFERENCE",
-        format!("the records up to here have more than {FIELDS_MAX} different fields"),
-        "Give the schema; an object whose names are data is a MAP<STRING, STRING> in it",
+        format!("the records up to this one have more than {FIELDS_MAX} different fields"),
+        "Declare the schema; use MAP<STRING, STRING> for an object whose names are data",
     )
 }
 
@@ -229,12 +229,8 @@ fn json(options: &Options, files: &[PathBuf], settings: &FormatSettings) -> Plan
             if found.bad && mode == "FAILFAST" {
                 return Err(PlanError::new(
                     "MALFORMED_RECORD_IN_SCHEMA_INFERENCE",
-                    format!(
-                        "{}: a record from byte {} on is not JSON",
-                        path.display(),
-                        record.offset
-                    ),
-                    "Mend the record, give the schema, or use mode 'PERMISSIVE'",
+                    format!("{}: the record at byte {} is not JSON", path.display(), record.offset),
+                    "Fix the record, declare the schema, or use mode 'PERMISSIVE'",
                 ));
             }
         }

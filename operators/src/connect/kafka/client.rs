@@ -167,13 +167,13 @@ impl Client {
                 | RDKafkaErrorCode::AllBrokersDown
                 | RDKafkaErrorCode::OperationTimedOut
                 | RDKafkaErrorCode::Resolve,
-            ) => "Is the broker up, and can it be reached under kafka.bootstrap.servers?",
+            ) => "Check that the broker runs and is reachable under kafka.bootstrap.servers",
             Some(
                 RDKafkaErrorCode::TopicAuthorizationFailed
                 | RDKafkaErrorCode::GroupAuthorizationFailed
                 | RDKafkaErrorCode::ClusterAuthorizationFailed
                 | RDKafkaErrorCode::SaslAuthenticationFailed,
-            ) => "Ask the owner of the cluster for the right",
+            ) => "Ask the owner of the cluster for the permission",
             _ => "",
         };
         let reason = format!("{}: cannot {doing} at {}: {error}", self.what, self.servers);

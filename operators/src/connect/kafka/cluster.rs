@@ -259,7 +259,7 @@ fn check_same(
     Err(EngineError::operator(
         condition,
         format!(
-            "source kafka: the option names other partitions than there are: without a value \
+            "source kafka: the option does not match the topic's partitions: without a value \
              [{missing}], unknown [{extra}]"
         ),
         "Give a value for each partition; -2 is its first offset, and -1 its end",

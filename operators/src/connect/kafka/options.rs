@@ -93,7 +93,7 @@ const MAX_TRIGGER_DELAY_NS: u64 = 15 * 60 * 1_000_000_000;
 
 /// Consumer options that may not be set, with the reason.
 const REFUSED_OF_CONSUMER: [(&str, &str); 5] = [
-    ("auto.offset.reset", "Use startingOffsets, which decides at the first start alone"),
+    ("auto.offset.reset", "Use startingOffsets, which applies only at the first start"),
     ("key.deserializer", "Keys are BINARY: convert them in the query"),
     ("value.deserializer", "Values are BINARY: convert them in the query"),
     ("enable.auto.commit", "Offsets are in the query's checkpoint"),

@@ -96,7 +96,7 @@ impl KafkaSinkConfig {
             None => find("topic", |found| *found == DataType::String, "STRING")?,
         };
         if topic.is_none() && self.topic.is_none() {
-            let reason = "neither the option 'topic' nor a column 'topic' is there".to_string();
+            let reason = "neither the option 'topic' nor a column 'topic' is given".to_string();
             return Err(unsupported(reason, "For example: topic 'orders'"));
         }
         let value = find("value", bytes, "STRING or BINARY")?.ok_or_else(|| {

@@ -156,7 +156,7 @@ fn data_loss(condition: &str, reason: String) -> EngineError {
     EngineError::operator(
         format!("KAFKA_DATA_LOSS.{condition}"),
         format!("source kafka: {reason}; records may have been lost"),
-        "With failOnDataLoss 'false' the query goes on with what there is",
+        "With failOnDataLoss 'false' the query continues with the remaining records",
     )
 }
 
@@ -265,8 +265,8 @@ impl KafkaSource {
         ByPartition::parse(&at.0).ok_or_else(|| {
             EngineError::operator(
                 "INVALID_OFFSET",
-                format!("'{}' is no position in a Kafka source", at.0),
-                "The checkpoint was written by another source: begin anew with an empty one",
+                format!("'{}' is not an offset of a Kafka source", at.0),
+                "The checkpoint was written by another source: start over with an empty one",
             )
         })
     }
@@ -435,7 +435,7 @@ impl KafkaSource {
         if self.config.fail_on_data_loss {
             return Err(data_loss(condition, reason));
         }
-        (self.notice)(&format!("source kafka: {reason}; going on (failOnDataLoss 'false')"));
+        (self.notice)(&format!("source kafka: {reason}; continuing (failOnDataLoss 'false')"));
         Ok(())
     }
 
@@ -534,7 +534,7 @@ impl KafkaSource {
         let gone: Vec<_> =
             own.iter().filter(gone).map(|(topic, at, _)| format!("{topic}-{at}")).collect();
         if !gone.is_empty() {
-            let reason = format!("the partitions {} are gone", gone.join(", "));
+            let reason = format!("the partitions {} no longer exist", gone.join(", "));
             self.lost("PARTITIONS_DELETED", reason)?;
         }
         let latest = self.cluster.offsets_at(&found, LATEST)?;

@@ -17,7 +17,7 @@ pub(super) const TOO_LONG: &str = "line longer than maxLineLength";
 /// Reason for rejecting the unfinished line of a connection that has ended.
 pub(super) const CUT_OFF: &str = "connection ended within a line";
 /// Reason for rejecting the longest unfinished line when all of them exceed their limit.
-const NO_ROOM: &str = "lines under way of all connections exceeded maxUnfinishedBytes";
+const NO_ROOM: &str = "incomplete lines of all connections exceeded maxUnfinishedBytes";
 /// Maximum number of rejected lines that wait to be reported.
 const DEFERRED: usize = 1_024;
 /// Number and size of the spare buffers for unfinished lines.

@@ -126,7 +126,7 @@ pub(super) fn listen_at(
 fn remove_stale(path: &Path) -> io::Result<()> {
     let found = std::fs::symlink_metadata(path)?;
     if !found.file_type().is_socket() {
-        let reason = "the file there is no socket";
+        let reason = "the existing file is not a socket";
         return Err(io::Error::new(ErrorKind::AlreadyExists, reason));
     }
     match UnixStream::connect(path) {

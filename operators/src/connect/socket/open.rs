@@ -65,7 +65,7 @@ impl SocketConfig {
         if self.durable && folder.is_none() {
             return Err(EngineError::operator(
                 "CHECKPOINT_LOCATION_MISSING",
-                "source socket: durable 'true' keeps its log in the query's checkpoint",
+                "source socket: durable 'true' needs a checkpoint for its log",
                 "Give the query a checkpointLocation, or `run --checkpoint DIR`",
             ));
         }
@@ -103,10 +103,10 @@ impl SocketConfig {
                 }
             }
             ErrorKind::AddrInUse => match self.endpoint {
-                Endpoint::Unix(_) => "Another program listens there: stop it or take another path",
-                _ => "Another program has this port: stop it or take another",
+                Endpoint::Unix(_) => "Another program listens there: stop it or use another path",
+                _ => "Another program uses this port: stop it or use another port",
             },
-            ErrorKind::AlreadyExists => "Move the file away, or take another path",
+            ErrorKind::AlreadyExists => "Move the file elsewhere, or use another path",
             _ => match self.endpoint {
                 Endpoint::Unix(_) => "Check the path and its permissions",
                 _ => "Check host and port",
@@ -232,8 +232,8 @@ impl SocketConfig {
         let origin = Peers::Dial(Connector::disconnected(name, targets));
         let mut source = self.source(origin, journal, env)?;
         source.notify_when_attached(format!(
-            "socket source: cannot connect to {} yet ({error}): waiting for the sender, with a new attempt \
-             every 5 seconds at most",
+            "socket source: cannot connect to {} yet ({error}): the source retries at least \
+            every 5 seconds",
             self.endpoint
         ));
         Ok(source)

@@ -154,33 +154,33 @@ impl SocketConfig {
         }
         if !self.listen && reader.is_given("maxConnections") {
             return Err(wrong(
-                "maxConnections without mode 'listen': we connect once",
-                "Let the senders connect to us: mode 'listen'",
+                "maxConnections without mode 'listen': the source connects once",
+                "Let the senders connect to the source: mode 'listen'",
             ));
         }
         if parts > 1 && !self.listen {
             return Err(wrong(
                 format!("numPartitions '{parts}', but a client has one connection"),
-                "Let the senders connect to us: mode 'listen'",
+                "Let the senders connect to the source: mode 'listen'",
             ));
         }
         if parts > 1 && self.record.is_some() {
             return Err(wrong(
-                "record with numPartitions: one source writes a recording",
+                "record with numPartitions: a capture has only one writer",
                 "Leave out one of them",
             ));
         }
         if parts > 1 && self.acknowledge {
             return Err(wrong(
-                "acknowledge 'true' with numPartitions: a sender that comes back may meet \
-                 another part, whose number of kept lines is not its own",
+                "acknowledge 'true' with numPartitions: a sender that reconnects may be assigned \
+                to another partition, which has persisted another number of lines",
                 "Leave out one of them",
             ));
         }
         if self.acknowledge && !self.durable {
             return Err(wrong(
                 "acknowledge 'true' needs durable 'true'",
-                "What is not kept cannot be acknowledged",
+                "Only persisted lines can be acknowledged",
             ));
         }
         Ok(())
@@ -190,12 +190,12 @@ impl SocketConfig {
         if !self.listen {
             return Err(wrong(
                 "mode 'connect' with protocol 'udp', which has no connections",
-                "Let the senders send to us: mode 'listen'",
+                "Let the senders send to the source: mode 'listen'",
             ));
         }
         if self.at_end != AtEnd::Wait {
             return Err(wrong(
-                "atEnd with protocol 'udp', whose senders have no end that shows",
+                "atEnd with protocol 'udp', which has no connections that could end",
                 "Leave out atEnd, or use protocol 'tcp'",
             ));
         }
@@ -266,7 +266,7 @@ fn endpoint(reader: &mut OptionReader<'_>) -> PlanResult<Endpoint> {
     if let Some(path) = path {
         for name in ["host", "port"] {
             if reader.get(name).is_some() {
-                let reason = format!("path and {name}: a Unix socket has a path alone");
+                let reason = format!("path and {name}: a Unix socket has only a path");
                 return Err(wrong(reason, "Leave out path, or host and port"));
             }
         }
@@ -317,8 +317,7 @@ fn line_ends(reader: &mut OptionReader<'_>) -> PlanResult<LineEnds> {
         Some("\n" | "\\n") => Ok(LineEnds::Lf),
         Some(other) => Err(wrong(
             format!("option 'lineSep' is '{}'", other.escape_default()),
-            "Write '\\n' for lines that nothing but a line feed ends; leave it out for lines that \
-             \\n, \\r\\n or \\r ends",
+            "Write '\\n' if only \\n ends a line; omit it if \\n, \\r\\n and \\r end lines",
         )),
     }
 }
@@ -344,7 +343,7 @@ mod tests {
             (&[("protocol", "udp"), ("keepAlive", "off")], "keepAlive"),
             (&[("protocol", "udp"), ("lineSep", "\n")], "datagram 'lines'"),
             (&[("datagram", "lines")], "protocol 'udp'"),
-            (&[("path", "/x")], "path alone"),
+            (&[("path", "/x")], "only a path"),
             (&[("maxConnections", "5")], "mode 'listen'"),
             (&[("numPartitions", "5")], "one connection"),
             (&[("idleTimeout", "5")], "a duration"),

@@ -122,7 +122,7 @@ impl SocketSinkConfig {
                             "Start the receiver first, or use mode 'listen'"
                         }
                         ErrorKind::AddrInUse => {
-                            "Another program has this port: stop it or take another"
+                            "Another program uses this port: stop it or use another port"
                         }
                         _ => "Check host and port",
                     };
@@ -244,7 +244,13 @@ impl SocketSink {
                 Err(_) if self.link.listener.is_some() => self.lose_client(),
                 Err(error) => {
                     let fix = "Start the query again when the receiver is back";
-                    return Err(self.config.fails(format!("the receiver is gone: {error}"), fix));
+                    return Err(self.config.fails(
+                        format!(
+                            "the receiver has disconnected: \
+                    {error}"
+                        ),
+                        fix,
+                    ));
                 }
             }
         }

@@ -30,8 +30,8 @@ impl StreamWriter {
                 format!("`{}` ({}) is read as a stream, which has no end", scan.name, scan.format),
                 match is_files(&scan.format) {
                     true => {
-                        "Leave STREAM out to read the files that are there once; a stream \
-                             needs a sink: CREATE STREAMING TABLE t USING console AS SELECT …"
+                        "Leave STREAM out to read the current files once; a stream needs a sink: \
+                        CREATE STREAMING TABLE t USING console AS SELECT …"
                     }
                     false => {
                         "A stream needs a sink: CREATE STREAMING TABLE t USING console AS \

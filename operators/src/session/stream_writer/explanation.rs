@@ -72,7 +72,7 @@ impl StreamWriter {
     }
 }
 
-/// A tasklet under another name, for `explain`.
+/// A tasklet that is shown under another name by `explain`.
 pub(in crate::session::stream_writer) struct RenamedTasklet<T>(String, T);
 
 impl<T: Tasklet> Tasklet for RenamedTasklet<T> {

@@ -176,7 +176,6 @@ impl StreamWriter {
         self
     }
 
-    /// Checks everything that can be checked without opening sources and sink. Returns the trigger
     /// Sets whether the query is only explained, so that it needs no checkpoint.
     pub(super) fn explain_only(mut self, explained: bool) -> Self {
         self.explained = explained;

@@ -24,6 +24,7 @@ pub(in crate::session::stream_writer) struct Prepared {
 }
 
 impl StreamWriter {
+    /// Checks everything that can be checked without opening sources and sink. Returns the trigger
     /// that would be used.
     pub fn check(&self) -> PlanResult<Trigger> {
         on_large_stack(|| self.checked())
@@ -76,8 +77,8 @@ impl StreamWriter {
             return Err(PlanError::new(
                 "STREAMING_FILE_SCHEMA_MISSING",
                 format!("source {}: a schema must be given", scan.format),
-                "Write CREATE TEMPORARY VIEW v (a INT, b STRING) USING …, or take it from the \
-                 files that are there: SET spark.sql.streaming.schemaInference = true",
+                "Write CREATE TEMPORARY VIEW v (a INT, b STRING) USING …, or infer it from the \
+                current files: SET spark.sql.streaming.schemaInference = true",
             ));
         }
         if !self.frame.plan.is_streaming() {
@@ -100,7 +101,7 @@ impl StreamWriter {
                 return Err(PlanError::new(
                     "INVALID_OPTION_VALUE",
                     "option 'checkpointLocation' is empty",
-                    "Give a folder, or leave it out",
+                    "Name a folder, or leave the option out",
                 ));
             }
             Some(folder) => Some(PathBuf::from(local_path("checkpointLocation", folder)?)),
@@ -122,15 +123,15 @@ impl StreamWriter {
             return Err(PlanError::new(
                 "CHECKPOINT_LOCATION_MISSING",
                 "a sink that writes files needs option 'checkpointLocation'",
-                "Give a folder that no other query uses, or `run --checkpoint DIR`",
+                "Name a folder that no other query uses, or `run --checkpoint DIR`",
             ));
         }
         if let (SinkSpec::ForeachBatch, true) = (&sink, trigger.is_continuous()) {
             return Err(PlanError::new(
                 "FOREACH_BATCH_IN_CONTINUOUS_MODE",
                 "'foreachBatch' is not supported with continuous trigger",
-                "Use a micro-batch trigger such as asap: only there does a batch come again with \
-                 the same rows; or use foreach",
+                "Use a micro-batch trigger such as asap: only there a batch is repeated with the \
+                same rows; or use foreach",
             ));
         }
         Ok(Prepared { mode, trigger, name, sink, checkpoint })

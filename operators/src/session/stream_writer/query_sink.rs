@@ -74,7 +74,7 @@ impl StreamWriter {
                     Some(_) => Ok(SinkSpec::Memory),
                     None => Err(PlanError::new(
                         "MISSING_OPTION",
-                        "sink memory: the query needs a name, which its table will have",
+                        "sink memory: the query needs a name, which becomes the name of its table",
                         "For example: queryName 'counts'",
                     )),
                 }

@@ -1,4 +1,4 @@
-//! Opens the sources of a query.
+//! Opens the sources of a query, one tasklet per partition.
 
 use crate::connect::capture::config::CaptureConfig;
 use crate::connect::file::{FileSourceConfig, SchemaOrigin};
@@ -46,7 +46,7 @@ pub(in crate::session::stream_writer) struct SourceOpener<'q> {
     pub counters: Vec<SourceCounters>,
 }
 
-/// What the partitions of a source share.
+/// State that the partitions of a source share.
 struct Partitions {
     count: usize,
     sockets: Shared,

@@ -54,15 +54,15 @@ impl StreamWriter {
             };
             if inner.active.contains(&name) {
                 let reason = format!("a query with the name '{name}' is active in this session");
-                return Err(name_in_use(reason, "Stop it first, or take another name").into());
+                return Err(name_in_use(reason, "Stop it first, or use another name").into());
             }
             inner.active.push(name.clone());
             name
         };
         if prepared.checkpoint.is_none() {
             (session.lock().notice)(&format!(
-                "query {name} has no checkpointLocation: after a restart it begins anew, its counts \
-                 at zero"
+                "query {name} has no checkpointLocation: after a restart it starts over without \
+                its state"
             ));
         }
         let started = self.run(&prepared, &settings, &name);

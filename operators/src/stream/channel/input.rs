@@ -19,7 +19,7 @@ pub(super) type Stamped<T> = (T, u64);
 #[non_exhaustive]
 pub enum PushError<T> {
     /// The channel is full: try again later, or slow down.
-    #[error("CHANNEL_FULL: the query is behind by a whole channel; try again later")]
+    #[error("CHANNEL_FULL: the channel is full because the query is behind; try again later")]
     Full(T),
     /// The query has ended.
     #[error("CHANNEL_CLOSED: the query has ended")]
@@ -38,7 +38,11 @@ impl<T> PushError<T> {
 impl<T> From<PushError<T>> for EngineError {
     fn from(error: PushError<T>) -> Self {
         let (condition, reason) = match error {
-            PushError::Full(_) => ("CHANNEL_FULL", "the query is behind by a whole channel"),
+            PushError::Full(_) => (
+                "CHANNEL_FULL",
+                "the channel is full because the query is \
+            behind",
+            ),
             PushError::Closed(_) => ("CHANNEL_CLOSED", "the query has ended"),
         };
         Self::operator(condition, reason, "")
@@ -240,8 +244,8 @@ impl<T: Send> Clone for Input<T> {
 impl<T> Drop for Input<T> {
     fn drop(&mut self) {
         self.shared.waiting.remove(self.number);
-        // ORDERING: pairs with the acquire load in `Receiver::is_exhausted`: the source sees what
-        // was pushed before it sees that nothing more will be.
+        // ORDERING: pairs with the acquire load in `Receiver::is_exhausted`: a source that sees the
+        // drop of the last input also sees all pushed records.
         self.shared.inputs.fetch_sub(1, Ordering::Release);
         if let Some((_, waker)) = self.shared.start.get() {
             waker.wake();

@@ -25,7 +25,7 @@ pub enum RecvError {
 #[non_exhaustive]
 pub enum RecvTimeoutError {
     /// No result arrived within the time-out. There may be one later.
-    #[error("OUTPUT_TIMED_OUT: no result has come in time; the query goes on")]
+    #[error("OUTPUT_TIMED_OUT: no result arrived in time; the query continues")]
     Timeout,
     /// The query has ended, and all its results have been read; or the flow was never started.
     #[error("OUTPUT_ENDED: the query has ended and all its results have been read")]
@@ -53,7 +53,7 @@ impl From<RecvError> for EngineError {
 impl From<RecvTimeoutError> for EngineError {
     fn from(error: RecvTimeoutError) -> Self {
         let (condition, reason) = match error {
-            RecvTimeoutError::Timeout => ("OUTPUT_TIMED_OUT", "no result has come in time"),
+            RecvTimeoutError::Timeout => ("OUTPUT_TIMED_OUT", "no result arrived in time"),
             RecvTimeoutError::Ended => ("OUTPUT_ENDED", "the query has ended"),
             RecvTimeoutError::Failed(error) => return *error,
         };

@@ -173,8 +173,8 @@ impl<'a> UnreadOutputWatch<'a> {
             EngineError::operator(
                 "OUTPUT_NOT_READ",
                 format!(
-                    "the query waits for room in an output that is full ({} results) and was not \
-                     read for {timeout:?}; it goes on when it is read",
+                    "the query is blocked: an output is full ({} results) and was not read for \
+                    {timeout:?}. The query continues when the output is read",
                     crate::stream::channel::CAPACITY
                 ),
                 "Read the output on another thread, or drop it; `stop` ends the query either way",

@@ -138,7 +138,7 @@ impl<T: Send> Stage for ChannelSink<T> {
     }
     fn flush(&mut self) -> Result<FlushStatus, EngineError> {
         if self.ring.is_abandoned() {
-            // The reader was dropped, so the service does not want the results.
+            // The reader was dropped, so the results are discarded.
             self.spill.clear();
         }
         let status = if self.spill.is_empty() { FlushStatus::Flushed } else { self.flush_spill() };

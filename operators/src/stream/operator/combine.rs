@@ -261,7 +261,7 @@ where
                 let down = PartialCombine::new(aggregate.clone(), Exchange::new(outbox, route));
                 Map { f: pair.clone(), down }
             }
-            None => unreachable!("a recipe makes as many chains as it has places"),
+            None => unreachable!("a recipe makes one chain per instance"),
         });
     }
     fn places(&self, job: &Job, parallelism: usize) -> Vec<usize> {

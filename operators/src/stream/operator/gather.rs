@@ -47,7 +47,7 @@ pub(in crate::stream) fn into_rings<R: Recipe>(
     let mut outboxes = outboxes.into_iter();
     up.build(job, parallelism, &mut |_, _| match outboxes.next() {
         Some(outbox) => Exchange::new(outbox, only_lane::<R::Item>),
-        None => unreachable!("a recipe makes as many chains as it has places"),
+        None => unreachable!("a recipe makes one chain per instance"),
     });
     inlets.into_iter().flatten().collect()
 }

@@ -237,8 +237,8 @@ impl<O> Context<'_, O> {
         if matches!(timer, Timer::EventTime(_)) && !self.timed {
             return Err(EngineError::operator(
                 "TIMER_WITHOUT_WATERMARK",
-                "a timer of event time was set, and the stream has no event time",
-                "Give it one before `key_by`: stream.with_watermark(|record| …, delay)",
+                "an event-time timer was set, but the stream has no event time",
+                "Declare it before `key_by`: stream.with_watermark(|record| …, delay)",
             ));
         }
         if let Err(place) = self.timers.binary_search(&timer) {

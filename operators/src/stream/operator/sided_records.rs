@@ -141,7 +141,7 @@ macro_rules! in_slab {
 fn too_many() -> EngineError {
     EngineError::operator(
         "JOIN_STATE_TOO_LARGE",
-        "an instance buffers more records than it can number",
+        "an instance buffers more records than its slot indices allow",
         "Choose a smaller range or window, a smaller delay of the watermark, or more instances",
     )
 }

@@ -74,7 +74,7 @@ where
                     format!(
                         "the iterator ends after {passed} records, of which {number} were read"
                     ),
-                    "It must give the same records again after a restart",
+                    "The iterator must yield the same records again after a restart",
                 ));
             }
         }

@@ -110,7 +110,7 @@ impl<S: Kept> GroupState<'_, S> {
         if self.kind != GroupStateTimeout::ProcessingTimeTimeout {
             return Err(invalid(
                 "_LEGACY_ERROR_TEMP_2203",
-                "a duration was set as the time-out, and keys do not time out by processing time"
+                "a duration was set as the time-out, but keys do not time out by processing time"
                     .to_string(),
                 "Use GroupStateTimeout::ProcessingTimeTimeout",
             ));
@@ -134,7 +134,7 @@ impl<S: Kept> GroupState<'_, S> {
         if self.kind != GroupStateTimeout::EventTimeTimeout {
             return Err(invalid(
                 "_LEGACY_ERROR_TEMP_2205",
-                "a time was set as the time-out, and keys do not time out by event time"
+                "a time was set as the time-out, but keys do not time out by event time"
                     .to_string(),
                 "Use GroupStateTimeout::EventTimeTimeout",
             ));
@@ -146,7 +146,7 @@ impl<S: Kept> GroupState<'_, S> {
                 format!(
                     "the time-out {timestamp_ms} ms is before the watermark of {watermark_ms} ms"
                 ),
-                "Set one at or behind state.current_watermark_ms()",
+                "Set one at or after state.current_watermark_ms()",
             ));
         }
         self.timeout_ms = Some(timestamp_ms);

@@ -158,7 +158,7 @@ impl StateOperator {
         match at {
             None => Err(PlanError::new(
                 "UNRESOLVED_COLUMN.WITH_SUGGESTION",
-                format!("the event time `{name}` is no column of the output"),
+                format!("the event time `{name}` is not a column of the output"),
                 "Name a column of the output schema",
             )),
             Some(at) if !is_time(&at) => Err(PlanError::new(
@@ -221,7 +221,10 @@ fn check_operator(input: &Plan, operator: &StateOperator, query: OutputMode) -> 
     if operator.mode == TimeMode::EventTime && !has_watermark(input) {
         return Err(PlanError::new(
             "STREAMING_STATE_WITHOUT_WATERMARK",
-            format!("{name} by event time is not supported without a watermark: no time passes"),
+            format!(
+                "{name} by event time is not supported without a watermark: event time would \
+            not advance"
+            ),
             "Declare one first: with_watermark(\"time\", \"10 minutes\")",
         ));
     }
@@ -230,7 +233,7 @@ fn check_operator(input: &Plan, operator: &StateOperator, query: OutputMode) -> 
     {
         return Err(PlanError::new(
             "STREAMING_STATEFUL_CHAIN_UNSUPPORTED",
-            format!("{name} in output mode update is not supported behind a running aggregation"),
+            format!("{name} in output mode update is not supported after a running aggregation"),
             "Use output mode append, with a watermark",
         ));
     }

@@ -233,7 +233,7 @@ impl OutputRule {
             return Err(EngineError::operator(
                 "STATEFUL_OUTPUT_SCHEMA_MISMATCH",
                 format!(
-                    "a row of {} values was emitted, and has {} columns",
+                    "a row with {} values was emitted, but the output has {} columns",
                     row.len(),
                     fields.len()
                 ),
@@ -244,7 +244,10 @@ impl OutputRule {
             if *value == Value::Null && !field.nullable {
                 return Err(EngineError::operator(
                     "NOT_NULL_ASSERT_VIOLATION",
-                    format!("NULL was emitted for the column `{}`, which has none", field.name),
+                    format!(
+                        "NULL was emitted for the column `{}`, which is not nullable",
+                        field.name
+                    ),
                     "Emit a value, or declare the column as nullable",
                 ));
             }
@@ -269,7 +272,7 @@ impl OutputRule {
                     time_us.div_euclid(1000),
                     watermark_us.div_euclid(1000)
                 ),
-                "Emit rows with an event time behind handle.current_watermark_ms()",
+                "Emit rows with an event time after handle.current_watermark_ms()",
             ));
         }
         Ok(crate::table::row::encode(row))

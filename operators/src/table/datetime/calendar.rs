@@ -106,7 +106,7 @@ mod tests {
     use proptest::prelude::*;
 
     #[test]
-    fn known_days() {
+    fn days_since_1970_convert_to_dates_and_back() {
         for (days, year, month, day) in [
             (0, 1970, 1, 1),
             (-1, 1969, 12, 31),

@@ -345,7 +345,7 @@ mod tests {
     }
 
     #[test]
-    fn texts() {
+    fn timestamps_are_written_in_the_zone_without_trailing_zeros() {
         let new_york = Tz::named("America/New_York").unwrap();
         assert_eq!(timestamp_text(-1, Tz::UTC), "1969-12-31 23:59:59.999999");
         assert_eq!(timestamp_text(50_000, Tz::UTC), "1970-01-01 00:00:00.05");

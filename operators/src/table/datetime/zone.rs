@@ -436,7 +436,7 @@ mod tests {
     }
 
     #[test]
-    fn english_names() {
+    fn zones_have_short_and_long_english_names() {
         let at = |month| Date { year: 2024, month, day: 1 }.days() * DAY_US;
         let names = |zone: &str, month| {
             let zone = Tz::named(zone).unwrap();

@@ -102,8 +102,8 @@ pub fn bounded_record(arena: &Bump) -> Result<(), Box<EvalError>> {
 fn too_large() -> Result<(), Box<EvalError>> {
     failed(
         "COLLECTION_SIZE_LIMIT_EXCEEDED",
-        "the values that are computed for a record take more than 1 GiB",
-        "Take shorter arrays and texts: nested lambdas are called for each pair of elements",
+        "the values computed for one record take more than 1 GiB",
+        "Use shorter arrays and texts: nested lambdas are called for each pair of elements",
     )
 }
 

@@ -262,8 +262,9 @@ fn resolve_parts(expr: &Expr, scope: &Scope, hook: &mut Hook<'_>) -> PlanResult<
         }
         Expr::Lambda(..) => Err(PlanError::new(
             "INVALID_LAMBDA_FUNCTION_CALL.NON_HIGHER_ORDER_FUNCTION",
-            "a lambda stands where a value is needed",
-            "It is an argument of transform, filter, exists, forall, aggregate and their like",
+            "a lambda is used where a value is needed",
+            "A lambda is an argument of transform, filter, exists, forall, aggregate and similar \
+            functions",
         )),
         Expr::Scalar(plan, _) => {
             let data_type = plan
@@ -279,12 +280,12 @@ fn resolve_parts(expr: &Expr, scope: &Scope, hook: &mut Hook<'_>) -> PlanResult<
         }
         Expr::UserAggregate(function, ..) => Err(PlanError::new(
             "MISSING_GROUP_BY",
-            format!("the aggregate `{}` stands where a value of a row is needed", function.name()),
+            format!("the aggregate `{}` is used where a value of a row is needed", function.name()),
             "Use it in the SELECT list or in HAVING",
         )),
         Expr::Star(_) | Expr::StarExcept(..) => Err(PlanError::new(
             "INVALID_USAGE_OF_STAR_OR_REGEX",
-            "`*` stands where one value is needed",
+            "`*` is used where one value is needed",
             "Name the columns",
         )),
         Expr::Cast { expr, to, lenient } => {
@@ -297,8 +298,8 @@ fn resolve_parts(expr: &Expr, scope: &Scope, hook: &mut Hook<'_>) -> PlanResult<
         Expr::Call { name, .. } if crate::table::plan::generator::is_generator(expr) => {
             Err(PlanError::new(
                 "UNSUPPORTED_GENERATOR.NESTED_IN_EXPRESSIONS",
-                format!("`{name}` makes rows and cannot stand inside an expression"),
-                "Let it stand alone in the SELECT list, or in LATERAL VIEW",
+                format!("`{name}` generates rows and cannot be part of an expression"),
+                "Use it as an item of the SELECT list, or in LATERAL VIEW",
             ))
         }
         Expr::Call { name, args, distinct, filter, .. } => {
@@ -306,7 +307,8 @@ fn resolve_parts(expr: &Expr, scope: &Scope, hook: &mut Hook<'_>) -> PlanResult<
                 return Err(PlanError::new(
                     "INVALID_SQL_SYNTAX.FUNCTION_WITH_UNSUPPORTED_SYNTAX",
                     format!(
-                        "`DISTINCT` and `FILTER` belong to aggregate functions, `{name}` is none"
+                        "`DISTINCT` and `FILTER` belong to aggregate functions, but `{name}` is \
+                        not one"
                     ),
                     "",
                 ));
@@ -415,7 +417,7 @@ fn expand_star(scope: &Scope, table: Option<&str>, place: Place) -> PlanResult<V
     if out.is_empty() {
         return Err(PlanError::new(
             "CANNOT_RESOLVE_STAR_EXPAND",
-            format!("`{table}.*` names no table here"),
+            format!("`{table}` of `{table}.*` is not a table of the query"),
             "Use the table's alias, or `*`",
         ));
     }
@@ -447,7 +449,7 @@ fn star_except(
         return Err(PlanError::new(
             "AMBIGUOUS_REFERENCE",
             format!("`EXCEPT ({name})` could mean any of {} columns", count(name)),
-            "Name the columns that are to stay",
+            "Name the columns to keep",
         )
         .at(place));
     }

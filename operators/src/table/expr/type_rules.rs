@@ -22,7 +22,7 @@ pub struct Naming {
 }
 
 impl Naming {
-    /// The defaults.
+    /// Spark's default values of these settings.
     pub const PLAIN: Self = Self {
         group_by_aliases: true,
         group_by_ordinal: true,

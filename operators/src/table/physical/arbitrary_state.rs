@@ -185,7 +185,7 @@ impl<P: StatefulProcessor> RowProcessor<P> {
                     }
                 },
                 format!("the function of {} failed: {error}", self.method.name()),
-                "See the reason that the function gave",
+                "See the error of the function",
             ),
         }
     }

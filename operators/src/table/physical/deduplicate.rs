@@ -100,7 +100,7 @@ impl Deduplicate {
                 None => None,
                 Some(Ok(bytes)) => Some(i64::from_le_bytes(bytes)),
                 Some(Err(_)) => {
-                    let reason = "an entry of a deduplication does not hold a time";
+                    let reason = "a checkpoint entry of a deduplication has no time";
                     return Err(EngineError::operator("CHECKPOINT_DAMAGED", reason, "Begin anew"));
                 }
             };

@@ -180,7 +180,7 @@ mod tests {
 
     /// The driver must learn that rows of the next epoch were emitted before the end of this epoch.
     #[test]
-    fn what_trails_on_one_branch_is_said_when_the_other_is_done() {
+    fn late_emission_of_one_branch_is_reported_when_the_other_has_finished() {
         use FlushStatus::{Blocked, Flushed, NextEpoch, Pending};
         let (one, _) = branch(true, None, &[NextEpoch, Flushed, Flushed]);
         let (other, _) = branch(true, None, &[Pending, Blocked, Flushed]);

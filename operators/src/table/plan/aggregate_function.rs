@@ -347,7 +347,7 @@ fn check_modifiers(
     {
         return Err(PlanError::new(
             "INVALID_AGGREGATE_FILTER.NON_DETERMINISTIC",
-            format!("the condition `{condition}` of FILTER gives another answer each time"),
+            format!("the condition `{condition}` of FILTER is nondeterministic"),
             "Compute it in a subquery",
         ));
     }

@@ -182,7 +182,7 @@ impl Call<'_> {
             other => other.clone(),
         };
         if !of_values.is_numeric() && !of_values.is_datetime() && !of_values.is_interval() {
-            return Err(self.wrong(&args[0], "Take a number, a date or a timestamp"));
+            return Err(self.wrong(&args[0], "Use a number, a date or a timestamp"));
         }
         args[0] = args[0].clone().coerce(&of_values);
         for arg in args.iter().skip(1) {

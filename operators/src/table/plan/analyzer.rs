@@ -394,10 +394,10 @@ pub fn refuse_maps(plan: &Plan) -> PlanResult<()> {
         Some(column) => Err(PlanError::new(
             "UNSUPPORTED_FEATURE.SET_OPERATION_ON_MAP_TYPE",
             format!(
-                "rows are to be compared, but `{}` is {}, which holds a map",
+                "rows must be compared, but `{}` is {}, which contains a map",
                 column.name, column.data_type
             ),
-            "Take map_entries of it, sorted, or group by it",
+            "Use its sorted map_entries, or group by it",
         )),
     }
 }
@@ -487,8 +487,9 @@ pub fn check_output_mode(plan: &Plan, mode: OutputMode) -> PlanResult<()> {
     let no_session = |input: &Plan, keys: &[_]| session_key(input, keys).is_none();
     if mode == OutputMode::Update && !all_aggregates(plan, &no_session) {
         return unsupported(
-            "session window streaming aggregations: a session that grows takes others back",
-            "Use append with a watermark to see sessions that are over, or complete",
+            "session window streaming aggregations: a growing session would retract earlier \
+            results",
+            "Use append with a watermark to see closed sessions, or complete",
         );
     }
     check_deduplication(plan)?;
@@ -498,7 +499,8 @@ pub fn check_output_mode(plan: &Plan, mode: OutputMode) -> PlanResult<()> {
         return Err(PlanError::new(
             "STREAMING_STATEFUL_CHAIN_UNSUPPORTED",
             format!(
-                "an aggregation over a running aggregation cannot be kept right in output mode {}",
+                "an aggregation over a running aggregation would emit wrong results in output \
+                mode {}",
                 mode.name()
             ),
             "Aggregate once",
@@ -525,8 +527,7 @@ fn check_sessions(plan: &Plan) -> PlanResult<()> {
         && session_key(input, keys).is_some()
         && let Some(call) = calls.iter().find(|call| call.user.is_some())
     {
-        let what =
-            format!("`{}`, a function of the program's own, over a session window,", call.name);
+        let what = format!("`{}`, a user-defined function, over a session window,", call.name);
         return Err(PlanError::not_yet(what).at(call.place));
     }
     plan.inputs().into_iter().try_for_each(check_sessions)
@@ -538,8 +539,8 @@ fn check_deduplication(plan: &Plan) -> PlanResult<()> {
     {
         return Err(PlanError::new(
             "STREAMING_DEDUPLICATION_WITHOUT_WATERMARK",
-            "drop_duplicates_within_watermark is not supported without a watermark: nothing says \
-             when a key may be forgotten",
+            "drop_duplicates_within_watermark is not supported without a watermark: its keys \
+            would never expire",
             "Declare one first: with_watermark(\"time\", \"10 minutes\")",
         ));
     }
@@ -566,12 +567,12 @@ fn check_event_times(plan: &Plan) -> PlanResult<()> {
         return Err(PlanError::new(
             "MULTIPLE_EVENT_TIME_COLUMNS",
             format!(
-                "an aggregation or deduplication has several event times ({}), and could go by \
-                 either",
+                "an aggregation or deduplication has several event times ({}), and could use any \
+                of them",
                 times.join(", ")
             ),
-            "Keep one of them: a window or a time, not both. CAST(time AS STRING) is a value \
-             like others",
+            "Keep one of them: a window or a time, not both. CAST(time AS STRING) is an ordinary \
+            value",
         ));
     }
     if plan.inputs().into_iter().any(redefines_watermark) {

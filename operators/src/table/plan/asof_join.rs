@@ -56,15 +56,15 @@ fn wrong(kind: &str, reason: &str, fix: &str) -> PlanError {
 pub fn invalid_operator() -> PlanError {
     let reason =
         "the match condition of an ASOF join compares two values by `>=`, `>`, `<=` or `<`";
-    let fix = "Write MATCH_CONDITION (l.time >= r.time), and other conditions behind ON";
+    let fix = "Write MATCH_CONDITION (l.time >= r.time), and other conditions after ON";
     wrong("INVALID_OPERATOR", reason, fix)
 }
 
 /// The error for an operand that is not a deterministic value of a row.
 pub fn invalid_expression() -> PlanError {
-    let reason = "an operand of the match condition is no value of a row: it aggregates, reads a \
-                  subquery or gives another value each time";
-    wrong("INVALID_EXPRESSION", reason, "Compare columns, or what is computed from them")
+    let reason = "an operand of the match condition is not a deterministic expression over a \
+    row: it has an aggregate or a subquery, or is nondeterministic";
+    wrong("INVALID_EXPRESSION", reason, "Compare columns, or expressions of columns")
 }
 
 /// The error if ASOF joins are not enabled.
@@ -116,7 +116,7 @@ fn operands(
         _ => {
             let reason = "the match condition of an ASOF join compares a value of the left side with \
                           one of the right side";
-            let fix = "Write MATCH_CONDITION (l.time >= r.time), and other conditions behind ON";
+            let fix = "Write MATCH_CONDITION (l.time >= r.time), and other conditions after ON";
             return Err(wrong("TABLE_REFERENCE", reason, fix));
         }
     };
@@ -126,7 +126,7 @@ fn operands(
     };
     let types = (of_left.data_type.clone(), of_right.data_type.clone());
     let invalid_type = || {
-        let reason = format!("values of {} and {} have no order together", types.0, types.1);
+        let reason = format!("values of {} and {} cannot be ordered", types.0, types.1);
         wrong("INVALID_TYPE", &reason, "Cast one of them to the type of the other")
     };
     let (of_left, of_right) = compared(of_left, of_right).map_err(|_| invalid_type())?;
@@ -154,7 +154,7 @@ pub fn asof_join(
             if !is_deterministic_expr(&resolved) {
                 return Err(PlanError::new(
                     "INVALID_NON_DETERMINISTIC_EXPRESSIONS",
-                    "the condition of an ASOF join gives another value each time",
+                    "the condition of an ASOF join is nondeterministic",
                     "Compute it in a SELECT before the join",
                 ));
             }
@@ -185,7 +185,7 @@ pub fn check(join: &crate::table::plan::Join) -> PlanResult<()> {
         return Err(PlanError::new(
             "STREAM_STATIC_JOIN_UNSUPPORTED",
             "an ASOF join with a table on the left and a stream on the right is not supported: a \
-             closer row may always come",
+            closer row may always arrive",
             "Put the stream on the left",
         )
         .at(join.place));

@@ -379,7 +379,7 @@ impl Grouping {
             if is_generator(unaliased(expr)) {
                 return Err(PlanError::new(
                     "UNSUPPORTED_GENERATOR.NESTED_IN_EXPRESSIONS",
-                    "explode cannot stand beside aggregates",
+                    "a generator cannot be used together with aggregates",
                     "Explode in a subquery: FROM (SELECT explode(…) AS x FROM …)",
                 )
                 .at(unaliased(expr).place()));
@@ -444,7 +444,8 @@ impl Grouping {
         if repeated && has_grouping_function(expr) {
             return Err(PlanError::new(
                 "UNSUPPORTED_GROUPING_EXPRESSION",
-                "`grouping` and `grouping_id` stand in HAVING or ORDER BY above equal sets",
+                "HAVING or ORDER BY has `grouping` or `grouping_id`, and some grouping sets are \
+                equal",
                 "Select them",
             )
             .at(expr.place()));
@@ -486,13 +487,19 @@ impl Grouping {
         if let Some(name) = names.into_iter().find(|name| !is_output(name) && !is_key(name)) {
             return refused(
                 "UNRESOLVED_COLUMN.WITH_SUGGESTION",
-                format!("`{name}` in ORDER BY is no column behind HAVING of what is not selected"),
+                format!(
+                    "`{name}` in ORDER BY is not selected, and HAVING uses columns that are \
+                not selected"
+                ),
             );
         }
         if has_aggregate(key) {
             return refused(
                 "UNSUPPORTED_EXPR_FOR_OPERATOR",
-                format!("`{key}` in ORDER BY stands behind HAVING of what is not selected"),
+                format!(
+                    "`{key}` in ORDER BY has an aggregate, and HAVING uses columns that are \
+                not selected"
+                ),
             );
         }
         Ok(())

@@ -39,7 +39,7 @@ impl JoinType {
             "anti" | "leftanti" => Ok(Self::LeftAnti),
             _ => Err(PlanError::new(
                 "UNSUPPORTED_JOIN_TYPE",
-                format!("'{name}' is not a kind of join"),
+                format!("'{name}' is not a join type"),
                 "Use inner, cross, left, right, full, left_semi or left_anti",
             )),
         }
@@ -288,7 +288,7 @@ fn refused(kind: &str, left: &str, right: &str) -> PlanError {
             "a {kind} join with {left} on the left and {right} on the right is not supported: \
              whether a row of the table ever has a match can never be decided"
         ),
-        "Put the stream on the side whose rows are all kept",
+        "Put the stream on the preserved side",
     )
 }
 

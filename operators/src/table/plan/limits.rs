@@ -58,7 +58,7 @@ pub fn too_complex(reason: impl Into<String>, at: Place) -> PlanError {
     PlanError::new(
         "FAILED_TO_PARSE_TOO_COMPLEX",
         reason,
-        "Divide the statement: put parts of it into views or columns of their own",
+        "Split the statement: move parts of it into views or columns",
     )
     .at(at)
 }
@@ -78,8 +78,8 @@ pub fn count_copies(copies: usize) -> PlanResult<()> {
     let all = COPIES.get().saturating_add(copies);
     if all > MAX_COPIES {
         let reason = format!(
-            "it makes more than {MAX_COPIES} operators and expressions, because it names views, \
-             `*` or operands again and again"
+            "it expands to more than {MAX_COPIES} operators and expressions, because it repeats \
+            views, `*` or operands"
         );
         return Err(too_complex(reason, Place::default()));
     }

@@ -358,7 +358,7 @@ impl Plan {
             1 + plan.inputs().into_iter().map(levels).max().unwrap_or(0)
         }
         if levels(self) > MAX_OPERATORS {
-            let reason = format!("more than {MAX_OPERATORS} operators stand above each other");
+            let reason = format!("the plan is more than {MAX_OPERATORS} operators deep");
             return Err(too_complex(reason, Place::default()));
         }
         Ok(())

@@ -204,7 +204,7 @@ fn milliseconds(text: &str, condition: &'static str, what: &str) -> PlanResult<i
     let length_us = micros.saturating_add(months.saturating_mul(MONTH_DAYS * DAY_US));
     if length_us < 0 {
         let reason = format!("{what} '{text}' of a watermark is negative");
-        return Err(PlanError::new(condition, reason, "A watermark stays behind what was seen"));
+        return Err(PlanError::new(condition, reason, "The delay must be zero or positive"));
     }
     Ok(length_us / 1000)
 }
@@ -219,7 +219,7 @@ pub fn with_max_future_skew(plan: Plan, skew: &str) -> PlanResult<Plan> {
         }
         _ => Err(PlanError::new(
             "MAX_FUTURE_SKEW_WITHOUT_WATERMARK",
-            "a limit of event times that are ahead belongs to a watermark, but none is declared",
+            "a future skew is set, but no watermark is declared",
             "Declare the watermark right before: with_watermark(\"time\", \"10 minutes\")",
         )),
     }
@@ -246,7 +246,7 @@ pub fn with_watermark(input: Plan, column: &Expr, delay: &str) -> PlanResult<Pla
     let Node::Column(index, _) = resolved.node else {
         return Err(PlanError::new(
             "EVENT_TIME_MUST_BE_TOP_LEVEL_COLUMN",
-            format!("the event time `{column}` is not a column of its own"),
+            format!("the event time `{column}` is a field, not a column"),
             "Select it as a column first: SELECT s.time AS time, …",
         )
         .at(column.place()));
@@ -262,7 +262,7 @@ pub fn with_watermark(input: Plan, column: &Expr, delay: &str) -> PlanResult<Pla
         return Err(PlanError::new(
             "EVENT_TIME_IS_NOT_ON_TIMESTAMP_TYPE",
             format!("the event time `{column}` is {}", resolved.data_type),
-            "Take a TIMESTAMP, for example to_timestamp(text) AS time",
+            "Use a TIMESTAMP, for example to_timestamp(text) AS time",
         )
         .at(column.place()));
     }
@@ -381,7 +381,7 @@ pub fn windowed<'e>(
         [_] => unreachable!("what was found is a call"),
         [_, second, ..] => Err(PlanError::new(
             "MULTIPLE_TIME_WINDOWS",
-            "a query has several windows, which would give each row of one with each of the other",
+            "a query has several windows, so each row would be in each combination of them",
             "Use one, or aggregate again by the other one",
         )
         .at(second.place())),
@@ -411,7 +411,7 @@ fn time_of(arg: &Expr, scope: &Scope) -> PlanResult<Resolved> {
             None => Err(PlanError::new(
                 "DATATYPE_MISMATCH.UNEXPECTED_INPUT_TYPE",
                 format!("the time of a window is `{resolved}`, which is {other}"),
-                "Take a TIMESTAMP column",
+                "Use a TIMESTAMP column",
             )),
         },
     }
@@ -462,15 +462,19 @@ fn with_window(input: Plan, args: &[Expr]) -> PlanResult<Plan> {
     if width_us <= 0 || slide_us <= 0 {
         return Err(PlanError::new(
             "DATATYPE_MISMATCH.VALUE_OUT_OF_RANGE",
-            "the length and the slide of a window must be longer than nothing",
+            "the length and the slide of a window must be longer than zero",
             "",
         ));
     }
     if slide_us > width_us || start_us.abs() >= slide_us {
         let (reason, fix) = if slide_us > width_us {
-            ("the slide of a window is longer than the window", "Rows between would be in none")
+            (
+                "the slide of a window is longer than the window",
+                "Rows between two windows would \
+            be in none",
+            )
         } else {
-            ("the start of a window is not within its slide", "Take less than the slide")
+            ("the start of a window is not within its slide", "Use less than the slide")
         };
         let condition = "DATATYPE_MISMATCH.PARAMETER_CONSTRAINT_VIOLATION";
         return Err(PlanError::new(condition, reason, fix));
@@ -480,7 +484,7 @@ fn with_window(input: Plan, args: &[Expr]) -> PlanResult<Plan> {
         return Err(PlanError::new(
             "COLLECTION_SIZE_LIMIT_EXCEEDED",
             format!("each time is in {count} windows, more than {WINDOWS_MAX}"),
-            "Take a longer slide, or a shorter window",
+            "Use a longer slide, or a shorter window",
         ));
     }
     let scope = input.scope();

@@ -33,7 +33,7 @@ impl GroupBy {
         match items.iter().find(mixed) {
             Some(item) if keys.is_empty() => Err(PlanError::new(
                 "UNRESOLVED_ALL_IN_GROUP_BY",
-                format!("`GROUP BY ALL` cannot say what to group by for `{item}`"),
+                format!("`GROUP BY ALL` cannot determine the keys of `{item}`"),
                 "Name the columns to group by",
             )
             .at(item.place())),
@@ -107,7 +107,7 @@ impl Keys<'_> {
             return Err(PlanError::new(
                 "_LEGACY_ERROR_TEMP_0051",
                 "`ROLLUP` and `CUBE` take no empty group of keys",
-                "The empty set belongs into GROUPING SETS",
+                "Write the empty set in GROUPING SETS",
             )
             .at(self.here));
         }
@@ -233,7 +233,7 @@ fn check_size(sets: usize, keys: usize, here: Place) -> PlanResult<()> {
     Err(PlanError::new(
         "GROUPING_SIZE_LIMIT_EXCEEDED",
         format!("`GROUP BY` has {sets} sets of {keys} keys"),
-        format!("At most {MAX_SETS} sets: each row is in a group of each"),
+        format!("Use at most {MAX_SETS} sets: each row belongs to a group of each set"),
     )
     .at(here))
 }

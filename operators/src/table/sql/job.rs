@@ -159,7 +159,7 @@ impl<'t> Reader<'t> {
         let found = self
             .peek()
             .map_or("the end of the statement".to_string(), |t| format!("'{}'", t.token));
-        let mut error = syntax(format!("{found} stands where {expected} should"), self.here());
+        let mut error = syntax(format!("expected {expected}, found {found}"), self.here());
         if self.next > 0 && super::begins_create(&self.tokens[self.next..]) {
             error.fix = super::END_BEFORE_CREATE.to_string();
         }
@@ -527,7 +527,7 @@ fn offset_name(interval: &str) -> PlanResult<String> {
     zone.map(|zone| zone.name().into_owned()).ok_or_else(|| {
         PlanError::new(
             "INVALID_INTERVAL_FORMAT.TIMEZONE_INTERVAL_OUT_OF_RANGE",
-            format!("`INTERVAL` {interval} is no distance of a zone from UTC"),
+            format!("`INTERVAL` {interval} is not an offset from UTC"),
             "It has hours, minutes and seconds, 18 hours at most",
         )
     })

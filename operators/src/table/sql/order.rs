@@ -47,7 +47,7 @@ pub(super) fn order_by(query: &ast::Query, catalog: &dyn Catalog) -> PlanResult<
         ast::Expr::Exists { .. } | ast::Expr::In { target: ast::InTarget::Subquery(_), .. } => {
             Err(PlanError::new(
                 "UNSUPPORTED_SUBQUERY_EXPRESSION_CATEGORY.UNSUPPORTED_IN_EXISTS_SUBQUERY",
-                "`IN` and `EXISTS` of a subquery cannot stand in ORDER BY",
+                "`IN` and `EXISTS` with a subquery are not allowed in ORDER BY",
                 "Select it under a name, and order by that",
             )
             .at(place(expr.span().start)))

@@ -147,7 +147,7 @@ pub(super) fn limits(
         Some(LimitClause::LimitOffset { limit, offset, limit_by }) => {
             if let Some(by) = limit_by.first() {
                 let here = place(by.span().start);
-                return Err(super::syntax("`LIMIT … BY` is no clause of Spark SQL", here));
+                return Err(super::syntax("`LIMIT … BY` is not a clause of Spark SQL", here));
             }
             (limit, offset)
         }
@@ -363,7 +363,8 @@ fn body_at(body: &SetExpr, catalog: &dyn Catalog, here: Place) -> PlanResult<Pla
             Err(PlanError::new(
                 "STREAMING_SET_OPERATION_UNSUPPORTED",
                 format!(
-                    "`{op}` with a stream on the right can never be decided: a later row may undo it"
+                    "`{op}` with a stream on the right can never be decided: a later row may \
+                    change the result"
                 ),
                 "Filter with a condition instead",
             )
@@ -719,7 +720,7 @@ fn constant_value(expr: Resolved, semantics: Semantics) -> PlanResult<Value> {
         PlanError::new(condition, format!("`VALUES` holds {reason}"), fix)
     };
     if !foldable {
-        let reason = "an expression that is no constant";
+        let reason = "an expression that is not a constant";
         return Err(kind("CANNOT_EVALUATE_EXPRESSION_IN_INLINE_TABLE", reason, ""));
     }
     evaluate(&folded, semantics).map_err(|error| {
@@ -836,7 +837,7 @@ fn lateral_view(input: Plan, view: &ast::LateralView, catalog: &dyn Catalog) -> 
     let call = convert_with(&view.lateral_view, &constants(catalog))?;
     if !crate::table::plan::generator::is_generator(&call) {
         return Err(refuse(
-            format_args!("`LATERAL VIEW` of `{call}`, which is no generator"),
+            format_args!("`LATERAL VIEW` of `{call}`, which is not a generator"),
             here,
         ));
     }

@@ -48,7 +48,8 @@ pub(super) const WORDS: [&str; 28] = [
 
 /// The error for a clause that Spark does not have.
 fn unknown(clause: &str, fix: &str, at: Place) -> PlanError {
-    PlanError::new("PARSE_SYNTAX_ERROR", format!("{clause} is no clause of Spark SQL"), fix).at(at)
+    PlanError::new("PARSE_SYNTAX_ERROR", format!("{clause} is not a clause of Spark SQL"), fix)
+        .at(at)
 }
 
 /// The error for a clause of Spark that is not supported.
@@ -179,7 +180,7 @@ pub(super) fn check_query(query: &Query, here: Place, catalog: &dyn Catalog) -> 
             unknown("`FETCH`", &fix, at("FETCH"))
         }),
         (!locks.is_empty() || for_clause.is_some(), &|| {
-            unknown("`FOR` behind a query", "Leave it out", at("FOR"))
+            unknown("`FOR` after a query", "Leave it out", at("FOR"))
         }),
         (settings.is_some(), &|| unknown("`SETTINGS`", "Write SET key = value;", at("SETTINGS"))),
         (format_clause.is_some(), &|| {
@@ -228,7 +229,7 @@ pub(super) fn check_offset(rows: OffsetRows, here: Place, catalog: &dyn Catalog)
         OffsetRows::None => Ok(()),
         OffsetRows::Row | OffsetRows::Rows => {
             let fix = "Write OFFSET and the number alone";
-            Err(unknown("`ROWS` behind OFFSET", fix, catalog.clause("ROWS", here)))
+            Err(unknown("`ROWS` after OFFSET", fix, catalog.clause("ROWS", here)))
         }
     }
 }
@@ -242,7 +243,7 @@ pub(super) fn check_cte(cte: &Cte, catalog: &dyn Catalog) -> PlanResult<()> {
         (materialized.is_some(), &|| {
             unknown("`MATERIALIZED`", "Leave it out", catalog.clause("MATERIALIZED", here))
         }),
-        (from.is_some(), &|| unknown("`FROM` behind a view of WITH", "Leave it out", here)),
+        (from.is_some(), &|| unknown("`FROM` after a view of WITH", "Leave it out", here)),
     ])
 }
 
@@ -288,7 +289,7 @@ pub(super) fn check_relation(
         } => first([
             (!with_hints.is_empty(), &|| {
                 unknown(
-                    "`WITH (…)` behind a table",
+                    "`WITH (…)` after a table",
                     "Leave it out: readers take no locks",
                     at("WITH"),
                 )
@@ -303,9 +304,9 @@ pub(super) fn check_relation(
             }),
             (*with_ordinality, &|| unknown("`WITH ORDINALITY`", "Use posexplode", at("WITH"))),
             (!partitions.is_empty(), &|| {
-                unknown("`PARTITION` behind a table", "Write a condition in WHERE", at("PARTITION"))
+                unknown("`PARTITION` after a table", "Write a condition in WHERE", at("PARTITION"))
             }),
-            (json_path.is_some(), &|| unknown("a path behind a table", "Leave it out", here)),
+            (json_path.is_some(), &|| unknown("a path after a table", "Leave it out", here)),
             (!index_directives.is_empty(), &|| unknown("a hint of an index", "Leave it out", here)),
             (inheritance.is_some(), &|| unknown("`ONLY`", "Leave it out", here)),
         ]),
@@ -343,7 +344,7 @@ pub(super) fn sample_rows<'s>(
         }),
         (name.is_some(), &|| unknown("a method of `TABLESAMPLE`", by_rows, here)),
         (seed.is_some() || bucket.is_some(), &|| {
-            not_built("`TABLESAMPLE` of anything but rows", by_rows, here)
+            not_built("`TABLESAMPLE` by anything other than rows", by_rows, here)
         }),
         (offset.is_some(), &|| unknown("`OFFSET` in TABLESAMPLE", by_rows, here)),
     ])?;
@@ -353,7 +354,7 @@ pub(super) fn sample_rows<'s>(
             value,
             unit: Some(sqlparser::ast::TableSampleUnit::Rows),
         }) => Ok(value),
-        _ => Err(not_built("`TABLESAMPLE` of anything but rows", by_rows, here)),
+        _ => Err(not_built("`TABLESAMPLE` by anything other than rows", by_rows, here)),
     }
 }
 
@@ -392,7 +393,7 @@ pub(super) fn check_star(options: &WildcardAdditionalOptions, here: Place) -> Pl
         (opt_alias.is_some(), &|| {
             PlanError::new(
                 "INVALID_USAGE_OF_STAR_OR_REGEX",
-                "`*` is several columns and has no name",
+                "`*` stands for several columns and cannot have an alias",
                 "Write * alone, or struct(*) AS name",
             )
             .at(here)
@@ -441,7 +442,7 @@ pub(super) fn check_call(function: &Function, name: &str, here: Place) -> PlanRe
             PlanError::new(
                 "INVALID_SQL_SYNTAX.FUNCTION_WITH_UNSUPPORTED_SYNTAX",
                 format!("`{name}` does not take IGNORE NULLS"),
-                "Write FILTER (WHERE x IS NOT NULL) behind an aggregate",
+                "Write FILTER (WHERE x IS NOT NULL) after an aggregate",
             )
             .at(here)
         }),

@@ -120,8 +120,7 @@ fn user_call(
     }
     let here = place(function.span().start);
     let Some(args) = plain_args(function, hook)? else {
-        let what =
-            format!("DISTINCT, FILTER or OVER of `{name}`, a function of the program's own,");
+        let what = format!("DISTINCT, FILTER or OVER of the user-defined function `{name}`");
         return Err(PlanError::not_yet(what).at(here));
     };
     Ok(match (scalar, aggregate) {
@@ -155,7 +154,7 @@ fn one_column(plan: &Plan, here: Place) -> PlanResult<()> {
     }
     Err(PlanError::new(
         "INVALID_SUBQUERY_EXPRESSION.SCALAR_SUBQUERY_RETURN_MORE_THAN_ONE_OUTPUT_COLUMN",
-        format!("a subquery that stands for a value has {} columns", plan.width()),
+        format!("a scalar subquery has {} columns", plan.width()),
         "Select one",
     )
     .at(here))
@@ -378,8 +377,7 @@ impl<'c> Joining<'c> {
     ) -> PlanResult<Expr> {
         let mut inner = self.inner(query, true)?;
         if inner.match_range.is_some() {
-            let what =
-                "several columns before IN and `LIMIT` in a subquery that reads the outer row";
+            let what = "several columns before IN and `LIMIT` in a correlated subquery";
             return Err(PlanError::not_yet(what).at(here));
         }
         let scope = inner.plan.scope();
@@ -420,7 +418,7 @@ impl<'c> Joining<'c> {
                 let reads_inner =
                     crate::table::plan::join::reads(&condition, self.scope().columns.len()).1;
                 if once && reads_inner {
-                    let what = "`DISTINCT` with `LIMIT` in a subquery that reads the outer row";
+                    let what = "`DISTINCT` with `LIMIT` in a correlated subquery";
                     return Err(PlanError::not_yet(what).at(here));
                 }
                 let grouped = select.having.is_some() || is_grouped(select);
@@ -430,8 +428,7 @@ impl<'c> Joining<'c> {
                     .map(|selected| item(selected, self.catalog))
                     .collect::<PlanResult<_>>()?;
                 if grouped || items.iter().any(has_aggregate) {
-                    let what =
-                        "a subquery that reads the outer row and aggregates, in EXISTS or IN,";
+                    let what = "a correlated subquery with an aggregate, in EXISTS or IN,";
                     return Err(PlanError::not_yet(what).at(here));
                 }
                 let condition = Some(condition);
@@ -531,7 +528,7 @@ impl<'c> Joining<'c> {
         if is_grouped(select) || select.having.is_some() || !has_aggregate(selected) {
             return Err(PlanError::new(
                 "UNSUPPORTED_SUBQUERY_EXPRESSION_CATEGORY.MUST_AGGREGATE_CORRELATED_SCALAR_SUBQUERY",
-                "a subquery that stands for a value and reads the outer row may give several rows",
+                "a correlated scalar subquery may return several rows",
                 "Aggregate in it: (SELECT max(x) FROM t WHERE t.k = outer.k)",
             )
             .at(here));
@@ -654,7 +651,7 @@ fn negated_if(negated: bool, expr: Expr) -> Expr {
 fn wrong_number(wanted: usize, found: usize, here: Place) -> PlanError {
     PlanError::new(
         "DATATYPE_MISMATCH.IN_SUBQUERY_LENGTH_MISMATCH",
-        format!("{wanted} values stand before IN, but the subquery selects {found}"),
+        format!("{wanted} values precede IN, but the subquery selects {found}"),
         "Select as many columns",
     )
     .at(here)

@@ -347,11 +347,11 @@ struct Run {
 impl Run {
     fn of(load: &Load, lag: &Histogram<u64>, found: Option<Found>) -> Result<Self, Failure> {
         let Some((latency, pairs)) = found else {
-            return Err(Failure::Failed("the join gave nothing".to_string()));
+            return Err(Failure::Failed("the join emitted nothing".to_string()));
         };
         if pairs != load.matches() {
             let expected = load.matches();
-            return Err(Failure::Failed(format!("{pairs} matches came, not {expected}")));
+            return Err(Failure::Failed(format!("{pairs} matches were received, not {expected}")));
         }
         Ok(Self { latency: Percentiles::of(&latency), lag: Percentiles::of(lag) })
     }
@@ -401,7 +401,7 @@ fn by_hand(load: &Load) -> Result<Run, Failure> {
     };
     let thread = std::thread::Builder::new().name("by hand".into()).spawn(body)?;
     let lag = generate(load, base, [left, right], &over)?;
-    thread.join().map_err(|_| Failure::Failed("the join by hand panicked".to_string()))?;
+    thread.join().map_err(|_| Failure::Failed("the hand-written join panicked".to_string()))?;
     let found = out.lock().unwrap_or_else(|poisoned| poisoned.into_inner()).take();
     Run::of(load, &lag, found)
 }
@@ -442,7 +442,7 @@ pub(super) fn latency(load: &Load, figures: &mut Vec<Figure>) -> Result<(), Fail
     let what = "p99 with checkpoints, as a multiple of without".to_string();
     figures.push(Figure::new(what, Unit::Times(ratio), None, "<= 1.3"));
     let lag = hand.lag.p99_ns.max(plain.lag.p99_ns).max(kept.lag.p99_ns);
-    let what = "the generator's own lateness, p99".to_string();
+    let what = "how late the generator was, p99".to_string();
     figures.push(Figure::new(what, time(lag), None, "small"));
     Ok(())
 }
@@ -484,7 +484,7 @@ pub(super) fn throughput(rows: i64, figures: &mut Vec<Figure>) -> Result<(), Fai
     }
     let by_hand = rows as f64 / begun.elapsed().as_secs_f64();
     if found != pairs {
-        return Err(Failure::Failed(format!("{found} matches came, not {pairs}")));
+        return Err(Failure::Failed(format!("{found} matches were found, not {pairs}")));
     }
     figures.push(Figure::new(
         format!("rows a second of a side, one core, {rows} rows, unique keys"),

@@ -18,8 +18,9 @@ use clap::{Args as ClapArgs, ValueEnum};
     millstream bench join\n  \
     millstream bench join --part stage\n  \
     millstream bench join --quick --json\n\n\
-    Beside each figure stands the same by hand: a hash table of both sides' rows, without expressions,\n\
-    late rows, checkpoints and bounded steps. Every match is counted; a wrong number ends the run.")]
+    Each figure is compared with a hand-written join: a hash table of both sides' rows, without\n\
+    expressions, late rows, checkpoints and bounded steps. Every match is counted; a wrong number of\n\
+    matches ends the run.")]
 pub(super) struct Args {
     /// The part to measure; by default all
     #[arg(long, value_enum)]

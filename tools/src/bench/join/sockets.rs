@@ -47,7 +47,7 @@ impl Traffic for Matched {
         let seq = (measured.results - 1) * 2;
         let expected = format!("{seq},{}", seq + 1);
         if line != expected.as_bytes() {
-            return Err(format!("'{}' came, not '{expected}'", line.escape_ascii()));
+            return Err(format!("'{}' was received, not '{expected}'", line.escape_ascii()));
         }
         if self.is_measured(seq + 1) {
             note(&mut measured.latency, intended(seq + 1, self.rate), arrived);

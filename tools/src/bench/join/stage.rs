@@ -95,7 +95,7 @@ fn expect(what: &str, found: u64, expected: u64) -> Result<(), Failure> {
     if found == expected {
         return Ok(());
     }
-    Err(Failure::Failed(format!("{what}: {found} rows came out, not {expected}")))
+    Err(Failure::Failed(format!("{what}: {found} rows were emitted, not {expected}")))
 }
 
 /// Measures a row that finds its match among `keys` keys and is then buffered.
@@ -127,7 +127,7 @@ pub(super) fn probe_and_insert(keys: i64, figures: &mut Vec<Figure>) -> Result<(
         hand.push(false, right(i), |_, _| pairs += 1);
     }
     let hand_matched = begun.elapsed();
-    expect("probe and insert by hand", pairs, keys as u64)?;
+    expect("probe and insert, hand-written", pairs, keys as u64)?;
     let count = keys as u64;
     figures.push(Figure::new(
         format!("probe, match and insert, {keys} keys"),
@@ -192,7 +192,7 @@ pub(super) fn probe_by_range(rows: i64, figures: &mut Vec<Figure>) -> Result<(),
         hand.push(false, right(i), |_, _| pairs += 1);
     }
     let by_hand = begun.elapsed();
-    expect("probe by range by hand", pairs, probes as u64)?;
+    expect("probe by range, hand-written", pairs, probes as u64)?;
     figures.push(Figure::new(
         format!("probe by range of a key with {rows} rows, one match, and insert"),
         Unit::Ns(ns_each(ours, probes as u64)),
@@ -229,7 +229,7 @@ pub(super) fn expiry(rows: i64, figures: &mut Vec<Figure>) -> Result<(), Failure
     hand.expire(all_us);
     let hand_freed = begun.elapsed();
     figures.push(Figure::new(
-        format!("a watermark by which none of {rows} rows expires"),
+        format!("a watermark that expires none of {rows} rows"),
         Unit::Ns(ns_each(nothing_due, moves as u64)),
         None,
         "nothing",

@@ -57,7 +57,7 @@ pub(super) fn run(load: &Load, rounds: u64, spin: bool, json: bool) -> Result<()
         );
         return Ok(());
     }
-    say!("{results} results of the engine checked: each key of each window once, and right");
+    say!("{results} results of the engine checked: each key of each window once, and correct");
     say!(
         "medians of {rounds} rounds: p50 bare {}, engine {} (x{r50:.2}); p99 bare {}, engine {} (x{r99:.2})",
         time(b50),

@@ -21,8 +21,8 @@ use std::time::Duration;
     millstream bench window sliding --rate 500000\n  \
     millstream bench window hold --keys 1000000\n  \
     millstream bench window soak --minutes 30 --plot soak.svg\n\n\
-    Latency counts from the intended time of the record that closes a window, or of the probe. The\n\
-    generator spins on the last core, the query's worker is pinned to the first. `close` and `soak`\n\
+    Latency is measured from the intended time of the record that closes a window, or of the probe.\n\
+    The generator spins on the last core, the query's worker is pinned to the first. `close` and `soak`\n\
     check every result; `sliding` and `hold` count them.")]
 pub(super) struct Args {
     #[command(subcommand)]
@@ -176,16 +176,19 @@ impl Check {
         };
         let found = (number(""), number("key-"), number(""));
         let (Some(end_s), Some(key), Some(rows)) = found else {
-            return Err(format!("'{text}' is no result"));
+            return Err(format!("'{text}' is not a result"));
         };
         let expected = self.load.rows_of(end_s, key);
         if end_s != self.end_s || rows != expected {
             let now = self.end_s;
-            return Err(format!("'{text}' is not of the window until {now}, or not {expected}"));
+            return Err(format!(
+                "'{text}' is not in the window that ends at {now}, or is not \
+            {expected}"
+            ));
         }
         match self.seen.get_mut(key as usize) {
             Some(seen) if !*seen => *seen = true,
-            _ => return Err(format!("'{text}' came twice")),
+            _ => return Err(format!("'{text}' was received twice")),
         }
         self.left -= 1;
         if self.left == 0 {

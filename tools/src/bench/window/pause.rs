@@ -94,10 +94,13 @@ pub(super) fn run(keys: u64, probe_us: u64, rounds: u64, json: bool) -> Result<(
         time(took)
     );
     say!("a probe's wait, nothing to close   {}", latency_line(&calm));
-    say!("  without what is not the worker's {}", latency_line(&calm_own));
+    say!("  without time off the core {}", latency_line(&calm_own));
     say!("a probe's wait, while it closes    {}", latency_line(&busy));
-    say!("  without what is not the worker's {}", latency_line(&busy_own));
-    say!("not the worker's: the probe was sent late, or the system ran something else on its core");
+    say!("  without time off the core {}", latency_line(&busy_own));
+    say!(
+        "time off the core: the probe was sent late, or the system ran another thread on the \
+    worker's core"
+    );
     Ok(())
 }
 
@@ -192,7 +195,7 @@ fn gather(
     let found = std::mem::replace(&mut *waits, Waits::new());
     let count = found.all.len();
     if count != sent {
-        return Err(Failure::Failed(format!("{count} of {sent} probes came")));
+        return Err(Failure::Failed(format!("{count} of {sent} probes were received")));
     }
     let added = into.all.add(&found.all).and_then(|()| into.own.add(&found.own));
     added.map_err(|error| Failure::Failed(error.to_string()))

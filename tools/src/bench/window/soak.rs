@@ -56,7 +56,7 @@ pub(super) fn run(load: &Load, plot: Option<&PathBuf>, json: bool) -> Result<(),
     let p99 = |part: &[Interval]| median(part.iter().map(|i| i.latency.p99_ns).collect());
     let memory = |part: &[Interval]| median(part.iter().map(|i| i.resident_kb).collect());
     if half == 0 {
-        return Err(Failure::Failed("it was too short to tell".to_string()));
+        return Err(Failure::Failed("the run was too short to tell".to_string()));
     }
     let (first, second) = settled.split_at(half);
     let drift = p99(second) as f64 / p99(first) as f64;
@@ -73,7 +73,7 @@ pub(super) fn run(load: &Load, plot: Option<&PathBuf>, json: bool) -> Result<(),
         );
         return Ok(());
     }
-    say!("{} results checked: each key of each window once, and right", measured.results);
+    say!("{} results checked: each key of each window once, and correct", measured.results);
     say!(
         "median p99 of an interval: first half {}, second half {} (x{drift:.2}); memory {:.1} MiB and {:.1} MiB",
         time(p99(first)),

@@ -28,7 +28,8 @@ pub(super) struct History {
 pub(super) type RingNumber = u32;
 
 impl History {
-    /// Adds bytes at a stream offset. If they do not follow the last bytes, the ring starts anew.
+    /// Adds bytes at a stream offset. The ring is cleared first if they do not follow
+    /// the last bytes.
     pub(super) fn push(&mut self, owner: u64, ring: &mut RingNumber, at: u64, data: &[u8]) {
         if self.rings.get(*ring as usize).is_none_or(|ring| ring.owner != owner) {
             *ring = self.allot(owner, at);

@@ -97,7 +97,7 @@ impl Section {
             match kind {
                 BlockKind::Section => {
                     if self.half(body, 4) != 1 {
-                        let what = "a section is of a version that is not known";
+                        let what = "the version of a section is unknown";
                         return Err(damage_here(window, what));
                     }
                     window.consume(bytes);
@@ -145,7 +145,7 @@ impl Section {
         let (kind, bytes) = (self.word(head, 0), self.word(head, 4) as usize);
         let least = if is_section { 28 } else { 12 };
         if bytes < least || !bytes.is_multiple_of(4) {
-            return Err(damage_here(window, &format!("a block claims {bytes} bytes")));
+            return Err(damage_here(window, &format!("a block declares {bytes} bytes")));
         }
         let kind = match kind {
             _ if is_section => BlockKind::Section,

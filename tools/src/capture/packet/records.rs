@@ -166,7 +166,7 @@ impl Pcap {
         let (seconds, fraction) = (self.word(header, 0), self.word(header, 4));
         let (captured, length) = (self.word(header, 8) as usize, self.word(header, 12) as usize);
         if captured > PACKET_BYTES_MAX {
-            let what = format!("a record claims {captured} bytes");
+            let what = format!("a record declares {captured} bytes");
             return Err(damage_here(window, &what));
         }
         let whole = self.record_header + captured;

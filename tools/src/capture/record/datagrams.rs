@@ -23,7 +23,7 @@ pub(super) fn listen(
     begin: impl FnOnce() -> Result<Recorder, Failure>,
 ) -> Result<Recorder, Failure> {
     let mut socket = bind(at, groups).map_err(|error| {
-        Failure::Failed(format!("LISTEN_FAILED: {at}: {error}. Take another port or group"))
+        Failure::Failed(format!("LISTEN_FAILED: {at}: {error}. Use another port or group"))
     })?;
     let local = socket.local_addr()?;
     ask_for_times(&socket);

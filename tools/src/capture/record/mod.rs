@@ -24,7 +24,7 @@ use std::time::Duration;
     millstream capture --listen 9999 -o clients.capture\n  \
     millstream capture --listen 9999 --to 127.0.0.1:8888 -o both.capture\n  \
     millstream capture --udp 5005 --group 239.1.2.3 -o market.capture --bytes 1G\n\n\
-    Ctrl-C ends the recording; it is readable at any time, also after a crash.")]
+    Ctrl-C ends the recording. The file is readable at any time, also after a crash.")]
 pub(crate) struct Args {
     /// Record what this server sends
     #[arg(long, value_name = "HOST:PORT", conflicts_with_all = ["listen", "udp"])]

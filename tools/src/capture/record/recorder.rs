@@ -102,7 +102,7 @@ impl Recorder {
     }
 
     fn failed(&self, error: &io::Error) -> Failure {
-        let fix = "What was recorded before is readable. Check the disk";
+        let fix = "The data recorded so far is readable. Check the disk";
         Failure::Failed(format!("CAPTURE_WRITE_FAILED: {}: {error}. {fix}", self.path.display()))
     }
 

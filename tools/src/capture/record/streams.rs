@@ -41,14 +41,14 @@ pub(super) fn listen(
 ) -> Result<Recorder, Failure> {
     let mut listener = TcpListener::bind(at).map_err(|error| {
         Failure::Failed(format!(
-            "LISTEN_FAILED: {at}: {error}. Take another port, or end what has it"
+            "LISTEN_FAILED: {at}: {error}. Use another port, or stop the program that uses it"
         ))
     })?;
     // Connections inherit the option, so that even their first bytes have the kernel's time.
     ask_for_times(&listener);
     let streams = Streams::new(begin()?, to.map(|to| to[0]))?;
     streams.poll.registry().register(&mut listener, LISTENER, Interest::READABLE)?;
-    eprintln!("listening at {}; Ctrl-C ends", listener.local_addr()?);
+    eprintln!("listening at {}; Ctrl-C stops", listener.local_addr()?);
     streams.run(Some(&listener), false)
 }
 

@@ -236,8 +236,8 @@ impl Run {
         say!("send lag     p50 {half}, p99 {p99}, max {last}");
         if most > args.max_lag {
             return Err(Failure::Failed(format!(
-                "REPLAY_INVALID: the send lag was {p99} at p99, above {}: this machine did not keep \
-                 the pace. Give it more cores, a lower --speed, or a larger --max-lag",
+                "REPLAY_INVALID: the send lag was {p99} at p99, above {}: this machine did not \
+                keep the pace. Use more cores, a lower --speed, or a larger --max-lag",
                 times::show_ns(args.max_lag)
             )));
         }

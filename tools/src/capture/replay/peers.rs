@@ -32,7 +32,7 @@ pub(super) struct Clients {
 impl Target {
     pub(super) fn listen(at: SocketAddr) -> Result<Self, Failure> {
         let listener = TcpListener::bind(at).map_err(|error| {
-            let fix = "Take another port, or end what has it";
+            let fix = "Use another port, or stop the program that uses it";
             Failure::Failed(format!("LISTEN_FAILED: {at}: {error}. {fix}"))
         })?;
         let at = listener.local_addr()?;

@@ -23,7 +23,7 @@ impl Speed {
         }
         match text.trim_end_matches('x').parse::<f64>() {
             Ok(factor) if factor > 0.0 && factor.is_finite() => Ok(Self::Factor(factor)),
-            _ => Err(format!("{text} is no speed: write 1, 0.1, 10 or max")),
+            _ => Err(format!("{text} is not a speed: write 1, 0.1, 10 or max")),
         }
     }
 

@@ -169,7 +169,7 @@ impl Dictionary {
             if rows.nulls.as_ref().is_none_or(|nulls| nulls.is_valid(row))
                 && let Some(index) = indexes.next()
             {
-                let word = self.get(*index).ok_or("a dictionary lacks a word: it is damaged")?;
+                let word = self.get(*index).ok_or("a dictionary lacks an entry: it is damaged")?;
                 all.extend_from_slice(word);
             }
             ends.push(i32::try_from(all.len()).map_err(|_| too_long())?);
@@ -236,7 +236,7 @@ impl StripeContext<'_> {
             Kind::List | Kind::Map | Kind::Struct => {
                 self.nested(of, wanted, integers(LENGTH, Sign::Unsigned))?
             }
-            Kind::Union => return Err("UNION is not read".to_string()),
+            Kind::Union => return Err("UNION is not supported".to_string()),
         };
         let present = self.stream(id, PRESENT).map(Bits::new);
         Ok(Column { present, body, wanted: wanted.clone(), clock: self.clock })
@@ -452,7 +452,7 @@ impl Column {
                 let (mut dense, nanos) = (longs(seconds, values)?, longs(nanos, values)?);
                 for (value, nanos) in dense.iter_mut().zip(nanos) {
                     let micros = clock.micros(*value, nanos, *base_s, *local);
-                    *value = micros.ok_or("a timestamp is beyond the years that are read")?;
+                    *value = micros.ok_or("a timestamp is out of the supported range of years")?;
                 }
                 self.built(rows, dense.into_iter(), Cell::Time)
             }
@@ -532,7 +532,7 @@ impl Column {
 
     fn parts(&mut self, rows: Rows) -> Result<ArrayRef, String> {
         let values = rows.values();
-        let arrow = to_arrow(&self.wanted).ok_or("the type is not read")?;
+        let arrow = to_arrow(&self.wanted).ok_or("the type is not supported")?;
         match (&mut self.body, arrow) {
             (Body::List { lengths, element }, Arrow::List(field)) => {
                 let offsets = offsets(&rows, &longs(lengths, values)?, ELEMENTS_MAX)?;

@@ -164,7 +164,7 @@ pub fn read(file: &ByteSource) -> Result<Option<Footer>, String> {
         Some(())
     });
     if read.is_none() || magic != b"ORC" || footer_bytes == 0 {
-        return Err("it is not an ORC file, or its end is missing".to_string());
+        return Err("it is not an ORC file, or it is truncated".to_string());
     }
     let codec = Codec::of(codec)?;
     let block = usize::try_from(block).ok().filter(|block| *block <= BLOCK_BYTES_MAX);
@@ -198,7 +198,7 @@ fn footer(bytes: &[u8], compression: Compression, end: u64) -> Result<Footer, St
     });
     read.ok_or_else(|| damaged("the footer"))?;
     if encrypted {
-        return Err("it has encrypted columns, which are not read".to_string());
+        return Err("it has encrypted columns, which are not supported".to_string());
     }
     for stripe in &stripes {
         let all = [stripe.offset, stripe.index_bytes, stripe.data_bytes, stripe.footer_bytes];
@@ -373,7 +373,7 @@ impl Type {
         let mut fields = Vec::new();
         for (name, of) in &self.children {
             let data_type = of.data_type().map_err(|what| {
-                format!("column `{name}` has the type {what}, which is not read")
+                format!("column `{name}` has the type {what}, which is not supported")
             })?;
             fields.push(Field::new(name, data_type, true));
         }

@@ -137,7 +137,7 @@ impl Reader {
             let writer = match end.zone.as_deref() {
                 None => reader,
                 Some(name) => named(name).ok_or_else(|| {
-                    format!("its times are of a zone `{name}`, which is not known")
+                    format!("its times are in the time zone `{name}`, which is unknown")
                 })?,
             };
             let clock = Clock { hybrid: footer.hybrid_calendar, writer, reader };
@@ -168,7 +168,7 @@ fn find<'t>(root: &'t Type, place: usize, name: &str) -> Result<Option<&'t Type>
     let mut found = columns.iter().filter(|(own, _)| own.to_lowercase() == lower);
     let first = found.next();
     if found.next().is_some() {
-        return Err(format!("it has more than one column `{name}`, in different cases"));
+        return Err(format!("several of its columns are named `{name}`, differing only in case"));
     }
     Ok(first.map(|(_, of)| of))
 }

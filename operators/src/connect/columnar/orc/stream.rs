@@ -47,8 +47,8 @@ impl Codec {
             3 => Self::Lzo,
             4 => Self::Lz4,
             5 => Self::Zstd,
-            6 => return Err("it is compressed by brotli, which is not read".to_string()),
-            other => return Err(format!("its compression {other} is not known")),
+            6 => return Err("it is compressed by brotli, which is not supported".to_string()),
+            other => return Err(format!("its compression {other} is unknown")),
         })
     }
 
@@ -97,7 +97,7 @@ impl Codec {
                 // The LZO decoder has no output limit. One byte of input yields at most 255 bytes
                 // of output, so a limit on the input bounds memory.
                 if block.len() > limit.min(LZO_BYTES_MAX) {
-                    return Err("a compressed block is larger than blocks may be".to_string());
+                    return Err("a compressed block is above the largest allowed size".to_string());
                 }
                 let decode = || lzokay_native::decompress_all(block, None);
                 let decoded = catch_unwind(decode).map_err(|_| damaged(&"it is damaged"))?;

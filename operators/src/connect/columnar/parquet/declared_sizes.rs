@@ -45,21 +45,23 @@ pub fn footer(file: &impl ChunkReader) -> Result<Bytes, String> {
     let last = file.get_bytes(end, FOOTER_END).map_err(|error| error.to_string())?;
     match &last[4..] {
         b"PAR1" => {}
-        b"PARE" => return Err("its footer is encrypted, which is not read".to_string()),
+        b"PARE" => return Err("its footer is encrypted, which is not supported".to_string()),
         _ => {
-            return Err("it is no Parquet file, or it is cut off: it does not end with PAR1".into());
+            return Err("it is not a Parquet file, or it is truncated: it does not end with \
+            PAR1"
+                .into());
         }
     }
     let bytes = u32::from_le_bytes([last[0], last[1], last[2], last[3]]) as usize;
     if bytes > FOOTER_BYTES_MAX {
         return Err(format!(
-            "its footer says that it has {bytes} bytes; at most {} MiB are read",
+            "its footer declares {bytes} bytes, more than the limit of {} MiB",
             FOOTER_BYTES_MAX >> 20
         ));
     }
     let begin = end.checked_sub(bytes as u64).ok_or("its footer is longer than the file")?;
     let read = file.get_bytes(begin, bytes).map_err(|error| error.to_string())?;
-    footer_fits(&read).ok_or("its footer says that it has more than there is")?;
+    footer_fits(&read).ok_or("its footer declares more elements than it has bytes for")?;
     Ok(read)
 }
 
@@ -154,7 +156,7 @@ pub fn pages(
         for (column, _) in group.columns().iter().zip(is_read).filter(|(_, is_read)| **is_read) {
             let (begin, bytes) = column.byte_range();
             let end = begin.checked_add(bytes).filter(|end| *end <= length);
-            let end = end.ok_or("a column lies behind the end of the file")?;
+            let end = end.ok_or("a column begins beyond the end of the file")?;
             let mut at = begin;
             while at < end {
                 let page = page_at(file, at, end)?;
@@ -186,8 +188,8 @@ fn page_at(file: &impl ChunkReader, at: u64, end: u64) -> Result<Header, String>
         let many = page.dictionary > page.uncompressed.saturating_mul(8);
         if !fits(page.uncompressed) || !fits(page.compressed) || page.dictionary < 0 || many {
             return Err(format!(
-                "a page says that it has {} bytes and a dictionary of {} values; at most {} MiB \
-                 are read",
+                "a page declares {} bytes and a dictionary of {} values, more than the limit of {} \
+                 MiB",
                 page.uncompressed,
                 page.dictionary,
                 PAGE_BYTES_MAX >> 20

@@ -135,8 +135,8 @@ fn find(nodes: &[Node], name: &str) -> Result<Option<usize>, String> {
     if all.next().is_some() {
         let names: Vec<&str> = nodes.iter().filter(is_it).map(|node| node.name.as_str()).collect();
         return Err(format!(
-            "Found duplicate field(s) `{name}`: [{}] in case-insensitive mode. The names differ in \
-             case alone: write the file with other names",
+            "Found duplicate field(s) `{name}`: [{}] in case-insensitive mode. The names differ \
+            only in case: write the file with other names",
             names.join(", ")
         ));
     }

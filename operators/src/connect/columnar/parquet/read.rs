@@ -57,7 +57,7 @@ fn repaired(metadata: ParquetMetaData) -> Result<ParquetMetaData, String> {
     let rows = groups.iter().try_fold(0i64, |sum, group| sum.checked_add(group.num_rows()));
     let file = FileMetaData::new(
         file.version(),
-        rows.ok_or("its footer says that it has more rows than can be counted")?,
+        rows.ok_or("its footer declares more rows than a 64-bit number can hold")?,
         file.created_by().map(str::to_string),
         file.key_value_metadata().cloned(),
         Arc::new(SchemaDescriptor::new(Arc::new(schema))),
@@ -110,7 +110,7 @@ pub fn schema_of(from: From, options: &ReadOptions) -> Result<Schema, String> {
     let field = |node: &Node| match node.data_type(&options.inference) {
         Ok(data_type) => Ok(Field::new(node.name.clone(), data_type, true)),
         Err(reason) => Err(format!(
-            "[PARQUET_TYPE_ILLEGAL] column `{}` is {reason}. Give a schema without it",
+            "[PARQUET_TYPE_ILLEGAL] column `{}` is {reason}. Declare a schema without it",
             node.name
         )),
     };

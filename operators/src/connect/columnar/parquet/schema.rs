@@ -187,7 +187,7 @@ fn group(field: &Type, next_leaf: &mut usize) -> Shape {
             [element] => Shape::List(Layout::Three, Box::new(Node::of(element, next_leaf))),
             _ => malformed("a list without elements", next_leaf),
         },
-        (true, ..) => malformed("a list that is no group of one repeated field", next_leaf),
+        (true, ..) => malformed("a list that is not a group of one repeated field", next_leaf),
         (_, true, Some(entry)) if entry.is_group() => match entry.get_fields() {
             [key, value] => {
                 let key = Node::of(key, next_leaf);
@@ -195,7 +195,7 @@ fn group(field: &Type, next_leaf: &mut usize) -> Shape {
             }
             _ => malformed("a map whose entries are not a key and a value", next_leaf),
         },
-        (_, true, _) => malformed("a map that is no group of one repeated group", next_leaf),
+        (_, true, _) => malformed("a map that is not a group of one repeated group", next_leaf),
         _ => Shape::Struct(of(fields, next_leaf)),
     }
 }
@@ -429,7 +429,7 @@ mod tests {
                 "MAP<STRING, INT>",
             ),
             ("optional group a (LIST) { optional int32 b; }", {
-                "! a list that is no group of one repeated field"
+                "! a list that is not a group of one repeated field"
             }),
         ] {
             assert_eq!(inferred(field), [expected], "{field}");

@@ -74,12 +74,12 @@ fn codec(reader: &mut OptionReader<'_>) -> PlanResult<Codec> {
         #[cfg(not(feature = "compression"))]
         "gzip" | "deflate" | "bzip2" | "zstd" => Err(PlanError::new(
             "FEATURE_NOT_ENABLED",
-            format!("compression '{name}' is not in this program"),
+            format!("this program was built without compression '{name}'"),
             "Build it with the feature `compression`",
         )),
         _ => Err(PlanError::new(
             "CODEC_NOT_AVAILABLE.WITH_AVAILABLE_CODECS_SUGGESTION",
-            format!("'{name}' is not a compression of lines that is written here"),
+            format!("compression '{name}' is not supported for lines"),
             "Use none, gzip, deflate, bzip2 or zstd: lz4 and snappy have a framing that only Hadoop reads",
         )),
     }
@@ -161,7 +161,7 @@ impl SinkFormat {
             _ => {
                 return Err(PlanError::new(
                     "FEATURE_NOT_ENABLED",
-                    format!("format '{format}' is not in this program"),
+                    format!("this program was built without format '{format}'"),
                     "Build it with the feature `columnar`",
                 ));
             }

@@ -84,7 +84,7 @@ impl FileSinkConfig {
         if partitions.len() == schema.fields.len() && !partitions.is_empty() {
             return Err(PlanError::new(
                 "ALL_PARTITION_COLUMNS_NOT_ALLOWED",
-                "all columns are in partitionBy, and none is left for the files",
+                "all columns are in partitionBy, so the files would have none",
                 "Leave one out",
             ));
         }
@@ -106,7 +106,10 @@ impl FileSinkConfig {
             if schema.fields[at].data_type.is_nested() {
                 return Err(PlanError::new(
                     "INVALID_PARTITION_COLUMN_DATA_TYPE",
-                    format!("`{name}` is {} and cannot name a folder", schema.fields[at].data_type),
+                    format!(
+                        "`{name}` is {} and cannot be a partition column",
+                        schema.fields[at].data_type
+                    ),
                     "Partition by a number, a date or a text",
                 ));
             }
@@ -142,7 +145,7 @@ impl FileSinkConfig {
                 shown(&before),
                 shown(&self.partition_by)
             ),
-            "Keep the partition columns, or take another path and another checkpoint",
+            "Keep the partition columns, or use another path and another checkpoint",
         ))
     }
 
@@ -176,11 +179,12 @@ impl FileSinkConfig {
             return Err(EngineError::operator(
                 "FILE_SINK_LOG_AHEAD",
                 format!(
-                    "the log {} goes on to epoch {latest}, but the checkpoint only to {}",
+                    "the log {} ends at epoch {latest}, but the checkpoint already at {}",
                     log.folder().display(),
                     known.checked_sub(1).map_or("none".to_string(), |last| last.to_string()),
                 ),
-                "Another query wrote there: take another path, or the checkpoint that belongs to it",
+                "Another query has written there: use another path, or the checkpoint that \
+                belongs to this one",
             ));
         }
         Ok(FileSinkLog::new(self.folder.clone(), log, latest))

@@ -187,18 +187,18 @@ impl FileSourceConfig {
             {
                 return Err(PlanError::new(
                     "UNSUPPORTED_FEATURE.QUERY_ONLY_CORRUPT_RECORD_COLUMN",
-                    "the files hold no record of their format, so that their schema has no column \
-                     but that of bad records",
-                    "Look at the first line: is it of this format, one record a line? Records of \
-                     several lines need option multiLine 'true'",
+                    "the files have no record of their format, so the inferred schema has only \
+                    the column of bad records",
+                    "Check that the first line is a record of this format. Records of several \
+                    lines need option multiLine 'true'",
                 ));
             }
             Contents::Records(decoder) if decoder.reads_only_bad_records(needed) => {
                 return Err(PlanError::new(
                     "UNSUPPORTED_FEATURE.QUERY_ONLY_CORRUPT_RECORD_COLUMN",
-                    "the column of bad records is the only column that the query reads, and which \
-                     records are bad depends on the columns that are read",
-                    "Read other columns too, for example SELECT *, and filter what that gives",
+                    "the query reads only the column of bad records, but which records are bad \
+                    depends on the columns that are read",
+                    "Read other columns too, for example SELECT *, and filter the result",
                 ));
             }
             Contents::Records(decoder) => decoder.set_needed_columns(needed),
@@ -229,7 +229,7 @@ impl FileSourceConfig {
         Err(PlanError::new(
             "PATH_NOT_FOUND",
             format!("nothing matches {}", self.listing.name()),
-            "Check the pattern; a '\\' takes the meaning of the character behind it",
+            "Check the pattern; a '\\' makes the next character literal",
         ))
     }
 
@@ -267,7 +267,7 @@ impl FileSourceConfig {
             return Err(EngineError::operator(
                 "FILE_SOURCE_CLEANS_A_SINK",
                 format!("{} is the folder of a file sink", self.listing.name()),
-                "Leave cleanSource out: its log would name files that are gone",
+                "Leave cleanSource out: the sink's log would name deleted files",
             ));
         }
         Ok(FileSource {
@@ -330,7 +330,7 @@ pub(in crate::connect::file::source) fn contents(
                 return Err(PlanError::new(
                     "STREAMING_FILE_SCHEMA_MISSING",
                     format!("source {format}: a schema must be given"),
-                    "SET spark.sql.streaming.schemaInference = true, or give the schema",
+                    "SET spark.sql.streaming.schemaInference = true, or declare the schema",
                 ));
             };
             for partition in partitions {
@@ -347,7 +347,7 @@ pub(in crate::connect::file::source) fn contents(
         #[cfg(not(feature = "columnar"))]
         "parquet" | "orc" => Err(PlanError::new(
             "FEATURE_NOT_ENABLED",
-            format!("format '{format}' is not in this program"),
+            format!("this program was built without format '{format}'"),
             "Build it with the feature `columnar`",
         )),
         _ => Ok(Contents::Records(Box::new(Decoder::read(format, schema, partitions, reader)?))),

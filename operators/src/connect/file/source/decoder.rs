@@ -168,7 +168,7 @@ fn coding(format: &Format, reader: &mut OptionReader<'_>) -> PlanResult<Coding> 
     })
 }
 
-/// The format of a name, with the options of CSV.
+/// Returns the format with this name, with the options of CSV.
 fn named_format(name: &str, reader: &mut OptionReader<'_>) -> PlanResult<Format> {
     Ok(match name {
         "json" => Format::Json(Box::new(JsonRecords::new(&[], JsonReadOptions::default()))),
@@ -284,7 +284,7 @@ fn accept_inference_options(format: &Format, reader: &mut OptionReader<'_>) {
     }
 }
 
-/// The schema of the files, if they can have it.
+/// Returns the schema of the files, or an error if the format does not support it.
 fn checked_schema(
     format: &Format,
     schema: Option<Schema>,
@@ -308,8 +308,8 @@ fn checked_schema(
     if let Some(name) = repeated_name(&schema.fields) {
         return Err(PlanError::new(
             "COLUMN_ALREADY_EXISTS",
-            format!("a file's schema names `{name}` twice"),
-            "Rename one; small and capital letters are the same here",
+            format!("the schema of the files names `{name}` twice"),
+            "Rename one; column names are case-insensitive",
         ));
     }
     if matches!(format, Format::Json(_)) {
@@ -327,7 +327,7 @@ fn checked_schema(
     Ok(schema)
 }
 
-/// The index of the column that bad records are kept in.
+/// Returns the index of the column for bad records.
 fn corrupt_column(schema: &Schema, name: &str) -> PlanResult<Option<usize>> {
     let corrupt = schema.fields.iter().position(|field| field.name == name);
     if corrupt.is_some_and(|at| schema.fields[at].data_type != DataType::String) {
@@ -340,7 +340,7 @@ fn corrupt_column(schema: &Schema, name: &str) -> PlanResult<Option<usize>> {
     Ok(corrupt)
 }
 
-/// What happens to bad records.
+/// Parses how bad records are handled.
 fn mode(reader: &mut OptionReader<'_>) -> PlanResult<Mode> {
     Ok(match reader.choice("mode", &["PERMISSIVE", "DROPMALFORMED", "FAILFAST"])? {
         "DROPMALFORMED" => Mode::DropMalformed,
@@ -659,7 +659,7 @@ mod tests {
         ];
         assert_eq!(row(&mut decoder, line), (expected.to_vec(), Ok(())));
         for (bad, why) in [
-            (r#"{"n":3000000000}"#, "a field is not of its type"),
+            (r#"{"n":3000000000}"#, "a field does not have the type of its column"),
             ("5", "not a JSON object"),
             ("{", "not JSON"),
         ] {
@@ -668,7 +668,7 @@ mod tests {
         }
         assert_eq!(row(&mut decoder, "{} {}").1, Ok(()), "nothing after the object is read");
         let (row, outcome) = row(&mut decoder, r#"{"n":1,"s":"a","n":"x","s":"b","x":2}"#);
-        assert_eq!(outcome, Err("a field is not of its type"));
+        assert_eq!(outcome, Err("a field does not have the type of its column"));
         assert_eq!(row[..3], [text("b"), Value::Long(1), Value::Double(2.0)]);
     }
 

@@ -54,7 +54,7 @@ impl FileSource {
         let skipped_paths = &counters.skipped_paths;
         let mut found = config.listing.list(env.storage(), &mut |path, why| {
             if reported.len() < REPORTED_MAX && reported.insert(path.to_path_buf()) {
-                notice(&format!("passed over {}: it is {why}", path.display()));
+                notice(&format!("skipped {}: it is {why}", path.display()));
                 // ORDERING: relaxed: a counter that nothing else depends on.
                 skipped_paths.fetch_add(1, Ordering::Relaxed);
             }

@@ -162,7 +162,7 @@ impl FileSource {
             let opened = match opened {
                 Ok(opened) => opened,
                 Err(error) if self.config.limits.ignores(&error) => {
-                    (self.notice)(&format!("passed over {}: {error}", path.display()));
+                    (self.notice)(&format!("skipped {}: {error}", path.display()));
                     Opened::Nothing
                 }
                 Err(error) => return Err(unreadable(&path, &error)),
@@ -221,7 +221,7 @@ impl FileSource {
         let emitted = match read {
             Ok(emitted) => emitted,
             Err(error) if limits.ignores_corrupt => {
-                notice(&format!("passed over the rest of {}: {error}", path.display()));
+                notice(&format!("skipped the rest of {}: {error}", path.display()));
                 Emitted::End
             }
             Err(error) => return Err(unreadable(path, &error)),

@@ -56,8 +56,7 @@ pub(in crate::connect::file::source) fn open_records(
                     decoder.check_header(record).map_err(std::io::Error::other)?
                 {
                     notice(&format!(
-                        "{}: {difference}; columns are read by their position. Option \
-                         enforceSchema 'false' makes this an error",
+                        "{}: {difference}; columns are read by position. Option enforceSchema 'false' makes this an error",
                         path.display()
                     ));
                 }
@@ -146,7 +145,7 @@ pub(in crate::connect::file::source) fn malformed(
     EngineError::operator(
         "MALFORMED_RECORD_IN_PARSING",
         format!("{reason}: {}", record[..record.len().min(KEPT_BYTES)].escape_ascii()),
-        "Mend the record, or use mode 'PERMISSIVE' or 'DROPMALFORMED'",
+        "Fix the record, or use mode 'PERMISSIVE' or 'DROPMALFORMED'",
     )
     .at(format!("{}, byte {offset}", path.display()))
 }

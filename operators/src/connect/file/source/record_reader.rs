@@ -17,10 +17,10 @@ const FIRST_READ_BYTES: usize = 16 << 10;
 /// The number of bytes of a too long record that are kept for the report.
 const KEPT_BYTES: usize = 256;
 
-/// The byte order mark of UTF-8.
+/// The UTF-8 byte order mark.
 const UTF_8_MARK: &[u8] = b"\xEF\xBB\xBF";
 
-/// A record that was found.
+/// A record of a file.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct FoundRecord {
     /// Offset of its first byte in the file (as decompressed).
@@ -29,9 +29,9 @@ pub struct FoundRecord {
     pub length: u64,
     /// Its range in the buffer.
     range: Range<usize>,
-    /// Whether it is too long, so that only its beginning is available.
+    /// Whether the record is too long, so that only its beginning is available.
     cut: bool,
-    /// The reason why it is not a valid record. `None` for a valid one.
+    /// The reason why the record is invalid. `None` for a valid one.
     pub fault: Option<&'static str>,
 }
 
@@ -54,7 +54,7 @@ pub struct Input {
     record_bytes_max: usize,
 }
 
-/// Decompresses a file according to its extension.
+/// Opens a decompressor that matches the file's extension.
 fn decompressed(path: &Path, file: File) -> io::Result<Box<dyn Read + Send>> {
     if file.metadata()?.len() == 0 {
         // An empty file has no records, whatever its extension.
@@ -75,7 +75,7 @@ fn decompressed(path: &Path, file: File) -> io::Result<Box<dyn Read + Send>> {
             "it is compressed, and this program was built without the feature `compression`",
         )),
         "lz4" | "snappy" => Err(io::Error::other(format!(
-            "files compressed as {extension} are not read: gz, deflate, bz2 and zst are"
+            "files compressed as {extension} are not supported: use gz, deflate, bz2 or zst"
         ))),
         _ => Ok(Box::new(file)),
     }
@@ -87,7 +87,7 @@ fn is_plain(path: &Path) -> bool {
 }
 
 impl Input {
-    /// Opens a file at an offset of its text: its bytes, decompressed and as UTF-8.
+    /// Opens a file at an offset of its decompressed bytes, which are converted to UTF-8.
     pub fn open(
         path: &Path,
         offset: u64,
@@ -313,7 +313,7 @@ mod tests {
         }
     }
 
-    /// Records with their offsets and whether they are good.
+    /// Returns the records with their offsets and whether they are valid.
     fn records(
         bytes: &[u8],
         framing: &Framing,
@@ -348,7 +348,7 @@ mod tests {
     }
 
     #[test]
-    fn framings() {
+    fn each_framing_splits_a_file_into_its_records() {
         assert_eq!(texts("a\nb\r\nc\rd\n\ne", Framing::Lines), ["a", "b", "c", "d", "", "e"]);
         assert_eq!(texts("a||b||", Framing::Separated(b"||".to_vec())), ["a", "b"]);
         assert_eq!(texts("a\nb\n", Framing::Whole), ["a\nb\n"]);
@@ -390,7 +390,7 @@ mod tests {
     }
 
     #[test]
-    fn a_long_record_is_passed_over_and_nothing_else() {
+    fn only_the_overlong_record_is_skipped() {
         let long = "x".repeat(1 << 20);
         let bytes = format!("a\n{long}\nb\n");
         let got = records(bytes.as_bytes(), &Framing::Lines, 1000, 100, 0);

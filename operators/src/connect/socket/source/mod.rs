@@ -351,7 +351,8 @@ impl SocketSource {
     /// that run.
     fn lose_up_to(&mut self, end: u64) {
         (self.notice)(&format!(
-            "socket source: {} bytes that were received before the restart are lost; option durable \
+            "socket source: {} bytes that were received before the restart are lost; option \
+            durable \
              'true' keeps what is received",
             end - self.staged.position
         ));
@@ -407,7 +408,7 @@ impl<D: for<'a> Push<Row<'a>>> Source<D> for SocketSource {
             && let Some(torn) = journal.open(self.staged.position)?
         {
             (self.notice)(&format!(
-                "socket source: the capture log was torn at {torn} and goes on before it"
+                "socket source: the end of the capture log was damaged; it was truncated at {torn}"
             ));
         }
         let worker = self.registry.as_ref().map(|registry| (registry, self.token));

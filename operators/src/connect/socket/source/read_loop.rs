@@ -127,7 +127,7 @@ impl SocketSource {
             Peers::Dial(dialer) => {
                 let then = match self.config.at_end {
                     AtEnd::Reconnect => "connecting again",
-                    AtEnd::Stop => "the source is at its end",
+                    AtEnd::Stop => "the source has ended",
                     AtEnd::Wait => "no more rows will come (atEnd 'reconnect' would connect again)",
                 };
                 let peer = &self.config.endpoint;
@@ -222,7 +222,8 @@ impl SocketSource {
                     cx.wake_at(listening.not_before_ns);
                     if !std::mem::replace(&mut self.told_out_of_files, true) {
                         (self.notice)(&format!(
-                            "socket source: a client of {} waits, for it cannot be accepted: {error}. \
+                            "socket source: a client of {} waits because it cannot be accepted: \
+                            {error}. \
                              Raise the limit of open files (ulimit -n), or lower maxConnections",
                             self.config.endpoint
                         ));
@@ -244,7 +245,7 @@ impl SocketSource {
         if self.told_clients <= TOLD_CLIENTS {
             (self.notice)(&format!("socket source: {peer} connected"));
         } else {
-            (self.notice)("socket source: other clients are counted, and not told of");
+            (self.notice)("socket source: further clients are counted without a notice");
         }
     }
 
@@ -252,8 +253,8 @@ impl SocketSource {
     fn refuse(&mut self, peer: &str) {
         if self.counts.totals().refused == 0 {
             (self.notice)(&format!(
-                "socket source: {peer} was refused: there are {} clients (maxConnections). Others are \
-                 counted, and not told of",
+                "socket source: {peer} was rejected: {} clients are connected (maxConnections). \
+                Further ones are counted without a notice",
                 self.config.max_connections
             ));
         }

@@ -55,7 +55,7 @@ struct Search {
     saved: bool,
 }
 
-/// Added to the side in the key of a search's checkpoint entry.
+/// A bit that marks a search in the key of a checkpoint entry. It is added to the side.
 const SEARCH: u8 = 4;
 
 /// The state of the instance.

@@ -193,7 +193,7 @@ impl<T, A: Aggregate<T>> Fold<T> for Unmerged<A> {
     }
 }
 
-/// An aggregate over windows that can be merged.
+/// Wraps an aggregate for session windows: when sessions merge, its states are combined.
 #[derive(Clone)]
 pub struct Merged<A>(A);
 

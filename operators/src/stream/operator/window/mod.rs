@@ -62,11 +62,12 @@ impl<'de, K: Deserialize<'de>, V: Deserialize<'de>> Deserialize<'de> for WindowR
 /// When the value of a window is emitted.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum WindowResults {
-    /// Once, when the watermark has reached the window's end and no record can change it.
+    /// Emits one result, when the watermark has reached the window's end and no record can change
+    /// it.
     #[default]
     AtWatermark,
-    /// After each record that changes it. No further result is emitted when the window closes. If a
-    /// session grows or merges, its new result replaces the earlier results of its parts.
+    /// Emits a result after each record that changes a window, and none when the window closes. If
+    /// a session grows or merges, its new result replaces the earlier results of its parts.
     EachChange,
 }
 

@@ -166,7 +166,7 @@ fn checked(text: &str, direction: Direction) -> Result<bool, PatternError> {
             if part.contains(&c.to_string().repeat(most + 1)) {
                 return Err(refused(
                     "INVALID_DATETIME_PATTERN.LENGTH",
-                    format!("'{c}' stands more than {most} times"),
+                    format!("'{c}' occurs more than {most} times"),
                 ));
             }
         }
@@ -269,7 +269,7 @@ impl Builder {
     }
 
     fn field(&mut self, c: char, count: usize) -> Result<(), PatternError> {
-        let too_many = || Err(malformed(format!("'{c}' cannot stand {count} times")));
+        let too_many = || Err(malformed(format!("'{c}' cannot occur {count} times")));
         let year = if self.era { Field::YearOfEra } else { Field::Year };
         match (c, count) {
             ('y', 2) => self.number(Item::TwoDigitYear { field: year, following: 0 }, Some(2)),

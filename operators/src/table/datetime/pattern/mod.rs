@@ -45,8 +45,7 @@ pub struct PatternError {
 }
 
 /// The suggested fix for an invalid pattern.
-pub const PATTERN_FIX: &str =
-    "Write a pattern like yyyy-MM-dd HH:mm:ss; text stands in single quotes";
+pub const PATTERN_FIX: &str = "Write a pattern like yyyy-MM-dd HH:mm:ss; text is in single quotes";
 
 /// A compiled pattern.
 #[derive(Clone, Debug, PartialEq)]

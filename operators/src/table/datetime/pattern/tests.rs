@@ -19,7 +19,7 @@ fn text(pattern: &str, at: &str, zone: &str) -> String {
 }
 
 #[test]
-fn reads() {
+fn patterns_parse_texts_as_spark_does() {
     let at = |text| parse_timestamp(text, Some(Tz::UTC));
     for (pattern, written, expected) in [
         ("yyyy-MM-dd HH:mm:ss", "2024-03-01 12:34:56", "2024-03-01 12:34:56"),
@@ -75,7 +75,7 @@ fn reads() {
 }
 
 #[test]
-fn writes() {
+fn patterns_format_times_as_spark_does() {
     let at = "2024-03-01 13:04:05.067";
     for (pattern, zone, expected) in [
         ("yyyy/MM/dd HH-mm-ss.SSS", "UTC", "2024/03/01 13-04-05.067"),

@@ -16,7 +16,7 @@ pub(super) fn long_to_long(value: i64, from: &DataType, to: &DataType, zone: Tz)
             None => {
                 return failed(
                     "DATETIME_OVERFLOW",
-                    format!("the date is beyond what {to} holds"),
+                    format!("the date is out of the range of {to}"),
                     "",
                 );
             }

@@ -507,7 +507,7 @@ pub(super) fn bounded_array(count: usize, bytes: usize) -> Result<(), Box<EvalEr
     failed(
         "COLLECTION_SIZE_LIMIT_EXCEEDED",
         format!("an array of {bytes} bytes"),
-        "Arrays are made of at most 1 GiB",
+        "An array has at most 1 GiB",
     )
 }
 
@@ -518,8 +518,8 @@ fn wrong_sequence(args: &[Resolved]) -> PlanError {
     let types: Vec<String> = args.iter().map(|arg| arg.data_type.to_string()).collect();
     PlanError::new(
         "DATATYPE_MISMATCH.SEQUENCE_WRONG_INPUT_TYPES",
-        format!("`sequence` does not go over {}", types.join(", ")),
-        "Give it two whole numbers, dates or timestamps, and of these an interval as its step",
+        format!("`sequence` does not support {}", types.join(", ")),
+        "Use two whole numbers, or two dates or timestamps with an interval as the step",
     )
 }
 
@@ -549,7 +549,7 @@ fn sequence<'a>(
     if step == 0 && start != stop || step > 0 && start > stop || step < 0 && start < stop {
         return failed(
             "INVALID_PARAMETER_VALUE.SEQUENCE",
-            format!("from {start} by {step} one does not come to {stop}"),
+            format!("the step {step} does not lead from {start} to {stop}"),
             "",
         );
     }
@@ -621,7 +621,7 @@ fn with_element(name: &str, args: Vec<Resolved>) -> PlanResult<(Vec<Resolved>, b
     {
         return Err(PlanError::new(
             "DATATYPE_MISMATCH.NULL_TYPE",
-            format!("`{name}` cannot look for a bare NULL, or in one"),
+            format!("`{name}` cannot search for an untyped NULL, or in one"),
             "Give the NULL a type: CAST(NULL AS INT)",
         ));
     }
@@ -773,7 +773,7 @@ fn index(
             if base == 1 && index == 0 {
                 return failed(
                     "INVALID_INDEX_OF_ZERO",
-                    "element 0 was asked for, but the first is 1",
+                    "index 0 is invalid: the first element has index 1",
                     "",
                 );
             }

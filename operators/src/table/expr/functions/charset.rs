@@ -366,7 +366,7 @@ fn utf32(bytes: &[u8], read: fn([u8; 4]) -> u32) -> Option<String> {
 fn malformed<'a>(charset: &str) -> Result<Cell<'a>, Box<EvalError>> {
     failed(
         "MALFORMED_CHARACTER_CODING",
-        format!("it holds what {charset} does not have"),
+        format!("it has a character that {charset} lacks"),
         "Use another character set",
     )
 }

@@ -147,7 +147,7 @@ fn compile_from_csv(args: Vec<Compiled>, call: Call) -> Compiled {
         match records.borrow_mut().read(record, &mut writer) {
             Ok(()) => {}
             Err(Fault::Broken(reason)) => {
-                return failed("MALFORMED_CSV_RECORD", reason.to_string(), "Mend the text");
+                return failed("MALFORMED_CSV_RECORD", reason.to_string(), "Fix the text");
             }
             Err(Fault::Misfit(reason)) if fails => {
                 return failed(
@@ -196,7 +196,7 @@ fn inferred(written: &str, options: &Options) -> PlanResult<String> {
     if !inference.has_columns() {
         return Err(PlanError::new(
             "MALFORMED_CSV_RECORD",
-            format!("'{written}' is no record of CSV"),
+            format!("'{written}' is not a CSV record"),
             "schema_of_csv('1,abc')",
         ));
     }

@@ -185,7 +185,7 @@ fn constant_schema(name: &str, args: &[Resolved]) -> PlanResult<DataType> {
         Err(InvalidJson) => Err(PlanError::new(
             "MALFORMED_RECORD_IN_PARSING.WITHOUT_SUGGESTION",
             format!("`{name}`: '{json}' is not JSON"),
-            "Give it a text that is",
+            "Use a text that is valid JSON",
         )),
     }
 }
@@ -477,7 +477,7 @@ fn compile_from_json(args: Vec<Compiled>, call: Call) -> Compiled {
 fn malformed<'a>(written: &str) -> Result<Cell<'a>, Box<EvalError>> {
     failed(
         "MALFORMED_RECORD_IN_PARSING.WITHOUT_SUGGESTION",
-        format!("'{written}' is not of the schema"),
+        format!("'{written}' does not match the schema"),
         "Use the mode PERMISSIVE to get NULL instead",
     )
 }
@@ -527,7 +527,7 @@ pub fn tuple(args: Vec<Resolved>) -> PlanResult<Vec<Resolved>> {
         T::String => Ok(arg),
         _ => Err(PlanError::new(
             "DATATYPE_MISMATCH.NON_STRING_TYPE",
-            format!("`json_tuple` takes texts alone, but `{arg}` is {}", arg.data_type),
+            format!("`json_tuple` takes only texts, but `{arg}` is {}", arg.data_type),
             "Cast it",
         )),
     };

@@ -99,8 +99,8 @@ pub fn resolve_lambda(
         return Err(PlanError::new(
             "INVALID_LAMBDA_FUNCTION_CALL.NON_HIGHER_ORDER_FUNCTION",
             format!("`{name}` takes no lambda"),
-            "transform, filter, exists, forall, aggregate, zip_with, map_filter, transform_keys, \
-             transform_values and array_sort do",
+            "Lambdas are arguments of transform, filter, exists, forall, aggregate, zip_with, \
+            map_filter, transform_keys, transform_values and array_sort",
         ));
     };
     if args.len() < function.arity.0 || args.len() > function.arity.1 {

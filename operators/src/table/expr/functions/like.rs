@@ -162,7 +162,7 @@ impl Like {
                         return Err(Wrong {
                             condition: "INVALID_FORMAT.ESC_IN_THE_MIDDLE",
                             reason: format!(
-                                "the escape '{escape}' of '{pattern}' stands before '{next}'"
+                                "the escape '{escape}' of '{pattern}' is followed by '{next}'"
                             ),
                         });
                     }
@@ -222,7 +222,7 @@ fn compile(args: Vec<Compiled>, call: &Call, ignore_case: bool) -> Compiled {
                 Err(wrong) => failed(
                     wrong.condition,
                     wrong.reason.clone(),
-                    "It stands before %, _ and itself; ESCAPE chooses another",
+                    "Only %, _ and the escape itself may follow it; ESCAPE chooses another escape",
                 ),
             }
         };
@@ -239,7 +239,7 @@ fn too_long(_: TooLong) -> Box<EvalError> {
     let error = failed::<()>(
         "LIKE_STEPS_EXCEEDED",
         "a comparison by LIKE takes too many steps",
-        "Write a pattern with fewer texts between `_`, or compare shorter texts",
+        "Write a pattern with fewer literals between `_`, or compare shorter texts",
     );
     let Err(error) = error else { unreachable!("it is an error") };
     error

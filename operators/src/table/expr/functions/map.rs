@@ -201,7 +201,7 @@ pub(super) fn check_key(key: &DataType) -> PlanResult<()> {
     }
     Err(PlanError::new(
         "DATATYPE_MISMATCH.INVALID_MAP_KEY_TYPE",
-        format!("the keys of a map are {key}: no maps, and nothing that holds one"),
+        format!("the keys of a map are {key}, but keys must not be or contain maps"),
         "Use the map's entries: map_entries gives them as an array",
     ))
 }
@@ -219,7 +219,7 @@ fn with_key(name: &str, mut args: Vec<Resolved>) -> PlanResult<Typed> {
     if name == "map_contains_key" && args[1].data_type == T::Null {
         return Err(PlanError::new(
             "DATATYPE_MISMATCH.NULL_TYPE",
-            format!("`{name}` cannot look for a bare NULL"),
+            format!("`{name}` cannot search for an untyped NULL"),
             "Give the NULL a type: CAST(NULL AS INT)",
         ));
     }
@@ -359,7 +359,7 @@ pub(super) fn assembled<'a>(keys: &[u8], values: &[u8], arena: &'a Bump) -> Cell
 
 /// The error DUPLICATED_MAP_KEY, with the key in its reason.
 pub(super) fn duplicate_key<'a>(key: &str) -> Result<Cell<'a>, Box<EvalError>> {
-    failed("DUPLICATED_MAP_KEY", format!("the key {key} comes twice"), "Drop one of them")
+    failed("DUPLICATED_MAP_KEY", format!("the key {key} occurs twice"), "Drop one of them")
 }
 
 /// Whether -0.0 in keys is normalised to 0.0.

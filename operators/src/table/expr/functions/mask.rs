@@ -50,7 +50,7 @@ fn resolve_mask(name: &str, args: Vec<Resolved>) -> PlanResult<Typed> {
             return Err(PlanError::new(
                 "DATATYPE_MISMATCH.INPUT_SIZE_NOT_ONE",
                 format!("`{name}` replaces by one character, not by '{by}'"),
-                "Give one character, or NULL to keep what is there",
+                "Give one character, or NULL to keep the characters",
             ));
         }
         resolved.push(Resolved::literal(by.map_or(Value::Null, Value::String), T::String));

@@ -97,7 +97,7 @@ impl Section {
                 _ if quoted => affix.push(c),
                 '#' | '0' | ',' | '.' => {
                     if digits_seen {
-                        return Err(format!("'{c}' stands behind the digits, unquoted"));
+                        return Err(format!("an unquoted '{c}' follows the digits"));
                     }
                     digits_seen = true;
                     at = section.digits(chars, at - 1, negative)?;
@@ -106,7 +106,7 @@ impl Section {
                     *rest = &chars[at..];
                     return section.checked(quoted);
                 }
-                ';' => return Err("a ';' stands where there are no digits yet".to_string()),
+                ';' => return Err("a ';' precedes the first digit".to_string()),
                 '%' | '\u{2030}' => {
                     if section.multiplier != 1 {
                         return Err("there is more than one percent or per mille sign".to_string());

@@ -122,7 +122,7 @@ fn seeded(name: &str, mut args: Vec<Resolved>, before: usize) -> PlanResult<Vec<
     if !seed.is_constant() {
         return Err(PlanError::new(
             "SEED_EXPRESSION_IS_UNFOLDABLE",
-            format!("the seed `{seed}` of `{name}` is no constant"),
+            format!("the seed `{seed}` of `{name}` is not a constant"),
             "Write a number",
         ));
     }

@@ -122,7 +122,7 @@ pub(super) static FUNCTIONS: &[Function] = &[
     ),
     called(
         "regexp_instr",
-        "regexp_instr(s, regex): the place of the first match, from 1; 0 without one",
+        "regexp_instr(s, regex): the position of the first match, from 1; 0 without one",
         (2, 3),
         |n, a| checked(&a).and_then(|()| typed(n, a, &[T::String, T::String, T::Int], T::Int)),
         |a, c| {
@@ -177,8 +177,8 @@ fn replace<'a>(regex: &Regex, a: &[Cell<'a>], arena: &'a Bump) -> Outcome<Cell<'
         Err(reason) => {
             return failed(
                 "INVALID_REGEXP_REPLACE",
-                format!("'{}' replaces nothing: {reason}", a[2].text()),
-                "$1 and ${name} are groups of the pattern, \\$ is the sign",
+                format!("'{}' is not a valid replacement: {reason}", a[2].text()),
+                "$1 and ${name} are groups of the pattern, \\$ is a dollar sign",
             );
         }
     };
@@ -306,8 +306,8 @@ pub(super) fn runaway(_: StepLimitExceeded) -> Box<EvalError> {
     let error = failed::<()>(
         "REGEX_STEPS_EXCEEDED",
         "a search by a regular expression takes too many steps",
-        "Write it without nested repetitions of the same text, such as (a+)+, and without parts such \
-         as .*x that look at all of the text again for each match",
+        "Write it without nested repetitions of the same text, such as (a+)+, and without parts \
+        such as .*x that scan the whole text again for each match",
     );
     let Err(error) = error else { unreachable!("it is an error") };
     error
@@ -318,7 +318,7 @@ fn position(args: &[Resolved]) -> PlanResult<()> {
     if let Some(from) = args.get(3).filter(|from| !from.is_foldable()) {
         return Err(PlanError::new(
             "DATATYPE_MISMATCH.NON_FOLDABLE_INPUT",
-            format!("the position `{from}` of `regexp_replace` is no constant"),
+            format!("the position `{from}` of `regexp_replace` is not a constant"),
             "Write a number",
         ));
     }

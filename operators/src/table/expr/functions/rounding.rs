@@ -268,7 +268,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn decimals_round() {
+    fn decimals_are_rounded_to_the_given_digits() {
         let half_up = |value, digits| round_decimal(value, 2, digits, Rounding::HalfUp).unwrap();
         assert_eq!(half_up(250, 0), (3, 0));
         assert_eq!(half_up(-250, 0), (-3, 0));

@@ -131,7 +131,7 @@ pub(super) static FUNCTIONS: &[Function] = &[
             if n == 0 {
                 return failed(
                     "INVALID_INDEX_OF_ZERO",
-                    "part 0 was asked for, but the first is 1",
+                    "index 0 is invalid: the first part has index 1",
                     "",
                 );
             }
@@ -144,7 +144,7 @@ pub(super) static FUNCTIONS: &[Function] = &[
     ),
     cells(
         "find_in_set",
-        "find_in_set(s, 'a,b,c'): its place in the list, from 1; 0 if there is none",
+        "find_in_set(s, 'a,b,c'): its position in the list, from 1; 0 if there is none",
         (2, 2),
         |n, a| typed(n, a, &[T::String], T::Int),
         |a, _, _| {
@@ -221,7 +221,7 @@ pub(super) static FUNCTIONS: &[Function] = &[
     ),
     cells(
         "url_encode",
-        "url_encode(s): for a form of the web",
+        "url_encode(s): as application/x-www-form-urlencoded",
         (1, 1),
         |n, a| typed(n, a, &[T::String], T::String),
         |a, _, arena| {
@@ -240,7 +240,7 @@ pub(super) static FUNCTIONS: &[Function] = &[
     ),
     cells(
         "url_decode",
-        "url_decode(s): of a form of the web",
+        "url_decode(s): from application/x-www-form-urlencoded",
         (1, 1),
         |n, a| typed(n, a, &[T::String], T::String),
         |a, _, arena| {

@@ -37,7 +37,7 @@ pub(super) static FUNCTIONS: &[Function] = &[
     ),
     cells(
         "overlay",
-        "overlay(s, part, from[, length]): part instead of what stands there",
+        "overlay(s, part, from[, length]): replaces the characters from a position by part",
         (3, 4),
         overlay,
         |a, call, arena| {
@@ -52,14 +52,14 @@ pub(super) static FUNCTIONS: &[Function] = &[
     ),
     cells(
         "instr",
-        "instr(s, part): its first place, from 1; 0 if there is none",
+        "instr(s, part): its first position, from 1; 0 if there is none",
         (2, 2),
         |n, a| typed(n, a, &[T::String], T::Int),
         |a, _, _| Ok(Cell::Long(locate(a[1].bytes(), a[0].bytes(), 1))),
     ),
     called(
         "locate",
-        "locate(part, s[, from]): its first place, from 1; 0 if there is none or `from` is NULL",
+        "locate(part, s[, from]): its first position, from 1; 0 if there is none or `from` is NULL",
         (2, 3),
         |n, a| typed(n, a, &[T::String, T::String, T::Int], T::Int),
         |args, _| {
@@ -81,7 +81,8 @@ pub(super) static FUNCTIONS: &[Function] = &[
     ),
     cells(
         "substring_index",
-        "substring_index(s, separator, n): before the separator n, or behind it from the end",
+        "substring_index(s, separator, n): before separator n, or after it if n counts from the \
+        end",
         (3, 3),
         |n, a| typed(n, a, &[T::String, T::String, T::Int], T::String),
         |a, _, _| Ok(Cell::Bytes(substring_index(a[0].bytes(), a[1].bytes(), a[2].long()))),

@@ -159,7 +159,7 @@ fn to_number(args: Vec<Compiled>, call: Call) -> Compiled {
 fn mismatch<'a>(text: &str, template: &str) -> Result<Cell<'a>, Box<EvalError>> {
     failed(
         "INVALID_FORMAT.MISMATCH_INPUT",
-        format!("'{text}' is not written as '{template}' says"),
+        format!("'{text}' does not match the template '{template}'"),
         "Use try_to_number to get NULL instead",
     )
 }
@@ -249,15 +249,15 @@ impl Template {
             return wrong("WRONG_NUM_DIGIT", "has no digit");
         };
         if at(Token::Dollar).is_some_and(|dollar| dollar > first_digit) {
-            return wrong("CUR_MUST_BEFORE_DIGIT", "has a $ behind a digit");
+            return wrong("CUR_MUST_BEFORE_DIGIT", "has a $ after a digit");
         }
         let point = at(Token::Point);
         if at(Token::Dollar).zip(point).is_some_and(|(dollar, point)| dollar > point) {
-            return wrong("CUR_MUST_BEFORE_DEC", "has a $ behind the point");
+            return wrong("CUR_MUST_BEFORE_DEC", "has a $ after the point");
         }
         let last_comma = tokens.iter().rposition(|token| *token == Token::Comma);
         if last_comma.zip(point).is_some_and(|(comma, point)| comma > point) {
-            return wrong("THOUSANDS_SEPS_MUST_BEFORE_DEC", "has a comma behind the point");
+            return wrong("THOUSANDS_SEPS_MUST_BEFORE_DEC", "has a comma after the point");
         }
         for (index, token) in tokens.iter().enumerate() {
             let before = index.checked_sub(1).and_then(|before| tokens.get(before));
@@ -272,7 +272,11 @@ impl Template {
             return wrong("WRONG_NUM_TOKEN", "has a sign or a point twice");
         }
         let Some(template) = Self::in_order(&tokens) else {
-            return wrong("UNEXPECTED_TOKEN", "has a character where none of its kind may stand");
+            return wrong(
+                "UNEXPECTED_TOKEN",
+                "has a character at a position where it is not \
+            allowed",
+            );
         };
         Ok(template)
     }

@@ -188,7 +188,7 @@ impl<'t> Url<'t> {
             if rest.is_empty() {
                 return Err("nothing follows the scheme");
             }
-            check(rest, is_query, "an illegal character behind the scheme")?;
+            check(rest, is_query, "an illegal character after the scheme")?;
         } else {
             url.hierarchical(rest, fragment.is_some())?;
         }
@@ -278,7 +278,7 @@ impl<'t> Server<'t> {
                     || scope.is_empty()
                     || !scope.chars().all(legal)
                 {
-                    return Err("what stands in brackets is not an IPv6 address");
+                    return Err("the text in brackets is not an IPv6 address");
                 }
                 length + 2
             }
@@ -290,7 +290,7 @@ impl<'t> Server<'t> {
         }
         let port = match port.strip_prefix(':') {
             None if port.is_empty() => "",
-            None => return Err("an illegal character behind the host"),
+            None => return Err("an illegal character after the host"),
             Some(port) => port,
         };
         if !port.is_empty() && port.parse::<i32>().is_err() || port.starts_with(['+', '-']) {

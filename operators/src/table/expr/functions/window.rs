@@ -105,7 +105,7 @@ fn window(name: &str, args: Vec<Resolved>, to: fn(DataType) -> DataType) -> Plan
     if !is_time || args[1..].iter().any(|arg| arg.data_type != DataType::Long) {
         return Err(PlanError::new(
             "INVALID_WINDOW_FUNCTION_PLACE",
-            format!("`{name}` stands where no rows are selected or grouped"),
+            format!("`{name}` is used outside of SELECT and GROUP BY"),
             "Use it in the SELECT list or in GROUP BY",
         ));
     }

@@ -147,7 +147,7 @@ mod tests {
     proptest! {
         /// Compares with the textbook definitions.
         #[test]
-        fn as_defined(values in proptest::collection::vec(-100.0f64..100.0, 2..40)) {
+        fn merged_moments_equal_the_moments_by_definition(values in proptest::collection::vec(-100.0f64..100.0, 2..40)) {
             let mut moments = Moments::default();
             let (mut first, mut rest) = (Moments::default(), Moments::default());
             values.iter().for_each(|v| moments.add(*v));

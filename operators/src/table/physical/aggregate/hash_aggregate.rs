@@ -160,7 +160,7 @@ fn encode(entry: &Entry, out: &mut Vec<u8>) {
 }
 
 fn unreadable() -> EngineError {
-    let reason = "an entry of an aggregation does not hold what its functions need";
+    let reason = "a checkpoint entry of an aggregation does not match its functions";
     EngineError::operator("CHECKPOINT_DAMAGED", reason, "Begin anew")
 }
 

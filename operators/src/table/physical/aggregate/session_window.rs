@@ -113,7 +113,7 @@ pub(in crate::table::physical) struct SessionAggregate {
 }
 
 fn unreadable() -> EngineError {
-    let reason = "an entry of sessions does not hold what their functions need";
+    let reason = "a checkpoint entry of session windows does not match their functions";
     EngineError::operator("CHECKPOINT_DAMAGED", reason, "Begin anew")
 }
 

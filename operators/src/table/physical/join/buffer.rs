@@ -90,8 +90,8 @@ pub(super) struct Buffer {
 }
 
 fn unreadable() -> EngineError {
-    let reason = "an entry of a join is no row of it";
-    EngineError::operator("CHECKPOINT_DAMAGED", reason, "Begin anew with an empty checkpoint")
+    let reason = "a checkpoint entry of a join is not one of its rows";
+    EngineError::operator("CHECKPOINT_DAMAGED", reason, "Start over with an empty checkpoint")
 }
 
 /// The memory that a row takes in bytes, including its entries in the run and in the expiry queue.

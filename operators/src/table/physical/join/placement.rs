@@ -29,8 +29,7 @@ pub(in crate::table) fn check(join: &Join) -> PlanResult<()> {
         return Err(PlanError::new(
             "STREAM_STREAM_JOIN_WATERMARK_ON_ONE_SIDE",
             format!(
-                "a {} join of two streams by an event time has a watermark on one side only: a row \
-                 that has left without a match could have one later",
+                "a {} join of two streams by an event time has a watermark on one side only: a row that was emitted without a match could get one later",
                 kind.name()
             ),
             "Declare a watermark on the time of the other side too",
@@ -54,8 +53,8 @@ pub(in crate::table) fn check(join: &Join) -> PlanResult<()> {
         "STREAM_STREAM_JOIN_WITHOUT_WATERMARK",
         format!(
             "a {} join of two streams is not supported without a watermark in the join keys, or one \
-             on the {other} side and a range between the times of both: it could never be told \
-             that a row has no match",
+             on the {other} side and a range between the times of both: it could never be \
+             decided that a row has no match",
             kind.name()
         ),
         format!("Declare watermarks on both sides, and add a range to ON, such as {example}"),
@@ -67,17 +66,17 @@ fn check_asof(join: &Join) -> PlanResult<()> {
     if matches!(join.closest, Some(Closest::AtOrAfter | Closest::After)) {
         return Err(PlanError::new(
             "STREAM_STREAM_ASOF_JOIN_UNSUPPORTED",
-            "an ASOF join of two streams takes the last right row at or before a left row: a row that \
-             is still to come could never be told to be missing",
-            "Compare by `>=` or `>`, or exchange the streams",
+            "an ASOF join of two streams takes the last right row at or before a left row: it \
+            could never be decided that no right row after it will arrive",
+            "Compare by `>=` or `>`, or swap the streams",
         ));
     }
     let condition = JoinCondition::of(join);
     if !matches!(condition.time, JoinTime::Range(_)) {
         return Err(PlanError::new(
             "STREAM_STREAM_JOIN_WITHOUT_WATERMARK",
-            "an ASOF join of two streams compares an event time of each, both with a watermark: it \
-             could never be told that no closer row comes",
+            "an ASOF join of two streams must compare two event times with watermarks: otherwise \
+            it could never be decided that no closer row will arrive",
             "Declare a watermark on the compared column of both sides, and compare the columns as \
              they are",
         ));
@@ -85,8 +84,8 @@ fn check_asof(join: &Join) -> PlanResult<()> {
     if condition.rest.is_some() {
         return Err(PlanError::new(
             "STREAM_STREAM_ASOF_JOIN_UNSUPPORTED",
-            "the condition of an ASOF join of two streams has a part over both sides that is no \
-             equality: all earlier right rows would have to be kept",
+            "the condition of an ASOF join of two streams has a predicate over both sides that \
+            is not an equality: all earlier right rows would have to be kept",
             "Leave it out of ON, and filter the result",
         ));
     }
@@ -134,7 +133,7 @@ pub(in crate::table) fn check_mode(plan: &Plan, mode: OutputMode) -> PlanResult<
             return Err(PlanError::new(
                 "STREAMING_STATEFUL_CHAIN_UNSUPPORTED",
                 format!(
-                    "a join over a running aggregation cannot be kept right in output mode {}",
+                    "a join over a running aggregation would emit wrong results in output mode {}",
                     mode.name()
                 ),
                 "Use output mode append, with a watermark",
@@ -156,7 +155,7 @@ pub(in crate::table) fn check_equality(plan: &Plan) -> PlanResult<()> {
         return Err(PlanError::new(
             "STREAM_STREAM_JOIN_WITHOUT_EQUALITY",
             "a join of two streams without an equality between both sides is not supported: each \
-             row would have to be compared with each other one",
+            row would have to be compared with every other one",
             "Add an equality to ON, such as l.key = r.key",
         )
         .at(join.place));

@@ -139,11 +139,11 @@ impl StateGuard {
         EngineError::operator(
             "JOIN_STATE_LIMIT_EXCEEDED",
             format!(
-                "a join buffers {all} bytes, and its part of the limit is {}{waits}",
+                "a join buffers {all} bytes, and its share of the limit is {}{waits}",
                 self.bytes
             ),
-            "Raise millstream.join.maxStateBytes, or set millstream.idleTimeout to go on without a \
-             silent side. Rows are kept for ever without a range between the event times of both sides",
+            "Raise millstream.join.maxStateBytes, or set millstream.idleTimeout to continue \
+            without a silent side. Without a range between the event times of both sides rows never expire",
         )
     }
 }

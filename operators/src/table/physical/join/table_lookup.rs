@@ -489,7 +489,7 @@ impl<'a> Push<Row<'a>> for TableJoin {
 pub(crate) fn too_many() -> EngineError {
     EngineError::operator(
         "SCALAR_SUBQUERY_TOO_MANY_ROWS",
-        "a subquery that stands for a value gave more than one row",
+        "a scalar subquery returned more than one row",
         "Aggregate in it, or add LIMIT 1",
     )
 }

@@ -62,7 +62,7 @@ impl Background {
         };
         let thread = std::thread::Builder::new().name("table".to_string()).spawn(body);
         thread.map_err(|error| {
-            let reason = format!("a thread that reads a table again cannot be started: {error}");
+            let reason = format!("the thread that reloads tables cannot be started: {error}");
             EngineError::operator("THREAD_FAILED", reason, "Allow this process more threads")
         })?;
         Ok(Self { requests, answers })

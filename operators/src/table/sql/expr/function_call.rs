@@ -25,7 +25,7 @@ pub(super) fn function_call(
     if function.over.is_some() {
         return Err(PlanError::new(
             OVER,
-            format!("`{name} OVER (…)` needs rows that have not come yet, or keeps all that came"),
+            format!("`{name} OVER (…)` needs rows that have not arrived, or all earlier rows"),
             "Aggregate with GROUP BY",
         )
         .at(here));

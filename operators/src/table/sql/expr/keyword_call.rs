@@ -99,7 +99,7 @@ pub(super) fn extract(
     hook: &Subqueries<'_>,
 ) -> PlanResult<Expr> {
     if *written == ast::ExtractSyntax::Comma {
-        let mut error = syntax("EXTRACT has a comma for FROM", here);
+        let mut error = syntax("EXTRACT has a comma instead of FROM", here);
         error.fix = "Write extract(YEAR FROM time) or date_part('YEAR', time)".to_string();
         return Err(error);
     }

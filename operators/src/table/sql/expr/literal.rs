@@ -27,7 +27,7 @@ pub(super) fn literal(value: &ast::Value, here: Place) -> PlanResult<Expr> {
                 Some(bytes) => Ok(Expr::Literal(Value::Binary(bytes), DataType::Binary)),
                 None => Err(PlanError::new(
                     "INVALID_TYPED_LITERAL",
-                    format!("X'{digits}' has other than hexadecimal digits"),
+                    format!("X'{digits}' has characters that are not hexadecimal digits"),
                     "",
                 )
                 .at(here)),

@@ -110,7 +110,7 @@ fn operand(expr: &ast::Expr) -> PlanResult<()> {
     if !is_condition {
         return Ok(());
     }
-    let reason = format!("the condition `{expr}` stands where a value is expected");
+    let reason = format!("the condition `{expr}` is used where a value is expected");
     Err(PlanError::new("PARSE_SYNTAX_ERROR", reason, "Put it in parentheses").at(at(expr)))
 }
 
@@ -200,7 +200,7 @@ fn convert_one(expr: &ast::Expr, here: Place, hook: &Subqueries<'_>) -> PlanResu
         ast::Expr::IsNotDistinctFrom(a, b) => Ok(call("<=>", [test(a)?, test(b)?])),
         ast::Expr::UnaryOp { op, expr } => unary_op(*op, expr, here, hook),
         ast::Expr::In { global: true, .. } => {
-            Err(syntax("`GLOBAL` is no part of IN in Spark SQL", here))
+            Err(syntax("`GLOBAL` is not part of IN in Spark SQL", here))
         }
         ast::Expr::In { expr, target: InTarget::List(list), negated, global: false } => {
             in_list(expr, list, *negated, here, hook)

@@ -82,7 +82,7 @@ pub fn separator(get: &mut Get<'_>) -> PlanResult<Vec<u32>> {
     let invalid = || {
         PlanError::new(
             "INVALID_DELIMITER_VALUE",
-            format!("option 'sep' is '{text}', which is no separator of fields"),
+            format!("option 'sep' is '{text}', which is not a field separator"),
             "One or more characters; write a backslash as \\\\ and a tab as \\t",
         )
     };

@@ -88,10 +88,10 @@ impl RecordReader {
             let doubled = memchr::memmem::find(record, b"\"\"").is_some();
             fault = Some(Fault::Misfit(match doubled {
                 true => {
-                    "its number of fields is not that of the schema; it holds \"\", which is a \
+                    "its number of fields differs from the schema's; it has \"\", which is a \
                      quote within quotes only with option escape '\"'"
                 }
-                false => "its number of fields is not that of the schema",
+                false => "its number of fields differs from the schema's",
             }));
         }
         // UTF-8 is validated once for the whole record. Only an invalid record is checked field by
@@ -123,7 +123,10 @@ impl RecordReader {
                 }
             };
             if !fits {
-                fault = fault.or(Some(Fault::Misfit("a field is not of its type")));
+                fault = fault.or(Some(Fault::Misfit(
+                    "a field does not have the type of its \
+                column",
+                )));
             }
         }
         fault.map_or(Ok(()), Err)

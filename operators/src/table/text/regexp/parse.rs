@@ -406,7 +406,7 @@ impl Parser {
                 Some('s') => self.flags.dot_all = on,
                 Some('d') => self.flags.unix_lines = on,
                 Some('u') => self.flags.unicode_case = on,
-                Some('c') => return error("canonical equivalence, (?c), is not built"),
+                Some('c') => return error("canonical equivalence, (?c), is not supported"),
                 Some('x') => self.flags.comments = on,
                 Some('U') => {
                     self.flags.unicode_classes = on;

@@ -184,7 +184,7 @@ impl Specifier {
                 '0' => &mut flags.zero,
                 ',' => &mut flags.group,
                 '(' => &mut flags.parentheses,
-                '<' if index == Index::Same => return Err("the flag < stands twice".to_string()),
+                '<' if index == Index::Same => return Err("the flag < occurs twice".to_string()),
                 '<' => {
                     index = Index::Same;
                     rest = &rest[1..];
@@ -193,7 +193,7 @@ impl Specifier {
                 _ => break,
             };
             if std::mem::replace(flag, true) {
-                return Err(format!("the flag '{c}' stands twice"));
+                return Err(format!("the flag '{c}' occurs twice"));
             }
             rest = &rest[1..];
         }
@@ -236,7 +236,7 @@ impl Specifier {
 
     fn refuse(&self, bad: bool, flag: char) -> Outcome<()> {
         if bad {
-            return Err(format!("the flag '{flag}' does not go with %{}", self.conversion));
+            return Err(format!("the flag '{flag}' is not allowed with %{}", self.conversion));
         }
         Ok(())
     }
@@ -489,7 +489,7 @@ mod tests {
     }
 
     #[test]
-    fn whole_numbers() {
+    fn whole_numbers_are_formatted_as_java_does() {
         let long = |pattern: &str, v| formatted(pattern, Cell::Long(v), &T::Long).unwrap();
         assert_eq!(long("%(,8d|%<-8d|%<08d", -1234), " (1,234)|-1234   |-0001234");
         assert_eq!(long("%+d|%<- 4d|%<,d", 5), "+5| 5  |5");
@@ -500,7 +500,7 @@ mod tests {
     }
 
     #[test]
-    fn real_numbers() {
+    fn real_numbers_are_formatted_as_java_does() {
         let double = |pattern: &str, v| formatted(pattern, Cell::Double(v), &T::Double).unwrap();
         assert_eq!(double("%.2f %<.0f %<10.1f|", 2.125), "2.13 2        2.1|");
         assert_eq!(double("%,.2f %<(.1f %<e", -12345.675), "-12,345.68 (12345.7) -1.234568e+04");

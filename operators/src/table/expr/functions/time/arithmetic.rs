@@ -39,7 +39,9 @@ pub fn shifted(args: Vec<Compiled>, call: &Call, sign: i64) -> Compiled {
         };
         match sum {
             Some(sum) => Ok(Some(sum)),
-            None => failed("DATETIME_OVERFLOW", "the timestamp is beyond what its type holds", ""),
+            None => {
+                failed("DATETIME_OVERFLOW", "the timestamp is out of the range of its type", "")
+            }
         }
     })
 }

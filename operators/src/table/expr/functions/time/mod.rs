@@ -650,7 +650,7 @@ fn with_days(name: &str, args: Vec<Resolved>) -> PlanResult<Typed> {
 fn or_overflow<'a>(value: Option<i64>) -> Result<Cell<'a>, Box<EvalError>> {
     match value {
         Some(value) => Ok(Cell::Long(value)),
-        None => failed(OVERFLOW, "the date or time is beyond what the type holds", ""),
+        None => failed(OVERFLOW, "the date or time is out of the range of its type", ""),
     }
 }
 
@@ -667,7 +667,7 @@ fn interval_or_overflow<'a>(
         |value: &i64| !matches!(to, T::YearMonthInterval(..)) || i32::try_from(*value).is_ok();
     match value.filter(fits) {
         Some(value) => Ok(Cell::Long(value)),
-        None => failed(condition, "the interval is beyond what its type holds", INTERVAL_FIX),
+        None => failed(condition, "the interval is out of the range of its type", INTERVAL_FIX),
     }
 }
 

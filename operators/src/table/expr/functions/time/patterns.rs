@@ -143,7 +143,7 @@ fn target_of(call: &Call) -> String {
 fn fix_of(call: &Call, pattern: Option<&str>) -> &'static str {
     match pattern {
         Some(pattern) if pattern.contains('%') => {
-            "Patterns have letters and no %: yyyy-MM-dd HH:mm:ss for %Y-%m-%d %H:%M:%S"
+            "Patterns have letters instead of %: yyyy-MM-dd HH:mm:ss for %Y-%m-%d %H:%M:%S"
         }
         Some(pattern) if pattern.contains("DD") => {
             "D is the day of the year and d that of the month: dd.MM.yyyy"

@@ -136,7 +136,7 @@ struct Buffers {
 }
 
 fn unreadable() -> EngineError {
-    let reason = "an entry of sliding windows does not hold what their functions need";
+    let reason = "a checkpoint entry of sliding windows does not match their functions";
     EngineError::operator("CHECKPOINT_DAMAGED", reason, "Begin anew")
 }
 

@@ -23,7 +23,7 @@ use crate::table::value::Value;
 use std::borrow::Cow;
 
 /// The reason of a bad record: a field's value is not of the field's type.
-pub const NOT_ITS_TYPE: &str = "a field is not of its type";
+pub const NOT_ITS_TYPE: &str = "a field does not have the type of its column";
 /// The reason of a bad record: malformed JSON.
 pub const NOT_JSON: &str = "not JSON";
 /// The reason of a bad record: the value is not an object, or not what the schema expects.

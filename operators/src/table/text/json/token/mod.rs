@@ -619,7 +619,7 @@ mod tests {
 
         /// A caller may continue after any error, and reaches the end of the input.
         #[test]
-        fn reading_ends(
+        fn the_tokenizer_terminates_on_any_bytes(
             bytes in proptest::collection::vec(
                 proptest::sample::select(b"{}[]:,\"'\\ab10-.eNtruIn/* \xC3\xA9\n".to_vec()), 0..60),
             chars: bool,
