@@ -304,3 +304,32 @@ fn a_consumer_group_is_never_used() {
     let committed = consumer.committed_offsets(list, TIMEOUT).unwrap();
     assert_eq!(committed.elements()[0].offset(), rdkafka::Offset::Invalid);
 }
+
+#[test]
+fn transactions_that_cannot_be_are_refused_at_the_start() {
+    let cluster = cluster(&[("t", 1)]);
+    let session = Session::new();
+    session.memory_stream("input", "value STRING").unwrap();
+    let start = |options: &[(&str, &str)], trigger: Trigger| {
+        let frame = session.sql("SELECT value FROM input").unwrap();
+        let writer = frame.write_stream().format("kafka").trigger(trigger).option("topic", "t");
+        let mut writer = writer.option("kafka.bootstrap.servers", cluster.bootstrap_servers());
+        for (key, value) in options {
+            writer = writer.option(key, value);
+        }
+        writer.start().err().unwrap().to_string()
+    };
+    let no_checkpoint = start(&[("transactional", "true")], CONTINUOUS);
+    assert!(no_checkpoint.contains("checkpointLocation"), "{no_checkpoint}");
+    let folder = Folder::new();
+    let checkpoint = folder.0.display().to_string();
+    let transactional = ("transactional", "true");
+    let options = [transactional, ("checkpointLocation", checkpoint.as_str())];
+    let timeout = ("kafka.transaction.timeout.ms", "5000");
+    let long = Trigger::Continuous { interval_ns: 5_000_000_000 };
+    let too_long = start(&[&options[..], &[timeout]].concat(), long);
+    assert!(too_long.contains("5000 ms"), "{too_long}");
+    assert!(too_long.contains("transaction.timeout.ms"), "{too_long}");
+    let own_id = start(&[&options[..], &[("kafka.transactional.id", "x")]].concat(), CONTINUOUS);
+    assert!(own_id.contains("transactional.id"), "{own_id}");
+}

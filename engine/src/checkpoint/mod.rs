@@ -13,7 +13,8 @@
 //! **Order of writes.** Micro-batch: `offsets/N`, the batch, state, sink, `commits/N`. An epoch
 //! with offsets but no commit is run again over the same offsets. Continuous: the epoch, state,
 //! `offsets/N` with everything that a commit needs, sink, `commits/N`. An epoch with offsets but no
-//! commit has all its state, and the next start commits it.
+//! commit has all its state, and the next start commits it. If the sink has lost what it staged,
+//! the next start removes `offsets/N`, and the records of the epoch are processed again.
 //!
 //! The commit entry names the files that hold the state; the folder is never listed to find them. A
 //! named file that is missing, damaged or foreign is an error. A file that no commit names is a
@@ -192,6 +193,20 @@ pub enum UnfinishedEpoch {
     Commit(Vec<String>),
 }
 
+/// An epoch of continuous mode whose offsets and state are durable, and whose commit is missing.
+#[derive(Clone, Copy, Debug)]
+pub struct PreparedEpoch<'a> {
+    /// The id of the query in the checkpoint.
+    pub query_id: &'a str,
+    /// The epoch.
+    pub epoch: Epoch,
+    /// What the sink staged in the epoch.
+    pub staged: &'a [String],
+}
+
+/// Whether a sink has committed, or can still commit, what it staged in an epoch.
+pub type CanCommit<'a> = dyn FnMut(PreparedEpoch<'_>) -> Result<bool, EngineError> + 'a;
+
 /// A micro-batch that an earlier run planned.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct PlannedBatch {
@@ -353,11 +368,13 @@ pub fn open_state(
 }
 
 impl Checkpoint {
-    /// Opens the checkpoint of a query, or creates it.
+    /// Opens the checkpoint of a query, or creates it. `can_commit` is asked about an epoch whose
+    /// commit is missing; if the answer is no, recovery goes back to the epoch before it.
     pub fn open(
         env: Arc<dyn Env>,
         folder: &Path,
         shape: &QueryDescription,
+        can_commit: &mut CanCommit<'_>,
     ) -> Result<(Self, Recovery), EngineError> {
         let shared = env.clone();
         let storage = env.storage();
@@ -404,7 +421,7 @@ impl Checkpoint {
             garbage: Vec::new(),
             _lock: lock,
         };
-        let recovery = checkpoint.recover(shape)?;
+        let recovery = checkpoint.recover(shape, can_commit)?;
         checkpoint.remove_leftovers(&recovery)?;
         Ok((checkpoint, recovery))
     }
@@ -429,7 +446,11 @@ impl Checkpoint {
         self.folder.join(log).join(epoch.to_string())
     }
 
-    fn recover(&mut self, shape: &QueryDescription) -> Result<Recovery, EngineError> {
+    fn recover(
+        &mut self,
+        shape: &QueryDescription,
+        can_commit: &mut CanCommit<'_>,
+    ) -> Result<Recovery, EngineError> {
         let (env, folder) = (self.env.clone(), self.folder.clone());
         let storage = env.storage();
         let offsets = numbered_entries(storage, &folder.join("offsets"))?;
@@ -462,6 +483,12 @@ impl Checkpoint {
                         watermark_ms: header.batch_watermark_ms,
                     }));
                 }
+                EpochMode::Continuous if !self.can_commit(epoch, &header.sink, can_commit)? => {
+                    // The last commit's files are all there: they are removed with the next one.
+                    let path = self.path("offsets", epoch);
+                    let removed = storage.remove(&path);
+                    removed.map_err(|error| log_entry::write_failed(&path, &error))?;
+                }
                 EpochMode::Continuous => {
                     // The files that only the commit before it names may be gone by now.
                     state = header.state;
@@ -476,6 +503,18 @@ impl Checkpoint {
         }
         self.open_files(&state)?;
         Ok(recovery)
+    }
+
+    fn can_commit(
+        &self,
+        epoch: Epoch,
+        staged: &[String],
+        can_commit: &mut CanCommit<'_>,
+    ) -> Result<bool, EngineError> {
+        if staged.is_empty() {
+            return Ok(true);
+        }
+        can_commit(PreparedEpoch { query_id: &self.id, epoch, staged })
     }
 
     fn read_positions(
@@ -722,6 +761,47 @@ fn create(
 #[cfg(all(test, not(loom)))]
 mod tests {
     use super::*;
+
+    #[test]
+    fn an_epoch_whose_staged_output_is_lost_is_as_if_it_had_not_been() {
+        let env = Arc::new(crate::env::SimEnv::new(1));
+        let shape = QueryDescription { sources: vec!["s".into()], ..QueryDescription::default() };
+        let open = |answer: bool| {
+            let mut asked = Vec::new();
+            let mut can_commit = |prepared: PreparedEpoch<'_>| {
+                asked.push((prepared.epoch, prepared.staged.to_vec()));
+                Ok(answer)
+            };
+            let opened = Checkpoint::open(env.clone(), Path::new("/c"), &shape, &mut can_commit);
+            let (checkpoint, recovery) = opened.unwrap();
+            (checkpoint, recovery, asked)
+        };
+        let write = |checkpoint: &mut Checkpoint, epoch, at: &str, staged: &[&str]| {
+            let staged = staged.iter().map(|line| (*line).to_string()).collect();
+            let at = [Offset(at.to_string())];
+            let mode = EpochMode::Continuous;
+            checkpoint.write_offsets(epoch, &at, mode, (0, 0), staged).unwrap();
+        };
+        let (mut checkpoint, ..) = open(true);
+        write(&mut checkpoint, 0, "10", &["a"]);
+        checkpoint.write_commit(0, 0).unwrap();
+        write(&mut checkpoint, 1, "20", &["b"]);
+        drop(checkpoint);
+
+        let (checkpoint, recovery, asked) = open(false);
+        assert_eq!(asked, [(1, vec!["b".to_string()])]);
+        assert_eq!((recovery.next_epoch, recovery.unfinished), (1, None));
+        assert_eq!(recovery.offsets, [Offset("10".into())]);
+        drop(checkpoint);
+        let (mut checkpoint, recovery, asked) = open(true);
+        assert_eq!((recovery.next_epoch, asked.len()), (1, 0), "the entry is gone");
+
+        write(&mut checkpoint, 1, "30", &["c"]);
+        drop(checkpoint);
+        let (_, recovery, _) = open(true);
+        assert_eq!(recovery.next_epoch, 2);
+        assert_eq!(recovery.unfinished, Some(UnfinishedEpoch::Commit(vec!["c".into()])));
+    }
 
     #[test]
     fn an_epoch_that_was_much_longer_than_others_leaves_no_memory_behind() {

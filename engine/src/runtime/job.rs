@@ -2,7 +2,7 @@
 //! ([`Job::start`]), or step by step from a seed ([`Job::simulate`]).
 
 use crate::checkpoint::offset::Offset;
-use crate::checkpoint::{Checkpoint, QueryDescription, Recovery, UnfinishedEpoch};
+use crate::checkpoint::{CanCommit, Checkpoint, QueryDescription, Recovery, UnfinishedEpoch};
 use crate::cores::{self, Core};
 use crate::env::{Env, RealEnv, SimEnv};
 use crate::epoch::committed_epoch::CommittedEpoch;
@@ -198,7 +198,18 @@ impl Job {
         folder: &Path,
         shape: &QueryDescription,
     ) -> Result<(), EngineError> {
-        let (checkpoint, recovery) = Checkpoint::open(self.env.clone(), folder, shape)?;
+        self.open_checkpoint_of_sink(folder, shape, &mut |_| Ok(true))
+    }
+
+    /// Like [`open_checkpoint`](Self::open_checkpoint), for a sink that may have lost what it
+    /// staged in an epoch whose commit is missing.
+    pub fn open_checkpoint_of_sink(
+        &mut self,
+        folder: &Path,
+        shape: &QueryDescription,
+        can_commit: &mut CanCommit<'_>,
+    ) -> Result<(), EngineError> {
+        let (checkpoint, recovery) = Checkpoint::open(self.env.clone(), folder, shape, can_commit)?;
         self.checkpoint = Some(checkpoint);
         // Operators created from here on start with the watermarks of the earlier run: a row may
         // reach an operator before its source has reported its event time.

@@ -358,7 +358,7 @@ mod tests {
             let env = Arc::new(SimEnv::new(1));
             let shape = QueryDescription { operators: vec!["map".into()], ..QueryDescription::default() };
             let folder = Path::new("/c");
-            let (mut checkpoint, _) = Checkpoint::open(env.clone(), folder, &shape).unwrap();
+            let (mut checkpoint, _) = Checkpoint::open(env.clone(), folder, &shape, &mut |_| Ok(true)).unwrap();
             let (reports, inbox) = unbounded();
             let log = |i| StateLog::new(0, (i, writers), Some(checkpoint.snapshot(0)), reports.clone());
             let mut logs: Vec<StateLog> = (0..writers).map(log).collect();
@@ -432,7 +432,7 @@ mod tests {
             }
             drop(checkpoint);
             env.sim_storage().power_failure();
-            let (checkpoint, recovery) = Checkpoint::open(env.clone(), folder, &shape).unwrap();
+            let (checkpoint, recovery) = Checkpoint::open(env.clone(), folder, &shape, &mut |_| Ok(true)).unwrap();
             prop_assert_eq!(recovery.next_epoch, epoch);
             let mut restored = BTreeMap::new();
             for reader in 0..readers {
@@ -456,7 +456,8 @@ mod tests {
         let env = Arc::new(SimEnv::new(1));
         let shape =
             QueryDescription { operators: vec!["map".into()], ..QueryDescription::default() };
-        let (checkpoint, _) = Checkpoint::open(env, Path::new("/c"), &shape).unwrap();
+        let (checkpoint, _) =
+            Checkpoint::open(env, Path::new("/c"), &shape, &mut |_| Ok(true)).unwrap();
         let (reports, inbox) = unbounded();
         let mut log = StateLog::new(0, (0, 1), Some(checkpoint.snapshot(0)), reports);
         let epoch = |(epoch, changes)| {

@@ -29,3 +29,4 @@ pub mod options;
 pub mod rate;
 pub mod socket;
 pub(crate) mod source_counters;
+pub mod source_report;

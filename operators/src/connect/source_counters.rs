@@ -2,11 +2,12 @@
 
 use crate::connect::bad_records::BadRecords;
 use crate::connect::socket::connection_counts::{ConnectionCounts, ConnectionTotals};
+use crate::connect::source_report::SourceProgress;
 use std::sync::Arc;
 use std::sync::atomic::AtomicU64;
 
 /// Counters of a source for progress reports.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Default)]
 pub struct SourceCounters {
     /// Records emitted.
     pub records: Arc<AtomicU64>,
@@ -16,6 +17,8 @@ pub struct SourceCounters {
     pub skipped_paths: Arc<AtomicU64>,
     /// Of a socket source: its connections.
     pub connections: Option<Arc<ConnectionCounts>>,
+    /// Of a source with more to report than its offsets.
+    pub progress: Option<Arc<dyn SourceProgress>>,
 }
 
 impl SourceCounters {

@@ -30,6 +30,8 @@ mod static_tables;
 mod stream_writer;
 mod streaming_query;
 mod table_changes;
+#[cfg(feature = "kafka")]
+mod transactional_sink;
 mod trigger;
 
 use crate::session::static_tables::MEMORY_TABLE;

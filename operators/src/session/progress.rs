@@ -1,6 +1,7 @@
 //! Progress reports: what a query did in each epoch, with Spark's field names.
 
 use crate::connect::socket::connection_counts::ConnectionTotals;
+use crate::connect::source_report::SourceReport;
 use millstream_engine::epoch::committed_epoch::CommittedEpoch;
 use millstream_engine::epoch::event_time::EventTimeStats;
 use millstream_engine::measure::latency::Percentiles;
@@ -38,6 +39,8 @@ pub struct Progress {
     pub sources: Vec<String>,
     /// For each source, the connections if it is a socket.
     pub connections: Vec<Option<ConnectionTotals>>,
+    /// For each source, what it reports about itself.
+    pub reports: Vec<Option<SourceReport>>,
     /// The sink's description.
     pub sink: String,
     /// Each stateful operator's kind.
@@ -186,6 +189,11 @@ impl Progress {
             });
             if let Some(Some(connections)) = self.connections.get(i) {
                 source["metrics"] = metrics(connections);
+            }
+            if let Some(Some(report)) = self.reports.get(i) {
+                source["description"] = Json::from(report.description.as_str());
+                source["latestOffset"] = position(&report.latest_offset);
+                source["metrics"] = report.metrics.clone();
             }
             source
         });

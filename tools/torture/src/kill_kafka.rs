@@ -1,13 +1,17 @@
 //! `kill -9` at random moments of a query from Kafka to Kafka, against a real broker.
 //!
-//! Numbered records are sent to a topic with four partitions, while the query copies each record's
-//! partition and offset to another topic, keyed by the partition. The query alternates between
-//! continuous and micro-batch mode, on one checkpoint. With `--broker` the broker is killed too,
-//! and restarted with its data. Afterwards
+//! Records are numbered per partition and sent to a topic of four partitions while the query copies
+//! each number to another topic, keyed by the partition. The query runs in continuous and in
+//! micro-batch mode by turns, on one checkpoint. With `--broker` the broker is killed too, and
+//! started again on its data. Afterwards
 //!
 //! * every record must be in the copy,
-//! * a run may repeat only records after the offsets that were committed when it started,
-//! * the first copies of a partition's records must be in the order of their offsets.
+//! * a run may repeat only records behind the offsets that were committed when it started,
+//! * the first copies of a partition must come in the order of its numbers.
+//!
+//! With `--transactional` the sink writes in transactions, and another producer writes records of
+//! aborted transactions between the others, to both topics. The query and the check read with
+//! `read_committed`: no record may be repeated, and none of an aborted transaction may show.
 
 use crate::kill::{kill_soon, text};
 use clap::Args as ClapArgs;
@@ -27,10 +31,11 @@ use rdkafka::{Offset, TopicPartitionList};
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 const PARTITIONS: i32 = 4;
-/// The broker may be unavailable for a while.
+const COPY_PARTITIONS: i32 = 2;
+/// The broker may be down for a while.
 const TIMEOUT: Duration = Duration::from_secs(120);
 
 #[derive(ClapArgs)]
@@ -48,7 +53,10 @@ pub struct Args {
     /// start`
     #[arg(long)]
     broker: Option<PathBuf>,
-    /// Seed that decides the moments; printed if not given
+    /// The query writes in transactions, between aborted ones of another producer
+    #[arg(long)]
+    transactional: bool,
+    /// Decides the moments; printed when not given
     #[arg(long)]
     seed: Option<u64>,
 }
@@ -61,6 +69,8 @@ pub struct ChildArgs {
     checkpoint: PathBuf,
     /// `continuous`, `batches`, or `rest` for the remaining records
     mode: String,
+    #[arg(long)]
+    transactional: bool,
 }
 
 /// The query.
@@ -73,9 +83,10 @@ pub fn child(args: &ChildArgs) -> Result<(), String> {
         .option("kafka.bootstrap.servers", &args.servers)
         .option("subscribe", &args.input)
         .option("startingOffsets", "earliest")
+        .option("kafka.isolation.level", isolation(args.transactional))
         .option("maxOffsetsPerTrigger", 5_000);
     reader.load().map_err(text)?.create_temp_view("input");
-    let sql = "SELECT CAST(partition AS STRING) AS key, CAST(offset AS STRING) AS value FROM input";
+    let sql = "SELECT CAST(partition AS STRING) AS key, value FROM input";
     let trigger = match args.mode.as_str() {
         "continuous" => Trigger::Continuous { interval_ns: 30_000_000 },
         "batches" => Trigger::AsSoonAsPossible,
@@ -85,9 +96,14 @@ pub fn child(args: &ChildArgs) -> Result<(), String> {
     let writer = writer
         .option("kafka.bootstrap.servers", &args.servers)
         .option("topic", &args.output)
+        .option("transactional", args.transactional)
         .option("checkpointLocation", args.checkpoint.display());
     let query = writer.start().map_err(text)?;
     query.await_termination().map_err(text)
+}
+
+fn isolation(transactional: bool) -> &'static str {
+    if transactional { "read_committed" } else { "read_uncommitted" }
 }
 
 struct Names {
@@ -95,13 +111,41 @@ struct Names {
     input: String,
     output: String,
     checkpoint: PathBuf,
+    transactional: bool,
 }
 
 impl Names {
     fn spawn(&self, mode: &str) -> Result<Child, String> {
         let mut command = Command::new(std::env::current_exe().map_err(text)?);
         command.args(["kafka-child", &self.servers, &self.input, &self.output]);
-        command.arg(&self.checkpoint).arg(mode).stdin(Stdio::null()).spawn().map_err(text)
+        command.arg(&self.checkpoint).arg(mode);
+        if self.transactional {
+            command.arg("--transactional");
+        }
+        command.stdin(Stdio::null()).spawn().map_err(text)
+    }
+
+    /// The last entry of a log of the checkpoint.
+    fn last(&self, log: &str) -> Option<u64> {
+        let entries = numbered_entries(&FileStorage, &self.checkpoint.join(log));
+        entries.unwrap_or_default().last().copied()
+    }
+
+    /// Whether the last run has left an epoch that it had not committed.
+    fn has_unfinished(&self) -> bool {
+        self.last("offsets") > self.last("commits")
+    }
+
+    /// Waits until the query has written an entry of the offset log.
+    fn wait_for_epoch(&self, before: Option<u64>) -> Result<(), String> {
+        let until = Instant::now() + TIMEOUT;
+        while self.last("offsets") == before {
+            if Instant::now() > until {
+                return Err("the query makes no epoch".to_string());
+            }
+            std::thread::sleep(Duration::from_millis(1));
+        }
+        Ok(())
     }
 
     fn create_topics(&self) -> Result<(), String> {
@@ -110,7 +154,7 @@ impl Names {
         let admin: AdminClient<DefaultClientContext> = config.create().map_err(text)?;
         let topics = [
             NewTopic::new(&self.input, PARTITIONS, TopicReplication::Fixed(1)),
-            NewTopic::new(&self.output, 2, TopicReplication::Fixed(1)),
+            NewTopic::new(&self.output, COPY_PARTITIONS, TopicReplication::Fixed(1)),
         ];
         for made in block_on(admin.create_topics(&topics, &AdminOptions::new())).map_err(text)? {
             made.map_err(|(topic, error)| format!("cannot create the topic {topic}: {error}"))?;
@@ -141,6 +185,7 @@ struct Copy {
     /// Per partition of the input, how often each offset was seen.
     seen: BTreeMap<i32, Vec<u32>>,
     repeated: u64,
+    transactional: bool,
 }
 
 impl Copy {
@@ -149,12 +194,14 @@ impl Copy {
             .set("bootstrap.servers", &names.servers)
             .set("group.id", "torture")
             .set("enable.auto.commit", "false")
+            .set("isolation.level", isolation(names.transactional))
             .set("enable.partition.eof", "true")
             .create()
             .map_err(text)?;
         let next = BTreeMap::from([(0, 0), (1, 0)]);
         let topic = names.output.clone();
-        Ok(Self { consumer, topic, next, seen: BTreeMap::new(), repeated: 0 })
+        let transactional = names.transactional;
+        Ok(Self { consumer, topic, next, seen: BTreeMap::new(), repeated: 0, transactional })
     }
 
     /// Reads the records since the last call. All of them were written after `committed` was
@@ -187,6 +234,9 @@ impl Copy {
             let seen = self.seen.entry(partition).or_default();
             let next = seen.len();
             match seen.get_mut(offset as usize) {
+                Some(_) if self.transactional => {
+                    return Err(format!("record {offset} of partition {partition} was repeated"));
+                }
                 Some(count) => {
                     let from = committed.get(&partition).copied().unwrap_or(0);
                     if offset < from {
@@ -201,7 +251,7 @@ impl Copy {
                 None if offset as usize == next => seen.push(1),
                 None => {
                     return Err(format!(
-                        "offset {offset} of partition {partition} was copied before offset {next}"
+                        "record {offset} of partition {partition} was copied before record {next}"
                     ));
                 }
             }
@@ -227,8 +277,10 @@ pub fn run(args: &Args) -> Result<(), String> {
         input: format!("torture-in-{id}-{seed}"),
         output: format!("torture-out-{id}-{seed}"),
         checkpoint: std::env::temp_dir().join(format!("millstream-kill-kafka-{id}")),
+        transactional: args.transactional,
     };
     names.create_topics()?;
+    let aborter = Aborter::new(&names)?;
     let producer: BaseProducer = ClientConfig::new()
         .set("bootstrap.servers", &names.servers)
         .set("enable.idempotence", "true")
@@ -255,16 +307,25 @@ pub fn run(args: &Args) -> Result<(), String> {
         }
         Ok(())
     };
-    let mut brokers = 0;
+    let (mut brokers, mut unfinished) = (0, 0);
     for round in 0..args.rounds {
         let committed = names.committed()?;
+        unfinished += u64::from(names.has_unfinished());
+        let before = names.last("offsets");
         let mode = if dice.below(2) == 0 { "continuous" } else { "batches" };
         let query = names.spawn(mode)?;
-        send(args.records / args.rounds)?;
+        let half = args.records / args.rounds / 2;
+        send(half)?;
+        aborter.write_and_abort()?;
+        send(args.records / args.rounds - half)?;
         if let Some(program) = args.broker.as_deref().filter(|_| round % 5 == 4) {
             control(program, "kill")?;
             control(program, "start")?;
             brokers += 1;
+        }
+        // A kill during the start, or in the middle of epochs.
+        if dice.below(3) > 0 {
+            names.wait_for_epoch(before)?;
         }
         kill_soon(query, &mut dice, round)?;
         producer.flush(TIMEOUT).map_err(text)?;
@@ -287,15 +348,57 @@ pub fn run(args: &Args) -> Result<(), String> {
         ));
     }
     drop(std::fs::remove_dir_all(&names.checkpoint));
+    let repeated = match (args.transactional, copy.repeated) {
+        (true, _) => "none repeated".to_string(),
+        (false, repeated) => format!("{repeated} repeated, all of them uncommitted"),
+    };
     println!(
-        "kafka: {} records, {} kills of the query, {brokers} of the broker: none lost, {} repeated, \
-         all of them uncommitted, in order",
-        args.records, args.rounds, copy.repeated
+        "kafka: {} records, {} kills of the query ({unfinished} left an unfinished epoch), \
+         {brokers} of the broker: none lost, {repeated}, in order",
+        args.records, args.rounds
     );
     Ok(())
 }
 
-/// The partition of the next record: all partitions get the same number, in turn.
+/// Another producer, whose transactions are all aborted.
+struct Aborter<'a> {
+    names: &'a Names,
+    producer: Option<BaseProducer>,
+}
+
+impl<'a> Aborter<'a> {
+    /// Without `--transactional` it does nothing.
+    fn new(names: &'a Names) -> Result<Self, String> {
+        if !names.transactional {
+            return Ok(Self { names, producer: None });
+        }
+        let producer: BaseProducer = ClientConfig::new()
+            .set("bootstrap.servers", &names.servers)
+            .set("transactional.id", format!("{}-aborter", names.output))
+            .create()
+            .map_err(text)?;
+        producer.init_transactions(TIMEOUT).map_err(text)?;
+        Ok(Self { names, producer: Some(producer) })
+    }
+
+    fn write_and_abort(&self) -> Result<(), String> {
+        let Some(producer) = &self.producer else { return Ok(()) };
+        producer.begin_transaction().map_err(text)?;
+        for number in 0..100 {
+            let (topic, partitions) = match number % 2 {
+                0 => (&self.names.input, PARTITIONS),
+                _ => (&self.names.output, COPY_PARTITIONS),
+            };
+            let record: BaseRecord<'_, str, str> = BaseRecord::to(topic).payload("aborted");
+            let record = record.partition(number / 2 % partitions);
+            producer.send(record).map_err(|(error, _)| text(error))?;
+        }
+        producer.flush(TIMEOUT).map_err(text)?;
+        producer.abort_transaction(TIMEOUT).map_err(text)
+    }
+}
+
+/// The partition that the next record goes to: all get the same number, in turn.
 fn next_partition(sent: &[u64]) -> usize {
     (sent.iter().sum::<u64>() % sent.len() as u64) as usize
 }

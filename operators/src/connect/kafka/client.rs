@@ -159,6 +159,27 @@ impl Client {
         config
     }
 
+    /// The part of the configuration that says how to connect, for a client of another role.
+    pub(super) fn connection(&self) -> ClientConfig {
+        const PREFIXES: [&str; 8] =
+            ["security.", "sasl.", "ssl.", "socket.", "broker.", "client.", "metadata.", "debug"];
+        let mut config = ClientConfig::new();
+        config.set("bootstrap.servers", &self.servers);
+        config.set("client.id", "millstream");
+        for (key, value) in &self.options {
+            if PREFIXES.iter().any(|prefix| key.starts_with(prefix)) {
+                config.set(key, value);
+            }
+        }
+        config
+    }
+
+    /// The value of an option under librdkafka's name.
+    pub(super) fn option(&self, name: &str) -> Option<&str> {
+        let found = self.options.iter().rev().find(|(key, _)| key == name);
+        found.map(|(_, value)| value.as_str())
+    }
+
     /// Wraps an error of the cluster. `doing` says what failed.
     pub(super) fn failed(&self, doing: &str, error: &KafkaError) -> EngineError {
         let fix = match error.rdkafka_error_code() {

@@ -4,6 +4,7 @@
 use crate::connect::kafka::client::{Client, is_transient};
 use crate::connect::kafka::offsets::{ByPartition, EARLIEST, LATEST};
 use crate::connect::kafka::options::{NoMatch, Place, Subscription};
+use crate::connect::kafka::topic_ids::{self, TopicIds};
 use millstream_engine::error::EngineError;
 use rdkafka::consumer::{BaseConsumer, Consumer as _};
 use rdkafka::error::{KafkaError, KafkaResult, RDKafkaErrorCode};
@@ -120,6 +121,14 @@ impl Cluster {
                 _ => thread::sleep(ASK_AGAIN),
             }
         }
+    }
+
+    /// The ids of the partitions' topics.
+    pub fn topic_ids(&self, partitions: &Partitions) -> Result<TopicIds, EngineError> {
+        let mut topics: Vec<&str> = partitions.iter().map(|(topic, _)| topic.as_str()).collect();
+        topics.dedup();
+        let asked = self.retried(|left| topic_ids::ask(&self.consumer, &topics, left));
+        asked.map_err(|error| self.client.failed("read the ids of the topics", &error))
     }
 
     fn servers(&self) -> &str {

@@ -4,10 +4,14 @@
 mod client;
 mod cluster;
 mod consumer;
+mod deliveries;
 mod offsets;
 pub mod options;
 mod records;
 pub mod sink;
 pub mod source;
+mod topic_ids;
+pub mod topic_progress;
+pub mod transactions;
 
 pub use records::schema;

@@ -101,7 +101,8 @@ const REFUSED_OF_CONSUMER: [(&str, &str); 5] = [
 ];
 
 /// Producer options that may not be set, with the reason.
-const REFUSED_OF_PRODUCER: [(&str, &str); 2] = [
+const REFUSED_OF_PRODUCER: [(&str, &str); 3] = [
+    ("transactional.id", "Use transactional 'true': the ids are derived from the query's id"),
     ("key.serializer", "Keys are STRING or BINARY columns: convert them in the query"),
     ("value.serializer", "Values are STRING or BINARY columns: convert them in the query"),
 ];
@@ -131,7 +132,7 @@ pub(super) fn client_options(
     Ok((client, own))
 }
 
-fn wrong(reason: String, fix: &str) -> PlanError {
+pub(super) fn wrong(reason: String, fix: &str) -> PlanError {
     PlanError::new("INVALID_OPTION_VALUE", reason, fix)
 }
 

@@ -5,34 +5,40 @@
 //! its records. The producer is idempotent, so a partition has the rows in their order. Rows of the
 //! next epoch are sent while acknowledgements of the last one are outstanding.
 //!
+//! With the option `transactional` delivery is exactly once (`transactions.rs`). Rows of the next
+//! epoch then wait for the acknowledgements, because another producer sends them.
+//!
 //! *Threads.* The worker passes records to librdkafka, whose threads send them. A thread of the
 //! producer receives the acknowledgements.
 
 use crate::connect::kafka::client::{Client, Role};
-use crate::connect::kafka::options::client_options;
+use crate::connect::kafka::deliveries::{Context, Deliveries, MAX_PENDING, RecordProducer};
+use crate::connect::kafka::options::{client_options, wrong};
 use crate::connect::kafka::records::is_headers;
+use crate::connect::kafka::transactions::{
+    StagedTransaction, TransactionLog, TransactionOptions, Transactions, UseMark,
+};
 use crate::connect::options::OptionReader;
 use crate::table::error::{PlanError, PlanResult};
 use crate::table::plan::Options;
 use crate::table::row::{Array, Row, Slot};
 use crate::table::types::{DataType, Schema};
+use crossbeam_channel::Sender;
+use millstream_engine::env::storage::Storage;
+use millstream_engine::epoch::protocol::Report;
+use millstream_engine::epoch::trigger::Trigger;
 use millstream_engine::error::EngineError;
 use millstream_engine::event::Epoch;
 use millstream_engine::measure::latency::LatencyRecorder;
 use millstream_engine::runtime::stage::{FlushStatus, Io, Push, Stage};
-use millstream_engine::sync::waker::Waker;
-use rdkafka::ClientContext;
 use rdkafka::config::FromClientConfigAndContext;
 use rdkafka::error::{KafkaError, RDKafkaErrorCode};
-use rdkafka::message::{DeliveryResult, Header, Message as _, OwnedHeaders};
-use rdkafka::producer::{BaseRecord, Producer, ProducerContext, ThreadedProducer};
+use rdkafka::message::{Header, OwnedHeaders};
+use rdkafka::producer::{BaseRecord, Producer};
 use std::collections::HashMap;
 use std::str;
-use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, OnceLock};
+use std::sync::Arc;
 
-/// The number of unacknowledged records above which the sink blocks.
-const MAX_PENDING: u64 = 100_000;
 const WHAT: &str = "sink kafka";
 
 /// The indices of the columns in a row.
@@ -45,12 +51,21 @@ struct Columns {
     headers: Option<Slot>,
 }
 
+/// The transactions of a query whose sink is not open yet, and the acknowledgements of its records.
+pub struct OpenTransactions {
+    /// The transactions.
+    pub transactions: Transactions,
+    deliveries: Arc<Deliveries>,
+}
+
 /// The parsed options of a Kafka sink.
 #[derive(Clone, Debug)]
 pub struct KafkaSinkConfig {
     client: Client,
     /// The topic of all rows. If `None`, each row names its own topic.
-    topic: Option<String>,
+    topic: Option<Arc<str>>,
+    /// Exactly once. If `None`, at least once.
+    transactions: Option<TransactionOptions>,
 }
 
 fn unsupported(reason: String, fix: &str) -> PlanError {
@@ -64,11 +79,65 @@ impl KafkaSinkConfig {
         let (client, own) = client_options(WHAT, options, Role::Producer)?;
         let client = Client::read(WHAT, Role::Producer, client)?;
         let mut reader = OptionReader::new(WHAT, &own);
-        let topic = reader.get("topic").map(str::to_string);
+        let topic = reader.get("topic").map(Arc::from);
         // Spark accepts the option for sinks too. The column `headers` decides instead.
         reader.flag("includeHeaders", false)?;
+        let is_transactional = reader.flag("transactional", false)?;
+        let id_prefix = reader.get("transactionalIdPrefix").unwrap_or("millstream").to_string();
+        let epoch_topic = reader.get("epochTopic").unwrap_or("millstream-epochs").to_string();
         reader.finish()?;
-        Ok(Self { client, topic })
+        let timeout = client.option("transaction.timeout.ms").unwrap_or("60000");
+        let timeout_ms = timeout.trim().parse().map_err(|_| {
+            let reason = format!("{WHAT}: Kafka option 'transaction.timeout.ms' is '{timeout}'");
+            wrong(reason, "Give milliseconds")
+        })?;
+        let transactions =
+            is_transactional.then_some(TransactionOptions { id_prefix, epoch_topic, timeout_ms });
+        Ok(Self { client, topic, transactions })
+    }
+
+    /// Whether the option `transactional` is set.
+    pub fn is_transactional(&self) -> bool {
+        self.transactions.is_some()
+    }
+
+    /// Checks that a transaction can be as long as an epoch, and that there is a checkpoint, which
+    /// exactly once needs.
+    pub fn check_transactions(&self, trigger: Trigger, has_checkpoint: bool) -> PlanResult<()> {
+        let Some(options) = &self.transactions else { return Ok(()) };
+        if !has_checkpoint {
+            let reason = format!("{WHAT}: transactional 'true' needs a checkpoint");
+            return Err(wrong(reason, "Give the query a checkpointLocation"));
+        }
+        let Trigger::Continuous { interval_ns } = trigger else { return Ok(()) };
+        let interval_ms = interval_ns / 1_000_000;
+        if interval_ms >= options.timeout_ms {
+            return Err(wrong(
+                format!(
+                    "{WHAT}: a transaction is as long as the checkpoint interval ({interval_ms} \
+                     ms), but the broker aborts it after kafka.transaction.timeout.ms ({} ms)",
+                    options.timeout_ms
+                ),
+                "Raise kafka.transaction.timeout.ms to several intervals (most brokers allow 15 \
+                 minutes), or shorten the interval",
+            ));
+        }
+        Ok(())
+    }
+
+    /// Takes over the transactions of the query's earlier runs. Call this only if
+    /// [`is_transactional`](Self::is_transactional).
+    pub fn open_transactions(
+        &self,
+        query_id: &str,
+        storage: &dyn Storage,
+        mark: &UseMark,
+    ) -> Result<OpenTransactions, EngineError> {
+        let Some(options) = &self.transactions else { unreachable!("the caller has checked it") };
+        let deliveries = Arc::new(Deliveries::default());
+        let (client, storage) = (&self.client, (storage, mark));
+        let transactions = Transactions::open(client, options, query_id, &deliveries, storage)?;
+        Ok(OpenTransactions { transactions, deliveries })
     }
 
     /// Checks the columns of the rows. Their names are case-sensitive, and other columns are not
@@ -117,26 +186,51 @@ impl KafkaSinkConfig {
         "kafka".to_string()
     }
 
-    /// Starts the producer.
+    /// Opens the sink, which delivers at least once.
     pub fn open(
         &self,
         schema: &Schema,
         latency: LatencyRecorder,
     ) -> Result<KafkaSink, EngineError> {
+        let deliveries = Arc::new(Deliveries::default());
+        let config = self.client.config();
+        let made = RecordProducer::from_config_and_context(&config, Context(deliveries.clone()));
+        let producer = made.map_err(|error| self.client.failed("start a producer", &error))?;
+        self.sink(schema, Producers::Plain(producer), deliveries, latency)
+    }
+
+    /// Opens the sink, which delivers exactly once. `report_to` gives the log to the
+    /// driver, which commits the transactions.
+    pub fn open_transactional(
+        &self,
+        schema: &Schema,
+        open: OpenTransactions,
+        report_to: impl FnOnce(TransactionLog) -> Sender<Report>,
+        latency: LatencyRecorder,
+    ) -> Result<KafkaSink, EngineError> {
+        let transactions = Arc::new(open.transactions);
+        let reports = report_to(TransactionLog(transactions.clone()));
+        let producers = Producers::Transactional { transactions, reports };
+        self.sink(schema, producers, open.deliveries, latency)
+    }
+
+    fn sink(
+        &self,
+        schema: &Schema,
+        producers: Producers,
+        deliveries: Arc<Deliveries>,
+        latency: LatencyRecorder,
+    ) -> Result<KafkaSink, EngineError> {
         let columns = self
             .columns(schema)
             .map_err(|error| EngineError::operator(error.condition, error.reason, error.fix))?;
-        let deliveries = Arc::new(Deliveries::default());
-        let config = self.client.config();
-        let made = ThreadedProducer::from_config_and_context(&config, Context(deliveries.clone()));
-        let producer = made.map_err(|error| self.client.failed("start a producer", &error))?;
         Ok(KafkaSink {
             config: self.clone(),
             columns,
-            producer,
+            producers,
             deliveries,
             generation: 0,
-            is_flushing: false,
+            flushing: None,
             refused: None,
             partitions: HashMap::new(),
             latency,
@@ -144,58 +238,55 @@ impl KafkaSinkConfig {
     }
 }
 
-/// Counters of acknowledgements, updated by the producer's thread.
-#[derive(Default)]
-struct Deliveries {
-    /// The number of unacknowledged records of even and of odd epochs.
-    pending: [AtomicU64; 2],
-    failed: Mutex<Option<String>>,
-    waker: OnceLock<Waker>,
+/// What sends the records.
+enum Producers {
+    /// One producer for all epochs.
+    Plain(RecordProducer),
+    /// A producer for even epochs and one for odd ones, each with a transaction per epoch.
+    Transactional { transactions: Arc<Transactions>, reports: Sender<Report> },
 }
 
-impl Deliveries {
-    fn pending(&self, generation: usize) -> u64 {
-        // ORDERING: acquire: pairs with the release of the producer's thread, whose error is seen.
-        self.pending[generation].load(Ordering::Acquire)
-    }
-
-    fn failure(&self) -> Option<String> {
-        self.failed.lock().unwrap_or_else(|poisoned| poisoned.into_inner()).clone()
-    }
-}
-
-struct Context(Arc<Deliveries>);
-
-impl ClientContext for Context {}
-
-impl ProducerContext for Context {
-    type DeliveryOpaque = Box<usize>;
-
-    fn delivery(&self, result: &DeliveryResult<'_>, generation: Self::DeliveryOpaque) {
-        let mut failed = false;
-        if let Err((error, record)) = result {
-            failed = true;
-            let mut first = self.0.failed.lock().unwrap_or_else(|poisoned| poisoned.into_inner());
-            first.get_or_insert_with(|| {
-                let (topic, partition) = (record.topic(), record.partition());
-                let size = record.payload().map_or(0, <[u8]>::len);
-                format!(
-                    "a record of {size} bytes for topic {topic}, partition {partition}: {error}"
-                )
-            });
+impl Producers {
+    #[inline]
+    fn of(&self, generation: usize) -> &RecordProducer {
+        match self {
+            Self::Plain(producer) => producer,
+            Self::Transactional { transactions, .. } => transactions.producer(generation),
         }
-        // ORDERING: release: pairs with the acquire of the sink.
-        let before = self.0.pending[*generation].fetch_sub(1, Ordering::Release);
-        if (before == 1 || failed || before == MAX_PENDING / 2)
-            && let Some(waker) = self.0.waker.get()
-        {
-            waker.wake();
+    }
+
+    fn is_transactional(&self) -> bool {
+        matches!(self, Self::Transactional { .. })
+    }
+
+    /// Begins the transaction of an epoch before its first record.
+    #[inline]
+    fn begin(&self, generation: usize) -> Result<(), EngineError> {
+        match self {
+            Self::Transactional { transactions, .. } if !transactions.is_open(generation) => {
+                transactions.begin(generation)
+            }
+            _ => Ok(()),
+        }
+    }
+
+    /// All records of an epoch are acknowledged.
+    fn ended(&self, generation: usize, epoch: Epoch) {
+        let Self::Transactional { transactions, reports } = self else { return };
+        if transactions.is_open(generation) {
+            let staged = StagedTransaction { producer: generation, epoch };
+            let line =
+                serde_json::to_string(&staged).unwrap_or_else(|_| unreachable!("plain data"));
+            // Sending fails only if the driver has ended, because the query is being torn down.
+            drop(reports.send(Report::Staged { epoch, staged: vec![line] }));
         }
     }
 }
 
 /// A row for which the producer's queue was full.
 struct Refused {
+    /// Whether it is of an even or of an odd epoch.
+    generation: usize,
     topic: String,
     partition: Option<i32>,
     key: Option<Vec<u8>>,
@@ -207,12 +298,12 @@ struct Refused {
 pub struct KafkaSink {
     config: KafkaSinkConfig,
     columns: Columns,
-    producer: ThreadedProducer<Context>,
+    producers: Producers,
     deliveries: Arc<Deliveries>,
     /// Which counter the current epoch uses: 0 or 1.
     generation: usize,
-    /// Whether acknowledgements of the previous epoch are outstanding.
-    is_flushing: bool,
+    /// The previous epoch while acknowledgements of it are outstanding.
+    flushing: Option<Epoch>,
     refused: Option<Refused>,
     /// The number of partitions of each topic to which rows with an explicit partition were sent.
     partitions: HashMap<String, usize>,
@@ -224,27 +315,37 @@ impl KafkaSink {
         EngineError::operator("KAFKA_WRITE_FAILED", format!("{WHAT}: {reason}"), "")
     }
 
+    /// The error of a record that was not delivered.
+    fn undelivered(&self, reason: String) -> EngineError {
+        match &self.producers {
+            Producers::Plain(_) => self.failed(reason),
+            Producers::Transactional { transactions, .. } => transactions.undelivered(&reason),
+        }
+    }
+
     /// Sends a record. Returns false if the producer's queue is full.
     fn send(
-        &mut self,
-        topic: &str,
-        partition: Option<i32>,
-        (key, value): (Option<&[u8]>, Option<&[u8]>),
-        headers: Option<&OwnedHeaders>,
+        &self,
+        generation: usize,
+        record: BaseRecord<'_, [u8], [u8], usize>,
     ) -> Result<bool, EngineError> {
-        let mut record: BaseRecord<'_, [u8], [u8], Box<usize>> =
-            BaseRecord::with_opaque_to(topic, Box::new(self.generation));
-        (record.partition, record.key, record.payload) = (partition, key, value);
-        record.headers = headers.cloned();
-        // Counted before sending, because the acknowledgement may arrive at once.
-        self.deliveries.pending[self.generation].fetch_add(1, Ordering::Relaxed);
-        let Err((error, _)) = self.producer.send(record) else { return Ok(true) };
-        self.deliveries.pending[self.generation].fetch_sub(1, Ordering::Relaxed);
+        self.producers.begin(generation)?;
+        self.deliveries.add(generation);
+        let Err((error, record)) = self.producers.of(generation).send(record) else {
+            return Ok(true);
+        };
+        self.deliveries.remove(generation);
         if error.rdkafka_error_code() == Some(RDKafkaErrorCode::QueueFull) {
             return Ok(false);
         }
-        let partition = partition.map_or(String::new(), |at| format!(", partition {at}"));
-        Err(self.failed(format!("cannot send a record to topic {topic}{partition}: {error}")))
+        let at = record.partition.map_or(String::new(), |at| format!(", partition {at}"));
+        let doing = format!("send a record to topic {}{at}", record.topic);
+        Err(match &self.producers {
+            Producers::Plain(_) => self.failed(format!("cannot {doing}: {error}")),
+            Producers::Transactional { transactions, .. } => {
+                transactions.failed(generation, &doing, &error)
+            }
+        })
     }
 
     /// Fails if the topic does not have the partition.
@@ -255,7 +356,8 @@ impl KafkaSink {
         }
         if self.partitions.get(topic).is_none_or(|count| partition as usize >= *count) {
             let timeout = self.config.client.timeout;
-            let metadata = self.producer.client().fetch_metadata(Some(topic), timeout);
+            let metadata =
+                self.producers.of(self.generation).client().fetch_metadata(Some(topic), timeout);
             let failed = |e: KafkaError| self.config.client.failed("read a topic", &e);
             let metadata = metadata.map_err(failed)?;
             let count = metadata.topics().first().map_or(0, |topic| topic.partitions().len());
@@ -271,8 +373,10 @@ impl KafkaSink {
 
     fn send_refused(&mut self) -> Result<bool, EngineError> {
         let Some(row) = self.refused.take() else { return Ok(true) };
-        let bytes = (row.key.as_deref(), row.value.as_deref());
-        let sent = self.send(&row.topic, row.partition, bytes, row.headers.as_ref())?;
+        let mut record = BaseRecord::with_opaque_to(&row.topic, row.generation);
+        (record.partition, record.headers) = (row.partition, row.headers.clone());
+        (record.key, record.payload) = (row.key.as_deref(), row.value.as_deref());
+        let sent = self.send(row.generation, record)?;
         if !sent {
             self.refused = Some(row);
         }
@@ -303,22 +407,25 @@ fn headers_of(array: Array<'_>) -> OwnedHeaders {
 
 impl Stage for KafkaSink {
     fn attach(&mut self, io: &mut Io<'_>) -> Result<(), EngineError> {
-        // Fails only if it was set before, and this is the only call.
-        drop(self.deliveries.waker.set(io.waker.clone()));
+        self.deliveries.wake(io.waker.clone());
         Ok(())
     }
 
     #[inline]
     fn is_ready(&mut self) -> bool {
-        self.refused.is_none() && self.deliveries.pending(self.generation) < MAX_PENDING
+        // Two producers keep the order of rows only if one has sent all of its rows.
+        let is_in_turn = self.flushing.is_none() || !self.producers.is_transactional();
+        is_in_turn
+            && self.refused.is_none()
+            && self.deliveries.pending(self.generation) < MAX_PENDING
     }
 
     fn watermark(&mut self, _micros: i64) -> Result<(), EngineError> {
         Ok(())
     }
 
-    fn marker(&mut self, _epoch: Epoch) -> Result<(), EngineError> {
-        self.is_flushing = true;
+    fn marker(&mut self, epoch: Epoch) -> Result<(), EngineError> {
+        self.flushing = Some(epoch);
         self.generation = 1 - self.generation;
         self.latency.publish();
         Ok(())
@@ -331,20 +438,21 @@ impl Stage for KafkaSink {
 
     fn flush(&mut self) -> Result<FlushStatus, EngineError> {
         if let Some(reason) = self.deliveries.failure() {
-            return Err(self.failed(reason));
+            return Err(self.undelivered(reason));
         }
         if !self.send_refused()? {
             return Ok(FlushStatus::Blocked);
         }
         self.latency.record_pending();
-        if self.is_flushing {
+        if let Some(epoch) = self.flushing {
             if self.deliveries.pending(1 - self.generation) > 0 {
                 return Ok(FlushStatus::Pending);
             }
             if let Some(reason) = self.deliveries.failure() {
-                return Err(self.failed(reason));
+                return Err(self.undelivered(reason));
             }
-            self.is_flushing = false;
+            self.flushing = None;
+            self.producers.ended(1 - self.generation, epoch);
         }
         if self.deliveries.pending(self.generation) >= MAX_PENDING {
             return Ok(FlushStatus::Blocked);
@@ -360,27 +468,29 @@ impl<'a> Push<Row<'a>> for KafkaSink {
         let (key, value) = (columns.key.and_then(bytes), bytes(columns.value));
         let own =
             columns.topic.and_then(bytes).map(|name| str::from_utf8(name).unwrap_or_default());
-        let topic = match (&self.config.topic, own) {
-            (Some(topic), _) => topic.clone(),
-            (None, Some(own)) => own.to_string(),
-            (None, None) => {
-                return Err(EngineError::operator(
-                    "KAFKA_NULL_TOPIC_IN_DATA",
-                    format!("{WHAT}: the topic of a row is NULL"),
-                    "Give the option 'topic', or filter such rows",
-                ));
-            }
+        let fixed = self.config.topic.clone();
+        let Some(topic) = fixed.as_deref().or(own) else {
+            return Err(EngineError::operator(
+                "KAFKA_NULL_TOPIC_IN_DATA",
+                format!("{WHAT}: the topic of a row is NULL"),
+                "Give the option 'topic', or filter such rows",
+            ));
         };
         let partition = columns.partition.filter(|slot| !row.is_null(*slot));
         let partition = partition.map(|slot| row.long(slot) as i32);
         if let Some(partition) = partition {
-            self.check_partition(&topic, partition)?;
+            self.check_partition(topic, partition)?;
         }
         let headers = columns.headers.and_then(bytes).map(Array::new);
         let headers = headers.filter(|array| array.len > 0).map(headers_of);
-        if !self.send(&topic, partition, (key, value), headers.as_ref())? {
+        let generation = self.generation;
+        let mut record = BaseRecord::with_opaque_to(topic, generation);
+        (record.partition, record.key, record.payload) = (partition, key, value);
+        record.headers = headers.clone();
+        if !self.send(generation, record)? {
             let (key, value) = (key.map(<[u8]>::to_vec), value.map(<[u8]>::to_vec));
-            self.refused = Some(Refused { topic, partition, key, value, headers });
+            let topic = topic.to_string();
+            self.refused = Some(Refused { generation, topic, partition, key, value, headers });
         }
         self.latency.add_pending(ingest_ns);
         Ok(())

@@ -10,6 +10,9 @@
 //! buffered records is paused.
 //!
 //! *Continuous mode.* A thread discovers new partitions, which are read from their earliest offset.
+//!
+//! In both modes the ids of the topics are compared with those of the checkpoint at the start and
+//! every few seconds: a topic that was created again may be longer than the old one.
 
 use crate::connect::kafka::client::is_transient;
 use crate::connect::kafka::cluster::{Cluster, Partitions};
@@ -17,6 +20,9 @@ use crate::connect::kafka::consumer::{Consumer, Message};
 use crate::connect::kafka::offsets::{ByPartition, EARLIEST, LATEST};
 use crate::connect::kafka::options::{KafkaSourceConfig, Subscription};
 use crate::connect::kafka::records;
+use crate::connect::kafka::topic_ids::{KnownIds, TopicIds};
+use crate::connect::kafka::topic_progress::TopicProgress;
+use crate::connect::source_report::SourceProgress;
 use crate::table::row::Row;
 use millstream_engine::checkpoint::key_group::hash_bytes;
 use millstream_engine::checkpoint::log_entry;
@@ -115,11 +121,21 @@ pub struct KafkaSource {
     row: Vec<u8>,
     waker: Option<Waker>,
     discovery: Option<Discovery>,
+    ids: KnownIds,
+    /// The time of the last comparison of topic ids, on the monotonic clock in nanoseconds.
+    ids_compared_ns: Option<u64>,
+    progress: Arc<TopicProgress>,
+}
+
+/// What the cluster has.
+struct Discovered {
+    partitions: Partitions,
+    ids: TopicIds,
 }
 
 /// The thread that discovers new partitions. It ends when this is dropped.
 struct Discovery {
-    found: Receiver<Partitions>,
+    found: Receiver<Discovered>,
     _stop: Sender<()>,
 }
 
@@ -133,12 +149,18 @@ impl Discovery {
         let (tell, found) = channel();
         let run = move || {
             let mut last = None;
+            let find = || {
+                let partitions = cluster.partitions(&subscription)?;
+                let ids = cluster.topic_ids(&partitions)?;
+                Ok::<_, EngineError>((partitions, ids))
+            };
             while stopped.recv_timeout(DISCOVERY_INTERVAL) == Err(RecvTimeoutError::Timeout) {
                 // An unreachable broker is reported by the consumer.
-                let Ok(partitions) = cluster.partitions(&subscription) else { continue };
-                if last.as_ref() != Some(&partitions) {
-                    last = Some(partitions.clone());
-                    if tell.send(partitions).is_err() {
+                let Ok(found) = find() else { continue };
+                if last.as_ref() != Some(&found) {
+                    let (partitions, ids) = found.clone();
+                    last = Some(found);
+                    if tell.send(Discovered { partitions, ids }).is_err() {
                         return;
                     }
                     waker.wake();
@@ -176,7 +198,13 @@ impl KafkaSource {
         let consumer = consumer.map_err(|error| config.client.failed("start a client", &error))?;
         let cluster =
             Cluster { client: config.client.clone(), consumer: consumer.client().clone() };
+        let description = config.description();
+        let progress = TopicProgress::new(description, consumer.client().clone());
+        let stored = folder.as_deref().filter(|_| config.is_stream);
         Ok(Self {
+            ids: KnownIds::new(stored),
+            ids_compared_ns: None,
+            progress: Arc::new(progress),
             config,
             env,
             folder,
@@ -201,6 +229,38 @@ impl KafkaSource {
 
     fn failed(&self, doing: &str, error: &KafkaError) -> EngineError {
         self.config.client.failed(doing, error)
+    }
+
+    /// What the source reports about itself.
+    pub fn progress(&self) -> Arc<dyn SourceProgress> {
+        self.progress.clone()
+    }
+
+    /// Compares the ids of the topics with the known ones, at most every few seconds.
+    fn compare_ids(&mut self, now_ns: u64) -> Result<(), EngineError> {
+        let interval_ns = DISCOVERY_INTERVAL.as_nanos() as u64;
+        if self.ids_compared_ns.is_some_and(|last_ns| now_ns < last_ns + interval_ns) {
+            return Ok(());
+        }
+        self.ids_compared_ns = Some(now_ns);
+        let partitions = self.offsets();
+        let partitions: Partitions =
+            partitions.iter().map(|(topic, at, _)| (topic.to_string(), at)).collect();
+        let ids = self.cluster.topic_ids(&partitions)?;
+        self.take_ids(ids)
+    }
+
+    fn take_ids(&mut self, ids: TopicIds) -> Result<(), EngineError> {
+        let again = self.ids.update(self.env.storage(), ids)?;
+        if again.is_empty() {
+            return Ok(());
+        }
+        let reason = format!(
+            "{} was deleted and created again under its name: its offsets are not those of the \
+             checkpoint",
+            again.join(", ")
+        );
+        self.lost("PARTITIONS_DELETED", reason)
     }
 
     // ---- offsets ----
@@ -495,12 +555,12 @@ impl KafkaSource {
             return Ok(());
         };
         let fresh = |(topic, at): &&(String, i32)| !self.is_known(topic, *at);
-        let fresh: Partitions = found.iter().filter(fresh).cloned().collect();
+        let fresh: Partitions = found.partitions.iter().filter(fresh).cloned().collect();
         if !fresh.is_empty() {
             let offsets = self.cluster.offsets_at(&fresh, EARLIEST)?;
             self.add(&offsets)?;
         }
-        Ok(())
+        self.take_ids(found.ids)
     }
 
     // ---- planning ----
@@ -629,10 +689,11 @@ impl<D: for<'a> Push<Row<'a>>> Source<D> for KafkaSource {
             self.start()?;
             self.leave_batch();
             if self.discovery.is_none()
-                && let Some(waker) = &self.waker
+                && let Some(waker) = self.waker.clone()
             {
+                self.compare_ids(cx.env.now_ns())?;
                 let subscription = self.config.subscription.clone();
-                let started = Discovery::start(self.cluster.clone(), subscription, waker.clone());
+                let started = Discovery::start(self.cluster.clone(), subscription, waker);
                 self.discovery = Some(started?);
             }
             self.take_discovered()?;
@@ -715,6 +776,8 @@ impl<D: for<'a> Push<Row<'a>>> Source<D> for KafkaSource {
         if extent == ReadLimit::AvailableAtStart {
             self.available_at_start = Some(latest.clone());
         }
+        self.compare_ids(cx.env.now_ns())?;
+        self.progress.set_planned(&latest);
         let first_of_new = self.first_of_new(&latest)?;
         let from = |topic: &str, at: i32| {
             own.get(topic, at).or_else(|| first_of_new.get(topic, at)).unwrap_or(0)

@@ -9,6 +9,8 @@ mod query_sources;
 mod query_start;
 
 use crate::connect::foreach::{BatchFunction, ForeachWriter};
+#[cfg(feature = "kafka")]
+use crate::connect::kafka::sink::OpenTransactions;
 use crate::connect::socket::source::IntendedTimes;
 use crate::session::Settings;
 use crate::session::dataframe::DataFrame;
@@ -44,6 +46,9 @@ pub struct StreamWriter {
     foreach_batch: Option<BatchFunction>,
     on_progress: Option<OnProgress>,
     late: Option<LateOutput>,
+    /// The transactions of a Kafka sink, from the opening of the checkpoint to that of the sink.
+    #[cfg(feature = "kafka")]
+    transactions: Option<OpenTransactions>,
     config: Option<Config>,
     cores: Option<Vec<usize>>,
     replay: Option<Replay>,
@@ -73,6 +78,8 @@ impl StreamWriter {
             foreach_batch: None,
             on_progress: None,
             late: None,
+            #[cfg(feature = "kafka")]
+            transactions: None,
             config: None,
             cores: None,
             replay: None,

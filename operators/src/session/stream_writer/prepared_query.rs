@@ -126,6 +126,10 @@ impl StreamWriter {
                 "Name a folder that no other query uses, or `run --checkpoint DIR`",
             ));
         }
+        #[cfg(feature = "kafka")]
+        if let SinkSpec::Kafka(config) = &sink {
+            config.check_transactions(trigger, checkpoint.is_some() || self.explained)?;
+        }
         if let (SinkSpec::ForeachBatch, true) = (&sink, trigger.is_continuous()) {
             return Err(PlanError::new(
                 "FOREACH_BATCH_IN_CONTINUOUS_MODE",

@@ -1,6 +1,7 @@
 //! Makes the progress reports of a query.
 
 use crate::connect::source_counters::SourceCounters;
+use crate::connect::source_report::SourceReport;
 use crate::session::progress::{Progress, SideWait};
 use millstream_engine::epoch::committed_epoch::CommittedEpoch;
 use millstream_engine::measure::latency::EpochLatency;
@@ -20,6 +21,14 @@ pub(in crate::session::stream_writer) struct ProgressReporter {
 }
 
 impl ProgressReporter {
+    fn source_reports(&self, committed: &CommittedEpoch) -> Vec<Option<SourceReport>> {
+        let ends = committed.offsets.iter();
+        let reports = self.counters.iter().zip(ends).map(|(counters, end)| {
+            counters.progress.as_ref().map(|progress| progress.report(&end.0))
+        });
+        reports.collect()
+    }
+
     pub(in crate::session::stream_writer) fn of(
         &mut self,
         committed: &CommittedEpoch,
@@ -42,6 +51,7 @@ impl ProgressReporter {
             interval_ns,
             sources: self.sources.clone(),
             connections: self.counters.iter().map(SourceCounters::connections).collect(),
+            reports: self.source_reports(committed),
             sink: self.sink.clone(),
             operators: self.operators.clone(),
             waits: self.waits.clone(),

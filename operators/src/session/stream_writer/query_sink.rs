@@ -136,7 +136,13 @@ impl StreamWriter {
                 None => unreachable!("`sink` found one"),
             },
             #[cfg(feature = "kafka")]
-            SinkSpec::Kafka(config) => Box::new(config.open(&schema, latency)?),
+            SinkSpec::Kafka(config) => Box::new(match self.transactions.take() {
+                None => config.open(&schema, latency)?,
+                Some(open) => {
+                    let report_to = |log| job.sink_log(Box::new(log));
+                    config.open_transactional(&schema, open, report_to, latency)?
+                }
+            }),
             SinkSpec::Noop => Box::new(Noop(latency)),
             SinkSpec::Console(options) => {
                 let out = (session.lock().console)();

@@ -144,7 +144,8 @@ impl SourceOpener<'_> {
                 let config = KafkaSourceConfig::read(&scan.options, scan.streaming);
                 let (config, folder) = (config.map_err(refused)?, job.source_folder());
                 let source = KafkaSource::new(config, job.env(), folder, notice)?;
-                self.counters.push(SourceCounters::default());
+                let progress = Some(source.progress());
+                self.counters.push(SourceCounters { progress, ..SourceCounters::default() });
                 Ok(tasklet(job, source, chain))
             }
             _ => {

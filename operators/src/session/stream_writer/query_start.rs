@@ -8,6 +8,8 @@ use crate::session::stream_writer::progress_reporter::ProgressReporter;
 use crate::session::stream_writer::query_sink::SinkSpec;
 use crate::session::stream_writer::query_sources::{SourceOpener, file_config};
 use crate::session::streaming_query::{DriverState, QueryError, StreamingQuery};
+#[cfg(feature = "kafka")]
+use crate::session::transactional_sink;
 use crate::session::{Settings, is_files, static_tables};
 use crate::table::error::PlanResult;
 use crate::table::physical::{PlacedChain, lower, state_operators};
@@ -179,8 +181,14 @@ impl StreamWriter {
         // The plan with the rows of its tables; if it is `None`, the tables are read now.
         (shape, read): (QueryDescription, Option<Cow<'_, Plan>>),
     ) -> Result<(Job, QueryParts), QueryError> {
-        if let Some(folder) = &prepared.checkpoint {
-            job.open_checkpoint(folder, &shape)?;
+        match (&prepared.sink, &prepared.checkpoint) {
+            (_, None) => {}
+            #[cfg(feature = "kafka")]
+            (SinkSpec::Kafka(config), Some(folder)) if config.is_transactional() => {
+                self.transactions =
+                    Some(transactional_sink::open(&mut job, folder, &shape, config)?);
+            }
+            (_, Some(folder)) => job.open_checkpoint(folder, &shape)?,
         }
         job.set_watermark_policy(settings.watermark_policy);
         job.set_idle_timeout(settings.idle_timeout_ns);

@@ -12,6 +12,23 @@ use broker::Broker;
 use serde_json::Value as Json;
 use std::path::Path;
 
+/// Cases in whose last step Millstream fails on purpose where Spark goes on, with the condition.
+const ON_PURPOSE: [(&str, &str); 1] = [
+    // Spark goes on at the old offset of a topic that was created again: it compares no topic ids.
+    ("topic_recreated_unnoticed", "KAFKA_DATA_LOSS.PARTITIONS_DELETED"),
+];
+
+/// Replaces what a case expects where Millstream differs on purpose.
+fn with_own_answer(mut case: Json) -> Json {
+    let own = ON_PURPOSE.iter().find(|(name, _)| case["name"] == *name);
+    if let Some((_, condition)) = own
+        && let Some(step) = case["steps"].as_array_mut().and_then(|steps| steps.last_mut())
+    {
+        step["error"] = serde_json::json!({ "condition": condition });
+    }
+    case
+}
+
 /// Runs a case file.
 pub fn run_file(path: &Path, servers: &str, number: usize) -> Outcome {
     let text = match std::fs::read_to_string(path) {
@@ -21,7 +38,7 @@ pub fn run_file(path: &Path, servers: &str, number: usize) -> Outcome {
     // Letters and digits only; unique per case.
     let prefix = format!("c{}x{number}x", std::process::id());
     let case: Json = match serde_json::from_str(&text.replace('@', &prefix)) {
-        Ok(case) => case,
+        Ok(case) => with_own_answer(case),
         Err(error) => return Outcome::Failed(error.to_string()),
     };
     let outcome = Broker::new(servers).and_then(|broker| run::run(&case, &broker));

@@ -1,0 +1,89 @@
+//! The producer of the Kafka sink and the acknowledgements of its records.
+//!
+//! *Threads.* A thread of the producer receives the acknowledgements. It wakes the worker when the
+//! last one of an epoch has arrived.
+
+use millstream_engine::sync::waker::Waker;
+use rdkafka::ClientContext;
+use rdkafka::message::{DeliveryResult, Message as _};
+use rdkafka::producer::{ProducerContext, ThreadedProducer};
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
+
+/// The number of unacknowledged records above which the sink blocks.
+pub const MAX_PENDING: u64 = 100_000;
+
+/// A producer whose acknowledgements are counted.
+pub type RecordProducer = ThreadedProducer<Context>;
+
+/// Counters of acknowledgements, updated by the threads of the producers.
+#[derive(Default)]
+pub struct Deliveries {
+    /// The number of unacknowledged records of even and of odd epochs.
+    pending: [AtomicU64; 2],
+    failed: Mutex<Option<String>>,
+    waker: OnceLock<Waker>,
+}
+
+impl Deliveries {
+    /// Sets the worker to wake.
+    pub fn wake(&self, waker: Waker) {
+        // Fails only if it was set before, and there is one worker.
+        drop(self.waker.set(waker));
+    }
+
+    /// Counts a record. Call this before it is sent: its acknowledgement may arrive at once.
+    #[inline]
+    pub fn add(&self, generation: usize) {
+        self.pending[generation].fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// Undoes [`add`](Self::add) for a record that could not be sent.
+    pub fn remove(&self, generation: usize) {
+        self.pending[generation].fetch_sub(1, Ordering::Relaxed);
+    }
+
+    /// The number of unacknowledged records.
+    #[inline]
+    pub fn pending(&self, generation: usize) -> u64 {
+        // ORDERING: acquire: pairs with the release of the producer's thread, whose error is seen.
+        self.pending[generation].load(Ordering::Acquire)
+    }
+
+    /// The first record that was not delivered, and why.
+    pub fn failure(&self) -> Option<String> {
+        self.failed.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+}
+
+/// Receives the acknowledgements of a producer.
+pub struct Context(pub Arc<Deliveries>);
+
+impl ClientContext for Context {}
+
+impl ProducerContext for Context {
+    /// Whether the record is of an even or of an odd epoch.
+    type DeliveryOpaque = usize;
+
+    fn delivery(&self, result: &DeliveryResult<'_>, generation: usize) {
+        let mut failed = false;
+        if let Err((error, record)) = result {
+            failed = true;
+            let mut first = self.0.failed.lock().unwrap_or_else(PoisonError::into_inner);
+            first.get_or_insert_with(|| {
+                let (topic, partition) = (record.topic(), record.partition());
+                let size = record.payload().map_or(0, <[u8]>::len);
+                format!(
+                    "a record of {size} bytes for topic {topic}, partition {partition}: {error}"
+                )
+            });
+        }
+        // ORDERING: release: pairs with the acquire of the sink.
+        let before = self.0.pending[generation].fetch_sub(1, Ordering::Release);
+        if (before == 1 || failed || before == MAX_PENDING / 2)
+            && let Some(waker) = self.0.waker.get()
+        {
+            waker.wake();
+        }
+    }
+}

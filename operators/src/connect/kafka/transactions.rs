@@ -1,0 +1,451 @@
+//! Transactions of the Kafka sink: one per epoch.
+//!
+//! Kafka cannot prepare a transaction so that it survives its client. The transaction of an epoch
+//! therefore also commits an offset of a consumer group of the query's own: the number of epochs
+//! that are written. The order of an epoch's end is
+//!
+//! 1. the broker has acknowledged all records,
+//! 2. the offset is added to the transaction,
+//! 3. state and `offsets/N` of the checkpoint are written (in micro-batch mode before 1),
+//! 4. the transaction is committed,
+//! 5. `commits/N` is written.
+//!
+//! After a crash between 3 and 5 the offset of the group tells whether 4 has happened. If it has
+//! not, the epoch is processed again.
+//!
+//! Two producers take turns, so that rows of the next epoch are sent while a transaction is being
+//! committed. Each has a transactional id that is derived from the query's id. Starting a producer
+//! aborts the transaction that an earlier run left open, and fences that run if it still exists.
+//!
+//! *Threads.* The worker begins transactions; the driver commits them.
+
+use crate::connect::kafka::client::{Client, is_transient};
+use crate::connect::kafka::deliveries::{Context, Deliveries, RecordProducer};
+use futures_executor::block_on;
+use millstream_engine::checkpoint::log_entry;
+use millstream_engine::env::storage::Storage;
+use millstream_engine::epoch::sink_log::SinkLog;
+use millstream_engine::error::EngineError;
+use millstream_engine::event::Epoch;
+use rdkafka::admin::{AdminClient, AdminOptions, NewTopic, TopicReplication};
+use rdkafka::client::DefaultClientContext;
+use rdkafka::config::FromClientConfigAndContext;
+use rdkafka::consumer::{BaseConsumer, Consumer as _, ConsumerGroupMetadata};
+use rdkafka::error::{KafkaError, KafkaResult, RDKafkaErrorCode};
+use rdkafka::producer::Producer as _;
+use rdkafka::{Offset, TopicPartitionList};
+use serde::{Deserialize, Serialize};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::thread;
+use std::time::{Duration, Instant};
+
+/// The pause before a request that failed for a reason that passes is made again.
+const ASK_AGAIN: Duration = Duration::from_millis(50);
+/// How long the end of a query waits for the abort of its open transaction.
+const ABORT_TIMEOUT: Duration = Duration::from_secs(5);
+
+/// The parsed options of transactions.
+#[derive(Clone, Debug)]
+pub struct TransactionOptions {
+    /// What the transactional ids and the consumer group of the query begin with.
+    pub id_prefix: String,
+    /// The topic that the offset of the consumer group is of. It holds no records.
+    pub epoch_topic: String,
+    /// `transaction.timeout.ms`: how long the broker keeps a transaction open.
+    pub timeout_ms: u64,
+}
+
+/// The transaction of an epoch, as stored in the checkpoint.
+#[derive(Debug, Serialize, Deserialize)]
+pub struct StagedTransaction {
+    /// The producer: 0 or 1.
+    pub producer: usize,
+    /// The epoch.
+    pub epoch: Epoch,
+}
+
+/// The checkpoint's file that says that the query has committed a transaction.
+pub struct UseMark {
+    path: PathBuf,
+}
+
+impl UseMark {
+    /// The file of a checkpoint.
+    pub fn new(checkpoint: &Path) -> Self {
+        Self { path: checkpoint.join("sinks").join("0").join("transactions") }
+    }
+
+    fn is_there(&self, storage: &dyn Storage) -> Result<bool, EngineError> {
+        match log_entry::read(storage, &self.path) {
+            Ok(_) => Ok(true),
+            Err(error) if error.condition() == "CHECKPOINT_FILE_MISSING" => Ok(false),
+            Err(error) => Err(error),
+        }
+    }
+
+    fn set(&self, storage: &dyn Storage, group: &str) -> Result<(), EngineError> {
+        if let Some(folder) = self.path.parent() {
+            let made = storage.create_folder(folder);
+            made.map_err(|error| log_entry::write_failed(folder, &error))?;
+        }
+        log_entry::write(storage, &self.path, [group])
+    }
+}
+
+/// The transactions of a sink.
+pub struct Transactions {
+    client: Client,
+    options: TransactionOptions,
+    /// The consumer group; the transactional ids are this and the producer's number.
+    name: String,
+    producers: [RecordProducer; 2],
+    is_open: [AtomicBool; 2],
+    group: ConsumerGroupMetadata,
+    /// The number of epochs that are written, from the group. `None` if it has no offset.
+    written_at_start: Option<u64>,
+    /// The number of epochs that are written.
+    written: AtomicU64,
+    /// Whether an earlier run has committed a transaction.
+    was_used: bool,
+}
+
+impl Transactions {
+    /// Starts the producers, which ends every transaction of an earlier run, and reads how many
+    /// epochs are written.
+    pub fn open(
+        client: &Client,
+        options: &TransactionOptions,
+        query_id: &str,
+        deliveries: &Arc<Deliveries>,
+        (storage, mark): (&dyn Storage, &UseMark),
+    ) -> Result<Self, EngineError> {
+        let was_used = mark.is_there(storage)?;
+        let name = format!("{}-{query_id}", options.id_prefix);
+        let start = |number: usize| {
+            let mut config = client.config();
+            config.set("transactional.id", format!("{name}-{number}"));
+            config.set("transaction.timeout.ms", options.timeout_ms.to_string());
+            let context = Context(deliveries.clone());
+            let producer = RecordProducer::from_config_and_context(&config, context)
+                .map_err(|error| client.failed("start a producer", &error))?;
+            // A transaction that the broker cannot abort at once ends at its time-out.
+            let patience = client.timeout + Duration::from_millis(options.timeout_ms);
+            retried(patience, |left| producer.init_transactions(left)).map_err(|error| {
+                explained(client, &name, &producer, "take over the transactions", &error)
+            })?;
+            Ok::<_, EngineError>(producer)
+        };
+        let producers = [start(0)?, start(1)?];
+        let (consumer, written_at_start) = read_group(client, options, &name)?;
+        let group = consumer.group_metadata().ok_or_else(|| {
+            let none = KafkaError::ClientCreation("the client has no group".to_string());
+            client.failed("read the group of the query", &none)
+        })?;
+        Ok(Self {
+            client: client.clone(),
+            options: options.clone(),
+            name,
+            producers,
+            is_open: [AtomicBool::new(false), AtomicBool::new(false)],
+            group,
+            written_at_start,
+            written: AtomicU64::new(written_at_start.unwrap_or(0)),
+            was_used,
+        })
+    }
+
+    /// Whether the transaction of an epoch was committed, for an epoch that an earlier run left.
+    pub fn is_written(&self, epoch: Epoch) -> Result<bool, EngineError> {
+        match self.written_at_start {
+            Some(written) => Ok(written > epoch),
+            None if !self.was_used => Ok(false),
+            None => Err(EngineError::operator(
+                "KAFKA_TRANSACTION_UNKNOWN",
+                format!(
+                    "sink kafka: the group {} has no offset any more, so nothing tells whether \
+                     epoch {epoch} was written",
+                    self.name
+                ),
+                "Kafka removes the offsets of a group after offsets.retention.minutes, and with \
+                 its topic. Compare the topic with the checkpoint, then begin with a new one",
+            )),
+        }
+    }
+
+    /// Prepares for the first epoch of this run. `next_epoch` is the first one that the checkpoint
+    /// has not committed, and `replays` whether an earlier run has planned it.
+    pub fn begin_run(
+        &mut self,
+        next_epoch: Epoch,
+        replays: bool,
+        (storage, mark): (&dyn Storage, &UseMark),
+    ) -> Result<(), EngineError> {
+        if replays {
+            self.is_written(next_epoch)?;
+        }
+        match self.written_at_start {
+            Some(written) if written > next_epoch + u64::from(replays) => {
+                return Err(EngineError::operator(
+                    "KAFKA_SINK_AHEAD",
+                    format!(
+                        "sink kafka: {written} epochs of this query are written, but its \
+                         checkpoint goes only to {next_epoch}"
+                    ),
+                    "The checkpoint is an old copy: take the one that belongs to the topic",
+                ));
+            }
+            Some(_) => {}
+            None => {
+                // Also shows at the start whether the query has all the rights it needs.
+                self.begin(0)?;
+                self.add_offset(0, next_epoch)?;
+                self.commit(0)?;
+                self.set_written(next_epoch);
+            }
+        }
+        if self.was_used { Ok(()) } else { mark.set(storage, &self.name) }
+    }
+
+    /// The producer of even or of odd epochs.
+    #[inline]
+    pub fn producer(&self, generation: usize) -> &RecordProducer {
+        &self.producers[generation]
+    }
+
+    /// Whether a producer has an open transaction.
+    pub fn is_open(&self, generation: usize) -> bool {
+        // ORDERING: acquire: pairs with the release of whoever begins or ends the transaction.
+        self.is_open[generation].load(Ordering::Acquire)
+    }
+
+    fn set_open(&self, generation: usize, is_open: bool) {
+        // ORDERING: release: pairs with the acquire in `is_open`.
+        self.is_open[generation].store(is_open, Ordering::Release);
+    }
+
+    fn set_written(&self, epochs: u64) {
+        self.written.store(epochs, Ordering::Relaxed);
+    }
+
+    /// Begins a transaction.
+    pub fn begin(&self, generation: usize) -> Result<(), EngineError> {
+        let begun = self.producers[generation].begin_transaction();
+        begun.map_err(|error| self.failed(generation, "begin a transaction", &error))?;
+        self.set_open(generation, true);
+        Ok(())
+    }
+
+    fn add_offset(&self, generation: usize, epochs: u64) -> Result<(), EngineError> {
+        let mut offsets = TopicPartitionList::new();
+        let at = Offset::Offset(epochs as i64);
+        let producer = &self.producers[generation];
+        let added = offsets.add_partition_offset(&self.options.epoch_topic, 0, at).and_then(|()| {
+            retried(self.client.timeout, |left| {
+                producer.send_offsets_to_transaction(&offsets, &self.group, left)
+            })
+        });
+        added.map_err(|error| self.failed(generation, "write the epoch's number", &error))
+    }
+
+    fn commit(&self, generation: usize) -> Result<(), EngineError> {
+        let producer = &self.producers[generation];
+        let done = retried(self.client.timeout, |left| producer.commit_transaction(left));
+        done.map_err(|error| self.failed(generation, "commit a transaction", &error))?;
+        self.set_open(generation, false);
+        Ok(())
+    }
+
+    fn abort(&self, generation: usize) -> Result<(), EngineError> {
+        let producer = &self.producers[generation];
+        let done = retried(self.client.timeout, |left| producer.abort_transaction(left));
+        done.map_err(|error| self.failed(generation, "abort a transaction", &error))?;
+        self.set_open(generation, false);
+        Ok(())
+    }
+
+    /// The error of a record that was not delivered.
+    pub fn undelivered(&self, reason: &str) -> EngineError {
+        let doing = format!("write {reason}");
+        let is_fatal = |producer: &&RecordProducer| producer.client().fatal_error().is_some();
+        let fatal = self.producers.iter().find(is_fatal);
+        let error = KafkaError::MessageProduction(RDKafkaErrorCode::PurgeQueue);
+        match fatal {
+            Some(producer) => explained(&self.client, &self.name, producer, &doing, &error),
+            None => EngineError::operator(
+                "KAFKA_WRITE_FAILED",
+                format!("sink kafka: cannot {doing}"),
+                "The transaction is aborted: start the query again, and its epoch is written anew",
+            ),
+        }
+    }
+
+    /// The error of a producer.
+    pub fn failed(&self, generation: usize, doing: &str, error: &KafkaError) -> EngineError {
+        explained(&self.client, &self.name, &self.producers[generation], doing, error)
+    }
+}
+
+impl Drop for Transactions {
+    fn drop(&mut self) {
+        // Readers with read_committed would otherwise wait until the broker gives up on it.
+        for generation in 0..self.producers.len() {
+            if self.is_open(generation) {
+                drop(self.producers[generation].abort_transaction(ABORT_TIMEOUT));
+            }
+        }
+    }
+}
+
+/// Repeats a request while it fails for a reason that passes, until its time is up.
+fn retried(patience: Duration, request: impl Fn(Duration) -> KafkaResult<()>) -> KafkaResult<()> {
+    let until = Instant::now() + patience;
+    loop {
+        let left = until.saturating_duration_since(Instant::now()).max(ASK_AGAIN);
+        let failed = match request(left) {
+            Ok(()) => return Ok(()),
+            Err(failed) => failed,
+        };
+        let passes = match &failed {
+            KafkaError::Transaction(error) => error.is_retriable(),
+            other => other.rdkafka_error_code().is_some_and(is_transient),
+        };
+        if !passes || Instant::now() + ASK_AGAIN >= until {
+            return Err(failed);
+        }
+        thread::sleep(ASK_AGAIN);
+    }
+}
+
+/// Creates the topic of the group's offset if it is not there, and reads the offset.
+fn read_group(
+    client: &Client,
+    options: &TransactionOptions,
+    name: &str,
+) -> Result<(BaseConsumer, Option<u64>), EngineError> {
+    let topic = options.epoch_topic.as_str();
+    let failed = |doing: &str, error: KafkaError| client.failed(doing, &error);
+    let mut config = client.connection();
+    config.set("group.id", name).set("enable.auto.commit", "false");
+    // Waits for transactions that are being committed.
+    config.set("isolation.level", "read_committed");
+    let consumer: BaseConsumer =
+        config.create().map_err(|error| failed("start a client", error))?;
+    let metadata = consumer.client().fetch_metadata(None, client.timeout);
+    let metadata = metadata.map_err(|error| failed("list the topics", error))?;
+    if !metadata.topics().iter().any(|known| known.name() == topic) {
+        create_topic(client, topic)?;
+    }
+    let mut one = TopicPartitionList::new();
+    one.add_partition(topic, 0);
+    let committed = consumer.committed_offsets(one, client.timeout);
+    let committed = committed.map_err(|error| failed("read the group of the query", error))?;
+    let offset = committed.elements().first().map(|found| found.offset());
+    let written = match offset {
+        Some(Offset::Offset(epochs)) => u64::try_from(epochs).ok(),
+        _ => None,
+    };
+    Ok((consumer, written))
+}
+
+fn create_topic(client: &Client, topic: &str) -> Result<(), EngineError> {
+    let doing = format!("create the topic {topic} (option 'epochTopic')");
+    let failed = |error: KafkaError| client.failed(&doing, &error);
+    let admin: AdminClient<DefaultClientContext> = client.connection().create().map_err(failed)?;
+    let new = NewTopic::new(topic, 1, TopicReplication::Fixed(-1));
+    let timeout = AdminOptions::new().operation_timeout(Some(client.timeout));
+    for made in block_on(admin.create_topics([&new], &timeout)).map_err(failed)? {
+        match made {
+            Ok(_) | Err((_, RDKafkaErrorCode::TopicAlreadyExists)) => {}
+            Err((_, error)) => return Err(failed(KafkaError::AdminOp(error))),
+        }
+    }
+    Ok(())
+}
+
+/// The error of a producer. A fenced one says who has fenced it.
+fn explained(
+    client: &Client,
+    name: &str,
+    producer: &RecordProducer,
+    doing: &str,
+    error: &KafkaError,
+) -> EngineError {
+    let fatal = producer.client().fatal_error();
+    let code = fatal.as_ref().map(|(code, _)| *code).or(match error {
+        KafkaError::Transaction(error) => Some(error.code()),
+        other => other.rdkafka_error_code(),
+    });
+    match code {
+        Some(
+            RDKafkaErrorCode::Fenced
+            | RDKafkaErrorCode::ProducerFenced
+            | RDKafkaErrorCode::InvalidProducerEpoch,
+        ) => EngineError::operator(
+            "KAFKA_SINK_FENCED",
+            format!(
+                "sink kafka: another run of this query has taken over its transactions ({name}): \
+                 cannot {doing}"
+            ),
+            "Run the query once: two runs have a checkpoint with the same id",
+        ),
+        Some(RDKafkaErrorCode::InvalidTransactionTimeout) => EngineError::operator(
+            "KAFKA_FAILED",
+            format!("sink kafka: cannot {doing}: {error}"),
+            "Lower kafka.transaction.timeout.ms: the broker's transaction.max.timeout.ms is less",
+        ),
+        _ => match fatal {
+            Some((_, reason)) => client.failed(&format!("{doing} ({reason})"), error),
+            None => client.failed(doing, error),
+        },
+    }
+}
+
+/// Commits the transactions of a sink.
+pub struct TransactionLog(pub Arc<Transactions>);
+
+fn parse(staged: &[String]) -> Result<Vec<StagedTransaction>, EngineError> {
+    let parse = |line: &String| {
+        let parsed = serde_json::from_str::<StagedTransaction>(line);
+        parsed.ok().filter(|staged| staged.producer < 2).ok_or_else(|| {
+            EngineError::operator(
+                "CHECKPOINT_DAMAGED",
+                format!("sink kafka: the checkpoint has staged output of another sink: {line}"),
+                "Run the query with the sink that it had, until it has committed an epoch",
+            )
+        })
+    };
+    staged.iter().map(parse).collect()
+}
+
+impl SinkLog for TransactionLog {
+    fn sync(&mut self, _storage: &dyn Storage, staged: &[String]) -> Result<(), EngineError> {
+        let written = self.0.written.load(Ordering::Relaxed);
+        for staged in parse(staged)?.iter().filter(|staged| staged.epoch >= written) {
+            self.0.add_offset(staged.producer, staged.epoch + 1)?;
+        }
+        Ok(())
+    }
+
+    fn commit(
+        &mut self,
+        _storage: &dyn Storage,
+        epoch: Epoch,
+        staged: &[String],
+    ) -> Result<(), EngineError> {
+        let is_written = epoch < self.0.written.load(Ordering::Relaxed);
+        for staged in parse(staged)?.iter().filter(|staged| self.0.is_open(staged.producer)) {
+            // An earlier run has written a batch that was processed again.
+            if is_written {
+                self.0.abort(staged.producer)?
+            } else {
+                self.0.commit(staged.producer)?
+            }
+        }
+        if !is_written && !staged.is_empty() {
+            self.0.set_written(epoch + 1);
+        }
+        Ok(())
+    }
+}

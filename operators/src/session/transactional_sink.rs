@@ -1,0 +1,34 @@
+//! Opens the checkpoint of a query whose Kafka sink writes in transactions.
+
+use crate::connect::kafka::sink::{KafkaSinkConfig, OpenTransactions};
+use crate::connect::kafka::transactions::UseMark;
+use millstream_engine::checkpoint::{PreparedEpoch, QueryDescription, UnfinishedEpoch};
+use millstream_engine::error::EngineError;
+use millstream_engine::runtime::job::Job;
+use std::path::Path;
+
+/// Opens the checkpoint and the transactions. The transactions are taken over first: whether an
+/// unfinished epoch of the checkpoint is written is certain only when no earlier run can commit.
+pub fn open(
+    job: &mut Job,
+    folder: &Path,
+    shape: &QueryDescription,
+    config: &KafkaSinkConfig,
+) -> Result<OpenTransactions, EngineError> {
+    let (env, mark) = (job.env(), UseMark::new(folder));
+    let mut opened = None;
+    job.open_checkpoint_of_sink(folder, shape, &mut |prepared: PreparedEpoch<'_>| {
+        let open = config.open_transactions(prepared.query_id, env.storage(), &mark)?;
+        opened.insert(open).transactions.is_written(prepared.epoch)
+    })?;
+    let mut open = match opened {
+        Some(open) => open,
+        None => {
+            let id = job.checkpoint_id().unwrap_or_default();
+            config.open_transactions(id, env.storage(), &mark)?
+        }
+    };
+    let replays = matches!(job.unfinished(), Some(UnfinishedEpoch::Rerun(_)));
+    open.transactions.begin_run(job.next_epoch(), replays, (env.storage(), &mark))?;
+    Ok(open)
+}

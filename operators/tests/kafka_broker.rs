@@ -1,0 +1,310 @@
+//! The Kafka source and sink against a real broker: the mock cluster keeps no offsets of
+//! transactions, fences no producer and deletes no topic. `MILLSTREAM_KAFKA_SERVERS=HOST:PORT`
+//! names the broker; without it these tests do nothing and say so.
+
+#![cfg(feature = "kafka")]
+
+use futures_executor::block_on;
+use millstream::session::{Session, StreamingQuery, Trigger};
+use millstream::{Config, WaitProfile};
+use millstream_engine::checkpoint::offset::Offset as Position;
+use millstream_engine::checkpoint::{
+    Checkpoint, EpochMode, numbered_entries, read_metadata, read_offsets,
+};
+use millstream_engine::env::RealEnv;
+use millstream_engine::env::storage::FileStorage;
+use rdkafka::admin::{AdminClient, AdminOptions, NewTopic, TopicReplication};
+use rdkafka::client::DefaultClientContext;
+use rdkafka::consumer::{BaseConsumer, Consumer};
+use rdkafka::error::KafkaError;
+use rdkafka::message::Message;
+use rdkafka::producer::{BaseProducer, BaseRecord, Producer};
+use rdkafka::{ClientConfig, Offset, TopicPartitionList};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::time::Duration;
+
+const TIMEOUT: Duration = Duration::from_secs(60);
+const CONTINUOUS: Trigger = Trigger::Continuous { interval_ns: 20_000_000 };
+
+/// Two topics of one partition, and a folder for checkpoints that is deleted at the end.
+struct Fixture {
+    servers: String,
+    input: String,
+    output: String,
+    folder: PathBuf,
+}
+
+impl Fixture {
+    /// `None` without a broker.
+    fn new() -> Option<Self> {
+        static NEXT: AtomicU32 = AtomicU32::new(0);
+        let Ok(servers) = std::env::var("MILLSTREAM_KAFKA_SERVERS") else {
+            println!("LEFT OUT: MILLSTREAM_KAFKA_SERVERS names no broker");
+            return None;
+        };
+        let number = NEXT.fetch_add(1, Ordering::Relaxed);
+        let started = std::time::UNIX_EPOCH.elapsed().unwrap().as_micros();
+        let name = format!("test-{started}-{}-{number}", std::process::id());
+        let (input, output) = (format!("{name}-in"), format!("{name}-out"));
+        let folder = std::env::temp_dir().join(format!("millstream-kafka-{name}"));
+        let fixture = Self { servers, input, output, folder };
+        fixture.create_topic(&fixture.input);
+        fixture.create_topic(&fixture.output);
+        Some(fixture)
+    }
+
+    fn admin(&self) -> AdminClient<DefaultClientContext> {
+        let mut config = ClientConfig::new();
+        config.set("bootstrap.servers", &self.servers);
+        config.create().unwrap()
+    }
+
+    fn create_topic(&self, name: &str) {
+        let new = NewTopic::new(name, 1, TopicReplication::Fixed(1));
+        let made = block_on(self.admin().create_topics(&[new], &AdminOptions::new())).unwrap();
+        made.into_iter().for_each(|made| drop(made.unwrap()));
+    }
+
+    fn create_input_again(&self) {
+        let options = AdminOptions::new();
+        let deleted = block_on(self.admin().delete_topics(&[&self.input], &options)).unwrap();
+        deleted.into_iter().for_each(|deleted| drop(deleted.unwrap()));
+        self.create_topic(&self.input);
+    }
+
+    fn checkpoint(&self) -> PathBuf {
+        self.folder.join("checkpoint")
+    }
+
+    fn produce(&self, numbers: std::ops::Range<i64>) {
+        let mut config = ClientConfig::new();
+        config.set("bootstrap.servers", &self.servers).set("linger.ms", "0");
+        let producer: BaseProducer = config.create().unwrap();
+        for number in numbers {
+            let value = number.to_string();
+            let record: BaseRecord<'_, str, str> = BaseRecord::to(&self.input).payload(&value);
+            producer.send(record).unwrap();
+        }
+        producer.flush(TIMEOUT).unwrap();
+    }
+
+    /// Starts a query that copies the input to the output, once each.
+    fn start(&self, trigger: Trigger, checkpoint: &Path) -> Result<StreamingQuery, String> {
+        self.start_with(trigger, checkpoint, true)
+    }
+
+    fn start_with(
+        &self,
+        trigger: Trigger,
+        checkpoint: &Path,
+        fail_on_data_loss: bool,
+    ) -> Result<StreamingQuery, String> {
+        let session = Session::new();
+        let reader = session
+            .read_stream()
+            .format("kafka")
+            .option("kafka.bootstrap.servers", &self.servers)
+            .option("subscribe", &self.input)
+            .option("failOnDataLoss", fail_on_data_loss)
+            .option("startingOffsets", "earliest");
+        reader.load().unwrap().create_temp_view("input");
+        let started = session
+            .sql("SELECT value FROM input")
+            .unwrap()
+            .write_stream()
+            .format("kafka")
+            .option("kafka.bootstrap.servers", &self.servers)
+            .option("topic", &self.output)
+            .option("transactional", true)
+            .option("checkpointLocation", checkpoint.display())
+            .trigger(trigger)
+            .config(Config { pin: false, wait: WaitProfile::Park, ..Config::default() })
+            .start();
+        started.map_err(|error| error.to_string())
+    }
+
+    /// Processes all there is, and stops.
+    fn run(&self, trigger: Trigger) {
+        let query = self.start(trigger, &self.checkpoint()).unwrap();
+        if trigger == Trigger::AvailableNow {
+            query.await_termination().unwrap();
+        } else {
+            query.process_all_available().unwrap();
+            query.stop().unwrap();
+        }
+    }
+
+    /// What a reader with `read_committed` sees of the output.
+    fn written(&self) -> Vec<i64> {
+        let consumer: BaseConsumer = ClientConfig::new()
+            .set("bootstrap.servers", &self.servers)
+            .set("group.id", "test")
+            .set("enable.auto.commit", "false")
+            .set("isolation.level", "read_committed")
+            .set("enable.partition.eof", "true")
+            .create()
+            .unwrap();
+        let mut list = TopicPartitionList::new();
+        list.add_partition_offset(&self.output, 0, Offset::Beginning).unwrap();
+        consumer.assign(&list).unwrap();
+        let mut numbers = Vec::new();
+        loop {
+            match consumer.poll(TIMEOUT).expect("the topic cannot be read") {
+                Ok(message) => {
+                    let text = std::str::from_utf8(message.payload().unwrap()).unwrap();
+                    numbers.push(text.parse().unwrap());
+                }
+                Err(KafkaError::PartitionEOF(_)) => return numbers,
+                Err(error) => panic!("{error}"),
+            }
+        }
+    }
+
+    fn entries(&self, log: &str) -> Vec<u64> {
+        numbered_entries(&FileStorage, &self.checkpoint().join(log)).unwrap()
+    }
+
+    /// Goes back to before the commit of the last epoch that wrote something, as a crash between
+    /// the end of its transaction and its entry in the commit log leaves it.
+    fn undo_commit(&self, trigger: Trigger) {
+        let path = |log: &str, epoch: u64| self.checkpoint().join(log).join(epoch.to_string());
+        let has_written = |epoch: &u64| {
+            let (header, _) = read_offsets(&FileStorage, &path("offsets", *epoch)).unwrap();
+            trigger == Trigger::AvailableNow || !header.sink.is_empty()
+        };
+        let last = self.entries("offsets").into_iter().rfind(has_written).unwrap();
+        for epoch in self.entries("offsets").into_iter().filter(|epoch| *epoch > last) {
+            std::fs::remove_file(path("offsets", epoch)).unwrap();
+        }
+        for epoch in self.entries("commits").into_iter().filter(|epoch| *epoch >= last) {
+            std::fs::remove_file(path("commits", epoch)).unwrap();
+        }
+    }
+
+    fn copy_checkpoint(&self, name: &str) -> PathBuf {
+        let (from, to) = (self.checkpoint(), self.folder.join(name));
+        let copied = std::process::Command::new("cp").arg("-r").args([&from, &to]).status();
+        assert!(copied.unwrap().success());
+        to
+    }
+}
+
+impl Drop for Fixture {
+    fn drop(&mut self) {
+        drop(std::fs::remove_dir_all(&self.folder));
+    }
+}
+
+#[test]
+fn an_epoch_whose_transaction_was_committed_is_not_written_again() {
+    for trigger in [CONTINUOUS, Trigger::AvailableNow] {
+        let Some(fixture) = Fixture::new() else { return };
+        fixture.produce(0..100);
+        fixture.run(trigger);
+        fixture.undo_commit(trigger);
+        fixture.produce(100..120);
+        fixture.run(trigger);
+        assert_eq!(fixture.written(), (0..120).collect::<Vec<_>>(), "{trigger:?}");
+    }
+}
+
+#[test]
+fn an_epoch_whose_transaction_was_not_committed_is_processed_again() {
+    let Some(fixture) = Fixture::new() else { return };
+    fixture.produce(0..100);
+    fixture.run(CONTINUOUS);
+    fixture.produce(100..120);
+    let (folder, env) = (fixture.checkpoint(), Arc::new(RealEnv::default()));
+    let (_, shape) = read_metadata(&FileStorage, &folder).unwrap();
+    let opened = Checkpoint::open(env, &folder, &shape, &mut |_| Ok(true)).unwrap();
+    let (checkpoint, recovery) = opened;
+    // The epoch has read the new records, and its transaction was lost.
+    let ends = [Position(format!("{{\"{}\":{{\"0\":120}}}}", fixture.input))];
+    let staged = format!("{{\"producer\":0,\"epoch\":{}}}", recovery.next_epoch);
+    let mode = EpochMode::Continuous;
+    checkpoint.write_offsets(recovery.next_epoch, &ends, mode, (0, 0), vec![staged]).unwrap();
+    drop(checkpoint);
+    fixture.run(CONTINUOUS);
+    assert_eq!(fixture.written(), (0..120).collect::<Vec<_>>());
+}
+
+#[test]
+fn a_second_run_of_a_query_fences_the_first() {
+    let Some(fixture) = Fixture::new() else { return };
+    fixture.produce(0..10);
+    fixture.run(Trigger::AvailableNow);
+    let first = fixture.start(CONTINUOUS, &fixture.checkpoint()).unwrap();
+    first.process_all_available().unwrap();
+    let copy = fixture.copy_checkpoint("copy");
+    let second = fixture.start(CONTINUOUS, &copy).unwrap();
+    fixture.produce(10..20);
+    let error = first.await_termination().unwrap_err();
+    assert_eq!(error.condition(), "KAFKA_SINK_FENCED", "{error}");
+    second.process_all_available().unwrap();
+    second.stop().unwrap();
+    assert_eq!(fixture.written(), (0..20).collect::<Vec<_>>());
+}
+
+#[test]
+fn an_old_copy_of_the_checkpoint_is_refused() {
+    let Some(fixture) = Fixture::new() else { return };
+    fixture.produce(0..10);
+    fixture.run(Trigger::AvailableNow);
+    let old = fixture.copy_checkpoint("old");
+    for until in [20, 30] {
+        fixture.produce(until - 10..until);
+        fixture.run(Trigger::AvailableNow);
+    }
+    let error = fixture.start(Trigger::AvailableNow, &old).err().unwrap();
+    assert!(error.starts_with("KAFKA_SINK_AHEAD"), "{error}");
+    assert_eq!(fixture.written(), (0..30).collect::<Vec<_>>());
+}
+
+#[test]
+fn a_topic_that_was_created_again_is_noticed_though_it_is_longer_than_before() {
+    for trigger in [CONTINUOUS, Trigger::AvailableNow] {
+        let Some(fixture) = Fixture::new() else { return };
+        fixture.produce(0..10);
+        fixture.run(trigger);
+        fixture.create_input_again();
+        fixture.produce(100..120);
+        let query = fixture.start(trigger, &fixture.checkpoint()).unwrap();
+        let error = query.await_termination().unwrap_err();
+        assert_eq!(error.condition(), "KAFKA_DATA_LOSS.PARTITIONS_DELETED", "{error}");
+        assert!(error.to_string().contains("created again"), "{error}");
+        assert_eq!(fixture.written(), (0..10).collect::<Vec<_>>(), "{trigger:?}");
+        // Without `failOnDataLoss` the query goes on at its offset, as in Spark.
+        let query = fixture.start_with(trigger, &fixture.checkpoint(), false).unwrap();
+        if trigger == CONTINUOUS {
+            query.process_all_available().unwrap();
+            query.stop().unwrap();
+        } else {
+            query.await_termination().unwrap();
+        }
+        let written = (0..10).chain(110..120).collect::<Vec<_>>();
+        assert_eq!(fixture.written(), written, "{trigger:?}");
+    }
+}
+
+#[test]
+fn progress_names_the_topics_and_how_far_the_query_is_behind() {
+    for trigger in [CONTINUOUS, Trigger::AsSoonAsPossible] {
+        let Some(fixture) = Fixture::new() else { return };
+        fixture.produce(0..10);
+        let query = fixture.start(trigger, &fixture.checkpoint()).unwrap();
+        query.process_all_available().unwrap();
+        let all = query.recent_progress();
+        query.stop().unwrap();
+        let report = all.iter().rfind(|report| report.num_input_rows() > 0).unwrap().to_json();
+        let source = &report["sources"][0];
+        let offsets = serde_json::json!({ fixture.input.as_str(): { "0": 10 } });
+        let description = format!("KafkaV2[Subscribe[{}]]", fixture.input);
+        assert_eq!(source["description"], description.as_str());
+        assert_eq!((&source["endOffset"], &source["latestOffset"]), (&offsets, &offsets));
+        assert_eq!(source["metrics"]["avgOffsetsBehindLatest"], "0.0");
+        assert_eq!(source["metrics"]["maxOffsetsBehindLatest"], "0");
+        assert_eq!(all[0].to_json()["sources"][0]["startOffset"], serde_json::Value::Null);
+    }
+}
