@@ -95,7 +95,7 @@ impl GroupedData {
         mode: TimeMode,
         make: impl FnOnce(&mut StateDeclarations) -> PlanResult<P>,
     ) -> PlanResult<DataFrame> {
-        let method = StateMethod::TransformWithState;
+        let method = StateMethod::Transform;
         self.with_state(StateOperator::new(method, output.into(), mode, make)?)
     }
 
@@ -193,7 +193,7 @@ impl GroupedData {
             + 'static,
     {
         let output = output.into();
-        let method = StateMethod::FlatMapGroupsWithState;
+        let method = StateMethod::FlatMapGroups;
         self.with_state(group_operator(method, output, timeout, None, function)?)
     }
 
@@ -274,7 +274,7 @@ impl GroupedWithInitialState {
         mode: TimeMode,
         make: impl FnOnce(&mut StateDeclarations) -> PlanResult<P>,
     ) -> PlanResult<DataFrame> {
-        let method = StateMethod::TransformWithState;
+        let method = StateMethod::Transform;
         let operator = StateOperator::new(method, output.into(), mode, make)?;
         self.of.with_state(operator.with_initial_state(self.initial.clone()))
     }
@@ -300,7 +300,7 @@ impl GroupedWithInitialState {
             + Send
             + 'static,
     {
-        let method = StateMethod::FlatMapGroupsWithState;
+        let method = StateMethod::FlatMapGroups;
         let state: Option<StateOfRow<S>> = Some(Arc::new(state));
         let operator = group_operator(method, output.into(), timeout, state, function)?;
         self.of.with_state(operator.with_initial_state(self.initial.clone()))
@@ -346,7 +346,7 @@ where
         Ok(vec![function(key, rows, state)?])
     };
     let output = output.output_mode("update")?;
-    group_operator(StateMethod::MapGroupsWithState, output, timeout, initial, function)
+    group_operator(StateMethod::MapGroups, output, timeout, initial, function)
 }
 
 /// The operator of a function of a key's rows and state.

@@ -4,11 +4,13 @@
 //! * [`types`]: data types and schemas. [`row`]: the binary row layout. [`value`]: a value outside
 //!   a row, for input and output. [`datetime`]: calendars, time zones, patterns. [`text`]: text
 //!   forms of values, CSV and JSON, regular expressions, and text that is not valid UTF-8.
+//! * `avro`: schemas and the binary form of Avro.
 //! * [`arbitrary_state`]: processors of rows, with state and timers for each key.
 //! * [`expr`]: unresolved expressions, their resolution by Spark's rules, and their compilation to
 //!   typed closures.
 
 pub mod arbitrary_state;
+pub(crate) mod avro;
 pub mod datetime;
 pub mod error;
 pub mod expr;

@@ -45,7 +45,7 @@ impl Period<'_> {
     }
 
     /// The earliest time at which one of its rows may have been read.
-    fn from_ns(&self) -> i64 {
+    fn first_intended_ns(&self) -> i64 {
         self.start_ns().saturating_sub(i64::try_from(self.max_ns).unwrap_or(i64::MAX))
     }
 }
@@ -148,7 +148,7 @@ fn print_period(period: &Period<'_>, all: &[Report], question: &Question<'_>) {
         let causes: Vec<_> = causes.collect();
         say!("cause        of {}: {}", show_ns(slowest.slowest_ns), causes.join(", "));
     }
-    let (from_ns, place) = (period.from_ns(), question.capture);
+    let (from_ns, place) = (period.first_intended_ns(), question.capture);
     if let Some((path, span)) = place
         && span.is_none_or(|(first, last)| end_ns <= first || from_ns > last)
     {
@@ -227,7 +227,7 @@ mod tests {
         assert_eq!(found.len(), 1);
         // From the marker of the report before; what left first was read 1.8 ms earlier.
         assert_eq!((found[0].start_ns(), found[0].end_ns()), (2_000_000_000, 3_006_000_000));
-        assert_eq!(found[0].from_ns(), 2_000_000_000 - 1_800_000);
+        assert_eq!(found[0].first_intended_ns(), 2_000_000_000 - 1_800_000);
         assert_eq!((found[0].p99_ns, found[0].max_ns), (900_000, 1_800_000));
         assert_eq!(found[0].reports[0].causes[0], ("blocked write".to_string(), 900_000));
     }

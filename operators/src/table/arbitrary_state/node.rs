@@ -64,26 +64,26 @@ impl From<Schema> for StateOutput {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum StateMethod {
     /// `transform_with_state`.
-    TransformWithState,
+    Transform,
     /// `flat_map_groups_with_state`.
-    FlatMapGroupsWithState,
+    FlatMapGroups,
     /// `map_groups_with_state`.
-    MapGroupsWithState,
+    MapGroups,
 }
 
 impl StateMethod {
     /// The operator's name in progress reports.
     pub fn name(self) -> &'static str {
         match self {
-            Self::TransformWithState => "transformWithState",
-            Self::FlatMapGroupsWithState => "flatMapGroupsWithState",
-            Self::MapGroupsWithState => "mapGroupsWithState",
+            Self::Transform => "transformWithState",
+            Self::FlatMapGroups => "flatMapGroupsWithState",
+            Self::MapGroups => "mapGroupsWithState",
         }
     }
 
     /// Whether it calls a function of a key's rows and its one state.
     pub fn is_of_groups(self) -> bool {
-        matches!(self, Self::FlatMapGroupsWithState | Self::MapGroupsWithState)
+        matches!(self, Self::FlatMapGroups | Self::MapGroups)
     }
 }
 

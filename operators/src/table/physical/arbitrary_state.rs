@@ -179,8 +179,8 @@ impl<P: StatefulProcessor> RowProcessor<P> {
             Ok(error) => *error,
             Err(error) => EngineError::operator(
                 match self.method {
-                    StateMethod::TransformWithState => "TRANSFORM_WITH_STATE_USER_FUNCTION_ERROR",
-                    StateMethod::FlatMapGroupsWithState | StateMethod::MapGroupsWithState => {
+                    StateMethod::Transform => "TRANSFORM_WITH_STATE_USER_FUNCTION_ERROR",
+                    StateMethod::FlatMapGroups | StateMethod::MapGroups => {
                         "FLATMAPGROUPSWITHSTATE_USER_FUNCTION_ERROR"
                     }
                 },

@@ -67,7 +67,7 @@ fn accept_datagrams(
         let fix = "Take another port, or end what has it";
         Failure::Failed(format!("LISTEN_FAILED: the port cannot be used for UDP: {error}. {fix}"))
     };
-    let socket = clients.datagrams.as_ref().map_err(|error| fails(error))?;
+    let socket = clients.datagrams.as_ref().map_err(fails)?;
     loop {
         match socket.recv_from(&mut [0; 1]) {
             Ok((_, from)) if !receivers.values().any(|known| *known == from) => {

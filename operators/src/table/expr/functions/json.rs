@@ -191,7 +191,7 @@ fn constant_schema(name: &str, args: &[Resolved]) -> PlanResult<DataType> {
 }
 
 /// Writes a type like `schema_of_json`. Names that are not plain identifiers are in backquotes.
-fn write_schema(data_type: &DataType, out: &mut String) {
+pub(super) fn write_schema(data_type: &DataType, out: &mut String) {
     match data_type {
         T::Array(element) => {
             out.push_str("ARRAY<");
@@ -215,7 +215,16 @@ fn write_schema(data_type: &DataType, out: &mut String) {
                 }
                 out.push_str(": ");
                 write_schema(&field.data_type, out);
+                if !field.nullable {
+                    out.push_str(" NOT NULL");
+                }
             }
+        }
+        T::Map(key, value) => {
+            out.push_str("MAP<");
+            write_schema(key, out);
+            out.push_str(", ");
+            write_schema(value, out);
         }
         plain => return out.push_str(&plain.to_string()),
     }

@@ -2,6 +2,7 @@
 
 mod aliases;
 mod array;
+mod avro;
 mod canonical_value;
 mod charset;
 mod compare;
@@ -68,7 +69,7 @@ use registry::{MANY, Typed};
 use std::collections::HashMap;
 use std::sync::OnceLock;
 
-fn tables() -> [&'static [Function]; 25] {
+fn tables() -> [&'static [Function]; 26] {
     [
         math::FUNCTIONS,
         number::FUNCTIONS,
@@ -88,6 +89,7 @@ fn tables() -> [&'static [Function]; 25] {
         lambda::FUNCTIONS,
         json::FUNCTIONS,
         csv::FUNCTIONS,
+        avro::FUNCTIONS,
         hash::FUNCTIONS,
         window::FUNCTIONS,
         canonical_value::FUNCTIONS,

@@ -1,0 +1,25 @@
+//! Avro: its schemas, and its binary form read into rows and written from them. `from_avro` and
+//! `to_avro` use it.
+//!
+//! * [`Schema`]: an Avro schema, parsed from JSON. [`sql_type`] gives the SQL type of its values,
+//!   as Spark maps it, and [`schema_of`] the schema that Spark gives to a SQL type.
+//! * [`Decoder`]: reads values that were written with one schema as values of another, by Avro's
+//!   rules of schema resolution. Both schemas are compared once; reading a value allocates nothing
+//!   but its row.
+//! * [`Encoder`]: writes values of a SQL type by a schema.
+//!
+//! The binary form and the rules of resolution are those of the Avro specification 1.12,
+//! <https://avro.apache.org/docs/1.12.0/specification/>.
+
+mod decode;
+mod default_value;
+mod encode;
+mod schema;
+mod sql_type;
+#[cfg(test)]
+mod tests;
+
+pub use decode::Decoder;
+pub use encode::{EncodeError, Encoder};
+pub use schema::{Schema, SchemaError};
+pub use sql_type::{schema_of, sql_type};
