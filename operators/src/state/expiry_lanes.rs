@@ -1,78 +1,164 @@
-//! An expiry queue for the rows of one side of a join, ordered by expiry time and, for equal times,
-//! by arrival.
+//! The rows of a side of a join by the time at which they expire, earliest first and, of one time, in the order
+//! of their arrival.
 //!
-//! Event times are nearly ascending. So a row is appended to the first of a few ascending lanes
-//! whose last row is not later. A row that fits no lane is put into a tree. The earliest row is the
-//! smallest of the lanes' heads and the tree's first entry.
+//! Event times come in order but for a bounded disorder. So rows are appended to the first of a few
+//! ascending lanes that they continue; only those that continue none go into a tree. To take the first
+//! one is to look at the heads of the lanes. A lane is bytes that are read in the order in which they
+//! were written: the differences of time and number from the row before, which are small, and what the
+//! caller knows the row by.
 
-use crate::state::ordered_run::RowId;
 use std::collections::{BTreeMap, VecDeque};
 
-/// Maximum number of lanes.
+/// Ascending lanes.
 const LANES: usize = 8;
-/// Number of rows in a chunk of a lane.
-const CHUNK: usize = 1024;
+/// Bytes of a chunk of a lane.
+const CHUNK: usize = 16 << 10;
+/// Bytes of a row at most: of two numbers of 64 bits, 7 bits to a byte, and one of 32 bits.
+const ROW_MAX: usize = 24;
 
-/// A buffered row with its expiry time and its arrival number.
-// Without padding, because there is one per buffered row.
-#[repr(C, packed(4))]
+/// A row with its time and its number.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Expiry {
     pub time_us: i64,
     pub number: u64,
-    pub row: RowId,
+    /// What the caller finds the row by.
+    pub place: u32,
 }
 
-/// A queue of chunks. Growing never moves entries.
+impl Expiry {
+    #[inline]
+    fn order(&self) -> (i64, u64) {
+        (self.time_us, self.number)
+    }
+}
+
+/// Writes a number in groups of 7 bits, the lowest ones first; the last one is marked by a zero bit.
+#[inline]
+fn write_number(mut number: u64, out: &mut [u8; ROW_MAX], at: &mut usize) {
+    while number >= 0x80 {
+        out[*at] = number as u8 | 0x80;
+        number >>= 7;
+        *at += 1;
+    }
+    out[*at] = number as u8;
+    *at += 1;
+}
+
+/// Reads what [`write_number`] has written.
+#[inline]
+fn read_number(bytes: &[u8], at: &mut usize) -> u64 {
+    let (mut number, mut shift) = (0, 0);
+    loop {
+        let byte = bytes[*at];
+        *at += 1;
+        number |= u64::from(byte & 0x7F) << shift;
+        if byte < 0x80 {
+            return number;
+        }
+        shift += 7;
+    }
+}
+
+/// A difference as a number that is small if the difference is, whichever sign it has.
+#[inline]
+fn zigzag(difference: i64) -> u64 {
+    ((difference << 1) ^ (difference >> 63)) as u64
+}
+
+#[inline]
+fn unzigzag(number: u64) -> i64 {
+    (number >> 1) as i64 ^ -((number & 1) as i64)
+}
+
+/// A queue in chunks: to grow it never moves what is in it.
 #[derive(Default)]
 struct Lane {
-    chunks: VecDeque<VecDeque<Expiry>>,
-    spare: Option<VecDeque<Expiry>>,
+    /// The first row and the last one; `None` if there is none.
+    ends: Option<(Expiry, Expiry)>,
+    /// The rows behind the first one.
+    chunks: VecDeque<Vec<u8>>,
+    /// Bytes of the first chunk that have been read.
+    read: usize,
+    spare: Option<Vec<u8>>,
 }
 
 impl Lane {
+    #[inline]
     fn first(&self) -> Option<&Expiry> {
-        self.chunks.front()?.front()
+        self.ends.as_ref().map(|(first, _)| first)
     }
 
-    fn last(&self) -> Option<&Expiry> {
-        self.chunks.back()?.back()
+    #[inline]
+    fn continues(&self, expiry: &Expiry) -> bool {
+        self.ends.as_ref().is_none_or(|(_, last)| last.order() <= expiry.order())
     }
 
+    #[inline]
     fn push(&mut self, expiry: Expiry) {
-        if self.chunks.back().is_none_or(|chunk| chunk.len() == CHUNK) {
-            let chunk = self.spare.take().unwrap_or_else(|| VecDeque::with_capacity(CHUNK));
+        let Some((_, last)) = &mut self.ends else {
+            self.ends = Some((expiry, expiry));
+            return;
+        };
+        let (mut row, mut at) = ([0; ROW_MAX], 0);
+        write_number(expiry.time_us.wrapping_sub(last.time_us) as u64, &mut row, &mut at);
+        let numbers = expiry.number.wrapping_sub(last.number);
+        write_number(zigzag(numbers as i64), &mut row, &mut at);
+        row[at..at + 4].copy_from_slice(&expiry.place.to_le_bytes());
+        *last = expiry;
+        if self.chunks.back().is_none_or(|chunk| chunk.len() + ROW_MAX > CHUNK) {
+            let chunk = self.spare.take().unwrap_or_else(|| Vec::with_capacity(CHUNK));
             self.chunks.push_back(chunk);
         }
         if let Some(chunk) = self.chunks.back_mut() {
-            chunk.push_back(expiry);
+            chunk.extend_from_slice(&row[..at + 4]);
         }
     }
 
+    #[inline]
     fn pop(&mut self) -> Option<Expiry> {
-        let chunk = self.chunks.front_mut()?;
-        let first = chunk.pop_front();
-        if chunk.is_empty() {
-            self.spare = self.chunks.pop_front();
+        let (first, _) = self.ends.as_mut()?;
+        let popped = *first;
+        let Some(chunk) = self.chunks.front() else {
+            self.ends = None;
+            return Some(popped);
+        };
+        let mut at = self.read;
+        let time_us = popped.time_us.wrapping_add(read_number(chunk, &mut at) as i64);
+        let numbers = unzigzag(read_number(chunk, &mut at));
+        let place = [chunk[at], chunk[at + 1], chunk[at + 2], chunk[at + 3]];
+        *first = Expiry {
+            time_us,
+            number: popped.number.wrapping_add(numbers as u64),
+            place: u32::from_le_bytes(place),
+        };
+        self.read = at + 4;
+        if self.read == chunk.len() {
+            self.read = 0;
+            self.spare = self.chunks.pop_front().map(|mut chunk| {
+                chunk.clear();
+                chunk
+            });
         }
-        first
+        Some(popped)
+    }
+
+    fn memory(&self) -> usize {
+        (self.chunks.len() + usize::from(self.spare.is_some())) * CHUNK
     }
 }
 
-/// The expiry queue.
+/// The queue.
 #[derive(Default)]
 pub(crate) struct ExpiryLanes {
     lanes: Vec<Lane>,
-    strays: BTreeMap<(i64, u64), RowId>,
+    strays: BTreeMap<(i64, u64), u32>,
 }
 
 impl ExpiryLanes {
     /// Adds a row.
+    #[inline]
     pub fn push(&mut self, expiry: Expiry) {
-        let order = |e: &Expiry| (e.time_us, e.number);
-        let continues =
-            |lane: &&mut Lane| lane.last().is_none_or(|last| order(last) <= order(&expiry));
-        if let Some(lane) = self.lanes.iter_mut().find(continues) {
+        if let Some(lane) = self.lanes.iter_mut().find(|lane| lane.continues(&expiry)) {
             return lane.push(expiry);
         }
         if self.lanes.len() < LANES {
@@ -81,25 +167,31 @@ impl ExpiryLanes {
             self.lanes.push(lane);
             return;
         }
-        self.strays.insert(order(&expiry), expiry.row);
+        self.strays.insert(expiry.order(), expiry.place);
     }
 
-    /// The time and number of the first row, and its lane; no lane if the row is in the tree.
+    /// The lane with the first row and when that expires; no lane if it is among the strays.
+    #[inline]
     fn first(&self) -> Option<(Option<usize>, (i64, u64))> {
-        let stray = self.strays.first_key_value().map(|(order, _)| (None, *order));
-        let of_lane = |(i, lane): (usize, &Lane)| {
-            lane.first().map(|first| (Some(i), (first.time_us, first.number)))
-        };
-        let lanes = self.lanes.iter().enumerate().filter_map(of_lane);
-        lanes.chain(stray).min_by_key(|(_, order)| *order)
+        let mut found = self.strays.first_key_value().map(|(order, _)| (None, *order));
+        for (i, lane) in self.lanes.iter().enumerate() {
+            if let Some(first) = lane.first()
+                && found.is_none_or(|(_, order)| first.order() < order)
+            {
+                found = Some((Some(i), first.order()));
+            }
+        }
+        found
     }
 
-    /// The earliest expiry time.
+    /// When the first row expires.
+    #[inline]
     pub fn first_us(&self) -> Option<i64> {
         self.first().map(|(_, (time_us, _))| time_us)
     }
 
-    /// Removes and returns the first row if it has expired by `by_us`.
+    /// Takes the first row if it has expired by a time.
+    #[inline]
     pub fn pop(&mut self, by_us: i64) -> Option<Expiry> {
         let (lane, (time_us, number)) = self.first()?;
         if time_us > by_us {
@@ -108,10 +200,17 @@ impl ExpiryLanes {
         match lane {
             Some(lane) => self.lanes[lane].pop(),
             None => {
-                let (_, row) = self.strays.pop_first()?;
-                Some(Expiry { time_us, number, row })
+                let (_, place) = self.strays.pop_first()?;
+                Some(Expiry { time_us, number, place })
             }
         }
+    }
+
+    /// The memory of the queue, in bytes.
+    pub fn memory(&self) -> usize {
+        // A node of the tree is two thirds full.
+        let stray = size_of::<(i64, u64, u32)>() * 3 / 2;
+        self.lanes.iter().map(Lane::memory).sum::<usize>() + self.strays.len() * stray
     }
 }
 
@@ -120,27 +219,66 @@ mod tests {
     use super::*;
     use proptest::prelude::*;
 
+    #[test]
+    fn numbers_of_any_size_are_read_as_written() {
+        let numbers = (0..64).flat_map(|bit| [1u64 << bit, (1 << bit) - 1, u64::MAX - (1 << bit)]);
+        for number in numbers.chain([u64::MAX]) {
+            let (mut bytes, mut end, mut at) = ([0; ROW_MAX], 0, 0);
+            write_number(number, &mut bytes, &mut end);
+            assert!(end <= 10);
+            assert_eq!((read_number(&bytes, &mut at), at), (number, end));
+            assert_eq!(zigzag(unzigzag(number)), number);
+        }
+    }
+
+    #[test]
+    fn a_row_in_order_takes_six_bytes() {
+        let mut queue = ExpiryLanes::default();
+        for i in 0..100_000 {
+            queue.push(Expiry { time_us: i * 10, number: 2 * i as u64, place: i as u32 });
+        }
+        assert!(queue.memory() < 6 * 100_000 + 2 * CHUNK, "{}", queue.memory());
+        for i in 0..100_000 {
+            let place = i as u32;
+            let first = Expiry { time_us: i * 10, number: 2 * i as u64, place };
+            assert_eq!(queue.pop(i * 10), Some(first));
+            assert_eq!(queue.pop(i * 10), None);
+        }
+        assert!(queue.memory() <= CHUNK);
+    }
+
+    /// Times that are far apart among those that are not.
+    fn time(small: i64, what: u8) -> i64 {
+        match what {
+            1 => i64::MIN + small,
+            2 => i64::MAX - small,
+            3 => small << 40,
+            _ => small,
+        }
+    }
+
     proptest! {
         #[test]
-        fn rows_expire_by_time_and_arrival(steps in proptest::collection::vec((0i64..200, 0u8..5), 0..3000)) {
-            let row = RowId(0);
+        fn rows_expire_by_time_and_arrival(steps in proptest::collection::vec((0i64..200, 0u8..9), 0..3000)) {
             let (mut queue, mut model) = (ExpiryLanes::default(), BTreeMap::new());
-            for (number, (time_us, what)) in steps.into_iter().enumerate() {
+            for (number, (small, what)) in steps.into_iter().enumerate() {
+                let time_us = time(small, what);
                 if what == 0 {
-                    let by = model.first_key_value().map(|((time, _), ())| *time);
+                    let by = model.first_key_value().map(|((time, _), _)| *time);
                     prop_assert_eq!(queue.first_us(), by);
                     let due = model.first_entry().filter(|first| first.key().0 <= time_us);
-                    let wanted = due.map(|first| first.remove_entry().0);
-                    let got = queue.pop(time_us).map(|e| (e.time_us, e.number));
+                    let wanted = due.map(|first| first.remove_entry());
+                    let got = queue.pop(time_us).map(|e| (e.order(), e.place));
                     prop_assert_eq!(got, wanted);
                     continue;
                 }
-                queue.push(Expiry { time_us, number: number as u64, row });
-                model.insert((time_us, number as u64), ());
+                let place = (number as u32).wrapping_mul(0x9E37_79B9);
+                queue.push(Expiry { time_us, number: number as u64, place });
+                model.insert((time_us, number as u64), place);
             }
             let rest: Vec<_> = std::iter::from_fn(|| queue.pop(i64::MAX)).collect();
-            let rest: Vec<_> = rest.into_iter().map(|e| (e.time_us, e.number)).collect();
-            prop_assert_eq!(rest, model.into_keys().collect::<Vec<_>>());
+            let rest: Vec<_> = rest.into_iter().map(|e| (e.order(), e.place)).collect();
+            prop_assert_eq!(rest, model.into_iter().collect::<Vec<_>>());
         }
     }
 }

@@ -123,6 +123,12 @@ impl<E: KeyedEntry> KeyTable<E> {
     /// Adds an entry whose key is not in the table. Returns its slot.
     pub fn insert(&mut self, entry: E) -> usize {
         let hash = entry.hash();
+        self.insert_hashed(hash, entry)
+    }
+
+    /// The same, of an entry whose key has this hash.
+    #[inline]
+    pub fn insert_hashed(&mut self, hash: u64, entry: E) -> usize {
         let number = self.open.first().unwrap_or(self.chunks.len());
         if number == self.chunks.len() {
             self.chunks.push(Chunk::NONE);
@@ -157,11 +163,13 @@ impl<E: KeyedEntry> KeyTable<E> {
             return;
         }
         let (number, chunk) = (at / CHUNK, &mut self.chunks[at / CHUNK]);
+        if chunk.len() == CHUNK {
+            self.open.insert(number);
+        }
         chunk.free.push((at % CHUNK) as u16);
         if chunk.len() == 0 {
             self.empty.insert(number);
         }
-        self.open.insert(number);
         self.frees += 1;
     }
 
@@ -200,11 +208,16 @@ impl<E: KeyedEntry> KeyTable<E> {
     /// misses overlap.
     #[cfg(any(feature = "sql", test))]
     pub fn prefetch(&self, slots: &[u32]) {
-        for &at in slots {
-            let Some(entry) = self.get(at as usize) else { continue };
-            let link = HashLink(entry.hash() as u32, at);
-            std::hint::black_box(self.index.find(link.hash(), |other| other.1 == at).is_some());
-        }
+        slots.iter().for_each(|at| self.touch(*at as usize));
+    }
+
+    /// Reads what [`free`](Self::free) of a slot needs.
+    #[cfg(any(feature = "sql", test))]
+    #[inline]
+    pub fn touch(&self, at: usize) {
+        let Some(entry) = self.get(at) else { return };
+        let link = HashLink(entry.hash() as u32, at as u32);
+        std::hint::black_box(self.index.find(link.hash(), |other| other.1 == link.1).is_some());
     }
 
     /// Number of keys.

@@ -1,32 +1,42 @@
-//! The entry of a join's key table: the rows of both sides for one key.
+//! The entry of a key table that holds the rows of both sides of a join.
 
+use crate::state::key_bytes::OwnedKey;
 use crate::state::key_table::KeyedEntry;
 use crate::state::ordered_run::Run;
-use smallvec::SmallVec;
+use millstream_engine::checkpoint::key_group::hash_bytes;
 
-/// A key with its rows.
+/// A key and its rows, in a cache line.
+#[repr(align(64))]
 pub(crate) struct KeyedRuns {
-    pub hash: u64,
-    pub key: SmallVec<[u8; 40]>,
-    /// The rows of the left side and of the right side.
+    pub key: OwnedKey,
+    /// Of the left side and of the right side.
     pub runs: [Run; 2],
 }
 
+const _: () = assert!(size_of::<KeyedRuns>() == 64);
+
 impl KeyedRuns {
-    pub fn new(hash: u64, key: &[u8]) -> Self {
-        Self { hash, key: SmallVec::from_slice(key), runs: [Run::Empty, Run::Empty] }
+    pub fn new(key: &[u8]) -> Self {
+        Self { key: OwnedKey::new(key), runs: [Run::Empty, Run::Empty] }
     }
 
-    /// Whether the key has no rows on either side.
+    /// Whether it has no rows on either side.
+    #[inline]
     pub fn is_empty(&self) -> bool {
         self.runs.iter().all(Run::is_empty)
+    }
+
+    /// The hash of the key, which takes less to compute than to keep.
+    #[inline]
+    pub fn hash(&self) -> u64 {
+        hash_bytes(&self.key)
     }
 }
 
 impl KeyedEntry for KeyedRuns {
     #[inline]
     fn hash(&self) -> u64 {
-        self.hash
+        Self::hash(self)
     }
     #[inline]
     fn key(&self) -> &[u8] {

@@ -2,9 +2,11 @@
 //! queues, and pre-aggregation before an exchange.
 
 pub(crate) mod bit_set;
+pub(crate) mod byte_slab;
 pub(crate) mod expiry_lanes;
 pub(crate) mod expiry_queue;
 pub(crate) mod hash_index;
+pub(crate) mod key_bytes;
 pub(crate) mod key_table;
 pub(crate) mod keyed_runs;
 pub(crate) mod ordered_run;

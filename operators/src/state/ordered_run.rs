@@ -1,30 +1,38 @@
-//! The rows of one key and one side of a join or a window, ordered by time and, for equal times, by
-//! arrival number.
+//! The rows of one key and side of a join or a window, by time and, of one time, by number.
 //!
-//! Up to two rows are stored inline, because most keys have no more. More rows are stored in
-//! chunks, so inserting an out-of-order row moves at most one chunk, even among a million rows.
+//! One row lies inline, as many keys have no more. More are in a block of entries that grows with them,
+//! and those of a full block in several. So a row that comes out of order moves few others, also among
+//! a million. An entry has the time as the distance from the block's, and the row: eight bytes, if the
+//! times of a block are within an hour.
 
+mod block;
+
+use crate::state::byte_slab::{ByteSlab, SlotId};
+use block::{Block, BlockMut};
 use std::collections::VecDeque;
 
-/// Maximum number of rows per chunk.
-const CHUNK: usize = 128;
-/// Maximum number of spare chunks.
+/// Bytes of a block at most.
+const BLOCK_BYTES: usize = 640;
+/// Bytes of a block of a long list at most, so that the list of a hundred million rows is short.
+const LONG_BLOCK_BYTES: usize = 5 << 10;
+/// Blocks of a list that is long.
+const LONG: usize = 256;
+const CHUNK_BYTES: usize = 16 << 10;
+/// Empty lists of blocks that are kept.
 const SPARES: usize = 256;
-/// Number of rows stored inline.
-const INLINE: usize = 2;
 
-/// The slot of a row in its store. Valid until the row is removed.
+/// Where a row lies in its store, until it is removed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct RowId(pub u32);
 
-/// A row store that numbers rows in the order of arrival.
+/// A store of rows that have ascending numbers in the order of their arrival.
 pub(crate) trait NumberedRows {
-    /// The arrival number of a row. A removed row returns a number that no row has.
+    /// The number of a row. A row that was removed has no row's number.
     fn number(&self, id: RowId) -> u64;
 }
 
 /// A row with its time.
-// Without padding, because there is one per buffered row.
+// Without padding, so that a run of one takes 16 bytes.
 #[repr(C, packed(4))]
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Entry {
@@ -32,205 +40,391 @@ pub(crate) struct Entry {
     pub row: RowId,
 }
 
-/// A position in a run. Valid until the run changes.
+/// A place in a run, until the run changes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Cursor {
-    chunk: usize,
+    block: usize,
     at: usize,
 }
 
 impl Cursor {
-    /// Moves to the next row.
+    /// Goes on to the next row.
     #[inline]
     pub fn advance(&mut self) {
         self.at += 1;
     }
 }
 
-/// A list of rows, ordered by time and arrival.
+/// A block of a list.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct ListedBlock {
+    /// Its first entry.
+    first: Entry,
+    block: SlotId,
+}
+
+/// The rows.
 #[derive(Debug, Default)]
 pub(crate) enum Run {
     #[default]
     Empty,
-    One([Entry; 1]),
-    Two([Entry; INLINE]),
-    /// No chunk is empty.
-    Many(Chunks),
+    One(Entry),
+    /// Two rows or more in one block.
+    Block(SlotId),
+    /// None of the blocks is empty.
+    Blocks(BlockList),
 }
 
-type Chunks = Box<VecDeque<Vec<Entry>>>;
+type BlockList = Box<VecDeque<ListedBlock>>;
 
-/// Spare chunk lists for reuse, each with one empty chunk.
-#[derive(Default)]
-pub(crate) struct Spares(Vec<Chunks>);
+/// The blocks of the runs of an operator instance.
+pub(crate) struct RunStore {
+    slab: ByteSlab,
+    /// Empty lists, to be used again.
+    spares: Vec<BlockList>,
+    /// The blocks in lists.
+    listed: usize,
+    /// Entries on the way from one block to another.
+    moved: Vec<u8>,
+}
 
-impl Spares {
-    fn take(&mut self) -> Chunks {
-        self.0.pop().unwrap_or_else(|| Box::new(VecDeque::from([Vec::with_capacity(4)])))
+/// There are more blocks than the store can number.
+#[derive(Debug)]
+pub(crate) struct RunStoreFull;
+
+impl Default for RunStore {
+    fn default() -> Self {
+        Self { slab: ByteSlab::new(CHUNK_BYTES), spares: Vec::new(), listed: 0, moved: Vec::new() }
+    }
+}
+
+impl RunStore {
+    #[inline]
+    fn block(&self, id: SlotId) -> Block<'_> {
+        Block::of(self.slab.bytes(id))
     }
 
-    fn put(&mut self, chunks: Chunks) {
-        if self.0.len() < SPARES {
-            self.0.push(chunks);
+    #[inline]
+    fn block_mut(&mut self, id: SlotId) -> BlockMut<'_> {
+        BlockMut::of(self.slab.bytes_mut(id))
+    }
+
+    /// Makes a block of `bytes` bytes.
+    fn make(&mut self, bytes: usize) -> Result<SlotId, RunStoreFull> {
+        let id = self.slab.take(bytes).ok_or(RunStoreFull)?;
+        self.block_mut(id).clear();
+        Ok(id)
+    }
+
+    /// Makes a block of at least `bytes` bytes, and enough for the entries of another one from `from` on,
+    /// which are moved to it.
+    fn split(&mut self, id: SlotId, from: usize, bytes: usize) -> Result<SlotId, RunStoreFull> {
+        let mut moved = std::mem::take(&mut self.moved);
+        moved.clear();
+        moved.extend_from_slice(self.block(id).bytes_from(from));
+        let new = self.slab.take(bytes.max(block::bytes_with(moved.len()))).ok_or(RunStoreFull)?;
+        let mut old = self.block_mut(id);
+        let (head, len) = (old.head(), old.truncate(from));
+        self.block_mut(new).set(head, len, &moved);
+        self.moved = moved;
+        Ok(new)
+    }
+
+    /// Puts the entries of a block into one of at least `bytes` bytes.
+    fn resize(&mut self, id: &mut SlotId, bytes: usize) -> Result<(), RunStoreFull> {
+        let new = self.split(*id, 0, bytes)?;
+        self.slab.free(std::mem::replace(id, new));
+        Ok(())
+    }
+
+    /// Adds an entry to a block, which may grow to `most` bytes. Returns whether there was room.
+    #[inline]
+    fn add(
+        &mut self,
+        id: &mut SlotId,
+        at: usize,
+        entry: Entry,
+        most: usize,
+    ) -> Result<bool, RunStoreFull> {
+        while !self.block_mut(*id).insert(at, entry) {
+            let bytes = self.slab.bytes(*id).len();
+            if bytes >= most {
+                return Ok(false);
+            }
+            self.resize(id, bytes + 1)?;
         }
+        Ok(true)
+    }
+
+    /// Makes a block much smaller if it is nearly empty.
+    fn shrink(&mut self, id: &mut SlotId) {
+        let bytes = self.slab.bytes(*id);
+        let (len, bytes) = (Block::of(bytes).len(), bytes.len());
+        let needed = block::bytes_of(len + len / 2);
+        if needed * 3 < bytes {
+            // If there is no smaller one, it stays as it is.
+            drop(self.resize(id, needed));
+        }
+    }
+
+    fn take_list(&mut self) -> BlockList {
+        self.spares.pop().unwrap_or_default()
+    }
+
+    fn put_list(&mut self, list: BlockList) {
+        if self.spares.len() < SPARES && list.capacity() <= LONG {
+            self.spares.push(list);
+        }
+    }
+
+    /// Ends an epoch: gives back some memory that no recent epoch has needed.
+    pub fn epoch(&mut self) {
+        self.slab.epoch();
+    }
+
+    /// The memory of blocks, in bytes.
+    pub fn memory(&self) -> usize {
+        // A list has up to twice the room that it needs.
+        self.slab.memory() + self.listed * size_of::<ListedBlock>() * 3 / 2
     }
 }
 
 impl Run {
-    fn chunk(&self, chunk: usize) -> &[Entry] {
-        match self {
-            Self::Empty => &[],
-            Self::One(entries) if chunk == 0 => entries,
-            Self::Two(entries) if chunk == 0 => entries,
-            Self::Many(chunks) => chunks.get(chunk).map_or(&[], Vec::as_slice),
-            _ => &[],
-        }
-    }
-
-    #[cfg(test)]
-    fn chunks(&self) -> usize {
-        match self {
-            Self::Empty => 0,
-            Self::One(_) | Self::Two(_) => 1,
-            Self::Many(chunks) => chunks.len(),
-        }
-    }
-
-    /// Whether there are no rows.
+    /// Whether it has no rows.
     #[inline]
     pub fn is_empty(&self) -> bool {
         matches!(self, Self::Empty)
     }
 
-    /// The position of the first row for which `holds` is false. `holds` must be true for all rows
-    /// before it.
-    fn first_not(&self, holds: impl Fn(&Entry) -> bool) -> Cursor {
-        let chunk = match self {
-            Self::Many(chunks) => chunks.partition_point(|chunk| chunk.last().is_some_and(&holds)),
-            _ => 0,
-        };
-        Cursor { chunk, at: self.chunk(chunk).partition_point(holds) }
-    }
-
-    /// The position of the first row at or after a time.
-    #[inline]
-    pub fn seek(&self, time_us: i64) -> Cursor {
-        self.first_not(|entry| entry.time_us < time_us)
-    }
-
-    /// The position of the first row after the one with this time and number.
-    pub fn seek_behind(&self, (time_us, number): (i64, u64), rows: &impl NumberedRows) -> Cursor {
-        self.first_not(|entry| (entry.time_us, rows.number(entry.row)) <= (time_us, number))
-    }
-
-    /// The row at a cursor; `None` after the last row. The cursor may point after the end of a chunk.
-    #[inline]
-    pub fn get(&self, cursor: &mut Cursor) -> Option<Entry> {
-        let chunk = self.chunk(cursor.chunk);
-        match chunk.get(cursor.at) {
-            Some(entry) => Some(*entry),
-            None => {
-                *cursor = Cursor { chunk: cursor.chunk + 1, at: 0 };
-                self.chunk(cursor.chunk).first().copied()
-            }
-        }
-    }
-
-    /// The row before a position.
+    /// Whether it has one row.
     #[cfg(feature = "sql")]
-    pub fn before(&self, cursor: Cursor) -> Option<Entry> {
-        match cursor.at.checked_sub(1) {
-            Some(at) => self.chunk(cursor.chunk).get(at).copied(),
-            None => self.chunk(cursor.chunk.checked_sub(1)?).last().copied(),
-        }
+    #[inline]
+    pub fn is_single(&self) -> bool {
+        matches!(self, Self::One(_))
     }
 
-    /// Inserts a row in order.
-    pub fn insert(&mut self, entry: Entry, rows: &impl NumberedRows, spares: &mut Spares) {
-        let order = |e: &Entry| (e.time_us, rows.number(e.row));
+    /// The first row.
+    #[inline]
+    pub fn first(&self, store: &RunStore) -> Option<Entry> {
         match self {
-            Self::Empty => *self = Self::One([entry]),
-            Self::One([other]) => {
-                let first = order(other) <= order(&entry);
-                *self = Self::Two(if first { [*other, entry] } else { [entry, *other] });
-            }
-            Self::Two(entries) => {
-                let mut chunks = spares.take();
-                chunks[0].extend_from_slice(entries);
-                *self = Self::Many(chunks);
-                self.insert(entry, rows, spares);
-            }
-            Self::Many(chunks) => {
-                let number = rows.number(entry.row);
-                let time_us = entry.time_us;
-                let behind = |e: &Entry| match { e.time_us }.cmp(&time_us) {
-                    std::cmp::Ordering::Equal => rows.number(e.row) < number,
-                    order => order.is_lt(),
-                };
-                // Most rows arrive in order.
-                let last = chunks.len() - 1;
-                let at = if chunks[last].last().is_some_and(behind) {
-                    Cursor { chunk: last, at: chunks[last].len() }
-                } else {
-                    self.first_not(behind)
-                };
-                self.insert_at(at, entry);
+            Self::Empty => None,
+            Self::One(entry) => Some(*entry),
+            Self::Block(id) => Some(store.block(*id).get(0)),
+            Self::Blocks(list) => list.front().map(|block| block.first),
+        }
+    }
+
+    /// The entry at a cursor, unless that is behind the end of its block.
+    #[inline]
+    fn entry(&self, Cursor { block, at }: Cursor, store: &RunStore) -> Option<Entry> {
+        match self {
+            Self::Empty => None,
+            Self::One(entry) => (block == 0 && at == 0).then_some(*entry),
+            Self::Block(id) if block == 0 => store.block(*id).entry(at),
+            Self::Block(_) => None,
+            Self::Blocks(list) => store.block(list.get(block)?.block).entry(at),
+        }
+    }
+
+    /// The first place of which something does not hold that holds of all before it.
+    #[inline]
+    fn first_not(&self, store: &RunStore, holds: impl Fn(&Entry) -> bool) -> Cursor {
+        match self {
+            Self::Empty => Cursor { block: 0, at: 0 },
+            Self::One(entry) => Cursor { block: 0, at: usize::from(holds(entry)) },
+            Self::Block(id) => Cursor { block: 0, at: store.block(*id).first_not(holds) },
+            Self::Blocks(list) => {
+                let behind = list.partition_point(|block| holds(&block.first));
+                // The place is in the block before, or at its end.
+                let Some(block) = behind.checked_sub(1) else { return Cursor { block: 0, at: 0 } };
+                Cursor { block, at: store.block(list[block].block).first_not(holds) }
             }
         }
     }
 
-    fn insert_at(&mut self, Cursor { mut chunk, mut at }: Cursor, entry: Entry) {
-        let Self::Many(chunks) = self else { return };
-        if chunks[chunk].len() == CHUNK {
-            let at_end = at == CHUNK;
-            // If rows arrive in order, chunks stay full. Otherwise a full chunk is split in half.
-            let from = if at_end { CHUNK } else { CHUNK / 2 };
-            let mut upper = Vec::with_capacity(CHUNK);
-            upper.extend_from_slice(&chunks[chunk][from..]);
-            chunks[chunk].truncate(from);
-            chunks.insert(chunk + 1, upper);
-            if at >= from && (at_end || at > from) {
-                (chunk, at) = (chunk + 1, at - from);
-            }
-        }
-        chunks[chunk].insert(at, entry);
+    /// The place of the first row at or after a time.
+    #[inline]
+    pub fn seek(&self, time_us: i64, store: &RunStore) -> Cursor {
+        self.first_not(store, |entry| entry.time_us < time_us)
     }
 
-    fn remove_at(&mut self, cursor: Cursor, spares: &mut Spares) {
+    /// The place of the first row behind one with this time and number.
+    pub fn seek_behind(
+        &self,
+        (time_us, number): (i64, u64),
+        rows: &impl NumberedRows,
+        store: &RunStore,
+    ) -> Cursor {
+        self.first_not(store, |entry| (entry.time_us, rows.number(entry.row)) <= (time_us, number))
+    }
+
+    /// The row at a cursor; `None` after the last row. The cursor may point after the end of a block.
+    #[inline]
+    pub fn get(&self, cursor: &mut Cursor, store: &RunStore) -> Option<Entry> {
+        let found = self.entry(*cursor, store);
+        if found.is_some() || !matches!(self, Self::Blocks(_)) {
+            return found;
+        }
+        *cursor = Cursor { block: cursor.block + 1, at: 0 };
+        self.entry(*cursor, store)
+    }
+
+    /// The row before a place.
+    #[cfg(feature = "sql")]
+    pub fn before(&self, cursor: Cursor, store: &RunStore) -> Option<Entry> {
+        match (cursor.at.checked_sub(1), self) {
+            (Some(at), _) => self.entry(Cursor { at, ..cursor }, store),
+            (None, Self::Blocks(list)) => {
+                store.block(list.get(cursor.block.checked_sub(1)?)?.block).last()
+            }
+            (None, _) => None,
+        }
+    }
+
+    /// Adds a row at its place.
+    #[inline]
+    pub fn insert(
+        &mut self,
+        entry: Entry,
+        rows: &impl NumberedRows,
+        store: &mut RunStore,
+    ) -> Result<(), RunStoreFull> {
+        match self {
+            Self::Empty => {
+                *self = Self::One(entry);
+                Ok(())
+            }
+            _ => self.insert_beside(entry, rows, store),
+        }
+    }
+
+    /// Adds a row to others.
+    fn insert_beside(
+        &mut self,
+        entry: Entry,
+        rows: &impl NumberedRows,
+        store: &mut RunStore,
+    ) -> Result<(), RunStoreFull> {
+        if let Self::One(other) = *self {
+            let id = store.make(block::bytes_of(2))?;
+            store.block_mut(id).append(other);
+            *self = Self::Block(id);
+        }
+        let number = rows.number(entry.row);
+        let time_us = entry.time_us;
+        let before = |e: &Entry| match { e.time_us }.cmp(&time_us) {
+            std::cmp::Ordering::Equal => rows.number(e.row) < number,
+            order => order.is_lt(),
+        };
+        if let Self::Block(id) = self {
+            let block = store.block(*id);
+            // Most rows come in order.
+            let is_last = block.last().is_some_and(|last| before(&last));
+            let at = if is_last { block.len() } else { block.first_not(before) };
+            if store.add(id, at, entry, BLOCK_BYTES)? {
+                return Ok(());
+            }
+            let first = store.block(*id).get(0);
+            let mut list = store.take_list();
+            list.push_back(ListedBlock { first, block: *id });
+            store.listed += 1;
+            *self = Self::Blocks(list);
+        }
+        let Self::Blocks(list) = self else { return Ok(()) };
+        let last = list.len() - 1;
+        let at_end = store.block(list[last].block).last().is_some_and(|last| before(&last));
+        let at = match at_end {
+            true => Cursor { block: last, at: store.block(list[last].block).len() },
+            false => self.first_not(store, before),
+        };
+        self.insert_at(at, entry, store)
+    }
+
+    /// Adds a row to a list of blocks.
+    fn insert_at(
+        &mut self,
+        Cursor { mut block, mut at }: Cursor,
+        entry: Entry,
+        store: &mut RunStore,
+    ) -> Result<(), RunStoreFull> {
+        let Self::Blocks(list) = self else { return Ok(()) };
+        let most = if list.len() < LONG { BLOCK_BYTES } else { LONG_BLOCK_BYTES };
+        if !store.add(&mut list[block].block, at, entry, most)? {
+            let len = store.block(list[block].block).len();
+            // In order, full blocks stay full.
+            let from = if at == 0 || at == len { at } else { len / 2 };
+            let new = match from == 0 || from == len {
+                true => store.make(block::bytes_of(2))?,
+                false => store.split(list[block].block, from, block::bytes_of(len - from + 2))?,
+            };
+            let first = store.block(new).entry(0).unwrap_or(entry);
+            list.insert(block + usize::from(from > 0), ListedBlock { first, block: new });
+            store.listed += 1;
+            if from > 0 && at >= from {
+                (block, at) = (block + 1, at - from);
+            }
+            // A new block, or half of one.
+            store.add(&mut list[block].block, at, entry, usize::MAX)?;
+        }
+        if at == 0 {
+            list[block].first = entry;
+        }
+        Ok(())
+    }
+
+    fn remove_at(&mut self, Cursor { block, at }: Cursor, store: &mut RunStore) {
         match self {
             Self::Empty => {}
             Self::One(_) => *self = Self::Empty,
-            Self::Two([first, second]) => {
-                *self = Self::One([if cursor.at == 0 { *second } else { *first }]);
+            Self::Block(id) => {
+                store.block_mut(*id).remove(at);
+                let block = store.block(*id);
+                if block.len() > 1 {
+                    return store.shrink(id);
+                }
+                let last = block.get(0);
+                store.slab.free(*id);
+                *self = Self::One(last);
             }
-            Self::Many(chunks) => {
-                chunks[cursor.chunk].remove(cursor.at);
-                if !chunks[cursor.chunk].is_empty() {
+            Self::Blocks(list) => {
+                let listed = &mut list[block];
+                store.block_mut(listed.block).remove(at);
+                if let Some(first) = store.block(listed.block).entry(0) {
+                    listed.first = first;
+                    store.shrink(&mut listed.block);
                     return;
                 }
-                if chunks.len() > 1 {
-                    chunks.remove(cursor.chunk);
-                } else if let Self::Many(chunks) = std::mem::take(self) {
-                    spares.put(chunks);
+                store.slab.free(listed.block);
+                list.remove(block);
+                store.listed -= 1;
+                if list.is_empty()
+                    && let Self::Blocks(list) = std::mem::take(self)
+                {
+                    store.put_list(list);
                 }
             }
         }
     }
 
-    /// Removes a row. Returns whether it was found.
-    pub fn remove(&mut self, entry: Entry, rows: &impl NumberedRows, spares: &mut Spares) -> bool {
-        let number = rows.number(entry.row);
-        let mut at = self.first_not(|e| (e.time_us, rows.number(e.row)) < (entry.time_us, number));
-        let found = self.get(&mut at) == Some(entry);
-        if found {
-            self.remove_at(at, spares);
+    /// Removes the first row.
+    #[inline]
+    pub fn remove_first(&mut self, store: &mut RunStore) {
+        match self {
+            Self::One(_) => *self = Self::Empty,
+            _ => self.remove_at(Cursor { block: 0, at: 0 }, store),
         }
-        found
     }
 
-    #[cfg(test)]
-    fn len(&self) -> usize {
-        (0..self.chunks()).map(|chunk| self.chunk(chunk).len()).sum()
+    /// Removes a row. Returns whether it was there.
+    pub fn remove(&mut self, entry: Entry, rows: &impl NumberedRows, store: &mut RunStore) -> bool {
+        let number = rows.number(entry.row);
+        let before = |e: &Entry| ({ e.time_us }, rows.number(e.row)) < ({ entry.time_us }, number);
+        let mut at = self.first_not(store, before);
+        let found = self.get(&mut at, store) == Some(entry);
+        if found {
+            self.remove_at(at, store);
+        }
+        found
     }
 }
 
@@ -239,7 +433,7 @@ mod tests {
     use super::*;
     use proptest::prelude::*;
 
-    /// A store of rows that have only numbers.
+    /// Rows that have nothing but numbers.
     #[derive(Default)]
     struct Numbers(Vec<u64>);
 
@@ -256,56 +450,169 @@ mod tests {
         }
     }
 
-    fn all(run: &Run) -> Vec<Entry> {
-        let mut cursor = run.seek(i64::MIN);
-        let mut found = Vec::new();
-        while let Some(entry) = run.get(&mut cursor) {
-            found.push(entry);
-            cursor.advance();
+    /// A run beside a list that says what it should have.
+    #[derive(Default)]
+    struct Checked {
+        run: Run,
+        rows: Numbers,
+        store: RunStore,
+        model: Vec<(i64, u64, RowId)>,
+    }
+
+    impl Checked {
+        fn insert(&mut self, time_us: i64) {
+            let number = self.rows.0.len() as u64;
+            let row = self.rows.add(number);
+            self.run.insert(Entry { time_us, row }, &self.rows, &mut self.store).unwrap();
+            let at = self.model.partition_point(|(time, ..)| *time <= time_us);
+            self.model.insert(at, (time_us, number, row));
         }
-        found
+
+        fn remove(&mut self, nth: usize) {
+            let (time_us, _, row) = self.model.remove(nth);
+            assert!(self.run.remove(Entry { time_us, row }, &self.rows, &mut self.store));
+        }
+
+        fn remove_first(&mut self) {
+            let (time_us, _, row) = self.model.remove(0);
+            assert_eq!(self.run.first(&self.store), Some(Entry { time_us, row }));
+            self.run.remove_first(&mut self.store);
+        }
+
+        fn wanted(&self) -> Vec<Entry> {
+            self.model
+                .iter()
+                .map(|(time_us, _, row)| Entry { time_us: *time_us, row: *row })
+                .collect()
+        }
+
+        fn all(&self) -> Vec<Entry> {
+            let mut cursor = self.run.seek(i64::MIN, &self.store);
+            let mut found = Vec::new();
+            while let Some(entry) = self.run.get(&mut cursor, &self.store) {
+                found.push(entry);
+                cursor.advance();
+            }
+            found
+        }
+
+        /// Compares what is found at and around some times.
+        fn check(&self, times: impl Iterator<Item = i64>) {
+            let Self { run, rows, store, .. } = self;
+            let wanted = self.wanted();
+            assert_eq!(self.all(), wanted);
+            assert_eq!(run.is_empty(), wanted.is_empty());
+            assert_eq!(run.first(store), wanted.first().copied());
+            for time in times {
+                let mut at = run.seek(time, store);
+                let first = wanted.partition_point(|e| e.time_us < time);
+                assert_eq!(run.get(&mut at, store), wanted.get(first).copied());
+                #[cfg(feature = "sql")]
+                assert_eq!(
+                    run.before(run.seek(time, store), store),
+                    first.checked_sub(1).map(|at| wanted[at])
+                );
+            }
+            for (i, (time, number, _)) in self.model.iter().enumerate() {
+                let mut at = run.seek_behind((*time, *number), rows, store);
+                assert_eq!(run.get(&mut at, store), wanted.get(i + 1).copied());
+            }
+        }
+    }
+
+    /// Times that lie so that they cross the limits of a block.
+    fn time(kind: u8, small: i64) -> i64 {
+        match kind % 8 {
+            0 => 40,
+            1 => i64::MIN + small,
+            2 => i64::MAX - small,
+            3 => small << 38,
+            4 => -(small << 30),
+            _ => small,
+        }
     }
 
     proptest! {
         #[test]
-        fn a_run_is_sorted(steps in proptest::collection::vec((0i64..50, 0u8..4), 0..900)) {
-            let (mut run, mut rows) = (Run::default(), Numbers::default());
-            let mut spares = Spares::default();
-            let mut model: Vec<(i64, u64, RowId)> = Vec::new();
-            for (number, (time_us, what)) in steps.into_iter().enumerate() {
-                let number = number as u64;
-                if what == 0 && !model.is_empty() {
-                    let (time_us, _, row) = model.remove(time_us as usize % model.len());
-                    let was_there = run.remove(Entry { time_us, row }, &rows, &mut spares);
-                    prop_assert!(was_there);
-
-                    continue;
+        fn a_run_is_sorted(
+            steps in proptest::collection::vec((0i64..50, 0u8..7), 0..900),
+            distant: bool,
+        ) {
+            let mut checked = Checked::default();
+            for (small, what) in steps {
+                match what {
+                    0 if !checked.model.is_empty() => checked.remove(small as usize % checked.model.len()),
+                    1 if !checked.model.is_empty() => checked.remove_first(),
+                    _ => checked.insert(if distant { time(what, small) } else { small }),
                 }
-                // Rows in order, and rows in any order.
-                let time_us = if what == 1 { 40 } else { time_us };
-                let row = rows.add(number);
-                run.insert(Entry { time_us, row }, &rows, &mut spares);
-                model.push((time_us, number, row));
             }
-            model.sort_by_key(|(time, number, _)| (*time, *number));
-            let wanted: Vec<_> =
-                model.iter().map(|(time_us, _, row)| Entry { time_us: *time_us, row: *row }).collect();
-            prop_assert_eq!(&all(&run), &wanted);
-            prop_assert_eq!(run.len(), wanted.len());
-            prop_assert_eq!(run.is_empty(), wanted.is_empty());
-            for time in 0..50 {
-                let mut at = run.seek(time);
-                prop_assert_eq!(run.get(&mut at), wanted.iter().find(|e| e.time_us >= time).copied());
-                #[cfg(feature = "sql")]
-                prop_assert_eq!(
-                    run.before(run.seek(time)),
-                    wanted.iter().rev().find(|e| e.time_us < time).copied()
-                );
+            checked.check(0..50);
+            checked.check((0..50).map(|small| time(3, small)));
+            while !checked.model.is_empty() {
+                checked.remove_first();
             }
-            for (i, (time, number, _)) in model.iter().enumerate() {
-                let mut at = run.seek_behind((*time, *number), &rows);
-                prop_assert_eq!(run.get(&mut at), wanted.get(i + 1).copied());
+            assert!(checked.run.is_empty());
+        }
+    }
+
+    #[test]
+    fn long_runs_are_sorted_in_any_order_of_arrival() {
+        let rows = 30_000i64;
+        let orders: [fn(i64) -> i64; 3] = [|i| i, |i| -i, |i| i * 7919 % 30_011];
+        for order in orders {
+            let mut checked = Checked::default();
+            (0..rows).for_each(|i| checked.insert(order(i) * 1000));
+            assert!(matches!(&checked.run, Run::Blocks(list) if list.len() >= LONG));
+            checked.check((0..100).map(|i| i * 300_000));
+            // A window that moves on.
+            (0..1000).for_each(|i| {
+                checked.remove_first();
+                checked.insert(order(rows + i) * 1000);
+            });
+            assert_eq!(checked.all(), checked.wanted());
+            while !checked.model.is_empty() {
+                checked.remove(checked.model.len() / 2);
+            }
+            assert!(checked.run.is_empty());
+        }
+    }
+
+    #[test]
+    fn an_entry_takes_little_more_than_its_eight_bytes() {
+        // Keys with a hundred rows each.
+        let (mut rows, mut store) = (Numbers::default(), RunStore::default());
+        let mut runs: Vec<Run> = (0..1000).map(|_| Run::Empty).collect();
+        for number in 0..100_000u64 {
+            let entry = Entry { time_us: number as i64, row: rows.add(number) };
+            runs[number as usize % 1000].insert(entry, &rows, &mut store).unwrap();
+        }
+        // Beside them, a chunk of each class that the blocks have grown through.
+        let most = 100_000 * 19 / 2 + 20 * CHUNK_BYTES;
+        assert!(store.memory() < most, "{}", store.memory());
+        let mut window = Run::Empty;
+        for number in 100_000..400_000u64 {
+            let entry = Entry { time_us: number as i64, row: rows.add(number) };
+            window.insert(entry, &rows, &mut store).unwrap();
+            if number >= 100_050 {
+                window.remove_first(&mut store);
             }
         }
+        assert!(matches!(window, Run::Block(_)), "50 rows are in one block, wherever it has begun");
+        assert_eq!(size_of::<Run>(), 16);
+    }
+
+    #[test]
+    fn what_a_long_run_needed_is_given_back() {
+        let mut checked = Checked::default();
+        (0..50_000).for_each(|i| checked.insert(i));
+        let full = checked.store.memory();
+        while checked.model.len() > 2 {
+            let (time_us, _, row) = checked.model.pop().unwrap();
+            let entry = Entry { time_us, row };
+            assert!(checked.run.remove(entry, &checked.rows, &mut checked.store));
+        }
+        (0..300).for_each(|_| checked.store.epoch());
+        assert!(checked.store.memory() < full / 2, "{full} to {}", checked.store.memory());
+        checked.check(0..3);
     }
 }

@@ -1,34 +1,34 @@
-//! A slab of typed records: records stay in their slots and never move.
+//! Typed records in slots that never move.
 //!
-//! A freed slot is reused by a later record, so an operator with a constant number of records
-//! allocates nothing. Chunks that no recent epoch has needed are freed ([`RecordSlab::epoch`]).
+//! A freed slot is used again by a later record, so that a steady operator allocates nothing. Chunks
+//! that no recent epoch has needed are given back ([`RecordSlab::epoch`]).
 
 use crate::state::ordered_run::{NumberedRows, RowId};
 use crate::state::slot_allocator::Slots;
 
-/// Number of slots per chunk.
+/// Slots of a chunk; a power of two.
 const CHUNK: usize = 256;
-/// The arrival number in a free slot.
+/// The number of a free slot.
 const FREE: u64 = u64::MAX;
 
-/// A record with its operator's data.
+/// A record with what its operator knows of it.
 pub(crate) struct Stored<T> {
-    /// The arrival number, ascending.
+    /// Ascends in the order of arrival.
     pub number: u64,
     pub time_us: i64,
-    /// The slot of the record's key in the key table.
+    /// The place of its key in the key table.
     pub key: u32,
-    /// Approximate heap memory of the record, in bytes.
+    /// Its approximate heap memory, in bytes.
     pub heap: u32,
-    /// Whether the record has had a match.
+    /// Whether it has had a match.
     pub matched: bool,
     /// `None` in a free slot.
     pub record: Option<T>,
 }
 
-/// The slab.
+/// The records.
 pub(crate) struct RecordSlab<T> {
-    /// A freed chunk is an empty list.
+    /// Empty where a chunk was given back.
     chunks: Vec<Vec<Stored<T>>>,
     slots: Slots,
     len: usize,
@@ -37,12 +37,12 @@ pub(crate) struct RecordSlab<T> {
 
 impl<T> Default for RecordSlab<T> {
     fn default() -> Self {
-        Self { chunks: Vec::new(), slots: Slots::new(CHUNK as u16), len: 0, heap: 0 }
+        Self { chunks: Vec::new(), slots: Slots::new(CHUNK), len: 0, heap: 0 }
     }
 }
 
 impl<T> RecordSlab<T> {
-    /// Stores a record. `None` if the slab has no more slot numbers.
+    /// Adds a record. `None` if there are more than the slab can number.
     #[inline]
     pub fn insert(&mut self, stored: Stored<T>) -> Option<RowId> {
         let slot = self.slots.take();
@@ -59,7 +59,7 @@ impl<T> RecordSlab<T> {
         self.heap += u64::from(stored.heap);
         match chunk.get_mut(at) {
             Some(free) => *free = stored,
-            // The slots of a new chunk are used in order.
+            // Slots of a chunk are first taken in order.
             None => chunk.push(stored),
         }
         Some(RowId(id))
@@ -78,13 +78,13 @@ impl<T> RecordSlab<T> {
         Some(record)
     }
 
-    /// The content of a slot; `None` if its chunk was freed.
+    /// What is in a slot; `None` if its chunk was given back.
     #[inline]
     pub fn get(&self, id: RowId) -> Option<&Stored<T>> {
         self.chunks.get(id.0 as usize / CHUNK)?.get(id.0 as usize % CHUNK)
     }
 
-    /// Like [`get`](Self::get), mutable.
+    /// What is in a slot, to be changed.
     #[inline]
     pub fn get_mut(&mut self, id: RowId) -> Option<&mut Stored<T>> {
         self.chunks.get_mut(id.0 as usize / CHUNK)?.get_mut(id.0 as usize % CHUNK)
@@ -101,13 +101,13 @@ impl<T> RecordSlab<T> {
         self.len
     }
 
-    /// Ends an epoch: frees some chunks that no recent epoch has needed.
+    /// An epoch is over: gives back some chunks that no recent one has needed.
     pub fn epoch(&mut self) {
         let chunks = &mut self.chunks;
         self.slots.epoch(|number| chunks[number] = Vec::new());
     }
 
-    /// Approximate memory in bytes.
+    /// Memory in bytes, about.
     pub fn memory(&self) -> u64 {
         (self.slots.held() * CHUNK * size_of::<Stored<T>>()) as u64 + self.heap
     }

@@ -1,58 +1,97 @@
-//! A slot allocator: which slots of a growing list of chunks are free.
+//! Which slots of a growing list of chunks are free.
 //!
-//! The first free slot is taken, so the last chunks become empty when fewer slots are used. Empty
-//! chunks that no recent epoch has needed are freed, a few at a time. Their slot numbers are reused
-//! later.
+//! The first free slot is taken, so that the last chunks empty when fewer are in use. Chunks without a
+//! used slot that no recent epoch has needed are given back, a few at a time; their numbers are used
+//! again later.
 
 use crate::state::bit_set::BitSet;
 use millstream_engine::collections::high_water::HighWater;
 
-/// Minimum number of chunks freed at the end of an epoch. If more are unneeded, a fraction of those
-/// is freed too.
+/// Chunks that are given back at the end of an epoch, beside a part of those that are not needed.
 const RELEASE: usize = 4;
 
+/// A chunk that is held has a bit for each of its slots.
 #[derive(Default)]
 struct Chunk {
-    /// Number of slots used since the chunk was allocated. The others are free.
-    made: u16,
-    free: Vec<u16>,
-    is_held: bool,
+    /// Bits of free slots are set.
+    free: Box<[u64]>,
+    used: u16,
+    /// No word before this one has a free slot.
+    first: u16,
 }
 
 impl Chunk {
-    fn len(&self) -> usize {
-        usize::from(self.made) - self.free.len()
+    fn new(slots: usize) -> Self {
+        let word =
+            |i: usize| if slots >= (i + 1) * 64 { u64::MAX } else { (1 << (slots % 64)) - 1 };
+        Self { free: (0..slots.div_ceil(64)).map(word).collect(), used: 0, first: 0 }
+    }
+
+    /// Takes the first free slot of a chunk that has one.
+    #[inline]
+    fn take(&mut self) -> usize {
+        let mut at = usize::from(self.first);
+        while self.free[at] == 0 {
+            at += 1;
+        }
+        let bit = self.free[at].trailing_zeros() as usize;
+        self.free[at] &= self.free[at] - 1;
+        self.first = at as u16;
+        self.used += 1;
+        at * 64 + bit
+    }
+
+    #[inline]
+    fn free(&mut self, slot: usize) {
+        self.free[slot / 64] |= 1 << (slot % 64);
+        self.first = self.first.min((slot / 64) as u16);
+        self.used -= 1;
     }
 }
 
-/// The slot allocator.
+/// The slots.
 pub(crate) struct Slots {
-    in_chunk: u16,
+    in_chunk: usize,
+    /// The bits of a slot that say which one of its chunk it is. Where a chunk has fewer slots, some
+    /// numbers are of none.
+    chunk_bits: u32,
     chunks: Vec<Chunk>,
     /// Chunks with a free slot.
     open: BitSet,
-    /// Chunks with memory but without used slots.
+    /// Chunks that are held and have no used slot.
     empty: BitSet,
     held: usize,
+    /// The number of empty chunks.
+    empties: usize,
     len: usize,
     needed: HighWater,
 }
 
 impl Slots {
-    /// Creates an allocator for chunks of `in_chunk` slots.
-    pub fn new(in_chunk: u16) -> Self {
+    /// Creates an allocator for chunks of `in_chunk` slots, at most 32,768.
+    pub fn new(in_chunk: usize) -> Self {
+        let in_chunk = in_chunk.clamp(1, 1 << 15);
         Self {
-            in_chunk: in_chunk.max(1),
+            in_chunk,
+            chunk_bits: in_chunk.next_power_of_two().ilog2(),
             chunks: Vec::new(),
             open: BitSet::default(),
             empty: BitSet::default(),
             held: 0,
+            empties: 0,
             len: 0,
             needed: HighWater::default(),
         }
     }
 
-    /// Takes a free slot.
+    /// The chunk of a slot, and which one of its slots it is.
+    #[inline]
+    pub fn place(&self, slot: usize) -> (usize, usize) {
+        (slot >> self.chunk_bits, slot & ((1 << self.chunk_bits) - 1))
+    }
+
+    /// Takes the first free slot.
+    #[inline]
     pub fn take(&mut self) -> usize {
         let number = self.open.first().unwrap_or(self.chunks.len());
         if number == self.chunks.len() {
@@ -60,53 +99,80 @@ impl Slots {
             self.open.insert(number);
         }
         let chunk = &mut self.chunks[number];
-        if !chunk.is_held {
-            chunk.is_held = true;
-            // Memory is allocated here so that freeing slots never allocates.
-            chunk.free.reserve_exact(usize::from(self.in_chunk));
-            self.held += 1;
-        } else if chunk.len() == 0 {
-            self.empty.remove(number);
+        if chunk.used == 0 {
+            if chunk.free.is_empty() {
+                *chunk = Chunk::new(self.in_chunk);
+                self.held += 1;
+            } else {
+                self.empty.remove(number);
+                self.empties -= 1;
+            }
         }
-        let at = chunk.free.pop().unwrap_or_else(|| {
-            chunk.made += 1;
-            chunk.made - 1
-        });
-        if chunk.len() == usize::from(self.in_chunk) {
+        let at = chunk.take();
+        if usize::from(chunk.used) == self.in_chunk {
             self.open.remove(number);
         }
         self.len += 1;
         self.needed.note(self.len);
-        number * usize::from(self.in_chunk) + usize::from(at)
+        (number << self.chunk_bits) + at
     }
 
-    /// Frees a slot.
+    /// Frees a slot that was taken.
+    #[inline]
     pub fn free(&mut self, slot: usize) {
-        let (number, at) = (slot / usize::from(self.in_chunk), slot % usize::from(self.in_chunk));
+        let (number, at) = self.place(slot);
         let chunk = &mut self.chunks[number];
-        chunk.free.push(at as u16);
-        if chunk.len() == 0 {
-            self.empty.insert(number);
+        if usize::from(chunk.used) == self.in_chunk {
+            self.open.insert(number);
         }
-        self.open.insert(number);
+        chunk.free(at);
+        if chunk.used == 0 {
+            self.empty.insert(number);
+            self.empties += 1;
+        }
         self.len -= 1;
     }
 
-    /// Ends an epoch: calls `release` with the numbers of some chunks that no recent epoch has
-    /// needed.
+    /// An epoch is over: calls `release` with the numbers of some chunks that no recent one has needed.
     pub fn epoch(&mut self, mut release: impl FnMut(usize)) {
-        let needed = self.needed.epoch(self.len).div_ceil(usize::from(self.in_chunk)) + 1;
+        let needed = match self.needed.epoch(self.len) {
+            0 => 0,
+            // One more, so that a size near the end of a chunk takes none.
+            slots => slots.div_ceil(self.in_chunk) + 1,
+        };
         let surplus = self.held.saturating_sub(needed);
         for _ in 0..surplus.min(RELEASE + surplus / 16) {
             let Some(number) = self.empty.last() else { return };
-            self.empty.remove(number);
-            self.chunks[number] = Chunk::default();
-            self.held -= 1;
+            self.give_back(number);
             release(number);
         }
     }
 
-    /// Number of chunks with memory.
+    /// Gives back an empty chunk, if more than an eighth of the chunks are empty. To be called after a
+    /// slot was freed, where chunks that are given back are used elsewhere.
+    #[inline]
+    pub fn surplus(&mut self) -> Option<usize> {
+        if self.empties <= 1 + self.held / 8 {
+            return None;
+        }
+        let number = self.empty.last()?;
+        self.give_back(number);
+        Some(number)
+    }
+
+    fn give_back(&mut self, number: usize) {
+        self.empty.remove(number);
+        self.empties -= 1;
+        self.chunks[number] = Chunk::default();
+        self.held -= 1;
+    }
+
+    /// Memory of what is known of chunks that are held, in bytes.
+    pub fn memory(&self) -> usize {
+        self.chunks.len() * size_of::<Chunk>() + self.held * self.in_chunk.div_ceil(64) * 8
+    }
+
+    /// Chunks that are held.
     pub fn held(&self) -> usize {
         self.held
     }
@@ -120,34 +186,42 @@ mod tests {
 
     proptest! {
         #[test]
-        fn a_slot_is_taken_once(steps: Vec<(u8, u16)>, in_chunk in 1u16..5) {
+        fn a_slot_is_taken_once(steps: Vec<(u8, u16)>, in_chunk in 1usize..200) {
             let (mut slots, mut used) = (Slots::new(in_chunk), BTreeSet::new());
+            let numbers = in_chunk.next_power_of_two();
             for (kind, at) in steps {
                 match kind % 5 {
-                    0..=1 => prop_assert!(used.insert(slots.take())),
+                    0..=1 => {
+                        let slot = slots.take();
+                        prop_assert!(slots.place(slot).1 < in_chunk && used.insert(slot));
+                    }
                     2..=3 => {
                         let nth = usize::from(at) % used.len().max(1);
                         if let Some(slot) = used.iter().copied().nth(nth) {
                             used.remove(&slot);
                             slots.free(slot);
                         }
+                        if at % 3 == 0 && let Some(number) = slots.surplus() {
+                            let first = number * numbers;
+                            prop_assert!(used.range(first..first + numbers).next().is_none());
+                        }
                     }
                     _ => slots.epoch(|number| {
-                        let first = number * usize::from(in_chunk);
-                        assert!(used.range(first..first + usize::from(in_chunk)).next().is_none());
+                        let first = number * numbers;
+                        assert!(used.range(first..first + numbers).next().is_none());
                     }),
                 }
                 prop_assert_eq!(slots.len, used.len());
-                prop_assert!(slots.held() * usize::from(in_chunk) >= used.len());
+                prop_assert!(slots.held() * in_chunk >= used.len());
             }
         }
     }
 
     #[test]
     fn chunks_that_a_burst_needed_are_given_back() {
-        let mut slots = Slots::new(100);
-        (0..100_000).for_each(|slot| assert_eq!(slots.take(), slot));
-        (50..100_000).for_each(|slot| slots.free(slot));
+        let mut slots = Slots::new(128);
+        (0..128_000).for_each(|slot| assert_eq!(slots.take(), slot));
+        (50..128_000).for_each(|slot| slots.free(slot));
         let mut released = BTreeSet::new();
         for _ in 0..300 {
             let mut now = 0;
@@ -158,6 +232,6 @@ mod tests {
             assert!(now <= RELEASE + 1000 / 16, "{now} at once");
         }
         assert_eq!((slots.held(), released.len()), (2, 998));
-        assert_eq!(slots.take(), 99, "the one that was freed last in the first chunk");
+        assert_eq!(slots.take(), 50, "the first one that is free");
     }
 }

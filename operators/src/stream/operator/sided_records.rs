@@ -4,7 +4,7 @@
 //! value is a bit for a match, and the record in postcard's encoding. A restart restores the order
 //! of arrival from the numbers.
 
-use crate::state::ordered_run::{Entry, NumberedRows, RowId, Run, Spares};
+use crate::state::ordered_run::{Entry, NumberedRows, RowId, Run, RunStore};
 use crate::state::record_slab::{RecordSlab, Stored};
 use crate::stream::keyed_input::Either;
 use crate::stream::processor_state::{Kept, damaged, memory_of, write};
@@ -77,7 +77,7 @@ pub(in crate::stream) struct Restored<L, R> {
 pub(in crate::stream) struct SidedRecords<L, R> {
     left: RecordSlab<L>,
     right: RecordSlab<R>,
-    spares: Spares,
+    runs: RunStore,
     next_number: u64,
     entry_key: Vec<u8>,
     entry_value: Vec<u8>,
@@ -88,7 +88,7 @@ impl<L, R> Default for SidedRecords<L, R> {
         Self {
             left: RecordSlab::default(),
             right: RecordSlab::default(),
-            spares: Spares::default(),
+            runs: RunStore::default(),
             next_number: 0,
             entry_key: Vec::new(),
             entry_value: Vec::new(),
@@ -97,14 +97,18 @@ impl<L, R> Default for SidedRecords<L, R> {
 }
 
 /// The arrival numbers of a side's records.
-struct Numbers<'r, L, R>(&'r SidedRecords<L, R>, Side);
+struct Numbers<'r, L, R> {
+    left: &'r RecordSlab<L>,
+    right: &'r RecordSlab<R>,
+    side: Side,
+}
 
 impl<L, R> NumberedRows for Numbers<'_, L, R> {
     #[inline]
     fn number(&self, id: RowId) -> u64 {
-        match self.1 {
-            Side::Left => self.0.left.number(id),
-            Side::Right => self.0.right.number(id),
+        match self.side {
+            Side::Left => self.left.number(id),
+            Side::Right => self.right.number(id),
         }
     }
 }
@@ -186,19 +190,24 @@ impl<L: Kept, R: Kept> SidedRecords<L, R> {
         log: &mut StateLog,
     ) -> Result<(), EngineError> {
         let (place, key) = key;
-        self.place(record, place, run);
+        self.place(record, place, run)?;
         self.log(record, key, log)
     }
 
     /// Adds a stored record to its key's run.
-    fn place(&mut self, SidedId { side, id }: SidedId, key: u32, run: &mut Run) {
+    fn place(
+        &mut self,
+        SidedId { side, id }: SidedId,
+        key: u32,
+        run: &mut Run,
+    ) -> Result<(), EngineError> {
         let time_us = in_slab!(self, mut side, |slab| slab.get_mut(id).map_or(0, |stored| {
             stored.key = key;
             stored.time_us
         }));
-        let mut spares = std::mem::take(&mut self.spares);
-        run.insert(Entry { time_us, row: id }, &Numbers(self, side), &mut spares);
-        self.spares = spares;
+        let Self { left, right, runs, .. } = self;
+        let inserted = run.insert(Entry { time_us, row: id }, &Numbers { left, right, side }, runs);
+        inserted.map_err(|_| too_many())
     }
 
     /// Writes the checkpoint entry of a record.
@@ -244,9 +253,8 @@ impl<L: Kept, R: Kept> SidedRecords<L, R> {
         log: &mut StateLog,
     ) {
         let (number, time_us) = (self.number(side, id), self.time_us(side, id));
-        let mut spares = std::mem::take(&mut self.spares);
-        run.remove(Entry { time_us, row: id }, &Numbers(self, side), &mut spares);
-        self.spares = spares;
+        let Self { left, right, runs, .. } = self;
+        run.remove(Entry { time_us, row: id }, &Numbers { left, right, side }, runs);
         in_slab!(self, mut side, |slab| drop(slab.remove(id)));
         if log.is_on() {
             self.write_entry_key(key.bytes, side, number);
@@ -308,7 +316,7 @@ impl<L: Kept, R: Kept> SidedRecords<L, R> {
         let Restored { number, matched, record, .. } = restored;
         self.next_number = self.next_number.max(number + 1);
         let record = self.store_as(record, (number, time_us), matched)?;
-        self.place(record, key, run);
+        self.place(record, key, run)?;
         Ok(record)
     }
 }
@@ -365,7 +373,12 @@ impl<L, R> SidedRecords<L, R> {
 
     /// The arrival numbers of a side's records.
     pub fn numbers(&self, side: Side) -> impl NumberedRows + use<'_, L, R> {
-        Numbers(self, side)
+        Numbers { left: &self.left, right: &self.right, side }
+    }
+
+    /// The store of the runs.
+    pub fn runs(&self) -> &RunStore {
+        &self.runs
     }
 
     /// Number of records of both sides.
@@ -382,7 +395,7 @@ impl<L, R> SidedRecords<L, R> {
     pub fn epoch(&mut self) -> u64 {
         self.left.epoch();
         self.right.epoch();
-        let of_runs = (self.len() * 2 * size_of::<Entry>()) as u64;
-        self.left.memory() + self.right.memory() + of_runs
+        self.runs.epoch();
+        self.left.memory() + self.right.memory() + self.runs.memory() as u64
     }
 }

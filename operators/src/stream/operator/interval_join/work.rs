@@ -15,7 +15,7 @@ use super::pairing::Pairing;
 use super::range::IntervalRange;
 use crate::event_time::watermark::{EventTimeFn, OperatorWatermark};
 use crate::state::expiry_lanes::{Expiry, ExpiryLanes};
-use crate::state::key_table::{KeyTable, key_heap};
+use crate::state::key_table::KeyTable;
 use crate::state::keyed_runs::KeyedRuns;
 use crate::state::ordered_run::RowId;
 use crate::stream::keyed_input::Either;
@@ -115,11 +115,12 @@ impl<L: Kept, R: Kept, P: Pairing<L, R>, Z> IntervalWork<L, R, P, Z> {
         let other = side.other();
         let run = &entry.runs[other.index()];
         let mut cursor = match search.last {
-            None => run.seek(search.times_us.0),
-            Some(last) => run.seek_behind(last, &records.numbers(other)),
+            None => run.seek(search.times_us.0, records.runs()),
+            Some(last) => run.seek_behind(last, &records.numbers(other), records.runs()),
         };
         for _ in 0..log.keys_per_step(STEP) {
-            let found = run.get(&mut cursor).filter(|entry| entry.time_us <= search.times_us.1);
+            let found = run.get(&mut cursor, records.runs());
+            let found = found.filter(|entry| entry.time_us <= search.times_us.1);
             let Some(found) = found else { return Ok(true) };
             let number = records.number(other, found.row);
             search.last = Some((found.time_us, number));
@@ -139,7 +140,7 @@ impl<L: Kept, R: Kept, P: Pairing<L, R>, Z> IntervalWork<L, R, P, Z> {
             state.matches += 1;
             if P::PRESERVES[other.index()] {
                 let found = SidedId { side: other, id: found.row };
-                let key = KeyBytes { hash: entry.hash, bytes: &entry.key };
+                let key = KeyBytes { hash: entry.hash(), bytes: &entry.key };
                 records.keep_matched(found, key, log)?;
             }
         }
@@ -163,31 +164,33 @@ impl<L: Kept, R: Kept, P: Pairing<L, R>, Z> IntervalWork<L, R, P, Z> {
     /// The slot of a key. A new key is added.
     fn place(&mut self, hash: u64, key: &[u8]) -> usize {
         self.keys.find(hash, key).unwrap_or_else(|| {
-            let entry = KeyedRuns::new(hash, key);
-            self.key_heap += key_heap(&entry.key);
-            self.keys.insert(entry)
+            let entry = KeyedRuns::new(key);
+            self.key_heap += entry.key.heap();
+            self.keys.insert_hashed(hash, entry)
         })
     }
 
     /// Makes a stored record visible to searches and to expiry.
     fn buffer(&mut self, record: SidedId, key: usize, time_us: i64) -> Result<(), EngineError> {
         let SidedId { side, id } = record;
-        let KeyedRuns { hash, key: bytes, runs } = &mut self.keys[key];
-        let key = (key as u32, KeyBytes { hash: *hash, bytes });
+        let entry = &mut self.keys[key];
+        let hash = entry.hash();
+        let KeyedRuns { key: bytes, runs } = entry;
+        let key = (key as u32, KeyBytes { hash, bytes });
         self.records.buffer(record, key, &mut runs[side.index()], &mut self.log)?;
         let number = self.records.number(side, id);
-        self.expiry[side.index()].push(Expiry { time_us, number, row: id });
+        self.expiry[side.index()].push(Expiry { time_us, number, place: id.0 });
         Ok(())
     }
 
     /// Writes the key of a search's entry. Returns the hash of the record's key.
     fn write_search_key(&mut self, search: &Search) -> u64 {
-        let KeyedRuns { hash, key, .. } = &self.keys[search.key];
+        let entry = &self.keys[search.key];
         self.entry_key.clear();
-        self.entry_key.extend_from_slice(key);
+        self.entry_key.extend_from_slice(&entry.key);
         self.entry_key.push(SEARCH + search.record.side.index() as u8);
         self.entry_key.extend_from_slice(&search.number.to_le_bytes());
-        *hash
+        entry.hash()
     }
 
     /// Writes the progress of the searches to the checkpoint.
@@ -228,7 +231,8 @@ impl<L: Kept, R: Kept, P: Pairing<L, R>, Z> IntervalWork<L, R, P, Z> {
     /// The first record of a side that has expired by a time.
     fn next_expired(&mut self, side: Side, by_us: i64) -> Option<RowId> {
         loop {
-            let Expiry { number, row, .. } = self.expiry[side.index()].pop(by_us)?;
+            let Expiry { number, place, .. } = self.expiry[side.index()].pop(by_us)?;
+            let row = RowId(place);
             if self.records.number(side, row) == number {
                 return Some(row);
             }
@@ -242,13 +246,14 @@ impl<L: Kept, R: Kept, P: Pairing<L, R>, Z> IntervalWork<L, R, P, Z> {
     /// Removes a record, and its key if it was the key's last record.
     fn remove(&mut self, record: SidedId) {
         let place = self.records.key(record.side, record.id) as usize;
-        let Some(KeyedRuns { hash, key, runs }) = self.keys.get_mut(place) else { return };
-        let bytes = KeyBytes { hash: *hash, bytes: key };
+        let Some(entry) = self.keys.get_mut(place) else { return };
+        let hash = entry.hash();
+        let KeyedRuns { key, runs } = entry;
+        let bytes = KeyBytes { hash, bytes: key };
         self.records.remove(record, bytes, &mut runs[record.side.index()], &mut self.log);
         if self.keys[place].is_empty() {
             self.keys.free(place);
-            let key = std::mem::take(&mut self.keys[place].key);
-            self.key_heap -= key_heap(&key);
+            self.key_heap -= std::mem::take(&mut self.keys[place].key).heap();
             self.keys.release();
         }
     }
@@ -288,7 +293,7 @@ where
             let run = &mut self.keys[place].runs[side.index()];
             let SidedId { id, .. } =
                 self.records.put_back(restored, time_us, (place as u32, run))?;
-            expiries.push((side, Expiry { time_us, number, row: id }));
+            expiries.push((side, Expiry { time_us, number, place: id.0 }));
             if let Some(progress) = searches.get(&search_key) {
                 self.restore_search((SidedId { side, id }, number, time_us), progress)?;
             }
@@ -321,8 +326,8 @@ where
             self.searches[at] = search;
             let SidedId { side, .. } = search.record;
             if search.matched && !had_match && P::PRESERVES[side.index()] {
-                let KeyedRuns { hash, key, .. } = &self.keys[search.key];
-                let key = KeyBytes { hash: *hash, bytes: key };
+                let entry = &self.keys[search.key];
+                let key = KeyBytes { hash: entry.hash(), bytes: &entry.key };
                 self.records.keep_matched(search.record, key, &mut self.log)?;
             }
             if done {
@@ -366,7 +371,7 @@ where
     fn hand_over(&mut self, epoch: Epoch) -> Result<(), EngineError> {
         self.keys.epoch();
         self.save_searches();
-        let of_queues = self.records.len() * size_of::<Expiry>();
+        let of_queues: usize = self.expiry.iter().map(ExpiryLanes::memory).sum();
         let bytes = self.records.epoch() + (self.keys.memory() + of_queues) as u64 + self.key_heap;
         let mut state = std::mem::take(&mut self.state);
         for side in Side::BOTH {

@@ -120,9 +120,13 @@ where
         let Some(key) = key else { return Ok(()) };
         let ids = |side: Side| {
             let run = &runs[side.index()];
-            let mut cursor = run.seek(window.start_us);
+            let store = self.records.runs();
+            let mut cursor = run.seek(window.start_us, store);
             std::iter::from_fn(move || {
-                let entry = run.get(&mut cursor).filter(|entry| entry.time_us < window.end_us)?;
+                let entry = run.get(&mut cursor, store)?;
+                if entry.time_us >= window.end_us {
+                    return None;
+                }
                 cursor.advance();
                 Some(entry.row)
             })
@@ -150,9 +154,9 @@ where
         let runs = &self.open.keys.get(clearing.key)?.more;
         Side::BOTH.into_iter().find_map(|side| {
             let run = &runs[side.index()];
-            let mut cursor = run.seek(clearing.times.start_us);
+            let mut cursor = run.seek(clearing.times.start_us, self.records.runs());
             loop {
-                let entry = run.get(&mut cursor)?;
+                let entry = run.get(&mut cursor, self.records.runs())?;
                 if entry.time_us >= clearing.times.end_us {
                     return None;
                 }

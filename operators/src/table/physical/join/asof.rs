@@ -18,6 +18,7 @@
 
 use super::super::stages::{BoxChain, Scratch};
 use super::buffer::{Buffer, NewRow};
+use super::expiry::Expiry;
 use super::output::Pairs;
 use super::probe::STEP;
 use super::run::Entry;
@@ -99,7 +100,7 @@ impl AsofJoin {
         let run = &self.buffer.keys[key].runs[JoinSide::Right.index()];
         // Times are in whole microseconds, so the next one is the exclusive end.
         let end_us = if self.strict { time_us } else { time_us.saturating_add(1) };
-        run.before(run.seek(end_us))
+        run.before(run.seek(end_us, &self.buffer.runs), &self.buffer.runs)
     }
 
     /// Emits a left row with its closest right row, or with NULLs if there is none and the join
@@ -128,16 +129,16 @@ impl AsofJoin {
         right: Entry,
         ingest_ns: u64,
     ) -> Result<(), EngineError> {
-        let runs = &self.buffer.keys[key].runs;
+        let (runs, store) = (&self.buffer.keys[key].runs, &self.buffer.runs);
         let rights = &runs[JoinSide::Right.index()];
         // Among right rows of its time, the new row is the last.
-        let mut behind = rights.seek(right.time_us.saturating_add(1));
-        let next_us = rights.get(&mut behind).map_or(i64::MAX, |next| next.time_us);
+        let mut behind = rights.seek(right.time_us.saturating_add(1), store);
+        let next_us = rights.get(&mut behind, store).map_or(i64::MAX, |next| next.time_us);
         let step = i64::from(self.strict);
         let (from_us, to_us) = (right.time_us.saturating_add(step), next_us.saturating_add(step));
         let lefts = &runs[JoinSide::Left.index()];
-        let mut cursor = lefts.seek(from_us);
-        while let Some(left) = lefts.get(&mut cursor).filter(|left| left.time_us < to_us) {
+        let mut cursor = lefts.seek(from_us, store);
+        while let Some(left) = lefts.get(&mut cursor, store).filter(|left| left.time_us < to_us) {
             cursor.advance();
             self.pairs.begin(JoinSide::Left, self.buffer.rows.row(left.row));
             self.pairs.complete(JoinSide::Right, self.buffer.rows.row(right.row));
@@ -146,9 +147,10 @@ impl AsofJoin {
         Ok(())
     }
 
-    /// Processes a left row that the watermark has reached.
-    fn expire_left(&mut self, left: Entry) -> Result<(), EngineError> {
-        let key = self.buffer.rows.key(left.row);
+    /// Handles a left row that the watermark has reached.
+    fn expire_left(&mut self, expiry: Expiry) -> Result<(), EngineError> {
+        let Some(left) = self.buffer.first_expired(JoinSide::Left, expiry) else { return Ok(()) };
+        let key = expiry.place as usize;
         if self.results == Results::Final {
             let mut row = std::mem::take(&mut self.row);
             row.clear();
@@ -157,7 +159,7 @@ impl AsofJoin {
             self.emit(Row(&row), found, UNTIMED)?;
             self.row = row;
         }
-        self.buffer.remove(key, JoinSide::Left, left);
+        self.buffer.remove_first(key, JoinSide::Left, left);
         self.buffer.count_evicted(JoinSide::Left);
         self.buffer.release(key);
         Ok(())
@@ -165,18 +167,18 @@ impl AsofJoin {
 
     /// Handles a right row that the watermark has reached: earlier right rows can no longer match,
     /// so they are removed.
-    fn expire_right(&mut self, right: Entry) {
-        let key = self.buffer.rows.key(right.row);
+    fn expire_right(&mut self, right: Expiry) {
+        let key = right.place as usize;
         loop {
-            let run = &self.buffer.keys[key].runs[JoinSide::Right.index()];
-            let first = run.get(&mut run.seek(i64::MIN));
-            match first {
-                Some(first) if first != right => {
-                    self.buffer.remove(key, JoinSide::Right, first);
-                    self.buffer.count_evicted(JoinSide::Right);
-                }
-                _ => return,
+            let Some(entry) = self.buffer.keys.get(key) else { return };
+            let run = &entry.runs[JoinSide::Right.index()];
+            let Some(first) = run.first(&self.buffer.runs) else { return };
+            if (first.time_us, self.buffer.rows.number(first.row)) >= (right.time_us, right.number)
+            {
+                return;
             }
+            self.buffer.remove_first(key, JoinSide::Right, first);
+            self.buffer.count_evicted(JoinSide::Right);
         }
     }
 

@@ -7,10 +7,10 @@
 
 use super::expiry::{Expiry, ExpiryLanes};
 use super::keys::KeyEntry;
-use super::rows::{HEAD, RowId, RowStore};
-use super::run::{Entry, Spares};
+use super::rows::{HEAD, RowId, RowStore, full};
+use super::run::{Entry, RunStore, RunStoreFull};
 use super::side::JoinSide;
-use crate::state::key_table::{KeyTable, key_heap};
+use crate::state::key_table::KeyTable;
 use crate::table::row::Row;
 use millstream_engine::checkpoint::key_group::{BuildStableHasher, hash_bytes};
 use millstream_engine::collections::high_water::shrink_scratch;
@@ -73,7 +73,7 @@ pub(super) struct NewRow<'r> {
 pub(super) struct Buffer {
     pub rows: RowStore,
     pub keys: KeyTable<KeyEntry>,
-    spares: Spares,
+    pub runs: RunStore,
     /// For each side whose rows expire, the expiry queue.
     expiry: [Option<ExpiryLanes>; 2],
     /// The heap memory of keys, in bytes.
@@ -85,8 +85,6 @@ pub(super) struct Buffer {
     counts: JoinState,
     /// The number of pairs that matched in this epoch.
     pub matches: u64,
-    /// The key-table indices of rows that expire together.
-    places: Vec<u32>,
 }
 
 fn unreadable() -> EngineError {
@@ -94,9 +92,16 @@ fn unreadable() -> EngineError {
     EngineError::operator("CHECKPOINT_DAMAGED", reason, "Start over with an empty checkpoint")
 }
 
-/// The memory that a row takes in bytes, including its entries in the run and in the expiry queue.
-fn row_bytes(row: Row<'_>) -> u64 {
-    (HEAD + row.0.len() + size_of::<Entry>() + size_of::<Expiry>()) as u64
+fn too_many_runs(_: RunStoreFull) -> EngineError {
+    full("more rows of keys than it can number")
+}
+
+/// The bytes of a row's entries in its run and in the expiry queue, about.
+const ENTRIES: usize = 16;
+
+/// The memory that a row of `length` bytes takes, including its entries in the run and in the expiry queue.
+fn row_bytes(length: usize) -> u64 {
+    (HEAD + length + ENTRIES) as u64
 }
 
 /// Decodes the progress of a search: the time and the number of the last candidate.
@@ -112,7 +117,7 @@ impl Buffer {
         Self {
             rows: RowStore::default(),
             keys: KeyTable::default(),
-            spares: Spares::default(),
+            runs: RunStore::default(),
             expiry: expires.map(|expires| expires.then(ExpiryLanes::default)),
             key_heap: 0,
             next_number: 0,
@@ -121,7 +126,6 @@ impl Buffer {
             entry_value: Vec::new(),
             counts: JoinState::default(),
             matches: 0,
-            places: Vec::new(),
         }
     }
 
@@ -159,28 +163,29 @@ impl Buffer {
     #[inline]
     pub fn key_place(&mut self, found: Option<usize>, hash: u64, key: &[u8]) -> usize {
         found.unwrap_or_else(|| {
-            let entry = KeyEntry::new(hash, key);
-            self.key_heap += key_heap(&entry.key);
-            self.keys.insert(entry)
+            let entry = KeyEntry::new(key);
+            self.key_heap += entry.key.heap();
+            self.keys.insert_hashed(hash, entry)
         })
     }
 
     /// Adds a row to the rows of a key.
     pub fn insert(&mut self, key: usize, new: NewRow<'_>) -> Result<RowId, EngineError> {
         let NewRow { side, row, number, time_us, matched } = new;
-        let id = self.rows.insert(row, (key as u32, number), matched)?;
+        let id = self.rows.insert(row, number, matched)?;
         let counts = &mut self.counts.inputs[side.index()];
         counts.rows += 1;
-        counts.bytes += row_bytes(row);
+        counts.bytes += row_bytes(row.0.len());
         counts.received += 1;
         let entry = Entry { time_us, row: id };
-        self.keys[key].runs[side.index()].insert(entry, &self.rows, &mut self.spares);
+        let run = &mut self.keys[key].runs[side.index()];
+        run.insert(entry, &self.rows, &mut self.runs).map_err(too_many_runs)?;
         if let Some(expiry) = &mut self.expiry[side.index()] {
-            expiry.push(Expiry { time_us, number, row: id });
+            expiry.push(Expiry { time_us, number, place: key as u32 });
         }
         if self.log.is_on() {
             self.write_entry(key, side, id, number);
-            let hash = self.keys[key].hash;
+            let hash = self.keys[key].hash();
             self.log.put(&mut StateSlot::default(), hash, &self.entry_key, &self.entry_value);
         } else {
             self.log.put(&mut StateSlot::default(), 0, &[], &[]);
@@ -192,7 +197,7 @@ impl Buffer {
     pub fn set_matched(&mut self, key: usize, side: JoinSide, id: RowId) {
         if self.rows.set_matched(id) && self.log.is_on() {
             self.write_entry(key, side, id, self.rows.number(id));
-            let hash = self.keys[key].hash;
+            let hash = self.keys[key].hash();
             self.log.put_uncounted(
                 &mut StateSlot::default(),
                 hash,
@@ -204,37 +209,42 @@ impl Buffer {
 
     /// Removes a row. Its key stays in the table until [`release`](Self::release).
     pub fn remove(&mut self, key: usize, side: JoinSide, entry: Entry) {
+        self.keys[key].runs[side.index()].remove(entry, &self.rows, &mut self.runs);
+        self.remove_from_rows(key, side, entry);
+    }
+
+    /// Removes a row that is the first one of its key and side.
+    #[inline]
+    pub fn remove_first(&mut self, key: usize, side: JoinSide, entry: Entry) {
+        self.keys[key].runs[side.index()].remove_first(&mut self.runs);
+        self.remove_from_rows(key, side, entry);
+    }
+
+    #[inline]
+    fn remove_from_rows(&mut self, key: usize, side: JoinSide, entry: Entry) {
         if self.log.is_on() {
             self.write_entry_key(key, side, self.rows.number(entry.row));
-            self.log.delete(&mut StateSlot::default(), self.keys[key].hash, &self.entry_key);
+            self.log.delete(&mut StateSlot::default(), self.keys[key].hash(), &self.entry_key);
         } else {
             self.log.count_removed();
         }
-        self.keys[key].runs[side.index()].remove(entry, &self.rows, &mut self.spares);
         let counts = &mut self.counts.inputs[side.index()];
         counts.rows -= 1;
-        counts.bytes -= row_bytes(self.rows.row(entry.row));
-        self.rows.remove(entry.row);
+        counts.bytes -= row_bytes(self.rows.remove(entry.row));
     }
 
     /// Frees a key if it has no rows.
     pub fn release(&mut self, key: usize) {
         if self.keys[key].is_empty() {
             self.keys.free(key);
-            let key = std::mem::take(&mut self.keys[key].key);
-            self.key_heap -= key_heap(&key);
+            self.key_heap -= std::mem::take(&mut self.keys[key].key).heap();
         }
     }
 
-    /// Takes the first row of a side that expires at or before `by_us` from the queue. Rows that
-    /// were removed before are skipped.
-    pub fn next_expired(&mut self, side: JoinSide, by_us: i64) -> Option<Entry> {
-        loop {
-            let Expiry { time_us, number, row } = self.expiry[side.index()].as_mut()?.pop(by_us)?;
-            if self.rows.number(row) == number {
-                return Some(Entry { time_us, row });
-            }
-        }
+    /// Takes the first row of a side that expires at or before `by_us` from the queue.
+    #[inline]
+    pub fn next_expired(&mut self, side: JoinSide, by_us: i64) -> Option<Expiry> {
+        self.expiry[side.index()].as_mut()?.pop(by_us)
     }
 
     /// Takes up to `most` rows of a side that expire at or before `by_us` from the queue, and
@@ -244,17 +254,31 @@ impl Buffer {
         side: JoinSide,
         by_us: i64,
         most: usize,
-        taken: &mut Vec<Entry>,
+        taken: &mut Vec<Expiry>,
     ) {
         taken.clear();
         while taken.len() < most
-            && let Some(entry) = self.next_expired(side, by_us)
+            && let Some(expiry) = self.next_expired(side, by_us)
         {
-            taken.push(entry);
+            taken.push(expiry);
         }
-        self.places.clear();
-        self.places.extend(taken.iter().map(|entry| self.rows.key(entry.row) as u32));
-        self.keys.prefetch(&self.places);
+        for &Expiry { place, .. } in &*taken {
+            let Some(KeyEntry { runs, .. }) = self.keys.get(place as usize) else { continue };
+            let Some(first) = runs[side.index()].first(&self.runs) else { continue };
+            std::hint::black_box(self.rows.number(first.row));
+            if runs[side.index()].is_single() && runs[side.other().index()].is_empty() {
+                self.keys.touch(place as usize);
+            }
+        }
+    }
+
+    /// The first row of a key and side, if it is the one with this expiry. It is another one, perhaps of
+    /// another key, if the row was removed before it expired.
+    #[inline]
+    pub fn first_expired(&self, side: JoinSide, expiry: Expiry) -> Option<Entry> {
+        let entry = self.keys.get(expiry.place as usize)?;
+        let first = entry.runs[side.index()].first(&self.runs)?;
+        (self.rows.number(first.row) == expiry.number).then_some(first)
     }
 
     /// The expiry time of a side's first row, which may have been removed already.
@@ -276,14 +300,18 @@ impl Buffer {
         self.entry_value.clear();
         self.entry_value.extend_from_slice(&last.0.to_le_bytes());
         self.entry_value.extend_from_slice(&last.1.to_le_bytes());
-        let hash = self.keys[key].hash;
+        let hash = self.keys[key].hash();
         self.log.put_uncounted(&mut StateSlot::default(), hash, &self.entry_key, &self.entry_value);
     }
 
     /// Removes a search from the checkpoint.
     pub fn erase_search(&mut self, key: usize, side: JoinSide, number: u64) {
         self.write_search_key(key, side, number);
-        self.log.delete_uncounted(&mut StateSlot::default(), self.keys[key].hash, &self.entry_key);
+        self.log.delete_uncounted(
+            &mut StateSlot::default(),
+            self.keys[key].hash(),
+            &self.entry_key,
+        );
     }
 
     fn write_search_key(&mut self, key: usize, side: JoinSide, number: u64) {
@@ -312,7 +340,7 @@ impl Buffer {
         &mut self,
         time_of: impl Fn(JoinSide, Row<'_>, &[u8]) -> Option<i64>,
     ) -> Result<Vec<RestoredSearch>, EngineError> {
-        let Self { rows, keys, spares, key_heap: heap, next_number, log, .. } = self;
+        let Self { rows, keys, runs, key_heap: heap, next_number, log, .. } = self;
         let mut restored = Restored::default();
         let mut searched = Searched::new();
         log.restore(|_, entry_key, value| {
@@ -340,7 +368,7 @@ impl Buffer {
             if let Some(at) = found
                 && let Some((side, entry)) = restored.remove(&(at, number))
             {
-                keys[at].runs[side.index()].remove(entry, rows, spares);
+                keys[at].runs[side.index()].remove(entry, rows, runs);
                 rows.remove(entry.row);
             }
             let Some(value) = value else {
@@ -348,20 +376,20 @@ impl Buffer {
                     && keys[at].is_empty()
                 {
                     keys.free(at);
-                    *heap -= key_heap(&std::mem::take(&mut keys[at].key));
+                    *heap -= std::mem::take(&mut keys[at].key).heap();
                 }
                 return Ok(());
             };
             let (matched, row) = value.split_first().ok_or_else(unreadable)?;
             let time_us = time_of(side, Row(row), key).ok_or_else(unreadable)?;
             let at = found.unwrap_or_else(|| {
-                let entry = KeyEntry::new(hash, key);
-                *heap += key_heap(&entry.key);
-                keys.insert(entry)
+                let entry = KeyEntry::new(key);
+                *heap += entry.key.heap();
+                keys.insert_hashed(hash, entry)
             });
-            let entry =
-                Entry { time_us, row: rows.insert(Row(row), (at as u32, number), *matched == 1)? };
-            keys[at].runs[side.index()].insert(entry, rows, spares);
+            let entry = Entry { time_us, row: rows.insert(Row(row), number, *matched == 1)? };
+            let run = &mut keys[at].runs[side.index()];
+            run.insert(entry, rows, runs).map_err(too_many_runs)?;
             restored.insert((at, number), (side, entry));
             *next_number = (*next_number).max(number + 1);
             Ok(())
@@ -377,22 +405,21 @@ impl Buffer {
         // Inserted in time order, so that the queue needs few lanes.
         let mut restored: Vec<_> = restored.into_iter().collect();
         restored.sort_unstable_by_key(|((_, number), (_, entry))| (entry.time_us, *number));
-        for ((_, number), (side, Entry { time_us, row })) in restored {
+        for ((key, number), (side, Entry { time_us, row })) in restored {
             let counts = &mut self.counts.inputs[side.index()];
             counts.rows += 1;
-            counts.bytes += row_bytes(self.rows.row(row));
+            counts.bytes += row_bytes(self.rows.row(row).0.len());
             if let Some(queue) = &mut self.expiry[side.index()] {
-                queue.push(Expiry { time_us, number, row });
+                queue.push(Expiry { time_us, number, place: key as u32 });
             }
         }
     }
 
     /// The number of buffered rows, and the memory for them in bytes.
     pub fn state(&self) -> (u64, u64) {
-        // Each row also has an entry in its run and one in the queue.
-        let of_rows = self.rows.len() * (size_of::<Entry>() + size_of::<Expiry>());
-        let bytes = (self.rows.memory() + self.keys.memory() + of_rows) as u64 + self.key_heap;
-        (self.rows.len() as u64, bytes)
+        let queues = self.expiry.iter().flatten().map(ExpiryLanes::memory).sum::<usize>();
+        let of_rows = self.rows.memory() + self.runs.memory() + queues;
+        (self.rows.len() as u64, (of_rows + self.keys.memory()) as u64 + self.key_heap)
     }
 
     /// Hands the changes of an epoch to the checkpoint. `held` says for each side whether it is
@@ -409,6 +436,7 @@ impl Buffer {
         counts.matches = std::mem::take(&mut self.matches);
         self.log.set_join_state(counts);
         self.rows.epoch();
+        self.runs.epoch();
         self.keys.epoch();
         shrink_scratch([&mut self.entry_key, &mut self.entry_value]);
         let (rows, bytes) = self.state();

@@ -16,7 +16,7 @@
 //! | [`placement`] | which joins of streams are supported |
 //! | [`pushdown`] | moving conditions from a join to its inputs |
 //! | [`side`] | the sides, and sending their rows to the instances |
-//! | [`rows`] | storage of the buffered rows, in slabs |
+//! | [`rows`] | storage of the buffered rows |
 //! | [`run`](crate::state::ordered_run) | the rows of one key and side, ordered by time |
 //! | [`keys`] | the key table of both sides |
 //! | [`expiry`](crate::state::expiry_lanes) | the expiry queue of a side |

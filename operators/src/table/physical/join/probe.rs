@@ -72,12 +72,13 @@ impl Prober<'_> {
         }
         let run = &self.buffer.keys[key].runs[other.index()];
         let mut cursor = match search.last {
-            None => run.seek(search.times_us.0),
-            Some(last) => run.seek_behind(last, &self.buffer.rows),
+            None => run.seek(search.times_us.0, &self.buffer.runs),
+            Some(last) => run.seek_behind(last, &self.buffer.rows, &self.buffer.runs),
         };
         for _ in 0..self.buffer.step(STEP) {
             let run = &self.buffer.keys[key].runs[other.index()];
-            let entry = run.get(&mut cursor).filter(|entry| entry.time_us <= search.times_us.1);
+            let entry = run.get(&mut cursor, &self.buffer.runs);
+            let entry = entry.filter(|entry| entry.time_us <= search.times_us.1);
             let Some(entry) = entry else { return Ok(true) };
             let number = self.buffer.rows.number(entry.row);
             search.last = Some((entry.time_us, number));
@@ -116,7 +117,8 @@ impl Prober<'_> {
                     }
                     self.buffer.remove(key, JoinSide::Left, entry);
                     let run = &self.buffer.keys[key].runs[other.index()];
-                    cursor = run.seek_behind((entry.time_us, number), &self.buffer.rows);
+                    let (rows, runs) = (&self.buffer.rows, &self.buffer.runs);
+                    cursor = run.seek_behind((entry.time_us, number), rows, runs);
                 }
             }
         }

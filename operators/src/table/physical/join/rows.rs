@@ -1,93 +1,42 @@
-//! Storage of the buffered rows of both sides, in slabs.
+//! Storage of the buffered rows of both sides.
 //!
-//! A row is in a slot of the next larger size class. Slots are in chunks that never move. A freed
-//! slot is reused by the next row of its class, so a join in steady state allocates nothing. A row
-//! larger than the largest class is allocated separately. Chunks that no recent epoch has needed
-//! are freed ([`RowStore::epoch`]).
-//!
-//! A slot starts with a header: the row's number, the index of its key, its length and its flags.
+//! A row lies in a [slot](crate::state::byte_slab) behind a header of eight bytes: its number, whether it
+//! has had a match, and how many bytes of the slot are left over.
 
+use crate::state::byte_slab::{ByteSlab, SlotId};
 use crate::state::ordered_run::NumberedRows;
 pub(super) use crate::state::ordered_run::RowId;
-use crate::state::slot_allocator::Slots;
 use crate::table::row::Row;
 use millstream_engine::error::EngineError;
 
-/// The size of the header: number 8 bytes, key 4, length and flags 4.
-pub(super) const HEAD: usize = 16;
-const CHUNK_BYTES: usize = 64 << 10;
-/// The slot size of the smallest class in bytes, including the header.
-const LEAST: usize = 32;
-/// The number of classes per doubling of the slot size.
-const STEPS: usize = 4;
-/// The number of size classes. Larger rows belong to an additional class.
-const CLASSES: usize = 10 * STEPS;
-const CLASS_BITS: u32 = 6;
-/// The maximum number of slots of a class.
-const SLOTS_MAX: u32 = 1 << (32 - CLASS_BITS);
-const MATCHED: u32 = 1 << 31;
+/// The size of the header.
+pub(super) const HEAD: usize = 8;
+/// Bits of the number. A million rows a second take 17 years to reach it.
+const NUMBER_BITS: u32 = 49;
+const NUMBER: u64 = (1 << NUMBER_BITS) - 1;
+/// Bits of the bytes that are left over.
+const UNUSED_BITS: u32 = 14;
+const MATCHED: u64 = 1 << (NUMBER_BITS + UNUSED_BITS);
 /// The maximum size of a row, in bytes.
 const ROW_MAX: usize = 1 << 30;
-/// The row number of a free slot.
-const FREE: u64 = u64::MAX;
+/// The row number of a free slot: all its bits are set, as in a chunk that has just been taken.
+const FREE: u64 = NUMBER;
+const CHUNK_BYTES: usize = 64 << 10;
 
-impl RowId {
-    fn new(class: usize, slot: u32) -> Self {
-        Self(class as u32 | slot << CLASS_BITS)
-    }
-    fn class(self) -> usize {
-        (self.0 & ((1 << CLASS_BITS) - 1)) as usize
-    }
-    fn slot(self) -> u32 {
-        self.0 >> CLASS_BITS
-    }
-}
-
-struct Class {
-    /// A chunk that was freed is empty.
-    chunks: Vec<Box<[u8]>>,
-    slots: Slots,
-}
-
-impl Class {
-    fn new(number: usize) -> Self {
-        let in_chunk = CHUNK_BYTES / slot_bytes(number);
-        Self { chunks: Vec::new(), slots: Slots::new(in_chunk as u16) }
-    }
-}
-
-/// Stores rows in slots of a few size classes. A row is found by its [`RowId`].
-#[derive(Default)]
+/// Stores rows in slots. A row is found by its [`RowId`].
 pub(super) struct RowStore {
-    classes: Vec<Class>,
-    /// Rows that are larger than the largest class.
-    large: Vec<Box<[u8]>>,
-    large_free: Vec<u32>,
+    slab: ByteSlab,
     len: usize,
-    /// The total size of rows larger than the largest class, in bytes.
-    large_bytes: usize,
 }
 
-/// The slot size of a class, in bytes.
-fn slot_bytes(class: usize) -> usize {
-    let base = LEAST << (class / STEPS);
-    base + base / STEPS * (class % STEPS)
-}
-
-/// The smallest class for `bytes` bytes; [`CLASSES`] for larger rows.
-fn class_of(bytes: usize) -> usize {
-    if bytes <= LEAST {
-        return 0;
+impl Default for RowStore {
+    fn default() -> Self {
+        Self { slab: ByteSlab::new(CHUNK_BYTES), len: 0 }
     }
-    // base < bytes <= 2 * base
-    let power = usize::BITS - 1 - ((bytes - 1) / LEAST).leading_zeros();
-    let base = LEAST << power;
-    let step = (bytes - base).div_ceil(base / STEPS);
-    (power as usize * STEPS + step).min(CLASSES)
 }
 
 #[cold]
-fn full(what: &str) -> EngineError {
+pub(super) fn full(what: &str) -> EngineError {
     EngineError::operator(
         "JOIN_STATE_TOO_LARGE",
         format!("a join buffers {what}"),
@@ -95,149 +44,100 @@ fn full(what: &str) -> EngineError {
     )
 }
 
+/// The header of a slot. That of a slot whose chunk was given back is that of a free one.
+#[inline]
+fn head(slot: &[u8]) -> u64 {
+    slot.first_chunk().map_or(FREE, |word| u64::from_le_bytes(*word))
+}
+
+/// The row in a slot.
+#[inline]
+fn row_of(slot: &[u8]) -> &[u8] {
+    let unused = (head(slot) & (MATCHED - 1)) >> NUMBER_BITS;
+    &slot[HEAD..slot.len() - unused as usize]
+}
+
 impl RowStore {
-    /// The bytes of a row's slot; empty if its chunk was freed.
     #[inline]
     fn slot(&self, id: RowId) -> &[u8] {
-        let (class, slot) = (id.class(), id.slot() as usize);
-        if class == CLASSES {
-            return &self.large[slot];
-        }
-        let bytes = slot_bytes(class);
-        let in_chunk = CHUNK_BYTES / bytes;
-        let at = slot % in_chunk * bytes;
-        self.classes[class].chunks[slot / in_chunk].get(at..at + bytes).unwrap_or_default()
+        self.slab.bytes(SlotId(id.0))
     }
 
+    #[inline]
     fn slot_mut(&mut self, id: RowId) -> &mut [u8] {
-        let (class, slot) = (id.class(), id.slot() as usize);
-        if class == CLASSES {
-            return &mut self.large[slot];
-        }
-        let bytes = slot_bytes(class);
-        let in_chunk = CHUNK_BYTES / bytes;
-        let at = slot % in_chunk * bytes;
-        &mut self.classes[class].chunks[slot / in_chunk][at..at + bytes]
+        self.slab.bytes_mut(SlotId(id.0))
     }
 
-    fn word(&self, id: RowId, at: usize) -> u32 {
-        let slot = self.slot(id);
-        u32::from_le_bytes([slot[at], slot[at + 1], slot[at + 2], slot[at + 3]])
-    }
-
-    /// Adds a row of a key, with its number.
+    /// Adds a row with its number.
+    #[inline]
     pub fn insert(
         &mut self,
         row: Row<'_>,
-        (key, number): (u32, u64),
+        number: u64,
         matched: bool,
     ) -> Result<RowId, EngineError> {
         let length = row.0.len();
         if length >= ROW_MAX {
             return Err(full(&format!("a row of {length} bytes, more than {ROW_MAX}")));
         }
-        let id = self.take_slot(HEAD + length)?;
-        let flags = if matched { MATCHED } else { 0 };
-        let slot = self.slot_mut(id);
-        slot[..8].copy_from_slice(&number.to_le_bytes());
-        slot[8..12].copy_from_slice(&key.to_le_bytes());
-        slot[12..16].copy_from_slice(&(length as u32 | flags).to_le_bytes());
+        if number >= FREE {
+            return Err(full(&format!("row {number}, and numbers only {FREE}")));
+        }
+        let slot = self.slab.take(HEAD + length);
+        let id = slot.ok_or_else(|| full("more rows of one size than it can number"))?;
+        let matched = if matched { MATCHED } else { 0 };
+        let slot = self.slab.bytes_mut(id);
+        let unused = (slot.len() - HEAD - length) as u64;
+        slot[..HEAD].copy_from_slice(&(number | unused << NUMBER_BITS | matched).to_le_bytes());
         slot[HEAD..HEAD + length].copy_from_slice(row.0);
         self.len += 1;
-        Ok(id)
+        Ok(RowId(id.0))
     }
 
-    /// Allocates a slot for `bytes` bytes.
-    fn take_slot(&mut self, bytes: usize) -> Result<RowId, EngineError> {
-        let class = class_of(bytes);
-        if class == CLASSES {
-            self.large_bytes += bytes;
-            let made = vec![0; bytes].into_boxed_slice();
-            let at = match self.large_free.pop() {
-                Some(at) => {
-                    self.large[at as usize] = made;
-                    at
-                }
-                None => {
-                    self.large.push(made);
-                    self.large.len() as u32 - 1
-                }
-            };
-            return Ok(RowId::new(class, at));
-        }
-        if self.classes.len() <= class {
-            self.classes.extend((self.classes.len()..=class).map(Class::new));
-        }
-        let of = &mut self.classes[class];
-        let slot = of.slots.take();
-        if slot >= SLOTS_MAX as usize {
-            return Err(full(&format!("more than {SLOTS_MAX} rows of one size")));
-        }
-        let chunk = slot / (CHUNK_BYTES / slot_bytes(class));
-        if chunk == of.chunks.len() {
-            of.chunks.push(Box::default());
-        }
-        if of.chunks[chunk].is_empty() {
-            of.chunks[chunk] = vec![0; CHUNK_BYTES].into_boxed_slice();
-        }
-        Ok(RowId::new(class, slot as u32))
-    }
-
-    /// Ends an epoch: frees some chunks that no recent epoch has needed.
+    /// Ends an epoch: frees some memory that no recent epoch has needed.
     pub fn epoch(&mut self) {
-        for Class { chunks, slots } in &mut self.classes {
-            slots.epoch(|number| chunks[number] = Box::default());
-        }
+        self.slab.epoch();
     }
 
-    /// Removes a row and frees its slot for another row of the class.
-    pub fn remove(&mut self, id: RowId) {
-        self.slot_mut(id)[..8].copy_from_slice(&FREE.to_le_bytes());
-        self.len -= 1;
-        let class = id.class();
-        if class == CLASSES {
-            self.large_bytes -= self.large[id.slot() as usize].len();
-            // The number stays, to mark the slot as free.
-            self.large[id.slot() as usize] = FREE.to_le_bytes().into();
-            self.large_free.push(id.slot());
-            return;
+    /// Removes a row and frees its slot for another row of its size. Returns the length of the row.
+    #[inline]
+    pub fn remove(&mut self, id: RowId) -> usize {
+        let slot = self.slot_mut(id);
+        let length = row_of(slot).len();
+        if let Some(word) = slot.first_chunk_mut() {
+            *word = FREE.to_le_bytes();
         }
-        self.classes[class].slots.free(id.slot() as usize);
+        self.len -= 1;
+        self.slab.free(SlotId(id.0));
+        length
     }
 
     /// The bytes of a row.
     #[inline]
     pub fn row(&self, id: RowId) -> Row<'_> {
-        let slot = self.slot(id);
-        let length = u32::from_le_bytes([slot[12], slot[13], slot[14], slot[15]]) & !MATCHED;
-        Row(&slot[HEAD..HEAD + length as usize])
+        Row(row_of(self.slot(id)))
     }
 
     /// The number of a row. Numbers ascend in arrival order. The slot of a removed row
     /// contains a number that no row has.
     #[inline]
     pub fn number(&self, id: RowId) -> u64 {
-        self.slot(id).first_chunk().map_or(FREE, |word| u64::from_le_bytes(*word))
-    }
-
-    /// The index of the row's key in the key table.
-    #[inline]
-    pub fn key(&self, id: RowId) -> usize {
-        self.word(id, 8) as usize
+        head(self.slot(id)) & NUMBER
     }
 
     /// Whether the row has had a match.
     #[inline]
     pub fn is_matched(&self, id: RowId) -> bool {
-        self.word(id, 12) & MATCHED != 0
+        head(self.slot(id)) & MATCHED != 0
     }
 
     /// Records a match. Returns whether it is the row's first.
     #[inline]
     pub fn set_matched(&mut self, id: RowId) -> bool {
-        let word = self.word(id, 12);
-        self.slot_mut(id)[12..16].copy_from_slice(&(word | MATCHED).to_le_bytes());
-        word & MATCHED == 0
+        let Some(word) = self.slot_mut(id).first_chunk_mut() else { return false };
+        let head = u64::from_le_bytes(*word);
+        *word = (head | MATCHED).to_le_bytes();
+        head & MATCHED == 0
     }
 
     /// The number of rows of both sides.
@@ -247,8 +147,7 @@ impl RowStore {
 
     /// The memory allocated for the rows, in bytes.
     pub fn memory(&self) -> usize {
-        let held: usize = self.classes.iter().map(|class| class.slots.held()).sum();
-        held * CHUNK_BYTES + self.large_bytes
+        self.slab.memory()
     }
 }
 
@@ -265,20 +164,6 @@ mod tests {
     use proptest::prelude::*;
     use std::collections::BTreeMap;
 
-    #[test]
-    fn a_class_holds_its_rows_and_wastes_little() {
-        for bytes in 1..40_000 {
-            let class = class_of(bytes);
-            if class < CLASSES {
-                let slot = slot_bytes(class);
-                assert!(slot >= bytes, "{bytes} in {slot}");
-                assert!(bytes <= LEAST || slot <= bytes + bytes / STEPS + 1, "{bytes} in {slot}");
-            } else {
-                assert!(bytes > slot_bytes(CLASSES - 1), "{bytes}");
-            }
-        }
-    }
-
     proptest! {
         #[test]
         fn rows_stay_what_they_are(steps: Vec<(u16, u8, bool)>) {
@@ -291,14 +176,14 @@ mod tests {
                     continue;
                 }
                 let row = vec![fill; usize::from(length)];
-                let id = store.insert(Row(&row), (7, number as u64), false).unwrap();
+                let id = store.insert(Row(&row), number as u64, false).unwrap();
                 prop_assert!(model.insert(id.0, (row, number as u64)).is_none());
                 prop_assert!(fill % 2 == 0 || store.set_matched(id) && !store.set_matched(id));
             }
             for (id, (row, number)) in &model {
                 let id = RowId(*id);
                 prop_assert_eq!(store.row(id).0, &row[..]);
-                prop_assert_eq!((store.number(id), store.key(id)), (*number, 7));
+                prop_assert_eq!(store.number(id), *number);
                 prop_assert!(row.is_empty() || store.is_matched(id) == (row[0] % 2 == 1));
             }
             prop_assert_eq!(store.len(), model.len());
@@ -306,33 +191,41 @@ mod tests {
     }
 
     #[test]
-    fn freed_slots_are_used_again() {
-        let mut store = RowStore::default();
-        for round in 0..10u64 {
-            let add = |number| store.insert(Row(&[1; 100]), (0, number), false).unwrap();
-            let ids: Vec<_> = (0..5000).map(|n| round * 5000 + n).map(add).collect();
-            ids.into_iter().for_each(|id| store.remove(id));
+    fn what_is_left_over_of_a_slot_has_room_in_the_header() {
+        let mut slab = ByteSlab::new(CHUNK_BYTES);
+        for bytes in 1..100_000 {
+            let id = slab.take(bytes).unwrap();
+            // A small slot may be twice as large as it need be.
+            let slot = slab.bytes(id).len() * if bytes <= CHUNK_BYTES / 16 { 2 } else { 1 };
+            assert!(slot - bytes < 1 << UNUSED_BITS, "{bytes} in {slot}");
+            slab.free(id);
         }
-        assert_eq!(store.len(), 0);
-        let held: usize = store.classes.iter().map(|class| class.slots.held()).sum();
-        assert_eq!(held, 5000usize.div_ceil(CHUNK_BYTES / slot_bytes(class_of(HEAD + 100))));
+    }
+
+    #[test]
+    fn numbers_have_an_end() {
+        let mut store = RowStore::default();
+        let last = store.insert(Row(&[1; 40]), FREE - 1, true).unwrap();
+        assert_eq!((store.number(last), store.is_matched(last)), (FREE - 1, true));
+        assert_eq!(store.row(last).0, &[1; 40]);
+        assert!(store.insert(Row(&[1; 40]), FREE, true).is_err());
     }
 
     #[test]
     fn rows_that_a_burst_needed_leave_no_memory_behind() {
         let mut store = RowStore::default();
         let row = |n: u64| vec![1; 50 + n as usize % 400];
-        let add = |n| store.insert(Row(&row(n)), (0, n), false).unwrap();
+        let add = |n| store.insert(Row(&row(n)), n, false).unwrap();
         let ids: Vec<_> = (0..50_000).map(add).collect();
         let full = store.memory();
-        ids[1..].iter().for_each(|id| store.remove(*id));
+        ids[1..].iter().for_each(|id| _ = store.remove(*id));
         (0..300).for_each(|_| store.epoch());
         assert!(store.memory() < full / 10, "{full} to {}", store.memory());
         assert_eq!((store.number(ids[0]), store.row(ids[0]).0), (0, &row(0)[..]));
         // Rows that have expired may still be looked up by their numbers.
         assert!((1..).zip(&ids[1..]).all(|(n, id)| store.number(*id) != n));
         let ids: Vec<_> =
-            (0..50_000).map(|n| store.insert(Row(&row(n)), (0, n), false).unwrap()).collect();
+            (0..50_000).map(|n| store.insert(Row(&row(n)), n, false).unwrap()).collect();
         assert!((0..).zip(&ids).all(|(n, id)| store.number(*id) == n));
     }
 }

@@ -21,6 +21,7 @@
 use super::super::stages::{BoxChain, Scratch};
 use super::buffer::{Buffer, NewRow, RestoredSearch};
 use super::condition::JoinTime;
+use super::expiry::Expiry;
 use super::output::{Copied, Pairs};
 use super::probe::{Pending, Prober, STEP, Search};
 use super::run::Entry;
@@ -106,7 +107,7 @@ pub(in super::super) struct StreamJoin {
     row: Vec<u8>,
     scratch: Scratch,
     /// Rows that expire in a step.
-    expired: Vec<Entry>,
+    expired: Vec<Expiry>,
     /// A watermark whose rows have not all expired yet.
     passing_us: Option<i64>,
     /// Whether rows were emitted after a marker and the driver has not been told yet.
@@ -299,7 +300,8 @@ impl StreamJoin {
             let mut expired = std::mem::take(&mut self.expired);
             self.buffer.take_expired(side, by_us, left, &mut expired);
             left -= expired.len();
-            for &entry in &expired {
+            for &expiry in &expired {
+                let Some(entry) = self.buffer.first_expired(side, expiry) else { continue };
                 if preserves && !self.buffer.rows.is_matched(entry.row) {
                     let mut row = std::mem::take(&mut self.row);
                     row.clear();
@@ -307,8 +309,8 @@ impl StreamJoin {
                     self.emit_unmatched(side, Row(&row), UNTIMED)?;
                     self.row = row;
                 }
-                let key = self.buffer.rows.key(entry.row);
-                self.buffer.remove(key, side, entry);
+                let key = expiry.place as usize;
+                self.buffer.remove_first(key, side, entry);
                 self.buffer.count_evicted(side);
                 self.release(key);
             }
