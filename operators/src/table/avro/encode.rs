@@ -223,12 +223,7 @@ fn record_step(given: &[SqlField], fields: &[Field], schema: &Schema) -> Result<
 }
 
 impl Step {
-    fn write(
-        &self,
-        value: Cell<'_>,
-        data_type: &DataType,
-        out: &mut Vec<u8>,
-    ) -> Result<(), EncodeError> {
+    fn write(&self, value: Cell<'_>, out: &mut Vec<u8>) -> Result<(), EncodeError> {
         match self {
             Self::Branch { null, branch, value: inner } => {
                 return match (value.is_null(), null) {
