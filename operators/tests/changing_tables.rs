@@ -178,6 +178,49 @@ fn every_format_and_partitions_are_looked_at() {
     joined.expect(&["a", "b"], &["a 1", "b 2"]);
 }
 
+/// Writes a file of rows in a columnar format, and puts it in the place of another one.
+#[cfg(feature = "columnar")]
+fn write_columns(folder: &Folder, format: &str, name: &str, sql: &str) {
+    let session = Session::new();
+    let table = session.sql(sql).unwrap();
+    let stream = session.memory_stream_of("rows", table.schema()).unwrap();
+    stream.add(table.collect().unwrap());
+    stream.close();
+    let made = folder.0.join("made");
+    drop(std::fs::remove_dir_all(&made));
+    let writer = session.view("rows").unwrap().write_stream().format(format);
+    let writer = writer.option("path", made.join("out").display());
+    let writer = writer.option("checkpointLocation", made.join("checkpoint").display());
+    let config = Config { pin: false, wait: WaitProfile::Park, ..Config::default() };
+    let query = writer.trigger(Trigger::AvailableNow).config(config).start().unwrap();
+    query.await_termination().unwrap();
+    let mut files = std::fs::read_dir(made.join("out")).unwrap().map(|entry| entry.unwrap().path());
+    let file = files.find(|path| path.extension().is_some_and(|of| of == format)).unwrap();
+    std::fs::rename(file, folder.table().join(name)).unwrap();
+}
+
+#[cfg(feature = "columnar")]
+#[test]
+fn columnar_files_that_are_added_replaced_and_removed_are_seen() {
+    for format in ["parquet", "orc"] {
+        for trigger in [BATCHES, CONTINUOUS] {
+            let folder = Folder::new();
+            let write = |name: &str, sql: &str| write_columns(&folder, format, name, sql);
+            write("a", "SELECT 'a' AS k, 1 AS v");
+            let session = session_of("k STRING, v INT", format, "", &folder);
+            let mut joined = Joined::start(session, ALL, trigger, &folder.0);
+            joined.expect(&["a", "b"], &["a 1", "b -"]);
+            write("b", "SELECT 'b' AS k, 2 AS v");
+            joined.expect(&["a", "b"], &["a 1", "b 2"]);
+            write("a", "SELECT 'a' AS k, 7 AS v");
+            joined.expect(&["a", "b"], &["a 7", "b 2"]);
+            folder.remove("b");
+            joined.restart();
+            joined.expect(&["a", "b"], &["a 7", "b -"]);
+        }
+    }
+}
+
 #[test]
 fn each_kind_of_join_sees_the_table_as_it_is() {
     let cases = [

@@ -424,6 +424,34 @@ fn a_join_reports_its_sides() {
     assert!(join.inputs.iter().all(|input| input.bytes > 0));
 }
 
+/// Results of many keys, which several instances would mix.
+#[test]
+fn an_ordered_join_keeps_the_order_of_the_records_that_complete_matches() {
+    let flow = Flow::new("ordered").parallelism(3);
+    let (mut left_input, left) = flow.channel::<Record>();
+    let (mut right_input, right) = flow.channel::<Record>();
+    let time = |record: &Record| record.1 * SECOND;
+    let delay = Duration::from_secs(9000);
+    let (sink, mut output) = flow.output();
+    left.with_watermark(time, delay)
+        .key_by(|record| record.0.clone())
+        .interval_join(right.with_watermark(time, delay).key_by(|record| record.0.clone()))
+        .between(offset(-900), offset(900))
+        .ordered()
+        .inner(|_, right| right.2)
+        .sink(sink);
+    let config = Config { pin: false, workers: 2, wait: WaitProfile::Park, ..Config::default() };
+    let query = flow.start(config).unwrap();
+    let records: Vec<Record> = (0..300).map(|n| ((n * 7 % 300).to_string(), 1000, n)).collect();
+    records.iter().for_each(|record| left_input.push(record.clone()).unwrap());
+    query.process_all_available().unwrap();
+    records.iter().for_each(|record| right_input.push(record.clone()).unwrap());
+    query.process_all_available().unwrap();
+    let got: Vec<u64> = std::iter::from_fn(|| output.try_recv()).collect();
+    assert_eq!(got, (0..300).collect::<Vec<_>>());
+    query.stop().unwrap();
+}
+
 #[test]
 fn a_join_that_cannot_work_is_refused() {
     let refusal = |timed: bool, lower: i64| {

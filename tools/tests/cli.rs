@@ -230,6 +230,12 @@ fn benches_run_and_check_their_results() {
         let report = json(&[&args[..], &["--rounds", "1", "--json"]].concat());
         assert!(report["results_checked"].as_u64().unwrap() > 2, "{report}");
     }
+    // A minute of event time, in which auctions and sessions end.
+    for query in ["q4", "q9", "q11", "q13", "q14", "q17", "q18", "q20", "q21", "q22"] {
+        let args = ["bench", "nexmark", "--query", query, "--rate", "2000", "--seconds", "1"];
+        let report = json(&[&args[..], &["--speed", "60", "--rounds", "1", "--json"]].concat());
+        assert!(report["results_checked"].as_u64().unwrap() > 2, "{report}");
+    }
     if std::thread::available_parallelism().is_ok_and(|cores| cores.get() > 1) {
         let args = ["bench", "throughput", "--records", "100000", "--rounds", "1", "--keys", "100"];
         let more = ["--workers", "2", "--instances", "5", "--json"];

@@ -8,13 +8,16 @@ use crate::capture::times;
 use crate::failure::Failure;
 use crate::stdout::say;
 use clap::Args as ClapArgs;
-use millstream::table::physical::{PartNumber, part_number, show_join_row, show_state};
+use millstream::table::physical::{
+    PartNumber, part_number, show_join_row, show_join_sides, show_state,
+};
 use millstream::table::row::{Row, decode};
 use millstream::table::types::Schema;
 use millstream_engine::capture;
 use millstream_engine::checkpoint::state_file::StateFile;
 use millstream_engine::checkpoint::{
-    EpochMode, StateLayout, numbered_entries, open_state, read_commit, read_metadata, read_offsets,
+    EpochMode, QueryDescription, numbered_entries, open_state, read_commit, read_metadata,
+    read_offsets,
 };
 use millstream_engine::env::storage::FileStorage;
 use millstream_engine::error::EngineError;
@@ -132,7 +135,7 @@ pub(crate) fn run(args: &Args) -> Result<(), Failure> {
         }));
     }
     match args.state {
-        Some(operator) => print_state(operator, &shape.layouts, &state)?,
+        Some(operator) => print_state(operator, &shape, &state)?,
         None => {
             say!("id         {id}");
             for (index, source) in shape.sources.iter().enumerate() {
@@ -289,13 +292,13 @@ fn print_log(folder: &Path, damage: &mut Damage) {
     }
 }
 
-/// Prints one line per key: its columns, `=>`, its values.
+/// Prints a line per key: its columns, `=>`, its values. Of a join, first what each side holds.
 fn print_state(
     operator: usize,
-    layouts: &[StateLayout],
+    shape: &QueryDescription,
     state: &[Option<(Vec<StateFile>, Keys)>],
 ) -> Result<(), Failure> {
-    let (Some(entry), Some(layout)) = (state.get(operator), layouts.get(operator)) else {
+    let (Some(entry), Some(layout)) = (state.get(operator), shape.layouts.get(operator)) else {
         return Err(Failure::Wrong(format!(
             "NO_SUCH_OPERATOR: {operator}: the query has {} stateful operators, numbered from 0",
             state.len()
@@ -306,6 +309,11 @@ fn print_state(
         "" => Schema::new(Vec::new()),
         keys => Schema::parse_ddl(keys).map_err(|error| Failure::Failed(error.to_string()))?,
     };
+    let entries = keys.iter().map(|(key, value)| (&key[..], &value[..]));
+    let what = shape.operators.get(operator).map_or("", String::as_str);
+    for line in show_join_sides(what, layout, entries).into_iter().flatten() {
+        say!("{line}");
+    }
     let mut lines: Vec<String> = Vec::with_capacity(keys.len());
     // Only the program knows the types of its processor's state.
     let is_opaque = layout.keys.is_empty() && layout.values.is_empty();

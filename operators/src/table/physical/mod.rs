@@ -29,9 +29,9 @@ mod values_source;
 
 pub use crate::table::physical::late_row::{LateOutput, LateRow};
 pub use accumulator::{PartNumber, part_number, show_state};
-pub use join::show_join_row;
 pub(crate) use join::too_many;
 pub(in crate::table) use join::{placement, pushdown};
+pub use join::{show_join_row, show_join_sides};
 #[doc(hidden)]
 pub use lower::BareJoin;
 pub use lower::{PlacedChain, lower, state_operators};

@@ -53,5 +53,5 @@ pub(super) use asof::{AsofJoin, Results};
 pub(super) use condition::{JoinCondition, JoinTime, describe_join, watermark_lag_us};
 pub(super) use side::{JoinSide, SideOutbox, SidedRow};
 pub(super) use stage::{Config, SideConfig, StreamJoin};
-pub use state::show_join_row;
+pub use state::{show_join_row, show_join_sides};
 pub(super) use state_limit::{SideFlow, StateGuard};

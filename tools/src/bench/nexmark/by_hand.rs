@@ -1,0 +1,530 @@
+//! The queries by hand: what each gives for the events so far.
+
+use super::Query;
+use serde::Deserialize;
+use std::collections::{BTreeMap, HashMap, HashSet};
+use std::io::Write;
+
+/// A line as JSON says it.
+#[derive(Deserialize)]
+enum Line<'l> {
+    #[serde(borrow)]
+    Person(Person<'l>),
+    #[serde(borrow)]
+    Auction(Auction<'l>),
+    #[serde(borrow)]
+    Bid(Bid<'l>),
+}
+
+#[derive(Deserialize)]
+struct Person<'l> {
+    id: u64,
+    name: &'l str,
+    city: &'l str,
+    state: &'l str,
+    date_time: u64,
+}
+
+#[derive(Deserialize)]
+struct Auction<'l> {
+    id: u64,
+    item_name: &'l str,
+    seller: u64,
+    category: u64,
+    date_time: u64,
+    expires: u64,
+}
+
+#[derive(Deserialize)]
+struct Bid<'l> {
+    auction: u64,
+    bidder: u64,
+    price: u64,
+    channel: &'l str,
+    url: &'l str,
+    date_time: u64,
+    extra: &'l str,
+}
+
+/// A query by hand.
+pub(super) struct HandWritten {
+    query: Query,
+    /// By their ends, bids by auction.
+    counts: BTreeMap<u64, HashMap<u64, u64>>,
+    /// By their ends, the highest price, and its auction and bidder.
+    highest: BTreeMap<u64, (u64, u64, u64)>,
+    /// By their ids, persons as they are shown.
+    persons: HashMap<u64, String>,
+    /// By their sellers, auctions.
+    auctions: HashMap<u64, Vec<u64>>,
+    /// By the beginnings of windows, persons and sellers that have no match yet, or no more.
+    opened: HashMap<u64, Opened>,
+    winners: Winners,
+    sessions: Sessions,
+    /// Of an auction on a day.
+    statistics: HashMap<(u64, u64), Statistics>,
+    /// By auction and bidder, the time and the price of the last bid.
+    last: HashMap<(u64, u64), (u64, u64)>,
+    /// Auctions of the category by their ids, and bids that are waiting for theirs.
+    items: HashMap<u64, String>,
+    waiting: HashMap<u64, Vec<(u64, u64)>>,
+}
+
+/// What came in a window.
+#[derive(Default)]
+struct Opened {
+    /// By their ids, persons without an auction.
+    persons: HashMap<u64, String>,
+    sellers: HashSet<u64>,
+}
+
+/// A bid as it is compared: the price, how early it came, the bidder.
+type Offer = (u64, i64, u64);
+
+/// An auction that is not over.
+struct Running {
+    seller: u64,
+    category: u64,
+    expires: u64,
+    best: Option<Offer>,
+}
+
+/// How long an auction is looked at, in milliseconds.
+const LONGEST_MS: u64 = 10_000;
+/// How far the watermark of auctions and bids is behind.
+const DELAY_MS: u64 = 1_000;
+
+/// Auctions and their best bids.
+#[derive(Default)]
+struct Winners {
+    /// By the time at which they began and their ids.
+    running: BTreeMap<(u64, u64), Running>,
+    began: HashMap<u64, u64>,
+    /// Bids for auctions that have not come.
+    early: HashMap<u64, Vec<Offer>>,
+    /// The largest time of an auction and that of a bid.
+    seen: [u64; 2],
+    /// By the end of a window and the category, the sum and the number of prices.
+    means: BTreeMap<(u64, u64), (u64, u64)>,
+}
+
+impl Winners {
+    fn auction(&mut self, auction: &Auction<'_>) {
+        let Auction { id, seller, category, date_time, expires, .. } = *auction;
+        self.seen[0] = self.seen[0].max(date_time);
+        self.began.insert(id, date_time);
+        self.running.insert((date_time, id), Running { seller, category, expires, best: None });
+        for offer in self.early.remove(&id).unwrap_or_default() {
+            self.offer(id, offer);
+        }
+    }
+
+    fn bid(&mut self, bid: &Bid<'_>) {
+        self.seen[1] = self.seen[1].max(bid.date_time);
+        self.offer(bid.auction, (bid.price, -(bid.date_time as i64), bid.bidder));
+    }
+
+    fn offer(&mut self, auction: u64, offer: Offer) {
+        let Some(began) = self.began.get(&auction) else {
+            self.early.entry(auction).or_default().push(offer);
+            return;
+        };
+        let time = offer.1.unsigned_abs();
+        if let Some(running) = self.running.get_mut(&(*began, auction))
+            && time >= *began
+            && time < *began + LONGEST_MS
+            && time <= running.expires
+        {
+            running.best = running.best.max(Some(offer));
+        }
+    }
+
+    /// Up to which time auctions are over.
+    fn over_ms(&self) -> u64 {
+        self.seen[0].min(self.seen[1]).saturating_sub(DELAY_MS + LONGEST_MS)
+    }
+
+    fn next_over(&mut self) -> Option<(u64, u64, Running)> {
+        let (time, id) = *self.running.first_key_value()?.0;
+        if time > self.over_ms() {
+            return None;
+        }
+        let (_, running) = self.running.pop_first()?;
+        self.began.remove(&id);
+        Some((time, id, running))
+    }
+
+    /// Writes the auctions that are over.
+    fn write(&mut self, out: &mut Vec<u8>) {
+        while let Some((_, id, running)) = self.next_over() {
+            let Running { seller, category, best, .. } = running;
+            if let Some((price, early, bidder)) = best {
+                // Writing into memory does not fail.
+                let _ = writeln!(out, "{id},{seller},{category},{price},{bidder},{}", -early);
+            }
+        }
+    }
+
+    /// Writes the means of the windows that are over.
+    fn write_means(&mut self, out: &mut Vec<u8>) {
+        while let Some((time, _, running)) = self.next_over() {
+            if let Some((price, ..)) = running.best {
+                let end = time / 10_000 * 10_000 + 10_000;
+                let mean = self.means.entry((end, running.category)).or_default();
+                *mean = (mean.0 + price, mean.1 + 1);
+            }
+        }
+        let over_ms = self.over_ms();
+        while let Some(entry) = self.means.first_entry().filter(|entry| entry.key().0 <= over_ms) {
+            let ((end, category), (sum, count)) = entry.remove_entry();
+            let mean = sum as f64 / count as f64;
+            // Writing into memory does not fail.
+            let _ = writeln!(out, "{end},{category},{}", mean as u64);
+        }
+    }
+}
+
+/// How long a bidder may be silent within a session, in milliseconds.
+const GAP_MS: u64 = 10_000;
+
+/// Sessions of bidders.
+#[derive(Default)]
+struct Sessions {
+    /// By the bidder: begin, last bid, number of bids.
+    of_bidders: HashMap<u64, (u64, u64, u64)>,
+    /// By the end and the bidder.
+    ends: BTreeMap<(u64, u64), ()>,
+}
+
+impl Sessions {
+    fn bid(&mut self, bid: &Bid<'_>, out: &mut Vec<u8>) {
+        let Bid { bidder, date_time, .. } = *bid;
+        let session = self.of_bidders.entry(bidder).or_insert((date_time, date_time, 0));
+        self.ends.remove(&(session.1 + GAP_MS, bidder));
+        *session = (session.0, date_time, session.2 + 1);
+        self.ends.insert((date_time + GAP_MS, bidder), ());
+        while let Some(entry) = self.ends.first_entry().filter(|entry| entry.key().0 <= date_time) {
+            let ((end, bidder), ()) = entry.remove_entry();
+            if let Some((begin, _, count)) = self.of_bidders.remove(&bidder) {
+                // Writing into memory does not fail.
+                let _ = writeln!(out, "{bidder},{count},{begin},{end}");
+            }
+        }
+    }
+}
+
+/// Of the bids for an auction on a day.
+struct Statistics {
+    /// Below 10,000, below a million, and others.
+    ranks: [u64; 3],
+    least: u64,
+    most: u64,
+    sum: u64,
+}
+
+impl HandWritten {
+    pub fn new(query: Query) -> Self {
+        Self {
+            query,
+            counts: BTreeMap::new(),
+            highest: BTreeMap::new(),
+            persons: HashMap::new(),
+            auctions: HashMap::new(),
+            opened: HashMap::new(),
+            winners: Winners::default(),
+            sessions: Sessions::default(),
+            statistics: HashMap::new(),
+            last: HashMap::new(),
+            items: HashMap::new(),
+            waiting: HashMap::new(),
+        }
+    }
+
+    /// Takes a line, and writes what comes of it. The generator's lines are all well formed.
+    pub fn line(&mut self, line: &[u8], out: &mut Vec<u8>) {
+        match serde_json::from_slice(line) {
+            Ok(Line::Bid(bid)) => self.bid(&bid, out),
+            Ok(Line::Person(person)) => self.person(&person, out),
+            Ok(Line::Auction(auction)) => self.auction(&auction, out),
+            Err(_) => {}
+        }
+    }
+
+    fn person(&mut self, person: &Person<'_>, out: &mut Vec<u8>) {
+        let Person { id, name, city, state, date_time } = person;
+        match self.query {
+            Query::Q3 if ["or", "id", "ca"].contains(state) => {
+                let shown = format!("{name},{city},{state}");
+                for auction in self.auctions.get(id).into_iter().flatten() {
+                    // Writing into memory does not fail.
+                    let _ = writeln!(out, "{shown},{auction}");
+                }
+                self.persons.insert(*id, shown);
+            }
+            Query::Q8 => {
+                let start = date_time / 10_000 * 10_000;
+                let opened = self.opened.entry(start).or_default();
+                if opened.sellers.contains(id) {
+                    let _ = writeln!(out, "{id},{name},{start}");
+                } else {
+                    opened.persons.insert(*id, (*name).to_string());
+                }
+            }
+            _ => {}
+        }
+    }
+
+    fn auction(&mut self, auction: &Auction<'_>, out: &mut Vec<u8>) {
+        let Auction { id, item_name, seller, category, date_time, .. } = auction;
+        match self.query {
+            Query::Q3 if *category == 10 => {
+                if let Some(shown) = self.persons.get(seller) {
+                    // Writing into memory does not fail.
+                    let _ = writeln!(out, "{shown},{id}");
+                }
+                self.auctions.entry(*seller).or_default().push(*id);
+            }
+            Query::Q4 => {
+                self.winners.auction(auction);
+                self.winners.write_means(out);
+            }
+            Query::Q8 => {
+                let start = date_time / 10_000 * 10_000;
+                let opened = self.opened.entry(start).or_default();
+                if let Some(name) = opened.persons.remove(seller) {
+                    let _ = writeln!(out, "{seller},{name},{start}");
+                }
+                opened.sellers.insert(*seller);
+            }
+            Query::Q9 => {
+                self.winners.auction(auction);
+                self.winners.write(out);
+            }
+            Query::Q20 if *category == 10 => {
+                let item = format!("{item_name},{seller}");
+                for (bidder, price) in self.waiting.get(id).into_iter().flatten() {
+                    let _ = writeln!(out, "{id},{bidder},{price},{item}");
+                }
+                self.items.insert(*id, item);
+            }
+            _ => {}
+        }
+    }
+
+    fn bid(&mut self, bid: &Bid<'_>, out: &mut Vec<u8>) {
+        match self.query {
+            Query::Q3 | Query::Q8 => {}
+            Query::Q4 => {
+                self.winners.bid(bid);
+                self.winners.write_means(out);
+            }
+            Query::Q9 => {
+                self.winners.bid(bid);
+                self.winners.write(out);
+            }
+            Query::Q5 | Query::Q7 => self.window(bid, out),
+            Query::Q11 => self.sessions.bid(bid, out),
+            Query::Q17 => self.statistics(bid, out),
+            Query::Q18 => {
+                let Bid { auction, bidder, price, date_time, .. } = *bid;
+                let last = self.last.entry((auction, bidder)).or_default();
+                *last = (*last).max((date_time, price));
+                let (time, price) = *last;
+                // Writing into memory does not fail.
+                let _ = writeln!(out, "{auction},{bidder},{price},{time}");
+            }
+            Query::Q20 => {
+                let Bid { auction, bidder, price, .. } = *bid;
+                if let Some(item) = self.items.get(&auction) {
+                    let _ = writeln!(out, "{auction},{bidder},{price},{item}");
+                }
+                self.waiting.entry(auction).or_default().push((bidder, price));
+            }
+            _ => self.projection(bid, out),
+        }
+    }
+
+    /// The queries of each bid alone.
+    fn projection(&self, bid: &Bid<'_>, out: &mut Vec<u8>) {
+        let Bid { auction, bidder, price, channel, url, date_time, extra } = bid;
+        let euros = || {
+            let mils = price * 908;
+            format!("{}.{:03}", mils / 1000, mils % 1000)
+        };
+        // Writing into memory does not fail.
+        let _ = match self.query {
+            Query::Q1 => writeln!(out, "{auction},{bidder},{},{date_time},{extra}", euros()),
+            Query::Q2 if auction % 123 == 0 => writeln!(out, "{auction},{price}"),
+            Query::Q2 => Ok(()),
+            Query::Q13 => writeln!(out, "{auction},{bidder},{price},side-{}", auction % 10_000),
+            Query::Q14 => {
+                let mils = price * 908;
+                if mils <= 1_000_000_000 || mils >= 50_000_000_000 {
+                    return;
+                }
+                let part = match date_time / 3_600_000 % 24 {
+                    8..=18 => "dayTime",
+                    0..=6 | 20.. => "nightTime",
+                    _ => "otherTime",
+                };
+                let letters = extra.bytes().filter(|b| *b == b'c').count();
+                let euros = euros();
+                writeln!(out, "{auction},{bidder},{euros},{part},{date_time},{extra},{letters}")
+            }
+            Query::Q21 => {
+                let id = match channel.to_ascii_lowercase().as_str() {
+                    "apple" => "0",
+                    "google" => "1",
+                    "facebook" => "2",
+                    "baidu" => "3",
+                    _ => url
+                        .split('&')
+                        .skip(1)
+                        .find_map(|part| part.strip_prefix("channel_id="))
+                        .unwrap_or(""),
+                };
+                if id.is_empty() {
+                    return;
+                }
+                writeln!(out, "{auction},{bidder},{price},{channel},{id}")
+            }
+            Query::Q22 => {
+                let mut parts = url.split('/').skip(3);
+                let mut part = || parts.next().unwrap_or("");
+                let (a, b, c) = (part(), part(), part());
+                writeln!(out, "{auction},{bidder},{price},{channel},{a},{b},{c}")
+            }
+            _ => writeln!(out, "{auction},{bidder},{price},{channel},{url},{date_time},{extra}"),
+        };
+    }
+
+    /// The queries of windows.
+    fn window(&mut self, bid: &Bid<'_>, out: &mut Vec<u8>) {
+        let Bid { auction, bidder, price, date_time, .. } = bid;
+        if self.query == Query::Q5 {
+            while let Some(counts) = over(&mut self.counts, *date_time) {
+                let (end, counts) = counts;
+                let hot = counts.into_iter().map(|(auction, bids)| (bids, auction)).max();
+                let (bids, auction) = hot.unwrap_or_default();
+                // Writing into memory does not fail.
+                let _ = writeln!(out, "{end},{auction},{bids}");
+            }
+            let first = date_time / 2_000 * 2_000 + 2_000;
+            for end in (first..first + 10_000).step_by(2_000) {
+                *self.counts.entry(end).or_default().entry(*auction).or_default() += 1;
+            }
+            return;
+        }
+        while let Some((end, (price, auction, bidder))) = over(&mut self.highest, *date_time) {
+            let _ = writeln!(out, "{end},{price},{auction},{bidder}");
+        }
+        let highest = self.highest.entry(date_time / 10_000 * 10_000 + 10_000).or_default();
+        *highest = (*highest).max((*price, *auction, *bidder));
+    }
+
+    fn statistics(&mut self, bid: &Bid<'_>, out: &mut Vec<u8>) {
+        let Bid { auction, price, date_time, .. } = *bid;
+        let day = date_time / 86_400_000;
+        let none = Statistics { ranks: [0; 3], least: u64::MAX, most: 0, sum: 0 };
+        let of = self.statistics.entry((auction, day)).or_insert(none);
+        let rank = match price {
+            0..10_000 => 0,
+            10_000..1_000_000 => 1,
+            _ => 2,
+        };
+        of.ranks[rank] += 1;
+        (of.least, of.most, of.sum) = (of.least.min(price), of.most.max(price), of.sum + price);
+        let count: u64 = of.ranks.iter().sum();
+        let mean = (of.sum as f64 / count as f64) as u64;
+        let ([a, b, c], Statistics { least, most, sum, .. }) = (of.ranks, of);
+        // Writing into memory does not fail.
+        let _ = writeln!(out, "{auction},{day},{count},{a},{b},{c},{least},{most},{mean},{sum}");
+    }
+}
+
+/// Takes a window that a time is behind.
+fn over<T>(windows: &mut BTreeMap<u64, T>, time: u64) -> Option<(u64, T)> {
+    if *windows.first_key_value()?.0 > time {
+        return None;
+    }
+    windows.pop_first()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn text(out: &[u8]) -> String {
+        String::from_utf8(out.to_vec()).unwrap()
+    }
+
+    fn bid(auction: u64, bidder: u64, price: u64, date_time: u64) -> Bid<'static> {
+        Bid { auction, bidder, price, channel: "", url: "", date_time, extra: "" }
+    }
+
+    fn auction(id: u64, seller: u64, date_time: u64, expires: u64) -> Auction<'static> {
+        Auction { id, item_name: "i", seller, category: 10, date_time, expires }
+    }
+
+    #[test]
+    fn windows_by_hand_are_right() {
+        let mut hand = [Query::Q5, Query::Q7].map(HandWritten::new);
+        let mut out = [Vec::new(), Vec::new()];
+        for (date_time, auction, price) in
+            [(11_000, 7, 5), (11_999, 8, 9), (12_000, 8, 9), (13_000, 7, 1), (20_000, 9, 2)]
+        {
+            let bid = bid(auction, 1, price, date_time);
+            hand.iter_mut().zip(&mut out).for_each(|(hand, out)| hand.bid(&bid, out));
+        }
+        assert_eq!(text(&out[0]), "12000,8,1\n14000,8,2\n16000,8,2\n18000,8,2\n20000,8,2\n");
+        assert_eq!(text(&out[1]), "20000,9,8,1\n");
+    }
+
+    #[test]
+    fn joins_by_hand_are_right() {
+        let mut hand = [Query::Q3, Query::Q8].map(HandWritten::new);
+        let mut out = [Vec::new(), Vec::new()];
+        let person = |id, state, date_time| Person { id, name: "n", city: "c", state, date_time };
+        for (hand, out) in hand.iter_mut().zip(&mut out) {
+            hand.auction(&auction(1, 7, 10_000, 0), out);
+            hand.person(&person(7, "or", 19_999), out);
+            hand.auction(&auction(2, 7, 19_999, 0), out);
+            hand.person(&person(8, "ny", 20_000), out);
+            hand.auction(&auction(3, 8, 20_001, 0), out);
+            hand.auction(&auction(4, 7, 20_001, 0), out);
+        }
+        assert_eq!(text(&out[0]), "n,c,or,1\nn,c,or,2\nn,c,or,4\n");
+        assert_eq!(text(&out[1]), "7,n,10000\n8,n,20000\n");
+    }
+
+    #[test]
+    fn winners_by_hand_are_right() {
+        let mut hand = [Query::Q4, Query::Q9].map(HandWritten::new);
+        let mut out = [Vec::new(), Vec::new()];
+        for (hand, out) in hand.iter_mut().zip(&mut out) {
+            // A bid before its auction, two equal ones, one behind the end, one for no auction.
+            hand.bid(&bid(1, 5, 900, 10_000), out);
+            hand.auction(&auction(1, 7, 10_000, 12_000), out);
+            hand.bid(&bid(1, 6, 900, 11_000), out);
+            hand.bid(&bid(1, 6, 999, 12_001), out);
+            hand.auction(&auction(2, 8, 13_000, 99_000), out);
+            hand.bid(&bid(2, 9, 100, 22_999), out);
+            hand.bid(&bid(2, 9, 500, 23_000), out);
+            hand.bid(&bid(3, 9, 100, 23_000), out);
+            hand.auction(&auction(4, 8, 40_000, 40_001), out);
+            assert!(out.is_empty());
+            hand.bid(&bid(9, 9, 100, 40_000), out);
+        }
+        assert_eq!(text(&out[0]), "20000,10,500\n");
+        assert_eq!(text(&out[1]), "1,7,10,900,5,10000\n2,8,10,100,9,22999\n");
+    }
+
+    #[test]
+    fn sessions_by_hand_are_right() {
+        let (mut hand, mut out) = (HandWritten::new(Query::Q11), Vec::new());
+        for (bidder, time) in [(1, 1_000), (2, 5_000), (1, 11_000), (3, 15_001), (3, 21_000)] {
+            hand.bid(&bid(0, bidder, 1, time), &mut out);
+        }
+        assert_eq!(text(&out), "2,1,5000,15000\n1,2,1000,21000\n");
+    }
+}

@@ -1,0 +1,286 @@
+//! `millstream bench nexmark`: the queries of the NEXMark benchmark that the language can express,
+//! over the events of an auction house, as JSON over two sockets.
+//!
+//! | module | contents |
+//! |---|---|
+//! | [`queries`] | the queries as SQL |
+//! | [`by_hand`] | the queries by hand |
+
+mod by_hand;
+mod queries;
+
+use crate::bench::open_loop::{Measured, Traffic, intended, note};
+use crate::bench::socket_job;
+use crate::bench::socket_job::{ByHand, SocketJob, SocketQuery};
+use crate::failure::Failure;
+use by_hand::HandWritten;
+use clap::{Args as ClapArgs, ValueEnum};
+use nexmark::EventGenerator;
+use nexmark::config::NexmarkConfig;
+use std::collections::HashMap;
+use std::time::Duration;
+
+#[derive(ClapArgs)]
+#[command(after_help = "Examples:\n  \
+    millstream bench nexmark\n  \
+    millstream bench nexmark --query q5 --seconds 20\n  \
+    millstream bench nexmark --query q0 --sweep\n\n\
+    Of 50 events 1 is a person, 3 are auctions and 46 are bids, in the proportions of hot sellers,\n\
+    bidders and auctions of the standard generator. An auction is looked at for 10 s, and q4 gives\n\
+    the mean of those that began in a window. Latency counts from the intended time of the event that\n\
+    a result comes from: of a window, the first bid at or behind its end. Each result is compared with\n\
+    what the loop by hand gives for the same events; that loop, which parses with serde, is the floor.")]
+pub(super) struct Args {
+    /// The query; all of them if left out
+    #[arg(long, value_enum)]
+    query: Option<Query>,
+    /// How much faster than the clock event time passes: windows are of 10 s, or of 10 s by 2 s
+    #[arg(long, default_value_t = 10, value_parser = clap::value_parser!(u64).range(1..=1000))]
+    speed: u64,
+    #[command(flatten)]
+    sockets: socket_job::Args,
+}
+
+/// A query, by its number.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+enum Query {
+    /// Every bid as it is
+    Q0,
+    /// Every bid, its price in euros
+    Q1,
+    /// Bids for some auctions
+    Q2,
+    /// Auctions of a category by sellers of some states: a join without an end
+    Q3,
+    /// The mean price of the best bids in each category, by windows of 10 s: a join and two aggregations
+    Q4,
+    /// The auction with the most bids in each window of 10 s by 2 s
+    Q5,
+    /// The highest bid in each window of 10 s
+    Q7,
+    /// Persons who have opened an auction in the window of 10 s in which they came: a semi join
+    Q8,
+    /// The best bid of each auction, when it is over: a join and an aggregation
+    Q9,
+    /// The bids of each bidder's sessions, which end after 10 s without one
+    Q11,
+    /// Every bid with a row of a table
+    Q13,
+    /// Bids of some prices, with the part of the day and a count of letters
+    Q14,
+    /// Statistics of each auction and day, with every bid
+    Q17,
+    /// The last bid of each bidder for an auction, with every bid
+    Q18,
+    /// Bids with their auctions, of a category: a join without an end
+    Q20,
+    /// Bids with the number of their channel, by a regular expression
+    Q21,
+    /// Bids with the folders of their addresses
+    Q22,
+}
+
+impl Query {
+    /// Whether neighbouring results may change places: the sides of a join reach it on two ways, and
+    /// of sessions that end together none is the first.
+    fn is_unordered(self) -> bool {
+        matches!(self, Self::Q3 | Self::Q4 | Self::Q8 | Self::Q9 | Self::Q11 | Self::Q20)
+    }
+}
+
+/// Measures and prints.
+pub(super) fn run(args: &Args) -> Result<(), Failure> {
+    let one = |query: Query| socket_job::run(&Auctions { query, speed: args.speed }, &args.sockets);
+    match args.query {
+        Some(query) => one(query),
+        None => Query::value_variants().iter().copied().try_for_each(one),
+    }
+}
+
+/// Event time at which all begins, in milliseconds: the end of a window.
+const BASE_MS: u64 = 1_700_000_000_000;
+/// Events that are prepared at most: they are in memory as lines, with their results.
+const MAX_EVENTS: u64 = 3_000_000;
+
+struct Auctions {
+    query: Query,
+    speed: u64,
+}
+
+impl SocketJob for Auctions {
+    fn name(&self) -> String {
+        format!("nexmark {:?}", self.query).to_lowercase()
+    }
+
+    fn traffic(&self, rate: u64, seconds: u64) -> Result<Box<dyn Traffic + Send>, Failure> {
+        let events = rate * seconds;
+        if events > MAX_EVENTS {
+            let reason = format!(
+                "{events} events: they are made before the run, at most {MAX_EVENTS} of them. Give \
+                 fewer --seconds, or a lower --rate"
+            );
+            return Err(Failure::Wrong(reason));
+        }
+        let prepared = Prepared::new(self.query, (rate / self.speed).max(1), events);
+        if prepared.results.len() == 0 {
+            let reason = "no window is over within so few --seconds; try a higher --speed";
+            return Err(Failure::Wrong(reason.to_string()));
+        }
+        let open = self.query.is_unordered().then(|| prepared.open());
+        Ok(Box::new(Run { prepared, open, rate, warm_up: events / 10 }))
+    }
+
+    fn query(&self) -> SocketQuery {
+        let (text, mode) = (queries::text(self.query), queries::mode(self.query));
+        SocketQuery { text, mode, format: "csv" }
+    }
+
+    fn by_hand(&self) -> ByHand {
+        let mut hand = HandWritten::new(self.query);
+        Box::new(move |line, out| hand.line(line, out))
+    }
+}
+
+/// Lines behind each other, without their ends.
+#[derive(Default)]
+struct Lines {
+    bytes: Vec<u8>,
+    ends: Vec<usize>,
+}
+
+impl Lines {
+    fn len(&self) -> usize {
+        self.ends.len()
+    }
+
+    fn get(&self, at: usize) -> &[u8] {
+        let from = at.checked_sub(1).map_or(0, |before| self.ends[before]);
+        &self.bytes[from..self.ends[at]]
+    }
+}
+
+/// All events and results of a run, so that the generator has little to do in it.
+struct Prepared {
+    events: Lines,
+    results: Lines,
+    /// The event that each result comes from.
+    causes: Vec<u64>,
+}
+
+impl Prepared {
+    fn new(query: Query, events_a_second: u64, events: u64) -> Self {
+        let rate = events_a_second as usize;
+        let config = NexmarkConfig {
+            base_time: BASE_MS,
+            first_rate: rate,
+            next_rate: rate,
+            ..NexmarkConfig::default()
+        };
+        let (mut hand, mut out) = (HandWritten::new(query), Vec::new());
+        let mut made =
+            Self { events: Lines::default(), results: Lines::default(), causes: Vec::new() };
+        for (seq, event) in EventGenerator::new(config).take(events as usize).enumerate() {
+            let Lines { bytes, ends } = &mut made.events;
+            // Nothing in an event is beyond JSON, and memory does not fail.
+            let _ = serde_json::to_writer(&mut *bytes, &event);
+            ends.push(bytes.len());
+            hand.line(made.events.get(seq), &mut out);
+            for line in out.split_inclusive(|b| *b == b'\n') {
+                made.results.bytes.extend_from_slice(&line[..line.len() - 1]);
+                made.results.ends.push(made.results.bytes.len());
+                made.causes.push(seq as u64);
+            }
+            out.clear();
+        }
+        made
+    }
+}
+
+impl Prepared {
+    /// All results with their causes.
+    fn open(&self) -> HashMap<Vec<u8>, Vec<u64>> {
+        let mut open: HashMap<Vec<u8>, Vec<u64>> = HashMap::new();
+        for (at, cause) in self.causes.iter().enumerate() {
+            open.entry(self.results.get(at).to_vec()).or_default().push(*cause);
+        }
+        open
+    }
+}
+
+/// One round, or one after the other.
+struct Run {
+    prepared: Prepared,
+    /// Of a join, whose sides reach it on two ways so that neighbours may change places: the results
+    /// that have not come yet, each with its causes.
+    open: Option<HashMap<Vec<u8>, Vec<u64>>>,
+    rate: u64,
+    warm_up: u64,
+}
+
+impl Traffic for Run {
+    fn lines(&self) -> (u64, u64) {
+        (self.rate, self.prepared.events.len() as u64)
+    }
+    fn results(&self) -> u64 {
+        self.prepared.results.len() as u64
+    }
+    fn write_line(&self, seq: u64, out: &mut Vec<u8>) {
+        out.extend_from_slice(self.prepared.events.get(seq as usize));
+        out.push(b'\n');
+    }
+    fn is_measured(&self, seq: u64) -> bool {
+        seq >= self.warm_up
+    }
+    fn result(
+        &mut self,
+        line: &[u8],
+        arrived: Duration,
+        measured: &mut Measured,
+    ) -> Result<(), String> {
+        let at = measured.results as usize - 1;
+        let cause = match &mut self.open {
+            Some(open) => {
+                if at == 0 {
+                    *open = self.prepared.open();
+                }
+                let cause = open.get_mut(line).and_then(Vec::pop);
+                cause.ok_or_else(|| {
+                    format!("result {at} is '{}', which is none or came twice", line.escape_ascii())
+                })?
+            }
+            None => {
+                let expected = self.prepared.results.get(at);
+                if line != expected {
+                    let (line, expected) = (line.escape_ascii(), expected.escape_ascii());
+                    return Err(format!("result {at} is '{line}', not '{expected}'"));
+                }
+                self.prepared.causes[at]
+            }
+        };
+        if self.is_measured(cause) {
+            note(&mut measured.latency, intended(cause, self.rate), arrived);
+        }
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use nexmark::event::Event;
+
+    #[test]
+    fn events_are_the_same_each_time_in_the_standard_proportions() {
+        let made = [0, 1].map(|_| Prepared::new(Query::Q0, 1000, 5_000));
+        assert_eq!(made[0].events.bytes, made[1].events.bytes);
+        let of = |kind: &[u8]| {
+            let is = |at: &usize| made[0].events.get(*at).starts_with(kind);
+            (0..5_000).filter(is).count()
+        };
+        let kinds = [of(b"{\"Person\""), of(b"{\"Auction\""), of(b"{\"Bid\"")];
+        assert_eq!(kinds, [100, 300, 4_600]);
+        assert_eq!(made[0].results.len(), 4_600);
+        let mut lines = (0..5_000).map(|at| made[0].events.get(at));
+        assert!(lines.all(|line| serde_json::from_slice::<Event>(line).is_ok()));
+    }
+}
