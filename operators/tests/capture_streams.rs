@@ -1,5 +1,7 @@
 //! A capture as the source of a typed stream: order, options, restarts.
 
+#![cfg(feature = "sql")]
+
 use millstream::connect::capture::Capture;
 use millstream::stream::{Count, Flow};
 use millstream::{Config, EngineError, Trigger, WaitProfile};

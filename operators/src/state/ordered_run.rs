@@ -204,6 +204,7 @@ impl Run {
     }
 
     /// The first row.
+    #[cfg(any(feature = "sql", test))]
     #[inline]
     pub fn first(&self, store: &RunStore) -> Option<Entry> {
         match self {
@@ -407,6 +408,7 @@ impl Run {
     }
 
     /// Removes the first row.
+    #[cfg(any(feature = "sql", test))]
     #[inline]
     pub fn remove_first(&mut self, store: &mut RunStore) {
         match self {
