@@ -64,7 +64,7 @@ mod tests {
         );
         assert_eq!(both("a DECIMAL(5,2)", "a DECIMAL(9,2)").unwrap(), "a DECIMAL(9,2)");
         let error = both("s STRUCT<x: INT>", "s STRUCT<x: STRING>").unwrap_err();
-        assert_eq!(error, "column `s`: column `x`: INT and STRING do not go together");
+        assert_eq!(error, "column `s`: column `x`: INT and STRING cannot be merged");
         assert!(both("a DECIMAL(5,2)", "a DECIMAL(9,3)").is_err());
     }
 }

@@ -156,7 +156,7 @@ mod tests {
         }
         let (folders, passed_over) = visit(&folder(0));
         assert!((40..10_000).contains(&folders), "{folders}");
-        assert!(passed_over.iter().all(|why| why.contains("100 ways")), "{passed_over:?}");
+        assert!(passed_over.iter().all(|why| why.contains("100 link paths")), "{passed_over:?}");
 
         let tree = root.join("tree");
         std::fs::create_dir_all(tree.join("below")).unwrap();

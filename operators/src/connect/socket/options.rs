@@ -336,7 +336,7 @@ mod tests {
         let tcp = [("host", "h"), ("port", "1")];
         let refused: [(&[(&str, &str)], &str); 14] = [
             (&[("protocol", "udp"), ("mode", "connect")], "no connections"),
-            (&[("protocol", "udp"), ("atEnd", "reconnect")], "no end"),
+            (&[("protocol", "udp"), ("atEnd", "reconnect")], "could end"),
             (&[("protocol", "udp"), ("durable", "true"), ("acknowledge", "true")], "may be lost"),
             (&[("protocol", "udp"), ("maxConnections", "5")], "maxConnections"),
             (&[("protocol", "udp"), ("idleTimeout", "5s")], "idleTimeout"),
