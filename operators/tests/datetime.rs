@@ -106,7 +106,7 @@ fn without_ansi_mode_times_are_cast_to_the_kind_that_a_function_takes() {
 fn an_error_of_a_pattern_names_it_and_the_letters_to_write() {
     for (call, parts) in [
         ("to_date('31.12.2024', 'DD.MM.yyyy')", ["DATE by 'DD.MM.yyyy'", "dd.MM.yyyy"]),
-        ("to_timestamp('2024-12-31', '%y-%M-%d')", ["TIMESTAMP by '%y-%M-%d'", "no %"]),
+        ("to_timestamp('2024-12-31', '%y-%M-%d')", ["TIMESTAMP by '%y-%M-%d'", "instead of %"]),
         ("to_timestamp('x', 'yyyy')", ["TIMESTAMP by 'yyyy'", "try_to_timestamp"]),
         ("to_date('x', 'yyyy')", ["DATE by 'yyyy'", "CAST(try_to_timestamp("]),
         ("unix_timestamp('x', 'yyyy')", ["a timestamp by 'yyyy'", "unix_timestamp(try_to_"]),
