@@ -215,8 +215,11 @@ pub(crate) fn run(args: &Args) -> Result<(), Failure> {
     }
     let lines: Vec<String> =
         damaged.iter().map(|(path, damage)| damaged_line(path, damage)).collect();
-    let outcome =
-        if is_nothing { "Nothing was imported" } else { "What stands before is imported" };
+    let outcome = if is_nothing {
+        "Nothing was imported"
+    } else {
+        "The packets before the damage are imported"
+    };
     Err(Failure::Failed(format!("{}. {outcome}", lines.join("\nerror: "))))
 }
 
