@@ -511,8 +511,8 @@ mod tests {
             hand.bid(&bid(2, 9, 100, 22_999), out);
             hand.bid(&bid(2, 9, 500, 23_000), out);
             hand.bid(&bid(3, 9, 100, 23_000), out);
-            hand.auction(&auction(4, 8, 40_000, 40_001), out);
             assert!(out.is_empty());
+            hand.auction(&auction(4, 8, 40_000, 40_001), out);
             hand.bid(&bid(9, 9, 100, 40_000), out);
         }
         assert_eq!(text(&out[0]), "20000,10,500\n");
