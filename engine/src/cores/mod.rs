@@ -118,8 +118,8 @@ mod tests {
         assert!(usable() >= 1);
         assert!(check(&[1, 2], &[0, 1, 2, 3]).is_ok());
         for (list, reason) in [
-            (&[2, 7, 8][..], "this process may not use the cores 7-8. List some of 0-3"),
-            (&[], "no core is listed. List some of 0-3"),
+            (&[2, 7, 8][..], "this process may not use the cores 7-8. Choose cores of 0-3"),
+            (&[], "no core is listed. Choose cores of 0-3"),
         ] {
             let error = check(list, &[0, 1, 2, 3]).unwrap_err();
             assert_eq!(error.to_string(), format!("CORES_NOT_ALLOWED: {reason}"));
