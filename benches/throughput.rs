@@ -67,7 +67,7 @@ pub fn by_stream_with(records: u64, keys: u64, config: Config) -> Result<u64, En
     Ok(total.load(Ordering::Relaxed))
 }
 
-/// The last count of each key. The counts are added to the total when this is dropped.
+/// The last count of each key. Dropping it adds the counts to the total.
 struct Last {
     counts: Vec<u64>,
     total: Arc<AtomicU64>,
@@ -82,7 +82,7 @@ impl Last {
 
 impl Clone for Last {
     fn clone(&self) -> Self {
-        // Each instance has its own keys.
+        // A clone starts with counts of 0: each instance counts its own keys.
         Self { counts: vec![0; self.counts.len()], total: self.total.clone() }
     }
 }
@@ -94,7 +94,7 @@ impl Drop for Last {
     }
 }
 
-/// The numbers of worker `number` out of `of`.
+/// The range of the numbers up to `records` that worker `number` of `of` workers reads.
 fn part(records: u64, number: u64, of: u64) -> std::ops::Range<u64> {
     records * number / of..records * (number + 1) / of
 }
@@ -119,7 +119,8 @@ pub fn over_workers(
     Ok(total.load(Ordering::Relaxed))
 }
 
-/// The same in hand-written code: threads that share nothing until they have counted.
+/// How many of the numbers up to `records` are counted over `keys` keys, computed by hand-written
+/// code. Its threads share nothing until all of them have counted.
 pub fn threads_by_hand(records: u64, keys: u64, threads: usize) -> u64 {
     let count = |numbers: std::ops::Range<u64>| {
         let mut counts = HashMap::<u64, u64, BuildStableHasher>::default();

@@ -13,8 +13,8 @@ fn main() -> Result<(), EngineError> {
     let (mut visits, stream) = flow.channel::<u64>();
     let (sink, mut counts) = flow.output();
     stream.key_by(|user| *user).aggregate(Count).sink(sink);
-    // A worker that spins has the lowest latency and occupies a core. The default profile spins
-    // briefly and then sleeps.
+    // `Park` sleeps as soon as there is no work, which uses the least CPU. `Spin` has the lowest
+    // latency and occupies a core. The default spins briefly and then sleeps.
     let query = flow.start(Config { wait: WaitProfile::Park, ..Config::default() })?;
     for visit in 0..RECORDS {
         visits.push(visit % 100)?;

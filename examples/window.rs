@@ -38,7 +38,8 @@ fn main() -> Result<(), Box<dyn Error>> {
     let results = session.table("highest").expect("the sink made it");
     assert!(results.rows().is_empty(), "the watermark is at 7 s: the first window may get more");
 
-    // Out of order, but not late. Then the watermark passes the end of the first window.
+    // The reading at 8 s is out of order but not late. The reading at 16 s moves the watermark past
+    // the end of the first window.
     readings.add([reading(8, 9), reading(16, 1)]);
     query.process_all_available()?;
     query.stop()?;

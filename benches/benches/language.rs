@@ -86,8 +86,8 @@ struct Event {
     ok: bool,
 }
 
-/// Measures both in alternating rounds and prints their bytes per second. The ratio is Millstream's
-/// over the other's.
+/// Measures `ours` and `theirs` in alternating rounds and prints their bytes per second. The ratio
+/// is that of `ours` to `theirs`.
 fn compare(name: &str, bytes: usize, mut ours: impl FnMut(), mut theirs: impl FnMut()) {
     let (mut a, mut b) = (Vec::new(), Vec::new());
     for _ in 0..ROUNDS {
@@ -232,7 +232,7 @@ fn main() {
     let args: Vec<String> = std::env::args().collect();
     let given = args.iter().position(|arg| arg == "--lines").and_then(|at| args.get(at + 1));
     let lines = given.and_then(|lines| lines.parse().ok()).unwrap_or(10_000_000);
-    // `cargo test` also runs benches, to check that they work.
+    // `cargo test` also runs benches, without `--bench`. A short input then shows that they work.
     let lines = if args.iter().any(|arg| arg == "--bench") { lines } else { 1000 };
     expressions();
     decoders();

@@ -11,7 +11,7 @@ const READ_BYTES: usize = 64 * 1024;
 const ROUNDS: usize = 9;
 const READS: usize = 400;
 
-/// The size of null bits and slot before the text in a row of one column.
+/// The size of the null bits and the slot that precede the text in a row of one column, in bytes.
 const HEAD_BYTES: usize = 16;
 /// An owned row, which is sent to another worker or stored in an operator.
 type RowBuf = SmallVec<[u8; 88]>;
@@ -62,7 +62,7 @@ fn main() {
                 });
             }));
             slice.push(timed(count, || {
-                // One allocation per read; it is reused when no slice of it is alive.
+                // The pool allocates a buffer per read. A buffer without live slices is reused.
                 pool.reserve(READ_BYTES);
                 pool.extend_from_slice(black_box(&text));
                 let read = pool.split().freeze();

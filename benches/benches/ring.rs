@@ -102,7 +102,8 @@ fn stream(c: &mut Criterion) {
             let (mut tx, mut rx) = ring::<Item>(CAPACITY);
             let push = move |item, last| {
                 let pushed = tx.push(item).is_ok();
-                // Published per burst, as a drain does, and whenever the ring is full.
+                // Items are published once per burst, as a drain does, and whenever the ring is
+                // full.
                 if last || !pushed {
                     tx.publish();
                 }

@@ -182,7 +182,7 @@ fn a_crash_at_any_write_loses_nothing_and_counts_nothing_twice() {
             let ended = counted(&world, run, in_two_levels, &last).is_ok();
             world.sim_storage().power_failure();
             world.sim_storage().recover();
-            // With another parallelism, and in the other mode.
+            // The next run has another parallelism and the other mode.
             let run = Run { parallelism: 1 + parallelism % 3, continuous: !continuous, ..run };
             let again = counted(&world, run, in_two_levels, &last);
             again.unwrap_or_else(|error| panic!("after {operations} operations: {error}"));
@@ -396,7 +396,7 @@ fn records_are_counted_from_the_restart_on() {
     std::fs::remove_dir_all(&folder).unwrap();
 }
 
-/// With threads and real files. The last epoch reports the number of keys.
+/// The query runs on threads and writes real files. The last epoch reports the number of keys.
 #[test]
 fn a_count_goes_on_on_threads() {
     let folder = std::env::temp_dir().join(format!("millstream-aggregates-{}", std::process::id()));

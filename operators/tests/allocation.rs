@@ -38,7 +38,7 @@ fn count() {
     if !ARMED.load(Ordering::Relaxed) {
         return;
     }
-    // A thread that is ending has no thread-local value any more.
+    // The thread-local value of a thread that is ending is already destroyed.
     let is_worker = THREAD.try_with(|thread| {
         if thread.get() == Thread::Unknown {
             // Reading the thread's name may allocate.
@@ -72,12 +72,12 @@ unsafe impl GlobalAlloc for Counting {
         unsafe { System.alloc(layout) }
     }
     unsafe fn dealloc(&self, ptr: *mut u8, layout: Layout) {
-        // SAFETY: as above.
+        // SAFETY: the caller keeps the contract of `GlobalAlloc`.
         unsafe { System.dealloc(ptr, layout) }
     }
     unsafe fn realloc(&self, ptr: *mut u8, layout: Layout, size: usize) -> *mut u8 {
         count();
-        // SAFETY: as above.
+        // SAFETY: the caller keeps the contract of `GlobalAlloc`.
         unsafe { System.realloc(ptr, layout, size) }
     }
 }

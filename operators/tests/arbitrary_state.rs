@@ -212,7 +212,8 @@ impl StatefulProcessor for Recent {
     }
 }
 
-/// Each write restarts the time to live of a value. Elements and entries have their own.
+/// Each write restarts the time to live of a value. Each list element and each map entry has its
+/// own time to live.
 #[test]
 fn what_has_a_time_to_live_is_not_seen_after_it() {
     for trigger in [CONTINUOUS, BATCHES] {
@@ -422,7 +423,7 @@ fn a_window_behind_an_operator() {
     }
 }
 
-/// What a processor has been given: the numbers of the initial state and those of the rows.
+/// A processor's input: the numbers of the initial state and those of the rows.
 #[derive(Clone)]
 struct Given {
     numbers: ListState<i64>,
@@ -483,8 +484,8 @@ fn initial(rows: &str) -> PlanResult<GroupedData> {
     Ok(table.group_by([col("key")]))
 }
 
-/// A processor gets its initial state before the first rows of a key, and timers that it sets then
-/// fire; after a restart it gets none, whatever the table has then.
+/// A processor gets its initial state before the first rows of a key. Timers that it sets at that
+/// time fire. After a restart it gets no initial state, even if the table has changed.
 #[test]
 fn an_initial_state_comes_before_the_first_rows_and_once() {
     let make = |rows: &'static str| {
@@ -518,7 +519,7 @@ fn an_initial_state_comes_before_the_first_rows_and_once() {
     }
 }
 
-/// A function is called for each key of the initial state, with the rows that there are.
+/// A function is called for each key of the initial state, with the key's rows or with none.
 #[test]
 fn a_function_is_called_for_each_key_of_the_initial_state() {
     let sums = |rows: &'static str| {
@@ -570,7 +571,7 @@ fn an_initial_state_that_cannot_be_is_refused() {
     let mismatch = "INITIAL_STATE_KEY_MISMATCH";
     assert_eq!(condition(&texts.group_by([col("key")])).unwrap(), mismatch);
     assert_eq!(condition(&texts.group_by([])).unwrap(), mismatch);
-    // A processor that knows nothing of one.
+    // A processor that does not handle an initial state.
     let error = Runs::new().run(&[(1, 0, 1)], (BATCHES, 1), |frame| {
         let initial = initial("(1, 10)")?;
         let grouped = frame.group_by([col("k")]).with_initial_state(&initial)?;
@@ -620,7 +621,7 @@ fn a_function_maps_each_key_to_one_row() {
         out.retain(|row| row.ends_with("out"));
         assert_eq!(out, ["1 3 out", "2 20 out", "3 1 out", "4 1 out"]);
     }
-    // Its output mode is the query's.
+    // The operator's output mode must be that of the query.
     let error = Runs::new().run(&[(1, 0, 1)], (BATCHES, 1), counts).unwrap_err();
     assert_eq!(condition(&error), "STREAMING_OUTPUT_MODE.UNSUPPORTED_OPERATION");
 }

@@ -35,7 +35,7 @@ fn answer(sql: &str) -> String {
     }
 }
 
-/// The results of Spark 4.3.
+/// The expected results are those of Spark 4.3.
 #[test]
 fn tables_as_in_spark() {
     let cases = [
@@ -183,7 +183,7 @@ fn a_left_row_leaves_when_no_closer_one_can_come() {
     for trigger in BOTH {
         let mut run = Setup::new(FINAL, 10, trigger).start().unwrap();
         assert!(run.step(&[event(1, 100, 1), event(2, 100, 2)], &[event(1, 90, 10)]).is_empty());
-        // A closer right row, and one that is later than the left row.
+        // Adds a closer right row, and a right row that is later than the left row.
         assert!(run.step(&[], &[event(1, 99, 11), event(1, 101, 12)]).is_empty());
         run.restart(2).unwrap();
         let got = run.step(&[event(9, 111, 9)], &[event(9, 111, 19)]);
@@ -222,7 +222,7 @@ fn state_is_what_a_left_row_may_still_match() {
     run.step(&[event(9, 5000, 1)], &[event(9, 5000, 1)]);
     run.step(&[], &[]);
     let state = run.query().last_progress().unwrap().committed.state[0];
-    // One right row for each of five keys, and for the ninth key.
+    // The join keeps one right row for each of five keys, and the rows of key 9.
     assert!(state.rows <= 9, "{}", state.rows);
 }
 
@@ -290,7 +290,7 @@ fn model(steps: &[Step], op: &str, left: bool) -> Vec<String> {
     let mut rows = Vec::new();
     for l in steps.iter().flat_map(|(l, _)| l) {
         let before = |r: &&&Event| r.0 == l.0 && if op == ">" { r.1 < l.1 } else { r.1 <= l.1 };
-        // Among equal times the last one.
+        // Of rows with equal times the last one counts.
         match all_r.iter().filter(before).max_by_key(|r| r.1) {
             Some(r) => rows.push(format!("{} {}", l.2, r.2)),
             None if left => rows.push(format!("{} -", l.2)),

@@ -50,7 +50,7 @@ fn copy(from: &Path, to: &Path, root: &str) {
             Ok(text) => text.into_bytes(),
             Err(binary) => binary.into_bytes(),
         };
-        // Hadoop's checksum of a changed entry of the sink's log.
+        // Checksum files of the sink's log are left out, because they do not match changed entries.
         if !name.to_string_lossy().ends_with(".crc") {
             fs::write(to.join(name), bytes).unwrap();
         }

@@ -4,8 +4,8 @@
 
 use millstream::session::Session;
 
-/// An expression, and its type or error condition in ANSI mode and without it. `=` in the second
-/// column means the same.
+/// An expression, and its type or error condition in ANSI mode and without it. `=` stands for the
+/// result in ANSI mode.
 type Line = (&'static str, &'static str, &'static str);
 
 fn check(lines: &[Line]) {

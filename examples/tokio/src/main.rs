@@ -9,8 +9,8 @@
 //! runs on its worker, and all tasks run on one Tokio thread.
 //!
 //! *Backpressure.* If the query is behind, `send` waits, and so do the clients. A client that does
-//! not read its answers can have up to [`IN_FLIGHT`] words in flight; then its connection is not
-//! read any more.
+//! not read its answers can have up to [`IN_FLIGHT`] words in flight; at that limit the service
+//! stops reading from its connection until answers have been written.
 
 use futures_util::{SinkExt, StreamExt};
 use millstream::stream::{Flow, InputSink, OutputStream, Query, Reduce};
@@ -29,7 +29,7 @@ const IN_FLIGHT: usize = 1_000;
 /// Maximum length of a line, in bytes. A client that sends a longer one is disconnected.
 const LINE_BYTES: u64 = 1_024;
 
-/// A client and its word. An empty word is the client's last.
+/// A client's number, and a word that it has sent. An empty word ends the client's input.
 type Word = (u64, String);
 /// A word, its client, and how often the word has been sent so far.
 type Counted = (String, (u64, u64));
@@ -127,7 +127,7 @@ async fn serve_client(
     clients.with(|clients| clients.insert(client, sender));
     let writer = tokio::spawn(write(writes, answers, room.clone()));
     let read = read((client, reads), &mut words, &room).await;
-    // Sent through the query, so that it arrives after the client's last answer.
+    // The end of the input goes through the query like a word, so its answer follows all others.
     words.send((client, String::new())).await?;
     writer.await??;
     read

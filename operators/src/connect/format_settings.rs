@@ -57,7 +57,8 @@ static KNOWN: &[Known] = &[
     ),
     known("spark.sql.parquet.mergeSchema", &["parquet"], "mergeSchema", Kind::Flag),
     known("spark.sql.orc.mergeSchema", &["orc"], "mergeSchema", Kind::Flag),
-    // Selects Spark's decoder; it does not affect rows. The only other value selects Hive's.
+    // `native` selects Spark's own decoder; it does not affect rows. Spark's other value, `hive`,
+    // would select Hive's decoder.
     known("spark.sql.orc.impl", &["orc"], "", Kind::Words(&["native"])),
     known("spark.sql.orc.enableVectorizedReader", &["orc"], "", Kind::Flag),
     known("spark.sql.orc.enableNestedColumnVectorizedReader", &["orc"], "", Kind::Flag),

@@ -247,7 +247,7 @@ impl<D: for<'a> Push<Row<'a>>> Source<D> for MemorySource {
         let shared = &self.stream.parts[self.part];
         let mut queue = shared.queue();
         if !self.lost {
-            // Rows that the previous query had committed but not removed.
+            // Removes rows that the previous query had committed but had not removed.
             let done = at.saturating_sub(queue.base).min(queue.rows.len() as u64);
             queue.rows.drain(..done as usize);
         }
@@ -278,7 +278,8 @@ impl<D: for<'a> Push<Row<'a>>> Source<D> for MemorySource {
             self.stage();
         }
         if self.emitted + (self.staged.len() as u64) < end {
-            // Rows of an earlier process are lost; rows in the stream now are new ones.
+            // The batch's rows belonged to an earlier process and are lost. Rows in the stream are
+            // new ones.
             self.emitted = end;
             self.shared().queue().base = end + self.staged.len() as u64;
         }

@@ -1,4 +1,4 @@
-//! What a source counts for progress reports.
+//! The counters of a source, for progress reports.
 
 use crate::connect::bad_records::BadRecords;
 use crate::connect::socket::connection_counts::{ConnectionCounts, ConnectionTotals};
@@ -6,7 +6,7 @@ use crate::connect::source_report::SourceProgress;
 use std::sync::Arc;
 use std::sync::atomic::AtomicU64;
 
-/// Counters of a source for progress reports.
+/// The counters of a source, shared with the driver for progress reports.
 #[derive(Clone, Default)]
 pub struct SourceCounters {
     /// Records emitted.
@@ -15,14 +15,14 @@ pub struct SourceCounters {
     pub bad: BadRecords,
     /// Number of skipped paths: neither files nor folders, or broken links.
     pub skipped_paths: Arc<AtomicU64>,
-    /// Of a socket source: its connections.
+    /// The connection counters of a socket source; `None` for other sources.
     pub connections: Option<Arc<ConnectionCounts>>,
-    /// Of a source with more to report than its offsets.
+    /// Reports more than the offset; `None` for a source that has no more to report.
     pub progress: Option<Arc<dyn SourceProgress>>,
 }
 
 impl SourceCounters {
-    /// Of a socket source: its connections now.
+    /// The connection counters of a socket source at this moment; `None` for other sources.
     pub fn connections(&self) -> Option<ConnectionTotals> {
         self.connections.as_ref().map(|counts| counts.totals())
     }

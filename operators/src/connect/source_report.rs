@@ -1,15 +1,15 @@
-//! What a source adds to progress reports.
+//! Source-specific entries of progress reports.
 
 use serde_json::Value as Json;
 
-/// What a source adds to a progress report.
+/// The source-specific entries of a progress report.
 #[derive(Clone, Debug)]
 pub struct SourceReport {
-    /// Its description.
+    /// The source's description.
     pub description: String,
-    /// The latest offset that there is.
+    /// The latest offset that is available to the source.
     pub latest_offset: String,
-    /// Numbers of the source, as texts.
+    /// The source's metrics: a JSON object of strings.
     pub metrics: Json,
 }
 

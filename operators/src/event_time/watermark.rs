@@ -55,7 +55,7 @@ fn of_bucket(bucket: usize) -> i64 {
 }
 
 impl<F, D: Stage> WatermarkAssigner<F, D> {
-    /// `resumed_us` is the watermark at the end of the previous run.
+    /// Creates the stage. `resumed_us` is the watermark at the end of the previous run.
     pub fn new(
         time: F,
         delay_ms: i64,
@@ -103,7 +103,8 @@ impl<F, D: Stage> WatermarkAssigner<F, D> {
         }
     }
 
-    /// Sends the watermark if it has advanced. In whole milliseconds, as in micro-batch mode.
+    /// Sends the watermark if it has advanced. As in micro-batch mode, it is rounded down to whole
+    /// milliseconds before the delay is subtracted.
     #[inline]
     fn advance(&mut self) -> Result<(), EngineError> {
         if !self.continuous || self.silent || self.times.is_replay() {

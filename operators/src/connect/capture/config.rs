@@ -33,7 +33,8 @@ pub struct CaptureConfig {
     pub(super) max_line: usize,
     pub(super) max_unfinished: usize,
     pub(super) include_timestamp: bool,
-    /// Whether a connection that was closed within a line ends that line.
+    /// Whether an unfinished line becomes a record when its connection is closed, instead of being
+    /// rejected.
     pub(super) keeps_last_line: bool,
     pub(super) batch_bytes: usize,
 }
@@ -105,7 +106,7 @@ impl CaptureConfig {
         })
     }
 
-    /// `value STRING`, and unless `includeTimestamp` is false also `timestamp TIMESTAMP`.
+    /// The columns `value STRING` and, unless `includeTimestamp` is false, `timestamp TIMESTAMP`.
     pub fn schema(&self) -> Schema {
         let mut fields = vec![Field::new("value", DataType::String, true)];
         if self.include_timestamp {

@@ -24,8 +24,9 @@ pub(super) struct Input {
     event: u64,
 }
 
-/// Converts the monotonic times of several recordings to one timeline. Each process that records
-/// has a monotonic clock with a start of its own, which the header relates to the wall clock.
+/// Converts the monotonic times of several recordings to one timeline. Monotonic clocks of
+/// different processes start at different points. The header of a file relates its clock to the
+/// wall clock.
 #[derive(Clone, Copy, Debug)]
 struct Timeline {
     recording: u64,
@@ -39,12 +40,13 @@ impl Timeline {
         Self { recording: header.recording, base_ns }
     }
 
-    /// The timeline in the next file. A recording has one clock in all its files.
+    /// The timeline for the next file. All files of one recording use the same clock.
     fn next(self, header: &FileHeader) -> Self {
         if header.recording == self.recording { self } else { Self::new(header) }
     }
 
-    /// The time of an event: about nanoseconds since 1970, but never set back. 0 is not known.
+    /// Converts an event's monotonic time to nanoseconds since 1970. The result is approximate, but
+    /// within a recording it never goes backwards. A time of 0 means unknown and stays 0.
     fn time_ns(self, mono_ns: u64) -> u64 {
         match mono_ns {
             0 => 0,
@@ -173,10 +175,10 @@ mod tests {
         // The next file of the recording, during which the wall clock was set back.
         let second = first.next(&header(1, 999_000, 800));
         assert_eq!(second.time_ns(800), 1_000_300);
-        // A restart: the clock of its process began anew.
+        // Another recording, made after a restart: its process has a new monotonic clock.
         let third = second.next(&header(2, 1_002_000, 10));
         assert_eq!(third.time_ns(15), 1_002_005);
-        // Neither is known.
+        // The time of the first event and the clock of the last header are unknown.
         assert_eq!((third.time_ns(0), Timeline::new(&header(3, 0, 0)).time_ns(7)), (0, 7));
     }
 }

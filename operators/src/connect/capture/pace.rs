@@ -82,7 +82,7 @@ mod tests {
         assert_eq!((pace.due_ns(500, 10_000), pace.due_ns(700, 11_000)), (10_000, 10_100));
         let mut pace = Pace::new(2.0, Some(300));
         assert_eq!((pace.due_ns(500, 10_000), pace.due_ns(700, 11_000)), (10_100, 10_200));
-        // What was recorded before the start is due at once.
+        // A record from before the start of the schedule is due at once.
         assert_eq!(Pace::new(2.0, Some(900)).due_ns(500, 10_000), 10_000);
     }
 }

@@ -32,7 +32,7 @@ pub struct CaptureSource {
     consumed: Consumed,
     /// A position at or before the first event of every staged record.
     staged_begin: Option<Mark>,
-    /// The position at which the first record that the last event completed began.
+    /// The position at which the last event's first completed record began.
     last_begin: Mark,
     /// The offset of the checkpoint after a restart. Records before it are framed again but not
     /// emitted.
@@ -166,8 +166,8 @@ impl CaptureSource {
         })?;
         match next {
             Next::Event if is_past => {
-                // Neither this event nor an unfinished line belongs to the part that is read. With
-                // a later `to`, a restart reads both.
+                // This event is not before `to`, so it is not read, and unfinished lines are not
+                // completed. If a restart has a later `to`, it reads this event.
                 self.at_end = true;
                 self.input.go_to(mark)?;
             }
@@ -428,7 +428,7 @@ impl<D: for<'a> Push<Row<'a>>> Source<D> for CaptureSource {
     fn poll(&mut self, down: &mut D, cx: &mut StepCx<'_>) -> Result<Polled, EngineError> {
         self.catch_up()?;
         let (mut budget, now_ns) = (cx.budget, cx.env.now_ns());
-        // Events without a record are work too.
+        // Events that complete no record use up the budget of a poll as well.
         for _ in 0..cx.budget.max(1) {
             match self.emit(down, &mut budget, (now_ns, cx))? {
                 Emitted::Part => {

@@ -12,7 +12,7 @@ use millstream_engine::runtime::tasklet::SourceTasklet;
 use std::marker::PhantomData;
 use std::path::Path;
 
-/// A capture to be read, and how; for [`Flow::capture`].
+/// A capture and the options for reading it. Passed to [`Flow::capture`].
 #[derive(Clone, Debug)]
 pub struct Capture {
     options: Vec<(String, String)>,
@@ -23,13 +23,13 @@ pub struct Capture {
 pub struct CapturedRecord<'a> {
     /// The record, without its line end.
     pub text: &'a str,
-    /// The recorded time at which it became whole, in microseconds since 1970.
+    /// The recorded time at which the record was complete, in microseconds since 1970.
     pub time_us: i64,
 }
 
 impl Capture {
-    /// The capture in a file, or all captures in a folder. It is read without waiting, and the data
-    /// towards the recorded service only.
+    /// Reads the capture in a file, or all captures in a folder. By default records are emitted
+    /// without waiting, and only the data sent to the recorded service is read.
     pub fn new(path: impl AsRef<Path>) -> Self {
         let options = Vec::new();
         Self { options }.option("path", path.as_ref().display())
@@ -40,17 +40,17 @@ impl Capture {
         self.option("speed", factor)
     }
 
-    /// Only records at or after this time, in nanoseconds since 1970.
+    /// Reads only records at or after this time, in nanoseconds since 1970.
     pub fn from_ns(self, ns: i64) -> Self {
         self.option("from", ns)
     }
 
-    /// Only records before this time, in nanoseconds since 1970.
+    /// Reads only records before this time, in nanoseconds since 1970.
     pub fn to_ns(self, ns: i64) -> Self {
         self.option("to", ns)
     }
 
-    /// Only these connections, as `millstream inspect` numbers them.
+    /// Reads only these connections, as `millstream inspect` numbers them.
     pub fn connections(self, numbers: &[u32]) -> Self {
         let numbers: Vec<_> = numbers.iter().map(u32::to_string).collect();
         self.option("connection", numbers.join(","))
@@ -61,8 +61,8 @@ impl Capture {
         self.option("direction", if direction == Direction::In { "in" } else { "out" })
     }
 
-    /// Any other option of the SQL source `capture`, such as `lineSep` or `maxLineLength`. The last
-    /// value of an option counts.
+    /// Sets any other option of the SQL source `capture`, such as `lineSep` or `maxLineLength`. The
+    /// last value of an option counts.
     pub fn option(mut self, name: &str, value: impl std::fmt::Display) -> Self {
         self.options.push((name.to_string(), value.to_string()));
         self
@@ -133,7 +133,7 @@ impl<C: 'static> Flow<C> {
     }
 }
 
-/// The recipe of a stream of a capture's records.
+/// Builds the source tasklet of a stream that reads a capture.
 struct FromCapture<F, T> {
     source: CaptureSource,
     make: F,
@@ -167,7 +167,7 @@ where
     }
 }
 
-/// Makes the stream's records of the rows of the capture source.
+/// Converts the rows of the capture source to the stream's records.
 struct MakeRecords<D, F, T> {
     down: D,
     make: F,
@@ -185,7 +185,7 @@ where
 {
     #[inline]
     fn push(&mut self, row: Row<'a>, ingest_ns: u64) -> Result<(), EngineError> {
-        // The source sets records aside that are no UTF-8.
+        // Every row is UTF-8: the source rejects records that are not.
         let text = std::str::from_utf8(row.bytes(Slot::new(0, 2))).unwrap_or_default();
         let record = CapturedRecord { text, time_us: row.long(Slot::new(1, 2)) };
         self.down.push((self.make)(record), ingest_ns)

@@ -3,14 +3,14 @@
 
 use crate::table::types::{DataType, Field, Schema};
 
-/// Merges two schemas. A column of both gets a type that holds the values of both. Fails if there
-/// is no such type.
+/// Merges two schemas. A column that both schemas have gets a type for the values of both. Fails if
+/// there is no such type.
 pub fn merged(left: Schema, right: Schema) -> Result<Schema, String> {
     Ok(Schema::new(fields(left.fields, right.fields)?))
 }
 
 fn fields(mut left: Vec<Field>, right: Vec<Field>) -> Result<Vec<Field>, String> {
-    // Names of the same file that differ in case only stay separate columns.
+    // Columns of one schema whose names differ only in case stay separate.
     let known = left.len();
     for field in right {
         let lower = field.name.to_lowercase();

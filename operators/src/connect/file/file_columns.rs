@@ -62,7 +62,7 @@ impl FileColumns {
             let size = about.as_ref().map_or(0, |about| about.len() as i64);
             let changed = about.and_then(|about| about.modified().ok());
             let changed = changed.and_then(|at| at.duration_since(std::time::UNIX_EPOCH).ok());
-            // Spark has millisecond precision here.
+            // As in Spark, the modification time has millisecond precision.
             let changed_us = changed.map_or(0, |since| since.as_millis() as i64 * 1000);
             *value = Value::Struct(vec![
                 Value::String(uri(path)),

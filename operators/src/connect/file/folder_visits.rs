@@ -103,7 +103,7 @@ fn leads_back(link: &Path, folder: Option<&Path>) -> bool {
 
 fn is_of_kernel(path: &Path) -> bool {
     let Ok(path) = path.canonicalize() else { return false };
-    // Shared memory is an ordinary file system.
+    // `/dev/shm` (shared memory) is an ordinary file system.
     KERNEL_FOLDERS.iter().any(|folder| path.starts_with(folder)) && !path.starts_with("/dev/shm")
 }
 
@@ -165,7 +165,7 @@ mod tests {
         let (folders, passed_over) = visit(&tree);
         assert_eq!((folders, passed_over.len()), (1, 2), "{passed_over:?}");
 
-        // A folder behind two links is listed twice, as other tools do.
+        // A folder to which two links lead is listed twice, as other tools do.
         let pair = root.join("pair");
         std::fs::create_dir_all(&pair).unwrap();
         symlink(folder(40), pair.join("x")).unwrap();

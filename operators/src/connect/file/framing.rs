@@ -62,9 +62,9 @@ impl Framing {
 /// A record in a window: `begin..end`; the next record starts at `next`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Frame {
-    /// Its first byte.
+    /// The offset of the record's first byte.
     pub begin: usize,
-    /// The offset after its last byte.
+    /// The offset after the record's last byte.
     pub end: usize,
     /// The offset after the separator, where the next record starts.
     pub next: usize,
@@ -87,7 +87,7 @@ pub struct Scanner {
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum State {
-    /// Before a record, or at the start of a field.
+    /// Before a record. Only JSON framing uses the state.
     Start,
     Inside,
     Quoted,
@@ -143,7 +143,7 @@ impl Scanner {
         self.at
     }
 
-    /// Finds a whole record. `last`: the window contains the rest of the file.
+    /// Finds a whole record. `last` says that the window contains the rest of the file.
     pub fn find(&mut self, window: &[u8], last: bool) -> Option<Frame> {
         match &self.framing {
             Framing::Lines => self.line(window, last),

@@ -3,8 +3,8 @@
 //!
 //! Names that start with `.`, or with `_` and contain no `=`, and names that end with `._COPYING_`
 //! are skipped, as in Spark. Pipes, devices and links that lead nowhere, in a circle or to one
-//! folder in too many ways are skipped too. Those are reported, because nothing else would explain
-//! the missing rows.
+//! folder in too many ways are skipped too. Each such path is reported, because nothing else would
+//! explain the missing rows.
 
 use super::folder_visits::FolderVisits;
 use super::glob::{NameFilter, PathPattern, is_pattern};

@@ -72,7 +72,8 @@ impl Message {
         if text.is_null() {
             return String::new();
         }
-        // SAFETY: as above, and the pointer is not null.
+        // SAFETY: the pointer is not null, and the text lives as long as the message and ends with
+        // a NUL.
         unsafe { CStr::from_ptr(text) }.to_string_lossy().into_owned()
     }
 
@@ -120,7 +121,7 @@ impl Message {
     /// Calls `each` with each header, in order. Returns the number of headers.
     pub fn headers(&self, mut each: impl FnMut(&str, Option<&[u8]>)) -> usize {
         let mut headers = ptr::null_mut();
-        // SAFETY: the message is valid; the headers stay its own.
+        // SAFETY: the message is valid and keeps ownership of the headers.
         let found = unsafe { c::rd_kafka_message_headers(self.raw(), &mut headers) };
         if found != c::rd_kafka_resp_err_t::RD_KAFKA_RESP_ERR_NO_ERROR {
             return 0;

@@ -28,7 +28,7 @@ pub struct Deliveries {
 impl Deliveries {
     /// Sets the worker to wake.
     pub fn wake(&self, waker: Waker) {
-        // Fails only if it was set before, and there is one worker.
+        // A second call would fail. There is none, because one worker runs the sink.
         drop(self.waker.set(waker));
     }
 
@@ -46,7 +46,8 @@ impl Deliveries {
     /// The number of unacknowledged records.
     #[inline]
     pub fn pending(&self, generation: usize) -> u64 {
-        // ORDERING: acquire: pairs with the release of the producer's thread, whose error is seen.
+        // ORDERING: acquire: pairs with the producer thread's release, so that its stored error is
+        // visible.
         self.pending[generation].load(Ordering::Acquire)
     }
 
@@ -62,7 +63,7 @@ pub struct Context(pub Arc<Deliveries>);
 impl ClientContext for Context {}
 
 impl ProducerContext for Context {
-    /// Whether the record is of an even or of an odd epoch.
+    /// 0 for a record of an even epoch, 1 for one of an odd epoch.
     type DeliveryOpaque = usize;
 
     fn delivery(&self, result: &DeliveryResult<'_>, generation: usize) {

@@ -24,7 +24,7 @@ pub enum Subscription {
 }
 
 impl fmt::Display for Subscription {
-    /// The form that Spark uses in progress reports.
+    /// Formats the subscription as in Spark's progress reports.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Topics(topics) => {
@@ -62,7 +62,7 @@ pub enum Place {
 pub enum NoMatch {
     /// The query fails.
     Fail,
-    /// At its end.
+    /// The partition is read from its end.
     Latest,
 }
 
@@ -308,7 +308,8 @@ impl KafkaSourceConfig {
         };
         let max_offsets = count("maxOffsetsPerTrigger")?;
         let min_offsets = count("minOffsetsPerTrigger")?;
-        // Accepted without effect: one tasklet reads a partition, so ranges are not split.
+        // These two options are accepted without effect: one tasklet reads a partition, so ranges
+        // are not split.
         count("minPartitions")?;
         count("maxRecordsPerPartition")?;
         if let (Some(min), Some(max)) = (min_offsets, max_offsets)
@@ -322,7 +323,8 @@ impl KafkaSourceConfig {
         let max_delay_ns = reader.duration_ns("maxTriggerDelay")?.unwrap_or(MAX_TRIGGER_DELAY_NS);
         let with_headers = reader.flag("includeHeaders", false)?;
         let group_prefix = reader.get("groupIdPrefix").unwrap_or("spark-kafka-source").to_string();
-        // Timeouts and retries of Spark's consumer. The client has its own.
+        // Timeouts and retries of Spark's consumer are accepted without effect: librdkafka has its
+        // own.
         for name in ["kafkaConsumer.pollTimeoutMs", "fetchOffset.retryIntervalMs"] {
             reader.number(name, 0, 0, i64::MAX as u64)?;
         }
@@ -392,7 +394,7 @@ mod tests {
 
     #[test]
     fn wrong_options_are_refused_with_their_name() {
-        /// Options, whether they are of a stream, and a part of the error.
+        /// A test case: the options, whether they belong to a stream, and a substring of the error.
         type Wrong<'a> = (&'a [(&'a str, &'a str)], bool, &'a str);
         let wrong: &[Wrong<'_>] = &[
             (&[], true, "subscribePattern"),

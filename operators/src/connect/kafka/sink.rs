@@ -64,7 +64,7 @@ pub struct KafkaSinkConfig {
     client: Client,
     /// The topic of all rows. If `None`, each row names its own topic.
     topic: Option<Arc<str>>,
-    /// Exactly once. If `None`, at least once.
+    /// The options of exactly-once delivery; `None` for at-least-once delivery.
     transactions: Option<TransactionOptions>,
 }
 
@@ -238,7 +238,7 @@ impl KafkaSinkConfig {
     }
 }
 
-/// What sends the records.
+/// The producers that send the records.
 enum Producers {
     /// One producer for all epochs.
     Plain(RecordProducer),
@@ -270,7 +270,8 @@ impl Producers {
         }
     }
 
-    /// All records of an epoch are acknowledged.
+    /// Handles the end of an epoch whose records are all acknowledged: passes its transaction to
+    /// the driver.
     fn ended(&self, generation: usize, epoch: Epoch) {
         let Self::Transactional { transactions, reports } = self else { return };
         if transactions.is_open(generation) {
@@ -285,7 +286,7 @@ impl Producers {
 
 /// A row for which the producer's queue was full.
 struct Refused {
-    /// Whether it is of an even or of an odd epoch.
+    /// 0 for a row of an even epoch, 1 for one of an odd epoch.
     generation: usize,
     topic: String,
     partition: Option<i32>,
@@ -413,7 +414,8 @@ impl Stage for KafkaSink {
 
     #[inline]
     fn is_ready(&mut self) -> bool {
-        // Two producers keep the order of rows only if one has sent all of its rows.
+        // With transactions, each epoch has another producer. Rows keep their order only if the
+        // previous producer has sent all of its rows first.
         let is_in_turn = self.flushing.is_none() || !self.producers.is_transactional();
         is_in_turn
             && self.refused.is_none()

@@ -127,7 +127,7 @@ pub struct KafkaSource {
     progress: Arc<TopicProgress>,
 }
 
-/// What the cluster has.
+/// The partitions and topic ids that the discovery thread has found.
 struct Discovered {
     partitions: Partitions,
     ids: TopicIds,
@@ -231,7 +231,7 @@ impl KafkaSource {
         self.config.client.failed(doing, error)
     }
 
-    /// What the source reports about itself.
+    /// The source's part of progress reports.
     pub fn progress(&self) -> Arc<dyn SourceProgress> {
         self.progress.clone()
     }
@@ -472,8 +472,8 @@ impl KafkaSource {
         if !self.is_bounded || partition.is_done || partition.requeued > 0 {
             return Ok(());
         }
-        // The batch ends after the partition does. That is lost data, unless records arrived
-        // meanwhile.
+        // The batch's end is beyond the partition's end: data was lost, unless records have arrived
+        // in the meantime.
         let of = (&*partition.topic.clone(), partition.partition, LATEST);
         let latest = self.cluster.offsets([of])?.get(of.0, of.1).unwrap_or(LATEST);
         let end = self.partitions[index].end;
@@ -540,8 +540,8 @@ impl KafkaSource {
         Ok(())
     }
 
-    /// Switches to continuous mode after a batch that an earlier run had planned: no partition has
-    /// an end any more.
+    /// Switches to continuous mode after a batch that an earlier run had planned. Partitions then
+    /// have no end offset.
     fn leave_batch(&mut self) {
         for partition in self.partitions.iter_mut().filter(|known| known.end != i64::MAX) {
             (partition.end, partition.is_done) = (i64::MAX, false);

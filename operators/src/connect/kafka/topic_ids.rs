@@ -37,21 +37,21 @@ impl<T> Drop for Owned<T> {
     }
 }
 
-/// Asks the cluster for the ids of topics. A topic that it does not know has none in the answer;
-/// a cluster that has no ids gives an empty answer.
+/// Asks the cluster for the ids of topics. Topics that the cluster does not know are missing from
+/// the result. It is empty if the cluster does not support topic ids.
 pub fn ask(consumer: &BaseConsumer, topics: &[&str], timeout: Duration) -> KafkaResult<TopicIds> {
     let names: Vec<CString> = topics.iter().filter_map(|name| CString::new(*name).ok()).collect();
     let mut pointers: Vec<*const c_char> = names.iter().map(|name| name.as_ptr()).collect();
     if pointers.is_empty() {
         return Ok(TopicIds::new());
     }
-    // Any broker knows the ids. Without its number the request would go to the controller.
+    // Any broker knows the ids. Without a broker number the request would go to the controller.
     let metadata = consumer.client().fetch_metadata(topics.first().copied(), timeout)?;
     let broker = metadata.orig_broker_id();
     let client = consumer.client().native_ptr();
     let timeout_ms = i32::try_from(timeout.as_millis()).unwrap_or(i32::MAX);
-    // SAFETY: the client is valid, the names live until the request is made, and what the calls
-    // return is freed once by `Owned`. The result lives as long as the event.
+    // SAFETY: the client is valid, the names live until the request is made, and `Owned` frees each
+    // returned object once. The result lives as long as the event.
     unsafe {
         let topics =
             c::rd_kafka_TopicCollection_of_topic_names(pointers.as_mut_ptr(), pointers.len());
@@ -59,7 +59,7 @@ pub fn ask(consumer: &BaseConsumer, topics: &[&str], timeout: Duration) -> Kafka
         let kind = c::rd_kafka_admin_op_t::RD_KAFKA_ADMIN_OP_DESCRIBETOPICS;
         let options = c::rd_kafka_AdminOptions_new(client, kind);
         let options = Owned::new(options, c::rd_kafka_AdminOptions_destroy)?;
-        // Both fail only for a number that is out of range; the defaults are good then.
+        // Both calls fail only for a number that is out of range. The defaults then apply.
         let (options_ptr, no_text) = (options.0.as_ptr(), ptr::null_mut());
         c::rd_kafka_AdminOptions_set_request_timeout(options_ptr, timeout_ms, no_text, 0);
         c::rd_kafka_AdminOptions_set_broker(options_ptr, broker, no_text, 0);
@@ -119,7 +119,8 @@ pub struct KnownIds {
 }
 
 impl KnownIds {
-    /// The ids of a source. Without a checkpoint they last as long as the run.
+    /// Creates the ids of a source, which are stored in `folder`. Without a folder they are kept
+    /// for this run only.
     pub fn new(folder: Option<&Path>) -> Self {
         Self { path: folder.map(|folder| folder.join("topic-ids")), ids: None }
     }
@@ -136,7 +137,7 @@ impl KnownIds {
         }
     }
 
-    /// Takes over ids as the cluster has them now. Returns the topics that were created again.
+    /// Stores the ids that the cluster has now. Returns the topics that were created again.
     pub fn update(
         &mut self,
         storage: &dyn Storage,

@@ -1,4 +1,5 @@
-//! What a Kafka source adds to progress reports: the latest offsets, and how far it is behind them.
+//! A Kafka source's part of progress reports: the latest offsets, and how far the source is behind
+//! them.
 
 use crate::connect::kafka::offsets::ByPartition;
 use crate::connect::source_report::{SourceProgress, SourceReport};
@@ -17,12 +18,12 @@ pub struct TopicProgress {
 }
 
 impl TopicProgress {
-    /// Reports about the partitions that a consumer reads.
+    /// Creates the progress of the partitions that a consumer reads.
     pub fn new(description: String, consumer: Arc<BaseConsumer>) -> Self {
         Self { description, consumer, planned: Mutex::new(None) }
     }
 
-    /// Sets the latest offsets, which a plan has asked for.
+    /// Stores the latest offsets that planning a batch has queried.
     pub fn set_planned(&self, latest: &ByPartition) {
         *self.planned.lock().unwrap_or_else(PoisonError::into_inner) = Some(latest.clone());
     }
@@ -54,7 +55,7 @@ impl TopicProgress {
     }
 }
 
-/// The metrics of Spark's source: texts, the mean with one decimal.
+/// The metrics of Spark's Kafka source. Their values are strings, and the mean has one decimal.
 fn metrics(latest: &ByPartition, ends: &ByPartition) -> Json {
     let behind = |(topic, partition, latest): (&str, i32, i64)| {
         ends.get(topic, partition).map(|end| (latest - end).max(0))

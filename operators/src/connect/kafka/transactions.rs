@@ -41,7 +41,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
 
-/// The pause before a request that failed for a reason that passes is made again.
+/// The pause before a request is repeated after a temporary error.
 const ASK_AGAIN: Duration = Duration::from_millis(50);
 /// How long the end of a query waits for the abort of its open transaction.
 const ABORT_TIMEOUT: Duration = Duration::from_secs(5);
@@ -49,9 +49,9 @@ const ABORT_TIMEOUT: Duration = Duration::from_secs(5);
 /// The parsed options of transactions.
 #[derive(Clone, Debug)]
 pub struct TransactionOptions {
-    /// What the transactional ids and the consumer group of the query begin with.
+    /// The prefix of the query's transactional ids and of its consumer group.
     pub id_prefix: String,
-    /// The topic that the offset of the consumer group is of. It holds no records.
+    /// The topic of the consumer group's offset. It contains no records.
     pub epoch_topic: String,
     /// `transaction.timeout.ms`: how long the broker keeps a transaction open.
     pub timeout_ms: u64,
@@ -66,13 +66,13 @@ pub struct StagedTransaction {
     pub epoch: Epoch,
 }
 
-/// The checkpoint's file that says that the query has committed a transaction.
+/// A file in the checkpoint that records that the query has committed a transaction.
 pub struct UseMark {
     path: PathBuf,
 }
 
 impl UseMark {
-    /// The file of a checkpoint.
+    /// The mark of the checkpoint in this folder.
     pub fn new(checkpoint: &Path) -> Self {
         Self { path: checkpoint.join("sinks").join("0").join("transactions") }
     }
@@ -98,22 +98,24 @@ impl UseMark {
 pub struct Transactions {
     client: Client,
     options: TransactionOptions,
-    /// The consumer group; the transactional ids are this and the producer's number.
+    /// The name of the consumer group. A transactional id is this name followed by the producer's
+    /// number.
     name: String,
     producers: [RecordProducer; 2],
     is_open: [AtomicBool; 2],
     group: ConsumerGroupMetadata,
-    /// The number of epochs that are written, from the group. `None` if it has no offset.
+    /// The number of written epochs at the start, from the group's offset. `None` if it has no
+    /// offset.
     written_at_start: Option<u64>,
-    /// The number of epochs that are written.
+    /// The number of written epochs.
     written: AtomicU64,
     /// Whether an earlier run has committed a transaction.
     was_used: bool,
 }
 
 impl Transactions {
-    /// Starts the producers, which ends every transaction of an earlier run, and reads how many
-    /// epochs are written.
+    /// Starts the producers, which ends every transaction of an earlier run, and reads the number
+    /// of written epochs.
     pub fn open(
         client: &Client,
         options: &TransactionOptions,
@@ -156,7 +158,8 @@ impl Transactions {
         })
     }
 
-    /// Whether the transaction of an epoch was committed, for an epoch that an earlier run left.
+    /// Whether the transaction of an epoch of an earlier run was committed. Fails if the group's
+    /// offset is missing although a transaction was committed.
     pub fn is_written(&self, epoch: Epoch) -> Result<bool, EngineError> {
         match self.written_at_start {
             Some(written) => Ok(written > epoch),
@@ -175,7 +178,7 @@ impl Transactions {
     }
 
     /// Prepares for the first epoch of this run. `next_epoch` is the first one that the checkpoint
-    /// has not committed, and `replays` whether an earlier run has planned it.
+    /// has not committed, and `replays` says whether an earlier run has planned it.
     pub fn begin_run(
         &mut self,
         next_epoch: Epoch,
@@ -198,7 +201,8 @@ impl Transactions {
             }
             Some(_) => {}
             None => {
-                // Also shows at the start whether the query has all the rights it needs.
+                // The transaction also shows at the start whether the query has all the rights that
+                // it needs.
                 self.begin(0)?;
                 self.add_offset(0, next_epoch)?;
                 self.commit(0)?;
@@ -298,7 +302,7 @@ impl Drop for Transactions {
     }
 }
 
-/// Repeats a request while it fails for a reason that passes, until its time is up.
+/// Repeats a request while it fails with a temporary error, until `patience` has elapsed.
 fn retried(patience: Duration, request: impl Fn(Duration) -> KafkaResult<()>) -> KafkaResult<()> {
     let until = Instant::now() + patience;
     loop {
@@ -318,7 +322,7 @@ fn retried(patience: Duration, request: impl Fn(Duration) -> KafkaResult<()>) ->
     }
 }
 
-/// Creates the topic of the group's offset if it is not there, and reads the offset.
+/// Creates the topic of the group's offset if it does not exist, and reads the offset.
 fn read_group(
     client: &Client,
     options: &TransactionOptions,
@@ -364,7 +368,7 @@ fn create_topic(client: &Client, topic: &str) -> Result<(), EngineError> {
     Ok(())
 }
 
-/// The error of a producer. A fenced one says who has fenced it.
+/// The error of a producer. If another run has fenced the producer, the error says so.
 fn explained(
     client: &Client,
     name: &str,
@@ -436,7 +440,7 @@ impl SinkLog for TransactionLog {
     ) -> Result<(), EngineError> {
         let is_written = epoch < self.0.written.load(Ordering::Relaxed);
         for staged in parse(staged)?.iter().filter(|staged| self.0.is_open(staged.producer)) {
-            // An earlier run has written a batch that was processed again.
+            // The batch was processed again, but an earlier run has already written it.
             if is_written {
                 self.0.abort(staged.producer)?
             } else {

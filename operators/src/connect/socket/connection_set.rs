@@ -69,7 +69,7 @@ impl Connections {
         self.open
     }
 
-    /// Whether another connection is known to be readable.
+    /// Whether there are several connections and one of them may be readable.
     #[inline]
     pub(super) fn has_ready(&self) -> bool {
         self.open > 1 && !self.ready.is_empty()
@@ -198,9 +198,9 @@ impl Connections {
         self.slots.iter_mut().flatten().max_by_key(|connection| connection.unfinished())
     }
 
-    /// Finds the connections without bytes since a time. Queued connections do not count, because
-    /// they may be waiting for the chain. Returns the earliest time of the last bytes among the
-    /// others.
+    /// Collects the connections that have received nothing since `since_ns`. Queued connections are
+    /// left out, because they may be waiting for the chain. Returns the earliest time at which one
+    /// of the other connections received bytes.
     pub(super) fn silent_since(&self, since_ns: u64, found: &mut Vec<usize>) -> Option<u64> {
         let mut oldest = None::<u64>;
         for (slot, connection) in self.slots.iter().enumerate() {

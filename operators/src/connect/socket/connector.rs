@@ -57,7 +57,7 @@ enum State {
         until_ns: u64,
     },
     LookingUp(Receiver<io::Result<Vec<Target>>>),
-    /// Connected, or ended.
+    /// There is no attempt: the connection is established, or the source has ended.
     Still,
 }
 

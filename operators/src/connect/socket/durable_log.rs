@@ -93,7 +93,8 @@ impl DurableLog {
     }
 
     /// Logs complete records. `skipped` lines before them were received but rejected. They count as
-    /// kept, because their sender must not send them again. Returns the total number of lines.
+    /// stored, because their sender must not send them again. Returns the number of stored lines,
+    /// rejected ones included.
     pub(super) fn keep(
         &mut self,
         connection: u32,
@@ -123,7 +124,7 @@ impl DurableLog {
         Ok(self.lines - before)
     }
 
-    /// Removes what was received before this position, which is committed.
+    /// Removes the bytes before `position`, which are committed.
     pub(super) fn committed(&mut self, position: u64) {
         // Blocks that are still being replayed are kept, committed or not.
         if let (Some(log), None) = (&mut self.log, &self.replay) {

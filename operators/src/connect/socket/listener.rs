@@ -132,7 +132,7 @@ fn remove_stale(path: &Path) -> io::Result<()> {
     match UnixStream::connect(path) {
         Err(error) if error.kind() == ErrorKind::ConnectionRefused => {}
         Err(error) if error.kind() == ErrorKind::NotFound => return Ok(()),
-        // The listener answers, or is too busy to answer.
+        // Another process listens at the path, or is too busy to answer.
         _ => return Err(ErrorKind::AddrInUse.into()),
     }
     if SocketFile::identity(path)? == (found.dev(), found.ino()) {

@@ -39,10 +39,9 @@ impl fmt::Display for Endpoint {
 pub(super) enum AtEnd {
     /// The query continues without input, as in Spark. A listener waits for other clients.
     Wait,
-    /// The source is exhausted. A listener is exhausted when all its clients have left and there
-    /// was at least one.
+    /// The source ends. A listener ends when all its clients have left and there was at least one.
     Stop,
-    /// Reconnect with back-off; a listener waits for other clients.
+    /// The source reconnects with back-off. A listener waits for other clients.
     Reconnect,
 }
 
@@ -226,7 +225,7 @@ impl SocketConfig {
         Ok(())
     }
 
-    /// `value STRING`, and with `includeTimestamp` also `timestamp TIMESTAMP`.
+    /// The columns `value STRING` and, with `includeTimestamp`, `timestamp TIMESTAMP`.
     pub fn schema(&self) -> Schema {
         let mut fields = vec![Field::new("value", DataType::String, true)];
         if self.include_timestamp {
@@ -242,7 +241,7 @@ impl SocketConfig {
         }
     }
 
-    /// Whether an acknowledgement counts the lines of all senders. This is so if there is one
+    /// Whether an acknowledgement counts the lines of all senders. True if the source has one
     /// sender at a time, which may reconnect.
     pub(super) fn acknowledges_all(&self) -> bool {
         !self.listen || self.max_connections == 1
@@ -310,7 +309,7 @@ fn keep_alive(reader: &mut OptionReader<'_>) -> PlanResult<Option<KeepAlive>> {
     Ok(after_ns.map(|after_ns| KeepAlive { after_ns, interval_ns, probes }))
 }
 
-/// The option `lineSep`: line feeds alone, or what ends a line in Spark.
+/// The option `lineSep`: `\n` alone ends a line, or by default each of Spark's line ends.
 fn line_ends(reader: &mut OptionReader<'_>) -> PlanResult<LineEnds> {
     match reader.get("lineSep") {
         None => Ok(LineEnds::Any),

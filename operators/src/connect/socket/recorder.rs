@@ -1,4 +1,5 @@
-//! The option `record`: what a source reads is written to a capture, without slowing the query.
+//! The option `record`: the bytes that a source reads are written to a capture, without slowing the
+//! query.
 //!
 //! The worker copies what it has read into a buffer and hands full buffers to a thread of the
 //! recorder, which writes them. The number of buffers is fixed. If the disk is too slow and no
@@ -39,7 +40,7 @@ struct Events {
     bytes: Vec<u8>,
 }
 
-/// What of a connection was not recorded.
+/// The bytes of a connection that were not recorded.
 struct Missing {
     /// Stream position of the first byte.
     position: u64,
@@ -59,7 +60,7 @@ pub(super) struct Recorder {
     free: Receiver<Events>,
     /// Stream position of each open connection.
     positions: BTreeMap<u32, u64>,
-    /// What of each connection was not recorded since the last recorded event.
+    /// For each connection, the bytes that were not recorded since the last recorded event.
     missing: BTreeMap<u32, Missing>,
     next_connection: u32,
     env: Arc<dyn Env>,
@@ -162,7 +163,7 @@ impl Recorder {
     /// Records a datagram. All datagrams of a source count as one connection.
     pub(super) fn datagram(&mut self, datagram: &[u8]) {
         if self.next_connection == 0 {
-            // Its peers are many.
+            // The connection has no address, because its datagrams come from many peers.
             self.opened(&ConnectionInfo { protocol: Protocol::Udp, ..ConnectionInfo::default() });
         }
         self.read_clocks();

@@ -70,12 +70,12 @@ impl Bits {
     }
 }
 
-/// Whether integers are stored zigzag encoded, as those that may be negative are.
+/// Whether integers are zigzag encoded. ORC encodes integers that may be negative this way.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Sign {
     /// Zigzag encoded.
     Signed,
-    /// As they are.
+    /// Not zigzag encoded.
     Unsigned,
 }
 

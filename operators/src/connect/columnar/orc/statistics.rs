@@ -26,7 +26,7 @@ pub enum Bounds {
     Text(String, String),
     /// For booleans, which have no bounds: the number of true values.
     True(u64),
-    /// A value has no place in the order (NaN) or is too long. No bounds are written.
+    /// Some value cannot be ordered (NaN) or is too long. No bounds are written.
     Unknown,
 }
 

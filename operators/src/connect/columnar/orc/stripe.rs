@@ -106,8 +106,8 @@ pub struct Stripe {
     pub statistics: Vec<Statistics>,
 }
 
-/// A batch's array of a column, and the null mask of the enclosing structs. A row that is NULL
-/// there has no value in the column's streams.
+/// A batch's array of a column, and the null mask of the enclosing structs. For a row whose
+/// enclosing struct is NULL, the column's streams contain no value.
 type Part = (ArrayRef, Option<NullBuffer>);
 
 /// Calls `see` with the array and the index of each non-NULL row.

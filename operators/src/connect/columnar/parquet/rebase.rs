@@ -13,8 +13,8 @@ use parquet::file::metadata::KeyValue;
 
 /// 1582-10-15 in days since 1970-01-01. From this day on both calendars agree.
 pub const SAME_FROM_DAYS: i64 = -141_427;
-/// 1900-01-01 00:00:00 UTC in microseconds. Before this instant the two differ in zone offsets as
-/// well: Java's old date classes ignore local mean time.
+/// 1900-01-01 00:00:00 UTC in microseconds. Before this instant the two calendars also differ in
+/// zone offsets: Java's old date classes ignore local mean time.
 pub const SAME_FROM_US: i64 = -2_208_988_800_000_000;
 
 /// Keys of Spark's metadata in a footer.
@@ -26,9 +26,9 @@ pub const LEGACY_INT96: &str = "org.apache.spark.legacyINT96";
 /// The rebase mode: how old dates and timestamps are read if the file does not name its calendar.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Mode {
-    /// They use the proleptic Gregorian calendar.
+    /// Old values use the proleptic Gregorian calendar.
     Corrected,
-    /// They use the hybrid calendar.
+    /// Old values use the hybrid calendar.
     Legacy,
     /// Values that differ between the calendars are an error.
     Exception,

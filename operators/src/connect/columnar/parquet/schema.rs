@@ -63,9 +63,9 @@ pub enum Meaning {
     Text,
     Date,
     Time(Unit),
-    /// Its unit, and whether it is an instant (adjusted to UTC) or a local time.
+    /// A timestamp: its unit, and whether it is an instant (adjusted to UTC) or a local time.
     Timestamp(Unit, bool),
-    /// NULL in every row.
+    /// A column that is NULL in every row.
     Null,
     HalfFloat,
     /// The name of an annotation that has no SQL type.
@@ -83,11 +83,11 @@ pub enum Unit {
 /// Rules for inferring types where Parquet's types are ambiguous.
 #[derive(Clone, Copy, Debug)]
 pub struct Inference {
-    /// Reads BINARY without an annotation as STRING.
+    /// Whether BINARY without an annotation is read as STRING.
     pub binary_as_string: bool,
-    /// Reads local timestamps as TIMESTAMP_NTZ, or else as TIMESTAMP.
+    /// Whether local timestamps are read as TIMESTAMP_NTZ instead of TIMESTAMP.
     pub wall_clocks: bool,
-    /// Reads timestamps in nanoseconds as BIGINT.
+    /// Whether timestamps in nanoseconds are read as BIGINT.
     pub nanos_as_long: bool,
 }
 

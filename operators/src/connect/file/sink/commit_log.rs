@@ -1,7 +1,7 @@
 //! The commit log of the file sink: an entry `_spark_metadata/N` names the files of epoch N, and
 //! makes them visible. The format is Spark's.
 //!
-//! *Threads.* The driver's.
+//! *Threads.* Only the driver's thread uses the log.
 
 use crate::connect::file::file_log::{Crc, FileLog};
 use crate::connect::file::uri::{path_of, uri};

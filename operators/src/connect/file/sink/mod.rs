@@ -262,8 +262,8 @@ impl OpenFile {
     fn write_out(&mut self, storage: &dyn Storage) -> Result<(), EngineError> {
         if !self.buffer.is_empty() {
             storage.append(&self.path, &self.buffer).map_err(|error| {
-                // Removed because a reader that ignores the log would take the incomplete file for
-                // a complete one.
+                // The incomplete file is removed, because a reader that ignores the log would take
+                // it for a complete one.
                 drop(storage.remove(&self.path));
                 log_entry::write_failed(&self.path, &error)
             })?;

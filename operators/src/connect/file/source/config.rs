@@ -297,8 +297,8 @@ impl FileSourceConfig {
     }
 }
 
-/// Numbers that tell a replaced file from the old one, even if the path, the size and the
-/// millisecond are the same. Empty on systems without such numbers.
+/// Numbers that distinguish a replaced file from the old one, even if path, size and modification
+/// time are equal. Empty on systems without such numbers.
 #[cfg(unix)]
 pub(in crate::connect::file::source) fn file_id(path: &Path) -> Vec<u64> {
     use std::os::unix::fs::MetadataExt;

@@ -181,7 +181,8 @@ fn named_format(name: &str, reader: &mut OptionReader<'_>) -> PlanResult<Format>
     })
 }
 
-/// Spark reads JSON through a character reader if an option names the character set.
+/// Which of Spark's JSON parsers to imitate. Spark reads JSON through a character reader if an
+/// option names the character set.
 fn source(coding: Coding) -> Source {
     match coding {
         Coding::Json => Source::Bytes,

@@ -2,9 +2,9 @@
 //! feature `columnar` Parquet and ORC.
 //!
 //! Each file is read once, when it is first listed. It must appear whole (written elsewhere and
-//! renamed into the folder) and is not read again. The checkpoint records which files were listed
-//! when (`sources/I/N`, in Spark's layout) before any of them is read, so a restart reads the same
-//! files in the same order.
+//! renamed into the folder) and is not read again. Each group of new files is logged in the
+//! checkpoint (`sources/I/N`, in Spark's layout) before any of them is read, so a restart reads the
+//! same files in the same order.
 //!
 //! *Offsets.* `{"logOffset":N}` is the position after all files of entries up to N;
 //! `{"logOffset":N,"file":K,"byte":B}` is the position after the first K files of entry N + 1 and B

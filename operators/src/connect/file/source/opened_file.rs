@@ -14,7 +14,7 @@ pub(in crate::connect::file::source) enum Opened {
     Records(Input),
     #[cfg(feature = "columnar")]
     Columns(ColumnInput),
-    /// The file is empty, or it cannot be read and that is ignored.
+    /// Without records: the file is empty, or it cannot be read and the options ignore that.
     Nothing,
 }
 
@@ -32,7 +32,7 @@ impl Opened {
 /// The result of reading a record.
 pub(in crate::connect::file::source) enum Emitted {
     Row,
-    /// Not a record, or a rejected one.
+    /// No row: the record was skipped or rejected.
     Nothing,
     End,
 }

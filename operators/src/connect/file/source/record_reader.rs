@@ -176,7 +176,7 @@ impl Input {
         }
         loop {
             let window = &self.buffer[self.begin..self.end];
-            // The excess may be the beginning of a separator.
+            // Bytes beyond the longest record may be the beginning of a separator.
             let most = self.record_bytes_max + SEPARATOR_BYTES_MAX;
             if window.len() - self.scanner.begin() > most {
                 self.scanner.try_now();

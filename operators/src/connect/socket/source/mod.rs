@@ -9,32 +9,33 @@
 //! clients only when no client is readable.
 //!
 //! *Parts.* With `numPartitions` a listener is served by that many sources, possibly on several
-//! workers. The one with the fewest clients accepts the next.
+//! workers. The source with the fewest clients accepts the next one.
 //!
 //! *Framing.* A line ends with LF, CRLF or a lone CR, or with `lineSep '\n'` only with LF (see
-//! [`line_ends`](crate::connect::socket::framing::line)). A CR that is the last byte read ends its line at once; an LF
-//! at the start of the next read is then dropped. A line that is longer than `maxLineLength` or not
-//! UTF-8 is counted and rejected ([`BadRecords`](crate::connect::bad_records::BadRecords)); the other lines of its client are not affected.
-//! A last line without an end is a line when the stream ends. If the peer may return (`atEnd` is
-//! `reconnect`, or the source listens) it is rejected instead.
+//! [`line_ends`](crate::connect::socket::framing::line)). A CR that is the last byte read ends its
+//! line at once; an LF at the start of the next read is then dropped. A line that is longer than
+//! `maxLineLength` or not UTF-8 is counted and rejected
+//! ([`BadRecords`](crate::connect::bad_records::BadRecords)); the other lines of its client are not
+//! affected. A last line without an end is a line when the stream ends. If the peer may return
+//! (`atEnd` is `reconnect`, or the source listens) it is rejected instead.
 //!
 //! *Memory.* A connection buffers only its unfinished line. All unfinished lines together have at
 //! most `maxUnfinishedBytes` bytes; beyond that the longest one is rejected.
 //!
 //! *Offsets* count the bytes of complete lines. Without `durable`, what was received between the
-//! last commit and a crash is lost, as in Spark. With it, complete lines are written to a [durable
-//! log](crate::connect::socket::durable_log) before they are processed, and a restart reads them
-//! again. Bytes that were in the kernel's socket buffer when the process died are not logged, nor
-//! is the unfinished line. With `acknowledge` the source sends the peer the number of complete
-//! lines that it has stored, as a decimal number on a line of its own, on connecting and after each
-//! read. With one sender at a time the number counts the lines over the life of the log. A sender
-//! that continues at that line after a reconnect loses no line and repeats none. With many senders
-//! it counts the lines of the connection.
+//! last commit and a crash is lost, as in Spark. With `durable`, complete lines are written to a
+//! [durable log](crate::connect::socket::durable_log) before they are processed, and a restart
+//! reads them again. Bytes that were in the kernel's socket buffer when the process died are not
+//! logged, nor is the unfinished line. With `acknowledge` the source sends the peer the number of
+//! complete lines that it has stored, as a decimal number on a line of its own, on connecting and
+//! after each read. With one sender at a time the number counts the lines over the life of the log.
+//! A sender that continues at that line after a reconnect loses no line and repeats none. With many
+//! senders it counts the lines of the connection.
 //!
 //! *Backpressure.* Nothing is read while the chain is not ready, and TCP slows the sender down.
 //!
-//! *Threads.* The worker of the source's tasklet. Names are resolved, and the first attempt to
-//! connect is made, on the thread that starts the query.
+//! *Threads.* The source runs on the worker of its tasklet. Names are resolved, and the first
+//! attempt to connect is made, on the thread that starts the query.
 
 pub mod read_loop;
 use super::connection::{CUT_OFF, ReadState, TOO_LONG};
@@ -73,9 +74,9 @@ pub(super) enum Peers {
     Dial(Connector),
     /// Clients connect to the source.
     Listen(Listening),
-    /// There are no connections: datagrams.
+    /// The source receives datagrams and has no connections.
     Datagrams(UdpSocket),
-    /// There will be no more data.
+    /// The source has ended: there will be no more data.
     Ended,
 }
 
@@ -106,7 +107,7 @@ pub struct SocketSource {
     pub(super) resumed: bool,
     pub(super) planned_once: bool,
     pub(super) ingest: Ingest,
-    /// Reads that are staged for a micro-batch: the position behind each and its time in
+    /// Reads that are staged for a micro-batch: for each the position after it and its time in
     /// microseconds. Filled only for the column `timestamp`.
     pub(super) staged_reads: VecDeque<(u64, i64)>,
     /// Reads since the source last polled for other clients and connections.
@@ -231,7 +232,7 @@ impl SocketSource {
         Ok(())
     }
 
-    /// Ends the replay of the log. From now on connections are read.
+    /// Ends the replay of the log and starts reading from connections.
     fn end_replay(&mut self, cx: &StepCx<'_>) -> Result<(), EngineError> {
         self.drop_partial();
         self.ingest.us = cx.env.wall_us();

@@ -196,8 +196,8 @@ impl SocketSource {
             if !listening.parts.is_turn(listening.part) {
                 return Ok(any);
             }
-            // Newly accepted clients are not known to be closing yet. Closed clients make room
-            // before others are refused.
+            // A client that was accepted in this loop may already have closed its connection, which
+            // is not known yet. Closed clients must make room before others are refused.
             let may_make_room = any || self.connections.has_closing();
             if may_make_room && listening.parts.is_full(self.config.max_connections) {
                 return Ok(true);
@@ -285,7 +285,8 @@ impl SocketSource {
 
     // ---- reading ----
 
-    /// Reads once, or does what is needed before a read.
+    /// Performs one turn: reads once, or accepts clients or advances a connection attempt if that
+    /// must come first.
     pub(in crate::connect::socket) fn poll_once(
         &mut self,
         cx: &mut StepCx<'_>,
