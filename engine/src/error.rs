@@ -53,7 +53,7 @@ fn advice(fix: &str) -> String {
 }
 
 impl EngineError {
-    /// An operator's error without a position.
+    /// Creates an operator's error without a position.
     pub fn operator(
         condition: impl Into<String>,
         reason: impl Into<String>,
@@ -67,7 +67,7 @@ impl EngineError {
         }
     }
 
-    /// The same error at a position.
+    /// Sets the position of an operator's error. Other errors are returned unchanged.
     pub fn at(self, place: impl Into<String>) -> Self {
         match self {
             Self::Operator { condition, reason, fix, .. } => {
@@ -77,7 +77,7 @@ impl EngineError {
         }
     }
 
-    /// The error of a failed system call of the runtime.
+    /// Creates the error of a failed system call of the runtime.
     pub fn runtime(what: &'static str, error: std::io::Error) -> Self {
         Self::Runtime { what, reason: error.to_string() }
     }

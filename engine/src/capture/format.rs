@@ -248,8 +248,8 @@ fn block_crc(length: usize, block: &[u8]) -> u32 {
     crc.finalize()
 }
 
-/// Writes the head of a block, except the length field. `out` starts with the head, and the payload
-/// of `length` bytes, which the CRC covers, already follows it.
+/// Writes the head of a block into the first [`HEAD_BYTES`] of `out`, except the length field. The
+/// CRC covers the payload of `length` bytes, so the payload must already follow the head in `out`.
 pub(super) fn encode(head: &Head, length: usize, out: &mut [u8]) {
     out[8..16].copy_from_slice(&head.position.to_le_bytes());
     out[16..24].copy_from_slice(&head.lines.to_le_bytes());
@@ -398,7 +398,7 @@ impl ConnectionInfo {
         out
     }
 
-    /// Decodes the payload of an open event; `None` if it does not describe the connection.
+    /// Decodes the payload of an open event; `None` if it is too short.
     pub fn decode(payload: &[u8]) -> Option<Self> {
         let payload: &[u8; Self::BYTES] = payload.get(..Self::BYTES)?.try_into().ok()?;
         let end = |at: usize| {
@@ -460,8 +460,7 @@ pub struct Gap {
     pub bytes: u64,
     /// The cause.
     pub cause: GapCause,
-    /// Whole datagrams that are missing and whose bytes and sender are not known, because the
-    /// kernel dropped them.
+    /// The number of datagrams that the kernel dropped. Their sizes and senders are unknown.
     pub datagrams: u32,
 }
 
@@ -501,7 +500,7 @@ impl Gap {
 /// Why captured bytes do not belong to the stream.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum IgnoredReason {
-    /// Their sequence numbers lie after the end of the direction.
+    /// The sequence numbers of the bytes lie after the end of the direction (FIN).
     AfterFin,
     /// They were captured after the reset of the connection.
     AfterReset,
@@ -586,7 +585,7 @@ impl Summary {
         }
     }
 
-    /// The head of a structure block that follows everything in this summary.
+    /// The head of a mark or an end block that stores these totals.
     pub(super) fn head(&self, kind: Kind, position: u64) -> Head {
         Head {
             position,
@@ -600,7 +599,7 @@ impl Summary {
         }
     }
 
-    /// Counts an event.
+    /// Adds an event to the totals.
     pub(super) fn add(&mut self, head: &Head, length: usize) {
         self.wall_ns_max =
             if self.events == 0 { head.wall_ns } else { self.wall_ns_max.max(head.wall_ns) };

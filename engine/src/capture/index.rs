@@ -1,6 +1,6 @@
 //! Search by time: the index of a compressed file, and binary search over its entries.
 //!
-//! An uncompressed file needs none: its marks are at fixed offsets. The index has one entry per
+//! An uncompressed file needs no index: its marks are at fixed offsets. The index has one entry per
 //! compressed block up to [`MAX_ENTRIES`]; then every other entry is dropped, so the index is
 //! bounded, and a search reads only a bounded number of additional blocks.
 
@@ -34,8 +34,8 @@ impl Entry {
         }
     }
 
-    /// Whether everything before the mark is earlier than the time. True for the first mark of a
-    /// file, because nothing is before it.
+    /// Whether all events before the mark are earlier than `time`. True for the first mark of a
+    /// file, because no event is before it.
     pub(super) fn is_before(&self, time: Time) -> bool {
         self.events == 0
             || match time {

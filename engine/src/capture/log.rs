@@ -270,7 +270,8 @@ impl CaptureLog {
         Ok(())
     }
 
-    /// Switches to the next segment. It is ready unless the disk is slower than the socket.
+    /// Switches to the next segment, which the log's thread has prepared. Waits for it if the disk
+    /// is slower than the socket.
     fn turn_over(&mut self) -> Result<(), EngineError> {
         let gone = || EngineError::operator("CAPTURE_LOG_STOPPED", "its thread has ended", "");
         let keeper = self.keeper.as_ref().ok_or_else(gone)?;

@@ -1,7 +1,7 @@
 //! Reads a capture file event by event, from its start or from a time on.
 //!
 //! A footer is not needed: the file of a killed writer is read up to the last complete block. A
-//! damaged part is reported, with the number of events in it if the next mark tells. Reading
+//! damaged part is reported, with the number of lost events if a later mark states it. Reading
 //! continues after it.
 //!
 //! *Memory.* A window of the file, at most twice the largest block. *Threads.* One.
@@ -37,7 +37,7 @@ pub struct Damage {
     pub at: u64,
     /// Offset at which reading continues, or the end of the file.
     pub until: u64,
-    /// The number of events in the damaged part, if a later mark tells.
+    /// The number of events in the damaged part, if a later mark states it.
     pub events: Option<u64>,
     /// The kind of damage.
     pub what: &'static str,
@@ -73,7 +73,8 @@ pub struct CaptureReader<R> {
     unpacked_place: Place,
     /// The number of events before the next one, as far as it is known.
     events: u64,
-    /// Offset and totals of the end block, if the file was closed properly.
+    /// Offset of the end block, totals, and offset of the index; `None` if the file was not closed
+    /// properly.
     end: Option<(u64, Summary, u64)>,
     at_end: bool,
 }
@@ -222,7 +223,6 @@ impl<R: Read + Seek> CaptureReader<R> {
         self.seek(Time::Mono(ns))
     }
 
-    // ---- one step ----
 
     fn step(&mut self) -> Result<Step, EngineError> {
         if self.unpacked_at < self.unpacked.len() {
@@ -334,7 +334,8 @@ impl<R: Read + Seek> CaptureReader<R> {
         let at = self.offset;
         let stride = u64::from(self.header.stride_bytes);
         if let Some(bytes) = self.length_of_damaged()? {
-            // A mark is not an event, and is located where no event can be.
+            // Marks are located where events cannot be, so the location tells whether the damaged
+            // block was an event. Only events are counted.
             let is_mark = at.checked_rem(stride) == Some(0) || self.header.compressed;
             let events = u64::from(!is_mark);
             self.events += events;
@@ -429,7 +430,6 @@ impl<R: Read + Seek> CaptureReader<R> {
         Ok(missing)
     }
 
-    // ---- search ----
 
     fn seek(&mut self, time: Time) -> Result<(), EngineError> {
         let first = self.header.bytes() as u64;
@@ -456,7 +456,8 @@ impl<R: Read + Seek> CaptureReader<R> {
         self.go_to(offset, events)
     }
 
-    /// Finds the last mark before which everything is earlier, by binary search over the strides.
+    /// Finds the last mark before which all events are earlier than `time`, by binary search over
+    /// the strides.
     fn search_strides(&mut self, time: Time, stride: u64) -> Result<Option<Entry>, EngineError> {
         let data_end = self.end.map_or(self.file_bytes, |(at, ..)| at);
         // Marks 1 to `high` exist, except where the file is damaged.
@@ -482,8 +483,8 @@ impl<R: Read + Seek> CaptureReader<R> {
         Ok(best)
     }
 
-    /// Finds the last mark before which everything is earlier, by skipping from block head to block
-    /// head: for a compressed file without an index.
+    /// Finds the last mark before which all events are earlier than `time`, by skipping from block
+    /// head to block head. For a compressed file without an index.
     fn hop(&mut self, time: Time, first: u64) -> Result<Option<Entry>, EngineError> {
         let (mut at, mut best) = (first, None);
         loop {
@@ -520,7 +521,7 @@ impl<R: Read + Seek> CaptureReader<R> {
             let from = self.start + HEAD_BYTES;
             found.extend(index::entries(&self.buffer[from..from + length]));
             self.consume(block_bytes(length).min(self.buffer.len() - self.start));
-            // Only a maliciously crafted file has more entries, or entries out of order.
+            // Only a maliciously crafted file has more than 2^17 entries, or entries out of order.
             if found.len() > 1 << 17 || !found.is_sorted_by_key(|entry| entry.offset) {
                 return Ok(Vec::new());
             }
@@ -552,7 +553,6 @@ impl<R: Read + Seek> CaptureReader<R> {
         })
     }
 
-    // ---- the window ----
 
     /// Reads until the window contains `need` bytes, or the file ends. A file that grows is read up
     /// to the length that it had when it was opened. Returns the number of bytes in the window.
@@ -612,7 +612,7 @@ struct Unpacker {
 }
 
 impl Unpacker {
-    /// Decompresses a block. `bytes` is its decompressed size, as its head says.
+    /// Decompresses a block. `bytes` is the decompressed size that the block's head declares.
     #[cfg(feature = "zstd")]
     fn unpack(&mut self, packed: &[u8], bytes: u64, out: &mut Vec<u8>) -> Result<(), &'static str> {
         out.clear();

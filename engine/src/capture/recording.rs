@@ -12,12 +12,13 @@ use std::fs::File;
 use std::io::{self, Read};
 use std::path::{Path, PathBuf};
 
-/// When the next file is started.
+/// The limits at which a recording starts its next file; `None` is no limit.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Rotation {
-    /// At this size, in bytes.
+    /// Size of a file, in bytes. It is checked before each event, so a file can exceed it by one
+    /// event.
     pub bytes: Option<u64>,
-    /// After this many nanoseconds of recorded time.
+    /// Recorded time of a file, in nanoseconds.
     pub ns: Option<u64>,
 }
 
@@ -119,7 +120,7 @@ impl Recording {
         self.bytes_before + self.writer.bytes()
     }
 
-    /// Ends the recording. It is durable when this returns.
+    /// Ends the recording. When this returns, the last file is durable.
     pub fn finish(self) -> io::Result<()> {
         self.writer.finish()?.sync_all()
     }
@@ -141,7 +142,7 @@ pub fn capture_files(path: &Path) -> io::Result<Vec<PathBuf>> {
         if is_segment {
             found.push((FileHeader::default(), file));
         } else if file.extension().is_some_and(|end| end == "capture") {
-            // Whoever opens an unreadable file says so.
+            // A file with an unreadable header stays in the list. Opening it reports the error.
             found.push((read_header(&file).unwrap_or_default(), file));
         }
     }

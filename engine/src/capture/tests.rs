@@ -175,7 +175,7 @@ fn reading_goes_on_behind_damage_and_counts_the_events_in_it() {
     for &compress in compressions() {
         let events = events(10_000, 1200);
         let whole = written(&events, compress);
-        // Not in the last stride, because no mark follows it.
+        // The last stride is left out, because no mark follows it.
         for part in 1..8 {
             let mut bytes = whole.clone();
             let at = whole.len() * part / 10;

@@ -34,10 +34,10 @@ pub struct CaptureWriter<W: Write> {
     /// Bytes of the file from offset `written` on.
     buffer: Vec<u8>,
     written: u64,
-    /// Uncompressed files: offset of the next mark.
+    /// Uncompressed files only: offset of the next mark.
     next_mark: u64,
     summary: Summary,
-    /// Compressed files: the events that are not compressed yet, and the totals before them.
+    /// Compressed files only: the events that are not compressed yet, and the totals before them.
     pending: Option<Pending>,
 }
 

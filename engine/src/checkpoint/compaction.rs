@@ -21,11 +21,11 @@ use std::path::PathBuf;
 const MAX_DELTAS: usize = 64;
 /// Bytes after which a step ends. The key group under way is completed first.
 const STEP_BYTES: usize = 64 << 10;
-/// Bytes written between two syncs. Small enough that no sync delays a commit for long.
+/// Bytes written between two syncs. The bound is small, so that no sync delays a commit for long.
 const SYNC_BYTES: u64 = 8 << 20;
 
-/// Whether the files of an operator should be compacted. False if the deltas have fewer than
-/// `least_bytes` bytes.
+/// Whether the files of an operator should be compacted: the deltas are as large as their snapshot
+/// and have at least `least_bytes` bytes, or there are [`MAX_DELTAS`] of them.
 pub fn is_due(files: &[StateFile], least_bytes: u64) -> bool {
     let (snapshot, deltas) = match files.split_first() {
         Some((first, rest)) if first.owner.snapshot => (first.bytes(), rest),

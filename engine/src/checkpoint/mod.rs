@@ -106,7 +106,7 @@ impl QueryDescription {
     }
 }
 
-/// An operator's changes in an epoch, as entries by key group.
+/// The changes of an operator in an epoch: encoded entries, one buffer per key group.
 struct Groups {
     entries: Vec<Vec<u8>>,
     /// The recent maximum size of the largest group.
@@ -268,7 +268,7 @@ pub struct Checkpoint {
     /// Change buffers by key group, reused for the next delta of an operator.
     groups: Vec<Groups>,
     compaction: Option<Compaction>,
-    /// Files to remove after the commit after next.
+    /// Replaced state files, to remove after the next commit.
     garbage: Vec<PathBuf>,
     _lock: StorageLock,
 }
@@ -314,7 +314,7 @@ fn json<T: for<'d> Deserialize<'d>>(path: &Path, line: Option<&String>) -> Resul
 }
 
 fn to_json<T: Serialize>(value: &T) -> String {
-    // Structs of numbers, strings and lists.
+    // The values are structs of numbers, strings and lists, so serialisation cannot fail.
     serde_json::to_string(value).unwrap_or_else(|_| unreachable!("plain data is always JSON"))
 }
 
@@ -484,13 +484,15 @@ impl Checkpoint {
                     }));
                 }
                 EpochMode::Continuous if !self.can_commit(epoch, &header.sink, can_commit)? => {
-                    // The last commit's files are all there: they are removed with the next one.
+                    // Recovery can return to the last commit, because its files are removed only
+                    // after the next commit.
                     let path = self.path("offsets", epoch);
                     let removed = storage.remove(&path);
                     removed.map_err(|error| log_entry::write_failed(&path, &error))?;
                 }
                 EpochMode::Continuous => {
-                    // The files that only the commit before it names may be gone by now.
+                    // The offset log entry names the state files. Files that only the previous
+                    // commit names are not needed and may be missing.
                     state = header.state;
                     recovery.offsets = ends;
                     recovery.owes_late_emission = true;

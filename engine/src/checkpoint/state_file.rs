@@ -194,9 +194,9 @@ impl StateFileWriter {
 pub struct StateFile {
     /// Path of the file.
     pub path: PathBuf,
-    /// What the file belongs to.
+    /// The checkpoint, operator and epoch that the file belongs to.
     pub owner: FileOwner,
-    /// Its blocks, by group.
+    /// The blocks of the file, by key group.
     pub index: Vec<BlockLocation>,
     /// Number of entries.
     pub entries: u64,

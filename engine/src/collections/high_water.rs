@@ -31,7 +31,8 @@ impl HighWater {
         self.mark
     }
 
-    /// The capacity worth keeping, as of the last epoch.
+    /// The capacity worth keeping: the mark of the last epoch, or the largest size since then if it
+    /// is larger.
     #[inline]
     pub fn mark(&self) -> usize {
         self.mark.max(self.most)
@@ -71,7 +72,7 @@ impl<T> std::ops::DerefMut for EpochBuffer<T> {
 
 impl<T> EpochBuffer<T> {
     /// Calls `apply` with each item and empties the buffer. Capacity that no recent epoch has
-    /// needed is given back.
+    /// needed is freed.
     pub fn drain_epoch(&mut self, apply: impl FnMut(T)) {
         self.mark.note(self.items.len());
         let needed = self.mark.epoch(0);
@@ -80,7 +81,7 @@ impl<T> EpochBuffer<T> {
     }
 }
 
-/// Gives back capacity if it is more than four times `needed`. Small buffers stay as they are.
+/// Frees capacity if it is more than four times `needed`. Small buffers stay as they are.
 pub fn shrink<T>(items: &mut Vec<T>, needed: usize) {
     let needed = needed.max(LEAST);
     if items.capacity() > needed * 4 {

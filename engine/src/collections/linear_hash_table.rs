@@ -26,7 +26,7 @@ const ROOM: usize = 448;
 #[derive(Debug)]
 pub struct LinearHashTable<T> {
     tables: Vec<HashTable<T>>,
-    /// The smallest power of two that is at least the number of tables, minus one.
+    /// One less than the smallest power of two that is at least the number of tables.
     mask: usize,
     len: usize,
 }
@@ -62,7 +62,7 @@ impl<T> LinearHashTable<T> {
         self.tables[self.table(hash)].find(hash, is_it)
     }
 
-    /// Like [`find`](Self::find), mutable.
+    /// Like [`find`](Self::find), but the entry is mutable.
     #[inline]
     pub fn find_mut(&mut self, hash: u64, is_it: impl FnMut(&T) -> bool) -> Option<&mut T> {
         let table = self.table(hash);
@@ -79,7 +79,8 @@ impl<T> LinearHashTable<T> {
         self.tables[table].insert_unique(hash, entry, hash_of).into_mut()
     }
 
-    /// Removes the entry with this hash for which `is_it` is true. `hash_of` gives the hash of any entry.
+    /// Removes the entry with this hash for which `is_it` is true. `hash_of` returns the hash of
+    /// any entry.
     pub fn remove(
         &mut self,
         hash: u64,
@@ -233,13 +234,13 @@ mod tests {
     }
 
     proptest! {
-        /// Also with hashes that differ in few bits only.
+        /// Tests also hashes that differ in few bits only.
         #[test]
         fn the_table_behaves_like_a_map(steps: Vec<(u16, bool)>, bits: u64) {
             let hash_of = |key: u16| hash_key(&key) & bits;
             let (mut table, mut model) = (LinearHashTable::<(u16, usize)>::default(), HashMap::new());
             for (number, (key, stays)) in steps.into_iter().enumerate() {
-                // Neighbouring keys, so that there are many.
+                // Each step covers 50 neighbouring keys, so that the table becomes large.
                 for key in key..key.saturating_add(50) {
                     let hash = hash_of(key);
                     let same = |entry: &(u16, usize)| entry.0 == key;

@@ -32,7 +32,8 @@ impl YieldPacing {
         self.done >= self.pieces
     }
 
-    /// Records how long a yield took.
+    /// Starts the next series of pieces: longer if the last yield took more than [`BUSY`],
+    /// otherwise shorter.
     fn begin(&mut self, waited: Duration) {
         let longer = self.pieces * 2;
         self.pieces = if waited > BUSY { longer.min(MAX_PIECES) } else { self.pieces.div_ceil(4) };
@@ -55,14 +56,15 @@ pub(crate) fn yield_to_worker() {
     TURN.set(turn);
 }
 
-/// Yields once per 256 items, such as changes or keys: some tens of microseconds of work.
+/// Counts items, such as changes or keys, and yields after every 256: some tens of microseconds of
+/// work.
 #[derive(Default)]
 pub(crate) struct YieldBudget(usize);
 
 impl YieldBudget {
     const ITEMS: usize = 256;
 
-    /// Counts an item.
+    /// Counts an item. Every 256th call yields the core.
     pub fn spend(&mut self) {
         self.0 += 1;
         if self.0 == Self::ITEMS {
@@ -93,10 +95,11 @@ mod tests {
         let (quick, long) = (Duration::from_micros(2), Duration::from_millis(4));
         let mut turn = YieldPacing::NEW;
         assert_eq!(yields(&mut turn, 1000, quick), 1000, "a core of its own");
-        // 100,000 pieces are 25 million changes: 400 s of waiting, were there a yield for each.
+        // 100,000 pieces are 25 million changes. With a yield after each piece the wait would be
+        // 400 s.
         let busy = yields(&mut turn, 100_000, long);
         assert!((100_000 / MAX_PIECES..1000).contains(&busy), "{busy}");
-        // Soon after the others are gone, each piece is followed by a yield again.
+        // Soon after the core has become idle, each piece is followed by a yield again.
         yields(&mut turn, 200, quick);
         assert_eq!(yields(&mut turn, 1000, quick), 1000);
     }

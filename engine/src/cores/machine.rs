@@ -7,7 +7,7 @@
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
-/// A CPU, as the system numbers them.
+/// A CPU. `id` is the system's number.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Cpu {
     pub id: usize,
@@ -110,7 +110,7 @@ fn whole_cores(quota: &str, period: &str) -> Option<usize> {
     (period > 0).then(|| ((quota / period) as usize).max(1))
 }
 
-/// The largest number of a CPU that a list may have.
+/// The largest CPU number that a list may contain.
 const CPU_MAX: usize = 8191;
 
 /// Parses a CPU list in the syntax of `taskset`: `0-3,6`, or with a step `0-6:2`. The result is

@@ -22,7 +22,7 @@ pub fn allowed() -> Vec<Core> {
     core_affinity::get_core_ids().unwrap_or_default()
 }
 
-/// Pins the calling thread. Returns whether the system agreed.
+/// Pins the calling thread to a core. Returns whether the system agreed.
 pub fn pin(core: Core) -> bool {
     core_affinity::set_for_current(core)
 }
@@ -31,8 +31,8 @@ pub fn pin(core: Core) -> bool {
 /// other's cores.
 const LOCKS: &str = "millstream-cores";
 
-/// Cores that this process may use at once: the affinity mask, capped by the quota of its cgroups
-/// (rounded down, at least 1).
+/// Number of cores that this process may use at once: the size of the affinity mask, capped by the
+/// quota of its cgroups (rounded down, at least 1).
 pub fn usable() -> usize {
     let allowed = allowed().len();
     let allowed = if allowed == 0 {
@@ -44,7 +44,8 @@ pub fn usable() -> usize {
 }
 
 /// Reserves cores for the workers of a query: cores to which no other query of this machine has
-/// pinned workers, or the cores of a list. The reservation ends when the claim is dropped.
+/// pinned workers, or the cores of a list. The reservation ends when the claim is dropped. An error
+/// if the list is empty or has cores outside the affinity mask.
 pub fn claim(query: &str, workers: usize, list: Option<&[usize]>) -> Result<Claim, EngineError> {
     let mask: Vec<usize> = allowed().into_iter().map(|core| core.id).collect();
     if let Some(list) = list {
@@ -77,7 +78,7 @@ pub fn unpinned() -> Claim {
     Claim::none()
 }
 
-/// Returns an error if the list has cores outside the affinity mask.
+/// Returns an error if the list is empty or has cores outside the affinity mask.
 fn check(list: &[usize], mask: &[usize]) -> Result<(), EngineError> {
     let others: Vec<usize> = list.iter().copied().filter(|id| !mask.contains(id)).collect();
     if others.is_empty() && !list.is_empty() {
@@ -91,7 +92,8 @@ fn check(list: &[usize], mask: &[usize]) -> Result<(), EngineError> {
     Err(EngineError::operator("CORES_NOT_ALLOWED", reason, format!("Choose cores of {mask}")))
 }
 
-/// Restricts the calling thread, and the threads that it starts afterwards, to some cores.
+/// Restricts the calling thread, and the threads that it starts afterwards, to some cores. An error
+/// if the list is empty or has cores outside the affinity mask.
 #[cfg(target_os = "linux")]
 pub fn restrict_to(list: &[usize]) -> Result<(), EngineError> {
     use nix::sched::{CpuSet, sched_setaffinity};
@@ -103,7 +105,8 @@ pub fn restrict_to(list: &[usize]) -> Result<(), EngineError> {
     done.map_err(|error| EngineError::runtime("restrict the process to cores", error.into()))
 }
 
-/// Other systems have no affinity mask; only pinned workers keep to the list.
+/// Does nothing on other systems, which have no affinity mask. Only pinned workers stay on the
+/// listed cores.
 #[cfg(not(target_os = "linux"))]
 pub fn restrict_to(_list: &[usize]) -> Result<(), EngineError> {
     Ok(())

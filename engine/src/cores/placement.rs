@@ -68,7 +68,7 @@ fn holder(folder: &Path, core: usize) -> Holder {
     if let Ok(file) = File::open(lock_path(folder, &core.to_string())) {
         drop(file.take(NOTE_BYTES).read_to_end(&mut note));
     }
-    // Any user may have written this file.
+    // Any user may have written this file, so the content may be arbitrary bytes.
     let note = String::from_utf8_lossy(&note);
     let mut lines = note.lines().map(|line| line.replace(char::is_control, "?"));
     let process = lines.next().and_then(|line| line.parse().ok());
@@ -86,7 +86,7 @@ pub(super) struct Registry {
 /// The registry to which claims return their cores.
 pub(super) type Shared = Arc<Mutex<Registry>>;
 
-/// The cores of a query's workers, held until it is dropped.
+/// The cores of a query's workers, held until the claim is dropped.
 #[derive(Debug)]
 pub struct Claim {
     /// For each worker, the core that it is pinned to.
@@ -141,16 +141,16 @@ impl Drop for Claim {
 /// The locks of a machine's cores.
 struct Locks<'m> {
     folder: &'m Path,
-    /// Held while cores are chosen, so that a process does not take another's attempt for a held
-    /// core.
+    /// The lock of the critical section. Checking a core locks it for a moment. Without the
+    /// critical section another process could mistake such a check for a held core.
     _entry: Option<File>,
     /// Cores that other processes hold.
     foreign: BTreeSet<usize>,
 }
 
 impl<'m> Locks<'m> {
-    /// Enters the critical section and finds which of the cores other processes hold. Unwanted
-    /// cores are checked too, because a busy sibling counts.
+    /// Enters the critical section and finds which of the cores other processes hold. Cores outside
+    /// the user's list are checked too, because a busy hyper-thread sibling affects the choice.
     fn enter(folder: &'m Path, cores: impl Iterator<Item = usize>) -> Self {
         open_folder(folder);
         let entry = open_lock(folder, "placement");
@@ -169,8 +169,8 @@ impl<'m> Locks<'m> {
         locks
     }
 
-    /// Locks a core. `Ok(None)` if there are no lock files; an error if another process holds the
-    /// core.
+    /// Locks a core. `Ok(None)` if its lock file cannot be used; an error if another process holds
+    /// the core.
     fn take(&mut self, id: usize) -> Result<Option<File>, ()> {
         let Some(file) = open_lock(self.folder, &id.to_string()) else { return Ok(None) };
         match file.try_lock() {
@@ -240,7 +240,8 @@ impl Registry {
                 false => None,
             };
             let chosen = free.or_else(|| {
-                // The listed core with the fewest workers.
+                // If no listed core is free, workers share the listed core that has the fewest
+                // workers.
                 let workers_on = |cpu: &&Cpu| self.held.get(&cpu.id).map_or(0, |h| h.queries.len());
                 list.and(candidates.iter().min_by_key(workers_on)).copied().inspect(|cpu| {
                     shared.insert(cpu.id);
@@ -261,7 +262,8 @@ impl Registry {
         (cores, notice)
     }
 
-    /// Takes the best of the free cores.
+    /// Takes the best of the free cores, in the order that the module describes. `None` if none is
+    /// free.
     fn take_free(
         &mut self,
         all: &[Cpu],
@@ -395,7 +397,7 @@ mod tests {
         assert_eq!(holders(), [held(1, "pairs"), held(2, "lines?[2J")]);
         drop((second, third));
         assert_eq!(holders(), []);
-        // Invalid content of a lock file, which any user may write, is ignored.
+        // Any user may write a lock file, so invalid content is ignored.
         let _claim = Claim::new(&one, &machine, ("words", 1), None);
         std::fs::write(lock_path(&machine.locks, "0"), [0xff; 10_000]).unwrap();
         assert!(holders()[0].process.is_none() && holders()[0].queries.is_empty());

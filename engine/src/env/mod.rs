@@ -1,4 +1,4 @@
-//! The environment: everything that can differ between two runs of the same input is behind
+//! The environment: everything that can differ between two runs of the same input goes through
 //! [`Env`]. Production uses [`RealEnv`]. Tests run the same tasklets and drivers in a [`SimEnv`]
 //! with a virtual clock, seeded randomness and no threads.
 
@@ -29,7 +29,7 @@ pub trait Env: Send + Sync {
     fn wall_us(&self) -> i64;
     /// A random number.
     fn random(&self) -> u64;
-    /// Durable files.
+    /// The storage for durable files.
     fn storage(&self) -> &dyn Storage;
     /// Compaction starts only above this many bytes of deltas. The simulation makes it small, so
     /// that compaction is common there.
@@ -41,7 +41,7 @@ pub trait Env: Send + Sync {
     fn max_keys_per_step(&self) -> usize {
         usize::MAX
     }
-    /// Gives the pages of freed memory back to the system, where that is possible.
+    /// Gives the pages of freed memory back to the system, if the system supports it.
     fn release_memory(&self) {}
     /// Creates what a worker blocks on: a poll for its sockets, and the waker that interrupts it.
     fn create_poller(&self) -> Result<(Option<mio::Poll>, Waker), EngineError>;

@@ -11,11 +11,11 @@
 
 /// Minimum released memory for a trim, in bytes.
 const LEAST: u64 = 16 << 20;
-/// Memory counts as stable while it varies by less than this many bytes, or by less than a fraction
-/// of the released memory…
+/// Memory counts as stable if, for `STILL_NS`, it changes by at most this many bytes, or by at most
+/// `1 / STILL_PART` of the released memory.
 const STILL: u64 = 1 << 20;
 const STILL_PART: u64 = 8;
-/// … for this long, in nanoseconds.
+/// How long memory must be stable before a trim, in nanoseconds.
 const STILL_NS: u64 = 1_000_000_000;
 /// Minimum time between two trims, in nanoseconds.
 const PAUSE_NS: u64 = 10_000_000_000;
@@ -25,7 +25,7 @@ const PAUSE_NS: u64 = 10_000_000_000;
 pub(crate) struct Reclaim {
     /// The maximum memory since the last trim, in bytes.
     high: u64,
-    /// The memory in use since the last epoch, in bytes.
+    /// The memory that remained in use after the last epoch, in bytes.
     lasting: u64,
     /// The memory in use when it last changed much, in bytes, and the time of that change.
     level: u64,
@@ -53,7 +53,7 @@ impl Reclaim {
         true
     }
 
-    /// Records that there was nothing to do. Returns whether to give freed memory back now.
+    /// Records that no new data was found. Returns whether to give freed memory back now.
     pub fn idle(&mut self, now_ns: u64) -> bool {
         self.epoch(now_ns, self.lasting, 0)
     }
@@ -94,12 +94,12 @@ mod tests {
         assert_eq!(trims(|_| 100, |_| 0), [] as [u64; 0], "nothing was released");
         let burst = |epoch| if (1100..1150).contains(&epoch) { 200 } else { 20 };
         assert_eq!(trims(burst, |_| 0), [1160]);
-        // Also while windows open and close.
+        // A burst is followed by a trim also while windows open and close.
         assert_eq!(trims(|epoch| burst(epoch) + epoch % 10, |_| 0), [1160]);
         // The memory shrinks in steps. The trim waits for the last one.
         let slow = |epoch: u64| 220 - epoch.clamp(1100, 1140).saturating_sub(1100) * 5;
         assert_eq!(trims(slow, |_| 0), [1149]);
-        // The changes of one large epoch, which are freed when it ends.
+        // A trim follows one large epoch, whose changes are freed when it ends.
         assert_eq!(trims(|_| 5, |epoch| if epoch == 1200 { 300 } else { 1 }), [1211]);
     }
 

@@ -106,7 +106,7 @@ fn contains(path: &Path, part: &str) -> bool {
 }
 
 impl State {
-    /// Counts a modifying operation. Returns the injected fault, if one is due now.
+    /// Counts a modifying operation. Returns the injected fault, if one is due.
     fn operation(&mut self) -> io::Result<Option<Fault>> {
         if self.down {
             return Err(down());
@@ -159,7 +159,7 @@ impl State {
         }
     }
 
-    /// Makes content, or a folder's names, durable.
+    /// Makes a file's content, or the names in a folder, durable.
     fn make_durable(&mut self, path: &Path) {
         if let Ok(content) = self.find(path) {
             let content = &mut self.contents[content];
@@ -186,7 +186,8 @@ impl State {
             }
             Some(Fault::FailSync) => {
                 self.fault = None;
-                // As on Linux, the pages are clean now: another sync would find nothing to write.
+                // As on Linux, a failed fsync marks the pages as clean, so another fsync would have
+                // nothing to write.
                 return Err(io::Error::other("simulated: fsync failed"));
             }
             Some(Fault::Full) | None => {}
@@ -205,7 +206,7 @@ impl State {
             && !crate::env::storage::is_temporary(path)
         {
             for path in std::mem::take(&mut self.late) {
-                // The file has its final name by now.
+                // The delayed file may have been renamed from its temporary to its final name.
                 self.make_durable(&path);
                 self.make_durable(&path.with_extension(""));
             }
@@ -271,12 +272,12 @@ impl SimStorage {
             match state.dice.below(4) {
                 0 => {}
                 1 => content.durable.clone_from(&content.live),
-                // Torn: only a part was written.
+                // A torn write: only a prefix was written.
                 2 => {
                     let cut = state.dice.below(content.live.len() as u64 + 1) as usize;
                     content.durable = content.live[..cut].to_vec();
                 }
-                // Torn: the size is right, but a range is zeros.
+                // A torn write: the size is right, but a range is zeros.
                 _ => {
                     content.durable.clone_from(&content.live);
                     let length = content.live.len() as u64;
@@ -292,7 +293,7 @@ impl SimStorage {
         state.locks.clear();
     }
 
-    /// Restarts the machine, with free disk space.
+    /// Restarts the machine: clears the fault and frees disk space.
     pub fn recover(&self) {
         let mut state = self.state();
         (state.fault, state.down, state.full) = (None, false, false);

@@ -32,7 +32,7 @@ pub trait Storage: Send + Sync {
     fn rename(&self, from: &Path, to: &Path) -> io::Result<()>;
     /// Makes the names in a folder durable.
     fn sync_folder(&self, folder: &Path) -> io::Result<()>;
-    /// A file's content.
+    /// Reads a file's content.
     fn read(&self, path: &Path) -> io::Result<Vec<u8>>;
     /// Appends a range of a file's content to a buffer. On failure the buffer is unchanged.
     fn append_range(
@@ -42,7 +42,7 @@ pub trait Storage: Send + Sync {
         length: usize,
         out: &mut Vec<u8>,
     ) -> io::Result<()>;
-    /// A file's size in bytes.
+    /// Returns a file's size in bytes.
     fn size(&self, path: &Path) -> io::Result<u64>;
     /// The names of the files in a folder, including half-written ones ([`is_temporary`]).
     fn list(&self, folder: &Path) -> io::Result<Vec<PathBuf>>;
@@ -51,7 +51,7 @@ pub trait Storage: Send + Sync {
     /// Locks a file, which is created if it is missing. `None` if another process holds the lock.
     fn lock(&self, path: &Path) -> io::Result<Option<StorageLock>>;
 
-    /// A part of a file's content.
+    /// Reads a range of a file's content.
     fn read_range(&self, path: &Path, offset: u64, length: usize) -> io::Result<Vec<u8>> {
         let mut bytes = Vec::new();
         self.append_range(path, offset, length, &mut bytes)?;
@@ -85,17 +85,17 @@ pub fn is_temporary(path: &Path) -> bool {
     path.extension().is_some_and(|extension| extension == "tmp")
 }
 
-/// The file system.
+/// The real file system.
 #[derive(Debug, Default)]
 pub struct FileStorage;
 
-/// An empty path is the current folder.
+/// The path of a folder. An empty path is the current folder.
 fn folder_path(folder: &Path) -> &Path {
     if folder.as_os_str().is_empty() { Path::new(".") } else { folder }
 }
 
-/// Writes in pieces, yielding between them: a worker on this core must not wait for megabytes. A
-/// single piece, such as a sink's write on a worker, does not yield.
+/// Writes in pieces and yields between them, because a worker on this core must not wait for
+/// megabytes. A single piece, such as a sink's write on a worker, does not yield.
 fn write_all(mut file: File, bytes: &[u8]) -> io::Result<()> {
     for (i, piece) in bytes.chunks(PIECE_BYTES).enumerate() {
         if i > 0 {
@@ -194,7 +194,7 @@ mod tests {
     use super::*;
     use crate::env::{Env, RealEnv, SimEnv};
 
-    /// The real and the simulated environment behave the same.
+    /// Checks the contract of [`Storage`], for the real and the simulated environment.
     fn keeps_promises(env: &dyn Env, folder: &Path) {
         let (storage, a, b) = (env.storage(), folder.join("a"), folder.join("b"));
         storage.create_folder(folder).unwrap();

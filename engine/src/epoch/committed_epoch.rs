@@ -8,7 +8,7 @@ use crate::measure::operator_state::OperatorState;
 /// A committed epoch.
 #[derive(Clone, Debug)]
 pub struct CommittedEpoch {
-    /// Its number.
+    /// The number of the epoch.
     pub epoch: Epoch,
     /// Wall-clock time at which the batch was planned or the markers were requested, in
     /// microseconds since 1970.

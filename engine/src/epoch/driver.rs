@@ -37,7 +37,7 @@ enum State {
 #[derive(Default)]
 struct InFlight {
     acks: usize,
-    /// Whether results are emitted after the marker.
+    /// Whether results of this epoch are emitted after its marker.
     owes_late_emission: bool,
     offsets: Vec<Offset>,
     records: Vec<u64>,
@@ -54,16 +54,16 @@ struct InFlight {
     state: Vec<OperatorState>,
     /// Changes for the checkpoint, written once every tasklet has acknowledged.
     changes: Vec<StateChanges>,
-    /// Memory that these changes took, and how much of it is kept for the next epochs, in bytes.
+    /// Memory that `changes` took, and how much of that memory is kept for later epochs, in bytes.
     change_bytes: (u64, u64),
 }
 
-/// What the driver does next.
+/// What the caller of [`Driver::tick`] must do next.
 #[derive(Debug)]
 pub enum Tick {
-    /// A report, or this time in nanoseconds (no time limit if `None`).
+    /// Wait for a report, at most until this time in nanoseconds; `None` is no time limit.
     Wait(Option<u64>),
-    /// Nothing: the query has ended.
+    /// Stop: the query has ended with this result.
     Finished(Result<(), EngineError>),
 }
 
@@ -82,7 +82,7 @@ pub(crate) struct DriverParts {
     pub on_commit: Box<dyn FnMut(&CommittedEpoch) + Send>,
 }
 
-/// The state machine.
+/// The state machine that starts and commits epochs.
 pub struct Driver {
     trigger: Trigger,
     /// Whether the first micro-batch runs even if no source has a record.
@@ -97,7 +97,7 @@ pub struct Driver {
     unfinished: Option<UnfinishedEpoch>,
     /// Position of each source at the end of the last committed epoch.
     positions: Vec<Offset>,
-    /// Records read from each source up to there, in this run.
+    /// Records read from each source in this run, up to its position.
     records: Vec<u64>,
     done: usize,
     next_epoch: Epoch,
@@ -109,8 +109,9 @@ pub struct Driver {
     owes_late_emission: bool,
     stop: bool,
     failed: Option<EngineError>,
-    /// Callers that wait for all data: since the last plan or drain, and before it.
+    /// Callers that wait for all available data. No plan or drain has covered them yet.
     asked: Vec<Sender<()>>,
+    /// Callers that the last plan or drain covers. They wait for its commit.
     served: Vec<Sender<()>>,
     /// Time of the next epoch or batch; `None` before the first clock read.
     next_at_ns: Option<u64>,
@@ -165,7 +166,7 @@ impl Driver {
 
     fn tell(&self, make: impl Fn(usize) -> Command) {
         for (index, (commands, waker)) in self.sources.iter().enumerate() {
-            // A source that has ended has already reported why.
+            // A source whose receiver is gone has ended and has already reported why.
             drop(commands.send(make(index)));
             waker.wake();
         }
@@ -192,7 +193,7 @@ impl Driver {
         self.state = State::Ending;
     }
 
-    /// Handles a report.
+    /// Applies a report to the state machine. The last acknowledgement of an epoch commits it.
     pub fn handle(&mut self, report: Report, now_ns: u64) {
         match report {
             Report::Ack { epoch, owes_late_emission, emitted_late } => {
@@ -242,7 +243,8 @@ impl Driver {
         }
     }
 
-    /// Stops without draining, because a drain would never end while an input always has data.
+    /// Stops the query without draining, because a drain would never end while an input always has
+    /// data.
     fn stop(&mut self) {
         self.stop = true;
         if matches!(&self.state, State::Epoch(flight) if !flight.batch) {
@@ -318,8 +320,8 @@ impl Driver {
     ) {
         let epoch = self.next_epoch;
         self.time.begin(timestamp_ms, watermark_ms);
-        // Until the plan of the batch says otherwise. The epoch of an earlier run contains no new
-        // data.
+        // This holds until the batch's plan is stored. A batch that an earlier run planned has no
+        // new plan, and data may be available after its end.
         let limited = true;
         self.state = State::Epoch(InFlight { batch: true, limited, ..self.flight(begun_ns) });
         self.tell(|source| Command::Run { epoch, end: ends[source].clone() });
@@ -389,7 +391,7 @@ impl Driver {
         self.removed = Some(flight.state.iter().map(|state| state.removed).sum());
         let state: u64 = flight.state.iter().map(|state| state.memory_bytes).sum();
         let buffers = self.checkpoint.as_ref().map_or(0, Checkpoint::buffer_bytes);
-        // The memory of the changes as received, and of the state file.
+        // The changes take memory twice: as received, and in the buffers of the state files.
         let (taken, kept) = flight.change_bytes;
         let releases = self.reclaim.epoch(end_ns, state + buffers + kept, taken * 2);
         let committed = CommittedEpoch {
@@ -427,8 +429,8 @@ impl Driver {
         match self.trigger {
             Trigger::Continuous { interval_ns } => {
                 self.next_at_ns = Some((flight.begun_ns + interval_ns).max(end_ns));
-                // The last marker may have moved the watermark, for example after an epoch that was
-                // run again. Releasing those results takes one more epoch.
+                // The last epoch may have advanced the watermark, for example if it ran again.
+                // Emitting the released results takes one more epoch.
                 let owes_late_emission = flight.owes_late_emission && !self.stop;
                 if flight.last && !owes_late_emission {
                     self.end();
@@ -440,7 +442,8 @@ impl Driver {
         }
     }
 
-    /// Finishes the epoch that an earlier run began. Returns whether an epoch is now in flight.
+    /// Finishes the epoch that an earlier run began. Returns whether an epoch is in flight
+    /// afterwards.
     fn take_up(&mut self, now_ns: u64) -> bool {
         match self.unfinished.take() {
             None => false,
@@ -483,7 +486,8 @@ impl Driver {
             State::Idle => Phase::Waiting,
             State::Planning { .. } => Phase::Planning,
             State::Epoch(flight) if flight.batch => Phase::Processing,
-            // Data flows whether or not an epoch is being marked.
+            // In continuous mode records are processed all the time, also while a marker is in
+            // flight.
             State::Epoch(_) => Phase::Waiting,
             State::Ending => Phase::Ending,
         });
@@ -528,8 +532,8 @@ impl Driver {
         let flushing =
             ends && (self.owes_late_emission || self.time.wants_no_data_batches() && released);
         let last = self.stop || (ends && !flushing);
-        // If the last epoch did not satisfy a waiting caller, because results were still pending,
-        // this one does.
+        // A caller keeps waiting if results were still pending at the end of the last epoch. Then
+        // this epoch drains the sources again.
         let drain = self.is_awaited() && !self.stop;
         let due_ns = *self.next_at_ns.get_or_insert(now_ns + interval_ns);
         if !last && !drain && !flushing && now_ns < due_ns {
@@ -553,7 +557,8 @@ impl Driver {
             return Tick::Wait(Some(due_ns));
         }
         if let Trigger::ProcessingTime { interval_ns } = self.trigger {
-            // Counted from the start of this batch: missed ticks are skipped, not queued.
+            // The next batch is due at the next multiple of the interval, so missed ticks are
+            // skipped, not queued.
             let interval_ns = interval_ns.max(1);
             self.next_at_ns = Some((now_ns / interval_ns + 1) * interval_ns);
         }

@@ -12,18 +12,19 @@
 use std::sync::atomic::{AtomicBool, AtomicI64, Ordering};
 use std::sync::{Arc, Mutex};
 
-/// The value of an event time before the first record.
+/// The largest event time of an input before its first record.
 const UNSEEN: i64 = i64::MIN;
-/// The value of a time at which no batch was requested.
+/// The value of `wanted_us` if no batch was requested.
 const NEVER: i64 = i64::MAX;
 
 /// How the watermarks of several inputs are combined.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum WatermarkPolicy {
-    /// The slowest input decides, so no row of another input is late because of it.
+    /// The smallest watermark of the inputs counts, so a fast input does not make rows of a slow
+    /// input late.
     #[default]
     Min,
-    /// The fastest input decides.
+    /// The largest watermark of the inputs counts, so rows of slower inputs may be late.
     Max,
 }
 
@@ -70,14 +71,14 @@ impl BatchTimes {
         self.0.started_us.load(Ordering::Relaxed)
     }
 
-    /// Micro-batch: rows at or before this time are late.
+    /// Micro-batch mode: rows at or before this time are late.
     #[inline]
     pub fn late_row_watermark_us(&self) -> i64 {
         self.0.late_us.load(Ordering::Relaxed)
     }
 
-    /// Micro-batch mode: state up to this time may be evicted at the end of the batch. Continuous
-    /// mode: the watermark at the start of this run.
+    /// Micro-batch mode: the end of the batch may evict state up to this time. Continuous mode: the
+    /// watermark at the start of this run.
     #[inline]
     pub fn watermark_us(&self) -> i64 {
         self.0.watermark_us.load(Ordering::Relaxed)
@@ -91,13 +92,13 @@ impl BatchTimes {
     }
 
     /// Micro-batch mode: requests a batch at a wall-clock time, even without new records. Call this
-    /// before a marker is passed on, or when the query starts. The request holds until the next
+    /// before forwarding a marker, or when the query starts. The request holds until the next
     /// batch.
     pub fn request_batch_at(&self, at_us: i64) {
         self.0.wanted_us.fetch_min(at_us, Ordering::Relaxed);
     }
 
-    /// Sets whether the batch is one that micro-batch mode planned.
+    /// Sets [`is_replay`](Self::is_replay).
     pub fn set_replays(&self, replays: bool) {
         self.0.replays.store(replays, Ordering::Relaxed);
     }
@@ -139,8 +140,8 @@ pub struct EventTimeStats {
 }
 
 impl EventTimeStats {
-    /// Adds the statistics of another part of the input. Percentiles cannot be added, so the
-    /// distances of the part with the larger ones are kept.
+    /// Adds the statistics of another part of the input. Percentiles cannot be added, so each
+    /// becomes the larger of the two values.
     fn add(&mut self, other: &Self) {
         let ahead = self.ahead_of_clock + other.ahead_of_clock;
         if self.count == 0 || other.count == 0 {
@@ -177,23 +178,24 @@ struct SeenInner {
 pub struct EventTimeReporter(Arc<SeenInner>);
 
 impl EventTimeReporter {
-    /// Reports the largest event time so far, in microseconds since 1970. Call this before the
-    /// marker is passed on.
+    /// Reports the largest event time so far, in microseconds since 1970. Call this before
+    /// forwarding the marker.
     #[inline]
     pub fn publish(&self, largest_us: i64) {
-        // ORDERING: relaxed: the acknowledgement of the marker orders it before the driver's read.
-        // The parts of a source share one of these.
+        // ORDERING: relaxed: the acknowledgement of the marker orders this store before the
+        // driver's read. `fetch_max` is used because the partitions of a source share a reporter.
         self.0.largest_us.fetch_max(largest_us, Ordering::Relaxed);
     }
 
-    /// Reports whether the input is idle, so that its watermark is ignored at a restart. Operators
-    /// are told by the event [`IDLE`](crate::event::IDLE).
+    /// Reports whether the input is idle. The watermark at which a restart resumes ignores idle
+    /// inputs. Operators learn of idleness from the event [`IDLE`](crate::event::IDLE).
     pub fn set_idle(&self, is_idle: bool) {
-        // ORDERING: relaxed: as above.
+        // ORDERING: relaxed: the acknowledgement of the marker orders this store before the
+        // driver's read.
         self.0.is_idle.store(is_idle, Ordering::Relaxed);
     }
 
-    /// Reports the statistics of an epoch. Call this before its marker is passed on.
+    /// Reports the statistics of an epoch. Call this before forwarding the epoch's marker.
     pub fn publish_epoch(&self, times: EventTimeStats) {
         self.0.epoch.lock().unwrap_or_else(|poisoned| poisoned.into_inner()).add(&times);
     }
@@ -201,11 +203,11 @@ impl EventTimeReporter {
 
 /// The event time at which an earlier run ended.
 pub struct ResumedTime {
-    /// The watermark of its last batch, in milliseconds since 1970.
+    /// The watermark of the run's last batch, in milliseconds since 1970.
     pub last_ms: i64,
-    /// The watermark of the batch after it.
+    /// The watermark of the batch after the last one, in milliseconds since 1970.
     pub next_ms: i64,
-    /// Whether results that the last watermark releases may still be unemitted.
+    /// Whether results that the last watermark releases may still have to be emitted.
     pub owes_late_emission: bool,
 }
 
@@ -221,8 +223,8 @@ pub struct WatermarkTracker {
     last_ms: i64,
     /// The watermark of the next batch.
     next_ms: i64,
-    /// Whether the last epoch of the previous run may not have emitted everything that its
-    /// watermark releases.
+    /// Whether results that the watermark of the previous run releases may still have to be
+    /// emitted.
     owes_late_emission: bool,
 }
 
@@ -255,7 +257,7 @@ impl WatermarkTracker {
         self.releases = true;
     }
 
-    /// Whether an operator depends on the watermark in that way.
+    /// Whether an operator evicts state or emits rows when the watermark advances.
     pub fn wants_no_data_batches(&self) -> bool {
         self.releases
     }
@@ -279,7 +281,7 @@ impl WatermarkTracker {
         self.times.set(last_ms, next_ms);
     }
 
-    /// Statistics of each input in the epoch that has ended.
+    /// Takes the statistics of each input in the epoch that has ended, and resets them.
     pub fn seen(&self) -> Vec<EventTimeStats> {
         let of = |input: &Input| {
             std::mem::take(&mut *input.seen.epoch.lock().unwrap_or_else(|p| p.into_inner()))
@@ -314,7 +316,7 @@ impl WatermarkTracker {
         self.next_ms = self.next_ms.max(watermark_ms);
     }
 
-    /// Ends a batch or an epoch: everything seen in it counts for the next watermark.
+    /// Ends a batch or an epoch. Its event times count for the next watermark.
     pub fn end(&mut self) {
         for input in &mut self.inputs {
             let seen_us = input.seen.largest_us.load(Ordering::Relaxed);
@@ -323,7 +325,8 @@ impl WatermarkTracker {
             } else {
                 Some(seen_us.div_euclid(1000).saturating_sub(input.delay_ms))
             };
-            // An input that has not reported yet holds the watermark back completely.
+            // An input that has had no record yet has the watermark 0. With policy `Min` the
+            // query's watermark then does not advance.
             let before = input.watermark_ms;
             input.watermark_ms = own.max(before).or(Some(0));
         }
@@ -332,7 +335,8 @@ impl WatermarkTracker {
         let counting = self.inputs.iter().filter(|input| all_silent || !silent(input));
         let of_inputs = counting.filter_map(|input| input.watermark_ms);
         let found = match self.policy {
-            // As if the input that is furthest ahead had become idle last.
+            // If all inputs are idle, the largest watermark counts, as if the input that is
+            // furthest ahead had become idle last.
             _ if all_silent => of_inputs.max(),
             WatermarkPolicy::Min => of_inputs.min(),
             WatermarkPolicy::Max => of_inputs.max(),

@@ -4,7 +4,7 @@
 /// The idle time-out of one source.
 #[derive(Debug, Default)]
 pub struct IdleTimeout {
-    /// In nanoseconds; `None` if the source never becomes idle.
+    /// The time-out in nanoseconds; `None` if the source never becomes idle.
     after_ns: Option<u64>,
     last_record_ns: Option<u64>,
     is_idle: bool,
@@ -33,7 +33,7 @@ impl IdleTimeout {
         self.after_ns.is_some()
     }
 
-    /// Restarts the time-out: the source has emitted records, or was blocked.
+    /// Restarts the time-out. Call this when the source has emitted records, or was blocked.
     pub fn restart(&mut self, now_ns: u64) {
         (self.last_record_ns, self.is_idle) = (Some(now_ns), false);
     }

@@ -28,11 +28,11 @@ impl PhaseCell {
         self.0.store(phase as u8, Ordering::Relaxed);
     }
 
-    /// The phase now.
+    /// Returns the current phase.
     pub fn get(&self) -> Phase {
         let phases =
             [Phase::Starting, Phase::Waiting, Phase::Planning, Phase::Processing, Phase::Ending];
-        // ORDERING: relaxed: see `set`.
+        // ORDERING: relaxed: the phase is only displayed; nothing else depends on it.
         phases[usize::from(self.0.load(Ordering::Relaxed)).min(phases.len() - 1)]
     }
 }

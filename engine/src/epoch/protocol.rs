@@ -14,7 +14,7 @@ pub enum ReadLimit {
     RateLimited,
     /// Everything, ignoring the rate limit.
     All,
-    /// As much as the rate limit allows of what was available at the first plan.
+    /// What was available at the first plan, as far as the rate limit allows.
     AvailableAtStart,
 }
 
@@ -32,7 +32,8 @@ pub enum Command {
     },
     /// Micro-batch mode: report how far you can read.
     Plan(ReadLimit),
-    /// Emit up to `end`, then the marker. Also used for an epoch that an earlier run planned.
+    /// Emit the records up to `end`, then the marker. Also used for an epoch that an earlier run
+    /// planned.
     Run {
         /// The batch.
         epoch: Epoch,
@@ -43,14 +44,14 @@ pub enum Command {
     AbandonDrain,
     /// The epoch of your last marker is committed.
     Committed,
-    /// Pass `End` down the chain.
+    /// Forward `End` to the stages and rings of the chain.
     End,
 }
 
 /// A source's answer to [`Command::Plan`]: how far it can read.
 #[derive(Clone, Debug)]
 pub struct EndOffset {
-    /// The position up to which it can read.
+    /// The position up to which the source can read.
     pub end: Offset,
     /// Whether there is data after the current position.
     pub has_new: bool,
@@ -67,9 +68,9 @@ pub enum Report {
     Ack {
         /// The epoch.
         epoch: Epoch,
-        /// Whether results of windows that closed before the marker are still to be emitted.
+        /// Whether results of windows that closed before the marker still have to be emitted.
         owes_late_emission: bool,
-        /// Whether such results were emitted after the marker.
+        /// Whether results of windows that closed before the marker were emitted after it.
         emitted_late: bool,
     },
     /// The position of a source at a marker.

@@ -12,11 +12,11 @@ pub enum Trigger {
     AsSoonAsPossible,
     /// A batch starts at multiples of an interval.
     ProcessingTime {
-        /// In nanoseconds.
+        /// The interval, in nanoseconds.
         interval_ns: u64,
     },
-    /// One batch of all available data, then the query ends. A batch that the last run left
-    /// unfinished is that batch.
+    /// One batch of all available data, then the query ends. If the last run left a batch
+    /// unfinished, only that batch runs.
     Once,
     /// All data available at start, in as many batches as the rate limits require, then the query
     /// ends.

@@ -17,7 +17,8 @@ const MAX_NS: u64 = 3_600_000_000_000;
 /// Number of records between two clock reads within a long drain.
 const STAMP_EVERY: usize = 1024;
 
-/// Maximum number of intervals in the queue. Beyond it, a sink merges them itself.
+/// Maximum number of intervals in the queue. At this number a sink merges the queued intervals
+/// itself.
 const MOST_WAITING: usize = 256;
 /// Maximum number of empty histograms kept for sinks.
 const SPARES: usize = 8;
@@ -25,7 +26,7 @@ const SPARES: usize = 8;
 /// A histogram of nanoseconds.
 pub type NsHistogram = Histogram<u64>;
 
-/// An empty histogram of nanoseconds, three significant digits.
+/// Creates an empty histogram of nanoseconds with three significant digits.
 pub fn histogram() -> NsHistogram {
     Histogram::new_with_bounds(1, MAX_NS, 3).unwrap_or_else(|_| unreachable!("constant bounds"))
 }
@@ -45,14 +46,15 @@ const SLOWEST: usize = 3;
 
 struct Shared {
     full: Receiver<FullHistogram>,
-    /// Since the last [`Latency::take_epoch`].
+    /// Latencies since the last [`Latency::take_epoch`].
     epoch: Histogram<u64>,
-    /// Before the last [`Latency::take_epoch`].
+    /// Latencies before the last [`Latency::take_epoch`].
     total: Histogram<u64>,
     /// Number of rows since the last [`Latency::take_epoch`], including those without a latency.
     epoch_rows: u64,
     total_rows: u64,
-    /// The slowest records since the last [`Latency::take_epoch`], and before it; slowest first.
+    /// The slowest records since the last [`Latency::take_epoch`], slowest first. `slowest_before`
+    /// contains those of earlier intervals.
     slowest: Vec<Stall>,
     slowest_before: Vec<Stall>,
 }
@@ -82,7 +84,8 @@ pub struct Latency {
 
 impl Default for Latency {
     fn default() -> Self {
-        // Bounded by the number of epochs between two calls of `gather`, and by `MOST_WAITING`.
+        // The channel has no limit of its own. `gather` empties it at each commit, and a sink
+        // empties it when it contains `MOST_WAITING` intervals.
         let (hand_over, full) = unbounded();
         let shared = Shared {
             full,
@@ -112,7 +115,7 @@ pub struct Percentiles {
     pub p999_ns: u64,
     /// 99.99th percentile.
     pub p9999_ns: u64,
-    /// Longest.
+    /// Longest latency.
     pub max_ns: u64,
 }
 
@@ -142,7 +145,7 @@ impl Percentiles {
 }
 
 impl Latency {
-    /// A recorder for one sink instance.
+    /// Creates a recorder for one sink instance.
     pub fn recorder(&self, env: Arc<dyn Env>) -> LatencyRecorder {
         LatencyRecorder {
             env,
@@ -181,7 +184,7 @@ impl Latency {
         self.hand_over.len()
     }
 
-    /// The latency up to the last marker that every sink has passed.
+    /// Percentiles of all latencies that sinks have published at markers.
     pub fn percentiles(&self) -> Percentiles {
         let shared = self.merged();
         let mut all = shared.total.clone();
@@ -189,13 +192,13 @@ impl Latency {
         Percentiles::of(&all)
     }
 
-    /// The slowest records up to that marker, slowest first, with the causes. At most one per sink
-    /// and epoch, none faster than 100 us.
+    /// The slowest records that sinks have published, slowest first, with the causes. At most one
+    /// per sink and epoch, none faster than 100 us.
     pub fn slowest(&self) -> Vec<Stall> {
         self.merged().slowest()
     }
 
-    /// Number of rows emitted up to that marker, including rows without a latency, such as results
+    /// Number of rows that sinks have published, including rows without a latency, such as results
     /// of a closed window.
     pub fn rows(&self) -> u64 {
         let shared = self.merged();
@@ -226,7 +229,7 @@ impl Latency {
     }
 }
 
-/// One sink instance's side of [`Latency`].
+/// Records the latencies of one sink instance and publishes them to [`Latency`].
 pub struct LatencyRecorder {
     env: Arc<dyn Env>,
     query: Latency,
@@ -236,7 +239,7 @@ pub struct LatencyRecorder {
     /// Ingest times of pending records, run-length encoded: all records of one read have the same
     /// ingest time.
     pending: Vec<(u64, u64)>,
-    /// Records in `pending`.
+    /// Number of records in `pending`.
     noted: usize,
     /// Only a record slower than this is explained.
     slowest_ns: u64,
@@ -295,7 +298,8 @@ impl LatencyRecorder {
         }
         let empty = self.query.spare.1.try_recv().unwrap_or_else(|_| Box::new(histogram()));
         let latencies = std::mem::replace(&mut self.interval, empty);
-        // In the next interval a record must be at least half as slow to be explained.
+        // In the next interval a record is explained only if it is at least half as slow as the
+        // slowest one so far.
         self.slowest_ns = (self.slowest_ns / 2).max(SLOW_NS);
         // The receiver belongs to the same query, so it exists.
         let rows = std::mem::take(&mut self.rows);

@@ -5,7 +5,7 @@
 pub struct JoinInput {
     /// Rows that are buffered.
     pub rows: u64,
-    /// Memory of these rows in bytes, without the key table.
+    /// Memory of the buffered rows in bytes, without the key table.
     pub bytes: u64,
     /// Event time of the first buffered row that will expire, in microseconds since 1970.
     pub oldest_us: Option<i64>,
@@ -20,7 +20,7 @@ pub struct JoinInput {
 /// Metrics of a join of two inputs at the end of an epoch.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct JoinState {
-    /// The left input, and the right one.
+    /// The left input and the right input.
     pub inputs: [JoinInput; 2],
     /// Pairs that matched in this epoch. For semi and anti joins: left rows with a match.
     pub matches: u64,

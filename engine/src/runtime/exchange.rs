@@ -31,14 +31,15 @@ pub struct Outbox<T> {
 /// The consuming end of one ring.
 pub struct Inlet<T> {
     pub(crate) ring: Consumer<Event<T>>,
-    /// The worker to wake when there is room again.
+    /// The worker to wake when the ring has free slots again.
     pub(crate) producer: Waker,
 }
 
 /// Connects two workers with one ring.
 pub fn connect<T: Send>(producer: &Waker, consumer: &Waker) -> (Outbox<T>, Inlet<T>) {
     let (tx, rx) = ring(RING_CAPACITY);
-    // Allocated now, so that a record that finds the ring full allocates nothing.
+    // The spill buffer is allocated here, so that a record that finds the ring full allocates
+    // nothing.
     let spill = VecDeque::with_capacity(SPILL_CAPACITY);
     let lane = Lane { ring: tx, spill, consumer: consumer.clone() };
     (Outbox { lanes: vec![lane], spilled: 0 }, Inlet { ring: rx, producer: producer.clone() })
@@ -77,13 +78,14 @@ impl<T: Send> Outbox<T> {
         }
     }
 
-    /// Whether a record may be sent.
+    /// Whether a record may be sent: all spill buffers are empty.
     #[inline]
     pub fn is_ready(&self) -> bool {
         self.spilled == 0
     }
 
-    /// Publishes the sent events and wakes sleeping consumers.
+    /// Moves spilled events into the rings, publishes the sent events and wakes sleeping consumers.
+    /// `Blocked` if a ring is still full.
     pub fn flush(&mut self) -> FlushStatus {
         for lane in &mut self.lanes {
             while let Some(event) = lane.spill.pop_front() {
@@ -108,7 +110,7 @@ pub struct Exchange<T, R> {
 }
 
 impl<T: Send, R: FnMut(&T, usize) -> usize + Send> Exchange<T, R> {
-    /// `route` gives the lane of a record, out of the number of lanes.
+    /// `route` returns the lane of a record, given the number of lanes.
     pub fn new(outbox: Outbox<T>, route: R) -> Self {
         Self { outbox, route }
     }

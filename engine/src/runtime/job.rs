@@ -49,7 +49,7 @@ pub struct Config {
 }
 
 impl Default for Config {
-    /// One worker, pinned, balanced waiting, an epoch every second.
+    /// The default: one pinned worker with balanced waiting, and an epoch every second.
     fn default() -> Self {
         Self {
             workers: 1,
@@ -62,11 +62,11 @@ impl Default for Config {
     }
 }
 
-/// A job that is ready to run.
+/// The driver of a job and its workers, ready to run.
 struct DriverAndSeats {
     driver: Driver,
     seats: Vec<SeatedTasklet>,
-    /// What the tasklets report to the driver.
+    /// The receiving end of the tasklets' reports.
     inbox: Receiver<Report>,
     reports: Sender<Report>,
 }
@@ -98,10 +98,10 @@ pub struct StateLimit {
 /// The order of the results of a join of two streams.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum JoinOrder {
-    /// That of each instance. Between instances there is none.
+    /// Results are ordered within each instance, not between instances.
     #[default]
     OfInstances,
-    /// That of the rows that complete them, whatever the parallelism.
+    /// Results have the order of the rows that complete them, whatever the parallelism.
     OfInput,
 }
 
@@ -127,20 +127,21 @@ pub struct Job {
     sink: Option<Box<dyn SinkLog>>,
     on_commit: Box<dyn FnMut(&CommittedEpoch) + Send>,
     on_end: OnEnd,
-    // The type is unbounded but the protocol is not: one epoch is in flight at a time, and each
-    // tasklet sends at most three messages per epoch.
+    // The channel type is unbounded, but the protocol bounds the messages: one epoch is in flight
+    // at a time, and each tasklet sends a few messages per epoch.
     reports: (Sender<Report>, Receiver<Report>),
 }
 
 impl Job {
-    /// A job without tasklets, in the real environment.
+    /// Creates a job without tasklets, in the real environment. The number of workers is capped at
+    /// the usable cores and at the listed cores.
     pub fn new(name: &str, config: Config) -> Result<Self, EngineError> {
         let most = config.cores.as_ref().map_or(usize::MAX, Vec::len);
         let workers = config.workers.min(cores::usable()).min(most);
         Self::in_env(name, Config { workers, ..config }, Arc::new(RealEnv::default()))
     }
 
-    /// A job in an environment, with exactly as many workers as configured.
+    /// Creates a job in an environment, with exactly as many workers as configured, at least one.
     pub fn in_env(name: &str, config: Config, env: Arc<dyn Env>) -> Result<Self, EngineError> {
         let workers = config.workers.max(1);
         let seats = (0..workers)
@@ -211,7 +212,7 @@ impl Job {
     ) -> Result<(), EngineError> {
         let (checkpoint, recovery) = Checkpoint::open(self.env.clone(), folder, shape, can_commit)?;
         self.checkpoint = Some(checkpoint);
-        // Operators created from here on start with the watermarks of the earlier run: a row may
+        // Operators created after this call start with the watermarks of the earlier run: a row may
         // reach an operator before its source has reported its event time.
         self.time.resume(ResumedTime {
             last_ms: recovery.watermark_ms,
@@ -222,12 +223,12 @@ impl Job {
         Ok(())
     }
 
-    /// The id in the checkpoint; `None` without one.
+    /// The id of the query in the checkpoint; `None` without a checkpoint.
     pub fn checkpoint_id(&self) -> Option<&str> {
         self.checkpoint.as_ref().map(Checkpoint::id)
     }
 
-    /// The first epoch that this run will commit.
+    /// The first epoch that has not been committed by an earlier run.
     pub fn next_epoch(&self) -> u64 {
         self.recovery.next_epoch
     }
@@ -470,7 +471,7 @@ impl Job {
                 // Dropping the driver releases the checkpoint's lock, so it is dropped after the
                 // last thread that uses the folder.
                 drop(driver);
-                // No worker runs any more.
+                // All workers have ended, so their cores are released.
                 drop(claim);
                 on_end(&result);
                 let (slot, changed) = &*shared;
@@ -523,7 +524,7 @@ fn drive(driver: &mut Driver, inbox: &Receiver<Report>, env: &dyn Env) -> Result
         match report {
             Ok(report) => driver.handle(report, env.now_ns()),
             Err(RecvTimeoutError::Timeout) => {}
-            // The handle and all tasklets are gone, so nothing else can end this query.
+            // The handle and all tasklets have been dropped, so nothing else can end this query.
             Err(RecvTimeoutError::Disconnected) => return Ok(()),
         }
     }
@@ -631,7 +632,7 @@ impl RunningJob {
         }
     }
 
-    /// Waits for the end for at most `timeout`; `None` if the job is still running.
+    /// Waits for the end, at most for `timeout` if it is given. `None` if the job is still running.
     pub fn wait(&self, timeout: Option<Duration>) -> Option<Result<(), EngineError>> {
         let (slot, changed) = &*self.outcome;
         let guard = slot.lock().unwrap_or_else(|poisoned| poisoned.into_inner());
@@ -657,7 +658,8 @@ impl Drop for RunningJob {
     fn drop(&mut self) {
         self.request_stop();
         if self.is_own_thread() {
-            // Dropped by an operator: the job's threads end by themselves.
+            // An operator has dropped the handle on a thread of the job, which must not wait for
+            // itself. The job's threads end on their own.
             return;
         }
         let thread = self.thread.get_mut().unwrap_or_else(|poisoned| poisoned.into_inner()).take();

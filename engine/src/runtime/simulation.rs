@@ -1,5 +1,5 @@
-//! The simulated scheduler: one thread, one seed, every interleaving of tasklet steps, driver
-//! ticks and clock movements that the seed picks.
+//! The simulated scheduler. It runs a job on one thread, and a seed picks the interleaving of
+//! tasklet steps, driver ticks and clock movements.
 
 use crate::env::SimEnv;
 use crate::env::random::SplitMix;

@@ -29,9 +29,9 @@ pub enum FlushStatus {
 }
 
 impl FlushStatus {
-    /// Combines the status of the chain below with that of a stage. `holds_marker`: the stage has
-    /// not passed the marker on yet. `owes`: the stage emits results after the marker, and the
-    /// driver has not been told yet. It is reset once reported.
+    /// Combines the status of the chain below with the status of a stage. `holds_marker`: the stage
+    /// has not forwarded the marker yet. `owes`: the stage emits results after the marker, and the
+    /// driver has not been told yet. `owes` is reset once it is reported.
     pub fn combine(below: Self, holds_marker: bool, owes: &mut bool) -> Self {
         let own = match (holds_marker, *owes) {
             (true, _) => Self::Pending,
@@ -74,15 +74,15 @@ pub trait Stage: Send {
     /// buffers at most the expansion of one record.
     fn is_ready(&mut self) -> bool;
 
-    /// Event time has advanced to `micros`, in microseconds since 1970.
+    /// Advances event time to `micros`, in microseconds since 1970.
     fn watermark(&mut self, micros: i64) -> Result<(), EngineError>;
 
-    /// Ends the epoch: hand over changed state, emit pending results, pass the marker on. Work that
-    /// exceeds one bounded step is left to [`flush`](Self::flush). Until it is done
-    /// [`is_ready`](Self::is_ready) is false.
+    /// Ends the epoch: hands over changed state, emits pending results, forwards the marker. Work
+    /// that exceeds one bounded step is left to [`flush`](Self::flush).
+    /// [`is_ready`](Self::is_ready) is false until that work is done.
     fn marker(&mut self, epoch: Epoch) -> Result<(), EngineError>;
 
-    /// The input has ended.
+    /// Ends the input: no record, watermark or marker follows.
     fn end(&mut self) -> Result<(), EngineError>;
 
     /// Ends a drain: publishes rings, writes sockets, does a bounded amount of pending work.

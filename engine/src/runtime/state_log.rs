@@ -27,31 +27,33 @@ use crossbeam_channel::{Receiver, Sender, bounded};
 const LONG_BYTES: u32 = if cfg!(test) { 24 } else { 4 << 10 };
 /// The offset of a value that will be written at the marker.
 const DEFERRED: u32 = u32::MAX;
-/// Initial capacity of a part, and the maximum capacity of one.
+/// Initial capacity of a part, and the maximum capacity, in bytes.
 const PART_BYTES: usize = 32;
 const PART_BYTES_MAX: usize = 16 << 10;
 
-/// Where the last change of a key was written, so that the next change in the same epoch can
-/// overwrite it. One per key, kept beside its state.
+/// The location of a key's last change, so that the next change in the same epoch can overwrite it.
+/// Operators keep one per key, beside the key's state.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct StateSlot {
-    /// The generation in which it was written; 0 if none.
+    /// The generation in which the change was written; 0 if there is none.
     generation: u32,
     chunk: u32,
     /// Offset of the value length, or [`DEFERRED`].
     at: u32,
-    /// Capacity for the value at that offset. Kept across generations, to recognise long values.
+    /// Capacity for the value at that offset, in bytes. Kept across generations, to recognise long
+    /// values.
     room: u32,
 }
 
 /// When a changed value must be written.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum WriteTiming {
-    /// Now.
+    /// The value must be written now.
     Immediately,
-    /// At the marker. `first` is true for the key's first change since it was last written.
+    /// The value must be written at the marker, because it is long.
     AtMarker {
-        /// Whether the stage must remember the key until the marker.
+        /// Whether this is the key's first change since the value was last written. If so, the
+        /// stage must remember the key until the marker.
         first: bool,
     },
 }
@@ -61,7 +63,7 @@ pub struct StateLog {
     operator: usize,
     groups: std::ops::Range<u64>,
     snapshot: Option<CommittedState>,
-    /// Whether changes are recorded: the query has a checkpoint.
+    /// Whether changes are recorded. True if the query has a checkpoint.
     on: bool,
     reports: Sender<Report>,
     chunks: Vec<Vec<u8>>,
@@ -85,7 +87,7 @@ impl StateLog {
         reports: Sender<Report>,
     ) -> Self {
         let (back, spare) = bounded(SPARE_CHUNKS);
-        // The inverse of `instance_of`.
+        // The first key group of an instance: the inverse of `instance_of`.
         let first = |i: usize| (i as u64 * KEY_GROUPS).div_ceil(instances as u64);
         Self {
             operator,
@@ -129,7 +131,8 @@ impl StateLog {
     }
 
     /// Calls `apply` with hash, key and value of each committed change, oldest first. `None` means
-    /// that the key was deleted. Works once, before the first change.
+    /// that the key was deleted. Call this once, before the first change; a second call reads
+    /// nothing.
     pub fn restore(
         &mut self,
         mut apply: impl FnMut(u64, &[u8], Option<&[u8]>) -> Result<(), EngineError>,
@@ -150,14 +153,16 @@ impl StateLog {
         self.generation
     }
 
-    /// Counts a written key unless it was counted in this epoch, which `generation` tells.
+    /// Counts a written key once per epoch. `generation` is the generation in which the key was
+    /// last counted, and is updated.
     #[inline]
     pub fn count_updated(&mut self, generation: &mut u32) {
         self.updated += u64::from(*generation != self.generation);
         *generation = self.generation;
     }
 
-    /// Counts the rows of a key as written, of which `before` were already counted in this epoch.
+    /// Replaces the number of written rows of a key: `before` rows were counted in this epoch, and
+    /// `now` rows count instead.
     #[inline]
     pub fn recount_updated(&mut self, before: usize, now: usize) {
         self.updated = self.updated + now as u64 - before as u64;
@@ -168,7 +173,7 @@ impl StateLog {
     pub fn put(&mut self, slot: &mut StateSlot, hash: u64, key: &[u8], value: &[u8]) {
         self.updated += u64::from(slot.generation != self.generation);
         self.put_uncounted(slot, hash, key, value);
-        // Set even if no changes are recorded and the slot is unused.
+        // The generation shows that the key has been counted, also if no changes are recorded.
         slot.generation = self.generation;
     }
 
@@ -217,8 +222,9 @@ impl StateLog {
         true
     }
 
-    /// Writes an entry that is not counted as a row, with capacity to be extended: twice that of
-    /// the previous part in this epoch, whose slot is given.
+    /// Writes an entry that is not counted as a row and that [`extend_part`](Self::extend_part) can
+    /// extend. `slot` is the slot of the previous part. If that part was written in this epoch, the
+    /// new part has twice its capacity.
     pub fn begin_part(&mut self, slot: &mut StateSlot, hash: u64, key: &[u8], value: &[u8]) {
         if !self.on {
             return;
@@ -244,15 +250,15 @@ impl StateLog {
             chunk[key_and_value..key_and_value + value.len()].copy_from_slice(value);
             return;
         }
-        // A value that has outgrown its capacity will do so again. All its versions together take
-        // at most four times its final length.
+        // A value that has outgrown its capacity is likely to grow again, so it gets twice its
+        // length. All versions together take at most four times the final length.
         let outgrown = in_epoch && slot.room > 0;
         let room = if outgrown { value.len() * 2 } else { value.len() };
         *slot = self.append(hash, key, Some(value), room);
     }
 
-    /// Records that a key was deleted. Its slot is reset: a later value in this epoch must not be
-    /// written where it stood before the deletion.
+    /// Records that a key was deleted. The slot is reset, because a later value in this epoch must
+    /// follow the deletion instead of overwriting the entry before it.
     pub fn delete(&mut self, slot: &mut StateSlot, hash: u64, key: &[u8]) {
         self.removed += 1;
         self.delete_uncounted(slot, hash, key);
@@ -295,7 +301,7 @@ impl StateLog {
         self.join = Some(join);
     }
 
-    /// Hands the changes of the epoch to the driver. Call this at the marker, before passing it on.
+    /// Hands the changes of the epoch to the driver. Call this at the marker, before forwarding it.
     pub fn hand_over(&mut self, epoch: Epoch, rows: u64, memory_bytes: u64) {
         self.needed.note(self.chunks.len());
         let keep = self.needed.epoch(0);
@@ -313,7 +319,7 @@ impl StateLog {
             keep,
         };
         self.generation = self.generation.wrapping_add(1).max(1);
-        // The driver is gone only when the query is being torn down.
+        // The send fails only while the query is being torn down, after the driver has ended.
         drop(self.reports.send(Report::State { epoch, changes }));
     }
 }
@@ -392,7 +398,8 @@ mod tests {
                             live.entry(last(*next - 1)).or_insert_with(Vec::new).extend(bytes);
                             continue;
                         }
-                        // A slot belongs to the log of one instance.
+                        // A slot belongs to the log of one instance, so it is reset when the key
+                        // moves to another instance.
                         if *next > 0 && of(*next) != of(*next - 1) {
                             *slot = StateSlot::default();
                         }

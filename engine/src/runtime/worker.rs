@@ -81,12 +81,12 @@ pub(crate) struct Worker {
     pub record_stalls: bool,
     pub env: Arc<dyn Env>,
     pub reports: Sender<Report>,
-    /// Set when the query has failed: stop without further work.
+    /// Set when the driver has ended: the worker stops without further work.
     pub halt: Arc<AtomicBool>,
 }
 
 impl Worker {
-    /// The thread's body: runs until every tasklet is done or the query has failed.
+    /// The body of the thread. Runs until every tasklet is done or the driver has ended.
     pub fn run(mut self) {
         if let Some(core) = self.core {
             // Without the core the worker is slower but correct; `doctor` reports it.
@@ -199,7 +199,7 @@ pub(crate) fn guard<R>(
     })
 }
 
-/// The message of a panic.
+/// Returns the message of a panic.
 pub(crate) fn panic_message(panic: &(dyn std::any::Any + Send)) -> String {
     panic
         .downcast_ref::<&str>()

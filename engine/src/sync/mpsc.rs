@@ -111,7 +111,8 @@ impl<T> Producer<T> {
 }
 
 impl<T> Consumer<T> {
-    /// Takes the oldest value. Returns `None` also while its producer is still writing it.
+    /// Takes the oldest value. Returns `None` if the queue is empty, or while the producer of the
+    /// oldest value is still writing it.
     #[inline]
     pub fn pop(&mut self) -> Option<T> {
         let slot = &self.shared.slots[self.head & self.shared.mask];
@@ -145,21 +146,21 @@ impl<T> Consumer<T> {
 
 impl<T> Drop for Consumer<T> {
     fn drop(&mut self) {
-        // A producer may still write a value after this. It is dropped with the slots.
+        // A producer may still write a value after this loop. That value is dropped with the slots.
         while self.pop().is_some() {}
     }
 }
 
 impl<T> Drop for Shared<T> {
     fn drop(&mut self) {
-        // Both halves are gone, so no index is claimed and unwritten. Of the values, those are left
-        // that were pushed after the consumer was dropped: their stamps are one ahead of their index.
+        // Both halves are gone, so no index is claimed and unwritten. The remaining values were
+        // pushed after the consumer was dropped. The stamp of each is one more than its index.
         for (at, slot) in self.slots.iter().enumerate() {
             // ORDERING: relaxed: the reference count's own ordering made all stores visible here.
             let stamp = slot.stamp.load(Ordering::Relaxed);
             if stamp & self.mask == (at + 1) & self.mask {
                 // SAFETY: such a stamp says that the slot holds a value, and nobody else is left. A
-                // free slot's stamp is equal to its own place, modulo the capacity.
+                // free slot's stamp is equal to its own index, modulo the capacity.
                 slot.value.with_mut(|cell| unsafe { (*cell).assume_init_drop() });
             }
         }

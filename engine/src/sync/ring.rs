@@ -89,8 +89,8 @@ impl<T> Producer<T> {
         self.next.wrapping_sub(self.head_seen) > self.shared.mask
     }
 
-    /// Writes `value` behind the others without publishing it: the consumer sees it after
-    /// [`publish`](Self::publish). Gives the value back if the ring is full.
+    /// Writes `value` after the values pushed before, without publishing it: the consumer sees it
+    /// after [`publish`](Self::publish). Gives the value back if the ring is full.
     #[inline]
     pub fn push(&mut self, value: T) -> Result<(), T> {
         if self.is_full() {

@@ -1,12 +1,13 @@
 //! Parking and waking threads, with a wake-up only if the thread really sleeps.
 //!
-//! A consumer announces that it is about to block ([`ParkFlag::prepare_park`]), checks for work once
-//! more, and blocks. A producer publishes its work and then calls [`ParkFlag::claim_wakeup`]; only if the
-//! flag is set does it pay for a wake-up (about 15 us on a virtual machine). Each side has a full
-//! fence between its store and its load. So it cannot happen that the producer misses the flag
-//! *and* the consumer misses the work. `engine/tests/loom.rs` checks this.
+//! A consumer announces that it is about to block ([`ParkFlag::prepare_park`]), checks for work
+//! once more, and blocks. A producer publishes its work and then calls [`ParkFlag::claim_wakeup`];
+//! only if the flag is set does it pay for a wake-up (about 15 us on a virtual machine). Each side
+//! has a full fence between its store and its load. So it cannot happen that the producer misses
+//! the flag *and* the consumer misses the work. `engine/tests/loom.rs` checks this.
 //!
-//! *Threads.* Any thread may call `claim_wakeup`. If several threads announce, none may retract.
+//! *Threads.* Any thread may call `claim_wakeup`. If several threads call `prepare_park`, none may
+//! call `cancel_park`.
 
 use crate::sync::primitives::{Arc, AtomicBool, Ordering, fence};
 use std::sync::{Mutex, MutexGuard};
@@ -25,7 +26,8 @@ impl Default for ParkFlag {
 }
 
 impl ParkFlag {
-    /// The thread is about to block. It must check for work once more after this.
+    /// Announces that the thread is about to block. The thread must check for work once more after
+    /// this.
     pub fn prepare_park(&self) {
         self.parked.store(true, Ordering::Relaxed);
         // ORDERING: pairs with the fence in `claim_wakeup`. Either the waker's load sees this store, or
@@ -33,30 +35,30 @@ impl ParkFlag {
         fence(Ordering::SeqCst);
     }
 
-    /// The thread is awake again, or found work after all.
+    /// Withdraws the announcement: the thread is awake again, or found work after all.
     pub fn cancel_park(&self) {
         // ORDERING: relaxed is enough: a waker that still sees the flag sends one wake-up too
         // many, which costs time and no correctness.
         self.parked.store(false, Ordering::Relaxed);
     }
 
-    /// Called by a waker after publishing work: whether it must wake the thread. True for exactly
-    /// one waker.
+    /// Called by a waker after publishing work. Returns whether the waker must wake the thread;
+    /// true for exactly one waker.
     pub fn claim_wakeup(&self) -> bool {
         // ORDERING: pairs with the fence in `prepare_park`.
         fence(Ordering::SeqCst);
-        // ORDERING: the first load keeps the cache line shared when no thread sleeps; the swap makes
-        // sure that of several wakers one pays.
+        // ORDERING: the first load keeps the cache line shared while no thread sleeps; the swap
+        // makes sure that only one of several wakers wakes the thread.
         self.parked.load(Ordering::Relaxed) && self.parked.swap(false, Ordering::Relaxed)
     }
 }
 
-/// What wakes the sleeper: the poll's waker, or whatever the last waiting caller has registered.
+/// The target of a wake-up: a worker's poll, or the thread or task that waited last.
 #[derive(Debug)]
 enum WakeTarget {
     Poll(mio::Waker),
     Caller(Mutex<Option<Caller>>),
-    /// For simulation, where nothing sleeps.
+    /// In simulation nothing sleeps, so nothing is woken.
     Silent,
 }
 

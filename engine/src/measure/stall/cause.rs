@@ -6,21 +6,21 @@
 pub enum StallCause {
     /// The worker was asleep or waking up.
     LateWake,
-    /// Earlier records in the same drain, or work on the record itself.
+    /// The worker processed earlier records in the same drain, or the record itself.
     LongDrain,
-    /// Windows or keys that the watermark has expired.
+    /// The worker processed windows or keys that the watermark had expired.
     Expiry,
-    /// The end of an epoch: the marker and the work that it causes.
+    /// The worker ended an epoch: the marker and the work that it causes.
     Epoch,
-    /// A sink that could not take more output.
+    /// A sink could not take more output.
     BlockedWrite,
     /// The scheduler gave the worker's core to another thread.
     Preempted,
     /// The hypervisor gave the core to another guest, or to itself.
     Stolen,
-    /// A blocking system call, a page fault from disk, or a lock.
+    /// The thread waited in a blocking system call, for a page fault from disk, or for a lock.
     BlockingCall,
-    /// Time before this worker: in another worker or in a ring.
+    /// The record was in another worker or in a ring before this worker.
     Upstream,
 }
 
@@ -66,9 +66,9 @@ pub struct Stall {
     pub at_ns: u64,
     /// The share of each of [`StallCause::ALL`], in nanoseconds. The sum is the latency.
     pub parts_ns: [u64; StallCause::COUNT],
-    /// Involuntary context switches in that time.
+    /// Involuntary context switches between ingest and result.
     pub switches: u64,
-    /// Page faults in that time.
+    /// Page faults between ingest and result.
     pub faults: u64,
 }
 

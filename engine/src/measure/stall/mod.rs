@@ -9,15 +9,16 @@
 //! *Off the core.* A thread was off its core for the part of a long round that exceeds its
 //! processor time. If the system counts an involuntary switch, another thread had the core. If it
 //! counts a voluntary one, a system call blocked. If it counts none, the thread stayed on its core
-//! and the hypervisor had the core. The last needs Linux with `CONFIG_PARAVIRT_TIME_ACCOUNTING`,
-//! which excludes steal from processor time; elsewhere such time counts as work.
+//! and the hypervisor had the core. The last case needs Linux with
+//! `CONFIG_PARAVIRT_TIME_ACCOUNTING`, which excludes steal from processor time; elsewhere such time
+//! counts as work.
 //!
 //! *Cost.* One clock read per round of the worker (up to [`STEP_BUDGET`] records per tasklet), or
 //! per eight rounds if they are short. `getrusage` and the thread's clock (0.8 us together) are
 //! read only after rounds longer than 20 us, and the thread's clock before a sleep.
 //!
 //! *Threads.* Each worker has its own recorder in a thread-local, because a sink does not know its
-//! worker. Threads without one, as in simulation, record nothing.
+//! worker. Threads without a recorder, as in simulation, record nothing.
 //!
 //! [`STEP_BUDGET`]: crate::runtime::worker::STEP_BUDGET
 
@@ -34,9 +35,9 @@ pub(crate) const LONG_NS: u64 = 20_000;
 /// Records faster than this are not explained.
 pub(crate) const SLOW_NS: u64 = 100_000;
 
-/// Differences below this are clock errors.
+/// Off-core times below this are attributed to clock errors, in nanoseconds.
 const OFF_CORE_NS: u64 = 5_000;
-/// Shorter sleeps are ignored.
+/// Sleeps shorter than this do not count as voluntary context switches, in nanoseconds.
 const SLEPT_NS: u64 = 5_000;
 
 /// Activities of a round besides taking records; a round may have several.
@@ -52,7 +53,8 @@ pub(crate) enum Activity {
 /// Resource usage of a thread since its start.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 struct Usage {
-    /// Its processor time, where the system reports it.
+    /// The processor time of the thread, in nanoseconds; `None` where the system does not report
+    /// it.
     cpu_ns: Option<u64>,
     /// Involuntary context switches.
     switches: u64,
@@ -116,7 +118,7 @@ impl Span {
         }
     }
 
-    /// The time off the core that falls into an overlap. When it happened is unknown, so it is
+    /// The off-core time that falls into an overlap. Only the total of the span is known, so it is
     /// spread evenly.
     fn off_of(&self, overlap_ns: u64) -> u64 {
         let whole_ns = u128::from(self.to_ns - self.from_ns).max(1);
@@ -130,7 +132,7 @@ struct UsageBaseline {
     usage: Usage,
     /// Time of the last query, in nanoseconds.
     at_ns: u64,
-    /// Sleeps since then. Each is one voluntary context switch.
+    /// Sleeps since the last query. Each is one voluntary context switch.
     sleeps: u64,
 }
 
@@ -222,7 +224,8 @@ pub(crate) fn begin_round(now_ns: u64) {
     });
 }
 
-/// Prepares for a sleep. Usage is read now because records may be waiting after the sleep.
+/// Prepares for a sleep. The processor time is read before the sleep, because records may be
+/// waiting after it.
 pub(crate) fn before_sleep() {
     with(|recorder| recorder.asked.usage.cpu_ns = Usage::cpu_ns());
 }
@@ -230,14 +233,16 @@ pub(crate) fn before_sleep() {
 /// Records a sleep and starts the next round.
 #[inline]
 pub(crate) fn after_sleep(from_ns: u64, to_ns: u64) {
-    // A worker that sleeps because its sink is full sleeps until the sink can take more.
+    // A worker that sleeps because its sink is full sleeps until the sink can take more. Such a
+    // sleep counts as a blocked write.
     let blocked = DID.replace(0) & Activity::Blocked as u8;
     let did = if blocked == 0 { Activity::Sleep as u8 } else { blocked };
     with(|recorder| {
         recorder.put(Span { from_ns, to_ns, did, ..Span::default() });
         recorder.round_from_ns = to_ns;
-        // Falling asleep and waking up use a few microseconds of processor time, which would count
-        // for the next round. The baseline is moved by that much.
+        // The baseline time moves to the end of the sleep, so that the sleep does not count as
+        // off-core time. The few microseconds of processor time that falling asleep and waking up
+        // take count for the next round.
         recorder.asked.at_ns = to_ns;
         recorder.asked.sleeps += u64::from(to_ns.saturating_sub(from_ns) > SLEPT_NS);
     });
@@ -275,7 +280,7 @@ impl Recorder {
     }
 
     fn explain(&mut self, (ingest_ns, now_ns): (u64, u64), did: u8, now: Usage) -> Stall {
-        // The current round, which has not ended.
+        // The current round has not ended, but its part so far becomes a span.
         self.remember((self.round_from_ns, now_ns), did, now);
         let latency_ns = now_ns - ingest_ns;
         let mut stall = Stall { latency_ns, at_ns: now_ns, ..Stall::default() };
@@ -290,11 +295,12 @@ impl Recorder {
                 stall.faults += span.faults;
             }
         }
-        // A second slow record of the same round is explained by the rest of the round only.
+        // The rest of the current round becomes another span.
         self.round_from_ns = now_ns;
         let known_ns: u64 = stall.parts_ns.iter().sum();
         let rest_ns = latency_ns.saturating_sub(known_ns);
-        // Consecutive short rounds count as one drain.
+        // Time without a span is consecutive short rounds if the worker was running. They count as
+        // one drain.
         let since_ns = self.spans.iter().map(|span| span.to_ns).filter(|to_ns| *to_ns > 0).min();
         let cause = match since_ns {
             Some(since_ns) if since_ns <= ingest_ns && self.was_busy(ingest_ns) => {
@@ -306,7 +312,7 @@ impl Recorder {
         stall
     }
 
-    /// Whether the worker was running at a time.
+    /// Whether the worker was awake at `at_ns`, as far as the kept spans tell.
     fn was_busy(&self, at_ns: u64) -> bool {
         let asleep = |span: &Span| {
             span.did & Activity::Sleep as u8 != 0 && span.from_ns <= at_ns && at_ns < span.to_ns
@@ -379,7 +385,8 @@ mod tests {
     /// The off-core cause of a round of 100 us with the given processor time, involuntary switches
     /// and voluntary switches.
     fn off(cpu_us: u64, switches: u64, waits: u64) -> Option<(StallCause, u64)> {
-        // Three sleeps happened before it, and two of them were voluntary switches.
+        // Two sleeps happened since the baseline. Their voluntary switches do not count for the
+        // round.
         let usage = Usage { cpu_ns: Some(7 * US), switches: 1, waits: 1, faults: 0 };
         let mut asked = UsageBaseline { usage, at_ns: 1_000 * US, sleeps: 2 };
         let now = Usage {

@@ -11,18 +11,17 @@ use crate::runtime::tasklet::marker_alignment::{AlignedInlet, Alignment, InletSt
 use crate::runtime::tasklet::{Step, StepCx, Tasklet, TaskletPort};
 use crossbeam_channel::Sender;
 
-/// In which order a tasklet reads its inlets.
+/// The order in which a tasklet reads its inlets.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum InletOrder {
-    /// What there is of each in turn.
+    /// Reads what is available in each inlet in turn.
     InTurn,
-    /// Each up to its marker before the next one.
+    /// Reads each inlet up to its marker before the next inlet.
     OneAfterAnother,
 }
 
-/// Drives a chain from the rings of other tasklets.
-///
-/// It aligns their markers (`marker_alignment.rs`).
+/// Drives a chain from the rings of other tasklets, and aligns their markers
+/// (`marker_alignment.rs`).
 pub struct InboxTasklet<T, D> {
     name: String,
     id: usize,
@@ -33,9 +32,9 @@ pub struct InboxTasklet<T, D> {
     pub(super) down: D,
     reports: Sender<Report>,
     ack: Option<Epoch>,
-    /// Whether results were emitted after the marker that is to be acknowledged.
+    /// Whether results were emitted after the marker that will be acknowledged next.
     emitted_late: bool,
-    /// The inlet to read first, which rotates so that none starves.
+    /// The inlet to read first. It rotates, so that no inlet starves.
     turn: usize,
     inlet_order: InletOrder,
     watermark: i64,
@@ -79,21 +78,22 @@ impl<T: Send, D: Push<T>> InboxTasklet<T, D> {
         self
     }
 
-    /// Reads each inlet up to its marker before the next one. An inlet must not depend on one behind
-    /// it: a source that feeds both would wait for the one while the other one waits for it.
+    /// Reads each inlet up to its marker before the next inlet. No source may feed two of the
+    /// inlets: it would block on the full ring of the later inlet, while the tasklet waits for its
+    /// marker in the earlier inlet.
     pub fn one_after_another(self) -> Self {
         Self { inlet_order: InletOrder::OneAfterAnother, ..self }
     }
 
     fn advance_watermark(&mut self) -> Result<(), EngineError> {
-        // An inlet that has ended still counts. All inlets end together, after the marker of the
-        // last epoch; results that the watermark released between their ends would be emitted again
-        // after a restart.
+        // The watermark of an inlet that has ended still counts. Inlets end one after the other,
+        // after the marker of the last epoch. If the watermark advanced in between, the released
+        // results would be emitted again after a restart.
         let watermarks = self.inlets.iter().map(|inlet| inlet.watermark_us);
         let silent = self.has_event_time && watermarks.clone().all(|watermark| watermark == IDLE);
         let found = match self.policy {
-            // The watermark of the furthest input, so that the order in which inputs become idle
-            // does not matter.
+            // If all inputs are idle, the largest watermark counts, so that the order in which
+            // inputs become idle does not matter.
             _ if silent => Some(self.furthest),
             WatermarkPolicy::Min => watermarks.min().filter(|lowest| *lowest < IDLE),
             WatermarkPolicy::Max => watermarks.filter(|watermark| *watermark < IDLE).max(),
@@ -106,7 +106,7 @@ impl<T: Send, D: Push<T>> InboxTasklet<T, D> {
         if silent { self.down.watermark(IDLE) } else { Ok(()) }
     }
 
-    /// Forwards a marker, or the end, if all inlets have delivered it.
+    /// Forwards a marker, or the end, if all inlets have delivered it. Returns whether they have.
     fn align(&mut self, epoch: Option<Epoch>) -> Result<bool, EngineError> {
         match Alignment::of(&self.inlets) {
             Alignment::Incomplete => return Ok(false),

@@ -1,5 +1,5 @@
-//! Marker alignment: a marker is passed on when every inlet that has not ended has delivered it.
-//! Until then an inlet that has delivered it is not read.
+//! Marker alignment: a marker is forwarded when every inlet that has not ended has delivered it.
+//! Until then, inlets that have delivered the marker are not read.
 
 use crate::runtime::exchange::Inlet;
 
@@ -19,7 +19,7 @@ pub enum InletState {
 pub struct AlignedInlet<T> {
     pub inlet: Inlet<T>,
     pub state: InletState,
-    /// The last watermark, in microseconds since 1970.
+    /// The last watermark of the inlet, in microseconds since 1970.
     pub watermark_us: i64,
 }
 

@@ -25,7 +25,7 @@ pub enum Polled {
 
 /// A source of records. `D` is the chain that it pushes into.
 pub trait Source<D>: Send {
-    /// For errors and progress reports.
+    /// The name shown in errors and progress reports.
     fn name(&self) -> &str;
     /// Registers sockets with the worker.
     fn attach(&mut self, _io: &mut Io<'_>) -> Result<(), EngineError> {
@@ -53,20 +53,20 @@ pub trait Source<D>: Send {
     /// been planned by an earlier run. A source that cannot read that range again reports this and
     /// moves to the offset at once.
     fn set_end_offset(&mut self, end: &Offset) -> Result<(), EngineError>;
-    /// Everything before this position is committed and will not be requested again.
+    /// Reports that everything before this position is committed and will not be requested again.
     fn on_committed(&mut self, _end: &Offset) -> Result<(), EngineError> {
         Ok(())
     }
 }
 
 enum SourceState {
-    /// Continuous mode: poll whenever there is room.
+    /// Continuous mode: the source is polled whenever the chain is ready.
     Flowing,
-    /// Micro-batch: between batches.
+    /// Micro-batch mode: between batches.
     Waiting,
-    /// Micro-batch: emitting the range of this batch.
+    /// Micro-batch mode: emitting the range of this batch.
     Batch(Epoch),
-    /// The last marker was sent; only `End` follows.
+    /// The last marker was sent, and only `End` follows.
     Halted,
     /// `End` was forwarded.
     Ended,
@@ -91,7 +91,7 @@ pub struct SourceTasklet<S, D> {
     state: SourceState,
     mark: Option<PendingMarker>,
     ack: Option<Epoch>,
-    /// Whether results were emitted after the marker that is to be acknowledged.
+    /// Whether results were emitted after the marker that will be acknowledged next.
     emitted_late: bool,
     marked: Offset,
     told_exhausted: bool,
@@ -311,7 +311,7 @@ impl<S: Source<D>, D: Stage> Tasklet for SourceTasklet<S, D> {
             }
             _ => {}
         }
-        // The output of this drain is sent now, not at the next step.
+        // Flushes again, so that the output of this drain is sent now and not at the next step.
         let status = self.down.flush()?;
         if let Some(at_ns) = self.down.next_timer_ns() {
             cx.wake_at(at_ns);

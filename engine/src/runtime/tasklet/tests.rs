@@ -52,7 +52,7 @@ impl Push<u64> for Busy {
     }
 }
 
-/// A source of the numbers from 1 on, or of nothing.
+/// A source that emits the numbers from 1 on, or nothing.
 struct Numbers {
     last: u64,
     quiet: bool,
@@ -182,7 +182,8 @@ impl Push<u64> for Full {
     }
 }
 
-/// The combined watermark is that of the furthest input, in whichever order the inputs become idle.
+/// Checks that the combined watermark is the largest one, in whichever order the inputs become
+/// idle.
 #[test]
 fn a_watermark_is_the_same_in_any_order_of_falling_silent() {
     for order in [[0, 1], [1, 0]] {
@@ -237,7 +238,7 @@ fn an_inlet_that_ends_moves_no_watermark() {
     }
 }
 
-/// If the blocked source became idle, the records it reads next would be late.
+/// If the blocked source became idle, the records that it reads next would be late.
 #[test]
 fn a_blocked_source_does_not_become_idle() {
     let (mut tasklet, _commands, _told) = numbers(Full::new(), true);
