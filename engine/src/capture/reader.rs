@@ -223,7 +223,6 @@ impl<R: Read + Seek> CaptureReader<R> {
         self.seek(Time::Mono(ns))
     }
 
-
     fn step(&mut self) -> Result<Step, EngineError> {
         if self.unpacked_at < self.unpacked.len() {
             return Ok(self.step_unpacked());
@@ -430,7 +429,6 @@ impl<R: Read + Seek> CaptureReader<R> {
         Ok(missing)
     }
 
-
     fn seek(&mut self, time: Time) -> Result<(), EngineError> {
         let first = self.header.bytes() as u64;
         let stride = u64::from(self.header.stride_bytes);
@@ -552,7 +550,6 @@ impl<R: Read + Seek> CaptureReader<R> {
             _ => None,
         })
     }
-
 
     /// Reads until the window contains `need` bytes, or the file ends. A file that grows is read up
     /// to the length that it had when it was opened. Returns the number of bytes in the window.
