@@ -1,4 +1,4 @@
-//! Planning errors: what is wrong with a query, found before it starts.
+//! Planning errors: problems of a query that are found before the query starts.
 
 use std::fmt;
 
@@ -17,7 +17,7 @@ pub struct Place {
 pub struct PlanError {
     /// Spark's error condition if there is one, otherwise a stable name of Millstream's.
     pub condition: String,
-    /// What is wrong.
+    /// The problem.
     pub reason: String,
     /// The suggested fix; empty if the reason implies it.
     pub fix: String,
@@ -63,7 +63,7 @@ impl PlanError {
         )
     }
 
-    /// Sets the position of the error, unless it has one already.
+    /// Sets the position of the error, unless the error has one already.
     pub fn at(mut self, place: Place) -> Self {
         if self.place.line == 0 {
             self.place = place;

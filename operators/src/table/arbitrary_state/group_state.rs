@@ -1,8 +1,8 @@
 //! The state of `flat_map_groups_with_state`: one value and one time-out for each key.
 //!
-//! It is implemented as a processor of rows with one value. The time-out is a timer that is set one
-//! millisecond later: a key times out after its time has passed, whereas a timer fires when its
-//! time is reached.
+//! [`GroupFunction`] implements the operator as a [`StatefulProcessor`] with one value state. A
+//! time-out is a timer that is set one millisecond later: a key times out after its time has
+//! passed, whereas a timer fires when its time is reached.
 
 use super::processor::{InputRows, StateError, StatefulProcessor, StatefulProcessorHandle};
 use crate::stream::{Kept, ValueState};
@@ -11,7 +11,7 @@ use millstream_engine::error::EngineError;
 use std::sync::Arc;
 use std::time::Duration;
 
-/// Whether keys time out, and by which clock.
+/// Whether keys time out, and whether by processing time or by event time.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum GroupStateTimeout {
     /// Keys do not time out.
@@ -39,7 +39,7 @@ trait StateAccess<S> {
     fn processing_time_ms(&self) -> i64;
 }
 
-/// The value of a handle's key.
+/// Access to the value state of the key that a handle is processing.
 struct HandleValue<'g, 'h, 'c, S> {
     handle: &'g mut StatefulProcessorHandle<'h, 'c>,
     state: ValueState<S>,
@@ -68,12 +68,12 @@ fn invalid(condition: &'static str, reason: String, fix: &'static str) -> Engine
 }
 
 impl<S: Kept> GroupState<'_, S> {
-    /// Whether the key has a state.
+    /// Whether the key has a state. A removed state does not count.
     pub fn exists(&self) -> bool {
         self.get().is_some()
     }
 
-    /// The state of the key.
+    /// The state of the key; `None` if the key has no state.
     pub fn get(&self) -> Option<&S> {
         self.access.get()
     }
@@ -88,7 +88,7 @@ impl<S: Kept> GroupState<'_, S> {
         self.access.clear();
     }
 
-    /// Whether the function is called because the key has timed out.
+    /// Whether this call was caused by the key's time-out. Then there are no rows.
     pub fn has_timed_out(&self) -> bool {
         self.timed_out
     }
@@ -98,14 +98,15 @@ impl<S: Kept> GroupState<'_, S> {
         self.access.watermark_ms()
     }
 
-    /// The processing time, in milliseconds since 1970: that of the batch, or of the clock in
-    /// continuous mode.
+    /// The processing time, in milliseconds since 1970: in micro-batch mode the time of the batch,
+    /// in continuous mode the time of the clock.
     pub fn current_processing_time_ms(&self) -> i64 {
         self.access.processing_time_ms()
     }
 
-    /// Makes the key time out when the processing time has advanced by `duration`, at least a
-    /// millisecond. Each call of the function clears the time-out unless it sets it again.
+    /// Makes the key time out when the processing time has advanced by `duration`. A duration below
+    /// one millisecond is an error. Each call of the user's function clears the time-out, so the
+    /// function must set the time-out again to keep one.
     pub fn set_timeout_duration(&mut self, duration: Duration) -> Result<(), EngineError> {
         if self.kind != GroupStateTimeout::ProcessingTimeTimeout {
             return Err(invalid(
@@ -127,9 +128,9 @@ impl<S: Kept> GroupState<'_, S> {
         Ok(())
     }
 
-    /// Makes the key time out when the watermark has passed a time in milliseconds since 1970,
-    /// which must not be before the watermark. Each call of the function clears the time-out unless
-    /// it sets it again.
+    /// Makes the key time out when the watermark has passed `timestamp_ms`, in milliseconds since
+    /// 1970. A time before the watermark is an error. Each call of the user's function clears the
+    ///       time-out, so the function must set the time-out again to keep one.
     pub fn set_timeout_timestamp(&mut self, timestamp_ms: i64) -> Result<(), EngineError> {
         if self.kind != GroupStateTimeout::EventTimeTimeout {
             return Err(invalid(
@@ -154,16 +155,16 @@ impl<S: Kept> GroupState<'_, S> {
     }
 }
 
-/// Adapts a function of a key's rows and state to a processor of rows.
+/// Adapts a user's function of a key, its rows and its state to a [`StatefulProcessor`].
 pub(crate) struct GroupFunction<S, F> {
     pub state: ValueState<S>,
     pub kind: GroupStateTimeout,
-    /// If keys have an initial state.
+    /// Makes a key's initial state; `None` if the query has no initial states.
     pub initial: Option<StateOfRow<S>>,
     pub function: F,
 }
 
-/// Makes the state of a key from its row of the initial state.
+/// Converts a row of the initial state to the state of the row's key.
 pub(crate) type StateOfRow<S> = Arc<dyn Fn(Vec<Value>) -> Result<S, StateError> + Send + Sync>;
 
 impl<S, F: Clone> Clone for GroupFunction<S, F> {
@@ -203,7 +204,8 @@ where
                 handle.delete_timer(timer_ms)?;
             }
             if let Some(timeout_ms) = timeout_ms {
-                // The key times out after the time has passed, not when it is reached.
+                // A timer fires when its time is reached, but a key times out after its time has
+                // passed.
                 handle.register_timer(timeout_ms.saturating_add(1))?;
             }
         }

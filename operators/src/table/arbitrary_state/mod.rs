@@ -13,9 +13,10 @@
 //!
 //! State, timers and checkpoints are implemented by the processors of typed streams.
 //!
-//! *Batches.* In micro-batch mode a processor is called once per key that has rows in the batch,
-//! with all its rows, and then for the due timers, in time order. In continuous mode it is called
-//! for each row immediately, and timers fire when they are due.
+//! *Batches.* In micro-batch mode the processor is called once per key that has rows in the batch,
+//! with all rows of that key. Then the processor is called for the due timers, in time order. In
+//! continuous mode the processor is called for each row immediately, and timers fire when they are
+//! due.
 
 pub(crate) mod group_state;
 pub(crate) mod node;

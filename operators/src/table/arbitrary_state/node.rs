@@ -1,4 +1,4 @@
-//! The operator of arbitrary state in a logical plan.
+//! The logical plan node of an operator with arbitrary state.
 
 use super::processor::{OutputRule, StateDeclarations, StatefulProcessor, TimeMode};
 use crate::stream::States;
@@ -17,7 +17,7 @@ use millstream_engine::error::EngineError;
 use std::fmt::{self, Debug, Formatter};
 use std::sync::{Arc, Mutex};
 
-/// The rows that an operator emits.
+/// The columns of the rows that an operator emits, their output mode and their event time.
 #[derive(Clone, Debug)]
 pub struct StateOutput {
     pub(crate) schema: Schema,
@@ -26,7 +26,7 @@ pub struct StateOutput {
 }
 
 impl StateOutput {
-    /// Rows with these columns, in output mode append.
+    /// Creates an output with these columns, in output mode append.
     pub fn new(schema: Schema) -> Self {
         Self { schema, mode: OutputMode::Append, event_time: None }
     }
@@ -48,7 +48,7 @@ impl StateOutput {
     }
 
     /// Names the column that is the event time of the emitted rows, for stateful operators
-    /// downstream. With it, rows at or before the watermark must not be emitted.
+    /// downstream. Emitting a row at or before the watermark is then an error.
     pub fn event_time(self, column: &str) -> Self {
         Self { event_time: Some(column.to_string()), ..self }
     }
@@ -60,7 +60,7 @@ impl From<Schema> for StateOutput {
     }
 }
 
-/// The method that created an operator.
+/// The API method that created an operator.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum StateMethod {
     /// `transform_with_state`.
@@ -81,7 +81,7 @@ impl StateMethod {
         }
     }
 
-    /// Whether it calls a function of a key's rows and its one state.
+    /// Whether the method calls a function with a key's rows and the one state of the key.
     pub fn is_of_groups(self) -> bool {
         matches!(self, Self::FlatMapGroups | Self::MapGroups)
     }
@@ -89,22 +89,22 @@ impl StateMethod {
 
 type Build = dyn Fn(InstanceParts, BoxChain) -> BoxChain + Send + Sync;
 
-/// The state of keys before the query's first rows.
+/// The initial state: rows whose values keys have before the query's first rows arrive.
 #[derive(Clone)]
 pub(crate) struct InitialState {
-    /// The types of the columns: the keys, then those of the rows.
+    /// The types of the columns: those of the keys first, then those of the row.
     pub types: Vec<DataType>,
-    /// Reads the rows.
+    /// Reads the rows of the initial state.
     pub read: Arc<dyn Fn() -> Result<Vec<Vec<Value>>, EngineError> + Send + Sync>,
 }
 
-/// An operator with arbitrary state: its output, and how its instances are built.
+/// An operator with arbitrary state: its output, and a function that builds its instances.
 #[derive(Clone)]
 pub struct StateOperator {
     pub(crate) method: StateMethod,
     pub(crate) output: StateOutput,
     pub(crate) mode: TimeMode,
-    /// The description of the states, for the checkpoint.
+    /// A description of the declared states, which the checkpoint stores.
     pub(crate) states: String,
     pub(crate) initial: Option<InitialState>,
     build: Arc<Build>,
@@ -123,7 +123,7 @@ impl Debug for StateOperator {
 }
 
 impl StateOperator {
-    /// `make` declares the states and creates the processor that uses them.
+    /// Creates an operator. `make` declares the states and creates the processor that uses them.
     pub(crate) fn new<P: StatefulProcessor>(
         method: StateMethod,
         output: StateOutput,
@@ -142,12 +142,12 @@ impl StateOperator {
         Ok(Self { method, output, mode, states, initial: None, build })
     }
 
-    /// Gives keys an initial state.
+    /// Gives keys an initial state, which the processor receives before the first rows of the key.
     pub(crate) fn with_initial_state(self, initial: InitialState) -> Self {
         Self { initial: Some(initial), ..self }
     }
 
-    /// The index of the output's event time column.
+    /// The index of the output's event time column; `None` if the output names no event time.
     pub(crate) fn event_time(&self) -> PlanResult<Option<usize>> {
         let Some(name) = &self.output.event_time else { return Ok(None) };
         let fields = &self.output.schema.fields;
@@ -174,20 +174,20 @@ impl StateOperator {
         OutputRule { schema: self.output.schema.clone(), event_time, mode: self.mode, timed }
     }
 
-    /// Builds an instance in front of a chain.
+    /// Builds an instance of the operator, which emits into `down`.
     pub(in crate::table) fn build(&self, parts: InstanceParts, down: BoxChain) -> BoxChain {
         (self.build)(parts, down)
     }
 }
 
-/// The plan of an operator over rows that are grouped by keys.
+/// Plans an operator over rows that are grouped by keys. The key columns come first in its input.
 pub(crate) fn keyed_state(input: Plan, keys: &[Expr], operator: StateOperator) -> PlanResult<Plan> {
     operator.event_time()?;
     let input = Box::new(keys_before_columns(input, keys)?);
     Ok(Plan::ArbitraryState { input, keys: keys.len(), operator })
 }
 
-/// Puts the keys before the columns.
+/// Adds the keys as columns before the columns of `input`.
 pub(crate) fn keys_before_columns(input: Plan, keys: &[Expr]) -> PlanResult<Plan> {
     let scope = input.scope();
     let key = |(i, key): (usize, &Expr)| {
@@ -205,7 +205,8 @@ pub(crate) fn keys_before_columns(input: Plan, keys: &[Expr]) -> PlanResult<Plan
     Ok(Plan::Project(Box::new(input), columns))
 }
 
-/// Rejects uses of an operator with arbitrary state that are not supported on a stream.
+/// Rejects uses of an operator with arbitrary state that are not supported on a stream. `query` is
+/// the output mode of the query.
 pub(crate) fn check(plan: &Plan, query: OutputMode) -> PlanResult<()> {
     if let Plan::ArbitraryState { input, operator, .. } = plan {
         check_operator(input, operator, query)?;
@@ -252,7 +253,7 @@ fn check_operator(input: &Plan, operator: &StateOperator, query: OutputMode) -> 
     Ok(())
 }
 
-/// Whether an operator keeps state.
+/// Whether a plan node keeps state.
 fn is_stateful(plan: &Plan) -> bool {
     match plan {
         Plan::Aggregate(..) | Plan::Deduplicate { .. } | Plan::ArbitraryState { .. } => true,
@@ -261,7 +262,7 @@ fn is_stateful(plan: &Plan) -> bool {
     }
 }
 
-/// Rejects operators below a stateful one that no stateful operator may follow.
+/// Rejects operators below a stateful operator whose output no stateful operator may read.
 fn check_below(plan: &Plan) -> PlanResult<()> {
     for input in plan.inputs() {
         if let Plan::ArbitraryState { operator, .. } = input {

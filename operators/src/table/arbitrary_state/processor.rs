@@ -1,4 +1,4 @@
-//! A processor of rows with state and timers for each key, and its handle.
+//! The trait of processors with state and timers for each key, and the handle that they use.
 
 use crate::stream::{Context, Kept, ListState, MapState, States, Timer, Ttl, ValueState};
 use crate::table::error::{PlanError, PlanResult};
@@ -11,17 +11,18 @@ use std::collections::HashSet;
 use std::hash::Hash;
 use std::time::Duration;
 
-/// An error of a user's function. An [`EngineError`] ends the query unchanged.
+/// An error of a user's function. An [`EngineError`] is passed on unchanged; every error ends the
+/// query.
 pub type StateError = Box<dyn std::error::Error + Send + Sync>;
 
-/// Which timers a processor may set.
+/// The kind of timers that a processor may set.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum TimeMode {
-    /// None.
+    /// No timers.
     None,
-    /// Timers of processing time. State may have a time to live.
+    /// Timers by processing time. State may have a time to live.
     ProcessingTime,
-    /// Timers of event time. The rows need a watermark; late rows are dropped.
+    /// Timers by event time. The rows need a watermark; late rows are dropped.
     EventTime,
 }
 
@@ -36,10 +37,10 @@ impl TimeMode {
 }
 
 /// A user-defined operator on rows that are grouped by keys, with state and timers for each key.
-/// Each instance has a clone of its own.
+/// Each instance of the operator has its own clone of the processor.
 pub trait StatefulProcessor: Clone + Send + 'static {
-    /// Processes rows of a key: all its rows of a batch, or one row at a time in continuous mode.
-    /// An error ends the query.
+    /// Processes rows of one key: all rows that the key has in a batch, or one row at a time in
+    /// continuous mode. An error ends the query.
     fn handle_input_rows(
         &mut self,
         key: &[Value],
@@ -64,9 +65,9 @@ pub trait StatefulProcessor: Clone + Send + 'static {
         )))
     }
 
-    /// Called when a timer of the key has fired, with its time in milliseconds since 1970. The
-    /// timer is already removed. If a timer that is set during the call is already due, it fires
-    /// with the next batch.
+    /// Called when a timer of the key has fired. `timer_ms` is the timer's time in milliseconds
+    /// since 1970. The timer is already removed. If a timer that is set during the call is already
+    /// due, that timer fires with the next batch.
     fn handle_expired_timer(
         &mut self,
         key: &[Value],
@@ -82,7 +83,7 @@ pub trait StatefulProcessor: Clone + Send + 'static {
 pub struct InputRows<'r> {
     pub(in crate::table) rows: std::slice::Iter<'r, RowBuf>,
     pub(in crate::table) types: &'r [DataType],
-    /// The number of leading columns that are not part of the row.
+    /// The number of leading columns that are not part of the row: the keys.
     pub(in crate::table) skip: usize,
 }
 
@@ -101,7 +102,7 @@ impl Iterator for InputRows<'_> {
 
 impl ExactSizeIterator for InputRows<'_> {}
 
-/// The states of a processor, declared before it is created.
+/// Declares the states of a processor. All states are declared before the processor is created.
 pub struct StateDeclarations {
     pub(super) states: States,
     mode: TimeMode,
@@ -139,19 +140,19 @@ impl StateDeclarations {
         }
     }
 
-    /// Declares a value for each key. Each write restarts its time to live.
+    /// Declares a state with one value for each key. Each write restarts the value's time to live.
     pub fn value<V: Kept>(&mut self, name: &str, ttl: Ttl) -> PlanResult<ValueState<V>> {
         self.check(name, ttl)?;
         Ok(self.states.value(name, ttl))
     }
 
-    /// Declares a list for each key. Each element has a time to live of its own.
+    /// Declares a state with a list for each key. Each element has its own time to live.
     pub fn list<V: Kept>(&mut self, name: &str, ttl: Ttl) -> PlanResult<ListState<V>> {
         self.check(name, ttl)?;
         Ok(self.states.list(name, ttl))
     }
 
-    /// Declares a map for each key. Each entry has a time to live of its own.
+    /// Declares a state with a map for each key. Each entry has its own time to live.
     pub fn map<K, V>(&mut self, name: &str, ttl: Ttl) -> PlanResult<MapState<K, V>>
     where
         K: Kept + Hash + Eq,
@@ -162,18 +163,18 @@ impl StateDeclarations {
     }
 }
 
-/// The requirements for the rows that an operator emits.
+/// The requirements for the rows that an operator emits, checked for every row.
 #[derive(Clone, Debug)]
 pub(in crate::table) struct OutputRule {
     pub schema: Schema,
-    /// The column of the event time, if a downstream operator uses it.
+    /// The index of the event time column; `None` if the output names no event time.
     pub event_time: Option<usize>,
     pub mode: TimeMode,
-    /// Whether the rows have a watermark.
+    /// Whether the input rows have a watermark.
     pub timed: bool,
 }
 
-/// The processor's handle while it handles rows or a timer: state, timers and output.
+/// What a processor can do during a call: read and write the key's state, set timers, emit rows.
 pub struct StatefulProcessorHandle<'h, 'c> {
     pub(in crate::table) cx: &'h mut Context<'c, Vec<u8>>,
     pub(in crate::table) rule: &'h OutputRule,
@@ -187,7 +188,7 @@ fn null_value() -> EngineError {
     )
 }
 
-/// Rejects a NULL.
+/// Rejects NULL as the value of a state.
 fn check_value<V: 'static>(value: &V) -> Result<(), EngineError> {
     match (value as &dyn Any).downcast_ref::<Value>() {
         Some(Value::Null) => Err(null_value()),
@@ -195,7 +196,7 @@ fn check_value<V: 'static>(value: &V) -> Result<(), EngineError> {
     }
 }
 
-/// Whether a value belongs to a type.
+/// Whether a value is valid for a type. NULL is valid for every type.
 fn is_of_type(value: &Value, data_type: &DataType) -> bool {
     match (value, data_type) {
         (Value::Null, _) => true,
@@ -226,7 +227,8 @@ fn is_of_type(value: &Value, data_type: &DataType) -> bool {
 }
 
 impl OutputRule {
-    /// Checks a row and encodes it.
+    /// Checks that a row matches the output schema and is not late, and encodes the row. The event
+    /// time, if the output has one, must be after the watermark.
     fn encode(&self, row: &[Value], watermark_us: i64) -> Result<Vec<u8>, EngineError> {
         let fields = &self.schema.fields;
         if row.len() != fields.len() {
@@ -287,8 +289,8 @@ impl StatefulProcessorHandle<'_, '_> {
         self.cx.emit(bytes)
     }
 
-    /// The processing time, in milliseconds since 1970: that of the batch, or of the clock in
-    /// continuous mode.
+    /// The processing time, in milliseconds since 1970: in micro-batch mode the time of the batch,
+    /// in continuous mode the time of the clock.
     pub fn current_processing_time_ms(&self) -> i64 {
         self.cx.processing_time_us().div_euclid(1000)
     }
@@ -298,7 +300,8 @@ impl StatefulProcessorHandle<'_, '_> {
         self.rule.timed.then(|| self.cx.watermark_us().div_euclid(1000))
     }
 
-    /// The timer for a time, in the processor's time mode.
+    /// Creates a timer for a time in milliseconds, in the processor's time mode. Fails in
+    /// [`TimeMode::None`]; `operation` is the caller's name in the error.
     fn timer(&self, operation: &str, ms: i64) -> Result<Timer, EngineError> {
         let us = ms.saturating_mul(1000);
         match self.rule.mode {
@@ -312,8 +315,8 @@ impl StatefulProcessorHandle<'_, '_> {
         }
     }
 
-    /// Sets a timer of the key, in milliseconds since 1970. It fires when the processing time or
-    /// the watermark has reached it. A key has at most one timer per time.
+    /// Sets a timer of the key, in milliseconds since 1970. The timer fires when the processing
+    /// time or the watermark has reached its time. A key has at most one timer per time.
     pub fn register_timer(&mut self, timer_ms: i64) -> Result<(), EngineError> {
         let timer = self.timer("register_timer", timer_ms)?;
         self.cx.set_timer(timer)
@@ -335,12 +338,12 @@ impl StatefulProcessorHandle<'_, '_> {
         Ok(self.cx.timers().map(ms).collect())
     }
 
-    /// The value of the key.
+    /// The value that the key has in a value state; `None` if it has no value.
     pub fn value<V: Kept>(&self, state: ValueState<V>) -> Option<&V> {
         self.cx.value(state)
     }
 
-    /// Sets the value of the key.
+    /// Sets the value that the key has in a value state. NULL is an error.
     pub fn update_value<V: Kept>(
         &mut self,
         state: ValueState<V>,
@@ -350,17 +353,17 @@ impl StatefulProcessorHandle<'_, '_> {
         self.cx.set_value(state, value)
     }
 
-    /// Removes the value of the key.
+    /// Removes the value that the key has in a value state.
     pub fn clear_value<V: Kept>(&mut self, state: ValueState<V>) {
         self.cx.clear_value(state);
     }
 
-    /// The list of the key, in the order in which it was written.
+    /// The elements of the key's list, in the order in which they were written.
     pub fn list<V: Kept>(&self, state: ListState<V>) -> impl Iterator<Item = &V> {
         self.cx.list(state)
     }
 
-    /// Replaces the list of the key. An empty list is an error.
+    /// Replaces the key's list. An empty list and a NULL element are errors.
     pub fn put_list<V: Kept>(
         &mut self,
         state: ListState<V>,
@@ -378,18 +381,18 @@ impl StatefulProcessorHandle<'_, '_> {
         values.try_for_each(|value| self.append(state, value))
     }
 
-    /// Appends to the list of the key.
+    /// Appends a value to the key's list. NULL is an error.
     pub fn append<V: Kept>(&mut self, state: ListState<V>, value: V) -> Result<(), EngineError> {
         check_value(&value)?;
         self.cx.push(state, value)
     }
 
-    /// Empties the list of the key.
+    /// Removes all elements of the key's list.
     pub fn clear_list<V: Kept>(&mut self, state: ListState<V>) {
         self.cx.clear_list(state);
     }
 
-    /// A value in the key's map.
+    /// The value of an entry in the key's map; `None` if there is no such entry.
     pub fn map_value<K, V>(&self, state: MapState<K, V>, key: &K) -> Option<&V>
     where
         K: Kept + Hash + Eq,
@@ -407,7 +410,7 @@ impl StatefulProcessorHandle<'_, '_> {
         self.cx.map(state)
     }
 
-    /// Sets a value in the key's map.
+    /// Sets the value of an entry in the key's map.
     pub fn update_map<K, V>(
         &mut self,
         state: MapState<K, V>,
@@ -436,7 +439,7 @@ impl StatefulProcessorHandle<'_, '_> {
         self.cx.remove(state, key)
     }
 
-    /// Empties the key's map.
+    /// Removes all entries of the key's map.
     pub fn clear_map<K, V>(&mut self, state: MapState<K, V>) -> Result<(), EngineError>
     where
         K: Kept + Hash + Eq,

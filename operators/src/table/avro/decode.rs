@@ -1,12 +1,12 @@
 //! Reads binary Avro into rows.
 //!
-//! The two schemas, the one that the data was written with and the one that the reader wants, are
-//! compared once, which gives a tree of steps. A step reads one value and sets one field of a row.
-//! An array or a map is passed over once to count its elements, because a row states the number
-//! first.
+//! The writer's schema and the reader's schema are compared once. The comparison gives a tree of
+//! steps. A step reads one value and sets one field of a row. An array or a map is scanned once to
+//! count its elements, because the row format stores the number before the elements.
 //!
-//! Data comes from outside: every length is checked against what is left, the number of fields
-//! that one value may have is bounded, and the depth is the schema's.
+//! The data is untrusted. Every length is checked against the number of remaining bytes, and the
+//! number of fields of one value is bounded. The recursion depth is bounded by the depth of the
+//! schema.
 
 use super::default_value;
 use super::schema::{Field, Kind, Logical, Schema, SchemaError};
@@ -21,19 +21,20 @@ use std::collections::HashSet;
 use std::fmt;
 use std::sync::Arc;
 
-/// How many fields and elements a decoded value may have, fields of nested values included: 128 MiB
-/// of slots. A few bytes can stand for any number of values that are empty on the wire.
+/// The maximum number of fields and elements of one decoded value, fields of nested values
+/// included: 128 MiB of slots. Without a limit, a few bytes could encode any number of values whose
+/// binary form is empty.
 const SLOTS_MAX: usize = 1 << 24;
 
-/// How many steps a pair of schemas may give.
+/// The maximum number of steps that comparing a pair of schemas may produce.
 const STEPS_MAX: usize = 1_000_000;
 
-/// Why bytes are no value of their schema.
+/// A decoding error: the bytes are not a valid value of the schema.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct DecodeError {
     /// The byte at which reading stopped.
     pub offset: usize,
-    /// What is wrong there.
+    /// What is wrong at that byte.
     pub reason: &'static str,
 }
 
@@ -43,7 +44,7 @@ impl fmt::Display for DecodeError {
     }
 }
 
-/// Reads values that were written with one schema as values of another.
+/// Decodes values that were written with one schema to rows of another schema.
 #[derive(Debug)]
 pub struct Decoder {
     step: Step,
@@ -51,15 +52,15 @@ pub struct Decoder {
 }
 
 impl Decoder {
-    /// Compares the schema of the data with the one that the reader wants. The error names the
-    /// first type that cannot be read.
+    /// Compares the writer's schema with the reader's. The error names the first type that cannot
+    /// be read.
     pub fn new(writer: &Arc<Schema>, reader: &Arc<Schema>) -> Result<Self, SchemaError> {
         let physical = sql_type(reader)?.data_type.physical();
         let step = Compiler { steps_left: STEPS_MAX }.step(writer, reader)?;
         Ok(Self { step, physical })
     }
 
-    /// Reads one value. Bytes behind it are ignored.
+    /// Decodes one value. Bytes after the value are ignored.
     pub fn decode<'a>(&self, bytes: &[u8], arena: &'a Bump) -> Result<Cell<'a>, DecodeError> {
         let mut out = BumpVec::with_capacity_in(2 * bytes.len() + 64, arena);
         let mut writer = RowWriter::new(&mut out, 1);
@@ -68,7 +69,7 @@ impl Decoder {
     }
 }
 
-/// The bytes of a value, and how far they are read.
+/// The bytes of a value, the read position, and the remaining slot budget.
 pub(super) struct Input<'d> {
     bytes: &'d [u8],
     at: usize,
@@ -101,7 +102,8 @@ impl<'d> Input<'d> {
         Ok(out)
     }
 
-    /// A zigzag variable-length integer of at most `bytes_max` bytes.
+    /// Reads an unsigned variable-length integer of at most `bytes_max` bytes. The zigzag encoding
+    /// is left to the caller.
     #[inline]
     fn varint(&mut self, bytes_max: usize) -> Result<u64, DecodeError> {
         let mut value = 0;
@@ -150,8 +152,8 @@ impl<'d> Input<'d> {
         }
     }
 
-    /// Calls `each` for every element of an array or every entry of a map, and returns their
-    /// number.
+    /// Reads all blocks of an array or a map. Calls `each` for every element or entry, with its
+    /// index, and returns the number of calls.
     fn blocks(
         &mut self,
         is_empty_on_wire: bool,
@@ -179,7 +181,7 @@ impl<'d> Input<'d> {
         }
     }
 
-    /// The number of elements from here on. Does not move.
+    /// Counts the elements of the array or map at the current position, without advancing.
     fn count(&self, step: &Elements) -> Result<usize, DecodeError> {
         let mut ahead = Input { bytes: self.bytes, at: self.at, slots_left: self.slots_left };
         ahead.blocks(step.is_empty_on_wire, |input, _| {
@@ -191,11 +193,11 @@ impl<'d> Input<'d> {
     }
 }
 
-/// What an integer becomes.
+/// The target of an integer: the type or unit to which it is converted.
 #[derive(Clone, Copy, Debug)]
 enum IntegerTo {
     Long,
-    /// Milliseconds become microseconds.
+    /// Converts milliseconds to microseconds.
     Micros,
     Float,
     Double,
@@ -212,7 +214,8 @@ impl IntegerTo {
     }
 }
 
-/// Reads one value and sets one field of a row. The field of a NULL is left alone.
+/// Reads one value and sets one field of a row. For a NULL the field is not written, because fields
+/// of a new row are NULL.
 #[derive(Debug)]
 enum Step {
     Null,
@@ -230,26 +233,28 @@ enum Step {
         size: usize,
         precision: u8,
     },
-    /// The symbol of each index; `None` for one that the reader does not have.
+    /// The symbol of each index of the writer; `None` if the reader's enum has no such symbol.
     Enum(Vec<Option<Box<[u8]>>>),
     Array(Box<Elements>),
     Map(Box<Elements>),
     Record(Box<Record>),
-    /// A step for each branch of the writer's union.
+    /// One step for each branch of the writer's union.
     Union(Vec<Step>),
-    /// One member of the struct that a reader's union is in SQL.
+    /// A branch of the reader's union. In SQL the union is a struct, and the value becomes its
+    /// member at `index`.
     Member {
         index: usize,
         width: usize,
         value: Box<Step>,
     },
-    /// A branch of the writer's union that the reader has no type for. `skip` passes over it.
+    /// A branch of the writer's union that the reader cannot read. A value of the branch is an
+    /// error where it is read; `skip` skips such a value in data that the reader ignores.
     Unreadable {
         skip: Box<Step>,
     },
 }
 
-/// The elements of an array, or the entries of a map.
+/// How to read the elements of an array, or the values of a map.
 #[derive(Debug)]
 struct Elements {
     value: Step,
@@ -260,9 +265,10 @@ struct Elements {
 #[derive(Debug)]
 struct Record {
     width: usize,
-    /// The writer's fields in their order: the index of the reader's field, if there is one.
+    /// The writer's fields in their order. The index is that of the reader's field, or `None` if
+    /// the reader does not have the field.
     fields: Vec<(Option<usize>, Step)>,
-    /// The reader's fields that the writer does not have.
+    /// The defaults of the reader's fields that the writer does not have.
     defaults: Vec<Default>,
 }
 
@@ -330,7 +336,7 @@ impl Step {
         Ok(())
     }
 
-    /// Passes over a value.
+    /// Advances past a value without decoding it.
     fn skip(&self, input: &mut Input<'_>) -> Result<(), DecodeError> {
         match self {
             Self::Null => Ok(()),
@@ -404,7 +410,7 @@ impl Elements {
         read.map(drop)
     }
 
-    /// Of several entries with one key the last stays.
+    /// Reads a map. If several entries have the same key, the last entry wins.
     fn map<B: Bytes>(
         &self,
         input: &mut Input<'_>,
@@ -448,9 +454,9 @@ impl Elements {
     }
 }
 
-/// The indices of the keys that appear again later.
+/// The indices of the keys that occur again later in the list.
 fn replaced_keys(keys: &[&[u8]]) -> HashSet<usize> {
-    /// Up to here, comparing all pairs is faster than hashing.
+    /// Up to this number of keys, comparing all pairs is faster than hashing.
     const PAIRS_MAX: usize = 16;
     let mut replaced = HashSet::new();
     if keys.len() <= PAIRS_MAX {
@@ -470,7 +476,8 @@ fn replaced_keys(keys: &[&[u8]]) -> HashSet<usize> {
     replaced
 }
 
-/// The unscaled value of a decimal: two's complement, big endian.
+/// Decodes the unscaled value of a decimal: two's complement, big endian. Fails if the value has
+/// more digits than `precision`.
 fn decimal(input: &Input<'_>, bytes: &[u8], precision: u8) -> Result<i128, DecodeError> {
     let is_negative = bytes.first().is_some_and(|byte| *byte >= 0x80);
     let fill = if is_negative { 0xFF } else { 0 };
@@ -484,7 +491,7 @@ fn decimal(input: &Input<'_>, bytes: &[u8], precision: u8) -> Result<i128, Decod
     if fits { Ok(value) } else { input.failed("a decimal has more digits than its type") }
 }
 
-/// Compares two schemas.
+/// Compares two schemas and builds the decoding steps.
 struct Compiler {
     steps_left: usize,
 }
@@ -516,8 +523,8 @@ impl Compiler {
         self.as_value(writer, reader)
     }
 
-    /// The branch of a reader's union that a value belongs to: the first of the same type, or else
-    /// the first that the value can be converted to.
+    /// Selects the branch of the reader's union for a value: the first branch of the same type, or
+    /// else the first branch that the value can be converted to.
     fn as_union(
         &mut self,
         writer: &Arc<Schema>,
@@ -604,7 +611,8 @@ impl Compiler {
         written: &[Field],
         wanted: &[Field],
     ) -> Result<Record, SchemaError> {
-        // The writer's field that each of the reader's fields is read from.
+        // For each of the reader's fields: the index of the writer's field with its name or an
+        // alias.
         let source = |field: &Field| {
             let named = |name: &String| written.iter().position(|from| from.name == *name);
             named(&field.name).or_else(|| field.aliases.iter().find_map(named))
@@ -642,7 +650,7 @@ fn unreadable(writer: &Schema, reader: &Schema) -> SchemaError {
     SchemaError(format!("data of type `{}` cannot be read as `{}`", writer.word(), reader.word()))
 }
 
-/// Whether two types are of one kind and, where they have names, of one name.
+/// Whether two types are of the same kind and, if they are named types, have matching names.
 fn is_same_type(writer: &Schema, reader: &Schema) -> bool {
     match (&writer.kind, &reader.kind) {
         (Kind::Record { name, .. }, Kind::Record { name: wanted, .. })
@@ -652,7 +660,7 @@ fn is_same_type(writer: &Schema, reader: &Schema) -> bool {
     }
 }
 
-/// Whether values can be converted by Avro's promotions.
+/// Whether Avro's type promotion converts values of the writer's type to the reader's.
 fn is_convertible(writer: &Schema, reader: &Schema) -> bool {
     matches!(
         (&writer.kind, &reader.kind),

@@ -1,4 +1,4 @@
-//! The default value of a field: JSON in the schema, written as binary Avro.
+//! Encodes the default value of a field, which the schema states as JSON, as binary Avro.
 
 use super::encode::{write_long, write_prefixed};
 use super::schema::{Kind, Schema, SchemaError};
@@ -8,7 +8,8 @@ fn unfit<T>(json: &Json, schema: &Schema) -> Result<T, SchemaError> {
     Err(SchemaError(format!("the default {json} is no `{}`", schema.word())))
 }
 
-/// Appends the binary form of a default. A union's default is of the first branch that it fits.
+/// Appends the binary form of a default. The default of a union is encoded for the first branch
+/// that it fits.
 pub fn write(json: &Json, schema: &Schema, out: &mut Vec<u8>) -> Result<(), SchemaError> {
     match (&schema.kind, json) {
         (Kind::Null, Json::Null) => {}
@@ -85,7 +86,8 @@ pub fn write(json: &Json, schema: &Schema, out: &mut Vec<u8>) -> Result<(), Sche
     Ok(())
 }
 
-/// The bytes of a text whose characters are U+0000 to U+00FF, each one byte.
+/// Encodes a text of characters from U+0000 to U+00FF as one byte per character; `None` if it has
+/// other characters. The JSON form of `bytes` and `fixed` values uses this encoding.
 fn latin_1(text: &str) -> Option<Vec<u8>> {
     text.chars().map(|c| u8::try_from(u32::from(c)).ok()).collect()
 }

@@ -1,8 +1,8 @@
 //! Writes values as binary Avro.
 //!
-//! A SQL type and a schema are compared once, which gives a tree of steps. Types must match as in
-//! Spark: no number is converted, fields of structs are found by name without regard to case, and
-//! a field that only the schema has must accept `null`.
+//! A SQL type and a schema are compared once. The comparison gives a tree of steps. Types must
+//! match as in Spark: numbers are not converted, and struct fields are matched by name, ignoring
+//! case. A field that only the schema has must accept `null`.
 
 use super::schema::{Field, Kind, Logical, Schema, SchemaError};
 use super::sql_type::UnionShape;
@@ -11,7 +11,7 @@ use crate::table::types::{DataType, Field as SqlField};
 use std::fmt;
 use std::sync::Arc;
 
-/// Writes values of a SQL type by a schema.
+/// Encodes values of a SQL type by an Avro schema.
 #[derive(Debug)]
 pub struct Encoder {
     step: Step,
@@ -21,9 +21,9 @@ pub struct Encoder {
 enum Step {
     Null,
     Boolean,
-    /// A whole number of any width.
+    /// An integer of any width.
     Integer,
-    /// Microseconds that are written as milliseconds, rounded down.
+    /// Microseconds that are encoded as milliseconds, rounded down.
     Millis,
     Float,
     Double,
@@ -42,18 +42,19 @@ enum Step {
         key_type: DataType,
         value_type: DataType,
     },
-    /// The schema's fields: the index and the type of the SQL field, and how it is written.
+    /// The fields of the schema, each with the step that encodes it. The index and type are those
+    /// of the SQL field; `None` if the SQL type has no such field.
     Record {
         width: usize,
         fields: Vec<(Option<(usize, DataType)>, Step)>,
     },
-    /// A branch of a union, and the one for NULL.
+    /// The index of a union's branch, and the index of its `null` branch for NULL.
     Branch {
         null: Option<i64>,
         branch: i64,
         value: Box<Step>,
     },
-    /// A struct with a field per branch, of which one is not NULL.
+    /// A union that is a struct in SQL: one member per branch, of which one is not NULL.
     Members {
         null: Option<i64>,
         members: Vec<(i64, DataType, Step)>,
@@ -66,19 +67,19 @@ impl Encoder {
         Ok(Self { step: step(data_type, schema)? })
     }
 
-    /// Appends a value. The error says which value the schema does not allow; what was appended
-    /// until then must be dropped.
+    /// Appends the binary form of a value. The error tells why the schema does not allow the value.
+    /// On error, `out` may end with a partial value, which the caller must discard.
     pub fn encode(&self, value: Cell<'_>, out: &mut Vec<u8>) -> Result<(), EncodeError> {
         self.step.write(value, out)
     }
 }
 
-/// Why a value cannot be written by a schema.
+/// Why a value cannot be encoded by a schema.
 #[derive(Debug, PartialEq, Eq)]
 pub enum EncodeError {
-    /// A NULL where the schema does not accept `null`.
+    /// The value is NULL, but the schema does not accept `null`.
     Null,
-    /// Another value that the schema does not allow, and why.
+    /// The value is not NULL and the schema does not allow it, for the given reason.
     Unfit(String),
 }
 
@@ -128,7 +129,7 @@ fn step(data_type: &DataType, schema: &Arc<Schema>) -> Result<Step, SchemaError>
         (T::Byte | T::Short | T::Int | T::Date | T::YearMonthInterval(..), Kind::Int)
         | (T::Long | T::DayTimeInterval(..), Kind::Long) => Step::Integer,
         (T::Timestamp | T::TimestampNtz, Kind::Long) => match schema.logical {
-            // Without a logical type Spark writes milliseconds.
+            // Spark writes timestamps as milliseconds if the schema has no logical type.
             None | Some(Logical::TimestampMillis | Logical::LocalTimestampMillis) => Step::Millis,
             _ => Step::Integer,
         },
@@ -183,7 +184,7 @@ fn union_step(
     });
     match (found, values.as_slice()) {
         (Some(found), _) => Ok(found),
-        // The only branch says better what is wrong.
+        // With a single branch, the error of that branch is the more precise one.
         (None, [only]) => step(data_type, only),
         (None, _) => unfit(data_type, schema),
     }
@@ -305,7 +306,8 @@ fn unwritable(reason: String) -> Result<(), EncodeError> {
     Err(EncodeError::Unfit(reason))
 }
 
-/// Starts a block, unless it would be empty.
+/// Writes the element count that starts a block. An empty block is not written: a count of 0 ends
+/// the array or map.
 fn write_count(count: usize, out: &mut Vec<u8>) {
     if count > 0 {
         write_long(count as i64, out);
@@ -336,7 +338,7 @@ fn write_member(
     }
 }
 
-/// The big-endian bytes of a number without the leading ones that only repeat its sign.
+/// The shortest big-endian two's complement form of a number: without redundant leading sign bytes.
 fn shortest(bytes: &[u8; 16]) -> &[u8] {
     let repeats = |at: &usize| {
         let sign = if bytes[at + 1] >= 0x80 { 0xFF } else { 0 };

@@ -1,12 +1,12 @@
-//! Avro: its schemas, and its binary form read into rows and written from them. `from_avro` and
-//! `to_avro` use it.
+//! Avro schemas, and the conversion between binary Avro and rows. The functions `from_avro` and
+//! `to_avro` use this module.
 //!
 //! * [`Schema`]: an Avro schema, parsed from JSON. [`sql_type`] gives the SQL type of its values,
 //!   as Spark maps it, and [`schema_of`] the schema that Spark gives to a SQL type.
-//! * [`Decoder`]: reads values that were written with one schema as values of another, by Avro's
-//!   rules of schema resolution. Both schemas are compared once; reading a value allocates nothing
-//!   but its row.
-//! * [`Encoder`]: writes values of a SQL type by a schema.
+//! * [`Decoder`]: decodes values that were written with one schema to rows of another, by Avro's
+//!   rules of schema resolution. Both schemas are compared once; decoding a value allocates little
+//!   beyond its row.
+//! * [`Encoder`]: encodes values of a SQL type by a schema.
 //!
 //! The binary form and the rules of resolution are those of the Avro specification 1.12,
 //! <https://avro.apache.org/docs/1.12.0/specification/>.

@@ -5,30 +5,31 @@ use std::collections::HashMap;
 use std::fmt;
 use std::sync::Arc;
 
-/// How deep a schema may be nested.
+/// The maximum nesting depth of a schema.
 const DEPTH_MAX: usize = 64;
 
-/// How many types a schema may contain, each named type counted wherever it is used. A short text
-/// whose types use each other could expand without a bound.
+/// The maximum number of types in a schema, where each named type counts at every use. Without a
+/// limit, a short text whose types refer to each other could expand without bound.
 const TYPES_MAX: usize = 100_000;
 
 /// A schema. Named types that are used several times are shared.
 #[derive(Debug, PartialEq)]
 pub struct Schema {
-    /// What the values are.
+    /// The Avro type of the values.
     pub kind: Kind,
-    /// What they mean beyond that; `None` for an unknown logical type, which Avro ignores.
+    /// The logical type. `None` also stands for a logical type that Spark does not know, which Avro
+    /// ignores.
     pub logical: Option<Logical>,
-    /// The SQL type that Spark wrote beside the type, in the property `spark.sql.catalyst.type`.
+    /// The SQL type that Spark stores in the schema, as the property `spark.sql.catalyst.type`.
     pub catalyst_type: Option<String>,
-    /// The number of types in it, each named type counted wherever it is used.
+    /// The number of types in the schema, where each named type counts at every use.
     expanded: usize,
 }
 
-/// The type of the values of a schema.
+/// The Avro type of a schema's values. Each variant states its binary form.
 #[derive(Debug, PartialEq)]
 pub enum Kind {
-    /// No value.
+    /// The value null, in no bytes.
     Null,
     /// One byte, 0 or 1.
     Boolean,
@@ -40,9 +41,9 @@ pub enum Kind {
     Float,
     /// 8 bytes, little endian.
     Double,
-    /// A length and as many bytes.
+    /// A length, then that number of bytes.
     Bytes,
-    /// A length and as many bytes of UTF-8.
+    /// A length, then that number of bytes of UTF-8.
     String,
     /// A fixed number of bytes.
     Fixed {
@@ -51,31 +52,31 @@ pub enum Kind {
         /// The number of bytes of a value.
         size: usize,
     },
-    /// The index of a symbol.
+    /// A symbol, as its index.
     Enum {
         /// The full name of the type.
         name: Name,
         /// The symbols, in the order of their indices.
         symbols: Vec<String>,
-        /// The symbol that replaces one that a reader does not know.
+        /// The symbol that a reader uses for a symbol it does not know.
         default: Option<String>,
     },
-    /// Blocks of values.
+    /// Blocks of elements.
     Array(Arc<Schema>),
     /// Blocks of entries; the keys are strings.
     Map(Arc<Schema>),
-    /// The values of all fields.
+    /// The values of all fields, in order.
     Record {
         /// The full name of the type.
         name: Name,
         /// The fields, in the order in which they are written.
         fields: Vec<Field>,
     },
-    /// The index of a branch, and a value of it.
+    /// The index of a branch, then a value of that branch.
     Union(Vec<Arc<Schema>>),
 }
 
-/// The full name of a named type, and the other names that its readers accept.
+/// The full name of a named type, and its aliases.
 #[derive(Debug, PartialEq, Clone)]
 pub struct Name {
     /// The name with its namespace.
@@ -90,8 +91,8 @@ impl Name {
         self.full.rsplit('.').next().unwrap_or_default()
     }
 
-    /// Whether a reader's type of this name reads a writer's type of that name. Namespaces are not
-    /// compared: programs that generate schemas often lose them.
+    /// Whether a reader's type with this name reads a writer's type named `written`. Namespaces are
+    /// not compared: programs that generate schemas often lose them.
     pub fn reads(&self, written: &Name) -> bool {
         self.short() == written.short() || self.aliases.contains(&written.full)
     }
@@ -100,17 +101,17 @@ impl Name {
 /// A field of a record.
 #[derive(Debug, PartialEq)]
 pub struct Field {
-    /// Its name.
+    /// The name of the field.
     pub name: String,
     /// Further names of the field in a writer's schema.
     pub aliases: Vec<String>,
-    /// The value for data in which the field is missing, as JSON.
+    /// The value for data that lacks the field, as JSON.
     pub default: Option<Json>,
-    /// The schema of its values.
+    /// The schema of the field's values.
     pub schema: Arc<Schema>,
 }
 
-/// A logical type that Spark knows.
+/// A logical type that Spark knows. Each variant states the Avro type that it refines.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Logical {
     /// Of `bytes` or `fixed`: the unscaled value, big endian, with precision and scale.
@@ -129,7 +130,7 @@ pub enum Logical {
     TimeMicros,
 }
 
-/// Why a text is no schema that can be used.
+/// Why a text is not a usable schema.
 #[derive(Debug, PartialEq, Eq)]
 pub struct SchemaError(pub String);
 
@@ -149,7 +150,7 @@ impl Schema {
         Self::new(kind, None, None)
     }
 
-    /// A schema with what its values mean.
+    /// Creates a schema with a logical type and Spark's SQL type, if there are such.
     pub fn new(kind: Kind, logical: Option<Logical>, catalyst_type: Option<String>) -> Self {
         let of = |inner: &Arc<Self>| inner.expanded;
         let inner = match &kind {
@@ -173,13 +174,13 @@ impl Schema {
         }
     }
 
-    /// Parses the JSON form. The error says what is wrong, and in which type.
+    /// Parses the JSON form. The error states the problem and the type that has it.
     pub fn parse(text: &str) -> Result<Arc<Self>, SchemaError> {
         Self::parse_with(text, &[])
     }
 
-    /// Like [`Self::parse`], for a schema that refers to named types of other schemas. Those come
-    /// first, each behind the ones that it refers to.
+    /// Like [`Self::parse`], for a schema that refers to named types of other schemas. `referenced`
+    /// lists those schemas, each after the schemas that it refers to itself.
     pub fn parse_with(text: &str, referenced: &[String]) -> Result<Arc<Self>, SchemaError> {
         let mut parser = Parser { named: HashMap::new(), open: Vec::new() };
         for text in referenced {
@@ -198,7 +199,7 @@ impl Schema {
         }
     }
 
-    /// The word for the type in messages: its name, or the name of the primitive type.
+    /// The name of the type in error messages: that of a named type, or that of the primitive type.
     pub fn word(&self) -> &str {
         match &self.kind {
             Kind::Null => "null",
@@ -222,7 +223,7 @@ impl Schema {
 struct Parser {
     /// The named types that are complete, by full name.
     named: HashMap<String, Arc<Schema>>,
-    /// The full names of the records around the current position.
+    /// The full names of the records that enclose the current position.
     open: Vec<String>,
 }
 
@@ -319,7 +320,7 @@ impl Parser {
                     None => return self.word(word, namespace),
                 },
             },
-            // `{"type": {"type": …}}`: an object around a type.
+            // An object around a type: `{"type": {"type": …}}`.
             nested => return self.schema(nested, namespace, depth + 1),
         };
         let catalyst_type = object.get("spark.sql.catalyst.type").and_then(Json::as_str);
@@ -447,8 +448,7 @@ fn fixed_kind(object: &Map<String, Json>, namespace: &str) -> Result<Kind, Schem
     }
 }
 
-/// The texts of an array; other elements are ignored, as Avro ignores properties that it does not
-/// know.
+/// The strings in a JSON array. Other elements are ignored, as Avro ignores unknown properties.
 fn texts(json: Option<&Json>) -> Vec<String> {
     let elements = json.and_then(Json::as_array);
     elements
@@ -458,8 +458,9 @@ fn texts(json: Option<&Json>) -> Vec<String> {
         .collect()
 }
 
-/// The logical type of a schema's object. One that does not fit its type is ignored, as the
-/// specification asks; a decimal that is too long for SQL is an error.
+/// Reads the logical type of a schema's object. A logical type that does not fit the Avro type is
+/// ignored, as the specification requires. A decimal of more than 38 digits is an error, because no
+/// SQL type holds it.
 fn logical_type(object: &Map<String, Json>, kind: &Kind) -> Result<Option<Logical>, SchemaError> {
     let Some(word) = object.get("logicalType").and_then(Json::as_str) else { return Ok(None) };
     Ok(match (word, kind) {

@@ -12,19 +12,19 @@ pub struct Nullable {
     pub is_nullable: bool,
 }
 
-/// How the branches of a union appear in SQL.
+/// How a union appears in SQL, depending on its branches.
 #[derive(Debug, PartialEq, Eq)]
 pub enum UnionShape {
-    /// Only `null`.
+    /// All branches are `null`: the type NULL.
     Null,
-    /// One type beside `null`, or numbers that have a common type: a value of that type.
+    /// One type beside `null`, or two numeric types with a common type: a value of that type.
     Plain,
     /// Several types: a struct with a field per branch, of which one is not NULL.
     Members,
 }
 
 impl UnionShape {
-    /// The shape of a union with these branches, `null` left out.
+    /// The shape of a union with these branches; `null` branches are not passed.
     pub fn of(branches: &[&Arc<Schema>]) -> Self {
         match branches {
             [] => Self::Null,
@@ -106,7 +106,7 @@ fn union_type(schema: &Schema, branches: usize) -> Result<Nullable, SchemaError>
     Ok(Nullable { data_type, is_nullable })
 }
 
-/// The interval type that Spark noted beside `int` or `long`.
+/// The interval type, if Spark stored one in the schema of an `int` or `long`.
 fn interval(schema: &Schema) -> Option<DataType> {
     let written = schema.catalyst_type.as_ref()?;
     let parsed = SqlSchema::parse_ddl(&format!("value {written}")).ok()?;
@@ -118,8 +118,8 @@ fn interval(schema: &Schema) -> Option<DataType> {
     }
 }
 
-/// The schema that Spark writes for a SQL type. Elements of arrays and values of maps count as
-/// nullable: types do not say whether they are.
+/// The schema that Spark writes for a SQL type. Elements of arrays and values of maps are always
+/// nullable, because a SQL type does not tell whether they are.
 pub fn schema_of(data_type: &DataType, is_nullable: bool) -> Arc<Schema> {
     schema_of_named(data_type, is_nullable, "topLevelRecord")
 }
@@ -178,7 +178,7 @@ fn schema_of_named(data_type: &DataType, is_nullable: bool, record: &str) -> Arc
     Arc::new(Schema::plain(Kind::Union(vec![Arc::new(schema), null])))
 }
 
-/// The bytes that the largest unscaled value of a decimal needs, with its sign.
+/// The number of bytes for the largest unscaled value of a decimal, its sign included.
 fn bytes_of_precision(precision: u8) -> usize {
     let largest = 10u128.saturating_pow(u32::from(precision)) - 1;
     (1..16).find(|bytes| largest < 1 << (8 * bytes - 1)).unwrap_or(16)

@@ -7,8 +7,8 @@ use crate::table::value::Value;
 use bumpalo::Bump;
 use proptest::prelude::*;
 
-/// A type and a value of it. Of the whole numbers, TINYINT and SMALLINT are left out: Avro has one
-/// type for them and INT.
+/// Generates a type and a value of that type. TINYINT and SMALLINT are left out because Avro has
+/// only `int` for them, which reads back as INT.
 fn typed_value() -> impl Strategy<Value = (DataType, Value)> {
     let leaf = prop_oneof![
         any::<i32>().prop_map(|v| (DataType::Int, Value::Long(i64::from(v)))),
@@ -103,7 +103,7 @@ proptest! {
         let schema = schema_of(&data_type, true);
         let arena = Bump::new();
         if let Ok(cell) = Decoder::new(&schema, &schema).unwrap().decode(&bytes, &arena) {
-            // Reading it back reaches every byte of the row.
+            // Converting the cell to a value reads every byte of the row.
             let _ = cell.value(&data_type);
         }
     }
@@ -120,7 +120,7 @@ fn a_few_bytes_that_stand_for_many_values_are_refused() {
     let nulls = [0x80, 0x80, 0x80, 0x80, 0x80, 0x80, 0x01, 0x00];
     let schema = r#"{"type": "array", "items": "null"}"#;
     assert_eq!(read(schema, schema, &nulls), Err("byte 7: the value has too many fields".into()));
-    // Many blocks that are within the limit one by one, in an array of arrays.
+    // Many blocks in an array of arrays: each block is within the limit, their sum is not.
     let million = [0x80, 0x89, 0x7A, 0x00];
     let mut bytes = vec![0x80, 0x10];
     bytes.extend(million.repeat(1024));
@@ -128,7 +128,7 @@ fn a_few_bytes_that_stand_for_many_values_are_refused() {
     let nested = format!(r#"{{"type": "array", "items": {schema}}}"#);
     let refused = read(&nested, &nested, &bytes).unwrap_err();
     assert!(refused.ends_with("the value has too many fields"), "{refused}");
-    // More elements than bytes.
+    // A block that states more elements than the data has bytes.
     let schema = r#"{"type": "array", "items": "long"}"#;
     let refused = read(schema, schema, &[0xFE, 0xFF, 0xFF, 0xFF, 0xFF, 0x0F]).unwrap_err();
     assert_eq!(refused, "byte 6: a block has more elements than bytes are left");
@@ -153,7 +153,7 @@ fn of_entries_with_one_key_the_last_stays() {
     let entry = |key: &str, value| (Value::String(key.into()), Value::Long(value));
     let expected = Value::Map(vec![entry("b", 2), entry("a", 3)]);
     assert_eq!(read(schema, schema, &bytes), Ok(expected));
-    // The same with more keys than are compared pair by pair.
+    // More keys than `PAIRS_MAX`, so that duplicates are found by hashing.
     let mut bytes = vec![80];
     for index in 0..40u8 {
         bytes.extend([0x02, b'a' + index % 20, 2 * index]);

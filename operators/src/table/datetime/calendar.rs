@@ -1,4 +1,4 @@
-//! The proleptic Gregorian calendar over every day that a DATE can hold: ±5.8 million years.
+//! The proleptic Gregorian calendar for every day in the range of DATE: ±5.8 million years.
 //!
 //! Days are counted from 1970-01-01. A year before 1 is zero or negative: year 0 is 1 BC.
 
@@ -33,21 +33,22 @@ pub fn days_of_month(year: i64, month: u32) -> u32 {
 }
 
 impl Date {
-    /// A date, or `None` if there is no such day.
+    /// Creates a date; `None` if there is no such day.
     pub fn new(year: i64, month: u32, day: u32) -> Option<Self> {
         let fits = (1..=12).contains(&month) && day >= 1 && day <= days_of_month(year, month);
         fits.then_some(Self { year, month, day })
     }
 
-    /// A date by its day of year, counted from 1. `None` if the year has no such day.
+    /// Creates a date from a year and a day of year, counted from 1. `None` if the year has no such
+    /// day.
     pub fn of_ordinal(year: i64, ordinal: u32) -> Option<Self> {
         let most = 365 + u32::from(is_leap(year));
         let first = Self { year, month: 1, day: 1 }.days();
         (1..=most).contains(&ordinal).then(|| Self::of_days(first + i64::from(ordinal) - 1))
     }
 
-    /// The date of a number of days since 1970. The algorithm starts years in March, so that the
-    /// leap day is the last.
+    /// Converts a number of days since 1970 to a date. The algorithm starts years in March, so that
+    /// the leap day is the last day of a year.
     pub fn of_days(days: i64) -> Self {
         let days = days + EPOCH;
         let (cycle, day) = (days.div_euclid(CYCLE), days.rem_euclid(CYCLE));
@@ -63,7 +64,7 @@ impl Date {
         }
     }
 
-    /// Days since 1970.
+    /// The number of days since 1970-01-01.
     pub fn days(self) -> i64 {
         let year = self.year - i64::from(self.month <= 2);
         let (cycle, year) = (year.div_euclid(400), year.rem_euclid(400));

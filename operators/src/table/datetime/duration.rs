@@ -1,6 +1,7 @@
-//! Durations of options and triggers.
+//! Parses the durations in options and triggers.
 
-/// Parses a duration such as `5 seconds`, `500ms` or `1 minute` to nanoseconds.
+/// Parses a duration such as `5 seconds`, `500ms` or `1 minute` to nanoseconds; `None` if it is
+/// malformed.
 pub fn duration_ns(text: &str) -> Option<u64> {
     let text = text.trim();
     let cut = text.find(|c: char| !c.is_ascii_digit())?;

@@ -3,7 +3,7 @@
 use super::{DAY_US, SECOND_US};
 use crate::table::types::{DAY_TIME_UNITS, DataType, YEAR_MONTH_UNITS};
 
-/// The length in microseconds of a day, an hour, a minute and a second.
+/// The lengths of a day, an hour, a minute and a second, in microseconds.
 const UNIT_US: [i64; 4] = [DAY_US, 3600 * SECOND_US, 60 * SECOND_US, SECOND_US];
 
 /// Formats an interval as Spark shows it: months or microseconds, according to the type.
@@ -60,7 +60,8 @@ pub fn unit_us(unit: u8) -> i64 {
     UNIT_US[usize::from(unit.min(3))]
 }
 
-/// Parses an interval of a type, either bare or as [`text`] formats it.
+/// Parses an interval of a type, either the bare value or the form that [`text`] writes. `None` if
+/// it is malformed or out of range.
 pub fn parse_shown(written: &str, data_type: &DataType) -> Option<i64> {
     let trimmed = written.trim();
     let upper = trimmed.to_ascii_uppercase();
@@ -74,8 +75,8 @@ pub fn parse_shown(written: &str, data_type: &DataType) -> Option<i64> {
     }
 }
 
-/// Parses an interval of a type to months or microseconds: `1 02:03:04.5`, `-1-2`, `90`. Every unit
-/// of the type must be present, and no other, as in Spark.
+/// Parses an interval of a type to months or microseconds: `1 02:03:04.5`, `-1-2`, `90`. As in
+/// Spark, the text must have every unit of the type and no other unit. `None` if it does not.
 pub fn parse(written: &str, data_type: &DataType) -> Option<i64> {
     let trimmed = written.trim();
     let (sign, digits) = match trimmed.strip_prefix('-') {
@@ -138,7 +139,7 @@ pub fn parse(written: &str, data_type: &DataType) -> Option<i64> {
     }
 }
 
-/// Whether a text has the separators of an interval type. The numbers may be out of range.
+/// Whether a text has the separators of an interval type. The range of the numbers is not checked.
 pub fn has_shape(written: &str, data_type: &DataType) -> bool {
     let digits = written.trim().trim_start_matches(['-', '+']);
     let signs: String = digits.chars().filter(|c| !c.is_ascii_digit()).collect();
@@ -154,17 +155,17 @@ pub fn has_shape(written: &str, data_type: &DataType) -> bool {
     signs == expected || last_is_seconds && signs == format!("{expected}.")
 }
 
-/// A duration. Months are separate because their number of days varies.
+/// A duration of months and microseconds. Months are separate because their length in days varies.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Length {
     /// The whole months, which may be negative.
     pub months: i64,
-    /// Microseconds, in addition to the months.
+    /// Microseconds, to be added to the months.
     pub micros: i64,
 }
 
 /// Parses a duration such as `10 minutes`, `1 hour 30 minutes` or `interval 2 days`. The error is
-/// Spark's sub-condition.
+/// the sub-condition of Spark's error.
 pub fn length(text: &str) -> Result<Length, &'static str> {
     let trimmed = text.trim();
     let rest = match trimmed.get(..8) {
@@ -189,9 +190,9 @@ pub fn length(text: &str) -> Result<Length, &'static str> {
     Ok(length)
 }
 
-/// Parses a count and a unit, as in `INTERVAL 90 SECONDS`. Returns the value in months or
-/// microseconds, whether it is in months, and the index of the unit in its interval type (WEEK
-/// counts as DAY).
+/// Parses a count and a unit, as in `INTERVAL 90 SECONDS`. Returns three values: the length in
+/// months or microseconds, whether it is in months, and the index of the unit in its interval type.
+/// WEEK has the index of DAY.
 pub fn of_unit(count: &str, unit: &str) -> Option<(i64, bool, u8)> {
     let singular = unit.to_ascii_uppercase();
     let singular = singular.strip_suffix('S').unwrap_or(&singular);

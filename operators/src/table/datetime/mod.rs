@@ -23,13 +23,13 @@ pub const SECOND_US: i64 = 1_000_000;
 /// Microseconds per day.
 pub const DAY_US: i64 = 86_400 * SECOND_US;
 
-/// Adds months to a date in days since 1970. A day beyond the end of the month becomes its last
-/// day. `None` beyond the range of DATE.
+/// Adds months to a date in days since 1970. If the resulting month is too short for the day, the
+/// day becomes the last of the month. `None` if the result is outside the range of DATE.
 pub fn add_months(days: i64, months: i64) -> Option<i64> {
     let date = Date::of_days(days);
     let months = (date.year * 12 + i64::from(date.month) - 1).checked_add(months)?;
     let (year, month) = (months.div_euclid(12), months.rem_euclid(12) as u32 + 1);
-    // Beyond the range of DATE. The check keeps the day count from overflowing.
+    // Outside the range of DATE. Without the check, the day count could overflow.
     if year.abs() > 6_000_000 {
         return None;
     }

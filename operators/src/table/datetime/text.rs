@@ -15,7 +15,7 @@ pub fn write_date(days: i64, out: &mut dyn Write) -> fmt::Result {
             fill(&mut text[..4], year);
             fill(&mut text[5..7], month);
             fill(&mut text[8..], day);
-            // The buffer holds ASCII only.
+            // The buffer contains only ASCII, so the conversion cannot fail.
             return out.write_str(std::str::from_utf8(&text).unwrap_or_default());
         }
         _ => "+",
@@ -44,7 +44,7 @@ pub fn write_timestamp(micros: i64, zone: Tz, out: &mut dyn Write) -> fmt::Resul
     fill(&mut text[1..3], clock / 3600);
     fill(&mut text[4..6], clock / 60 % 60);
     fill(&mut text[7..], clock % 60);
-    // The buffer holds ASCII only.
+    // The buffer contains only ASCII, so the conversion cannot fail.
     out.write_str(std::str::from_utf8(&text).unwrap_or_default())?;
     let (mut fraction, mut digits) = (micros.rem_euclid(SECOND_US), 6);
     if fraction == 0 {
@@ -56,8 +56,8 @@ pub fn write_timestamp(micros: i64, zone: Tz, out: &mut dyn Write) -> fmt::Resul
     write!(out, ".{fraction:0digits$}")
 }
 
-/// Trims ASCII spaces and control characters, as Spark's casts do. Other Unicode white space is
-/// not trimmed, so a text with it is not a valid number or date.
+/// Trims ASCII spaces and control characters, as Spark's casts do. Other Unicode white space is not
+/// trimmed, so a number or date with it is invalid.
 pub fn trimmed(text: &str) -> &str {
     text.trim_matches(|c: char| c <= ' ' || c == '\u{7f}')
 }
@@ -79,7 +79,8 @@ fn signed(text: &str) -> (i64, &str, bool) {
     }
 }
 
-/// Parses `[+-]yyyy[-m[-d]]`: the date, the rest of the text, and whether it has a day.
+/// Parses `[+-]yyyy[-m[-d]]`. Returns the date, the rest of the text, and whether the text has a
+/// day.
 fn date_at_front(text: &str, year_digits: usize) -> Option<(Date, &str, bool)> {
     let (sign, text, _) = signed(text);
     let (year, mut rest) = digits(text, 4, year_digits)?;
@@ -101,7 +102,7 @@ fn two(text: [u8; 2]) -> Option<u32> {
     (tens < 10 && ones < 10).then_some(tens * 10 + ones)
 }
 
-/// Parses `yyyy-mm-dd`, the most common form of dates.
+/// The fast path for `yyyy-mm-dd`, the most common form of dates.
 #[inline]
 fn plain_date(text: &[u8; 10]) -> Option<Date> {
     let [c, y, a, b, b'-', m, n, b'-', d, e] = *text else { return None };
@@ -109,8 +110,8 @@ fn plain_date(text: &[u8; 10]) -> Option<Date> {
     Date::new(i64::from(year), two([m, n])?, two([d, e])?)
 }
 
-/// Parses `yyyy-mm-dd hh:mm:ss`, or with `T` for the space, the most common form of timestamps.
-/// Returns days since 1970 and the time of day in microseconds.
+/// The fast path for `yyyy-mm-dd hh:mm:ss`, the most common form of timestamps; a `T` may replace
+/// the space. Returns days since 1970 and the time of day in microseconds.
 #[inline]
 fn plain_timestamp(text: &str) -> Option<(i64, i64)> {
     let text: &[u8; 19] = text.as_bytes().try_into().ok()?;
@@ -135,8 +136,8 @@ pub fn parse_date(value: &str) -> Option<i64> {
 }
 
 /// Parses `date[ |T]h[:m[:s[.fraction]]][ zone]` to microseconds since 1970. A time without a date
-/// is one of today. A text without a zone is in `zone`. If `zone` is `None` (TIMESTAMP_NTZ), a zone
-/// in the text has no effect, and a time without a date is invalid.
+/// is a time of the current day. A time without a zone is in `zone`. If `zone` is `None`
+/// (TIMESTAMP_NTZ), a zone in the text has no effect, and a time without a date is invalid.
 pub fn parse_timestamp(value: &str, zone: Option<Tz>) -> Option<i64> {
     let (days, micros, written) = match plain_timestamp(value) {
         Some((days, micros)) => (Some(days), micros, ""),
@@ -149,12 +150,13 @@ pub fn parse_timestamp(value: &str, zone: Option<Tz>) -> Option<i64> {
     }
 }
 
-/// Whether a text is a timestamp with a zone.
+/// Whether a text is a valid timestamp that ends with a zone.
 pub fn names_zone(value: &str) -> bool {
     timestamp_parts(value).is_some_and(|(.., zone)| Tz::named(trimmed(zone)).is_some())
 }
 
-/// The days of a timestamp if it has a date, its time of day, and the text of its zone.
+/// Splits a timestamp into the date in days since 1970, the time of day in microseconds, and the
+/// text of the zone. The date is `None` for a time without a date.
 fn timestamp_parts(value: &str) -> Option<(Option<i64>, i64, &str)> {
     let value = trimmed(value);
     let time_alone = value.starts_with('T') || {
@@ -207,22 +209,22 @@ fn time_of_day(text: &str) -> Option<(i64, &str)> {
     Some((micros, rest))
 }
 
-/// The instant of a local time in the zone `own`, in microseconds since 1970. Without a day, the
-/// day is today in that zone.
+/// Converts a local time in the zone `own` to microseconds since 1970; without `own` the time is
+/// not shifted. Without `days`, the day is the current day in `own`, or else in `session`.
 fn in_zone(days: Option<i64>, micros: i64, own: Option<Tz>, session: Option<Tz>) -> Option<i64> {
     let days = match (days, own.or(session)) {
         (Some(days), _) => days,
         (None, Some(zone)) => to_local(now_us(), zone).div_euclid(DAY_US),
         (None, None) => return None,
     };
-    // In 128 bits, because the local time may overflow even if the result does not.
+    // Computed in 128 bits, because the local time may overflow even if the result does not.
     let local = i128::from(days) * i128::from(DAY_US) + i128::from(micros);
     let nearest = local.clamp(i128::from(i64::MIN), i128::from(i64::MAX)) as i64;
     let offset_s = own.map_or(0, |zone| zone.local_offset_s(nearest));
     i64::try_from(local - i128::from(offset_s) * i128::from(SECOND_US)).ok()
 }
 
-/// The current time in microseconds since 1970. It is read only for a time without a date.
+/// The current time in microseconds since 1970. Only a time without a date depends on it.
 fn now_us() -> i64 {
     let since = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH);
     since.ok().and_then(|since| i64::try_from(since.as_micros()).ok()).unwrap_or(0)
@@ -235,11 +237,12 @@ pub enum Special {
     Epoch,
     /// The current time of the batch.
     Now,
-    /// The current day of the batch plus a number of days: 0 today, 1 tomorrow, -1 yesterday.
+    /// The current day of the batch plus this number of days: 0 is today, 1 tomorrow, -1 yesterday.
     Day(i64),
 }
 
-/// Parses `epoch`, `now`, `today`, `tomorrow` or `yesterday`. A zone may follow and has no effect.
+/// Parses `epoch`, `now`, `today`, `tomorrow` or `yesterday`. A zone after the word is allowed and
+/// has no effect.
 pub fn special(text: &str) -> Option<Special> {
     let text = trimmed(text);
     let word = text.bytes().take_while(u8::is_ascii_alphabetic).count();

@@ -1,8 +1,9 @@
 //! Time zones by Java's IDs: regions, offsets, and offsets with the prefix `UTC`, `GMT` or `UT`.
 //!
-//! The tables of `chrono-tz` end with 2099. An instant in a later year is looked up in a year from
-//! 2088 to 2099 with the same weekdays. Those twelve years cover every weekday for 1 January and
-//! 1 March, and the rules in force only count weekdays within a month.
+//! The tables of `chrono-tz` end with 2099. For an instant in a later year, the offset is looked up
+//! in a year from 2088 to 2099 with the same weekdays. These twelve years cover every weekday for 1
+//! January and 1 March. That is enough because the rules in force depend only on weekdays within a
+//! month.
 
 use super::calendar::{Date, weekday};
 use super::{DAY_US, SECOND_US};
@@ -20,16 +21,16 @@ pub struct Tz(Kind);
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Kind {
     Region(chrono_tz::Tz),
-    /// Seconds ahead of UTC, and the index of the ID's prefix in `PREFIXES`.
+    /// The offset in seconds ahead of UTC, and the index of the ID's prefix in `PREFIXES`.
     Fixed(i32, u8),
 }
 
 /// The prefixes that an offset may have in a zone's ID.
 const PREFIXES: [&str; 4] = ["", "UTC", "GMT", "UT"];
 
-/// The first day beyond the tables of `chrono-tz`.
+/// The first day after the tables of `chrono-tz`.
 const TABLES_END: Date = Date { year: 2100, month: 1, day: 1 };
-/// The years whose rules apply to all later years.
+/// The years whose offsets stand in for those of all later years.
 const LAST_YEARS: std::ops::Range<i64> = 2088..2100;
 /// The largest offset from UTC that Java allows, in seconds.
 const MAX_S: i32 = 18 * 3600;
@@ -38,7 +39,7 @@ const MAX_S: i32 = 18 * 3600;
 const WINTER_IS_STANDARD: [&str; 4] =
     ["Europe/Dublin", "Eire", "Africa/Casablanca", "Africa/El_Aaiun"];
 
-/// Java's `ZoneId.SHORT_IDS`.
+/// The short zone IDs of Java's `ZoneId.SHORT_IDS`.
 const SHORT_IDS: [(&str, &str); 28] = [
     ("ACT", "Australia/Darwin"),
     ("AET", "Australia/Sydney"),
@@ -74,7 +75,7 @@ impl Tz {
     /// Coordinated universal time.
     pub const UTC: Self = Self(Kind::Region(chrono_tz::Tz::UTC));
 
-    /// A zone of a fixed offset in seconds, `None` beyond 18 hours. Its ID is the offset.
+    /// A zone with a fixed offset in seconds; `None` beyond 18 hours. The zone's ID is the offset.
     pub fn fixed(offset_s: i32) -> Option<Self> {
         (-MAX_S..=MAX_S).contains(&offset_s).then_some(Self(Kind::Fixed(offset_s, 0)))
     }
@@ -99,7 +100,8 @@ impl Tz {
         NAMES.zones.contains_key(name).then_some(Self(Kind::Region(region)))
     }
 
-    /// A zone of a fixed offset in seconds, with the prefix `UTC`, `GMT`, `UT` or none.
+    /// A zone with a fixed offset in seconds and the prefix `UTC`, `GMT`, `UT` or none; `None`
+    /// beyond 18 hours.
     pub fn of_offset(prefix: &'static str, offset_s: i32) -> Option<Self> {
         match (prefix, Self::fixed(offset_s)?) {
             ("", zone) => Some(zone),
@@ -139,7 +141,7 @@ impl Tz {
         Cow::Borrowed(names[usize::from(self.is_summer(utc_us)) * 2 + usize::from(full)])
     }
 
-    /// The zone's English name without a season: `PT` or, in full, `Pacific Time`.
+    /// The zone's English name without standard or summer time: `PT` or, in full, `Pacific Time`.
     pub fn generic_text(&self, full: bool) -> Cow<'static, str> {
         let name = self.name();
         let Some(names) = NAMES.zones.get(name.as_ref()) else { return name };
@@ -196,7 +198,7 @@ impl Tz {
     }
 }
 
-/// The zone that a setting, an option or an argument names, or the error INVALID_TIMEZONE.
+/// Looks up the zone that a setting, an option or an argument names. Fails with INVALID_TIMEZONE.
 pub fn zone(name: &str) -> PlanResult<Tz> {
     Tz::named(name).ok_or_else(|| {
         PlanError::new(
@@ -209,7 +211,7 @@ pub fn zone(name: &str) -> PlanResult<Tz> {
 
 /// Converts microseconds of a zone's local time to microseconds since 1970 in UTC.
 pub fn to_utc(local_us: i64, zone: Tz) -> i64 {
-    // Saturates: a timestamp at the limits of its range does not overflow.
+    // The subtraction saturates, so that a timestamp at the limits of its range does not overflow.
     local_us.saturating_sub(zone.local_offset_s(local_us) * SECOND_US)
 }
 
@@ -218,8 +220,9 @@ pub fn to_local(utc_us: i64, zone: Tz) -> i64 {
     utc_us.saturating_add(zone.offset_s(utc_us) * SECOND_US)
 }
 
-/// Applies a function to the local time of an instant. If the result is an ambiguous local time,
-/// the original offset is kept where it is one of the two. `None` on overflow.
+/// Applies `shift` to the local time of an instant, and converts the result back to an instant. If
+/// the shifted local time is ambiguous, it keeps the original offset where possible. `None` on
+/// overflow.
 pub fn on_clock(utc_us: i64, zone: Tz, shift: impl FnOnce(i64) -> Option<i64>) -> Option<i64> {
     let before_s = zone.offset_s(utc_us);
     let local = shift(utc_us.checked_add(before_s * SECOND_US)?)?;
@@ -234,11 +237,11 @@ fn naive(us: i64) -> Option<NaiveDateTime> {
     DateTime::from_timestamp_micros(us).map(|at| at.naive_utc())
 }
 
-/// Maps an instant to one within the tables at which every zone has the same offset.
+/// Maps an instant to an instant within the tables at which every zone has the same offset.
 fn within_tables(utc_us: i64) -> i64 {
     let end = TABLES_END.days() * DAY_US;
     if utc_us < end {
-        // Before the first entry of a table, local mean time applies.
+        // Before a table's first entry, the offset is that of local mean time.
         return utc_us.max(-DAY_US * 400_000);
     }
     let year = Date::of_days(utc_us.div_euclid(DAY_US));
@@ -291,11 +294,12 @@ fn parse_id_offset(text: &str) -> Option<i32> {
 
 /// The English names of zones.
 struct Names {
-    /// By region: standard time short and in full, summer time, then the name without a season.
+    /// The names of each region: standard time, summer time and without a season, each short and in
+    /// full.
     zones: HashMap<&'static str, [&'static str; 6]>,
-    /// Regions by their IDs and short names, in upper case.
+    /// Regions by ID and by short name, in upper case.
     short: HashMap<String, &'static str>,
-    /// Regions by their IDs and full names, in upper case.
+    /// Regions by ID and by full name, in upper case.
     long: HashMap<String, &'static str>,
     /// Length of the longest name, in bytes.
     longest: usize,
@@ -328,8 +332,9 @@ static NAMES: LazyLock<Names> = LazyLock::new(|| {
     Names { zones, short, long, longest }
 });
 
-/// Matches the longest zone name at the start of a text: the zone, and the name's length in bytes.
-/// `names` allows English names: `Some(true)` full ones, `Some(false)` short ones.
+/// Matches the longest zone name at the start of a text. Returns the zone and the length of its
+/// name in bytes. Besides IDs, `Some(true)` allows full English names, and `Some(false)` short
+/// ones.
 pub fn at_front(text: &str, names: Option<bool>) -> Option<(Tz, usize)> {
     let ascii = text.bytes().take_while(u8::is_ascii).count().min(NAMES.longest);
     let upper = text[..ascii].to_ascii_uppercase();

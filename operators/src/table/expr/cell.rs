@@ -1,4 +1,4 @@
-//! A borrowed value of any type, on which generic functions and aggregates work.
+//! A borrowed value of any type, the operand of generic functions and aggregates.
 
 use super::functions::order_doubles;
 use crate::table::row::{Array, Bytes, Map, Row, RowWriter, Slot, decimal_of};
@@ -45,7 +45,7 @@ impl<'a> Cell<'a> {
         }
     }
 
-    /// The integer. Returns 0 for any other variant, which resolution rules out.
+    /// The integer; 0 for any other variant. Type resolution ensures that no other variant occurs.
     #[inline]
     pub fn long(self) -> i64 {
         match self {
@@ -54,7 +54,7 @@ impl<'a> Cell<'a> {
         }
     }
 
-    /// The double; 0 for any other variant.
+    /// The double; 0 for any other variant. Type resolution ensures that no other variant occurs.
     #[inline]
     pub fn double(self) -> f64 {
         match self {
@@ -63,7 +63,8 @@ impl<'a> Cell<'a> {
         }
     }
 
-    /// The boolean; false for any other variant.
+    /// The boolean; false for any other variant. Type resolution ensures that no other variant
+    /// occurs.
     #[inline]
     pub fn bool(self) -> bool {
         self == Self::Bool(true)
@@ -87,7 +88,7 @@ impl<'a> Cell<'a> {
         }
     }
 
-    /// The bytes as text. Invalid UTF-8 gives U+FFFD.
+    /// The bytes as text; `U+FFFD` if they are not valid UTF-8.
     #[inline]
     pub fn text(self) -> &'a str {
         super::compile::text(self.bytes())
@@ -111,7 +112,7 @@ impl<'a> Cell<'a> {
         }
     }
 
-    /// Writes the value into a field of a row. The field of a NULL must be NULL already.
+    /// Writes the value into a field of a row. NULL is not written: the field must be NULL already.
     #[inline]
     pub fn put<B: Bytes>(self, writer: &mut RowWriter<'_, B>, index: usize) {
         match self {
@@ -137,7 +138,7 @@ impl<'a> Cell<'a> {
     }
 }
 
-/// The elements of an array.
+/// The elements of an array, as cells.
 pub fn elements<'a>(
     array: Array<'a>,
     element: &DataType,
@@ -146,7 +147,7 @@ pub fn elements<'a>(
     (0..array.len).map(move |index| Cell::of(array.row, array.slot(index), physical))
 }
 
-/// Reads a field of a struct that has `width` fields.
+/// Reads the field at `index` of a struct. `width` is the number of fields of the struct.
 #[inline]
 pub fn field<'a>(of: &'a [u8], index: usize, width: usize, data_type: &DataType) -> Cell<'a> {
     Cell::of(Row(of), Slot::new(index, width), data_type.physical())

@@ -1,8 +1,8 @@
-//! Long chains of binary operators, such as `a + b - c …`, or conditions that a program joins with
-//! OR. As a tree, a chain of 100,000 operators is 100,000 levels deep, and every recursion over it
-//! (to resolve, evaluate, clone or drop it) needs a stack of that depth. Therefore a chain longer
-//! than `LONGEST_TREE` is stored as a flat list and processed by loops. Results and evaluation
-//! order are those of the tree.
+//! Chains of binary operators, such as `a + b - c …`, or generated conditions joined with OR. As a
+//! tree, a chain of 100,000 operators is 100,000 levels deep. Every recursion over the tree (to
+//! resolve, evaluate, clone or drop it) needs a stack of that depth. Therefore a chain longer than
+//! `LONGEST_TREE` is stored as a flat list and processed by loops. Results and evaluation order are
+//! those of the tree.
 
 use super::cell::Cell;
 use super::compile::{
@@ -23,11 +23,11 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 /// The maximum depth of left operands in a tree. A longer chain becomes a [`Chain`].
 const LONGEST_TREE: usize = 64;
-/// The number of operations on a constant or a column that stay a tree, because special rules apply
-/// to such operations.
+/// The number of leading operations on a constant or a column that stay a tree, because special
+/// rules apply to such operations.
 const MAX_PLAIN: usize = 16;
 
-/// The binary operators whose result can be the left operand of the same kind of operator.
+/// The binary operators from which a chain is built.
 const OPERATORS: [&str; 22] = [
     "+",
     "-",
@@ -75,7 +75,7 @@ fn operator_of(expr: &Expr) -> Option<&'static str> {
     known.filter(|_| args.len() == 2).copied()
 }
 
-/// The depth of left operands, counted up to [`LONGEST_TREE`].
+/// The number of operators along the left operands, counted up to [`LONGEST_TREE`].
 fn left_levels(expr: &Expr) -> usize {
     let (mut expr, mut levels) = (expr, 0);
     while levels < LONGEST_TREE && operator_of(expr).is_some() {
@@ -86,7 +86,7 @@ fn left_levels(expr: &Expr) -> usize {
     levels
 }
 
-/// Creates a binary operation, as a tree or as a chain.
+/// Creates a binary operation: a tree node, or a chain if `left` is already `LONGEST_TREE` deep.
 pub fn binary(operator: &'static str, mut left: Expr, right: Expr, place: Place) -> Expr {
     let link = Link { operator, operand: right };
     match &mut left {
@@ -146,7 +146,7 @@ impl Chain {
         Expr::Chain(Box::new(Self { first, links, place: self.place }))
     }
 
-    /// The position in the query text.
+    /// The position of the chain in the query text.
     pub fn place(&self) -> Place {
         let placed = || self.operands().map(Expr::place).find(|place| place.line > 0);
         if self.place.line > 0 { self.place } else { placed().unwrap_or_default() }
@@ -172,11 +172,12 @@ impl fmt::Display for Chain {
     }
 }
 
-/// A placeholder for the left operand in the text of an operation; the operand's text replaces it.
+/// Marks the left operand in the printed text of an operation. The operand's own text replaces the
+/// mark.
 pub(super) const MARK: char = '\u{1}';
 
-/// Prints a resolved chain like the equivalent tree. On restart, an operator's state is looked up
-/// by the text of its expressions, so the text must not depend on the representation.
+/// Prints a resolved chain like the equivalent tree. On restart, an operator finds its state by the
+/// text of its expressions, so a chain and a tree must have the same text.
 pub(super) fn show(parts: &[Resolved], f: &mut fmt::Formatter<'_>) -> fmt::Result {
     let texts: Vec<String> = parts.iter().map(ToString::to_string).collect();
     let around = |text: &'_ String| -> (usize, usize) {
@@ -211,10 +212,10 @@ pub(super) fn resolve(
 
 /// Builds a resolved chain, operator by operator.
 struct ChainBuilder {
-    /// The finished parts. For AND, OR and `||` they are the operands of the current run, otherwise
+    /// The finished parts. In a run of AND, OR or `||` they are the operands of the run, otherwise
     /// the parts of a chain.
     parts: Vec<Resolved>,
-    /// The operator of the current run, whose operands may be associated in any way.
+    /// The operator of the current run: operands that may be associated in any order.
     run: Option<&'static str>,
     levels: usize,
 }
@@ -239,7 +240,7 @@ impl ChainBuilder {
         }
         let Some(last) = self.parts.last() else { unreachable!("the first operand is there") };
         let (data_type, nullable) = (last.data_type.clone(), last.nullable);
-        // Special rules apply to literals as operands, and a chain cannot carry bytes.
+        // Literal operands have special rules, and a chain's register cannot store bytes.
         let is_plain = matches!(last.node, Node::Literal(_) | Node::Column(..) | Node::Cast(..));
         if self.parts.len() == 1 && is_plain && self.levels < MAX_PLAIN
             || data_type.physical() == Physical::Bytes
@@ -255,8 +256,8 @@ impl ChainBuilder {
         Ok(())
     }
 
-    /// Whether `||` can be associated freely here, because the result is a STRING, or has the same
-    /// type, for any tree.
+    /// Whether `||` can be associated freely here, because every association has the same result
+    /// type.
     fn joins_text(&self, operator: &str, operand: &Resolved) -> bool {
         let Some(before) = self.parts.last() else { return false };
         let text = |part: &Resolved| part.data_type == DataType::String;
@@ -303,7 +304,7 @@ fn too_deep() -> PlanError {
 }
 
 /// Builds a balanced tree of ANDs or ORs. The operands are evaluated in the same order, and with
-/// the same short-circuiting, as in any other tree.
+/// the same short-circuiting, as in a left-deep tree.
 pub fn balanced(operator: &str, operands: Vec<Resolved>) -> PlanResult<Resolved> {
     let mut level = operands;
     while level.len() > 1 {
@@ -332,7 +333,7 @@ fn operands<'e>(count: usize, tree: &'e Resolved, out: &mut Vec<&'e Resolved>) {
     match &tree.node {
         Node::Call("concat", args) if args.len() == count => out.extend(args),
         Node::Call("and" | "or", args) if count > 1 && args.len() == 2 => {
-            // The left subtree is complete.
+            // The left subtree is complete, so its number of leaves is a power of two.
             let left = count.next_power_of_two() / 2;
             operands(left, &args[0], out);
             operands(count - left, &args[1], out);
@@ -341,8 +342,8 @@ fn operands<'e>(count: usize, tree: &'e Resolved, out: &mut Vec<&'e Resolved>) {
     }
 }
 
-/// Prints a run like the left-deep tree that the user wrote. On restart, an operator's state is
-/// looked up by the text of its expressions.
+/// Prints a run like the left-deep tree that the user wrote. On restart, an operator finds its
+/// state by the text of its expressions, so a run and a tree must have the same text.
 pub(super) fn show_run(count: usize, tree: &Resolved, f: &mut fmt::Formatter<'_>) -> fmt::Result {
     let mut all = Vec::with_capacity(count);
     operands(count, tree, &mut all);
@@ -362,11 +363,11 @@ pub(super) fn show_run(count: usize, tree: &Resolved, f: &mut fmt::Formatter<'_>
     })
 }
 
-/// Replaces the value that a chain carries into this expression.
+/// Replaces the reference to the previous part's value, [`Node::Carried`], by `value`.
 fn with_carried(expr: Resolved, value: &Resolved) -> Resolved {
     match expr.node {
         Node::Carried => value.clone(),
-        // The later parts of an inner chain refer to that chain's own values.
+        // Only the first part of an inner chain can refer to the outer chain's value.
         Node::Chain(parts) => {
             let mut first = true;
             let change = |part| {
@@ -405,8 +406,9 @@ pub(super) fn collapsed(
     }
 }
 
-/// Holds the value that a compiled chain carries from one part to the next. Only the thread that
-/// evaluates the chain accesses it. It is atomic only to make the chain's closures `Send`.
+/// Stores the value that a compiled chain passes from one part to the next. Only the thread that
+/// evaluates the chain accesses the register. The fields are atomic only to make the chain's
+/// closures `Send`.
 #[derive(Default)]
 struct Register {
     is_null: AtomicBool,
@@ -424,13 +426,13 @@ impl Register {
         }
     }
 
-    // ORDERING: relaxed, as above.
+    // ORDERING: relaxed, because a single thread reads and writes the register.
     fn get(&self) -> Option<(u64, u64)> {
         let value = || (self.low.load(Ordering::Relaxed), self.high.load(Ordering::Relaxed));
         (!self.is_null.load(Ordering::Relaxed)).then(value)
     }
 
-    /// Evaluates a part and stores its value.
+    /// Evaluates a part and stores its value in the register.
     fn keep(&self, part: &Compiled, cx: Cx<'_>) -> Result<(), Box<EvalError>> {
         self.set(match part {
             Compiled::Bool(f) => f(cx)?.map(|value| (u64::from(value), 0)),
@@ -469,11 +471,11 @@ pub(super) fn carried(physical: Physical) -> Compiled {
     }
 }
 
-/// Compiles a chain, whose parts are evaluated one after the other.
+/// Compiles a chain. Its parts are evaluated one after the other.
 pub(super) fn compile(parts: &[Resolved], width: usize, semantics: Semantics) -> Compiled {
     let register = Arc::new(Register::default());
     let mut compiled = Vec::with_capacity(parts.len());
-    // The first part does not refer to a previous value of this chain.
+    // The first part has no previous value, so it is compiled outside this chain's register.
     let mut parts = parts.iter();
     compiled.extend(parts.next().map(|part| super::compile::compile(part, width, semantics)));
     COMPILING.with_borrow_mut(|open| open.push(register.clone()));

@@ -1,7 +1,7 @@
-//! Common subexpression elimination: a subexpression that occurs in several expressions of a stage
-//! is evaluated once per record. The first expression that needs its value evaluates it, and the
-//! others reuse the value. So nothing is evaluated, and no error is raised, that would not be
-//! otherwise.
+//! Common subexpression elimination: a subexpression that occurs more than once in the expressions
+//! of a stage is evaluated once per record. The value is computed where it is first needed and
+//! reused at the other occurrences. So no expression is evaluated, and no error raised, that would
+//! not be without the elimination.
 
 use crate::table::expr::functions::is_deterministic;
 use crate::table::expr::{Node, Resolved};
@@ -11,28 +11,30 @@ use std::hash::{DefaultHasher, Hash, Hasher};
 
 /// Maximum number of subexpressions that are checked for repetitions.
 const MAX_PARTS: usize = 2048;
-/// Minimum cost of a subexpression for which storing the value pays, in operators.
+/// The minimum cost of a subexpression, in operators, for which storing the value pays.
 const MIN_COST: usize = 4;
 
 /// Properties of an expression. The properties of all its subexpressions are stored in pre-order.
 #[derive(Clone, Copy)]
 struct Facts {
-    /// A hash: equal expressions have equal fingerprints, and different ones rarely do.
+    /// A hash of the expression: equal expressions have equal fingerprints.
     fingerprint: u64,
     /// The cost of an evaluation, in units of one operator.
     cost: usize,
-    /// Whether its value is the same at every place where it occurs within a record.
+    /// Whether the value is the same at every occurrence within a record. Only such expressions can
+    /// be shared.
     movable: bool,
-    /// The number of nodes, itself included.
+    /// The number of nodes of the expression.
     size: usize,
 }
 
 impl Facts {
-    /// Appends the properties of an expression and its subexpressions. A single pass computes all
-    /// of them, because one pass per subexpression would take time quadratic in the depth.
+    /// Computes the properties of an expression and appends them and those of its subexpressions. A
+    /// single pass computes them all: one pass per subexpression would take time quadratic in the
+    /// depth.
     fn note(expr: &Resolved, all: &mut Vec<Self>) -> Self {
         let at = all.len();
-        // The cost of a named function is that of four operators.
+        // A named function costs as much as four operators.
         let cost = match &expr.node {
             Node::Call(name, _) if crate::table::expr::functions::is_operator(name) => 1,
             Node::Call(..) | Node::User(..) => 4,
@@ -84,7 +86,8 @@ fn write_own(expr: &Resolved, hasher: &mut DefaultHasher) {
     }
 }
 
-/// A hash: equal expressions have equal fingerprints, and different ones rarely do.
+/// A hash of an expression. Equal expressions have equal fingerprints; different expressions rarely
+/// do.
 pub fn fingerprint(expr: &Resolved) -> u64 {
     fn write(expr: &Resolved, hasher: &mut DefaultHasher) {
         write_own(expr, hasher);
@@ -103,7 +106,7 @@ struct Found<'e> {
 }
 
 impl<'e> Found<'e> {
-    /// Counts a subexpression. Returns whether it occurred before.
+    /// Counts a subexpression. Returns whether the subexpression occurred before.
     fn add(&mut self, expr: &'e Resolved, fingerprint: u64) -> bool {
         if let Some(equal) = self.by_fingerprint.get(&fingerprint)
             && let Some(at) = equal.iter().find(|at| self.parts[**at].0 == expr)
@@ -125,10 +128,10 @@ impl<'e> Found<'e> {
 }
 
 /// Counts the subexpressions of an expression. `facts` starts with the expression's own properties.
-/// With `sure`, subexpressions that are evaluated only for some records are not counted.
+/// If `sure`, subexpressions that are evaluated only for some records are not counted.
 fn count<'e>(expr: &'e Resolved, facts: &[Facts], sure: bool, found: &mut Found<'e>) {
     let own = &facts[0];
-    // Subexpressions of a repeated expression are evaluated together with it.
+    // A repeated expression is evaluated once, so its own subexpressions are not counted again.
     if own.cost < MIN_COST || own.is_candidate(expr) && found.add(expr, own.fingerprint) {
         return;
     }
@@ -156,8 +159,8 @@ pub fn repeated(exprs: &[&Resolved]) -> Common {
     Common::new(found.repeated())
 }
 
-/// Marks the common subexpressions. Returns the expressions and the number of common
-/// subexpressions.
+/// Marks the common subexpressions as shared. Returns the expressions and the number of distinct
+/// common subexpressions.
 pub fn eliminate_common_subexpressions(exprs: Vec<Resolved>) -> (Vec<Resolved>, usize) {
     let mut found = Found::default();
     exprs.iter().for_each(|expr| count(expr, &Facts::of(expr), false, &mut found));
@@ -173,7 +176,7 @@ pub fn eliminate_common_subexpressions(exprs: Vec<Resolved>) -> (Vec<Resolved>, 
     (marked.collect(), common.parts.len())
 }
 
-/// Subexpressions that several expressions have in common.
+/// The subexpressions that occur more than once in a list of expressions.
 pub struct Common {
     /// The distinct subexpressions.
     pub parts: Vec<Resolved>,
@@ -189,8 +192,8 @@ impl Common {
         Self { parts, by_fingerprint }
     }
 
-    /// Returns `expr` with each common subexpression replaced by the result of `put`, which gets
-    /// the subexpression's index in `parts`.
+    /// Returns `expr` with each common subexpression replaced by the result of `put`. The first
+    /// argument of `put` is the index of the subexpression in `parts`.
     pub fn replaced(&self, expr: Resolved, put: &dyn Fn(usize, Resolved) -> Resolved) -> Resolved {
         let facts = Facts::of(&expr);
         self.replaced_in(expr, &facts, put)

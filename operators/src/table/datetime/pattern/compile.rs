@@ -2,7 +2,7 @@
 
 use super::{Direction, PatternError};
 
-/// A field of a date or time, named as in Java's `ChronoField` where it has one.
+/// A field of a date or time. The names are those of Java's `ChronoField`, where it has the field.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Field {
     Era,
@@ -30,7 +30,7 @@ pub(super) enum Field {
 /// The number of fields that can be parsed. They come first in [`Field`].
 pub(super) const READ_FIELDS: usize = Field::Offset as usize + 1;
 
-/// When a number has a sign, as in Java's `SignStyle`.
+/// When a number is written with a sign, as in Java's `SignStyle`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Sign {
     /// The number has no sign.
@@ -45,7 +45,8 @@ pub(super) enum Sign {
 #[derive(Clone, Debug, PartialEq)]
 pub(super) enum Item {
     Text(String),
-    /// A number. The last `following` digits of the run belong to the adjacent numbers after it.
+    /// A number. In a run of adjacent numbers without separators, `following` is the number of
+    /// digits that belong to the numbers after this one.
     Number {
         field: Field,
         least: usize,
@@ -53,7 +54,7 @@ pub(super) enum Item {
         sign: Sign,
         following: usize,
     },
-    /// The last two digits of a year from 2000 to 2099.
+    /// The last two digits of a year from 2000 to 2099. `following` is as for `Number`.
     TwoDigitYear {
         field: Field,
         following: usize,
@@ -74,14 +75,14 @@ pub(super) enum Item {
         generic: bool,
     },
     Offset(OffsetStyle),
-    /// `GMT+1`, or in full `GMT+01:00`.
+    /// An offset from GMT such as `GMT+1`, or `GMT+01:00` if `full`.
     LocalizedOffset {
         full: bool,
     },
     Optional(Vec<Item>),
 }
 
-/// How an offset is written.
+/// The format of an offset from UTC.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct OffsetStyle {
     pub colon: bool,
@@ -91,7 +92,8 @@ pub(super) struct OffsetStyle {
     pub zero: &'static str,
 }
 
-/// Whether an offset has its minutes or seconds. `Optional` ones are formatted unless zero.
+/// Whether an offset includes its minutes or its seconds. With `Optional` they are left out when
+/// they are zero.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Need {
     Never,
@@ -101,11 +103,11 @@ pub(super) enum Need {
 
 /// Week-based letters, which Spark refuses: before Spark 3 they depended on the locale.
 const WEEK_BASED: &str = "YWwuec";
-/// Letters of Java's `DateTimeFormatter` that Spark refuses.
+/// Letters of Java's `DateTimeFormatter` that Spark refuses in every pattern.
 const UNSUPPORTED: &str = "ABnNp";
-/// Letters that Spark refuses in a pattern for parsing.
+/// Letters that only a pattern for formatting may have. Spark refuses them for parsing.
 const ONLY_WRITTEN: &str = "EFqQ";
-/// The longest run of a letter that Spark allows.
+/// For each letter, the longest run of it that Spark allows.
 const MOST: [(char, usize); 7] =
     [('G', 4), ('M', 4), ('L', 4), ('E', 4), ('Q', 4), ('q', 4), ('y', 6)];
 
@@ -141,7 +143,7 @@ fn legacy_takes(text: &str) -> bool {
         })
 }
 
-/// Runs Spark's own checks of the unquoted parts, and returns whether the pattern has an era.
+/// Applies Spark's own checks to the unquoted parts. Returns whether the pattern has an era.
 fn checked(text: &str, direction: Direction) -> Result<bool, PatternError> {
     for part in text.split('\'').step_by(2) {
         if let Some(c) = part.chars().find(|c| WEEK_BASED.contains(*c)) {
@@ -174,7 +176,8 @@ fn checked(text: &str, direction: Direction) -> Result<bool, PatternError> {
     Ok(text.split('\'').step_by(2).any(|part| part.contains('G')))
 }
 
-/// The items of one nesting level, and the index of the number that starts a run of adjacent ones.
+/// The items of one nesting level of `[…]`. `adjacent` is the index of the number that starts the
+/// current run of adjacent numbers.
 #[derive(Default)]
 struct Level {
     items: Vec<Item>,
@@ -183,7 +186,7 @@ struct Level {
 
 struct Builder {
     levels: Vec<Level>,
-    /// Whether `y` is the year of era.
+    /// Whether the letter `y` means the year of era.
     era: bool,
     /// Whether a fraction may have fewer digits than letters.
     short_fractions: bool,
@@ -213,8 +216,8 @@ impl Builder {
         }
     }
 
-    /// Adds a number. If its width is fixed, the number that starts the run leaves it that many
-    /// digits.
+    /// Adds a number. If the number has a fixed width and follows another number, the width is
+    /// reserved for it in the number that starts the run.
     fn number(&mut self, item: Item, fixed: Option<usize>) {
         let level = self.level();
         let mut adjacent = level.items.len();
@@ -234,7 +237,7 @@ impl Builder {
         self.number(Item::Number { field, least, most, sign, following: 0 }, fixed);
     }
 
-    /// Adds a number of any width for one letter, and of a fixed width otherwise.
+    /// Adds a number: of any width for a single letter, otherwise as wide as the run of letters.
     fn short_value(&mut self, field: Field, count: usize) {
         match count {
             1 => self.value(field, 1, 19, Sign::Normal),
@@ -342,8 +345,8 @@ impl Builder {
         self.unquoted(text)
     }
 
-    /// Compiles a pattern with a fraction for parsing. Spark splits it at its quotes, even unclosed
-    /// ones, and drops the quotes at its end.
+    /// Compiles a pattern with a fraction, for parsing. As in Spark, the pattern is split at its
+    /// quotes, even at unclosed ones, and quotes at its end are dropped.
     fn cut_at_quotes(&mut self, text: &str) -> Result<(), PatternError> {
         for (i, part) in text.trim_end_matches('\'').split('\'').enumerate() {
             match i % 2 {

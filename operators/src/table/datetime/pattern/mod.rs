@@ -15,8 +15,8 @@
 //! | `G` | era |
 //! | `'…'`, `[…]` | literal text, an optional section |
 //!
-//! An invalid pattern has one of Spark's error conditions. A pattern that Spark 2.4 accepted, with
-//! `SimpleDateFormat`, has a condition of its own.
+//! An invalid pattern is refused with Spark's error condition. There is a separate condition for a
+//! pattern that Spark 2.4 accepted because it used `SimpleDateFormat`.
 
 mod compile;
 mod read;
@@ -61,17 +61,18 @@ pub enum Unread {
 }
 
 impl Pattern {
-    /// Compiles a pattern for one direction.
+    /// Compiles a pattern for parsing or for formatting.
     pub fn new(text: &str, direction: Direction) -> Result<Self, PatternError> {
         compile::compile(text, direction).map(Self)
     }
 
-    /// Parses a timestamp to microseconds since 1970. It is in `zone` unless the text has a zone.
+    /// Parses a timestamp to microseconds since 1970. The time is in `zone` unless the text names a
+    /// zone.
     pub fn timestamp(&self, text: &str, zone: Tz) -> Option<i64> {
         self.read_timestamp(text, zone).ok()
     }
 
-    /// Like [`Self::timestamp`], but returns the reason of a failure.
+    /// Like [`Self::timestamp`], but the error tells why the text could not be parsed.
     pub fn read_timestamp(&self, text: &str, zone: Tz) -> Result<i64, Unread> {
         let parsed = read::read(&self.0, text).ok_or(Unread::NoMatch)?;
         parsed.micros(Some(parsed.zone().unwrap_or(zone))).ok_or(Unread::Overflow)
@@ -82,7 +83,7 @@ impl Pattern {
         self.read_timestamp_ntz(text).ok()
     }
 
-    /// Like [`Self::timestamp_ntz`], but returns the reason of a failure.
+    /// Like [`Self::timestamp_ntz`], but the error tells why the text could not be parsed.
     pub fn read_timestamp_ntz(&self, text: &str) -> Result<i64, Unread> {
         let parsed = read::read(&self.0, text).ok_or(Unread::NoMatch)?;
         parsed.micros(None).ok_or(Unread::Overflow)
@@ -93,7 +94,7 @@ impl Pattern {
         i32::try_from(read::read(&self.0, text)?.days()).ok().map(i64::from)
     }
 
-    /// Formats a timestamp, in microseconds since 1970, in a zone.
+    /// Formats a timestamp, in microseconds since 1970, as the local time of a zone.
     pub fn text(&self, micros: i64, zone: Tz, out: &mut dyn Write) {
         write::write(&self.0, &write::Moment::new(micros, zone), out);
     }

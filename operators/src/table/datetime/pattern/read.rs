@@ -1,5 +1,6 @@
-//! Parses a date or time by a pattern, as Java does in its strict style: first the fields, then the
-//! day and the time of day from them. Fields that contradict one another are an error.
+//! Parses a date or time by a pattern, as Java does in its strict style. The fields are parsed
+//! first. Then the day and the time of day are computed from the fields. Contradictory fields are
+//! an error.
 
 use super::super::calendar::Date;
 use super::super::zone::at_front;
@@ -19,7 +20,7 @@ impl Fields {
         self.values[field as usize]
     }
 
-    /// Sets a field. `None` if it already has another value.
+    /// Sets a field. Returns `None` if the field already has another value.
     fn set(&mut self, field: Field, value: i64) -> Option<()> {
         let slot = &mut self.values[field as usize];
         if slot.is_some_and(|before| before != value) {
@@ -50,14 +51,15 @@ impl Parsed {
         self.zone
     }
 
-    /// Microseconds since 1970: in UTC if the time is in a zone, local without one.
+    /// Microseconds since 1970. The parsed time is local to `zone`, and the result is in UTC;
+    /// without a zone the result is the local time.
     pub fn micros(&self, zone: Option<Tz>) -> Option<i64> {
         let local = self.days.checked_mul(DAY_US)?.checked_add(self.micros)?;
         Some(zone.map_or(local, |zone| to_utc(local, zone)))
     }
 }
 
-/// Parses a text. `None` if it does not match the items to its end.
+/// Parses a text. `None` if the items do not match the whole text.
 pub(super) fn read(items: &[Item], text: &str) -> Option<Parsed> {
     let mut fields = Fields::default();
     let rest = sequence(items, text, &mut fields)?;
@@ -255,7 +257,8 @@ fn localized(text: &str, full: bool) -> Option<(i64, &str)> {
 const ID_OFFSET: OffsetStyle =
     OffsetStyle { colon: true, minutes: Need::Always, seconds: Need::Optional, zero: "Z" };
 
-/// Parses a zone ID or an offset. `names` also allows English names: full if true, else short.
+/// Parses a zone ID or an offset. With `names`, English zone names are allowed too: full names if
+/// `Some(true)`, short names if `Some(false)`.
 fn zone<'t>(text: &'t str, names: Option<bool>, fields: &mut Fields) -> Option<&'t str> {
     if text.starts_with(['+', '-']) {
         let (offset_s, rest) = offset(text, ID_OFFSET)?;
@@ -293,7 +296,8 @@ fn resolved(mut fields: Fields) -> Option<Parsed> {
     Some(Parsed { days, micros, zone: fields.zone.or(offset) })
 }
 
-/// Computes the time of day from its fields, in microseconds. `None` if they contradict.
+/// Computes the time of day from its fields, in microseconds. `None` if the fields contradict each
+/// other.
 fn time(fields: &mut Fields) -> Option<i64> {
     let within = |value: Option<i64>, range: std::ops::RangeInclusive<i64>| match value {
         Some(value) => range.contains(&value).then_some(Some(value)),
@@ -315,7 +319,8 @@ fn time(fields: &mut Fields) -> Option<i64> {
     let minute = within(fields.get(Field::Minute), 0..=59)?;
     let second = within(fields.get(Field::Second), 0..=59)?;
     let nano = fields.get(Field::Nano);
-    // If a unit between two fields is missing, Java does not check AM/PM and its hour.
+    // If a unit between two given fields is missing, Java does not check AM/PM and the hour of
+    // AM/PM against the hour of day.
     let gap = minute.is_none() && (second.is_some() || nano.is_some())
         || second.is_none() && nano.is_some();
     if let Some(hour) = hour
@@ -330,7 +335,7 @@ fn time(fields: &mut Fields) -> Option<i64> {
     Some(seconds * SECOND_US + nano.unwrap_or(0) / 1000)
 }
 
-/// Computes the day from the date fields, in days since 1970. Missing fields are those of
+/// Computes the day from the date fields, in days since 1970. A missing field has its value on
 /// 1970-01-01.
 fn date(fields: &mut Fields) -> Option<i64> {
     let era = fields.get(Field::Era);
@@ -349,7 +354,7 @@ fn date(fields: &mut Fields) -> Option<i64> {
     let (month, day) = (number(Field::Month)?, number(Field::Day)?);
     let of_year = number(Field::DayOfYear)?;
     let date = if let Some(days) = fields.get(Field::ModifiedJulianDay) {
-        // The range of Java's calendar.
+        // The limit is the range of Java's calendar.
         (days.abs() < 365_250_000_000).then(|| Date::of_days(days + JULIAN_EPOCH))?
     } else if let Some(of_year) = of_year.filter(|_| {
         // A complete year, month and day take precedence over the day of year.

@@ -55,7 +55,7 @@ fn patterns_parse_texts_as_spark_does() {
         ("yyyy-MM-dd", "24-03-01"),
         ("yyyy-MM-dd", "+2024-03-01"),
         ("yyyyMMdd", "120240229"),
-        // The fraction is not of fixed width, so the year takes its digits too.
+        // The fraction has no fixed width, so the year consumes its digits too.
         ("yyyyMMddHHmmssSSS", "20240301123456789"),
         ("yy", "-12"),
         ("HH:mm", "24:00"),

@@ -48,7 +48,7 @@ impl Moment {
         Self { utc_us, zone, offset_s, days, date: Date::of_days(days), time }
     }
 
-    /// The start of a day, in days since 1970.
+    /// The local start of a day, which is given in days since 1970.
     pub fn of_days(days: i64, zone: Tz) -> Self {
         let utc_us = days.saturating_mul(DAY_US);
         Self { utc_us, zone, offset_s: 0, days, date: Date::of_days(days), time: 0 }
@@ -81,7 +81,7 @@ impl Moment {
     }
 }
 
-/// Formats items to `out`. Errors are ignored: `out` is in memory.
+/// Formats items to `out`. Write errors are ignored, because `out` is in memory.
 pub(super) fn write(items: &[Item], at: &Moment, out: &mut dyn Write) {
     for item in items {
         let _ = one(item, at, out);
@@ -127,7 +127,7 @@ fn padded(value: u64, width: usize, out: &mut dyn Write) -> fmt::Result {
     match text.get_mut(..digits.max(width)) {
         Some(room) => {
             fill(room, value);
-            // The buffer holds ASCII only.
+            // The buffer contains only ASCII, so the conversion cannot fail.
             out.write_str(std::str::from_utf8(room).unwrap_or_default())
         }
         None => write!(out, "{value:0width$}"),
@@ -158,7 +158,7 @@ fn offset(offset_s: i64, style: OffsetStyle, out: &mut dyn Write) -> fmt::Result
     let with_seconds = with_minutes && has(style.seconds, seconds);
     let shown =
         hours + if with_minutes { minutes } else { 0 } + if with_seconds { seconds } else { 0 };
-    // If all parts that the style shows are zero, the offset is formatted as zero.
+    // If every part that the style shows is zero, the style's text for zero is written.
     if shown == 0 {
         return out.write_str(style.zero);
     }

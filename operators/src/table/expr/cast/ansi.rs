@@ -1,13 +1,14 @@
-//! ANSI rules of casts: which casts are allowed, and what a value that does not fit becomes: an
-//! error, NULL for `try_cast`, or the wrapped value with ANSI mode off.
+//! The rules of casts in ANSI mode: which casts are allowed, and the result for a value that does
+//! not fit the type. The result is an error, or NULL for `try_cast`. With ANSI mode off, the value
+//! is wrapped.
 
 use crate::table::expr::compile::{Eval, EvalError, failed};
 use crate::table::types::DataType;
 
 pub(in crate::table) const FIX: &str = "Use try_cast to get NULL instead";
 
-/// Whether Spark allows this explicit cast under ANSI rules. Casts that are not implemented give
-/// false.
+/// Whether Spark allows this explicit cast under ANSI rules. Returns false for casts that are not
+/// implemented.
 pub fn is_allowed(from: &DataType, to: &DataType) -> bool {
     use DataType as T;
     match (from, to) {
@@ -38,7 +39,7 @@ pub fn is_allowed(from: &DataType, to: &DataType) -> bool {
     }
 }
 
-/// Whether Spark allows this explicit cast, but only with ANSI mode off.
+/// Whether Spark allows this explicit cast only with ANSI mode off.
 pub fn is_allowed_without_ansi(from: &DataType, to: &DataType) -> bool {
     use DataType as T;
     match (from, to) {
@@ -56,16 +57,16 @@ pub enum OnError {
     Fail,
     /// NULL: `TRY_CAST`.
     Null,
-    /// NULL, or for numbers the lower bits that fit (ANSI mode off).
+    /// With ANSI mode off: numbers keep the lower bits that fit, other values become NULL.
     Wrap,
 }
 
-/// Turns errors into NULL unless the cast must fail.
+/// Replaces an error by NULL, unless the cast must fail.
 pub(super) fn soften<T>(result: Eval<T>, on_error: OnError) -> Eval<T> {
     if on_error == OnError::Fail { result } else { Ok(result.unwrap_or(None)) }
 }
 
-/// Truncates an integer to the bits of a type, as with ANSI mode off.
+/// Truncates an integer to the width of a type, as with ANSI mode off.
 pub fn wrapped(value: i64, to: &DataType) -> i64 {
     match to {
         DataType::Byte => i64::from(value as i8),

@@ -1,4 +1,4 @@
-//! Casts of text.
+//! Casts from STRING.
 
 use super::ansi::{OnError, invalid, soften};
 use crate::table::datetime::{Tz, interval, parse_date, parse_timestamp, trimmed};
@@ -8,7 +8,7 @@ use crate::table::text::number;
 use crate::table::text::number::Fraction;
 use crate::table::types::{DataType, Physical};
 
-/// Compiles a cast of a STRING; a cast to STRING or BINARY keeps the bytes.
+/// Compiles a cast from STRING. A cast to STRING or BINARY returns the bytes unchanged.
 pub(super) fn from_text(f: BytesFn, to: DataType, on_error: OnError, zone: Tz) -> Compiled {
     match to.physical() {
         Physical::Bytes => Compiled::Bytes(f),

@@ -63,7 +63,7 @@ pub fn compile(
     {
         return to_timestamp(inner, from, on_error);
     }
-    // Between intervals and numbers an overflow is an error in every mode.
+    // In casts between intervals and numbers, an overflow is an error in every mode.
     let number_of = |a: &DataType, b: &DataType| a.is_interval() && b.is_numeric();
     let on_error = match on_error {
         OnError::Wrap if number_of(from, to) || number_of(to, from) => OnError::Fail,

@@ -28,7 +28,8 @@ pub(super) fn nested(
     })
 }
 
-/// A cast of a nested value's part, which is passed to [`Compiled`] as the only column of a row.
+/// The casts of a nested value's parts. A part is passed to [`Compiled`] as the only column of a
+/// row.
 enum NestedCast {
     Same,
     Scalar(Compiled),

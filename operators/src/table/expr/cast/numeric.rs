@@ -1,4 +1,4 @@
-//! Casts of booleans and numbers to numbers and booleans.
+//! Casts from booleans and numbers to booleans and numbers.
 
 use super::ansi::{FIX, OnError, overflow, soften, wrapped};
 use super::time::long_to_long;
@@ -15,7 +15,7 @@ use crate::table::value::Short;
 use crate::table::value::decimal_text;
 use bumpalo::Bump;
 
-/// The big-endian bytes of an integer, in the width of its type.
+/// The big-endian bytes of an integer, as many as its type has.
 pub(super) fn whole_bytes<'a>(value: i64, from: &DataType, arena: &'a Bump) -> &'a [u8] {
     let width = match from {
         DataType::Byte => 1,
@@ -26,7 +26,7 @@ pub(super) fn whole_bytes<'a>(value: i64, from: &DataType, arena: &'a Bump) -> &
     arena.alloc_slice_copy(&value.to_be_bytes()[8 - width..])
 }
 
-/// The smallest double above the range of BIGINT.
+/// 2^63: the smallest double above the range of BIGINT.
 pub(in crate::table::expr) const TWO_63: f64 = 9_223_372_036_854_775_808.0;
 
 /// The width of a floating-point type.
@@ -43,7 +43,7 @@ impl FloatWidth {
     }
 }
 
-/// Compiles a cast of a BOOLEAN.
+/// Compiles a cast from BOOLEAN.
 pub(super) fn from_bool(f: BoolFn, to: DataType, on_error: OnError) -> Compiled {
     match to.physical() {
         Physical::Bool => Compiled::Bool(f),
@@ -57,7 +57,7 @@ pub(super) fn from_bool(f: BoolFn, to: DataType, on_error: OnError) -> Compiled 
     }
 }
 
-/// Compiles a cast of an integer, a date, a timestamp or an interval.
+/// Compiles a cast from an integer, a date, a timestamp or an interval.
 pub(super) fn from_long(
     f: LongFn,
     from: DataType,
@@ -88,14 +88,14 @@ pub(super) fn from_long(
     }
 }
 
-/// Compiles a cast of a FLOAT or DOUBLE.
+/// Compiles a cast from FLOAT or DOUBLE.
 pub(super) fn from_double(f: DoubleFn, to: DataType, on_error: OnError) -> Compiled {
     match to.physical() {
         Physical::Bool => bool_fn(move |cx| Ok(f(cx)?.map(|v| v != 0.0))),
         Physical::Long => long_fn(move |cx| {
             let Some(value) = f(cx)? else { return Ok(None) };
             if on_error == OnError::Wrap && to.is_integral() {
-                // Like the JVM: first to an int if the type is narrower than a long.
+                // A type narrower than BIGINT is reached by way of INT, as on the JVM.
                 return Ok(Some(match to {
                     DataType::Long => value as i64,
                     _ => wrapped(i64::from(value as i32), &to),
@@ -116,8 +116,8 @@ pub(super) fn from_double(f: DoubleFn, to: DataType, on_error: OnError) -> Compi
     }
 }
 
-/// Converts an unscaled decimal to another scale, rounded half up. Fails if it does not fit the
-/// type.
+/// Converts an unscaled decimal to the scale of the type `to`, rounded half up. Fails if the result
+/// does not fit `to`.
 pub fn rescale(value: i128, scale: u8, to: &DataType) -> Eval<i128> {
     let DataType::Decimal(precision, to_scale) = *to else { return Ok(Some(value)) };
     let scaled = if to_scale >= scale {
@@ -149,7 +149,8 @@ pub(super) fn double_to_long(value: f64, to: &DataType) -> Eval<i64> {
     Ok(Some(whole as i64))
 }
 
-/// Converts the decimal that a finite double prints as to a DECIMAL type, rounded.
+/// Converts a finite double to a DECIMAL type, rounded. The exact value of the double does not
+/// matter, only the shortest decimal text that denotes it.
 pub(super) fn decimal_of_double(value: f64, to: &DataType) -> Eval<i128> {
     let (digits, exponent) = java_double::decimal(value);
     let digits = decimal::Magnitude::from(u128::from(digits));
@@ -163,7 +164,7 @@ pub(super) fn decimal_of_double(value: f64, to: &DataType) -> Eval<i128> {
     }
 }
 
-/// The double, or with `single` the float, nearest to a decimal.
+/// The FLOAT or DOUBLE nearest to a decimal, according to `width`.
 pub(super) fn double_of_decimal(value: i128, scale: u8, width: FloatWidth) -> f64 {
     let exact = |bits: u32, powers: u8| value.unsigned_abs() >> bits == 0 && scale <= powers;
     // Both operands are exact, so the quotient is rounded only once.
@@ -173,7 +174,7 @@ pub(super) fn double_of_decimal(value: i128, scale: u8, width: FloatWidth) -> f6
     if width == FloatWidth::F64 && exact(53, 22) {
         return value as f64 / 10f64.powi(i32::from(scale));
     }
-    // Cannot fail: 39 digits, a sign and an exponent fit, and the text is a number.
+    // This cannot fail: 39 digits, a sign and an exponent fit the buffer, and the text is a number.
     let Ok(text) = Short::of(format_args!("{value}e-{scale}")) else { return f64::NAN };
     if width == FloatWidth::F32 {
         text.text().parse::<f32>().map_or(f64::NAN, f64::from)

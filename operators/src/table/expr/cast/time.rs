@@ -51,7 +51,7 @@ pub(super) fn long_to_long(value: i64, from: &DataType, to: &DataType, zone: Tz)
                 _ => return overflow(value, to),
             }
         }
-        // Seconds beyond the range of TIMESTAMP are clamped to its limits.
+        // Seconds outside the range of TIMESTAMP are clamped to its limits.
         (from, T::Timestamp) if from.is_integral() => value.saturating_mul(SECOND_US),
         _ => {
             let (low, high) = to.integral_range();
@@ -63,15 +63,16 @@ pub(super) fn long_to_long(value: i64, from: &DataType, to: &DataType, zone: Tz)
     }))
 }
 
-/// Converts seconds to microseconds; the rest of the fraction is cut off.
+/// Compiles a cast of a fractional number of seconds to TIMESTAMP. Fractions of a microsecond are
+/// truncated.
 pub(super) fn to_timestamp(inner: Compiled, from: &DataType, on_error: OnError) -> Compiled {
     let scale = from.as_decimal().map_or(0, |(_, scale)| scale);
     match inner {
         Compiled::Decimal(f) => long_fn(move |cx| {
             let Some(value) = f(cx)? else { return Ok(None) };
             let value = of_34_digits(value);
-            // Values beyond the range of BIGINT are truncated to their lower 64 bits in every mode,
-            // as in Spark.
+            // In every mode, values outside the range of BIGINT are truncated to their lower 64
+            // bits, as in Spark.
             let micros = match scale {
                 0..=6 => value.wrapping_mul(10i128.pow(u32::from(6 - scale))),
                 _ => value / 10i128.pow(u32::from(scale - 6)),

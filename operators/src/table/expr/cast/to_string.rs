@@ -11,7 +11,7 @@ use bumpalo::Bump;
 pub(super) enum DecimalText {
     /// All digits.
     Plain,
-    /// Small decimals have an exponent: Spark's notation without ANSI mode.
+    /// Scientific notation for small decimals, as Spark writes them with ANSI mode off.
     Scientific,
 }
 

@@ -59,14 +59,14 @@ pub enum Accepts {
     OneOf(&'static [Accepts]),
     /// Any of several sets, without implicit casts of other types. An untyped NULL is accepted.
     Only(&'static [Accepts]),
-    /// An array index: INT, SMALLINT or TINYINT. Not even an untyped NULL is accepted.
+    /// An array index: INT, SMALLINT or TINYINT. An untyped NULL is not accepted.
     Index,
     /// A number of days: INT, SMALLINT or TINYINT, or a STRING.
     Days,
 }
 
 impl Accepts {
-    /// Whether a type is in the set.
+    /// Whether a type is in the set, without a cast.
     pub fn takes(self, data_type: &DataType) -> bool {
         match self {
             Self::Any => true,
@@ -90,7 +90,7 @@ impl Accepts {
         }
     }
 
-    /// The type, if the set has only one.
+    /// The only type of the set; `None` if the set has several.
     fn exact(self) -> Option<DataType> {
         Some(match self {
             Self::Boolean => T::Boolean,
@@ -190,7 +190,7 @@ fn one_of(from: &DataType, kinds: &[Accepts], ansi: bool) -> Option<DataType> {
     if !ansi {
         return possible.into_iter().next();
     }
-    // The first type that can be implicitly cast to all the others.
+    // Selects the first type that can be implicitly cast to all the others.
     let closest = possible.iter().find(|one| possible.iter().all(|to| to_type(one, to).is_some()));
     match closest {
         Some(T::Float) if possible.contains(&T::Double) => Some(T::Double),

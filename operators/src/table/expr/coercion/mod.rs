@@ -18,8 +18,8 @@ pub use accepts::Accepts;
 
 use DataType as T;
 
-/// The common type that holds values of both types without loss; `None` if there is none. Strings
-/// are not cast.
+/// The common type to which both types can be converted without loss; `None` if there is none.
+/// Strings are not cast.
 pub fn tightest(a: &DataType, b: &DataType) -> Option<DataType> {
     simple(a, b).or_else(|| match (a, b) {
         (T::Decimal(p, s), whole) | (whole, T::Decimal(p, s)) => {
@@ -30,8 +30,8 @@ pub fn tightest(a: &DataType, b: &DataType) -> Option<DataType> {
     })
 }
 
-/// The common type where both modes agree. Decimals, strings and nested types are handled
-/// elsewhere.
+/// The common type by the rules that both modes share. Decimals, strings and nested types are
+/// handled elsewhere.
 fn simple(a: &DataType, b: &DataType) -> Option<DataType> {
     Some(match (a, b) {
         (a, b) if a == b => a.clone(),
@@ -50,7 +50,7 @@ fn simple(a: &DataType, b: &DataType) -> Option<DataType> {
             if a.integral_range().1 >= b.integral_range().1 { a.clone() } else { b.clone() }
         }
         (T::Double, other) | (other, T::Double) if is_binary_number(other) => T::Double,
-        // FLOAT does not hold every INT exactly, so ANSI mode widens both to DOUBLE.
+        // FLOAT cannot represent every INT exactly, so ANSI mode widens both to DOUBLE.
         (T::Float, other) | (other, T::Float) if other.is_integral() => {
             if Rules::current().ansi {
                 T::Double
@@ -66,7 +66,8 @@ fn is_binary_number(data_type: &DataType) -> bool {
     data_type.is_numeric() && !matches!(data_type, T::Decimal(..))
 }
 
-/// The common type if at least one is a DECIMAL: a DECIMAL that holds both, or DOUBLE.
+/// The common type of two numbers of which at least one is a DECIMAL. The result is a DECIMAL that
+/// holds both, or DOUBLE.
 fn of_decimals(a: &DataType, b: &DataType) -> Option<DataType> {
     let decimal = |t: &DataType| matches!(t, T::Decimal(..));
     match (a, b) {
@@ -75,7 +76,8 @@ fn of_decimals(a: &DataType, b: &DataType) -> Option<DataType> {
         (a, b) => {
             let ((p1, s1), (p2, s2)) = (a.as_decimal()?, b.as_decimal()?);
             let (scale, whole) = (s1.max(s2), (p1 - s1).max(p2 - s2));
-            // If 38 digits do not suffice, digits before the decimal point take precedence.
+            // If 38 digits do not suffice, the digits before the decimal point are kept and the
+            // scale is reduced.
             let over = (whole + scale).saturating_sub(38);
             Some(T::Decimal((whole + scale).min(38), scale.saturating_sub(over)))
         }
@@ -84,7 +86,8 @@ fn of_decimals(a: &DataType, b: &DataType) -> Option<DataType> {
 
 type Widen = fn(&DataType, &DataType) -> Option<DataType>;
 
-/// The common type of nested types with the same structure. `widen` gives that of their elements.
+/// The common type of nested types with the same structure. `widen` computes the common type of
+/// their elements.
 fn nested(a: &DataType, b: &DataType, widen: Widen) -> Option<DataType> {
     Some(match (a, b) {
         (T::Array(a), T::Array(b)) => T::Array(Box::new(widen(a, b)?)),
@@ -127,8 +130,8 @@ fn named_like(data_type: &DataType, like: &DataType) -> Option<DataType> {
     })
 }
 
-/// Gives compared values the field names of the first value, because field names do not affect
-/// comparison.
+/// Gives all values the field names of the first value. Field names do not affect comparisons, but
+/// the types must be equal.
 pub fn with_equal_names(args: Vec<Resolved>) -> Vec<Resolved> {
     let Some(like) = args.first().map(|arg| arg.data_type.clone()) else { return args };
     if !like.is_nested() {
@@ -141,7 +144,7 @@ pub fn with_equal_names(args: Vec<Resolved>) -> Vec<Resolved> {
     args.into_iter().map(one).collect()
 }
 
-/// Like [`widest`], without casting strings; for `greatest` and `least`.
+/// Like [`widest`], but does not cast strings. Used by `greatest` and `least`.
 pub fn widest_without_text(a: &DataType, b: &DataType) -> Option<DataType> {
     tightest(a, b).or_else(|| of_decimals(a, b)).or_else(|| nested(a, b, widest_without_text))
 }
@@ -156,7 +159,7 @@ pub fn widest(a: &DataType, b: &DataType) -> Option<DataType> {
     }
 }
 
-/// ANSI mode: the type that a STRING and another type are cast to.
+/// ANSI mode: the common type of a STRING and another type.
 fn of_text(a: &DataType, b: &DataType) -> Option<DataType> {
     let ((T::String, other) | (other, T::String)) = (a, b) else { return None };
     Some(match other {
@@ -168,7 +171,7 @@ fn of_text(a: &DataType, b: &DataType) -> Option<DataType> {
     })
 }
 
-/// Legacy mode: the other type is cast to STRING.
+/// Legacy mode: the common type of a STRING and another type, which is STRING.
 fn as_text(a: &DataType, b: &DataType) -> Option<DataType> {
     let ((T::String, other) | (other, T::String)) = (a, b) else { return None };
     let refused = other.is_nested() || matches!(other, T::Boolean | T::Binary);
@@ -180,7 +183,8 @@ pub fn widest_of<'t>(types: impl IntoIterator<Item = &'t DataType>) -> Option<Da
     let rules = Rules::current();
     let mut all: Vec<&DataType> = types.into_iter().collect();
     if !rules.ansi {
-        // Strings come first, so that the result does not depend on the order of the types.
+        // Types with strings come first, so that the result does not depend on the order of the
+        // types.
         all.sort_by_key(|t| !has_text(t));
     }
     all.into_iter().try_fold(T::Null, |common, next| widest(&common, next))
@@ -200,7 +204,7 @@ pub fn has_map(data_type: &DataType) -> bool {
 }
 
 /// Whether two types contain intervals with different units. Functions that search for a value do
-/// not coerce such types.
+/// not cast between such types.
 pub fn units_differ(a: &DataType, b: &DataType) -> bool {
     match (a, b) {
         (T::Array(a), T::Array(b)) => units_differ(a, b),
@@ -212,7 +216,8 @@ pub fn units_differ(a: &DataType, b: &DataType) -> bool {
     }
 }
 
-/// Casts all arguments to their common type. If there is none, the error has this condition.
+/// Casts all arguments to the common type that `widest` computes. If there is none, the error has
+/// the given condition.
 pub fn unify_as(
     condition: &str,
     what: &str,
@@ -228,14 +233,14 @@ pub fn unify_as(
     Ok(args.into_iter().map(|arg| arg.coerce(&common)).collect())
 }
 
-/// Casts all arguments to their common type, or fails.
+/// Casts all arguments to their common type. Fails if there is none.
 pub fn unify(what: &str, args: Vec<Resolved>) -> PlanResult<Vec<Resolved>> {
     unify_as("DATATYPE_MISMATCH.DATA_DIFF_TYPES", what, args, |args| {
         widest_of(args.iter().map(|arg| &arg.data_type))
     })
 }
 
-/// Casts all arguments to their common type without casting strings, or fails.
+/// Casts all arguments to their common type without casting strings. Fails if there is none.
 pub fn unify_without_text(what: &str, args: Vec<Resolved>) -> PlanResult<Vec<Resolved>> {
     unify_as("DATATYPE_MISMATCH.DATA_DIFF_TYPES", what, args, |args| {
         let mut types = args.iter().map(|arg| &arg.data_type);
@@ -243,7 +248,7 @@ pub fn unify_without_text(what: &str, args: Vec<Resolved>) -> PlanResult<Vec<Res
     })
 }
 
-/// Rejects a value that cannot be ordered because its type contains a map.
+/// Fails if a value cannot be ordered because its type contains a map.
 pub fn check_order(what: &str, arg: &Resolved) -> PlanResult<()> {
     if arg.data_type.is_orderable() {
         return Ok(());
@@ -255,7 +260,8 @@ pub fn check_order(what: &str, arg: &Resolved) -> PlanResult<()> {
     ))
 }
 
-/// Casts an argument to the type that a function needs, or fails with Spark's error.
+/// Casts an argument to the type that a function needs. Fails with Spark's error if the implicit
+/// cast does not exist.
 pub fn expect_type(arg: Resolved, to: &DataType, what: &str) -> PlanResult<Resolved> {
     if let Some(to) = accepts::to_type(&arg.data_type, to) {
         return Ok(arg.coerce(&to));

@@ -1,7 +1,7 @@
 //! The types of operators' operands. Operands are first cast to a common type that the operator
 //! accepts, if there is one. If their types still differ, the error condition is
 //! BINARY_OP_DIFF_TYPES. If the types are equal but not accepted, it is BINARY_OP_WRONG_TYPE.
-//! Operators with a special meaning on dates, timestamps and intervals are resolved before.
+//! Operators with a special meaning on dates, timestamps and intervals are resolved earlier.
 
 use super::{Accepts, Rules, T, of_decimals, of_text, tightest};
 use crate::table::error::{PlanError, PlanResult};
@@ -10,8 +10,8 @@ use crate::table::types::DataType;
 
 const INTERVALS: [Accepts; 2] = [Accepts::YearMonthInterval, Accepts::DayTimeInterval];
 
-/// The types that an operator accepts after both operands were cast to one type. `None` if the name
-/// is not a binary operator.
+/// The types that an operator accepts once both operands have the same type. `None` if the name is
+/// not that of a binary operator.
 fn accepted(operator: &str) -> Option<Accepts> {
     Some(match operator {
         "+" | "-" => Accepts::OneOf(&[Accepts::Number, INTERVALS[0], INTERVALS[1]]),
@@ -29,7 +29,8 @@ fn is_comparison(operator: &str) -> bool {
     accepted(operator) == Some(Accepts::Any)
 }
 
-/// Casts the operands of an operator to types that it accepts, or fails. Other calls are unchanged.
+/// Casts the operands of an operator to types that the operator accepts, or fails. Other calls are
+/// returned unchanged.
 pub fn bring(operator: &str, args: Vec<Resolved>) -> PlanResult<Vec<Resolved>> {
     let Some(accepted) = accepted(operator) else { return Ok(args) };
     let args = if is_comparison(operator) { super::with_equal_names(args) } else { args };
@@ -40,7 +41,7 @@ pub fn bring(operator: &str, args: Vec<Resolved>) -> PlanResult<Vec<Resolved>> {
     let (a, b) = promote_text(operator, a, b);
     let (a, b) = for_operator(operator, a, b);
     let (a, b) = to_one_type(operator, accepted, a, b);
-    // Operators handle operands of different precision and scale themselves.
+    // Operators compute with decimals of different precision and scale, so these are not cast.
     let decimals = accepted.takes(&T::Decimal(1, 0)) && both_decimal(&a.data_type, &b.data_type);
     if !decimals && !has_same_shape(&a.data_type, &b.data_type) {
         return Err(PlanError::new(
@@ -62,7 +63,7 @@ pub fn bring(operator: &str, args: Vec<Resolved>) -> PlanResult<Vec<Resolved>> {
     Ok(vec![a, b])
 }
 
-/// Casts a STRING operand, depending on the type of the other operand.
+/// Casts a STRING operand to a type that depends on the type of the other operand.
 fn promote_text(operator: &str, a: Resolved, b: Resolved) -> (Resolved, Resolved) {
     let (x, y) = (&a.data_type, &b.data_type);
     if *x != T::String && *y != T::String {
@@ -94,7 +95,7 @@ fn promote_text(operator: &str, a: Resolved, b: Resolved) -> (Resolved, Resolved
     (a.coerce(&to), b.coerce(&to))
 }
 
-/// Applies casts that are specific to some operators.
+/// Applies the casts that only some operators need.
 fn for_operator(operator: &str, a: Resolved, b: Resolved) -> (Resolved, Resolved) {
     let whole = |arg: Resolved| match arg.data_type {
         T::Byte | T::Short | T::Int => arg.coerce(&T::Long),
@@ -110,7 +111,7 @@ fn for_operator(operator: &str, a: Resolved, b: Resolved) -> (Resolved, Resolved
                 (whole(a), whole(b))
             }
         }
-        // Without ANSI mode a BOOLEAN is compared with a number as 1 or 0.
+        // With ANSI mode off, a BOOLEAN that is compared with a number counts as 1 or 0.
         "=" | "<>" | "<=>" if !Rules::current().ansi => {
             let (x, y) = (a.data_type.clone(), b.data_type.clone());
             if boolean(&x) && y.is_numeric() {
@@ -165,7 +166,7 @@ fn to_one_type(
     }
 }
 
-/// Whether both types are whole numbers or decimals, and at least one is a DECIMAL.
+/// Whether both types are integers or decimals, and at least one is a DECIMAL.
 fn both_decimal(a: &DataType, b: &DataType) -> bool {
     of_decimals(a, b).is_some_and(|to| matches!(to, T::Decimal(..)))
 }

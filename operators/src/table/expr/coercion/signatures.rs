@@ -69,8 +69,8 @@ static SIGNATURES: &[Signature] = &[
     ("~", &[A::Only(&[A::Integral])]),
 ];
 
-/// Parses a number of days given as a STRING. Without ANSI mode it must be constant, and NULL
-/// counts as 0.
+/// Converts a number of days that is given as a STRING. With ANSI mode off, the STRING must be
+/// constant, and NULL counts as 0.
 fn written_days(function: &str, text: Resolved) -> PlanResult<Resolved> {
     if !text.is_constant() {
         return Err(PlanError::new(
@@ -94,8 +94,8 @@ fn written_days(function: &str, text: Resolved) -> PlanResult<Resolved> {
     Ok(Resolved::literal(Value::Long(days), DataType::Int))
 }
 
-/// Casts the arguments of a function to types that it accepts, or fails. Functions without a
-/// signature check their arguments themselves.
+/// Casts the arguments of a function to types that the function accepts, or fails. Functions
+/// without a signature check their arguments themselves.
 pub fn bring(function: &str, args: Vec<Resolved>) -> PlanResult<Vec<Resolved>> {
     let Some((_, signature)) = SIGNATURES.iter().find(|(name, _)| *name == function) else {
         return Ok(args);
