@@ -1,5 +1,5 @@
-//! Compiles resolved expressions to typed closures, one per node. Types are dispatched at compile
-//! time only, not while records are processed.
+//! Compiles resolved expressions to typed closures, one per node. Types are dispatched only at
+//! compile time, not for each record.
 
 use super::cast::OnError;
 use super::cell::Cell;
@@ -13,23 +13,23 @@ use crate::table::value::Value;
 use bumpalo::Bump;
 use millstream_engine::error::EngineError;
 
-/// An error that a record causes and that ends the query (ANSI mode), such as overflow, division by
-/// zero or an invalid cast.
+/// An error in the evaluation of an expression for a record, such as overflow, division by zero or
+/// an invalid cast. It ends the query, unless a `try_` function or legacy mode turns it into NULL.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct EvalError {
     /// Spark's error condition.
     pub condition: &'static str,
-    /// What is wrong.
+    /// The cause of the error.
     pub reason: String,
     /// How the user can fix it.
     pub fix: &'static str,
-    /// Whether it was raised by an operand of the operation under a `try_` function, so that the
-    /// `try_` function does not handle it.
+    /// Whether an operand of the operation under a `try_` function raised the error. The `try_`
+    /// function does not handle such an error.
     pub is_from_operand: bool,
 }
 
 impl EvalError {
-    /// Whether this is an error only in ANSI mode. Without ANSI mode it is NULL.
+    /// Whether this is an error only in ANSI mode. Without ANSI mode the result is NULL instead.
     pub fn is_of_ansi(&self) -> bool {
         // Any condition not listed here fails in both modes, so that a new error never silently
         // becomes NULL.
@@ -62,10 +62,10 @@ impl From<Box<EvalError>> for EngineError {
 /// The result of evaluating an expression for a record; `None` is NULL.
 pub type Eval<T> = Result<Option<T>, Box<EvalError>>;
 
-/// The maximum length of an error's reason in bytes. It quotes values, which may be long.
+/// The maximum length of an error's reason, in bytes. The reason quotes values, which may be long.
 const REASON_BYTES_MAX: usize = 1 << 10;
 
-/// Builds an error.
+/// Builds an error. A reason that is too long is cut.
 #[cold]
 pub fn failed<T>(
     condition: &'static str,
@@ -82,7 +82,8 @@ pub fn failed<T>(
     Err(Box::new(EvalError { condition, reason, fix, is_from_operand: false }))
 }
 
-/// Longer values are so rare that each can afford a check of the record's memory; in bytes.
+/// The size in bytes above which a value triggers a check of the record's memory limit. Such values
+/// are rare, so the checks cost little.
 pub const LONG_BYTES: usize = 1 << 16;
 
 /// The maximum size in bytes of all values computed for a record.
@@ -91,7 +92,7 @@ const RECORD_BYTES_MAX: usize = 1 << 30;
 /// Fails if the values computed for the current record exceed their memory limit.
 #[inline]
 pub fn bounded_record(arena: &Bump) -> Result<(), Box<EvalError>> {
-    // The allocated size includes a chunk that is kept from the previous record.
+    // The allocated size includes a chunk that is reused from the previous record.
     if arena.allocated_bytes() - arena.chunk_capacity() <= RECORD_BYTES_MAX {
         return Ok(());
     }
@@ -107,7 +108,7 @@ fn too_large() -> Result<(), Box<EvalError>> {
     )
 }
 
-/// The evaluation context: the row, and an arena that lives as long as the record.
+/// The context of an evaluation: the row, and an arena whose memory is freed after the record.
 #[derive(Clone, Copy)]
 pub struct Cx<'a> {
     /// The input row.
@@ -116,7 +117,7 @@ pub struct Cx<'a> {
     pub arena: &'a Bump,
     /// The values of the lambda variables in scope, outermost first.
     pub variables: &'a [Cell<'a>],
-    /// The values of common subexpressions, each empty until it is computed for the record.
+    /// The values of common subexpressions: `None` until the value is computed for this record.
     pub(super) shared: &'a [std::cell::Cell<Option<Cell<'a>>>],
 }
 
@@ -141,24 +142,23 @@ impl<'a> Cx<'a> {
 pub struct Semantics {
     /// The session time zone.
     pub zone: Tz,
-    /// ANSI mode: overflow, division by zero and invalid casts are errors. Otherwise they give
-    /// NULL, and integers wrap around.
+    /// ANSI mode: overflow, division by zero and invalid casts are errors. Without ANSI mode they
+    /// give NULL, and integers wrap around.
     pub ansi: bool,
-    /// Whether a decimal result that needs more than 38 digits loses digits after the decimal
-    /// point.
+    /// Whether a decimal type that needs more than 38 digits reduces its scale.
     pub precision_loss: bool,
     /// Whether the type name TIMESTAMP means TIMESTAMP_NTZ.
     pub timestamps_without_zone: bool,
     /// How names and ordinals of columns are interpreted.
     pub naming: Naming,
     /// `spark.sql.mapKeyDedupPolicy` is LAST_WIN: if a map is built with a duplicate key, the last
-    /// entry wins. Otherwise a duplicate key is an error.
+    /// entry wins. If false, a duplicate key is an error.
     pub last_key_wins: bool,
     /// `spark.sql.legacy.negativeIndexInArrayInsert`: `array_insert` at -1 inserts before the last
     /// element instead of after it.
     pub legacy_array_insert: bool,
     /// `spark.sql.legacy.nullInEmptyListBehavior`: whether `NULL IN (empty subquery)` is NULL
-    /// instead of false. If it is not set, the result is NULL only without ANSI mode.
+    /// instead of false. If unset, the result is NULL only without ANSI mode.
     pub null_in_empty_list: Option<bool>,
     /// `spark.sql.chunkBase64String.enabled`: `base64` splits its result into lines of 76
     /// characters.
@@ -185,18 +185,18 @@ impl Default for Semantics {
     }
 }
 
-/// A closure with a non-NULL result, for tests such as IS NULL.
+/// A closure whose result is never NULL, for tests such as IS NULL.
 pub type TestFn<T> = Box<dyn Fn(Cx<'_>) -> Result<T, Box<EvalError>> + Send>;
 
 /// A boolean expression.
 pub type BoolFn = Box<dyn Fn(Cx<'_>) -> Eval<bool> + Send>;
-/// An integer, date or timestamp expression.
+/// An expression of a type that is represented as `i64`: an integer, date, timestamp or interval.
 pub type LongFn = Box<dyn Fn(Cx<'_>) -> Eval<i64> + Send>;
-/// A float or double expression.
+/// A FLOAT or DOUBLE expression.
 pub type DoubleFn = Box<dyn Fn(Cx<'_>) -> Eval<f64> + Send>;
-/// A decimal expression, unscaled.
+/// A DECIMAL expression. Its values are unscaled.
 pub type DecimalFn = Box<dyn Fn(Cx<'_>) -> Eval<i128> + Send>;
-/// A string, binary, array or struct expression.
+/// An expression of a type that is represented as bytes: STRING, BINARY or a nested type.
 pub type BytesFn = Box<dyn for<'a> Fn(Cx<'a>) -> Eval<&'a [u8]> + Send>;
 
 /// A compiled expression.
@@ -215,7 +215,7 @@ pub enum Compiled {
 
 macro_rules! wrap {
     ($($name:ident $variant:ident $ty:ty;)*) => {$(
-        /// Boxes a closure of this type.
+        /// Boxes a closure as a compiled expression of this type.
         pub fn $name(f: impl Fn(Cx<'_>) -> Eval<$ty> + Send + 'static) -> Compiled {
             Compiled::$variant(Box::new(f))
         }
@@ -224,7 +224,7 @@ macro_rules! wrap {
 
 wrap! { bool_fn Bool bool; long_fn Long i64; double_fn Double f64; decimal_fn Decimal i128; }
 
-/// Boxes a closure of this type.
+/// Boxes a closure as a compiled expression of a type that is represented as bytes.
 pub fn bytes_fn(f: impl for<'a> Fn(Cx<'a>) -> Eval<&'a [u8]> + Send + 'static) -> Compiled {
     Compiled::Bytes(Box::new(f))
 }
@@ -245,14 +245,15 @@ macro_rules! unwrap {
 
 unwrap! { bool Bool BoolFn; long Long LongFn; double Double DoubleFn; decimal Decimal DecimalFn; bytes Bytes BytesFn; }
 
-/// The bytes of a STRING as text. They are validated when a string enters a row.
+/// The bytes of a STRING as text. Invalid UTF-8 gives U+FFFD; it does not occur in strings from a
+/// row, which are validated when they are written.
 #[inline]
 pub fn text(bytes: &[u8]) -> &str {
     std::str::from_utf8(bytes).unwrap_or("\u{FFFD}")
 }
 
-/// The bytes of a STRING as text. Bytes that a cast made and that are not UTF-8 are decoded into
-/// the arena.
+/// The bytes of a STRING as text. Invalid UTF-8, which a cast from BINARY can produce, is decoded
+/// into the arena with replacement characters.
 #[inline]
 pub fn text_in<'a>(bytes: &'a [u8], arena: &'a Bump) -> &'a str {
     match std::str::from_utf8(bytes) {
@@ -273,8 +274,8 @@ pub fn compile(expr: &Resolved, width: usize, semantics: Semantics) -> Compiled 
         Node::Chain(parts) => super::chain::compile(parts, width, semantics),
         Node::Run(_, inner) => below(inner),
         Node::Carried => super::chain::carried(expr.data_type.physical()),
-        // The function that takes the lambda compiles it, as an expression over the lambda's
-        // variables.
+        // The higher-order function compiles its lambda's body, with the lambda's variables in
+        // scope.
         Node::Lambda(_, body) => below(body),
         Node::Literal(value) => literal(value, &expr.data_type),
         Node::Shared(slot, inner) => {
@@ -336,9 +337,9 @@ pub fn compile(expr: &Resolved, width: usize, semantics: Semantics) -> Compiled 
     }
 }
 
-/// Compiles the operand of a `try_` function in ANSI mode, so that its failure is noticed. For
-/// arithmetic on numbers only the operation itself is tried: an error in its operands fails the
-/// query, as in Spark.
+/// Compiles the operand of a `try_` function in ANSI mode, so that a failure is detected. For
+/// arithmetic on numbers, only an error of the operation itself gives NULL. An error in its
+/// operands fails the query, as in Spark.
 fn compile_tried(tried: &Resolved, width: usize, semantics: Semantics) -> Compiled {
     let ansi = Semantics { ansi: true, ..semantics };
     match &tried.node {
@@ -351,7 +352,7 @@ fn compile_tried(tried: &Resolved, width: usize, semantics: Semantics) -> Compil
     }
 }
 
-/// Compiles the comparison of a column with a constant, the most common condition, into a single
+/// Compiles the comparison of a column with a constant, the most common condition, to a single
 /// closure instead of three nested ones. `None` for other calls.
 fn compare_with_constant(name: &str, args: &[Resolved], width: usize) -> Option<Compiled> {
     let [Resolved { node: Node::Column(index, _), data_type, .. }, constant] = args else {
@@ -419,7 +420,7 @@ macro_rules! each_kind {
     }};
 }
 
-/// Turns errors into NULL, except errors that `passed` has marked.
+/// Turns errors into NULL, except errors that [`passed`] has marked.
 pub fn softened(inner: Compiled) -> Compiled {
     each_kind!(inner, |value| match value {
         Err(mut error) if error.is_from_operand => {
@@ -450,7 +451,7 @@ fn without_ansi(inner: Compiled) -> Compiled {
 pub type CellFn = Box<dyn for<'a> Fn(Cx<'a>) -> Result<Cell<'a>, Box<EvalError>> + Send>;
 
 impl Compiled {
-    /// Converts to a closure that returns a cell.
+    /// Converts the typed closure to a closure that returns a cell.
     pub fn cells(self) -> CellFn {
         macro_rules! as_cell {
             ($f:ident, $variant:ident) => {
@@ -479,8 +480,8 @@ impl Compiled {
     }
 }
 
-/// Wraps a closure that returns cells as an expression of a physical type. A cell of another type
-/// gives NULL.
+/// Wraps a closure that returns cells as an expression of a physical type. A cell of another
+/// physical type gives NULL.
 pub fn from_cells(
     physical: Physical,
     f: impl for<'a> Fn(Cx<'a>) -> Result<Cell<'a>, Box<EvalError>> + Send + 'static,
@@ -504,14 +505,14 @@ pub fn from_cells(
     }
 }
 
-/// The maximum size in bytes of a folded constant.
+/// The maximum size of a folded constant, in bytes. A larger result is not folded.
 const FOLDED_BYTES_MAX: usize = 16 << 20;
 
-/// Constant folding: evaluates subexpressions that read no column. One that fails is left as it is,
-/// so that it fails only when a record needs it.
+/// Constant folding: evaluates subexpressions that read no column. A subexpression that fails is
+/// left unchanged, so that it fails only when a record needs it.
 pub fn fold(expr: Resolved, semantics: Semantics) -> Resolved {
     let expr = match &expr.node {
-        // The operand of `try` must not be folded by itself, because `try` has to see its error.
+        // The operand of `try` is not folded alone, because `try` must handle its error.
         Node::Call("try", _) => {
             expr.map_children(&mut |tried| tried.map_children(&mut |child| fold(child, semantics)))
         }
@@ -544,7 +545,7 @@ pub fn fold(expr: Resolved, semantics: Semantics) -> Resolved {
     let arena = Bump::new();
     let compiled = compile(&expr, 0, semantics);
     match compiled.cell(Cx::new(Row(&[]), &arena)) {
-        // Without a limit, many large constants would all be kept in the plan's memory.
+        // A limit per constant, because the plan keeps all folded constants in memory.
         Ok(cell) if cell.bytes().len() > FOLDED_BYTES_MAX => expr,
         Ok(cell) => {
             let value = cell.value(&expr.data_type);
@@ -557,14 +558,15 @@ pub fn fold(expr: Resolved, semantics: Semantics) -> Resolved {
     }
 }
 
-/// Evaluates an expression that reads no column.
+/// Evaluates an expression that reads no column, once.
 pub fn evaluate(expr: &Resolved, semantics: Semantics) -> Result<Value, Box<EvalError>> {
     let arena = Bump::new();
     let cell = compile(expr, 0, semantics).cell(Cx::new(Row(&[]), &arena))?;
     Ok(cell.value(&expr.data_type))
 }
 
-/// Whether a literal would lose bytes of a value: its text is not valid UTF-8.
+/// Whether a value does not survive the conversion to a literal, because its text is not valid
+/// UTF-8.
 fn loses_bytes(cell: Cell<'_>, value: &Value, data_type: &DataType) -> bool {
     match (value, cell) {
         (Value::String(text), Cell::Bytes(bytes)) => text.as_bytes() != bytes,
@@ -698,7 +700,7 @@ pub fn write_field<B: crate::table::row::Bytes>(
     Ok(())
 }
 
-/// Compiles access to an array element into a closure of the element's type.
+/// Compiles the access to an array element to a closure of the element's type.
 pub fn element(
     array: impl for<'a> Fn(Cx<'a>) -> Result<Option<(Array<'a>, usize)>, Box<EvalError>>
     + Send
@@ -730,7 +732,7 @@ mod tests {
 
     const TOO_LARGE: &str = "COLLECTION_SIZE_LIMIT_EXCEEDED";
 
-    /// The test only reserves the memory and does not write to it, so it needs no physical memory.
+    /// The test allocates the memory without writing to it, so the pages are never backed by RAM.
     #[test]
     fn the_values_of_a_record_are_bounded_together() {
         let mut arena = Bump::new();

@@ -1,8 +1,8 @@
 //! Exact decimal arithmetic that is rounded to a type at the end, like Spark's.
 //!
-//! The product of two decimals of 38 digits has 76 digits, and so may their sum after scaling. So
-//! an operation works on a 256-bit [`Magnitude`] and rounds only once, half up, to the result's
-//! scale ([`fit`]). In the common case everything fits in 128 bits, which is faster.
+//! The product of two decimals of 38 digits has up to 76 digits. Their sum may be as long after
+//! scaling. So an operation works on a 256-bit [`Magnitude`] and rounds only once, half up, to the
+//! result's scale ([`fit`]). If all values fit in 128 bits, a faster path is used.
 //!
 //! A quotient is rounded twice, as in Spark: first to 39 decimal places, then to its type.
 
@@ -41,7 +41,7 @@ impl From<u128> for Magnitude {
 }
 
 impl Magnitude {
-    /// The product of two 128-bit integers.
+    /// The full product of two 128-bit integers, in 256 bits.
     pub fn product(a: u128, b: u128) -> Self {
         const HALF: u128 = u64::MAX as u128;
         let (a_high, a_low, b_high, b_low) = (a >> 64, a & HALF, b >> 64, b & HALF);
@@ -58,13 +58,13 @@ impl Magnitude {
         Some(Self { high, low })
     }
 
-    /// The difference. `other` must not be larger.
+    /// Subtracts `other`, which must not be larger.
     fn minus(self, other: Self) -> Self {
         let (low, borrow) = self.low.overflowing_sub(other.low);
         Self { high: self.high.wrapping_sub(other.high).wrapping_sub(u128::from(borrow)), low }
     }
 
-    /// The product with a 128-bit integer; `None` if it overflows 256 bits.
+    /// Multiplies by a 128-bit integer; `None` if the product overflows 256 bits.
     fn checked_times(self, by: u128) -> Option<Self> {
         let low = Self::product(self.low, by);
         let high = self.high.checked_mul(by)?;
@@ -83,7 +83,7 @@ impl Magnitude {
         }
     }
 
-    /// Quotient and remainder. The divisor must not be 0.
+    /// Computes quotient and remainder. The divisor must not be 0.
     fn divided(self, by: Self) -> (Self, Self) {
         if self.high == 0 && by.high == 0 {
             return ((self.low / by.low).into(), (self.low % by.low).into());
@@ -110,7 +110,7 @@ impl Magnitude {
         quotient.checked_add(u128::from(up).into())
     }
 
-    /// Converts to a signed unscaled value; `None` if it has more digits than `precision`.
+    /// Converts to a signed unscaled value; `None` if the value has more digits than `precision`.
     fn signed(self, negative: bool, precision: u8) -> Option<i128> {
         let limit = power(u32::from(precision))?;
         if self.high != 0 || self.low >= limit {
@@ -130,8 +130,8 @@ pub fn fit(value: Magnitude, negative: bool, scale: i32, to: &DataType) -> Optio
     } else {
         let mut left = drop.unsigned_abs();
         let mut value = value;
-        // A division takes at most 38 digits at once. The earlier divisions truncate, and only the
-        // last one rounds, which gives the same result as rounding once.
+        // Each division removes at most 38 digits. All divisions but the last truncate, which gives
+        // the same result as rounding once.
         while left > 38 {
             value = value.divided(POWERS[38].into()).0;
             left -= 38;
@@ -148,7 +148,7 @@ fn aligned(value: i128, scale: u8, to: u8) -> Magnitude {
 /// An unscaled value and its scale.
 pub type Scaled = (i128, u8);
 
-/// The sum; `None` if it does not fit the type.
+/// Adds two decimals; `None` if the sum does not fit the type.
 pub fn add((x, s1): Scaled, (y, s2): Scaled, to: &DataType) -> Option<i128> {
     let scale = s1.max(s2);
     let (a, b) = (aligned(x, s1, scale), aligned(y, s2, scale));
@@ -160,20 +160,20 @@ pub fn add((x, s1): Scaled, (y, s2): Scaled, to: &DataType) -> Option<i128> {
     fit(sum, negative, i32::from(scale), to)
 }
 
-/// The product; `None` if it does not fit the type.
+/// Multiplies two decimals; `None` if the product does not fit the type.
 pub fn multiply((x, s1): Scaled, (y, s2): Scaled, to: &DataType) -> Option<i128> {
     let product = Magnitude::product(x.unsigned_abs(), y.unsigned_abs());
     fit(product, (x < 0) != (y < 0), i32::from(s1) + i32::from(s2), to)
 }
 
-/// The quotient; `None` if it does not fit the type. The divisor must not be 0.
+/// Divides two decimals; `None` if the quotient does not fit the type. The divisor must not be 0.
 pub fn divide((x, s1): Scaled, (y, s2): Scaled, to: &DataType) -> Option<i128> {
     let DataType::Decimal(_, scale) = *to else { return None };
     let negative = (x < 0) != (y < 0);
     let (x, y) = (x.unsigned_abs(), y.unsigned_abs());
     let shift = i32::from(scale) + i32::from(s2) - i32::from(s1);
-    // For such a small divisor, no quotient is so close to one half that rounding to 39 decimal
-    // places first changes the result.
+    // For such a small divisor, the quotient can be rounded directly: no quotient is so close to
+    // one half that rounding to 39 decimal places first would change the result.
     let once = power((QUOTIENT_SCALE - i32::from(scale)).unsigned_abs()).is_some_and(|p| y <= p);
     if once
         && shift >= 0
@@ -206,7 +206,7 @@ pub fn whole_quotient((x, s1): Scaled, (y, s2): Scaled) -> Option<i128> {
     quotient.signed((x < 0) != (y < 0), 38)
 }
 
-/// The remainder with the sign of the dividend. The divisor must not be 0.
+/// The remainder, with the sign of the dividend. The divisor must not be 0.
 pub fn remainder((x, s1): Scaled, (y, s2): Scaled, to: &DataType) -> Option<i128> {
     let scale = s1.max(s2);
     let (_, rest) = aligned(x, s1, scale).divided(aligned(y, s2, scale));
@@ -229,7 +229,7 @@ pub fn positive_remainder((x, s1): Scaled, (y, s2): Scaled, to: &DataType) -> Op
     fit(sum.divided(divisor).1, negative, i32::from(scale), to)
 }
 
-/// The negation. As in Spark the result is rounded half to even to 34 significant digits.
+/// The negated value. As in Spark, it is rounded half to even to 34 significant digits.
 pub fn negated(value: i128) -> i128 {
     const DIGITS: u32 = 34;
     let magnitude = value.unsigned_abs();
@@ -245,7 +245,7 @@ pub fn negated(value: i128) -> i128 {
 }
 
 /// The precision and scale of an operation's result, by Spark's rules. If more than 38 digits are
-/// needed, digits before the decimal point take precedence, but six decimal places are kept.
+/// needed, the scale is reduced, but not below six decimal places.
 pub fn result_type(
     name: &str,
     (p1, s1): (u8, u8),

@@ -1,20 +1,20 @@
 //! Operations on deeply nested expressions.
 //!
 //! A program may nest expressions tens of thousands of levels deep, for example in a loop. Planning
-//! rejects more than [`MAX_NESTING`] levels, as it does for SQL. But before that, an expression is
-//! cloned, compared, printed and dropped on the caller's stack. Here none of these needs a stack
-//! proportional to the depth: dropping is a loop, and the others extend the stack on demand.
+//! rejects more than [`MAX_NESTING`] levels, as in SQL. But before planning, an expression is
+//! cloned, compared, printed and dropped on the caller's stack. This module implements these
+//! operations for any depth: dropping is a loop, and the others extend the stack on demand.
 
 use super::Expr;
 use crate::table::error::{Place, PlanResult};
 use crate::table::plan::limits::{MAX_NESTING, too_complex};
 use std::fmt;
 
-/// The stack that a few levels need, and the size by which the stack is extended, in bytes.
+/// The stack size that must be free for the next levels, and the size of an extension, in bytes.
 const LEVEL_STACK: usize = 128 << 10;
 const MORE_STACK: usize = 4 << 20;
 
-/// Runs one level of a recursion, extending the stack if little is left.
+/// Runs one level of a recursion. The stack is extended first if little of it is free.
 pub(super) fn level<T>(recursion: impl FnOnce() -> T) -> T {
     stacker::maybe_grow(LEVEL_STACK, MORE_STACK, recursion)
 }
@@ -89,7 +89,8 @@ impl Expr {
         )
     }
 
-    /// Moves those subexpressions that have subexpressions themselves to a list.
+    /// Moves the direct subexpressions to a list, except those that have no subexpressions
+    /// themselves.
     fn take_parts(&mut self, to: &mut Vec<Expr>) {
         self.each_part_mut(&mut |part| {
             if part.has_parts() {

@@ -81,7 +81,7 @@ const TRIED: &[(&str, &str)] = &[
     ("to_number", "to_number"),
 ];
 
-/// Functions that are resolved specially and so are not in the function tables, with their help.
+/// Functions with special resolution, which are therefore not in the function tables: (name, help).
 const OTHERS: &[(&str, &str)] = &[
     ("date_part", "date_part('YEAR', x): a part of a date, a time or an interval"),
     ("datepart", "datepart('YEAR', x): the same as `date_part`"),
@@ -90,7 +90,7 @@ const OTHERS: &[(&str, &str)] = &[
     ("grouping_id", "grouping_id(): a bit for each key that a grouping set leaves out"),
 ];
 
-/// The target type of a cast function; `None` if the name is not one.
+/// The target type of a cast function; `None` if the name is not that of a cast function.
 pub(super) fn cast_of(name: &str) -> Option<DataType> {
     let cast = CASTS.iter().find(|(cast, _)| cast.eq_ignore_ascii_case(name));
     cast.map(|(_, to)| to.clone())

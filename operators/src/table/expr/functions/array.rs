@@ -25,7 +25,7 @@ pub(super) static FUNCTIONS: &[Function] = &[
     function("array", "array(a, b, …)", (0, MANY), array, |args, _, _| build(args)),
     nullable_cells("size", "size(array or map): number of elements", (1, 1), size, |a, call, _| {
         if a[0].is_null() {
-            // Without ANSI mode Spark's legacy rule applies: the size of NULL is -1.
+            // In Spark's legacy mode (ANSI mode off) the size of NULL is -1.
             return Ok(if call.semantics.ansi { Cell::Null } else { Cell::Long(-1) });
         }
         Ok(Cell::Long(match call.data_type(0) {
@@ -196,8 +196,8 @@ pub(super) static FUNCTIONS: &[Function] = &[
                 }
                 all.insert(at, a[2]);
             } else {
-                // -1 inserts after the last element. Missing elements before the first are filled
-                // with NULL.
+                // Position -1 means after the last element. A position before the first element
+                // fills the gap with NULLs.
                 let legacy = usize::from(call.semantics.legacy_array_insert);
                 let from_end = at.unsigned_abs() as usize - 1 + legacy;
                 let lacking = from_end.saturating_sub(all.len());
@@ -288,7 +288,7 @@ pub(super) static FUNCTIONS: &[Function] = &[
     ),
     cells("array_max", "array_max(array)", (1, 1), element_of_array, |a, call, _| {
         let t = call.element(0);
-        // Returns the first of equal elements, whereas Rust's `max_by` would return the last.
+        // `min_by` returns the first of equal elements; `max_by` would return the last.
         let found =
             elements(a[0].array(), t).filter(|c| !c.is_null()).min_by(|x, y| order(*y, *x, t));
         Ok(found.unwrap_or(Cell::Null))
@@ -495,11 +495,11 @@ pub(super) static FUNCTIONS: &[Function] = &[
     ),
 ];
 
-/// The maximum size in bytes of an array that is larger than its inputs.
+/// The maximum size of an array that a function builds, in bytes.
 const ARRAY_BYTES_MAX: usize = 1 << 30;
 
-/// Fails if an array of `count` elements with `bytes` bytes of data, plus 8 bytes per element, is
-/// too large.
+/// Fails if an array would be too large. Its size is `bytes` plus 8 bytes for each of `count`
+/// elements.
 pub(super) fn bounded_array(count: usize, bytes: usize) -> Result<(), Box<EvalError>> {
     if bytes.saturating_add(8 * count) <= ARRAY_BYTES_MAX {
         return Ok(());
@@ -582,7 +582,7 @@ pub(super) fn collected<'a, 'c>(
     Cell::Bytes(out.into_bump_slice())
 }
 
-/// Like [`collected`], for a known number of cells, which need not be buffered first.
+/// Like [`collected`], for a known number of cells, so that the cells are not buffered.
 fn collected_of<'a, 'c>(
     count: usize,
     cells: impl Iterator<Item = Cell<'c>>,
@@ -594,7 +594,7 @@ fn collected_of<'a, 'c>(
     Cell::Bytes(out.into_bump_slice())
 }
 
-/// The distinct values in their first order, in canonical form: -0.0 becomes 0.0.
+/// The distinct values in order of first occurrence, in canonical form: -0.0 becomes 0.0.
 fn distinct<'a>(
     cells: impl Iterator<Item = Cell<'a>>,
     data_type: &DataType,
@@ -637,7 +637,8 @@ fn with_element(name: &str, args: Vec<Resolved>) -> PlanResult<(Vec<Resolved>, b
     let common = match name {
         "array_contains" => widest_without_text(&element, other),
         "array_position" => tightest(&element, other),
-        // Functions that change an array keep a FLOAT, as without ANSI mode.
+        // Functions that change an array use the legacy rules, by which FLOAT and an integer give
+        // FLOAT.
         _ => Rules { ansi: false, ..Rules::current() }.apply(|| tightest(&element, other)),
     };
     let common = common.ok_or_else(differ)?;
@@ -746,15 +747,15 @@ fn build(args: Vec<Compiled>) -> Compiled {
     })
 }
 
-/// The result for an index without an element.
+/// The result if the array has no element at the index.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Missing {
     Error,
     Null,
 }
 
-/// Compiles access to an element by index. `base` is the first index; with base 1, negative indices
-/// count from the end.
+/// Compiles access to an element by index. `base` is the index of the first element. With base 1,
+/// negative indices count from the end.
 fn index(
     args: Vec<Compiled>,
     exprs: &[Resolved],
@@ -807,7 +808,7 @@ fn compile_field(args: Vec<Compiled>, exprs: &[Resolved], to: &DataType) -> Comp
     };
     let [of, _] = take(args);
     let of = of.bytes();
-    // A struct is stored as a row, in the same layout as an array's elements.
+    // A struct has the layout of an array of its fields, so the field is read as an array element.
     element(move |cx| Ok(of(cx)?.map(|bytes| (Array { len: width, row: Row(bytes) }, at))), to)
 }
 

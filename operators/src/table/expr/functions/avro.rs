@@ -1,4 +1,4 @@
-//! The Avro functions of SQL.
+//! The SQL functions `from_avro`, `to_avro` and `schema_of_avro`.
 
 use super::json::{check_mode, options_of, write_schema};
 use super::registry::{
@@ -43,7 +43,7 @@ pub(super) static FUNCTIONS: &[Function] = &[
         },
         |_, call, arena| {
             let mut out = String::new();
-            // Cannot fail here: the same schema was read when the call was resolved.
+            // This cannot fail: the same schema was parsed when the call was resolved.
             if let Ok(found) = reading(call.name, &call.args[0], call.args.get(1)) {
                 write_schema(&found.data_type, &mut out);
             }
@@ -52,16 +52,16 @@ pub(super) static FUNCTIONS: &[Function] = &[
     ),
 ];
 
-/// What the arguments of `from_avro` say.
+/// The parsed arguments of `from_avro`: schemas, result type and mode.
 struct Reading {
     writer: Arc<Schema>,
     reader: Arc<Schema>,
-    /// The type of the reader's schema.
+    /// The SQL type of the reader's schema.
     data_type: DataType,
     is_fail_fast: bool,
 }
 
-/// The options of `from_avro`, as Spark spells them. Those that concern files have no effect.
+/// The option names of `from_avro`, as Spark spells them. Options for files have no effect.
 const OPTIONS: [&str; 9] = [
     "mode",
     "avroSchema",
@@ -98,7 +98,7 @@ fn reading(name: &str, schema: &Resolved, options: Option<&Resolved>) -> PlanRes
     Ok(Reading { writer, reader, data_type, is_fail_fast })
 }
 
-/// The schema that a constant argument holds.
+/// Parses the schema in a constant argument.
 fn parsed(name: &str, arg: &Resolved) -> PlanResult<Arc<Schema>> {
     let is_text = matches!(arg.data_type, T::String);
     let text = if is_text { constant_text(name, arg).ok().flatten() } else { None };
@@ -129,7 +129,8 @@ fn from_avro(name: &str, mut args: Vec<Resolved>) -> PlanResult<Typed> {
     Ok(Typed::new(args, found.data_type, true))
 }
 
-/// Makes every field of every struct nullable: in mode PERMISSIVE a bad record gives NULL fields.
+/// Makes all fields of all structs nullable, because in mode PERMISSIVE a bad record gives NULL
+/// fields.
 fn all_nullable(data_type: &mut DataType) {
     match data_type {
         T::Array(element) => all_nullable(element),
@@ -178,7 +179,8 @@ fn all_null(width: usize, arena: &Bump) -> Cell<'_> {
     Cell::Bytes(out.into_bump_slice())
 }
 
-/// The schema that values are written with.
+/// The schema of `to_avro`'s output: the argument, or else the schema that Spark derives from the
+/// type.
 fn written_schema(name: &str, args: &[Resolved]) -> PlanResult<Arc<Schema>> {
     match args.get(1) {
         Some(Resolved { node: Node::Literal(crate::table::value::Value::Null), .. }) | None => {

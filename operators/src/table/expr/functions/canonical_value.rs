@@ -1,6 +1,6 @@
 //! The canonical form of equal values, used before values are compared as bytes in groups, sets and
-//! joins. -0.0 becomes 0.0, all NaNs are the same, and the entries of a map are ordered by key, at
-//! any depth.
+//! joins. -0.0 becomes 0.0, all NaNs get the same bits, and the entries of a map are ordered by
+//! key. This applies at any nesting depth.
 
 use crate::table::expr::Node;
 use crate::table::expr::Resolved;
@@ -25,7 +25,7 @@ pub(super) static FUNCTIONS: &[Function] = &[cells(
 
 const NAME: &str = "one_of_equals";
 
-/// Normalises a double: -0.0 becomes 0.0, and every NaN the same NaN.
+/// Normalises a double: -0.0 becomes 0.0, and all NaNs get the same bits.
 #[inline]
 pub fn canonical_double(v: f64) -> f64 {
     if v.is_nan() { f64::NAN } else { v + 0.0 }
@@ -42,7 +42,8 @@ fn varies(data_type: &DataType) -> bool {
 }
 
 /// Wraps a nested expression so that its values are in canonical form and can be compared as bytes.
-/// Other types are unchanged: their values are normalised when they are written.
+/// Expressions of other types are returned unchanged: their values are normalised when they are
+/// written to a row.
 pub fn as_grouping_key(expr: Resolved) -> Resolved {
     let is_done = matches!(&expr.node, Node::Call(name, _) if *name == NAME);
     if is_done || !expr.data_type.is_nested() {

@@ -115,7 +115,7 @@ pub(super) static FUNCTIONS: &[Function] = &[
         "typeof(x): the name of its type",
         (1, 1),
         |_, a| Ok(Typed::new(a, T::String, false)),
-        // Only the argument's type matters, so the argument is not evaluated.
+        // The result depends only on the argument's type, so the argument is not evaluated.
         |_, call| {
             let mut name = String::new();
             type_name(call.data_type(0), &mut name);
@@ -209,9 +209,9 @@ fn digit(b: u8) -> Option<u32> {
     }))
 }
 
-/// Decodes base 64 like Java's MIME decoder. Other characters are skipped, padding may be missing,
-/// and leftover bits are ignored. `None` if padding is incomplete, if digits follow it, or if the
-/// last group has a single digit.
+/// Decodes base 64 like Java's MIME decoder. Characters that are not base 64 are skipped, padding
+/// may be missing, and leftover bits are ignored. `None` if padding is incomplete, if digits follow
+/// it, or if the last group has a single digit.
 fn mime(text: &[u8]) -> Option<Vec<u8>> {
     let mut out = Vec::with_capacity(text.len() / 4 * 3 + 2);
     let (mut bits, mut have, mut at) = (0u32, 0, 0);
@@ -356,7 +356,7 @@ fn utf16(bytes: &[u8], read: fn([u8; 2]) -> u16) -> Option<String> {
 fn utf32(bytes: &[u8], read: fn([u8; 4]) -> u32) -> Option<String> {
     let (words, []) = bytes.as_chunks::<4>() else { return None };
     let one = |word: &[u8; 4]| match read(*word) {
-        // Java accepts an unpaired surrogate and encodes it as `?`.
+        // Java accepts the code of an unpaired surrogate and encodes it as `?`.
         0xD800..=0xDFFF => Some('?'),
         code => char::from_u32(code),
     };

@@ -115,7 +115,7 @@ fn in_list(_: &str, args: Vec<Resolved>) -> PlanResult<Typed> {
     Ok(Typed::new(args, DataType::Boolean, nullable))
 }
 
-/// Whether the right side is evaluated if the left one is NULL.
+/// Whether the right operand is evaluated if the left operand is NULL.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum RightSide {
     Evaluated,
@@ -124,8 +124,8 @@ enum RightSide {
 
 type OrderFn = TestFn<(Option<Ordering>, bool)>;
 
-/// Compiles the comparison of two values: their order (`None` if either is NULL), and whether both
-/// are NULL.
+/// Compiles the comparison of two values. The closure returns their order (`None` if either is
+/// NULL), and whether both are NULL.
 fn order(args: Vec<Compiled>, exprs: &[Resolved], right: RightSide) -> OrderFn {
     let skips = right == RightSide::SkippedAfterNull;
     let data_type = exprs[0].data_type.clone();
@@ -159,7 +159,8 @@ fn order(args: Vec<Compiled>, exprs: &[Resolved], right: RightSide) -> OrderFn {
 
 fn compare(args: Vec<Compiled>, exprs: &[Resolved], test: fn(Ordering) -> bool) -> Compiled {
     let [a, b] = take(args);
-    // The most common type has a closure of its own, which avoids the tuple that `order` returns.
+    // BIGINT, the most common type, has its own closure, which avoids the tuple that `order`
+    // returns.
     match (a, b) {
         (Compiled::Long(a), Compiled::Long(b)) => bool_fn(move |cx| {
             let Some(x) = a(cx)? else { return Ok(None) };

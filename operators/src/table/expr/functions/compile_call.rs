@@ -10,11 +10,11 @@ use crate::table::expr::functions::registry::{Build, Call, EvalCells};
 use crate::table::expr::{Node, Resolved};
 use crate::table::types::DataType;
 
-/// The maximum number of nodes of an argument that are kept for the function's compilation.
+/// The maximum number of nodes of an argument that is copied into [`Call`].
 const MAX_SHOWN: usize = 64;
 
-/// Prepares an argument for [`Call`]: of a large one only the type is kept, unless it is a lambda.
-/// Otherwise nested calls would need memory quadratic in the depth.
+/// Prepares an argument for [`Call`]. A large argument is replaced by a placeholder of its type,
+/// unless it is a lambda. Without this, nested calls would need memory quadratic in the depth.
 fn shown(arg: &Resolved) -> Resolved {
     fn fits(arg: &Resolved, left: &mut usize) -> bool {
         *left = left.saturating_sub(1);
@@ -53,7 +53,7 @@ pub fn compile(
 enum NullArguments {
     /// The result is NULL.
     MakeNull,
-    /// The function evaluates them.
+    /// The function itself handles NULL.
     Evaluated,
 }
 
@@ -65,8 +65,8 @@ fn compile_cells(
 ) -> Compiled {
     let is_text = |expr: &Resolved| expr.data_type == DataType::String && !keeps_bytes(call.name);
     let texts: smallvec::SmallVec<[bool; 4]> = call.args.iter().map(is_text).collect();
-    // `ending` is the number of leading arguments for which a NULL stops the evaluation. `any`
-    // means that all are evaluated, and a NULL in any of them makes the result NULL.
+    // `ending`: a NULL in one of this many leading arguments ends the evaluation. `any`: all
+    // arguments are evaluated, and a NULL in any of them makes the result NULL.
     let (ending, any) = match call.name {
         "encode" | "decode" | "map_concat" => (0, true),
         "array_append" | "array_prepend" | "format_string" => (1, false),

@@ -46,8 +46,8 @@ fn choice(condition: Resolved, a: Resolved, b: Resolved) -> PlanResult<Typed> {
     Ok(Typed::new(args, data_type, nullable))
 }
 
-/// Resolves `decode(x, a, for_a, b, for_b, otherwise)` to a CASE: the result after the first key
-/// that equals `x`.
+/// Resolves `decode(x, a, for_a, b, for_b, otherwise)` to a CASE, which returns the result of the
+/// first key that equals `x`.
 pub(super) fn decode(args: Vec<Resolved>) -> PlanResult<Resolved> {
     use crate::table::expr::Node;
     let mut args = args.into_iter();

@@ -1,4 +1,4 @@
-//! The CSV functions of SQL.
+//! The SQL functions on CSV text.
 
 use super::json::{check_mode, options_of, schema_of};
 use super::registry::{Call, Function, Typed, called, nullable_cells, unexpected};
@@ -20,7 +20,8 @@ use std::fmt::Write;
 
 use DataType as T;
 
-/// A line end that cannot occur in text, so that the whole text is one record.
+/// The line separator of the parser: a character that no text contains, so that the whole text is
+/// one record.
 const NO_LINE_END: &str = "\u{FFFF}";
 
 pub(super) static FUNCTIONS: &[Function] = &[
@@ -109,7 +110,7 @@ fn from_csv(name: &str, mut args: Vec<Resolved>) -> PlanResult<Typed> {
     Ok(Typed::new(args, T::Struct(fields), true))
 }
 
-/// The constant schema text of an argument. The argument may be a call of `schema_of_csv`.
+/// The schema text in a constant argument. The argument may also be a call of `schema_of_csv`.
 fn schema_text(arg: &Resolved) -> PlanResult<Option<String>> {
     match &arg.node {
         Node::Call("schema_of_csv", args) => {

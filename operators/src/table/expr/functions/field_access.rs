@@ -8,13 +8,13 @@ use crate::table::expr::{Node, Resolved, lower};
 use crate::table::types::DataType;
 use crate::table::value::Value;
 
-/// Resolves `x[…]` and `element_at` if `x` is a map or a struct; `None` for other arguments.
+/// Resolves `x[…]` and `element_at` if `x` is a map or a struct. `None` for other types of `x`.
 pub(super) fn indexed(name: &str, args: &[Resolved]) -> Option<PlanResult<Resolved>> {
     let [of, key] = args else { return None };
     let name = lower(name);
     let by_key = matches!(&*name, "getitem" | "element_at" | "try_element_at");
     match (&of.data_type, key.literal_text()) {
-        // In brackets the key is coerced to the map's key type; elsewhere both are coerced to a
+        // In brackets the key is cast to the map's key type. In `element_at`, both are cast to a
         // common type.
         (DataType::Map(of_key, _), _) if name == "getitem" => Some(
             coercion::expect_type(key.clone(), of_key, "a key")

@@ -130,7 +130,7 @@ fn hashable_to_long(name: &str, args: Vec<Resolved>) -> PlanResult<Typed> {
     hashable(name, args, T::Long)
 }
 
-/// The representation in which a value is hashed.
+/// A value as it is hashed.
 enum Part<'a> {
     Int(i32),
     Long(i64),
@@ -200,8 +200,8 @@ fn finish(hash: u32, length: u32) -> u32 {
     hash ^ hash >> 16
 }
 
-/// Spark's variant of MurmurHash3: each byte after the last whole 4-byte word is mixed in
-/// separately, sign-extended.
+/// Spark's variant of MurmurHash3. Each byte after the last whole 4-byte word is sign-extended and
+/// mixed in on its own.
 pub(super) fn murmur_bytes(bytes: &[u8], seed: u32) -> u32 {
     let mut words = bytes.chunks_exact(4);
     let mut hash = seed;

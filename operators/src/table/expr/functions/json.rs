@@ -1,4 +1,4 @@
-//! The JSON functions of SQL.
+//! The SQL functions on JSON text.
 
 use super::registry::{
     Call, Function, Typed, called, cells, made, take, typed_or_null, unexpected,
@@ -34,7 +34,7 @@ pub(super) static FUNCTIONS: &[Function] = &[
         (1, 2),
         |name, args| constant_schema(name, &args).map(|_| Typed::new(args, T::String, false)),
         |_, call, arena| {
-            // Cannot fail here: the same inference succeeded when the call was resolved.
+            // This cannot fail: the same inference succeeded when the call was resolved.
             let schema = constant_schema("schema_of_json", &call.args);
             let mut out = String::new();
             if let Ok(schema) = schema {
@@ -190,7 +190,8 @@ fn constant_schema(name: &str, args: &[Resolved]) -> PlanResult<DataType> {
     }
 }
 
-/// Writes a type like `schema_of_json`. Names that are not plain identifiers are in backquotes.
+/// Writes a type as `schema_of_json` shows it. Names that are not plain identifiers are in
+/// backquotes.
 pub(super) fn write_schema(data_type: &DataType, out: &mut String) {
     match data_type {
         T::Array(element) => {
@@ -294,7 +295,7 @@ const IGNORED: [&str; 8] = [
 const INFERRED: [&str; 4] =
     ["primitivesAsString", "prefersDecimal", "dropFieldIfAllNull", "inferTimestamp"];
 
-/// Rejects options that are not supported.
+/// Rejects options that are not in `known`.
 fn only_known(name: &str, options: &[(String, String)], known: &[&str]) -> PlanResult<()> {
     let unknown =
         options.iter().find(|(key, _)| !known.iter().any(|name| name.eq_ignore_ascii_case(key)));
@@ -308,7 +309,7 @@ fn has(options: &[(String, String)], name: &str) -> bool {
     options.iter().any(|(key, _)| key.eq_ignore_ascii_case(name))
 }
 
-/// Rejects options that are not a constant map from STRING to STRING.
+/// Rejects an argument for options that is not a constant map from STRING to STRING.
 fn check_options(arg: &Resolved) -> PlanResult<()> {
     let condition = match (&arg.node, &arg.data_type) {
         (Node::Call("map", _) | Node::Literal(_), T::Map(key, value)) => match (&**key, &**value) {
@@ -385,13 +386,14 @@ pub(super) fn check_mode(name: &str, mode: Option<&str>) -> PlanResult<()> {
     }
 }
 
-/// The options of a call, apart from the date and timestamp patterns.
+/// The options of a call, without the date and timestamp patterns.
 #[derive(Clone, Debug)]
 struct Rules {
     features: Features,
     /// Whether a bad record is an error (mode FAILFAST).
     fail: bool,
-    /// Whether dates and timestamps that do not match their pattern are parsed as CAST parses them.
+    /// Whether dates and timestamps that do not match their pattern are parsed like CAST does;
+    /// `None` if the option is not given.
     fallback: Option<bool>,
     corrupt: String,
 }
@@ -469,7 +471,7 @@ fn compile_from_json(args: Vec<Compiled>, call: Call) -> Compiled {
         let bad = match reader.read(written.as_bytes(), true, &mut writer) {
             Found::Nothing => return Ok(Cell::Null),
             Found::Row(fault) => fault.is_some(),
-            // Only the file reader turns an array into one row per element; here it is a bad
+            // Only the file reader splits an array into rows. In a function, an array is a bad
             // record.
             Found::Array => true,
         };
@@ -527,8 +529,8 @@ fn to_text(name: &str, args: Vec<Resolved>) -> PlanResult<Typed> {
     Ok(Typed::new(args, T::String, nullable))
 }
 
-/// Splits `json_tuple(text, 'a', 'b')` into one expression per field, for the generator of that
-/// name.
+/// Splits `json_tuple(text, 'a', 'b')` into one expression per field, for the generator
+/// `json_tuple`.
 pub fn tuple(args: Vec<Resolved>) -> PlanResult<Vec<Resolved>> {
     let mut args = args.into_iter();
     let Some(json) = args.next() else { return Ok(Vec::new()) };

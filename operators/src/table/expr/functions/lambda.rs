@@ -74,14 +74,14 @@ pub(super) static FUNCTIONS: &[Function] = &[
     higher("array_sort_by", "array_sort(array, (a, b) -> -1, 0 or 1)", (2, 2), sort_by),
 ];
 
-/// Whether a call takes a lambda, or an expression in place of one.
+/// Whether a call has a lambda argument, or an expression where a lambda is expected.
 pub fn takes_lambda(name: &str, args: &[Expr]) -> bool {
     let lower = lower(name);
     let sorts = lower == "array_sort" && args.len() > 1;
     sorts || lower == "reduce" || FUNCTIONS.iter().any(|function| function.name == lower)
 }
 
-/// Resolves a call that takes a lambda, or an expression in place of one.
+/// Resolves a call that has a lambda argument, or an expression where a lambda is expected.
 pub fn resolve_lambda(
     name: &str,
     args: &[Expr],
@@ -238,8 +238,8 @@ impl LambdaCall<'_, '_> {
         self.resolved(vec![map, body], T::Map(Box::new(key), Box::new(value)))
     }
 
-    /// Resolves a lambda over variables of the given types. It may name fewer variables, but at
-    /// least `least`; another number is an error.
+    /// Resolves a lambda with variables of the given types. The lambda must name at least `least`
+    /// and at most all of the variables; any other number is an error.
     fn lambda(
         &mut self,
         index: usize,
@@ -269,7 +269,7 @@ impl LambdaCall<'_, '_> {
     }
 }
 
-/// Replaces the body of a lambda.
+/// Replaces the body of a lambda by the result of `change`.
 fn with_body(
     lambda: Resolved,
     change: impl Fn(Resolved) -> PlanResult<Resolved>,
@@ -280,7 +280,7 @@ fn with_body(
     Ok(Resolved { node: Node::Lambda(count, Box::new(body)), data_type, nullable })
 }
 
-/// The length of runs that are sorted by insertion, as in Java.
+/// The length of the runs that insertion sort handles, as in Java.
 const RUN: usize = 32;
 
 /// `exists` or `forall`.
@@ -365,10 +365,10 @@ fn filter(args: Vec<Compiled>, call: Call) -> Compiled {
     })
 }
 
-/// Compiles `exists` and `forall` in three-valued logic: NULL if no element decides and one is
-/// NULL.
+/// Compiles `exists` and `forall` in three-valued logic. If no element decides the result, it is
+/// NULL if the condition is NULL for an element.
 fn quantified(args: Vec<Compiled>, call: Call, quantifier: Quantifier) -> Compiled {
-    // If the condition has this value for one element, that decides the result.
+    // The value of the condition that decides the result as soon as one element has it.
     let wanted = quantifier == Quantifier::Exists;
     let element = call.element(0).clone();
     let [array, body] = parts(args);
@@ -487,7 +487,7 @@ fn sort_by(args: Vec<Compiled>, call: Call) -> Compiled {
         }
         let mut cells: Vec<Cell<'_>> = elements(array.array(), &element).collect();
         let mut fault = None;
-        // An inconsistent comparator must not panic, so this is a merge sort instead of `sort_by`.
+        // `sort_by` may panic if the comparator is inconsistent, so a merge sort is used.
         stable_sort(&mut cells, |a, b| match with(&body, cx, &[a, b]) {
             Ok(Cell::Long(n)) => n.cmp(&0),
             Ok(_) => {
@@ -540,9 +540,9 @@ fn stable_sort<'a>(
     }
 }
 
-/// A binary insertion sort that starts after the initial run; a descending run is reversed first.
-/// It is stable and terminates with any comparator. With an inconsistent comparator it gives the
-/// same result as Java's sort of a short array.
+/// A binary insertion sort that starts after the initial run. A descending initial run is reversed
+/// first. The sort is stable and terminates with any comparator. With an inconsistent comparator
+/// the result is that of Java's sort for short arrays.
 fn insertion_sort<'a>(
     cells: &mut [Cell<'a>],
     mut compare: impl FnMut(Cell<'a>, Cell<'a>) -> Ordering,

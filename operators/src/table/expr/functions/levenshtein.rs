@@ -1,6 +1,6 @@
 //! The Levenshtein distance between two texts.
 //!
-//! There are two algorithms, and the cheaper one is chosen. The first is Myers' bit-parallel
+//! There are two algorithms, of which the cheaper one is chosen. The first is Myers' bit-parallel
 //! algorithm (1999, in Hyyrö's form for long patterns), which handles 64 characters at a time. The
 //! second computes only a band along the diagonal of the distance matrix, which is fast for a small
 //! limit. Texts for which both would take seconds are an error.
@@ -8,13 +8,13 @@
 use crate::table::expr::compile::{EvalError, failed};
 use std::collections::HashMap;
 
-/// The maximum number of steps, a few seconds.
+/// The maximum number of steps, which take a few seconds.
 const STEPS_MAX: u64 = 1 << 31;
 /// The number of characters per machine word.
 const WORD: usize = u64::BITS as usize;
 
 /// The minimum number of insertions, deletions and replacements that turn one text into the other.
-/// `None` if it is greater than `most`. Fails for texts that would take too long.
+/// `None` if this number is greater than `most`. Fails for texts that would take too long.
 pub(super) fn levenshtein(a: &str, b: &str, most: i64) -> Result<Option<i64>, Box<EvalError>> {
     let (a, b): (Vec<char>, Vec<char>) = (a.chars().collect(), b.chars().collect());
     let (short, long) = if a.len() <= b.len() { (&a, &b) } else { (&b, &a) };
@@ -39,7 +39,7 @@ pub(super) fn levenshtein(a: &str, b: &str, most: i64) -> Result<Option<i64>, Bo
     Ok(Some(found).filter(|found| *found <= most))
 }
 
-/// The distance by the bit-parallel algorithm.
+/// Computes the distance by the bit-parallel algorithm.
 fn by_words(pattern: &[char], text: &[char]) -> i64 {
     let Some(last) = pattern.len().checked_sub(1) else { return text.len() as i64 };
     let words = pattern.len().div_ceil(WORD);
@@ -75,11 +75,11 @@ fn by_words(pattern: &[char], text: &[char]) -> i64 {
     distance
 }
 
-/// The distance by the banded algorithm, exact up to `most`.
+/// Computes the distance by the banded algorithm. The result is exact up to `most`.
 fn by_band(a: &[char], b: &[char], most: usize) -> i64 {
     let width = 2 * most + 1;
     let far = i64::MAX / 2;
-    // Entry `d` of matrix row `i` is the column `i + d - most`.
+    // Entry `d` of row `i` is the distance matrix at row `i`, column `i + d - most`.
     let mut row: Vec<i64> =
         (0..width).map(|d| if d < most { far } else { (d - most) as i64 }).collect();
     for i in 1..=a.len() {

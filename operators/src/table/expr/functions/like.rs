@@ -1,12 +1,12 @@
 //! LIKE and ILIKE. A pattern is split at each `%` into pieces. The first and last piece are
-//! anchored at the ends of the text. The pieces between are searched greedily from the left, which
-//! is sufficient because an earlier match leaves more text for the rest.
+//! anchored at the ends of the text. The pieces in between are searched greedily from the left.
+//! Greedy search is sufficient because an earlier match leaves more text for the remaining pieces.
 //!
 //! `_` matches any single character. The escape character precedes `%`, `_` or itself. ILIKE
 //! compares both sides in lower case.
 //!
-//! In a short text, a piece with `_` is tried at every position. In a long text, its literal parts
-//! are searched.
+//! In a short text, a piece with `_` is tried at every position. In a long text, the literal parts
+//! of the piece are searched.
 
 use super::like_search::{CharIndex, Reads, Search, TooLong};
 use super::registry::{Call, Function, Typed, any_nullable, called, expect};
@@ -55,11 +55,11 @@ enum Unit {
     Char(char),
 }
 
-/// The maximum number of character comparisons for trying every position; beyond it a search is
+/// The maximum number of character comparisons for trying every position. Above it, [`Search`] is
 /// used.
 const TRIALS_MAX: usize = 1 << 14;
 
-/// A piece of a pattern, which contains no `%`.
+/// A piece of a pattern: the part between two `%`.
 #[derive(Debug)]
 enum Piece {
     /// A literal piece without `_`.
@@ -82,7 +82,7 @@ impl Piece {
         }
     }
 
-    /// If this piece matches at the start of a text, the length of the match in bytes.
+    /// The length of the match in bytes if this piece matches at the start of a text, else `None`.
     fn at_start(&self, s: &str) -> Option<usize> {
         match self {
             Self::Plain(plain) => {
@@ -140,7 +140,7 @@ struct Like {
     rest: Vec<Piece>,
 }
 
-/// Why a pattern is invalid.
+/// The reason why a pattern is invalid.
 #[derive(Debug, Clone, PartialEq, Eq)]
 struct Wrong {
     condition: &'static str,
@@ -233,7 +233,7 @@ fn compile(args: Vec<Compiled>, call: &Call, ignore_case: bool) -> Compiled {
     })
 }
 
-/// The error of a comparison that takes too long.
+/// The error of a LIKE that exceeds its budget of reads.
 #[cold]
 fn too_long(_: TooLong) -> Box<EvalError> {
     let error = failed::<()>(

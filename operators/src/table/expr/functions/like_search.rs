@@ -2,19 +2,20 @@
 //!
 //! The literal segments between runs of `_` are searched with [`Finder`]. Each segment has a fixed
 //! offset, in characters, from the start of the piece. A segment that is found later than expected
-//! moves the start of the piece forward, so each segment scans the text only once from left to
-//! right. The time is about the text's length per segment; a search that takes longer is an error.
+//! moves the start of the piece forward. So each segment scans the text only once, from left to
+//! right. The time is about proportional to the text's length times the number of segments. A
+//! search that exceeds its budget of reads is an error.
 
 use memchr::memmem::Finder;
 use std::cell::OnceCell;
 
-/// The maximum number of bytes read, plus [`READS_A_BYTE`] for each byte of the text.
+/// The read budget of a search, in bytes. [`READS_A_BYTE`] is added for each byte of the text.
 const READS: usize = 300_000_000;
 const READS_A_BYTE: usize = 30;
-/// The fixed cost of one search, in bytes.
+/// The cost of each search of a segment in addition to the bytes read, in bytes.
 const READS_A_SEARCH: usize = 32;
 
-/// The error of a search that takes too long.
+/// The error of a search that exceeds its budget of reads.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct TooLong;
 
@@ -54,13 +55,14 @@ impl Search {
         if !run.is_empty() {
             segments.push(segment(&mut run, chars));
         }
-        // The last segment comes first, because it fails earliest when the text runs out.
+        // The last segment is searched first, because it is the first to fail near the end of the
+        // text.
         segments.reverse();
         Self { segments, chars }
     }
 
-    /// The byte offset after the first match at or after the byte `from`; `None` if there is none.
-    /// Fails if the budget of reads is used up.
+    /// The byte offset of the end of the first match at or after the byte `from`; `None` if there
+    /// is no match. Fails if the budget of reads is used up.
     pub fn find_end(
         &self,
         from: usize,
@@ -69,7 +71,7 @@ impl Search {
     ) -> Result<Option<usize>, TooLong> {
         let bytes = text.text.as_bytes();
         let mut begin = text.char_at(from);
-        // The character position at which each segment was found last.
+        // For each segment, the character position of its last match.
         let mut found = vec![0; self.segments.len()];
         'moved: loop {
             if begin + self.chars > text.len() {
@@ -95,7 +97,7 @@ impl Search {
     }
 }
 
-/// The remaining budget of bytes that searches in a text may read.
+/// The remaining budget of bytes that the searches in a text may read.
 #[derive(Debug)]
 pub(super) struct Reads(usize);
 
@@ -115,7 +117,8 @@ impl Reads {
 #[derive(Debug)]
 pub(super) struct CharIndex<'t> {
     text: &'t str,
-    /// The byte of each character and the character of each byte; `None` if the text is ASCII.
+    /// The byte offset of each character, and the character position of each byte; `None` if the
+    /// text is ASCII.
     places: OnceCell<Option<(Vec<u32>, Vec<u32>)>>,
 }
 

@@ -206,7 +206,8 @@ pub(super) fn check_key(key: &DataType) -> PlanResult<()> {
     ))
 }
 
-/// Resolves access to a map by key: coerces the key, and returns the value type.
+/// Resolves access to a map by key. The key is cast to the map's key type, and the result has the
+/// map's value type.
 fn with_key(name: &str, mut args: Vec<Resolved>) -> PlanResult<Typed> {
     let differ = |args: &[Resolved]| {
         PlanError::new(
@@ -343,14 +344,14 @@ fn concat(_: &str, args: Vec<Resolved>) -> PlanResult<Typed> {
     Ok(Typed::new(args, to, nullable))
 }
 
-/// The byte ranges of a map's key array and value array.
+/// The encoded key array and value array of a map.
 fn parts<'a>(bytes: &'a [u8], map: &Map<'a>) -> (Cell<'a>, Cell<'a>) {
-    // An array is encoded as its length, followed by its row.
+    // An array is encoded as its length in 8 bytes, followed by its row.
     let keys_bytes = map.keys.row.0.len() + 8;
     (Cell::Bytes(&bytes[8..8 + keys_bytes]), Cell::Bytes(&bytes[8 + keys_bytes..]))
 }
 
-/// Builds a map from the bytes of its key array and value array.
+/// Builds a map from its encoded key array and value array.
 pub(super) fn assembled<'a>(keys: &[u8], values: &[u8], arena: &'a Bump) -> Cell<'a> {
     let mut out = BumpVec::with_capacity_in(8 + keys.len() + values.len(), arena);
     Map::write(keys, values, &mut out);
@@ -362,17 +363,17 @@ pub(super) fn duplicate_key<'a>(key: &str) -> Result<Cell<'a>, Box<EvalError>> {
     failed("DUPLICATED_MAP_KEY", format!("the key {key} occurs twice"), "Drop one of them")
 }
 
-/// Whether -0.0 in keys is normalised to 0.0.
+/// How a map's keys are normalised when it is built.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Keys {
-    /// Keys are normalised.
+    /// -0.0 becomes 0.0.
     Normal,
-    /// Keys are kept as they are, as in Spark's functions that take an array of keys.
+    /// Keys are not changed, as in Spark's functions that take an array of keys.
     AsGiven,
 }
 
-/// Builds a map from cells. A NULL key is an error. A duplicate key is an error too, unless the
-/// last value wins (`spark.sql.mapKeyDedupPolicy`).
+/// Builds a map from cells. A NULL key is an error. A duplicate key is an error too, unless
+/// `spark.sql.mapKeyDedupPolicy` is LAST_WIN.
 pub(super) fn build<'a>(
     keys: &[Cell<'_>],
     values: &[Cell<'_>],
@@ -406,7 +407,7 @@ pub(super) fn build<'a>(
     Ok(assembled(&array(keys, change), &array(values, |value| value), arena))
 }
 
-/// Removes duplicate keys: each stays at its first position, with its last value.
+/// Removes duplicate keys. Each key stays at its first position and gets its last value.
 fn last_of_each<'c>(
     keys: &[Cell<'c>],
     values: &[Cell<'c>],
@@ -425,7 +426,7 @@ fn last_of_each<'c>(
 /// Normalises a map key: -0.0 becomes 0.0.
 pub(super) fn normal_key(key: Cell<'_>) -> Cell<'_> {
     match key {
-        // Adding 0.0 changes only -0.0.
+        // Adding 0.0 turns -0.0 into 0.0 and changes no other value.
         Cell::Double(x) => Cell::Double(x + 0.0),
         other => other,
     }

@@ -33,7 +33,8 @@ static CAPITALS: LazyLock<CharSet> = LazyLock::new(|| char_set(&["Lu"]));
 static SMALL: LazyLock<CharSet> = LazyLock::new(|| char_set(&["Ll"]));
 static DIGITS: LazyLock<CharSet> = LazyLock::new(|| char_set(&["Nd"]));
 
-/// The default replacements of upper-case letters, lower-case letters, digits and other characters.
+/// The default replacements for upper-case letters, lower-case letters, digits and other
+/// characters. `None` means that the characters are not replaced.
 const GIVEN: [Option<&str>; 4] = [Some("X"), Some("x"), Some("n"), None];
 
 fn resolve_mask(name: &str, args: Vec<Resolved>) -> PlanResult<Typed> {

@@ -74,9 +74,9 @@ fn not_numeric(name: &str, data_type: &DataType) -> PlanError {
     )
 }
 
-/// Returns both operands and their common numeric type; an error for other types.
+/// Checks that both operands are numeric, and returns them with their common type.
 fn operands(name: &str, args: Vec<Resolved>) -> PlanResult<(Vec<Resolved>, DataType)> {
-    // Coercion has given them one type, or left decimals of different precision.
+    // After coercion both have one type, unless they are decimals of different precision.
     let (a, b) = (&args[0].data_type, &args[1].data_type);
     match common_type(a, b) {
         Some(common) if common.is_numeric() => Ok((args, common)),
@@ -84,8 +84,8 @@ fn operands(name: &str, args: Vec<Resolved>) -> PlanResult<(Vec<Resolved>, DataT
     }
 }
 
-/// The decimal type of an operand. A whole-number literal has just its number of digits. A NULL
-/// takes the type of the other operand.
+/// The decimal type of an operand. An integer literal counts as a decimal with its number of
+/// digits. A NULL gets the type of the other operand.
 fn decimal_of(arg: &Resolved, other: &Resolved) -> Option<(u8, u8)> {
     match (&arg.node, &arg.data_type) {
         (_, DataType::Null) => other.data_type.as_decimal(),
@@ -115,7 +115,7 @@ fn arithmetic(name: &str, args: Vec<Resolved>) -> PlanResult<Typed> {
     Ok(Typed::new(args.into_iter().map(|a| a.coerce(&to)).collect(), to, nullable))
 }
 
-/// Resolves `DIV`: whole numbers or decimals give a BIGINT.
+/// Resolves `DIV`. The operands are integers or decimals, and the result is a BIGINT.
 fn integral(name: &str, args: Vec<Resolved>) -> PlanResult<Typed> {
     let (args, common) = operands(name, args)?;
     let nullable = any_nullable(&args);
@@ -171,7 +171,7 @@ fn extreme(name: &str, args: Vec<Resolved>) -> PlanResult<Typed> {
     Ok(Typed::new(args, data_type, nullable))
 }
 
-/// Compiles a checked integer operation. An overflow of the result type is an error.
+/// Compiles a checked integer operation. A result outside the range of its type is an error.
 fn long_op(
     args: Vec<Compiled>,
     to: &DataType,
@@ -197,7 +197,7 @@ fn long_op(
 }
 
 /// Compiles an integer operation that wraps around on overflow, as without ANSI mode. For any other
-/// operation the arguments are returned as the error.
+/// operation, returns the arguments as the error value, so that the caller can compile them.
 pub fn wrapping(name: &str, args: Vec<Compiled>, to: &DataType) -> Result<Compiled, Vec<Compiled>> {
     let op: fn(i64, i64) -> Option<i64> = match name {
         "+" => |a, b| Some(a.wrapping_add(b)),
@@ -235,7 +235,7 @@ fn double_op(args: Vec<Compiled>, to: &DataType, op: fn(f64, f64) -> f64) -> Com
     })
 }
 
-/// An operation on decimals. It returns `None` if the result does not fit the type.
+/// An operation on decimals, which returns `None` if the result does not fit the type.
 type DecimalOp = fn(Scaled, Scaled, &DataType) -> Option<i128>;
 
 fn decimal_op(args: Vec<Compiled>, exprs: &[Resolved], to: &DataType, op: DecimalOp) -> Compiled {

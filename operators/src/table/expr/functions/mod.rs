@@ -103,7 +103,7 @@ fn tables() -> [&'static [Function]; 26] {
 /// Looks up a function by its canonical name.
 fn registered(name: &str) -> Option<&'static Function> {
     static BY_NAME: OnceLock<HashMap<&'static str, &'static Function>> = OnceLock::new();
-    // If two functions have the same name, the first one is used.
+    // Reversed, so that of two functions with the same name the first one wins.
     let by_name = || all().map(|f| (f.name, f)).collect::<Vec<_>>().into_iter().rev().collect();
     BY_NAME.get_or_init(by_name).get(name).copied()
 }
@@ -113,7 +113,7 @@ pub fn all() -> impl Iterator<Item = &'static Function> {
     tables().into_iter().flatten()
 }
 
-/// Spark functions that are not supported yet. Their error says that, and not that they are
+/// Spark functions that are not supported yet. Their error says so, instead of that the function is
 /// unknown.
 const LATER: [&str; 4] = ["from_xml", "map_zip_with", "parse_json", "schema_of_json"];
 
@@ -150,7 +150,7 @@ fn find(name: &str) -> PlanResult<&'static Function> {
     })
 }
 
-/// Fails with Spark's condition if no function has this name.
+/// Fails with Spark's error condition if there is no function of this name.
 pub fn check_name(name: &str) -> PlanResult<()> {
     let lower = lower(name);
     let known = cast_of(&lower).is_some()
@@ -160,9 +160,9 @@ pub fn check_name(name: &str) -> PlanResult<()> {
     if known { Ok(()) } else { find(&lower).map(drop) }
 }
 
-/// Resolves a call of any function or operator, coercing its arguments.
+/// Resolves a call of a function or an operator. Its arguments are cast as Spark does implicitly.
 pub fn resolve(name: &str, args: Vec<Resolved>) -> PlanResult<Resolved> {
-    // `bigint(x)` is a cast, as in Spark.
+    // A type name as a function, such as `bigint(x)`, is a cast, as in Spark.
     if let ([_], Some(to)) = (args.as_slice(), cast_of(name)) {
         let Some(arg) = args.into_iter().next() else { unreachable!("it was counted") };
         return super::resolve::cast(arg, &to, false);
@@ -171,7 +171,7 @@ pub fn resolve(name: &str, args: Vec<Resolved>) -> PlanResult<Resolved> {
     if let Some(inner) = lower.strip_prefix("try_").and_then(operator_of) {
         let (data_type, node) = {
             let inner = match resolve(inner, args) {
-                // For `try_to_binary`, an unknown format gives NULL.
+                // In `try_to_binary`, an unknown format gives NULL instead of an error.
                 Err(error) if inner == "to_binary" && error.condition.ends_with("ARG_VALUE") => {
                     return Ok(Resolved::literal(Value::Null, DataType::Binary));
                 }
@@ -192,7 +192,7 @@ pub fn resolve(name: &str, args: Vec<Resolved>) -> PlanResult<Resolved> {
     {
         return time::extract(field, source.clone());
     }
-    // The batch's timestamp, in the session time zone.
+    // Functions of the current time return the batch's timestamp, in the session time zone.
     let of_now = match (&*lower, args.is_empty()) {
         ("current_date" | "curdate", true) => Some(DataType::Date),
         ("localtimestamp", true) => Some(DataType::TimestampNtz),

@@ -98,7 +98,7 @@ pub(super) static FUNCTIONS: &[Function] = &[
         "atan2(y, x)",
         (2, 2),
         |n, a| typed(n, a, &[T::Double], T::Double),
-        // The sign of a zero is dropped, as in Spark.
+        // Adding 0.0 drops the sign of a zero, as Spark does.
         |a, _, _| Ok(Cell::Double(libm::atan2(a[0].double() + 0.0, a[1].double() + 0.0))),
     ),
     cells(
@@ -329,24 +329,23 @@ fn bits_of(data_type: &DataType) -> u32 {
     }
 }
 
-/// Java's `pow`: NaN for a NaN operand unless the exponent is zero, and for ±1 to an infinite
-/// power.
+/// Java's `pow`. Unlike C's, it is NaN if the exponent is NaN, and for ±1 to an infinite power.
 fn power(base: f64, exponent: f64) -> f64 {
     let undefined = exponent.is_nan() || base.abs() == 1.0 && exponent.is_infinite();
     if undefined { f64::NAN } else { libm::pow(base, exponent) }
 }
 
-/// A number in another base.
+/// A number converted to another base.
 #[derive(Debug, PartialEq, Eq)]
 struct Converted {
-    /// With a sign if it is negative.
+    /// The digits, after a sign if the number is negative.
     digits: String,
-    /// Whether the number exceeded 64 bits; then the largest 64-bit number is converted.
+    /// Whether the number exceeds 64 bits. In this case the largest 64-bit number is converted.
     overflows: bool,
 }
 
-/// Converts a number between bases. The result is unsigned, or signed if `to` is negative. `None`
-/// for an invalid base or an empty text.
+/// Converts a number between bases. The result is signed if `to` is negative, otherwise unsigned.
+/// `None` for an invalid base or an empty text.
 fn converted(text: &str, from: i64, to: i64) -> Option<Converted> {
     let fits = |base: i64| (2..=36).contains(&base.abs());
     let trimmed = text.trim_matches(' ');
@@ -369,7 +368,7 @@ fn converted(text: &str, from: i64, to: i64) -> Option<Converted> {
             }
         };
     }
-    // An overflowed number stays the largest number, even if it is negative.
+    // On overflow the value stays the largest number, even if the text is negative.
     if negative && !overflows {
         let signed_too_large = to > 0 && (value as i64) < 0;
         value = if signed_too_large { u64::MAX } else { value.wrapping_neg() };

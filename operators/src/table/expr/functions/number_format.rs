@@ -7,7 +7,7 @@
 use crate::table::expr::cell::Cell;
 use crate::table::value::decimal_text;
 
-/// The maximum number of digits that Java prints of a double or an integer.
+/// The maximum number of digits that Java prints for a double or an integer.
 const MAX_DIGITS: usize = 340;
 
 /// A parsed pattern.
@@ -42,7 +42,7 @@ struct Section {
 }
 
 impl Pattern {
-    /// The pattern `#,##0.00` with the given number of digits after the decimal point.
+    /// The pattern `#,##0.00…`, with `digits` digits after the decimal point.
     pub fn of_digits(digits: usize) -> Self {
         let digits = digits.min(1 << 16);
         Self {
@@ -78,8 +78,8 @@ impl Pattern {
 }
 
 impl Section {
-    /// Parses up to a `;` or the end. In the section for negative numbers, only prefix and suffix
-    /// matter.
+    /// Parses a section, up to a `;` or the end. In the section for negative numbers, only prefix
+    /// and suffix count.
     fn read(rest: &mut &[char], negative: bool) -> Result<Self, String> {
         let mut section = Self { multiplier: 1, ..Self::default() };
         let (mut quoted, mut digits_seen, mut at) = (false, false, 0);
@@ -126,8 +126,8 @@ impl Section {
         if quoted { Err("a quote is not closed".to_string()) } else { Ok(self) }
     }
 
-    /// Parses the digit placeholders that start at `from` and returns the index after them. With
-    /// `skip` they are not recorded.
+    /// Parses the digit placeholders that start at `from` and returns the index after them. If
+    /// `skip`, they are parsed but not stored.
     fn digits(&mut self, chars: &[char], from: usize, skip: bool) -> Result<usize, String> {
         let mut at = from;
         while let Some(&c) = chars.get(at) {
@@ -201,7 +201,8 @@ impl Section {
     }
 }
 
-/// Significant digits without leading or trailing zeros: the value is `0.d1d2d3… * 10^point`.
+/// The significant digits of a number, without leading or trailing zeros. The value is `0.d1d2d3… *
+/// 10^point`.
 #[derive(Debug, PartialEq)]
 struct Digits {
     digits: Vec<u8>,
@@ -229,8 +230,8 @@ impl Digits {
         }
     }
 
-    /// Rounds to `keep` digits, half to even or half up. With `keep` 0 or less, no digits or a
-    /// single 1 remain.
+    /// Rounds to `keep` digits, half up if `half_up`, otherwise half to even. With `keep` 0 or
+    /// less, no digits or a single 1 remain.
     fn rounded(mut self, keep: i64, half_up: bool) -> Self {
         if keep >= self.digits.len() as i64 {
             return self;
@@ -287,8 +288,8 @@ impl Pattern {
                 if v.is_infinite() {
                     return Some(self.with_affixes(v < 0.0, "∞"));
                 }
-                // Formats with as many digits as are printed, or exactly for an exponent, so that
-                // rounding happens once.
+                // Rust prints the double with all the digits that the pattern shows, or exactly if
+                // the pattern has an exponent, so that it is rounded only once.
                 let digits = match self.exponent {
                     Some(_) => 1074,
                     None => self.most_fraction.min(MAX_DIGITS),
@@ -298,7 +299,7 @@ impl Pattern {
             _ => return None,
         };
         let digits = Digits::of(&text);
-        // In scientific format Java rounds an exact half of a whole double up.
+        // With an exponent, Java rounds an exact half of a whole double up.
         let half_up = matches!(number, Cell::Double(v) if v.fract() == 0.0);
         let body = match self.exponent {
             Some(least) => self.scientific(digits, least, half_up),
@@ -384,7 +385,7 @@ fn shifted(text: &str, places: usize) -> String {
 mod tests {
     use super::*;
 
-    /// Results of Java's `DecimalFormat`.
+    /// The expected results are those of Java's `DecimalFormat`.
     #[test]
     fn patterns_are_javas() {
         let double = |v: f64, pattern: &str| {

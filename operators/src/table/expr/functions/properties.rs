@@ -27,8 +27,8 @@ pub fn is_operator(name: &str) -> bool {
     )
 }
 
-/// Whether the operation under a `try_` function is plain arithmetic on numbers. Then only errors
-/// of the operation itself give NULL, not errors of its operands.
+/// Whether the operation under a `try_` function is arithmetic on numbers. For such an operation,
+/// errors of its operands do not give NULL but fail the query.
 pub fn tries_itself(name: &str, args: &[Resolved]) -> bool {
     matches!(name, "+" | "-" | "*" | "/" | "%")
         && args.iter().all(|arg| match &arg.node {
@@ -37,8 +37,8 @@ pub fn tries_itself(name: &str, args: &[Resolved]) -> bool {
         })
 }
 
-/// Whether a function works on the raw bytes of a text. For all others, invalid UTF-8 is replaced
-/// before the call.
+/// Whether a function works on the raw bytes of a text. For all other functions, invalid UTF-8 is
+/// replaced before the call.
 pub(super) fn keeps_bytes(name: &str) -> bool {
     matches!(
         name,
@@ -71,7 +71,8 @@ pub(super) fn keeps_bytes(name: &str) -> bool {
 
 /// Whether a function returns NULL if any of its arguments is NULL.
 pub fn is_null_of_null(name: &str) -> bool {
-    // For these Spark still evaluates the other arguments, unless all of them are constants.
+    // For these functions Spark still evaluates the other arguments, unless all of them are
+    // constants.
     const CONSTANTS_ALONE: [&str; 5] =
         ["regexp_extract_all", "regexp_count", "regexp_substr", "regexp_instr", "str_to_map"];
     crate::table::expr::null_propagation::is_strict(name)
@@ -85,7 +86,7 @@ pub fn may_leave_out(name: &str, index: usize) -> bool {
         "and" | "coalesce" | "decode" | "elt" | "if" | "ifnull" | "nvl" | "nvl2" | "or" => {
             index > 0
         }
-        // With an invalid unit the result is NULL, without evaluating the other argument.
+        // If the unit is invalid, the result is NULL and the other argument is not evaluated.
         "date_trunc" => index == 1,
         "trunc" => index == 0,
         _ => false,

@@ -1,7 +1,7 @@
 //! Random functions with Spark's generators, so that a seed gives the same values as in Spark.
-//! `rand` and `randn` use a 64-bit xorshift whose seed is hashed with MurmurHash3. `uuid` and
-//! `shuffle` use the Mersenne Twister. Spark adds the partition number to the seed; here there is a
-//! single partition, number 0.
+//! `rand` and `randn` use a 64-bit xorshift generator whose seed is hashed with MurmurHash3. `uuid`
+//! and `shuffle` use the Mersenne Twister. Spark adds the partition number to the seed; the values
+//! here are those of partition 0.
 
 use super::registry::{Call, Function, Typed, any_nullable, called, typed};
 use crate::table::error::{PlanError, PlanResult};
@@ -93,8 +93,8 @@ fn is_random(name: &str) -> Option<usize> {
     }
 }
 
-/// Adds a seed to each random call that has none, so that copies of the expression give the same
-/// values.
+/// Adds a seed to each random call that has none, so that all copies of the expression give the
+/// same values.
 pub fn with_seeds(expr: Resolved) -> Resolved {
     let expr = expr.map_children(&mut with_seeds);
     match expr.node {
@@ -135,7 +135,7 @@ fn seeded(name: &str, mut args: Vec<Resolved>, before: usize) -> PlanResult<Vec<
     Ok(args)
 }
 
-/// The seed of a call. NULL counts as 0; without an argument a seed is drawn.
+/// The seed of a call. NULL counts as 0. Without a seed argument, a random seed is drawn.
 fn seed(call: &Call, index: usize) -> i64 {
     match call.args.get(index) {
         Some(seed) => match fold(seed.clone(), call.semantics).node {
@@ -172,7 +172,8 @@ impl XorShift {
     }
 }
 
-/// The next normally distributed number. As in Java, they are generated in pairs.
+/// The next normally distributed number. As in Java, two numbers are computed at once, and the
+/// second is stored for the next call.
 fn gaussian((state, second): &mut (XorShift, Option<f64>)) -> f64 {
     if let Some(second) = second.take() {
         return second;
@@ -188,7 +189,7 @@ fn gaussian((state, second): &mut (XorShift, Option<f64>)) -> f64 {
     }
 }
 
-/// MurmurHash3 (32 bits) of whole 4-byte words.
+/// MurmurHash3 (32 bits) of bytes whose number is a multiple of 4.
 fn murmur(bytes: &[u8], seed: u32) -> u32 {
     let mut hash = seed;
     let (words, _) = bytes.as_chunks::<4>();
@@ -274,7 +275,8 @@ impl Twister {
         loop {
             let bits = self.word() >> 1;
             let value = bits % n;
-            // Rejects values from the last, incomplete range of `n` numbers, to stay uniform.
+            // Values from the last, incomplete range of `n` numbers are rejected, to keep the
+            // distribution uniform.
             if bits - value <= (i32::MAX as u32) - (n - 1) {
                 return value;
             }

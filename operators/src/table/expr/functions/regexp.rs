@@ -1,5 +1,5 @@
 //! The [regular expression](crate::table::text::regexp) functions of SQL. A literal pattern is
-//! compiled once. Patterns from a column are cached.
+//! compiled once. Compiled patterns from a column are cached.
 
 use super::array::collected;
 use super::registry::{Call, Function, called, typed, typed_or_null};
@@ -21,7 +21,8 @@ use bumpalo::collections::{String as BumpString, Vec as BumpVec};
 use DataType as T;
 
 type Outcome<T> = Result<T, Box<EvalError>>;
-/// Evaluates a function on a compiled pattern. The cells are all arguments of the call.
+/// Evaluates a function with a compiled pattern. The cells are all arguments of the call, with NULL
+/// in place of the pattern.
 type Eval = for<'a> fn(&Regex, &[Cell<'a>], &'a Bump) -> Outcome<Cell<'a>>;
 
 fn text_array() -> DataType {
@@ -167,7 +168,7 @@ fn replace<'a>(regex: &Regex, a: &[Cell<'a>], arena: &'a Bump) -> Outcome<Cell<'
         None => return Ok(a[0]),
     };
     let subject = regex.subject(&whole[begin..]);
-    // Groups are captured only if the replacement may refer to one.
+    // Capturing groups is slower and only needed if the replacement refers to a group.
     let mut matcher = Matcher::new(regex, &subject, a[2].text().contains('$'));
     if !matcher.find().map_err(runaway)? {
         return Ok(a[0]);
@@ -343,8 +344,8 @@ fn group(regex: &Regex, index: i64) -> Outcome<usize> {
     }
 }
 
-/// Compiles a function over a pattern: a literal pattern is compiled once, others per distinct
-/// text.
+/// Compiles a function with a pattern argument. A literal pattern is compiled once; other patterns
+/// are cached by their text.
 fn over(args: Vec<Compiled>, call: &Call, eval: Eval) -> Compiled {
     let fixed = call.text(1).and_then(|pattern| Regex::new(pattern).ok());
     let mut rest = args;
@@ -359,7 +360,7 @@ fn over(args: Vec<Compiled>, call: &Call, eval: Eval) -> Compiled {
             }
             cells.push(cell);
             if i == 0 {
-                // A placeholder for the pattern.
+                // A placeholder: the function gets the pattern in compiled form.
                 cells.push(Cell::Null);
             }
         }

@@ -1,5 +1,6 @@
 //! The description of a registered function: how its arguments are resolved, and how it is
-//! compiled. Files of functions use this module, and `mod.rs` lists the files.
+//! compiled. Each file of functions has a table built with this module, and `mod.rs` lists the
+//! tables.
 
 use crate::table::error::{PlanError, PlanResult};
 use crate::table::expr::cell::Cell;
@@ -29,7 +30,7 @@ pub struct Call {
     pub args: Vec<Resolved>,
     /// The result type.
     pub to: DataType,
-    /// The session's time zone and ANSI mode.
+    /// The session settings, such as the time zone and ANSI mode.
     pub semantics: Semantics,
 }
 
@@ -67,7 +68,7 @@ pub(super) enum Build {
     CellsAndNulls(EvalCells),
 }
 
-/// The result of resolution.
+/// The result of resolving a call's arguments.
 pub(super) struct Typed {
     /// The arguments, converted to the types that the function takes.
     pub args: Vec<Resolved>,
@@ -84,7 +85,7 @@ impl Typed {
 
 /// A registered function.
 pub struct Function {
-    /// Its lower-case name.
+    /// The function's name, in lower case.
     pub name: &'static str,
     /// One line of help.
     pub help: &'static str,
@@ -104,7 +105,7 @@ pub(super) const fn function(
     Function { name, help, arity, resolve, build: Build::Typed(compile) }
 }
 
-/// A function whose compilation needs the whole [`Call`].
+/// Declares a function whose compilation needs the whole [`Call`].
 pub(super) const fn called(
     name: &'static str,
     help: &'static str,
@@ -115,7 +116,7 @@ pub(super) const fn called(
     Function { name, help, arity, resolve, build: Build::Called(compile) }
 }
 
-/// A function that is evaluated on cells and is NULL if any argument is NULL.
+/// Declares a function that is evaluated on cells and is NULL if any argument is NULL.
 pub(super) const fn cells(
     name: &'static str,
     help: &'static str,
@@ -126,7 +127,7 @@ pub(super) const fn cells(
     Function { name, help, arity, resolve, build: Build::Cells(eval) }
 }
 
-/// A function that is evaluated on cells and handles NULL arguments itself.
+/// Declares a function that is evaluated on cells and handles NULL arguments itself.
 pub(super) const fn nullable_cells(
     name: &'static str,
     help: &'static str,
@@ -143,7 +144,7 @@ pub(super) fn any_nullable(args: &[Resolved]) -> bool {
     args.iter().any(|arg| arg.nullable)
 }
 
-/// Coerces arguments to the given types. The last type applies to all further arguments.
+/// Casts arguments to the given types, or fails. The last type applies to all further arguments.
 pub(super) fn expect(
     name: &str,
     args: Vec<Resolved>,
@@ -155,8 +156,8 @@ pub(super) fn expect(
         .collect()
 }
 
-/// Resolves a function with arguments of the given types (the last type applies to all further
-/// arguments). Its result is NULL only if an argument is NULL.
+/// Resolves a function with arguments of the given types; the last type applies to all further
+/// arguments. The result is nullable only if an argument is.
 pub(super) fn typed(
     name: &str,
     args: Vec<Resolved>,
@@ -167,7 +168,7 @@ pub(super) fn typed(
     Ok(Typed::new(expect(name, args, types)?, to, nullable))
 }
 
-/// Like [`typed`], for a result that may be NULL for any arguments.
+/// Like [`typed`], but the result is always nullable.
 pub(super) fn typed_or_null(
     name: &str,
     args: Vec<Resolved>,
@@ -177,7 +178,7 @@ pub(super) fn typed_or_null(
     Ok(Typed::new(expect(name, args, types)?, to, true))
 }
 
-/// The error for an argument whose type the function does not accept.
+/// The error of an argument whose type the function does not accept.
 pub(super) fn unexpected(name: &str, wanted: &str, arg: &Resolved) -> PlanError {
     PlanError::new(
         "DATATYPE_MISMATCH.UNEXPECTED_INPUT_TYPE",
@@ -186,8 +187,8 @@ pub(super) fn unexpected(name: &str, wanted: &str, arg: &Resolved) -> PlanError 
     )
 }
 
-/// The text of a constant STRING argument, `None` for NULL. Constant expressions are folded; a
-/// column is an error.
+/// The text of a constant STRING argument; `None` for NULL. Constant expressions are folded. An
+/// argument that is not constant is an error.
 pub(super) fn constant_text(name: &str, arg: &Resolved) -> PlanResult<Option<String>> {
     if arg.data_type != DataType::String && arg.data_type != DataType::Null {
         return Err(unexpected(name, "a constant STRING", arg));
@@ -203,7 +204,7 @@ pub(super) fn constant_text(name: &str, arg: &Resolved) -> PlanResult<Option<Str
     }
 }
 
-/// Allocates a text in the arena and returns it as a cell.
+/// Copies a text into the arena and returns it as a cell.
 pub(super) fn made<'a>(arena: &'a Bump, text: &str) -> Cell<'a> {
     Cell::Bytes(arena.alloc_str(text).as_bytes())
 }

@@ -1,7 +1,7 @@
 //! Rounding functions for all numeric types: `round`, `bround`, `floor` and `ceil`.
 //!
-//! A float or double is rounded as the decimal that it prints as ([`round_double`]), like in Spark:
-//! 2.675 rounded to two digits is 2.68. The result is never -0.0.
+//! As in Spark, rounding a float or double applies to its printed decimal digits, not to its exact
+//! binary value ([`round_double`]): 2.675 rounded to two digits is 2.68. The result is never -0.0.
 
 use super::math::same;
 use super::registry::{Call, Function, Typed, any_nullable, called, expect};
@@ -35,7 +35,7 @@ pub(super) static FUNCTIONS: &[Function] = &[
     }),
 ];
 
-/// The rounding mode for the digits that are dropped.
+/// How a value is rounded when digits are dropped.
 #[derive(Clone, Copy, PartialEq)]
 enum Rounding {
     Down,
@@ -44,7 +44,7 @@ enum Rounding {
     HalfEven,
 }
 
-/// The constant number of digits of a call: 0 if it is not given, `None` if it is not a literal
+/// The number of digits argument of a call: 0 if it is not given, `None` if it is not a constant
 /// number.
 fn wanted(digits: Option<&Resolved>) -> Option<i64> {
     match digits.map(|digits| &digits.node) {
@@ -72,7 +72,7 @@ fn to_whole(name: &str, mut args: Vec<Resolved>) -> PlanResult<Typed> {
             ));
         }
         args.push(scale);
-        // With a number of digits, a float or double is rounded as a decimal.
+        // With a number of digits, `floor` and `ceil` convert a float or double to a decimal.
         if !matches!(args[0].data_type, DataType::Decimal(..)) {
             let to = match args[0].data_type {
                 ref t if t.is_integral() => args[0].data_type.as_decimal().unwrap_or((20, 0)),
@@ -122,7 +122,8 @@ fn rounding(name: &str, mut args: Vec<Resolved>) -> PlanResult<Typed> {
     Ok(Typed::new(args, to, nullable))
 }
 
-/// Whether rounding increments the quotient of a division by `unit` with remainder `rest`.
+/// Whether rounding increments the quotient of a division by `unit`. `rest` is the remainder, and
+/// `odd` tells whether the quotient is odd.
 fn goes_up(rest: u128, unit: u128, odd: bool, negative: bool, rounding: Rounding) -> bool {
     let (over_half, half) = (rest > unit - rest, rest == unit - rest);
     match rounding {
@@ -141,14 +142,15 @@ fn divided(value: i128, drop: u32, rounding: Rounding) -> i128 {
             let (quotient, rest) = (magnitude / unit, magnitude % unit);
             (quotient, goes_up(rest, unit, quotient % 2 == 1, value < 0, rounding))
         }
-        // The unit is so large that the value is less than half of it.
+        // 10^`drop` exceeds 128 bits, so the value is less than half of it.
         None => (0, goes_up(u128::from(value != 0), 10, false, value < 0, rounding)),
     };
     let rounded = (quotient + u128::from(up)) as i128;
     if value < 0 { -rounded } else { rounded }
 }
 
-/// Rounds a decimal to `digits` digits after the decimal point, which may be negative.
+/// Rounds a decimal to `digits` digits after the decimal point. A negative `digits` rounds before
+/// the decimal point.
 fn round_decimal(value: i128, scale: u8, digits: i64, rounding: Rounding) -> Option<(i128, u8)> {
     let drop = i64::from(scale) - digits;
     if drop <= 0 {
@@ -243,7 +245,7 @@ fn round(args: Vec<Compiled>, call: &Call, rounding: Rounding) -> Compiled {
     }
 }
 
-/// Rounds a double as the decimal that it prints as.
+/// Rounds a double by its printed decimal digits, as Spark does.
 fn round_double(x: f64, digits: i64, rounding: Rounding, single: bool) -> f64 {
     if !x.is_finite() {
         return x;
@@ -255,7 +257,7 @@ fn round_double(x: f64, digits: i64, rounding: Rounding, single: bool) -> f64 {
         return x + 0.0;
     }
     let rounded = divided(i128::from(value), u32::try_from(drop).unwrap_or(u32::MAX), rounding);
-    // Cannot fail: 39 digits, a sign and an exponent fit.
+    // This cannot fail: 39 digits, a sign and an exponent fit the buffer.
     let Ok(text) = Short::of(format_args!("{rounded}e{}", -digits)) else { return x };
     let text = text.text();
     let sign = if x < 0.0 && rounded != 0 { -1.0 } else { 1.0 };

@@ -70,7 +70,7 @@ fn split(name: &str, args: Vec<Resolved>) -> PlanResult<Typed> {
     ))
 }
 
-/// For texts longer than this many bytes, the parts are counted before they are collected.
+/// The text length in bytes above which the parts are counted before they are collected.
 const COUNTED_BYTES: usize = 16 << 20;
 
 /// The separator of `split`.
@@ -85,7 +85,7 @@ pub enum Splitter {
     Regex(Box<Regex>),
 }
 
-/// Collects the parts of a text, at most `left` more of them.
+/// Collects the parts of a text. `left` is the number of parts that may still be added.
 struct Cutter<F> {
     left: usize,
     begin: usize,
@@ -93,7 +93,7 @@ struct Cutter<F> {
 }
 
 impl<F> Cutter<F> {
-    /// Whether another part may be split off. Counts that part.
+    /// Whether another part may be split off. If so, the part is counted.
     fn takes(&mut self) -> bool {
         if self.left <= 1 {
             return false;
@@ -104,7 +104,7 @@ impl<F> Cutter<F> {
 }
 
 impl Splitter {
-    /// Parses a separator. The error says why it is not a valid pattern.
+    /// Parses a separator. The error tells why it is not a valid pattern.
     pub fn new(pattern: &str) -> Result<Self, String> {
         if pattern.is_empty() {
             return Ok(Self::Chars);
@@ -198,8 +198,8 @@ fn compile_split(args: Vec<Compiled>, exprs: &[Resolved], _: &DataType) -> Compi
         };
         let mut parts = BumpVec::new_in(cx.arena);
         let mut collect = |splitter: &Splitter| {
-            // The parts of a long text are counted first, to check the limit before memory is
-            // allocated.
+            // The parts of a long text are counted first, so that the size limit is checked before
+            // memory is allocated.
             if s.len() > COUNTED_BYTES {
                 let mut count = 0;
                 splitter.parts(text(s), limit, cx.arena, |_| count += 1)?;

@@ -3,30 +3,32 @@
 //! `StrictMath` is fdlibm 5.3 (copyright 1993 Sun Microsystems, freely distributable with this
 //! notice). The crate `libm` descends from it and gives the same bits for `exp`, `expm1`, `pow` and
 //! the inverse trigonometric functions. This module has the functions that `libm` computes
-//! differently, by fdlibm's algorithms. Sine, cosine and tangent are not included: the JVM has its
-//! own, from which the system's functions differ in the last bit for one of several hundred values.
+//! differently, by fdlibm's algorithms. Sine, cosine and tangent are not included, because the JVM
+//! has its own implementations. The system's functions differ from the JVM's in the last bit for
+//! one of several hundred values.
 
-// The coefficients are written digit by digit as in fdlibm, so that they can be compared.
+// The coefficients have all the digits that fdlibm has, so that they can be compared.
 #![allow(clippy::excessive_precision, clippy::approx_constant)]
 
-/// The upper 32 bits, on which fdlibm's case distinctions are based.
+/// The upper 32 bits of a double, on which fdlibm's case distinctions are based.
 fn high(x: f64) -> i32 {
     (x.to_bits() >> 32) as i32
 }
 
-/// Replaces the upper 32 bits.
+/// Replaces the upper 32 bits of a double.
 fn with_high(x: f64, high: i32) -> f64 {
     f64::from_bits(u64::from(high as u32) << 32 | x.to_bits() & 0xFFFF_FFFF)
 }
 
-/// The number with these upper 32 bits and zeros below.
+/// The double with these upper 32 bits and zeros in the lower 32 bits.
 fn of_high(high: i32) -> f64 {
     with_high(0.0, high)
 }
 
 const TWO_54: f64 = 18_014_398_509_481_984.0;
 
-/// Scales a positive subnormal number to a normal one. Returns it and the exponent of the scaling.
+/// Scales a positive subnormal number to a normal one. Returns the scaled number and the exponent
+/// of the scaling.
 fn normal(x: f64) -> (f64, i32) {
     if high(x) < 0x0010_0000 { (x * TWO_54, -54) } else { (x, 0) }
 }
@@ -112,7 +114,7 @@ pub fn cbrt(x: f64) -> f64 {
         return x;
     }
     let hx = high(a);
-    // An estimate of 5 bits, refined to 23 bits, then one Newton step.
+    // An estimate with 5 correct bits, refined to 23 bits, then one Newton step.
     let t =
         if hx < 0x0010_0000 { of_high(high(a * TWO_54) / 3 + B2) } else { of_high(hx / 3 + B1) };
     let r = t * t / a;
@@ -206,7 +208,7 @@ pub fn hypot(x: f64, y: f64) -> f64 {
     if high(a) - high(b) > 0x03C0_0000 || b == 0.0 {
         return a + b;
     }
-    // Scaled, so that squares neither overflow nor underflow.
+    // Both are scaled so that their squares neither overflow nor underflow.
     let scale = match (high(a), high(b)) {
         (0x5F30_0001.., _) => 600,
         (_, ..0x20B0_0000) => -600,
@@ -238,7 +240,7 @@ fn power(of_two: i32) -> f64 {
 mod tests {
     use super::*;
 
-    /// Values from Java where the system's functions give the adjacent double.
+    /// The expected values are from Java. For them the system's functions give the adjacent double.
     #[test]
     fn results_are_strict_maths() {
         assert_eq!(cbrt(2.5), 1.3572088082974532);

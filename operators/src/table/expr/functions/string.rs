@@ -138,7 +138,7 @@ fn reverse(name: &str, args: Vec<Resolved>) -> PlanResult<Typed> {
     text_or_bytes(name, args)
 }
 
-/// Resolves a function of a STRING or BINARY and of whole numbers.
+/// Resolves a function of a STRING or BINARY, followed by integers.
 pub(super) fn text_or_bytes(name: &str, args: Vec<Resolved>) -> PlanResult<Typed> {
     let nullable = any_nullable(&args);
     let to = match args[0].data_type {
@@ -166,7 +166,8 @@ fn text_to_bool(name: &str, args: Vec<Resolved>) -> PlanResult<Typed> {
 fn concat(name: &str, args: Vec<Resolved>) -> PlanResult<Typed> {
     let nullable = any_nullable(&args);
     if args.iter().any(|arg| matches!(arg.data_type, DataType::Array(_))) {
-        // If one argument is an array, all must be. An untyped NULL is not accepted as an array.
+        // If one argument is an array, all arguments must be arrays. An untyped NULL is not
+        // accepted as an array.
         let others = args.iter().filter(|arg| !matches!(arg.data_type, DataType::Array(_)));
         if let Some(other) = others.clone().find(|arg| arg.data_type.is_nested()) {
             return Err(PlanError::new(
@@ -206,7 +207,7 @@ fn concat_ws(name: &str, args: Vec<Resolved>) -> PlanResult<Typed> {
 
 fn pad(name: &str, args: Vec<Resolved>) -> PlanResult<Typed> {
     let nullable = any_nullable(&args);
-    // The result is BINARY only if both text and padding are.
+    // The result is BINARY only if both the text and the padding are BINARY.
     let bytes = args.iter().step_by(2).all(|arg| arg.data_type == DataType::Binary);
     let to = if bytes { DataType::Binary } else { DataType::String };
     let types = [to.clone(), DataType::Int, to.clone()];
@@ -244,7 +245,8 @@ impl Unit {
         if self == Self::Byte { text.len() } else { utf8::count(text) }
     }
 
-    /// The byte offset of the unit with an index; the length if the index is beyond the end.
+    /// The byte offset of the unit with the given index; the length of the text if the index is
+    /// beyond its end.
     pub(super) fn offset(self, text: &[u8], index: usize) -> usize {
         if self == Self::Byte { index.min(text.len()) } else { utf8::offset(text, index) }
     }
@@ -280,7 +282,7 @@ fn initcap<'a>(s: &str, arena: &'a Bump) -> &'a str {
             'Ǉ'..='ǉ' => out.push('ǈ'),
             'Ǌ'..='ǌ' => out.push('ǋ'),
             'Ǳ'..='ǳ' => out.push('ǲ'),
-            // The letter to capitalise is the second character of its decomposition.
+            // `ŉ` decomposes to two characters, of which the second is capitalised.
             'ŉ' => out.push_str("ʼN"),
             first => {
                 let mut upper = first.to_uppercase();
@@ -288,13 +290,14 @@ fn initcap<'a>(s: &str, arena: &'a Bump) -> &'a str {
                 out.extend(upper.flat_map(char::to_lowercase));
             }
         }
-        // A final sigma has another lower case, so the word is converted as a whole.
+        // The whole word is converted, because the lower case of sigma is different at a word's
+        // end.
         out.extend(word.to_lowercase().chars().skip(first.to_lowercase().count()));
     }
     out.into_bump_str()
 }
 
-/// The ends of a text.
+/// The end or ends of a text to which a function applies.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Ends {
     Start,
@@ -302,8 +305,8 @@ enum Ends {
     Both,
 }
 
-/// Compiles a trim of spaces (not other white space), or of the characters in the first of two
-/// arguments.
+/// Compiles a trim. One argument trims spaces (not other white space); with two, the first is the
+/// set of characters to trim.
 fn trim(args: Vec<Compiled>, ends: Ends) -> Compiled {
     let (left, right) = (ends != Ends::End, ends != Ends::Start);
     let mut args = args.into_iter().map(Compiled::bytes);
@@ -460,12 +463,12 @@ fn compile_substring(args: Vec<Compiled>, _: &[Resolved], to: &DataType) -> Comp
     })
 }
 
-/// Sets of at most this many bytes are scanned; for larger ones an index is built.
+/// The largest set of bytes that is scanned linearly; for larger ones an index is built.
 const FEW_BYTES: usize = 16;
 /// The maximum length of a padded string, in characters or bytes.
 const MAX_PADDED: i64 = 1 << 24;
 
-/// Compiles `lpad` and `rpad`: `end` is padded.
+/// Compiles `lpad` and `rpad`. `end` selects the side that is padded.
 fn compile_pad(args: Vec<Compiled>, unit: Unit, end: Ends) -> Compiled {
     let left = end == Ends::Start;
     let mut args = args.into_iter();

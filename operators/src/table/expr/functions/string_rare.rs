@@ -1,4 +1,4 @@
-//! Less common string functions: parts, positions, formats and codes.
+//! Less common string functions: extraction, positions, formats and codes.
 
 use crate::table::error::PlanError;
 use crate::table::expr::cell::Cell;
@@ -17,7 +17,7 @@ use DataType as T;
 
 /// The maximum length in bytes of a text that a function creates.
 const TEXT_BYTES_MAX: usize = 1 << 26;
-/// Sets of at most this many characters are scanned; for larger ones an index is built.
+/// The largest set of characters that is scanned linearly; for larger ones an index is built.
 const FEW_CHARS: usize = 16;
 
 pub(super) static FUNCTIONS: &[Function] = &[
@@ -295,8 +295,8 @@ fn soundex(text: &str) -> String {
         if let Some(digit) = found.filter(|_| found != last) {
             out.push(digit);
         }
-        // Letters with the same code count once if H or W is between them, but twice with a vowel
-        // between.
+        // Two letters with the same code count once if only H or W is between them, but twice if a
+        // vowel is between them.
         if !matches!(c.to_ascii_uppercase(), 'H' | 'W') {
             last = found;
         }

@@ -1,4 +1,4 @@
-//! Parts of texts and bytes: prefixes, suffixes, positions, and selection of an argument.
+//! Prefixes, suffixes and substrings of texts and bytes, positions in them, and `elt`.
 
 use crate::table::error::{PlanError, PlanResult};
 use crate::table::expr::Resolved;
@@ -134,8 +134,8 @@ fn elt(name: &str, mut args: Vec<Resolved>) -> PlanResult<Typed> {
     Ok(Typed::new(args, to, true))
 }
 
-/// The position of a part, counted from 1; 0 if it is not found. An empty part is at 1, as in
-/// Spark.
+/// The position of `part` in `text`, counted from 1; 0 if it is not found. An empty part is found
+/// at 1, as in Spark.
 fn locate(part: &[u8], text: &[u8], from: i64) -> i64 {
     if from < 1 {
         return 0;
@@ -150,8 +150,8 @@ fn locate(part: &[u8], text: &[u8], from: i64) -> i64 {
     }
 }
 
-/// `substring_index`. Each search starts one byte after the previous match, so separators may
-/// overlap.
+/// Computes `substring_index`. Each search starts one byte after the start of the previous match,
+/// so matches of the separator may overlap.
 fn substring_index<'a>(text: &'a [u8], separator: &[u8], count: i64) -> &'a [u8] {
     if separator.is_empty() || count == 0 {
         return b"";
@@ -167,7 +167,7 @@ fn substring_index<'a>(text: &'a [u8], separator: &[u8], count: i64) -> &'a [u8]
         }
         return &text[..at];
     }
-    // `at` is the start of the last separator found; the next one must start before it.
+    // `at` is the start of the last separator found. The next separator must start before it.
     for n in 0..count.unsigned_abs() {
         let until = if n == 0 { text.len() } else { at + separator.len() - 1 };
         match memmem::rfind(&text[..until], separator) {

@@ -1,8 +1,9 @@
 //! `format_string`: an implementation of Java's `Formatter` as Spark calls it.
 //!
-//! The whole pattern is parsed before anything is formatted. So a malformed specifier fails even if
-//! the argument of an earlier one is missing. Widths count UTF-16 code units, as in Java. Dates and
-//! timestamps are passed in Spark's internal form, as days and microseconds.
+//! The whole pattern is parsed before any argument is formatted. So a malformed specifier is
+//! reported even if the argument of an earlier specifier is missing. Widths count UTF-16 code
+//! units, as in Java. Dates and timestamps are passed in Spark's internal form, as days and
+//! microseconds.
 //!
 //! Limits: `%t` uses UTC and the proleptic Gregorian calendar. Java uses the host's time zone, and
 //! the Julian calendar before 1582.
@@ -23,7 +24,7 @@ use DataType as T;
 /// The maximum width and precision.
 const WIDTH_MAX: usize = 1 << 16;
 
-/// An argument as Java's formatter sees it.
+/// An argument with its Java type, on which the formatter's behaviour depends.
 #[derive(Clone, Debug)]
 enum Arg {
     Null,
@@ -33,7 +34,7 @@ enum Arg {
     Double(f64, bool),
     Decimal(i128, u8),
     Text(String),
-    /// A value whose Java text is not reproducible, such as an object's identity hash.
+    /// A BINARY, array, map or struct, in SQL's text form. Java's own text is not reproducible.
     Opaque(String),
 }
 
@@ -73,7 +74,7 @@ impl Arg {
         }
     }
 
-    /// The result of Java's `hashCode`; `None` if it differs between processes.
+    /// The result of Java's `hashCode`; `None` if the result differs between processes.
     fn hash(&self) -> Option<u32> {
         let folded = |bits: u64| (bits ^ bits >> 32) as u32;
         Some(match self {
@@ -94,8 +95,8 @@ impl Arg {
             Self::Decimal(v, scale) => {
                 let unit = 10i128.pow(u32::from(*scale));
                 let whole = i64::try_from(v / unit).ok().filter(|_| v % unit == 0);
-                // As in Scala: the hash of a whole number, otherwise of the smallest type that
-                // holds the value.
+                // As in Scala: the hash of an integral value is that of the integer. Otherwise it
+                // is the hash of the smallest type that holds the value.
                 match (whole, decimal_text(*v, *scale).parse::<f64>().ok()?) {
                     (Some(whole), _) if i32::try_from(whole).is_ok() => whole as u32,
                     (Some(whole), _) => folded(whole as u64),
@@ -123,9 +124,9 @@ struct Flags {
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Index {
-    /// The argument after the previous one with an implicit index.
+    /// The argument after the one that the previous specifier with an implicit index used.
     Next,
-    /// The previous argument: `%<s`.
+    /// The argument of the previous specifier: `%<s`.
     Same,
     /// An explicit index, counted from 1.
     At(usize),
@@ -163,7 +164,7 @@ fn number(digits: &str, what: &str) -> Outcome<usize> {
 }
 
 impl Specifier {
-    /// Parses the specifier after a `%`. Returns it and the rest of the text.
+    /// Parses the specifier after a `%`. Returns the specifier and the rest of the text.
     fn read(text: &str) -> Outcome<(Self, &str)> {
         let unknown = || format!("%{} is not a conversion", text.chars().next().unwrap_or(' '));
         let mut index = Index::Next;
@@ -309,7 +310,7 @@ impl Specifier {
         }
     }
 
-    /// Rejects a missing width if `needed`, because a flag aligns or pads the text.
+    /// Checks that a width is given if `needed`: a flag that aligns or pads the text needs a width.
     fn check_width(&self, needed: bool) -> Outcome<()> {
         match (needed, self.width) {
             (true, None) => Err(format!("a flag of %{} needs a width", self.conversion)),

@@ -4,7 +4,7 @@ use super::{Flags, Outcome, Specifier};
 use crate::table::text::java_double::decimal;
 
 impl Specifier {
-    /// The width that remains for sign and digits, without a closing parenthesis.
+    /// The width that remains for sign and digits, without the closing parenthesis.
     fn room(&self, negative: bool) -> usize {
         let width = self.width.unwrap_or(0);
         width.saturating_sub(usize::from(self.flags.parentheses && negative))
@@ -115,15 +115,15 @@ fn finite(spec: &Specifier, value: f64, negative: bool, out: &mut String) {
     out.push_str(exponent.as_deref().unwrap_or(""));
 }
 
-/// `%g`: plain notation from 10^-4 up to 10^precision, else scientific notation. Returns the
-/// exponent in the second case.
+/// Formats for `%g`: plain notation from 10^-4 up to 10^precision, else scientific notation. The
+/// exponent is returned only in scientific notation.
 fn general(value: f64, precision: usize) -> (String, Option<i64>) {
     if value == 0.0 {
         return (Digits::of(0.0).plain(precision - 1), None);
     }
     let mut rounded = Digits::of(value);
     rounded.keep(precision as i64);
-    // The exponent of the first digit.
+    // The power of ten of the first digit.
     let power = rounded.point - 1;
     if power < -4 || power >= precision as i64 {
         let (mantissa, exponent) = rounded.scientific(precision - 1);
@@ -132,8 +132,8 @@ fn general(value: f64, precision: usize) -> (String, Option<i64>) {
     (rounded.plain((precision as i64 - 1 - power) as usize), None)
 }
 
-/// Decimal digits with the decimal point before the digit with index `point`: 0.00123 has the
-/// digits 123 and the point -2.
+/// Decimal digits with a decimal point. The point is before the digit with index `point`: 0.00123
+/// has the digits 123 and the point -2.
 #[derive(Clone, Debug)]
 struct Digits {
     digits: Vec<u8>,
@@ -141,15 +141,15 @@ struct Digits {
 }
 
 impl Digits {
-    /// The digits that Java prints for this number.
+    /// The digits that Java prints for a double.
     fn of(value: f64) -> Self {
         let (digits, exponent) = decimal(value);
         let digits = digits.to_string().into_bytes();
         Self { point: digits.len() as i64 + i64::from(exponent), digits }
     }
 
-    /// Rounds half up to `count` digits. If no digits remain, the value is 0, or a single 1 after a
-    /// carry.
+    /// Rounds half up to `count` digits. With a count of 0 or less, the result is 0, or a single 1
+    /// after a carry.
     fn keep(&mut self, count: i64) {
         let Ok(count) = usize::try_from(count) else {
             *self = Self { digits: vec![b'0'], point: 1 };
@@ -181,7 +181,7 @@ impl Digits {
         char::from(digit.copied().unwrap_or(b'0'))
     }
 
-    /// Plain notation with `behind` digits after the decimal point.
+    /// Formats in plain notation with `behind` digits after the decimal point.
     fn plain(mut self, behind: usize) -> String {
         self.keep(self.point + behind as i64);
         let mut out: String = (0..self.point.max(0)).map(|at| self.digit(at)).collect();
@@ -195,8 +195,8 @@ impl Digits {
         out
     }
 
-    /// Scientific notation with `behind` digits after the decimal point: the mantissa and the
-    /// exponent.
+    /// Formats in scientific notation with `behind` digits after the decimal point. Returns the
+    /// mantissa and the exponent.
     fn scientific(mut self, behind: usize) -> (String, i64) {
         self.keep(1 + behind as i64);
         let zero = self.digits.iter().all(|d| *d == b'0');
@@ -209,7 +209,7 @@ impl Digits {
     }
 }
 
-/// `%a`: like Java's `Double.toHexString`, rounded half to even to the precision.
+/// Formats for `%a`: like Java's `Double.toHexString`, rounded half to even to the precision.
 fn hexadecimal(spec: &Specifier, value: f64, negative: bool, out: &mut String) {
     let flags = spec.flags;
     let precision = spec.precision.map_or(0, |p| p.max(1));

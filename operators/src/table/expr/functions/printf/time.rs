@@ -1,4 +1,4 @@
-//! `%t`: parts of a timestamp, given in milliseconds since 1970-01-01 UTC.
+//! Formats for `%t`: parts of a timestamp, which is given in milliseconds since 1970-01-01 UTC.
 
 use chrono::{DateTime, Datelike, Timelike, Utc};
 
@@ -7,14 +7,14 @@ pub fn is_conversion(c: char) -> bool {
     "HIklMSLNpzZsQBbhAaCYyjmdeRTrDFc".contains(c)
 }
 
-/// Formats one part of a timestamp; `None` if the conversion is unknown or the timestamp out of
+/// Formats one part of a timestamp. `None` if the conversion is unknown or the timestamp is out of
 /// range.
 pub fn text(millis: i64, conversion: char) -> Option<String> {
     let at: DateTime<Utc> = DateTime::from_timestamp_millis(millis)?;
     let (_, hour12) = at.hour12();
     let day_half = if at.hour() < 12 { "am" } else { "pm" };
     let year = at.year();
-    // There is no year 0: the year before 1 is 1 BC, and the era is not printed.
+    // Years before 1 are printed as years BC, without the era: year 0 is printed as 1.
     let year = if year > 0 { year } else { 1 - year };
     let clock = format!("{:02}:{:02}", at.hour(), at.minute());
     Some(match conversion {

@@ -14,7 +14,7 @@ use crate::table::types::DataType;
 
 use DataType as T;
 
-/// Compiles a date or timestamp plus an interval. `sign` is -1 for minus.
+/// Compiles the sum of a date or timestamp and an interval. `sign` is -1 for a difference.
 pub fn shifted(args: Vec<Compiled>, call: &Call, sign: i64) -> Compiled {
     let [at, by] = take(args);
     let (at, by) = (at.long(), by.long());
@@ -30,10 +30,10 @@ pub fn shifted(args: Vec<Compiled>, call: &Call, sign: i64) -> Compiled {
                 None => return arithmetic_overflow("the date"),
                 sum => sum,
             },
-            // Days beyond the range of DATE wrap around, as in Spark.
+            // Days outside the range of DATE wrap around, as in Spark.
             (true, false) => Some(i64::from((at + by / DAY_US) as i32)),
             (false, true) => on_clock(at, zone, |local| add_months_us(local, by)),
-            // Whole days keep the local time of day; the rest is added as elapsed time.
+            // Whole days preserve the local time of day; the rest of the interval is elapsed time.
             (false, false) => on_clock(at, zone, |local| local.checked_add(by - by % DAY_US))
                 .and_then(|at| at.checked_add(by % DAY_US)),
         };
@@ -46,8 +46,8 @@ pub fn shifted(args: Vec<Compiled>, call: &Call, sign: i64) -> Compiled {
     })
 }
 
-/// Resolves `+`, `-`, `*` and `/` on a date, timestamp or interval. `None` if the operator has its
-/// usual numeric meaning, which the caller resolves.
+/// Resolves `+`, `-`, `*` and `/` on dates, timestamps and intervals. `None` if the operands are
+/// not of these types; the caller then resolves the numeric operator.
 pub fn arithmetic(name: &str, args: &[Resolved]) -> Option<PlanResult<Resolved>> {
     if let ("negative", [a]) = (name, args)
         && a.data_type.is_interval()
@@ -110,15 +110,15 @@ fn sum(a: Resolved, b: Resolved) -> Option<PlanResult<Resolved>> {
         (T::YearMonthInterval(..), y) if y.is_datetime() => shift("datetime_add", b, a),
         (_, T::DayTimeInterval(..)) => shift("datetime_add", a, b),
         (T::DayTimeInterval(..), _) => shift("datetime_add", b, a),
-        // An untyped NULL next to a date or timestamp is an interval.
+        // An untyped NULL next to a date or timestamp counts as an interval.
         (T::Null, y) if y.is_datetime() => {
             shift("datetime_add", b, a.coerce(&T::DayTimeInterval(0, 3)))
         }
         (x, T::Null) if x.is_datetime() => {
             shift("datetime_add", a, b.coerce(&T::DayTimeInterval(0, 3)))
         }
-        // A STRING next to a date is coerced to a date, without ANSI mode to a number. Neither can
-        // be added to a date, so this reports Spark's error.
+        // A STRING next to a date is cast to DATE, or to a number without ANSI mode. `date_add`
+        // accepts neither, so the call fails with Spark's error.
         (T::Date, T::String) => Some(functions::resolve("date_add", vec![a, never_days(b, ansi)])),
         (T::String, T::Date) => Some(functions::resolve("date_add", vec![b, never_days(a, ansi)])),
         (T::Date, _) => Some(functions::resolve("date_add", vec![a, b])),
@@ -127,7 +127,7 @@ fn sum(a: Resolved, b: Resolved) -> Option<PlanResult<Resolved>> {
     }
 }
 
-/// Coerces a STRING next to a date to the type that Spark assumes, which `date_add` rejects.
+/// Casts a STRING next to a date to the type that Spark assumes. `date_add` rejects this type.
 fn never_days(text: Resolved, ansi: bool) -> Resolved {
     text.coerce(if ansi { &T::Date } else { &T::Double })
 }
@@ -177,7 +177,7 @@ fn between(a: Resolved, b: Resolved, of: &DataType, to: DataType) -> Option<Plan
     found("datetime_between", vec![a.coerce(of), b.coerce(of)], to)
 }
 
-/// Resolves an interval times a number, or divided by one.
+/// Resolves an interval times a number, or divided by a number.
 fn scaled(name: &'static str, interval: Resolved, by: Resolved) -> Option<PlanResult<Resolved>> {
     let Some(number) = Accepts::Number.convert(&by.data_type) else {
         return Some(Err(unexpected(name, "a number", &by)));
@@ -186,7 +186,8 @@ fn scaled(name: &'static str, interval: Resolved, by: Resolved) -> Option<PlanRe
     found(name, vec![interval, factor(by.coerce(&number))], to)
 }
 
-/// The interval type that covers the units of both; `None` if they are of different kinds.
+/// The interval type that covers the units of both types; `None` if one has months and the other
+/// days.
 fn wider(a: &DataType, b: &DataType) -> Option<DataType> {
     match (a, b) {
         (T::DayTimeInterval(a, b), T::DayTimeInterval(c, d)) => {

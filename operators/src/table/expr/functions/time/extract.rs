@@ -1,4 +1,4 @@
-//! `extract(field FROM source)`: a field of a date, timestamp or interval.
+//! The expression `extract(field FROM source)`: a field of a date, timestamp or interval.
 
 use crate::table::error::{PlanError, PlanResult};
 use crate::table::expr::{Node, Resolved};
@@ -7,8 +7,8 @@ use crate::table::value::Value;
 
 use DataType as T;
 
-/// Resolves `extract(field FROM source)` to the function for the field. An unknown field is an
-/// error.
+/// Resolves `extract(field FROM source)` to the function that computes the field. An unknown field
+/// is an error.
 pub fn extract(field: &str, source: Resolved) -> PlanResult<Resolved> {
     let name = match field.to_ascii_uppercase().as_str() {
         "YEAR" | "Y" | "YEARS" | "YR" | "YRS" => "year",

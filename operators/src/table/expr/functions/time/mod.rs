@@ -55,7 +55,8 @@ const fn of_clock(
     called(name, help, (1, 1), |n, a| on_clock(n, a, T::Int), compile)
 }
 
-/// A function of the current time. Lowering replaces the call by the batch's timestamp.
+/// Declares a function of the current time. Physical planning replaces its calls by the batch's
+/// timestamp.
 const fn of_now(name: &'static str, help: &'static str) -> Function {
     function(
         name,
@@ -257,8 +258,8 @@ pub(super) static FUNCTIONS: &[Function] = &[
         "date_trunc",
         "date_trunc('HOUR', timestamp): down to a unit; NULL for a word that is none",
         (2, 2),
-        // A TIMESTAMP_NTZ is cast to a timestamp in the session time zone, also around a clock
-        // change.
+        // The cast of TIMESTAMP_NTZ to TIMESTAMP, in the session time zone, also applies around a
+        // clock change.
         |n, a| typed_or_null(n, a, &[T::String, T::Timestamp], T::Timestamp),
         |args, call| {
             let [unit, time] = take(args);
@@ -281,7 +282,7 @@ pub(super) static FUNCTIONS: &[Function] = &[
         "to_date(text[, pattern])",
         (1, 2),
         |n, mut a| {
-            // A value of another type is cast to STRING and then parsed.
+            // Any other type is cast to STRING, and the text is parsed.
             if !matches!(a[0].data_type, T::Date | T::Timestamp | T::TimestampNtz | T::Null) {
                 let text = super::registry::expect(n, vec![a.remove(0)], &[T::String])?;
                 a.splice(0..0, text);
@@ -350,7 +351,7 @@ pub(super) static FUNCTIONS: &[Function] = &[
                 args.truncate(1);
                 let [a] = take(args);
                 let a = a.long();
-                // Rounds toward zero, as Spark does, also before 1970.
+                // Rounds toward zero also before 1970, as Spark does.
                 return long_fn(move |cx| Ok(a(cx)?.map(|micros| micros / SECOND_US)));
             }
             let [micros] = take(vec![parsed(args, &call, |pattern, text, zone| {
@@ -561,7 +562,7 @@ pub(super) static FUNCTIONS: &[Function] = &[
             return failed("INTERVAL_DIVIDED_BY_ZERO", "division by zero", "Use nullif(n, 0)");
         }
         let quotient = match a[1] {
-            // Exact integer division, rounded half away from zero.
+            // Computed in integers, so that rounding half away from zero is exact.
             Cell::Long(n) => {
                 let (a, n) = (i128::from(a[0].long()), i128::from(n));
                 let (whole, rest) = (a / n, a % n);
@@ -580,7 +581,8 @@ fn whole_number(value: f64) -> Option<i64> {
     (whole.abs() < i64::MAX as f64).then_some(whole as i64)
 }
 
-/// A field of an interval. All but the largest field are the remainder below the next larger unit.
+/// A field of an interval. YEAR and DAY are the whole interval in that unit. Every other field is
+/// the remainder below the next larger unit.
 fn part_of_interval<'a>(value: i64, field: &str, to: &DataType) -> Cell<'a> {
     if let T::Decimal(..) = to {
         return Cell::Decimal(i128::from(value % (60 * SECOND_US)));
@@ -598,7 +600,7 @@ fn internal(name: &str, _: Vec<Resolved>) -> PlanResult<Typed> {
     Err(PlanError::new("UNRESOLVED_ROUTINE", format!("`{name}` is internal"), "Write a + b"))
 }
 
-/// Casts a first argument of type TIMESTAMP_NTZ to TIMESTAMP.
+/// Casts the first argument to TIMESTAMP if it is a TIMESTAMP_NTZ.
 fn timestamp_first(mut args: Vec<Resolved>) -> Vec<Resolved> {
     if args[0].data_type == T::TimestampNtz {
         args[0] = args[0].clone().coerce(&T::Timestamp);
@@ -612,7 +614,7 @@ fn date_part(args: Vec<Compiled>, part: DatePart) -> Compiled {
     long_fn(move |cx| Ok(a(cx)?.map(Date::of_days).map(part)))
 }
 
-/// Resolves a function that reads a local time: a TIMESTAMP in the session time zone, or a
+/// Resolves a function of a local time: of a TIMESTAMP in the session time zone, or of a
 /// TIMESTAMP_NTZ.
 fn on_clock(name: &str, args: Vec<Resolved>, to: DataType) -> PlanResult<Typed> {
     let from = if args[0].data_type == T::TimestampNtz { T::TimestampNtz } else { T::Timestamp };
@@ -630,7 +632,8 @@ fn clock_part(args: Vec<Compiled>, call: &Call, unit_us: i64, most: i64) -> Comp
     long_fn(move |cx| Ok(a(cx)?.map(|at| local(at).div_euclid(unit_us).rem_euclid(most))))
 }
 
-/// Truncates a day count to 32 bits: days beyond the range of DATE wrap around, as in Spark.
+/// Truncates a day count to 32 bits, so that days outside the range of DATE wrap around, as in
+/// Spark.
 fn day(days: i64) -> i64 {
     i64::from(days as i32)
 }
@@ -654,10 +657,11 @@ fn or_overflow<'a>(value: Option<i64>) -> Result<Cell<'a>, Box<EvalError>> {
     }
 }
 
-/// Spark's error condition for a date or timestamp out of range, with and without ANSI mode.
+/// Spark's error condition for a date or timestamp that is out of range. It is the same with and
+/// without ANSI mode.
 const OVERFLOW: &str = "DATETIME_OVERFLOW";
 
-/// Returns an interval; an error if it does not fit (a year-month interval has 32 bits).
+/// Returns an interval; an error if it overflows. A year-month interval has 32 bits.
 fn interval_or_overflow<'a>(
     value: Option<i64>,
     to: &DataType,
@@ -718,8 +722,8 @@ fn made_date(args: &[Cell<'_>]) -> Result<i64, Box<EvalError>> {
     }
 }
 
-/// Computes a timestamp from local date and time fields. `None` if it overflows 64 bits, an error
-/// if a field is out of range.
+/// Computes a timestamp from local date and time fields. `None` if the result overflows 64 bits. A
+/// field that is out of range is an error.
 fn made_timestamp(args: &[Cell<'_>]) -> Result<Option<i64>, Box<EvalError>> {
     let days = made_date(args)?;
     let (hour, minute, seconds) = (args[3].long(), args[4].long(), args[5].decimal());
@@ -772,7 +776,8 @@ fn of_seconds(name: &str, args: Vec<Resolved>) -> PlanResult<Typed> {
     Ok(Typed::new(args.collect::<PlanResult<_>>()?, T::Timestamp, nullable))
 }
 
-/// Resolves a special value such as `today` to an expression. The current time is the batch's.
+/// Resolves a special value such as `today` to an expression. The current time is that of the
+/// batch.
 pub fn of_word(word: Special, to: &DataType) -> PlanResult<Resolved> {
     let now = || super::resolve("current_timestamp", Vec::new());
     match word {
