@@ -290,7 +290,7 @@ fn pipes_and_links_in_a_circle_are_passed_over() {
     }
 }
 
-/// A stream reports each skipped path once, and counts them.
+/// An aggregate without keys has one row, even if the source has no file.
 #[cfg(unix)]
 #[test]
 fn an_aggregate_without_keys_has_a_row_over_no_file() {
@@ -344,6 +344,7 @@ fn an_aggregate_without_keys_has_a_row_over_no_file() {
     }
 }
 
+/// A stream reports each skipped path once, and counts the paths.
 #[test]
 fn a_stream_counts_the_paths_that_are_no_files() {
     use std::sync::Mutex;

@@ -424,7 +424,7 @@ fn a_join_reports_its_sides() {
     assert!(join.inputs.iter().all(|input| input.bytes > 0));
 }
 
-/// Results of many keys, which several instances would mix.
+/// The results belong to many keys, so several instances would mix their order.
 #[test]
 fn an_ordered_join_keeps_the_order_of_the_records_that_complete_matches() {
     let flow = Flow::new("ordered").parallelism(3);

@@ -54,7 +54,7 @@ fn progress_says_what_each_side_holds_and_who_is_waited_for() {
     }
 }
 
-/// Left rows of one key each, a second apart.
+/// Left rows a second apart, each with its own key.
 fn lefts(rows: std::ops::Range<i64>) -> Vec<Event> {
     rows.map(|v| event(v, 100 + v, v)).collect()
 }

@@ -25,7 +25,7 @@ enum Kind {
 enum On {
     /// The key, and the range of the right time in seconds after the left time.
     Range(i64, i64),
-    /// The same range without its last value, and the left number must be smaller.
+    /// The key, a range without its last second, and the left number smaller than the right one.
     RangeAndLess(i64, i64),
     /// The key and the time.
     Time,
@@ -339,8 +339,9 @@ proptest! {
     }
 }
 
-/// What comes out of steps, in order, with a parallelism and as many workers. In continuous mode the
-/// sides' rows come one after the other, since otherwise their order is that of the threads.
+/// The output of steps, in order. `parallelism` is also the number of workers. In continuous mode
+/// the rows of the right side are added after those of the left, because otherwise thread
+/// scheduling decides their order.
 fn sequence(
     (kind, on): (Kind, On),
     steps: &[Step],

@@ -182,8 +182,8 @@ fn a_watermark_by_which_very_many_rows_expire_frees_them_in_steps() {
     }
 }
 
-/// Whenever a query is stopped, each match is in its files once, because the checkpoint contains
-/// the progress of searches.
+/// Wherever a query is stopped, the sink's files contain each match once, because the checkpoint
+/// contains the progress of searches.
 #[test]
 fn a_search_goes_on_after_a_restart() {
     let setup = Setup::new("SELECT l.v AS a, r.v AS b FROM l JOIN r ON l.k = r.k", 0, CONTINUOUS);
@@ -207,7 +207,8 @@ fn a_search_goes_on_after_a_restart() {
     }
 }
 
-/// A full join in a world that can be struck. A row of each of two keys has many matches; key 2 has none.
+/// A full join whose simulated storage can crash. Key 1 has many matches, key 9 has one, keys 2 and
+/// 3 have none.
 struct Struck {
     world: Arc<SimEnv>,
     session: Session,
@@ -235,7 +236,7 @@ impl Struck {
         Self { world, session }
     }
 
-    /// Runs until the streams end, or until it is struck.
+    /// Runs the query until the streams end or the storage crashes.
     fn run(&self, trigger: Trigger, parallelism: usize, seed: u64) -> Result<(), QueryError> {
         self.session.set("millstream.parallelism", &parallelism.to_string())?;
         let frame = self.session.sql(
@@ -246,7 +247,7 @@ impl Struck {
         writer.option("checkpointLocation", "/c").simulate(&self.world, seed)
     }
 
-    /// The lines of the files that are committed, sorted.
+    /// The lines of the committed files, sorted.
     fn lines(&self) -> Vec<String> {
         let storage = self.world.storage();
         let files = committed_files(storage, Path::new("/out")).unwrap().unwrap_or_default();
@@ -259,8 +260,8 @@ impl Struck {
     }
 }
 
-/// Wherever a query is struck, each match of a search that was under way is in its files once, whatever
-/// the mode and the parallelism behind it, and no row that has had one leaves without.
+/// Wherever a query crashes, the committed files contain each match once, and no matched row is
+/// emitted as unmatched. This holds if the second run has another mode and parallelism.
 #[test]
 fn a_search_that_was_struck_goes_on_in_either_mode_and_at_another_parallelism() {
     const BUSY: Trigger = Trigger::Continuous { interval_ns: 20_000 };
@@ -291,7 +292,8 @@ fn a_search_that_was_struck_goes_on_in_either_mode_and_at_another_parallelism() 
                 break;
             }
         }
-        // In micro-batch mode a marker waits for the search, so that what was struck begins anew.
+        // In micro-batch mode a marker waits for the end of a search, so a crash never leaves a
+        // part of its matches.
         assert_eq!(under_way > 0, first == BUSY, "{first:?}: {under_way} struck in a search");
     }
 }

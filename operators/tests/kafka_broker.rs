@@ -1,6 +1,6 @@
 //! The Kafka source and sink against a real broker: the mock cluster keeps no offsets of
 //! transactions, fences no producer and deletes no topic. `MILLSTREAM_KAFKA_SERVERS=HOST:PORT`
-//! names the broker; without it these tests do nothing and say so.
+//! names the broker; without it these tests print that they are skipped.
 
 #![cfg(feature = "kafka")]
 
@@ -37,7 +37,7 @@ struct Fixture {
 }
 
 impl Fixture {
-    /// `None` without a broker.
+    /// Creates the topics. Returns `None` if no broker is configured.
     fn new() -> Option<Self> {
         static NEXT: AtomicU32 = AtomicU32::new(0);
         let Ok(servers) = std::env::var("MILLSTREAM_KAFKA_SERVERS") else {
@@ -90,7 +90,7 @@ impl Fixture {
         producer.flush(TIMEOUT).unwrap();
     }
 
-    /// Starts a query that copies the input to the output, once each.
+    /// Starts a query that copies each record of the input to the output once.
     fn start(&self, trigger: Trigger, checkpoint: &Path) -> Result<StreamingQuery, String> {
         self.start_with(trigger, checkpoint, true)
     }
@@ -125,7 +125,7 @@ impl Fixture {
         started.map_err(|error| error.to_string())
     }
 
-    /// Processes all there is, and stops.
+    /// Processes all available records and stops.
     fn run(&self, trigger: Trigger) {
         let query = self.start(trigger, &self.checkpoint()).unwrap();
         if trigger == Trigger::AvailableNow {
@@ -136,7 +136,7 @@ impl Fixture {
         }
     }
 
-    /// What a reader with `read_committed` sees of the output.
+    /// The records of the output that a reader with `read_committed` gets.
     fn written(&self) -> Vec<i64> {
         let consumer: BaseConsumer = ClientConfig::new()
             .set("bootstrap.servers", &self.servers)
@@ -166,8 +166,9 @@ impl Fixture {
         numbered_entries(&FileStorage, &self.checkpoint().join(log)).unwrap()
     }
 
-    /// Goes back to before the commit of the last epoch that wrote something, as a crash between
-    /// the end of its transaction and its entry in the commit log leaves it.
+    /// Removes the last epoch that wrote records from the commit log, and later epochs from both
+    /// logs. A crash between the commit of the transaction and its entry in the log leaves this
+    /// state.
     fn undo_commit(&self, trigger: Trigger) {
         let path = |log: &str, epoch: u64| self.checkpoint().join(log).join(epoch.to_string());
         let has_written = |epoch: &u64| {
@@ -220,7 +221,8 @@ fn an_epoch_whose_transaction_was_not_committed_is_processed_again() {
     let (_, shape) = read_metadata(&FileStorage, &folder).unwrap();
     let opened = Checkpoint::open(env, &folder, &shape, &mut |_| Ok(true)).unwrap();
     let (checkpoint, recovery) = opened;
-    // The epoch has read the new records, and its transaction was lost.
+    // The checkpoint says that an epoch has read the new records. Its transaction was never
+    // committed.
     let ends = [Position(format!("{{\"{}\":{{\"0\":120}}}}", fixture.input))];
     let staged = format!("{{\"producer\":0,\"epoch\":{}}}", recovery.next_epoch);
     let mode = EpochMode::Continuous;
@@ -275,7 +277,7 @@ fn a_topic_that_was_created_again_is_noticed_though_it_is_longer_than_before() {
         assert_eq!(error.condition(), "KAFKA_DATA_LOSS.PARTITIONS_DELETED", "{error}");
         assert!(error.to_string().contains("created again"), "{error}");
         assert_eq!(fixture.written(), (0..10).collect::<Vec<_>>(), "{trigger:?}");
-        // Without `failOnDataLoss` the query goes on at its offset, as in Spark.
+        // Without `failOnDataLoss` the query continues at its offset, as in Spark.
         let query = fixture.start_with(trigger, &fixture.checkpoint(), false).unwrap();
         if trigger == CONTINUOUS {
             query.process_all_available().unwrap();

@@ -145,7 +145,8 @@ fn an_aggregates_states_count_what_they_own() {
     std::fs::remove_dir_all(&folder).unwrap();
 }
 
-/// In tables: the longest strings of a key, for every kind of grouping.
+/// The memory of aggregates over tables includes the longest strings of a key, for every kind of
+/// grouping.
 #[cfg(feature = "sql")]
 #[test]
 fn aggregates_of_tables_count_what_their_values_own() {
@@ -175,8 +176,8 @@ fn aggregates_of_tables_count_what_their_values_own() {
     }
 }
 
-/// Windows with growing values, also without a checkpoint. For each addition: the memory that
-/// remains after the window has closed.
+/// The memory of windows with growing values, also without a checkpoint. The result is the memory
+/// that remains after the window has closed, for each addition.
 #[cfg(feature = "sql")]
 #[test]
 fn windows_count_what_their_values_own() {

@@ -420,7 +420,8 @@ fn a_service_learns_how_much_of_its_input_is_committed() {
         query.process_all_available().unwrap();
         let epoch = query.last_epoch().unwrap();
         query.stop().unwrap();
-        // A count, the numbers since the list was last emptied, sums, a timer.
+        // The rows of state: a count, the numbers since the list was last emptied, the sums and a
+        // timer.
         (before, input.committed(), epoch.state[0].rows)
     };
     assert_eq!(run(3), (0, 3, 1 + 3 + 2 + 1));
@@ -462,7 +463,7 @@ fn a_record_far_ahead_of_the_clock_goes_to_the_side_output() {
             let mut out = std::mem::take(&mut *out.lock().unwrap());
             out.sort_unstable();
             assert_eq!(out, [1000, 1000, 1001, 1010], "seed {seed}, {trigger:?}");
-            // With the latest event time that was accepted.
+            // The side output also gets the largest event time that would have been accepted.
             let ahead = ahead.lock().unwrap();
             assert_eq!(*ahead, [(1_000_000, 1060), (1100, 1060)], "seed {seed}, {trigger:?}");
         }

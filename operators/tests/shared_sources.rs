@@ -374,7 +374,7 @@ fn two_watermarks_of_one_stream_are_those_of_two_branches() {
         query.stop().unwrap();
         drop(query);
         let query = start(&session.sql(WINDOWS).unwrap(), "append", trigger, &folder.path("c"));
-        // Late on both branches, by the watermark at the end of the first run.
+        // The row at 12 is late on both branches, by the watermark at the end of the first run.
         stream.add([45, 12].map(|n| row("a", n)));
         until(&query, "the windows behind it", || rows(&session).len() > 1);
         query.process_all_available().unwrap();

@@ -585,7 +585,7 @@ fn a_sender_that_is_not_there_yet_is_waited_for() {
         query.stop().unwrap();
         NOTICES.lock().unwrap().clear();
     }
-    // Without it the query does not start.
+    // Without `atEnd 'reconnect'` the query does not start.
     let session = Session::new();
     let reader = session.read_stream().format("socket").option("path", scratch.path("none"));
     let frame = reader.load().unwrap();

@@ -149,7 +149,7 @@ proptest! {
     }
 }
 
-/// Two passes, so that the logs of the partitions are read again.
+/// The test has two runs, so that the second one reads the partitions' logs again.
 #[test]
 fn each_file_is_read_once_by_one_part_over_a_restart() {
     let lots = [0, 1].map(|lot| (0..100).map(|n| (0, 0, lot * 100 + n)).collect::<Vec<Row>>());

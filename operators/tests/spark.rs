@@ -69,15 +69,16 @@ fn expressions_are_what_spark_makes_of_them() {
     assert!(wrong.is_empty(), "{} of {checked} differ:\n{}", wrong.len(), wrong.join("\n"));
 }
 
-/// What Millstream writes and Spark refuses: the branch of a union that a value belongs to.
+/// Expressions that Spark rejects and Millstream writes: a value of the type of one branch of a
+/// union.
 const WRITTEN_AS_A_BRANCH: [&str; 3] = [
     r#"to_avro(1, '["string", "int"]')"#,
     r#"to_avro(named_struct('member0', 1, 'member1', CAST(NULL AS STRING)), '["null", "int", "string"]')"#,
     r#"to_avro(named_struct('member0', CAST(NULL AS INT), 'member1', 'x'), '["int", "string"]')"#,
 ];
 
-/// `spark/avro.jsonl` is made by `tools/spark/avro.py`. Most errors of Spark's Avro have no
-/// condition; it is `?` in the file, and any error of ours is the same.
+/// `tools/spark/avro.py` writes `spark/avro.jsonl`. Most Avro errors of Spark have no condition,
+/// which the file shows as `?`. For these, any error of Millstream is correct.
 #[test]
 fn avro_is_what_spark_makes_of_it() {
     let zone = zone("America/New_York").unwrap();
@@ -96,7 +97,7 @@ fn avro_is_what_spark_makes_of_it() {
         let is_same = match (&ours, &theirs) {
             (Err(_), Err(condition)) if condition == "?" || condition == "INTERNAL_ERROR" => true,
             (Ok(_), Err(_)) if WRITTEN_AS_A_BRANCH.contains(&sql.as_str()) => true,
-            // The type TIME is not there yet.
+            // The type TIME is not supported yet.
             (Err(_), _) if sql.contains("time-micros") => true,
             (ours, theirs) => ours == theirs,
         };

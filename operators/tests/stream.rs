@@ -232,7 +232,7 @@ fn a_slow_record_is_explained() {
     let slowest = query.slowest();
     let stall = slowest.first().expect("a record was slow");
     assert!(stall.latency_ns >= 4_000_000, "{stall}");
-    // Or the cause that kept the function from its core meanwhile.
+    // The function ran for all that time, or one of these causes kept it from its core.
     let own = [
         StallCause::LongDrain,
         StallCause::Preempted,

@@ -26,9 +26,9 @@ use millstream::session::Trigger;
 use two_streams::{BATCHES, CONTINUOUS, Event, Run, Setup, event};
 
 const BOTH: [Trigger; 2] = [BATCHES, CONTINUOUS];
-/// The columns of both sides.
+/// Selects the columns of both sides.
 const ALL: &str = "SELECT l.k, unix_seconds(l.t), l.v, r.k, unix_seconds(r.t), r.v FROM l";
-/// The right row is at most ten seconds later.
+/// The join condition: the right row is at most ten seconds later than the left one.
 const SOON: &str = "l.k = r.k AND r.t >= l.t AND r.t <= l.t + INTERVAL '10' SECOND";
 /// Rows that move both watermarks (without a delay) to 5000 seconds, and match nothing.
 const END: [&[Event]; 2] = [&[(Some(100), Some(5000), -999)], &[(Some(101), Some(5000), -999)]];
@@ -38,13 +38,14 @@ fn start(sql: &str, trigger: Trigger) -> Run {
 }
 
 /// The output of steps of left and right rows in both modes, after the watermark has passed all
-/// rows: all steps together, sorted. No row is late. The output stays the same if the query is restarted after
-/// each step, with another parallelism and in the other mode.
+/// rows: the rows of all steps, sorted. No row is late. The output stays the same if the query is
+/// restarted after each step, with another parallelism and in the other mode.
 fn rows(sql: &str, steps: &[[&[Event]; 2]]) -> Vec<String> {
     rows_of_ways(sql, steps, &[(CONTINUOUS, None), (CONTINUOUS, Some([BATCHES, CONTINUOUS]))])
 }
 
-/// The same as in a micro-batch run without restarts, in modes and with modes of restarts.
+/// The output of a micro-batch run without restarts. Checks that each of the `ways` has the same
+/// output: a mode, and optionally the modes of the restarts after each step.
 fn rows_of_ways(
     sql: &str,
     steps: &[[&[Event]; 2]],
@@ -177,12 +178,13 @@ fn each_side_has_its_own_watermark_also_after_a_restart() {
     for trigger in BOTH {
         let setup = Setup { delays: [Some(0), Some(50)], ..Setup::new(&sql, 0, trigger) };
         let mut run = setup.start().unwrap();
-        // The watermark of the left side is 1000, that of the right one 950.
+        // The left side's watermark is 1000, the right side's 950.
         run.step(&[event(9, 1000, 0)], &[event(8, 1000, 0)]);
         for parallelism in [2, 1, 3] {
             run.restart(parallelism).unwrap();
         }
-        // The right side's is 955: if one had the other's, the next row would be late.
+        // The right side's watermark becomes 955. With the left side's watermark, the row at 960
+        // would be late.
         run.step(&[event(9, 1001, 0)], &[event(8, 1005, 0)]);
         let got = run.step(&[], &[event(7, 960, 5)]);
         let end = run.step(&[event(9, 9000, 0)], &[event(8, 9000, 0)]);
@@ -231,7 +233,7 @@ fn the_slow_side_loses_no_row_to_the_watermark_of_the_fast_one() {
     let sql = format!("{ALL} LEFT JOIN r ON {SOON}");
     for trigger in BOTH {
         let run = start(&sql, trigger);
-        // The left side is ahead.
+        // The left side's event times are ahead of the right side's.
         let l: Vec<Event> = (0..50).map(|i| event(i, 100 + 60 * i, i)).collect();
         assert!(run.step(&l, &[]).is_empty());
         let r: Vec<Event> = (0..50).map(|i| event(i, 105 + 60 * i, i)).collect();
@@ -346,7 +348,7 @@ fn keys_without_new_rows_are_evicted_too() {
     }
 }
 
-/// A side that has ended is a silent one: with the idle time-out it is passed over.
+/// A side that has ended counts as idle, so the join ignores it after the idle time-out.
 #[test]
 fn a_side_that_has_ended_does_not_keep_the_rows_of_the_other() {
     let sql = format!("SELECT l.v, r.v FROM l LEFT JOIN r ON {SOON}");
@@ -358,7 +360,8 @@ fn a_side_that_has_ended_does_not_keep_the_rows_of_the_other() {
     for round in 1..6 {
         let l: Vec<Event> = (0..50).map(|v| event(v, 1000 * round + v, v)).collect();
         got.extend(run.step(&l, &[]));
-        // All have left but those of the last eleven seconds, whose right rows may still be to come.
+        // All rows have been emitted except those of the last eleven seconds: their right rows may
+        // still arrive.
         got = run.wait_for(got, 1 + 50 * round as usize - 11);
         while state(&run).0 > 11 {
             run.wait_for_epoch();
@@ -373,7 +376,8 @@ fn each_kind_is_itself_with_conditions_of_one_side_and_of_both() {
         &[event(1, 100, 1), event(1, 100, 50), event(2, 100, 3), event(4, 100, 9)],
         &[event(1, 101, 40), event(1, 102, 5), event(3, 100, 6), event(4, 101, 99)],
     ];
-    // The pairs of key 1 are 1-40, 1-5 and 50-none; 9-99 fails by the left side's own condition.
+    // The pairs of key 1 are 1-40, 1-5 and 50-none; 9-99 fails a condition that only reads the left
+    // side.
     let on = format!("{SOON} AND l.v < r.v AND l.v <> 9 AND r.v <> 6");
     let both: [&[[&[Event]; 2]]; 2] =
         [&[[step[0], &[]], [&[], step[1]]], &[[&[], step[1]], [step[0], &[]]]];
@@ -473,19 +477,19 @@ fn an_idle_side_holds_rows_back_and_no_longer_than_the_timeout() {
 #[test]
 fn self_joins_own_aggregates_three_streams_and_tables_in_between() {
     let step: [&[Event]; 2] = [&[event(1, 100, 1), event(1, 104, 2)], &[event(1, 102, 3)]];
-    // One source, read once.
+    // The stream is joined with itself: one source, read once.
     let sql = "SELECT a.v, b.v FROM l a JOIN l b ON a.k = b.k AND b.t > a.t";
     assert_eq!(rows(sql, &[step]), ["1 2"]);
-    // Joined with an aggregate of itself.
+    // The stream is joined with an aggregate of itself.
     let sql = "SELECT a.v, b.c FROM (SELECT k, v, window(t, '10 seconds') AS w FROM l) a JOIN (SELECT k, \
                window AS w, count(*) AS c FROM l GROUP BY window(t, '10 seconds'), k) b \
                ON a.k = b.k AND a.w = b.w";
     assert_eq!(rows(sql, &[step]), ["1 2", "2 2"]);
-    // Three streams, and a table.
+    // Three streams and a table are joined.
     let sql = "SELECT a.v, r.v, b.v, d.name FROM l a JOIN r ON a.k = r.k JOIN (VALUES (1, 10), (2, 20)) AS \
                d(k, name) ON a.k = d.k JOIN l b ON r.k = b.k";
     assert_eq!(rows(sql, &[step]), ["1 3 1 10", "1 3 2 10", "2 3 1 10", "2 3 2 10"]);
-    // USING, and the column of one side.
+    // USING keeps the right side's column readable.
     let sql = "SELECT k, l.v, r.v, r.k FROM l LEFT JOIN r USING (k, t)";
     let step: [&[Event]; 2] = [&[event(1, 100, 1), event(2, 100, 2)], &[event(1, 100, 3)]];
     let got = rows(sql, &[step]);
@@ -504,7 +508,7 @@ fn a_restart_in_the_middle_keeps_rows_bits_watermarks_and_what_is_due() {
         run.setup.trigger = to;
         run.restart(3).unwrap();
         got.extend(run.take());
-        // Late by the watermark of the first run.
+        // The left row at 99 is late by the watermark of the first run.
         got.extend(run.step(&[event(3, 99, 9)], &[event(2, 105, 5)]));
         run.setup.trigger = from;
         run.restart(2).unwrap();
@@ -572,7 +576,7 @@ fn joins_that_no_stream_can_answer_are_refused() {
     }
 }
 
-/// Results of many keys, which several instances would mix.
+/// The results belong to many keys, so several instances would mix their order.
 #[test]
 fn an_ordered_join_keeps_the_order_of_the_rows_that_complete_matches() {
     let sql = "SELECT l.v, r.v FROM l JOIN r ON l.k = r.k";

@@ -390,7 +390,7 @@ fn extremes_do_not_panic() {
             {
                 panics.push(format!("{sql}: {error}"));
             }
-            // Constant folding during planning must not panic.
+            // Planning above includes constant folding, which must not panic either.
         }
     }
     assert!(panics.is_empty(), "{}", panics.join("\n"));

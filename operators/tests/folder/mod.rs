@@ -2,7 +2,7 @@
 
 use std::path::PathBuf;
 
-/// The folder.
+/// A test's folder, which is removed on drop.
 pub struct Folder(pub PathBuf);
 
 impl Folder {

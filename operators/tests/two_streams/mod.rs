@@ -61,7 +61,7 @@ impl Setup {
         Self { sql, delays, parallelism, parts, trigger, mode, workers, settings }
     }
 
-    /// The same, with results in the order of the rows.
+    /// Makes the join emit its results in the order of the rows that complete them.
     pub fn ordered(mut self) -> Self {
         self.settings.push(("millstream.join.ordered", "true"));
         self
@@ -158,13 +158,13 @@ impl Run {
         rows
     }
 
-    /// What has come out since it was last taken, in that order.
+    /// The output since the last call, in the order of emission.
     pub fn take_in_order(&self) -> Vec<String> {
         let rows = self.session.table("out").unwrap().take();
         rows.iter().map(|row| text(row)).collect()
     }
 
-    /// The lines of its files, sorted.
+    /// The lines of the output files, sorted.
     pub fn files(&self) -> Vec<String> {
         let folder = self.folder.0.join("files");
         let frame = self.session.read().format("text").option("path", folder.display());

@@ -9,7 +9,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
-/// Rare enough not to affect the measurement.
+/// Time between two wake-ups. It is long, so that the thread does not affect the measurement.
 const PAUSE: Duration = Duration::from_millis(5);
 
 /// A thread that measures hiccups on the first core.

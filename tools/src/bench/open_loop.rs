@@ -46,7 +46,7 @@ pub(super) const DROP_EVERY: u64 = 10;
 /// Maximum wait for missing results.
 const PATIENCE: Duration = Duration::from_secs(20);
 
-/// What is sent, and the expected results.
+/// The lines that are sent, and the expected results.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Load {
     /// The job.
@@ -92,7 +92,7 @@ impl Load {
     }
 }
 
-/// What one run measured.
+/// The measurements of one run.
 pub(super) struct Measured {
     /// Latency from intended send time to the arrival of the result, without the warm-up.
     pub latency: Histogram<u64>,
@@ -104,7 +104,7 @@ pub(super) struct Measured {
     pub achieved: f64,
     /// The slowest rows in the engine after its first epoch, with their causes.
     pub slowest: Vec<Stall>,
-    /// What the engine's socket source has counted.
+    /// The counters of the engine's socket source.
     pub connections: ConnectionTotals,
 }
 

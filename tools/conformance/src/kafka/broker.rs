@@ -1,4 +1,4 @@
-//! What a case does on the broker itself: topics, records, transactions.
+//! The parts of a case that act on the broker: topics, records and transactions.
 
 use base64::prelude::{BASE64_STANDARD, Engine};
 use futures_executor::block_on;

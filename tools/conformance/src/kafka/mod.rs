@@ -12,13 +12,14 @@ use broker::Broker;
 use serde_json::Value as Json;
 use std::path::Path;
 
-/// Cases in whose last step Millstream fails on purpose where Spark goes on, with the condition.
+/// Cases in whose last step Millstream fails deliberately where Spark continues, with the error
+/// condition.
 const ON_PURPOSE: [(&str, &str); 1] = [
-    // Spark goes on at the old offset of a topic that was created again: it compares no topic ids.
+    // Spark does not compare topic ids, so it continues at the old offset of a recreated topic.
     ("topic_recreated_unnoticed", "KAFKA_DATA_LOSS.PARTITIONS_DELETED"),
 ];
 
-/// Replaces what a case expects where Millstream differs on purpose.
+/// Replaces the expected result of a case where Millstream differs deliberately.
 fn with_own_answer(mut case: Json) -> Json {
     let own = ON_PURPOSE.iter().find(|(name, _)| case["name"] == *name);
     if let Some((_, condition)) = own
@@ -35,7 +36,7 @@ pub fn run_file(path: &Path, servers: &str, number: usize) -> Outcome {
         Ok(text) => text,
         Err(error) => return Outcome::Failed(error.to_string()),
     };
-    // Letters and digits only; unique per case.
+    // The prefix is unique per case and consists of letters and digits.
     let prefix = format!("c{}x{number}x", std::process::id());
     let case: Json = match serde_json::from_str(&text.replace('@', &prefix)) {
         Ok(case) => with_own_answer(case),

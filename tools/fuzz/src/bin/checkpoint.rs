@@ -16,7 +16,7 @@ fuzz_target!(|data: &[u8]| {
     assert!(end <= bytes.len());
     let _ = state_file::entries(bytes, |_, _| Ok(()));
     let _ = log_entry::parse(bytes);
-    // The bytes as they are, and with a correct CRC.
+    // The input is tested either unchanged or with a correct CRC.
     let text = String::from_utf8_lossy(bytes);
     let whole = log_entry::format(text.lines());
     let bytes = if choice % 2 == 0 { bytes } else { whole.as_bytes() };

@@ -61,7 +61,7 @@ impl Rows for FromRing {
         row
     }
     fn is_over(&mut self) -> bool {
-        // ORDERING: acquire: what was pushed before is visible.
+        // ORDERING: acquire: rows that were pushed before the flag was set are visible.
         self.over.load(Ordering::Acquire) && self.rows.is_empty()
     }
 }

@@ -102,7 +102,7 @@ fn expect(what: &str, found: u64, expected: u64) -> Result<(), Failure> {
 pub(super) fn probe_and_insert(keys: i64, figures: &mut Vec<Figure>) -> Result<(), Failure> {
     let range = Range { before_us: HOUR_US, after_us: HOUR_US };
     let left = |i: i64| [key_of(i, keys), BASE_US + i, i];
-    // The keys are in another order.
+    // Right rows probe the keys in another order.
     let right = |i: i64| [key_of(i + keys / 2, keys), BASE_US + i, i];
     let (mut join, mut hand) = (Measured::new(range)?, HashJoin::new(HOUR_US, HOUR_US));
     let begun = Instant::now();

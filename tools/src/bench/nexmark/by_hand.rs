@@ -1,11 +1,12 @@
-//! The queries by hand: what each gives for the events so far.
+//! The NEXMark queries in hand-written code. Its results for the events so far are the expected
+//! ones.
 
 use super::Query;
 use serde::Deserialize;
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::io::Write;
 
-/// A line as JSON says it.
+/// An event, parsed from a line of JSON.
 #[derive(Deserialize)]
 enum Line<'l> {
     #[serde(borrow)]
@@ -46,42 +47,43 @@ struct Bid<'l> {
     extra: &'l str,
 }
 
-/// A query by hand.
+/// The hand-written implementation of one query, with the state of all of them.
 pub(super) struct HandWritten {
     query: Query,
-    /// By their ends, bids by auction.
+    /// Q5: the number of bids per auction, by the end of the window.
     counts: BTreeMap<u64, HashMap<u64, u64>>,
-    /// By their ends, the highest price, and its auction and bidder.
+    /// Q7: the highest price with its auction and bidder, by the end of the window.
     highest: BTreeMap<u64, (u64, u64, u64)>,
-    /// By their ids, persons as they are shown.
+    /// Q3: the printed columns of each matching person, by the person's id.
     persons: HashMap<u64, String>,
-    /// By their sellers, auctions.
+    /// Q3: the ids of each seller's auctions, by the seller's id.
     auctions: HashMap<u64, Vec<u64>>,
-    /// By the beginnings of windows, persons and sellers that have no match yet, or no more.
+    /// Q8: the persons and sellers of each window, by the start of the window.
     opened: HashMap<u64, Opened>,
     winners: Winners,
     sessions: Sessions,
-    /// Of an auction on a day.
+    /// Q17: the statistics of the bids, by auction and day.
     statistics: HashMap<(u64, u64), Statistics>,
-    /// By auction and bidder, the time and the price of the last bid.
+    /// Q18: the time and the price of the last bid, by auction and bidder.
     last: HashMap<(u64, u64), (u64, u64)>,
-    /// Auctions of the category by their ids, and bids that are waiting for theirs.
+    /// Q20: the auctions of the category, by id. `waiting` has the bids of each auction.
     items: HashMap<u64, String>,
     waiting: HashMap<u64, Vec<(u64, u64)>>,
 }
 
-/// What came in a window.
+/// Q8: the persons and the sellers that have been seen in a window.
 #[derive(Default)]
 struct Opened {
-    /// By their ids, persons without an auction.
+    /// The names of persons who have not opened an auction in the window yet, by the person's id.
     persons: HashMap<u64, String>,
     sellers: HashSet<u64>,
 }
 
-/// A bid as it is compared: the price, how early it came, the bidder.
+/// A bid in the order of comparison: the price, the negated time (so the earlier bid is larger) and
+/// the bidder.
 type Offer = (u64, i64, u64);
 
-/// An auction that is not over.
+/// An auction that has not ended, with its best bid so far.
 struct Running {
     seller: u64,
     category: u64,
@@ -89,22 +91,22 @@ struct Running {
     best: Option<Offer>,
 }
 
-/// How long an auction is looked at, in milliseconds.
+/// The maximum duration of an auction, in milliseconds.
 const LONGEST_MS: u64 = 10_000;
-/// How far the watermark of auctions and bids is behind.
+/// The watermark delay of auctions and bids, in milliseconds.
 const DELAY_MS: u64 = 1_000;
 
-/// Auctions and their best bids.
+/// Q4 and Q9: the auctions that have not ended, and their best bids.
 #[derive(Default)]
 struct Winners {
-    /// By the time at which they began and their ids.
+    /// Auctions by start time and id.
     running: BTreeMap<(u64, u64), Running>,
     began: HashMap<u64, u64>,
-    /// Bids for auctions that have not come.
+    /// Bids that have arrived before their auction, by auction id.
     early: HashMap<u64, Vec<Offer>>,
-    /// The largest time of an auction and that of a bid.
+    /// The largest time of an auction and of a bid.
     seen: [u64; 2],
-    /// By the end of a window and the category, the sum and the number of prices.
+    /// Q4: the sum and the number of prices, by the end of the window and the category.
     means: BTreeMap<(u64, u64), (u64, u64)>,
 }
 
@@ -139,7 +141,8 @@ impl Winners {
         }
     }
 
-    /// Up to which time auctions are over.
+    /// The latest start time, in milliseconds, of auctions that have ended: later auctions may
+    /// still get bids.
     fn over_ms(&self) -> u64 {
         self.seen[0].min(self.seen[1]).saturating_sub(DELAY_MS + LONGEST_MS)
     }
@@ -154,7 +157,7 @@ impl Winners {
         Some((time, id, running))
     }
 
-    /// Writes the auctions that are over.
+    /// Writes the best bids of the auctions that have ended.
     fn write(&mut self, out: &mut Vec<u8>) {
         while let Some((_, id, running)) = self.next_over() {
             let Running { seller, category, best, .. } = running;
@@ -165,7 +168,7 @@ impl Winners {
         }
     }
 
-    /// Writes the means of the windows that are over.
+    /// Writes the mean prices of the windows that have closed.
     fn write_means(&mut self, out: &mut Vec<u8>) {
         while let Some((time, _, running)) = self.next_over() {
             if let Some((price, ..)) = running.best {
@@ -184,15 +187,15 @@ impl Winners {
     }
 }
 
-/// How long a bidder may be silent within a session, in milliseconds.
+/// The gap of inactivity that ends a session, in milliseconds.
 const GAP_MS: u64 = 10_000;
 
-/// Sessions of bidders.
+/// Q11: the open sessions of the bidders.
 #[derive(Default)]
 struct Sessions {
-    /// By the bidder: begin, last bid, number of bids.
+    /// The first bid's time, the last bid's time and the number of bids, by bidder.
     of_bidders: HashMap<u64, (u64, u64, u64)>,
-    /// By the end and the bidder.
+    /// The end and the bidder of each session, ordered by the end.
     ends: BTreeMap<(u64, u64), ()>,
 }
 
@@ -213,9 +216,9 @@ impl Sessions {
     }
 }
 
-/// Of the bids for an auction on a day.
+/// Q17: the statistics of the bids for one auction on one day.
 struct Statistics {
-    /// Below 10,000, below a million, and others.
+    /// The number of prices below 10,000, below 1,000,000, and of at least 1,000,000.
     ranks: [u64; 3],
     least: u64,
     most: u64,
@@ -240,7 +243,8 @@ impl HandWritten {
         }
     }
 
-    /// Takes a line, and writes what comes of it. The generator's lines are all well formed.
+    /// Processes a line and appends the results that it causes. Lines that do not parse are
+    /// ignored.
     pub fn line(&mut self, line: &[u8], out: &mut Vec<u8>) {
         match serde_json::from_slice(line) {
             Ok(Line::Bid(bid)) => self.bid(&bid, out),
@@ -344,7 +348,7 @@ impl HandWritten {
         }
     }
 
-    /// The queries of each bid alone.
+    /// Q0, Q1, Q2, Q13, Q14, Q21 and Q22, whose result depends on one bid alone.
     fn projection(&self, bid: &Bid<'_>, out: &mut Vec<u8>) {
         let Bid { auction, bidder, price, channel, url, date_time, extra } = bid;
         let euros = || {
@@ -398,7 +402,7 @@ impl HandWritten {
         };
     }
 
-    /// The queries of windows.
+    /// Q5 and Q7, which aggregate bids by windows.
     fn window(&mut self, bid: &Bid<'_>, out: &mut Vec<u8>) {
         let Bid { auction, bidder, price, date_time, .. } = bid;
         if self.query == Query::Q5 {
@@ -442,7 +446,7 @@ impl HandWritten {
     }
 }
 
-/// Takes a window that a time is behind.
+/// Removes and returns the first window that ends at or before `time`.
 fn over<T>(windows: &mut BTreeMap<u64, T>, time: u64) -> Option<(u64, T)> {
     if *windows.first_key_value()?.0 > time {
         return None;
@@ -502,7 +506,9 @@ mod tests {
         let mut hand = [Query::Q4, Query::Q9].map(HandWritten::new);
         let mut out = [Vec::new(), Vec::new()];
         for (hand, out) in hand.iter_mut().zip(&mut out) {
-            // A bid before its auction, two equal ones, one behind the end, one for no auction.
+            // Auction 1 gets a bid before it opens, a bid of the same price, and a bid after its
+            // end. Auction 2 gets a bid after ten seconds. The bids for auctions 3 and 9 have no
+            // auction.
             hand.bid(&bid(1, 5, 900, 10_000), out);
             hand.auction(&auction(1, 7, 10_000, 12_000), out);
             hand.bid(&bid(1, 6, 900, 11_000), out);

@@ -1,10 +1,11 @@
 //! `millstream bench nexmark`: the queries of the NEXMark benchmark that the language can express,
-//! over the events of an auction house, as JSON over two sockets.
+//! over events of an auction house, which are sent and received over two sockets. The events are
+//! JSON, the results CSV.
 //!
 //! | module | contents |
 //! |---|---|
 //! | [`queries`] | the queries as SQL |
-//! | [`by_hand`] | the queries by hand |
+//! | [`by_hand`] | the queries in hand-written code |
 
 mod by_hand;
 mod queries;
@@ -31,10 +32,10 @@ use std::time::Duration;
     a result comes from: of a window, the first bid at or behind its end. Each result is compared with\n\
     what the loop by hand gives for the same events; that loop, which parses with serde, is the floor.")]
 pub(super) struct Args {
-    /// The query; all of them if left out
+    /// The query to run; by default all
     #[arg(long, value_enum)]
     query: Option<Query>,
-    /// How much faster than the clock event time passes: windows are of 10 s, or of 10 s by 2 s
+    /// Speed of event time, as a multiple of real time. Windows are 10 s of event time
     #[arg(long, default_value_t = 10, value_parser = clap::value_parser!(u64).range(1..=1000))]
     speed: u64,
     #[command(flatten)]
@@ -52,27 +53,29 @@ enum Query {
     Q2,
     /// Auctions of a category by sellers of some states: a join without an end
     Q3,
-    /// The mean price of the best bids in each category, by windows of 10 s: a join and two aggregations
+    /// The mean price of the best bids in each category, per window of 10 s: a join and two
+    /// aggregations
     Q4,
-    /// The auction with the most bids in each window of 10 s by 2 s
+    /// The auction with the most bids in each window of 10 s that slides by 2 s
     Q5,
     /// The highest bid in each window of 10 s
     Q7,
-    /// Persons who have opened an auction in the window of 10 s in which they came: a semi join
+    /// Persons who have opened an auction in the same 10 s window as their registration: a semi
+    /// join
     Q8,
     /// The best bid of each auction, when it is over: a join and an aggregation
     Q9,
-    /// The bids of each bidder's sessions, which end after 10 s without one
+    /// The number of bids in each bidder's session, which ends after 10 s without a bid
     Q11,
-    /// Every bid with a row of a table
+    /// Every bid with the matching row of a table
     Q13,
     /// Bids of some prices, with the part of the day and a count of letters
     Q14,
-    /// Statistics of each auction and day, with every bid
+    /// Statistics of each auction and day, updated with every bid
     Q17,
-    /// The last bid of each bidder for an auction, with every bid
+    /// The last bid of each bidder for an auction, updated with every bid
     Q18,
-    /// Bids with their auctions, of a category: a join without an end
+    /// Bids with the number of their channel, found by a regular expression
     Q20,
     /// Bids with the number of their channel, by a regular expression
     Q21,
@@ -81,14 +84,14 @@ enum Query {
 }
 
 impl Query {
-    /// Whether neighbouring results may change places: the sides of a join reach it on two ways, and
-    /// of sessions that end together none is the first.
+    /// Whether the order of results is not defined. Events reach the two sides of a join on
+    /// different paths, and sessions may end at the same time.
     fn is_unordered(self) -> bool {
         matches!(self, Self::Q3 | Self::Q4 | Self::Q8 | Self::Q9 | Self::Q11 | Self::Q20)
     }
 }
 
-/// Measures and prints.
+/// Runs the measurement of one query or of all, and prints the results.
 pub(super) fn run(args: &Args) -> Result<(), Failure> {
     let one = |query: Query| socket_job::run(&Auctions { query, speed: args.speed }, &args.sockets);
     match args.query {
@@ -97,9 +100,9 @@ pub(super) fn run(args: &Args) -> Result<(), Failure> {
     }
 }
 
-/// Event time at which all begins, in milliseconds: the end of a window.
+/// The event time of the first event, in milliseconds.
 const BASE_MS: u64 = 1_700_000_000_000;
-/// Events that are prepared at most: they are in memory as lines, with their results.
+/// Maximum number of events of a run. All of them and their results are prepared in memory.
 const MAX_EVENTS: u64 = 3_000_000;
 
 struct Auctions {
@@ -141,7 +144,7 @@ impl SocketJob for Auctions {
     }
 }
 
-/// Lines behind each other, without their ends.
+/// Lines in one buffer, without their line ends.
 #[derive(Default)]
 struct Lines {
     bytes: Vec<u8>,
@@ -159,11 +162,12 @@ impl Lines {
     }
 }
 
-/// All events and results of a run, so that the generator has little to do in it.
+/// All events and expected results of a run, prepared so that the generator has little to do during
+/// the run.
 struct Prepared {
     events: Lines,
     results: Lines,
-    /// The event that each result comes from.
+    /// For each result, the number of the event that causes it.
     causes: Vec<u64>,
 }
 
@@ -181,7 +185,8 @@ impl Prepared {
             Self { events: Lines::default(), results: Lines::default(), causes: Vec::new() };
         for (seq, event) in EventGenerator::new(config).take(events as usize).enumerate() {
             let Lines { bytes, ends } = &mut made.events;
-            // Nothing in an event is beyond JSON, and memory does not fail.
+            // Serialising an event cannot fail: it has only JSON types, and the writer is a buffer
+            // in memory.
             let _ = serde_json::to_writer(&mut *bytes, &event);
             ends.push(bytes.len());
             hand.line(made.events.get(seq), &mut out);
@@ -197,7 +202,7 @@ impl Prepared {
 }
 
 impl Prepared {
-    /// All results with their causes.
+    /// All expected results, each with the numbers of the events that cause it.
     fn open(&self) -> HashMap<Vec<u8>, Vec<u64>> {
         let mut open: HashMap<Vec<u8>, Vec<u64>> = HashMap::new();
         for (at, cause) in self.causes.iter().enumerate() {
@@ -207,11 +212,11 @@ impl Prepared {
     }
 }
 
-/// One round, or one after the other.
+/// The traffic of a round. It can be used for several rounds, one after another.
 struct Run {
     prepared: Prepared,
-    /// Of a join, whose sides reach it on two ways so that neighbours may change places: the results
-    /// that have not come yet, each with its causes.
+    /// If the order of results is not defined: the results that have not arrived yet, each with the
+    /// numbers of the events that cause it.
     open: Option<HashMap<Vec<u8>, Vec<u64>>>,
     rate: u64,
     warm_up: u64,

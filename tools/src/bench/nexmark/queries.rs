@@ -1,23 +1,24 @@
-//! The queries as SQL over the lines.
+//! The NEXMark queries as SQL over the lines.
 
 use super::Query;
 
-/// The bids among the lines, as JSON says them.
+/// A relation of the lines that are bids, parsed from JSON.
 const BIDS: &str = "(SELECT e.Bid.* FROM (SELECT from_json(value, 'Bid STRUCT<auction: BIGINT, \
                     bidder: BIGINT, price: BIGINT, channel: STRING, url: STRING, date_time: BIGINT, \
                     extra: STRING>') AS e FROM lines) WHERE e.Bid IS NOT NULL)";
 
-/// The persons among the lines.
+/// A relation of the lines that are persons, parsed from JSON.
 const PERSONS: &str = "(SELECT e.Person.* FROM (SELECT from_json(value, 'Person STRUCT<id: BIGINT, \
                        name: STRING, city: STRING, state: STRING, date_time: BIGINT>') AS e FROM lines) \
                        WHERE e.Person IS NOT NULL)";
 
-/// The auctions among the lines.
+/// A relation of the lines that are auctions, parsed from JSON.
 const AUCTIONS: &str = "(SELECT e.Auction.* FROM (SELECT from_json(value, 'Auction STRUCT<id: BIGINT, \
                         item_name: STRING, seller: BIGINT, category: BIGINT, date_time: BIGINT, \
                         expires: BIGINT>') AS e FROM lines) WHERE e.Auction IS NOT NULL)";
 
-/// Columns of lines with a watermark that is some seconds behind their time `ts`.
+/// Selects columns of a relation, with a watermark on the event time `ts`. `delay_s` is its delay
+/// in seconds.
 fn timed(lines: &str, columns: &str, delay_s: u32) -> String {
     format!(
         "(SELECT {columns} FROM (SELECT *, timestamp_millis(date_time) AS ts FROM {lines}) \
@@ -25,8 +26,9 @@ fn timed(lines: &str, columns: &str, delay_s: u32) -> String {
     )
 }
 
-/// Each auction with its best bid: the highest, and of equal ones the earliest. It comes when the
-/// auction is over, ten seconds after its begin at the latest.
+/// Each auction with its best bid: the highest one, or the earliest of several highest ones. The
+/// result is emitted once no bid of the auction can arrive any more. Only bids of the first ten
+/// seconds count.
 fn winning() -> String {
     format!(
         "(SELECT a.id AS auction, a.seller AS seller, a.category AS category, a.ts AS ts, \
@@ -47,7 +49,7 @@ pub(super) fn mode(query: Query) -> &'static str {
     }
 }
 
-/// The text of a query.
+/// The SQL text of a query.
 pub(super) fn text(query: Query) -> String {
     match query {
         Query::Q3 | Query::Q4 | Query::Q8 | Query::Q9 | Query::Q13 | Query::Q20 => join(query),
@@ -56,7 +58,7 @@ pub(super) fn text(query: Query) -> String {
     }
 }
 
-/// A query of each bid alone.
+/// A query whose result depends on one bid alone.
 fn projection(query: Query) -> String {
     let columns = match query {
         Query::Q1 => "auction, bidder, 0.908 * price AS price, date_time, extra",
@@ -87,7 +89,7 @@ fn projection(query: Query) -> String {
     format!("SELECT {columns} FROM {BIDS}")
 }
 
-/// A query of bids that are brought together by windows or keys.
+/// A query that aggregates bids by windows or keys.
 fn aggregate(query: Query) -> String {
     match query {
         Query::Q5 => format!(
@@ -124,7 +126,7 @@ fn aggregate(query: Query) -> String {
     }
 }
 
-/// A query of several kinds of lines, or of bids and a table.
+/// A query that joins several kinds of events, or bids with a table.
 fn join(query: Query) -> String {
     match query {
         Query::Q3 => format!(

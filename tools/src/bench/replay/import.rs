@@ -1,5 +1,5 @@
-//! The import of a packet capture: bytes a second on one core and the peak memory of the process,
-//! beside a copy of the same file.
+//! The import of a packet capture: bytes per second on one core, compared with copying the same
+//! file, and the peak memory of the process.
 
 use super::Scratch;
 use super::table::{Figure, Goal, Value};
@@ -13,16 +13,16 @@ use std::io::{BufWriter, Read, Write};
 use std::path::Path;
 use std::time::Instant;
 
-/// Connections whose packets alternate.
+/// Number of connections, whose packets alternate in the file.
 const CONNECTIONS: u32 = 8;
-/// Their first sequence number: they wrap early.
+/// The first sequence number of each connection. It is chosen so that sequence numbers wrap early.
 const FIRST_SEQUENCE: u32 = u32::MAX - 100_000;
-/// Nanoseconds from packet to packet.
+/// Time between two packets, in nanoseconds.
 const PACKET_NS: u64 = 1_000;
 const SYN: u8 = 2;
 const ACK: u8 = 16;
 
-/// A kind of packet capture.
+/// A packet capture to import: its segment size and the goal for its throughput.
 struct Shape {
     name: &'static str,
     payload_bytes: usize,
@@ -79,7 +79,7 @@ pub(super) fn run(
     Ok(())
 }
 
-/// Bytes a second, on one core.
+/// Runs `body` on one core. Returns its bytes per second.
 fn timed(bytes: u64, body: impl FnOnce() -> Result<(), Failure> + Send) -> Result<u64, Failure> {
     on_last_core(|| {
         let start = Instant::now();
@@ -100,7 +100,7 @@ fn copy(from: &Path, to: &Path) -> Result<(), Failure> {
     }
 }
 
-/// Writes a pcap file of about this size. Returns its bytes of TCP payload.
+/// Writes a pcap file of about `file_bytes` bytes. Returns the number of bytes of TCP payload.
 fn write(path: &Path, file_bytes: u64, payload_bytes: usize) -> Result<u64, Failure> {
     let mut out = Packets { out: BufWriter::with_capacity(1 << 20, File::create(path)?), count: 0 };
     let header = [0xA1B2_3C4Du32, 0x0004_0002, 0, 0, 65_535, 1];
@@ -115,7 +115,7 @@ fn write(path: &Path, file_bytes: u64, payload_bytes: usize) -> Result<u64, Fail
     while written < file_bytes {
         for connection in 0..CONNECTIONS {
             let sent = &mut sent[connection as usize];
-            // Every second segment is acknowledged.
+            // The receiver acknowledges every second segment.
             for _ in 0..2 {
                 let sequence = FIRST_SEQUENCE.wrapping_add(1).wrapping_add(*sent);
                 out.packet(connection, true, (ACK, sequence, 1), &payload)?;
@@ -194,7 +194,7 @@ fn data_bytes(path: &Path) -> Result<u64, Failure> {
     Ok(bytes)
 }
 
-/// Begins to measure the peak of this process's memory anew. Returns whether the system can.
+/// Resets the peak memory of this process. Returns false if the system does not support that.
 fn forget_peak() -> bool {
     std::fs::write("/proc/self/clear_refs", "5").is_ok()
 }

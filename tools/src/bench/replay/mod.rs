@@ -1,4 +1,4 @@
-//! `millstream bench replay`: the figures of captures, each beside a floor of this machine from the
+//! `millstream bench replay`: measurements of captures, each with a floor that was measured in the
 //! same run: the pace of a replay, the cost of recording a running query, the import of packet
 //! captures, a capture as a source, and the search for a time.
 
@@ -27,16 +27,17 @@ use table::Figure;
     the query that does not record, a copy of the file, the same lines from a text file, a bare search.\n\
     Everything that is sent, recorded, imported and read is counted; a wrong number ends the run.")]
 pub(super) struct Args {
-    /// The part; all of them if left out
+    /// The part to measure; by default all
     #[arg(long, value_enum)]
     only: Option<Part>,
-    /// A hundredth of the data and a second of each pace: whether it works, not how fast
+    /// Use 1% of the data and short rounds, to check that everything works
     #[arg(long)]
     quick: bool,
-    /// Seconds of the pace, of which drift needs many, and of the latency of a recorded query
+    /// Seconds of the pace measurement (drift shows only over many seconds). Rounds of a recorded
+    /// query take at most 5
     #[arg(long, default_value_t = 60, value_parser = clap::value_parser!(u64).range(2..=3600))]
     seconds: u64,
-    /// Rounds of what is measured by turns
+    /// Number of rounds of the measurements that alternate with their floor
     #[arg(long, default_value_t = 5, value_parser = clap::value_parser!(u64).range(1..=100))]
     rounds: u64,
     /// How the recorded query waits
@@ -48,7 +49,7 @@ pub(super) struct Args {
     /// Size of the capture in which times are searched
     #[arg(long, value_name = "SIZE", value_parser = times::parse_bytes, default_value = "10G")]
     seek_bytes: u64,
-    /// Where the files go; the system's temporary folder unless given
+    /// Folder for the files; by default the system's temporary folder
     #[arg(long, value_name = "FOLDER")]
     dir: Option<PathBuf>,
     /// Print one JSON object
@@ -56,16 +57,16 @@ pub(super) struct Args {
     json: bool,
 }
 
-/// What is measured.
+/// A part of the measurement.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 enum Part {
     /// Import of a packet capture: speed on one core, and memory
     Import,
     /// Send lag and drift at 10,000 events a second
     Pace,
-    /// What recording costs a running query
+    /// The cost of recording for a running query
     Record,
-    /// A capture as a source, beside a text file
+    /// A capture as a source, compared with a text file
     Source,
     /// The search for a time in a large file
     Seek,
@@ -94,14 +95,14 @@ impl Drop for Scratch {
     }
 }
 
-/// Measures and prints.
+/// Runs the measurements and prints the results.
 pub(super) fn run(args: &Args) -> Result<(), Failure> {
     let scratch = Scratch::new(args.dir.as_deref())?;
     let wanted = |part: Part| args.only.is_none_or(|only| only == part);
     let size = |bytes: u64| if args.quick { bytes / 100 } else { bytes };
     let (seconds, rounds) = if args.quick { (2, 1) } else { (args.seconds, args.rounds) };
     let mut figures = Vec::new();
-    // First, because its memory is that of the whole process.
+    // Import runs first, because it measures the peak memory of the whole process.
     if wanted(Part::Import) {
         import::run(&scratch, size(args.import_bytes), rounds, &mut figures)?;
     }

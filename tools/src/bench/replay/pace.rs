@@ -1,8 +1,8 @@
-//! The pace of a replay over loopback: how late events are sent, and whether that grows, beside a bare
-//! loop that spins until the time of each event and writes the same bytes.
+//! The pace of a replay over loopback: how late events are sent, and whether the lag grows. The
+//! floor is a loop that spins until the time of each event and writes the same bytes.
 //!
-//! Drift is told by the receiver, whose clock readings know nothing of the sender's schedule: how much
-//! later than in the first second events arrive in the last.
+//! The receiver measures the drift, because its clock readings do not depend on the sender's
+//! schedule: by how much more events are late in the last second than in the first.
 
 use super::Scratch;
 use super::table::{Figure, Goal, Value};
@@ -22,12 +22,12 @@ use std::path::Path;
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
-/// Events a second, and bytes of each.
+/// Events per second.
 const RATE: u64 = 10_000;
 const PERIOD_NS: u64 = 1_000_000_000 / RATE;
 const LINE_BYTES: usize = 64;
 
-/// What a sender and its receiver have noted.
+/// The send lag that a sender measured and the drift that its receiver measured.
 struct Paced {
     lag: Histogram<u64>,
     drift_ns: f64,
@@ -61,7 +61,7 @@ pub(super) fn run(
     Ok(())
 }
 
-/// A capture of one connection whose events are exactly a period apart.
+/// Writes a capture of one connection whose events are exactly one period apart.
 fn write(path: &Path, events: u64) -> Result<(), Failure> {
     let header = FileHeader { clock: Clock::Read, precision_ns: 1, ..FileHeader::default() };
     let options = WriterOptions { header, compress: false };
@@ -120,7 +120,7 @@ fn bare_sender(to: SocketAddr, events: u64) -> Result<Histogram<u64>, Failure> {
     Ok(lag)
 }
 
-/// Runs a sender against a receiver of its own.
+/// Runs a sender and a receiver. Returns the lag of the one and the drift that the other measured.
 fn measured(
     events: u64,
     send: impl FnOnce(SocketAddr) -> Result<Histogram<u64>, Failure>,
@@ -138,8 +138,8 @@ fn joined(receiver: JoinHandle<Result<f64, Failure>>) -> Result<f64, Failure> {
     receiver.join().map_err(|_| panicked())?
 }
 
-/// Receives all events. Returns by how much later they arrive in the last second than in the first,
-/// in nanoseconds, as medians.
+/// Receives all events. Returns the median lateness in the last second minus that in the first, in
+/// nanoseconds.
 fn receive(listener: &TcpListener, events: u64) -> Result<f64, Failure> {
     let (mut stream, _) = listener.accept()?;
     let (mut late_ns, mut bytes) = (Vec::with_capacity(events as usize), 0);

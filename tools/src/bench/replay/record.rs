@@ -1,6 +1,6 @@
-//! What the option `record` costs a running socket query: rounds of the same query with and without it,
-//! by turns. After each recorded round its capture is read: every byte that was sent is in it, or in a
-//! gap.
+//! The cost of the option `record` for a running socket query: rounds of the same query with and
+//! without the option alternate. After each recorded round its capture is read and checked: every
+//! byte that was sent is in the capture or in one of its gaps.
 
 use super::Scratch;
 use super::table::{Figure, Goal, Value};
@@ -14,24 +14,24 @@ use millstream_engine::capture::{CaptureReader, Gap, Item, Kind};
 use std::path::Path;
 use std::time::Duration;
 
-/// What is measured.
+/// The parameters of the measurement.
 pub(super) struct Load {
     pub wait: Wait,
-    /// Of each round of latency.
+    /// Seconds of each latency round.
     pub seconds: u64,
-    /// Of each round of throughput.
+    /// Number of lines of each throughput round.
     pub lines: u64,
     pub rounds: u64,
 }
 
-/// Lines a second at which latency is measured.
+/// Lines per second of the latency rounds.
 const RATE: u64 = 10_000;
-/// Bytes of the lines that are many bytes a second.
+/// Length of a line in the rounds with many bytes per second, in bytes.
 const LONG_BYTES: usize = 4096;
 const ECHO: &str = "SELECT upper(value) AS value FROM lines WHERE NOT contains(value, 'drop')";
 const COUNT: &str = "SELECT value FROM lines WHERE length(value) < 100";
 
-/// Rounds without and with `record`, by turns.
+/// Measured values of alternating rounds without and with `record`.
 #[derive(Default)]
 struct Turns {
     without: Vec<u64>,
@@ -43,7 +43,7 @@ impl Turns {
         (median(self.without.clone()) as f64, median(self.with.clone()) as f64)
     }
 
-    /// The median over the rounds of what stands side by side.
+    /// The median of the ratios of adjacent rounds, with `record` over without.
     fn ratio(&self) -> f64 {
         let pairs = self.without.iter().zip(&self.with);
         let mut ratios: Vec<f64> =
@@ -61,7 +61,7 @@ impl Turns {
     }
 }
 
-/// What of the rounds was not recorded.
+/// The events and bytes of all rounds that were not recorded.
 #[derive(Default)]
 struct Lost {
     events: u64,
@@ -114,7 +114,8 @@ pub(super) fn run(
     Ok(())
 }
 
-/// Upper-cased lines at a rate; as fast as they are taken if that is 0.
+/// Measures a query that returns lines in upper case. A `rate` of 0 sends as fast as the query
+/// reads.
 fn echo(
     wait: Wait,
     rate: u64,
@@ -128,7 +129,7 @@ fn echo(
     recorded(&mut lines, wait, &query, record, lost)
 }
 
-/// Bytes a second of long lines.
+/// Measures a query over long lines. Returns bytes per second.
 fn long_lines(load: &Load, record: Option<&Path>, lost: &mut Lost) -> Result<u64, Failure> {
     let lines = (load.lines / 10).max(1);
     let mut lines = LongLines { lines };
@@ -137,7 +138,7 @@ fn long_lines(load: &Load, record: Option<&Path>, lost: &mut Lost) -> Result<u64
     Ok((measured.achieved * (lines.lines * LONG_BYTES as u64) as f64) as u64)
 }
 
-/// One round. What was recorded is checked.
+/// Runs one round. With `record` it also checks the capture.
 fn recorded(
     traffic: &mut (dyn Traffic + Send),
     wait: Wait,
@@ -173,7 +174,7 @@ fn recorded(
     Ok(measured)
 }
 
-/// Bytes of data in a capture, and bytes of its gaps.
+/// Returns the number of data bytes in a capture and of bytes that its gaps stand for.
 fn content(path: &Path) -> Result<(u64, u64), Failure> {
     let (mut reader, mut bytes, mut missing) = (CaptureReader::open(path)?, 0, 0);
     while let Some(item) = reader.next_item()? {
@@ -191,7 +192,7 @@ fn content(path: &Path) -> Result<(u64, u64), Failure> {
     Ok((bytes, missing))
 }
 
-/// Long lines, of which only the last, a short one, comes back.
+/// Long lines, which the query filters out, and a short last line, which it returns.
 struct LongLines {
     lines: u64,
 }

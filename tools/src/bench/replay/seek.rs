@@ -1,5 +1,6 @@
-//! The search for a time in a large capture: from the opening of the file to its first event at that
-//! time, with its pages in memory and with none of them, beside a bare search that reads as many.
+//! The search for a time in a large capture, from opening the file to reading its first event at
+//! that time. It is measured with the file's pages in memory and with none of them. The floor is a
+//! bare search with as many reads.
 
 use super::Scratch;
 use super::table::{Figure, Goal, Value};
@@ -14,9 +15,9 @@ use std::io::{Read, Seek, SeekFrom};
 use std::path::Path;
 use std::time::Instant;
 
-/// Searches of each kind.
+/// Number of searches per kind.
 const SEARCHES: u64 = 101;
-/// Nanoseconds from event to event.
+/// Time between two events, in nanoseconds.
 const EVENT_NS: u64 = 1_000_000;
 const BASE_NS: i64 = 1_700_000_000_000_000_000;
 
@@ -47,7 +48,7 @@ pub(super) fn run(scratch: &Scratch, bytes: u64, figures: &mut Vec<Figure>) -> R
     Ok(())
 }
 
-/// Writes a capture of about this size. Returns its events.
+/// Writes a capture of about `bytes` bytes. Returns the number of events.
 fn write(path: &Path, bytes: u64) -> Result<u64, Failure> {
     let mut writer = CaptureWriter::new(File::create(path)?, &WriterOptions::default())?;
     let mut head = Head {
@@ -78,7 +79,7 @@ enum Pages {
     Dropped,
 }
 
-/// Searches for the time of an event. Returns how long that took, in nanoseconds.
+/// Searches for the time of an event. Returns the duration of the search, in nanoseconds.
 fn search(path: &Path, event: u64, pages: Pages) -> Result<u64, Failure> {
     if pages == Pages::Dropped {
         drop_pages(path)?;
@@ -98,7 +99,8 @@ fn search(path: &Path, event: u64, pages: Pages) -> Result<u64, Failure> {
     Err(Failure::Failed(format!("event {event} is not found")))
 }
 
-/// A binary search by hand reads a page at as many places, and then the stride.
+/// A hand-written search with the same reads as a binary search: one page per step, and then the
+/// last stride. Returns its duration in nanoseconds.
 fn bare_search(path: &Path, bytes: u64) -> Result<u64, Failure> {
     let start = Instant::now();
     let mut file = File::open(path)?;
@@ -109,7 +111,7 @@ fn bare_search(path: &Path, bytes: u64) -> Result<u64, Failure> {
         file.seek(SeekFrom::Start(at * STRIDE_BYTES))?;
         file.read_exact(&mut page)?;
     }
-    // The last stride may be short.
+    // The last stride of the file may be short.
     file.by_ref().take(STRIDE_BYTES).read_to_end(&mut Vec::with_capacity(STRIDE_BYTES as usize))?;
     Ok(start.elapsed().as_nanos() as u64)
 }

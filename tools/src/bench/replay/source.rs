@@ -1,5 +1,5 @@
-//! A capture as a source at `max`, beside the same lines from a text file: lines a second that the
-//! same query takes.
+//! A capture as a source with `speed 'max'`: the lines per second that a query reads, compared with
+//! the same query over a text file with the same lines.
 
 use super::Scratch;
 use super::table::{Figure, Goal, Value};
@@ -15,7 +15,7 @@ use std::io::{BufWriter, Write};
 use std::path::Path;
 use std::time::Instant;
 
-/// Bytes of the reads of a busy socket.
+/// The size of a read of a busy socket, in bytes.
 const READ_BYTES: usize = 16 << 10;
 
 pub(super) fn run(
@@ -87,7 +87,8 @@ fn write_capture(path: &Path, lines: u64, event_bytes: usize) -> Result<(), Fail
             continue;
         }
         (head.mono_ns, head.wall_ns) = (head.mono_ns + 10_000, head.wall_ns + 10_000);
-        // A read ends anywhere, not with a line.
+        // With large events, a line may be split between two events, as reads of a socket split
+        // lines.
         let length = if seq + 1 < lines && event_bytes > 1 { event_bytes } else { text.len() };
         writer.append(&head, &text[..length])?;
         head.position += length as u64;
@@ -101,7 +102,7 @@ fn write_capture(path: &Path, lines: u64, event_bytes: usize) -> Result<(), Fail
     Ok(())
 }
 
-/// Lines a second from a format.
+/// Runs the query over a file of a format. Returns lines per second.
 fn timed(format: &str, path: &Path, lines: u64) -> Result<u64, Failure> {
     let session = Session::new();
     let path = path.display().to_string();

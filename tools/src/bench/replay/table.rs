@@ -1,4 +1,4 @@
-//! The table of figures: each beside its floor and its goal.
+//! The table of measured values: each with its floor and its goal.
 
 use crate::capture::times;
 use crate::latency_format::time;
@@ -11,13 +11,13 @@ pub(super) enum Value {
     Ns(f64),
     /// Bytes.
     Bytes(f64),
-    /// Bytes a second.
+    /// Bytes per second.
     ByteRate(f64),
-    /// Lines a second.
+    /// Lines per second.
     Rate(f64),
     /// A ratio.
     Times(f64),
-    /// A number of things.
+    /// A count.
     Count(f64),
 }
 
@@ -46,7 +46,7 @@ impl Value {
     }
 }
 
-/// What a value should be.
+/// The goal for a measured value.
 #[derive(Clone, Copy, Debug)]
 pub(super) enum Goal {
     AtMost(Value),
@@ -82,7 +82,7 @@ impl Figure {
         Self { name: name.into(), value, floor: None, goal: None }
     }
 
-    /// What the machine does by hand in the same run.
+    /// Sets the floor: the value of hand-written code in the same run.
     pub fn floor(self, floor: Value) -> Self {
         Self { floor: Some(floor), ..self }
     }

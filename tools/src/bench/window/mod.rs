@@ -276,10 +276,10 @@ fn start_bare(spin: bool, ports: (u16, u16)) -> Result<Target, Failure> {
     bare(spin, ports, each_line).map(Target::Bare)
 }
 
-/// What is measured.
+/// The system that is measured.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Contender {
-    /// A loop that does the same without an engine.
+    /// A loop that does the same work without an engine.
     Bare,
     Engine,
 }
