@@ -81,13 +81,13 @@ struct Shared {
 pub struct Waker(Arc<Shared>);
 
 impl Waker {
-    /// Wakes a worker that is blocked in its poll.
+    /// Creates a waker for a worker that blocks in its poll.
     pub fn poll(waker: mio::Waker) -> Self {
         Self(Arc::new(Shared { flag: ParkFlag::default(), bell: WakeTarget::Poll(waker) }))
     }
 
-    /// Wakes the thread that calls [`park`](Self::park) on it, or the async task that was
-    /// [registered](Self::register) last.
+    /// Creates a waker for the thread that calls [`park`](Self::park) on it, or for the async task
+    /// that was [registered](Self::register) last.
     pub fn thread() -> Self {
         Self(Arc::new(Shared {
             flag: ParkFlag::default(),
@@ -95,12 +95,12 @@ impl Waker {
         }))
     }
 
-    /// A waker without effect, for simulation.
+    /// Creates a waker without effect, for simulation.
     pub fn noop() -> Self {
         Self(Arc::new(Shared { flag: ParkFlag::default(), bell: WakeTarget::Silent }))
     }
 
-    /// The flag, for the sleeper's side.
+    /// The flag with which the sleeper announces that it is about to block.
     pub fn flag(&self) -> &ParkFlag {
         &self.0.flag
     }
@@ -124,8 +124,8 @@ impl Waker {
             // If the wake fails, the poll and its thread have ended.
             WakeTarget::Poll(waker) => drop(waker.wake()),
             WakeTarget::Caller(caller) => {
-                // Woken outside the lock, because an executor may run the task immediately on this
-                // thread.
+                // The task is woken outside the lock, because an executor may run it immediately on
+                // this thread.
                 let task = match &*locked(caller) {
                     Some(Caller::Thread(thread)) => return thread.unpark(),
                     Some(Caller::Task(task, _)) => task.clone(),
@@ -137,8 +137,8 @@ impl Waker {
         }
     }
 
-    /// Blocks the calling thread until a wake, unless `has_work` finds some first, for at most
-    /// `timeout`. For handles from [`thread`](Self::thread).
+    /// Blocks the calling thread until a wake-up, at most for `timeout`. Returns at once if
+    /// `has_work` finds work. Only for handles from [`thread`](Self::thread).
     pub fn park(&self, timeout: Option<std::time::Duration>, mut has_work: impl FnMut() -> bool) {
         if let WakeTarget::Caller(caller) = &self.0.bell {
             *locked(caller) = Some(Caller::Thread(std::thread::current()));
@@ -153,8 +153,9 @@ impl Waker {
         self.0.flag.cancel_park();
     }
 
-    /// Stores an async task, which the next wake-up wakes in place of a thread. Returns false, and
-    /// stores nothing, if `has_work` finds work. For handles from [`thread`](Self::thread).
+    /// Stores an async task for the next wake-up. Returns false if `has_work` finds work: then the
+    /// task must not wait, because no wake-up may follow. Only for handles from
+    /// [`thread`](Self::thread).
     pub fn register(&self, task: &std::task::Waker, has_work: impl FnOnce() -> bool) -> bool {
         if let WakeTarget::Caller(caller) = &self.0.bell {
             let mut caller = locked(caller);
@@ -174,7 +175,7 @@ impl Waker {
         waits
     }
 
-    /// The thread that waited last, for itself or for a task.
+    /// The thread that last called [`park`](Self::park) or [`register`](Self::register).
     pub fn last_waiter(&self) -> Option<ThreadId> {
         match &self.0.bell {
             WakeTarget::Caller(caller) => locked(caller).as_ref().map(|caller| match caller {
@@ -193,9 +194,9 @@ fn locked<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 /// Decides when the consumer of a bounded queue must notify producers that wait for space.
 ///
 /// A notification costs the consumer a full fence, without which a waiting producer could be
-/// missed. A drain that empties the queue does not need one each time: after a fence, a producer
-/// can find the queue full again only after a whole capacity of pushes. So a consumer that has
-/// popped less than that and finds the queue empty need not notify. A consumer that stops with
+/// missed. A drain that empties the queue does not need a notification each time: after a fence, a
+/// producer can find the queue full again only after a whole capacity of pushes. So a consumer that
+/// has popped less than that and finds the queue empty need not notify. A consumer that stops with
 /// values left must always check.
 ///
 /// *Threads.* The consumer's.
@@ -218,8 +219,8 @@ impl SpaceNotifier {
         self.popped += values;
     }
 
-    /// Whether the consumer, which stops for now, must call [`Waker::wake`] or [`ParkFlag::claim_wakeup`]
-    /// for waiting producers. `emptied`: the queue was found empty.
+    /// Returns whether a consumer that stops popping must call [`Waker::wake`] or
+    /// [`ParkFlag::claim_wakeup`] for waiting producers. `emptied`: the queue was found empty.
     #[inline]
     pub fn is_due(&mut self, emptied: bool) -> bool {
         let due = self.popped >= self.capacity || (!emptied && self.popped > 0);

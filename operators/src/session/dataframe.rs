@@ -386,7 +386,7 @@ impl DataFrame {
 
     /// Keeps the first of the rows that are equal in the given columns, or in all columns if none
     /// are given. If an event time is among the columns, a key is removed when the watermark has
-    /// passed it. Otherwise keys are kept forever.
+    /// passed the key's time. Otherwise keys are kept forever.
     pub fn drop_duplicates<'n>(
         &self,
         columns: impl IntoIterator<Item = &'n str>,

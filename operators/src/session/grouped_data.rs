@@ -24,7 +24,7 @@ use std::sync::Arc;
 pub struct GroupedData {
     pub(super) of: DataFrame,
     pub(super) keys: Vec<Expr>,
-    /// The grouping sets of a rollup or a cube.
+    /// The grouping sets of a rollup or a cube, as indices of `keys`; `None` after `group_by`.
     pub(super) sets: Option<Vec<Vec<usize>>>,
 }
 
@@ -99,8 +99,9 @@ impl GroupedData {
         self.with_state(StateOperator::new(method, output.into(), mode, make)?)
     }
 
-    /// Gives the keys of a stateful operator an initial state: the rows of a table, grouped by as many
-    /// keys of the same types. It is read when the query starts for the first time, and never again.
+    /// Gives the keys of a stateful operator an initial state: the rows of a table, grouped by as
+    /// many keys of the same types. The table is read at the first start of the query, and not at a
+    /// restart.
     pub fn with_initial_state(&self, initial: &GroupedData) -> PlanResult<GroupedWithInitialState> {
         if initial.of.plan.is_streaming() {
             return Err(PlanError::new(
@@ -147,8 +148,8 @@ impl GroupedData {
         Ok(GroupedWithInitialState { of: self.clone(), initial })
     }
 
-    /// Applies a function to the rows and the state of each key. It returns rows with the columns of
-    /// `output`. A key can time out: then the function is called without rows.
+    /// Applies a function to the rows and the state of each key. The function returns rows with the
+    /// columns of `output`. When a key times out, the function is called without rows.
     ///
     /// ```
     /// use millstream::session::Session;
@@ -198,7 +199,7 @@ impl GroupedData {
     }
 
     /// Like [`flat_map_groups_with_state`](Self::flat_map_groups_with_state), with a function that
-    /// returns one row at each call. Its output mode is update, and so must be the query's.
+    /// returns one row per call. The query must use output mode update.
     pub fn map_groups_with_state<S, F>(
         &self,
         output: impl Into<StateOutput>,
@@ -279,9 +280,10 @@ impl GroupedWithInitialState {
         self.of.with_state(operator.with_initial_state(self.initial.clone()))
     }
 
-    /// Like [`GroupedData::flat_map_groups_with_state`]. `state` makes the state of a key from its row
-    /// of the initial state, of which each key has one at most. The function is called for each of
-    /// these keys at the beginning, also if there are no rows of it.
+    /// Like [`GroupedData::flat_map_groups_with_state`]. `state` creates the state of a key from
+    /// the key's row of the initial state. A key must have at most one such row. At the first
+    /// start, the function is called for every key of the initial state, also for keys without
+    /// input rows.
     pub fn flat_map_groups_with_state<S, F>(
         &self,
         output: impl Into<StateOutput>,
@@ -328,7 +330,7 @@ impl GroupedWithInitialState {
     }
 }
 
-/// The operator of a function that returns one row.
+/// Creates the operator of a function that returns one row per call.
 fn map_operator<S, F>(
     output: StateOutput,
     timeout: GroupStateTimeout,
@@ -349,7 +351,7 @@ where
     group_operator(StateMethod::MapGroups, output, timeout, initial, function)
 }
 
-/// The operator of a function of a key's rows and state.
+/// Creates the operator of a function that gets a key's rows and state.
 fn group_operator<S, F>(
     method: StateMethod,
     output: StateOutput,

@@ -154,7 +154,7 @@ impl Session {
                 let (format, options) = self
                     .with_replacement(&name, format, options)
                     .map_err(|error| option_places.put_into(error, place))?;
-                // Records of a topic that are read from a file.
+                // A JSON file replaces a Kafka topic: its lines are the records of the topic.
                 let kafka_file = kafka_file.filter(|_| format == "json");
                 let schema = match (schema, &kafka_file) {
                     (Some((ddl, at)), _) => Some(self.schema(&ddl).map_err(|error| error.at(at))?),

@@ -201,7 +201,7 @@ impl Session {
         all
     }
 
-    /// Changes a setting; see the reference for all of them.
+    /// Changes a setting. The reference lists all settings.
     pub fn set(&self, key: &str, value: &str) -> PlanResult<()> {
         self.lock().settings.set(key, value)
     }
@@ -219,7 +219,7 @@ impl Session {
     }
 
     /// Registers a scalar function for SQL. It overrides a built-in function of the same name.
-    /// Returns it for use in the DataFrame API.
+    /// Returns the function, for use in the DataFrame API.
     pub fn register_function(&self, function: UserFunction) -> Arc<UserFunction> {
         let function = Arc::new(function);
         let name = function.name().to_ascii_lowercase();
@@ -430,7 +430,8 @@ impl StreamReader {
         Ok(DataFrame::new(self.session, Plan::Scan(scan)))
     }
 
-    /// The schema of files, and whether it was inferred from them. Takes the schema that was given.
+    /// The schema of files, and whether it was inferred from them. Consumes the schema that the
+    /// user has given.
     fn file_schema(&mut self, format: &str) -> PlanResult<(Schema, SchemaOrigin)> {
         let settings = self.session.lock().settings.formats.clone();
         let given = self.schema.take();
@@ -482,7 +483,8 @@ impl StreamReader {
         }
     }
 
-    /// The schema of Kafka's records. Takes the schema that was given, which must be the same.
+    /// The schema of Kafka records. Consumes the schema that the user has given. An error if that
+    /// schema differs.
     #[cfg(feature = "kafka")]
     fn kafka_schema(&mut self) -> PlanResult<Schema> {
         let mut config = KafkaSourceConfig::read(&self.options, self.streaming);

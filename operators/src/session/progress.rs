@@ -23,7 +23,7 @@ pub struct Progress {
     pub run_id: String,
     /// The query's name.
     pub name: String,
-    /// What the driver reports about the committed epoch.
+    /// The driver's report on the committed epoch.
     pub committed: CommittedEpoch,
     /// Rows emitted in this epoch.
     pub rows_emitted: u64,
@@ -39,7 +39,7 @@ pub struct Progress {
     pub sources: Vec<String>,
     /// For each source, the connections if it is a socket.
     pub connections: Vec<Option<ConnectionTotals>>,
-    /// For each source, what it reports about itself.
+    /// For each source, its report on itself.
     pub reports: Vec<Option<SourceReport>>,
     /// The sink's description.
     pub sink: String,

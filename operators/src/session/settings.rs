@@ -87,7 +87,7 @@ impl Default for Settings {
     }
 }
 
-/// The names of the settings, as they are documented; those of the formats are added.
+/// The names of all settings except those of the formats, for error messages.
 const NAMES: [&str; 28] = [
     "millstream.parallelism",
     "millstream.workers",
@@ -119,11 +119,11 @@ const NAMES: [&str; 28] = [
     "spark.sql.streaming.multipleWatermarkPolicy",
 ];
 
-/// The value of a setting, which is to be parsed.
+/// A setting's key and the text of its new value.
 struct SettingValue<'a> {
     key: &'a str,
     text: &'a str,
-    /// In lower case.
+    /// The text in lower case.
     lower: String,
 }
 
@@ -132,30 +132,30 @@ impl<'a> SettingValue<'a> {
         Self { key, text, lower: text.to_ascii_lowercase() }
     }
 
-    /// The error for a value that is none of those wanted.
+    /// The error for an invalid value. `wanted` describes the valid values.
     fn wrong(&self, wanted: &str) -> PlanError {
         let reason = format!("'{}' is '{}', but must be {wanted}", self.key, self.text);
         PlanError::new("INVALID_CONF_VALUE", reason, "")
     }
 
-    /// A number of instances or threads.
+    /// Parses a number of instances or threads, from 1 to 256.
     fn count(&self) -> PlanResult<usize> {
         let count = self.text.parse().ok().filter(|n| (1..=256).contains(n));
         count.ok_or_else(|| self.wrong("a number from 1 to 256"))
     }
 
-    /// `true` or `false`, in any case.
+    /// Parses `true` or `false`, in any case.
     fn flag(&self) -> PlanResult<bool> {
         self.lower.parse().map_err(|_| self.wrong("true or false"))
     }
 
-    /// One of several words, in any case.
+    /// Parses one of several words, in any case.
     fn choice<T: Copy>(&self, choices: &[(&str, T)], wanted: &str) -> PlanResult<T> {
         let found = choices.iter().find(|(word, _)| word.eq_ignore_ascii_case(self.text));
         found.map(|(_, choice)| *choice).ok_or_else(|| self.wrong(wanted))
     }
 
-    /// A length of time of at least `least_us` in microseconds; `None` is the word `none`.
+    /// Parses a duration of at least `least_us` microseconds. `None` is the word `none`.
     fn length_us(&self, least_us: i64, wanted: &str) -> PlanResult<Option<i64>> {
         if self.text == "none" {
             return Ok(None);
@@ -165,7 +165,7 @@ impl<'a> SettingValue<'a> {
         length.map(|length| Some(length.micros)).ok_or_else(|| self.wrong(wanted))
     }
 
-    /// Cores; `None` is the word `auto`.
+    /// Parses a list of cores. `None` is the word `auto`.
     fn cores(&self) -> PlanResult<Option<Vec<usize>>> {
         match (self.text, parse_list(self.text)) {
             ("auto", _) => Ok(None),
@@ -174,7 +174,7 @@ impl<'a> SettingValue<'a> {
         }
     }
 
-    /// A size in bytes; `None` is the word `none`.
+    /// Parses a size in bytes. `None` is the word `none`.
     fn size(&self) -> PlanResult<Option<u64>> {
         match (self.text.trim(), bytes(self.text)) {
             ("none", _) => Ok(None),
@@ -195,7 +195,7 @@ impl Settings {
         }
     }
 
-    /// Changes a setting that Spark has not.
+    /// Changes a setting that Spark does not have.
     fn set_own(&mut self, lower_key: &str, value: &SettingValue<'_>) -> PlanResult<()> {
         match lower_key {
             "millstream.parallelism" => self.parallelism = value.count()?,
@@ -240,7 +240,7 @@ impl Settings {
         Ok(())
     }
 
-    /// Changes a setting of Spark.
+    /// Changes a setting that Spark has, too.
     fn set_of_spark(&mut self, lower_key: &str, value: &SettingValue<'_>) -> PlanResult<()> {
         match lower_key {
             "spark.sql.session.timezone" => {

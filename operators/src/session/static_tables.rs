@@ -134,7 +134,8 @@ pub(super) fn with_empty_tables(plan: &Plan) -> Cow<'_, Plan> {
 /// attempt fails, the query is planned a second time.
 const MOST_CONSTANT: usize = 1 << 10;
 
-/// Whether a plan computes its columns from a single row without columns, using few expressions.
+/// Whether a plan computes its columns from a single row without columns, with fewer than `left`
+/// expressions. `left` is reduced by their number.
 fn is_of_nothing(plan: &Plan, left: &mut usize) -> bool {
     fn fits(expr: &Resolved, left: &mut usize) -> bool {
         *left = left.saturating_sub(1);

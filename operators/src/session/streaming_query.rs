@@ -110,7 +110,7 @@ pub(super) struct DriverState {
     pub late: u64,
 }
 
-/// A started query. Dropping it stops it at the next epoch.
+/// A started query. Dropping the handle stops the query at the next epoch.
 pub struct StreamingQuery {
     pub(super) id: String,
     pub(super) run_id: String,

@@ -60,7 +60,8 @@ fn inputs(plan: &Plan, scans: &mut Vec<Scan>) {
     plan.inputs().into_iter().for_each(|input| inputs(input, scans));
 }
 
-/// How to reload the table of a plan; `None` if it reads only constants, which do not change.
+/// Returns how to reload the table of a plan. `None` if the plan reads only constants, which do not
+/// change.
 pub(super) fn live_table(session: &Session, plan: &Arc<Plan>) -> Option<LiveTable> {
     let mut scans = Vec::new();
     inputs(plan, &mut scans);

@@ -7,8 +7,9 @@ use millstream_engine::error::EngineError;
 use millstream_engine::runtime::job::Job;
 use std::path::Path;
 
-/// Opens the checkpoint and the transactions. The transactions are taken over first: whether an
-/// unfinished epoch of the checkpoint is written is certain only when no earlier run can commit.
+/// Opens the checkpoint and the Kafka transactions. Opening the transactions stops earlier runs
+/// from committing. Therefore it precedes the check whether an unfinished epoch of the checkpoint
+/// was written.
 pub fn open(
     job: &mut Job,
     folder: &Path,

@@ -1,10 +1,10 @@
 //! A set of small numbers with fast lookup of the smallest and the largest one.
 
-/// A set of numbers, as a tree of words: each bit of an upper word tells whether the word below it
-/// is not zero.
+/// A set of numbers, as a tree of words. Each bit of an upper word tells whether the corresponding
+/// word of the level below is not zero.
 #[derive(Debug, Default)]
 pub(crate) struct BitSet {
-    /// The levels of the tree: one bit per number first, a single word last.
+    /// The levels of the tree. The first has one bit per number, the last has a single word.
     levels: Vec<Vec<u64>>,
 }
 
@@ -13,7 +13,7 @@ impl BitSet {
         let (mut at, mut level) = (number, 0);
         loop {
             if level == self.levels.len() {
-                // The new root must represent the words below it.
+                // The new root must represent the words of the level below.
                 let any = self.levels.last().is_some_and(|below| below[0] != 0);
                 self.levels.push(vec![u64::from(any)]);
             }
@@ -41,13 +41,13 @@ impl BitSet {
         }
     }
 
-    /// The smallest number.
+    /// The smallest number of the set; `None` if the set is empty.
     #[inline]
     pub fn first(&self) -> Option<usize> {
         self.search(|word| word.trailing_zeros() as usize)
     }
 
-    /// The largest number.
+    /// The largest number of the set; `None` if the set is empty.
     pub fn last(&self) -> Option<usize> {
         self.search(|word| 63 - word.leading_zeros() as usize)
     }

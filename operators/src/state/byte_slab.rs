@@ -1,26 +1,27 @@
-//! A slab of byte slots in a few size classes.
+//! A slab allocator for byte slots in a few size classes.
 //!
-//! Slots are in chunks that never move. A freed slot is used again by the next bytes of its class, so
-//! that a steady operator allocates nothing. Chunks have one size: one that a class no longer needs is
-//! used by the others. More bytes than half a chunk has are allocated separately. Chunks that no recent
-//! epoch has needed are given back to the system ([`ByteSlab::epoch`]).
+//! Slots are in chunks that never move. A freed slot is reused by the next allocation of its class,
+//! so that an operator of constant size allocates nothing. All chunks have one size, so a chunk
+//! that one class has emptied is reused by any other class. Slots of more than half a chunk are
+//! allocated separately. Chunks that no recent epoch has needed are freed ([`ByteSlab::epoch`]).
 
 use crate::state::slot_allocator::Slots;
 use millstream_engine::collections::high_water::HighWater;
 
-/// The size of the smallest class.
+/// Slot size of the smallest class, in bytes.
 const LEAST: usize = 16;
-/// Classes per doubling of the size.
+/// Number of classes per doubling of the size.
 const STEPS: usize = 4;
 const CLASS_BITS: u32 = 6;
-/// The class of slots that are allocated separately.
+/// The class number of slots that are allocated separately.
 const LARGE: usize = (1 << CLASS_BITS) - 1;
-/// Slots of a class at most.
+/// Maximum number of slots of a class.
 const SLOTS_MAX: usize = 1 << (32 - CLASS_BITS);
-/// Chunks that are given back at the end of an epoch, beside a part of those that are not needed.
+/// Maximum number of chunks freed at the end of an epoch, in addition to a sixteenth of the
+/// surplus.
 const RELEASE: usize = 4;
 
-/// A slot, until it is freed.
+/// The class and the number of a slot. Valid until the slot is freed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct SlotId(pub u32);
 
@@ -40,9 +41,9 @@ impl SlotId {
 }
 
 struct Class {
-    /// The size of a slot.
+    /// The size of a slot, in bytes.
     bytes: usize,
-    /// A chunk that was given back is empty.
+    /// The chunks by number. A released chunk is empty.
     chunks: Vec<Box<[u8]>>,
     slots: Slots,
 }
@@ -53,17 +54,17 @@ impl Class {
     }
 }
 
-/// Chunks that no class has.
+/// The chunks that no class uses.
 struct Pool {
     chunk_bytes: usize,
     spares: Vec<Box<[u8]>>,
-    /// Chunks that classes have.
+    /// Number of chunks that classes use.
     used: usize,
     needed: HighWater,
 }
 
 impl Pool {
-    /// A chunk of which all bits are set.
+    /// Returns a chunk in which all bits are set.
     #[cold]
     fn take(&mut self) -> Box<[u8]> {
         self.used += 1;
@@ -95,10 +96,10 @@ impl Pool {
 pub(crate) struct ByteSlab {
     classes: Vec<Class>,
     pool: Pool,
-    /// Slots that are allocated separately; empty if free.
+    /// Slots that are allocated separately; a free one is empty.
     large: Vec<Box<[u8]>>,
     large_free: Vec<u32>,
-    /// The total size of large slots, in bytes.
+    /// The total size of the slots that are allocated separately, in bytes.
     large_bytes: usize,
 }
 
@@ -109,7 +110,7 @@ fn class_bytes(class: usize) -> usize {
     base + base / STEPS * (class % STEPS)
 }
 
-/// The smallest class for `bytes` bytes.
+/// The smallest class whose slots have at least `bytes` bytes.
 #[inline]
 fn class_of(bytes: usize) -> usize {
     if bytes <= LEAST {
@@ -130,15 +131,15 @@ impl ByteSlab {
         Self { classes, pool, large, large_free: Vec::new(), large_bytes: 0 }
     }
 
-    /// Takes a slot of at least `bytes` bytes. What is in it is left from before, or has all bits set.
-    /// `None` if the slab has more slots of that size than it can number.
+    /// Takes a slot of at least `bytes` bytes. The content is that of an earlier slot, or all bits
+    /// are set. `None` if there are more slots of this size than a [`SlotId`] can number.
     #[inline]
     pub fn take(&mut self, bytes: usize) -> Option<SlotId> {
         if bytes > self.pool.chunk_bytes / 2 {
             return self.take_large(bytes);
         }
         let first = class_of(bytes);
-        // A class that has no more numbers gives way to larger ones, up to twice the size.
+        // If a class has used all its numbers, a larger class is used, up to twice the size.
         let others = if bytes <= self.pool.chunk_bytes / 16 { STEPS } else { 0 };
         (first..=first + others).find_map(|class| self.take_of(class))
     }
@@ -183,7 +184,7 @@ impl ByteSlab {
         (slot < SLOTS_MAX).then_some(SlotId::new(LARGE, slot))
     }
 
-    /// Frees a slot. Its bytes stay until it is taken again or its chunk is given back.
+    /// Frees a slot. Its bytes remain until the slot is taken again or its chunk is released.
     #[inline]
     pub fn free(&mut self, id: SlotId) {
         let Some(Class { chunks, slots, .. }) = self.classes.get_mut(id.class()) else {
@@ -198,7 +199,7 @@ impl ByteSlab {
         }
     }
 
-    /// The bytes of a slot; empty if its chunk was given back.
+    /// The bytes of a slot; empty if its chunk was released.
     #[inline]
     pub fn bytes(&self, id: SlotId) -> &[u8] {
         let Some(class) = self.classes.get(id.class()) else { return &self.large[id.slot()] };
@@ -207,7 +208,7 @@ impl ByteSlab {
         class.chunks[chunk].get(from..from + class.bytes).unwrap_or_default()
     }
 
-    /// The bytes of a slot, to be changed; empty if its chunk was given back.
+    /// The bytes of a slot, mutable; empty if its chunk was released.
     #[inline]
     pub fn bytes_mut(&mut self, id: SlotId) -> &mut [u8] {
         let Some(class) = self.classes.get_mut(id.class()) else {
@@ -218,7 +219,7 @@ impl ByteSlab {
         class.chunks[chunk].get_mut(from..from + class.bytes).unwrap_or_default()
     }
 
-    /// Ends an epoch: gives back some chunks that no recent epoch has needed.
+    /// Ends an epoch: frees some chunks that no recent epoch has needed.
     pub fn epoch(&mut self) {
         for Class { chunks, slots, .. } in &mut self.classes {
             slots.epoch(|number| self.pool.put(std::mem::take(&mut chunks[number])));
@@ -304,7 +305,7 @@ mod tests {
     #[test]
     fn what_one_class_no_longer_needs_is_used_by_the_others() {
         let mut slab = ByteSlab::new(16 << 10);
-        // Bytes that grow all together.
+        // Slots that all grow at the same time.
         let mut ids: Vec<_> = (0..5000).map(|_| slab.take(32).unwrap()).collect();
         for bytes in (40..1000).step_by(8) {
             for id in &mut ids {

@@ -1,27 +1,30 @@
-//! The rows of a side of a join by the time at which they expire, earliest first and, of one time, in the order
-//! of their arrival.
+//! An expiry queue for the rows of one side of a join. The row with the earliest expiry time is
+//! first; rows with the same time keep their order of arrival.
 //!
-//! Event times come in order but for a bounded disorder. So rows are appended to the first of a few
-//! ascending lanes that they continue; only those that continue none go into a tree. To take the first
-//! one is to look at the heads of the lanes. A lane is bytes that are read in the order in which they
-//! were written: the differences of time and number from the row before, which are small, and what the
-//! caller knows the row by.
+//! Event times arrive in order except for a bounded disorder. So there are a few lanes with
+//! ascending times, and a row is appended to the first lane that it continues. A row that continues
+//! no lane is inserted into a tree. The first row of the queue is the smallest of the lane heads
+//! and the first row of the tree.
+//!
+//! A lane is an encoded sequence of bytes. Each row is the difference of its time and number from
+//! the row before, which is small, followed by the caller's slot of the row.
 
 use std::collections::{BTreeMap, VecDeque};
 
-/// Ascending lanes.
+/// Maximum number of lanes.
 const LANES: usize = 8;
-/// Bytes of a chunk of a lane.
+/// Size of a chunk of a lane, in bytes.
 const CHUNK: usize = 16 << 10;
-/// Bytes of a row at most: of two numbers of 64 bits, 7 bits to a byte, and one of 32 bits.
+/// Maximum size of an encoded row, in bytes: two 64-bit numbers with 7 bits to a byte, and one
+/// 32-bit number.
 const ROW_MAX: usize = 24;
 
-/// A row with its time and its number.
+/// A row's expiry time and its number, which is the order of arrival.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Expiry {
     pub time_us: i64,
     pub number: u64,
-    /// What the caller finds the row by.
+    /// The slot by which the caller finds the row.
     pub place: u32,
 }
 
@@ -32,7 +35,8 @@ impl Expiry {
     }
 }
 
-/// Writes a number in groups of 7 bits, the lowest ones first; the last one is marked by a zero bit.
+/// Writes a number in groups of 7 bits, the lowest group first. All bytes except the last have the
+/// highest bit set (LEB128).
 #[inline]
 fn write_number(mut number: u64, out: &mut [u8; ROW_MAX], at: &mut usize) {
     while number >= 0x80 {
@@ -44,7 +48,7 @@ fn write_number(mut number: u64, out: &mut [u8; ROW_MAX], at: &mut usize) {
     *at += 1;
 }
 
-/// Reads what [`write_number`] has written.
+/// Reads a number that [`write_number`] has written.
 #[inline]
 fn read_number(bytes: &[u8], at: &mut usize) -> u64 {
     let (mut number, mut shift) = (0, 0);
@@ -59,7 +63,7 @@ fn read_number(bytes: &[u8], at: &mut usize) -> u64 {
     }
 }
 
-/// A difference as a number that is small if the difference is, whichever sign it has.
+/// Encodes a signed difference as an unsigned number that is small if the absolute value is small.
 #[inline]
 fn zigzag(difference: i64) -> u64 {
     ((difference << 1) ^ (difference >> 63)) as u64
@@ -70,14 +74,14 @@ fn unzigzag(number: u64) -> i64 {
     (number >> 1) as i64 ^ -((number & 1) as i64)
 }
 
-/// A queue in chunks: to grow it never moves what is in it.
+/// A queue in chunks, so that growing never moves queued rows.
 #[derive(Default)]
 struct Lane {
-    /// The first row and the last one; `None` if there is none.
+    /// The first and the last row; `None` if the lane is empty.
     ends: Option<(Expiry, Expiry)>,
-    /// The rows behind the first one.
+    /// The encoded rows after the first one.
     chunks: VecDeque<Vec<u8>>,
-    /// Bytes of the first chunk that have been read.
+    /// Number of bytes of the first chunk that have been read.
     read: usize,
     spare: Option<Vec<u8>>,
 }
@@ -170,7 +174,8 @@ impl ExpiryLanes {
         self.strays.insert(expiry.order(), expiry.place);
     }
 
-    /// The lane with the first row and when that expires; no lane if it is among the strays.
+    /// The lane of the first row, with the row's time and number. The lane is `None` if the row is
+    /// in the tree.
     #[inline]
     fn first(&self) -> Option<(Option<usize>, (i64, u64))> {
         let mut found = self.strays.first_key_value().map(|(order, _)| (None, *order));
@@ -184,13 +189,13 @@ impl ExpiryLanes {
         found
     }
 
-    /// When the first row expires.
+    /// The expiry time of the first row.
     #[inline]
     pub fn first_us(&self) -> Option<i64> {
         self.first().map(|(_, (time_us, _))| time_us)
     }
 
-    /// Takes the first row if it has expired by a time.
+    /// Removes and returns the first row if its expiry time is at most `by_us`.
     #[inline]
     pub fn pop(&mut self, by_us: i64) -> Option<Expiry> {
         let (lane, (time_us, number)) = self.first()?;
@@ -208,7 +213,7 @@ impl ExpiryLanes {
 
     /// The memory of the queue, in bytes.
     pub fn memory(&self) -> usize {
-        // A node of the tree is two thirds full.
+        // The nodes of a B-tree are two thirds full on average.
         let stray = size_of::<(i64, u64, u32)>() * 3 / 2;
         self.lanes.iter().map(Lane::memory).sum::<usize>() + self.strays.len() * stray
     }
@@ -247,7 +252,7 @@ mod tests {
         assert!(queue.memory() <= CHUNK);
     }
 
-    /// Times that are far apart among those that are not.
+    /// Returns times that are far apart for some values of `what`, otherwise close times.
     fn time(small: i64, what: u8) -> i64 {
         match what {
             1 => i64::MIN + small,

@@ -18,7 +18,7 @@ enum Slots {
 #[derive(Default)]
 pub(crate) struct ExpiryQueue {
     by_time: BTreeMap<i64, Slots>,
-    /// Number of times with several slots.
+    /// Number of times that have several slots.
     stacks: usize,
     /// Empty stacks for reuse: at most [`SPARES`] more than are in use.
     #[expect(clippy::vec_box, reason = "a box goes from here to a time and back as it is")]

@@ -29,7 +29,7 @@ impl HashIndex {
             self.0.clear();
             return;
         }
-        // A burst has made the table much larger than its content.
+        // Here the table is much larger than its content, because of an earlier burst.
         for (at, hash) in hashes.enumerate() {
             if let Ok(entry) = self.0.find_entry(hash, |other| *other as usize == at) {
                 entry.remove();

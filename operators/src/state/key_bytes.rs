@@ -1,6 +1,6 @@
 //! The bytes of a key.
 
-/// The longest key that lies inline.
+/// The longest key that is stored inline, in bytes.
 const INLINE: usize = 30;
 
 /// The bytes of a key: inline if it is short.
@@ -26,7 +26,7 @@ impl OwnedKey {
         Self::Inline { len: key.len() as u8, bytes }
     }
 
-    /// The memory that it owns, in bytes.
+    /// The heap memory of the key, in bytes; 0 if the key is stored inline.
     #[inline]
     pub fn heap(&self) -> u64 {
         match self {

@@ -2,8 +2,8 @@
 //!
 //! A table that doubles moves all its entries. For a million keys this takes tens of milliseconds,
 //! in which no record is processed. Here entries are stored in chunks that never move, and a
-//! [`LinearHashTable`] of slots finds them; it moves few slots at a time. Each slot in it is stored
-//! with a part of the hash, so growing does not read the entries.
+//! [`LinearHashTable`] of slots finds them; it moves few slots at a time. The index stores a part
+//! of the hash with each slot, so growing does not read the entries.
 //!
 //! *Slots.* The slot of an entry is valid until the entry is [freed](KeyTable::free). Then another
 //! entry may use it. A new entry takes a free slot of the first chunk that has one, so the last
@@ -126,7 +126,7 @@ impl<E: KeyedEntry> KeyTable<E> {
         self.insert_hashed(hash, entry)
     }
 
-    /// The same, of an entry whose key has this hash.
+    /// Like [`insert`](Self::insert), for an entry whose key has the given hash.
     #[inline]
     pub fn insert_hashed(&mut self, hash: u64, entry: E) -> usize {
         let number = self.open.first().unwrap_or(self.chunks.len());
@@ -204,14 +204,14 @@ impl<E: KeyedEntry> KeyTable<E> {
         true
     }
 
-    /// Prefetches the memory that [`free`](Self::free) will read for these slots, so that the cache
+    /// Reads the memory that [`free`](Self::free) will read for these slots, so that the cache
     /// misses overlap.
     #[cfg(any(feature = "sql", test))]
     pub fn prefetch(&self, slots: &[u32]) {
         slots.iter().for_each(|at| self.touch(*at as usize));
     }
 
-    /// Reads what [`free`](Self::free) of a slot needs.
+    /// Reads the memory that [`free`](Self::free) of a slot will read.
     #[cfg(any(feature = "sql", test))]
     #[inline]
     pub fn touch(&self, at: usize) {
@@ -234,7 +234,7 @@ impl<E> KeyTable<E> {
         self.chunks.get(at / CHUNK)?.entries.get(at % CHUNK)
     }
 
-    /// Like [`get`](Self::get), mutable.
+    /// Like [`get`](Self::get), but the entry is mutable.
     #[inline]
     pub fn get_mut(&mut self, at: usize) -> Option<&mut E> {
         self.chunks.get_mut(at / CHUNK)?.entries.get_mut(at % CHUNK)

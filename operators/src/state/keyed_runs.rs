@@ -5,11 +5,11 @@ use crate::state::key_table::KeyedEntry;
 use crate::state::ordered_run::Run;
 use millstream_engine::checkpoint::key_group::hash_bytes;
 
-/// A key and its rows, in a cache line.
+/// A key with the rows of both sides, in one cache line.
 #[repr(align(64))]
 pub(crate) struct KeyedRuns {
     pub key: OwnedKey,
-    /// Of the left side and of the right side.
+    /// The rows of the left side and of the right side.
     pub runs: [Run; 2],
 }
 
@@ -20,13 +20,13 @@ impl KeyedRuns {
         Self { key: OwnedKey::new(key), runs: [Run::Empty, Run::Empty] }
     }
 
-    /// Whether it has no rows on either side.
+    /// Whether the key has no rows on either side.
     #[inline]
     pub fn is_empty(&self) -> bool {
         self.runs.iter().all(Run::is_empty)
     }
 
-    /// The hash of the key, which takes less to compute than to keep.
+    /// Computes the hash of the key. The hash is not stored, because computing it is cheaper.
     #[inline]
     pub fn hash(&self) -> u64 {
         hash_bytes(&self.key)

@@ -1,8 +1,9 @@
-//! The rows of one key and side of a join or a window, by time and, of one time, by number.
+//! The rows of one key on one side of a join or in a window, ordered by time and then by number.
 //!
-//! One row lies inline, as many keys have no more. More are in a block of entries that grows with them,
-//! and those of a full block in several. So a row that comes out of order moves few others, also among
-//! a million. An entry has the time as the distance from the block's, and the row: eight bytes, if the
+//! A single row is stored inline, because many keys have only one. Two or more rows are in a block
+//! of entries that grows with them. If the block is full, the rows are split into a list of blocks.
+//! So inserting an out-of-order row moves few entries, even among a million rows. An entry is the
+//! distance of its time from the block's base time, and the row's id. It takes eight bytes if the
 //! times of a block are within an hour.
 
 mod block;
@@ -11,28 +12,29 @@ use crate::state::byte_slab::{ByteSlab, SlotId};
 use block::{Block, BlockMut};
 use std::collections::VecDeque;
 
-/// Bytes of a block at most.
+/// Maximum size of a block, in bytes.
 const BLOCK_BYTES: usize = 640;
-/// Bytes of a block of a long list at most, so that the list of a hundred million rows is short.
+/// Maximum size of a block of a long list, in bytes. It is larger, so that the list for a hundred
+/// million rows is short.
 const LONG_BLOCK_BYTES: usize = 5 << 10;
-/// Blocks of a list that is long.
+/// Number of blocks from which a list is long.
 const LONG: usize = 256;
 const CHUNK_BYTES: usize = 16 << 10;
-/// Empty lists of blocks that are kept.
+/// Maximum number of empty lists kept for reuse.
 const SPARES: usize = 256;
 
-/// Where a row lies in its store, until it is removed.
+/// The slot of a row in its store. Valid until the row is removed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct RowId(pub u32);
 
-/// A store of rows that have ascending numbers in the order of their arrival.
+/// A store of rows whose numbers ascend in the order of arrival.
 pub(crate) trait NumberedRows {
-    /// The number of a row. A row that was removed has no row's number.
+    /// The number of a row. For a removed row, a number that no row has.
     fn number(&self, id: RowId) -> u64;
 }
 
 /// A row with its time.
-// Without padding, so that a run of one takes 16 bytes.
+// The layout has no padding, so that a run of one row takes 16 bytes.
 #[repr(C, packed(4))]
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Entry {
@@ -40,7 +42,7 @@ pub(crate) struct Entry {
     pub row: RowId,
 }
 
-/// A place in a run, until the run changes.
+/// A position in a run. Valid until the run changes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Cursor {
     block: usize,
@@ -48,30 +50,30 @@ pub(crate) struct Cursor {
 }
 
 impl Cursor {
-    /// Goes on to the next row.
+    /// Moves to the next row.
     #[inline]
     pub fn advance(&mut self) {
         self.at += 1;
     }
 }
 
-/// A block of a list.
+/// A block in the list of a run.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct ListedBlock {
-    /// Its first entry.
+    /// The first entry of the block.
     first: Entry,
     block: SlotId,
 }
 
-/// The rows.
+/// The rows of a run.
 #[derive(Debug, Default)]
 pub(crate) enum Run {
     #[default]
     Empty,
     One(Entry),
-    /// Two rows or more in one block.
+    /// Two or more rows in one block.
     Block(SlotId),
-    /// None of the blocks is empty.
+    /// A list of blocks, none of which is empty.
     Blocks(BlockList),
 }
 
@@ -80,15 +82,15 @@ type BlockList = Box<VecDeque<ListedBlock>>;
 /// The blocks of the runs of an operator instance.
 pub(crate) struct RunStore {
     slab: ByteSlab,
-    /// Empty lists, to be used again.
+    /// Empty lists for reuse.
     spares: Vec<BlockList>,
-    /// The blocks in lists.
+    /// Number of blocks in lists.
     listed: usize,
-    /// Entries on the way from one block to another.
+    /// A buffer for entries that are moved to another block.
     moved: Vec<u8>,
 }
 
-/// There are more blocks than the store can number.
+/// The error of a store that has more blocks than it can number.
 #[derive(Debug)]
 pub(crate) struct RunStoreFull;
 
@@ -109,15 +111,15 @@ impl RunStore {
         BlockMut::of(self.slab.bytes_mut(id))
     }
 
-    /// Makes a block of `bytes` bytes.
+    /// Creates an empty block of at least `bytes` bytes.
     fn make(&mut self, bytes: usize) -> Result<SlotId, RunStoreFull> {
         let id = self.slab.take(bytes).ok_or(RunStoreFull)?;
         self.block_mut(id).clear();
         Ok(id)
     }
 
-    /// Makes a block of at least `bytes` bytes, and enough for the entries of another one from `from` on,
-    /// which are moved to it.
+    /// Moves the entries of a block from index `from` on to a new block. The new block has at least
+    /// `bytes` bytes, and enough for the moved entries.
     fn split(&mut self, id: SlotId, from: usize, bytes: usize) -> Result<SlotId, RunStoreFull> {
         let mut moved = std::mem::take(&mut self.moved);
         moved.clear();
@@ -130,14 +132,16 @@ impl RunStore {
         Ok(new)
     }
 
-    /// Puts the entries of a block into one of at least `bytes` bytes.
+    /// Moves the entries of a block to a new block of at least `bytes` bytes, and frees the old
+    /// one.
     fn resize(&mut self, id: &mut SlotId, bytes: usize) -> Result<(), RunStoreFull> {
         let new = self.split(*id, 0, bytes)?;
         self.slab.free(std::mem::replace(id, new));
         Ok(())
     }
 
-    /// Adds an entry to a block, which may grow to `most` bytes. Returns whether there was room.
+    /// Inserts an entry into a block, which may grow to `most` bytes. Returns false if the block is
+    /// full.
     #[inline]
     fn add(
         &mut self,
@@ -156,13 +160,13 @@ impl RunStore {
         Ok(true)
     }
 
-    /// Makes a block much smaller if it is nearly empty.
+    /// Moves a block that is nearly empty to a much smaller one.
     fn shrink(&mut self, id: &mut SlotId) {
         let bytes = self.slab.bytes(*id);
         let (len, bytes) = (Block::of(bytes).len(), bytes.len());
         let needed = block::bytes_of(len + len / 2);
         if needed * 3 < bytes {
-            // If there is no smaller one, it stays as it is.
+            // If no smaller block can be created, the block stays as it is.
             drop(self.resize(id, needed));
         }
     }
@@ -177,26 +181,26 @@ impl RunStore {
         }
     }
 
-    /// Ends an epoch: gives back some memory that no recent epoch has needed.
+    /// Ends an epoch: frees some memory that no recent epoch has needed.
     pub fn epoch(&mut self) {
         self.slab.epoch();
     }
 
-    /// The memory of blocks, in bytes.
+    /// The memory of the blocks and lists, in bytes.
     pub fn memory(&self) -> usize {
-        // A list has up to twice the room that it needs.
+        // A list has capacity for one to two times its blocks.
         self.slab.memory() + self.listed * size_of::<ListedBlock>() * 3 / 2
     }
 }
 
 impl Run {
-    /// Whether it has no rows.
+    /// Whether the run has no rows.
     #[inline]
     pub fn is_empty(&self) -> bool {
         matches!(self, Self::Empty)
     }
 
-    /// Whether it has one row.
+    /// Whether the run has exactly one row.
     #[cfg(feature = "sql")]
     #[inline]
     pub fn is_single(&self) -> bool {
@@ -215,7 +219,7 @@ impl Run {
         }
     }
 
-    /// The entry at a cursor, unless that is behind the end of its block.
+    /// The entry at a cursor; `None` if the cursor is after the end of its block.
     #[inline]
     fn entry(&self, Cursor { block, at }: Cursor, store: &RunStore) -> Option<Entry> {
         match self {
@@ -227,7 +231,8 @@ impl Run {
         }
     }
 
-    /// The first place of which something does not hold that holds of all before it.
+    /// The position of the first entry for which `holds` is false. `holds` must be true for all
+    /// entries before it and false for all entries after it.
     #[inline]
     fn first_not(&self, store: &RunStore, holds: impl Fn(&Entry) -> bool) -> Cursor {
         match self {
@@ -236,20 +241,20 @@ impl Run {
             Self::Block(id) => Cursor { block: 0, at: store.block(*id).first_not(holds) },
             Self::Blocks(list) => {
                 let behind = list.partition_point(|block| holds(&block.first));
-                // The place is in the block before, or at its end.
+                // The entry is in the block before, or the position is the end of that block.
                 let Some(block) = behind.checked_sub(1) else { return Cursor { block: 0, at: 0 } };
                 Cursor { block, at: store.block(list[block].block).first_not(holds) }
             }
         }
     }
 
-    /// The place of the first row at or after a time.
+    /// The position of the first row at or after a time.
     #[inline]
     pub fn seek(&self, time_us: i64, store: &RunStore) -> Cursor {
         self.first_not(store, |entry| entry.time_us < time_us)
     }
 
-    /// The place of the first row behind one with this time and number.
+    /// The position of the first row after the given time and number.
     pub fn seek_behind(
         &self,
         (time_us, number): (i64, u64),
@@ -259,7 +264,8 @@ impl Run {
         self.first_not(store, |entry| (entry.time_us, rows.number(entry.row)) <= (time_us, number))
     }
 
-    /// The row at a cursor; `None` after the last row. The cursor may point after the end of a block.
+    /// The row at a cursor; `None` after the last row. A cursor after the end of a block moves to
+    /// the start of the next one.
     #[inline]
     pub fn get(&self, cursor: &mut Cursor, store: &RunStore) -> Option<Entry> {
         let found = self.entry(*cursor, store);
@@ -270,7 +276,7 @@ impl Run {
         self.entry(*cursor, store)
     }
 
-    /// The row before a place.
+    /// The row before a cursor; `None` if there is none.
     #[cfg(feature = "sql")]
     pub fn before(&self, cursor: Cursor, store: &RunStore) -> Option<Entry> {
         match (cursor.at.checked_sub(1), self) {
@@ -282,7 +288,7 @@ impl Run {
         }
     }
 
-    /// Adds a row at its place.
+    /// Inserts a row in order.
     #[inline]
     pub fn insert(
         &mut self,
@@ -299,7 +305,7 @@ impl Run {
         }
     }
 
-    /// Adds a row to others.
+    /// Inserts a row into a run that has at least one.
     fn insert_beside(
         &mut self,
         entry: Entry,
@@ -319,7 +325,7 @@ impl Run {
         };
         if let Self::Block(id) = self {
             let block = store.block(*id);
-            // Most rows come in order.
+            // Most rows arrive in order.
             let is_last = block.last().is_some_and(|last| before(&last));
             let at = if is_last { block.len() } else { block.first_not(before) };
             if store.add(id, at, entry, BLOCK_BYTES)? {
@@ -341,7 +347,7 @@ impl Run {
         self.insert_at(at, entry, store)
     }
 
-    /// Adds a row to a list of blocks.
+    /// Inserts a row into a list of blocks, at a cursor.
     fn insert_at(
         &mut self,
         Cursor { mut block, mut at }: Cursor,
@@ -352,7 +358,8 @@ impl Run {
         let most = if list.len() < LONG { BLOCK_BYTES } else { LONG_BLOCK_BYTES };
         if !store.add(&mut list[block].block, at, entry, most)? {
             let len = store.block(list[block].block).len();
-            // In order, full blocks stay full.
+            // Rows that arrive in order start a new block, so that full blocks stay full. Otherwise
+            // the block is split in half.
             let from = if at == 0 || at == len { at } else { len / 2 };
             let new = match from == 0 || from == len {
                 true => store.make(block::bytes_of(2))?,
@@ -364,7 +371,7 @@ impl Run {
             if from > 0 && at >= from {
                 (block, at) = (block + 1, at - from);
             }
-            // A new block, or half of one.
+            // The block is new or half full, so it has room or grows.
             store.add(&mut list[block].block, at, entry, usize::MAX)?;
         }
         if at == 0 {
@@ -417,7 +424,7 @@ impl Run {
         }
     }
 
-    /// Removes a row. Returns whether it was there.
+    /// Removes a row. Returns whether the run contained it.
     pub fn remove(&mut self, entry: Entry, rows: &impl NumberedRows, store: &mut RunStore) -> bool {
         let number = rows.number(entry.row);
         let before = |e: &Entry| ({ e.time_us }, rows.number(e.row)) < ({ entry.time_us }, number);
@@ -435,7 +442,7 @@ mod tests {
     use super::*;
     use proptest::prelude::*;
 
-    /// Rows that have nothing but numbers.
+    /// A store of rows that consist of their numbers only.
     #[derive(Default)]
     struct Numbers(Vec<u64>);
 
@@ -452,7 +459,7 @@ mod tests {
         }
     }
 
-    /// A run beside a list that says what it should have.
+    /// A run and a sorted list with the rows that the run should have.
     #[derive(Default)]
     struct Checked {
         run: Run,
@@ -498,7 +505,7 @@ mod tests {
             found
         }
 
-        /// Compares what is found at and around some times.
+        /// Compares the run with the list: all rows, and searches at some times.
         fn check(&self, times: impl Iterator<Item = i64>) {
             let Self { run, rows, store, .. } = self;
             let wanted = self.wanted();
@@ -522,7 +529,7 @@ mod tests {
         }
     }
 
-    /// Times that lie so that they cross the limits of a block.
+    /// Returns times that are far apart for some kinds, so that a block cannot cover them.
     fn time(kind: u8, small: i64) -> i64 {
         match kind % 8 {
             0 => 40,
@@ -566,7 +573,7 @@ mod tests {
             (0..rows).for_each(|i| checked.insert(order(i) * 1000));
             assert!(matches!(&checked.run, Run::Blocks(list) if list.len() >= LONG));
             checked.check((0..100).map(|i| i * 300_000));
-            // A window that moves on.
+            // A sliding window: each new row replaces the first one.
             (0..1000).for_each(|i| {
                 checked.remove_first();
                 checked.insert(order(rows + i) * 1000);
@@ -581,14 +588,14 @@ mod tests {
 
     #[test]
     fn an_entry_takes_little_more_than_its_eight_bytes() {
-        // Keys with a hundred rows each.
+        // Inserts a hundred rows for each of a thousand keys.
         let (mut rows, mut store) = (Numbers::default(), RunStore::default());
         let mut runs: Vec<Run> = (0..1000).map(|_| Run::Empty).collect();
         for number in 0..100_000u64 {
             let entry = Entry { time_us: number as i64, row: rows.add(number) };
             runs[number as usize % 1000].insert(entry, &rows, &mut store).unwrap();
         }
-        // Beside them, a chunk of each class that the blocks have grown through.
+        // The limit includes a chunk for each size class that the blocks have grown through.
         let most = 100_000 * 19 / 2 + 20 * CHUNK_BYTES;
         assert!(store.memory() < most, "{}", store.memory());
         let mut window = Run::Empty;

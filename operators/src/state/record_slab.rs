@@ -1,34 +1,34 @@
-//! Typed records in slots that never move.
+//! A slab of typed records in slots that never move.
 //!
-//! A freed slot is used again by a later record, so that a steady operator allocates nothing. Chunks
-//! that no recent epoch has needed are given back ([`RecordSlab::epoch`]).
+//! A freed slot is reused by a later record, so that an operator of constant size allocates
+//! nothing. Chunks that no recent epoch has needed are freed ([`RecordSlab::epoch`]).
 
 use crate::state::ordered_run::{NumberedRows, RowId};
 use crate::state::slot_allocator::Slots;
 
-/// Slots of a chunk; a power of two.
+/// Number of slots of a chunk; a power of two.
 const CHUNK: usize = 256;
 /// The number of a free slot.
 const FREE: u64 = u64::MAX;
 
-/// A record with what its operator knows of it.
+/// A record with its time, key and match.
 pub(crate) struct Stored<T> {
-    /// Ascends in the order of arrival.
+    /// The number of the record, which ascends in the order of arrival.
     pub number: u64,
     pub time_us: i64,
-    /// The place of its key in the key table.
+    /// The slot of the record's key in the key table.
     pub key: u32,
-    /// Its approximate heap memory, in bytes.
+    /// The approximate heap memory of the record, in bytes.
     pub heap: u32,
-    /// Whether it has had a match.
+    /// Whether the record has had a match.
     pub matched: bool,
     /// `None` in a free slot.
     pub record: Option<T>,
 }
 
-/// The records.
+/// The slab.
 pub(crate) struct RecordSlab<T> {
-    /// Empty where a chunk was given back.
+    /// The chunks by number. A freed chunk is empty.
     chunks: Vec<Vec<Stored<T>>>,
     slots: Slots,
     len: usize,
@@ -42,7 +42,7 @@ impl<T> Default for RecordSlab<T> {
 }
 
 impl<T> RecordSlab<T> {
-    /// Adds a record. `None` if there are more than the slab can number.
+    /// Adds a record and returns its id. `None` if there are more records than an id can number.
     #[inline]
     pub fn insert(&mut self, stored: Stored<T>) -> Option<RowId> {
         let slot = self.slots.take();
@@ -59,13 +59,13 @@ impl<T> RecordSlab<T> {
         self.heap += u64::from(stored.heap);
         match chunk.get_mut(at) {
             Some(free) => *free = stored,
-            // Slots of a chunk are first taken in order.
+            // The slots of a new chunk are first taken in order.
             None => chunk.push(stored),
         }
         Some(RowId(id))
     }
 
-    /// Removes a record.
+    /// Removes and returns a record. `None` if the slot is free.
     #[inline]
     pub fn remove(&mut self, id: RowId) -> Option<T> {
         let stored = self.get_mut(id)?;
@@ -78,19 +78,19 @@ impl<T> RecordSlab<T> {
         Some(record)
     }
 
-    /// What is in a slot; `None` if its chunk was given back.
+    /// The content of a slot, which may be free. `None` if its chunk was freed.
     #[inline]
     pub fn get(&self, id: RowId) -> Option<&Stored<T>> {
         self.chunks.get(id.0 as usize / CHUNK)?.get(id.0 as usize % CHUNK)
     }
 
-    /// What is in a slot, to be changed.
+    /// The content of a slot, mutable; see [`get`](Self::get).
     #[inline]
     pub fn get_mut(&mut self, id: RowId) -> Option<&mut Stored<T>> {
         self.chunks.get_mut(id.0 as usize / CHUNK)?.get_mut(id.0 as usize % CHUNK)
     }
 
-    /// The record in a slot.
+    /// The record in a slot; `None` if the slot is free.
     #[inline]
     pub fn record(&self, id: RowId) -> Option<&T> {
         self.get(id)?.record.as_ref()
@@ -101,13 +101,13 @@ impl<T> RecordSlab<T> {
         self.len
     }
 
-    /// An epoch is over: gives back some chunks that no recent one has needed.
+    /// Ends an epoch: frees some chunks that no recent epoch has needed.
     pub fn epoch(&mut self) {
         let chunks = &mut self.chunks;
         self.slots.epoch(|number| chunks[number] = Vec::new());
     }
 
-    /// Memory in bytes, about.
+    /// Approximate memory of the slab, in bytes.
     pub fn memory(&self) -> u64 {
         (self.slots.held() * CHUNK * size_of::<Stored<T>>()) as u64 + self.heap
     }

@@ -1,22 +1,23 @@
-//! Which slots of a growing list of chunks are free.
+//! An allocator of slot numbers in a growing list of chunks.
 //!
-//! The first free slot is taken, so that the last chunks empty when fewer are in use. Chunks without a
-//! used slot that no recent epoch has needed are given back, a few at a time; their numbers are used
-//! again later.
+//! The first free slot is taken, so that the last chunks become empty when the number of used slots
+//! falls. Empty chunks that no recent epoch has needed are released, a few at a time. The numbers
+//! of their slots are reused later.
 
 use crate::state::bit_set::BitSet;
 use millstream_engine::collections::high_water::HighWater;
 
-/// Chunks that are given back at the end of an epoch, beside a part of those that are not needed.
+/// Maximum number of chunks released at the end of an epoch, in addition to a sixteenth of the
+/// surplus.
 const RELEASE: usize = 4;
 
-/// A chunk that is held has a bit for each of its slots.
+/// The slots of a chunk, with a bit for each slot. A released chunk has no bits.
 #[derive(Default)]
 struct Chunk {
-    /// Bits of free slots are set.
+    /// The bits of free slots are set.
     free: Box<[u64]>,
     used: u16,
-    /// No word before this one has a free slot.
+    /// Index of the first word that can have a free slot.
     first: u16,
 }
 
@@ -27,7 +28,7 @@ impl Chunk {
         Self { free: (0..slots.div_ceil(64)).map(word).collect(), used: 0, first: 0 }
     }
 
-    /// Takes the first free slot of a chunk that has one.
+    /// Takes the first free slot of the chunk, which must have one.
     #[inline]
     fn take(&mut self) -> usize {
         let mut at = usize::from(self.first);
@@ -49,16 +50,16 @@ impl Chunk {
     }
 }
 
-/// The slots.
+/// The slots of all chunks.
 pub(crate) struct Slots {
     in_chunk: usize,
-    /// The bits of a slot that say which one of its chunk it is. Where a chunk has fewer slots, some
-    /// numbers are of none.
+    /// Number of low bits of a slot number that are the slot's index in its chunk. If a chunk has
+    /// fewer slots than these bits can number, some numbers are unused.
     chunk_bits: u32,
     chunks: Vec<Chunk>,
     /// Chunks with a free slot.
     open: BitSet,
-    /// Chunks that are held and have no used slot.
+    /// Chunks that are not released and have no used slot.
     empty: BitSet,
     held: usize,
     /// The number of empty chunks.
@@ -84,7 +85,7 @@ impl Slots {
         }
     }
 
-    /// The chunk of a slot, and which one of its slots it is.
+    /// The chunk of a slot, and the slot's index in the chunk.
     #[inline]
     pub fn place(&self, slot: usize) -> (usize, usize) {
         (slot >> self.chunk_bits, slot & ((1 << self.chunk_bits) - 1))
@@ -117,7 +118,7 @@ impl Slots {
         (number << self.chunk_bits) + at
     }
 
-    /// Frees a slot that was taken.
+    /// Frees a used slot.
     #[inline]
     pub fn free(&mut self, slot: usize) {
         let (number, at) = self.place(slot);
@@ -133,11 +134,13 @@ impl Slots {
         self.len -= 1;
     }
 
-    /// An epoch is over: calls `release` with the numbers of some chunks that no recent one has needed.
+    /// Ends an epoch. Calls `release` with the numbers of some empty chunks that no recent epoch
+    /// has needed.
     pub fn epoch(&mut self, mut release: impl FnMut(usize)) {
         let needed = match self.needed.epoch(self.len) {
             0 => 0,
-            // One more, so that a size near the end of a chunk takes none.
+            // One spare chunk, so that a size that varies around a chunk boundary releases and
+            // takes none.
             slots => slots.div_ceil(self.in_chunk) + 1,
         };
         let surplus = self.held.saturating_sub(needed);
@@ -148,8 +151,8 @@ impl Slots {
         }
     }
 
-    /// Gives back an empty chunk, if more than an eighth of the chunks are empty. To be called after a
-    /// slot was freed, where chunks that are given back are used elsewhere.
+    /// Releases an empty chunk if more than an eighth of the chunks are empty, and returns its
+    /// number. Call this after freeing a slot if released chunks are reused elsewhere.
     #[inline]
     pub fn surplus(&mut self) -> Option<usize> {
         if self.empties <= 1 + self.held / 8 {
@@ -167,12 +170,12 @@ impl Slots {
         self.held -= 1;
     }
 
-    /// Memory of what is known of chunks that are held, in bytes.
+    /// Memory of the allocator itself, in bytes.
     pub fn memory(&self) -> usize {
         self.chunks.len() * size_of::<Chunk>() + self.held * self.in_chunk.div_ceil(64) * 8
     }
 
-    /// Chunks that are held.
+    /// Number of chunks that are not released.
     pub fn held(&self) -> usize {
         self.held
     }

@@ -46,7 +46,8 @@ pub struct StreamWriter {
     foreach_batch: Option<BatchFunction>,
     on_progress: Option<OnProgress>,
     late: Option<LateOutput>,
-    /// The transactions of a Kafka sink, from the opening of the checkpoint to that of the sink.
+    /// The transactions of a Kafka sink, stored from the opening of the checkpoint until the sink
+    /// is opened.
     #[cfg(feature = "kafka")]
     transactions: Option<OpenTransactions>,
     config: Option<Config>,

@@ -162,7 +162,7 @@ impl SourceOpener<'_> {
     }
 }
 
-/// The tasklet of an opened source.
+/// Creates the tasklet of an opened source.
 fn tasklet<S>(job: &mut Job, source: S, (worker, chain): PlacedChain) -> Box<dyn Tasklet>
 where
     S: Source<BoxChain> + 'static,

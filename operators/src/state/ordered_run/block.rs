@@ -1,20 +1,20 @@
-//! The bytes of a block of entries.
+//! The encoding of a block of entries.
 //!
 //! ```text
-//! | base time, 8 | start, 2 | length, 2 | width, 1 | room | entries … | room |
+//! | base time, 8 | start, 2 | length, 2 | width, 1 | free slots | entries … | free bytes |
 //! ```
-//! An entry is the distance of its time from the base, in as many bytes as the width says, and its row,
-//! 4 bytes. The room before the first entry is that of entries that were removed. Times that are within
-//! an hour are 4 bytes wide.
+//! An entry is the distance of its time from the base time, in `width` bytes, and its row, in 4
+//! bytes. `start` is the number of free slots before the first entry, which removed entries have
+//! left. `length` is the number of entries. A width of 4 bytes is enough for times within an hour.
 
 use super::{Entry, RowId};
 
-/// Bytes before the entries.
+/// Size of the header before the entries, in bytes.
 const HEAD: usize = 13;
-/// The least width. With it, an entry has at least 8 bytes.
+/// The smallest width, in bytes. An entry then takes 8 bytes.
 const LEAST: usize = 4;
 
-/// The bytes of a block with room for some entries of the least width.
+/// The size of a block for a number of entries of the smallest width, in bytes.
 #[inline]
 pub(super) fn bytes_of(entries: usize) -> usize {
     HEAD + entries * (LEAST + 4)
@@ -25,25 +25,25 @@ fn half(bytes: &[u8], at: usize) -> usize {
     usize::from(u16::from_le_bytes([bytes[at], bytes[at + 1]]))
 }
 
-/// The bytes of a block with room for entries of `bytes` bytes.
+/// The size of a block for entries of `bytes` bytes in total.
 #[inline]
 pub(super) fn bytes_with(bytes: usize) -> usize {
     HEAD + bytes
 }
 
-/// The distances that a width has room for.
+/// The largest distance that fits into a width.
 #[inline]
 fn mask(width: usize) -> u64 {
     u64::MAX >> (64 - 8 * width)
 }
 
-/// A block to be read.
+/// A decoded block, for reading.
 #[derive(Clone, Copy)]
 pub(super) struct Block<'b> {
     base_us: i64,
     len: usize,
     width: usize,
-    /// Bytes from the first entry on.
+    /// The bytes from the first entry to the end of the block.
     entries: &'b [u8],
 }
 
@@ -61,7 +61,7 @@ impl<'b> Block<'b> {
         self.len
     }
 
-    /// An entry that is there.
+    /// The entry at an index, which must be less than the length.
     #[inline]
     pub fn get(self, at: usize) -> Entry {
         let entry = &self.entries[at * (self.width + 4)..][..self.width + 4];
@@ -81,7 +81,8 @@ impl<'b> Block<'b> {
         self.entry(self.len.wrapping_sub(1))
     }
 
-    /// The first entry of which something does not hold that holds of all before it.
+    /// The index of the first entry for which `holds` is false. `holds` must be true for all
+    /// entries before it and false for all entries after it.
     #[inline]
     pub fn first_not(self, holds: impl Fn(&Entry) -> bool) -> usize {
         let (mut from, mut to) = (0, self.len);
@@ -96,7 +97,7 @@ impl<'b> Block<'b> {
         from
     }
 
-    /// The bytes of the entries from `from` on.
+    /// The encoded entries from index `from` on.
     pub fn bytes_from(self, from: usize) -> &'b [u8] {
         &self.entries[from * (self.width + 4)..self.len * (self.width + 4)]
     }
@@ -106,7 +107,7 @@ impl<'b> Block<'b> {
     }
 }
 
-/// A block to be changed.
+/// A block for writing.
 pub(super) struct BlockMut<'b>(&'b mut [u8]);
 
 impl<'b> BlockMut<'b> {
@@ -136,39 +137,40 @@ impl<'b> BlockMut<'b> {
         self.0[10..12].copy_from_slice(&(len as u16).to_le_bytes());
     }
 
-    /// Makes it a block without entries.
+    /// Makes the block empty.
     pub fn clear(&mut self) {
         self.set_base(0, LEAST);
         self.set_extent(0, 0);
     }
 
-    /// The base and the width.
+    /// The base time and the width.
     pub fn head(&self) -> (i64, usize) {
         let Block { base_us, width, .. } = self.read();
         (base_us, width)
     }
 
-    /// Forgets the entries from `len` on. Returns their number.
+    /// Removes the entries from index `len` on. Returns how many were removed.
     pub fn truncate(&mut self, len: usize) -> usize {
         let forgotten = self.read().len - len;
         self.set_extent(self.start(), len);
         forgotten
     }
 
-    /// Makes it a block of `len` entries, whose bytes are of another one with this base and width.
+    /// Replaces the content by `len` encoded entries, which were encoded with this base and width.
     pub fn set(&mut self, (base_us, width): (i64, usize), len: usize, entries: &[u8]) {
         self.set_base(base_us, width);
         self.set_extent(0, len);
         self.0[HEAD..HEAD + entries.len()].copy_from_slice(entries);
     }
 
-    /// Writes an entry whose time the base and the width cover. Places are counted from the first one
-    /// for an entry.
+    /// Writes an entry whose time fits the base and the width. `place` is an index from the end of
+    /// the header, so it counts the free slots before the first entry.
     #[inline]
     fn write(&mut self, place: usize, (base_us, width): (i64, usize), entry: Entry) {
         let distance = entry.time_us.wrapping_sub(base_us) as u64;
         let bytes = &mut self.0[HEAD + place * (width + 4)..][..width + 4];
-        // The row is written over what the distance does not need.
+        // The distance is written as 8 bytes. The row then overwrites the bytes that the width does
+        // not need.
         if let Some(word) = bytes.first_chunk_mut() {
             *word = distance.to_le_bytes();
         }
@@ -177,22 +179,22 @@ impl<'b> BlockMut<'b> {
         }
     }
 
-    /// Moves entries, counted from the first place for one.
+    /// Moves encoded entries within the block. Indices count from the end of the header.
     fn shift(&mut self, entries: std::ops::Range<usize>, to: usize) {
         let bytes = self.read().width + 4;
         let from = HEAD + entries.start * bytes..HEAD + entries.end * bytes;
         self.0.copy_within(from, HEAD + to * bytes);
     }
 
-    /// Moves all entries to the first places.
+    /// Moves all entries to the end of the header.
     fn shift_to_start(&mut self) {
         let (start, len) = (self.start(), self.read().len);
         self.shift(start..start + len, 0);
         self.set_extent(0, len);
     }
 
-    /// Chooses a base and a width that cover a time beside those of the entries. Returns whether there
-    /// is room for wider entries.
+    /// Changes the base and the width so that they cover `time_us` and the times of all entries.
+    /// Returns false if the wider entries and one more do not fit into the block.
     #[cold]
     fn cover(&mut self, time_us: i64) -> bool {
         let block = self.read();
@@ -200,7 +202,8 @@ impl<'b> BlockMut<'b> {
         let (least, most) = (time_us.min(ends[0]), time_us.max(ends[1]));
         let (len, mut width) = (block.len, if block.len == 0 { LEAST } else { block.width });
         let base_us = loop {
-            // Entries that come out of order do not move the base again.
+            // The base is chosen below the smallest time, so that later out-of-order entries need
+            // no other base.
             let early = least.saturating_sub_unsigned(mask(width) / 4);
             let covers = |base_us: &i64| most.wrapping_sub(*base_us) as u64 <= mask(width);
             match [early, least].into_iter().find(covers) {
@@ -212,7 +215,7 @@ impl<'b> BlockMut<'b> {
             return false;
         }
         self.shift_to_start();
-        // From the last one on, as each may become wider.
+        // The last entry is rewritten first, because a wider entry would overwrite the next one.
         for at in (0..len).rev() {
             let entry = self.read().get(at);
             self.write(at, (base_us, width), entry);
@@ -221,13 +224,13 @@ impl<'b> BlockMut<'b> {
         true
     }
 
-    /// Adds an entry behind the others. Returns whether there was room.
+    /// Appends an entry. Returns false if the block is full.
     pub fn append(&mut self, entry: Entry) -> bool {
         let len = self.read().len;
         self.insert(len, entry)
     }
 
-    /// Adds an entry at a place. Returns whether there was room.
+    /// Inserts an entry at an index. Returns false if the block is full.
     #[inline]
     pub fn insert(&mut self, at: usize, entry: Entry) -> bool {
         if !self.read().covers(entry.time_us) && !self.cover(entry.time_us) {
@@ -241,7 +244,8 @@ impl<'b> BlockMut<'b> {
             return true;
         }
         if HEAD + (self.start() + len + 1) * (base.1 + 4) > self.0.len() {
-            // Not for a few places: as many entries are moved.
+            // All entries are moved, so this must gain at least a quarter of their number in free
+            // slots.
             if self.start() == 0 || self.start() < len / 4 {
                 return false;
             }
@@ -256,7 +260,7 @@ impl<'b> BlockMut<'b> {
         true
     }
 
-    /// Removes an entry that is there.
+    /// Removes the entry at an index, which must be less than the length.
     #[inline]
     pub fn remove(&mut self, at: usize) {
         let (start, len) = (self.start(), self.read().len);

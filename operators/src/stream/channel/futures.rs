@@ -15,7 +15,7 @@ use std::task::{Context, Poll};
 /// An [`Input`] as a sink: it is ready when the channel has room. Made by [`Input::into_sink`].
 ///
 /// A clone is another producer, like a clone of the input. Closing or dropping the sink drops its
-/// input. Its errors: `CHANNEL_CLOSED` when the query has ended.
+/// input. It fails with `CHANNEL_CLOSED` when the query has ended.
 pub struct InputSink<T> {
     /// `None` if the sink is closed.
     input: Option<Input<T>>,
@@ -67,7 +67,7 @@ fn closed() -> EngineError {
 }
 
 impl<T: Send> Clone for InputSink<T> {
-    /// Creates another producer. A waiting record stays in this one.
+    /// Creates another producer. A waiting record stays in this sink.
     fn clone(&self) -> Self {
         Self { input: self.input.clone(), waiting: None }
     }
@@ -126,13 +126,13 @@ impl<T: Send> OutputStream<T> {
         self.output
     }
 
-    /// The next result, or the end; `None` if there is none yet.
+    /// The next result, or the end of the stream; `None` if neither is available yet.
     fn next_now(&mut self) -> Option<Option<Result<T, EngineError>>> {
         if let Some(value) = self.output.try_recv() {
             return Some(Some(Ok(value)));
         }
         let end = self.output.end()?;
-        // The last results may have arrived in between.
+        // The last results may have arrived after the first check.
         if let Some(value) = self.output.try_recv() {
             return Some(Some(Ok(value)));
         }
