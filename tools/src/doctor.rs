@@ -33,9 +33,9 @@ pub(crate) struct Args {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 enum Verdict {
     Good,
-    /// It increases latency, but measurements are valid for this machine.
+    /// The finding increases latency, but measurements are valid for this machine.
     Costs,
-    /// Measurements on this machine are meaningless.
+    /// The finding makes measurements on this machine meaningless.
     Unfit,
 }
 
@@ -290,7 +290,7 @@ fn durability(dir: &Path) -> Result<Finding, Failure> {
     let means = "an epoch with a checkpoint takes four to six fsyncs; records do not wait for \
     them, but `acknowledge` and exactly-once results do";
     let found = format!("p50 {}, max {} in {}", time(p50), time(most), dir.display());
-    // If it is this fast, nothing can have reached a disk.
+    // At this speed, no data can have reached a disk.
     let verdict = Verdict::of(false, !(20_000..=10_000_000).contains(&p50));
     let means = if p50 < 20_000 { "too fast for a disk: data is not durable here" } else { means };
     Ok(finding("fsync", found, verdict, means))

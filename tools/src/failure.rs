@@ -1,4 +1,4 @@
-//! How a command fails: its message and its exit code.
+//! Failures of a command: the message and the exit code.
 
 /// The error message and the exit code of a failed command.
 pub(crate) enum Failure {

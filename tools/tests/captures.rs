@@ -345,7 +345,7 @@ impl Comparison {
         }
     }
 
-    /// Compares the streams with those of another program, which tells ends apart in its own way.
+    /// Compares the streams with those of TShark.
     fn streams(mut self, wanted: &Value) -> Vec<String> {
         let report = self.report.take().unwrap_or_default();
         self.check(report["packets"] == wanted["packets"], || format!("packets: {report}"));

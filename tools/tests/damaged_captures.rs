@@ -1,7 +1,7 @@
-//! Damaged captures and packet captures: what is read of them is what was in them, what is missing is
-//! said, and no command panics, hangs or takes much memory.
+//! Tests with damaged captures and packet captures. Readers return only events that were written
+//! and report the missing ones. No command panics, hangs or uses much memory.
 //!
-//! `MILLSTREAM_MUTATIONS` says how many damaged files the commands are given.
+//! `MILLSTREAM_MUTATIONS` sets the number of damaged files that the commands process.
 
 use millstream_engine::capture::{
     CaptureReader, CaptureWriter, ConnectionInfo, Direction, Gap, GapCause, Head, Item, Kind,
@@ -63,16 +63,17 @@ fn written(events: &[Event], compress: bool) -> Vec<u8> {
     writer.finish().unwrap()
 }
 
-/// What a reader makes of a file.
+/// What a reader returned for a file.
 struct Found {
     events: Vec<Event>,
-    /// Stretches of damage, and the events that are said to be missing, if all of them say it.
+    /// Number of damaged parts, and of events that are missing in them. `missing` is `None` if the
+    /// reader does not know the number for one of the parts.
     damage: usize,
     missing: Option<u64>,
     is_closed: bool,
 }
 
-/// Reads a file. `None` if it is refused.
+/// Reads a file to its end. Returns `None` if the reader rejects the file.
 fn found(bytes: &[u8]) -> Option<Found> {
     let mut reader = CaptureReader::new(Cursor::new(bytes), "damaged").ok()?;
     let mut found = Found {
@@ -94,7 +95,7 @@ fn found(bytes: &[u8]) -> Option<Found> {
             }
         }
     }
-    // A search in it ends, too, and does not find more.
+    // A search in the damaged file ends too, and finds no more events than a scan.
     for at in [0, 7, 1_000] {
         let mut reader = CaptureReader::new(Cursor::new(bytes), "damaged").unwrap();
         reader.seek_wall_ns(1_700_000_000_000_000_000 + at * 1_000_000).unwrap();
@@ -107,7 +108,7 @@ fn found(bytes: &[u8]) -> Option<Found> {
     Some(found)
 }
 
-/// Whether the events are some of those that were written, in their order.
+/// Whether the events are a subsequence of those that were written.
 fn is_part(found: &[Event], written: &[Event]) -> bool {
     let mut written = written.iter();
     found.iter().all(|event| written.any(|other| other == event))
@@ -226,7 +227,7 @@ fn bytes_that_are_left_out_or_put_in_are_found() {
                 let Some(found) = found(&bytes) else { continue };
                 assert!(is_part(&found.events, &events), "byte {at}: other events are read");
                 let is_whole = found.events.len() == events.len();
-                // Behind the last event nothing but the index can be missing.
+                // After the last event only the index can be missing.
                 assert!(is_whole || found.damage > 0 || !found.is_closed, "byte {at}: silently");
             }
         }
@@ -243,7 +244,7 @@ impl Drop for Scratch {
     }
 }
 
-/// A generator of numbers that look random.
+/// A reproducible generator of pseudo-random numbers.
 struct Numbers(u64);
 
 impl Numbers {
@@ -300,9 +301,9 @@ fn pcap() -> Vec<u8> {
     file
 }
 
-/// Runs a command with a bound on its memory, and on its time.
+/// Runs a command with limits on its memory and its time.
 fn run(args: &[&str]) -> Output {
-    // Kibibytes of address space, of which threads' stacks and the program itself take the most.
+    // Address space in KiB, most of which the program itself and the stacks of threads use.
     const ADDRESS_SPACE_KIB: u32 = 1 << 20;
     let script = format!("ulimit -v {ADDRESS_SPACE_KIB} && exec timeout 120 \"$@\"");
     let program = env!("CARGO_BIN_EXE_millstream");
@@ -311,7 +312,7 @@ fn run(args: &[&str]) -> Output {
     command.output().unwrap()
 }
 
-/// A server that discards what it gets.
+/// A server that discards the bytes that it receives.
 fn sink() -> SocketAddr {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let at = listener.local_addr().unwrap();
@@ -323,13 +324,14 @@ fn sink() -> SocketAddr {
     at
 }
 
-/// A command must end by itself, and say why if it fails.
+/// Fails unless the command has ended by itself and has printed an error if it failed.
 fn check(output: &Output, args: &[&str], file: &Path) {
     let error = String::from_utf8_lossy(&output.stderr);
     let is_said = match output.status.code() {
         Some(0) => !error.contains("panicked"),
         Some(1 | 2) => error.contains("error: ") && !error.contains("panicked"),
-        // 124: it hung. 134, or none: it was aborted, for want of memory too.
+        // Exit code 124: the command hung. Code 134 or none: it was aborted, possibly for lack of
+        // memory.
         _ => false,
     };
     if !is_said {
@@ -351,7 +353,7 @@ fn commands_say_what_is_wrong_with_damaged_files() {
     let many = events(2_000, 4_000);
     let (plain, packed) = (written(&many, false), written(&many, true));
     let small = written(&events(40, 0), false);
-    // The same as pcapng and as gzip.
+    // The same events are also tested as pcapng and as gzip.
     std::fs::write(path("small.capture"), &small).unwrap();
     let ng = path("small.pcapng");
     let export = ["export", path("small.capture").to_str().unwrap(), "--format", "pcapng", "-o"]

@@ -1,4 +1,5 @@
-//! From an incident to a test: what a running query recorded gives the same answer later.
+//! From an incident to a test: a job gives the same rows for a recording as it gave for the
+//! recorded traffic.
 
 use millstream_engine::capture::{CaptureWriter, Direction, Head, Kind, WriterOptions};
 use serde_json::{Value as Json, json};
@@ -28,21 +29,21 @@ impl Scratch {
         std::fs::read_to_string(self.0.join(name)).unwrap_or_default()
     }
 
-    /// The command line, in this folder.
+    /// A command line to run in this folder.
     fn millstream(&self, args: &[&str]) -> Command {
         let mut command = Command::new(env!("CARGO_BIN_EXE_millstream"));
         command.current_dir(&self.0).args(args);
         command
     }
 
-    /// Starts a command whose messages go to a file.
+    /// Starts a command whose messages are written to a file.
     fn start(&self, name: &str, args: &[&str]) -> Running<'_> {
         let messages = File::create(self.path(name)).unwrap();
         let child = self.millstream(args).stdout(Stdio::null()).stderr(messages).spawn().unwrap();
         Running { scratch: self, messages: name.to_string(), child }
     }
 
-    /// The rows of all files of a sink, one a line.
+    /// The rows of all files of a sink, one per line.
     fn rows(&self, folder: &str) -> String {
         let entries = std::fs::read_dir(self.0.join(folder)).unwrap();
         let files = entries.map(|entry| entry.unwrap().path());
@@ -64,7 +65,7 @@ impl Drop for Scratch {
     }
 }
 
-/// Waits for a condition of another process.
+/// Waits for a condition that another process causes.
 fn until(what: &str, mut is_met: impl FnMut() -> bool) {
     let start = Instant::now();
     while !is_met() {
@@ -85,7 +86,7 @@ impl Running<'_> {
         self.scratch.read(&self.messages)
     }
 
-    /// Ends it as Ctrl-C does.
+    /// Ends the command as Ctrl-C does.
     fn stop(mut self) {
         let id = self.child.id().to_string();
         assert!(Command::new("kill").args(["-INT", &id]).status().unwrap().success());
@@ -101,7 +102,7 @@ impl Drop for Running<'_> {
     }
 }
 
-/// A query that runs, and the ports on which its sources listen.
+/// A running query, and the ports on which its sources listen.
 struct Query<'s> {
     running: Running<'s>,
     ports: Vec<u16>,
@@ -125,7 +126,7 @@ impl<'s> Query<'s> {
         Self { running, ports }
     }
 
-    /// Stops it when it has committed as many records.
+    /// Stops the query once it has committed `records` records.
     fn stop_after(self, records: u64) {
         let scratch = self.running.scratch;
         until(&format!("{records} records"), || {
@@ -138,7 +139,7 @@ impl<'s> Query<'s> {
     }
 }
 
-/// Sends lines from several clients at once, in pieces that end anywhere.
+/// Sends lines from several clients at once, in pieces that do not end with lines.
 fn send(port: u16, clients: Vec<Vec<String>>) {
     let clients = clients.into_iter().enumerate().map(|(client, lines)| {
         std::thread::spawn(move || {
@@ -157,7 +158,7 @@ fn send(port: u16, clients: Vec<Vec<String>>) {
     clients.collect::<Vec<_>>().into_iter().for_each(|client| client.join().unwrap());
 }
 
-/// Lines `second,word` of a client: in order but for jitter of some seconds.
+/// Lines `second,word` of a client, out of order by a few seconds.
 fn events(client: usize, count: usize) -> Vec<String> {
     let line = |n: usize| {
         let second = n / 2 + n * 17 % 5;
@@ -190,7 +191,7 @@ fn a_stateless_job_gives_the_same_rows_with_the_same_times() {
         assert_eq!(rows.lines().count(), 750, "{trigger}");
         std::fs::write(scratch.path("rows.jsonl"), &rows).unwrap();
         scratch.passes(&["--replay", "lines.capture", "--expect", "rows.jsonl"]);
-        // The proxy has read the same bytes at other times.
+        // The proxy has recorded the same bytes with other times.
         let others = ["--replay", "proxy.capture", "--expect", "rows.jsonl", "--tolerance", "1h"];
         scratch.passes(&others);
         for name in ["out", "state"] {
@@ -224,7 +225,7 @@ fn a_windowed_job_drops_the_same_late_rows() {
         .lines()
         .map(|row| serde_json::from_str::<Json>(row).unwrap()["n"].as_u64().unwrap())
         .sum();
-    // Of four clients that send as fast as they can, some are behind the watermark.
+    // The four clients send as fast as possible, so some rows are late.
     assert!(counted > 0 && counted < 1600, "{counted}");
     std::fs::write(scratch.path("rows.jsonl"), rows).unwrap();
     scratch.passes(&["--replay", "lines.capture", "--expect", "rows.jsonl"]);
@@ -301,7 +302,7 @@ fn recordings_of_a_restarted_job_are_one_folder() {
     }
     let rows = scratch.rows("out");
     assert_eq!(rows.lines().count(), 220);
-    // In the order of their times, which is that of the runs.
+    // The rows are sorted by time, which is also the order of the runs.
     let mut rows: Vec<_> =
         rows.lines().map(|row| serde_json::from_str::<Json>(row).unwrap()).collect();
     rows.sort_by_key(|row| row["timestamp"].as_str().unwrap().to_string());
@@ -324,7 +325,8 @@ fn recordings_of_a_restarted_job_are_one_folder() {
 /// 2026-03-01T12:30:00Z, in nanoseconds since 1970.
 const START_NS: i64 = 1_772_368_200_000_000_000;
 
-/// A capture of ten seconds, a line each 100 ms, and progress in which the seventh second was slow.
+/// Writes a capture of ten seconds with a line per 100 ms, and progress in which the seventh second
+/// is slow.
 fn slow_second(scratch: &Scratch) {
     let file = File::create(scratch.path("tuesday.capture")).unwrap();
     let mut writer = CaptureWriter::new(file, &WriterOptions::default()).unwrap();
@@ -338,7 +340,7 @@ fn slow_second(scratch: &Scratch) {
     }
     writer.finish().unwrap();
     let mut progress = String::new();
-    // The report of the seventh second comes a second late.
+    // The report of the seventh second arrives a second late.
     for (second, before) in
         [1, 2, 3, 4, 5, 6, 8, 9, 10].into_iter().zip([0, 1, 2, 3, 4, 5, 6, 8, 9])
     {
@@ -374,14 +376,14 @@ fn the_second_in_which_latency_rose_is_found_and_played_alone() {
         String::from_utf8(output.stdout).unwrap()
     };
     let found = inspect(&["tuesday.capture", "--progress", "progress.jsonl"]);
-    // As the page on replay shows it.
+    // The output must be the one that the documentation page on replay shows.
     let page = concat!(env!("CARGO_MANIFEST_DIR"), "/../docs/src/replay.md");
     let page = std::fs::read_to_string(page).unwrap();
     let (_, shown) = page.split_once("```text\nslow ").unwrap();
     let shown = format!("slow {}", shown.split_once("```").unwrap().0);
     assert!(found.contains(&shown), "{found}\nand not\n{shown}");
     assert_eq!(found.matches("play it").count(), 1, "{found}");
-    // The commands that are printed.
+    // Runs the commands that the output suggests.
     let command = |name: &str| {
         let line = found.lines().find(|line| line.starts_with(name)).unwrap();
         let words = line.strip_prefix(name).unwrap().split_whitespace().skip(1);
@@ -416,7 +418,7 @@ fn the_second_in_which_latency_rose_is_found_and_played_alone() {
     let test: Vec<_> = test.iter().map(String::as_str).collect();
     let output = scratch.millstream(&test).output().unwrap();
     assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
-    // Alone, and with other limits.
+    // The progress file is inspected without a capture, and with other limits.
     let alone = inspect(&["progress.jsonl"]);
     assert!(alone.contains("millstream replay CAPTURE --from 2026-03-01T12:30:05.1Z"), "{alone}");
     assert!(inspect(&["progress.jsonl", "--slow", "1s"]).contains("slow         never"));

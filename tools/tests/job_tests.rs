@@ -264,7 +264,7 @@ fn sources_of_all_kinds_are_replaced_in_both_modes() {
     for trigger in ["continuous=100ms", "asap", "processing-time=10ms", "available-now"] {
         scratch.passes(&[&args[..], &["--trigger", trigger]].concat());
     }
-    // A capture in place of the socket, beside the files.
+    // A capture replaces the socket; files replace the other sources.
     capture(&scratch.0.join("lines.capture"), &["a", "b"]);
     let with_capture = [&["job.sql", "--replay=lines.capture"], &args[2..]].concat();
     for trigger in ["continuous=100ms", "asap", "available-now"] {
@@ -273,7 +273,7 @@ fn sources_of_all_kinds_are_replaced_in_both_modes() {
     scratch.passes(&[&with_capture[..], &["--speed", "10"]].concat());
     let wrong = [&with_capture[..3], &["--source=topic=lines.capture", args[4]]].concat();
     assert!(scratch.fails(2, &wrong).contains("JSON lines with the columns"));
-    // What production would refuse fails here too.
+    // Options that production would reject are rejected here too.
     for (right, wrong) in [("mode 'listen'", "mode 'lisen'"), ("subscribe", "subscrib")] {
         let job = scratch.read("job.sql");
         scratch.write("wrong.sql", &job.replace(right, wrong));

@@ -1,15 +1,17 @@
-//! The lesson `docs/src/replay-lesson.md`: each of its commands is run, and gives what it shows.
+//! Runs each command of the lesson `docs/src/replay-lesson.md` and compares its output with the
+//! lesson.
 //!
-//! A block of code that follows "`NAME`:" is a file. In a block `console` lines after `$ ` are
-//! commands, and the other lines are what they print. Durations, sizes, times, addresses and bars
-//! differ from run to run: of them, only the place is compared. All else is compared as it stands.
+//! A code block that follows "`NAME`:" is the content of a file. In a `console` block, lines that
+//! start with `$ ` are commands, and the other lines are their output. Durations, sizes, times,
+//! addresses and bars differ between runs, so only their positions are compared. The rest of a line
+//! must be equal.
 
 use std::net::TcpListener;
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
-/// The folder of the lesson, and the process groups of its commands in the background.
+/// The folder of the lesson, and the process groups of its background commands.
 struct Scratch {
     folder: PathBuf,
     groups: Vec<u32>,
@@ -18,7 +20,7 @@ struct Scratch {
 impl Drop for Scratch {
     fn drop(&mut self) {
         for group in self.groups.iter().filter(|_| std::thread::panicking()) {
-            // Of a lesson that has failed, a query may still run.
+            // After a failure of the test, a query may still be running.
             let group = format!("-{group}");
             drop(Command::new("kill").args(["-KILL", "--", &group]).stderr(Stdio::null()).status());
         }
@@ -26,7 +28,7 @@ impl Drop for Scratch {
     }
 }
 
-/// A command of the lesson and what it prints.
+/// A command of the lesson and its expected output.
 #[derive(Debug, Default)]
 struct Step {
     line: usize,
@@ -73,7 +75,7 @@ fn read(page: &str, folder: &Path) -> Vec<Step> {
     steps
 }
 
-/// A line without what differs from run to run.
+/// A line without the parts that differ between runs.
 fn shape(line: &str) -> String {
     const UNITS: [&str; 9] = ["ns", "us", "ms", "s", "B", "KiB", "MiB", "KiB/s", "MiB/s"];
     let bare = |word: &str| word.trim_matches(|c: char| ",;:()".contains(c)).to_string();
@@ -86,7 +88,7 @@ fn shape(line: &str) -> String {
         if is_number && words.get(at).is_some_and(|unit| UNITS.contains(&unit.as_str())) {
             (shape, at) = ([shape, vec!["#".to_string()]].concat(), at + 1);
         } else if has_digits && word.matches([':', '-']).count() >= 2 {
-            // A time.
+            // The word is a time.
             if shape.last().is_none_or(|last| last != "#") {
                 shape.push("#".to_string());
             }
@@ -107,7 +109,7 @@ fn every_command_of_the_lesson_prints_what_the_lesson_shows() {
     std::fs::create_dir_all(&scratch.folder).unwrap();
     let page = Path::new(env!("CARGO_MANIFEST_DIR")).join("../docs/src/replay-lesson.md");
     let page = std::fs::read_to_string(page).unwrap();
-    // The port of the lesson may be taken on this machine.
+    // The port that the lesson uses may not be free on this machine.
     let free = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port().to_string();
     let steps = read(&page.replace("9999", &free), &scratch.folder);
     assert!(steps.len() >= 10, "{} commands", steps.len());

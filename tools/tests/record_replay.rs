@@ -35,7 +35,7 @@ fn millstream() -> Command {
     command
 }
 
-/// A command that listens, and its address.
+/// A running command that listens, and its address.
 struct Listening {
     child: Child,
     at: SocketAddr,
@@ -51,7 +51,7 @@ impl Listening {
         Self { at: at.unwrap_or_else(|| panic!("{line}")).parse().unwrap(), child }
     }
 
-    /// Ends it as Ctrl-C does.
+    /// Ends the command as Ctrl-C does. Returns its output.
     fn stop(self) -> String {
         let id = self.child.id().to_string();
         assert!(Command::new("kill").args(["-INT", &id]).status().unwrap().success());
@@ -65,7 +65,7 @@ impl Listening {
     }
 }
 
-/// What a server received from a connection.
+/// What a server received over a connection.
 #[derive(Debug, PartialEq, Eq, PartialOrd, Ord)]
 struct Seen {
     bytes: Vec<u8>,
@@ -237,8 +237,8 @@ fn recorded_datagrams_are_played_to_those_who_ask_for_them() {
     for client in &clients {
         client.set_read_timeout(Some(Duration::from_secs(60))).unwrap();
         client.send_to(b"", player.at).unwrap();
-        // The replay goes on when the next client has come: this one's first datagram says that it
-        // was seen.
+        // The replay continues when the next client has sent a datagram. The first datagram that
+        // this client receives shows that it was accepted.
         let mut buffer = [0; 100];
         let length = client.recv(&mut buffer).unwrap();
         found.push(String::from_utf8_lossy(&buffer[..length]).into_owned());
@@ -274,7 +274,8 @@ fn datagrams_that_the_kernel_dropped_are_gaps() {
     };
     send(b'a');
     while !export(&path, &[]).iter().any(|line| line.contains("\"a...")) {}
-    // Nobody reads until the buffer, of at most 8 MiB and the kernel's own overhead, is full.
+    // The recorder is stopped until its buffer is full. The buffer has at most 8 MiB, plus the
+    // kernel's overhead.
     assert!(Command::new("kill").args(["-STOP", &pid.to_string()]).status().unwrap().success());
     let stat = || std::fs::read_to_string(format!("/proc/{pid}/stat")).unwrap();
     while !stat().contains(") T ") {}
@@ -300,7 +301,7 @@ fn datagrams_that_the_kernel_dropped_are_gaps() {
 #[test]
 fn a_multicast_group_is_recorded_and_played_to() {
     let group = "239.255.77.1";
-    // Without a route for multicast there is nothing to record.
+    // The test is skipped if this machine has no route for multicast.
     let probe = UdpSocket::bind("0.0.0.0:0").unwrap();
     let joined = probe.join_multicast_v4(&group.parse().unwrap(), &[0, 0, 0, 0].into());
     probe.set_read_timeout(Some(Duration::from_secs(5))).unwrap();

@@ -1,8 +1,8 @@
-//! Captured through the proxy, replayed through it and captured again: the same events and bytes of
-//! each connection.
+//! Traffic that is captured through the proxy, replayed through it and captured again has the same
+//! events and bytes in each connection.
 //!
-//! `MILLSTREAM_ROUND_TRIP_LINES` says how many lines the clients send. How far the pauses between
-//! events differ is printed and decides nothing.
+//! `MILLSTREAM_ROUND_TRIP_LINES` sets the number of lines that the clients send. The differences
+//! between pauses of the two captures are printed but not checked.
 
 use millstream_engine::capture::{CaptureReader, Direction, Item, Kind};
 use std::collections::BTreeMap;
@@ -13,19 +13,19 @@ use std::process::{Child, Command, Stdio};
 use std::time::Duration;
 
 const CLIENTS: u64 = 20;
-/// Connections of a client, one after the other.
+/// Number of consecutive connections of a client.
 const CONNECTIONS: u64 = 5;
 
 /// How a client ends a connection.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum End {
-    /// It half-closes and reads the answer.
+    /// The client half-closes the connection and reads the answer.
     HalfClose,
-    /// It resets the connection.
+    /// The client resets the connection.
     Reset,
 }
 
-/// A generator of numbers that look random.
+/// A reproducible generator of pseudo-random numbers.
 struct Numbers(u64);
 
 impl Numbers {
@@ -48,7 +48,7 @@ fn send(at: SocketAddr, client: u64, connection: u64, lines: u64) -> (Vec<u8>, E
             writeln!(write, "client {client} connection {connection} line {line}").unwrap();
             line += 1;
         }
-        // Some lines are cut by the write's end.
+        // Some writes end in the middle of a line.
         let cut = if numbers.next(4) == 0 { write.len() / 2 } else { write.len() };
         for part in [&write[..cut], &write[cut..]] {
             stream.write_all(part).unwrap();
@@ -107,7 +107,7 @@ impl Proxy {
         Self { at: at.unwrap_or_else(|| panic!("{line}")).parse().unwrap(), child }
     }
 
-    /// Ends it when it has recorded the end of so many connections.
+    /// Ends the proxy when it has recorded the end of `connections` connections.
     fn stop(mut self, capture: &Path, connections: u64) {
         let is_whole = || {
             let all = read(capture);
@@ -122,22 +122,22 @@ impl Proxy {
     }
 }
 
-/// What a capture has of a connection.
+/// The captured events of a connection.
 #[derive(Default)]
 struct Connection {
     bytes: [Vec<u8>; 2],
-    /// How the direction towards the service ended, and where.
+    /// How the direction towards the service ended, with the stream offset.
     ends: Vec<(Kind, u64)>,
     is_closed: bool,
-    /// When the bytes before these positions had come, towards the service.
+    /// For each event towards the service, the stream offset after it and its time.
     times: Vec<(usize, u64)>,
 }
 
-/// The connections of a capture by their first lines.
+/// The connections of a capture, by their first line.
 fn read(path: &Path) -> BTreeMap<String, Connection> {
     let (mut reader, mut found) = (CaptureReader::open(path).unwrap(), BTreeMap::new());
     while let Some(item) = reader.next_item().unwrap() {
-        // A file that is being written may end within a block.
+        // The last block of a file that is being written may be incomplete.
         let Item::Event(head, payload) = item else { break };
         let connection: &mut Connection = found.entry(head.connection).or_default();
         let side = usize::from(head.direction == Direction::Out);
@@ -164,14 +164,14 @@ fn read(path: &Path) -> BTreeMap<String, Connection> {
     found.into_values().map(|connection| (first_line(&connection), connection)).collect()
 }
 
-/// Prints how far the pauses between events of the first capture differ in the second.
+/// Prints how much the pauses between events differ between the two captures.
 fn print_pauses(first: &BTreeMap<String, Connection>, again: &BTreeMap<String, Connection>) {
     let (mut differences, mut events, mut events_again) = (Vec::new(), 0, 0);
     for (name, connection) in first {
         let times_again = &again[name].times;
         events += connection.times.len();
         events_again += times_again.len();
-        // When the byte that ended an event of the first capture came in the second.
+        // The time in the second capture of the last byte of an event in the first one.
         let came_again = |end: usize| {
             let at = times_again.partition_point(|(position, _)| *position < end);
             times_again.get(at).map(|(_, ns)| *ns)
@@ -244,7 +244,7 @@ fn a_replay_through_the_proxy_is_captured_as_the_traffic_was() {
             assert!(all == bytes, "{name}: {} of {}", all.len(), bytes.len());
             assert!(again == bytes, "{name}: {} of {}", again.len(), bytes.len());
         }
-        // What a sender has not delivered when it resets the connection is lost, for any receiver.
+        // A reset discards bytes that the sender has not delivered yet, for any receiver.
         assert!(bytes.starts_with(all), "{name}: other bytes are recorded");
         assert!(all.starts_with(again), "{name}: other bytes are replayed");
         cut_by_reset += usize::from(again.len() < all.len());

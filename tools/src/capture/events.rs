@@ -33,7 +33,7 @@ impl std::fmt::Debug for DirectionArg {
 }
 
 impl Selection {
-    /// Whether it takes an event.
+    /// Whether the selection includes an event.
     pub(crate) fn takes(&self, head: &Head) -> bool {
         let is_whole = matches!(head.kind, Kind::Open | Kind::Close | Kind::Note);
         self.from.is_none_or(|from| head.wall_ns >= from)

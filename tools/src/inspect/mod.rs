@@ -292,7 +292,8 @@ fn print_log(folder: &Path, damage: &mut Damage) {
     }
 }
 
-/// Prints a line per key: its columns, `=>`, its values. Of a join, first what each side holds.
+/// Prints a line per key: its columns, `=>`, its values. For a join, first prints the number of
+/// rows of each side.
 fn print_state(
     operator: usize,
     shape: &QueryDescription,

@@ -1,4 +1,5 @@
-//! Progress reports that `millstream run --progress FILE` wrote, a JSON object a line.
+//! Reads progress reports that `millstream run --progress FILE` has written: one JSON object per
+//! line.
 
 use crate::capture::times;
 use crate::failure::Failure;
@@ -7,30 +8,30 @@ use std::fs::File;
 use std::io::{BufRead, BufReader, Read};
 use std::path::Path;
 
-/// The longest line that is read. A longer one is no report.
+/// Maximum length of a line, in bytes. A longer line is not a report.
 const LINE_BYTES_MAX: u64 = 16 << 20;
 
-/// The report of one epoch, as far as it tells of latency.
+/// The latency figures of one epoch's report.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub(super) struct Report {
     run: u64,
-    /// When the epoch's marker was sent, or its batch was planned.
+    /// The time at which the epoch's marker was sent or its batch was planned.
     pub marker_ns: i64,
-    /// The epoch's rows were read from here, the marker of the epoch before, ...
+    /// The time from which the epoch's rows were read: the marker of the previous epoch.
     pub start_ns: i64,
-    /// ... to here, the end of the epoch, at which their latencies were gathered.
+    /// The end of the epoch. Its latencies were collected up to this time.
     pub end_ns: i64,
     pub rows_in: u64,
-    /// Rows whose latency was measured.
+    /// Number of rows whose latency was measured.
     pub count: u64,
     pub p99_ns: u64,
     pub max_ns: u64,
-    /// The slowest row that is explained, and what it waited for.
+    /// The latency of the slowest explained row. `causes` lists what it waited for.
     pub slowest_ns: u64,
     pub causes: Vec<(String, u64)>,
 }
 
-/// The reports of a query, in their order.
+/// The reports of a query, in the order of the file.
 #[derive(Debug, Default)]
 pub(super) struct QueryReports {
     pub name: String,
@@ -41,11 +42,11 @@ pub(super) struct QueryReports {
 #[derive(Debug, Default)]
 pub(super) struct ProgressLog {
     pub queries: Vec<QueryReports>,
-    /// Lines that are no report, such as one that was cut by a crash.
+    /// Number of lines that are not reports, such as a line that a crash has cut off.
     pub others: u64,
 }
 
-/// Whether a file holds JSON lines: a capture and a checkpoint's files begin differently.
+/// Whether a file contains JSON lines. Captures and checkpoint files start with other bytes.
 pub(super) fn is_progress(path: &Path) -> bool {
     let mut first = [0];
     let read = path.is_file().then(|| File::open(path).ok()?.read_exact(&mut first).ok()).flatten();
@@ -99,8 +100,8 @@ impl ProgressLog {
 }
 
 impl Report {
-    /// The query's name and its report. The start is that of a run's first report, which the time
-    /// since the start of the run tells.
+    /// Parses a report and its query's name. The start time is computed from the input rate, which
+    /// is exact for the first report of a run.
     fn parse(json: &Json) -> Option<(String, Self)> {
         let number = |value: &Json| value.as_u64();
         let latency = json.get("latencyUs")?;
@@ -117,7 +118,7 @@ impl Report {
             run: hash(json.get("runId").and_then(Json::as_str).unwrap_or_default()),
             marker_ns,
             start_ns: marker_ns.saturating_sub(before_ns),
-            // The time of the marker is in whole milliseconds.
+            // The marker's time is truncated to milliseconds.
             end_ns: marker_ns.checked_add(took_ns)?.checked_add(1_000_000)?,
             rows_in,
             count: latency.get("count").and_then(number)?,
@@ -130,7 +131,7 @@ impl Report {
     }
 }
 
-/// What a slow row waited for, longest first, in nanoseconds.
+/// The causes of a slow row's latency, the longest first, in nanoseconds.
 fn causes(slowest: &Json) -> Vec<(String, u64)> {
     let parts = slowest.get("partsUs").and_then(Json::as_object).into_iter().flatten();
     let parts = parts.filter_map(|(cause, us)| {

@@ -12,18 +12,18 @@ use crate::failure::Failure;
 use crate::stdout::say;
 use std::path::Path;
 
-/// A report is slow above this multiple of the median p99, if no limit is given.
+/// Without a given limit, a report is slow above this multiple of the median p99.
 const FACTOR: u64 = 3;
-/// Steps of the latency over time.
+/// Number of bars in the chart of latency over time.
 const STEPS: usize = 60;
 
-/// What to print.
+/// The parameters of the output.
 pub(super) struct Question<'a> {
     /// A p99 above this is slow, in nanoseconds.
     pub limit_ns: Option<u64>,
     /// The maximum number of periods to print for each query.
     pub most: usize,
-    /// The capture of the same time, and the times of its first and last event.
+    /// The capture of the same period, with the times of its first and last event.
     pub capture: Option<(&'a Path, Option<(i64, i64)>)>,
 }
 
@@ -44,18 +44,19 @@ impl Period<'_> {
         self.reports.last().map_or(0, |last| last.end_ns)
     }
 
-    /// The earliest time at which one of its rows may have been read.
+    /// The earliest time at which a row of the period may have been read.
     fn first_intended_ns(&self) -> i64 {
         self.start_ns().saturating_sub(i64::try_from(self.max_ns).unwrap_or(i64::MAX))
     }
 }
 
-/// The median of the p99 of the reports that have one.
+/// The median p99 of the reports that have latencies.
 fn median_p99_ns(reports: &[Report]) -> Option<u64> {
     let mut all: Vec<u64> =
         reports.iter().filter(|report| report.count > 0).map(|report| report.p99_ns).collect();
     all.sort_unstable();
-    // The lower of two, so that one slow report of two is slow.
+    // Of two middle values the lower one is the median. So if one of two reports is slow, it is
+    // found.
     all.get(all.len().saturating_sub(1) / 2).copied()
 }
 
@@ -172,7 +173,7 @@ fn rate(reports: &[Report]) -> String {
     format!("{:.0} rows/s", rows as f64 * 1e9 / (ns as f64).max(1.0))
 }
 
-/// The largest p99 of each step of the time, and of all.
+/// A chart with the largest p99 of each time step, and the largest p99 of all.
 fn sparkline(reports: &[Report]) -> (String, u64) {
     const BARS: [char; 8] = ['▁', '▂', '▃', '▄', '▅', '▆', '▇', '█'];
     let first_ns = reports.iter().map(|report| report.start_ns).min().unwrap_or(0);
@@ -199,7 +200,7 @@ mod tests {
     use super::super::progress_log::log_of;
     use super::*;
 
-    /// A report of the second before a time, of which p99 is given.
+    /// A report that ends at a second, with the given p99 and count.
     fn line(second: i64, p99_us: u64, count: u64) -> String {
         let max_us = p99_us * 2;
         format!(
@@ -225,7 +226,8 @@ mod tests {
         assert_eq!(median_p99_ns(&reports), Some(50_000));
         let found = slow_periods(&reports, 150_000);
         assert_eq!(found.len(), 1);
-        // From the marker of the report before; what left first was read 1.8 ms earlier.
+        // The period starts at the marker of the previous report. Its first rows may have been read
+        // 1.8 ms earlier.
         assert_eq!((found[0].start_ns(), found[0].end_ns()), (2_000_000_000, 3_006_000_000));
         assert_eq!(found[0].first_intended_ns(), 2_000_000_000 - 1_800_000);
         assert_eq!((found[0].p99_ns, found[0].max_ns), (900_000, 1_800_000));
@@ -247,7 +249,7 @@ mod tests {
         let log = log_of(&[line(0, 50, 5), "{\"name\":".to_string(), second]);
         assert_eq!((log.others, log.queries[0].reports.len()), (1, 2));
         assert_eq!(log.queries[0].reports[1].start_ns, 100_000_000_000);
-        // A run's first report with rows: the rate tells since when.
+        // The start of a run's first report follows from its input rate.
         let first = line(100, 70, 5).replace("\"name\"", "\"inputRowsPerSecond\":2.5,\"name\"");
         assert_eq!(log_of(&[first]).queries[0].reports[0].start_ns, 98_000_000_000);
     }

@@ -11,15 +11,15 @@ use std::collections::HashMap;
 pub(super) enum Mode {
     /// The same rows in the same order
     Sequence,
-    /// For each key the same rows in the same order
+    /// The same rows in any order
     Multiset,
     /// For each key the same rows in the same order
     PerKey,
-    /// The tolerance for differing values.
+    /// For each key the same last row
     LastPerKey,
 }
 
-/// How far values may be apart.
+/// How much two values may differ.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub(super) enum Tolerance {
     /// For numbers: absolute, and relative to the larger number.
@@ -267,8 +267,8 @@ fn pair(
     (wanted, expected): (&[JsonRow], &[String]),
     (got, actual): (&[JsonRow], &[String]),
 ) -> Vec<Difference> {
-    /// Above this number of rows differences are not paired: it would take long, and the list is
-    /// too long to read.
+    /// Above this number of unexpected rows, rows are not paired: it would take long, and the list
+    /// would be too long to read.
     const PAIRED: usize = 1000;
     let mut found = Vec::new();
     for at in missing {

@@ -14,7 +14,7 @@ fn capture_options(args: &Args) -> Result<Vec<(String, String)>, Failure> {
     let mut options = Vec::new();
     let mut add = |name: &str, value: String| options.push((name.to_string(), value));
     let paced = args.latency.as_ref().map(|_| "1".to_string());
-    // Several captures are read in step.
+    // Several captures are replayed on a common schedule.
     let starts = capture_starts(args)?;
     if let Some(speed) = args.speed.clone().or(paced) {
         if let Some(start_ns) = starts.iter().min().filter(|_| speed != "max" && starts.len() > 1) {
@@ -38,8 +38,8 @@ fn capture_options(args: &Args) -> Result<Vec<(String, String)>, Failure> {
     Ok(options)
 }
 
-/// The time of the first selected data of each capture. A capture without any is refused: its rows
-/// would say nothing of the job.
+/// The time of the first selected data of each capture. A capture without selected data is an
+/// error, because the test would prove nothing.
 fn capture_starts(args: &Args) -> Result<Vec<i64>, Failure> {
     let named = args.source.iter().map(|(_, path)| path);
     let captures = args.replay.iter().chain(named).filter(|path| is_capture(path));
@@ -57,7 +57,7 @@ fn capture_starts(args: &Args) -> Result<Vec<i64>, Failure> {
 
 /// The time of the first selected data of a capture.
 fn first_data_ns(path: &Path, args: &Args) -> Result<Option<i64>, Failure> {
-    // As the source does, whose default this is.
+    // The default direction is that of the capture source.
     let direction = args.selection.direction.or(Some(DirectionArg::In));
     let selection = Selection { direction, ..args.selection.clone() };
     for file in events::files(path)? {

@@ -46,7 +46,7 @@ pub struct ChildArgs {
     /// files or socket
     kind: String,
     dir: PathBuf,
-    /// Port on which the sender listens
+    /// Port of the sender that the query connects to
     #[arg(long, default_value_t = 0)]
     port: u16,
     /// Run to the end of the available input
@@ -204,7 +204,7 @@ fn child_files(args: &ChildArgs) -> Result<(), String> {
     if args.finish.is_none() {
         queries.push(continuous);
     } else {
-        // It does not end by itself.
+        // The continuous query does not end by itself.
         continuous.process_all_available().map_err(text)?;
         continuous.stop().map_err(text)?;
     }
@@ -361,7 +361,7 @@ fn committed_lines(folder: &Path) -> Result<Vec<String>, String> {
     Ok(lines)
 }
 
-/// The file sink has each row once.
+/// Checks that the copy has each row once.
 fn check_copy(dir: &Path, rows: u64) -> Result<(), String> {
     let mut copied = Vec::new();
     for line in committed_lines(&dir.join("copy"))? {
@@ -375,8 +375,8 @@ fn check_copy(dir: &Path, rows: u64) -> Result<(), String> {
     Ok(())
 }
 
-/// The counts grow from batch to batch, and end at the number of rows of each key. Returns the
-/// number of batches.
+/// Checks that the counts grow from batch to batch and end at the number of rows of each key.
+/// Returns the number of batches.
 fn check_counts(dir: &Path, rows: u64) -> Result<u64, String> {
     let mut batches = 0;
     let mut counts: BTreeMap<u64, u64> = BTreeMap::new();
@@ -401,7 +401,7 @@ fn check_counts(dir: &Path, rows: u64) -> Result<u64, String> {
     Ok(batches)
 }
 
-/// A query with event time has each of its rows once.
+/// Checks that a query with event time has written each expected row once.
 fn check_timed(dir: &Path, name: &str, rows: u64) -> Result<(), String> {
     let mut got = committed_lines(&dir.join(name))?;
     got.sort();
@@ -427,7 +427,7 @@ fn check_timed(dir: &Path, name: &str, rows: u64) -> Result<(), String> {
 struct Sender {
     listener: TcpListener,
     sent: AtomicU64,
-    /// Send up to this number and then wait.
+    /// The sender sends up to this number and then waits.
     limit: AtomicU64,
     stop: AtomicBool,
 }

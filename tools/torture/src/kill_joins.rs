@@ -9,7 +9,7 @@ use millstream_engine::env::storage::FileStorage;
 use std::collections::BTreeMap;
 use std::path::Path;
 
-/// The query in each mode.
+/// The name of the query in each mode.
 const NAMES: [&str; 2] = ["joined-batches", "joined-continuous"];
 /// How much later the odd row may be, in seconds.
 const RANGE_S: u64 = 2;

@@ -1,17 +1,18 @@
 //! `kill -9` at random moments of a query from Kafka to Kafka, against a real broker.
 //!
 //! Records are numbered per partition and sent to a topic of four partitions while the query copies
-//! each number to another topic, keyed by the partition. The query runs in continuous and in
-//! micro-batch mode by turns, on one checkpoint. With `--broker` the broker is killed too, and
-//! started again on its data. Afterwards
+//! each number to another topic, keyed by the partition. Runs in continuous and in micro-batch mode
+//! alternate, on one checkpoint. With `--broker` the broker is killed too, and restarted with its
+//! data. Afterwards
 //!
 //! * every record must be in the copy,
-//! * a run may repeat only records behind the offsets that were committed when it started,
-//! * the first copies of a partition must come in the order of its numbers.
+//! * a run may repeat only records after the offsets that were committed when it started,
+//! * the first copies of a partition's records must be in the order of their numbers.
 //!
 //! With `--transactional` the sink writes in transactions, and another producer writes records of
 //! aborted transactions between the others, to both topics. The query and the check read with
-//! `read_committed`: no record may be repeated, and none of an aborted transaction may show.
+//! `read_committed`: no record may be repeated, and no record of an aborted transaction may be
+//! visible.
 
 use crate::kill::{kill_soon, text};
 use clap::Args as ClapArgs;
@@ -35,7 +36,7 @@ use std::time::{Duration, Instant};
 
 const PARTITIONS: i32 = 4;
 const COPY_PARTITIONS: i32 = 2;
-/// The broker may be down for a while.
+/// A long time limit, because the broker may be down for a while.
 const TIMEOUT: Duration = Duration::from_secs(120);
 
 #[derive(ClapArgs)]
@@ -53,10 +54,10 @@ pub struct Args {
     /// start`
     #[arg(long)]
     broker: Option<PathBuf>,
-    /// The query writes in transactions, between aborted ones of another producer
+    /// Write in transactions, while another producer aborts transactions on the same topics
     #[arg(long)]
     transactional: bool,
-    /// Decides the moments; printed when not given
+    /// Seed of the random kill times; if not given, a random one is used and printed
     #[arg(long)]
     seed: Option<u64>,
 }
@@ -73,7 +74,7 @@ pub struct ChildArgs {
     transactional: bool,
 }
 
-/// The query.
+/// Runs the query until it is killed, or until all records are copied.
 pub fn child(args: &ChildArgs) -> Result<(), String> {
     let session = Session::new();
     session.set("millstream.pin", "false").map_err(text)?;
@@ -131,12 +132,12 @@ impl Names {
         entries.unwrap_or_default().last().copied()
     }
 
-    /// Whether the last run has left an epoch that it had not committed.
+    /// Whether the last run has left an uncommitted epoch.
     fn has_unfinished(&self) -> bool {
         self.last("offsets") > self.last("commits")
     }
 
-    /// Waits until the query has written an entry of the offset log.
+    /// Waits until the last entry of the offset log is not `before`.
     fn wait_for_epoch(&self, before: Option<u64>) -> Result<(), String> {
         let until = Instant::now() + TIMEOUT;
         while self.last("offsets") == before {
@@ -176,13 +177,13 @@ impl Names {
     }
 }
 
-/// Reads the copy so far.
+/// Reads and checks the records of the copy.
 struct Copy {
     consumer: BaseConsumer,
     topic: String,
     /// The next offset of each partition of the copy.
     next: BTreeMap<i32, i64>,
-    /// Per partition of the input, how often each offset was seen.
+    /// For each partition of the input, how often each offset was copied.
     seen: BTreeMap<i32, Vec<u32>>,
     repeated: u64,
     transactional: bool,
@@ -204,8 +205,8 @@ impl Copy {
         Ok(Self { consumer, topic, next, seen: BTreeMap::new(), repeated: 0, transactional })
     }
 
-    /// Reads the records since the last call. All of them were written after `committed` was
-    /// committed.
+    /// Reads the records since the last call. `committed` are offsets that were committed before
+    /// these records were written.
     fn read(&mut self, committed: &BTreeMap<i32, i64>) -> Result<(), String> {
         let mut list = TopicPartitionList::new();
         for (partition, next) in &self.next {
@@ -323,7 +324,7 @@ pub fn run(args: &Args) -> Result<(), String> {
             control(program, "start")?;
             brokers += 1;
         }
-        // A kill during the start, or in the middle of epochs.
+        // The kill comes during the start of the query, or after it has written an epoch.
         if dice.below(3) > 0 {
             names.wait_for_epoch(before)?;
         }
@@ -367,7 +368,7 @@ struct Aborter<'a> {
 }
 
 impl<'a> Aborter<'a> {
-    /// Without `--transactional` it does nothing.
+    /// Creates the producer. Without `--transactional` nothing is written.
     fn new(names: &'a Names) -> Result<Self, String> {
         if !names.transactional {
             return Ok(Self { names, producer: None });
@@ -398,7 +399,7 @@ impl<'a> Aborter<'a> {
     }
 }
 
-/// The partition that the next record goes to: all get the same number, in turn.
+/// The partition of the next record: partitions get records in turn.
 fn next_partition(sent: &[u64]) -> usize {
     (sent.iter().sum::<u64>() % sent.len() as u64) as usize
 }

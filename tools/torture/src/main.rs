@@ -32,19 +32,20 @@ enum Command {
     /// A query from Kafka to Kafka, killed at random moments; with `--broker` the broker too
     #[cfg(feature = "kafka")]
     KillKafka(kill_kafka::Args),
-    /// What `kill-kafka` starts: a query until it is killed
+    /// The query that `kill-kafka` starts and kills
     #[cfg(feature = "kafka")]
     #[command(hide = true)]
     KafkaChild(kill_kafka::ChildArgs),
-    /// Files with flipped bytes, truncated and removed, a full disk, a read-only folder: what the
-    /// next start reports
+    /// Damaged files (flipped bytes, truncated, removed), a full disk, a read-only folder: checks
+    /// that the next start reports them
     Damage(damage::Args),
-    /// Every stateful operator at a constant rate, paused for a while: what grows, what is lost
+    /// Every stateful operator at a constant rate, paused for a while: checks that memory recovers
+    /// and no row is lost
     Soak(soak::Args),
-    /// What `soak` starts: a query until standard input ends
+    /// The query that `soak` starts: it runs until standard input ends
     #[command(hide = true)]
     SoakChild(soak::ChildArgs),
-    /// What `kill` starts: a query until it is killed
+    /// The query that `kill` starts and kills
     #[command(hide = true)]
     Child(kill::ChildArgs),
 }

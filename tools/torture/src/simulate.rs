@@ -1,11 +1,12 @@
 //! Simulated crashes. A seed determines the query, its input and parameters, and the time, number
 //! and kind of faults. A failed run prints its seed and can be repeated exactly.
 //!
-//! Seven queries: a keyed count whose state must be exact; the same as an aggregate of a typed stream, in
-//! one level and in two; and into files, whose rows must each be there once, a projection, tumbling
-//! windows, sessions, rows without their duplicates, and outer joins of a stream with itself, the last
-//! four by event time. Each is run until it ends by itself, started again after each fault, now in one
-//! mode and now in the other, with one to three instances.
+//! There are seven queries. A keyed count and the same aggregate over a typed stream must have
+//! exact state; the typed stream uses one level or two. Five queries write files, which must
+//! contain each row once: a projection, tumbling windows, sessions, deduplication, and outer joins
+//! of a stream with itself. The last four use event time. Each query runs until it ends by itself
+//! and is restarted after each fault. Runs alternate at random between the modes and have one to
+//! three instances.
 
 use clap::{Args as ClapArgs, ValueEnum};
 use millstream::Config;
@@ -35,7 +36,7 @@ pub struct Args {
     /// the offset log, or a commit that becomes durable before the snapshot
     #[arg(long, value_enum)]
     plant: Option<Plant>,
-    /// Only this query; the seed decides if left out
+    /// Run only this query; by default the seed decides
     #[arg(long, value_enum)]
     query: Option<Query>,
 }
@@ -78,7 +79,7 @@ struct World {
     session: Session,
     stream: MemoryStream,
     rows: Vec<(String, i64)>,
-    /// How many of the rows the query was given.
+    /// Number of rows that were passed to the query.
     fed: usize,
     query: Query,
     outer: Outer,
@@ -111,7 +112,7 @@ impl Combine<(String, i64)> for Knows {
 enum Query {
     /// A keyed count in complete mode
     Count,
-    /// The same of a typed stream, in one level and in two
+    /// A keyed aggregate of a typed stream, in one level or two
     Typed,
     /// A projection
     Copy,
@@ -119,7 +120,7 @@ enum Query {
     Windows,
     /// Session windows
     Sessions,
-    /// Rows without their duplicates
+    /// Deduplication
     Duplicates,
     /// A stream joined with itself: left, right or full outer
     Joined,
@@ -143,7 +144,7 @@ impl Outer {
     }
 }
 
-/// The number of the last row: its time is far behind all others.
+/// The number of the last row. Its time is far later than all others.
 const END: i64 = 1_000_000;
 /// A row's time in seconds: up to 3 seconds out of order.
 fn time(n: i64) -> i64 {
@@ -177,7 +178,7 @@ impl Query {
         }
     }
 
-    /// The lines that its files must contain.
+    /// The lines that the query's files must contain.
     fn expected(self, outer: Outer, rows: &[(String, i64)]) -> Vec<String> {
         let mut lines: Vec<String> = match self {
             Self::Count | Self::Typed | Self::Copy => {
@@ -299,7 +300,7 @@ impl World {
         writer.simulate(&self.env, self.dice.next())
     }
 
-    /// Like `start`, for the typed stream, with one level or two.
+    /// Runs the query over a typed stream until it ends or a fault occurs, with one level or two.
     fn start_typed(&mut self, parallelism: usize, trigger: Trigger) -> Result<(), QueryError> {
         let flow = Flow::new("typed").parallelism(parallelism).checkpoint(CHECKPOINT);
         let keyed = flow.items(self.rows[..self.fed].to_vec()).key_by(|(key, _)| key.clone());
@@ -351,7 +352,7 @@ impl World {
                 _ => None,
             })
             .collect();
-        // A run without new input in continuous mode prints nothing.
+        // In continuous mode, a run without new input prints nothing.
         if got == expected || (got.is_empty() && !self.rows.is_empty()) {
             Ok(())
         } else {
@@ -359,7 +360,7 @@ impl World {
         }
     }
 
-    /// One more run over one more row emits all of the state.
+    /// Checks all state: one more run over one more row emits every value.
     fn last_row(&mut self) -> Result<(), String> {
         self.env.sim_storage().recover();
         self.rows.push(("last".into(), 1));
@@ -437,7 +438,7 @@ fn one(seed: u64, only: Option<Query>, plant: Option<Plant>) -> Result<Outcome, 
                 }
             }
         }
-        // Either the process died, or the whole machine.
+        // Either only the process died, or the whole machine failed.
         if world.dice.below(3) != 0 {
             storage.power_failure();
         }
@@ -523,7 +524,7 @@ pub fn run(args: &Args) -> Result<(), String> {
             start.elapsed().as_secs_f64()
         );
     }
-    // Which queries a planted bug shows in is not known of each.
+    // Planted bugs are searched in all queries, because a bug may affect only some of them.
     if args.plant.is_none() && (args.seeds == 1 || args.query.is_some()) {
         return Ok(());
     }

@@ -126,11 +126,11 @@ fn probes(
     })
 }
 
-/// How long probes waited.
+/// Histograms of the probes' waits.
 struct Waits {
     all: Histogram<u64>,
-    /// From the actual send time, without the time in which the worker was runnable but not
-    /// running.
+    /// The waits from the actual send time, without the time in which the worker was runnable but
+    /// not running.
     own: Histogram<u64>,
 }
 
@@ -171,7 +171,8 @@ impl OffCore {
         self.gaps.iter().map(within).sum()
     }
 
-    /// The second of the file's three numbers.
+    /// Reads the second number of the file: the nanoseconds for which this thread waited for a
+    /// core.
     fn read(&mut self) -> Option<u64> {
         if self.file.is_none() {
             self.file = File::open("/proc/thread-self/schedstat").ok();
@@ -211,7 +212,8 @@ mod tests {
             gaps: gaps.iter().copied().collect(),
             ..OffCore::default()
         };
-        // So large that the thread's own waiting time adds nothing.
+        // The test reads this thread's own waiting time too. With this total, that time adds
+        // nothing.
         let since = |gaps: &[(u64, u64, u64)], since_ns| {
             let mut off_core = of(gaps);
             off_core.total_ns = u64::MAX;

@@ -34,7 +34,7 @@ pub(super) fn run(load: &Load, json: bool) -> Result<(), Failure> {
     }
 }
 
-/// At the end of an epoch.
+/// The state at the end of an epoch.
 struct EpochEnd {
     at_us: i64,
     /// The records taken up to then.
@@ -61,7 +61,7 @@ fn measure(load: &Load) -> Result<Measured, Failure> {
     };
     let writer = session.sql(&query).map_err(wrong)?.write_stream().foreach(sink);
     let query = writer.trigger(Trigger::Continuous { interval_ns: 1_000_000_000 }).start()?;
-    // Until the windows are full.
+    // The windows are full after this time.
     let warm_up = Duration::from_millis(2 * width_ms);
     if let Some(ended) = query.await_termination_timeout(warm_up) {
         ended?;

@@ -25,7 +25,8 @@ pub(super) enum Carried<'p> {
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Fragment<'p> {
     pub id: u32,
-    /// Its protocol. For IPv6 the next header, of which only the first fragment's counts.
+    /// The protocol of the payload. For IPv6 it is the next header, and only that of the first
+    /// fragment counts.
     pub protocol: u8,
     pub offset: usize,
     pub has_more: bool,
@@ -123,7 +124,8 @@ pub(super) fn extensions(mut next: u8, mut part: Part<'_>) -> Result<Carried<'_>
     Err(Skip::IpProtocol)
 }
 
-/// The fragment header of a packet that is not fragmented. A second one is forged.
+/// Skips the extension headers after the fragment header of a packet that is not fragmented. A
+/// second fragment header is an error.
 fn extensions_behind_atomic(next: u8, part: Part<'_>) -> Result<Carried<'_>, Skip> {
     if next == 44 { Err(Skip::IpProtocol) } else { extensions(next, part) }
 }

@@ -32,7 +32,7 @@ pub(crate) enum GapPolicy {
     Fail,
 }
 
-/// What is dropped from a direction with a gap.
+/// The data that the gap policy drops from a direction.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Left {
     Rest,

@@ -58,7 +58,7 @@ pub(super) fn listen(
     datagrams.finish(&socket)
 }
 
-/// What is known of a sender.
+/// The recorded connection of a sender, and the position of its next datagram.
 #[derive(Clone, Copy)]
 struct Sender {
     connection: u32,
@@ -72,7 +72,7 @@ struct Datagrams {
     senders: HashMap<SocketAddr, Sender>,
     /// The sender of the last datagram.
     last: Option<Sender>,
-    /// The kernel's count of dropped datagrams, as far as it is recorded.
+    /// The kernel's count of dropped datagrams that was last recorded.
     dropped: u32,
 }
 
@@ -111,8 +111,9 @@ impl Datagrams {
         Ok(Sender { connection: self.recorder.open(&info, at)?, position: 0 })
     }
 
-    /// Records how many datagrams the kernel has dropped since the last one. Whose they were is not
-    /// known: the gap stands before the datagram with which the kernel told it.
+    /// Records a gap for the datagrams that the kernel has dropped since the previous one. Their
+    /// sender is unknown, so the gap belongs to the sender of the datagram with which the kernel
+    /// reported them.
     fn gap(&mut self, sender: Sender, dropped: u32, at: Stamp) -> Result<(), Failure> {
         // The count is modulo 2^32.
         let missing = dropped.wrapping_sub(self.dropped);
@@ -128,7 +129,8 @@ impl Datagrams {
 
     fn finish(mut self, socket: &UdpSocket) -> Result<Recorder, Failure> {
         let now = Stamp::now();
-        // Behind the last datagram none tells how many were dropped.
+        // No further datagram reports the drops since the last one, so the count is read from the
+        // system.
         if let (Some(last), Some(dropped)) = (self.last, drops(socket)) {
             self.gap(last, dropped, now)?;
         }
@@ -141,7 +143,8 @@ impl Datagrams {
     }
 }
 
-/// Datagrams that the kernel has dropped for a socket, modulo 2^32, where it says so.
+/// The number of datagrams that the kernel has dropped for a socket, modulo 2^32. `None` on systems
+/// that do not report it.
 fn drops(socket: &UdpSocket) -> Option<u32> {
     const INODE_COLUMN: usize = 9;
     let link = std::fs::read_link(format!("/proc/self/fd/{}", socket.as_raw_fd())).ok()?;

@@ -1,37 +1,38 @@
-//! Lines of streams whose events are on their way to be played, so that a line may be changed that
-//! several events carry.
+//! Reassembles the lines of events that are about to be replayed, so that a line can be changed
+//! even if several events contain parts of it.
 //!
-//! Events leave in their order. One whose last line is not complete waits for the event that completes
-//! it, and those behind it wait too: that costs nothing, because a replay reads ahead. An event keeps
-//! its number, its time and, unless a line changes its length, its bytes' places.
+//! Events keep their order. An event whose last line is incomplete is buffered until an event
+//! completes the line, and all later events are buffered after it. This does not delay the replay,
+//! which reads ahead. An event keeps its number and its time. Its bytes keep their positions unless
+//! a change alters the length of a line.
 
 use super::shift::{Replacement, Shifter};
 use std::collections::{HashMap, VecDeque};
 use std::ops::Range;
 
-/// Longest line in which a time is looked for.
+/// Maximum length of a line in which a time is searched, in bytes.
 const LINE_BYTES_MAX: usize = 1 << 20;
-/// Most bytes, and events, that wait for lines to be completed.
+/// Maximum number of buffered bytes and events. Beyond it, the oldest incomplete line is ended.
 const WAITING_BYTES_MAX: usize = 4 << 20;
 const WAITING_EVENTS_MAX: usize = 1 << 16;
 
-/// What of an event belongs to a line that is not complete.
+/// The part of an event that belongs to an incomplete line.
 struct Piece {
     /// The event's number.
     event: u64,
     range: Range<usize>,
 }
 
-/// A line that is not complete.
+/// An incomplete line.
 #[derive(Default)]
 struct Partial {
     pieces: Vec<Piece>,
     bytes: usize,
-    /// The line is too long: the rest of it is passed over.
+    /// Whether the line is too long. Its remaining bytes are then skipped.
     is_passed: bool,
 }
 
-/// An event and its bytes.
+/// A buffered event and its bytes.
 pub(super) struct Waiting<E> {
     pub event: E,
     pub bytes: Vec<u8>,
@@ -65,7 +66,8 @@ impl<E> Lines<E> {
         &mut self.shifter
     }
 
-    /// Adds an event that is played at a wall-clock time.
+    /// Adds an event with its bytes. `played_ns` is the wall-clock time at which the event is
+    /// replayed.
     pub(super) fn push(&mut self, event: E, connection: u64, bytes: &[u8], played_ns: i64) {
         let number = self.front + self.queue.len() as u64;
         let bytes = bytes.to_vec();
@@ -80,7 +82,7 @@ impl<E> Lines<E> {
         if !rest.is_empty() {
             self.begin(connection, Piece { event: number, range: rest });
         }
-        // Too many wait: the line that the oldest waits for is not waited for any more.
+        // If too much is buffered, the incomplete line of the oldest event is ended.
         let are_too_many =
             self.waiting_bytes > WAITING_BYTES_MAX || self.queue.len() > WAITING_EVENTS_MAX;
         let oldest = self.queue.front().filter(|oldest| are_too_many && !oldest.is_complete);
@@ -89,15 +91,15 @@ impl<E> Lines<E> {
         }
     }
 
-    /// What was begun is all of the last line: the stream or the datagram has ended.
+    /// Ends a connection's incomplete line: its stream or datagram has ended.
     pub(super) fn end(&mut self, connection: u64, played_ns: i64) {
         let Some(partial) = self.partial.get_mut(&connection) else { return };
-        // A line that is passed over has no pieces.
+        // A skipped line has no pieces.
         let last = partial.pieces.pop().unwrap_or(Piece { event: self.front, range: 0..0 });
         self.complete(connection, last, played_ns);
     }
 
-    /// The next event that waits for nothing.
+    /// Removes and returns the oldest event. Returns `None` if a line in it is incomplete.
     pub(super) fn pop(&mut self) -> Option<Waiting<E>> {
         if !self.queue.front()?.is_complete {
             return None;
@@ -108,7 +110,7 @@ impl<E> Lines<E> {
         Some(waiting)
     }
 
-    /// All lines end here.
+    /// Ends the incomplete lines of all connections.
     pub(super) fn end_all(&mut self, played_ns: i64) {
         let connections: Vec<u64> = self.partial.keys().copied().collect();
         for connection in connections {
@@ -154,7 +156,8 @@ impl<E> Lines<E> {
         }
     }
 
-    /// The line ends with a piece. Returns where the piece ends after the change.
+    /// Completes the line that ends with the piece `last`. Returns the end of that piece after the
+    /// change.
     fn complete(&mut self, connection: u64, last: Piece, played_ns: i64) -> usize {
         let mut end = last.range.end;
         let mut pieces = match self.partial.remove(&connection) {
@@ -182,7 +185,8 @@ impl<E> Lines<E> {
         end
     }
 
-    /// Replaces bytes of a line where its pieces have them. Returns by how much the last piece grew.
+    /// Replaces bytes of a line in the pieces that contain them. Returns by how many bytes the last
+    /// piece has grown.
     fn replace(&mut self, pieces: &[Piece], replacement: Replacement) -> isize {
         let Replacement { range, bytes } = replacement;
         let is_same_length = bytes.len() == range.len();
@@ -191,7 +195,7 @@ impl<E> Lines<E> {
             let piece_end = line_at + piece.range.len();
             let (from, to) = (range.start.max(line_at), range.end.min(piece_end));
             if from < to {
-                // Of another length, all of it goes where the old one began.
+                // If the length changes, the first of these pieces gets all new bytes.
                 let count = match (is_same_length, written) {
                     (true, _) => to - from,
                     (false, 0) => bytes.len(),

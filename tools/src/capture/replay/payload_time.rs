@@ -1,11 +1,11 @@
-//! A time as it is written in a payload: read, and written again in the same format.
+//! A time in a payload: parses it, and formats another time in the same format.
 
 use crate::capture::times::{date, days};
 
 const DAY_S: i64 = 86_400;
 const SECOND_NS: i64 = 1_000_000_000;
 
-/// A time and how it was written.
+/// A time and its format.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct PayloadTime {
     /// Nanoseconds since 1970, in UTC. A time without a zone counts as UTC.
@@ -15,13 +15,13 @@ pub(super) struct PayloadTime {
 
 #[derive(Clone, Debug, PartialEq, Eq)]
 enum Form {
-    /// `2026-03-01T12:30:00.250+01:00` and what may be left out of it.
+    /// `2026-03-01T12:30:00.250+01:00`. Seconds, fraction and zone are optional.
     Date {
-        /// Between date and time: `T`, `t` or a space.
+        /// The character between date and time: `T`, `t` or a space.
         separator: u8,
         has_seconds: bool,
         fraction: Option<Fraction>,
-        /// As it is written: nothing, `Z`, `+01:00`, `+0100` or `+01`.
+        /// The zone as in the payload: nothing, `Z`, `+01:00`, `+0100` or `+01`.
         zone: Vec<u8>,
         zone_s: i64,
     },
@@ -29,7 +29,7 @@ enum Form {
     Number { unit_ns: i64, digits: usize, fraction: Option<Fraction> },
 }
 
-/// The digits behind a second or a whole number.
+/// The fractional digits of a second or of a number.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 struct Fraction {
     separator: u8,
@@ -39,7 +39,8 @@ struct Fraction {
 impl Fraction {
     const DIGITS_MAX: usize = 18;
 
-    /// Reads a separator and digits. Returns them, their value in nanoseconds of a unit, and the rest.
+    /// Parses a separator and digits. Returns the format, the value in nanoseconds if the whole
+    /// number counts units of `unit_ns`, and the remaining text.
     fn read(text: &[u8], unit_ns: i64) -> Option<(Option<Self>, i64, &[u8])> {
         let Some((separator @ (b'.' | b','), digits)) = text.split_first() else {
             return Some((None, 0, text));
@@ -54,7 +55,8 @@ impl Fraction {
         Some((Some(fraction), ns as i64, &digits[count..]))
     }
 
-    /// Writes nanoseconds below a unit; what is finer than the digits is cut.
+    /// Appends `ns`, which is less than a unit, as a fraction of the unit. Excess precision is
+    /// truncated.
     fn write(self, ns: i64, unit_ns: i64, out: &mut Vec<u8>) {
         let value = i128::from(ns) * 10i128.pow(self.digits as u32) / i128::from(unit_ns);
         out.push(self.separator);
@@ -75,7 +77,7 @@ fn pad(value: i64, digits: usize, out: &mut Vec<u8>) {
 }
 
 impl PayloadTime {
-    /// Reads a time. `None` if the text is none.
+    /// Parses a time. Returns `None` if the text is not one.
     pub(super) fn parse(text: &[u8]) -> Option<Self> {
         Self::parse_date(text).or_else(|| Self::parse_number(text))
     }
@@ -107,8 +109,9 @@ impl PayloadTime {
         Some(Self { ns, form: Form::Date { separator, has_seconds, fraction, zone, zone_s } })
     }
 
-    /// The number of digits tells the unit: a time of these decades in seconds has 9 to 11, in
-    /// milliseconds 12 to 14, in microseconds 15 to 17, in nanoseconds more. A shorter number is no time.
+    /// Parses a number of units since 1970. For present-day times, the number of digits determines
+    /// the unit: 9 to 11 for seconds, 12 to 14 for milliseconds, 15 to 17 for microseconds, more
+    /// for nanoseconds. Returns `None` for a shorter number.
     fn parse_number(text: &[u8]) -> Option<Self> {
         let digits = text.iter().take_while(|byte| byte.is_ascii_digit()).count();
         let unit_ns = match digits {
@@ -124,8 +127,8 @@ impl PayloadTime {
         rest.is_empty().then_some(Self { ns, form: Form::Number { unit_ns, digits, fraction } })
     }
 
-    /// Writes another time as this one is written. Returns false, and writes nothing, if the format
-    /// cannot hold it.
+    /// Appends the time `ns` in the format of this one. Returns false, and appends nothing, if the
+    /// format cannot represent that time.
     pub(super) fn write(&self, ns: i64, out: &mut Vec<u8>) -> bool {
         match &self.form {
             Form::Number { unit_ns, digits, fraction } => {
@@ -168,7 +171,7 @@ impl PayloadTime {
     }
 }
 
-/// Seconds that a zone is ahead of UTC.
+/// The offset of a zone from UTC, in seconds.
 fn zone_seconds(zone: &[u8]) -> Option<i64> {
     let (sign, rest) = match zone.split_first() {
         None => return Some(0),
@@ -215,7 +218,7 @@ mod tests {
             assert_eq!(moved(text, day_ns).as_deref(), Some(after), "{text}");
             assert_eq!(moved(text, 0).as_deref(), Some(text));
         }
-        // What is finer than the format is cut.
+        // Precision that the format lacks is truncated.
         assert_eq!(moved("1700000000", 999_999_999).as_deref(), Some("1700000000"));
         assert_eq!(
             moved("2024-01-01T00:00:00.0Z", 199_999_999).as_deref(),
@@ -252,7 +255,7 @@ mod tests {
         ] {
             assert_eq!(PayloadTime::parse(text.as_bytes()), None, "{text}");
         }
-        // Beyond what the format holds.
+        // The time exceeds the range of the format.
         assert_eq!(moved("9000-01-01T00:00:00Z", 0), None);
         assert_eq!(moved("1700000000", i64::MIN + 2_000_000_000 * SECOND_NS), None);
     }

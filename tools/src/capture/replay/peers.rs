@@ -22,10 +22,11 @@ pub(super) enum Target {
     Clients(Clients),
 }
 
-/// Where clients come: connections, and datagrams at the same port.
+/// The sockets that clients of the replay connect or send to: TCP and UDP at the same port.
 pub(super) struct Clients {
     listener: TcpListener,
-    /// Why there is none is only of interest if the capture has datagrams.
+    /// The UDP socket, or the error of binding it. The error is reported only if the capture has
+    /// datagrams.
     datagrams: io::Result<UdpSocket>,
 }
 
@@ -46,19 +47,20 @@ pub(super) struct Peers {
     target: Target,
     streams: HashMap<u64, Arc<TcpStream>>,
     sockets: HashMap<u64, std::net::UdpSocket>,
-    /// Clients that datagrams are sent to.
+    /// For each recorded connection, the client that its datagrams are sent to.
     receivers: HashMap<u64, SocketAddr>,
     /// Connections that are not established yet.
     connecting: HashSet<u64>,
     drain: Drain,
-    /// Polls for room in a socket, and for clients.
+    /// Polls the listening sockets, and a stream that cannot be written at the moment.
     poll: Poll,
     events: Events,
     opened: u64,
     failed: u64,
 }
 
-/// A client that has sent a datagram, of any contents, and is no receiver yet.
+/// Returns a client that has sent any datagram and is not a receiver yet. Returns `None` if no
+/// datagram is waiting.
 fn accept_datagrams(
     clients: &Clients,
     receivers: &HashMap<u64, SocketAddr>,
@@ -75,7 +77,8 @@ fn accept_datagrams(
             }
             Ok(_) => {}
             Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Ok(None),
-            // A receiver that has gone is told of by the system now; the others stay.
+            // The system reports here that an earlier receiver has disconnected. Other receivers
+            // are not affected.
             Err(error)
                 if matches!(
                     error.kind(),
@@ -235,7 +238,7 @@ impl Peers {
         Ok(())
     }
 
-    /// Datagrams of a connection come from a socket of its own.
+    /// Sends a datagram to the server. Each recorded connection has a socket of its own.
     fn send_datagram(
         &mut self,
         to: SocketAddr,
@@ -268,7 +271,8 @@ impl Peers {
         Ok(())
     }
 
-    /// Datagrams of a connection go to the client that was accepted for it.
+    /// Sends a datagram to the client that was accepted for the recorded connection. Accepts a
+    /// client first if there is none.
     fn answer_datagram(
         &mut self,
         event: &Event,
@@ -281,7 +285,7 @@ impl Peers {
         if event.kind != Kind::Data {
             return Ok(());
         }
-        // Opened before the part that is played.
+        // The open event of the connection precedes the selected part of the capture.
         if !self.receivers.contains_key(&event.connection) {
             self.accept(event, stop)?;
         }

@@ -12,12 +12,12 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{SystemTime, UNIX_EPOCH};
 
-/// Payload bytes per batch, and number of batches read ahead.
+/// Payload bytes per batch.
 const BATCH_BYTES: usize = 256 << 10;
 const BATCHES_AHEAD: usize = 16;
 /// Maximum number of events per batch.
 const BATCH_EVENTS: usize = 4096;
-/// Lines, or bytes of them, after which a time must have been found if times are moved.
+/// If times are moved, the replay fails if no time was found in this number of lines, or of bytes.
 const LINES_WITHOUT_TIME: u64 = 1_000;
 const BYTES_WITHOUT_TIME: usize = 8 << 20;
 
@@ -47,12 +47,12 @@ impl Events {
     }
 }
 
-/// What is replayed of a capture, and how.
+/// The selected events of a capture, and how they are replayed.
 pub(super) struct Options {
     pub selection: Selection,
     pub speed: Speed,
     pub loops: u64,
-    /// Longer pauses are shortened to this.
+    /// The maximum pause; longer pauses are shortened to it.
     pub max_gap_ns: Option<u64>,
     /// The field of a line whose time is moved.
     pub shift_time: Option<TimeField>,
@@ -64,18 +64,18 @@ pub(super) struct Gaps {
     /// The number of shortened pauses, and the total time removed.
     pub shortened: u64,
     pub cut_ns: u64,
-    /// Bytes of the selected direction that the capture lacks.
+    /// Bytes of the selected direction that are missing in the capture.
     pub missing_bytes: u64,
-    /// Datagrams of unknown length that it lacks.
+    /// Datagrams of unknown length that are missing in the capture.
     pub missing_datagrams: u64,
 }
 
-/// What a plan left out, and what of the files could not be read.
+/// What the reader of a capture reports at the end: gaps, damage, and the result of moving times.
 #[derive(Default)]
 pub(super) struct LeftOut {
     pub gaps: Gaps,
     pub damage: Vec<(PathBuf, Damage)>,
-    /// What became of the lines, if times were moved.
+    /// The numbers of changed and unchanged lines, if times were moved.
     pub shifted: Option<Shifted>,
 }
 
@@ -155,7 +155,7 @@ impl Reading {
     fn all(&mut self, files: &[PathBuf], loops: u64) -> Outcome {
         let mut damage = Vec::new();
         for round in 0..loops {
-            // A loop starts when the previous one has ended.
+            // A loop starts at the time at which the previous one ended.
             self.clock.last_ns = None;
             self.first_connection += self.connections;
             self.connections = 0;
@@ -227,7 +227,8 @@ impl Reading {
         self.shift(event, data)
     }
 
-    /// Moves the times of lines that the event completes, and plays what waited for it.
+    /// Moves the times of lines that the event completes, and passes on all events without
+    /// incomplete lines.
     fn shift(&mut self, event: Event, data: &[u8]) -> Result<(), Failure> {
         let played_ns = self.played_ns(event.at_ns);
         let Some(lines) = &mut self.lines else { return Ok(()) };
@@ -249,7 +250,7 @@ impl Reading {
         Ok(())
     }
 
-    /// The recording has ended, and all lines in it.
+    /// Ends all incomplete lines at the end of a loop.
     fn end_lines(&mut self) {
         let played_ns = self.played_ns(self.clock.at_ns);
         if let Some(lines) = &mut self.lines {
@@ -301,7 +302,8 @@ impl Reading {
 
     fn advance(&mut self, mono_ns: u64) -> u64 {
         let last_ns = self.clock.last_ns.unwrap_or(mono_ns);
-        // Files of one recording continue each other; other files start anew.
+        // Consecutive files of one recording have one clock. In a later recording time may be
+        // smaller; then there is no pause.
         let mut pause_ns = mono_ns.saturating_sub(last_ns);
         if let Some(most) = self.max_gap_ns.filter(|most| pause_ns > *most) {
             self.gaps.shortened += 1;
@@ -313,7 +315,8 @@ impl Reading {
         self.clock.at_ns
     }
 
-    /// Hands the batch to the sending thread; not before a time was found, if times are moved.
+    /// Sends the batch to the replaying thread. If times are moved, nothing is sent until a time
+    /// was found.
     fn send(&mut self) {
         let counts = self.lines.as_mut().map(|lines| lines.shifter().counts);
         if counts.is_some_and(|counts| counts.moved == 0 && counts.lines() > 0) {

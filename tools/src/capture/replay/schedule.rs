@@ -3,13 +3,13 @@
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
-/// The last part of a wait is spun, because the system wakes sleeping threads late by about this
-/// much.
+/// A wait spins for this long at its end, because the system wakes sleeping threads late by about
+/// this much.
 const SPIN: Duration = Duration::from_micros(150);
 /// Maximum length of a sleep, so that a stop is noticed.
 const SLEEP_MAX: Duration = Duration::from_millis(100);
 
-/// How many times faster than recorded.
+/// The speed of a replay, as a multiple of the recorded speed.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub(crate) enum Speed {
     Factor(f64),
@@ -31,11 +31,12 @@ impl Speed {
         self == Self::Max
     }
 
-    /// How long after the start of the replay a recorded time is played; `None` without waiting.
+    /// The time from the start of the replay to a recorded time. `None` at the speed `max`, which
+    /// does not wait.
     pub(super) fn scale(self, at_ns: u64) -> Option<u64> {
         match self {
             Self::Max => None,
-            // Exact at the speed of the recording, whatever its length.
+            // The result is exact at the recorded speed, however long the recording is.
             Self::Factor(1.0) => Some(at_ns),
             Self::Factor(factor) => Some((at_ns as f64 / factor) as u64),
         }

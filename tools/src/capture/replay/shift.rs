@@ -1,7 +1,7 @@
-//! `--shift-time`: the times in the payload are moved so that the first is now.
+//! `--shift-time`: moves the times in the payload so that the first one is the time of the replay.
 //!
-//! All times of a loop are moved by the same distance, whatever the speed, so that the distances
-//! between them, and with them the windows of a job, stay what they were.
+//! All times of a loop are moved by the same amount, whatever the speed. Their differences stay the
+//! same, and so do the windows of a job.
 
 use super::payload_time::PayloadTime;
 use regex::bytes::Regex;
@@ -9,18 +9,18 @@ use serde_json::value::RawValue;
 use std::collections::HashMap;
 use std::ops::Range;
 
-/// Where a line has its time.
+/// The field of a line that contains its time.
 #[derive(Clone, Debug)]
 pub(crate) enum TimeField {
     /// The CSV column with this index.
     Column(usize),
-    /// The JSON field, or the column that a CSV header names so.
+    /// The JSON field with this name, or the CSV column that a header line names so.
     Name(String),
     /// The group of a regular expression.
     Group(Regex),
 }
 
-/// Characters that no column's name has, but regular expressions do.
+/// Characters that occur in regular expressions but not in names of columns.
 const REGEX_MARKS: [char; 10] = ['\\', '[', ']', '*', '+', '?', '^', '$', '{', ')'];
 const SEPARATORS: [u8; 4] = [b',', b'\t', b';', b'|'];
 
@@ -58,16 +58,16 @@ impl std::fmt::Display for TimeField {
     }
 }
 
-/// What became of the lines.
+/// The numbers of lines by outcome.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(super) struct Shifted {
     /// Lines whose time was moved.
     pub moved: u64,
     /// Lines in which no time was found.
     pub without_time: u64,
-    /// Of `moved`, lines that became longer or shorter.
+    /// Lines among `moved` whose length has changed.
     pub resized: u64,
-    /// Lines whose moved time their format cannot hold; they are played as they are.
+    /// Lines whose format cannot represent the moved time. They are replayed unchanged.
     pub out_of_range: u64,
 }
 
@@ -77,7 +77,7 @@ impl Shifted {
     }
 }
 
-/// Bytes of a line that are to be replaced.
+/// A range of a line, and the bytes that replace it.
 pub(super) struct Replacement {
     pub range: Range<usize>,
     pub bytes: Vec<u8>,
@@ -86,11 +86,11 @@ pub(super) struct Replacement {
 /// Moves the times of lines.
 pub(super) struct Shifter {
     field: TimeField,
-    /// The column that a CSV header names.
+    /// The index of the column `field`, once a CSV header has named it.
     named: Option<usize>,
-    /// By how much the times of this loop are moved.
+    /// The amount by which the times of this loop are moved. `None` before the first time.
     by_ns: Option<i64>,
-    /// The largest time that was written: a loop begins there or later.
+    /// The largest time that was written. The next loop starts at this time or later.
     last_ns: i64,
     pub counts: Shifted,
 }
@@ -104,12 +104,13 @@ impl Shifter {
         &self.field
     }
 
-    /// The recording begins again.
+    /// Starts another loop over the recording.
     pub(super) fn begin_loop(&mut self) {
         self.by_ns = None;
     }
 
-    /// Finds and moves the time of a line that is played at a wall-clock time.
+    /// Finds and moves the time of a line. `played_ns` is the wall-clock time at which the line is
+    /// replayed. Returns `None` if the line stays unchanged.
     pub(super) fn line(&mut self, line: &[u8], played_ns: i64) -> Option<Replacement> {
         let line = line.strip_suffix(b"\r").unwrap_or(line);
         if line.is_empty() || self.is_header(line) {
@@ -135,7 +136,7 @@ impl Shifter {
         Some(Replacement { range, bytes })
     }
 
-    /// Whether the line is a CSV header that has the column. Its index is remembered.
+    /// Whether the line is a CSV header with the column. If so, stores the column's index.
     fn is_header(&mut self, line: &[u8]) -> bool {
         let TimeField::Name(name) = &self.field else { return false };
         if line.first() == Some(&b'{') {
@@ -156,7 +157,7 @@ impl Shifter {
     }
 }
 
-/// The value of a top-level field, without its quotes.
+/// The range of a top-level field's value, without its quotes.
 fn json_field(line: &[u8], name: &str) -> Option<Range<usize>> {
     let fields: HashMap<String, &RawValue> = serde_json::from_slice(line).ok()?;
     let value = fields.get(name)?.get();
@@ -166,8 +167,8 @@ fn json_field(line: &[u8], name: &str) -> Option<Range<usize>> {
     Some(if quoted { from + 1..from + value.len() - 1 } else { from..from + value.len() })
 }
 
-/// The columns of a CSV line, without their quotes. They are separated by the first of comma, tab,
-/// semicolon and bar that the line has.
+/// The ranges of the columns of a CSV line, without their quotes. The separator is the first of
+/// comma, tab, semicolon and `|` that occurs in the line.
 fn columns(line: &[u8]) -> impl Iterator<Item = Range<usize>> + '_ {
     let separator = SEPARATORS.into_iter().find(|separator| line.contains(separator));
     let separator = separator.unwrap_or(b',');
@@ -190,7 +191,7 @@ fn columns(line: &[u8]) -> impl Iterator<Item = Range<usize>> + '_ {
     })
 }
 
-/// Where a quoted column ends: at a quote that is not doubled.
+/// The position of the quote that ends a quoted column; a doubled quote does not end it.
 fn closing_quote(text: &[u8]) -> Option<usize> {
     let mut at = 0;
     loop {

@@ -165,7 +165,7 @@ fn start_sql(
     };
     view("rows", "SELECT timestamp AS ts, value AS n FROM rate")?;
     view("keys", "SELECT explode(sequence(0L, 99L)) AS id")?;
-    // Each row twice in succession.
+    // Each row occurs twice in succession.
     let twice =
         "SELECT n, ts, n % 20000 AS key FROM (SELECT n, ts, explode(array(1, 2)) AS e FROM rows)";
     let marked = format!("SELECT n, ts FROM ({twice}) WATERMARK ts DELAY OF INTERVAL 1 SECOND");

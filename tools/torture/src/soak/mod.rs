@@ -219,7 +219,7 @@ fn soak(
     };
     let stop = Duration::from_secs_f64(args.stop_seconds);
     while outcome.wrong.is_none() && (outcome.stops == 0 || begun.elapsed() + stop < each) {
-        // At a random moment within an epoch.
+        // The pause begins at a random moment within an epoch.
         process.watch(Duration::from_micros(dice.below(200_000)))?;
         process.pause(stop)?;
         outcome.stops += 1;

@@ -1,9 +1,9 @@
-//! What `torture soak` runs: a query for each stateful operator and each growing aggregate.
+//! The queries of `torture soak`: one for each stateful operator and each growing aggregate.
 //!
 //! Every query reads rows numbered from 0, where row `n` is due `n / rate` seconds after the start,
 //! and emits six columns: `g, lo, hi, c, at, ok`. A result covers the `c` rows of group `g` from
 //! number `lo` to `hi`; `at` is the intended time of the result in microseconds since 1970; `ok` is
-//! what the query itself checks of the aggregate under test. With these columns the
+//! the query's own check of the aggregate under test. With these columns the
 //! [checker](super::check) needs memory per group only. Every state has a bounded size, so memory
 //! and folder have a stable level.
 
@@ -19,14 +19,14 @@ pub enum Cover {
     First(u64),
 }
 
-/// How a query is built.
+/// The kind of a query.
 #[derive(Clone, Copy, Debug)]
 pub enum Kind {
     /// A statement, with its output mode. `{rate}` is replaced.
     Sql(&'static str, &'static str),
-    /// Each row twice, then `dropDuplicates` by these columns.
+    /// Reads each row twice and applies `dropDuplicates` by these columns.
     Deduplicate(&'static [&'static str]),
-    /// Each row twice, then `dropDuplicatesWithinWatermark` by its number.
+    /// Reads each row twice and applies `dropDuplicatesWithinWatermark` by its number.
     WithinWatermark,
     /// A typed flow: `aggregate`.
     Aggregate,
