@@ -1,9 +1,10 @@
 //! Tables: rows with a schema, expressions over them, and queries in Spark SQL or as a DataFrame
-//! ([`crate::session`]). Both build one [logical plan](plan), which [`physical`] lowers to stages.
+//! ([`crate::session`]). Both APIs build a [logical plan](plan), which [`physical`] translates to
+//! stages.
 //!
 //! * [`types`]: data types and schemas. [`row`]: the binary row layout. [`value`]: a value outside
 //!   a row, for input and output. [`datetime`]: calendars, time zones, patterns. [`text`]: text
-//!   forms of values, CSV and JSON, regular expressions, and text that is not valid UTF-8.
+//!   forms of values, CSV and JSON, regular expressions, and invalid UTF-8.
 //! * `avro`: schemas and the binary form of Avro.
 //! * [`arbitrary_state`]: processors of rows, with state and timers for each key.
 //! * [`expr`]: unresolved expressions, their resolution by Spark's rules, and their compilation to

@@ -28,7 +28,7 @@ use std::borrow::Cow;
 use std::fmt;
 use std::sync::Arc;
 
-/// An unresolved expression, as written.
+/// An unresolved expression, as the user wrote it.
 pub enum Expr {
     /// A column name, possibly with a qualifier and struct fields: `t.c.field`.
     Column {
@@ -37,19 +37,19 @@ pub enum Expr {
         /// The position in the query text.
         place: Place,
     },
-    /// A column by its index in the scope, with its name. `*` expands to these.
+    /// A column by its index in the scope, with its name. A `*` is expanded to such columns.
     Position(usize, Vec<String>),
     /// A constant.
     Literal(Value, DataType),
     /// A function or operator.
     Call {
-        /// Lower-case name.
+        /// The name in lower case.
         name: String,
         /// Arguments.
         args: Vec<Expr>,
-        /// `f(DISTINCT …)`.
+        /// Whether the call is `f(DISTINCT …)`.
         distinct: bool,
-        /// `f(…) FILTER (WHERE …)`.
+        /// The condition of `f(…) FILTER (WHERE …)`.
         filter: Option<Box<Expr>>,
         /// The position in the query text.
         place: Place,
@@ -72,7 +72,7 @@ pub enum Expr {
     },
     /// A long chain of binary operators, evaluated from left to right.
     Chain(Box<chain::Chain>),
-    /// `x -> …` or `(x, y) -> …`, an argument of a function such as `transform`.
+    /// A lambda, `x -> …` or `(x, y) -> …`, as an argument of a function such as `transform`.
     Lambda(Vec<String>, Box<Expr>),
     /// A field of an expression's result: `f(x).field`.
     Field(Box<Expr>, String),
@@ -84,7 +84,7 @@ pub enum Expr {
     Star(Option<String>),
     /// `* EXCEPT (a, b)`.
     StarExcept(Option<String>, Vec<String>, Place),
-    /// `(SELECT …)` over tables: a scalar subquery.
+    /// A scalar subquery over tables: `(SELECT …)`.
     Scalar(Arc<Plan>, Place),
     /// A call of a user-defined function.
     User(Arc<UserFunction>, Vec<Expr>, Place),
@@ -106,29 +106,29 @@ pub struct Resolved {
 /// The operation of a [`Resolved`] expression.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Node {
-    /// A column of the input.
+    /// A column of the input: its index and its name.
     Column(usize, String),
     /// A constant.
     Literal(Value),
     /// A call of a function, by the function's registered name, with its arguments.
     Call(&'static str, Vec<Resolved>),
-    /// A cast.
+    /// A cast to the expression's type, and whether a failed cast gives NULL.
     Cast(Box<Resolved>, bool),
-    /// CASE: conditions with their values, and the value if none is true.
+    /// A CASE: conditions with their values, and the value if no condition is true.
     Case(Vec<(Resolved, Resolved)>, Option<Box<Resolved>>),
-    /// A long chain of binary operators: the first operand, then operations in which
-    /// [`Node::Carried`] is the value so far.
+    /// A long chain of binary operators: the first operand, then operations. In an operation,
+    /// [`Node::Carried`] is the result of the previous part.
     Chain(Vec<Resolved>),
-    /// The value so far in a [`Node::Chain`].
+    /// In a [`Node::Chain`], the result of the previous part.
     Carried,
-    /// A number of operands of one operator. They are evaluated as a balanced tree, but printed
-    /// left-associatively, as they were written.
+    /// A run of operands of one associative operator. The operands are evaluated as a balanced tree
+    /// but printed left-associatively, as the user wrote them.
     Run(usize, Box<Resolved>),
     /// A lambda variable, by its position among the variables in scope.
     Variable(usize, String),
-    /// A lambda: how many variables it adds, and its body.
+    /// A lambda: the number of its variables, and its body.
     Lambda(usize, Box<Resolved>),
-    /// A scalar subquery over tables. It is replaced by a constant when the query starts.
+    /// A scalar subquery over tables. When the query starts, its result replaces it as a constant.
     Scalar(Arc<Plan>),
     /// The wall-clock time at which the batch started, in microseconds since 1970.
     BatchTime(BatchTimes),
@@ -145,7 +145,7 @@ pub struct SortOrder {
     pub expr: Expr,
     /// Whether the largest value comes first.
     pub descending: bool,
-    /// Whether NULLs come first; `None`: depends on the direction.
+    /// Whether NULLs come first. `None` means that NULLs count as the smallest values.
     pub nulls_first: Option<bool>,
 }
 
@@ -185,12 +185,12 @@ impl When {
         self
     }
 
-    /// Ends the CASE with the value to use if no condition is true.
+    /// Ends the CASE. `value` is its result if no condition is true.
     pub fn otherwise(self, value: impl Into<Expr>) -> Expr {
         Expr::Case { branches: self.0, otherwise: Some(Box::new(value.into())) }
     }
 
-    /// Ends the CASE; the value is NULL if no condition is true.
+    /// Ends the CASE. Its result is NULL if no condition is true.
     pub fn end(self) -> Expr {
         Expr::Case { branches: self.0, otherwise: None }
     }
@@ -273,9 +273,9 @@ operators! {
     gt ">";
     /// `>=`
     ge ">=";
-    /// `AND` of three-valued logic.
+    /// The conjunction in three-valued logic.
     and "and";
-    /// `OR` of three-valued logic.
+    /// The disjunction in three-valued logic.
     or "or";
     /// `+`
     add "+";
@@ -290,7 +290,7 @@ operators! {
 }
 
 impl Expr {
-    /// Names the result.
+    /// Gives the result a name: `expr AS name`.
     pub fn alias(self, name: &str) -> Expr {
         Expr::Alias(Box::new(self), name.to_string())
     }
@@ -305,7 +305,7 @@ impl Expr {
         call("isnotnull", [self])
     }
 
-    /// The negated truth value.
+    /// Negates a condition in three-valued logic.
     #[expect(clippy::should_implement_trait, reason = "Spark's name, beside `and` and `or`")]
     pub fn not(self) -> Expr {
         call("not", [self])
@@ -321,7 +321,7 @@ impl Expr {
         self.clone().ge(low).and(self.le(high))
     }
 
-    /// An element of an array by its position from 0, or a value of a map by its key.
+    /// An element of an array by its index from 0, or a value of a map by its key.
     pub fn get_item(self, key: impl Into<Expr>) -> Expr {
         call("getitem", [self, key.into()])
     }
@@ -331,7 +331,7 @@ impl Expr {
         Expr::Field(Box::new(self), name.to_string())
     }
 
-    /// Restricts an aggregate function to the rows for which a condition is true.
+    /// Restricts an aggregate function to the rows for which `condition` is true.
     pub fn filter(mut self, condition: Expr) -> Expr {
         if let Expr::Call { filter, .. } = &mut self {
             *filter = Some(Box::new(condition));
@@ -339,7 +339,7 @@ impl Expr {
         self
     }
 
-    /// Makes an aggregate function process each distinct value once. Only for tables.
+    /// Makes an aggregate function process each distinct value once. A streaming query is rejected.
     pub fn distinct(mut self) -> Expr {
         if let Expr::Call { distinct, .. } = &mut self {
             *distinct = true;
@@ -347,12 +347,12 @@ impl Expr {
         self
     }
 
-    /// A sort key: smallest first, NULLs first.
+    /// Sorts in ascending order, NULLs first.
     pub fn asc(self) -> SortOrder {
         SortOrder { expr: self, descending: false, nulls_first: None }
     }
 
-    /// A sort key: largest first, NULLs last.
+    /// Sorts in descending order, NULLs last.
     pub fn desc(self) -> SortOrder {
         SortOrder { expr: self, descending: true, nulls_first: None }
     }
@@ -362,7 +362,7 @@ impl Expr {
         Expr::Cast { expr: Box::new(self), to, lenient: false }
     }
 
-    /// The position in the query text, if known.
+    /// The position in the query text; 0 if unknown.
     pub fn place(&self) -> Place {
         match self {
             Self::Column { place, .. } => *place,
@@ -379,7 +379,7 @@ impl Expr {
         }
     }
 
-    /// The number of nodes, itself included.
+    /// The number of nodes of the expression.
     pub fn size(&self) -> usize {
         let all = |exprs: &[Expr]| exprs.iter().map(Expr::size).sum::<usize>();
         1 + match self {
@@ -502,7 +502,7 @@ pub fn lower(name: &str) -> Cow<'_, str> {
     Cow::Borrowed(name)
 }
 
-/// Whether a function gives the same value for all rows of a batch.
+/// Whether a function returns the same value for all rows of a batch.
 fn steady(name: &str) -> bool {
     name == "current_timestamp" || functions::is_deterministic(name)
 }
@@ -529,7 +529,7 @@ impl Resolved {
         }
     }
 
-    /// Replaces the direct subexpressions.
+    /// Replaces each direct subexpression by the result of `change`.
     pub fn map_children(self, change: &mut dyn FnMut(Resolved) -> Resolved) -> Resolved {
         let Self { node, data_type, nullable } = self;
         let node = match node {
@@ -554,7 +554,7 @@ impl Resolved {
         Self { node, data_type, nullable }
     }
 
-    /// A constant.
+    /// Creates a constant.
     pub fn literal(value: Value, data_type: DataType) -> Self {
         let nullable = value == Value::Null;
         Self { node: Node::Literal(value), data_type, nullable }
@@ -589,7 +589,7 @@ impl Resolved {
         same && self.children().into_iter().all(Self::is_foldable)
     }
 
-    /// The constant string, if it is one.
+    /// The string of a STRING literal; `None` for any other expression.
     pub fn literal_text(&self) -> Option<&str> {
         match &self.node {
             Node::Literal(Value::String(text)) => Some(text),
@@ -597,7 +597,7 @@ impl Resolved {
         }
     }
 
-    /// Adds an implicit cast if the type differs.
+    /// Adds an implicit cast to a type, unless the expression already has the type.
     pub fn coerce(self, to: &DataType) -> Self {
         if self.data_type == *to {
             return self;

@@ -1,14 +1,14 @@
 //! Replaces operations on a constant NULL by NULL. The other operands are not evaluated, so `1/0 +
 //! NULL` is not an error.
 //!
-//! Rows of VALUES are excluded: Spark evaluates them before this replacement, so their errors are
+//! Rows of VALUES are excluded: Spark evaluates them before the replacement, so their errors are
 //! reported.
 
 use crate::table::expr::functions::is_null_of_null;
 use crate::table::expr::{Node, Resolved};
 use crate::table::value::Value;
 
-/// Operators and functions that are NULL if an operand is NULL, and for which Spark does this
+/// Operators and functions that return NULL if an operand is NULL, and for which Spark makes this
 /// replacement.
 const STRICT: &[&str] = &[
     // Numbers.
@@ -100,7 +100,7 @@ const STRICT: &[&str] = &[
     "array_union",
 ];
 
-/// Whether a function or an operator is NULL if one of its operands is a constant NULL.
+/// Whether a function or operator is replaced by NULL if one of its operands is a constant NULL.
 pub fn is_strict(name: &str) -> bool {
     STRICT.contains(&name)
 }

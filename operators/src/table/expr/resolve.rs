@@ -1,5 +1,5 @@
-//! Name resolution and type checking: column names become indices, and Spark's coercions are
-//! applied.
+//! Name resolution and type checking: column names become indices, and Spark's implicit casts are
+//! added.
 
 pub use super::coercion::{expect_type, unify, widest as common_type};
 use super::functions;
@@ -17,7 +17,7 @@ use std::sync::OnceLock;
 /// A column that an expression can refer to.
 #[derive(Clone, Debug, PartialEq)]
 pub struct ScopeColumn {
-    /// The name of its relation; `None` if the relation has no name.
+    /// The name of the column's relation; `None` if the relation has no name.
     pub qualifier: Option<String>,
     /// The column's name, in its original case.
     pub name: String,
@@ -25,16 +25,17 @@ pub struct ScopeColumn {
     pub data_type: DataType,
     /// Whether the column can contain NULL.
     pub nullable: bool,
-    /// Its role in event time, such as the event-time column or a window.
+    /// The role of the column in event time, such as the event-time column or a window.
     pub tag: Tag,
-    /// Whether `*` leaves it out and only a qualified name refers to it, as for a USING join's key.
+    /// Whether the column is omitted from an unqualified `*` and found only by a qualified name,
+    /// such as the key of a USING join.
     pub hidden: bool,
 }
 
 /// The columns that an expression can refer to, in row order.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Scope {
-    /// The columns; the index of each is its index in the row.
+    /// The columns. The index of a column here is its index in the row.
     pub columns: Vec<ScopeColumn>,
     /// The lambda variables in scope, outermost first.
     pub variables: Vec<Field>,
@@ -42,7 +43,7 @@ pub struct Scope {
 }
 
 /// An index of a wide scope's columns by lower-case name, built on first use. A clone starts
-/// without it, because its columns may be changed.
+/// without the index, because the columns of the clone may be changed.
 #[derive(Debug, Default)]
 struct ByName(OnceLock<HashMap<String, Vec<usize>>>);
 
@@ -58,7 +59,7 @@ impl PartialEq for ByName {
     }
 }
 
-/// Scopes with at most this many columns are searched without an index.
+/// The largest number of columns that are searched without an index.
 const FEW_COLUMNS: usize = 32;
 
 impl Scope {
@@ -67,7 +68,8 @@ impl Scope {
         Self { columns, ..Self::default() }
     }
 
-    /// Resolves the first part of a name as a lambda variable, the innermost one.
+    /// Resolves the first part of a name as a lambda variable. If several match, the innermost
+    /// wins.
     fn variable(&self, parts: &[String]) -> Option<Resolved> {
         let first = parts.first()?;
         let named = |variable: &Field| variable.name.eq_ignore_ascii_case(first);
@@ -81,7 +83,7 @@ impl Scope {
         self.variable(parts).is_some() || !self.find(parts).is_empty()
     }
 
-    /// The columns whose name may match, in row order.
+    /// The indices of columns that may match a name, in row order.
     fn candidates(&self, parts: &[String]) -> Vec<usize> {
         if self.columns.len() <= FEW_COLUMNS {
             return (0..self.columns.len()).collect();
@@ -116,7 +118,7 @@ impl Scope {
                 found.push((index, 1));
             }
         }
-        // `t.c` refers to column c of table t rather than to field c of a column t.
+        // `t.c` is column c of table t, even if there is a column t with a field c.
         if found.iter().any(|(_, used)| *used == 2) {
             found.retain(|(_, used)| *used == 2);
         }
@@ -193,11 +195,11 @@ pub fn distance(a: &str, b: &str) -> usize {
 }
 
 /// The name of a pseudo-function with two arguments, a column and a function call. It resolves to
-/// the column if one with that name is in scope, otherwise to the function.
+/// the column if the scope has a column of this name, otherwise to the function.
 pub const COLUMN_OR_FUNCTION: &str = "column or function";
 
-/// The argument that a [`COLUMN_OR_FUNCTION`] resolves to; any other expression is returned
-/// unchanged.
+/// The argument of a [`COLUMN_OR_FUNCTION`] that the scope selects. Any other expression is
+/// returned unchanged.
 pub fn chosen<'e>(expr: &'e Expr, scope: &Scope) -> &'e Expr {
     match expr {
         Expr::Call { name, args, .. } if name == COLUMN_OR_FUNCTION => match args.as_slice() {
@@ -217,8 +219,8 @@ pub fn into_chosen(expr: Expr, scope: &Scope) -> Expr {
     }
 }
 
-/// A hook of [`resolve_with`], which may resolve an expression itself; `None` leaves it to the
-/// default.
+/// A hook of [`resolve_with`]. It returns a resolved expression, or `None` for the default
+/// resolution.
 pub type Hook<'h> = dyn FnMut(&Expr) -> PlanResult<Option<Resolved>> + 'h;
 
 /// Resolves an expression that may not contain aggregates.
@@ -226,7 +228,8 @@ pub fn resolve(expr: &Expr, scope: &Scope) -> PlanResult<Resolved> {
     resolve_with(expr, scope, &mut |_| Ok(None))
 }
 
-/// Resolves an expression. `hook` is called first for it and for each of its subexpressions.
+/// Resolves an expression. `hook` is called for the expression and for each of its subexpressions
+/// before the default resolution.
 pub fn resolve_with(expr: &Expr, scope: &Scope, hook: &mut Hook<'_>) -> PlanResult<Resolved> {
     let place = expr.place();
     resolve_parts(expr, scope, hook).map_err(|error| error.at(place))
@@ -234,7 +237,7 @@ pub fn resolve_with(expr: &Expr, scope: &Scope, hook: &mut Hook<'_>) -> PlanResu
 
 // A flat match: one arm for each form of an expression.
 fn resolve_parts(expr: &Expr, scope: &Scope, hook: &mut Hook<'_>) -> PlanResult<Resolved> {
-    // Lambda variables take precedence over hooks, which do not know them.
+    // Lambda variables take precedence, because hooks do not know the variables.
     if let Expr::Column { parts, .. } = expr
         && scope.variable(parts).is_some()
     {
@@ -461,7 +464,7 @@ fn star_except(
     Ok(all.into_iter().filter(stays).collect())
 }
 
-/// Returns "Did you mean …? " for a misspelt name, or an empty text if no candidate is similar.
+/// Returns `Did you mean …?` for a misspelt name, or an empty text if no candidate is similar.
 pub fn did_you_mean<'c>(word: &str, candidates: impl IntoIterator<Item = &'c str>) -> String {
     let near = candidates.into_iter().map(|known| (distance(word, known), known)).min();
     match near {
@@ -475,8 +478,8 @@ pub fn did_you_mean<'c>(word: &str, candidates: impl IntoIterator<Item = &'c str
 /// Resolves an explicit cast, or fails where Spark rejects it.
 pub fn cast(inner: Resolved, to: &DataType, lenient: bool) -> PlanResult<Resolved> {
     if inner.data_type == *to && to.is_integral() && matches!(inner.node, Node::Literal(_)) {
-        // The cast is kept: in decimal arithmetic, a literal counts its actual digits, but a cast
-        // expression counts the digits of its type.
+        // The cast remains even for a literal: in decimal arithmetic, a literal counts with its
+        // actual digits, a cast with the digits of its type.
         let nullable = inner.nullable;
         let node = Node::Cast(Box::new(inner), lenient);
         return Ok(Resolved { node, data_type: to.clone(), nullable });
@@ -492,7 +495,7 @@ pub fn cast(inner: Resolved, to: &DataType, lenient: bool) -> PlanResult<Resolve
     let ansi = Rules::current().ansi;
     let older = super::cast::is_allowed_without_ansi(&inner.data_type, to);
     if older && !ansi && !lenient && inner.data_type == DataType::Date {
-        // Without ANSI mode, casting a date to a number gives NULL instead of an error.
+        // With ANSI mode off, the cast of a date to a number is NULL instead of an error.
         return Ok(Resolved::literal(Value::Null, to.clone()));
     }
     let allowed = older && !ansi && !lenient || super::cast::is_allowed(&inner.data_type, to);

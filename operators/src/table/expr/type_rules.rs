@@ -1,8 +1,8 @@
 //! The rules by which expressions are resolved: Spark's ANSI rules or its legacy rules.
 //!
-//! Resolution is a recursion on the caller's thread. The rules apply to the whole recursion, so
-//! they are thread-local and set at its entry ([`Rules::apply`]) instead of being passed to every
-//! function.
+//! Resolution is a recursion on the caller's thread. The rules apply to the whole recursion. So
+//! they are thread-local and set at the start of the recursion ([`Rules::apply`]), instead of being
+//! passed to every function.
 
 use crate::table::expr::compile::Semantics;
 use std::cell::Cell;
@@ -17,7 +17,7 @@ pub struct Naming {
     /// `spark.sql.orderByOrdinal`: a number in ORDER BY is the ordinal of a SELECT list column.
     pub order_by_ordinal: bool,
     /// `spark.sql.legacy.setopsPrecedence.enabled`: set operations are evaluated from left to
-    /// right, without precedence of INTERSECT.
+    /// right, and INTERSECT has no precedence.
     pub sets_from_left: bool,
 }
 
@@ -30,7 +30,7 @@ impl Naming {
         sets_from_left: false,
     };
 
-    /// The field of a setting, given its key in lower case; `None` for other settings.
+    /// The field of a setting, given the setting's key in lower case; `None` for other settings.
     pub fn setting(&mut self, key: &str) -> Option<&mut bool> {
         Some(match key {
             "spark.sql.groupbyaliases" => &mut self.group_by_aliases,
@@ -42,13 +42,13 @@ impl Naming {
     }
 }
 
-/// The rules of resolution.
+/// The session settings that affect how expressions are resolved.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Rules {
     /// `spark.sql.ansi.enabled`.
     pub ansi: bool,
-    /// `spark.sql.decimalOperations.allowPrecisionLoss`: a decimal result that needs more than 38
-    /// digits loses digits after the decimal point first.
+    /// `spark.sql.decimalOperations.allowPrecisionLoss`: a decimal type that needs more than 38
+    /// digits reduces its scale.
     pub precision_loss: bool,
     /// `spark.sql.timestampType` is TIMESTAMP_NTZ: the type name TIMESTAMP means TIMESTAMP_NTZ.
     pub timestamps_without_zone: bool,
@@ -56,8 +56,8 @@ pub struct Rules {
     pub null_in_empty_list: bool,
     /// How names and ordinals of columns are interpreted.
     pub naming: Naming,
-    /// Whether the expression is evaluated only for some rows, such as a THEN branch. An invalid
-    /// literal pattern is then an error only for rows that evaluate it.
+    /// Whether the expression is evaluated only for some rows, such as a THEN branch. In such an
+    /// expression, an invalid literal pattern is an error only when a row evaluates it.
     pub is_conditional: bool,
 }
 
@@ -88,7 +88,7 @@ impl Drop for Restore {
 }
 
 impl Rules {
-    /// The rules of a session.
+    /// The rules that follow from a session's settings.
     pub fn of(semantics: Semantics) -> Self {
         let Semantics { ansi, precision_loss, timestamps_without_zone, naming, .. } = semantics;
         let null_in_empty_list = semantics.null_in_empty_list.unwrap_or(!ansi);
@@ -107,12 +107,12 @@ impl Rules {
         IN_FORCE.get()
     }
 
-    /// Runs an analysis of an expression that is evaluated only for some rows.
+    /// Runs `analysis` for an expression that is evaluated only for some rows.
     pub fn for_some_rows<T>(analysis: impl FnOnce() -> T) -> T {
         Self { is_conditional: true, ..Self::current() }.apply(analysis)
     }
 
-    /// Runs an analysis under these rules.
+    /// Runs `analysis` under these rules.
     pub fn apply<T>(self, analysis: impl FnOnce() -> T) -> T {
         let _restore = Restore(IN_FORCE.replace(self));
         analysis()

@@ -48,7 +48,7 @@ use bumpalo::Bump;
 use std::fmt;
 use std::sync::Arc;
 
-/// Allocates text and bytes that a function returns. They live as long as the record.
+/// The memory for the texts and bytes that a function returns. It is freed after the record.
 #[derive(Clone, Copy)]
 pub struct Arena<'a>(&'a Bump);
 
@@ -75,9 +75,9 @@ pub struct UserFunction {
 }
 
 impl UserFunction {
-    /// Creates a function with arguments of these types. It is called for NULL arguments too. It
-    /// must be deterministic: equal calls within a record may be evaluated once. An error ends the
-    /// query.
+    /// Creates a function with arguments of these types. `eval` is also called for NULL arguments.
+    /// It must be deterministic: equal calls within a record may be evaluated once. An error ends
+    /// the query.
     pub fn new(
         name: &str,
         args: impl IntoIterator<Item = DataType>,
@@ -91,7 +91,7 @@ impl UserFunction {
         Self { name: name.to_string(), args, to, eval: Box::new(eval) }
     }
 
-    /// The name under which SQL calls it.
+    /// The name of the function in SQL.
     pub fn name(&self) -> &str {
         &self.name
     }
@@ -129,8 +129,8 @@ pub struct UserAggregate {
 
 impl UserAggregate {
     /// Creates an aggregate with arguments of these types. `state` lists the types and initial
-    /// values of a group's state, which is checkpointed. `update` adds a record, and `finish`
-    /// returns the result. An error ends the query.
+    /// values of a group's state, which is checkpointed. `update` adds a record to the state, and
+    /// `finish` computes the result from the state. An error ends the query.
     pub fn new(
         name: &str,
         args: impl IntoIterator<Item = DataType>,
@@ -149,7 +149,7 @@ impl UserAggregate {
         }
     }
 
-    /// The name under which SQL calls it.
+    /// The name of the aggregate in SQL.
     pub fn name(&self) -> &str {
         &self.name
     }
@@ -169,7 +169,7 @@ impl UserAggregate {
         self.state.iter().map(|(data_type, _)| data_type)
     }
 
-    /// The state before any record.
+    /// The initial state of a group.
     pub(crate) fn start(&self) -> Vec<Value> {
         self.state.iter().map(|(_, value)| value.clone()).collect()
     }
@@ -218,19 +218,20 @@ fn checked(name: &str, types: &[DataType], args: Vec<Resolved>) -> PlanResult<Ve
     args.into_iter().zip(types).map(|(arg, to)| expect_type(arg, to, &what)).collect()
 }
 
-/// Resolves a call.
+/// Resolves a call. The arguments are cast to the types of the function.
 pub fn resolve(function: &Arc<UserFunction>, args: Vec<Resolved>) -> PlanResult<Resolved> {
     let args = checked(&function.name, &function.args, args)?;
     let node = Node::User(function.clone(), args);
     Ok(Resolved { node, data_type: function.to.clone(), nullable: true })
 }
 
-/// Checks the arguments of an aggregate.
+/// Checks the arguments of an aggregate and casts them to its types.
 pub fn aggregate_args(function: &UserAggregate, args: Vec<Resolved>) -> PlanResult<Vec<Resolved>> {
     checked(&function.name, &function.args, args)
 }
 
-/// Compiles a call. A value of another kind than the function's type is NULL.
+/// Compiles a call. If the function returns a value of another physical type than it declares, the
+/// result is NULL.
 pub fn compile(function: Arc<UserFunction>, args: Vec<Compiled>) -> Compiled {
     from_cells(function.to.physical(), move |cx| {
         let mut cells: smallvec::SmallVec<[Cell<'_>; 4]> = smallvec::SmallVec::new();

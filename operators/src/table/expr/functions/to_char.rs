@@ -1,4 +1,5 @@
-//! `to_char` and `to_number`: format and parse numbers by a template such as `S$9,999.99`.
+//! The functions `to_char` and `to_number`: format and parse numbers by a template such as
+//! `S$9,999.99`.
 //!
 //! A template is `[MI or S] [$] digits [. digits] [MI, S or PR]`, where digits are runs of `0` and
 //! `9` with commas between them. A run that starts with `0` prints leading zeros. A run that starts
@@ -34,7 +35,7 @@ pub(super) static FUNCTIONS: &[Function] = &[
     ),
 ];
 
-/// Resolves `to_char` of a date, timestamp or BINARY; `None` for numbers.
+/// Resolves `to_char` of a date, timestamp or BINARY; `None` for numbers, which need a template.
 pub(super) fn of_other_types(args: &[Resolved]) -> Option<PlanResult<Resolved>> {
     let [value, format] = args else { return None };
     let (value, format) = (value.clone(), format.clone());
@@ -164,7 +165,7 @@ fn mismatch<'a>(text: &str, template: &str) -> Result<Cell<'a>, Box<EvalError>> 
     )
 }
 
-/// The sign in a template.
+/// The sign symbol of a template.
 #[derive(Clone, Copy, Debug, PartialEq)]
 enum Sign {
     /// `S`: plus or minus.
@@ -173,11 +174,11 @@ enum Sign {
     Minus,
 }
 
-/// The digit placeholders between two commas.
+/// A run of digit placeholders between two commas.
 #[derive(Clone, Copy, Debug, PartialEq)]
 struct Group {
     places: usize,
-    /// Whether it starts with `0`, so that leading zeros are printed.
+    /// Whether the run starts with `0`, so that leading zeros are printed.
     is_full: bool,
 }
 
@@ -384,7 +385,7 @@ impl Template {
         out
     }
 
-    /// Parses a number and returns it as plain decimal text; `None` if it does not match the
+    /// Parses a number and returns it as plain decimal text. `None` if the text does not match the
     /// template.
     fn read(&self, text: &str) -> Option<String> {
         let mut rest = text;
@@ -414,8 +415,8 @@ impl Template {
         Some(format!("{}{whole}.{fraction}", if negative { "-" } else { "" }))
     }
 
-    /// Parses the digits before the decimal point. Their groups must match the template's, from the
-    /// right.
+    /// Parses the digits before the decimal point. Counted from the right, their groups must match
+    /// those of the template.
     fn read_whole(&self, rest: &mut &str) -> Option<String> {
         let groups = digits(rest, true);
         if groups.len() > self.groups.len() {
@@ -436,7 +437,7 @@ fn push_space(out: &mut String) {
     out.insert(at, ' ');
 }
 
-/// Inserts a sign directly after the digits, before trailing spaces.
+/// Inserts a sign after the last digit, before trailing spaces.
 fn push_before_spaces(out: &mut String, sign: char) {
     let at = out.trim_end_matches(' ').len();
     out.insert(at, sign);

@@ -1,7 +1,7 @@
-//! `parse_url`: splits a URL into its parts like Java's `java.net.URI`.
+//! The function `parse_url`: splits a URL into its parts like Java's `java.net.URI`.
 //!
-//! The grammar is RFC 2396's, plus the non-ASCII characters that Java accepts. It differs from that
-//! of browsers: `http://a b` is an error, and `http://a_b/` has an authority but no host.
+//! The grammar is that of RFC 2396, plus the non-ASCII characters that Java accepts. Browsers
+//! accept more: here `http://a b` is an error, and `http://a_b/` has an authority but no host.
 
 use super::regexp::{bad_pattern, runaway};
 use super::registry::{Call, Function, Typed, called, unexpected};
@@ -96,15 +96,15 @@ struct Url<'t> {
     authority: Option<&'t str>,
     user_info: Option<&'t str>,
     host: Option<&'t str>,
-    /// `None` for an opaque URL such as `mailto:a@b`, which has no path.
+    /// The path; `None` for an opaque URL such as `mailto:a@b`.
     path: Option<&'t str>,
     query: Option<&'t str>,
     fragment: Option<&'t str>,
-    /// Path and query.
+    /// The path and the query, as one text.
     file: Option<&'t str>,
 }
 
-/// A parse result. The error says what is malformed.
+/// A parse result. The error tells what is malformed.
 type Parsed<T> = Result<T, &'static str>;
 
 const MARK: &str = "-_.!~*'()";
@@ -129,7 +129,7 @@ fn is_server(c: u8) -> bool {
     is_user_info(c) || b".:@[]%".contains(&c)
 }
 
-/// Whether a text consists of legal characters, escapes and non-ASCII characters.
+/// Whether a text consists only of legal characters, escapes and non-ASCII characters.
 fn has_only(text: &str, is_legal: fn(u8) -> bool) -> Parsed<bool> {
     for (at, c) in text.char_indices() {
         if c.is_ascii() && is_legal(c as u8) {
@@ -149,7 +149,7 @@ fn has_only(text: &str, is_legal: fn(u8) -> bool) -> Parsed<bool> {
     Ok(true)
 }
 
-/// Java's `isSpaceChar` outside ASCII: spaces, and separators of lines and paragraphs.
+/// Java's `isSpaceChar` for non-ASCII characters: spaces, and separators of lines and paragraphs.
 fn is_space(c: char) -> bool {
     matches!(
         c,
@@ -223,7 +223,8 @@ impl<'t> Url<'t> {
         Ok(())
     }
 
-    /// Parses user, host and port. If that fails, a registry-based authority is accepted.
+    /// Parses user, host and port. If the text has a different form, it is a registry-based
+    /// authority.
     fn authority(&mut self, text: &'t str) -> Parsed<()> {
         let is_name = has_only(text, is_registry_name)?;
         let server = match has_only(text, is_server)? {

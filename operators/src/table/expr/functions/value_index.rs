@@ -1,7 +1,7 @@
-//! The distinct values of an array or of a map's keys, each with its position.
+//! An index of the distinct values of an array or of a map's keys, with their positions.
 //!
-//! A few values are compared one by one, which allocates nothing. Larger sets are hashed, so that
-//! the cost is linear in the number of values.
+//! Up to [`FEW`] values are compared one by one, without an allocation. Larger sets are hashed, so
+//! that the cost is linear in the number of values.
 
 use crate::table::expr::cell::{Cell, order};
 use crate::table::expr::functions::canonical_value::canonical;
@@ -11,15 +11,15 @@ use bumpalo::Bump;
 use smallvec::SmallVec;
 use std::collections::HashMap;
 
-/// Up to this many values are compared one by one.
+/// The largest number of values that are compared one by one.
 const FEW: usize = 16;
 
 /// Distinct values in insertion order, with an index by value.
 pub(super) struct ValueIndex<'a, 't> {
     data_type: &'t DataType,
-    /// The values as they were inserted.
+    /// The values in the form in which they were inserted.
     values: SmallVec<[Cell<'a>; FEW]>,
-    /// Positions by canonical bytes; empty while there are only a few values.
+    /// The position of each value by its canonical bytes; empty for up to [`FEW`] values.
     positions: HashMap<Box<[u8]>, usize>,
     key: Vec<u8>,
     /// Temporary memory for canonical forms, reset after each value.
@@ -37,13 +37,14 @@ impl<'a, 't> ValueIndex<'a, 't> {
     pub fn of(values: impl Iterator<Item = Cell<'a>>, data_type: &'t DataType) -> Self {
         let mut index = Self::new(data_type);
         for value in values {
-            // A duplicate is ignored; the first value stays.
+            // A duplicate is ignored; the first of the equal values is kept.
             let _ = index.insert(value);
         }
         index
     }
 
-    /// Adds a value. If an equal value exists, it stays, and its position is returned as the error.
+    /// Adds a value. If the index has an equal value, the value is not added, and the position of
+    /// the equal value is returned as the error.
     pub fn insert(&mut self, value: Cell<'a>) -> Result<(), usize> {
         if let Some(at) = self.position(value) {
             return Err(at);
@@ -55,13 +56,13 @@ impl<'a, 't> ValueIndex<'a, 't> {
                 self.positions.insert(self.key.as_slice().into(), at);
             }
         } else if self.values.len() > FEW {
-            // `position` has written the key.
+            // `self.key` contains the canonical bytes, which `position` has written.
             self.positions.insert(self.key.as_slice().into(), self.values.len() - 1);
         }
         Ok(())
     }
 
-    /// Whether an equal value exists.
+    /// Whether the index has an equal value.
     pub fn contains(&mut self, value: Cell<'_>) -> bool {
         self.position(value).is_some()
     }
@@ -80,7 +81,8 @@ impl<'a, 't> ValueIndex<'a, 't> {
         self.positions.get(self.key.as_slice()).copied()
     }
 
-    /// Writes the canonical bytes of a value, which are the same for all equal values.
+    /// Writes the canonical bytes of a value to `self.key`. Equal values have the same canonical
+    /// bytes.
     fn write_key(&mut self, value: Cell<'_>) {
         self.key.clear();
         let mut writer = RowWriter::new(&mut self.key, 1);

@@ -1,5 +1,5 @@
-//! Time windows. The arguments of `window` and `session_window` arrive here in microseconds; SQL
-//! text is converted before.
+//! The functions `window` and `session_window`. Their lengths arrive in microseconds: the planner
+//! has already converted the SQL text of a duration.
 
 use super::registry::{Function, Typed, cells, typed_or_null, unexpected};
 use crate::table::datetime::interval;

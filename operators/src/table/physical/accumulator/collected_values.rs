@@ -1,8 +1,8 @@
 //! The values of `collect_list` and `collect_set`: a list in arrival order, or a set.
 //!
-//! The values are stored one after another in a buffer, in the encoding of checkpoints, so the
+//! The values are stored one after another in a buffer, in the encoding of checkpoints. So the
 //! additions of an epoch are a range of the buffer ([`GrowingValue`]). A value of fixed size takes
-//! 8 bytes, as in an array. Any other takes 4 bytes for its length, plus its own bytes.
+//! 8 bytes, as in an array. Any other value takes 4 bytes for its length, plus its own bytes.
 
 use crate::table::expr::cell::{Cell, field};
 use crate::table::physical::accumulator::encoding::take;
@@ -16,7 +16,8 @@ use millstream_engine::checkpoint::key_group::hash_bytes;
 const LENGTH: usize = 4;
 /// The maximum size in bytes of one list or set.
 const BYTES_MAX: usize = 1 << 30;
-/// In a checkpoint, marks this module's layout. Older layouts have the number of values here.
+/// In a checkpoint, the mark of this module's encoding. An older encoding has the number of values
+/// at this position.
 const PACKED: u32 = u32::MAX - 1;
 
 /// The type of the collected values.
@@ -24,7 +25,7 @@ const PACKED: u32 = u32::MAX - 1;
 enum Element {
     /// A single value, never NULL.
     One(DataType),
-    /// A row of several values, for DISTINCT.
+    /// A row of several values, for DISTINCT aggregates.
     Row,
 }
 
@@ -54,7 +55,7 @@ pub struct Values {
     count: usize,
     /// The offset of each value by its hash; only for sets.
     index: Option<HashTable<usize>>,
-    /// The number of bytes that are already in the checkpoint's parts.
+    /// The number of bytes of the buffer that the checkpoint's parts already contain.
     written: usize,
     row: Vec<u8>,
 }
@@ -65,7 +66,7 @@ impl PartialEq for Values {
     }
 }
 
-/// Splits the first value off; `None` at the end.
+/// Splits the first value off a buffer; `None` at the end of the buffer.
 fn split(bytes: &[u8], fixed: bool) -> Option<(&[u8], &[u8])> {
     if fixed {
         return bytes.split_at_checked(8);
@@ -113,21 +114,21 @@ impl Values {
         if self.is_set() { Collection::Set } else { Collection::List }
     }
 
-    /// Appends the values of another list or set of the same type.
+    /// Adds the values of another list or set of the same type. A set ignores duplicates.
     pub fn merge(&mut self, other: &Self) {
         for value in values(&other.bytes, self.element.is_fixed()) {
             self.add_bytes(value);
         }
     }
 
-    /// Whether a value of `length` bytes can be added: the size limit allows it, and memory can be
-    /// allocated.
+    /// Whether a value of `length` bytes can be added: within the size limit, and with memory that
+    /// can be allocated. The memory is reserved.
     pub fn has_room(&mut self, length: usize) -> bool {
         self.bytes.len() + length <= BYTES_MAX
             && self.bytes.try_reserve(LENGTH.max(16) + length).is_ok()
     }
 
-    /// Whether the size limit is kept.
+    /// Whether the size is within the limit.
     pub fn is_within_limit(&self) -> bool {
         self.bytes.len() <= BYTES_MAX
     }
@@ -137,7 +138,7 @@ impl Values {
         self.count
     }
 
-    /// Adds a value. Returns false if a set has it already.
+    /// Adds a value. Returns false if a set already has the value.
     fn add_bytes(&mut self, value: &[u8]) -> bool {
         let (at, fixed) = (self.bytes.len(), self.element.is_fixed());
         if let Some(index) = &mut self.index {
@@ -155,7 +156,7 @@ impl Values {
         true
     }
 
-    /// Adds a value. A NULL is ignored.
+    /// Adds a value. NULL is ignored.
     pub fn add(&mut self, cell: Cell<'_>) {
         let cell = if self.is_set() { canonical_cell(cell) } else { cell };
         match cell {
@@ -168,7 +169,7 @@ impl Values {
         };
     }
 
-    /// Adds a row of values. Returns false if the set has it already.
+    /// Adds a row of values. Returns false if the set already has the row.
     pub fn add_row_of(&mut self, cells: &[Cell<'_>]) -> bool {
         let mut row = std::mem::take(&mut self.row);
         row.clear();
@@ -181,7 +182,7 @@ impl Values {
         added
     }
 
-    /// Writes an array of the values as a field.
+    /// Writes the values as an array into a field of a row.
     pub fn write(&self, writer: &mut RowWriter<'_, Vec<u8>>, index: usize) {
         let fixed = self.element.is_fixed();
         writer.nested_array(index, self.count, |array| {
@@ -212,8 +213,8 @@ impl Values {
         out.extend_from_slice(&self.bytes);
     }
 
-    /// Replaces the values by what [`encode`](Self::encode) wrote; `None` if the bytes are
-    /// truncated. The older layout is read too: the number of values, then length and row of each.
+    /// Replaces the values by decoded ones; `None` if the bytes are truncated. Also decodes an
+    /// older encoding: the number of values, then length and row of each value.
     pub fn decode(&mut self, bytes: &mut &[u8]) -> Option<()> {
         *self = Self::of(self.collection(), self.element.clone());
         let count = u32::from_le_bytes(take(bytes)?);
@@ -239,8 +240,7 @@ impl Values {
         Some(())
     }
 
-    /// Consumes what [`encode`](Self::encode) wrote and returns the number of values, for
-    /// `inspect`.
+    /// Skips an encoded list or set and returns its number of values, for `inspect`.
     pub fn take_count(bytes: &mut &[u8]) -> Option<u32> {
         let count = u32::from_le_bytes(take(bytes)?);
         if count == PACKED {
@@ -267,7 +267,7 @@ impl Values {
     }
 }
 
-/// Normalises a value: -0.0 becomes 0.0, and every NaN the same NaN.
+/// Normalises a value: -0.0 becomes 0.0, and all NaNs get the same bits.
 fn canonical_cell(cell: Cell<'_>) -> Cell<'_> {
     match cell {
         Cell::Double(v) if v.is_nan() => Cell::Double(f64::NAN),
@@ -339,8 +339,8 @@ mod tests {
     }
 
     proptest! {
-        /// Parts, complete encodings and the older encoding all restore the values of lists and
-        /// sets in order.
+        /// The values of lists and sets are restored in order from parts, from complete encodings
+        /// and from the older encoding.
         #[test]
         fn every_encoding_gives_the_values_back((data_type, added) in value(), set: bool, cut in 0usize..9) {
             let collection = if set { Collection::Set } else { Collection::List };

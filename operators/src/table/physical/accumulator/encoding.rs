@@ -23,7 +23,7 @@ pub(super) fn take<const N: usize>(bytes: &mut &[u8]) -> Option<[u8; N]> {
     Some(*head)
 }
 
-/// The inverse of [`put`]; the outer `None` means that the input is truncated.
+/// Reads what [`put`] wrote. The outer `None` means that the input is truncated.
 fn take_option<const N: usize>(bytes: &mut &[u8]) -> Option<Option<[u8; N]>> {
     let [there] = take::<1>(bytes)?;
     let value = take::<N>(bytes)?;
@@ -31,7 +31,7 @@ fn take_option<const N: usize>(bytes: &mut &[u8]) -> Option<Option<[u8; N]>> {
 }
 
 impl Accumulator {
-    /// The name of the kind in a checkpoint's layout.
+    /// The name of this kind of accumulator in a checkpoint's layout.
     pub fn kind(&self) -> &'static str {
         match self {
             Self::Count(_) => "count",
@@ -107,8 +107,9 @@ impl Accumulator {
         }
     }
 
-    /// Appends the encoded value, except what is written in parts
-    /// ([`GroupParts`](crate::table::physical::accumulator::growing::GroupParts)).
+    /// Appends the encoded value. For a value that is written in parts
+    /// ([`GroupParts`](crate::table::physical::accumulator::growing::GroupParts)), appends only a
+    /// mark.
     pub fn encode_beside_parts(&self, out: &mut Vec<u8>) {
         match self {
             Self::Values(_) | Self::Percentile(_) => out.extend_from_slice(&IN_PARTS.to_le_bytes()),
@@ -117,7 +118,7 @@ impl Accumulator {
         }
     }
 
-    /// Appends the encoded value.
+    /// Appends the complete encoded value.
     pub fn encode(&self, out: &mut Vec<u8>) {
         match self {
             Self::Count(n) => out.extend_from_slice(&n.to_le_bytes()),
@@ -155,8 +156,8 @@ impl Accumulator {
         }
     }
 
-    /// Decodes what [`encode`](Self::encode) wrote for the same kind from the front of `bytes`;
-    /// `None` if they are truncated. A value that is written in parts becomes empty.
+    /// Decodes a value of this kind from the front of `bytes`; `None` if they are truncated. A
+    /// value that is written in parts is left unchanged.
     pub fn decode(&mut self, bytes: &mut &[u8]) -> Option<()> {
         if self.skip_in_parts(bytes) {
             return Some(());
@@ -220,7 +221,8 @@ impl Accumulator {
 }
 
 impl Accumulator {
-    /// Whether the value is written in parts. Consumes the mark that says so.
+    /// Whether `bytes` starts with the mark of a value that is written in parts. The mark is
+    /// skipped.
     fn skip_in_parts(&self, bytes: &mut &[u8]) -> bool {
         let mark = IN_PARTS.to_le_bytes();
         let mark: &[u8] = match self {
@@ -238,17 +240,20 @@ impl Accumulator {
     }
 }
 
-/// Written in place of the number of values, or of the accuracy, if the value is written in parts.
+/// The mark of a list, set or quantile summary that is written in parts. It is encoded at the
+/// position of the number of values, or of the accuracy.
 const IN_PARTS: u32 = u32::MAX;
-/// Written in place of a sketch's precision if the sketch is written in parts.
+/// The mark of a sketch that is written in parts. It is encoded at the position of the precision.
 const SKETCH_IN_PARTS: u8 = u8::MAX;
 
-/// The kind of a list of sessions. Each session has values of the kinds that follow.
+/// The kind of a list of sessions. The kinds after it in the layout are those of each session's
+/// values.
 pub(in crate::table::physical) const SESSIONS: &str = "sessions";
 /// The kind of a timestamp in microseconds.
 pub(in crate::table::physical) const TIME: &str = "time";
 
-/// Formats a checkpoint value, one text per kind; `None` if the bytes do not match the kinds.
+/// Formats a checkpoint value for `inspect`, as one text per kind. `None` if the bytes do not match
+/// the kinds.
 pub fn show_state(kinds: &[String], mut value: &[u8]) -> Option<Vec<String>> {
     let time = |value: &mut &[u8]| {
         let micros = i64::from_le_bytes(take(value)?);
@@ -265,7 +270,7 @@ pub fn show_state(kinds: &[String], mut value: &[u8]) -> Option<Vec<String>> {
         if accumulator.skip_in_parts(value) {
             return Some("in parts".to_string());
         }
-        // The kind does not include the type of the values.
+        // The kind does not tell the type of the values, so only their number is shown.
         if let Accumulator::Values(_) = accumulator {
             return Values::take_count(value).map(|count| format!("{count} values"));
         }

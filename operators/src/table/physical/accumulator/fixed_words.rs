@@ -28,7 +28,7 @@ fn put_wide(Wide(value): Wide, words: &mut [u64]) {
 }
 
 impl FixedWords {
-    /// The kind of an accumulator; `None` if it may have heap memory.
+    /// The kind of an accumulator; `None` if the accumulator may own heap memory.
     pub fn of(accumulator: &Accumulator) -> Option<Self> {
         use Accumulator as A;
         Some(match accumulator {
@@ -46,7 +46,8 @@ impl FixedWords {
         })
     }
 
-    /// The number of words. A nullable value has an additional word that is 0 for NULL.
+    /// The number of words. Every nullable value except BOOLEAN has one more word, which is 0 for
+    /// NULL.
     pub fn words(self) -> usize {
         match self {
             Self::Count | Self::Bool => 1,
@@ -55,7 +56,7 @@ impl FixedWords {
         }
     }
 
-    /// Reads what [`store`](Self::store) wrote. Words of zeros are an accumulator without records.
+    /// Reads an accumulator from its words. Words of zeros are an accumulator without records.
     #[inline]
     pub fn load(self, words: &[u64]) -> Accumulator {
         use Accumulator as A;
@@ -76,7 +77,7 @@ impl FixedWords {
         }
     }
 
-    /// Writes an accumulator that can be stored in words.
+    /// Writes an accumulator to words. Its kind must be one that [`of`](Self::of) accepts.
     #[inline]
     pub fn store(accumulator: &Accumulator, words: &mut [u64]) {
         use Accumulator as A;
@@ -104,12 +105,12 @@ impl FixedWords {
 }
 
 impl Function {
-    /// Whether the accumulator can be stored in words. The methods on words require it.
+    /// Whether the accumulator can be stored in words. The other methods on words require this.
     pub fn is_plain(&self) -> bool {
         self.plain.is_some()
     }
 
-    /// The number of words of the accumulator; 0 if it cannot be stored in words.
+    /// The number of words of the accumulator; 0 if the accumulator cannot be stored in words.
     #[inline]
     pub fn words(&self) -> usize {
         self.plain.map_or(0, FixedWords::words)
@@ -124,7 +125,7 @@ impl Function {
         }
     }
 
-    /// Adds a record to an accumulator in words.
+    /// Adds a record to an accumulator that is stored in words.
     #[inline]
     pub fn add_words(&self, words: &mut [u64], cx: Cx<'_>) -> Result<(), Box<EvalError>> {
         if self.counts_all {
@@ -137,7 +138,8 @@ impl Function {
         Ok(())
     }
 
-    /// Merges an accumulator of the same function that has seen later records.
+    /// Merges `later` into `words`. Both are accumulators of this function, and `later` has seen
+    /// later records.
     #[inline]
     pub fn merge_words(&self, words: &mut [u64], later: &[u64]) -> Result<(), Box<EvalError>> {
         match self.plain {

@@ -1,4 +1,4 @@
-//! A compiled aggregate call: how a row changes an accumulator, and how the result is computed.
+//! A compiled aggregate call: how a record changes an accumulator, and how the result is computed.
 
 use super::collected_values::Collection;
 use super::fixed_words::FixedWords;
@@ -43,11 +43,11 @@ pub(super) enum Input {
         value: CellFn,
         ignores_nulls: bool,
     },
-    /// The value, the ordering key with its type, and the wanted order.
+    /// For `min_by` and `max_by`: the value, the ordering key, the key's type and the wanted order.
     By(CellFn, CellFn, DataType, Ordering),
-    /// `min` and `max` of nested values, which need a comparison of cells.
+    /// For `min` and `max` of nested values, which are compared as cells.
     ExtremeCell(CellFn, DataType, Ordering),
-    /// `bool_and` and `bool_or`.
+    /// For `bool_and` and `bool_or`.
     Bools {
         value: BoolFn,
         quantifier: Quantifier,
@@ -59,7 +59,7 @@ pub(super) enum Input {
     User(Vec<(CellFn, DataType)>, Arc<UserAggregate>),
 }
 
-/// Whether one true value suffices (ANY), or all values must be true (EVERY).
+/// Whether one true value suffices (ANY) or all values must be true (EVERY).
 pub(super) enum Quantifier {
     Exists,
     ForAll,
@@ -148,11 +148,11 @@ impl Input {
     }
 }
 
-/// A compiled aggregate call: how a record changes an accumulator, and how its result is read.
+/// A compiled aggregate call.
 pub(in crate::table::physical) struct Function {
     input: Input,
     filter: Option<BoolFn>,
-    /// With `DISTINCT`: the values by which rows are deduplicated.
+    /// For DISTINCT: the expressions whose values identify duplicates.
     once: Option<Vec<CellFn>>,
     ansi: bool,
     from: DataType,
@@ -160,9 +160,9 @@ pub(in crate::table::physical) struct Function {
     function: AggregateFunction,
     separator: String,
     fractions: Vec<f64>,
-    /// Whether the fractions were given as an array, so that the result is an array too.
+    /// Whether the percentages of a percentile are an array, so that the result is an array too.
     several: bool,
-    /// How the accumulator is stored in words; `None` if it cannot be.
+    /// How the accumulator is stored in words; `None` if it may own heap memory.
     pub(super) plain: Option<FixedWords>,
     /// Whether the function is `count(*)` without a filter.
     pub(super) counts_all: bool,
@@ -204,12 +204,12 @@ impl Function {
         }
     }
 
-    /// Whether it evaluates an expression on each record.
+    /// Whether the function evaluates an expression for each record.
     pub fn computes(&self) -> bool {
         self.filter.is_some() || !matches!(self.input, Input::CountAll)
     }
 
-    /// The accumulator before any record.
+    /// The initial accumulator of a group.
     pub fn start(&self) -> Accumulator {
         let own = self.start_own();
         match &self.once {
@@ -258,10 +258,10 @@ impl Function {
         }
     }
 
-    /// Adds a record.
+    /// Adds a record to an accumulator.
     #[inline(always)]
     pub fn add(&self, acc: &mut Accumulator, cx: Cx<'_>) -> Result<(), Box<EvalError>> {
-        // The most common function, and the only one that does not read the record.
+        // `count(*)` is the most common function, and the only one that does not read the record.
         if let (true, Accumulator::Count(n)) = (self.counts_all, &mut *acc) {
             *n += 1;
             return Ok(());
@@ -327,7 +327,8 @@ impl Function {
         Ok(())
     }
 
-    /// Merges an accumulator of the same function that has seen later records.
+    /// Merges `later` into `acc`. Both are accumulators of this function, and `later` has seen
+    /// later records.
     pub fn merge(&self, acc: &mut Accumulator, later: &Accumulator) -> Result<(), Box<EvalError>> {
         use Accumulator as A;
         match (acc, later) {
@@ -414,7 +415,8 @@ impl Function {
         }
     }
 
-    /// Whether the value grows with its records and is written to checkpoints in parts.
+    /// Whether the accumulator grows with its records and is therefore written to checkpoints in
+    /// parts.
     pub fn grows(&self) -> bool {
         let grows = |acc: &Accumulator| {
             use Accumulator as A;
@@ -423,7 +425,7 @@ impl Function {
         grows(&self.start())
     }
 
-    /// Writes the current result as a column.
+    /// Writes the current result into a column of a row.
     pub fn write(
         &self,
         acc: &Accumulator,
@@ -496,8 +498,8 @@ impl Function {
         Ok(())
     }
 
-    /// Adds to a sum of decimals, which may temporarily exceed 38 digits. If it exceeds 128 bits,
-    /// it becomes [`OVERFLOWED`], or an error in ANSI mode.
+    /// Adds to a sum of decimals. The sum may temporarily exceed 38 digits. A sum beyond 128 bits
+    /// is an error in ANSI mode; otherwise it becomes [`OVERFLOWED`].
     #[inline]
     fn decimal_sum(&self, sum: i128, more: i128) -> Result<i128, Box<EvalError>> {
         match sum.checked_add(more) {
@@ -526,7 +528,7 @@ impl Function {
     }
 }
 
-/// Marks a sum of decimals that has exceeded 128 bits.
+/// The mark of a sum of decimals that has exceeded 128 bits.
 const OVERFLOWED: i128 = i128::MAX;
 
 #[inline]
@@ -568,7 +570,7 @@ fn extreme(
             if let Some(v) = f(cx)?
                 && best.as_deref().is_none_or(|best| v.cmp(best) == want)
             {
-                // The buffer is reused for the next value.
+                // The buffer of the previous value is reused for the next one.
                 let buffer = best.get_or_insert_default();
                 buffer.clear();
                 buffer.extend_from_slice(v);

@@ -1,14 +1,15 @@
-//! Accumulators of growing size, written to the checkpoint in parts: each entry holds the additions
-//! of an epoch. So the cost of an epoch depends on its additions, not on the size of the value.
+//! Accumulators of growing size are written to the checkpoint in parts: each part contains the
+//! additions of an epoch. So the cost of an epoch depends on its additions, not on the size of the
+//! value.
 //!
 //! *In the checkpoint* the key of a part is the row of the group's key, the number of the part
 //! (u32) and the number of the value in the group (u16). The value starts with a byte: [`ADDED`]
 //! for additions to the earlier parts, or [`WHOLE`] for the complete value. A value of bounded
-//! size, such as a sketch, is rewritten completely when its additions have become as long as
-//! itself, and the earlier parts are erased. A list is never rewritten.
+//! size, such as a sketch, is rewritten completely when its additions have become as long as the
+//! value, and the earlier parts are erased. A list is never rewritten.
 //!
-//! *Limits.* Each part costs at least its key, so a group that gets one value per epoch has as many
-//! parts as values.
+//! *Limits.* Each part takes at least the size of its key. A group that gets one value per epoch
+//! has as many parts as values.
 
 use crate::table::physical::accumulator::Accumulator;
 use crate::table::row;
@@ -16,33 +17,35 @@ use crate::table::types::DataType;
 use millstream_engine::runtime::state_log::{StateLog, StateSlot};
 use std::collections::{BTreeMap, HashMap};
 
-/// A part with additions.
+/// The mark of a part that contains additions.
 const ADDED: u8 = 0;
-/// A part with the complete value, which replaces the parts before it.
+/// The mark of a part that contains the complete value and replaces the parts before it.
 const WHOLE: u8 = 1;
-/// A value is not rewritten before its additions have this many bytes.
+/// The minimum size of the additions at which a value is rewritten completely, in bytes.
 const ADDED_BYTES_MIN: usize = 1024;
-/// The bytes that follow the group's key in the key of a part.
+/// The number of bytes that a part's key has after the group's key.
 const SUFFIX: usize = 4 + 2;
 
 /// An accumulator whose size grows with its records.
 pub(in crate::table::physical) trait GrowingValue {
-    /// Starts tracking additions, if that costs memory.
+    /// Starts tracking additions, for a value whose additions must be stored separately.
     fn track(&mut self) {}
-    /// Whether anything was added since [`write_added`](Self::write_added).
+    /// Whether there are additions since the last call of [`write_added`](Self::write_added).
     fn has_added(&self) -> bool;
-    /// Appends what was added.
+    /// Appends the additions since the last call.
     fn write_added(&mut self, out: &mut Vec<u8>);
-    /// Adds what [`write_added`](Self::write_added) wrote; `None` if it is damaged.
+    /// Adds additions that [`write_added`](Self::write_added) wrote; `None` if the bytes are
+    /// damaged.
     fn read_added(&mut self, bytes: &[u8]) -> Option<()>;
-    /// The length of the complete value in bytes; `None` if it is unbounded.
+    /// The encoded length of the complete value in bytes; `None` if it is unbounded, so that the
+    /// value is never rewritten.
     fn whole_bytes(&self) -> Option<usize> {
         None
     }
     /// Appends the complete value, including the additions.
     fn write_whole(&mut self, _out: &mut Vec<u8>) {}
-    /// Replaces the value by what [`write_whole`](Self::write_whole) wrote; `None` if it is
-    /// damaged.
+    /// Replaces the value by one that [`write_whole`](Self::write_whole) wrote; `None` if the bytes
+    /// are damaged.
     fn read_whole(&mut self, _bytes: &[u8]) -> Option<()> {
         None
     }
@@ -50,7 +53,7 @@ pub(in crate::table::physical) trait GrowingValue {
     fn heap_bytes(&self) -> usize;
 }
 
-/// The parts of one value in the checkpoint.
+/// The parts that one value has in the checkpoint.
 #[derive(Clone, Debug, Default)]
 pub(in crate::table::physical) struct PartSlots {
     /// The log position of the last part.
@@ -65,14 +68,14 @@ pub(in crate::table::physical) struct PartSlots {
     owes_whole: bool,
 }
 
-/// Buffers for an encoded entry.
+/// Reusable buffers for the key and the value of a part.
 #[derive(Default)]
 pub(in crate::table::physical) struct Buffers {
     key: Vec<u8>,
     value: Vec<u8>,
 }
 
-/// The group to which parts belong.
+/// The group that owns the parts: its key and the hash of the key.
 #[derive(Clone, Copy)]
 pub(in crate::table::physical) struct Group<'k> {
     pub hash: u64,
@@ -89,7 +92,8 @@ impl Group<'_> {
 }
 
 impl PartSlots {
-    /// Writes the additions since the last call, or rewrites the complete value if that is due.
+    /// Writes the additions since the last call. If the additions have become as long as the value,
+    /// writes the complete value instead.
     pub fn write(
         &mut self,
         group: Group<'_>,
@@ -125,7 +129,7 @@ impl PartSlots {
         }
     }
 
-    /// Erases all parts.
+    /// Erases all parts of the value.
     pub fn erase(&mut self, group: Group<'_>, number: u16, log: &mut StateLog, key: &mut Vec<u8>) {
         for part in self.first..self.next {
             group.part_key(part, number, key);
@@ -134,7 +138,7 @@ impl PartSlots {
         (self.first, self.slot) = (self.next, StateSlot::default());
     }
 
-    /// Restores a value from its parts, in order; `None` if one is damaged or missing.
+    /// Restores a value from its parts, in order; `None` if a part is damaged or missing.
     fn read(&mut self, parts: &ValueParts, value: &mut dyn GrowingValue) -> Option<()> {
         for (number, bytes) in parts {
             let (kind, bytes) = bytes.split_first()?;
@@ -166,7 +170,7 @@ pub(in crate::table::physical) struct GroupParts {
 }
 
 impl GroupParts {
-    /// Creates the parts of a new group, and starts tracking the additions of its values.
+    /// Creates the parts of a new group, and starts tracking the additions to its values.
     pub fn new(accumulators: &mut [Accumulator]) -> Self {
         let mut parts = Vec::new();
         each_growing(accumulators, |_, value| {
@@ -205,7 +209,7 @@ impl GroupParts {
     }
 }
 
-/// Calls `body` with each growing value and its number.
+/// Calls `body` with each growing value and the value's index among them.
 fn each_growing(
     accumulators: &mut [Accumulator],
     mut body: impl FnMut(u16, &mut dyn GrowingValue),
@@ -219,7 +223,7 @@ fn each_growing(
     growing.enumerate().for_each(|(number, value)| body(number as u16, value));
 }
 
-/// The part that a checkpoint entry holds.
+/// Identifies a part of a growing value within its group.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct PartNumber {
     /// The number of the part, counted from the first part of the value.
@@ -228,8 +232,8 @@ pub struct PartNumber {
     pub value: u16,
 }
 
-/// Splits the key of an entry into the row of the group's key, which has a known length, and the
-/// number of the part and the value; `None` for the latter if the entry is the group's own.
+/// Splits the key of a checkpoint entry into the group's key, of `group_bytes` bytes, and the
+/// number of the part. The number is `None` if the entry is the group's own.
 pub(in crate::table::physical) fn split_key(
     key: &[u8],
     group_bytes: usize,
@@ -245,7 +249,7 @@ pub(in crate::table::physical) fn split_key(
     Some((group, Some(number)))
 }
 
-/// The number of the part and of the value that an entry of a checkpoint holds, if it is a part;
+/// The part that a checkpoint entry with this key contains; `None` if the entry is not a part.
 /// `columns` are the types of the group's key.
 pub fn part_number<'t>(
     key: &[u8],
@@ -258,12 +262,12 @@ pub fn part_number<'t>(
 /// The parts of one value, by their numbers.
 type ValueParts = BTreeMap<u32, Vec<u8>>;
 
-/// Parts that are being restored, by the row of the group's key and the number of the value.
+/// The parts read from a checkpoint, by group key and by the index of the value.
 #[derive(Default)]
 pub(in crate::table::physical) struct Restored(HashMap<Vec<u8>, BTreeMap<u16, ValueParts>>);
 
 impl Restored {
-    /// Adds or removes a part.
+    /// Adds a part, or removes it if `bytes` is `None`.
     pub fn put(&mut self, group: &[u8], number: PartNumber, bytes: Option<&[u8]>) {
         if !self.0.contains_key(group) {
             self.0.insert(group.to_vec(), BTreeMap::new());
@@ -276,8 +280,8 @@ impl Restored {
         }
     }
 
-    /// Restores the growing values of a group, whose own entry was read before; `None` if a part is
-    /// damaged or missing.
+    /// Restores the growing values of a group, whose own entry has already been read. `None` if a
+    /// part is damaged or missing.
     pub fn take(&mut self, group: &[u8], accumulators: &mut [Accumulator]) -> Option<GroupParts> {
         let of_group = self.0.remove(group).unwrap_or_default();
         let (mut out, mut damaged) = (Vec::new(), false);
@@ -285,7 +289,7 @@ impl Restored {
             let mut parts = PartSlots::default();
             match of_group.get(&number).filter(|parts| !parts.is_empty()) {
                 Some(read) => damaged |= parts.read(read, value).is_none(),
-                // An empty value, or one from a checkpoint that was written without parts.
+                // The value is empty, or the checkpoint was written without parts.
                 None => parts.owes_whole = value.whole_bytes().is_some(),
             }
             value.track();

@@ -1,12 +1,13 @@
 //! HyperLogLog: an approximate count of distinct values, in a few hundred bytes.
 //!
-//! Registers and hash function are Spark's, and small counts are estimated from empty registers as
-//! in Spark. For large counts the estimator is Ertl's ("New cardinality estimation algorithms for
-//! HyperLogLog sketches", 2017), which needs no correction tables. Its result differs from Spark's
-//! by less than one per cent.
+//! Registers and hash function are those of Spark, and small counts are estimated from empty
+//! registers as in Spark. For large counts the estimator is that of Ertl ("New cardinality
+//! estimation algorithms for HyperLogLog sketches", 2017), which needs no correction tables. Its
+//! result differs from Spark's by less than one per cent.
 //!
 //! A sketch of high precision starts as a sparse table of its non-zero registers, so a key with few
-//! values takes little memory. Checkpoints store either form; older ones store all registers.
+//! values takes little memory. Checkpoints store either form; older checkpoints store all
+//! registers.
 
 use crate::table::physical::accumulator::encoding::take;
 use crate::table::physical::accumulator::growing::GrowingValue;
@@ -14,15 +15,16 @@ use hashbrown::HashTable;
 
 /// The highest precision at which all registers are allocated at once, which takes 512 bytes.
 const DENSE_PRECISION_MAX: u8 = 9;
-/// A sparse table becomes a dense array when it holds more than 1/`SPARSE_PART` of the registers.
+/// A sparse table becomes a dense array when more than 1/`SPARSE_PART` of the registers are
+/// non-zero.
 const SPARSE_PART: usize = 16;
-/// A flag on the precision byte of a checkpoint: only the non-zero registers follow.
+/// A flag on the precision byte in a checkpoint: only the non-zero registers follow.
 const SPARSE: u8 = 0x80;
 
-/// For each part of the hash space, the highest rank of a hash in it.
+/// The registers: for each part of the hash space, the highest rank of a hash in this part.
 #[derive(Clone, Debug)]
 enum Registers {
-    /// The index and rank of the non-zero registers.
+    /// The index and rank of each non-zero register.
     Sparse(HashTable<(u32, u8)>),
     All(Box<[u8]>),
 }
@@ -48,7 +50,7 @@ impl Registers {
         }
     }
 
-    /// Raises a register to a rank. Returns whether the register changed.
+    /// Sets a register to a rank if the rank is higher. Returns whether the register changed.
     #[inline]
     fn raise(&mut self, index: u32, rank: u8, precision: u8) -> bool {
         let table = match self {
@@ -101,7 +103,7 @@ impl PartialEq for Registers {
     }
 }
 
-/// The size of a register with its index in a checkpoint, in bytes.
+/// The encoded size of a register with its index, in bytes.
 const REGISTER: usize = 4 + 1;
 
 /// A HyperLogLog sketch.
@@ -109,12 +111,12 @@ const REGISTER: usize = 4 + 1;
 pub struct HyperLogLog {
     precision: u8,
     registers: Registers,
-    /// The registers raised since the last write, if the query has a checkpoint.
+    /// The indices of the registers raised since the last write; `None` without a checkpoint.
     raised: Option<Vec<u32>>,
 }
 
 impl HyperLogLog {
-    /// The number of index bits for a relative standard deviation.
+    /// The precision for a relative standard deviation: the number of index bits.
     pub fn precision(deviation: f64) -> u8 {
         ((2.0 * (1.106 / deviation).log2()).ceil() as u8).clamp(4, 21)
     }
@@ -189,7 +191,7 @@ impl HyperLogLog {
         }
     }
 
-    /// The inverse of [`encode`](Self::encode); `None` if the bytes are truncated.
+    /// Decodes a sketch; `None` if the bytes are truncated.
     pub fn decode(&mut self, bytes: &mut &[u8]) -> Option<()> {
         let [form] = take::<1>(bytes)?;
         let precision = (form & !SPARSE).clamp(4, 21);

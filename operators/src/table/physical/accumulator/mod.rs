@@ -51,22 +51,22 @@ pub(super) enum Accumulator {
     Bytes(Option<Vec<u8>>),
     Moments(Box<Moments>),
     CoMoments(Box<CoMoments>),
-    /// An encoded row of the value and, for `min_by` and `max_by`, its ordering key. Also holds
-    /// NULLs.
+    /// For `min_by`, `max_by` and others: an encoded row of the value, which may be NULL, and the
+    /// ordering key if there is one.
     Held(Option<Vec<u8>>),
     Values(Box<Values>),
     Distinct(Box<HyperLogLog>),
     Percentile(Box<QuantileSummary>),
     /// The state of a user-defined aggregate, with its function.
     User(Box<[Value]>, Arc<UserAggregate>),
-    /// DISTINCT: the values seen so far, and the accumulator over them.
+    /// For DISTINCT: the values seen so far, and the accumulator of the function.
     Once(Box<(Values, Accumulator)>),
 }
 
 const _: () = assert!(size_of::<Accumulator>() == 32);
 
 impl Accumulator {
-    /// The heap memory in bytes. Takes constant time, independent of the value's size.
+    /// The heap memory in bytes. Takes constant time for any size of the value.
     pub fn owned_bytes(&self) -> usize {
         match self {
             Self::Bytes(Some(bytes)) | Self::Held(Some(bytes)) => bytes.capacity(),
@@ -85,7 +85,7 @@ impl Accumulator {
         }
     }
 
-    /// Merges buffered input into the value. Call this before reading it.
+    /// Merges buffered input into the value. Call this before reading the value.
     #[inline]
     pub fn merge_buffered(&mut self) {
         if let Self::Percentile(percentiles) = self {
@@ -94,7 +94,7 @@ impl Accumulator {
     }
 }
 
-/// The heap memory of a value in bytes, not counting that of its elements.
+/// The heap memory of a value in bytes, without that of its elements.
 fn own_bytes(value: &Value) -> usize {
     match value {
         Value::String(text) => text.capacity(),

@@ -1,4 +1,4 @@
-//! Mean and higher central moments, updated incrementally. Unlike sums of powers, this does not
+//! Mean and higher central moments, updated incrementally. Computing them from sums of powers would
 //! lose precision.
 
 use crate::table::plan::aggregate_function::AggregateFunction as F;
@@ -14,19 +14,19 @@ pub struct Moments {
 }
 
 impl Moments {
-    /// The numbers that a checkpoint stores.
+    /// The numbers to store in a checkpoint.
     pub fn parts(&self) -> [f64; 5] {
         [self.n, self.mean, self.m2, self.m3, self.m4]
     }
 
-    /// The inverse of [`parts`](Self::parts).
+    /// Creates moments from the numbers of a checkpoint.
     pub fn of([n, mean, m2, m3, m4]: [f64; 5]) -> Self {
         Self { n, mean, m2, m3, m4 }
     }
 
     /// Updates the mean and the central moments with a value.
     pub fn add(&mut self, value: f64) {
-        // The order of operations is Spark's, so that the last digits are equal.
+        // The order of operations is that of Spark, so that the last digits of results are equal.
         self.n += 1.0;
         let delta = value - self.mean;
         let step = delta / self.n;
@@ -90,12 +90,12 @@ pub struct CoMoments {
 }
 
 impl CoMoments {
-    /// The numbers that a checkpoint stores.
+    /// The numbers to store in a checkpoint.
     pub fn parts(&self) -> [f64; 6] {
         [self.n, self.x, self.y, self.xy, self.xx, self.yy]
     }
 
-    /// The inverse of [`parts`](Self::parts).
+    /// Creates moments from the numbers of a checkpoint.
     pub fn of([n, x, y, xy, xx, yy]: [f64; 6]) -> Self {
         Self { n, x, y, xy, xx, yy }
     }
@@ -145,7 +145,7 @@ mod tests {
     use proptest::prelude::*;
 
     proptest! {
-        /// Compares with the textbook definitions.
+        /// Compares with moments that are computed from their textbook definitions.
         #[test]
         fn merged_moments_equal_the_moments_by_definition(values in proptest::collection::vec(-100.0f64..100.0, 2..40)) {
             let mut moments = Moments::default();

@@ -1,8 +1,8 @@
 //! Approximate percentiles in bounded memory: the quantile summary of Greenwald and Khanna
-//! ("Space-efficient online computation of quantile summaries", 2001). A sample represents the
-//! values just below it and records the uncertainty of its rank.
+//! ("Space-efficient online computation of quantile summaries", 2001). A sample represents itself
+//! and the values just below it, and records the uncertainty of its rank.
 //!
-//! The result is exact for up to 4 × accuracy distinct values. Beyond that, a rank is off by at
+//! The result is exact for up to 4 × accuracy distinct values. For more values, a rank is off by at
 //! most count / accuracy.
 
 use crate::table::expr::cell::Cell;
@@ -21,26 +21,27 @@ pub struct QuantileSummary {
     count: u64,
     /// Whether no two different values have been merged into one sample.
     exact: bool,
-    /// In ascending order.
+    /// The samples in ascending order.
     samples: Vec<Sample>,
-    /// Buffered values. Inserting one value into a long list costs as much as inserting many, so
-    /// values are inserted in batches.
+    /// Values that are not merged into the samples yet. Inserting one value into a long list costs
+    /// as much as inserting many, so values are inserted in batches.
     fresh: Vec<i128>,
-    /// The values added since the last write, if the query has a checkpoint.
+    /// The values added since the last write; `None` without a checkpoint.
     added: Option<Vec<i128>>,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq)]
 struct Sample {
-    /// The value, as a number with the same order.
+    /// The value, mapped to a number with the same order.
     key: i128,
-    /// The number of values it represents: itself and those above the previous sample.
+    /// The number of values that this sample represents: itself and those above the previous
+    /// sample.
     weight: u64,
-    /// How many more values may be below it than the weights indicate.
+    /// The number of additional values that may be below the sample: the uncertainty of its rank.
     unsure: u64,
 }
 
-/// Maps a value to a number with the same order.
+/// Maps a value to a number, so that the order of numbers is that of the values.
 fn key(cell: Cell<'_>) -> i128 {
     match cell {
         Cell::Long(v) => i128::from(v),
@@ -134,7 +135,7 @@ impl QuantileSummary {
         }
     }
 
-    /// Inserts sorted values, in one pass over the samples.
+    /// Inserts sorted values in one pass over the samples.
     fn insert_sorted(&mut self, fresh: &[i128]) {
         let mut merged: Vec<Sample> = Vec::with_capacity(self.samples.len() + fresh.len());
         let mut samples = self.samples.iter().copied().peekable();
@@ -163,8 +164,8 @@ impl QuantileSummary {
         let exact = self.exact && other.exact;
         let (mut a, mut b) = (self.samples.iter().peekable(), other.samples.iter().peekable());
         loop {
-            // Takes the lower sample. Its rank is uncertain by what the other side's next sample
-            // represents.
+            // The lower sample is taken. The next sample of the other side may represent values
+            // below it, so its rank becomes less certain.
             let (sample, behind) = match (a.peek(), b.peek()) {
                 (Some(x), Some(y)) if x.key <= y.key => (a.next(), b.peek().copied()),
                 (Some(_), None) => (a.next(), None),
@@ -189,7 +190,7 @@ impl QuantileSummary {
     }
 
     /// Merges samples into their successors as long as the uncertainty stays within the limit. The
-    /// first and the last sample are kept.
+    /// first and the last sample are preserved.
     fn compress(&mut self) {
         let most = 2 * self.count / self.accuracy as u64;
         let mut kept: Vec<Sample> = Vec::with_capacity(self.accuracy * 2);
@@ -206,8 +207,8 @@ impl QuantileSummary {
         self.samples = kept;
     }
 
-    /// The value at a fraction of the ranks; NULL if there are no values. The summary must be
-    /// [merged](Self::merge_buffered).
+    /// The value at a fraction of the ranks; NULL if there are no values. Call
+    /// [`merge_buffered`](Self::merge_buffered) first.
     pub fn at(&self, fraction: f64, data_type: &DataType) -> Value {
         let wanted = ((fraction * self.count as f64).ceil() as u64).max(1);
         let (mut rank, mut best) = (0, (u64::MAX, 0));
@@ -237,7 +238,7 @@ impl QuantileSummary {
         }
     }
 
-    /// The inverse of [`encode`](Self::encode); `None` if the bytes are truncated.
+    /// Decodes a summary; `None` if the bytes are truncated.
     pub fn decode(&mut self, bytes: &mut &[u8]) -> Option<()> {
         let accuracy =
             u32::from_le_bytes(crate::table::physical::accumulator::encoding::take(bytes)?)

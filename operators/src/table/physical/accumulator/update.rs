@@ -1,4 +1,5 @@
-//! How a row changes an accumulator, except for counts, sums, averages and extremes of scalars.
+//! Adds a record to an accumulator, for all functions except counts, sums, averages and extremes of
+//! scalars.
 
 use super::Accumulator;
 use super::collected_values::Collection;
@@ -11,7 +12,7 @@ use crate::table::row::RowWriter;
 use crate::table::types::DataType;
 use std::cmp::Ordering;
 
-/// Adds a row to an accumulator.
+/// Adds a record to an accumulator.
 // A flat match: one arm for each kind of input.
 pub(super) fn add_rarer(
     input: &Input,
@@ -106,7 +107,7 @@ pub(super) fn add_rarer(
     Ok(())
 }
 
-/// Replaces the value by that of the row, unless it is a NULL that is ignored.
+/// Replaces the value by that of the record. A NULL is skipped if `ignores_nulls`.
 fn add_last(
     value: &CellFn,
     ignores_nulls: bool,
@@ -120,7 +121,7 @@ fn add_last(
     Ok(())
 }
 
-/// `max_by` and `min_by`.
+/// Adds a record to `max_by` or `min_by`.
 fn add_by(
     (value, by): (&CellFn, &CellFn),
     (data_type, want): (&DataType, Ordering),
@@ -131,7 +132,7 @@ fn add_by(
     if by.is_null() {
         return Ok(());
     }
-    // If ordering keys are equal the last one wins, as in Spark.
+    // If ordering keys are equal, the last record wins, as in Spark.
     let loses = held
         .as_ref()
         .is_some_and(|row| order(by, field(row, 1, 2, data_type), data_type) == want.reverse());
@@ -141,7 +142,7 @@ fn add_by(
     Ok(())
 }
 
-/// `min` and `max` of nested values.
+/// Adds a record to `min` or `max` of nested values.
 fn add_extreme(
     (value, data_type): (&CellFn, &DataType),
     want: Ordering,
@@ -157,7 +158,7 @@ fn add_extreme(
     Ok(())
 }
 
-/// Writes a row of cells into a buffer, reusing its memory.
+/// Writes cells as a row into the buffer of an accumulator, whose memory is reused.
 fn hold(held: &mut Option<Vec<u8>>, cells: &[Cell<'_>]) {
     let buffer = held.get_or_insert_default();
     buffer.clear();

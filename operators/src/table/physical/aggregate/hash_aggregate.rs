@@ -1,6 +1,6 @@
-//! Hash aggregation: a table from group keys to accumulators.
+//! Hash aggregation: a hash table maps each group key to accumulators.
 //!
-//! When rows are emitted depends on the output mode and the driver:
+//! The output mode and the execution mode decide when rows are emitted:
 //!
 //! | mode | continuous | micro-batch |
 //! |---|---|---|
@@ -9,13 +9,13 @@
 //!
 //! Each change is recorded for the checkpoint as it happens ([`StateLog`]).
 //!
-//! Groups with an event time expire when the watermark passes them. In append mode their rows are
-//! emitted at that time, exactly once. In continuous mode expiry starts when the watermark arrives,
-//! and continues in steps between the records that follow. In micro-batch mode it happens at the
-//! marker. Late rows are counted.
+//! A group with an event time expires when the watermark passes the group's expiry time. In append
+//! mode its row is emitted at expiry, exactly once. In continuous mode expiry starts when the
+//! watermark arrives, and continues in bounded steps between the records that follow. In
+//! micro-batch mode groups expire at the marker. Late rows are dropped and counted.
 //!
-//! Everything that a marker causes to be emitted is emitted in bounded steps ([`Stage::flush`])
-//! before the marker.
+//! Rows that are due at a marker are emitted before the marker, in bounded steps
+//! ([`Stage::flush`]).
 
 use crate::state::expiry_queue::ExpiryQueue;
 use crate::state::key_table::{KeyTable, KeyedEntry, key_heap};
@@ -40,18 +40,18 @@ use smallvec::SmallVec;
 
 struct Entry {
     hash: u64,
-    /// Short keys are stored inline.
+    /// The encoded key row. Short keys are stored inline.
     key: SmallVec<[u8; 40]>,
     /// A single accumulator is stored inline, so it is read with the rest of the entry.
     accumulators: SmallVec<[Accumulator; 1]>,
-    /// The latest ingest time of a record of this key in this epoch.
+    /// The latest ingest time of a record of this group in this epoch.
     ingest_ns: u64,
     touched: bool,
-    /// The log position of its last change.
+    /// The log position of the entry's last change.
     slot: StateSlot,
     /// Whether the watermark has removed the group, so that its slot may be reused.
     is_removed: bool,
-    /// The heap memory of its values, in bytes.
+    /// The heap memory of the accumulators, in bytes.
     owned: usize,
     /// The checkpoint parts of growing values; `None` without a checkpoint.
     parts: Option<Box<GroupParts>>,
@@ -68,7 +68,8 @@ impl KeyedEntry for Entry {
     }
 }
 
-/// The grouping key that holds the event time: its watermark decides when groups expire.
+/// The grouping key that contains the event time, and the watermark that decides when groups
+/// expire.
 pub(in crate::table::physical) struct EventTimeKey {
     pub key: EventKey,
     pub late: LateRows,
@@ -105,7 +106,7 @@ impl Key {
     }
 }
 
-/// Writes the grouping keys of a row, as a row of their own.
+/// Writes the grouping keys of a row to `out`, as a row that has only the keys.
 pub(in crate::table::physical) fn write_keys(
     keys: &[Key],
     scratch: &Scratch,
@@ -150,7 +151,7 @@ impl Entry {
     }
 }
 
-/// Encodes the values of an entry, except those that are written in parts.
+/// Encodes the accumulators of an entry. A value that is written in parts is encoded as a mark.
 fn encode(entry: &Entry, out: &mut Vec<u8>) {
     out.clear();
     match entry.parts {
@@ -164,7 +165,7 @@ fn unreadable() -> EngineError {
     EngineError::operator("CHECKPOINT_DAMAGED", reason, "Begin anew")
 }
 
-/// The number of rows that were pre-aggregated into these words.
+/// The number of rows in a partial aggregate, which is its first word.
 fn rows_of(words: &[u8]) -> u64 {
     words.first_chunk().map_or(0, |rows| u64::from_le_bytes(*rows))
 }
@@ -172,7 +173,7 @@ fn rows_of(words: &[u8]) -> u64 {
 struct Emission {
     next: usize,
     epoch: Epoch,
-    /// Whether all rows are emitted and expiry is under way.
+    /// Whether all rows of the mode have been emitted and groups are now being expired.
     expiring: bool,
 }
 
@@ -182,7 +183,7 @@ pub(in crate::table::physical) struct OutputRules {
     pub mode: OutputMode,
     /// Whether epochs end at markers between records (continuous mode) instead of between batches.
     pub continuous: bool,
-    /// Whether no other instance emits rows of this aggregation.
+    /// Whether this aggregation has only this instance.
     pub is_only_instance: bool,
 }
 
@@ -193,20 +194,22 @@ pub(in crate::table::physical) struct HashAggregate {
     output: OutputRules,
     entries: KeyTable<Entry>,
     touched: EpochBuffer<u32>,
-    /// The event time among the keys; `None` if there is none.
+    /// The grouping key with the event time; `None` if no key has one.
     event: Option<EventTimeKey>,
     due: ExpiryQueue,
-    /// A watermark whose groups have not all been removed yet.
+    /// A watermark whose expired groups have not all been removed yet.
     expiring_watermark_us: Option<i64>,
-    /// Whether groups expired after a marker and the driver has not been told yet.
+    /// Whether expired groups were emitted after a marker and [`Stage::flush`] has not reported
+    /// this yet.
     owes_late_emission: bool,
     emission: Option<Emission>,
     scratch: Scratch,
-    /// Whether an expression is evaluated for each record.
+    /// Whether a key or a function evaluates an expression for each record.
     computes: bool,
-    /// Whether the only key is a column of bytes that is not an event time, for a fast path.
+    /// Whether the fast path [`text_entry`](Self::text_entry) applies: the only key is a column of
+    /// bytes that is not an event time.
     by_bytes: bool,
-    /// The column with the accumulators' words if rows come from
+    /// The column with the accumulators' words, if the input rows are partial aggregates of
     /// [`PartialAggregate`](super::partial_aggregate::PartialAggregate).
     partials: Option<row::Slot>,
     words: Vec<u64>,
@@ -214,16 +217,16 @@ pub(in crate::table::physical) struct HashAggregate {
     out: Vec<u8>,
     log: StateLog,
     value: Vec<u8>,
-    /// Whether a function has a growing value.
+    /// Whether a function has a growing value, which is written in parts.
     grows: bool,
     buffers: Buffers,
     /// Entries with long values, which are written once at the marker.
     deferred: EpochBuffer<u32>,
-    /// Whether a value may have heap memory.
+    /// Whether an accumulator may own heap memory.
     owns: bool,
-    /// Heap memory of the values, in bytes.
+    /// The heap memory of all accumulators, in bytes.
     heap_bytes: usize,
-    /// The heap memory of keys, in bytes.
+    /// The heap memory of all keys, in bytes.
     key_heap: u64,
     down: BoxChain,
 }
@@ -241,7 +244,7 @@ impl HashAggregate {
             || functions.iter().any(Function::computes);
         // Complete mode never removes groups.
         let event = event.filter(|_| output.mode != OutputMode::Complete);
-        // A window is stored as bytes too, but its rows may be late.
+        // A window is represented as bytes too, but the fast path does not check for late rows.
         let of_bytes = matches!(keys.as_slice(), [Key::Column(_, Physical::Bytes)]);
         Self {
             computes,
@@ -273,13 +276,13 @@ impl HashAggregate {
         }
     }
 
-    /// Makes this stage aggregate pre-aggregated rows: the keys and the accumulators' words.
+    /// Makes this stage merge partial aggregates: rows of the keys and the accumulators' words.
     pub fn of_partials(self) -> Self {
         let keys = self.keys.len();
         Self { computes: false, partials: Some(row::Slot::new(keys, keys + 1)), ..self }
     }
 
-    /// Adds a row to the entry `at`.
+    /// Adds a row to the group with the index `at`.
     #[inline]
     fn add(&mut self, at: usize, row: Row<'_>) -> Result<(), EngineError> {
         let accumulators = &mut self.entries[at].accumulators;
@@ -305,23 +308,23 @@ impl HashAggregate {
         self.output.continuous && self.output.mode == OutputMode::Update
     }
 
-    /// Whether watermarks arrive between records.
+    /// Whether watermarks arrive between records (continuous mode).
     fn is_in_band(&self) -> bool {
         self.output.continuous && self.event.as_ref().is_none_or(|event| event.late.is_in_band())
     }
 
-    /// Whether rows are emitted when the watermark passes them (append mode).
+    /// Whether a group's row is emitted when the watermark passes the group (append mode).
     fn by_watermark(&self) -> bool {
         self.output.mode == OutputMode::Append
     }
 
-    /// The expiry time of a group; `None` if it never expires.
+    /// The expiry time of a group; `None` if the group never expires.
     #[inline]
     fn expires_us(&self, key: &[u8]) -> Option<i64> {
         self.event.as_ref()?.key.expires_us(Row(key), self.keys.len())
     }
 
-    /// The entry of the key in `self.key`.
+    /// The index of the group with the key in `self.key`, created if it is missing.
     #[inline]
     fn entry(&mut self, hash: u64) -> usize {
         if let Some(at) = self.entries.find(hash, &self.key) {
@@ -341,7 +344,7 @@ impl HashAggregate {
         at
     }
 
-    /// Removes a group from table and checkpoint.
+    /// Removes a group from the table and from the checkpoint.
     fn forget(&mut self, at: usize) {
         self.entries.free(at);
         let entry = &mut self.entries[at];
@@ -357,8 +360,8 @@ impl HashAggregate {
         self.entries.release();
     }
 
-    /// Removes a bounded number of groups that expire at or before `by_us`. Returns whether all are
-    /// removed.
+    /// Removes a bounded number of groups that expire at or before `by_us`, and in append mode
+    /// emits their rows. Returns whether all such groups are removed.
     fn expire(&mut self, by_us: i64) -> Result<bool, EngineError> {
         let step = self.log.keys_per_step(step(self.due.count(by_us)));
         self.entries.prefetch(self.due.peek(by_us, step));
@@ -377,8 +380,8 @@ impl HashAggregate {
         Ok(!self.due.has_expired(by_us))
     }
 
-    /// Continues the expiry that an in-band watermark started, and passes the watermark on when it
-    /// is done.
+    /// Continues the expiry that a watermark between records has started. When all groups are
+    /// removed, the watermark is passed on.
     fn continue_expiry(&mut self) -> Result<(), EngineError> {
         let Some(by_us) = self.expiring_watermark_us else { return Ok(()) };
         if self.expire(by_us)? {
@@ -388,13 +391,14 @@ impl HashAggregate {
         Ok(())
     }
 
-    /// The entry for a key that is a single string. Such a key is encoded as two words and the
-    /// string.
+    /// The index of the group whose key is a single string. The key row of a string consists of two
+    /// words and the string.
     #[inline]
     fn text_entry(&mut self, text: &[u8]) -> usize {
         let words = [0, 16 | (text.len() as u64) << 32];
         let hash = hash_with_prefix(words, text);
-        // The two words are equal if both keys are non-NULL and of the same length.
+        // The prefixes need no comparison: they are equal if both keys are non-NULL and of the same
+        // length.
         let is_text =
             |key: &[u8]| key.len() == 16 + text.len() && key[0] == 0 && key[16..] == *text;
         if let Some(at) = self.entries.find_by(hash, is_text) {
@@ -406,7 +410,7 @@ impl HashAggregate {
         self.entry(hash)
     }
 
-    /// Records an entry's new value in the checkpoint.
+    /// Records the new value of a group in the checkpoint. A long value is deferred to the marker.
     #[inline]
     fn note(&mut self, at: usize) {
         if self.grows {
@@ -428,7 +432,7 @@ impl HashAggregate {
         self.log.put(&mut entry.slot, entry.hash, &entry.key, &self.value);
     }
 
-    /// Updates the total of heap memory after an entry changed.
+    /// Updates the total heap memory after the group's accumulators have changed.
     #[inline(never)]
     fn count_owned(&mut self, at: usize) {
         let entry = &mut self.entries[at];
@@ -437,7 +441,7 @@ impl HashAggregate {
         self.heap_bytes = self.heap_bytes + owned - std::mem::replace(&mut entry.owned, owned);
     }
 
-    /// Writes the additions of growing values to the checkpoint.
+    /// Writes the additions to the group's growing values to the checkpoint.
     #[inline(never)]
     fn note_added(&mut self, at: usize) {
         let Self { entries, log, buffers, .. } = self;
@@ -447,7 +451,7 @@ impl HashAggregate {
         }
     }
 
-    /// Writes the long values that changed in this epoch.
+    /// Writes the long values of groups that changed in this epoch.
     fn write_deferred(&mut self) {
         let Self { deferred, entries, value, log, .. } = self;
         deferred.drain_epoch(|at| {
@@ -459,7 +463,7 @@ impl HashAggregate {
         });
     }
 
-    /// Restores the committed state.
+    /// Restores the groups from the committed checkpoint.
     fn restore(&mut self) -> Result<(), EngineError> {
         let Self { log, entries, functions, key_heap: heap, keys, grows, .. } = self;
         let mut parts = Restored::default();
@@ -545,7 +549,7 @@ impl HashAggregate {
         self.down.push(Row(&self.out), ingest_ns)
     }
 
-    /// A global aggregation has a result row even without input.
+    /// Marks the row of a global aggregation for output, because it is emitted even without input.
     fn touch_global(&mut self) {
         if self.keys.is_empty() && self.entries.slots() == 0 {
             self.key.clear();
@@ -581,7 +585,8 @@ impl HashAggregate {
             let at = if complete { emission.next } else { self.touched[emission.next] as usize };
             let entry = &self.entries[at];
             let ingest_ns = if entry.touched { entry.ingest_ns } else { UNTIMED };
-            // The key may have been removed, after an earlier run in another output mode.
+            // The checkpoint may be from a run in append mode, which removed groups that are listed
+            // here.
             if !entry.is_removed {
                 self.emit(at, ingest_ns)?;
             }
@@ -595,7 +600,7 @@ impl HashAggregate {
         emission.expiring = true;
         let Self { touched, entries, .. } = self;
         touched.drain_epoch(|at| entries[at as usize].touched = false);
-        // In continuous mode groups are removed when the watermark arrives.
+        // With watermarks between records, groups are removed when the watermark arrives, not here.
         if let (Some(event), false) = (&self.event, self.is_in_band())
             && !self.expire(event.late.watermark_us())?
         {
@@ -608,7 +613,7 @@ impl HashAggregate {
     }
 }
 
-/// Copies a key column from a group's row to an output row.
+/// Copies a key column of a group to an output row.
 pub(in crate::table::physical) fn copy_key(
     (key, from, width): (Row<'_>, usize, usize),
     index: usize,
@@ -648,7 +653,7 @@ impl Stage for HashAggregate {
 
     fn marker(&mut self, epoch: Epoch) -> Result<(), EngineError> {
         if self.at_once() || (self.is_in_band() && self.by_watermark()) {
-            // Rows that are not emitted yet are emitted in the next epoch.
+            // Rows of expired groups that are not emitted yet are emitted in the next epoch.
             self.hand_over(epoch);
             return self.down.marker(epoch);
         }
@@ -665,7 +670,7 @@ impl Stage for HashAggregate {
     }
 
     fn end(&mut self) -> Result<(), EngineError> {
-        // Sources end only after a marker, so nothing is pending here.
+        // Sources end only after a marker, so no rows are pending here.
         self.down.end()
     }
 

@@ -1,4 +1,4 @@
-//! Aggregation: by hash, over session windows, over sliding windows, and partial aggregation before
+//! Aggregation: hash aggregation, session windows, sliding windows, and partial aggregation before
 //! an exchange.
 
 pub(in crate::table::physical) mod hash_aggregate;

@@ -1,11 +1,11 @@
-//! Partial aggregation: the first of two levels of an aggregation over several workers. Rows are
-//! pre-aggregated by key where they are read, and each group is sent to the instance that owns it
-//! as one row: the keys, the number of rows, and the accumulators' words.
+//! Partial aggregation: the first of two levels of an aggregation over several workers. Each worker
+//! pre-aggregates its rows by key. Each group is sent as one row to the worker that owns its key:
+//! the keys, the number of rows, and the accumulators' words.
 //!
-//! Groups are buffered only while input is available ([`PreaggregationLimit`]). All of them are
-//! flushed before a marker or watermark that arrived after them. A row that a buffered watermark
-//! has made late is sent unchanged after that watermark. The buffer is not part of the state and
-//! never in a checkpoint.
+//! Groups are buffered only while input is available ([`PreaggregationLimit`]). All groups are
+//! flushed before a marker or watermark that arrived after them. A row that is late by a buffered
+//! watermark is sent as a group of its own, after this watermark. The buffer is not part of the
+//! state and is never in a checkpoint.
 
 use crate::state::hash_index::HashIndex;
 use crate::state::preaggregation::PreaggregationLimit;
@@ -23,13 +23,14 @@ use millstream_engine::runtime::stage::{FlushStatus, Push, Stage};
 /// A buffered group.
 struct PartialGroup {
     hash: u64,
-    /// The byte range of its key in `key_bytes`.
+    /// The byte range of the group's key in `key_bytes`.
     key: std::ops::Range<usize>,
-    /// The ingest time of its first row.
+    /// The ingest time of the group's first row.
     ingest_ns: u64,
 }
 
-/// A late row, which is sent unchanged after the watermark.
+/// A row that is late by the buffered watermark, as a group of its own. It is sent after the
+/// watermark.
 struct RowAfterWatermark {
     hash: u64,
     row: std::ops::Range<usize>,
@@ -45,17 +46,18 @@ pub(in crate::table::physical) struct PartialAggregate {
     words_each: usize,
     index: HashIndex,
     groups: Vec<PartialGroup>,
-    /// The groups' keys and accumulators, one after another.
+    /// The keys of all groups, one after another. `words` has their accumulators.
     key_bytes: Vec<u8>,
     words: Vec<u64>,
-    /// The rows to send after the watermark, and their bytes.
+    /// The late rows to send after the watermark, and the bytes of these rows.
     behind: Vec<RowAfterWatermark>,
     behind_bytes: Vec<u8>,
-    /// During a flush, how many groups and then late rows have been sent.
+    /// During a flush, the number of groups and late rows that have been sent; `None` outside a
+    /// flush.
     leaving: Option<usize>,
     hold: PreaggregationLimit,
-    /// A watermark to pass on after the buffered groups, and whether the input has become idle
-    /// since.
+    /// A watermark to pass on after the buffered groups. `idle` tells whether the input has become
+    /// idle since.
     watermark: Option<i64>,
     idle: bool,
     marker: Option<Epoch>,
@@ -106,8 +108,7 @@ impl PartialAggregate {
         self.groups.len() + self.behind.len()
     }
 
-    /// Whether the buffered watermark has made the current row late. The row's key is in
-    /// `self.key`.
+    /// Whether the current row is late by the buffered watermark. The row's key is in `self.key`.
     #[inline]
     fn is_late(&self) -> bool {
         let (Some(event), Some(watermark_us)) = (self.event, self.watermark) else { return false };
@@ -116,7 +117,7 @@ impl PartialAggregate {
             .is_some_and(|expires_us| expires_us <= watermark_us)
     }
 
-    /// Writes the current row as a group of its own into `self.out`. The row's key is in
+    /// Encodes the current row as a group of its own into `self.out`. The row's key is in
     /// `self.key`.
     fn write_single(&mut self, row: Row<'_>) -> Result<(), EngineError> {
         self.single.fill(0);
@@ -175,8 +176,8 @@ impl PartialAggregate {
         writer.bytes(keys.len(), value);
     }
 
-    /// Sends as many groups as the next stage accepts. Returns whether everything was sent,
-    /// including the watermark and the marker.
+    /// Sends as many groups as the next stage accepts. Returns whether all groups and late rows,
+    /// the watermark and the marker have been sent.
     fn leave(&mut self) -> Result<bool, EngineError> {
         let mut next = match self.leaving {
             Some(next) => next,
@@ -217,7 +218,7 @@ impl PartialAggregate {
         self.words.clear();
         self.behind.clear();
         self.behind_bytes.clear();
-        // The watermark arrived during the flush.
+        // A watermark that arrived during the flush is passed on now.
         if let Some(micros) = self.watermark.take() {
             self.down.watermark(micros)?;
         }
@@ -252,12 +253,12 @@ impl Stage for PartialAggregate {
     }
 
     fn end(&mut self) -> Result<(), EngineError> {
-        // Sources end only after a marker, so nothing is buffered here.
+        // Sources end only after a marker, so no groups are buffered here.
         self.down.end()
     }
 
     fn flush(&mut self) -> Result<FlushStatus, EngineError> {
-        // Called in every drain, even if the buffer is full, because it counts drains.
+        // Called for every flush, even if the buffer is full, because the method counts its calls.
         let dry = self.hold.is_input_idle();
         let leaves = self.leaving.is_some() || self.marker.is_some() || self.hold.is_full();
         let gone = self.held() > 0 && (dry || leaves) && self.leave()?;

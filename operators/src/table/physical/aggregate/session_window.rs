@@ -1,9 +1,9 @@
-//! Session windows: for each key, the windows of rows that follow each other within a gap, with
-//! their accumulators. A row extends and merges all sessions that it touches.
+//! Session windows: rows of a key that follow each other within a gap belong to one session. A row
+//! extends and merges all sessions that it touches. Each session has its own accumulators.
 //!
-//! *State.* The value of a key is the number of its sessions and, for each in time order, start,
-//! end and accumulators. It is rewritten for each of the key's rows, or once per epoch if it is
-//! long.
+//! *State.* The value of a key is the number of its sessions, and the start, end and accumulators
+//! of each session in time order. The value is rewritten for each of the key's rows, or once per
+//! epoch if it is long.
 
 use crate::state::expiry_queue::ExpiryQueue;
 use crate::state::key_table::{KeyTable, KeyedEntry, key_heap};
@@ -31,15 +31,16 @@ struct Session {
 struct Entry {
     hash: u64,
     key: SmallVec<[u8; 40]>,
-    /// In time order and without overlaps.
+    /// The key's sessions, in time order and without overlaps.
     sessions: Vec<Session>,
     slot: StateSlot,
-    /// The log generation in which its sessions were last counted as updated, and how many of them.
+    /// The log generation in which the key's sessions were last counted as updated, and the number
+    /// of sessions counted.
     counted: (u32, usize),
-    /// The heap memory of its sessions and their values, in bytes.
+    /// The heap memory of the sessions' accumulators, in bytes.
     owned: usize,
-    /// When the key is next checked for expiry; [`i64::MAX`] for never. The queue may also contain
-    /// later times of this key, which are ignored.
+    /// The time at which the key is next checked for expiry; [`i64::MAX`] for never. The queue may
+    /// also contain other times of this key, which are ignored.
     due_us: i64,
     /// Whether the key was removed and its slot may be reused.
     is_removed: bool,
@@ -62,22 +63,22 @@ impl KeyedEntry for Entry {
     }
 }
 
-/// The configuration of the stage.
+/// The configuration of a [`SessionAggregate`].
 pub(in crate::table::physical) struct SessionParts {
     /// The grouping keys other than the window.
     pub keys: Vec<Key>,
     /// Computes the window of a single row.
     pub window: BytesFn,
-    /// The index of the window among all keys.
+    /// The index of the window among all grouping keys.
     pub place: usize,
     pub functions: Vec<Function>,
     pub output: OutputRules,
-    /// Whether the query reads a stream. If there is no other key, its first row is then an error,
-    /// as in Spark.
+    /// Whether a query without another key is rejected at its first row, as Spark does for a
+    /// stream.
     pub needs_key: bool,
-    /// How late rows are treated; `None` without a watermark.
+    /// How late rows are detected; `None` without a watermark.
     pub late: Option<LateRows>,
-    /// Whether sessions are removed when the watermark passes them. Complete mode keeps them.
+    /// Whether sessions are removed when the watermark passes their end. Complete mode keeps them.
     pub evicts: bool,
     pub log: StateLog,
 }
@@ -92,22 +93,23 @@ pub(in crate::table::physical) struct SessionAggregate {
     window: Vec<u8>,
     out: Vec<u8>,
     scratch: Scratch,
-    /// A watermark whose sessions have not all been emitted yet.
+    /// A watermark whose expired sessions have not all been emitted yet.
     expiring_watermark_us: Option<i64>,
-    /// Whether sessions expired after a marker and the driver has not been told yet.
+    /// Whether expired sessions were emitted after a marker and [`Stage::flush`] has not reported
+    /// this yet.
     owes_late_emission: bool,
-    /// A marker that waits, and the next entry to emit before it in complete mode.
+    /// A pending marker, and the next entry to emit before it in complete mode.
     marker: Option<(Epoch, usize)>,
     changed: bool,
     /// Entries with long values, which are written once at the marker.
     deferred: EpochBuffer<u32>,
     /// The number of sessions of all keys.
     kept: u64,
-    /// Whether a value may have heap memory.
+    /// Whether an accumulator may own heap memory.
     owns: bool,
-    /// The heap memory of values, in bytes.
+    /// The heap memory of all accumulators, in bytes.
     owned: usize,
-    /// The heap memory of keys, in bytes.
+    /// The heap memory of all keys, in bytes.
     key_heap: u64,
     down: BoxChain,
 }
@@ -203,7 +205,7 @@ impl SessionAggregate {
         Ok(())
     }
 
-    /// The entry of the key in `self.key`, created if it is missing.
+    /// The index of the entry with the key in `self.key`, created if it is missing.
     fn entry(&mut self) -> usize {
         let hash = hash_bytes(&self.key);
         if let Some(at) = self.entries.find(hash, &self.key) {
@@ -214,13 +216,13 @@ impl SessionAggregate {
         self.entries.insert(entry)
     }
 
-    /// Adds an entry to the expiry queue.
+    /// Schedules the next expiry check of an entry.
     fn look_at(&mut self, at: usize, due_us: i64) {
         self.entries[at].due_us = due_us;
         self.due.add(due_us, at as u32);
     }
 
-    /// Records an entry's new value, or its deletion, in the checkpoint.
+    /// Records the new value of an entry in the checkpoint, or its deletion if it has no sessions.
     fn note(&mut self, at: usize) {
         if self.owns {
             self.count_owned(at);
@@ -237,7 +239,7 @@ impl SessionAggregate {
         }
     }
 
-    /// Updates the total of heap memory after an entry changed.
+    /// Updates the total heap memory after an entry has changed.
     fn count_owned(&mut self, at: usize) {
         let entry = &mut self.entries[at];
         let values = entry.sessions.iter().flat_map(|session| &session.accumulators);
@@ -259,7 +261,7 @@ impl SessionAggregate {
         self.parts.log.put_uncounted(&mut entry.slot, entry.hash, &entry.key, &self.value);
     }
 
-    /// Counts all sessions of an entry as updated in this epoch, each only once, as Spark does.
+    /// Counts the sessions of an entry as updated. As in Spark, a session counts once per epoch.
     fn count_updated(&mut self, at: usize) {
         let (entry, log) = (&mut self.entries[at], &mut self.parts.log);
         let (generation, counted) = entry.counted;
@@ -315,7 +317,8 @@ impl SessionAggregate {
             }
             let Some((due_us, at)) = self.due.take(by_us) else { return Ok(true) };
             let at = at as usize;
-            // The slot may belong to another key by now, or the key may be due earlier.
+            // The slot may belong to another key in the meantime, or the key's next check has
+            // another time.
             if self.entries.get(at).is_none_or(|entry| entry.is_removed || entry.due_us != due_us) {
                 continue;
             }
@@ -347,7 +350,7 @@ impl SessionAggregate {
         self.entries.epoch();
         self.due.epoch();
         shrink_scratch([&mut self.value, &mut self.out, &mut self.key]);
-        // The list of a key's sessions is allocated with room for four.
+        // The memory of the sessions is estimated: a key's list has a capacity of at least four.
         let (keys, sessions) = (self.entries.len(), self.kept as usize);
         let lists = sessions.max(keys * 4) * size_of::<Session>();
         let functions = self.parts.functions.len();
@@ -357,7 +360,8 @@ impl SessionAggregate {
         self.parts.log.hand_over(epoch, self.kept, bytes as u64 + self.key_heap);
     }
 
-    /// Continues the expiry of a watermark, and passes on the marker after it.
+    /// Continues the expiry of the current watermark. When it is complete, the watermark and a
+    /// pending marker are passed on.
     fn continue_expiry(&mut self) -> Result<(), EngineError> {
         if let Some(by_us) = self.expiring_watermark_us {
             if !self.expire(by_us)? {
@@ -413,7 +417,8 @@ impl Stage for SessionAggregate {
     fn marker(&mut self, epoch: Epoch) -> Result<(), EngineError> {
         self.marker = Some((epoch, 0));
         if self.parts.late.as_ref().map_or(self.parts.output.continuous, LateRows::is_in_band) {
-            // Sessions that are not emitted yet are emitted in the next epoch.
+            // Expired sessions that are not emitted yet are emitted in the next epoch, so their
+            // watermark is set aside while the marker is passed on.
             let passing = self.expiring_watermark_us.take();
             self.continue_expiry()?;
             self.expiring_watermark_us = passing;
@@ -463,13 +468,13 @@ impl<'a> Push<Row<'a>> for SessionAggregate {
         let at = self.entry();
         let late = self.parts.late.as_ref().filter(|_| self.parts.evicts);
         if let Some(late_us) = late.map(LateRows::late_row_watermark_us) {
-            // The row must not extend expired sessions, even if they were not emitted yet.
+            // A row must not extend an expired session, even one that is not emitted yet.
             self.emit_expired(at, late_us)?;
         }
         let functions = &self.parts.functions;
         let list = &mut self.entries[at].sessions;
         let (before, count) = (list.first().map(|first| first.end_us), list.len());
-        // The sessions that the row touches are adjacent in the list.
+        // The sessions that the row touches are adjacent in the list, from `from` to `to`.
         let from = list.partition_point(|session| session.end_us < begin_us);
         let to = list.partition_point(|session| session.begin_us <= end_us);
         let cx = self.scratch.cx(row);
@@ -477,7 +482,7 @@ impl<'a> Push<Row<'a>> for SessionAggregate {
         if grows {
             list[from].end_us = list[from].end_us.max(end_us);
         } else {
-            // Sessions must be merged in time order.
+            // The accumulators of the merged sessions must be merged in time order.
             let accumulators = functions.iter().map(Function::start).collect();
             let at = from + list[from..to].partition_point(|other| other.begin_us <= begin_us);
             list.insert(at, Session { begin_us, end_us, accumulators });

@@ -35,7 +35,7 @@ fn writing(pattern: &str) -> Option<Pattern> {
     Pattern::new(pattern, Direction::Write).ok()
 }
 
-/// Formats a date by a constant pattern.
+/// Formats a date by a pattern that was compiled earlier.
 pub(super) fn written<'a>(days: i64, pattern: &Option<Pattern>, arena: &'a Bump) -> Cell<'a> {
     let mut out = BumpString::new_in(arena);
     if let Some(pattern) = pattern {
@@ -64,7 +64,8 @@ pub(super) fn check_pattern(
     }
 }
 
-/// Resolves a function as a CAST of its first argument, which also accepts words such as `today`.
+/// Resolves a function as a CAST of its first argument. The cast also accepts words such as
+/// `today`.
 pub(super) fn by_cast(_: &str, mut args: Vec<Resolved>, to: &DataType) -> PlanResult<Typed> {
     args.truncate(1);
     let args = args.into_iter().map(|arg| cast(arg, to, false));
@@ -106,8 +107,8 @@ impl Prepared {
         }
     }
 
-    /// Calls `then` with the row's pattern, or with `None` if the call has no pattern. Returns
-    /// `None` if the pattern is NULL.
+    /// Calls `then` with the pattern for the current row, or with `None` if the call has no
+    /// pattern. Returns `None` without calling `then` if the pattern is NULL.
     fn with<'a, R>(
         &self,
         cx: Cx<'a>,
@@ -131,7 +132,7 @@ impl Prepared {
     }
 }
 
-/// A description of the function's result, for error messages.
+/// A description of the function's result type, for error messages.
 fn target_of(call: &Call) -> String {
     match &call.to {
         DataType::Long => "a timestamp".to_string(),
@@ -178,7 +179,7 @@ pub(super) fn parsed(
         let Some(bytes) = value(cx)? else { return Ok(None) };
         pattern.with(cx, |pattern| match read(pattern, text(bytes), zone) {
             Ok(value) => Ok(Some(value)),
-            // An overflow is an error in every mode, also in a `try_` function.
+            // An overflow is an error in every mode and also in a `try_` function.
             Err(Unread::Overflow) => failed(
                 "DATETIME_OVERFLOW",
                 format!("'{}' is beyond the range of {to}", text(bytes)),
@@ -214,7 +215,7 @@ pub(super) fn date_format(args: Vec<Compiled>, call: Call) -> Compiled {
     }
     bytes_fn(move |cx| {
         let Some(at) = at(cx)? else { return Ok(None) };
-        // A number of seconds beyond the range of TIMESTAMP wraps around, as in Spark.
+        // A number of seconds outside the range of TIMESTAMP wraps around, as in Spark.
         let at = if of_seconds { at.wrapping_mul(SECOND_US) } else { at };
         pattern.with(cx, |pattern| {
             let mut out = BumpString::new_in(cx.arena);

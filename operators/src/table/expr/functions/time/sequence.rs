@@ -1,8 +1,9 @@
-//! `sequence` over dates and timestamps.
+//! The function `sequence` for dates and timestamps.
 //!
-//! Each element is computed from the start by adding the step n times at once: first its months,
-//! then its whole days, both in local time, then the rest as elapsed time. So the end of a month is
-//! kept, and a clock change does not shift later elements.
+//! Each element is computed from the start by adding n steps at once: first the months and then the
+//! whole days of the steps, both in local time, then the rest as elapsed time. So a sequence that
+//! starts at the end of a month stays at the ends of months, and a clock change does not shift
+//! later elements.
 
 use super::super::array::{MAX_SEQUENCE, collected};
 use super::super::registry::{Call, Typed, any_nullable, element_of};
@@ -14,7 +15,8 @@ use crate::table::expr::compile::{EvalError, failed};
 use crate::table::expr::resolve::{common_type, expect_type};
 use crate::table::types::DataType;
 
-/// Resolves the arguments: start and stop get a common type. Without a step, the step is one day.
+/// Resolves the arguments. Start and stop get a common type. Without a step argument, the step is
+/// one day.
 pub fn sequence_types(name: &str, mut args: Vec<Resolved>) -> PlanResult<Typed> {
     let nullable = any_nullable(&args);
     let to = common_type(&args[0].data_type, &args[1].data_type).filter(DataType::is_datetime);
@@ -37,7 +39,7 @@ pub fn sequence_types(name: &str, mut args: Vec<Resolved>) -> PlanResult<Typed> 
     Ok(Typed::new(args, DataType::Array(Box::new(to)), nullable))
 }
 
-/// The step, split into units that are added separately.
+/// The step of a sequence, split into units that are added separately.
 #[derive(Clone, Copy)]
 struct Step {
     months: i64,
@@ -59,7 +61,7 @@ impl Step {
         Self { months: 0, days_us: step - step % DAY_US, rest_us: step % DAY_US }
     }
 
-    /// Returns the instant `times` steps after `start`; `None` on overflow.
+    /// The instant `times` steps after `start`; `None` on overflow.
     fn from(self, start: i64, times: i64, zone: Tz) -> Option<i64> {
         let months = self.months.checked_mul(times)?;
         let days_us = self.days_us.checked_mul(times)?;
@@ -88,7 +90,7 @@ pub fn sequence<'a>(
     let direction = step.months.signum() + step.days_us.signum() + step.rest_us.signum();
     let goes = direction > 0 && start <= stop || direction < 0 && start >= stop;
     let stands = direction == 0 && start == stop;
-    // Dates cannot be stepped by less than a day.
+    // A step between dates must be at least a day.
     let too_short = of_dates && step.months == 0 && step.days_us == 0;
     if too_short || !goes && !stands {
         return failed(

@@ -6,9 +6,9 @@ use crate::table::error::{PlanError, PlanResult};
 use crate::table::expr::Resolved;
 use crate::table::expr::compile::{Compiled, long_fn, text};
 
-/// The number of months between two timestamps. It is a whole number if both are on the same day of
-/// their month, or both on the last day. Otherwise the fraction counts months of 31 days. The time
-/// of day is measured as elapsed time since midnight.
+/// The number of months between two timestamps. It is an integer if both are on the same day of
+/// their months, or both on the last day. Otherwise a fraction is added, of months of 31 days. The
+/// time of day is measured as elapsed time since midnight.
 pub fn months_between(a: i64, b: i64, rounded: bool, zone: Tz) -> f64 {
     let parts = |at: i64| {
         let days = to_local(at, zone).div_euclid(DAY_US);
@@ -47,8 +47,8 @@ pub fn truncated(unit: &str, at: i64, zone: Tz) -> Option<i64> {
         _ => 0,
     };
     if within_hour > 0 {
-        // Subtracts elapsed time, so that the repeated hour of a clock change is not confused with
-        // the first one.
+        // Subtracts elapsed time, because in the hour that a clock change repeats, a local time is
+        // ambiguous.
         return at.checked_sub(local.rem_euclid(within_hour));
     }
     let days = local.div_euclid(DAY_US);
@@ -69,8 +69,8 @@ pub fn truncated_date(unit: &str, days: i64) -> Option<i64> {
     }
 }
 
-/// Compiles truncation to a unit. With an unknown unit, the result is NULL even if the time's
-/// evaluation fails.
+/// Compiles truncation to a unit. If the unit is unknown, the result is NULL, even if the
+/// evaluation of the time would fail.
 pub fn cut(
     unit: Compiled,
     time: Compiled,
@@ -162,7 +162,7 @@ pub fn difference(unit: &str, start: i64, end: i64, zone: Tz) -> Option<i64> {
         });
         return i64::try_from(between / i128::from(length)).ok();
     };
-    // The last day counts only if its time of day has been reached.
+    // The last day counts only if its time of day is at or after that of the start.
     let (start_days, end_days) = (start.div_euclid(DAY_US), end.div_euclid(DAY_US));
     let (start_time, end_time) = (start.rem_euclid(DAY_US), end.rem_euclid(DAY_US));
     let end_days = if end_days > start_days && end_time < start_time {
@@ -172,8 +172,8 @@ pub fn difference(unit: &str, start: i64, end: i64, zone: Tz) -> Option<i64> {
     } else {
         end_days
     };
-    // A month has passed when its day of the month is reached again, not at the end of a shorter
-    // month.
+    // A month counts as passed when the day of the month is reached again. The end of a shorter
+    // month does not count.
     let packed = |days: i64| {
         let date = Date::of_days(days);
         (date.year * 12 + i64::from(date.month)) * 32 + i64::from(date.day)

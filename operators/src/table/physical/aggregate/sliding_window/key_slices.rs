@@ -1,4 +1,4 @@
-//! The slices of one key, and the combination of slices into windows.
+//! The slices of one key, and how slices are combined to windows.
 
 use crate::state::key_table::KeyedEntry;
 use crate::table::expr::compile::Cx;
@@ -13,11 +13,11 @@ use smallvec::SmallVec;
 use std::collections::VecDeque;
 use std::hint::black_box;
 
-/// Configuration that all entries of a stage share.
+/// The configuration that all keys of a stage share.
 pub(super) struct StageConfig<U> {
     pub functions: Vec<Function>,
     pub lengths: Lengths,
-    /// An empty slice. Its start time is not set.
+    /// The units of an empty slice. The first unit, its start time, must be set in each copy.
     pub empty: Values<U>,
 }
 
@@ -29,32 +29,33 @@ impl<U: Unit> StageConfig<U> {
         Self { functions, lengths, empty }
     }
 
-    /// The number of units per slice.
+    /// The number of units per slice: its start time and its accumulators.
     #[inline]
     fn size(&self) -> usize {
         self.empty.len()
     }
 
-    /// The accumulators before any row.
+    /// The initial accumulators of a slice.
     #[inline]
     fn start(&self) -> &[U] {
         &self.empty[1..]
     }
 }
 
-/// The fields of an entry that are needed only with a checkpoint.
+/// The fields of a key's entry that are needed only with a checkpoint.
 struct ChangeSlots<U> {
-    /// The log position of each slice's last change.
+    /// For each slice, the log position of its last change.
     slots: VecDeque<StateSlot>,
-    /// For each slice of the front, its own values without those of later slices.
+    /// For each slice of the front, its own values without those of later slices. The front itself
+    /// stores suffix sums.
     sums: SliceRing<U>,
-    /// The log position of the last change of the next window.
+    /// The log position of the last change of the next window's entry.
     slot: StateSlot,
 }
 
-/// A slice of a key.
+/// The slice of a key for a start time.
 pub(super) struct FoundSlice {
-    /// Its index among the slices of its key.
+    /// The index among the slices of the key.
     pub place: usize,
     pub is_new: bool,
 }
@@ -65,21 +66,23 @@ pub(super) struct KeySlices<U> {
     pub key: SmallVec<[u8; 40]>,
     /// The end of the next window.
     pub next_us: i64,
-    /// The slices with their start times, in time order. Slices of the front hold suffix sums, the
-    /// others their own values.
+    /// The slices with their start times, in time order. Slices of the front store suffix sums, the
+    /// others store their own values.
     slices: SliceRing<U>,
     /// The start of the last slice. Most rows belong to it or to the next slice.
     last_us: i64,
     front: u32,
-    /// The number of slices that are in the front or merged into `back`.
+    /// The number of slices that are in the front or merged into `back`, the two halves of the
+    /// two-stack queue.
     taken: u32,
     back: Values<U>,
-    /// The end of the window at which all slices are moved to the front; `NONE` if not yet decided.
+    /// The end of the window at which all merged slices are moved to the front; `NONE` if not
+    /// decided yet. It differs by key, so that not all keys are moved at the same window.
     move_to_front_us: i64,
     /// The slice that was last counted as updated, and the log generation of that count.
     counted_us: i64,
     counted: u32,
-    /// The heap memory of the values of its slices and sums, in bytes.
+    /// The heap memory of the accumulators in slices and sums, in bytes.
     owned: usize,
     kept: Option<Box<ChangeSlots<U>>>,
 }
@@ -119,7 +122,7 @@ impl<U: Unit> KeySlices<U> {
         }
     }
 
-    /// The memory in bytes, besides the entry itself.
+    /// The memory in bytes, without the entry itself.
     pub fn memory(&self) -> usize {
         let kept = self.kept.as_ref().map_or(0, |kept| {
             size_of::<ChangeSlots<U>>()
@@ -132,32 +135,32 @@ impl<U: Unit> KeySlices<U> {
         self.slices.memory() + kept + key + back + self.owned
     }
 
-    /// The heap memory of the values of its slices and sums, in bytes.
+    /// The heap memory of the accumulators in slices and sums, in bytes.
     #[inline]
     pub fn owned(&self) -> usize {
         self.owned
     }
 
-    /// Prefetches what the next window needs, which was last used one window length ago.
+    /// Prefetches the memory for the next window, which was last accessed one window length ago.
     pub fn prefetch(&self, common: &StageConfig<U>) {
         let (len, taken) = (self.slices.len(), self.taken as usize);
         let time = |place: usize| (place < len).then(|| self.begin(place, common));
         black_box((time(0), time(taken)));
     }
 
-    /// The start time of a slice.
+    /// The start time of the slice with an index.
     #[inline]
     pub fn begin(&self, place: usize, common: &StageConfig<U>) -> i64 {
         self.slices.get(place, common.size())[0].time()
     }
 
-    /// The start time of the first slice; `None` if there is none.
+    /// The start time of the first slice; `None` if the key has no slices.
     #[inline]
     pub fn first_us(&self, common: &StageConfig<U>) -> Option<i64> {
         (self.slices.len() > 0).then(|| self.begin(0, common))
     }
 
-    /// The slice with a start time, created if it is missing.
+    /// Finds the slice with a start time, or creates it.
     #[inline]
     pub fn slice(&mut self, begin_us: i64, common: &StageConfig<U>) -> FoundSlice {
         if begin_us == self.last_us {
@@ -207,7 +210,7 @@ impl<U: Unit> KeySlices<U> {
         FoundSlice { place: at, is_new: true }
     }
 
-    /// Adds a row to a slice.
+    /// Adds a row to the slice with an index.
     #[inline]
     pub fn add(
         &mut self,
@@ -230,8 +233,8 @@ impl<U: Unit> KeySlices<U> {
         Ok(())
     }
 
-    /// Adds a row to a slice of the front and so to all suffix sums before it. The row is evaluated
-    /// only once.
+    /// Adds a row to a slice of the front, and so to the suffix sums of all slices before it. The
+    /// row's expressions are evaluated only once.
     #[cold]
     fn add_late(
         &mut self,
@@ -277,14 +280,16 @@ impl<U: Unit> KeySlices<U> {
             return Ok(cost + self.move_to_front(common)?);
         }
         if self.move_to_front_us == NONE {
-            // Spreads the moves of different keys over time.
+            // The first move is at a different window for each key, which spreads the cost over
+            // time.
             let moment = (self.hash >> 8) as i64 % (width_us / slide_us);
             self.move_to_front_us = end_us.saturating_add(moment * slide_us);
         }
         Ok(cost)
     }
 
-    /// Moves all merged slices to the front. Returns the number of merges.
+    /// Moves all slices merged in `back` to the front, as suffix sums. Returns the number of
+    /// merges.
     fn move_to_front(&mut self, common: &StageConfig<U>) -> Result<usize, EngineError> {
         let (functions, size) = (&common.functions, common.size());
         let (front, taken) = (self.front as usize, self.taken as usize);
@@ -307,7 +312,7 @@ impl<U: Unit> KeySlices<U> {
         Ok(taken)
     }
 
-    /// The accumulators of the window of all merged slices; `None` if there are no slices.
+    /// The accumulators of the window over all merged slices; `None` if there are no such slices.
     #[inline]
     pub fn window<'a>(
         &'a self,
@@ -343,12 +348,12 @@ impl<U: Unit> KeySlices<U> {
         Ok(cost)
     }
 
-    /// The index of the slice with a start time; `None` if there is none.
+    /// The index of the slice with a start time; `None` if there is no such slice.
     pub fn find(&self, begin_us: i64, common: &StageConfig<U>) -> Option<usize> {
         (0..self.slices.len()).rev().find(|at| self.begin(*at, common) == begin_us)
     }
 
-    /// Removes a slice that is not part of any combined window yet. Returns whether it existed.
+    /// Removes a slice that is not merged into a window yet. Returns whether the slice existed.
     pub fn remove(&mut self, begin_us: i64, common: &StageConfig<U>) -> bool {
         let Some(at) = self.find(begin_us, common) else { return false };
         self.owned -= owned(self.slices.get(at, common.size()));
@@ -361,8 +366,8 @@ impl<U: Unit> KeySlices<U> {
         true
     }
 
-    /// The log generation in which a slice was last counted as updated; 0 if another slice has been
-    /// counted since.
+    /// The log generation in which the slice was last counted as updated; 0 if another slice was
+    /// counted after it.
     #[inline]
     pub fn counted(&mut self, begin_us: i64) -> &mut u32 {
         if std::mem::replace(&mut self.counted_us, begin_us) != begin_us {
@@ -371,7 +376,7 @@ impl<U: Unit> KeySlices<U> {
         &mut self.counted
     }
 
-    /// The own values of a slice and the log position of its last change; `None` without a
+    /// The slice's own values, and the log position of its last change; `None` without a
     /// checkpoint.
     pub fn kept(
         &mut self,
@@ -399,13 +404,13 @@ impl<U: Unit> KeySlices<U> {
         }
     }
 
-    /// The accumulators of a slice that is not merged yet. Call [`count_owned`](Self::count_owned)
-    /// after changing them.
+    /// The accumulators of a slice that is not merged yet. After a change, call
+    /// [`count_owned`](Self::count_owned).
     pub fn values(&mut self, place: usize, common: &StageConfig<U>) -> &mut [U] {
         &mut self.slices.get_mut(place, common.size())[1..]
     }
 
-    /// The log position of the last change of the next window; `None` without a checkpoint.
+    /// The log position of the last change of the next window's entry; `None` without a checkpoint.
     pub fn slot(&mut self) -> Option<&mut StateSlot> {
         self.kept.as_mut().map(|kept| &mut kept.slot)
     }
