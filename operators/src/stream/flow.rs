@@ -95,9 +95,9 @@ impl<C: 'static> Flow<C> {
         (input, self.stream(FromChannel { from }))
     }
 
-    /// A source that reads an iterator as fast as the query can. The stream ends with the iterator.
-    /// A restart from a checkpoint skips the items of committed epochs, so the iterator must yield
-    /// the same items again.
+    /// Creates a source that reads an iterator as fast as the query can. The stream ends with the
+    /// iterator. A restart from a checkpoint skips the items of committed epochs, so the iterator
+    /// must yield the same items again.
     pub fn items<I>(&self, items: I) -> Stream<impl Recipe<Item = I::Item> + use<I, C>, C>
     where
         I: IntoIterator,

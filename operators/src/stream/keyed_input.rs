@@ -1,4 +1,4 @@
-//! What a keyed operator reads: one keyed stream, or two that are partitioned by the same key.
+//! The input of a keyed operator: one keyed stream, or two that are partitioned by the same key.
 //!
 //! ```text
 //! left  ▸ key ▸ Exchange ═rings by key═▶ ┐
@@ -6,8 +6,8 @@
 //! right ▸ key ▸ Exchange ═rings by key═▶ ┘
 //! ```
 //!
-//! Keys are assigned to instances by the hash of their encoding, which is also their place in
-//! checkpoints. So the records of a key meet in one instance, whichever stream they come from.
+//! The hash of a key's encoding decides the key's instance, and its key group in checkpoints. So
+//! all records of a key reach one instance, whichever stream they come from.
 
 use crate::event_time::watermark::MakeEventTimeFn;
 use crate::stream::keyed_exchange::{keyed, keyed_workers};
@@ -26,13 +26,13 @@ use std::marker::PhantomData;
 /// A record of one of two streams.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Either<L, R> {
-    /// Of the left stream.
+    /// A record of the left stream.
     Left(L),
-    /// Of the right stream.
+    /// A record of the right stream.
     Right(R),
 }
 
-/// Encoded as a `Result` with the left record as its `Ok`.
+/// Encodes the record as a `Result`: the left record is `Ok`.
 impl<L: Serialize, R: Serialize> Serialize for Either<L, R> {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
         let either: Result<&L, &R> = match self {
@@ -69,11 +69,11 @@ pub trait KeyedInput: Sized + 'static {
     fn describe(&self, kept: &mut CheckpointManifest);
     /// Whether any stream has a watermark.
     fn has_event_time(&self) -> bool;
-    /// The event time of the records. A record of a stream without one is never late.
+    /// The event time of the records. A record of a stream without event time is never late.
     fn event_time(&self) -> Option<MakeEventTimeFn<Self::Item>>;
     /// Whether every stream has a watermark and its records have an event time.
     fn is_timed(&self) -> bool;
-    /// How far records may be behind the watermark that arrives with them.
+    /// How far records may be behind the watermark that arrives with them, in microseconds.
     fn watermark_lag_us(&self) -> i64;
 }
 

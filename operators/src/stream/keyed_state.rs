@@ -1,4 +1,4 @@
-//! Where the states of aggregates live: in memory only, or also in checkpoints.
+//! The states of aggregates: in memory only, or also in checkpoints.
 //!
 //! The type of the flow decides. A flow without a checkpoint has no requirements for its types, and
 //! its state is a plain hash table. A flow with a checkpoint requires serde, and records a key's
@@ -111,7 +111,7 @@ pub trait KeyedState<K, S>: Send {
     fn with<R>(&mut self, key: &K, body: impl FnOnce(&mut S) -> R) -> Result<R, EngineError>;
     /// Restores the state of an earlier run. Called before the first record.
     fn restore(&mut self) -> Result<(), EngineError>;
-    /// Hands the changes to the checkpoint. Called before the marker is passed on.
+    /// Hands the changes to the checkpoint. Called before the marker is forwarded.
     fn hand_over(&mut self, epoch: Epoch) -> Result<(), EngineError>;
 }
 
@@ -119,7 +119,7 @@ pub trait KeyedState<K, S>: Send {
 pub struct Plain<K, S>(LinearHashTable<(K, S)>);
 
 impl<K: Hash + Eq + Clone, S: Default> Plain<K, S> {
-    /// A callback for records that are further ahead.
+    /// Adds a key with its initial state. Not inlined, because most records have a known key.
     #[cold]
     #[inline(never)]
     fn begin(&mut self, hash: u64, key: &K) -> &mut S {
@@ -196,7 +196,7 @@ struct Entry<K, S> {
     /// The encoded key.
     bytes: Box<[u8]>,
     state: S,
-    /// The slot of its last recorded change.
+    /// The slot of the key's last recorded change.
     slot: StateSlot,
     /// Length of the state when it was last written: an estimate of its heap memory.
     written: u32,
@@ -335,7 +335,7 @@ impl<K: Kept + Hash + Eq + Clone, S: Kept + Default> KeyedState<K, S> for Checkp
             }
         }
         let keys = self.entries.len() as u64;
-        // Includes an estimate of what the table needs per entry.
+        // The table needs about 48 bytes per entry in addition to the entry itself.
         let bytes = keys * (size_of::<Entry<K, S>>() + 48) as u64 + self.memory;
         self.log.hand_over(epoch, keys, bytes);
         Ok(())

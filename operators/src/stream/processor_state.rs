@@ -139,7 +139,7 @@ pub(super) struct ChangeWriter<'n> {
     pub log: &'n mut StateLog,
     /// Number of state entries of all keys.
     pub parts: &'n mut u64,
-    /// Approximate memory of their values, in bytes.
+    /// Approximate memory of the values of all state entries, in bytes.
     pub memory: &'n mut u64,
     pub hash: u64,
     pub key: &'n [u8],
@@ -181,8 +181,8 @@ pub(super) fn damaged() -> EngineError {
     )
 }
 
-/// The approximate memory of a value: its heap memory is estimated by its encoded length. `written`
-/// is that length, if the value was encoded anyway.
+/// The approximate memory of a value, in bytes. Heap memory is estimated by the encoded length,
+/// which is `written` if the value was already encoded.
 pub(super) fn memory_of<V: Serialize>(value: &V, written: Option<usize>) -> u32 {
     let apart = if std::mem::needs_drop::<V>() {
         written.unwrap_or_else(|| postcard::experimental::serialized_size(value).unwrap_or(0))
@@ -193,7 +193,7 @@ pub(super) fn memory_of<V: Serialize>(value: &V, written: Option<usize>) -> u32 
 }
 
 impl ChangeWriter<'_> {
-    /// The key of a part.
+    /// Starts the entry key of a part of a state.
     fn begin(&mut self, state: usize) -> &mut Vec<u8> {
         begin_key(self.key, (state + 1) as u16, &mut self.buffer.key)
     }
@@ -211,7 +211,7 @@ impl ChangeWriter<'_> {
             out.extend_from_slice(&expires_us.to_le_bytes());
             write(value, out)?;
         }
-        // Without the expiry time before the value.
+        // The expiry time before the value does not count for the value's length.
         let memory = memory_of(value, self.log.is_on().then(|| out.len() - size_of::<i64>()));
         self.log.put(slot, self.hash, key, out);
         *self.memory += u64::from(memory);
@@ -274,7 +274,7 @@ struct ExpiringValue<V> {
     value: V,
     expires_us: i64,
     slot: StateSlot,
-    /// See [`memory_of`].
+    /// Approximate memory of the value, in bytes; see [`memory_of`].
     memory: u32,
 }
 
@@ -288,7 +288,7 @@ impl<V: Kept> ExpiringValue<V> {
     }
 }
 
-/// The changes in the number of entries and in their memory when one replaces another.
+/// The changes in the number of entries and in their memory when `after` replaces `before`.
 fn more<V>(before: Option<&ExpiringValue<V>>, after: Option<&ExpiringValue<V>>) -> (i64, i64) {
     let of =
         |held: Option<&ExpiringValue<V>>| held.map_or((0, 0), |held| (1, i64::from(held.memory)));
@@ -332,7 +332,7 @@ impl<V: Kept> Cell for ValueCell<V> {
 
 pub(super) struct ListCell<V> {
     ttl: Ttl,
-    /// By index, in insertion order.
+    /// The items by index. The index ascends in insertion order.
     items: BTreeMap<u64, ExpiringValue<V>>,
 }
 
@@ -417,7 +417,8 @@ impl<K: Kept + Hash + Eq, V: Kept> Cell for MapCell<K, V> {
     }
 }
 
-/// The state with a number, which must be of type `C`.
+/// The state with a number. Panics if it is not of type `C`, which means that it was declared for
+/// another processor.
 fn of_kind<C: Cell + 'static>(cells: &mut [Box<dyn Cell>], state: usize) -> &mut C {
     match cells.get_mut(state).and_then(|cell| cell.any().downcast_mut()) {
         Some(cell) => cell,
@@ -436,7 +437,7 @@ fn of_kind_ref<C: Cell + 'static>(cells: &[Box<dyn Cell>], state: usize) -> &C {
 pub(super) struct Cells<'c> {
     pub cells: &'c mut [Box<dyn Cell>],
     pub notes: ChangeWriter<'c>,
-    /// The earliest expiry time of what was written in this call.
+    /// The earliest expiry time of the state entries that this call has written.
     pub expires_us: i64,
 }
 

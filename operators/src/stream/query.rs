@@ -9,7 +9,7 @@ use millstream_engine::runtime::job::RunningJob;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-/// What a query has besides its threads.
+/// The parts of a query besides its running job.
 pub(in crate::stream) struct QueryParts {
     pub ending: Arc<QueryEnd>,
     pub latency: Latency,
@@ -26,7 +26,7 @@ impl Drop for OutputReleaseGuard {
     }
 }
 
-/// A started flow. Dropping it [stops](Self::stop) it.
+/// A started flow. Dropping the handle [stops](Self::stop) the query.
 pub struct Query {
     // Dropped before the job, which waits for its threads.
     pub(in crate::stream) _releases: OutputReleaseGuard,
@@ -41,8 +41,8 @@ impl Query {
     }
 
     /// Stops at the next epoch and waits for it: sources emit nothing more, and everything they
-    /// have emitted is processed and committed. It does not wait for room in an output; results
-    /// that do not fit can be read afterwards, like the others, until the
+    /// have emitted is processed and committed. The call does not wait for a reader of a full
+    /// output: results that do not fit can be read afterwards, like the others, until the
     /// [`Output`](crate::stream::Output) is dropped. Records that were pushed but not taken by the
     /// query are dropped ([`Input::committed`](crate::stream::Input::committed) returns how many
     /// were committed).
@@ -84,7 +84,8 @@ impl Query {
 
     /// The failure that ended the query, if one did.
     pub fn exception(&self) -> Option<EngineError> {
-        // Outputs learn the failure first, so a caller that has seen it there finds it here.
+        // The outcome is read from the shared end of the query, which outputs read too. So a caller
+        // that has learned of the failure from an output finds it here.
         self.parts.ending.outcome().cloned().and_then(Result::err)
     }
 

@@ -1,4 +1,4 @@
-//! A stream as a recipe: it can put a chain behind itself and add both to a job.
+//! A stream as a recipe. Given the chain that follows the stream, a recipe adds both to a job.
 
 use crate::event_time::watermark::MakeEventTimeFn;
 use millstream_engine::checkpoint::QueryDescription;
@@ -6,11 +6,11 @@ use millstream_engine::error::EngineError;
 use millstream_engine::runtime::job::Job;
 use millstream_engine::runtime::stage::Push;
 
-/// Builds a chain behind a stream and assigns its tasklets to workers.
+/// Builds a stream and the chain that follows it, and assigns their tasklets to workers.
 ///
 /// `chain` creates the chain of one instance and is called once per instance.
 pub trait Recipe: 'static {
-    /// The records.
+    /// The type of the records.
     type Item: Send + 'static;
     /// Adds the tasklets to `job`.
     fn build<D: Push<Self::Item> + 'static>(
@@ -19,7 +19,7 @@ pub trait Recipe: 'static {
         parallelism: usize,
         chain: &mut dyn FnMut(&mut Job, usize) -> D,
     );
-    /// The worker of each instance of a chain behind this stream.
+    /// The worker of each instance of the chain that follows this stream.
     fn places(&self, job: &Job, parallelism: usize) -> Vec<usize>;
     /// Adds to the checkpoint manifest, in the order in which [`build`](Self::build) creates
     /// operators.
@@ -55,7 +55,7 @@ impl CheckpointManifest {
     }
 }
 
-/// Forwards what a stream tells about itself, unchanged, to the stream in a field.
+/// Implements the properties of a stream by forwarding to the stream in a field.
 macro_rules! pass_properties {
     ($up:ident) => {
         fn watermark_lag_us(&self) -> i64 {

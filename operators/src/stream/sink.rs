@@ -1,4 +1,4 @@
-//! Where a typed stream ends: a function or a channel.
+//! The ends of typed streams: functions and channels.
 
 use crate::stream::channel::{ChannelSink, OutputParts};
 use crate::stream::operator::gather::GatherRecipe;
@@ -10,9 +10,9 @@ use millstream_engine::runtime::job::Job;
 use millstream_engine::runtime::stage::Push;
 use std::sync::Arc;
 
-/// Where a stream can end.
+/// The end of a stream: a function or an output.
 pub trait Sink<T>: 'static {
-    /// The last stage.
+    /// The last stage of the chain.
     type Stage: Push<T> + 'static;
     /// Creates the stage of one instance. There is one instance unless the sink is parallel.
     fn stage(&mut self, latency: &Latency, env: Arc<dyn Env>) -> Self::Stage;

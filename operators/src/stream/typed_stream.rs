@@ -18,7 +18,7 @@ use std::time::Duration;
 pub struct Stream<R, C = InMemory> {
     pub(in crate::stream) recipe: R,
     pub(in crate::stream) sinks: Rc<RefCell<Vec<Box<dyn SinkChain>>>>,
-    /// Of the flow.
+    /// The kind of the flow.
     pub(in crate::stream) kind: PhantomData<fn() -> C>,
 }
 
@@ -54,7 +54,7 @@ impl<R: Recipe, C: 'static> Stream<R, C> {
         self.with(|up| FlatMapRecipe { up, f, item: PhantomData })
     }
 
-    /// The records of both streams. Each stream's records keep their order.
+    /// Merges the records of both streams. The records of each stream keep their order.
     pub fn union<S: Recipe<Item = R::Item>>(
         self,
         other: Stream<S, C>,
@@ -77,10 +77,10 @@ impl<R: Recipe, C: 'static> Stream<R, C> {
         self.with(|up| WatermarkRecipe { up, time, delay_ms, skew_ms: None, ahead })
     }
 
-    /// Declares the event time as [`with_watermark`](Self::with_watermark) does, with a limit of how
-    /// far ahead of the clock it may be. A record that is further ahead is taken out and counted
-    /// ([`EventTimeStats::ahead_of_clock`](millstream_engine::epoch::event_time::EventTimeStats::ahead_of_clock)): it does not move
-    /// the watermark, which would make all other records late.
+    /// Like [`with_watermark`](Self::with_watermark), with a limit on how far ahead of the clock an
+    /// event time may be. A record beyond the limit is dropped and counted
+    /// ([`EventTimeStats::ahead_of_clock`](millstream_engine::epoch::event_time::EventTimeStats::ahead_of_clock)).
+    /// It does not advance the watermark, because all other records would then be late.
     pub fn with_watermark_and_max_skew<F>(
         self,
         time: F,
@@ -93,10 +93,10 @@ impl<R: Recipe, C: 'static> Stream<R, C> {
         self.with_watermark_and_ahead(time, delay, max_future_skew, drop_ahead::<R::Item>)
     }
 
-    /// As [`with_watermark_and_max_skew`](Self::with_watermark_and_max_skew), with a side output:
-    /// `ahead` is called with each record that is taken out, and with the latest event time that was
-    /// accepted. It runs on the worker's thread, as a [`sink`](Self::sink) does, and again with
-    /// the records that a restart reads again.
+    /// Like [`with_watermark_and_max_skew`](Self::with_watermark_and_max_skew), with a side output.
+    /// `ahead` is called with each record that is dropped and with the latest event time that is
+    /// accepted. It runs on the worker's thread, like a [`sink`](Self::sink). After a restart it is
+    /// called again for records that are read again.
     pub fn with_watermark_and_ahead<F, A>(
         self,
         time: F,

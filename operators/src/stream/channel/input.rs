@@ -151,8 +151,8 @@ impl<T: Send> Input<T> {
     /// Pushes a record. While the channel is full it spins briefly and then sleeps. An error means
     /// that the query has ended.
     ///
-    /// It waits forever if the query itself waits for results that only this thread reads: use
-    /// [`try_push`](Self::try_push) or [`push_timeout`](Self::push_timeout) there.
+    /// The call waits forever if the query itself waits for results that only this thread reads. In
+    /// that case use [`try_push`](Self::try_push) or [`push_timeout`](Self::push_timeout).
     #[inline]
     pub fn push(&mut self, value: T) -> Result<(), PushError<T>> {
         match self.try_push(value) {

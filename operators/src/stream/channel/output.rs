@@ -61,7 +61,7 @@ impl From<RecvTimeoutError> for EngineError {
     }
 }
 
-/// The receiving side of an output. If it is dropped the query continues without a reader.
+/// The receiving side of an output. If the output is dropped, the query continues without a reader.
 pub struct Output<T> {
     ring: Consumer<T>,
     behind: Arc<Overflow<T>>,
@@ -145,7 +145,7 @@ impl<T: Send> Output<T> {
         self.ending.outcome().is_some() && !self.has_result()
     }
 
-    /// A result or the end; `None` after the deadline.
+    /// Waits for a result or the end of the query; `None` after the deadline.
     fn wait(&mut self, deadline: Option<Instant>) -> Option<Result<T, RecvError>> {
         let backoff = Backoff::new();
         loop {
@@ -153,7 +153,8 @@ impl<T: Send> Output<T> {
                 return Some(Ok(value));
             }
             if let Some(end) = self.end() {
-                // The end is reported after the last result, which may have arrived in between.
+                // The end is reported only after the last result, which may have arrived after the
+                // first check.
                 return Some(self.try_recv().ok_or(end));
             }
             let left = deadline.map(|at| at.saturating_duration_since(Instant::now()));

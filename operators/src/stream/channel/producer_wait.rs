@@ -19,7 +19,8 @@ impl WaitingProducers {
     pub fn register(&self, input: u64, task: &Waker) {
         let mut tasks = self.tasks();
         tasks.insert(input, task.clone());
-        // While the lock is held, because whoever takes the flag also takes the entry.
+        // The flag is set while the lock is held, because a thread that claims the flag also takes
+        // the entries.
         self.flag.prepare_park();
     }
 
@@ -27,8 +28,8 @@ impl WaitingProducers {
         self.tasks().remove(&input);
     }
 
-    /// Wakes all waiting producers. Call this after freeing slots. It costs a fence if nobody
-    /// waits.
+    /// Wakes all waiting producers. Call this after freeing slots. The call costs a fence if no
+    /// producer waits.
     #[inline]
     pub fn wake(&self) {
         if self.flag.claim_wakeup() {
@@ -47,7 +48,7 @@ impl WaitingProducers {
     }
 }
 
-/// A thread that waits.
+/// A waiting thread, which can be woken like a task.
 struct Sleeper(Thread);
 
 impl Wake for Sleeper {
@@ -56,7 +57,7 @@ impl Wake for Sleeper {
     }
 }
 
-/// A waker of the calling thread.
+/// Creates a waker of the calling thread.
 pub(super) fn this_thread() -> Waker {
     Waker::from(Arc::new(Sleeper(std::thread::current())))
 }

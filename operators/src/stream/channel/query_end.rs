@@ -1,4 +1,4 @@
-//! The end of a query as its outputs see it, and outputs that are not read.
+//! How outputs learn of the end of a query, and how unread outputs are detected.
 //!
 //! *A full output* blocks its query; that is backpressure. Two callers must not wait for a reader
 //! that may never come. A query that is stopped puts results that do not fit into the ring into an
@@ -23,7 +23,7 @@ pub(super) struct OutputState {
     pub sink: OnceLock<Waker>,
     /// Whether the sink must stop waiting for the reader.
     released: AtomicBool,
-    /// Whether the output was dropped. The sink may still be waiting, because it does not know yet.
+    /// Whether the output was dropped. The sink may not have seen this yet, and still wait.
     dropped: AtomicBool,
     /// Whether the sink is waiting for the reader.
     blocked: AtomicBool,
@@ -43,7 +43,7 @@ impl OutputState {
         }
     }
 
-    /// Wakes the sink if it sleeps. Call this after storing what the sink must see.
+    /// Wakes the sink if it sleeps. Call this after storing state that the sink must see.
     pub fn wake_sink(&self) {
         // ORDERING: a sink that is attached after this check issues a fence before it sleeps, so it
         // sees everything that was stored before.
@@ -73,15 +73,15 @@ impl OutputState {
 
     /// Records whether the sink is waiting.
     pub fn set_blocked(&self, blocked: bool) {
-        // ORDERING: relaxed: read from time to time, and nothing else depends on it.
+        // ORDERING: relaxed: other threads poll these values, and nothing else depends on them.
         if !blocked {
             self.unblocked.fetch_add(1, Ordering::Relaxed);
         }
         self.blocked.store(blocked, Ordering::Relaxed);
     }
 
-    /// If the sink is waiting and no other thread is known to read: how often the sink could
-    /// continue before.
+    /// `Some` if the sink is waiting and no other thread reads the output: how often the sink could
+    /// continue so far.
     fn stuck(&self) -> Option<u64> {
         let waiter = self.reader.last_waiter();
         let unread = waiter.is_none_or(|thread| thread == std::thread::current().id());
@@ -148,7 +148,8 @@ impl Drop for QueryEndNotifier {
 pub(in crate::stream) struct UnreadOutputWatch<'a> {
     ending: &'a QueryEnd,
     timeout: Duration,
-    /// For each output: the count at which it is blocked, and since when.
+    /// For each output that is stuck: the count that [`OutputState::stuck`] returned, and since
+    /// when.
     stuck: Vec<Option<(u64, Instant)>>,
 }
 
@@ -157,7 +158,7 @@ impl<'a> UnreadOutputWatch<'a> {
         Self { ending, timeout, stuck: Vec::new() }
     }
 
-    /// The error for the waiting caller, if an output has not been read for long.
+    /// The error for the waiting caller, if an output has not been read for `timeout`.
     pub fn reason(&mut self) -> Option<EngineError> {
         let (now, outlets) = (Instant::now(), self.ending.outlets());
         self.stuck.resize(outlets.len(), None);

@@ -84,7 +84,8 @@ impl<T> OutputParts<T> {
 }
 
 impl<T: Send> ChannelSink<T> {
-    /// Moves waiting results to the ring. Returns whether some must still wait.
+    /// Moves waiting results to the ring, or to the overflow list if the query is stopped.
+    /// `Blocked` if some results must still wait.
     #[cold]
     fn flush_spill(&mut self) -> FlushStatus {
         if self.behind.is_used() || self.outlet.is_released() {

@@ -39,7 +39,7 @@ struct Backlog {
 /// Why a poll stopped reading a queue.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum PollStop {
-    /// It was empty.
+    /// The queue was empty.
     Empty,
     /// The poll has used its share; the next poll continues.
     Budget,
@@ -239,8 +239,8 @@ impl<T: Send, D: Push<T>> Source<D> for ChannelSource<T> {
         Ok(())
     }
 
-    /// Takes what is available now, which is at most a full channel. So a caller that waits for its
-    /// own records does not wait for records that others push meanwhile.
+    /// Takes the records that are available now, at most a full channel. So a caller that waits for
+    /// its own records does not wait for records that others push meanwhile.
     fn plan(&mut self, _: ReadLimit, _cx: &mut StepCx<'_>) -> Result<EndOffset, EngineError> {
         let there = self.from.backlog();
         let (mut ring, mut others) = (0, 0);

@@ -10,7 +10,7 @@ use std::marker::PhantomData;
 pub trait Aggregate<T>: Clone + Send + 'static {
     /// The state of a key. In a flow with a checkpoint serde must be able to write it.
     type State: Default + Send + 'static;
-    /// What is emitted after each record.
+    /// The value that is emitted after each record.
     type Output: Send + 'static;
     /// Adds a record and returns the key's new value.
     fn add(&self, state: &mut Self::State, value: T) -> Self::Output;
@@ -78,10 +78,10 @@ folds! {
     /// The sum of a number per record, in a wider type that cannot overflow.
     Sum, i128, i128, |state, value| { *state += i128::from(value); *state },
         { *state += value; *state };
-    /// The smallest of a number per record.
+    /// The smallest number of the records.
     Min, i64, Option<i64>, |state, value| { let low = state.map_or(value, |s| s.min(value)); *state = Some(low); low },
         merged(state, value, i64::min);
-    /// The largest of a number per record.
+    /// The largest number of the records.
     Max, i64, Option<i64>, |state, value| { let high = state.map_or(value, |s| s.max(value)); *state = Some(high); high },
         merged(state, value, i64::max);
 }

@@ -1,4 +1,4 @@
-//! The stream behind a running aggregate.
+//! The recipe of a running aggregate.
 
 use crate::stream::keyed_exchange::{keyed, keyed_workers};
 use crate::stream::keyed_state::StateBackend;

@@ -84,7 +84,7 @@ where
             self.hold.flushed(self.states.len());
             self.leaving_ns = self.since_ns;
             self.index.clear(self.states.iter().map(|(key, _)| hash_key(key)));
-            // Reversed, so that the first in is the first out.
+            // `leaving` is emptied from its end, so the order is reversed here.
             self.states.reverse();
             std::mem::swap(&mut self.leaving, &mut self.states);
         }
@@ -142,7 +142,8 @@ where
         Ok(below.max(match (gone, self.states.is_empty()) {
             (true, true) => FlushStatus::Flushed,
             (true, false) => FlushStatus::Buffered,
-            // The records belong to the ending epoch, or input does not pause.
+            // Partial states are left because the chain below is full, so the worker must call
+            // again.
             (false, _) => FlushStatus::Pending,
         }))
     }
@@ -294,7 +295,7 @@ mod tests {
         Marker(Epoch),
     }
 
-    /// A stage that accepts this number of records between two drains.
+    /// A stage that accepts `each` records between two drains.
     struct Slow {
         room: usize,
         each: usize,

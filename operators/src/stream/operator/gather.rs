@@ -35,7 +35,7 @@ pub(in crate::stream) fn only_lane<T>(_item: &T, _lanes: usize) -> usize {
     0
 }
 
-/// Puts an exchange behind `up`, one ring per instance, that ends at the tasklet on `consumer`.
+/// Connects each instance of `up` to worker `consumer` by a ring. Returns the consuming ends.
 pub(in crate::stream) fn into_rings<R: Recipe>(
     up: R,
     job: &mut Job,

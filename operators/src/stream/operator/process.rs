@@ -1,9 +1,9 @@
 //! Processors: user-defined operators on a keyed stream, with state and timers for each key.
 //!
-//! Event-time timers fire when the watermark has passed them, processing-time timers when the clock
-//! has. In continuous mode they fire at once, in micro-batch mode at the end of a batch, which has
-//! a single processing time. If many timers are due, they fire in steps, with records between the
-//! steps. The due timers of a key fire before its next record.
+//! Event-time timers fire when the watermark has reached them, processing-time timers when the
+//! clock has reached them. In continuous mode they fire at once, in micro-batch mode at the end of
+//! a batch, which has a single processing time. If many timers are due, they fire in steps, with
+//! records between the steps. The due timers of a key fire before its next record.
 //!
 //! Late records are dropped and counted. A record without an event time is never late: `map` and
 //! similar operations lose the event time.
@@ -54,12 +54,12 @@ pub trait Processor<K, T>: Clone + Send + 'static {
     }
 }
 
-/// When a timer fires, in microseconds since 1970.
+/// The time at which a timer fires, in microseconds since 1970.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Timer {
-    /// When the watermark has reached this time.
+    /// The timer fires when the watermark has reached this time.
     EventTime(i64),
-    /// When the wall clock has reached this time.
+    /// The timer fires when the wall clock has reached this time.
     ProcessingTime(i64),
 }
 
@@ -329,7 +329,7 @@ pub(crate) struct Process<K, P, D> {
     down: D,
 }
 
-/// Which timers have fired.
+/// The cause of a call of the processor.
 enum Fired {
     Record,
     Timer(Timer),
@@ -366,7 +366,7 @@ where
         self.parts.log.count_late(1);
     }
 
-    /// The processing time.
+    /// The processing time, in microseconds since 1970.
     #[inline]
     fn now_us(&mut self) -> i64 {
         if !self.watermarks.is_in_band() {
@@ -475,7 +475,7 @@ where
             })
             .sum();
         let cells = size_of::<Box<dyn Cell>>() * self.parts.states.count();
-        // For each cell, the memory that all kinds of cells need.
+        // A key needs 64 bytes in addition to its list of states, and a state entry needs 48 bytes.
         let keys = self.entries.len() * (cells + 64);
         let bytes = (self.entries.memory() + due + keys) as u64 + self.kept * 48 + self.memory;
         self.parts.log.hand_over(epoch, self.kept, bytes);
@@ -540,7 +540,7 @@ where
         Ok(())
     }
 
-    /// Fires the first timer of a key that is due. Returns whether there was one.
+    /// Fires the first due timer of a key. Returns whether there was one.
     fn fire_first<T>(&mut self, at: u32, event_us: i64, now_us: i64) -> Result<bool, EngineError>
     where
         P: Processor<K, T>,
@@ -627,7 +627,8 @@ where
         Ok(())
     }
 
-    /// Continues with due timers, then the watermark, then the marker.
+    /// Fires some of the due timers. When all have fired, forwards the pending watermark and then
+    /// the pending marker.
     fn continue_expiry<T>(&mut self) -> Result<(), EngineError>
     where
         P: Processor<K, T>,
@@ -765,7 +766,7 @@ where
                 left -= 1;
             }
         }
-        // Its timers may have cleared all its state, which removes the key.
+        // The key's timers may have cleared all its state, which removes the key.
         let at = if stage.entries[at as usize].is_present { at } else { stage.entry(&key) };
         stage.call(at, Fired::Record, Some(record), ingest_ns)
     }

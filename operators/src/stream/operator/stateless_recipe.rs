@@ -1,4 +1,4 @@
-//! Streams behind `map`, `filter` and `flat_map`.
+//! The recipes of `map`, `filter` and `flat_map`.
 
 use crate::event_time::watermark::MakeEventTimeFn;
 use crate::stream::operator::stateless::{Filter, FlatMap, Map};

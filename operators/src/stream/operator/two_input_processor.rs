@@ -1,7 +1,7 @@
 //! Processors with two inputs, which share state and timers by key.
 //!
-//! It is implemented as a [`Processor`] of [`Either`](crate::stream::Either) record, so state,
-//! timers and checkpoint entries are the same as for one input.
+//! A two-input processor is implemented as a [`Processor`] of [`Either`](crate::stream::Either)
+//! records, so state, timers and checkpoint entries are the same as for one input.
 
 use crate::stream::keyed_input::{Either, KeyedInput, OneInput, TwoInputs};
 use crate::stream::keyed_stream::KeyedStream;

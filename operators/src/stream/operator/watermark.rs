@@ -1,4 +1,4 @@
-//! The stream behind a declared event time.
+//! The recipe of a stream with a declared event time.
 
 use crate::event_time::future_skew::{FutureSkewFilter, FutureSkewLimit};
 use crate::event_time::watermark::{MakeEventTimeFn, WatermarkAssigner};
@@ -6,7 +6,8 @@ use crate::stream::recipe::{CheckpointManifest, Recipe};
 use millstream_engine::runtime::job::Job;
 use millstream_engine::runtime::stage::Push;
 
-/// Records that are too far ahead of the clock are only counted.
+/// Drops a record that is too far ahead of the clock, for streams without a side output. The record
+/// is only counted.
 pub(in crate::stream) fn drop_ahead<T>(_: T, _: i64) {}
 
 pub(in crate::stream) struct WatermarkRecipe<R, F, A> {
@@ -15,7 +16,7 @@ pub(in crate::stream) struct WatermarkRecipe<R, F, A> {
     pub delay_ms: i64,
     /// The limit on how far ahead of the clock an event time may be, in milliseconds.
     pub skew_ms: Option<i64>,
-    /// Where records that are further ahead go.
+    /// The callback for records that are further ahead than the limit.
     pub ahead: A,
 }
 

@@ -38,7 +38,8 @@ impl<T> BatchBuffer<T> {
 
     /// Emits the rest of the batch, each record with its ingest time, and counts it.
     ///
-    /// Never inlined, so that the loop in a source's `poll` is that of continuous mode alone.
+    /// Never inlined, so that the loop in a source's `poll` contains only the code of continuous
+    /// mode.
     #[inline(never)]
     pub fn poll<U, D: Push<U>>(
         &mut self,

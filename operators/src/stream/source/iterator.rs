@@ -95,7 +95,7 @@ where
 
     fn set_end_offset(&mut self, end: &Offset) -> Result<(), EngineError> {
         let end = end.number()?;
-        // A batch that an earlier run has planned.
+        // If an earlier run planned the batch, its records are not in the buffer yet.
         let records = end.saturating_sub(self.emitted) as usize;
         self.fill(records);
         self.staged.begin(records);

@@ -1,4 +1,4 @@
-//! Streams of an iterator, and of an iterator in parts.
+//! The recipes of sources that read one iterator, or one iterator per partition.
 
 use crate::stream::recipe::{CheckpointManifest, Recipe};
 use crate::stream::source::iterator::IteratorSource;

@@ -31,10 +31,10 @@ use range::IntervalRange;
 pub use range::TimeOffset;
 use work::IntervalWork;
 
-/// Late records are only counted.
+/// Drops a late record, for joins without a side output. The record is only counted.
 fn drop_late<T>(_: T) {}
 
-/// A join that only counts late records.
+/// A join without a side output, which only counts late records.
 type CountingJoin<L, F, R, G, C> =
     BoundedIntervalJoin<L, F, R, G, C, fn(Either<<L as Recipe>::Item, <R as Recipe>::Item>)>;
 
@@ -130,7 +130,7 @@ impl<L: Recipe, F, R: Recipe, G, C: 'static, Z> BoundedIntervalJoin<L, F, R, G, 
 
     /// Sets a side output: `late` is called with each late record of either stream. It runs on the
     /// worker's thread. After a restart it is called again for records that are read again. Without
-    /// it late records are only counted.
+    /// a side output late records are only counted.
     pub fn late_records<Y>(self, late: Y) -> BoundedIntervalJoin<L, F, R, G, C, Y>
     where
         Y: FnMut(Either<L::Item, R::Item>) + Clone + Send + 'static,
@@ -139,7 +139,7 @@ impl<L: Recipe, F, R: Recipe, G, C: 'static, Z> BoundedIntervalJoin<L, F, R, G, 
         BoundedIntervalJoin { streams, range, order, late }
     }
 
-    /// Lets results leave in the order in which the records that complete them reach the join, whatever
+    /// Emits results in the order in which the records that complete them reach the join, whatever
     /// the parallelism. The join then has one instance, on one core.
     pub fn ordered(self) -> Self {
         Self { order: JoinOrder::OfInput, ..self }

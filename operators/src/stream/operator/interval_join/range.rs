@@ -20,23 +20,23 @@ impl TimeOffset {
     /// No difference.
     pub const ZERO: Self = Self(0);
 
-    /// In microseconds.
+    /// The difference in microseconds.
     pub(in crate::stream) fn micros(self) -> i64 {
         self.0
     }
 
-    /// The given time earlier.
+    /// An offset to an earlier time, by `time`.
     pub fn before(time: Duration) -> Self {
         Self(-Self::after(time).0)
     }
 
-    /// The given time later.
+    /// An offset to a later time, by `time`.
     pub fn after(time: Duration) -> Self {
         Self(i64::try_from(time.as_micros()).unwrap_or(i64::MAX))
     }
 }
 
-/// The given time later.
+/// Converts to an offset to a later time.
 impl From<Duration> for TimeOffset {
     fn from(time: Duration) -> Self {
         Self::after(time)

@@ -1,15 +1,15 @@
 //! One instance of an interval join.
 //!
 //! A new record first searches the buffered records of the other side and is then buffered itself.
-//! It expires when the watermark passes the state watermark of its side. If it has had no match and
-//! the join preserves it, it is emitted then.
+//! A record expires when the watermark passes the state watermark of its side. If the record has
+//! had no match and the join preserves its side, its result is emitted then.
 //!
 //! *In the checkpoint* an unfinished search has an entry of its own: the time and the number of the
 //! last examined record.
 //!
 //! *Bounds.* A step of a search examines at most [`STEP`] records. An unfinished search continues
-//! between other records, after the last examined record. It skips records that arrived after its
-//! own, because those search for it themselves.
+//! between other records, after the last examined record. It skips records that arrived after the
+//! searching record, because they find the searching record themselves.
 
 use super::pairing::Pairing;
 use super::range::IntervalRange;
@@ -228,7 +228,7 @@ impl<L: Kept, R: Kept, P: Pairing<L, R>, Z> IntervalWork<L, R, P, Z> {
         Ok(())
     }
 
-    /// The first record of a side that has expired by a time.
+    /// Takes the first record of a side that has expired by `by_us`.
     fn next_expired(&mut self, side: Side, by_us: i64) -> Option<RowId> {
         loop {
             let Expiry { number, place, .. } = self.expiry[side.index()].pop(by_us)?;
@@ -298,7 +298,7 @@ where
                 self.restore_search((SidedId { side, id }, number, time_us), progress)?;
             }
         }
-        // Sorted, so that they need few lanes.
+        // The expiries are sorted, so that they need few lanes.
         expiries.sort_unstable_by_key(|(_, expiry)| (expiry.time_us, expiry.number));
         expiries.into_iter().for_each(|(side, expiry)| self.expiry[side.index()].push(expiry));
         Ok(())
@@ -316,7 +316,7 @@ where
         !self.searches.is_empty()
     }
 
-    /// Continues each of the searches.
+    /// Continues each search by one step. Returns whether none is unfinished.
     fn finish(&mut self, down: &mut D) -> Result<bool, EngineError> {
         let mut at = 0;
         while at < self.searches.len() && down.is_ready() {

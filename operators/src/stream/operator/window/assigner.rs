@@ -15,7 +15,7 @@ pub struct Window {
     pub end_us: i64,
 }
 
-/// Encoded as a pair.
+/// Encodes a window as the pair of its start and end.
 impl Serialize for Window {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
         (self.start_us, self.end_us).serialize(serializer)

@@ -46,8 +46,8 @@ pub(super) trait Apply<K, L, R>: Clone + Send + 'static {
     fn apply(&mut self, group: CoGroup<'_, K, L, R>) -> Self::Results;
 }
 
-/// Which records the window had when it closed: those with smaller arrival numbers. The largest
-/// number while the window is open.
+/// The bound of the arrival numbers of a closed window's records: the window had the records with
+/// smaller numbers. [`OPEN`] while the window is open.
 struct Closed(u64);
 
 const OPEN: Closed = Closed(u64::MAX);
@@ -250,7 +250,7 @@ where
         self.leaving.is_some()
     }
 
-    /// Emits results of the last closed window.
+    /// Emits results of the last closed window. Returns whether all are emitted.
     fn finish(&mut self, down: &mut D) -> Result<bool, EngineError> {
         let Some(leaving) = &mut self.leaving else { return Ok(true) };
         for _ in 0..STEP {
@@ -319,7 +319,8 @@ where
     ) -> Result<bool, EngineError> {
         let time_us = (self.time)(&record);
         let late_us = watermarks.late_row_watermark_us();
-        // The last window first, because the others end earlier.
+        // Windows are ordered from the last to the first, so all windows after the first late one
+        // are late too.
         let windows = self.windows;
         let mut windows =
             windows.windows(time_us).take_while(|window| window.end_us > late_us).peekable();

@@ -176,7 +176,8 @@ where
         let time_us = (self.time)(&record);
         let late_us = watermarks.late_row_watermark_us();
         let (windows, mut none) = (self.windows, true);
-        // The last window first, because the others end earlier.
+        // Windows are ordered from the last to the first, so all windows after the first late one
+        // are late too.
         let mut windows =
             windows.windows(time_us).take_while(|window| window.end_us > late_us).peekable();
         let (mut record, mut key) = (Some(record), Some(key));

@@ -45,7 +45,7 @@ pub struct WindowResult<K, V> {
     pub value: V,
 }
 
-/// Encoded as a tuple of key, window and value.
+/// Encodes the result as a tuple of key, window and value.
 impl<K: Serialize, V: Serialize> Serialize for WindowResult<K, V> {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
         (&self.key, self.window, &self.value).serialize(serializer)
@@ -74,7 +74,7 @@ pub enum WindowResults {
 /// The result of an aggregate over windows.
 pub type FoldResult<K, W, T, A> = WindowResult<K, FoldValue<W, T, A>>;
 
-/// Late records are only counted.
+/// Drops a late record, for windows without a side output. The record is only counted.
 fn drop_late<T>(_: T) {}
 
 /// A keyed stream with event-time windows, from [`KeyedStream::tumbling_window`] and similar
@@ -96,10 +96,10 @@ pub struct ConnectedWindows<L, F, R, G, C, W, Z> {
     late: Z,
 }
 
-/// A keyed stream with windows that only count late records.
+/// A windowed stream without a side output, which only counts late records.
 type Windowed<R, F, C, W> = WindowedStream<R, F, C, W, fn(<R as Recipe>::Item)>;
 
-/// Two keyed streams with windows that only count late records.
+/// Two windowed streams without a side output, which only count late records.
 type Connected<L, F, R, G, C, W> =
     ConnectedWindows<L, F, R, G, C, W, fn(Either<<L as Recipe>::Item, <R as Recipe>::Item>)>;
 
@@ -174,8 +174,8 @@ impl<R: Recipe, F, C: 'static, W: Windows, Z> WindowedStream<R, F, C, W, Z> {
     }
 
     /// Sets a side output: `late` is called with each late record. It runs on the worker's thread.
-    /// After a restart it is called again for records that are read again. Without it late records
-    /// are only counted.
+    /// After a restart it is called again for records that are read again. Without a side output
+    /// late records are only counted.
     pub fn late_records<Y>(self, late: Y) -> WindowedStream<R, F, C, W, Y>
     where
         Y: FnMut(R::Item) + Clone + Send + 'static,

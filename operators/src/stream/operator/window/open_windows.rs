@@ -44,7 +44,7 @@ pub(super) struct KeyWindows<K, H, X> {
     pub key: Option<K>,
     pub hash: u64,
     pub bytes: SmallVec<[u8; 40]>,
-    /// Ordered by start.
+    /// The open windows, ordered by start.
     pub windows: VecDeque<OpenWindow<H>>,
     pub more: X,
 }
@@ -66,13 +66,13 @@ pub(super) enum NextDue {
     Nothing,
     /// The due window is a session that has been extended and closes later.
     Later,
-    /// A window closes: the slot of its key and its index there.
+    /// A window closes: the slot of its key, and its index among the key's windows.
     Closes(usize, usize),
 }
 
-/// A window that is open now.
+/// The result of opening a window.
 pub(super) struct Opened {
-    /// Its index among the windows of its key.
+    /// The index of the window among the windows of its key.
     pub index: usize,
     pub has_changed: bool,
 }
@@ -157,7 +157,8 @@ impl<K: Kept + Clone, H: Held, X: Default> OpenWindows<K, H, X> {
         }
     }
 
-    /// Opens a window of a key, unless it is already open. It has changed if it is new.
+    /// Opens a window of a key, unless it is already open. `has_changed` is true if the window is
+    /// new.
     #[inline]
     pub fn open(&mut self, at: usize, window: Window, held: impl FnOnce() -> H) -> Opened {
         match self.search(at, window.start_us) {
@@ -169,7 +170,7 @@ impl<K: Kept + Clone, H: Held, X: Default> OpenWindows<K, H, X> {
     }
 
     /// Opens a session of a key and merges the sessions that it touches; `merge` adds the content
-    /// of one of them. The session has changed if it is new or longer than before.
+    /// of one of them. `has_changed` is true if the session is new or longer than before.
     pub fn open_session(
         &mut self,
         at: usize,
@@ -203,7 +204,8 @@ impl<K: Kept + Clone, H: Held, X: Default> OpenWindows<K, H, X> {
         Opened { index: from, has_changed }
     }
 
-    /// The next window that the watermark closes.
+    /// Takes the next check that is due at the watermark `by_us`. Call this until it returns
+    /// `Nothing`.
     pub fn next_due(&mut self, by_us: i64) -> NextDue {
         let Some((time_us, at)) = self.due.take(by_us) else { return NextDue::Nothing };
         let Some(entry) = self.keys.get_mut(at as usize) else { return NextDue::Later };
