@@ -1,7 +1,8 @@
 //! The changes of keyed state that an operator instance hands to the checkpoint at a marker.
 //!
-//! A change is an entry in a chunk of memory: hash, key length, value length, capacity for the value,
-//! key, value. The state log writes the entries; the driver reads them and returns the chunks.
+//! A change is an entry in a chunk of memory: hash, key length, value length, capacity for the
+//! value, key, value. The state log writes the entries; the driver reads them and returns the
+//! chunks.
 
 use crate::measure::operator_state::JoinState;
 use crossbeam_channel::{Receiver, Sender};

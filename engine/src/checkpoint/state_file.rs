@@ -4,10 +4,10 @@
 //! | block … | index: 24 bytes a block | tail: 64 bytes |
 //! block: | key length u32 | value length u32 | key | value | …
 //! ```
-//! A block holds entries of one key group. An entry with the value length [`TOMBSTONE`] is a deleted
-//! key. The index has a CRC for each block, the tail has one for the index and one for itself. The
-//! tail also names the checkpoint, operator and epoch, so that a file of another checkpoint is
-//! detected. All integers are little endian.
+//! A block holds entries of one key group. An entry with the value length [`TOMBSTONE`] is a
+//! deleted key. The index has a CRC for each block, the tail has one for the index and one for
+//! itself. The tail also names the checkpoint, operator and epoch, so that a file of another
+//! checkpoint is detected. All integers are little endian.
 //!
 //! *Threads.* Written by the driver's thread, read by the worker that restores.
 

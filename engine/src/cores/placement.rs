@@ -34,7 +34,8 @@ struct HeldCore {
 }
 
 impl HeldCore {
-    /// Writes the holder of the core into the lock file. The text is for users only, so errors are ignored.
+    /// Writes the holder of the core into the lock file. The text is for users only, so errors are
+    /// ignored.
     fn write_note(&mut self) {
         if let Some(file) = &mut self.lock {
             let mut queries = self.queries.clone();

@@ -189,8 +189,9 @@ impl StateLog {
         WriteTiming::AtMarker { first }
     }
 
-    /// Like [`write_timing`](Self::write_timing), for values written by [`put`](Self::put). A value that is
-    /// deferred to the marker is counted here, and must then be written by [`put_uncounted`](Self::put_uncounted).
+    /// Like [`write_timing`](Self::write_timing), for values written by [`put`](Self::put). A value
+    /// that is deferred to the marker is counted here, and must then be written by
+    /// [`put_uncounted`](Self::put_uncounted).
     #[inline]
     pub fn put_timing(&mut self, slot: &mut StateSlot) -> WriteTiming {
         let changed = slot.generation == self.generation;

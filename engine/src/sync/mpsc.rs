@@ -83,7 +83,8 @@ impl<T> Producer<T> {
             let stamp = slot.stamp.load(Ordering::Acquire);
             match stamp.wrapping_sub(index) as isize {
                 0 => {
-                    // ORDERING: relaxed: the tail only hands out indices; the stamps order the rest.
+                    // ORDERING: relaxed: the tail only hands out indices; the stamps order the
+                    // rest.
                     match shared.tail.compare_exchange_weak(
                         index,
                         index.wrapping_add(1),

@@ -30,8 +30,9 @@ impl ParkFlag {
     /// this.
     pub fn prepare_park(&self) {
         self.parked.store(true, Ordering::Relaxed);
-        // ORDERING: pairs with the fence in `claim_wakeup`. Either the waker's load sees this store, or
-        // the sleeper's later look for work sees what the waker published before its fence.
+        // ORDERING: pairs with the fence in `claim_wakeup`. Either the waker's load sees this
+        // store, or the sleeper's later look for work sees what the waker published before its
+        // fence.
         fence(Ordering::SeqCst);
     }
 

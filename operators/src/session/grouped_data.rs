@@ -267,8 +267,8 @@ pub struct GroupedWithInitialState {
 
 impl GroupedWithInitialState {
     /// Like [`GroupedData::transform_with_state`]. The processor's
-    /// [`handle_initial_state`](StatefulProcessor::handle_initial_state) is called with each row of the
-    /// initial state, before the first rows of its key.
+    /// [`handle_initial_state`](StatefulProcessor::handle_initial_state) is called with each row of
+    /// the initial state, before the first rows of its key.
     pub fn transform_with_state<P: StatefulProcessor>(
         &self,
         output: impl Into<StateOutput>,

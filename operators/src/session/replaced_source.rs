@@ -110,8 +110,8 @@ impl ReplacedSource {
         }
     }
 
-    /// The format and the options of the replacement. The options of the job's own source are validated
-    /// nevertheless, because production reads with them.
+    /// The format and the options of the replacement. The options of the job's own source are
+    /// validated nevertheless, because production reads with them.
     pub(super) fn apply(
         &self,
         view: &str,
