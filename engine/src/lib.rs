@@ -1,8 +1,8 @@
 //! The Millstream runtime: pinned workers run tasklets that are joined by lock-free rings. Epoch
 //! markers travel through the rings among the records.
 //!
-//! The runtime knows nothing of rows, SQL, files or the contents of sockets; those live in the
-//! crate `millstream`. Start at [`Job`](runtime::job::Job), a query that is ready to run.
+//! The runtime knows nothing of rows, SQL, files or the contents of sockets. The crate `millstream`
+//! implements them. Start at [`Job`](runtime::job::Job), a query that is ready to run.
 //!
 //! | module | |
 //! |---|---|

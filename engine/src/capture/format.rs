@@ -97,9 +97,9 @@ pub enum Direction {
 
 /// The next event of this connection and direction continues the same write or datagram.
 pub const FLAG_MORE: u16 = 1;
-/// The recorder cut the datagram short; a gap for the rest follows.
+/// Flag of a datagram: the recorder cut the datagram short. A gap for the rest follows.
 pub const FLAG_CUT: u16 = 2;
-/// Of an open event: the connection had begun before the recording.
+/// Flag of an open event: the connection began before the recording.
 pub const FLAG_MIDSTREAM: u16 = 4;
 /// Flag of an open event: the connection was opened in an earlier file of the recording.
 pub const FLAG_REPEATED: u16 = 8;
@@ -502,7 +502,7 @@ impl Gap {
 pub enum IgnoredReason {
     /// The sequence numbers of the bytes lie after the end of the direction (FIN).
     AfterFin,
-    /// They were captured after the reset of the connection.
+    /// The bytes were captured after the reset of the connection.
     AfterReset,
 }
 
@@ -545,8 +545,8 @@ pub fn conflict_bytes(payload: &[u8]) -> u64 {
     u64_at(payload, 0)
 }
 
-/// Totals of a file. A mark stores the totals of everything before it, the end block those of the
-/// whole file.
+/// Totals of a file. A mark stores the totals of everything before the mark. The end block stores
+/// the totals of the whole file.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Summary {
     /// The number of events.

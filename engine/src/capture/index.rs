@@ -56,7 +56,7 @@ pub(super) enum Time {
 #[derive(Debug)]
 pub(super) struct Index {
     entries: Vec<Entry>,
-    /// Only every `every`-th mark is kept.
+    /// The index contains every `every`-th mark.
     every: u64,
     marks: u64,
 }

@@ -331,8 +331,8 @@ impl Keeper {
         let body = move || {
             for number in first.. {
                 let made = make(&folder, number);
-                // Waits until the channel has room, and runs orders meanwhile. The message is
-                // evaluated only when it is sent.
+                // Waits until the channel can take a message, and carries out orders meanwhile. The
+                // message is evaluated only when it is sent.
                 loop {
                     crossbeam_channel::select! {
                         send(ahead, made) -> sent => match sent {

@@ -1,4 +1,4 @@
-//! What a writer writes, a reader reads back, and all damage is reported.
+//! Tests that a reader reads everything that a writer has written, and reports all damage.
 
 use super::*;
 use crate::env::random::SplitMix;

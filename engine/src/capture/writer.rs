@@ -1,7 +1,7 @@
 //! Writes a capture file: append-only, buffered, with marks that a search by time can jump to.
 //!
-//! An uncompressed file has a mark at every multiple of [`STRIDE_BYTES`], and no block crosses such
-//! a multiple. So a binary search works on any prefix of the file. A compressed file has a mark
+//! An uncompressed file has a mark at every multiple of [`STRIDE_BYTES`], and no block crosses a
+//! mark. So a search can use binary search on any prefix of the file. A compressed file has a mark
 //! before every compressed block, and the index at the end of the file lists the marks.
 //!
 //! *Durability.* Events appended before the last [`CaptureWriter::flush`] survive the end of the

@@ -3,8 +3,8 @@
 //!
 //! *Cost.* A step rewrites a few of the 256 key groups, or one of them if groups are large.
 //! Compaction starts when the deltas are as large as their snapshot, so each byte of state is
-//! rewritten about once for every byte that changes. It also starts when there are so many deltas
-//! that a restart would have to open too many files.
+//! rewritten about once for every byte that changes. It also starts at [`MAX_DELTAS`] deltas,
+//! because a restart opens every file.
 //!
 //! *Threads.* The driver's, between its other work.
 

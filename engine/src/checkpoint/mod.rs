@@ -48,7 +48,8 @@ use std::sync::Arc;
 /// Epochs whose offsets and commits are kept, as in Spark.
 const RETAINED_EPOCHS: u64 = 100;
 
-/// What the state of a query depends on. A restart with an incompatible description is refused.
+/// The properties of a query on which its state depends. A restart with an incompatible description
+/// is refused.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct QueryDescription {
     /// Each source: its format, and its location unless offsets stay valid elsewhere.
@@ -124,7 +125,7 @@ impl Groups {
         self.entries.iter().all(Vec::is_empty)
     }
 
-    /// Writes all groups and empties them. Memory that no recent epoch has needed is given back.
+    /// Writes all groups and empties them. Memory that no recent epoch has needed is freed.
     fn write(&mut self, writer: &mut StateFileWriter) {
         self.entries.iter().for_each(|entries| self.largest.note(entries.len()));
         let needed = self.largest.epoch(0);
@@ -200,7 +201,7 @@ pub struct PreparedEpoch<'a> {
     pub query_id: &'a str,
     /// The epoch.
     pub epoch: Epoch,
-    /// What the sink staged in the epoch.
+    /// The output that the sink staged in the epoch.
     pub staged: &'a [String],
 }
 
@@ -218,7 +219,7 @@ pub struct PlannedBatch {
     pub watermark_ms: i64,
 }
 
-/// Where a restarted query resumes.
+/// The position and the watermarks from which a restarted query resumes.
 #[derive(Clone, Debug, Default)]
 pub struct Recovery {
     /// The watermark of the last committed epoch, in milliseconds since 1970.
@@ -404,8 +405,8 @@ impl Checkpoint {
         }
         folders.push(folder.to_path_buf());
         for path in &folders {
-            // The last run may have died between a rename and the sync of its folder. Everything
-            // written from here on relies on those names, so they must survive a power failure.
+            // The last run may have ended between a rename and the sync of its folder. The next
+            // writes rely on the renamed files, so the names must survive a power failure.
             storage.sync_folder(path).map_err(failed(path))?;
         }
         let id_hash = hash_bytes(id.as_bytes());

@@ -42,7 +42,7 @@ pub struct FileOwner {
 /// The index entry of a block: its location in the file.
 #[derive(Clone, Copy, Debug)]
 pub struct BlockLocation {
-    /// Its key group.
+    /// The key group of the block's entries.
     pub group: u16,
     entries: u32,
     offset: u64,
@@ -73,7 +73,7 @@ pub fn put_entry(out: &mut Vec<u8>, key: &[u8], value: Option<&[u8]>) {
 pub struct StateEntry<'b> {
     /// The key.
     pub key: &'b [u8],
-    /// Its value; `None` if the key was deleted.
+    /// The value of the key; `None` if the key was deleted.
     pub value: Option<&'b [u8]>,
     /// Offset of the next entry in the block.
     pub next: usize,

@@ -1,9 +1,9 @@
-//! The recent maximum size of a collection, so that memory needed only for a burst can be given
-//! back.
+//! The recent maximum size of a collection, so that memory needed only for a burst can be freed.
 //!
 //! A collection that keeps its capacity when it is emptied allocates nothing while its size varies.
 //! But after a burst it would keep the burst's capacity for ever. So the capacity worth keeping is
-//! the largest size of the last epochs. It rises at once and falls by a fraction with each epoch.
+//! the largest size of the last epochs. This mark rises at once and falls by a fraction with each
+//! epoch.
 
 /// The mark falls by 1/16 with each epoch: by half after 11 epochs.
 const FALL: usize = 16;

@@ -1,6 +1,6 @@
 //! A hash table that grows and shrinks by one small table at a time.
 //!
-//! A table that doubles moves all its entries at once. For a million entries that takes tens of
+//! A table that doubles moves all its entries at once. For a million entries the move takes tens of
 //! milliseconds, in which no record is processed. Here entries are spread over many small tables.
 //! Every 400 insertions the next small table in order is split in two (linear hashing). A split
 //! moves at most a thousand entries, whatever the size, and an insert causes at most one split.

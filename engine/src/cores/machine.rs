@@ -13,7 +13,7 @@ pub(super) struct Cpu {
     pub id: usize,
     /// The lowest-numbered CPU of its physical core, which hyper-thread siblings share.
     pub physical: usize,
-    /// Its NUMA node.
+    /// The NUMA node of the CPU.
     pub node: usize,
 }
 
@@ -77,8 +77,8 @@ pub(super) fn quota(root: &Path) -> Option<usize> {
         let (Some(controllers), Some(path)) = (parts.next(), parts.next()) else { continue };
         let path = Path::new(path.trim_start_matches('/'));
         let of_cpu = controllers.split(',').any(|controller| controller == "cpu");
-        // The limits of all enclosing groups apply. In a container the path may be the host's and
-        // not exist; then the mount's root is the process's own group.
+        // The limits of all enclosing groups apply. In a container the path may be the host's path,
+        // which does not exist there. Then the root of the mount is the process's own group.
         for group in path.ancestors() {
             let found = match controllers {
                 "" => quota_v2(&mount.join(group)),

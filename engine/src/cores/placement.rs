@@ -98,7 +98,7 @@ pub struct Claim {
 }
 
 impl Claim {
-    /// Places workers on the cores of a machine, or on those of a list.
+    /// Assigns the workers to cores of a machine, or to the cores of a list.
     pub(super) fn new(
         registry: &Shared,
         machine: &Machine,

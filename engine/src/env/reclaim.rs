@@ -1,10 +1,10 @@
-//! When freed memory is given back to the system.
+//! Decides when freed memory is returned to the system.
 //!
-//! An allocator keeps the memory that a burst has freed. glibc's gives back only the end of a heap,
-//! so one small live block keeps all free memory below it. Its `malloc_trim` gives back every free
-//! page. That takes 0.2 to 0.4 ms per megabyte and holds the heap's lock, for which operators that
-//! allocate must wait. So the driver's thread calls it rarely: only after the query has released
-//! much memory, and once its memory has stopped shrinking.
+//! An allocator keeps the memory that a burst has freed. glibc's allocator returns only the end of
+//! a heap, so one small live block keeps all free memory below it. `malloc_trim` returns every free
+//! page. It takes 0.2 to 0.4 ms per megabyte and holds the heap's lock, for which operators that
+//! allocate must wait. So the driver's thread calls `malloc_trim` rarely: only after the query has
+//! released much memory, and once its memory has stopped shrinking.
 //!
 //! *Limits.* Only state and its changes are counted. On other systems and with other allocators
 //! nothing is done.

@@ -1,7 +1,7 @@
 //! Storage: the file operations of the environment.
 //!
-//! The primitives are those of a file system, so that the simulated storage can crash, tear and
-//! lose writes between any two of them. Logs and state are written only with
+//! Each operation is one operation of a file system, so that the simulated storage can crash, tear
+//! and lose writes between any two operations. Logs and state are written only with
 //! [`Storage::write_durable`]: under a temporary name, fsync, rename, fsync of the folder. A failed
 //! fsync must end the query and is never retried, because the kernel may have dropped the pages.
 //!

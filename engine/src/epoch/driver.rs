@@ -1,5 +1,5 @@
 //! The driver decides when epochs end: a timer in continuous mode, the offsets of a batch in
-//! micro-batch mode. One state machine serves both modes, and the simulation steps the same one.
+//! micro-batch mode. One state machine serves both modes, and the simulation steps it too.
 //!
 //! The driver also writes the checkpoint, between the acknowledgements of one epoch and the
 //! commands of the next. [`checkpoint`](crate::checkpoint) documents the order of writes.
@@ -58,7 +58,7 @@ struct InFlight {
     change_bytes: (u64, u64),
 }
 
-/// What the caller of [`Driver::tick`] must do next.
+/// The result of [`Driver::tick`]: what the caller must do next.
 #[derive(Debug)]
 pub enum Tick {
     /// Wait for a report, at most until this time in nanoseconds; `None` is no time limit.
@@ -320,8 +320,8 @@ impl Driver {
     ) {
         let epoch = self.next_epoch;
         self.time.begin(timestamp_ms, watermark_ms);
-        // This holds until the batch's plan is stored. A batch that an earlier run planned has no
-        // new plan, and data may be available after its end.
+        // `limited` is true until the batch's plan is stored. A batch that an earlier run planned
+        // has no new plan, and data may be available after its end.
         let limited = true;
         self.state = State::Epoch(InFlight { batch: true, limited, ..self.flight(begun_ns) });
         self.tell(|source| Command::Run { epoch, end: ends[source].clone() });

@@ -1,5 +1,5 @@
-//! The idle time-out of a source: after this time without records its watermark no longer holds
-//! back the watermark of the query.
+//! The idle time-out of a source. After this time without records the watermark of the source does
+//! not hold back the watermark of the query.
 
 /// The idle time-out of one source.
 #[derive(Debug, Default)]

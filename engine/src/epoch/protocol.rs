@@ -37,7 +37,7 @@ pub enum Command {
     Run {
         /// The batch.
         epoch: Epoch,
-        /// Where it ends in this source.
+        /// The end offset of the batch in this source.
         end: Offset,
     },
     /// Continuous mode: stop draining and emit the marker now.
@@ -92,8 +92,8 @@ pub enum Report {
         /// The changes.
         changes: StateChanges,
     },
-    /// What a sink has staged in an epoch: written, not yet visible. Sent before its tasklet's
-    /// `Ack`.
+    /// The output that a sink has staged in an epoch: written, not yet visible. Sent before its
+    /// tasklet's `Ack`.
     Staged {
         /// The epoch.
         epoch: Epoch,

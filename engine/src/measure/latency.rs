@@ -241,7 +241,7 @@ pub struct LatencyRecorder {
     pending: Vec<(u64, u64)>,
     /// Number of records in `pending`.
     noted: usize,
-    /// Only a record slower than this is explained.
+    /// Only a record slower than this is explained, in nanoseconds.
     slowest_ns: u64,
 }
 

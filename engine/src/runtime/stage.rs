@@ -22,9 +22,10 @@ pub enum FlushStatus {
     /// Only work of the next epoch is left; markers have been passed on. While the watermark keeps
     /// advancing, this status may never end.
     NextEpoch,
-    /// There is more work; call again soon.
+    /// There is more work. Call [`Stage::flush`] again soon.
     Pending,
-    /// The chain waits for another thread to make room, which will wake this worker.
+    /// The chain waits until another thread frees slots of a full ring. That thread will wake this
+    /// worker.
     Blocked,
 }
 
@@ -48,7 +49,7 @@ impl FlushStatus {
 
 /// What a worker provides to stages that own sockets.
 pub struct Io<'a> {
-    /// Where to register sockets; `None` in simulation.
+    /// The registry for the stage's sockets; `None` in simulation.
     pub registry: Option<&'a mio::Registry>,
     /// The worker that will run the stage.
     pub waker: &'a Waker,

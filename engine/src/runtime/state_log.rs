@@ -58,7 +58,7 @@ pub enum WriteTiming {
     },
 }
 
-/// One operator instance's log of changes.
+/// The log of changes of one operator instance.
 pub struct StateLog {
     operator: usize,
     groups: std::ops::Range<u64>,
@@ -147,7 +147,7 @@ impl StateLog {
         self.on
     }
 
-    /// The number of this epoch within the log. Never 0; wraps around.
+    /// The number of this epoch within the log. Wraps around, and is never 0.
     #[inline]
     pub fn generation(&self) -> u32 {
         self.generation
@@ -177,8 +177,8 @@ impl StateLog {
         slot.generation = self.generation;
     }
 
-    /// When a changed value must be written. A long value is written at the marker, so that a
-    /// growing value is not copied at every change.
+    /// Returns when a changed value must be written. A long value is written at the marker, so that
+    /// a growing value is not copied at every change.
     #[inline]
     pub fn write_timing(&mut self, slot: &mut StateSlot) -> WriteTiming {
         if slot.room <= LONG_BYTES || !self.on {

@@ -1,4 +1,5 @@
-//! A worker: a pinned thread that steps its tasklets round robin and blocks in one place.
+//! A worker: a pinned thread that steps its tasklets round robin. It blocks only in
+//! [`Worker::sleep`].
 
 use crate::cores::{self, Core};
 use crate::env::Env;

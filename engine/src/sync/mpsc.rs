@@ -53,9 +53,9 @@ pub struct Consumer<T> {
     head: usize,
 }
 
-/// Makes a queue with room for `capacity` values, rounded up to a power of two; at least two.
+/// Creates a queue for `capacity` values, rounded up to a power of two; at least two.
 pub fn queue<T: Send>(capacity: usize) -> (Producer<T>, Consumer<T>) {
-    // With one slot "free for the next lap" and "filled in this one" would be the same stamp.
+    // With one slot, the stamp "free for the next lap" would equal the stamp "filled in this lap".
     let capacity = capacity.max(2).next_power_of_two();
     let slot = |index| Slot {
         stamp: AtomicUsize::new(index),

@@ -1,12 +1,12 @@
 //! A bounded single-producer single-consumer ring: the only queue on the data path.
 //!
-//! *Promise.* Every call is wait-free and allocates nothing. A full ring gives the value back:
-//! that is backpressure, and nothing is ever dropped silently.
+//! *Promise.* Every call is wait-free and allocates nothing. A full ring gives the value back: that
+//! is backpressure, and nothing is ever dropped silently.
 //!
-//! *How.* Lamport's ring with two refinements: each side keeps a private copy of the other
-//! side's index and reloads it only when the copy says full (or empty); and a side publishes its
-//! own index once per drain ([`Producer::publish`], [`Consumer::release`]) instead of once per
-//! value, so that a burst costs one cache-line transfer and not one per record.
+//! *How.* Lamport's ring with two refinements: Each side keeps a private copy of the other side's
+//! index and reloads it only when the copy says full (or empty). A side publishes its own index
+//! once per drain ([`Producer::publish`], [`Consumer::release`]) instead of once per value. So a
+//! burst costs one cache-line transfer and not one per record.
 //!
 //! *Indices* run from 0 to `usize::MAX` and wrap; the slot is the index modulo the capacity, a
 //! power of two.
@@ -55,7 +55,7 @@ pub struct Consumer<T> {
     tail_seen: usize,
 }
 
-/// Makes a ring with room for `capacity` values, rounded up to a power of two.
+/// Creates a ring for `capacity` values, rounded up to a power of two.
 pub fn ring<T: Send>(capacity: usize) -> (Producer<T>, Consumer<T>) {
     let capacity = capacity.max(1).next_power_of_two();
     let slots = (0..capacity).map(|_| UnsafeCell::new(MaybeUninit::uninit())).collect();
@@ -77,7 +77,7 @@ impl<T> Producer<T> {
         self.shared.mask + 1
     }
 
-    /// Whether a push would fail now. The consumer may make room at any time.
+    /// Whether a push would fail now. The consumer may free slots at any time.
     #[inline]
     pub fn is_full(&mut self) -> bool {
         if self.next.wrapping_sub(self.head_seen) <= self.shared.mask {
@@ -178,7 +178,7 @@ impl<T> Consumer<T> {
         true
     }
 
-    /// Whether the producer is gone; what it published can still be popped.
+    /// Whether the producer has been dropped. Values that it published can still be popped.
     pub fn is_abandoned(&self) -> bool {
         let abandoned = Arc::strong_count(&self.shared) == 1;
         // ORDERING: pairs with the release decrement when the producer's half was dropped, after

@@ -42,9 +42,9 @@ impl GroupedData {
         Ok(self.of.with(plan))
     }
 
-    /// Applies a processor with state and timers for each key. It emits rows with the columns of
-    /// `output`. The keys are not added automatically. `make` declares the states and creates the
-    /// processor that uses them.
+    /// Applies a processor with state and timers for each key. The processor emits rows with the
+    /// columns of `output`. The keys are not added automatically. `make` declares the states and
+    /// creates the processor that uses them.
     ///
     /// ```
     /// use millstream::session::{Session, Trigger};
@@ -99,9 +99,9 @@ impl GroupedData {
         self.with_state(StateOperator::new(method, output.into(), mode, make)?)
     }
 
-    /// Gives the keys of a stateful operator an initial state: the rows of a table, grouped by as
-    /// many keys of the same types. The table is read at the first start of the query, and not at a
-    /// restart.
+    /// Gives the keys of a stateful operator an initial state: the rows of a table, which is
+    /// grouped by keys of equal number and types. The table is read at the first start of the
+    /// query, and not at a restart.
     pub fn with_initial_state(&self, initial: &GroupedData) -> PlanResult<GroupedWithInitialState> {
         if initial.of.plan.is_streaming() {
             return Err(PlanError::new(

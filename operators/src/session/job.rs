@@ -28,8 +28,8 @@ pub struct Overrides {
     pub trigger: Option<Trigger>,
     /// Settings of every query, which take precedence over those of the job.
     pub settings: Vec<(String, String)>,
-    /// The checkpoint folder of a single query. For several queries, the parent folder of their
-    /// checkpoints.
+    /// The checkpoint folder, if the job has a single query. If it has several, the parent folder
+    /// of their checkpoints.
     pub checkpoint: Option<PathBuf>,
     /// Whether the job is only explained, so that queries need no checkpoint.
     pub explains: bool,
@@ -184,7 +184,7 @@ impl Session {
         Ok(None)
     }
 
-    /// The format and options of a source, or those of its replacement.
+    /// Returns the format and options of a source, or of its replacement.
     fn with_replacement(
         &self,
         view: &str,

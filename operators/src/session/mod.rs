@@ -206,8 +206,8 @@ impl Session {
         self.lock().settings.set(key, value)
     }
 
-    /// What happens to the other queries of a job when one of them fails:
-    /// `millstream.onQueryFailure`.
+    /// The setting `millstream.onQueryFailure`: what happens to the other queries of a job when one
+    /// query fails.
     pub fn on_query_failure(&self) -> OnQueryFailure {
         self.lock().settings.on_query_failure
     }
@@ -218,8 +218,8 @@ impl Session {
         rules.apply(|| Schema::parse_ddl(ddl))
     }
 
-    /// Registers a scalar function for SQL. It overrides a built-in function of the same name.
-    /// Returns the function, for use in the DataFrame API.
+    /// Registers a scalar function for SQL. The function overrides a built-in function of the same
+    /// name. Returns the function, for use in the DataFrame API.
     pub fn register_function(&self, function: UserFunction) -> Arc<UserFunction> {
         let function = Arc::new(function);
         let name = function.name().to_ascii_lowercase();

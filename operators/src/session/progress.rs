@@ -52,7 +52,7 @@ pub struct Progress {
     pub timed: bool,
 }
 
-/// When the sides of a join last received rows.
+/// The times at which the sides of a join last received rows.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct SideWait {
     /// For the left and the right side: the start of the last epoch in which a row arrived, in
@@ -77,9 +77,9 @@ impl SideWait {
         }
     }
 
-    /// The index of the side that the other side waits for, and the time since which it has been
-    /// silent. This is the side that has been silent for longer, if rows of the other side are
-    /// buffered.
+    /// The index of the side that the other side waits for, and the time since which this side has
+    /// had no rows. It is the side that has had no rows for longer. `None` if the other side has no
+    /// buffered rows.
     pub fn waited_for(&self, join: &JoinState) -> Option<(usize, i64)> {
         let since = |side: usize| self.last_rows_us[side].or(self.begun_us).unwrap_or(i64::MIN);
         let silent = match since(0).cmp(&since(1)) {

@@ -307,8 +307,8 @@ impl Settings {
 }
 
 /// Returns a copy of a text that lives as long as the process, so that the copyable rules of
-/// expressions can contain it. This leaks little memory, because a session sets only a few
-/// different texts.
+/// expressions can contain it. The copies are never freed. They take little memory, because a
+/// session sets only a few different texts.
 fn interned(text: &str) -> &'static str {
     static TEXTS: Mutex<Vec<&'static str>> = Mutex::new(Vec::new());
     let mut texts = TEXTS.lock().unwrap_or_else(|poisoned| poisoned.into_inner());

@@ -305,7 +305,7 @@ mod tests {
     #[test]
     fn what_one_class_no_longer_needs_is_used_by_the_others() {
         let mut slab = ByteSlab::new(16 << 10);
-        // Slots that all grow at the same time.
+        // The slots of all entries grow at the same time.
         let mut ids: Vec<_> = (0..5000).map(|_| slab.take(32).unwrap()).collect();
         for bytes in (40..1000).step_by(8) {
             for id in &mut ids {

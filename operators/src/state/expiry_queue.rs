@@ -13,8 +13,8 @@ enum Slots {
     Many(Box<SlotStack>),
 }
 
-/// Slots ordered by time. An entry stays in the queue when its expiry time changes or when its slot
-/// is freed, so callers must compare with the entry's own expiry time.
+/// Slots ordered by time. An entry stays in the queue when its expiry time changes or its slot is
+/// freed. So callers must compare with the entry's own expiry time.
 #[derive(Default)]
 pub(crate) struct ExpiryQueue {
     by_time: BTreeMap<i64, Slots>,

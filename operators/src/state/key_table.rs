@@ -227,7 +227,7 @@ impl<E: KeyedEntry> KeyTable<E> {
 }
 
 impl<E> KeyTable<E> {
-    /// The entry in a slot. In a free slot, the entry that was freed. `None` if the chunk was
+    /// The entry in a slot. If the slot is free, the entry that was freed. `None` if the chunk was
     /// freed.
     #[inline]
     pub fn get(&self, at: usize) -> Option<&E> {

@@ -41,7 +41,7 @@ impl<R: Recipe, F, C: 'static> KeyedStream<R, F, C> {
     }
 
     /// A running aggregate that may skip intermediate values. With several instances, each instance
-    /// pre-aggregates its records by key while more input is available, and sends the partial
+    /// pre-aggregates its records by key while more input is available. It then sends the partial
     /// states to the owners of the keys, so few records cross between workers. With one instance it
     /// is [`aggregate`](Self::aggregate).
     pub fn combine<K, A>(self, aggregate: A) -> Stream<impl Recipe<Item = (K, A::Output)>, C>

@@ -2,9 +2,9 @@
 //!
 //! A worker keeps its recent long rounds and sleeps, each with its activities and the thread's
 //! resource usage. When a sink records the slowest record of an interval so far, the time from its
-//! ingest to its result is matched against these spans. Time covered by a sleep was spent waiting
-//! for a wake-up. Time covered by a round that passed a marker was spent on the epoch, and so on.
-//! Uncovered time was spent before this worker.
+//! ingest to its result is matched against these rounds and sleeps (spans). Time covered by a sleep
+//! was spent waiting for a wake-up. Time covered by a round that passed a marker was spent on the
+//! epoch, and so on. Uncovered time was spent before this worker.
 //!
 //! *Off the core.* A thread was off its core for the part of a long round that exceeds its
 //! processor time. If the system counts an involuntary switch, another thread had the core. If it
@@ -118,8 +118,8 @@ impl Span {
         }
     }
 
-    /// The off-core time that falls into an overlap. Only the total of the span is known, so it is
-    /// spread evenly.
+    /// The off-core time that falls into an overlap. Only the total of the span is known, so the
+    /// off-core time is assumed to be spread evenly.
     fn off_of(&self, overlap_ns: u64) -> u64 {
         let whole_ns = u128::from(self.to_ns - self.from_ns).max(1);
         (u128::from(self.off_ns) * u128::from(overlap_ns) / whole_ns) as u64

@@ -12,7 +12,7 @@ use millstream_engine::error::EngineError;
 use std::pin::Pin;
 use std::task::{Context, Poll};
 
-/// An [`Input`] as a sink: it is ready when the channel has room. Made by [`Input::into_sink`].
+/// An [`Input`] as a sink: it is ready when the channel is not full. Made by [`Input::into_sink`].
 ///
 /// A clone is another producer, like a clone of the input. Closing or dropping the sink drops its
 /// input. It fails with `CHANNEL_CLOSED` when the query has ended.

@@ -53,7 +53,7 @@ impl<T> From<PushError<T>> for EngineError {
 pub(super) struct Shared<T> {
     /// Set when the query starts: its clock, and the worker to wake.
     pub start: OnceLock<(Arc<dyn Env>, Waker)>,
-    /// Whether the source is gone.
+    /// Whether the source has been dropped.
     pub closed: AtomicBool,
     /// Number of inputs that have not been dropped.
     pub inputs: AtomicUsize,
@@ -129,7 +129,8 @@ impl<T: Send> Input<T> {
     /// Pushes a record with its intended time on the query's clock, for open-loop measurements.
     #[inline]
     pub fn try_push_at(&mut self, value: T, ingest_ns: u64) -> Result<(), PushError<T>> {
-        // ORDERING: relaxed: a record that is pushed while the source goes away is dropped with it.
+        // ORDERING: relaxed: if the source is dropped during the push, the record is dropped with
+        // it.
         if self.shared.closed.load(Ordering::Relaxed) {
             return Err(PushError::Closed(value));
         }
@@ -148,8 +149,8 @@ impl<T: Send> Input<T> {
         Ok(())
     }
 
-    /// Pushes a record. While the channel is full it spins briefly and then sleeps. An error means
-    /// that the query has ended.
+    /// Pushes a record. While the channel is full the call spins briefly and then sleeps. An error
+    /// means that the query has ended.
     ///
     /// The call waits forever if the query itself waits for results that only this thread reads. In
     /// that case use [`try_push`](Self::try_push) or [`push_timeout`](Self::push_timeout).
@@ -161,8 +162,8 @@ impl<T: Send> Input<T> {
         }
     }
 
-    /// Pushes a record, waiting for at most `timeout` while the channel is full. After that it
-    /// returns the record ([`PushError::Full`]).
+    /// Pushes a record, waiting for at most `timeout` while the channel is full. After the time-out
+    /// the call returns the record ([`PushError::Full`]).
     #[inline]
     pub fn push_timeout(&mut self, value: T, timeout: Duration) -> Result<(), PushError<T>> {
         match self.try_push(value) {
@@ -195,7 +196,8 @@ impl<T: Send> Input<T> {
         self.try_push(value)
     }
 
-    /// Pushes a record, or registers a waker that is woken once when there may be room.
+    /// Pushes a record. If the channel is full, registers a waker that is woken once when there may
+    /// be a free slot.
     pub(super) fn push_or_register(
         &mut self,
         value: T,
@@ -210,8 +212,9 @@ impl<T: Send> Input<T> {
     }
 
     /// The number of records of this channel, from all its inputs, that are in a committed epoch.
-    /// Records of earlier runs with the same checkpoint count too. After a restart, push again what
-    /// follows them: with one input, everything after the first `committed()` records.
+    /// Records of earlier runs with the same checkpoint count too. After a restart, push all
+    /// records again that are not committed: with one input, everything after the first
+    /// `committed()` records.
     pub fn committed(&self) -> u64 {
         // ORDERING: pairs with the release store of the source.
         self.shared.committed.load(Ordering::Acquire)

@@ -5,11 +5,11 @@
 //! multi-producer queue, which the first clone creates, so a channel with one input does not pay
 //! for it. The source takes from both in turn.
 //!
-//! *Outputs.* A ring leads from the sink to the [`Output`]. When it is full the sink waits, and the
-//! query with it. A query that is stopped waits for no reader: results that do not fit into the
-//! ring go to an overflow list ([`ending`]).
+//! *Outputs.* A ring leads from the sink to the [`Output`]. When the ring is full, the sink waits,
+//! and so does the whole query. A query that is stopped waits for no reader: results that do not
+//! fit into the ring go to an overflow list ([`ending`]).
 //!
-//! *Waiting.* A thread that waits for room or results spins briefly and then sleeps; a task
+//! *Waiting.* A thread that waits for free slots or results spins briefly and then sleeps; a task
 //! registers its waker. The fast paths only check a flag.
 //!
 //! *Limits.* Not replayable: records that were pushed but not committed when the process dies are

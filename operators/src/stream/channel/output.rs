@@ -24,7 +24,7 @@ pub enum RecvError {
 #[derive(Clone, Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum RecvTimeoutError {
-    /// No result arrived within the time-out. There may be one later.
+    /// No result arrived within the time-out. A result may arrive later.
     #[error("OUTPUT_TIMED_OUT: no result arrived in time; the query continues")]
     Timeout,
     /// The query has ended, and all its results have been read; or the flow was never started.

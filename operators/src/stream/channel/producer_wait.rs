@@ -1,4 +1,4 @@
-//! Producers (threads and tasks) that wait for room in a channel.
+//! Producers (threads and tasks) that wait for free slots in a channel.
 
 use millstream_engine::sync::waker::ParkFlag;
 use std::collections::HashMap;
@@ -15,7 +15,8 @@ pub(super) struct WaitingProducers {
 }
 
 impl WaitingProducers {
-    /// Registers a waker to be woken once. The caller must check for room once more after this.
+    /// Registers a waker to be woken once. The caller must check for free slots once more after
+    /// this.
     pub fn register(&self, input: u64, task: &Waker) {
         let mut tasks = self.tasks();
         tasks.insert(input, task.clone());

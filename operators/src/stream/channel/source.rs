@@ -82,7 +82,7 @@ impl<T: Send> Receiver<T> {
         });
     }
 
-    /// Releases slots and wakes inputs that wait for room.
+    /// Releases slots and wakes inputs that wait for free slots.
     #[inline]
     fn release_slots(
         &mut self,

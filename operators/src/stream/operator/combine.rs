@@ -363,7 +363,7 @@ mod tests {
 
     proptest! {
         /// Before a marker, exactly the records pushed before it are emitted. Before a watermark,
-        /// at least those.
+        /// at least the records pushed before it are emitted.
         #[test]
         fn nothing_overtakes_and_nothing_is_lost(ops in ops(), each in 1usize..40) {
             let slow = Slow { room: each, each, out: Vec::new() };

@@ -7,9 +7,9 @@ use millstream_engine::runtime::job::Job;
 use millstream_engine::runtime::stage::Push;
 
 impl<R: Recipe, C: 'static> Stream<R, C> {
-    /// Declares the event time of derived records, in microseconds since 1970. The watermark stays
-    /// that of the upstream streams, so the event time should not be earlier than that of the
-    /// records from which a record was derived.
+    /// Declares the event time of derived records, in microseconds since 1970. The watermark of the
+    /// upstream streams is not changed. So the event time of a record should not be earlier than
+    /// the event times of the records from which it was derived.
     ///
     /// Windows and interval joins need this after a `map`, a processor or a join. It has no effect
     /// on a stream without a watermark.

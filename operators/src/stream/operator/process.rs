@@ -127,7 +127,7 @@ impl TimerQueues {
     }
 }
 
-/// What a processor can use while it handles a record or a timer.
+/// The interface of a processor to state, timers and output while it handles a record or a timer.
 pub struct Context<'c, O> {
     down: &'c mut dyn Push<O>,
     cells: Cells<'c>,
@@ -152,7 +152,7 @@ impl<O> Context<'_, O> {
         self.watermark_us
     }
 
-    /// The wall-clock time, in microseconds since 1970. In micro-batch mode, the time of the batch.
+    /// The wall-clock time, in microseconds since 1970; in micro-batch mode, the time of the batch.
     pub fn processing_time_us(&self) -> i64 {
         self.cells.notes.now_us
     }

@@ -55,7 +55,8 @@ struct Search {
     saved: bool,
 }
 
-/// A bit that marks a search in the key of a checkpoint entry. It is added to the side.
+/// The bit that marks an unfinished search in the key of a checkpoint entry. It is combined with
+/// the side.
 const SEARCH: u8 = 4;
 
 /// The state of the instance.

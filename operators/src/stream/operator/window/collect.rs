@@ -36,7 +36,7 @@ pub struct CoGroup<'g, K, L, R> {
     pub window: Window,
     /// The left stream's records, ordered by event time and, for equal times, by arrival.
     pub left: &'g [&'g L],
-    /// The right stream's records, in the same order.
+    /// The right stream's records, ordered likewise.
     pub right: &'g [&'g R],
 }
 
