@@ -14,7 +14,7 @@ use std::sync::{Arc, Mutex, MutexGuard};
 pub enum Fault {
     /// The machine stops; operations fail until [`SimStorage::recover`].
     Crash,
-    /// The next fsync fails, and the data it should have synced never becomes durable.
+    /// The next fsync fails and makes nothing durable.
     FailSync,
     /// The disk is full: writes fail half-way until [`SimStorage::recover`].
     Full,
@@ -186,8 +186,8 @@ impl State {
             }
             Some(Fault::FailSync) => {
                 self.fault = None;
-                // As on Linux, a failed fsync marks the pages as clean, so another fsync would have
-                // nothing to write.
+                // Nothing becomes durable. On Linux a failed fsync marks the pages as clean, so a
+                // retry must not be relied on.
                 return Err(io::Error::other("simulated: fsync failed"));
             }
             Some(Fault::Full) | None => {}

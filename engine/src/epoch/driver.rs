@@ -97,7 +97,7 @@ pub struct Driver {
     unfinished: Option<UnfinishedEpoch>,
     /// Position of each source at the end of the last committed epoch.
     positions: Vec<Offset>,
-    /// Records read from each source in this run, up to its position.
+    /// Records read from each source in this run, up to the source's entry in `positions`.
     records: Vec<u64>,
     done: usize,
     next_epoch: Epoch,

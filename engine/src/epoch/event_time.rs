@@ -128,9 +128,9 @@ pub struct EventTimeStats {
     /// Out-of-order records only: the median distance to the largest event time before them, in
     /// microseconds.
     pub behind_p50_us: i64,
-    /// The 99th percentile of that distance, in microseconds.
+    /// Out-of-order records only: the 99th percentile of the distance, in microseconds.
     pub behind_p99_us: i64,
-    /// The largest such distance, in microseconds.
+    /// Out-of-order records only: the largest distance, in microseconds.
     pub behind_max_us: i64,
     /// Number of out-of-order records.
     pub out_of_order: u64,
@@ -237,7 +237,7 @@ struct Input {
 }
 
 impl WatermarkTracker {
-    /// The shared times.
+    /// The times of the current batch, shared with the operators.
     pub fn times(&self) -> BatchTimes {
         self.times.clone()
     }

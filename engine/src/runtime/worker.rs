@@ -1,5 +1,5 @@
 //! A worker: a pinned thread that steps its tasklets round robin. It blocks only in
-//! [`Worker::sleep`].
+//! `Worker::sleep`.
 
 use crate::cores::{self, Core};
 use crate::env::Env;

@@ -34,7 +34,7 @@ struct Shared<T> {
 // stored, and then by the consumer alone, until it has stored the stamp of the next lap; the
 // release stores and acquire loads of stamps order both. `T: Send` because values change threads.
 unsafe impl<T: Send> Sync for Shared<T> {}
-// SAFETY: as above; the slots are plain memory.
+// SAFETY: as for `Sync`; the slots are plain memory.
 unsafe impl<T: Send> Send for Shared<T> {}
 
 /// The pushing half of a queue.

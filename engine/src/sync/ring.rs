@@ -30,7 +30,7 @@ struct Shared<T> {
 // to head + capacity, the consumer those from its head up to tail; ownership passes with the
 // release store and acquire load of the two indices. `T: Send` because values change threads.
 unsafe impl<T: Send> Sync for Shared<T> {}
-// SAFETY: as above; the slots are plain memory.
+// SAFETY: as for `Sync`; the slots are plain memory.
 unsafe impl<T: Send> Send for Shared<T> {}
 
 /// The pushing half of a ring.
@@ -104,7 +104,7 @@ impl<T> Producer<T> {
         Ok(())
     }
 
-    /// Makes all pushed values visible to the consumer. Returns whether there were any.
+    /// Makes all pushed values visible to the consumer. Returns false if there were none.
     #[inline]
     pub fn publish(&mut self) -> bool {
         if self.published == self.next {
@@ -166,7 +166,7 @@ impl<T> Consumer<T> {
         Some(value)
     }
 
-    /// Returns the slots of all popped values to the producer. Returns whether there were any.
+    /// Returns the slots of all popped values to the producer. Returns false if there were none.
     #[inline]
     pub fn release(&mut self) -> bool {
         if self.released == self.next {

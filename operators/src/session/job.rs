@@ -154,7 +154,7 @@ impl Session {
                 let (format, options) = self
                     .with_replacement(&name, format, options)
                     .map_err(|error| option_places.put_into(error, place))?;
-                // A JSON file replaces a Kafka topic: its lines are the records of the topic.
+                // If a JSON file replaces a Kafka topic, the lines of the file are the records.
                 let kafka_file = kafka_file.filter(|_| format == "json");
                 let schema = match (schema, &kafka_file) {
                     (Some((ddl, at)), _) => Some(self.schema(&ddl).map_err(|error| error.at(at))?),

@@ -375,8 +375,8 @@ pub struct StreamReader {
 }
 
 impl StreamReader {
-    /// Sets the format: `socket`, `text`, `csv`, `json`, `parquet`, `orc`, `rate` or
-    /// `rate-micro-batch`.
+    /// Sets the format: `socket`, `capture`, `kafka`, `text`, `csv`, `json`, `parquet`, `orc`,
+    /// `rate` or `rate-micro-batch`. `kafka` needs the feature `kafka`.
     pub fn format(mut self, format: &str) -> Self {
         self.format = format.to_string();
         self

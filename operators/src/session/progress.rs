@@ -30,8 +30,8 @@ pub struct Progress {
     /// The latency from ingest to sink of rows that a record caused directly; rows of closed
     /// windows are excluded.
     pub latency: Percentiles,
-    /// The slowest of these rows, slowest first, with the causes: at most three, each slower than
-    /// 100 us.
+    /// The slowest rows that a record caused directly, slowest first, with the causes: at most
+    /// three, each slower than 100 us.
     pub slowest: Vec<Stall>,
     /// Time since the previous epoch, in nanoseconds, for computing rates.
     pub interval_ns: u64,

@@ -76,8 +76,8 @@ const KAFKA_FILE: &str = "key STRING, value STRING, topic STRING, partition INT,
     timestamp TIMESTAMP, timestampType INT";
 const KAFKA_HEADERS: &str = "headers ARRAY<STRUCT<key: STRING, value: STRING>>";
 
-/// The schema of a file that replaces a Kafka source, and the expressions that make the source's
-/// columns of it.
+/// The schema of a file that replaces a Kafka source, and the expressions that compute the source's
+/// columns from the file's columns.
 pub(super) fn kafka_file(options: &Options) -> PlanResult<(Schema, Vec<&'static str>)> {
     let with_headers =
         option(options, "includeHeaders").is_some_and(|value| value.eq_ignore_ascii_case("true"));

@@ -155,7 +155,7 @@ mod tests {
         }
         assert!((1..=2 * SPARES).contains(&due.spare.len()), "{}", due.spare.len());
         assert!(due.memory() < 20_000);
-        // The spare stacks suffice for as many times as before.
+        // The spare stacks are enough for as many distinct times as before.
         for at in 100_000..100_100 {
             let spares = due.spare.len();
             twice(at).into_iter().for_each(|entry| due.add(at, entry));

@@ -213,7 +213,7 @@ where
     {
         let timed = [self.left.has_event_time(), self.right.has_event_time()];
         let mut places = self.workers(job, parallelism);
-        // An operator may have fewer instances.
+        // An operator may have fewer instances than `parallelism`.
         places.truncate(stages.len());
         let (left, right) = (self.left.up, self.right.up);
         let producers = left.places(job, parallelism);

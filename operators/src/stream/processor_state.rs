@@ -225,7 +225,7 @@ impl ChangeWriter<'_> {
         self.release(memory);
     }
 
-    /// Subtracts the memory of a value that is replaced.
+    /// Subtracts the memory of a value that is replaced or deleted.
     fn release(&mut self, memory: u32) {
         *self.memory -= u64::from(memory);
     }

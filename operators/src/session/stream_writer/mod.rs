@@ -105,7 +105,8 @@ impl StreamWriter {
         self
     }
 
-    /// Sets the sink's format: `console`, `text`, `csv`, `json`, `memory`, `socket` or `noop`.
+    /// Sets the sink's format: `console`, `text`, `csv`, `json`, `parquet`, `orc`, `memory`,
+    /// `socket`, `kafka` or `noop`. `kafka` needs the feature `kafka`.
     pub fn format(mut self, format: &str) -> Self {
         self.format = format.to_string();
         self

@@ -19,7 +19,8 @@ use std::task::{Context, Poll};
 pub struct InputSink<T> {
     /// `None` if the sink is closed.
     input: Option<Input<T>>,
-    /// A record that was accepted although other inputs had filled the channel meanwhile.
+    /// A record that was accepted although the channel was full, because other inputs had filled it
+    /// since the sink was ready.
     waiting: Option<T>,
 }
 

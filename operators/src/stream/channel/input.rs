@@ -14,7 +14,7 @@ use std::time::{Duration, Instant};
 /// A record and its ingest time, in nanoseconds.
 pub(super) type Stamped<T> = (T, u64);
 
-/// Why a record was not accepted; it contains the record.
+/// The reason why a record was not accepted, with the record.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum PushError<T> {
@@ -236,8 +236,8 @@ impl<T: Send> Input<T> {
 impl<T: Send> Clone for Input<T> {
     fn clone(&self) -> Self {
         let shared = self.shared.clone();
-        // ORDERING: relaxed: whoever sees that this input was dropped sees this first, since the
-        // drop's decrement is a release.
+        // ORDERING: relaxed: the drop of this input decrements the count with release, so a thread
+        // that sees the decrement also sees this increment.
         shared.inputs.fetch_add(1, Ordering::Relaxed);
         let number = shared.next_input.fetch_add(1, Ordering::Relaxed);
         Self { lane: Lane::Queue(shared.queue()), number, shared }

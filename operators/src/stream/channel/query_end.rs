@@ -4,8 +4,8 @@
 //! that may never come. A query that is stopped puts results that do not fit into the ring into an
 //! overflow list, which the reader reads later. The list is bounded by the records in flight,
 //! because sources emit nothing more. And a caller that waits for the query gets `OUTPUT_NOT_READ`
-//! when an output has been full and unread for a while. If another thread has waited for its
-//! results before, the reader is merely slow and there is no error.
+//! when an output has been full and unread for a while. If another thread has waited for results of
+//! the output before, the reader is merely slow and there is no error.
 //!
 //! *Threads.* Any. This code is not on the hot path.
 
@@ -127,8 +127,8 @@ impl QueryEnd {
     }
 }
 
-/// Reports the outcome to the outputs of a flow. If it is dropped without an outcome, it reports
-/// that the query never started.
+/// Reports the outcome to the outputs of a flow. If the notifier is dropped without an outcome, the
+/// outputs end without an error: the flow was never started.
 #[derive(Default)]
 pub(in crate::stream) struct QueryEndNotifier(pub Arc<QueryEnd>);
 

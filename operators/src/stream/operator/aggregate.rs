@@ -16,7 +16,7 @@ pub trait Aggregate<T>: Clone + Send + 'static {
     fn add(&self, state: &mut Self::State, value: T) -> Self::Output;
 }
 
-/// Number of records.
+/// Counts the records of a key.
 #[derive(Clone, Copy, Debug)]
 pub struct Count;
 

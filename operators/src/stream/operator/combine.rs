@@ -287,7 +287,7 @@ mod tests {
     use proptest::prelude::*;
     use std::collections::BTreeMap;
 
-    /// An item of the output, in order.
+    /// An item that the tested stage has emitted.
     #[derive(Debug, PartialEq)]
     enum Out {
         Part(u8, u64),
@@ -411,7 +411,7 @@ mod tests {
                 }
                 sent = local.down.out.len();
             }
-            // Steps for the buffered records and for those that arrive meanwhile.
+            // Steps for the buffered records and for the records that arrive meanwhile.
             let steps = 10 + 2 * pushed.len();
             for _ in 0..steps {
                 local.flush().unwrap();

@@ -48,7 +48,8 @@ impl<L: Recipe, F, C: 'static> KeyedStream<L, F, C> {
     /// Both streams need a watermark. The watermark of the join is the lower one of both. A record
     /// at or before it is late. A match is emitted as soon as its second record arrives. A record
     /// of an outer side without a match is emitted as soon as the watermark rules out a match, in
-    /// event-time order. Records are removed at that time.
+    /// event-time order. A buffered record is removed as soon as the watermark rules out further
+    /// matches.
     ///
     /// ```
     /// use millstream::stream::{Flow, TimeOffset};
