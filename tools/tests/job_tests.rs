@@ -91,6 +91,20 @@ fn with<'a>(more: &[&'a str]) -> Vec<&'a str> {
 }
 
 #[test]
+fn the_help_tells_the_comparisons_apart() {
+    let help = Scratch::new("help").passes(&["--help"]);
+    for (mode, meaning) in [
+        ("sequence", "The same rows in the same order"),
+        ("multiset", "The same rows in any order"),
+        ("per-key", "For each key the same rows in the same order"),
+        ("last-per-key", "For each key the same last row"),
+    ] {
+        let line = help.lines().find(|line| line.trim().starts_with(&format!("- {mode}:")));
+        assert!(line.is_some_and(|line| line.trim_end().ends_with(meaning)), "{mode}: {help}");
+    }
+}
+
+#[test]
 fn an_expected_file_is_written_and_then_matched() {
     let scratch = Scratch::new("update");
     assert!(scratch.fails(2, &with(&[])).contains("--update writes it"));
