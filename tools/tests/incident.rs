@@ -126,15 +126,24 @@ impl<'s> Query<'s> {
         Self { running, ports }
     }
 
-    /// Stops the query once it has committed `records` records.
-    fn stop_after(self, records: u64) {
+    /// The sum of a number over all progress reports.
+    fn sum(scratch: &Scratch, number: impl Fn(&Json) -> &Json) -> u64 {
+        let reports = scratch.read("progress.jsonl");
+        let reports = reports.lines().filter_map(|line| serde_json::from_str::<Json>(line).ok());
+        reports.map(|report| number(&report).as_u64().unwrap()).sum()
+    }
+
+    /// Waits until the query has committed `records` records.
+    fn commits(&self, records: u64) {
         let scratch = self.running.scratch;
         until(&format!("{records} records"), || {
-            let reports = scratch.read("progress.jsonl");
-            let reports =
-                reports.lines().filter_map(|line| serde_json::from_str::<Json>(line).ok());
-            reports.map(|report| report["numInputRows"].as_u64().unwrap()).sum::<u64>() >= records
+            Self::sum(scratch, |report| &report["numInputRows"]) >= records
         });
+    }
+
+    /// Stops the query once it has committed `records` records.
+    fn stop_after(self, records: u64) {
+        self.commits(records);
         self.running.stop();
     }
 }
@@ -218,15 +227,24 @@ fn a_windowed_job_drops_the_same_late_rows() {
          SELECT window.start AS start, word, count(*) AS n FROM STREAM events WATERMARK time DELAY \
          OF INTERVAL 2 SECONDS AS e GROUP BY window(time, '10 seconds'), word;\n",
     );
-    send(query.ports[0], (0..4).map(|client| events(client, 400)).collect());
+    // The watermark of the first client's rows is between 10:03:20 and 10:03:30. When it has passed,
+    // the rows of the others from before 10:03:20 are late.
+    send(query.ports[0], vec![events(0, 400)]);
+    query.commits(400);
+    send(query.ports[0], (1..4).map(|client| events(client, 400)).collect());
     query.stop_after(1600);
+    let is_over = |line: &&String| &line[..19] < "2026-03-01 10:03:20";
+    let on_time = events(0, 400).iter().filter(is_over).count() as u64;
+    let late: u64 =
+        (1..4).map(|client| events(client, 400).iter().filter(is_over).count() as u64).sum();
     let rows = scratch.rows("out");
     let counted: u64 = rows
         .lines()
         .map(|row| serde_json::from_str::<Json>(row).unwrap()["n"].as_u64().unwrap())
         .sum();
-    // The four clients send as fast as possible, so some rows are late.
-    assert!(counted > 0 && counted < 1600, "{counted}");
+    let dropped =
+        Query::sum(&scratch, |report| &report["stateOperators"][0]["numRowsDroppedByWatermark"]);
+    assert_eq!((counted, dropped), (on_time, late));
     std::fs::write(scratch.path("rows.jsonl"), rows).unwrap();
     scratch.passes(&["--replay", "lines.capture", "--expect", "rows.jsonl"]);
     scratch.passes(&["--replay", "lines.capture", "--expect", "rows.jsonl", "--speed", "20"]);
