@@ -1,6 +1,10 @@
 //! Tests of `capture` and `replay` over real sockets: a service receives the same bytes from a
 //! replay as from the recorded traffic.
 
+use millstream_engine::capture::{
+    CaptureWriter, ConnectionInfo, Direction, Gap, GapCause, Head, Kind, Opener, Protocol,
+    WriterOptions,
+};
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream, UdpSocket};
 use std::path::{Path, PathBuf};
@@ -368,6 +372,54 @@ fn times_in_the_payload_are_moved_to_now() {
         assert_eq!(output.status.code(), Some(2), "{}", text(&output));
         assert!(text(&output).contains(part), "{}", text(&output));
     }
+}
+
+/// A gap, a reset and the end of the recording leave parts of lines behind.
+#[test]
+fn times_of_incomplete_lines_are_not_moved() {
+    let (scratch, (server, seen)) = (Scratch::new("shift-gap"), serve());
+    let path = scratch.path("trades.capture");
+    let file = std::fs::File::create(&path).unwrap();
+    let mut writer = CaptureWriter::new(file, &WriterOptions::default()).unwrap();
+    let info = ConnectionInfo { protocol: Protocol::Tcp, opener: Opener::A, a: None, b: None };
+    let gap = Gap::of_bytes(20, GapCause::Lost).encode();
+    let events: [(u32, Kind, &[u8]); 10] = [
+        (0, Kind::Open, &info.encode()),
+        (0, Kind::Data, b"1700000000,a\n1700000001,b"),
+        (0, Kind::Gap, &gap),
+        (0, Kind::Data, b"1700000002,c\n1700000003,d\n1700000004,e"),
+        (1, Kind::Open, &info.encode()),
+        (1, Kind::Data, b"1700000005,f\n1700000006,g"),
+        (0, Kind::HalfClose, b""),
+        (0, Kind::Close, b""),
+        // The other connection went on when the recording ended.
+        (2, Kind::Open, &info.encode()),
+        (2, Kind::Data, b"1700000007"),
+    ];
+    let mut mono_ns = 0;
+    for (connection, kind, payload) in events {
+        mono_ns += 1;
+        let (direction, wall_ns) = (Direction::In, mono_ns as i64);
+        let head =
+            Head { position: 0, lines: 0, mono_ns, wall_ns, connection, direction, kind, flags: 0 };
+        writer.append(&head, payload).unwrap();
+    }
+    writer.finish().unwrap();
+    let said = replay(&[&path, "--to", &server.to_string(), "--shift-time", "1"]);
+    for part in ["times moved  4 lines", "3 lines have no time"] {
+        assert!(said.contains(part), "{said}");
+    }
+    let text = |seen: Seen| String::from_utf8(seen.bytes).unwrap();
+    let found: Vec<String> = take(&seen, 3).into_iter().map(text).collect();
+    // In the order of their bytes: the part of a line is older than all moved ones.
+    assert_eq!(found[0], "1700000007");
+    let lines: Vec<&str> = found[1].lines().collect();
+    assert_eq!(lines[1], "1700000001,b1700000002,c");
+    let second = |line: &str| -> u64 { line.split(',').next().unwrap().parse().unwrap() };
+    let first = second(lines[0]);
+    assert!(first > 1_700_000_007);
+    assert_eq!([second(lines[2]), second(lines[3])], [first + 3, first + 4]);
+    assert_eq!(found[2], format!("{},f\n1700000006,g", first + 5));
 }
 
 #[test]

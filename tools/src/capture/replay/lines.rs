@@ -23,12 +23,12 @@ struct Piece {
     range: Range<usize>,
 }
 
-/// An incomplete line.
+/// An incomplete line: its newline has not been read yet.
 #[derive(Default)]
 struct Partial {
     pieces: Vec<Piece>,
     bytes: usize,
-    /// Whether the line is too long. Its remaining bytes are then skipped.
+    /// Whether the line is too long, or bytes of it are missing. It is then replayed unchanged.
     is_passed: bool,
 }
 
@@ -82,21 +82,40 @@ impl<E> Lines<E> {
         if !rest.is_empty() {
             self.begin(connection, Piece { event: number, range: rest });
         }
-        // If too much is buffered, the incomplete line of the oldest event is ended.
+        // If too much is buffered, the incomplete line of the oldest event is no longer waited for.
         let are_too_many =
             self.waiting_bytes > WAITING_BYTES_MAX || self.queue.len() > WAITING_EVENTS_MAX;
         let oldest = self.queue.front().filter(|oldest| are_too_many && !oldest.is_complete);
         if let Some(connection) = oldest.map(|oldest| oldest.connection) {
-            self.end(connection, played_ns);
+            self.pass_line(connection);
         }
     }
 
-    /// Ends a connection's incomplete line: its stream or datagram has ended.
+    /// Ends a connection's incomplete line: its stream or datagram has ended, and the last line needs
+    /// no newline.
     pub(super) fn end(&mut self, connection: u64, played_ns: i64) {
         let Some(partial) = self.partial.get_mut(&connection) else { return };
-        // A skipped line has no pieces.
-        let last = partial.pieces.pop().unwrap_or(Piece { event: self.front, range: 0..0 });
-        self.complete(connection, last, played_ns);
+        match partial.pieces.pop() {
+            Some(last) => drop(self.complete(connection, last, played_ns)),
+            None => self.cut(connection),
+        }
+    }
+
+    /// Replays a connection's incomplete line unchanged, up to its next newline: bytes of it are
+    /// missing, or it cannot be waited for. A time must not be read from a part of a line.
+    pub(super) fn pass_line(&mut self, connection: u64) {
+        let partial = self.partial.entry(connection).or_default();
+        partial.is_passed = true;
+        for piece in std::mem::take(&mut partial.pieces) {
+            self.set_complete(piece.event, true);
+        }
+    }
+
+    /// Ends a connection's stream within a line. The line is replayed unchanged.
+    pub(super) fn cut(&mut self, connection: u64) {
+        self.pass_line(connection);
+        let bytes = self.partial.remove(&connection).map_or(0, |partial| partial.bytes);
+        self.shifter.counts.without_time += u64::from(bytes > 0);
     }
 
     /// Removes and returns the oldest event. Returns `None` if a line in it is incomplete.
@@ -110,11 +129,11 @@ impl<E> Lines<E> {
         Some(waiting)
     }
 
-    /// Ends the incomplete lines of all connections.
-    pub(super) fn end_all(&mut self, played_ns: i64) {
+    /// Cuts the incomplete lines of all connections: the recording has ended before their streams.
+    pub(super) fn cut_all(&mut self) {
         let connections: Vec<u64> = self.partial.keys().copied().collect();
         for connection in connections {
-            self.end(connection, played_ns);
+            self.cut(connection);
         }
     }
 
@@ -174,7 +193,7 @@ impl<E> Lines<E> {
         for piece in &pieces {
             line.extend_from_slice(&self.bytes_of(piece.event)[piece.range.clone()]);
         }
-        if let Some(replacement) = self.shifter.line(&line, played_ns) {
+        if let Some(replacement) = self.shifter.line(connection, &line, played_ns) {
             let grown = self.replace(&pieces, replacement);
             end = end.saturating_add_signed(grown);
         }
@@ -301,7 +320,7 @@ mod tests {
         for connection in [0, 1] {
             lines.push(100, connection, b"\n1700000000\n", NOW_NS);
         }
-        lines.end_all(NOW_NS);
+        lines.cut_all();
         let last = popped(&mut lines).pop().unwrap();
         assert_eq!(last.1, "\n1800000000\n");
         assert_eq!((lines.shifter.counts.without_time, lines.shifter.counts.moved), (2, 2));
@@ -312,8 +331,41 @@ mod tests {
         let mut lines = lines("1");
         for n in 0..WAITING_EVENTS_MAX * 2 {
             lines.push(n, n as u64, b"1700000000", NOW_NS);
-            while lines.pop().is_some() {}
+            while let Some(waiting) = lines.pop() {
+                assert_eq!(waiting.bytes, b"1700000000", "a part of a line is not moved");
+            }
             assert!(lines.queue.len() <= WAITING_EVENTS_MAX);
         }
+        // A line that was given up ends at its newline.
+        lines.push(0, 0, b"17\n1700000000\n", NOW_NS);
+        lines.cut_all();
+        let last = popped(&mut lines).pop().unwrap();
+        assert_eq!(last.1, "17\n1800000000\n");
+        assert_eq!(lines.shifter.counts.moved, 1);
+    }
+
+    #[test]
+    fn a_line_with_a_gap_is_played_as_it_is() {
+        let mut lines = lines("1");
+        lines.push(0, 7, b"1700000000\n1700000001", NOW_NS);
+        lines.pass_line(7);
+        // The rest of another line, which looks like a time.
+        lines.push(1, 7, b"1700000002\n1700000003\n", NOW_NS);
+        // Nothing was begun, but the missing bytes may have begun a line.
+        lines.pass_line(7);
+        lines.push(2, 7, b"1700000004\n1700000005\n1700000006", NOW_NS);
+        lines.cut(7);
+        let wanted = [
+            (0, "1800000000\n1700000001"),
+            (1, "1700000002\n1800000003\n"),
+            (2, "1700000004\n1800000005\n1700000006"),
+        ];
+        assert_eq!(popped(&mut lines), owned(&wanted));
+        let counts = lines.shifter.counts;
+        assert_eq!((counts.moved, counts.without_time), (3, 3));
+        // No line was begun behind this gap.
+        lines.pass_line(7);
+        lines.cut(7);
+        assert_eq!(lines.shifter.counts, counts);
     }
 }

@@ -200,9 +200,9 @@ impl Reading {
                 self.gaps.missing_bytes += gap.bytes;
                 self.gaps.missing_datagrams += u64::from(gap.datagrams);
             }
-            let played_ns = self.played_ns(self.clock.at_ns);
-            if let Some(lines) = &mut self.lines {
-                lines.end(connection, played_ns);
+            // Datagrams are missing as a whole.
+            if let Some(lines) = self.lines.as_mut().filter(|_| !self.udp.contains(&connection)) {
+                lines.pass_line(connection);
             }
             return Ok(());
         }
@@ -232,8 +232,13 @@ impl Reading {
     fn shift(&mut self, event: Event, data: &[u8]) -> Result<(), Failure> {
         let played_ns = self.played_ns(event.at_ns);
         let Some(lines) = &mut self.lines else { return Ok(()) };
-        if matches!(event.kind, Kind::HalfClose | Kind::Reset | Kind::Close) {
-            lines.end(event.connection, played_ns);
+        match event.kind {
+            Kind::HalfClose | Kind::Close => lines.end(event.connection, played_ns),
+            Kind::Reset => lines.cut(event.connection),
+            _ => {}
+        }
+        if matches!(event.kind, Kind::Reset | Kind::Close) {
+            lines.shifter().end_stream(event.connection);
         }
         lines.push(event, event.connection, data, played_ns);
         if event.is_udp {
@@ -250,11 +255,10 @@ impl Reading {
         Ok(())
     }
 
-    /// Ends all incomplete lines at the end of a loop.
+    /// Ends all streams at the end of a loop.
     fn end_lines(&mut self) {
-        let played_ns = self.played_ns(self.clock.at_ns);
         if let Some(lines) = &mut self.lines {
-            lines.end_all(played_ns);
+            lines.cut_all();
             lines.shifter().begin_loop();
         }
         self.put_lines();

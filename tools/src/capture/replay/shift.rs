@@ -22,6 +22,7 @@ pub(crate) enum TimeField {
 
 /// Characters that occur in regular expressions but not in names of columns.
 const REGEX_MARKS: [char; 10] = ['\\', '[', ']', '*', '+', '?', '^', '$', '{', ')'];
+/// Separators of CSV columns. A stream has the first one with which the wanted column is found.
 const SEPARATORS: [u8; 4] = [b',', b'\t', b';', b'|'];
 
 impl TimeField {
@@ -83,10 +84,20 @@ pub(super) struct Replacement {
     pub bytes: Vec<u8>,
 }
 
+/// The CSV format of a stream of lines, as far as it is known.
+#[derive(Clone, Copy, Default)]
+struct Csv {
+    separator: Option<u8>,
+    /// The index of the column `field`, once a header of the stream has named it.
+    named: Option<usize>,
+}
+
 /// Moves the times of lines.
 pub(super) struct Shifter {
     field: TimeField,
-    /// The index of the column `field`, once a CSV header has named it.
+    /// The open streams, by connection.
+    streams: HashMap<u64, Csv>,
+    /// The index in the last header of any stream, for streams without a header of their own.
     named: Option<usize>,
     /// The amount by which the times of this loop are moved. `None` before the first time.
     by_ns: Option<i64>,
@@ -97,29 +108,44 @@ pub(super) struct Shifter {
 
 impl Shifter {
     pub(super) fn new(field: TimeField) -> Self {
-        Self { field, named: None, by_ns: None, last_ns: i64::MIN, counts: Shifted::default() }
+        Self {
+            field,
+            streams: HashMap::new(),
+            named: None,
+            by_ns: None,
+            last_ns: i64::MIN,
+            counts: Shifted::default(),
+        }
     }
 
     pub(super) fn field(&self) -> &TimeField {
         &self.field
     }
 
-    /// Starts another loop over the recording.
+    /// Starts another loop over the recording, with new connections.
     pub(super) fn begin_loop(&mut self) {
         self.by_ns = None;
+        self.streams.clear();
+    }
+
+    /// Forgets the format of a stream that has ended.
+    pub(super) fn end_stream(&mut self, connection: u64) {
+        self.streams.remove(&connection);
     }
 
     /// Finds and moves the time of a line. `played_ns` is the wall-clock time at which the line is
     /// replayed. Returns `None` if the line stays unchanged.
-    pub(super) fn line(&mut self, line: &[u8], played_ns: i64) -> Option<Replacement> {
+    pub(super) fn line(
+        &mut self,
+        connection: u64,
+        line: &[u8],
+        played_ns: i64,
+    ) -> Option<Replacement> {
         let line = line.strip_suffix(b"\r").unwrap_or(line);
-        if line.is_empty() || self.is_header(line) {
+        if line.is_empty() || self.is_header(connection, line) {
             return None;
         }
-        let found = self.find(line);
-        let parsed =
-            found.and_then(|range| Some((PayloadTime::parse(&line[range.clone()])?, range)));
-        let Some((time, range)) = parsed else {
+        let Some((time, range)) = self.find(connection, line) else {
             self.counts.without_time += 1;
             return None;
         };
@@ -136,23 +162,68 @@ impl Shifter {
         Some(Replacement { range, bytes })
     }
 
-    /// Whether the line is a CSV header with the column. If so, stores the column's index.
-    fn is_header(&mut self, line: &[u8]) -> bool {
+    /// Whether the line is a CSV header that has the column. It decides the stream's separator.
+    fn is_header(&mut self, connection: u64, line: &[u8]) -> bool {
         let TimeField::Name(name) = &self.field else { return false };
         if line.first() == Some(&b'{') {
             return false;
         }
-        let found = columns(line).position(|range| line[range] == *name.as_bytes());
-        self.named = found.or(self.named);
-        found.is_some()
+        let csv = self.streams.entry(connection).or_default();
+        for separator in csv.separators() {
+            let index = columns(line, separator).position(|range| line[range] == *name.as_bytes());
+            if let Some(index) = index {
+                csv.decide(line, separator);
+                csv.named = Some(index);
+                self.named = csv.named;
+                return true;
+            }
+        }
+        false
     }
 
-    fn find(&self, line: &[u8]) -> Option<Range<usize>> {
-        match &self.field {
-            TimeField::Column(index) => columns(line).nth(*index),
-            TimeField::Name(name) if line.first() == Some(&b'{') => json_field(line, name),
-            TimeField::Name(_) => columns(line).nth(self.named?),
-            TimeField::Group(regex) => regex.captures(line)?.get(1).map(|group| group.range()),
+    fn find(&mut self, connection: u64, line: &[u8]) -> Option<(PayloadTime, Range<usize>)> {
+        let range = match &self.field {
+            TimeField::Column(index) => return self.column(connection, line, *index),
+            TimeField::Name(name) if line.first() == Some(&b'{') => json_field(line, name)?,
+            TimeField::Name(_) => {
+                let named = self.streams.get(&connection).and_then(|csv| csv.named);
+                return self.column(connection, line, named.or(self.named)?);
+            }
+            TimeField::Group(regex) => regex.captures(line)?.get(1)?.range(),
+        };
+        Some((PayloadTime::parse(&line[range.clone()])?, range))
+    }
+
+    /// The time in a column. The first one that is found decides the stream's separator.
+    fn column(
+        &mut self,
+        connection: u64,
+        line: &[u8],
+        index: usize,
+    ) -> Option<(PayloadTime, Range<usize>)> {
+        let csv = self.streams.entry(connection).or_default();
+        for separator in csv.separators() {
+            let Some(range) = columns(line, separator).nth(index) else { continue };
+            if let Some(time) = PayloadTime::parse(&line[range.clone()]) {
+                csv.decide(line, separator);
+                return Some((time, range));
+            }
+        }
+        None
+    }
+}
+
+impl Csv {
+    /// The separators that the stream may have.
+    fn separators(&self) -> impl Iterator<Item = u8> + use<> {
+        let decided = self.separator;
+        SEPARATORS.into_iter().filter(move |separator| decided.is_none_or(|one| one == *separator))
+    }
+
+    /// A line in which the column was found decides the separator, unless it has only one column.
+    fn decide(&mut self, line: &[u8], separator: u8) {
+        if columns(line, separator).nth(1).is_some() {
+            self.separator = Some(separator);
         }
     }
 }
@@ -167,11 +238,8 @@ fn json_field(line: &[u8], name: &str) -> Option<Range<usize>> {
     Some(if quoted { from + 1..from + value.len() - 1 } else { from..from + value.len() })
 }
 
-/// The ranges of the columns of a CSV line, without their quotes. The separator is the first of
-/// comma, tab, semicolon and `|` that occurs in the line.
-fn columns(line: &[u8]) -> impl Iterator<Item = Range<usize>> + '_ {
-    let separator = SEPARATORS.into_iter().find(|separator| line.contains(separator));
-    let separator = separator.unwrap_or(b',');
+/// The columns of a CSV line, without their quotes.
+fn columns(line: &[u8], separator: u8) -> impl Iterator<Item = Range<usize>> + '_ {
     let mut next = Some(0);
     std::iter::from_fn(move || {
         let from = next?;
@@ -215,7 +283,7 @@ mod tests {
 
     fn shifted(shifter: &mut Shifter, line: &str) -> String {
         let mut bytes = line.as_bytes().to_vec();
-        if let Some(Replacement { range, bytes: new }) = shifter.line(line.as_bytes(), NOW_NS) {
+        if let Some(Replacement { range, bytes: new }) = shifter.line(0, line.as_bytes(), NOW_NS) {
             bytes.splice(range, new);
         }
         String::from_utf8(bytes).unwrap()
@@ -243,7 +311,8 @@ mod tests {
             shifted(&mut numbered, "\"a,\"\"x\",\"1700000001\""),
             "\"a,\"\"x\",\"1800000001\""
         );
-        assert_eq!(shifted(&mut numbered, "a;1700000002\r"), "a;1800000002\r");
+        let mut numbered = shifter("2");
+        assert_eq!(shifted(&mut numbered, "a;1700000002\r"), "a;1800000000\r");
         let mut named = shifter("time");
         for (line, after) in [
             ("id\ttime\tprice", "id\ttime\tprice"),
@@ -253,6 +322,36 @@ mod tests {
             assert_eq!(shifted(&mut named, line), after);
         }
         assert_eq!(named.counts, Shifted { moved: 2, ..Shifted::default() });
+    }
+
+    #[test]
+    fn the_separator_of_a_stream_stands_outside_quotes_and_is_decided_once() {
+        let mut numbered = shifter("2");
+        for (line, after) in [
+            // A line that may have any separator decides nothing.
+            ("names, and times", "names, and times"),
+            (r#""a,b";1700000000;3"#, r#""a,b";1800000000;3"#),
+            ("a,b;1700000001;3", "a,b;1800000001;3"),
+            ("a,1700000002", "a,1700000002"),
+        ] {
+            assert_eq!(shifted(&mut numbered, line), after);
+        }
+        assert_eq!(numbered.counts, Shifted { moved: 2, without_time: 2, ..Shifted::default() });
+        // Other streams have their own.
+        let other = numbered.line(1, b"a,1700000003", NOW_NS).unwrap();
+        assert_eq!(other.bytes, b"1800000003");
+        let mut named = shifter("at");
+        for (line, after) in [
+            ("id;price, net;at", "id;price, net;at"),
+            ("1;2,5;1700000000", "1;2,5;1800000000"),
+            ("2;1700000001,5;1700000001", "2;1700000001,5;1800000001"),
+        ] {
+            assert_eq!(shifted(&mut named, line), after);
+        }
+        let mut first = shifter("1");
+        for (line, after) in [("1700000000", "1800000000"), ("1700000001;a,b", "1800000001;a,b")] {
+            assert_eq!(shifted(&mut first, line), after);
+        }
     }
 
     #[test]
