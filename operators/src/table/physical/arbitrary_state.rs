@@ -1,5 +1,5 @@
-//! The stages of one instance of a processor of rows: they collect rows by key, call the processor,
-//! and emit its results.
+//! The stages of an operator with arbitrary state: they collect rows by key, call the user's
+//! processor, and emit its results.
 
 use super::aggregate::hash_aggregate::{Key, write_keys};
 use super::late_row::LateRows;
@@ -26,22 +26,22 @@ use serde::{Deserialize, Serialize};
 use std::collections::HashMap;
 use std::sync::Arc;
 
-/// Maximum number of keys for which the processor is called in one step.
+/// The maximum number of keys for which the processor is called in one step.
 const STEP: usize = 256;
 
-/// The keys of a group, as a row of their values.
+/// The grouping keys of a row, encoded as a row that has only the keys.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub(in crate::table) struct RowKey(Vec<u8>);
 
-/// Rows of one key.
+/// The rows of one key that are passed to the processor in one call.
 #[derive(Default)]
 pub(in crate::table) struct Group {
-    /// Rows of the initial state.
+    /// The key's rows of the initial state.
     initial: Vec<Vec<Value>>,
     rows: Vec<RowBuf>,
 }
 
-/// A row of the initial state, without its keys.
+/// A row of the initial state: its key, and its other values.
 pub(in crate::table) struct InitialRow {
     key: RowKey,
     values: Vec<Value>,
@@ -50,27 +50,28 @@ pub(in crate::table) struct InitialRow {
 /// The parts from which an instance is built.
 pub(in crate::table) struct InstanceParts {
     pub operator: StateOperator,
-    /// The types of the columns: the keys, then those of the rows.
+    /// The types of the columns: those of the keys first, then those of the row.
     pub types: Vec<DataType>,
     /// The number of keys.
     pub keys: usize,
-    /// The event time that decides whether a row is late, and whether it is a window.
+    /// The column that decides whether a row is late, and whether its type is a window.
     pub event: Option<(Slot, bool)>,
-    /// The index of the output's event time.
+    /// The index of the output's event time column; `None` if the output names no event time.
     pub event_time: Option<usize>,
     pub(super) late: LateRows,
     pub lag_us: i64,
-    /// Whether the rows have a watermark.
+    /// Whether the input rows have a watermark.
     pub timed: bool,
     pub continuous: bool,
     pub times: BatchTimes,
     pub env: Arc<dyn Env>,
     pub log: StateLog,
-    /// The initial state of the instance's keys, if the query starts for the first time.
+    /// The initial state of this instance's keys; empty if the query is restarted from a
+    /// checkpoint.
     pub initial: Vec<InitialRow>,
 }
 
-/// Encodes the keys of rows, and finds the instance that owns them.
+/// Encodes the keys of rows, and hashes them to find the instance that owns the keys.
 struct KeyWriter {
     keys: Vec<Key>,
     scratch: Scratch,
@@ -79,7 +80,7 @@ struct KeyWriter {
 }
 
 impl KeyWriter {
-    /// The keys are the first columns.
+    /// Creates a writer for rows whose first `keys` columns are the keys.
     fn new(keys: usize, types: &[DataType]) -> Self {
         let column = |i: usize| Key::column(i, types.len(), &types[i]);
         let keys = (0..keys).map(column).collect();
@@ -87,7 +88,8 @@ impl KeyWriter {
         Self { keys, scratch, key, encoded: Vec::new() }
     }
 
-    /// Encodes the keys of a row. Returns the hash of their encoding in checkpoints.
+    /// Encodes the keys of a row. Returns the hash of their checkpoint encoding, which selects the
+    /// instance.
     fn hash(&mut self, row: Row<'_>) -> Result<u64, EngineError> {
         self.key.0.clear();
         self.encoded.clear();
@@ -97,7 +99,7 @@ impl KeyWriter {
     }
 }
 
-/// The rows of the initial state of each of `instances` instances.
+/// Reads the initial state and splits its rows by instance.
 pub(in crate::table) fn initial_rows(
     operator: &StateOperator,
     keys: usize,
@@ -115,7 +117,7 @@ pub(in crate::table) fn initial_rows(
     Ok(of_instances)
 }
 
-/// Builds an instance in front of a chain.
+/// Builds an instance of the operator, which emits into `down`.
 pub(in crate::table) fn instance<P: StatefulProcessor>(
     processor: P,
     states: Arc<States>,
@@ -158,7 +160,7 @@ pub(in crate::table) fn instance<P: StatefulProcessor>(
     Box::new(stage)
 }
 
-/// Adapts a processor of rows to a processor of groups.
+/// Adapts a user's [`StatefulProcessor`] to a processor of groups.
 #[derive(Clone)]
 pub(in crate::table) struct RowProcessor<P> {
     processor: P,
@@ -173,7 +175,7 @@ impl<P: StatefulProcessor> RowProcessor<P> {
         decode(Row(&key.0), self.types[..self.keys].iter())
     }
 
-    /// Wraps an error of the user's function.
+    /// Converts an error of the user's function. An [`EngineError`] is passed on unchanged.
     fn failed(&self, error: StateError) -> EngineError {
         match error.downcast::<EngineError>() {
             Ok(error) => *error,
@@ -204,7 +206,7 @@ impl<P: StatefulProcessor> Processor<RowKey, Group> for RowProcessor<P> {
         let Self { processor, rule, types, keys, method } = self;
         let mut handle = StatefulProcessorHandle { cx, rule };
         let Group { initial, rows } = group;
-        // A function of groups is also called for a key that has nothing but an initial state.
+        // A function of groups is also called for a key that has only an initial state.
         let has_rows = !rows.is_empty() || method.is_of_groups();
         let rows = InputRows { rows: rows.iter(), types, skip: *keys };
         let mut initial = initial.into_iter();
@@ -231,7 +233,7 @@ impl<P: StatefulProcessor> Processor<RowKey, Group> for RowProcessor<P> {
     }
 }
 
-/// Passes the rows that a processor has emitted to the chain below.
+/// Passes the rows that a processor emits to the next stage.
 pub(in crate::table) struct EmitRows {
     down: BoxChain,
 }
@@ -246,28 +248,29 @@ impl Push<Vec<u8>> for EmitRows {
     }
 }
 
-/// Collects the rows of a batch by key. At the end of the batch it calls the processor for each
-/// key, in the order in which the keys first appeared. In continuous mode it calls the processor
-/// for each row immediately.
+/// Collects the rows of a batch by key. At the end of the batch, calls the processor for each key,
+/// in the order in which the keys first appeared. In continuous mode, calls the processor for each
+/// row immediately.
 struct GroupRows<P: StatefulProcessor> {
     keys: Vec<Key>,
     key: Vec<u8>,
     scratch: Scratch,
     event: Option<(Slot, bool)>,
     late: LateRows,
-    /// The index of each key's group.
+    /// The index of each key's group in `groups`.
     places: HashMap<Vec<u8>, usize, BuildStableHasher>,
-    /// The groups. Reversed while the processor is called, so that the first group is last.
+    /// The groups of the batch. While the processor is called, they are in reverse order and are
+    /// taken from the end.
     groups: Vec<(RowKey, Group, u64)>,
-    /// Whether the groups are being given to the processor.
+    /// Whether the batch has ended and the processor is being called for its groups.
     gives: bool,
-    /// A marker to pass on after the groups.
+    /// A marker to pass on after the processor was called for all groups.
     marker: Option<Epoch>,
     down: Typed<Group, Process<RowKey, RowProcessor<P>, EmitRows>>,
 }
 
 impl<P: StatefulProcessor> GroupRows<P> {
-    /// The group of a key, which is new if the key is.
+    /// The group of a key, created if it is missing.
     fn group(&mut self, key: RowKey, ingest_ns: u64) -> &mut Group {
         let place = match self.places.get(&key.0) {
             Some(place) => *place,
@@ -280,14 +283,14 @@ impl<P: StatefulProcessor> GroupRows<P> {
         &mut self.groups[place].1
     }
 
-    /// No more rows come into the groups: they are given to the processor, the first one first.
+    /// Ends the collection of rows. The processor is then called for the groups, in their order.
     fn end_of_groups(&mut self) {
         self.places.clear();
         self.groups.reverse();
         self.gives = !self.groups.is_empty();
     }
 
-    /// Calls the processor for some groups, and passes the marker on after the last one.
+    /// Calls the processor for up to [`STEP`] groups. After the last group, passes the marker on.
     fn give(&mut self) -> Result<(), EngineError> {
         for _ in 0..STEP {
             if !self.down.is_ready() {
@@ -375,8 +378,8 @@ impl<'a, P: StatefulProcessor> Push<Row<'a>> for GroupRows<P> {
     }
 }
 
-/// Sends rows to the instances that own their keys, by the hash of the key's encoding in
-/// checkpoints.
+/// Sends rows to the instances that own their keys. The hash of the key's checkpoint encoding
+/// selects the instance.
 pub(super) struct KeyOutbox {
     writer: KeyWriter,
     down: RowOutbox,

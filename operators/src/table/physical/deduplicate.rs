@@ -1,7 +1,8 @@
-//! Deduplication keeps the first of equal rows. It has a table of keys, each with the time at which
-//! the key may be removed.
+//! Deduplication passes on only the first of the rows that have equal keys. A table stores the keys
+//! that have occurred, each with its expiry time.
 //!
-//! Late rows are dropped if the rows have an event time, even if it is not among the keys.
+//! If the rows have an event time, late rows are dropped, even if the event time is not among the
+//! keys.
 
 use super::stages::{BoxChain, Scratch};
 use crate::state::expiry_queue::ExpiryQueue;
@@ -16,7 +17,7 @@ use millstream_engine::runtime::stage::{FlushStatus, Io, Push, Stage};
 use millstream_engine::runtime::state_log::{StateLog, StateSlot};
 use smallvec::SmallVec;
 
-/// Maximum number of keys removed in one step.
+/// The maximum number of keys removed in one step.
 const STEP: usize = 32;
 /// The expiry time of a key that never expires.
 const NEVER: i64 = i64::MAX;
@@ -36,13 +37,13 @@ impl KeyedEntry for Entry {
     }
 }
 
-/// When rows are late, and how long keys are kept.
+/// The rules for rows with an event time: when a row is late, and how long its key is kept.
 pub(super) struct EventTimeRule {
     /// The slot of the event time in the row.
     pub field: Field,
-    /// Whether the event time is a window, of which the end counts.
+    /// Whether the event time is a window. Then the window's end is the event time.
     pub window: bool,
-    /// How long after its event time a key is kept, in microseconds; `None` for ever.
+    /// How long a key is kept after its event time, in microseconds; `None` for ever.
     pub keep_us: Option<i64>,
     pub late: LateRows,
 }
@@ -54,14 +55,14 @@ pub(super) struct Deduplicate {
     continuous: bool,
     entries: KeyTable<Entry>,
     due: ExpiryQueue,
-    /// The heap memory of keys, in bytes.
+    /// The heap memory of all keys, in bytes.
     key_heap: u64,
     key: Vec<u8>,
     scratch: Scratch,
     log: StateLog,
-    /// A watermark whose keys have not all been removed yet.
+    /// A watermark whose expired keys have not all been removed yet.
     expiring_watermark_us: Option<i64>,
-    /// Whether keys were removed after a marker and the driver has not been told yet.
+    /// Whether keys were removed after a marker and [`Stage::flush`] has not reported this yet.
     owes_late_emission: bool,
     /// A marker to pass on when all expired keys are removed.
     marker: Option<Epoch>,
@@ -125,13 +126,13 @@ impl Deduplicate {
         })
     }
 
-    /// Removes a bounded number of expired keys. Returns whether all are removed.
+    /// Removes a bounded number of expired keys. Returns whether all expired keys are removed.
     fn forget(&mut self, watermark_us: i64) -> bool {
         let step = self.log.keys_per_step(STEP);
         self.entries.prefetch(self.due.peek(watermark_us, step));
         for _ in 0..step {
             let Some((_, at)) = self.due.take(watermark_us) else { return true };
-            // The key may have been removed before, or have another expiry time by now.
+            // The key may have been removed already, or its expiry time may have changed.
             let entry = self.entries.get(at as usize);
             if !entry.is_some_and(|entry| (i64::MIN + 1..=watermark_us).contains(&entry.expires_us))
             {
@@ -148,7 +149,8 @@ impl Deduplicate {
         false
     }
 
-    /// Continues the expiry of a watermark, and passes on the marker after it.
+    /// Continues the expiry of the current watermark. When it is complete, the watermark and a
+    /// pending marker are passed on.
     fn continue_expiry(&mut self) -> Result<(), EngineError> {
         if let Some(watermark_us) = self.expiring_watermark_us {
             if !self.forget(watermark_us) {
@@ -206,7 +208,8 @@ impl Stage for Deduplicate {
         }
         self.marker = Some(epoch);
         if is_in_band {
-            // Keys that are not removed yet are removed in the next epoch.
+            // Expired keys that are not removed yet are removed in the next epoch, so their
+            // watermark is set aside while the marker is passed on.
             let passing = self.expiring_watermark_us.take();
             self.continue_expiry()?;
             self.expiring_watermark_us = passing;
@@ -257,7 +260,7 @@ impl<'a> Push<Row<'a>> for Deduplicate {
             if self.entries[at].expires_us > late_us {
                 return Ok(());
             }
-            // The key has expired but was not removed yet.
+            // The key has expired but is still in the table, so this row counts as the first.
             self.log.delete(&mut StateSlot::default(), hash, &self.key);
             self.log.put(&mut StateSlot::default(), hash, &self.key, &expires_us.to_le_bytes());
             self.entries[at].expires_us = expires_us;

@@ -1,7 +1,6 @@
-//! Fan-out: a source that is read by several branches of a query. Each row is passed to all
-//! branches.
+//! Fan-out: several branches of a query read the same source. Each row is passed to all branches.
 //!
-//! The branches run in the source's tasklet. They borrow each row, so it is not copied. The slowest
+//! The branches run in the source's tasklet. They borrow each row, so no row is copied. The slowest
 //! branch limits the rate: a row is read only when all branches can accept it.
 
 use crate::table::physical::stages::BoxChain;
@@ -10,7 +9,7 @@ use millstream_engine::error::EngineError;
 use millstream_engine::event::Epoch;
 use millstream_engine::runtime::stage::{FlushStatus, Io, Push, Stage};
 
-/// Combines the chains of all branches into one chain.
+/// Combines the chains of all branches into one chain. A single branch is returned unchanged.
 pub(super) fn fan_out(mut branches: Vec<BoxChain>) -> BoxChain {
     match (branches.pop(), branches.is_empty()) {
         (Some(only), true) => only,
@@ -23,8 +22,8 @@ pub(super) fn fan_out(mut branches: Vec<BoxChain>) -> BoxChain {
 
 struct FanOut {
     branches: Vec<BoxChain>,
-    /// Whether a branch has emitted rows of the next epoch that could not be reported, because
-    /// another branch was still busy.
+    /// Whether a branch has emitted rows of the next epoch, which is not reported yet because
+    /// another branch was busy.
     owes_late_emission: bool,
 }
 
@@ -37,8 +36,9 @@ impl FanOut {
     }
 }
 
-/// Combines the status of two branches. If one can continue while the other is blocked, the next
-/// step must not wait for a wake-up: the blocked branch may be waiting for what that step does.
+/// Combines the flush statuses of two branches. If one branch can continue while the other is
+/// blocked, the result is `Pending`: the blocked branch may wait for work of the next step, so the
+/// caller must not wait for a wake-up.
 fn both(one: FlushStatus, other: FlushStatus) -> FlushStatus {
     let working = |status| matches!(status, FlushStatus::NextEpoch | FlushStatus::Pending);
     match (one, other) {
@@ -92,10 +92,10 @@ mod tests {
     use std::collections::VecDeque;
     use std::sync::{Arc, Mutex};
 
-    /// The calls that a branch has received, in order.
+    /// The calls that a test branch has received, in order.
     type Given = Arc<Mutex<Vec<String>>>;
 
-    /// A branch that returns the given flush statuses, one per drain.
+    /// A branch for tests: `flush` returns the statuses of `says`, one per call.
     struct Branch {
         given: Given,
         ready: bool,
@@ -178,7 +178,8 @@ mod tests {
         }
     }
 
-    /// The driver must learn that rows of the next epoch were emitted before the end of this epoch.
+    /// The driver must be told that rows of the next epoch were emitted before the end of this
+    /// epoch.
     #[test]
     fn late_emission_of_one_branch_is_reported_when_the_other_has_finished() {
         use FlushStatus::{Blocked, Flushed, NextEpoch, Pending};

@@ -9,11 +9,11 @@ use millstream_engine::error::EngineError;
 use millstream_engine::pass_control;
 use millstream_engine::runtime::stage::{Push, Stage};
 
-/// Passes on the rows for which a condition is true.
+/// The stage of a filter: a row is passed on only if the condition is true, not NULL.
 pub(super) struct Filter {
     condition: BoolFn,
     excerpt: Excerpt,
-    /// The number of common subexpressions.
+    /// The number of common subexpressions in the condition.
     parts: usize,
     scratch: Scratch,
     down: BoxChain,

@@ -1,4 +1,4 @@
-//! Generators: a row for each element of an array or map (`explode` and its like).
+//! The stage of generators such as `explode`: a row for each element of an array or map.
 
 use crate::table::expr::Node;
 use crate::table::expr::compile::{BytesFn, Semantics, compile, fold, text};
@@ -11,22 +11,22 @@ use millstream_engine::error::EngineError;
 use millstream_engine::pass_control;
 use millstream_engine::runtime::stage::{Push, Stage};
 
-/// Emits a row for each element of a generator's array, with the input's columns and the
-/// generator's.
+/// Emits a row for each element of a generator's array or map, with the columns of the input and
+/// those of the generator.
 ///
-/// `needed` marks the input columns that are read below; the others stay NULL.
+/// Input columns that no later stage reads are not copied and stay NULL.
 pub(super) struct Generate {
     array: BytesFn,
-    /// `explode(split(text, 'x'))`: the text and its separator. The parts are emitted without
+    /// For `explode(split(text, 'x'))`: the text and its separator. The parts are emitted without
     /// building an array.
     split: Option<(BytesFn, Splitter)>,
     data_type: DataType,
     output: GeneratorOutput,
     with_position: bool,
     outer: bool,
-    /// The copied columns: slot in the input, index in the output, physical type.
+    /// The input columns to copy: slot in the input, index in the output, physical type.
     copied: Vec<CopiedColumn>,
-    /// The number of input columns, and of output columns.
+    /// The number of input columns.
     width: usize,
     out_width: usize,
     scratch: Scratch,
@@ -78,7 +78,7 @@ impl Generate {
     }
 }
 
-/// Starts an output row with the input's columns and, if requested, the position.
+/// Starts an output row with the copied columns of the input.
 #[inline]
 fn begin<'o>(
     out: &'o mut Vec<u8>,
@@ -99,7 +99,8 @@ impl Stage for Generate {
 }
 
 impl Generate {
-    /// Emits a row for each part of a text. The common columns are written only once.
+    /// Emits a row for each part of a text, if the generator is `explode(split(…))`. Returns false
+    /// for any other generator. The copied columns are written only once.
     fn parts(&mut self, row: Row<'_>, ingest_ns: u64) -> Result<bool, EngineError> {
         let Some((text_of, splitter)) = &self.split else { return Ok(false) };
         let cx = self.scratch.cx(row);

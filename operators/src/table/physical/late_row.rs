@@ -10,30 +10,30 @@ use std::sync::{Arc, Mutex};
 /// A row that is late, or whose event time is too far ahead of the clock.
 #[derive(Clone, Debug, PartialEq)]
 pub struct LateRow<'l> {
-    /// The operator that dropped the row, as named by `explain` and progress reports.
+    /// The name of the operator that dropped the row, as in `explain` and progress reports.
     pub operator: &'l str,
     /// The columns of the operator's input.
     pub columns: &'l Schema,
-    /// The values of these columns.
+    /// The values of the columns.
     pub values: Vec<Value>,
-    /// The watermark that the row missed, in microseconds since 1970.
+    /// The watermark by which the row is late, in microseconds since 1970.
     pub watermark_us: i64,
-    /// If the row was too far ahead of the clock instead of late: the latest acceptable event time,
-    /// in microseconds since 1970.
+    /// The latest acceptable event time, if the row was not late but too far ahead of the clock. In
+    /// microseconds since 1970.
     pub ahead_of_us: Option<i64>,
 }
 
-/// Receives late rows. The instances of an operator share it.
+/// The user's function that receives late rows. The instances of an operator share it.
 pub type LateOutput = Arc<Mutex<Box<dyn FnMut(&LateRow<'_>) + Send>>>;
 
-/// The side output, and how it describes a row.
+/// The side output, and the description of the operator that sends rows to it.
 pub(super) struct LateRowOutput {
     pub output: LateOutput,
     pub operator: String,
     pub columns: Schema,
 }
 
-/// Tells an operator which rows are late and which state has expired.
+/// Decides which rows of an operator are late and which state has expired.
 pub(super) struct LateRows {
     watermarks: OperatorWatermark,
     side: Option<LateRowOutput>,
@@ -44,13 +44,13 @@ impl LateRows {
         Self { watermarks: OperatorWatermark::new(times, continuous), side }
     }
 
-    /// For an operator after one that emits rows up to `lag_us` microseconds older than the
-    /// watermark.
+    /// Lowers the watermarks by `lag_us` microseconds, for an operator whose input emits rows up to
+    /// this much older than the watermark.
     pub fn behind(self, lag_us: i64) -> Self {
         Self { watermarks: self.watermarks.behind(lag_us), ..self }
     }
 
-    /// Rows at or before this time are late, in microseconds.
+    /// The watermark for late rows, in microseconds: a row at or before this time is late.
     #[inline]
     pub fn late_row_watermark_us(&self) -> i64 {
         self.watermarks.late_row_watermark_us()
@@ -62,7 +62,8 @@ impl LateRows {
         self.give(row, None);
     }
 
-    /// Sends a row beyond the future limit to the side output, if there is one.
+    /// Sends a row that is too far ahead of the clock to the side output, if there is one.
+    /// `limit_us` is the latest acceptable event time.
     #[cold]
     pub fn send_ahead_to_side_output(&self, row: Row<'_>, limit_us: i64) {
         self.give(row, Some(limit_us));
@@ -76,17 +77,18 @@ impl LateRows {
         (output.lock().unwrap_or_else(|poisoned| poisoned.into_inner()))(&late);
     }
 
-    /// Whether watermarks arrive in-band now.
+    /// Whether watermarks currently arrive between records (continuous mode).
     pub fn is_in_band(&self) -> bool {
         self.watermarks.is_in_band()
     }
 
-    /// State that expires at or before this time may be removed, in microseconds.
+    /// The watermark for state, in microseconds: state that expires at or before this time may be
+    /// removed.
     pub fn watermark_us(&self) -> i64 {
         self.watermarks.watermark_us()
     }
 
-    /// Advances the watermark to one that arrived in-band.
+    /// Advances the watermark to a watermark that arrived between records.
     pub fn advance(&mut self, micros: i64) {
         self.watermarks.advance(micros);
     }

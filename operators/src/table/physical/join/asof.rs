@@ -7,8 +7,9 @@
 //! reaches it.
 //!
 //! *State.* For each key: the left and right rows that are newer than the watermark, and the last
-//! right row before it, which the next left row may match. Left and right rows expire in common
-//! time order, so a left row is matched with the right row that was the last one at its time.
+//! right row before the watermark, which the next left row may match. Left and right rows expire in
+//! common time order. So a left row is matched with the right row that is the last one at the left
+//! row's time.
 //!
 //! *Order.* Left rows are emitted by time and arrival. Among right rows of the same time, the one
 //! that arrived last is the closest.
@@ -37,9 +38,9 @@ use millstream_engine::runtime::stage::{FlushStatus, Io, Push, Stage};
 /// When left rows are emitted.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(in super::super) enum Results {
-    /// Once, when no closer right row can arrive.
+    /// Once, when the watermark guarantees that no closer right row can arrive.
     Final,
-    /// At once, and again for each closer right row.
+    /// At once, and again for each closer right row that arrives.
     Immediate,
 }
 
@@ -47,22 +48,23 @@ pub(in super::super) enum Results {
 pub(in super::super) struct AsofJoin {
     /// Whether left rows without a match are emitted with NULLs.
     keeps_left: bool,
-    /// Whether right rows of exactly the left row's time are excluded.
+    /// Whether a right row with the time of the left row is excluded: the join uses `<`, not `<=`.
     strict: bool,
     results: Results,
     sides: [SideConfig; 2],
-    /// For each key, whether NULL equals NULL.
+    /// For each join key, whether NULL equals NULL.
     null_safe: Vec<bool>,
     buffer: Buffer,
     pairs: Pairs,
     key: Vec<u8>,
     row: Vec<u8>,
     scratch: Scratch,
-    /// A watermark whose rows have not all expired yet.
+    /// A watermark whose expired rows have not all been processed yet.
     passing_us: Option<i64>,
-    /// Whether rows were emitted after a marker and the driver has not been told yet.
+    /// Whether expired rows were emitted after a marker and [`Stage::flush`] has not reported this
+    /// yet.
     owes_late_emission: bool,
-    /// Micro-batch mode: a marker that waits for expiry.
+    /// In micro-batch mode: a marker to pass on when expiry is complete.
     marker: Option<Epoch>,
     guard: Option<StateGuard>,
     down: BoxChain,
@@ -95,16 +97,16 @@ impl AsofJoin {
         &self.sides[0].late
     }
 
-    /// The closest right row of a key for a left row with a time; `None` if there is none.
+    /// The closest right row of a key for a left row at `time_us`; `None` if there is none.
     fn closest(&self, key: usize, time_us: i64) -> Option<Entry> {
         let run = &self.buffer.keys[key].runs[JoinSide::Right.index()];
-        // Times are in whole microseconds, so the next one is the exclusive end.
+        // Times are in whole microseconds, so adding one makes an inclusive end exclusive.
         let end_us = if self.strict { time_us } else { time_us.saturating_add(1) };
         run.before(run.seek(end_us, &self.buffer.runs), &self.buffer.runs)
     }
 
-    /// Emits a left row with its closest right row, or with NULLs if there is none and the join
-    /// keeps left rows.
+    /// Emits a left row with its closest right row. Without a right row, it is emitted with NULLs
+    /// in a LEFT join and dropped otherwise.
     fn emit(
         &mut self,
         row: Row<'_>,
@@ -122,7 +124,7 @@ impl AsofJoin {
         self.down.push(self.pairs.row(), ingest_ns)
     }
 
-    /// Handles a new right row: emits again all left rows for which it is now the closest.
+    /// Emits again all left rows for which a new right row is the closest.
     fn emit_changed(
         &mut self,
         key: usize,
@@ -131,7 +133,7 @@ impl AsofJoin {
     ) -> Result<(), EngineError> {
         let (runs, store) = (&self.buffer.keys[key].runs, &self.buffer.runs);
         let rights = &runs[JoinSide::Right.index()];
-        // Among right rows of its time, the new row is the last.
+        // Among the right rows of its time, the new row is the last, because it arrived last.
         let mut behind = rights.seek(right.time_us.saturating_add(1), store);
         let next_us = rights.get(&mut behind, store).map_or(i64::MAX, |next| next.time_us);
         let step = i64::from(self.strict);
@@ -147,7 +149,7 @@ impl AsofJoin {
         Ok(())
     }
 
-    /// Handles a left row that the watermark has reached.
+    /// Emits a left row that the watermark has reached (append mode), and removes it.
     fn expire_left(&mut self, expiry: Expiry) -> Result<(), EngineError> {
         let Some(left) = self.buffer.first_expired(JoinSide::Left, expiry) else { return Ok(()) };
         let key = expiry.place as usize;
@@ -165,8 +167,8 @@ impl AsofJoin {
         Ok(())
     }
 
-    /// Handles a right row that the watermark has reached: earlier right rows can no longer match,
-    /// so they are removed.
+    /// Removes the right rows before one that the watermark has reached: no later left row can
+    /// match them.
     fn expire_right(&mut self, right: Expiry) {
         let key = right.place as usize;
         loop {
@@ -182,7 +184,7 @@ impl AsofJoin {
         }
     }
 
-    /// Runs one step of expiry. Returns whether all expired rows are processed.
+    /// Runs one bounded step of expiry. Returns whether all expired rows are processed.
     fn expire(&mut self, watermark_us: i64) -> Result<bool, EngineError> {
         for _ in 0..self.buffer.step(STEP) {
             let firsts = JoinSide::BOTH.map(|side| self.buffer.first_expiry_us(side));
@@ -205,8 +207,8 @@ impl AsofJoin {
         Ok(false)
     }
 
-    /// Continues the expiry of a watermark, then passes on the marker. With in-band watermarks,
-    /// rows that expire after a marker belong to the next epoch.
+    /// Continues expiry, then passes on the marker. If watermarks arrive between records, the
+    /// marker is passed on first: rows that expire after it belong to the next epoch.
     fn continue_expiry(&mut self) -> Result<(), EngineError> {
         let in_band = self.late().is_in_band();
         if in_band {
@@ -236,7 +238,7 @@ impl AsofJoin {
         }
     }
 
-    /// Pauses a side if the join's state has reached its limit, or resumes the side.
+    /// Pauses or resumes a side, depending on the size of the buffered rows.
     #[inline]
     fn check_limit(&mut self) -> Result<(), EngineError> {
         match &mut self.guard {
@@ -245,7 +247,7 @@ impl AsofJoin {
         }
     }
 
-    /// Processes a row that is not late and that satisfies the condition on its side.
+    /// Emits and buffers a row that is not late and satisfies the condition on its own side.
     fn take(
         &mut self,
         side: JoinSide,
@@ -301,7 +303,7 @@ impl Stage for AsofJoin {
         self.continue_expiry()
     }
     fn end(&mut self) -> Result<(), EngineError> {
-        // The query was stopped. The checkpoint contains the remaining work.
+        // The query was stopped. Rows that are not expired yet are in the checkpoint.
         self.passing_us = None;
         self.down.end()
     }
@@ -345,8 +347,8 @@ impl Push<SidedRow> for AsofJoin {
         let width = self.null_safe.len();
         let is_null = |i: usize| Row(&self.key).is_null(Slot::new(i, width));
         let unmatchable = self.null_safe.iter().enumerate().any(|(i, safe)| !safe && is_null(i));
-        // A right row that cannot match is dropped. Such a left row is buffered like the others,
-        // and emitted without a match.
+        // A right row that cannot match is dropped. A left row that cannot match is buffered like
+        // the others, and emitted without a match.
         if unmatchable && side == JoinSide::Right {
             return Ok(());
         }

@@ -1,8 +1,8 @@
 //! The allowed difference between the event times of two streams, and the state watermarks that
-//! follow.
+//! follow from it.
 //!
-//! A condition such as `r.t >= l.t AND r.t <= l.t + INTERVAL 1 HOUR` bounds `r.t - l.t`. The upper
-//! bound lets left rows expire as the watermark advances, the lower bound right rows.
+//! A condition such as `r.t >= l.t AND r.t <= l.t + INTERVAL 1 HOUR` bounds `r.t - l.t`. As the
+//! watermark advances, the upper bound allows left rows to expire, and the lower bound right rows.
 
 use super::super::super::datetime::DAY_US;
 use super::side::JoinSide;
@@ -11,22 +11,23 @@ use crate::table::expr::{Node, Resolved};
 use crate::table::types::DataType;
 use crate::table::value::Value;
 
-/// The maximum difference between adding days in local time and adding multiples of 24 hours.
+/// The maximum difference between adding days in local time and adding multiples of 24 hours, in
+/// microseconds.
 const CLOCK_SHIFT_US: i64 = DAY_US;
 const MS_US: i64 = 1000;
 
 /// A bound on the difference `right - left` of two columns.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(in super::super) struct Bound {
-    /// The index of the left column and of the right column, each within its side.
+    /// The indices of the left column and of the right column, each within its side.
     pub columns: [usize; 2],
-    /// Whether it is an upper bound; otherwise it is a lower bound.
+    /// Whether this is an upper bound. If false, it is a lower bound.
     pub upper: bool,
     pub us: i64,
-    /// Whether the bound itself is excluded.
+    /// Whether the difference must not equal the bound.
     pub strict: bool,
-    /// Whether the bound depends on clock changes of a time zone. Then it is only approximate, and
-    /// each pair of rows must be tested.
+    /// Whether the bound depends on clock changes of a time zone. Then the bound is approximate,
+    /// and each pair of rows must be tested.
     pub on_clock: bool,
 }
 
@@ -76,7 +77,7 @@ fn linear(expr: &Resolved) -> Option<Linear> {
             let sign = if *name == "datetime_add" { 1 } else { -1 };
             let mut at = linear(args.first()?)?;
             at.us = at.us.checked_add(us.checked_mul(sign)?)?;
-            // Whole days are added in local time.
+            // Whole days are added in local time, so the distance depends on clock changes.
             at.on_clock |= zoned && us / DAY_US != 0;
             Some(at)
         }
@@ -95,12 +96,12 @@ fn linear(expr: &Resolved) -> Option<Linear> {
     }
 }
 
-/// Derives the bound that a comparison implies for a column of each side; `None` if it implies
-/// none. The first `width` columns are those of the left side.
+/// Derives the bound that a comparison implies for a column of each side; `None` if it implies no
+/// bound. The first `width` columns are those of the left side.
 pub(in super::super) fn bound(condition: &Resolved, width: usize) -> Option<Bound> {
     let Node::Call(op, args) = &condition.node else { return None };
     let [a, b] = args.as_slice() else { return None };
-    // The side that must be smaller comes first.
+    // Swapped so that the operand that must be smaller comes first.
     let (less, more, strict) = match *op {
         "<" => (a, b, true),
         "<=" => (a, b, false),
@@ -114,17 +115,17 @@ pub(in super::super) fn bound(condition: &Resolved, width: usize) -> Option<Boun
         return None;
     }
     let (left, right, sign) = if i < j { (*i, *j, *sign_j) } else { (*j, *i, *sign_i) };
-    // sign * (right - left) + us <= 0
+    // The comparison is equivalent to: sign * (right - left) + us <= 0.
     let upper = sign > 0;
     let us = if upper { difference.us.checked_neg()? } else { difference.us };
     let columns = [left, right - width];
     Some(Bound { columns, upper, us, strict, on_clock: difference.on_clock })
 }
 
-/// The range in which `right - left` must be.
+/// The allowed range of `right - left`, the difference between the event times of a pair.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(in super::super) struct TimeRange {
-    /// The index of the left and of the right event time, each within its side.
+    /// The indices of the left and of the right event time, each within its side.
     pub columns: [usize; 2],
     /// The inclusive bounds of `right - left`, in microseconds.
     pub least_us: i64,
@@ -136,8 +137,8 @@ pub(in super::super) struct TimeRange {
 }
 
 impl TimeRange {
-    /// Intersects all bounds on one pair of columns. `tagged` says which of the two columns have a
-    /// watermark.
+    /// Intersects all bounds on one pair of columns. `tagged` tells for each of the two columns
+    /// whether it has a watermark.
     pub fn new(columns: [usize; 2], bounds: &[Bound], tagged: [bool; 2]) -> Self {
         let (mut least_us, mut most_us) = (i64::MIN, i64::MAX);
         let mut shifts_us = [None::<i64>; 2];
@@ -151,7 +152,8 @@ impl TimeRange {
                 let least = bound.us.saturating_add(step).saturating_sub(slack_us);
                 least_us = least_us.max(least);
             }
-            // The rows of a side expire by the watermark of the other side.
+            // The rows of a side expire by the watermark of the other side, which bounds their
+            // partners.
             let (side, us) = match bound.upper {
                 true => (JoinSide::Left, bound.us.saturating_neg()),
                 false => (JoinSide::Right, bound.us),
@@ -159,7 +161,8 @@ impl TimeRange {
             if !tagged[side.other().index()] {
                 continue;
             }
-            // Watermarks are in whole milliseconds. A row exactly at the bound may still match.
+            // Watermarks are in whole milliseconds, so the shift is rounded down. A row exactly at
+            // the bound may still match.
             let whole = us.saturating_sub(slack_us).div_euclid(MS_US).saturating_mul(MS_US);
             let shift = whole.saturating_sub(if bound.strict { 0 } else { MS_US });
             let least = &mut shifts_us[side.index()];
@@ -226,7 +229,7 @@ mod tests {
         assert_eq!(one_sided.around(JoinSide::Right, 10), (i64::MIN, 4));
     }
 
-    /// When a row has expired, it could only match rows that are late.
+    /// An expired row could only match rows that are late.
     #[test]
     fn a_row_expires_when_it_can_match_no_more() {
         for us in [-7_500_500, -1, 0, 1, 999, 1000, 2_000_001] {

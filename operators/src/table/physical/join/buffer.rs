@@ -1,9 +1,10 @@
-//! The buffered rows of both sides of a join instance: by key, by time, and in the checkpoint.
+//! The buffered rows of both sides of a join instance, indexed by key and by time, and their
+//! checkpoint entries.
 //!
-//! *Checkpoint.* Each row has an entry. Its key is the join key, the side and the row's number; its
-//! value is the matched flag and the row. Numbers ascend in arrival order, so a restart restores
-//! that order. A search that is unfinished when an epoch ends has an entry too, with the time and
-//! the number of the last candidate that it has examined.
+//! *Checkpoint.* Each row has an entry. The entry's key is the join key, the side and the row's
+//! number. Its value is the matched flag and the row. Numbers ascend in arrival order, so a restart
+//! restores the arrival order. A search that is unfinished when an epoch ends has an entry too,
+//! with the time and the number of the last candidate that it has examined.
 
 use super::expiry::{Expiry, ExpiryLanes};
 use super::keys::KeyEntry;
@@ -20,9 +21,9 @@ use millstream_engine::measure::operator_state::JoinState;
 use millstream_engine::runtime::state_log::{StateLog, StateSlot};
 use std::collections::HashMap;
 
-/// The bytes after the join key in the key of a row's entry: the side and the number.
+/// The number of bytes after the join key in the key of a row's entry: the side and the number.
 pub(super) const SUFFIX: usize = 9;
-/// Added to the side in the key of a search's entry.
+/// This is added to the side in the key of a search's entry, to tell it from a row's entry.
 pub(super) const SEARCH: u8 = 2;
 
 /// A search that was unfinished when the last epoch ended.
@@ -31,17 +32,17 @@ pub(super) struct RestoredSearch {
     pub key: usize,
     pub number: u64,
     pub entry: Entry,
-    /// The time and the number of the last candidate that it has examined.
+    /// The time and the number of the last candidate that the search has examined.
     pub last: (i64, u64),
 }
 
-/// Restored rows by the index of the key and the row's number.
+/// The restored rows, by the index of the key and the row's number.
 type Restored = HashMap<(usize, u64), (JoinSide, Entry), BuildStableHasher>;
 
-/// The progress of searches, by join key, side and number.
+/// The progress of the restored searches, by join key, side and number of the row.
 type Searched = HashMap<(Vec<u8>, u8, u64), (i64, u64)>;
 
-/// The searches that were not finished, each with its row. `find` returns the index of a key.
+/// Finds the row of each unfinished search. `find` returns the index of a join key.
 fn restored_searches(
     searched: Searched,
     restored: &Restored,
@@ -69,14 +70,14 @@ pub(super) struct NewRow<'r> {
     pub matched: bool,
 }
 
-/// The buffered rows of an instance.
+/// The buffered rows of both sides of a join instance.
 pub(super) struct Buffer {
     pub rows: RowStore,
     pub keys: KeyTable<KeyEntry>,
     pub runs: RunStore,
-    /// For each side whose rows expire, the expiry queue.
+    /// The expiry queue of each side; `None` for a side whose rows never expire.
     expiry: [Option<ExpiryLanes>; 2],
-    /// The heap memory of keys, in bytes.
+    /// The heap memory of all join keys, in bytes.
     key_heap: u64,
     next_number: u64,
     log: StateLog,
@@ -96,15 +97,16 @@ fn too_many_runs(_: RunStoreFull) -> EngineError {
     full("more rows of keys than it can number")
 }
 
-/// The bytes of a row's entries in its run and in the expiry queue, about.
+/// The approximate size of a row's entries in its run and in the expiry queue, in bytes.
 const ENTRIES: usize = 16;
 
-/// The memory that a row of `length` bytes takes, including its entries in the run and in the expiry queue.
+/// The memory for a row of `length` bytes, including its entries in the run and in the expiry
+/// queue.
 fn row_bytes(length: usize) -> u64 {
     (HEAD + length + ENTRIES) as u64
 }
 
-/// Decodes the progress of a search: the time and the number of the last candidate.
+/// Decodes the progress of a search: the time and the number of its last candidate.
 fn search_of(value: &[u8]) -> Result<(i64, u64), EngineError> {
     let (time_us, number) = value.split_first_chunk().ok_or_else(unreadable)?;
     let number = number.first_chunk().ok_or_else(unreadable)?;
@@ -112,7 +114,7 @@ fn search_of(value: &[u8]) -> Result<(i64, u64), EngineError> {
 }
 
 impl Buffer {
-    /// Creates an empty buffer. `expires` says for each side whether its rows expire.
+    /// Creates an empty buffer. `expires` tells for each side whether its rows expire.
     pub fn new(expires: [bool; 2], log: StateLog) -> Self {
         Self {
             rows: RowStore::default(),
@@ -129,7 +131,7 @@ impl Buffer {
         }
     }
 
-    /// Returns the number for a row that has arrived.
+    /// Assigns the number of a row that has arrived.
     #[inline]
     pub fn next_number(&mut self) -> u64 {
         self.next_number += 1;
@@ -148,7 +150,7 @@ impl Buffer {
         self.counts.inputs[side.index()].evicted += 1;
     }
 
-    /// The size of the buffered rows of each side, in bytes.
+    /// The memory for the buffered rows of each side, in bytes.
     #[inline]
     pub fn side_bytes(&self) -> [u64; 2] {
         [self.counts.inputs[0].bytes, self.counts.inputs[1].bytes]
@@ -159,7 +161,7 @@ impl Buffer {
         self.log.count_late(1);
     }
 
-    /// The index of a key in the key table, which is inserted unless `found` is given.
+    /// Returns `found`, the index of a key in the key table. If it is `None`, inserts the key.
     #[inline]
     pub fn key_place(&mut self, found: Option<usize>, hash: u64, key: &[u8]) -> usize {
         found.unwrap_or_else(|| {
@@ -169,7 +171,7 @@ impl Buffer {
         })
     }
 
-    /// Adds a row to the rows of a key.
+    /// Buffers a row under the key with the index `key`.
     pub fn insert(&mut self, key: usize, new: NewRow<'_>) -> Result<RowId, EngineError> {
         let NewRow { side, row, number, time_us, matched } = new;
         let id = self.rows.insert(row, number, matched)?;
@@ -193,7 +195,7 @@ impl Buffer {
         Ok(id)
     }
 
-    /// Records the first match of a row.
+    /// Records that a row has a match. The first match is also written to the checkpoint.
     pub fn set_matched(&mut self, key: usize, side: JoinSide, id: RowId) {
         if self.rows.set_matched(id) && self.log.is_on() {
             self.write_entry(key, side, id, self.rows.number(id));
@@ -207,13 +209,14 @@ impl Buffer {
         }
     }
 
-    /// Removes a row. Its key stays in the table until [`release`](Self::release).
+    /// Removes a row. The key stays in the table until [`release`](Self::release) is called.
     pub fn remove(&mut self, key: usize, side: JoinSide, entry: Entry) {
         self.keys[key].runs[side.index()].remove(entry, &self.rows, &mut self.runs);
         self.remove_from_rows(key, side, entry);
     }
 
-    /// Removes a row that is the first one of its key and side.
+    /// Removes a row that is the first one of its key and side, which is faster than
+    /// [`remove`](Self::remove).
     #[inline]
     pub fn remove_first(&mut self, key: usize, side: JoinSide, entry: Entry) {
         self.keys[key].runs[side.index()].remove_first(&mut self.runs);
@@ -233,7 +236,7 @@ impl Buffer {
         counts.bytes -= row_bytes(self.rows.remove(entry.row));
     }
 
-    /// Frees a key if it has no rows.
+    /// Frees a key if neither side has rows of it.
     pub fn release(&mut self, key: usize) {
         if self.keys[key].is_empty() {
             self.keys.free(key);
@@ -241,14 +244,14 @@ impl Buffer {
         }
     }
 
-    /// Takes the first row of a side that expires at or before `by_us` from the queue.
+    /// Takes the next row of a side from the expiry queue, if it expires at or before `by_us`.
     #[inline]
     pub fn next_expired(&mut self, side: JoinSide, by_us: i64) -> Option<Expiry> {
         self.expiry[side.index()].as_mut()?.pop(by_us)
     }
 
-    /// Takes up to `most` rows of a side that expire at or before `by_us` from the queue, and
-    /// prefetches what removing them reads.
+    /// Takes up to `most` rows of a side that expire at or before `by_us` from the expiry queue.
+    /// Prefetches the memory that removing them accesses.
     pub fn take_expired(
         &mut self,
         side: JoinSide,
@@ -272,8 +275,8 @@ impl Buffer {
         }
     }
 
-    /// The first row of a key and side, if it is the one with this expiry. It is another one, perhaps of
-    /// another key, if the row was removed before it expired.
+    /// The first row of a key and side, if it is the row that an element of the expiry queue refers
+    /// to. `None` if that row was removed before it expired.
     #[inline]
     pub fn first_expired(&self, side: JoinSide, expiry: Expiry) -> Option<Entry> {
         let entry = self.keys.get(expiry.place as usize)?;
@@ -281,7 +284,8 @@ impl Buffer {
         (self.rows.number(first.row) == expiry.number).then_some(first)
     }
 
-    /// The expiry time of a side's first row, which may have been removed already.
+    /// The expiry time at the front of a side's expiry queue. The row may already have been
+    /// removed.
     pub fn first_expiry_us(&self, side: JoinSide) -> Option<i64> {
         self.expiry[side.index()].as_ref().and_then(ExpiryLanes::first_us)
     }
@@ -304,7 +308,7 @@ impl Buffer {
         self.log.put_uncounted(&mut StateSlot::default(), hash, &self.entry_key, &self.entry_value);
     }
 
-    /// Removes a search from the checkpoint.
+    /// Removes the progress of a search from the checkpoint.
     pub fn erase_search(&mut self, key: usize, side: JoinSide, number: u64) {
         self.write_search_key(key, side, number);
         self.log.delete_uncounted(
@@ -334,8 +338,8 @@ impl Buffer {
         self.entry_value.extend_from_slice(self.rows.row(id).0);
     }
 
-    /// Restores the committed rows. `time_of` computes the time of a row, given its side and key.
-    /// Returns the unfinished searches.
+    /// Restores the committed rows. `time_of` computes the time of a row from its side, the row and
+    /// its join key. Returns the unfinished searches.
     pub fn restore(
         &mut self,
         time_of: impl Fn(JoinSide, Row<'_>, &[u8]) -> Option<i64>,
@@ -364,7 +368,7 @@ impl Buffer {
             };
             let hash = hash_bytes(key);
             let found = keys.find(hash, key);
-            // A row's entry is written a second time at its first match.
+            // The entry of a row is written again at its first match, and the later entry wins.
             if let Some(at) = found
                 && let Some((side, entry)) = restored.remove(&(at, number))
             {
@@ -400,9 +404,9 @@ impl Buffer {
         Ok(searches)
     }
 
-    /// Counts the restored rows and enters their expiry.
+    /// Counts the restored rows and adds them to the expiry queues.
     fn count_restored(&mut self, restored: Restored) {
-        // Inserted in time order, so that the queue needs few lanes.
+        // The rows are added in time order, so that the queue needs few lanes.
         let mut restored: Vec<_> = restored.into_iter().collect();
         restored.sort_unstable_by_key(|((_, number), (_, entry))| (entry.time_us, *number));
         for ((key, number), (side, Entry { time_us, row })) in restored {
@@ -422,7 +426,7 @@ impl Buffer {
         (self.rows.len() as u64, (of_rows + self.keys.memory()) as u64 + self.key_heap)
     }
 
-    /// Hands the changes of an epoch to the checkpoint. `held` says for each side whether it is
+    /// Hands the changes of an epoch to the checkpoint. `held` tells for each side whether it is
     /// paused.
     pub fn hand_over(&mut self, epoch: Epoch, held: [bool; 2]) {
         let mut counts = self.counts;

@@ -1,9 +1,10 @@
-//! ASOF joins with a table: finds the row of a key whose value is closest.
+//! ASOF joins with a table: finds the table row of a key whose value is closest to that of a stream
+//! row.
 //!
 //! The rows of each key are sorted by value, and rows of equal value are in the table's order. Rows
-//! whose value is NULL are left out. The search is binary, and then continues row by row while the
-//! rest of the condition does not hold. Among equal values `>=` and `>` take the last row, `<=` and
-//! `<` the first, as Spark does on one thread.
+//! whose value is NULL are left out. A binary search finds the closest row. If the rest of the
+//! condition is not true for it, the next closest rows are tried in turn. Among rows of equal
+//! value, `>=` and `>` take the last row, `<=` and `<` the first, as Spark does on one thread.
 
 use super::table_lookup::NONE;
 use crate::table::expr::Resolved;
@@ -17,7 +18,7 @@ use crate::table::value::Value;
 use millstream_engine::error::EngineError;
 use std::cmp::Ordering;
 
-/// Evaluates an expression over rows of one side to a value.
+/// Evaluates an expression over the rows of one side to an owned value.
 pub(super) struct ValueOf {
     compiled: Compiled,
     data_type: DataType,
@@ -41,17 +42,17 @@ impl ValueOf {
 /// The rows of a table, sorted by key and value.
 #[derive(Default)]
 pub(super) struct SortedRows {
-    /// The value of each row.
+    /// The value of each row, by the row's index.
     values: Vec<Value>,
-    /// Indices of the rows. Those of a key are adjacent and sorted by value.
+    /// The indices of the rows. The rows of a key are adjacent and sorted by value.
     sorted: Vec<u32>,
-    /// For the first row of each key, the range of the key's rows in `sorted`.
+    /// The range of a key's rows in `sorted`, stored at the index of the key's first row.
     keys: Vec<(u32, u32)>,
 }
 
 impl SortedRows {
-    /// Sorts `rows`. `firsts` are the first rows of all keys, and `next` links each row to the next
-    /// one of its key.
+    /// Sorts `rows` by key and value. `firsts` are the indices of the first row of each key, and
+    /// `next` links each row to the next row of its key.
     pub fn new(
         rows: &[Vec<u8>],
         (firsts, next): (impl Iterator<Item = u32>, &[u32]),
@@ -80,8 +81,8 @@ impl SortedRows {
         Ok(Self { values, sorted, keys })
     }
 
-    /// The rows of a key that match a value, the closest one first. `first` is the first row of the
-    /// key.
+    /// The rows of a key that match a value, the closest row first. `first` is the index of the
+    /// key's first row.
     pub fn closest(
         &self,
         first: u32,
@@ -110,10 +111,10 @@ impl SortedRows {
     }
 }
 
-/// The comparison of an ASOF join, from the stream's side.
+/// The stream side of an ASOF join with a table: the comparison and the value to compare.
 pub(super) struct ClosestRow {
     pub closest: Closest,
-    /// Computes the value of a row of the stream.
+    /// Computes the value of a stream row.
     value_of: ValueOf,
 }
 
@@ -122,7 +123,7 @@ impl ClosestRow {
         Self { closest, value_of }
     }
 
-    /// The value of a row of the stream, to be compared with those of the table.
+    /// The value of a stream row, which is compared with the values of the table.
     pub fn value(&mut self, cx: Cx<'_>) -> Result<Value, EngineError> {
         self.value_of.of(cx)
     }

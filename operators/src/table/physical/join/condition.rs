@@ -14,7 +14,8 @@ use crate::table::plan::{Closest, Join, Plan};
 use crate::table::types::DataType;
 use millstream_engine::checkpoint::StateLayout;
 
-/// Shifts the columns of an expression over both sides, so that column `from` becomes column 0.
+/// Shifts the column indices of an expression over both sides, so that column `from` becomes column
+/// 0.
 pub(super) fn of_side(expr: &Resolved, from: usize) -> Resolved {
     fn moved(expr: Resolved, from: usize) -> Resolved {
         match expr.node {
@@ -27,7 +28,8 @@ pub(super) fn of_side(expr: &Resolved, from: usize) -> Resolved {
     moved(expr.clone(), from)
 }
 
-/// A pair of expressions that must be equal, each over the columns of its side.
+/// A pair of expressions that the condition compares for equality, each over the columns of its
+/// side.
 #[derive(Clone, Debug)]
 pub(in super::super) struct KeyPair {
     pub sides: [Resolved; 2],
@@ -40,16 +42,16 @@ pub(in super::super) struct KeyPair {
 pub(in super::super) enum JoinTime {
     /// No time: rows are in arrival order and never expire.
     None,
-    /// A join key that is an event time or a window. `tagged` says for each side whether the key
+    /// A join key that is an event time or a window. `tagged` tells for each side whether the key
     /// has a watermark.
     Key { key: EventKey, tagged: [bool; 2] },
-    /// A time column of each side, whose difference is bounded.
+    /// A time column of each side. The condition bounds their difference.
     Range(TimeRange),
 }
 
 impl JoinTime {
-    /// The difference between a side's state watermark and the watermark, in microseconds. Rows at
-    /// or before the state watermark expire. `None` if the side's rows never expire.
+    /// The offset of a side's state watermark from the watermark, in microseconds. Rows at or
+    /// before the state watermark expire. `None` if the side's rows never expire.
     pub fn shift_us(&self, side: JoinSide) -> Option<i64> {
         match self {
             Self::None => None,
@@ -58,8 +60,8 @@ impl JoinTime {
         }
     }
 
-    /// By how much the watermark after the join is lower than the one before it, so that rows
-    /// emitted when they expire are not late.
+    /// The difference between the watermarks before and after the join, in microseconds. The
+    /// watermark after the join is lower, so that rows emitted at expiry are not late.
     pub fn lag_us(&self) -> i64 {
         let shifts = JoinSide::BOTH.map(|side| self.shift_us(side).unwrap_or(0));
         shifts.into_iter().map(i64::saturating_neg).fold(0, i64::max)
@@ -70,10 +72,11 @@ impl JoinTime {
 #[derive(Clone, Debug)]
 pub(in super::super) struct JoinCondition {
     pub keys: Vec<KeyPair>,
-    /// The condition on the left side alone and the one on the right side alone.
+    /// The condition that reads only the left side, and the condition that reads only the right
+    /// side.
     pub own: [Option<Resolved>; 2],
     pub time: JoinTime,
-    /// The remaining condition, over the columns of both sides, which is tested for each pair.
+    /// The remaining condition, which is evaluated for each pair of rows.
     pub rest: Option<Resolved>,
 }
 
@@ -131,7 +134,7 @@ impl JoinCondition {
                 };
                 [tagged(left.columns.get(l)), tagged(right.columns.get(r))]
             };
-            // Chooses the pair of columns with the most watermarks; among equals the first one.
+            // The pair of columns with the most watermarks is chosen; among equals the first pair.
             let score = |bound: &Bound| of_columns(bound.columns).map(usize::from).iter().sum();
             let best = bounds.iter().rev().max_by_key(|(bound, _)| -> usize { score(bound) });
             if let Some((best, _)) = best {
@@ -151,8 +154,8 @@ impl JoinCondition {
     }
 }
 
-/// The times that an ASOF join of two streams compares. `JoinTime::None` if one of them is not a
-/// column with a watermark, or if the join looks for right rows after the left row.
+/// The times that an ASOF join of two streams compares. `JoinTime::None` if one of the times is not
+/// a column with a watermark, or if the join matches right rows after the left row.
 fn asof_time(join: &Join) -> JoinTime {
     let (left, right) = (join.left.scope(), join.right.scope());
     let width = left.columns.len();
@@ -180,7 +183,8 @@ fn asof_time(join: &Join) -> JoinTime {
     JoinTime::Range(TimeRange { columns, least_us: i64::MIN, most_us, shifts_us })
 }
 
-/// By how much the watermark of a plan's rows is lower than the query's, in microseconds.
+/// The difference between the query's watermark and the lower watermark of a plan's rows, in
+/// microseconds. Joins of streams cause such a lag.
 pub(in super::super) fn watermark_lag_us(plan: &Plan) -> i64 {
     let inputs = plan.inputs().into_iter().map(watermark_lag_us);
     let below = inputs.max().unwrap_or(0);
@@ -192,7 +196,7 @@ pub(in super::super) fn watermark_lag_us(plan: &Plan) -> i64 {
     }
 }
 
-/// The description of the state of a join of two streams, and the layout of its entries.
+/// Describes the state of a join of two streams and the layout of its checkpoint entries.
 pub(in super::super) fn describe_join(join: &Join) -> (String, StateLayout) {
     let condition = JoinCondition::of(join);
     let mut keys = Vec::new();
@@ -223,5 +227,5 @@ pub(in super::super) fn describe_join(join: &Join) -> (String, StateLayout) {
     (what, StateLayout { keys: keys.join(", "), values: values([&schemas[0], &schemas[1]]) })
 }
 
-/// The kind of a join's entries in a checkpoint.
+/// The kind of a join's entries in a checkpoint layout.
 pub(in super::super) const ROW: &str = "row of a join";

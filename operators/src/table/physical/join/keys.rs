@@ -1,4 +1,4 @@
-//! The key table: each join key, with the runs of its rows on both sides.
+//! The entries of the key table: a join key, and for each side the run of the rows with this key.
 
 use crate::table::row::{Row, Slot};
 

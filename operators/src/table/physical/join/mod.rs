@@ -12,10 +12,10 @@
 //! | [`table_refresh`] | reloading a table that changes while it is joined |
 //! | [`closest_row`] | the closest row of a table, for ASOF joins |
 //! | [`condition`] | decomposition of a join condition |
-//! | [`bounds`] | the range between two event times, and the state watermarks that follow |
+//! | [`bounds`] | the allowed range between two event times, and the resulting state watermarks |
 //! | [`placement`] | which joins of streams are supported |
 //! | [`pushdown`] | moving conditions from a join to its inputs |
-//! | [`side`] | the sides, and sending their rows to the instances |
+//! | [`side`] | the two sides, and the exchange of their rows by key |
 //! | [`rows`] | storage of the buffered rows |
 //! | [`run`](crate::state::ordered_run) | the rows of one key and side, ordered by time |
 //! | [`keys`] | the key table of both sides |
@@ -23,7 +23,7 @@
 //! | [`output`] | the output rows of a join |
 //! | [`probe`] | a row's search for its matches |
 //! | [`buffer`] | the buffered rows of an instance, and their checkpoint entries |
-//! | [`state_limit`] | what happens when the buffered rows reach a limit |
+//! | [`state_limit`] | pausing a side or failing when the buffered rows reach a limit |
 //! | [`state`] | checkpoint entries as text, for `inspect` |
 //! | [`stage`] | the stage of one instance |
 //! | [`asof`] | the stage of one instance of an ASOF join of two streams |

@@ -5,20 +5,22 @@ use super::side::JoinSide;
 use crate::table::row::{Row, RowWriter, Slot};
 use crate::table::types::Physical;
 
-/// A column that is copied to the output: its slot in the input, its index in the output, its type.
+/// A column to copy to the output: its slot in the input, its index in the output, its physical
+/// type.
 pub(in super::super) type Copied = (Slot, usize, Physical);
 
-/// Writes output rows. The row that is common to several pairs is written only once.
+/// Writes the output rows of a join. A row that occurs in several pairs is written only once.
 pub(super) struct Pairs {
     copies: [Vec<Copied>; 2],
     width: usize,
     out: Vec<u8>,
-    /// The length in bytes of the common row's part.
+    /// The length in bytes of the part that is common to all pairs of a row.
     common: usize,
 }
 
 impl Pairs {
-    /// `copies` has the copied columns of each side; `width` is the number of output columns.
+    /// Creates a writer. `copies` has the columns to copy of each side; `width` is the number of
+    /// output columns.
     pub fn new(copies: [Vec<Copied>; 2], width: usize) -> Self {
         Self { copies, width, out: Vec::new(), common: 0 }
     }
@@ -34,7 +36,8 @@ impl Pairs {
         self.common = self.out.len();
     }
 
-    /// Writes a row of the other side over the NULLs, or over the previous row.
+    /// Completes the output row with a row of the other side. The row of an earlier call is
+    /// overwritten.
     #[inline]
     pub fn complete(&mut self, side: JoinSide, row: Row<'_>) {
         self.out.truncate(self.common);
@@ -48,7 +51,7 @@ impl Pairs {
         }
     }
 
-    /// The output row.
+    /// The current output row.
     #[inline]
     pub fn row(&self) -> Row<'_> {
         Row(&self.out)

@@ -1,4 +1,4 @@
-//! Decides which joins of two streams are supported. An outer join can emit a row without a match
+//! Checks which joins of two streams are supported. An outer join can emit a row without a match
 //! only if a watermark rules out future matches.
 
 use super::condition::{JoinCondition, JoinTime};
@@ -144,8 +144,8 @@ pub(in crate::table) fn check_mode(plan: &Plan, mode: OutputMode) -> PlanResult<
     plan.inputs().into_iter().try_for_each(|input| check_mode(input, mode))
 }
 
-/// Rejects joins of two streams without an equality, which would compare each pair of rows. The
-/// plan must be optimised, so that conditions have been moved into the joins.
+/// Rejects joins of two streams without an equality, which would compare every pair of rows. The
+/// plan must be optimised, so that conditions are already part of the joins.
 pub(in crate::table) fn check_equality(plan: &Plan) -> PlanResult<()> {
     if let Plan::Join(join) = plan
         && join.is_of_streams()

@@ -1,8 +1,8 @@
 //! A row's search for its matches among the buffered rows of the other side.
 //!
 //! A step examines a bounded number of candidates. A longer search continues later, between other
-//! records. It remembers the last candidate that it has examined. It skips rows that arrived after
-//! its own row, because those rows searched for matches themselves.
+//! records, after the last candidate that it has examined. A search skips candidates that arrived
+//! after the searching row, because such a candidate has itself searched for the row.
 
 use super::buffer::Buffer;
 use super::output::Pairs;
@@ -22,29 +22,29 @@ pub(super) const STEP: usize = 64;
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Search {
     pub side: JoinSide,
-    /// The index of the row's key in the key table.
+    /// The index of the row's join key in the key table.
     pub key: usize,
-    /// The row's number.
+    /// The number of the searching row.
     pub number: u64,
     /// The inclusive range of the other side's times that the row may match.
     pub times_us: (i64, i64),
-    /// The time and the number of the last candidate examined; `None` before the first.
+    /// The time and the number of the last candidate examined; `None` before the first step.
     pub last: Option<(i64, u64)>,
     pub ingest_ns: u64,
     pub matched: bool,
 }
 
-/// An unfinished search of a buffered row.
+/// An unfinished search, and the buffered row that it belongs to.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Pending {
     pub search: Search,
     pub row: RowId,
     pub time_us: i64,
-    /// Whether its progress is in the checkpoint.
+    /// Whether the progress of the search is in the checkpoint.
     pub is_saved: bool,
 }
 
-/// What a search needs, besides its row.
+/// The parts of a join that a search accesses.
 pub(super) struct Prober<'j> {
     pub kind: JoinKind,
     pub buffer: &'j mut Buffer,

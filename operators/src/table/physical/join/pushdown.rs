@@ -1,6 +1,6 @@
-//! Predicate pushdown: moves conditions from above a join, and from the join itself, into its input
-//! streams. As in Spark, rows that cannot match are then not buffered and do not advance a
-//! watermark.
+//! Predicate pushdown: moves conditions from a filter above a join, and from the join itself, into
+//! the join's input streams. As in Spark, rows that cannot match are then not buffered and do not
+//! advance a watermark.
 
 use crate::table::expr::null_propagation::is_strict;
 use crate::table::expr::{Node, Resolved};
@@ -13,8 +13,8 @@ use crate::table::plan::time_window::has_watermark;
 use crate::table::plan::{Join, JoinKind, Plan};
 use crate::table::types::DataType;
 
-/// For `[left, right]`, whether a condition in ON that concerns only this side may filter the
-/// side's rows.
+/// For the left and the right side: whether a condition in ON that reads only this side may filter
+/// the side's rows before the join.
 fn drops(kind: JoinKind) -> [bool; 2] {
     match kind {
         JoinKind::Inner | JoinKind::LeftSemi => [true, true],
@@ -51,7 +51,7 @@ pub(in crate::table) fn joined(mut join: Join) -> Plan {
     let mut here = Vec::new();
     for part in conjuncts(&condition) {
         match join::reads(part, width) {
-            // A table evaluates its own conditions in the lookup.
+            // In a join with a table, the lookup evaluates such conditions itself.
             (true, false) if of_streams && goes[0] && is_deterministic_expr(part) => {
                 below[0].push(part.clone())
             }
@@ -72,8 +72,8 @@ pub(in crate::table) fn joined(mut join: Join) -> Plan {
     below_watermark(join)
 }
 
-/// IS NOT NULL conditions for columns of one side: the condition can only be true if these columns
-/// are not NULL.
+/// IS NOT NULL conditions for columns of one side. They follow from the join condition, which can
+/// be true only if these columns are not NULL.
 fn there(condition: &Resolved, join: &Join, side: usize) -> Vec<Resolved> {
     let width = join.left.width();
     let scope = if side == 0 { join.left.scope() } else { join.right.scope() };
@@ -103,7 +103,7 @@ fn there(condition: &Resolved, join: &Join, side: usize) -> Vec<Resolved> {
     there.collect()
 }
 
-/// Calls `mark` with each column that makes an expression NULL if it is NULL.
+/// Calls `mark` with each column for which a NULL makes the whole expression NULL.
 fn mark_strict(expr: &Resolved, mark: &mut dyn FnMut(usize)) {
     match &expr.node {
         Node::Column(index, _) => mark(*index),
@@ -115,7 +115,7 @@ fn mark_strict(expr: &Resolved, mark: &mut dyn FnMut(usize)) {
     }
 }
 
-/// Lowers each column index of an expression by `by`.
+/// Subtracts `by` from each column index of an expression.
 fn moved_back(expr: Resolved, by: usize) -> Resolved {
     match expr.node {
         Node::Column(index, name) => Resolved { node: Node::Column(index - by, name), ..expr },
@@ -123,8 +123,8 @@ fn moved_back(expr: Resolved, by: usize) -> Resolved {
     }
 }
 
-/// Whether the position of a filter matters for this join: rows that the filter drops could
-/// otherwise advance a watermark or be buffered.
+/// Whether pushing a filter into this join changes the result, because rows that the filter drops
+/// would otherwise be buffered or advance a watermark.
 pub(in crate::table) fn is_pushed_into(join: &Join) -> bool {
     let plain = join.match_range.is_none() && join.in_operands.is_none();
     let timed = has_watermark(&join.left) || has_watermark(&join.right);
@@ -137,8 +137,8 @@ pub(in crate::table) fn filtered_join(mut join: Join, condition: &Resolved) -> P
     let streams = [join.left.is_streaming(), join.right.is_streaming()];
     let width = join.left.width();
     join.kind = without_nulls(join.kind, condition, width);
-    // Sides that can be filtered before the join. The other side of an outer join may be NULL in
-    // the result.
+    // The sides whose rows can be filtered before the join. In an outer join, the columns of the
+    // other side may be NULL in the result, so that side is not filtered.
     let kept = match join.kind {
         JoinKind::Inner => [true, true],
         JoinKind::LeftOuter | JoinKind::LeftSemi | JoinKind::LeftAnti => [true, false],
@@ -176,11 +176,12 @@ pub(in crate::table) fn filtered_join(mut join: Join, condition: &Resolved) -> P
             None => part,
         });
     }
-    // A pushed condition may imply one on the other side, or allow a stricter join kind.
+    // A pushed condition may imply a condition on the other side, or allow a stricter join kind.
     behind(joined(join), here)
 }
 
-/// The join kind after a filter that drops the rows with NULLs for one side, or for either side.
+/// The join kind under a filter that drops rows in which one side, or either side, is all NULL. An
+/// outer join may become an inner join.
 fn without_nulls(kind: JoinKind, condition: &Resolved, width: usize) -> JoinKind {
     let mut needed = [false, false];
     for part in conjuncts(condition) {
@@ -201,7 +202,7 @@ fn without_nulls(kind: JoinKind, condition: &Resolved, width: usize) -> JoinKind
     }
 }
 
-/// Conditions that hold for all rows of a plan, over its columns.
+/// Conditions that are true for all rows of a plan, over its columns.
 fn constraints(plan: &Plan) -> Vec<Resolved> {
     match plan {
         Plan::Filter(input, condition) => {
@@ -225,7 +226,7 @@ fn constraints(plan: &Plan) -> Vec<Resolved> {
     }
 }
 
-/// Renumbers the columns of an expression; `None` if `place` does not map a column.
+/// Renumbers the columns of an expression by `place`; `None` if `place` has no number for a column.
 fn moved(expr: &Resolved, place: &dyn Fn(usize) -> Option<usize>) -> Option<Resolved> {
     let mut all_have = true;
     fn of(expr: Resolved, place: &dyn Fn(usize) -> Option<usize>, all: &mut bool) -> Resolved {
@@ -245,12 +246,13 @@ fn moved(expr: &Resolved, place: &dyn Fn(usize) -> Option<usize>) -> Option<Reso
 /// Conditions on one side that follow from its equalities with columns of the other side.
 fn implied(condition: &Resolved, join: &Join, side: usize) -> Vec<Resolved> {
     let width = join.left.width();
-    // Pairs of columns: of this side and of the other side.
+    // Pairs of equal columns: the index in this side, and the index in the other side.
     let mut equal = Vec::new();
     let mut of_other = constraints(if side == 0 { &join.right } else { &join.left });
     for part in conjuncts(condition) {
         if let Some((a, b)) = join::equality(part, width) {
-            // Equal floating-point numbers may still differ in other functions: 0.0 and -0.0.
+            // Floating-point numbers are left out: 0.0 and -0.0 are equal but other functions tell
+            // them apart.
             let exact = !a.data_type.is_nested()
                 && !matches!(a.data_type, DataType::Double | DataType::Float);
             if let (true, Node::Column(a, _), Node::Column(b, _)) = (exact, &a.node, &b.node) {
@@ -278,7 +280,8 @@ mod tests {
     use crate::session::Session;
     use crate::table::plan::optimizer::optimize;
 
-    /// The optimised plan, line by line, of a query over `l(k, t, v)` and `r(k, t, v)`.
+    /// The operators of an optimised plan, one line each, for a query over `l(k, t, v)` and `r(k,
+    /// t, v)`.
     fn lines(sql: &str) -> Vec<String> {
         let session = Session::new();
         for name in ["l", "r"] {
@@ -299,7 +302,7 @@ mod tests {
             (format!("LEFT JOIN r {on}"), "LEFT OUTER", 2),
             (format!("FULL JOIN r {on}"), "FULL OUTER", 0),
             (format!("LEFT SEMI JOIN r {on}"), "LEFT SEMI", 4),
-            // A filter that drops rows with NULLs changes the join kind.
+            // A filter that drops rows with NULLs for one side changes the join kind.
             (format!("LEFT JOIN r {on} WHERE r.v > 1"), "INNER", 4),
             (format!("FULL JOIN r {on} WHERE r.v > 1"), "RIGHT OUTER", 2),
             (format!("FULL JOIN r {on} WHERE r.v IS NULL"), "FULL OUTER", 0),

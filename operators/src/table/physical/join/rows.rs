@@ -1,7 +1,8 @@
 //! Storage of the buffered rows of both sides.
 //!
-//! A row lies in a [slot](crate::state::byte_slab) behind a header of eight bytes: its number, whether it
-//! has had a match, and how many bytes of the slot are left over.
+//! Each row is stored in a [slot](crate::state::byte_slab) after a header of eight bytes. The
+//! header contains the row's number, whether the row has had a match, and the number of unused
+//! bytes of the slot.
 
 use crate::state::byte_slab::{ByteSlab, SlotId};
 use crate::state::ordered_run::NumberedRows;
@@ -9,21 +10,21 @@ pub(super) use crate::state::ordered_run::RowId;
 use crate::table::row::Row;
 use millstream_engine::error::EngineError;
 
-/// The size of the header.
+/// The size of the header in bytes.
 pub(super) const HEAD: usize = 8;
-/// Bits of the number. A million rows a second take 17 years to reach it.
+/// The number of bits of a row number. A million rows a second use up all numbers in 17 years.
 const NUMBER_BITS: u32 = 49;
 const NUMBER: u64 = (1 << NUMBER_BITS) - 1;
-/// Bits of the bytes that are left over.
+/// The number of bits for the number of unused bytes.
 const UNUSED_BITS: u32 = 14;
 const MATCHED: u64 = 1 << (NUMBER_BITS + UNUSED_BITS);
 /// The maximum size of a row, in bytes.
 const ROW_MAX: usize = 1 << 30;
-/// The row number of a free slot: all its bits are set, as in a chunk that has just been taken.
+/// The row number in the header of a free slot. All its bits are set, as in a new chunk.
 const FREE: u64 = NUMBER;
 const CHUNK_BYTES: usize = 64 << 10;
 
-/// Stores rows in slots. A row is found by its [`RowId`].
+/// Stores rows in slots of a slab. A [`RowId`] identifies the slot of a row.
 pub(super) struct RowStore {
     slab: ByteSlab,
     len: usize,
@@ -44,13 +45,14 @@ pub(super) fn full(what: &str) -> EngineError {
     )
 }
 
-/// The header of a slot. That of a slot whose chunk was given back is that of a free one.
+/// The header of a slot. If the chunk of the slot was freed, the result is the header of a free
+/// slot.
 #[inline]
 fn head(slot: &[u8]) -> u64 {
     slot.first_chunk().map_or(FREE, |word| u64::from_le_bytes(*word))
 }
 
-/// The row in a slot.
+/// The bytes of the row in a slot.
 #[inline]
 fn row_of(slot: &[u8]) -> &[u8] {
     let unused = (head(slot) & (MATCHED - 1)) >> NUMBER_BITS;
@@ -94,7 +96,7 @@ impl RowStore {
         Ok(RowId(id.0))
     }
 
-    /// Ends an epoch: frees some memory that no recent epoch has needed.
+    /// Ends an epoch: frees a part of the memory that no recent epoch has needed.
     pub fn epoch(&mut self) {
         self.slab.epoch();
     }
@@ -118,20 +120,20 @@ impl RowStore {
         Row(row_of(self.slot(id)))
     }
 
-    /// The number of a row. Numbers ascend in arrival order. The slot of a removed row
-    /// contains a number that no row has.
+    /// The number of a row. Numbers ascend in arrival order. For the id of a removed row, the
+    /// result is a number that no row has.
     #[inline]
     pub fn number(&self, id: RowId) -> u64 {
         head(self.slot(id)) & NUMBER
     }
 
-    /// Whether the row has had a match.
+    /// Whether a match of the row has been recorded.
     #[inline]
     pub fn is_matched(&self, id: RowId) -> bool {
         head(self.slot(id)) & MATCHED != 0
     }
 
-    /// Records a match. Returns whether it is the row's first.
+    /// Records a match of a row. Returns whether it is the row's first match.
     #[inline]
     pub fn set_matched(&mut self, id: RowId) -> bool {
         let Some(word) = self.slot_mut(id).first_chunk_mut() else { return false };
@@ -195,7 +197,7 @@ mod tests {
         let mut slab = ByteSlab::new(CHUNK_BYTES);
         for bytes in 1..100_000 {
             let id = slab.take(bytes).unwrap();
-            // A small slot may be twice as large as it need be.
+            // The size of a small slot may be up to twice the requested size.
             let slot = slab.bytes(id).len() * if bytes <= CHUNK_BYTES / 16 { 2 } else { 1 };
             assert!(slot - bytes < 1 << UNUSED_BITS, "{bytes} in {slot}");
             slab.free(id);
@@ -222,7 +224,7 @@ mod tests {
         (0..300).for_each(|_| store.epoch());
         assert!(store.memory() < full / 10, "{full} to {}", store.memory());
         assert_eq!((store.number(ids[0]), store.row(ids[0]).0), (0, &row(0)[..]));
-        // Rows that have expired may still be looked up by their numbers.
+        // Callers may still look up the number of an expired row.
         assert!((1..).zip(&ids[1..]).all(|(n, id)| store.number(*id) != n));
         let ids: Vec<_> =
             (0..50_000).map(|n| store.insert(Row(&row(n)), n, false).unwrap()).collect();

@@ -1,4 +1,5 @@
-//! The sides of a join, and sending their rows to the instances that own the keys.
+//! The two sides of a join, and the exchange that sends their rows to the instances that own the
+//! keys.
 
 use super::super::stages::Scratch;
 use super::state_limit::SideFlow;
@@ -19,10 +20,10 @@ pub(in super::super) enum JoinSide {
 }
 
 impl JoinSide {
-    /// Both sides, left first.
+    /// Both sides, the left side first.
     pub const BOTH: [JoinSide; 2] = [JoinSide::Left, JoinSide::Right];
 
-    /// The index of the side in a pair of values, left first.
+    /// The index of the side in arrays with a value per side: 0 is left, 1 is right.
     #[inline]
     pub fn index(self) -> usize {
         self as usize
@@ -38,7 +39,7 @@ impl JoinSide {
     }
 }
 
-/// A row that is sent to an instance, with the side that it belongs to.
+/// A row on its way to an instance, with the side that it belongs to.
 pub(in super::super) struct SidedRow {
     pub side: JoinSide,
     pub row: RowBuf,
@@ -47,7 +48,8 @@ pub(in super::super) struct SidedRow {
 /// Sends the rows of one side to the instances that own their keys.
 pub(in super::super) struct SideOutbox {
     side: JoinSide,
-    /// If the join's state is limited: the side's flow control, and the index of this outbox in it.
+    /// The side's flow control and the index of this outbox in it; `None` if the join's state is
+    /// not limited.
     flow: Option<(Arc<SideFlow>, usize)>,
     keys: Vec<Key>,
     key: Vec<u8>,
@@ -60,7 +62,7 @@ impl SideOutbox {
         Self { side, flow: None, keys, key: Vec::new(), scratch: Scratch::default(), outbox }
     }
 
-    /// Sets the flow control, with which the outbox accepts no rows while the side is paused.
+    /// Sets the flow control. While it pauses the side, the outbox accepts no rows.
     pub fn with_flow(self, flow: Option<(Arc<SideFlow>, usize)>) -> Self {
         Self { flow, ..self }
     }

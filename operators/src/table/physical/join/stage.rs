@@ -1,22 +1,21 @@
 //! The stage of one instance of a join of two streams.
 //!
-//! A row first searches the buffered rows of the other side for matches, then it is buffered
-//! itself. Rows expire when the watermark passes the state watermark of their side. Expired rows
-//! that an outer join preserves are emitted with NULLs, in the drain in which the watermark
-//! advanced.
+//! A row first searches the buffered rows of the other side for matches. Then the row is buffered.
+//! A row expires when its time is at or before the state watermark of its side. When unmatched rows
+//! that an outer join preserves expire, they are emitted with NULLs.
 //!
-//! *Order.* Matches are emitted in the order of the rows that complete them. The matches of one row
-//! are ordered by time and arrival of the other side's rows. Only a row with more matches than fit
-//! in a step is interleaved with others. Unmatched rows are emitted by time and arrival, left
-//! before right.
+//! *Order.* Matches are emitted in the arrival order of the rows that complete them. The matches of
+//! one row are ordered by time and arrival of the other side's rows. If a row has more matches than
+//! fit in a step, its matches are interleaved with those of other rows. Unmatched rows are emitted
+//! by time and arrival, left before right.
 //!
-//! *Bounded steps.* The matches of a row, and the rows that a watermark lets expire, are processed
-//! in bounded steps, between which other rows are processed. In continuous mode a marker does not
-//! wait for them: the progress of searches is in the checkpoint. In micro-batch mode a batch emits
-//! all its matches.
+//! *Bounded steps.* The matches of a row, and expired rows, are processed in bounded steps, between
+//! which other rows are processed. In continuous mode a marker does not wait for these steps: the
+//! progress of searches is in the checkpoint. In micro-batch mode a batch emits all its matches
+//! before its marker.
 //!
-//! *Watermarks.* The watermark after a join is the lowest event time that either side may still
-//! emit.
+//! *Watermarks.* The watermark after a join is a lower bound of the event times in rows that the
+//! join may still emit.
 
 use super::super::stages::{BoxChain, Scratch};
 use super::buffer::{Buffer, NewRow, RestoredSearch};
@@ -39,27 +38,27 @@ use millstream_engine::event::{Epoch, IDLE, UNTIMED};
 use millstream_engine::runtime::stage::{FlushStatus, Io, Push, Stage};
 use millstream_engine::runtime::state_log::StateLog;
 
-/// The maximum number of unfinished searches. When it is reached, no more rows are accepted.
+/// The maximum number of unfinished searches. At this number, the join accepts no more rows.
 const SEARCHES: usize = 1024;
-/// The number of search steps per drain.
+/// The number of search steps per call of [`Stage::flush`].
 const SEARCH_STEPS: usize = 16;
 
-/// The configuration of a side.
+/// The configuration of one side of the join.
 pub(in super::super) struct SideConfig {
     pub keys: Vec<Key>,
-    /// The condition on this side alone.
+    /// The condition that reads only this side.
     pub own: Option<BoolFn>,
-    /// The time column for which the condition bounds the difference to the other side's.
+    /// The time column of this side if the join condition bounds the difference of two times.
     pub time: Option<Slot>,
-    /// The event time that decides whether a row is late, and whether it is a window.
+    /// The column that decides whether a row is late, and whether its type is a window.
     pub event: Option<(Slot, bool)>,
     pub late: LateRows,
-    /// The columns that are emitted or compared: slot, output index, physical type.
+    /// The columns of this side that are emitted or compared: slot, output index, physical type.
     pub copies: Vec<(Slot, usize, Physical)>,
 }
 
 impl SideConfig {
-    /// Whether a row is late. A late row is sent to the side output.
+    /// Whether a row is late. A late row is also sent to the side output.
     pub fn is_late(&self, row: Row<'_>) -> bool {
         let Some((slot, window)) = self.event.filter(|(slot, _)| !row.is_null(*slot)) else {
             return false;
@@ -74,16 +73,16 @@ impl SideConfig {
     }
 }
 
-/// The configuration of the stage.
+/// The configuration of an instance of the join.
 pub(in super::super) struct Config {
     pub kind: JoinKind,
     pub sides: [SideConfig; 2],
-    /// For each key, whether NULL equals NULL.
+    /// For each join key, whether NULL equals NULL.
     pub null_safe: Vec<bool>,
     pub time: JoinTime,
-    /// The remaining condition, tested for each pair.
+    /// The remaining condition, which is evaluated for each pair of rows.
     pub rest: Option<BoolFn>,
-    /// The number of columns of both sides.
+    /// The number of columns of both sides together.
     pub width: usize,
     pub log: StateLog,
     pub guard: Option<StateGuard>,
@@ -100,30 +99,30 @@ pub(in super::super) struct StreamJoin {
     buffer: Buffer,
     pairs: Pairs,
     searches: Vec<Pending>,
-    /// The search to continue next.
+    /// The index of the search to continue next.
     next_search: usize,
     key: Vec<u8>,
-    /// A copy of the row of the search that is being continued.
+    /// A copy of the buffered row that is being processed.
     row: Vec<u8>,
     scratch: Scratch,
-    /// Rows that expire in a step.
+    /// The rows that the current step of expiry has taken from the queue.
     expired: Vec<Expiry>,
-    /// A watermark whose rows have not all expired yet.
+    /// A watermark whose expired rows have not all been processed yet.
     passing_us: Option<i64>,
-    /// Whether rows were emitted after a marker and the driver has not been told yet.
+    /// Whether rows were emitted after a marker and [`Stage::flush`] has not reported this yet.
     owes_late_emission: bool,
-    /// A marker that waits for searches to finish or, in micro-batch mode, for expiry.
+    /// A marker to pass on when the searches and, in micro-batch mode, expiry are complete.
     marker: Option<Epoch>,
     guard: Option<StateGuard>,
     down: BoxChain,
 }
 
-/// For each side, whether it is paused.
+/// For each side, whether the guard has paused it.
 pub(super) fn held_sides(guard: Option<&StateGuard>) -> [bool; 2] {
     JoinSide::BOTH.map(|side| guard.is_some_and(|guard| guard.is_held(side)))
 }
 
-/// The time of a row to be buffered; `None` if it is NULL, so that the row cannot match.
+/// The time of a row to be buffered. `None` if the time is NULL; such a row cannot match.
 fn time_of(
     time: JoinTime,
     column: Option<Slot>,
@@ -186,7 +185,8 @@ impl StreamJoin {
         self.null_safe.iter().enumerate().any(|(i, safe)| !safe && is_null(i))
     }
 
-    /// The state watermark of a side at a watermark; `None` if its rows never expire.
+    /// The state watermark of a side when the watermark is `watermark_us`; `None` if the side's
+    /// rows never expire.
     fn state_watermark(&self, side: JoinSide, watermark_us: i64) -> Option<i64> {
         self.time.shift_us(side).map(|shift_us| watermark_us.saturating_add(shift_us))
     }
@@ -227,19 +227,21 @@ impl StreamJoin {
         }
     }
 
-    /// Whether a row of a side is no longer needed once it has a match.
+    /// Whether a row of this side is removed at its first match, because it is emitted at most
+    /// once.
     fn leaves_at_match(&self, side: JoinSide) -> bool {
         side == JoinSide::Left && matches!(self.kind, JoinKind::LeftSemi | JoinKind::LeftAnti)
     }
 
-    /// Frees a key without rows, unless an unfinished search uses it.
+    /// Frees a key without rows, unless an unfinished search refers to the key.
     fn release(&mut self, key: usize) {
         if self.searches.iter().all(|pending| pending.search.key != key) {
             self.buffer.release(key);
         }
     }
 
-    /// Continues some of the unfinished searches in turn. Returns whether all are finished.
+    /// Runs up to [`SEARCH_STEPS`] steps of unfinished searches, in turn. Returns whether all are
+    /// finished.
     fn go_on_searching(&mut self) -> Result<bool, EngineError> {
         for _ in 0..SEARCH_STEPS {
             if self.searches.is_empty() || !self.down.is_ready() {
@@ -247,7 +249,8 @@ impl StreamJoin {
             }
             let at = if self.next_search < self.searches.len() { self.next_search } else { 0 };
             let Pending { mut search, row: id, time_us, is_saved } = self.searches[at];
-            // Another row may have matched this one meanwhile, so that it was removed.
+            // While this search was suspended, another row may have matched this row and removed
+            // it.
             let mut done = self.buffer.rows.number(id) != search.number;
             if !done {
                 let mut row = std::mem::take(&mut self.row);
@@ -274,7 +277,7 @@ impl StreamJoin {
         Ok(self.searches.is_empty())
     }
 
-    /// Handles the first match of a buffered row.
+    /// Records the first match of a buffered row, or removes the row if it is emitted only once.
     fn first_match(&mut self, search: Search, id: super::rows::RowId, time_us: i64) {
         if self.leaves_at_match(search.side) {
             let entry = Entry { time_us, row: id };
@@ -284,7 +287,7 @@ impl StreamJoin {
         }
     }
 
-    /// Runs one step of expiry. Returns whether all expired rows are processed.
+    /// Runs one bounded step of expiry. Returns whether all expired rows are processed.
     fn expire(&mut self, watermark_us: i64) -> Result<bool, EngineError> {
         let mut left = self.buffer.step(STEP);
         for side in JoinSide::BOTH {
@@ -322,12 +325,13 @@ impl StreamJoin {
         Ok(true)
     }
 
-    /// Continues searches, then expiry, then passes on the marker. With in-band watermarks, rows
-    /// that expire after a marker belong to the next epoch.
+    /// Continues searches, then expiry, then passes on the marker. If watermarks arrive between
+    /// records, the marker is passed on before expiry: rows that expire after it belong to the next
+    /// epoch.
     fn continue_expiry(&mut self) -> Result<(), EngineError> {
         let is_in_band = self.late().is_in_band();
         if !self.go_on_searching()? {
-            // Matches found later belong to the next epoch.
+            // The marker does not wait: matches found later belong to the next epoch.
             if is_in_band && self.marker.is_some() {
                 self.save_searches();
                 self.pass_marker()?;
@@ -351,7 +355,7 @@ impl StreamJoin {
         self.pass_marker()
     }
 
-    /// Pauses a side if the join's state has reached its limit, or resumes the side.
+    /// Pauses or resumes a side, depending on the size of the buffered rows.
     #[inline]
     fn check_limit(&mut self) -> Result<(), EngineError> {
         match &mut self.guard {
@@ -420,7 +424,7 @@ impl Stage for StreamJoin {
         self.continue_expiry()
     }
     fn end(&mut self) -> Result<(), EngineError> {
-        // The query was stopped. The checkpoint contains the remaining work.
+        // The query was stopped. Unfinished searches and unexpired rows are in the checkpoint.
         self.searches.clear();
         self.passing_us = None;
         self.down.end()
@@ -472,7 +476,8 @@ impl Push<SidedRow> for StreamJoin {
 }
 
 impl StreamJoin {
-    /// Searches for the matches of a row whose key is in `self.key`, and buffers the row.
+    /// Searches for the matches of a row whose key is in `self.key`, and buffers the row. An
+    /// `unmatchable` row is only buffered.
     fn take(
         &mut self,
         side: JoinSide,
@@ -501,8 +506,8 @@ impl StreamJoin {
         self.check_limit()?;
         let late = self.late();
         if late.is_in_band() {
-            // This side's state watermark has already passed the row, although the row is not late
-            // by its own event time. It expires in the next step.
+            // The row is not late by its own event time, but the side's state watermark has already
+            // passed it. So the row expires in the next step.
             let watermark_us = late.watermark_us();
             let state_us = self.state_watermark(side, watermark_us);
             if state_us.is_some_and(|state_us| time_us <= state_us) {

@@ -1,4 +1,4 @@
-//! Formats the checkpoint entries of a join as text.
+//! Formats the checkpoint entries of a join as text, for `inspect`.
 
 use super::buffer::{SEARCH, SUFFIX};
 use super::condition::ROW;
@@ -8,11 +8,11 @@ use crate::table::types::{DataType, Schema};
 use crate::table::value::Value;
 use millstream_engine::checkpoint::StateLayout;
 
-/// The columns of both sides, as stored in the layout of a join's entries.
+/// The values of a join's entries in the checkpoint layout: the columns of both sides.
 pub(super) fn values(sides: [&Schema; 2]) -> Vec<String> {
     let ddl = |schema: &Schema| {
-        // Column names are not used: both sides may have the same name, or one that DDL does not
-        // accept.
+        // Generated names are used instead of column names: both sides may have a column of the
+        // same name, and DDL does not accept every name.
         let column =
             |(i, field): (usize, &crate::table::types::Field)| format!("c{i} {}", field.data_type);
         schema.fields.iter().enumerate().map(column).collect::<Vec<_>>().join(", ")
@@ -20,7 +20,7 @@ pub(super) fn values(sides: [&Schema; 2]) -> Vec<String> {
     vec![ROW.to_string(), ddl(sides[0]), ddl(sides[1])]
 }
 
-/// The side, the number and the row of an entry as text; `None` if it is not an entry of a join.
+/// The side, the number and the row of an entry as text; `None` if the entry is not one of a join.
 pub fn show_join_row(layout: &StateLayout, key: &[u8], value: &[u8]) -> Option<String> {
     let [kind, columns @ ..] = layout.values.as_slice() else { return None };
     let (_, suffix) = key.split_at_checked(key.len().checked_sub(SUFFIX)?)?;
@@ -48,14 +48,14 @@ pub fn show_join_row(layout: &StateLayout, key: &[u8], value: &[u8]) -> Option<S
     Some(format!("{side} row {number}{matched}: {shown}"))
 }
 
-/// What the entries of one side of a join hold.
+/// The totals over the entries of one side of a join.
 #[derive(Clone, Debug, Default)]
 struct SideSummary {
     rows: u64,
     matched: u64,
     bytes: u64,
     searches: u64,
-    /// For each column of type TIMESTAMP, the oldest value.
+    /// For each column of type TIMESTAMP or TIMESTAMP_NTZ, the oldest value.
     oldest: Vec<(DataType, Value)>,
 }
 
@@ -99,8 +99,9 @@ impl SideSummary {
     }
 }
 
-/// What each side of a join holds, left first: rows, bytes, and of each column of type TIMESTAMP the
-/// oldest value. `None` if the operator is no join of streams. `what` describes the operator.
+/// Summarises the state of each side of a join, left first: the number of rows, their size, and the
+/// oldest value of each timestamp column. `what` is the description of the operator. `None` if the
+/// operator is not a join of two streams.
 pub fn show_join_sides<'e>(
     what: &str,
     layout: &StateLayout,

@@ -1,13 +1,13 @@
 //! Limits the size of the rows that a join of two streams buffers.
 //!
-//! While one side is silent, the watermark does not advance, and the rows of the other side
-//! accumulate. When they reach the limit, the side whose watermark is ahead is paused: its
-//! sources stop reading, but its markers still pass. The other side continues. When its watermark
-//! advances, buffered rows expire, and the side that was paused resumes.
+//! While one side has no records, the watermark does not advance, and the rows of the other side
+//! accumulate. When the buffered rows reach the limit, the side whose watermark is ahead is paused:
+//! its sources stop reading, but its markers still pass. The other side continues. When the
+//! watermark of the other side advances, buffered rows expire, and the paused side resumes.
 //!
-//! *Threads.* Each instance of the join can pause a side, and the side's outboxes check whether
-//! any instance does. They share only counters and watermarks, which do not order any other memory
-//! access.
+//! *Threads.* Each instance of the join can pause a side, and the side's outboxes check whether any
+//! instance pauses it. Instances and outboxes share only counters and watermarks, which do not
+//! order any other memory access.
 
 use super::side::JoinSide;
 use millstream_engine::error::EngineError;
@@ -22,16 +22,16 @@ const SLACK: u64 = 8;
 
 /// The flow control of one side of a join, shared by the side's outboxes and the join's instances.
 pub(in super::super) struct SideFlow {
-    /// The number of instances that pause the side.
+    /// The number of instances that currently pause the side.
     holders: AtomicUsize,
     /// The watermark of each outbox.
     watermarks_us: Vec<AtomicI64>,
-    /// The wakers of the outboxes' workers.
+    /// The wakers of the workers on which the outboxes run.
     wakers: Vec<Waker>,
 }
 
 impl SideFlow {
-    /// Creates the flow control for outboxes on the workers of `wakers`, one waker per outbox.
+    /// Creates the flow control of a side. There is one outbox on each of the workers of `wakers`.
     pub fn new(wakers: Vec<Waker>) -> Arc<Self> {
         let watermarks_us = wakers.iter().map(|_| AtomicI64::new(i64::MIN)).collect();
         Arc::new(Self { holders: AtomicUsize::new(0), watermarks_us, wakers })
@@ -40,40 +40,43 @@ impl SideFlow {
     /// Whether the side is paused, so that its outboxes accept no rows.
     #[inline]
     pub fn is_held(&self) -> bool {
-        // ORDERING: relaxed: an outbox that reads an old value sends a few more rows, or waits
-        // until it is woken after the change.
+        // ORDERING: relaxed, because an old value does no harm: the outbox sends a few more rows,
+        // or waits until it is woken after the change.
         self.holders.load(Ordering::Relaxed) > 0
     }
 
     /// Records the watermark that an outbox has forwarded.
     pub fn set_watermark(&self, outbox: usize, us: i64) {
-        // ORDERING: relaxed: the watermark is only compared and orders no other memory access.
+        // ORDERING: relaxed, because the watermark is only compared and orders no other memory
+        // access.
         self.watermarks_us[outbox].store(us, Ordering::Relaxed);
     }
 
     /// The smallest watermark of the outboxes. Idle outboxes are ignored.
     fn watermark_us(&self) -> i64 {
-        // ORDERING: relaxed: see `set_watermark`.
+        // ORDERING: relaxed, because the watermark is only compared and orders no other memory
+        // access.
         let all = self.watermarks_us.iter().map(|us| us.load(Ordering::Relaxed));
         all.filter(|us| *us != IDLE).min().unwrap_or(i64::MAX)
     }
 
     fn hold(&self) {
-        // ORDERING: relaxed: see `is_held`.
+        // ORDERING: relaxed, because an outbox that misses the change only sends a few more rows.
         self.holders.fetch_add(1, Ordering::Relaxed);
     }
 
     fn go_on(&self) {
-        // ORDERING: relaxed: the wake-up orders this change before the worker's next `is_held`.
+        // ORDERING: relaxed, because the wake-up orders this change before the worker's next
+        // `is_held`.
         if self.holders.fetch_sub(1, Ordering::Relaxed) == 1 {
             self.wakers.iter().for_each(Waker::wake);
         }
     }
 }
 
-/// Keeps the state of an instance within the instance's share of the limit.
+/// Keeps the buffered rows of an instance within the instance's share of the limit.
 pub(in super::super) struct StateGuard {
-    /// The instance's share of the limit.
+    /// The instance's share of the limit, in bytes.
     bytes: u64,
     then: AtStateLimit,
     flows: [Arc<SideFlow>; 2],
@@ -87,14 +90,14 @@ impl StateGuard {
         Self { bytes, then: limit.then, flows, held: None }
     }
 
-    /// Whether a side is paused.
+    /// Whether this instance pauses a side.
     pub fn is_held(&self, side: JoinSide) -> bool {
         self.held == Some(side)
     }
 
-    /// Pauses a side or resumes it, depending on the watermarks and on the size of the buffered
-    /// rows of each side. `expires` says for each side whether its rows ever expire. At the limit
-    /// it is an error if neither side's rows do.
+    /// Pauses or resumes a side, depending on the watermarks and on the sizes of the buffered rows.
+    /// `expires` tells for each side whether its rows ever expire. Reaching the limit is an error
+    /// if the limit is set to fail, or if no rows expire.
     #[inline]
     pub fn check(&mut self, bytes: [u64; 2], expires: [bool; 2]) -> Result<(), EngineError> {
         let all = bytes[0] + bytes[1];
@@ -116,7 +119,7 @@ impl StateGuard {
         if is_full && (self.then == AtStateLimit::Fail || expires == [false; 2]) {
             return Err(self.full(all, ahead));
         }
-        // A side stays paused until enough of the limit is free or the side is no longer ahead.
+        // A paused side resumes when enough of the limit is free or the side is not ahead any more.
         let is_tight = all > self.bytes - self.bytes / SLACK;
         let wanted = ahead.filter(|side| is_full || is_tight && self.held == Some(*side));
         if wanted != self.held {
@@ -191,7 +194,7 @@ mod tests {
         assert!(fails.check([400, 399], [true; 2]).is_ok());
         let error = fails.check([400, 400], [true; 2]).unwrap_err();
         assert_eq!(error.condition(), "JOIN_STATE_LIMIT_EXCEEDED");
-        // If no row ever expires, pausing a side would not help.
+        // If no row ever expires, pausing a side would never free memory.
         let (mut holds, _) = guard(AtStateLimit::Hold);
         assert!(holds.check([400, 400], [false; 2]).is_err());
     }

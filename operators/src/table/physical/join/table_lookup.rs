@@ -1,8 +1,8 @@
 //! The lookup join: joins a stream with a table.
 //!
-//! The table is kept in memory as rows, with a hash index on the columns that the condition
-//! compares for equality. The rest of the condition is evaluated for each row found. A table that
-//! may change is [reloaded](super::table_refresh).
+//! The rows of the table are in memory, with a hash index on the columns that the condition
+//! compares for equality. The rest of the condition is evaluated for each row that the index finds.
+//! A table that may change is [reloaded](super::table_refresh).
 
 use crate::table::expr::compile::{BoolFn, Semantics, compile, fold};
 use crate::table::expr::functions::as_grouping_key;
@@ -24,18 +24,18 @@ use millstream_engine::error::EngineError;
 use millstream_engine::event::Epoch;
 use millstream_engine::runtime::stage::{FlushStatus, Io, Push, Stage};
 
-/// Marks the end of a list of rows.
+/// Marks the end of a linked list of rows.
 pub(super) const NONE: u32 = u32::MAX;
 
 /// The rows of the table and an index from keys to rows.
 pub(super) struct Table {
     rows: Vec<Vec<u8>>,
-    /// The hash and the first row of each key.
+    /// For each key, its hash and the index of its first row.
     index: HashTable<(u64, u32)>,
     keys: Vec<Vec<u8>>,
-    /// For each row, the next row with the same key.
+    /// For each row, the index of the next row with the same key, or [`NONE`].
     next: Vec<u32>,
-    /// Whether a row has a NULL key.
+    /// Whether any row has a NULL key.
     has_null_keys: bool,
     /// For an ASOF join: the rows sorted by key and value.
     sorted: SortedRows,
@@ -55,14 +55,14 @@ impl Table {
     }
 }
 
-/// The configuration of the stage.
+/// The configuration of a lookup join.
 pub(in crate::table::physical) struct TableJoinParts<'p> {
     pub kind: JoinKind,
     pub condition: Option<&'p Resolved>,
     pub in_operands: Option<&'p (Resolved, Resolved)>,
-    /// For an ASOF join, which compares `in_operands`: which matching row is the closest.
+    /// For an ASOF join: how `in_operands` are compared, and which matching row is the closest.
     pub closest: Option<Closest>,
-    /// How many of the matching rows to skip, and how many to return.
+    /// The number of matching rows to skip, and the maximum number of rows to return after them.
     pub match_range: Option<(u64, u64)>,
     /// The types of the left and of the right columns.
     pub types: (Vec<DataType>, Vec<DataType>),
@@ -70,7 +70,7 @@ pub(in crate::table::physical) struct TableJoinParts<'p> {
     pub is_left_probe: bool,
     /// The rows of the build side.
     pub rows: Vec<Vec<u8>>,
-    /// How to reload the build side, if it may change.
+    /// How to reload the build side; `None` if the table never changes.
     pub live: Option<LiveTable>,
     pub continuous: bool,
     pub semantics: Semantics,
@@ -83,15 +83,15 @@ pub(in crate::table::physical) struct TableJoin {
     keys: Vec<Key>,
     table: Table,
     refresh: TableRefresh,
-    /// The condition except its equalities, over the columns of both sides.
+    /// The condition without its equalities, over the columns of both sides.
     rest: Option<BoolFn>,
-    /// For `IN`: compares the values; the result is NULL if one of them is NULL.
+    /// For `IN`: compares the operands. The result is NULL if one of them is NULL.
     equal: Option<BoolFn>,
-    /// For an ASOF join: the comparison and the value of the stream's rows.
+    /// For an ASOF join: the comparison, and the value of a stream row.
     closest: Option<ClosestRow>,
-    /// For `IN`: whether the key lookup alone decides it.
+    /// For `IN`: whether the index lookup alone decides the result.
     is_in_by_key: bool,
-    /// How many of the matching rows to skip, and the match after which the rest is ignored.
+    /// The number of matching rows to skip, and the number of the last matching row to return.
     match_range: Option<(u64, u64)>,
     coming: Vec<(Slot, usize, Physical)>,
     held: Vec<(Slot, usize, Physical)>,
@@ -103,7 +103,7 @@ pub(in crate::table::physical) struct TableJoin {
     down: BoxChain,
 }
 
-/// The columns of one input among those of both.
+/// The range of one input's columns among the columns of both inputs.
 #[derive(Clone, Copy)]
 struct InputColumns {
     from: usize,
@@ -111,7 +111,7 @@ struct InputColumns {
 }
 
 impl InputColumns {
-    /// A key that is computed from a row of this input alone.
+    /// Creates a key that is computed from a row of this input.
     fn key(self, expr: &Resolved, semantics: Semantics) -> Key {
         let expr = fold(as_grouping_key(of_side(expr, self.from)), semantics);
         match &expr.node {
@@ -121,9 +121,9 @@ impl InputColumns {
     }
 }
 
-/// A join condition, split into its equalities between both inputs and the rest.
+/// A join condition, split into equalities between the two inputs and the rest.
 struct Equalities {
-    /// The keys of the stream.
+    /// The stream's operands of the equalities.
     keys: Vec<Key>,
     table_keys: Vec<Key>,
     rest: Option<Resolved>,
@@ -157,10 +157,10 @@ impl Equalities {
     }
 }
 
-/// The table's rows that match a row of the stream.
+/// The result of looking up a stream row in the table.
 struct Matches {
     count: u64,
-    /// For `IN`: whether the value is among those of the matching rows.
+    /// For `IN`: whether the value is equal to that of a matching row; `None` for NULL.
     is_in: Option<bool>,
 }
 
@@ -192,14 +192,14 @@ impl TableJoin {
             let node = Node::Call("=", vec![a.clone(), b.clone()]);
             condition(&Resolved { node, data_type: DataType::Boolean, nullable: true }).bool()
         });
-        // Without any other condition, equal values of `IN` are found by the index.
+        // If `IN` is the only condition, its operands become keys of the index.
         let by_key = rest.is_none() && table_keys.is_empty() && match_range.is_none();
         if let (Some((a, b)), true) = (in_operands, by_key) {
             keys.push(of_left.key(a, semantics));
             table_keys.push(of_right.key(b, semantics));
             equal = None;
         }
-        // The stream is the left side.
+        // In an ASOF join the stream is always the left side.
         let value_of = asof.map(|(_, (_, b))| ValueOf::new(&of_side(b, l), r, semantics));
         let closest = asof.map(|(closest, (a, _))| {
             ClosestRow::new(closest, ValueOf::new(&of_side(a, 0), l, semantics))
@@ -233,7 +233,8 @@ impl TableJoin {
         })
     }
 
-    /// Writes the columns of the stream row and of a table row into `out`.
+    /// Writes the columns of a stream row and of the table row `at` into `out`. With [`NONE`], the
+    /// table's columns are NULL.
     fn pair(&mut self, row: Row<'_>, at: u32) {
         self.out.clear();
         let mut writer = RowWriter::new(&mut self.out, self.width);
@@ -248,7 +249,8 @@ impl TableJoin {
         }
     }
 
-    /// Joins a row with the closest row of its key. `first` is the first row of the key.
+    /// Joins a stream row with the closest table row of its key. `first` is the index of the key's
+    /// first row.
     fn push_closest(
         &mut self,
         row: Row<'_>,
@@ -278,7 +280,8 @@ impl TableJoin {
         Ok(())
     }
 
-    /// Emits the pairs of a row with the matching rows of its key. `at` is the first row of the key.
+    /// Emits the pairs of a stream row with the matching table rows. `at` is the index of the first
+    /// row with its key.
     #[inline]
     fn push_matches(
         &mut self,
@@ -290,7 +293,7 @@ impl TableJoin {
         let mut seen = 0u64;
         while at != NONE {
             let next = self.table.next[at as usize];
-            // The pair is written only if it is tested or emitted.
+            // The pair is written only if a condition reads it or it is emitted.
             let asks = self.rest.is_some() || self.equal.is_some();
             let leaves = matches!(
                 self.kind,
@@ -315,7 +318,7 @@ impl TableJoin {
             if holds && counts {
                 matches.count += 1;
                 match self.kind {
-                    // A FULL join is only supported between two streams.
+                    // A FULL join does not occur here: it is only supported between two streams.
                     JoinKind::Inner
                     | JoinKind::LeftOuter
                     | JoinKind::RightOuter
@@ -346,7 +349,8 @@ impl TableJoin {
         Ok(matches)
     }
 
-    /// Emits what follows from the number of matches: a row without one, or a flag.
+    /// Emits the result that depends on all matches of a row: the row without a match, or a flag
+    /// for `EXISTS` and `IN`.
     #[inline]
     fn push_outcome(
         &mut self,
@@ -376,7 +380,7 @@ impl TableJoin {
         }
     }
 
-    /// Writes the left columns, and a column that says whether there was a match, into `out`.
+    /// Writes the stream row and a flag column into `out`. A flag of `None` is NULL.
     fn flagged(&mut self, row: Row<'_>, flag: Option<bool>) {
         self.out.clear();
         let mut writer = RowWriter::new(&mut self.out, self.out_width);
@@ -389,12 +393,12 @@ impl TableJoin {
     }
 }
 
-/// Indexes rows by their keys. A row with a NULL key never matches.
+/// Indexes rows by their keys. A row with a NULL key is not in the index, because it never matches.
 pub(super) fn index(rows: Vec<Vec<u8>>, by: &mut IndexBy) -> Result<Table, EngineError> {
     let keys = &by.keys;
     let (mut index, mut of_rows) = (HashTable::<(u64, u32)>::new(), Vec::new());
     let mut next = vec![NONE; rows.len()];
-    // For the first row of each key, the last row of that key.
+    // For each key, the last row so far, stored at the index of the key's first row.
     let mut last: Vec<u32> = vec![NONE; rows.len()];
     let (mut scratch, mut has_null_keys) = (Scratch::default(), false);
     for (at, row) in rows.iter().enumerate() {

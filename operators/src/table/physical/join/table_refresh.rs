@@ -1,12 +1,12 @@
-//! A table that changes while a stream is joined with it.
+//! Reloads a table that changes while a stream is joined with it.
 //!
 //! *Micro-batch mode.* At the first row of each batch, the table is checked and reloaded if it has
 //! changed, before the row is joined. So a batch sees one version of the table.
 //!
-//! *Continuous mode.* At a marker, a background thread is asked to check the table. It loads and
-//! indexes the table, so no record waits for that. The join swaps the tables between two records
-//! and passes the old one to the thread, which frees its memory. In simulation there is no thread,
-//! and the table is checked at the marker itself.
+//! *Continuous mode.* At a marker, a background thread is asked to check the table. The thread
+//! loads and indexes the table, so no record waits for the reload. The join swaps the tables
+//! between two records and passes the old table to the thread, which frees its memory. In
+//! simulation there is no thread, and the table is checked at the marker itself.
 //!
 //! *Limits.* Each version is loaded completely, and during a swap both versions are in memory.
 
@@ -24,7 +24,7 @@ struct TableLoader {
 }
 
 impl TableLoader {
-    /// Reloads the table if it has changed; otherwise returns `None`.
+    /// Reloads the table if it has changed. Returns `None` if it has not.
     fn changed(&mut self) -> Result<Option<Table>, EngineError> {
         let Some(rows) = self.live.changed_rows()? else { return Ok(None) };
         index(rows.iter().map(|row| encode(row)).collect(), &mut self.by).map(Some)
@@ -69,9 +69,9 @@ impl Background {
     }
 }
 
-/// How changes of the table are detected.
+/// Who checks the table for changes.
 enum Looker {
-    /// The table does not change.
+    /// Nobody: the table does not change.
     Nobody,
     /// The worker, at the first row of a batch or, in simulation, at each marker.
     Worker { loader: TableLoader, at_marker: bool },
@@ -83,12 +83,13 @@ enum Looker {
 pub(super) struct TableRefresh {
     looker: Looker,
     continuous: bool,
-    /// Whether the next row must see a changed table, or an answer of the thread is pending.
+    /// Whether [`update`](TableRefresh::update) must be called: the table must be checked before
+    /// the next row, or the background thread has not answered yet.
     due: bool,
 }
 
 impl TableRefresh {
-    /// Creates a refresh for the table that `live` describes, indexed by `keys`. Without `live` the
+    /// Creates a refresh for the table that `live` describes, indexed by `by`. Without `live` the
     /// table never changes.
     pub fn new(live: Option<LiveTable>, by: IndexBy, continuous: bool) -> Self {
         let looker = match live {
@@ -114,7 +115,8 @@ impl TableRefresh {
         Ok(())
     }
 
-    /// Ends an epoch: checks the table, or requests a check.
+    /// Called at the end of an epoch. In continuous mode, checks the table or requests a check by
+    /// the thread. In micro-batch mode, schedules a check for the next row.
     pub fn end_epoch(&mut self, table: &mut Table) -> Result<(), EngineError> {
         match &mut self.looker {
             Looker::Nobody => {}
@@ -128,7 +130,7 @@ impl TableRefresh {
                 if self.due {
                     self.update(table)?;
                 }
-                // Only one check is in progress at a time.
+                // At most one check is in progress.
                 if let (Looker::Thread(background), false) = (&self.looker, self.due) {
                     self.due = background.requests.send(Request::Look).is_ok();
                 }
@@ -143,7 +145,8 @@ impl TableRefresh {
         self.due
     }
 
-    /// Replaces the table if it has changed.
+    /// Checks the table, or takes the answer of the thread if there is one. Replaces the table if
+    /// it has changed.
     #[cold]
     pub fn update(&mut self, table: &mut Table) -> Result<(), EngineError> {
         match &mut self.looker {

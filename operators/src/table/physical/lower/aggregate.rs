@@ -1,5 +1,5 @@
-//! Lowering of aggregations: over groups, session windows, or slices of sliding windows. They run
-//! in one instance, or after an exchange by key, with or without pre-aggregation.
+//! Lowering of aggregations: over groups, session windows, or slices of sliding windows. An
+//! aggregation runs in one instance, or after an exchange by key, with or without pre-aggregation.
 
 use super::{Lowering, column, mark, parts};
 use crate::table::expr::common_subexpression::repeated;
@@ -57,7 +57,7 @@ impl Lowering<'_, '_> {
         if self.mode != OutputMode::Complete {
             self.advances_by_watermark(input);
         }
-        // Equal values must be the same key.
+        // Equal values must have equal bytes to be the same key.
         let mut keys: Vec<_> = keys.iter().map(|(key, _)| as_grouping_key(key.clone())).collect();
         let mut from = input;
         if let Some(Sliced { input, time, place, .. }) = sliced {
@@ -78,7 +78,9 @@ impl Lowering<'_, '_> {
         self.exchange(from, grouping, distribution, down, &needed)
     }
 
-    /// The output pair is written only if it is tested or emitted.
+    /// Whether rows may be pre-aggregated before an exchange. They may not if each row has a result
+    /// of its own (update mode of a continuous query) or if late rows have a side output. The
+    /// functions must not depend on the order of rows, and their accumulators must fit in words.
     fn pre_aggregates(&self, kind: &Kind, input: &Plan, calls: &[AggregateCall]) -> bool {
         let at_once = self.job.trigger().is_continuous() && self.mode == OutputMode::Update;
         let width = input.width();
@@ -94,8 +96,8 @@ impl Lowering<'_, '_> {
             && calls.iter().all(plain)
     }
 
-    /// The output rules of an instance. Even a single instance's rows may be merged with others by
-    /// a union.
+    /// The output rules of an instance. A single instance does not count as the only one if a union
+    /// merges its rows with other rows.
     fn output_rules(&self, is_only_instance: bool) -> OutputRules {
         OutputRules {
             mode: self.mode,
@@ -154,8 +156,8 @@ impl Lowering<'_, '_> {
         }
     }
 
-    /// Sends rows to the instances that own their keys: either only the needed columns (keys,
-    /// arguments, filters), or pre-aggregated groups.
+    /// Creates the exchange and the instances after it. It sends either the needed columns (keys,
+    /// arguments, filters) or pre-aggregated groups to the instances that own the keys.
     fn exchange(
         &mut self,
         input: &Plan,
@@ -210,7 +212,7 @@ impl Lowering<'_, '_> {
         calls.iter().map(|call| Function::new(call, width, self.semantics)).collect()
     }
 
-    /// Creates the stage that merges the rows of [`PartialAggregate`].
+    /// Creates the stage that merges the partial aggregates of [`PartialAggregate`].
     fn merge_stage(
         &self,
         grouping: &Grouping,
@@ -219,7 +221,7 @@ impl Lowering<'_, '_> {
         down: BoxChain,
     ) -> BoxChain {
         let Grouping { kind, keys, calls, columns, .. } = grouping;
-        // The functions' arguments are never evaluated here.
+        // The functions' arguments are not evaluated in this stage.
         let functions = self.functions(calls, columns.fields.len());
         let width = keys.len() + 1;
         let column = |(i, key): (usize, &Resolved)| Key::column(i, width, &key.data_type);
@@ -231,20 +233,20 @@ impl Lowering<'_, '_> {
     }
 }
 
-/// The kinds of aggregations.
+/// The kind of an aggregation.
 #[derive(Clone)]
 enum Kind {
-    /// Groups by all keys, one of which may be an event time.
+    /// An aggregation by all keys, one of which may be an event time.
     Groups(Option<EventKey>),
-    /// Session windows, with the other keys.
+    /// Session windows. `place` is the index of the window among the keys.
     Sessions { place: usize, has_event_time: bool },
-    /// Sliding windows, with the other keys. The keys contain the event time in place of the
-    /// window.
+    /// Sliding windows. `place` is the index of the window among the keys; the key at this index is
+    /// the event time instead of the window.
     Slices { place: usize, lengths: Lengths },
 }
 
 impl Kind {
-    /// The event time among the keys of groups.
+    /// The event time among the keys; `None` if no key has one or if the kind is not groups.
     fn event(&self) -> Option<EventKey> {
         match self {
             Self::Groups(event) => *event,
@@ -252,7 +254,7 @@ impl Kind {
         }
     }
 
-    /// The index of the key that does not identify a group, such as a session window.
+    /// The index of the window key, which does not identify a group; `None` for groups.
     fn place(&self) -> Option<usize> {
         match self {
             Self::Groups(_) => None,
@@ -271,7 +273,7 @@ struct Distribution {
 
 /// The rows sent to the instances of an aggregation.
 struct SentRows {
-    /// The columns; those that identify a group come first.
+    /// The columns. Those that identify a group come first.
     columns: Vec<Resolved>,
     /// The number of columns that identify a group.
     key_count: usize,
@@ -286,14 +288,15 @@ struct Aggregation {
     calls: Vec<AggregateCall>,
 }
 
-/// An aggregation, expressed over the columns of some rows.
+/// An aggregation whose expressions refer to the columns of its input rows.
 #[derive(Clone)]
 struct Grouping {
     kind: Kind,
     keys: Vec<Resolved>,
     calls: Vec<AggregateCall>,
     columns: Schema,
-    /// By how much the watermark of the rows is lower than the query's, in microseconds.
+    /// The difference between the query's watermark and the lower watermark of the rows, in
+    /// microseconds.
     lag_us: i64,
 }
 
@@ -302,7 +305,7 @@ impl Grouping {
         self.keys.iter().chain(self.calls.iter().flat_map(|c| c.args.iter().chain(&c.filter)))
     }
 
-    /// Computes which columns are sent to the instances.
+    /// Computes the columns that are sent to the instances, and the aggregation over them.
     fn sent_rows(&self) -> SentRows {
         let Self { kind, keys, calls, lag_us, .. } = self.clone();
         let mut order: Vec<usize> = (0..keys.len()).collect();
@@ -314,7 +317,7 @@ impl Grouping {
             moved_keys[i] = column(to, &sent[to]);
         }
         let mut moved = |expr: &Resolved| {
-            // Constants are not sent. Some functions must see that an argument is constant.
+            // Constants are not sent. Some functions require a constant as an argument.
             if matches!(expr.node, Node::Literal(_)) || expr.is_constant() {
                 return expr.clone();
             }
@@ -337,13 +340,13 @@ impl Grouping {
 }
 
 /// Evaluates common subexpressions of keys and arguments once, in a projection below the
-/// aggregation; `None` if there are none.
+/// aggregation. `None` if there are no common subexpressions.
 fn with_common_subexpressions(
     input: &Plan,
     keys: &[(Resolved, String)],
     calls: &[AggregateCall],
 ) -> Option<Aggregation> {
-    // The arguments of a call with a filter are not always evaluated.
+    // The arguments of a call with a filter are evaluated only for some rows.
     let unfiltered = calls.iter().filter(|call| call.filter.is_none());
     let exprs: Vec<&Resolved> =
         keys.iter().map(|(key, _)| key).chain(unfiltered.flat_map(|call| &call.args)).collect();

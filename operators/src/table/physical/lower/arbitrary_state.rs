@@ -1,4 +1,4 @@
-//! Lowering of processors of rows.
+//! Lowering of operators with arbitrary state.
 
 use super::{Lowering, PlacedChain, parts};
 use crate::table::arbitrary_state::node::{StateMethod, StateOperator};
@@ -16,7 +16,7 @@ use millstream_engine::runtime::state_log::StateLog;
 use millstream_engine::runtime::tasklet::InboxTasklet;
 
 impl Lowering<'_, '_> {
-    /// Lowers a processor of rows. The keys are the first columns of its input.
+    /// Lowers an operator with arbitrary state. The keys are the first columns of its input.
     pub(super) fn arbitrary_state(
         &mut self,
         input: &Plan,
@@ -33,7 +33,7 @@ impl Lowering<'_, '_> {
         let workers = self.places(self.parallelism);
         let gathers = self.gathers(&workers, down);
         let logs = self.job.operator(workers.len());
-        // The initial state is part of the first epoch.
+        // The initial state is read only in the first epoch of a query.
         let initial = match self.job.next_epoch() {
             0 => initial_rows(operator, keys, workers.len())?,
             _ => workers.iter().map(|_| Vec::new()).collect(),
@@ -88,7 +88,7 @@ impl Lowering<'_, '_> {
             operator: operator.clone(),
             keys,
             event: event.map(|i| (Slot::new(i, width), is_window(i))),
-            // The event time was validated when the plan was built.
+            // The error case does not occur: the event time was validated when the plan was built.
             event_time: operator.event_time().ok().flatten().filter(|_| !self.batch),
             late: self.late(method.name(), input.schema(), lag_us),
             lag_us,

@@ -1,4 +1,4 @@
-//! A join of two streams without sources, rings and sinks, for benchmarks of its parts.
+//! A join of two streams without sources, rings and sinks, for benchmarks of the join alone.
 
 use super::Lowering;
 use super::join::columns_read;
@@ -25,7 +25,8 @@ fn first_join(plan: &Plan) -> Option<&Join> {
 
 impl BareJoin {
     /// Creates the stage of the outermost join of two streams in a plan, with all its columns as
-    /// output. `None` if there is none. `job` provides the state log and is not run.
+    /// output. `None` if the plan has no such join. `job` only provides the state log and is not
+    /// run.
     pub fn new(plan: &Plan, job: &mut Job, down: BoxChain) -> Option<Self> {
         let plan = optimize(plan);
         let join = first_join(&plan)?;
@@ -59,12 +60,12 @@ impl BareJoin {
         self.0.watermark(us)
     }
 
-    /// Runs one bounded step of the remaining work. Returns whether any work remains.
+    /// Runs one bounded step of searches and expiry. Returns whether any work remains.
     pub fn flush(&mut self) -> Result<bool, EngineError> {
         Ok(self.0.flush()? > FlushStatus::Buffered)
     }
 
-    /// Ends an epoch of a query without a checkpoint.
+    /// Ends an epoch. The benchmark has no checkpoint.
     pub fn end_epoch(&mut self, epoch: u64) -> Result<(), EngineError> {
         self.0.marker(epoch)
     }

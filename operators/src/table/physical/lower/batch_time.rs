@@ -1,4 +1,4 @@
-//! Current time: within a batch, `current_timestamp` is the time of the batch.
+//! Replaces the functions of the current time: within a batch they return the time of the batch.
 
 use crate::table::expr::{Node, Resolved};
 use crate::table::plan::Plan;

@@ -22,7 +22,7 @@ use millstream_engine::runtime::tasklet::{InboxTasklet, Tasklet};
 use std::sync::Arc;
 
 impl Lowering<'_, '_> {
-    /// Lowers a join with a table, whose rows are part of the plan.
+    /// Lowers a join of a stream with a table, whose rows are part of the plan.
     pub(super) fn join(&mut self, join: &Join, down: BoxChain) -> Result<(), EngineError> {
         let held = |plan: &Plan| match plan {
             Plan::Values(_, rows) => Some(rows.iter().map(|row| encode(row)).collect()),
@@ -52,7 +52,8 @@ impl Lowering<'_, '_> {
         self.feed(comes, Box::new(stage), &vec![true; comes.width()])
     }
 
-    /// Lowers a join of two streams: their rows are sent to the instances that own their keys.
+    /// Lowers a join of two streams. An exchange sends the rows of both to the instances that own
+    /// their keys.
     pub(super) fn stream_join(
         &mut self,
         join: &Join,
@@ -76,8 +77,8 @@ impl Lowering<'_, '_> {
         };
         let gathers = self.gathers(&workers, down);
         let policy = self.job.watermark_policy();
-        // The partitions of one side are always merged by their minimum, whatever policy applies
-        // between the sides.
+        // The watermarks of one side's partitions are always combined by their minimum. The
+        // watermark policy applies only between the sides.
         let gathered = inputs.map(|input| policy == WatermarkPolicy::Max && parts(input) > 1);
         let producers = JoinSide::BOTH.map(|side| match gathered[side.index()] {
             true => vec![0],
@@ -139,8 +140,8 @@ impl Lowering<'_, '_> {
         Ok(())
     }
 
-    /// If results have an order: in a batch rows come in the order of sides and parts. In continuous
-    /// mode they come as they are read.
+    /// If the order of results is defined, reads the inputs one after another in a batch: by side,
+    /// then by partition. In continuous mode rows are processed as they arrive.
     fn with_order<T: Send, D: Push<T>>(&self, inbox: InboxTasklet<T, D>) -> InboxTasklet<T, D> {
         match self.job.join_order() {
             JoinOrder::OfInput if !self.job.trigger().is_continuous() => inbox.one_after_another(),
@@ -149,8 +150,8 @@ impl Lowering<'_, '_> {
     }
 
     /// Creates the flow control of each side of a join whose state is limited. `None` if there is
-    /// no limit, or if the limit would pause a side but cannot: when one source feeds both
-    /// sides, and in micro-batch mode, where each batch must end.
+    /// no limit. Also `None` if a side would have to be paused but cannot be: if one source feeds
+    /// both sides, or in micro-batch mode, where each batch must end.
     fn side_flows(&self, join: &Join, producers: &[Vec<usize>; 2]) -> Option<[Arc<SideFlow>; 2]> {
         self.job.state_limit()?;
         let fails = self.job.state_limit().is_some_and(|limit| limit.then == AtStateLimit::Fail);
@@ -200,8 +201,8 @@ impl Lowering<'_, '_> {
                 JoinTime::None | JoinTime::Key { .. } => None,
             };
             let tagged = |i: &usize| columns[*i].tag.delay_ms.is_some() && below[side.index()][*i];
-            // The time of the range decides whether a row is late, or else any event-time column
-            // that remains.
+            // The time of the range decides whether a row is late. Without one, any event-time
+            // column that is read decides.
             let event = time.filter(tagged).or_else(|| (0..columns.len()).find(tagged));
             let is_window = |i: usize| matches!(columns[i].data_type, DataType::Struct(_));
             let lag_us = watermark_lag_us(input);
@@ -244,8 +245,8 @@ fn ordered_unsupported() -> EngineError {
     )
 }
 
-/// For a join of two streams: the columns of both sides that are emitted or compared, and the
-/// columns that must be read of each side.
+/// The columns that a join of two streams emits or compares, and the columns of each side that must
+/// be read.
 pub(super) fn columns_read(
     condition: &JoinCondition,
     widths: [usize; 2],

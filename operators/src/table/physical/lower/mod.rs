@@ -1,4 +1,4 @@
-//! Lowering: turns a logical plan and a sink into the tasklets of a job.
+//! Lowering: translates a logical plan and a sink to the tasklets of a job.
 
 mod aggregate;
 mod arbitrary_state;
@@ -45,13 +45,14 @@ use std::sync::Arc;
 /// A chain and the worker that it runs on.
 pub type PlacedChain = (usize, BoxChain);
 
-/// Creates the tasklets of a source, one per partition with the chain after it. The flags say which
-/// columns are read.
+/// Creates the tasklets of a source, one per partition, each with the chain after it. The flags
+/// tell which columns are read.
 pub type MakeSource<'s> = dyn FnMut(&mut Job, &Scan, &[bool], Vec<PlacedChain>) -> Result<Vec<Box<dyn Tasklet>>, EngineError>
     + 's;
 
-/// Continuous mode: a partition without records for this long is idle and its watermark is ignored,
-/// because a partition may have nothing to read at all. In nanoseconds.
+/// In continuous mode, the time without records after which a partition of a source counts as idle,
+/// in nanoseconds. The watermark of an idle partition is ignored, because some partitions may never
+/// have records.
 const PART_IDLE_NS: u64 = 100_000_000;
 
 /// Adds the tasklets of a query to a job. `sink` is the last stage, `late` receives late rows, and
@@ -80,17 +81,17 @@ struct Lowering<'j, 's> {
     parallelism: usize,
     /// Whether the query reads no stream, so that there is no event time.
     batch: bool,
-    /// Whether rows of an aggregation are merged with other rows by a union.
+    /// Whether a union merges the rows of an aggregation with other rows.
     merges: bool,
     /// Receives late rows.
     late: Option<LateOutput>,
     job: &'j mut Job,
     make_source: &'j mut MakeSource<'s>,
-    /// The sources, in the order in which they are first read.
+    /// The sources in the order of their first use in the plan.
     reads: Vec<Read>,
 }
 
-/// Whether the result of an aggregation goes through a union.
+/// Whether a plan has a union above an aggregation.
 fn merges_aggregates(plan: &Plan) -> bool {
     match plan {
         Plan::Union(_) => plan.has_aggregate(),
@@ -112,8 +113,8 @@ impl Lowering<'_, '_> {
         compile(&fold(expr.clone(), self.semantics), width, self.semantics)
     }
 
-    /// Lowers `plan` in front of one chain, which reads the `needed` columns. Rows of several
-    /// partitions are gathered.
+    /// Lowers `plan` with one chain after it, which reads the `needed` columns. If the plan has
+    /// several partitions, their rows are gathered.
     fn feed(&mut self, plan: &Plan, down: BoxChain, needed: &[bool]) -> Result<(), EngineError> {
         let producers = self.places(parts(plan));
         if producers.len() == 1 {
@@ -131,12 +132,12 @@ impl Lowering<'_, '_> {
         self.plan(plan, downs, needed)
     }
 
-    /// The workers on which instances run, assigned in turn.
+    /// Assigns instances to workers, in turn.
     fn places(&self, instances: usize) -> Vec<usize> {
         (0..instances).map(|i| i % self.job.workers()).collect()
     }
 
-    /// Lowers `plan` in front of chains, one per partition, which read the `needed` columns.
+    /// Lowers `plan` with chains after it, one per partition, which read the `needed` columns.
     fn plan(
         &mut self,
         plan: &Plan,
@@ -195,8 +196,8 @@ impl Lowering<'_, '_> {
         }
     }
 
-    /// Lowers a projection. Columns that nothing reads are not computed, and columns that only they
-    /// need are not read from the input.
+    /// Lowers a projection. Columns that no later stage reads are not computed, and their inputs
+    /// are not read.
     fn project(
         &mut self,
         input: &Plan,
@@ -298,9 +299,9 @@ impl Lowering<'_, '_> {
             (false, false) => row.long(slot),
         };
         let times = self.job.times();
-        // In micro-batch mode the partitions of a source share one event time, and the largest one
-        // counts, as in Spark. In continuous mode partitions are read independently, and the
-        // slowest one counts.
+        // In micro-batch mode the partitions of a source share one event time, and the largest
+        // event time counts, as in Spark. In continuous mode each partition has its own, and the
+        // slowest partition counts.
         let shared = (!trigger.is_continuous()).then(|| self.job.event_time(delay_ms));
         let late = skew_ms.map(|_| Arc::new(self.late("watermark", input.schema(), 0)));
         let job = &mut self.job;
@@ -327,16 +328,16 @@ impl Lowering<'_, '_> {
         self.plan(input, downs, &below)
     }
 
-    /// Requests a batch whenever the watermark has advanced, even if the operator will remove
-    /// nothing. So rows of the next batch are not checked against an older watermark than the one
-    /// by which state was removed.
+    /// Requests a batch whenever the watermark has advanced, even if no state expires. Without it,
+    /// rows of the next batch would be checked against an older watermark than the one that removed
+    /// state.
     fn advances_by_watermark(&mut self, input: &Plan) {
         if !self.batch && has_watermark(input) {
             self.job.request_no_data_batches();
         }
     }
 
-    /// The handling of late rows for an operator whose input has these columns.
+    /// Creates the late-row check of an operator. `columns` are those of its input.
     fn late(&self, operator: &str, columns: Schema, lag_us: i64) -> LateRows {
         let side = self.late.as_ref().map(|output| LateSide {
             output: output.clone(),
@@ -346,7 +347,8 @@ impl Lowering<'_, '_> {
         LateRows::new(self.job.times(), self.job.trigger().is_continuous(), side).behind(lag_us)
     }
 
-    /// Creates chains that gather the output of several instances. A single instance needs no ring.
+    /// Creates chains that gather the output of several instances into `down`. A single instance on
+    /// worker 0 needs no ring.
     fn gathers(&mut self, workers: &[usize], down: BoxChain) -> Vec<BoxChain> {
         if workers == [0] {
             return vec![down];
@@ -360,7 +362,7 @@ impl Lowering<'_, '_> {
         outboxes.into_iter().map(gather).collect()
     }
 
-    /// Creates a grouping key. A plain column is read directly.
+    /// Creates a grouping key. A plain column is copied without evaluating an expression.
     fn key(&self, expr: &Resolved, width: usize) -> Key {
         match &expr.node {
             Node::Column(index, _) => Key::column(*index, width, &expr.data_type),
@@ -369,7 +371,7 @@ impl Lowering<'_, '_> {
     }
 }
 
-/// Adds a stage in front of each chain.
+/// Adds a stage before each chain.
 fn over(downs: Vec<PlacedChain>, mut stage: impl FnMut(BoxChain) -> BoxChain) -> Vec<PlacedChain> {
     downs.into_iter().map(|(worker, down)| (worker, stage(down))).collect()
 }
@@ -397,7 +399,7 @@ fn parts(plan: &Plan) -> usize {
     }
 }
 
-/// A NULL of an expression's type.
+/// A NULL literal with the type of an expression.
 fn null(expr: &Resolved) -> Resolved {
     let (node, data_type) = (Node::Literal(Value::Null), expr.data_type.clone());
     Resolved { node, data_type, nullable: true }

@@ -1,5 +1,5 @@
-//! The sources of a query. A source with several readers is created once, when all of them are
-//! known.
+//! The sources of a query. A source that several branches read is created once, after all its
+//! readers are known.
 
 use super::{Lowering, PART_IDLE_NS, PlacedChain};
 use crate::table::physical::fan_out::fan_out;
@@ -7,19 +7,19 @@ use crate::table::physical::stages::BoxChain;
 use crate::table::plan::Scan;
 use millstream_engine::error::EngineError;
 
-/// A source, created when all its readers are known.
+/// A source and its readers so far.
 pub(super) struct Read {
     scan: Scan,
-    /// The columns that any reader needs.
+    /// The columns that at least one reader needs.
     needed: Vec<bool>,
-    /// For each partition, its worker and the chains of its readers.
+    /// For each partition, its worker and the chains of all readers.
     parts: Vec<(usize, Vec<BoxChain>)>,
 }
 
 impl Lowering<'_, '_> {
     /// Registers chains, one per partition, as readers of a source.
     pub(super) fn read(&mut self, scan: &Scan, downs: Vec<PlacedChain>, needed: &[bool]) {
-        // Only streams share a source among readers.
+        // Only streams are shared; every reader of a table has its own source.
         let found = match scan.streaming {
             true => self.reads.iter_mut().find(|read| read.scan.shares_source(scan)),
             false => None,

@@ -1,10 +1,11 @@
-//! Sliding windows, computed from slices: a row is added to the single slice of its time,
-//! independent of the number of windows it belongs to. A window is combined from its slices when
-//! the watermark passes it.
+//! Sliding windows, computed from slices. A row is added only to the slice that contains its time,
+//! for any number of windows that the row belongs to. A window is combined from its slices when the
+//! watermark passes the window's end.
 //!
 //! *Combining* costs about three merges per key and window, independent of the number of slices.
-//! Each of a key's older slices (`front`) holds the sum of itself and all later slices of the front
-//! (a suffix sum). The younger slices share a single sum (`back`):
+//! The slices of a key form a two-stack queue. Each of the older slices (`front`) stores a suffix
+//! sum: the sum of itself and all later slices of the front. The younger slices share a single sum
+//! (`back`):
 //!
 //! ```text
 //! slices    a    b    c    d  │ e   f  │ g   still to come
@@ -12,18 +13,20 @@
 //! ```
 //!
 //! A window is `suffix[0] + back`. When the window slides, `a` is removed with its suffix sum, and
-//! `g` is merged into `back`. When the front is empty, and once per window length at a time that
-//! differs between keys, all slices are moved to the front. A slice of the front no longer needs
-//! its own sum, unless there is a checkpoint. A row that is late for only some of its windows is
-//! added to the suffix sums.
+//! `g` is merged into `back`. All slices are moved to the front when the front is empty, and once
+//! per window length at a time that differs between keys. A slice of the front needs its own sum
+//! only for a checkpoint. A row that is late for only some of its windows is added to the suffix
+//! sums.
 //!
-//! *Memory.* The slices of a key are in one ring, each after its start time: those of the front as
-//! suffix sums, the others as their own values. Functions on plain numbers are stored in words (16
-//! bytes per slice for a count), others as whole accumulators. Emitting a window reads the front of
-//! the ring and the index of the next slice. It allocates only for accumulators with heap memory.
+//! *Memory.* The slices of a key are in one ring, each with its start time. Slices of the front
+//! store suffix sums, the others store their own values. Functions on plain numbers are stored in
+//! words (16 bytes per slice for a count), other functions as whole accumulators. Emitting a window
+//! reads the front of the ring and the index of the next slice. It allocates only for accumulators
+//! with heap memory.
 //!
-//! *State.* A slice is an entry: its key is the row of the grouping keys and the slice's start, its
-//! value the accumulators. One more entry per key, without a start, stores the next window.
+//! *State.* Each slice has an entry in the checkpoint. The entry's key is a row of the grouping
+//! keys and the slice's start, and its value the accumulators. One more entry per key, without a
+//! start, stores the end of the next window.
 
 mod key_slices;
 mod slice_ring;
@@ -54,26 +57,26 @@ use std::ops::Range;
 const STEP: usize = 256;
 /// The fixed cost of emitting a window, in merges.
 const WINDOW: usize = 4;
-/// The number of keys that are prefetched at once.
+/// The number of keys whose entries are prefetched at once.
 const AHEAD: usize = 16;
-/// The end of the next window if there is no next window.
+/// The value of `next_us` for a key without a next window.
 const NONE: i64 = i64::MAX;
 
-/// The configuration of the stage.
+/// The configuration of a sliding window aggregation.
 pub(in crate::table::physical) struct SlidingParts {
     /// The grouping keys other than the window.
     pub keys: Vec<Key>,
     /// Computes the event time of a row.
     pub time: LongFn,
     pub lengths: Lengths,
-    /// The index of the window among all keys.
+    /// The index of the window among all grouping keys.
     pub place: usize,
     pub functions: Vec<Function>,
     pub late: LateRows,
     pub log: StateLog,
 }
 
-/// The table of keys.
+/// The slices of all keys, by key.
 struct Table<U> {
     entries: key_table::KeyTable<KeySlices<U>>,
     slices: u64,
@@ -94,14 +97,16 @@ struct SlidingAggregate<U> {
     key: Vec<u8>,
     last_slice: LastSlice,
     buffers: Buffers,
-    /// The entry and the start of slices with long values, which are written once at the marker.
+    /// Slices with long values, by the index of the key and the slice's start. They are written
+    /// once, at the marker.
     deferred: EpochBuffer<(u32, i64)>,
     /// A buffer for the accumulators of a window.
     sum: Values<U>,
     scratch: Scratch,
-    /// A watermark whose windows have not all been emitted yet.
+    /// A watermark whose expired windows have not all been emitted yet.
     expiring_watermark_us: Option<i64>,
-    /// Whether windows were emitted after a marker and the driver has not been told yet.
+    /// Whether expired windows were emitted after a marker and [`Stage::flush`] has not reported
+    /// this yet.
     owes_late_emission: bool,
     marker: Option<Epoch>,
     down: BoxChain,
@@ -153,7 +158,7 @@ fn write_state_key(keys: &[Key], key: &[u8], begin_us: Option<i64>, out: &mut Ve
 }
 
 impl<U: Unit> Table<U> {
-    /// The entry of a key, created if it is missing.
+    /// The index of a key's entry, created if it is missing.
     #[inline]
     fn entry(&mut self, key: &[u8], common: &StageConfig<U>, keeps: bool) -> usize {
         let hash = hash_bytes(key);
@@ -165,7 +170,7 @@ impl<U: Unit> Table<U> {
         self.entries.insert(entry)
     }
 
-    /// The index of a key's slice, created if it is missing.
+    /// The index of a key's slice with a start time, created if it is missing.
     #[inline]
     fn slice(&mut self, at: usize, begin_us: i64, common: &StageConfig<U>) -> usize {
         let entry = &mut self.entries[at];
@@ -178,7 +183,7 @@ impl<U: Unit> Table<U> {
         place
     }
 
-    /// Removes a key that has no slices.
+    /// Removes a key, which must have no slices.
     fn remove(&mut self, at: usize, common: &StageConfig<U>) {
         self.entries.free(at);
         self.memory -= self.entries[at].memory();
@@ -186,7 +191,7 @@ impl<U: Unit> Table<U> {
     }
 }
 
-/// Creates the stage. Slices are stored in words if all functions allow it.
+/// Creates the stage. Slices are stored in words if all functions can be stored so.
 pub(in crate::table::physical) fn sliding_aggregate(
     parts: SlidingParts,
     down: BoxChain,
@@ -267,7 +272,7 @@ impl<U: Unit> SlidingAggregate<U> {
         Ok(())
     }
 
-    /// Records the next window of a key for the checkpoint.
+    /// Records the end of a key's next window in the checkpoint.
     fn note_next(&mut self, at: usize) {
         let Self { keys, log, common, table, buffers, .. } = self;
         let entry = &mut table.entries[at];
@@ -282,7 +287,7 @@ impl<U: Unit> SlidingAggregate<U> {
         }
         let value = &mut buffers.value;
         value.clear();
-        // The values are empty accumulators, so that the entry has the same format as the others.
+        // Empty accumulators come first, so that the entry has the same format as those of slices.
         common.functions.iter().for_each(|function| function.start().encode(value));
         value.extend_from_slice(&next_us.to_le_bytes());
         log.put_uncounted(slot, hash, &buffers.key, value);
@@ -310,7 +315,7 @@ impl<U: Unit> SlidingAggregate<U> {
         log.put(slot, hash, &buffers.key, &buffers.value);
     }
 
-    /// Writes the long slices that changed in this epoch and still exist.
+    /// Writes the long slices that changed in this epoch. Removed slices are skipped.
     fn write_deferred(&mut self) {
         let Self { keys, log, common, table, buffers, .. } = self;
         self.deferred.drain_epoch(|(at, begin_us)| {
@@ -340,7 +345,7 @@ impl<U: Unit> SlidingAggregate<U> {
         self.table.memory = self.table.memory + entry.memory() - before;
         let next_us = match entry.first_us(&self.common) {
             None => NONE,
-            // The slice also belongs to the next window.
+            // The first slice also belongs to the window after the emitted one.
             Some(first_us) if first_us < end_us => end_us.saturating_add(slide_us),
             Some(first_us) => lengths.first_end(first_us),
         };
@@ -353,7 +358,7 @@ impl<U: Unit> SlidingAggregate<U> {
         Ok(cost)
     }
 
-    /// Removes slices that start before `before_us`. Returns the cost in merges.
+    /// Removes the slices of a key that start before `before_us`. Returns the cost in merges.
     fn evict(&mut self, at: usize, before_us: i64) -> Result<usize, EngineError> {
         let Self { keys, log, common, table, buffers, .. } = self;
         let entry = &mut table.entries[at];
@@ -365,7 +370,7 @@ impl<U: Unit> SlidingAggregate<U> {
             table.slices -= 1;
             if log.is_on() {
                 write_state_key(keys, &entry.key, Some(begin_us), &mut buffers.key);
-                // The log position was stored with the slice, which is gone.
+                // The log position was stored with the slice, which is already removed.
                 log.delete_uncounted(&mut StateSlot::default(), entry.hash, &buffers.key);
             }
         }
@@ -394,7 +399,8 @@ impl<U: Unit> SlidingAggregate<U> {
         Ok(true)
     }
 
-    /// Emits a bounded number of expired windows. Returns whether all are emitted.
+    /// Emits a bounded number of windows that end at or before `by_us`. Returns whether all such
+    /// windows are emitted.
     fn expire(&mut self, by_us: i64) -> Result<bool, EngineError> {
         let (mut cost, mut touched, step) = (0, 0, self.log.keys_per_step(STEP));
         while cost < step {
@@ -404,13 +410,13 @@ impl<U: Unit> SlidingAggregate<U> {
             if touched == 0 {
                 let (ahead, common) = (self.due.peek(by_us, AHEAD), &self.common);
                 touched = ahead.len();
-                // Prefetched together, so that the cache misses overlap.
+                // Several keys are prefetched together, so that the cache misses overlap.
                 let entries = ahead.iter().filter_map(|&at| self.table.entries.get(at as usize));
                 entries.for_each(|entry| entry.prefetch(common));
             }
             touched = touched.saturating_sub(1);
             let Some((due_us, at)) = self.due.take(by_us) else { return Ok(true) };
-            // The key's next window may have changed since it was added to the queue.
+            // The key's next window may have changed after the entry was added to the queue.
             let entry = self.table.entries.get(at as usize);
             cost += if entry.is_some_and(|entry| entry.next_us == due_us) {
                 self.emit_expired(at as usize)?
@@ -432,7 +438,8 @@ impl<U: Unit> SlidingAggregate<U> {
         self.log.hand_over(epoch, self.table.slices, bytes as u64);
     }
 
-    /// Continues the expiry of a watermark, and passes on the marker after it.
+    /// Continues the expiry of the current watermark. When it is complete, the watermark and a
+    /// pending marker are passed on.
     fn continue_expiry(&mut self) -> Result<(), EngineError> {
         if let Some(by_us) = self.expiring_watermark_us {
             if !self.expire(by_us)? {
@@ -467,7 +474,7 @@ impl<U: Unit> Stage for SlidingAggregate<U> {
     }
     fn marker(&mut self, epoch: Epoch) -> Result<(), EngineError> {
         if self.late.is_in_band() {
-            // Windows that are not emitted yet are emitted in the next epoch.
+            // Expired windows that are not emitted yet are emitted in the next epoch.
             self.hand_over(epoch);
             return self.down.marker(epoch);
         }
@@ -513,7 +520,8 @@ impl<'a, U: Unit> Push<Row<'a>> for SlidingAggregate<U> {
         write_keys(&self.keys, &self.scratch, row, &mut self.key)?;
         let keeps = self.log.is_on();
         let mut at = self.table.entry(&self.key, &self.common, keeps);
-        // The row is late for these windows, so they are emitted before it is added.
+        // The row is late for windows that end by `late_us`, so these are emitted before it is
+        // added.
         while self.table.entries[at].next_us <= late_us {
             self.emit_expired(at)?;
             if self.table.entries[at].next_us == NONE {

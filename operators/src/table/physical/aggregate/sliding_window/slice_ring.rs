@@ -1,12 +1,12 @@
-//! A ring buffer of records that each have a few units. It grows by a quarter: with very many
-//! rings, unused capacity would cost more than copying.
+//! A ring buffer of records that each consist of several units. The capacity grows by only a
+//! quarter: with very many rings, unused capacity would cost more than copying.
 
 use crate::table::physical::aggregate::sliding_window::slice_unit::Unit;
 
 /// A ring buffer of records.
 pub(super) struct SliceRing<U> {
     units: Box<[U]>,
-    /// The number of records that fit, the index of the first one, and the number of records.
+    /// The capacity in records, the index of the first record, and the number of records.
     capacity: u32,
     head: u32,
     len: u32,
@@ -29,7 +29,7 @@ impl<U: Unit> SliceRing<U> {
         size_of_val(&*self.units)
     }
 
-    /// The index of the first unit of a record with `size` units.
+    /// The index in `units` at which a record of `size` units starts.
     #[inline]
     fn at(&self, place: usize, size: usize) -> usize {
         debug_assert!(place < self.capacity as usize);
@@ -81,13 +81,13 @@ impl<U: Unit> SliceRing<U> {
     }
 
     pub fn pop_front(&mut self, size: usize) {
-        // Drops the record's heap memory now.
+        // The units are reset, which frees their heap memory at once.
         self.get_mut(0, size).fill(U::default());
         self.head = if self.head + 1 == self.capacity { 0 } else { self.head + 1 };
         self.len -= 1;
     }
 
-    /// Inserts a record before the one at an index.
+    /// Inserts a record before the record with the index `place`.
     pub fn insert(&mut self, place: usize, record: &[U]) {
         self.push_back(record);
         for at in (place + 1..self.len()).rev() {
@@ -96,7 +96,7 @@ impl<U: Unit> SliceRing<U> {
         }
     }
 
-    /// Removes a record.
+    /// Removes the record with the index `place`.
     pub fn remove(&mut self, place: usize, size: usize) {
         for at in place + 1..self.len() {
             let (one, other) = self.pair(at - 1, at, size);

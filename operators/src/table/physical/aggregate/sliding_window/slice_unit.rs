@@ -1,5 +1,5 @@
-//! The units of which a key's slices consist: 64-bit words if all functions allow it, which are
-//! compact and fast to copy, otherwise whole accumulators.
+//! The units of which a key's slices consist. Units are 64-bit words if all functions can be stored
+//! in words, which is compact and fast to copy. Otherwise they are whole accumulators.
 
 use crate::table::expr::compile::Cx;
 use crate::table::physical::accumulator::{Accumulator, FixedWords, Function};
@@ -7,31 +7,31 @@ use crate::table::row::RowWriter;
 use millstream_engine::error::EngineError;
 use smallvec::SmallVec;
 
-/// The values of all functions, one after another.
+/// The accumulators of all functions, one after another, as units.
 pub(super) type Values<U> = SmallVec<[U; 4]>;
 
-/// A unit of a slice. A slice consists of one unit with its start time, then the values of each
-/// function.
+/// A unit of a slice. A slice consists of one unit with its start time, then the accumulators of
+/// all functions.
 pub(super) trait Unit: Clone + Default + Send + 'static {
-    /// Whether a unit may have heap memory.
+    /// Whether a unit may own heap memory.
     const OWNS: bool;
-    /// The heap memory, in bytes.
+    /// The heap memory that the unit owns, in bytes.
     fn owned_bytes(&self) -> usize;
-    /// Stores a time, in microseconds.
+    /// Creates a unit that stores a time, in microseconds.
     fn of_time(micros: i64) -> Self;
-    /// The inverse of [`of_time`](Self::of_time).
+    /// The time that [`of_time`](Self::of_time) has stored.
     fn time(&self) -> i64;
-    /// The values of all functions before any row.
+    /// The initial accumulators of all functions.
     fn start(functions: &[Function]) -> Values<Self>;
-    /// Adds a row to the values.
+    /// Adds a row to the accumulators `to`.
     fn add(functions: &[Function], to: &mut [Self], cx: Cx<'_>) -> Result<(), EngineError>;
-    /// Merges the values of later rows.
+    /// Merges the accumulators `later` into `to`. `later` has seen later rows.
     fn merge(functions: &[Function], to: &mut [Self], later: &[Self]) -> Result<(), EngineError>;
-    /// Appends values in the encoding of checkpoints.
+    /// Appends accumulators in the encoding of checkpoints.
     fn encode(functions: &[Function], values: &[Self], out: &mut Vec<u8>);
-    /// The inverse of [`encode`](Self::encode); `None` if the bytes are truncated.
+    /// Decodes accumulators from the front of `bytes`; `None` if the bytes are truncated.
     fn decode(functions: &[Function], to: &mut [Self], bytes: &mut &[u8]) -> Option<()>;
-    /// Writes the results as columns, starting at the index `first`.
+    /// Writes the results of all functions into columns, starting at the index `first`.
     fn write(
         functions: &[Function],
         values: &[Self],
