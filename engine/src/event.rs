@@ -26,8 +26,8 @@ pub struct Record<T> {
 pub enum Event<T> {
     /// Data.
     Record(Record<T>),
-    /// Event time has advanced to this time, in microseconds since 1970. A later record with an
-    /// earlier event time is late.
+    /// Event time has advanced to this time, in microseconds since 1970. Later records with an
+    /// earlier or equal event time may be late.
     Watermark(i64),
     /// The end of an epoch: everything before it belongs to this epoch or an earlier one,
     /// everything after it to a later one.

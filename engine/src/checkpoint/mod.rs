@@ -226,7 +226,7 @@ pub struct Recovery {
     pub watermark_ms: i64,
     /// The watermark of the next epoch, in milliseconds since 1970.
     pub next_watermark_ms: i64,
-    /// The first epoch that is not committed.
+    /// The first epoch that the next run processes.
     pub next_epoch: Epoch,
     /// Whether the state may hold closed windows whose results are still to be emitted: the last
     /// committed epoch was one of continuous mode, where results may be emitted after the marker.

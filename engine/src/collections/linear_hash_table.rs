@@ -18,8 +18,8 @@ const FILL: usize = 400;
 /// When small tables have fewer entries than this on average, the last table is joined to the table
 /// that it was split from.
 const JOIN: usize = FILL / 4;
-/// Initial capacity of a small table: [`FILL`] entries with their variance, in 512 buckets. It
-/// doubles once before the table is split.
+/// Initial capacity of a small table: [`FILL`] entries with their variance, in 512 buckets. The
+/// capacity doubles once before the table is split.
 const ROOM: usize = 448;
 
 /// The table. Like [`HashTable`], it takes the hash and the comparison from the caller.
@@ -52,7 +52,8 @@ impl<T> LinearHashTable<T> {
     #[inline]
     fn table_of(&self, bits: usize) -> usize {
         let at = bits & self.mask;
-        // This table has not been split in the current round yet.
+        // If the table has not been created in the current round yet, its entries are in the table
+        // that will be split.
         if at < self.tables.len() { at } else { at & (self.mask >> 1) }
     }
 

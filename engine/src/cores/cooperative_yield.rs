@@ -6,7 +6,8 @@
 //!
 //! On a busy core a yield can take milliseconds, because the other threads use their whole time
 //! slices. Then an epoch takes longer to write than to process, each next epoch is larger, and
-//! memory grows without bound. There the pieces become longer, and the scheduler shares the core.
+//! memory grows without bound. Therefore the pieces become longer on a busy core, and the scheduler
+//! shares the core.
 
 use std::cell::Cell;
 use std::time::{Duration, Instant};

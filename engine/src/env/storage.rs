@@ -80,7 +80,7 @@ pub fn temporary(path: &Path) -> PathBuf {
     path.with_added_extension("tmp")
 }
 
-/// Whether a crash left this file half-written.
+/// Whether a file has a temporary name: it is being written, or a crash has left it half-written.
 pub fn is_temporary(path: &Path) -> bool {
     path.extension().is_some_and(|extension| extension == "tmp")
 }

@@ -13,11 +13,11 @@ pub struct IdleTimeout {
 /// What a source must do after a poll.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Idleness {
-    /// Nothing.
+    /// The source must do nothing.
     Unchanged,
-    /// Check again at this time, in nanoseconds.
+    /// The source must check again at this time, in nanoseconds.
     CheckAt(u64),
-    /// The source has become idle: report it.
+    /// The source has become idle and must report it.
     BecameIdle,
 }
 

@@ -202,8 +202,9 @@ impl Job {
         self.open_checkpoint_of_sink(folder, shape, &mut |_| Ok(true))
     }
 
-    /// Like [`open_checkpoint`](Self::open_checkpoint), for a sink that may have lost what it
-    /// staged in an epoch whose commit is missing.
+    /// Like [`open_checkpoint`](Self::open_checkpoint), for a sink that may have lost the output
+    /// that it staged in an epoch whose commit is missing. `can_commit` returns whether the sink
+    /// can still commit that epoch.
     pub fn open_checkpoint_of_sink(
         &mut self,
         folder: &Path,
@@ -212,8 +213,8 @@ impl Job {
     ) -> Result<(), EngineError> {
         let (checkpoint, recovery) = Checkpoint::open(self.env.clone(), folder, shape, can_commit)?;
         self.checkpoint = Some(checkpoint);
-        // Operators created after this call start with the watermarks of the earlier run: a row may
-        // reach an operator before its source has reported its event time.
+        // Operators created after this call start with the watermarks of the earlier run, because a
+        // row may reach an operator before its source has reported its event time.
         self.time.resume(ResumedTime {
             last_ms: recovery.watermark_ms,
             next_ms: recovery.next_watermark_ms,
@@ -228,7 +229,7 @@ impl Job {
         self.checkpoint.as_ref().map(Checkpoint::id)
     }
 
-    /// The first epoch that has not been committed by an earlier run.
+    /// The first epoch that this run processes.
     pub fn next_epoch(&self) -> u64 {
         self.recovery.next_epoch
     }
@@ -342,8 +343,8 @@ impl Job {
         self.on_end = Box::new(call);
     }
 
-    /// The rings from each of `producers` to each of `consumers` (both worker numbers): an outbox
-    /// per producer, and per consumer its inlets.
+    /// Creates the rings from each of `producers` to each of `consumers` (both worker numbers).
+    /// Returns an outbox per producer, and the inlets of each consumer.
     pub fn rings<T: Send>(
         &self,
         producers: &[usize],

@@ -124,7 +124,7 @@ impl StateLog {
         self.late += records;
     }
 
-    /// Counts a removal that has no key of its own.
+    /// Counts a removed row or window that has no key of its own.
     #[inline]
     pub fn count_removed(&mut self) {
         self.removed += 1;

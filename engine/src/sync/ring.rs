@@ -3,7 +3,7 @@
 //! *Promise.* Every call is wait-free and allocates nothing. A full ring gives the value back: that
 //! is backpressure, and nothing is ever dropped silently.
 //!
-//! *How.* Lamport's ring with two refinements: Each side keeps a private copy of the other side's
+//! *How.* Lamport's ring with two refinements. Each side keeps a private copy of the other side's
 //! index and reloads it only when the copy says full (or empty). A side publishes its own index
 //! once per drain ([`Producer::publish`], [`Consumer::release`]) instead of once per value. So a
 //! burst costs one cache-line transfer and not one per record.

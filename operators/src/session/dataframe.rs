@@ -40,7 +40,7 @@ fn named(name: &str) -> Expr {
 #[derive(Clone)]
 pub struct DataFrame {
     pub(crate) session: Session,
-    /// Shared, because DataFrames are cloned often and plans may be large.
+    /// The plan is shared, because DataFrames are cloned often and plans may be large.
     pub(crate) plan: Arc<Plan>,
 }
 

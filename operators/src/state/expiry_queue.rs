@@ -7,7 +7,7 @@ use std::collections::btree_map::Entry::{Occupied, Vacant};
 /// Number of spare stacks that are always kept.
 const SPARES: usize = 16;
 
-/// The slots of one time. A time with a single slot needs no stack.
+/// The slots of the entries that expire at one time. A time with a single slot needs no stack.
 enum Slots {
     One(u32),
     Many(Box<SlotStack>),

@@ -31,7 +31,7 @@ pub struct Flow<C = InMemory> {
     kind: PhantomData<fn() -> C>,
 }
 
-/// See [`Flow::unread_output_timeout`].
+/// The default of [`Flow::unread_output_timeout`].
 const UNREAD_TIMEOUT: Duration = Duration::from_secs(5);
 
 impl Flow {

@@ -91,7 +91,7 @@ fn route<K: Kept, T>() -> impl FnMut(&(K, T), usize) -> usize + Clone + Send + '
     }
 }
 
-/// One keyed stream.
+/// One keyed stream as the input of an operator.
 pub struct OneInput<R, F, K> {
     pub(in crate::stream) up: R,
     pub(in crate::stream) key: F,

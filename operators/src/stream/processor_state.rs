@@ -143,7 +143,7 @@ pub(super) struct ChangeWriter<'n> {
     pub memory: &'n mut u64,
     pub hash: u64,
     pub key: &'n [u8],
-    /// The processing time.
+    /// The processing time, in microseconds since 1970.
     pub now_us: i64,
     pub buffer: &'n mut Buffer,
 }

@@ -3,8 +3,8 @@
 //! A worker keeps its recent long rounds and sleeps, each with its activities and the thread's
 //! resource usage. When a sink records the slowest record of an interval so far, the time from its
 //! ingest to its result is matched against these rounds and sleeps (spans). Time covered by a sleep
-//! was spent waiting for a wake-up. Time covered by a round that passed a marker was spent on the
-//! epoch, and so on. Uncovered time was spent before this worker.
+//! was spent waiting for a wake-up. Time covered by a round that processed a marker was spent on
+//! the epoch, and so on. Uncovered time was spent before this worker.
 //!
 //! *Off the core.* A thread was off its core for the part of a long round that exceeds its
 //! processor time. If the system counts an involuntary switch, another thread had the core. If it

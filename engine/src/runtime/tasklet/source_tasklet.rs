@@ -50,8 +50,8 @@ pub trait Source<D>: Send {
     /// Micro-batch mode: returns how far the source can read now.
     fn plan(&mut self, extent: ReadLimit, cx: &mut StepCx<'_>) -> Result<EndOffset, EngineError>;
     /// Limits the next polls to this end offset. After [`resume`](Self::resume) the offset may have
-    /// been planned by an earlier run. A source that cannot read that range again reports this and
-    /// moves to the offset at once.
+    /// been planned by an earlier run. A source that cannot read that range again must not wait for
+    /// it; the batch then ends without it.
     fn set_end_offset(&mut self, end: &Offset) -> Result<(), EngineError>;
     /// Reports that everything before this position is committed and will not be requested again.
     fn on_committed(&mut self, _end: &Offset) -> Result<(), EngineError> {

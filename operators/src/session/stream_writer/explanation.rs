@@ -43,7 +43,7 @@ impl StreamWriter {
         read: &mut dyn FnMut(&Scan, &[bool]),
     ) -> Result<Job, EngineError> {
         let plan = &self.frame.plan;
-        // The same number of workers as in `start`.
+        // The number of workers must be the same as in `start`.
         let workers = settings.workers.max(settings.parallelism).min(cores::usable());
         let config = Config { workers, trigger: prepared.trigger, ..Config::default() };
         let mut job = Job::in_env("explain", config, Arc::new(SimEnv::new(0)))?;

@@ -57,13 +57,13 @@ pub(super) struct Shared<T> {
     pub closed: AtomicBool,
     /// Number of inputs that have not been dropped.
     pub inputs: AtomicUsize,
-    /// The number of the next clone.
+    /// The number that the next clone gets.
     next_input: AtomicU64,
     pub committed: AtomicU64,
     pub waiting: WaitingProducers,
     /// The queue of cloned inputs, created with the first clone.
     queue: OnceLock<mpsc::Producer<Stamped<T>>>,
-    /// The other half of the queue, until the source takes it.
+    /// Whether `consumer` contains the other half of the queue, until the source takes it.
     pub arrived: AtomicBool,
     pub consumer: Mutex<Option<mpsc::Consumer<Stamped<T>>>>,
 }

@@ -7,7 +7,7 @@
 //!
 //! *Outputs.* A ring leads from the sink to the [`Output`]. When the ring is full, the sink waits,
 //! and so does the whole query. A query that is stopped waits for no reader: results that do not
-//! fit into the ring go to an overflow list ([`ending`]).
+//! fit into the ring go to an overflow list (`query_end`).
 //!
 //! *Waiting.* A thread that waits for free slots or results spins briefly and then sleeps; a task
 //! registers its waker. The fast paths only check a flag.

@@ -1,4 +1,4 @@
-//! The stream of a channel.
+//! The recipe of a channel's stream.
 
 use crate::stream::channel::{ChannelSource, Receiver};
 use crate::stream::recipe::{CheckpointManifest, Recipe};

@@ -15,8 +15,8 @@ use std::hash::Hash;
 use std::marker::PhantomData;
 use std::sync::Arc;
 
-/// A user-defined operator on two keyed streams. State and timers of a key are shared by both. Each
-/// instance has a clone of its own.
+/// A user-defined operator on two keyed streams. Both streams share the state and timers of a key.
+/// Each instance has a clone of its own.
 pub trait TwoInputProcessor<K, L, R>: Clone + Send + 'static {
     /// The type of the emitted results.
     type Output: Send + 'static;

@@ -1,4 +1,4 @@
-//! The records of two streams.
+//! The recipe of the union of two streams.
 
 use crate::event_time::watermark::MakeEventTimeFn;
 use crate::stream::operator::gather::into_rings;

@@ -36,7 +36,8 @@ impl<T> BatchBuffer<T> {
         self.left.is_some()
     }
 
-    /// Emits the rest of the batch, each record with its ingest time, and counts it.
+    /// Emits up to `budget` records of the batch. `timed` returns a record's value and its ingest
+    /// time. `emitted` is increased by the number of emitted records.
     ///
     /// Never inlined, so that the loop in a source's `poll` contains only the code of continuous
     /// mode.

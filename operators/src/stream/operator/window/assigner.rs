@@ -171,9 +171,10 @@ pub trait Fold<T>: Clone + Send + 'static {
     type State: Default + Send + 'static;
     /// The value of a window.
     type Output: Send + 'static;
-    /// Adds a record.
+    /// Adds a record to the state of a window. Returns the window's new value.
     fn add(&self, state: &mut Self::State, record: T) -> Self::Output;
-    /// Adds the state of another window that is merged into this one.
+    /// Adds the state of another window that is merged into this one. Returns the new value; `None`
+    /// if windows of this kind are never merged.
     fn merge(&self, state: &mut Self::State, other: Self::State) -> Option<Self::Output>;
 }
 

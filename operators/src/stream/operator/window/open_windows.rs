@@ -64,7 +64,8 @@ impl<K, H, X> KeyedEntry for KeyWindows<K, H, X> {
 pub(super) enum NextDue {
     /// No window is due.
     Nothing,
-    /// The due window is a session that has been extended and closes later.
+    /// The window of this check does not close now: it is a session that was extended, or it was
+    /// merged or removed.
     Later,
     /// A window closes: the slot of its key, and its index among the key's windows.
     Closes(usize, usize),
