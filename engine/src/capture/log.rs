@@ -141,7 +141,7 @@ pub struct CaptureLog {
     header: FileHeader,
 }
 
-/// The contents of a log when it was opened.
+/// What a log contained when it was opened: the number of lines and connections, and a torn block.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Tail {
     /// The number of complete lines since the log was created.

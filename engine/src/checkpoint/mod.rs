@@ -168,7 +168,7 @@ pub struct OffsetHeader {
     /// Continuous mode: the state files of each operator.
     #[serde(default)]
     pub state: Vec<Vec<String>>,
-    /// Continuous mode: what the sink has staged.
+    /// Continuous mode: the output that the sink has staged.
     #[serde(default)]
     pub sink: Vec<String>,
 }
@@ -205,7 +205,8 @@ pub struct PreparedEpoch<'a> {
     pub staged: &'a [String],
 }
 
-/// Whether a sink has committed, or can still commit, what it staged in an epoch.
+/// A function that returns whether a sink has committed, or can still commit, the output that it
+/// staged in an epoch.
 pub type CanCommit<'a> = dyn FnMut(PreparedEpoch<'_>) -> Result<bool, EngineError> + 'a;
 
 /// A micro-batch that an earlier run planned.

@@ -42,7 +42,7 @@ pub struct JobQuery {
 }
 
 impl JobQuery {
-    /// The name of the query, as given in `CREATE STREAMING TABLE` or in its options.
+    /// The name of the query, as given in `CREATE STREAMING TABLE`.
     pub fn name(&self) -> &str {
         &self.name
     }

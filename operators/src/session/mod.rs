@@ -235,7 +235,7 @@ impl Session {
         function
     }
 
-    /// Starts the configuration of a table in files. The files are read when a query over the table
+    /// Starts the configuration of a table in files. The rows are read when a query over the table
     /// starts.
     pub fn read(&self) -> StreamReader {
         StreamReader { streaming: false, ..self.read_stream() }
@@ -394,7 +394,8 @@ impl StreamReader {
         self
     }
 
-    /// Returns the source as a DataFrame. Nothing is opened before a query over it starts.
+    /// Returns the source as a DataFrame. Files may be read now to infer their schema. Otherwise
+    /// nothing is opened before a query over the DataFrame starts.
     pub fn load(self) -> PlanResult<DataFrame> {
         let name = self.format.clone();
         let plan = self.load_as(&name)?;

@@ -46,7 +46,8 @@ pub struct Totals {
     pub epoch: Option<u64>,
     /// The number of committed epochs.
     pub epochs: u64,
-    /// The number of records read: from sockets up to now, from other sources up to the last epoch.
+    /// The number of records read, at least up to the last epoch. If all sources are sockets, files
+    /// or captures, up to now.
     pub records_in: u64,
     /// The number of bad records that produced no row.
     pub bad_records: u64,

@@ -59,7 +59,8 @@ impl<E> Chunk<E> {
         self.entries.len() - self.free.len()
     }
 
-    /// Puts an entry into a free slot.
+    /// Stores an entry in a free slot, or in a new slot if none is free. Returns the index of the
+    /// slot in the chunk.
     #[inline]
     fn insert(&mut self, entry: E) -> usize {
         if let Some(at) = self.free.pop() {

@@ -35,7 +35,8 @@ pub struct Flow<C = InMemory> {
 const UNREAD_TIMEOUT: Duration = Duration::from_secs(5);
 
 impl Flow {
-    /// Creates an empty flow. Parallelism is 1: the whole flow is one chain on one thread.
+    /// Creates an empty flow with parallelism 1. A flow with one source is then one chain on one
+    /// thread.
     pub fn new(name: &str) -> Self {
         Self {
             name: name.to_string(),

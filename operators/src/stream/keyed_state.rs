@@ -45,7 +45,7 @@ pub trait StateBackend<K, S>: 'static {
     /// Creates the states of all instances.
     #[doc(hidden)]
     fn states(job: &mut Job, instances: usize) -> Vec<Self::States>;
-    /// Adds to the checkpoint manifest. `aggregate` is the type name of the aggregate.
+    /// Adds an aggregate to the checkpoint manifest. `aggregate` is the type name of the aggregate.
     #[doc(hidden)]
     fn describe(kept: &mut CheckpointManifest, aggregate: &str);
 }

@@ -96,21 +96,22 @@ impl States {
         self.makes.len() - 1
     }
 
-    /// Declares a value for each key. States are identified by their order; the name is for
-    /// display.
+    /// Declares a value for each key. Checkpoint entries identify a state by its order of
+    /// declaration. A restart is refused if the kinds, the names or the order of the states have
+    /// changed.
     pub fn value<V: Kept>(&mut self, name: &str, ttl: Ttl) -> ValueState<V> {
         let make = move || Box::new(ValueCell::<V> { ttl, held: None }) as Box<dyn Cell>;
         ValueState(self.declare("value", name, ttl, Box::new(make)), PhantomData)
     }
 
-    /// Declares a list for each key.
+    /// Declares a list for each key, like [`value`](Self::value).
     pub fn list<V: Kept>(&mut self, name: &str, ttl: Ttl) -> ListState<V> {
         let empty = move || ListCell::<V> { ttl, items: BTreeMap::new() };
         let make = move || Box::new(empty()) as Box<dyn Cell>;
         ListState(self.declare("list", name, ttl, Box::new(make)), PhantomData)
     }
 
-    /// Declares a map for each key.
+    /// Declares a map for each key, like [`value`](Self::value).
     pub fn map<K: Kept + Hash + Eq, V: Kept>(&mut self, name: &str, ttl: Ttl) -> MapState<K, V> {
         let make = move || {
             let entries = HashMap::with_hasher(BuildStableHasher::default());

@@ -61,8 +61,8 @@ impl Query {
         self.running.wait_unless(|| unread.reason())
     }
 
-    /// Like [`await_termination`](Self::await_termination), for at most `timeout`. Returns whether
-    /// the query has ended.
+    /// Waits for the end for at most `timeout`. Returns whether the query has ended, or its error.
+    /// An unread output is not an error here.
     pub fn await_termination_timeout(&self, timeout: Duration) -> Result<bool, EngineError> {
         if let Some(outcome) = self.parts.ending.outcome() {
             return outcome.clone().map(|()| true);

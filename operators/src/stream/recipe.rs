@@ -21,8 +21,8 @@ pub trait Recipe: 'static {
     );
     /// The worker of each instance of the chain that follows this stream.
     fn places(&self, job: &Job, parallelism: usize) -> Vec<usize>;
-    /// Adds to the checkpoint manifest, in the order in which [`build`](Self::build) creates
-    /// operators.
+    /// Adds the stream's sources and operators to the checkpoint manifest, in the order in which
+    /// [`build`](Self::build) creates operators.
     fn describe(&self, kept: &mut CheckpointManifest);
     /// Whether an event time was declared upstream, so that there is a watermark.
     fn has_event_time(&self) -> bool;

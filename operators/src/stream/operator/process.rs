@@ -232,7 +232,7 @@ impl<O> Context<'_, O> {
     }
 
     /// Sets a timer of the key. Setting the same timer again has no effect. A timer in the past
-    /// fires as soon as possible.
+    /// fires as soon as possible. An event-time timer is an error if the stream has no event time.
     pub fn set_timer(&mut self, timer: Timer) -> Result<(), EngineError> {
         if matches!(timer, Timer::EventTime(_)) && !self.timed {
             return Err(EngineError::operator(
