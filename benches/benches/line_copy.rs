@@ -24,7 +24,8 @@ fn lines(text: &[u8], mut each: impl FnMut(&[u8])) {
     }
 }
 
-/// Nanoseconds per line.
+/// Runs `read` repeatedly. `count` is the number of lines per read. Returns the nanoseconds per
+/// line.
 fn timed(count: usize, mut read: impl FnMut()) -> f64 {
     let begun = Instant::now();
     (0..READS).for_each(|_| read());

@@ -284,7 +284,7 @@ fn rows_over_sockets_cost_no_allocation() {
     let _alone = alone();
     for (sql, mode) in [
         ("SELECT upper(value) AS value FROM lines WHERE NOT contains(value, 'drop')", "append"),
-        // One source, two branches.
+        // Two branches of a query read one source.
         (
             "SELECT value FROM lines WHERE value LIKE '%1' UNION ALL \
              SELECT reverse(value) FROM lines WHERE value NOT LIKE '%1'",

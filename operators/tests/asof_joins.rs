@@ -124,7 +124,7 @@ fn tables_as_in_spark() {
     for (from, expected) in cases {
         assert_eq!(answer(&format!("SELECT * FROM {from}")), expected, "{from}");
     }
-    // One join inside another.
+    // An ASOF join as the right side of another one.
     let nested = "SELECT l.t, b.t FROM l LEFT ASOF JOIN (SELECT r.k, r.t FROM r ASOF JOIN l MATCH_CONDITION \
                   (r.t > l.t) USING (k)) AS b MATCH_CONDITION (l.t > b.t) ON l.k = b.k WHERE l.k = 1";
     assert_eq!(answer(nested), "10 -; 20 12");

@@ -24,13 +24,13 @@ fn a_query_holds_its_cores_until_it_has_ended() {
     assert_eq!(cores::held(), [first], "the other one still holds it");
     other.stop().unwrap();
     assert!(cores::held().is_empty());
-    // An operator panics.
+    // A query releases its core after a panic of an operator.
     let (mut input, failing) = start(&config);
     assert_eq!(cores::held(), [first]);
     input.try_push(13).unwrap();
     assert_eq!(failing.await_termination().unwrap_err().condition(), "OPERATOR_PANICKED");
     assert!(cores::held().is_empty());
-    // The query's handle is dropped.
+    // A query releases its core when its handle is dropped.
     let (_input, dropped) = start(&config);
     assert_eq!(cores::held(), [first]);
     drop(dropped);

@@ -70,7 +70,7 @@ fn outcome(
         let writer = session.sql(sql).unwrap().write_stream().output_mode(mode).format("memory");
         let writer = writer.option("checkpointLocation", scratch.0.display()).config(config);
         let query = writer.query_name("out").trigger(trigger).start().unwrap();
-        // Several epochs per run.
+        // Each run has several epochs.
         let mut rest = piece.clone().peekable();
         while rest.peek().is_some() {
             let chunk: Vec<_> = rest.by_ref().take(25).map(row).collect();

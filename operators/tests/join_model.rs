@@ -17,7 +17,7 @@ enum Kind {
     Right,
     Full,
     Semi,
-    /// In continuous mode only.
+    /// LEFT ANTI JOIN, which runs in continuous mode only.
     Anti,
 }
 

@@ -357,7 +357,7 @@ fn steps(disorder: i64) -> impl Strategy<Value = Vec<Step>> {
     let row = (0i64..5, 0..=disorder, 0i64..3, 0i64..50);
     let rows = proptest::collection::vec(row, 1..7);
     let step = prop_oneof![5 => rows.prop_map(Some), 2 => Just(None)];
-    // Some begin before 1970.
+    // Some steps begin before 1970.
     let begin = prop_oneof![4 => Just(1000i64), 1 => Just(-20i64)];
     (begin, proptest::collection::vec(step, 1..7)).prop_map(|(begin, steps)| {
         let mut now = begin;

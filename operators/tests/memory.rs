@@ -170,7 +170,7 @@ fn aggregates_of_tables_count_what_their_values_own() {
         };
         assert_eq!(strings("a"), 0, "{keys}");
         let long = "b".repeat(LONG);
-        // One string per function.
+        // Each of the two functions keeps one string.
         assert!((2..=4).contains(&strings(&long)), "{keys}");
         query.stop().unwrap();
     }

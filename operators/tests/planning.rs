@@ -290,7 +290,8 @@ fn three_hundred_levels_are_planned() {
     }
 }
 
-/// A query over constants needs no engine. It gives the same result as a query that uses it.
+/// A query over constants is evaluated without the engine. Its result is the same as that of a
+/// query over a row.
 #[test]
 fn constants_are_what_a_query_over_a_row_gives() {
     for expression in [

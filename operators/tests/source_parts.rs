@@ -108,7 +108,7 @@ fn result(lots: &[Vec<Row>; 2], sql: &str, mode: &str, run: Run) -> Vec<String> 
     all
 }
 
-/// Second, key, number.
+/// An input row: second, key, number.
 type Row = (u8, u8, i64);
 
 fn lots() -> impl Strategy<Value = [Vec<Row>; 2]> {

@@ -2,7 +2,7 @@
 
 use millstream_engine::measure::latency::Percentiles;
 
-/// One line of percentiles.
+/// Formats percentiles as one line of text.
 pub(crate) fn latency_line(p: &Percentiles) -> String {
     format!(
         "p50 {}  p90 {}  p99 {}  p99.9 {}  max {}",

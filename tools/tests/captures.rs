@@ -219,7 +219,7 @@ struct Direction {
 
 struct Connection {
     open: Value,
-    /// In and out.
+    /// The direction towards the service, and the direction from it.
     directions: [Direction; 2],
     ignored: BTreeMap<String, u64>,
 }

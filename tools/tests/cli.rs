@@ -225,12 +225,12 @@ fn benches_run_and_check_their_results() {
     ]);
     assert!(report["engine"].as_u64().unwrap() > 0, "{report}");
     for query in ["q0", "q5"] {
-        // Ten seconds of event time, so that windows close.
+        // The run covers ten seconds of event time, so that windows close.
         let args = ["bench", "nexmark", "--query", query, "--rate", "2000", "--seconds", "1"];
         let report = json(&[&args[..], &["--rounds", "1", "--json"]].concat());
         assert!(report["results_checked"].as_u64().unwrap() > 2, "{report}");
     }
-    // A minute of event time, in which auctions and sessions end.
+    // The run covers a minute of event time, in which auctions and sessions end.
     for query in ["q4", "q9", "q11", "q13", "q14", "q17", "q18", "q20", "q21", "q22"] {
         let args = ["bench", "nexmark", "--query", query, "--rate", "2000", "--seconds", "1"];
         let report = json(&[&args[..], &["--speed", "60", "--rounds", "1", "--json"]].concat());

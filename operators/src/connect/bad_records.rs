@@ -28,7 +28,7 @@ pub struct BadRecord {
     pub offset: u64,
     /// Length of the record, in bytes.
     pub length: u64,
-    /// The error.
+    /// Why the record could not be read.
     pub reason: &'static str,
     /// The first bytes of the record, as received.
     pub bytes: Vec<u8>,

@@ -19,14 +19,14 @@ use millstream_engine::measure::latency::LatencyRecorder;
 use millstream_engine::runtime::stage::{FlushStatus, Push, Stage};
 use std::io::Write;
 
-/// The options of the sink.
+/// The options of the console sink.
 #[derive(Clone, Copy, Debug)]
 pub struct ConsoleOptions {
     limit: usize,
     truncate: bool,
 }
 
-/// The sink.
+/// The console sink: collects rows and prints them as tables.
 pub struct Console {
     schema: Schema,
     types: Vec<DataType>,

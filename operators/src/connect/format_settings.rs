@@ -66,7 +66,7 @@ static KNOWN: &[Known] = &[
     known("spark.sql.orc.aggregatePushdown", &["orc"], "", Kind::Flag),
     known("spark.sql.orc.columnarReaderBatchSize", &["orc"], "", Kind::Count),
     known("spark.sql.orc.columnarWriterBatchSize", &["orc"], "", Kind::Count),
-    // Names are always case-insensitive.
+    // Names are always case-insensitive, so no other value is accepted.
     known("spark.sql.caseSensitive", &[], "", Kind::Words(&["false"])),
     writer("spark.sql.parquet.compression.codec", &["parquet"], "compression", Kind::Text),
     writer("spark.sql.orc.compression.codec", &["orc"], "compression", Kind::Text),

@@ -311,7 +311,7 @@ fn next_version() -> u64 {
 }
 
 impl MemoryTable {
-    /// An empty table.
+    /// Creates an empty table with this schema.
     pub fn new(schema: Schema) -> Self {
         Self { schema, rows: Arc::default(), version: Arc::new(next_version().into()) }
     }
@@ -353,7 +353,7 @@ impl MemoryTable {
     }
 }
 
-/// The sink.
+/// The sink that fills a [`MemoryTable`].
 pub struct MemorySink {
     table: MemoryTable,
     types: Vec<DataType>,

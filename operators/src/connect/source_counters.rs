@@ -9,9 +9,9 @@ use std::sync::atomic::AtomicU64;
 /// The counters of a source, shared with the driver for progress reports.
 #[derive(Clone, Default)]
 pub struct SourceCounters {
-    /// Records emitted.
+    /// Number of emitted records.
     pub records: Arc<AtomicU64>,
-    /// Bad records.
+    /// The bad records of the source.
     pub bad: BadRecords,
     /// Number of skipped paths: neither files nor folders, or broken links.
     pub skipped_paths: Arc<AtomicU64>,

@@ -27,7 +27,7 @@ pub(crate) struct FutureSkewLimit {
 }
 
 impl FutureSkewLimit {
-    /// A limit in milliseconds.
+    /// Creates a limit of `max_ms` milliseconds. `trigger` selects the clock.
     pub fn new(max_ms: i64, env: Arc<dyn Env>, times: BatchTimes, trigger: Trigger) -> Self {
         let max_us = max_ms.saturating_mul(1000);
         let continuous = trigger.is_continuous();

@@ -19,7 +19,7 @@ pub enum Outcome {
     Skipped(String),
 }
 
-/// A case file.
+/// A conformance case, as JSON.
 pub struct Case(Json);
 
 /// The error condition of features that are not built yet.
@@ -173,7 +173,7 @@ impl LateRows {
         self.0.fetch_add(rows, Ordering::SeqCst);
     }
 
-    /// The number of rows.
+    /// The number of late rows.
     pub fn rows(&self) -> u64 {
         self.0.load(Ordering::SeqCst)
     }
@@ -212,7 +212,7 @@ impl Prepared {
         rows_json(&table.rows(), table.schema())
     }
 
-    /// Empties the sink's table.
+    /// Removes and returns the rows of the sink's table.
     pub fn take_rows(&self) -> Vec<Json> {
         let Some(table) = self.session.table("result") else { return Vec::new() };
         let schema = table.schema().clone();
@@ -245,7 +245,7 @@ impl Scratch {
 
 impl Drop for Scratch {
     fn drop(&mut self) {
-        // It may not exist.
+        // The folder may not exist.
         drop(std::fs::remove_dir_all(&self.0));
     }
 }

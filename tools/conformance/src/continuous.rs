@@ -101,14 +101,14 @@ fn in_order(case: &Case) -> bool {
 
 enum Verdict {
     Same,
-    /// Some rows were late.
+    /// Some rows were late, so the case is not comparable.
     Late,
 }
 
 struct Run<'c> {
     case: &'c Case,
     prepared: &'c Prepared,
-    /// The late rows.
+    /// The number of late rows.
     late: LateRows,
     /// The output; in mode complete the last table.
     got: Vec<Json>,

@@ -30,7 +30,7 @@ pub(super) fn on_last_core<T: Send>(
     })
 }
 
-/// The two jobs.
+/// The jobs of `bench echo` and `bench wordcount`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Job {
     /// Echo: lines without the word "drop" are returned in upper case
@@ -49,7 +49,7 @@ const PATIENCE: Duration = Duration::from_secs(20);
 /// The lines that are sent, and the expected results.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Load {
-    /// The job.
+    /// The job that processes the lines.
     pub job: Job,
     /// Number of distinct words. Consecutive lines have distant words.
     pub words: u64,

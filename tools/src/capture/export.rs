@@ -191,7 +191,7 @@ fn data(head: &Head, payload: &[u8], out: &mut dyn Write) -> io::Result<()> {
     }
 }
 
-/// Complete lines, in the order of their ends.
+/// Writes complete lines, in the order in which they end.
 #[derive(Default)]
 struct Text {
     partial: HashMap<(u32, bool), Vec<u8>>,

@@ -33,7 +33,7 @@ struct Connection {
 #[derive(Default)]
 struct Totals {
     connections: BTreeMap<u32, Connection>,
-    /// Number of other connections.
+    /// Number of connections that are not counted individually.
     others: u64,
     events: u64,
     bytes: [u64; 2],

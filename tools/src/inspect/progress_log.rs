@@ -54,7 +54,7 @@ pub(super) fn is_progress(path: &Path) -> bool {
 }
 
 impl ProgressLog {
-    /// Reads a file.
+    /// Reads all reports of a file.
     pub(super) fn read(path: &Path) -> Result<Self, Failure> {
         let fails = |error: std::io::Error| {
             Failure::Wrong(format!("PROGRESS_UNREADABLE: {}: {error}", path.display()))

@@ -27,7 +27,7 @@ pub(super) struct Question<'a> {
     pub capture: Option<(&'a Path, Option<(i64, i64)>)>,
 }
 
-/// Consecutive slow reports.
+/// A period of consecutive slow reports.
 #[derive(Debug, PartialEq)]
 pub(super) struct Period<'r> {
     pub reports: &'r [Report],
@@ -162,7 +162,7 @@ fn print_period(period: &Period<'_>, all: &[Report], question: &Question<'_>) {
     say!("test it      millstream test JOB --replay {path} {range} --expect EXPECTED");
 }
 
-/// Rows per second.
+/// Formats the number of rows per second of a period.
 fn rate(reports: &[Report]) -> String {
     let rows: u64 = reports.iter().map(|report| report.rows_in).sum();
     let (Some(first), Some(last)) = (reports.first(), reports.last()) else { return String::new() };

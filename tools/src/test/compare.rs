@@ -24,7 +24,7 @@ pub(super) enum Mode {
 pub(super) enum Tolerance {
     /// For numbers: absolute, and relative to the larger number.
     Number(f64),
-    /// For timestamps, in nanoseconds.
+    /// For timestamps: an absolute tolerance, in nanoseconds.
     Time(u64),
 }
 

@@ -120,7 +120,7 @@ struct Taken {
     rows: Arc<Mutex<Rows>>,
 }
 
-/// Runs the test.
+/// Runs the job and checks its rows and its latency.
 pub(crate) fn run(args: &Args) -> Result<(), Failure> {
     check(args)?;
     let start = Instant::now();

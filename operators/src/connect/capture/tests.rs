@@ -356,7 +356,7 @@ fn a_paced_recording_is_emitted_at_its_times() {
     }
     let first_ns = times[0].1;
     for (count, ns) in times {
-        // A record per millisecond.
+        // The recording has one record per millisecond.
         let due = ((ns - first_ns) / 1_000_000 + 1).min(10) as usize;
         assert_eq!(count, due, "after {} ns", ns - first_ns);
     }

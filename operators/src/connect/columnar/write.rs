@@ -55,7 +55,7 @@ impl ColumnSink {
         Ok(Self { format, codec, extension })
     }
 
-    /// The format.
+    /// The format of the files: Parquet or ORC.
     pub fn format(&self) -> ColumnFormat {
         self.format
     }

@@ -256,7 +256,7 @@ impl Transcoder {
         }
     }
 
-    /// Decodes what was read.
+    /// Decodes the bytes of `raw` into `text`.
     fn decode(&mut self) {
         self.text.clear();
         self.taken = 0;

@@ -19,7 +19,7 @@ const CRC_CHUNK: usize = 512;
 /// Where the CRC of an entry is stored.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Crc {
-    /// In its last line.
+    /// In the last line of the entry.
     Inside,
     /// In a separate file. An entry without one is accepted, since Spark may have written it.
     Beside,
@@ -83,7 +83,7 @@ impl FileLog {
             };
             match number.parse() {
                 Ok(batch) => batches.push((batch, compact)),
-                // CRC files, and hidden files that other tools create next to Spark's logs.
+                // Skips CRC files, and hidden files that other tools create next to Spark's logs.
                 Err(_) if name.starts_with('.') => {}
                 Err(_) => {
                     return Err(EngineError::operator(

@@ -27,9 +27,9 @@ unsafe impl Send for Message {}
 /// The meaning of a record's timestamp.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum TimestampKind {
-    /// The producer's time.
+    /// The time at which the producer created the record.
     Create,
-    /// The broker's time.
+    /// The time at which the broker received the record.
     LogAppend,
     /// The record has no time.
     None,

@@ -4,7 +4,7 @@ use crate::connect::kafka::consumer::{Message, TimestampKind};
 use crate::table::row::RowWriter;
 use crate::table::types::{DataType, Field, Schema};
 
-/// `ARRAY<STRUCT<key: STRING, value: BINARY>>`.
+/// The type of the column `headers`: `ARRAY<STRUCT<key: STRING, value: BINARY>>`.
 pub fn headers_type() -> DataType {
     let field = |name, data_type| Field::new(name, data_type, true);
     let header = vec![field("key", DataType::String), field("value", DataType::Binary)];

@@ -53,7 +53,7 @@ struct Columns {
 
 /// The transactions of a query whose sink is not open yet, and the acknowledgements of its records.
 pub struct OpenTransactions {
-    /// The transactions.
+    /// The transactions of the query's sink.
     pub transactions: Transactions,
     deliveries: Arc<Deliveries>,
 }
@@ -74,7 +74,7 @@ fn unsupported(reason: String, fix: &str) -> PlanError {
 }
 
 impl KafkaSinkConfig {
-    /// Reads the options.
+    /// Parses the options of the sink.
     pub fn read(options: &Options) -> PlanResult<Self> {
         let (client, own) = client_options(WHAT, options, Role::Producer)?;
         let client = Client::read(WHAT, Role::Producer, client)?;

@@ -14,7 +14,7 @@ use millstream_engine::error::EngineError;
 use millstream_engine::runtime::stage::Push;
 use millstream_engine::runtime::tasklet::{Polled, Source, StepCx};
 
-/// The parsed options.
+/// The parsed options of the rate-micro-batch source.
 #[derive(Clone, Copy, Debug)]
 pub struct Config {
     rows_per_batch: u64,
@@ -37,7 +37,7 @@ impl Config {
     }
 }
 
-/// The source.
+/// The rate-micro-batch source.
 pub struct RateMicroBatch {
     config: Config,
     /// The first row of this run.

@@ -20,7 +20,7 @@ use millstream_engine::runtime::stage::Push;
 use millstream_engine::runtime::tasklet::{Polled, Source, StepCx};
 use std::path::Path;
 
-/// The source.
+/// One part of the rate source.
 pub struct RateSource {
     rows_per_second: u64,
     /// The index of this part, out of `parts`. It emits the rows whose number modulo `parts` is

@@ -106,7 +106,7 @@ impl ReadState {
 /// The result of a read.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Received {
-    /// Bytes read.
+    /// Number of bytes that were read.
     pub bytes: usize,
     /// Bytes of complete lines that were staged.
     pub staged: usize,
@@ -129,11 +129,11 @@ pub struct Connection {
     pub(super) read_closed: bool,
     /// Number of complete lines that were logged.
     pub(super) lines: u64,
-    /// Bytes received.
+    /// Number of bytes received on the connection.
     pub(super) bytes: u64,
     /// The rest of an acknowledgement that did not fit into the peer's socket.
     unsent: Vec<u8>,
-    /// The unfinished line.
+    /// The buffered bytes of the unfinished line.
     partial: Vec<u8>,
     skipped: Option<Skipped>,
     /// Whether the last byte was a CR, which has ended its line.

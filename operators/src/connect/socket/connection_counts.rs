@@ -5,11 +5,11 @@ use std::sync::atomic::{AtomicU64, Ordering};
 /// How a connection ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum ConnectionEnd {
-    /// The peer closed it.
+    /// The peer closed the connection.
     Closed,
-    /// It was reset by the peer, or the peer did not answer keep-alive probes.
+    /// The peer reset the connection, or did not answer keep-alive probes.
     Reset,
-    /// It received nothing for longer than `idleTimeout`.
+    /// The source closed the connection, because it received nothing for longer than `idleTimeout`.
     TimedOut,
 }
 
@@ -35,7 +35,7 @@ pub struct ConnectionCounts {
 pub struct ConnectionTotals {
     /// Connections that are open now.
     pub open: u64,
-    /// Connections accepted or made.
+    /// Connections that were accepted from clients or made to a sender.
     pub accepted: u64,
     /// Clients closed at once because of `maxConnections`.
     pub refused: u64,
@@ -45,7 +45,7 @@ pub struct ConnectionTotals {
     pub reset: u64,
     /// Connections closed after `idleTimeout`.
     pub timed_out: u64,
-    /// Datagrams received.
+    /// Datagrams that were received.
     pub datagrams: u64,
     /// Datagrams that the kernel dropped because its buffer was full (Linux).
     pub datagrams_dropped: u64,
@@ -95,7 +95,7 @@ impl ConnectionCounts {
         self.udp_inode.store(inode, Ordering::Relaxed);
     }
 
-    /// The counters now.
+    /// The current values of the counters.
     pub fn totals(&self) -> ConnectionTotals {
         let of = |counter: &AtomicU64| counter.load(Ordering::Relaxed);
         ConnectionTotals {

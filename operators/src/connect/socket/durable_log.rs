@@ -13,9 +13,9 @@ const BLOCK_BYTES: usize = 1 << 20;
 /// The time of receipt on the query's clock and on the wall clock.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Ingest {
-    /// Monotonic, in nanoseconds.
+    /// The monotonic time, in nanoseconds.
     pub ns: u64,
-    /// Microseconds since 1970.
+    /// The wall-clock time, in microseconds since 1970.
     pub us: i64,
 }
 

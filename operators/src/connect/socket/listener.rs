@@ -18,7 +18,7 @@ const OTHER_FILES: u64 = 64;
 
 /// A listening socket that does not block.
 pub enum Listener {
-    /// TCP.
+    /// A TCP listener.
     Tcp(TcpListener),
     /// A Unix socket with its file.
     Unix(UnixListener, Arc<SocketFile>),

@@ -48,9 +48,9 @@ pub(super) enum AtEnd {
 /// TCP keep-alive: when the kernel probes a silent peer.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct KeepAlive {
-    /// Silence before the first probe.
+    /// Time of silence before the first probe, in nanoseconds.
     pub after_ns: u64,
-    /// Time between probes.
+    /// Time between two probes, in nanoseconds.
     pub interval_ns: u64,
     /// Number of unanswered probes after which the connection is closed.
     pub probes: u32,

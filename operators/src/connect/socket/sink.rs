@@ -184,7 +184,7 @@ impl ReceiverWait {
     }
 }
 
-/// The sink.
+/// The socket sink: buffers lines and writes them to its peer.
 pub struct SocketSink {
     config: SocketSinkConfig,
     address: SocketAddr,

@@ -12,9 +12,9 @@ use std::time::Duration;
 
 /// A non-blocking stream.
 pub enum Stream {
-    /// Over TCP.
+    /// A TCP stream.
     Tcp(TcpStream),
-    /// Over a Unix socket.
+    /// A stream over a Unix socket.
     Unix(UnixStream),
 }
 
@@ -94,9 +94,9 @@ impl Source for Stream {
 /// An address to connect to.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Target {
-    /// Over TCP.
+    /// A TCP address.
     Tcp(SocketAddr),
-    /// Over a Unix socket.
+    /// The path of a Unix socket.
     Unix(PathBuf),
 }
 

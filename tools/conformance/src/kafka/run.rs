@@ -17,7 +17,7 @@ fn text(error: impl std::fmt::Display) -> String {
     error.to_string()
 }
 
-/// Rows by batch.
+/// The rows of each batch, by batch number.
 type Batches = Arc<Mutex<BTreeMap<u64, Vec<Json>>>>;
 
 /// Runs a case.

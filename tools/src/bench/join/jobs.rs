@@ -447,7 +447,7 @@ pub(super) fn latency(load: &Load, figures: &mut Vec<Figure>) -> Result<(), Fail
     Ok(())
 }
 
-/// Counts the matches.
+/// Counts the matches, without their latency.
 struct Counter(Arc<Mutex<u64>>, u64);
 
 impl Pairs for Counter {

@@ -133,7 +133,7 @@ struct Connection {
     halves: [Half; 2],
 }
 
-/// A TCP packet.
+/// The decoded header and the payload of a TCP packet.
 pub(super) struct Tcp<'p> {
     number: u32,
     acknowledges: Option<u32>,
@@ -281,7 +281,7 @@ impl Connection {
         match packet.acknowledges {
             // The answer to a SYN acknowledges it, and perhaps data that was sent with it.
             Some(number) => other.is_synced && !(0..=1 << 16).contains(&other.place(number)),
-            // Simultaneous SYNs.
+            // Both endpoints sent a SYN at the same time.
             None => other.syn.is_none() || self.is_ended,
         }
     }

@@ -36,7 +36,7 @@ impl Skip {
 /// Counters of an import.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Counts {
-    /// Complete packet records.
+    /// Packet records that are complete.
     pub packets: u64,
     skipped: [u64; Skip::ALL.len()],
     /// Records whose time is earlier than that of the previous record.

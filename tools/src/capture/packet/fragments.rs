@@ -29,9 +29,9 @@ struct Key {
 struct Entry {
     generation: u64,
     data: Vec<u8>,
-    /// Bytes that fragments cover.
+    /// The ranges that the fragments cover, captured or not.
     covered: Stretches,
-    /// Bytes that were captured.
+    /// The ranges whose bytes were captured.
     known: Stretches,
     total: Option<usize>,
     protocol: u8,
@@ -81,10 +81,10 @@ impl Stretches {
     }
 }
 
-/// A complete payload.
+/// A complete, reassembled payload.
 pub(super) struct Whole {
     pub protocol: u8,
-    /// Its captured bytes.
+    /// The captured bytes of the payload.
     pub data: Vec<u8>,
     pub length: usize,
 }

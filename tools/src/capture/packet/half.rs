@@ -130,7 +130,7 @@ impl Half {
         self.deliver(cx)
     }
 
-    /// Processes a segment.
+    /// Processes a segment: delivers it, buffers it after a hole, or compares it with earlier data.
     pub(super) fn segment<S: EventSink>(
         &mut self,
         segment: &Segment<'_>,

@@ -101,7 +101,7 @@ pub(super) fn extensions(mut next: u8, mut part: Part<'_>) -> Result<Carried<'_>
         let bytes = match next {
             // Hop-by-hop, routing, destination, mobility, host identity and shim headers.
             0 | 43 | 60 | 135 | 139 | 140 => (usize::from(part.head(2)?[1]) + 1) * 8,
-            // An authentication header.
+            // The authentication header counts its length in units of four bytes.
             51 => (usize::from(part.head(2)?[1]) + 2) * 4,
             44 => {
                 let header = part.head(8)?;

@@ -13,7 +13,7 @@ const BLOCK_BYTES_MAX: usize = PACKET_BYTES_MAX + 65_536;
 /// Maximum number of interfaces per section.
 const INTERFACES_MAX: usize = 65_536;
 
-/// The current section.
+/// The current section of the file.
 #[derive(Default)]
 pub(crate) struct Section {
     is_big: bool,

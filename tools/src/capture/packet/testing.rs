@@ -13,7 +13,7 @@ pub(super) const ACK: u8 = 0x10;
 pub(super) const FIN: u8 = 1;
 pub(super) const RST: u8 = 4;
 
-/// An IPv4 packet.
+/// Builds an IPv4 packet with addresses of the tests.
 pub(super) fn ipv4(protocol: u8, payload: &[u8]) -> Vec<u8> {
     ipv4_fragment(protocol, 7, 0, payload, [10, 0, 0, 1], [10, 0, 0, 2])
 }
@@ -123,7 +123,7 @@ impl Pcap {
     }
 }
 
-/// A pcapng block.
+/// Builds a pcapng block.
 pub(super) fn block(is_big: bool, kind: u32, body: &[u8]) -> Vec<u8> {
     let word = |n: u32| if is_big { n.to_be_bytes() } else { n.to_le_bytes() };
     let body = [body, &vec![0; body.len().next_multiple_of(4) - body.len()]].concat();

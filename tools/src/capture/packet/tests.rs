@@ -351,7 +351,7 @@ fn fragments_are_put_together_in_any_order_and_counted_when_one_is_missing() {
     for order in [[0, 1, 2], [2, 1, 0], [1, 0, 2], [1, 2, 0]] {
         let parts = [part(1, 0, 104), part(1, 96, 200), part(1, 200, 308)];
         let mut packets: Vec<_> = order.iter().map(|n| parts[*n].clone()).collect();
-        // Sent twice, the second time too late to matter.
+        // The first fragment is sent twice, the second time too late to matter.
         packets.push(parts[0].clone());
         let found = import(&Pcap::default().file(&packets));
         assert_eq!(found.streams[&(0, false)], payload[8..], "{order:?}");

@@ -13,26 +13,26 @@ use std::time::Duration;
 /// Maximum number of consecutive reads from one direction.
 const READS_MAX: usize = 16;
 
-/// One direction.
+/// One direction of a recorded connection.
 #[derive(Default)]
 struct Lane {
     /// Bytes that were read and not forwarded yet.
     pending: Vec<u8>,
     position: u64,
-    /// Whether its sender has closed it.
+    /// Whether the sender has closed this direction.
     is_ended: bool,
-    /// Whether the close was forwarded.
+    /// Whether the close was forwarded to the receiver.
     is_shut: bool,
 }
 
 /// What a connection needs next.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub(super) enum Next {
-    /// It waits for its sockets.
+    /// The connection waits for its sockets.
     Wait,
-    /// There is more to do without waiting.
+    /// The connection can continue without waiting.
     Again,
-    /// It has ended.
+    /// The connection has ended.
     End,
 }
 
@@ -40,7 +40,7 @@ pub(super) struct Pair {
     number: u32,
     /// The peer's socket, and the server's socket of a proxy.
     sockets: [Option<TcpStream>; 2],
-    /// From the peer, and from the server.
+    /// The direction from the peer, and the direction from the server.
     lanes: [Lane; 2],
     /// Whether the connection to the server is established.
     is_connected: bool,

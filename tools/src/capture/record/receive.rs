@@ -61,7 +61,7 @@ mod linux {
         let _ = setsockopt(&socket.as_fd(), sockopt::RxqOvfl, &1);
     }
 
-    /// Reads from sockets.
+    /// Reads from sockets, with receive times.
     pub(in super::super) struct Receiver {
         control: Vec<u8>,
     }

@@ -17,7 +17,7 @@ use std::time::{Duration, Instant};
 /// How often the limits are checked while waiting for sockets.
 pub(super) const TICK: Duration = Duration::from_millis(100);
 
-/// When a recording ends.
+/// When a recording ends: its end time, its maximum size, and a flag that stops it.
 pub(super) struct Limit {
     pub end: Option<Instant>,
     pub bytes: Option<u64>,

@@ -129,7 +129,7 @@ impl Streams {
                 }
             };
             if self.pairs.len() >= CONNECTIONS_MAX {
-                // The client's connection is closed.
+                // Dropping the socket closes the connection of a client beyond the limit.
                 continue;
             }
             let server = match self.server.map(TcpStream::connect).transpose() {

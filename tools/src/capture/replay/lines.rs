@@ -10,7 +10,8 @@ use super::shift::{Replacement, Shifter};
 use std::collections::{HashMap, VecDeque};
 use std::ops::Range;
 
-/// Maximum length of a line in which a time is searched, in bytes.
+/// Maximum number of buffered bytes and events. Beyond it, the incomplete line of the oldest event
+/// is no longer waited for and is replayed unchanged.
 const LINE_BYTES_MAX: usize = 1 << 20;
 /// Maximum number of buffered bytes and events. Beyond it, the oldest incomplete line is ended.
 const WAITING_BYTES_MAX: usize = 4 << 20;

@@ -92,7 +92,7 @@ pub(super) struct Plan {
 }
 
 impl Plan {
-    /// Starts reading.
+    /// Starts a thread that reads the files and sends batches of events.
     pub(super) fn start(files: Vec<PathBuf>, options: Options, stop: Arc<AtomicBool>) -> Self {
         let (sender, batches) = bounded(BATCHES_AHEAD);
         let loops = options.loops;

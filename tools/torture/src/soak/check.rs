@@ -40,7 +40,7 @@ pub struct Checker {
     /// Number of rows in the tiles seen.
     tiled: u64,
     latencies_us: Vec<u64>,
-    /// The first wrong result.
+    /// A description of the first wrong result.
     wrong: Option<String>,
 }
 

@@ -36,7 +36,7 @@ const SECONDARY: u64 = 5;
 
 /// What the column decoders of one stripe share.
 pub struct StripeContext<'s> {
-    /// The file.
+    /// The source of the file's bytes.
     pub file: &'s ByteSource,
     /// The compression of the file.
     pub compression: Compression,

@@ -23,7 +23,7 @@ use parquet::file::reader::ChunkReader;
 use parquet::schema::types::SchemaDescriptor;
 use std::sync::Arc;
 
-/// A decoded footer.
+/// A decoded footer with the interpreted schema.
 struct Footer {
     fields: Vec<Node>,
     /// The metadata, whose schema has no annotations.

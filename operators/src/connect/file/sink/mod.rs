@@ -242,7 +242,7 @@ pub struct FileSink {
     latency: LatencyRecorder,
 }
 
-/// An open file.
+/// An open file of the current epoch.
 struct OpenFile {
     path: PathBuf,
     size: u64,

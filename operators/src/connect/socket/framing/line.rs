@@ -8,9 +8,9 @@
 /// The bytes that end a line.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum LineEnds {
-    /// `\n`, `\r\n` and `\r`.
+    /// `\n`, `\r\n` and `\r` each end a line.
     Any,
-    /// `\n` alone.
+    /// Only `\n` ends a line.
     Lf,
 }
 

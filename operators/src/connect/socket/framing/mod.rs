@@ -178,7 +178,7 @@ impl FrameBuffer {
         &self.buffer[self.start..self.end]
     }
 
-    /// Drops the first `bytes`.
+    /// Drops the first `bytes` staged bytes.
     #[inline]
     pub fn consume(&mut self, bytes: usize) {
         self.start += bytes;

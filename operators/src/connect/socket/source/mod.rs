@@ -68,7 +68,7 @@ const STAGE_TURNS: usize = 1 << 18;
 /// The intended send time of line 0, 1, 2 …, on the query's clock in nanoseconds.
 pub type IntendedTimes = Arc<dyn Fn(u64) -> u64 + Send + Sync>;
 
-/// Where connections come from.
+/// The origin of the source's records.
 pub(super) enum Peers {
     /// The source connects to a sender.
     Dial(Connector),
@@ -91,7 +91,7 @@ pub(super) struct Listening {
     pub not_before_ns: u64,
 }
 
-/// The source.
+/// The socket source.
 pub struct SocketSource {
     pub(super) config: SocketConfig,
     pub(super) origin: Peers,

@@ -76,7 +76,7 @@ impl SocketSource {
         Ok(())
     }
 
-    /// Acknowledges to a peer the number of its lines that are kept.
+    /// Sends a peer the number of its lines that are stored.
     pub(in crate::connect::socket) fn acknowledge(&mut self, slot: usize) {
         let Some(journal) = self.durable_log.as_ref().filter(|journal| journal.is_live()) else {
             return;
