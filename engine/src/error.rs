@@ -1,6 +1,6 @@
 //! The errors of the runtime. Each has a stable condition name, a reason and a suggested fix.
 
-/// Why a query failed.
+/// The reason why a query failed.
 #[derive(Clone, Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum EngineError {
@@ -11,7 +11,7 @@ pub enum EngineError {
         condition: String,
         /// The operator, or the source with offset and byte; empty if unknown.
         position: String,
-        /// What is wrong.
+        /// A description of what is wrong.
         reason: String,
         /// The suggested fix; empty if there is none.
         fix: String,
@@ -29,7 +29,7 @@ pub enum EngineError {
     /// The operating system refused a request of the runtime.
     #[error("RUNTIME_IO: {what}: {reason}")]
     Runtime {
-        /// What was attempted.
+        /// The request that was refused.
         what: &'static str,
         /// The system's error message.
         reason: String,
@@ -39,7 +39,7 @@ pub enum EngineError {
     Stuck {
         /// The seed that reproduces the run.
         seed: u64,
-        /// Steps taken.
+        /// The number of steps taken.
         steps: u64,
     },
 }

@@ -14,7 +14,7 @@ pub const IDLE: i64 = i64::MAX;
 /// A value with the time at which it entered the query.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Record<T> {
-    /// The value.
+    /// The value that the record carries.
     pub value: T,
     /// Ingest time on the query's monotonic clock, in nanoseconds. In a replay it is the intended
     /// time.
@@ -24,7 +24,7 @@ pub struct Record<T> {
 /// A record or a control event.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Event<T> {
-    /// Data.
+    /// A record with its ingest time.
     Record(Record<T>),
     /// Event time has advanced to this time, in microseconds since 1970. Later records with an
     /// earlier or equal event time may be late.
@@ -32,6 +32,6 @@ pub enum Event<T> {
     /// The end of an epoch: everything before it belongs to this epoch or an earlier one,
     /// everything after it to a later one.
     Marker(Epoch),
-    /// Nothing follows.
+    /// The end of the stream: no event follows.
     End,
 }

@@ -123,7 +123,7 @@ pub struct Head {
     pub direction: Direction,
     /// The kind of the block.
     pub kind: Kind,
-    /// `FLAG_…` bits.
+    /// The `FLAG_…` bits of the block.
     pub flags: u16,
 }
 
@@ -331,7 +331,7 @@ pub(super) fn decode(bytes: &[u8], version: u8) -> Result<(Head, usize), NoBlock
 /// The transport protocol of a connection.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Protocol {
-    /// Unknown.
+    /// The protocol is unknown.
     #[default]
     Unknown,
     /// A byte stream.
@@ -346,7 +346,7 @@ pub enum Opener {
     /// Unknown, because the recording began later.
     #[default]
     Unknown,
-    /// End `a`.
+    /// End `a`, the peer.
     A,
     /// End `b`, the recorded service.
     B,
@@ -428,7 +428,7 @@ impl ConnectionInfo {
     }
 }
 
-/// Why bytes are missing.
+/// The reason why bytes are missing from a stream.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum GapCause {
     /// The packet capture lacks the packet.
@@ -458,7 +458,7 @@ impl GapCause {
 pub struct Gap {
     /// The number of missing bytes; 0 if it is unknown.
     pub bytes: u64,
-    /// The cause.
+    /// The reason why the bytes are missing.
     pub cause: GapCause,
     /// The number of datagrams that the kernel dropped. Their sizes and senders are unknown.
     pub datagrams: u32,
@@ -511,7 +511,7 @@ pub enum IgnoredReason {
 pub struct Ignored {
     /// The number of ignored bytes of the segment.
     pub bytes: u64,
-    /// The reason.
+    /// The reason why the bytes are ignored.
     pub reason: IgnoredReason,
 }
 
@@ -549,9 +549,9 @@ pub fn conflict_bytes(payload: &[u8]) -> u64 {
 /// the totals of the whole file.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Summary {
-    /// The number of events.
+    /// The number of events counted.
     pub events: u64,
-    /// Bytes of data events.
+    /// The number of bytes of data events.
     pub data_bytes: u64,
     /// The number of connections opened in the file. Connections that are opened again after a
     /// rotation are not counted.

@@ -54,7 +54,7 @@ pub struct Place {
     pub events_before: u64,
 }
 
-/// Reads one file.
+/// Reads one capture file, event by event.
 pub struct CaptureReader<R> {
     input: R,
     name: String,
@@ -80,7 +80,7 @@ pub struct CaptureReader<R> {
 }
 
 impl CaptureReader<File> {
-    /// Opens a file.
+    /// Opens a capture file. An error if the file cannot be read or is not a capture.
     pub fn open(path: &Path) -> Result<Self, EngineError> {
         let name = path.display().to_string();
         let file = File::open(path).map_err(|error| unreadable(&name, &error))?;
@@ -147,7 +147,7 @@ impl<R: Read + Seek> CaptureReader<R> {
         Ok(reader)
     }
 
-    /// The file header.
+    /// The header of the file.
     pub fn header(&self) -> &FileHeader {
         &self.header
     }

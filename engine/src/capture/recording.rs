@@ -44,7 +44,7 @@ pub struct Recording {
 }
 
 impl Recording {
-    /// Starts a recording.
+    /// Starts a recording by creating its first file. An existing file is overwritten.
     pub fn create(path: &Path, options: &WriterOptions, rotation: Rotation) -> io::Result<Self> {
         let file = File::create(file_path(path, rotation, options.header.file))?;
         Ok(Self {
@@ -59,7 +59,7 @@ impl Recording {
         })
     }
 
-    /// Appends an event.
+    /// Appends an event. Starts the next file first if a limit of the rotation is reached.
     pub fn append(&mut self, head: &Head, payload: &[u8]) -> io::Result<()> {
         if self.rotation.is_on() {
             self.rotate_if_due(head)?;
@@ -110,7 +110,7 @@ impl Recording {
         self.writer.flush()
     }
 
-    /// Totals so far.
+    /// Totals of all files so far.
     pub fn summary(&self) -> Summary {
         add(&self.before, self.writer.summary())
     }

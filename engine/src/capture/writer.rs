@@ -49,7 +49,7 @@ struct Pending {
 }
 
 impl<W: Write> CaptureWriter<W> {
-    /// Starts a file.
+    /// Starts a file by buffering its header. `out` must write to an empty file.
     pub fn new(out: W, options: &WriterOptions) -> io::Result<Self> {
         let stride_bytes = if options.compress { 0 } else { STRIDE_BYTES as u32 };
         let header =

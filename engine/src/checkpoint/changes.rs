@@ -22,7 +22,7 @@ pub(crate) const TOMBSTONE: u32 = u32::MAX;
 /// The changes of an operator instance in an epoch.
 #[derive(Debug)]
 pub struct StateChanges {
-    /// The operator.
+    /// The number of the operator.
     pub operator: usize,
     /// Keys that have state now, in this instance.
     pub rows: u64,

@@ -35,7 +35,7 @@ pub fn is_due(files: &[StateFile], least_bytes: u64) -> bool {
     deltas.len() >= MAX_DELTAS || bytes >= snapshot.max(least_bytes)
 }
 
-/// A compaction under way.
+/// A compaction in progress, which [`step`](Self::step) continues.
 #[derive(Debug)]
 pub struct Compaction {
     files: Vec<StateFile>,

@@ -66,7 +66,7 @@ pub struct QueryDescription {
 /// How to show an operator's state to a user.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct StateLayout {
-    /// The key's columns.
+    /// The columns of the key, as text.
     pub keys: String,
     /// The kind of each part of the value.
     pub values: Vec<String>,
@@ -199,7 +199,7 @@ pub enum UnfinishedEpoch {
 pub struct PreparedEpoch<'a> {
     /// The id of the query in the checkpoint.
     pub query_id: &'a str,
-    /// The epoch.
+    /// The number of the epoch.
     pub epoch: Epoch,
     /// The output that the sink staged in the epoch.
     pub staged: &'a [String],
@@ -260,7 +260,7 @@ impl CommittedState {
     }
 }
 
-/// An open checkpoint.
+/// An open checkpoint. The lock is held until it is dropped.
 pub struct Checkpoint {
     env: Arc<dyn Env>,
     folder: PathBuf,

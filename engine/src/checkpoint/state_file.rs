@@ -58,7 +58,7 @@ fn u64_at(bytes: &[u8], at: usize) -> Option<u64> {
     bytes.get(at..at + 8)?.try_into().ok().map(u64::from_le_bytes)
 }
 
-/// Appends an entry.
+/// Appends an encoded entry to `out`. The value `None` marks the key as deleted.
 #[inline]
 pub fn put_entry(out: &mut Vec<u8>, key: &[u8], value: Option<&[u8]>) {
     let value_length = value.map_or(TOMBSTONE, |value| value.len() as u32);
@@ -259,7 +259,8 @@ impl StateFile {
         Ok(Self { path: path.to_path_buf(), owner, index, entries: word(32) })
     }
 
-    /// Appends the entries of a block after checking its CRC.
+    /// Appends the entries of a block to `out` and checks their CRC. An error if the file is
+    /// unreadable or damaged.
     pub fn read_block(
         &self,
         storage: &dyn Storage,
@@ -280,12 +281,12 @@ impl StateFile {
         Ok(())
     }
 
-    /// Bytes of all blocks.
+    /// Size of all blocks, in bytes.
     pub fn bytes(&self) -> u64 {
         self.index.iter().map(|block| u64::from(block.length)).sum()
     }
 
-    /// Calls `apply` with the entries of some key groups.
+    /// Calls `apply` with the entries of some key groups. An error if a block is damaged.
     pub fn read(
         &self,
         storage: &dyn Storage,

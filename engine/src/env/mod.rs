@@ -27,7 +27,7 @@ pub trait Env: Send + Sync {
     fn now_ns(&self) -> u64;
     /// Wall-clock time, in microseconds since 1970-01-01 UTC.
     fn wall_us(&self) -> i64;
-    /// A random number.
+    /// Returns a random number.
     fn random(&self) -> u64;
     /// The storage for durable files.
     fn storage(&self) -> &dyn Storage;
@@ -45,7 +45,7 @@ pub trait Env: Send + Sync {
     fn release_memory(&self) {}
     /// Creates what a worker blocks on: a poll for its sockets, and the waker that interrupts it.
     fn create_poller(&self) -> Result<(Option<mio::Poll>, Waker), EngineError>;
-    /// Starts a named thread.
+    /// Starts a named thread. An error if the system cannot start it.
     fn spawn(
         &self,
         name: String,
@@ -135,7 +135,7 @@ impl SimEnv {
         &self.storage
     }
 
-    /// Advances the clock.
+    /// Advances the virtual clock.
     pub fn advance(&self, by_ns: u64) {
         self.now_ns.fetch_add(by_ns, Ordering::Relaxed);
     }

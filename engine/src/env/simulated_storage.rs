@@ -216,7 +216,7 @@ impl State {
 }
 
 impl SimStorage {
-    /// An empty file system.
+    /// Creates an empty file system. `seed` determines its faults.
     pub fn new(seed: u64) -> Self {
         Self(Arc::new(Mutex::new(State {
             contents: Vec::new(),
@@ -245,7 +245,7 @@ impl SimStorage {
         state.fault = Some((state.operations + operations, fault));
     }
 
-    /// Plants a bug.
+    /// Plants a bug, in place of a bug planted before.
     pub fn plant(&self, bug: PlantedBug) {
         self.state().planted = Some(bug);
     }
@@ -309,7 +309,7 @@ impl SimStorage {
         Ok(())
     }
 
-    /// All files.
+    /// The paths of all files.
     pub fn files(&self) -> Vec<PathBuf> {
         self.state().names.keys().cloned().collect()
     }

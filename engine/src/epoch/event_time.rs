@@ -242,12 +242,12 @@ impl WatermarkTracker {
         self.times.clone()
     }
 
-    /// Sets the policy.
+    /// Sets how the watermarks of several inputs are combined.
     pub fn set_policy(&mut self, policy: WatermarkPolicy) {
         self.policy = policy;
     }
 
-    /// The policy.
+    /// How the watermarks of several inputs are combined.
     pub fn policy(&self) -> WatermarkPolicy {
         self.policy
     }

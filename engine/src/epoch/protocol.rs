@@ -35,7 +35,7 @@ pub enum Command {
     /// Emit the records up to `end`, then the marker. Also used for an epoch that an earlier run
     /// planned.
     Run {
-        /// The batch.
+        /// The epoch of the batch.
         epoch: Epoch,
         /// The end offset of the batch in this source.
         end: Offset,
@@ -66,7 +66,7 @@ pub struct EndOffset {
 pub enum Report {
     /// A tasklet has passed on the marker, and everything before it has left the tasklet.
     Ack {
-        /// The epoch.
+        /// The epoch of the marker.
         epoch: Epoch,
         /// Whether results of windows that closed before the marker still have to be emitted.
         owes_late_emission: bool,
@@ -75,11 +75,11 @@ pub enum Report {
     },
     /// The position of a source at a marker.
     Offset {
-        /// The source.
+        /// The number of the source.
         source: usize,
         /// The marker's epoch.
         epoch: Epoch,
-        /// The position.
+        /// The position of the source.
         offset: Offset,
         /// Records emitted so far in this run.
         records: u64,
@@ -87,34 +87,34 @@ pub enum Report {
     /// The changes of an operator instance in an epoch. Sent before its tasklet's
     /// [`Ack`](Self::Ack).
     State {
-        /// The epoch.
+        /// The epoch in which the state changed.
         epoch: Epoch,
-        /// The changes.
+        /// The changes of the operator instance.
         changes: StateChanges,
     },
     /// The output that a sink has staged in an epoch: written, not yet visible. Sent before its
     /// tasklet's `Ack`.
     Staged {
-        /// The epoch.
+        /// The epoch in which the output was staged.
         epoch: Epoch,
         /// Opaque to the engine: what the sink needs to commit the epoch, also after a restart.
         staged: Vec<String>,
     },
     /// The answer to [`Command::Plan`].
     Planned {
-        /// The source.
+        /// The number of the source.
         source: usize,
-        /// The answer.
+        /// How far the source can read.
         planned: EndOffset,
     },
     /// A source will never have more data.
     Exhausted {
-        /// The source.
+        /// The number of the source.
         source: usize,
     },
     /// A tasklet has ended.
     Done {
-        /// The tasklet.
+        /// The number of the tasklet.
         tasklet: usize,
     },
     /// A tasklet or a worker failed.

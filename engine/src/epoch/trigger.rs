@@ -1,6 +1,6 @@
 //! The trigger of a query: when its epochs happen.
 
-/// When epochs happen.
+/// The points in time at which epochs start and end.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Trigger {
     /// Records flow at once; epochs are committed at an interval.

@@ -121,7 +121,7 @@ pub struct Percentiles {
 
 /// What a query emitted in an epoch.
 pub struct EpochLatency {
-    /// All rows.
+    /// The number of rows emitted, including rows without a latency.
     pub rows: u64,
     /// Latency of the rows that a record caused.
     pub latency: Percentiles,

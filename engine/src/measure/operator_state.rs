@@ -3,15 +3,15 @@
 /// Metrics of one input of a join at the end of an epoch.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct JoinInput {
-    /// Rows that are buffered.
+    /// Number of buffered rows.
     pub rows: u64,
     /// Memory of the buffered rows in bytes, without the key table.
     pub bytes: u64,
     /// Event time of the first buffered row that will expire, in microseconds since 1970.
     pub oldest_us: Option<i64>,
-    /// Rows received in this epoch.
+    /// Number of rows received in this epoch.
     pub received: u64,
-    /// Rows that expired in this epoch.
+    /// Number of rows that expired in this epoch.
     pub evicted: u64,
     /// Whether this input is paused because the state has reached its limit.
     pub is_held: bool,

@@ -29,7 +29,7 @@ use std::sync::{Arc, Condvar, Mutex};
 use std::thread::{JoinHandle, ThreadId};
 use std::time::Duration;
 
-/// How a job runs.
+/// The configuration of a job: workers, waiting and trigger.
 #[derive(Clone, Debug)]
 pub struct Config {
     /// Number of worker threads, capped at the cores that this process may use.
@@ -39,9 +39,9 @@ pub struct Config {
     /// The cores to which workers may be pinned. Workers share a core with other queries if no core
     /// is free. `None`: all cores that the process may use.
     pub cores: Option<Vec<usize>>,
-    /// How workers wait.
+    /// How workers wait when there is no work.
     pub wait: WaitProfile,
-    /// When epochs happen.
+    /// The trigger, which decides when epochs happen.
     pub trigger: Trigger,
     /// Whether workers record why the slowest records were slow. Costs a clock read per round, or
     /// per several short rounds.
@@ -182,12 +182,12 @@ impl Job {
         self.seats.len()
     }
 
-    /// The trigger.
+    /// The trigger of the job.
     pub fn trigger(&self) -> Trigger {
         self.config.trigger
     }
 
-    /// A worker's waker.
+    /// The waker of a worker, by the worker's number.
     pub fn waker(&self, worker: usize) -> &Waker {
         &self.seats[worker].waker
     }
@@ -299,7 +299,7 @@ impl Job {
         self.idle_after_ns
     }
 
-    /// The watermark policy.
+    /// How the watermarks of several inputs are combined.
     pub fn watermark_policy(&self) -> WatermarkPolicy {
         self.time.policy()
     }

@@ -99,7 +99,8 @@ pub trait Stage: Send {
 
 /// The data side of a stage.
 pub trait Push<T>: Stage {
-    /// Takes a record.
+    /// Takes a record with its ingest time, in nanoseconds. Call this only while
+    /// [`Stage::is_ready`] is true.
     fn push(&mut self, value: T, ingest_ns: u64) -> Result<(), EngineError>;
 }
 

@@ -38,7 +38,7 @@ pub struct Producer<T> {
     shared: Arc<Shared<T>>,
     /// Next index to write; at or ahead of the published tail.
     next: usize,
-    /// The published tail.
+    /// The producer's copy of the published tail.
     published: usize,
     /// The consumer's head as last read by the producer.
     head_seen: usize,
@@ -49,7 +49,7 @@ pub struct Consumer<T> {
     shared: Arc<Shared<T>>,
     /// Next index to read; at or ahead of the released head.
     next: usize,
-    /// The released head.
+    /// The consumer's copy of the released head.
     released: usize,
     /// The producer's tail as last read by the consumer.
     tail_seen: usize,

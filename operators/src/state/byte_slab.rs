@@ -92,7 +92,7 @@ impl Pool {
     }
 }
 
-/// The slab.
+/// A slab allocator for byte slots; see the module.
 pub(crate) struct ByteSlab {
     classes: Vec<Class>,
     pool: Pool,

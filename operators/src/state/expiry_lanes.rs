@@ -151,7 +151,7 @@ impl Lane {
     }
 }
 
-/// The queue.
+/// An expiry queue of rows in lanes; see the module.
 #[derive(Default)]
 pub(crate) struct ExpiryLanes {
     lanes: Vec<Lane>,

@@ -27,7 +27,7 @@ pub(crate) struct ExpiryQueue {
 }
 
 impl ExpiryQueue {
-    /// Adds an entry.
+    /// Adds the slot of an entry that expires at `time_us`.
     #[inline]
     pub fn add(&mut self, time_us: i64, entry: u32) {
         let Self { by_time, stacks, spare, pool } = self;
@@ -145,7 +145,7 @@ mod tests {
     #[test]
     fn a_burst_of_times_leaves_no_memory_behind() {
         let mut due = ExpiryQueue::default();
-        // Two entries per time.
+        // There are two entries for each time.
         let twice = |at: i64| [at as u32, 1 + at as u32];
         (0..100_000).for_each(|at| twice(at).into_iter().for_each(|entry| due.add(at, entry)));
         for at in 0..99_990 {

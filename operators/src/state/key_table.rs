@@ -76,7 +76,7 @@ impl<E> Chunk<E> {
     }
 }
 
-/// The key table.
+/// A hash table of entries by key; see the module.
 pub(crate) struct KeyTable<E> {
     index: LinearHashTable<HashLink>,
     chunks: Vec<Chunk<E>>,

@@ -207,7 +207,7 @@ impl Run {
         matches!(self, Self::One(_))
     }
 
-    /// The first row.
+    /// The first row of the run; `None` if the run is empty.
     #[cfg(any(feature = "sql", test))]
     #[inline]
     pub fn first(&self, store: &RunStore) -> Option<Entry> {

@@ -26,7 +26,7 @@ pub(crate) struct Stored<T> {
     pub record: Option<T>,
 }
 
-/// The slab.
+/// A slab of typed records; see the module.
 pub(crate) struct RecordSlab<T> {
     /// The chunks by number. A freed chunk is empty.
     chunks: Vec<Vec<Stored<T>>>,

@@ -55,7 +55,7 @@ impl<'de, L: Deserialize<'de>, R: Deserialize<'de>> Deserialize<'de> for Either<
 
 /// The streams that a keyed operator reads.
 pub trait KeyedInput: Sized + 'static {
-    /// The key.
+    /// The type of the key.
     type Key: Kept + Hash + Eq + Clone;
     /// The records of all streams.
     type Item: Send + 'static;

@@ -57,7 +57,7 @@ impl StepCx<'_> {
     }
 }
 
-/// A unit of scheduling.
+/// A unit of scheduling: a piece of a job that one worker steps.
 pub trait Tasklet: Send {
     /// The name shown in errors, thread dumps and `explain`.
     fn name(&self) -> &str;

@@ -68,7 +68,7 @@ enum SourceState {
     Batch(Epoch),
     /// The last marker was sent, and only `End` follows.
     Halted,
-    /// `End` was forwarded.
+    /// `End` was forwarded, and the tasklet is done.
     Ended,
 }
 

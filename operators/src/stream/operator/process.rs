@@ -141,7 +141,7 @@ pub struct Context<'c, O> {
 }
 
 impl<O> Context<'_, O> {
-    /// Emits a result.
+    /// Emits a result to the stream that follows.
     pub fn emit(&mut self, output: O) -> Result<(), EngineError> {
         self.down.push(output, self.ingest_ns)
     }

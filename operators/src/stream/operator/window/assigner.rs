@@ -37,7 +37,7 @@ fn micros(time: Duration) -> i64 {
 pub trait Windows: Copy + Send + 'static {
     /// Whether overlapping windows are merged.
     const MERGES: bool;
-    /// The name in checkpoints.
+    /// The name of the windows in the checkpoint manifest.
     fn name(&self) -> String;
     /// The windows that contain a time, the last one first.
     fn windows(&self, time_us: i64) -> impl Iterator<Item = Window>;
