@@ -3,13 +3,13 @@
 //! ```text
 //! | null bits, one per field, in 8-byte words | one 8-byte slot per field | tail |
 //! ```
-//! A slot holds an `i64`, the bits of an `f64`, or 0 or 1. Variable-length values and 16-byte
-//! decimals are stored in the tail. Their slot holds the offset in the row (low 32 bits) and the
-//! length in bytes (high 32 bits). The slot of a NULL is 0, so equal rows have equal bytes. An
-//! array is its number of elements (8 bytes), followed by a row with one field per element. A
-//! struct is a row.
+//! A slot contains an `i64`, the bits of an `f64`, or 0 or 1 for a boolean. Variable-length values
+//! and 16-byte decimals are stored in the tail. Their slot contains the offset in the row (low 32
+//! bits) and the length in bytes (high 32 bits). The slot of a NULL is 0, so equal rows have equal
+//! bytes. An array is encoded as its number of elements (8 bytes), followed by a row with one field
+//! per element. A struct is encoded as a row.
 //!
-//! All integers are little endian. A row is at most 4 GiB.
+//! All integers are little endian. A row has at most 4 GiB.
 
 use super::types::{DataType, Physical};
 use super::value::Value;
@@ -30,7 +30,7 @@ pub struct Slot {
 }
 
 impl Slot {
-    /// The slot of field `index` in rows of `width` fields.
+    /// The location of field `index` in rows of `width` fields.
     #[inline]
     pub fn new(index: usize, width: usize) -> Self {
         Self {
@@ -45,7 +45,7 @@ impl Slot {
 fn word(bytes: &[u8], offset: usize) -> u64 {
     match bytes.get(offset..offset + 8).and_then(|word| <[u8; 8]>::try_from(word).ok()) {
         Some(word) => u64::from_le_bytes(word),
-        // Rows are written by `RowWriter`, or validated when they enter the process.
+        // Unreachable, because `RowWriter` writes rows, and rows from outside are validated.
         None => unreachable!("a row shorter than its schema"),
     }
 }
@@ -99,8 +99,8 @@ impl<'a> Row<'a> {
     }
 }
 
-/// The length of the row at the start of a buffer, which may contain more; `None` if the buffer is
-/// truncated.
+/// The length of the row at the start of a buffer, in bytes. The buffer may contain more data.
+/// `None` if the buffer is truncated.
 pub fn length(bytes: &[u8], fields: impl ExactSizeIterator<Item = Physical>) -> Option<usize> {
     let width = fields.len();
     let mut end = Slot::new(width, width).offset;
@@ -144,7 +144,8 @@ impl<'a> Array<'a> {
     }
 }
 
-/// A map: the length in bytes of the array of keys, that array, and the array of values.
+/// A map. It is encoded as the length in bytes of the array of keys, the array of keys, and the
+/// array of values.
 #[derive(Clone, Copy, Debug)]
 pub struct Map<'a> {
     /// Number of entries.
@@ -165,7 +166,7 @@ impl<'a> Map<'a> {
         Self { len: keys.len, keys, values: Array::new(values) }
     }
 
-    /// Appends a map, given the bytes of its two arrays.
+    /// Appends a map, given its encoded arrays of keys and values.
     pub fn write<B: Bytes>(keys: &[u8], values: &[u8], out: &mut B) {
         out.extend(&(keys.len() as u64).to_le_bytes());
         out.extend(keys);
@@ -228,7 +229,7 @@ impl<'b, B: Bytes> RowWriter<'b, B> {
         row
     }
 
-    /// Starts the row again: all fields are NULL and the tail is empty.
+    /// Starts the row again: all fields become NULL and the tail becomes empty.
     pub fn restart(&mut self) {
         self.out.truncate(self.start);
         self.clear();
@@ -247,9 +248,8 @@ impl<'b, B: Bytes> RowWriter<'b, B> {
         }
     }
 
-    /// Starts a row in a buffer that is empty or contains a row of the same width. Fields that were
-    /// NULL before are not written again, so a wide row with few values costs little more than its
-    /// values.
+    /// Starts a row in a buffer that is empty or contains a row of the same width. Only fields that
+    /// were not NULL are reset, so a wide row with few values costs little more than its values.
     pub fn reuse(out: &'b mut B, width: usize) -> Self {
         let words = width.div_ceil(64);
         if out.as_ref().len() < words * 8 + width * 8 {
@@ -268,7 +268,8 @@ impl<'b, B: Bytes> RowWriter<'b, B> {
         Self { out, start: 0, width }
     }
 
-    /// Makes the fields from index `first` on NULL. `bits` are their null bits.
+    /// Resets fields to NULL, starting at the field `first`. `bits` are the null bits of these
+    /// fields.
     fn make_null(bits: &mut [u8], mut first: usize, width: usize, slots: &mut [u8]) {
         for word in bits.chunks_exact_mut(8) {
             let fields = (width - first).min(64);
@@ -287,18 +288,18 @@ impl<'b, B: Bytes> RowWriter<'b, B> {
         }
     }
 
-    /// The row as written so far. It must be the last one in the buffer.
+    /// The row as written so far. No other data may follow it in the buffer.
     pub fn row(&self) -> Row<'_> {
         Row(&self.out.as_ref()[self.start..])
     }
 
-    /// Whether a field was not set.
+    /// Whether a field is NULL, because it was not set.
     #[inline]
     pub fn is_null(&self, index: usize) -> bool {
         self.row().is_null(Slot::new(index, self.width))
     }
 
-    /// Continues a row of `width` fields, which is the whole content of the buffer.
+    /// Continues a row of `width` fields, which must be the only content of the buffer.
     #[inline]
     pub fn resume(out: &'b mut B, width: usize) -> Self {
         Self { out, start: 0, width }
@@ -318,7 +319,7 @@ impl<'b, B: Bytes> RowWriter<'b, B> {
         row[slot.offset..slot.offset + 8].copy_from_slice(&word.to_le_bytes());
     }
 
-    /// Makes a field NULL again. Its bytes in the tail remain as unused bytes.
+    /// Resets a field to NULL. Its bytes in the tail remain, unused.
     pub fn reset(&mut self, index: usize) {
         self.set(index, 0);
         let slot = Slot::new(index, self.width);
@@ -351,7 +352,8 @@ impl<'b, B: Bytes> RowWriter<'b, B> {
         self.set(index, offset as u64 | (bytes.len() as u64) << 32);
     }
 
-    /// Sets a field to a nested row, which `fill` writes. Fields that `fill` does not set are NULL.
+    /// Sets a field to a nested row of `width` fields, which `fill` writes. Fields that `fill` does
+    /// not set are NULL.
     pub fn nested<T>(
         &mut self,
         index: usize,
@@ -387,8 +389,8 @@ impl<'b, B: Bytes> RowWriter<'b, B> {
         self.set(index, offset as u64 | (length as u64) << 32);
     }
 
-    /// Sets all fields at once, given the 8 bytes of each field's slot. None may be NULL or in the
-    /// tail.
+    /// Sets all fields at once, from the 8 bytes of each field's slot. No field may be NULL or
+    /// stored in the tail.
     pub fn words(&mut self, words: &[u8]) {
         let slots = self.start + Slot::new(0, self.width).offset;
         let row = self.out.as_mut();
@@ -396,8 +398,8 @@ impl<'b, B: Bytes> RowWriter<'b, B> {
         row[slots..slots + words.len()].copy_from_slice(words);
     }
 
-    /// Like [`Self::nested`], but leaves the field unchanged if `fill` fails. What was written
-    /// until then remains in the tail as unused bytes.
+    /// Like [`Self::nested`], but leaves the field unchanged if `fill` fails. The bytes that `fill`
+    /// has written remain in the tail, unused.
     pub fn try_nested<T, E>(
         &mut self,
         index: usize,

@@ -1,13 +1,14 @@
-//! Lowering of a plan to stages: the chain through which rows are pushed.
+//! Physical operators: the stages through which rows are pushed, and the lowering of a plan to
+//! chains of stages.
 //!
 //! With parallelism 1 and a source of one partition, a query is one chain on one thread. Otherwise
-//! rows are exchanged by key before each aggregation and gathered after it:
+//! rows are exchanged by key before each aggregation, and its results are gathered:
 //!
 //! ```text
 //! source ▸ … ▸ partial ×M ═rings═▶ aggregate ×N ═rings═▶ … ▸ sink
 //! ```
 //!
-//! M is the source's `numPartitions`, N the parallelism.
+//! M is the source's `numPartitions`, and N is the parallelism.
 
 mod accumulator;
 pub(crate) mod aggregate;

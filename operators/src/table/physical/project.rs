@@ -9,11 +9,11 @@ use millstream_engine::error::EngineError;
 use millstream_engine::pass_control;
 use millstream_engine::runtime::stage::{Push, Stage};
 
-/// Computes the columns of the output row.
+/// The stage of a projection.
 pub(super) struct Project {
     columns: Vec<Compiled>,
     excerpts: Vec<Excerpt>,
-    /// The number of common subexpressions.
+    /// The number of common subexpressions in the output columns.
     parts: usize,
     scratch: Scratch,
     out: Vec<u8>,

@@ -1,4 +1,4 @@
-//! Row exchange between workers: rows are hashed by key, sent through rings as owned rows, and
+//! Row exchange between workers. Rows are hashed by key, sent through rings as owned rows, and
 //! passed as borrowed rows to the chain after the exchange.
 
 use crate::table::expr::functions::canonical_double;
@@ -11,15 +11,15 @@ use millstream_engine::event::{Event, Record};
 use millstream_engine::runtime::exchange::Outbox;
 use millstream_engine::runtime::stage::{FlushStatus, Push, Stage};
 
-/// Sends rows to the instance that owns their key (the first `keys` columns), or all rows to a
-/// single instance.
+/// Sends each row to the instance that owns the row's key. Without a [`KeyHasher`], sends all rows
+/// to the first instance.
 pub(super) struct RowOutbox {
     outbox: Outbox<RowBuf>,
     key: Option<KeyHasher>,
 }
 
-/// Hashes the first columns of a row as if they were a row of their own, so that equal keys have
-/// equal hashes.
+/// Hashes the first columns of a row. They are encoded as a row of their own, so that equal keys
+/// have equal hashes in rows of any width.
 pub(super) struct KeyHasher {
     slots: Vec<(Slot, Physical)>,
     key: Vec<u8>,
@@ -51,7 +51,7 @@ impl RowOutbox {
         Self { outbox, key }
     }
 
-    /// Sends a row to the instance that owns a key with this hash.
+    /// Sends a row to the instance that owns the keys with this hash.
     #[inline]
     pub fn send(&mut self, hash: u64, row: Row<'_>, ingest_ns: u64) {
         let lane = instance_of(hash, self.outbox.lanes());
@@ -91,7 +91,7 @@ impl<'a> Push<Row<'a>> for RowOutbox {
     }
 }
 
-/// The receiving end of a ring: passes owned rows to a chain as borrowed ones.
+/// The receiving end of a ring: passes owned rows to a chain as borrowed rows.
 pub(super) struct BorrowedRows(pub BoxChain);
 
 impl Stage for BorrowedRows {

@@ -1,4 +1,4 @@
-//! Sorts a whole result table at each marker, and implements LIMIT and OFFSET.
+//! Sorts the result table of each epoch at its marker, and implements LIMIT and OFFSET.
 
 use crate::table::expr::compile::{Compiled, Semantics, compile, write_field};
 use crate::table::expr::functions::order_values as order;
@@ -133,11 +133,12 @@ impl<'a> Push<Row<'a>> for Sort {
     }
 }
 
-/// Emits the first rows of the whole stream, or of each epoch's table.
+/// The stage of LIMIT: passes on the first rows of the whole stream, or of each epoch's table.
 pub(super) struct Limit {
     most: u64,
     taken: u64,
-    /// The log that persists the count; `None` if the count restarts in each epoch.
+    /// The state log that stores the number of rows passed on; `None` if the count restarts in each
+    /// epoch.
     log: Option<(StateLog, StateSlot)>,
     down: BoxChain,
 }
@@ -194,7 +195,7 @@ impl<'a> Push<Row<'a>> for Limit {
     }
 }
 
-/// Drops the first rows of a table.
+/// The stage of OFFSET: drops the first rows of a table.
 pub(super) struct Offset {
     rows: u64,
     dropped: u64,

@@ -1,5 +1,5 @@
 //! The shared parts of row stages: chains, arenas, excerpts of expressions for errors, and copied
-//! columns. A row is borrowed: a chain copies only what it computes.
+//! columns. Rows are borrowed, so a stage copies a row only if it changes the row's columns.
 
 use crate::table::expr::Resolved;
 use crate::table::expr::compile::{Cx, EvalError};
@@ -10,11 +10,11 @@ use millstream_engine::error::EngineError;
 use millstream_engine::runtime::stage::Push;
 use std::fmt::Write;
 
-/// Above this number of keys, the first emitted keys are likely to miss the cache.
+/// The number of keys above which the first emitted keys are likely to miss the cache.
 const MANY: usize = 4096;
 
 /// The number of keys to emit in one step, of `of` keys in total. With few keys the step is large,
-/// so that the sink writes rarely. With many keys it is small, so that a step stays short. With a
+/// so that the sink writes rarely. With many keys the step is small, so that it stays short. With a
 /// million idle keys, each of the first few hundred took 10 to 35 us, so 64 of them took over a
 /// millisecond (`millstream bench window hold`).
 pub(super) fn step(of: usize) -> usize {
@@ -28,13 +28,13 @@ impl<S: for<'a> Push<Row<'a>>> RowPush for S {}
 /// A chain of row stages.
 pub type BoxChain = Box<dyn RowPush>;
 
-/// Maximum number of bytes that an arena keeps between records.
+/// The maximum number of bytes that an arena retains between records.
 const KEPT_BYTES_MAX: usize = 64 << 20;
 
 /// An arena for the temporary values of one record.
 ///
-/// It keeps its largest chunk between records, so it stops allocating once it has seen the largest
-/// record.
+/// The arena retains its largest chunk between records, so it does not allocate after the largest
+/// record has been processed.
 #[derive(Default)]
 pub(super) struct Scratch(Bump);
 
@@ -44,7 +44,7 @@ impl Scratch {
         Cx::new(row, &self.0)
     }
 
-    /// Like [`cx`](Self::cx), for expressions with common subexpressions.
+    /// Like [`cx`](Self::cx), for expressions with `parts` common subexpressions.
     #[inline]
     pub fn sharing<'a>(&'a self, row: Row<'a>, parts: usize) -> Cx<'a> {
         Cx::sharing(row, &self.0, parts)
@@ -74,7 +74,7 @@ impl Excerpt {
         text
     }
 
-    /// Adds the expression to an error that its evaluation raised.
+    /// Converts an error of the expression's evaluation, and adds the excerpt to its reason.
     #[cold]
     pub fn put_into(&self, error: EvalError) -> EngineError {
         let EvalError { condition, mut reason, fix, .. } = error;

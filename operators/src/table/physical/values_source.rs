@@ -1,4 +1,4 @@
-//! The source of VALUES: rows written in the query, which are read once.
+//! The source of VALUES: constant rows of the query, which are read once.
 
 use crate::table::row::{Row, encode};
 use crate::table::value::Value;

@@ -153,7 +153,8 @@ pub const NAMES: &[AggregateEntry] = &[
     entry("approx_percentile", F::PercentileApprox, "percentile_approx(x, fraction[, accuracy])"),
 ];
 
-/// Aggregates of Spark that are not implemented; listed so that the error can say so.
+/// Aggregate functions of Spark that are not implemented. Their error says so, instead of that the
+/// function is unknown.
 pub const LATER: [&str; 10] = [
     "count_min_sketch",
     "histogram_numeric",
@@ -168,14 +169,14 @@ pub const LATER: [&str; 10] = [
 ];
 
 impl AggregateFunction {
-    /// The function with a name; `None` if there is none.
+    /// The function with a name in lower case; `None` if there is no such function.
     pub fn of(name: &str) -> Option<Self> {
         let found = NAMES.iter().find(|entry| entry.name.eq_ignore_ascii_case(name));
         found.map(|entry| entry.function)
     }
 
-    /// Whether the result does not depend on the order of values, and partial results can be
-    /// merged.
+    /// Whether the result does not depend on the order of values. The partial results of such a
+    /// function can be merged.
     pub fn is_commutative(self) -> bool {
         matches!(
             self,
@@ -203,7 +204,7 @@ impl AggregateFunction {
         )
     }
 
-    /// Whether the result can be NULL.
+    /// Whether the result can be NULL, for example without any input row.
     pub fn is_nullable(self) -> bool {
         !matches!(
             self,
@@ -219,11 +220,11 @@ pub struct AggregateCall {
     pub function: AggregateFunction,
     /// The user-defined function, if `function` is [`AggregateFunction::User`].
     pub user: Option<Arc<UserAggregate>>,
-    /// Whether each distinct value counts once. Only for bounded tables.
+    /// Whether each distinct value counts once. This is only supported for bounded tables.
     pub distinct: bool,
     /// The arguments; none for `count(*)`.
     pub args: Vec<Resolved>,
-    /// A condition: other records are ignored.
+    /// The condition of FILTER; records for which it is not true are ignored.
     pub filter: Option<Resolved>,
     /// The result type.
     pub data_type: DataType,
@@ -234,7 +235,7 @@ pub struct AggregateCall {
 }
 
 impl AggregateCall {
-    /// The value of a constant numeric argument; `None` if it is not one.
+    /// The value of a constant numeric argument; `None` if the argument is not such a constant.
     pub fn constant(&self, index: usize) -> Option<f64> {
         constant(self.args.get(index)?)
     }
@@ -252,7 +253,7 @@ pub(super) fn constant(arg: &Resolved) -> Option<f64> {
     }
 }
 
-/// The constant fractions of `percentile_approx`; `None` if the argument is not constant.
+/// The constant percentages of `percentile_approx`; `None` if the argument is not constant.
 pub fn fractions(arg: &Resolved) -> Option<Vec<f64>> {
     let found = match &arg.node {
         Node::Call("array", args) => args.iter().map(constant).collect::<Option<Vec<_>>>()?,
@@ -261,7 +262,8 @@ pub fn fractions(arg: &Resolved) -> Option<Vec<f64>> {
     found.iter().all(|fraction| (0.0..=1.0).contains(fraction)).then_some(found)
 }
 
-/// Resolves a call. `written` is the whole call, for its name and position.
+/// Resolves a call. `written` is the whole call as the user wrote it; it gives the name and the
+/// position.
 pub fn resolve_call(
     function: AggregateFunction,
     written: &Expr,

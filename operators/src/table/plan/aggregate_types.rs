@@ -9,7 +9,7 @@ use crate::table::types::DataType;
 use crate::table::value::Value;
 use AggregateFunction as F;
 
-/// The typed arguments of a call, and the type of its result.
+/// The arguments of a call after implicit casts, and the type of its result.
 pub(super) struct TypedArguments {
     pub args: Vec<Resolved>,
     pub data_type: DataType,
@@ -87,7 +87,7 @@ pub(super) fn typed(
     Ok(TypedArguments::new(args, data_type))
 }
 
-/// A call, for its errors.
+/// The call that errors quote.
 struct Call<'c> {
     function: AggregateFunction,
     written: &'c Expr,
@@ -174,7 +174,7 @@ impl Call<'_> {
         Ok(TypedArguments::new(self.all_of(args, &DataType::String)?, DataType::String))
     }
 
-    /// The values, the fractions and the accuracy of `percentile_approx`.
+    /// Checks the values, the percentages and the accuracy of `percentile_approx`.
     fn percentiles(&self, mut args: Vec<Resolved>) -> PlanResult<TypedArguments> {
         use DataType as T;
         let of_values = match &args[0].data_type {
@@ -212,7 +212,7 @@ impl Call<'_> {
     }
 }
 
-/// Returns an error unless an argument is a constant other than NULL.
+/// Fails unless an argument is a constant other than NULL.
 fn check_constant(arg: &Resolved, written: &Expr) -> PlanResult<()> {
     let (condition, what) = match () {
         () if !arg.is_foldable() => ("NON_FOLDABLE_INPUT", "not a constant"),

@@ -1,5 +1,5 @@
-//! The analyser: builds plans from unresolved expressions by Spark's rules, and rejects what Spark
-//! rejects.
+//! The analyser builds plans from unresolved expressions by Spark's rules, and rejects plans that
+//! Spark rejects.
 
 use crate::table::error::{PlanError, PlanResult};
 use crate::table::expr::resolve::{
@@ -17,15 +17,15 @@ use crate::table::types::DataType;
 use crate::table::value::Value;
 use std::borrow::Cow;
 
-/// The output mode: which rows of the result table are sent to the sink.
+/// The output mode: the rows of the result table that each epoch sends to the sink.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum OutputMode {
-    /// Rows that will not change any more, each exactly once.
+    /// Only rows that can never change, each exactly once.
     #[default]
     Append,
-    /// Rows that changed.
+    /// Only rows that changed in the epoch.
     Update,
-    /// The whole result table, in each epoch.
+    /// The whole result table.
     Complete,
 }
 
@@ -74,7 +74,8 @@ pub fn condition(condition: &Expr, scope: &Scope) -> PlanResult<Resolved> {
     Ok(condition)
 }
 
-/// Checks that an expression is BOOLEAN. An untyped NULL is accepted.
+/// Fails unless an expression is BOOLEAN. An untyped NULL is accepted. `what` names the clause in
+/// the error.
 pub fn boolean(resolved: Resolved, expr: &Expr, what: &str) -> PlanResult<Resolved> {
     if matches!(resolved.data_type, DataType::Boolean | DataType::Null) {
         return expect_type(resolved, &DataType::Boolean, what);
@@ -92,7 +93,7 @@ pub fn boolean(resolved: Resolved, expr: &Expr, what: &str) -> PlanResult<Resolv
     .at(expr.place()))
 }
 
-/// Adds the file metadata column to the input if an expression needs it.
+/// Adds the file metadata column to the input if one of the expressions reads it.
 pub(in crate::table) fn with_metadata_for(input: Plan, exprs: &[Expr]) -> Plan {
     fn wants(expr: &Expr) -> bool {
         match expr {
@@ -116,9 +117,9 @@ pub(in crate::table) fn with_metadata_for(input: Plan, exprs: &[Expr]) -> Plan {
     input.with_metadata().unwrap_or(input)
 }
 
-/// Builds a `SELECT` without aggregates. Its expressions may contain generators.
+/// Builds a `SELECT` without aggregates. The expressions may contain generators.
 pub fn project(input: Plan, exprs: &[Expr]) -> PlanResult<Plan> {
-    // Columns added for an expression are not columns of `*`.
+    // `*` is expanded first, so that it does not include columns that are added below.
     let mut exprs = Cow::Borrowed(exprs);
     if exprs.iter().any(|e| matches!(e, Expr::Star(None))) {
         let scope = input.scope();
@@ -172,7 +173,8 @@ pub fn project(input: Plan, exprs: &[Expr]) -> PlanResult<Plan> {
 /// The maximum depth of SELECT aliases that refer to each other.
 const MAX_LATERAL: usize = 16;
 
-/// Resolves an expression. A name that is not a column may refer to an earlier alias of the list.
+/// Resolves an expression of a SELECT list. A name that is not a column may refer to an alias
+/// earlier in the list.
 fn with_lateral_aliases(
     expr: &Expr,
     scope: &Scope,
@@ -248,7 +250,7 @@ pub fn has_aggregate(expr: &Expr) -> bool {
     }
 }
 
-/// Whether a call itself is an aggregate function; its arguments are not checked.
+/// Whether a call itself is an aggregate function. Its arguments are not checked.
 pub(in crate::table) fn has_aggregate_itself(expr: &Expr) -> bool {
     match expr {
         Expr::Call { name, args, .. } => {
@@ -267,15 +269,15 @@ pub fn union(left: Plan, right: Plan) -> PlanResult<Plan> {
     Ok(union.finish())
 }
 
-/// Builds a `UNION ALL` branch by branch. It keeps the common types, so the cost is linear in the
-/// number of branches.
+/// Builds a `UNION ALL` branch by branch. The common types are updated for each branch, so the cost
+/// is linear in the number of branches.
 pub struct Unioned {
     inputs: Vec<Plan>,
     columns: Vec<ScopeColumn>,
 }
 
 impl Unioned {
-    /// Starts with the first branch.
+    /// Creates a union with its first branch.
     pub fn new(first: Plan) -> Self {
         let columns = first.scope().columns;
         let inputs = match first {
@@ -285,8 +287,8 @@ impl Unioned {
         Self { inputs, columns }
     }
 
-    /// Adds a branch, and casts columns to common types. Branches with different numbers of columns
-    /// are an error.
+    /// Adds a branch and updates the common types. Fails if the branch has a different number of
+    /// columns.
     pub fn add(&mut self, branch: Plan) -> PlanResult<()> {
         let of_branch = branch.scope().columns;
         let types = common_types("UNION", &self.columns, &of_branch)?;
@@ -332,7 +334,7 @@ fn have_types(columns: &[ScopeColumn], types: &[DataType]) -> bool {
     columns.iter().zip(types).all(|(column, data_type)| column.data_type == *data_type)
 }
 
-/// Casts the columns of a plan to other types.
+/// Casts the columns of a plan to the given types.
 fn widen(plan: Plan, columns: &[ScopeColumn], types: &[DataType]) -> Plan {
     if have_types(columns, types) {
         return plan;
@@ -378,7 +380,7 @@ fn common_types(
     Ok(types)
 }
 
-/// Returns an error if a column contains a map, because maps cannot be compared.
+/// Fails if a column contains a map, because maps cannot be compared.
 pub fn refuse_maps(plan: &Plan) -> PlanResult<()> {
     fn has_map(data_type: &DataType) -> bool {
         match data_type {
@@ -402,7 +404,7 @@ pub fn refuse_maps(plan: &Plan) -> PlanResult<()> {
     }
 }
 
-/// Returns an error if a sort key cannot be ordered.
+/// Fails if a sort key cannot be ordered.
 pub fn refuse_unordered(key: &Resolved) -> PlanResult<()> {
     if key.data_type.is_orderable() {
         return Ok(());
@@ -414,8 +416,8 @@ pub fn refuse_unordered(key: &Resolved) -> PlanResult<()> {
     ))
 }
 
-/// The index of the column that an ordinal in ORDER BY refers to; `None` if the key is not an
-/// ordinal.
+/// The index of the output column to which an ordinal in ORDER BY refers; `None` if the key is not
+/// an ordinal.
 pub fn order_position(expr: &Expr, width: usize) -> Option<PlanResult<usize>> {
     let Expr::Literal(Value::Long(position), DataType::Int) = expr else { return None };
     if !Rules::current().naming.order_by_ordinal {
@@ -448,7 +450,7 @@ pub fn sort(input: Plan, keys: &[(Expr, bool, Option<bool>)]) -> PlanResult<Plan
             None => resolve(expr, &scope)?,
         };
         refuse_unordered(&expr)?;
-        // Spark: NULLs first when ascending, last when descending.
+        // The default of Spark: NULLs first in ascending order, last in descending order.
         let nulls_first = nulls_first.unwrap_or(!descending);
         Ok(SortKey { expr, descending: *descending, nulls_first })
     });
@@ -456,7 +458,7 @@ pub fn sort(input: Plan, keys: &[(Expr, bool, Option<bool>)]) -> PlanResult<Plan
     Ok(Plan::Sort(Box::new(input), keys))
 }
 
-/// Returns an error for operators that are not supported on a stream in an output mode.
+/// Fails if an operator is not supported on a stream in this output mode.
 pub fn check_output_mode(plan: &Plan, mode: OutputMode) -> PlanResult<()> {
     let unsupported = |operation: &str, fix: &str| {
         Err(PlanError::new(
@@ -512,7 +514,7 @@ pub fn check_output_mode(plan: &Plan, mode: OutputMode) -> PlanResult<()> {
 /// A condition on the input and the keys of an aggregation.
 type Holds<'h> = dyn Fn(&Plan, &[(Resolved, String)]) -> bool + 'h;
 
-/// Whether a condition holds for all aggregations.
+/// Whether a condition is true for every aggregation of a plan.
 fn all_aggregates(plan: &Plan, holds: &Holds<'_>) -> bool {
     let own = match plan {
         Plan::Aggregate(input, keys, _) => holds(input, keys),
@@ -521,7 +523,7 @@ fn all_aggregates(plan: &Plan, holds: &Holds<'_>) -> bool {
     own && plan.inputs().into_iter().all(|input| all_aggregates(input, holds))
 }
 
-/// Checks that accumulators can be merged in session windows, where sessions may merge.
+/// Fails if the accumulators of a session window cannot be merged, because sessions may merge.
 fn check_sessions(plan: &Plan) -> PlanResult<()> {
     if let Plan::Aggregate(input, keys, calls) = plan
         && session_key(input, keys).is_some()
@@ -547,7 +549,7 @@ fn check_deduplication(plan: &Plan) -> PlanResult<()> {
     plan.inputs().into_iter().try_for_each(check_deduplication)
 }
 
-/// Checks that a stateful operator uses a single event time, whose watermark is declared only once.
+/// Fails if a stateful operator has several event times, or one whose watermark is declared twice.
 fn check_event_times(plan: &Plan) -> PlanResult<()> {
     let mut times: Vec<String> = match plan {
         Plan::Aggregate(input, keys, _) => {
@@ -586,7 +588,7 @@ fn check_event_times(plan: &Plan) -> PlanResult<()> {
     plan.inputs().into_iter().try_for_each(check_event_times)
 }
 
-/// Whether a watermark is declared on top of another one.
+/// Whether a plan declares a watermark although its input already has one.
 fn redefines_watermark(plan: &Plan) -> bool {
     match plan {
         Plan::Watermark { input, .. } => has_watermark(input),
@@ -615,7 +617,7 @@ fn aggregates_over_aggregates(plan: &Plan) -> bool {
     }
 }
 
-/// Checks that sorts and limits are used only where the result table is complete.
+/// Fails if a sort or limit is used where the result table is not complete.
 fn check_order(plan: &Plan, mode: OutputMode) -> PlanResult<()> {
     let whole_table = mode == OutputMode::Complete && plan.has_aggregate();
     match plan {

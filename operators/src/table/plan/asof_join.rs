@@ -1,5 +1,5 @@
-//! Analysis of `ASOF JOIN … MATCH_CONDITION (a op b)`, which joins a left row with the closest of
-//! the matching right rows, by a pair of values.
+//! Analysis of `ASOF JOIN … MATCH_CONDITION (a op b)`. It joins each left row with the matching
+//! right row whose value is closest.
 
 use crate::table::error::{PlanError, PlanResult};
 use crate::table::expr::resolve::resolve;
@@ -12,7 +12,7 @@ use crate::table::types::DataType;
 /// The setting that enables ASOF joins; they are off by default.
 pub const SETTING: &str = "spark.sql.join.asofJoin.enabled";
 
-/// The join condition, in addition to the match condition.
+/// The join condition, which applies in addition to the match condition.
 pub enum On<'o> {
     /// No condition: all pairs match.
     All,
@@ -22,16 +22,17 @@ pub enum On<'o> {
     Columns(&'o [String]),
 }
 
-/// A match condition as written.
+/// A match condition as the user wrote it.
 pub struct MatchCondition {
     /// The operands of the comparison.
     pub operands: [Expr; 2],
-    /// Which right row is the closest, if the first operand belongs to the left side.
+    /// Which right row is the closest, on the assumption that the first operand belongs to the left
+    /// side.
     pub closest: Closest,
 }
 
 impl MatchCondition {
-    /// Parses a comparison. Other operators are an error.
+    /// Parses a comparison. Fails for other operators.
     pub fn of(expr: &Expr) -> PlanResult<Self> {
         let Expr::Call { name, args, .. } = expr else { return Err(invalid_operator()) };
         let closest = match name.as_str() {
@@ -52,7 +53,7 @@ fn wrong(kind: &str, reason: &str, fix: &str) -> PlanError {
     PlanError::new(format!("ASOF_JOIN_MATCH_CONDITION_{kind}"), reason, fix)
 }
 
-/// The error for a match condition with another operator.
+/// The error of a match condition whose operator is not `>=`, `>`, `<=` or `<`.
 pub fn invalid_operator() -> PlanError {
     let reason =
         "the match condition of an ASOF join compares two values by `>=`, `>`, `<=` or `<`";
@@ -60,20 +61,21 @@ pub fn invalid_operator() -> PlanError {
     wrong("INVALID_OPERATOR", reason, fix)
 }
 
-/// The error for an operand that is not a deterministic value of a row.
+/// The error of an operand that is not a deterministic value of a single row.
 pub fn invalid_expression() -> PlanError {
     let reason = "an operand of the match condition is not a deterministic expression over a \
     row: it has an aggregate or a subquery, or is nondeterministic";
     wrong("INVALID_EXPRESSION", reason, "Compare columns, or expressions of columns")
 }
 
-/// The error if ASOF joins are not enabled.
+/// The error that ASOF joins are not enabled.
 pub fn not_enabled() -> PlanError {
     let reason = "ASOF JOIN is not enabled";
     PlanError::new("UNSUPPORTED_FEATURE.ASOF_JOIN", reason, format!("SET {SETTING} = true"))
 }
 
-/// Whether an expression is a deterministic value of a row, without aggregates and subqueries.
+/// Whether an expression is a deterministic value of a single row, without aggregates and
+/// subqueries.
 fn is_row_value(expr: &Expr, resolved: &Resolved) -> bool {
     fn reads_table(expr: &Resolved) -> bool {
         matches!(expr.node, Node::Scalar(_)) || expr.children().into_iter().any(reads_table)
@@ -93,8 +95,8 @@ fn is_ordered(data_type: &DataType) -> bool {
     }
 }
 
-/// Resolves the compared values over the columns of both sides, the left one first, and which right
-/// row is the closest.
+/// Resolves the compared values over the columns of both sides, the left value first. Also returns
+/// which right row is the closest.
 fn operands(
     condition: &MatchCondition,
     left: &Plan,
@@ -136,7 +138,7 @@ fn operands(
     Ok((closest, (of_left, of_right)))
 }
 
-/// Builds an ASOF join. With `is_left`, left rows without a match are kept.
+/// Builds an ASOF join. If `is_left`, left rows without a match are emitted with NULLs.
 pub fn asof_join(
     left: Plan,
     right: Plan,
@@ -166,7 +168,7 @@ pub fn asof_join(
     Ok(with_match(plan, closest, compared))
 }
 
-/// Turns the outermost join of a plan into an ASOF join.
+/// Converts the outermost join of a plan to an ASOF join.
 fn with_match(mut plan: Plan, closest: Closest, compared: (Resolved, Resolved)) -> Plan {
     match &mut plan {
         Plan::Join(join) => (join.closest, join.in_operands) = (Some(closest), Some(compared)),

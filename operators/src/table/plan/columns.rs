@@ -1,4 +1,4 @@
-//! The output columns of plan nodes.
+//! The output columns of each kind of plan node.
 
 use super::{Join, JoinKind, Plan};
 use crate::table::arbitrary_state::node::StateOperator;
@@ -24,8 +24,7 @@ pub(super) fn column_of(field: &Field) -> ScopeColumn {
     unqualified(&field.name, &field.data_type, field.nullable)
 }
 
-/// The columns that expressions compute from the input. The column of an event time remains an
-/// event time.
+/// The columns of a projection. A column that passes on an event time keeps its role.
 pub(super) fn computed_columns(input: &Plan, exprs: &[(Resolved, String)]) -> Vec<ScopeColumn> {
     let scope = input.scope();
     let one = |(e, name): &(Resolved, String)| ScopeColumn {
@@ -35,8 +34,8 @@ pub(super) fn computed_columns(input: &Plan, exprs: &[(Resolved, String)]) -> Ve
     exprs.iter().map(one).collect()
 }
 
-/// The input's columns, then the generator's. The latter keep the event time of the generator's
-/// array.
+/// The columns of the input, followed by those of a generator. If the generator's array has the
+/// role of an event time, so have the generator's columns.
 pub(super) fn generated_columns(input: &Plan, generator: &Generator) -> Vec<ScopeColumn> {
     let scope = input.scope();
     let tag = tag(&generator.array, &scope);
@@ -46,7 +45,7 @@ pub(super) fn generated_columns(input: &Plan, generator: &Generator) -> Vec<Scop
     columns
 }
 
-/// The columns of the rows that a processor emits.
+/// The columns of the rows that an operator with arbitrary state emits.
 pub(super) fn emitted_columns(input: &Plan, operator: &StateOperator) -> Vec<ScopeColumn> {
     let fields = operator.output.schema.fields.iter();
     let mut columns: Vec<_> =
@@ -58,7 +57,8 @@ pub(super) fn emitted_columns(input: &Plan, operator: &StateOperator) -> Vec<Sco
     columns
 }
 
-/// The first input's columns. The watermark of the union has the longest delay of its inputs.
+/// The columns of a union: those of its first input. The watermark has the longest delay of all
+/// inputs.
 pub(super) fn union_columns(inputs: &[Plan]) -> Vec<ScopeColumn> {
     let mut columns = inputs.first().map_or(Vec::new(), |input| input.scope().columns);
     for other in inputs.iter().skip(1) {
@@ -73,8 +73,8 @@ pub(super) fn union_columns(inputs: &[Plan]) -> Vec<ScopeColumn> {
     columns
 }
 
-/// The columns of both sides. Some kinds of joins return only those of the left side, or those and
-/// a flag.
+/// The columns of a join: those of both sides. A semi or anti join has only the left columns, and
+/// EXISTS and IN have the left columns and a flag.
 pub(super) fn join_columns(join: &Join) -> Vec<ScopeColumn> {
     let (mut columns, mut right) = (join.left.scope().columns, join.right.scope().columns);
     match join.kind {

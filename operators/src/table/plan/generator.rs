@@ -1,7 +1,7 @@
 //! Generators: functions that turn one row into several, such as `explode`.
 //!
-//! Every generator is resolved to an array that has one row per element: `inline` and `stack` to an
-//! array of structs, `json_tuple` to an array of a single struct.
+//! Every generator is resolved to an array or map, and emits a row for each element: `inline` and
+//! `stack` are resolved to an array of structs, `json_tuple` to an array with a single struct.
 
 use crate::table::error::{PlanError, PlanResult};
 use crate::table::expr::resolve::{Scope, resolve};
@@ -9,7 +9,7 @@ use crate::table::expr::{Expr, Resolved, functions, lower};
 use crate::table::types::{DataType, Field};
 use crate::table::value::Value;
 
-/// The columns that a generator produces from an element.
+/// The columns that a generator produces from an element of its array or map.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum GeneratorOutput {
     /// The element itself.
@@ -27,13 +27,13 @@ pub struct Generator {
     pub array: Resolved,
     /// The columns produced from each element.
     pub output: GeneratorOutput,
-    /// Whether the element's position, counted from 0, is the first column.
+    /// Whether the first new column is the element's position, counted from 0.
     pub with_position: bool,
-    /// Whether a row of NULLs is produced if there are no elements.
+    /// Whether a row of NULLs is produced if there are no elements (OUTER).
     pub outer: bool,
     /// The names of the new columns.
     pub names: Vec<String>,
-    /// The name of the function as written.
+    /// The name of the function as the user wrote it.
     pub name: String,
 }
 
@@ -54,7 +54,8 @@ pub fn is_generator(expr: &Expr) -> bool {
 }
 
 impl Generator {
-    /// Resolves a call. `aliases` are the names of its columns; if empty, default names are used.
+    /// Resolves a call. `aliases` are the names of the new columns; if empty, default names are
+    /// used.
     pub fn new(call: &Expr, scope: &Scope, outer: bool, aliases: &[String]) -> PlanResult<Self> {
         Self::resolve(call, scope, outer, aliases).map_err(|error| error.at(call.place()))
     }
@@ -91,7 +92,7 @@ impl Generator {
         Ok(Self { array, output, with_position, outer, names, name: lower })
     }
 
-    /// The new columns.
+    /// The new columns that the generator adds to those of the input.
     pub fn columns(&self) -> Vec<Field> {
         let mut types = Vec::new();
         if self.with_position {
@@ -117,7 +118,7 @@ impl Generator {
     }
 }
 
-/// Resolves the arguments to the array or map whose elements become rows.
+/// Resolves the arguments to the array or map for whose elements rows are emitted.
 fn array_of(base: &str, name: &str, args: Vec<Resolved>) -> PlanResult<Resolved> {
     let count = args.len();
     match (base, args.as_slice()) {
@@ -129,7 +130,7 @@ fn array_of(base: &str, name: &str, args: Vec<Resolved>) -> PlanResult<Resolved>
         ("explode" | "posexplode" | "inline", [_]) => {
             Ok(args.into_iter().next().unwrap_or_else(|| unreachable!("it was counted")))
         }
-        // These functions have a named parameter.
+        // For these functions Spark reports the missing parameter by name.
         ("explode" | "posexplode" | "inline", []) => Err(PlanError::new(
             "REQUIRED_PARAMETER_NOT_FOUND",
             format!("`{name}` has no argument"),
@@ -143,7 +144,7 @@ fn array_of(base: &str, name: &str, args: Vec<Resolved>) -> PlanResult<Resolved>
     }
 }
 
-/// The columns that an element becomes, and their default names.
+/// How an element is converted to columns, and the default names of the columns.
 fn output_of(
     base: &str,
     name: &str,
@@ -180,8 +181,8 @@ fn output_of(
     Ok((GeneratorOutput::Fields, fields.iter().enumerate().map(name).collect()))
 }
 
-/// Resolves `stack(rows, a, b, c, d)` to an array of the given number of rows, over which the
-/// values are distributed.
+/// Resolves `stack(rows, a, b, c, d)` to an array with the given number of rows. The values are
+/// distributed over the rows in order.
 fn stack(args: Vec<Resolved>) -> PlanResult<Resolved> {
     use crate::table::expr::Node;
     use crate::table::expr::compile::{Semantics, fold};
@@ -208,7 +209,7 @@ fn stack(args: Vec<Resolved>) -> PlanResult<Resolved> {
     let mut values: Vec<Resolved> = args.collect();
     let width = values.len().div_ceil(rows);
     values.resize(width * rows, Resolved::literal(Value::Null, DataType::Null));
-    // The values of a column are cast to a common type.
+    // All values of a column are cast to a common type.
     let mut columns: Vec<Vec<Resolved>> = vec![Vec::new(); width];
     for (i, value) in values.into_iter().enumerate() {
         columns[i % width].push(value);

@@ -20,19 +20,20 @@ use crate::table::value::Value;
 use std::borrow::Cow;
 use std::collections::HashMap;
 
-/// A `GROUP BY` and the expressions that refer to its groups.
+/// A `GROUP BY`, and the aggregate calls in the expressions that refer to its groups.
 pub struct Grouping {
     input: Plan,
     scope: Scope,
     keys: Vec<(Resolved, String)>,
     calls: Calls,
-    /// With ROLLUP, CUBE or GROUPING SETS: the key indices of each grouping set. An additional key
-    /// after the others holds the ID of the set, with a bit for each key that is not in it. If some
-    /// sets are equal, one more key holds the index of the set.
+    /// The key indices of each grouping set of ROLLUP, CUBE or GROUPING SETS. In addition to the
+    /// user's keys there is a key with the ID of the set: a bit for each key that is not in the
+    /// set. If some sets are equal, one more key is the index of the set.
     sets: Option<Vec<Vec<usize>>>,
-    /// Whether the only grouping set is empty: all rows are one group, even if there are none.
+    /// Whether the only grouping set is empty. Then all rows are one group, which exists even
+    /// without rows.
     is_total: bool,
-    /// The window function among the keys, if there is one.
+    /// The window call that is a key; `None` if no key is a window.
     window: Option<Window>,
 }
 
@@ -41,8 +42,8 @@ const GROUPING_ID: &str = "spark_grouping_id";
 /// The name of the column with the index of a grouping set.
 const GROUPING_PLACE: &str = "grouping_set_place";
 
-/// Resolves ordinals and aliases in a key. An ordinal refers to that column of `select`, and a name
-/// may be an alias in it.
+/// Replaces an ordinal or an alias in a key by the expression of `select` to which it refers. Any
+/// other key is returned unchanged.
 fn written_key(scope: &Scope, key: &Expr, select: &[Expr]) -> PlanResult<Expr> {
     let naming = Rules::current().naming;
     match key {
@@ -68,7 +69,7 @@ fn written_key(scope: &Scope, key: &Expr, select: &[Expr]) -> PlanResult<Expr> {
             Ok(found.clone())
         }
         Expr::Column { parts, .. } if naming.group_by_aliases && resolve(key, scope).is_err() => {
-            // The name is not a column of the input. It may be an alias, or the name of an
+            // The name is not a column of the input. It may be an alias or the output name of an
             // expression.
             let [name] = parts.as_slice() else { return Ok(key.clone()) };
             let is_column = |e: &&Expr| matches!(e, Expr::Column { .. } | Expr::Position(..));
@@ -80,7 +81,7 @@ fn written_key(scope: &Scope, key: &Expr, select: &[Expr]) -> PlanResult<Expr> {
     }
 }
 
-/// The distinct calls of aggregate functions, in order of appearance.
+/// The distinct aggregate calls, in order of appearance.
 #[derive(Default)]
 struct Calls {
     all: Vec<AggregateCall>,
@@ -88,7 +89,7 @@ struct Calls {
 }
 
 impl Calls {
-    /// The index of a call, which is added unless an equal one exists.
+    /// The index of a call. The call is added unless an equal call exists.
     fn place(&mut self, call: AggregateCall) -> usize {
         let parts = call.args.iter().chain(&call.filter).map(fingerprint);
         let place = parts.fold(0, |all: u64, part| all.rotate_left(1) ^ part);
@@ -107,13 +108,12 @@ impl Calls {
 }
 
 impl Grouping {
-    /// Groups by expressions. An ordinal refers to that column of `select`, and a name may be an
-    /// alias in it.
+    /// Groups by expressions. A key may be the ordinal or an alias of a column of `select`.
     pub fn new(input: Plan, keys: &[Expr], select: &[Expr]) -> PlanResult<Self> {
         Self::with_sets(input, keys, None, select)
     }
 
-    /// Like [`Self::new`], with grouping sets: each row is in a group of each set.
+    /// Like [`Self::new`], with grouping sets: each row belongs to one group per set.
     pub fn with_sets(
         input: Plan,
         keys: &[Expr],
@@ -132,7 +132,8 @@ impl Grouping {
         let mut grouping = Self { input, scope, keys, calls, sets: None, is_total: false, window };
         let mut places = Vec::new();
         for key in written {
-            // The window is identified by its call; a column of the same name is something else.
+            // Only a call is replaced by the window's column; a column named `window` is another
+            // key.
             let key = match &grouping.window {
                 Some(window) if !matches!(unaliased(&key), Expr::Column { .. }) => {
                     window.rewrite(&key)
@@ -179,8 +180,8 @@ impl Grouping {
         Ok(grouping)
     }
 
-    /// Adds a row per grouping set to each input row. The set's keys and ID follow the columns of
-    /// the input.
+    /// Emits each input row once per grouping set. The keys and the ID of the set are added after
+    /// the columns of the input.
     fn expanded(input: Plan, keys: &[(Resolved, String)], sets: &[Vec<usize>]) -> PlanResult<Plan> {
         let count = keys.iter().position(|(_, name)| name == GROUPING_ID).unwrap_or(keys.len());
         let mut rows = Vec::new();
@@ -201,7 +202,7 @@ impl Grouping {
                 fields.push(Resolved::literal(Value::String(name.to_string()), DataType::String));
                 fields.push(Resolved::literal(Value::Long(value), DataType::Long));
             }
-            // The index of the set is only added if it is a key.
+            // The index of the set is dropped if it is not a key.
             fields.truncate(2 * keys.len());
             rows.push(functions::resolve("named_struct", fields)?);
         }
@@ -216,7 +217,7 @@ impl Grouping {
         Ok(Plan::Generate(Box::new(input), generator))
     }
 
-    /// Resolves `grouping(key)` and `grouping_id()` to expressions over the groups.
+    /// Resolves `grouping(key)` and `grouping_id()` to expressions over the columns of the groups.
     fn set_number(
         keys: &[(Resolved, String)],
         is_total: bool,
@@ -275,16 +276,16 @@ impl Grouping {
         }
     }
 
-    /// The column of an aggregate call. Equal calls are computed only once.
+    /// The column of an aggregate call. Equal calls share one column.
     fn placed(calls: &mut Calls, keys: usize, call: AggregateCall) -> Resolved {
-        // Equal calls may be written differently, and each keeps its own name.
+        // Equal calls may be written differently; each reference keeps the name of its own call.
         let node = |at, name| Node::Column(keys + at, name);
         let (data_type, nullable) = (call.data_type.clone(), call.function.is_nullable());
         let name = call.name.clone();
         Resolved { node: node(calls.place(call), name), data_type, nullable }
     }
 
-    /// Resolves an expression over the groups: keys and aggregates become columns.
+    /// Resolves an expression over the groups: keys and aggregate calls become columns.
     pub fn resolve(&mut self, expr: &Expr) -> PlanResult<Resolved> {
         let (scope, keys, calls) = (&self.scope, &self.keys, &mut self.calls);
         let (has_sets, is_total) = (self.sets.is_some(), self.is_total);
@@ -311,7 +312,8 @@ impl Grouping {
                 let call = resolve_user_call(function, args, part, scope)?;
                 return Ok(Some(Self::placed(calls, keys.len(), call)));
             }
-            // A constant that is a key is NULL in the grouping sets that do not contain it.
+            // With grouping sets, a constant may be a key, which is NULL in the sets that do not
+            // contain it.
             if matches!(part, Expr::Literal(..)) && !has_sets || matches!(part, Expr::Alias(..)) {
                 return Ok(None);
             }
@@ -327,7 +329,7 @@ impl Grouping {
                 return Err(not_grouped(parts, keys.is_empty()));
             }
             if let Expr::Column { parts, place } = part {
-                // The name may be a field of a key.
+                // The name may refer to a field of a key: a prefix of its parts is the key.
                 for end in (1..parts.len()).rev() {
                     let prefix = Expr::Column { parts: parts[..end].to_vec(), place: *place };
                     if let Ok(resolved) = resolve(&prefix, scope)
@@ -339,7 +341,7 @@ impl Grouping {
                         return parts[end..].iter().try_fold(key, field).map(Some);
                     }
                 }
-                // Reports an unknown column as such, otherwise a column that is not grouped by.
+                // An unknown column has its own error; any other column is not a grouping key.
                 resolve(part, scope)?;
                 return Err(not_grouped(parts, keys.is_empty()));
             }
@@ -348,7 +350,7 @@ impl Grouping {
         resolve_with(expr, &self.scope, &mut hook)
     }
 
-    /// Builds the aggregation, with HAVING and the output columns on top.
+    /// Builds the aggregation, then HAVING and the output columns.
     pub fn finish(self, select: &[Expr], having: Option<&Expr>) -> PlanResult<Plan> {
         self.finish_ordered(select, having, &[]).map(|(plan, _)| plan)
     }
@@ -417,7 +419,8 @@ impl Grouping {
         Ok((Plan::Project(Box::new(plan), columns), places))
     }
 
-    /// Checks the arguments of `grouping` and `grouping_id` before any other error is reported.
+    /// Checks the arguments of `grouping` and `grouping_id`, so that their errors are reported
+    /// first.
     fn check_numbers(&self, expr: &Expr) -> PlanResult<()> {
         match expr {
             Expr::Call { name, args, place, .. } => {
@@ -439,7 +442,7 @@ impl Grouping {
 
     /// Resolves an expression of HAVING or ORDER BY, which may use aliases of the SELECT list.
     fn resolve_above(&mut self, expr: &Expr, select: &[Expr]) -> PlanResult<Resolved> {
-        // As in Spark, if equal sets are distinguished by their index.
+        // As in Spark, `grouping` is not supported here if some grouping sets are equal.
         let repeated = self.keys.iter().any(|(_, name)| name == GROUPING_PLACE);
         if repeated && has_grouping_function(expr) {
             return Err(PlanError::new(
@@ -453,7 +456,7 @@ impl Grouping {
         check_aliases(expr, select, &self.scope)?;
         let with_aliases = substitute(expr, select, &self.scope);
         self.resolve(&with_aliases).map_err(|error| match error.condition.as_str() {
-            // In HAVING and ORDER BY such a column does not exist at all.
+            // In HAVING and ORDER BY, Spark reports a column that is not grouped by as unknown.
             "MISSING_AGGREGATION" | "MISSING_GROUP_BY" => {
                 let condition = "UNRESOLVED_COLUMN.WITH_SUGGESTION".to_string();
                 PlanError { condition, ..error }
@@ -462,9 +465,9 @@ impl Grouping {
         })
     }
 
-    /// Checks an ORDER BY key after a HAVING that reads columns not in the SELECT list. As in
-    /// Spark, such a key can only use columns of the SELECT list and columns that are grouping keys
-    /// themselves.
+    /// Checks an ORDER BY key in a query whose HAVING reads columns that are not in the SELECT
+    /// list. As in Spark, such a key may only use columns of the SELECT list, and grouping keys
+    /// that are columns.
     fn check_beyond(&self, key: &Expr, select: &[Expr]) -> PlanResult<()> {
         let mut names = Vec::new();
         named_columns(key, &mut names);
@@ -505,7 +508,8 @@ impl Grouping {
         Ok(())
     }
 
-    /// The index of the column for an ORDER BY key, which is added if it does not exist.
+    /// The index of the output column for an ORDER BY key. The column is added if it does not
+    /// exist.
     fn order_place(
         &mut self,
         key: &Expr,
@@ -532,7 +536,7 @@ impl Grouping {
                 {
                     return Ok(*first);
                 }
-                // The name may refer to an input column.
+                // The name is ambiguous in the SELECT list, but is a column of the input.
                 _ if resolve(key, &self.scope).is_ok() => {}
                 _ => {
                     return Err(PlanError::new(
@@ -586,7 +590,8 @@ fn named_columns<'e>(expr: &'e Expr, out: &mut Vec<&'e Expr>) {
     }
 }
 
-/// Replaces names of output columns, outside of aggregates, by the expressions they are aliases of.
+/// Replaces names of output columns by the expressions of these columns, except inside of
+/// aggregates.
 fn with_outputs(expr: &Expr, select: &[Expr]) -> Expr {
     match expr {
         Expr::Column { parts, .. } if parts.len() == 1 => {
@@ -630,7 +635,7 @@ fn has_grouping_function(expr: &Expr) -> bool {
     }
 }
 
-/// Whether two expressions are equal up to the order of commutative operands.
+/// Whether two expressions are equal, regardless of the order of commutative operands.
 fn same(a: &Resolved, b: &Resolved) -> bool {
     a == b || a.data_type == b.data_type && in_order(a.clone()) == in_order(b.clone())
 }
@@ -670,7 +675,7 @@ fn in_order(expr: Resolved) -> Resolved {
     }
 }
 
-/// The error for a column that is neither a grouping key nor inside an aggregate.
+/// The error of a column that is neither a grouping key nor inside an aggregate.
 fn not_grouped(parts: &[String], without_keys: bool) -> PlanError {
     let name = parts.join(".");
     PlanError::new(
@@ -680,7 +685,7 @@ fn not_grouped(parts: &[String], without_keys: bool) -> PlanError {
     )
 }
 
-/// Returns an error if a name is not a column, but an alias of several columns of the SELECT list.
+/// Fails if a name is not a column but an alias of several columns of the SELECT list.
 fn check_aliases(expr: &Expr, select: &[Expr], scope: &Scope) -> PlanResult<()> {
     match expr {
         Expr::Column { parts, place } if parts.len() == 1 && resolve(expr, scope).is_err() => {
@@ -705,7 +710,8 @@ fn check_aliases(expr: &Expr, select: &[Expr], scope: &Scope) -> PlanResult<()> 
     }
 }
 
-/// Replaces names that are not columns by the SELECT expressions they are aliases of.
+/// Replaces names that are not columns by the expressions of the SELECT list that have these
+/// aliases.
 fn substitute(expr: &Expr, select: &[Expr], scope: &Scope) -> Expr {
     match expr {
         Expr::Column { parts, .. } if parts.len() == 1 && resolve(expr, scope).is_err() => {

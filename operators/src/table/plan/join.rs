@@ -1,4 +1,4 @@
-//! Analysis of joins: which ones are supported, and how their columns are named.
+//! Analysis of joins: the supported joins, and the names of their columns.
 
 use crate::table::error::{Place, PlanError, PlanResult};
 use crate::table::expr::resolve::{Hook, Scope, ScopeColumn, resolve_with};
@@ -15,11 +15,11 @@ use crate::table::value::Value;
 pub enum JoinType {
     /// `JOIN`, `CROSS JOIN` and a comma.
     Inner,
-    /// `LEFT JOIN`: keeps left rows without a match.
+    /// `LEFT JOIN`: left rows without a match are emitted with NULLs.
     LeftOuter,
-    /// `RIGHT JOIN`: keeps right rows without a match.
+    /// `RIGHT JOIN`: right rows without a match are emitted with NULLs.
     RightOuter,
-    /// `FULL JOIN`: keeps rows of both sides without a match.
+    /// `FULL JOIN`: rows of both sides without a match are emitted with NULLs.
     FullOuter,
     /// `LEFT SEMI JOIN`: returns the left rows with a match, each once.
     LeftSemi,
@@ -55,13 +55,13 @@ fn column(scope: &Scope, index: usize) -> Resolved {
     }
 }
 
-/// The columns of both scopes, left first.
+/// The columns of both scopes, those of the left one first.
 pub fn both(left: &Scope, right: &Scope) -> Scope {
     Scope::new(left.columns.iter().chain(&right.columns).cloned().collect())
 }
 
-/// Resolves an expression over two inputs. A name refers to `inner` if it is in scope there. In the
-/// result, the columns of `outer` come first.
+/// Resolves an expression over two inputs. A name refers to a column of `inner` if there is one. In
+/// the result, the columns of `outer` come first.
 pub fn resolve_correlated(expr: &Expr, outer: &Scope, inner: &Scope) -> PlanResult<Resolved> {
     let width = outer.columns.len();
     let of_outer = |part: &Expr| resolve_with(part, outer, &mut |_| Ok(None));
@@ -78,7 +78,7 @@ pub fn resolve_correlated(expr: &Expr, outer: &Scope, inner: &Scope) -> PlanResu
     resolve_with(expr, &both(outer, inner), hook)
 }
 
-/// Raises each column index by `by`, for rows with `by` more columns in front.
+/// Adds `by` to each column index, for rows that have `by` more columns at their start.
 pub fn shifted(expr: Resolved, by: usize) -> Resolved {
     match expr.node {
         Node::Column(index, name) => Resolved { node: Node::Column(index + by, name), ..expr },
@@ -86,7 +86,7 @@ pub fn shifted(expr: Resolved, by: usize) -> Resolved {
     }
 }
 
-/// The conjunction of both conditions.
+/// The conjunction of two conditions, of which the first may be missing.
 pub fn and(a: Option<Resolved>, b: Resolved) -> PlanResult<Resolved> {
     match a {
         Some(a) => functions::resolve("and", vec![a, b]),
@@ -124,8 +124,8 @@ pub fn join(
     })))
 }
 
-/// Builds a FULL OUTER JOIN of tables, as the union of a LEFT OUTER JOIN and of the right rows
-/// without a match.
+/// Builds a FULL OUTER JOIN of tables: the union of a LEFT OUTER JOIN and the right rows without a
+/// match.
 fn full(left: Plan, right: Plan, condition: Option<Resolved>) -> PlanResult<Plan> {
     if left.is_streaming() || right.is_streaming() {
         return Err(refused("`FULL OUTER`", "a stream", "a table"));
@@ -166,15 +166,15 @@ fn full(left: Plan, right: Plan, condition: Option<Resolved>) -> PlanResult<Plan
     Ok(qualified(Plan::Union(vec![matched, alone]), &names))
 }
 
-/// Qualifies the columns of a plan like those of a scope.
+/// Qualifies the columns of a plan like the columns of a scope.
 pub fn qualified(plan: Plan, scope: &Scope) -> Plan {
     let names = scope.columns.iter();
     let names = names.map(|c| Qualifier { relation: c.qualifier.clone(), hidden: c.hidden });
     Plan::Qualified(Box::new(plan), names.collect())
 }
 
-/// Removes hidden columns, which only a qualified name can refer to. They are not visible after an
-/// alias or outside of the query.
+/// Removes hidden columns, which only a qualified name can refer to. An alias and the end of a
+/// query hide them completely.
 pub fn shown(plan: Plan) -> Plan {
     let scope = plan.scope();
     if scope.columns.iter().all(|column| !column.hidden) {
@@ -188,8 +188,8 @@ pub fn shown(plan: Plan) -> Plan {
     qualified(Plan::Project(Box::new(plan), columns), &Scope::new(names))
 }
 
-/// The left rows that occur, or do not occur, among the right rows, where NULLs are equal
-/// (INTERSECT, EXCEPT). Both sides have the same columns.
+/// Builds the semi or anti join of INTERSECT and EXCEPT, which compares whole rows. NULLs are
+/// equal. Both sides must have the same columns.
 pub fn set_difference_join(left: Plan, right: Plan, written: JoinType) -> PlanResult<Plan> {
     let (of_left, of_right) = (left.scope(), right.scope());
     let width = of_left.columns.len();
@@ -201,7 +201,7 @@ pub fn set_difference_join(left: Plan, right: Plan, written: JoinType) -> PlanRe
     join(left, right, written, condition)
 }
 
-/// The index of a USING column on one side. A missing column is an error.
+/// The index of a USING column on one side. Fails if the side has no such column.
 fn using_column(scope: &Scope, name: &str, side: &str) -> PlanResult<usize> {
     let missing = || {
         let names: Vec<_> = scope.columns.iter().filter(|c| !c.hidden).map(|c| &c.name).collect();
@@ -219,8 +219,8 @@ fn using_column(scope: &Scope, name: &str, side: &str) -> PlanResult<usize> {
     }
 }
 
-/// Builds a USING join. The joined columns come first and appear once. The corresponding columns of
-/// the other side become hidden columns at the end.
+/// Builds a USING join. The joined columns come first and appear only once. The same columns of the
+/// other side become hidden columns at the end.
 pub fn join_using(
     left: Plan,
     right: Plan,
@@ -292,7 +292,7 @@ fn refused(kind: &str, left: &str, right: &str) -> PlanError {
     )
 }
 
-/// Sets the position of the outermost join of a plan.
+/// Sets the query position of the outermost join of a plan.
 pub fn placed(mut plan: Plan, place: Place) -> Plan {
     match &mut plan {
         Plan::Join(join) => join.place = place,
@@ -305,7 +305,7 @@ pub fn placed(mut plan: Plan, place: Place) -> Plan {
     plan
 }
 
-/// Returns an error for joins that are not supported on a stream.
+/// Fails if a join is not supported on a stream.
 pub fn check(plan: &Plan) -> PlanResult<()> {
     if let Plan::Join(join) = plan {
         check_sides(join).map_err(|error| error.at(join.place))?;
@@ -323,12 +323,12 @@ pub fn check(plan: &Plan) -> PlanResult<()> {
     plan.inputs().into_iter().try_for_each(check)
 }
 
-/// Rejects joins that are supported in continuous mode only.
+/// Fails if a join is supported only in continuous mode.
 pub fn check_batches(plan: &Plan) -> PlanResult<()> {
     placement::check_batches(plan)
 }
 
-/// Rejects joins of streams by their final conditions, into which the optimiser has moved
+/// Checks the joins of streams in an optimised plan, whose join conditions include pushed
 /// conditions of WHERE.
 pub fn check_optimized(plan: &Plan) -> PlanResult<()> {
     fn joins_streams(plan: &Plan) -> bool {
@@ -353,7 +353,7 @@ fn check_sides(join: &Join) -> PlanResult<()> {
     Ok(())
 }
 
-/// The operands of AND in a condition; the condition itself if it is not an AND.
+/// The operands of a conjunction; the condition itself if it is not an AND.
 pub fn conjuncts(condition: &Resolved) -> Vec<&Resolved> {
     match &condition.node {
         Node::Call("and", args) => args.iter().flat_map(conjuncts).collect(),
@@ -362,7 +362,8 @@ pub fn conjuncts(condition: &Resolved) -> Vec<&Resolved> {
     }
 }
 
-/// Whether an expression reads the left input (the first `width` columns) and the right input.
+/// Whether an expression reads the left input (the first `width` columns), and whether it reads the
+/// right input.
 pub fn reads(expr: &Resolved, width: usize) -> (bool, bool) {
     if let Node::Column(index, _) = &expr.node {
         return (*index < width, *index >= width);
@@ -371,8 +372,8 @@ pub fn reads(expr: &Resolved, width: usize) -> (bool, bool) {
     expr.children().into_iter().map(|child| reads(child, width)).fold((false, false), either)
 }
 
-/// If a condition compares a left expression with a right one for equality, both operands, the left
-/// one first.
+/// The operands of a condition that compares a left with a right expression for equality, the left
+/// one first. `None` for any other condition.
 pub fn equality(condition: &Resolved, width: usize) -> Option<(&Resolved, &Resolved)> {
     let Node::Call("=", args) = &condition.node else { return None };
     of_both(args, width)
@@ -384,7 +385,8 @@ pub fn null_safe_equality(condition: &Resolved, width: usize) -> Option<(&Resolv
     of_both(args, width)
 }
 
-/// The operands of a comparison in the order left, right; `None` unless each reads one side only.
+/// The operands of a comparison in the order left, right. `None` unless each operand reads exactly
+/// one side.
 fn of_both(args: &[Resolved], width: usize) -> Option<(&Resolved, &Resolved)> {
     let [a, b] = args else { return None };
     match (reads(a, width), reads(b, width)) {
@@ -394,7 +396,7 @@ fn of_both(args: &[Resolved], width: usize) -> Option<(&Resolved, &Resolved)> {
     }
 }
 
-/// Casts both sides of a comparison to a common type.
+/// Casts both operands of a comparison to a common type.
 pub fn compared(a: Resolved, b: Resolved) -> PlanResult<(Resolved, Resolved)> {
     match functions::resolve("=", vec![a, b])?.node {
         Node::Call(_, args) => match <[Resolved; 2]>::try_from(args) {

@@ -1,21 +1,21 @@
-//! Limits of planning. SQL text and expressions are untrusted input; planning always terminates,
-//! with a plan or an error.
+//! Limits of planning. SQL text and expressions are untrusted input, so planning must always
+//! terminate, with a plan or an error.
 //!
-//! Planning is a recursion over nested queries and expressions. It runs on a stack of its own
-//! ([`on_large_stack`]) that is large enough for [`MAX_NESTING`] levels on any thread. Long runs of
-//! one kind, such as operators and branches of UNION ALL, are processed in loops and are not
-//! limited. Copies that a short text can cause, such as by a view that reads another view twice,
-//! are counted ([`count_copies`]).
+//! Planning is a recursion over nested queries and expressions. It runs on a separate stack
+//! ([`on_large_stack`]) that is large enough for [`MAX_NESTING`] levels. Long chains of operators
+//! and of UNION ALL branches are processed in loops and are not limited. A short text can cause
+//! many copies, for example by a view that reads another view twice. Therefore copies are counted
+//! ([`count_copies`]).
 
 use crate::table::error::{Place, PlanError, PlanResult};
 use std::cell::Cell;
 
-/// Maximum nesting of parentheses, functions, CASE, subqueries and types.
+/// The maximum nesting depth of parentheses, functions, CASE, subqueries and types.
 pub const MAX_NESTING: usize = 1200;
 /// The maximum number of operators and expressions that a statement may copy by repeated use of
 /// views, `*` and operands. A column of `*` counts twice.
 const MAX_COPIES: usize = 2_000_000;
-/// The size of the stack in bytes. Only used pages take memory.
+/// The size of the planning stack, in bytes. Only pages that are used take memory.
 const STACK: usize = if cfg!(debug_assertions) { 1 << 30 } else { 512 << 20 };
 
 thread_local! {
@@ -23,7 +23,7 @@ thread_local! {
     static COPIES: Cell<usize> = const { Cell::new(0) };
 }
 
-/// On drop, restores the previous count.
+/// Restores the previous value of a counter when it is dropped.
 struct Restore(&'static std::thread::LocalKey<Cell<usize>>, usize);
 
 impl Drop for Restore {
@@ -32,8 +32,8 @@ impl Drop for Restore {
     }
 }
 
-/// Runs a part of planning on a large stack. The limit of copies is shared by everything that it
-/// calls.
+/// Runs a part of planning on a large stack. All copies that the part makes count towards one
+/// limit.
 pub fn on_large_stack<T>(planning: impl FnOnce() -> T) -> T {
     if stacker::remaining_stack().is_some_and(|left| left > STACK / 2) {
         return planning();
@@ -41,8 +41,8 @@ pub fn on_large_stack<T>(planning: impl FnOnce() -> T) -> T {
     counted_anew(|| stacker::grow(STACK, planning))
 }
 
-/// Runs the planning of one statement with limits of its own. The caller should be on a large stack
-/// already, because mapping a stack costs more than planning a short statement.
+/// Plans one statement, with new counts of levels and copies. The caller should already be on a
+/// large stack, because mapping a stack costs more than planning a short statement.
 pub fn statement<T>(planning: impl FnOnce() -> T) -> T {
     counted_anew(|| on_large_stack(planning))
 }
@@ -53,7 +53,7 @@ fn counted_anew<T>(planning: impl FnOnce() -> T) -> T {
     planning()
 }
 
-/// The error for a text that is nested too deeply or that copies too much.
+/// The error of a statement that is nested too deeply or that causes too many copies.
 pub fn too_complex(reason: impl Into<String>, at: Place) -> PlanError {
     PlanError::new(
         "FAILED_TO_PARSE_TOO_COMPLEX",
@@ -73,7 +73,7 @@ pub fn nested<T>(at: Place, level: impl FnOnce() -> PlanResult<T>) -> PlanResult
     level()
 }
 
-/// Adds to the number of copies. Fails if it exceeds the limit.
+/// Adds to the number of copies. Fails if the total exceeds the limit.
 pub fn count_copies(copies: usize) -> PlanResult<()> {
     let all = COPIES.get().saturating_add(copies);
     if all > MAX_COPIES {

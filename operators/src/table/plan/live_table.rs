@@ -7,7 +7,7 @@ use std::sync::Arc;
 
 /// Reads the current content of a table.
 pub trait TableReader: Send + Sync {
-    /// The version of the table's source, which differs after a change.
+    /// A number that identifies the current version of the table. It differs after each change.
     fn version(&self) -> Result<u64, EngineError>;
     /// The current rows.
     fn rows(&self) -> Result<Vec<Vec<Value>>, EngineError>;
@@ -16,7 +16,7 @@ pub trait TableReader: Send + Sync {
 /// The number of attempts to read a table that changes while it is read.
 const ATTEMPTS: usize = 3;
 
-/// A table that may change, with the version of the rows last read.
+/// A table that may change, and the version of the rows that were read last.
 #[derive(Clone)]
 pub struct LiveTable {
     reader: Arc<dyn TableReader>,
@@ -24,15 +24,15 @@ pub struct LiveTable {
 }
 
 impl LiveTable {
-    /// Creates a table whose rows have not been read. Call this before reading them, so that a
-    /// change in between is noticed.
+    /// Creates a table and remembers its current version. Call this before reading the rows, so
+    /// that a later change is detected.
     pub fn new(reader: Arc<dyn TableReader>) -> Self {
         // An error is ignored here, because the first read reports it in more detail.
         let version = reader.version().unwrap_or_default();
         Self { reader, version }
     }
 
-    /// Reads the rows again if they have changed since the last read; otherwise returns `None`.
+    /// Reads the rows if the table has changed since the last read. Returns `None` if it has not.
     pub fn changed_rows(&mut self) -> Result<Option<Vec<Vec<Value>>>, EngineError> {
         let mut version = self.reader.version()?;
         if version == self.version {
@@ -44,7 +44,8 @@ impl LiveTable {
             if now == version {
                 break;
             }
-            // The rows may be a mix of versions, or the source may have been removed in between.
+            // The table changed during the read, so the rows may be a mix of versions, or the read
+            // may have failed. They are read again.
             (version, outcome) = (now, self.reader.rows());
         }
         let rows = outcome?;
@@ -70,7 +71,7 @@ mod tests {
     use super::*;
     use std::sync::Mutex;
 
-    /// The versions to return one after another, and the number of reads.
+    /// The versions that successive calls return, and the number of reads.
     struct Script(Mutex<(Vec<u64>, i64)>);
 
     impl TableReader for Script {
@@ -107,7 +108,8 @@ mod tests {
         let mut often = table(&[1, 2, 3, 3, 3]);
         assert_eq!(read(&mut often), Some(Value::Long(2)));
         assert_eq!(read(&mut often), None);
-        // A table that changes constantly is read a few times, and again later.
+        // A table that changes during every read is read `ATTEMPTS` times, and again at the next
+        // check.
         let mut always = table(&[1, 2, 3, 4, 5, 5]);
         assert_eq!(read(&mut always), Some(Value::Long(3)));
         assert_eq!(read(&mut always), Some(Value::Long(4)));

@@ -1,5 +1,6 @@
-//! The logical plan: built by SQL and the DataFrame API, printed by `explain`, and lowered to
-//! stages. It contains names, types and expressions, but no closures and no connections.
+//! The logical plan. SQL and the DataFrame API build it, `explain` prints it, and lowering
+//! translates it to stages. It contains names, types and expressions, but no closures and no
+//! connections.
 
 pub mod aggregate_function;
 mod aggregate_types;
@@ -37,23 +38,24 @@ use std::fmt::Write;
 use std::iter;
 use std::sync::Arc;
 
-/// The maximum depth of operators: a few for each level of nesting.
+/// The maximum depth of operators. One level of query nesting takes a few operators.
 const MAX_OPERATORS: usize = MAX_NESTING * 4;
-/// The stack that one level needs, and the size by which the stack is extended, in bytes.
+/// The stack size in bytes that must be free for a traversal of the plan. If less is free, the
+/// stack is extended by `MORE_STACK`.
 const LEVEL_STACK: usize = 64 << 10;
 const MORE_STACK: usize = 16 << 20;
 
-/// Options of a source or sink; names are case-insensitive and kept as written.
+/// The options of a source or sink, as written. Names are case-insensitive.
 pub type Options = Vec<(String, String)>;
 
-/// A source in a plan.
+/// A source of rows in a plan.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Scan {
-    /// Identifies the source, also among sources with equal options.
+    /// The identity of the source. It distinguishes sources with equal options.
     pub id: SourceId,
     /// The name of the source in the query.
     pub name: String,
-    /// Whether it is a stream. Otherwise it is a table, whose content is read when the query
+    /// Whether the source is a stream. If false, it is a table, which is read when the query
     /// starts.
     pub streaming: bool,
     /// The format of the source, such as `json` or `socket`.
@@ -62,15 +64,15 @@ pub struct Scan {
     pub options: Options,
     /// The columns of the source's rows.
     pub schema: Schema,
-    /// Whether the schema was inferred from files.
+    /// Whether the schema was inferred from the source's files.
     pub inferred: bool,
     /// Whether the rows come from files, so that the column [`METADATA`] is available.
     pub is_file_source: bool,
 }
 
 impl Scan {
-    /// The number of partitions, each read by its own tasklet. It is set by the option
-    /// `numPartitions`, which the source has validated.
+    /// The number of partitions, each of which has its own tasklet. The option `numPartitions` sets
+    /// it; the source has validated the option.
     pub fn partitions(&self) -> usize {
         let named = |(key, _): &&(String, String)| key.eq_ignore_ascii_case("numPartitions");
         let splits = self.streaming && self.format != "rate-micro-batch";
@@ -79,7 +81,7 @@ impl Scan {
     }
 }
 
-/// The name of the column that tells from which file a row comes.
+/// The name of the column that describes the file from which a row was read.
 pub const METADATA: &str = "_metadata";
 
 /// The column `_metadata`, with the same type as in Spark.
@@ -107,25 +109,25 @@ pub struct SortKey {
     pub nulls_first: bool,
 }
 
-/// The type of a join: what it returns for rows with and without a match.
+/// The type of a join: the rows that it emits for matches and for rows without a match.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum JoinKind {
-    /// Each matching pair.
+    /// All matching pairs.
     Inner,
-    /// Each matching pair, and left rows without a match with NULLs.
+    /// All matching pairs, and left rows without a match, with NULLs.
     LeftOuter,
-    /// Each matching pair, and right rows without a match with NULLs.
+    /// All matching pairs, and right rows without a match, with NULLs.
     RightOuter,
-    /// Each matching pair, and the rows of both sides without a match, with NULLs. Only for two
-    /// streams: for tables, it is built from two other joins.
+    /// All matching pairs, and the rows of both sides without a match, with NULLs. This kind is
+    /// only used for two streams; for tables, the analyser builds it from two other joins.
     FullOuter,
     /// The left rows with a match.
     LeftSemi,
     /// The left rows without a match.
     LeftAnti,
-    /// Every left row, with a column that says whether it has a match.
+    /// Every left row, with a column that tells whether the row has a match.
     Exists,
-    /// Every left row, with a column that says whether its value is among the values of the
+    /// Every left row, with a column that tells whether its value is among the values of the
     /// matching right rows. The column is NULL if the answer depends on a NULL.
     In,
     /// Every left row with the right row's columns or NULLs. An error if two right rows match.
@@ -133,7 +135,7 @@ pub enum JoinKind {
 }
 
 impl JoinKind {
-    /// The SQL name, or a descriptive name for joins that SQL has no name for.
+    /// The SQL name, or a descriptive name for joins without a SQL name.
     pub fn name(self) -> &'static str {
         match self {
             Self::Inner => "INNER",
@@ -149,21 +151,22 @@ impl JoinKind {
     }
 }
 
-/// Which of the right rows that match a left row an ASOF join takes, by the compared values.
+/// The right row that an ASOF join selects among those that match a left row, by the compared
+/// values.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Closest {
-    /// `left >= right`: the largest right value that is not greater than the left one.
+    /// `left >= right`: the row with the largest right value that is at most the left value.
     AtOrBefore,
-    /// `left > right`: the largest right value that is less than the left one.
+    /// `left > right`: the row with the largest right value that is less than the left value.
     Before,
-    /// `left <= right`: the smallest right value that is not less than the left one.
+    /// `left <= right`: the row with the smallest right value that is at least the left value.
     AtOrAfter,
-    /// `left < right`: the smallest right value that is greater than the left one.
+    /// `left < right`: the row with the smallest right value that is greater than the left value.
     After,
 }
 
 impl Closest {
-    /// The operator, with the left value as its left operand.
+    /// The comparison operator, with the left value as its left operand.
     pub fn operator(self) -> &'static str {
         match self {
             Self::AtOrBefore => ">=",
@@ -173,7 +176,7 @@ impl Closest {
         }
     }
 
-    /// The same condition with its sides exchanged.
+    /// The equivalent comparison with exchanged operands.
     pub fn flipped(self) -> Self {
         match self {
             Self::AtOrBefore => Self::AtOrAfter,
@@ -193,17 +196,17 @@ pub struct Join {
     pub right: Plan,
     /// The type of the join.
     pub kind: JoinKind,
-    /// The join condition over the columns of both sides, left first; `None` if all rows match.
+    /// The join condition over the columns of both sides, left first; `None` if all pairs match.
     pub condition: Option<Resolved>,
-    /// For `In` and for an ASOF join: the compared values of the left and the right row, over the
-    /// columns of both sides.
+    /// For `In` and for an ASOF join: the compared values of the left and of the right row, over
+    /// the columns of both sides.
     pub in_operands: Option<(Resolved, Resolved)>,
-    /// For an ASOF join: which of the matching right rows is joined.
+    /// For an ASOF join: which of the matching right rows is selected.
     pub closest: Option<Closest>,
-    /// The range of matching right rows to use, in their order: how many to skip, and how many to
-    /// take.
+    /// The number of matching right rows to skip, and the maximum number to use after them; `None`
+    /// to use all.
     pub match_range: Option<(u64, u64)>,
-    /// The side that is a table, if its rows may change while the query runs.
+    /// The reader of the side that is a table, if its rows may change while the query runs.
     pub live: Option<LiveTable>,
     /// The position in the query text.
     pub place: Place,
@@ -216,13 +219,13 @@ impl Join {
     }
 }
 
-/// The qualification of a column.
+/// How a column can be referred to.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Qualifier {
-    /// The relation that it belongs to.
+    /// The relation that the column belongs to; `None` if it has no name.
     pub relation: Option<String>,
-    /// Whether the column is not part of `*` and only a qualified name refers to it: the other
-    /// side's column of a USING join.
+    /// Whether the column is left out of `*` and found only by a qualified name. This applies to
+    /// the second of the two equal columns of a USING join.
     pub hidden: bool,
 }
 
@@ -247,7 +250,7 @@ pub enum Plan {
     Limit(Box<Plan>, u64),
     /// Qualifies all columns with a relation name.
     Alias(Box<Plan>, String),
-    /// Qualifies the columns from an index on with a relation name.
+    /// Qualifies the columns from an index onward with a relation name.
     QualifyFrom(Box<Plan>, usize, String),
     /// Qualifies each column separately.
     Qualified(Box<Plan>, Vec<Qualifier>),
@@ -257,34 +260,35 @@ pub enum Plan {
     Values(Schema, Vec<Vec<Value>>),
     /// A join of two inputs.
     Join(Box<Join>),
-    /// Declares a column as the event time.
+    /// Declares a column as the event time of the rows.
     Watermark {
         /// The input.
         input: Box<Plan>,
         /// The event time column: a timestamp or a window.
         column: usize,
-        /// Delay of the watermark behind the largest event time, in milliseconds.
+        /// The delay of the watermark behind the largest event time, in milliseconds.
         delay_ms: i64,
-        /// Maximum distance of an event time ahead of the clock, in milliseconds; `None`: the
-        /// session's limit.
+        /// The maximum distance of an event time ahead of the clock, in milliseconds. `None` for
+        /// the limit of the session.
         skew_ms: Option<i64>,
     },
-    /// Keeps the first of the rows that are equal in some columns.
+    /// Passes on only the first of the rows that are equal in some columns.
     Deduplicate {
         /// The input.
         input: Box<Plan>,
-        /// The columns that are compared.
+        /// The indices of the compared columns.
         keys: Vec<usize>,
-        /// Whether keys are kept only for the delay of the watermark.
+        /// Whether a key is forgotten once the watermark's delay has passed
+        /// (`dropDuplicatesWithinWatermark`).
         within: bool,
     },
-    /// A processor of rows with state for each key.
+    /// A user-defined operator with state for each key.
     ArbitraryState {
-        /// The input rows: the keys first, then the columns that the processor sees.
+        /// The input. Its rows have the keys first, then the columns that the processor receives.
         input: Box<Plan>,
-        /// The number of keys.
+        /// The number of key columns.
         keys: usize,
-        /// The processor.
+        /// The operator that processes the rows.
         operator: StateOperator,
     },
 }
@@ -299,7 +303,7 @@ impl Plan {
         Self::Project(Box::new(self), columns.zip(names).collect())
     }
 
-    /// The direct inputs, from left to right; none for sources and constant rows.
+    /// The direct inputs, from left to right. Sources and constant rows have none.
     pub fn inputs(&self) -> SmallVec<[&Plan; 2]> {
         match self {
             Self::Scan(_) | Self::Values(..) => SmallVec::new(),
@@ -321,7 +325,7 @@ impl Plan {
         }
     }
 
-    /// The expressions of this operator, not those of its inputs.
+    /// The expressions of this operator, without those of its inputs.
     pub fn exprs(&self) -> Box<dyn Iterator<Item = &Resolved> + '_> {
         match self {
             Self::Project(_, exprs) => Box::new(exprs.iter().map(|(expr, _)| expr)),
@@ -352,7 +356,7 @@ impl Plan {
         1 + own + self.inputs().into_iter().map(Plan::size).sum::<usize>()
     }
 
-    /// Returns an error if operators are nested too deeply.
+    /// Fails if operators are nested too deeply.
     pub fn check_levels(&self) -> PlanResult<()> {
         fn levels(plan: &Plan) -> usize {
             1 + plan.inputs().into_iter().map(levels).max().unwrap_or(0)
@@ -364,7 +368,7 @@ impl Plan {
         Ok(())
     }
 
-    /// Replaces the inputs.
+    /// Replaces each direct input by the result of `change`.
     pub fn map_inputs<E>(self, change: &mut dyn FnMut(Plan) -> Result<Plan, E>) -> Result<Plan, E> {
         let mut boxed = |input: Box<Plan>| change(*input).map(Box::new);
         Ok(match self {
@@ -398,7 +402,8 @@ impl Plan {
         })
     }
 
-    /// Replaces the expressions of this operator. The inputs are unchanged.
+    /// Replaces each expression of this operator by the result of `change`. The inputs are
+    /// unchanged.
     pub fn map_exprs<E>(
         self,
         change: &mut dyn FnMut(Resolved) -> Result<Resolved, E>,
@@ -440,8 +445,8 @@ impl Plan {
         })
     }
 
-    /// Fixes the seeds of random functions, so that the plan gives the same rows each time it is
-    /// evaluated.
+    /// Fixes the seeds of random functions, so that each evaluation of the plan returns the same
+    /// rows.
     pub fn with_seeds(self) -> Plan {
         fn seeded(expr: Resolved) -> Resolved {
             match expr.node {
@@ -459,7 +464,8 @@ impl Plan {
         }
     }
 
-    /// Adds the column [`METADATA`] to the file sources directly below; `None` if there are none.
+    /// Adds the column [`METADATA`] to a file source, also below aliases and filters. `None` for
+    /// any other plan.
     pub fn with_metadata(&self) -> Option<Plan> {
         let boxed = |input: &Plan| input.with_metadata().map(Box::new);
         Some(match self {
@@ -484,14 +490,14 @@ impl Plan {
         }
     }
 
-    /// Makes every source a stream, except those of subqueries.
+    /// Makes every source a stream, except the tables with which joins look up rows.
     pub fn into_stream(self) -> Plan {
         let always = |made: Result<Plan, std::convert::Infallible>| match made {
             Ok(plan) => plan,
         };
         match self {
             Self::Scan(scan) => Self::Scan(Scan { streaming: true, ..scan }),
-            // The table in which rows are looked up remains a table.
+            // Only the left input becomes a stream; the right one is the table of a lookup.
             Self::Join(mut join) => {
                 join.left = join.left.into_stream();
                 Self::Join(join)
@@ -516,7 +522,7 @@ impl Plan {
 
     /// The columns that an expression over this plan can refer to.
     pub fn scope(&self) -> Scope {
-        // The caller may be on a thread with a small stack.
+        // The caller's thread may have a small stack, and the recursion is as deep as the plan.
         stacker::maybe_grow(LEVEL_STACK, MORE_STACK, || self.columns())
     }
 

@@ -1,6 +1,6 @@
-//! The optimiser rewrites a plan to a cheaper one with the same result. Relation names are dropped.
-//! Projections are merged into the operator above them, unless an expression would be computed
-//! twice.
+//! The optimiser rewrites a plan to a cheaper plan with the same result. Relation names are
+//! dropped. A projection is merged into the operator above it, unless an expression would be
+//! computed twice.
 
 use crate::table::expr::functions::is_deterministic;
 use crate::table::expr::null_propagation::propagate;
@@ -93,11 +93,11 @@ pub fn optimize(plan: &Plan) -> Plan {
     }
 }
 
-/// Unions with at most this many branches are left unchanged.
+/// The largest number of branches of a union that are not combined.
 const FEW_BRANCHES: usize = 64;
 
-/// In a union with many branches, replaces consecutive branches of one constant row each, such as
-/// `SELECT 1, 'a'`, by a single list of rows.
+/// In a union with many branches, combines consecutive branches of one constant row each, such as
+/// `SELECT 1, 'a'`, to a single list of rows.
 fn with_joined_rows(inputs: Vec<Plan>) -> Vec<Plan> {
     if inputs.len() <= FEW_BRANCHES {
         return inputs;
@@ -124,7 +124,8 @@ fn has_types(first: &Schema, other: &Schema) -> bool {
     types(first) == types(other)
 }
 
-/// The row of a `SELECT` of constants without `FROM`. Any other plan is returned as the error.
+/// The row of a `SELECT` of constants without `FROM`. Any other plan is returned as the error
+/// value.
 fn constant_row(plan: Plan) -> Result<(Schema, Vec<Value>), Box<Plan>> {
     match plan {
         Plan::Project(input, exprs)
@@ -146,7 +147,7 @@ fn constant_row(plan: Plan) -> Result<(Schema, Vec<Value>), Box<Plan>> {
     }
 }
 
-/// Builds an aggregation, replacing operations on NULL by NULL.
+/// Builds an aggregation. Operations on a constant NULL in its expressions are replaced by NULL.
 fn aggregated(input: Box<Plan>, keys: Vec<(Resolved, String)>, calls: Vec<AggregateCall>) -> Plan {
     let keys = keys.into_iter().map(|(key, name)| (propagate(key), name)).collect();
     let calls = calls.into_iter().map(|call| AggregateCall {
@@ -157,7 +158,7 @@ fn aggregated(input: Box<Plan>, keys: Vec<(Resolved, String)>, calls: Vec<Aggreg
     Plan::Aggregate(input, keys, calls.collect())
 }
 
-/// Builds a projection, replacing operations on NULL by NULL.
+/// Builds a projection. Operations on a constant NULL in its expressions are replaced by NULL.
 fn projected(input: Box<Plan>, mut exprs: Vec<(Resolved, String)>) -> Plan {
     if !is_written_out(&input) {
         exprs = exprs.into_iter().map(|(expr, name)| (propagate(expr), name)).collect();
@@ -165,8 +166,8 @@ fn projected(input: Box<Plan>, mut exprs: Vec<(Resolved, String)>) -> Plan {
     Plan::Project(input, exprs)
 }
 
-/// Whether a plan is a list of constant rows, or is computed row by row from one. A `SELECT`
-/// without `FROM` does not count.
+/// Whether a plan is a list of constant rows (VALUES), or computes each row from such a list. A
+/// `SELECT` without `FROM` does not count.
 fn is_written_out(plan: &Plan) -> bool {
     match plan {
         Plan::Values(schema, _) => !schema.fields.is_empty(),
@@ -177,8 +178,8 @@ fn is_written_out(plan: &Plan) -> bool {
     }
 }
 
-/// Pushes a semi or anti join of a stream with a table towards the source. As in Spark, the rows
-/// that it drops then do not advance the watermark.
+/// Pushes a semi or anti join of a stream with a table towards the source. So the rows that the
+/// join drops do not advance the watermark, as in Spark.
 pub(in crate::table) fn below_watermark(join: Join) -> Plan {
     let drops = matches!(join.kind, JoinKind::LeftSemi | JoinKind::LeftAnti);
     let drops = drops && !join.right.is_streaming();
@@ -197,7 +198,8 @@ pub(in crate::table) fn below_watermark(join: Join) -> Plan {
         Plan::Project(input, exprs)
             if exprs.iter().all(|(expr, _)| is_deterministic_expr(expr)) =>
         {
-            // The columns of the table follow those of the left side.
+            // The table's columns follow the left columns, so their indices change with the left
+            // width.
             let width = input.width();
             let condition = join.condition.map(|condition| over_left(condition, &exprs, width));
             let below = Join { left: *input, condition, ..join };
@@ -207,7 +209,8 @@ pub(in crate::table) fn below_watermark(join: Join) -> Plan {
     }
 }
 
-/// Rewrites a join condition over a projection of the left side to one over the projection's input.
+/// Rewrites a join condition, so that it reads the input of a left projection instead of its
+/// output.
 fn over_left(condition: Resolved, left: &[(Resolved, String)], width: usize) -> Resolved {
     match &condition.node {
         Node::Column(index, _) if *index < left.len() => left[*index].0.clone(),
@@ -219,11 +222,11 @@ fn over_left(condition: Resolved, left: &[(Resolved, String)], width: usize) -> 
     }
 }
 
-/// Pushes a filter towards the source, so that nothing is computed for the rows it drops, and
-/// columns that only they need are not read.
+/// Pushes a filter towards the source. So no expressions are computed for dropped rows, and columns
+/// that only those expressions need are not read.
 pub(in crate::table) fn filtered(input: Plan, condition: &Resolved) -> Plan {
     match input {
-        // A non-deterministic condition is not pushed down.
+        // The condition must be deterministic, and so must all expressions of the projection.
         Plan::Project(below, exprs)
             if reads_only_columns(condition, &exprs)
                 && exprs.iter().all(|(expr, _)| is_deterministic_expr(expr)) =>
@@ -231,8 +234,8 @@ pub(in crate::table) fn filtered(input: Plan, condition: &Resolved) -> Plan {
             let inner = substituted(condition, &exprs);
             Plan::Project(Box::new(filtered(*below, &inner)), exprs)
         }
-        // As in Spark, dropped rows do not advance the watermark. Of a conjunction, the conditions
-        // that do not read the event time are pushed below it.
+        // As in Spark, dropped rows do not advance the watermark. The parts of the condition that
+        // do not read the event time are pushed below the watermark.
         Plan::Watermark { input, column, delay_ms, skew_ms } => {
             let goes = |part: &Resolved| !reads(part, column) && is_deterministic_expr(part);
             let (below, here) = split(condition, goes);
@@ -242,12 +245,12 @@ pub(in crate::table) fn filtered(input: Plan, condition: &Resolved) -> Plan {
             });
             behind(Plan::Watermark { input, column, delay_ms, skew_ms }, here)
         }
-        // Consecutive filters are combined, and each of their conditions is pushed separately.
+        // Consecutive filters are combined, then each part of the condition is pushed on its own.
         Plan::Filter(below, first) if has_watermark(&below) => {
             filtered(*below, &and(first, condition.clone()))
         }
-        // Pushing the filter below a projection computes its input twice, but then the dropped rows
-        // do not advance the watermark.
+        // Below the projection, the condition computes projected expressions a second time. In
+        // return, the dropped rows do not advance the watermark.
         Plan::Project(below, exprs)
             if has_watermark(&below)
                 && is_deterministic_expr(condition)
@@ -256,7 +259,7 @@ pub(in crate::table) fn filtered(input: Plan, condition: &Resolved) -> Plan {
             let inner = substituted(condition, &exprs);
             Plan::Project(Box::new(filtered(*below, &inner)), exprs)
         }
-        // A filter on grouping keys is applied to the rows instead of to the groups.
+        // Conditions on grouping keys are applied to the input rows instead of to the groups.
         Plan::Aggregate(input, keys, calls)
             if has_watermark(&input) && keys.iter().all(|(key, _)| is_deterministic_expr(key)) =>
         {
@@ -284,7 +287,7 @@ pub(in crate::table) fn filtered(input: Plan, condition: &Resolved) -> Plan {
     }
 }
 
-/// Splits a conjunction into the conditions that satisfy `holds` and the others.
+/// Splits a conjunction into the conditions for which `holds` is true, and the others.
 fn split(
     condition: &Resolved,
     holds: impl Fn(&Resolved) -> bool,
@@ -294,7 +297,7 @@ fn split(
     (some.into_iter().reduce(and), others.into_iter().reduce(and))
 }
 
-/// The conjunction of both conditions, evaluated in this order.
+/// The conjunction of two conditions, evaluated from left to right.
 pub(in crate::table) fn and(a: Resolved, b: Resolved) -> Resolved {
     Resolved {
         data_type: a.data_type.clone(),
@@ -303,7 +306,7 @@ pub(in crate::table) fn and(a: Resolved, b: Resolved) -> Resolved {
     }
 }
 
-/// Adds a filter that is not pushed further.
+/// Adds a filter directly above `input`, without pushing it down.
 pub(in crate::table) fn behind(input: Plan, condition: Option<Resolved>) -> Plan {
     match condition {
         Some(condition) => Plan::Filter(Box::new(input), condition),
@@ -311,8 +314,8 @@ pub(in crate::table) fn behind(input: Plan, condition: Option<Resolved>) -> Plan
     }
 }
 
-/// Whether a condition reads only columns and constants of a projection, and is deterministic, so
-/// that it can be evaluated before the projection.
+/// Whether a condition is deterministic and reads only columns and constants of a projection. Such
+/// a condition can be evaluated before the projection.
 fn reads_only_columns(condition: &Resolved, exprs: &[(Resolved, String)]) -> bool {
     match &condition.node {
         Node::Column(index, _) => {
@@ -339,7 +342,8 @@ fn highest(expr: &Resolved) -> Option<usize> {
     }
 }
 
-/// Whether each projected expression that is read is a column or a constant, or is read only once.
+/// Whether a projection `inner` can be merged into the expressions above it. Each of its
+/// expressions must be a column or a constant, or must be read at most once.
 fn may_go_into(inner: &[(Resolved, String)], outer: &[&Resolved]) -> bool {
     let mut reads = vec![0u32; inner.len()];
     outer.iter().for_each(|expr| count(expr, &mut reads));
@@ -349,7 +353,7 @@ fn may_go_into(inner: &[(Resolved, String)], outer: &[&Resolved]) -> bool {
     })
 }
 
-/// Whether an expression is deterministic: it always has the same value for the same row.
+/// Whether an expression is deterministic: for the same row it always has the same value.
 pub fn is_deterministic_expr(expr: &Resolved) -> bool {
     let same = !matches!(&expr.node, Node::Call(name, _) if !is_deterministic(name));
     same && expr.children().into_iter().all(is_deterministic_expr)
@@ -359,7 +363,7 @@ fn count(expr: &Resolved, reads: &mut [u32]) {
     if let Node::Column(index, _) = &expr.node {
         reads[*index] += 1;
     }
-    // A lambda's body is evaluated once per element, so its reads count twice.
+    // A lambda's body is evaluated once per element, so a read in it counts as several reads.
     let times = if matches!(expr.node, Node::Lambda(..)) { 2 } else { 1 };
     for _ in 0..times {
         expr.children().into_iter().for_each(|child| count(child, reads));

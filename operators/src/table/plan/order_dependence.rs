@@ -1,18 +1,18 @@
-//! How a result depends on the order of input rows. Functions such as `first` and operators that
-//! keep the first row of a key depend on it.
+//! Whether a result depends on the order of input rows. It does with functions such as `first`, and
+//! with operators that select the first row of a key.
 
 use crate::table::plan::Plan;
 use crate::table::plan::aggregate_function::AggregateCall;
 
-/// The order on which a result depends.
+/// The order on which the result of a query depends.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
 pub enum OrderDependence {
-    /// On no order: a source with any number of partitions gives the same result.
+    /// No order: the result is the same for any number of partitions.
     #[default]
     None,
-    /// On the order of a source's rows, which a source with several partitions does not preserve.
+    /// The order of a source's rows. A source with several partitions does not preserve it.
     Sources,
-    /// On the order in which rows of several inputs or instances are merged, which is undefined.
+    /// The order in which rows of several inputs or instances are merged. It is undefined.
     Operators,
 }
 
@@ -26,7 +26,8 @@ impl OrderDependence {
                     |call: &AggregateCall| call.user.is_none() && call.function.is_commutative();
                 !calls.iter().all(in_any_order)
             }
-            // The result depends on which row of a key is kept.
+            // If rows differ in other columns, the result depends on which row of a key comes
+            // first.
             Plan::Deduplicate { input, keys, .. } => keys.len() < input.width(),
             Plan::Limit(..) | Plan::ArbitraryState { .. } => true,
             _ => false,

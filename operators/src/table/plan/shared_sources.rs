@@ -1,8 +1,8 @@
-//! The sources of a plan, and the number of branches that read each.
+//! The sources of a plan, and the number of branches that read each of them.
 //!
-//! A stream that is loaded once is a single source, no matter how often the plan reads it, for
-//! example as a view that is used twice, or as a DataFrame and its clone. It is opened once, has
-//! one offset in the checkpoint, and sends each row to every reader. Two streams that are loaded
+//! A stream that is loaded once is a single source, however often the plan reads it. For example, a
+//! plan may use a view twice, or a DataFrame and its clone. The source is opened once, has one
+//! offset in the checkpoint, and sends each row to every reader. Two streams that are loaded
 //! separately with equal options are two sources, as in Spark. A table is read once per reader.
 
 use crate::table::expr::{Node, Resolved};
@@ -12,13 +12,13 @@ use std::borrow::Cow;
 use std::convert::Infallible;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-/// Distinguishes sources with equal descriptions.
+/// The identity of a source, which distinguishes sources with equal descriptions.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct SourceId(u64);
 
 impl SourceId {
-    /// Creates an ID that is unique within this process. The default ID is that of tables in
-    /// memory.
+    /// Creates an ID that is unique within this process. Tables in memory use the default ID
+    /// instead.
     pub fn new() -> Self {
         static NEXT: AtomicU64 = AtomicU64::new(1);
         // ORDERING: relaxed, because only the uniqueness of the numbers matters.
@@ -33,11 +33,11 @@ impl Scan {
     }
 }
 
-/// The sources of a plan, in the order of their first use, in which they are opened.
+/// The sources of a plan, in the order of their first use. They are opened in this order.
 pub fn sources(plan: &Plan) -> Vec<&Scan> {
     let mut sources: Vec<&Scan> = Vec::new();
     for scan in plan.scans() {
-        // Only streams share a source among readers.
+        // Only streams are shared; every reader of a table has its own source.
         let found = match scan.streaming {
             true => sources.iter_mut().find(|source| source.shares_source(scan)),
             false => None,
@@ -51,7 +51,7 @@ pub fn sources(plan: &Plan) -> Vec<&Scan> {
     sources
 }
 
-/// The number of times a plan reads the source of a scan.
+/// The number of branches of a plan that read the source of a scan.
 pub fn readers(plan: &Plan, scan: &Scan) -> usize {
     plan.scans().into_iter().filter(|other| other.shares_source(scan)).count()
 }
@@ -60,8 +60,8 @@ fn width(scan: &Scan) -> usize {
     scan.schema.fields.len()
 }
 
-/// Makes all readers of a stream read the same columns. If one of them needs the file metadata
-/// column, which comes last, the others read and drop it.
+/// Makes all readers of a stream read the same columns. If one reader needs the file metadata
+/// column, which comes last, the other readers read it too and drop it.
 pub fn with_equal_readers(plan: &Plan) -> Cow<'_, Plan> {
     let sources = sources(plan);
     let is_narrow = |scan: &&Scan| {

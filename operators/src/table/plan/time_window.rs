@@ -1,4 +1,4 @@
-//! Event-time windows: adds the columns of `window` and `session_window` to the input, and tracks
+//! Event-time windows: adds the columns of `window` and `session_window` to a plan, and determines
 //! which columns are event times.
 
 use crate::table::datetime::interval;
@@ -17,7 +17,7 @@ use crate::table::types::DataType;
 use crate::table::value::Value;
 use std::collections::HashSet;
 
-/// The qualifier of a window's column.
+/// The qualifier of a window's column. The spaces in it avoid collisions with relation names.
 const QUALIFIER: &str = "window of the query";
 /// The number of days per month in a delay, as in Spark.
 const MONTH_DAYS: i64 = 31;
@@ -26,13 +26,15 @@ const DAY_US: i64 = 86_400_000_000;
 /// The role of an expression in event time.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Tag {
-    /// For an event time or a window of one: the delay of its watermark, in milliseconds.
+    /// The delay of the watermark, in milliseconds, if this is an event time or a window of event
+    /// times.
     pub delay_ms: Option<i64>,
-    /// Whether it is a session window.
+    /// Whether the expression is a session window.
     pub session: bool,
 }
 
-/// The tag of an expression. Columns, windows and times of windows keep the tag of their source.
+/// The role of an expression in event time. A column, a window, and the time of a window have the
+/// role of their source.
 pub fn tag(expr: &Resolved, scope: &Scope) -> Tag {
     match &expr.node {
         Node::Column(index, _) => scope.columns.get(*index).map(|c| c.tag).unwrap_or_default(),
@@ -44,12 +46,12 @@ pub fn tag(expr: &Resolved, scope: &Scope) -> Tag {
     }
 }
 
-/// The grouping key that is an event time or a window of one.
+/// The grouping key that is an event time or a window of event times.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct EventKey {
-    /// The index among the keys.
+    /// The index of the key among the grouping keys.
     pub index: usize,
-    /// Whether it is a window, which expires at its end.
+    /// Whether the key is a window. A window expires at its end.
     pub window: bool,
 }
 
@@ -70,7 +72,7 @@ impl EventKey {
     }
 }
 
-/// The grouping key by which groups expire; `None` if there is none.
+/// The grouping key that determines when groups expire; `None` if groups never expire.
 pub fn event_key(input: &Plan, keys: &[(Resolved, String)]) -> Option<EventKey> {
     let scope = input.scope();
     let index = keys.iter().position(|(key, _)| tag(key, &scope).delay_ms.is_some())?;
@@ -90,18 +92,18 @@ pub struct Lengths {
     pub width_us: i64,
     /// The distance between the starts of consecutive windows; at most the length.
     pub slide_us: i64,
-    /// The start of some window, relative to 1970.
+    /// The start of any one of the windows, relative to 1970.
     pub start_us: i64,
 }
 
 impl Lengths {
-    /// The latest start of a window at or before a time.
+    /// The latest start of a window that is not after a time.
     fn begin(&self, time_us: i64) -> i64 {
         time_us.saturating_sub(time_us.saturating_sub(self.start_us).rem_euclid(self.slide_us))
     }
 
-    /// The start of the slice that contains a time. At each border between slices a window starts
-    /// or ends.
+    /// The start of the slice that contains a time. Slices are the intervals between consecutive
+    /// starts and ends of windows.
     pub fn slice(&self, time_us: i64) -> i64 {
         let begin_us = self.begin(time_us);
         let rest_us = self.width_us % self.slide_us;
@@ -130,19 +132,19 @@ impl Lengths {
 
 /// An aggregation over sliding windows that can be computed from slices.
 pub struct Sliced<'p> {
-    /// The input rows, not multiplied by windows.
+    /// The input rows, each only once instead of once per window.
     pub input: &'p Plan,
-    /// The event time of a row.
+    /// The expression for the event time of a row.
     pub time: &'p Resolved,
     /// The length, slide and start of the windows.
     pub lengths: Lengths,
-    /// The index of the window among the keys.
+    /// The index of the window among the grouping keys.
     pub place: usize,
 }
 
-/// Decomposes an aggregation whose rows are assigned to each of their windows, if it can be
-/// computed from slices: only the window itself is used as a key, and the functions do not depend
-/// on the order of rows. `None` otherwise.
+/// Decomposes an aggregation over sliding windows, so that it can be computed from slices. `None`
+/// if it cannot: the window must be used only as a key, and the functions must not depend on the
+/// order of rows.
 pub fn sliced<'p>(
     mut input: &'p Plan,
     keys: &[(Resolved, String)],
@@ -198,7 +200,8 @@ fn length(text: &str) -> PlanResult<Length> {
     })
 }
 
-/// Parses a non-negative duration to milliseconds. A negative one is an error with this condition.
+/// Parses a non-negative duration to milliseconds. A negative duration is an error with the given
+/// condition; `what` names the argument.
 fn milliseconds(text: &str, condition: &'static str, what: &str) -> PlanResult<i64> {
     let Length { months, micros } = length(text)?;
     let length_us = micros.saturating_add(months.saturating_mul(MONTH_DAYS * DAY_US));
@@ -209,8 +212,8 @@ fn milliseconds(text: &str, condition: &'static str, what: &str) -> PlanResult<i
     Ok(length_us / 1000)
 }
 
-/// Limits how far ahead of the clock event times may be. The watermark must be the last operator of
-/// the plan.
+/// Limits how far event times may be ahead of the clock. The plan's top operator must be the
+/// watermark.
 pub fn with_max_future_skew(plan: Plan, skew: &str) -> PlanResult<Plan> {
     match plan {
         Plan::Watermark { input, column, delay_ms, .. } => {
@@ -225,7 +228,7 @@ pub fn with_max_future_skew(plan: Plan, skew: &str) -> PlanResult<Plan> {
     }
 }
 
-/// Sets the limit for all watermarks that have no limit of their own.
+/// Sets the limit for every watermark that has no limit itself.
 pub fn with_default_skew(plan: Plan, default_ms: i64) -> Plan {
     let of_inputs = plan.map_inputs(&mut |input| {
         Ok::<_, std::convert::Infallible>(with_default_skew(input, default_ms))
@@ -238,7 +241,7 @@ pub fn with_default_skew(plan: Plan, default_ms: i64) -> Plan {
     }
 }
 
-/// Declares the event time of a table. Its watermark is the largest event time minus a delay.
+/// Declares the event time of a table. The watermark is the largest event time minus the delay.
 pub fn with_watermark(input: Plan, column: &Expr, delay: &str) -> PlanResult<Plan> {
     let delay_ms = milliseconds(delay, "WATERMARK_DELAY_NEGATIVE", "the delay")?;
     let scope = input.scope();
@@ -269,7 +272,7 @@ pub fn with_watermark(input: Plan, column: &Expr, delay: &str) -> PlanResult<Pla
     Ok(Plan::Watermark { input: Box::new(input), column: index, delay_ms, skew_ms: None })
 }
 
-/// Collects the window calls of an expression.
+/// Collects the calls of window functions in an expression.
 fn calls<'e>(expr: &'e Expr, found: &mut Vec<&'e Expr>) {
     match expr {
         Expr::Call { name, .. } if matches!(&*lower(name), "window" | "session_window") => {
@@ -298,7 +301,7 @@ fn calls<'e>(expr: &'e Expr, found: &mut Vec<&'e Expr>) {
     }
 }
 
-/// The window of a query, which is a column of the query's input.
+/// The window of a query, which is computed as a column of the query's input.
 #[derive(Clone, Debug)]
 pub struct Window {
     text: String,
@@ -306,7 +309,8 @@ pub struct Window {
 }
 
 impl Window {
-    /// Replaces the window call by the column. `window.start` becomes a field of it.
+    /// Replaces each call of the window function by the window's column, and `window.start` by a
+    /// field of the column.
     pub fn rewrite(&self, expr: &Expr) -> Expr {
         let below = |expr: &Expr| Box::new(self.rewrite(expr));
         let column = |rest: &[String], place| {
@@ -356,15 +360,15 @@ impl Window {
     }
 }
 
-/// Adds the column of the window function that the expressions use, if there is one. Several
-/// different windows are an error.
+/// Adds a column for the window function that the expressions call, if they call one. Fails if they
+/// call several different windows.
 pub fn windowed<'e>(
     input: Plan,
     exprs: impl IntoIterator<Item = &'e Expr>,
 ) -> PlanResult<(Plan, Option<Window>)> {
     let mut found = Vec::new();
     exprs.into_iter().for_each(|expr| calls(expr, &mut found));
-    // Equal calls, for example in GROUP BY and SELECT, are the same window.
+    // Equal calls, for example in GROUP BY and SELECT, denote the same window.
     let mut texts = HashSet::new();
     found.retain(|call| texts.insert(call.to_string()));
     match found.as_slice() {
@@ -388,8 +392,8 @@ pub fn windowed<'e>(
     }
 }
 
-/// Resolves the time argument of a window. If it contains another window, that window is added as a
-/// column after those of the input.
+/// Resolves the time argument of a window. If the argument contains another window, that window is
+/// added as a column after those of the input.
 fn with_time(input: Plan, time: &Expr) -> PlanResult<(Plan, Resolved)> {
     let (input, inner) = windowed(input, [time])?;
     let time = match inner {
@@ -399,8 +403,8 @@ fn with_time(input: Plan, time: &Expr) -> PlanResult<(Plan, Resolved)> {
     Ok((input, time))
 }
 
-/// Resolves a time argument: a timestamp, a value that can be cast to one, or a window, whose last
-/// moment is used.
+/// Resolves a time argument. It is a timestamp, a value that can be cast to one, or a window; of a
+/// window the last instant is used.
 fn time_of(arg: &Expr, scope: &Scope) -> PlanResult<Resolved> {
     let resolved = resolve(arg, scope)?;
     match &resolved.data_type {
@@ -442,7 +446,7 @@ fn constant_us(arg: &Expr, what: &str) -> PlanResult<i64> {
     }
 }
 
-/// The maximum number of windows that contain the same time.
+/// The maximum number of windows to which one row may belong.
 const WINDOWS_MAX: i64 = 1 << 20;
 
 fn with_window(input: Plan, args: &[Expr]) -> PlanResult<Plan> {
@@ -537,7 +541,8 @@ fn with_session(input: Plan, args: &[Expr]) -> PlanResult<Plan> {
     let nothing = Resolved::literal(Value::Long(0), DataType::Long);
     let input = where_there(input, &time)?;
     let longer = functions::resolve(">", vec![gap_us.clone(), nothing])?;
-    // The condition also reads the time, so that rows without a session do advance the watermark.
+    // The condition also reads the event time, so that it is not pushed below the watermark. So
+    // rows without a session still advance the watermark, as in Spark.
     let there = functions::resolve("isnotnull", vec![time.clone()])?;
     let no = Resolved::literal(Value::Boolean(false), DataType::Boolean);
     let (data_type, nullable) = (longer.data_type.clone(), longer.nullable);
@@ -548,7 +553,7 @@ fn with_session(input: Plan, args: &[Expr]) -> PlanResult<Plan> {
     Ok(with_column(input, &scope, made, "session_window", Some(QUALIFIER)))
 }
 
-/// Drops rows without an event time, which belong to no window.
+/// Adds a filter that drops rows without an event time, which belong to no window.
 fn where_there(input: Plan, time: &Resolved) -> PlanResult<Plan> {
     if !time.nullable {
         return Ok(input);
@@ -578,8 +583,8 @@ pub fn with_column(
     }
 }
 
-/// Keeps the first of rows that are equal in some columns, or in all if `names` is empty. With
-/// `within`, keys are kept only for the delay of the watermark.
+/// Passes on only the first of the rows that are equal in the columns `names`, or in all columns if
+/// `names` is empty. If `within`, a key is forgotten once the watermark's delay has passed.
 pub fn deduplicate(input: Plan, names: &[&str], within: bool) -> PlanResult<Plan> {
     let scope = input.scope();
     let place = |name: &&str| {
@@ -612,7 +617,7 @@ mod tests {
     use proptest::prelude::*;
 
     proptest! {
-        /// A slice is either completely inside or completely outside a window, and `first_end` and
+        /// Each slice is completely inside or completely outside of a window, and `first_end` and
         /// `last_end` are the ends of its first and last window.
         #[test]
         fn slices_are_in_the_windows_of_their_times(

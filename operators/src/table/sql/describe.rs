@@ -14,30 +14,30 @@ use sqlparser::tokenizer::{Token, TokenWithSpan, Word};
 pub enum Describe {
     /// `DESCRIBE view`, `DESCRIBE [QUERY] query`: the columns with their types.
     Query(Tokens),
-    /// `DESCRIBE [EXTENDED] view column`.
+    /// A column: `DESCRIBE [EXTENDED] view column`.
     Column {
-        /// The view.
+        /// The name of the view.
         table: Tokens,
-        /// The column's name and its position.
+        /// The name of the column, and its position in the text.
         column: (String, Place),
-        /// `EXTENDED`: with statistics, which are always empty.
+        /// Whether the statement has EXTENDED, which adds statistics. They are always empty.
         extended: bool,
     },
     /// `SHOW COLUMNS IN view`.
     Columns(Tokens),
-    /// `SHOW VIEWS` or `SHOW TABLES`, with the name of its second column.
+    /// `SHOW VIEWS` or `SHOW TABLES`, with the name of the result's second column.
     Views(&'static str),
 }
 
 /// A schema and its rows.
 pub type Table = (Schema, Vec<Vec<Value>>);
 
-/// Parses what follows `DESCRIBE` or `DESC`.
+/// Parses the rest of a statement after `DESCRIBE` or `DESC`.
 pub(super) fn describe(reader: &mut Reader<'_>) -> PlanResult<Describe> {
     if reader.keyword("QUERY") || reader.begins_query() {
         return Ok(Describe::Query(reader.rest()?));
     }
-    // Each of these keywords may also be the name of a view.
+    // At the end of the statement, `TABLE` or `EXTENDED` is not a keyword but the name of a view.
     let has_more = |reader: &Reader<'_>| reader.tokens.len() > reader.next + 1;
     let _ = has_more(reader) && reader.keyword("TABLE");
     let extended = has_more(reader) && (reader.keyword("EXTENDED") || reader.keyword("FORMATTED"));
@@ -59,7 +59,7 @@ pub(super) fn describe(reader: &mut Reader<'_>) -> PlanResult<Describe> {
     Ok(Describe::Column { table, column: (column, place), extended })
 }
 
-/// Parses what follows `SHOW`.
+/// Parses the rest of a statement after `SHOW`.
 pub(super) fn show(reader: &mut Reader<'_>) -> PlanResult<Describe> {
     if reader.keyword("VIEWS") {
         reader.end()?;
@@ -80,8 +80,8 @@ pub(super) fn show(reader: &mut Reader<'_>) -> PlanResult<Describe> {
     Ok(Describe::Columns(table))
 }
 
-/// Parses a table name as the query `FROM name SELECT *`, so that lookup and errors are the same as
-/// in a query.
+/// Parses a table name and returns the query `FROM name SELECT *`, so that lookup and errors are
+/// those of a query.
 fn table(reader: &mut Reader<'_>) -> PlanResult<Tokens> {
     let first = reader.next;
     reader.name()?;

@@ -1,4 +1,4 @@
-//! The SQL dialect of the parser: its Spark dialect with extensions.
+//! The SQL dialect for the parser: its built-in Spark dialect with extensions.
 
 use sqlparser::ast::{Expr, Function, FunctionArguments, Ident, ObjectName, TrimWhereField};
 use sqlparser::dialect::{Dialect, Precedence, SparkSqlDialect};
@@ -7,13 +7,13 @@ use sqlparser::parser::{Parser, ParserError};
 use sqlparser::tokenizer::{Token, Word};
 use std::any::TypeId;
 
-/// Spark's dialect, for the crate `sqlparser`.
+/// The SQL dialect of Spark, for the crate `sqlparser`.
 #[derive(Debug)]
 pub struct Spark;
 
-/// Precedence of the shift operators: below `+`, above `&`.
+/// The precedence of the shift operators: below `+` and above `&`.
 const SHIFT: u8 = 26;
-/// Precedence of BETWEEN, IN, LIKE and IS: below comparisons, which may be their operands.
+/// The precedence of BETWEEN, IN, LIKE and IS: below comparisons, which may be their operands.
 const PREDICATE: u8 = 18;
 /// Spark's unsigned right shift, for which the parser has no token.
 pub const UNSIGNED_SHIFT: &str = ">>>";
@@ -84,7 +84,7 @@ impl Dialect for Spark {
         supports_map_literal_with_angle_brackets
     }
 
-    // Operator precedence, where it differs from Spark's in the base dialect.
+    // The operator precedences in which the base dialect differs from Spark.
     fn prec_value(&self, precedence: Precedence) -> u8 {
         match precedence {
             Precedence::Between | Precedence::Like | Precedence::Is => PREDICATE,
@@ -100,7 +100,7 @@ impl Dialect for Spark {
         }
     }
 
-    // Syntax that Spark supports and the base dialect does not.
+    // The syntax that Spark supports and the base dialect does not.
     fn supports_from_first_select(&self) -> bool {
         true
     }
@@ -124,7 +124,7 @@ impl Dialect for Spark {
     }
 }
 
-/// Whether a word at the start of an expression is a name (unless a string follows it).
+/// Whether a word at the start of an expression is a name. It is not if a string follows.
 fn is_name(word: &Word) -> bool {
     use Keyword as K;
     let known = [
@@ -149,7 +149,7 @@ fn is_name(word: &Word) -> bool {
     known.contains(&word.keyword)
 }
 
-/// Whether a name before this token is a complete expression.
+/// Whether a name is a complete expression if this token follows it.
 fn ends_name(token: &Token) -> bool {
     use Keyword as K;
     let words = [
@@ -192,9 +192,9 @@ fn ends_name(token: &Token) -> bool {
     }
 }
 
-/// Parses the most common expressions directly: numbers, strings, columns and calls. The parser
-/// would first try to read each as a typed literal such as `DATE '2024-01-31'`, and format the
-/// error of that attempt. `None` leaves the expression to the parser.
+/// Parses the most common expressions directly: numbers, strings, columns and calls. The general
+/// parser would first try to read each of them as a typed literal such as `DATE '2024-01-31'`, and
+/// would format the error of this attempt. `None` leaves the expression to the general parser.
 fn plain_prefix(parser: &mut Parser) -> Option<Result<Expr, ParserError>> {
     let [first, second, third] = parser.peek_tokens_ref();
     match &first.token {
@@ -203,7 +203,8 @@ fn plain_prefix(parser: &mut Parser) -> Option<Result<Expr, ParserError>> {
         }
         Token::Word(word) if is_name(word) => {
             let name = word.to_ident(first.span);
-            // `f()` may be a type, and `c(+)` is an outer join of another system.
+            // The general parser handles `f()`, which may be a type, and `c(+)`, the outer join
+            // syntax of another system.
             let calls = second.token == Token::LParen
                 && !matches!(third.token, Token::RParen | Token::Plus);
             if calls {
@@ -220,8 +221,8 @@ fn plain_prefix(parser: &mut Parser) -> Option<Result<Expr, ParserError>> {
     }
 }
 
-/// Parses a function call. Shrinks the argument list, which the parser allocates with room for four
-/// arguments of almost a kilobyte each.
+/// Parses a function call. The argument list is shrunk, because the parser allocates it with a
+/// capacity of four arguments of almost a kilobyte each.
 fn call(parser: &mut Parser, name: Ident) -> Result<Expr, ParserError> {
     let mut call = parser.parse_function(ObjectName::from(vec![name]))?;
     if let Expr::Function(Function { args: FunctionArguments::List(list), .. }) = &mut call {

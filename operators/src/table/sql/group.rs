@@ -1,4 +1,4 @@
-//! GROUP BY: its keys, and the grouping sets of ROLLUP, CUBE and GROUPING SETS.
+//! Converts GROUP BY: the keys, and the grouping sets of ROLLUP, CUBE and GROUPING SETS.
 
 use super::expr::{Subqueries, convert_with};
 use crate::table::error::{Place, PlanError, PlanResult};
@@ -16,7 +16,8 @@ pub(super) struct GroupBy {
     pub keys: Vec<Expr>,
     /// The indices of the keys in each grouping set; `None` without grouping sets.
     pub sets: Option<Vec<Vec<usize>>>,
-    /// GROUP BY ALL: groups by all expressions of the SELECT list without aggregates.
+    /// Whether this is GROUP BY ALL, which groups by all expressions of the SELECT list without
+    /// aggregates.
     pub all: bool,
 }
 
@@ -26,7 +27,7 @@ impl GroupBy {
         self.all || !self.keys.is_empty() || self.sets.is_some()
     }
 
-    /// The keys of GROUP BY ALL, given the SELECT list.
+    /// The keys of GROUP BY ALL, derived from the SELECT list.
     pub fn keys_of_all(&self, items: &[Expr]) -> PlanResult<Vec<Expr>> {
         let keys: Vec<Expr> = items.iter().filter(|item| !has_aggregate(item)).cloned().collect();
         let mixed = |item: &&Expr| reads_beside_aggregates(item);
@@ -41,7 +42,7 @@ impl GroupBy {
         }
     }
 
-    /// Rejects ordinals in GROUP BY if the SELECT list contains `*`.
+    /// Fails if GROUP BY has ordinals and the SELECT list contains `*`.
     pub fn check_star(&self, items: &[Expr]) -> PlanResult<()> {
         let is_number = |key: &Expr| matches!(key, Expr::Literal(_, DataType::Int));
         let is_star = |item: &Expr| matches!(item, Expr::Star(_) | Expr::StarExcept(..));
@@ -56,7 +57,7 @@ impl GroupBy {
     }
 }
 
-/// Whether an expression contains an aggregate and also reads a column outside of it.
+/// Whether an expression contains an aggregate and also reads a column outside of the aggregate.
 fn reads_beside_aggregates(expr: &Expr) -> bool {
     fn reads(expr: &Expr) -> bool {
         match expr {
@@ -78,7 +79,7 @@ fn reads_beside_aggregates(expr: &Expr) -> bool {
     has_aggregate(expr) && reads(expr)
 }
 
-/// Collects the distinct keys while the clause is converted.
+/// The distinct keys found so far during the conversion of the clause.
 struct Keys<'h> {
     keys: Vec<Expr>,
     constants: &'h Subqueries<'h>,
@@ -101,7 +102,7 @@ impl Keys<'_> {
         groups.iter().map(&mut group).collect()
     }
 
-    /// Converts the groups of ROLLUP or CUBE. An empty group is an error.
+    /// Converts the groups of ROLLUP or CUBE. Fails for an empty group.
     fn parts(&mut self, groups: &[Vec<ast::Expr>]) -> PlanResult<Sets> {
         if groups.iter().any(Vec::is_empty) {
             return Err(PlanError::new(
@@ -133,7 +134,7 @@ impl Keys<'_> {
     }
 }
 
-/// Whether two keys are equal, ignoring their positions in the text.
+/// Whether two keys are equal. Their positions in the text are ignored.
 fn same(a: &Expr, b: &Expr) -> bool {
     match (a, b) {
         (Expr::Column { parts: a, .. }, Expr::Column { parts: b, .. }) => a == b,
@@ -141,7 +142,7 @@ fn same(a: &Expr, b: &Expr) -> bool {
     }
 }
 
-/// Recognises ROLLUP and CUBE inside GROUPING SETS, which the parser treats as functions.
+/// Recognises ROLLUP and CUBE inside GROUPING SETS; the parser treats them as function calls.
 fn nested(function: &ast::Function) -> Option<(String, Vec<Vec<ast::Expr>>)> {
     let name = function.name.to_string().to_ascii_lowercase();
     let FunctionArguments::List(list) = &function.args else { return None };
@@ -171,7 +172,7 @@ fn cube(groups: Sets) -> Sets {
     (0..1usize << groups.len().min(12)).map(chosen).collect()
 }
 
-/// Converts the clause.
+/// Converts the GROUP BY clause.
 pub(super) fn group_by(
     clause: &GroupByExpr,
     constants: &Subqueries<'_>,
@@ -181,7 +182,7 @@ pub(super) fn group_by(
         return Ok(GroupBy { keys: Vec::new(), sets: None, all: true });
     };
     let mut keys = Keys { keys: Vec::new(), constants, here };
-    // Each part of the clause has grouping sets; the result is their cross product.
+    // Each part of the clause has grouping sets. The sets of the clause are their cross product.
     let mut sets: Sets = vec![Vec::new()];
     let mut any = false;
     for expr in written {
@@ -212,7 +213,7 @@ pub(super) fn group_by(
         sets = match modifier {
             ast::GroupByWithModifier::Rollup => rollup(groups),
             ast::GroupByWithModifier::Cube => cube(groups),
-            // Hive's syntax: the keys before GROUPING SETS only determine their order.
+            // In Hive's syntax, the keys before GROUPING SETS determine only the order of the keys.
             ast::GroupByWithModifier::GroupingSets(ast::Expr::GroupingSets(groups)) => {
                 keys.sets(groups)?
             }

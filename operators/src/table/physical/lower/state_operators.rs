@@ -1,4 +1,5 @@
-//! Descriptions of stateful operators. A checkpoint stores them, and a restart compares them.
+//! The descriptions of a query's stateful operators. A checkpoint stores them, and a restart
+//! compares them with those of the restarted query.
 
 use crate::table::expr::Resolved;
 use crate::table::expr::compile::Semantics;
@@ -12,11 +13,11 @@ use crate::table::plan::time_window::{session_key, sliced};
 use millstream_engine::checkpoint::StateLayout;
 
 /// Describes each stateful operator of a query, in the order in which [`lower`](super::lower)
-/// numbers them. An operator can only restore the state of one with the same description.
+/// numbers them. An operator can restore only state that was stored under the same description.
 pub fn state_operators(plan: &Plan, mode: OutputMode) -> Vec<(String, StateLayout)> {
     let mut operators = Vec::new();
     if joins_streams(plan) {
-        // Optimisation may have moved a condition into the join.
+        // The optimised plan is described, because optimisation may move conditions into the join.
         describe(&optimize(plan), mode, &mut operators);
     } else {
         describe(plan, mode, &mut operators);

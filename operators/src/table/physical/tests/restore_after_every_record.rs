@@ -1,5 +1,5 @@
-//! Tests every stateful operator against a naive model. After every record the state is saved and
-//! restored into a new instance. The output accepts no row at every other call.
+//! Tests every stateful operator against a naive model. After every record, the state is saved and
+//! restored into a new instance. The output accepts rows only at every second call.
 
 use crate::connect::memory::MemoryStream;
 use crate::session::Session;
@@ -25,7 +25,7 @@ use std::sync::{Arc, Mutex};
 
 type Rows = Arc<Mutex<Vec<Vec<Value>>>>;
 
-/// A sink that is not ready at every other call.
+/// A sink that is ready only at every second call.
 struct Stutter {
     rows: Rows,
     types: Vec<DataType>,
@@ -63,7 +63,7 @@ impl<'a> Push<Row<'a>> for Stutter {
 
 const DDL: &str = "k BIGINT, x BIGINT, y DOUBLE, d DECIMAL(10,2), s STRING, b BOOLEAN";
 
-/// The output rows after each record.
+/// Runs a query over the records and returns the output rows after each record.
 fn outputs(
     sql: &str,
     mode: OutputMode,
@@ -151,7 +151,7 @@ fn model(rows: &[&Vec<Value>]) -> Vec<Value> {
     ]
 }
 
-/// A sliding window is computed from slices if each window is emitted only once and its functions
+/// A sliding window is computed from slices only if each window is emitted once and its functions
 /// do not depend on the order of rows.
 #[test]
 fn which_windows_are_combined_from_slices() {
@@ -174,7 +174,7 @@ fn which_windows_are_combined_from_slices() {
 }
 
 /// A run of operators is evaluated as a balanced tree, but its state is described by the tree that
-/// the user wrote. So checkpoints of earlier versions still match the query.
+/// the user wrote. So checkpoints that were written before this optimisation still match the query.
 #[test]
 fn a_run_of_operators_is_described_as_it_is_written() {
     let run = |n: usize, operator: &str, operand: &dyn Fn(usize) -> String| {
@@ -231,7 +231,7 @@ fn rarer(rows: &[&Vec<Value>]) -> Vec<Value> {
     let joined: Vec<String> = texts.iter().map(|t| format!("{t:?}")).collect();
     let joined = joined.iter().map(|t| t[8..t.len() - 2].to_string()).collect::<Vec<_>>().join("+");
     let best = rows.iter().filter(|row| row[1] != Value::Null).max_by_key(|row| match row[1] {
-        // If values are equal, the last one wins.
+        // Among equal values, the last one wins.
         Value::Long(x) => x,
         _ => i64::MIN,
     });
@@ -314,7 +314,7 @@ proptest! {
         }
     }
 
-    /// -0.0 and 0.0 are the same key, whichever instance owns it.
+    /// -0.0 and 0.0 are the same key, for any number of instances.
     #[test]
     fn zeros_of_both_signs_are_one_key(parallelism in 1usize..8, trigger in trigger(), seed: u64) {
         let of = |y: f64| {
@@ -353,8 +353,7 @@ proptest! {
         let got = outputs(&sql, OutputMode::Complete, trigger, 1, &records, seed);
         for n in 0..records.len() {
             let all: Vec<_> = records[..=n].iter().collect();
-            // A global aggregate has its row from the start, so an epoch before the record's may
-            // emit it too.
+            // A global aggregate has a row even without input, so an earlier epoch may emit it too.
             prop_assert_eq!(got[n].last(), Some(&model(&all)), "after record {}", n);
         }
     }
@@ -370,7 +369,8 @@ proptest! {
         prop_assert_eq!(&got[..], &records[..limit.min(records.len())]);
     }
 
-    /// A stream joined with itself: each pair and each unmatched row is emitted exactly once.
+    /// A stream that is joined with itself: each pair and each unmatched row is emitted exactly
+    /// once.
     #[test]
     fn a_join_restored_after_every_record(
         steps in proptest::collection::vec((0i64..4, 0i64..5, 0i64..2), 1..10),
@@ -407,7 +407,7 @@ proptest! {
         let mut expected = Vec::new();
         for row in &rows {
             expected.extend(rows.iter().filter(|b| matches(row, b)).map(|b| pair(Some(row), Some(b))));
-            // The last row still waits for a match.
+            // The last row may still find a match, so it is not emitted yet.
             let over = row.0 != 99;
             if over && !rows.iter().any(|b| matches(row, b)) {
                 expected.push(pair(Some(row), None));
@@ -439,7 +439,8 @@ proptest! {
             record
         };
         let mut records: Vec<_> = rows.iter().map(record).collect();
-        // Far in the future, so that all windows expire, plus one more epoch to emit the last ones.
+        // These times are far in the future, so that all windows expire. One more epoch emits the
+        // last windows.
         records.push(record(&(99, now + 10_000)));
         records.push(record(&(99, now + 20_000)));
         let timed = "(SELECT timestamp_seconds(x) AS ts, k FROM rows) WATERMARK ts DELAY OF INTERVAL 5 SECONDS";

@@ -1,4 +1,4 @@
-//! Function calls.
+//! Converts function calls.
 
 use super::literal::{datetime_literal, interval_literal};
 use super::structure;
@@ -53,7 +53,7 @@ pub(super) fn function_call(
     if ignores {
         args.push(true.into());
     }
-    // In `timestampadd(MINUTE, …)` the unit looks like a column.
+    // In `timestampadd(MINUTE, …)` the parser takes the unit for a column.
     let by_unit = matches!(name.as_str(), "timestampadd" | "timestampdiff")
         || args.len() == 3
             && matches!(name.as_str(), "date_add" | "dateadd" | "date_diff" | "datediff");
@@ -94,8 +94,8 @@ pub(super) fn function_call(
     })
 }
 
-/// Converts a name that the parser takes for a function without parentheses: a column if one has
-/// that name, otherwise the function.
+/// Converts a name that the parser takes for a function without parentheses. It is a column if the
+/// scope has a column of this name, otherwise the function.
 fn without_parentheses(function: &ast::Function, name: String, here: Place) -> Expr {
     let idents = function.name.0.iter().filter_map(|part| part.as_ident().cloned());
     let column = column(&idents.collect::<Vec<_>>());
@@ -107,7 +107,8 @@ fn without_parentheses(function: &ast::Function, name: String, here: Place) -> E
     }
 }
 
-/// Converts a literal that the parser does not support, and that [`super`] has put into a call.
+/// Converts a literal that the parser does not support. [`super`] has rewritten the literal as a
+/// call.
 fn rewritten(what: &str, function: &ast::Function, here: Place) -> PlanResult<Expr> {
     let written = match &function.args {
         FunctionArguments::List(list) => list.args.first().map(ToString::to_string),

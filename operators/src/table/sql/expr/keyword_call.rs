@@ -1,5 +1,5 @@
-//! Expressions with keywords between their arguments: CASE, CAST, BETWEEN, TRIM, EXTRACT and
-//! similar ones.
+//! Converts expressions with keywords between their arguments: CASE, CAST, BETWEEN, TRIM, EXTRACT
+//! and similar expressions.
 
 use super::{Subqueries, called, convert_with, data_type, not, operand};
 use crate::table::error::{Place, PlanResult};
@@ -107,7 +107,7 @@ pub(super) fn extract(
     Ok(called("extract", vec![field.as_str().into(), convert_with(expr, hook)?], here))
 }
 
-/// Makes a call of the function `name` with those of the arguments that are present.
+/// Creates a call of the function `name` with the arguments that are present.
 pub(super) fn all_of<const N: usize>(
     name: &str,
     args: [Option<&ast::Expr>; N],

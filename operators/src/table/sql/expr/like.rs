@@ -1,4 +1,4 @@
-//! LIKE and ILIKE, with ANY, SOME and ALL.
+//! Converts LIKE and ILIKE, also with ANY, SOME and ALL.
 
 use super::{Subqueries, called, convert_with, not, operand};
 use crate::table::error::{Place, PlanError, PlanResult};
@@ -10,8 +10,8 @@ use crate::table::sql::syntax;
 use crate::table::value::Value;
 use sqlparser::ast::{self};
 
-/// Converts `s LIKE pattern`. With ANY, SOME or ALL, [`super::rewrite`] has turned the list of
-/// patterns into a call.
+/// Converts `s LIKE pattern`. With ANY, SOME or ALL, the pattern is a call: [`super::rewrite`] has
+/// rewritten the list of patterns.
 pub(super) fn like(
     name: &str,
     negated: bool,

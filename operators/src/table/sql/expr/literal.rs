@@ -1,4 +1,4 @@
-//! Literals: numbers, texts, dates, timestamps and intervals.
+//! Converts literals: numbers, texts, dates, timestamps and intervals.
 
 use super::data_type;
 use crate::table::datetime::{Tz, interval, names_zone, parse_date, parse_timestamp, special};
@@ -47,8 +47,8 @@ const SUFFIXES: [(&str, DataType); 6] = [
     ("f", DataType::Float),
 ];
 
-/// Converts a number literal by Spark's rules. Its type is given by its suffix; otherwise it is
-/// INT, BIGINT or DECIMAL, or DOUBLE if it has an exponent.
+/// Converts a number literal by Spark's rules. A suffix determines the type. Without a suffix, the
+/// type is DOUBLE if there is an exponent, otherwise INT, BIGINT or DECIMAL.
 pub(super) fn number(written: &str, here: Place) -> PlanResult<Expr> {
     let lower = written.to_ascii_lowercase();
     let wrong = || {
@@ -82,7 +82,8 @@ pub(super) fn number(written: &str, here: Place) -> PlanResult<Expr> {
             return Ok(Expr::Literal(Value::Decimal(value), to));
         }
         DataType::Float | DataType::Double => {
-            // A value above the largest float is an error, even if it would be rounded down to it.
+            // A value above the largest FLOAT is an error, even if rounding would give the largest
+            // FLOAT.
             let exact = number::double(digits, &DataType::Double).unwrap_or(f64::INFINITY);
             let most = if to == DataType::Float { f64::from(f32::MAX) } else { f64::MAX };
             let value = number::double(digits, &to).map(Value::Double);
@@ -104,20 +105,20 @@ pub(super) fn typed_string(typed: &ast::TypedString, here: Place) -> PlanResult<
         ast::Value::SingleQuotedString(text) | ast::Value::DoubleQuotedString(text) => text,
         other => return Err(PlanError::not_yet(format_args!("the literal {other}")).at(here)),
     };
-    // If TIMESTAMP means TIMESTAMP_NTZ, a literal with a time zone is still a TIMESTAMP with a time
-    // zone.
+    // A literal with a time zone is a TIMESTAMP with a time zone, even if the type name TIMESTAMP
+    // means TIMESTAMP_NTZ.
     let with_zone = matches!(typed.data_type, ast::DataType::Timestamp(..)) && names_zone(text);
     datetime_literal(text, if with_zone { DataType::Timestamp } else { to }, here)
 }
 
-/// Converts a literal of a date or timestamp. An invalid text is an error.
+/// Converts a literal of a date or timestamp. Fails if the text is invalid.
 pub(super) fn datetime_literal(text: &str, to: DataType, here: Place) -> PlanResult<Expr> {
     if to.is_datetime() && special(text).is_some() {
         return Ok(Expr::from(text).cast(to));
     }
     let value = match to {
         DataType::Date => parse_date(text),
-        // The session time zone is not known here, so the text is cast later.
+        // The session time zone is not known during parsing, so the text is cast later.
         DataType::Timestamp if parse_timestamp(text, Some(Tz::UTC)).is_some() => {
             return Ok(Expr::from(text).cast(to));
         }
@@ -145,7 +146,7 @@ pub fn interval_literal(text: &str) -> PlanResult<Expr> {
             "Write INTERVAL 10 MINUTES, INTERVAL '1 02:03:04' DAY TO SECOND or INTERVAL 1 YEAR",
         )
     };
-    // A range of units determines how the quoted text is parsed.
+    // If the units are a range, such as `DAY TO SECOND`, the quoted text is parsed by this range.
     if let Some(rest) = text.strip_prefix('\'')
         && let Some((quoted, units)) = rest.split_once('\'')
         && units.trim().to_ascii_uppercase().contains(" TO ")
@@ -168,7 +169,7 @@ pub fn interval_literal(text: &str) -> PlanResult<Expr> {
     let units: String = parts.clone().step_by(2).collect();
     let all_quoted = text.starts_with('\'') && units.trim().is_empty();
     let malformed = if all_quoted { "INVALID_TYPED_LITERAL" } else { "INVALID_INTERVAL_FORMAT" };
-    // An unquoted unit must be preceded by a single number.
+    // Before an unquoted unit, the quoted text must be a single number.
     let numbers = parts.by_ref().skip(1).step_by(2);
     let single = |part: &str| part.replace("- ", "-").split_whitespace().count() == 1;
     if !all_quoted && !numbers.into_iter().all(single) {

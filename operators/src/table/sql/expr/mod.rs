@@ -25,7 +25,7 @@ use sqlparser::ast::{
     FunctionArguments, Ident, InTarget, Spanned, Subscript, UnaryOperator,
 };
 
-/// The position at which an expression starts, found without visiting all of it.
+/// The position of an expression's start, computed without visiting the whole expression.
 pub(super) fn at(expr: &ast::Expr) -> Place {
     let mut first = expr;
     let begin = loop {
@@ -56,7 +56,7 @@ pub(super) fn at(expr: &ast::Expr) -> Place {
             other => break other.span().start,
         };
     };
-    // Some nodes have no position. Then the first subexpression with a position is used.
+    // If a node has no position, the first subexpression with a position determines it.
     place(if begin.line > 0 { begin } else { expr.span().start })
 }
 
@@ -82,7 +82,8 @@ pub fn convert(expr: &ast::Expr) -> PlanResult<Expr> {
     convert_with(expr, &|_| Ok(None))
 }
 
-/// Rejects a condition without parentheses where Spark's grammar requires a value: `a IS NULL = b`.
+/// Rejects a condition without parentheses as an operand where Spark's grammar requires a value, as
+/// in `a IS NULL = b`.
 fn operand(expr: &ast::Expr) -> PlanResult<()> {
     let is_condition = match expr {
         ast::Expr::UnaryOp { op, .. } => {
@@ -114,7 +115,7 @@ fn operand(expr: &ast::Expr) -> PlanResult<()> {
     Err(PlanError::new("PARSE_SYNTAX_ERROR", reason, "Put it in parentheses").at(at(expr)))
 }
 
-/// The arguments of a call; `None` if the call has any other clauses.
+/// The arguments of a call; `None` if the call has other clauses, such as FILTER.
 pub fn plain_args(
     function: &ast::Function,
     hook: &Subqueries<'_>,
@@ -143,8 +144,8 @@ pub fn plain_args(
     Ok(Some(args))
 }
 
-/// A hook of [`convert_with`]: may convert a part that contains a subquery or calls a user-defined
-/// function. `None` leaves the part to the default.
+/// A hook of [`convert_with`], which may convert a subexpression that contains a subquery or calls
+/// a user-defined function. `None` selects the default conversion.
 pub type Subqueries<'h> = dyn Fn(&ast::Expr) -> PlanResult<Option<Expr>> + 'h;
 
 /// Converts an expression. Subqueries and user-defined functions are converted by `hook`.
@@ -156,8 +157,8 @@ pub fn convert_with(expr: &ast::Expr, hook: &Subqueries<'_>) -> PlanResult<Expr>
     })
 }
 
-/// Converts a left-associative chain of operators. It uses a loop, because a chain may have a
-/// hundred thousand operators.
+/// Converts a left-associative chain of operators. The conversion is a loop, because a chain may
+/// have a hundred thousand operators.
 fn operators(expr: &ast::Expr, here: Place, hook: &Subqueries<'_>) -> PlanResult<Expr> {
     let (mut first, mut links) = (expr, Vec::new());
     while let ast::Expr::BinaryOp { left, op, right } = first {
@@ -281,7 +282,7 @@ fn convert_one(expr: &ast::Expr, here: Place, hook: &Subqueries<'_>) -> PlanResu
             Ok(called("struct", values, here))
         }
         ast::Expr::Struct { values, fields } if fields.is_empty() => structure(values, here, hook),
-        // The name is used where the struct is created.
+        // The name is dropped here: `structure` handles the names of a struct's fields.
         ast::Expr::Named { expr, name: _ } => convert(expr),
         ast::Expr::Lambda(lambda) => {
             let params: Vec<_> = match &lambda.params {
@@ -298,7 +299,7 @@ fn convert_one(expr: &ast::Expr, here: Place, hook: &Subqueries<'_>) -> PlanResu
     }
 }
 
-/// Converts `struct(a, b AS c)`. A field without a name has the column's name, or one by its
+/// Converts `struct(a, b AS c)`. A field without an alias is named like its column, or by its
 /// position.
 fn structure(values: &[ast::Expr], here: Place, hook: &Subqueries<'_>) -> PlanResult<Expr> {
     let convert = |expr: &ast::Expr| convert_with(expr, hook);
@@ -337,7 +338,8 @@ fn unary_op(
             operand(arg).and_then(|()| Ok(called("positive", vec![convert(arg)?], here)))
         }
         UnaryOperator::Minus => match arg {
-            // A sign directly before a number is part of it, and `::` binds tighter than a sign.
+            // A minus sign directly before a number belongs to the number, also before a cast with
+            // `::`.
             ast::Expr::Cast { kind: CastKind::DoubleColon, expr, data_type: to, .. }
                 if begins_with_number(expr) =>
             {
@@ -345,7 +347,8 @@ fn unary_op(
                 let expr = Box::new(unary_op(op, expr, here, hook)?);
                 Ok(Expr::Cast { expr, to, lenient: false })
             }
-            // The smallest BIGINT has no positive counterpart, so the sign belongs to the number.
+            // The sign is parsed with the number, because the smallest BIGINT has no positive
+            // counterpart.
             ast::Expr::Value(value) => match &value.value {
                 ast::Value::Number(digits, long) => {
                     number(&format!("-{digits}{}", if *long { "L" } else { "" }), here)
@@ -361,9 +364,9 @@ fn unary_op(
     }
 }
 
-/// Negates a condition that contains IN subqueries by pushing the negation down to them: `NOT (a OR
-/// b IN (…))` becomes `NOT a AND b NOT IN (…)`. NOT IN has other rules than the negation of IN.
-/// `None` if there is no such subquery.
+/// Negates a condition that contains IN subqueries, by pushing the negation down to them: `NOT (a
+/// OR b IN (…))` becomes `NOT a AND b NOT IN (…)`. This is necessary because NOT IN is not the
+/// plain negation of IN. `None` if the condition contains no such subquery.
 fn negated(condition: &ast::Expr) -> Option<ast::Expr> {
     let not = |expr: &ast::Expr| ast::Expr::UnaryOp {
         op: UnaryOperator::Not,
@@ -401,7 +404,7 @@ fn negated(condition: &ast::Expr) -> Option<ast::Expr> {
     }
 }
 
-/// Whether an expression is a number, possibly cast with `::`.
+/// Whether an expression is a number, possibly followed by casts with `::`.
 fn begins_with_number(expr: &ast::Expr) -> bool {
     match expr {
         ast::Expr::Value(value) => matches!(value.value, ast::Value::Number(..)),
