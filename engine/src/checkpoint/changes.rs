@@ -24,13 +24,15 @@ pub(crate) const TOMBSTONE: u32 = u32::MAX;
 pub struct StateChanges {
     /// The number of the operator.
     pub operator: usize,
-    /// Keys that have state now, in this instance.
+    /// Number of state rows in this instance. Depending on the operator these are keys, windows,
+    /// buffered rows or state entries.
     pub rows: u64,
-    /// Keys written in this epoch, each counted once; deleted keys are not counted.
+    /// Number of state rows written in this epoch. A row that is written several times counts once.
+    /// A deletion does not count.
     pub updated: u64,
-    /// Keys removed in this epoch because the watermark passed them.
+    /// Number of state rows removed in this epoch, for example because the watermark passed them.
     pub removed: u64,
-    /// Late records in this epoch.
+    /// Number of late records in this epoch.
     pub late: u64,
     /// Approximate memory of the instance's state, in bytes.
     pub memory_bytes: u64,

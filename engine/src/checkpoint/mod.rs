@@ -149,9 +149,9 @@ struct Metadata {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum EpochMode {
-    /// Written before the epoch is processed.
+    /// The micro-batch driver, which writes the entry before the epoch is processed.
     MicroBatch,
-    /// Written when the epoch's state is durable.
+    /// The continuous driver, which writes the entry when the epoch's state is durable.
     Continuous,
 }
 

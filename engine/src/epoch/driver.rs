@@ -103,7 +103,7 @@ pub struct Driver {
     next_epoch: Epoch,
     state: State,
     exhausted: Vec<bool>,
-    /// Keys removed by the watermark in the last epoch; `None` before the first epoch of this run.
+    /// Number of state rows removed in the last epoch; `None` before the first epoch of this run.
     removed: Option<u64>,
     /// Whether results of the last epoch are emitted in the next one.
     owes_late_emission: bool,

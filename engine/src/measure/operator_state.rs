@@ -1,4 +1,4 @@
-//! Metrics of stateful operators at the end of an epoch: keys, rows, memory.
+//! Metrics of stateful operators at the end of an epoch: state rows, late records, memory.
 
 /// Metrics of one input of a join at the end of an epoch.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -44,13 +44,14 @@ impl JoinState {
 /// Metrics of a stateful operator at the end of an epoch.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct OperatorState {
-    /// Number of keys with state.
+    /// Number of state rows. Depending on the operator these are keys, windows, buffered rows or
+    /// state entries.
     pub rows: u64,
-    /// Keys changed in this epoch.
+    /// Number of state rows written in this epoch. A row that is written several times counts once.
     pub updated: u64,
-    /// Keys removed in this epoch because the watermark passed them.
+    /// Number of state rows removed in this epoch, for example because the watermark passed them.
     pub removed: u64,
-    /// Late records dropped in this epoch.
+    /// Number of late records dropped in this epoch.
     pub late: u64,
     /// Approximate memory of the state, in bytes.
     pub memory_bytes: u64,
