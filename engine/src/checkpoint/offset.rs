@@ -8,7 +8,7 @@ use crate::error::EngineError;
 pub struct Offset(pub String);
 
 impl Offset {
-    /// The position as a number.
+    /// The position as a number. An error if the text is not a number.
     pub fn number(&self) -> Result<u64, EngineError> {
         self.0.parse().map_err(|_| {
             EngineError::operator(
