@@ -54,7 +54,7 @@ pub fn by_stream(records: u64, keys: u64) -> Result<u64, EngineError> {
     by_stream_with(records, keys, Config::default())
 }
 
-/// Like [`by_stream`], with another configuration, of which `wait` is ignored.
+/// Like [`by_stream`], with a given configuration. The configuration's `wait` is ignored.
 pub fn by_stream_with(records: u64, keys: u64, config: Config) -> Result<u64, EngineError> {
     let (mut sum, total) = Sum::new();
     let flow = Flow::new("throughput");

@@ -128,7 +128,7 @@ fn tables_as_in_spark() {
     let nested = "SELECT l.t, b.t FROM l LEFT ASOF JOIN (SELECT r.k, r.t FROM r ASOF JOIN l MATCH_CONDITION \
                   (r.t > l.t) USING (k)) AS b MATCH_CONDITION (l.t > b.t) ON l.k = b.k WHERE l.k = 1";
     assert_eq!(answer(nested), "10 -; 20 12");
-    // The keywords are names in other places.
+    // Elsewhere the keywords of the join are ordinary names.
     assert_eq!(answer("SELECT asof.match_condition FROM VALUES (1) AS asof(match_condition)"), "1");
 }
 

@@ -117,7 +117,7 @@ fn a_part_of_it_is_read_at_a_pace() {
     let some = part.connections(&[0, 2]);
     assert_eq!(read(&some, CONTINUOUS), wanted((100..200).filter(|n| n % 3 != 1)));
     assert_eq!(read(&capture.clone().direction(Direction::Out), CONTINUOUS), []);
-    // Whatever the options say, records have their times.
+    // Records of a stream have their times whatever the option `includeTimestamp` is.
     let timeless = capture.option("includeTimestamp", "false");
     assert_eq!(read(&timeless, CONTINUOUS), wanted(0..LINES));
 }

@@ -178,7 +178,7 @@ fn every_format_and_partitions_are_looked_at() {
     joined.expect(&["a", "b"], &["a 1", "b 2"]);
 }
 
-/// Writes a file of rows in a columnar format, and puts it in the place of another one.
+/// Writes a file of rows in a columnar format and renames it onto the existing file.
 #[cfg(feature = "columnar")]
 fn write_columns(folder: &Folder, format: &str, name: &str, sql: &str) {
     let session = Session::new();

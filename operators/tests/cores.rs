@@ -1,5 +1,5 @@
-//! Pinned workers hold their cores as long as their query runs, however it ends. This is a single
-//! test, because all queries of a process share its held cores.
+//! Pinned workers keep their cores reserved as long as their query runs, however it ends. All
+//! queries of a process share the list of reserved cores, so this is a single test.
 
 use millstream::stream::Flow;
 use millstream::{Config, WaitProfile};

@@ -17,7 +17,7 @@ const TRIGGERS: [Trigger; 2] =
     [Trigger::Continuous { interval_ns: HOUR_NS }, Trigger::AsSoonAsPossible];
 /// The capacity of an input in records, and of an output in results.
 const CAPACITY: u64 = 4_096;
-/// More than the capacities of input, output and the batch between them.
+/// A number of records that exceeds the capacities of input, output and the batch between them.
 const MORE_THAN_FITS: u64 = 40_000;
 
 /// Runs `body` on another thread, and fails if it has not returned in time.
@@ -516,7 +516,7 @@ fn each_of_many_producers_keeps_its_order_and_loses_nothing() {
     }
 }
 
-/// A million clones that are created and dropped leave no memory behind.
+/// A million clones that are created and dropped do not increase memory.
 #[test]
 fn dropped_clones_of_an_input_leave_no_memory_behind() {
     within("clones", || {

@@ -102,7 +102,7 @@ fn restarts_change_nothing_in_any_kind_of_group() {
         (marked, "session_window(t, '3 seconds'), k", "append"),
     ] {
         let sql = format!("SELECT k, {GROWING} FROM {from} GROUP BY {keys}");
-        // Much later rows, which close every window.
+        // These rows are much later than all others and close every window.
         let (last, end) = (100_000..100_001, 200_000..200_001);
         for trigger in [CONTINUOUS, Trigger::AsSoonAsPossible] {
             let once = [0..400, last.clone(), end.clone()];

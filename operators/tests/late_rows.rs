@@ -197,7 +197,8 @@ fn operators_drop_the_rows_that_spark_drops() {
     }
 }
 
-/// For each batch: keys updated, keys in the state after it, late rows.
+/// Returns for each batch the number of updated keys, of keys in the state after it, and of late
+/// rows.
 fn counts(name: &str, sql: &str, mode: &'static str) -> Vec<[u64; 3]> {
     let mut run = Run::new(name, sql, mode);
     STEPS[..2].iter().for_each(|step| drop(run.step(step)));

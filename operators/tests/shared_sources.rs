@@ -185,7 +185,7 @@ fn a_query_that_reads_its_stream_twice_goes_on_over_restarts() {
     assert!(offsets.lines().nth(3).is_some_and(|line| line.starts_with("crc32")), "{offsets}");
 }
 
-/// With the DataFrame API: the frame itself, a clone, a view of it.
+/// A DataFrame query can use a frame, a clone of it and a view of it, which are one source.
 #[test]
 fn a_frame_may_be_used_again() {
     for trigger in TRIGGERS {

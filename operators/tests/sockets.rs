@@ -130,7 +130,7 @@ fn bad_lines_are_set_aside_and_nothing_else_is_lost() {
         sender.write_all(b"good 1\n\xff\xfe broken\n").unwrap();
         sender.write_all(&[b'x'; 1_001]).unwrap();
         sender.write_all(b"\ngood 2\n").unwrap();
-        // Much longer than any buffer, so it must not be buffered.
+        // The line is much longer than any buffer, so it must not be buffered.
         for _ in 0..300 {
             sender.write_all(&[b'y'; 10_000]).unwrap();
         }
@@ -270,7 +270,7 @@ fn a_slow_receiver_holds_the_sender_back_and_loses_nothing() {
     let (mut sender, _) = listener.accept().unwrap();
     let (receiver, _) = sink.accept().unwrap();
     const LINES: usize = 200_000;
-    // More than all buffers between them hold, so the sender blocks until the receiver reads.
+    // The lines exceed all buffers on their way, so the sender blocks until the receiver reads.
     let feeder = std::thread::spawn(move || {
         let line = [b'x'; 100];
         for n in 0..LINES {

@@ -1,23 +1,22 @@
-//! Joins of two streams: the mistakes that other engines made with them, a test each, and what may be
-//! joined how.
+//! Joins of two streams. Each known mistake of other engines has a test:
 //!
 //! | mistake | tests here, in `join_steps`, `join_limits` and `join_model` |
 //! |---|---|
-//! | 1. a null for a row that had matched | `no_null_for_a_row_that_had_matched_when_its_match_has_expired` |
-//! | 2. a row that expires as it comes is not seen | `a_row_that_expires_in_the_batch_in_which_it_comes_is_seen_and_leaves`, `a_row_that_has_expired_when_it_comes_sees_the_others_and_leaves` |
-//! | 3. rows of a batch do not see each other | `rows_of_a_batch_see_each_other_and_stay_what_they_are` |
-//! | 4. a watermark at the wrong operator or side | `each_operator_has_its_own_watermark_also_after_a_restart`, `each_side_has_its_own_watermark_also_after_a_restart` |
-//! | 5. outer rows late behind the join | `outer_rows_are_not_late_for_the_aggregate_behind_the_join` |
-//! | 6. NULL, NaN and -0.0 as keys | `null_keys_match_only_where_null_equals_null_and_nan_and_zero_are_one_value` |
-//! | 7. one watermark for both inputs | `the_slow_side_loses_no_row_to_the_watermark_of_the_fast_one` |
-//! | 8. ranges that are not symmetric, bounds that overflow | `ranges_may_be_lopsided_wholly_before_or_after_or_one_instant`, `bounds_at_the_ends_of_time_do_not_overflow` |
-//! | 9. eviction of the index and not of the rows | `rows_that_expire_free_their_index_and_themselves_of_all_keys`, `a_side_that_has_ended_does_not_keep_the_rows_of_the_other` |
-//! | 10. eviction of keys with new rows only | `keys_without_new_rows_are_evicted_too` |
-//! | 11. semi, anti, left or full that became inner | `each_kind_is_itself_in_both_modes`, `each_kind_is_itself_with_conditions_of_one_side_and_of_both` |
-//! | 12. a row with a million matches | `a_row_with_many_matches_leaves_in_steps`, `a_row_with_very_many_matches_leaves_in_steps_and_other_keys_go_on`, `a_search_goes_on_after_a_restart` |
-//! | 13. an idle side | `an_idle_side_holds_rows_back_and_no_longer_than_the_timeout`, and `join_limits` |
-//! | 14. a join with itself, its aggregate, three streams | `self_joins_own_aggregates_three_streams_and_tables_in_between` |
-//! | 15. a restart in the middle | `a_restart_in_the_middle_keeps_rows_bits_watermarks_and_what_is_due`, and all tests that use `rows` |
+//! | 1. a row that had a match is also emitted with NULLs | `no_null_for_a_row_that_had_matched_when_its_match_has_expired` |
+//! | 2. a row that expires when it arrives finds no match | `a_row_that_expires_in_the_batch_in_which_it_comes_is_seen_and_leaves`, `a_row_that_has_expired_when_it_comes_sees_the_others_and_leaves` |
+//! | 3. rows of one batch do not match each other | `rows_of_a_batch_see_each_other_and_stay_what_they_are` |
+//! | 4. an operator or a side uses the watermark of another one | `each_operator_has_its_own_watermark_also_after_a_restart`, `each_side_has_its_own_watermark_also_after_a_restart` |
+//! | 5. rows without a match are late for operators downstream | `outer_rows_are_not_late_for_the_aggregate_behind_the_join` |
+//! | 6. NULL, NaN or -0.0 as keys are compared wrongly | `null_keys_match_only_where_null_equals_null_and_nan_and_zero_are_one_value` |
+//! | 7. the faster input's watermark makes rows of the slower one late | `the_slow_side_loses_no_row_to_the_watermark_of_the_fast_one` |
+//! | 8. asymmetric ranges give wrong results, or their bounds overflow | `ranges_may_be_lopsided_wholly_before_or_after_or_one_instant`, `bounds_at_the_ends_of_time_do_not_overflow` |
+//! | 9. the index of expired rows is evicted, but not the rows | `rows_that_expire_free_their_index_and_themselves_of_all_keys`, `a_side_that_has_ended_does_not_keep_the_rows_of_the_other` |
+//! | 10. only keys with new rows are evicted | `keys_without_new_rows_are_evicted_too` |
+//! | 11. a semi, anti, left or full join becomes an inner join | `each_kind_is_itself_in_both_modes`, `each_kind_is_itself_with_conditions_of_one_side_and_of_both` |
+//! | 12. a row with very many matches blocks all others | `a_row_with_many_matches_leaves_in_steps`, `a_row_with_very_many_matches_leaves_in_steps_and_other_keys_go_on`, `a_search_goes_on_after_a_restart` |
+//! | 13. an idle side blocks the join for ever | `an_idle_side_holds_rows_back_and_no_longer_than_the_timeout`, and `join_limits` |
+//! | 14. joins of a stream with itself or its aggregate, or of three streams, fail | `self_joins_own_aggregates_three_streams_and_tables_in_between` |
+//! | 15. a restart loses buffered rows or matched flags | `a_restart_in_the_middle_keeps_rows_bits_watermarks_and_what_is_due`, and all tests that use `rows` |
 #![cfg(feature = "sql")]
 
 mod two_streams;
@@ -110,8 +109,8 @@ fn a_row_that_expires_in_the_batch_in_which_it_comes_is_seen_and_leaves() {
 
 #[test]
 fn a_row_that_has_expired_when_it_comes_sees_the_others_and_leaves() {
-    // A left row matches right rows that are ten to twenty seconds older. At the watermark 100 a left
-    // row at 105 is not late, but no right row that is still to come can match it.
+    // A left row matches right rows that are ten to twenty seconds older. At the watermark 100 a
+    // left row at 105 is not late, but no future right row can match it.
     let on =
         "l.k = r.k AND r.t >= l.t - INTERVAL '20' SECOND AND r.t <= l.t - INTERVAL '10' SECOND";
     let sql = format!("{ALL} FULL JOIN r ON {on}");
@@ -267,7 +266,8 @@ fn ranges_may_be_lopsided_wholly_before_or_after_or_one_instant() {
         );
         for kind in ["JOIN", "FULL JOIN"] {
             let sql = format!("SELECT l.v, r.v FROM l {kind} r ON {on}");
-            // Right first, left first, and both at the same time.
+            // The right rows arrive first, the left rows arrive first, or both arrive at the same
+            // time.
             for steps in [[[&[][..], &r[..]], [&l[..], &[]]], [[&l[..], &[]], [&[], &r[..]]]] {
                 let got = rows_of_ways(&sql, &steps, &[(CONTINUOUS, None)]);
                 let mut expected: Vec<_> = within.iter().map(|v| format!("1 {v}")).collect();
@@ -430,7 +430,7 @@ fn each_kind_is_itself_in_both_modes() {
     ] {
         let sql = format!("SELECT l.v, r.v FROM l {kind} r ON {SOON}");
         assert_eq!(rows(&sql, &[step]), expected, "{kind}");
-        // Left before right, and right before left.
+        // The left rows arrive before the right rows, and then in the reverse order.
         assert_eq!(rows(&sql, &[[step[0], &[]], [&[], step[1]]]), expected, "{kind}");
         assert_eq!(rows(&sql, &[[&[], step[1]], [step[0], &[]]]), expected, "{kind}");
     }

@@ -93,7 +93,7 @@ fn usable_cores() -> Finding {
     finding("cores", found, Verdict::of(usable < 2, throttled), means)
 }
 
-/// Reports which cores are held by pinned workers, and by which processes.
+/// Reports which cores are reserved for pinned workers, and by which processes.
 fn held_cores() -> Finding {
     let holders = cores::holders();
     let holder = |held: &cores::Holder| {
@@ -151,7 +151,7 @@ fn wake_up() -> Finding {
             }
         });
         let sleeper = sleeper.thread().clone();
-        // On another thread, because pinning changes the thread's core.
+        // The measurement runs on another thread, because pinning changes the core of a thread.
         scope.spawn(|| {
             let sleeper = sleeper;
             pin(cores::allowed().last().copied());

@@ -422,7 +422,7 @@ fn inspect_lists_the_queries_of_a_job() {
     assert_eq!(output.status.code(), Some(2));
     assert!(texts(&output).1.contains("SEVERAL_QUERIES"), "{}", texts(&output).1);
     assert!(inspect(&[&format!("{checkpoint}/counts"), "--state", "0"]).status.success());
-    // Neither a checkpoint nor a folder of checkpoints.
+    // The folder is neither a checkpoint nor a folder of checkpoints.
     assert_eq!(inspect(&[&scratch.path("in")]).status.code(), Some(1));
 }
 

@@ -214,7 +214,8 @@ impl OperatorWatermark {
         Self { times, in_band_us, lag_us: 0 }
     }
 
-    /// For an operator downstream of one that emits rows up to `lag_us` older than the watermark.
+    /// The watermark for an operator downstream of one that emits rows up to `lag_us` older than
+    /// the watermark.
     pub fn behind(self, lag_us: i64) -> Self {
         let in_band_us = self.in_band_us.map(|us| us.saturating_sub(lag_us));
         Self { in_band_us, lag_us, ..self }

@@ -483,7 +483,7 @@ fn number_at(mut position: u64) -> u64 {
 
 /// The number after the last epoch that the next start will treat as committed.
 fn committed_number(checkpoint: &Path) -> Result<u64, String> {
-    // In continuous mode the entry of the offset log decides.
+    // In continuous mode an epoch is committed once it has an entry in the offset log.
     let offsets = numbered_entries(&FileStorage, &checkpoint.join("offsets")).map_err(text)?;
     let Some(last) = offsets.last() else { return Ok(0) };
     let path = checkpoint.join("offsets").join(last.to_string());

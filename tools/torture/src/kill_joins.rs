@@ -72,7 +72,7 @@ fn expected_lines(rows: u64, key: impl Fn(u64) -> u64, time: impl Fn(u64) -> u64
     lines
 }
 
-/// Checks the files of both modes. Numbers from `end` on are the final rows, which let all others
+/// Checks the files of both modes. Numbers from `end` on are the final rows, which make all others
 /// expire.
 pub fn check(
     dir: &Path,

@@ -1,8 +1,8 @@
 //! Splits the recorded bytes of each connection and direction into records.
 //!
 //! A line may span several events. Its beginning is buffered per connection, as in the [socket
-//! source](crate::connect::socket). All buffers together hold at most `maxUnfinishedBytes`; beyond
-//! that the longest unfinished line is rejected.
+//! source](crate::connect::socket). All buffers together have at most `maxUnfinishedBytes` bytes.
+//! Beyond this limit the longest unfinished line is rejected.
 
 use super::config::CaptureConfig;
 use super::offset::Mark;

@@ -79,12 +79,12 @@ impl Capture {
 }
 
 impl<C: 'static> Flow<C> {
-    /// A source that reads recorded traffic, as `USING capture` does in SQL. `make` makes a record of
-    /// the stream from each recorded line or datagram. The stream ends with the capture.
+    /// A source that reads recorded traffic, as `USING capture` does in SQL. `make` converts each
+    /// recorded line or datagram to a record of the stream. The stream ends with the capture.
     ///
     /// Records and their order depend on the capture and its options alone. A restart from a
-    /// checkpoint continues behind the last committed record. Recorded data that is no whole record,
-    /// or no UTF-8, is left out.
+    /// checkpoint continues after the last committed record. Incomplete records and records that
+    /// are not UTF-8 are counted and skipped.
     ///
     /// ```
     /// use millstream::Config;

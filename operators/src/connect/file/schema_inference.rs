@@ -95,8 +95,8 @@ fn columns(format: &str, files: &[PathBuf], reader: &mut OptionReader<'_>) -> Pl
     Ok(all)
 }
 
-/// Called with each record: the reader of its file, its bytes, and whether it is the first of the
-/// file. Returns whether to continue.
+/// A callback for each record. It gets the reader of the file, the record's bytes, and whether the
+/// record is the first one of the file. It returns whether to continue.
 type See<'s> = dyn FnMut(&Input, &[u8], bool) -> PlanResult<bool> + 's;
 
 /// Calls `see` with each readable record until it returns false.

@@ -20,8 +20,7 @@ const BATCH: usize = 256;
 /// because closing the consumer waits for it.
 pub struct Message(NonNull<c::rd_kafka_message_t>);
 
-// SAFETY: a message is owned by whoever holds it, and librdkafka's functions may be called for it
-// from any thread.
+// SAFETY: a message has one owner, and librdkafka's functions may be called for it from any thread.
 unsafe impl Send for Message {}
 
 /// The meaning of a record's timestamp.

@@ -4,9 +4,9 @@
 use serde_json::{Map, Value};
 use std::collections::BTreeMap;
 
-/// As an offset in an option: the earliest offset of the partition.
+/// The offset in an option that means the earliest offset of the partition.
 pub const EARLIEST: i64 = -2;
-/// As an offset in an option: the end of the partition.
+/// The offset in an option that means the end of the partition.
 pub const LATEST: i64 = -1;
 
 /// A number per topic and partition: an offset, or a time in milliseconds.

@@ -1,21 +1,21 @@
 //! Transactions of the Kafka sink: one per epoch.
 //!
 //! Kafka cannot prepare a transaction so that it survives its client. The transaction of an epoch
-//! therefore also commits an offset of a consumer group of the query's own: the number of epochs
-//! that are written. The order of an epoch's end is
+//! therefore also commits an offset of the query's own consumer group: the number of written epochs.
+//! An epoch ends in these steps:
 //!
-//! 1. the broker has acknowledged all records,
-//! 2. the offset is added to the transaction,
-//! 3. state and `offsets/N` of the checkpoint are written (in micro-batch mode before 1),
-//! 4. the transaction is committed,
+//! 1. The broker has acknowledged all records.
+//! 2. The offset is added to the transaction.
+//! 3. State and `offsets/N` of the checkpoint are written (in micro-batch mode `offsets/N` before 1).
+//! 4. The transaction is committed.
 //! 5. `commits/N` is written.
 //!
-//! After a crash between 3 and 5 the offset of the group tells whether 4 has happened. If it has
-//! not, the epoch is processed again.
+//! After a crash between 3 and 5 the group's offset tells whether the transaction was committed. If it
+//! was not, the epoch is processed again.
 //!
-//! Two producers take turns, so that rows of the next epoch are sent while a transaction is being
+//! Two producers alternate, so that rows of the next epoch are sent while a transaction is being
 //! committed. Each has a transactional id that is derived from the query's id. Starting a producer
-//! aborts the transaction that an earlier run left open, and fences that run if it still exists.
+//! aborts the open transaction of an earlier run, and fences that run if it still exists.
 //!
 //! *Threads.* The worker begins transactions; the driver commits them.
 

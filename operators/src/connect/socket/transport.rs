@@ -1,4 +1,4 @@
-//! Streams and addresses of TCP and Unix sockets behind one interface.
+//! One interface for the streams and addresses of TCP and Unix sockets.
 
 use super::options::KeepAlive;
 use millstream_engine::mio::event::Source;

@@ -174,7 +174,8 @@ fn recorded(
     Ok(measured)
 }
 
-/// Returns the number of data bytes in a capture and of bytes that its gaps stand for.
+/// Returns the number of data bytes in a capture and the number of bytes that its gap events report
+/// as missing.
 fn content(path: &Path) -> Result<(u64, u64), Failure> {
     let (mut reader, mut bytes, mut missing) = (CaptureReader::open(path)?, 0, 0);
     while let Some(item) = reader.next_item()? {

@@ -39,7 +39,7 @@ struct EpochEnd {
     at_us: i64,
     /// The records taken up to then.
     records: u64,
-    /// How far the watermark is behind the clock.
+    /// The time by which the watermark lags the clock.
     lag_ms: i64,
 }
 

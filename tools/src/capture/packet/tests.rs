@@ -52,7 +52,7 @@ fn every_file_format_and_link_layer_gives_the_same_events() {
         (228, |ip| ip.to_vec()),
         (113, |ip| [&[0; 14][..], &[8, 0], ip].concat()),
         (276, |ip| [&[8, 0][..], &[0; 18], ip].concat()),
-        // With a checksum of four bytes after each frame.
+        // Each frame ends with a checksum of four bytes.
         (0x2400_0001, |ip| [&ethernet(0x0800, ip)[..], &[9; 4]].concat()),
     ];
     for (link, wrap) in links {

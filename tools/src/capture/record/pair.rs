@@ -129,8 +129,8 @@ impl Pair {
         Ok(Next::Again)
     }
 
-    /// Forwards what was read, and the close. Returns the number of bytes that wait for room, or
-    /// `None` if the receiver has gone.
+    /// Forwards the bytes that were read, and then the close. Returns the number of bytes that do
+    /// not fit into the receiver's socket, or `None` if the receiver has disconnected.
     fn pass_on(&mut self, side: usize) -> Option<usize> {
         let lane = &mut self.lanes[side];
         let Some(socket) = self.sockets[1 - side].as_mut() else {

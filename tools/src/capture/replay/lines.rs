@@ -10,10 +10,10 @@ use super::shift::{Replacement, Shifter};
 use std::collections::{HashMap, VecDeque};
 use std::ops::Range;
 
-/// Maximum number of buffered bytes and events. Beyond it, the incomplete line of the oldest event
-/// is no longer waited for and is replayed unchanged.
+/// Maximum length of a line in which a time is searched, in bytes.
 const LINE_BYTES_MAX: usize = 1 << 20;
-/// Maximum number of buffered bytes and events. Beyond it, the oldest incomplete line is ended.
+/// Maximum number of buffered bytes and events. Beyond it, the incomplete line of the oldest event
+/// is replayed unchanged, without waiting for its end.
 const WAITING_BYTES_MAX: usize = 4 << 20;
 const WAITING_EVENTS_MAX: usize = 1 << 16;
 
@@ -352,7 +352,7 @@ mod tests {
         lines.pass_line(7);
         // The rest of another line, which looks like a time.
         lines.push(1, 7, b"1700000002\n1700000003\n", NOW_NS);
-        // Nothing was begun, but the missing bytes may have begun a line.
+        // No line was incomplete, but the missing bytes may contain the beginning of one.
         lines.pass_line(7);
         lines.push(2, 7, b"1700000004\n1700000005\n1700000006", NOW_NS);
         lines.cut(7);
@@ -364,7 +364,7 @@ mod tests {
         assert_eq!(popped(&mut lines), owned(&wanted));
         let counts = lines.shifter.counts;
         assert_eq!((counts.moved, counts.without_time), (3, 3));
-        // No line was begun behind this gap.
+        // No line is incomplete before this gap.
         lines.pass_line(7);
         lines.cut(7);
         assert_eq!(lines.shifter.counts, counts);

@@ -328,7 +328,7 @@ mod tests {
     fn the_separator_of_a_stream_stands_outside_quotes_and_is_decided_once() {
         let mut numbered = shifter("2");
         for (line, after) in [
-            // A line that may have any separator decides nothing.
+            // With no separator the second column is a time, so this line determines none.
             ("names, and times", "names, and times"),
             (r#""a,b";1700000000;3"#, r#""a,b";1800000000;3"#),
             ("a,b;1700000001;3", "a,b;1800000001;3"),

@@ -140,7 +140,7 @@ fn rows_are_found_at_any_offset_over_stripes() {
     let numbers =
         |from: i64| -> ArrayRef { Arc::new(Int64Array::from_iter_values(from..from + 5000)) };
     let mut bytes = Vec::new();
-    // Enough rows for more than one stripe.
+    // The batches have enough rows for more than one stripe.
     let batches: Vec<_> = (0..600).map(|i| vec![numbers(i * 5000)]).collect();
     bytes.extend(file("n BIGINT", Codec::Zstd, &batches));
     for offset in [0, 1, 1023, 1024, 2_000_000, 2_097_152, 2_999_999] {

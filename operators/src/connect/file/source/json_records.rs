@@ -2,7 +2,7 @@
 //!
 //! Spark decides only at the end of an array whether its rows are good, so all elements are decoded
 //! before the first row is emitted. Their rows are buffered up to a limit. Elements beyond the
-//! limit are decoded a second time when their turn comes.
+//! limit are decoded a second time when their rows are emitted.
 
 use crate::connect::options::OptionReader;
 use crate::table::error::{PlanError, PlanResult};

@@ -122,8 +122,8 @@ impl FrameBuffer {
         self.position + self.framing.whole(&self.buffer[self.start..self.end]) as u64
     }
 
-    /// Returns room for `bytes` after the staged bytes. Bytes written there are staged by
-    /// [`add`](Self::add).
+    /// Returns a slice of `bytes` bytes after the staged bytes, to be written by the caller.
+    /// [`add`](Self::add) stages the written bytes.
     #[inline]
     pub fn room(&mut self, bytes: usize) -> &mut [u8] {
         if self.start == self.end {
@@ -141,7 +141,7 @@ impl FrameBuffer {
         &mut self.buffer[self.end..wanted]
     }
 
-    /// Stages the first `bytes` of the room.
+    /// Stages the first `bytes` bytes of the slice that [`room`](Self::room) returned.
     #[inline]
     pub fn add(&mut self, bytes: usize) {
         self.end += bytes;
