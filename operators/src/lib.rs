@@ -1,7 +1,7 @@
 //! Millstream: queries over unbounded input that process one record at a time, for programs that
 //! need low latency.
 //!
-//! * [`stream`]: typed streams for services; nothing dynamic.
+//! * [`stream`]: typed streams for services; all types are checked at compile time.
 #![cfg_attr(feature = "sql", doc = "* [`table`]: rows, schemas, expressions and SQL.")]
 #![cfg_attr(feature = "sql", doc = "* [`connect`]: sources and sinks.")]
 #![cfg_attr(
@@ -18,6 +18,7 @@
 //! | `sql` (default) | tables, expressions, SQL, the connectors and sessions |
 //! | `compression` | compressed text, CSV and JSON files; implies `sql` |
 //! | `columnar` | Parquet and ORC files; implies `sql` |
+//! | `kafka` | the Kafka source and sink; implies `sql` |
 //! | `futures` | a channel's input as a `Sink` and an output as a `Stream` |
 //!
 //! The runtime is [`engine`], the crate `millstream_engine`. [`Config`], [`Trigger`] and

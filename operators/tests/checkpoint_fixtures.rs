@@ -70,7 +70,7 @@ impl Write for Console {
     }
 }
 
-/// Runs a job until it has read every file. Returns what it wrote to its console.
+/// Runs a job until it has read every file. Returns the output of its console sink.
 fn run(job: &str, folder: &Path) -> String {
     let text = fs::read_to_string(fixtures().join(format!("jobs/{job}.sql"))).unwrap();
     let text = text.replace("{folder}", &folder.display().to_string());

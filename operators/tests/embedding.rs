@@ -104,7 +104,7 @@ fn query_in(state: State, config: Config, parallelism: usize) -> (Input<u64>, Ou
     (input, output, query)
 }
 
-/// Fills the output and then the input. With one instance nothing moves afterwards.
+/// Fills the output and then the input. With one instance, no record moves afterwards.
 fn fill(input: &mut Input<u64>, query: &Query) {
     // One more than the output's capacity: all records are taken, and the sink waits with the last
     // result.

@@ -223,7 +223,7 @@ proptest! {
 }
 
 /// A record with many matches emits them in steps. Records of other keys are processed between the
-/// steps, and nothing is lost, even if a marker and a watermark arrive meanwhile.
+/// steps, and no match is lost, even if a marker and a watermark arrive between the steps.
 #[test]
 fn a_record_with_many_matches() {
     let many = 20_000;

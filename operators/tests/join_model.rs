@@ -119,7 +119,7 @@ fn shown(row: Option<&Event>) -> String {
 }
 
 /// A row that was not late, with two flags: whether it has had a match, and whether it has been
-/// removed or cannot match any more.
+/// removed or can only match late rows.
 struct Kept {
     row: Event,
     matched: bool,

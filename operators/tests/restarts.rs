@@ -1,4 +1,5 @@
-//! Restarts over real files: what continues, what is rejected, and which damage is reported.
+//! Restarts over real files: which queries continue, which changes are rejected, and which damage
+//! is reported.
 #![cfg(feature = "sql")]
 
 use millstream::session::{QueryError, Session, StreamingQuery, Trigger};

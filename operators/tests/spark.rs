@@ -53,7 +53,7 @@ fn expressions_are_what_spark_makes_of_them() {
         let sql = text("sql").unwrap();
         let theirs = match text("error") {
             Some(condition) => Err(condition),
-            // To a user VOID and a NULL of any type look the same.
+            // A user cannot distinguish VOID from a NULL of another type.
             None => Ok((text("type").unwrap(), text("text"))),
         };
         let ours = ours(&session, zone, &sql);

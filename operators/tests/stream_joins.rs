@@ -450,7 +450,7 @@ fn a_row_with_many_matches_leaves_in_steps() {
     run.step(&l, &[]);
     let got = run.step(&[], &[event(1, 100, -1)]);
     assert_eq!(got.len() as i64, many);
-    // Rows of this key and of other keys arrive meanwhile, in continuous mode.
+    // In continuous mode, rows of this key and of other keys arrive during the search.
     let run = start("SELECT l.v, r.v FROM l JOIN r ON l.k = r.k", CONTINUOUS);
     run.step(&l, &[event(2, 100, -5)]);
     let got = run

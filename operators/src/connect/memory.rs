@@ -124,7 +124,7 @@ impl MemoryStream {
     /// Rows that the query has not committed when it ends return to the stream.
     pub fn source(&self, part: usize, env: Arc<dyn Env>) -> Result<MemorySource, EngineError> {
         let shared = &self.parts[part];
-        // ORDERING: acquire and release: the next source sees what the last one put back.
+        // ORDERING: acquire and release: the next source sees the rows that the last one returned.
         if shared.claimed.swap(true, Ordering::AcqRel) {
             return Err(EngineError::operator(
                 "MEMORY_STREAM_IN_USE",

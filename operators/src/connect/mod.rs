@@ -7,11 +7,13 @@
 //! | [`rate`], [`rate::micro_batch`] | yes |
 //! | [`mod@capture`] | yes |
 //! | [`memory`] | within its process |
+//! | `kafka` (feature `kafka`) | yes |
 //!
 //! | sink | guarantee |
 //! |---|---|
 //! | [`mod@file`] | exactly once |
 //! | [`console`], [`socket::sink`], [`memory`], [`foreach`], [`noop`](foreach::Noop) | at least once |
+//! | `kafka` (feature `kafka`) | at least once; exactly once with `transactional` |
 
 pub mod bad_records;
 pub mod capture;

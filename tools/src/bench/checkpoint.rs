@@ -176,7 +176,8 @@ fn rounds(args: &Args, dir: &Path) -> Result<(), Failure> {
     Ok(())
 }
 
-/// The rounds without and with checkpoints, and what the last checkpoint costs.
+/// The rounds without and with checkpoints, the size of the last checkpoint, and the time of a
+/// restart.
 struct Outcome {
     off: Vec<Round>,
     on: Vec<Round>,

@@ -362,7 +362,8 @@ pub(super) struct QueryText<'q> {
     pub format: &'q str,
 }
 
-/// Starts a query as [`start_query`] does, which records what it reads if a path is given.
+/// Starts a query as [`start_query`] does. If `record` is given, the query's source records its
+/// input to that path.
 pub(super) fn start_recorded_query(
     wait: &str,
     query: &QueryText<'_>,

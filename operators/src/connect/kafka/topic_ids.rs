@@ -1,8 +1,8 @@
 //! The ids of topics. A topic that is deleted and created again under its name has another id, and
-//! offsets of the old one mean nothing in it.
+//! offsets of the old topic are meaningless in the new one.
 //!
-//! The ids are stored beside the offsets of the first start, in a file of their own: the offsets
-//! have Spark's format.
+//! The ids are stored next to the offsets of the first start, in a separate file, because the
+//! offsets have Spark's format.
 
 use millstream_engine::checkpoint::log_entry;
 use millstream_engine::env::storage::Storage;

@@ -67,7 +67,7 @@ impl RejectedLines {
 
 /// State that the connections of a source share while reading.
 pub struct ReadState {
-    /// Records what is read, if the source is recorded.
+    /// Writes the received bytes to a capture. `None` without the option `record`.
     pub(super) recorder: Option<Recorder>,
     pub(super) ends: LineEnds,
     pub(super) max_line: usize,

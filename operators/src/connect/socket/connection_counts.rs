@@ -57,7 +57,7 @@ pub struct ConnectionTotals {
     pub record_dropped_bytes: u64,
 }
 
-// ORDERING: all of them relaxed: counters that nothing else depends on.
+// ORDERING: all accesses are relaxed: nothing else depends on these counters.
 impl ConnectionCounts {
     pub(super) fn opened(&self) {
         self.open.fetch_add(1, Ordering::Relaxed);

@@ -13,7 +13,7 @@ use std::sync::{Arc, Mutex, MutexGuard};
 
 /// Number of clients that the kernel queues until they are accepted.
 const BACKLOG: i32 = 4_096;
-/// Number of file descriptors that a process needs besides those of clients.
+/// Number of file descriptors that a process needs in addition to those of its clients.
 const OTHER_FILES: u64 = 64;
 
 /// A listening socket that does not block.
@@ -249,8 +249,8 @@ impl AcceptTurns {
         admitted
     }
 
-    /// Removes a client and wakes the other parts. It may have been the last client, or another
-    /// part may have to accept now.
+    /// Removes a client and wakes the other parts. They must check whether it was the last client,
+    /// and which of them accepts the next one.
     pub(super) fn leave(&self, part: usize) {
         let mut crowd = self.crowd();
         crowd.open[part] -= 1;

@@ -1,9 +1,9 @@
 //! The option `record`: the bytes that a source reads are written to a capture, without slowing the
 //! query.
 //!
-//! The worker copies what it has read into a buffer and hands full buffers to a thread of the
-//! recorder, which writes them. The number of buffers is fixed. If the disk is too slow and no
-//! buffer is free, received bytes are not recorded: they are counted, and the capture has a gap.
+//! The worker copies the bytes that it has read into a buffer. It passes full buffers to a thread
+//! of the recorder, which writes them. The number of buffers is fixed. If the disk is too slow and
+//! no buffer is free, received bytes are not recorded: they are counted, and the capture has a gap.
 //!
 //! *Threads.* [`Recorder`] belongs to the source's worker. *Durability.* A crash loses at most the
 //! last tenth of a second.
@@ -49,7 +49,7 @@ struct Missing {
     open: Option<Vec<u8>>,
 }
 
-/// Records what a source reads.
+/// Records the bytes that a source reads, and their connections.
 pub(super) struct Recorder {
     filling: Events,
     /// When the first event of `filling` was recorded.
@@ -182,8 +182,8 @@ impl Recorder {
         self.event(Kind::Close, connection, position, &[]);
     }
 
-    /// Hands recorded events over if they have waited long enough, or returns when to call this
-    /// again. Call this when nothing is read.
+    /// Passes recorded events to the writer if they have waited long enough. Otherwise returns when
+    /// to call this again. Call this when the source has read no bytes.
     pub(super) fn idle(&mut self, now_ns: u64) -> Option<u64> {
         if self.filling.heads.is_empty() {
             return None;
@@ -307,7 +307,7 @@ impl Drop for Recorder {
     }
 }
 
-/// Writes buffers until the source has ended. After a write error nothing more is written.
+/// Writes buffers until the source has ended. After a write error, later events are discarded.
 fn write(
     mut recording: Recording,
     full: &Receiver<Events>,

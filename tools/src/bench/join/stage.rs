@@ -202,7 +202,8 @@ pub(super) fn probe_by_range(rows: i64, figures: &mut Vec<Figure>) -> Result<(),
     Ok(())
 }
 
-/// Measures watermarks by which nothing expires, and one by which all rows expire.
+/// Measures two kinds of watermarks: those by which no row expires, and one by which all rows
+/// expire.
 pub(super) fn expiry(rows: i64, figures: &mut Vec<Figure>) -> Result<(), Failure> {
     let range = Range { before_us: HOUR_US, after_us: HOUR_US };
     let row = |i: i64| [key_of(i, rows), BASE_US + i, i];

@@ -241,7 +241,7 @@ impl Connections {
         Ok(slot)
     }
 
-    /// Ends a connection: reports what is missing in it.
+    /// Ends a connection, and reports the bytes that are missing in it.
     fn retire<S: EventSink>(&mut self, slot: u32, out: &mut Output<S>) -> Result<(), Ended> {
         let connection = &mut self.slots[slot as usize];
         connection.finish(&mut self.shared, out)?;

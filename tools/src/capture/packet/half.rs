@@ -249,7 +249,8 @@ impl Half {
         first.into_iter().chain(others.into_iter().flatten())
     }
 
-    /// Buffers the new bytes, and records what was cut off.
+    /// Buffers the bytes that are not buffered yet, and records the range that the snap length cut
+    /// off.
     fn hold(&mut self, start: u64, data: Part<'_>) {
         let (from, to) = (start.max(self.next), start + data.data.len() as u64);
         let mut pieces = Vec::new();

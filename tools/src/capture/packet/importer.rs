@@ -93,7 +93,8 @@ impl<S: EventSink> Importer<S> {
         }
     }
 
-    /// Ends the import: reports what is missing at the end of the files. Returns the sink.
+    /// Ends the import, and reports the bytes that are missing at the end of the files. Returns the
+    /// sink.
     pub(crate) fn finish(mut self) -> Result<(S, Counts), Ended> {
         self.fragments.finish(&mut self.out.counts);
         self.connections.finish(&mut self.out)?;

@@ -34,7 +34,7 @@ const LENGTH: u64 = 2;
 const DICTIONARY: u64 = 3;
 const SECONDARY: u64 = 5;
 
-/// What the column decoders of one stripe share.
+/// The data that all column decoders of a stripe share.
 pub struct StripeContext<'s> {
     /// The source of the file's bytes.
     pub file: &'s ByteSource,
