@@ -263,7 +263,7 @@ fn every_kind_of_aggregate_goes_on() {
             format!("{set:?}")
         };
         keyed.aggregate(Reduce::new(set)).sink(sink);
-        // An aggregate of an aggregate.
+        // The query aggregates the output of an aggregate.
         let (keyed, sink) = stream("counts");
         let counts = keyed.aggregate(Count).key_by(|(_, count)| (count % 2) as i64);
         counts.aggregate(Count).map(|(key, value)| (key, value.to_string())).sink(sink);

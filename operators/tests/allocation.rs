@@ -233,7 +233,7 @@ fn records_of_windows_and_joins_cost_no_allocation() {
         let mut sent = 0;
         let mut round = |number: u64| {
             for n in sent..sent + number {
-                // One record per 50 us, with 20 keys.
+                // Records have 20 keys, and event times that are 50 us apart.
                 let record = ((n % 20) as u32, 1_000_000 + n as i64 * 50, n);
                 left.push(record).unwrap();
                 right.push(record).unwrap();

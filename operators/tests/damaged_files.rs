@@ -58,7 +58,7 @@ fn damaged(whole: &[u8], seed: u64) -> Vec<u8> {
     let mut bytes = whole.to_vec();
     match seed % 4 {
         0 => bytes.truncate(dice.below(whole.len())),
-        // A range of zeros, as after an incomplete copy.
+        // Overwrites a range with zeros, as after an incomplete copy.
         1 => {
             let from = dice.below(whole.len());
             let to = (from + 1 + dice.below(200)).min(whole.len());

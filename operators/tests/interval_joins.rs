@@ -330,7 +330,7 @@ fn many_matches(
     seen: &Arc<Mutex<BTreeSet<Out>>>,
 ) -> Result<(), EngineError> {
     let flow = Flow::new("many").parallelism(run.parallelism).checkpoint("/c");
-    // Key, time in seconds, number.
+    // The last record of a side: key, time in seconds, number.
     let last = (9, 1000, 1000);
     let left = (0..300u64).map(|n| (n % 2, 100 + n as i64 / 100, n)).chain([last]);
     let right = (0..24u64).map(|n| (n % 3, 100 + n as i64 / 4, n)).chain([last]);

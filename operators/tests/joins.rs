@@ -358,7 +358,7 @@ fn the_present_time_is_that_of_the_batch() {
     }
     query.stop().unwrap();
     assert!(times.is_sorted(), "{times:?}");
-    // Later than 2020, on any machine with a working clock.
+    // The time is later than 2020 on any machine with a working clock.
     assert!(times[0] > 1_577_836_800_000_000);
 }
 

@@ -397,7 +397,8 @@ fn expressions_of_programs_have_the_same_bounds() {
 
     let nested = |n: usize| (0..n).fold(col("id"), |inner, _| call("abs", [inner]));
     assert_eq!(row.select([nested(300)]).unwrap().collect().unwrap(), [[Value::Long(5)]]);
-    // Nested deeper than any stack: an error in every API, never a crash.
+    // An expression that is nested deeper than any stack is an error in every API, and never a
+    // crash.
     let deep = || nested(200_000);
     let plus = |with: Expr| row.select([with]).map(|_| ());
     for (where_, error) in [

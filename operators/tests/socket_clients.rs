@@ -515,7 +515,7 @@ fn datagrams_of_a_durable_source_come_again_after_a_failure() {
 fn clients_of_a_unix_socket_are_served_like_those_of_tcp() {
     let scratch = Scratch::new();
     let path = scratch.path("lines.sock");
-    // A socket file of a killed process.
+    // A killed process leaves such a socket file: no process listens on it.
     drop(UnixListener::bind(&path).unwrap());
     for trigger in TRIGGERS {
         let session = Session::new();

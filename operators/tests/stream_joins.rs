@@ -311,7 +311,7 @@ fn rows_that_expire_free_their_index_and_themselves_of_all_keys() {
     let run = start(&sql, BATCHES);
     let mut most = 0;
     for round in 0..40 {
-        // Keys that never occur again.
+        // The rows have keys that never occur again.
         let row = |i: i64| event(round * 1000 + i, 1000 + round * 100, i);
         let l: Vec<Event> = (0..300).map(row).collect();
         let r: Vec<Event> = (0..300).map(|i| row(i + 500)).collect();
@@ -334,7 +334,7 @@ fn keys_without_new_rows_are_evicted_too() {
         let old = |from: i64| (from..from + 100).map(|k| event(k, 1000, k)).collect::<Vec<_>>();
         let mut got = run.step(&old(0), &old(500));
         run.restart(2).unwrap();
-        // Two keys move the watermark, and none of the others has a row again.
+        // Two keys move the watermark. The other keys get no more rows.
         got.extend(run.step(&[event(-1, 2000, -1)], &[event(-2, 2000, -2)]));
         let got = run.wait_for(got, 200);
         assert_eq!(got.len(), 200, "{trigger:?}");

@@ -150,7 +150,8 @@ impl<F, D: Stage> WatermarkAssigner<F, D> {
 impl<F: Send, D: Stage> Stage for WatermarkAssigner<F, D> {
     fn attach(&mut self, io: &mut Io<'_>) -> Result<(), EngineError> {
         self.down.attach(io)?;
-        // State that the previous run has evicted must not be created again.
+        // Sends the watermark of the previous run first, because state that it has evicted must not
+        // be created again.
         self.advance()
     }
     fn is_ready(&mut self) -> bool {

@@ -330,7 +330,7 @@ pub(super) fn round(
         }
         (failure, _) => failure,
     })?;
-    // The bare loop ends with its input.
+    // Closing its sockets ends the bare loop.
     drop((to, from));
     match under {
         Target::Bare(thread) => drop(thread.join()),

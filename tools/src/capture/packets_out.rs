@@ -38,12 +38,12 @@ pub(crate) struct PacketWriter {
 impl PacketWriter {
     /// Writes the header of the file.
     pub(crate) fn begin(out: &mut dyn Write) -> io::Result<Self> {
-        // Section header: byte order, version 1.0, unknown length.
+        // Writes the section header: byte order, version 1.0, unknown length.
         let mut section = 0x1A2B_3C4Du32.to_le_bytes().to_vec();
         section.extend([1, 0, 0, 0]);
         section.extend([0xFF; 8]);
         block(0x0A0D_0D0A, &section, out)?;
-        // Interface: raw IP, no snap length, resolution (if_tsresol) 10^-9.
+        // Writes the interface: raw IP, no snap length, resolution (if_tsresol) 10^-9.
         block(1, &[101, 0, 0, 0, 0, 0, 0, 0, 9, 0, 1, 0, 9, 0, 0, 0, 0, 0, 0, 0], out)?;
         let (connections, packet) = (HashMap::new(), Vec::new());
         Ok(Self { connections, packet, datagram: Vec::new() })

@@ -280,7 +280,7 @@ pub fn kill_soon(mut child: Child, dice: &mut SplitMix, round: u64) -> Result<()
     child.wait().map(drop).map_err(text)
 }
 
-/// Runs both loops and prints the results.
+/// Kills queries over files and over a socket repeatedly, and prints the results.
 pub fn run(args: &Args) -> Result<(), String> {
     let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).map_err(text)?;
     let seed = args.seed.unwrap_or(now.as_nanos() as u64);

@@ -266,7 +266,7 @@ fn control(program: &Path, what: &str) -> Result<(), String> {
     if status.success() { Ok(()) } else { Err(format!("{} {what}: {status}", program.display())) }
 }
 
-/// Runs the loop and prints the results.
+/// Kills the query repeatedly, checks the copy, and prints the results.
 pub fn run(args: &Args) -> Result<(), String> {
     let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).map_err(text)?;
     let seed = args.seed.unwrap_or(now.as_nanos() as u64);

@@ -217,7 +217,7 @@ impl Scanner {
                 Parsed::Record => return Some(Frame { begin, end, next: end }),
                 Parsed::Nothing if length > 0 => self.begin = end,
                 Parsed::Nothing | Parsed::End => return None,
-                // Decoding the record reports the error.
+                // The decoder reports the error when it decodes the record.
                 Parsed::Malformed(_) => {
                     return Some(Frame { begin, end: window.len(), next: window.len() });
                 }

@@ -80,7 +80,8 @@ impl KafkaSinkConfig {
         let client = Client::read(WHAT, Role::Producer, client)?;
         let mut reader = OptionReader::new(WHAT, &own);
         let topic = reader.get("topic").map(Arc::from);
-        // Spark accepts the option for sinks too. The column `headers` decides instead.
+        // As in Spark, the option is accepted without effect: a sink writes headers if there is a
+        // column `headers`.
         reader.flag("includeHeaders", false)?;
         let is_transactional = reader.flag("transactional", false)?;
         let id_prefix = reader.get("transactionalIdPrefix").unwrap_or("millstream").to_string();

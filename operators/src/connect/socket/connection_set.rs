@@ -104,7 +104,8 @@ impl Connections {
         self.open += 1;
         self.only_connection = (self.open == 1).then_some(slot);
         if self.open == 2 {
-            // While there was a single connection, it was read without looking at poll events.
+            // The single connection was read without poll events, so any connection may be
+            // readable.
             (0..self.slots.len()).for_each(|slot| self.mark_ready(slot));
         }
         self.mark_ready(slot);

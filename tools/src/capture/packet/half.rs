@@ -182,7 +182,7 @@ impl Half {
         cx: &mut Cx<'_, S>,
     ) -> Result<(), Ended> {
         let mut data = segment.data;
-        // Bytes before the first sequence number seen.
+        // Counts the bytes before the first sequence number that was seen.
         let before = usize::try_from(-start).unwrap_or(0).min(data.length);
         cx.out.counts.before_start_bytes += before as u64;
         data = data.after(before);

@@ -99,7 +99,8 @@ fn v6(packet: Part<'_>) -> Result<(Addresses, Carried<'_>), Skip> {
 pub(super) fn extensions(mut next: u8, mut part: Part<'_>) -> Result<Carried<'_>, Skip> {
     for _ in 0..EXTENSIONS_MAX {
         let bytes = match next {
-            // Hop-by-hop, routing, destination, mobility, host identity and shim headers.
+            // These are the hop-by-hop, routing, destination, mobility, host identity and shim
+            // headers.
             0 | 43 | 60 | 135 | 139 | 140 => (usize::from(part.head(2)?[1]) + 1) * 8,
             // The authentication header counts its length in units of four bytes.
             51 => (usize::from(part.head(2)?[1]) + 2) * 4,

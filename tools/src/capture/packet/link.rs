@@ -8,12 +8,13 @@ const TAGS_MAX: usize = 16;
 /// Finds the IP packet in a frame of this link type.
 pub(super) fn packet(link: u32, frame: Part<'_>) -> Result<Part<'_>, Skip> {
     match link {
-        // BSD loopback: the address family in the byte order of the capturing machine.
+        // The header of BSD loopback is the address family in the byte order of the capturing
+        // machine.
         0 => family(frame, |bytes| {
             let family = u32::from_le_bytes(bytes);
             if family > 0xFFFF { family.swap_bytes() } else { family }
         }),
-        // OpenBSD loopback: the address family in network byte order.
+        // The header of OpenBSD loopback is the address family in network byte order.
         108 => family(frame, u32::from_be_bytes),
         1 => {
             let header = frame.head(14)?;

@@ -75,7 +75,7 @@ fn a_stream_is_whole_in_any_order_of_its_segments_and_around_the_wrap_of_its_num
         while at < stream.len() {
             let end = (at + 1 + dice.below(200) as usize).min(stream.len());
             segments.push((at, end));
-            // Retransmitted with other segment boundaries.
+            // Some bytes are retransmitted with other segment boundaries.
             if dice.below(3) == 0 {
                 segments.push((at.saturating_sub(dice.below(100) as usize), end));
             }

@@ -25,7 +25,7 @@ struct Lane {
     is_shut: bool,
 }
 
-/// What a connection needs next.
+/// The next step of a connection.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub(super) enum Next {
     /// The connection waits for its sockets.

@@ -350,7 +350,7 @@ mod tests {
         let mut lines = lines("1");
         lines.push(0, 7, b"1700000000\n1700000001", NOW_NS);
         lines.pass_line(7);
-        // The rest of another line, which looks like a time.
+        // The event begins with the rest of another line, which looks like a time.
         lines.push(1, 7, b"1700000002\n1700000003\n", NOW_NS);
         // No line was incomplete, but the missing bytes may contain the beginning of one.
         lines.pass_line(7);

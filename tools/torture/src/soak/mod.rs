@@ -78,7 +78,7 @@ struct Outcome {
     /// The longest time from SIGCONT to the recovery.
     recovery: Duration,
     stops: u64,
-    /// Describes what did not recover.
+    /// A description of the levels that did not recover.
     wrong: Option<String>,
 }
 

@@ -356,7 +356,7 @@ mod tests {
 
     #[test]
     fn examples_of_the_specification_are_read() {
-        // The examples of the ORC specification, one per encoding.
+        // Each example is taken from the ORC specification, one per encoding.
         assert_eq!(read(&[0x61, 0, 7], false, Sign::Unsigned, 100), Ok(vec![7; 100]));
         assert_eq!(
             read(&[0x61, 0xFF, 0x64], false, Sign::Unsigned, 100),

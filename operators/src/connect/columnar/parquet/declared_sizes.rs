@@ -205,8 +205,8 @@ mod tests {
 
     #[test]
     fn sizes_are_read_and_the_rest_is_passed_over() {
-        // Type 2, sizes 300 and 5, a checksum, a dictionary of 7 values, and an unknown field: a
-        // list of structs.
+        // A page header with type 2, the sizes 300 and 5, a checksum, a dictionary of 7 values, and
+        // an unknown field: a list of structs.
         let bytes = [
             0x15, 0x04, 0x15, 0xD8, 0x04, 0x15, 0x0A, 0x15, 0x01, 0x3C, 0x15, 0x0E, 0x15, 0x00,
             0x00, 0x29, 0x1C, 0x18, 0x01, 0x41, 0x00, 0x00, 0xFF,
@@ -232,7 +232,8 @@ mod tests {
 
     #[test]
     fn a_type_has_no_more_parts_than_there_are() {
-        // A version, and a schema of two elements. The first declares `children` children.
+        // Builds a footer with a version and a schema of two elements. The first one declares
+        // `children` children.
         let schema = |children: u8| {
             [0x15, 2, 0x19, 0x2C, 0x48, 1, b'm', 0x15, children * 2, 0, 0x48, 1, b'n', 0, 0]
         };

@@ -33,16 +33,16 @@ impl Level {
     /// The treatment of the field `id`, as numbered in `parquet.thrift`.
     fn part(self, id: i64, kind: u8) -> Part {
         match (self, id, kind) {
-            // Version, schema, row count, key-value metadata, writer, encryption.
+            // Keeps version, schema, row count, key-value metadata, writer and encryption.
             (Self::File, 1..=3 | 5 | 6 | 8 | 9, _) => Part::Kept,
             (Self::File, 4, LIST) => Part::Each(Self::RowGroup),
-            // Byte count and row count.
+            // Keeps byte count and row count.
             (Self::RowGroup, 2 | 3, _) => Part::Kept,
             (Self::RowGroup, 1, LIST) => Part::Each(Self::Column),
-            // The file's path, the metadata's offset, encryption.
+            // Keeps the file's path, the metadata's offset and encryption.
             (Self::Column, 1 | 2 | 8 | 9, _) => Part::Kept,
             (Self::Column, 3, STRUCT) => Part::Inside(Self::ColumnMetadata),
-            // Type, encodings, path, codec, value count, sizes, page offsets.
+            // Keeps type, encodings, path, codec, value count, sizes and page offsets.
             (Self::ColumnMetadata, 1..=7 | 9 | 11, _) => Part::Kept,
             _ => Part::Dropped,
         }
@@ -128,7 +128,8 @@ mod tests {
     fn what_is_not_needed_is_left_out_and_what_is_missing_is_zero() {
         // Version 1, a row group of one column without a row count, and column orders.
         let column = [
-            // The metadata's offset, and the metadata: type 1, statistics, offset 4.
+            // The column chunk: the metadata's offset, and the metadata with type 1, statistics and
+            // offset 4.
             0x26, 8, 0x1C, 0x15, 2, 0xBC, 0x16, 0, 0, 0x00,
         ];
         let mut footer = vec![0x15, 2, 0x39, 0x1C, 0x19, 0x1C];

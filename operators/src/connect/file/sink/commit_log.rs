@@ -72,7 +72,7 @@ impl SinkLog for FileSinkLog {
         for path in files(staged) {
             storage.sync(&path).map_err(|error| log_entry::write_failed(&path, &error))?;
         }
-        // The folders of the files, and their parent folders.
+        // Collects the folders of the files and their parent folders, which must be synced.
         let mut folders = BTreeSet::new();
         for path in files(staged) {
             let mut folder = path.parent();

@@ -16,8 +16,8 @@
 //!
 //! *Limits.* A record longer than `maxRecordBytes` (128 MiB) is rejected. Files are decompressed
 //! according to their extension (`gz`, `deflate`, `bz2`, `zst`); a restart in the middle of a
-//! compressed file decompresses it from the start. Read files are cleaned up on the worker, at the
-//! commit after theirs.
+//! compressed file decompresses it from the start. The worker moves or deletes a read file
+//! (`cleanSource`) after the commit of its batch.
 
 mod config;
 pub(in crate::connect::file) mod decoder;
