@@ -1,4 +1,5 @@
-//! Job files: `CREATE TEMPORARY VIEW`, `CREATE STREAMING TABLE`, `SET`, `SET TIME ZONE`.
+//! Parses job files: `CREATE TEMPORARY VIEW`, `CREATE STREAMING TABLE`, `SET`, `SET TIME ZONE`,
+//! queries and statements that describe views.
 
 use super::describe::{Describe, describe, show};
 use super::literals::LiteralSettings;
@@ -12,15 +13,15 @@ use crate::table::types::DataType;
 use crate::table::value::Value;
 use sqlparser::tokenizer::{Token, TokenWithSpan};
 
-/// A parsed statement of a job file.
+/// A parsed statement.
 #[derive(Debug)]
 pub enum Statement {
     /// `CREATE [OR REPLACE] TEMPORARY VIEW name [(schema)] USING format [OPTIONS (…)]`.
     SourceView {
         /// The view's name.
         name: String,
-        /// The schema in DDL and its position, if one is given. It is parsed later, because
-        /// settings affect its types.
+        /// The schema in DDL and its position; `None` if it is not given. The schema is parsed when
+        /// the statement is executed, because settings affect its types.
         schema: Option<(String, Place)>,
         /// The source's format.
         format: String,
@@ -28,7 +29,7 @@ pub enum Statement {
         options: Options,
         /// The positions of the options.
         option_places: OptionPlaces,
-        /// Whether it may replace an existing view.
+        /// Whether the statement may replace an existing view.
         replace: bool,
         /// The position of the statement.
         place: Place,
@@ -37,18 +38,18 @@ pub enum Statement {
     QueryView {
         /// The view's name.
         name: String,
-        /// The column names and their position, if they are given.
+        /// The column names and their position; `None` if they are not given.
         columns: Option<(Vec<String>, Place)>,
-        /// Whether it may replace an existing view.
+        /// Whether the statement may replace an existing view.
         replace: bool,
         /// The position of the statement.
         place: Place,
-        /// The tokens of the query, which is planned after the statements before it.
+        /// The tokens of the query. It is planned after all earlier statements have been executed.
         query: Tokens,
     },
     /// `CREATE STREAMING TABLE name USING format [OPTIONS (…)] AS query`: starts a query.
     StreamingTable {
-        /// The query's name, unless the options contain another one.
+        /// The name of the query, unless the options contain another name.
         name: String,
         /// The sink's format.
         format: String,
@@ -56,14 +57,14 @@ pub enum Statement {
         options: Options,
         /// The positions of the options.
         option_places: OptionPlaces,
-        /// The tokens of the query, which is planned after the statements before it.
+        /// The tokens of the query. It is planned after all earlier statements have been executed.
         query: Tokens,
         /// The position of the statement.
         place: Place,
     },
-    /// A query, whose result is shown.
+    /// A query whose result is shown to the user.
     Query(Tokens, Place),
-    /// `DESCRIBE`, `SHOW COLUMNS` or `SHOW VIEWS`, whose result is shown.
+    /// `DESCRIBE`, `SHOW COLUMNS` or `SHOW VIEWS`. The result is shown to the user.
     Describe(Describe, Place),
     /// `SET key = value`.
     Set {
@@ -81,8 +82,8 @@ pub enum Statement {
 pub struct OptionPlaces(Vec<(String, Place)>);
 
 impl OptionPlaces {
-    /// Sets the position of an error that has none: that of the option which its reason quotes,
-    /// otherwise that of the statement.
+    /// Sets the position of an error that has no position. If the error's reason quotes an option,
+    /// the option's position is used, otherwise that of the statement.
     pub fn put_into(&self, error: PlanError, statement: Place) -> PlanError {
         if error.place.line > 0 {
             return error;
@@ -99,10 +100,10 @@ impl OptionPlaces {
 #[derive(Debug)]
 pub struct Tokens(Vec<TokenWithSpan>);
 
-/// The start of a statement: the whole statement, or the part before its query.
+/// A parsed statement, or the part of one before its query.
 enum Head {
     Whole(Statement),
-    /// Completes the statement with its query, which must not be empty.
+    /// Completes the statement with the tokens of its query, which must not be empty.
     Before(Box<dyn FnOnce(Tokens) -> Statement>),
 }
 
@@ -123,14 +124,14 @@ impl Tokens {
     }
 }
 
-/// Parses a job file into statements. `reading` holds the settings of string literals at its start;
-/// a `SET` in the file changes them for the statements that follow.
+/// Parses a job file to statements. `reading` has the settings of string literals at the start of
+/// the file; a `SET` in the file changes them for the statements after it.
 pub fn parse(sql: &str, reading: LiteralSettings) -> PlanResult<Vec<Statement>> {
-    // Editors put a byte order mark at the start of files.
+    // A byte order mark, which editors write at the start of files, is skipped.
     let mut tokens = tokenize(sql.strip_prefix('\u{feff}').unwrap_or(sql), reading)?;
     let ends: Vec<usize> =
         (0..tokens.len()).filter(|i| tokens[*i].token == Token::SemiColon).collect();
-    // From last to first, so that each part is split off without copying the rest.
+    // The statements are split off from last to first, so that no tokens are copied twice.
     let mut parts = Vec::with_capacity(ends.len() + 1);
     for end in ends.into_iter().rev() {
         parts.push(tokens.split_off(end + 1));
@@ -166,7 +167,7 @@ impl<'t> Reader<'t> {
         error
     }
 
-    /// Consumes a keyword if it is next. Returns whether it was.
+    /// Consumes a keyword if it is the next token. Returns whether it is.
     pub(super) fn keyword(&mut self, expected: &str) -> bool {
         let found = self.peek().is_some_and(|t| is_word(&t.token, expected));
         self.next += usize::from(found);
@@ -237,7 +238,7 @@ impl<'t> Reader<'t> {
         }
     }
 
-    /// Parses `PARTITIONED BY (a, b)` and returns the value of the equivalent option `partitionBy`.
+    /// Parses `PARTITIONED BY (a, b)`. Returns the value of the equivalent option `partitionBy`.
     fn partitioned_by(&mut self) -> PlanResult<Option<String>> {
         if !self.keyword("PARTITIONED") {
             return Ok(None);
@@ -321,7 +322,7 @@ impl<'t> Reader<'t> {
         Ok(value)
     }
 
-    /// Whether a query is next.
+    /// Whether a query starts at the next token.
     pub(super) fn begins_query(&self) -> bool {
         let words = ["SELECT", "WITH", "VALUES", "FROM"];
         self.peek().is_some_and(|t| {
@@ -329,7 +330,7 @@ impl<'t> Reader<'t> {
         })
     }
 
-    /// Returns an error unless the statement ends here.
+    /// Fails unless the statement ends here.
     pub(super) fn end(&self) -> PlanResult<()> {
         match self.peek() {
             Some(_) => Err(self.unexpected("the end of the statement")),
@@ -350,7 +351,7 @@ impl<'t> Reader<'t> {
 const BEGINNINGS: [&str; 8] =
     ["SELECT", "WITH", "VALUES", "FROM", "CREATE", "SET", "DESCRIBE", "SHOW"];
 
-/// The error for a text that does not start with a statement's keyword.
+/// The error of a text that does not start with the keyword of a statement.
 fn no_statement(reader: &Reader<'_>) -> PlanError {
     let mut error = reader.unexpected("a statement");
     let first = reader.peek().and_then(|t| word(&t.token)).unwrap_or_default().to_uppercase();
@@ -454,7 +455,7 @@ fn head(reader: &mut Reader<'_>) -> PlanResult<Head> {
     Ok(Head::before(move |query| Statement::QueryView { name, columns, replace, place, query }))
 }
 
-/// Parses `SET key = value`, with or without quotes around the value, or `SET TIME ZONE …`.
+/// Parses `SET key = value`, where the value may be quoted, or `SET TIME ZONE …`.
 fn set(reader: &mut Reader<'_>, place: Place) -> PlanResult<Statement> {
     let mut key = reader.name()?;
     if key.eq_ignore_ascii_case("TIME") && reader.keyword("ZONE") {
@@ -470,7 +471,8 @@ fn set(reader: &mut Reader<'_>, place: Place) -> PlanResult<Statement> {
     Ok(Statement::Set { key, value: as_written(&reader.tokens[reader.next..]), place })
 }
 
-/// The text of tokens as written, without quotes. `America/New_York` is three tokens.
+/// The text of tokens as the user wrote it, without quotes. For example, `America/New_York`
+/// consists of three tokens.
 fn as_written(tokens: &[TokenWithSpan]) -> String {
     let mut text = String::new();
     let mut end = None;
@@ -490,7 +492,7 @@ fn as_written(tokens: &[TokenWithSpan]) -> String {
     text
 }
 
-/// Parses what follows `SET TIME ZONE`: LOCAL, a quoted name, or an interval.
+/// Parses the rest of a statement after `SET TIME ZONE`: LOCAL, a quoted name, or an interval.
 fn time_zone(reader: &mut Reader<'_>) -> PlanResult<String> {
     let here = reader.here();
     let zone = if reader.keyword("LOCAL") {
@@ -514,7 +516,7 @@ fn time_zone(reader: &mut Reader<'_>) -> PlanResult<String> {
     Ok(zone)
 }
 
-/// The ID of the time zone with an offset from UTC, given as an interval.
+/// The ID of the time zone whose offset from UTC is the given interval.
 fn offset_name(interval: &str) -> PlanResult<String> {
     let zone = match super::expr::interval_literal(interval)? {
         Expr::Literal(Value::Long(micros), DataType::DayTimeInterval(..))
@@ -533,8 +535,8 @@ fn offset_name(interval: &str) -> PlanResult<String> {
     })
 }
 
-/// The machine's time zone: the environment variable TZ, or else the target of /etc/localtime, or
-/// else UTC.
+/// The time zone of the machine: the environment variable TZ, or else the target of /etc/localtime,
+/// or else UTC.
 fn local_zone() -> String {
     let linked = || {
         let link = std::fs::read_link("/etc/localtime").ok()?;

@@ -50,7 +50,7 @@ fn asof(
     asof_join::asof_join(left, right, is_left, &on, &condition)
 }
 
-/// The operands of a comparison; empty for other expressions.
+/// The two operands of a comparison; empty for any other expression.
 fn operands(condition: &ast::Expr) -> Vec<&ast::Expr> {
     match condition {
         ast::Expr::Nested(inner) => operands(inner),
@@ -63,8 +63,8 @@ fn is_subquery(expr: &ast::Expr) -> bool {
     matches!(expr, ast::Expr::Subquery(_))
 }
 
-/// The match condition of `LEFT ASOF JOIN`, which was marked by a call when the tokens were
-/// rewritten; `None` for an inner ASOF join.
+/// The match condition of a `LEFT ASOF JOIN`; `None` for an inner ASOF join. The rewriting of
+/// tokens has marked the condition of a left join with a call.
 fn outer_match(condition: &ast::Expr) -> Option<&ast::Expr> {
     let ast::Expr::Function(call) = condition else { return None };
     let name = format!("{REWRITTEN}{LEFT_MATCH}");
@@ -78,7 +78,7 @@ fn outer_match(condition: &ast::Expr) -> Option<&ast::Expr> {
     }
 }
 
-/// Plans a table of FROM and the tables joined to it.
+/// Plans a relation of FROM and the relations joined to it.
 pub(super) fn relation_with_joins(
     table: &TableWithJoins,
     catalog: &dyn Catalog,

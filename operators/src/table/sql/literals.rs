@@ -1,15 +1,16 @@
 //! Finds and decodes the string literals of a SQL text.
 //!
-//! The parser's tokenizer uses the escapes of other systems and has no raw literals, so it must not
-//! see the text between the quotes. [`hide`] decodes each literal and replaces its content with a
-//! filler of the same length. [`Literals::put_back`] then stores the decoded texts in the tokens.
-//! Lines and columns do not change.
+//! The parser's tokenizer uses the escapes of other systems and has no raw literals. So the text
+//! between the quotes is hidden from it. [`hide`] decodes each literal and replaces its content
+//! with a filler of the same length, which preserves lines and columns. After tokenizing,
+//! [`Literals::put_back`] stores the decoded texts in the tokens.
 //!
 //! A literal is enclosed in single or double quotes. The escapes are `\` with one of `0 b n r t Z`,
 //! with three octal digits from `000` to `177`, with `u` and four or `U` and eight hexadecimal
 //! digits. `\%` and `\_` keep their backslash, for LIKE. Before any other character the backslash
 //! is dropped. A doubled quote is one quote. `r'…'` has no escapes and ends at the next quote. The
-//! parser concatenates adjacent literals; a literal directly after a raw one is joined here.
+//! parser concatenates adjacent literals. A literal directly after a raw literal is appended to it
+//! by this module.
 //!
 //! Two Spark settings change these rules for the statements after them: see [`LiteralSettings`].
 
@@ -23,11 +24,11 @@ pub struct Literals(Vec<String>);
 /// The Spark settings that affect string literals.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct LiteralSettings {
-    /// `spark.sql.parser.escapedStringLiterals`: backslashes are ordinary characters, and a
-    /// doubled quote stays doubled. As in Spark, a raw literal then keeps its opening quote.
+    /// `spark.sql.parser.escapedStringLiterals`: backslashes are ordinary characters, and a doubled
+    /// quote stays doubled. As in Spark, a raw literal then contains its opening quote.
     without_escapes: bool,
     /// `spark.sql.legacy.consecutiveStringLiterals.enabled`: a doubled quote ends one literal and
-    /// begins an adjacent one.
+    /// begins the next one, so that both are concatenated.
     two_quotes_are_none: bool,
 }
 
@@ -41,8 +42,8 @@ impl LiteralSettings {
         })
     }
 
-    /// Updates the settings if `statement` is a `SET` of one of them. Other statements have no
-    /// effect.
+    /// Updates the settings if `statement` is a `SET` of one of them. Any other statement is
+    /// ignored.
     fn see(&mut self, statement: &str) {
         let code = statement.lines().filter(|line| !line.trim_start().starts_with("--"));
         let statement = code.collect::<Vec<_>>().join(" ").to_ascii_lowercase();
@@ -51,7 +52,7 @@ impl LiteralSettings {
         else {
             return;
         };
-        // A value other than true and false is rejected when the statement is executed.
+        // The execution of the statement rejects a value other than true and false.
         if let (Some(setting), Ok(on)) =
             (self.setting(key.trim()), value.trim().trim_matches('\'').parse())
         {
@@ -60,7 +61,7 @@ impl LiteralSettings {
     }
 }
 
-/// A cursor over a text, and the output with fillers so far.
+/// A cursor over the characters of a text, and the output up to the cursor.
 struct Chars {
     chars: Vec<char>,
     at: usize,
@@ -73,14 +74,14 @@ impl Chars {
         self.chars.get(self.at + ahead).copied()
     }
 
-    /// Copies up to `count` characters to the output.
+    /// Copies up to `count` characters to the output and advances the cursor.
     fn copy(&mut self, count: usize) {
         let end = (self.at + count).min(self.chars.len());
         self.out.extend(&self.chars[self.at..end]);
         self.at = end;
     }
 
-    /// Copies through the next occurrence of a character, or to the end.
+    /// Copies characters up to and including the next occurrence of `last`, or to the end.
     fn copy_through(&mut self, last: char) {
         while let Some(c) = self.peek(0) {
             self.copy(1);
@@ -90,13 +91,13 @@ impl Chars {
         }
     }
 
-    /// Skips a character and writes a filler. Line breaks are kept.
+    /// Writes a filler for the next character, and advances. A line break is copied instead.
     fn fill(&mut self) {
         self.out.push(if self.peek(0) == Some('\n') { '\n' } else { 'x' });
         self.at += 1;
     }
 
-    /// The error of a literal that begins at a character and has no end.
+    /// The error of a literal that begins at the index `begin` and is not closed.
     fn unterminated(&self, begin: usize) -> PlanError {
         let before = &self.chars[..begin];
         let line = before.iter().filter(|c| **c == '\n').count();
@@ -105,7 +106,7 @@ impl Chars {
         syntax("Unterminated string literal", place(begin))
     }
 
-    /// Copies a block comment, which may contain others.
+    /// Copies a block comment. Block comments may be nested.
     fn copy_comment(&mut self) {
         let mut depth = 0;
         loop {
@@ -165,7 +166,8 @@ impl Chars {
                 self.copy(1);
                 return Ok(text);
             }
-            // A doubled quote is one quote. After a raw literal, it begins another literal.
+            // A doubled quote denotes one quote. In a raw literal it ends the literal and begins
+            // another one.
             self.fill();
             self.fill();
             if !raw && (!escapes || !self.reading.two_quotes_are_none) {
@@ -177,8 +179,8 @@ impl Chars {
     }
 }
 
-/// Replaces the contents of a text's literals with fillers, and returns the decoded literals.
-/// `reading` holds the settings at the start of the text.
+/// Replaces the contents of all literals in a text with fillers, and returns the decoded literals.
+/// `reading` has the settings at the start of the text.
 pub fn hide(sql: &str, reading: LiteralSettings) -> PlanResult<(String, Literals)> {
     let out = String::with_capacity(sql.len());
     let mut chars = Chars { chars: sql.chars().collect(), at: 0, out, reading };
@@ -207,7 +209,7 @@ pub fn hide(sql: &str, reading: LiteralSettings) -> PlanResult<(String, Literals
                         chars.at += 1;
                         literals.push(chars.literal(quote, true)?);
                     }
-                    // A binary literal: the tokenizer reads its digits.
+                    // This is a binary literal, whose digits the tokenizer decodes.
                     ('x' | 'X', Some('\'')) if length == 1 => {
                         chars.copy(2);
                         chars.copy_through('\'');
@@ -222,8 +224,8 @@ pub fn hide(sql: &str, reading: LiteralSettings) -> PlanResult<(String, Literals
 }
 
 impl Literals {
-    /// Stores the decoded literals in the string tokens of the text with fillers. It is an error if
-    /// their numbers differ.
+    /// Stores the decoded literals in the string tokens of the text with fillers. Fails if the
+    /// number of tokens differs from that of the literals.
     pub fn put_back(self, tokens: &mut [TokenWithSpan]) -> PlanResult<()> {
         let mut texts = self.0.into_iter();
         for token in tokens {
@@ -245,8 +247,8 @@ impl Literals {
     }
 }
 
-/// Decodes the escapes between the quotes. As in Java, escapes may denote surrogates: a pair is one
-/// character, a lone surrogate becomes `?`.
+/// Decodes the escapes in the text between the quotes. As in Java, escapes may denote surrogates: a
+/// pair is one character, and an unpaired surrogate becomes `?`.
 fn unescape(body: &[char]) -> String {
     let mut units: Vec<u16> = Vec::with_capacity(body.len());
     let mut buffer = [0; 2];

@@ -1,9 +1,9 @@
-//! Long queries, planned piece by piece while they are parsed.
+//! Plans long queries in parts, while they are parsed.
 //!
 //! The parser's tree takes about 12 KB for each branch of a UNION ALL, and 10 KB for each view of a
-//! WITH clause. In a query with many of them, each one is planned and dropped before the next one
-//! is parsed. A planning error is reported only after the rest of the query has been parsed,
-//! because syntax errors take precedence, as in other queries.
+//! WITH clause. In a query with many of them, each branch or view is planned and its tree is
+//! dropped before the next one is parsed. A planning error is reported only after the rest of the
+//! query has been parsed, because syntax errors take precedence, as in other queries.
 
 use super::query::{self, Views};
 use super::{Catalog, is_word};
@@ -15,22 +15,22 @@ use sqlparser::keywords::Keyword;
 use sqlparser::parser::{Parser, ParserError};
 use sqlparser::tokenizer::{Token, TokenWithSpan};
 
-/// A query with at most this many views and branches is parsed as a whole.
+/// The largest number of views, and of branches, with which a query is parsed as a whole.
 const FEW: usize = 64;
 /// The precedence of UNION in the parser. Operators that bind tighter belong to a branch.
 const UNION: u8 = 10;
 
-/// The top-level structure of a query.
+/// The size of a query's top-level structure, determined from its tokens.
 #[derive(Default)]
 pub(super) struct Outline {
     /// The number of views of its WITH clause; 0 without one.
     views: usize,
-    /// The number of UNION ALLs; 0 if there are other set operations.
+    /// The number of UNION ALLs; 0 if the query also has other set operations.
     unions: usize,
 }
 
 impl Outline {
-    /// The outline of a long query; `None` if the query is short.
+    /// Computes the outline of a long query; `None` if the query is short.
     pub fn of(tokens: &[TokenWithSpan]) -> Option<Self> {
         let at = |i: usize| tokens.get(i).map(|t| &t.token);
         let is = |i: usize, expected: &str| at(i).is_some_and(|token| is_word(token, expected));
@@ -40,8 +40,8 @@ impl Outline {
             match token {
                 Token::LParen => depth += 1,
                 Token::RParen => depth = depth.checked_sub(1)?,
-                // The definition of a view ends with a parenthesis. Other commas after a
-                // parenthesis are excluded by the two tokens that must follow.
+                // A comma after the closing parenthesis of a view's definition separates views. In
+                // any other list, `AS (` does not follow the next name.
                 Token::Comma if depth == 0 && with && at(i - 1) == Some(&Token::RParen) => {
                     outline.views +=
                         usize::from(is(i + 2, "AS") && at(i + 3) == Some(&Token::LParen));
@@ -68,7 +68,7 @@ impl Outline {
     }
 }
 
-/// The first planning error. After it, the rest of the query is parsed but not planned.
+/// The first planning error. After an error, the rest of the query is parsed but not planned.
 #[derive(Default)]
 struct First(Option<PlanError>);
 
@@ -80,8 +80,8 @@ impl First {
     }
 }
 
-/// Parses and plans a long query. The caller must check that no tokens follow before it uses the
-/// plan.
+/// Parses and plans a long query. Before using the plan, the caller must check that no tokens
+/// follow the query.
 pub(super) fn plan(
     outline: &Outline,
     parser: &mut Parser<'_>,
@@ -102,7 +102,8 @@ pub(super) fn plan(
     for _ in 0..outline.unions {
         let branch = parser.parse_query_body(UNION)?;
         if !parser.parse_keywords(&[Keyword::UNION, Keyword::ALL]) {
-            // Cannot happen for a query that matches its outline; reported as a syntax error.
+            // The outline guarantees a UNION ALL here. If it is missing, that is reported as a
+            // syntax error.
             let found = parser.peek_token_ref();
             let reason = format!("Expected: UNION ALL, found: {found}");
             return Err(ParserError::ParserError(reason));
@@ -126,7 +127,7 @@ fn last(parser: &mut Parser<'_>) -> Result<Box<ast::Query>, ParserError> {
         _ => false,
     };
     if !fits {
-        // Fails with the parser's error for the unexpected token.
+        // This call fails, and returns the parser's error for the unexpected token.
         parser.parse_query_body(UNION)?;
     }
     parser.parse_query()

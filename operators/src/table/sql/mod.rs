@@ -1,5 +1,5 @@
-//! Spark SQL: job files ([`job`]) and queries ([`query`]). The text is parsed with `sqlparser`, and
-//! plans are built by the analyser.
+//! Spark SQL: job files ([`job`]) and queries ([`query`]). The crate `sqlparser` parses the text,
+//! and the analyser builds plans.
 
 pub mod describe;
 mod dialect;
@@ -37,28 +37,29 @@ pub trait Catalog {
     fn relation(&self, name: &str) -> Option<Plan>;
     /// All view and table names, for suggestions in errors.
     fn names(&self) -> Vec<String>;
-    /// A user-defined scalar function.
+    /// The user-defined scalar function with a name; `None` if there is none.
     fn function(&self, _name: &str) -> Option<Arc<UserFunction>> {
         None
     }
-    /// A user-defined aggregate function.
+    /// The user-defined aggregate function with a name; `None` if there is none.
     fn aggregate(&self, _name: &str) -> Option<Arc<UserAggregate>> {
         None
     }
-    /// A WATERMARK clause of the current query, by its index.
+    /// The WATERMARK clause of the current query with an index; `None` if there is none.
     fn watermark(&self, _number: usize) -> Option<&Watermark> {
         None
     }
-    /// The position of a clause: the first occurrence of its keyword at or after `from`; `from`
-    /// itself if there is none.
+    /// The position of a clause's keyword: its first occurrence at or after `from`, or else `from`.
     fn clause(&self, _word: &str, from: Place) -> Place {
         from
     }
-    /// Whether the current query may refer to the column `_metadata` with the file of a row.
+    /// Whether the current query may refer to the column `_metadata`, which describes the file of a
+    /// row.
     fn may_name_files(&self) -> bool {
         true
     }
-    /// Time zone and ANSI mode, for expressions that are evaluated during planning.
+    /// The session settings, such as time zone and ANSI mode, for expressions that are evaluated
+    /// during planning.
     fn semantics(&self) -> Semantics {
         Semantics::default()
     }
@@ -73,7 +74,7 @@ pub trait Catalog {
 }
 
 const DIALECT: dialect::Spark = dialect::Spark;
-/// Keywords that may follow a table that is itself named `stream`.
+/// Keywords of clauses. If one of them follows the word STREAM, the word is the name of a table.
 const CLAUSES: [Keyword; 18] = [
     Keyword::SELECT,
     Keyword::AS,
@@ -94,15 +95,16 @@ const CLAUSES: [Keyword; 18] = [
     Keyword::CROSS,
     Keyword::ON,
 ];
-/// Prefix of an alias that marks a relation with a WATERMARK clause. The index of the clause
-/// follows.
+/// The prefix of an alias that marks a relation with a WATERMARK clause. The index of the clause
+/// follows the prefix.
 const WATERMARK_MARK: &str = "millstream_watermark_";
-/// Prefix of a table name that marks a table to be read as a stream.
+/// The prefix of a table name that marks a table to be read as a stream.
 const STREAM_MARK: &str = "millstream_stream_of_";
-/// Prefix of function names for syntax that the parser does not support.
+/// The prefix of function names that stand for syntax that the parser does not support.
 const REWRITTEN: &str = "millstream_literal_";
 /// The recursion limit of the parser, which makes several calls for each level of nesting.
-/// [`MAX_NESTING`] limits nesting with parentheses; this limit is for nesting without.
+/// [`MAX_NESTING`] already limits nesting by parentheses, so this limit only concerns other
+/// nesting.
 const PARSER_CALLS: usize = MAX_NESTING * 8;
 
 /// A WATERMARK clause.
@@ -110,13 +112,13 @@ const PARSER_CALLS: usize = MAX_NESTING * 8;
 pub struct Watermark {
     /// The event time expression.
     pub time: Expr,
-    /// The name of the event time column, if the expression is not a column.
+    /// The name of the event time column that is added if the expression is not a column.
     pub name: Option<String>,
-    /// The delay of the watermark, as an interval.
+    /// The delay of the watermark, as the text of an interval.
     pub delay: String,
-    /// The maximum distance of event times ahead of the clock, as an interval.
+    /// The maximum distance of event times ahead of the clock, as the text of an interval.
     pub skew: Option<String>,
-    /// The relation's alias.
+    /// The alias of the relation.
     pub alias: Option<String>,
     /// The position of the clause.
     pub place: Place,
@@ -174,7 +176,7 @@ fn syntax(reason: impl Into<String>, at: Place) -> PlanError {
     PlanError::new("PARSE_SYNTAX_ERROR", reason, "").at(at)
 }
 
-/// Splits a text into tokens, without comments and white space.
+/// Splits a text into tokens. Comments and white space are dropped.
 pub(crate) fn tokenize(sql: &str, reading: LiteralSettings) -> PlanResult<Vec<TokenWithSpan>> {
     let (sql, literals) = literals::hide(sql, reading)?;
     let tokens = Tokenizer::new(&DIALECT, &sql).tokenize_with_location();
@@ -276,7 +278,7 @@ fn with_marked_streams(
         .rposition(|pair| is_word(&pair[0].token, "DELAY") && is_word(&pair[1].token, "OF"));
     let mut out: Vec<TokenWithSpan> = Vec::with_capacity(tokens.len());
     let mut i = 0;
-    // For each open parenthesis, whether a relation may follow.
+    // For each open parenthesis: whether a relation may follow a comma or parenthesis here.
     let mut in_from = vec![false];
     while i < tokens.len() {
         let token = &tokens[i];
@@ -318,7 +320,7 @@ fn with_marked_streams(
     Ok((out, watermarks))
 }
 
-/// The name with the mark of a table that is read as a stream.
+/// The token of a table name, with the mark of a table that is read as a stream.
 fn marked(token: &TokenWithSpan) -> TokenWithSpan {
     match &token.token {
         Token::Word(word) => {
@@ -329,13 +331,13 @@ fn marked(token: &TokenWithSpan) -> TokenWithSpan {
     }
 }
 
-/// Updates, for each open parenthesis, whether the tokens are in a FROM clause. `begins` says
+/// Updates, for each open parenthesis, whether the tokens are in a FROM clause. `begins` tells
 /// whether a relation may begin at the token.
 fn note_clause(token: &Token, begins: bool, in_from: &mut Vec<bool>) {
     const ENDS: [&str; 8] =
         ["SELECT", "WHERE", "GROUP", "HAVING", "ORDER", "LIMIT", "ON", "LATERAL"];
     match token {
-        // The relations of a parenthesis in FROM are relations of FROM.
+        // Relations in parentheses after FROM belong to the FROM clause.
         Token::LParen => in_from.push(begins),
         Token::RParen => drop(in_from.pop()),
         other if word(other).is_some() => {
@@ -351,7 +353,7 @@ fn note_clause(token: &Token, begins: bool, in_from: &mut Vec<bool>) {
     }
 }
 
-/// The name of `STREAM t` or `STREAM(t)`, which begins at token `i`, and the index of the token
+/// The table name in `STREAM t` or `STREAM(t)` that starts at token `i`, and the index of the token
 /// after it.
 fn streamed_relation(tokens: &[TokenWithSpan], i: usize) -> Option<(&TokenWithSpan, usize)> {
     match (tokens.get(i + 1).map(|t| &t.token), tokens.get(i + 3).map(|t| &t.token)) {
@@ -375,7 +377,7 @@ fn parse_place(text: &str) -> Option<Place> {
     Some(Place { line: line.parse().ok()?, column: column.trim().parse().ok()? })
 }
 
-/// Parses and plans one query.
+/// Parses and plans a single query.
 fn parse_tokens(tokens: Vec<TokenWithSpan>, catalog: &dyn Catalog) -> PlanResult<Plan> {
     statement(|| {
         let plan = Rules::of(catalog.semantics()).apply(|| plan_tokens(tokens, catalog))?;
@@ -384,18 +386,18 @@ fn parse_tokens(tokens: Vec<TokenWithSpan>, catalog: &dyn Catalog) -> PlanResult
     })
 }
 
-/// Whether a word contains the name of the file metadata column.
+/// Whether a word contains the name of the file metadata column, `_metadata`.
 fn names_files(token: &TokenWithSpan) -> bool {
     let Token::Word(word) = &token.token else { return false };
     let parts = word.value.as_bytes().windows(METADATA.len());
     parts.into_iter().any(|part| part.eq_ignore_ascii_case(METADATA.as_bytes()))
 }
 
-/// The maximum number of words in [`clause_words`]. Errors in clauses after them are reported at
-/// the start of the query.
+/// The maximum number of words in [`clause_words`]. An error in a later clause is reported at the
+/// start of the query.
 const MAX_CLAUSE_WORDS: usize = 1024;
 
-/// The positions of keywords that start clauses which may be rejected.
+/// The positions of the keywords of clauses that may be rejected.
 fn clause_words(tokens: &[TokenWithSpan]) -> Vec<(&'static str, Place)> {
     let words = tokens.iter().filter_map(|token| match &token.token {
         Token::Word(word) if word.keyword != Keyword::NoKeyword && word.quote_style.is_none() => {
@@ -407,7 +409,7 @@ fn clause_words(tokens: &[TokenWithSpan]) -> Vec<(&'static str, Place)> {
     words.take(MAX_CLAUSE_WORDS).collect()
 }
 
-/// The suggested fix if a statement starts inside another one.
+/// The suggested fix if a CREATE statement starts inside another statement.
 const END_BEFORE_CREATE: &str = "End the statement before CREATE with ';'";
 
 /// Whether the tokens start with a CREATE statement.
@@ -421,7 +423,7 @@ fn begins_create(tokens: &[TokenWithSpan]) -> bool {
             || is(at, &["TEMP", "TEMPORARY"]) && is(at + 1, &["VIEW"]))
 }
 
-/// The parser's result for a query.
+/// The result of parsing a query, which may already include its plan.
 enum Parsed {
     Query(Box<Query>),
     Planned(PlanResult<Plan>),
@@ -446,7 +448,7 @@ fn plan_tokens(tokens: Vec<TokenWithSpan>, catalog: &dyn Catalog) -> PlanResult<
                 && is_word(&three[0].token, "IN")
         })
         .map(|three| place(three[0].span.start));
-    // The position of a CREATE statement that follows, if the ';' before it is missing.
+    // The position of a CREATE inside the query: the ';' before it is probably missing.
     let create = (1..tokens.len()).find(|at| begins_create(&tokens[*at..]));
     let create = create.map(|at| place(tokens[at].span.start));
     let forgotten = |error: PlanError| match create {
@@ -465,14 +467,14 @@ fn plan_tokens(tokens: Vec<TokenWithSpan>, catalog: &dyn Catalog) -> PlanResult<
             ParserError::TokenizerError(text) | ParserError::ParserError(text) => text,
             ParserError::RecursionLimitExceeded => return nesting::too_deep(here()),
         };
-        // The parser appends the position to the message; errors here have it as a field.
+        // The parser appends the position to the message; it is moved to the error's own field.
         let (reason, at) = match text.split_once(" at Line: ") {
             Some((reason, at)) => (reason, parse_place(at)),
             None => (text.as_str(), Some(here())),
         };
         syntax(reason, at.filter(|at| at.line > 0).unwrap_or(end))
     };
-    // A long query is planned while it is being parsed.
+    // A long query is planned while it is parsed.
     let parsed = match &outline {
         Some(outline) => long::plan(outline, &mut parser, catalog).map(Parsed::Planned),
         None => parser.parse_query().map(Parsed::Query),
@@ -496,7 +498,7 @@ fn plan_tokens(tokens: Vec<TokenWithSpan>, catalog: &dyn Catalog) -> PlanResult<
         let reason = format!("'{}' is not expected here", rest.token);
         return Err(forgotten(syntax(reason, place(rest.span.start))));
     }
-    // Dropped now, because its tokens take more memory than the query.
+    // The parser is dropped before planning, because its tokens take more memory than the query.
     drop(parser);
     match parsed {
         Parsed::Query(query) => query::plan(&query, catalog),
@@ -504,7 +506,7 @@ fn plan_tokens(tokens: Vec<TokenWithSpan>, catalog: &dyn Catalog) -> PlanResult<
     }
 }
 
-/// Parses an expression of a SELECT list, optionally with `AS name`.
+/// Parses an expression of a SELECT list, which may end with `AS name`.
 pub fn parse_expr(sql: &str, catalog: &dyn Catalog) -> PlanResult<Expr> {
     on_large_stack(|| one_expr(sql, catalog))
 }

@@ -1,4 +1,4 @@
-//! Checks how deeply a text is nested. The check uses the tokens, before the parser recurses.
+//! Checks the nesting depth of a text by its tokens, before the parser's recursion.
 
 use super::{is_word, place};
 use crate::table::error::{Place, PlanError, PlanResult};
@@ -10,7 +10,7 @@ pub(super) fn too_deep(at: Place) -> PlanError {
     too_complex(format!("it is nested more than {MAX_NESTING} levels deep"), at)
 }
 
-/// Whether a token is a prefix operator.
+/// Whether a token is a prefix operator, such as a sign.
 fn is_prefix(token: &Token) -> bool {
     matches!(
         token,
@@ -22,7 +22,7 @@ fn is_prefix(token: &Token) -> bool {
     ) || is_word(token, "NOT")
 }
 
-/// Rejects a text that nests parentheses, brackets, CASE, types and signs more than [`MAX_NESTING`]
+/// Fails if a text nests parentheses, brackets, CASE, types and signs more than [`MAX_NESTING`]
 /// levels deep.
 pub(super) fn check(tokens: &[TokenWithSpan]) -> PlanResult<()> {
     let (mut levels, mut prefixes) = (0usize, 0usize);
@@ -36,8 +36,8 @@ pub(super) fn check(tokens: &[TokenWithSpan]) -> PlanResult<()> {
             }
             other if is_word(other, "CASE") => levels += 1,
             Token::RParen | Token::RBracket => levels = levels.saturating_sub(1),
-            // A `>` that is a comparison must not reduce the depth. If it does anyway, the parser's
-            // own limit still applies.
+            // A `>` that is a comparison must not reduce the depth. If one does, the nesting is
+            // undercounted, but the parser's own limit still applies.
             Token::Gt | Token::ShiftRight => {
                 let closed = if token.token == Token::Gt { 1 } else { 2 };
                 levels = levels.saturating_sub(if in_type(before) { closed } else { 0 });
@@ -53,7 +53,8 @@ pub(super) fn check(tokens: &[TokenWithSpan]) -> PlanResult<()> {
     Ok(())
 }
 
-/// Whether the token before `>` ends a type: a type name, its size, or a closing bracket.
+/// Whether the token before a `>` ends a type: a type name, the size of a type, or a closing
+/// bracket.
 fn in_type(before: Option<&Token>) -> bool {
     let Some(before) = before else { return false };
     const NAMES: [&str; 22] = [

@@ -1,4 +1,4 @@
-//! ORDER BY: by output columns, by their ordinals, or by columns below the SELECT list.
+//! Plans ORDER BY: by output columns, by their ordinals, or by columns of the SELECT list's input.
 
 use super::Catalog;
 use super::expr::convert_with;
@@ -24,7 +24,7 @@ pub(super) struct Key {
 pub(super) enum Order {
     /// A list of keys.
     Keys(Vec<Key>),
-    /// ORDER BY ALL: by every column.
+    /// ORDER BY ALL: by every output column.
     All { descending: bool, nulls_first: Option<bool> },
 }
 
@@ -32,7 +32,7 @@ fn is_descending(options: &OrderByOptions) -> bool {
     matches!(options.sort, Some(OrderBySort::Desc))
 }
 
-/// Converts the ORDER BY clause of a query; `None` if it has none.
+/// Converts the ORDER BY clause of a query; `None` if the query has none.
 pub(super) fn order_by(query: &ast::Query, catalog: &dyn Catalog) -> PlanResult<Option<Order>> {
     let Some(clause) = &query.order_by else { return Ok(None) };
     let keys = match &clause.kind {
@@ -66,7 +66,7 @@ pub(super) fn order_by(query: &ast::Query, catalog: &dyn Catalog) -> PlanResult<
 }
 
 fn sort_key(expr: Resolved, descending: bool, nulls_first: Option<bool>) -> SortKey {
-    // Spark: NULLs first when ascending, last when descending.
+    // The default of Spark: NULLs first in ascending order, last in descending order.
     SortKey { expr, descending, nulls_first: nulls_first.unwrap_or(!descending) }
 }
 
@@ -79,7 +79,7 @@ fn column(scope: &Scope, at: usize) -> Resolved {
     }
 }
 
-/// The index of the SELECT item that is the same expression as a key.
+/// The index of the SELECT item that is the same expression as `expr`; `None` if there is none.
 pub(super) fn same_item(expr: &Expr, items: &[Expr]) -> Option<usize> {
     if matches!(expr, Expr::Literal(..)) {
         return None;
@@ -109,8 +109,8 @@ fn same_column(expr: &Expr, items: &[Expr]) -> Option<usize> {
 }
 
 impl Order {
-    /// Creates the sort keys from their resolved expressions over `scope`. A key that cannot be
-    /// ordered is an error.
+    /// Creates the sort keys from their resolved expressions over `scope`. Fails if a key cannot be
+    /// ordered.
     fn by_places(&self, scope: &Scope, places: &[Resolved]) -> PlanResult<Vec<SortKey>> {
         let keys: Vec<SortKey> = match self {
             Self::All { descending, nulls_first } => {
@@ -136,7 +136,7 @@ impl Order {
         }
     }
 
-    /// Interprets the clause as ORDER BY ALL, if it consists of the single name `all`.
+    /// Interprets the clause as ORDER BY ALL. `None` unless it consists of the single name `all`.
     pub fn into_all(self) -> Option<Self> {
         match self {
             Self::Keys(keys) => match keys.as_slice() {
@@ -151,7 +151,7 @@ impl Order {
         }
     }
 
-    /// Sorts a plan by its output columns only.
+    /// Sorts a plan. The keys can only refer to output columns.
     pub fn sort(&self, plan: Plan) -> PlanResult<Plan> {
         let scope = plan.scope();
         let place_of = |key: &Key| match order_position(&key.expr, scope.columns.len()) {
@@ -163,8 +163,8 @@ impl Order {
         Ok(Plan::Sort(Box::new(plan), keys))
     }
 
-    /// Sorts the result of a SELECT list. A name that is not an output column refers to a column
-    /// below it.
+    /// Sorts the result of a SELECT list. A name that is not an output column refers to a column of
+    /// the list's input.
     pub fn sort_selected(&self, plan: Plan, items: &[Expr]) -> PlanResult<Plan> {
         let Plan::Project(below, columns) = plan else { return self.sort(plan) };
         let width = columns.len();
@@ -208,7 +208,7 @@ impl Order {
         self.sort_beside(below, columns, places)
     }
 
-    /// Sorts the input of a SELECT list. Keys may also be aliases of the list.
+    /// Sorts the input of a SELECT list. Keys may also refer to aliases of the list.
     pub fn sort_below(&self, plan: Plan, items: &[Expr]) -> PlanResult<Plan> {
         let scope = plan.scope();
         let alias = |key: &Expr| {
@@ -232,7 +232,7 @@ impl Order {
         Ok(Plan::Sort(Box::new(plan), keys))
     }
 
-    /// Sorts the result of SELECT DISTINCT by its output columns.
+    /// Sorts the result of SELECT DISTINCT. The keys can only refer to output columns.
     pub fn sort_distinct(&self, plan: Plan, items: &[Expr]) -> PlanResult<Plan> {
         let scope = plan.scope();
         let width = scope.columns.len();
@@ -251,7 +251,7 @@ impl Order {
         Ok(Plan::Sort(Box::new(plan), keys))
     }
 
-    /// Sorts by expressions over the columns of a projection and those of its input.
+    /// Sorts by expressions over the output columns of a projection and the columns of its input.
     fn sort_beside(
         &self,
         below: Box<Plan>,
@@ -271,7 +271,7 @@ impl Order {
         Ok(without_added(Plan::Sort(Box::new(plan), keys), width))
     }
 
-    /// Sorts by columns of a projection and then keeps only its first `width` columns.
+    /// Sorts by columns of a projection, and then drops all but its first `width` columns.
     pub fn sort_by_columns(&self, plan: Plan, width: usize, places: &[usize]) -> PlanResult<Plan> {
         let scope = plan.scope();
         let places: Vec<_> = places.iter().map(|at| column(&scope, *at)).collect();
@@ -280,8 +280,9 @@ impl Order {
     }
 }
 
-/// Rewrites an expression that reads a projection's input to read columns added to the projection.
-/// `added` collects the indices of these columns.
+/// Rewrites an expression over a projection's output and input, so that it reads only the output.
+/// For each input column that it reads, a column is to be added to the projection; `added` collects
+/// their indices.
 fn moved(expr: Resolved, width: usize, added: &mut Vec<usize>) -> Resolved {
     match expr.node {
         Node::Column(index, name) if index >= width => {
@@ -296,7 +297,7 @@ fn moved(expr: Resolved, width: usize, added: &mut Vec<usize>) -> Resolved {
     }
 }
 
-/// Keeps only the first `width` columns of a plan.
+/// Drops all but the first `width` columns of a plan.
 fn without_added(plan: Plan, width: usize) -> Plan {
     let scope = plan.scope();
     if scope.columns.len() == width {
@@ -306,14 +307,15 @@ fn without_added(plan: Plan, width: usize) -> Plan {
     Plan::Project(Box::new(plan), columns.collect())
 }
 
-/// Resolves a name that several output columns have, if all of them are the same input column.
+/// Resolves a name that several output columns have. `None` unless they all are the same input
+/// column.
 fn one_of_equals(
     named: &Expr,
     columns: &[(Resolved, String)],
     outer: &Scope,
     items: &[Expr],
 ) -> Option<Resolved> {
-    // An alias defines a new column.
+    // An alias is a new column, even for the same expression.
     let is_alias = |at: usize| matches!(items.get(at), Some(Expr::Alias(..)));
     let Expr::Column { parts, .. } = named else { return None };
     let [name] = parts.as_slice() else { return None };

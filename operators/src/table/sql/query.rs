@@ -37,10 +37,10 @@ fn refuse(what: impl std::fmt::Display, at: Place) -> PlanError {
     PlanError::not_yet(what).at(at)
 }
 
-/// Builds the plan of a parsed query: WITH, the body, ORDER BY, OFFSET and LIMIT.
+/// Plans a parsed query: WITH, the body, ORDER BY, OFFSET and LIMIT.
 pub fn plan(query: &ast::Query, catalog: &dyn Catalog) -> PlanResult<Plan> {
     let here = begin(&query.body);
-    // An error without a position is reported at the query that contains it.
+    // An error without a position gets the position of the query.
     nested(here, || plan_clauses(query, catalog)).map_err(|error| error.at(here))
 }
 
@@ -57,14 +57,14 @@ pub(super) fn plan_last(
         let mut whole = union.finish();
         clauses(query, catalog, |order| match order {
             Some(order) => order.sort(whole.clone()),
-            // This closure is not called again.
+            // Without an order the closure is called only once, so it can move the plan.
             None => Ok(std::mem::replace(&mut whole, Plan::Values(Schema::default(), Vec::new()))),
         })
     })
     .map_err(|error| error.at(here))
 }
 
-/// Plans another branch of a UNION ALL.
+/// Plans the next branch of a UNION ALL and adds it to `union`.
 pub(super) fn branch(
     union: &mut Option<Unioned>,
     written: &SetExpr,
@@ -102,7 +102,8 @@ fn plan_clauses(query: &ast::Query, catalog: &dyn Catalog) -> PlanResult<Plan> {
     })
 }
 
-/// Applies ORDER BY, OFFSET and LIMIT to a query's body. `ordered` plans the body for an order.
+/// Applies ORDER BY, OFFSET and LIMIT to the body of a query. `ordered` plans the body, sorted by
+/// an order if one is given.
 fn clauses(
     query: &ast::Query,
     catalog: &dyn Catalog,
@@ -136,7 +137,7 @@ fn clauses(
     })
 }
 
-/// The row counts of OFFSET and LIMIT; `None` for a clause that is missing.
+/// The row counts of OFFSET and LIMIT; `None` for a missing clause.
 pub(super) fn limits(
     query: &ast::Query,
     catalog: &dyn Catalog,
@@ -165,7 +166,7 @@ pub(super) fn limits(
     Ok((offset.transpose()?, limit.transpose()?))
 }
 
-/// The position of a query, after its WITH clause.
+/// The position of a query's body, after the WITH clause.
 fn begin(body: &SetExpr) -> Place {
     let mut first = body;
     loop {
@@ -178,7 +179,7 @@ fn begin(body: &SetExpr) -> Place {
     }
 }
 
-/// The position of a query, including its WITH clause.
+/// The position of a query, from its WITH clause if it has one.
 pub(super) fn start(query: &ast::Query) -> Place {
     match &query.with {
         Some(with) => place(with.with_token.0.span.start),
@@ -186,9 +187,9 @@ pub(super) fn start(query: &ast::Query) -> Place {
     }
 }
 
-/// The views of a WITH clause, which take precedence over those of the session.
+/// The views of a WITH clause. They take precedence over the views of the session.
 pub(super) struct Views<'c> {
-    /// The views by lower-case name, each with its name as written.
+    /// The views by lower-case name. The value has the name as the user wrote it.
     views: HashMap<String, (String, Plan)>,
     outer: &'c dyn Catalog,
 }
@@ -198,7 +199,7 @@ impl<'c> Views<'c> {
         Self { views: HashMap::new(), outer }
     }
 
-    /// Plans a view, which may refer to the views before it.
+    /// Plans a view, which may refer to views before it in the clause.
     pub fn add(&mut self, cte: &ast::Cte) -> PlanResult<()> {
         refused::check_cte(cte, self)?;
         let name = cte.alias.name.value.clone();
@@ -211,8 +212,7 @@ impl<'c> Views<'c> {
             .at(place(cte.alias.name.span.start)));
         }
         let made = renamed(plan(&cte.query, self)?, &cte.alias)?;
-        // The view must give the same rows each time it is read, so its random functions get fixed
-        // seeds.
+        // Each read of the view must return the same rows, so its random functions get fixed seeds.
         self.views.insert(name.to_ascii_lowercase(), (name, made.with_seeds()));
         Ok(())
     }
@@ -246,7 +246,7 @@ impl Catalog for Views<'_> {
     }
 }
 
-/// Renames the columns of a plan if the alias has column names.
+/// Renames the columns of a plan if the alias lists column names.
 fn renamed(plan: Plan, alias: &TableAlias) -> PlanResult<Plan> {
     refused::check_alias(alias)?;
     if alias.columns.is_empty() {
@@ -306,7 +306,7 @@ fn body(body: &SetExpr, catalog: &dyn Catalog) -> PlanResult<Plan> {
     nested(here, || body_at(body, catalog, here))
 }
 
-/// The branches of a UNION ALL; `None` for any other query body.
+/// The two operands of a UNION ALL; `None` for any other query body.
 fn is_union_all(body: &SetExpr) -> Option<(&SetExpr, &SetExpr)> {
     match body {
         SetExpr::SetOperation {
@@ -319,7 +319,7 @@ fn is_union_all(body: &SetExpr) -> Option<(&SetExpr, &SetExpr)> {
     }
 }
 
-/// Plans a UNION ALL. It uses a loop, because there may be a hundred thousand branches.
+/// Plans a UNION ALL in a loop, because it may have a hundred thousand branches.
 fn union_all(body: &SetExpr, catalog: &dyn Catalog, here: Place) -> PlanResult<Plan> {
     let (mut first, mut others) = (body, Vec::new());
     while let Some((left, right)) = is_union_all(first) {
@@ -375,8 +375,8 @@ fn body_at(body: &SetExpr, catalog: &dyn Catalog, here: Place) -> PlanResult<Pla
     }
 }
 
-/// INTERSECT or EXCEPT: the left rows that are, or are not, among the right rows. Both sides are
-/// cast to common types.
+/// Plans INTERSECT or EXCEPT: the left rows that occur, or do not occur, among the right rows. Both
+/// sides are cast to common types.
 fn set_difference(
     op: &SetOperator,
     left: Plan,
@@ -388,7 +388,7 @@ fn set_difference(
     join::set_difference_join(left, right, written)
 }
 
-/// Converts the columns to canonical form, so that equal rows have equal bytes.
+/// Converts all columns to canonical form, so that equal rows have equal bytes.
 fn of_equals(plan: Plan) -> Plan {
     let columns = plan.scope().columns.into_iter().enumerate().map(|(i, c)| {
         let node = Node::Column(i, c.name.clone());
@@ -401,7 +401,8 @@ fn of_equals(plan: Plan) -> Plan {
     Plan::Project(Box::new(plan), columns)
 }
 
-/// Re-associates a chain of set operations from left to right, without precedence.
+/// Re-associates a chain of set operations, so that they are evaluated from left to right, without
+/// precedence of INTERSECT. `None` if the body is not a set operation.
 fn from_left(body: &SetExpr) -> Option<SetExpr> {
     fn chain<'b>(
         body: &'b SetExpr,
@@ -437,7 +438,7 @@ fn select(select: &Select, catalog: &dyn Catalog, order: Option<&Order>) -> Plan
     let here = place(select.select_token.0.span.start);
     let distinct = matches!(select.distinct, Some(Distinct::Distinct));
     let input = from_clause(select, catalog)?;
-    // Columns added for subqueries are not part of `*`.
+    // This scope is taken before subqueries add columns, which are not part of `*`.
     let written = input.scope();
     let names_files =
         catalog.may_name_files() && select.to_string().to_lowercase().contains(METADATA);
@@ -469,7 +470,8 @@ fn select(select: &Select, catalog: &dyn Catalog, order: Option<&Order>) -> Plan
             select.projection.iter().map(converted).collect::<PlanResult<Vec<_>>>()?
         }
     };
-    // A name without parentheses is a column if there is one, otherwise a function call.
+    // A name without parentheses is a column if the scope has one of this name, otherwise a
+    // function call.
     let items: Vec<Expr> = items.into_iter().map(|item| into_chosen(item, &written)).collect();
     let input = joining.into_plan();
     let grouped = may_group || items.iter().any(has_aggregate);
@@ -510,8 +512,8 @@ fn select(select: &Select, catalog: &dyn Catalog, order: Option<&Order>) -> Plan
     }
 }
 
-/// The error of a window function over a table. It differs from that over a stream, because a table
-/// has all its rows.
+/// Replaces the error of a window function over a stream. Over a table the reason is different:
+/// window functions are possible there, but not supported yet.
 fn without_window(error: PlanError) -> PlanError {
     if error.condition != OVER {
         return error;
@@ -521,7 +523,7 @@ fn without_window(error: PlanError) -> PlanError {
     other
 }
 
-/// SELECT DISTINCT: the distinct rows of a SELECT list, sorted if there is an order.
+/// Plans SELECT DISTINCT: the distinct rows of a SELECT list, sorted if an order is given.
 fn distinct_of(plan: Plan, items: &[Expr], order: Option<&Order>) -> PlanResult<Plan> {
     analyzer::refuse_maps(&plan)?;
     let plan = analyzer::distinct(plan);
@@ -580,7 +582,7 @@ fn item_with(
     })
 }
 
-/// Converts `*`, with its EXCEPT clause if there is one.
+/// Converts `*`, which may have an EXCEPT clause.
 fn star(
     table: Option<String>,
     options: &ast::WildcardAdditionalOptions,
@@ -592,7 +594,7 @@ fn star(
     Ok(Expr::StarExcept(table, dropped.map(|name| name.value.clone()).collect(), here))
 }
 
-/// A name without its quotes.
+/// The text of a name, without quotes.
 pub(super) fn plain(name: &ast::ObjectName) -> String {
     let parts =
         name.0.iter().map(|part| part.as_ident().map_or(part.to_string(), |i| i.value.clone()));
@@ -613,7 +615,8 @@ fn aliased(plan: Plan, alias: Option<&TableAlias>, catalog: &dyn Catalog) -> Pla
     Ok(Plan::Alias(Box::new(plan), alias.name.value.clone()))
 }
 
-/// Applies a WATERMARK clause to a relation. An event time that is not a column is added as one.
+/// Applies a WATERMARK clause to a relation. If the event time is not a column, a column is added
+/// for it.
 fn watermarked(plan: Plan, watermark: &Watermark) -> PlanResult<Plan> {
     let Watermark { time, name, delay, .. } = watermark;
     let limited = |plan: Plan| match &watermark.skew {
@@ -677,7 +680,7 @@ pub(super) fn relation(factor: &TableFactor, catalog: &dyn Catalog) -> PlanResul
     }
 }
 
-/// Plans `TABLESAMPLE (n ROWS)`, which keeps the first rows.
+/// Plans `TABLESAMPLE (n ROWS)`, which returns the first n rows.
 fn sampled(
     plan: Plan,
     sample: &ast::TableSampleKind,
@@ -689,7 +692,7 @@ fn sampled(
     Ok(Plan::Limit(Box::new(plan), rows))
 }
 
-/// Plans `STREAM name`. Constant rows are an error.
+/// Plans `STREAM name`. Fails for constant rows.
 fn as_stream(found: Plan, name: &str, here: Place) -> PlanResult<Plan> {
     let found = found.into_stream();
     if found.is_streaming() {
@@ -703,9 +706,9 @@ fn as_stream(found: Plan, name: &str, here: Place) -> PlanResult<Plan> {
     .at(here))
 }
 
-/// Evaluates an expression of VALUES, which must be constant.
+/// Evaluates an expression of VALUES. Fails if the expression is not constant.
 fn constant_value(expr: Resolved, semantics: Semantics) -> PlanResult<Value> {
-    // The time of the batch is not known during planning.
+    // The time of the batch is not known during planning, so its functions are not constant.
     fn reads_clock(expr: &Resolved) -> bool {
         matches!(&expr.node, Node::Call("current_timestamp", _))
             || expr.children().into_iter().any(reads_clock)
@@ -729,8 +732,8 @@ fn constant_value(expr: Resolved, semantics: Semantics) -> PlanResult<Value> {
     })
 }
 
-/// The columns of a row that is written as a single value: `(struct(a, b))` and `((a, b))` mean the
-/// row `(a, b)`.
+/// The columns of a row in VALUES that is written as a single value: `(struct(a, b))` and `((a,
+/// b))` both mean the row `(a, b)`.
 fn fields_of(written: &ast::Expr, mut converted: Expr) -> Vec<Expr> {
     let mut written = written;
     while let ast::Expr::Nested(inner) = written {
@@ -743,7 +746,7 @@ fn fields_of(written: &ast::Expr, mut converted: Expr) -> Vec<Expr> {
     };
     match &mut converted {
         Expr::Call { name, args, .. } if is_row && name == "struct" => std::mem::take(args),
-        // In `named_struct`, a name precedes each value.
+        // The arguments of `named_struct` alternate between names and values.
         Expr::Call { name, args, .. } if is_row && name == "named_struct" => {
             std::mem::take(args).into_iter().skip(1).step_by(2).collect()
         }
@@ -782,7 +785,7 @@ fn inline_table(values: &ast::Values, catalog: &dyn Catalog, here: Place) -> Pla
     let mut rows = vec![Vec::new(); values.rows.len()];
     for (i, column) in columns.into_iter().enumerate() {
         let condition = "INVALID_INLINE_TABLE.INCOMPATIBLE_TYPES_IN_INLINE_TABLE";
-        // Types are unified as without ANSI mode, as in Spark, but strings are not cast.
+        // As in Spark, the common types are those of legacy mode, except that strings are not cast.
         let rules = Rules { ansi: false, ..Rules::current() };
         let unify = || {
             unify_as(condition, "`VALUES`", column, |all| {
@@ -801,7 +804,7 @@ fn inline_table(values: &ast::Values, catalog: &dyn Catalog, here: Place) -> Pla
     Ok(Plan::Values(Schema::new(fields), rows))
 }
 
-/// File formats, which may be used in place of a view name in Spark.
+/// The file formats that Spark accepts in place of a view name.
 const FILE_FORMATS: [&str; 5] = ["parquet", "orc", "csv", "json", "text"];
 
 fn unknown(name: &str, catalog: &dyn Catalog) -> PlanError {
@@ -844,6 +847,6 @@ fn lateral_view(input: Plan, view: &ast::LateralView, catalog: &dyn Catalog) -> 
     let names: Vec<String> = view.lateral_col_alias.iter().map(|name| name.value.clone()).collect();
     let width = input.width();
     let made = analyzer::generate(input, &call, view.outer, &names)?;
-    // The new columns can be qualified with the name of the lateral view.
+    // The new columns can also be qualified by the name of the lateral view.
     Ok(Plan::QualifyFrom(Box::new(made), width, plain(&view.lateral_view_name)))
 }

@@ -1,9 +1,9 @@
 //! Rejects clauses that the parser accepts but Spark or Millstream does not support.
 //!
-//! The parser supports the SQL of many systems. Each pattern here names every field of a syntax
-//! node, without `..`. If a later version of the parser adds a field, the code does not compile
-//! until the field is handled. So every clause is either planned or rejected, and none is silently
-//! ignored.
+//! The parser supports the SQL of many systems. Each pattern in this module names every field of a
+//! syntax node, without `..`. If a later version of the parser adds a field, the module does not
+//! compile until the field is handled. So every clause is either planned or rejected, and no clause
+//! is silently ignored.
 
 use super::{Catalog, place};
 use crate::table::error::{Place, PlanError, PlanResult};
@@ -46,13 +46,13 @@ pub(super) const WORDS: [&str; 28] = [
     "AS",
 ];
 
-/// The error for a clause that Spark does not have.
+/// The error of a clause that Spark does not have.
 fn unknown(clause: &str, fix: &str, at: Place) -> PlanError {
     PlanError::new("PARSE_SYNTAX_ERROR", format!("{clause} is not a clause of Spark SQL"), fix)
         .at(at)
 }
 
-/// The error for a clause of Spark that is not supported.
+/// The error of a clause of Spark that Millstream does not support.
 fn not_built(clause: &str, fix: &str, at: Place) -> PlanError {
     let mut error = PlanError::not_yet(clause).at(at);
     if !fix.is_empty() {
@@ -61,13 +61,13 @@ fn not_built(clause: &str, fix: &str, at: Place) -> PlanError {
     error
 }
 
-/// Returns the first error whose condition holds.
+/// Returns the error of the first pair whose condition is true.
 fn first<const N: usize>(wrong: [(bool, &dyn Fn() -> PlanError); N]) -> PlanResult<()> {
     wrong.iter().find(|(found, _)| *found).map_or(Ok(()), |(_, error)| Err(error()))
 }
 
-/// Rejects clauses of a SELECT that are not planned.
-// Longer than other functions, because every clause of a SELECT is named once.
+/// Rejects the clauses of a SELECT that are not supported.
+// This function is long because it names every clause of a SELECT.
 pub(super) fn check_select(select: &Select, catalog: &dyn Catalog) -> PlanResult<()> {
     let Select {
         select_token,
@@ -155,7 +155,7 @@ pub(super) fn check_select(select: &Select, catalog: &dyn Catalog) -> PlanResult
     }
 }
 
-/// Rejects clauses of a query that are not planned.
+/// Rejects the clauses of a query that are not supported.
 pub(super) fn check_query(query: &Query, here: Place, catalog: &dyn Catalog) -> PlanResult<()> {
     let Query {
         with: _,
@@ -234,7 +234,7 @@ pub(super) fn check_offset(rows: OffsetRows, here: Place, catalog: &dyn Catalog)
     }
 }
 
-/// Rejects anything in a view of a WITH clause besides its name, columns and query.
+/// Rejects everything in a view of a WITH clause except its name, columns and query.
 pub(super) fn check_cte(cte: &Cte, catalog: &dyn Catalog) -> PlanResult<()> {
     let Cte { alias, query: _, from, materialized, closing_paren_token: _ } = cte;
     let here = place(alias.name.span.start);
@@ -247,7 +247,7 @@ pub(super) fn check_cte(cte: &Cte, catalog: &dyn Catalog) -> PlanResult<()> {
     ])
 }
 
-/// Rejects anything in an alias besides names.
+/// Rejects everything in an alias except the name and the column names.
 pub(super) fn check_alias(alias: &TableAlias) -> PlanResult<()> {
     let TableAlias { explicit: _, name, columns, at } = alias;
     if at.is_some() {
@@ -266,7 +266,7 @@ pub(super) fn check_alias(alias: &TableAlias) -> PlanResult<()> {
     })
 }
 
-/// Rejects properties of a relation in FROM that are not planned.
+/// Rejects the properties of a relation in FROM that are not supported.
 pub(super) fn check_relation(
     factor: &TableFactor,
     here: Place,
@@ -312,7 +312,7 @@ pub(super) fn check_relation(
         ]),
         TableFactor::Derived { lateral: _, subquery: _, alias: _, sample: _ }
         | TableFactor::NestedJoin { table_with_joins: _, alias: _ } => Ok(()),
-        // These relations are rejected by the caller.
+        // The caller rejects these kinds of relations.
         TableFactor::TableFunction { .. }
         | TableFactor::Function { .. }
         | TableFactor::UNNEST { .. }
@@ -358,7 +358,7 @@ pub(super) fn sample_rows<'s>(
     }
 }
 
-/// Rejects anything in a join besides relation, operator and condition.
+/// Rejects everything in a join except the relation, the operator and the condition.
 pub(super) fn check_join(join: &Join) -> PlanResult<()> {
     let Join { relation, global, join_operator: _ } = join;
     if *global {
@@ -367,7 +367,7 @@ pub(super) fn check_join(join: &Join) -> PlanResult<()> {
     Ok(())
 }
 
-/// Rejects anything in VALUES besides rows.
+/// Rejects everything in VALUES except rows.
 pub(super) fn check_values(values: &Values, here: Place) -> PlanResult<()> {
     let Values { explicit_row, value_keyword, rows: _ } = values;
     if *explicit_row || *value_keyword {
@@ -408,7 +408,7 @@ pub(super) fn check_star(options: &WildcardAdditionalOptions, here: Place) -> Pl
 /// Functions that accept IGNORE NULLS.
 const IGNORING_NULLS: [&str; 5] = ["first", "first_value", "last", "last_value", "any_value"];
 
-/// Rejects properties of a call that are not planned. Returns whether the call ignores NULLs.
+/// Rejects the properties of a call that are not supported. Returns whether the call ignores NULLs.
 pub(super) fn check_call(function: &Function, name: &str, here: Place) -> PlanResult<bool> {
     let Function {
         name: _,
@@ -420,7 +420,8 @@ pub(super) fn check_call(function: &Function, name: &str, here: Place) -> PlanRe
         null_treatment,
         over,
     } = function;
-    // Other functions may still fail with the error for OVER, which takes precedence.
+    // A call with OVER fails later with the error for OVER, so its IGNORE NULLS is not checked
+    // here.
     let ignores = match null_treatment {
         Some(NullTreatment::IgnoreNulls) => true,
         Some(NullTreatment::RespectNulls) | None => false,

@@ -1,8 +1,8 @@
-//! Rewrites tokens before the parser sees them, where the parser does not support Spark's syntax:
-//! intervals, numbers with a type suffix, quantified LIKE, and names of struct fields.
+//! Rewrites tokens before parsing, where the parser does not support Spark's syntax: intervals,
+//! numbers with a type suffix, quantified LIKE, and names of struct fields.
 //!
 //! A statement may have a million tokens. One pass determines which rewrites are needed ([`Uses`]),
-//! only those run, and tokens are moved instead of copied.
+//! and only those are applied. Tokens are moved, not copied.
 
 use super::{REWRITTEN, dialect, is_word, place, syntax, word};
 use crate::table::error::PlanResult;
@@ -15,7 +15,7 @@ const UNITS: [&str; 9] =
 const OF_LITERALS: [&str; 8] =
     ["INTERVAL", "LIKE", "ILIKE", "RLIKE", "REGEXP", "TIMESTAMP_LTZ", "EXISTS", "STRUCT"];
 
-/// Which rewrites are needed for a statement.
+/// The rewrites that a statement needs.
 #[derive(Default)]
 struct Uses {
     operators: bool,
@@ -59,7 +59,7 @@ pub(super) fn rewritten(tokens: Vec<TokenWithSpan>) -> Vec<TokenWithSpan> {
     if fields { with_field_names(tokens) } else { tokens }
 }
 
-/// Moves a token out of a list that is processed from front to back.
+/// Moves a token out of a list, and leaves a placeholder.
 fn take(token: &mut TokenWithSpan) -> TokenWithSpan {
     TokenWithSpan { token: std::mem::replace(&mut token.token, Token::EOF), span: token.span }
 }
@@ -70,8 +70,8 @@ fn is_unit(token: &Token) -> bool {
     UNITS.iter().any(|unit| unit.eq_ignore_ascii_case(one))
 }
 
-/// Splits or joins operators that the tokenizer gets wrong: `>>>`, `!<`, `!>`, and two consecutive
-/// signs.
+/// Splits or joins operators that the tokenizer splits differently from Spark: `>>>`, `!<`, `!>`,
+/// and two consecutive signs.
 fn with_operators(tokens: Vec<TokenWithSpan>) -> Vec<TokenWithSpan> {
     let mut out: Vec<TokenWithSpan> = Vec::with_capacity(tokens.len());
     for token in tokens {
@@ -100,14 +100,14 @@ fn with_operators(tokens: Vec<TokenWithSpan>) -> Vec<TokenWithSpan> {
 
 /// Inserts AS before the field names in `struct(a x, b y)`.
 fn with_field_names(mut tokens: Vec<TokenWithSpan>) -> Vec<TokenWithSpan> {
-    // Keywords after which a word is an operand, and keywords that cannot be a name after a value.
+    // These keywords are followed by an operand, or cannot be a name after a value.
     const OPEN: [&str; 19] = [
         "AND", "AS", "BETWEEN", "CASE", "DATE", "DISTINCT", "DIV", "ELSE", "ESCAPE", "FROM",
         "ILIKE", "IN", "IS", "LIKE", "NOT", "OR", "RLIKE", "THEN", "WHEN",
     ];
     const NO_NAMES: [&str; 3] = ["END", "NULL", "UNKNOWN"];
     let among = |words: &[&str], token: &Token| words.iter().any(|one| is_word(token, one));
-    // For each open parenthesis, whether it belongs to `struct(`.
+    // For each open parenthesis: whether it belongs to `struct(`.
     let mut open: Vec<bool> = Vec::new();
     let mut out: Vec<TokenWithSpan> = Vec::with_capacity(tokens.len());
     for i in 0..tokens.len() {
@@ -133,7 +133,8 @@ fn with_field_names(mut tokens: Vec<TokenWithSpan>) -> Vec<TokenWithSpan> {
                     tokens.get(i + 1).map(|next| &next.token),
                     Some(Token::Comma | Token::RParen)
                 );
-                // A number and its type suffix are one literal, so no AS is inserted between them.
+                // A number and its type suffix are adjacent tokens of one literal, so no AS is
+                // inserted between them.
                 let apart = out.last().is_some_and(|last| last.span.end != token.span.start);
                 if ends_value && ends_field && apart {
                     out.push(TokenWithSpan::new(Token::make_keyword("AS"), token.span));
@@ -150,15 +151,15 @@ fn with_field_names(mut tokens: Vec<TokenWithSpan>) -> Vec<TokenWithSpan> {
 pub(super) const LEFT_MATCH: &str = "left_match";
 
 /// Rewrites `[INNER | LEFT [OUTER]] ASOF JOIN` to `ASOF JOIN`, the only form that the parser
-/// supports. For a left join, the match condition is wrapped in a call as a mark.
+/// supports. A left join is marked by a call around its match condition.
 fn with_plain_asof(mut tokens: Vec<TokenWithSpan>) -> Vec<TokenWithSpan> {
     let mut out: Vec<TokenWithSpan> = Vec::with_capacity(tokens.len());
     let ends_with = |out: &[TokenWithSpan], word: &str| {
         out.last().is_some_and(|last| is_word(&last.token, word))
     };
     let mut depth = 0usize;
-    // The parenthesis depths at which the match condition of a left join is expected, and at which
-    // an open one ends.
+    // The parenthesis depths at which the match condition of a left join is still expected, and
+    // those at which a match condition ends.
     let (mut to_come, mut ends): (Vec<usize>, Vec<usize>) = (Vec::new(), Vec::new());
     for i in 0..tokens.len() {
         let token = take(&mut tokens[i]);
@@ -197,14 +198,15 @@ fn with_plain_asof(mut tokens: Vec<TokenWithSpan>) -> Vec<TokenWithSpan> {
             ends.push(depth);
             let open = TokenWithSpan::new(Token::LParen, span);
             let name = Token::make_word(&format!("{REWRITTEN}{LEFT_MATCH}"), None);
-            // Inserted before the existing parenthesis, which becomes the call's.
+            // The call's name is inserted before the existing parenthesis, which becomes that of
+            // the call.
             out.extend([open, TokenWithSpan::new(name, span)]);
         }
     }
     out
 }
 
-/// Flattens GROUPING SETS inside GROUPING SETS, which means the same.
+/// Flattens GROUPING SETS inside GROUPING SETS. The flat list has the same meaning.
 fn with_flat_sets(mut tokens: Vec<TokenWithSpan>) -> Vec<TokenWithSpan> {
     let begins = |tokens: &[TokenWithSpan], i: usize| {
         let at = |i: usize| tokens.get(i).map(|t| &t.token);
@@ -212,7 +214,7 @@ fn with_flat_sets(mut tokens: Vec<TokenWithSpan>) -> Vec<TokenWithSpan> {
             && at(i + 1).is_some_and(|t| is_word(t, "SETS"))
             && at(i + 2) == Some(&Token::LParen)
     };
-    // For each open parenthesis, whether it belongs to GROUPING SETS, and whether it is kept.
+    // For each open parenthesis: whether it belongs to GROUPING SETS, and whether it is preserved.
     let mut open: Vec<(bool, bool)> = Vec::new();
     let mut out = Vec::with_capacity(tokens.len());
     let mut i = 0;
@@ -242,7 +244,7 @@ fn with_flat_sets(mut tokens: Vec<TokenWithSpan>) -> Vec<TokenWithSpan> {
     out
 }
 
-/// Rejects `* EXCEPT name` without parentheses, which the parser accepts.
+/// Fails for `* EXCEPT name` without parentheses, which the parser would accept.
 pub(super) fn check_except(tokens: &[TokenWithSpan]) -> PlanResult<()> {
     for three in tokens.windows(3) {
         let query = ["SELECT", "ALL", "DISTINCT", "VALUES", "TABLE", "FROM"];
@@ -258,7 +260,7 @@ pub(super) fn check_except(tokens: &[TokenWithSpan]) -> PlanResult<()> {
     Ok(())
 }
 
-/// Rewrites intervals, and numbers with a suffix (`2Y`, `1.5F`), to calls and casts, because the
+/// Rewrites intervals to calls, and numbers with a suffix (`2Y`, `1.5F`) to casts, because the
 /// parser supports only some of them.
 fn with_literals(mut tokens: Vec<TokenWithSpan>) -> Vec<TokenWithSpan> {
     let mut out: Vec<TokenWithSpan> = Vec::with_capacity(tokens.len());
@@ -279,18 +281,18 @@ fn with_literals(mut tokens: Vec<TokenWithSpan>) -> Vec<TokenWithSpan> {
     out
 }
 
-/// The start of a call that marks rewritten syntax: its name and opening parenthesis.
+/// The first tokens of a call that stands for rewritten syntax: the name and the parenthesis.
 fn call_of(name: &str) -> [Token; 2] {
     [Token::make_word(&format!("{REWRITTEN}{name}"), None), Token::LParen]
 }
 
-/// The replacement of the tokens at index `i`, and the index after the replaced tokens; `None` if
-/// they are kept.
+/// The replacement of the tokens at index `i`, and the index after the replaced tokens. `None` if
+/// the tokens need no rewriting.
 fn rewritten_at(tokens: &[TokenWithSpan], i: usize) -> Option<(Vec<Token>, usize)> {
     let token = &tokens[i].token;
     let at = |i: usize| tokens.get(i).map(|t| &t.token);
     if let Token::Number(digits, false) = token {
-        // A number and its type suffix are one literal if no space is between them.
+        // A number and its type suffix are one literal only if there is no space between them.
         let joined = |next: &&TokenWithSpan| next.span.start == tokens[i].span.end;
         let suffix = word(&tokens.get(i + 1).filter(joined)?.token)?;
         let known = ["Y", "S", "F", "D", "BD"].iter().any(|s| s.eq_ignore_ascii_case(suffix));
@@ -328,22 +330,22 @@ fn rewritten_at(tokens: &[TokenWithSpan], i: usize) -> Option<(Vec<Token>, usize
         let text = Token::SingleQuotedString(text.clone());
         return Some((vec![name, open, text, Token::RParen], i + 2));
     }
-    // The function `exists`, not the keyword.
+    // This is the function `exists`, which takes a lambda, not the keyword.
     if is("EXISTS") && at(i + 1) == Some(&Token::LParen) {
         let begins_query = at(i + 2).is_some_and(|next| {
             ["SELECT", "WITH", "FROM", "VALUES"].iter().any(|word| is_word(next, word))
         });
         return (!begins_query).then(|| (vec![Token::make_word("exists", Some('`'))], i + 1));
     }
-    // The parser's `struct(…)` literal does not accept `*`.
+    // The parser's syntax for `struct(…)` does not accept `*`, so it becomes a plain call.
     if is("STRUCT") && (at(i + 1), at(i + 2)) == (Some(&Token::LParen), Some(&Token::Mul)) {
         return Some((vec![Token::make_word("struct", Some('`'))], i + 1));
     }
     None
 }
 
-/// The text of an interval that starts at a token, and the index after it; `None` if it is not an
-/// interval.
+/// The text of an interval that starts at a token, and the index of the token after it. `None` if
+/// no interval starts there.
 pub(super) fn interval_text(tokens: &[TokenWithSpan], begin: usize) -> Option<(String, usize)> {
     let at = |i: usize| tokens.get(i).map(|t| &t.token);
     if !at(begin).is_some_and(|token| is_word(token, "INTERVAL")) {

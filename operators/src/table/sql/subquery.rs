@@ -1,5 +1,6 @@
-//! Subqueries in expressions. A scalar subquery that does not depend on the outer row is a constant
-//! of the query. All others become joins; EXISTS and IN become a column with their result.
+//! Plans subqueries in expressions. A scalar subquery that does not depend on the outer row becomes
+//! a constant of the query. Every other subquery becomes a join; for EXISTS and IN, the join adds a
+//! column with the result.
 
 use super::expr::{Subqueries, at, convert_with, plain_args};
 use super::order::order_by;
@@ -27,26 +28,26 @@ use sqlparser::ast::{
 use std::cell::{Cell, RefCell};
 use std::sync::Arc;
 
-/// The rows that a subquery reads, and the condition that relates them to an outer row.
+/// The plan of a subquery, and the condition that relates its rows to an outer row.
 struct Inner {
     plan: Plan,
-    /// The correlation condition, over the columns of the outer row and of the plan.
+    /// The correlation condition, over the columns of the outer row and of `plan`.
     condition: Option<Resolved>,
-    /// The index of the plan's column that the subquery selects.
+    /// The index of the first column of `plan` that the subquery selects.
     selected: usize,
-    /// OFFSET and LIMIT of the subquery, which apply to the rows that match one outer row.
+    /// OFFSET and LIMIT of the subquery. They apply to the rows that match an outer row.
     match_range: Option<(u64, u64)>,
 }
 
-/// The most conditions of a WHERE that get a filter each.
+/// The maximum number of conditions of a WHERE for which each condition gets its own filter.
 const MAX_FILTERS: usize = 64;
 
-/// Converts the expressions of a query. The subqueries in them are joined to its plan.
+/// Converts the expressions of a query. Each subquery in them is joined to the query's plan.
 pub(super) struct Joining<'c> {
     catalog: &'c dyn Catalog,
     plan: RefCell<Option<Plan>>,
-    /// Whether the expression is used as a value, not as a condition. As a value, an IN
-    /// subquery is false instead of NULL.
+    /// Whether the expression is a value and not a condition. As a value, an IN subquery whose
+    /// result is unknown is false instead of NULL.
     of_value: Cell<bool>,
 }
 
@@ -57,7 +58,7 @@ fn strip(expr: &ast::Expr) -> &ast::Expr {
     }
 }
 
-/// The operands of AND in a condition.
+/// The operands of a conjunction; the condition itself if it is not an AND.
 fn written_conjuncts(expr: &ast::Expr) -> Vec<&ast::Expr> {
     let (mut open, mut conjuncts) = (vec![expr], Vec::new());
     while let Some(expr) = open.pop() {
@@ -71,7 +72,7 @@ fn written_conjuncts(expr: &ast::Expr) -> Vec<&ast::Expr> {
     conjuncts
 }
 
-/// Whether a condition is EXISTS or an IN subquery, possibly negated.
+/// Whether a condition is an EXISTS or IN subquery, or the negation of one.
 fn is_subquery(conjunct: &ast::Expr) -> bool {
     let positive = match strip(conjunct) {
         ast::Expr::UnaryOp { op: UnaryOperator::Not | UnaryOperator::BangNot, expr } => strip(expr),
@@ -87,7 +88,7 @@ fn is_unresolved(error: &PlanError) -> bool {
     error.condition.starts_with("UNRESOLVED_COLUMN")
 }
 
-/// A hook that converts only constant subqueries, for expressions that cannot be joined.
+/// A hook that converts only constant subqueries, for expressions whose plan cannot be joined.
 pub(super) fn constants(
     catalog: &dyn Catalog,
 ) -> impl Fn(&ast::Expr) -> PlanResult<Option<Expr>> + '_ {
@@ -107,7 +108,7 @@ fn constant(expr: &ast::Expr, catalog: &dyn Catalog) -> PlanResult<Option<Expr>>
     }
 }
 
-/// Converts a call of a user-defined function; `None` for other functions.
+/// Converts a call of a user-defined function; `None` for any other function.
 fn user_call(
     function: &ast::Function,
     catalog: &dyn Catalog,
@@ -176,13 +177,13 @@ impl<'c> Joining<'c> {
         self.plan.borrow().as_ref().map_or(Scope::default(), Plan::scope)
     }
 
-    /// Returns the plan with all joins.
+    /// Returns the plan with the joins of all converted subqueries.
     pub fn into_plan(self) -> Plan {
         self.take()
     }
 
-    /// Joins a subquery to the plan. Returns the index of its first column and the qualifier of its
-    /// columns.
+    /// Joins a subquery to the plan. Returns the index of the first new column and the qualifier of
+    /// the new columns.
     fn join(
         &self,
         kind: JoinKind,
@@ -231,11 +232,10 @@ impl<'c> Joining<'c> {
         converted
     }
 
-    /// Keeps the rows for which a condition is true.
+    /// Adds a filter by a condition, which may contain subqueries.
     pub fn filter(&self, condition: &ast::Expr) -> PlanResult<()> {
         let conjuncts = written_conjuncts(condition);
-        // Each condition gets its own filter, unless so many filters would nest the plan too
-        // deeply.
+        // Each condition gets its own filter, unless so many filters would make the plan too deep.
         let one_by_one = conjuncts.len() <= MAX_FILTERS;
         let mut together = Vec::new();
         for conjunct in conjuncts {
@@ -256,8 +256,8 @@ impl<'c> Joining<'c> {
         self.filter_together(&mut together)
     }
 
-    /// Filters by several conditions at once, with the same effect as consecutive filters: the
-    /// first condition that is not true ends the evaluation.
+    /// Filters by several conditions at once, with the same effect as consecutive filters: a
+    /// condition is evaluated only if those before it are true.
     fn filter_together(&self, conditions: &mut Vec<Resolved>) -> PlanResult<()> {
         if conditions.is_empty() {
             return Ok(());
@@ -272,8 +272,8 @@ impl<'c> Joining<'c> {
         Ok(())
     }
 
-    /// Filters by a condition that is a whole subquery, which becomes a semi or anti join without a
-    /// column. Returns false if the condition is not of that kind.
+    /// Filters by a condition that consists only of a subquery, by a semi or anti join that adds no
+    /// column. Returns false if the condition has another form.
     fn filter_by_subquery(&self, conjunct: &ast::Expr) -> PlanResult<bool> {
         let (conjunct, flipped) = match conjunct {
             ast::Expr::UnaryOp { op: UnaryOperator::Not | UnaryOperator::BangNot, expr } => {
@@ -298,7 +298,8 @@ impl<'c> Joining<'c> {
                 };
                 let mut inner = self.inner(query, true)?;
                 if inner.match_range.is_some() {
-                    // LIMIT applies to all matching rows, not only to those with an equal value.
+                    // LIMIT applies to all correlated rows, not only to the rows with an equal
+                    // value.
                     return Ok(false);
                 }
                 let width = self.scope().columns.len();
@@ -366,8 +367,8 @@ impl<'c> Joining<'c> {
         }
     }
 
-    /// Plans `(a, b) IN (SELECT …)` as a value: whether a row with equal values exists. For NOT IN,
-    /// a comparison that is NULL counts as equal.
+    /// Plans `(a, b) IN (SELECT …)` as a value: whether a row with equal values exists. In NOT IN,
+    /// a comparison whose result is NULL counts as equal.
     fn tuple_in(
         &self,
         values: &[ast::Expr],
@@ -402,7 +403,8 @@ impl<'c> Joining<'c> {
         Ok(negated_if(negated, self.column(at, &name, here)))
     }
 
-    /// Plans the rows that an EXISTS or IN subquery reads. `selects` adds the selected columns.
+    /// Plans the rows that an EXISTS or IN subquery reads. If `selects`, the selected columns are
+    /// added.
     fn inner(&self, query: &Query, selects: bool) -> PlanResult<Inner> {
         let here = query::start(query);
         match query::plan(query, self.catalog) {
@@ -460,7 +462,7 @@ impl<'c> Joining<'c> {
         }
     }
 
-    /// OFFSET and LIMIT of a correlated subquery; `None` if it has neither.
+    /// The OFFSET and LIMIT of a correlated subquery; `None` if it has neither.
     fn match_range(&self, query: &Query, here: Place) -> PlanResult<Option<(u64, u64)>> {
         refused::check_query(query, here, self.catalog)?;
         let (offset, limit) = query::limits(query, self.catalog, here)?;
@@ -468,7 +470,7 @@ impl<'c> Joining<'c> {
             .then(|| (offset.unwrap_or(0), limit.unwrap_or(u64::MAX))))
     }
 
-    /// Applies the ORDER BY of a subquery, if it has one.
+    /// Applies the ORDER BY clause of a subquery; without one the plan is unchanged.
     fn ordered(&self, plan: Plan, query: &Query, items: &[Expr]) -> PlanResult<Plan> {
         match order_by(query, self.catalog)? {
             Some(order) => order.sort_below(plan, items),
@@ -494,12 +496,13 @@ impl<'c> Joining<'c> {
                 Err(error) => return Err(error),
             }
         }
-        // Without such a condition, the unknown name is elsewhere in the subquery.
+        // Without such a condition, the unknown name in `error` is not a reference to the outer
+        // row.
         condition.map(|condition| (plan, condition)).ok_or(error)
     }
 
-    /// Plans a correlated scalar subquery such as `(SELECT max(x) FROM t WHERE t.k = outer.k)`: it
-    /// is grouped by the compared columns and looked up by a join.
+    /// Plans a correlated scalar subquery such as `(SELECT max(x) FROM t WHERE t.k = outer.k)`. The
+    /// subquery is grouped by the compared columns, and a join looks up the group of an outer row.
     fn correlated_scalar(&self, query: &Query, error: PlanError) -> PlanResult<Expr> {
         let here = query::start(query);
         let select = plain_select(query).ok_or(error.clone())?;
@@ -554,7 +557,7 @@ impl<'c> Joining<'c> {
             // OFFSET or LIMIT removes the single row of the aggregation, so the result is NULL.
             return Ok(Expr::Literal(Value::Null, plan.scope().columns[0].data_type.clone()));
         }
-        // The columns are the value, a flag that a group exists, and the keys.
+        // The plan's columns are the value, a flag that the group exists, and the keys.
         let mut condition = None;
         let scope = plan.scope();
         for (i, (of_outer, _)) in keys.iter().enumerate() {
@@ -572,8 +575,8 @@ impl<'c> Joining<'c> {
     }
 }
 
-/// Groups a subquery by the keys by which it is looked up. Also returns the value for outer rows
-/// without a group.
+/// Groups a subquery by the keys that the outer row is compared with. Also returns the value for
+/// outer rows without a group.
 fn grouped(
     plan: Plan,
     keys: &[(Resolved, Resolved)],
@@ -609,7 +612,7 @@ fn grouped(
     Ok((Plan::Project(Box::new(aggregate), made), default))
 }
 
-/// The value of an expression over aggregates without any input row.
+/// The value of an expression over aggregates if there are no input rows.
 fn of_nothing(
     expr: Resolved,
     calls: &[crate::table::plan::aggregate_function::AggregateCall],
@@ -627,7 +630,7 @@ fn of_nothing(
     }
 }
 
-/// Lowers each column index by `by`; the inverse of [`shifted`].
+/// Subtracts `by` from each column index; the inverse of [`shifted`].
 fn unshifted(expr: Resolved, by: usize) -> Resolved {
     match expr.node {
         Node::Column(index, name) => Resolved { node: Node::Column(index - by, name), ..expr },
@@ -657,7 +660,7 @@ fn wrong_number(wanted: usize, found: usize, here: Place) -> PlanError {
     .at(here)
 }
 
-/// The SELECT of a query without set operations and WITH; `None` for other queries.
+/// The SELECT of a query without set operations and without WITH; `None` for any other query.
 fn plain_select(query: &Query) -> Option<&Select> {
     match &*query.body {
         SetExpr::Select(select) if query.with.is_none() => Some(select),

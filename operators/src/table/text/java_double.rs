@@ -1,13 +1,12 @@
-//! Formats DOUBLE and FLOAT exactly as Java 17 prints them, which is how Spark prints them.
+//! Formats DOUBLE and FLOAT exactly as Java 17 does, and so as Spark does.
 //!
-//! Up to version 18, Java prints digits until they distinguish the number from its neighbours. It
-//! generates the digits from the left, and its tests for stopping are slightly wrong. So some
-//! numbers get one digit more than necessary: 2^63 / 2 prints as `4.6116860184273879E18`. These
-//! texts appear in files and keys, so this module reproduces them exactly. It uses Java's algorithm
-//! (Steele and White) in 32-bit, 64-bit or big integers, as the number's scale requires, each with
-//! Java's own tests.
+//! Up to version 18, Java generates digits from the left until they distinguish the number from its
+//! neighbours. Its tests for stopping are slightly wrong, so some numbers get one digit more than
+//! necessary: 2^63 / 2 prints as `4.6116860184273879E18`. These texts occur in files and keys, so
+//! this module reproduces them exactly. It uses Java's algorithm (Steele and White) with Java's
+//! tests, in 32-bit, 64-bit or big integers, depending on the scale of the number.
 //!
-//! For most numbers Java does print the shortest digits, which a faster algorithm finds: see
+//! For most numbers Java prints the shortest digits, which a faster algorithm computes: see
 //! `shortest`.
 //!
 //! Nothing is allocated: digits are in a small array, and big integers have a fixed size.
@@ -48,8 +47,7 @@ pub fn double_text(value: f64) -> String {
     out
 }
 
-/// The digits that a finite double prints as, without its sign: the value is `digits *
-/// 10^exponent`.
+/// The decimal that a finite double is printed as, without its sign: `digits * 10^exponent`.
 pub fn decimal(value: f64) -> (u64, i32) {
     if value == 0.0 {
         return (0, 0);
@@ -70,8 +68,8 @@ fn special(value: f64) -> Option<&'static str> {
     }
 }
 
-/// A positive number, `fraction / 2^52 * 2^exponent`. The fraction is at least 2^52; `significant`
-/// is the number of its bits that the double stores.
+/// A positive number, `fraction / 2^52 * 2^exponent`. The fraction is at least 2^52. `significant`
+/// is the number of the fraction's bits that the double stores.
 #[derive(Clone, Copy)]
 struct Binary {
     exponent: i32,
@@ -94,17 +92,17 @@ impl Binary {
     }
 }
 
-/// Decimal digits of a number, `0.d1d2d3… * 10^exponent`.
+/// The decimal digits of a number: `0.d1d2d3… * 10^exponent`.
 struct Digits {
     digits: [u8; 24],
     length: usize,
     exponent: i32,
 }
 
-/// The scaled number `b / s` and half the distance to its neighbours, `m / s`. Fields are exponents
-/// of the powers of two and five in `b`, `s` and `m`.
+/// A number as the fraction `b / s`, and half the distance to its neighbours as `m / s`. The fields
+/// are the exponents of two and five in `b`, `s` and `m`.
 struct Scale {
-    /// The exponent of two, besides the factor of the number's odd part.
+    /// The exponent of two in `b`, in addition to the odd part of the number.
     b2: i32,
     b5: i32,
     s2: i32,
@@ -124,7 +122,7 @@ fn signed(text: impl Iterator<Item = u8>) -> i32 {
     if negative { -value } else { value }
 }
 
-/// The bit length of a power of five: exact below 5^27, an upper bound from there on.
+/// The bit length of a power of five. The result is exact below 5^27, and an upper bound above.
 fn bits_of_five(power: i32) -> i32 {
     match power {
         0 => 0,
@@ -133,7 +131,7 @@ fn bits_of_five(power: i32) -> i32 {
     }
 }
 
-/// Generates the digits in machine integers, which wrap around on overflow as Java's do.
+/// Generates the digits in machine integers, which wrap around on overflow as in Java.
 macro_rules! develop_in {
     ($name:ident, $int:ty) => {
         fn $name(mut self, odd: u64, scale: &Scale) -> Self {
@@ -147,7 +145,7 @@ macro_rules! develop_in {
                 let digit = (b / s) as u8;
                 b = 10 * (b % s);
                 m = m.wrapping_mul(10);
-                // If `m` has overflowed, both tests hold, as in Java.
+                // If `m` has overflowed, both tests are true, as in Java.
                 let (low, high) =
                     if m > 0 || !begun { (b < m, b.wrapping_add(m) > tens) } else { (true, true) };
                 let go_on = if begun {
@@ -172,7 +170,8 @@ impl Digits {
         Self::shortest(value.abs()).unwrap_or_else(|| Self::of(Binary::of(value)))
     }
 
-    /// Returns the shortest digits that identify a number, or `None` if Java may print others.
+    /// Returns the shortest digits that identify a number, or `None` if Java may print other
+    /// digits.
     ///
     /// Java's result differs for powers of two (the neighbour below is nearer than the one above),
     /// for subnormal numbers (precision is lost), and for decimals exactly halfway between two
@@ -206,7 +205,7 @@ impl Digits {
         while length > 1 && digits[length - 1] == 0 {
             length -= 1;
         }
-        // With an exponent at least two digits are printed. A whole number has them already.
+        // A number printed with an exponent has at least two digits. An integer has them already.
         if length == 1 && point < -2 {
             length = 2;
         }
@@ -246,7 +245,7 @@ impl Digits {
         log.floor() as i32
     }
 
-    /// The digits of a whole number below 2^63. Digits beyond the number's precision are not
+    /// The digits of an integer below 2^63. Digits beyond the precision of the number are not
     /// printed.
     fn whole(binary: Binary) -> Self {
         let mut value = match binary.exponent - 52 {
@@ -283,7 +282,7 @@ impl Digits {
     }
 
     /// Adds the first digit, unless it is a zero because the estimate was one too high. Returns
-    /// whether a second digit is required: a text with an exponent has at least two digits.
+    /// whether a second digit is required, because a text with an exponent has at least two digits.
     fn first(&mut self, digit: u8, high: bool) -> bool {
         if digit == 0 && !high {
             self.exponent -= 1;
@@ -307,7 +306,7 @@ impl Digits {
             let digit = b.take_multiples(&s);
             b.times(10);
             m.times(10);
-            // Unlike in machine integers, equality with the upper bound suffices, as in Java.
+            // As in Java, equality with the upper bound suffices here, unlike in machine integers.
             let (low, high) = (b < m, b.plus(&m) >= tens);
             let go_on = if begun {
                 self.push(digit);
@@ -324,7 +323,8 @@ impl Digits {
         self.rounded(low, high, b.cmp(&tens) as i64)
     }
 
-    /// Rounds the last digit. `beyond` is the sign of the remainder compared with one half.
+    /// Rounds the last digit. `beyond` is the sign of the difference between the remainder and one
+    /// half.
     fn rounded(mut self, low: bool, high: bool, beyond: i64) -> Self {
         self.exponent += 1;
         let odd = self.length > 0 && self.digits[self.length - 1] % 2 == 1;
@@ -385,7 +385,7 @@ impl Digits {
                 power = exponent - 1;
             }
         }
-        // The buffer holds ASCII only.
+        // The buffer contains only ASCII, so the conversion cannot fail.
         out.write_str(std::str::from_utf8(&text[..at]).unwrap_or_default())?;
         if power == 0 { Ok(()) } else { write!(out, "E{power}") }
     }
@@ -403,7 +403,7 @@ impl Scale {
         b2 -= common;
         s2 -= common;
         m2 -= common;
-        // Below a power of two the distance to the neighbour is half as large.
+        // The neighbour below a power of two is only half as far away.
         if odd_bits == 1 {
             m2 -= 1;
         }
@@ -460,7 +460,7 @@ impl Big {
         sum
     }
 
-    /// Divides by `of` and keeps the remainder in `self`. Returns the quotient, a single digit.
+    /// Divides by `of`. Returns the quotient, a single digit; `self` becomes the remainder.
     fn take_multiples(&mut self, of: &Self) -> u8 {
         let mut quotient = 0;
         while *self >= *of {
@@ -492,7 +492,7 @@ impl Ord for Big {
 mod tests {
     use super::*;
 
-    /// Texts that Java 17 printed, including some that are not the shortest.
+    /// The expected texts were printed by Java 17. Some of them are not the shortest.
     #[test]
     fn doubles_are_javas() {
         for (value, text) in [
@@ -520,7 +520,7 @@ mod tests {
         }
     }
 
-    /// Checks that the fast algorithm gives the same digits as Java's.
+    /// Checks that the fast algorithm gives the same digits as Java's algorithm.
     fn check_shortest(value: f64) {
         let value = value.abs();
         if let Some(fast) = Digits::shortest(value) {
@@ -531,7 +531,8 @@ mod tests {
         }
     }
 
-    /// Numbers with few bits lie halfway between decimals, and short decimals lie next to doubles.
+    /// Checks numbers with few bits, which lie halfway between decimals, and short decimals, which
+    /// lie next to doubles.
     fn check_kinds(seed: u64) {
         check_shortest(f64::from_bits(seed >> 1));
         let small = seed % 1_000_000_007;

@@ -1,8 +1,8 @@
-//! The dialect of a CSV text: separator, quote, escape, comment and line end.
+//! The dialect of a CSV text: the characters for separator, quote, escape, comment and line end.
 
 const LF: u32 = b'\n' as u32;
 
-/// What the parser does at an unescaped quote within a quoted field.
+/// How the parser handles an unescaped quote within a quoted field.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum UnescapedQuote {
     /// The quoted text continues up to the next closing quote.
@@ -17,7 +17,7 @@ pub enum UnescapedQuote {
     RaiseError,
 }
 
-/// The one or two characters that end a line.
+/// The character or the two characters that end a line.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct LineEnd {
     /// The first, or only, character.
@@ -27,13 +27,13 @@ pub struct LineEnd {
 }
 
 impl LineEnd {
-    /// `\n`
+    /// The line end `\n`.
     pub const LF: Self = Self { first: LF, second: None };
 
-    /// Detects the line end of a file from its first line: `\n`, `\r\n` or `\r`. `last` says
-    /// whether `head` reaches the end of the file. Returns `None` if more bytes are needed to
-    /// decide. Returns `\n` if the text has no line end, or if its first line is longer than
-    /// `head_bytes_max` bytes.
+    /// Detects the line end of a file from its first line: `\n`, `\r\n` or `\r`. `last` tells
+    /// whether `head` reaches the end of the file. Returns `None` if more bytes are needed. Returns
+    /// `\n` if the text has no line end, or if its first line is longer than `head_bytes_max`
+    /// bytes.
     pub fn detect(head: &[u8], last: bool, head_bytes_max: usize) -> Option<Self> {
         let looked_at = &head[..head.len().min(head_bytes_max)];
         match memchr::memchr2(b'\n', b'\r', looked_at) {
@@ -50,28 +50,29 @@ impl LineEnd {
 }
 
 /// The characters that structure a CSV text, and the parser's limits. Characters are Unicode code
-/// points. The code point 0 (NUL) switches a character off, as in Spark.
+/// points. As in Spark, the code point 0 (NUL) disables a special character.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Dialect {
     /// The field separator: one character or several.
     pub separator: Vec<u32>,
-    /// Encloses a field.
+    /// The character that encloses a quoted field.
     pub quote: u32,
-    /// Escapes a quote inside a quoted field.
+    /// The character that escapes a quote inside a quoted field.
     pub escape: u32,
-    /// Escapes the escape character inside a quoted field.
+    /// The character that escapes the escape character inside a quoted field.
     pub escape_of_escape: u32,
-    /// Marks a line as a comment when it is the line's first character.
+    /// The character that marks a comment if it is the first of a line.
     pub comment: Option<u32>,
     /// Whether white space at the start of a field is dropped.
     pub trim_start: bool,
     /// Whether white space at the end of a field is dropped.
     pub trim_end: bool,
-    /// What the parser does at an unescaped quote inside a quoted field.
+    /// How the parser handles an unescaped quote inside a quoted field.
     pub unescaped_quote: UnescapedQuote,
     /// The line end. If `None`, the parser uses the line end of the file's first line.
     pub line_end: Option<LineEnd>,
-    /// The character to which a line end is normalised. It also ends a record by itself.
+    /// The character to which a line end is normalised. This character also ends a record by
+    /// itself.
     pub new_line: u32,
     /// Whether line ends inside quoted fields are normalised to `new_line`.
     pub normalize_in_quotes: bool,

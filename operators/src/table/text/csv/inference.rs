@@ -7,20 +7,22 @@ use crate::table::text::csv::values::{Values, long};
 use crate::table::types::{DataType, Field, Schema};
 use std::collections::HashMap;
 
-/// A record has more fields than `maxColumns`, or a field longer than `maxCharsPerColumn`.
+/// The error of a record with more fields than `maxColumns`, or with a field longer than
+/// `maxCharsPerColumn`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct OverLimit;
 
-/// Date patterns for which dates widen to timestamps if no timestamp pattern is given.
+/// The date patterns for which a column of dates and timestamps becomes TIMESTAMP if no timestamp
+/// pattern is given.
 const ALSO_TIMES: [&str; 7] =
     ["yyyy-MM-dd", "yyyy-M-d", "yyyy-M-dd", "yyyy-MM-d", "yyyy-MM", "yyyy-M", "yyyy"];
 
-/// Infers column names and types, one record at a time.
+/// Infers column names and types from records, which are passed one at a time.
 pub struct Inference {
     parser: Parser,
     values: Values,
     prefers_date: bool,
-    /// Whether a column of dates and timestamps is inferred as a timestamp.
+    /// Whether a column of dates and timestamps becomes TIMESTAMP instead of STRING.
     dates_are_times: bool,
     /// Whether timestamps without a time zone are inferred as TIMESTAMP_NTZ.
     times_without_zone: bool,
@@ -29,7 +31,7 @@ pub struct Inference {
 }
 
 impl Inference {
-    /// Creates an inference that has read no record. `date_format` is the option `dateFormat`.
+    /// Creates an inference without records. `date_format` is the option `dateFormat`.
     pub fn new(options: &ReadOptions, date_format: Option<&str>) -> Self {
         let known = ALSO_TIMES.contains(&date_format.unwrap_or(ALSO_TIMES[0]));
         Self {
@@ -51,17 +53,17 @@ impl Inference {
         self
     }
 
-    /// Sets the line end of the file that is read next.
+    /// Sets the line end of the next file.
     pub fn set_line_end(&mut self, line_end: LineEnd) {
         self.parser.set_line_end(line_end);
     }
 
-    /// Whether the first record was read, so that the columns are known.
+    /// Whether the first record has been passed, so that the columns are known.
     pub fn has_columns(&self) -> bool {
         !self.names.is_empty()
     }
 
-    /// Parses a record. Returns false if it has no fields (an empty line or a comment).
+    /// Parses a record. Returns false for an empty line or a comment, which have no fields.
     fn parse(&mut self, record: &[u8]) -> Result<bool, OverLimit> {
         match self.parser.parse(record, true) {
             Some((Parsed::Record, _)) => Ok(true),
@@ -70,7 +72,7 @@ impl Inference {
         }
     }
 
-    /// Starts the columns with the first record. With `header` that record names them.
+    /// Creates the columns from the first record. If `header`, the record contains their names.
     pub fn begin(&mut self, record: &[u8], header: bool) -> Result<(), OverLimit> {
         if !self.parse(record)? {
             return Ok(());
@@ -101,7 +103,7 @@ impl Inference {
         Ok(())
     }
 
-    /// Widens the columns' types to hold a record's fields.
+    /// Widens the types of the columns, so that they can represent the fields of a record.
     pub fn see(&mut self, record: &[u8]) -> Result<(), OverLimit> {
         if !self.parse(record)? {
             return Ok(());
@@ -131,7 +133,7 @@ impl Inference {
         Ok(())
     }
 
-    /// Returns the inferred schema. Columns that were always NULL are STRING.
+    /// Returns the inferred schema. A column whose fields were all NULL is STRING.
     pub fn finish(self) -> Schema {
         let fields = self.names.into_iter().zip(self.types).map(|(name, data_type)| {
             let data_type = if data_type == DataType::Null { DataType::String } else { data_type };
@@ -140,7 +142,7 @@ impl Inference {
         Schema::new(fields.collect())
     }
 
-    /// Returns the type of a field, trying only types that are as wide as `so_far` or wider.
+    /// The type of a field. Only `so_far` and wider types are tried.
     fn found(&self, so_far: &DataType, text: &str) -> DataType {
         use DataType as T;
         let order = match so_far {
@@ -182,7 +184,7 @@ impl Inference {
         T::String
     }
 
-    /// Returns the narrowest type that can hold fields of both types.
+    /// The narrowest type that can represent fields of both types.
     fn together(&self, a: DataType, b: DataType) -> DataType {
         use DataType as T;
         let whole = |t: &DataType| match t {
@@ -212,8 +214,8 @@ impl Inference {
     }
 }
 
-/// Returns the number of digits of a whole number (`5`, `5.`, no exponent) if a DECIMAL can hold
-/// it.
+/// The number of digits of an integer (`5` or `5.`, without an exponent), if a DECIMAL can
+/// represent it.
 fn whole_digits(text: &str) -> Option<u8> {
     let digits = text.strip_prefix(['+', '-']).unwrap_or(text);
     let digits = digits.strip_suffix('.').unwrap_or(digits);

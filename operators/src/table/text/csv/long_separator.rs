@@ -1,4 +1,4 @@
-//! Parsing of records whose field separator has several characters.
+//! Parses records whose field separator has several characters.
 
 use crate::table::text::csv::dialect::UnescapedQuote;
 use crate::table::text::csv::parser::{FieldText, Parser, Step, Stop, is_white, push_char};
@@ -40,10 +40,9 @@ impl Parser {
         Ok(())
     }
 
-    /// The next separator character to match. Fails if the whole separator has been matched
-    /// already.
+    /// The next separator character to match. Fails if all characters have already been matched.
     fn awaited(&self) -> Step<u32> {
-        // Spark's parser fails here too: a skipped value can leave it past a complete separator.
+        // Spark's parser fails here too, because skipping a value can consume a complete separator.
         self.dialect.separator.get(self.matched).copied().ok_or(Stop::Limit)
     }
 
@@ -62,7 +61,8 @@ impl Parser {
         Ok(false)
     }
 
-    /// Consumes a separator. A partial match becomes field text, and the result is false.
+    /// Consumes a separator and returns true. Otherwise the characters of a partial match become
+    /// field text, and the result is false.
     fn at_separator(&mut self, input: &[u8]) -> Step<bool> {
         if self.match_on(input)? {
             return Ok(true);
@@ -117,7 +117,8 @@ impl Parser {
                 self.open_copied();
                 self.next(input)?;
                 self.trim = self.dialect.trim_end;
-                // If the separator ends in white space, it does not end the text: see below.
+                // A separator that ends in white space does not end the text, because of the test
+                // of `is_white` below.
                 self.unquoted_of_many(input)?;
             } else {
                 self.next(input)?;

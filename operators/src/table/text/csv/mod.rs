@@ -1,9 +1,9 @@
 //! CSV as Spark reads and writes it.
 //!
 //! [`Parser`] finds the record at the start of a text and splits it into fields, by the rules of
-//! Spark's parser. The same parser frames files whose records span lines, so framing and reading
-//! always agree about where a record ends. [`RecordReader`] turns records into rows, [`Inference`]
-//! infers a schema, and [`WriteOptions`] writes fields.
+//! Spark's parser. The same parser finds the records of files whose records span lines, so framing
+//! and reading always agree on the end of a record. [`RecordReader`] turns records into rows,
+//! [`Inference`] infers a schema, and [`WriteOptions`] writes fields.
 
 mod dialect;
 mod inference;

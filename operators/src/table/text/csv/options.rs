@@ -7,19 +7,19 @@ use crate::table::text::csv::dialect::{Dialect, LineEnd, UnescapedQuote};
 use crate::table::text::csv::values::Values;
 use crate::table::text::notation::{Notation, pattern};
 
-/// Returns the value of a named option; `None` if it is not set.
+/// A function that returns the value of a named option; `None` if the option is not set.
 pub type Get<'g> = dyn FnMut(&'static str) -> Option<String> + 'g;
 
 /// The options of a CSV reader.
 #[derive(Clone, Debug)]
 pub struct ReadOptions {
-    /// Separator, quote, escape and the other characters.
+    /// The characters of the CSV format: separator, quote, escape and others.
     pub dialect: Dialect,
-    /// How fields are converted to values.
+    /// The rules by which fields are converted to values.
     pub values: Values,
-    /// Whether the first record holds the column names.
+    /// Whether the first record contains the column names.
     pub header: bool,
-    /// Whether a header's column names may differ from the schema's.
+    /// Whether the column names of a header may differ from those of the schema.
     pub enforce_schema: bool,
     /// Whether records may span lines.
     pub multi_line: bool,
@@ -59,8 +59,8 @@ fn number(get: &mut Get<'_>, name: &'static str) -> PlanResult<Option<i64>> {
     }
 }
 
-/// Reads an option that is one character. The empty string gives NUL, which switches the character
-/// off.
+/// Reads an option that is a single character. The empty string gives NUL, which disables the
+/// character.
 pub fn character(get: &mut Get<'_>, name: &'static str, default: char) -> PlanResult<u32> {
     let Some(value) = get(name) else { return Ok(u32::from(default)) };
     let mut characters = value.chars();
@@ -75,7 +75,7 @@ pub fn character(get: &mut Get<'_>, name: &'static str, default: char) -> PlanRe
     }
 }
 
-/// Reads the field separator. A backslash starts an escape such as `\t`.
+/// Reads the option for the field separator. A backslash starts an escape such as `\t`.
 pub fn separator(get: &mut Get<'_>) -> PlanResult<Vec<u32>> {
     let delimiter = get("delimiter");
     let text = get("sep").or(delimiter).unwrap_or_else(|| ",".to_string());
@@ -117,8 +117,8 @@ pub fn line_end(get: &mut Get<'_>) -> PlanResult<Option<String>> {
     }
 }
 
-/// Reads the character that escapes the escape. It defaults to the escape itself, or to none if
-/// quote and escape are the same character.
+/// Reads the character that escapes the escape. The default is the escape itself, or no character
+/// if quote and escape are the same character.
 pub fn escape_of_escape(get: &mut Get<'_>, quote: u32, escape: u32) -> PlanResult<u32> {
     const NAME: &str = "charToEscapeQuoteEscaping";
     let own = if quote == escape { 0 } else { escape };
@@ -126,7 +126,8 @@ pub fn escape_of_escape(get: &mut Get<'_>, quote: u32, escape: u32) -> PlanResul
     if given.is_some() { character(get, NAME, '\\') } else { Ok(own) }
 }
 
-/// Rejects any locale other than `en-US`, because its names and number formats would differ.
+/// Rejects every locale except `en-US`, because names and number formats of other locales are not
+/// supported.
 pub fn locale(get: &mut Get<'_>) -> PlanResult<()> {
     match get("locale") {
         Some(value) if !value.eq_ignore_ascii_case("en-US") => Err(PlanError::new(
@@ -181,11 +182,11 @@ fn notation(get: &mut Get<'_>, session_zone: Tz) -> PlanResult<Notation> {
 }
 
 impl ReadOptions {
-    /// Whether a line is not a record: white space only, or a comment.
+    /// Whether a line is not a record, because it contains only white space or is a comment.
     #[inline]
     pub fn is_skipped(&self, line: &[u8]) -> bool {
         if self.multi_line {
-            // With `multiLine`, framing skips such lines.
+            // With `multiLine`, such lines are skipped before this check.
             return false;
         }
         let starts_with = |comment: u32| {
@@ -196,7 +197,8 @@ impl ReadOptions {
         line.iter().all(|b| *b <= b' ') || self.dialect.comment.is_some_and(starts_with)
     }
 
-    /// Reads all options. Timestamps without a zone use `session_zone` unless `timeZone` is given.
+    /// Reads all options. If `timeZone` is not given, timestamps without a zone are in
+    /// `session_zone`.
     pub fn read(get: &mut Get<'_>, session_zone: Tz) -> PlanResult<Self> {
         locale(get)?;
         let quote = character(get, "quote", '"')?;
@@ -231,7 +233,8 @@ impl ReadOptions {
             columns_max: columns_max as usize,
             chars_max: usize::try_from(chars_max).ok(),
         };
-        // This option sizes Spark's buffer and has no effect on results, so it is only validated.
+        // In Spark, this option sizes a buffer. It does not affect results, so it is only
+        // validated.
         number(get, "inputBufferSize")?;
         let fallback = match get("enableDateTimeParsingFallback") {
             None => None,

@@ -1,18 +1,18 @@
-//! The CSV parser: reads one record from bytes, by the rules of Spark's parser.
+//! The CSV parser: parses one record at a time, by the rules of Spark's parser.
 //!
 //! The parser is a state machine over characters with three fast paths. A record without quotes is
 //! split at its separators (see `plain`). An unquoted field is found with one search for the
 //! character that ends it. A quoted field without escapes is found with one search for its closing
-//! quote. Fields found by a fast path are ranges of the input; all others are copied into a reused
-//! buffer.
+//! quote. A field found by a fast path is a range of the input; every other field is copied into a
+//! reused buffer.
 //!
-//! Spark's parser has a fast path of its own that gives other results than its slow path. This
-//! parser reproduces them: a field of white space only is `nullValue` before a separator, but
-//! `emptyValue` at the end of the text.
+//! Spark's parser also has a fast path, whose results differ from those of its slow path. This
+//! parser reproduces the differences: a field of only white space is `nullValue` before a
+//! separator, but `emptyValue` at the end of the text.
 //!
-//! A window of a longer text may end inside a record. The parser then returns [`Stop::More`], and
-//! the caller parses the record again with a longer window. So the result never depends on how the
-//! bytes arrive.
+//! The parser sees a window of a longer text, which may end inside a record. In this case the
+//! parser stops with [`Stop::More`], and the caller parses the record again with a longer window.
+//! So the result never depends on how the bytes arrive.
 
 use crate::table::text::csv::dialect::{Dialect, LineEnd};
 use crate::table::text::csv::plain::{Extent, PlainSplitter};
@@ -22,59 +22,59 @@ use std::ops::Range;
 /// A field of a record.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum FieldText {
-    /// No character between two separators: read as the option `nullValue`.
+    /// No character between two separators: the value of the option `nullValue`.
     Null,
-    /// No character between two quotes: read as the option `emptyValue`.
+    /// No character between two quotes: the value of the option `emptyValue`.
     Empty,
-    /// A field of a column that is not needed.
+    /// A field that was not parsed, because its column is not needed.
     Skipped,
-    /// The bytes of a range of the input, which need no changes.
+    /// A range of the input, whose bytes are the text.
     Input(Range<usize>),
-    /// A range of [`Parser::copied`], for text that differs from the input.
+    /// A range of [`Parser::copied`], for a text that differs from the bytes of the input.
     Copied(Range<usize>),
 }
 
-/// Why parsing stopped before the end of a record.
+/// The reason why parsing stopped before the end of a record.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Stop {
     /// The window ends inside the record, and more input may follow.
     More,
     /// The input has ended.
     End,
-    /// More fields than `maxColumns`, or a field longer than `maxCharsPerColumn`.
+    /// The record has more fields than `maxColumns`, or a field longer than `maxCharsPerColumn`.
     Limit,
-    /// An unescaped quote, where `unescapedQuoteHandling` is `RAISE_ERROR`.
+    /// The record has an unescaped quote, and `unescapedQuoteHandling` is `RAISE_ERROR`.
     Quote,
 }
 
-/// What was parsed at the start of the window.
+/// The result of parsing at the start of a window.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Parsed {
     /// A record, in [`Parser::fields`].
     Record,
     /// An empty line or a comment.
     Nothing,
-    /// The end of the input.
+    /// The end of the input, without a record.
     End,
     /// A malformed record, consumed up to the point of failure.
     Malformed(Stop),
 }
 
-/// The state of parsing one record, and buffers that are reused for the next.
+/// The state of parsing one record, with buffers that are reused for the next record.
 #[derive(Clone, Debug)]
 pub struct Parser {
     pub(super) dialect: Dialect,
     pub(super) line_end: LineEnd,
     pub(super) new_line: u32,
-    /// The separator if it is a single character, else 0.
+    /// The separator if it is a single character, otherwise 0.
     pub(super) separator: u32,
-    /// Which columns are needed; empty if all are.
+    /// For each column, whether it is needed; empty if all are needed.
     wanted: Vec<bool>,
     /// The bytes that can end an unquoted field: separator and line end.
     plain_stops: [u8; 2],
     /// The bytes at which a search inside quotes stops.
     quoted_stops: [u8; 3],
-    /// Whether the fast paths apply: every special character is a single byte.
+    /// Whether the fast paths apply, because every special character is a single byte.
     fast: bool,
     /// The byte that may follow a closing quote on the fast path.
     fast_separator: u8,
@@ -83,35 +83,34 @@ pub struct Parser {
 
     pub(super) fields: Vec<FieldText>,
     pub(super) copied: Vec<u8>,
-    /// White space after a closing quote, kept in case it turns out to be field text.
+    /// White space after a closing quote. It is stored because it may turn out to be field text.
     pub(super) white: Vec<u8>,
 
-    /// Offset of the next character.
+    /// The byte offset of the next character.
     pub(super) at: usize,
     /// Whether the window reaches the end of the input.
     pub(super) last: bool,
     /// The current character.
     pub(super) ch: u32,
-    /// The character before `ch`, as far as quote handling needs it; 0 at the start of a field.
+    /// The previous character, as far as quote handling needs it; 0 at the start of a field.
     pub(super) prev: u32,
-    /// Whether line ends are normalised to `new_line` at this point.
+    /// Whether line ends are currently normalised to `new_line`.
     pub(super) normalize: bool,
     /// Whether the current field contains an unescaped quote.
     pub(super) unescaped: bool,
     /// Whether trailing white space of the copied field is dropped.
     pub(super) trim: bool,
-    /// Whether the current field's column is not needed.
+    /// Whether the column of the current field is not needed.
     pub(super) passed_over: bool,
-    /// Start of the current field in `copied`.
+    /// The start of the current field in `copied`.
     pub(super) begin: usize,
-    /// How many characters of a multi-character separator have been matched.
+    /// The number of characters of a multi-character separator that have been matched.
     pub(super) matched: usize,
 }
 
 pub(super) type Step<T> = Result<T, Stop>;
 
-/// Added to a byte that is not part of a valid UTF-8 character: gives a number above every code
-/// point.
+/// An offset for bytes that are not valid UTF-8. A byte plus this offset is above every code point.
 const BROKEN: u32 = 0x11_0000;
 
 /// The byte of an ASCII character; `None` for any other character.
@@ -119,14 +118,14 @@ pub(super) fn ascii(c: u32) -> Option<u8> {
     u8::try_from(c).ok().filter(u8::is_ascii)
 }
 
-/// Whether the parser treats a character as white space: a space or any code point below it.
+/// Whether the parser treats a character as white space: the space and all code points below it.
 #[inline]
 pub(super) fn is_white(c: u32) -> bool {
     c <= 0x20
 }
 
 impl Parser {
-    /// Creates a parser of a dialect. The line end is `\n` unless the dialect names one.
+    /// Creates a parser for a dialect. The line end is `\n` if the dialect has none.
     pub fn new(dialect: Dialect) -> Self {
         let line_end = dialect.line_end.unwrap_or(LineEnd::LF);
         let new_line = dialect.new_line;
@@ -163,7 +162,7 @@ impl Parser {
         parser
     }
 
-    /// Sets the line end, for a dialect that detects it per file.
+    /// Sets the line end of the next file, for a dialect that detects it.
     pub fn set_line_end(&mut self, line_end: LineEnd) {
         self.line_end = line_end;
         self.plain = PlainSplitter::new(&self.dialect, line_end);
@@ -176,14 +175,15 @@ impl Parser {
             self.fast = true;
             self.fast_separator = separator;
             self.plain_stops = [separator, line];
-            // Line ends inside quotes stop the search only if they are rewritten to `new_line`.
+            // Inside quotes, a line end stops the search only if it must be rewritten to
+            // `new_line`.
             let unchanged = LineEnd { first: self.new_line, second: None };
             let rewritten = self.dialect.normalize_in_quotes && line_end != unchanged;
             self.quoted_stops = [quote, escape, if rewritten { line } else { quote }];
         }
     }
 
-    /// Restricts parsing to some columns. Fields of the other columns are not validated.
+    /// Restricts parsing to the columns marked in `wanted`. Other fields are not validated.
     pub fn set_wanted(&mut self, wanted: Vec<bool>) {
         self.wanted = if wanted.iter().all(|wanted| *wanted) { Vec::new() } else { wanted };
     }
@@ -198,19 +198,19 @@ impl Parser {
         &self.dialect
     }
 
-    /// The fields of the record parsed last.
+    /// The fields of the last parsed record.
     pub fn fields(&self) -> &[FieldText] {
         &self.fields
     }
 
-    /// The buffer of fields that differ from the input's bytes; see [`FieldText::Copied`].
+    /// The text of fields that differ from the input's bytes; see [`FieldText::Copied`].
     pub fn copied(&self) -> &[u8] {
         &self.copied
     }
 
-    /// Parses the record at the start of a window. Returns what was found and the offset after it.
-    /// Returns `None` if the window ends inside the record and is not the `last` one; call again
-    /// with a longer window.
+    /// Parses the record at the start of a window. Returns the result and the offset after it.
+    /// Returns `None` if the window ends inside the record and is not the `last` one; then call
+    /// again with a longer window.
     #[inline]
     pub fn parse(&mut self, window: &[u8], last: bool) -> Option<(Parsed, usize)> {
         if last && self.split_plain(window, Extent::Whole) {
@@ -219,8 +219,8 @@ impl Parser {
         self.parse_exactly(window, last)
     }
 
-    /// Parses bytes that are exactly one record. Fields after the last needed column may be
-    /// missing.
+    /// Parses bytes that are exactly one record. Fields after the last needed column may be missing
+    /// from the result.
     #[inline]
     pub fn parse_record(&mut self, record: &[u8]) -> Parsed {
         if self.split_plain(record, Extent::ToLastWanted) {
@@ -274,15 +274,14 @@ impl Parser {
             match self.next_raw(input) {
                 Ok(true) => return Ok(()),
                 Ok(false) => {}
-                // A comment at the end of the input.
+                // The input ends with a comment.
                 Err(Stop::End) => return Ok(()),
                 Err(stop) => return Err(stop),
             }
         }
     }
 
-    /// Completes a record that the end of the input cuts off. Text that was begun may be a last
-    /// field.
+    /// Completes a record at the end of the input. Text after the last separator is a last field.
     fn at_end(&mut self, input: &[u8]) -> Step<Parsed> {
         let begun = self.field_at_end();
         let has_text = !self.passed_over && self.copied_len() > 0;
@@ -311,7 +310,7 @@ impl Parser {
                 self.push(self.ch);
             }
         }
-        // As in Spark, `#` is tested even if comments are off.
+        // As in Spark, `#` is tested even if comments are disabled.
         let comment = self.dialect.comment.unwrap_or(u32::from(b'#'));
         let begun = self.prev != 0
             && self.ch != self.separator
@@ -327,7 +326,7 @@ impl Parser {
 
     fn fields_by_one(&mut self, input: &[u8]) -> Step<()> {
         let separator = self.separator;
-        // A line of white space only then has no fields.
+        // After this, a line of only white space has no fields.
         if is_white(self.ch) && self.dialect.trim_start {
             self.skip_white(input)?;
         }
@@ -344,7 +343,7 @@ impl Parser {
                     if self.fast_quoted(input)? {
                         self.normalize = true;
                         match self.next(input) {
-                            // The end of the input ends the record as a line end does.
+                            // The end of the input ends the record like a line end.
                             Err(Stop::End) => return Ok(()),
                             other => other?,
                         }
@@ -380,7 +379,7 @@ impl Parser {
         Ok(())
     }
 
-    /// Parses a field without an opening quote, up to its separator.
+    /// Parses a field without an opening quote, up to the separator.
     #[inline]
     fn unquoted(&mut self, input: &[u8]) -> Step<()> {
         let begin = self.at - self.present_len(input);
@@ -405,7 +404,8 @@ impl Parser {
             if end.is_none() && !self.last {
                 return Err(Stop::More);
             }
-            // At the end of the input `new_line` ends the field; elsewhere only a line end does.
+            // At the end of the input, `new_line` ends the field too. Elsewhere only a line end
+            // does.
             let stop = end.unwrap_or(input.len());
             let other = end.is_none()
                 && self.line_end.first != self.new_line
@@ -429,7 +429,7 @@ impl Parser {
                 return match end {
                     Some(_) => self.next(input),
                     None => {
-                        // The field ends with the input and is complete.
+                        // The end of the input completes the field.
                         self.ch = self.new_line;
                         Ok(())
                     }
@@ -457,9 +457,9 @@ impl Parser {
         }
     }
 
-    /// Parses a quoted field as a range of the input. Returns false, without consuming anything, if
-    /// the field has an escape, or if its closing quote is not followed by a separator or a line
-    /// end.
+    /// Parses a quoted field as a range of the input. Returns false without consuming anything if
+    /// the field must be copied: it has an escape, or neither a separator nor a line end follows
+    /// its closing quote.
     #[inline]
     fn fast_quoted(&mut self, input: &[u8]) -> Step<bool> {
         if !self.fast {
@@ -492,8 +492,7 @@ impl Parser {
                     {
                         break at;
                     }
-                    // No input follows the last quote, so no further character can change the
-                    // field.
+                    // The last quote ends the input, so no later character can change the field.
                     None if self.is_plain_at_end(&input[begin..at]) => break at,
                     _ => return Ok(false),
                 }
@@ -523,17 +522,18 @@ impl Parser {
         Ok(true)
     }
 
-    /// Whether the last quoted field of the input can be taken as written. Spark's parser drops the
-    /// character before an escape there. It also confuses a NUL quote (quotes switched off) with
-    /// its marker for the start of a field.
+    /// Whether the last quoted field of the input is the text between its quotes. If it has an
+    /// escape, it is not, because Spark's parser drops the character before the escape. If quotes
+    /// are disabled, it is not either, because Spark's parser confuses NUL with its marker for the
+    /// start of a field.
     fn is_plain_at_end(&self, text: &[u8]) -> bool {
         let Dialect { quote, escape, escape_of_escape, .. } = self.dialect;
         let lost = || text.iter().any(|b| u32::from(*b) == escape_of_escape);
         !self.passed_over && quote != 0 && (escape == escape_of_escape || !lost())
     }
 
-    /// Whether a quoted field can be taken as written although it spans lines. Spark's parser drops
-    /// the character before an escape in such a field.
+    /// Whether a quoted field that spans lines is the text between its quotes. If it has an escape,
+    /// it is not, because Spark's parser drops the character before the escape.
     fn is_plain_over_lines(&self, text: &[u8]) -> bool {
         let Dialect { escape, escape_of_escape, .. } = self.dialect;
         let has = |c: u32| text.iter().any(|b| u32::from(*b) == c);
@@ -555,19 +555,20 @@ impl Parser {
         Ok(())
     }
 
-    /// Copies the current field up to one of three characters, which becomes the current character.
+    /// Copies the current field up to the first of three stop characters, which becomes the current
+    /// character.
     pub(super) fn copy_until(&mut self, input: &[u8], stops: [u32; 3]) -> Step<()> {
         let first = self.ch;
         while !stops.contains(&self.ch) {
             self.push(self.ch);
             self.copy_run(input, stops);
-            // If the input ends here, its last character does not count as a quote.
+            // As in Spark, if the input ends here, its last character does not count as a quote.
             self.next(input).inspect_err(|_| self.ch = first)?;
         }
         self.check_copied()
     }
 
-    /// Copies a run of bytes that contains neither a stop nor a line end.
+    /// Copies a run of bytes that contains neither a stop character nor a line end.
     #[inline]
     fn copy_run(&mut self, input: &[u8], stops: [u32; 3]) {
         let rest = &input[self.at..];
@@ -586,7 +587,7 @@ impl Parser {
         self.at += run;
     }
 
-    // ---- characters
+    // ---- reading characters
 
     /// Reads the next character into `ch`. A line end is normalised to `new_line`.
     #[inline]
@@ -594,7 +595,7 @@ impl Parser {
         self.next_raw(input).map(|_| ())
     }
 
-    /// Reads the next character into `ch` and returns whether it is a line end.
+    /// Reads the next character into `ch` without normalising it. Returns whether it is a line end.
     #[inline]
     fn next_raw(&mut self, input: &[u8]) -> Step<bool> {
         let Some(byte) = input.get(self.at) else {
@@ -629,7 +630,7 @@ impl Parser {
         Ok(false)
     }
 
-    /// The length in bytes of the current character, if it was not normalised.
+    /// The length of the current character in bytes, on the assumption that it was not normalised.
     fn present_len(&self, input: &[u8]) -> usize {
         match self.ch {
             c if !(0x80..BROKEN).contains(&c) => 1,
@@ -640,7 +641,7 @@ impl Parser {
         .min(input.len())
     }
 
-    // ---- the current field
+    // ---- building the current field
 
     pub(super) fn copied_len(&self) -> usize {
         self.copied.len() - self.begin
@@ -653,7 +654,7 @@ impl Parser {
         }
     }
 
-    /// Turns a partially matched separator back into field text.
+    /// Appends the matched part of a separator to the field text.
     pub(super) fn unmatch(&mut self) {
         if self.matched < self.dialect.separator.len() {
             for i in 0..self.matched {
@@ -713,12 +714,13 @@ impl Parser {
     }
 }
 
-/// The length of a text in UTF-16 code units.
+/// The length of a text, in UTF-16 code units.
 fn utf16_len(text: &[u8]) -> usize {
     text.iter().map(|b| usize::from((*b as i8) >= -0x40) + usize::from(*b >= 0xF0)).sum()
 }
 
-/// Decodes the character at the start of `bytes`, with its length; `None` if more bytes are needed.
+/// Decodes the character at the start of `bytes`. Returns it with its length in bytes, or `None` if
+/// more bytes are needed.
 fn char_at(bytes: &[u8], last: bool) -> Option<(u32, usize)> {
     let head = &bytes[..bytes.len().min(4)];
     let valid = match std::str::from_utf8(head) {
@@ -735,7 +737,7 @@ fn char_at(bytes: &[u8], last: bool) -> Option<(u32, usize)> {
     })
 }
 
-/// Appends a character, or the original byte if it was not valid UTF-8.
+/// Appends a character. A number from [`BROKEN`] is appended as the original invalid byte.
 pub(super) fn push_char(out: &mut Vec<u8>, c: u32) {
     match char::from_u32(c) {
         Some(c) if c.is_ascii() => out.push(c as u8),

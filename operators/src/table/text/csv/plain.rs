@@ -1,9 +1,9 @@
 //! Splits records without quotes, the most common kind.
 //!
 //! One pass over the record tests eight bytes at a time. The splitter leaves a record to the exact
-//! parser if its separators alone do not determine the fields: a field opens with a quote, a line
-//! end is inside the record, the line is a comment, or a limit is exceeded. Where it does decide,
-//! the exact parser gives the same fields.
+//! parser if the separators alone do not determine the fields. This is the case if a field opens
+//! with a quote, a line end is inside the record, the line is a comment, or a limit may be
+//! exceeded. For all other records, the exact parser would give the same fields.
 
 use crate::table::text::csv::dialect::{Dialect, LineEnd, UnescapedQuote};
 use crate::table::text::csv::parser::{FieldText, ascii};
@@ -11,7 +11,7 @@ use crate::table::text::csv::parser::{FieldText, ascii};
 const ONES: u64 = 0x0101_0101_0101_0101;
 const HIGH: u64 = 0x8080_8080_8080_8080;
 
-/// How much of a record is scanned.
+/// The part of a record that is scanned.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Extent {
     /// The whole record, because its end is not known yet.
@@ -30,13 +30,13 @@ pub(super) struct PlainSplitter {
     comment: Option<u32>,
     columns_max: usize,
     bytes_max: usize,
-    /// Whether text after the last needed column can make the record malformed, so that it must be
-    /// scanned.
+    /// Whether text after the last needed column can make the record malformed. Such text must be
+    /// scanned too.
     looks_at_all: bool,
 }
 
 impl PlainSplitter {
-    /// Creates a splitter. Returns `None` if fields do not depend on the separator alone.
+    /// Creates a splitter. Returns `None` if the separator alone does not determine the fields.
     pub(super) fn new(dialect: &Dialect, line_end: LineEnd) -> Option<Self> {
         let [separator] = dialect.separator[..] else { return None };
         let separator = ascii(separator)?;
@@ -55,9 +55,9 @@ impl PlainSplitter {
         })
     }
 
-    /// Splits one record into `fields`. `wanted` is empty if all columns are needed. With
-    /// `Extent::ToLastWanted`, scanning stops after the last needed column. Returns false if the
-    /// exact parser must read the record; `fields` is then incomplete.
+    /// Splits one record into `fields`. `wanted` marks the needed columns; it is empty if all are
+    /// needed. With `Extent::ToLastWanted`, scanning stops after the last needed column. Returns
+    /// false if the exact parser must read the record; `fields` is then incomplete.
     #[inline]
     pub(super) fn split(
         &self,
@@ -67,7 +67,7 @@ impl PlainSplitter {
         fields: &mut Vec<FieldText>,
     ) -> bool {
         let Some(first) = record.first() else { return false };
-        // A record shorter than the limits cannot exceed them.
+        // A record that is long enough to exceed a limit is left to the exact parser.
         if Some(u32::from(*first)) == self.comment
             || record.len() >= self.columns_max
             || record.len() > self.bytes_max
@@ -90,8 +90,7 @@ impl PlainSplitter {
             while found != 0 {
                 let end = word_at + found.trailing_zeros() as usize / 8;
                 found &= found - 1;
-                // Bytes after the record's end are padding of the last word, filled with
-                // separators.
+                // These bytes are the padding of the last word, which consists of separators.
                 if end >= record.len() {
                     break;
                 }
@@ -127,7 +126,7 @@ impl PlainSplitter {
     }
 }
 
-/// The first eight bytes as a word. If there are fewer, `filler` pads the word.
+/// The first eight bytes as a word. A shorter slice is padded with `filler`.
 #[inline]
 fn word_of(bytes: &[u8], filler: u8) -> u64 {
     match bytes.first_chunk::<8>() {
@@ -147,7 +146,8 @@ fn has(word: u64, byte: u8) -> bool {
     differs.wrapping_sub(ONES) & !differs & HIGH != 0
 }
 
-/// Sets the high bit of every byte of the word that equals `byte`. Carries do not cross bytes.
+/// Sets the high bit of each byte of the word that equals `byte`. No carry crosses from byte to
+/// byte.
 #[inline]
 fn positions(word: u64, byte: u8) -> u64 {
     let differs = word ^ (ONES * u64::from(byte));

@@ -1,4 +1,5 @@
-//! Quoted fields that must be copied: those with escapes, normalised line ends or unescaped quotes.
+//! Parses quoted fields that must be copied, because they have escapes, normalised line ends or
+//! unescaped quotes.
 
 use crate::table::text::csv::dialect::UnescapedQuote;
 use crate::table::text::csv::parser::{FieldText, Parser, Step, Stop, is_white, push_char};
@@ -60,7 +61,8 @@ impl Parser {
         }
     }
 
-    /// Handles text after a closing quote and white space: all of it belongs to the field.
+    /// Handles text after a closing quote and white space. Quote, white space and text all become
+    /// field text.
     pub(super) fn text_behind_white(&mut self) -> Step<()> {
         let (quote, escape) = (self.dialect.quote, self.dialect.escape);
         self.push(quote);
@@ -74,7 +76,8 @@ impl Parser {
         self.check_copied()
     }
 
-    /// Copies a run of quoted text. An escape before it that escapes nothing is kept.
+    /// Copies a run of quoted text. A preceding escape character that escapes nothing becomes field
+    /// text.
     pub(super) fn text_in_quotes(&mut self, input: &[u8]) -> Step<()> {
         let (quote, escape) = (self.dialect.quote, self.dialect.escape);
         if self.prev == escape && escape != 0 {
@@ -100,7 +103,7 @@ impl Parser {
         self.copy_until(input, [separator, self.new_line, self.new_line])
     }
 
-    /// Inserts the opening quote in front of the copied text.
+    /// Inserts the opening quote before the copied text.
     pub(super) fn open_copied(&mut self) {
         if !self.passed_over {
             let end = self.copied.len();
@@ -110,7 +113,7 @@ impl Parser {
         }
     }
 
-    /// Handles an unescaped quote in a quoted field, before the current character. Returns whether
+    /// Handles an unescaped quote before the current character in a quoted field. Returns whether
     /// the quoted text continues.
     pub(super) fn unescaped_quote(&mut self, input: &[u8]) -> Step<bool> {
         self.unescaped = true;
@@ -132,7 +135,8 @@ impl Parser {
         }
     }
 
-    /// Splits the copied text, so far one quoted field, into fields at its separators.
+    /// Splits the copied text, which was one quoted field up to here, into fields at its
+    /// separators.
     pub(super) fn cut_at_separators(&mut self) -> Step<()> {
         if self.passed_over {
             return Ok(());
@@ -186,8 +190,8 @@ impl Parser {
         }
     }
 
-    /// Handles the current character, a quote or an escape. Returns false for an escape that
-    /// follows an unescaped quote.
+    /// Handles the current character if it, or the one before it, is a quote or an escape. Returns
+    /// false if it follows an unescaped quote.
     pub(super) fn quote_or_escape(&mut self) -> bool {
         let (quote, escape) = (self.dialect.quote, self.dialect.escape);
         let escape_of_escape = self.dialect.escape_of_escape;
@@ -209,8 +213,8 @@ impl Parser {
         true
     }
 
-    /// Copies text after an unescaped quote that an escape follows. `depth` counts further such
-    /// quotes; each extends the field beyond one more separator, as in Spark.
+    /// Copies text after an unescaped quote that is followed by an escape. `depth` counts further
+    /// such quotes. As in Spark, each of them extends the field past one more separator.
     pub(super) fn text_with_escapes(&mut self, input: &[u8]) -> Step<()> {
         let (quote, escape, separator) = (self.dialect.quote, self.dialect.escape, self.separator);
         let handling = self.dialect.unescaped_quote;
@@ -247,7 +251,7 @@ impl Parser {
         }
     }
 
-    /// Appends a quoted field that was copied.
+    /// Appends a quoted field whose text was copied.
     pub(super) fn end_quoted(&mut self) -> Step<()> {
         let cut = self.unescaped
             && self.dialect.unescaped_quote == UnescapedQuote::BackToDelimiter

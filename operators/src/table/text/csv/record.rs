@@ -7,27 +7,27 @@ use crate::table::text::csv::parser::{FieldText, Parsed, Parser, Stop};
 use crate::table::text::csv::values::Values;
 use crate::table::types::DataType;
 
-/// A column that is read from the record.
+/// A column of a record.
 #[derive(Clone, Debug)]
 pub struct Column {
-    /// The column's index in the row.
+    /// The index of the column in the row.
     pub index: usize,
-    /// The column's type.
+    /// The type of the column.
     pub data_type: DataType,
     /// Whether the query needs the column.
     pub wanted: bool,
 }
 
-/// Why a record is bad.
+/// The reason why a record is bad.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Fault {
     /// The record does not fit the schema. The fields that could be read are in the row.
     Misfit(&'static str),
-    /// The parser failed. This ends the query in every parse mode.
+    /// The parser failed. The query ends in every parse mode.
     Broken(&'static str),
 }
 
-/// Reads records of one schema into rows. Its buffers are reused, so a record costs no allocation.
+/// Reads records of one schema into rows. Buffers are reused, so no memory is allocated per record.
 #[derive(Clone, Debug)]
 pub struct RecordReader {
     parser: Parser,
@@ -43,8 +43,8 @@ impl RecordReader {
         Self { parser, values: options.values.clone(), columns, prunes: options.prunes }
     }
 
-    /// Restricts reading to the needed columns. The others stay NULL, and errors in them are
-    /// ignored.
+    /// Restricts reading to the columns marked in `needed`. The other columns are NULL, and errors
+    /// in them are ignored.
     pub fn set_needed_columns(&mut self, needed: &[bool]) {
         for column in &mut self.columns {
             column.wanted = needed[column.index];
@@ -53,7 +53,7 @@ impl RecordReader {
         self.parser.set_wanted(if self.prunes { wanted } else { Vec::new() });
     }
 
-    /// Sets the line end of the file that is read next.
+    /// Sets the line end of the next file.
     pub fn set_line_end(&mut self, line_end: LineEnd) {
         self.parser.set_line_end(line_end);
     }
@@ -94,8 +94,8 @@ impl RecordReader {
                 false => "its number of fields differs from the schema's",
             }));
         }
-        // UTF-8 is validated once for the whole record. Only an invalid record is checked field by
-        // field.
+        // UTF-8 is validated once for the whole record. Only the fields of an invalid record are
+        // validated one by one.
         let whole = std::str::from_utf8(record).ok();
         for (column, field) in self.columns.iter().zip(fields) {
             if !column.wanted {
@@ -132,7 +132,8 @@ impl RecordReader {
         fault.map_or(Ok(()), Err)
     }
 
-    /// Compares a header with the schema's column names. The error describes the first difference.
+    /// Compares a header with the column names of the schema. The error describes the first
+    /// difference.
     pub fn check_header(&mut self, record: &[u8], names: &[&str]) -> Result<(), String> {
         if !matches!(self.parser.parse(record, true), Some((Parsed::Record, _))) {
             return Ok(());

@@ -1,4 +1,4 @@
-//! CSV records, values, schemas and written text, compared with Spark's results.
+//! Tests of CSV records, values, schemas and written text. The expected results are those of Spark.
 
 use crate::table::datetime::Tz;
 use crate::table::row::{Row, RowWriter, decode};
@@ -14,7 +14,7 @@ fn options(given: &[(&str, &str)]) -> ReadOptions {
     ReadOptions::read(&mut get, Tz::UTC).unwrap()
 }
 
-/// The records of a text: fields are joined by `|`, records by `/`.
+/// The records of a text. Their fields are joined by `|`, the records by `/`.
 fn records(given: &[(&str, &str)], text: &str) -> String {
     let options = options(given);
     let mut parser = Parser::new(options.dialect.clone());
@@ -58,22 +58,22 @@ fn fields_of_a_record() {
         (vec![], "a,,", "a|NULL|NULL"),
         (vec![], r#""a,b",c"#, "a,b|c"),
         (vec![], r#""",x,"""#, "EMPTY|x|EMPTY"),
-        // A backslash stays unless it escapes the quote or itself.
+        // A backslash is preserved unless it escapes the quote or another backslash.
         (vec![], r#""a\"b","c\\d","e\f",g\h"#, r#"a"b|c\d|e\f|g\h"#),
         (vec![], r#""C:\temp\",x"#, r#"C:\temp",x"#),
         (vec![("escape", "\"")], r#""a""b","","c"""#, r#"a"b|EMPTY|c""#),
-        // An unescaped quote.
+        // Records with an unescaped quote.
         (vec![], r#""a"b,c"d,e"#, r#""a"b|c"d|e"#),
         (vec![("unescapedQuoteHandling", "STOP_AT_CLOSING_QUOTE")], r#""a"b,c",d"#, r#"a"b,c|d"#),
         (vec![("unescapedQuoteHandling", "BACK_TO_DELIMITER")], r#""a,b"c,d"#, r#"a|bc,d"#),
         (vec![("unescapedQuoteHandling", "SKIP_VALUE")], r#""a"b,c"#, "SKIPPED|c"),
         (vec![("unescapedQuoteHandling", "RAISE_ERROR")], r#""a"b,c"#, "MALFORMED"),
         (vec![], r#""a,b"#, r#"a,b"#),
-        // White space around and inside quotes.
+        // Records with white space around and inside quotes.
         (vec![], r#" a , "b" ,"c" ,d "#, r#" a | "b" |c|d "#),
         (vec![("ignoreLeadingWhiteSpace", "true")], r#" a , "b" , c"#, "a |b|c"),
         (vec![("ignoreTrailingWhiteSpace", "true")], r#"a , "b" ," c ""#, r#"a| "b"| c "#),
-        // Quotes switched off.
+        // Records with quotes disabled, and with other separators and limits.
         (vec![("quote", "")], r#""a","b"#, r#""a"|"b"#),
         (vec![("sep", "||")], r#"a||"b||c"||d|e"#, "a|b||c|d|e"),
         (vec![("sep", r"\t")], "a\tb", "a|b"),
@@ -103,7 +103,7 @@ fn records_of_several_lines() {
     }
 }
 
-/// The row of a record, and whether the record is bad.
+/// The row that a record is read to, and whether the record is bad.
 fn row(given: &[(&str, &str)], ddl: &str, record: &str) -> (String, bool) {
     let fields = Schema::parse_ddl(ddl).unwrap().fields;
     let column = |(index, field): (usize, &crate::table::types::Field)| Column {
@@ -245,7 +245,7 @@ fn types_are_inferred() {
     assert_eq!(types(&[("nullValue", "NA")], &["NA,1", "2,NA", "1,1,1"]), "INT INT");
 }
 
-/// Fields written as one record; `None` is NULL.
+/// The text of a record with these fields; `None` is NULL.
 fn written(given: &[(&str, &str)], fields: &[Option<&str>]) -> String {
     let mut get = |name: &'static str| {
         given.iter().find(|(key, _)| *key == name).map(|(_, value)| value.to_string())
@@ -325,8 +325,7 @@ fn any_dialect() -> impl Strategy<Value = Dialect> {
 }
 
 proptest! {
-    /// A record does not depend on how much of the following text is in the window, and its own
-    /// bytes suffice to read it.
+    /// A record is the same for any length of the window, and its own bytes suffice to read it.
     #[test]
     fn a_record_is_the_same_in_any_window(
         bytes in proptest::collection::vec(
@@ -387,7 +386,7 @@ proptest! {
         prop_assert_eq!(upto(splits.fields()), upto(exact.fields()));
     }
 
-    /// Written fields read back unchanged.
+    /// Fields that were written are read back unchanged.
     #[test]
     fn written_fields_are_read(fields in proptest::collection::vec("[a-c\"\\\\,é|\n][a\"\\\\, é]{0,6}[a\"\\\\]", 1..4)) {
         let texts: Vec<Option<&str>> = fields.iter().map(|field| Some(field.trim())).collect();

@@ -9,25 +9,26 @@ use crate::table::text::number;
 use crate::table::types::DataType;
 use std::borrow::Cow;
 
-/// The date pattern if the option `dateFormat` is not set.
+/// The date pattern that applies if the option `dateFormat` is not set.
 const DATE_PATTERN: &str = "yyyy-MM-dd";
 
-/// How fields are converted to values.
+/// The rules by which fields are converted to values.
 #[derive(Clone, Debug)]
 pub struct Values {
     notation: Notation,
-    /// Whether a date that does not match the pattern is parsed as CAST parses it.
+    /// Whether a date that does not match the pattern is parsed as CAST does.
     date_fallback: bool,
     timestamp_fallback: bool,
-    /// The text that is read as NULL, in addition to an empty field.
+    /// The text that is read as NULL. An empty field is NULL too.
     pub null: String,
     /// The value of an empty quoted field.
     pub empty: String,
 }
 
 impl Values {
-    /// `fallback` says whether dates and timestamps that do not match their patterns are parsed as
-    /// CAST parses them. With `None`, this applies to a type whose pattern is not set.
+    /// Creates the rules. `fallback` tells whether dates and timestamps that do not match their
+    /// patterns are parsed as CAST does. If it is `None`, they are if no pattern is set for the
+    /// type.
     pub fn new(
         mut notation: Notation,
         fallback: Option<bool>,
@@ -47,8 +48,8 @@ impl Values {
         &self.notation
     }
 
-    /// Converts a field and writes its value into a row. Returns false if the text is not of the
-    /// type.
+    /// Converts a field and writes its value into a row. Returns false if the text is not valid for
+    /// the type.
     #[inline]
     pub fn put<B: Bytes>(
         &self,
@@ -78,7 +79,7 @@ impl Values {
         true
     }
 
-    /// Parses a whole number, date, timestamp or interval.
+    /// Parses an integer, date, timestamp or interval.
     fn long(&self, text: &str, data_type: &DataType) -> Option<i64> {
         use DataType as T;
         match data_type {
@@ -133,12 +134,13 @@ impl Values {
         java_double(text, data_type)
     }
 
-    /// Whether a field is a DOUBLE, for schema inference.
+    /// Whether a field is a valid DOUBLE. Used by schema inference.
     pub(super) fn is_double(&self, text: &str) -> bool {
         self.double(text, &DataType::Double).is_some()
     }
 
-    /// Whether a field matches the date pattern, or the default pattern if none is set.
+    /// Whether a field matches the date pattern, or the default pattern if none is set. Used by
+    /// schema inference.
     pub(super) fn is_date(&self, text: &str) -> bool {
         match &self.notation.date {
             Some(pattern) => pattern.date(text).is_some(),
@@ -164,7 +166,7 @@ fn is_plain_date(text: &str) -> bool {
         })
 }
 
-/// Parses a whole number like Java's `Long.parseLong`: a sign and digits, no white space.
+/// Parses an integer like Java's `Long.parseLong`: a sign and digits, without white space.
 pub(super) fn long(text: &str) -> Option<i64> {
     if text.is_ascii() {
         return text.parse().ok();

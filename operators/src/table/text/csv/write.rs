@@ -16,9 +16,9 @@ pub struct WriteOptions {
     separator: Vec<u8>,
     quote: Vec<u8>,
     escape: Vec<u8>,
-    /// Escapes the escape character inside quotes; empty for none.
+    /// The bytes that escape the escape character inside quotes; empty for none.
     escape_of_escape: Vec<u8>,
-    /// Starts a comment line. A first field that begins with it is quoted.
+    /// The start of a comment line. A record's first field that begins with it is quoted.
     comment: Vec<u8>,
     null: String,
     empty: String,
@@ -26,11 +26,11 @@ pub struct WriteOptions {
     escape_quotes: bool,
     trim_start: bool,
     trim_end: bool,
-    /// Written after each record.
+    /// The text that is written after each record.
     pub line_end: String,
-    /// Whether the first line of a file holds the column names.
+    /// Whether the first line of a file contains the column names.
     pub header: bool,
-    /// Marks the first byte of every sequence that makes a field quoted.
+    /// The first bytes of all sequences that make a field quoted.
     special: [bool; 256],
 }
 
@@ -67,7 +67,7 @@ impl Default for WriteOptions {
 }
 
 impl WriteOptions {
-    /// Reads the options. An invalid value is an error.
+    /// Reads the options. Fails if a value is invalid.
     pub fn read(get: &mut Get<'_>) -> PlanResult<Self> {
         locale(get)?;
         let quote = character(get, "quote", '"')?;
@@ -118,12 +118,13 @@ impl WriteOptions {
             && !digit(self.line_end.as_bytes())
     }
 
-    /// Appends the text for NULL. `first` says whether this is the record's first field.
+    /// Appends the text for NULL. `first` tells whether this is the first field of the record.
     pub fn null(&self, first: bool, out: &mut Vec<u8>) {
         self.replaced(self.null.as_bytes(), first, out);
     }
 
-    /// Appends a field, quoted if necessary. `first` says whether it is the record's first field.
+    /// Appends a field, quoted if necessary. `first` tells whether it is the first field of the
+    /// record.
     #[inline]
     pub fn field(&self, text: &[u8], first: bool, out: &mut Vec<u8>) {
         let plain = match text {
@@ -147,8 +148,8 @@ impl WriteOptions {
         }
     }
 
-    /// Appends the replacement text of NULL or of an empty string. A replacement that is quoted
-    /// already is written as it is.
+    /// Appends the text that stands for NULL or for an empty string. A text that already has quotes
+    /// is written unchanged.
     fn replaced(&self, text: &[u8], first: bool, out: &mut Vec<u8>) {
         let own = text.len() >= 2 && text.starts_with(&self.quote) && text.ends_with(&self.quote);
         let text = trimmed(text, self.trim_start, self.trim_end);
