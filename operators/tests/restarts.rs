@@ -302,25 +302,53 @@ fn sinks_that_need_a_checkpoint_or_a_batch_say_so() {
     assert_eq!(error.condition(), "STREAMING_OUTPUT_MODE.UNSUPPORTED_DATASOURCE");
 }
 
+/// Copies the files of `in` to `out`, an epoch each, with a checkpoint in `checkpoint`.
+fn copy_files(scratch: &Scratch, checkpoint: &str) -> Result<(), QueryError> {
+    let session = Session::new();
+    let reader =
+        session.read_stream().format("text").option("path", scratch.0.join("in").display());
+    let query = reader.option("maxFilesPerTrigger", 1).load()?.write_stream().format("text");
+    let query = query.option("path", scratch.0.join("out").display());
+    let query = query.option("checkpointLocation", scratch.0.join(checkpoint).display());
+    Ok(query.trigger(Trigger::AvailableNow).start()?.await_termination()?)
+}
+
+/// Three files, copied in three epochs.
+fn copied_files() -> Scratch {
+    let scratch = Scratch::new();
+    std::fs::create_dir_all(scratch.0.join("in")).unwrap();
+    for file in 0..3 {
+        let path = scratch.0.join("in").join(file.to_string());
+        std::fs::write(path, format!("{file}\n")).unwrap();
+    }
+    copy_files(&scratch, "c").unwrap();
+    scratch
+}
+
+#[test]
+fn a_file_sink_that_is_ahead_of_the_checkpoint_is_named_with_both_epochs() {
+    let scratch = copied_files();
+    let error = copy_files(&scratch, "new").unwrap_err().to_string();
+    assert!(error.contains("goes up to epoch 2, but the checkpoint has none"), "{error}");
+    // A checkpoint with one epoch, of a query that wrote elsewhere.
+    let other = Scratch::new();
+    std::fs::create_dir_all(other.0.join("in")).unwrap();
+    std::fs::write(other.0.join("in").join("0"), "0\n").unwrap();
+    copy_files(&other, "c").unwrap();
+    std::fs::remove_dir_all(other.0.join("out")).unwrap();
+    std::fs::rename(scratch.0.join("out"), other.0.join("out")).unwrap();
+    std::fs::write(other.0.join("in").join("1"), "1\n").unwrap();
+    let error = copy_files(&other, "c").unwrap_err().to_string();
+    assert!(error.contains("goes up to epoch 2, but the checkpoint only to 0"), "{error}");
+}
+
 /// If the log of a file source or of a file sink is damaged or incomplete, it is reported before
 /// any row is read twice or skipped.
 #[test]
 fn a_damaged_log_of_files_is_named() {
-    let scratch = Scratch::new();
-    let (input, output) = (scratch.0.join("in"), scratch.0.join("out"));
-    std::fs::create_dir_all(&input).unwrap();
-    let run = || -> Result<(), QueryError> {
-        let session = Session::new();
-        let reader = session.read_stream().format("text").option("path", input.display());
-        let query = reader.option("maxFilesPerTrigger", 1).load()?.write_stream().format("text");
-        let query = query.option("path", output.display()).trigger(Trigger::AvailableNow);
-        let query = query.option("checkpointLocation", scratch.0.join("c").display()).start()?;
-        Ok(query.await_termination()?)
-    };
-    for file in 0..3 {
-        std::fs::write(input.join(file.to_string()), format!("{file}\n")).unwrap();
-    }
-    run().unwrap();
+    let scratch = copied_files();
+    let output = scratch.0.join("out");
+    let run = || copy_files(&scratch, "c");
     for path in ["c/sources/0/2", "c/sources/0/1", "out/_spark_metadata/2", "out/_spark_metadata/1"]
     {
         let path = scratch.0.join(path);

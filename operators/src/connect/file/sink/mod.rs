@@ -176,12 +176,15 @@ impl FileSinkConfig {
             return Err(log_entry::unreadable(&missing, &error));
         }
         if let Some(latest) = latest.filter(|latest| *latest >= known) {
+            let checkpoint = match known.checked_sub(1) {
+                Some(last) => format!("the checkpoint only to {last}"),
+                None => "the checkpoint has none".to_string(),
+            };
             return Err(EngineError::operator(
                 "FILE_SINK_LOG_AHEAD",
                 format!(
-                    "the log {} ends at epoch {latest}, but the checkpoint already at {}",
+                    "the log {} goes up to epoch {latest}, but {checkpoint}",
                     log.folder().display(),
-                    known.checked_sub(1).map_or("none".to_string(), |last| last.to_string()),
                 ),
                 "Another query has written there: use another path, or the checkpoint that \
                 belongs to this one",
