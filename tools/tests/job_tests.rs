@@ -287,6 +287,30 @@ fn sources_of_all_kinds_are_replaced_in_both_modes() {
     scratch.passes(&[&with_capture[..], &["--speed", "10"]].concat());
     let wrong = [&with_capture[..3], &["--source=topic=lines.capture", args[4]]].concat();
     assert!(scratch.fails(2, &wrong).contains("JSON lines with the columns"));
+    // Options that apply to a table only, or to a stream only, are those of a view.
+    for option in ["endingOffsets 'latest'", "startingOffsets 'latest'"] {
+        let job = scratch.read("job.sql");
+        let with_option = format!("subscribe 'words', {option}");
+        scratch.write("option.sql", &job.replace("subscribe 'words'", &with_option));
+        scratch.passes(&[&["option.sql"], &args[1..]].concat());
+    }
+    // As in production, a schema of the topic may be given, but only its own.
+    let job = scratch.read("job.sql").replace(", includeHeaders 'true'", "");
+    let job = job.replace("CAST(CAST(headers[0].value AS STRING) AS INT) + partition", "partition");
+    let with_schema = |value_type: &str| {
+        let schema = format!(
+            "VIEW topic (key BINARY, value {value_type}, topic STRING, partition INT, offset \
+             BIGINT, timestamp TIMESTAMP, timestampType INT)"
+        );
+        job.replace("VIEW topic", &schema)
+    };
+    scratch.write("schema.sql", &with_schema("BINARY"));
+    scratch.write("rows.jsonl", &rows.replace("\"d\",\"price\":5", "\"d\",\"price\":1"));
+    scratch.passes(&[&["schema.sql"], &args[1..]].concat());
+    scratch.write("rows.jsonl", rows);
+    scratch.write("schema.sql", &with_schema("STRING"));
+    let report = scratch.fails(2, &[&["schema.sql"], &args[1..]].concat());
+    assert!(report.contains("USER_SPECIFIED_AND_ACTUAL_SCHEMA_MISMATCH"), "{report}");
     // Options that production would reject are rejected here too.
     for (right, wrong) in [("mode 'listen'", "mode 'lisen'"), ("subscribe", "subscrib")] {
         let job = scratch.read("job.sql");

@@ -3,9 +3,9 @@
 
 use super::dataframe::DataFrame;
 use super::progress::Progress;
-use super::replaced_source::{JobSource, ReplacedSource, kafka_file};
+use super::replaced_source::{JobSource, ReadSource, ReplacedSource};
 use super::stream_writer::name_in_use;
-use super::{Session, StreamReader, StreamWriter};
+use super::{Session, StreamReader, StreamWriter, check_kafka_schema};
 use crate::connect::foreach::ForeachWriter;
 use crate::connect::line_format::{LineFormat, LineOptions, LineWriter};
 use crate::session::streaming_query::{QueryError, StreamingQuery};
@@ -150,24 +150,30 @@ impl Session {
                 // A file or topic source is a table unless it is read with STREAM.
                 let lower = format.to_ascii_lowercase();
                 let streaming = !super::has_batch_queries(&lower);
-                let kafka_file = if lower == "kafka" { Some(kafka_file(&options)?) } else { None };
-                let (format, options) = self
+                let ReadSource { format, options, kafka_file } = self
                     .with_replacement(&name, format, options)
                     .map_err(|error| option_places.put_into(error, place))?;
-                // If a JSON file replaces a Kafka topic, the lines of the file are the records.
-                let kafka_file = kafka_file.filter(|_| format == "json");
-                let schema = match (schema, &kafka_file) {
-                    (Some((ddl, at)), _) => Some(self.schema(&ddl).map_err(|error| error.at(at))?),
-                    (None, Some((schema, _))) => Some(schema.clone()),
-                    (None, None) => None,
+                let mut schema = match schema {
+                    Some((ddl, at)) => {
+                        let given = self.schema(&ddl).map_err(|error| error.at(at))?;
+                        if let Some(file) = &kafka_file {
+                            check_kafka_schema(&given, &file.source_schema)
+                                .map_err(|error| error.at(at))?;
+                        }
+                        Some(given)
+                    }
+                    None => None,
                 };
+                if let Some(file) = &kafka_file {
+                    schema = Some(file.file_schema.clone());
+                }
                 let session = self.clone();
                 let reader =
                     StreamReader { session, streaming, is_view: true, format, options, schema };
                 let frame = reader.load_as(&name);
                 let mut frame = frame.map_err(|error| option_places.put_into(error, place))?;
-                if let Some((_, columns)) = kafka_file {
-                    frame = frame.select_expr(columns)?;
+                if let Some(file) = kafka_file {
+                    frame = frame.select_expr(file.columns)?;
                 }
                 self.register(&name, frame.plan);
             }
@@ -184,25 +190,25 @@ impl Session {
         Ok(None)
     }
 
-    /// Returns the format and options of a source, or of its replacement.
+    /// Returns a source of the job, or its replacement.
     fn with_replacement(
         &self,
         view: &str,
         format: String,
         options: Options,
-    ) -> PlanResult<(String, Options)> {
+    ) -> PlanResult<ReadSource> {
         let mut inner = self.lock();
         let own = |replaced: &&ReplacedSource| replaced.is_of(view, &format);
         let named = inner.replaced.iter().filter(|replaced| replaced.view.is_some());
         let replaced = named.chain(&inner.replaced).find(own).cloned();
-        let (read, read_options) = match &replaced {
+        let read = match &replaced {
             Some(replaced) => replaced.apply(view, &format, &options)?,
-            None => (format.clone(), options),
+            None => ReadSource::new(format.clone(), options),
         };
-        let ends = read.eq_ignore_ascii_case("capture");
+        let ends = read.format.eq_ignore_ascii_case("capture");
         let (view, replaced_by) = (view.to_string(), replaced.map(|replaced| replaced.path));
         inner.job_sources.push(JobSource { view, format, replaced_by, ends });
-        Ok((read, read_options))
+        Ok(read)
     }
 
     /// Returns an error if a view exists and must not be replaced.

@@ -342,6 +342,18 @@ fn without_kafka() -> PlanError {
     )
 }
 
+/// Refuses a schema given for a Kafka source that is not the source's own.
+fn check_kafka_schema(given: &Schema, own: &Schema) -> PlanResult<()> {
+    if given == own {
+        return Ok(());
+    }
+    Err(PlanError::new(
+        "USER_SPECIFIED_AND_ACTUAL_SCHEMA_MISMATCH",
+        format!("the source kafka has other columns than the schema given:\n{}", own.tree()),
+        "Leave the schema out",
+    ))
+}
+
 /// The formats of sources, for error messages.
 const SOURCE_FORMATS: [&str; 10] = [
     "socket",
@@ -488,23 +500,13 @@ impl StreamReader {
     /// schema differs.
     #[cfg(feature = "kafka")]
     fn kafka_schema(&mut self) -> PlanResult<Schema> {
-        let mut config = KafkaSourceConfig::read(&self.options, self.streaming);
-        if config.is_err() && self.is_view {
-            // These options apply to streams only, for example `startingOffsets 'latest'`.
-            config = KafkaSourceConfig::read(&self.options, true);
-        }
-        let schema = config?.schema();
-        if let Some(given) = self.schema.take()
-            && given != schema
-        {
-            return Err(PlanError::new(
-                "USER_SPECIFIED_AND_ACTUAL_SCHEMA_MISMATCH",
-                format!(
-                    "the source kafka has other columns than the schema given:\n{}",
-                    schema.tree()
-                ),
-                "Leave the schema out",
-            ));
+        let config = match self.is_view {
+            true => KafkaSourceConfig::read_view(&self.options)?,
+            false => KafkaSourceConfig::read(&self.options, self.streaming)?,
+        };
+        let schema = config.schema();
+        if let Some(given) = self.schema.take() {
+            check_kafka_schema(&given, &schema)?;
         }
         Ok(schema)
     }

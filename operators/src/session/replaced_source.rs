@@ -8,6 +8,8 @@
 //! | files | a file or folder | those files, with the job's format and options |
 //! | Kafka | another file | records as JSON lines with the columns of the source |
 
+#[cfg(feature = "kafka")]
+use crate::connect::kafka::options::KafkaSourceConfig;
 use crate::connect::socket::options::SocketConfig;
 use crate::table::error::{PlanError, PlanResult};
 use crate::table::plan::Options;
@@ -66,35 +68,66 @@ fn check_own_options(format: &str, options: &Options) -> PlanResult<()> {
     match format.to_ascii_lowercase().as_str() {
         "socket" => SocketConfig::read(options).map(drop),
         #[cfg(feature = "kafka")]
-        "kafka" => crate::connect::kafka::options::KafkaSourceConfig::read(options, true).map(drop),
+        "kafka" => KafkaSourceConfig::read_view(options).map(drop),
         _ => Ok(()),
     }
 }
 
-/// The columns of a file that replaces a Kafka source: key and value are text.
-const KAFKA_FILE: &str = "key STRING, value STRING, topic STRING, partition INT, offset BIGINT, \
-    timestamp TIMESTAMP, timestampType INT";
-const KAFKA_HEADERS: &str = "headers ARRAY<STRUCT<key: STRING, value: STRING>>";
+/// The columns that a Kafka source and a file that replaces it have in common.
+const KAFKA_COMMON: &str =
+    "topic STRING, partition INT, offset BIGINT, timestamp TIMESTAMP, timestampType INT";
 
-/// The schema of a file that replaces a Kafka source, and the expressions that compute the source's
-/// columns from the file's columns.
-pub(super) fn kafka_file(options: &Options) -> PlanResult<(Schema, Vec<&'static str>)> {
-    let with_headers =
-        option(options, "includeHeaders").is_some_and(|value| value.eq_ignore_ascii_case("true"));
-    let mut columns = vec![
-        "CAST(key AS BINARY) AS key",
-        "CAST(value AS BINARY) AS value",
-        "topic",
-        "partition",
-        "offset",
-        "timestamp",
-        "timestampType",
-    ];
-    if !with_headers {
-        return Ok((Schema::parse_ddl(KAFKA_FILE)?, columns));
+/// A file of JSON lines that replaces a Kafka source. Its key, value and headers are text.
+#[derive(Clone, Debug)]
+pub(super) struct KafkaFile {
+    /// The columns of the source.
+    pub source_schema: Schema,
+    /// The columns of the file.
+    pub file_schema: Schema,
+    /// Expressions over the file's columns that make the source's columns.
+    pub columns: Vec<&'static str>,
+}
+
+impl KafkaFile {
+    /// The columns for these options of the source.
+    fn new(options: &Options) -> PlanResult<Self> {
+        let with_headers = option(options, "includeHeaders")
+            .is_some_and(|value| value.eq_ignore_ascii_case("true"));
+        let schema = |of_bytes: &str| {
+            let mut ddl = format!("key {of_bytes}, value {of_bytes}, {KAFKA_COMMON}");
+            if with_headers {
+                ddl += &format!(", headers ARRAY<STRUCT<key: STRING, value: {of_bytes}>>");
+            }
+            Schema::parse_ddl(&ddl)
+        };
+        let mut columns = vec![
+            "CAST(key AS BINARY) AS key",
+            "CAST(value AS BINARY) AS value",
+            "topic",
+            "partition",
+            "offset",
+            "timestamp",
+            "timestampType",
+        ];
+        if with_headers {
+            columns.push("CAST(headers AS ARRAY<STRUCT<key: STRING, value: BINARY>>) AS headers");
+        }
+        Ok(Self { source_schema: schema("BINARY")?, file_schema: schema("STRING")?, columns })
     }
-    columns.push("CAST(headers AS ARRAY<STRUCT<key: STRING, value: BINARY>>) AS headers");
-    Ok((Schema::parse_ddl(&format!("{KAFKA_FILE}, {KAFKA_HEADERS}"))?, columns))
+}
+
+/// What is read for a source of the job: the source itself, or its replacement.
+pub(super) struct ReadSource {
+    pub format: String,
+    pub options: Options,
+    /// Set if a file replaces a Kafka source.
+    pub kafka_file: Option<KafkaFile>,
+}
+
+impl ReadSource {
+    pub(super) fn new(format: impl Into<String>, options: Options) -> Self {
+        Self { format: format.into(), options, kafka_file: None }
+    }
 }
 
 fn refused(view: &str, reason: impl std::fmt::Display, fix: &str) -> PlanError {
@@ -110,14 +143,14 @@ impl ReplacedSource {
         }
     }
 
-    /// The format and the options of the replacement. The options of the job's own source are
-    /// validated nevertheless, because production reads with them.
+    /// The format and the options of the replacement. The options of the job's own source are also
+    /// checked, because production reads with them.
     pub(super) fn apply(
         &self,
         view: &str,
         format: &str,
         options: &Options,
-    ) -> PlanResult<(String, Options)> {
+    ) -> PlanResult<ReadSource> {
         if !self.path.exists() {
             let reason = format!("{} does not exist", self.path.display());
             return Err(refused(view, reason, "Check the path"));
@@ -126,33 +159,34 @@ impl ReplacedSource {
         let is_capture = is_capture(&self.path);
         let path = ("path".to_string(), self.path.display().to_string());
         match format.to_ascii_lowercase().as_str() {
-            "socket" if is_capture => Ok(("capture".to_string(), self.of_socket(options, path))),
+            "socket" if is_capture => Ok(ReadSource::new("capture", self.of_socket(options, path))),
             "capture" if is_capture => {
                 let own = |(key, _): &&(String, String)| !key.eq_ignore_ascii_case("path");
                 let mut all: Options = options.iter().filter(own).cloned().collect();
                 all.push(path);
                 all.extend(self.capture_options.iter().cloned());
-                Ok(("capture".to_string(), all))
+                Ok(ReadSource::new("capture", all))
             }
             "socket" => self.lines_of_socket(view, options, path),
             files if super::is_files(files) => {
                 if is_capture {
-                    let reason = format!(
-                        "the job reads {files} files, but the replacement is a \
-                    capture"
-                    );
+                    let reason =
+                        format!("the job reads {files} files, but the replacement is a capture");
                     return Err(refused(view, reason, "Replace it with a file of its format"));
                 }
                 let own = |(key, _): &&(String, String)| !key.eq_ignore_ascii_case("path");
                 let mut all: Options = options.iter().filter(own).cloned().collect();
                 all.push(path);
-                Ok((format.to_string(), all))
+                Ok(ReadSource::new(format, all))
             }
             "kafka" if is_capture => {
                 let reason = "the job reads Kafka, and it is given a capture";
                 Err(refused(view, reason, "Give it JSON lines with the columns of the source"))
             }
-            "kafka" => Ok(("json".to_string(), vec![path])),
+            "kafka" => {
+                let kafka_file = Some(KafkaFile::new(options)?);
+                Ok(ReadSource { kafka_file, ..ReadSource::new("json", vec![path]) })
+            }
             other => {
                 let reason = format!("a source of format {other} cannot be read from a file");
                 Err(refused(view, reason, "Sockets, captures, files and Kafka can be replaced"))
@@ -186,7 +220,7 @@ impl ReplacedSource {
         view: &str,
         options: &Options,
         path: (String, String),
-    ) -> PlanResult<(String, Options)> {
+    ) -> PlanResult<ReadSource> {
         let has_timestamp = option(options, "includeTimestamp")
             .is_some_and(|value| value.eq_ignore_ascii_case("true"));
         if has_timestamp {
@@ -197,6 +231,28 @@ impl ReplacedSource {
         if let Some(value) = option(options, "lineSep") {
             all.push(("lineSep".to_string(), value.to_string()));
         }
-        Ok(("text".to_string(), all))
+        Ok(ReadSource::new("text", all))
+    }
+}
+
+#[cfg(all(test, feature = "kafka"))]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_file_stands_for_the_columns_of_the_kafka_source() {
+        for with_headers in [false, true] {
+            let options: Options = [
+                ("kafka.bootstrap.servers", "localhost:1"),
+                ("subscribe", "words"),
+                ("includeHeaders", if with_headers { "true" } else { "false" }),
+            ]
+            .map(|(name, value)| (name.to_string(), value.to_string()))
+            .to_vec();
+            let source = KafkaSourceConfig::read_view(&options).unwrap();
+            let file = KafkaFile::new(&options).unwrap();
+            assert_eq!(file.source_schema, source.schema());
+            assert_eq!(file.file_schema.fields.len(), file.columns.len());
+        }
     }
 }

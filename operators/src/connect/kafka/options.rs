@@ -274,6 +274,13 @@ fn check_batch(start: &Place, end: &Place) -> PlanResult<()> {
 }
 
 impl KafkaSourceConfig {
+    /// Reads and checks the options of a view, which queries may read as a stream or as a table. It
+    /// is enough that one of the two accepts the options: `startingOffsets 'latest'` is for streams
+    /// only, `endingOffsets` for tables only.
+    pub fn read_view(options: &Options) -> PlanResult<Self> {
+        Self::read(options, false).or_else(|_| Self::read(options, true))
+    }
+
     /// Reads and checks the options of a stream or of a batch query.
     pub fn read(options: &Options, is_stream: bool) -> PlanResult<Self> {
         let (client, own) = client_options(WHAT, options, Role::Consumer)?;
