@@ -2,6 +2,7 @@
 
 #![cfg(feature = "sql")]
 
+use millstream::connect::bad_records::BadRecords;
 use millstream::connect::capture::Capture;
 use millstream::stream::{Count, Flow};
 use millstream::{Config, EngineError, Trigger, WaitProfile};
@@ -120,6 +121,26 @@ fn a_part_of_it_is_read_at_a_pace() {
     // Records of a stream have their times whatever the option `includeTimestamp` is.
     let timeless = capture.option("includeTimestamp", "false");
     assert_eq!(read(&timeless, CONTINUOUS), wanted(0..LINES));
+}
+
+#[test]
+fn records_that_are_left_out_are_counted() {
+    let scratch = Scratch::new("bad");
+    let path = scratch.capture();
+    let bad = BadRecords::default();
+    let capture = Capture::new(&path).option("maxLineLength", 7).bad_records(&bad);
+    // `key0 10` has seven bytes.
+    assert_eq!(read(&capture, CONTINUOUS), wanted(0..100));
+    assert_eq!((bad.count(), bad.last().len()), (LINES as u64 - 100, 16));
+    // A flipped bit in the middle.
+    let mut bytes = std::fs::read(&path).unwrap();
+    let middle = bytes.len() / 2;
+    bytes[middle] ^= 1;
+    std::fs::write(&path, bytes).unwrap();
+    let bad = BadRecords::default();
+    let found = read(&Capture::new(&path).bad_records(&bad), CONTINUOUS);
+    assert!(found.len() < LINES && bad.count() > 0, "{} of {LINES}", found.len());
+    assert!(bad.last().iter().any(|bad| bad.file.as_deref() == Some(&path)), "{:?}", bad.last());
 }
 
 #[test]

@@ -21,7 +21,7 @@ pub struct CaptureConfig {
     /// The replay speed as a multiple of the recorded speed. `None` replays without waiting.
     pub(super) speed: Option<f64>,
     /// The recorded time at which the schedule starts, in nanoseconds since 1970.
-    pub(super) schedule_start_ns: Option<i64>,
+    pub(super) schedule_start_ns: Option<u64>,
     pub(super) from_ns: Option<i64>,
     pub(super) to_ns: Option<i64>,
     pub(super) connections: Vec<u32>,
@@ -53,7 +53,13 @@ impl CaptureConfig {
             return Err(wrong("path", path, "a file, or a folder of capture files"));
         }
         let speed = speed(&mut reader)?;
-        let schedule_start_ns = time(&mut reader, "scheduleStart")?;
+        let schedule_start_ns =
+            match time(&mut reader, "scheduleStart")? {
+                None => None,
+                Some(ns) => Some(u64::try_from(ns).map_err(|_| {
+                    wrong("scheduleStart", &ns.to_string(), "a time at or after 1970")
+                })?),
+            };
         if schedule_start_ns.is_some() && speed.is_none() {
             let reason = "source capture: 'scheduleStart' without a pace";
             let fix = "Give 'speed' a factor, such as '1'";

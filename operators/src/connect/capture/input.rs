@@ -25,9 +25,9 @@ pub(super) struct Input {
 }
 
 /// Converts the monotonic times of several recordings to one timeline. Monotonic clocks of
-/// different processes start at different points. The header of a file relates its clock to the
-/// wall clock.
-#[derive(Clone, Copy, Debug)]
+/// different processes start at different points. The first file of a recording relates its clock
+/// to the wall clock.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 struct Timeline {
     recording: u64,
     /// Nanoseconds to add to a monotonic time.
@@ -35,14 +35,18 @@ struct Timeline {
 }
 
 impl Timeline {
-    fn new(header: &FileHeader) -> Self {
-        let base_ns = header.start_wall_ns.wrapping_sub_unsigned(header.start_mono_ns);
-        Self { recording: header.recording, base_ns }
-    }
-
-    /// The timeline for the next file. All files of one recording use the same clock.
-    fn next(self, header: &FileHeader) -> Self {
-        if header.recording == self.recording { self } else { Self::new(header) }
+    /// The timeline of the recording that the file `at` belongs to. It comes from the recording's
+    /// first file, so that it is the same wherever reading starts.
+    fn of_file(files: &[PathBuf], at: usize) -> Result<Self, EngineError> {
+        let mut first = CaptureReader::open(&files[at])?;
+        let recording = first.header().recording;
+        for path in files[..at].iter().rev() {
+            match CaptureReader::open(path) {
+                Ok(earlier) if is_same(earlier.header().recording, recording) => first = earlier,
+                _ => break,
+            }
+        }
+        Ok(Self { recording, base_ns: base_ns(&mut first)? })
     }
 
     /// Converts an event's monotonic time to nanoseconds since 1970. The result is approximate, but
@@ -53,6 +57,28 @@ impl Timeline {
             known => known.saturating_add_signed(self.base_ns).max(1),
         }
     }
+}
+
+/// Whether two files belong to the same recording. Files of version 1 do not name theirs (0).
+fn is_same(recording: u64, other: u64) -> bool {
+    recording == other && recording != 0
+}
+
+/// The difference of the wall clock and the monotonic clock of a recording, from its first file.
+fn base_ns(first: &mut CaptureReader<File>) -> Result<i64, EngineError> {
+    let FileHeader { start_wall_ns, start_mono_ns, .. } = *first.header();
+    if start_wall_ns != 0 {
+        return Ok(start_wall_ns.wrapping_sub_unsigned(start_mono_ns));
+    }
+    // A header of version 1 has no times. The first event with both times relates the clocks.
+    while let Some(item) = first.next_item()? {
+        if let Item::Event(head, _) = item
+            && head.mono_ns > 0
+        {
+            return Ok(head.wall_ns.wrapping_sub_unsigned(head.mono_ns));
+        }
+    }
+    Ok(0)
 }
 
 /// The files of a path: the file itself, or all captures in a folder in the order of recording.
@@ -86,7 +112,7 @@ impl Input {
         if let Some(from_ns) = config.from_ns {
             reader.seek_wall_ns(from_ns)?;
         }
-        let timeline = Timeline::new(reader.header());
+        let timeline = Timeline::of_file(&files, file)?;
         Ok(Self { files, file: file as u32, reader, timeline, event: 0 })
     }
 
@@ -121,7 +147,7 @@ impl Input {
         };
         self.reader = CaptureReader::open(path)?;
         self.reader.go_to_place(mark.place)?;
-        self.timeline = Timeline::new(self.reader.header());
+        self.timeline = Timeline::of_file(&self.files, mark.file as usize)?;
         (self.file, self.event) = (mark.file, mark.event);
         Ok(())
     }
@@ -152,7 +178,9 @@ impl Input {
                 return Ok(Next::End);
             };
             self.reader = CaptureReader::open(path)?;
-            self.timeline = self.timeline.next(self.reader.header());
+            if !is_same(self.reader.header().recording, self.timeline.recording) {
+                self.timeline = Timeline::of_file(&self.files, next)?;
+            }
             self.file += 1;
         }
     }
@@ -161,24 +189,96 @@ impl Input {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use millstream_engine::capture::{CaptureWriter, Direction, Kind, WriterOptions};
+    use std::sync::atomic::{AtomicU64, Ordering};
+
+    /// A folder of captures, deleted on drop.
+    struct Folder(PathBuf);
+
+    impl Folder {
+        fn new() -> Self {
+            static NEXT: AtomicU64 = AtomicU64::new(0);
+            let number = NEXT.fetch_add(1, Ordering::Relaxed);
+            let name = format!("millstream-capture-input-{}-{number}", std::process::id());
+            let path = std::env::temp_dir().join(name);
+            std::fs::create_dir_all(&path).unwrap();
+            Self(path)
+        }
+
+        /// Adds a file with events of these wall and monotonic times.
+        fn add(&self, header: FileHeader, events: &[(i64, u64)]) {
+            let number = std::fs::read_dir(&self.0).unwrap().count();
+            let file = File::create(self.0.join(format!("{number}.capture"))).unwrap();
+            let options = WriterOptions { header, compress: false };
+            let mut writer = CaptureWriter::new(file, &options).unwrap();
+            for (wall_ns, mono_ns) in events.iter().copied() {
+                let (direction, kind) = (Direction::In, Kind::Data);
+                let (position, lines, connection, flags) = (0, 0, 0, 0);
+                #[rustfmt::skip]
+                let head = Head {
+                    position, lines, mono_ns, wall_ns, connection, direction, kind, flags,
+                };
+                writer.append(&head, b"line\n").unwrap();
+            }
+            writer.finish().unwrap();
+        }
+
+        fn open(&self) -> Input {
+            let path = vec![("path".to_string(), self.0.display().to_string())];
+            Input::open(&CaptureConfig::read(&path).unwrap()).unwrap()
+        }
+    }
+
+    impl Drop for Folder {
+        fn drop(&mut self) {
+            drop(std::fs::remove_dir_all(&self.0));
+        }
+    }
+
+    fn header(recording: u64, file: u32, start_wall_ns: i64, start_mono_ns: u64) -> FileHeader {
+        FileHeader { recording, file, start_wall_ns, start_mono_ns, ..FileHeader::default() }
+    }
+
+    /// The positions and times of all events from the present position on.
+    fn times(input: &mut Input) -> Vec<(Mark, u64)> {
+        let mut times = Vec::new();
+        loop {
+            let mark = input.mark();
+            let next = input.next(|head, _| {
+                times.push((mark, head.mono_ns));
+                Ok(())
+            });
+            if matches!(next.unwrap(), Next::End) {
+                return times;
+            }
+        }
+    }
 
     #[test]
-    fn recordings_with_clocks_of_their_own_have_one_timeline() {
-        let header = |recording, start_wall_ns, start_mono_ns| FileHeader {
-            recording,
-            start_wall_ns,
-            start_mono_ns,
-            ..FileHeader::default()
-        };
-        let first = Timeline::new(&header(1, 1_000_000, 500));
-        assert_eq!((first.time_ns(500), first.time_ns(700)), (1_000_000, 1_000_200));
-        // The next file of the recording, during which the wall clock was set back.
-        let second = first.next(&header(1, 999_000, 800));
-        assert_eq!(second.time_ns(800), 1_000_300);
-        // Another recording, made after a restart: its process has a new monotonic clock.
-        let third = second.next(&header(2, 1_002_000, 10));
-        assert_eq!(third.time_ns(15), 1_002_005);
-        // The time of the first event and the clock of the last header are unknown.
-        assert_eq!((third.time_ns(0), Timeline::new(&header(3, 0, 0)).time_ns(7)), (0, 7));
+    fn recordings_with_clocks_of_their_own_have_one_timeline_wherever_reading_starts() {
+        let folder = Folder::new();
+        folder.add(header(1, 0, 1_000_000, 500), &[(1_000_000, 500), (1_000_200, 700)]);
+        // The next file of the recording, before which the wall clock was set back.
+        folder.add(header(1, 1, 999_000, 800), &[(999_000, 800), (0, 0)]);
+        // A restart: the clock of its process began anew.
+        folder.add(header(2, 0, 1_002_000, 10), &[(1_002_005, 15)]);
+        let mut input = folder.open();
+        let all = times(&mut input);
+        let found: Vec<u64> = all.iter().map(|(_, time_ns)| *time_ns).collect();
+        assert_eq!(found, [1_000_000, 1_000_200, 1_000_300, 0, 1_002_005]);
+        for at in 0..all.len() {
+            input.go_to(all[at].0).unwrap();
+            assert_eq!(times(&mut input), all[at..], "from event {at}");
+        }
+    }
+
+    #[test]
+    fn the_first_event_relates_the_clocks_of_a_file_without_a_start_time() {
+        let folder = Folder::new();
+        folder.add(header(0, 0, 0, 0), &[(7_000_000, 0), (7_000_100, 100), (9_000_000, 300)]);
+        // Without an id it is a recording of its own.
+        folder.add(header(0, 0, 0, 0), &[(7_000_500, 20)]);
+        let found: Vec<u64> = times(&mut folder.open()).iter().map(|(_, ns)| *ns).collect();
+        assert_eq!(found, [0, 7_000_100, 7_000_300, 7_000_500]);
     }
 }

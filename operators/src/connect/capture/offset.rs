@@ -33,15 +33,18 @@ pub(super) struct CaptureOffset {
     pub consumed: Consumed,
     pub start: Mark,
     pub recording: u64,
+    /// The recorded time that the schedule has reached, in nanoseconds, if its start was given.
+    pub schedule_ns: Option<u64>,
 }
 
 impl CaptureOffset {
     pub(super) fn to_offset(self) -> Offset {
-        let Self { consumed, start, recording } = self;
+        let Self { consumed, start, recording, schedule_ns } = self;
         let Place { block, index, events_before } = start.place;
+        let schedule = schedule_ns.map_or(String::new(), |ns| format!("\"schedule\":{ns},"));
         Offset(format!(
-            "{{\"event\":{},\"record\":{},\"recording\":{recording},\"start\":{{\"event\":{},\
-             \"file\":{},\"block\":{block},\"index\":{index},\"eventsBefore\":{events_before}}}}}",
+            "{{\"event\":{},\"record\":{},\"recording\":{recording},{schedule}\"start\":{{\
+             \"event\":{},\"file\":{},\"block\":{block},\"index\":{index},\"eventsBefore\":{events_before}}}}}",
             consumed.events, consumed.records, start.event, start.file,
         ))
     }
@@ -66,6 +69,7 @@ impl CaptureOffset {
         Some(Self {
             consumed: Consumed { events: number(own, "event")?, records: number(own, "record")? },
             recording: number(own, "recording")?,
+            schedule_ns: number(own, "schedule"),
             start: Mark {
                 event: number(start, "event")?,
                 file: u32::try_from(number(start, "file")?).ok()?,

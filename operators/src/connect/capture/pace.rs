@@ -1,6 +1,7 @@
 //! When records of a recording are emitted: at `start + (t - t0) / speed`.
 //!
-//! The schedule is absolute, so that delays do not add up.
+//! The schedule is absolute, so that delays do not add up. If its start is given, a checkpoint stores
+//! the recorded time that it has reached, and a restarted run continues at that time.
 
 use millstream_engine::measure::latency::{NsHistogram, histogram};
 use std::sync::{Arc, Mutex};
@@ -19,6 +20,8 @@ pub(super) struct Pace {
     /// The start of the schedule: the query's monotonic time and the recorded time, both in
     /// nanoseconds. `None` before the first record.
     start: Option<(u64, u64)>,
+    /// The monotonic time of the last call of [`Self::due_ns`].
+    asked_ns: u64,
     lag: NsHistogram,
     unshared: u32,
     shared: SendLag,
@@ -27,7 +30,7 @@ pub(super) struct Pace {
 impl Pace {
     pub(super) fn new(speed: f64, first_ns: Option<u64>) -> Self {
         let shared = Arc::new(Mutex::new(histogram()));
-        Self { speed, first_ns, start: None, lag: histogram(), unshared: 0, shared }
+        Self { speed, first_ns, start: None, asked_ns: 0, lag: histogram(), unshared: 0, shared }
     }
 
     /// The measured send lag, for other threads.
@@ -35,11 +38,29 @@ impl Pace {
         self.shared.clone()
     }
 
+    /// The recorded time that the schedule has reached, in nanoseconds. `None` if the start of the
+    /// schedule is not given, or if the schedule has not started.
+    pub(super) fn reached_ns(&self) -> Option<u64> {
+        let (start_ns, first_ns) = self.start.filter(|_| self.first_ns.is_some())?;
+        let after_ns = self.asked_ns.saturating_sub(start_ns);
+        let after_ns = match self.speed {
+            1.0 => after_ns,
+            speed => (after_ns as f64 * speed) as u64,
+        };
+        Some(first_ns.saturating_add(after_ns))
+    }
+
+    /// Continues the schedule of an earlier run, which had reached this recorded time.
+    pub(super) fn resume(&mut self, reached_ns: u64) {
+        self.first_ns = self.first_ns.map(|_| reached_ns);
+    }
+
     /// The monotonic time at which a record of this recorded time is due. The first record is due
     /// immediately, unless the start of the schedule is given.
     pub(super) fn due_ns(&mut self, recorded_ns: u64, now_ns: u64) -> u64 {
         let first_ns = self.first_ns.unwrap_or(recorded_ns);
         let (start_ns, first_ns) = *self.start.get_or_insert((now_ns, first_ns));
+        self.asked_ns = now_ns;
         let after_ns = recorded_ns.saturating_sub(first_ns);
         // At the recorded speed integer arithmetic keeps the schedule exact, however long the
         // recording is.

@@ -6,6 +6,7 @@ use super::input::{Input, Next};
 use super::offset::{CaptureOffset, Consumed, Mark};
 use super::pace::{Pace, SendLag};
 use super::staged::{Content, Staged, Stretch};
+use crate::connect::bad_records::BadRecords;
 use crate::connect::socket::framing::line::LineEnds;
 use crate::connect::source_counters::SourceCounters;
 use crate::table::row::{Row, RowWriter};
@@ -43,7 +44,6 @@ pub struct CaptureSource {
     recording: u64,
     row: Vec<u8>,
     counters: SourceCounters,
-    notice: fn(&str),
 }
 
 /// The result of emitting staged records.
@@ -61,7 +61,6 @@ impl CaptureConfig {
     /// Opens the recording.
     pub fn open(&self) -> Result<CaptureSource, EngineError> {
         let input = Input::open(self)?;
-        let start_ns = self.schedule_start_ns.and_then(|ns| u64::try_from(ns).ok());
         let mut framer = Framer::new();
         if input.started_late() {
             framer.opened_before(datagrams_before(&input)?);
@@ -72,7 +71,7 @@ impl CaptureConfig {
             input,
             framer,
             staged: Staged::default(),
-            pace: self.speed.map(|speed| Pace::new(speed, start_ns)),
+            pace: self.speed.map(|speed| Pace::new(speed, self.schedule_start_ns)),
             consumed: Consumed::default(),
             staged_begin: None,
             last_begin: Mark::default(),
@@ -81,7 +80,6 @@ impl CaptureConfig {
             at_end: false,
             row: Vec::new(),
             counters: SourceCounters::default(),
-            notice: |_| {},
         })
     }
 }
@@ -128,9 +126,9 @@ impl CaptureSource {
         self.pace.as_ref().map(Pace::send_lag)
     }
 
-    /// Sets a callback for notices.
-    pub fn on_notice(&mut self, notice: fn(&str)) {
-        self.notice = notice;
+    /// Counts bad records there.
+    pub(super) fn count_bad_records(&mut self, bad: BadRecords) {
+        self.counters.bad = bad;
     }
 
     // ---- reading ----
@@ -378,7 +376,8 @@ impl CaptureSource {
         let unread = self.input.mark();
         let begins = [staged_begin, self.framer.earliest_begin()];
         let start = begins.into_iter().flatten().fold(unread, Mark::min);
-        CaptureOffset { consumed, start, recording: self.recording }
+        let schedule_ns = self.pace.as_ref().and_then(Pace::reached_ns);
+        CaptureOffset { consumed, start, recording: self.recording, schedule_ns }
     }
 
     /// Micro-batch: stages due records up to the batch's size limit. Returns the end of the batch,
@@ -492,6 +491,9 @@ impl<D: for<'a> Push<Row<'a>>> Source<D> for CaptureSource {
                 ),
                 "Restore that capture, or start with an empty checkpoint",
             ));
+        }
+        if let (Some(pace), Some(reached_ns)) = (&mut self.pace, offset.schedule_ns) {
+            pace.resume(reached_ns);
         }
         self.input.go_to(offset.start)?;
         if self.input.started_late() {

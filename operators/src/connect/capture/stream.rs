@@ -1,5 +1,6 @@
 //! A capture as the source of a typed stream.
 
+use crate::connect::bad_records::BadRecords;
 use crate::connect::capture::config::CaptureConfig;
 use crate::connect::capture::source::CaptureSource;
 use crate::stream::{CheckpointManifest, Flow, Recipe, Stream};
@@ -16,6 +17,8 @@ use std::path::Path;
 #[derive(Clone, Debug)]
 pub struct Capture {
     options: Vec<(String, String)>,
+    /// Where records are counted that are left out.
+    bad: Option<BadRecords>,
 }
 
 /// A record of a capture: a line of a recorded connection, or a datagram.
@@ -31,8 +34,8 @@ impl Capture {
     /// Reads the capture in a file, or all captures in a folder. By default records are emitted
     /// without waiting, and only the data sent to the recorded service is read.
     pub fn new(path: impl AsRef<Path>) -> Self {
-        let options = Vec::new();
-        Self { options }.option("path", path.as_ref().display())
+        let (options, bad) = (Vec::new(), None);
+        Self { options, bad }.option("path", path.as_ref().display())
     }
 
     /// Emits each record at `start + (t - t0) / factor`. Latency is then measured from that time.
@@ -68,13 +71,25 @@ impl Capture {
         self
     }
 
+    /// Counts the records that are left out, and keeps the last few with the reason: those that are
+    /// too long, not UTF-8 or incomplete, and damaged parts of the file. Without it they are left
+    /// out silently. After a restart they are counted from 0.
+    pub fn bad_records(mut self, bad: &BadRecords) -> Self {
+        self.bad = Some(bad.clone());
+        self
+    }
+
     /// Opens the capture.
     fn open(&self) -> Result<CaptureSource, EngineError> {
         let times = ("includeTimestamp".to_string(), "true".to_string());
         let options: Vec<_> = self.options.iter().cloned().chain([times]).collect();
         let config = CaptureConfig::read(&options)
             .map_err(|error| EngineError::operator(error.condition, error.reason, error.fix))?;
-        config.open()
+        let mut source = config.open()?;
+        if let Some(bad) = &self.bad {
+            source.count_bad_records(bad.clone());
+        }
+        Ok(source)
     }
 }
 
@@ -84,7 +99,7 @@ impl<C: 'static> Flow<C> {
     ///
     /// Records and their order depend on the capture and its options alone. A restart from a
     /// checkpoint continues after the last committed record. Incomplete records and records that
-    /// are not UTF-8 are counted and skipped.
+    /// are not UTF-8 are left out; [`Capture::bad_records`] counts them.
     ///
     /// ```
     /// use millstream::Config;
@@ -185,8 +200,11 @@ where
 {
     #[inline]
     fn push(&mut self, row: Row<'a>, ingest_ns: u64) -> Result<(), EngineError> {
-        // Every row is UTF-8: the source rejects records that are not.
-        let text = std::str::from_utf8(row.bytes(Slot::new(0, 2))).unwrap_or_default();
+        // The source rejects records that are not UTF-8. A row holds bytes, so they are checked
+        // again.
+        let text = std::str::from_utf8(row.bytes(Slot::new(0, 2))).map_err(|error| {
+            EngineError::operator("INVALID_UTF8", format!("a captured record: {error}"), "")
+        })?;
         let record = CapturedRecord { text, time_us: row.long(Slot::new(1, 2)) };
         self.down.push((self.make)(record), ingest_ns)
     }

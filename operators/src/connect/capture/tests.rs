@@ -42,7 +42,12 @@ impl Recorder {
         let number = NEXT.fetch_add(1, Ordering::Relaxed);
         let name = format!("millstream-capture-source-{}-{number}", std::process::id());
         let path = std::env::temp_dir().join(name);
-        let header = FileHeader { recording: 7, ..FileHeader::default() };
+        let header = FileHeader {
+            recording: 7,
+            start_wall_ns: 5_000,
+            start_mono_ns: 5_000,
+            ..FileHeader::default()
+        };
         let file = std::fs::File::create(&path).unwrap();
         let writer = CaptureWriter::new(file, &WriterOptions { header, compress }).unwrap();
         Self { writer, path, count: 0, positions: Default::default() }
@@ -362,6 +367,57 @@ fn a_paced_recording_is_emitted_at_its_times() {
     }
 }
 
+/// Ten records, a millisecond apart at this speed, and a schedule that starts five milliseconds
+/// before the first one.
+const SLOW: [(&str, &str); 2] = [("speed", "0.001"), ("scheduleStart", "0")];
+
+/// Polls for this long. Returns the time until the first record, and the number of records.
+fn poll_for(source: &mut CaptureSource, env: &SimEnv, ns: u64) -> (u64, usize) {
+    let (start_ns, mut kept, mut first_ns) = (env_ns(env), Kept::default(), None);
+    loop {
+        let mut cx = StepCx { env, budget: 100, wake_at_ns: None };
+        source.poll(&mut kept, &mut cx).unwrap();
+        if !kept.rows.is_empty() {
+            first_ns.get_or_insert(env_ns(env) - start_ns);
+        }
+        if env_ns(env) >= start_ns + ns {
+            return (first_ns.unwrap_or(u64::MAX), kept.rows.len());
+        }
+        let wake_at_ns = cx.wake_at_ns.unwrap_or(env_ns(env) + 10_000);
+        env.advance(wake_at_ns.min(start_ns + ns) - env_ns(env));
+    }
+}
+
+#[test]
+fn a_given_schedule_goes_on_after_a_restart() {
+    const MS: u64 = 1_000_000;
+    let mut recorder = Recorder::new(false);
+    (0..10).for_each(|n| recorder.data(0, format!("{n}\n").as_bytes()));
+    let recorded = recorder.finish();
+    let env = SimEnv::new(0);
+    let mut first = source(&recorded, &SLOW);
+    assert_eq!(poll_for(&mut first, &env, 7 * MS + MS / 2), (5 * MS, 3));
+    // The clock of the new process starts elsewhere. The next record is due after the rest of its
+    // millisecond: neither at once nor after the whole time since the schedule's start.
+    let at = position(&first);
+    let mut second = source(&recorded, &SLOW);
+    resume(&mut second, &at);
+    let (waited_ns, count) = poll_for(&mut second, &SimEnv::new(1), 7 * MS);
+    assert!((MS / 2..=MS / 2 + MS / 5).contains(&waited_ns), "{waited_ns} ns");
+    assert_eq!(count, 7);
+}
+
+#[test]
+fn a_restart_before_the_schedule_starts_waits_for_all_of_it() {
+    let mut recorder = Recorder::new(false);
+    recorder.data(0, b"0\n");
+    let recorded = recorder.finish();
+    let at = position(&source(&recorded, &SLOW));
+    let mut second = source(&recorded, &SLOW);
+    resume(&mut second, &at);
+    assert_eq!(poll_for(&mut second, &SimEnv::new(0), 6_000_000), (5_000_000, 1));
+}
+
 fn env_ns(env: &SimEnv) -> u64 {
     use millstream_engine::env::Env;
     env.now_ns()
@@ -372,6 +428,8 @@ fn wrong_options_are_refused() {
     for (name, value) in [
         ("speed", "fast"),
         ("speed", "0"),
+        ("scheduleStart", "-1"),
+        ("scheduleStart", "1969-12-31 23:59:59"),
         ("from", "tomorrow"),
         ("direction", "up"),
         ("connection", "first"),
@@ -379,7 +437,7 @@ fn wrong_options_are_refused() {
         ("datagram", "raw"),
         ("lastLine", "maybe"),
     ] {
-        let options = [("path", "/x"), (name, value)];
+        let options = [("path", "/x"), ("speed", "1"), (name, value)];
         let own = options.map(|(key, value)| (key.to_string(), value.to_string()));
         let error = CaptureConfig::read(&own.to_vec()).unwrap_err();
         assert_eq!(error.condition, "INVALID_OPTION_VALUE", "{name}");

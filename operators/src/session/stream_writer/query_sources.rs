@@ -113,8 +113,7 @@ impl SourceOpener<'_> {
             }
             "capture" => {
                 let config = CaptureConfig::read(&scan.options).map_err(refused)?;
-                let mut source = config.open()?;
-                source.on_notice(notice);
+                let source = config.open()?;
                 if let Some(lag) = source.send_lag() {
                     self.session.lock().send_lags.push(lag);
                 }
