@@ -40,13 +40,15 @@ struct Events {
     bytes: Vec<u8>,
 }
 
-/// The bytes of a connection that were not recorded.
+/// The part of a connection that was not recorded.
 struct Missing {
     /// Stream position of the first byte.
     position: u64,
     bytes: u64,
     /// The payload of its open event, if that was not recorded either.
     open: Option<Vec<u8>>,
+    /// The events of its end that were not recorded, with their stream positions.
+    end: Vec<(Kind, u64)>,
 }
 
 /// Records the bytes that a source reads, and their connections.
@@ -60,7 +62,7 @@ pub(super) struct Recorder {
     free: Receiver<Events>,
     /// Stream position of each open connection.
     positions: BTreeMap<u32, u64>,
-    /// For each connection, the bytes that were not recorded since the last recorded event.
+    /// For each connection, the part that was not recorded since the last recorded event.
     missing: BTreeMap<u32, Missing>,
     next_connection: u32,
     env: Arc<dyn Env>,
@@ -225,10 +227,11 @@ impl Recorder {
         }
     }
 
-    /// Records gaps for the bytes that were not recorded.
+    /// Records gaps for the bytes that were not recorded, and the starts and ends of connections
+    /// that were not.
     fn note_missing(&mut self) {
         for (connection, missing) in std::mem::take(&mut self.missing) {
-            let Missing { position, bytes, open } = missing;
+            let Missing { position, bytes, open, end } = missing;
             if let Some(open) = open {
                 let head = self.head(Kind::Open, connection, 0);
                 self.fill(head, &open);
@@ -236,6 +239,10 @@ impl Recorder {
             if bytes > 0 {
                 let head = self.head(Kind::Gap, connection, position);
                 self.fill(head, &Gap::of_bytes(bytes, GapCause::Dropped).encode());
+            }
+            for (kind, position) in end {
+                let head = self.head(kind, connection, position);
+                self.fill(head, &[]);
             }
         }
     }
@@ -277,17 +284,21 @@ impl Recorder {
             let lost = match head.kind {
                 Kind::Data => *length as u64,
                 Kind::Gap => Gap::decode(payload).map_or(0, |gap| gap.bytes),
-                Kind::Open => 0,
-                _ => continue,
+                _ => 0,
             };
             if head.kind == Kind::Data {
                 bytes += lost;
             }
-            let nothing = Missing { position: head.position, bytes: 0, open: None };
-            let missing = self.missing.entry(head.connection).or_insert(nothing);
+            let position = head.position;
+            let nothing = || Missing { position, bytes: 0, open: None, end: Vec::new() };
+            let missing = self.missing.entry(head.connection).or_insert_with(nothing);
             missing.bytes += lost;
-            if head.kind == Kind::Open {
-                missing.open = Some(payload.to_vec());
+            match head.kind {
+                Kind::Open => missing.open = Some(payload.to_vec()),
+                Kind::HalfClose | Kind::Reset | Kind::Close => {
+                    missing.end.push((head.kind, position));
+                }
+                _ => {}
             }
         }
         self.counts.record_dropped(count, bytes);
@@ -298,6 +309,9 @@ impl Drop for Recorder {
     /// Hands over the last events and waits until they are written. Called at the end of the query.
     fn drop(&mut self) {
         if let Some(full) = self.full.take() {
+            if self.filling.heads.is_empty() {
+                self.note_missing();
+            }
             drop(full.send(std::mem::take(&mut self.filling)));
         }
         if let Some(writer) = self.writer.take() {
@@ -376,16 +390,43 @@ mod tests {
         recorder.read(1, b"abc");
         recorder.hand_over();
         let events = written.recv().unwrap();
-        let found: Vec<_> =
-            events.heads.iter().map(|(h, _)| (h.kind, h.connection, h.position)).collect();
         let wanted = [
             (Kind::Open, 0, 0),
             (Kind::Open, 1, 0),
             (Kind::Gap, 1, 0),
             (Kind::Data, 1, lost.len() as u64),
         ];
-        assert_eq!(found, wanted);
+        assert_eq!(heads(&events), wanted);
         let gap = Gap::decode(&events.bytes[80..]).unwrap();
         assert_eq!(gap, Gap::of_bytes(lost.len() as u64, GapCause::Dropped));
+    }
+
+    fn heads(events: &Events) -> Vec<(Kind, u32, u64)> {
+        events.heads.iter().map(|(head, _)| (head.kind, head.connection, head.position)).collect()
+    }
+
+    #[test]
+    fn the_end_of_a_connection_that_the_disk_could_not_take_is_recorded_later() {
+        let (mut recorder, written, returned) = recorder();
+        recorder.opened(&ConnectionInfo::default());
+        recorder.opened(&ConnectionInfo::default());
+        returned.send(Events::default()).unwrap();
+        recorder.hand_over();
+        drop(written.recv().unwrap());
+        // No buffer is free.
+        recorder.read(0, b"abc");
+        recorder.ended(0, false);
+        recorder.ended(1, true);
+        recorder.hand_over();
+        // The query ends, and nothing is read before.
+        drop(recorder);
+        let wanted = [
+            (Kind::Gap, 0, 0),
+            (Kind::HalfClose, 0, 3),
+            (Kind::Close, 0, 3),
+            (Kind::Reset, 1, 0),
+            (Kind::Close, 1, 0),
+        ];
+        assert_eq!(heads(&written.recv().unwrap()), wanted);
     }
 }
