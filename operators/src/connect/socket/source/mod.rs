@@ -107,9 +107,8 @@ pub struct SocketSource {
     pub(super) resumed: bool,
     pub(super) planned_once: bool,
     pub(super) ingest: Ingest,
-    /// Reads that are staged for a micro-batch: for each the position after it and its time in
-    /// microseconds. Filled only for the column `timestamp`.
-    pub(super) staged_reads: VecDeque<(u64, i64)>,
+    /// Reads that are staged for a micro-batch: the position after each, and its time.
+    pub(super) staged_reads: VecDeque<(u64, Ingest)>,
     /// Reads since the source last polled for other clients and connections.
     pub(super) reads: u32,
     /// Bytes read in this run, including rejected lines.
@@ -301,14 +300,14 @@ impl SocketSource {
     }
 
     /// The time of the read that completed the first staged record of a micro-batch.
-    fn staged_read_us(&mut self) -> i64 {
-        while let Some((end, us)) = self.staged_reads.front().copied() {
+    fn staged_ingest(&mut self) -> Ingest {
+        while let Some((end, ingest)) = self.staged_reads.front().copied() {
             if self.staged.position < end {
-                return us;
+                return ingest;
             }
             self.staged_reads.pop_front();
         }
-        self.ingest.us
+        self.ingest
     }
 
     #[inline]
@@ -320,9 +319,9 @@ impl SocketSource {
     where
         D: for<'a> Push<Row<'a>>,
     {
-        let read_us = match self.staged_reads.is_empty() {
-            true => self.ingest.us,
-            false => self.staged_read_us(),
+        let ingest = match self.staged_reads.is_empty() {
+            true => self.ingest,
+            false => self.staged_ingest(),
         };
         let line = &self.staged.bytes()[range];
         if std::str::from_utf8(line).is_err() {
@@ -336,13 +335,13 @@ impl SocketSource {
         let mut writer = RowWriter::new(&mut self.row, width);
         writer.bytes(0, line);
         if self.config.include_timestamp {
-            writer.long(1, read_us);
+            writer.long(1, ingest.us);
         }
         // ORDERING: relaxed: a counter that nothing else depends on.
         self.counters.records.fetch_add(1, Ordering::Relaxed);
         let ingest_ns = match &self.intended {
             Some(times) => times(self.lines),
-            None => self.ingest.ns,
+            None => ingest.ns,
         };
         self.lines += 1;
         down.push(Row(&self.row), ingest_ns)
@@ -353,8 +352,7 @@ impl SocketSource {
     fn lose_up_to(&mut self, end: u64) {
         (self.notice)(&format!(
             "socket source: {} bytes that were received before the restart are lost; option \
-            durable \
-             'true' keeps what is received",
+             durable 'true' keeps what is received",
             end - self.staged.position
         ));
         self.staged.position = end;
@@ -501,8 +499,8 @@ impl<D: for<'a> Push<Row<'a>>> Source<D> for SocketSource {
                 break false;
             }
             let end = self.staged.end_position();
-            if self.config.include_timestamp && end > before {
-                self.staged_reads.push_back((end, self.ingest.us));
+            if end > before {
+                self.staged_reads.push_back((end, self.ingest));
             }
         };
         self.reading.aside.tell_up_to(self.staged.position);
@@ -529,5 +527,75 @@ impl<D: for<'a> Push<Row<'a>>> Source<D> for SocketSource {
             journal.committed(end.number()?);
         }
         Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::connect::socket::open::Shared;
+    use millstream_engine::env::{Env, SimEnv};
+    use millstream_engine::event::Epoch;
+    use millstream_engine::runtime::stage::{FlushStatus, Stage};
+    use std::io::Write;
+
+    /// A chain that collects the time of receipt of each record.
+    #[derive(Default)]
+    struct IngestTimes(Vec<u64>);
+
+    impl Stage for IngestTimes {
+        fn is_ready(&mut self) -> bool {
+            true
+        }
+        fn watermark(&mut self, _: i64) -> Result<(), EngineError> {
+            Ok(())
+        }
+        fn marker(&mut self, _: Epoch) -> Result<(), EngineError> {
+            Ok(())
+        }
+        fn end(&mut self) -> Result<(), EngineError> {
+            Ok(())
+        }
+        fn flush(&mut self) -> Result<FlushStatus, EngineError> {
+            Ok(FlushStatus::Flushed)
+        }
+    }
+
+    impl<'a> Push<Row<'a>> for IngestTimes {
+        fn push(&mut self, _: Row<'a>, ingest_ns: u64) -> Result<(), EngineError> {
+            self.0.push(ingest_ns);
+            Ok(())
+        }
+    }
+
+    #[test]
+    fn a_record_of_a_batch_has_the_time_of_its_own_read() {
+        let sender = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+        let port = sender.local_addr().unwrap().port().to_string();
+        let options = [("host", "127.0.0.1"), ("port", port.as_str())];
+        let options = options.map(|(name, value)| (name.to_string(), value.to_string()));
+        let config = SocketConfig::read(&options.to_vec()).unwrap();
+        let env = Arc::new(SimEnv::new(0));
+        let mut source = config.open(env.clone(), None, &mut Shared::default()).unwrap();
+        let (mut peer, _) = sender.accept().unwrap();
+        let (mut read_ns, mut end) = (Vec::new(), Offset::default());
+        for line in [b"a\n", b"b\n"] {
+            env.advance(1_000);
+            read_ns.push(env.now_ns());
+            peer.write_all(line).unwrap();
+            let before = source.staged.end_position();
+            while source.staged.end_position() == before {
+                let mut cx = StepCx { env: &*env, budget: 10, wake_at_ns: None };
+                let extent = ReadLimit::RateLimited;
+                let planned = Source::<IngestTimes>::plan(&mut source, extent, &mut cx);
+                end = planned.unwrap().end;
+            }
+        }
+        env.advance(1_000);
+        let mut times = IngestTimes::default();
+        Source::<IngestTimes>::set_end_offset(&mut source, &end).unwrap();
+        let mut cx = StepCx { env: &*env, budget: 10, wake_at_ns: None };
+        while source.poll(&mut times, &mut cx).unwrap() != Polled::AtEndOffset {}
+        assert_eq!(times.0, read_ns);
     }
 }
