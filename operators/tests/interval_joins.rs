@@ -452,6 +452,36 @@ fn an_ordered_join_keeps_the_order_of_the_records_that_complete_matches() {
     query.stop().unwrap();
 }
 
+/// In a batch an ordered join reads all left records before the right ones, so that the order of
+/// its results does not depend on the schedule.
+#[test]
+fn an_ordered_join_reads_a_batch_side_by_side() {
+    for seed in 0..20 {
+        let flow = Flow::new("ordered").parallelism(3);
+        let (mut left_input, left) = flow.channel::<Record>();
+        let (mut right_input, right) = flow.channel::<Record>();
+        let time = |record: &Record| record.1 * SECOND;
+        let delay = Duration::from_secs(9000);
+        let got = Arc::new(Mutex::new(Vec::new()));
+        let seen = got.clone();
+        left.with_watermark(time, delay)
+            .key_by(|record| record.0.clone())
+            .interval_join(right.with_watermark(time, delay).key_by(|record| record.0.clone()))
+            .between(offset(-900), offset(900))
+            .ordered()
+            .inner(|_, right| right.2)
+            .sink(move |number| seen.lock().unwrap().push(number));
+        for number in 0..300 {
+            right_input.push((number.to_string(), 1000, number)).unwrap();
+            left_input.push(((299 - number).to_string(), 1000, 299 - number)).unwrap();
+        }
+        drop((left_input, right_input));
+        let config = Config { trigger: Trigger::AvailableNow, workers: 2, ..Config::default() };
+        flow.simulate(config, seed).unwrap();
+        assert_eq!(*got.lock().unwrap(), (0..300).collect::<Vec<_>>(), "seed {seed}");
+    }
+}
+
 #[test]
 fn a_join_that_cannot_work_is_refused() {
     let refusal = |timed: bool, lower: i64| {

@@ -105,6 +105,15 @@ pub enum JoinOrder {
     OfInput,
 }
 
+impl JoinOrder {
+    /// Whether a join reads its inputs one after another in a batch: by side, then by partition. It
+    /// does if the order of results is defined. In continuous mode rows are processed as they
+    /// arrive.
+    pub fn reads_one_after_another(self, trigger: Trigger) -> bool {
+        self == Self::OfInput && !trigger.is_continuous()
+    }
+}
+
 /// Called when a job has ended.
 type OnEnd = Box<dyn FnOnce(&Result<(), EngineError>) + Send>;
 

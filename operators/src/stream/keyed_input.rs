@@ -16,7 +16,7 @@ use crate::stream::processor_state::{Kept, write};
 use crate::stream::recipe::{CheckpointManifest, Recipe};
 use millstream_engine::checkpoint::key_group::{hash_bytes, instance_of};
 use millstream_engine::runtime::exchange::Exchange;
-use millstream_engine::runtime::job::Job;
+use millstream_engine::runtime::job::{Job, JoinOrder};
 use millstream_engine::runtime::stage::Push;
 use millstream_engine::runtime::tasklet::InboxTasklet;
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
@@ -178,6 +178,8 @@ impl<I: KeyedInput> KeyedInput for AsLeft<I> {
 pub struct TwoInputs<A, B> {
     pub(in crate::stream) left: A,
     pub(in crate::stream) right: B,
+    /// The order of the operator's results.
+    pub(in crate::stream) order: JoinOrder,
 }
 
 /// The event times of both sides, if both have one.
@@ -205,16 +207,21 @@ where
     type Key = K;
     type Item = Either<L::Item, R::Item>;
     fn workers(&self, job: &Job, parallelism: usize) -> Vec<usize> {
-        (0..parallelism).map(|i| i % job.workers()).collect()
+        let instances = match self.order {
+            JoinOrder::OfInstances => parallelism,
+            JoinOrder::OfInput => 1,
+        };
+        (0..instances).map(|i| i % job.workers()).collect()
     }
     fn build<S>(self, job: &mut Job, parallelism: usize, name: &str, stages: Vec<S>)
     where
         S: Push<(K, Self::Item)> + 'static,
     {
         let timed = [self.left.has_event_time(), self.right.has_event_time()];
-        let mut places = self.workers(job, parallelism);
-        // An operator may have fewer instances than `parallelism`.
-        places.truncate(stages.len());
+        let places = self.workers(job, parallelism);
+        // A stream has one consumer, so no source feeds both inputs, and one input never waits for
+        // the other.
+        let one_after_another = self.order.reads_one_after_another(job.trigger());
         let (left, right) = (self.left.up, self.right.up);
         let producers = left.places(job, parallelism);
         let (left_outboxes, left_inlets) = job.rings::<(K, Self::Item)>(&producers, &places);
@@ -229,6 +236,7 @@ where
             let port = job.tasklet_port();
             let inbox = InboxTasklet::new(port, format!("{name} {i}"), inlets, down);
             let inbox = inbox.watermarks(job.watermark_policy(), &timed);
+            let inbox = if one_after_another { inbox.one_after_another() } else { inbox };
             job.add_tasklet(places[i], Box::new(inbox));
         }
         let key = self.left.key;

@@ -5,7 +5,7 @@ use crate::env::SimEnv;
 use crate::epoch::event_time::WatermarkPolicy;
 use crate::epoch::protocol::{Command, EndOffset, ReadLimit, Report};
 use crate::error::EngineError;
-use crate::event::{Epoch, Event, IDLE};
+use crate::event::{Epoch, Event, IDLE, Record};
 use crate::runtime::exchange::connect;
 use crate::runtime::stage::{FlushStatus, Push, Stage};
 use crate::runtime::tasklet::{
@@ -144,16 +144,18 @@ fn an_epoch_does_not_wait_for_results_of_the_next_one() {
     assert_eq!(step(&mut tasklet), Step::Done, "only when all is out");
 }
 
-/// A chain that records the watermarks it receives, and may be full for a time.
+/// A chain that records what it receives, and may be full for a time.
 struct Full {
     status: FlushStatus,
     ready: bool,
     watermarks: Vec<i64>,
+    records: Vec<u64>,
 }
 
 impl Full {
     fn new() -> Self {
-        Self { status: FlushStatus::Flushed, ready: true, watermarks: Vec::new() }
+        let (watermarks, records) = (Vec::new(), Vec::new());
+        Self { status: FlushStatus::Flushed, ready: true, watermarks, records }
     }
 }
 
@@ -177,7 +179,8 @@ impl Stage for Full {
 }
 
 impl Push<u64> for Full {
-    fn push(&mut self, _: u64, _: u64) -> Result<(), EngineError> {
+    fn push(&mut self, record: u64, _: u64) -> Result<(), EngineError> {
+        self.records.push(record);
         Ok(())
     }
 }
@@ -235,6 +238,39 @@ fn an_inlet_that_ends_moves_no_watermark() {
         for input in [1, 2, 0] {
             assert!(send(input, Event::End).is_empty(), "{policy:?}, input {input}");
         }
+    }
+}
+
+/// A later inlet is not read before the marker of the inlets before it, even if only it has records.
+#[test]
+fn inlets_are_read_one_after_another_up_to_their_markers() {
+    let waker = Waker::noop();
+    let (mut outboxes, inlets): (Vec<_>, Vec<_>) =
+        (0..2).map(|_| connect::<u64>(&waker, &waker)).unzip();
+    let (reports, told) = unbounded();
+    let port = TaskletPort { id: 0, reports };
+    let inbox = InboxTasklet::new(port, String::new(), inlets, Full::new());
+    let mut inbox = inbox.one_after_another();
+    let mut send = |input: usize, event: Event<u64>| {
+        outboxes[input].send(0, event);
+        outboxes[input].flush();
+        for _ in 0..4 {
+            let mut cx = StepCx { env: &SimEnv::new(0), budget: 8, wake_at_ns: None };
+            inbox.step(&mut cx).unwrap();
+        }
+        std::mem::take(&mut inbox.down.records)
+    };
+    let record = |value| Event::Record(Record { value, ingest_ns: 0 });
+    for epoch in 0..2 {
+        assert!(send(1, record(10)).is_empty(), "epoch {epoch}");
+        assert_eq!(send(0, record(1)), [1]);
+        assert!(send(1, record(11)).is_empty());
+        assert!(send(1, Event::Marker(epoch)).is_empty());
+        assert_eq!(send(0, record(2)), [2]);
+        assert_eq!(send(0, Event::Marker(epoch)), [10, 11], "the second inlet is read now");
+        let acknowledged =
+            |report| matches!(report, Report::Ack { epoch: found, .. } if found == epoch);
+        assert!(told.try_iter().any(acknowledged));
     }
 }
 

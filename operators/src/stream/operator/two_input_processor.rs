@@ -11,6 +11,7 @@ use crate::stream::processor_state::{Kept, States};
 use crate::stream::recipe::Recipe;
 use crate::stream::typed_stream::Stream;
 use millstream_engine::error::EngineError;
+use millstream_engine::runtime::job::JoinOrder;
 use std::hash::Hash;
 use std::marker::PhantomData;
 use std::sync::Arc;
@@ -104,7 +105,10 @@ impl<L: Recipe, F, R: Recipe, G, C: 'static> ConnectedStreams<L, F, R, G, C> {
         let KeyedStream { up: right, key: right_key } = self.right;
         let KeyedStream { up: left, key } = self.left;
         let right = OneInput { up: right.recipe, key: right_key, types: PhantomData };
-        left.with(|up| recipe(TwoInputs { left: OneInput { up, key, types: PhantomData }, right }))
+        left.with(|up| {
+            let left = OneInput { up, key, types: PhantomData };
+            recipe(TwoInputs { left, right, order: JoinOrder::default() })
+        })
     }
 
     /// Applies a user-defined operator whose state and timers are shared by both streams. `make`

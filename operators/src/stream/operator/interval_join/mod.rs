@@ -140,8 +140,10 @@ impl<L: Recipe, F, R: Recipe, G, C: 'static, Z> BoundedIntervalJoin<L, F, R, G, 
         BoundedIntervalJoin { streams, range, order, late }
     }
 
-    /// Emits results in the order in which the records that complete them reach the join, whatever
-    /// the parallelism. The join then has one instance, on one core.
+    /// Emits results in the order of the records that complete them, whatever the parallelism. In
+    /// continuous mode that is the order in which the records reach the join, in micro-batch mode
+    /// that of a batch's left records and then of its right ones. The join then has one instance, on
+    /// one core.
     pub fn ordered(self) -> Self {
         Self { order: JoinOrder::OfInput, ..self }
     }
@@ -219,9 +221,8 @@ impl<L: Recipe, F, R: Recipe, G, C: 'static, Z> BoundedIntervalJoin<L, F, R, G, 
     {
         let Self { streams, range, order, late } = self;
         streams.into_input(|input: TwoInputs<_, OneInput<R, G, K>>| IntervalJoinRecipe {
-            input,
+            input: TwoInputs { order, ..input },
             range,
-            order,
             pairing,
             late,
         })
@@ -231,7 +232,6 @@ impl<L: Recipe, F, R: Recipe, G, C: 'static, Z> BoundedIntervalJoin<L, F, R, G, 
 struct IntervalJoinRecipe<I, P, Z> {
     input: I,
     range: IntervalRange,
-    order: JoinOrder,
     pairing: P,
     late: Z,
 }
@@ -255,7 +255,7 @@ where
         chain: &mut dyn FnMut(&mut Job, usize) -> D,
     ) {
         let places = self.places(job, parallelism);
-        let Self { input, range, pairing, late, .. } = self;
+        let Self { input, range, pairing, late } = self;
         job.request_no_data_batches();
         let Some(times) = input.event_times() else {
             unreachable!("a join without event times is refused when it is described")
@@ -272,11 +272,7 @@ where
         input.build(job, parallelism, "interval join", stages);
     }
     fn places(&self, job: &Job, parallelism: usize) -> Vec<usize> {
-        let mut places = self.input.workers(job, parallelism);
-        if self.order == JoinOrder::OfInput {
-            places.truncate(1);
-        }
-        places
+        self.input.workers(job, parallelism)
     }
     fn describe(&self, kept: &mut CheckpointManifest) {
         if !self.input.is_timed() {

@@ -140,12 +140,11 @@ impl Lowering<'_, '_> {
         Ok(())
     }
 
-    /// If the order of results is defined, reads the inputs one after another in a batch: by side,
-    /// then by partition. In continuous mode rows are processed as they arrive.
+    /// Sets the order in which the inputs of a join are read.
     fn with_order<T: Send, D: Push<T>>(&self, inbox: InboxTasklet<T, D>) -> InboxTasklet<T, D> {
-        match self.job.join_order() {
-            JoinOrder::OfInput if !self.job.trigger().is_continuous() => inbox.one_after_another(),
-            JoinOrder::OfInput | JoinOrder::OfInstances => inbox,
+        match self.job.join_order().reads_one_after_another(self.job.trigger()) {
+            true => inbox.one_after_another(),
+            false => inbox,
         }
     }
 
