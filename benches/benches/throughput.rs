@@ -90,7 +90,8 @@ fn main() {
     for _ in 0..rounds {
         let mut sums = Vec::new();
         for ((_, job), rates) in jobs.iter().zip(&mut rates) {
-            // All threads of the job inherit one core.
+            // The job runs on a thread that is pinned to one core, which all threads of the job
+            // inherit.
             let run = *job;
             let body = move || {
                 if let Some(core) = cores::allowed().first().copied() {

@@ -15,7 +15,7 @@ fn a_query_holds_its_cores_until_it_has_ended() {
         stream.map(|n| if n == 13 { panic!("on purpose") } else { n }).sink(|_| {});
         (input, flow.start(config.clone()).unwrap())
     };
-    // Two queries on one listed core: both are pinned, and the second one has a notice.
+    // Two queries run on one listed core: both are pinned, and the second one has a notice.
     let (_one_input, one) = start(&config);
     let (_other_input, other) = start(&config);
     assert_eq!(cores::held(), [first]);
@@ -35,7 +35,7 @@ fn a_query_holds_its_cores_until_it_has_ended() {
     assert_eq!(cores::held(), [first]);
     drop(dropped);
     assert!(cores::held().is_empty());
-    // An unpinned query, and a core that the process must not use.
+    // An unpinned query reserves no core. A core that the process must not use is an error.
     let (_input, floating) = start(&Config { pin: false, ..config.clone() });
     assert!(cores::held().is_empty() && floating.core_notice().is_none());
     floating.stop().unwrap();

@@ -25,7 +25,7 @@ fn wrong_jobs_say_where_why_and_what_to_do() {
         kinds += 1;
     }
     assert!(kinds >= 40);
-    // The only error that can be detected only when a record is processed.
+    // Only this error cannot be detected before a record is processed.
     assert_eq!(accepted, ["division by a constant zero, found when a record needs it"]);
     if std::env::var_os("UPDATE").is_some() {
         std::fs::write(format!("{folder}/seen.txt"), &seen).unwrap();

@@ -108,7 +108,7 @@ fn read(folder: &Folder, ddl: &str) -> Result<Vec<String>, String> {
 #[test]
 fn nested_fields_are_found_by_name() {
     let folder = Folder::new("parquet-names");
-    // A struct that is NULL in the second row.
+    // The struct is NULL in the second row.
     let fields = "optional group st { optional int32 x; optional int32 Y; }";
     let columns = vec![
         (Stored::Int(vec![1, 3]), vec![2, 0, 2], vec![]),
@@ -117,7 +117,7 @@ fn nested_fields_are_found_by_name() {
     write(&folder, fields, &[], columns);
     for (ddl, expected) in [
         ("st STRUCT<y: INT, X: INT>", [r#"{"st":{"y":2,"X":1}}"#, "{}", r#"{"st":{"X":3}}"#]),
-        // A missing field between two fields that are widened.
+        // The schema has a missing field between two fields that are widened.
         (
             "st STRUCT<y: BIGINT, z: STRING, x: BIGINT>",
             [r#"{"st":{"y":2,"x":1}}"#, "{}", r#"{"st":{"x":3}}"#],

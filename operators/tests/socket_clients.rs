@@ -128,7 +128,7 @@ fn the_lines_of_each_client_are_whole_and_in_order() {
             (0..50).map(|_| TcpStream::connect(("127.0.0.1", port)).unwrap()).collect();
         for round in 0..20 {
             for (number, client) in clients.iter_mut().enumerate() {
-                // Cut within a line, so that each client has an unfinished line.
+                // The write ends within a line, so that each client has an unfinished line.
                 write!(client, "{round}\n{number} ").unwrap();
             }
         }
@@ -202,7 +202,7 @@ fn a_slow_client_holds_up_no_other() {
     let connect = || TcpStream::connect(("127.0.0.1", port)).unwrap();
     let (mut slow, _silent, mut quick) = (connect(), connect(), connect());
     for n in 0..1_000 {
-        // One byte per turn, of a line that is not finished.
+        // The slow client sends one byte of an unfinished line per turn.
         slow.write_all(b"x").unwrap();
         writeln!(quick, "{n}").unwrap();
         until(&query, "the line of the quick one", |totals| totals.records_in == n + 1);
@@ -254,7 +254,7 @@ fn a_bad_line_harms_only_its_own_client() {
         until(&query, "the line behind the broken one", |totals| totals.records_in == 1);
         long.write_all(b"\nlong goes on\n").unwrap();
         until(&query, "the line behind the long one", |totals| totals.records_in == 2);
-        // Now all unfinished lines exceed their limit, so the longest is rejected.
+        // All unfinished lines together now exceed their limit, so the longest is rejected.
         long.write_all(&[b'l'; 700]).unwrap();
         good.write_all(b" and ends\n").unwrap();
         until(&query, "the good line", |totals| totals.records_in == 3);
@@ -413,7 +413,7 @@ fn what_was_acknowledged_to_many_senders_is_neither_lost_nor_doubled() {
         for end in [1, 7, 100] {
             senders.iter_mut().for_each(|sender| sender.send_up_to(end));
         }
-        // A partial line, which is not acknowledged and is sent again.
+        // Sends a partial line, which is not acknowledged and is sent again.
         senders[3].stream.get_mut().write_all(b"3 10").unwrap();
         let mut last = TcpStream::connect(("127.0.0.1", port)).unwrap();
         last.write_all(b"end\n").unwrap();

@@ -69,7 +69,7 @@ fn lines_arrive_whole_however_they_are_cut() {
             trigger,
         );
         let (mut sender, _) = listener.accept().unwrap();
-        // Cut within a line end, within a line and within a character.
+        // The pieces are cut within a line end, within a line and within a character.
         for piece in [&b"one\r\nt"[..], b"wo\r", b"\n\nfour \xc3", b"\xa9\nlast without end"] {
             sender.write_all(piece).unwrap();
         }
@@ -93,7 +93,8 @@ fn a_lone_carriage_return_ends_a_line_at_once() {
         let (mut sender, _) = listener.accept().unwrap();
         sender.write_all(b"one\rtwo\r").unwrap();
         until(&query, "the line whose end may still become \\r\\n", |t| t.records_in == 2);
-        // First the rest of the line end, then complete line ends.
+        // The first byte belongs to the line end before it. The other bytes contain complete line
+        // ends.
         sender.write_all(b"\n").unwrap();
         sender.write_all(b"three\r\n\rfive\n\r\nseven\r").unwrap();
         drop(sender);

@@ -203,7 +203,7 @@ fn items_are_counted_to_their_end() {
             counts.lock().unwrap().insert(key, count);
         });
         if trigger == Trigger::Once {
-            // Trigger once: takes the available items as one batch, and ends.
+            // The trigger `once` takes the available items as one batch and ends.
             flow.simulate(config(trigger), 7).unwrap();
             assert_eq!(sum.lock().unwrap().len(), 7, "{trigger:?}");
             continue;

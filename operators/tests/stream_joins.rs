@@ -77,7 +77,7 @@ fn rows_of_ways(
 
 #[test]
 fn no_null_for_a_row_that_had_matched_when_its_match_has_expired() {
-    // The right row expires before the left one, which has another range of 10 s.
+    // The right row expires at 100 s and the left one only at 110 s, because of its range.
     let sql = format!("{ALL} LEFT JOIN r ON {SOON}");
     let first: [&[Event]; 2] = [&[event(1, 100, 1)], &[event(1, 100, 2)]];
     let later: [&[Event]; 2] = [&[event(9, 105, 0)], &[event(8, 105, 0)]];
@@ -140,7 +140,7 @@ fn a_row_that_has_expired_when_it_comes_sees_the_others_and_leaves() {
 
 #[test]
 fn rows_of_a_batch_see_each_other_and_stay_what_they_are() {
-    // Rows of different lengths, so that wrong reuse of a buffer would be visible.
+    // The rows have different lengths, so that wrong reuse of a buffer would be visible.
     let sql = "SELECT l.k, l.v, r.v FROM l JOIN r ON l.k = r.k";
     let l: Vec<Event> = (0..50).map(|v| event(v % 3, 100, v)).collect();
     let r: Vec<Event> = (0..40).map(|v| event(v % 3, 100, 1000 + v)).collect();
@@ -217,7 +217,7 @@ fn null_keys_match_only_where_null_equals_null_and_nan_and_zero_are_one_value() 
     let outer = format!("{ALL} FULL JOIN r ON {SOON}");
     let got = rows(&outer, &[step]);
     assert_eq!(got, ["- - - - 100 3", "- 100 1 - - -", "1 100 2 1 100 4"]);
-    // 1 and -1 give 0.0 and -0.0, others NaN.
+    // The numbers 1 and -1 become 0.0 and -0.0; all others become NaN.
     let double = |side: &str| {
         format!("CASE WHEN {side}.v < 2 THEN CAST(0 AS DOUBLE) * {side}.v ELSE double('NaN') END")
     };

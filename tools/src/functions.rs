@@ -22,7 +22,7 @@ pub(crate) fn list() {
     ]);
     lines.extend(others.map(|(name, help)| (name.to_string(), help.to_string())));
     lines.sort_unstable();
-    // `some` is an aggregate and also an alias.
+    // `some` is both an aggregate and an alias, but is listed once.
     lines.dedup_by(|next, line| next.0 == line.0);
     for (name, help) in lines {
         say!("{name:<24}{help}");

@@ -87,7 +87,7 @@ static KNOWN: &[Known] = &[
     known("spark.sql.parquet.binaryAsString", &["parquet"], "", Kind::Flag),
     known("spark.sql.parquet.inferTimestampNTZ.enabled", &["parquet"], "", Kind::Flag),
     known("spark.sql.legacy.parquet.nanosAsLong", &["parquet"], "", Kind::Flag),
-    // Settings with a single valid value: INT96 is always a timestamp.
+    // These settings have a single valid value: INT96 is always a timestamp.
     known("spark.sql.parquet.int96AsTimestamp", &["parquet"], "", Kind::Words(&["true"])),
     known("spark.sql.parquet.int96TimestampConversion", &["parquet"], "", Kind::Words(&["false"])),
     known("spark.sql.parquet.fieldId.read.enabled", &["parquet"], "", Kind::Words(&["false"])),

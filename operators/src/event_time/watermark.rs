@@ -192,7 +192,8 @@ impl<T, F: FnMut(&T) -> i64 + Send, D: Push<T>> Push<T> for WatermarkAssigner<F,
             self.seen.set_idle(false);
         }
         self.see(time_us);
-        // The watermark follows the record, which may be late because of it.
+        // The record goes before the watermark that it causes, because that watermark may be later
+        // than the record.
         self.down.push(value, ingest_ns)?;
         self.advance()
     }

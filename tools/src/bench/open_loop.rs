@@ -336,7 +336,7 @@ pub(super) fn round(
         Target::Bare(thread) => drop(thread.join()),
         Target::Engine(query) => {
             query.stop()?;
-            // The first epoch is the warm-up's.
+            // The first epoch belongs to the warm-up.
             let epochs = query.recent_progress().into_iter().skip(1);
             measured.slowest = epochs.flat_map(|epoch| epoch.slowest).collect();
             measured.connections = query.totals().connections.unwrap_or_default();

@@ -102,7 +102,7 @@ pub(super) fn run(args: &Args) -> Result<(), Failure> {
         mute.push(silent as u64);
         hand.push(floor as u64);
     }
-    // Computed per pair of adjacent rounds, so that changes of the machine affect both.
+    // The cost is computed per pair of adjacent rounds, so that changes of the machine affect both.
     let costs = ours.iter().zip(&mute).map(|(with, without)| *without as f64 / *with as f64 - 1.0);
     let mut costs: Vec<f64> = costs.collect();
     costs.sort_by(f64::total_cmp);

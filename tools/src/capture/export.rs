@@ -212,7 +212,7 @@ impl Exporter for Text {
             Kind::Data => {
                 self.partial_bytes += payload.len() + OVERHEAD;
                 if self.partial_bytes > PARTIAL_MAX {
-                    // The count still includes lines that have ended.
+                    // The count still includes lines that have ended, so it is computed anew.
                     self.partial_bytes = self.partial.values().map(|l| l.len() + OVERHEAD).sum();
                     if self.partial_bytes > PARTIAL_MAX / 2 {
                         self.finish(out)?;

@@ -105,8 +105,8 @@ impl PacketWriter {
             connection.ends = [a, b];
         }
         connection.is_udp = info.protocol == Protocol::Udp;
-        // Different initial sequence numbers for each connection, so that consecutive connections
-        // of the same endpoints are distinguished.
+        // Each connection gets another initial sequence number, so that consecutive connections of
+        // the same endpoints are distinguished.
         let first = head.connection.wrapping_mul(0x9E37_79B9) | 1;
         connection.next = [first, first.wrapping_add(0x4000_0000)];
         if connection.is_udp || head.flags & (FLAG_MIDSTREAM | FLAG_REPEATED) != 0 {

@@ -108,7 +108,7 @@ pub(crate) fn run(args: &Args) -> Result<(), Failure> {
         damage.take(numbered_entries(storage, &folder.join("offsets"))).unwrap_or_default();
     let commits =
         damage.take(numbered_entries(storage, &folder.join("commits"))).unwrap_or_default();
-    // The state that the next start would load.
+    // Loads the state that the next start would load.
     let mut manifest = Vec::new();
     for epoch in &commits {
         let path = folder.join("commits").join(epoch.to_string());

@@ -132,7 +132,8 @@ impl Damage {
 
     fn apply(self, path: &Path) -> std::io::Result<()> {
         let mut bytes = std::fs::read(path)?;
-        // If the file is longer than its content, the middle of its content.
+        // The damage hits the middle of the content. The file may be longer than its content, with
+        // zeros at the end.
         let used = bytes.iter().rposition(|b| *b != 0).map_or(0, |last| last + 1);
         match self {
             Self::Flip => bytes.get_mut(used / 2).into_iter().for_each(|byte| *byte ^= 1),
@@ -196,7 +197,7 @@ fn outcome(subject: &Subject, damaged: Option<&Path>, right: &[String]) -> Resul
 }
 
 fn damage(subject: &Subject, failures: &mut u64) -> Result<(), String> {
-    // Three runs, each with new input.
+    // The query runs three times, each time with new input.
     let input = subject.dir.join("in");
     std::fs::create_dir_all(&input).map_err(text)?;
     let mut right = String::new();

@@ -240,7 +240,8 @@ fn child_socket(args: &ChildArgs) -> Result<(), String> {
         .option("checkpointLocation", path(dir, "checkpoint"))
         .foreach(move |row: &[Value]| {
             if let [_, Value::Long(c), Value::Long(m)] = row {
-                // A single write, so that a kill can only cut off the last line.
+                // The line is written in a single write, so that a kill can only cut off the last
+                // line.
                 drop(out.write_all(format!("{m} {c}\n").as_bytes()));
                 seen.store(*m as u64, Ordering::Release);
             }
@@ -340,7 +341,7 @@ fn run_over_files(dir: &Path, rounds: u64, dice: &mut SplitMix) -> Result<Writte
         }
         kill_soon(child, dice, round)?;
     }
-    // One row for each side of a join, both later than all others.
+    // The file has one row for each side of a join. Both rows are later than all others.
     let last = format!("{{\"k\":0,\"n\":{END}}}\n{{\"k\":0,\"n\":{}}}\n", END + 5);
     std::fs::write(input.join(format!("{written:06}.json")), last).map_err(text)?;
     let status = spawn("files", dir, 0, Some(0))?.wait().map_err(text)?;
@@ -405,8 +406,8 @@ fn check_counts(dir: &Path, rows: u64) -> Result<u64, String> {
 fn check_timed(dir: &Path, name: &str, rows: u64) -> Result<(), String> {
     let mut got = committed_lines(&dir.join(name))?;
     got.sort();
-    // The result of the last row itself, whose windows never close; only deduplication emits
-    // it.
+    // Removes the last row's own result. The windows of this row never close, so only deduplication
+    // emits it.
     let own = |line: &String| line.starts_with(&(END + 100).to_string()[..8]);
     got.retain(|line| !own(line));
     let expected = expected_lines(name, rows);

@@ -512,7 +512,7 @@ impl<D: for<'a> Push<Row<'a>>> Source<D> for CaptureSource {
         if !has_new {
             self.staged.shrink();
         }
-        // The batch contains everything read so far; otherwise the last event is not due yet.
+        // The batch contains everything that was read, unless the last event is not due yet.
         let is_last_due = end.events == self.input.mark().event;
         let begin = Some(self.last_begin).filter(|_| !is_last_due);
         Ok(EndOffset {

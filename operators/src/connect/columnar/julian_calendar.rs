@@ -133,7 +133,7 @@ mod tests {
         // 0001-01-01 00:00:00 in UTC, as Spark writes it to an ORC file.
         assert_eq!(micros_of_hybrid(-719_164 * DAY_US, Tz::UTC), -62_135_596_800_000_000);
         assert_eq!(micros_of_hybrid(1_000_000, Tz::UTC), 1_000_000);
-        // Written by Spark in New York, which used local mean time until 1883.
+        // Spark wrote these values in New York, which used local mean time until 1883.
         let zone = Tz::named("America/New_York").unwrap();
         for (old, new) in [
             (-2_999_999_762_000_000, -3_000_000_000_000_000),

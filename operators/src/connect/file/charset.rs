@@ -212,7 +212,7 @@ impl Transcoder {
     fn fill(&mut self) -> io::Result<()> {
         self.raw.drain(..self.at);
         self.at = 0;
-        // A byte order mark must be in the buffer as a whole.
+        // Reads until the buffer can contain a whole byte order mark.
         while !self.ended {
             let from = self.raw.len();
             self.raw.resize(from + READ_BYTES, 0);

@@ -163,7 +163,7 @@ impl Scanner {
             }
         }
         .or_else(|| {
-            // The last record may end with the file.
+            // The last record may end with the file instead of a separator.
             (last && self.rest(window) > 0).then(|| {
                 let begin = self.begin;
                 Frame { begin, end: window.len(), next: window.len() }

@@ -156,7 +156,8 @@ fn alternatives(text: &str) -> Result<Vec<String>, String> {
                     ));
                     from = end + 1;
                 }
-                // Reversed, so that the first alternative is expanded next.
+                // The parts are pushed in reverse order, so that the first alternative is expanded
+                // next.
                 pending.extend(parts.into_iter().rev());
             }
         }

@@ -293,7 +293,8 @@ impl Transactions {
 
 impl Drop for Transactions {
     fn drop(&mut self) {
-        // Readers with read_committed would otherwise wait until the broker gives up on it.
+        // Aborts open transactions. Otherwise readers with `read_committed` would wait for their
+        // time-outs.
         for generation in 0..self.producers.len() {
             if self.is_open(generation) {
                 drop(self.producers[generation].abort_transaction(ABORT_TIMEOUT));
@@ -332,7 +333,7 @@ fn read_group(
     let failed = |doing: &str, error: KafkaError| client.failed(doing, &error);
     let mut config = client.connection();
     config.set("group.id", name).set("enable.auto.commit", "false");
-    // Waits for transactions that are being committed.
+    // Reading the offset then waits for transactions that are being committed.
     config.set("isolation.level", "read_committed");
     let consumer: BaseConsumer =
         config.create().map_err(|error| failed("start a client", error))?;

@@ -388,7 +388,8 @@ impl Half {
         } {
             self.pass_hole(end, cx)?;
         }
-        // Bytes that were acknowledged or seen, without any later data.
+        // The stream ends after the last byte that was acknowledged or seen, even if no later data
+        // was captured.
         let end = self.fin.unwrap_or(self.acked.max(self.seen_end));
         self.pass_hole(end, cx)?;
         self.deliver(cx)

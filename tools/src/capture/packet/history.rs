@@ -78,7 +78,7 @@ impl History {
             self.rings.push(Ring { owner, bytes, from: at, to: at, was_used: true });
             return self.rings.len() as RingNumber - 1;
         }
-        // Second-chance eviction: at most one round.
+        // Second-chance eviction takes at most one round over the rings.
         while std::mem::take(&mut self.rings[self.hand].was_used) {
             self.hand = (self.hand + 1) % RINGS_MAX;
         }

@@ -146,7 +146,7 @@ impl<S: EventSink> Importer<S> {
         }
         match ip::extensions(whole.protocol, whole.part()) {
             Ok(Carried::Payload { protocol, part }) => self.payload(&addresses, protocol, part),
-            // Fragments inside fragments are forged.
+            // Only forged packets have fragments inside fragments.
             Ok(Carried::Fragment(_)) => {
                 self.out.counts.skip(Skip::IpProtocol, 1);
                 Ok(())

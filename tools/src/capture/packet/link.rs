@@ -20,9 +20,10 @@ pub(super) fn packet(link: u32, frame: Part<'_>) -> Result<Part<'_>, Skip> {
             let header = frame.head(14)?;
             ethertype(be16(header, 12), frame.after(14))
         }
-        // Raw IP. Some systems write 12 or 14 for it.
+        // The link type is raw IP. Some systems use 12 or 14 for it.
         12 | 14 | 101 | 228 | 229 => Ok(frame),
-        // Linux cooked capture: the protocol is an Ethernet type if the hardware uses them.
+        // Linux cooked capture has an Ethernet type as the protocol if the hardware uses such
+        // types.
         113 => {
             let header = frame.head(16)?;
             cooked(be16(header, 2), be16(header, 14), frame.after(16))

@@ -154,7 +154,8 @@ fn every_byte_of_a_lossy_capture_is_data_at_its_place_or_in_a_gap() {
             packet(true, 0, first, SYN | ACK, b""),
         ];
         let (mut packets, mut at) = (open.to_vec(), 0);
-        // Which bytes of the stream are in the file, unless the snap length cuts them off.
+        // For each byte of the stream, whether the file contains it, apart from the bytes that the
+        // snap length cuts off.
         let mut is_there = vec![false; stream.len()];
         let snap = if dice.below(2) == 0 { 40 + 60 } else { 65_535 };
         while at < stream.len() {
@@ -465,7 +466,8 @@ fn connections_beyond_those_that_fit_are_dropped_and_counted() {
 
 #[test]
 fn bytes_held_behind_holes_are_bounded() {
-    // A hole that is never acknowledged, followed by more data than the reassembly buffers.
+    // The capture has a hole that is never acknowledged, and after it more data than the reassembly
+    // buffers.
     let mut packets = vec![packet(false, 9, 0, SYN, b""), packet(true, 0, 10, SYN | ACK, b"")];
     for n in 0..6_000u32 {
         packets.push(packet(false, 11 + n * 1000, 1, ACK, &[b'x'; 1000]));

@@ -164,7 +164,7 @@ fn bind(at: SocketAddr, groups: &[IpAddr]) -> std::io::Result<UdpSocket> {
         // Other programs on this machine may receive the group's datagrams too.
         socket.set_reuse_address(true)?;
     }
-    // Buffer for a burst; the system may grant less.
+    // Requests a buffer that is large enough for a burst; the system may grant less.
     drop(socket.set_recv_buffer_size(8 << 20));
     let at = if is_v6 && at.is_ipv4() {
         SocketAddr::new(std::net::Ipv6Addr::UNSPECIFIED.into(), at.port())

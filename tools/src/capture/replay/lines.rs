@@ -337,7 +337,7 @@ mod tests {
             }
             assert!(lines.queue.len() <= WAITING_EVENTS_MAX);
         }
-        // A line that was given up ends at its newline.
+        // A line that is replayed unchanged still ends at its newline.
         lines.push(0, 0, b"17\n1700000000\n", NOW_NS);
         lines.cut_all();
         let last = popped(&mut lines).pop().unwrap();

@@ -200,7 +200,7 @@ impl Reading {
                 self.gaps.missing_bytes += gap.bytes;
                 self.gaps.missing_datagrams += u64::from(gap.datagrams);
             }
-            // Datagrams are missing as a whole.
+            // A gap in datagrams consists of whole datagrams, so it leaves no incomplete line.
             if let Some(lines) = self.lines.as_mut().filter(|_| !self.udp.contains(&connection)) {
                 lines.pass_line(connection);
             }

@@ -337,7 +337,7 @@ mod tests {
             assert_eq!(shifted(&mut numbered, line), after);
         }
         assert_eq!(numbered.counts, Shifted { moved: 2, without_time: 2, ..Shifted::default() });
-        // Other streams have their own.
+        // Each other stream has its own separator.
         let other = numbered.line(1, b"a,1700000003", NOW_NS).unwrap();
         assert_eq!(other.bytes, b"1800000003");
         let mut named = shifter("at");

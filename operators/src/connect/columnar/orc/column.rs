@@ -66,14 +66,14 @@ impl Clock {
 
     /// Converts a stored timestamp to microseconds since 1970. Returns `None` on overflow.
     fn micros(self, seconds: i64, nanos: i64, base_s: i64, local: bool) -> Option<i64> {
-        // The lowest three bits encode the number of trailing decimal zeros that the writer
-        // removed.
+        // The lowest three bits are the number of trailing decimal zeros that the writer removed,
+        // minus one. 0 means that none were removed.
         let zeros = (nanos & 7) as u32;
         let nanos = (nanos as u64 >> 3) as i64;
         let nanos = if zeros == 0 { nanos } else { nanos.checked_mul(10i64.pow(zeros + 1))? };
         let mut millis = seconds.checked_add(base_s)?.checked_mul(1000)?;
         millis = millis.checked_add(nanos / 1_000_000)?;
-        // Writers truncate negative seconds towards zero.
+        // Writers truncate negative seconds towards zero, so the stored second is one too large.
         if millis < 0 && nanos > 999_999 {
             millis -= 1000;
         }

@@ -70,7 +70,7 @@ pub fn footer(file: &impl ChunkReader) -> Result<Bytes, String> {
 fn footer_fits(bytes: &[u8]) -> Option<()> {
     let mut reader = Reader { bytes, at: 0 };
     let (mut elements, mut children) = (0i64, 0i64);
-    // For each open group, the outermost first, the number of children that still follow.
+    // The number of children that still follow in each open group, the outermost group first.
     let mut open: Vec<i64> = Vec::new();
     reader.fields(0, &mut |id, kind, reader, depth| match (id, kind) {
         (2, 9) => reader.list(ELEMENT_BYTES, depth, &mut |kind, reader, depth| {
@@ -85,8 +85,8 @@ fn footer_fits(bytes: &[u8]) -> Option<()> {
                     children = children.checked_add(own)?;
                     (own >= 0).then_some(())
                 }
-                // Rejected, because a decoder that looks at field numbers only would read it as the
-                // child count.
+                // Field 5 is the number of children. Another type is rejected, because a decoder
+                // that ignores types would read the field as this number.
                 (5, _) => None,
                 _ => reader.value(kind, depth),
             })?;
@@ -239,7 +239,7 @@ mod tests {
         };
         assert_eq!(footer_fits(&schema(1)), Some(()));
         assert_eq!(footer_fits(&schema(60)), None);
-        // A list that is longer than the footer.
+        // The list claims more elements than the footer has bytes.
         assert_eq!(footer_fits(&[0x19, 0xFC, 0xFF, 0xFF, 0x7F, 0x48, 1, b'm', 0, 0]), None);
     }
 }

@@ -126,7 +126,8 @@ mod tests {
 
     #[test]
     fn what_is_not_needed_is_left_out_and_what_is_missing_is_zero() {
-        // Version 1, a row group of one column without a row count, and column orders.
+        // The input has version 1, a row group of one column without a row count, and column
+        // orders.
         let column = [
             // The column chunk: the metadata's offset, and the metadata with type 1, statistics and
             // offset 4.

@@ -48,7 +48,7 @@ pub(in crate::connect::file::source) fn open_records(
         Input::open(path, skip_to, decoder.framing().clone(), decoder.coding(), record_bytes_max)?;
     decoder.set_line_end(input.line_end());
     if skip_to == 0 && decoder.has_header() {
-        // The header is not a record.
+        // Skips the header, which is not a record.
         while let Some(found) = input.record()? {
             let record = input.bytes(&found);
             if !decoder.is_skipped(record) {

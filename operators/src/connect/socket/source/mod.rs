@@ -241,7 +241,7 @@ impl SocketSource {
             connection.number = journal.opened(position, self.ingest)?;
             self.acknowledge(0);
         } else {
-            // A later replay must drop the same bytes here.
+            // Logs the end of the connection, so that a later replay drops the same bytes.
             journal.closed(0, position, self.ingest)?;
         }
         Ok(())
