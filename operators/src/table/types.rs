@@ -10,7 +10,7 @@ use std::fmt;
 pub enum DataType {
     /// The type of an untyped NULL (VOID).
     Null,
-    /// BOOLEAN, true or false.
+    /// BOOLEAN.
     Boolean,
     /// TINYINT, 8 bits.
     Byte,
@@ -36,39 +36,38 @@ pub enum DataType {
     Timestamp,
     /// TIMESTAMP_NTZ: microseconds of a local time without a time zone.
     TimestampNtz,
-    /// A duration in microseconds, and the largest and smallest unit in which it is shown (0 day, 1
-    /// hour, 2 minute, 3 second).
+    /// A duration in microseconds. The numbers are its largest and smallest unit: 0 day, 1 hour, 2
+    /// minute, 3 second.
     DayTimeInterval(u8, u8),
-    /// A duration in months, and the largest and smallest unit in which it is shown (0 year, 1
-    /// month).
+    /// A duration in months. The numbers are its largest and smallest unit: 0 year, 1 month.
     YearMonthInterval(u8, u8),
     /// ARRAY: elements of one type.
     Array(Box<DataType>),
-    /// MAP: entries with the types of key and value, in insertion order.
+    /// MAP, with the types of keys and values. Entries are in insertion order.
     Map(Box<DataType>, Box<DataType>),
     /// STRUCT: named fields.
     Struct(Vec<Field>),
 }
 
-/// The representation of a type's values in slots and in compiled expressions.
+/// The representation of values in the slots of a row and in compiled expressions.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Physical {
     /// `bool`: BOOLEAN.
     Bool,
-    /// `i64`: whole numbers, dates, timestamps and intervals.
+    /// `i64`: integers, dates, timestamps and intervals.
     Long,
     /// `f64`: FLOAT and DOUBLE.
     Double,
-    /// `i128`, unscaled.
+    /// `i128`: the unscaled value of a DECIMAL.
     Decimal,
-    /// Bytes in the tail of the row.
+    /// Bytes in the tail of the row: STRING, BINARY and nested types.
     Bytes,
 }
 
 /// A named, typed column or struct field.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct Field {
-    /// Its name, as written.
+    /// The name, as the user wrote it.
     pub name: String,
     /// The type of the values.
     pub data_type: DataType,
@@ -84,7 +83,7 @@ impl Field {
 }
 
 impl DataType {
-    /// The representation of this type's values.
+    /// How values of this type are represented.
     pub fn physical(&self) -> Physical {
         match self {
             Self::Null | Self::Boolean => Physical::Bool,
@@ -104,7 +103,8 @@ impl DataType {
         matches!(self, Self::Array(_) | Self::Map(..) | Self::Struct(_))
     }
 
-    /// Whether values of this type can be ordered: true for all types that do not contain a map.
+    /// Whether values of this type can be ordered. This is true for types that do not contain a
+    /// map.
     pub fn is_orderable(&self) -> bool {
         match self {
             Self::Map(..) => false,
@@ -144,8 +144,8 @@ impl DataType {
         }
     }
 
-    /// The precision and scale of a DECIMAL that holds every value of this type; `None` for types
-    /// that mixed decimal arithmetic does not accept.
+    /// The precision and scale of a DECIMAL that represents every value of this type. `None` for
+    /// types that arithmetic with a decimal does not accept.
     pub fn as_decimal(&self) -> Option<(u8, u8)> {
         match self {
             Self::Byte => Some((3, 0)),
@@ -196,7 +196,7 @@ impl DataType {
 }
 
 impl fmt::Display for DataType {
-    /// The SQL name, as in a DDL schema.
+    /// Formats the SQL name of the type, as in a DDL schema.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Null => write!(f, "VOID"),
@@ -260,7 +260,7 @@ pub struct Schema {
 }
 
 impl Schema {
-    /// Creates a schema of these columns.
+    /// Creates a schema with these columns.
     pub fn new(fields: Vec<Field>) -> Self {
         Self { fields }
     }
@@ -280,7 +280,8 @@ impl Schema {
     }
 }
 
-/// The stack that one level of a type needs, and the size by which the stack is extended, in bytes.
+/// The stack size in bytes that must be free for the next nested type. If less is free, the stack
+/// is extended by `MORE_STACK`.
 const LEVEL_STACK: usize = 64 << 10;
 const MORE_STACK: usize = 4 << 20;
 

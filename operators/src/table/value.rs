@@ -1,5 +1,5 @@
-//! A value outside a row: literals, the memory source and sink, and printing. Not used on the hot
-//! path.
+//! Owned values outside a row: for literals, the memory source and sink, and printing. They are not
+//! used on the hot path.
 
 use super::datetime::{Tz, interval, write_date, write_timestamp};
 use super::row::{Array, Map, Row, RowWriter};
@@ -8,17 +8,18 @@ use crate::table::text::java_double::{write_double, write_float};
 use crate::table::text::utf8;
 use std::fmt::{self, Write};
 
-/// How `show` prints NULL. A cast to STRING writes `null` within other values.
+/// The text that `show` prints for NULL. A cast to STRING writes `null` for a NULL in a nested
+/// value.
 pub(crate) const SHOWN_NULL: &str = "NULL";
 
-/// A value. The schema has its exact type.
+/// A value. Its exact type is in the schema.
 #[derive(Clone, Debug, PartialEq, serde::Serialize, serde::Deserialize)]
 pub enum Value {
     /// NULL.
     Null,
     /// BOOLEAN.
     Boolean(bool),
-    /// Integers, days of a DATE, microseconds of a TIMESTAMP.
+    /// A value represented as an integer: integers, dates, timestamps and intervals.
     Long(i64),
     /// FLOAT and DOUBLE.
     Double(f64),
@@ -37,7 +38,7 @@ pub enum Value {
 }
 
 impl Value {
-    /// Decodes the bytes of a type that is stored in a row's tail.
+    /// Decodes a value of a type that is stored in a row's tail.
     pub fn from_bytes(bytes: &[u8], data_type: &DataType) -> Self {
         match data_type {
             DataType::Binary => Self::Binary(bytes.to_vec()),
@@ -62,7 +63,7 @@ impl Value {
         }
     }
 
-    /// Appends the encoded bytes of an array or struct. Other values are ignored.
+    /// Appends the encoded bytes of an array, map or struct. For any other value, appends nothing.
     pub fn write(&self, out: &mut Vec<u8>) {
         let (mut writer, values) = match self {
             Self::Array(values) => (RowWriter::array(out, values.len()), values),
@@ -83,7 +84,7 @@ impl Value {
         }
     }
 
-    /// Formats the value like a cast to STRING; `None` for NULL.
+    /// Formats the value like a cast to STRING. Returns `None` for NULL.
     pub fn display(&self, data_type: &DataType, zone: Tz) -> Option<String> {
         if *self == Self::Null {
             return None;
@@ -94,16 +95,16 @@ impl Value {
         Some(out)
     }
 
-    /// Formats the value like Spark's `show`. It differs from a cast in how it prints nested NULLs
-    /// and BINARY.
+    /// Formats the value like Spark's `show`. It differs from a cast in the text of nested NULLs
+    /// and of BINARY.
     pub fn show(&self, data_type: &DataType, zone: Tz) -> String {
         let mut out = String::new();
         let _ = self.write_text(data_type, zone, SHOWN_NULL, &mut out);
         out
     }
 
-    /// Writes the value like [`display`](Self::display), with `null` in place of NULL. If `null` is
-    /// `NULL`, the bytes of a BINARY are listed as by [`show`](Self::show).
+    /// Writes the value like [`display`](Self::display), and `null` for NULL. If `null` is
+    /// [`SHOWN_NULL`], the bytes of a BINARY are listed as by [`show`](Self::show).
     pub fn write_text(
         &self,
         data_type: &DataType,
@@ -167,14 +168,14 @@ fn list<T>(
     out.write_str(&brackets[1..])
 }
 
-/// A short text, such as a number, without heap memory.
+/// A short text, such as a number, in a buffer without heap memory.
 pub(crate) struct Short {
     bytes: [u8; 64],
     length: usize,
 }
 
 impl Short {
-    /// Formats a text; an error if it is too long.
+    /// Formats a text. Fails if the text is too long for the buffer.
     pub fn of(text: fmt::Arguments<'_>) -> Result<Self, fmt::Error> {
         let mut short = Self { bytes: [0; 64], length: 0 };
         short.write_fmt(text)?;
@@ -183,7 +184,7 @@ impl Short {
 
     /// The formatted text.
     pub fn text(&self) -> &str {
-        // Only complete texts are written to the buffer.
+        // The buffer contains only complete texts, so the conversion cannot fail.
         std::str::from_utf8(&self.bytes[..self.length]).unwrap_or_default()
     }
 }
@@ -197,7 +198,7 @@ impl Write for Short {
     }
 }
 
-/// Formats a decimal with all digits of its scale.
+/// Formats a decimal with as many digits after the point as its scale.
 pub fn decimal_text(unscaled: i128, scale: u8) -> String {
     let mut out = String::new();
     // Writing to a string does not fail.
@@ -213,7 +214,8 @@ struct Unsigned {
 
 impl Unsigned {
     fn new(value: u128) -> Self {
-        // Blocks of 19 digits, because a 64-bit division is a single instruction.
+        // The digits are computed in blocks of 19, because a 64-bit division is a single
+        // instruction.
         const BLOCK: u128 = 10u128.pow(19);
         let mut digits = Self { bytes: [b'0'; 39], begin: 39 };
         let (mut above, mut block) = (value / BLOCK, (value % BLOCK) as u64);
@@ -234,13 +236,13 @@ impl Unsigned {
     }
 
     fn text(&self) -> &str {
-        // The buffer holds ASCII only.
+        // The buffer contains only ASCII, so the conversion cannot fail.
         std::str::from_utf8(&self.bytes[self.begin..]).unwrap_or_default()
     }
 }
 
-/// Writes a decimal like Java's `BigDecimal.toString`: with an exponent if its adjusted exponent is
-/// below -6.
+/// Writes a decimal like Java's `BigDecimal.toString`: with an exponent if the power of ten of the
+/// first digit is below -6.
 pub fn write_scientific(unscaled: i128, scale: u8, out: &mut dyn Write) -> fmt::Result {
     let digits = Unsigned::new(unscaled.unsigned_abs());
     let exponent = digits.text().len() as i32 - 1 - i32::from(scale);
@@ -257,7 +259,7 @@ fn write_decimal(unscaled: i128, scale: u8, out: &mut dyn Write) -> fmt::Result 
     write_plain(unscaled < 0, Unsigned::new(unscaled.unsigned_abs()).text(), scale, out)
 }
 
-/// Writes digits with the decimal point `scale` digits from their end.
+/// Writes digits with a decimal point before the last `scale` digits.
 fn write_plain(negative: bool, digits: &str, scale: u8, out: &mut dyn Write) -> fmt::Result {
     let mut text = Short { bytes: [b'0'; 64], length: 0 };
     let whole = digits.len().saturating_sub(usize::from(scale));
@@ -266,7 +268,7 @@ fn write_plain(negative: bool, digits: &str, scale: u8, out: &mut dyn Write) -> 
     text.write_str(if whole.is_empty() { "0" } else { whole })?;
     if scale > 0 {
         text.write_str(".")?;
-        // The rest of the buffer consists of zeros.
+        // The buffer is filled with '0', so growing the length appends zeros.
         text.length += usize::from(scale) - fraction.len();
         text.write_str(fraction)?;
     }

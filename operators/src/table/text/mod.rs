@@ -1,4 +1,5 @@
-//! Values as text: CSV, JSON, numbers, regular expressions.
+//! Text forms of values: CSV, JSON and numbers. Also regular expressions and text that is not valid
+//! UTF-8.
 
 pub mod csv;
 pub mod java_double;

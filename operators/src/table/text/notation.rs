@@ -10,7 +10,7 @@ use crate::table::value::{SHOWN_NULL, Value, write_scientific};
 use std::fmt::{self, Write};
 use std::sync::LazyLock;
 
-/// The default patterns of timestamps. Fractions below a millisecond are lost, as in Spark.
+/// The default pattern of TIMESTAMP. As in Spark, fractions below a millisecond are lost.
 static ISO: LazyLock<Pattern> = LazyLock::new(|| constant("yyyy-MM-dd'T'HH:mm:ss.SSSXXXXX"));
 static ISO_LOCAL: LazyLock<Pattern> = LazyLock::new(|| constant("yyyy-MM-dd'T'HH:mm:ss.SSS"));
 
@@ -21,16 +21,16 @@ fn constant(pattern: &str) -> Pattern {
     }
 }
 
-/// How dates, timestamps and special floating-point numbers are written and parsed.
+/// The rules by which dates, timestamps and special floating-point numbers are written and parsed.
 #[derive(Clone, Debug)]
 pub struct Notation {
-    /// The time zone of timestamps whose text names none.
+    /// The time zone of a timestamp whose text names no zone.
     pub zone: Tz,
-    /// The date pattern; if `None`, dates are parsed as CAST parses them.
+    /// The date pattern. If `None`, dates are parsed as CAST does.
     pub date: Option<Pattern>,
-    /// The pattern of TIMESTAMP; if `None`, timestamps are parsed as CAST parses them.
+    /// The pattern of TIMESTAMP. If `None`, timestamps are parsed as CAST does.
     pub timestamp: Option<Pattern>,
-    /// The pattern of TIMESTAMP_NTZ.
+    /// The pattern of TIMESTAMP_NTZ. If `None`, timestamps are parsed as CAST does.
     pub timestamp_ntz: Option<Pattern>,
     /// The text of NaN.
     pub nan: String,
@@ -74,8 +74,7 @@ impl Notation {
         }
     }
 
-    /// Parses a whole number, date or timestamp. Returns the value as a row slot holds it, or the
-    /// unscaled value of a DECIMAL.
+    /// Parses an integer, date or timestamp. Returns the value that a row's slot stores.
     pub fn long(&self, text: &str, data_type: &DataType) -> Option<i64> {
         Some(match data_type {
             DataType::Date => match &self.date {
@@ -118,7 +117,7 @@ impl Notation {
         }
     }
 
-    /// Writes a non-NULL value as text for a CSV field.
+    /// Writes a non-NULL scalar value as the text of a CSV field.
     pub fn write(&self, value: &Value, data_type: &DataType, out: &mut dyn Write) -> fmt::Result {
         match (value, data_type) {
             (Value::Long(days), DataType::Date) => match &self.date {
@@ -141,9 +140,9 @@ impl Notation {
         Ok(())
     }
 
-    /// Writes a value as a CSV field. Unlike [`write`](Self::write) it also takes BINARY and nested
-    /// values, which are written as `show` prints them. NULL inside a nested value is written as
-    /// nothing.
+    /// Writes a value as a CSV field. Unlike [`write`](Self::write), this function accepts BINARY
+    /// and nested values, which are written as `show` prints them. A NULL inside a nested value is
+    /// written as an empty text.
     pub fn write_csv(
         &self,
         value: &Value,
@@ -193,7 +192,8 @@ impl Notation {
         }
     }
 
-    /// Parses a text and writes its value into a row. Returns false if the text is not of the type.
+    /// Parses a text and writes the value into a row. Returns false if the text is not valid for
+    /// the type.
     #[inline]
     pub fn put<B: Bytes>(
         &self,
@@ -230,7 +230,7 @@ impl Notation {
     }
 }
 
-/// Returns a whole number if it fits the type, else `None`.
+/// Returns an integer if it is in the range of the type, otherwise `None`.
 #[inline]
 pub fn integer(value: i64, data_type: &DataType) -> Option<i64> {
     let fits = match data_type {
@@ -242,7 +242,7 @@ pub fn integer(value: i64, data_type: &DataType) -> Option<i64> {
     fits.then_some(value)
 }
 
-/// Appends a whole number in decimal.
+/// Appends the decimal digits of an integer.
 pub fn write_integer(value: i64, out: &mut Vec<u8>) {
     let (mut digits, mut at, mut rest) = ([0u8; 20], 20, value.unsigned_abs());
     loop {

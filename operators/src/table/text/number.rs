@@ -1,7 +1,7 @@
 //! Parses numbers from text as Spark's CAST does.
 //!
-//! The grammar of each type is Java's. Doubles may end with `d` or `f` and may be hexadecimal.
-//! Decimals may use Unicode digits of any script. Without ANSI mode, whole numbers may have a
+//! The grammar of each type is that of Java. Doubles may end with `d` or `f` and may be
+//! hexadecimal. Decimals may use the digits of any script. With ANSI mode off, integers may have a
 //! fraction, which is dropped.
 
 use crate::table::datetime::trimmed;
@@ -15,16 +15,16 @@ fn java_trim(text: &str) -> &str {
     text.trim_matches(|c: char| c <= ' ')
 }
 
-/// Digits after the decimal point of a whole number.
+/// How digits after the decimal point of an integer are handled.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Fraction {
-    /// The text is not a whole number.
+    /// The text is not a valid integer.
     Refused,
     /// The digits are dropped.
     Dropped,
 }
 
-/// Parses a whole number of a type. `None` if the text is not a number or is out of range.
+/// Parses an integer of a type. `None` if the text is not an integer or is out of range.
 pub fn integer(text: &str, to: &DataType, fraction: Fraction) -> Option<i64> {
     let trimmed = trimmed(text);
     let whole = match trimmed.split_once('.') {
@@ -43,7 +43,7 @@ pub fn integer(text: &str, to: &DataType, fraction: Fraction) -> Option<i64> {
     whole.parse().ok().filter(|v| (low..=high).contains(v))
 }
 
-/// Parses a DOUBLE, or a FLOAT rounded only once, to 32 bits.
+/// Parses a DOUBLE or a FLOAT. A FLOAT is rounded only once, directly to 32 bits.
 pub fn double(text: &str, to: &DataType) -> Option<f64> {
     let trimmed = java_trim(text);
     if let Some(value) = special(trimmed) {
@@ -54,7 +54,7 @@ pub fn double(text: &str, to: &DataType) -> Option<f64> {
     if signless.starts_with("0x") || signless.starts_with("0X") {
         return hexadecimal(trimmed, *to == DataType::Float);
     }
-    // Rust also parses words such as "inf". The valid ones were handled above.
+    // Rust also parses words such as "inf". The words that are valid here were handled before.
     if !digits.ends_with(|c: char| c.is_ascii_digit() || c == '.') {
         return None;
     }
@@ -81,7 +81,7 @@ fn special(text: &str) -> Option<f64> {
     }
 }
 
-/// Parses a hexadecimal number with a binary exponent, such as `0x1.8p3`.
+/// Parses a hexadecimal number with a binary exponent, such as `0x1.8p3`. A FLOAT if `single`.
 fn hexadecimal(text: &str, single: bool) -> Option<f64> {
     let text = text.strip_suffix(['d', 'D', 'f', 'F']).unwrap_or(text);
     let (negative, rest) = match text.strip_prefix('-') {
@@ -106,7 +106,8 @@ fn hexadecimal(text: &str, single: bool) -> Option<f64> {
             power = power.saturating_add(if behind { 0 } else { 4 });
         }
     }
-    // More bits than a mantissa holds. The lowest is set if any dropped bit was (a sticky bit).
+    // The value has more bits than a mantissa. Its lowest bit is set if a dropped bit was set (a
+    // sticky bit), so that rounding is correct.
     let value = value | u64::from(sticky);
     let magnitude =
         if single { f64::from(scaled(value, power) as f32) } else { scaled(value, power) };
@@ -125,15 +126,15 @@ fn scaled(value: u64, power: i32) -> f64 {
     result
 }
 
-/// The zero digits of Unicode's decimal digit blocks, except ASCII.
+/// The zeros of the decimal digits in scripts other than ASCII.
 const ZEROS: [u32; 36] = [
     0x660, 0x6F0, 0x7C0, 0x966, 0x9E6, 0xA66, 0xAE6, 0xB66, 0xBE6, 0xC66, 0xCE6, 0xD66, 0xDE6,
     0xE50, 0xED0, 0xF20, 0x1040, 0x1090, 0x17E0, 0x1810, 0x1946, 0x19D0, 0x1A80, 0x1A90, 0x1B50,
     0x1BB0, 0x1C40, 0x1C50, 0xA620, 0xA8D0, 0xA900, 0xA9D0, 0xA9F0, 0xAA50, 0xABF0, 0xFF10,
 ];
 
-/// Replaces decimal digits of other scripts by ASCII digits. `None` if the text has any other
-/// character outside ASCII.
+/// Replaces the decimal digits of other scripts by ASCII digits. `None` if the text has any other
+/// non-ASCII character.
 pub fn ascii_digits(text: &str) -> Option<String> {
     let ascii =
         |c: char| if c.is_ascii() { Some(c) } else { digit(c).map(|d| char::from(b'0' + d)) };
@@ -151,7 +152,7 @@ fn digit(c: char) -> Option<u8> {
         .map(|zero| (point - zero) as u8)
 }
 
-/// A parsed decimal: its digits, of which the last `scale` follow the decimal point.
+/// A parsed decimal: its digits, of which the last `scale` are after the decimal point.
 struct Written {
     negative: bool,
     digits: smallvec::SmallVec<[u8; 48]>,
@@ -202,7 +203,8 @@ impl Written {
             }
             value = value.checked_mul(10)?;
         }
-        // The first dropped digit decides about rounding, unless leading zeros precede it.
+        // Half up: the first dropped digit decides. If the value is less than a tenth of a unit, it
+        // is rounded to 0.
         let first = self.digits.len() as i64 >= drop && drop > 0;
         let up = first && self.digits.get(kept).is_some_and(|digit| *digit >= 5);
         let value = value + i128::from(up);
@@ -210,9 +212,9 @@ impl Written {
     }
 }
 
-/// Parses a plain decimal (sign, digits, point) of at most 18 digits that needs no rounding. `None`
-/// for any other text and for a value that does not fit the type. Most decimals in files take this
-/// fast path.
+/// Parses a decimal that consists of a sign, at most 18 digits and a point, and needs no rounding.
+/// `None` for any other text, and for a value that does not fit the type. This is a fast path for
+/// most decimals in files.
 pub fn short_decimal(text: &str, to: &DataType) -> Option<i128> {
     let DataType::Decimal(precision, scale) = *to else { return None };
     let (negative, rest) = match text.as_bytes() {
@@ -232,7 +234,7 @@ pub fn short_decimal(text: &str, to: &DataType) -> Option<i128> {
         }
     }
     let missing = usize::from(scale).checked_sub(behind)?;
-    // At most 18 digits were read, so the value cannot have overflowed 64 bits.
+    // At most 18 digits were added up, so the value has not overflowed 64 bits.
     if digits == 0 || digits > 18 || missing > 18 {
         return None;
     }
@@ -269,13 +271,13 @@ fn any_decimal(text: &str, to: &DataType) -> Eval<i128> {
     }
 }
 
-/// Parses a decimal literal, with or without an exponent. Its type follows from its digits. `None`
-/// if the text is not a number; an error condition if it has more than 38 digits.
+/// Parses a decimal literal, which may have an exponent. The digits determine its type. `None` if
+/// the text is not a number; an error condition if it has more than 38 digits.
 pub fn literal(text: &str) -> Option<Result<(i128, DataType), &'static str>> {
     const TOO_LONG: &str = "DECIMAL_PRECISION_EXCEEDS_MAX_PRECISION";
     let written = Written::of(text)?;
     let digits = (written.digits.len() as i64).max(1);
-    // A negative scale becomes trailing zeros. Zeros of a fraction count towards the precision.
+    // A negative scale becomes trailing zeros. The zeros of a fraction count towards the precision.
     let (precision, scale) = if written.scale < 0 {
         (digits - written.scale, 0)
     } else {
@@ -295,7 +297,7 @@ mod tests {
     use proptest::prelude::*;
 
     proptest! {
-        /// The fast parser agrees with the general parser, or leaves the text to it.
+        /// The fast parser returns the result of the general parser, or `None`.
         #[test]
         fn short_decimals_are_decimals(
             text in "[-+]?[0-9]{0,20}[.]?[0-9]{0,12}[e. ]?", precision in 1u8..39, scale in 0u8..20,

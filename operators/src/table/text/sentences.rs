@@ -3,7 +3,7 @@
 //! a sentence only before white space and a capital letter, and marks and format characters are
 //! ignored.
 //!
-//! Limits: all languages use the same rules, whereas Java has other rules for Thai.
+//! Limits: the same rules apply to all languages, whereas Java has special rules for Thai.
 
 use crate::table::text::regexp::{CharSet, char_set};
 use std::sync::OnceLock;
@@ -23,7 +23,7 @@ struct SentenceKinds {
 /// Character classes for finding word boundaries.
 struct WordKinds {
     ignored: CharSet,
-    /// Marks, which belong to the preceding character.
+    /// Marks, which belong to the character before them.
     mark: CharSet,
     letter: CharSet,
     digit: CharSet,
@@ -31,16 +31,16 @@ struct WordKinds {
     in_word: CharSet,
     before_number: CharSet,
     space: CharSet,
-    /// Characters that marks do not attach to: controls, separators and marks themselves.
+    /// Characters to which marks do not attach: controls, separators and other marks.
     bare: CharSet,
-    /// Letters and decimal digits. A part that starts with one of them is a word.
+    /// Letters and decimal digits. A part of the text that starts with one of them is a word.
     begins: CharSet,
 }
 
 const KANJI: [(u32, u32); 3] = [(0x3005, 0x3005), (0x4e00, 0x9fa5), (0xf900, 0xfa2d)];
 const KATAKANA: [(u32, u32); 2] = [(0x30a1, 0x30fa), (0x30fd, 0x30fe)];
 const HIRAGANA: [(u32, u32); 2] = [(0x3041, 0x3094), (0x309d, 0x309e)];
-/// The marks of the Japanese syllabaries.
+/// The voicing marks, the middle dot and the prolonged sound mark of the Japanese syllabaries.
 const KANA_MARKS: [(u32, u32); 2] = [(0x3099, 0x309c), (0x30fb, 0x30fc)];
 
 fn among(ranges: &[(u32, u32)], c: char) -> bool {
@@ -66,7 +66,7 @@ fn word_kinds() -> &'static WordKinds {
         let eastern: Vec<_> = [&KANJI[..], &KATAKANA, &HIRAGANA, &KANA_MARKS].concat();
         let cent = CharSet::chars("\u{a2}");
         WordKinds {
-            // A soft hyphen joins letters like any other hyphen.
+            // The soft hyphen is not ignored: it joins letters like any other hyphen.
             ignored: char_set(&["Cf"]).without(&CharSet::chars("\u{ad}")),
             mark: char_set(&["Mn", "Me"]),
             letter: char_set(&["L", "Mc"]).without(&CharSet::new(eastern)),
@@ -80,14 +80,14 @@ fn word_kinds() -> &'static WordKinds {
     })
 }
 
-/// The state of the search for the end of a sentence.
+/// The state of the search for the end of a sentence, after a character.
 #[derive(Clone, Copy, PartialEq)]
 enum At {
-    /// In the sentence.
+    /// Inside a sentence.
     Inside,
     /// After a period and closing quotation marks.
     Period,
-    /// After a period and a quotation mark that may close the last quotation or open the next.
+    /// After a period and a quotation mark that may close the last quotation or open the next one.
     Quote,
     /// After a period and white space.
     PeriodSpace,
@@ -113,7 +113,7 @@ impl At {
     }
 }
 
-/// The classes of a character in the sentence rules.
+/// The classes of a character in the rules for sentences.
 struct Role {
     letter: bool,
     lower: bool,
@@ -128,7 +128,7 @@ impl Role {
         let is = |set: &CharSet| set.contains(u32::from(c));
         let (letter, space, closes) = (is(&kinds.letter), is(&kinds.space), is(&kinds.closing));
         let ends = matches!(At::inside(c), At::Period | At::Mark);
-        // Any other character may precede the first letter of a sentence.
+        // A character of any other class may precede the first letter of a sentence.
         let named = letter || space || closes || ends || is(&kinds.digit);
         let other = !named && !matches!(c, ',' | PARAGRAPH);
         let opens = is(&kinds.opening) || other;
@@ -141,7 +141,8 @@ const PARAGRAPH: char = '\u{2029}';
 
 /// The length in bytes of the first sentence of a non-empty text.
 fn sentence(text: &str) -> usize {
-    // The end so far, and the end to use if the next sentence turns out to start.
+    // `end` is the end of the sentence if it continues up to here. `before_next` is its end if the
+    // next sentence has started.
     let mut end = text.chars().next().map_or(0, char::len_utf8);
     let mut before_next = 0;
     let mut at = At::Inside;
@@ -179,8 +180,8 @@ fn sentence(text: &str) -> usize {
     if before_next == text.len() { before_next } else { end }
 }
 
-/// The length in bytes of a run of adjacent words and numbers. A sign may precede or follow a
-/// number. 0 if the text starts with neither.
+/// The length in bytes of a run of adjacent words and numbers; 0 if the text starts with neither. A
+/// sign before or after a number belongs to the number.
 fn words_and_numbers(text: &str) -> usize {
     #[derive(Clone, Copy)]
     enum Part {
@@ -220,7 +221,7 @@ fn words_and_numbers(text: &str) -> usize {
     end
 }
 
-/// The length in bytes of leading white space, with the line end after it.
+/// The length in bytes of the leading white space and of a line end after it.
 fn white_space(text: &str) -> usize {
     let kinds = word_kinds();
     let mut end = 0;
@@ -242,7 +243,7 @@ fn white_space(text: &str) -> usize {
     end
 }
 
-/// The length in bytes of the first character and its marks.
+/// The length in bytes of the first character and the marks after it.
 fn marked(text: &str) -> usize {
     let kinds = word_kinds();
     let (mut end, mut takes_marks) = (0, None);
@@ -260,7 +261,7 @@ fn marked(text: &str) -> usize {
     end
 }
 
-/// The length in bytes of the leading characters that are in one of the ranges.
+/// The length in bytes of the leading characters that are in any of the ranges.
 fn run(text: &str, ranges: &[&[(u32, u32)]]) -> usize {
     let ignored = &word_kinds().ignored;
     let taken =
@@ -268,7 +269,8 @@ fn run(text: &str, ranges: &[&[(u32, u32)]]) -> usize {
     text.find(|c| !taken(c)).unwrap_or(text.len())
 }
 
-/// The length in bytes of the first word of a non-empty text: the longest match of any rule.
+/// The length in bytes of the first part of a non-empty text by the word rules: the longest match
+/// of all rules.
 fn word(text: &str) -> usize {
     let runs = [
         run(text, &[&KATAKANA, &KANA_MARKS]),
@@ -291,15 +293,15 @@ fn cut(mut text: &str, first: fn(&str) -> usize) -> impl Iterator<Item = &str> {
     })
 }
 
-/// Splits a text into sentences, with the white space after each.
+/// Splits a text into sentences. Each sentence includes the white space after it.
 pub fn sentences(text: &str) -> impl Iterator<Item = &str> {
     cut(text, sentence)
 }
 
 /// The words of a sentence, without the white space and punctuation between them.
 pub fn words(sentence: &str) -> impl Iterator<Item = &str> {
-    // A supplementary character is two `char`s in Java, which the function does not treat as a
-    // letter.
+    // In Java a supplementary character consists of two `char`s, and Spark's function counts
+    // neither of them as a letter.
     let begins = |c: char| u32::from(c) <= 0xffff && word_kinds().begins.contains(u32::from(c));
     cut(sentence, word).filter(move |word| word.starts_with(begins))
 }

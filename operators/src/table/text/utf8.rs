@@ -1,13 +1,14 @@
-//! Text that may not be valid UTF-8: a STRING cast from bytes keeps them, as in Spark.
+//! Functions on text that may not be valid UTF-8. As in Spark, casting BINARY to STRING does not
+//! change the bytes.
 //!
-//! Most functions of text work on characters as Spark's `UTF8String` counts them, by the first byte
-//! of each. Patterns, case conversion and printing need valid text. For them the bytes are decoded
-//! as in Java, with U+FFFD for invalid ones.
+//! Most functions of text count characters as Spark's `UTF8String` does, by the first byte of each
+//! character. Patterns, case conversion and printing need valid text. For them the bytes are
+//! decoded as in Java, and U+FFFD replaces invalid bytes.
 
 use std::borrow::Cow;
 
 /// The length in bytes of the character that starts with this byte. A byte that cannot start a
-/// character counts as a character of its own.
+/// character counts as one character.
 #[inline]
 fn width(first: u8) -> usize {
     match first {
@@ -18,7 +19,8 @@ fn width(first: u8) -> usize {
     }
 }
 
-/// Iterates over the characters of a text. A character truncated at the end is returned as it is.
+/// Iterates over the characters of a text. If the last character is truncated, its bytes are
+/// returned.
 #[inline]
 pub fn chars(mut text: &[u8]) -> impl Iterator<Item = &[u8]> {
     std::iter::from_fn(move || {
@@ -28,13 +30,14 @@ pub fn chars(mut text: &[u8]) -> impl Iterator<Item = &[u8]> {
     })
 }
 
-/// The number of characters.
+/// The number of characters of a text.
 #[inline]
 pub fn count(text: &[u8]) -> usize {
     if text.is_ascii() { text.len() } else { chars(text).count() }
 }
 
-/// The byte offset of the character with an index; the text's length if the index is too large.
+/// The byte offset of the character with an index; the length of the text if the index is too
+/// large.
 #[inline]
 pub fn offset(text: &[u8], index: usize) -> usize {
     if text.is_ascii() {
@@ -78,11 +81,11 @@ fn malformed(bytes: &[u8]) -> usize {
     let follows = |at: usize| bytes.get(at).map(|b| b & 0xC0 == 0x80);
     match bytes[0] {
         first @ 0xE0..=0xEF => match (bytes.get(1), follows(1), follows(2)) {
-            // An overlong form.
+            // The start of an overlong form: one byte is replaced.
             (Some(0x80..=0x9F), ..) if first == 0xE0 => 1,
             (_, Some(false), _) => 1,
             (_, Some(true), Some(false)) => 2,
-            // A surrogate, or the end of the text.
+            // A surrogate, or a character that the end of the text cuts off.
             _ => 3,
         },
         first @ 0xF0..=0xF4 => match (bytes.get(1), follows(1), follows(2), follows(3)) {
@@ -111,7 +114,7 @@ mod tests {
             (b"\xE2\x82x", "\u{FFFD}x"),
             (b"\xE2x\x82", "\u{FFFD}x\u{FFFD}"),
             (b"\xE0\x80\x80", "\u{FFFD}\u{FFFD}\u{FFFD}"),
-            // An encoded surrogate is replaced as a whole: three bytes by one U+FFFD.
+            // An encoded surrogate is replaced as a whole: one U+FFFD for three bytes.
             (b"\xED\xA0\x80", "\u{FFFD}"),
             (b"\xF0\x9F\x98", "\u{FFFD}"),
             (b"\xF0\x9F\x98x", "\u{FFFD}x"),

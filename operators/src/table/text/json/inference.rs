@@ -13,28 +13,28 @@ use std::mem::{replace, take};
 /// The maximum precision of a DECIMAL.
 const DIGITS_MAX: usize = 38;
 
-/// The maximum number of fields in an inferred schema, nested fields included. It bounds the memory
-/// that the input can make the inference use.
+/// The maximum number of fields in an inferred schema, nested fields included. It limits the memory
+/// that untrusted input can make the inference use.
 pub const FIELDS_MAX: usize = 200_000;
 
-/// The inferred type of the values seen so far.
+/// The inferred type of the values processed so far.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub enum Inferred {
-    /// Only NULLs and empty strings.
+    /// All values were NULLs or empty strings.
     #[default]
     Null,
-    /// Scalar values of this type.
+    /// The values were scalars, whose common type this is.
     Type(DataType),
-    /// Arrays, with the type of their elements.
+    /// The values were arrays. Their elements have the inner type.
     Array(Box<Inferred>),
-    /// Objects, with the types of their fields.
+    /// The values were objects. Their fields have the inner types.
     Object(BTreeMap<String, Inferred>),
 }
 
-/// The options of schema inference.
+/// Infers types from JSON records, with the options of schema inference.
 #[derive(Clone, Debug, Default)]
 pub struct Inference {
-    /// How records are parsed.
+    /// The rules by which records are parsed.
     pub reading: JsonReadOptions,
     /// `primitivesAsString`: numbers and booleans are inferred as STRING.
     pub all_text: bool,
@@ -42,9 +42,10 @@ pub struct Inference {
     pub decimals: bool,
     /// `inferTimestamp`: strings may be inferred as TIMESTAMP.
     pub times: bool,
-    /// Timestamps without a time zone are TIMESTAMP_NTZ, as `spark.sql.timestampType` requires.
+    /// Whether timestamps without a time zone are TIMESTAMP_NTZ, as `spark.sql.timestampType`
+    /// requires.
     pub times_without_zone: bool,
-    /// `dropFieldIfAllNull`: fields that were always NULL are left out.
+    /// `dropFieldIfAllNull`: a field whose values were all NULL is left out of the schema.
     pub without_nulls: bool,
 }
 
@@ -58,8 +59,8 @@ impl Inference {
         }
     }
 
-    /// Whether a record is an object that changes nothing in the inferred types, which is the usual
-    /// case. Allocates nothing. Malformed records give false.
+    /// Whether a record is an object that would not change the inferred types, which is the usual
+    /// case. Allocates nothing. Returns false for a malformed record.
     pub fn knows(&self, found: &InferredRecords, text: &[u8]) -> bool {
         let mut tokens = Tokens::new(text, self.reading.features, self.reading.source);
         tokens.next() == Ok(Some(Token::Object))
@@ -115,7 +116,7 @@ impl Inference {
         }
     }
 
-    /// Infers the type of a value. `names` counts the fields of all objects in the record.
+    /// Infers the type of a value. `names` counts the fields of all objects in the record so far.
     fn value(
         &self,
         tokens: &mut Tokens<'_>,
@@ -138,7 +139,8 @@ impl Inference {
                     let name = String::from_utf8_lossy(&name.unwrap_or_default()).into_owned();
                     let value = self.value(tokens, token, names)?;
                     match fields.entry(name) {
-                        // One field above the limit suffices to report the error.
+                        // The record exceeds the limit already, so its further fields need not be
+                        // stored.
                         Entry::Vacant(_) if *names > FIELDS_MAX && value.fields() == 0 => {}
                         Entry::Vacant(new) => {
                             *names += 1;
@@ -208,8 +210,8 @@ impl Inference {
         Inferred::Type(self.time(text).unwrap_or(DataType::String))
     }
 
-    /// The timestamp type of a string, or `None` if it is not a timestamp or timestamps are not
-    /// inferred.
+    /// The timestamp type of a string. `None` if the string is not a timestamp, or if timestamps
+    /// are not inferred.
     fn time(&self, text: &str) -> Option<DataType> {
         if !self.times {
             return None;
@@ -221,8 +223,8 @@ impl Inference {
         notation.long(text, &DataType::Timestamp).map(|_| DataType::Timestamp)
     }
 
-    /// Converts an inferred type to a column's type. `None` leaves the column out, as for an object
-    /// without fields.
+    /// Converts an inferred type to the type of a column. `None` if the schema leaves the column
+    /// out, as for an object without fields.
     pub fn finish(&self, found: Inferred) -> Option<DataType> {
         match found {
             Inferred::Null => (!self.without_nulls).then_some(DataType::String),
@@ -237,7 +239,8 @@ impl Inference {
         }
     }
 
-    /// Converts an object's fields to those of a STRUCT. Fields with an empty name are left out.
+    /// Converts the fields of an object to those of a STRUCT. Fields with an empty name are
+    /// dropped.
     pub fn fields(&self, found: BTreeMap<String, Inferred>) -> Vec<Field> {
         let named = found.into_iter().filter(|(name, _)| !name.is_empty());
         named
@@ -246,8 +249,8 @@ impl Inference {
     }
 }
 
-/// Precision and scale of a number, as Java's BigDecimal counts them. `None` if the text is not a
-/// number, or if its exponent makes the scale negative.
+/// The precision and scale of a number, as Java's `BigDecimal` counts them. `None` if the text is
+/// not a number, or if its exponent makes the scale negative.
 fn decimal_of(text: &str) -> Option<(usize, usize)> {
     let unsigned = text.strip_prefix(['-', '+']).unwrap_or(text);
     let (digits, exponent) = match unsigned.split_once(['e', 'E']) {
@@ -274,8 +277,8 @@ impl Inferred {
         }
     }
 
-    /// Widens this type to hold values of `other` too; incompatible types become STRING. Returns
-    /// the number of fields added.
+    /// Widens this type so that it can represent values of `other` too. Incompatible types become
+    /// STRING. Returns the number of fields added.
     pub fn merge(&mut self, other: Self) -> usize {
         match (&mut *self, other) {
             (_, Self::Null) => 0,
@@ -315,8 +318,8 @@ impl Inferred {
     }
 }
 
-/// Merges two objects whose field names differ in case only. Spark treats such names as equal and
-/// keeps those of the first object. `None` if the names differ otherwise, or if a pair of fields
+/// Merges two objects whose field names differ only in case. Spark treats such names as equal and
+/// uses the names of the first object. `None` if the names differ otherwise, or if a pair of fields
 /// has no common type without loss.
 fn tightest_fields(
     a: &BTreeMap<String, Inferred>,
@@ -330,7 +333,7 @@ fn tightest_fields(
     both.map(|((name, a), b)| Some((name.clone(), tightest(a, b)?))).collect()
 }
 
-/// The narrowest type that holds values of both types without loss; `None` if there is none.
+/// The narrowest type that represents values of both types without loss; `None` if there is none.
 fn tightest(a: &Inferred, b: &Inferred) -> Option<Inferred> {
     use DataType::{Decimal, Double, Long};
     Some(match (a, b) {
@@ -387,27 +390,27 @@ fn together(a: DataType, b: DataType) -> DataType {
     }
 }
 
-/// The columns inferred from all records so far.
+/// The columns inferred from all records processed so far.
 #[derive(Clone, Debug, Default)]
 pub struct InferredRecords {
     /// The columns and their types.
     pub columns: BTreeMap<String, Inferred>,
-    /// Whether a record was neither an object, nor an array of objects, nor NULL.
+    /// Whether any record was neither an object, nor an array of objects, nor NULL.
     pub bad: bool,
     fields: usize,
 }
 
 impl InferredRecords {
-    /// Whether there are more fields than a schema may have.
+    /// Whether the number of fields exceeds the maximum of a schema.
     pub fn is_full(&self) -> bool {
         self.fields > FIELDS_MAX
     }
 
-    /// Merges the inferred type of a record.
+    /// Merges the inferred type of a record into the columns.
     pub fn add(&mut self, record: Inferred) {
         match record {
             Inferred::Null => {}
-            // An array counts as one record per element.
+            // Each element of an array counts as a record.
             Inferred::Array(element) => self.add(*element),
             Inferred::Object(fields) => {
                 let mut all = Inferred::Object(take(&mut self.columns));
@@ -436,7 +439,7 @@ mod tests {
         format!("{data_type}{}", if all.bad { " bad" } else { "" })
     }
 
-    /// Adds a record, and checks that a record for which `knows` is true changes nothing.
+    /// Adds a record. Checks that the record changes nothing if `knows` returned true for it.
     fn see(inference: &Inference, all: &mut InferredRecords, record: &str) -> bool {
         let (known, before) = (inference.knows(all, record.as_bytes()), all.clone());
         match inference.of(record.as_bytes()) {

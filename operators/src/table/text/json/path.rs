@@ -1,8 +1,8 @@
 //! JSON paths such as `$.a['b c'][0][*].d`, evaluated as in Spark's `get_json_object` (and Hive's).
 //!
-//! If an object repeats a field name, the path takes the first field that matches; NULL never does.
-//! `[*]` returns an array of its matches, but a single match is returned by itself. `.*` never
-//! matches, as in Spark.
+//! If an object repeats a field name, the path selects the first field that matches. NULL never
+//! matches. `[*]` returns an array of its matches, but a single match is returned by itself. `.*`
+//! never matches, as in Spark.
 
 use crate::table::datetime::Tz;
 use crate::table::text::json::token::{Features, InvalidJson, Token, Tokens};
@@ -15,9 +15,9 @@ use crate::table::value::Value;
 enum Step {
     Name(String),
     Index(usize),
-    /// `[*]`.
+    /// Every element of an array: `[*]`.
     Each,
-    /// `.*` or `['*']`: never matches.
+    /// A step that never matches: `.*` or `['*']`.
     Nothing,
 }
 
@@ -87,15 +87,15 @@ impl Path {
 #[derive(Debug, Default)]
 struct Writer {
     text: String,
-    /// Whether the next value needs a comma before it.
+    /// Whether a comma must be written before the next value.
     follows: bool,
-    /// Whether characters above U+FFFF are written as two `\u` escapes. Jackson does so when it
-    /// writes bytes, but not when it writes text.
+    /// Whether a character above U+FFFF is written as two `\u` escapes. Jackson does so for byte
+    /// output but not for text output.
     pairs: bool,
 }
 
 impl Writer {
-    /// A writer with the escapes that Jackson uses for byte output.
+    /// Creates a writer with the escapes that Jackson uses for byte output.
     fn bytes() -> Self {
         Self { pairs: true, ..Self::default() }
     }
@@ -117,7 +117,7 @@ impl Writer {
         self.follows = true;
     }
 
-    /// Copies a value, starting from its first token.
+    /// Copies the value that starts with `token`.
     fn copy(&mut self, tokens: &mut Tokens<'_>, token: Token) -> Result<(), InvalidJson> {
         match token {
             Token::Object => {
@@ -169,7 +169,7 @@ impl Writer {
         out
     }
 
-    /// Writes a scalar as JSON. A number with a fraction is normalised as a DOUBLE.
+    /// Writes a scalar as JSON. A number with a fraction is normalised to the text of a DOUBLE.
     fn scalar(&self, tokens: &mut Tokens<'_>, token: Token) -> Result<String, InvalidJson> {
         let double =
             |v: f64| Value::Double(v).display(&DataType::Double, Tz::UTC).unwrap_or_default();
@@ -197,7 +197,7 @@ impl Writer {
     }
 }
 
-/// The field name that was read last.
+/// The last field name that was read.
 fn name_of(tokens: &Tokens<'_>) -> String {
     let name = tokens.name_here().map(|name| tokens.name_text(name)).unwrap_or_default();
     String::from_utf8_lossy(&name).into_owned()
@@ -212,7 +212,7 @@ fn without_zeros(digits: &str) -> &str {
     if kept.is_empty() { "0" } else { kept }
 }
 
-/// Copies a value as JSON text: the value of a STRING column for a JSON value that is not a string.
+/// Copies a value as JSON text. This is the value of a STRING column for JSON that is not a string.
 pub fn copied(tokens: &mut Tokens<'_>, token: Token) -> Result<String, InvalidJson> {
     let mut out = Writer::bytes();
     out.copy(tokens, token)?;
@@ -220,7 +220,7 @@ pub fn copied(tokens: &mut Tokens<'_>, token: Token) -> Result<String, InvalidJs
 }
 
 /// Evaluates a path on the value that starts with `token`, and consumes the value. Returns whether
-/// anything matched.
+/// the path matched.
 fn walk(
     tokens: &mut Tokens<'_>,
     token: Token,
@@ -299,8 +299,8 @@ fn each<'j>(
     }
 }
 
-/// Calls `visit` for each field with this name in the current object until one matches. Fields that
-/// are NULL are skipped.
+/// Calls `visit` for each field of this name in the current object, until `visit` returns true.
+/// Fields whose value is NULL are skipped.
 fn field<'j>(
     tokens: &mut Tokens<'j>,
     name: &str,
@@ -321,8 +321,8 @@ fn field<'j>(
     }
 }
 
-/// The value of a field as `json_tuple` returns it: strings without quotes. The last field of that
-/// name counts. `None` if the text is not an object.
+/// The value of a field as `json_tuple` returns it: strings without quotes, other values as JSON.
+/// If the name is repeated, the last field counts. `None` if the text is not an object.
 pub fn last_field(json: &str, name: &str) -> Option<String> {
     let mut tokens = Tokens::of_text(json, Features::PATHS);
     if tokens.next().ok()?? != Token::Object {

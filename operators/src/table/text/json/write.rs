@@ -9,22 +9,22 @@ use crate::table::value::{Value, write_scientific};
 use base64::Engine;
 use std::fmt;
 
-/// The style of written JSON, apart from the patterns of dates and timestamps.
+/// The style of JSON text. The patterns of dates and timestamps are not part of it.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Style {
     /// Whether NULL fields of structs are written.
     pub nulls: bool,
     /// Whether struct fields and map entries are sorted by name.
     pub sorted: bool,
-    /// Whether characters outside ASCII are written as escapes.
+    /// Whether non-ASCII characters are written as escapes.
     pub ascii: bool,
-    /// Whether each field is on a line of its own (the option `pretty`).
+    /// Whether each field is on a separate line (the option `pretty`).
     pub pretty: bool,
 }
 
 impl Style {
-    /// Post-processes the value that starts at offset `from`: escapes non-ASCII characters and
-    /// indents, as the style requires.
+    /// Applies the style to the value that starts at offset `from`: escapes non-ASCII characters
+    /// and indents, if required.
     #[inline]
     pub fn finish(self, out: &mut Vec<u8>, from: usize) {
         if self.ascii {
@@ -38,7 +38,7 @@ impl Style {
     }
 }
 
-/// Copies JSON, escaping characters outside ASCII. Those occur inside strings only.
+/// Copies JSON and escapes non-ASCII characters, which occur only inside strings.
 fn write_ascii(text: &[u8], out: &mut Vec<u8>) {
     for c in String::from_utf8_lossy(text).chars() {
         if c.is_ascii() {
@@ -52,8 +52,8 @@ fn write_ascii(text: &[u8], out: &mut Vec<u8>) {
     }
 }
 
-/// Copies compact JSON in the layout of Jackson's pretty printer: one line per field of an object,
-/// one line for all elements of an array.
+/// Copies compact JSON in the layout of Jackson's pretty printer: a line for each field of an
+/// object, and one line for all elements of an array.
 fn write_pretty(text: &[u8], out: &mut Vec<u8>) {
     let (mut depth, mut in_string, mut escaped, mut brackets) = (0, false, false, Vec::new());
     let line = |depth: usize, out: &mut Vec<u8>| {
@@ -115,7 +115,7 @@ pub fn write_json(value: &Value, data_type: &DataType, zone: Tz, out: &mut Vec<u
     write_json_as(value, data_type, &notation, Style::default(), out);
 }
 
-/// Appends a value as JSON. Call [`Style::finish`] after the whole value.
+/// Appends a value as JSON. After the whole value, [`Style::finish`] must be called.
 pub fn write_json_as(
     value: &Value,
     data_type: &DataType,
@@ -194,7 +194,8 @@ pub fn write_json_as(
     }
 }
 
-/// Appends a non-NULL field of a row, directly from the row's bytes if possible.
+/// Appends a non-NULL field of a row. Where possible, the row's bytes are copied without creating a
+/// value.
 pub fn write_field(
     row: Row<'_>,
     index: usize,
@@ -241,8 +242,8 @@ pub fn write_field(
     }
 }
 
-/// Writes a map key in Spark's internal form: dates as days, timestamps as microseconds, structs
-/// and arrays in brackets.
+/// Writes a map key in Spark's internal form: dates as days, timestamps as microseconds, and
+/// structs and arrays in brackets.
 fn write_key(key: &Value, data_type: &DataType, out: &mut dyn fmt::Write) -> fmt::Result {
     let parts = |parts: &mut dyn Iterator<Item = (&Value, &DataType)>, out: &mut dyn fmt::Write| {
         out.write_char('[')?;
@@ -267,7 +268,7 @@ fn write_key(key: &Value, data_type: &DataType, out: &mut dyn fmt::Write) -> fmt
     }
 }
 
-/// A byte buffer as a `fmt::Write`.
+/// Implements `fmt::Write` for a byte buffer.
 struct Text<'o>(&'o mut Vec<u8>);
 
 impl fmt::Write for Text<'_> {
@@ -291,7 +292,7 @@ fn quoted(out: &mut Vec<u8>, write: impl FnOnce(&mut Text<'_>) -> fmt::Result) {
     out.push(b'"');
 }
 
-/// Whether a text needs no escapes.
+/// Whether a text contains no characters that JSON must escape.
 #[inline]
 fn is_plain(text: &[u8]) -> bool {
     plain_end(text, 0, b'"') == text.len()

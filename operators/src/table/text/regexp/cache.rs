@@ -1,13 +1,13 @@
-//! A cache of compiled patterns, for patterns that are column values.
+//! A cache of compiled patterns, for patterns that are not constant.
 
 use std::cell::RefCell;
 use std::collections::HashMap;
 
-/// The capacity of the cache. When it is full, all entries are dropped: a column with more distinct
-/// patterns gains little from a cache.
+/// The capacity of the cache. When the cache is full, all entries are dropped: a column with more
+/// distinct patterns gains little from a cache.
 const KEPT: usize = 64;
 
-/// Compiled patterns by their text, at most `KEPT` of them.
+/// Compiled patterns by their text, at most [`KEPT`] of them.
 #[derive(Debug)]
 pub struct PatternCache<T>(RefCell<HashMap<String, T>>);
 
@@ -18,8 +18,8 @@ impl<T> Default for PatternCache<T> {
 }
 
 impl<T> PatternCache<T> {
-    /// Calls `then` with the compiled form of a pattern, compiling it with `make` if it is not
-    /// cached.
+    /// Calls `then` with the compiled form of a pattern. If the pattern is not cached, `make`
+    /// compiles it.
     pub fn with<R>(
         &self,
         pattern: &str,

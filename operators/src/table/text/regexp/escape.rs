@@ -15,13 +15,13 @@ pub enum Escape {
     Node(Node),
 }
 
-/// `\h`.
+/// The characters that `\h` matches: horizontal white space.
 fn horizontal() -> CharSet {
     CharSet::chars("\t \u{a0}\u{1680}\u{180e}\u{202f}\u{205f}\u{3000}")
         .union(&CharSet::new(vec![(0x2000, 0x200a)]))
 }
 
-/// `\v`.
+/// The characters that `\v` matches: vertical white space.
 fn vertical() -> CharSet {
     CharSet::chars("\n\u{b}\u{c}\r\u{85}\u{2028}\u{2029}")
 }
@@ -35,8 +35,8 @@ fn octal(c: u32) -> Option<u32> {
 }
 
 impl Parser {
-    /// Parses an escape, starting at its backslash. At the end of a class's range, `\v` is a single
-    /// character.
+    /// Parses an escape, starting at its backslash. As the end of a range in a class, `\v` is a
+    /// single character and not a set.
     pub fn escape(&mut self, in_class: bool, in_range: bool) -> Parse<Escape> {
         let escaped = self.char_at(self.at + 1);
         self.at += 2;
@@ -89,7 +89,7 @@ impl Parser {
         }
     }
 
-    /// The characters that `\d` or a similar class escape matches.
+    /// The characters that a class escape such as `\d` matches.
     fn class_escape(&self, letter: char) -> CharSet {
         let unicode = self.flags.unicode_classes;
         let set = match letter.to_ascii_lowercase() {
@@ -105,7 +105,7 @@ impl Parser {
         if letter.is_ascii_uppercase() { set.negate() } else { set }
     }
 
-    /// Parses the rest of `\b` or `\b{g}`.
+    /// Parses the rest of `\b` or `\b{g}`, whose `\b` has been consumed.
     fn bound(&mut self) -> Parse<Escape> {
         let assert = |assertion| Ok(Escape::Node(Node::Assert(assertion)));
         let here = ['{', 'g', '}'].map(u32::from);
@@ -119,7 +119,7 @@ impl Parser {
         assert(Assertion::Bound { negated: false, unicode: self.flags.unicode_classes })
     }
 
-    /// Parses the rest of `\k<name>`.
+    /// Parses the rest of `\k<name>`, whose `\k` has been consumed.
     fn named_reference(&mut self) -> Parse<Escape> {
         if self.read() != u32::from('<') {
             return error("\\k is not followed by '<' for named capturing group");
@@ -132,7 +132,8 @@ impl Parser {
         Ok(Escape::Node(Node::Reference(group, self.flags.fold())))
     }
 
-    /// Parses a group number. It takes as many digits as give a number of an existing group.
+    /// Parses a group number. Digits are consumed as long as they form the number of an existing
+    /// group.
     fn reference(&mut self, first: char) -> usize {
         let mut number = first.to_digit(10).unwrap_or(0) as usize;
         while let Some(digit) = ascii(self.peek()).and_then(|c| c.to_digit(10)) {
@@ -194,7 +195,7 @@ impl Parser {
         Ok(value)
     }
 
-    /// Parses `\u` and four hexadecimal digits, twice for a surrogate pair.
+    /// Parses `\u` and four hexadecimal digits. A surrogate pair consists of two such escapes.
     fn unicode_escape(&mut self) -> Parse<u32> {
         let high = self.four_digits()?;
         let after = self.at;
@@ -211,7 +212,7 @@ impl Parser {
         Ok(high)
     }
 
-    /// Parses `\N{NAME}`.
+    /// Parses `\N{NAME}`, the character with a Unicode name.
     fn named(&mut self) -> Parse<u32> {
         if self.read() != u32::from('{') {
             return error("Illegal character name escape sequence");
@@ -235,7 +236,7 @@ impl Parser {
         error(otherwise)
     }
 
-    /// Parses `\pL` or `\p{…}`, starting after the letter `p`.
+    /// Parses `\pL` or `\p{…}`, whose letter `p` has been consumed.
     fn family(&mut self, complement: bool) -> Parse<CharSet> {
         let name = if self.is_next('{') {
             self.at += 1;
@@ -251,15 +252,15 @@ impl Parser {
         Ok(if complement { set.negate() } else { set })
     }
 
-    /// Parses `[…]`, or without `bracketed` the right operand of `&&` up to the closing bracket,
-    /// which is not consumed.
+    /// Parses `[…]`. If not `bracketed`, parses the right operand of `&&` up to the closing
+    /// bracket, which is not consumed.
     pub fn class(&mut self, bracketed: bool) -> Parse<CharSet> {
         self.deeper(|parser| parser.class_inside(bracketed))
     }
 
     fn class_inside(&mut self, bracketed: bool) -> Parse<CharSet> {
         let mut set: Option<CharSet> = None;
-        // The operand that an `&&` without a right side intersects with.
+        // The operand for an `&&` that has no right side.
         let mut latest: Option<CharSet> = None;
         let mut negated = false;
         if bracketed {

@@ -1,4 +1,4 @@
-//! Extended grapheme clusters: sequences of code points that a reader sees as one character.
+//! Extended grapheme clusters: sequences of code points that the user sees as one character.
 
 use crate::table::text::regexp::input::Input;
 use crate::table::text::regexp::property;
@@ -49,14 +49,15 @@ fn class(c: u32) -> Class {
         0x0d => Class::Cr,
         0x0a => Class::Lf,
         0x200d => Class::Joiner,
-        // Printable characters below U+0300, except the soft hyphen and two pictographic signs.
+        // This arm covers the printable characters below U+0300, except the soft hyphen and two
+        // pictographic signs, without a table lookup.
         0x20..0x7f | 0xa0..=0xa8 | 0xaa..=0xac | 0xaf..0x300 => Class::Other,
         0xd800..0xe000 => Class::Control,
         _ => tables().iter().find(|(_, set)| set.contains(c)).map_or(Class::Other, |pair| pair.0),
     }
 }
 
-/// Whether no cluster boundary may be between two adjacent classes.
+/// Whether two characters of these classes always belong to one cluster if they are adjacent.
 fn together(a: Class, b: Class) -> bool {
     use Class as C;
     match (a, b) {
@@ -71,7 +72,7 @@ fn together(a: Class, b: Class) -> bool {
     }
 }
 
-/// The end of the cluster that starts at a position; `None` at the end of the text.
+/// The end of the grapheme cluster that starts at a position; `None` at the end of the text.
 pub fn next_boundary<I: Input + ?Sized>(text: &I, at: usize) -> Option<usize> {
     let (c, mut end) = text.at(at)?;
     let mut last = class(c);

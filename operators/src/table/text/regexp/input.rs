@@ -1,19 +1,20 @@
 //! The text that the backtracking engine reads: UTF-8, or UTF-16 as in Java. The two differ only
-//! for supplementary characters, because Java can start a match between their surrogates.
+//! for supplementary characters, because in Java a match can start between the surrogates of a
+//! pair.
 
 /// A text addressed by positions in code units.
 pub trait Input {
-    /// The position after the end.
+    /// The position after the last code unit.
     fn len(&self) -> usize;
-    /// The character at a position and the position after it; `None` at the end.
+    /// The character at a position, and the position after the character; `None` at the end.
     fn at(&self, at: usize) -> Option<(u32, usize)>;
-    /// The character before a position and that character's position; `None` at the start.
+    /// The character before a position, and the position of this character; `None` at the start.
     fn before(&self, at: usize) -> Option<(u32, usize)>;
-    /// The position one step back. A step is one UTF-16 unit where Java's is, unless `whole` is
-    /// set.
-    fn back(&self, at: usize, whole: bool) -> Option<usize>;
-    /// The position at which to search after an empty or a failed match. `whole` skips whole
+    /// The position one step back. In UTF-16 a step is one code unit, unless `whole` requires whole
     /// characters.
+    fn back(&self, at: usize, whole: bool) -> Option<usize>;
+    /// The position at which the search continues after an empty or failed match. If `whole`, it is
+    /// after a whole character.
     fn forward(&self, at: usize, whole: bool) -> usize;
 }
 

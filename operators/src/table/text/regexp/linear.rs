@@ -1,9 +1,9 @@
 //! The linear engine: the crate `regex`, for patterns that it matches as Java does. The pattern's
-//! tree is printed in that crate's syntax. The engine has no look-around, no back-references and no
-//! possessive or atomic parts.
+//! tree is printed in the syntax of that crate. The engine does not support look-around,
+//! back-references, and possessive or atomic parts.
 //!
-//! Some patterns are equivalent for most texts only: Java's `$` also matches before a final line
-//! end, and its `\b` treats non-ASCII letters differently. For the other texts the backtracking
+//! Some patterns are equivalent only for most texts: Java's `$` also matches before a final line
+//! end, and its `\b` treats non-ASCII letters differently. For all other texts the backtracking
 //! engine is used.
 
 use crate::table::text::regexp::meter::automaton;
@@ -13,7 +13,7 @@ use regex_automata::hybrid::dfa::DFA;
 use std::fmt::Write;
 use std::sync::OnceLock;
 
-/// A pattern in the form of the linear engine.
+/// A pattern compiled for the linear engine.
 #[derive(Debug)]
 pub struct Linear {
     /// The compiled pattern.
@@ -22,7 +22,7 @@ pub struct Linear {
     no_line_end: bool,
     /// Whether texts that are not ASCII need the backtracking engine.
     ascii: bool,
-    /// Whether the captured groups are Java's too, not only the match.
+    /// Whether not only the match but also the captured groups are those of Java.
     pub groups: bool,
     /// The automaton of the [`Meter`](crate::table::text::regexp::meter::Meter), built on first
     /// use.
@@ -43,12 +43,13 @@ impl Linear {
         Some(Self { regex, no_line_end, ascii, groups, automaton: OnceLock::new() })
     }
 
-    /// The pattern's automaton, to be run byte by byte; `None` if it exceeds the size limit.
+    /// The automaton of the pattern, which [`Meter`](crate::table::text::regexp::meter::Meter) runs
+    /// byte by byte; `None` if it exceeds the size limit.
     pub fn automaton(&self) -> Option<&DFA> {
         self.automaton.get_or_init(|| automaton(self.regex.as_str(), SIZE)).as_ref()
     }
 
-    /// Whether the engine gives Java's result for this text.
+    /// Whether the engine returns Java's result for this text.
     #[inline]
     pub fn fits(&self, text: &str) -> bool {
         if self.ascii && !text.is_ascii() {
@@ -146,7 +147,8 @@ impl Printer {
     }
 
     fn repeat(&mut self, node: &Node, min: u32, max: Option<u32>, kind: Kind) -> Option<()> {
-        // In Java an empty iteration ends a loop, and a group inside a loop keeps its last attempt.
+        // These loops differ in Java: an empty iteration ends a loop, and a group in a loop retains
+        // the capture of its last attempt.
         if kind == Kind::Possessive || node.can_be_empty() {
             return None;
         }

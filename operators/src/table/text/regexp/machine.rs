@@ -3,8 +3,9 @@
 //!
 //! Open alternatives and undo entries are on an explicit stack, so a long text does not overflow
 //! the thread's stack. Iterations without backtracking, atomic groups and look-around run as
-//! separate sub-matches. As in Java, they keep their captures even if what follows fails. A search
-//! that exceeds its limit of steps or open alternatives fails with [`StepLimitExceeded`].
+//! separate sub-matches. As in Java, the captures of a sub-match remain even if the match fails
+//! later. A search that exceeds its limit of steps or of open alternatives fails with
+//! [`StepLimitExceeded`].
 
 use crate::table::text::regexp::grapheme;
 use crate::table::text::regexp::input::Input;
@@ -16,15 +17,16 @@ use std::collections::HashSet;
 
 /// The position of a group that did not participate in the match.
 pub const NONE: usize = usize::MAX;
-/// The limit of steps for all searches in a text is `STEPS`, plus `STEPS_A_UNIT` for each code unit
-/// of the text up to `STEPS_MAX`. For long texts it is at least `STEPS_OF_LONG` for each code unit.
+/// The limit of steps for all searches in a text: `STEPS`, plus `STEPS_A_UNIT` for each code unit
+/// of the text, where the addition is at most `STEPS_MAX`. For long texts the limit is at least
+/// `STEPS_OF_LONG` for each code unit.
 const STEPS: usize = 10_000_000;
 const STEPS_A_UNIT: usize = 1000;
 const STEPS_MAX: usize = 300_000_000;
 const STEPS_OF_LONG: usize = 30;
-/// The most entries on the backtracking stack.
+/// The maximum number of entries on the backtracking stack.
 const CHOICES: usize = 4_000_000;
-/// The cost, in steps, of looking up a character in the Unicode tables.
+/// The cost of looking up a character in the Unicode tables, in steps.
 const STEPS_OF_LOOK_UP: usize = 4;
 
 /// The error of a search that exceeded its limits.
@@ -37,13 +39,13 @@ pub(super) fn steps_of(length: usize) -> usize {
     STEPS.saturating_add(of_units).max(length.saturating_mul(STEPS_OF_LONG))
 }
 
-/// A backtracking entry: what to try or to restore when the current path fails.
+/// A backtracking entry: an alternative to try, or a state to restore, when the current path fails.
 enum Entry {
     Resume {
         op: usize,
         at: usize,
     },
-    /// Retries with one character less, down to the position `floor`.
+    /// Retries with one character less, as long as the position is not before `floor`.
     Fewer {
         op: usize,
         at: usize,
@@ -66,7 +68,7 @@ enum Entry {
         id: usize,
         at: usize,
     },
-    /// Records that the body of a loop fails at this position.
+    /// Records that the body of the loop `id` fails at this position.
     Failed {
         id: usize,
         at: usize,
@@ -86,7 +88,7 @@ enum Entry {
 pub struct Machine<'p, 't, I: Input + ?Sized> {
     program: &'p Program,
     text: &'t I,
-    /// Whether a match may only start at whole characters, not between the surrogates of a pair.
+    /// Whether a match may start only at whole characters, not between the surrogates of a pair.
     whole: bool,
     /// The start and end of each group, or [`NONE`]. Group 0 is the match.
     pub groups: Vec<usize>,
@@ -98,7 +100,7 @@ pub struct Machine<'p, 't, I: Input + ?Sized> {
     previous: usize,
     /// The end of the latest sub-match.
     last: usize,
-    /// The position at which the current look-behind has to end.
+    /// The position at which the current look-behind must end.
     behind: usize,
 }
 
@@ -109,7 +111,7 @@ fn is_line_end(c: u32) -> bool {
 }
 
 impl<'p, 't, I: Input + ?Sized> Machine<'p, 't, I> {
-    /// Creates an engine for searches of a program in a text.
+    /// Creates an engine that searches a text with a program.
     pub fn new(program: &'p Program, text: &'t I, whole: bool) -> Self {
         Self {
             program,
@@ -126,14 +128,15 @@ impl<'p, 't, I: Input + ?Sized> Machine<'p, 't, I> {
         }
     }
 
-    /// Finds the first match that begins at `from` or later. `previous` is the end of the previous
+    /// Finds the first match that starts at or after `from`. `previous` is the end of the previous
     /// match, for `\G`.
     pub fn find(&mut self, from: usize, previous: usize) -> Run<bool> {
         self.previous = previous;
         self.last = previous;
         self.failed.clear();
         self.failed.resize_with(self.program.loops.len(), HashSet::new);
-        // Cleared once per search: as in Java, a failed attempt may leave captures for the next.
+        // The groups are cleared only once per search: as in Java, the captures of a failed attempt
+        // remain for the next attempt.
         self.groups.fill(NONE);
         let mut begin = from;
         while begin <= self.text.len() {
@@ -153,7 +156,7 @@ impl<'p, 't, I: Input + ?Sized> Machine<'p, 't, I> {
         Ok(false)
     }
 
-    /// The position at which to continue the search after an empty match.
+    /// The position at which the search continues after an empty match.
     pub fn behind(&self, at: usize) -> usize {
         self.text.forward(at, false)
     }
@@ -178,24 +181,24 @@ impl<'p, 't, I: Input + ?Sized> Machine<'p, 't, I> {
         Ok(())
     }
 
-    /// Charges an instruction for reading more than one character. The next step fails if the
-    /// budget is used up.
+    /// Charges the steps of an instruction that reads more than one character. If they exceed the
+    /// limit, the next step fails.
     #[inline]
     fn charge(&mut self, steps: usize) {
         self.steps = self.steps.saturating_sub(steps);
     }
 
-    /// The end of the grapheme cluster at a position.
+    /// The end of the grapheme cluster that starts at a position; `None` at the end of the text.
     fn cluster_end(&mut self, at: usize) -> Option<usize> {
         let end = grapheme::next_boundary(self.text, at);
         let units = end.map_or(0, |end| end - at);
-        // A cluster of one unit is ASCII, which needs no tables.
+        // A cluster of a single unit is mostly ASCII, which needs no lookup in the tables.
         self.charge(if units > 1 { units * STEPS_OF_LOOK_UP } else { 0 });
         end
     }
 
-    /// Runs from an instruction to `Accept` and returns the end position. Its alternatives are then
-    /// discarded.
+    /// Runs the instructions from `op` up to `Accept`. Returns the end position, or `None` without
+    /// a match. The remaining alternatives of the run are discarded.
     fn run(&mut self, op: usize, at: usize) -> Run<Option<usize>> {
         let base = self.stack.len();
         let (mut op, mut at) = (op, at);
@@ -216,7 +219,8 @@ impl<'p, 't, I: Input + ?Sized> Machine<'p, 't, I> {
         }
     }
 
-    /// Restores the state of the latest alternative above `base` and returns where it continues.
+    /// Restores the state of the latest alternative above the stack height `base`. Returns the
+    /// instruction and the position at which it continues; `None` if there is no alternative.
     fn backtrack(&mut self, base: usize) -> Run<Option<(usize, usize)>> {
         while self.stack.len() > base {
             self.step()?;
@@ -380,7 +384,7 @@ impl<'p, 't, I: Input + ?Sized> Machine<'p, 't, I> {
 
     fn round(&mut self, id: usize, at: usize) -> Next {
         let own = self.program.loops[id];
-        // An empty iteration ends the loop, even below its minimum count.
+        // As in Java, an empty iteration ends the loop, even below the minimum count.
         if at <= self.registers[own.begin] {
             return Next::Go(own.next, at);
         }
@@ -419,7 +423,7 @@ impl<'p, 't, I: Input + ?Sized> Machine<'p, 't, I> {
             if let Some(group) = group {
                 self.set_group(group, at, end);
             }
-            // After two empty iterations, all further ones would be empty too.
+            // After two consecutive empty iterations, all further iterations would be empty too.
             empty = if end == at { empty + 1 } else { 0 };
             if empty == 2 {
                 break;
@@ -452,7 +456,8 @@ impl<'p, 't, I: Input + ?Sized> Machine<'p, 't, I> {
     }
 
     fn look_behind(&mut self, body: usize, at: usize, min: i32, max: i32) -> Run<bool> {
-        // As in Java, `max` may have overflowed: then there is no limit, or nothing satisfies it.
+        // As in Java, `max` may have overflowed. Depending on its value, there is then no limit, or
+        // no distance is within the limit.
         let max = match max < 0 && (at as i32).wrapping_sub(max) < 0 {
             true => i32::MAX,
             false => max,
@@ -476,7 +481,7 @@ impl<'p, 't, I: Input + ?Sized> Machine<'p, 't, I> {
         Ok(found)
     }
 
-    /// Matches a back-reference at a position and returns the end of the matched text.
+    /// Matches a back-reference at a position. Returns the end of the matched text, or `None`.
     fn refer(&mut self, group: usize, how: Fold, at: usize) -> Option<usize> {
         let (begin, end) = (*self.groups.get(2 * group)?, *self.groups.get(2 * group + 1)?);
         if begin == NONE {
@@ -549,8 +554,8 @@ impl<'p, 't, I: Input + ?Sized> Machine<'p, 't, I> {
         }
     }
 
-    /// Whether `\b` treats a character as part of a word: a letter, a digit, `_`, or a non-spacing
-    /// mark after one of them.
+    /// Whether `\b` treats a character as part of a word. Such a character is a letter, a digit,
+    /// `_`, or a non-spacing mark after one of them.
     fn is_word(&mut self, of: Option<(u32, usize)>, unicode: bool) -> bool {
         let Some((c, at)) = of else { return false };
         let word = |c: u32| match unicode {
@@ -578,7 +583,8 @@ impl<'p, 't, I: Input + ?Sized> Machine<'p, 't, I> {
     }
 }
 
-/// The outcome of an instruction: the next instruction and position, failure, or a match.
+/// The outcome of an instruction: the instruction and position to continue with, failure, or a
+/// match.
 enum Next {
     Go(usize, usize),
     Fail,

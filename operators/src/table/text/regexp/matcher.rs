@@ -1,5 +1,5 @@
-//! Iterates over the matches of a pattern like Java's `Matcher.find`: after an empty match, the
-//! search continues one step further.
+//! Iterates over the matches of a pattern like Java's `Matcher.find`. After an empty match, the
+//! search continues one position later.
 
 use crate::table::text::regexp::Regex;
 use crate::table::text::regexp::input::Input;
@@ -12,14 +12,14 @@ use std::ops::Range;
 /// A text in the encoding in which it is searched.
 #[derive(Debug)]
 pub enum Subject<'t> {
-    /// UTF-8, for patterns to which surrogates make no difference.
+    /// UTF-8, for patterns whose matches do not depend on surrogates.
     Utf8(&'t str),
-    /// UTF-16 as in Java, so that a match may start between the surrogates of a pair.
+    /// UTF-16 as in Java, for patterns that can match between the surrogates of a pair.
     Utf16(Vec<u16>),
 }
 
 impl<'t> Subject<'t> {
-    /// The position after the end, in code units.
+    /// The position after the last code unit.
     pub fn end(&self) -> usize {
         match self {
             Self::Utf8(text) => text.len(),
@@ -27,7 +27,7 @@ impl<'t> Subject<'t> {
         }
     }
 
-    /// The text of a range. An unpaired surrogate becomes `?`.
+    /// The text of a range. `?` replaces an unpaired surrogate.
     pub fn part<'a>(&self, range: Range<usize>, arena: &'a Bump) -> &'a str
     where
         't: 'a,
@@ -45,7 +45,8 @@ impl<'t> Subject<'t> {
         }
     }
 
-    /// The number of characters before a position. A surrogate cut from its pair counts as one.
+    /// The number of characters before a position. A surrogate that the position cuts from its pair
+    /// counts as a character.
     pub fn chars_before(&self, at: usize) -> usize {
         match self {
             Self::Utf8(text) => text.get(..at).unwrap_or_default().chars().count(),
@@ -65,13 +66,14 @@ enum Engine<'r, 's> {
 /// An iterator over the matches of a pattern in a text.
 pub struct Matcher<'r, 's> {
     engine: Engine<'r, 's>,
-    /// The latest match; `None` before the first.
+    /// The latest match; `None` before the first match.
     latest: Option<Range<usize>>,
     end: usize,
 }
 
 impl<'r, 's> Matcher<'r, 's> {
-    /// Starts a search. Captured groups are available only with `wants_groups`, which costs time.
+    /// Starts a search. The captured groups are available only if `wants_groups`, because capturing
+    /// takes time.
     pub fn new(regex: &'r Regex, subject: &'s Subject<'_>, wants_groups: bool) -> Self {
         let wants_groups = wants_groups && regex.groups() > 0;
         let engine = match (subject, &regex.linear) {
@@ -135,13 +137,13 @@ impl<'r, 's> Matcher<'r, 's> {
         }
     }
 
-    /// The range of the latest match; empty at 0 before the first one.
+    /// The range of the latest match; 0..0 before the first match.
     pub fn range(&self) -> Range<usize> {
         self.latest.clone().unwrap_or(0..0)
     }
 
-    /// The range of a group in the latest match; `None` if it did not participate. Group 0 is the
-    /// match.
+    /// The range of a group in the latest match; `None` if the group did not participate. Group 0
+    /// is the whole match.
     pub fn group(&self, index: usize) -> Option<Range<usize>> {
         let of = |groups: &[usize]| {
             let (begin, end) = (*groups.get(2 * index)?, *groups.get(2 * index + 1)?);

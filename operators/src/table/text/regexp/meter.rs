@@ -1,22 +1,23 @@
 //! Limits the cost of finding all matches of a text with the linear engine.
 //!
 //! A single search takes time linear in the text, but every match starts a new search. A pattern
-//! that looks far ahead for a long match and then takes a short one scans the whole rest of the
-//! text for every match: `.*[^A-Z]|[A-Z]` in a text of capital letters. The engine does not report
-//! how far it looked. So each search is first charged for the whole rest of the text. If that
-//! estimate exceeds a budget, the pattern's automaton is run to measure how far each search really
-//! looks.
+//! may look far ahead for a long match and then accept a short one. Such a pattern scans the whole
+//! rest of the text for every match: `.*[^A-Z]|[A-Z]` in a text of capital letters. The engine does
+//! not report how far it has read. So each search is first charged for the whole rest of the text.
+//! If this estimate exceeds a budget, the pattern's automaton measures how far each search really
+//! reads.
 
 use crate::table::text::regexp::linear::Linear;
 use crate::table::text::regexp::machine::StepLimitExceeded;
 use regex_automata::hybrid::dfa::{Cache, DFA};
 use regex_automata::{Input, MatchKind, nfa::thompson};
 
-/// The number of bytes that all searches in a text may read, plus `STEPS_A_BYTE` for each byte of
-/// the text. This takes a few seconds.
+/// The number of bytes that all searches in a text may read, in addition to `STEPS_A_BYTE` for each
+/// byte of the text. Reading them takes a few seconds.
 const STEPS: usize = if cfg!(test) { 1_000_000 } else { 100_000_000 };
 const STEPS_A_BYTE: usize = 30;
-/// The estimate is used up to this fraction (one n-th) of the limit; then costs are measured.
+/// Estimates are used until they have consumed `1 / UNMEASURED` of the limit. After this, costs are
+/// measured.
 const UNMEASURED: usize = 4;
 
 /// Builds the automaton that [`Meter`] runs; `None` if it exceeds `size` bytes.
@@ -28,7 +29,7 @@ pub(super) fn automaton(pattern: &str, size: usize) -> Option<DFA> {
     DFA::builder().thompson(nfa).configure(config).build(pattern).ok()
 }
 
-/// The remaining budget of the searches in one text, in bytes read.
+/// The remaining read budget of the searches in one text, in bytes.
 pub(super) struct Meter {
     /// The remaining budget for measured costs.
     steps: usize,
@@ -43,7 +44,7 @@ impl Meter {
         Self { steps, unmeasured: steps / UNMEASURED, cache: None }
     }
 
-    /// Charges the search that starts at `from`. Fails if the limit of steps is exceeded.
+    /// Charges the search that starts at `from`. Fails if the budget is exceeded.
     #[inline]
     pub fn count(
         &mut self,
@@ -79,7 +80,7 @@ impl Meter {
     }
 }
 
-/// The number of bytes that a search from an offset on reads.
+/// The number of bytes that a search reads, starting at an offset.
 fn reach(dfa: &DFA, cache: &mut Cache, text: &str, from: usize) -> usize {
     let rest = &text.as_bytes()[from..];
     let Ok(mut state) = dfa.start_state_forward(cache, &Input::new(text).range(from..)) else {
@@ -87,7 +88,7 @@ fn reach(dfa: &DFA, cache: &mut Cache, text: &str, from: usize) -> usize {
     };
     for (at, byte) in rest.iter().enumerate() {
         match dfa.next_state(cache, state, *byte) {
-            // The automaton can match no more.
+            // In these states the automaton can find no further match.
             Ok(next) if next.is_dead() || next.is_quit() => return at + 1,
             Ok(next) => state = next,
             Err(_) => return rest.len(),

@@ -1,9 +1,10 @@
 //! Regular expressions with the results of Java 17's `java.util.regex`. A pattern is parsed
-//! (`parse`) into a tree (`node`). The linear engine (`linear`) matches it if it can, otherwise the
-//! backtracking engine (`machine`) does. Every function that takes a pattern uses this module.
+//! (`parse`) into a tree (`node`). The linear engine (`linear`) matches the pattern if it can,
+//! otherwise the backtracking engine (`machine`) does. Every function that takes a pattern uses
+//! this module.
 //!
-//! Limits: a search that takes too many steps is an error, and the flag `c` (canonical equivalence)
-//! is rejected.
+//! Limits: a search that takes too many steps fails, and the flag `c` (canonical equivalence) is
+//! rejected.
 
 mod cache;
 mod escape;
@@ -42,12 +43,12 @@ pub struct Regex {
     names: HashMap<String, usize>,
     /// Whether a match never starts between the surrogates of a pair.
     whole: bool,
-    /// Whether UTF-8 and UTF-16 input give the same matches for this pattern.
+    /// Whether the pattern has the same matches in UTF-8 and in UTF-16.
     even: bool,
 }
 
 impl Regex {
-    /// Compiles a pattern. The error says what is wrong with its syntax.
+    /// Compiles a pattern. The error describes what is wrong with the syntax.
     pub fn new(pattern: &str) -> Result<Self, String> {
         let parsed = parse::parse(pattern)?;
         let mut even = !parsed.node.can_be_empty();
@@ -73,7 +74,7 @@ impl Regex {
         self.program.groups
     }
 
-    /// The number of the group with a name; `None` if there is none.
+    /// The number of the group with a name; `None` if there is no such group.
     pub fn group_named(&self, name: &str) -> Option<usize> {
         self.names.get(name).copied()
     }
@@ -91,7 +92,8 @@ impl Regex {
         Matcher::new(self, &subject, false).find()
     }
 
-    /// Prepares a text for this pattern: UTF-8 where possible, else UTF-16.
+    /// Converts a text to the encoding that this pattern requires: UTF-8 if possible, otherwise
+    /// UTF-16.
     pub fn subject<'t>(&self, text: &'t str) -> Subject<'t> {
         if self.is_even_for(text) {
             Subject::Utf8(text)

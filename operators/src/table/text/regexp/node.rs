@@ -10,27 +10,27 @@ pub enum Kind {
     Greedy,
     /// Tries the fewest iterations first.
     Lazy,
-    /// Takes the most iterations and never gives any back.
+    /// Takes the most iterations and does not backtrack into fewer.
     Possessive,
 }
 
 /// A zero-width assertion.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Assertion {
-    /// `^` and `\A`.
+    /// The start of the text: `^` without the flag `m`, and `\A`.
     Begin,
-    /// `\z`.
+    /// The end of the text: `\z`.
     End,
-    /// `$` and `\Z`: before a final line end, or with `multiline` before every one. With `unix`
-    /// only `\n` is a line end.
+    /// The end of a line: `$` and `\Z`. Without `multiline` it matches only at the end of the text
+    /// and before a final line end. With `unix` only `\n` is a line end.
     Dollar { multiline: bool, unix: bool },
-    /// `^` at the start and after each line end.
+    /// The start of the text and of each line: `^` with the flag `m`.
     Caret { unix: bool },
-    /// `\G`.
+    /// The end of the previous match: `\G`.
     LastMatch,
-    /// `\b` and `\B`.
+    /// A word boundary, `\b`, or its negation, `\B`.
     Bound { negated: bool, unicode: bool },
-    /// `\b{g}`.
+    /// A boundary of grapheme clusters: `\b{g}`.
     GraphemeBound,
 }
 
@@ -43,7 +43,7 @@ pub enum Node {
     Assert(Assertion),
     Concat(Vec<Node>),
     Alternate(Vec<Node>),
-    /// A group in parentheses, with its number if it captures.
+    /// A group in parentheses. The number is set if the group captures.
     Group(Option<usize>, Box<Node>),
     Repeat {
         node: Box<Node>,
@@ -51,7 +51,7 @@ pub enum Node {
         max: Option<u32>,
         kind: Kind,
     },
-    /// `(?>…)`.
+    /// An atomic group: `(?>…)`.
     Atomic(Box<Node>),
     Look {
         behind: bool,
@@ -59,21 +59,21 @@ pub enum Node {
         node: Box<Node>,
     },
     Reference(usize, Fold),
-    /// `\R`.
+    /// Any line end: `\R`.
     LineEnding,
-    /// `\X`.
+    /// A grapheme cluster: `\X`.
     Grapheme,
 }
 
-/// What Java computes about a node before matching. The lengths overflow like Java's 32-bit
-/// integers, because they decide how far back a look-behind starts.
+/// The lengths that Java computes for a node before matching. They overflow like Java's 32-bit
+/// integers. This must be reproduced, because the lengths decide how far back a look-behind starts.
 #[derive(Debug, Clone, Copy)]
 pub struct MatchLength {
     /// The minimum length of a match, in characters.
     pub min: i32,
-    /// The maximum length of a match, if `bounded`.
+    /// The maximum length of a match, in characters, if `bounded`.
     pub max: i32,
-    /// Whether `max` is known.
+    /// Whether there is a maximum length.
     pub bounded: bool,
     /// Whether the node matches any text in at most one way.
     pub deterministic: bool,
@@ -83,8 +83,8 @@ impl MatchLength {
     /// The lengths of a zero-width node.
     pub const NONE: Self = Self { min: 0, max: 0, bounded: true, deterministic: true };
 
-    /// Adds the lengths of consecutive nodes; the next node is last in the list. As in Java, a
-    /// choice restarts the computation for what follows it, and nodes after some loops are not
+    /// Adds the lengths of consecutive nodes; `parts` has the next node at its end. As in Java, a
+    /// choice restarts the computation for the nodes after it, and nodes after some loops are not
     /// examined.
     fn pass(&mut self, mut parts: Vec<&Node>) {
         while let Some(part) = parts.pop() {
@@ -140,7 +140,8 @@ impl MatchLength {
         self.deterministic = false;
     }
 
-    /// Adds the lengths of a repetition. Returns whether the nodes after it are examined too.
+    /// Adds the lengths of a repetition. Returns whether the nodes after the repetition are
+    /// examined too.
     fn repeat(&mut self, node: &Node, min: u32, max: Option<u32>, kind: Kind) -> bool {
         let (least, most) = (min as i32, max.map_or(i32::MAX, |max| max as i32));
         if node.is_char() && max.is_none() && kind == Kind::Greedy {
@@ -165,7 +166,7 @@ impl MatchLength {
 }
 
 impl Node {
-    /// Computes the lengths of this node alone.
+    /// Computes the lengths of this node, without the nodes after it.
     pub fn study(&self) -> MatchLength {
         let mut study = MatchLength::NONE;
         study.pass(vec![self]);

@@ -1,7 +1,7 @@
 //! Parses patterns in the syntax of Java 17 into a tree. The flag for canonical equivalence is
-//! rejected. Everything else is parsed as Java does, also in corner cases: `]` at the start of a
-//! class is a character, `&&` takes all that follows it as its right operand, and `{` without a
-//! number is an error.
+//! rejected. Everything else is parsed as in Java, also in corner cases: `]` at the start of a
+//! class is a character, the right operand of `&&` extends to the end of the class, and `{` without
+//! a number is an error.
 
 use crate::table::text::regexp::escape::Escape;
 use crate::table::text::regexp::node::{Assertion, Kind, Node};
@@ -13,19 +13,19 @@ use std::sync::Arc;
 /// The flags in effect at a position of the pattern.
 #[derive(Debug, Clone, Copy, Default)]
 pub struct Flags {
-    /// `i`: matching ignores case.
+    /// Whether matching ignores case (`i`).
     pub ignore_case: bool,
-    /// `u`: ignoring case also applies outside ASCII.
+    /// Whether ignoring case also applies to non-ASCII letters (`u`).
     pub unicode_case: bool,
-    /// `U`: `\w` and similar classes cover all of Unicode.
+    /// Whether `\w` and similar classes cover all of Unicode (`U`).
     pub unicode_classes: bool,
-    /// `m`: `^` and `$` match at every line.
+    /// Whether `^` and `$` match at every line (`m`).
     pub multiline: bool,
-    /// `s`: `.` also matches line ends.
+    /// Whether `.` also matches line ends (`s`).
     pub dot_all: bool,
-    /// `d`: only `\n` is a line end.
+    /// Whether only `\n` is a line end (`d`).
     pub unix_lines: bool,
-    /// `x`: white space and comments in the pattern are ignored.
+    /// Whether white space and comments in the pattern are ignored (`x`).
     pub comments: bool,
 }
 
@@ -43,20 +43,20 @@ impl Flags {
 /// A parsed pattern.
 #[derive(Debug)]
 pub struct Parsed {
-    /// The root of its tree.
+    /// The root of the pattern's tree.
     pub node: Node,
     /// The number of capturing groups.
     pub groups: usize,
-    /// The numbers of the named groups.
+    /// The number of each named group, by name.
     pub names: HashMap<String, usize>,
-    /// Whether it contains back-references.
+    /// Whether the pattern contains back-references.
     pub has_references: bool,
-    /// Whether it contains supplementary characters. Then no match starts between the surrogates of
-    /// a pair.
+    /// Whether the pattern contains supplementary characters. If so, no match starts between the
+    /// surrogates of a pair.
     pub has_supplementary: bool,
 }
 
-/// The maximum depth of nested groups and classes.
+/// The maximum nesting depth of groups and classes.
 const DEPTH: usize = 250;
 
 pub type Parse<T> = Result<T, String>;
@@ -84,7 +84,7 @@ fn is_space(c: u32) -> bool {
     matches!(c, 9..=13 | 32)
 }
 
-/// Parses a pattern. The error is Java's message.
+/// Parses a pattern. The error is the message that Java has for it.
 pub fn parse(pattern: &str) -> Parse<Parsed> {
     let text = without_quotes(pattern.chars().map(u32::from).collect());
     let mut parser = Parser {
@@ -113,7 +113,8 @@ pub fn parse(pattern: &str) -> Parse<Parsed> {
     })
 }
 
-/// Replaces `\Q…\E` by its characters, each with a backslash if it could have a special meaning.
+/// Replaces `\Q…\E` by the quoted characters. A character that could have a special meaning gets a
+/// backslash.
 fn without_quotes(text: Vec<u32>) -> Vec<u32> {
     let is = |i: usize, c: char| text.get(i) == Some(&u32::from(c));
     let mut out = Vec::with_capacity(text.len());
@@ -142,8 +143,8 @@ fn without_quotes(text: Vec<u32>) -> Vec<u32> {
                 i += 1;
                 quoted = false;
             }
-            // A digit here could extend an escape before the quotes, so it is written in
-            // hexadecimal.
+            // Directly after the quote's start, a digit could extend an escape before it, such as a
+            // group number. So the digit is written in hexadecimal.
             Some(digit) if digit.is_ascii_digit() && first => {
                 out.extend("\\x3".chars().map(u32::from));
                 out.push(c);
@@ -161,7 +162,7 @@ impl Parser {
         self.text.get(at).copied().unwrap_or(0)
     }
 
-    /// With the flag `x`, skips white space and comments.
+    /// Skips white space and comments if the flag `x` is set.
     fn pass(&mut self) {
         while self.flags.comments {
             let c = self.char_at(self.at);
@@ -278,7 +279,7 @@ impl Parser {
         }
     }
 
-    /// Creates the node of a literal character, respecting case folding.
+    /// Creates the node of a literal character. With case folding, it is a set.
     fn character(&mut self, c: u32) -> Node {
         self.has_supplementary |= c > 0xffff;
         match self.flags.fold() {
@@ -290,7 +291,7 @@ impl Parser {
         }
     }
 
-    /// Parses a character class and records whether it contains supplementary characters.
+    /// Parses a character class, and records whether the class contains supplementary characters.
     fn class_set(&mut self) -> Parse<CharSet> {
         let set = self.class(true)?;
         self.sees(&set);
@@ -312,7 +313,8 @@ impl Parser {
         })
     }
 
-    /// Parses what follows `(`. Returns `None` for flags, which apply to the nodes after them.
+    /// Parses a group, whose `(` has been consumed. Returns `None` for flags such as `(?i)`, which
+    /// apply to the nodes after them.
     fn group(&mut self) -> Parse<Option<Node>> {
         self.deeper(Self::group_inside)
     }
@@ -381,7 +383,7 @@ impl Parser {
         Ok(Node::Group(Some(index), Box::new(self.alternatives()?)))
     }
 
-    /// Parses a group name and the `>` after it.
+    /// Parses a group name and the `>` that ends it.
     pub fn group_name(&mut self) -> Parse<String> {
         let mut name = String::new();
         loop {
@@ -419,7 +421,7 @@ impl Parser {
         }
     }
 
-    /// Parses the quantifier after a node, if there is one.
+    /// Parses the quantifier after a node, if there is one, and returns the complete node.
     fn closure(&mut self, node: Node) -> Parse<Node> {
         let (min, max) = match ascii(self.peek()) {
             Some('?') => (0, Some(1)),

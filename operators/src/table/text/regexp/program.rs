@@ -1,8 +1,8 @@
 //! Compiles a pattern's tree to the instructions of the backtracking
 //! [machine](crate::table::text::regexp::machine).
 //!
-//! Java has several kinds of repetition. They differ in what a group contains afterwards, and in
-//! whether matching can backtrack into an iteration. The compiler chooses as Java does:
+//! Java has several kinds of repetition. They differ in the captures that remain afterwards, and in
+//! whether matching can backtrack into an iteration. The compiler chooses the kind as Java does:
 //!
 //! * a single character: [`Op::Chars`];
 //! * a node that matches in one way only, or a possessive repetition: [`Op::Each`], without
@@ -14,7 +14,7 @@ use crate::table::text::regexp::parse::Parsed;
 use crate::table::text::regexp::set::{CharSet, Fold};
 use std::sync::Arc;
 
-/// What one character of the text is compared with.
+/// The character or the set with which a character of the text is compared.
 #[derive(Debug, Clone)]
 pub enum Atom {
     Char(u32),
@@ -50,20 +50,21 @@ pub enum Op {
     Jump(usize),
     /// Stores the start of a group in a register.
     Open(usize),
-    /// Ends a group: its start is in the given register. The group's number is set if it captures.
+    /// Ends a group. The first number is the register with the group's start, the second is the
+    /// number of the group if it captures.
     Close(usize, Option<usize>),
     /// Enters the loop with this index.
     Enter(usize),
     /// Ends one iteration of the loop with this index.
     Round(usize),
-    /// Repeats a body, which ends with `Accept`, without backtracking into it. The group captures
-    /// the last iteration.
+    /// Repeats a body, which ends with `Accept`, without backtracking into an iteration. The group
+    /// captures the last iteration.
     Each {
         body: usize,
         times: Times,
         group: Option<usize>,
     },
-    /// Runs a body once without backtracking into it.
+    /// Runs a body once, without backtracking into it.
     Once {
         body: usize,
         optional: bool,
@@ -72,7 +73,8 @@ pub enum Op {
         body: usize,
         negated: bool,
     },
-    /// A look-behind: tries the body from `min` to `max` characters before the current position.
+    /// A look-behind: tries to match the body from a position that is `min` to `max` characters
+    /// back.
     Behind {
         body: usize,
         negated: bool,
@@ -93,11 +95,11 @@ pub struct Loop {
     pub times: Times,
     /// The register that counts iterations.
     pub count: usize,
-    /// The register that holds the start of the current iteration.
+    /// The register for the start of the current iteration.
     pub begin: usize,
     pub body: usize,
     pub next: usize,
-    /// Whether positions at which the body failed are remembered, so that they are not tried again.
+    /// Whether positions at which the body failed are recorded, so that they are not tried again.
     pub memo: bool,
 }
 
@@ -106,11 +108,12 @@ pub struct Loop {
 pub struct Program {
     pub ops: Vec<Op>,
     pub loops: Vec<Loop>,
-    /// The number of registers, not counting the groups.
+    /// The number of registers, without the captured groups.
     pub registers: usize,
     /// The number of capturing groups.
     pub groups: usize,
-    /// The characters with which a match can start, if they are known and a match is never empty.
+    /// The characters with which a match can start; `None` if they are not known or a match may be
+    /// empty.
     pub first: Option<CharSet>,
     memo: bool,
     nesting: usize,
@@ -143,7 +146,8 @@ impl Program {
         self.ops.len()
     }
 
-    /// Emits a body that ends with `Accept` and a jump around it. Returns the body's index.
+    /// Emits a body that ends with `Accept`, and a jump around the body. Returns the index of the
+    /// body's first instruction.
     fn apart(&mut self, write: impl FnOnce(&mut Self)) -> usize {
         let jump = self.push(Op::Jump(0));
         let body = self.here();
@@ -214,7 +218,7 @@ impl Program {
         }
     }
 
-    /// Emits an optional part, with backtracking into it.
+    /// Emits an optional part, into which matching can backtrack.
     fn optional(&mut self, lazy: bool, write: impl FnOnce(&mut Self)) {
         let split = self.push(Op::Split(0, 0));
         write(self);
@@ -235,7 +239,7 @@ impl Program {
             return;
         }
         let Node::Group(group, inner) = node else {
-            // A node that is not a group is matched without backtracking, as in Java.
+            // As in Java, matching does not backtrack into a node that is not a group.
             let body = self.apart(|program| program.node(node));
             match (once, possessive) {
                 (true, true) => drop(self.push(Op::Once { body, optional: true })),
@@ -282,8 +286,8 @@ impl Program {
     }
 }
 
-/// The characters with which a node's match can start. `None` if the match may be empty, or if the
-/// node starts with look-around.
+/// The characters with which a match of a node can start. `None` if the match may be empty, or if
+/// the node starts with look-around.
 fn first(node: &Node) -> Option<CharSet> {
     match node {
         Node::Char(c) => Some(CharSet::one(*c)),

@@ -1,5 +1,5 @@
-//! Character properties by the names that Java 17 knows. The values are those of Unicode 13, Java
-//! 17's version; characters added later are unassigned.
+//! Character properties, by the names that Java 17 accepts. Their values are those of Unicode 13,
+//! the version of Java 17. Characters that were added later count as unassigned.
 
 use crate::table::text::regexp::parse::{Flags, Parse, error};
 use crate::table::text::regexp::set::{CharSet, LAST};
@@ -7,7 +7,8 @@ use crate::table::text::regexp::tables::{BLOCKS, MIRRORED};
 use regex_syntax::hir::{Class, HirKind};
 use std::sync::OnceLock;
 
-/// Looks up a set in the tables of the crate `regex-syntax`.
+/// Looks up a set of characters in the tables of the crate `regex-syntax`; `None` if it has no such
+/// set.
 fn table(name: &str) -> Option<CharSet> {
     let hir = regex_syntax::parse(&format!(r"\p{{{name}}}")).ok()?;
     match hir.kind() {
@@ -22,7 +23,7 @@ fn table(name: &str) -> Option<CharSet> {
     }
 }
 
-/// All code points assigned in Unicode 13, and the noncharacters.
+/// All code points that are assigned in Unicode 13, and the noncharacters.
 fn of_version() -> &'static CharSet {
     static SET: OnceLock<CharSet> = OnceLock::new();
     SET.get_or_init(|| table("age=13.0").unwrap_or_else(CharSet::all))
@@ -32,15 +33,15 @@ fn known(name: &str) -> Option<CharSet> {
     Some(table(name)?.and(of_version()))
 }
 
-/// A set that is known to be in the tables, corrected to Unicode 13.
+/// A set that the tables are known to have, corrected to Unicode 13.
 fn given(name: &str) -> CharSet {
     let set = known(name).unwrap_or_else(|| CharSet::of([]));
     match name {
-        // Letters that became lower case after Unicode 13.
+        // These letters became lower case after Unicode 13.
         "Lowercase" => set.without(&CharSet::of([0x10fc, 0xab69])),
-        // Marks that became alphabetic after Unicode 13.
+        // These marks became alphabetic after Unicode 13.
         "Alphabetic" => set.without(&CharSet::new(vec![(0x363, 0x36f), (0x1dd3, 0x1de6)])),
-        // A character that Java does not allow in identifiers.
+        // Java does not allow this character in identifiers.
         "ID_Start" => set.without(&CharSet::one(0x2e2f)),
         _ => set,
     }
@@ -54,7 +55,7 @@ fn ascii_range(from: char, to: char) -> CharSet {
     CharSet::new(vec![(from.into(), to.into())])
 }
 
-/// The union of some general categories.
+/// The union of the general categories with these names.
 pub fn any(names: &[&str]) -> CharSet {
     let ranges = names.iter().flat_map(|name| given(name).ranges().to_vec());
     CharSet::new(ranges.collect())
@@ -104,18 +105,18 @@ pub fn word_of_unicode() -> &'static CharSet {
     SET.get_or_init(word)
 }
 
-/// Non-spacing marks, which `\b` counts with the letter before them.
+/// The non-spacing marks, which `\b` counts as part of the word before them.
 pub fn non_spacing() -> &'static CharSet {
     static SET: OnceLock<CharSet> = OnceLock::new();
     SET.get_or_init(|| given("Mn"))
 }
 
-/// The character with a Unicode name; `None` if there is none.
+/// The character with a Unicode name; `None` if there is no such character.
 pub fn named(name: &str) -> Option<u32> {
     unicode_names2::character(name.trim()).map(u32::from)
 }
 
-/// The set of `\p{name}`. Its meaning depends on the flags.
+/// The set of `\p{name}`, which also depends on the flags.
 pub fn family(name: &str, flags: Flags) -> Parse<CharSet> {
     let ignore_case = flags.ignore_case;
     if let Some((name, value)) = name.split_once('=') {
@@ -168,7 +169,7 @@ fn script(name: &str) -> Option<CharSet> {
     known(&format!("script={name}"))
 }
 
-/// A binary property, named after the prefix `Is`.
+/// The set of a binary property; `name` is the part after the prefix `Is`.
 fn binary(name: &str, ignore_case: bool) -> Option<CharSet> {
     Some(match name.to_ascii_uppercase().as_str() {
         "LOWERCASE" | "UPPERCASE" | "TITLECASE" if ignore_case => {
@@ -204,7 +205,7 @@ fn graph() -> CharSet {
     assigned().without(&any(&["Z", "Cc"])).without(&surrogates())
 }
 
-/// A POSIX class under the flag `U`.
+/// The set of a POSIX class under the flag `U`.
 fn posix(name: &str, ignore_case: bool) -> Option<CharSet> {
     let name = match name.to_ascii_uppercase().as_str() {
         "ALPHA" => "ALPHABETIC",
@@ -224,7 +225,8 @@ fn posix(name: &str, ignore_case: bool) -> Option<CharSet> {
     binary(name, ignore_case)
 }
 
-/// A general category, an ASCII class with POSIX's name, or a class defined by a Java method.
+/// The set of a general category, of a POSIX class in ASCII, or of a class that a Java method
+/// defines.
 fn category(name: &str, ignore_case: bool) -> Option<CharSet> {
     Some(match name {
         "Lu" | "Ll" | "Lt" if ignore_case => any(&["Lu", "Ll", "Lt"]),
@@ -266,7 +268,7 @@ fn ignorable() -> CharSet {
     given("Cf").union(&CharSet::new(vec![(0, 8), (0xe, 0x1b), (0x7f, 0x9f)]))
 }
 
-/// A class named `java` plus the name of a method of `java.lang.Character`.
+/// The set of a class whose name is `java` and the name of a method of `java.lang.Character`.
 fn java(name: &str) -> Option<CharSet> {
     Some(match name.strip_prefix("java")? {
         "LowerCase" => given("Lowercase"),
@@ -294,7 +296,7 @@ fn java(name: &str) -> Option<CharSet> {
     })
 }
 
-/// The set of a property, for grapheme clusters.
+/// The set of a property in Unicode 13, for grapheme clusters.
 pub fn table_of_version(name: &str) -> CharSet {
     given(name)
 }

@@ -1,4 +1,4 @@
-//! Replacement texts, in which `$1` and `${name}` refer to groups and a backslash escapes the next
+//! Replacement texts. In them, `$1` and `${name}` refer to groups, and a backslash escapes the next
 //! character.
 
 use crate::table::text::regexp::Regex;
@@ -6,9 +6,9 @@ use crate::table::text::regexp::Regex;
 /// A part of a replacement.
 #[derive(Debug, PartialEq, Eq)]
 pub enum Part {
-    /// Text that is inserted as it is.
+    /// Text that is inserted unchanged.
     Text(String),
-    /// The text that this group captured.
+    /// A reference to the text that the group with this number captured.
     Group(usize),
 }
 
@@ -17,8 +17,9 @@ pub enum Part {
 pub struct Replacement(pub Vec<Part>);
 
 impl Replacement {
-    /// Parses a replacement for a pattern. A group number takes as many digits as give an existing
-    /// group. The error says what is wrong with the syntax.
+    /// Parses a replacement for a pattern. The digits of a group number are consumed as long as
+    /// they form the number of an existing group. The error describes what is wrong with the
+    /// syntax.
     pub fn new(text: &str, regex: &Regex) -> Result<Self, String> {
         let bad = |reason: &str| Err(reason.to_string());
         let mut parts = Vec::new();

@@ -5,10 +5,10 @@ use std::sync::OnceLock;
 /// The last code point.
 pub const LAST: u32 = 0x10_ffff;
 
-/// A set of code points, surrogates included.
+/// A set of code points. It may contain surrogates.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct CharSet {
-    /// Inclusive ranges in ascending order, which neither overlap nor touch.
+    /// Inclusive ranges in ascending order, which neither overlap nor are adjacent.
     ranges: Vec<(u32, u32)>,
     /// The members below 128, as a bit set.
     ascii: u128,
@@ -109,8 +109,9 @@ impl CharSet {
         &self.ranges
     }
 
-    /// Whether unpaired surrogates are treated like supplementary characters: both are all in the
-    /// set, or no surrogate is. Then Java's matching on surrogates gives the same result.
+    /// Whether the set contains either all unpaired surrogates and all supplementary characters, or
+    /// no surrogate. In this case Java's matching of surrogates gives the same result as that of
+    /// characters.
     pub fn treats_surrogates_alike(&self) -> bool {
         let halves = Self::new(vec![(0xd800, 0xdfff)]);
         let inside = self.and(&halves);
@@ -119,14 +120,14 @@ impl CharSet {
     }
 }
 
-/// How case is folded when characters are compared.
+/// How differences in case are ignored in a comparison.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Fold {
-    /// Case matters.
+    /// Case is significant.
     None,
-    /// ASCII letters are compared without case.
+    /// The case of ASCII letters is ignored.
     Ascii,
-    /// All letters are compared without case.
+    /// The case of all letters is ignored.
     Unicode,
 }
 
@@ -137,10 +138,11 @@ fn single(mut mapped: impl Iterator<Item = char>, c: u32) -> u32 {
     }
 }
 
-/// The upper-case character by Java's `Character.toUpperCase`, which maps one character to one.
+/// The upper-case character, as Java's `Character.toUpperCase` maps it: always to a single
+/// character.
 pub fn upper(c: u32) -> u32 {
     match c {
-        // Letters with iota subscript. Unicode's full mapping gives two letters for them.
+        // Letters with iota subscript. Unicode's full mapping has two letters for each of them.
         0x1f80..=0x1faf => c | 8,
         0x1fb3 | 0x1fc3 | 0x1ff3 => c + 9,
         0x1c5 | 0x1c8 | 0x1cb | 0x1f2 => c - 1,
@@ -148,7 +150,8 @@ pub fn upper(c: u32) -> u32 {
     }
 }
 
-/// The lower-case character by Java's `Character.toLowerCase`, which maps one character to one.
+/// The lower-case character, as Java's `Character.toLowerCase` maps it: always to a single
+/// character.
 pub fn lower(c: u32) -> u32 {
     match c {
         0x130 => 0x69,
@@ -156,12 +159,12 @@ pub fn lower(c: u32) -> u32 {
     }
 }
 
-/// The common form of characters that differ in case only.
+/// The common form of all characters that differ only in case.
 pub fn fold(c: u32) -> u32 {
     lower(upper(c))
 }
 
-/// Code points that folding changes or produces, each with its folded form.
+/// The code points that folding changes or produces, each with its folded form.
 fn cased() -> &'static [(u32, u32)] {
     static CASED: OnceLock<Vec<(u32, u32)>> = OnceLock::new();
     CASED.get_or_init(|| {

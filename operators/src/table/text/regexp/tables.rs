@@ -1,5 +1,5 @@
-//! The blocks and the mirrored characters of Unicode 13, as in Java 17. The tables of the crate
-//! `regex` have neither. Names have no spaces, hyphens or underscores.
+//! The blocks and the mirrored characters of Unicode 13, the version of Java 17. The crate `regex`
+//! has no tables of them. The names are without spaces, hyphens and underscores.
 
 /// Blocks: name, first and last code point.
 #[rustfmt::skip]

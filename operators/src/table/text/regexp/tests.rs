@@ -1,4 +1,4 @@
-//! Patterns with the results of Java 17's `Matcher.find`.
+//! Tests of patterns. The expected results are those of Java 17's `Matcher.find`.
 
 use crate::table::text::regexp::{Matcher, Regex, Replacement, StepLimitExceeded, Subject};
 
@@ -174,7 +174,7 @@ fn searches_that_look_at_all_of_a_text_for_each_match_are_an_error() {
     let letters = "A".repeat(3_000);
     for pattern in [".*[^A-Z]|[A-Z]", "A(?:A*b)?"] {
         assert_eq!(count(pattern, &letters), Err(StepLimitExceeded), "{pattern}");
-        // A short text stays within the limit.
+        // A short text does not exceed the limit.
         assert!(count(pattern, &letters[..500]) == Ok(500), "{pattern}");
     }
 }

@@ -1,6 +1,6 @@
-//! The fast path for JSON records. It applies if the next field is the expected one and its value
-//! is a simple value of the field's type. It writes the same bytes as the general path, or leaves
-//! reader and row unchanged.
+//! The fast path for JSON records. It applies if the next field is the predicted field and its
+//! value is a simple value of the field's type. It writes the same bytes as the general path, or
+//! leaves reader and row unchanged.
 
 use crate::table::row::{Bytes, RowWriter};
 use crate::table::text::json::record::fields::{Member, Shape};
@@ -11,14 +11,14 @@ use crate::table::types::DataType;
 use smallvec::SmallVec;
 
 impl Pass<'_, '_> {
-    /// Consumes the name of a field if it is next.
+    /// Consumes the name of a field if that name is next. Returns whether it is.
     #[inline]
     pub(super) fn comes_next(&mut self, member: &Member) -> bool {
         member.head.as_ref().is_some_and(|head| self.tokens.try_skip_head(head))
     }
 
-    /// Reads the value of a field whose name was read by the fast path. Returns the token at which
-    /// the general path must continue.
+    /// Reads the value of a field after the fast path has consumed its name. Returns the token at
+    /// which the general path must continue; `None` if the value was read.
     #[inline]
     pub(super) fn fast_member<B: Bytes>(
         &mut self,
@@ -48,7 +48,8 @@ impl Pass<'_, '_> {
         }
     }
 
-    /// Reads an array of simple values into its slot. If it cannot, nothing changes.
+    /// Reads an array of simple values into its slot. Returns false, with nothing changed, if the
+    /// general path must read the array.
     fn fast_array<B: Bytes>(
         &mut self,
         element: &DataType,
@@ -82,14 +83,14 @@ impl Pass<'_, '_> {
     }
 }
 
-/// An array element in the form in which the slot stores it.
+/// An array element, in the form in which a slot stores it.
 enum Item<'j> {
     Null,
     Word(i64),
     Text(&'j [u8]),
 }
 
-/// Converts a simple value to an element. `None` leaves the value to the general path.
+/// Converts a simple value to an array element. `None` if the general path must convert it.
 #[inline]
 fn item<'j>(quick: FastValue<'j>, element: &DataType) -> Option<Item<'j>> {
     Some(match (quick, element) {
@@ -106,7 +107,8 @@ fn item<'j>(quick: FastValue<'j>, element: &DataType) -> Option<Item<'j>> {
     })
 }
 
-/// Writes a simple value into its slot. Returns false, with nothing changed, if it cannot.
+/// Writes a simple value into its slot. Returns false, with nothing changed, if the general path
+/// must write it.
 #[inline]
 fn put<B: Bytes>(
     reading: &JsonReadOptions,
@@ -156,7 +158,7 @@ mod tests {
     use crate::table::text::json::record::tests::reader;
     use proptest::prelude::*;
 
-    /// A member of an object, valid or malformed.
+    /// Generates a member of an object, which may be malformed.
     fn member() -> impl Strategy<Value = String> {
         let value = prop_oneof![
             3 => "-?[0-9]{1,20}",

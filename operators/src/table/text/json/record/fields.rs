@@ -1,14 +1,15 @@
-//! Schemas prepared for JSON: field lookup by name, with a prediction of the next field.
+//! Schemas prepared for JSON: lookup of fields by name, and a prediction of the next field.
 
 use crate::table::text::json::token::Head;
 use crate::table::types::{DataType, Field};
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicU32, Ordering};
 
-/// A struct with more fields than this finds them by hash instead of a scan.
+/// The largest number of fields of a struct that are searched linearly; larger structs use a hash
+/// table.
 const SCANNED_FIELDS: usize = 8;
 
-/// A type in which each struct has an index of its fields.
+/// A data type in which each struct has an index of its fields.
 #[derive(Clone, Debug)]
 pub(super) enum Shape {
     Scalar(DataType),
@@ -22,8 +23,8 @@ pub(super) struct Fields {
     pub list: Vec<Member>,
     pub types: Vec<DataType>,
     by_name: Option<HashMap<String, usize>>,
-    /// The predicted next field, learned from earlier records. Entry 0 predicts the first field,
-    /// entry i + 1 the field after `list[i]`.
+    /// The predicted next field after each field, learned from earlier records. Entry 0 predicts
+    /// the first field, and entry i + 1 predicts the field after `list[i]`.
     order: Vec<Follower>,
 }
 
@@ -33,15 +34,15 @@ pub(super) struct Member {
     /// The field's name with quotes and colon, for the fast path; `None` if only the general path
     /// can match the name.
     pub head: Option<Head>,
-    /// Whether the fast path may read the value.
+    /// Whether the fast path may read the field's value.
     pub has_fast_path: bool,
     pub shape: Shape,
     /// Whether the query needs the field.
     pub wanted: bool,
 }
 
-/// The predicted index of a field. Threads may overwrite it without synchronisation: a wrong
-/// prediction costs time only.
+/// The predicted index of a field. Threads may overwrite it without synchronisation, because a
+/// wrong prediction only costs time.
 #[derive(Debug)]
 struct Follower(AtomicU32);
 
@@ -83,11 +84,11 @@ impl Fields {
         let are_distinct = names.len() == fields.len();
         let member = |field: &Field| Member {
             name: field.name.clone(),
-            // If names repeat, the field's position decides which is meant, so the fast path is
-            // off.
+            // If a name is repeated, the position of the field decides which field is meant, so the
+            // fast path is disabled.
             head: if are_distinct { Head::new(&field.name) } else { None },
             // An error in base 64 stops the tokenizer inside the string, which the fast path cannot
-            // do.
+            // reproduce.
             has_fast_path: field.data_type != DataType::Binary,
             shape: Shape::new(&field.data_type),
             wanted: true,
@@ -100,22 +101,22 @@ impl Fields {
         }
     }
 
-    /// The field predicted after another. `behind` is that field's index plus one, or 0 at the
-    /// start of the object.
+    /// The predicted field after another field. `behind` is the index of the other field plus one,
+    /// or 0 for the start of the object.
     #[inline]
     pub fn expected(&self, behind: usize) -> Option<(usize, &Member)> {
         let index = self.order[behind].get();
         self.list.get(index).map(|member| (index, member))
     }
 
-    /// Records that the field at `index` followed, for later predictions.
+    /// Records that the field at `index` followed the position `behind`, for later predictions.
     #[inline]
     pub fn learn(&self, behind: usize, index: usize) {
         self.order[behind].set(index);
     }
 
-    /// Finds a field by its name. The schema's next field is tried first, because most writers keep
-    /// the order.
+    /// Finds a field by its name. The next field of the schema is tried first, because most writers
+    /// preserve the order of fields.
     #[inline]
     pub fn find(&self, name: &[u8], behind: usize) -> Option<usize> {
         if self.list.get(behind).is_some_and(|member| member.name.as_bytes() == name) {

@@ -2,10 +2,11 @@
 //! and all other functions with a schema use this module.
 //!
 //! Fields are written directly into the row's slots; arrays and maps are first built as values. A
-//! field whose value is not of its type is NULL: the record is bad, but the rest of it is still
-//! read (Spark's partial results). A record with malformed JSON gives NULLs only. If a nested
-//! struct or array fails midway, reading continues after the token at which it failed, as in Spark.
-//! Names in the rest of that value may then be taken for the record's own fields.
+//! field whose value does not have the field's type is NULL. Its record is bad, but the rest of the
+//! record is still read (Spark's partial results). All fields of a record with malformed JSON are
+//! NULL. If a nested struct or array fails in the middle, reading continues after the token at
+//! which it failed, as in Spark. Names in the rest of the nested value may then be taken for fields
+//! of the record.
 
 mod fast_path;
 mod fields;
@@ -22,24 +23,25 @@ use crate::table::types::{DataType, Field};
 use crate::table::value::Value;
 use std::borrow::Cow;
 
-/// The reason of a bad record: a field's value is not of the field's type.
+/// The reason of a bad record: the value of a field does not have the field's type.
 pub const NOT_ITS_TYPE: &str = "a field does not have the type of its column";
 /// The reason of a bad record: malformed JSON.
 pub const NOT_JSON: &str = "not JSON";
-/// The reason of a bad record: the value is not an object, or not what the schema expects.
+/// The reason of a bad record: the value is not an object, or has another structure than the
+/// schema.
 pub const NOT_AN_OBJECT: &str = "not a JSON object";
 
-/// How records are parsed.
+/// The rules by which records are parsed.
 #[derive(Clone, Debug)]
 pub struct JsonReadOptions {
-    /// The patterns of dates and timestamps and the texts of special numbers.
+    /// The patterns of dates and timestamps, and the texts of special numbers.
     pub notation: Notation,
-    /// Extensions of the JSON grammar that are accepted.
+    /// The extensions of the JSON grammar that are accepted.
     pub features: Features,
-    /// Which of Spark's two JSON parsers is emulated.
+    /// The JSON parser of Spark that is emulated.
     pub source: Source,
-    /// Whether dates and timestamps that do not match their pattern are parsed as CAST parses them.
-    /// With `None`, this applies if no pattern is set.
+    /// Whether dates and timestamps that do not match their pattern are parsed as CAST does. If
+    /// `None`, they are if no pattern is set.
     pub fallback: Option<bool>,
 }
 
@@ -54,7 +56,7 @@ impl Default for JsonReadOptions {
     }
 }
 
-/// Rejects a type that contains a map with non-string keys, which JSON cannot represent.
+/// Fails if a type contains a map with non-string keys, which JSON cannot represent.
 pub fn check_map_keys(data_type: &DataType) -> PlanResult<()> {
     match data_type {
         DataType::Map(key, _) if **key != DataType::String => Err(PlanError::new(
@@ -71,7 +73,7 @@ pub fn check_map_keys(data_type: &DataType) -> PlanResult<()> {
     }
 }
 
-/// Why a value could not be read: one of this module's reasons.
+/// The reason why a value could not be read: one of the texts in this module.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Fault(pub &'static str);
 
@@ -81,26 +83,26 @@ impl From<InvalidJson> for Fault {
     }
 }
 
-/// The reason why some fields of a value are NULL; `None` if all could be read.
+/// The reason why some fields of a value are NULL; `None` if all fields could be read.
 type Partial = Option<&'static str>;
 
-/// The kind of a record that was read.
+/// The kind of a record.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Found {
-    /// An empty text.
+    /// The text was empty, so no row was written.
     Nothing,
-    /// One row was written. The record is bad if the reason is set.
+    /// One row was written. If a reason is set, the record is bad.
     Row(Partial),
-    /// An array with one row per element: see [`RecordReader::elements`].
+    /// The text is an array with one row per element, to be read by [`RecordReader::elements`].
     Array,
 }
 
 /// The result of reading an array or a map.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Record {
-    /// The value; NULL if it could not be read.
+    /// The value, or NULL if it could not be read.
     pub value: Value,
-    /// Whether any part of the text was not as the schema requires.
+    /// Whether any part of the text did not match the schema.
     pub bad: bool,
 }
 
@@ -122,7 +124,7 @@ impl RecordReader {
         Self { shape: Shape::Struct(Fields::new(fields)), reading }
     }
 
-    /// Leaves the fields for which `wanted` is false NULL, as if the schema did not contain them.
+    /// Makes the fields for which `wanted` is false NULL, as if the schema did not contain them.
     pub fn only(&mut self, wanted: &[bool]) {
         if let Shape::Struct(fields) = &mut self.shape {
             for (member, wanted) in fields.list.iter_mut().zip(wanted) {
@@ -145,8 +147,8 @@ impl RecordReader {
         Pass { reading: &self.reading, tokens, garbage: false }
     }
 
-    /// Reads an object into a row whose fields are all NULL. They stay NULL if the record as a
-    /// whole is malformed.
+    /// Reads an object into a row whose fields are all NULL. If the record is malformed, the fields
+    /// stay NULL.
     pub fn read<B: Bytes>(
         &self,
         text: &[u8],
@@ -177,7 +179,7 @@ impl RecordReader {
     }
 
     /// Iterates over the elements of an array. With `after`, iteration continues after the element
-    /// that ends at that byte offset.
+    /// that ends at this byte offset.
     pub fn elements<'r, 'j>(
         &'r self,
         text: &'j [u8],
@@ -187,7 +189,7 @@ impl RecordReader {
         let mut pass = self.pass(text, is_utf8);
         match after {
             Some(at) => pass.tokens = pass.tokens.within_array(at),
-            // The caller has already seen the opening bracket, so the token needs no check.
+            // The caller has already read the opening bracket once, so the token is not checked.
             None => drop(pass.tokens.next()),
         }
         Elements {
@@ -202,7 +204,8 @@ impl RecordReader {
         let read = match (pass.tokens.next(), &self.shape) {
             (Ok(None), _) => return None,
             (Ok(Some(Token::Null)), _) => Err(Fault(NOT_ITS_TYPE)),
-            // An object is accepted for an array of structs, as its only element.
+            // An object where the schema has an array of structs counts as the array's only
+            // element.
             (Ok(Some(Token::Object)), Shape::Array(element))
                 if matches!(**element, Shape::Struct(_)) =>
             {
@@ -219,8 +222,8 @@ impl RecordReader {
     }
 }
 
-/// Rewrites a row without the unused bytes that abandoned or repeated fields left in its
-/// variable-length part. Equal rows must have equal bytes.
+/// Rewrites a row without unused bytes in its tail, which fields have left that were repeated or
+/// failed. Without this, equal rows could have different bytes.
 #[cold]
 fn compact<B: Bytes>(fields: &Fields, writer: &mut RowWriter<'_, B>) {
     let values: Vec<Value> = values(writer.row(), fields.types.iter()).collect();
@@ -228,15 +231,15 @@ fn compact<B: Bytes>(fields: &Fields, writer: &mut RowWriter<'_, B>) {
     values.iter().enumerate().for_each(|(index, value)| writer.value(index, value));
 }
 
-/// The elements of an array of objects, one row each.
+/// Iterates over the elements of an array of objects, one row per element.
 pub struct Elements<'r, 'j> {
     fields: Option<&'r Fields>,
     pass: Pass<'r, 'j>,
 }
 
 impl Elements<'_, '_> {
-    /// Writes the next element's fields into a row whose fields are all NULL. Returns `None` after
-    /// the last element. An error concerns the whole array.
+    /// Writes the fields of the next element into a row whose fields are all NULL. Returns `None`
+    /// after the last element. An error makes the whole array malformed.
     pub fn next<B: Bytes>(
         &mut self,
         writer: &mut RowWriter<'_, B>,
@@ -256,13 +259,13 @@ impl Elements<'_, '_> {
         }
     }
 
-    /// The byte offset after the element that was read last.
+    /// The byte offset after the last element that was read.
     pub fn at(&self) -> usize {
         self.pass.tokens.at()
     }
 }
 
-/// A scalar value.
+/// A scalar value in the form in which a slot stores it.
 enum Scalar<'t> {
     Boolean(bool),
     Long(i64),
@@ -275,12 +278,12 @@ enum Scalar<'t> {
 struct Pass<'r, 'j> {
     reading: &'r JsonReadOptions,
     tokens: Tokens<'j>,
-    /// Whether the row's variable-length part contains bytes that no slot refers to.
+    /// Whether the tail of the row contains bytes to which no slot refers.
     garbage: bool,
 }
 
 impl Pass<'_, '_> {
-    /// Reads the fields of the object whose opening brace was read.
+    /// Reads the fields of the current object, whose opening brace has been consumed.
     fn object<B: Bytes>(
         &mut self,
         fields: &Fields,
@@ -320,8 +323,8 @@ impl Pass<'_, '_> {
         }
     }
 
-    /// Reads the next token of an object and finds the field it belongs to. Returns `None` at the
-    /// end of the object.
+    /// Reads the next token of an object and finds the field to which the token belongs. Returns
+    /// `None` at the end of the object.
     #[inline]
     fn any_member(
         &mut self,
@@ -332,7 +335,7 @@ impl Pass<'_, '_> {
             None | Some(Token::ObjectEnd) => return Ok(None),
             Some(token) => token,
         };
-        // In the rest of an abandoned value, its own names are looked up among these fields.
+        // After a nested value failed, the names in the rest of it are looked up here too.
         let name = self.tokens.name_here();
         let found = name.and_then(|name| fields.find(&self.tokens.name_text(name), behind));
         if let Some(at) = found {
@@ -341,8 +344,8 @@ impl Pass<'_, '_> {
         Ok(Some((found, token)))
     }
 
-    /// Reads a field's value into its slot. If the value is not of the field's type, the slot is
-    /// unchanged.
+    /// Reads the value of a field into its slot. If the value does not have the field's type, the
+    /// slot is unchanged.
     #[inline]
     fn field<B: Bytes>(
         &mut self,
@@ -388,7 +391,7 @@ impl Pass<'_, '_> {
         }
     }
 
-    /// Reads a value, starting from its first token.
+    /// Reads the value that starts with `token`.
     fn value(&mut self, shape: &Shape, token: Token) -> Result<(Value, Partial), Fault> {
         let token = match token {
             Token::Name => self.tokens.next()?.unwrap_or(Token::Null),
@@ -437,7 +440,7 @@ impl Pass<'_, '_> {
         }
     }
 
-    /// Reads a map. It is read to its end even if a value is not of the value type.
+    /// Reads a map to its end, even if an entry's value does not have the value type.
     fn map(&mut self, of: &Shape) -> Result<(Value, Partial), Fault> {
         let (mut entries, mut partial, mut given_up) = (Vec::new(), None, None);
         loop {
@@ -469,8 +472,8 @@ impl Pass<'_, '_> {
     }
 }
 
-/// The error for a value of the wrong type. A string is consumed first, because Spark inspects its
-/// length.
+/// The error of a value that does not have the expected type. A string is consumed first, because
+/// Spark also reads it, so that an error inside the string is found.
 #[cold]
 fn unfit(tokens: &mut Tokens<'_>, token: Token, reason: &'static str) -> Fault {
     match token {
@@ -479,7 +482,7 @@ fn unfit(tokens: &mut Tokens<'_>, token: Token, reason: &'static str) -> Fault {
     }
 }
 
-/// Reads a scalar.
+/// Reads the scalar that starts with `token`.
 #[inline]
 fn scalar<'t>(
     reading: &JsonReadOptions,
@@ -492,7 +495,7 @@ fn scalar<'t>(
     match (token, data_type) {
         (Token::Text, T::String) => Ok(Scalar::Bytes(Cow::Borrowed(tokens.text()?))),
         (Token::Whole, T::Byte) => long(match whole(tokens.raw()) {
-            // Jackson accepts a byte as signed or unsigned.
+            // As in Jackson, a byte may be written as a signed or as an unsigned number.
             Some(v @ -128..=255) => Some(i64::from(v as i8)),
             _ => None,
         }),
@@ -506,7 +509,7 @@ fn scalar<'t>(
         (Token::True, T::Boolean) => Ok(Scalar::Boolean(true)),
         (Token::False, T::Boolean) => Ok(Scalar::Boolean(false)),
         (Token::Whole | Token::Real, T::Decimal(..)) => decimal(tokens.digits(), data_type),
-        // The number counts seconds. Values out of range wrap around, as in Spark.
+        // The number is in seconds. Values out of range wrap around, as in Spark.
         (Token::Whole, T::Timestamp) => {
             long(whole(tokens.raw()).map(|seconds| seconds.wrapping_mul(1_000_000)))
         }
@@ -524,7 +527,7 @@ fn scalar<'t>(
     }
 }
 
-/// Parses the text of a string as a value of a type; `None` if it is not one.
+/// Parses the text of a string as a value of a type. `None` if the text is not valid for the type.
 fn text_scalar(
     reading: &JsonReadOptions,
     text: &str,
@@ -547,7 +550,7 @@ fn text_scalar(
         }
         T::Date => {
             let fallback = reading.fallback.unwrap_or(notation.date.is_none());
-            // Old versions of Spark wrote dates as days since 1970-01-01.
+            // Old versions of Spark wrote a date as the number of days since 1970-01-01.
             let days = notation.long(text, data_type).or_else(|| {
                 let text = without_gmt(text);
                 fallback.then(|| {
@@ -563,7 +566,8 @@ fn text_scalar(
             });
             time.map(Scalar::Long)
         }
-        // A TIMESTAMP_NTZ text must not contain a time zone.
+        // A text with a time zone denotes the same instant in every session time zone. Such a text
+        // is not a valid TIMESTAMP_NTZ.
         T::TimestampNtz
             if notation.timestamp_ntz.is_none()
                 && parse_timestamp(text, Some(Tz::UTC))
@@ -580,8 +584,8 @@ fn text_scalar(
     }
 }
 
-/// Removes `GMT` from a zone such as `2000-01-01T00:00GMT+01:00`, a form written by old versions of
-/// Spark.
+/// Removes `GMT` from a zone such as `2000-01-01T00:00GMT+01:00`. Old versions of Spark wrote this
+/// form.
 fn without_gmt(text: &str) -> Cow<'_, str> {
     match text.find("GMT") {
         Some(at) => Cow::Owned(format!("{}{}", &text[..at], &text[at + 3..])),
@@ -670,13 +674,13 @@ mod tests {
                 "{NULL, 2}",
                 NOT_ITS_TYPE,
             ),
-            // Of two fields with the same name, the last valid one counts.
+            // If a field is repeated, the last valid value counts.
             ("a INT, b STRING", r#"{"a":1,"b":"x","a":"y","b":"z"}"#, "{1, z}", NOT_ITS_TYPE),
             ("a INT, b INT", r#"{"b":1,"a":2,"b":null"#, "{NULL, NULL}", NOT_JSON),
             ("a INT", "[]", "{NULL}", ""),
             ("a INT", "null", "{NULL}", NOT_AN_OBJECT),
             ("a INT", "\"\"", "{NULL}", NOT_AN_OBJECT),
-            // A malformed value ends the object; the fields before it are kept.
+            // A malformed value ends the object. The fields before it are preserved.
             (
                 "a INT, s STRUCT<b: INT>, c INT",
                 r#"{"a":5,"s":{"b":01},"c":7}"#,
@@ -741,8 +745,8 @@ mod tests {
             (r#"{"b":"YWI","n":1}"#, "{NULL, 1}"),
             (r#"{"b":"","n":1}"#, "{[], 1}"),
             (r#"{"b":"\n","n":1}"#, "{[], 1}"),
-            // The base 64 decoder consumed the closing quote, so the string continues to the next
-            // quote.
+            // The base 64 decoder has consumed the closing quote, so the string continues up to the
+            // next quote.
             (r#"{"b":"Y","n":1}"#, "{NULL, NULL}"),
         ] {
             assert_eq!(read("b BINARY, n INT", text).0, expected, "{text}");

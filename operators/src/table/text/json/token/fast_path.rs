@@ -1,13 +1,13 @@
 //! The fast path of the JSON tokenizer. It reads a member with the predicted name, whose value is a
 //! string without escapes, a number without an exponent, or a literal.
 //!
-//! Each step leaves the tokenizer exactly where [`Tokens::next`] would, or changes nothing, so the
-//! general path can always continue. It applies to UTF-8 input only.
+//! Each step leaves the tokenizer exactly where [`Tokens::next`] would, or changes nothing. So the
+//! general path can always continue. The fast path applies only to valid UTF-8.
 
 use crate::table::text::json::token::strings::plain_end;
 use crate::table::text::json::token::{DEPTH_MAX, InvalidJson, Kind, Name, Text, Token, Tokens};
 
-/// The number of decimal digits that always fit in 64 bits.
+/// The number of decimal digits that always fit in 64 bits without a sign.
 const DIGITS_MAX: usize = 19;
 
 /// The powers of ten that a double represents exactly.
@@ -16,17 +16,17 @@ const EXACT_POWERS: [f64; 23] = [
     1e17, 1e18, 1e19, 1e20, 1e21, 1e22,
 ];
 
-/// A field name in quotes with the colon after it and no space between, the most common form.
+/// A field name in quotes, directly followed by the colon. This is the most common form of a name.
 #[derive(Clone, Debug)]
 pub(crate) struct Head {
     text: Box<[u8]>,
-    /// The first 16 bytes of the text as words. `masks` selects the bytes that exist.
+    /// The first 16 bytes of the text, as words. `masks` selects the bytes that the text has.
     words: [u64; 2],
     masks: [u64; 2],
 }
 
 impl Head {
-    /// Prepares a name; `None` if it must be escaped in JSON.
+    /// Prepares a name; `None` if the name contains characters that JSON must escape.
     pub fn new(name: &str) -> Option<Self> {
         if plain_end(name.as_bytes(), 0, b'"') < name.len() {
             return None;
@@ -67,14 +67,14 @@ pub(crate) struct Plain {
 }
 
 impl Plain {
-    /// The value of a whole number; `None` if it has a fraction or does not fit in 64 bits.
+    /// The value of an integer; `None` if the number has a fraction or does not fit in 64 bits.
     #[inline]
     pub fn long(self) -> Option<i64> {
         let value = i64::try_from(self.value).ok().filter(|_| self.token == Token::Whole)?;
         Some(if self.negative { -value } else { value })
     }
 
-    /// The value as a double; `None` unless one exact division gives it.
+    /// The value as a double; `None` if it needs more than one exact division.
     #[inline]
     pub fn double(self) -> Option<f64> {
         // Both operands are exact, so the quotient is rounded only once. `-0` is read as 0.
@@ -86,12 +86,12 @@ impl Plain {
         Some(if self.negative { -value } else { value })
     }
 
-    /// The unscaled value of a DECIMAL; `None` if it does not fit, or might not, or would be
-    /// rounded.
+    /// The unscaled value of a DECIMAL. `None` if the value might not fit the type or would have to
+    /// be rounded.
     #[inline]
     pub fn decimal(self, precision: u8, scale: u8) -> Option<i128> {
         let missing = usize::from(scale).checked_sub(self.behind)?;
-        // With at most this many digits the value fits the type, and 18 digits fit in 64 bits.
+        // With at most this many digits, the value fits the type and 64 bits.
         if self.digits + missing > usize::from(precision).min(18) {
             return None;
         }
@@ -100,7 +100,7 @@ impl Plain {
     }
 }
 
-/// A value read by the fast path.
+/// A value that the fast path has read.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum FastValue<'j> {
     /// The bytes of a string without escapes.
@@ -126,7 +126,7 @@ impl FastValue<'_> {
     }
 }
 
-/// A position to which the tokenizer can return: before the first token of a member's value.
+/// A position before the value of a member, to which the tokenizer can return.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Place {
     at: usize,
@@ -134,7 +134,8 @@ pub(crate) struct Place {
 }
 
 impl<'j> Tokens<'j> {
-    /// Consumes a name and its colon if they are next in the current object.
+    /// Consumes a name and its colon, if exactly they are next in the current object. Returns
+    /// whether they are.
     #[inline]
     pub(crate) fn try_skip_head(&mut self, head: &Head) -> bool {
         if !self.is_utf8 || self.unread || self.current == Some(Token::Name) {
@@ -164,15 +165,15 @@ impl<'j> Tokens<'j> {
         true
     }
 
-    /// After `try_skip_head`, advances to where `Tokens::next` stops after a name, for the general
-    /// path.
+    /// Reads the first token of the value after `try_skip_head`, so that the general path can
+    /// continue: it expects to be after this token.
     pub fn finish_head(&mut self) -> Result<Token, InvalidJson> {
         let byte = self.skip_space()?.ok_or(InvalidJson)?;
         self.after_name = Some(self.value(byte)?);
         Ok(Token::Name)
     }
 
-    /// Consumes the end of the current object if it is next.
+    /// Consumes the end of the current object if it is next. Returns whether it is.
     #[inline]
     pub fn skip_object_end(&mut self) -> bool {
         let here = self.bytes.get(self.at) == Some(&b'}');
@@ -195,8 +196,8 @@ impl<'j> Tokens<'j> {
         self.at = end;
     }
 
-    /// Reads the value that starts here, after a name's colon or in an array. `None` leaves it to
-    /// the general path.
+    /// Reads the value at the current position, after a name's colon or in an array. `None` if the
+    /// general path must read it.
     #[inline]
     pub(crate) fn fast_value(&mut self) -> Option<FastValue<'j>> {
         let begin = self.at;
@@ -265,7 +266,7 @@ impl<'j> Tokens<'j> {
         Some(Plain { negative, value, behind, digits, token })
     }
 
-    /// Enters an array that starts here, after a name's colon. Returns the position for
+    /// Enters the array at the current position, after a name's colon. Returns the position for
     /// [`Self::rewind`], or `None` if the general path must read the array.
     #[inline]
     pub(crate) fn open_array(&mut self) -> Option<Place> {
@@ -277,7 +278,7 @@ impl<'j> Tokens<'j> {
         Some(place)
     }
 
-    /// Consumes a comma between array elements. Returns false if there is none.
+    /// Consumes a comma between array elements. Returns false if the next character is not a comma.
     #[inline]
     pub fn skip_comma(&mut self) -> bool {
         if self.bytes.get(self.at) != Some(&b',') {
@@ -287,7 +288,8 @@ impl<'j> Tokens<'j> {
         true
     }
 
-    /// Consumes the end of an array that `open_array` entered. Returns false if it is not next.
+    /// Consumes the end of an array that `open_array` entered. Returns false if the end is not
+    /// next.
     #[inline]
     pub fn close_array(&mut self) -> bool {
         if self.bytes.get(self.at) != Some(&b']') {
@@ -297,7 +299,8 @@ impl<'j> Tokens<'j> {
         true
     }
 
-    /// Returns to the start of an array, so that the general path can read it.
+    /// Returns to the start of an array that `open_array` entered, so that the general path can
+    /// read it.
     #[cold]
     pub(crate) fn rewind(&mut self, place: Place) {
         self.set_current(Token::Name, place.begin, place.at);

@@ -1,8 +1,9 @@
 //! A JSON tokenizer that behaves like Spark's parser, Jackson.
 //!
-//! It stops at the end of a value, so `{"a":1} x` is a valid object. It reads a name together with
-//! the first token of the name's value. It reads a string only when the caller requests its text or
-//! the next token, so an error inside the string is reported no earlier.
+//! The tokenizer stops at the end of a value, so `{"a":1} x` is a valid object. It reads a name
+//! together with the first token of the name's value. It reads a string only when the caller
+//! requests the string's text or the next token, so an error inside the string is not reported
+//! before.
 //!
 //! A caller may continue after an error, as Spark does to recover the rest of a record. [`Tokens`]
 //! then continues at the character where Jackson would.
@@ -19,7 +20,7 @@ pub(super) use strings::plain_end;
 use smallvec::SmallVec;
 use std::borrow::Cow;
 
-/// The maximum depth of nesting.
+/// The maximum nesting depth.
 const DEPTH_MAX: usize = 1000;
 /// The maximum length of a number, in bytes.
 const NUMBER_BYTES_MAX: usize = 1000;
@@ -46,7 +47,7 @@ pub struct Features {
 }
 
 impl Features {
-    /// The features of `get_json_object`, `json_tuple` and similar functions.
+    /// The extensions that `get_json_object`, `json_tuple` and similar functions accept.
     pub const PATHS: Self = Self {
         single_quotes: true,
         control_characters: true,
@@ -56,14 +57,14 @@ impl Features {
         comments: false,
         any_escape: false,
     };
-    /// The default features of `from_json` and of the file reader.
+    /// The extensions that `from_json` and the file reader accept by default.
     pub const RECORDS: Self = Self { control_characters: false, non_numbers: true, ..Self::PATHS };
 }
 
-/// Selects the flag of a feature.
+/// Selects the flag of an extension.
 type Switch = fn(&mut Features) -> &mut bool;
 
-/// The options that switch a feature on or off.
+/// The options that enable or disable an extension.
 pub const SWITCHES: [(&str, Switch); 7] = [
     ("allowSingleQuotes", |features| &mut features.single_quotes),
     ("allowUnquotedControlChars", |features| &mut features.control_characters),
@@ -74,17 +75,17 @@ pub const SWITCHES: [(&str, Switch); 7] = [
     ("allowBackslashEscapingAnyCharacter", |features| &mut features.any_escape),
 ];
 
-/// Which of Jackson's two parsers is emulated. After some errors they continue at different
+/// The parser of Jackson that is emulated. After some errors the two parsers continue at different
 /// characters, and only the byte parser detects invalid UTF-8.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Source {
-    /// The parser over bytes, for files in UTF-8.
+    /// The byte parser, for files in UTF-8.
     Bytes,
-    /// The parser over characters, for functions and for files with the option `encoding`.
+    /// The character parser, for functions and for files with the option `encoding`.
     Chars,
 }
 
-/// A token. [`Tokens`] provides its text.
+/// A token. [`Tokens`] has its text.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Token {
     /// `{`.
@@ -113,11 +114,11 @@ pub enum Token {
     Null,
 }
 
-/// The text is not JSON.
+/// The error of a text that is not JSON.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct InvalidJson;
 
-/// The byte range of a name, without its quotes.
+/// The byte range of a name in the input, without the quotes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Name {
     begin: usize,
@@ -132,13 +133,13 @@ enum Kind {
     Object,
 }
 
-/// An array or an object whose end has not been read.
+/// An array or object whose end has not been reached.
 #[derive(Clone, Copy, Debug)]
 struct Scope {
     kind: Kind,
-    /// Whether it has an element or a name already, so that a comma must come next.
+    /// Whether it already has an element or a name, so that a comma must come before the next one.
     begun: bool,
-    /// The name that was read last in this object.
+    /// The last name read in this object.
     name: Option<Name>,
 }
 
@@ -146,51 +147,51 @@ const fn scope(kind: Kind) -> Scope {
     Scope { kind, begun: false, name: None }
 }
 
-/// The location of a string's text.
+/// The place where the text of the current string is stored.
 #[derive(Clone, Copy, Debug)]
 enum Text {
-    /// A byte range of the input, for a string without escapes.
+    /// A byte range of the input, if the string has no escapes.
     Input(usize, usize),
-    /// The buffer `unescaped`.
+    /// The buffer `unescaped`, if the string has escapes.
     Unescaped,
 }
 
-/// The tokenizer.
+/// Splits JSON text into tokens.
 #[derive(Clone, Debug)]
 pub struct Tokens<'j> {
     bytes: &'j [u8],
     at: usize,
     features: Features,
     source: Source,
-    /// Whether the input is valid UTF-8, so that strings need no validation.
+    /// Whether the input is known to be valid UTF-8, so that strings need no validation.
     is_utf8: bool,
-    // Deeper nesting is rare, so reading a text usually allocates nothing.
+    // Deeper nesting is rare, so reading a text usually allocates no memory.
     scopes: SmallVec<[Scope; 8]>,
     current: Option<Token>,
-    /// The first token of the current name's value.
+    /// The first token of the value of the current name, which is read together with the name.
     after_name: Option<Token>,
-    /// Whether the next or current string has not been read yet.
+    /// Whether the current string has not been read yet.
     unread: bool,
-    /// The offset at which the current value starts.
+    /// The byte offset at which the current value starts.
     begin: usize,
     text: Text,
     unescaped: Vec<u8>,
 }
 
 impl<'j> Tokens<'j> {
-    /// Creates a tokenizer for bytes that may not be UTF-8.
+    /// Creates a tokenizer for bytes, which need not be valid UTF-8.
     pub fn new(bytes: &'j [u8], features: Features, source: Source) -> Self {
         let is_utf8 = bytes.is_ascii() || std::str::from_utf8(bytes).is_ok();
         Self::checked(bytes, features, source, is_utf8)
     }
 
-    /// Creates a tokenizer when the caller knows whether the bytes are UTF-8.
+    /// Creates a tokenizer for bytes. `is_utf8` tells whether they are valid UTF-8.
     pub fn checked(bytes: &'j [u8], features: Features, source: Source, is_utf8: bool) -> Self {
         let mut scopes = SmallVec::new();
         scopes.push(scope(Kind::Root));
         Self {
             bytes,
-            // The parser over characters treats a byte order mark as a character.
+            // The character parser does not skip a byte order mark.
             at: if source == Source::Bytes && bytes.starts_with(MARK) { MARK.len() } else { 0 },
             features,
             source,
@@ -218,17 +219,17 @@ impl<'j> Tokens<'j> {
         self
     }
 
-    /// The offset after the last byte that was read.
+    /// The offset after the last byte that was consumed.
     pub fn at(&self) -> usize {
         self.at
     }
 
-    /// The token that was read last.
+    /// The last token that was read.
     pub fn current(&self) -> Option<Token> {
         self.current
     }
 
-    /// Reads the next token; `None` at the end of the input, outside of any value.
+    /// Reads the next token. Returns `None` at the end of the input after a complete value.
     #[inline]
     pub(crate) fn next(&mut self) -> Result<Option<Token>, InvalidJson> {
         if self.current == Some(Token::Name) {
@@ -280,7 +281,7 @@ impl<'j> Tokens<'j> {
         Ok(token)
     }
 
-    /// After the start of an object or an array, skips to its end. Does nothing otherwise.
+    /// If the current token starts an object or an array, skips to its end. Otherwise does nothing.
     pub fn skip_children(&mut self) -> Result<(), InvalidJson> {
         if !matches!(self.current, Some(Token::Object | Token::Array)) {
             return Ok(());
@@ -300,7 +301,7 @@ impl<'j> Tokens<'j> {
         self.scopes[self.scopes.len() - 1 - up].name
     }
 
-    /// The text of a name, with its escapes resolved.
+    /// The text of a name, in which escapes are resolved.
     #[inline]
     pub fn name_text(&self, name: Name) -> Cow<'j, [u8]> {
         let raw = &self.bytes[name.begin..name.end];
@@ -314,7 +315,7 @@ impl<'j> Tokens<'j> {
         let mut name = Tokens::checked(&quoted, self.features, self.source, self.is_utf8);
         name.features.control_characters = true;
         name.at = 0;
-        // Cannot fail: the name was read without an error before, and it contains no zero byte.
+        // This cannot fail: the same name was read without an error, and it contains no zero byte.
         match name.finish(0) {
             Ok(()) => Cow::Owned(name.finished().to_vec()),
             Err(InvalidJson) => Cow::Borrowed(raw),
@@ -330,7 +331,7 @@ impl<'j> Tokens<'j> {
         Ok(self.finished())
     }
 
-    /// The text of the current string. Invalid UTF-8 is replaced by U+FFFD.
+    /// The text of the current string, in which U+FFFD replaces invalid UTF-8.
     pub fn text_str(&mut self) -> Result<Cow<'_, str>, InvalidJson> {
         let text = self.text()?;
         Ok(match std::str::from_utf8(text) {
@@ -339,13 +340,13 @@ impl<'j> Tokens<'j> {
         })
     }
 
-    /// The current number, literal or end bracket, as written.
+    /// The text of the current number, literal or end bracket in the input.
     #[inline]
     pub fn raw(&self) -> &'j [u8] {
         &self.bytes[self.begin..self.at]
     }
 
-    /// The current number, as written.
+    /// The text of the current number in the input.
     pub fn digits(&self) -> &'j str {
         // A number consists of ASCII characters.
         std::str::from_utf8(self.raw()).unwrap_or_default()
@@ -360,7 +361,7 @@ impl<'j> Tokens<'j> {
         }
     }
 
-    /// Consumes the current value and returns its text as written, white space included.
+    /// Consumes the current value. Returns its text in the input, white space included.
     pub fn whole(&mut self) -> Result<&'j [u8], InvalidJson> {
         let begin = self.begin;
         self.skip_children()?;
@@ -386,7 +387,8 @@ impl<'j> Tokens<'j> {
         Some(byte)
     }
 
-    /// Consumes an unexpected byte. The parser over characters consumes the whole character.
+    /// Handles an unexpected byte, which is already consumed. The character parser consumes the
+    /// rest of its character too.
     fn unexpected(&mut self) -> InvalidJson {
         if self.source == Source::Chars {
             while self.peek().is_some_and(|b| b & 0xC0 == 0x80) {
@@ -396,7 +398,8 @@ impl<'j> Tokens<'j> {
         InvalidJson
     }
 
-    /// Returns the next byte after white space and comments; `None` at the end of the input.
+    /// Consumes white space, comments and the next byte, and returns that byte; `None` at the end
+    /// of the input.
     #[inline]
     fn skip_space(&mut self) -> Result<Option<u8>, InvalidJson> {
         while let Some(byte) = self.take() {
@@ -476,7 +479,7 @@ impl<'j> Tokens<'j> {
         Ok(())
     }
 
-    /// Reads a value whose first byte was read.
+    /// Reads the value whose first byte has been consumed.
     #[inline]
     fn value(&mut self, byte: u8) -> Result<Token, InvalidJson> {
         self.begin = self.at - 1;
@@ -617,7 +620,7 @@ mod tests {
             prop_assert_eq!(plain_end(&bytes, 0, quote), expected);
         }
 
-        /// A caller may continue after any error, and reaches the end of the input.
+        /// After any error a caller may continue and reaches the end of the input.
         #[test]
         fn the_tokenizer_terminates_on_any_bytes(
             bytes in proptest::collection::vec(

@@ -1,4 +1,4 @@
-//! Numbers and literals: the values that are not strings, objects or arrays.
+//! Reads numbers and literals: the values that are not strings, objects or arrays.
 
 use crate::table::text::json::token::strings::{is_name_part, is_name_start};
 use crate::table::text::json::token::{InvalidJson, NUMBER_BYTES_MAX, Source, Token, Tokens};
@@ -36,7 +36,7 @@ impl Tokens<'_> {
         if self.features.non_numbers { Ok(Token::NonNumber) } else { Err(InvalidJson) }
     }
 
-    /// Reads an infinity after its sign. `first` is the byte that was read last.
+    /// Reads an infinity after its sign. `first` is the byte that has been consumed last.
     pub(super) fn infinity(&mut self, first: u8) -> Result<Token, InvalidJson> {
         if first != b'I' {
             return Err(self.unexpected());
@@ -48,7 +48,7 @@ impl Tokens<'_> {
         }
     }
 
-    /// Reads the rest of a literal after its first letter.
+    /// Reads the rest of a literal, whose first letter has been consumed.
     #[inline]
     pub(super) fn word(&mut self, rest: &[u8]) -> Result<(), InvalidJson> {
         if self.bytes[self.at..].starts_with(rest) {
@@ -73,8 +73,8 @@ impl Tokens<'_> {
         Err(InvalidJson)
     }
 
-    /// Skips an invalid literal. Jackson reads it for its error message, and its byte parser also
-    /// consumes the character after it.
+    /// Skips an invalid literal. Jackson consumes it for the error message, and Jackson's byte
+    /// parser also consumes the character after it.
     fn skip_word(&mut self) {
         while self.at < self.bytes.len() {
             let here = self.char_here();
@@ -88,7 +88,7 @@ impl Tokens<'_> {
         }
     }
 
-    /// The character at the current offset; U+FFFD if it is not valid UTF-8.
+    /// The character at the current position; U+FFFD if it is not valid UTF-8.
     pub(super) fn char_here(&self) -> char {
         let head = &self.bytes[self.at..self.bytes.len().min(self.at + 4)];
         let valid = match std::str::from_utf8(head) {
@@ -114,7 +114,7 @@ impl Tokens<'_> {
         self.at - from
     }
 
-    /// Reads a number after its first digit.
+    /// Reads the rest of a number, whose first digit has been consumed.
     #[inline]
     pub(super) fn number(&mut self, first: u8) -> Result<Token, InvalidJson> {
         if first == b'0'

@@ -1,9 +1,9 @@
-//! Strings and names: their ends, escapes, and base 64 content.
+//! Reads strings and names: finds their ends, and decodes escapes and base 64.
 
 use crate::table::text::json::token::{InvalidJson, Name, Text, Tokens};
 
 impl Tokens<'_> {
-    /// Reads a name whose first byte was read.
+    /// Reads the rest of a name, whose first byte has been consumed.
     #[inline]
     pub(super) fn name(&mut self, byte: u8) -> Result<Name, InvalidJson> {
         if byte != b'"' {
@@ -18,7 +18,7 @@ impl Tokens<'_> {
         self.quoted_name(b'"')
     }
 
-    /// Reads a quoted name that may have escapes.
+    /// Reads a quoted name, which may have escapes.
     #[cold]
     fn quoted_name(&mut self, quote: u8) -> Result<Name, InvalidJson> {
         let begin = self.at;
@@ -52,7 +52,7 @@ impl Tokens<'_> {
         self.finish(b'"')
     }
 
-    /// Reads a string after its opening quote.
+    /// Reads the rest of a string, whose opening quote has been consumed.
     #[inline]
     pub(super) fn finish(&mut self, quote: u8) -> Result<(), InvalidJson> {
         let begin = self.at;
@@ -65,12 +65,12 @@ impl Tokens<'_> {
         self.finish_odd(quote)
     }
 
-    /// Reads a string that has escapes or is not valid UTF-8.
+    /// Reads a string that has escapes or is not valid UTF-8. The text is decoded into a buffer.
     #[cold]
     fn finish_odd(&mut self, quote: u8) -> Result<(), InvalidJson> {
         self.unescaped.clear();
         self.text = Text::Unescaped;
-        // The high surrogate of a pair whose low surrogate has not been read.
+        // A high surrogate whose low surrogate has not been read yet.
         let mut high = None;
         loop {
             let byte = self.take().ok_or(InvalidJson)?;
@@ -103,8 +103,8 @@ impl Tokens<'_> {
         }
     }
 
-    /// Decodes a multi-byte character after its first byte. Overlong forms are accepted, as in
-    /// Jackson.
+    /// Decodes the rest of a multi-byte character, whose first byte has been consumed. As in
+    /// Jackson, overlong forms are accepted.
     fn multibyte(&mut self, first: u8) -> Result<u32, InvalidJson> {
         let (more, mut code) = match first {
             0xC0..=0xDF => (1, u32::from(first & 0x1F)),
@@ -154,11 +154,11 @@ impl Tokens<'_> {
         })
     }
 
-    /// Decodes the current string as base 64. After an error the rest of the string is skipped,
-    /// from where Jackson stops.
+    /// Decodes the current string as base 64. On an error, the rest of the string is skipped,
+    /// starting at the character at which Jackson stops.
     pub fn base64(&mut self) -> Result<Vec<u8>, InvalidJson> {
         if !self.unread {
-            // A string in single quotes has been read already.
+            // A string in single quotes has already been read.
             let mut quoted = self.finished().to_vec();
             quoted.push(b'"');
             let mut again = Tokens::checked(&quoted, self.features, self.source, self.is_utf8);
@@ -191,7 +191,7 @@ impl Tokens<'_> {
                 continue;
             }
             if third == b'"' {
-                // Padding is missing. The string ends here, but Jackson reports an error.
+                // Padding is missing: Jackson reports an error at the end of the string.
                 self.at -= 1;
                 return Err(InvalidJson);
             }
@@ -256,7 +256,8 @@ fn is_plain_name(c: char) -> bool {
     c > ' ' && (is_name_part(c) || matches!(c, '@' | '#' | '*' | '-' | '+'))
 }
 
-/// The offset of the first quote, backslash or control character from `at` on; the length if none.
+/// The offset of the first quote, backslash or control character at or after `at`; the length of
+/// `bytes` if there is none.
 #[inline]
 pub(in crate::table::text::json) fn plain_end(bytes: &[u8], mut at: usize, quote: u8) -> usize {
     const ONES: u64 = u64::from_ne_bytes([1; 8]);
