@@ -4,34 +4,16 @@
 //! its content, the last tests compare every one. Otherwise they do nothing. A file `expected.json`
 //! describes the streams of several captures as TShark follows them.
 
+mod common;
+
+use common::Scratch;
 use serde_json::Value;
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
-use std::process::{Command, Output};
-
-struct Scratch(PathBuf);
-
-impl Scratch {
-    fn new(name: &str) -> Self {
-        let name = format!("millstream-captures-{name}-{}", std::process::id());
-        let path = std::env::temp_dir().join(name);
-        std::fs::create_dir_all(&path).unwrap();
-        Self(path)
-    }
-
-    fn path(&self, name: &str) -> PathBuf {
-        self.0.join(name)
-    }
-}
-
-impl Drop for Scratch {
-    fn drop(&mut self) {
-        drop(std::fs::remove_dir_all(&self.0));
-    }
-}
+use std::process::Output;
 
 fn millstream(args: &[&str]) -> Output {
-    Command::new(env!("CARGO_BIN_EXE_millstream")).args(args).output().unwrap()
+    common::millstream().args(args).output().unwrap()
 }
 
 fn stdout(output: &Output) -> String {
@@ -59,8 +41,8 @@ fn datagrams(texts: &[&str]) -> Vec<u8> {
 
 #[test]
 fn a_packet_capture_is_imported_inspected_and_exported_and_imported_again() {
-    let scratch = Scratch::new("round");
-    let (pcap, capture) = (scratch.path("lines.pcap"), scratch.path("lines.capture"));
+    let scratch = Scratch::new("captures-round");
+    let (pcap, capture) = (scratch.file("lines.pcap"), scratch.file("lines.capture"));
     std::fs::write(&pcap, datagrams(&["one\n", "two\nthr", "ee\n"])).unwrap();
     let [pcap, capture] = [&pcap, &capture].map(|path| path.to_str().unwrap());
     for compress in [&[][..], &["--compress"]] {
@@ -83,7 +65,7 @@ fn a_packet_capture_is_imported_inspected_and_exported_and_imported_again() {
         assert_eq!(text, "one\ntwo\nthree\n");
     }
     let json = stdout(&millstream(&["export", capture]));
-    let again = scratch.path("again.pcapng");
+    let again = scratch.file("again.pcapng");
     let again = again.to_str().unwrap();
     stdout(&millstream(&["export", capture, "--format", "pcapng", "-o", again]));
     stdout(&millstream(&["import-pcap", again, "-o", capture]));
@@ -108,8 +90,8 @@ fn a_packet_capture_is_imported_inspected_and_exported_and_imported_again() {
 
 #[test]
 fn errors_say_where_why_and_what_to_do() {
-    let scratch = Scratch::new("errors");
-    let (pcap, capture) = (scratch.path("lines.pcap"), scratch.path("lines.capture"));
+    let scratch = Scratch::new("captures-errors");
+    let (pcap, capture) = (scratch.file("lines.pcap"), scratch.file("lines.capture"));
     let file = datagrams(&["one\n", "two\n"]);
     let [pcap_name, capture_name] = [&pcap, &capture].map(|path| path.to_str().unwrap());
     let import = ["import-pcap", pcap_name, "-o", capture_name];
@@ -146,8 +128,8 @@ fn errors_say_where_why_and_what_to_do() {
 
 #[test]
 fn damage_in_a_capture_is_said_and_the_rest_is_read() {
-    let scratch = Scratch::new("damage");
-    let (pcap, capture) = (scratch.path("lines.pcap"), scratch.path("lines.capture"));
+    let scratch = Scratch::new("captures-damage");
+    let (pcap, capture) = (scratch.file("lines.pcap"), scratch.file("lines.capture"));
     std::fs::write(&pcap, datagrams(&["one\n", "two\n"])).unwrap();
     let [pcap, name] = [&pcap, &capture].map(|path| path.to_str().unwrap());
     stdout(&millstream(&["import-pcap", pcap, "-o", name]));
@@ -175,13 +157,13 @@ fn every_capture_of_a_folder_holds_what_its_description_says() {
         std::fs::read_dir(&folder).unwrap().map(|entry| entry.unwrap().path()).collect();
     names.retain(|path| path.extension().is_some_and(|e| e == "json"));
     names.sort();
-    let (scratch, mut failures) = (Scratch::new("folder"), Vec::new());
+    let (scratch, mut failures) = (Scratch::new("captures-folder"), Vec::new());
     for name in &names {
         let text = std::fs::read_to_string(name).unwrap();
         let wanted: Value = serde_json::from_str(&text).unwrap();
         let Some(file) = wanted["file"].as_str() else { continue };
         let path = name.with_file_name(file);
-        let faults = Comparison::new(&path, &scratch.path("out.capture")).run(&wanted);
+        let faults = Comparison::new(&path, &scratch.file("out.capture")).run(&wanted);
         if !faults.is_empty() {
             failures.push(format!("{file}:\n  {}", faults.join("\n  ")));
         }
@@ -197,10 +179,10 @@ fn every_capture_of_a_folder_has_the_streams_that_tshark_follows() {
         return;
     };
     let expected: Value = serde_json::from_str(&text).unwrap();
-    let (scratch, mut failures) = (Scratch::new("streams"), Vec::new());
+    let (scratch, mut failures) = (Scratch::new("captures-streams"), Vec::new());
     for (file, wanted) in expected.as_object().unwrap() {
         let path = Path::new(&folder).join(file);
-        let faults = Comparison::new(&path, &scratch.path("out.capture")).streams(wanted);
+        let faults = Comparison::new(&path, &scratch.file("out.capture")).streams(wanted);
         failures.extend(faults.iter().map(|fault| format!("{file}: {fault}")));
     }
     assert!(failures.is_empty(), "{}", failures.join("\n"));

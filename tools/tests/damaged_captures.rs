@@ -3,6 +3,9 @@
 //!
 //! `MILLSTREAM_MUTATIONS` sets the number of damaged files that the commands process.
 
+mod common;
+
+use common::{Numbers, Scratch};
 use millstream_engine::capture::{
     CaptureReader, CaptureWriter, ConnectionInfo, Direction, Gap, GapCause, Head, Item, Kind,
     Opener, Protocol, WriterOptions,
@@ -10,7 +13,7 @@ use millstream_engine::capture::{
 use std::cell::Cell;
 use std::io::{Cursor, Read, Seek, SeekFrom, Write};
 use std::net::{SocketAddr, TcpListener};
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::process::{Command, Output, Stdio};
 
 /// An event: its head and its payload.
@@ -66,22 +69,19 @@ fn written(events: &[Event], compress: bool) -> Vec<u8> {
 /// What a reader returned for a file.
 struct Found {
     events: Vec<Event>,
-    /// Number of damaged parts, and of events that are missing in them. `missing` is `None` if the
-    /// reader does not know the number for one of the parts.
+    /// Number of damaged parts.
     damage: usize,
-    missing: Option<u64>,
+    /// Number of missing events, over the parts for which the reader tells it. A compressed part is
+    /// followed by another one, at the next mark, that has the number.
+    missing: u64,
     is_closed: bool,
 }
 
 /// Reads a file to its end. Returns `None` if the reader rejects the file.
 fn found(bytes: &[u8]) -> Option<Found> {
     let mut reader = CaptureReader::new(Cursor::new(bytes), "damaged").ok()?;
-    let mut found = Found {
-        events: Vec::new(),
-        damage: 0,
-        missing: Some(0),
-        is_closed: reader.summary().is_some(),
-    };
+    let mut found =
+        Found { events: Vec::new(), damage: 0, missing: 0, is_closed: reader.summary().is_some() };
     let mut items = 0;
     while let Some(item) = reader.next_item().unwrap() {
         items += 1;
@@ -91,7 +91,7 @@ fn found(bytes: &[u8]) -> Option<Found> {
             Item::Damage(damage) => {
                 assert!(damage.until <= bytes.len() as u64 && damage.at <= damage.until);
                 found.damage += 1;
-                found.missing = found.missing.zip(damage.events).map(|(a, b)| a + b);
+                found.missing += damage.events.unwrap_or(0);
             }
         }
     }
@@ -134,7 +134,7 @@ fn every_flipped_byte_is_harmless_or_counted() {
                     "byte {at}: {lost} events are lost silently"
                 );
                 if found.is_closed && found.damage > 0 {
-                    let missing = found.missing.unwrap_or(lost);
+                    let missing = found.missing;
                     assert!(missing == lost, "byte {at}: {missing} of {lost} missing events");
                 }
             }
@@ -236,43 +236,25 @@ fn bytes_that_are_left_out_or_put_in_are_found() {
 
 // ---- the commands ----
 
-struct Scratch(PathBuf);
-
-impl Drop for Scratch {
-    fn drop(&mut self) {
-        drop(std::fs::remove_dir_all(&self.0));
-    }
-}
-
-/// A reproducible generator of pseudo-random numbers.
-struct Numbers(u64);
-
-impl Numbers {
-    fn next(&mut self, below: usize) -> usize {
-        self.0 = self.0.wrapping_mul(0x5851_F42D_4C95_7F2D).wrapping_add(0x1405_7B7E_F767_814F);
-        (self.0 >> 33) as usize % below.max(1)
-    }
-}
-
 /// Damages bytes in one of several ways.
 fn mutated(whole: &[u8], numbers: &mut Numbers) -> Vec<u8> {
     let mut bytes = whole.to_vec();
-    for _ in 0..=numbers.next(4) {
-        let at = numbers.next(bytes.len());
-        let end = (at + numbers.next(200)).min(bytes.len());
-        match numbers.next(7) {
+    for _ in 0..=numbers.index(4) {
+        let at = numbers.index(bytes.len());
+        let end = (at + numbers.index(200)).min(bytes.len());
+        match numbers.index(7) {
             0 => bytes.truncate(at),
             1 => drop(bytes.drain(at..end)),
             2 => bytes[at..end].fill(0),
             3 => bytes[at..end].fill(0xFF),
             4 => {
                 let copied = bytes[at..end].to_vec();
-                let to = numbers.next(bytes.len());
+                let to = numbers.index(bytes.len());
                 drop(bytes.splice(to..to, copied));
             }
             _ => {
                 if let Some(byte) = bytes.get_mut(at) {
-                    *byte ^= 1 << numbers.next(8);
+                    *byte ^= 1 << numbers.index(8);
                 }
             }
         }
@@ -345,10 +327,8 @@ fn check(output: &Output, args: &[&str], file: &Path) {
 fn commands_say_what_is_wrong_with_damaged_files() {
     let files: usize = std::env::var("MILLSTREAM_MUTATIONS")
         .map_or(40, |files| files.parse().expect("a number of files"));
-    let name = format!("millstream-damaged-{}", std::process::id());
-    let scratch = Scratch(std::env::temp_dir().join(name));
-    std::fs::create_dir_all(&scratch.0).unwrap();
-    let path = |name: &str| scratch.0.join(name);
+    let scratch = Scratch::new("damaged");
+    let path = |name: &str| scratch.file(name);
     let (damaged, out) = (path("damaged"), path("out"));
     let many = events(2_000, 4_000);
     let (plain, packed) = (written(&many, false), written(&many, true));

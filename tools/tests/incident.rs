@@ -1,77 +1,36 @@
 //! From an incident to a test: a job gives the same rows for a recording as it gave for the
 //! recorded traffic.
 
+mod common;
+
+use common::{Scratch, signal, until};
 use millstream_engine::capture::{CaptureWriter, Direction, Head, Kind, WriterOptions};
 use serde_json::{Value as Json, json};
 use std::fs::File;
 use std::io::{Read, Write};
 use std::net::{TcpListener, TcpStream, UdpSocket};
-use std::path::PathBuf;
-use std::process::{Child, Command, Stdio};
-use std::time::{Duration, Instant};
+use std::process::{Child, Stdio};
 
-struct Scratch(PathBuf);
-
-impl Scratch {
-    fn new(name: &str) -> Self {
-        let name = format!("millstream-incident-{name}-{}", std::process::id());
-        let path = std::env::temp_dir().join(name);
-        drop(std::fs::remove_dir_all(&path));
-        std::fs::create_dir_all(&path).unwrap();
-        Self(path)
-    }
-
-    fn path(&self, name: &str) -> String {
-        self.0.join(name).to_str().unwrap().to_string()
-    }
-
-    fn read(&self, name: &str) -> String {
-        std::fs::read_to_string(self.0.join(name)).unwrap_or_default()
-    }
-
-    /// A command line to run in this folder.
-    fn millstream(&self, args: &[&str]) -> Command {
-        let mut command = Command::new(env!("CARGO_BIN_EXE_millstream"));
-        command.current_dir(&self.0).args(args);
-        command
-    }
-
-    /// Starts a command whose messages are written to a file.
-    fn start(&self, name: &str, args: &[&str]) -> Running<'_> {
-        let messages = File::create(self.path(name)).unwrap();
-        let child = self.millstream(args).stdout(Stdio::null()).stderr(messages).spawn().unwrap();
-        Running { scratch: self, messages: name.to_string(), child }
-    }
-
-    /// The rows of all files of a sink, one per line.
-    fn rows(&self, folder: &str) -> String {
-        let entries = std::fs::read_dir(self.0.join(folder)).unwrap();
-        let files = entries.map(|entry| entry.unwrap().path());
-        let files = files.filter(|file| file.extension().is_some_and(|end| end == "json"));
-        files.map(|file| std::fs::read_to_string(file).unwrap()).collect()
-    }
-
-    fn passes(&self, args: &[&str]) {
-        let output = self.millstream(&["test", "job.sql"]).args(args).output().unwrap();
-        let said =
-            String::from_utf8_lossy(&output.stdout) + String::from_utf8_lossy(&output.stderr);
-        assert_eq!(output.status.code(), Some(0), "{args:?}: {said}");
-    }
+/// Starts a command whose messages are written to a file.
+fn start<'s>(scratch: &'s Scratch, name: &str, args: &[&str]) -> Running<'s> {
+    let messages = File::create(scratch.path(name)).unwrap();
+    let child = scratch.millstream(args).stdout(Stdio::null()).stderr(messages).spawn().unwrap();
+    Running { scratch, messages: name.to_string(), child }
 }
 
-impl Drop for Scratch {
-    fn drop(&mut self) {
-        drop(std::fs::remove_dir_all(&self.0));
-    }
+/// The rows of all files of a sink, one per line.
+fn rows(scratch: &Scratch, folder: &str) -> String {
+    let entries = std::fs::read_dir(scratch.file(folder)).unwrap();
+    let files = entries.map(|entry| entry.unwrap().path());
+    let files = files.filter(|file| file.extension().is_some_and(|end| end == "json"));
+    files.map(|file| std::fs::read_to_string(file).unwrap()).collect()
 }
 
-/// Waits for a condition that another process causes.
-fn until(what: &str, mut is_met: impl FnMut() -> bool) {
-    let start = Instant::now();
-    while !is_met() {
-        assert!(start.elapsed() < Duration::from_secs(120), "never came: {what}");
-        std::thread::yield_now();
-    }
+/// `millstream test` of the job passes.
+fn passes(scratch: &Scratch, args: &[&str]) {
+    let output = scratch.millstream(&["test", "job.sql"]).args(args).output().unwrap();
+    let said = String::from_utf8_lossy(&output.stdout) + String::from_utf8_lossy(&output.stderr);
+    assert_eq!(output.status.code(), Some(0), "{args:?}: {said}");
 }
 
 struct Running<'s> {
@@ -81,17 +40,28 @@ struct Running<'s> {
 }
 
 impl Running<'_> {
-    fn says(&self, part: &str) -> String {
-        until(part, || self.scratch.read(&self.messages).contains(part));
+    fn messages(&self) -> String {
         self.scratch.read(&self.messages)
+    }
+
+    fn says(&self, part: &str) -> String {
+        until(part, || self.messages().contains(part));
+        self.messages()
+    }
+
+    /// Whether the command says a part. Returns false if it has ended because its port is taken.
+    fn says_or_port_is_taken(&mut self, part: &str) -> bool {
+        until(part, || self.messages().contains(part) || self.child.try_wait().unwrap().is_some());
+        let said = self.messages();
+        assert!(said.contains(part) || said.contains("Address already in use"), "{said}");
+        said.contains(part)
     }
 
     /// Ends the command as Ctrl-C does.
     fn stop(mut self) {
-        let id = self.child.id().to_string();
-        assert!(Command::new("kill").args(["-INT", &id]).status().unwrap().success());
+        signal(&self.child, "INT");
         let status = self.child.wait().unwrap();
-        assert!(status.success(), "{}", self.scratch.read(&self.messages));
+        assert!(status.success(), "{}", self.messages());
     }
 }
 
@@ -109,21 +79,26 @@ struct Query<'s> {
 }
 
 impl<'s> Query<'s> {
-    /// Starts a job in which `$1`, `$2` are replaced by free ports.
+    /// Starts a job in which `$1`, `$2` are replaced by free ports. A port may be taken between its
+    /// choice and the start of the job. Then others are tried.
     fn start(scratch: &'s Scratch, sources: usize, sql: &str) -> Self {
-        let listeners: Vec<_> =
-            (0..sources).map(|_| TcpListener::bind("127.0.0.1:0").unwrap()).collect();
-        let ports: Vec<_> = listeners.iter().map(|l| l.local_addr().unwrap().port()).collect();
-        drop(listeners);
-        let mut sql = sql.to_string();
-        for (n, port) in ports.iter().enumerate() {
-            sql = sql.replace(&format!("${}", n + 1), &port.to_string());
+        for _ in 0..20 {
+            let listeners: Vec<_> =
+                (0..sources).map(|_| TcpListener::bind("127.0.0.1:0").unwrap()).collect();
+            let ports: Vec<_> = listeners.iter().map(|l| l.local_addr().unwrap().port()).collect();
+            drop(listeners);
+            let mut sql = sql.to_string();
+            for (n, port) in ports.iter().enumerate() {
+                sql = sql.replace(&format!("${}", n + 1), &port.to_string());
+            }
+            scratch.write("job.sql", &sql);
+            let args = ["run", "job.sql", "--progress", "progress.jsonl"];
+            let mut running = start(scratch, "query", &args);
+            if running.says_or_port_is_taken("running ") {
+                return Self { running, ports };
+            }
         }
-        std::fs::write(scratch.path("job.sql"), sql).unwrap();
-        let args = ["run", "job.sql", "--progress", "progress.jsonl"];
-        let running = scratch.start("query", &args);
-        running.says("running ");
-        Self { running, ports }
+        panic!("every port is taken");
     }
 
     /// The sum of a number over all progress reports.
@@ -178,7 +153,7 @@ fn events(client: usize, count: usize) -> Vec<String> {
 
 #[test]
 fn a_stateless_job_gives_the_same_rows_with_the_same_times() {
-    let scratch = Scratch::new("stateless");
+    let scratch = Scratch::new("incident-stateless");
     for trigger in ["continuous 100 milliseconds", "processing-time 50 milliseconds"] {
         let sql = format!(
             "CREATE TEMPORARY VIEW lines USING socket OPTIONS (host '127.0.0.1', port '$1', mode \
@@ -190,19 +165,19 @@ fn a_stateless_job_gives_the_same_rows_with_the_same_times() {
         let query = Query::start(&scratch, 1, &sql);
         let to = format!("127.0.0.1:{}", query.ports[0]);
         let args = ["capture", "--listen", "127.0.0.1:0", "--to", &to, "-o", "proxy.capture"];
-        let proxy = scratch.start("proxy", &args);
+        let proxy = start(&scratch, "proxy", &args);
         let said = proxy.says(";");
         let port = said.strip_prefix("listening at 127.0.0.1:").unwrap().split(';').next().unwrap();
         send(port.parse().unwrap(), (0..5).map(|client| events(client, 200)).collect());
         query.stop_after(1000);
         proxy.stop();
-        let rows = scratch.rows("out");
+        let rows = rows(&scratch, "out");
         assert_eq!(rows.lines().count(), 750, "{trigger}");
         std::fs::write(scratch.path("rows.jsonl"), &rows).unwrap();
-        scratch.passes(&["--replay", "lines.capture", "--expect", "rows.jsonl"]);
+        passes(&scratch, &["--replay", "lines.capture", "--expect", "rows.jsonl"]);
         // The proxy has recorded the same bytes with other times.
         let others = ["--replay", "proxy.capture", "--expect", "rows.jsonl", "--tolerance", "1h"];
-        scratch.passes(&others);
+        passes(&scratch, &others);
         for name in ["out", "state"] {
             std::fs::remove_dir_all(scratch.path(name)).unwrap();
         }
@@ -214,7 +189,7 @@ fn a_stateless_job_gives_the_same_rows_with_the_same_times() {
 
 #[test]
 fn a_windowed_job_drops_the_same_late_rows() {
-    let scratch = Scratch::new("windowed");
+    let scratch = Scratch::new("incident-windowed");
     let query = Query::start(
         &scratch,
         1,
@@ -237,7 +212,7 @@ fn a_windowed_job_drops_the_same_late_rows() {
     let on_time = events(0, 400).iter().filter(is_over).count() as u64;
     let late: u64 =
         (1..4).map(|client| events(client, 400).iter().filter(is_over).count() as u64).sum();
-    let rows = scratch.rows("out");
+    let rows = rows(&scratch, "out");
     let counted: u64 = rows
         .lines()
         .map(|row| serde_json::from_str::<Json>(row).unwrap()["n"].as_u64().unwrap())
@@ -246,13 +221,13 @@ fn a_windowed_job_drops_the_same_late_rows() {
         Query::sum(&scratch, |report| &report["stateOperators"][0]["numRowsDroppedByWatermark"]);
     assert_eq!((counted, dropped), (on_time, late));
     std::fs::write(scratch.path("rows.jsonl"), rows).unwrap();
-    scratch.passes(&["--replay", "lines.capture", "--expect", "rows.jsonl"]);
-    scratch.passes(&["--replay", "lines.capture", "--expect", "rows.jsonl", "--speed", "20"]);
+    passes(&scratch, &["--replay", "lines.capture", "--expect", "rows.jsonl"]);
+    passes(&scratch, &["--replay", "lines.capture", "--expect", "rows.jsonl", "--speed", "20"]);
 }
 
 #[test]
 fn a_job_with_two_sources_gives_the_same_rows() {
-    let scratch = Scratch::new("sources");
+    let scratch = Scratch::new("incident-sources");
     let source = |name: &str, port: &str| {
         format!(
             "CREATE TEMPORARY VIEW {name}_lines USING socket OPTIONS (host '127.0.0.1', port \
@@ -272,7 +247,7 @@ fn a_job_with_two_sources_gives_the_same_rows() {
     send(query.ports[0], vec![events(0, 300)]);
     send(query.ports[1], vec![events(1, 300)]);
     query.stop_after(600);
-    let rows = scratch.rows("out");
+    let rows = rows(&scratch, "out");
     assert!(rows.lines().count() > 300, "{rows}");
     std::fs::write(scratch.path("rows.jsonl"), rows).unwrap();
     let sources = [
@@ -280,13 +255,13 @@ fn a_job_with_two_sources_gives_the_same_rows() {
         "--source=payments_lines=payments.capture",
         "--expect=rows.jsonl",
     ];
-    scratch.passes(&sources);
-    scratch.passes(&[&sources[..], &["--speed", "20"]].concat());
+    passes(&scratch, &sources);
+    passes(&scratch, &[&sources[..], &["--speed", "20"]].concat());
 }
 
 #[test]
 fn datagrams_give_the_same_rows() {
-    let scratch = Scratch::new("datagrams");
+    let scratch = Scratch::new("incident-datagrams");
     let query = Query::start(
         &scratch,
         1,
@@ -301,13 +276,13 @@ fn datagrams_give_the_same_rows() {
         senders[n % 2].send_to(quote.as_bytes(), ("127.0.0.1", query.ports[0])).unwrap();
     }
     query.stop_after(200);
-    std::fs::write(scratch.path("rows.jsonl"), scratch.rows("out")).unwrap();
-    scratch.passes(&["--replay", "quotes.capture", "--expect", "rows.jsonl"]);
+    std::fs::write(scratch.path("rows.jsonl"), rows(&scratch, "out")).unwrap();
+    passes(&scratch, &["--replay", "quotes.capture", "--expect", "rows.jsonl"]);
 }
 
 #[test]
 fn recordings_of_a_restarted_job_are_one_folder() {
-    let scratch = Scratch::new("restarted");
+    let scratch = Scratch::new("incident-restarted");
     std::fs::create_dir(scratch.path("recorded")).unwrap();
     let sql = "CREATE TEMPORARY VIEW lines USING socket OPTIONS (host '127.0.0.1', port '$1', mode \
          'listen', includeTimestamp 'true', record 'recorded/lines.capture');\n\
@@ -318,7 +293,7 @@ fn recordings_of_a_restarted_job_are_one_folder() {
         send(query.ports[0], vec![events(run, 20)]);
         query.stop_after(20 * run as u64);
     }
-    let rows = scratch.rows("out");
+    let rows = rows(&scratch, "out");
     assert_eq!(rows.lines().count(), 220);
     // The rows are sorted by time, which is also the order of the runs.
     let mut rows: Vec<_> =
@@ -327,8 +302,8 @@ fn recordings_of_a_restarted_job_are_one_folder() {
     let rows: String = rows.iter().map(|row| format!("{row}\n")).collect();
     std::fs::write(scratch.path("rows.jsonl"), rows).unwrap();
     let args = ["--replay", "recorded", "--expect", "rows.jsonl", "--compare", "per-key"];
-    scratch.passes(&[&args[..], &["--key", "timestamp"]].concat());
-    scratch.passes(&[&args[..4], &["--speed", "1000"]].concat());
+    passes(&scratch, &[&args[..], &["--key", "timestamp"]].concat());
+    passes(&scratch, &[&args[..4], &["--speed", "1000"]].concat());
     let times = scratch.millstream(&["export", "recorded", "--format", "json"]).output().unwrap();
     let times = String::from_utf8(times.stdout).unwrap();
     let times: Vec<_> = times
@@ -386,7 +361,7 @@ fn slow_second(scratch: &Scratch) {
 
 #[test]
 fn the_second_in_which_latency_rose_is_found_and_played_alone() {
-    let scratch = Scratch::new("slow");
+    let scratch = Scratch::new("incident-slow");
     slow_second(&scratch);
     let inspect = |args: &[&str]| {
         let output = scratch.millstream(&[&["inspect"], args].concat()).output().unwrap();
@@ -446,7 +421,7 @@ fn the_second_in_which_latency_rose_is_found_and_played_alone() {
 
 #[test]
 fn progress_that_cannot_be_inspected_is_said() {
-    let scratch = Scratch::new("inspect-errors");
+    let scratch = Scratch::new("incident-inspect");
     slow_second(&scratch);
     std::fs::write(scratch.path("other.jsonl"), "{\"a\":1}\n{\"name\":\n").unwrap();
     let cases: [(&[&str], &str); 4] = [

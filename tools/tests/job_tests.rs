@@ -1,8 +1,11 @@
 //! Tests of `millstream test`: the verdict on a job's rows and latency, and its output.
 
+mod common;
+
+use common::Scratch;
 use millstream_engine::capture::{CaptureWriter, Direction, FileHeader, Head, Kind, WriterOptions};
-use std::path::{Path, PathBuf};
-use std::process::{Command, Output};
+use std::path::Path;
+use std::process::Output;
 
 const COUNTS: &str = "\
     CREATE TEMPORARY VIEW lines USING socket OPTIONS (host 'localhost', port '9', mode 'listen');\n\
@@ -11,50 +14,32 @@ const COUNTS: &str = "\
     SELECT word, count(*) AS n FROM (SELECT explode(split(value, ' ')) AS word FROM STREAM lines)\n\
     GROUP BY word;\n";
 
-struct Scratch(PathBuf);
+/// A folder with a job and its input.
+fn folder(name: &str) -> Scratch {
+    let scratch = Scratch::new(&format!("test-{name}"));
+    scratch.write("counts.sql", COUNTS);
+    scratch.write("lines", "a b a\nc a\n");
+    scratch
+}
 
-impl Scratch {
-    fn new(name: &str) -> Self {
-        let path =
-            std::env::temp_dir().join(format!("millstream-test-{name}-{}", std::process::id()));
-        drop(std::fs::remove_dir_all(&path));
-        std::fs::create_dir_all(&path).unwrap();
-        let scratch = Self(path);
-        scratch.write("counts.sql", COUNTS);
-        scratch.write("lines", "a b a\nc a\n");
-        scratch
-    }
-
-    fn write(&self, name: &str, text: &str) {
-        std::fs::write(self.0.join(name), text).unwrap();
-    }
-
-    fn read(&self, name: &str) -> String {
-        std::fs::read_to_string(self.0.join(name)).unwrap()
-    }
-
-    /// Runs `millstream test` in this folder.
-    fn test(&self, args: &[&str]) -> Output {
-        let mut command = Command::new(env!("CARGO_BIN_EXE_millstream"));
-        command.current_dir(&self.0).arg("test").args(args).output().unwrap()
-    }
-
-    fn passes(&self, args: &[&str]) -> String {
-        let output = self.test(args);
-        assert_eq!(output.status.code(), Some(0), "{args:?}: {}", text(&output));
-        text(&output)
-    }
+/// `millstream test` in a folder.
+trait Tested {
+    fn test(&self, args: &[&str]) -> Output;
 
     fn fails(&self, code: i32, args: &[&str]) -> String {
         let output = self.test(args);
         assert_eq!(output.status.code(), Some(code), "{args:?}: {}", text(&output));
         text(&output)
     }
+
+    fn passes(&self, args: &[&str]) -> String {
+        self.fails(0, args)
+    }
 }
 
-impl Drop for Scratch {
-    fn drop(&mut self) {
-        drop(std::fs::remove_dir_all(&self.0));
+impl Tested for Scratch {
+    fn test(&self, args: &[&str]) -> Output {
+        self.millstream(&["test"]).args(args).output().unwrap()
     }
 }
 
@@ -92,7 +77,7 @@ fn with<'a>(more: &[&'a str]) -> Vec<&'a str> {
 
 #[test]
 fn the_help_tells_the_comparisons_apart() {
-    let help = Scratch::new("help").passes(&["--help"]);
+    let help = folder("help").passes(&["--help"]);
     for (mode, meaning) in [
         ("sequence", "The same rows in the same order"),
         ("multiset", "The same rows in any order"),
@@ -106,7 +91,7 @@ fn the_help_tells_the_comparisons_apart() {
 
 #[test]
 fn an_expected_file_is_written_and_then_matched() {
-    let scratch = Scratch::new("update");
+    let scratch = folder("update");
     assert!(scratch.fails(2, &with(&[])).contains("--update writes it"));
     assert!(scratch.passes(&with(&["--update"])).contains("5 rows, written"));
     let expected = "{\"word\":\"a\",\"n\":1}\n{\"word\":\"b\",\"n\":1}\n{\"word\":\"a\",\"n\":2}\n\
@@ -125,7 +110,7 @@ fn an_expected_file_is_written_and_then_matched() {
 
 #[test]
 fn a_difference_is_shown_by_row_key_and_column() {
-    let scratch = Scratch::new("difference");
+    let scratch = folder("difference");
     scratch.passes(&with(&["--update"]));
     scratch.write("lines", "a b a\nc b\n");
     let report = scratch.fails(1, &with(&["--junit", "report.xml"]));
@@ -151,7 +136,7 @@ fn a_difference_is_shown_by_row_key_and_column() {
 
 #[test]
 fn numbers_and_times_may_differ_by_a_tolerance() {
-    let scratch = Scratch::new("tolerance");
+    let scratch = folder("tolerance");
     scratch.write(
         "job.sql",
         "CREATE TEMPORARY VIEW lines USING socket OPTIONS (host 'localhost', port '9');\n\
@@ -174,7 +159,7 @@ fn numbers_and_times_may_differ_by_a_tolerance() {
 
 #[test]
 fn a_capture_gives_the_same_rows_every_time() {
-    let scratch = Scratch::new("capture");
+    let scratch = folder("capture");
     capture(&scratch.0.join("lines.capture"), &["a b a", "c a"]);
     scratch.passes(&with(&["--update"]));
     let args =
@@ -193,7 +178,7 @@ fn a_capture_gives_the_same_rows_every_time() {
 
 #[test]
 fn latency_is_judged_beside_the_floor_of_the_machine() {
-    let scratch = Scratch::new("latency");
+    let scratch = folder("latency");
     let lines = vec!["a b"; 50];
     capture(&scratch.0.join("lines.capture"), &lines);
     let args = ["counts.sql", "--replay=lines.capture", "--expect=rows.jsonl"];
@@ -216,7 +201,7 @@ fn latency_is_judged_beside_the_floor_of_the_machine() {
 
 #[test]
 fn queries_of_a_job_have_a_file_each() {
-    let scratch = Scratch::new("several");
+    let scratch = folder("several");
     scratch.write(
         "job.sql",
         "CREATE TEMPORARY VIEW lines USING socket OPTIONS (host 'localhost', port '9');\n\
@@ -242,7 +227,7 @@ fn queries_of_a_job_have_a_file_each() {
 
 #[test]
 fn sources_of_all_kinds_are_replaced_in_both_modes() {
-    let scratch = Scratch::new("kinds");
+    let scratch = folder("kinds");
     scratch.write(
         "job.sql",
         "CREATE TEMPORARY VIEW lines USING socket OPTIONS (host 'localhost', port '9', mode \
@@ -322,7 +307,7 @@ fn sources_of_all_kinds_are_replaced_in_both_modes() {
 
 #[test]
 fn several_captures_are_read_in_step() {
-    let scratch = Scratch::new("step");
+    let scratch = folder("step");
     scratch.write(
         "job.sql",
         "CREATE TEMPORARY VIEW a USING socket OPTIONS (host 'localhost', port '9');\n\
@@ -341,7 +326,7 @@ fn several_captures_are_read_in_step() {
 
 #[test]
 fn wrong_arguments_say_what_to_do() {
-    let scratch = Scratch::new("arguments");
+    let scratch = folder("arguments");
     capture(&scratch.0.join("lines.capture"), &["a"]);
     scratch.passes(&with(&["--update"]));
     let expect = "--expect=rows.jsonl";

@@ -6,10 +6,12 @@
 //! addresses and bars differ between runs, so only their positions are compared. The rest of a line
 //! must be equal.
 
-use std::net::TcpListener;
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
+
+/// Most seconds of a command, so that a loop that waits for a message comes to an end.
+const COMMAND_S: &str = "120";
 
 /// The folder of the lesson, and the process groups of its background commands.
 struct Scratch {
@@ -109,9 +111,15 @@ fn every_command_of_the_lesson_prints_what_the_lesson_shows() {
     std::fs::create_dir_all(&scratch.folder).unwrap();
     let page = Path::new(env!("CARGO_MANIFEST_DIR")).join("../docs/src/replay-lesson.md");
     let page = std::fs::read_to_string(page).unwrap();
-    // The port that the lesson uses may not be free on this machine.
-    let free = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port().to_string();
-    let steps = read(&page.replace("9999", &free), &scratch.folder);
+    // The port that the lesson uses may not be free on this machine. On Linux a bound socket that does
+    // not listen reserves another one: only sockets that allow the reuse, as listeners do, share it.
+    let reserved =
+        socket2::Socket::new(socket2::Domain::IPV4, socket2::Type::STREAM, None).unwrap();
+    reserved.set_reuse_address(true).unwrap();
+    reserved.bind(&std::net::SocketAddr::from(([127, 0, 0, 1], 0)).into()).unwrap();
+    let port = reserved.local_addr().unwrap().as_socket().unwrap().port().to_string();
+    let reserved = Some(reserved).filter(|_| cfg!(target_os = "linux"));
+    let steps = read(&page.replace("9999", &port), &scratch.folder);
     assert!(steps.len() >= 10, "{} commands", steps.len());
     let bin = Path::new(env!("CARGO_BIN_EXE_millstream")).parent().unwrap().to_path_buf();
     let path = std::env::join_paths(
@@ -120,8 +128,9 @@ fn every_command_of_the_lesson_prints_what_the_lesson_shows() {
     let path = path.unwrap();
     for step in steps {
         let script = format!("exec 2>&1\n{}", step.command);
-        let mut command = Command::new("bash");
-        command.current_dir(&scratch.folder).env("PATH", &path).args(["-c", &script]);
+        let mut command = Command::new("timeout");
+        command.current_dir(&scratch.folder).env("PATH", &path);
+        command.args([COMMAND_S, "bash", "-c", &script]);
         command.process_group(0).stdin(Stdio::null()).stdout(Stdio::piped());
         let child = command.spawn().unwrap();
         if step.command.ends_with('&') {
@@ -140,4 +149,5 @@ fn every_command_of_the_lesson_prints_what_the_lesson_shows() {
             step.shown.join("\n")
         );
     }
+    drop(reserved);
 }

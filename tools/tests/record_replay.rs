@@ -1,40 +1,22 @@
 //! Tests of `capture` and `replay` over real sockets: a service receives the same bytes from a
 //! replay as from the recorded traffic.
 
+mod common;
+
+use common::{Scratch, listening_at, signal, until};
 use millstream_engine::capture::{
     CaptureWriter, ConnectionInfo, Direction, Gap, GapCause, Head, Kind, Opener, Protocol,
     WriterOptions,
 };
-use std::io::{BufRead, BufReader, Read, Write};
+use std::io::{Read, Write};
 use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream, UdpSocket};
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::process::{Child, Command, Output, Stdio};
 use std::sync::mpsc::{Receiver, channel};
 use std::time::Duration;
 
-struct Scratch(PathBuf);
-
-impl Scratch {
-    fn new(name: &str) -> Self {
-        let name = format!("millstream-record-{name}-{}", std::process::id());
-        let path = std::env::temp_dir().join(name);
-        std::fs::create_dir_all(&path).unwrap();
-        Self(path)
-    }
-
-    fn path(&self, name: &str) -> String {
-        self.0.join(name).to_str().unwrap().to_string()
-    }
-}
-
-impl Drop for Scratch {
-    fn drop(&mut self) {
-        drop(std::fs::remove_dir_all(&self.0));
-    }
-}
-
 fn millstream() -> Command {
-    let mut command = Command::new(env!("CARGO_BIN_EXE_millstream"));
+    let mut command = common::millstream();
     command.stdout(Stdio::piped()).stderr(Stdio::piped());
     command
 }
@@ -48,17 +30,12 @@ struct Listening {
 impl Listening {
     fn start(args: &[&str]) -> Self {
         let mut child = millstream().args(args).spawn().unwrap();
-        let mut line = String::new();
-        let errors = child.stderr.take().unwrap();
-        BufReader::new(errors).read_line(&mut line).unwrap();
-        let at = line.strip_prefix("listening at ").and_then(|rest| rest.split(';').next());
-        Self { at: at.unwrap_or_else(|| panic!("{line}")).parse().unwrap(), child }
+        Self { at: listening_at(&mut child), child }
     }
 
     /// Ends the command as Ctrl-C does. Returns its output.
     fn stop(self) -> String {
-        let id = self.child.id().to_string();
-        assert!(Command::new("kill").args(["-INT", &id]).status().unwrap().success());
+        signal(&self.child, "INT");
         self.end()
     }
 
@@ -128,7 +105,7 @@ fn count(lines: &[String], kind: &str) -> usize {
 #[test]
 fn a_service_sees_of_a_replay_what_it_saw_through_the_proxy() {
     const CLIENTS: usize = 12;
-    let (scratch, (server, seen)) = (Scratch::new("proxy"), serve());
+    let (scratch, (server, seen)) = (Scratch::new("record-proxy"), serve());
     let (to, path) = (server.to_string(), scratch.path("first.capture"));
     let proxy = Listening::start(&["capture", "--listen", "127.0.0.1:0", "--to", &to, "-o", &path]);
     let at = proxy.at;
@@ -180,7 +157,7 @@ fn a_service_sees_of_a_replay_what_it_saw_through_the_proxy() {
 
 #[test]
 fn what_a_server_sent_is_played_to_a_client() {
-    let scratch = Scratch::new("listen");
+    let scratch = Scratch::new("record-listen");
     let path = scratch.path("feed.capture");
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let from = listener.local_addr().unwrap().to_string();
@@ -203,7 +180,7 @@ fn what_a_server_sent_is_played_to_a_client() {
 
 #[test]
 fn datagrams_are_recorded_one_by_one_and_played_as_such() {
-    let scratch = Scratch::new("udp");
+    let scratch = Scratch::new("record-udp");
     let path = scratch.path("market.capture");
     let args = ["capture", "--udp", "127.0.0.1:0", "-o", &path, "--bytes", "300"];
     let recorder = Listening::start(&args);
@@ -226,7 +203,7 @@ fn datagrams_are_recorded_one_by_one_and_played_as_such() {
 
 #[test]
 fn recorded_datagrams_are_played_to_those_who_ask_for_them() {
-    let scratch = Scratch::new("udp-listen");
+    let scratch = Scratch::new("record-udp-listen");
     let path = scratch.path("market.capture");
     let args = ["capture", "--udp", "127.0.0.1:0", "-o", &path, "--bytes", "200"];
     let recorder = Listening::start(&args);
@@ -265,7 +242,7 @@ fn recorded_datagrams_are_played_to_those_who_ask_for_them() {
 #[test]
 fn datagrams_that_the_kernel_dropped_are_gaps() {
     const BYTES: usize = 1000;
-    let scratch = Scratch::new("dropped");
+    let scratch = Scratch::new("record-dropped");
     let path = scratch.path("market.capture");
     let recorder = Listening::start(&["capture", "--udp", "127.0.0.1:0", "-o", &path]);
     let (pid, sender) = (recorder.child.id(), UdpSocket::bind("127.0.0.1:0").unwrap());
@@ -277,17 +254,18 @@ fn datagrams_that_the_kernel_dropped_are_gaps() {
         sent += 1;
     };
     send(b'a');
-    while !export(&path, &[]).iter().any(|line| line.contains("\"a...")) {}
+    until("the first datagram", || export(&path, &[]).iter().any(|line| line.contains("\"a...")));
     // The recorder is stopped until its buffer is full. The buffer has at most 8 MiB, plus the
     // kernel's overhead.
-    assert!(Command::new("kill").args(["-STOP", &pid.to_string()]).status().unwrap().success());
+    signal(&recorder.child, "STOP");
     let stat = || std::fs::read_to_string(format!("/proc/{pid}/stat")).unwrap();
-    while !stat().contains(") T ") {}
+    until("the stop", || stat().contains(") T "));
     (0..40_000).for_each(|_| send(b'.'));
-    assert!(Command::new("kill").args(["-CONT", &pid.to_string()]).status().unwrap().success());
-    while !export(&path, &[]).iter().any(|line| line.contains("\"z...")) {
+    signal(&recorder.child, "CONT");
+    until("a datagram after the dropped ones", || {
         send(b'z');
-    }
+        export(&path, &[]).iter().any(|line| line.contains("\"z..."))
+    });
     let said = recorder.stop();
     let lines = export(&path, &[]);
     let dropped = |line: &String| {
@@ -315,7 +293,7 @@ fn a_multicast_group_is_recorded_and_played_to() {
         eprintln!("LEFT OUT: this machine has no multicast");
         return;
     }
-    let scratch = Scratch::new("multicast");
+    let scratch = Scratch::new("record-multicast");
     let (path, again) = (scratch.path("market.capture"), scratch.path("again.capture"));
     let record = |path: &str| {
         Listening::start(&["capture", "--udp", "0", "--group", group, "-o", path, "--bytes", "100"])
@@ -336,7 +314,7 @@ fn a_multicast_group_is_recorded_and_played_to() {
 
 #[test]
 fn times_in_the_payload_are_moved_to_now() {
-    let scratch = Scratch::new("shift");
+    let scratch = Scratch::new("record-shift");
     let (path, (server, seen)) = (scratch.path("trades.capture"), serve());
     let feed = "id,at\n1,2020-02-28T23:59:59.500Z\n2,2020-02-29T00:00:01.250Z\nno time\n";
     let recorder = Listening::start(&["capture", "--listen", "127.0.0.1:0", "-o", &path]);
@@ -377,7 +355,7 @@ fn times_in_the_payload_are_moved_to_now() {
 /// Incomplete lines remain before and after a gap, before a reset and at the end of the recording.
 #[test]
 fn times_of_incomplete_lines_are_not_moved() {
-    let (scratch, (server, seen)) = (Scratch::new("shift-gap"), serve());
+    let (scratch, (server, seen)) = (Scratch::new("record-shift-gap"), serve());
     let path = scratch.path("trades.capture");
     let file = std::fs::File::create(&path).unwrap();
     let mut writer = CaptureWriter::new(file, &WriterOptions::default()).unwrap();
@@ -424,7 +402,7 @@ fn times_of_incomplete_lines_are_not_moved() {
 
 #[test]
 fn what_cannot_be_played_or_recorded_is_said() {
-    let scratch = Scratch::new("errors");
+    let scratch = Scratch::new("record-errors");
     let (path, missing) = (scratch.path("x.capture"), scratch.path("missing.capture"));
     std::fs::write(&path, b"no capture").unwrap();
     let taken = TcpListener::bind("127.0.0.1:0").unwrap();

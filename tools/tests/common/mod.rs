@@ -1,0 +1,93 @@
+//! Parts that several tests of the command line share.
+
+// Each test program uses some of them.
+#![allow(dead_code)]
+
+use std::io::{BufRead, BufReader};
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::process::{Child, Command};
+use std::time::{Duration, Instant};
+
+/// A new folder that is removed at the end of a test.
+pub struct Scratch(pub PathBuf);
+
+impl Scratch {
+    pub fn new(name: &str) -> Self {
+        let name = format!("millstream-{name}-{}", std::process::id());
+        let path = std::env::temp_dir().join(name);
+        drop(std::fs::remove_dir_all(&path));
+        std::fs::create_dir_all(&path).unwrap();
+        Self(path)
+    }
+
+    pub fn file(&self, name: &str) -> PathBuf {
+        self.0.join(name)
+    }
+
+    pub fn path(&self, name: &str) -> String {
+        self.file(name).to_str().unwrap().to_string()
+    }
+
+    pub fn read(&self, name: &str) -> String {
+        std::fs::read_to_string(self.file(name)).unwrap()
+    }
+
+    pub fn write(&self, name: &str, text: &str) {
+        std::fs::write(self.file(name), text).unwrap();
+    }
+
+    /// The command line, in this folder.
+    pub fn millstream(&self, args: &[&str]) -> Command {
+        let mut command = millstream();
+        command.current_dir(&self.0).args(args);
+        command
+    }
+}
+
+impl Drop for Scratch {
+    fn drop(&mut self) {
+        drop(std::fs::remove_dir_all(&self.0));
+    }
+}
+
+pub fn millstream() -> Command {
+    Command::new(env!("CARGO_BIN_EXE_millstream"))
+}
+
+/// Sends a signal, such as `INT`, which is that of Ctrl-C.
+pub fn signal(child: &Child, name: &str) {
+    let (name, id) = (format!("-{name}"), child.id().to_string());
+    assert!(Command::new("kill").args([name, id]).status().unwrap().success());
+}
+
+/// Reads the address at which a command listens from its first message.
+pub fn listening_at(child: &mut Child) -> SocketAddr {
+    let mut line = String::new();
+    BufReader::new(child.stderr.take().unwrap()).read_line(&mut line).unwrap();
+    let at = line.strip_prefix("listening at ").and_then(|rest| rest.split(';').next());
+    at.unwrap_or_else(|| panic!("{line}")).parse().unwrap()
+}
+
+/// Waits for a condition that another process causes.
+pub fn until(what: &str, mut is_met: impl FnMut() -> bool) {
+    let start = Instant::now();
+    while !is_met() {
+        assert!(start.elapsed() < Duration::from_secs(120), "never came: {what}");
+        std::thread::yield_now();
+    }
+}
+
+/// A reproducible generator of pseudo-random numbers.
+pub struct Numbers(pub u64);
+
+impl Numbers {
+    pub fn next(&mut self, below: u64) -> u64 {
+        self.0 = self.0.wrapping_mul(0x5851_F42D_4C95_7F2D).wrapping_add(0x1405_7B7E_F767_814F);
+        (self.0 >> 33) % below.max(1)
+    }
+
+    pub fn index(&mut self, below: usize) -> usize {
+        self.next(below as u64) as usize
+    }
+}
