@@ -99,7 +99,8 @@ fn run(
     Ok((sorted(out), late))
 }
 
-/// Keeps every record, whether it has had a match, and whether it was emitted without one.
+/// A naive model: every record, whether it has had a match, and whether it was emitted without a
+/// match.
 #[derive(Default)]
 struct Model {
     sides: [Vec<(Record, bool, bool)>; 2],

@@ -56,7 +56,7 @@ fn sorted(session: &Session) -> Vec<String> {
     rows
 }
 
-/// A session with a stream, and a checkpoint with three epochs over it.
+/// Creates a session with a stream, and a checkpoint with three epochs of a query over the stream.
 fn counted(checkpoint: &Path, trigger: Trigger) -> Session {
     let session = Session::new();
     let stream = session.memory_stream("rows", "k STRING, n BIGINT").unwrap();

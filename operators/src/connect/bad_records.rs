@@ -20,7 +20,7 @@ const SHOWN_CHARS: usize = 80;
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct BadRecord {
-    /// The file that contains it; `None` if it came from a connection.
+    /// The file that contains the record; `None` if the record came from a connection.
     pub file: Option<PathBuf>,
     /// Whether the record produced a row, with NULL for the fields that could not be read.
     pub is_permissive: bool,

@@ -223,7 +223,7 @@ pub(crate) fn run(args: &Args) -> Result<(), Failure> {
     Err(Failure::Failed(format!("{}. {outcome}", lines.join("\nerror: "))))
 }
 
-/// Imports one packet capture, whole and without a report.
+/// Imports one packet capture without filters and without printing a report.
 pub(crate) fn import_file(input: &Path, output: &Path) -> Result<Counts, Failure> {
     let writer = Writer::new(output, false, Rotation::default());
     let mut importer = Importer::new(writer, Filter::default(), GapPolicy::Keep);

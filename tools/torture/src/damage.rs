@@ -169,7 +169,8 @@ fn files(folder: &Path, out: &mut Vec<PathBuf>) -> std::io::Result<()> {
     Ok(())
 }
 
-/// Whether an error names a file. For a hidden file `.N.crc`, the file that it belongs to.
+/// Whether an error names a file. An error about a hidden file `.N.crc` must name the file `N` that
+/// it belongs to.
 fn names(error: &str, path: &Path) -> bool {
     let name = path.file_name().unwrap_or_default().to_string_lossy();
     let shown = match name.strip_prefix('.').and_then(|name| name.strip_suffix(".crc")) {
@@ -247,7 +248,7 @@ fn mount(args: &[&str], dir: &Path) -> bool {
     status.is_ok_and(|status| status.success())
 }
 
-/// A disk that fills up, and one that is read-only, for the checkpoint and for the output.
+/// Tests a disk that fills up and a read-only folder, for the checkpoint and for the output.
 fn disks(dir: &Path, failures: &mut u64) -> Result<(), String> {
     let folder = dir.join("disk");
     std::fs::create_dir_all(&folder).map_err(text)?;

@@ -59,7 +59,8 @@ impl Timeline {
     }
 }
 
-/// Whether two files belong to the same recording. Files of version 1 do not name theirs (0).
+/// Whether two files belong to the same recording. Files of version 1 do not name their recording
+/// (0), so each is a recording of its own.
 fn is_same(recording: u64, other: u64) -> bool {
     recording == other && recording != 0
 }
@@ -258,9 +259,9 @@ mod tests {
     fn recordings_with_clocks_of_their_own_have_one_timeline_wherever_reading_starts() {
         let folder = Folder::new();
         folder.add(header(1, 0, 1_000_000, 500), &[(1_000_000, 500), (1_000_200, 700)]);
-        // The next file of the recording, before which the wall clock was set back.
+        // The second file belongs to the same recording. The wall clock was set back before it.
         folder.add(header(1, 1, 999_000, 800), &[(999_000, 800), (0, 0)]);
-        // A restart: the clock of its process began anew.
+        // The third file is another recording, made after a restart with a new monotonic clock.
         folder.add(header(2, 0, 1_002_000, 10), &[(1_002_005, 15)]);
         let mut input = folder.open();
         let all = times(&mut input);
@@ -276,7 +277,7 @@ mod tests {
     fn the_first_event_relates_the_clocks_of_a_file_without_a_start_time() {
         let folder = Folder::new();
         folder.add(header(0, 0, 0, 0), &[(7_000_000, 0), (7_000_100, 100), (9_000_000, 300)]);
-        // Without an id it is a recording of its own.
+        // A file without an id is a recording of its own.
         folder.add(header(0, 0, 0, 0), &[(7_000_500, 20)]);
         let found: Vec<u64> = times(&mut folder.open()).iter().map(|(_, ns)| *ns).collect();
         assert_eq!(found, [0, 7_000_100, 7_000_300, 7_000_500]);

@@ -126,7 +126,7 @@ impl CaptureSource {
         self.pace.as_ref().map(Pace::send_lag)
     }
 
-    /// Counts bad records there.
+    /// Sets the counter of bad records, which a typed stream shares with its caller.
     pub(super) fn count_bad_records(&mut self, bad: BadRecords) {
         self.counters.bad = bad;
     }

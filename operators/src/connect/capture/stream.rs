@@ -17,7 +17,7 @@ use std::path::Path;
 #[derive(Clone, Debug)]
 pub struct Capture {
     options: Vec<(String, String)>,
-    /// Where records are counted that are left out.
+    /// The counter of records that are left out; `None` if they are not counted.
     bad: Option<BadRecords>,
 }
 
@@ -71,9 +71,10 @@ impl Capture {
         self
     }
 
-    /// Counts the records that are left out, and keeps the last few with the reason: those that are
-    /// too long, not UTF-8 or incomplete, and damaged parts of the file. Without it they are left
-    /// out silently. After a restart they are counted from 0.
+    /// Counts the records that are left out in `bad`, which also keeps the last few with the
+    /// reason. These are records that are too long, not UTF-8 or incomplete, and damaged parts of
+    /// the file. Without this call they are left out silently. After a restart the count starts
+    /// from 0.
     pub fn bad_records(mut self, bad: &BadRecords) -> Self {
         self.bad = Some(bad.clone());
         self
@@ -99,7 +100,7 @@ impl<C: 'static> Flow<C> {
     ///
     /// Records and their order depend on the capture and its options alone. A restart from a
     /// checkpoint continues after the last committed record. Incomplete records and records that
-    /// are not UTF-8 are left out; [`Capture::bad_records`] counts them.
+    /// are not UTF-8 are left out. [`Capture::bad_records`] counts these records.
     ///
     /// ```
     /// use millstream::Config;

@@ -367,11 +367,11 @@ fn a_paced_recording_is_emitted_at_its_times() {
     }
 }
 
-/// Ten records, a millisecond apart at this speed, and a schedule that starts five milliseconds
-/// before the first one.
+/// Options for a recording with a record per microsecond: the records are due a millisecond apart,
+/// and the schedule starts five milliseconds before the first one.
 const SLOW: [(&str, &str); 2] = [("speed", "0.001"), ("scheduleStart", "0")];
 
-/// Polls for this long. Returns the time until the first record, and the number of records.
+/// Polls for `ns` nanoseconds. Returns the time until the first record, and the number of records.
 fn poll_for(source: &mut CaptureSource, env: &SimEnv, ns: u64) -> (u64, usize) {
     let (start_ns, mut kept, mut first_ns) = (env_ns(env), Kept::default(), None);
     loop {

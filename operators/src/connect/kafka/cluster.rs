@@ -33,7 +33,8 @@ pub struct Cluster {
 }
 
 impl Cluster {
-    /// Repeats a request while it fails with a temporary error, until its time limit.
+    /// Repeats a request while it fails with a temporary error, until the time limit of a request
+    /// has passed.
     fn retried<T>(&self, request: impl Fn(Duration) -> KafkaResult<T>) -> KafkaResult<T> {
         let until = Instant::now() + self.client.timeout;
         loop {

@@ -30,12 +30,12 @@ impl ByPartition {
         Some(Self(all))
     }
 
-    /// The number of a partition, or `None` if it has none.
+    /// The offset or time of a partition; `None` if there is none.
     pub fn get(&self, topic: &str, partition: i32) -> Option<i64> {
         self.0.get(topic)?.get(&partition).copied()
     }
 
-    /// Sets the number of a partition.
+    /// Sets the offset or time of a partition.
     pub fn set(&mut self, topic: &str, partition: i32, number: i64) {
         match self.0.get_mut(topic) {
             Some(partitions) => drop(partitions.insert(partition, number)),

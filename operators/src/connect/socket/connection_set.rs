@@ -112,7 +112,7 @@ impl Connections {
         Ok(slot)
     }
 
-    /// Removes and returns a connection. Dropping it closes it.
+    /// Removes and returns a connection. Dropping the connection closes it.
     pub(super) fn remove(&mut self, slot: usize) -> Option<Connection> {
         let connection = self.slots.get_mut(slot)?.take()?;
         self.closing -= usize::from(connection.read_closed);

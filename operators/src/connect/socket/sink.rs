@@ -279,7 +279,7 @@ impl SocketSink {
         )
     }
 
-    /// Drops the rest of a line, because the next client must not start in the middle of one.
+    /// Drops the rest of a line, because the next client must not start in the middle of a line.
     fn lose_client(&mut self) {
         self.link.stream = None;
         let begun = self.written > 0 && self.buffer.get(self.written - 1) != Some(&b'\n');

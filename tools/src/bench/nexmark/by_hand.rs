@@ -348,7 +348,7 @@ impl HandWritten {
         }
     }
 
-    /// Q0, Q1, Q2, Q13, Q14, Q21 and Q22, whose result depends on one bid alone.
+    /// Q0, Q1, Q2, Q13, Q14, Q21 and Q22: each result depends on one bid alone.
     fn projection(&self, bid: &Bid<'_>, out: &mut Vec<u8>) {
         let Bid { auction, bidder, price, channel, url, date_time, extra } = bid;
         let euros = || {

@@ -120,7 +120,7 @@ fn bare_sender(to: SocketAddr, events: u64) -> Result<Histogram<u64>, Failure> {
     Ok(lag)
 }
 
-/// Runs a sender and a receiver. Returns the lag of the one and the drift that the other measured.
+/// Runs a sender and a receiver. Returns the sender's lag and the drift that the receiver measured.
 fn measured(
     events: u64,
     send: impl FnOnce(SocketAddr) -> Result<Histogram<u64>, Failure>,

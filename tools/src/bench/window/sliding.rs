@@ -37,7 +37,7 @@ pub(super) fn run(load: &Load, json: bool) -> Result<(), Failure> {
 /// The state at the end of an epoch.
 struct EpochEnd {
     at_us: i64,
-    /// The records taken up to then.
+    /// The records taken up to the end of the epoch.
     records: u64,
     /// The time by which the watermark lags the clock.
     lag_ms: i64,

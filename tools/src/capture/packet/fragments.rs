@@ -105,7 +105,7 @@ pub(super) struct Fragments {
 }
 
 impl Fragments {
-    /// Adds a fragment. Returns the payload if this completes it.
+    /// Adds a fragment. Returns the payload if this fragment completes it.
     pub(super) fn add(
         &mut self,
         addresses: Addresses,

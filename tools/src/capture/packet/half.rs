@@ -110,7 +110,7 @@ impl Half {
         self.next_number.wrapping_sub(self.next as u32)
     }
 
-    /// The stream offset of a sequence number. It is negative before offset 0.
+    /// The stream offset of a sequence number, negative for numbers before offset 0.
     pub(super) fn place(&self, number: u32) -> i64 {
         let distance = number.wrapping_sub(self.next_number) as i32;
         self.next as i64 + i64::from(distance)
@@ -173,7 +173,8 @@ impl Half {
         self.seen_end = self.seen_end.max(self.next);
     }
 
-    /// Processes a segment that is out of order, retransmitted, cut, has a FIN, or follows one.
+    /// Processes a segment that is out of order, retransmitted, cut off, contains a FIN, or follows
+    /// a FIN.
     #[cold]
     fn unusual<S: EventSink>(
         &mut self,

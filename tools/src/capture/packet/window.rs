@@ -2,7 +2,8 @@
 
 use std::io::{self, Read};
 
-/// Size of a read, in bytes: small enough to be in the core's cache when it is parsed.
+/// Size of a read, in bytes. It is small enough for the bytes to be in the core's cache when they
+/// are parsed.
 const CHUNK_BYTES: usize = 128 << 10;
 
 pub(crate) struct Window<R> {

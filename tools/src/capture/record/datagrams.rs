@@ -11,7 +11,7 @@ use std::collections::HashMap;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::os::fd::AsRawFd;
 
-/// Maximum number of distinct senders. Beyond it, all are dropped and numbered anew.
+/// Maximum number of distinct senders. Beyond it, all senders are dropped and numbered anew.
 const SENDERS_MAX: usize = 1 << 16;
 /// Maximum number of datagrams between two checks of the limits.
 const BURST_MAX: usize = 1024;

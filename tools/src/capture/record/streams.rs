@@ -18,7 +18,7 @@ const LISTENER: Token = Token(usize::MAX - 1);
 /// Maximum number of concurrent connections.
 const CONNECTIONS_MAX: usize = 60_000;
 
-/// Records what a server sends, until it closes.
+/// Records the data that a server sends, until the server closes the connection.
 pub(super) fn connect(
     to: &[SocketAddr],
     begin: impl FnOnce() -> Result<Recorder, Failure>,
@@ -33,7 +33,7 @@ pub(super) fn connect(
     streams.run(None, true)
 }
 
-/// Records what clients send, and what the server answers if there is one.
+/// Records the data that clients send, and the answers of the server if there is one.
 pub(super) fn listen(
     at: SocketAddr,
     to: Option<&[SocketAddr]>,

@@ -162,7 +162,8 @@ impl Shifter {
         Some(Replacement { range, bytes })
     }
 
-    /// Whether the line is a CSV header that has the column. It decides the stream's separator.
+    /// Whether the line is a CSV header that has the column. If so, the line determines the
+    /// stream's separator and the column's index.
     fn is_header(&mut self, connection: u64, line: &[u8]) -> bool {
         let TimeField::Name(name) = &self.field else { return false };
         if line.first() == Some(&b'{') {
@@ -194,7 +195,7 @@ impl Shifter {
         Some((PayloadTime::parse(&line[range.clone()])?, range))
     }
 
-    /// The time in a column. The first one that is found decides the stream's separator.
+    /// The time in a column. The first time that is found determines the stream's separator.
     fn column(
         &mut self,
         connection: u64,
@@ -220,7 +221,8 @@ impl Csv {
         SEPARATORS.into_iter().filter(move |separator| decided.is_none_or(|one| one == *separator))
     }
 
-    /// A line in which the column was found decides the separator, unless it has only one column.
+    /// Sets the separator to the one with which the column was found in this line, unless the line
+    /// then has only one column.
     fn decide(&mut self, line: &[u8], separator: u8) {
         if columns(line, separator).nth(1).is_some() {
             self.separator = Some(separator);
