@@ -104,7 +104,7 @@ impl Value {
     }
 
     /// Writes the value like [`display`](Self::display), and `null` for NULL. If `null` is
-    /// [`SHOWN_NULL`], the bytes of a BINARY are listed as by [`show`](Self::show).
+    /// `SHOWN_NULL`, the bytes of a BINARY are listed as by [`show`](Self::show).
     pub fn write_text(
         &self,
         data_type: &DataType,

@@ -420,7 +420,7 @@ macro_rules! each_kind {
     }};
 }
 
-/// Turns errors into NULL, except errors that [`passed`] has marked.
+/// Turns errors into NULL, except errors that `passed` has marked.
 pub fn softened(inner: Compiled) -> Compiled {
     each_kind!(inner, |value| match value {
         Err(mut error) if error.is_from_operand => {

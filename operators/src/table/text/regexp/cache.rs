@@ -7,7 +7,7 @@ use std::collections::HashMap;
 /// distinct patterns gains little from a cache.
 const KEPT: usize = 64;
 
-/// Compiled patterns by their text, at most [`KEPT`] of them.
+/// Compiled patterns by their text, at most `KEPT` of them.
 #[derive(Debug)]
 pub struct PatternCache<T>(RefCell<HashMap<String, T>>);
 
