@@ -174,7 +174,8 @@ pub(in crate::table) struct OutputRule {
     pub timed: bool,
 }
 
-/// What a processor can do during a call: read and write the key's state, set timers, emit rows.
+/// The operations of a processor during a call: it can read and write the key's state, set timers,
+/// and emit rows.
 pub struct StatefulProcessorHandle<'h, 'c> {
     pub(in crate::table) cx: &'h mut Context<'c, Vec<u8>>,
     pub(in crate::table) rule: &'h OutputRule,

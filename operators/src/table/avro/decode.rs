@@ -34,7 +34,7 @@ const STEPS_MAX: usize = 1_000_000;
 pub struct DecodeError {
     /// The byte at which reading stopped.
     pub offset: usize,
-    /// What is wrong at that byte.
+    /// The problem at that byte.
     pub reason: &'static str,
 }
 
@@ -523,8 +523,8 @@ impl Compiler {
         self.as_value(writer, reader)
     }
 
-    /// Selects the branch of the reader's union for a value: the first branch of the same type, or
-    /// else the first branch that the value can be converted to.
+    /// Selects the branch of the reader's union for a value. It is the first branch of the same
+    /// type, or else the first one to which the value can be converted.
     fn as_union(
         &mut self,
         writer: &Arc<Schema>,

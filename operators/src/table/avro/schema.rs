@@ -150,7 +150,7 @@ impl Schema {
         Self::new(kind, None, None)
     }
 
-    /// Creates a schema with a logical type and Spark's SQL type, if there are such.
+    /// Creates a schema with an optional logical type and an optional SQL type of Spark.
     pub fn new(kind: Kind, logical: Option<Logical>, catalyst_type: Option<String>) -> Self {
         let of = |inner: &Arc<Self>| inner.expanded;
         let inner = match &kind {

@@ -30,7 +30,7 @@ const PREFIXES: [&str; 4] = ["", "UTC", "GMT", "UT"];
 
 /// The first day after the tables of `chrono-tz`.
 const TABLES_END: Date = Date { year: 2100, month: 1, day: 1 };
-/// The years whose offsets stand in for those of all later years.
+/// The years in which the offsets of all later years are looked up.
 const LAST_YEARS: std::ops::Range<i64> = 2088..2100;
 /// The largest offset from UTC that Java allows, in seconds.
 const MAX_S: i32 = 18 * 3600;

@@ -277,7 +277,7 @@ impl ChainBuilder {
         Ok(())
     }
 
-    /// Combines all current parts into one.
+    /// Ends the current run or chain: combines its parts to a single expression.
     fn close(&mut self) -> PlanResult<()> {
         let mut parts = std::mem::take(&mut self.parts);
         let one = match self.run.take() {

@@ -172,8 +172,8 @@ pub fn divide((x, s1): Scaled, (y, s2): Scaled, to: &DataType) -> Option<i128> {
     let negative = (x < 0) != (y < 0);
     let (x, y) = (x.unsigned_abs(), y.unsigned_abs());
     let shift = i32::from(scale) + i32::from(s2) - i32::from(s1);
-    // For such a small divisor, the quotient can be rounded directly: no quotient is so close to
-    // one half that rounding to 39 decimal places first would change the result.
+    // For a small divisor, rounding to 39 decimal places first cannot change the result: no
+    // quotient is so close to one half. So the quotient is rounded directly.
     let once = power((QUOTIENT_SCALE - i32::from(scale)).unsigned_abs()).is_some_and(|p| y <= p);
     if once
         && shift >= 0

@@ -37,8 +37,8 @@ impl FanOut {
 }
 
 /// Combines the flush statuses of two branches. If one branch can continue while the other is
-/// blocked, the result is `Pending`: the blocked branch may wait for work of the next step, so the
-/// caller must not wait for a wake-up.
+/// blocked, the result is `Pending`, so that the caller does not wait for a wake-up. The blocked
+/// branch may depend on work of the next step.
 fn both(one: FlushStatus, other: FlushStatus) -> FlushStatus {
     let working = |status| matches!(status, FlushStatus::NextEpoch | FlushStatus::Pending);
     match (one, other) {

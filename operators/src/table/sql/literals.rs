@@ -5,12 +5,12 @@
 //! with a filler of the same length, which preserves lines and columns. After tokenizing,
 //! [`Literals::put_back`] stores the decoded texts in the tokens.
 //!
-//! A literal is enclosed in single or double quotes. The escapes are `\` with one of `0 b n r t Z`,
-//! with three octal digits from `000` to `177`, with `u` and four or `U` and eight hexadecimal
-//! digits. `\%` and `\_` keep their backslash, for LIKE. Before any other character the backslash
-//! is dropped. A doubled quote is one quote. `r'…'` has no escapes and ends at the next quote. The
-//! parser concatenates adjacent literals. A literal directly after a raw literal is appended to it
-//! by this module.
+//! A literal is enclosed in single or double quotes. An escape is a `\` and one of these: a
+//! character of `0 b n r t Z`; three octal digits from `000` to `177`; `u` and four or `U` and
+//! eight hexadecimal digits. `\%` and `\_` keep their backslash, for LIKE. Before any other
+//! character the backslash is dropped. A doubled quote is one quote. `r'…'` has no escapes and ends
+//! at the next quote. The parser concatenates adjacent literals. A literal directly after a raw
+//! literal is appended to it by this module.
 //!
 //! Two Spark settings change these rules for the statements after them: see [`LiteralSettings`].
 

@@ -173,10 +173,10 @@ impl Digits {
     /// Returns the shortest digits that identify a number, or `None` if Java may print other
     /// digits.
     ///
-    /// Java's result differs for powers of two (the neighbour below is nearer than the one above),
-    /// for subnormal numbers (precision is lost), and for decimals exactly halfway between two
-    /// doubles. A halfway decimal needs 54 bits, and with at most 17 digits that is only possible
-    /// above 2^52.
+    /// Java's result differs for powers of two, whose lower neighbour is nearer than the upper one.
+    /// It differs for subnormal numbers, which have less precision. It also differs for decimals
+    /// exactly halfway between two doubles. A halfway decimal needs 54 bits, and with at most 17
+    /// digits that is only possible above 2^52.
     fn shortest(value: f64) -> Option<Self> {
         const BELOW: f64 = (1u64 << 52) as f64;
         let power_of_two = value.to_bits().trailing_zeros() >= 52;

@@ -40,7 +40,7 @@ pub enum Direction {
 pub struct PatternError {
     /// Spark's error condition.
     pub condition: &'static str,
-    /// What is wrong with the pattern.
+    /// The problem with the pattern.
     pub reason: String,
 }
 

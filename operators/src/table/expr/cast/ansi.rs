@@ -50,7 +50,7 @@ pub fn is_allowed_without_ansi(from: &DataType, to: &DataType) -> bool {
     }
 }
 
-/// What a failed cast returns.
+/// The result of a failed cast.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum OnError {
     /// An error that ends the query.

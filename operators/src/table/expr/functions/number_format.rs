@@ -201,8 +201,8 @@ impl Section {
     }
 }
 
-/// The significant digits of a number, without leading or trailing zeros. The value is `0.d1d2d3… *
-/// 10^point`.
+/// The significant digits of a number, without leading or trailing zeros. The number is `0.d1d2d3…`
+/// times `10^point`.
 #[derive(Debug, PartialEq)]
 struct Digits {
     digits: Vec<u8>,

@@ -2,11 +2,11 @@
 //! additions of an epoch. So the cost of an epoch depends on its additions, not on the size of the
 //! value.
 //!
-//! *In the checkpoint* the key of a part is the row of the group's key, the number of the part
+//! *In the checkpoint* the key of a part consists of the group's key row, the number of the part
 //! (u32) and the number of the value in the group (u16). The value starts with a byte: [`ADDED`]
 //! for additions to the earlier parts, or [`WHOLE`] for the complete value. A value of bounded
 //! size, such as a sketch, is rewritten completely when its additions have become as long as the
-//! value, and the earlier parts are erased. A list is never rewritten.
+//! value. The earlier parts are then erased. A list is never rewritten.
 //!
 //! *Limits.* Each part takes at least the size of its key. A group that gets one value per epoch
 //! has as many parts as values.

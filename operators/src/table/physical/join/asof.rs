@@ -6,10 +6,10 @@
 //! is emitted at once, and again for each closer right row that arrives before the watermark
 //! reaches it.
 //!
-//! *State.* For each key: the left and right rows that are newer than the watermark, and the last
-//! right row before the watermark, which the next left row may match. Left and right rows expire in
-//! common time order. So a left row is matched with the right row that is the last one at the left
-//! row's time.
+//! *State.* The state of a key contains the left and right rows that are newer than the watermark.
+//! It also contains the last right row before the watermark, which the next left row may match.
+//! Left and right rows expire in common time order. So a left row is matched with the right row
+//! that is the last one at the left row's time.
 //!
 //! *Order.* Left rows are emitted by time and arrival. Among right rows of the same time, the one
 //! that arrived last is the closest.

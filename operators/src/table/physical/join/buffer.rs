@@ -23,7 +23,8 @@ use std::collections::HashMap;
 
 /// The number of bytes after the join key in the key of a row's entry: the side and the number.
 pub(super) const SUFFIX: usize = 9;
-/// This is added to the side in the key of a search's entry, to tell it from a row's entry.
+/// A number that is added to the side in the key of a search's entry, to distinguish it from a
+/// row's entry.
 pub(super) const SEARCH: u8 = 2;
 
 /// A search that was unfinished when the last epoch ended.

@@ -119,7 +119,8 @@ impl StateGuard {
         if is_full && (self.then == AtStateLimit::Fail || expires == [false; 2]) {
             return Err(self.full(all, ahead));
         }
-        // A paused side resumes when enough of the limit is free or the side is not ahead any more.
+        // A paused side resumes when enough of the limit is free, or when it is not ahead of the
+        // other side.
         let is_tight = all > self.bytes - self.bytes / SLACK;
         let wanted = ahead.filter(|side| is_full || is_tight && self.held == Some(*side));
         if wanted != self.held {

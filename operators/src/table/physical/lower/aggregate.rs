@@ -273,7 +273,7 @@ struct Distribution {
 
 /// The rows sent to the instances of an aggregation.
 struct SentRows {
-    /// The columns. Those that identify a group come first.
+    /// The columns to send. The columns that identify a group come first.
     columns: Vec<Resolved>,
     /// The number of columns that identify a group.
     key_count: usize,

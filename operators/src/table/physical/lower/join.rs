@@ -149,8 +149,8 @@ impl Lowering<'_, '_> {
     }
 
     /// Creates the flow control of each side of a join whose state is limited. `None` if there is
-    /// no limit. Also `None` if a side would have to be paused but cannot be: if one source feeds
-    /// both sides, or in micro-batch mode, where each batch must end.
+    /// no limit. Also `None` if the limit is to pause a side, but pausing is impossible: one source
+    /// feeds both sides, or the mode is micro-batch, in which each batch must end.
     fn side_flows(&self, join: &Join, producers: &[Vec<usize>; 2]) -> Option<[Arc<SideFlow>; 2]> {
         self.job.state_limit()?;
         let fails = self.job.state_limit().is_some_and(|limit| limit.then == AtStateLimit::Fail);

@@ -1,7 +1,7 @@
 //! Splits records without quotes, the most common kind.
 //!
 //! One pass over the record tests eight bytes at a time. The splitter leaves a record to the exact
-//! parser if the separators alone do not determine the fields. This is the case if a field opens
+//! parser if the separators alone do not determine the fields. There are four cases: a field opens
 //! with a quote, a line end is inside the record, the line is a comment, or a limit may be
 //! exceeded. For all other records, the exact parser would give the same fields.
 

@@ -1,9 +1,9 @@
 //! The function `sequence` for dates and timestamps.
 //!
-//! Each element is computed from the start by adding n steps at once: first the months and then the
-//! whole days of the steps, both in local time, then the rest as elapsed time. So a sequence that
-//! starts at the end of a month stays at the ends of months, and a clock change does not shift
-//! later elements.
+//! Each element is computed from the start by adding n steps at once. Months are added first, then
+//! whole days, both in local time. The rest is added as elapsed time. So a sequence that starts at
+//! the end of a month stays at the ends of months, and a clock change does not shift later
+//! elements.
 
 use super::super::array::{MAX_SEQUENCE, collected};
 use super::super::registry::{Call, Typed, any_nullable, element_of};
