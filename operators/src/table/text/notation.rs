@@ -26,11 +26,11 @@ fn constant(pattern: &str) -> Pattern {
 pub struct Notation {
     /// The time zone of a timestamp whose text names no zone.
     pub zone: Tz,
-    /// The date pattern. If `None`, dates are parsed as CAST does.
+    /// The date pattern. If `None`, dates are parsed by the rules of CAST.
     pub date: Option<Pattern>,
-    /// The pattern of TIMESTAMP. If `None`, timestamps are parsed as CAST does.
+    /// The pattern of TIMESTAMP. If `None`, timestamps are parsed by the rules of CAST.
     pub timestamp: Option<Pattern>,
-    /// The pattern of TIMESTAMP_NTZ. If `None`, timestamps are parsed as CAST does.
+    /// The pattern of TIMESTAMP_NTZ. If `None`, timestamps are parsed by the rules of CAST.
     pub timestamp_ntz: Option<Pattern>,
     /// The text of NaN.
     pub nan: String,

@@ -91,7 +91,7 @@ enum At {
     Quote,
     /// After a period and white space.
     PeriodSpace,
-    /// After a period, before the first letter of what may be the next sentence.
+    /// After a period, before the first letter of a possible next sentence.
     Opening,
     /// After `!` or `?`.
     Mark,

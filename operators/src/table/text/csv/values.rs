@@ -16,7 +16,7 @@ const DATE_PATTERN: &str = "yyyy-MM-dd";
 #[derive(Clone, Debug)]
 pub struct Values {
     notation: Notation,
-    /// Whether a date that does not match the pattern is parsed as CAST does.
+    /// Whether a date that does not match the pattern is parsed by the rules of CAST.
     date_fallback: bool,
     timestamp_fallback: bool,
     /// The text that is read as NULL. An empty field is NULL too.
@@ -27,8 +27,7 @@ pub struct Values {
 
 impl Values {
     /// Creates the rules. `fallback` tells whether dates and timestamps that do not match their
-    /// patterns are parsed as CAST does. If it is `None`, they are if no pattern is set for the
-    /// type.
+    /// patterns are parsed by the rules of CAST. `None` means only for a type without a pattern.
     pub fn new(
         mut notation: Notation,
         fallback: Option<bool>,

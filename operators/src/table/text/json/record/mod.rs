@@ -40,8 +40,8 @@ pub struct JsonReadOptions {
     pub features: Features,
     /// The JSON parser of Spark that is emulated.
     pub source: Source,
-    /// Whether dates and timestamps that do not match their pattern are parsed as CAST does. If
-    /// `None`, they are if no pattern is set.
+    /// Whether dates and timestamps that do not match their pattern are parsed by the rules of
+    /// CAST. `None` means only if no pattern is set.
     pub fallback: Option<bool>,
 }
 
