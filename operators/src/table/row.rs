@@ -126,12 +126,12 @@ pub fn decimal_of(bytes: &[u8]) -> i128 {
 pub struct Array<'a> {
     /// Number of elements.
     pub len: usize,
-    /// One field per element.
+    /// The elements, as a row with one field per element.
     pub row: Row<'a>,
 }
 
 impl<'a> Array<'a> {
-    /// Interprets bytes as an array.
+    /// Interprets bytes as an array. They must be the encoding of an array.
     #[inline]
     pub fn new(bytes: &'a [u8]) -> Self {
         Self { len: word(bytes, 0) as usize, row: Row(&bytes[8..]) }
@@ -157,7 +157,7 @@ pub struct Map<'a> {
 }
 
 impl<'a> Map<'a> {
-    /// Interprets bytes as a map.
+    /// Interprets bytes as a map. They must be the encoding of a map.
     #[inline]
     pub fn new(bytes: &'a [u8]) -> Self {
         let keys_bytes = word(bytes, 0) as usize;
@@ -332,7 +332,7 @@ impl<'b, B: Bytes> RowWriter<'b, B> {
         self.set(index, value as u64);
     }
 
-    /// Sets a boolean.
+    /// Sets a BOOLEAN field.
     #[inline]
     pub fn bool(&mut self, index: usize, value: bool) {
         self.set(index, u64::from(value));

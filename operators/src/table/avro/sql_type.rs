@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 /// A SQL type, and whether its values can be NULL.
 pub struct Nullable {
-    /// The type.
+    /// The SQL type.
     pub data_type: DataType,
     /// Whether a value can be NULL.
     pub is_nullable: bool,

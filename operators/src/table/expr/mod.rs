@@ -179,7 +179,7 @@ pub fn when(condition: Expr, value: impl Into<Expr>) -> When {
 pub struct When(Vec<(Expr, Expr)>);
 
 impl When {
-    /// Adds a condition.
+    /// Adds a branch: a condition, and the result if this is the first true condition.
     pub fn when(mut self, condition: Expr, value: impl Into<Expr>) -> Self {
         self.0.push((condition, value.into()));
         self
@@ -202,7 +202,7 @@ pub fn col(name: &str) -> Expr {
     Expr::Column { parts, place: Place::default() }
 }
 
-/// A constant.
+/// Creates a constant from a Rust value.
 pub fn lit(value: impl Into<Expr>) -> Expr {
     value.into()
 }
@@ -237,7 +237,7 @@ impl From<&str> for Expr {
     }
 }
 
-/// Calls a function by name.
+/// Creates a call of a function by its name. The name is looked up when the query is planned.
 pub fn call(name: &str, args: impl IntoIterator<Item = Expr>) -> Expr {
     Expr::Call {
         name: name.to_string(),

@@ -26,7 +26,7 @@ pub(super) struct Generate {
     outer: bool,
     /// The input columns to copy: slot in the input, index in the output, physical type.
     copied: Vec<CopiedColumn>,
-    /// The number of input columns.
+    /// The number of input columns, and that of output columns.
     width: usize,
     out_width: usize,
     scratch: Scratch,

@@ -54,7 +54,8 @@ impl OutputMode {
     }
 }
 
-/// Builds a `WHERE`.
+/// Builds a filter by the condition of a `WHERE`. Fails if the condition is not BOOLEAN or contains
+/// an aggregate.
 pub fn filter(input: Plan, written: &Expr) -> PlanResult<Plan> {
     let condition = condition(written, &input.scope())?;
     Ok(Plan::Filter(Box::new(input), condition))

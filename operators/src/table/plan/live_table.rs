@@ -9,7 +9,7 @@ use std::sync::Arc;
 pub trait TableReader: Send + Sync {
     /// A number that identifies the current version of the table. It differs after each change.
     fn version(&self) -> Result<u64, EngineError>;
-    /// The current rows.
+    /// Reads the current rows.
     fn rows(&self) -> Result<Vec<Vec<Value>>, EngineError>;
 }
 

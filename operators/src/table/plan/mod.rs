@@ -232,29 +232,29 @@ pub struct Qualifier {
 /// A query plan: a tree of relational operators.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Plan {
-    /// A source.
+    /// The rows of a source.
     Scan(Scan),
-    /// Computed columns.
+    /// Computes the columns of a new row from each row.
     Project(Box<Plan>, Vec<(Resolved, String)>),
     /// The rows for which the condition is true.
     Filter(Box<Plan>, Resolved),
     /// The input's columns and those of a generator, one row per element.
     Generate(Box<Plan>, Generator),
-    /// Grouping keys and aggregates.
+    /// Groups rows by keys, and computes aggregates for each group.
     Aggregate(Box<Plan>, Vec<(Resolved, String)>, Vec<AggregateCall>),
     /// All rows of all inputs, which have the same types.
     Union(Vec<Plan>),
-    /// Sorts rows.
+    /// Sorts the rows by keys.
     Sort(Box<Plan>, Vec<SortKey>),
-    /// Keeps the first rows.
+    /// Passes on only the first rows, of the given number.
     Limit(Box<Plan>, u64),
     /// Qualifies all columns with a relation name.
     Alias(Box<Plan>, String),
     /// Qualifies the columns from an index onward with a relation name.
     QualifyFrom(Box<Plan>, usize, String),
-    /// Qualifies each column separately.
+    /// Qualifies each column by its own qualifier.
     Qualified(Box<Plan>, Vec<Qualifier>),
-    /// Skips the first rows.
+    /// Drops the first rows, of the given number.
     Offset(Box<Plan>, u64),
     /// Constant rows.
     Values(Schema, Vec<Vec<Value>>),

@@ -14,7 +14,7 @@ use crate::table::plan::{Join, JoinKind, Plan, SortKey};
 use crate::table::types::{Field, Schema};
 use crate::table::value::Value;
 
-/// Optimises a plan.
+/// Rewrites a plan to a cheaper plan with the same result. The plan must be resolved and checked.
 pub fn optimize(plan: &Plan) -> Plan {
     match plan {
         Plan::Alias(input, _) | Plan::QualifyFrom(input, ..) | Plan::Qualified(input, _) => {

@@ -118,7 +118,7 @@ impl Tokens {
         Self(tokens)
     }
 
-    /// Plans the query.
+    /// Parses and plans the query. The views in it must exist in the catalog.
     pub fn plan(self, catalog: &dyn Catalog) -> PlanResult<Plan> {
         parse_tokens(self.0, catalog)
     }

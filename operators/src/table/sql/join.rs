@@ -15,7 +15,7 @@ use crate::table::plan::join::JoinType;
 use crate::table::plan::limits::{MAX_NESTING, too_complex};
 use sqlparser::ast::{self, JoinConstraint, JoinOperator, Spanned, TableWithJoins};
 
-/// Plans an ASOF join.
+/// Plans an ASOF join from its MATCH_CONDITION and its ON or USING clause.
 fn asof(
     left: Plan,
     right: Plan,

@@ -527,7 +527,7 @@ fn one_expr(sql: &str, catalog: &dyn Catalog) -> PlanResult<Expr> {
     }
 }
 
-/// Plans one query.
+/// Parses and plans a single query.
 pub fn parse_query(sql: &str, catalog: &dyn Catalog) -> PlanResult<Plan> {
     parse_tokens(tokenize(sql, catalog.literals())?, catalog)
 }

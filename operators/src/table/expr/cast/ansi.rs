@@ -1,6 +1,6 @@
 //! The rules of casts in ANSI mode: which casts are allowed, and the result for a value that does
-//! not fit the type. The result is an error, or NULL for `try_cast`. With ANSI mode off, the value
-//! is wrapped.
+//! not fit the type. The result is an error, or NULL for `try_cast`. With ANSI mode off, a number
+//! is wrapped and any other value becomes NULL.
 
 use crate::table::expr::compile::{Eval, EvalError, failed};
 use crate::table::types::DataType;

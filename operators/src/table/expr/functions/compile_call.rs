@@ -27,7 +27,8 @@ fn shown(arg: &Resolved) -> Resolved {
     Resolved { node, data_type: arg.data_type.clone(), nullable: arg.nullable }
 }
 
-/// Compiles a resolved call.
+/// Compiles a resolved call to a closure. `exprs` are the expressions of the arguments, and `args`
+/// their compiled form.
 pub fn compile(
     name: &'static str,
     args: Vec<Compiled>,

@@ -392,8 +392,8 @@ struct Rules {
     features: Features,
     /// Whether a bad record is an error (mode FAILFAST).
     fail: bool,
-    /// Whether dates and timestamps that do not match their pattern are parsed like CAST does;
-    /// `None` if the option is not given.
+    /// Whether dates and timestamps that do not match their pattern are parsed by the rules of
+    /// CAST; `None` if the option is not given.
     fallback: Option<bool>,
     corrupt: String,
 }

@@ -44,8 +44,8 @@ enum Rounding {
     HalfEven,
 }
 
-/// The number of digits argument of a call: 0 if it is not given, `None` if it is not a constant
-/// number.
+/// The value of the argument for the number of digits: 0 if it is not given, `None` if it is not a
+/// constant number.
 fn wanted(digits: Option<&Resolved>) -> Option<i64> {
     match digits.map(|digits| &digits.node) {
         None => Some(0),

@@ -322,7 +322,7 @@ mod tests {
                 parts.read_added(&part).unwrap();
                 sketch.encode(&mut sparse);
                 assert_eq!(sketch.whole_bytes(), Some(sparse.len()));
-                // The encoding of older checkpoints.
+                // Older checkpoints have this encoding: all registers, without the flag `SPARSE`.
                 all.encode(&mut dense);
                 for bytes in [sparse, dense] {
                     let mut again = HyperLogLog::new(4);

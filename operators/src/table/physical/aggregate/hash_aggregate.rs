@@ -183,7 +183,8 @@ pub(in crate::table::physical) struct OutputRules {
     pub mode: OutputMode,
     /// Whether epochs end at markers between records (continuous mode) instead of between batches.
     pub continuous: bool,
-    /// Whether this aggregation has only this instance.
+    /// Whether the result consists only of this instance's rows: there is no other instance, and no
+    /// union adds other rows.
     pub is_only_instance: bool,
 }
 
@@ -585,8 +586,8 @@ impl HashAggregate {
             let at = if complete { emission.next } else { self.touched[emission.next] as usize };
             let entry = &self.entries[at];
             let ingest_ns = if entry.touched { entry.ingest_ns } else { UNTIMED };
-            // The checkpoint may be from a run in append mode, which removed groups that are listed
-            // here.
+            // The group may have been removed, because the checkpoint may be from a run in another
+            // output mode.
             if !entry.is_removed {
                 self.emit(at, ingest_ns)?;
             }

@@ -40,7 +40,7 @@ use millstream_engine::runtime::state_log::StateLog;
 
 /// The maximum number of unfinished searches. At this number, the join accepts no more rows.
 const SEARCHES: usize = 1024;
-/// The number of search steps per call of [`Stage::flush`].
+/// The maximum number of search steps in a row, before the stage continues with other work.
 const SEARCH_STEPS: usize = 16;
 
 /// The configuration of one side of the join.

@@ -22,7 +22,7 @@ pub struct Inference {
     parser: Parser,
     values: Values,
     prefers_date: bool,
-    /// Whether a column of dates and timestamps becomes TIMESTAMP instead of STRING.
+    /// Whether a column of dates and timestamps becomes a timestamp column instead of STRING.
     dates_are_times: bool,
     /// Whether timestamps without a time zone are inferred as TIMESTAMP_NTZ.
     times_without_zone: bool,

@@ -522,9 +522,9 @@ impl Parser {
         Ok(true)
     }
 
-    /// Whether the last quoted field of the input is the text between its quotes. If it has an
-    /// escape, it is not, because Spark's parser drops the character before the escape. If quotes
-    /// are disabled, it is not either, because Spark's parser confuses NUL with its marker for the
+    /// Whether the last quoted field of the input is the text between its quotes. It may not be if
+    /// it contains an escape, because Spark's parser drops the character before the escape. It is
+    /// not if quotes are disabled, because Spark's parser confuses NUL with its marker for the
     /// start of a field.
     fn is_plain_at_end(&self, text: &[u8]) -> bool {
         let Dialect { quote, escape, escape_of_escape, .. } = self.dialect;
@@ -532,8 +532,8 @@ impl Parser {
         !self.passed_over && quote != 0 && (escape == escape_of_escape || !lost())
     }
 
-    /// Whether a quoted field that spans lines is the text between its quotes. If it has an escape,
-    /// it is not, because Spark's parser drops the character before the escape.
+    /// Whether a quoted field that spans lines is the text between its quotes. It may not be if it
+    /// contains an escape, because Spark's parser drops the character before the escape.
     fn is_plain_over_lines(&self, text: &[u8]) -> bool {
         let Dialect { escape, escape_of_escape, .. } = self.dialect;
         let has = |c: u32| text.iter().any(|b| u32::from(*b) == c);

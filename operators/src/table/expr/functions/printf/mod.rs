@@ -432,7 +432,7 @@ fn parts(pattern: &str) -> Outcome<Vec<Part<'_>>> {
     Ok(parts)
 }
 
-/// Formats arguments by a pattern.
+/// Formats arguments by a pattern. Fails if the pattern is malformed or does not fit the arguments.
 pub fn format_string(
     pattern: &str,
     args: &[Cell<'_>],

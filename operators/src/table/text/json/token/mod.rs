@@ -170,7 +170,7 @@ pub struct Tokens<'j> {
     current: Option<Token>,
     /// The first token of the value of the current name, which is read together with the name.
     after_name: Option<Token>,
-    /// Whether the current string has not been read yet.
+    /// Whether the current string, or the string after the current name, has not been read yet.
     unread: bool,
     /// The byte offset at which the current value starts.
     begin: usize,
