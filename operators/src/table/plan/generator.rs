@@ -23,7 +23,7 @@ pub enum GeneratorOutput {
 /// A resolved generator.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Generator {
-    /// An array, or a map for [`GeneratorOutput::Entry`].
+    /// The array for whose elements rows are emitted. For [`GeneratorOutput::Entry`] it is a map.
     pub array: Resolved,
     /// The columns produced from each element.
     pub output: GeneratorOutput,

@@ -52,9 +52,9 @@ pub fn compile(
 /// How a function treats NULL arguments.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum NullArguments {
-    /// The result is NULL.
+    /// A NULL argument makes the result NULL.
     MakeNull,
-    /// The function itself handles NULL.
+    /// The function itself handles NULL arguments.
     Evaluated,
 }
 

@@ -58,7 +58,8 @@ impl RecordReader {
         self.parser.set_line_end(line_end);
     }
 
-    /// Parses a record and writes its fields into a row.
+    /// Parses a record and writes its fields into a row. Fails if the record is malformed or does
+    /// not fit the schema.
     #[inline]
     pub fn read<B: Bytes>(
         &mut self,
