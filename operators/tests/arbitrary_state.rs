@@ -571,7 +571,7 @@ fn an_initial_state_that_cannot_be_is_refused() {
     let mismatch = "INITIAL_STATE_KEY_MISMATCH";
     assert_eq!(condition(&texts.group_by([col("key")])).unwrap(), mismatch);
     assert_eq!(condition(&texts.group_by([])).unwrap(), mismatch);
-    // A processor that does not handle an initial state.
+    // A processor that does not handle an initial state is rejected.
     let error = Runs::new().run(&[(1, 0, 1)], (BATCHES, 1), |frame| {
         let initial = initial("(1, 10)")?;
         let grouped = frame.group_by([col("k")]).with_initial_state(&initial)?;

@@ -132,7 +132,7 @@ fn records_that_are_left_out_are_counted() {
     // `key0 10` has seven bytes.
     assert_eq!(read(&capture, CONTINUOUS), wanted(0..100));
     assert_eq!((bad.count(), bad.last().len()), (LINES as u64 - 100, 16));
-    // A flipped bit in the middle.
+    // Flips a bit in the middle of the file.
     let mut bytes = std::fs::read(&path).unwrap();
     let middle = bytes.len() / 2;
     bytes[middle] ^= 1;

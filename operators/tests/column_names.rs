@@ -9,7 +9,7 @@ use millstream::{
     StallCause,
 };
 
-/// What a service may store of a query.
+/// A service that stores in its fields everything that a query returns.
 struct Service {
     input: Input<u64>,
     output: Output<(u64, u64)>,

@@ -277,9 +277,10 @@ fn partitioned_files_come_back() {
 }
 
 type Options<'o> = &'o [(&'o str, &'o str)];
-/// Format, options, file extension, bytes.
+/// A test of writing: the format, the options, the file extension, and the expected bytes.
 type Written<'c> = (&'c str, Options<'c>, &'c str, &'c str);
-/// Format, bytes of the file, options, schema.
+/// A test of schema inference: the format, the bytes of the file, the options, and the expected
+/// schema.
 type Inferred<'c> = (&'c str, &'c str, Options<'c>, &'c str);
 
 /// The expected texts were written by Apache Spark for the same rows and options.

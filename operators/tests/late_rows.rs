@@ -250,8 +250,8 @@ impl ForeachWriter for Opened {
     }
 }
 
-/// A sink that writes before an epoch's marker uses the right epoch number from the first epoch of
-/// a run on.
+/// A sink that gets rows before an epoch's marker gets the right epoch number with them, also in
+/// the first epoch after a restart.
 #[test]
 fn after_a_restart_a_sink_goes_on_with_its_epochs() {
     let folder = Folder::new("epochs");

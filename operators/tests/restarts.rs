@@ -164,8 +164,8 @@ fn a_flipped_byte_or_a_missing_file_is_named() {
             assert_eq!(error.condition(), "CHECKPOINT_DAMAGED", "{error}");
             assert!(error.to_string().contains(path.to_str().unwrap()), "{error}");
             std::fs::write(&path, &whole).unwrap();
-            // If its last commit is missing, a query falls back to the previous epoch if that is
-            // complete.
+            // If its last commit is missing, a query falls back to the previous epoch, provided
+            // that this epoch is complete.
             if path.parent() != Some(&scratch.0.join("commits")) {
                 std::fs::remove_file(&path).unwrap();
                 let Err(error) = start(&session, COUNT, &scratch.0, trigger) else {

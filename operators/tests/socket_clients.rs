@@ -545,7 +545,7 @@ fn clients_of_a_unix_socket_are_served_like_those_of_tcp() {
     assert_eq!(std::fs::read(&path).unwrap(), b"a file");
 }
 
-/// A worker closes its sockets when it ends.
+/// Waits until a socket file is removed. A worker removes it when it ends.
 fn until_gone(path: &str) {
     let start = Instant::now();
     while std::path::Path::new(path).exists() {

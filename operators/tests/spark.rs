@@ -69,8 +69,8 @@ fn expressions_are_what_spark_makes_of_them() {
     assert!(wrong.is_empty(), "{} of {checked} differ:\n{}", wrong.len(), wrong.join("\n"));
 }
 
-/// Expressions that Spark rejects and Millstream writes: a value of the type of one branch of a
-/// union.
+/// Expressions that Spark rejects and Millstream accepts: `to_avro` with a union, of a value whose
+/// type is that of one branch.
 const WRITTEN_AS_A_BRANCH: [&str; 3] = [
     r#"to_avro(1, '["string", "int"]')"#,
     r#"to_avro(named_struct('member0', 1, 'member1', CAST(NULL AS STRING)), '["null", "int", "string"]')"#,

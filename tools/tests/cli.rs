@@ -233,7 +233,7 @@ fn benches_run_and_check_their_results() {
     assert!(report["millstream"]["p50"].as_u64().unwrap() > 0, "{report}");
 }
 
-/// Each query of NEXMark gives the results of the same query by hand.
+/// Each NEXMark query gives the results of its hand-written implementation.
 #[test]
 fn queries_of_nexmark_give_the_results_by_hand() {
     // In ten seconds of event time windows close, in a minute auctions and sessions end. q2 has few

@@ -71,8 +71,8 @@ struct Found {
     events: Vec<Event>,
     /// Number of damaged parts.
     damage: usize,
-    /// Number of missing events, over the parts for which the reader tells it. A compressed part is
-    /// followed by another one, at the next mark, that has the number.
+    /// Number of missing events in those damaged parts for which the reader reports a number. For a
+    /// compressed part, the damage that is reported at the next mark has the number.
     missing: u64,
     is_closed: bool,
 }

@@ -1,7 +1,9 @@
-//! The list of error conditions in `docs/src/reference.md` has those that the code raises.
+//! The list of error conditions in `docs/src/reference.md` contains every condition that the code
+//! raises.
 //!
-//! A condition is a string literal of capitals with an underscore that ends, or goes on with a
-//! subcondition or with `: `. `error-conditions-of-spark.txt` names the literals that need no entry.
+//! A condition is a string literal of capital letters with an underscore. The literal ends after
+//! it, or continues with a subcondition or with `: `. `error-conditions-of-spark.txt` lists the
+//! literals that need no entry.
 
 use regex::Regex;
 use std::collections::{BTreeMap, BTreeSet};
@@ -11,7 +13,7 @@ fn root() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("..")
 }
 
-/// All files of Rust below a folder, without tests and benches.
+/// Collects all Rust files below a folder, except tests and benches.
 fn sources(folder: &Path, found: &mut Vec<PathBuf>) {
     for entry in std::fs::read_dir(folder).unwrap() {
         let path = entry.unwrap().path();
@@ -24,7 +26,7 @@ fn sources(folder: &Path, found: &mut Vec<PathBuf>) {
     }
 }
 
-/// The conditions in the code, each with a file that has it.
+/// The conditions in the code, each with a file that contains it.
 fn raised() -> BTreeMap<String, PathBuf> {
     let literal = r#""([A-Z][A-Z0-9]*(?:_[A-Z0-9]+)+)(?:\.[A-Z0-9_{}a-z]+)?(?:"|: )"#;
     let (literal, mut files, mut found) =

@@ -49,7 +49,8 @@ impl Running<'_> {
         self.messages()
     }
 
-    /// Whether the command says a part. Returns false if it has ended because its port is taken.
+    /// Waits until the command has printed a message that contains `part`. Returns false if it has
+    /// ended because its port is taken.
     fn says_or_port_is_taken(&mut self, part: &str) -> bool {
         until(part, || self.messages().contains(part) || self.child.try_wait().unwrap().is_some());
         let said = self.messages();
@@ -80,7 +81,7 @@ struct Query<'s> {
 
 impl<'s> Query<'s> {
     /// Starts a job in which `$1`, `$2` are replaced by free ports. A port may be taken between its
-    /// choice and the start of the job. Then others are tried.
+    /// choice and the start of the job. In that case other ports are tried.
     fn start(scratch: &'s Scratch, sources: usize, sql: &str) -> Self {
         for _ in 0..20 {
             let listeners: Vec<_> =

@@ -279,7 +279,7 @@ fn sources_of_all_kinds_are_replaced_in_both_modes() {
         scratch.write("option.sql", &job.replace("subscribe 'words'", &with_option));
         scratch.passes(&[&["option.sql"], &args[1..]].concat());
     }
-    // As in production, a schema of the topic may be given, but only its own.
+    // As in production, the job may declare the schema of the topic, but no other schema.
     let job = scratch.read("job.sql").replace(", includeHeaders 'true'", "");
     let job = job.replace("CAST(CAST(headers[0].value AS STRING) AS INT) + partition", "partition");
     let with_schema = |value_type: &str| {

@@ -10,7 +10,7 @@ use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
-/// Most seconds of a command, so that a loop that waits for a message comes to an end.
+/// Time limit of a command, in seconds. It ends a command that waits in vain for a message.
 const COMMAND_S: &str = "120";
 
 /// The folder of the lesson, and the process groups of its background commands.
@@ -111,8 +111,9 @@ fn every_command_of_the_lesson_prints_what_the_lesson_shows() {
     std::fs::create_dir_all(&scratch.folder).unwrap();
     let page = Path::new(env!("CARGO_MANIFEST_DIR")).join("../docs/src/replay-lesson.md");
     let page = std::fs::read_to_string(page).unwrap();
-    // The port that the lesson uses may not be free on this machine. On Linux a bound socket that does
-    // not listen reserves another one: only sockets that allow the reuse, as listeners do, share it.
+    // The port in the lesson may not be free on this machine, so it is replaced by a free one. On
+    // Linux a bound socket that does not listen reserves the port: only sockets that allow address
+    // reuse, as listeners do, can bind to it too.
     let reserved =
         socket2::Socket::new(socket2::Domain::IPV4, socket2::Type::STREAM, None).unwrap();
     reserved.set_reuse_address(true).unwrap();

@@ -72,7 +72,8 @@ impl<'o> OptionReader<'o> {
     pub fn required(&mut self, name: &'static str, example: &str) -> PlanResult<&'o str> {
         let (what, options, known) = (self.what, self.options, self.known.clone());
         self.get(name).ok_or_else(|| {
-            // A known option is never suggested as a misspelling of another one.
+            // An option that the connector knows is never suggested as a misspelling of the missing
+            // one.
             let own = |key: &str| known.iter().any(|known| known.eq_ignore_ascii_case(key));
             let near = options.iter().find(|(key, _)| distance(key, name) <= 2 && !own(key));
             let fix = match near {

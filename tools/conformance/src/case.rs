@@ -41,7 +41,7 @@ impl Case {
         self.0["steps"].as_array().into_iter().flatten()
     }
 
-    /// A setting that differs from the default.
+    /// The value of a setting. `None` if the case uses the default.
     pub fn setting(&self, key: &str) -> Option<&str> {
         self.0["conf"][key].as_str()
     }

@@ -45,7 +45,7 @@ pub fn compare(
     let timed = case.views().any(|view| !view["watermark"].is_null());
     let within = |view: &Json| !view["drop_duplicates_within_watermark"].is_null();
     let sessions = case.queries().any(|sql| sql.contains("session_window"));
-    // Partitions of a source overtake each other.
+    // Rows of different partitions overtake each other.
     let in_order = !timed || parts == 1 && in_order(case);
     // A source whose partitions are all idle no longer holds back another source.
     if timed && parts > 1 && prepared.streams.len() > 1 {

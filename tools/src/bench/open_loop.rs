@@ -63,7 +63,7 @@ pub(super) struct Load {
     pub warm_up: u64,
 }
 
-/// Consecutive lines have distant words, and each word occurs once in `words` lines.
+/// The distance between the words of consecutive lines. In `words` lines each word occurs once.
 const STRIDE: u64 = 1_000_003;
 
 impl Load {

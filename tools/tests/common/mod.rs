@@ -55,7 +55,7 @@ pub fn millstream() -> Command {
     Command::new(env!("CARGO_BIN_EXE_millstream"))
 }
 
-/// Sends a signal, such as `INT`, which is that of Ctrl-C.
+/// Sends a signal, such as `INT`, the signal of Ctrl-C.
 pub fn signal(child: &Child, name: &str) {
     let (name, id) = (format!("-{name}"), child.id().to_string());
     assert!(Command::new("kill").args([name, id]).status().unwrap().success());

@@ -84,7 +84,8 @@ impl Framer {
         }
     }
 
-    /// Marks connections as datagrams. Needed if reading starts after the events that opened them.
+    /// Marks these connections as connections of datagrams. Needed if reading starts after the
+    /// events that opened them.
     pub(super) fn opened_before(&mut self, datagrams: HashSet<u32>) {
         self.datagrams = datagrams;
     }

@@ -15,7 +15,8 @@ const UNSHARED: u32 = 512;
 /// The emission schedule of a run.
 pub(super) struct Pace {
     speed: f64,
-    /// The recorded time at which the schedule starts. `None`: the first record's.
+    /// The recorded time at which the schedule starts. `None`: the schedule starts at the time of
+    /// the first record.
     first_ns: Option<u64>,
     /// The start of the schedule: the query's monotonic time and the recorded time, both in
     /// nanoseconds. `None` before the first record.

@@ -5,7 +5,8 @@ use std::collections::VecDeque;
 /// The content of a stretch of staged bytes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Content {
-    /// Whole lines, the last one with its end. `is_text` says that all are UTF-8.
+    /// Whole lines. Each of them, also the last one, has its line end. `is_text` says that all are
+    /// UTF-8.
     Lines { is_text: bool },
     /// One record.
     Record,

@@ -71,9 +71,9 @@ impl Capture {
         self
     }
 
-    /// Counts the records that are left out in `bad`, which also keeps the last few with the
-    /// reason. These are records that are too long, not UTF-8 or incomplete, and damaged parts of
-    /// the file. Without this call they are left out silently. After a restart the count starts
+    /// Counts in `bad` the records that are left out, and keeps the last few of them with the
+    /// reason. Left out are records that are too long, not UTF-8 or incomplete, and damaged parts
+    /// of the file. Without this call they are left out silently. After a restart the count starts
     /// from 0.
     pub fn bad_records(mut self, bad: &BadRecords) -> Self {
         self.bad = Some(bad.clone());

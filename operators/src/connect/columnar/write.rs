@@ -117,7 +117,7 @@ enum Encoder {
 }
 
 enum Column {
-    /// The number of NULLs; every row is NULL.
+    /// A column in which every row is NULL, with the number of its rows.
     Null(usize),
     Bool(BooleanBuilder),
     Byte(Int8Builder),

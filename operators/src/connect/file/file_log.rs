@@ -133,7 +133,8 @@ impl FileLog {
         }
     }
 
-    /// All lines with their batch. Lines from before the last compaction have its batch.
+    /// All lines with their batch. Lines from before the last compaction get the batch number of
+    /// the compacted entry.
     pub fn read_all(&self, storage: &dyn Storage) -> Result<Vec<(u64, String)>, EngineError> {
         let batches = self.batches(storage)?;
         let Some(&(last, _)) = batches.last() else { return Ok(Vec::new()) };

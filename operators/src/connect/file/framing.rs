@@ -7,7 +7,8 @@ use crate::table::text::csv::{Dialect, LineEnd, Parsed, Parser};
 use memchr::{memchr2, memmem};
 use std::io::{self, Read};
 
-/// Number of bytes of a file within which the end of its first line determines the line end.
+/// The line end of a file is detected at the end of its first line, if that is within this number
+/// of bytes.
 const HEAD_BYTES_MAX: usize = 1 << 20;
 
 /// The longest separator of records.
@@ -122,7 +123,8 @@ impl Scanner {
         self.too_few = 0;
     }
 
-    /// Adjusts to a window whose first `bytes` were removed. All of them must have been scanned.
+    /// Adjusts to a window from which the first `bytes` bytes were removed. All of them must have
+    /// been scanned.
     pub fn dropped(&mut self, bytes: usize) {
         self.at -= bytes;
         self.begin = self.begin.saturating_sub(bytes);

@@ -171,7 +171,7 @@ impl Cluster {
         Ok(offsets)
     }
 
-    /// Resolves the same `at` for all partitions.
+    /// Resolves `at` in all partitions. `at` has the same meaning as in [`offsets`](Self::offsets).
     pub fn offsets_at(&self, of: &Partitions, at: i64) -> Result<ByPartition, EngineError> {
         self.offsets(of.iter().map(|(topic, partition)| (topic.as_str(), *partition, at)))
     }

@@ -1,4 +1,4 @@
-//! Offsets per partition, and their JSON form in options and checkpoints. It is Spark's:
+//! Offsets per partition, and their JSON form in options and checkpoints. The form is Spark's:
 //! `{"orders":{"0":23,"1":5}}`.
 
 use serde_json::{Map, Value};

@@ -43,7 +43,7 @@ type LongRow = [i64; 3];
 trait Rows: Send {
     /// The next row; `None` if there is none now.
     fn next(&mut self) -> Option<LongRow>;
-    /// Whether there will be no more rows.
+    /// Whether the supplier has ended: `next` will return no more rows.
     fn is_over(&mut self) -> bool;
 }
 
@@ -213,7 +213,7 @@ fn run_query<R: Rows + 'static>(
 /// The latencies, and the number of matches.
 type Found = (Histogram<u64>, u64);
 
-/// Records latencies and the number of matches; they are handed over when this is dropped.
+/// Records latencies and the number of matches. Dropping it stores both in `out`.
 struct Latencies {
     load: Load,
     base: Instant,
@@ -262,13 +262,14 @@ impl Load {
         self.buffered / 2
     }
 
-    /// A row. Its event time follows from its number and the rate.
+    /// The row number `i` of a side. Its event time follows from the number and the rate.
     fn row(&self, is_left: bool, i: i64) -> LongRow {
         let key = if is_left { i } else { i - self.lag() };
         [key.wrapping_mul(SCRAMBLE), BASE_US + i * 1_000_000 / self.rate, i]
     }
 
-    /// The range of the join: half of the buffered rows have had their match.
+    /// The range of the join. It is as long as the buffered rows, so a row is still buffered after
+    /// its match: half of the buffered rows have had their match.
     fn range(&self) -> Range {
         let us = self.buffered * 1_000_000 / self.rate;
         Range { before_us: us, after_us: us }

@@ -21,7 +21,7 @@ use std::time::{Duration, Instant};
 const HOUR_US: i64 = 3_600_000_000;
 /// The time of the first row, which is after every watermark.
 const BASE_US: i64 = 1_000 * HOUR_US;
-/// Consecutive rows have distant keys.
+/// The distance between the keys of consecutive rows.
 const STRIDE: i64 = 1_000_003;
 
 /// Counts the output rows.

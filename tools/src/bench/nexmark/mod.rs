@@ -75,7 +75,7 @@ enum Query {
     Q17,
     /// The last bid of each bidder for an auction, updated with every bid
     Q18,
-    /// Bids with the number of their channel, found by a regular expression
+    /// Bids for auctions of a category, with the auction's columns: a join without an end
     Q20,
     /// Bids with the number of their channel, by a regular expression
     Q21,

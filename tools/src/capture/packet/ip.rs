@@ -82,7 +82,8 @@ fn checked(fragment: Fragment<'_>) -> Result<Fragment<'_>, Skip> {
 fn v6(packet: Part<'_>) -> Result<(Addresses, Carried<'_>), Skip> {
     let header = packet.head(40)?;
     let total = match usize::from(be16(header, 4)) {
-        // A length of 0 means that it exceeds the field, or that there is no payload.
+        // A length of 0 means that the payload is too long for the field, or that there is no
+        // payload.
         0 => packet.length,
         bytes => bytes + 40,
     };

@@ -39,7 +39,7 @@ pub(super) fn packet(link: u32, frame: Part<'_>) -> Result<Part<'_>, Skip> {
 fn family(frame: Part<'_>, number: impl Fn([u8; 4]) -> u32) -> Result<Part<'_>, Skip> {
     let header = frame.head(4)?;
     match number(header.try_into().unwrap_or_default()) {
-        // The number of IPv6 differs between systems.
+        // The address family of IPv6 has a different number on each system.
         2 | 10 | 23 | 24 | 28 | 30 => Ok(frame.after(4)),
         _ => Err(Skip::Ethertype),
     }

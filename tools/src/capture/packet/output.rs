@@ -24,7 +24,7 @@ pub(crate) enum GapPolicy {
     /// The data after the gap is kept.
     #[default]
     Keep,
-    /// The rest of the direction is dropped.
+    /// All later data of this direction of the connection is dropped.
     Stop,
     /// The data continues at the next line.
     SkipLine,

@@ -129,8 +129,8 @@ impl Datagrams {
 
     fn finish(mut self, socket: &UdpSocket) -> Result<Recorder, Failure> {
         let now = Stamp::now();
-        // No further datagram reports the drops since the last one, so the count is read from the
-        // system.
+        // No further datagram will report the drops since the last datagram, so the count is read
+        // from the system.
         if let (Some(last), Some(dropped)) = (self.last, drops(socket)) {
             self.gap(last, dropped, now)?;
         }

@@ -85,8 +85,8 @@ fn repaired_group(group: RowGroupMetaData) -> Result<RowGroupMetaData, String> {
     builder.build().map_err(text)
 }
 
-/// The number of rows in a row group. If the footer omits it, it is the value count of a column
-/// without repetition.
+/// The number of rows in a row group. If the footer omits the number, the value count of a column
+/// without repetition is used.
 fn rows_of(group: &RowGroupMetaData) -> i64 {
     if group.num_rows() != 0 {
         return group.num_rows();

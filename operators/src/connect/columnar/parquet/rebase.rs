@@ -67,8 +67,8 @@ pub struct Calendars {
 }
 
 impl Calendars {
-    /// Determines the calendars from the footer's metadata, or from the options if it does not name
-    /// them.
+    /// Determines the calendars from the footer's metadata, or from the options if the metadata
+    /// names none.
     pub fn of_file(notes: &[KeyValue], datetime: Mode, int96: Mode) -> Self {
         let note = |key: &str| {
             notes.iter().find(|note| note.key == key).map(|n| n.value.as_deref().unwrap_or(""))

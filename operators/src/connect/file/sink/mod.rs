@@ -163,7 +163,7 @@ impl FileSinkConfig {
         let log = FileLog::new(self.folder.join(LOG_FOLDER), Crc::Beside);
         let latest = log.settled(storage)?;
         let known = next_epoch + u64::from(unfinished.is_some());
-        // Reads everything, so that damage is found at the start.
+        // Reads the whole log, so that damage is found at the start.
         let written = log.read_all(storage)?;
         if let Some((_, line)) = written.last() {
             self.check_partitions(line)?;

@@ -1,8 +1,8 @@
 //! Decodes records of text, CSV and JSON files into rows.
 //!
 //! The option `mode` decides about a record that does not fit the schema, as in Spark: `PERMISSIVE`
-//! gives a row with NULL for what could not be read, `DROPMALFORMED` drops the record, `FAILFAST`
-//! ends the query. The first two count the record and keep its bytes
+//! gives a row with NULL for the fields that could not be read, `DROPMALFORMED` drops the record,
+//! `FAILFAST` ends the query. The first two count the record and keep its bytes
 //! ([`BadRecords`](crate::connect::bad_records::BadRecords)). A STRING column named by
 //! `columnNameOfCorruptRecord` contains the text of such a record, and NULL for good records.
 
@@ -25,7 +25,7 @@ use std::path::Path;
 /// How a record that does not fit the schema is handled.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Mode {
-    /// The record gives a row with NULL for what could not be read.
+    /// The record gives a row with NULL for the fields that could not be read.
     Permissive,
     /// The record is dropped.
     DropMalformed,
@@ -543,7 +543,8 @@ impl Decoder {
     }
 
     /// Decodes a record into `out`: its row, or the first of several ([`Self::has_more_rows`]).
-    /// `out` is empty if the record has no row. After an error `out` has what could be read.
+    /// `out` is empty if the record has no row. After an error `out` contains the fields that could
+    /// be read.
     #[inline]
     pub fn decode(&mut self, record: &[u8], out: &mut Vec<u8>) -> Result<(), &'static str> {
         if let Format::Json(records) = &mut self.format {

@@ -135,8 +135,8 @@ impl Input {
             // A file that is one record keeps its byte order mark.
             at_start: offset == 0 && !matches!(framing, Framing::Whole | Framing::JsonFile),
             ended: false,
-            // A file that is read as one record is resumed in the middle only if it was too long
-            // for that.
+            // A JSON file that is read as one record is resumed in the middle only if it was too
+            // long for one record.
             scanner: Scanner::new(match framing {
                 Framing::JsonFile if offset > 0 => Framing::Json,
                 framing => framing,

@@ -33,7 +33,8 @@ pub struct Frame {
 }
 
 impl Framing {
-    /// The first record. The first `scanned` bytes contain no line end.
+    /// The location of the first record in `bytes`, whose first `scanned` bytes contain no line
+    /// end. `None` if the record is incomplete.
     #[inline]
     fn first(self, bytes: &[u8], scanned: usize) -> Option<Frame> {
         match self {

@@ -395,8 +395,8 @@ impl SocketSource {
         }
     }
 
-    /// Logs the last `staged` bytes, which a connection has received, and counts their lines and
-    /// `skipped` rejected ones as kept. Returns the number of lines.
+    /// Logs the last `staged` bytes, which a connection has received. Their lines and the `skipped`
+    /// rejected lines count as stored. Returns the number of these lines.
     fn keep(&mut self, number: u32, staged: usize, skipped: u64) -> Result<u64, EngineError> {
         let Some(journal) = &mut self.durable_log else { return Ok(0) };
         let position = self.staged.end_position() - staged as u64;
