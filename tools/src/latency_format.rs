@@ -1,6 +1,7 @@
 //! Formats latencies.
 
 use millstream_engine::measure::latency::Percentiles;
+use std::cmp::Ordering;
 
 /// Formats percentiles as one line of text.
 pub(crate) fn latency_line(p: &Percentiles) -> String {
@@ -32,7 +33,12 @@ pub(crate) fn time(ns: u64) -> String {
 }
 
 /// The median of at least one value.
-pub(crate) fn median(mut values: Vec<u64>) -> u64 {
-    values.sort_unstable();
+pub(crate) fn median(values: Vec<u64>) -> u64 {
+    median_by(values, Ord::cmp)
+}
+
+/// The median of at least one value, in an order of the values.
+pub(crate) fn median_by<T: Copy>(mut values: Vec<T>, order: impl Fn(&T, &T) -> Ordering) -> T {
+    values.sort_unstable_by(order);
     values[values.len() / 2]
 }

@@ -10,6 +10,7 @@ mod functions;
 mod inspect;
 mod latency_format;
 mod run;
+mod sparkline;
 mod sql;
 mod stdout;
 mod test;

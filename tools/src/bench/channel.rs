@@ -5,7 +5,7 @@ use super::hiccups::Hiccups;
 use crate::bench::open_loop::{note, on_last_core};
 use crate::bench::socket_job::Wait;
 use crate::failure::Failure;
-use crate::latency_format::{latency_json, latency_line, median, time};
+use crate::latency_format::{latency_json, latency_line, median, median_by, time};
 use crate::stdout::say;
 use clap::Args as ClapArgs;
 use hdrhistogram::Histogram;
@@ -230,9 +230,8 @@ pub(super) fn run(args: &Args) -> Result<(), Failure> {
     let (p50, p99) = (middle(|r| &r.latency, 0.5), middle(|r| &r.latency, 0.99));
     let lag = middle(|r| &r.lag, 0.5);
     let (wake, hiccup) = (middle(|r| &r.wake, 0.5), middle(|r| &r.hiccups, 1.0));
-    let mut shares: Vec<f64> = rounds.iter().filter_map(|round| round.cpu_share).collect();
-    shares.sort_by(f64::total_cmp);
-    let share = shares.get(shares.len() / 2).copied();
+    let shares: Vec<f64> = rounds.iter().filter_map(|round| round.cpu_share).collect();
+    let share = (!shares.is_empty()).then(|| median_by(shares, f64::total_cmp));
     if args.json {
         let all: Vec<_> =
             rounds.iter().map(|round| latency_json(&Percentiles::of(&round.latency))).collect();

@@ -3,6 +3,7 @@
 mod channel;
 mod checkpoint;
 mod compare;
+mod figure;
 mod hiccups;
 mod histogram_log;
 mod hop;
@@ -10,6 +11,7 @@ mod join;
 mod nexmark;
 mod open_loop;
 mod replay;
+mod scratch;
 mod socket_job;
 mod throughput;
 mod window;

@@ -2,7 +2,7 @@
 //! or spread over several, compared with hand-written code.
 
 use crate::failure::Failure;
-use crate::latency_format::median;
+use crate::latency_format::{median, median_by};
 use crate::stdout::say;
 use clap::Args as ClapArgs;
 use millstream::Config;
@@ -104,9 +104,7 @@ pub(super) fn run(args: &Args) -> Result<(), Failure> {
     }
     // The cost is computed per pair of adjacent rounds, so that changes of the machine affect both.
     let costs = ours.iter().zip(&mute).map(|(with, without)| *without as f64 / *with as f64 - 1.0);
-    let mut costs: Vec<f64> = costs.collect();
-    costs.sort_by(f64::total_cmp);
-    let cost = costs[costs.len() / 2];
+    let cost = median_by(costs.collect(), f64::total_cmp);
     let ((ours, least, most), (hand, hand_least, hand_most)) = (spread(&ours), spread(&hand));
     let mute = spread(&mute).0;
     let ratio = ours as f64 / hand.max(1) as f64;

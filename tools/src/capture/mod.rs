@@ -5,6 +5,7 @@ pub(crate) mod export;
 pub(crate) mod import;
 mod packet;
 mod packets_out;
+pub(crate) mod payload_time;
 pub(crate) mod record;
 pub(crate) mod replay;
 pub(crate) mod show;

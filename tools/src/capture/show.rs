@@ -3,6 +3,7 @@
 use super::events::{self, Selection};
 use super::times;
 use crate::failure::Failure;
+use crate::sparkline::sparkline;
 use crate::stdout::say;
 use millstream_engine::capture::{
     Clock, ConnectionInfo, Direction, FLAG_MIDSTREAM, FLAG_REPEATED, Gap, GapCause, Head, Kind,
@@ -315,13 +316,8 @@ impl Rate {
 
     /// The chart as a line of bars, the time per bar, and the most bytes of a bar.
     fn sparkline(&self) -> Option<(String, u64, u64)> {
-        const BARS: [char; 8] = ['▁', '▂', '▃', '▄', '▅', '▆', '▇', '█'];
         let used = self.bytes.iter().rposition(|bytes| *bytes > 0)? + 1;
-        let peak = *self.bytes[..used].iter().max()?;
-        let line = self.bytes[..used].iter().map(|bytes| match *bytes {
-            0 => ' ',
-            bytes => BARS[((bytes * 8).div_ceil(peak) as usize - 1).min(7)],
-        });
-        Some((line.collect(), self.step_ns, peak))
+        let (line, peak) = sparkline(&self.bytes[..used]);
+        Some((line, self.step_ns, peak))
     }
 }

@@ -1,50 +1,21 @@
 //! Parses and formats times and durations for users.
 
-/// Parses a wall-clock time: nanoseconds since 1970, or a date and time in UTC.
+use super::payload_time::PayloadTime;
+use millstream::table::datetime::calendar::Date;
+
+/// Parses a wall-clock time: nanoseconds since 1970, or a date and time in UTC or with a zone.
 pub(crate) fn parse_wall_ns(text: &str) -> Result<i64, String> {
     if let Ok(ns) = text.parse() {
         return Ok(ns);
     }
-    let what = || {
-        format!(
-            "{text} is not a time: write 2026-03-01T12:30:00.25Z, or nanoseconds since \
-        1970"
-        )
+    let text = text.trim();
+    let parsed = match text.trim_end_matches('Z') {
+        date if date.len() == 10 => PayloadTime::parse_date(format!("{date}T00:00").as_bytes()),
+        _ => PayloadTime::parse_date(text.as_bytes()),
     };
-    parse_date(text.trim().trim_end_matches('Z')).ok_or_else(what)
-}
-
-/// Parses `YYYY-MM-DD`, then `T` or a space and `HH:MM[:SS[.fraction]]`.
-fn parse_date(text: &str) -> Option<i64> {
-    let (date, time) = text.split_once(['T', ' ']).unwrap_or((text, "00:00"));
-    let mut date = date.splitn(3, '-').map(|part| part.parse::<i64>().ok());
-    let (year, month, day) = (date.next()??, date.next()??, date.next()??);
-    let mut time = time.splitn(3, ':');
-    let (hour, minute) = (time.next()?.parse::<i64>().ok()?, time.next()?.parse::<i64>().ok()?);
-    let (second, fraction) = match time.next() {
-        None => (0, 0),
-        Some(text) => {
-            let (second, fraction) = text.split_once('.').unwrap_or((text, ""));
-            if fraction.len() > 9 || !fraction.bytes().all(|byte| byte.is_ascii_digit()) {
-                return None;
-            }
-            (second.parse().ok()?, format!("{fraction:0<9}").parse::<i64>().ok()?)
-        }
-    };
-    let is_time = (0..24).contains(&hour) && (0..60).contains(&minute) && (0..61).contains(&second);
-    if !is_time || !(1..=12).contains(&month) || !(1..=31).contains(&day) {
-        return None;
-    }
-    let seconds = ((days(year, month, day) * 24 + hour) * 60 + minute) * 60 + second;
-    seconds.checked_mul(1_000_000_000)?.checked_add(fraction)
-}
-
-/// Converts a Gregorian date to days since 1970.
-pub(super) fn days(year: i64, month: i64, day: i64) -> i64 {
-    let year = if month <= 2 { year - 1 } else { year };
-    let (era, month) = (year.div_euclid(400), (month + 9) % 12);
-    let (of_era, of_year) = (year.rem_euclid(400), (153 * month + 2) / 5 + day - 1);
-    era * 146_097 + of_era * 365 + of_era / 4 - of_era / 100 + of_year - 719_468
+    parsed.map(|time| time.ns).ok_or_else(|| {
+        format!("{text} is not a time: write 2026-03-01T12:30:00.25Z, or nanoseconds since 1970")
+    })
 }
 
 /// Formats a wall-clock time in UTC.
@@ -52,7 +23,7 @@ pub(crate) fn show_wall_ns(ns: i64) -> String {
     let (seconds, fraction) = (ns.div_euclid(1_000_000_000), ns.rem_euclid(1_000_000_000));
     let (day, second) = (seconds.div_euclid(86_400), seconds.rem_euclid(86_400));
     let (hour, minute, second) = (second / 3600, second / 60 % 60, second % 60);
-    let (year, month, day) = date(day);
+    let Date { year, month, day } = Date::of_days(day);
     let fraction = match fraction {
         0 => String::new(),
         fraction => format!(".{fraction:09}").trim_end_matches('0').to_string(),
@@ -63,18 +34,6 @@ pub(crate) fn show_wall_ns(ns: i64) -> String {
 /// A wall-clock time as an argument of a command: without a space.
 pub(crate) fn show_wall_arg(ns: i64) -> String {
     show_wall_ns(ns).replace(' ', "T")
-}
-
-/// Converts days since 1970 to a date; the inverse of [`days`].
-pub(super) fn date(day: i64) -> (i64, i64, i64) {
-    let day = day + 719_468;
-    let (era, of_era) = (day.div_euclid(146_097), day.rem_euclid(146_097));
-    let year = (of_era - of_era / 1460 + of_era / 36_524 - of_era / 146_096) / 365;
-    let of_year = of_era - (365 * year + year / 4 - year / 100);
-    let month = (5 * of_year + 2) / 153;
-    let day = of_year - (153 * month + 2) / 5 + 1;
-    let (month, next) = if month < 10 { (month + 3, 0) } else { (month - 9, 1) };
-    (year + era * 400 + next, month, day)
 }
 
 /// Formats a duration with a suitable unit.
@@ -141,11 +100,14 @@ mod tests {
     fn times_and_sizes_read_as_they_are_written() {
         for (text, ns) in [
             ("1970-01-01", Some(0)),
+            ("1970-01-02Z", Some(86_400_000_000_000)),
             ("2023-11-14T22:13:20Z", Some(1_700_000_000_000_000_000)),
             ("2023-11-14 22:13:20.000000001", Some(1_700_000_000_000_000_001)),
             ("2024-02-29T00:00", Some(1_709_164_800_000_000_000)),
             ("17", Some(17)),
+            ("2023-11-14T23:13:20+01:00", Some(1_700_000_000_000_000_000)),
             ("2024-13-01", None),
+            ("2023-02-29", None),
             ("2024-02-01T25:00", None),
             ("tomorrow", None),
         ] {

@@ -9,6 +9,7 @@
 use super::progress_log::{ProgressLog, QueryReports, Report};
 use crate::capture::times::{show_ns, show_wall_arg, show_wall_ns};
 use crate::failure::Failure;
+use crate::sparkline::sparkline;
 use crate::stdout::say;
 use std::path::Path;
 
@@ -109,7 +110,7 @@ fn print_query(query: &QueryReports, question: &Question<'_>) {
         say!("latency      not measured: no row left the query");
         return;
     };
-    let (line, peak_ns) = sparkline(reports);
+    let (line, peak_ns) = latency_chart(reports);
     say!("latency      {line}");
     say!("             p99 over time, at most {}, median {}", show_ns(peak_ns), show_ns(median_ns));
     let limit_ns = question.limit_ns.unwrap_or(median_ns.saturating_mul(FACTOR));
@@ -174,8 +175,7 @@ fn rate(reports: &[Report]) -> String {
 }
 
 /// A chart with the largest p99 of each time step, and the largest p99 of all.
-fn sparkline(reports: &[Report]) -> (String, u64) {
-    const BARS: [char; 8] = ['▁', '▂', '▃', '▄', '▅', '▆', '▇', '█'];
+fn latency_chart(reports: &[Report]) -> (String, u64) {
     let first_ns = reports.iter().map(|report| report.start_ns).min().unwrap_or(0);
     let last_ns = reports.iter().map(|report| report.end_ns).max().unwrap_or(0);
     let span_ns = i128::from(last_ns) - i128::from(first_ns) + 1;
@@ -187,12 +187,7 @@ fn sparkline(reports: &[Report]) -> (String, u64) {
         let step: &mut u64 = &mut steps[step.min(last)];
         *step = report.p99_ns.max(*step);
     }
-    let peak = steps.iter().copied().max().unwrap_or(0);
-    let bar = |ns: u64| match ns {
-        0 => ' ',
-        ns => BARS[((u128::from(ns) * 8).div_ceil(u128::from(peak)) as usize - 1).min(7)],
-    };
-    (steps.into_iter().map(bar).collect(), peak)
+    sparkline(&steps)
 }
 
 #[cfg(test)]
@@ -256,7 +251,7 @@ mod tests {
 
     #[test]
     fn the_highest_bar_is_where_latency_is_highest() {
-        let (line, peak_ns) = sparkline(&reports(&[100, 100, 800, 0]));
+        let (line, peak_ns) = latency_chart(&reports(&[100, 100, 800, 0]));
         assert_eq!((line.as_str(), peak_ns), ("▁▁█ ", 800_000));
     }
 }

@@ -1,6 +1,7 @@
 //! Compares rows: in order, as a multiset, or by key, with tolerance for numbers and times.
 
 use super::difference::Difference;
+use crate::capture::payload_time::PayloadTime;
 use crate::capture::times;
 use clap::ValueEnum;
 use serde_json::{Map, Value};
@@ -238,17 +239,7 @@ impl Comparison<'_> {
 
 /// Parses a timestamp as the engine writes it: with an offset from UTC, or without one.
 fn time_of(text: &str) -> Option<i64> {
-    if !text.as_bytes().first()?.is_ascii_digit() || !text.contains(['T', ' ']) {
-        return None;
-    }
-    let (at, sign) = match text.rfind(['+', '-']).filter(|at| *at > 10) {
-        Some(at) => (at, if text[at..].starts_with('-') { -1 } else { 1 }),
-        None => return times::parse_wall_ns(text).ok(),
-    };
-    let (hours, minutes) = text[at + 1..].split_once(':')?;
-    let offset: i64 = hours.parse::<i64>().ok()? * 60 + minutes.parse::<i64>().ok()?;
-    let local = times::parse_wall_ns(&text[..at]).ok()?;
-    local.checked_sub(sign * offset * 60_000_000_000)
+    PayloadTime::parse_date(text.as_bytes()).map(|time| time.ns)
 }
 
 /// A row as text, independent of the order of its columns.

@@ -3,8 +3,9 @@
 
 use super::by_hand::HashJoin;
 use super::query::{Range, joined, write_row};
-use super::{Figure, Unit};
+use crate::bench::figure::{Figure, Value};
 use crate::bench::open_loop::{intended, note, on_last_core};
+use crate::bench::scratch::Scratch;
 use crate::failure::Failure;
 use hdrhistogram::Histogram;
 use millstream::WaitProfile;
@@ -25,7 +26,7 @@ use millstream_engine::runtime::job::{Config, Job};
 use millstream_engine::runtime::stage::{FlushStatus, Push, Stage};
 use millstream_engine::runtime::tasklet::{Polled, Source, SourceTasklet, StepCx, Tasklet};
 use millstream_engine::sync::ring::{Consumer, Producer, ring};
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
@@ -407,33 +408,17 @@ fn by_hand(load: &Load) -> Result<Run, Failure> {
     Run::of(load, &lag, found)
 }
 
-/// A folder for checkpoints, removed at the end.
-struct Folder(PathBuf);
-
-impl Folder {
-    fn new() -> Self {
-        let name = format!("millstream-bench-join-{}", std::process::id());
-        Self(std::env::temp_dir().join(name))
-    }
-}
-
-impl Drop for Folder {
-    fn drop(&mut self) {
-        drop(std::fs::remove_dir_all(&self.0));
-    }
-}
-
 /// Measures the latency of matches, without and with checkpoints.
 pub(super) fn latency(load: &Load, figures: &mut Vec<Figure>) -> Result<(), Failure> {
     let hand = by_hand(load)?;
     let plain = by_query(load, None)?;
-    let folder = Folder::new();
-    let kept = by_query(load, Some(&folder.0))?;
+    let folder = Scratch::new("join", None)?;
+    let kept = by_query(load, Some(&folder.path("checkpoint")))?;
     let (rate, buffered) = (load.rate, load.buffered);
     let name = |part: &str| format!("match, {rate} rows/s and {buffered} buffered a side, {part}");
-    let time = |ns: u64| Unit::Ns(ns as f64);
+    let time = |ns: u64| Value::Ns(ns as f64);
     let mut add = |part: &str, ours: u64, hand: u64, goal: &'static str| {
-        figures.push(Figure::new(name(part), time(ours), Some(time(hand)), goal));
+        figures.push(Figure::compared(name(part), time(ours), Some(time(hand)), goal));
     };
     add("p50", plain.latency.p50_ns, hand.latency.p50_ns, "<= 2 us");
     add("p99", plain.latency.p99_ns, hand.latency.p99_ns, "<= 10 us");
@@ -441,10 +426,10 @@ pub(super) fn latency(load: &Load, figures: &mut Vec<Figure>) -> Result<(), Fail
     add("p99, checkpoints each second", kept.latency.p99_ns, hand.latency.p99_ns, "");
     let ratio = kept.latency.p99_ns as f64 / plain.latency.p99_ns.max(1) as f64;
     let what = "p99 with checkpoints, as a multiple of without".to_string();
-    figures.push(Figure::new(what, Unit::Times(ratio), None, "<= 1.3"));
+    figures.push(Figure::compared(what, Value::Times(ratio), None, "<= 1.3"));
     let lag = hand.lag.p99_ns.max(plain.lag.p99_ns).max(kept.lag.p99_ns);
     let what = "how late the generator was, p99".to_string();
-    figures.push(Figure::new(what, time(lag), None, "small"));
+    figures.push(Figure::compared(what, time(lag), None, "small"));
     Ok(())
 }
 
@@ -487,10 +472,10 @@ pub(super) fn throughput(rows: i64, figures: &mut Vec<Figure>) -> Result<(), Fai
     if found != pairs {
         return Err(Failure::Failed(format!("{found} matches were found, not {pairs}")));
     }
-    figures.push(Figure::new(
+    figures.push(Figure::compared(
         format!("rows a second of a side, one core, {rows} rows, unique keys"),
-        Unit::Rate(ours),
-        Some(Unit::Rate(by_hand)),
+        Value::Rate(ours),
+        Some(Value::Rate(by_hand)),
         ">= 1,000,000/s",
     ));
     Ok(())

@@ -8,8 +8,8 @@ mod query;
 mod sockets;
 mod stage;
 
+use crate::bench::figure::{self, Figure};
 use crate::failure::Failure;
-use crate::latency_format::time;
 use crate::stdout::say;
 use clap::{Args as ClapArgs, ValueEnum};
 
@@ -55,58 +55,6 @@ enum Part {
     Sockets,
 }
 
-/// A measured value.
-#[derive(Clone, Copy, Debug)]
-enum Unit {
-    /// Nanoseconds.
-    Ns(f64),
-    /// Bytes.
-    Bytes(f64),
-    /// Rows per second.
-    Rate(f64),
-    /// A ratio.
-    Times(f64),
-}
-
-impl Unit {
-    fn value(self) -> f64 {
-        match self {
-            Self::Ns(v) | Self::Bytes(v) | Self::Rate(v) | Self::Times(v) => v,
-        }
-    }
-
-    fn text(self) -> String {
-        match self {
-            Self::Ns(ns) if ns < 1_000.0 => format!("{ns:.0} ns"),
-            Self::Ns(ns) => time(ns as u64),
-            Self::Bytes(bytes) => format!("{bytes:.1} B"),
-            Self::Rate(rate) => format!("{rate:.0}/s"),
-            Self::Times(ratio) => format!("x{ratio:.2}"),
-        }
-    }
-}
-
-/// A line of the table.
-struct Figure {
-    name: String,
-    ours: Unit,
-    by_hand: Option<Unit>,
-    goal: &'static str,
-}
-
-impl Figure {
-    fn new(name: String, ours: Unit, by_hand: Option<Unit>, goal: &'static str) -> Self {
-        Self { name, ours, by_hand, goal }
-    }
-
-    fn json(&self) -> serde_json::Value {
-        serde_json::json!({
-            "name": self.name, "engine": self.ours.value(),
-            "by_hand": self.by_hand.map(Unit::value), "goal": self.goal,
-        })
-    }
-}
-
 /// Runs the measurement and prints the results.
 pub(super) fn run(args: &Args) -> Result<(), Failure> {
     let (rows, seconds) =
@@ -137,11 +85,7 @@ pub(super) fn run(args: &Args) -> Result<(), Failure> {
         say!("{}", serde_json::json!({ "job": "join", "rows": rows, "figures": figures }));
         return Ok(());
     }
-    say!("{:<78}{:>12}{:>12}   goal", "", "engine", "by hand");
-    for Figure { name, ours, by_hand, goal } in &figures {
-        let hand = by_hand.map_or_else(String::new, Unit::text);
-        say!("{name:<78}{:>12}{hand:>12}   {goal}", ours.text());
-    }
+    figure::print(&figures);
     say!("every match was counted");
     Ok(())
 }

@@ -2,7 +2,7 @@
 //! keyed count.
 
 use super::by_hand::HashJoin;
-use super::{Figure, Unit};
+use crate::bench::figure::{Figure, Value};
 use crate::bench::open_loop::{
     Job, Load, Measured, Target, Traffic, WORDS, bare, intended, note, round, start_query,
 };
@@ -115,10 +115,10 @@ pub(super) fn run(
             p50s.push(Percentiles::of(&measured.latency).p50_ns);
         }
     }
-    let [hand, ours, counted] = p50s.map(|p50s| Unit::Ns(median(p50s) as f64));
+    let [hand, ours, counted] = p50s.map(|p50s| Value::Ns(median(p50s) as f64));
     let name = |what: &str| format!("sockets, {rate} lines/s, {what}, p50");
     let goal = "<= the keyed count + 10 us";
-    figures.push(Figure::new(name("two streams matched"), ours, Some(hand), goal));
-    figures.push(Figure::new(name("keyed count"), counted, None, ""));
+    figures.push(Figure::compared(name("two streams matched"), ours, Some(hand), goal));
+    figures.push(Figure::compared(name("keyed count"), counted, None, ""));
     Ok(())
 }

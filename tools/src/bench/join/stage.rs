@@ -3,7 +3,7 @@
 
 use super::by_hand::HashJoin;
 use super::query::{Range, joined, write_row};
-use super::{Figure, Unit};
+use crate::bench::figure::{Figure, Value};
 use crate::failure::Failure;
 use hdrhistogram::Histogram;
 use millstream::table::physical::BareJoin;
@@ -129,22 +129,22 @@ pub(super) fn probe_and_insert(keys: i64, figures: &mut Vec<Figure>) -> Result<(
     let hand_matched = begun.elapsed();
     expect("probe and insert, hand-written", pairs, keys as u64)?;
     let count = keys as u64;
-    figures.push(Figure::new(
+    figures.push(Figure::compared(
         format!("probe, match and insert, {keys} keys"),
-        Unit::Ns(ns_each(matched, count)),
-        Some(Unit::Ns(ns_each(hand_matched, count))),
+        Value::Ns(ns_each(matched, count)),
+        Some(Value::Ns(ns_each(hand_matched, count))),
         "<= 500 ns",
     ));
-    figures.push(Figure::new(
+    figures.push(Figure::compared(
         format!("probe and insert of a new key, {keys} keys"),
-        Unit::Ns(ns_each(new_key, count)),
-        Some(Unit::Ns(ns_each(hand_new, count))),
+        Value::Ns(ns_each(new_key, count)),
+        Some(Value::Ns(ns_each(hand_new, count))),
         "<= 500 ns",
     ));
     let row_bytes = join.row.len() as f64;
-    figures.push(Figure::new(
+    figures.push(Figure::compared(
         format!("memory of a row of {row_bytes} bytes, one of its key"),
-        Unit::Bytes(bytes as f64 / rows as f64),
+        Value::Bytes(bytes as f64 / rows as f64),
         None,
         "row + 24 bytes",
     ));
@@ -158,9 +158,9 @@ pub(super) fn memory(rows: i64, figures: &mut Vec<Figure>) -> Result<(), Failure
         join.push(true, [i % (rows / 100).max(1), BASE_US + i, i])?;
     }
     let (rows, bytes) = join.stage.state();
-    figures.push(Figure::new(
+    figures.push(Figure::compared(
         format!("memory of a row of {} bytes, one of 100 of its key", join.row.len()),
-        Unit::Bytes(bytes as f64 / rows as f64),
+        Value::Bytes(bytes as f64 / rows as f64),
         None,
         "row + 24 bytes",
     ));
@@ -193,10 +193,10 @@ pub(super) fn probe_by_range(rows: i64, figures: &mut Vec<Figure>) -> Result<(),
     }
     let by_hand = begun.elapsed();
     expect("probe by range, hand-written", pairs, probes as u64)?;
-    figures.push(Figure::new(
+    figures.push(Figure::compared(
         format!("probe by range of a key with {rows} rows, one match, and insert"),
-        Unit::Ns(ns_each(ours, probes as u64)),
-        Some(Unit::Ns(ns_each(by_hand, probes as u64))),
+        Value::Ns(ns_each(ours, probes as u64)),
+        Some(Value::Ns(ns_each(by_hand, probes as u64))),
         "<= 1 us",
     ));
     Ok(())
@@ -229,16 +229,16 @@ pub(super) fn expiry(rows: i64, figures: &mut Vec<Figure>) -> Result<(), Failure
     let begun = Instant::now();
     hand.expire(all_us);
     let hand_freed = begun.elapsed();
-    figures.push(Figure::new(
+    figures.push(Figure::compared(
         format!("a watermark that expires none of {rows} rows"),
-        Unit::Ns(ns_each(nothing_due, moves as u64)),
+        Value::Ns(ns_each(nothing_due, moves as u64)),
         None,
         "nothing",
     ));
-    figures.push(Figure::new(
+    figures.push(Figure::compared(
         "expiry of a row".to_string(),
-        Unit::Ns(ns_each(freed, rows as u64)),
-        Some(Unit::Ns(ns_each(hand_freed, rows as u64))),
+        Value::Ns(ns_each(freed, rows as u64)),
+        Some(Value::Ns(ns_each(hand_freed, rows as u64))),
         "<= 60 ns",
     ));
     beside_expiry(rows, hand_freed, figures)
@@ -266,10 +266,15 @@ fn beside_expiry(
         last = now;
     }
     let waits = Percentiles::of(&waits);
-    let hand = Some(Unit::Ns(hand_freed.as_nanos() as f64));
+    let hand = Some(Value::Ns(hand_freed.as_nanos() as f64));
     let name = |part: &str| format!("wait of another row while {rows} rows expire, {part}");
-    figures.push(Figure::new(name("p50"), Unit::Ns(waits.p50_ns as f64), None, ""));
-    figures.push(Figure::new(name("p99.9"), Unit::Ns(waits.p999_ns as f64), None, "<= 200 us"));
-    figures.push(Figure::new(name("max"), Unit::Ns(waits.max_ns as f64), hand, "<= 200 us"));
+    figures.push(Figure::compared(name("p50"), Value::Ns(waits.p50_ns as f64), None, ""));
+    figures.push(Figure::compared(
+        name("p99.9"),
+        Value::Ns(waits.p999_ns as f64),
+        None,
+        "<= 200 us",
+    ));
+    figures.push(Figure::compared(name("max"), Value::Ns(waits.max_ns as f64), hand, "<= 200 us"));
     Ok(())
 }

@@ -7,15 +7,16 @@ mod pace;
 mod record;
 mod seek;
 mod source;
-mod table;
 
+use crate::bench::figure as table;
+use crate::bench::figure::Figure;
+use crate::bench::scratch::Scratch;
 use crate::bench::socket_job::Wait;
 use crate::capture::times;
 use crate::failure::Failure;
 use crate::stdout::say;
 use clap::{Args as ClapArgs, ValueEnum};
-use std::path::{Path, PathBuf};
-use table::Figure;
+use std::path::PathBuf;
 
 #[derive(ClapArgs)]
 #[command(after_help = "Examples:\n  \
@@ -72,32 +73,9 @@ enum Part {
     Seek,
 }
 
-/// A folder that is removed when the measurement ends.
-struct Scratch(PathBuf);
-
-impl Scratch {
-    fn new(dir: Option<&Path>) -> Result<Self, Failure> {
-        let dir = dir.map_or_else(std::env::temp_dir, Path::to_path_buf);
-        let path = dir.join(format!("millstream-bench-replay-{}", std::process::id()));
-        std::fs::create_dir_all(&path)
-            .map_err(|error| Failure::Wrong(format!("{}: {error}", path.display())))?;
-        Ok(Self(path))
-    }
-
-    fn path(&self, name: &str) -> PathBuf {
-        self.0.join(name)
-    }
-}
-
-impl Drop for Scratch {
-    fn drop(&mut self) {
-        drop(std::fs::remove_dir_all(&self.0));
-    }
-}
-
 /// Runs the measurements and prints the results.
 pub(super) fn run(args: &Args) -> Result<(), Failure> {
-    let scratch = Scratch::new(args.dir.as_deref())?;
+    let scratch = Scratch::new("replay", args.dir.as_deref())?;
     let wanted = |part: Part| args.only.is_none_or(|only| only == part);
     let size = |bytes: u64| if args.quick { bytes / 100 } else { bytes };
     let (seconds, rounds) = if args.quick { (2, 1) } else { (args.seconds, args.rounds) };

@@ -9,6 +9,7 @@ use super::table::{Figure, Goal, Value};
 use crate::bench::open_loop::note;
 use crate::capture::replay::{Speed, play_to};
 use crate::failure::Failure;
+use crate::latency_format::median_by;
 use hdrhistogram::Histogram;
 use millstream_engine::capture::{
     CaptureWriter, Clock, ConnectionInfo, Direction, FileHeader, Head, Kind, Opener, Protocol,
@@ -161,10 +162,6 @@ fn receive(listener: &TcpListener, events: u64) -> Result<f64, Failure> {
     }
     let second = RATE as usize;
     let last = late_ns.len() - second;
-    Ok(middle(&mut late_ns[last..]) - middle(&mut late_ns[..second]))
-}
-
-fn middle(values: &mut [i64]) -> f64 {
-    values.sort_unstable();
-    values[values.len() / 2] as f64
+    let middle = |late_ns: &[i64]| median_by(late_ns.to_vec(), Ord::cmp) as f64;
+    Ok(middle(&late_ns[last..]) - middle(&late_ns[..second]))
 }

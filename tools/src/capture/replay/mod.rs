@@ -6,7 +6,6 @@
 
 mod drain;
 mod lines;
-mod payload_time;
 mod peers;
 mod plan;
 mod schedule;

@@ -3,7 +3,7 @@
 //! All times of a loop are moved by the same amount, whatever the speed. Their differences stay the
 //! same, and so do the windows of a job.
 
-use super::payload_time::PayloadTime;
+use crate::capture::payload_time::PayloadTime;
 use regex::bytes::Regex;
 use serde_json::value::RawValue;
 use std::collections::HashMap;

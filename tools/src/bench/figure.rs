@@ -37,6 +37,7 @@ impl Value {
         match self {
             Self::Ns(ns) if ns < 0.0 => format!("-{}", time(-ns as u64)),
             Self::Ns(ns) => time(ns as u64),
+            Self::Bytes(bytes) if bytes < 1024.0 && bytes.fract() != 0.0 => format!("{bytes:.1} B"),
             Self::Bytes(bytes) => times::show_bytes(bytes as u64),
             Self::ByteRate(rate) => format!("{:.0} MB/s", rate / 1e6),
             Self::Rate(rate) => format!("{rate:.0}/s"),
@@ -51,13 +52,17 @@ impl Value {
 pub(super) enum Goal {
     AtMost(Value),
     AtLeast(Value),
+    /// In words, which are printed and not judged.
+    Words(&'static str),
 }
 
 impl Goal {
-    fn is_met(self, value: Value) -> bool {
+    /// Whether a value meets the goal. `None` if the goal is in words.
+    fn is_met(self, value: Value) -> Option<bool> {
         match self {
-            Self::AtMost(most) => value.number() <= most.number(),
-            Self::AtLeast(least) => value.number() >= least.number(),
+            Self::AtMost(most) => Some(value.number() <= most.number()),
+            Self::AtLeast(least) => Some(value.number() >= least.number()),
+            Self::Words(_) => None,
         }
     }
 
@@ -65,6 +70,7 @@ impl Goal {
         match self {
             Self::AtMost(most) => format!("<= {}", most.text()),
             Self::AtLeast(least) => format!(">= {}", least.text()),
+            Self::Words(words) => words.to_string(),
         }
     }
 }
@@ -91,8 +97,14 @@ impl Figure {
         Self { goal: Some(goal), ..self }
     }
 
+    /// A value beside its floor, with a goal in words; an empty goal is none.
+    pub fn compared(name: String, value: Value, floor: Option<Value>, goal: &'static str) -> Self {
+        let goal = (!goal.is_empty()).then_some(Goal::Words(goal));
+        Self { floor, goal, ..Self::new(name, value) }
+    }
+
     fn is_met(&self) -> Option<bool> {
-        self.goal.map(|goal| goal.is_met(self.value))
+        self.goal.and_then(|goal| goal.is_met(self.value))
     }
 
     pub fn json(&self) -> serde_json::Value {
@@ -104,13 +116,15 @@ impl Figure {
     }
 }
 
+/// Prints the figures below each other.
 pub(super) fn print(figures: &[Figure]) {
-    say!("{:<66}{:>12}{:>12}   goal", "", "measured", "floor");
+    let width = figures.iter().map(|figure| figure.name.chars().count()).max().unwrap_or(0);
+    say!("{:<width$}{:>12}{:>12}   goal", "", "measured", "floor");
     for figure in figures {
         let floor = figure.floor.map_or_else(String::new, Value::text);
         let goal = figure.goal.map_or_else(String::new, Goal::text);
         let missed = if figure.is_met() == Some(false) { "  MISSED" } else { "" };
-        say!("{:<66}{:>12}{floor:>12}   {goal}{missed}", figure.name, figure.value.text());
+        say!("{:<width$}{:>12}{floor:>12}   {goal}{missed}", figure.name, figure.value.text());
     }
 }
 

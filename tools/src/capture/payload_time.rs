@@ -1,13 +1,13 @@
 //! A time in a payload: parses it, and formats another time in the same format.
 
-use crate::capture::times::{date, days};
+use millstream::table::datetime::calendar::Date;
 
 const DAY_S: i64 = 86_400;
 const SECOND_NS: i64 = 1_000_000_000;
 
 /// A time and its format.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) struct PayloadTime {
+pub(crate) struct PayloadTime {
     /// Nanoseconds since 1970, in UTC. A time without a zone counts as UTC.
     pub ns: i64,
     form: Form,
@@ -78,11 +78,11 @@ fn pad(value: i64, digits: usize, out: &mut Vec<u8>) {
 
 impl PayloadTime {
     /// Parses a time. Returns `None` if the text is not one.
-    pub(super) fn parse(text: &[u8]) -> Option<Self> {
+    pub(crate) fn parse(text: &[u8]) -> Option<Self> {
         Self::parse_date(text).or_else(|| Self::parse_number(text))
     }
 
-    fn parse_date(text: &[u8]) -> Option<Self> {
+    pub(crate) fn parse_date(text: &[u8]) -> Option<Self> {
         let (head, rest) = text.split_at_checked(16)?;
         let at = |from: usize, to: usize| number(&head[from..to]);
         let marks = (head[4], head[7], head[10], head[13]);
@@ -97,13 +97,10 @@ impl PayloadTime {
             true => Fraction::read(rest, SECOND_NS)?,
             false => (None, 0, rest),
         };
-        let is_time = (1..=12).contains(&month)
-            && (1..=31).contains(&day)
-            && hour < 24
-            && minute < 60
-            && second <= 60;
+        let date = Date::new(year, u32::try_from(month).ok()?, u32::try_from(day).ok()?)?;
+        let is_time = hour < 24 && minute < 60 && second <= 60;
         let zone_s = zone_seconds(zone).filter(|_| is_time)?;
-        let seconds = days(year, month, day) * DAY_S + hour * 3600 + minute * 60 + second - zone_s;
+        let seconds = date.days() * DAY_S + hour * 3600 + minute * 60 + second - zone_s;
         let ns = seconds.checked_mul(SECOND_NS)?.checked_add(fraction_ns)?;
         let zone = zone.to_vec();
         Some(Self { ns, form: Form::Date { separator, has_seconds, fraction, zone, zone_s } })
@@ -129,7 +126,7 @@ impl PayloadTime {
 
     /// Appends the time `ns` in the format of this one. Returns false, and appends nothing, if the
     /// format cannot represent that time.
-    pub(super) fn write(&self, ns: i64, out: &mut Vec<u8>) -> bool {
+    pub(crate) fn write(&self, ns: i64, out: &mut Vec<u8>) -> bool {
         match &self.form {
             Form::Number { unit_ns, digits, fraction } => {
                 if ns < 0 {
@@ -142,15 +139,15 @@ impl PayloadTime {
             }
             Form::Date { separator, has_seconds, fraction, zone, zone_s } => {
                 let seconds = ns.div_euclid(SECOND_NS).saturating_add(*zone_s);
-                let (year, month, day) = date(seconds.div_euclid(DAY_S));
+                let Date { year, month, day } = Date::of_days(seconds.div_euclid(DAY_S));
                 if !(0..10_000).contains(&year) {
                     return false;
                 }
                 let second = seconds.rem_euclid(DAY_S);
                 for (value, digits, mark) in [
                     (year, 4, b'-'),
-                    (month, 2, b'-'),
-                    (day, 2, *separator),
+                    (i64::from(month), 2, b'-'),
+                    (i64::from(day), 2, *separator),
                     (second / 3600, 2, b':'),
                 ] {
                     pad(value, digits, out);
@@ -245,6 +242,7 @@ mod tests {
             "1700000000.",
             "17e8",
             "2024-13-01T00:00:00Z",
+            "2023-02-29T00:00:00Z",
             "2024-01-01",
             "2024-01-01T00:00:00Q",
             "2024-01-01T25:00:00Z",
