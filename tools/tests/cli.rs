@@ -274,6 +274,23 @@ fn queries_of_nexmark_give_the_results_by_hand() {
     });
 }
 
+/// Only checks that each part runs and counts what it has sent and read; the figures mean nothing.
+#[test]
+fn bench_replay_measures_its_parts() {
+    for (part, figures) in [("import", 2), ("pace", 4), ("source", 4), ("seek", 4)] {
+        let report = json(&["bench", "replay", "--quick", "--json", "--only", part]);
+        let found = report["figures"].as_array().unwrap();
+        assert!(found.len() >= figures, "{part}: {report}");
+        assert!(found.iter().all(|figure| figure["value"].is_f64()), "{part}: {report}");
+    }
+    for (args, part) in [(["--quick", "--rounds=2"], "--quick"), (["--seek-bytes", "1k"], "small")]
+    {
+        let output = millstream().args(["bench", "replay"]).args(args).output().unwrap();
+        assert_eq!(output.status.code(), Some(2), "{args:?}");
+        assert!(texts(&output).1.contains(part), "{args:?}: {}", texts(&output).1);
+    }
+}
+
 #[test]
 fn runs_are_recorded_plotted_and_compared() {
     let folder = std::env::temp_dir().join(format!("millstream-bench-{}", std::process::id()));

@@ -425,7 +425,8 @@ fn progress_that_cannot_be_inspected_is_said() {
     let scratch = Scratch::new("incident-inspect");
     slow_second(&scratch);
     std::fs::write(scratch.path("other.jsonl"), "{\"a\":1}\n{\"name\":\n").unwrap();
-    let cases: [(&[&str], &str); 4] = [
+    let cases: [(&[&str], &str); 5] = [
+        (&["tuesday.capture", "--slow", "5ms"], "--progress"),
         (&["other.jsonl"], "NO_PROGRESS"),
         (&["tuesday.capture", "--progress", "other.jsonl"], "NO_PROGRESS"),
         (&["tuesday.capture", "--progress", "none.jsonl"], "PROGRESS_UNREADABLE"),

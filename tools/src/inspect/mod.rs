@@ -160,6 +160,10 @@ pub(crate) fn run(args: &Args) -> Result<(), Failure> {
 /// Prints a capture, and the slow periods of the query for which it was recorded.
 fn inspect_capture(args: &Args) -> Result<(), Failure> {
     let path = &args.checkpoint;
+    if args.slow.is_some() && args.progress.is_none() {
+        let reason = "--slow is for progress reports: give their file with --progress";
+        return Err(Failure::Wrong(reason.to_string()));
+    }
     let shown = crate::capture::show::run(path, args.connections)?;
     if let Some(progress) = &args.progress {
         say!("");

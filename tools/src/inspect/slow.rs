@@ -32,6 +32,8 @@ pub(super) struct Question<'a> {
 #[derive(Debug, PartialEq)]
 pub(super) struct Period<'r> {
     pub reports: &'r [Report],
+    /// The reports before the period.
+    pub before: &'r [Report],
     pub p99_ns: u64,
     pub max_ns: u64,
 }
@@ -74,10 +76,10 @@ pub(super) fn slow_periods(reports: &[Report], limit_ns: u64) -> Vec<Period<'_>>
                 break;
             }
         }
-        let reports = &reports[first..=last];
+        let (before, reports) = (&reports[..first], &reports[first..=last]);
         let most = |of: fn(&Report) -> u64| reports.iter().map(of).max().unwrap_or(0);
         let (p99_ns, max_ns) = (most(|report| report.p99_ns), most(|report| report.max_ns));
-        found.push(Period { reports, p99_ns, max_ns });
+        found.push(Period { reports, before, p99_ns, max_ns });
         at = last + 1;
     }
     found
@@ -138,9 +140,8 @@ fn print_query(query: &QueryReports, question: &Question<'_>) {
 fn print_period(period: &Period<'_>, all: &[Report], question: &Question<'_>) {
     let (start_ns, end_ns) = (period.start_ns(), period.end_ns());
     say!("\nslow         {} to {}", show_wall_ns(start_ns), show_wall_ns(end_ns));
-    let before = all.iter().rev().filter(|report| report.count > 0 && report.end_ns <= end_ns);
-    let before = before.filter(|report| !period.reports.contains(report)).map(|r| r.p99_ns).next();
-    let before = before.map_or("no report".to_string(), show_ns);
+    let before = period.before.iter().rev().find(|report| report.count > 0);
+    let before = before.map_or("no report".to_string(), |report| show_ns(report.p99_ns));
     say!("p99          {}; before: {before}", show_ns(period.p99_ns));
     say!("max          {}", show_ns(period.max_ns));
     say!("rate         {}; over all: {}", rate(period.reports), rate(all));

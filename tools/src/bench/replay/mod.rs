@@ -24,31 +24,32 @@ use std::path::PathBuf;
     millstream bench replay --only pace --seconds 60\n  \
     millstream bench replay --only seek --seek-bytes 4G --json\n  \
     millstream bench replay --quick\n\n\
-    The floor of each figure is what this machine does by hand in the same run: a bare spinning sender,\n\
-    the query that does not record, a copy of the file, the same lines from a text file, a bare search.\n\
+    The floor of each figure is measured in the same run: a sender that only spins and writes, the query\n\
+    without recording, a copy of the file, the same lines from a text file, a search without decoding.\n\
     Everything that is sent, recorded, imported and read is counted; a wrong number ends the run.")]
 pub(super) struct Args {
     /// The part to measure; by default all
     #[arg(long, value_enum)]
     only: Option<Part>,
-    /// Use 1% of the data and short rounds, to check that everything works
-    #[arg(long)]
+    /// Use 1% of the data and one short round, to check that everything works
+    #[arg(long, conflicts_with_all = ["seconds", "rounds"])]
     quick: bool,
     /// Seconds of the pace measurement (drift shows only over many seconds). Rounds of a recorded
     /// query take at most 5
     #[arg(long, default_value_t = 60, value_parser = clap::value_parser!(u64).range(2..=3600))]
     seconds: u64,
-    /// Number of rounds of the measurements that alternate with their floor
+    /// Number of rounds of the measurements that alternate with their floor. The import takes at
+    /// most 3
     #[arg(long, default_value_t = 5, value_parser = clap::value_parser!(u64).range(1..=100))]
     rounds: u64,
     /// How the recorded query waits
     #[arg(long, value_enum, default_value = "balanced")]
     wait: Wait,
     /// Size of the packet capture that is imported
-    #[arg(long, value_name = "SIZE", value_parser = times::parse_bytes, default_value = "1G")]
+    #[arg(long, value_name = "SIZE", value_parser = file_bytes, default_value = "1G")]
     import_bytes: u64,
     /// Size of the capture in which times are searched
-    #[arg(long, value_name = "SIZE", value_parser = times::parse_bytes, default_value = "10G")]
+    #[arg(long, value_name = "SIZE", value_parser = file_bytes, default_value = "10G")]
     seek_bytes: u64,
     /// Folder for the files; by default the system's temporary folder
     #[arg(long, value_name = "FOLDER")]
@@ -56,6 +57,15 @@ pub(super) struct Args {
     /// Print one JSON object
     #[arg(long)]
     json: bool,
+}
+
+/// Parses the size of a file, of which --quick uses 1%.
+fn file_bytes(text: &str) -> Result<u64, String> {
+    const LEAST: u64 = 100 << 20;
+    match times::parse_bytes(text)? {
+        bytes if bytes >= LEAST => Ok(bytes),
+        _ => Err(format!("{text} is too small: at least {}", times::show_bytes(LEAST))),
+    }
 }
 
 /// A part of the measurement.

@@ -8,6 +8,7 @@ use mio::net::UdpSocket;
 use mio::{Events, Interest, Poll, Token};
 use socket2::{Domain, Socket, Type};
 use std::collections::HashMap;
+use std::collections::hash_map::Entry;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::os::fd::AsRawFd;
 
@@ -83,32 +84,30 @@ impl Datagrams {
 
     fn add(&mut self, received: &Received, data: &[u8]) -> Result<(), Failure> {
         let Some(from) = received.from else { return Ok(()) };
-        let mut sender = match self.senders.get(&from) {
-            Some(sender) => *sender,
-            None => self.begin(from, received.at)?,
+        if self.senders.len() >= SENDERS_MAX && !self.senders.contains_key(&from) {
+            self.senders.clear();
+        }
+        let known = match self.senders.entry(from) {
+            Entry::Occupied(known) => known.into_mut(),
+            Entry::Vacant(new) => {
+                let info = ConnectionInfo {
+                    protocol: Protocol::Udp,
+                    opener: Opener::A,
+                    a: Some(from),
+                    b: Some(self.local),
+                };
+                let connection = self.recorder.open(&info, received.at)?;
+                new.insert(Sender { connection, position: 0 })
+            }
         };
+        let sender = *known;
+        known.position += data.len() as u64;
+        self.last = Some(*known);
         if let Some(dropped) = received.dropped {
             self.gap(sender, dropped, received.at)?;
         }
         let lane = (sender.connection, Direction::In);
-        self.recorder.event(Kind::Data, lane, sender.position, received.at, data)?;
-        sender.position += data.len() as u64;
-        self.senders.insert(from, sender);
-        self.last = Some(sender);
-        Ok(())
-    }
-
-    fn begin(&mut self, from: SocketAddr, at: Stamp) -> Result<Sender, Failure> {
-        if self.senders.len() >= SENDERS_MAX {
-            self.senders.clear();
-        }
-        let info = ConnectionInfo {
-            protocol: Protocol::Udp,
-            opener: Opener::A,
-            a: Some(from),
-            b: Some(self.local),
-        };
-        Ok(Sender { connection: self.recorder.open(&info, at)?, position: 0 })
+        self.recorder.event(Kind::Data, lane, sender.position, received.at, data)
     }
 
     /// Records a gap for the datagrams that the kernel has dropped since the previous one. Their

@@ -41,8 +41,8 @@ const LAG_MAX: &str = "1ms";
     millstream replay feed.capture --listen 9999 --loop 3\n  \
     millstream replay market.capture --to 239.1.2.3:5005 --speed max\n  \
     millstream replay trades.capture --to 127.0.0.1:9999 --shift-time event_time\n\n\
-    Plays the data towards the recorded service; --direction out plays what it answered.\n\
-    Exit codes: 0 done, 1 failed, or the lag was too large for the run to count, 2 wrong command line.")]
+    Replays the data that was sent to the recorded service; --direction out replays its answers.\n\
+    Exit codes: 0 done, 1 failed or invalid because of the send lag, 2 wrong command line.")]
 pub(crate) struct Args {
     /// The capture, or a folder of captures
     capture: PathBuf,
