@@ -24,7 +24,8 @@ impl Scratch {
         Self(path)
     }
 
-    /// A capture of a line each millisecond, from three connections in turn, each in two events.
+    /// Writes a capture with one line per millisecond, from three connections in turn. Each line is
+    /// split into two events.
     fn capture(&self) -> PathBuf {
         let path = self.0.join("lines.capture");
         let header = FileHeader { recording: 9, ..FileHeader::default() };

@@ -67,7 +67,7 @@ pub(crate) struct FutureSkewFilter<F, A, D> {
     /// Without a limit all records pass.
     skew: Option<FutureSkewLimit>,
     seen: EventTimeReporter,
-    /// Records dropped in this epoch.
+    /// The number of records dropped in this epoch.
     ahead: u64,
     down: D,
 }

@@ -205,7 +205,8 @@ impl Run {
         }
     }
 
-    /// Continuous mode: waits for the `wanted` number of rows, and for a row too many.
+    /// Continuous mode: waits until there are `wanted` rows, for at most 20 seconds. Returns all
+    /// rows, sorted.
     pub fn wait_for(&self, mut got: Vec<String>, wanted: usize) -> Vec<String> {
         let begun = Instant::now();
         while got.len() < wanted && begun.elapsed() < Duration::from_secs(20) {

@@ -11,7 +11,7 @@ use std::collections::HashMap;
 const VOCABULARY: usize = 5_000;
 /// Mean gap between lines outside bursts, in nanoseconds.
 const GAP_NS: f64 = 150_000.0;
-/// Number of lines between the starts of two bursts, and per burst.
+/// Number of lines between the starts of two bursts, and number of lines in a burst.
 const BURST_EVERY: usize = 5_000;
 const BURST_LINES: usize = 1_000;
 

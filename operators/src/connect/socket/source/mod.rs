@@ -109,7 +109,7 @@ pub struct SocketSource {
     pub(super) ingest: Ingest,
     /// Reads that are staged for a micro-batch: the position after each, and its time.
     pub(super) staged_reads: VecDeque<(u64, Ingest)>,
-    /// Reads since the source last polled for other clients and connections.
+    /// Number of reads since the source last polled for other clients and connections.
     pub(super) reads: u32,
     /// Bytes read in this run, including rejected lines.
     pub(super) bytes_read: u64,
