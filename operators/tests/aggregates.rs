@@ -197,7 +197,8 @@ fn a_crash_at_any_write_loses_nothing_and_counts_nothing_twice() {
     }
 }
 
-/// Runs `build` over a flow twice and returns the error of the second run.
+/// Runs a flow that `first` builds, and then a flow that `second` builds on the same checkpoint.
+/// Returns the error of the second run.
 fn second<T>(
     first: impl FnOnce(&Flow<Checkpointed>) -> T,
     second: impl FnOnce(&Flow<Checkpointed>),

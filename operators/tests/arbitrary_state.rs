@@ -285,7 +285,8 @@ fn a_timer_that_is_due_when_it_is_set_waits_for_the_next_batch() {
     };
     // The batch without rows that the watermark causes fires the first timer.
     assert_eq!(run(&[(1, 100, 1)]), ["1000"]);
-    // A batch with a row runs, and then a batch without rows. Each fires one timer of both keys.
+    // A batch with a row runs, and then a batch without rows. Each batch fires one timer of each
+    // key.
     assert_eq!(run(&[(2, 101, 1)]), ["1000", "1001", "1001", "1002"]);
 }
 

@@ -34,7 +34,8 @@ fn rows(
     reader.load().unwrap().collect().unwrap()
 }
 
-/// The content of the files that a stream of one table writes, as one text.
+/// Runs a query as a stream into files. Returns the folder names and the contents of these files,
+/// sorted and concatenated.
 fn written(
     session: &Session,
     query: &str,

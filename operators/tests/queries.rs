@@ -194,7 +194,7 @@ fn using_joins_keep_both_sides() {
     ]);
 }
 
-/// ORDER BY can use the columns of the result and those below the SELECT list.
+/// ORDER BY can use the columns of the result, and columns of the input that are not selected.
 #[test]
 fn order_by_sees_what_is_not_selected() {
     check(&[

@@ -41,7 +41,8 @@ pub(super) fn tolerance(text: &str) -> Result<Tolerance, String> {
     times::parse_ns(text).map(Tolerance::Time).map_err(wrong)
 }
 
-/// A parsed row; `None` if a line is not a JSON object, which the engine never writes.
+/// A parsed row. A line that is not a JSON object, which the engine never writes, gives a row
+/// without columns.
 type JsonRow = Map<String, Value>;
 
 /// A comparison with its parameters.

@@ -302,7 +302,8 @@ impl Listing {
         Ok(found)
     }
 
-    /// Drops files in folders below `path` that are not partition folders.
+    /// Drops files in subfolders of `roots` that are not partition folders. With `only_partitions`,
+    /// also drops and reports files directly in `roots`.
     fn retain_partitions(
         &self,
         roots: &[PathBuf],

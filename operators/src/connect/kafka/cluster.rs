@@ -176,8 +176,9 @@ impl Cluster {
         self.offsets(of.iter().map(|(topic, partition)| (topic.as_str(), *partition, at)))
     }
 
-    /// Resolves a [`Place`] in all partitions. `is_start` and `is_stream` select the conditions of
-    /// errors.
+    /// Resolves a [`Place`] in all partitions. `no_match` decides about a partition without a
+    /// record at or after the time; it is `None` for an ending place. `is_stream` selects the
+    /// condition of the error for missing or additional partitions.
     pub fn resolve(
         &self,
         place: &Place,

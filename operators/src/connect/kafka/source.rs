@@ -133,7 +133,7 @@ struct Discovered {
     ids: TopicIds,
 }
 
-/// The thread that discovers new partitions. It ends when this is dropped.
+/// The thread that discovers new partitions. Dropping this struct ends the thread.
 struct Discovery {
     found: Receiver<Discovered>,
     _stop: Sender<()>,

@@ -85,7 +85,8 @@ impl<R: Read> Records<R> {
         self.window.offset()
     }
 
-    /// Precision of the times in nanoseconds. In pcapng it differs between interfaces.
+    /// Precision of the times in nanoseconds. In pcapng it differs between interfaces, so it is 1
+    /// there.
     pub(crate) fn precision_ns(&self) -> u32 {
         match &self.format {
             Format::Pcap(pcap) => pcap.unit_ns as u32,

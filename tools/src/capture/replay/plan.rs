@@ -70,7 +70,7 @@ pub(super) struct Gaps {
     pub missing_datagrams: u64,
 }
 
-/// What the reader of a capture reports at the end: gaps, damage, and the result of moving times.
+/// The report of a capture's reader at the end: gaps, damage, and the result of moving times.
 #[derive(Default)]
 pub(super) struct LeftOut {
     pub gaps: Gaps,

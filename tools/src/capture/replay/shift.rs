@@ -14,7 +14,7 @@ use std::ops::Range;
 pub(crate) enum TimeField {
     /// The CSV column with this index.
     Column(usize),
-    /// The JSON field with this name, or the CSV column that a header line names so.
+    /// The JSON field with this name, or the CSV column with this name in a header line.
     Name(String),
     /// The group of a regular expression.
     Group(Regex),
