@@ -37,7 +37,8 @@ pub(crate) fn median(values: Vec<u64>) -> u64 {
     median_by(values, Ord::cmp)
 }
 
-/// The median of at least one value, in an order of the values.
+/// The median of at least one value, by the comparison `order`. Of two middle values it is the
+/// larger one.
 pub(crate) fn median_by<T: Copy>(mut values: Vec<T>, order: impl Fn(&T, &T) -> Ordering) -> T {
     values.sort_unstable_by(order);
     values[values.len() / 2]

@@ -52,7 +52,7 @@ impl Value {
 pub(super) enum Goal {
     AtMost(Value),
     AtLeast(Value),
-    /// In words, which are printed and not judged.
+    /// A goal in words, which is printed but not checked.
     Words(&'static str),
 }
 
@@ -97,7 +97,7 @@ impl Figure {
         Self { goal: Some(goal), ..self }
     }
 
-    /// A value beside its floor, with a goal in words; an empty goal is none.
+    /// Creates a figure with a floor and a goal in words. An empty text means no goal.
     pub fn compared(name: String, value: Value, floor: Option<Value>, goal: &'static str) -> Self {
         let goal = (!goal.is_empty()).then_some(Goal::Words(goal));
         Self { floor, goal, ..Self::new(name, value) }
@@ -116,7 +116,7 @@ impl Figure {
     }
 }
 
-/// Prints the figures below each other.
+/// Prints a table with a line for each figure.
 pub(super) fn print(figures: &[Figure]) {
     let width = figures.iter().map(|figure| figure.name.chars().count()).max().unwrap_or(0);
     say!("{:<width$}{:>12}{:>12}   goal", "", "measured", "floor");

@@ -32,7 +32,7 @@ pub(super) struct Question<'a> {
 #[derive(Debug, PartialEq)]
 pub(super) struct Period<'r> {
     pub reports: &'r [Report],
-    /// The reports before the period.
+    /// All reports before the period.
     pub before: &'r [Report],
     pub p99_ns: u64,
     pub max_ns: u64,

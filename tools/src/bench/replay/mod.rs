@@ -59,7 +59,7 @@ pub(super) struct Args {
     json: bool,
 }
 
-/// Parses the size of a file, of which --quick uses 1%.
+/// Parses the size of a file: at least 100 MiB, because `--quick` uses 1% of it.
 fn file_bytes(text: &str) -> Result<u64, String> {
     const LEAST: u64 = 100 << 20;
     match times::parse_bytes(text)? {

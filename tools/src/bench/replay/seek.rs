@@ -99,13 +99,13 @@ fn search(path: &Path, event: u64, pages: Pages) -> Result<u64, Failure> {
     Err(Failure::Failed(format!("event {event} is not found")))
 }
 
-/// Searches for the stride of an event without decoding: reads one page of each stride that a binary
-/// search looks at, and then the stride. Returns the duration in nanoseconds.
+/// Searches for the stride of an event without decoding events. Reads one page at each step of a
+/// binary search over the strides, and then the whole stride. Returns the duration in nanoseconds.
 fn bare_search(path: &Path, event: u64, events: u64) -> Result<u64, Failure> {
     let start = Instant::now();
     let mut file = File::open(path)?;
     let strides = file.metadata()?.len() / STRIDE_BYTES;
-    // Events have the same size, so this is about where the event is.
+    // All events have the same size, so the event is in this stride or next to it.
     let wanted = strides * event / events;
     let (mut page, mut least, mut most) = ([0; 4096], 0, strides.saturating_sub(1));
     while least < most {

@@ -13,7 +13,7 @@ use std::collections::{HashMap, VecDeque};
 const LIFE_NS: i64 = 30_000_000_000;
 /// Maximum number of bytes of all payloads.
 const STORE_BYTES: usize = 4 << 20;
-/// Maximum number of payloads, and the minimum size that each counts for.
+/// Maximum number of payloads.
 const PAYLOADS_MAX: usize = 4096;
 /// Maximum number of separate ranges of a payload.
 const STRETCHES_MAX: usize = 1024;
