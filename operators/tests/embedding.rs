@@ -226,7 +226,7 @@ fn a_checkpointed_flow_stopped_unread_goes_on_where_it_was() {
                         break;
                     }
                 }
-                // The run makes progress.
+                // Each run reads one result, so that the runs come to an end.
                 results.push(output.recv().unwrap().1);
                 query.stop().unwrap();
                 assert!(input.committed() > pushed);

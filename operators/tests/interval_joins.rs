@@ -33,8 +33,9 @@ const KINDS: [Kind; 4] = [Kind::Inner, Kind::Left, Kind::Right, Kind::Full];
 #[derive(Clone, Copy, Debug)]
 struct Join {
     kind: Kind,
-    /// The bounds of the right time minus the left time, in seconds.
+    /// The lower bound of the right time minus the left time, in seconds.
     lower: i64,
+    /// The upper bound of this difference, in seconds.
     upper: i64,
     delay: i64,
 }

@@ -104,8 +104,9 @@ type Session4 = (i64, i64, i64, i64);
 /// A naive model of Spark's rules.
 struct Model {
     query: Query,
-    /// The watermarks of the last batch and of the next one.
+    /// The watermark of the last batch.
     last: i64,
+    /// The watermark of the next batch.
     next: i64,
     groups: BTreeMap<(i64, i64), (i64, i64)>,
     outer: BTreeMap<(i64, i64), (i64, i64)>,

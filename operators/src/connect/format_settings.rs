@@ -22,8 +22,9 @@ struct Known {
     name: &'static str,
     /// The formats that have the option; all formats if empty.
     formats: &'static [&'static str],
-    /// The option's name, and whether it is an option of writers.
+    /// The option's name.
     option: &'static str,
+    /// Whether the option is an option of writers.
     writes: bool,
     kind: Kind,
 }

@@ -11,8 +11,9 @@ use std::collections::HashMap;
 const VOCABULARY: usize = 5_000;
 /// Mean gap between lines outside bursts, in nanoseconds.
 const GAP_NS: f64 = 150_000.0;
-/// Number of lines between the starts of two bursts, and number of lines in a burst.
+/// Number of lines between the starts of two bursts.
 const BURST_EVERY: usize = 5_000;
+/// Number of lines in a burst.
 const BURST_LINES: usize = 1_000;
 
 /// Lines with their send times, relative to the start.

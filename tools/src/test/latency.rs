@@ -6,8 +6,9 @@ use hdrhistogram::Histogram;
 use millstream_engine::measure::latency::{NsHistogram, Percentiles, histogram};
 use std::time::{Duration, Instant};
 
-/// How long the floor is measured, and the simulated interval between records.
+/// Duration of the measurement of the floor.
 const FLOOR_TIME: Duration = Duration::from_millis(300);
+/// The simulated interval between records in this measurement.
 const FLOOR_STEP: Duration = Duration::from_micros(100);
 
 /// A latency limit, such as `p99<200us`.

@@ -52,8 +52,9 @@ pub struct Listing {
     base: Option<PathBuf>,
     filter: Option<NameFilter>,
     recursive: bool,
-    /// Only files modified before and after these times are listed, in microseconds since 1970.
+    /// Only files modified before this time are listed, in microseconds since 1970.
     before_us: Option<i64>,
+    /// Only files modified after this time are listed, in microseconds since 1970.
     after_us: Option<i64>,
     inference: Inference,
     /// Whether files outside partition folders are ignored.

@@ -20,8 +20,9 @@ pub(super) const CUT_OFF: &str = "connection ended within a line";
 const NO_ROOM: &str = "incomplete lines of all connections exceeded maxUnfinishedBytes";
 /// Maximum number of rejected lines that wait to be reported.
 const DEFERRED: usize = 1_024;
-/// Number and size of the spare buffers for unfinished lines.
+/// Maximum number of spare buffers for unfinished lines.
 const SPARES: usize = 16;
+/// Maximum size of a spare buffer, in bytes.
 const SPARE_BYTES: usize = 64 * 1024;
 
 /// A rejected line whose end has not arrived; its bytes are dropped.

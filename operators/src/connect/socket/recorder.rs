@@ -23,8 +23,9 @@ use std::sync::Arc;
 use std::thread::JoinHandle;
 use std::time::Duration;
 
-/// Number of buffers, and the size of payload at which a buffer is handed over.
+/// Number of buffers.
 const BUFFERS: usize = 64;
+/// Number of payload bytes at which a buffer is handed over.
 const BUFFER_BYTES: usize = 256 << 10;
 /// Number of events in a buffer.
 const BUFFER_EVENTS: usize = 4096;

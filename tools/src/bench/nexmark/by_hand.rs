@@ -66,8 +66,9 @@ pub(super) struct HandWritten {
     statistics: HashMap<(u64, u64), Statistics>,
     /// Q18: the time and the price of the last bid, by auction and bidder.
     last: HashMap<(u64, u64), (u64, u64)>,
-    /// Q20: the auctions of the category, by id. `waiting` has the bids of each auction.
+    /// Q20: the auctions of the category, by id.
     items: HashMap<u64, String>,
+    /// Q20: the bidder and the price of each bid, by auction id.
     waiting: HashMap<u64, Vec<(u64, u64)>>,
 }
 
@@ -218,7 +219,7 @@ impl Sessions {
 
 /// Q17: the statistics of the bids for one auction on one day.
 struct Statistics {
-    /// The number of prices below 10,000, below 1,000,000, and of at least 1,000,000.
+    /// The number of prices below 10,000, from 10,000 to below 1,000,000, and from 1,000,000 on.
     ranks: [u64; 3],
     least: u64,
     most: u64,

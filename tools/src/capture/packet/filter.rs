@@ -13,8 +13,9 @@ pub(crate) struct Filter {
     pub protocol: Option<u8>,
     pub direction: Option<Direction>,
     pub connections: Vec<u32>,
-    /// Wall-clock times in nanoseconds: the first one inclusive, the second one exclusive.
+    /// Only packets at or after this wall-clock time are imported, in nanoseconds.
     pub from_ns: Option<i64>,
+    /// Only packets before this wall-clock time are imported, in nanoseconds.
     pub to_ns: Option<i64>,
 }
 

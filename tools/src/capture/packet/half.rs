@@ -13,8 +13,9 @@ use super::output::{Ended, EventSink, Lane, Output};
 use millstream_engine::capture::{Gap, GapCause, IgnoredReason};
 use std::collections::BTreeMap;
 
-/// Maximum number of buffered bytes per direction, and in total.
+/// Maximum number of buffered bytes per direction.
 const HELD_BYTES_MAX: usize = 4 << 20;
+/// Maximum number of buffered bytes of all directions.
 const ALL_HELD_BYTES_MAX: usize = 12 << 20;
 /// The memory of a buffered segment in addition to its bytes.
 const HELD_OVERHEAD: usize = 96;
@@ -36,8 +37,9 @@ pub(super) struct Half {
     pub syn: Option<u32>,
     /// Whether the sequence number of stream offset 0 is known.
     pub is_synced: bool,
-    /// Stream offset of the next byte to deliver, and its sequence number.
+    /// Stream offset of the next byte to deliver.
     pub next: u64,
+    /// Sequence number of the next byte to deliver.
     next_number: u32,
     /// The stream offset after the last byte seen, captured or not.
     seen_end: u64,

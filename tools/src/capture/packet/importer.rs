@@ -41,8 +41,9 @@ pub(crate) struct Importer<S> {
     flow_slots: Vec<(Flow, [u64; 2])>,
     free_flows: Vec<u32>,
     next_number: u32,
-    /// Time of the previous record, and the start of the recording.
+    /// Time of the previous record.
     last_ns: Option<i64>,
+    /// Start of the recording.
     start_ns: Option<i64>,
 }
 

@@ -12,9 +12,10 @@ use std::ops::Range;
 
 /// Maximum length of a line in which a time is searched, in bytes.
 const LINE_BYTES_MAX: usize = 1 << 20;
-/// Maximum number of buffered bytes and events. Beyond it, the incomplete line of the oldest event
-/// is replayed unchanged, without waiting for its end.
+/// Maximum number of buffered bytes. Beyond it, the incomplete line of the oldest event is replayed
+/// unchanged, without waiting for its end.
 const WAITING_BYTES_MAX: usize = 4 << 20;
+/// Maximum number of buffered events. Has the same effect as `WAITING_BYTES_MAX`.
 const WAITING_EVENTS_MAX: usize = 1 << 16;
 
 /// The part of an event that belongs to an incomplete line.

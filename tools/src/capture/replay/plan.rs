@@ -17,8 +17,9 @@ const BATCH_BYTES: usize = 256 << 10;
 const BATCHES_AHEAD: usize = 16;
 /// Maximum number of events per batch.
 const BATCH_EVENTS: usize = 4096;
-/// If times are moved, the replay fails if no time was found in this number of lines, or of bytes.
+/// If times are moved, the replay fails if no time was found in this number of lines.
 const LINES_WITHOUT_TIME: u64 = 1_000;
+/// If times are moved, the replay fails if no time was found in this number of bytes.
 const BYTES_WITHOUT_TIME: usize = 8 << 20;
 
 /// An event to replay.
@@ -61,8 +62,9 @@ pub(super) struct Options {
 /// The differences between a replay and its capture.
 #[derive(Clone, Copy, Debug, Default)]
 pub(super) struct Gaps {
-    /// The number of shortened pauses, and the total time removed.
+    /// The number of shortened pauses.
     pub shortened: u64,
+    /// The total time removed from pauses, in nanoseconds.
     pub cut_ns: u64,
     /// Bytes of the selected direction that are missing in the capture.
     pub missing_bytes: u64,
@@ -143,8 +145,9 @@ struct Reading {
     batch: Events,
     clock: Clock,
     gaps: Gaps,
-    /// The number of connection 0 in this loop, and the number of connections.
+    /// The number of connection 0 in this loop.
     first_connection: u64,
+    /// The number of connections in this loop so far.
     connections: u64,
     /// Connections that consist of datagrams.
     udp: std::collections::HashSet<u64>,

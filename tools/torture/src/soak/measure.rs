@@ -14,11 +14,13 @@ use std::time::{Duration, Instant};
 const WINDOW: Duration = Duration::from_secs(2);
 /// Number of samples that a level needs.
 const SAMPLES: usize = 10;
-/// Absolute growth of memory and folder that is always allowed.
+/// Growth of memory that is always allowed, in bytes.
 const MEMORY_SLACK: u64 = 32 << 20;
+/// Growth of the folder that is always allowed, in bytes.
 const FOLDER_SLACK: u64 = 4 << 20;
-/// Allowed growth of the 99th percentile: a factor, and an additional amount.
+/// Allowed growth of the 99th percentile, as a factor.
 const LATENCY_TIMES: u64 = 3;
+/// Allowed growth of the 99th percentile in addition to the factor, in microseconds.
 const LATENCY_SLACK_US: u64 = 100_000;
 /// Maximum time for a query to end.
 const END: Duration = Duration::from_secs(60);

@@ -86,8 +86,9 @@ pub struct Encoder {
     at: u64,
     rows: u64,
     stripes: Vec<Message>,
-    /// Encoded statistics of each stripe, and those of the whole file by type id.
+    /// The encoded statistics of each stripe.
     by_stripe: Vec<Message>,
+    /// The statistics of the whole file, by type id.
     statistics: Vec<Statistics>,
 }
 

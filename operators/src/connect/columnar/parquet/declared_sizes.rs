@@ -20,9 +20,11 @@ const HEADER_BYTES: usize = 4 << 10;
 const FOOTER_BYTES_MAX: usize = 64 << 20;
 /// The bytes after the footer: its length and the format's magic number.
 const FOOTER_END: usize = 8;
-/// The smallest encoded size of a column chunk, a row group and a schema element, in bytes.
+/// The smallest encoded size of a column chunk, in bytes.
 const COLUMN_BYTES: u64 = 20;
+/// The smallest encoded size of a row group, in bytes.
 const ROW_GROUP_BYTES: u64 = 7;
+/// The smallest encoded size of a schema element, in bytes.
 const ELEMENT_BYTES: u64 = 3;
 /// The most levels of nested groups in the schema. Decoders walk the groups by recursion.
 const NESTING_MAX: usize = 100;

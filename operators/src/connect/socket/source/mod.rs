@@ -61,8 +61,9 @@ use std::collections::VecDeque;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
-/// Maximum number of bytes, and of reads, for one micro-batch.
+/// Maximum number of bytes for one micro-batch.
 const STAGE_BYTES: usize = 64 * 1024 * 1024;
+/// Maximum number of reads for one micro-batch.
 const STAGE_TURNS: usize = 1 << 18;
 
 /// The intended send time of line 0, 1, 2 …, on the query's clock in nanoseconds.
