@@ -5,7 +5,7 @@
 use super::Scratch;
 use super::table::{Figure, Goal, Value};
 use crate::bench::open_loop::{
-    Job, Load as Lines, Measured, QueryText, Traffic, WORDS, round, start_recorded_query,
+    DROP_EVERY, Job, Load as Lines, Measured, QueryText, Traffic, WORDS, round, start_recorded_query,
 };
 use crate::bench::socket_job::Wait;
 use crate::failure::Failure;
@@ -123,6 +123,8 @@ fn echo(
     record: Option<&Path>,
     lost: &mut Lost,
 ) -> Result<Measured, Failure> {
+    // The last line must come back, because it marks the end of the round.
+    let lines = lines / DROP_EVERY * DROP_EVERY + 1;
     let mut lines =
         Lines { job: Job::Echo, words: WORDS, first: 0, rate, lines, warm_up: lines / 10 };
     let query = QueryText { text: ECHO, mode: "append", format: "text" };

@@ -66,7 +66,7 @@ fn accept_datagrams(
     receivers: &HashMap<u64, SocketAddr>,
 ) -> Result<Option<SocketAddr>, Failure> {
     let fails = |error: &io::Error| {
-        let fix = "Take another port, or end what has it";
+        let fix = "Use another port, or stop the program that uses it";
         Failure::Failed(format!("LISTEN_FAILED: the port cannot be used for UDP: {error}. {fix}"))
     };
     let socket = clients.datagrams.as_ref().map_err(fails)?;
@@ -102,6 +102,31 @@ const WRITER: Token = Token(1);
 const DATAGRAMS: Token = Token(2);
 /// How often a waiting replay checks whether it was stopped.
 const TICK: Duration = Duration::from_millis(100);
+
+#[cfg(target_os = "linux")]
+nix::ioctl_read_bad!(unacknowledged_bytes, nix::libc::TIOCOUTQ, nix::libc::c_int);
+
+/// Waits until the peer's kernel has acknowledged each byte of a connection, at most for `LINGER`. A
+/// reset discards bytes that are not acknowledged, and the recorded peer had received all of them.
+#[cfg(target_os = "linux")]
+fn wait_until_delivered(stream: &TcpStream, stop: &AtomicBool) {
+    use std::os::fd::AsRawFd;
+    let (deadline, mut bytes) = (Instant::now() + LINGER, 0);
+    loop {
+        // SAFETY: the descriptor is open for as long as `stream` is borrowed, and TIOCOUTQ writes one
+        // `c_int` to the pointer, which `bytes` is.
+        let asked = unsafe { unacknowledged_bytes(stream.as_raw_fd(), &mut bytes) };
+        let is_delivered = asked.is_err() || bytes == 0;
+        if is_delivered || stop.load(Ordering::Relaxed) || Instant::now() >= deadline {
+            return;
+        }
+        std::thread::yield_now();
+    }
+}
+
+/// Other systems do not say how many bytes are unacknowledged, so that a reset can discard some.
+#[cfg(not(target_os = "linux"))]
+fn wait_until_delivered(_: &TcpStream, _: &AtomicBool) {}
 
 impl Peers {
     pub(super) fn new(mut target: Target) -> Result<Self, Failure> {
@@ -223,6 +248,7 @@ impl Peers {
             }
             Kind::HalfClose => drop(stream.shutdown(Shutdown::Write)),
             Kind::Reset => {
+                wait_until_delivered(&stream, stop);
                 drop(SockRef::from(&*stream).set_linger(Some(Duration::ZERO)));
                 drop(stream);
                 self.forget(event.connection);
