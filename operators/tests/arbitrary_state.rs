@@ -520,6 +520,29 @@ fn an_initial_state_comes_before_the_first_rows_and_once() {
     }
 }
 
+/// An explanation reads no rows of the initial state, and a start does.
+#[test]
+fn an_explanation_does_not_read_the_initial_state() {
+    let session = Session::new();
+    let table = session.sql("SELECT 1L AS key, raise_error('it is read') AS number").unwrap();
+    let initial = table
+        .select([col("key"), col("number").cast(DataType::Long)])
+        .unwrap()
+        .group_by([col("key")]);
+    let rows = session.read_stream().format("rate").load().unwrap();
+    let rows = rows.select([col("value").alias("k"), col("timestamp").alias("t")]).unwrap();
+    let grouped = rows.group_by([col("k")]).with_initial_state(&initial).unwrap();
+    let frame = grouped
+        .transform_with_state(schema("k BIGINT, what STRING"), TimeMode::None, |states| {
+            Ok(Given { numbers: states.list("numbers", Ttl::NONE)? })
+        })
+        .unwrap();
+    let writer = || frame.write_stream().format("noop").output_mode("append");
+    writer().explain().unwrap();
+    let error = writer().start().err().unwrap();
+    assert!(error.to_string().contains("it is read"), "{error}");
+}
+
 /// A function is called for each key of the initial state, with the key's rows or with none.
 #[test]
 fn a_function_is_called_for_each_key_of_the_initial_state() {

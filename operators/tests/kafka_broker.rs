@@ -1,6 +1,7 @@
 //! The Kafka source and sink against a real broker: the mock cluster keeps no offsets of
-//! transactions, fences no producer and deletes no topic. `MILLSTREAM_KAFKA_SERVERS=HOST:PORT`
-//! names the broker; without it these tests print that they are skipped.
+//! transactions, fences no producer and deletes no topic. These tests run with
+//! `MILLSTREAM_KAFKA_SERVERS=HOST:PORT cargo test -p millstream --features kafka --test kafka_broker
+//! -- --ignored`.
 
 #![cfg(feature = "kafka")]
 
@@ -36,14 +37,32 @@ struct Fixture {
     folder: PathBuf,
 }
 
+/// The parts of a query that tests change.
+struct Parts {
+    sql: &'static str,
+    fails_on_data_loss: bool,
+    is_transactional: bool,
+    /// The capacity of the producer's queue.
+    queue_records: Option<u32>,
+}
+
+impl Default for Parts {
+    fn default() -> Self {
+        Self {
+            sql: "SELECT value FROM input",
+            fails_on_data_loss: true,
+            is_transactional: true,
+            queue_records: None,
+        }
+    }
+}
+
 impl Fixture {
-    /// Creates the topics. Returns `None` if no broker is configured.
-    fn new() -> Option<Self> {
+    /// Creates the topics.
+    fn new() -> Self {
         static NEXT: AtomicU32 = AtomicU32::new(0);
-        let Ok(servers) = std::env::var("MILLSTREAM_KAFKA_SERVERS") else {
-            println!("LEFT OUT: MILLSTREAM_KAFKA_SERVERS names no broker");
-            return None;
-        };
+        let servers = std::env::var("MILLSTREAM_KAFKA_SERVERS")
+            .expect("MILLSTREAM_KAFKA_SERVERS must name a broker");
         let number = NEXT.fetch_add(1, Ordering::Relaxed);
         let started = std::time::UNIX_EPOCH.elapsed().unwrap().as_micros();
         let name = format!("test-{started}-{}-{number}", std::process::id());
@@ -52,7 +71,7 @@ impl Fixture {
         let fixture = Self { servers, input, output, folder };
         fixture.create_topic(&fixture.input);
         fixture.create_topic(&fixture.output);
-        Some(fixture)
+        fixture
     }
 
     fn admin(&self) -> AdminClient<DefaultClientContext> {
@@ -92,14 +111,14 @@ impl Fixture {
 
     /// Starts a query that copies each record of the input to the output once.
     fn start(&self, trigger: Trigger, checkpoint: &Path) -> Result<StreamingQuery, String> {
-        self.start_with(trigger, checkpoint, true)
+        self.start_with(trigger, checkpoint, &Parts::default())
     }
 
     fn start_with(
         &self,
         trigger: Trigger,
         checkpoint: &Path,
-        fail_on_data_loss: bool,
+        parts: &Parts,
     ) -> Result<StreamingQuery, String> {
         let session = Session::new();
         let reader = session
@@ -107,18 +126,22 @@ impl Fixture {
             .format("kafka")
             .option("kafka.bootstrap.servers", &self.servers)
             .option("subscribe", &self.input)
-            .option("failOnDataLoss", fail_on_data_loss)
+            .option("failOnDataLoss", parts.fails_on_data_loss)
             .option("startingOffsets", "earliest");
         reader.load().unwrap().create_temp_view("input");
-        let started = session
-            .sql("SELECT value FROM input")
+        let mut writer = session
+            .sql(parts.sql)
             .unwrap()
             .write_stream()
             .format("kafka")
             .option("kafka.bootstrap.servers", &self.servers)
             .option("topic", &self.output)
-            .option("transactional", true)
-            .option("checkpointLocation", checkpoint.display())
+            .option("transactional", parts.is_transactional)
+            .option("checkpointLocation", checkpoint.display());
+        if let Some(records) = parts.queue_records {
+            writer = writer.option("kafka.queue.buffering.max.messages", records);
+        }
+        let started = writer
             .trigger(trigger)
             .config(Config { pin: false, wait: WaitProfile::Park, ..Config::default() })
             .start();
@@ -199,9 +222,10 @@ impl Drop for Fixture {
 }
 
 #[test]
+#[ignore = "needs a Kafka broker"]
 fn an_epoch_whose_transaction_was_committed_is_not_written_again() {
     for trigger in [CONTINUOUS, Trigger::AvailableNow] {
-        let Some(fixture) = Fixture::new() else { return };
+        let fixture = Fixture::new();
         fixture.produce(0..100);
         fixture.run(trigger);
         fixture.undo_commit(trigger);
@@ -212,8 +236,9 @@ fn an_epoch_whose_transaction_was_committed_is_not_written_again() {
 }
 
 #[test]
+#[ignore = "needs a Kafka broker"]
 fn an_epoch_whose_transaction_was_not_committed_is_processed_again() {
-    let Some(fixture) = Fixture::new() else { return };
+    let fixture = Fixture::new();
     fixture.produce(0..100);
     fixture.run(CONTINUOUS);
     fixture.produce(100..120);
@@ -228,13 +253,43 @@ fn an_epoch_whose_transaction_was_not_committed_is_processed_again() {
     let mode = EpochMode::Continuous;
     checkpoint.write_offsets(recovery.next_epoch, &ends, mode, (0, 0), vec![staged]).unwrap();
     drop(checkpoint);
+    // A sink without transactions cannot tell whether the epoch was written.
+    let plain = Parts { is_transactional: false, ..Parts::default() };
+    let error = fixture.start_with(CONTINUOUS, &folder, &plain).err().unwrap();
+    assert!(error.starts_with("CHECKPOINT_QUERY_CHANGED"), "{error}");
     fixture.run(CONTINUOUS);
     assert_eq!(fixture.written(), (0..120).collect::<Vec<_>>());
 }
 
+/// A stage may push all results of a record at once, which are more than the producer's queue takes.
 #[test]
+#[ignore = "needs a Kafka broker"]
+fn many_results_of_one_record_are_all_written_in_their_order() {
+    for (trigger, is_transactional) in
+        [(CONTINUOUS, false), (CONTINUOUS, true), (Trigger::AvailableNow, true)]
+    {
+        let fixture = Fixture::new();
+        fixture.produce(0..20);
+        let sql = "SELECT CAST(n AS STRING) AS value FROM (SELECT explode(sequence(v * 1000, v * \
+                   1000 + 999)) AS n FROM (SELECT CAST(CAST(value AS STRING) AS BIGINT) AS v FROM \
+                   input))";
+        let parts = Parts { sql, is_transactional, queue_records: Some(10), ..Parts::default() };
+        let query = fixture.start_with(trigger, &fixture.checkpoint(), &parts).unwrap();
+        if trigger == CONTINUOUS {
+            query.process_all_available().unwrap();
+            query.stop().unwrap();
+        } else {
+            query.await_termination().unwrap();
+        }
+        let written = fixture.written();
+        assert!(written == (0..20_000).collect::<Vec<_>>(), "{trigger:?}: {}", written.len());
+    }
+}
+
+#[test]
+#[ignore = "needs a Kafka broker"]
 fn a_second_run_of_a_query_fences_the_first() {
-    let Some(fixture) = Fixture::new() else { return };
+    let fixture = Fixture::new();
     fixture.produce(0..10);
     fixture.run(Trigger::AvailableNow);
     let first = fixture.start(CONTINUOUS, &fixture.checkpoint()).unwrap();
@@ -250,8 +305,9 @@ fn a_second_run_of_a_query_fences_the_first() {
 }
 
 #[test]
+#[ignore = "needs a Kafka broker"]
 fn an_old_copy_of_the_checkpoint_is_refused() {
-    let Some(fixture) = Fixture::new() else { return };
+    let fixture = Fixture::new();
     fixture.produce(0..10);
     fixture.run(Trigger::AvailableNow);
     let old = fixture.copy_checkpoint("old");
@@ -265,20 +321,25 @@ fn an_old_copy_of_the_checkpoint_is_refused() {
 }
 
 #[test]
+#[ignore = "needs a Kafka broker"]
 fn a_topic_that_was_created_again_is_noticed_though_it_is_longer_than_before() {
     for trigger in [CONTINUOUS, Trigger::AvailableNow] {
-        let Some(fixture) = Fixture::new() else { return };
+        let fixture = Fixture::new();
         fixture.produce(0..10);
         fixture.run(trigger);
         fixture.create_input_again();
         fixture.produce(100..120);
-        let query = fixture.start(trigger, &fixture.checkpoint()).unwrap();
-        let error = query.await_termination().unwrap_err();
-        assert_eq!(error.condition(), "KAFKA_DATA_LOSS.PARTITIONS_DELETED", "{error}");
-        assert!(error.to_string().contains("created again"), "{error}");
-        assert_eq!(fixture.written(), (0..10).collect::<Vec<_>>(), "{trigger:?}");
+        // A query that is started again after the error fails again.
+        for _ in 0..2 {
+            let query = fixture.start(trigger, &fixture.checkpoint()).unwrap();
+            let error = query.await_termination().unwrap_err();
+            assert_eq!(error.condition(), "KAFKA_DATA_LOSS.PARTITIONS_DELETED", "{error}");
+            assert!(error.to_string().contains("created again"), "{error}");
+            assert_eq!(fixture.written(), (0..10).collect::<Vec<_>>(), "{trigger:?}");
+        }
         // Without `failOnDataLoss` the query continues at its offset, as in Spark.
-        let query = fixture.start_with(trigger, &fixture.checkpoint(), false).unwrap();
+        let parts = Parts { fails_on_data_loss: false, ..Parts::default() };
+        let query = fixture.start_with(trigger, &fixture.checkpoint(), &parts).unwrap();
         if trigger == CONTINUOUS {
             query.process_all_available().unwrap();
             query.stop().unwrap();
@@ -291,9 +352,10 @@ fn a_topic_that_was_created_again_is_noticed_though_it_is_longer_than_before() {
 }
 
 #[test]
+#[ignore = "needs a Kafka broker"]
 fn progress_names_the_topics_and_how_far_the_query_is_behind() {
     for trigger in [CONTINUOUS, Trigger::AsSoonAsPossible] {
-        let Some(fixture) = Fixture::new() else { return };
+        let fixture = Fixture::new();
         fixture.produce(0..10);
         let query = fixture.start(trigger, &fixture.checkpoint()).unwrap();
         query.process_all_available().unwrap();

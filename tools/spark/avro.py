@@ -66,6 +66,9 @@ READ = [
     (fixed(2), ["CAFE", "CA", "CAFEBABE"]),
     (logical("int", "date"), ["00", "B0C702", "01"]),
     (logical("long", "timestamp-millis"), ["00", "80D0DBC3F462", "01"]),
+    # Milliseconds that are no microseconds: 2^60, and the smallest number.
+    (logical("long", "timestamp-millis"), ["808080808080808020", "FFFFFFFFFFFFFFFFFF01"]),
+    (logical("long", "local-timestamp-millis"), ["808080808080808020"]),
     (logical("long", "timestamp-micros"), ["00", "8080DBC3F4D2DE05", "01"]),
     (logical("long", "local-timestamp-millis"), ["00", "80D0DBC3F462"]),
     (logical("long", "local-timestamp-micros"), ["00", "01"]),
@@ -85,6 +88,9 @@ READ = [
     (record(("u", ["null", "float", "double"])), ["00", "020000803F", "04000000000000F03F"]),
     (record(("u", ["null", "int", "string"])), ["00", "0202", "040261", "06"]),
     (record(("u", ["int", "string", "boolean"])), ["0002", "020261", "0401"]),
+    (record(("u", ["int", logical("long", "timestamp-millis")])), ["0002", "0206"]),
+    (record(("u", [logical("int", "date"), "long"])), ["0002", "0206"]),
+    (record(("u", ["null", logical("long", "timestamp-micros"), "int"])), ["00", "0206", "0402"]),
     (record(("u", ["int", "null", "string"])), ["0002", "02", "040261"]),
     ({"type": "array", "items": "int"}, ["00", "04020400", "0302040200", "0202020400", "04", "0402"]),
     ({"type": "array", "items": ["null", "int"]}, ["040002020200"[:10] + "00"]),
@@ -112,6 +118,23 @@ EVOLVED = [
         ["02"],
     ),
     (record(("a", "int")), record(("z", "int", {"aliases": ["a"]})), ["02"]),
+    # An alias of one field that is the name of another.
+    (
+        record(("a", "int")),
+        record(("a", "int", {"default": 1}), ("b", "int", {"aliases": ["a"], "default": 7})),
+        ["04"],
+    ),
+    (record(("a", "int")), record(("a", "int"), ("b", "int", {"aliases": ["a"]})), ["04"]),
+    (
+        record(("a", "int"), ("b", "int")),
+        record(("a", "int", {"default": 1}), ("b", "int", {"aliases": ["a"], "default": 7})),
+        ["0406"],
+    ),
+    (
+        record(("a", "int")),
+        record(("b", "int", {"aliases": ["a"], "default": 1}), ("c", "int", {"aliases": ["a"], "default": 2})),
+        ["04"],
+    ),
     (record(("a", "string")), record(("a", "bytes")), ["0261"]),
     (record(("a", "bytes")), record(("a", "string")), ["0261"]),
     (record(("a", "int")), record(("a", ["null", "int"])), ["02"]),
@@ -213,6 +236,7 @@ def main():
         subprocess.run(
             ["mvn", "-B", "-q", copy, f"-Dartifact={ARTIFACT}", f"-DoutputDirectory={jars}"],
             check=True,
+            stdout=sys.stderr,
         )
     spark = (
         SparkSession.builder.master("local[1]")

@@ -119,15 +119,32 @@ pub(super) fn memory_rows(session: &Session, scan: &Scan) -> Vec<Vec<Value>> {
     session.table(&scan.name).map(|table| table.rows()).unwrap_or_default()
 }
 
-/// Replaces the tables of the plan by empty ones, for checks before the query starts.
+/// Replaces the tables and the initial states of the plan by empty ones, for checks before the
+/// query starts.
 pub(super) fn with_empty_tables(plan: &Plan) -> Cow<'_, Plan> {
-    if !has_tables(plan) {
-        return Cow::Borrowed(plan);
+    let mut plan = Cow::Borrowed(plan);
+    if has_tables(&plan) {
+        let mut none = |_, _| Ok::<_, Infallible>(Vec::new());
+        let Ok(empty) = with_rows(plan.into_owned(), &mut none, &|_| None);
+        plan = Cow::Owned(empty);
     }
-    let none = with_rows(plan.clone(), &mut |_, _| Ok::<_, Infallible>(Vec::new()), &|_| None);
-    match none {
-        Ok(plan) => Cow::Owned(plan),
+    if has_initial_state(&plan) {
+        let Ok(empty) = without_initial_states(plan.into_owned());
+        plan = Cow::Owned(empty);
     }
+    plan
+}
+
+fn has_initial_state(plan: &Plan) -> bool {
+    let own = matches!(plan, Plan::ArbitraryState { operator, .. } if operator.initial.is_some());
+    own || plan.inputs().into_iter().any(has_initial_state)
+}
+
+fn without_initial_states(mut plan: Plan) -> Result<Plan, Infallible> {
+    if let Plan::ArbitraryState { operator, .. } = &mut plan {
+        operator.initial = None;
+    }
+    plan.map_inputs(&mut without_initial_states)
 }
 
 /// The maximum number of expressions of a query that is evaluated without the engine. If the

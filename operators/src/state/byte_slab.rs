@@ -78,8 +78,12 @@ impl Pool {
         }
     }
 
+    /// Takes a chunk back. The chunk of a slot number beyond the limit is empty: it was never used.
     #[cold]
     fn put(&mut self, chunk: Box<[u8]>) {
+        if chunk.is_empty() {
+            return;
+        }
         self.used -= 1;
         self.spares.push(chunk);
     }
@@ -101,6 +105,8 @@ pub(crate) struct ByteSlab {
     large_free: Vec<u32>,
     /// The total size of the slots that are allocated separately, in bytes.
     large_bytes: usize,
+    /// The number of slots that a class may have.
+    slots_max: usize,
 }
 
 /// The size of a class's slots, in bytes.
@@ -128,7 +134,8 @@ impl ByteSlab {
         let chunk_bytes = chunk_bytes.min(256 << 10);
         let pool = Pool { chunk_bytes, spares: Vec::new(), used: 0, needed: HighWater::default() };
         let (classes, large) = (Vec::new(), Vec::new());
-        Self { classes, pool, large, large_free: Vec::new(), large_bytes: 0 }
+        let large_free = Vec::new();
+        Self { classes, pool, large, large_free, large_bytes: 0, slots_max: SLOTS_MAX }
     }
 
     /// Takes a slot of at least `bytes` bytes. The content is that of an earlier slot, or all bits
@@ -153,13 +160,13 @@ impl ByteSlab {
         }
         let Class { chunks, slots, .. } = &mut self.classes[class];
         let slot = slots.take();
-        if slot >= SLOTS_MAX {
-            slots.free(slot);
-            return None;
-        }
         let (chunk, _) = slots.place(slot);
         if chunk == chunks.len() {
             chunks.push(Box::default());
+        }
+        if slot >= self.slots_max {
+            slots.free(slot);
+            return None;
         }
         if chunks[chunk].is_empty() {
             chunks[chunk] = self.pool.take();
@@ -181,17 +188,25 @@ impl ByteSlab {
                 self.large.len() - 1
             }
         };
-        (slot < SLOTS_MAX).then_some(SlotId::new(LARGE, slot))
+        if slot >= self.slots_max {
+            self.free_large(slot);
+            return None;
+        }
+        Some(SlotId::new(LARGE, slot))
+    }
+
+    #[cold]
+    fn free_large(&mut self, slot: usize) {
+        self.large_bytes -= self.large[slot].len();
+        self.large[slot] = Box::default();
+        self.large_free.push(slot as u32);
     }
 
     /// Frees a slot. Its bytes remain until the slot is taken again or its chunk is released.
     #[inline]
     pub fn free(&mut self, id: SlotId) {
         let Some(Class { chunks, slots, .. }) = self.classes.get_mut(id.class()) else {
-            self.large_bytes -= self.large[id.slot()].len();
-            self.large[id.slot()] = Box::default();
-            self.large_free.push(id.slot() as u32);
-            return;
+            return self.free_large(id.slot());
         };
         slots.free(id.slot());
         if let Some(chunk) = slots.surplus() {
@@ -251,6 +266,28 @@ mod tests {
             assert!(slot >= bytes, "{bytes} in {slot}");
             assert!(bytes <= LEAST || slot <= bytes + bytes / STEPS + 1, "{bytes} in {slot}");
         }
+    }
+
+    #[test]
+    fn slots_are_freed_after_a_class_has_used_all_its_numbers() {
+        let mut slab = ByteSlab::new(4 << 10);
+        slab.slots_max = 64;
+        // Ends within a chunk for some sizes, and with a chunk for others.
+        for bytes in [16, 32, 40, 100, 256, 1024, 4000] {
+            let mut taken = Vec::new();
+            while let Some(id) = slab.take(bytes) {
+                slab.bytes_mut(id).fill(bytes as u8);
+                taken.push(id);
+            }
+            assert!(taken.len() >= 64, "{} of {bytes} bytes", taken.len());
+            assert_eq!(slab.take(bytes).map(|id| id.0), None);
+            for id in taken {
+                assert_eq!(slab.bytes(id)[bytes - 1], bytes as u8);
+                slab.free(id);
+            }
+            (0..100).for_each(|_| slab.epoch());
+        }
+        assert_eq!((slab.pool.used <= 7 * 2 * STEPS, slab.large_bytes), (true, 0));
     }
 
     proptest! {

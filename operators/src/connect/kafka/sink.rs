@@ -35,11 +35,13 @@ use rdkafka::config::FromClientConfigAndContext;
 use rdkafka::error::{KafkaError, RDKafkaErrorCode};
 use rdkafka::message::{Header, OwnedHeaders};
 use rdkafka::producer::{BaseRecord, Producer};
-use std::collections::HashMap;
+use std::collections::{HashMap, VecDeque};
 use std::str;
 use std::sync::Arc;
 
 const WHAT: &str = "sink kafka";
+/// The time that a transaction lasts beyond its epoch, at most: acknowledgements, state and logs.
+const TRANSACTION_MARGIN_MS: u64 = 10_000;
 
 /// The indices of the columns in a row.
 #[derive(Clone, Copy, Debug)]
@@ -112,15 +114,16 @@ impl KafkaSinkConfig {
         }
         let Trigger::Continuous { interval_ns } = trigger else { return Ok(()) };
         let interval_ms = interval_ns / 1_000_000;
-        if interval_ms >= options.timeout_ms {
+        // The transaction also contains the wait for acknowledgements and the checkpoint's writes.
+        if 2 * interval_ms + TRANSACTION_MARGIN_MS > options.timeout_ms {
             return Err(wrong(
                 format!(
                     "{WHAT}: a transaction is as long as the checkpoint interval ({interval_ms} \
                      ms), but the broker aborts it after kafka.transaction.timeout.ms ({} ms)",
                     options.timeout_ms
                 ),
-                "Raise kafka.transaction.timeout.ms to several intervals (most brokers allow 15 \
-                 minutes), or shorten the interval",
+                "Raise kafka.transaction.timeout.ms to two intervals and ten seconds or more (most \
+                 brokers allow 15 minutes), or shorten the interval",
             ));
         }
         Ok(())
@@ -232,7 +235,7 @@ impl KafkaSinkConfig {
             deliveries,
             generation: 0,
             flushing: None,
-            refused: None,
+            refused: VecDeque::new(),
             partitions: HashMap::new(),
             latency,
         })
@@ -276,6 +279,7 @@ impl Producers {
     fn ended(&self, generation: usize, epoch: Epoch) {
         let Self::Transactional { transactions, reports } = self else { return };
         if transactions.is_open(generation) {
+            transactions.stage(generation, epoch);
             let staged = StagedTransaction { producer: generation, epoch };
             let line =
                 serde_json::to_string(&staged).unwrap_or_else(|_| unreachable!("plain data"));
@@ -306,7 +310,9 @@ pub struct KafkaSink {
     generation: usize,
     /// The previous epoch while acknowledgements of it are outstanding.
     flushing: Option<Epoch>,
-    refused: Option<Refused>,
+    /// Rows for which the producer's queue was full, in their order. A stage may push all results
+    /// of one record after `is_ready`, so there can be several.
+    refused: VecDeque<Refused>,
     /// The number of partitions of each topic to which rows with an explicit partition were sent.
     partitions: HashMap<String, usize>,
     latency: LatencyRecorder,
@@ -373,16 +379,18 @@ impl KafkaSink {
         Ok(())
     }
 
+    /// Sends the refused rows. Returns whether all of them are sent.
     fn send_refused(&mut self) -> Result<bool, EngineError> {
-        let Some(row) = self.refused.take() else { return Ok(true) };
-        let mut record = BaseRecord::with_opaque_to(&row.topic, row.generation);
-        (record.partition, record.headers) = (row.partition, row.headers.clone());
-        (record.key, record.payload) = (row.key.as_deref(), row.value.as_deref());
-        let sent = self.send(row.generation, record)?;
-        if !sent {
-            self.refused = Some(row);
+        while let Some(row) = self.refused.front() {
+            let mut record = BaseRecord::with_opaque_to(&row.topic, row.generation);
+            (record.partition, record.headers) = (row.partition, row.headers.clone());
+            (record.key, record.payload) = (row.key.as_deref(), row.value.as_deref());
+            if !self.send(row.generation, record)? {
+                return Ok(false);
+            }
+            self.refused.pop_front();
         }
-        Ok(sent)
+        Ok(true)
     }
 }
 
@@ -419,7 +427,7 @@ impl Stage for KafkaSink {
         // previous producer has sent all of its rows first.
         let is_in_turn = self.flushing.is_none() || !self.producers.is_transactional();
         is_in_turn
-            && self.refused.is_none()
+            && self.refused.is_empty()
             && self.deliveries.pending(self.generation) < MAX_PENDING
     }
 
@@ -449,7 +457,10 @@ impl Stage for KafkaSink {
         self.latency.record_pending();
         if let Some(epoch) = self.flushing {
             if self.deliveries.pending(1 - self.generation) > 0 {
-                return Ok(FlushStatus::Pending);
+                // The next producer must wait for these acknowledgements, so nothing else can be
+                // done. The last acknowledgement wakes the worker.
+                let waits = self.producers.is_transactional();
+                return Ok(if waits { FlushStatus::Blocked } else { FlushStatus::Pending });
             }
             if let Some(reason) = self.deliveries.failure() {
                 return Err(self.undelivered(reason));
@@ -490,10 +501,11 @@ impl<'a> Push<Row<'a>> for KafkaSink {
         let mut record = BaseRecord::with_opaque_to(topic, generation);
         (record.partition, record.key, record.payload) = (partition, key, value);
         record.headers = headers.clone();
-        if !self.send(generation, record)? {
+        // A row must not overtake an earlier row that was refused.
+        if !self.refused.is_empty() || !self.send(generation, record)? {
             let (key, value) = (key.map(<[u8]>::to_vec), value.map(<[u8]>::to_vec));
             let topic = topic.to_string();
-            self.refused = Some(Refused { generation, topic, partition, key, value, headers });
+            self.refused.push_back(Refused { generation, topic, partition, key, value, headers });
         }
         self.latency.add_pending(ingest_ns);
         Ok(())

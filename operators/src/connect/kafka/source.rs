@@ -251,16 +251,17 @@ impl KafkaSource {
     }
 
     fn take_ids(&mut self, ids: TopicIds) -> Result<(), EngineError> {
-        let again = self.ids.update(self.env.storage(), ids)?;
-        if again.is_empty() {
-            return Ok(());
+        let again = self.ids.changed(self.env.storage(), &ids)?;
+        if !again.is_empty() {
+            let reason = format!(
+                "{} was deleted and created again under its name: its offsets are not those of \
+                 the checkpoint",
+                again.join(", ")
+            );
+            // If this fails, the new ids stay unknown, so that a restart fails again.
+            self.lost("PARTITIONS_DELETED", reason)?;
         }
-        let reason = format!(
-            "{} was deleted and created again under its name: its offsets are not those of the \
-             checkpoint",
-            again.join(", ")
-        );
-        self.lost("PARTITIONS_DELETED", reason)
+        self.ids.update(self.env.storage(), ids)
     }
 
     // ---- offsets ----

@@ -15,7 +15,7 @@ use std::ffi::{CStr, CString, c_char};
 use std::path::{Path, PathBuf};
 use std::ptr::{self, NonNull};
 use std::slice;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 /// The id of each topic, in base64.
 pub type TopicIds = BTreeMap<String, String>;
@@ -40,6 +40,7 @@ impl<T> Drop for Owned<T> {
 /// Asks the cluster for the ids of topics. Topics that the cluster does not know are missing from
 /// the result. It is empty if the cluster does not support topic ids.
 pub fn ask(consumer: &BaseConsumer, topics: &[&str], timeout: Duration) -> KafkaResult<TopicIds> {
+    let deadline = Instant::now() + timeout;
     let names: Vec<CString> = topics.iter().filter_map(|name| CString::new(*name).ok()).collect();
     let mut pointers: Vec<*const c_char> = names.iter().map(|name| name.as_ptr()).collect();
     if pointers.is_empty() {
@@ -49,7 +50,9 @@ pub fn ask(consumer: &BaseConsumer, topics: &[&str], timeout: Duration) -> Kafka
     let metadata = consumer.client().fetch_metadata(topics.first().copied(), timeout)?;
     let broker = metadata.orig_broker_id();
     let client = consumer.client().native_ptr();
-    let timeout_ms = i32::try_from(timeout.as_millis()).unwrap_or(i32::MAX);
+    let left = deadline.saturating_duration_since(Instant::now());
+    // librdkafka refuses a time limit of 0.
+    let timeout_ms = i32::try_from(left.as_millis()).unwrap_or(i32::MAX).max(1);
     // SAFETY: the client is valid, the names live until the request is made, and `Owned` frees each
     // returned object once. The result lives as long as the event.
     unsafe {
@@ -67,13 +70,14 @@ pub fn ask(consumer: &BaseConsumer, topics: &[&str], timeout: Duration) -> Kafka
         c::rd_kafka_DescribeTopics(client, topics.0.as_ptr(), options.0.as_ptr(), queue.0.as_ptr());
         let event = c::rd_kafka_queue_poll(queue.0.as_ptr(), timeout_ms);
         if event.is_null() {
-            return Err(KafkaError::AdminOp(RDKafkaErrorCode::OperationTimedOut));
+            return Err(KafkaError::Global(RDKafkaErrorCode::OperationTimedOut));
         }
         let event = Owned::new(event, c::rd_kafka_event_destroy)?;
         match c::rd_kafka_event_error(event.0.as_ptr()).into() {
             RDKafkaErrorCode::NoError => Ok(read(event.0.as_ptr())),
             RDKafkaErrorCode::UnsupportedFeature => Ok(TopicIds::new()),
-            error => Err(KafkaError::AdminOp(error)),
+            // Unlike `AdminOp`, `Global` shows its code to the caller, which repeats the request.
+            error => Err(KafkaError::Global(error)),
         }
     }
 }
@@ -137,11 +141,11 @@ impl KnownIds {
         }
     }
 
-    /// Stores the ids that the cluster has now. Returns the topics that were created again.
-    pub fn update(
+    /// The topics that were created again: their id is not the known one.
+    pub fn changed(
         &mut self,
         storage: &dyn Storage,
-        now: TopicIds,
+        now: &TopicIds,
     ) -> Result<Vec<String>, EngineError> {
         let known = match self.ids.take() {
             Some(known) => known,
@@ -149,7 +153,18 @@ impl KnownIds {
         };
         let other =
             |(topic, id): &(&String, &String)| known.get(*topic).is_some_and(|known| known != *id);
-        let again: Vec<String> = now.iter().filter(other).map(|(topic, _)| topic.clone()).collect();
+        let again = now.iter().filter(other).map(|(topic, _)| topic.clone()).collect();
+        self.ids = Some(known);
+        Ok(again)
+    }
+
+    /// Stores the ids that the cluster has now. Call this after the loss of a topic's records has
+    /// been reported: from then on the new topic is the known one, also after a restart.
+    pub fn update(&mut self, storage: &dyn Storage, now: TopicIds) -> Result<(), EngineError> {
+        let known = match self.ids.take() {
+            Some(known) => known,
+            None => self.load(storage)?,
+        };
         let mut all = known.clone();
         all.extend(now);
         if all != known
@@ -163,7 +178,7 @@ impl KnownIds {
             log_entry::write(storage, path, [line.as_str()])?;
         }
         self.ids = Some(all);
-        Ok(again)
+        Ok(())
     }
 }
 
@@ -182,13 +197,22 @@ mod tests {
         let storage = env.storage();
         let folder = Path::new("/c/sources/0");
         let mut known = KnownIds::new(Some(folder));
+        // Reports the changed topics, and stores the ids, as a query that continues does.
+        let update = |known: &mut KnownIds, now: &[(&str, &str)]| {
+            let changed = known.changed(storage, &ids(now)).unwrap();
+            known.update(storage, ids(now)).unwrap();
+            changed
+        };
         let none: [&str; 0] = [];
-        assert_eq!(known.update(storage, ids(&[("a", "1"), ("b", "1")])).unwrap(), none);
-        assert_eq!(known.update(storage, ids(&[("a", "1"), ("c", "1")])).unwrap(), none);
+        assert_eq!(update(&mut known, &[("a", "1"), ("b", "1")]), none);
+        assert_eq!(update(&mut known, &[("a", "1"), ("c", "1")]), none);
         let mut known = KnownIds::new(Some(folder));
-        assert_eq!(known.update(storage, ids(&[("a", "1"), ("b", "2")])).unwrap(), ["b"]);
-        assert_eq!(known.update(storage, ids(&[("b", "2")])).unwrap(), none, "said once");
-        assert_eq!(known.update(storage, ids(&[])).unwrap(), none, "a cluster without ids");
-        assert_eq!(known.update(storage, ids(&[("a", "2")])).unwrap(), ["a"]);
+        assert_eq!(known.changed(storage, &ids(&[("b", "2")])).unwrap(), ["b"]);
+        // The query failed, and starts again.
+        let mut known = KnownIds::new(Some(folder));
+        assert_eq!(update(&mut known, &[("a", "1"), ("b", "2")]), ["b"]);
+        assert_eq!(update(&mut known, &[("b", "2")]), none, "reported once");
+        assert_eq!(update(&mut known, &[]), none, "a cluster without ids");
+        assert_eq!(update(&mut known, &[("a", "2")]), ["a"]);
     }
 }

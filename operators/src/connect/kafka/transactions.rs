@@ -103,6 +103,12 @@ pub struct Transactions {
     name: String,
     producers: [RecordProducer; 2],
     is_open: [AtomicBool; 2],
+    /// The epoch of each producer's last transaction whose records are all acknowledged, plus one.
+    /// 0 if this run has none.
+    staged: [AtomicU64; 2],
+    /// When each producer's last transaction began, in nanoseconds since `started`.
+    begun_ns: [AtomicU64; 2],
+    started: Instant,
     group: ConsumerGroupMetadata,
     /// The number of written epochs at the start, from the group's offset. `None` if it has no
     /// offset.
@@ -151,6 +157,9 @@ impl Transactions {
             name,
             producers,
             is_open: [AtomicBool::new(false), AtomicBool::new(false)],
+            staged: [AtomicU64::new(0), AtomicU64::new(0)],
+            begun_ns: [AtomicU64::new(0), AtomicU64::new(0)],
+            started: Instant::now(),
             group,
             written_at_start,
             written: AtomicU64::new(written_at_start.unwrap_or(0)),
@@ -233,8 +242,35 @@ impl Transactions {
         self.written.store(epochs, Ordering::Relaxed);
     }
 
+    /// Notes that all records of an epoch's transaction are acknowledged. Call this before the
+    /// driver is told.
+    pub fn stage(&self, generation: usize, epoch: Epoch) {
+        // ORDERING: relaxed: the driver reads it after the report, whose channel orders both.
+        self.staged[generation].store(epoch + 1, Ordering::Relaxed);
+    }
+
+    /// Whether the open transaction of a producer belongs to this epoch. After a crash the driver
+    /// finishes an epoch of the earlier run, while the worker may have begun the transaction of the
+    /// next epoch with the same producer.
+    fn is_staged(&self, staged: &StagedTransaction) -> bool {
+        // ORDERING: relaxed: see `stage`.
+        let last = self.staged[staged.producer].load(Ordering::Relaxed);
+        last == staged.epoch + 1 && self.is_open(staged.producer)
+    }
+
+    /// Whether the broker's time limit of a producer's open transaction has passed.
+    fn is_overdue(&self, generation: usize) -> bool {
+        // ORDERING: relaxed: it decides only the text of an error.
+        let begun_ns = self.begun_ns[generation].load(Ordering::Relaxed);
+        let open_ms = self.started.elapsed().saturating_sub(Duration::from_nanos(begun_ns));
+        self.is_open(generation) && open_ms.as_millis() >= u128::from(self.options.timeout_ms)
+    }
+
     /// Begins a transaction.
     pub fn begin(&self, generation: usize) -> Result<(), EngineError> {
+        // ORDERING: relaxed: see `is_overdue`.
+        let now_ns = self.started.elapsed().as_nanos() as u64;
+        self.begun_ns[generation].store(now_ns, Ordering::Relaxed);
         let begun = self.producers[generation].begin_transaction();
         begun.map_err(|error| self.failed(generation, "begin a transaction", &error))?;
         self.set_open(generation, true);
@@ -273,10 +309,10 @@ impl Transactions {
     pub fn undelivered(&self, reason: &str) -> EngineError {
         let doing = format!("write {reason}");
         let is_fatal = |producer: &&RecordProducer| producer.client().fatal_error().is_some();
-        let fatal = self.producers.iter().find(is_fatal);
+        let fatal = self.producers.iter().position(|producer| is_fatal(&producer));
         let error = KafkaError::MessageProduction(RDKafkaErrorCode::PurgeQueue);
         match fatal {
-            Some(producer) => explained(&self.client, &self.name, producer, &doing, &error),
+            Some(generation) => self.failed(generation, &doing, &error),
             None => EngineError::operator(
                 "KAFKA_WRITE_FAILED",
                 format!("sink kafka: cannot {doing}"),
@@ -287,6 +323,19 @@ impl Transactions {
 
     /// The error of a producer.
     pub fn failed(&self, generation: usize, doing: &str, error: &KafkaError) -> EngineError {
+        if is_fenced(&self.producers[generation], error) && self.is_overdue(generation) {
+            let limit_ms = self.options.timeout_ms;
+            return EngineError::operator(
+                "KAFKA_TRANSACTION_TIMED_OUT",
+                format!(
+                    "sink kafka: cannot {doing}: the epoch took longer than \
+                     kafka.transaction.timeout.ms ({limit_ms} ms), and the broker has aborted its \
+                     transaction"
+                ),
+                "Raise kafka.transaction.timeout.ms (most brokers allow 15 minutes), or make \
+                 epochs shorter: by the trigger's interval, or by a limit of the batch's size",
+            );
+        }
         explained(&self.client, &self.name, &self.producers[generation], doing, error)
     }
 }
@@ -304,12 +353,12 @@ impl Drop for Transactions {
 }
 
 /// Repeats a request while it fails with a temporary error, until `patience` has elapsed.
-fn retried(patience: Duration, request: impl Fn(Duration) -> KafkaResult<()>) -> KafkaResult<()> {
+fn retried<T>(patience: Duration, request: impl Fn(Duration) -> KafkaResult<T>) -> KafkaResult<T> {
     let until = Instant::now() + patience;
     loop {
         let left = until.saturating_duration_since(Instant::now()).max(ASK_AGAIN);
         let failed = match request(left) {
-            Ok(()) => return Ok(()),
+            Ok(answer) => return Ok(answer),
             Err(failed) => failed,
         };
         let passes = match &failed {
@@ -344,11 +393,14 @@ fn read_group(
     }
     let mut one = TopicPartitionList::new();
     one.add_partition(topic, 0);
-    let committed = consumer.committed_offsets(one, client.timeout);
-    let committed = committed.map_err(|error| failed("read the group of the query", error))?;
-    let offset = committed.elements().first().map(|found| found.offset());
-    let written = match offset {
-        Some(Offset::Offset(epochs)) => u64::try_from(epochs).ok(),
+    let offset = retried(client.timeout, |left| {
+        let committed = consumer.committed_offsets(one.clone(), left)?;
+        let Some(found) = committed.find_partition(topic, 0) else { return Ok(Offset::Invalid) };
+        found.error()?;
+        Ok(found.offset())
+    });
+    let written = match offset.map_err(|error| failed("read the group of the query", error))? {
+        Offset::Offset(epochs) => u64::try_from(epochs).ok(),
         _ => None,
     };
     Ok((consumer, written))
@@ -369,6 +421,28 @@ fn create_topic(client: &Client, topic: &str) -> Result<(), EngineError> {
     Ok(())
 }
 
+/// Whether the broker accepts no more requests of a producer, because another one has its id or
+/// because its transaction has timed out.
+fn is_fenced(producer: &RecordProducer, error: &KafkaError) -> bool {
+    matches!(
+        code(producer, error),
+        Some(
+            RDKafkaErrorCode::Fenced
+                | RDKafkaErrorCode::ProducerFenced
+                | RDKafkaErrorCode::InvalidProducerEpoch
+        )
+    )
+}
+
+/// The code of a producer's fatal error, otherwise of `error`.
+fn code(producer: &RecordProducer, error: &KafkaError) -> Option<RDKafkaErrorCode> {
+    let fatal = producer.client().fatal_error();
+    fatal.map(|(code, _)| code).or(match error {
+        KafkaError::Transaction(error) => Some(error.code()),
+        other => other.rdkafka_error_code(),
+    })
+}
+
 /// The error of a producer. If another run has fenced the producer, the error says so.
 fn explained(
     client: &Client,
@@ -377,17 +451,8 @@ fn explained(
     doing: &str,
     error: &KafkaError,
 ) -> EngineError {
-    let fatal = producer.client().fatal_error();
-    let code = fatal.as_ref().map(|(code, _)| *code).or(match error {
-        KafkaError::Transaction(error) => Some(error.code()),
-        other => other.rdkafka_error_code(),
-    });
-    match code {
-        Some(
-            RDKafkaErrorCode::Fenced
-            | RDKafkaErrorCode::ProducerFenced
-            | RDKafkaErrorCode::InvalidProducerEpoch,
-        ) => EngineError::operator(
+    match code(producer, error) {
+        _ if is_fenced(producer, error) => EngineError::operator(
             "KAFKA_SINK_FENCED",
             format!(
                 "sink kafka: another run of this query has taken over its transactions ({name}): \
@@ -400,7 +465,7 @@ fn explained(
             format!("sink kafka: cannot {doing}: {error}"),
             "Lower kafka.transaction.timeout.ms: the broker's transaction.max.timeout.ms is less",
         ),
-        _ => match fatal {
+        _ => match producer.client().fatal_error() {
             Some((_, reason)) => client.failed(&format!("{doing} ({reason})"), error),
             None => client.failed(doing, error),
         },
@@ -440,7 +505,7 @@ impl SinkLog for TransactionLog {
         staged: &[String],
     ) -> Result<(), EngineError> {
         let is_written = epoch < self.0.written.load(Ordering::Relaxed);
-        for staged in parse(staged)?.iter().filter(|staged| self.0.is_open(staged.producer)) {
+        for staged in parse(staged)?.iter().filter(|staged| self.0.is_staged(staged)) {
             // The batch was processed again, but an earlier run has already written it.
             if is_written {
                 self.0.abort(staged.producer)?

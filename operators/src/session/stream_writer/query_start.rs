@@ -19,6 +19,7 @@ use crate::table::plan::time_window::{has_watermark, with_default_skew};
 use crate::table::plan::{Plan, Scan};
 use millstream_engine::checkpoint::{QueryDescription, new_id};
 use millstream_engine::env::SimEnv;
+use millstream_engine::error::EngineError;
 use millstream_engine::measure::latency::Latency;
 use millstream_engine::runtime::job::{Config, Job, StateLimit};
 use std::borrow::Cow;
@@ -52,7 +53,10 @@ impl StreamWriter {
             let mut inner = session.lock();
             let name = match &prepared.name {
                 Some(name) => name.clone(),
-                None => format!("query-{}", inner.active.len()),
+                None => (0..)
+                    .map(|number| format!("query-{number}"))
+                    .find(|name| !inner.active.contains(name))
+                    .unwrap_or_default(),
             };
             if inner.active.contains(&name) {
                 let reason = format!("a query with the name '{name}' is active in this session");
@@ -188,7 +192,24 @@ impl StreamWriter {
                 self.transactions =
                     Some(transactional_sink::open(&mut job, folder, &shape, config)?);
             }
-            (_, Some(folder)) => job.open_checkpoint(folder, &shape)?,
+            (sink, Some(folder)) => job.open_checkpoint_of_sink(folder, &shape, &mut |prepared| {
+                // Only the sink that staged output can commit it.
+                if matches!(sink, SinkSpec::Files(_)) {
+                    return Ok(true);
+                }
+                Err(EngineError::operator(
+                    "CHECKPOINT_QUERY_CHANGED",
+                    format!(
+                        "epoch {} of the checkpoint {} is written, but not committed, and the \
+                         present sink ({}) cannot commit it",
+                        prepared.epoch,
+                        folder.display(),
+                        sink.description()
+                    ),
+                    "Run the query with the sink that it had until it has committed an epoch, then \
+                     change the sink",
+                ))
+            })?,
         }
         job.set_watermark_policy(settings.watermark_policy);
         job.set_idle_timeout(settings.idle_timeout_ns);

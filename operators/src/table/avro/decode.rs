@@ -204,13 +204,23 @@ enum IntegerTo {
 }
 
 impl IntegerTo {
-    fn write<B: Bytes>(self, value: i64, writer: &mut RowWriter<'_, B>, index: usize) {
+    fn write<B: Bytes>(
+        self,
+        value: i64,
+        writer: &mut RowWriter<'_, B>,
+        index: usize,
+        input: &Input<'_>,
+    ) -> Result<(), DecodeError> {
         match self {
             Self::Long => writer.long(index, value),
-            Self::Micros => writer.long(index, value.wrapping_mul(1000)),
+            Self::Micros => match value.checked_mul(1000) {
+                Some(micros) => writer.long(index, micros),
+                None => return input.failed("a time in milliseconds is out of range"),
+            },
             Self::Float => writer.double(index, f64::from(value as f32)),
             Self::Double => writer.double(index, value as f64),
         }
+        Ok(())
     }
 }
 
@@ -269,12 +279,12 @@ struct Record {
     /// the reader does not have the field.
     fields: Vec<(Option<usize>, Step)>,
     /// The defaults of the reader's fields that the writer does not have.
-    defaults: Vec<Default>,
+    defaults: Vec<FieldDefault>,
 }
 
 /// A field's default value, in binary Avro.
 #[derive(Debug)]
-struct Default {
+struct FieldDefault {
     index: usize,
     bytes: Vec<u8>,
     step: Step,
@@ -290,8 +300,8 @@ impl Step {
         match self {
             Self::Null => {}
             Self::Boolean => writer.bool(index, input.take(1)? == [1]),
-            Self::Int(to) => to.write(i64::from(input.int()?), writer, index),
-            Self::Long(to) => to.write(input.long()?, writer, index),
+            Self::Int(to) => to.write(i64::from(input.int()?), writer, index, input)?,
+            Self::Long(to) => to.write(input.long()?, writer, index, input)?,
             Self::Float => writer.double(index, f64::from(f32::from_le_bytes(input.array()?))),
             Self::Double => writer.double(index, f64::from_le_bytes(input.array()?)),
             Self::Bytes => writer.bytes(index, input.prefixed()?),
@@ -376,7 +386,11 @@ impl Record {
         }
         for default in &self.defaults {
             input.charge(default.bytes.len())?;
-            default.step.read(&mut Input::new(&default.bytes), writer, default.index)?;
+            // The default counts towards the limit of the value that contains it.
+            let slots_left = input.slots_left;
+            let mut bytes = Input { bytes: &default.bytes, at: 0, slots_left };
+            default.step.read(&mut bytes, writer, default.index)?;
+            input.slots_left = bytes.slots_left;
         }
         Ok(())
     }
@@ -545,6 +559,12 @@ impl Compiler {
             (UnionShape::Members, Some(index)) => {
                 Ok(Step::Member { index, width: values.len(), value: Box::new(step) })
             }
+            // A union of two number types is a number, whatever the logical types of its branches.
+            (UnionShape::Plain, _) if values.len() == 2 => Ok(match step {
+                Step::Int(IntegerTo::Micros) => Step::Int(IntegerTo::Long),
+                Step::Long(IntegerTo::Micros) => Step::Long(IntegerTo::Long),
+                step => step,
+            }),
             _ => Ok(step),
         }
     }
@@ -611,12 +631,24 @@ impl Compiler {
         written: &[Field],
         wanted: &[Field],
     ) -> Result<Record, SchemaError> {
-        // For each of the reader's fields: the index of the writer's field with its name or an
-        // alias.
-        let source = |field: &Field| {
-            let named = |name: &String| written.iter().position(|from| from.name == *name);
-            named(&field.name).or_else(|| field.aliases.iter().find_map(named))
+        // A field of the data that is an alias of a field of the reader has the latter's name, also
+        // if another field of the reader has its name, as in Avro's own implementation.
+        let name_of = |from: &Field| {
+            let mut aliased = wanted.iter().rev();
+            let found = aliased.find(|to| to.aliases.contains(&from.name));
+            found.map_or(&*from.name, |to| &*to.name).to_string()
         };
+        let names: Vec<String> = written.iter().map(name_of).collect();
+        for (at, name) in names.iter().enumerate() {
+            if names[..at].contains(name) {
+                return Err(SchemaError(format!(
+                    "two fields of the data are field `{name}` of `{}`, one by an alias",
+                    reader.word()
+                )));
+            }
+        }
+        // For each of the reader's fields: the index of the writer's field.
+        let source = |field: &Field| names.iter().position(|name| *name == field.name);
         let sources: Vec<Option<usize>> = wanted.iter().map(source).collect();
         let mut fields = Vec::with_capacity(written.len());
         for (at, from) in written.iter().enumerate() {
@@ -640,7 +672,8 @@ impl Compiler {
             default_value::write(json, &field.schema, &mut bytes).map_err(|SchemaError(why)| {
                 SchemaError(format!("field `{}`: {why}", field.name))
             })?;
-            defaults.push(Default { index, bytes, step: self.step(&field.schema, &field.schema)? });
+            let step = self.step(&field.schema, &field.schema)?;
+            defaults.push(FieldDefault { index, bytes, step });
         }
         Ok(Record { width: wanted.len(), fields, defaults })
     }

@@ -11,6 +11,10 @@ use crate::table::types::{DataType, Field as SqlField};
 use std::fmt;
 use std::sync::Arc;
 
+/// The largest size of a decimal's `fixed`, in bytes. A DECIMAL has 16 bytes; the rest would be
+/// padding.
+const FIXED_DECIMAL_MAX: usize = 256;
+
 /// Encodes values of a SQL type by an Avro schema.
 #[derive(Debug)]
 pub struct Encoder {
@@ -136,7 +140,9 @@ fn step(data_type: &DataType, schema: &Arc<Schema>) -> Result<Step, SchemaError>
         (T::Float, Kind::Float) => Step::Float,
         (T::Double, Kind::Double) => Step::Double,
         (T::Decimal(..), Kind::Bytes) if schema.logical == decimal => Step::Decimal,
-        (T::Decimal(..), Kind::Fixed { size, .. }) if schema.logical == decimal => {
+        (T::Decimal(..), Kind::Fixed { size, .. })
+            if schema.logical == decimal && *size <= FIXED_DECIMAL_MAX =>
+        {
             Step::FixedDecimal(*size)
         }
         (T::String, Kind::String) | (T::Binary, Kind::Bytes) => Step::Bytes,

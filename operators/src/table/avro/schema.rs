@@ -176,17 +176,12 @@ impl Schema {
 
     /// Parses the JSON form. The error states the problem and the type that has it.
     pub fn parse(text: &str) -> Result<Arc<Self>, SchemaError> {
-        Self::parse_with(text, &[])
-    }
-
-    /// Like [`Self::parse`], for a schema that refers to named types of other schemas. `referenced`
-    /// lists those schemas, each after the schemas that it refers to itself.
-    pub fn parse_with(text: &str, referenced: &[String]) -> Result<Arc<Self>, SchemaError> {
+        let json: Json = match serde_json::from_str(text) {
+            Ok(json) => json,
+            Err(error) => return invalid(format!("the schema is not JSON: {error}")),
+        };
         let mut parser = Parser { named: HashMap::new(), open: Vec::new() };
-        for text in referenced {
-            parser.text(text)?;
-        }
-        parser.text(text)
+        parser.schema(&json, "", 0)
     }
 
     /// The branches of a union that are not `null`; `None` for any other schema.
@@ -228,14 +223,6 @@ struct Parser {
 }
 
 impl Parser {
-    fn text(&mut self, text: &str) -> Result<Arc<Schema>, SchemaError> {
-        let json: Json = match serde_json::from_str(text) {
-            Ok(json) => json,
-            Err(error) => return invalid(format!("the schema is not JSON: {error}")),
-        };
-        self.schema(&json, "", 0)
-    }
-
     fn schema(
         &mut self,
         json: &Json,

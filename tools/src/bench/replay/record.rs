@@ -5,7 +5,8 @@
 use super::Scratch;
 use super::table::{Figure, Goal, Value};
 use crate::bench::open_loop::{
-    DROP_EVERY, Job, Load as Lines, Measured, QueryText, Traffic, WORDS, round, start_recorded_query,
+    DROP_EVERY, Job, Load as Lines, Measured, QueryText, Traffic, WORDS, round,
+    start_recorded_query,
 };
 use crate::bench::socket_job::Wait;
 use crate::failure::Failure;
