@@ -40,7 +40,12 @@ impl Deliveries {
 
     /// Undoes [`add`](Self::add) for a record that could not be sent.
     pub fn remove(&self, generation: usize) {
-        self.pending[generation].fetch_sub(1, Ordering::Relaxed);
+        // All other acknowledgements may have arrived since `add`. Then none of them was the last.
+        if self.pending[generation].fetch_sub(1, Ordering::Relaxed) == 1
+            && let Some(waker) = self.waker.get()
+        {
+            waker.wake();
+        }
     }
 
     /// The number of unacknowledged records.
