@@ -58,8 +58,7 @@ impl Received {
             read.get(first_line).is_none_or(|read| *read < bytes)
         };
         let read = self.bytes.lock().unwrap();
-        let (guard, waited) =
-            self.has_grown.wait_timeout_while(read, PATIENCE, is_short).unwrap();
+        let (guard, waited) = self.has_grown.wait_timeout_while(read, PATIENCE, is_short).unwrap();
         drop(guard);
         assert!(!waited.timed_out(), "the server has not read {bytes} bytes");
     }
