@@ -1,4 +1,4 @@
-//! The job of the throughput measurements, as a typed stream and in hand-written code: numbers from
+//! The job of the throughput measurements, as a typed stream and in hand-written code. Numbers from
 //! an iterator are scrambled, a quarter is dropped, the others are counted by key, and all running
 //! counts are summed. `millstream bench throughput` and the bench `throughput` measure it.
 

@@ -1,5 +1,5 @@
-//! Batches written to SQLite exactly once: the number of the last batch is stored in the
-//! transaction of its rows, and a batch that is delivered again after a failure is skipped.
+//! Batches written to SQLite exactly once. The number of the last batch is stored in the
+//! transaction of its rows. A batch that is delivered again after a failure is skipped.
 //!
 //! `cargo run -p millstream-examples --example foreach_batch_sqlite`
 

@@ -1,6 +1,6 @@
 //! The cost of growing hash tables to millions of keys: the mean and the longest time of an insert,
-//! both including the clock's own time, and the time to find each key again. `cargo bench -p
-//! millstream-benches --bench hash_table`.
+//! and the mean time of a lookup. The times of inserts include the clock's own time. `cargo bench
+//! -p millstream-benches --bench hash_table`.
 
 use millstream_engine::checkpoint::key_group::{BuildStableHasher, hash_key};
 use millstream_engine::collections::linear_hash_table::LinearHashTable;

@@ -1,6 +1,6 @@
-//! The cost of passing a line from the read buffer to an operator, and to an operator that stores
-//! it: copied into a row, as the socket source does, or as a slice that shares the read buffer
-//! (crate `bytes`). `cargo bench -p millstream-benches --bench line_copy`.
+//! The cost of passing a line from the read buffer to an operator, which drops it or stores it. The
+//! line is either copied into a row, as in the socket source, or passed as a slice that shares the
+//! read buffer (crate `bytes`). `cargo bench -p millstream-benches --bench line_copy`.
 
 use bytes::{Bytes, BytesMut};
 use smallvec::SmallVec;

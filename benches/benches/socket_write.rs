@@ -1,6 +1,6 @@
-//! The cost of sending the lines of a drain to a loopback socket: copied into one buffer and sent
-//! by one `write`, as the sinks do; sent by one vectored write; or sent by one `write` per line.
-//! `cargo bench -p millstream-benches --bench socket_write`.
+//! The cost of sending the lines of a drain to a loopback socket, in three ways: a copy into one
+//! buffer and one `write`, as in the sinks; one vectored write; one `write` per line. `cargo bench
+//! -p millstream-benches --bench socket_write`.
 
 use std::hint::black_box;
 use std::io::{self, IoSlice, Read, Write};

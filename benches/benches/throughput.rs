@@ -1,5 +1,5 @@
-//! The same job in three engines and in hand-written code, on one core, in alternating rounds:
-//! numbers from an iterator are scrambled, a quarter is dropped, the others are counted by key, and
+//! The same job in three engines and in hand-written code, on one core, in alternating rounds.
+//! Numbers from an iterator are scrambled, a quarter is dropped, the others are counted by key, and
 //! all running counts are summed.
 //!
 //! `cargo bench -p millstream-benches --features peers --bench throughput [-- RECORDS [KEYS

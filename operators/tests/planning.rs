@@ -70,8 +70,8 @@ fn long_runs_have_the_value_of_the_tree() {
     }
 }
 
-/// A long run of operators has exactly the same value and type as two shorter runs, where the
-/// second run starts with the result of a subquery over the first 40 terms.
+/// A long run of operators has exactly the same value and type as two shorter runs. The second run
+/// starts with the result of a subquery over the first 40 terms.
 #[test]
 fn long_runs_compute_in_the_order_of_the_tree() {
     let operators = ["+", "-", "*", "+", "-", "/"];

@@ -1,5 +1,5 @@
-//! The cost of an expression is bounded, whatever its arguments: a value that would be too large is
-//! an error, and functions of long arrays, maps and texts take linear time.
+//! The cost of an expression is bounded, whatever its arguments. A value that would be too large is
+//! an error. Functions of long arrays, maps and texts take linear time.
 #![cfg(feature = "sql")]
 
 use millstream::session::Session;

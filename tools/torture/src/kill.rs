@@ -7,8 +7,8 @@
 //!
 //! *Durable socket, continuous.* A sender numbers its lines and continues after the lines that the
 //! source has acknowledged. The query counts by key and writes, per line, its number and its key's
-//! count. Afterwards no number may be missing, every count must be exact for its number, and a run
-//! may repeat only lines after the last epoch that was committed before it started.
+//! count. Afterwards no number may be missing, and every count must be exact for its number. A run
+//! may repeat only lines after the last epoch that was committed before the run started.
 
 use crate::kill_joins;
 use clap::Args as ClapArgs;

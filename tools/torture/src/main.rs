@@ -1,6 +1,6 @@
-//! Crashes queries and checks the results: `torture simulate` in a simulated environment where a
-//! seed determines every step, `torture kill` with real processes and `kill -9`, `torture damage`
-//! by damaging the files of stopped queries, `torture soak` by pausing processes.
+//! Crashes queries and checks the results. `torture simulate` uses a simulated environment where a
+//! seed determines every step. `torture kill` uses real processes and `kill -9`. `torture damage`
+//! damages the files of stopped queries. `torture soak` pauses processes.
 
 mod damage;
 mod kill;

@@ -1,8 +1,8 @@
 //! The pace of a replay over loopback: how late events are sent, and whether the lag grows. The
 //! floor is a loop that spins until the time of each event and writes the same bytes.
 //!
-//! The receiver measures the drift, because its clock readings do not depend on the sender's
-//! schedule: by how much more events are late in the last second than in the first.
+//! The drift is the lateness of events in the last second minus that in the first second. The
+//! receiver measures it, because its clock readings do not depend on the sender's schedule.
 
 use super::Scratch;
 use super::table::{Figure, Goal, Value};

@@ -1,6 +1,6 @@
-//! `millstream bench window`: open-loop measurements of event-time windows: how soon a result
-//! follows the record that closes its window, how long a window with many keys delays records,
-//! whether sliding windows keep up, and whether latency or memory drifts.
+//! `millstream bench window`: open-loop measurements of event-time windows. They show how soon a
+//! result follows the record that closes its window, how long a window with many keys delays
+//! records, whether sliding windows keep up, and whether latency or memory drifts.
 
 mod close;
 mod pause;

@@ -1,7 +1,7 @@
 //! Decodes records of text, CSV and JSON files into rows.
 //!
-//! The option `mode` decides about a record that does not fit the schema, as in Spark: `PERMISSIVE`
-//! gives a row with NULL for the fields that could not be read, `DROPMALFORMED` drops the record,
+//! The option `mode` decides about a record that does not fit the schema, as in Spark. `PERMISSIVE`
+//! gives a row with NULL for the fields that could not be read. `DROPMALFORMED` drops the record.
 //! `FAILFAST` ends the query. The first two count the record and keep its bytes
 //! ([`BadRecords`](crate::connect::bad_records::BadRecords)). A STRING column named by
 //! `columnNameOfCorruptRecord` contains the text of such a record, and NULL for good records.

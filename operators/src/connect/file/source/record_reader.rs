@@ -254,8 +254,8 @@ impl Input {
         }
     }
 
-    /// Skips a record that exceeds the allowed length: to its end, or, if a quote may be open, to
-    /// the end of its first line, so that the rest of the file is not lost.
+    /// Skips a record that exceeds the allowed length, up to its end. If a quote may be open, skips
+    /// only up to the end of the record's first line, so that the rest of the file is not lost.
     fn too_long(&mut self) -> io::Result<FoundRecord> {
         let before = self.scanner.begin();
         self.begin += before;
