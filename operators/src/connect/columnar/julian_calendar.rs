@@ -5,6 +5,7 @@
 //! conversion keeps the date's digits: 1500-02-28 stays 1500-02-28. A date that exists in the
 //! hybrid calendar only, such as 1500-02-29, becomes the next day.
 
+use crate::table::datetime::calendar::Date;
 use crate::table::datetime::{Tz, to_local, to_utc};
 
 /// 1582-10-15 in days since 1970-01-01. From this day on both calendars agree.
@@ -87,13 +88,10 @@ fn julian(days: i64) -> (i64, i64, i64) {
     if month < 10 { (year, month + 3, day) } else { (year + 1, month - 9, day) }
 }
 
-/// Converts a Gregorian date to days since 1970-01-01.
+/// Converts a date to days since 1970-01-01 by the rules of the Gregorian calendar, which may not have
+/// the day.
 fn days_of(year: i64, month: i64, day: i64) -> i64 {
-    let (year, month) = if month > 2 { (year, month - 3) } else { (year - 1, month + 9) };
-    let era = year.div_euclid(400);
-    let of_era = year.rem_euclid(400);
-    let of_year = (153 * month + 2) / 5 + day - 1;
-    era * 146_097 + of_era * 365 + of_era / 4 - of_era / 100 + of_year - 719_468
+    Date { year, month: month as u32, day: day as u32 }.days()
 }
 
 #[cfg(test)]

@@ -4,7 +4,14 @@
 use super::Query;
 use serde::Deserialize;
 use std::collections::{BTreeMap, HashMap, HashSet};
+use std::fmt::Arguments;
 use std::io::Write;
+
+/// Appends a line.
+fn line(out: &mut Vec<u8>, text: Arguments<'_>) {
+    // Writing into memory does not fail.
+    let _ = writeln!(out, "{text}");
+}
 
 /// An event, parsed from a line of JSON.
 #[derive(Deserialize)]
@@ -163,8 +170,7 @@ impl Winners {
         while let Some((_, id, running)) = self.next_over() {
             let Running { seller, category, best, .. } = running;
             if let Some((price, early, bidder)) = best {
-                // Writing into memory does not fail.
-                let _ = writeln!(out, "{id},{seller},{category},{price},{bidder},{}", -early);
+                line(out, format_args!("{id},{seller},{category},{price},{bidder},{}", -early));
             }
         }
     }
@@ -182,8 +188,7 @@ impl Winners {
         while let Some(entry) = self.means.first_entry().filter(|entry| entry.key().0 <= over_ms) {
             let ((end, category), (sum, count)) = entry.remove_entry();
             let mean = sum as f64 / count as f64;
-            // Writing into memory does not fail.
-            let _ = writeln!(out, "{end},{category},{}", mean as u64);
+            line(out, format_args!("{end},{category},{}", mean as u64));
         }
     }
 }
@@ -210,8 +215,7 @@ impl Sessions {
         while let Some(entry) = self.ends.first_entry().filter(|entry| entry.key().0 <= date_time) {
             let ((end, bidder), ()) = entry.remove_entry();
             if let Some((begin, _, count)) = self.of_bidders.remove(&bidder) {
-                // Writing into memory does not fail.
-                let _ = writeln!(out, "{bidder},{count},{begin},{end}");
+                line(out, format_args!("{bidder},{count},{begin},{end}"));
             }
         }
     }
@@ -261,8 +265,7 @@ impl HandWritten {
             Query::Q3 if ["or", "id", "ca"].contains(state) => {
                 let shown = format!("{name},{city},{state}");
                 for auction in self.auctions.get(id).into_iter().flatten() {
-                    // Writing into memory does not fail.
-                    let _ = writeln!(out, "{shown},{auction}");
+                    line(out, format_args!("{shown},{auction}"));
                 }
                 self.persons.insert(*id, shown);
             }
@@ -270,7 +273,7 @@ impl HandWritten {
                 let start = date_time / 10_000 * 10_000;
                 let opened = self.opened.entry(start).or_default();
                 if opened.sellers.contains(id) {
-                    let _ = writeln!(out, "{id},{name},{start}");
+                    line(out, format_args!("{id},{name},{start}"));
                 } else {
                     opened.persons.insert(*id, (*name).to_string());
                 }
@@ -284,8 +287,7 @@ impl HandWritten {
         match self.query {
             Query::Q3 if *category == 10 => {
                 if let Some(shown) = self.persons.get(seller) {
-                    // Writing into memory does not fail.
-                    let _ = writeln!(out, "{shown},{id}");
+                    line(out, format_args!("{shown},{id}"));
                 }
                 self.auctions.entry(*seller).or_default().push(*id);
             }
@@ -297,7 +299,7 @@ impl HandWritten {
                 let start = date_time / 10_000 * 10_000;
                 let opened = self.opened.entry(start).or_default();
                 if let Some(name) = opened.persons.remove(seller) {
-                    let _ = writeln!(out, "{seller},{name},{start}");
+                    line(out, format_args!("{seller},{name},{start}"));
                 }
                 opened.sellers.insert(*seller);
             }
@@ -308,7 +310,7 @@ impl HandWritten {
             Query::Q20 if *category == 10 => {
                 let item = format!("{item_name},{seller}");
                 for (bidder, price) in self.waiting.get(id).into_iter().flatten() {
-                    let _ = writeln!(out, "{id},{bidder},{price},{item}");
+                    line(out, format_args!("{id},{bidder},{price},{item}"));
                 }
                 self.items.insert(*id, item);
             }
@@ -335,13 +337,12 @@ impl HandWritten {
                 let last = self.last.entry((auction, bidder)).or_default();
                 *last = (*last).max((date_time, price));
                 let (time, price) = *last;
-                // Writing into memory does not fail.
-                let _ = writeln!(out, "{auction},{bidder},{price},{time}");
+                line(out, format_args!("{auction},{bidder},{price},{time}"));
             }
             Query::Q20 => {
                 let Bid { auction, bidder, price, .. } = *bid;
                 if let Some(item) = self.items.get(&auction) {
-                    let _ = writeln!(out, "{auction},{bidder},{price},{item}");
+                    line(out, format_args!("{auction},{bidder},{price},{item}"));
                 }
                 self.waiting.entry(auction).or_default().push((bidder, price));
             }
@@ -356,12 +357,15 @@ impl HandWritten {
             let mils = price * 908;
             format!("{}.{:03}", mils / 1000, mils % 1000)
         };
-        // Writing into memory does not fail.
-        let _ = match self.query {
-            Query::Q1 => writeln!(out, "{auction},{bidder},{},{date_time},{extra}", euros()),
-            Query::Q2 if auction % 123 == 0 => writeln!(out, "{auction},{price}"),
-            Query::Q2 => Ok(()),
-            Query::Q13 => writeln!(out, "{auction},{bidder},{price},side-{}", auction % 10_000),
+        match self.query {
+            Query::Q1 => {
+                line(out, format_args!("{auction},{bidder},{},{date_time},{extra}", euros()))
+            }
+            Query::Q2 if auction % 123 == 0 => line(out, format_args!("{auction},{price}")),
+            Query::Q2 => {}
+            Query::Q13 => {
+                line(out, format_args!("{auction},{bidder},{price},side-{}", auction % 10_000))
+            }
             Query::Q14 => {
                 let mils = price * 908;
                 if mils <= 1_000_000_000 || mils >= 50_000_000_000 {
@@ -374,7 +378,10 @@ impl HandWritten {
                 };
                 let letters = extra.bytes().filter(|b| *b == b'c').count();
                 let euros = euros();
-                writeln!(out, "{auction},{bidder},{euros},{part},{date_time},{extra},{letters}")
+                line(
+                    out,
+                    format_args!("{auction},{bidder},{euros},{part},{date_time},{extra},{letters}"),
+                )
             }
             Query::Q21 => {
                 let id = match channel.to_ascii_lowercase().as_str() {
@@ -391,16 +398,19 @@ impl HandWritten {
                 if id.is_empty() {
                     return;
                 }
-                writeln!(out, "{auction},{bidder},{price},{channel},{id}")
+                line(out, format_args!("{auction},{bidder},{price},{channel},{id}"))
             }
             Query::Q22 => {
                 let mut parts = url.split('/').skip(3);
                 let mut part = || parts.next().unwrap_or("");
                 let (a, b, c) = (part(), part(), part());
-                writeln!(out, "{auction},{bidder},{price},{channel},{a},{b},{c}")
+                line(out, format_args!("{auction},{bidder},{price},{channel},{a},{b},{c}"))
             }
-            _ => writeln!(out, "{auction},{bidder},{price},{channel},{url},{date_time},{extra}"),
-        };
+            _ => line(
+                out,
+                format_args!("{auction},{bidder},{price},{channel},{url},{date_time},{extra}"),
+            ),
+        }
     }
 
     /// Q5 and Q7, which aggregate bids by windows.
@@ -411,8 +421,7 @@ impl HandWritten {
                 let (end, counts) = counts;
                 let hot = counts.into_iter().map(|(auction, bids)| (bids, auction)).max();
                 let (bids, auction) = hot.unwrap_or_default();
-                // Writing into memory does not fail.
-                let _ = writeln!(out, "{end},{auction},{bids}");
+                line(out, format_args!("{end},{auction},{bids}"));
             }
             let first = date_time / 2_000 * 2_000 + 2_000;
             for end in (first..first + 10_000).step_by(2_000) {
@@ -421,7 +430,7 @@ impl HandWritten {
             return;
         }
         while let Some((end, (price, auction, bidder))) = over(&mut self.highest, *date_time) {
-            let _ = writeln!(out, "{end},{price},{auction},{bidder}");
+            line(out, format_args!("{end},{price},{auction},{bidder}"));
         }
         let highest = self.highest.entry(date_time / 10_000 * 10_000 + 10_000).or_default();
         *highest = (*highest).max((*price, *auction, *bidder));
@@ -442,8 +451,7 @@ impl HandWritten {
         let count: u64 = of.ranks.iter().sum();
         let mean = (of.sum as f64 / count as f64) as u64;
         let ([a, b, c], Statistics { least, most, sum, .. }) = (of.ranks, of);
-        // Writing into memory does not fail.
-        let _ = writeln!(out, "{auction},{day},{count},{a},{b},{c},{least},{most},{mean},{sum}");
+        line(out, format_args!("{auction},{day},{count},{a},{b},{c},{least},{most},{mean},{sum}"));
     }
 }
 
