@@ -83,10 +83,10 @@ fn wrong_jobs_exit_with_2_and_say_where_why_and_what_to_do() {
 
 #[test]
 fn what_cannot_be_opened_exits_with_1() {
-    let free = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
+    let (_reserved, port) = common::reserved_port();
     let text = format!(
         "{}CREATE STREAMING TABLE t USING console AS SELECT value FROM lines",
-        view(free, "")
+        view(port, "")
     );
     let output = job("run", &text, &[]);
     assert_eq!(output.status.code(), Some(1));

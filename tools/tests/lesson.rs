@@ -6,6 +6,8 @@
 //! addresses and bars differ between runs, so only their positions are compared. The rest of a line
 //! must be equal.
 
+mod common;
+
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
@@ -111,16 +113,10 @@ fn every_command_of_the_lesson_prints_what_the_lesson_shows() {
     std::fs::create_dir_all(&scratch.folder).unwrap();
     let page = Path::new(env!("CARGO_MANIFEST_DIR")).join("../docs/src/replay-lesson.md");
     let page = std::fs::read_to_string(page).unwrap();
-    // The port in the lesson may not be free on this machine, so it is replaced by a free one. On
-    // Linux a bound socket that does not listen reserves the port: only sockets that allow address
-    // reuse, as listeners do, can bind to it too.
-    let reserved =
-        socket2::Socket::new(socket2::Domain::IPV4, socket2::Type::STREAM, None).unwrap();
-    reserved.set_reuse_address(true).unwrap();
-    reserved.bind(&std::net::SocketAddr::from(([127, 0, 0, 1], 0)).into()).unwrap();
-    let port = reserved.local_addr().unwrap().as_socket().unwrap().port().to_string();
+    // The port in the lesson may not be free on this machine, so it is replaced by a free one.
+    let (reserved, port) = common::reserved_port();
     let reserved = Some(reserved).filter(|_| cfg!(target_os = "linux"));
-    let steps = read(&page.replace("9999", &port), &scratch.folder);
+    let steps = read(&page.replace("9999", &port.to_string()), &scratch.folder);
     assert!(steps.len() >= 10, "{} commands", steps.len());
     let bin = Path::new(env!("CARGO_BIN_EXE_millstream")).parent().unwrap().to_path_buf();
     let path = std::env::join_paths(

@@ -69,6 +69,17 @@ pub fn listening_at(child: &mut Child) -> SocketAddr {
     at.unwrap_or_else(|| panic!("{line}")).parse().unwrap()
 }
 
+/// A free port that is reserved until the socket is dropped. The socket does not listen, so
+/// connections are refused. On Linux a listener that allows address reuse, as those of the engine
+/// do, can bind to the port too.
+pub fn reserved_port() -> (socket2::Socket, u16) {
+    let socket = socket2::Socket::new(socket2::Domain::IPV4, socket2::Type::STREAM, None).unwrap();
+    socket.set_reuse_address(true).unwrap();
+    socket.bind(&SocketAddr::from(([127, 0, 0, 1], 0)).into()).unwrap();
+    let port = socket.local_addr().unwrap().as_socket().unwrap().port();
+    (socket, port)
+}
+
 /// Waits for a condition that another process causes.
 pub fn until(what: &str, mut is_met: impl FnMut() -> bool) {
     let start = Instant::now();
