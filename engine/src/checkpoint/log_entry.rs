@@ -90,8 +90,7 @@ pub fn unreadable(path: &Path, error: &io::Error) -> EngineError {
     EngineError::operator(
         "CHECKPOINT_UNREADABLE",
         reason,
-        "Check the folder's permissions and \
-    its disk",
+        "Check the folder's permissions and its disk",
     )
 }
 

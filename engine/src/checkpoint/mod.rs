@@ -83,10 +83,9 @@ impl QueryDescription {
                     (Some(old), Some(new)) => {
                         changes.push(format!("{what} {index} was [{old}] and is [{new}]"));
                     }
-                    (Some(old), None) => changes.push(format!(
-                        "{what} {index} [{old}] was \
-                    removed"
-                    )),
+                    (Some(old), None) => {
+                        changes.push(format!("{what} {index} [{old}] was removed"))
+                    }
                     (None, Some(new)) => changes.push(format!("{what} {index} [{new}] was added")),
                     (None, None) => {}
                 }
@@ -206,7 +205,8 @@ pub struct PreparedEpoch<'a> {
 }
 
 /// A function that returns whether a sink has committed, or can still commit, the output that it
-/// staged in an epoch.
+/// staged in an epoch. Once the answer for an epoch is true, it must stay true: recovery then removes
+/// the files of the epoch before it.
 pub type CanCommit<'a> = dyn FnMut(PreparedEpoch<'_>) -> Result<bool, EngineError> + 'a;
 
 /// A micro-batch that an earlier run planned.
@@ -486,15 +486,15 @@ impl Checkpoint {
                     }));
                 }
                 EpochMode::Continuous if !self.can_commit(epoch, &header.sink, can_commit)? => {
-                    // Recovery can return to the last commit, because its files are removed only
-                    // after the next commit.
+                    // Recovery can return to the last commit. Its files are removed only after the
+                    // next commit, or after a recovery in which the sink could commit this epoch.
                     let path = self.path("offsets", epoch);
                     let removed = storage.remove(&path);
                     removed.map_err(|error| log_entry::write_failed(&path, &error))?;
                 }
                 EpochMode::Continuous => {
                     // The offset log entry names the state files. Files that only the previous
-                    // commit names are not needed and may be missing.
+                    // commit names are not needed: an earlier recovery may have removed them.
                     state = header.state;
                     recovery.offsets = ends;
                     recovery.owes_late_emission = true;

@@ -241,7 +241,7 @@ fn an_inlet_that_ends_moves_no_watermark() {
     }
 }
 
-/// A later inlet is not read before the marker of the inlets before it, even if only it has records.
+/// An inlet is not read before the markers of the inlets before it, even if only it has records.
 #[test]
 fn inlets_are_read_one_after_another_up_to_their_markers() {
     let waker = Waker::noop();

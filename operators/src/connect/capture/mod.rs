@@ -2,7 +2,8 @@
 //!
 //! *Records.* Each connection and direction is split into records as the
 //! [socket source](crate::connect::socket) splits it: a stream into lines, a datagram into one
-//! record or into lines. A record that is too long, not UTF-8 or incomplete is counted and rejected.
+//! record or into lines. A record that is too long, not UTF-8 or incomplete is counted and
+//! rejected.
 //!
 //! *Times.* A record has the time of the event that completed it. With `speed` it is emitted at
 //! `start + (t - t0) / speed`, where t0 is the first recorded time of this run. Latency is measured

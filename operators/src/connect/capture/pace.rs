@@ -1,7 +1,7 @@
 //! When records of a recording are emitted: at `start + (t - t0) / speed`.
 //!
-//! The schedule is absolute, so that delays do not add up. If its start is given, a checkpoint stores
-//! the recorded time that it has reached, and a restarted run continues at that time.
+//! The schedule is absolute, so that delays do not add up. If its start is given, a checkpoint
+//! stores the recorded time that it has reached, and a restarted run continues at that time.
 
 use millstream_engine::measure::latency::{NsHistogram, histogram};
 use std::sync::{Arc, Mutex};

@@ -160,8 +160,7 @@ impl ColumnFile {
         for (i, field) in kept {
             let Some(arrow) = to_arrow(&field.data_type) else {
                 return Err(other(format!(
-                    "the type of column `{}` cannot be written in this \
-                format",
+                    "the type of column `{}` cannot be written in this format",
                     field.name
                 )));
             };

@@ -93,12 +93,12 @@ impl SocketConfig {
             ErrorKind::ConnectionRefused | ErrorKind::NotFound if !self.listen => {
                 match self.endpoint {
                     Endpoint::Unix(_) => {
-                        "Start the sender first (for example: nc -lkU PATH), let the query wait for it \
-                         with atEnd 'reconnect', or use mode 'listen'"
+                        "Start the sender first (for example: nc -lkU PATH), let the query wait \
+                         for it with atEnd 'reconnect', or use mode 'listen'"
                     }
                     _ => {
-                        "Start the sender first (for example: nc -lk 9999), let the query wait for it \
-                         with atEnd 'reconnect', or use mode 'listen'"
+                        "Start the sender first (for example: nc -lk 9999), let the query wait \
+                         for it with atEnd 'reconnect', or use mode 'listen'"
                     }
                 }
             }

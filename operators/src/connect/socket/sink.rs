@@ -244,13 +244,9 @@ impl SocketSink {
                 Err(_) if self.link.listener.is_some() => self.lose_client(),
                 Err(error) => {
                     let fix = "Start the query again when the receiver is back";
-                    return Err(self.config.fails(
-                        format!(
-                            "the receiver has disconnected: \
-                    {error}"
-                        ),
-                        fix,
-                    ));
+                    return Err(self
+                        .config
+                        .fails(format!("the receiver has disconnected: {error}"), fix));
                 }
             }
         }

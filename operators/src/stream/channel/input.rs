@@ -38,11 +38,9 @@ impl<T> PushError<T> {
 impl<T> From<PushError<T>> for EngineError {
     fn from(error: PushError<T>) -> Self {
         let (condition, reason) = match error {
-            PushError::Full(_) => (
-                "CHANNEL_FULL",
-                "the channel is full because the query is \
-            behind",
-            ),
+            PushError::Full(_) => {
+                ("CHANNEL_FULL", "the channel is full because the query is behind")
+            }
             PushError::Closed(_) => ("CHANNEL_CLOSED", "the query has ended"),
         };
         Self::operator(condition, reason, "")

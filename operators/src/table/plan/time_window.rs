@@ -474,8 +474,7 @@ fn with_window(input: Plan, args: &[Expr]) -> PlanResult<Plan> {
         let (reason, fix) = if slide_us > width_us {
             (
                 "the slide of a window is longer than the window",
-                "Rows between two windows would \
-            be in none",
+                "Rows between two windows would be in none",
             )
         } else {
             ("the start of a window is not within its slide", "Use less than the slide")

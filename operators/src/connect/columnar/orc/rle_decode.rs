@@ -265,10 +265,8 @@ impl Integers {
             let entry = *entry as u64;
             let patch = if patch_width == 64 { entry } else { entry & ((1 << patch_width) - 1) };
             at += entry.checked_shr(patch_width as u32).unwrap_or(0) as usize;
-            let value = self.run[..length].get_mut(at).ok_or(
-                "a patch is beyond the end of its \
-            run",
-            )?;
+            let value =
+                self.run[..length].get_mut(at).ok_or("a patch is beyond the end of its run")?;
             *value |= patch.checked_shl(width as u32).unwrap_or(0) as i64;
         }
         self.run[..length].iter_mut().for_each(|v| *v = v.wrapping_add(base));

@@ -49,9 +49,9 @@ pub fn footer(file: &impl ChunkReader) -> Result<Bytes, String> {
         b"PAR1" => {}
         b"PARE" => return Err("its footer is encrypted, which is not supported".to_string()),
         _ => {
-            return Err("it is not a Parquet file, or it is truncated: it does not end with \
-            PAR1"
-                .into());
+            return Err(
+                "it is not a Parquet file, or it is truncated: it does not end with PAR1".into()
+            );
         }
     }
     let bytes = u32::from_le_bytes([last[0], last[1], last[2], last[3]]) as usize;

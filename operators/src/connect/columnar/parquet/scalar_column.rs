@@ -82,11 +82,9 @@ fn int32(meaning: Meaning, to: &DataType, calendar: Calendar) -> Option<Convert>
         (Meaning::Date, DataType::TimestampNtz) => boxed(|array| {
             let micros = |days: i32| i64::from(days).checked_mul(DAY_US).ok_or(());
             let micros = ints(array).try_unary::<_, Int64Type, _>(micros);
-            micros.map(Column::Long).map_err(|()| {
-                "a date is out of the range of \
-            TIMESTAMP"
-                    .to_string()
-            })
+            micros
+                .map(Column::Long)
+                .map_err(|()| "a date is out of the range of TIMESTAMP".to_string())
         }),
         (Meaning::Plain | Meaning::Integer(_, true), DataType::YearMonthInterval(..)) => {
             boxed(|array| Ok(Column::Int(ints(array).clone())))

@@ -275,8 +275,7 @@ impl Template {
         let Some(template) = Self::in_order(&tokens) else {
             return wrong(
                 "UNEXPECTED_TOKEN",
-                "has a character at a position where it is not \
-            allowed",
+                "has a character at a position where it is not allowed",
             );
         };
         Ok(template)

@@ -176,8 +176,7 @@ pub(super) fn too_many_values<T>(collection: Collection) -> Result<T, Box<EvalEr
     failed(
         "COLLECTION_SIZE_LIMIT_EXCEEDED",
         format!(
-            "{function} takes more than 1 GiB, or more than the available memory, for one \
-        group"
+            "{function} takes more than 1 GiB, or more than the available memory, for one group"
         ),
         "Group by more columns or shorter windows, or filter the values",
     )

@@ -124,10 +124,8 @@ impl RecordReader {
                 }
             };
             if !fits {
-                fault = fault.or(Some(Fault::Misfit(
-                    "a field does not have the type of its \
-                column",
-                )));
+                fault =
+                    fault.or(Some(Fault::Misfit("a field does not have the type of its column")));
             }
         }
         fault.map_or(Ok(()), Err)
