@@ -123,15 +123,9 @@ const NAMES: [&str; 28] = [
 struct SettingValue<'a> {
     key: &'a str,
     text: &'a str,
-    /// The text in lower case.
-    lower: String,
 }
 
-impl<'a> SettingValue<'a> {
-    fn new(key: &'a str, text: &'a str) -> Self {
-        Self { key, text, lower: text.to_ascii_lowercase() }
-    }
-
+impl SettingValue<'_> {
     /// The error for an invalid value. `wanted` describes the valid values.
     fn wrong(&self, wanted: &str) -> PlanError {
         let reason = format!("'{}' is '{}', but must be {wanted}", self.key, self.text);
@@ -146,7 +140,7 @@ impl<'a> SettingValue<'a> {
 
     /// Parses `true` or `false`, in any case.
     fn flag(&self) -> PlanResult<bool> {
-        self.lower.parse().map_err(|_| self.wrong("true or false"))
+        self.choice(&[("true", true), ("false", false)], "true or false")
     }
 
     /// Parses one of several words, in any case.
@@ -188,10 +182,10 @@ impl Settings {
     /// Changes a setting. An unknown key or an invalid value is an error.
     pub fn set(&mut self, key: &str, value: &str) -> PlanResult<()> {
         let lower_key = key.to_ascii_lowercase();
-        if lower_key.starts_with("millstream.") {
-            self.set_own(&lower_key, &SettingValue::new(key, value))
-        } else {
-            self.set_of_spark(&lower_key, &SettingValue::new(key, value))
+        let value = SettingValue { key, text: value };
+        match lower_key.starts_with("millstream.") {
+            true => self.set_own(&lower_key, &value),
+            false => self.set_of_spark(&lower_key, &value),
         }
     }
 
@@ -200,9 +194,7 @@ impl Settings {
         match lower_key {
             "millstream.parallelism" => self.parallelism = value.count()?,
             "millstream.workers" => self.workers = value.count()?,
-            "millstream.pin" => {
-                self.pin = value.text.parse().map_err(|_| value.wrong("true or false"))?;
-            }
+            "millstream.pin" => self.pin = value.flag()?,
             "millstream.cores" => self.cores = value.cores()?,
             "millstream.wait" => {
                 let profiles = [
@@ -318,4 +310,23 @@ fn interned(text: &str) -> &'static str {
     let made: &'static str = Box::leak(text.to_string().into_boxed_str());
     texts.push(made);
     made
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn words_are_accepted_in_any_case() {
+        let mut settings = Settings::default();
+        settings.set("millstream.pin", "FALSE").unwrap();
+        settings.set("Millstream.Wait", "Park").unwrap();
+        settings.set("spark.sql.ansi.enabled", "False").unwrap();
+        assert!(!settings.pin && !settings.semantics.ansi);
+        assert_eq!(settings.wait, crate::WaitProfile::Park);
+        for (key, value) in [("millstream.pin", "no"), ("spark.sql.ansi.enabled", "1")] {
+            let error = settings.set(key, value).unwrap_err();
+            assert!(error.reason.contains("must be true or false"), "{error}");
+        }
+    }
 }
