@@ -48,8 +48,7 @@ pub struct CheckpointManifest {
 }
 
 impl CheckpointManifest {
-    /// Adds a source of another module.
-    #[cfg(feature = "sql")]
+    /// Adds a source.
     pub(crate) fn add_source(&mut self, description: &str) {
         self.shape.sources.push(description.to_string());
     }

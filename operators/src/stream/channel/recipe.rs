@@ -30,7 +30,7 @@ impl<T: Send + 'static> Recipe for FromChannel<T> {
         vec![0]
     }
     fn describe(&self, kept: &mut CheckpointManifest) {
-        kept.shape.sources.push("channel".to_string());
+        kept.add_source("channel");
     }
     fn has_event_time(&self) -> bool {
         false

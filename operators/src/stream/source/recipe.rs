@@ -24,7 +24,7 @@ impl<I: Iterator<Item: Send> + Send + 'static> Recipe for FromItems<I> {
         vec![0]
     }
     fn describe(&self, kept: &mut CheckpointManifest) {
-        kept.shape.sources.push("items".to_string());
+        kept.add_source("items");
     }
     fn has_event_time(&self) -> bool {
         false
