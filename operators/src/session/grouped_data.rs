@@ -1,6 +1,6 @@
 //! Rows that are grouped by keys: aggregates and stateful operators with Spark's names.
 
-use super::{DataFrame, QueryError};
+use super::DataFrame;
 use crate::stream::{Kept, Ttl};
 use crate::table::arbitrary_state::group_state::{GroupFunction, StateOfRow};
 use crate::table::arbitrary_state::node::{
@@ -16,7 +16,6 @@ use crate::table::plan::Plan;
 use crate::table::plan::grouping::Grouping;
 use crate::table::types::DataType;
 use crate::table::value::Value;
-use millstream_engine::error::EngineError;
 use std::sync::Arc;
 
 /// Grouped rows, to be aggregated.
@@ -137,13 +136,7 @@ impl GroupedData {
         }
         let types = theirs.scope().columns.into_iter().map(|column| column.data_type).collect();
         let frame = initial.of.with(theirs);
-        let read = move || match frame.collect() {
-            Ok(rows) => Ok(rows),
-            Err(QueryError::Run(error)) => Err(error),
-            Err(QueryError::Plan(error)) => {
-                Err(EngineError::operator(&*error.condition, error.reason, error.fix))
-            }
-        };
+        let read = move || Ok(frame.collect()?);
         let initial = InitialState { types, read: Arc::new(read) };
         Ok(GroupedWithInitialState { of: self.clone(), initial })
     }

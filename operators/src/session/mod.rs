@@ -35,7 +35,7 @@ mod transactional_sink;
 mod trigger;
 
 use crate::session::static_tables::MEMORY_TABLE;
-pub use crate::session::stream_writer::StreamWriter;
+pub use crate::session::stream_writer::{SINK_FORMATS, StreamWriter};
 pub use crate::session::streaming_query::{QueryError, RunState, Status, StreamingQuery, Totals};
 pub use crate::table::physical::LateRow;
 pub use dataframe::DataFrame;
@@ -354,8 +354,9 @@ fn check_kafka_schema(given: &Schema, own: &Schema) -> PlanResult<()> {
     ))
 }
 
-/// The formats of sources, for error messages.
-const SOURCE_FORMATS: [&str; 10] = [
+/// The formats of sources. `kafka` needs the feature `kafka`, `parquet` and `orc` the feature
+/// `columnar`.
+pub const SOURCE_FORMATS: &[&str] = &[
     "socket",
     "capture",
     "kafka",
@@ -387,8 +388,7 @@ pub struct StreamReader {
 }
 
 impl StreamReader {
-    /// Sets the format: `socket`, `capture`, `kafka`, `text`, `csv`, `json`, `parquet`, `orc`,
-    /// `rate` or `rate-micro-batch`. `kafka` needs the feature `kafka`.
+    /// Sets the format, one of [`SOURCE_FORMATS`].
     pub fn format(mut self, format: &str) -> Self {
         self.format = format.to_string();
         self
@@ -482,14 +482,14 @@ impl StreamReader {
             "" => Err(PlanError::new(
                 "DATA_SOURCE_NOT_FOUND",
                 "no format was given",
-                "Use format 'socket', 'capture', 'kafka', 'text', 'csv', 'json', 'parquet', 'orc' or 'rate'",
+                format!("Source formats: {}", SOURCE_FORMATS.join(", ")),
             )),
             _ => Err(PlanError::new(
                 "DATA_SOURCE_NOT_FOUND",
                 format!("there is no source format '{format}'"),
                 format!(
                     "{}Source formats: {}",
-                    did_you_mean(format, SOURCE_FORMATS),
+                    did_you_mean(format, SOURCE_FORMATS.iter().copied()),
                     SOURCE_FORMATS.join(", ")
                 ),
             )),

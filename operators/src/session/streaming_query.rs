@@ -38,6 +38,15 @@ impl QueryError {
     }
 }
 
+impl From<QueryError> for EngineError {
+    fn from(error: QueryError) -> Self {
+        match error {
+            QueryError::Plan(error) => error.into(),
+            QueryError::Run(error) => error,
+        }
+    }
+}
+
 /// Totals of the current run of a query.
 #[derive(Clone, Debug, Default)]
 #[non_exhaustive]

@@ -7,8 +7,7 @@ use crate::connect::kafka::{options::KafkaSourceConfig, source::TopicEnds};
 use crate::session::Session;
 use crate::session::dataframe::DataFrame;
 use crate::session::static_tables::{self, MEMORY_TABLE};
-use crate::session::stream_writer::{file_config, refused};
-use crate::session::streaming_query::QueryError;
+use crate::session::stream_writer::file_config;
 use crate::table::expr::{Node, Resolved};
 use crate::table::plan::live_table::{LiveTable, TableReader};
 use crate::table::plan::{Plan, Scan};
@@ -40,7 +39,7 @@ impl PlannedTable {
             return Ok(topic.clone());
         }
         let config = KafkaSourceConfig::read(&self.scans[index].options, false);
-        let topic = Arc::new(TopicEnds::new(&config.map_err(refused)?)?);
+        let topic = Arc::new(TopicEnds::new(&config?)?);
         topics.insert(index, topic.clone());
         Ok(topic)
     }
@@ -92,7 +91,7 @@ impl TableReader for PlannedTable {
                 }
                 _ => {
                     let formats = self.session.lock().settings.formats.clone();
-                    file_config(scan, &formats).map_err(refused)?.version()?
+                    file_config(scan, &formats)?.version()?
                 }
             };
             versions.extend_from_slice(&version.to_le_bytes());
@@ -107,9 +106,6 @@ impl TableReader for PlannedTable {
             }
             _ => DataFrame::new(self.session.clone(), self.plan.clone()).collect(),
         };
-        rows.map_err(|error| match error {
-            QueryError::Run(error) => error,
-            QueryError::Plan(error) => refused(error),
-        })
+        Ok(rows?)
     }
 }

@@ -1,5 +1,6 @@
 //! Planning errors: problems of a query that are found before the query starts.
 
+use millstream_engine::error::EngineError;
 use std::fmt;
 
 /// A position in a job file. Lines and columns count from 1; 0 means unknown.
@@ -69,6 +70,12 @@ impl PlanError {
             self.place = place;
         }
         self
+    }
+}
+
+impl From<PlanError> for EngineError {
+    fn from(error: PlanError) -> Self {
+        Self::operator(error.condition, error.reason, error.fix)
     }
 }
 

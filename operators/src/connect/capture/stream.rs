@@ -84,9 +84,7 @@ impl Capture {
     fn open(&self) -> Result<CaptureSource, EngineError> {
         let times = ("includeTimestamp".to_string(), "true".to_string());
         let options: Vec<_> = self.options.iter().cloned().chain([times]).collect();
-        let config = CaptureConfig::read(&options)
-            .map_err(|error| EngineError::operator(error.condition, error.reason, error.fix))?;
-        let mut source = config.open()?;
+        let mut source = CaptureConfig::read(&options)?.open()?;
         if let Some(bad) = &self.bad {
             source.count_bad_records(bad.clone());
         }

@@ -225,9 +225,7 @@ impl KafkaSinkConfig {
         deliveries: Arc<Deliveries>,
         latency: LatencyRecorder,
     ) -> Result<KafkaSink, EngineError> {
-        let columns = self
-            .columns(schema)
-            .map_err(|error| EngineError::operator(error.condition, error.reason, error.fix))?;
+        let columns = self.columns(schema)?;
         Ok(KafkaSink {
             config: self.clone(),
             columns,

@@ -9,13 +9,11 @@ mod query_sources;
 mod query_start;
 
 use crate::connect::foreach::{BatchFunction, ForeachWriter};
-#[cfg(feature = "kafka")]
-use crate::connect::kafka::sink::OpenTransactions;
 use crate::connect::socket::source::IntendedTimes;
 use crate::session::Settings;
 use crate::session::dataframe::DataFrame;
 use crate::session::progress::Progress;
-pub(in crate::session) use crate::session::stream_writer::query_sources::{file_config, refused};
+pub(in crate::session) use crate::session::stream_writer::query_sources::file_config;
 use crate::table::error::{PlanError, PlanResult};
 use crate::table::physical::{LateOutput, LateRow};
 use crate::table::plan::Options;
@@ -26,6 +24,11 @@ use millstream_engine::epoch::trigger::Trigger;
 use millstream_engine::event::Epoch;
 use millstream_engine::runtime::job::Config;
 use std::sync::{Arc, Mutex};
+
+/// The formats of sinks. `kafka` needs the feature `kafka`, `parquet` and `orc` the feature
+/// `columnar`.
+pub const SINK_FORMATS: &[&str] =
+    &["console", "text", "csv", "json", "parquet", "orc", "memory", "socket", "kafka", "noop"];
 
 /// Options of the query rather than of the sink's format.
 const QUERY_OPTIONS: [&str; 4] = ["outputMode", "trigger", "checkpointLocation", "queryName"];
@@ -46,10 +49,6 @@ pub struct StreamWriter {
     foreach_batch: Option<BatchFunction>,
     on_progress: Option<OnProgress>,
     late: Option<LateOutput>,
-    /// The transactions of a Kafka sink, stored from the opening of the checkpoint until the sink
-    /// is opened.
-    #[cfg(feature = "kafka")]
-    transactions: Option<OpenTransactions>,
     config: Option<Config>,
     cores: Option<Vec<usize>>,
     replay: Option<Replay>,
@@ -79,8 +78,6 @@ impl StreamWriter {
             foreach_batch: None,
             on_progress: None,
             late: None,
-            #[cfg(feature = "kafka")]
-            transactions: None,
             config: None,
             cores: None,
             replay: None,
@@ -105,8 +102,7 @@ impl StreamWriter {
         self
     }
 
-    /// Sets the sink's format: `console`, `text`, `csv`, `json`, `parquet`, `orc`, `memory`,
-    /// `socket`, `kafka` or `noop`. `kafka` needs the feature `kafka`.
+    /// Sets the sink's format, one of [`SINK_FORMATS`].
     pub fn format(mut self, format: &str) -> Self {
         self.format = format.to_string();
         self

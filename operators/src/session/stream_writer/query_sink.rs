@@ -9,8 +9,8 @@ use crate::connect::memory::MemoryTable;
 use crate::connect::options::OptionReader;
 use crate::connect::socket::sink::{ReceiverWait, SocketSinkConfig};
 use crate::session::is_files;
-use crate::session::stream_writer::StreamWriter;
 use crate::session::stream_writer::prepared_query::Prepared;
+use crate::session::stream_writer::{SINK_FORMATS, StreamWriter};
 use crate::session::streaming_query::QueryError;
 use crate::table::error::{PlanError, PlanResult};
 use crate::table::expr::resolve::did_you_mean;
@@ -20,6 +20,12 @@ use millstream_engine::measure::latency::LatencyRecorder;
 use millstream_engine::runtime::job::Job;
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
+
+#[cfg(feature = "kafka")]
+pub(in crate::session::stream_writer) use crate::connect::kafka::sink::OpenTransactions;
+/// A build without Kafka has no transactions.
+#[cfg(not(feature = "kafka"))]
+pub(in crate::session::stream_writer) type OpenTransactions = std::convert::Infallible;
 
 pub(in crate::session::stream_writer) enum SinkSpec {
     Files(FileSinkConfig),
@@ -98,17 +104,13 @@ impl StreamWriter {
             #[cfg(not(feature = "kafka"))]
             "kafka" => Err(crate::session::without_kafka()),
             _ => {
-                let all = [
-                    "console", "text", "csv", "json", "parquet", "orc", "memory", "socket",
-                    "kafka", "noop",
-                ];
                 let (reason, near) = if format.is_empty() {
                     ("no sink format was given".to_string(), String::new())
                 } else {
                     let reason = format!("there is no sink format '{format}'");
-                    (reason, did_you_mean(&format, all))
+                    (reason, did_you_mean(&format, SINK_FORMATS.iter().copied()))
                 };
-                let fix = format!("{near}Sink formats: {}", all.join(", "));
+                let fix = format!("{near}Sink formats: {}", SINK_FORMATS.join(", "));
                 Err(PlanError::new("DATA_SOURCE_NOT_FOUND", reason, fix))
             }
         }
@@ -121,6 +123,9 @@ impl StreamWriter {
         latency: LatencyRecorder,
         stopping: &Arc<AtomicBool>,
         job: &mut Job,
+        #[cfg_attr(not(feature = "kafka"), expect(unused_variables))] transactions: Option<
+            OpenTransactions,
+        >,
     ) -> Result<BoxChain, QueryError> {
         let schema = self.frame.schema();
         let session = &self.frame.session;
@@ -136,7 +141,7 @@ impl StreamWriter {
                 None => unreachable!("`sink` found one"),
             },
             #[cfg(feature = "kafka")]
-            SinkSpec::Kafka(config) => Box::new(match self.transactions.take() {
+            SinkSpec::Kafka(config) => Box::new(match transactions {
                 None => config.open(&schema, latency)?,
                 Some(open) => {
                     let report_to = |log| job.sink_log(Box::new(log));

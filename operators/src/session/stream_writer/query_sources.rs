@@ -13,7 +13,7 @@ use crate::connect::socket::options::SocketConfig;
 use crate::connect::socket::source::IntendedTimes;
 use crate::connect::source_counters::SourceCounters;
 use crate::session::{Session, is_files};
-use crate::table::error::{PlanError, PlanResult};
+use crate::table::error::PlanResult;
 use crate::table::physical::{BoxChain, PlacedChain};
 use crate::table::plan::Scan;
 use millstream_engine::error::EngineError;
@@ -30,10 +30,6 @@ pub(in crate::session) fn file_config(
         config.check_stream()?;
     }
     Ok(config)
-}
-
-pub(in crate::session) fn refused(error: PlanError) -> EngineError {
-    EngineError::operator(error.condition, error.reason, error.fix)
 }
 
 /// Opens the sources of a query.
@@ -81,8 +77,8 @@ impl SourceOpener<'_> {
         part: usize,
         chain: PlacedChain,
     ) -> Result<Box<dyn Tasklet>, EngineError> {
-        let mut config = file_config(scan, self.formats).map_err(refused)?;
-        config.set_needed_columns(needed).map_err(refused)?;
+        let mut config = file_config(scan, self.formats)?;
+        config.set_needed_columns(needed)?;
         let mut source = config.open(part, job.env(), job.source_folder())?;
         source.on_notice(self.session.lock().notice);
         self.counters.push(source.counters());
@@ -101,7 +97,7 @@ impl SourceOpener<'_> {
         let notice = self.session.lock().notice;
         match scan.format.as_str() {
             "socket" => {
-                let config = SocketConfig::read(&scan.options).map_err(refused)?;
+                let config = SocketConfig::read(&scan.options)?;
                 let folder = job.source_folder();
                 let mut source = config.open(job.env(), folder, &mut partitions.sockets)?;
                 source.on_notice(notice);
@@ -112,7 +108,7 @@ impl SourceOpener<'_> {
                 Ok(tasklet(job, source, chain))
             }
             "capture" => {
-                let config = CaptureConfig::read(&scan.options).map_err(refused)?;
+                let config = CaptureConfig::read(&scan.options)?;
                 let source = config.open()?;
                 if let Some(lag) = source.send_lag() {
                     self.session.lock().send_lags.push(lag);
@@ -121,7 +117,7 @@ impl SourceOpener<'_> {
                 Ok(tasklet(job, source, chain))
             }
             "rate" => {
-                let rows_per_second = rate::read(&scan.options).map_err(refused)?;
+                let rows_per_second = rate::read(&scan.options)?;
                 let env = job.env();
                 // The first partition stores the start time of all partitions.
                 let start_us = match partitions.rate_start_us {
@@ -134,15 +130,14 @@ impl SourceOpener<'_> {
                 Ok(tasklet(job, RateSource::new(rows_per_second, of, &*env, start_us), chain))
             }
             "rate-micro-batch" => {
-                let config = micro_batch::Config::read(&scan.options).map_err(refused)?;
+                let config = micro_batch::Config::read(&scan.options)?;
                 self.counters.push(SourceCounters::default());
                 Ok(tasklet(job, RateMicroBatch::new(config), chain))
             }
             #[cfg(feature = "kafka")]
             "kafka" => {
                 let config = KafkaSourceConfig::read(&scan.options, scan.streaming);
-                let (config, folder) = (config.map_err(refused)?, job.source_folder());
-                let source = KafkaSource::new(config, job.env(), folder, notice)?;
+                let source = KafkaSource::new(config?, job.env(), job.source_folder(), notice)?;
                 let progress = Some(source.progress());
                 self.counters.push(SourceCounters { progress, ..SourceCounters::default() });
                 Ok(tasklet(job, source, chain))

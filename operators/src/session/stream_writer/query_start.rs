@@ -5,7 +5,7 @@ use crate::session::stream_writer::StreamWriter;
 use crate::session::stream_writer::name_in_use;
 use crate::session::stream_writer::prepared_query::Prepared;
 use crate::session::stream_writer::progress_reporter::ProgressReporter;
-use crate::session::stream_writer::query_sink::SinkSpec;
+use crate::session::stream_writer::query_sink::{OpenTransactions, SinkSpec};
 use crate::session::stream_writer::query_sources::{SourceOpener, file_config};
 use crate::session::streaming_query::{DriverState, QueryError, StreamingQuery};
 #[cfg(feature = "kafka")]
@@ -35,6 +35,43 @@ pub(in crate::session::stream_writer) struct QueryParts {
     pub counters: Vec<SourceCounters>,
     /// Set when the query is requested to stop.
     pub stopping: Arc<AtomicBool>,
+}
+
+/// Opens the checkpoint of a query that has one. Returns the transactions of a Kafka sink that
+/// writes in transactions.
+fn open_checkpoint(
+    job: &mut Job,
+    prepared: &Prepared,
+    shape: &QueryDescription,
+) -> Result<Option<OpenTransactions>, EngineError> {
+    match (&prepared.sink, &prepared.checkpoint) {
+        (_, None) => Ok(None),
+        #[cfg(feature = "kafka")]
+        (SinkSpec::Kafka(config), Some(folder)) if config.is_transactional() => {
+            transactional_sink::open(job, folder, shape, config).map(Some)
+        }
+        (sink, Some(folder)) => {
+            job.open_checkpoint_of_sink(folder, shape, &mut |prepared| {
+                // Only the sink that staged output can commit it.
+                if matches!(sink, SinkSpec::Files(_)) {
+                    return Ok(true);
+                }
+                Err(EngineError::operator(
+                    "CHECKPOINT_QUERY_CHANGED",
+                    format!(
+                        "epoch {} of the checkpoint {} is written, but not committed, and the \
+                         present sink ({}) cannot commit it",
+                        prepared.epoch,
+                        folder.display(),
+                        sink.description()
+                    ),
+                    "Run the query with the sink that it had until it has committed an epoch, then \
+                     change the sink",
+                ))
+            })?;
+            Ok(None)
+        }
+    }
 }
 
 impl StreamWriter {
@@ -185,32 +222,7 @@ impl StreamWriter {
         // The plan with the rows of its tables; if it is `None`, the tables are read now.
         (shape, read): (QueryDescription, Option<Cow<'_, Plan>>),
     ) -> Result<(Job, QueryParts), QueryError> {
-        match (&prepared.sink, &prepared.checkpoint) {
-            (_, None) => {}
-            #[cfg(feature = "kafka")]
-            (SinkSpec::Kafka(config), Some(folder)) if config.is_transactional() => {
-                self.transactions =
-                    Some(transactional_sink::open(&mut job, folder, &shape, config)?);
-            }
-            (sink, Some(folder)) => job.open_checkpoint_of_sink(folder, &shape, &mut |prepared| {
-                // Only the sink that staged output can commit it.
-                if matches!(sink, SinkSpec::Files(_)) {
-                    return Ok(true);
-                }
-                Err(EngineError::operator(
-                    "CHECKPOINT_QUERY_CHANGED",
-                    format!(
-                        "epoch {} of the checkpoint {} is written, but not committed, and the \
-                         present sink ({}) cannot commit it",
-                        prepared.epoch,
-                        folder.display(),
-                        sink.description()
-                    ),
-                    "Run the query with the sink that it had until it has committed an epoch, then \
-                     change the sink",
-                ))
-            })?,
-        }
+        let transactions = open_checkpoint(&mut job, prepared, &shape)?;
         job.set_watermark_policy(settings.watermark_policy);
         job.set_idle_timeout(settings.idle_timeout_ns);
         let then = settings.at_join_limit;
@@ -219,7 +231,7 @@ impl StreamWriter {
         let latency = Latency::default();
         let recorder = latency.recorder(job.env());
         let stopping = Arc::new(AtomicBool::new(false));
-        let chain = self.make_sink(prepared, name, recorder, &stopping, &mut job)?;
+        let chain = self.make_sink(prepared, name, recorder, &stopping, &mut job, transactions)?;
         let session = self.frame.session.clone();
         let mut sources = SourceOpener {
             session: &session,
