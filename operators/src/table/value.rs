@@ -12,7 +12,7 @@ use std::fmt::{self, Write};
 /// value.
 pub(crate) const SHOWN_NULL: &str = "NULL";
 
-/// A value. Its exact type is in the schema.
+/// A value of any type. The schema has the exact type.
 #[derive(Clone, Debug, PartialEq, serde::Serialize, serde::Deserialize)]
 pub enum Value {
     /// NULL.

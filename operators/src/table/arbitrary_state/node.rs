@@ -81,7 +81,8 @@ impl StateMethod {
         }
     }
 
-    /// Whether the method calls a function with a key's rows and the one state of the key.
+    /// Whether the method calls a user's function with a key's rows and with a single state per
+    /// key.
     pub fn is_of_groups(self) -> bool {
         matches!(self, Self::FlatMapGroups | Self::MapGroups)
     }

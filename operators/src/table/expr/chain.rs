@@ -138,7 +138,7 @@ impl Chain {
         std::iter::once(&mut self.first).chain(self.links.iter_mut().map(|link| &mut link.operand))
     }
 
-    /// Returns a copy with changed operands.
+    /// Returns a copy in which each operand is replaced by the result of `change`.
     pub fn map(&self, change: &mut dyn FnMut(&Expr) -> Expr) -> Expr {
         let first = change(&self.first);
         let link = |link: &Link| Link { operator: link.operator, operand: change(&link.operand) };

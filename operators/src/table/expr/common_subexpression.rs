@@ -1,7 +1,6 @@
 //! Common subexpression elimination: a subexpression that occurs more than once in the expressions
 //! of a stage is evaluated once per record. The value is computed where it is first needed and
-//! reused at the other occurrences. So no expression is evaluated, and no error raised, that would
-//! not be without the elimination.
+//! reused at the other occurrences. So the elimination adds neither evaluations nor errors.
 
 use crate::table::expr::functions::is_deterministic;
 use crate::table::expr::{Node, Resolved};

@@ -235,7 +235,8 @@ pub fn resolve_with(expr: &Expr, scope: &Scope, hook: &mut Hook<'_>) -> PlanResu
     resolve_parts(expr, scope, hook).map_err(|error| error.at(place))
 }
 
-// A flat match: one arm for each form of an expression.
+// Resolves an expression, with one match arm for each form. The caller adds the position to an
+// error.
 fn resolve_parts(expr: &Expr, scope: &Scope, hook: &mut Hook<'_>) -> PlanResult<Resolved> {
     // Lambda variables take precedence, because hooks do not know the variables.
     if let Expr::Column { parts, .. } = expr

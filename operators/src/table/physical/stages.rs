@@ -14,9 +14,9 @@ use std::fmt::Write;
 const MANY: usize = 4096;
 
 /// The number of keys to emit in one step, of `of` keys in total. With few keys the step is large,
-/// so that the sink writes rarely. With many keys the step is small, so that it stays short. With a
-/// million idle keys, each of the first few hundred took 10 to 35 us (`millstream bench window
-/// hold`). So a step of 64 keys took over a millisecond.
+/// so that the sink writes rarely. With many keys the step is small, so that it takes little time.
+/// With a million idle keys, each of the first few hundred took 10 to 35 us (`millstream bench
+/// window hold`). So a step of 64 keys took over a millisecond.
 pub(super) fn step(of: usize) -> usize {
     if of > MANY { 8 } else { 64 }
 }

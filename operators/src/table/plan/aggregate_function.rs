@@ -153,8 +153,8 @@ pub const NAMES: &[AggregateEntry] = &[
     entry("approx_percentile", F::PercentileApprox, "percentile_approx(x, fraction[, accuracy])"),
 ];
 
-/// Aggregate functions of Spark that are not implemented. Their error says so, instead of that the
-/// function is unknown.
+/// Aggregate functions of Spark that are not implemented. A call is reported as not supported, not
+/// as an unknown function.
 pub const LATER: [&str; 10] = [
     "count_min_sketch",
     "histogram_numeric",

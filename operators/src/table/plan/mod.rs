@@ -278,7 +278,7 @@ pub enum Plan {
         input: Box<Plan>,
         /// The indices of the compared columns.
         keys: Vec<usize>,
-        /// Whether a key is forgotten once the watermark's delay has passed
+        /// Whether a key is removed from the state once the watermark's delay has passed
         /// (`dropDuplicatesWithinWatermark`).
         within: bool,
     },

@@ -583,7 +583,8 @@ pub fn with_column(
 }
 
 /// Passes on only the first of the rows that are equal in the columns `names`, or in all columns if
-/// `names` is empty. If `within`, a key is forgotten once the watermark's delay has passed.
+/// `names` is empty. If `within`, a key is removed from the state once the watermark's delay has
+/// passed.
 pub fn deduplicate(input: Plan, names: &[&str], within: bool) -> PlanResult<Plan> {
     let scope = input.scope();
     let place = |name: &&str| {

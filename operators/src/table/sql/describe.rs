@@ -20,7 +20,8 @@ pub enum Describe {
         table: Tokens,
         /// The name of the column, and its position in the text.
         column: (String, Place),
-        /// Whether the statement has EXTENDED, which adds statistics. They are always empty.
+        /// Whether the statement has EXTENDED, which adds rows for statistics. The statistics are
+        /// always empty.
         extended: bool,
     },
     /// `SHOW COLUMNS IN view`.

@@ -102,8 +102,8 @@ pub(super) fn plan(
     for _ in 0..outline.unions {
         let branch = parser.parse_query_body(UNION)?;
         if !parser.parse_keywords(&[Keyword::UNION, Keyword::ALL]) {
-            // The outline guarantees a UNION ALL here. If it is missing, that is reported as a
-            // syntax error.
+            // The outline guarantees a UNION ALL here. If the token is missing, a syntax error is
+            // reported.
             let found = parser.peek_token_ref();
             let reason = format!("Expected: UNION ALL, found: {found}");
             return Err(ParserError::ParserError(reason));

@@ -1,4 +1,4 @@
-//! Text forms of values: CSV, JSON and numbers. Also regular expressions and text that is not valid
+//! Text forms of values (CSV, JSON and numbers), regular expressions, and text that is not valid
 //! UTF-8.
 
 pub mod csv;

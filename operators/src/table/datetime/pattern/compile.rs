@@ -41,7 +41,7 @@ pub(super) enum Sign {
     ExceedsPad,
 }
 
-/// A part of a pattern.
+/// A compiled part of a pattern, which parses or formats one part of the text.
 #[derive(Clone, Debug, PartialEq)]
 pub(super) enum Item {
     Text(String),

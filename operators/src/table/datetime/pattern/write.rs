@@ -48,7 +48,7 @@ impl Moment {
         Self { utc_us, zone, offset_s, days, date: Date::of_days(days), time }
     }
 
-    /// The local start of a day, which is given in days since 1970.
+    /// The start of a day, in local time. `days` counts from 1970.
     pub fn of_days(days: i64, zone: Tz) -> Self {
         let utc_us = days.saturating_mul(DAY_US);
         Self { utc_us, zone, offset_s: 0, days, date: Date::of_days(days), time: 0 }

@@ -37,7 +37,7 @@ pub(super) enum FloatWidth {
 }
 
 impl FloatWidth {
-    /// The width of FLOAT or DOUBLE.
+    /// `F32` for FLOAT, `F64` for any other type.
     pub fn of(data_type: &DataType) -> Self {
         if *data_type == DataType::Float { Self::F32 } else { Self::F64 }
     }

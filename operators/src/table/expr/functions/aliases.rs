@@ -1,4 +1,4 @@
-//! Additional names of functions: aliases, cast functions and `try_` forms. Also the list of
+//! Additional names of functions (aliases, cast functions and `try_` forms), and the list of
 //! functions that are documented for users.
 
 use crate::table::types::DataType;

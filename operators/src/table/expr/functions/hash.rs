@@ -130,7 +130,7 @@ fn hashable_to_long(name: &str, args: Vec<Resolved>) -> PlanResult<Typed> {
     hashable(name, args, T::Long)
 }
 
-/// A value as it is hashed.
+/// A scalar value in the form that the hash functions take.
 enum Part<'a> {
     Int(i32),
     Long(i64),

@@ -164,8 +164,8 @@ impl QuantileSummary {
         let exact = self.exact && other.exact;
         let (mut a, mut b) = (self.samples.iter().peekable(), other.samples.iter().peekable());
         loop {
-            // The lower sample is taken. The next sample of the other side may represent values
-            // below it, so its rank becomes less certain.
+            // The lower sample is taken next. The next sample of the other summary may represent
+            // values below the lower sample, so the rank of the lower sample becomes less certain.
             let (sample, behind) = match (a.peek(), b.peek()) {
                 (Some(x), Some(y)) if x.key <= y.key => (a.next(), b.peek().copied()),
                 (Some(_), None) => (a.next(), None),

@@ -1,5 +1,6 @@
-//! Adds a record to an accumulator, for all functions except counts, sums, averages and extremes of
-//! scalars.
+//! Adds a record to an accumulator, for the less common functions.
+//! [`Function`](super::function::Function) itself handles simple counts, sums, averages and
+//! extremes of scalars.
 
 use super::Accumulator;
 use super::collected_values::Collection;
@@ -13,7 +14,7 @@ use crate::table::types::DataType;
 use std::cmp::Ordering;
 
 /// Adds a record to an accumulator.
-// A flat match: one arm for each kind of input.
+// The match has one arm for each kind of input.
 pub(super) fn add_rarer(
     input: &Input,
     acc: &mut Accumulator,

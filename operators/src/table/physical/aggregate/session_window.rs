@@ -73,8 +73,8 @@ pub(in crate::table::physical) struct SessionParts {
     pub place: usize,
     pub functions: Vec<Function>,
     pub output: OutputRules,
-    /// Whether a query without another key is rejected at its first row, as Spark does for a
-    /// stream.
+    /// Whether a query that groups only by the window is rejected at its first row, as Spark does
+    /// for a stream.
     pub needs_key: bool,
     /// How late rows are detected; `None` without a watermark.
     pub late: Option<LateRows>,

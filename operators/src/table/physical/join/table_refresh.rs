@@ -69,9 +69,9 @@ impl Background {
     }
 }
 
-/// Who checks the table for changes.
+/// The thread that checks the table for changes.
 enum Looker {
-    /// Nobody: the table does not change.
+    /// No thread: the table does not change.
     Nobody,
     /// The worker, at the first row of a batch or, in simulation, at each marker.
     Worker { loader: TableLoader, at_marker: bool },

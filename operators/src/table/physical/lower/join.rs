@@ -200,7 +200,7 @@ impl Lowering<'_, '_> {
                 JoinTime::None | JoinTime::Key { .. } => None,
             };
             let tagged = |i: &usize| columns[*i].tag.delay_ms.is_some() && below[side.index()][*i];
-            // The time of the range decides whether a row is late. Without one, any event-time
+            // The time of the range decides whether a row is late. Without a range, any event-time
             // column that is read decides.
             let event = time.filter(tagged).or_else(|| (0..columns.len()).find(tagged));
             let is_window = |i: usize| matches!(columns[i].data_type, DataType::Struct(_));

@@ -178,7 +178,7 @@ fn operators(expr: &ast::Expr, here: Place, hook: &Subqueries<'_>) -> PlanResult
     Ok(made)
 }
 
-// A flat match: one arm for each form of an expression.
+// Converts an expression that starts at `here`, with one match arm for each form.
 fn convert_one(expr: &ast::Expr, here: Place, hook: &Subqueries<'_>) -> PlanResult<Expr> {
     let convert = |expr: &ast::Expr| convert_with(expr, hook);
     let unary = |name: &str, arg: &ast::Expr| Ok(called(name, vec![convert(arg)?], here));

@@ -326,7 +326,7 @@ impl Parser {
 
     fn fields_by_one(&mut self, input: &[u8]) -> Step<()> {
         let separator = self.separator;
-        // After this, a line of only white space has no fields.
+        // Leading white space is skipped first, so that a line of only white space has no fields.
         if is_white(self.ch) && self.dialect.trim_start {
             self.skip_white(input)?;
         }

@@ -260,7 +260,7 @@ impl Parser {
 
     fn class_inside(&mut self, bracketed: bool) -> Parse<CharSet> {
         let mut set: Option<CharSet> = None;
-        // The operand for an `&&` that has no right side.
+        // The operand that an `&&` without a right side uses.
         let mut latest: Option<CharSet> = None;
         let mut negated = false;
         if bracketed {

@@ -33,7 +33,7 @@ fn known(name: &str) -> Option<CharSet> {
     Some(table(name)?.and(of_version()))
 }
 
-/// A set that the tables are known to have, corrected to Unicode 13.
+/// The set of a property that the tables contain, corrected to Unicode 13.
 fn given(name: &str) -> CharSet {
     let set = known(name).unwrap_or_else(|| CharSet::of([]));
     match name {

@@ -258,8 +258,8 @@ pub(super) static FUNCTIONS: &[Function] = &[
         "date_trunc",
         "date_trunc('HOUR', timestamp): down to a unit; NULL for a word that is none",
         (2, 2),
-        // The cast of TIMESTAMP_NTZ to TIMESTAMP, in the session time zone, also applies around a
-        // clock change.
+        // As in Spark, a TIMESTAMP_NTZ is cast to TIMESTAMP first. So the cast moves a local time
+        // that a clock change skips.
         |n, a| typed_or_null(n, a, &[T::String, T::Timestamp], T::Timestamp),
         |args, call| {
             let [unit, time] = take(args);

@@ -17,7 +17,8 @@ use std::hint::black_box;
 pub(super) struct StageConfig<U> {
     pub functions: Vec<Function>,
     pub lengths: Lengths,
-    /// The units of an empty slice. The first unit, its start time, must be set in each copy.
+    /// The units of an empty slice. The first unit is the slice's start time, which must be set in
+    /// each copy.
     pub empty: Values<U>,
 }
 

@@ -134,8 +134,8 @@ pub(crate) struct Place {
 }
 
 impl<'j> Tokens<'j> {
-    /// Consumes a name and its colon, if exactly they are next in the current object. Returns
-    /// whether they are.
+    /// Consumes the name and the colon of `head`, if the current object continues with exactly
+    /// these bytes. Returns whether it does.
     #[inline]
     pub(crate) fn try_skip_head(&mut self, head: &Head) -> bool {
         if !self.is_utf8 || self.unread || self.current == Some(Token::Name) {
@@ -166,7 +166,7 @@ impl<'j> Tokens<'j> {
     }
 
     /// Reads the first token of the value after `try_skip_head`, so that the general path can
-    /// continue: it expects to be after this token.
+    /// continue. The general path starts after this token.
     pub fn finish_head(&mut self) -> Result<Token, InvalidJson> {
         let byte = self.skip_space()?.ok_or(InvalidJson)?;
         self.after_name = Some(self.value(byte)?);

@@ -137,7 +137,8 @@ enum Kind {
 #[derive(Clone, Copy, Debug)]
 struct Scope {
     kind: Kind,
-    /// Whether it already has an element or a name, so that a comma must come before the next one.
+    /// Whether the array or object already has an element or a name. If so, a comma must come
+    /// before the next one.
     begun: bool,
     /// The last name read in this object.
     name: Option<Name>,
