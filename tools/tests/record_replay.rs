@@ -3,7 +3,7 @@
 
 mod common;
 
-use common::{Scratch, listening_at, signal, until};
+use common::{Listening, Scratch, signal, until};
 use millstream_engine::capture::{
     CaptureWriter, ConnectionInfo, Direction, Gap, GapCause, Head, Kind, Opener, Protocol,
     WriterOptions,
@@ -11,7 +11,7 @@ use millstream_engine::capture::{
 use std::io::{Read, Write};
 use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream, UdpSocket};
 use std::path::Path;
-use std::process::{Child, Command, Output, Stdio};
+use std::process::{Command, Output, Stdio};
 use std::sync::mpsc::{Receiver, channel};
 use std::time::Duration;
 
@@ -19,31 +19,6 @@ fn millstream() -> Command {
     let mut command = common::millstream();
     command.stdout(Stdio::piped()).stderr(Stdio::piped());
     command
-}
-
-/// A running command that listens, and its address.
-struct Listening {
-    child: Child,
-    at: SocketAddr,
-}
-
-impl Listening {
-    fn start(args: &[&str]) -> Self {
-        let mut child = millstream().args(args).spawn().unwrap();
-        Self { at: listening_at(&mut child), child }
-    }
-
-    /// Ends the command as Ctrl-C does. Returns its output.
-    fn stop(self) -> String {
-        signal(&self.child, "INT");
-        self.end()
-    }
-
-    fn end(self) -> String {
-        let output = self.child.wait_with_output().unwrap();
-        assert!(output.status.success());
-        String::from_utf8(output.stdout).unwrap()
-    }
 }
 
 /// What a server received over a connection.

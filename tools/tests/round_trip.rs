@@ -4,14 +4,16 @@
 //! `MILLSTREAM_ROUND_TRIP_LINES` sets the number of lines that the clients send. The differences
 //! between pauses of the two captures are printed but not checked.
 
+mod common;
+
+use common::{Listening, Numbers, until};
 use millstream_engine::capture::{CaptureReader, Direction, Item, Kind};
 use std::collections::BTreeMap;
-use std::io::{BufRead, BufReader, Read, Write};
+use std::io::{Read, Write};
 use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream};
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Stdio};
 use std::sync::{Arc, Condvar, Mutex};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 const CLIENTS: u64 = 20;
 /// Number of consecutive connections of a client.
@@ -24,16 +26,6 @@ enum End {
     HalfClose,
     /// The client resets the connection.
     Reset,
-}
-
-/// A reproducible generator of pseudo-random numbers.
-struct Numbers(u64);
-
-impl Numbers {
-    fn next(&mut self, below: u64) -> u64 {
-        self.0 = self.0.wrapping_mul(0x5851_F42D_4C95_7F2D).wrapping_add(0x1405_7B7E_F767_814F);
-        (self.0 >> 33) % below
-    }
 }
 
 /// The longest wait of this test, after which it fails.
@@ -136,41 +128,19 @@ fn serve(received: Arc<Received>) -> SocketAddr {
     at
 }
 
-struct Proxy {
-    child: Child,
-    at: SocketAddr,
+fn start_proxy(to: SocketAddr, capture: &Path) -> Listening {
+    let (to, capture) = (to.to_string(), capture.to_str().unwrap());
+    Listening::start(&["capture", "--listen", "127.0.0.1:0", "--to", &to, "-o", capture])
 }
 
-impl Proxy {
-    fn start(to: SocketAddr, capture: &Path) -> Self {
-        let mut child = Command::new(env!("CARGO_BIN_EXE_millstream"))
-            .args(["capture", "--listen", "127.0.0.1:0", "--to", &to.to_string(), "-o"])
-            .arg(capture)
-            .stdout(Stdio::null())
-            .stderr(Stdio::piped())
-            .spawn()
-            .unwrap();
-        let mut line = String::new();
-        BufReader::new(child.stderr.take().unwrap()).read_line(&mut line).unwrap();
-        let at = line.strip_prefix("listening at ").and_then(|rest| rest.split(';').next());
-        Self { at: at.unwrap_or_else(|| panic!("{line}")).parse().unwrap(), child }
-    }
-
-    /// Ends the proxy when it has recorded the end of `connections` connections.
-    fn stop(mut self, capture: &Path, connections: u64) {
-        let is_whole = || {
-            let all = read(capture);
-            all.values().filter(|connection| connection.is_closed).count() as u64 == connections
-        };
-        let deadline = Instant::now() + PATIENCE;
-        while !is_whole() {
-            assert!(Instant::now() < deadline, "the capture has not all ends of connections");
-            assert!(self.child.try_wait().unwrap().is_none(), "the proxy has ended");
-        }
-        let id = self.child.id().to_string();
-        assert!(Command::new("kill").args(["-INT", &id]).status().unwrap().success());
-        assert!(self.child.wait().unwrap().success());
-    }
+/// Ends a proxy when it has recorded the end of `connections` connections.
+fn stop_proxy(mut proxy: Listening, capture: &Path, connections: u64) {
+    until("all ends of connections in the capture", || {
+        assert!(proxy.child.try_wait().unwrap().is_none(), "the proxy has ended");
+        let all = read(capture);
+        all.values().filter(|connection| connection.is_closed).count() as u64 == connections
+    });
+    proxy.stop();
 }
 
 /// The captured events of a connection.
@@ -260,7 +230,7 @@ fn a_replay_through_the_proxy_is_captured_as_the_traffic_was() {
     let server = serve(received.clone());
     let each = (lines / (CLIENTS * CONNECTIONS)).max(1);
 
-    let proxy = Proxy::start(server, &path);
+    let proxy = start_proxy(server, &path);
     let at = proxy.at;
     let clients: Vec<_> = (0..CLIENTS)
         .map(|client| {
@@ -272,16 +242,16 @@ fn a_replay_through_the_proxy_is_captured_as_the_traffic_was() {
         })
         .collect();
     let sent: Vec<(Vec<u8>, End)> = clients.into_iter().flat_map(|c| c.join().unwrap()).collect();
-    proxy.stop(&path, CLIENTS * CONNECTIONS);
+    stop_proxy(proxy, &path, CLIENTS * CONNECTIONS);
     let first = read(&path);
 
-    let proxy = Proxy::start(server, &path_again);
-    let output = Command::new(env!("CARGO_BIN_EXE_millstream"))
+    let proxy = start_proxy(server, &path_again);
+    let output = common::millstream()
         .args(["replay", path.to_str().unwrap(), "--to", &proxy.at.to_string(), "--max-lag", "1h"])
         .output()
         .unwrap();
     assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
-    proxy.stop(&path_again, CLIENTS * CONNECTIONS);
+    stop_proxy(proxy, &path_again, CLIENTS * CONNECTIONS);
     let again = read(&path_again);
     std::fs::remove_dir_all(&folder).unwrap();
 

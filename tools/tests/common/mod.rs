@@ -6,7 +6,7 @@
 use std::io::{BufRead, BufReader};
 use std::net::SocketAddr;
 use std::path::PathBuf;
-use std::process::{Child, Command};
+use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
 /// A new folder that is removed at the end of a test.
@@ -61,12 +61,34 @@ pub fn signal(child: &Child, name: &str) {
     assert!(Command::new("kill").args([name, id]).status().unwrap().success());
 }
 
-/// Reads the address at which a command listens from its first message.
-pub fn listening_at(child: &mut Child) -> SocketAddr {
-    let mut line = String::new();
-    BufReader::new(child.stderr.take().unwrap()).read_line(&mut line).unwrap();
-    let at = line.strip_prefix("listening at ").and_then(|rest| rest.split(';').next());
-    at.unwrap_or_else(|| panic!("{line}")).parse().unwrap()
+/// A running command that listens, and its address.
+pub struct Listening {
+    pub child: Child,
+    pub at: SocketAddr,
+}
+
+impl Listening {
+    pub fn start(args: &[&str]) -> Self {
+        let mut command = millstream();
+        command.args(args).stdout(Stdio::piped()).stderr(Stdio::piped());
+        let (mut child, mut line) = (command.spawn().unwrap(), String::new());
+        BufReader::new(child.stderr.take().unwrap()).read_line(&mut line).unwrap();
+        let at = line.strip_prefix("listening at ").and_then(|rest| rest.split(';').next());
+        Self { at: at.unwrap_or_else(|| panic!("{line}")).parse().unwrap(), child }
+    }
+
+    /// Ends the command as Ctrl-C does. Returns its output.
+    pub fn stop(self) -> String {
+        signal(&self.child, "INT");
+        self.end()
+    }
+
+    /// Waits until the command ends by itself. Returns its output.
+    pub fn end(self) -> String {
+        let output = self.child.wait_with_output().unwrap();
+        assert!(output.status.success());
+        String::from_utf8(output.stdout).unwrap()
+    }
 }
 
 /// A free port that is reserved until the socket is dropped. The socket does not listen, so

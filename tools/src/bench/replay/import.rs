@@ -1,9 +1,9 @@
 //! The import of a packet capture: bytes per second on one core, compared with copying the same
 //! file, and the peak memory of the process.
 
-use super::Scratch;
-use super::table::{Figure, Goal, Value};
+use crate::bench::figure::{Figure, Goal, Value};
 use crate::bench::open_loop::on_last_core;
+use crate::bench::scratch::Scratch;
 use crate::capture::import::import_file;
 use crate::failure::Failure;
 use crate::latency_format::median;

@@ -8,8 +8,7 @@ mod record;
 mod seek;
 mod source;
 
-use crate::bench::figure as table;
-use crate::bench::figure::Figure;
+use crate::bench::figure::{self, Figure};
 use crate::bench::scratch::Scratch;
 use crate::bench::socket_job::Wait;
 use crate::capture::times;
@@ -113,6 +112,6 @@ pub(super) fn run(args: &Args) -> Result<(), Failure> {
         say!("{}", serde_json::json!({ "job": "replay", "figures": figures }));
         return Ok(());
     }
-    table::print(&figures);
+    figure::print(&figures);
     Ok(())
 }

@@ -4,9 +4,9 @@
 //! The drift is the lateness of events in the last second minus that in the first second. The
 //! receiver measures it, because its clock readings do not depend on the sender's schedule.
 
-use super::Scratch;
-use super::table::{Figure, Goal, Value};
+use crate::bench::figure::{Figure, Goal, Value};
 use crate::bench::open_loop::note;
+use crate::bench::scratch::Scratch;
 use crate::capture::replay::{Speed, play_to};
 use crate::failure::Failure;
 use crate::latency_format::median_by;

@@ -2,15 +2,15 @@
 //! without the option alternate. After each recorded round its capture is read and checked: every
 //! byte that was sent is in the capture or in one of its gaps.
 
-use super::Scratch;
-use super::table::{Figure, Goal, Value};
+use crate::bench::figure::{Figure, Goal, Value};
 use crate::bench::open_loop::{
     DROP_EVERY, Job, Load as Lines, Measured, QueryText, Traffic, WORDS, round,
     start_recorded_query,
 };
+use crate::bench::scratch::Scratch;
 use crate::bench::socket_job::Wait;
 use crate::failure::Failure;
-use crate::latency_format::median;
+use crate::latency_format::{median, median_by};
 use millstream_engine::capture::{CaptureReader, Gap, Item, Kind};
 use std::path::Path;
 use std::time::Duration;
@@ -47,18 +47,14 @@ impl Turns {
     /// The median of the ratios of adjacent rounds, with `record` over without.
     fn ratio(&self) -> f64 {
         let pairs = self.without.iter().zip(&self.with);
-        let mut ratios: Vec<f64> =
-            pairs.map(|(without, with)| *with as f64 / (*without).max(1) as f64).collect();
-        ratios.sort_by(f64::total_cmp);
-        ratios[ratios.len() / 2]
+        let ratios = pairs.map(|(without, with)| *with as f64 / (*without).max(1) as f64);
+        median_by(ratios.collect(), f64::total_cmp)
     }
 
     fn difference(&self) -> f64 {
         let pairs = self.without.iter().zip(&self.with);
-        let mut differences: Vec<f64> =
-            pairs.map(|(without, with)| *with as f64 - *without as f64).collect();
-        differences.sort_by(f64::total_cmp);
-        differences[differences.len() / 2]
+        let differences = pairs.map(|(without, with)| *with as f64 - *without as f64);
+        median_by(differences.collect(), f64::total_cmp)
     }
 }
 

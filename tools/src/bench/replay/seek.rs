@@ -2,8 +2,8 @@
 //! that time. It is measured with the file's pages in memory and with none of them. The floor is a
 //! bare search with as many reads.
 
-use super::Scratch;
-use super::table::{Figure, Goal, Value};
+use crate::bench::figure::{Figure, Goal, Value};
+use crate::bench::scratch::Scratch;
 use crate::failure::Failure;
 use crate::latency_format::median;
 use millstream_engine::capture::{

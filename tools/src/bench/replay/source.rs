@@ -1,9 +1,9 @@
 //! A capture as a source with `speed 'max'`: the lines per second that a query reads, compared with
 //! the same query over a text file with the same lines.
 
-use super::Scratch;
-use super::table::{Figure, Goal, Value};
+use crate::bench::figure::{Figure, Goal, Value};
 use crate::bench::open_loop::wrong;
+use crate::bench::scratch::Scratch;
 use crate::failure::Failure;
 use crate::latency_format::{median, median_by};
 use millstream::session::{Session, Trigger};
