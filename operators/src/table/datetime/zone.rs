@@ -14,7 +14,7 @@ use std::borrow::Cow;
 use std::collections::HashMap;
 use std::sync::LazyLock;
 
-/// A time zone.
+/// A time zone: a region such as `Europe/Berlin`, or a fixed offset from UTC.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Tz(Kind);
 

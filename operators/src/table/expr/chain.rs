@@ -215,7 +215,8 @@ struct ChainBuilder {
     /// The finished parts. In a run of AND, OR or `||` they are the operands of the run, otherwise
     /// the parts of a chain.
     parts: Vec<Resolved>,
-    /// The operator of the current run: operands that may be associated in any order.
+    /// The operator of the current run; `None` outside a run. The operands of a run may be
+    /// associated in any order.
     run: Option<&'static str>,
     levels: usize,
 }

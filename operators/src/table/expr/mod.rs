@@ -138,7 +138,7 @@ pub enum Node {
     Shared(usize, Box<Resolved>),
 }
 
-/// A sort key.
+/// An unresolved sort key: an expression with its direction and the position of NULLs.
 #[derive(Clone, Debug, PartialEq)]
 pub struct SortOrder {
     /// The expression to sort by.

@@ -11,7 +11,7 @@ use crate::table::value::Value;
 /// Operators and functions that return NULL if an operand is NULL, and for which Spark makes this
 /// replacement.
 const STRICT: &[&str] = &[
-    // Numbers.
+    // Functions of numbers.
     "+",
     "-",
     "*",
@@ -38,7 +38,7 @@ const STRICT: &[&str] = &[
     "~",
     "conv",
     "format_number",
-    // Conditions.
+    // Comparisons and conditions.
     "=",
     "<>",
     "<",
@@ -52,7 +52,7 @@ const STRICT: &[&str] = &[
     "contains",
     "startswith",
     "endswith",
-    // Text.
+    // Functions of texts.
     "upper",
     "lower",
     "reverse",
@@ -76,7 +76,7 @@ const STRICT: &[&str] = &[
     "overlay",
     "encode",
     "sha2",
-    // Dates.
+    // Functions of dates and timestamps.
     "date_add",
     "date_sub",
     "date_diff",
@@ -88,7 +88,7 @@ const STRICT: &[&str] = &[
     "from_utc_timestamp",
     "to_utc_timestamp",
     "make_date",
-    // Collections.
+    // Functions of arrays and maps.
     "getitem",
     "map_element",
     "element_at",

@@ -66,7 +66,7 @@ impl<'a> Arena<'a> {
 
 type EvalUser = dyn for<'a> Fn(&[Cell<'a>], Arena<'a>) -> Result<Cell<'a>, String> + Send + Sync;
 
-/// A user-defined scalar function.
+/// A user-defined scalar function, for SQL and the DataFrame API.
 pub struct UserFunction {
     name: String,
     args: Vec<DataType>,
@@ -117,7 +117,7 @@ impl PartialEq for UserFunction {
 type Update = dyn Fn(&mut [Value], &[Value]) -> Result<(), String> + Send + Sync;
 type Finish = dyn Fn(&[Value]) -> Result<Value, String> + Send + Sync;
 
-/// A user-defined aggregate function.
+/// A user-defined aggregate function, for SQL and the DataFrame API.
 pub struct UserAggregate {
     name: String,
     args: Vec<DataType>,

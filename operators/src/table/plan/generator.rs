@@ -20,7 +20,7 @@ pub enum GeneratorOutput {
     Fields,
 }
 
-/// A resolved generator.
+/// A resolved generator, which produces rows from the elements of an array or map.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Generator {
     /// The array for whose elements rows are emitted. For [`GeneratorOutput::Entry`] it is a map.

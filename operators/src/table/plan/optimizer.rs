@@ -93,7 +93,7 @@ pub fn optimize(plan: &Plan) -> Plan {
     }
 }
 
-/// The largest number of branches of a union that are not combined.
+/// [`with_joined_rows`] leaves a union with at most this many branches unchanged.
 const FEW_BRANCHES: usize = 64;
 
 /// In a union with many branches, combines consecutive branches of one constant row each, such as

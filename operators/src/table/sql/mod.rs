@@ -107,7 +107,7 @@ const REWRITTEN: &str = "millstream_literal_";
 /// nesting.
 const PARSER_CALLS: usize = MAX_NESTING * 8;
 
-/// A WATERMARK clause.
+/// A parsed WATERMARK clause, which declares the event time of a relation.
 #[derive(Debug)]
 pub struct Watermark {
     /// The event time expression.

@@ -12,7 +12,7 @@ use crate::table::plan::join::shifted;
 use crate::table::plan::{Plan, SortKey};
 use sqlparser::ast::{self, OrderByKind, OrderByOptions, OrderBySort, Spanned};
 
-/// A key of ORDER BY.
+/// A key of ORDER BY, as the user wrote it.
 pub(super) struct Key {
     pub expr: Expr,
     descending: bool,

@@ -97,7 +97,7 @@ enum At {
     Mark,
     /// After `!` or `?` and white space.
     MarkSpace,
-    /// After a danda.
+    /// After a danda, the full stop of Indic scripts.
     Danda,
 }
 

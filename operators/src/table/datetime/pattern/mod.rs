@@ -35,7 +35,7 @@ pub enum Direction {
     Write,
 }
 
-/// Why a pattern is refused.
+/// Why a pattern is invalid.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct PatternError {
     /// Spark's error condition.
@@ -47,7 +47,7 @@ pub struct PatternError {
 /// The suggested fix for an invalid pattern.
 pub const PATTERN_FIX: &str = "Write a pattern like yyyy-MM-dd HH:mm:ss; text is in single quotes";
 
-/// A compiled pattern.
+/// A compiled pattern, which parses or formats dates and timestamps.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Pattern(Vec<Item>);
 

@@ -132,11 +132,11 @@ struct Text<'t> {
     reads: Reads,
 }
 
-/// A LIKE pattern.
+/// A compiled LIKE pattern.
 #[derive(Debug)]
 struct Like {
     first: Piece,
-    /// The pieces after each `%`.
+    /// The pieces after the first `%`, one for each `%`.
     rest: Vec<Piece>,
 }
 

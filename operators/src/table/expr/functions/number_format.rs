@@ -10,7 +10,7 @@ use crate::table::value::decimal_text;
 /// The maximum number of digits that Java prints for a double or an integer.
 const MAX_DIGITS: usize = 340;
 
-/// A parsed pattern.
+/// A parsed pattern of `format_number`.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Pattern {
     positive: (String, String),

@@ -83,7 +83,7 @@ impl Typed {
     }
 }
 
-/// A registered function.
+/// A scalar function or operator: how a call is resolved and compiled.
 pub struct Function {
     /// The function's name, in lower case.
     pub name: &'static str,

@@ -182,7 +182,7 @@ struct Group {
     is_full: bool,
 }
 
-/// A parsed template.
+/// A parsed template of `to_char` or `to_number`.
 #[derive(Clone, Debug, Default, PartialEq)]
 struct Template {
     opening: Option<Sign>,

@@ -148,7 +148,7 @@ impl Input {
     }
 }
 
-/// A compiled aggregate call.
+/// A compiled aggregate call, which updates, merges and reads the accumulators of groups.
 pub(in crate::table::physical) struct Function {
     input: Input,
     filter: Option<BoolFn>,

@@ -106,7 +106,7 @@ impl PartialEq for Registers {
 /// The encoded size of a register with its index, in bytes.
 const REGISTER: usize = 4 + 1;
 
-/// A HyperLogLog sketch.
+/// A HyperLogLog sketch, which estimates a number of distinct values.
 #[derive(Clone, Debug, PartialEq)]
 pub struct HyperLogLog {
     precision: u8,

@@ -20,7 +20,7 @@ use millstream_engine::error::EngineError;
 use millstream_engine::event::{Epoch, IDLE};
 use millstream_engine::runtime::stage::{FlushStatus, Push, Stage};
 
-/// A buffered group.
+/// A buffered group, which is sent as one row.
 struct PartialGroup {
     hash: u64,
     /// The byte range of the group's key in `key_bytes`.

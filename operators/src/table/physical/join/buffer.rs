@@ -62,7 +62,7 @@ fn restored_searches(
     Ok(searches)
 }
 
-/// A row to be buffered.
+/// A row to be buffered, with its side, number, time and matched flag.
 pub(super) struct NewRow<'r> {
     pub side: JoinSide,
     pub row: Row<'r>,

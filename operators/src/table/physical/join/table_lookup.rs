@@ -41,7 +41,7 @@ pub(super) struct Table {
     sorted: SortedRows,
 }
 
-/// How a table is indexed.
+/// The expressions by which a table is indexed.
 pub(super) struct IndexBy {
     pub keys: Vec<Key>,
     /// For an ASOF join: computes the value of a row of the table.

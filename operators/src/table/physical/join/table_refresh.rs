@@ -37,7 +37,7 @@ enum Request {
     Free(Table),
 }
 
-/// The background thread.
+/// The channels to and from the background thread.
 struct Background {
     requests: Sender<Request>,
     answers: Receiver<Result<Option<Table>, EngineError>>,

@@ -233,7 +233,7 @@ impl Lowering<'_, '_> {
     }
 }
 
-/// The kind of an aggregation.
+/// How an aggregation forms its groups.
 #[derive(Clone)]
 enum Kind {
     /// An aggregation by all keys, one of which may be an event time.
@@ -281,14 +281,14 @@ struct SentRows {
     grouping: Grouping,
 }
 
-/// The parts of an aggregation plan.
+/// An aggregation as the logical plan has it: the input, the grouping keys and the aggregate calls.
 struct Aggregation {
     input: Plan,
     keys: Vec<(Resolved, String)>,
     calls: Vec<AggregateCall>,
 }
 
-/// An aggregation whose expressions refer to the columns of its input rows.
+/// An aggregation that is being lowered. Its expressions refer to the columns of its input rows.
 #[derive(Clone)]
 struct Grouping {
     kind: Kind,

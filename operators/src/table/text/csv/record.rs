@@ -7,7 +7,7 @@ use crate::table::text::csv::parser::{FieldText, Parsed, Parser, Stop};
 use crate::table::text::csv::values::Values;
 use crate::table::types::DataType;
 
-/// A column of a record.
+/// A column that a record is read to.
 #[derive(Clone, Debug)]
 pub struct Column {
     /// The index of the column in the row.

@@ -21,7 +21,7 @@ enum Step {
     Nothing,
 }
 
-/// A parsed path.
+/// A parsed JSON path, which can be evaluated on any number of texts.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Path(Vec<Step>);
 

@@ -35,7 +35,7 @@ use linear::Linear;
 use program::Program;
 use std::collections::HashMap;
 
-/// A compiled pattern.
+/// A compiled regular expression.
 #[derive(Debug)]
 pub struct Regex {
     program: Program,

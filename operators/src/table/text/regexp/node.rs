@@ -14,7 +14,7 @@ pub enum Kind {
     Possessive,
 }
 
-/// A zero-width assertion.
+/// A condition on a position of the text, which matches without consuming characters.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Assertion {
     /// The start of the text: `^` without the flag `m`, and `\A`.

@@ -40,7 +40,7 @@ impl Flags {
     }
 }
 
-/// A parsed pattern.
+/// The syntax tree of a pattern, with the properties that compilation needs.
 #[derive(Debug)]
 pub struct Parsed {
     /// The root of the pattern's tree.

@@ -103,7 +103,7 @@ pub struct Loop {
     pub memo: bool,
 }
 
-/// A compiled pattern.
+/// A pattern compiled to instructions for the backtracking engine.
 #[derive(Debug, Default)]
 pub struct Program {
     pub ops: Vec<Op>,

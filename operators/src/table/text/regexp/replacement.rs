@@ -3,7 +3,7 @@
 
 use crate::table::text::regexp::Regex;
 
-/// A part of a replacement.
+/// A part of a replacement text: literal text or a reference to a group.
 #[derive(Debug, PartialEq, Eq)]
 pub enum Part {
     /// Text that is inserted unchanged.
@@ -12,7 +12,7 @@ pub enum Part {
     Group(usize),
 }
 
-/// A parsed replacement.
+/// A parsed replacement text, as a sequence of parts.
 #[derive(Debug, PartialEq, Eq)]
 pub struct Replacement(pub Vec<Part>);
 

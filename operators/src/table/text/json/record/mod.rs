@@ -86,7 +86,7 @@ impl From<InvalidJson> for Fault {
 /// The reason why some fields of a value are NULL; `None` if all fields could be read.
 type Partial = Option<&'static str>;
 
-/// The kind of a record.
+/// The outcome of reading a record.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Found {
     /// The text was empty, so no row was written.
