@@ -386,7 +386,7 @@ impl Record {
         }
         for default in &self.defaults {
             input.charge(default.bytes.len())?;
-            // The default counts towards the limit of the value that contains it.
+            // The slots of the default count towards the slot budget of the enclosing value.
             let slots_left = input.slots_left;
             let mut bytes = Input { bytes: &default.bytes, at: 0, slots_left };
             default.step.read(&mut bytes, writer, default.index)?;
@@ -559,7 +559,8 @@ impl Compiler {
             (UnionShape::Members, Some(index)) => {
                 Ok(Step::Member { index, width: values.len(), value: Box::new(step) })
             }
-            // A union of two number types is a number, whatever the logical types of its branches.
+            // In SQL a union of two numeric types is a number, so the logical types of its branches
+            // are ignored.
             (UnionShape::Plain, _) if values.len() == 2 => Ok(match step {
                 Step::Int(IntegerTo::Micros) => Step::Int(IntegerTo::Long),
                 Step::Long(IntegerTo::Micros) => Step::Long(IntegerTo::Long),
@@ -631,8 +632,9 @@ impl Compiler {
         written: &[Field],
         wanted: &[Field],
     ) -> Result<Record, SchemaError> {
-        // A field of the data that is an alias of a field of the reader has the latter's name, also
-        // if another field of the reader has its name, as in Avro's own implementation.
+        // The reader's name for a field of the data. As in Avro's own implementation, an alias
+        // takes precedence: if the field's name is an alias of one reader field and the name of
+        // another, the alias decides.
         let name_of = |from: &Field| {
             let mut aliased = wanted.iter().rev();
             let found = aliased.find(|to| to.aliases.contains(&from.name));

@@ -11,8 +11,8 @@ use crate::table::types::{DataType, Field as SqlField};
 use std::fmt;
 use std::sync::Arc;
 
-/// The largest size of a decimal's `fixed`, in bytes. A DECIMAL has 16 bytes; the rest would be
-/// padding.
+/// The maximum size of a `fixed` that encodes a decimal, in bytes. A DECIMAL needs at most 16
+/// bytes; further bytes are padding.
 const FIXED_DECIMAL_MAX: usize = 256;
 
 /// Encodes values of a SQL type by an Avro schema.

@@ -188,7 +188,7 @@ impl Default for Semantics {
 /// A closure whose result is never NULL, for tests such as IS NULL.
 pub type TestFn<T> = Box<dyn Fn(Cx<'_>) -> Result<T, Box<EvalError>> + Send>;
 
-/// A boolean expression.
+/// A BOOLEAN expression.
 pub type BoolFn = Box<dyn Fn(Cx<'_>) -> Eval<bool> + Send>;
 /// An expression of a type that is represented as `i64`: an integer, date, timestamp or interval.
 pub type LongFn = Box<dyn Fn(Cx<'_>) -> Eval<i64> + Send>;

@@ -587,8 +587,6 @@ impl Parser {
         self.at += run;
     }
 
-    // ---- reading characters
-
     /// Reads the next character into `ch`. A line end is normalised to `new_line`.
     #[inline]
     pub(super) fn next(&mut self, input: &[u8]) -> Step<()> {
@@ -640,8 +638,6 @@ impl Parser {
         }
         .min(input.len())
     }
-
-    // ---- building the current field
 
     pub(super) fn copied_len(&self) -> usize {
         self.copied.len() - self.begin
