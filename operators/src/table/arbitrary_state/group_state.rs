@@ -30,7 +30,8 @@ pub struct GroupState<'g, S> {
     timeout_ms: Option<i64>,
 }
 
-/// Access to the value of a key, independent of the handle's type.
+/// Access to a key's value, the watermark and the processing time, independent of the handle's
+/// type.
 trait StateAccess<S> {
     fn get(&self) -> Option<&S>;
     fn update(&mut self, value: S) -> Result<(), EngineError>;

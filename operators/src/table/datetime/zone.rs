@@ -134,7 +134,8 @@ impl Tz {
         }
     }
 
-    /// The zone's English name at an instant: `PST` or, in full, `Pacific Standard Time`.
+    /// The zone's English name at an instant: `PST` or, in full, `Pacific Standard Time`. The ID if
+    /// the zone has no name.
     pub fn text(&self, utc_us: i64, full: bool) -> Cow<'static, str> {
         let name = self.name();
         let Some(names) = NAMES.zones.get(name.as_ref()) else { return name };
@@ -142,6 +143,7 @@ impl Tz {
     }
 
     /// The zone's English name without standard or summer time: `PT` or, in full, `Pacific Time`.
+    /// The ID if the zone has no name.
     pub fn generic_text(&self, full: bool) -> Cow<'static, str> {
         let name = self.name();
         let Some(names) = NAMES.zones.get(name.as_ref()) else { return name };

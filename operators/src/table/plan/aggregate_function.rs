@@ -83,7 +83,7 @@ pub struct AggregateEntry {
     pub name: &'static str,
     /// The function; a function may have several names.
     pub function: AggregateFunction,
-    /// One line of help.
+    /// The help text, in one line.
     pub help: &'static str,
 }
 

@@ -418,7 +418,7 @@ pub fn refuse_unordered(key: &Resolved) -> PlanResult<()> {
 }
 
 /// The index of the output column to which an ordinal in ORDER BY refers; `None` if the key is not
-/// an ordinal.
+/// an ordinal. Fails if the ordinal is out of range.
 pub fn order_position(expr: &Expr, width: usize) -> Option<PlanResult<usize>> {
     let Expr::Literal(Value::Long(position), DataType::Int) = expr else { return None };
     if !Rules::current().naming.order_by_ordinal {

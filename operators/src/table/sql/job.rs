@@ -13,7 +13,7 @@ use crate::table::types::DataType;
 use crate::table::value::Value;
 use sqlparser::tokenizer::{Token, TokenWithSpan};
 
-/// A parsed statement.
+/// A parsed statement of a job file.
 #[derive(Debug)]
 pub enum Statement {
     /// `CREATE [OR REPLACE] TEMPORARY VIEW name [(schema)] USING format [OPTIONS (…)]`.

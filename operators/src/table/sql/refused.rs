@@ -277,7 +277,7 @@ pub(super) fn check_relation(
         TableFactor::Table {
             name: _,
             alias: _,
-            args: _, // Calls are rejected as relations elsewhere.
+            args: _, // The caller rejects table functions.
             with_hints,
             version,
             with_ordinality,

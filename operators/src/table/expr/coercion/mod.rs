@@ -1,7 +1,7 @@
 //! Spark's implicit type coercion: the common type of several types, and the type that an argument
 //! is cast to.
 //!
-//! Like in Spark, each rule has two versions. In ANSI mode (`spark.sql.ansi.enabled`) a STRING is
+//! As in Spark, each rule has two versions. In ANSI mode (`spark.sql.ansi.enabled`) a STRING is
 //! cast to the other type; in legacy mode the common type is mostly STRING. [`Rules::current`]
 //! tells which mode applies. The arguments of functions are described by [`Accepts`] and listed in
 //! [`signatures`]. Operands of operators have rules of their own, in [`operands`].

@@ -74,14 +74,14 @@ pub(super) static FUNCTIONS: &[Function] = &[
     higher("array_sort_by", "array_sort(array, (a, b) -> -1, 0 or 1)", (2, 2), sort_by),
 ];
 
-/// Whether a call has a lambda argument, or an expression where a lambda is expected.
+/// Whether a call is that of a higher-order function. `array_sort` is one only with a comparator.
 pub fn takes_lambda(name: &str, args: &[Expr]) -> bool {
     let lower = lower(name);
     let sorts = lower == "array_sort" && args.len() > 1;
     sorts || lower == "reduce" || FUNCTIONS.iter().any(|function| function.name == lower)
 }
 
-/// Resolves a call that has a lambda argument, or an expression where a lambda is expected.
+/// Resolves a call of a higher-order function; see [`takes_lambda`].
 pub fn resolve_lambda(
     name: &str,
     args: &[Expr],

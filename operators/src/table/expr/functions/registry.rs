@@ -87,7 +87,7 @@ impl Typed {
 pub struct Function {
     /// The function's name, in lower case.
     pub name: &'static str,
-    /// One line of help.
+    /// The help text, in one line.
     pub help: &'static str,
     /// The minimum and maximum number of arguments.
     pub(super) arity: (usize, usize),

@@ -134,8 +134,9 @@ fn elt(name: &str, mut args: Vec<Resolved>) -> PlanResult<Typed> {
     Ok(Typed::new(args, to, true))
 }
 
-/// The position of `part` in `text`, counted from 1; 0 if it is not found. An empty part is found
-/// at 1, as in Spark.
+/// The position of `part` in `text` at or after the position `from`; 0 if it is not found.
+/// Positions count from 1, and a `from` below 1 gives 0. As in Spark, an empty part is always found
+/// at 1.
 fn locate(part: &[u8], text: &[u8], from: i64) -> i64 {
     if from < 1 {
         return 0;

@@ -443,7 +443,7 @@ impl Function {
             A::SumDecimal(Some(_)) if self.ansi => {
                 return arithmetic_overflow("the sum of decimals");
             }
-            A::SumDecimal(Some(_)) => {} // NULL
+            A::SumDecimal(Some(_)) => {} // A sum that does not fit is NULL.
             A::Once(once) => return self.write(&once.1, writer, index),
             A::User(state, function) => {
                 if let Some(value) = function.finish(state)? {

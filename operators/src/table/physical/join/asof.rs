@@ -149,7 +149,7 @@ impl AsofJoin {
         Ok(())
     }
 
-    /// Emits a left row that the watermark has reached (append mode), and removes it.
+    /// Removes a left row that the watermark has reached. In append mode, emits the row first.
     fn expire_left(&mut self, expiry: Expiry) -> Result<(), EngineError> {
         let Some(left) = self.buffer.first_expired(JoinSide::Left, expiry) else { return Ok(()) };
         let key = expiry.place as usize;

@@ -99,9 +99,9 @@ impl SideSummary {
     }
 }
 
-/// Summarises the state of each side of a join, left first: the number of rows, their size, and the
-/// oldest value of each timestamp column. `what` is the description of the operator. `None` if the
-/// operator is not a join of two streams.
+/// Summarises the state of each side of a join, left first: the numbers of rows, matched rows and
+/// unfinished searches, the size, and the oldest value of each timestamp column. `what` is the
+/// description of the operator. `None` if the operator is not a join of two streams.
 pub fn show_join_sides<'e>(
     what: &str,
     layout: &StateLayout,

@@ -458,8 +458,8 @@ impl Parser {
     }
 
     /// Parses a quoted field as a range of the input. Returns false without consuming anything if
-    /// the field must be copied: it has an escape, or neither a separator nor a line end follows
-    /// its closing quote.
+    /// the field must be copied, for example because it has an escape, or because text follows its
+    /// closing quote.
     #[inline]
     fn fast_quoted(&mut self, input: &[u8]) -> Step<bool> {
         if !self.fast {

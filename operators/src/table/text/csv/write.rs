@@ -1,8 +1,8 @@
 //! Writes CSV fields as Spark does.
 //!
-//! A field is quoted if it contains the separator, a quote or a line end. The first field of a
-//! record is also quoted if it would look like a comment. Inside quotes, the quote and the escape
-//! character are escaped.
+//! By default, a field is quoted if it contains the separator, a quote or a line end. The first
+//! field of a record is also quoted if it would look like a comment. Inside quotes, the quote and
+//! the escape character are escaped.
 
 use crate::table::error::PlanResult;
 use crate::table::text::csv::options::{
@@ -149,7 +149,7 @@ impl WriteOptions {
     }
 
     /// Appends the text that stands for NULL or for an empty string. A text that already has quotes
-    /// is written unchanged.
+    /// is not quoted again.
     fn replaced(&self, text: &[u8], first: bool, out: &mut Vec<u8>) {
         let own = text.len() >= 2 && text.starts_with(&self.quote) && text.ends_with(&self.quote);
         let text = trimmed(text, self.trim_start, self.trim_end);

@@ -169,7 +169,8 @@ impl Writer {
         out
     }
 
-    /// Writes a scalar as JSON. A number with a fraction is normalised to the text of a DOUBLE.
+    /// Writes a scalar as JSON. A number with a fraction or an exponent is normalised to the text
+    /// of a DOUBLE.
     fn scalar(&self, tokens: &mut Tokens<'_>, token: Token) -> Result<String, InvalidJson> {
         let double =
             |v: f64| Value::Double(v).display(&DataType::Double, Tz::UTC).unwrap_or_default();

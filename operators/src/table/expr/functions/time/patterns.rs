@@ -179,7 +179,7 @@ pub(super) fn parsed(
         let Some(bytes) = value(cx)? else { return Ok(None) };
         pattern.with(cx, |pattern| match read(pattern, text(bytes), zone) {
             Ok(value) => Ok(Some(value)),
-            // An overflow is an error in every mode and also in a `try_` function.
+            // An overflow is an error in every mode, even in a `try_` function.
             Err(Unread::Overflow) => failed(
                 "DATETIME_OVERFLOW",
                 format!("'{}' is beyond the range of {to}", text(bytes)),

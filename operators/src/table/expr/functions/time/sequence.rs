@@ -71,7 +71,7 @@ impl Step {
     }
 }
 
-/// Computes all elements from the start up to and including the stop.
+/// Computes all elements from the start to the stop, which is included if a step reaches it.
 pub fn sequence<'a>(
     args: &[Cell<'a>],
     call: &Call,
