@@ -261,31 +261,31 @@ macro_rules! operators {
 }
 
 operators! {
-    /// `=`
+    /// `self = other`: NULL if an operand is NULL.
     eq "=";
-    /// `<>`
+    /// `self <> other`: NULL if an operand is NULL.
     ne "<>";
-    /// `<`
+    /// `self < other`: NULL if an operand is NULL.
     lt "<";
-    /// `<=`
+    /// `self <= other`: NULL if an operand is NULL.
     le "<=";
-    /// `>`
+    /// `self > other`: NULL if an operand is NULL.
     gt ">";
-    /// `>=`
+    /// `self >= other`: NULL if an operand is NULL.
     ge ">=";
     /// The conjunction in three-valued logic.
     and "and";
     /// The disjunction in three-valued logic.
     or "or";
-    /// `+`
+    /// The sum `self + other`. In ANSI mode an overflow is an error.
     add "+";
-    /// `-`
+    /// The difference `self - other`. In ANSI mode an overflow is an error.
     sub "-";
-    /// `*`
+    /// The product `self * other`. In ANSI mode an overflow is an error.
     mul "*";
-    /// `/`
+    /// The quotient `self / other`. In ANSI mode a division by zero is an error.
     div "/";
-    /// `%`
+    /// The remainder `self % other`. In ANSI mode a division by zero is an error.
     rem "%";
 }
 
