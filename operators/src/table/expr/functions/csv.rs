@@ -20,8 +20,8 @@ use std::fmt::Write;
 
 use DataType as T;
 
-/// The line separator of the parser: a character that no text contains, so that the whole text is
-/// one record.
+/// The line separator of the parser: a Unicode noncharacter, which ordinary text does not contain.
+/// So the whole text is one record.
 const NO_LINE_END: &str = "\u{FFFF}";
 
 pub(super) static FUNCTIONS: &[Function] = &[
