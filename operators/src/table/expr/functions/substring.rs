@@ -135,8 +135,7 @@ fn elt(name: &str, mut args: Vec<Resolved>) -> PlanResult<Typed> {
 }
 
 /// The position of `part` in `text` at or after the position `from`; 0 if it is not found.
-/// Positions count from 1, and a `from` below 1 gives 0. As in Spark, an empty part is always found
-/// at 1.
+/// Positions count from 1, and a `from` below 1 gives 0. As in Spark, an empty part is found at 1.
 fn locate(part: &[u8], text: &[u8], from: i64) -> i64 {
     if from < 1 {
         return 0;
