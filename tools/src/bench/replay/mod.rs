@@ -30,7 +30,7 @@ pub(super) struct Args {
     /// The part to measure; by default all
     #[arg(long, value_enum)]
     only: Option<Part>,
-    /// Use 1% of the data and one short round, to check that everything works
+    /// Use 0.5% of the data and one short round, to check that everything works
     #[arg(long, conflicts_with_all = ["seconds", "rounds"])]
     quick: bool,
     /// Seconds of the pace measurement (drift shows only over many seconds). Rounds of a recorded
@@ -58,7 +58,7 @@ pub(super) struct Args {
     json: bool,
 }
 
-/// Parses the size of a file: at least 100 MiB, because `--quick` uses 1% of it.
+/// Parses the size of a file: at least 100 MiB, because `--quick` uses 0.5% of it.
 fn file_bytes(text: &str) -> Result<u64, String> {
     const LEAST: u64 = 100 << 20;
     match times::parse_bytes(text)? {
@@ -86,8 +86,8 @@ enum Part {
 pub(super) fn run(args: &Args) -> Result<(), Failure> {
     let scratch = Scratch::new("replay", args.dir.as_deref())?;
     let wanted = |part: Part| args.only.is_none_or(|only| only == part);
-    let size = |bytes: u64| if args.quick { bytes / 100 } else { bytes };
-    let (seconds, rounds) = if args.quick { (2, 1) } else { (args.seconds, args.rounds) };
+    let size = |bytes: u64| if args.quick { bytes / 200 } else { bytes };
+    let (seconds, rounds) = if args.quick { (1, 1) } else { (args.seconds, args.rounds) };
     let mut figures = Vec::new();
     // Import runs first, because it measures the peak memory of the whole process.
     if wanted(Part::Import) {
@@ -97,8 +97,12 @@ pub(super) fn run(args: &Args) -> Result<(), Failure> {
         pace::run(&scratch, seconds, &mut figures)?;
     }
     if wanted(Part::Record) {
-        let seconds = if args.quick { 1 } else { seconds.min(5) };
-        let load = record::Load { wait: args.wait, seconds, lines: size(5_000_000), rounds };
+        let load = record::Load {
+            wait: args.wait,
+            seconds: seconds.min(5),
+            lines: size(5_000_000),
+            rounds,
+        };
         record::run(&scratch, &load, &mut figures)?;
     }
     if wanted(Part::Source) {
