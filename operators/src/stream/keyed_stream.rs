@@ -52,7 +52,10 @@ impl<R: Recipe, F, C: 'static> KeyedStream<R, F, C> {
         C: StateBackend<K, A::State>,
     {
         let key = self.key;
-        self.up.with(|up| CombineRecipe::<_, _, K, A, C> { up, key, aggregate, types: PhantomData })
+        self.up.with(|up| {
+            let types = PhantomData;
+            CombineRecipe(AggregateRecipe::<_, _, K, A, C> { up, key, aggregate, types })
+        })
     }
 
     /// Applies a user-defined operator with state and timers for each key. `make` declares the

@@ -7,6 +7,7 @@ use crate::event::{Epoch, Event, IDLE};
 use crate::measure::stall::{Activity, record_activity};
 use crate::runtime::exchange::Inlet;
 use crate::runtime::stage::{FlushStatus, Io, Push};
+use crate::runtime::tasklet::marker_ack::MarkerAck;
 use crate::runtime::tasklet::marker_alignment::{AlignedInlet, Alignment, InletState};
 use crate::runtime::tasklet::{Step, StepCx, Tasklet, TaskletPort};
 use crossbeam_channel::Sender;
@@ -31,9 +32,7 @@ pub struct InboxTasklet<T, D> {
     has_event_time: bool,
     pub(super) down: D,
     reports: Sender<Report>,
-    ack: Option<Epoch>,
-    /// Whether results were emitted after the marker that will be acknowledged next.
-    emitted_late: bool,
+    ack: MarkerAck,
     /// The inlet to read first. It rotates, so that no inlet starves.
     turn: usize,
     inlet_order: InletOrder,
@@ -54,8 +53,7 @@ impl<T: Send, D: Push<T>> InboxTasklet<T, D> {
             has_event_time: true,
             down,
             reports: port.reports,
-            ack: None,
-            emitted_late: false,
+            ack: MarkerAck::default(),
             turn: 0,
             inlet_order: InletOrder::InTurn,
             watermark: i64::MIN,
@@ -119,7 +117,7 @@ impl<T: Send, D: Push<T>> InboxTasklet<T, D> {
                     self.inlets.iter_mut().for_each(AlignedInlet::reopen);
                     record_activity(Activity::Epoch);
                     self.down.marker(epoch)?;
-                    self.ack = Some(epoch);
+                    self.ack.expect(epoch);
                 }
             }
         }
@@ -185,12 +183,8 @@ impl<T: Send, D: Push<T>> Tasklet for InboxTasklet<T, D> {
             record_activity(Activity::Expiry);
         }
         let mut progress = !clear;
-        if status <= FlushStatus::NextEpoch
-            && let Some(epoch) = self.ack.take()
-        {
-            let owes_late_emission = status == FlushStatus::NextEpoch;
-            let emitted_late = std::mem::take(&mut self.emitted_late);
-            drop(self.reports.send(Report::Ack { epoch, owes_late_emission, emitted_late }));
+        if let Some(ack) = self.ack.due(status) {
+            drop(self.reports.send(ack));
             progress = true;
         }
         if clear && self.ended {
@@ -224,14 +218,7 @@ impl<T: Send, D: Push<T>> Tasklet for InboxTasklet<T, D> {
         if let Some(at_ns) = self.down.next_timer_ns() {
             cx.wake_at(at_ns);
         }
-        self.emitted_late |= self.ack.is_some() && status == FlushStatus::NextEpoch;
-        match status {
-            FlushStatus::Buffered | FlushStatus::NextEpoch | FlushStatus::Pending => {
-                progress = true
-            }
-            FlushStatus::Flushed if self.ack.is_some() || self.ended => progress = true,
-            FlushStatus::Flushed | FlushStatus::Blocked => {}
-        }
+        progress |= self.ack.flushed(status) || status == FlushStatus::Flushed && self.ended;
         Ok(if progress { Step::Progress } else { Step::Idle })
     }
 }

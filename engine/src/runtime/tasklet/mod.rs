@@ -5,6 +5,7 @@
 //! drives a chain from the rings of other tasklets and aligns their markers.
 
 mod inbox_tasklet;
+mod marker_ack;
 mod marker_alignment;
 mod source_tasklet;
 #[cfg(all(test, not(loom)))]

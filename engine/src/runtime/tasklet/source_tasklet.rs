@@ -7,6 +7,7 @@ use crate::error::EngineError;
 use crate::event::{Epoch, IDLE};
 use crate::measure::stall::{Activity, record_activity};
 use crate::runtime::stage::{FlushStatus, Io, Stage};
+use crate::runtime::tasklet::marker_ack::MarkerAck;
 use crate::runtime::tasklet::{Step, StepCx, Tasklet, TaskletPort};
 use crossbeam_channel::{Receiver, Sender};
 
@@ -90,9 +91,7 @@ pub struct SourceTasklet<S, D> {
     reports: Sender<Report>,
     state: SourceState,
     mark: Option<PendingMarker>,
-    ack: Option<Epoch>,
-    /// Whether results were emitted after the marker that will be acknowledged next.
-    emitted_late: bool,
+    ack: MarkerAck,
     marked: Offset,
     told_exhausted: bool,
     continuous: bool,
@@ -131,8 +130,7 @@ impl<S: Source<D>, D: Stage> SourceTasklet<S, D> {
                 SourceState::Waiting
             },
             mark: None,
-            ack: None,
-            emitted_late: false,
+            ack: MarkerAck::default(),
             marked: Offset::default(),
             told_exhausted: false,
             continuous: port.continuous,
@@ -212,7 +210,7 @@ impl<S: Source<D>, D: Stage> SourceTasklet<S, D> {
             records: self.source.records_emitted(),
         });
         self.down.marker(epoch)?;
-        self.ack = Some(epoch);
+        self.ack.expect(epoch);
         Ok(())
     }
 }
@@ -247,12 +245,8 @@ impl<S: Source<D>, D: Stage> Tasklet for SourceTasklet<S, D> {
             record_activity(Activity::Expiry);
         }
         let mut progress = !clear;
-        if status <= FlushStatus::NextEpoch
-            && let Some(epoch) = self.ack.take()
-        {
-            let owes_late_emission = status == FlushStatus::NextEpoch;
-            let emitted_late = std::mem::take(&mut self.emitted_late);
-            self.report(Report::Ack { epoch, owes_late_emission, emitted_late });
+        if let Some(ack) = self.ack.due(status) {
+            self.report(ack);
             progress = true;
         }
         if clear && matches!(self.state, SourceState::Ended) {
@@ -316,14 +310,7 @@ impl<S: Source<D>, D: Stage> Tasklet for SourceTasklet<S, D> {
         if let Some(at_ns) = self.down.next_timer_ns() {
             cx.wake_at(at_ns);
         }
-        self.emitted_late |= self.ack.is_some() && status == FlushStatus::NextEpoch;
-        match status {
-            FlushStatus::Buffered | FlushStatus::NextEpoch | FlushStatus::Pending => {
-                progress = true
-            }
-            FlushStatus::Flushed if self.ack.is_some() => progress = true,
-            FlushStatus::Flushed | FlushStatus::Blocked => {}
-        }
+        progress |= self.ack.flushed(status);
         Ok(if progress { Step::Progress } else { Step::Idle })
     }
 }

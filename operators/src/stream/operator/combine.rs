@@ -3,7 +3,6 @@
 
 use crate::state::hash_index::HashIndex;
 use crate::state::preaggregation::PreaggregationLimit;
-use crate::stream::keyed_exchange::keyed_workers;
 use crate::stream::keyed_state::{KeyedState, StateBackend, keep_states};
 use crate::stream::operator::aggregate::Aggregate;
 use crate::stream::operator::aggregate_recipe::AggregateRecipe;
@@ -214,12 +213,8 @@ where
     }
 }
 
-pub(in crate::stream) struct CombineRecipe<R, F, K, A, C> {
-    pub up: R,
-    pub key: F,
-    pub aggregate: A,
-    pub types: PhantomData<fn() -> (K, C)>,
-}
+/// The recipe of a two-level aggregate. It has the properties of the one-level one.
+pub(in crate::stream) struct CombineRecipe<R, F, K, A, C>(pub AggregateRecipe<R, F, K, A, C>);
 
 impl<R, F, K, A, C> Recipe for CombineRecipe<R, F, K, A, C>
 where
@@ -236,13 +231,12 @@ where
         parallelism: usize,
         chain: &mut dyn FnMut(&mut Job, usize) -> D,
     ) {
-        let Self { up, mut key, aggregate, types } = self;
-        let places = keyed_workers(&up, job, parallelism);
-        let producers = up.places(job, parallelism);
+        let places = self.places(job, parallelism);
+        let producers = self.0.up.places(job, parallelism);
         if places.len() == 1 && producers == places {
-            let one_level = AggregateRecipe { up, key, aggregate, types };
-            return one_level.build(job, parallelism, chain);
+            return self.0.build(job, parallelism, chain);
         }
+        let AggregateRecipe { up, mut key, aggregate, types: _ } = self.0;
         let (outboxes, inlets) = job.rings::<(K, A::State)>(&producers, &places);
         let states = C::states(job, places.len());
         let instances = inlets.into_iter().zip(places).zip(states);
@@ -266,17 +260,16 @@ where
         });
     }
     fn places(&self, job: &Job, parallelism: usize) -> Vec<usize> {
-        keyed_workers(&self.up, job, parallelism)
+        self.0.places(job, parallelism)
     }
     fn watermark_lag_us(&self) -> i64 {
-        self.up.watermark_lag_us()
+        self.0.watermark_lag_us()
     }
     fn describe(&self, kept: &mut CheckpointManifest) {
-        C::describe(kept, std::any::type_name::<A>());
-        self.up.describe(kept);
+        self.0.describe(kept);
     }
     fn has_event_time(&self) -> bool {
-        self.up.has_event_time()
+        self.0.has_event_time()
     }
 }
 
