@@ -15,7 +15,7 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 /// The first bytes of a version 2 file.
 pub(super) const MAGIC: &[u8; 8] = b"MSCAPT02";
 /// The first bytes of a version 1 file.
-pub(super) const MAGIC_V1: &[u8; 8] = b"MSCAPT01";
+const MAGIC_V1: &[u8; 8] = b"MSCAPT01";
 /// Size of the file header, in bytes.
 pub(super) const FILE_HEADER_BYTES: usize = 64;
 /// Size of a block's head, in bytes.

@@ -9,7 +9,7 @@ use super::format::{Head, Kind, MAX_PAYLOAD, Summary, u64_at};
 /// Maximum number of entries that a writer keeps.
 const MAX_ENTRIES: usize = 1 << 16;
 /// Encoded size of an entry, in bytes.
-pub(super) const ENTRY_BYTES: usize = 32;
+const ENTRY_BYTES: usize = 32;
 /// Number of entries per index block.
 const ENTRIES_PER_BLOCK: usize = MAX_PAYLOAD / ENTRY_BYTES / 8;
 

@@ -30,5 +30,5 @@ pub mod memory;
 pub mod options;
 pub mod rate;
 pub mod socket;
-pub(crate) mod source_counters;
+pub mod source_counters;
 pub mod source_report;

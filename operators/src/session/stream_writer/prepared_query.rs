@@ -38,10 +38,7 @@ impl StreamWriter {
 
     /// Rejects a query that reads no columns of a file except the corrupt record column. The
     /// columns it reads are known only after lowering, which is done here without opening a source.
-    pub(in crate::session::stream_writer) fn check_columns_read(
-        &self,
-        prepared: &Prepared,
-    ) -> PlanResult<()> {
+    fn check_columns_read(&self, prepared: &Prepared) -> PlanResult<()> {
         let settings = self.settings();
         let formats = &settings.formats;
         let config_of = |scan: &Scan| file_config(scan, formats).ok();
@@ -143,10 +140,7 @@ impl StreamWriter {
 }
 
 /// Improves the error for an unknown option by suggesting a similar option of the query.
-pub(in crate::session::stream_writer) fn own_meant(
-    mut error: PlanError,
-    options: &Options,
-) -> PlanError {
+fn own_meant(mut error: PlanError, options: &Options) -> PlanError {
     let known = |key: &&String| error.reason.ends_with(&format!("'{key}'"));
     let unknown = options.iter().map(|(key, _)| key).find(known);
     if let ("UNKNOWN_OPTION", Some(key)) = (error.condition.as_str(), unknown) {

@@ -31,7 +31,7 @@ impl<R: Recipe> Recipe for GatherRecipe<R> {
 }
 
 /// Routes every item to lane 0, for exchanges with one consumer.
-pub(in crate::stream) fn only_lane<T>(_item: &T, _lanes: usize) -> usize {
+fn only_lane<T>(_item: &T, _lanes: usize) -> usize {
     0
 }
 

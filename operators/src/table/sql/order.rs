@@ -80,7 +80,7 @@ fn column(scope: &Scope, at: usize) -> Resolved {
 }
 
 /// The index of the SELECT item that is the same expression as `expr`; `None` if there is none.
-pub(super) fn same_item(expr: &Expr, items: &[Expr]) -> Option<usize> {
+fn same_item(expr: &Expr, items: &[Expr]) -> Option<usize> {
     if matches!(expr, Expr::Literal(..)) {
         return None;
     }

@@ -300,7 +300,7 @@ impl FileSourceConfig {
 /// Numbers that distinguish a replaced file from the old one, even if path, size and modification
 /// time are equal. Empty on systems without such numbers.
 #[cfg(unix)]
-pub(in crate::connect::file::source) fn file_id(path: &Path) -> Vec<u64> {
+fn file_id(path: &Path) -> Vec<u64> {
     use std::os::unix::fs::MetadataExt;
     let Ok(metadata) = std::fs::metadata(path) else { return Vec::new() };
     let nanoseconds = [metadata.mtime_nsec(), metadata.ctime(), metadata.ctime_nsec()];
@@ -310,7 +310,7 @@ pub(in crate::connect::file::source) fn file_id(path: &Path) -> Vec<u64> {
 }
 
 #[cfg(not(unix))]
-pub(in crate::connect::file::source) fn file_id(_path: &Path) -> Vec<u64> {
+fn file_id(_path: &Path) -> Vec<u64> {
     Vec::new()
 }
 
@@ -354,7 +354,7 @@ pub(in crate::connect::file::source) fn contents(
     }
 }
 
-pub(in crate::connect::file::source) fn age_ms(text: &str) -> Option<u64> {
+fn age_ms(text: &str) -> Option<u64> {
     let text = text.trim();
     let cut = text.find(|c: char| !c.is_ascii_digit()).unwrap_or(text.len());
     let number: u64 = text[..cut].parse().ok()?;

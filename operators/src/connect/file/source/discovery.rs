@@ -11,7 +11,7 @@ use std::path::Path;
 use std::sync::atomic::Ordering;
 
 /// The number of skipped paths that are remembered, so that each is reported once.
-pub(in crate::connect::file::source) const REPORTED_MAX: usize = 10_000;
+const REPORTED_MAX: usize = 10_000;
 
 /// A listed file, as stored in the log.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -38,7 +38,7 @@ impl FileSource {
     }
 
     /// Files modified before this time are neither remembered nor read, in milliseconds since 1970.
-    pub(in crate::connect::file::source) fn horizon_ms(&self) -> u64 {
+    fn horizon_ms(&self) -> u64 {
         let limited = self.config.most_files.is_some() || self.config.most_bytes.is_some();
         if self.config.latest_first && limited {
             return 0;

@@ -37,7 +37,7 @@
 //! *Threads.* The source runs on the worker of its tasklet. Names are resolved, and the first
 //! attempt to connect is made, on the thread that starts the query.
 
-pub mod read_loop;
+mod read_loop;
 use super::connection::{CUT_OFF, ReadState, TOO_LONG};
 use super::framing::{FrameBuffer, Framing};
 use super::listener::{AcceptTurns, Listener};
@@ -47,7 +47,7 @@ use crate::connect::socket::connection_set::Connections;
 use crate::connect::socket::connector::Connector;
 use crate::connect::socket::durable_log::{DurableLog, Ingest};
 use crate::connect::socket::source::read_loop::ReadOutcome;
-pub use crate::connect::source_counters::SourceCounters;
+use crate::connect::source_counters::SourceCounters;
 use crate::table::row::{Row, RowWriter};
 use millstream_engine::capture::Kind;
 use millstream_engine::checkpoint::offset::Offset;

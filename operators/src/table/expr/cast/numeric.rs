@@ -31,7 +31,7 @@ pub(in crate::table::expr) const TWO_63: f64 = 9_223_372_036_854_775_808.0;
 
 /// The width of a floating-point type.
 #[derive(Clone, Copy, PartialEq, Eq)]
-pub(super) enum FloatWidth {
+enum FloatWidth {
     F32,
     F64,
 }
@@ -139,7 +139,7 @@ pub fn rescale(value: i128, scale: u8, to: &DataType) -> Eval<i128> {
     }
 }
 
-pub(super) fn double_to_long(value: f64, to: &DataType) -> Eval<i64> {
+fn double_to_long(value: f64, to: &DataType) -> Eval<i64> {
     let (low, high) = to.integral_range();
     let whole = value.trunc();
     // `i64::MAX as f64` rounds up to 2^63, which is not a BIGINT, so the test is `>=`.
@@ -151,7 +151,7 @@ pub(super) fn double_to_long(value: f64, to: &DataType) -> Eval<i64> {
 
 /// Converts a finite double to a DECIMAL type, rounded. The exact value of the double does not
 /// matter, only the shortest decimal text that denotes it.
-pub(super) fn decimal_of_double(value: f64, to: &DataType) -> Eval<i128> {
+fn decimal_of_double(value: f64, to: &DataType) -> Eval<i128> {
     let (digits, exponent) = java_double::decimal(value);
     let digits = decimal::Magnitude::from(u128::from(digits));
     match decimal::fit(digits, value < 0.0, -exponent, to) {
@@ -165,7 +165,7 @@ pub(super) fn decimal_of_double(value: f64, to: &DataType) -> Eval<i128> {
 }
 
 /// The FLOAT or DOUBLE nearest to a decimal, according to `width`.
-pub(super) fn double_of_decimal(value: i128, scale: u8, width: FloatWidth) -> f64 {
+fn double_of_decimal(value: i128, scale: u8, width: FloatWidth) -> f64 {
     let exact = |bits: u32, powers: u8| value.unsigned_abs() >> bits == 0 && scale <= powers;
     // Both operands are exact, so the quotient is rounded only once.
     if width == FloatWidth::F32 && exact(24, 10) {

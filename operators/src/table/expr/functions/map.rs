@@ -424,7 +424,7 @@ fn last_of_each<'c>(
 }
 
 /// Normalises a map key: -0.0 becomes 0.0.
-pub(super) fn normal_key(key: Cell<'_>) -> Cell<'_> {
+fn normal_key(key: Cell<'_>) -> Cell<'_> {
     match key {
         // Adding 0.0 turns -0.0 into 0.0 and changes no other value.
         Cell::Double(x) => Cell::Double(x + 0.0),

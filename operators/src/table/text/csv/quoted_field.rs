@@ -93,7 +93,7 @@ impl Parser {
         matches!(self.dialect.unescaped_quote, StopAtDelimiter | BackToDelimiter | SkipValue)
     }
 
-    pub(super) fn unescaped_to_separator(&mut self, input: &[u8], separator: u32) -> Step<()> {
+    fn unescaped_to_separator(&mut self, input: &[u8], separator: u32) -> Step<()> {
         if self.dialect.unescaped_quote == UnescapedQuote::SkipValue {
             return self.skip_value(input);
         }
@@ -137,7 +137,7 @@ impl Parser {
 
     /// Splits the copied text, which was one quoted field up to here, into fields at its
     /// separators.
-    pub(super) fn cut_at_separators(&mut self) -> Step<()> {
+    fn cut_at_separators(&mut self) -> Step<()> {
         if self.passed_over {
             return Ok(());
         }
@@ -192,7 +192,7 @@ impl Parser {
 
     /// Handles the current character if it, or the one before it, is a quote or an escape. Returns
     /// false if it follows an unescaped quote.
-    pub(super) fn quote_or_escape(&mut self) -> bool {
+    fn quote_or_escape(&mut self) -> bool {
         let (quote, escape) = (self.dialect.quote, self.dialect.escape);
         let escape_of_escape = self.dialect.escape_of_escape;
         if self.ch == escape && self.prev == escape_of_escape && escape_of_escape != 0 {
@@ -215,7 +215,7 @@ impl Parser {
 
     /// Copies text after an unescaped quote that is followed by an escape. `depth` counts further
     /// such quotes. As in Spark, each of them extends the field past one more separator.
-    pub(super) fn text_with_escapes(&mut self, input: &[u8]) -> Step<()> {
+    fn text_with_escapes(&mut self, input: &[u8]) -> Step<()> {
         let (quote, escape, separator) = (self.dialect.quote, self.dialect.escape, self.separator);
         let handling = self.dialect.unescaped_quote;
         let mut depth = 0usize;

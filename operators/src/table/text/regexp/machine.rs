@@ -34,7 +34,7 @@ const STEPS_OF_LOOK_UP: usize = 4;
 pub struct StepLimitExceeded;
 
 /// The limit of steps for a text of `length` code units.
-pub(super) fn steps_of(length: usize) -> usize {
+fn steps_of(length: usize) -> usize {
     let of_units = length.saturating_mul(STEPS_A_UNIT).min(STEPS_MAX);
     STEPS.saturating_add(of_units).max(length.saturating_mul(STEPS_OF_LONG))
 }
