@@ -2,6 +2,7 @@
 
 mod aliases;
 mod array;
+mod array_types;
 mod avro;
 mod canonical_value;
 mod charset;
