@@ -319,7 +319,8 @@ impl Registry {
         }
         Some(format!(
             "{floating} of {workers} workers are not pinned, because no core is free ({held}): \
-            the system may schedule them on any core. An explicit list of cores pins them in any case"
+             the system may schedule them on any core. An explicit list of cores pins them in any \
+             case"
         ))
     }
 

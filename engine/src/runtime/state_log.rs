@@ -329,7 +329,7 @@ impl StateLog {
 mod tests {
     use super::*;
     use crate::checkpoint::key_group::instance_of;
-    use crate::checkpoint::{Checkpoint, QueryDescription};
+    use crate::checkpoint::{Checkpoint, EpochMode, QueryDescription};
     use crate::env::SimEnv;
     use crossbeam_channel::unbounded;
     use proptest::prelude::*;
@@ -363,7 +363,8 @@ mod tests {
             ops in ops(), writers in 1usize..4, readers in 1usize..5, compact: bool,
         ) {
             let env = Arc::new(SimEnv::new(1));
-            let shape = QueryDescription { operators: vec!["map".into()], ..QueryDescription::default() };
+            let operators = vec!["map".into()];
+            let shape = QueryDescription { operators, ..QueryDescription::default() };
             let folder = Path::new("/c");
             let (mut checkpoint, _) = Checkpoint::open(env.clone(), folder, &shape, &mut |_| Ok(true)).unwrap();
             let (reports, inbox) = unbounded();
@@ -428,7 +429,8 @@ mod tests {
                             checkpoint.add_changes(changes);
                         }
                         checkpoint.write_state(epoch).unwrap();
-                        checkpoint.write_offsets(epoch, &[], crate::checkpoint::EpochMode::Continuous, (0, 0), vec![]).unwrap();
+                        let mode = EpochMode::Continuous;
+                        checkpoint.write_offsets(epoch, &[], mode, (0, 0), vec![]).unwrap();
                         checkpoint.write_commit(epoch, 0).unwrap();
                         if compact {
                             checkpoint.compact_now(epoch).unwrap();

@@ -56,7 +56,8 @@ pub(in crate::connect::file::source) fn open_records(
                     decoder.check_header(record).map_err(std::io::Error::other)?
                 {
                     notice(&format!(
-                        "{}: {difference}; columns are read by position. Option enforceSchema 'false' makes this an error",
+                        "{}: {difference}; columns are read by position. Option enforceSchema \
+                         'false' makes this an error",
                         path.display()
                     ));
                 }

@@ -38,7 +38,7 @@ impl LineEnds {
         }
     }
 
-    /// Replaces CRs at the end of complete lines by LFs. Otherwise an LF at the start of the next
+    /// Replaces lone CRs at the end of complete lines by LFs. Otherwise an LF at the start of the next
     /// bytes, which is a line end of its own, would be taken for a part of the CR's line end.
     pub fn close(self, lines: &mut [u8]) {
         if self == Self::Any {
