@@ -9,8 +9,9 @@ use crate::table::types::{DataType, Field, Schema};
 use millstream_engine::capture::{Direction, Head};
 use std::path::PathBuf;
 
-/// Default of `maxBytesPerTrigger`.
-const BATCH_BYTES: u64 = 64 << 20;
+/// Default of `maxBytesPerTrigger`. The staged records of a batch of this size stay in the processor's
+/// caches.
+const BATCH_BYTES: u64 = 16 << 20;
 /// Default of `maxUnfinishedBytes`.
 const UNFINISHED_BYTES: u64 = 64 << 20;
 

@@ -12,6 +12,7 @@ use crate::connect::socket::framing::line::LineEnds;
 use millstream_engine::capture::{
     ConnectionInfo, Direction, FLAG_CUT, FLAG_MORE, FLAG_REPEATED, Head, Kind, Protocol,
 };
+use millstream_engine::checkpoint::key_group::BuildStableHasher;
 use std::collections::{HashMap, HashSet};
 
 pub(super) const TOO_LONG: &str = "line longer than maxLineLength";
@@ -28,6 +29,8 @@ const DATAGRAM_BYTES: usize = 1 << 20;
 
 /// Identifies a stream: a connection and a direction.
 type StreamKey = (u32, Direction);
+/// Connection numbers.
+pub(super) type Connections = HashSet<u32, BuildStableHasher>;
 
 /// The state of one direction of a connection.
 #[derive(Default)]
@@ -49,8 +52,8 @@ struct Stream {
 
 /// The streams of a recording.
 pub(super) struct Framer {
-    streams: HashMap<StreamKey, Stream>,
-    datagrams: HashSet<u32>,
+    streams: HashMap<StreamKey, Stream, BuildStableHasher>,
+    datagrams: Connections,
     /// The total bytes of all unfinished records.
     unfinished: usize,
     /// Whether a damaged stretch of the file was skipped. From then on a jump in a stream's
@@ -77,8 +80,8 @@ impl At {
 impl Framer {
     pub(super) fn new() -> Self {
         Self {
-            streams: HashMap::new(),
-            datagrams: HashSet::new(),
+            streams: HashMap::default(),
+            datagrams: Connections::default(),
             unfinished: 0,
             is_damaged: false,
         }
@@ -86,7 +89,7 @@ impl Framer {
 
     /// Marks these connections as connections of datagrams. Needed if reading starts after the
     /// events that opened them.
-    pub(super) fn opened_before(&mut self, datagrams: HashSet<u32>) {
+    pub(super) fn opened_before(&mut self, datagrams: Connections) {
         self.datagrams = datagrams;
     }
 

@@ -1,7 +1,7 @@
 //! The capture source: reads events, stages their records and emits them on schedule.
 
 use super::config::CaptureConfig;
-use super::framer::{At, Framer, TOO_LONG};
+use super::framer::{At, Connections, Framer, TOO_LONG};
 use super::input::{Input, Next};
 use super::offset::{CaptureOffset, Consumed, Mark};
 use super::pace::{Pace, SendLag};
@@ -16,7 +16,6 @@ use millstream_engine::epoch::protocol::{EndOffset, ReadLimit};
 use millstream_engine::error::EngineError;
 use millstream_engine::runtime::stage::Push;
 use millstream_engine::runtime::tasklet::{Polled, Source, StepCx};
-use std::collections::HashSet;
 use std::sync::atomic::Ordering;
 
 /// The source spins instead of sleeping for this long before a record is due, because the system
@@ -86,11 +85,11 @@ impl CaptureConfig {
 
 /// The connections that carry datagrams and are open where `input` starts. The open events at the
 /// beginning of each file tell.
-fn datagrams_before(input: &Input) -> Result<HashSet<u32>, EngineError> {
+fn datagrams_before(input: &Input) -> Result<Connections, EngineError> {
     let (mut reader, place) = (CaptureReader::open(input.current_file())?, input.mark().place);
     // All connections of a recorder use one protocol; an imported file may mix both.
     let is_mixed = !matches!(input.header().clock, Clock::Read | Clock::Kernel);
-    let mut found = HashSet::new();
+    let mut found = Connections::default();
     while reader.place() < place
         && let Some(item) = reader.next_item()?
     {
