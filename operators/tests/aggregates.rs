@@ -213,7 +213,7 @@ fn second<T>(
 }
 
 #[test]
-fn another_aggregate_does_not_take_a_state_up() {
+fn the_state_of_another_aggregate_is_refused_at_restart() {
     let number = |n: &i64| *n;
     let numbers = |flow: &Flow<_>| flow.items([1i64, 2, 3, 4]);
     let minimum = |flow: &Flow<_>| {
@@ -237,7 +237,7 @@ fn another_aggregate_does_not_take_a_state_up() {
 }
 
 #[test]
-fn every_kind_of_aggregate_goes_on() {
+fn every_kind_of_aggregate_continues_after_a_restart() {
     let world = Arc::new(SimEnv::new(1));
     let mut last = BTreeMap::new();
     for run in 0..3i64 {
@@ -353,7 +353,7 @@ fn a_key_that_hashes_otherwise_is_refused() {
 /// Without a checkpoint, types need not support serde. With one, the flow must be configured for it
 /// before its first stream is created.
 #[test]
-fn a_checkpoint_is_said_before_the_first_stream_is_made() {
+fn a_checkpoint_must_be_set_before_the_first_stream_is_created() {
     #[derive(Default)]
     struct Opaque(u64);
     let flow = Flow::new("opaque");
@@ -399,7 +399,7 @@ fn records_are_counted_from_the_restart_on() {
 
 /// The query runs on threads and writes real files. The last epoch reports the number of keys.
 #[test]
-fn a_count_goes_on_on_threads() {
+fn a_count_continues_on_threads() {
     let folder = std::env::temp_dir().join(format!("millstream-aggregates-{}", std::process::id()));
     drop(std::fs::remove_dir_all(&folder));
     for run in 1..=4u64 {

@@ -113,7 +113,7 @@ fn config(parallelism: usize) -> Config {
 }
 
 #[test]
-fn the_allocator_counts() {
+fn allocations_are_counted() {
     let _alone = alone();
     let counted = allocations(|| {
         let body = || drop(std::hint::black_box(vec![1, 2, 3]));

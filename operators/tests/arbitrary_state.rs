@@ -215,7 +215,7 @@ impl StatefulProcessor for Recent {
 /// Each write restarts the time to live of a value. Each list element and each map entry has its
 /// own time to live.
 #[test]
-fn what_has_a_time_to_live_is_not_seen_after_it() {
+fn a_value_is_not_visible_after_its_time_to_live() {
     for trigger in [CONTINUOUS, BATCHES] {
         let mut runs = Runs::new();
         let mut step = |after_s: u64, rows: &[Input]| {
@@ -333,7 +333,7 @@ fn counted(timeout: GroupStateTimeout) -> impl FnOnce(DataFrame) -> PlanResult<D
 
 /// A key times out when the watermark has passed the time, not when it has reached it.
 #[test]
-fn a_key_times_out_behind_its_time() {
+fn a_key_times_out_when_the_watermark_passes_its_timestamp() {
     for trigger in [CONTINUOUS, BATCHES] {
         let mut runs = Runs::new();
         let mut run = |rows: &[Input]| {
@@ -384,7 +384,7 @@ fn a_key_times_out_by_processing_time() {
 
 /// The rows of an operator that names its event time can be aggregated by windows.
 #[test]
-fn a_window_behind_an_operator() {
+fn a_window_after_a_stateful_operator() {
     #[derive(Clone)]
     struct Shift(i64);
     impl StatefulProcessor for Shift {
@@ -583,7 +583,7 @@ fn a_function_is_called_for_each_key_of_the_initial_state() {
 }
 
 #[test]
-fn an_initial_state_that_cannot_be_is_refused() {
+fn an_invalid_initial_state_is_refused() {
     let session = Session::new();
     session.memory_stream("in", "k BIGINT, ts TIMESTAMP, n BIGINT").unwrap();
     let stream = || session.view("in").unwrap().group_by([col("k")]);
@@ -686,7 +686,7 @@ where
 }
 
 #[test]
-fn what_a_processor_does_wrong_ends_the_query() {
+fn an_error_of_a_processor_ends_the_query() {
     let none = TimeMode::None;
     let wrong_mode = "STATEFUL_PROCESSOR_CANNOT_PERFORM_OPERATION_WITH_INVALID_TIME_MODE";
     assert_eq!(failure(none, |handle| Ok(handle.register_timer(5)?)), wrong_mode);
@@ -749,7 +749,7 @@ fn null_and_an_empty_list_are_not_written() {
 }
 
 #[test]
-fn what_a_function_does_wrong_ends_the_query() {
+fn an_error_of_a_function_ends_the_query() {
     let fails = |timeout: GroupStateTimeout, what: u8| {
         let function = move |_: &[Value], _: InputRows<'_>, state: &mut GroupState<'_, i64>| {
             match what {
@@ -782,7 +782,7 @@ fn what_a_function_does_wrong_ends_the_query() {
 
 /// Invalid queries are rejected before they start.
 #[test]
-fn what_cannot_work_is_refused() {
+fn unsupported_queries_are_refused() {
     let session = Session::new();
     session.memory_stream("in", "k BIGINT, ts TIMESTAMP, n BIGINT").unwrap();
     let frame = || session.view("in").unwrap();

@@ -143,7 +143,7 @@ fn the_setting_must_be_on() {
 }
 
 #[test]
-fn data_frames_say_the_same_as_sql() {
+fn data_frames_give_the_same_rows_as_sql() {
     let session = session();
     let [l, r] = ["l", "r"].map(|name| session.view(name).unwrap().alias(name));
     let closest = col("l.t").ge(col("r.t"));
@@ -179,7 +179,7 @@ const FINAL: &str =
 const END: [&[Event]; 2] = [&[(Some(100), Some(5000), -1)], &[(Some(101), Some(5000), -2)]];
 
 #[test]
-fn a_left_row_leaves_when_no_closer_one_can_come() {
+fn a_left_row_is_emitted_when_no_closer_match_can_arrive() {
     for trigger in BOTH {
         let mut run = Setup::new(FINAL, 10, trigger).start().unwrap();
         assert!(run.step(&[event(1, 100, 1), event(2, 100, 2)], &[event(1, 90, 10)]).is_empty());
@@ -198,7 +198,7 @@ fn a_left_row_leaves_when_no_closer_one_can_come() {
 }
 
 #[test]
-fn of_one_time_the_last_that_came_is_the_closest() {
+fn the_latest_arrival_of_one_time_is_the_closest() {
     for (op, expected) in [(">=", "1 3"), (">", "1 1")] {
         let sql = FINAL.replace(">=", op);
         for trigger in BOTH {
@@ -212,7 +212,7 @@ fn of_one_time_the_last_that_came_is_the_closest() {
 }
 
 #[test]
-fn state_is_what_a_left_row_may_still_match() {
+fn rows_that_no_left_row_can_match_are_evicted() {
     let run = Setup::new(FINAL, 0, BATCHES).start().unwrap();
     for round in 0..20 {
         let r: Vec<Event> = (0..50).map(|i| event(i % 5, round * 100 + i, i)).collect();
@@ -227,7 +227,7 @@ fn state_is_what_a_left_row_may_still_match() {
 }
 
 #[test]
-fn in_update_mode_a_row_leaves_at_once_and_again_when_it_changes() {
+fn in_update_mode_a_row_is_emitted_at_once_and_again_when_it_changes() {
     let setup = Setup { mode: "update", ..Setup::new(FINAL, 10, CONTINUOUS) };
     let mut run = setup.start().unwrap();
     assert_eq!(run.step(&[event(1, 100, 1)], &[]), ["1 -"]);
@@ -307,7 +307,7 @@ proptest! {
     /// The output equals a join of all rows, in any order of arrival and with a restart at any
     /// point.
     #[test]
-    fn streams_give_what_all_rows_give(
+    fn a_join_of_streams_gives_the_rows_of_a_join_of_tables(
         steps in steps(),
         strict: bool,
         left: bool,

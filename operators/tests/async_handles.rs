@@ -114,7 +114,7 @@ fn a_failure_is_the_last_item_and_closes_the_sink() {
 
 /// A sink that waits for room is woken when the query stops.
 #[test]
-fn a_stop_wakes_who_waits_for_room() {
+fn a_stop_wakes_producers_that_wait_for_room() {
     let (mut input, output, query) = identity();
     let sent = Arc::new(AtomicUsize::new(0));
     let counts = sent.clone();

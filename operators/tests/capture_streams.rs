@@ -110,7 +110,7 @@ fn records_come_in_recorded_order_every_time() {
 }
 
 #[test]
-fn a_part_of_it_is_read_at_a_pace() {
+fn a_part_of_a_capture_is_read_at_a_pace() {
     let scratch = Scratch::new("part");
     let capture = Capture::new(scratch.capture());
     let part = capture.clone().from_ns(100 * NS).to_ns(200 * NS);
@@ -125,7 +125,7 @@ fn a_part_of_it_is_read_at_a_pace() {
 }
 
 #[test]
-fn records_that_are_left_out_are_counted() {
+fn skipped_records_are_counted() {
     let scratch = Scratch::new("bad");
     let path = scratch.capture();
     let bad = BadRecords::default();
@@ -169,7 +169,7 @@ fn count(capture: &Capture, checkpoint: &Path, trigger: Trigger) -> Vec<(String,
 }
 
 #[test]
-fn a_restart_continues_behind_the_last_committed_record() {
+fn a_restart_continues_after_the_last_committed_record() {
     let scratch = Scratch::new("restart");
     let path = scratch.capture();
     let whole = count(&Capture::new(&path), &scratch.0.join("whole"), CONTINUOUS);

@@ -153,7 +153,7 @@ fn files_that_are_added_replaced_and_removed_are_seen() {
 }
 
 #[test]
-fn every_format_and_partitions_are_looked_at() {
+fn changes_are_seen_in_every_format_and_in_partitions() {
     let cases = [
         ("k STRING, v INT", "json", "", "{\"k\":\"a\",\"v\":1}", "{\"k\":\"a\",\"v\":2}", ALL),
         ("k STRING, v INT", "csv", "", "a,1", "a,2", ALL),
@@ -248,7 +248,7 @@ fn each_kind_of_join_sees_the_table_as_it_is() {
 
 /// `NOT IN` matches nothing while the table contains a NULL.
 #[test]
-fn a_null_that_comes_and_goes_decides_not_in() {
+fn not_in_follows_a_null_that_is_added_and_removed() {
     let folder = Folder::new();
     folder.write("f", "{\"k\":\"a\"}");
     let session = session_of("k STRING", "json", "", &folder);

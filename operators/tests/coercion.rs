@@ -33,7 +33,7 @@ const INPUT: &str = "UNEXPECTED_INPUT_TYPE";
 const DATA: &str = "DATA_DIFF_TYPES";
 
 #[test]
-fn operands_are_brought_to_one_type_or_refused() {
+fn operands_are_coerced_to_one_type_or_refused() {
     check(&[
         ("1Y + 2S", "SMALLINT", "="),
         ("1 + 1.5F", "DOUBLE", "FLOAT"),
@@ -146,7 +146,7 @@ fn branches_and_elements_are_of_one_type() {
 }
 
 #[test]
-fn functions_take_arguments_of_their_types() {
+fn arguments_are_coerced_to_the_types_of_a_function_or_refused() {
     check(&[
         ("upper(1)", "STRING", "="),
         ("upper(array(1))", INPUT, "="),
@@ -202,7 +202,7 @@ fn casts_are_allowed_by_mode() {
 }
 
 #[test]
-fn an_expression_may_stand_for_a_lambda() {
+fn an_expression_is_accepted_in_place_of_a_lambda() {
     check(&[
         ("transform(array(1, 2), 'x')", "ARRAY<STRING>", "="),
         ("filter(array(1), 1)", INPUT, "="),
@@ -241,7 +241,7 @@ fn casts_that_only_the_older_rules_allow_have_values() {
 }
 
 #[test]
-fn constants_counts_and_ranges_are_asked_for_as_spark_does() {
+fn wrong_argument_counts_ranges_and_non_constants_are_refused_as_in_spark() {
     check(&[
         ("map_concat(map(1, 1), map('a', 3))", DATA, "MAP<STRING, INT>"),
         ("coalesce(map('a', 1), map(1, 2))", DATA, "MAP<STRING, INT>"),

@@ -65,7 +65,7 @@ fn is_marker<T>(event: &millstream::engine::event::Event<T>) -> bool {
 }
 
 #[test]
-fn a_service_names_what_it_keeps() {
+fn public_types_can_be_stored_in_fields_of_a_service() {
     let mut service = Service::start().unwrap();
     service.push(1).unwrap();
     assert_eq!(service.first().unwrap(), (1, 1));

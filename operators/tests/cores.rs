@@ -6,7 +6,7 @@ use millstream::{Config, WaitProfile};
 use millstream_engine::cores;
 
 #[test]
-fn a_query_holds_its_cores_until_it_has_ended() {
+fn cores_of_a_query_are_reserved_until_it_has_ended() {
     let first = cores::allowed()[0].id;
     let config = Config { cores: Some(vec![first]), wait: WaitProfile::Park, ..Config::default() };
     let start = |config: &Config| {

@@ -128,7 +128,7 @@ fn query(
 
 /// Columns that a query does not need are not parsed, unless records may span lines.
 #[test]
-fn what_a_query_does_not_need_is_not_wrong() {
+fn a_malformed_column_that_is_not_read_is_no_error() {
     let folder = folder_of("csv-pruning", &[("f.csv", "1,2\nx,4\n1,2,3\n7\n")]);
     let drop = ("mode", "DROPMALFORMED");
     let rows = |options: &[(&str, &str)], sql: &str| {
@@ -185,7 +185,7 @@ fn a_quote_that_is_never_closed() {
 }
 
 #[test]
-fn a_header_in_another_order_is_told_once() {
+fn a_header_in_another_order_is_reported_once() {
     use std::sync::Mutex;
     static NOTICES: Mutex<Vec<String>> = Mutex::new(Vec::new());
     let folder = Folder::new("csv-header");

@@ -23,7 +23,7 @@ fn shown(session: &Session, expression: &str) -> String {
 }
 
 #[test]
-fn times_are_what_spark_makes_of_them() {
+fn time_functions_give_the_results_of_spark() {
     let session = Session::new();
     session.set("spark.sql.session.timeZone", "America/New_York").unwrap();
     let (mut wrong, mut checked) = (Vec::new(), 0);

@@ -208,7 +208,7 @@ fn stop_ends_a_query_whose_output_nobody_reads_and_loses_nothing() {
 /// When a flow with a checkpoint is restarted from its last commit, a reader of both runs sees
 /// every result exactly once.
 #[test]
-fn a_checkpointed_flow_stopped_unread_goes_on_where_it_was() {
+fn a_stopped_flow_with_unread_output_continues_from_its_checkpoint() {
     for (number, trigger) in TRIGGERS.into_iter().enumerate() {
         within(&format!("{trigger:?}"), move || {
             let name = format!("unread-{}-{number}", std::process::id());
@@ -240,7 +240,7 @@ fn a_checkpointed_flow_stopped_unread_goes_on_where_it_was() {
 }
 
 #[test]
-fn whoever_waits_for_an_unread_query_is_told() {
+fn waiting_for_a_query_with_unread_output_is_an_error() {
     for config in all_configs() {
         let what = format!("{:?}, {:?}", config.wait, config.trigger);
         within(&what, move || {
@@ -266,7 +266,7 @@ fn whoever_waits_for_an_unread_query_is_told() {
 
 /// The query waits for a slow reader on another thread.
 #[test]
-fn a_slow_reader_is_no_reason_to_give_up() {
+fn a_slow_reader_does_not_end_the_query() {
     within("a slow reader", || {
         let flow = Flow::new("slow").unread_output_timeout(Duration::ZERO);
         let (sink, mut output) = flow.output();
@@ -296,7 +296,7 @@ fn a_slow_reader_is_no_reason_to_give_up() {
 }
 
 #[test]
-fn an_input_that_is_full_waits_or_gives_the_record_back() {
+fn a_full_input_waits_or_returns_the_record() {
     for config in all_configs() {
         let what = format!("{:?}, {:?}", config.wait, config.trigger);
         within(&what, move || {
@@ -329,7 +329,7 @@ fn an_input_that_is_full_waits_or_gives_the_record_back() {
 }
 
 #[test]
-fn who_waits_for_room_is_told_of_the_end() {
+fn a_producer_that_waits_for_room_gets_an_error_when_the_query_ends() {
     for config in all_configs() {
         for (number, ends) in ["stop", "drop", "panic"].into_iter().enumerate() {
             let what = format!("{ends}, {:?}, {:?}", config.wait, config.trigger);
@@ -385,7 +385,7 @@ fn a_thread_that_waits_for_room_does_not_spin() {
 }
 
 #[test]
-fn a_reader_is_told_of_time_out_end_and_failure() {
+fn a_reader_can_tell_time_out_end_and_failure() {
     for config in all_configs() {
         let what = format!("{:?}, {:?}", config.wait, config.trigger);
         within(&what, move || {
@@ -468,7 +468,7 @@ fn producers_that_never_pause_hold_up_no_drain_and_no_stop() {
 
 /// A stop succeeds although another caller waits for all data of an endless source.
 #[test]
-fn an_endless_source_stops_while_somebody_waits_for_all_of_it() {
+fn an_endless_source_can_be_stopped_during_process_all_available() {
     for config in all_configs() {
         let what = format!("{:?}, {:?}", config.wait, config.trigger);
         within(&what, move || {
@@ -518,7 +518,7 @@ fn each_of_many_producers_keeps_its_order_and_loses_nothing() {
 
 /// A million clones that are created and dropped do not increase memory.
 #[test]
-fn dropped_clones_of_an_input_leave_no_memory_behind() {
+fn the_memory_of_dropped_input_clones_is_freed() {
     within("clones", || {
         let flow = Flow::new("clones");
         let (input, numbers) = flow.channel::<u64>();
@@ -537,7 +537,7 @@ fn dropped_clones_of_an_input_leave_no_memory_behind() {
 
 /// An operator that waits for its own query gets an error, and it may drop the query.
 #[test]
-fn an_operator_may_hold_its_query() {
+fn waiting_for_a_query_in_its_own_operator_is_an_error() {
     within("a query in its own operator", || {
         let own = Arc::new(std::sync::Mutex::new(None::<Query>));
         let (told, tells) = mpsc::channel();

@@ -200,7 +200,7 @@ proptest! {
 
     /// With disorder above the delay each row is either used or counted as late, in both modes.
     #[test]
-    fn what_is_not_kept_is_late(batches in batches(40), parallelism in 1u32..3) {
+    fn every_row_is_counted_in_a_window_or_late(batches in batches(40), parallelism in 1u32..3) {
         let sql = format!("SELECT window.start, k, count(*) FROM {E} GROUP BY window(ts, '10 seconds'), k");
         let total: usize = batches[..batches.len() - 1].iter().map(Vec::len).sum();
         for trigger in [CONTINUOUS, Trigger::AsSoonAsPossible] {
@@ -215,7 +215,7 @@ proptest! {
 
     /// Pre-aggregation before an exchange does not change which rows are late.
     #[test]
-    fn more_workers_do_not_change_what_is_late(batches in batches(40), parallelism in 2u32..4) {
+    fn parallelism_does_not_change_which_rows_are_late(batches in batches(40), parallelism in 2u32..4) {
         let sql = format!("SELECT window.start, k, count(*), sum(n) FROM {E} GROUP BY window(ts, '10 seconds'), k");
         for trigger in [CONTINUOUS, Trigger::AsSoonAsPossible] {
             let expected = run(&sql, trigger, 1, &batches);
@@ -226,7 +226,7 @@ proptest! {
     /// Slices, and rows assigned to each of their windows (which `first` requires), give the same
     /// windows and the same number of late rows.
     #[test]
-    fn slices_give_what_single_windows_give(
+    fn slices_give_the_results_of_separate_windows(
         batches in batches(40), parallelism in 1u32..3, slide in 1i64..12, more in 0i64..25,
         owned: bool,
     ) {
@@ -291,7 +291,7 @@ proptest! {
 
 /// The result of a window does not wait for the end of an epoch.
 #[test]
-fn a_window_comes_when_the_watermark_passes_it() {
+fn a_window_is_emitted_when_the_watermark_passes_its_end() {
     let session = Session::new();
     let stream = events(&session);
     let hour = Trigger::Continuous { interval_ns: 3_600_000_000_000 };
@@ -311,7 +311,7 @@ fn a_window_comes_when_the_watermark_passes_it() {
 
 /// In mode update every change is emitted immediately, and a late row changes nothing.
 #[test]
-fn update_shows_each_change_and_forgets() {
+fn update_mode_emits_each_change_and_evicts_closed_windows() {
     for trigger in [CONTINUOUS, Trigger::AsSoonAsPossible] {
         let session = Session::new();
         let stream = events(&session);
@@ -373,7 +373,7 @@ fn the_reported_watermark_moves_in_continuous_mode() {
 
 /// As with a filter, a row that a semi join drops does not move the watermark.
 #[test]
-fn what_a_semi_join_drops_does_not_move_the_watermark() {
+fn rows_dropped_by_a_semi_join_do_not_move_the_watermark() {
     for (condition, moves) in [
         ("k IN (SELECT * FROM VALUES ('a') AS t(c))", false),
         ("x IN (SELECT * FROM VALUES ('a!') AS t(c))", false),
@@ -418,7 +418,7 @@ fn rows_without_a_session_move_the_watermark() {
 
 /// The clause follows a relation, before or after its alias.
 #[test]
-fn the_watermark_clause() {
+fn the_watermark_clause_is_parsed() {
     let session = Session::new();
     session.memory_stream("events", "ts TIMESTAMP, s STRUCT<t: TIMESTAMP>, w STRING").unwrap();
     let check = |from: &str, column: &str| {
@@ -466,7 +466,7 @@ fn the_watermark_clause() {
 
 /// A stateful operator has a single event time, whose watermark is declared once.
 #[test]
-fn an_event_time_is_one_and_declared_once() {
+fn a_second_event_time_is_refused() {
     let session = Session::new();
     events(&session);
     let twice = "(SELECT * FROM events WATERMARK ts DELAY OF INTERVAL 1 MINUTE) WATERMARK ts DELAY \
@@ -526,7 +526,7 @@ fn several_inputs_have_one_watermark() {
 /// An idle input stops holding the watermark back. When it becomes active again, its late rows are
 /// counted.
 #[test]
-fn a_silent_input_stops_holding_the_watermark_back() {
+fn an_idle_input_stops_holding_the_watermark_back() {
     let session = Session::new();
     session.set("millstream.idleTimeout", "20 milliseconds").unwrap();
     let stream = events(&session);
@@ -601,7 +601,7 @@ enum Limit {
 
 /// A row from a sender whose clock is a year ahead would make all other rows late.
 #[test]
-fn a_row_far_ahead_of_the_clock_is_set_aside_and_makes_no_other_late() {
+fn a_row_far_in_the_future_is_rejected_and_makes_no_other_row_late() {
     use std::sync::{Arc, Mutex};
     for trigger in [CONTINUOUS, Trigger::AsSoonAsPossible] {
         for (parallelism, limit) in [("1", Limit::Clause), ("2", Limit::Setting)] {
@@ -657,7 +657,7 @@ fn a_row_far_ahead_of_the_clock_is_set_aside_and_makes_no_other_late() {
 
 /// Without the limit Spark's rule applies: the largest event time moves the watermark.
 #[test]
-fn without_a_limit_a_row_far_ahead_moves_the_watermark() {
+fn without_a_limit_a_row_far_in_the_future_moves_the_watermark() {
     let session = Session::new();
     let stream = events(&session);
     let sql = format!("SELECT window.start, sum(n) FROM {E} GROUP BY window(ts, '10 seconds')");
@@ -675,7 +675,7 @@ fn without_a_limit_a_row_far_ahead_moves_the_watermark() {
 
 /// A row that was rejected before a restart does not affect the watermark after it.
 #[test]
-fn a_restart_goes_on_from_a_watermark_that_no_row_ahead_has_moved() {
+fn a_restart_continues_from_a_watermark_that_no_future_row_has_moved() {
     let folder = std::env::temp_dir().join(format!("millstream-skew-{}", std::process::id()));
     drop(std::fs::remove_dir_all(&folder));
     std::fs::create_dir_all(folder.join("in")).unwrap();
@@ -703,7 +703,7 @@ fn a_restart_goes_on_from_a_watermark_that_no_row_ahead_has_moved() {
 }
 
 #[test]
-fn a_limit_of_event_times_ahead_belongs_to_a_watermark() {
+fn a_limit_of_future_event_times_needs_a_watermark() {
     let session = Session::new();
     events(&session);
     let stream = session.sql("SELECT * FROM STREAM events").unwrap();

@@ -61,7 +61,7 @@ impl Folder {
 }
 
 #[test]
-fn names_that_are_passed_over() {
+fn hidden_names_are_skipped() {
     let folder = Folder::new("hidden");
     for (n, name) in
         ["a.json", "_b.json", ".c.json", "d.json._COPYING_", "e_.json"].iter().enumerate()
@@ -88,7 +88,7 @@ fn a_folder_of_a_partition_may_begin_with_an_underscore() {
 }
 
 #[test]
-fn patterns_with_escapes() {
+fn patterns_with_escapes_match_literally() {
     let folder = Folder::new("escapes");
     for (n, name) in ["a*b", "axb", "a[b", "a{b", "a,b"].iter().enumerate() {
         folder.row(&format!("{name}/x.json"), n as i64);
@@ -142,7 +142,7 @@ fn files_among_the_folders_of_partitions() {
 }
 
 #[test]
-fn partition_columns_stand_behind_those_of_a_given_schema() {
+fn partition_columns_follow_those_of_a_given_schema() {
     let folder = Folder::new("order");
     folder.row("in/p=7/a.json", 1);
     let rows = |ddl| folder.rows("json", Some(ddl), "in", &[]);
@@ -260,7 +260,7 @@ fn files_that_cannot_be_read_may_be_ignored() {
 
 #[cfg(unix)]
 #[test]
-fn pipes_and_links_in_a_circle_are_passed_over() {
+fn pipes_and_circular_links_are_skipped() {
     let folder = Folder::new("pipes");
     folder.row("in/a.json", 1);
     folder.row("in/p=2/b.json", 2);
@@ -346,7 +346,7 @@ fn an_aggregate_without_keys_has_a_row_over_no_file() {
 
 /// A stream reports each skipped path once, and counts the paths.
 #[test]
-fn a_stream_counts_the_paths_that_are_no_files() {
+fn a_stream_counts_paths_that_are_not_files() {
     use std::sync::Mutex;
     static NOTICES: Mutex<Vec<String>> = Mutex::new(Vec::new());
     let folder = Folder::new("special");

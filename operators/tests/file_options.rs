@@ -65,7 +65,7 @@ fn folder(name: &str) -> Folder {
 }
 
 #[test]
-fn the_page_names_the_options_that_there_are() {
+fn the_reference_page_lists_exactly_the_existing_options() {
     let folder = folder("options");
     let mut wrong = Vec::new();
     let all = rows(&["option", "for example", "text", "csv", "json", "parquet", "orc"]);
@@ -89,7 +89,7 @@ fn the_page_names_the_options_that_there_are() {
 }
 
 #[test]
-fn every_default_of_the_page_may_be_given() {
+fn every_default_on_the_page_is_accepted() {
     let folder = folder("defaults");
     let mut tried = 0;
     for cells in
@@ -116,7 +116,7 @@ fn every_default_of_the_page_may_be_given() {
 }
 
 #[test]
-fn what_the_page_calls_refused_is_refused() {
+fn options_that_the_page_lists_as_refused_are_refused() {
     let folder = folder("refused");
     for cells in rows(&["option", "for example", "formats", "why"]) {
         let (option, value, why) = (code(cells[0]), code(cells[1]), cells[3]);
@@ -133,7 +133,7 @@ fn what_the_page_calls_refused_is_refused() {
 }
 
 #[test]
-fn every_compression_of_the_page_is_taken_and_no_other() {
+fn exactly_the_compressions_of_the_page_are_accepted() {
     let folder = folder("compressions");
     let all = rows(&["compression", "text", "csv", "json", "parquet", "orc"]);
     assert!(all.len() > 5, "{}", all.len());

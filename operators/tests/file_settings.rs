@@ -80,7 +80,7 @@ fn below(folder: &Path, texts: &mut Vec<String>) {
 const AT_US: i64 = 1_710_050_523_000_000;
 
 #[test]
-fn times_without_a_zone_are_of_the_session() {
+fn times_without_a_zone_are_read_in_the_zone_of_the_session() {
     let folder = Folder::new("zone-read");
     folder.write("csv/a.csv", b"2024-03-10 01:02:03\n");
     folder.write("json/a.json", b"{\"t\":\"2024-03-10 01:02:03\"}\n");
@@ -103,7 +103,7 @@ fn times_without_a_zone_are_of_the_session() {
 }
 
 #[test]
-fn folders_name_times_of_the_session() {
+fn times_in_folder_names_are_read_in_the_zone_of_the_session() {
     let folder = Folder::new("zone-folders");
     folder.write("in/t=2024-03-10 01%3A02%3A03/a.json", b"{\"n\":1}\n");
     let session = in_new_york();

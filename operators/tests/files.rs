@@ -124,7 +124,7 @@ fn json_and_csv_in_other_character_sets() {
 
 /// A restart in the middle of an array continues with the next element.
 #[test]
-fn a_stream_goes_on_in_the_middle_of_an_array() {
+fn a_stream_continues_in_the_middle_of_an_array() {
     const ELEMENTS: usize = 30_000;
     let folder = Folder::new("json-array-resumed");
     let elements: Vec<String> = (0..ELEMENTS).map(|i| format!("{{\"n\":{i}}}")).collect();
@@ -474,7 +474,7 @@ fn schemas_are_inferred_as_spark_does() {
 
 /// A stream infers its schema only if the setting for it is on, because the files may change.
 #[test]
-fn a_stream_is_not_given_a_schema_by_chance() {
+fn a_stream_needs_a_schema() {
     let folder = Folder::new("unasked");
     folder.write("a.json", b"{\"a\":1}\n");
     let job = format!(
@@ -490,7 +490,7 @@ fn a_stream_is_not_given_a_schema_by_chance() {
 }
 
 #[test]
-fn rows_know_their_file() {
+fn rows_have_the_metadata_of_their_file() {
     let folder = Folder::new("metadata");
     let path = folder.write("k=7/a.json", b"{\"a\":1}\n{\"a\":2}\n");
     let session = Session::new();
@@ -596,7 +596,7 @@ mod columnar {
 
     /// A restart in the middle of a file continues with the next row.
     #[test]
-    fn a_stream_goes_on_in_the_middle_of_a_file() {
+    fn a_stream_continues_in_the_middle_of_a_file() {
         for format in ["parquet", "orc"] {
             let folder = Folder::new(&format!("resumed-{format}"));
             written(&folder, &format!("SELECT n FROM {}", session(49_999)), format, &[]);
@@ -613,7 +613,7 @@ mod columnar {
     }
 
     #[test]
-    fn what_does_not_fit_is_refused() {
+    fn incompatible_types_and_damaged_files_are_errors() {
         let folder = Folder::new("columns-refused");
         written(&folder, "SELECT 1 AS a, 'x' AS b", "parquet", &[]);
         let out = folder.0.join("out");

@@ -116,7 +116,7 @@ fn restarts_change_nothing_in_any_kind_of_group() {
 }
 
 #[test]
-fn the_checkpoint_grows_by_what_is_added() {
+fn the_checkpoint_grows_by_the_added_values_only() {
     let scratch = Scratch::new();
     let session = Session::new();
     let stream = session.memory_stream("rows", "k STRING, n BIGINT, t TIMESTAMP").unwrap();

@@ -201,7 +201,7 @@ proptest! {
 
     /// If no record is late, a join gives the result of a join of tables, in both modes.
     #[test]
-    fn a_join_is_that_of_tables(
+    fn a_stream_join_gives_the_rows_of_a_table_join(
         steps in steps(), join in joins(), parallelism in 1usize..4, seed: u64,
     ) {
         let join = Join { delay: 60, ..join };
@@ -269,7 +269,7 @@ fn a_record_with_many_matches() {
 /// Records that a join emits without a match are older than the watermark, but they are not late
 /// after the join.
 #[test]
-fn an_outer_row_is_not_late_behind_its_join() {
+fn an_unmatched_outer_row_is_not_late_after_its_join() {
     for trigger in [CONTINUOUS, Trigger::AsSoonAsPossible] {
         let flow = Flow::new("chain");
         let (mut left_input, left_stream) = flow.channel::<Record>();
@@ -359,7 +359,7 @@ fn many_matches(
 /// The checkpoint contains records, matched flags and the progress of searches. Whenever a query
 /// crashes, no match is lost, and no matched record is emitted as unmatched.
 #[test]
-fn a_crash_at_any_write_loses_and_contradicts_nothing() {
+fn a_crash_at_any_write_loses_no_row_and_emits_no_wrong_null() {
     let whole = |trigger| {
         let seen = Arc::default();
         let way = Run { trigger, parallelism: 1, seed: 3 };
@@ -399,7 +399,7 @@ fn a_crash_at_any_write_loses_and_contradicts_nothing() {
 
 /// The report of an epoch contains the metrics of each side.
 #[test]
-fn a_join_reports_its_sides() {
+fn a_join_reports_the_state_of_each_side() {
     let flow = Flow::new("reports");
     let (mut left_input, left) = flow.channel::<Record>();
     let (mut right_input, right) = flow.channel::<Record>();
@@ -485,7 +485,7 @@ fn an_ordered_join_reads_a_batch_side_by_side() {
 }
 
 #[test]
-fn a_join_that_cannot_work_is_refused() {
+fn an_unsupported_join_is_refused() {
     let refusal = |timed: bool, lower: i64| {
         let flow = Flow::new("refused");
         let (_left_input, left) = flow.channel::<Record>();

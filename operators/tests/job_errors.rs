@@ -6,7 +6,7 @@
 use millstream::session::{Overrides, Session};
 
 #[test]
-fn wrong_jobs_say_where_why_and_what_to_do() {
+fn wrong_jobs_give_position_reason_and_fix() {
     let folder = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/job_errors");
     let (mut seen, mut kinds, mut accepted) = (String::new(), 0, Vec::new());
     for block in include_str!("job_errors/jobs.txt").split("-- ").filter(|block| !block.is_empty())

@@ -26,7 +26,7 @@ fn join_of(run: &Run) -> serde_json::Value {
 }
 
 #[test]
-fn progress_says_what_each_side_holds_and_who_is_waited_for() {
+fn progress_reports_the_rows_of_each_side_and_the_slow_side() {
     for trigger in BOTH {
         let run = start(SQL, trigger, &[]);
         // The right side's watermark, 100, does not let the row at 95 expire yet.
@@ -60,7 +60,7 @@ fn lefts(rows: std::ops::Range<i64>) -> Vec<Event> {
 }
 
 #[test]
-fn the_side_that_is_ahead_is_held_at_the_limit_and_nothing_is_lost() {
+fn the_side_that_is_ahead_waits_at_the_limit_and_loses_no_row() {
     let settings = [("millstream.join.maxStateBytes", "10k")];
     let mut run = start(SQL, CONTINUOUS, &settings);
     let rows = 50_000;
@@ -110,7 +110,7 @@ fn a_limit_may_end_the_query() {
 
 /// With an idle time-out the join continues without the silent side.
 #[test]
-fn a_silent_side_is_passed_over_after_the_idle_timeout() {
+fn an_idle_side_is_ignored_after_the_idle_timeout() {
     let settings =
         [("millstream.join.maxStateBytes", "10k"), ("millstream.idleTimeout", "50 milliseconds")];
     let run = start(SQL, CONTINUOUS, &settings);

@@ -25,7 +25,7 @@ enum Kind {
 enum On {
     /// The key, and the range of the right time in seconds after the left time.
     Range(i64, i64),
-    /// The key, a range without its last second, and the left number smaller than the right one.
+    /// The key, a range without its upper bound, and the left number smaller than the right one.
     RangeAndLess(i64, i64),
     /// The key and the time.
     Time,
@@ -296,7 +296,7 @@ proptest! {
     #![proptest_config(ProptestConfig::with_cases(60))]
 
     #[test]
-    fn each_step_gives_what_the_model_gives(
+    fn each_step_gives_the_rows_of_the_model(
         kind in kind(), on in on(), steps in steps(20, true), parts in 1usize..3,
     ) {
         let (mut model, mut run) = (Model::new(kind, on), run(kind, on, parts, BATCHES));

@@ -97,7 +97,7 @@ fn row(k: i64, t: i64, v: i64) -> Vec<u8> {
 }
 
 #[test]
-fn a_row_with_very_many_matches_leaves_in_steps_and_other_keys_go_on() {
+fn a_row_with_very_many_matches_is_joined_in_steps_without_blocking_other_keys() {
     let (mut join, counts) = join("INNER");
     for v in 0..MANY {
         join.push(true, &row(1, 1000, v)).unwrap();
@@ -185,7 +185,7 @@ fn a_watermark_by_which_very_many_rows_expire_frees_them_in_steps() {
 /// Wherever a query is stopped, the sink's files contain each match once, because the checkpoint
 /// contains the progress of searches.
 #[test]
-fn a_search_goes_on_after_a_restart() {
+fn an_unfinished_search_continues_after_a_restart() {
     let setup = Setup::new("SELECT l.v AS a, r.v AS b FROM l JOIN r ON l.k = r.k", 0, CONTINUOUS);
     let many = 20_000;
     for pauses in 0..8 {
@@ -263,7 +263,7 @@ impl Struck {
 /// Wherever a query crashes, the committed files contain each match once, and no matched row is
 /// emitted as unmatched. This holds if the second run has another mode and parallelism.
 #[test]
-fn a_search_that_was_struck_goes_on_in_either_mode_and_at_another_parallelism() {
+fn an_interrupted_search_continues_in_either_mode_and_at_another_parallelism() {
     const BUSY: Trigger = Trigger::Continuous { interval_ns: 20_000 };
     const ASAP: Trigger = Trigger::AsSoonAsPossible;
     let mut pairs: Vec<String> =

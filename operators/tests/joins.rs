@@ -139,7 +139,7 @@ fn subqueries_over_tables() {
 }
 
 #[test]
-fn what_is_no_answer_is_refused() {
+fn queries_that_a_stream_cannot_answer_are_refused() {
     let session = session();
     session.memory_stream("e", "w STRING, n BIGINT").unwrap();
     for (sql, condition) in [
@@ -172,7 +172,7 @@ fn what_is_no_answer_is_refused() {
 }
 
 #[test]
-fn queries_over_tables_alone() {
+fn batch_queries_over_tables_give_the_expected_rows() {
     for (sql, expected) in [
         (
             "SELECT count(DISTINCT k), count(DISTINCT k, v), sum(DISTINCT length(k)) FROM dim",
@@ -331,7 +331,7 @@ fn user_defined_functions_are_usable_in_sql_and_keep_state() {
 /// The current time is the same for all records of a batch, and it never decreases from batch to
 /// batch.
 #[test]
-fn the_present_time_is_that_of_the_batch() {
+fn the_current_time_is_that_of_the_batch() {
     let session = Session::new();
     let stream = session.memory_stream("e", "n BIGINT").unwrap();
     let frame = session.view("e").unwrap();
@@ -390,7 +390,7 @@ fn without_ansi_integers_wrap_around() {
 
 /// The DataFrame API gives the same results as SQL.
 #[test]
-fn data_frames_say_the_same_as_sql() {
+fn data_frames_give_the_same_rows_as_sql() {
     use millstream::table::expr::{lit, when};
     let session = session();
     let dim = session.view("dim").unwrap();
@@ -483,7 +483,7 @@ fn data_frames_say_the_same_as_sql() {
 /// A subexpression that occurs several times is evaluated once per record, and only if it is
 /// needed.
 #[test]
-fn common_parts_are_computed_once() {
+fn common_subexpressions_are_computed_once() {
     use std::sync::Arc;
     use std::sync::atomic::{AtomicUsize, Ordering};
     for (sql, calls) in [

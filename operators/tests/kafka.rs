@@ -250,7 +250,7 @@ fn headers_and_nulls_are_read_as_they_were_written() {
 }
 
 #[test]
-fn what_cannot_be_read_or_written_is_said() {
+fn unreadable_topics_and_failed_writes_are_errors() {
     let cluster = cluster(&[("t", 1)]);
     let session = Session::new();
     let read = |topic: &str, servers: &str| {
@@ -306,7 +306,7 @@ fn a_consumer_group_is_never_used() {
 }
 
 #[test]
-fn transactions_that_cannot_be_are_refused_at_the_start() {
+fn unsupported_transactions_are_refused_at_the_start() {
     let cluster = cluster(&[("t", 1)]);
     let session = Session::new();
     session.memory_stream("input", "value STRING").unwrap();

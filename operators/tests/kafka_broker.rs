@@ -322,7 +322,7 @@ fn an_old_copy_of_the_checkpoint_is_refused() {
 
 #[test]
 #[ignore = "needs a Kafka broker"]
-fn a_topic_that_was_created_again_is_noticed_though_it_is_longer_than_before() {
+fn a_recreated_topic_is_detected_even_if_it_is_longer_than_before() {
     for trigger in [CONTINUOUS, Trigger::AvailableNow] {
         let fixture = Fixture::new();
         fixture.produce(0..10);

@@ -407,7 +407,7 @@ proptest! {
     #![proptest_config(ProptestConfig::with_cases(40))]
 
     #[test]
-    fn each_step_gives_what_the_model_gives(
+    fn each_step_gives_the_rows_of_the_model(
         query in query(), steps in steps(30), parallelism in 1usize..4, parts in 1usize..4,
     ) {
         // Which row of a key is the first depends on the order of the rows.

@@ -253,7 +253,7 @@ impl ForeachWriter for Opened {
 /// A sink that gets rows before an epoch's marker gets the right epoch number with them, also in
 /// the first epoch after a restart.
 #[test]
-fn after_a_restart_a_sink_goes_on_with_its_epochs() {
+fn after_a_restart_a_sink_continues_its_epoch_numbers() {
     let folder = Folder::new("epochs");
     let session = Session::new();
     let events = session.memory_stream("events", "n BIGINT").unwrap();
@@ -294,9 +294,10 @@ impl Write for Printed {
     }
 }
 
-/// In continuous mode the console prints rows before their epoch's marker, with the epoch's number.
+/// A restarted continuous query heads the rows on the console with the number of their epoch. The
+/// rows are printed before their epoch's marker, so the sink must know the number from the start.
 #[test]
-fn after_a_restart_the_console_goes_on_with_its_epochs() {
+fn after_a_restart_the_console_continues_its_epoch_numbers() {
     let (folder, session) = (Folder::new("console"), Session::new());
     let events = session.memory_stream("events", "n BIGINT").unwrap();
     for run in 0..2 {
@@ -321,7 +322,7 @@ fn after_a_restart_the_console_goes_on_with_its_epochs() {
 
 /// A row that a filter drops does not move the watermark, unless the filter reads the event time.
 #[test]
-fn a_filter_keeps_the_watermark_back_as_in_spark() {
+fn rows_dropped_by_a_filter_do_not_move_the_watermark_as_in_spark() {
     for (name, sql, minutes) in [
         ("and", "SELECT ts, k FROM e WHERE ts > '1970-01-01' AND n < 6", 725),
         ("or", "SELECT ts, k FROM e WHERE ts > '1970-01-01' OR n < 6", 745),

@@ -86,7 +86,7 @@ fn folder(name: &str) -> PathBuf {
 }
 
 #[test]
-fn a_processors_states_count_what_they_own() {
+fn the_reported_state_of_a_processor_includes_heap_memory() {
     let actions = [
         Do::Set,
         Do::Set,
@@ -128,7 +128,7 @@ fn concatenate(folder: &Path) -> (Input<String>, Query) {
 }
 
 #[test]
-fn an_aggregates_states_count_what_they_own() {
+fn the_reported_state_of_an_aggregate_includes_heap_memory() {
     let folder = folder("aggregate");
     let (mut input, query) = concatenate(&folder);
     let mut lengths = Vec::new();
@@ -149,7 +149,7 @@ fn an_aggregates_states_count_what_they_own() {
 /// grouping.
 #[cfg(feature = "sql")]
 #[test]
-fn aggregates_of_tables_count_what_their_values_own() {
+fn the_reported_state_of_sql_aggregates_includes_heap_memory() {
     use millstream::session::Session;
     use millstream::table::value::Value;
     for keys in ["k", "k, session_window(t, '3 seconds')", "k, window(t, '3 seconds')"] {
@@ -180,7 +180,7 @@ fn aggregates_of_tables_count_what_their_values_own() {
 /// that remains after the window has closed, for each addition.
 #[cfg(feature = "sql")]
 #[test]
-fn windows_count_what_their_values_own() {
+fn the_reported_state_of_windows_includes_heap_memory() {
     use millstream::session::Session;
     use millstream::table::value::Value;
     let windows = [

@@ -70,7 +70,7 @@ fn a_constant_null_decides_an_operation_from_either_side() {
 }
 
 #[test]
-fn rows_that_are_written_out_are_computed_as_they_are_written() {
+fn constant_rows_are_computed_without_simplification() {
     let session = Session::new();
     let values = "FROM VALUES (1) AS t(a)";
     for (expression, from, expected) in [

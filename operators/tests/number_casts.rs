@@ -38,11 +38,11 @@ fn compare(ansi: &str, answers: &str) {
 }
 
 #[test]
-fn numbers_are_sparks_in_ansi_mode() {
+fn number_casts_are_those_of_spark_in_ansi_mode() {
     compare("true", include_str!("numbers/ansi.txt"));
 }
 
 #[test]
-fn numbers_are_sparks_without_ansi_mode() {
+fn number_casts_are_those_of_spark_without_ansi_mode() {
     compare("false", include_str!("numbers/older.txt"));
 }

@@ -136,7 +136,7 @@ fn nested_fields_are_found_by_name() {
 }
 
 #[test]
-fn names_that_differ_in_case_alone_are_refused_where_they_are_read() {
+fn names_that_differ_only_in_case_are_refused_when_they_are_read() {
     let folder = Folder::new("parquet-case");
     let fields = "optional int32 a; optional int32 A; optional int32 b;";
     let int = || all(Stored::Int(vec![1]));
@@ -227,7 +227,7 @@ fn wall_clocks_and_instants_are_read_as_each_other() {
 }
 
 #[test]
-fn the_writer_says_which_calendar_its_dates_have() {
+fn the_calendar_of_dates_is_that_of_the_writer() {
     let folder = Folder::new("parquet-calendar");
     let date = || vec![all(Stored::Int(vec![-171_655, 0]))];
     let (old, new) = (r#"{"d":"1500-01-01"}"#, r#"{"d":"1500-01-10"}"#);
@@ -252,7 +252,7 @@ fn the_writer_says_which_calendar_its_dates_have() {
 }
 
 #[test]
-fn a_column_that_cannot_be_read_is_refused_where_it_is_read() {
+fn an_unreadable_column_is_refused_only_when_it_is_read() {
     let folder = Folder::new("parquet-time");
     let fields = "optional int64 t (TIME(MICROS,true)); optional binary s (UTF8);";
     let columns = vec![all(Stored::Long(vec![5])), all(Stored::Text(vec!["a"]))];
@@ -284,7 +284,7 @@ fn written(folder: &Folder, settings: &[(&str, &str)], sql: &str) -> Result<(), 
 }
 
 #[test]
-fn what_is_written_comes_back_without_a_schema() {
+fn written_rows_are_read_back_without_a_schema() {
     let sql = "SELECT INTERVAL '3' MONTH AS y, INTERVAL '1 02:03:04.5' DAY TO SECOND AS t, \
                NULL AS v, array(NULL) AS av, CAST(1.5 AS DECIMAL(5,2)) AS d5, \
                CAST(-1.5 AS DECIMAL(15,2)) AS d15, CAST(-1.5 AS DECIMAL(38,18)) AS d38, \

@@ -29,7 +29,7 @@ fn joined(n: usize, separator: &str, item: impl Fn(usize) -> String) -> String {
 const ROW: &str = "(SELECT 5 AS id, CAST(NULL AS INT) AS no, 0.5D AS half, 1.25 AS dec)";
 
 #[test]
-fn long_runs_have_the_value_of_the_tree() {
+fn long_operator_chains_have_the_value_of_nested_expressions() {
     let n = 3000;
     let ids = |operator: &str| joined(n, operator, |_| "id".to_string());
     let long = |value: i64| Value::Long(value);
@@ -73,7 +73,7 @@ fn long_runs_have_the_value_of_the_tree() {
 /// A long run of operators has exactly the same value and type as two shorter runs. The second run
 /// starts with the result of a subquery over the first 40 terms.
 #[test]
-fn long_runs_compute_in_the_order_of_the_tree() {
+fn long_operator_chains_compute_in_the_order_of_nested_expressions() {
     let operators = ["+", "-", "*", "+", "-", "/"];
     for (terms, ansi) in [
         (["half", "0.1D", "id", "3"], true),
@@ -114,7 +114,7 @@ fn long_runs_compute_in_the_order_of_the_tree() {
 }
 
 #[test]
-fn the_first_operand_that_fails_is_the_error_of_a_run() {
+fn the_error_of_an_operator_chain_is_that_of_its_first_failing_operand() {
     let n = 200;
     let failing = format!("id{} + CAST('x' AS INT){}", " + 1".repeat(n), " + 1 / 0".repeat(n));
     let error = rows(&format!("SELECT {failing} FROM {ROW}")).unwrap_err();
@@ -131,7 +131,7 @@ fn the_first_operand_that_fails_is_the_error_of_a_run() {
 }
 
 #[test]
-fn the_name_of_a_run_is_that_of_the_tree() {
+fn the_column_name_of_an_operator_chain_is_that_of_nested_expressions() {
     for (n, operator) in [(3, "+"), (64, "-"), (65, "+"), (100, "AND"), (300, "*")] {
         let id = if operator == "AND" { "(id = 5)" } else { "id" };
         let frame = Session::new().sql(&format!(
@@ -240,9 +240,9 @@ fn views_are_named_in_any_case() {
     assert_eq!(shown(replaced), Ok(vec![vec![Value::Long(2)]]));
 }
 
-/// Each statement of a text has its own limits.
+/// The limit of copied expressions and operators applies to each statement, not to the whole text.
 #[test]
-fn each_statement_of_a_text_has_bounds_of_its_own() {
+fn the_copy_limit_applies_to_each_statement() {
     let columns = joined(30_000, ", ", |i| format!("{i} AS c{i}"));
     let reads = "SELECT count(*) FROM (SELECT * FROM (SELECT * FROM wide));".repeat(16);
     let mut counted = 0;
@@ -340,7 +340,7 @@ fn a_text_of_many_queries_shows_each_in_order() {
 }
 
 #[test]
-fn beyond_the_bound_of_levels_is_an_error() {
+fn nesting_beyond_the_limit_is_an_error() {
     for text in deep(5000) {
         let error = rows(&text).expect_err(&text[..60]);
         assert!(
@@ -361,7 +361,7 @@ fn beyond_the_bound_of_levels_is_an_error() {
 }
 
 #[test]
-fn what_a_short_text_would_multiply_is_an_error() {
+fn a_short_text_that_expands_beyond_the_copy_limit_is_an_error() {
     let doubled = joined(40, ", ", |i| match i {
         0 => "c0 AS (SELECT 1 AS x)".to_string(),
         i => format!("c{i} AS (SELECT * FROM c{0} UNION ALL SELECT * FROM c{0})", i - 1),
@@ -381,7 +381,7 @@ fn what_a_short_text_would_multiply_is_an_error() {
 }
 
 #[test]
-fn expressions_of_programs_have_the_same_bounds() {
+fn data_frame_expressions_have_the_same_limits() {
     let n: i32 = 50_000;
     let sum = (0..n).fold(col("id"), |sum, i| sum.add(i));
     let either = (0..n).fold(col("id").eq(-1), |either, i| either.or(col("id").eq(i)));

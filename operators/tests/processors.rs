@@ -297,7 +297,7 @@ fn recent(
 }
 
 #[test]
-fn what_has_a_time_to_live_is_not_seen_after_it() {
+fn a_value_is_not_visible_after_its_time_to_live() {
     for trigger in [CONTINUOUS, Trigger::AsSoonAsPossible] {
         let world = Arc::new(SimEnv::new(3));
         let after = |seconds: u64| world.advance(seconds * 1_000_000_000);
@@ -343,7 +343,7 @@ impl Processor<u64, u64> for Later {
 }
 
 #[test]
-fn a_timer_of_processing_time_wakes_a_query_that_gets_nothing() {
+fn a_processing_time_timer_wakes_a_query_without_input() {
     let hour = Trigger::Continuous { interval_ns: 3_600_000_000_000 };
     for trigger in [hour, Trigger::AsSoonAsPossible] {
         let flow = Flow::new("later");
@@ -362,7 +362,7 @@ fn a_timer_of_processing_time_wakes_a_query_that_gets_nothing() {
 }
 
 #[test]
-fn what_a_flow_cannot_do_is_refused() {
+fn unsupported_flows_are_refused() {
     let world = Arc::new(SimEnv::new(1));
     let condition = |flow: Flow<Checkpointed>| {
         let refused = flow.simulate_in(Config::default(), &world, 1);
@@ -432,7 +432,7 @@ fn a_service_learns_how_much_of_its_input_is_committed() {
 /// A record of a sender whose clock is ahead is passed to the side output: on any worker, in both
 /// modes, and whatever other records arrive.
 #[test]
-fn a_record_far_ahead_of_the_clock_goes_to_the_side_output() {
+fn a_record_far_in_the_future_goes_to_the_side_output() {
     for seed in 0..20 {
         for (trigger, parallelism) in [(CONTINUOUS, 1), (Trigger::AvailableNow, 2)] {
             let world = Arc::new(SimEnv::new(seed));

@@ -76,7 +76,7 @@ fn operators_bind_as_close_as_in_spark() {
 
 /// A condition is not an operand without parentheses.
 #[test]
-fn conditions_are_no_operands() {
+fn conditions_without_parentheses_are_not_operands() {
     for expr in [
         "1 IN (1, 2) = true",
         "1 IS NULL = false",
@@ -98,7 +98,7 @@ fn conditions_are_no_operands() {
 }
 
 #[test]
-fn settings_of_string_literals_hold_for_what_follows() {
+fn a_setting_of_string_literals_applies_to_later_statements() {
     let said = |session: &Session, sql: &str| {
         let rows = session.sql(sql).unwrap().collect().unwrap();
         rows[0][0].show(&millstream::table::types::DataType::String, Tz::UTC)
@@ -196,7 +196,7 @@ fn using_joins_keep_both_sides() {
 
 /// ORDER BY can use the columns of the result, and columns of the input that are not selected.
 #[test]
-fn order_by_sees_what_is_not_selected() {
+fn order_by_can_use_columns_that_are_not_selected() {
     check(&[
         ("SELECT a FROM VALUES (1, 'y'), (2, 'x') AS t(a, b) ORDER BY b", "2;1"),
         ("SELECT a, -a AS b FROM VALUES (1, 'y'), (2, 'x') AS t(a, b) ORDER BY b", "2|-2;1|-1"),
@@ -393,7 +393,7 @@ fn names_mean_what_they_do_in_spark() {
 
 /// Searching an array or a map converts an interval to the units of its elements.
 #[test]
-fn intervals_are_looked_for_by_their_units() {
+fn interval_literals_are_recognised_by_their_units() {
     let differ = |kind: &str| format!("DATATYPE_MISMATCH.{kind}_DIFF_TYPES");
     for call in ["contains", "position", "remove", "append", "prepend"] {
         let sql = format!("SELECT array_{call}(array(INTERVAL '2' DAY), INTERVAL '3' HOUR)");
@@ -415,7 +415,7 @@ fn intervals_are_looked_for_by_their_units() {
 }
 
 #[test]
-fn what_is_no_array_is_not_joined_to_arrays() {
+fn concat_of_an_array_and_another_type_is_refused() {
     check_values(&[
         ("concat(array(2), NULL)", "DATATYPE_MISMATCH.DATA_DIFF_TYPES"),
         ("concat(NULL, array('a'))", "DATATYPE_MISMATCH.DATA_DIFF_TYPES"),
@@ -464,7 +464,7 @@ fn dates_are_read_from_the_text_of_other_values() {
 
 /// If a HAVING reads more than the SELECT list, ORDER BY can only use the selected columns.
 #[test]
-fn order_by_behind_having_sees_columns_alone() {
+fn order_by_after_having_resolves_columns_as_in_spark() {
     let unresolved = "UNRESOLVED_COLUMN.WITH_SUGGESTION";
     let unsupported = "UNSUPPORTED_EXPR_FOR_OPERATOR";
     for (select, keys, having, order, expected) in [
@@ -544,7 +544,7 @@ fn sides_of_a_set_operation_have_common_types() {
 }
 
 #[test]
-fn a_set_operation_without_ansi_mode_takes_text_before_numbers() {
+fn without_ansi_mode_a_set_operation_prefers_strings_over_numbers() {
     let session = Session::new();
     session.set("spark.sql.ansi.enabled", "false").unwrap();
     let sql = "SELECT typeof(c), c FROM (SELECT 3 AS c EXCEPT SELECT 'x')";
@@ -554,7 +554,7 @@ fn a_set_operation_without_ansi_mode_takes_text_before_numbers() {
 }
 
 #[test]
-fn sets_of_an_array_hold_zero_without_sign() {
+fn array_set_functions_normalise_negative_zero() {
     check_values(&[
         ("array_distinct(array(-0D, 0D, 7D))", "[0.0, 7.0]"),
         ("array_distinct(array(-0.0F, NULL))", "[0.0, NULL]"),
@@ -571,7 +571,7 @@ fn sets_of_an_array_hold_zero_without_sign() {
 }
 
 #[test]
-fn the_first_of_equal_elements_is_taken() {
+fn array_functions_keep_the_first_of_equal_elements() {
     check_values(&[
         ("array_max(array(-0D, 0D))", "-0.0"),
         ("array_max(array(0D, -0D))", "0.0"),

@@ -70,7 +70,7 @@ fn counted(checkpoint: &Path, trigger: Trigger) -> Session {
 }
 
 #[test]
-fn a_count_goes_on_in_the_other_mode_and_at_another_parallelism() {
+fn a_count_continues_in_the_other_mode_and_at_another_parallelism() {
     let scratch = Scratch::new();
     let session = Session::new();
     let stream = session.memory_stream("rows", "k STRING, n BIGINT").unwrap();
@@ -102,7 +102,7 @@ fn a_count_goes_on_in_the_other_mode_and_at_another_parallelism() {
 }
 
 #[test]
-fn two_queries_on_one_checkpoint_are_refused_and_a_lock_left_behind_is_not_in_the_way() {
+fn two_queries_on_one_checkpoint_are_refused_and_a_stale_lock_file_is_ignored() {
     let scratch = Scratch::new();
     let session = counted(&scratch.0, CONTINUOUS);
     assert!(scratch.0.join("lock").exists(), "left behind");
@@ -288,7 +288,7 @@ fn committed_numbers(folder: &Path) -> Vec<i64> {
 }
 
 #[test]
-fn sinks_that_need_a_checkpoint_or_a_batch_say_so() {
+fn sinks_check_checkpoint_trigger_and_output_mode_at_start() {
     let session = Session::new();
     session.memory_stream("rows", "k STRING, n BIGINT").unwrap();
     let frame = || session.sql("SELECT k FROM rows").unwrap().write_stream();

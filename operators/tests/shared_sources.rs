@@ -154,7 +154,7 @@ fn each_branch_has_every_row_and_the_stream_is_read_once() {
 }
 
 #[test]
-fn a_query_that_reads_its_stream_twice_goes_on_over_restarts() {
+fn a_query_that_reads_its_stream_twice_continues_after_restarts() {
     let folder = Folder::new();
     let session = Session::new();
     let stream = session.memory_stream("rows", "k STRING, n BIGINT").unwrap();
@@ -187,7 +187,7 @@ fn a_query_that_reads_its_stream_twice_goes_on_over_restarts() {
 
 /// A DataFrame query can use a frame, a clone of it and a view of it, which are one source.
 #[test]
-fn a_frame_may_be_used_again() {
+fn a_data_frame_can_be_reused() {
     for trigger in TRIGGERS {
         let (folder, session) = (Folder::new(), Session::new());
         let stream = session.memory_stream("rows", "k STRING, n BIGINT").unwrap();

@@ -394,7 +394,7 @@ impl Sender {
 }
 
 #[test]
-fn what_was_acknowledged_to_many_senders_is_neither_lost_nor_doubled() {
+fn acknowledged_lines_of_many_senders_are_neither_lost_nor_duplicated() {
     for trigger in TRIGGERS {
         let (scratch, port) = (Scratch::new(), free_port());
         let text = port.to_string();

@@ -58,7 +58,7 @@ fn values(session: &Session) -> Vec<String> {
 }
 
 #[test]
-fn lines_arrive_whole_however_they_are_cut() {
+fn lines_arrive_whole_however_writes_split_them() {
     for trigger in [CONTINUOUS, Trigger::AsSoonAsPossible] {
         let session = Session::new();
         let (query, listener) = over_socket(
@@ -121,7 +121,7 @@ fn with_line_feeds_alone_a_carriage_return_is_part_of_its_line() {
 }
 
 #[test]
-fn bad_lines_are_set_aside_and_nothing_else_is_lost() {
+fn bad_lines_are_rejected_and_nothing_else_is_lost() {
     for trigger in [CONTINUOUS, Trigger::AsSoonAsPossible] {
         let session = Session::new();
         let options = [("atEnd", "stop"), ("maxLineLength", "1000")];
@@ -187,7 +187,7 @@ fn random_bytes_lose_no_good_line() {
 }
 
 #[test]
-fn a_lost_peer_is_connected_to_again_and_its_half_line_set_aside() {
+fn a_lost_peer_is_reconnected_and_its_unfinished_line_rejected() {
     let session = Session::new();
     let options = [("atEnd", "reconnect")];
     let (query, listener) =
@@ -206,7 +206,7 @@ fn a_lost_peer_is_connected_to_again_and_its_half_line_set_aside() {
 }
 
 #[test]
-fn a_peer_that_leaves_leaves_the_query_up_as_in_spark() {
+fn a_query_keeps_running_when_the_peer_disconnects_as_in_spark() {
     let session = Session::new();
     let (query, listener) =
         over_socket(&session, &[], "SELECT value FROM lines", "append", CONTINUOUS);
@@ -293,7 +293,7 @@ fn a_slow_receiver_holds_the_sender_back_and_loses_nothing() {
 }
 
 #[test]
-fn what_cannot_be_opened_is_said_at_start() {
+fn a_socket_that_cannot_be_opened_is_an_error_at_start() {
     let start = |port: u16, host: &str, mode: &str| {
         let session = Session::new();
         let reader =

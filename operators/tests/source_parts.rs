@@ -165,7 +165,7 @@ fn each_file_is_read_once_by_one_part_over_a_restart() {
 
 /// Windows do not wait for partitions that have nothing to read.
 #[test]
-fn a_part_without_files_holds_no_window_back() {
+fn a_partition_without_files_does_not_delay_windows() {
     let windows = "SELECT window.start, count(*) FROM (SELECT * FROM rows) \
                    WATERMARK ts DELAY OF INTERVAL 1 SECOND GROUP BY window(ts, '10 seconds')";
     for trigger in [CONTINUOUS, Trigger::AsSoonAsPossible] {
@@ -225,7 +225,7 @@ fn a_rate_in_parts_is_one_sequence_over_a_restart() {
 
 /// Each partition has its own log of received lines and continues after it.
 #[test]
-fn durable_parts_go_on_over_restarts() {
+fn durable_partitions_continue_after_restarts() {
     let folder = Folder::new();
     let mut lines = 0;
     for run in 0..4 {

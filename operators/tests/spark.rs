@@ -32,7 +32,7 @@ fn ours(session: &Session, zone: Tz, sql: &str) -> Result<(String, Option<String
 }
 
 #[test]
-fn expressions_are_what_spark_makes_of_them() {
+fn expressions_give_the_results_of_spark() {
     let zone = zone("America/New_York").unwrap();
     let session = Session::new();
     session.set("spark.sql.session.timeZone", &zone.name()).unwrap();
@@ -80,7 +80,7 @@ const WRITTEN_AS_A_BRANCH: [&str; 3] = [
 /// `tools/spark/avro.py` writes `spark/avro.jsonl`. Most Avro errors of Spark have no condition,
 /// which the file shows as `?`. For these, any error of Millstream is correct.
 #[test]
-fn avro_is_what_spark_makes_of_it() {
+fn avro_functions_give_the_results_of_spark() {
     let zone = zone("America/New_York").unwrap();
     let session = Session::new();
     session.set("spark.sql.session.timeZone", &zone.name()).unwrap();

@@ -103,7 +103,7 @@ fn a_word_without_parentheses_is_a_column_first() {
 }
 
 #[test]
-fn a_row_of_values_may_be_a_struct() {
+fn a_single_struct_is_expanded_to_a_row_of_values() {
     check(
         &Session::new(),
         &[
@@ -153,7 +153,7 @@ fn fields_of_struct_are_named_with_or_without_as() {
 }
 
 #[test]
-fn timestamps_have_no_zone_where_a_setting_says_so() {
+fn the_type_timestamp_follows_a_setting() {
     let session = Session::new();
     session.set("spark.sql.session.timeZone", "America/New_York").unwrap();
     session.set("spark.sql.timestampType", "TIMESTAMP_NTZ").unwrap();
@@ -302,7 +302,7 @@ fn arguments_behind_a_null_are_not_evaluated() {
 }
 
 #[test]
-fn a_wrong_pattern_is_the_error_of_the_rows_that_need_it() {
+fn a_wrong_pattern_is_an_error_only_in_rows_that_use_it() {
     let session = Session::new();
     for (expression, of_true) in [
         ("if(a, date_format(DATE'2024-01-01', '{'), '-')", "INCONSISTENT_BEHAVIOR_CROSS_VERSION"),
@@ -324,7 +324,7 @@ fn a_wrong_pattern_is_the_error_of_the_rows_that_need_it() {
 }
 
 #[test]
-fn a_window_may_be_made_of_another() {
+fn a_window_can_be_computed_from_another() {
     let from = "FROM VALUES (TIMESTAMP'2024-01-01 01:30:00') AS a(t)";
     for (window, expected) in [
         ("window(window(t, '1 hour').start, '2 hours').start", "2024-01-01 00:00:00"),
@@ -357,7 +357,7 @@ fn a_window_may_be_made_of_another() {
 }
 
 #[test]
-fn base64_breaks_lines_where_a_setting_says_so() {
+fn line_breaks_of_base64_follow_a_setting() {
     let session = Session::new();
     let query = "SELECT length(base64(CAST(repeat('a', 58) AS BINARY)))";
     check(&session, &[(query, "80")]);
@@ -447,7 +447,7 @@ fn columns_and_views_are_shown() {
 }
 
 #[test]
-fn what_cannot_be_described_is_refused() {
+fn unsupported_describe_statements_are_refused() {
     for (statement, condition) in [
         ("DESCRIBE nowhere", "TABLE_OR_VIEW_NOT_FOUND"),
         ("DESCRIBE shop nothing", "COLUMN_NOT_FOUND"),
@@ -498,7 +498,7 @@ fn a_subquery_is_sampled_as_a_table_is() {
 }
 
 #[test]
-fn nulls_are_left_out_only_by_functions_that_can() {
+fn ignore_nulls_is_accepted_only_by_functions_that_support_it() {
     let of = |call: &str| format!("SELECT {call} FROM VALUES (NULL), (2), (3) AS t(a)");
     for (call, expected) in [
         ("first_value(a) IGNORE NULLS", "2"),

@@ -91,7 +91,7 @@ fn combined(parallelism: usize, parts: usize) -> (Flow, Arc<Mutex<BTreeMap<Strin
 }
 
 #[test]
-fn what_is_put_together_in_two_levels_is_the_same_on_every_schedule() {
+fn two_level_aggregation_gives_the_same_on_every_schedule() {
     for seed in 0..1_000 {
         let (parallelism, parts) = (1 + seed as usize % 3, 1 + seed as usize % 4);
         let (flow, counts) = combined(parallelism, parts);

@@ -2,21 +2,21 @@
 //!
 //! | mistake | tests here, in `join_steps`, `join_limits` and `join_model` |
 //! |---|---|
-//! | 1. a row that had a match is also emitted with NULLs | `no_null_for_a_row_that_had_matched_when_its_match_has_expired` |
-//! | 2. a row that expires when it arrives finds no match | `a_row_that_expires_in_the_batch_in_which_it_comes_is_seen_and_leaves`, `a_row_that_has_expired_when_it_comes_sees_the_others_and_leaves` |
-//! | 3. rows of one batch do not match each other | `rows_of_a_batch_see_each_other_and_stay_what_they_are` |
+//! | 1. a row that had a match is also emitted with NULLs | `a_matched_row_is_not_emitted_with_nulls_after_its_match_has_expired` |
+//! | 2. a row that expires when it arrives finds no match | `a_row_that_expires_in_its_first_batch_matches_and_is_evicted`, `a_row_that_is_expired_on_arrival_matches_and_is_evicted` |
+//! | 3. rows of one batch do not match each other | `rows_of_a_batch_match_each_other` |
 //! | 4. an operator or a side uses the watermark of another one | `each_operator_has_its_own_watermark_also_after_a_restart`, `each_side_has_its_own_watermark_also_after_a_restart` |
-//! | 5. rows without a match are late for operators downstream | `outer_rows_are_not_late_for_the_aggregate_behind_the_join` |
+//! | 5. rows without a match are late for operators downstream | `outer_rows_are_not_late_for_the_aggregate_after_the_join` |
 //! | 6. NULL, NaN or -0.0 as keys are compared wrongly | `null_keys_match_only_where_null_equals_null_and_nan_and_zero_are_one_value` |
 //! | 7. the faster input's watermark makes rows of the slower one late | `the_slow_side_loses_no_row_to_the_watermark_of_the_fast_one` |
-//! | 8. asymmetric ranges give wrong results, or their bounds overflow | `ranges_may_be_lopsided_wholly_before_or_after_or_one_instant`, `bounds_at_the_ends_of_time_do_not_overflow` |
-//! | 9. the index of expired rows is evicted, but not the rows | `rows_that_expire_free_their_index_and_themselves_of_all_keys`, `a_side_that_has_ended_does_not_keep_the_rows_of_the_other` |
+//! | 8. asymmetric ranges give wrong results, or their bounds overflow | `ranges_can_be_asymmetric_one_sided_or_a_single_instant`, `bounds_at_the_ends_of_time_do_not_overflow` |
+//! | 9. the index of expired rows is evicted, but not the rows | `rows_that_expire_free_their_index_and_themselves_of_all_keys`, `an_ended_side_does_not_delay_the_expiry_of_the_other` |
 //! | 10. only keys with new rows are evicted | `keys_without_new_rows_are_evicted_too` |
-//! | 11. a semi, anti, left or full join becomes an inner join | `each_kind_is_itself_in_both_modes`, `each_kind_is_itself_with_conditions_of_one_side_and_of_both` |
-//! | 12. a row with very many matches blocks all others | `a_row_with_many_matches_leaves_in_steps`, `a_row_with_very_many_matches_leaves_in_steps_and_other_keys_go_on`, `a_search_goes_on_after_a_restart` |
-//! | 13. an idle side blocks the join for ever | `an_idle_side_holds_rows_back_and_no_longer_than_the_timeout`, and `join_limits` |
+//! | 11. a semi, anti, left or full join becomes an inner join | `each_kind_of_join_is_right_in_both_modes`, `each_kind_of_join_is_right_with_conditions_on_one_side_and_on_both` |
+//! | 12. a row with very many matches blocks all others | `a_row_with_many_matches_is_joined_in_steps`, `a_row_with_very_many_matches_is_joined_in_steps_without_blocking_other_keys`, `an_unfinished_search_continues_after_a_restart` |
+//! | 13. an idle side blocks the join for ever | `an_idle_side_delays_rows_until_the_timeout_only`, and `join_limits` |
 //! | 14. joins of a stream with itself or its aggregate, or of three streams, fail | `self_joins_own_aggregates_three_streams_and_tables_in_between` |
-//! | 15. a restart loses buffered rows or matched flags | `a_restart_in_the_middle_keeps_rows_bits_watermarks_and_what_is_due`, and all tests that use `rows` |
+//! | 15. a restart loses buffered rows or matched flags | `a_restart_keeps_rows_matched_flags_watermarks_and_pending_expiry`, and all tests that use `rows` |
 #![cfg(feature = "sql")]
 
 mod two_streams;
@@ -76,7 +76,7 @@ fn rows_of_ways(
 }
 
 #[test]
-fn no_null_for_a_row_that_had_matched_when_its_match_has_expired() {
+fn a_matched_row_is_not_emitted_with_nulls_after_its_match_has_expired() {
     // The right row expires at 100 s and the left one only at 110 s, because of its range.
     let sql = format!("{ALL} LEFT JOIN r ON {SOON}");
     let first: [&[Event]; 2] = [&[event(1, 100, 1)], &[event(1, 100, 2)]];
@@ -94,7 +94,7 @@ fn no_null_for_a_row_that_had_matched_when_its_match_has_expired() {
 }
 
 #[test]
-fn a_row_that_expires_in_the_batch_in_which_it_comes_is_seen_and_leaves() {
+fn a_row_that_expires_in_its_first_batch_matches_and_is_evicted() {
     let sql = format!("{ALL} FULL JOIN r ON {SOON}");
     let run = start(&sql, BATCHES);
     run.step(&[event(9, 100, 0)], &[event(9, 100, 0)]);
@@ -108,7 +108,7 @@ fn a_row_that_expires_in_the_batch_in_which_it_comes_is_seen_and_leaves() {
 }
 
 #[test]
-fn a_row_that_has_expired_when_it_comes_sees_the_others_and_leaves() {
+fn a_row_that_is_expired_on_arrival_matches_and_is_evicted() {
     // A left row matches right rows that are ten to twenty seconds older. At the watermark 100 a
     // left row at 105 is not late, but no future right row can match it.
     let on =
@@ -139,7 +139,7 @@ fn a_row_that_has_expired_when_it_comes_sees_the_others_and_leaves() {
 }
 
 #[test]
-fn rows_of_a_batch_see_each_other_and_stay_what_they_are() {
+fn rows_of_a_batch_match_each_other() {
     // The rows have different lengths, so that wrong reuse of a buffer would be visible.
     let sql = "SELECT l.k, l.v, r.v FROM l JOIN r ON l.k = r.k";
     let l: Vec<Event> = (0..50).map(|v| event(v % 3, 100, v)).collect();
@@ -194,7 +194,7 @@ fn each_side_has_its_own_watermark_also_after_a_restart() {
 }
 
 #[test]
-fn outer_rows_are_not_late_for_the_aggregate_behind_the_join() {
+fn outer_rows_are_not_late_for_the_aggregate_after_the_join() {
     let sql = "SELECT unix_seconds(window.start), count(*), count(w) FROM (SELECT l.t, r.v AS w FROM l \
                LEFT JOIN r ON l.k = r.k AND r.t >= l.t AND r.t <= l.t + INTERVAL '30' SECOND) \
                GROUP BY window(t, '10 seconds')";
@@ -248,7 +248,7 @@ fn the_slow_side_loses_no_row_to_the_watermark_of_the_fast_one() {
 }
 
 #[test]
-fn ranges_may_be_lopsided_wholly_before_or_after_or_one_instant() {
+fn ranges_can_be_asymmetric_one_sided_or_a_single_instant() {
     let l = [event(1, 1000, 1)];
     let r: Vec<Event> = [900, 950, 990, 999, 1000, 1001, 1010, 1050, 1100]
         .into_iter()
@@ -350,7 +350,7 @@ fn keys_without_new_rows_are_evicted_too() {
 
 /// A side that has ended counts as idle, so the join ignores it after the idle time-out.
 #[test]
-fn a_side_that_has_ended_does_not_keep_the_rows_of_the_other() {
+fn an_ended_side_does_not_delay_the_expiry_of_the_other() {
     let sql = format!("SELECT l.v, r.v FROM l LEFT JOIN r ON {SOON}");
     let mut run = start(&sql, CONTINUOUS);
     let mut got = run.step(&[event(1, 100, 1)], &[event(1, 100, -1)]);
@@ -371,7 +371,7 @@ fn a_side_that_has_ended_does_not_keep_the_rows_of_the_other() {
 }
 
 #[test]
-fn each_kind_is_itself_with_conditions_of_one_side_and_of_both() {
+fn each_kind_of_join_is_right_with_conditions_on_one_side_and_on_both() {
     let step: [&[Event]; 2] = [
         &[event(1, 100, 1), event(1, 100, 50), event(2, 100, 3), event(4, 100, 9)],
         &[event(1, 101, 40), event(1, 102, 5), event(3, 100, 6), event(4, 101, 99)],
@@ -411,7 +411,7 @@ fn each_kind_is_itself_with_conditions_of_one_side_and_of_both() {
 }
 
 #[test]
-fn each_kind_is_itself_in_both_modes() {
+fn each_kind_of_join_is_right_in_both_modes() {
     let step: [&[Event]; 2] = [
         &[event(1, 100, 1), event(1, 100, 2), event(2, 100, 3)],
         &[event(1, 101, 4), event(1, 102, 5), event(3, 100, 6)],
@@ -443,7 +443,7 @@ fn each_kind_is_itself_in_both_modes() {
 }
 
 #[test]
-fn a_row_with_many_matches_leaves_in_steps() {
+fn a_row_with_many_matches_is_joined_in_steps() {
     let run = start("SELECT l.v, r.v FROM l JOIN r ON l.k = r.k", BATCHES);
     let many = 20_000;
     let l: Vec<Event> = (0..many).map(|v| event(1, 100, v)).collect();
@@ -463,7 +463,7 @@ fn a_row_with_many_matches_leaves_in_steps() {
 }
 
 #[test]
-fn an_idle_side_holds_rows_back_and_no_longer_than_the_timeout() {
+fn an_idle_side_delays_rows_until_the_timeout_only() {
     let sql = format!("{ALL} LEFT JOIN r ON {SOON}");
     let run = start(&sql, BATCHES);
     run.step(&[event(1, 100, 1)], &[]);
@@ -497,7 +497,7 @@ fn self_joins_own_aggregates_three_streams_and_tables_in_between() {
 }
 
 #[test]
-fn a_restart_in_the_middle_keeps_rows_bits_watermarks_and_what_is_due() {
+fn a_restart_keeps_rows_matched_flags_watermarks_and_pending_expiry() {
     let sql = format!("{ALL} FULL JOIN r ON {SOON}");
     for (from, to) in
         [(BATCHES, BATCHES), (CONTINUOUS, CONTINUOUS), (BATCHES, CONTINUOUS), (CONTINUOUS, BATCHES)]

@@ -206,7 +206,7 @@ fn a_memory_stream_feeds_one_query_and_a_name_one_active_query() {
 }
 
 #[test]
-fn union_brings_streams_together_and_widens_types() {
+fn union_merges_streams_and_widens_types() {
     let session = Session::new();
     let a = session.memory_stream("a", "w STRING, n INT").unwrap();
     let b = session.memory_stream("b", "w STRING, n BIGINT").unwrap();
@@ -345,7 +345,7 @@ fn the_language_over_a_stream() {
 
 /// The largest and smallest values give a result or an error with a condition, never a panic.
 #[test]
-fn extremes_do_not_panic() {
+fn extreme_values_do_not_panic() {
     let session = Session::new();
     session.set("spark.sql.session.timeZone", "Asia/Tokyo").unwrap();
     let min = "timestamp_micros(-9223372036854775808)";

@@ -89,7 +89,7 @@ fn a_packet_capture_is_imported_inspected_and_exported_and_imported_again() {
 }
 
 #[test]
-fn errors_say_where_why_and_what_to_do() {
+fn errors_give_position_reason_and_fix() {
     let scratch = Scratch::new("captures-errors");
     let (pcap, capture) = (scratch.file("lines.pcap"), scratch.file("lines.capture"));
     let file = datagrams(&["one\n", "two\n"]);
@@ -127,7 +127,7 @@ fn errors_say_where_why_and_what_to_do() {
 }
 
 #[test]
-fn damage_in_a_capture_is_said_and_the_rest_is_read() {
+fn damage_in_a_capture_is_reported_and_the_rest_is_read() {
     let scratch = Scratch::new("captures-damage");
     let (pcap, capture) = (scratch.file("lines.pcap"), scratch.file("lines.capture"));
     std::fs::write(&pcap, datagrams(&["one\n", "two\n"])).unwrap();
@@ -151,7 +151,7 @@ fn damage_in_a_capture_is_said_and_the_rest_is_read() {
 // ---- a folder of captures with descriptions ----
 
 #[test]
-fn every_capture_of_a_folder_holds_what_its_description_says() {
+fn every_capture_of_a_folder_matches_its_description() {
     let Some(folder) = std::env::var_os("MILLSTREAM_CAPTURES") else { return };
     let mut names: Vec<PathBuf> =
         std::fs::read_dir(&folder).unwrap().map(|entry| entry.unwrap().path()).collect();

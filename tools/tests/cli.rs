@@ -29,7 +29,7 @@ fn view(port: u16, more: &str) -> String {
 
 /// The reader has closed the pipe from the start, so nothing can be written to it.
 #[test]
-fn a_reader_that_has_enough_is_no_failure() {
+fn a_closed_output_pipe_is_not_a_failure() {
     for args in [&["functions"][..], &["bench", "hop", "--rounds", "1", "--pings", "1000"]] {
         let (reader, writer) = std::io::pipe().unwrap();
         drop(reader);
@@ -42,7 +42,7 @@ fn a_reader_that_has_enough_is_no_failure() {
 
 #[cfg(target_os = "linux")]
 #[test]
-fn output_that_finds_no_room_is_a_failure() {
+fn output_to_a_full_disk_is_a_failure() {
     let full = std::fs::OpenOptions::new().write(true).open("/dev/full").unwrap();
     let child = millstream().arg("functions").stdout(full).stderr(Stdio::piped()).spawn().unwrap();
     let output = child.wait_with_output().unwrap();
@@ -52,7 +52,7 @@ fn output_that_finds_no_room_is_a_failure() {
 }
 
 #[test]
-fn wrong_jobs_exit_with_2_and_say_where_why_and_what_to_do() {
+fn wrong_jobs_exit_with_2_and_print_position_reason_and_fix() {
     let table = "CREATE STREAMING TABLE t USING console AS SELECT";
     for (text, parts) in [
         (
@@ -82,7 +82,7 @@ fn wrong_jobs_exit_with_2_and_say_where_why_and_what_to_do() {
 }
 
 #[test]
-fn what_cannot_be_opened_exits_with_1() {
+fn a_job_whose_sources_cannot_be_opened_exits_with_1() {
     let (_reserved, port) = common::reserved_port();
     let text = format!(
         "{}CREATE STREAMING TABLE t USING console AS SELECT value FROM lines",
@@ -235,7 +235,7 @@ fn benches_run_and_check_their_results() {
 
 /// Each NEXMark query gives the results of its hand-written implementation.
 #[test]
-fn queries_of_nexmark_give_the_results_by_hand() {
+fn nexmark_queries_give_the_results_of_the_hand_written_loops() {
     // In ten seconds of event time windows close, in a minute auctions and sessions end. q2 has few
     // results, because it looks for few auctions.
     let ten_seconds: &[(&str, u64)] = &[("q0", 3), ("q1", 3), ("q5", 3)];
@@ -263,7 +263,7 @@ fn queries_of_nexmark_give_the_results_by_hand() {
     let queries = ten_seconds.iter().map(|(query, least)| (query, "10", least));
     let queries = queries.chain(minute.iter().map(|(query, least)| (query, "60", least)));
     let queries: Vec<_> = queries.collect();
-    // Most of the time is waiting for the schedule.
+    // Six queries run at a time, because each mostly waits for the time of its next event.
     std::thread::scope(|scope| {
         for part in 0..6 {
             let queries = queries.iter().skip(part).step_by(6);
@@ -339,7 +339,7 @@ fn runs_are_recorded_plotted_and_compared() {
 }
 
 #[test]
-fn the_doctor_says_what_it_found() {
+fn the_doctor_prints_its_findings() {
     let report = json(&["doctor", "--json"]);
     let findings = report["findings"].as_array().unwrap();
     for what in ["cores", "clock", "wake-up after 1 ms", "interruptions", "fsync"] {
@@ -475,7 +475,7 @@ fn a_query_is_explained_without_a_checkpoint_and_not_run_without() {
 }
 
 #[test]
-fn notices_of_bad_records_name_the_file_and_what_became_of_them() {
+fn notices_of_bad_records_name_the_file_and_the_outcome() {
     let scratch = Scratch::new("cli-notices");
     std::fs::write(scratch.0.join("a.csv"), "a,1\nb,x\n").unwrap();
     let query = |mode: &str| {
@@ -615,7 +615,7 @@ fn tables_of_several_consoles_name_their_query() {
 
 #[cfg(target_os = "linux")]
 #[test]
-fn reports_that_cannot_be_written_are_said_once_and_counted() {
+fn unwritable_reports_are_reported_once_and_counted() {
     let folder = Scratch::new("cli-full-progress");
     let args = ["--progress", "/dev/full"];
     let output = job("run", &printing_job(&folder.0, &["first", "second"]), &args);
@@ -645,7 +645,7 @@ fn a_query_that_fails_before_its_first_commit_counts_nothing() {
 }
 
 #[test]
-fn what_is_wrong_with_one_of_several_queries_names_it() {
+fn an_error_in_one_of_several_queries_names_the_query() {
     let folder = Scratch::new("cli-misspelt");
     let text = failing_job(&folder.0, "stop").replace("value - 3", "valeu - 3");
     let output = job("run", &text, &[]);

@@ -5,11 +5,12 @@
 
 mod common;
 
-use common::{Numbers, Scratch};
+use common::Scratch;
 use millstream_engine::capture::{
     CaptureReader, CaptureWriter, ConnectionInfo, Direction, Gap, GapCause, Head, Item, Kind,
     Opener, Protocol, WriterOptions,
 };
+use millstream_engine::env::random::SplitMix;
 use std::cell::Cell;
 use std::io::{Cursor, Read, Seek, SeekFrom, Write};
 use std::net::{SocketAddr, TcpListener};
@@ -215,7 +216,7 @@ fn reader_offset_is_within(item: &Item<'_>, length: usize) -> bool {
 }
 
 #[test]
-fn bytes_that_are_left_out_or_put_in_are_found() {
+fn removed_and_inserted_bytes_are_detected() {
     for compress in [false, true] {
         let events = events(12, 0);
         let whole = written(&events, compress);
@@ -237,24 +238,25 @@ fn bytes_that_are_left_out_or_put_in_are_found() {
 // ---- the commands ----
 
 /// Damages bytes in one of several ways.
-fn mutated(whole: &[u8], numbers: &mut Numbers) -> Vec<u8> {
+fn mutated(whole: &[u8], random: &mut SplitMix) -> Vec<u8> {
     let mut bytes = whole.to_vec();
-    for _ in 0..=numbers.index(4) {
-        let at = numbers.index(bytes.len());
-        let end = (at + numbers.index(200)).min(bytes.len());
-        match numbers.index(7) {
+    let mut index = |below: usize| random.below(below.max(1) as u64) as usize;
+    for _ in 0..=index(4) {
+        let at = index(bytes.len());
+        let end = (at + index(200)).min(bytes.len());
+        match index(7) {
             0 => bytes.truncate(at),
             1 => drop(bytes.drain(at..end)),
             2 => bytes[at..end].fill(0),
             3 => bytes[at..end].fill(0xFF),
             4 => {
                 let copied = bytes[at..end].to_vec();
-                let to = numbers.index(bytes.len());
+                let to = index(bytes.len());
                 drop(bytes.splice(to..to, copied));
             }
             _ => {
                 if let Some(byte) = bytes.get_mut(at) {
-                    *byte ^= 1 << numbers.index(8);
+                    *byte ^= 1 << index(8);
                 }
             }
         }
@@ -324,7 +326,7 @@ fn check(output: &Output, args: &[&str], file: &Path) {
 }
 
 #[test]
-fn commands_say_what_is_wrong_with_damaged_files() {
+fn commands_report_damaged_files() {
     let files: usize = std::env::var("MILLSTREAM_MUTATIONS")
         .map_or(40, |files| files.parse().expect("a number of files"));
     let scratch = Scratch::new("damaged");
@@ -353,12 +355,12 @@ fn commands_say_what_is_wrong_with_damaged_files() {
         (&ng, false),
         (&gzip, false),
     ];
-    let (mut numbers, sink) = (Numbers(25), sink().to_string());
+    let (mut random, sink) = (SplitMix(25), sink().to_string());
     let (name, out) = (damaged.to_str().unwrap(), out.to_str().unwrap());
     let mut codes = std::collections::BTreeMap::new();
     for n in 0..files {
         let (whole, is_capture) = subjects[n % subjects.len()];
-        std::fs::write(&damaged, mutated(whole, &mut numbers)).unwrap();
+        std::fs::write(&damaged, mutated(whole, &mut random)).unwrap();
         let commands: &[&[&str]] = match (is_capture, n / subjects.len() % 4) {
             (false, _) => &[&["import-pcap", name, "-o", out]],
             (true, 0) => &[&["inspect", name]],

@@ -421,7 +421,7 @@ fn the_second_in_which_latency_rose_is_found_and_played_alone() {
 }
 
 #[test]
-fn progress_that_cannot_be_inspected_is_said() {
+fn unreadable_progress_reports_are_an_error() {
     let scratch = Scratch::new("incident-inspect");
     slow_second(&scratch);
     std::fs::write(scratch.path("other.jsonl"), "{\"a\":1}\n{\"name\":\n").unwrap();

@@ -177,7 +177,7 @@ fn a_capture_gives_the_same_rows_every_time() {
 }
 
 #[test]
-fn latency_is_judged_beside_the_floor_of_the_machine() {
+fn latency_is_judged_relative_to_the_latency_floor_of_the_machine() {
     let scratch = folder("latency");
     let lines = vec!["a b"; 50];
     capture(&scratch.0.join("lines.capture"), &lines);
@@ -325,7 +325,7 @@ fn several_captures_are_read_in_step() {
 }
 
 #[test]
-fn wrong_arguments_say_what_to_do() {
+fn wrong_arguments_are_errors_with_a_fix() {
     let scratch = folder("arguments");
     capture(&scratch.0.join("lines.capture"), &["a"]);
     scratch.passes(&with(&["--update"]));

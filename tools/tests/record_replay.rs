@@ -78,7 +78,7 @@ fn count(lines: &[String], kind: &str) -> usize {
 }
 
 #[test]
-fn a_service_sees_of_a_replay_what_it_saw_through_the_proxy() {
+fn a_replay_sends_a_service_the_bytes_that_it_got_through_the_proxy() {
     const CLIENTS: usize = 12;
     let (scratch, (server, seen)) = (Scratch::new("record-proxy"), serve());
     let (to, path) = (server.to_string(), scratch.path("first.capture"));
@@ -131,7 +131,7 @@ fn a_service_sees_of_a_replay_what_it_saw_through_the_proxy() {
 }
 
 #[test]
-fn what_a_server_sent_is_played_to_a_client() {
+fn bytes_from_a_server_are_replayed_to_a_client() {
     let scratch = Scratch::new("record-listen");
     let path = scratch.path("feed.capture");
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
@@ -177,7 +177,7 @@ fn datagrams_are_recorded_one_by_one_and_played_as_such() {
 }
 
 #[test]
-fn recorded_datagrams_are_played_to_those_who_ask_for_them() {
+fn recorded_datagrams_are_replayed_to_clients_that_send_first() {
     let scratch = Scratch::new("record-udp-listen");
     let path = scratch.path("market.capture");
     let args = ["capture", "--udp", "127.0.0.1:0", "-o", &path, "--bytes", "200"];
@@ -376,7 +376,7 @@ fn times_of_incomplete_lines_are_not_moved() {
 }
 
 #[test]
-fn what_cannot_be_played_or_recorded_is_said() {
+fn unusable_captures_and_addresses_are_errors() {
     let scratch = Scratch::new("record-errors");
     let (path, missing) = (scratch.path("x.capture"), scratch.path("missing.capture"));
     std::fs::write(&path, b"no capture").unwrap();

@@ -6,8 +6,9 @@
 
 mod common;
 
-use common::{Listening, Numbers, until};
+use common::{Listening, until};
 use millstream_engine::capture::{CaptureReader, Direction, Item, Kind};
+use millstream_engine::env::random::SplitMix;
 use std::collections::BTreeMap;
 use std::io::{Read, Write};
 use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream};
@@ -66,28 +67,28 @@ fn send(
     received: &Received,
 ) -> (Vec<u8>, End) {
     let first_line = format!("client {client} connection {connection} line 0");
-    let mut numbers = Numbers(client << 32 | connection);
+    let mut random = SplitMix(client << 32 | connection);
     let mut stream = TcpStream::connect(at).unwrap();
     stream.set_nodelay(true).unwrap();
     let (mut sent, mut write) = (Vec::new(), Vec::new());
     let mut line = 0;
     while line < lines {
         write.clear();
-        for _ in 0..=numbers.next(20).min(lines - line - 1) {
+        for _ in 0..=random.below(20).min(lines - line - 1) {
             writeln!(write, "client {client} connection {connection} line {line}").unwrap();
             line += 1;
         }
         // Some writes end in the middle of a line.
-        let cut = if numbers.next(4) == 0 { write.len() / 2 } else { write.len() };
+        let cut = if random.below(4) == 0 { write.len() / 2 } else { write.len() };
         for part in [&write[..cut], &write[cut..]] {
             stream.write_all(part).unwrap();
         }
         sent.extend_from_slice(&write);
-        if numbers.next(8) == 0 {
+        if random.below(8) == 0 {
             received.wait(first_line.as_bytes(), sent.len());
         }
     }
-    if numbers.next(4) == 0 {
+    if random.below(4) == 0 {
         received.wait(first_line.as_bytes(), sent.len());
         socket2::SockRef::from(&stream).set_linger(Some(Duration::ZERO)).unwrap();
         return (sent, End::Reset);

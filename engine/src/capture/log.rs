@@ -419,7 +419,7 @@ mod tests {
     }
 
     #[test]
-    fn a_closed_log_leaves_nobody_in_its_folder() -> Result<(), EngineError> {
+    fn a_closed_log_has_ended_its_thread() -> Result<(), EngineError> {
         let scratch = Scratch::new("closed");
         let world = Watched::default();
         for _ in 0..5 {
@@ -459,7 +459,7 @@ mod tests {
     }
 
     #[test]
-    fn what_was_appended_is_replayed_over_many_segments_and_committed_segments_go() {
+    fn appended_events_are_replayed_over_many_segments_and_committed_segments_are_deleted() {
         let scratch = Scratch::new("replay");
         let (mut log, ..) = CaptureLog::open(&RealEnv::default(), &scratch.0, 0, newlines).unwrap();
         let payload = vec![b'\n'; 100_000];
@@ -480,7 +480,7 @@ mod tests {
     }
 
     #[test]
-    fn a_torn_end_is_cut_off_and_damage_before_it_is_named() {
+    fn a_torn_end_is_cut_off_and_damage_before_it_is_an_error() {
         let scratch = Scratch::new("torn");
         let (mut log, ..) = CaptureLog::open(&RealEnv::default(), &scratch.0, 0, newlines).unwrap();
         for n in 0..3 {

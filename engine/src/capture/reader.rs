@@ -211,14 +211,14 @@ impl<R: Read + Seek> CaptureReader<R> {
         }
     }
 
-    /// Moves to the first event that can be at or after this wall-clock time. Earlier events may
-    /// still follow, within one stride.
+    /// Moves to a mark before which all events are earlier than this wall-clock time, or to the
+    /// first event if there is none. Earlier events may follow: up to a stride, in a compressed file
+    /// up to several marks.
     pub fn seek_wall_ns(&mut self, ns: i64) -> Result<(), EngineError> {
         self.seek(Time::Wall(ns))
     }
 
-    /// Moves to the first event that can be at or after this monotonic time, like
-    /// [`Self::seek_wall_ns`].
+    /// Like [`Self::seek_wall_ns`], with a monotonic time.
     pub fn seek_mono_ns(&mut self, ns: u64) -> Result<(), EngineError> {
         self.seek(Time::Mono(ns))
     }

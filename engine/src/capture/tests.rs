@@ -71,7 +71,7 @@ fn compressions() -> &'static [bool] {
 }
 
 #[test]
-fn what_was_written_is_read() {
+fn written_events_are_read_back() {
     for &compress in compressions() {
         let events = events(20_000, 2000);
         let bytes = written(&events, compress);
@@ -189,7 +189,7 @@ fn reading_goes_on_behind_damage_and_counts_the_events_in_it() {
 }
 
 #[test]
-fn a_damaged_event_costs_no_other() {
+fn a_damaged_event_loses_no_other_event() {
     let events = events(200, 300);
     let whole = written(&events, false);
     let mut at = 64;
@@ -206,7 +206,7 @@ fn a_damaged_event_costs_no_other() {
 }
 
 #[test]
-fn files_of_the_version_before_are_read() {
+fn files_of_the_previous_version_are_read() {
     // A version 1 file: a header of eight bytes, one data block with times in microseconds, and
     // zeros.
     let mut file = b"MSCAPT01".to_vec();
@@ -237,7 +237,7 @@ fn files_of_the_version_before_are_read() {
 }
 
 #[test]
-fn what_is_no_capture_is_refused_with_its_name() {
+fn a_file_that_is_not_a_capture_is_an_error_with_its_name() {
     for bytes in [&b""[..], b"MSCAPT", b"MSCAPT03 and more", &[0xD4, 0xC3, 0xB2, 0xA1], &[0; 100]] {
         let error = CaptureReader::new(Cursor::new(bytes), "some.file").err().unwrap();
         assert_eq!(error.condition(), "NOT_A_CAPTURE");
@@ -246,7 +246,7 @@ fn what_is_no_capture_is_refused_with_its_name() {
 }
 
 #[test]
-fn connections_keep_their_ends() {
+fn addresses_of_connections_are_read_back() {
     for (a, b) in [
         (Some("192.0.2.1:80"), Some("[2001:db8::1]:65535")),
         (None, Some("0.0.0.0:0")),
@@ -298,7 +298,7 @@ fn a_recording_rotates_and_every_file_knows_its_open_connections() {
 }
 
 #[test]
-fn reading_continues_at_the_place_of_any_event() {
+fn reading_continues_at_the_location_of_any_event() {
     let all = events(2_000, 2_000);
     for compress in [false, cfg!(feature = "zstd")] {
         let bytes = written(&all, compress);

@@ -127,7 +127,7 @@ impl Groups {
     /// Writes all groups and empties them. Memory that no recent epoch has needed is freed.
     fn write(&mut self, writer: &mut StateFileWriter) {
         self.entries.iter().for_each(|entries| self.largest.note(entries.len()));
-        let needed = self.largest.epoch(0);
+        let needed = self.largest.end_epoch(0);
         for (group, entries) in self.entries.iter_mut().enumerate() {
             writer.group(group as u16, entries);
             entries.clear();
@@ -767,7 +767,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn an_epoch_whose_staged_output_is_lost_is_as_if_it_had_not_been() {
+    fn an_epoch_whose_staged_output_is_lost_is_discarded_at_restart() {
         let env = Arc::new(crate::env::SimEnv::new(1));
         let shape = QueryDescription { sources: vec!["s".into()], ..QueryDescription::default() };
         let open = |answer: bool| {
@@ -808,7 +808,7 @@ mod tests {
     }
 
     #[test]
-    fn an_epoch_that_was_much_longer_than_others_leaves_no_memory_behind() {
+    fn the_memory_of_an_unusually_large_epoch_is_freed() {
         let owner = FileOwner { checkpoint: 0, operator: 0, snapshot: false, epoch: 0 };
         let mut groups = Groups { entries: vec![Vec::new(); 4], ..Groups::default() };
         let mut capacity_after = |bytes: usize| {

@@ -24,7 +24,7 @@ impl HighWater {
     }
 
     /// Ends an epoch, with the current size of the collection. Returns the capacity worth keeping.
-    pub fn epoch(&mut self, size: usize) -> usize {
+    pub fn end_epoch(&mut self, size: usize) -> usize {
         self.note(size);
         self.mark = self.most.max(self.mark - self.mark.div_ceil(FALL));
         self.most = size;
@@ -75,7 +75,7 @@ impl<T> EpochBuffer<T> {
     /// needed is freed.
     pub fn drain_epoch(&mut self, apply: impl FnMut(T)) {
         self.mark.note(self.items.len());
-        let needed = self.mark.epoch(0);
+        let needed = self.mark.end_epoch(0);
         self.items.drain(..).for_each(apply);
         shrink(&mut self.items, needed);
     }
@@ -106,14 +106,14 @@ mod tests {
         let mut mark = HighWater::default();
         mark.note(1000);
         mark.note(10);
-        assert_eq!((mark.mark(), mark.epoch(10)), (1000, 1000));
-        let falls: Vec<usize> = (0..200).map(|_| mark.epoch(10)).collect();
+        assert_eq!((mark.mark(), mark.end_epoch(10)), (1000, 1000));
+        let falls: Vec<usize> = (0..200).map(|_| mark.end_epoch(10)).collect();
         assert!(falls[0] > 900 && falls[10] < 550 && falls[10] > 450, "{falls:?}");
         assert_eq!(falls[199], 10);
     }
 
     #[test]
-    fn a_buffer_gives_back_what_a_burst_needed() {
+    fn a_buffer_frees_the_memory_of_a_burst() {
         let mut buffer = EpochBuffer::default();
         let mut epoch = |items: u32| {
             buffer.extend(0..items);

@@ -92,7 +92,7 @@ mod tests {
     }
 
     #[test]
-    fn a_busy_core_is_not_given_away_after_each_piece() {
+    fn a_busy_thread_does_not_yield_after_each_piece_of_work() {
         let (quick, long) = (Duration::from_micros(2), Duration::from_millis(4));
         let mut turn = YieldPacing::NEW;
         assert_eq!(yields(&mut turn, 1000, quick), 1000, "a core of its own");

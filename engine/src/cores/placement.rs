@@ -379,7 +379,7 @@ mod tests {
     }
 
     #[test]
-    fn a_held_core_says_by_whom() {
+    fn reserved_cores_name_the_queries_that_reserved_them() {
         let root = Root::new("holders", &[]);
         let machine = root.machine(&[0, 1, 2, 3]);
         let (one, other) = (Shared::default(), Shared::default());

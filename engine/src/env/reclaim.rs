@@ -36,7 +36,7 @@ pub(crate) struct Reclaim {
 impl Reclaim {
     /// Records the end of an epoch: `lasting` bytes remain in use, and `transient` bytes were in
     /// use while it was committed. Returns whether to give freed memory back now.
-    pub fn epoch(&mut self, now_ns: u64, lasting: u64, transient: u64) -> bool {
+    pub fn end_epoch(&mut self, now_ns: u64, lasting: u64, transient: u64) -> bool {
         self.lasting = lasting;
         let used = lasting + transient;
         self.high = self.high.max(used);
@@ -55,7 +55,7 @@ impl Reclaim {
 
     /// Records that no new data was found. Returns whether to give freed memory back now.
     pub fn idle(&mut self, now_ns: u64) -> bool {
-        self.epoch(now_ns, self.lasting, 0)
+        self.end_epoch(now_ns, self.lasting, 0)
     }
 }
 
@@ -84,13 +84,13 @@ mod tests {
     fn trims(state: impl Fn(u64) -> u64, transient: impl Fn(u64) -> u64) -> Vec<u64> {
         let mut reclaim = Reclaim::default();
         let due = |epoch: &u64| {
-            reclaim.epoch(epoch * SECOND / 10, state(*epoch) * MB, transient(*epoch) * MB)
+            reclaim.end_epoch(epoch * SECOND / 10, state(*epoch) * MB, transient(*epoch) * MB)
         };
         (1000..1600).filter(due).collect()
     }
 
     #[test]
-    fn memory_is_given_back_once_when_a_burst_is_over() {
+    fn freed_memory_is_trimmed_once_after_a_burst() {
         assert_eq!(trims(|_| 100, |_| 0), [] as [u64; 0], "nothing was released");
         let burst = |epoch| if (1100..1150).contains(&epoch) { 200 } else { 20 };
         assert_eq!(trims(burst, |_| 0), [1160]);
@@ -104,7 +104,7 @@ mod tests {
     }
 
     #[test]
-    fn a_state_that_goes_up_and_down_is_left_alone() {
+    fn memory_of_a_state_that_grows_and_shrinks_is_not_trimmed() {
         let windows = |epoch: u64| if epoch % 20 < 5 { 100 } else { 20 + epoch % 20 * 4 };
         assert_eq!(trims(windows, |_| 0), [] as [u64; 0]);
         let minutes = |epoch: u64| if epoch % 200 < 100 { 100 } else { 20 };
@@ -113,9 +113,9 @@ mod tests {
     }
 
     #[test]
-    fn a_query_without_more_data_gives_its_memory_back_too() {
+    fn memory_of_a_query_without_new_data_is_trimmed() {
         let mut reclaim = Reclaim::default();
-        assert!(!reclaim.epoch(100 * SECOND, 5 * MB, 200 * MB));
+        assert!(!reclaim.end_epoch(100 * SECOND, 5 * MB, 200 * MB));
         assert!(!reclaim.idle(100 * SECOND + 1));
         assert!(reclaim.idle(102 * SECOND));
         assert!(!reclaim.idle(120 * SECOND), "once");

@@ -393,7 +393,7 @@ impl Driver {
         let buffers = self.checkpoint.as_ref().map_or(0, Checkpoint::buffer_bytes);
         // The changes take memory twice: as received, and in the buffers of the state files.
         let (taken, kept) = flight.change_bytes;
-        let releases = self.reclaim.epoch(end_ns, state + buffers + kept, taken * 2);
+        let releases = self.reclaim.end_epoch(end_ns, state + buffers + kept, taken * 2);
         let committed = CommittedEpoch {
             records: records.collect(),
             epoch: self.next_epoch,

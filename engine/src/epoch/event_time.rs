@@ -9,6 +9,7 @@
 //! *Continuous mode.* Watermarks travel in-band ([`Event::Watermark`](crate::event::Event)). The
 //! watermark computed here at the end of an epoch is where a restart resumes.
 
+pub use crate::epoch::watermark_policy::WatermarkPolicy;
 use std::sync::atomic::{AtomicBool, AtomicI64, Ordering};
 use std::sync::{Arc, Mutex};
 
@@ -16,17 +17,6 @@ use std::sync::{Arc, Mutex};
 const UNSEEN: i64 = i64::MIN;
 /// The value of `wanted_us` if no batch was requested.
 const NEVER: i64 = i64::MAX;
-
-/// How the watermarks of several inputs are combined.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub enum WatermarkPolicy {
-    /// The smallest watermark of the inputs counts, so a fast input does not make rows of a slow
-    /// input late.
-    #[default]
-    Min,
-    /// The largest watermark of the inputs counts, so rows of slower inputs may be late.
-    Max,
-}
 
 #[derive(Debug)]
 struct Times {
@@ -383,7 +373,7 @@ mod tests {
     }
 
     #[test]
-    fn the_slowest_input_decides_unless_the_fastest_is_asked() {
+    fn the_policy_takes_the_smallest_or_the_largest_watermark() {
         for (policy, wanted) in
             [(WatermarkPolicy::Min, [0, 5, 5]), (WatermarkPolicy::Max, [50, 50, 50])]
         {
@@ -402,7 +392,7 @@ mod tests {
     }
 
     #[test]
-    fn a_silent_input_holds_no_other_back() {
+    fn an_idle_input_does_not_hold_the_watermark_back() {
         let mut time = WatermarkTracker::default();
         let (a, b) = (time.input(0), time.input(0));
         let mut end = |a_us: i64, b_silent: bool| {
@@ -419,7 +409,7 @@ mod tests {
     }
 
     #[test]
-    fn parts_of_an_input_add_up() {
+    fn statistics_of_the_partitions_of_an_input_are_summed() {
         let mut time = WatermarkTracker::default();
         let one = time.input(0);
         let other = one.clone();

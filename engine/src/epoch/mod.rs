@@ -8,3 +8,4 @@ pub mod phase;
 pub mod protocol;
 pub mod sink_log;
 pub mod trigger;
+pub mod watermark_policy;

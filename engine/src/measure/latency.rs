@@ -320,7 +320,7 @@ mod tests {
     use crate::env::SimEnv;
 
     #[test]
-    fn latencies_that_nobody_asks_for_take_bounded_memory() {
+    fn latencies_that_are_never_read_take_bounded_memory() {
         let (latency, env) = (Latency::default(), Arc::new(SimEnv::new(0)));
         let mut recorder = latency.recorder(env);
         for _ in 0..1000 {

@@ -7,13 +7,12 @@ use crate::cores::{self, Core};
 use crate::env::{Env, RealEnv, SimEnv};
 use crate::epoch::committed_epoch::CommittedEpoch;
 use crate::epoch::driver::{Driver, DriverParts, Tick};
-use crate::epoch::event_time::{
-    BatchTimes, EventTimeReporter, ResumedTime, WatermarkPolicy, WatermarkTracker,
-};
+use crate::epoch::event_time::{BatchTimes, EventTimeReporter, ResumedTime, WatermarkTracker};
 use crate::epoch::phase::{Phase, PhaseCell};
 use crate::epoch::protocol::{Command, Report};
 use crate::epoch::sink_log::SinkLog;
 use crate::epoch::trigger::Trigger;
+use crate::epoch::watermark_policy::WatermarkPolicy;
 use crate::error::EngineError;
 use crate::runtime::exchange::{Inlet, Outbox, connect};
 use crate::runtime::simulation;

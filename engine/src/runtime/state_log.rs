@@ -7,7 +7,7 @@
 //! reuse, so a steady query allocates none. It frees chunks that no recent epoch has needed.
 //!
 //! *Long values.* A value longer than 4 KiB is written once per epoch, at the marker
-//! ([`StateLog::write_timing`]). A value that only grows is better kept in parts, separate entries
+//! ([`StateLog::when_to_write`]). A value that only grows is better kept in parts, separate entries
 //! that are extended within an epoch ([`StateLog::begin_part`]); then an epoch writes only what was
 //! added.
 //!
@@ -180,7 +180,7 @@ impl StateLog {
     /// Returns when a changed value must be written. A long value is written at the marker, so that
     /// a growing value is not copied at every change.
     #[inline]
-    pub fn write_timing(&mut self, slot: &mut StateSlot) -> WriteTiming {
+    pub fn when_to_write(&mut self, slot: &mut StateSlot) -> WriteTiming {
         if slot.room <= LONG_BYTES || !self.on {
             return WriteTiming::Immediately;
         }
@@ -189,13 +189,13 @@ impl StateLog {
         WriteTiming::AtMarker { first }
     }
 
-    /// Like [`write_timing`](Self::write_timing), for values written by [`put`](Self::put). A value
+    /// Like [`when_to_write`](Self::when_to_write), for values written by [`put`](Self::put). A value
     /// that is deferred to the marker is counted here, and must then be written by
     /// [`put_uncounted`](Self::put_uncounted).
     #[inline]
-    pub fn put_timing(&mut self, slot: &mut StateSlot) -> WriteTiming {
+    pub fn when_to_put(&mut self, slot: &mut StateSlot) -> WriteTiming {
         let changed = slot.generation == self.generation;
-        let at = self.write_timing(slot);
+        let at = self.when_to_write(slot);
         if at != WriteTiming::Immediately {
             self.updated += u64::from(!changed);
         }
@@ -305,7 +305,7 @@ impl StateLog {
     /// Hands the changes of the epoch to the driver. Call this at the marker, before forwarding it.
     pub fn hand_over(&mut self, epoch: Epoch, rows: u64, memory_bytes: u64) {
         self.needed.note(self.chunks.len());
-        let keep = self.needed.epoch(0);
+        let keep = self.needed.end_epoch(0);
         let changes = StateChanges {
             operator: self.operator,
             rows,
@@ -384,7 +384,7 @@ mod tests {
                         let hash = hash_bytes(&key);
                         let log = &mut logs[instance_of(hash, writers)];
                         let slot = slots.entry(key.clone()).or_default();
-                        match log.put_timing(slot) {
+                        match log.when_to_put(slot) {
                             WriteTiming::Immediately => log.put(slot, hash, &key, &value),
                             WriteTiming::AtMarker { first: true } => deferred.push(key.clone()),
                             WriteTiming::AtMarker { first: false } => assert!(deferred.contains(&key)),
@@ -483,7 +483,7 @@ mod tests {
     }
 
     #[test]
-    fn chunks_that_a_burst_needed_are_given_back() {
+    fn chunks_of_a_burst_are_freed() {
         let steady = spares_after([2000; 50]);
         assert!(steady[0] >= 4 && steady.iter().all(|spares| *spares == steady[0]), "{steady:?}");
         let burst = spares_after([100_000].into_iter().chain([2000; 200]));

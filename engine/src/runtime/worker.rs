@@ -234,7 +234,7 @@ mod tests {
     }
 
     #[test]
-    fn after_a_long_round_each_is_looked_at() {
+    fn after_a_long_round_the_clock_is_read_every_round() {
         let mut glances = ClockSampler::default();
         let mut now_ns = 0;
         let mut round = |took_ns: u64| {

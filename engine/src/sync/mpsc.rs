@@ -173,7 +173,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn full_queue_gives_the_value_back_and_drops_what_is_left() {
+    fn full_queue_returns_the_value_and_a_dropped_queue_drops_its_values() {
         let token = std::sync::Arc::new(());
         let (tx, mut rx) = queue(2);
         for _ in 0..5 {

@@ -224,7 +224,7 @@ mod tests {
     use std::collections::VecDeque;
 
     #[test]
-    fn full_ring_gives_the_value_back_and_drops_what_is_left() {
+    fn full_ring_returns_the_value_and_a_dropped_ring_drops_its_values() {
         let token = std::sync::Arc::new(());
         let (mut tx, mut rx) = ring(2);
         tx.push(token.clone()).unwrap();
@@ -278,7 +278,7 @@ mod tests {
     proptest! {
         /// Any sequence of calls behaves like a queue with a separate "visible" mark.
         #[test]
-        fn agrees_with_a_queue(capacity in 1usize..9, calls in proptest::collection::vec(0u8..4, 0..200)) {
+        fn the_ring_behaves_like_a_queue(capacity in 1usize..9, calls in proptest::collection::vec(0u8..4, 0..200)) {
             let (mut tx, mut rx) = ring(capacity);
             let capacity = tx.capacity();
             let (mut hidden, mut visible, mut unreleased) = (VecDeque::new(), VecDeque::new(), 0);

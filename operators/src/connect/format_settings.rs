@@ -190,7 +190,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_setting_stands_in_for_the_option_of_its_formats() {
+    fn a_setting_is_the_default_of_the_option_of_its_formats() {
         let mut settings = FormatSettings::default();
         assert!(settings.set("spark.sql.PARQUET.mergeSchema", "true").unwrap());
         assert_eq!(settings.of_option("source parquet", "MERGESCHEMA"), Some("true"));

@@ -152,7 +152,7 @@ mod tests {
     const SECOND_US: i64 = 1_000_000;
 
     #[test]
-    fn continuous_mode_goes_by_the_arrival_and_a_batch_by_its_time() {
+    fn the_limit_is_relative_to_the_arrival_or_to_the_batch_time() {
         let world = Arc::new(SimEnv::new(0));
         world.advance(100 * SECOND_NS);
         let times = BatchTimes::default();
@@ -172,7 +172,7 @@ mod tests {
     }
 
     #[test]
-    fn limits_beyond_all_times_overflow_nowhere() {
+    fn very_large_limits_do_not_overflow() {
         let world = Arc::new(SimEnv::new(0));
         let mut skew = FutureSkewLimit::new(i64::MAX, world, BatchTimes::default(), CONTINUOUS);
         assert_eq!(skew.limit_us(5), i64::MAX);

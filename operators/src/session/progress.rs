@@ -169,7 +169,7 @@ impl Progress {
     }
 
     /// The number of rows dropped because their event time was too far ahead of the clock.
-    pub fn num_rows_ahead(&self) -> u64 {
+    pub fn num_rows_in_future(&self) -> u64 {
         self.committed.event_times.iter().map(|times| times.ahead_of_clock).sum()
     }
 
@@ -254,8 +254,8 @@ impl Progress {
     fn event_time(&self) -> Json {
         let epoch = &self.committed;
         let mut report = json!({ "watermark": iso(epoch.batch_watermark_ms * 1000) });
-        if self.num_rows_ahead() > 0 {
-            report["numRowsAheadOfClock"] = self.num_rows_ahead().into();
+        if self.num_rows_in_future() > 0 {
+            report["numRowsAheadOfClock"] = self.num_rows_in_future().into();
         }
         let seen: Vec<_> = epoch.event_times.iter().filter(|times| times.count > 0).collect();
         let count: u64 = seen.iter().map(|times| times.count).sum();

@@ -240,7 +240,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_file_stands_for_the_columns_of_the_kafka_source() {
+    fn a_file_replaces_the_columns_of_a_kafka_source() {
         for with_headers in [false, true] {
             let options: Options = [
                 ("kafka.bootstrap.servers", "localhost:1"),

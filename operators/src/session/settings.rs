@@ -7,7 +7,7 @@ use crate::table::expr::compile::Semantics;
 use crate::table::expr::resolve::did_you_mean;
 use crate::table::sql::literals::LiteralSettings;
 use millstream_engine::cores::parse_list;
-use millstream_engine::epoch::event_time::WatermarkPolicy;
+use millstream_engine::epoch::watermark_policy::WatermarkPolicy;
 use millstream_engine::runtime::job::{AtStateLimit, JoinOrder};
 use std::sync::Mutex;
 
@@ -317,7 +317,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn words_are_accepted_in_any_case() {
+    fn values_of_settings_are_case_insensitive() {
         let mut settings = Settings::default();
         settings.set("millstream.pin", "FALSE").unwrap();
         settings.set("Millstream.Wait", "Park").unwrap();

@@ -74,7 +74,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn it_is_a_set(steps: Vec<(u32, u8, bool)>) {
+        fn the_bit_set_behaves_like_a_set(steps: Vec<(u32, u8, bool)>) {
             let (mut bits, mut model) = (BitSet::default(), BTreeSet::new());
             for (number, zeros, is_in) in steps {
                 let number = (number as usize % 300_000) >> (zeros % 18);

@@ -3,7 +3,7 @@
 //! Slots are in chunks that never move. A freed slot is reused by the next allocation of its class,
 //! so that an operator of constant size allocates nothing. All chunks have one size, so a chunk
 //! that one class has emptied is reused by any other class. Slots of more than half a chunk are
-//! allocated separately. Chunks that no recent epoch has needed are freed ([`ByteSlab::epoch`]).
+//! allocated separately. Chunks that no recent epoch has needed are freed ([`ByteSlab::end_epoch`]).
 
 use crate::state::slot_allocator::Slots;
 use millstream_engine::collections::high_water::HighWater;
@@ -88,8 +88,8 @@ impl Pool {
         self.spares.push(chunk);
     }
 
-    fn epoch(&mut self) {
-        let needed = self.needed.epoch(self.used) + 1;
+    fn end_epoch(&mut self) {
+        let needed = self.needed.end_epoch(self.used) + 1;
         let surplus = (self.used + self.spares.len()).saturating_sub(needed);
         let kept = self.spares.len().saturating_sub(surplus.min(RELEASE + surplus / 16));
         self.spares.truncate(kept);
@@ -235,11 +235,11 @@ impl ByteSlab {
     }
 
     /// Ends an epoch: frees some chunks that no recent epoch has needed.
-    pub fn epoch(&mut self) {
+    pub fn end_epoch(&mut self) {
         for Class { chunks, slots, .. } in &mut self.classes {
-            slots.epoch(|number| self.pool.put(std::mem::take(&mut chunks[number])));
+            slots.end_epoch(|number| self.pool.put(std::mem::take(&mut chunks[number])));
         }
-        self.pool.epoch();
+        self.pool.end_epoch();
     }
 
     /// The memory of the slab, in bytes.
@@ -257,7 +257,7 @@ mod tests {
     use std::collections::BTreeMap;
 
     #[test]
-    fn a_class_holds_its_bytes_and_wastes_little() {
+    fn a_slot_fits_its_bytes_and_wastes_little() {
         let mut slab = ByteSlab::new(64 << 10);
         for bytes in 1..40_000 {
             let id = slab.take(bytes).unwrap();
@@ -285,14 +285,14 @@ mod tests {
                 assert_eq!(slab.bytes(id)[bytes - 1], bytes as u8);
                 slab.free(id);
             }
-            (0..100).for_each(|_| slab.epoch());
+            (0..100).for_each(|_| slab.end_epoch());
         }
         assert_eq!((slab.pool.used <= 7 * 2 * STEPS, slab.large_bytes), (true, 0));
     }
 
     proptest! {
         #[test]
-        fn bytes_stay_what_they_are(steps: Vec<(u16, u8, bool)>) {
+        fn bytes_of_a_slot_are_not_changed_by_other_slots(steps: Vec<(u16, u8, bool)>) {
             let (mut slab, mut model) = (ByteSlab::new(4 << 10), BTreeMap::new());
             for (length, fill, frees) in steps {
                 if frees && let Some((id, _)) = model.pop_first() {
@@ -315,7 +315,7 @@ mod tests {
     }
 
     #[test]
-    fn freed_slots_are_used_again() {
+    fn freed_slots_are_reused() {
         let mut slab = ByteSlab::new(16 << 10);
         let mut memory = Vec::new();
         for _ in 0..10 {
@@ -327,20 +327,20 @@ mod tests {
     }
 
     #[test]
-    fn a_burst_leaves_no_memory_behind() {
+    fn memory_of_a_burst_is_freed() {
         let mut slab = ByteSlab::new(16 << 10);
         let ids: Vec<_> = (0..50_000).map(|n| slab.take(50 + n % 400).unwrap()).collect();
         slab.bytes_mut(ids[0]).fill(7);
         let full = slab.memory();
         ids[1..].iter().for_each(|id| slab.free(*id));
-        (0..300).for_each(|_| slab.epoch());
+        (0..300).for_each(|_| slab.end_epoch());
         assert!(slab.memory() < full / 10, "{full} to {}", slab.memory());
         assert!(slab.bytes(ids[0]).iter().all(|byte| *byte == 7));
         assert!((0..50_000).all(|n| slab.take(50 + n % 400).is_some()));
     }
 
     #[test]
-    fn what_one_class_no_longer_needs_is_used_by_the_others() {
+    fn chunks_that_one_class_has_emptied_are_reused_by_others() {
         let mut slab = ByteSlab::new(16 << 10);
         // The slots of all entries grow at the same time.
         let mut ids: Vec<_> = (0..5000).map(|_| slab.take(32).unwrap()).collect();

@@ -105,8 +105,8 @@ impl ExpiryQueue {
     }
 
     /// Ends an epoch: frees some memory that no recent epoch has needed.
-    pub fn epoch(&mut self) {
-        self.pool.epoch();
+    pub fn end_epoch(&mut self) {
+        self.pool.end_epoch();
     }
 
     /// Approximate memory of the queue, in bytes.
@@ -133,17 +133,17 @@ mod tests {
     use super::{ExpiryQueue, SPARES};
 
     #[test]
-    fn a_burst_at_one_time_leaves_no_memory_behind() {
+    fn memory_of_a_burst_at_one_time_is_freed() {
         let mut due = ExpiryQueue::default();
         (0..1_000_000).for_each(|at| due.add(7, at));
         assert!(due.memory() > 4_000_000 - 20_000);
         while due.take(7).is_some() {}
-        (0..300).for_each(|_| due.epoch());
+        (0..300).for_each(|_| due.end_epoch());
         assert_eq!(due.memory(), 0);
     }
 
     #[test]
-    fn a_burst_of_times_leaves_no_memory_behind() {
+    fn memory_of_a_burst_of_many_times_is_freed() {
         let mut due = ExpiryQueue::default();
         // There are two entries for each time.
         let twice = |at: i64| [at as u32, 1 + at as u32];
@@ -168,7 +168,7 @@ mod tests {
     }
 
     #[test]
-    fn single_entries_of_a_time_take_no_memory_apart() {
+    fn a_single_entry_of_a_time_allocates_nothing() {
         let mut due = ExpiryQueue::default();
         (0..10_000).rev().for_each(|at| due.add(i64::from(at), at));
         assert_eq!(

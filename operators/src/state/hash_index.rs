@@ -44,7 +44,7 @@ mod tests {
     use millstream_engine::checkpoint::key_group::hash_key;
 
     #[test]
-    fn few_and_many_are_forgotten() {
+    fn clear_removes_few_and_many_entries() {
         let mut index = HashIndex::default();
         let mut list = Vec::new();
         for count in [10, 3_000, 2, 500, 0, 3_000] {

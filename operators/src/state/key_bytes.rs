@@ -53,7 +53,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_key_of_any_length_is_what_it_was() {
+    fn keys_of_any_length_are_read_back() {
         for length in 0..100u8 {
             let bytes: Vec<u8> = (0..length).collect();
             let key = OwnedKey::new(&bytes);

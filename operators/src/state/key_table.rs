@@ -8,7 +8,7 @@
 //! *Slots.* The slot of an entry is valid until the entry is [freed](KeyTable::free). Then another
 //! entry may use it. A new entry takes a free slot of the first chunk that has one, so the last
 //! chunks become empty when the number of keys falls. Empty chunks that no recent epoch has needed
-//! are freed, a few at a time ([`KeyTable::epoch`]). Callers that keep slots of entries which may
+//! are freed, a few at a time ([`KeyTable::end_epoch`]). Callers that keep slots of entries which may
 //! have been freed must use [`KeyTable::get`].
 //!
 //! *Limits.* A chunk is not freed while it contains an entry.
@@ -184,8 +184,8 @@ impl<E: KeyedEntry> KeyTable<E> {
     }
 
     /// Ends an epoch: frees some chunks that no recent epoch has needed.
-    pub fn epoch(&mut self) {
-        self.needed.epoch(self.index.len());
+    pub fn end_epoch(&mut self) {
+        self.needed.end_epoch(self.index.len());
         for _ in 0..RELEASE {
             if !self.release_chunk() {
                 break;
@@ -301,11 +301,11 @@ mod tests {
 
     proptest! {
         #[test]
-        fn a_table_is_a_map(steps: Vec<(u16, bool)>) {
+        fn the_table_behaves_like_a_map(steps: Vec<(u16, bool)>) {
             let (mut table, mut model) = (KeyTable::<Entry>::default(), HashMap::new());
             for (number, (key, stays)) in steps.into_iter().enumerate() {
                 if number % 8 == 0 {
-                    table.epoch();
+                    table.end_epoch();
                 }
                 let entry = Entry((key % 200).to_le_bytes().to_vec(), number as u64);
                 let found = table.find(entry.hash(), &entry.0);
@@ -344,7 +344,7 @@ mod tests {
     }
 
     #[test]
-    fn chunks_that_a_burst_needed_are_given_back_a_few_at_a_time() {
+    fn chunks_of_a_burst_are_freed_a_few_at_a_time() {
         let mut table = KeyTable::default();
         let slots = fill(&mut table, 0..200 * CHUNK as u64);
         let stays = slots[100 * CHUNK + 5];
@@ -356,7 +356,7 @@ mod tests {
             held = table.held;
         }
         for _ in 0..300 {
-            table.epoch();
+            table.end_epoch();
             assert!(held - table.held <= RELEASE);
             held = table.held;
         }
@@ -373,7 +373,7 @@ mod tests {
     }
 
     #[test]
-    fn keys_that_come_and_go_take_no_new_chunk() {
+    fn chunks_are_reused_as_keys_come_and_go() {
         let mut table = KeyTable::default();
         let mut window = std::collections::VecDeque::new();
         let mut chunks = Vec::new();
@@ -386,14 +386,14 @@ mod tests {
                     table.release();
                 });
             }
-            (0..20).for_each(|_| table.epoch());
+            (0..20).for_each(|_| table.end_epoch());
             chunks.push((table.chunks.len(), table.held));
         }
         assert!(chunks[3..].windows(2).all(|two| two[0] == two[1]), "{chunks:?}");
     }
 
     #[test]
-    fn slots_stay_what_they_are_over_many_chunks() {
+    fn slots_keep_their_entries_as_the_table_grows() {
         let mut table = KeyTable::default();
         let key = |at: usize| (at as u64).to_le_bytes().to_vec();
         for at in 0..5 * CHUNK {

@@ -182,8 +182,8 @@ impl RunStore {
     }
 
     /// Ends an epoch: frees some memory that no recent epoch has needed.
-    pub fn epoch(&mut self) {
-        self.slab.epoch();
+    pub fn end_epoch(&mut self) {
+        self.slab.end_epoch();
     }
 
     /// The memory of the blocks and lists, in bytes.
@@ -611,7 +611,7 @@ mod tests {
     }
 
     #[test]
-    fn what_a_long_run_needed_is_given_back() {
+    fn memory_of_a_long_run_is_freed() {
         let mut checked = Checked::default();
         (0..50_000).for_each(|i| checked.insert(i));
         let full = checked.store.memory();
@@ -620,7 +620,7 @@ mod tests {
             let entry = Entry { time_us, row };
             assert!(checked.run.remove(entry, &checked.rows, &mut checked.store));
         }
-        (0..300).for_each(|_| checked.store.epoch());
+        (0..300).for_each(|_| checked.store.end_epoch());
         assert!(checked.store.memory() < full / 2, "{full} to {}", checked.store.memory());
         checked.check(0..3);
     }

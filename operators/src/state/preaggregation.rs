@@ -116,7 +116,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn rows_are_held_while_more_are_there_and_no_longer() {
+    fn partial_aggregates_are_kept_only_while_input_is_available() {
         let mut hold = PreaggregationLimit::default();
         for _ in 0..10 {
             hold.add(1);
@@ -140,7 +140,7 @@ mod tests {
     }
 
     #[test]
-    fn a_worker_without_rest_lets_go_when_groups_stand_for_many_rows() {
+    fn without_a_pause_groups_are_flushed_after_many_rows_each() {
         assert_eq!(held(1), MIN_ROWS);
         assert_eq!(held(MIN_ROWS / FOLD), MIN_ROWS);
         assert_eq!(held(1000), 1000 * FOLD);
@@ -155,7 +155,7 @@ mod tests {
     }
 
     #[test]
-    fn rows_that_come_between_drains_are_seen_even_when_it_is_looked_at_anew() {
+    fn input_is_not_idle_while_rows_arrive_between_checks() {
         let mut hold = PreaggregationLimit::default();
         for row in 0..4 * MIN_ROWS {
             hold.add(MIN_ROWS);
@@ -164,7 +164,7 @@ mod tests {
     }
 
     #[test]
-    fn groups_of_one_row_are_not_put_together_for_a_while() {
+    fn preaggregation_pauses_if_each_group_has_one_row() {
         let mut hold = PreaggregationLimit::default();
         (1..=MAX_GROUPS).for_each(|groups| hold.add(groups));
         hold.flushed(MAX_GROUPS);

@@ -1,7 +1,7 @@
 //! A slab of typed records in slots that never move.
 //!
 //! A freed slot is reused by a later record, so that an operator of constant size allocates
-//! nothing. Chunks that no recent epoch has needed are freed ([`RecordSlab::epoch`]).
+//! nothing. Chunks that no recent epoch has needed are freed ([`RecordSlab::end_epoch`]).
 
 use crate::state::ordered_run::{NumberedRows, RowId};
 use crate::state::slot_allocator::Slots;
@@ -102,9 +102,9 @@ impl<T> RecordSlab<T> {
     }
 
     /// Ends an epoch: frees some chunks that no recent epoch has needed.
-    pub fn epoch(&mut self) {
+    pub fn end_epoch(&mut self) {
         let chunks = &mut self.chunks;
-        self.slots.epoch(|number| chunks[number] = Vec::new());
+        self.slots.end_epoch(|number| chunks[number] = Vec::new());
     }
 
     /// Approximate memory of the slab, in bytes.
@@ -133,14 +133,14 @@ mod tests {
 
     proptest! {
         #[test]
-        fn a_slab_is_a_map(steps: Vec<(u8, bool)>) {
+        fn the_slab_behaves_like_a_map(steps: Vec<(u8, bool)>) {
             let (mut slab, mut model) = (RecordSlab::default(), BTreeMap::new());
             for (number, (length, removes)) in (0..).zip(steps) {
                 if removes && let Some((id, record)) = model.pop_first() {
                     prop_assert_eq!(slab.remove(RowId(id)), Some(record));
                     prop_assert_eq!(slab.number(RowId(id)), FREE);
                     prop_assert_eq!(slab.remove(RowId(id)), None);
-                    slab.epoch();
+                    slab.end_epoch();
                     continue;
                 }
                 let record = "x".repeat(length.into());
@@ -156,13 +156,13 @@ mod tests {
     }
 
     #[test]
-    fn a_burst_leaves_no_memory_behind() {
+    fn memory_of_a_burst_is_freed() {
         let mut slab = RecordSlab::default();
         let ids: Vec<_> =
             (0..50_000).map(|n| slab.insert(stored(n, "record".to_string())).unwrap()).collect();
         let full = slab.memory();
         ids[1..].iter().for_each(|id| drop(slab.remove(*id)));
-        (0..300).for_each(|_| slab.epoch());
+        (0..300).for_each(|_| slab.end_epoch());
         assert!(slab.memory() < full / 10, "{full} to {}", slab.memory());
         assert_eq!(slab.record(ids[0]).map(String::as_str), Some("record"));
         assert!(ids[1..].iter().all(|id| slab.number(*id) == FREE));

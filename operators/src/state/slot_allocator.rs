@@ -136,8 +136,8 @@ impl Slots {
 
     /// Ends an epoch. Calls `release` with the numbers of some empty chunks that no recent epoch
     /// has needed.
-    pub fn epoch(&mut self, mut release: impl FnMut(usize)) {
-        let needed = match self.needed.epoch(self.len) {
+    pub fn end_epoch(&mut self, mut release: impl FnMut(usize)) {
+        let needed = match self.needed.end_epoch(self.len) {
             0 => 0,
             // One spare chunk, so that a size that varies around a chunk boundary releases and
             // takes none.
@@ -189,7 +189,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn a_slot_is_taken_once(steps: Vec<(u8, u16)>, in_chunk in 1usize..200) {
+        fn a_slot_is_not_allocated_twice(steps: Vec<(u8, u16)>, in_chunk in 1usize..200) {
             let (mut slots, mut used) = (Slots::new(in_chunk), BTreeSet::new());
             let numbers = in_chunk.next_power_of_two();
             for (kind, at) in steps {
@@ -209,7 +209,7 @@ mod tests {
                             prop_assert!(used.range(first..first + numbers).next().is_none());
                         }
                     }
-                    _ => slots.epoch(|number| {
+                    _ => slots.end_epoch(|number| {
                         let first = number * numbers;
                         assert!(used.range(first..first + numbers).next().is_none());
                     }),
@@ -221,14 +221,14 @@ mod tests {
     }
 
     #[test]
-    fn chunks_that_a_burst_needed_are_given_back() {
+    fn chunks_of_a_burst_are_released() {
         let mut slots = Slots::new(128);
         (0..128_000).for_each(|slot| assert_eq!(slots.take(), slot));
         (50..128_000).for_each(|slot| slots.free(slot));
         let mut released = BTreeSet::new();
         for _ in 0..300 {
             let mut now = 0;
-            slots.epoch(|number| {
+            slots.end_epoch(|number| {
                 now += 1;
                 released.insert(number);
             });

@@ -40,8 +40,8 @@ impl Pool {
     }
 
     /// Ends an epoch: frees some chunks that no recent epoch has needed.
-    pub fn epoch(&mut self) {
-        let needed = self.needed.epoch(self.used);
+    pub fn end_epoch(&mut self) {
+        let needed = self.needed.end_epoch(self.used);
         let surplus = (self.used + self.spares.len()).saturating_sub(needed);
         let kept = self.spares.len().saturating_sub(surplus.min(RELEASE + surplus / 16));
         self.spares.truncate(kept);
@@ -91,7 +91,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn it_is_a_stack_of_any_length() {
+    fn the_slot_stack_behaves_like_a_stack() {
         let (mut places, mut pool) = (SlotStack::default(), Pool::default());
         let mut model = Vec::new();
         // Grows and shrinks across chunk boundaries, and grows more than it shrinks.
@@ -113,13 +113,13 @@ mod tests {
     }
 
     #[test]
-    fn chunks_that_a_burst_needed_are_given_back() {
+    fn chunks_of_a_burst_are_freed() {
         let (mut places, mut pool) = (SlotStack::default(), Pool::default());
         let mut epoch = |slots: usize| {
             (0..slots).for_each(|slot| places.push(slot as u32, &mut pool));
             let most = pool.used + pool.spares.len();
             while places.pop(&mut pool).is_some() {}
-            pool.epoch();
+            pool.end_epoch();
             (most, pool.spares.len())
         };
         assert_eq!(epoch(100 * CHUNK), (99, 99), "the next burst may come soon");

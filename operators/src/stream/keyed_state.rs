@@ -212,7 +212,7 @@ impl<K: Hash, S: Kept> Entry<K, S> {
         body: impl FnOnce(&mut S) -> R,
     ) -> Result<R, EngineError> {
         let output = body(&mut self.state);
-        match log.put_timing(&mut self.slot) {
+        match log.when_to_put(&mut self.slot) {
             WriteTiming::Immediately => {
                 self.encode(hash, value, memory)?;
                 log.put(&mut self.slot, hash, &self.bytes, value);
@@ -369,7 +369,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_name_is_without_modules() {
+    fn type_names_have_no_module_paths() {
         assert_eq!(plain_name(std::any::type_name::<u64>()), "u64");
         assert_eq!(plain_name(std::any::type_name::<(String, Vec<u8>)>()), "(String, Vec<u8>)");
         let name = std::any::type_name::<std::collections::BTreeMap<String, Option<[u8; 3]>>>();

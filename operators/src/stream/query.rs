@@ -114,7 +114,7 @@ mod tests {
     use millstream_engine::runtime::job::Config;
 
     #[test]
-    fn an_epochs_latencies_are_taken_up_whether_anybody_asks_for_them_or_not() {
+    fn latencies_of_epochs_are_collected_whether_or_not_they_are_read() {
         let flow = Flow::new("unasked");
         let (mut input, numbers) = flow.channel::<u64>();
         numbers.sink(|_: u64| {});

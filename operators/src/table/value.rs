@@ -169,14 +169,14 @@ fn list<T>(
 }
 
 /// A short text, such as a number, in a buffer without heap memory.
-pub(crate) struct Short {
+pub(crate) struct InlineText {
     bytes: [u8; 64],
     length: usize,
 }
 
-impl Short {
+impl InlineText {
     /// Formats a text. Fails if the text is too long for the buffer.
-    pub fn of(text: fmt::Arguments<'_>) -> Result<Self, fmt::Error> {
+    pub fn format(text: fmt::Arguments<'_>) -> Result<Self, fmt::Error> {
         let mut short = Self { bytes: [0; 64], length: 0 };
         short.write_fmt(text)?;
         Ok(short)
@@ -189,7 +189,7 @@ impl Short {
     }
 }
 
-impl Write for Short {
+impl Write for InlineText {
     fn write_str(&mut self, text: &str) -> fmt::Result {
         let to = self.bytes.get_mut(self.length..self.length + text.len()).ok_or(fmt::Error)?;
         to.copy_from_slice(text.as_bytes());
@@ -261,7 +261,7 @@ fn write_decimal(unscaled: i128, scale: u8, out: &mut dyn Write) -> fmt::Result 
 
 /// Writes digits with a decimal point before the last `scale` digits.
 fn write_plain(negative: bool, digits: &str, scale: u8, out: &mut dyn Write) -> fmt::Result {
-    let mut text = Short { bytes: [b'0'; 64], length: 0 };
+    let mut text = InlineText { bytes: [b'0'; 64], length: 0 };
     let whole = digits.len().saturating_sub(usize::from(scale));
     let (whole, fraction) = digits.split_at(whole);
     text.write_str(if negative { "-" } else { "" })?;
@@ -280,7 +280,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn texts_are_sparks() {
+    fn values_are_shown_as_in_spark() {
         let double = |v: f64| Value::Double(v).show(&DataType::Double, Tz::UTC);
         assert_eq!(decimal_text(-5, 2), "-0.05");
         for (unscaled, scale, text) in [

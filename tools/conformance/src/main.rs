@@ -1,8 +1,11 @@
-//! Runs conformance cases: `conformance DIR...`, each a case file or a folder of them.
+//! Runs conformance cases: `conformance [--kafka HOST:PORT] DIR...`, where each DIR is a case file
+//! or a folder of them.
 //!
-//! Prints a line for each failed and each skipped case, and ends with `N passed, M failed, K
-//! skipped`. A case is skipped only if it needs a feature that is not built yet, which the line
-//! names.
+//! Prints a line for each case that failed, was skipped or differs between the modes, and ends with
+//! `N passed, M failed, K skipped`. The exit code is 0 if cases passed, none failed and none
+//! differs, 1 otherwise, and 2 if the arguments are wrong. A case is skipped only if it needs a
+//! feature or a setting that is not built yet, which the line names. With `--kafka` the cases are
+//! those of Kafka, and run against a broker (module and feature `kafka`).
 //!
 //! Every case runs in micro-batch mode with 1, 2 and 3 instances, and with as many partitions per
 //! source. If the result depends on the order of a source's rows (for example because of `first`),

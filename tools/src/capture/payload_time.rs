@@ -224,14 +224,14 @@ mod tests {
     }
 
     #[test]
-    fn zones_count() {
+    fn zone_offsets_are_applied() {
         let ns = |text: &str| PayloadTime::parse(text.as_bytes()).unwrap().ns;
         assert_eq!(ns("2024-01-01T01:30:00+01:30"), ns("2024-01-01T00:00:00Z"));
         assert_eq!(ns("2023-12-31T16:00:00-0800"), ns("2024-01-01 00:00"));
     }
 
     #[test]
-    fn what_is_no_time_is_refused() {
+    fn texts_that_are_not_times_are_refused() {
         for text in [
             "",
             "12",

@@ -95,7 +95,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_same_every_time_with_a_long_tail() {
+    fn the_recording_is_reproducible_and_has_a_long_tail() {
         let (a, b) = (Recording::new(2_000), Recording::new(2_000));
         assert_eq!((&a.lines, &a.times_ns), (&b.lines, &b.times_ns));
         assert!(a.times_ns.is_sorted());

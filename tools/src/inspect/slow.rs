@@ -217,7 +217,7 @@ mod tests {
     }
 
     #[test]
-    fn the_second_in_which_latency_rose_is_a_period() {
+    fn the_second_in_which_latency_rose_is_reported_as_a_slow_period() {
         let reports = reports(&[50, 60, 50, 900, 50, 55]);
         assert_eq!(median_p99_ns(&reports), Some(50_000));
         let found = slow_periods(&reports, 150_000);
@@ -240,7 +240,7 @@ mod tests {
     }
 
     #[test]
-    fn a_line_that_is_no_report_is_counted_and_a_restart_begins_anew() {
+    fn an_invalid_report_is_counted_and_a_restart_starts_a_new_series() {
         let second = line(100, 70, 5).replace("\"r\"", "\"other\"");
         let log = log_of(&[line(0, 50, 5), "{\"name\":".to_string(), second]);
         assert_eq!((log.others, log.queries[0].reports.len()), (1, 2));

@@ -23,9 +23,10 @@ pub(super) enum Mode {
 /// How much two values may differ.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub(super) enum Tolerance {
-    /// For numbers: absolute, and relative to the larger number.
+    /// For numbers: the difference may be this part of the larger absolute value, or of 1 if both
+    /// are smaller.
     Number(f64),
-    /// For timestamps: an absolute tolerance, in nanoseconds.
+    /// For timestamps: the largest difference, in nanoseconds.
     Time(u64),
 }
 

@@ -110,17 +110,3 @@ pub fn until(what: &str, mut is_met: impl FnMut() -> bool) {
         std::thread::yield_now();
     }
 }
-
-/// A reproducible generator of pseudo-random numbers.
-pub struct Numbers(pub u64);
-
-impl Numbers {
-    pub fn next(&mut self, below: u64) -> u64 {
-        self.0 = self.0.wrapping_mul(0x5851_F42D_4C95_7F2D).wrapping_add(0x1405_7B7E_F767_814F);
-        (self.0 >> 33) % below.max(1)
-    }
-
-    pub fn index(&mut self, below: usize) -> usize {
-        self.next(below as u64) as usize
-    }
-}

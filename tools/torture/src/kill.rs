@@ -300,7 +300,8 @@ pub fn run(args: &Args) -> Result<(), String> {
     Ok(())
 }
 
-/// Kills a query over files again and again, and checks all of its sinks at the end.
+/// Runs queries over the same files in a child process that is killed in each round, and then checks
+/// the results of each query: a copy, counts, aggregates by event time, and joins.
 fn files(dir: &Path, rounds: u64, dice: &mut SplitMix) -> Result<(), String> {
     let Written { rows, files } = run_over_files(dir, rounds, dice)?;
     check_copy(dir, rows)?;
@@ -321,7 +322,8 @@ struct Written {
     files: u64,
 }
 
-/// Writes files under a query that is killed in each round, and lets it end.
+/// Writes files while the child runs, kills the child in each round, and at the end lets it process
+/// all files.
 fn run_over_files(dir: &Path, rounds: u64, dice: &mut SplitMix) -> Result<Written, String> {
     let input = dir.join("in");
     std::fs::create_dir_all(&input).map_err(text)?;

@@ -109,7 +109,7 @@ mod tests {
     use super::expected_lines;
 
     #[test]
-    fn each_row_is_with_its_matches_or_alone() {
+    fn each_row_is_emitted_with_its_matches_or_with_nulls() {
         let lines = expected_lines(6, |n| n / 2, |n| n);
         assert_eq!(lines, ["0,1", "2,3", "4,5"]);
         assert_eq!(expected_lines(4, |n| n, |n| n), [",1", ",3", "0,", "2,"].map(String::from));

@@ -412,7 +412,7 @@ mod tests {
     }
 
     #[test]
-    fn of_a_part_of_a_round_as_much_was_off_the_core_as_of_all() {
+    fn off_core_time_of_a_round_is_spread_evenly_over_the_round() {
         begin(0);
         with(|recorder| {
             recorder.asked.usage.cpu_ns = Some(0);
@@ -429,7 +429,7 @@ mod tests {
     /// Two threads compete for one core.
     #[cfg(target_os = "linux")]
     #[test]
-    fn a_core_that_is_shared_is_given_away() {
+    fn a_worker_on_a_shared_core_yields() {
         use std::sync::atomic::{AtomicBool, Ordering};
         let over = AtomicBool::new(false);
         let core = crate::cores::allowed()[0];

@@ -1,7 +1,7 @@
 //! A tasklet that drives a chain of operators from the rings of other tasklets.
 
-use crate::epoch::event_time::WatermarkPolicy;
 use crate::epoch::protocol::Report;
+use crate::epoch::watermark_policy::WatermarkPolicy;
 use crate::error::EngineError;
 use crate::event::{Epoch, Event, IDLE};
 use crate::measure::stall::{Activity, record_activity};

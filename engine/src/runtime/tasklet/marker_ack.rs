@@ -19,7 +19,8 @@ impl MarkerAck {
         self.epoch = Some(epoch);
     }
 
-    /// Returns the acknowledgement when the chain has at most results of the next epoch left.
+    /// Returns the acknowledgement, once, if one is owed and `status` is `NextEpoch` or less: then
+    /// whatever is left in the chain belongs to the next epoch. `None` otherwise.
     pub(super) fn due(&mut self, status: FlushStatus) -> Option<Report> {
         if status > FlushStatus::NextEpoch {
             return None;

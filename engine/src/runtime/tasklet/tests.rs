@@ -2,8 +2,8 @@
 
 use crate::checkpoint::offset::Offset;
 use crate::env::SimEnv;
-use crate::epoch::event_time::WatermarkPolicy;
 use crate::epoch::protocol::{Command, EndOffset, ReadLimit, Report};
+use crate::epoch::watermark_policy::WatermarkPolicy;
 use crate::error::EngineError;
 use crate::event::{Epoch, Event, IDLE, Record};
 use crate::runtime::exchange::connect;
@@ -14,12 +14,13 @@ use crate::runtime::tasklet::{
 use crate::sync::waker::Waker;
 use crossbeam_channel::{Receiver, Sender, unbounded};
 
-/// A chain with background work. It records in which step each record arrived.
+/// A chain with background work, of which each flush does one unit.
 struct Busy {
     work: usize,
     /// Whether the remaining results belong to the next epoch.
     emitted_late: bool,
-    came_before: Vec<usize>,
+    /// For each record, the work that was left when the record arrived.
+    work_left: Vec<usize>,
 }
 
 impl Stage for Busy {
@@ -47,7 +48,7 @@ impl Stage for Busy {
 
 impl Push<u64> for Busy {
     fn push(&mut self, _: u64, _: u64) -> Result<(), EngineError> {
-        self.came_before.push(self.work);
+        self.work_left.push(self.work);
         Ok(())
     }
 }
@@ -111,15 +112,15 @@ fn step(tasklet: &mut SourceTasklet<Numbers, Busy>) -> Step {
 }
 
 #[test]
-fn records_come_between_the_steps_of_a_chains_own_work() {
-    let down = Busy { work: 1000, emitted_late: false, came_before: Vec::new() };
+fn records_are_pushed_between_steps_of_background_work() {
+    let down = Busy { work: 1000, emitted_late: false, work_left: Vec::new() };
     let (mut tasklet, commands, told) = numbers(down, false);
     drop(commands.send(Command::EmitMarker { epoch: 0, drain: false, last: false }));
     for _ in 0..10 {
         assert_eq!(step(&mut tasklet), Step::Progress);
     }
-    assert_eq!(tasklet.down.came_before.len(), 9, "all steps but that of the marker");
-    assert!(tasklet.down.came_before.iter().all(|work| *work > 900));
+    assert_eq!(tasklet.down.work_left.len(), 9, "all steps but that of the marker");
+    assert!(tasklet.down.work_left.iter().all(|work| *work > 900));
     let acknowledged = || told.try_iter().any(|report| matches!(report, Report::Ack { .. }));
     assert!(!acknowledged(), "not before all that was pushed is out");
     while tasklet.down.work > 0 {
@@ -131,7 +132,7 @@ fn records_come_between_the_steps_of_a_chains_own_work() {
 
 #[test]
 fn an_epoch_does_not_wait_for_results_of_the_next_one() {
-    let down = Busy { work: usize::MAX, emitted_late: true, came_before: Vec::new() };
+    let down = Busy { work: usize::MAX, emitted_late: true, work_left: Vec::new() };
     let (mut tasklet, commands, told) = numbers(down, false);
     drop(commands.send(Command::EmitMarker { epoch: 7, drain: false, last: false }));
     (0..3).for_each(|_| assert_eq!(step(&mut tasklet), Step::Progress));
@@ -188,7 +189,7 @@ impl Push<u64> for Full {
 /// Checks that the combined watermark is the largest one, in whichever order the inputs become
 /// idle.
 #[test]
-fn a_watermark_is_the_same_in_any_order_of_falling_silent() {
+fn the_watermark_does_not_depend_on_the_order_in_which_inputs_become_idle() {
     for order in [[0, 1], [1, 0]] {
         let waker = Waker::noop();
         let (mut outboxes, inlets): (Vec<_>, Vec<_>) =
@@ -216,7 +217,7 @@ fn a_watermark_is_the_same_in_any_order_of_falling_silent() {
 
 /// Inlets end one after the other when a query stops, after the marker of its last epoch.
 #[test]
-fn an_inlet_that_ends_moves_no_watermark() {
+fn an_inlet_that_ends_does_not_move_the_watermark() {
     for policy in [WatermarkPolicy::Min, WatermarkPolicy::Max] {
         let waker = Waker::noop();
         let (mut outboxes, inlets): (Vec<_>, Vec<_>) =
@@ -243,7 +244,7 @@ fn an_inlet_that_ends_moves_no_watermark() {
 
 /// An inlet is not read before the markers of the inlets before it, even if only it has records.
 #[test]
-fn inlets_are_read_one_after_another_up_to_their_markers() {
+fn inlets_are_drained_in_turn_up_to_their_markers() {
     let waker = Waker::noop();
     let (mut outboxes, inlets): (Vec<_>, Vec<_>) =
         (0..2).map(|_| connect::<u64>(&waker, &waker)).unzip();

@@ -186,7 +186,8 @@ impl Framer {
             return;
         }
         let is_part = head.flags & FLAG_MORE != 0;
-        // Guards against a damaged file: no datagram is longer than this.
+        // Guards against a damaged file: no datagram is longer than this. A part that does not fit
+        // counts as the last one.
         let has_room = |stream: &Stream| stream.partial.len() + payload.len() <= DATAGRAM_BYTES;
         if is_part && self.streams.get(&key).is_none_or(has_room) {
             let stream = self.streams.entry(key).or_default();

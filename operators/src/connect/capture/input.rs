@@ -30,7 +30,8 @@ pub(super) struct Input {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 struct Timeline {
     recording: u64,
-    /// Nanoseconds to add to a monotonic time.
+    /// Nanoseconds to add to a monotonic time, to get nanoseconds since 1970. 0 for a file of
+    /// version 1 without an event that has both times.
     base_ns: i64,
 }
 

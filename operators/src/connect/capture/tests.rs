@@ -219,7 +219,7 @@ fn records_are_lines_of_a_connection_and_datagrams() {
 }
 
 #[test]
-fn bytes_that_are_missing_cost_the_lines_that_they_were_in() {
+fn missing_bytes_lose_only_the_lines_that_contained_them() {
     let mut recorder = Recorder::new(false);
     recorder.data(0, b"one\nhal");
     let gap = Gap::of_bytes(5, GapCause::Lost);
@@ -310,7 +310,7 @@ fn a_restart_runs_the_planned_batch_again() {
 }
 
 #[test]
-fn another_recording_is_not_continued() {
+fn a_restart_over_another_recording_is_refused() {
     let recorded = busy(false, 6);
     let mut source = source(&recorded, &[]);
     let at = position(&source).0.replace("\"recording\":7", "\"recording\":8");
@@ -321,7 +321,7 @@ fn another_recording_is_not_continued() {
 }
 
 #[test]
-fn a_damaged_recording_gives_what_is_left_and_counts_the_rest() {
+fn a_damaged_recording_gives_the_intact_records_and_counts_the_others() {
     let recorded = busy(false, 7);
     let whole = std::fs::read(&recorded.0).unwrap();
     let expected = read_all(&recorded, &LIMITS).0;

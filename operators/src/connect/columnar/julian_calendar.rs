@@ -116,7 +116,7 @@ mod tests {
     }
 
     #[test]
-    fn days_come_back_from_the_old_calendar() {
+    fn days_convert_to_the_julian_calendar_and_back() {
         for days in (-800_000..-141_438).step_by(97) {
             assert_eq!(days_of_hybrid(days_to_hybrid(days)), days, "{days}");
         }

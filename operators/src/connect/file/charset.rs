@@ -354,7 +354,7 @@ mod tests {
     ];
 
     #[test]
-    fn what_is_written_is_read() {
+    fn encoded_text_decodes_to_itself() {
         for name in NAMES {
             let charset = Charset::of(name).unwrap();
             let mut bytes = charset.mark().to_vec();
@@ -365,7 +365,7 @@ mod tests {
     }
 
     #[test]
-    fn what_a_character_set_lacks_is_replaced() {
+    fn characters_that_a_character_set_lacks_are_replaced() {
         let mut out = Vec::new();
         Charset::Latin1.encode("é€", &mut out);
         Charset::of("windows-1252").unwrap().encode("é€日", &mut out);
@@ -376,7 +376,7 @@ mod tests {
     }
 
     #[test]
-    fn a_json_file_tells_its_character_set() {
+    fn the_character_set_of_a_json_file_is_detected() {
         for (bytes, expected) in [
             (&b"\xFF\xFE{\0}\0"[..], "{}"),
             (b"\xFE\xFF\0{\0}", "{}"),
@@ -394,7 +394,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn any_bytes_are_text(bytes: Vec<u8>, name in proptest::sample::select(&NAMES[1..])) {
+        fn any_bytes_decode_without_an_error(bytes: Vec<u8>, name in proptest::sample::select(&NAMES[1..])) {
             let charset = Charset::of(name).unwrap();
             text(Coding::Known(charset), &bytes);
         }

@@ -218,7 +218,7 @@ mod tests {
     use millstream_engine::env::simulated_storage::SimStorage;
 
     #[test]
-    fn compactions_hold_all_and_old_entries_go() {
+    fn compactions_contain_all_files_and_old_entries_are_deleted() {
         for crc in [Crc::Inside, Crc::Beside] {
             let storage = SimStorage::new(1);
             let log = FileLog::new(PathBuf::from("/log"), crc);

@@ -1,7 +1,9 @@
 //! Framing: where records start and end in the bytes of a file.
 //!
 //! A scanner looks at a window that starts after the last record and grows until it contains a
-//! whole record. It resumes where it stopped, so every byte is scanned once.
+//! whole record. It resumes where it stopped, so every byte is scanned once. Sockets have a framing
+//! of their own, `connect/socket/framing/`, because a line must be emitted before the bytes after it
+//! arrive.
 
 use crate::table::text::csv::{Dialect, LineEnd, Parsed, Parser};
 use memchr::{memchr2, memmem};

@@ -341,7 +341,7 @@ mod tests {
     }
 
     #[test]
-    fn patterns_match_what_they_match_in_hadoop() {
+    fn patterns_match_as_in_hadoop() {
         for (pattern, names) in [
             (r"a\*b", "a*b"),
             (r"a\?b", "a?b"),
@@ -376,7 +376,7 @@ mod tests {
     }
 
     #[test]
-    fn the_root_of_a_path_is_what_the_pattern_matches() {
+    fn the_root_of_partitions_is_the_matched_path() {
         let pattern = PathPattern::parse(Path::new("/w"), "/d/{x/y,z}/p=*").unwrap();
         let root = |path: &str| pattern.root_of(Path::new(path)).display().to_string();
         assert_eq!(root("/d/x/y/p=1/q=2/a.csv"), "/d/x/y/p=1");

@@ -185,7 +185,7 @@ mod tests {
 
     /// The expected types were inferred by Spark.
     #[test]
-    fn types_of_values() {
+    fn types_of_partition_values_are_inferred() {
         let inference =
             Inference { zone: new_york(), infers_types: true, times_without_zone: false };
         for (values, data_type) in [
@@ -247,7 +247,7 @@ mod tests {
     }
 
     #[test]
-    fn values_of_types() {
+    fn partition_values_are_parsed_by_their_type() {
         let of = |value: &str, ddl: DataType| value_of(value, &ddl, new_york());
         assert_eq!(of("a%2Fb", DataType::String), Ok(Value::String("a/b".to_string())));
         assert_eq!(of("a%2F", DataType::Binary), Ok(Value::Binary(b"a%2F".to_vec())));

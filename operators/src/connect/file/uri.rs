@@ -80,7 +80,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn there_and_back() {
+    fn a_path_survives_conversion_to_a_uri_and_back() {
         let path = Path::new("/a b/é%2F/k=1/x#y");
         assert_eq!(path_of(&uri(path)), path);
         assert_eq!(path_of("file:/a%20b"), Path::new("/a b"));

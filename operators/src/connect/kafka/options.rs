@@ -385,7 +385,7 @@ mod tests {
     }
 
     #[test]
-    fn the_more_exact_option_of_a_place_counts() {
+    fn a_timestamp_option_takes_precedence_over_an_offset_option() {
         let options = [
             ("subscribe", "t"),
             ("startingOffsets", "earliest"),

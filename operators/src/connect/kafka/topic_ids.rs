@@ -192,7 +192,7 @@ mod tests {
     }
 
     #[test]
-    fn a_topic_with_another_id_was_created_again_also_between_two_runs() {
+    fn a_recreated_topic_is_detected_by_its_id_also_between_two_runs() {
         let env = SimEnv::new(1);
         let storage = env.storage();
         let folder = Path::new("/c/sources/0");

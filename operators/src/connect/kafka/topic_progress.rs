@@ -88,7 +88,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn metrics_are_texts_as_in_spark() {
+    fn metrics_are_strings_as_in_spark() {
         let offsets = |text| ByPartition::parse(text).unwrap();
         let latest = offsets(r#"{"t":{"0":10,"1":7,"2":4}}"#);
         let ends = offsets(r#"{"t":{"0":5,"1":7,"2":0}}"#);

@@ -349,7 +349,7 @@ mod tests {
     }
 
     #[test]
-    fn lines_are_whole_however_they_are_cut() {
+    fn lines_are_whole_however_reads_split_them() {
         let text = b"one\r\n\r\rtwo\n\nthree\r\nfour";
         let whole = ["one", "", "", "two", "", "three", "four"];
         for size in 1..text.len() {
@@ -361,13 +361,13 @@ mod tests {
     }
 
     #[test]
-    fn an_empty_line_behind_a_lone_carriage_return_stays() {
+    fn an_empty_line_after_a_lone_carriage_return_is_kept() {
         let (lines, _) = lines_of(&[b"a\r", b"\n\nb\r", b"c\n"], LineEnds::Any, 100);
         assert_eq!(lines, ["a", "", "b", "c"]);
     }
 
     #[test]
-    fn of_a_line_that_is_too_long_only_the_beginning_is_kept() {
+    fn only_the_beginning_of_an_overlong_line_is_kept() {
         let long = [b'x'; 300];
         let pieces = [&b"a\n"[..], &long, &long, &long, b"x\nb\n"];
         let (lines, mut reading) = lines_of(&pieces, LineEnds::Any, 500);
@@ -378,7 +378,7 @@ mod tests {
     }
 
     #[test]
-    fn a_line_that_is_given_up_harms_no_other() {
+    fn a_rejected_line_does_not_affect_other_lines() {
         let (mine, mut peer) = UnixStream::pair().unwrap();
         let mut connection = Connection::new(Stream::Unix(mine), 0, 0);
         let mut reading = ReadState::new(LineEnds::Any, 100, BadRecords::default());

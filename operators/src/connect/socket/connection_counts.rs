@@ -173,7 +173,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn drops_stand_in_the_last_column() {
+    fn drops_of_a_socket_are_read_from_the_udp_table() {
         let table = "   sl  local_address rem_address   st tx_queue rx_queue tr tm->when retrnsmt   uid  timeout inode ref pointer drops\n\
              5: 0100007F:1F90 00000000:0000 07 00000000:00000000 00:00000000 00000000  1000 0 4711 2 0000000000000000 17\n";
         assert_eq!(drops_of(table, 4711), Some(17));
@@ -181,7 +181,7 @@ mod tests {
     }
 
     #[test]
-    fn each_ending_has_a_counter() {
+    fn each_way_a_connection_ends_has_a_counter() {
         let counts = ConnectionCounts::default();
         (0..4).for_each(|_| counts.opened());
         for how in [ConnectionEnd::Closed, ConnectionEnd::Reset, ConnectionEnd::TimedOut] {

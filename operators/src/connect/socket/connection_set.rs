@@ -230,7 +230,7 @@ mod tests {
     }
 
     #[test]
-    fn a_connection_with_bytes_to_read_is_not_silent() {
+    fn a_connection_with_unread_bytes_is_not_idle() {
         let mut connections = Connections::default();
         for last_ns in [10, 20, 90] {
             connections.add(connection(last_ns)).unwrap();
@@ -250,7 +250,7 @@ mod tests {
     }
 
     #[test]
-    fn slots_are_used_again_and_each_is_in_the_queue_once() {
+    fn slots_are_reused_and_queued_once() {
         let mut connections = Connections::default();
         for _ in 0..100 {
             let slots = [0, 1, 2].map(|_| connections.add(connection(0)).unwrap());

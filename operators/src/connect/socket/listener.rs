@@ -290,7 +290,7 @@ mod tests {
     }
 
     #[test]
-    fn a_file_that_is_not_ours_is_left_alone() {
+    fn a_file_that_is_not_a_stale_socket_is_not_removed() {
         let path = path("foreign");
         std::fs::write(&path, "precious").unwrap();
         assert_eq!(listen_at(&path).err().unwrap().kind(), ErrorKind::AlreadyExists);
@@ -306,7 +306,7 @@ mod tests {
     }
 
     #[test]
-    fn the_part_with_the_fewest_clients_takes_the_next() {
+    fn the_partition_with_the_fewest_clients_accepts_the_next() {
         let parts = AcceptTurns::default();
         let [a, b] = [parts.join(), parts.join()];
         assert!(parts.is_turn(a) && parts.try_admit(a, 2));

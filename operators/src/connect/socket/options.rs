@@ -331,7 +331,7 @@ mod tests {
     }
 
     #[test]
-    fn options_that_do_not_go_together_are_refused() {
+    fn contradicting_options_are_refused() {
         let tcp = [("host", "h"), ("port", "1")];
         let refused: [(&[(&str, &str)], &str); 14] = [
             (&[("protocol", "udp"), ("mode", "connect")], "no connections"),
@@ -365,7 +365,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_not_given_has_a_default() {
+    fn options_have_defaults() {
         let config = read(&[("host", "h"), ("port", "1"), ("mode", "listen")]).unwrap();
         assert_eq!((config.max_connections, config.idle_timeout_ns), (1_024, None));
         assert_eq!(config.keep_alive.map(|keep| keep.probes), Some(3));

@@ -378,7 +378,7 @@ mod tests {
     }
 
     #[test]
-    fn what_the_disk_could_not_take_is_a_gap_at_its_place() {
+    fn bytes_that_could_not_be_written_are_recorded_as_a_gap() {
         let (mut recorder, written, returned) = recorder();
         let lost = vec![b'x'; BUFFER_BYTES];
         for connection in [0, 1] {
@@ -407,7 +407,7 @@ mod tests {
     }
 
     #[test]
-    fn the_end_of_a_connection_that_the_disk_could_not_take_is_recorded_later() {
+    fn a_close_that_could_not_be_written_is_recorded_later() {
         let (mut recorder, written, returned) = recorder();
         recorder.opened(&ConnectionInfo::default());
         recorder.opened(&ConnectionInfo::default());

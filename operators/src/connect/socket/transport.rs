@@ -132,7 +132,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_kernel_is_told_when_to_probe_a_silent_peer() {
+    fn keep_alive_options_are_set_on_the_socket() {
         let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
         let target = Target::Tcp(listener.local_addr().unwrap());
         let stream = target.connect_within(Duration::from_secs(10)).unwrap();

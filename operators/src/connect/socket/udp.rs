@@ -91,7 +91,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn one_line_end_is_no_part_of_a_datagram() {
+    fn one_trailing_line_end_of_a_datagram_is_removed() {
         let cases: [(&[u8], usize); 7] = [
             (b"", 0),
             (b"a", 1),
@@ -107,7 +107,7 @@ mod tests {
     }
 
     #[test]
-    fn the_last_line_of_a_datagram_has_an_end() {
+    fn an_unterminated_last_line_of_a_datagram_is_terminated() {
         let cases: [(&[u8], &[u8]); 5] = [
             (b"", b""),
             (b"a", b"a\n"),

@@ -303,7 +303,7 @@ impl StreamWriter {
                 driver_state.lock().unwrap_or_else(|poisoned| poisoned.into_inner());
             driver_state.epochs += 1;
             driver_state.records += report.num_input_rows();
-            driver_state.ahead += report.num_rows_ahead();
+            driver_state.ahead += report.num_rows_in_future();
             driver_state.late += report.num_rows_late();
             if progress.timed {
                 driver_state.watermark_ms = Some(report.committed.watermark_ms);

@@ -75,13 +75,14 @@ macro_rules! folds {
 }
 
 folds! {
-    /// The sum of a number per record, in a wider type that cannot overflow.
+    /// The sum of a number that the closure computes from each record, in a wider type that cannot
+    /// overflow.
     Sum, i128, i128, |state, value| { *state += i128::from(value); *state },
         { *state += value; *state };
-    /// The smallest number of the records.
+    /// The minimum of a number that the closure computes from each record.
     Min, i64, Option<i64>, |state, value| { let low = state.map_or(value, |s| s.min(value)); *state = Some(low); low },
         merged(state, value, i64::min);
-    /// The largest number of the records.
+    /// The maximum of a number that the closure computes from each record.
     Max, i64, Option<i64>, |state, value| { let high = state.map_or(value, |s| s.max(value)); *state = Some(high); high },
         merged(state, value, i64::max);
 }

@@ -358,7 +358,7 @@ mod tests {
         /// Before a marker, exactly the records pushed before it are emitted. Before a watermark,
         /// at least the records pushed before it are emitted.
         #[test]
-        fn nothing_overtakes_and_nothing_is_lost(ops in ops(), each in 1usize..40) {
+        fn records_keep_their_order_around_markers_and_none_is_lost(ops in ops(), each in 1usize..40) {
             let slow = Slow { room: each, each, out: Vec::new() };
             let mut local: PartialCombine<u8, u8, Count, Slow> = PartialCombine::new(Count, slow);
             let mut pushed = BTreeMap::<u8, u64>::new();

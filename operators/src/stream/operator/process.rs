@@ -465,12 +465,12 @@ where
     }
 
     fn hand_over(&mut self, epoch: Epoch) {
-        self.entries.epoch();
+        self.entries.end_epoch();
         let clocks = [&mut self.clocks.event, &mut self.clocks.processing, &mut self.clocks.ttl];
         let due: usize = clocks
             .into_iter()
             .map(|due| {
-                due.epoch();
+                due.end_epoch();
                 due.memory()
             })
             .sum();

@@ -392,10 +392,10 @@ impl<L, R> SidedRecords<L, R> {
     }
 
     /// Ends an epoch: frees memory. Returns the memory in use, in bytes.
-    pub fn epoch(&mut self) -> u64 {
-        self.left.epoch();
-        self.right.epoch();
-        self.runs.epoch();
+    pub fn end_epoch(&mut self) -> u64 {
+        self.left.end_epoch();
+        self.right.end_epoch();
+        self.runs.end_epoch();
         self.left.memory() + self.right.memory() + self.runs.memory() as u64
     }
 }

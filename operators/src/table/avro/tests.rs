@@ -78,7 +78,7 @@ fn read(writer: &str, reader: &str, bytes: &[u8]) -> Result<Value, String> {
 
 proptest! {
     #[test]
-    fn what_is_written_is_read_again((data_type, value) in typed_value(), is_null: bool) {
+    fn written_values_are_read_back((data_type, value) in typed_value(), is_null: bool) {
         let value = if is_null { Value::Null } else { value };
         let bytes = written(&data_type, &value);
         let schema = schema_of(&data_type, true);
@@ -115,7 +115,7 @@ proptest! {
 }
 
 #[test]
-fn a_few_bytes_that_stand_for_many_values_are_refused() {
+fn a_few_bytes_that_declare_many_values_are_refused() {
     // One block of 2^40 nulls.
     let nulls = [0x80, 0x80, 0x80, 0x80, 0x80, 0x80, 0x01, 0x00];
     let schema = r#"{"type": "array", "items": "null"}"#;
@@ -135,7 +135,7 @@ fn a_few_bytes_that_stand_for_many_values_are_refused() {
 }
 
 #[test]
-fn a_schema_whose_types_multiply_is_refused() {
+fn a_schema_that_expands_exponentially_is_refused() {
     let mut fields = String::from(r#"{"name": "f", "type": "int"}"#);
     for level in 0..20 {
         let inner = format!(r#"{{"type": "record", "name": "R{level}", "fields": [{fields}]}}"#);
@@ -147,7 +147,7 @@ fn a_schema_whose_types_multiply_is_refused() {
 }
 
 #[test]
-fn of_entries_with_one_key_the_last_stays() {
+fn the_last_of_several_map_entries_with_one_key_is_kept() {
     let schema = r#"{"type": "map", "values": "int"}"#;
     let bytes = [0x06, 0x02, b'a', 0x02, 0x02, b'b', 0x04, 0x02, b'a', 0x06, 0x00];
     let entry = |key: &str, value| (Value::String(key.into()), Value::Long(value));
@@ -164,7 +164,7 @@ fn of_entries_with_one_key_the_last_stays() {
 }
 
 #[test]
-fn a_branch_that_the_reader_has_no_type_for_fails_only_when_it_is_met() {
+fn an_incompatible_union_branch_fails_only_when_a_value_uses_it() {
     let writer = r#"["int", "string"]"#;
     assert_eq!(read(writer, r#""long""#, &[0x00, 0x04]), Ok(Value::Long(2)));
     let refused = read(writer, r#""long""#, &[0x02, 0x02, b'x']).unwrap_err();
@@ -174,7 +174,7 @@ fn a_branch_that_the_reader_has_no_type_for_fails_only_when_it_is_met() {
 }
 
 #[test]
-fn a_field_that_the_reader_does_not_want_is_passed_over() {
+fn fields_that_the_reader_lacks_are_skipped() {
     let field = |name: &str, of: &str| format!(r#"{{"name": "{name}", "type": {of}}}"#);
     let record = |fields: &[String]| {
         format!(r#"{{"type": "record", "name": "R", "fields": [{}]}}"#, fields.join(", "))

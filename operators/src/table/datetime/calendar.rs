@@ -128,7 +128,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn every_day_of_a_date_is_one(days in i64::from(i32::MIN)..=i64::from(i32::MAX)) {
+        fn every_day_number_survives_conversion_to_a_date(days in i64::from(i32::MIN)..=i64::from(i32::MAX)) {
             let date = Date::of_days(days);
             prop_assert_eq!(date.days(), days);
             prop_assert_eq!(Date::new(date.year, date.month, date.day), Some(date));

@@ -229,7 +229,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn there_and_back() {
+    fn an_interval_survives_formatting_and_parsing() {
         for (data_type, written) in [
             (DataType::DayTimeInterval(0, 3), "1 02:03:04.5"),
             (DataType::DayTimeInterval(0, 3), "-0 00:01:30"),

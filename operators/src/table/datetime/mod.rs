@@ -48,7 +48,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn months_are_cut_to_their_length() {
+    fn adding_months_limits_the_day_to_the_length_of_the_month() {
         let days = |text| parse_date(text).unwrap();
         assert_eq!(add_months(days("2024-01-31"), 1), parse_date("2024-02-29"));
         assert_eq!(add_months(days("2024-01-31"), -11), parse_date("2023-02-28"));

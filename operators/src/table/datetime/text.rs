@@ -340,7 +340,7 @@ mod tests {
     }
 
     #[test]
-    fn words_for_times() {
+    fn special_words_for_times_are_parsed() {
         assert_eq!(special(" Today "), Some(Special::Day(0)));
         assert_eq!(special("epoch PST"), Some(Special::Epoch));
         assert_eq!(special("epoch xx"), None);
@@ -358,7 +358,7 @@ mod tests {
     proptest! {
         /// The fast path for plain timestamps agrees with the general parser.
         #[test]
-        fn plain_times_are_times(text in "[0-9]{4}-[0-3][0-9]-[0-3][0-9][ T][0-2][0-9]:[0-6][0-9]:[0-6][0-9]") {
+        fn the_fast_parser_of_plain_times_agrees_with_the_general_one(text in "[0-9]{4}-[0-3][0-9]-[0-3][0-9][ T][0-2][0-9]:[0-6][0-9]:[0-6][0-9]") {
             let parts = timestamp_parts(&text);
             prop_assert_eq!(
                 plain_timestamp(&text),

@@ -365,7 +365,7 @@ mod tests {
     }
 
     #[test]
-    fn names_as_java_reads_them() {
+    fn zone_names_are_parsed_as_in_java() {
         for (name, id, offset_s) in [
             ("UTC", "UTC", 0),
             ("Z", "Z", 0),
@@ -408,7 +408,7 @@ mod tests {
     }
 
     #[test]
-    fn gaps_and_overlaps_also_after_the_tables() {
+    fn gaps_and_overlaps_are_resolved_also_after_the_last_table_entry() {
         let new_york = Tz::named("America/New_York").unwrap();
         for (written, shown) in [
             ("2024-03-10 02:30:00", "2024-03-10 03:30:00"),
@@ -430,7 +430,7 @@ mod tests {
     }
 
     #[test]
-    fn a_move_keeps_the_offset_where_it_can() {
+    fn shifting_a_time_keeps_the_offset_in_an_overlap() {
         let new_york = Tz::named("America/New_York").unwrap();
         let at = |text: &str| parse_timestamp(text, Some(Tz::UTC)).unwrap();
         let moved = |from: &str, days: i64| {

@@ -273,7 +273,7 @@ impl ChainBuilder {
     fn deeper(&mut self) -> PlanResult<()> {
         self.levels += 1;
         if self.levels > MAX_NESTING {
-            return Err(too_deep());
+            return Err(too_deep_error());
         }
         Ok(())
     }
@@ -295,11 +295,11 @@ impl ChainBuilder {
 
     fn finish(mut self) -> PlanResult<Resolved> {
         self.close()?;
-        self.parts.pop().ok_or_else(too_deep)
+        self.parts.pop().ok_or_else(too_deep_error)
     }
 }
 
-fn too_deep() -> PlanError {
+fn too_deep_error() -> PlanError {
     let reason = format!("the expression has more than {MAX_NESTING} levels of operators");
     too_complex(reason, Place::default())
 }
@@ -319,7 +319,7 @@ pub fn balanced(operator: &str, operands: Vec<Resolved>) -> PlanResult<Resolved>
         }
         level = above;
     }
-    level.pop().ok_or_else(too_deep)
+    level.pop().ok_or_else(too_deep_error)
 }
 
 /// Marks an expression as a run of `operands` operands of one operator.

@@ -346,9 +346,9 @@ fn compile_tried(tried: &Resolved, width: usize, semantics: Semantics) -> Compil
         Node::Call(name, args) if functions::tries_itself(name, args) => {
             let args_compiled = args.iter().map(|arg| passed(compile(arg, width, semantics)));
             let args_compiled = args_compiled.collect();
-            softened(functions::compile(name, args_compiled, args, &tried.data_type, ansi))
+            errors_to_null(functions::compile(name, args_compiled, args, &tried.data_type, ansi))
         }
-        _ => softened(compile(tried, width, ansi)),
+        _ => errors_to_null(compile(tried, width, ansi)),
     }
 }
 
@@ -421,7 +421,7 @@ macro_rules! each_kind {
 }
 
 /// Turns errors into NULL, except errors that `passed` has marked.
-pub fn softened(inner: Compiled) -> Compiled {
+pub fn errors_to_null(inner: Compiled) -> Compiled {
     each_kind!(inner, |value| match value {
         Err(mut error) if error.is_from_operand => {
             error.is_from_operand = false;

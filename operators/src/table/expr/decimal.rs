@@ -339,7 +339,7 @@ mod tests {
     }
 
     #[test]
-    fn results_as_spark_sizes_them() {
+    fn results_have_precision_and_scale_as_in_spark() {
         let sized = |name: &str, a, b| result_type(name, a, b, true);
         assert_eq!(sized("+", (10, 2), (5, 3)), DataType::Decimal(12, 3));
         assert_eq!(sized("*", (10, 2), (5, 3)), DataType::Decimal(16, 5));

@@ -291,7 +291,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_deeper_than_sql_may_be_is_refused() {
+    fn an_expression_deeper_than_the_limit_of_sql_is_refused() {
         for (way, nest) in WAYS {
             assert_eq!(check([&nested(nest, MAX_NESTING - 1)]), Ok(()), "{way}");
             let error = check([&nested(nest, MAX_NESTING)]).unwrap_err();
@@ -302,7 +302,7 @@ mod tests {
     }
 
     #[test]
-    fn copies_are_equal_and_others_are_not() {
+    fn an_expression_equals_its_copy_only() {
         let exprs: Vec<Expr> = WAYS.iter().map(|(_, nest)| nested(*nest, 2)).collect();
         for (i, a) in exprs.iter().enumerate() {
             for (j, b) in exprs.iter().enumerate() {

@@ -124,7 +124,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn rules_are_in_force_until_the_analysis_ends() {
+    fn rules_apply_until_the_analysis_ends() {
         let old = Rules { ansi: false, ..Rules::default() };
         let inner = old.apply(|| {
             Rules::default().apply(|| assert!(Rules::current().ansi));

@@ -163,8 +163,8 @@ impl Deduplicate {
         }
         match self.marker.take() {
             Some(epoch) => {
-                self.entries.epoch();
-                self.due.epoch();
+                self.entries.end_epoch();
+                self.due.end_epoch();
                 let bytes = (self.entries.memory() + self.due.memory()) as u64 + self.key_heap;
                 self.log.hand_over(epoch, self.entries.len() as u64, bytes);
                 self.down.marker(epoch)

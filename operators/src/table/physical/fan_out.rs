@@ -144,7 +144,7 @@ mod tests {
     }
 
     #[test]
-    fn both_branches_are_given_all_in_one_order() {
+    fn both_branches_get_all_rows_in_one_order() {
         let ((one, first), (other, second)) = (branch(true, None, &[]), branch(true, Some(7), &[]));
         let mut fork = fan_out(vec![one, other]);
         assert!(fork.is_ready());
@@ -160,7 +160,7 @@ mod tests {
     }
 
     #[test]
-    fn one_that_is_blocked_keeps_no_other_from_its_work() {
+    fn a_blocked_branch_does_not_block_the_other() {
         use FlushStatus::{Blocked, Buffered, Flushed, NextEpoch, Pending};
         for (one, other, expected) in [
             (Flushed, Flushed, Flushed),

@@ -320,7 +320,8 @@ pub fn resolve_call(
     Ok(AggregateCall { function, user: None, distinct, args, filter, data_type, name, place })
 }
 
-/// Rejects an aggregate inside an aggregate, and resolves the condition of FILTER.
+/// Resolves the condition of FILTER; `None` if there is none. Fails if an argument or the condition
+/// contains an aggregate, or if the condition is not BOOLEAN or is nondeterministic.
 fn check_modifiers(
     args: &[Expr],
     filter: Option<&Expr>,

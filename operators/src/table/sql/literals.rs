@@ -335,7 +335,7 @@ mod tests {
     }
 
     #[test]
-    fn escapes_say_what_they_say_in_spark() {
+    fn escapes_mean_what_they_mean_in_spark() {
         for (sql, said) in [
             (r"'\u00e9\U0001F600'", "é😀"),
             (r"'\101\012x\18\200'", "A\nx18200"),
@@ -362,7 +362,7 @@ mod tests {
     }
 
     #[test]
-    fn settings_say_how_the_literals_behind_them_are_read() {
+    fn a_setting_applies_to_the_literals_after_it() {
         let sql = r"SELECT '\n'; SET spark.sql.parser.escapedStringLiterals = true; SELECT '\n\'';
             SET spark.sql.parser.escapedStringLiterals=false; SELECT '\n'";
         assert_eq!(texts(sql), ["\n", r"\n\'", "\n"]);
@@ -394,7 +394,7 @@ y
     }
 
     #[test]
-    fn places_stay_as_they_were() {
+    fn tokens_and_errors_keep_their_positions() {
         let tokens = tokenize("SELECT 'é\\n',\n  r'\\d''\nx' y").unwrap();
         let last = tokens.last().unwrap();
         assert_eq!((last.span.start.line, last.span.start.column), (3, 4));

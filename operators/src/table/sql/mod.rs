@@ -465,7 +465,7 @@ fn plan_tokens(tokens: Vec<TokenWithSpan>, catalog: &dyn Catalog) -> PlanResult<
         let here = || place(parser.peek_token_ref().span.start);
         let text = match error {
             ParserError::TokenizerError(text) | ParserError::ParserError(text) => text,
-            ParserError::RecursionLimitExceeded => return nesting::too_deep(here()),
+            ParserError::RecursionLimitExceeded => return nesting::too_deep_error(here()),
         };
         // The parser appends the position to the message; it is moved to the error's own field.
         let (reason, at) = match text.split_once(" at Line: ") {

@@ -6,7 +6,7 @@ use crate::table::plan::limits::{MAX_NESTING, too_complex};
 use sqlparser::tokenizer::{Token, TokenWithSpan};
 
 /// The error of a text that is nested too deeply.
-pub(super) fn too_deep(at: Place) -> PlanError {
+pub(super) fn too_deep_error(at: Place) -> PlanError {
     too_complex(format!("it is nested more than {MAX_NESTING} levels deep"), at)
 }
 
@@ -47,7 +47,7 @@ pub(super) fn check(tokens: &[TokenWithSpan]) -> PlanResult<()> {
         }
         prefixes = if is_prefix(&token.token) { prefixes + 1 } else { 0 };
         if levels + prefixes > MAX_NESTING {
-            return Err(too_deep(place(token.span.start)));
+            return Err(too_deep_error(place(token.span.start)));
         }
     }
     Ok(())

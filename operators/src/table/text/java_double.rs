@@ -494,7 +494,7 @@ mod tests {
 
     /// The expected texts were printed by Java 17. Some of them are not the shortest.
     #[test]
-    fn doubles_are_javas() {
+    fn doubles_are_formatted_as_in_java() {
         for (value, text) in [
             (1.0, "1.0"),
             (-0.0, "-0.0"),
@@ -560,7 +560,7 @@ mod tests {
     }
 
     #[test]
-    fn floats_are_javas() {
+    fn floats_are_formatted_as_in_java() {
         let text = |value: f32| {
             let mut out = String::new();
             write_float(value, &mut out).unwrap();

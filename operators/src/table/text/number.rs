@@ -299,7 +299,7 @@ mod tests {
     proptest! {
         /// The fast parser returns the result of the general parser, or `None`.
         #[test]
-        fn short_decimals_are_decimals(
+        fn the_fast_decimal_parser_agrees_with_the_general_one(
             text in "[-+]?[0-9]{0,20}[.]?[0-9]{0,12}[e. ]?", precision in 1u8..39, scale in 0u8..20,
         ) {
             let to = DataType::Decimal(precision.max(scale), scale);
@@ -310,14 +310,14 @@ mod tests {
     }
 
     #[test]
-    fn short_decimals_are_read_the_short_way() {
+    fn short_decimals_use_the_fast_parser() {
         for text in ["0", "-1.5", "+12.25", "7.", ".5", "9999.99"] {
             assert!(short_decimal(text, &DataType::Decimal(6, 2)).is_some(), "{text}");
         }
     }
 
     #[test]
-    fn words_that_are_doubles() {
+    fn special_words_are_parsed_as_doubles() {
         let read = |text: &str| double(text, &DataType::Double).map(f64::to_bits);
         for (text, value) in [
             ("nAn", Some(f64::NAN)),

@@ -330,7 +330,7 @@ mod tests {
     }
 
     #[test]
-    fn words_hold_what_java_holds_together() {
+    fn words_are_split_as_in_java() {
         for (text, expected) in [
             ("it's well-known, a.b", vec!["it's", "well-known", "a.b"]),
             ("3.5% of $5 and 1,000,x", vec!["3.5%", "of", "and", "1,000", "x"]),

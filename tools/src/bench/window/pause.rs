@@ -207,7 +207,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn only_time_off_the_core_behind_a_moment_counts_for_it() {
+    fn only_off_core_time_after_a_moment_is_subtracted() {
         let of = |gaps: &[(u64, u64, u64)]| OffCore {
             gaps: gaps.iter().copied().collect(),
             ..OffCore::default()

@@ -164,7 +164,8 @@ pub(super) struct Found {
 }
 
 impl Found {
-    /// The payload length of a line's event, in bytes.
+    /// The payload length of a line's event, in bytes. `line` must be borrowed from `self.lines`,
+    /// because it is found by its address. For any other string the result is 0.
     pub(super) fn data_bytes(&self, line: &str) -> usize {
         let at = self.lines.iter().position(|other| std::ptr::eq(other.as_str(), line));
         at.map_or(0, |at| self.lengths[at])

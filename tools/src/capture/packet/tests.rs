@@ -63,7 +63,7 @@ fn every_file_format_and_link_layer_gives_the_same_events() {
 }
 
 #[test]
-fn a_stream_is_whole_in_any_order_of_its_segments_and_around_the_wrap_of_its_numbers() {
+fn a_stream_is_whole_in_any_segment_order_and_across_sequence_number_wrap() {
     for seed in 0..60 {
         let mut dice = SplitMix(seed);
         let stream: Vec<u8> = (0..4000).map(|_| dice.below(256) as u8).collect();
@@ -101,7 +101,7 @@ fn a_stream_is_whole_in_any_order_of_its_segments_and_around_the_wrap_of_its_num
 }
 
 #[test]
-fn a_hole_is_a_gap_when_it_was_acknowledged_and_something_behind_it_was_seen() {
+fn an_acknowledged_hole_followed_by_data_is_a_gap() {
     let open = [packet(false, 9, 0, SYN, b""), packet(true, 0, 10, SYN | ACK, b"")];
     let lost = [
         packet(false, 10, 1, ACK, b"a\nbc"),
@@ -144,7 +144,7 @@ fn a_hole_is_a_gap_when_it_was_acknowledged_and_something_behind_it_was_seen() {
 }
 
 #[test]
-fn every_byte_of_a_lossy_capture_is_data_at_its_place_or_in_a_gap() {
+fn every_byte_of_a_lossy_capture_is_data_at_its_position_or_in_a_gap() {
     for seed in 0..80 {
         let mut dice = SplitMix(seed);
         let stream: Vec<u8> = (0..3000).map(|_| dice.below(256) as u8).collect();
@@ -294,7 +294,7 @@ fn connections_open_and_end_in_every_way() {
 }
 
 #[test]
-fn other_bytes_at_the_same_place_are_a_conflict_and_the_first_hold() {
+fn different_bytes_at_one_position_are_a_conflict_and_the_first_are_kept() {
     let found = lines(&[
         packet(false, 9, 0, SYN, b""),
         packet(true, 0, 10, SYN | ACK, b""),
@@ -319,7 +319,7 @@ fn other_bytes_at_the_same_place_are_a_conflict_and_the_first_hold() {
 }
 
 #[test]
-fn what_the_snap_length_cut_is_a_gap_at_its_place_unless_it_comes_again() {
+fn bytes_cut_by_the_snap_length_are_a_gap_unless_retransmitted() {
     let open = [packet(false, 9, 0, SYN, b""), packet(true, 0, 10, SYN | ACK, b"")];
     let cut = [
         packet(false, 10, 1, ACK, b"0123456789"),
@@ -389,7 +389,7 @@ fn extension_headers_of_ipv6_are_walked() {
 }
 
 #[test]
-fn filters_leave_out_packets_and_say_how_many() {
+fn filters_skip_packets_and_count_them() {
     let mut packets = conversation();
     packets.push(ipv4(17, &udp((53, 54), b"dns")));
     let file = Pcap::default().file(&packets);
@@ -413,7 +413,7 @@ fn filters_leave_out_packets_and_say_how_many() {
 }
 
 #[test]
-fn a_file_that_is_cut_anywhere_gives_what_stands_before_and_says_where_it_ends() {
+fn a_truncated_file_gives_the_events_before_the_cut_and_reports_its_offset() {
     for file in [Pcap::default().file(&conversation()), ng(false, 101, 6, &conversation())] {
         let whole = import(&file).lines;
         for length in 0..file.len() {
@@ -429,7 +429,7 @@ fn a_file_that_is_cut_anywhere_gives_what_stands_before_and_says_where_it_ends()
 }
 
 #[test]
-fn no_change_of_a_byte_does_harm() {
+fn a_changed_byte_never_panics_or_adds_data() {
     let fragment = ipv4_fragment(17, 3, 0x2000, &[7; 16], [1; 4], [2; 4]);
     let extra = [ipv6(44, &[17, 0, 0, 1, 0, 0, 0, 9, 1, 1, 1, 1, 1, 1, 1, 1]), fragment];
     let packets = [conversation(), extra.to_vec()].concat();
@@ -465,7 +465,7 @@ fn connections_beyond_those_that_fit_are_dropped_and_counted() {
 }
 
 #[test]
-fn bytes_held_behind_holes_are_bounded() {
+fn bytes_buffered_after_holes_are_bounded() {
     // The capture has a hole that is never acknowledged, and after it more data than the reassembly
     // buffers.
     let mut packets = vec![packet(false, 9, 0, SYN, b""), packet(true, 0, 10, SYN | ACK, b"")];

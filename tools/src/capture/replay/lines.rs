@@ -262,7 +262,7 @@ mod tests {
     }
 
     #[test]
-    fn a_line_is_changed_wherever_events_cut_it() {
+    fn a_line_is_changed_however_events_split_it() {
         let text = "a,1700000000,b\nc,1700000001,d\n";
         let wanted = "a,1800000000,b\nc,1800000001,d\n";
         for first in 0..text.len() {
@@ -282,7 +282,7 @@ mod tests {
     }
 
     #[test]
-    fn a_line_of_another_length_keeps_its_neighbours() {
+    fn a_resized_line_does_not_change_its_neighbours() {
         // Nine digits become ten.
         let text = "a,999999999\nb,1000000000\nc,1000000001\n";
         for cut in 0..text.len() {
@@ -296,7 +296,7 @@ mod tests {
     }
 
     #[test]
-    fn events_leave_in_their_order_and_wait_for_their_lines() {
+    fn events_keep_their_order_and_wait_until_their_lines_are_complete() {
         let mut lines = lines("1");
         lines.push(0, 7, b"17000", NOW_NS);
         lines.push(1, 8, b"1700000005\n", NOW_NS);
@@ -311,7 +311,7 @@ mod tests {
     }
 
     #[test]
-    fn a_line_without_end_is_passed_and_bounds_hold() {
+    fn a_line_without_an_end_is_replayed_unchanged_at_the_buffer_limit() {
         let mut lines = lines("1");
         let piece = vec![b'x'; 64 << 10];
         for n in 0..100 {
@@ -347,7 +347,7 @@ mod tests {
     }
 
     #[test]
-    fn a_line_with_a_gap_is_played_as_it_is() {
+    fn a_line_with_a_gap_is_replayed_unchanged() {
         let mut lines = lines("1");
         lines.push(0, 7, b"1700000000\n1700000001", NOW_NS);
         lines.pass_line(7);

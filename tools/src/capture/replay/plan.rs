@@ -2,7 +2,7 @@
 
 use super::Speed;
 use super::lines::Lines;
-use super::shift::{Shifted, Shifter, TimeField};
+use super::shift::{ShiftCounts, Shifter, TimeField};
 use crate::capture::events::{self, Selection};
 use crate::failure::Failure;
 use crossbeam_channel::{Receiver, Sender, bounded};
@@ -78,7 +78,7 @@ pub(super) struct LeftOut {
     pub gaps: Gaps,
     pub damage: Vec<(PathBuf, Damage)>,
     /// The numbers of changed and unchanged lines, if times were moved.
-    pub shifted: Option<Shifted>,
+    pub shifted: Option<ShiftCounts>,
 }
 
 type Outcome = Result<Box<LeftOut>, Failure>;

@@ -61,7 +61,7 @@ impl std::fmt::Display for TimeField {
 
 /// The numbers of lines by outcome.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub(super) struct Shifted {
+pub(super) struct ShiftCounts {
     /// Lines whose time was moved.
     pub moved: u64,
     /// Lines in which no time was found.
@@ -72,7 +72,7 @@ pub(super) struct Shifted {
     pub out_of_range: u64,
 }
 
-impl Shifted {
+impl ShiftCounts {
     pub(super) fn lines(&self) -> u64 {
         self.moved + self.without_time + self.out_of_range
     }
@@ -103,7 +103,7 @@ pub(super) struct Shifter {
     by_ns: Option<i64>,
     /// The largest time that was written. The next loop starts at this time or later.
     last_ns: i64,
-    pub counts: Shifted,
+    pub counts: ShiftCounts,
 }
 
 impl Shifter {
@@ -114,7 +114,7 @@ impl Shifter {
             named: None,
             by_ns: None,
             last_ns: i64::MIN,
-            counts: Shifted::default(),
+            counts: ShiftCounts::default(),
         }
     }
 
@@ -292,7 +292,7 @@ mod tests {
     }
 
     #[test]
-    fn the_first_time_is_now_and_distances_stay() {
+    fn the_first_time_becomes_now_and_differences_are_kept() {
         let mut json = shifter("ts");
         for (line, after) in [
             (r#"{"id":1,"ts":1700000000}"#, r#"{"id":1,"ts":1800000000}"#),
@@ -302,7 +302,7 @@ mod tests {
         ] {
             assert_eq!(shifted(&mut json, line), after);
         }
-        assert_eq!(json.counts, Shifted { moved: 4, ..Shifted::default() });
+        assert_eq!(json.counts, ShiftCounts { moved: 4, ..ShiftCounts::default() });
     }
 
     #[test]
@@ -323,11 +323,11 @@ mod tests {
         ] {
             assert_eq!(shifted(&mut named, line), after);
         }
-        assert_eq!(named.counts, Shifted { moved: 2, ..Shifted::default() });
+        assert_eq!(named.counts, ShiftCounts { moved: 2, ..ShiftCounts::default() });
     }
 
     #[test]
-    fn the_separator_of_a_stream_stands_outside_quotes_and_is_decided_once() {
+    fn the_separator_of_a_stream_is_detected_once_outside_quotes() {
         let mut numbered = shifter("2");
         for (line, after) in [
             // With no separator the second column is a time, so this line determines none.
@@ -338,7 +338,10 @@ mod tests {
         ] {
             assert_eq!(shifted(&mut numbered, line), after);
         }
-        assert_eq!(numbered.counts, Shifted { moved: 2, without_time: 2, ..Shifted::default() });
+        assert_eq!(
+            numbered.counts,
+            ShiftCounts { moved: 2, without_time: 2, ..ShiftCounts::default() }
+        );
         // Each other stream has its own separator.
         let other = numbered.line(1, b"a,1700000003", NOW_NS).unwrap();
         assert_eq!(other.bytes, b"1800000003");
@@ -363,18 +366,18 @@ mod tests {
     }
 
     #[test]
-    fn lines_without_a_time_are_counted_and_stay() {
+    fn lines_without_a_time_are_counted_and_unchanged() {
         let mut field = shifter("ts");
         for line in
             [r#"{"id":1}"#, r#"{"ts":null}"#, r#"{"ts":"#, "1,2", "no header", r#"{"ts":12}"#]
         {
             assert_eq!(shifted(&mut field, line), line);
         }
-        assert_eq!(field.counts, Shifted { without_time: 6, ..Shifted::default() });
+        assert_eq!(field.counts, ShiftCounts { without_time: 6, ..ShiftCounts::default() });
     }
 
     #[test]
-    fn a_loop_begins_where_the_one_before_ended() {
+    fn each_loop_starts_at_the_end_time_of_the_previous_one() {
         let mut column = shifter("1");
         assert_eq!(shifted(&mut column, "1700000000"), "1800000000");
         assert_eq!(shifted(&mut column, "1700000050"), "1800000050");

@@ -166,7 +166,7 @@ mod tests {
     }
 
     #[test]
-    fn tiles_may_come_out_of_order_but_not_stay_away_or_come_twice() {
+    fn windows_in_any_order_pass_and_missing_or_duplicate_ones_fail() {
         let tiles = |tiles: &[(i64, i64)]| {
             let mut checker = Checker::new(named("tumbling").unwrap());
             for (lo, hi) in tiles {

@@ -203,7 +203,8 @@ impl Process {
         self.samples.back()
     }
 
-    /// Whether there are enough samples of the last seconds.
+    /// Whether the window of [`WINDOW`] has enough samples ([`SAMPLES`]) for [`Self::level`]. A
+    /// pause discards all samples.
     pub fn is_level_known(&self) -> bool {
         self.samples.len() >= SAMPLES
     }
@@ -297,7 +298,7 @@ mod tests {
     }
 
     #[test]
-    fn what_grew_is_named() {
+    fn the_measurement_that_grew_is_named() {
         let before = level(100 << 20, 20 << 20, 2000);
         let grown = |after: Level| TOLERANCE.grown(&before, &after);
         assert_eq!(grown(level(150 << 20, 30 << 20, 100_000)), None);

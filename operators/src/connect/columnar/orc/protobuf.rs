@@ -147,7 +147,7 @@ mod tests {
     }
 
     #[test]
-    fn a_field_that_ends_behind_the_message_is_damage() {
+    fn a_field_that_ends_after_the_message_is_an_error() {
         assert_eq!(fields(&[0x0A, 5, b'a'], |_, _| Some(())), None);
         assert_eq!(fields(&[0x0A, 0xFF, 0xFF, 0xFF, 0xFF, 0x0F], |_, _| Some(())), None);
         assert_eq!(fields(&[0x08], |_, _| Some(())), None);

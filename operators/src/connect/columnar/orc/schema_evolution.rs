@@ -243,7 +243,7 @@ mod tests {
     }
 
     #[test]
-    fn texts_are_the_java_reader_s() {
+    fn values_become_strings_as_in_the_java_reader() {
         let cases = [
             (Cell::Boolean(true), Some("TRUE")),
             (Cell::Double(1e7), Some("1.0E7")),

@@ -183,7 +183,7 @@ fn columns_of_old_hive_are_found_by_position() {
 }
 
 #[test]
-fn a_type_that_does_not_go_is_refused_by_the_column_s_name() {
+fn an_incompatible_type_is_refused_with_the_name_of_the_column() {
     let bytes = file(DDL, Codec::None, &[sample()]);
     for (ddl, part) in [
         ("day INT", "column `day` is DATE in the file and cannot be read as INT"),

@@ -206,7 +206,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn sizes_are_read_and_the_rest_is_passed_over() {
+    fn sizes_are_read_and_other_fields_are_skipped() {
         // A page header with type 2, the sizes 300 and 5, a checksum, a dictionary of 7 values, and
         // an unknown field: a list of structs.
         let bytes = [
@@ -219,7 +219,7 @@ mod tests {
     }
 
     #[test]
-    fn groups_are_not_nested_without_end() {
+    fn the_nesting_of_groups_is_limited() {
         let schema = |levels: u8| {
             let mut bytes = vec![0x19, 0xFC, levels + 1];
             (0..levels).for_each(|_| bytes.extend([0x48, 1, b'm', 0x15, 2, 0]));
@@ -233,7 +233,7 @@ mod tests {
     }
 
     #[test]
-    fn a_type_has_no_more_parts_than_there_are() {
+    fn a_footer_that_declares_more_elements_than_it_has_is_refused() {
         // Builds a footer with a version and a schema of two elements. The first one declares
         // `children` children.
         let schema = |children: u8| {

@@ -125,7 +125,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_is_not_needed_is_left_out_and_what_is_missing_is_zero() {
+    fn unneeded_fields_are_removed_and_missing_fields_become_zero() {
         // The input has version 1, a row group of one column without a row count, and column
         // orders.
         let column = [

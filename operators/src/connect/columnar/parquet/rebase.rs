@@ -140,7 +140,7 @@ mod tests {
     }
 
     #[test]
-    fn the_footer_says_which_calendar_a_file_has() {
+    fn the_calendar_of_a_file_is_read_from_the_footer() {
         let of = |list: &[(&str, &str)], mode| {
             let calendars = Calendars::of_file(&notes(list), mode, mode);
             (calendars.datetime, calendars.int96)
@@ -160,7 +160,7 @@ mod tests {
     }
 
     #[test]
-    fn times_keep_their_reading_on_the_clock() {
+    fn rebased_times_keep_their_local_time() {
         // 1500-01-01 00:00:00 in Los Angeles, as Spark writes it in each calendar.
         let la = zone("America/Los_Angeles").unwrap();
         let (old, new) = (-14_830_963_200_000_000, -14_831_741_222_000_000);

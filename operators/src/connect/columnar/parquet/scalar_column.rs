@@ -368,7 +368,7 @@ mod tests {
     }
 
     #[test]
-    fn decimals_have_as_many_bytes_as_writers_like() {
+    fn decimals_of_any_byte_length_are_read() {
         for (bytes, digits) in [
             (vec![], Some(0)),
             (vec![0x7F], Some(127)),
@@ -405,7 +405,7 @@ mod tests {
     }
 
     #[test]
-    fn nanoseconds_before_1970_are_cut_down() {
+    fn nanoseconds_before_1970_are_rounded_down() {
         let array = Arc::new(Int64Array::from(vec![-1, 1_999])) as ArrayRef;
         let meaning = Meaning::Timestamp(Unit::Nanos, true);
         let Some(Ok(Column::Long(micros))) =

@@ -393,7 +393,7 @@ mod tests {
     }
 
     #[test]
-    fn lists_and_maps_of_every_layout_are_known() {
+    fn lists_and_maps_of_every_layout_are_recognised() {
         for (field, expected) in [
             ("repeated int32 a;", "ARRAY<INT>"),
             ("repeated group a { optional int32 b; }", "ARRAY<STRUCT<b: INT>>"),
@@ -437,7 +437,7 @@ mod tests {
     }
 
     #[test]
-    fn a_variant_is_not_taken_for_its_parts() {
+    fn a_variant_is_not_read_as_a_struct() {
         let part = |name| {
             let binary = Type::primitive_type_builder(name, Physical::BYTE_ARRAY);
             TypePtr::new(binary.with_repetition(Repetition::OPTIONAL).build().unwrap())
@@ -457,7 +457,7 @@ mod tests {
     }
 
     #[test]
-    fn the_plain_schema_keeps_names_and_repetition_alone() {
+    fn the_plain_schema_keeps_only_names_and_repetition() {
         let root = "message m { optional group a (LIST) { repeated group list \
                     { required binary element (UTF8); } } optional int32 b (DATE); }";
         let made = plain(&parse_message_type(root).unwrap()).unwrap();

@@ -128,7 +128,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_noted_schema_comes_back() {
+    fn a_spark_schema_in_the_metadata_is_read_back() {
         let field = |name: &str, data_type| Field::new(name, data_type, true);
         let fields = [
             field("i", DataType::Int),
@@ -154,7 +154,7 @@ mod tests {
     }
 
     #[test]
-    fn a_note_that_cannot_be_read_is_none() {
+    fn unreadable_schema_metadata_is_ignored() {
         for text in [
             "",
             "{}",

@@ -186,7 +186,7 @@ mod tests {
     use crate::table::value::Value;
 
     #[test]
-    fn a_wide_row_has_nothing_of_the_row_before() {
+    fn a_reused_row_keeps_no_value_of_the_row_before() {
         let ddl: Vec<String> = (0..1000).map(|i| format!("k{i} STRING")).collect();
         let schema = Schema::parse_ddl(&ddl.join(", ")).unwrap();
         let reading = JsonReadOptions { source: Source::Bytes, ..JsonReadOptions::default() };
@@ -236,7 +236,7 @@ mod tests {
     }
 
     #[test]
-    fn rows_of_a_long_array_are_not_all_kept() {
+    fn rows_of_a_long_array_are_not_all_in_memory() {
         let columns: Vec<String> = (0..100).map(|i| format!("c{i} INT")).collect();
         let elements: Vec<String> = (0..3000).map(|i| format!("{{\"c0\":{i}}}")).collect();
         let text = format!("[{}]", elements.join(","));

@@ -382,7 +382,7 @@ mod tests {
     }
 
     #[test]
-    fn a_byte_order_mark_is_no_part_of_the_first_record() {
+    fn a_byte_order_mark_is_not_part_of_the_first_record() {
         let got = records(b"\xEF\xBB\xBFa\n\xEF\xBB\xBFb", &Framing::Lines, 1, 100, 0);
         assert_eq!(got, [(3, "a".to_string(), true), (5, "\u{FEFF}b".to_string(), true)]);
         assert_eq!(texts("\u{FEFF}", Framing::Lines), [""; 0]);

@@ -3,7 +3,7 @@
 //! `\n`, `\r\n` and a lone `\r` end a line, as in Spark, whose source uses Java's `BufferedReader`.
 //! A `\r` ends its line at once, even as the last byte received; a `\n` that follows it is dropped.
 //! With the option `lineSep '\n'` only `\n` ends a line, for text in which `\r` has another
-//! meaning.
+//! meaning. Files have a framing of their own, `connect/file/framing.rs`.
 
 /// The bytes that end a line.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -15,7 +15,7 @@ pub enum LineEnds {
 }
 
 impl LineEnds {
-    /// The offset at which the first line ends.
+    /// The offset of the first byte that ends a line; `None` if there is none.
     #[inline]
     pub fn first(self, bytes: &[u8]) -> Option<usize> {
         match self {
@@ -30,7 +30,8 @@ impl LineEnds {
         1 + usize::from(bytes[at] == b'\r' && bytes.get(at + 1) == Some(&b'\n'))
     }
 
-    /// The offset of the last byte that ends a line.
+    /// The offset of the last byte that ends a line; `None` if there is none. Of a `\r\n`, it is the
+    /// `\n`.
     pub fn last(self, bytes: &[u8]) -> Option<usize> {
         match self {
             Self::Any => memchr::memrchr2(b'\n', b'\r', bytes),
@@ -63,7 +64,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn ends_of_lines() {
+    fn line_ends_are_found() {
         assert_eq!(LineEnds::Any.count(b"a\rb\r\nc\n\n\r"), 5);
         assert_eq!(LineEnds::Lf.count(b"a\rb\r\nc\n\n\r"), 3);
         assert_eq!(LineEnds::Any.first(b"ab\r\n"), Some(2));

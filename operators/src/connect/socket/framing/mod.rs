@@ -206,7 +206,7 @@ mod tests {
     }
 
     #[test]
-    fn records_come_out_as_they_were_staged() {
+    fn records_are_drained_as_they_were_staged() {
         let mut staged = FrameBuffer::new(Framing::Lines(LineEnds::Any));
         stage(&mut staged, b"ab\r\nc\n");
         assert_eq!(staged.first(), Some(Frame { at: 0, length: 2, whole: 4 }));
@@ -233,7 +233,7 @@ mod tests {
     }
 
     #[test]
-    fn an_idle_buffer_is_given_back() {
+    fn an_idle_buffer_is_freed() {
         let mut staged = FrameBuffer::new(Framing::Lines(LineEnds::Lf));
         stage(&mut staged, &vec![b'x'; 4 << 20]);
         staged.shrink();

@@ -570,7 +570,7 @@ mod tests {
     }
 
     #[test]
-    fn a_record_of_a_batch_has_the_time_of_its_own_read() {
+    fn each_record_of_a_batch_has_the_time_of_its_read() {
         let sender = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
         let port = sender.local_addr().unwrap().port().to_string();
         let options = [("host", "127.0.0.1"), ("port", port.as_str())];

@@ -111,7 +111,7 @@ mod tests {
 
     /// A record expires as soon as it can match no future record of the other side.
     #[test]
-    fn a_record_expires_when_it_can_match_no_more() {
+    fn a_record_expires_when_no_later_record_can_match_it() {
         for (lower_us, upper_us) in [(-3, 5), (2, 7), (-9, -4), (0, 0)] {
             let range = IntervalRange { lower_us, upper_us };
             for side in Side::BOTH {

@@ -370,10 +370,11 @@ where
     }
 
     fn hand_over(&mut self, epoch: Epoch) -> Result<(), EngineError> {
-        self.keys.epoch();
+        self.keys.end_epoch();
         self.save_searches();
         let of_queues: usize = self.expiry.iter().map(ExpiryLanes::memory).sum();
-        let bytes = self.records.epoch() + (self.keys.memory() + of_queues) as u64 + self.key_heap;
+        let bytes =
+            self.records.end_epoch() + (self.keys.memory() + of_queues) as u64 + self.key_heap;
         let mut state = std::mem::take(&mut self.state);
         for side in Side::BOTH {
             let input = &mut state.inputs[side.index()];

@@ -293,7 +293,7 @@ where
 
     fn hand_over(&mut self, epoch: Epoch) -> Result<(), EngineError> {
         let (_, bytes) = self.open.end_epoch(&mut self.log)?;
-        let bytes = bytes + self.records.epoch();
+        let bytes = bytes + self.records.end_epoch();
         self.log.hand_over(epoch, self.records.len() as u64, bytes);
         Ok(())
     }

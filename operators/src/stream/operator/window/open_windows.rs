@@ -283,7 +283,7 @@ impl<K: Kept + Clone, H: Held, X: Default> OpenWindows<K, H, X> {
     ) -> Result<(), EngineError> {
         let open = &mut self.keys[at].windows[index];
         let start_us = open.window.start_us;
-        match log.put_timing(&mut open.slot) {
+        match log.when_to_put(&mut open.slot) {
             WriteTiming::Immediately if !log.is_on() => log.put(&mut open.slot, 0, &[], &[]),
             WriteTiming::Immediately => {
                 self.encode(at, index)?;
@@ -357,8 +357,8 @@ impl<K: Kept + Clone, H: Held, X: Default> OpenWindows<K, H, X> {
                 );
             }
         }
-        self.keys.epoch();
-        self.due.epoch();
+        self.keys.end_epoch();
+        self.due.end_epoch();
         let windows = self.count * size_of::<OpenWindow<H>>() as u64;
         let bytes = (self.keys.memory() + self.due.memory()) as u64 + windows + self.heap;
         Ok((self.count, bytes))

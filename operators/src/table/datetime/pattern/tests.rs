@@ -100,7 +100,7 @@ fn patterns_format_times_as_spark_does() {
 }
 
 #[test]
-fn refused_under_the_conditions_of_spark() {
+fn patterns_are_refused_with_the_error_conditions_of_spark() {
     let condition = |pattern: &str, direction| {
         Pattern::new(pattern, direction).err().map(|error| error.condition)
     };
@@ -155,7 +155,7 @@ proptest! {
     }
 
     #[test]
-    fn what_is_written_is_read_again(at: i64) {
+    fn formatted_times_are_parsed_back(at: i64) {
         let pattern = "yyyy-MM-dd'T'HH:mm:ss.SSSSSSXXX";
         let mut out = String::new();
         Pattern::new(pattern, Direction::Write).unwrap().text(at, Tz::UTC, &mut out);

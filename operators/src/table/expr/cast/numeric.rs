@@ -11,7 +11,7 @@ use crate::table::expr::decimal;
 use crate::table::text::java_double;
 use crate::table::text::java_double::double_text;
 use crate::table::types::{DataType, Physical};
-use crate::table::value::Short;
+use crate::table::value::InlineText;
 use crate::table::value::decimal_text;
 use bumpalo::Bump;
 
@@ -175,7 +175,7 @@ fn double_of_decimal(value: i128, scale: u8, width: FloatWidth) -> f64 {
         return value as f64 / 10f64.powi(i32::from(scale));
     }
     // This cannot fail: 39 digits, a sign and an exponent fit the buffer, and the text is a number.
-    let Ok(text) = Short::of(format_args!("{value}e-{scale}")) else { return f64::NAN };
+    let Ok(text) = InlineText::format(format_args!("{value}e-{scale}")) else { return f64::NAN };
     if width == FloatWidth::F32 {
         text.text().parse::<f32>().map_or(f64::NAN, f64::from)
     } else {

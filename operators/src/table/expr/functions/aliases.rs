@@ -142,7 +142,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn every_name_is_of_a_function() {
+    fn every_alias_names_a_function() {
         for (alias, name) in ALIASES.iter().chain(TRIED) {
             assert!(crate::table::expr::functions::all().any(|f| f.name == *name), "{alias}");
         }

@@ -4,7 +4,7 @@ use super::registry::{Function, MANY, Typed, function, take};
 use crate::table::error::PlanResult;
 use crate::table::expr::Resolved;
 use crate::table::expr::compile::{
-    Compiled, bool_fn, bytes_fn, decimal_fn, double_fn, long_fn, softened,
+    Compiled, bool_fn, bytes_fn, decimal_fn, double_fn, errors_to_null, long_fn,
 };
 use crate::table::expr::resolve::{expect_type, unify};
 use crate::table::types::{DataType, Physical};
@@ -20,7 +20,7 @@ pub(super) static FUNCTIONS: &[Function] = &[
     function("if", "if(condition, a, b)", (3, 3), if_, compile_if),
     function("try", "try(x): x, or NULL where it fails", (1, 1), attempt, |args, _, _| {
         let [a] = take(args);
-        softened(a)
+        errors_to_null(a)
     }),
     function("nullif", "nullif(a, b): NULL if a = b, else a", (2, 2), nullif, compile_if),
     function("nvl2", "nvl2(a, b, c): b if a is not NULL, else c", (3, 3), nvl2, compile_if),

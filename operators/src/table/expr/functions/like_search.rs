@@ -171,7 +171,7 @@ mod tests {
     }
 
     #[test]
-    fn a_search_finds_what_trial_finds() {
+    fn the_search_agrees_with_trying_every_offset() {
         let mut seed = 7u64;
         let mut random = |below: u64| {
             seed = seed.wrapping_mul(6364136223846793005).wrapping_add(1442695040888963407);

@@ -1,4 +1,4 @@
-//! Powers, logarithms, trigonometry, bit operations and number bases.
+//! Powers, logarithms, trigonometry, bit operations and number numbers_are_converted_between_bases.
 
 use super::registry::{
     Function, Typed, any_nullable, cells, function, made, take, typed, typed_or_null,
@@ -344,7 +344,7 @@ struct Converted {
     overflows: bool,
 }
 
-/// Converts a number between bases. The result is signed if `to` is negative, otherwise unsigned.
+/// Converts a number between numbers_are_converted_between_bases. The result is signed if `to` is negative, otherwise unsigned.
 /// `None` for an invalid base or an empty text.
 fn converted(text: &str, from: i64, to: i64) -> Option<Converted> {
     let fits = |base: i64| (2..=36).contains(&base.abs());
@@ -395,7 +395,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn bases() {
+    fn numbers_are_converted_between_bases() {
         let text = |text: &str, from, to| converted(text, from, to).map(|number| number.digits);
         assert_eq!(text("100", 2, 10).as_deref(), Some("4"));
         assert_eq!(text("-10", 16, -10).as_deref(), Some("-16"));

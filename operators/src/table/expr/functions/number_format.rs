@@ -387,7 +387,7 @@ mod tests {
 
     /// The expected results are those of Java's `DecimalFormat`.
     #[test]
-    fn patterns_are_javas() {
+    fn patterns_format_as_in_java() {
         let double = |v: f64, pattern: &str| {
             Pattern::new(pattern).unwrap().format(Cell::Double(v), 0).unwrap()
         };

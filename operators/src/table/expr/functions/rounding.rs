@@ -14,7 +14,7 @@ use crate::table::expr::type_rules::Rules;
 use crate::table::expr::{Node, Resolved};
 use crate::table::text::java_double;
 use crate::table::types::DataType;
-use crate::table::value::{Short, Value};
+use crate::table::value::{InlineText, Value};
 
 pub(super) static FUNCTIONS: &[Function] = &[
     called(
@@ -44,8 +44,8 @@ enum Rounding {
     HalfEven,
 }
 
-/// The value of the argument for the number of digits: 0 if it is not given, `None` if it is not a
-/// constant number.
+/// The value of the argument for the number of digits: 0 if it is not given. `None` if it is NULL
+/// or not a literal.
 fn wanted(digits: Option<&Resolved>) -> Option<i64> {
     match digits.map(|digits| &digits.node) {
         None => Some(0),
@@ -258,7 +258,7 @@ fn round_double(x: f64, digits: i64, rounding: Rounding, single: bool) -> f64 {
     }
     let rounded = divided(i128::from(value), u32::try_from(drop).unwrap_or(u32::MAX), rounding);
     // This cannot fail: 39 digits, a sign and an exponent fit the buffer.
-    let Ok(text) = Short::of(format_args!("{rounded}e{}", -digits)) else { return x };
+    let Ok(text) = InlineText::format(format_args!("{rounded}e{}", -digits)) else { return x };
     let text = text.text();
     let sign = if x < 0.0 && rounded != 0 { -1.0 } else { 1.0 };
     let parsed = if single { text.parse::<f32>().map(f64::from) } else { text.parse::<f64>() };

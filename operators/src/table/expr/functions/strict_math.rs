@@ -242,7 +242,7 @@ mod tests {
 
     /// The expected values are from Java. For them the system's functions give the adjacent double.
     #[test]
-    fn results_are_strict_maths() {
+    fn results_are_those_of_javas_strict_math() {
         assert_eq!(cbrt(2.5), 1.3572088082974532);
         assert_eq!(cbrt(-27.0), -3.0);
         assert_eq!(log2(1.005), 0.007195501404203767);

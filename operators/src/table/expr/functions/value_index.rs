@@ -96,7 +96,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn many_values_are_told_apart_as_few_are() {
+    fn hashed_and_linear_lookup_agree() {
         for count in [3, FEW as i64, FEW as i64 + 1, 1000] {
             let mut index = ValueIndex::new(&DataType::Double);
             for n in 0..count {

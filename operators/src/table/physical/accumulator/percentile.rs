@@ -309,7 +309,7 @@ mod tests {
     use millstream_engine::env::random::SplitMix;
 
     #[test]
-    fn exact_for_few_and_near_for_many() {
+    fn percentiles_are_exact_for_few_values_and_approximate_for_many() {
         for (count, accuracy, off) in [(1000i64, 1000, 0.0), (100_000, 1000, 0.002)] {
             let mut numbers: Vec<i64> = (1..=count).collect();
             let mut dice = SplitMix(7);

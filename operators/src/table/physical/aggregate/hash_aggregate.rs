@@ -421,7 +421,7 @@ impl HashAggregate {
             self.count_owned(at);
         }
         let entry = &mut self.entries[at];
-        if let WriteTiming::AtMarker { first } = self.log.put_timing(&mut entry.slot) {
+        if let WriteTiming::AtMarker { first } = self.log.when_to_put(&mut entry.slot) {
             if first {
                 self.deferred.push(at as u32);
             }
@@ -522,8 +522,8 @@ impl HashAggregate {
 
     fn hand_over(&mut self, epoch: Epoch) {
         self.write_deferred();
-        self.entries.epoch();
-        self.due.epoch();
+        self.entries.end_epoch();
+        self.due.end_epoch();
         shrink_scratch([&mut self.value, &mut self.out, &mut self.key]);
         let rows = self.entries.len();
         // A single accumulator is stored in its entry, several are stored on the heap.

@@ -232,7 +232,7 @@ impl SessionAggregate {
             self.parts.log.delete_uncounted(&mut entry.slot, entry.hash, &entry.key);
             return;
         }
-        match self.parts.log.write_timing(&mut entry.slot) {
+        match self.parts.log.when_to_write(&mut entry.slot) {
             WriteTiming::Immediately => self.write(at),
             WriteTiming::AtMarker { first: true } => self.deferred.push(at as u32),
             WriteTiming::AtMarker { first: false } => {}
@@ -347,8 +347,8 @@ impl SessionAggregate {
             }
         });
         self.deferred = deferred;
-        self.entries.epoch();
-        self.due.epoch();
+        self.entries.end_epoch();
+        self.due.end_epoch();
         shrink_scratch([&mut self.value, &mut self.out, &mut self.key]);
         // The memory of the sessions is estimated: a key's list has a capacity of at least four.
         let (keys, sessions) = (self.entries.len(), self.kept as usize);

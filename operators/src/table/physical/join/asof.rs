@@ -261,7 +261,7 @@ impl AsofJoin {
             let closest = found.and_then(|key| self.closest(key, time_us));
             self.emit(row, closest, ingest_ns)?;
         }
-        let key = self.buffer.key_place(found, hash, &self.key);
+        let key = self.buffer.find_or_insert_key(found, hash, &self.key);
         let id = self.buffer.insert(key, NewRow { side, row, number, time_us, matched: false })?;
         if side == JoinSide::Right && self.results == Results::Immediate {
             self.emit_changed(key, Entry { time_us, row: id }, ingest_ns)?;

@@ -217,7 +217,7 @@ mod tests {
     }
 
     #[test]
-    fn bounds_that_are_not_inside_and_bounds_at_the_end_of_time() {
+    fn exclusive_and_extreme_bounds_do_not_overflow() {
         let bounds = [bound(false, 5, true), bound(true, i64::MAX - 1, true)];
         let range = TimeRange::new([0, 0], &bounds, [true, true]);
         assert_eq!((range.least_us, range.most_us), (6, i64::MAX - 2));
@@ -231,7 +231,7 @@ mod tests {
 
     /// An expired row could only match rows that are late.
     #[test]
-    fn a_row_expires_when_it_can_match_no_more() {
+    fn a_row_expires_when_no_later_row_can_match_it() {
         for us in [-7_500_500, -1, 0, 1, 999, 1000, 2_000_001] {
             for strict in [false, true] {
                 for upper in [false, true] {

@@ -164,7 +164,7 @@ impl Buffer {
 
     /// Returns `found`, the index of a key in the key table. If it is `None`, inserts the key.
     #[inline]
-    pub fn key_place(&mut self, found: Option<usize>, hash: u64, key: &[u8]) -> usize {
+    pub fn find_or_insert_key(&mut self, found: Option<usize>, hash: u64, key: &[u8]) -> usize {
         found.unwrap_or_else(|| {
             let entry = KeyEntry::new(key);
             self.key_heap += entry.key.heap();
@@ -440,9 +440,9 @@ impl Buffer {
         }
         counts.matches = std::mem::take(&mut self.matches);
         self.log.set_join_state(counts);
-        self.rows.epoch();
-        self.runs.epoch();
-        self.keys.epoch();
+        self.rows.end_epoch();
+        self.runs.end_epoch();
+        self.keys.end_epoch();
         shrink_scratch([&mut self.entry_key, &mut self.entry_value]);
         let (rows, bytes) = self.state();
         self.log.hand_over(epoch, rows, bytes);

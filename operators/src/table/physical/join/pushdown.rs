@@ -295,7 +295,7 @@ mod tests {
     }
 
     #[test]
-    fn conditions_go_into_the_streams_of_a_join() {
+    fn conditions_are_pushed_into_the_inputs_of_a_join() {
         let on = "ON l.k = r.k AND l.t = r.t";
         for (query, kind, there) in [
             (format!("JOIN r {on}"), "INNER", 4),
@@ -317,7 +317,7 @@ mod tests {
     }
 
     #[test]
-    fn what_holds_of_a_key_holds_of_what_is_equal_to_it() {
+    fn a_condition_on_a_join_key_is_copied_to_the_other_side() {
         for sql in [
             "SELECT 1 FROM l JOIN r ON l.k = r.k AND l.k <> 7",
             "SELECT 1 FROM (SELECT v, k FROM l WHERE k <> 7) l JOIN r ON l.k = r.k",

@@ -70,7 +70,9 @@ impl RowStore {
         self.slab.bytes_mut(SlotId(id.0))
     }
 
-    /// Adds a row with its number.
+    /// Adds a row with its number. `matched` is the initial value of [`Self::is_matched`]. Fails
+    /// with `JOIN_STATE_TOO_LARGE` if the row has [`ROW_MAX`] bytes or more, if the number is
+    /// [`FREE`] or more, or if all slots of the row's size are in use.
     #[inline]
     pub fn insert(
         &mut self,
@@ -97,8 +99,8 @@ impl RowStore {
     }
 
     /// Ends an epoch: frees a part of the memory that no recent epoch has needed.
-    pub fn epoch(&mut self) {
-        self.slab.epoch();
+    pub fn end_epoch(&mut self) {
+        self.slab.end_epoch();
     }
 
     /// Removes a row and frees its slot for another row of its size. Returns the length of the row.
@@ -120,8 +122,8 @@ impl RowStore {
         Row(row_of(self.slot(id)))
     }
 
-    /// The number of a row. Numbers ascend in arrival order. For the id of a removed row, the
-    /// result is a number that no row has.
+    /// The number of a row. Numbers ascend in arrival order. The id of a removed row gives [`FREE`],
+    /// which no row has, or the number of a later row that reuses the slot.
     #[inline]
     pub fn number(&self, id: RowId) -> u64 {
         head(self.slot(id)) & NUMBER
@@ -133,7 +135,8 @@ impl RowStore {
         head(self.slot(id)) & MATCHED != 0
     }
 
-    /// Records a match of a row. Returns whether it is the row's first match.
+    /// Records a match of a row. Returns whether it is the row's first match. Does nothing and
+    /// returns false if the row's chunk was released.
     #[inline]
     pub fn set_matched(&mut self, id: RowId) -> bool {
         let Some(word) = self.slot_mut(id).first_chunk_mut() else { return false };
@@ -168,7 +171,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn rows_stay_what_they_are(steps: Vec<(u16, u8, bool)>) {
+        fn rows_are_not_changed_by_inserts_and_removals(steps: Vec<(u16, u8, bool)>) {
             let (mut store, mut model) = (RowStore::default(), BTreeMap::new());
             for (number, (length, fill, removes)) in steps.into_iter().enumerate() {
                 if removes && let Some((id, _)) = model.pop_first() {
@@ -193,7 +196,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_left_over_of_a_slot_has_room_in_the_header() {
+    fn the_unused_length_of_a_slot_fits_in_the_header() {
         let mut slab = ByteSlab::new(CHUNK_BYTES);
         for bytes in 1..100_000 {
             let id = slab.take(bytes).unwrap();
@@ -205,7 +208,7 @@ mod tests {
     }
 
     #[test]
-    fn numbers_have_an_end() {
+    fn the_largest_row_number_is_accepted_and_the_next_one_refused() {
         let mut store = RowStore::default();
         let last = store.insert(Row(&[1; 40]), FREE - 1, true).unwrap();
         assert_eq!((store.number(last), store.is_matched(last)), (FREE - 1, true));
@@ -214,14 +217,14 @@ mod tests {
     }
 
     #[test]
-    fn rows_that_a_burst_needed_leave_no_memory_behind() {
+    fn memory_of_a_burst_is_freed() {
         let mut store = RowStore::default();
         let row = |n: u64| vec![1; 50 + n as usize % 400];
         let add = |n| store.insert(Row(&row(n)), n, false).unwrap();
         let ids: Vec<_> = (0..50_000).map(add).collect();
         let full = store.memory();
         ids[1..].iter().for_each(|id| _ = store.remove(*id));
-        (0..300).for_each(|_| store.epoch());
+        (0..300).for_each(|_| store.end_epoch());
         assert!(store.memory() < full / 10, "{full} to {}", store.memory());
         assert_eq!((store.number(ids[0]), store.row(ids[0]).0), (0, &row(0)[..]));
         // Callers may still look up the number of an expired row.

@@ -227,8 +227,8 @@ impl StreamJoin {
         }
     }
 
-    /// Whether a row of this side is removed at its first match, because it is emitted at most
-    /// once.
+    /// Whether a row of this side is removed at its first match. LEFT SEMI emits the row at this
+    /// match and never again, and LEFT ANTI never emits it.
     fn leaves_at_match(&self, side: JoinSide) -> bool {
         side == JoinSide::Left && matches!(self.kind, JoinKind::LeftSemi | JoinKind::LeftAnti)
     }
@@ -277,7 +277,9 @@ impl StreamJoin {
         Ok(self.searches.is_empty())
     }
 
-    /// Records the first match of a buffered row, or removes the row if it is emitted only once.
+    /// Handles the first match of a buffered row. A left row of LEFT SEMI or LEFT ANTI is removed,
+    /// because further matches cannot change its result. On a side whose unmatched rows are emitted,
+    /// the match is recorded.
     fn first_match(&mut self, search: Search, id: super::rows::RowId, time_us: i64) {
         if self.leaves_at_match(search.side) {
             let entry = Entry { time_us, row: id };
@@ -496,7 +498,7 @@ impl StreamJoin {
         if search.matched && self.leaves_at_match(side) {
             return Ok(());
         }
-        let key = self.buffer.key_place(found, hash, &self.key);
+        let key = self.buffer.find_or_insert_key(found, hash, &self.key);
         let matched = search.matched && self.preserves[side.index()];
         let new = NewRow { side, row, number, time_us, matched };
         let id = self.buffer.insert(key, new)?;

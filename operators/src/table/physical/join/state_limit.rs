@@ -170,7 +170,7 @@ mod tests {
     }
 
     #[test]
-    fn the_side_that_is_ahead_is_held_until_there_is_room() {
+    fn the_side_that_is_ahead_waits_while_the_state_is_at_the_limit() {
         let (mut guard, flows) = guard(AtStateLimit::Hold);
         let mut at = |left_us, right_us, bytes| {
             flows[0].set_watermark(0, left_us);

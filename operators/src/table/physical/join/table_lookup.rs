@@ -44,7 +44,8 @@ pub(super) struct Table {
 /// The expressions by which a table is indexed.
 pub(super) struct IndexBy {
     pub keys: Vec<Key>,
-    /// For an ASOF join: computes the value of a row of the table.
+    /// For an ASOF join: computes the value by which the rows of a key are sorted. `None` for other
+    /// joins, whose rows are not sorted.
     pub value_of: Option<ValueOf>,
 }
 

@@ -13,7 +13,7 @@ use crate::table::plan::time_window::has_watermark;
 use crate::table::plan::{Closest, Join, JoinKind, Plan, Scan};
 use crate::table::row::{Slot, encode};
 use crate::table::types::DataType;
-use millstream_engine::epoch::event_time::WatermarkPolicy;
+use millstream_engine::epoch::watermark_policy::WatermarkPolicy;
 use millstream_engine::error::EngineError;
 use millstream_engine::runtime::job::{AtStateLimit, JoinOrder};
 use millstream_engine::runtime::stage::Push;

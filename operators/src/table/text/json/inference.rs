@@ -451,7 +451,7 @@ mod tests {
     }
 
     #[test]
-    fn a_record_like_the_ones_before_is_known() {
+    fn a_record_that_adds_no_type_is_recognised() {
         let (inference, mut all) = (Inference::default(), InferredRecords::default());
         let record = r#"{"a":1,"b":"x","c":[1.5,null],"d":{"e":true,"f":[{}]},"g":null}"#;
         assert!(!see(&inference, &mut all, record));
@@ -465,7 +465,7 @@ mod tests {
 
     proptest::proptest! {
         #[test]
-        fn what_is_known_changes_nothing(
+        fn skipping_recognised_records_does_not_change_the_schema(
             records in proptest::collection::vec(
                 r#"\{("a":(1|2\.5|"x"|null|\[[12"]?\]|\{"a":(1|"")\}),?)?("b":(12345678901234567890|0\.01|true|NaN))?\}"#,
                 1..12),
@@ -531,7 +531,7 @@ mod tests {
     }
 
     #[test]
-    fn many_names_cost_time_by_the_record() {
+    fn the_time_of_many_names_is_linear_in_the_records() {
         let inference = Inference {
             reading: JsonReadOptions { source: Source::Bytes, ..JsonReadOptions::default() },
             ..Inference::default()

@@ -42,7 +42,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_pattern_is_made_once_while_it_is_kept() {
+    fn a_cached_pattern_is_compiled_once() {
         let cache = PatternCache::default();
         let made = std::cell::Cell::new(0);
         let length = |pattern: &str| {

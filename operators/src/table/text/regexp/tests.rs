@@ -180,7 +180,7 @@ fn searches_that_look_at_all_of_a_text_for_each_match_are_an_error() {
 }
 
 #[test]
-fn an_instruction_costs_what_it_reads() {
+fn the_cost_of_an_instruction_is_the_text_that_it_reads() {
     let (letters, accents) = ("a".repeat(2_000), "é".repeat(4_000));
     let marks = format!("a{}", "\u{301}".repeat(4_000));
     for (pattern, text) in [
@@ -217,7 +217,7 @@ fn many_matches_in_a_long_text_are_found() {
 }
 
 #[test]
-fn a_long_text_is_no_deep_recursion() {
+fn a_long_text_does_not_recurse_deeply() {
     let text = "ab".repeat(50_000);
     assert_eq!(Regex::new("(?:a|b)*+$").unwrap().is_match(&text), Ok(true));
     assert_eq!(Regex::new("^(?:(?=.)(a|b))*$").unwrap().is_match(&text), Ok(true));

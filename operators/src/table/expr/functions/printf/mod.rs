@@ -529,7 +529,7 @@ mod tests {
     }
 
     #[test]
-    fn what_java_refuses() {
+    fn formats_that_java_refuses_are_errors() {
         for pattern in [
             "%", "%y", "%5", "%1$", "%0$d", "%++d", "%-d", "%05%", "%#d", "%,x", "%+ 5d", "%.2d",
             "%.1c", "%5n", "%-05d", "%+x", "%f", "%<d", "%3$d", "%tK", "%#s", "%t", "%d %",

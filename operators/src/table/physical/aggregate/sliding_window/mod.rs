@@ -304,7 +304,7 @@ impl<U: Unit> SlidingAggregate<U> {
         let hash = entry.hash;
         write_state_key(keys, &entry.key, Some(begin_us), &mut buffers.key);
         let Some((sum, slot)) = entry.kept(place, common) else { return };
-        if let WriteTiming::AtMarker { first } = log.put_timing(slot) {
+        if let WriteTiming::AtMarker { first } = log.when_to_put(slot) {
             if first {
                 self.deferred.push((at as u32, begin_us));
             }
@@ -430,8 +430,8 @@ impl<U: Unit> SlidingAggregate<U> {
 
     fn hand_over(&mut self, epoch: Epoch) {
         self.write_deferred();
-        self.table.entries.epoch();
-        self.due.epoch();
+        self.table.entries.end_epoch();
+        self.due.end_epoch();
         let Buffers { key, value, window, row } = &mut self.buffers;
         shrink_scratch([key, value, window, row]);
         let bytes = self.table.entries.memory() + self.due.memory() + self.table.memory;

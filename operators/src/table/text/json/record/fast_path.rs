@@ -184,7 +184,7 @@ mod tests {
 
         /// The fast path writes the same bytes as the general path.
         #[test]
-        fn the_short_way_reads_what_the_long_one_reads(
+        fn the_fast_path_gives_the_rows_of_the_general_path(
             records in proptest::collection::vec(
                 proptest::collection::vec(member(), 0..8).prop_map(|all| all.join(",")), 1..4),
             chars: bool,

@@ -22,7 +22,11 @@ pub(super) enum Shape {
 pub(super) struct Fields {
     pub list: Vec<Member>,
     pub types: Vec<DataType>,
+    /// The index of each name; `None` if there are few fields, which are searched linearly.
     by_name: Option<HashMap<String, usize>>,
+    /// Whether no two fields have the same name. Otherwise the last field of a name gets the value
+    /// and the others stay NULL, as in Spark.
+    are_distinct: bool,
     /// The predicted next field after each field, learned from earlier records. Entry 0 predicts
     /// the first field, and entry i + 1 predicts the field after `list[i]`.
     order: Vec<Follower>,
@@ -84,8 +88,7 @@ impl Fields {
         let are_distinct = names.len() == fields.len();
         let member = |field: &Field| Member {
             name: field.name.clone(),
-            // If a name is repeated, the position of the field decides which field is meant, so the
-            // fast path is disabled.
+            // The fast path would accept the first of several fields with the same name.
             head: if are_distinct { Head::new(&field.name) } else { None },
             // An error in base 64 stops the tokenizer inside the string, which the fast path cannot
             // reproduce.
@@ -97,6 +100,7 @@ impl Fields {
             list: fields.iter().map(member).collect(),
             types: fields.iter().map(|field| field.data_type.clone()).collect(),
             by_name: (fields.len() > SCANNED_FIELDS).then_some(names),
+            are_distinct,
             order: (0..=fields.len()).map(|i| Follower(AtomicU32::new(i as u32))).collect(),
         }
     }
@@ -115,16 +119,18 @@ impl Fields {
         self.order[behind].set(index);
     }
 
-    /// Finds a field by its name. The next field of the schema is tried first, because most writers
-    /// preserve the order of fields.
+    /// Finds a field by its name: the last one, if several fields have the name. Usually the next
+    /// field of the schema, at `behind`, is tried first, because most writers preserve the order of
+    /// fields.
     #[inline]
     pub fn find(&self, name: &[u8], behind: usize) -> Option<usize> {
-        if self.list.get(behind).is_some_and(|member| member.name.as_bytes() == name) {
+        let is_named = |member: &Member| member.name.as_bytes() == name;
+        if self.are_distinct && self.list.get(behind).is_some_and(is_named) {
             return Some(behind);
         }
         match &self.by_name {
             Some(by_name) => by_name.get(std::str::from_utf8(name).ok()?).copied(),
-            None => self.list.iter().position(|member| member.name.as_bytes() == name),
+            None => self.list.iter().rposition(is_named),
         }
     }
 }

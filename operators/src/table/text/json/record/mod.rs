@@ -657,7 +657,7 @@ mod tests {
     }
 
     #[test]
-    fn what_can_be_read_of_a_bad_record_is() {
+    fn the_readable_fields_of_a_bad_record_are_kept() {
         for (ddl, text, expected, reason) in [
             ("a INT, b INT", r#"{"a":"x","b":2}"#, "{NULL, 2}", NOT_ITS_TYPE),
             ("a ARRAY<INT>, b INT", r#"{"a":[1,"x",{"b":9}],"b":2}"#, "{NULL, 2}", NOT_ITS_TYPE),
@@ -705,7 +705,20 @@ mod tests {
     }
 
     #[test]
-    fn of_a_field_that_comes_twice_the_last_counts() {
+    fn the_last_field_of_a_repeated_schema_name_gets_the_value() {
+        let others = ", b INT, c INT, d INT, e INT, f INT, g INT, h INT";
+        let nulls = ", NULL".repeat(7);
+        for (others, nulls) in [("", ""), (others, nulls.as_str())] {
+            let ddl = format!("a INT{others}, a INT");
+            for text in [r#"{"a":1}"#, r#"{"a":2,"a":1}"#] {
+                let expected = format!("{{NULL{nulls}, 1}}");
+                assert_eq!(read(&ddl, text), (expected, Found::Row(None)), "{ddl} {text}");
+            }
+        }
+    }
+
+    #[test]
+    fn the_last_value_of_a_repeated_field_counts() {
         for (ddl, text, expected) in [
             (
                 "s STRUCT<a: INT, b: INT>, n INT",

@@ -67,17 +67,19 @@ pub(crate) struct Plain {
 }
 
 impl Plain {
-    /// The value of an integer; `None` if the number has a fraction or does not fit in 64 bits.
+    /// The value of an integer; `None` if the number has a decimal point, or if its absolute value
+    /// is larger than `i64::MAX`. So the general path must read `i64::MIN`.
     #[inline]
     pub fn long(self) -> Option<i64> {
         let value = i64::try_from(self.value).ok().filter(|_| self.token == Token::Whole)?;
         Some(if self.negative { -value } else { value })
     }
 
-    /// The value as a double; `None` if it needs more than one exact division.
+    /// The value as a double; `None` if the digits or the power of ten are not exact as a double, or
+    /// for the integer `-0`, which the general path reads as 0.
     #[inline]
     pub fn double(self) -> Option<f64> {
-        // Both operands are exact, so the quotient is rounded only once. `-0` is read as 0.
+        // Both operands are exact, so the quotient is rounded only once.
         let exact = self.value < 1 << 53 && self.behind < EXACT_POWERS.len();
         if !exact || (self.negative && self.token == Token::Whole && self.value == 0) {
             return None;
@@ -320,7 +322,7 @@ mod tests {
     }
 
     #[test]
-    fn names_that_come_next() {
+    fn an_expected_name_is_skipped_only_in_its_plain_form() {
         let long = "a name that is longer than sixteen bytes";
         for (name, text, there) in [
             ("a", "{\"a\":1}", true),
@@ -345,7 +347,7 @@ mod tests {
     }
 
     #[test]
-    fn plain_numbers_and_what_is_none() {
+    fn plain_numbers_are_read_and_others_are_not() {
         let number = |text: &str| match at_value(&format!("{{\"a\":{text}}}")).fast_value() {
             Some(FastValue::Number(plain)) => Some(plain),
             _ => None,
@@ -370,7 +372,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_short_value_leaves_the_reader_where_it_was() {
+    fn a_value_that_the_fast_path_cannot_read_is_not_consumed() {
         for text in ["\"a\\n\"", "\"open", "tru", "nullx", "{}", "[1]", "'a'", "NaN"] {
             let text = format!("{{\"a\":{text}");
             let mut tokens = at_value(&text);

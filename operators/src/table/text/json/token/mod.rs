@@ -524,7 +524,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_json_here() {
+    fn relaxed_json_is_accepted_and_other_text_is_refused() {
         let read = |text| all(text, Features::PATHS).is_ok();
         for text in [
             "",
@@ -575,7 +575,7 @@ mod tests {
     }
 
     #[test]
-    fn numbers_keep_their_text_and_pairs_become_one_character() {
+    fn numbers_keep_their_text_and_surrogate_pairs_become_one_character() {
         let read =
             all(r#"{"a\u0062":[1.10,12345678901234567890,"\uD83D\uDE00\uD83D"]}"#, Features::PATHS);
         let expected = [
