@@ -298,6 +298,8 @@ pub(super) enum NoBlock {
 }
 
 /// Decodes the head of the block at the start of `bytes`. Returns it with the payload's length.
+/// Fails with `Empty` if no block was written there, with `Short` if `bytes` ends within the block,
+/// and with `Damaged` if the length, the kind, the direction or the CRC is wrong.
 pub(super) fn decode(bytes: &[u8], version: u8) -> Result<(Head, usize), NoBlock> {
     let Some(field) = bytes.get(..4).map(|bytes| u32_at(bytes, 0)) else {
         return Err(NoBlock::Short { need: HEAD_BYTES });

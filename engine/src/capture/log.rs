@@ -33,15 +33,17 @@ pub const SEGMENT_BYTES: usize = 4 << 20;
 pub const MAX_LOG_PAYLOAD: usize = SEGMENT_BYTES - FILE_HEADER_BYTES - HEAD - 8;
 const _: () = assert!(MAX_LOG_PAYLOAD <= MAX_PAYLOAD);
 
-/// Decodes the block at offset `at`: its head, its payload and the offset of the next block.
+/// Decodes the block at offset `at`: its head, its payload and the offset of the next block. `None`
+/// if no intact block begins there.
 fn block_at(bytes: &[u8], at: usize, version: u8) -> Option<(Head, &[u8], usize)> {
     let rest = bytes.get(at..)?;
     let (head, length) = decode(rest, version).ok()?;
     Some((head, &rest[HEAD..HEAD + length], at + block_bytes(length)))
 }
 
-/// Calls `visit` for each block of a segment. Returns the offset at which the blocks end, and
-/// whether damaged bytes there are followed by more blocks.
+/// Calls `visit` for each event of a segment, up to the first block that is torn or damaged.
+/// Returns the offset of that block, and whether it is damage: an intact block follows, or the
+/// segment's header is neither valid nor unwritten.
 pub fn blocks<'b>(bytes: &'b [u8], mut visit: impl FnMut(Head, &'b [u8])) -> (usize, bool) {
     let Ok(header) = FileHeader::decode(bytes) else {
         // The magic is stored last. If it is missing, the process ended before it wrote a block.

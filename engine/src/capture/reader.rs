@@ -175,7 +175,8 @@ impl<R: Read + Seek> CaptureReader<R> {
         Place { block: self.offset, index: 0, events_before: self.events }
     }
 
-    /// Continues at a location that [`Self::place`] has returned for this file.
+    /// Continues at a location that [`Self::place`] has returned for this file; at the end, if the
+    /// file has become shorter.
     pub fn go_to_place(&mut self, place: Place) -> Result<(), EngineError> {
         self.go_to(place.block, place.events_before)?;
         for _ in 0..place.index {
@@ -455,7 +456,7 @@ impl<R: Read + Seek> CaptureReader<R> {
     }
 
     /// Finds the last mark before which all events are earlier than `time`, by binary search over
-    /// the strides.
+    /// the strides. `None` if there is none after the first stride. Damaged marks are not found.
     fn search_strides(&mut self, time: Time, stride: u64) -> Result<Option<Entry>, EngineError> {
         let data_end = self.end.map_or(self.file_bytes, |(at, ..)| at);
         // Marks 1 to `high` exist, except where the file is damaged.
@@ -482,7 +483,8 @@ impl<R: Read + Seek> CaptureReader<R> {
     }
 
     /// Finds the last mark before which all events are earlier than `time`, by skipping from block
-    /// head to block head. For a compressed file without an index.
+    /// head to block head. Stops at the first damaged mark. `None` if there is no such mark. For a
+    /// compressed file without an index.
     fn hop(&mut self, time: Time, first: u64) -> Result<Option<Entry>, EngineError> {
         let (mut at, mut best) = (first, None);
         loop {

@@ -59,7 +59,8 @@ impl Recording {
         })
     }
 
-    /// Appends an event. Starts the next file first if a limit of the rotation is reached.
+    /// Appends an event. If rotation is on and one of its limits is reached, starts the next file
+    /// first.
     pub fn append(&mut self, head: &Head, payload: &[u8]) -> io::Result<()> {
         if self.rotation.is_on() {
             self.rotate_if_due(head)?;

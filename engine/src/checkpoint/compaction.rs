@@ -24,8 +24,8 @@ const STEP_BYTES: usize = 64 << 10;
 /// Bytes written between two syncs. The bound is small, so that no sync delays a commit for long.
 const SYNC_BYTES: u64 = 8 << 20;
 
-/// Whether the files of an operator should be compacted: the deltas are as large as their snapshot
-/// and have at least `least_bytes` bytes, or there are [`MAX_DELTAS`] of them.
+/// Whether the files of an operator should be compacted: the deltas are as large as their snapshot,
+/// if there is one, and have at least `least_bytes` bytes, or there are [`MAX_DELTAS`] of them.
 pub fn is_due(files: &[StateFile], least_bytes: u64) -> bool {
     let (snapshot, deltas) = match files.split_first() {
         Some((first, rest)) if first.owner.snapshot => (first.bytes(), rest),

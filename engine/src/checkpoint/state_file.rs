@@ -92,7 +92,8 @@ pub fn entry_at(bytes: &[u8], at: usize) -> Option<StateEntry<'_>> {
     Some(StateEntry { key, value: (!gone).then_some(value), next })
 }
 
-/// Calls `apply` with every entry of a block; `None` if the block is truncated.
+/// Calls `apply` with every entry of a block. `None` if the block is truncated; the entries before
+/// the cut have been applied then. Returns the first error of `apply`.
 pub fn entries(
     bytes: &[u8],
     mut apply: impl FnMut(&[u8], Option<&[u8]>) -> Result<(), EngineError>,

@@ -31,8 +31,9 @@ pub fn pin(core: Core) -> bool {
 /// other's cores.
 const LOCKS: &str = "millstream-cores";
 
-/// Number of cores that this process may use at once: the size of the affinity mask, capped by the
-/// quota of its cgroups (rounded down, at least 1).
+/// Number of cores that this process may use at once: the size of the affinity mask (without one,
+/// what the standard library reports), capped by the quota of its cgroups (rounded down, at least
+/// 1).
 pub fn usable() -> usize {
     let allowed = allowed().len();
     let allowed = if allowed == 0 {

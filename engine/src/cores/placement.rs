@@ -150,8 +150,9 @@ struct Locks<'m> {
 }
 
 impl<'m> Locks<'m> {
-    /// Enters the critical section and finds which of the cores other processes hold. Cores outside
-    /// the user's list are checked too, because a busy hyper-thread sibling affects the choice.
+    /// Enters the critical section and finds which of the cores other processes hold. After
+    /// [`ENTRY_ATTEMPTS`] failed attempts it continues without the lock. Cores outside the user's
+    /// list are checked too, because a busy hyper-thread sibling affects the choice.
     fn enter(folder: &'m Path, cores: impl Iterator<Item = usize>) -> Self {
         open_folder(folder);
         let entry = open_lock(folder, "placement");
@@ -170,8 +171,8 @@ impl<'m> Locks<'m> {
         locks
     }
 
-    /// Locks a core. `Ok(None)` if its lock file cannot be used; an error if another process holds
-    /// the core.
+    /// Locks a core. `Ok(None)` if its lock file cannot be opened or locked: the core then counts as
+    /// free. An error if another process holds the core.
     fn take(&mut self, id: usize) -> Result<Option<File>, ()> {
         let Some(file) = open_lock(self.folder, &id.to_string()) else { return Ok(None) };
         match file.try_lock() {

@@ -291,7 +291,8 @@ impl LatencyRecorder {
         }
     }
 
-    /// Hands the histograms of this interval over. Call this at a marker and at the end.
+    /// Hands the histogram and the slowest row of this interval over, unless the interval has no
+    /// rows. Call this at a marker and at the end.
     pub fn publish(&mut self) {
         if self.rows == 0 {
             return;

@@ -85,7 +85,7 @@ impl<T: Send> Outbox<T> {
     }
 
     /// Moves spilled events into the rings, publishes the sent events and wakes sleeping consumers.
-    /// `Blocked` if a ring is still full.
+    /// Returns `Blocked` if spilled events are left because a ring is full, else `Flushed`.
     pub fn flush(&mut self) -> FlushStatus {
         for lane in &mut self.lanes {
             while let Some(event) = lane.spill.pop_front() {

@@ -601,8 +601,9 @@ impl RunningJob {
         self.process_all_unless(|| None)
     }
 
-    /// Like [`process_all_available`](Self::process_all_available), but calls `give_up` regularly
-    /// and returns its error if there is one.
+    /// Like [`process_all_available`](Self::process_all_available), but calls `give_up` every
+    /// [`LOOK_AGAIN`] and returns its error if there is one. If the job ends meanwhile, returns the
+    /// job's outcome.
     pub fn process_all_unless(
         &self,
         mut give_up: impl FnMut() -> Option<EngineError>,

@@ -235,7 +235,7 @@ impl StateLog {
         *slot = self.append(hash, key, Some(value), room);
     }
 
-    /// Like [`put`](Self::put), without counting a row.
+    /// Like [`put`](Self::put), without counting a row. Does nothing if changes are not recorded.
     #[inline]
     pub fn put_uncounted(&mut self, slot: &mut StateSlot, hash: u64, key: &[u8], value: &[u8]) {
         if !self.on {

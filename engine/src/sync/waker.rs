@@ -138,8 +138,9 @@ impl Waker {
         }
     }
 
-    /// Blocks the calling thread until a wake-up, at most for `timeout`. Returns at once if
-    /// `has_work` finds work. Only for handles from [`thread`](Self::thread).
+    /// Blocks the calling thread until a wake-up, at most for `timeout`; without one, for any time.
+    /// Returns at once if `has_work` finds work, and may return without a wake-up. Only for handles
+    /// from [`thread`](Self::thread).
     pub fn park(&self, timeout: Option<std::time::Duration>, mut has_work: impl FnMut() -> bool) {
         if let WakeTarget::Caller(caller) = &self.0.bell {
             *locked(caller) = Some(Caller::Thread(std::thread::current()));

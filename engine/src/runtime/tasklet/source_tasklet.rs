@@ -140,7 +140,8 @@ impl<S: Source<D>, D: Stage> SourceTasklet<S, D> {
         }
     }
 
-    /// Marks the source as idle after its idle time-out.
+    /// Sends the watermark [`IDLE`] when the source has emitted nothing for its idle time-out. Time
+    /// in which the chain was blocked does not count.
     fn update_idleness(&mut self, polled: Polled, cx: &mut StepCx<'_>) -> Result<(), EngineError> {
         if !self.idle_timeout.is_enabled() {
             return Ok(());
