@@ -526,7 +526,8 @@ impl Ignored {
         out
     }
 
-    /// Decodes the payload of an ignored event.
+    /// Decodes the payload of an ignored event; `None` if it is too short. Unknown reasons count as
+    /// `AfterReset`.
     pub fn decode(payload: &[u8]) -> Option<Self> {
         let reason = match payload.get(8)? {
             0 => IgnoredReason::AfterFin,
@@ -601,7 +602,8 @@ impl Summary {
         }
     }
 
-    /// Adds an event to the totals.
+    /// Adds an event to the totals. `length` counts only for data, and a repeated `Open`, at the
+    /// start of a file, is not another connection.
     pub(super) fn add(&mut self, head: &Head, length: usize) {
         self.wall_ns_max =
             if self.events == 0 { head.wall_ns } else { self.wall_ns_max.max(head.wall_ns) };

@@ -252,7 +252,8 @@ impl CaptureLog {
         self.at = FILE_HEADER_BYTES;
     }
 
-    /// Appends a block. When it returns, the block outlives this process.
+    /// Appends a block. When it returns, the block outlives this process, but not a power failure.
+    /// Blocks if the segment is full and the next one is not ready.
     pub fn append(&mut self, head: &Head, payload: &[u8]) -> Result<(), EngineError> {
         debug_assert!(payload.len() <= MAX_LOG_PAYLOAD);
         let length = payload.len();
@@ -273,7 +274,7 @@ impl CaptureLog {
     }
 
     /// Switches to the next segment, which the log's thread has prepared. Waits for it if the disk
-    /// is slower than the socket.
+    /// is slower than the socket. Fails if the thread could not create it, or has ended.
     fn turn_over(&mut self) -> Result<(), EngineError> {
         let gone = || EngineError::operator("CAPTURE_LOG_STOPPED", "its thread has ended", "");
         let keeper = self.keeper.as_ref().ok_or_else(gone)?;
@@ -312,7 +313,8 @@ impl Drop for CaptureLog {
     }
 }
 
-/// The stream position of the first block of a segment.
+/// The stream position of the first block of a segment. `None` if the segment cannot be read or has
+/// no intact first block.
 fn first_position(path: &Path) -> Option<u64> {
     let bytes = std::fs::read(path).ok()?;
     let header = FileHeader::decode(&bytes).ok()?;

@@ -329,7 +329,8 @@ impl<R: Read + Seek> CaptureReader<R> {
     }
 
     /// Continues after the damaged block if another block begins where its length ends, otherwise
-    /// at the next mark.
+    /// at the next intact mark, or at the end of the file. The report has the number of missing
+    /// events, if it is known.
     fn resync(&mut self, what: &'static str) -> Result<Step, EngineError> {
         let at = self.offset;
         let stride = u64::from(self.header.stride_bytes);
@@ -401,7 +402,7 @@ impl<R: Read + Seek> CaptureReader<R> {
         }
     }
 
-    /// The mark at the current offset; `None` if there is no mark.
+    /// The mark at the current offset; `None` if there is no intact mark.
     fn mark(&mut self) -> Result<Option<Entry>, EngineError> {
         self.fill(MARK_BYTES)?;
         let bytes = &self.buffer[self.start..];
@@ -416,7 +417,8 @@ impl<R: Read + Seek> CaptureReader<R> {
     }
 
     /// The number of missing events: the count in the mark at the current offset, or at the end of
-    /// the file, minus the events that were read.
+    /// the file, minus the events that were read. `None` if there is no such count. Events are
+    /// counted from the mark's count on.
     fn events_before_mark(&mut self) -> Result<Option<u64>, EngineError> {
         let known = match self.mark()? {
             Some(mark) => Some(mark.events),
@@ -611,7 +613,8 @@ struct Unpacker {
 }
 
 impl Unpacker {
-    /// Decompresses a block. `bytes` is the decompressed size that the block's head declares.
+    /// Decompresses a block. `bytes` is the decompressed size that the block's head declares; any
+    /// other size is an error, and so is one above [`MAX_PAYLOAD`].
     #[cfg(feature = "zstd")]
     fn unpack(&mut self, packed: &[u8], bytes: u64, out: &mut Vec<u8>) -> Result<(), &'static str> {
         out.clear();

@@ -156,7 +156,8 @@ impl<W: Write> CaptureWriter<W> {
         self.out.flush()
     }
 
-    /// Ends the file with the index, the totals and the trailer.
+    /// Writes the buffered blocks, the index (of a compressed file), the totals and the trailer, and
+    /// flushes. Returns the output.
     pub fn finish(mut self) -> io::Result<W> {
         self.pack()?;
         let index_at = self.bytes();

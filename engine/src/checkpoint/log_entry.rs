@@ -94,7 +94,8 @@ pub fn unreadable(path: &Path, error: &io::Error) -> EngineError {
     )
 }
 
-/// Reads an entry and returns its lines. An error if the file is missing or damaged.
+/// Reads an entry and returns its lines. An error if the file is missing or damaged, or has another
+/// version.
 pub fn read(storage: &dyn Storage, path: &Path) -> Result<Vec<String>, EngineError> {
     let bytes = storage.read(path).map_err(|error| unreadable(path, &error))?;
     let lines = parse(&bytes).map_err(|what| damaged(path, what))?;

@@ -320,7 +320,8 @@ fn to_json<T: Serialize>(value: &T) -> String {
     serde_json::to_string(value).unwrap_or_else(|_| unreachable!("plain data is always JSON"))
 }
 
-/// Reads an offset log entry: its header and the position of each source.
+/// Reads an offset log entry: its header and the position of each source. An error if the file is
+/// missing or damaged.
 pub fn read_offsets(
     storage: &dyn Storage,
     path: &Path,
@@ -335,7 +336,7 @@ pub fn read_commit(storage: &dyn Storage, path: &Path) -> Result<CommitHeader, E
     json(path, log_entry::read(storage, path)?.first())
 }
 
-/// Reads a checkpoint's id and query description.
+/// Reads a checkpoint's id and query description. An error if the file is missing or damaged.
 pub fn read_metadata(
     storage: &dyn Storage,
     folder: &Path,
@@ -345,7 +346,8 @@ pub fn read_metadata(
     Ok((metadata.id, metadata.shape))
 }
 
-/// Opens the state files of an operator that a commit names.
+/// Opens the state files of an operator that a commit names. An error if a file is missing, damaged
+/// or belongs to another checkpoint, operator or epoch.
 pub fn open_state(
     storage: &dyn Storage,
     folder: &Path,
@@ -543,7 +545,8 @@ impl Checkpoint {
         Ok(())
     }
 
-    /// Removes files that a crash left, or that reappeared because their removal was not durable.
+    /// Removes files that a crash left, or that reappeared because their removal was not durable. An
+    /// error if a state folder cannot be listed or contains a file of another kind.
     fn remove_leftovers(&self, recovery: &Recovery) -> Result<(), EngineError> {
         let storage = self.env.storage();
         // A leftover that cannot be removed does no harm.
@@ -637,7 +640,8 @@ impl Checkpoint {
         log_entry::write(self.env.storage(), &self.path("offsets", epoch), lines)
     }
 
-    /// Writes `commits/N` and removes obsolete files.
+    /// Writes `commits/N`. Then removes state files that it replaces, and the offsets and the commit
+    /// of the epoch [`RETAINED_EPOCHS`] before. A removal may fail: the next start repeats it.
     pub fn write_commit(
         &mut self,
         epoch: Epoch,

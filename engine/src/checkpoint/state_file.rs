@@ -124,7 +124,8 @@ impl StateFileWriter {
         Self { owner, index: Vec::new(), written: 0, entries: 0, out: Vec::new() }
     }
 
-    /// Adds the entries of a key group, encoded by [`put_entry`].
+    /// Adds the entries of a key group, encoded by [`put_entry`], in blocks of [`BLOCK_BYTES`] or
+    /// one entry more. A group without entries has no block.
     pub fn group(&mut self, group: u16, entries: &[u8]) {
         let mut from = 0;
         while from < entries.len() {
@@ -261,7 +262,7 @@ impl StateFile {
     }
 
     /// Appends the entries of a block to `out` and checks their CRC. An error if the file is
-    /// unreadable or damaged.
+    /// unreadable or damaged; damaged bytes are then in `out`.
     pub fn read_block(
         &self,
         storage: &dyn Storage,
@@ -287,7 +288,8 @@ impl StateFile {
         self.index.iter().map(|block| u64::from(block.length)).sum()
     }
 
-    /// Calls `apply` with the entries of some key groups. An error if a block is damaged.
+    /// Calls `apply` with the entries of some key groups. An error if a block is unreadable or
+    /// damaged, or the first error of `apply`. Entries of earlier blocks have been applied then.
     pub fn read(
         &self,
         storage: &dyn Storage,

@@ -131,7 +131,7 @@ impl<T> LinearHashTable<T> {
         }
     }
 
-    /// Joins the last small table to the one that it was split from.
+    /// Joins the last small table to the one that it was split from. Does nothing if there is none.
     #[cold]
     fn join(&mut self, hash_of: &impl Fn(&T) -> u64) {
         let Some(last) = self.tables.pop() else { return };

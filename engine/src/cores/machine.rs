@@ -50,7 +50,7 @@ fn physical_core(root: &Path, id: usize) -> usize {
     siblings.and_then(|list| parse_list(list.trim()).ok()?.first().copied()).unwrap_or(id)
 }
 
-/// The node of each CPU.
+/// The NUMA node of each CPU. CPUs without a readable node are missing.
 fn nodes(root: &Path) -> BTreeMap<usize, usize> {
     let mut nodes = BTreeMap::new();
     let folder = root.join("sys/devices/system/node");
@@ -104,7 +104,8 @@ fn quota_v1(group: &Path) -> Option<usize> {
     whole_cores(read("cpu.cfs_quota_us")?.trim(), read("cpu.cfs_period_us")?.trim())
 }
 
-/// The quota per period in whole cores; `None` for a quota of `max` or -1.
+/// The quota per period in whole cores, rounded down, at least 1. `None` if there is no quota
+/// (`max` or -1) or if a text is not a number.
 fn whole_cores(quota: &str, period: &str) -> Option<usize> {
     let (quota, period): (u64, u64) = (quota.parse().ok()?, period.parse().ok()?);
     (period > 0).then(|| ((quota / period) as usize).max(1))
@@ -114,7 +115,8 @@ fn whole_cores(quota: &str, period: &str) -> Option<usize> {
 const CPU_MAX: usize = 8191;
 
 /// Parses a CPU list in the syntax of `taskset`: `0-3,6`, or with a step `0-6:2`. The result is
-/// sorted, without duplicates.
+/// sorted, without duplicates. Fails for an empty part, a number above [`CPU_MAX`], a descending
+/// range and the step 0.
 pub fn parse_list(text: &str) -> Result<Vec<usize>, String> {
     let number = |digits: &str| match digits.trim().parse::<usize>() {
         Ok(number) if number <= CPU_MAX => Ok(number),

@@ -94,7 +94,7 @@ fn check(list: &[usize], mask: &[usize]) -> Result<(), EngineError> {
 }
 
 /// Restricts the calling thread, and the threads that it starts afterwards, to some cores. An error
-/// if the list is empty or has cores outside the affinity mask.
+/// if the list is empty or has cores outside the affinity mask, or if the system refuses.
 #[cfg(target_os = "linux")]
 pub fn restrict_to(list: &[usize]) -> Result<(), EngineError> {
     use nix::sched::{CpuSet, sched_setaffinity};

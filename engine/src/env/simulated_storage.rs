@@ -106,7 +106,8 @@ fn contains(path: &Path, part: &str) -> bool {
 }
 
 impl State {
-    /// Counts a modifying operation. Returns the injected fault, if one is due.
+    /// Counts a modifying operation. Returns the injected fault, if one is due; a crash and a full
+    /// disk last. After a crash every operation fails.
     fn operation(&mut self) -> io::Result<Option<Fault>> {
         if self.down {
             return Err(down());
@@ -255,7 +256,8 @@ impl SimStorage {
         self.state().operations
     }
 
-    /// Simulates a power failure: the seed decides whether unsynced data is kept, torn or lost.
+    /// Simulates a power failure: the seed decides whether unsynced data is kept, torn or lost, and
+    /// which unsynced changes of names are. Locks are released.
     pub fn power_failure(&self) {
         let mut guard = self.state();
         let state = &mut *guard;

@@ -336,7 +336,9 @@ impl Driver {
         self.exhausted.iter().all(|&exhausted| exhausted)
     }
 
-    /// Makes the epoch durable. Returns the time that the offset log took, in nanoseconds.
+    /// Makes the epoch durable, as far as the query has a checkpoint and a transactional sink, and
+    /// commits it. Returns the time that writing the offset log took, in nanoseconds: in micro-batch
+    /// mode before the batch, in continuous mode here.
     fn make_durable(&mut self, flight: &mut InFlight) -> Result<u64, EngineError> {
         let (epoch, env) = (self.next_epoch, self.env.clone());
         let storage = env.storage();
@@ -442,8 +444,9 @@ impl Driver {
         }
     }
 
-    /// Finishes the epoch that an earlier run began. Returns whether an epoch is in flight
-    /// afterwards.
+    /// Finishes the epoch that an earlier run began, if there is one: runs its batch again, or
+    /// commits it. Returns whether the batch is in flight afterwards. A failed commit fails the
+    /// query.
     fn take_up(&mut self, now_ns: u64) -> bool {
         match self.unfinished.take() {
             None => false,

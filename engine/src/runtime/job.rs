@@ -626,7 +626,8 @@ impl RunningJob {
         }
     }
 
-    /// Waits for the end, but calls `give_up` regularly and returns its error if there is one.
+    /// Waits for the end and returns its outcome, but calls `give_up` every [`LOOK_AGAIN`] and
+    /// returns its error if there is one. Fails on a thread of the job itself.
     pub fn wait_unless(
         &self,
         mut give_up: impl FnMut() -> Option<EngineError>,

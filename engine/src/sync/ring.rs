@@ -104,7 +104,8 @@ impl<T> Producer<T> {
         Ok(())
     }
 
-    /// Makes all pushed values visible to the consumer. Returns false if there were none.
+    /// Makes all pushed values visible to the consumer. Returns false if none were pushed since the
+    /// last call.
     #[inline]
     pub fn publish(&mut self) -> bool {
         if self.published == self.next {
@@ -167,7 +168,8 @@ impl<T> Consumer<T> {
         Some(value)
     }
 
-    /// Returns the slots of all popped values to the producer. Returns false if there were none.
+    /// Returns the slots of all popped values to the producer. Returns false if none were popped
+    /// since the last call.
     #[inline]
     pub fn release(&mut self) -> bool {
         if self.released == self.next {

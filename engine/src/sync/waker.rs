@@ -222,7 +222,8 @@ impl SpaceNotifier {
     }
 
     /// Returns whether a consumer that stops popping must call [`Waker::wake`] or
-    /// [`ParkFlag::claim_wakeup`] for waiting producers. `emptied`: the queue was found empty.
+    /// [`ParkFlag::claim_wakeup`] for waiting producers: after a whole queue of pops, or if it has
+    /// popped anything and stops with values left. `emptied`: the queue was found empty.
     #[inline]
     pub fn is_due(&mut self, emptied: bool) -> bool {
         let due = self.popped >= self.capacity || (!emptied && self.popped > 0);

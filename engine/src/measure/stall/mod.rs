@@ -137,7 +137,8 @@ struct UsageBaseline {
 }
 
 impl UsageBaseline {
-    /// Ends a span now. Its resource usage is the difference to the last query.
+    /// Ends a span now. Its resource usage is the difference to the last query of the system. Time
+    /// off the core below [`OFF_CORE_NS`], or with an unknown processor time, is not attributed.
     fn span(&mut self, (from_ns, to_ns): (u64, u64), did: u8, now: Usage) -> Span {
         let before = std::mem::replace(self, Self { usage: now, at_ns: to_ns, sleeps: 0 });
         let (switches, waits) = (
@@ -230,7 +231,7 @@ pub(crate) fn before_sleep() {
     with(|recorder| recorder.asked.usage.cpu_ns = Usage::cpu_ns());
 }
 
-/// Records a sleep and starts the next round.
+/// Records a sleep, as a blocked write if the sink was full, and starts the next round.
 #[inline]
 pub(crate) fn after_sleep(from_ns: u64, to_ns: u64) {
     // A worker that sleeps because its sink is full sleeps until the sink can take more. Such a

@@ -104,7 +104,9 @@ impl<T: Send, D: Push<T>> InboxTasklet<T, D> {
         if silent { self.down.watermark(IDLE) } else { Ok(()) }
     }
 
-    /// Forwards a marker, or the end, if all inlets have delivered it. Returns whether they have.
+    /// Forwards the end if all inlets have ended, or the marker if the others have delivered it.
+    /// Returns false if an inlet is still open. `epoch` is that of a marker that has just arrived;
+    /// without it no marker is forwarded.
     fn align(&mut self, epoch: Option<Epoch>) -> Result<bool, EngineError> {
         match Alignment::of(&self.inlets) {
             Alignment::Incomplete => return Ok(false),

@@ -49,7 +49,8 @@ pub enum Alignment {
 }
 
 impl Alignment {
-    /// Returns the alignment of these inlets.
+    /// Returns the alignment of these inlets. Ended inlets do not delay a marker. Without inlets it
+    /// is `Ended`.
     pub fn of<T>(inlets: &[AlignedInlet<T>]) -> Self {
         if inlets.iter().any(|inlet| inlet.state == InletState::Open) {
             return Self::Incomplete;
