@@ -299,6 +299,15 @@ fn bounds_at_the_ends_of_time_do_not_overflow() {
     }
 }
 
+/// Waits until the join has no more than so many rows.
+fn wait_until_rows_are_at_most(rows: u64, run: &Run) {
+    let begun = std::time::Instant::now();
+    while state(run).0 > rows {
+        assert!(begun.elapsed().as_secs() < 60, "{} rows are never removed", state(run).0);
+        run.wait_for_epoch();
+    }
+}
+
 /// The number of buffered rows, and their memory.
 fn state(run: &Run) -> (u64, u64) {
     let state = run.query().last_progress().unwrap().committed.state[0];
@@ -339,9 +348,7 @@ fn keys_without_new_rows_are_evicted_too() {
         let got = run.wait_for(got, 200);
         assert_eq!(got.len(), 200, "{trigger:?}");
         run.step(&[], &[]);
-        while state(&run).0 > 2 {
-            run.wait_for_epoch();
-        }
+        wait_until_rows_are_at_most(2, &run);
         run.restart(1).unwrap();
         run.step(&[event(-1, 2001, -3)], &[]);
         assert_eq!(state(&run).0, 3, "{trigger:?}: nor does the checkpoint have them");
@@ -363,9 +370,7 @@ fn an_ended_side_does_not_delay_the_expiry_of_the_other() {
         // All rows have been emitted except those of the last eleven seconds: their right rows may
         // still arrive.
         got = run.wait_for(got, 1 + 50 * round as usize - 11);
-        while state(&run).0 > 11 {
-            run.wait_for_epoch();
-        }
+        wait_until_rows_are_at_most(11, &run);
     }
     assert_eq!(got.len(), 1 + 50 * 5 - 11);
 }

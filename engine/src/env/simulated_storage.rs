@@ -14,7 +14,8 @@ use std::sync::{Arc, Mutex, MutexGuard};
 pub enum Fault {
     /// The machine stops; operations fail until [`SimStorage::recover`].
     Crash,
-    /// The next fsync fails and makes nothing durable.
+    /// The next fsync fails and makes nothing durable. A repetition succeeds, but makes nothing
+    /// durable either.
     FailSync,
     /// The disk is full: writes fail half-way until [`SimStorage::recover`].
     Full,
@@ -83,6 +84,9 @@ struct State {
     planted: Option<PlantedBug>,
     /// Syncs delayed by [`PlantedBug::DelayedSync`].
     late: Vec<PathBuf>,
+    /// Files and folders of which a sync failed. As on Linux, a later sync succeeds without making
+    /// the same bytes durable.
+    unsyncable: BTreeSet<PathBuf>,
 }
 
 /// The simulated file system. Clones share it.
@@ -151,6 +155,8 @@ impl State {
         let live = &mut self.contents[content].live;
         if empty {
             live.clear();
+            // All of the file is written again.
+            self.unsyncable.remove(path);
         }
         live.extend_from_slice(&bytes[..cut]);
         match (self.down, self.full) {
@@ -162,6 +168,9 @@ impl State {
 
     /// Makes a file's content, or the names in a folder, durable.
     fn make_durable(&mut self, path: &Path) {
+        if self.unsyncable.contains(path) {
+            return;
+        }
         if let Ok(content) = self.find(path) {
             let content = &mut self.contents[content];
             content.durable.clone_from(&content.live);
@@ -187,6 +196,7 @@ impl State {
             }
             Some(Fault::FailSync) => {
                 self.fault = None;
+                self.unsyncable.insert(path.to_path_buf());
                 // Nothing becomes durable. On Linux a failed fsync marks the pages as clean, so a
                 // retry must not be relied on.
                 return Err(io::Error::other("simulated: fsync failed"));
@@ -232,6 +242,7 @@ impl SimStorage {
             full: false,
             planted: None,
             late: Vec::new(),
+            unsyncable: BTreeSet::new(),
         })))
     }
 
@@ -299,6 +310,7 @@ impl SimStorage {
     pub fn recover(&self) {
         let mut state = self.state();
         (state.fault, state.down, state.full) = (None, false, false);
+        state.unsyncable.clear();
     }
 
     /// Changes a file's durable content directly, for tests of damage.

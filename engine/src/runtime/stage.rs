@@ -22,6 +22,9 @@ pub enum FlushStatus {
     /// Only work of the next epoch is left; markers have been passed on. While the watermark keeps
     /// advancing, this status may never end.
     NextEpoch,
+    /// The chain waits for acknowledgements, for example of a broker, and takes more records
+    /// meanwhile. The thread that receives the last acknowledgement will wake this worker.
+    Waiting,
     /// There is more work. Call [`Stage::flush`] again soon.
     Pending,
     /// The chain waits until another thread frees slots of a full ring. That thread will wake this
@@ -39,11 +42,20 @@ impl FlushStatus {
             (false, true) => Self::NextEpoch,
             (false, false) => Self::Flushed,
         };
-        let all = own.max(below);
+        let all = own.and(below);
         if all == Self::NextEpoch {
             *owes = false;
         }
         all
+    }
+
+    /// Combines the statuses of two parts of a chain. If one part waits for acknowledgements and
+    /// the other has work to do, the result is `Pending`, so that the worker does not sleep.
+    pub fn and(self, other: Self) -> Self {
+        match self.max(other) {
+            Self::Waiting if self.min(other) > Self::Flushed && self != other => Self::Pending,
+            all => all,
+        }
     }
 }
 

@@ -46,7 +46,10 @@ impl<T> RecordSlab<T> {
     #[inline]
     pub fn insert(&mut self, stored: Stored<T>) -> Option<RowId> {
         let slot = self.slots.take();
-        let id = u32::try_from(slot).ok()?;
+        let Ok(id) = u32::try_from(slot) else {
+            self.slots.free(slot);
+            return None;
+        };
         let (number, at) = (slot / CHUNK, slot % CHUNK);
         while self.chunks.len() <= number {
             self.chunks.push(Vec::new());

@@ -181,8 +181,10 @@ impl Run {
     /// Waits until an epoch that started after this call has ended.
     pub fn wait_for_epoch(&self) {
         let epoch = || self.query().last_progress().map(|progress| progress.committed.epoch);
-        let before = epoch();
+        let (begun, before) = (Instant::now(), epoch());
         while epoch() == before {
+            let exception = self.query().exception();
+            assert!(begun.elapsed() < Duration::from_secs(60), "no epoch ends: {exception:?}");
             std::thread::yield_now();
         }
     }

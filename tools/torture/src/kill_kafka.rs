@@ -29,7 +29,7 @@ use rdkafka::error::KafkaError;
 use rdkafka::message::Message;
 use rdkafka::producer::{BaseProducer, BaseRecord, Producer};
 use rdkafka::{Offset, TopicPartitionList};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
@@ -214,18 +214,22 @@ impl Copy {
             list.add_partition_offset(&self.topic, *partition, at).map_err(text)?;
         }
         self.consumer.assign(&list).map_err(text)?;
-        let mut open = self.next.len();
-        while open > 0 {
+        // A partition may report its end several times, for example when a transaction is aborted.
+        let mut open: BTreeSet<i32> = self.next.keys().copied().collect();
+        let mut deadline = Instant::now() + TIMEOUT;
+        while !open.is_empty() {
             let message = match self.consumer.poll(TIMEOUT) {
                 Some(Ok(message)) => message,
-                Some(Err(KafkaError::PartitionEOF(_))) => {
-                    open -= 1;
+                Some(Err(KafkaError::PartitionEOF(partition))) => {
+                    open.remove(&partition);
                     continue;
                 }
-                // The broker is still starting.
-                Some(Err(_)) => continue,
+                // The broker may be starting.
+                Some(Err(_)) if Instant::now() < deadline => continue,
+                Some(Err(error)) => return Err(format!("the copy cannot be read: {error}")),
                 None => return Err("the copy cannot be read".to_string()),
             };
+            deadline = Instant::now() + TIMEOUT;
             self.next.insert(message.partition(), message.offset() + 1);
             let number = |bytes: Option<&[u8]>| {
                 let text = bytes.and_then(|bytes| std::str::from_utf8(bytes).ok());

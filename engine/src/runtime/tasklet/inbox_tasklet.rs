@@ -181,10 +181,11 @@ impl<T: Send, D: Push<T>> Tasklet for InboxTasklet<T, D> {
             return Ok(Step::Idle);
         }
         let clear = status == FlushStatus::Flushed;
-        if status > FlushStatus::Buffered {
+        let waits = status == FlushStatus::Waiting;
+        if status > FlushStatus::Buffered && !waits {
             record_activity(Activity::Expiry);
         }
-        let mut progress = !clear;
+        let mut progress = !clear && !waits;
         if let Some(ack) = self.ack.due(status) {
             drop(self.reports.send(ack));
             progress = true;
@@ -210,8 +211,8 @@ impl<T: Send, D: Push<T>> Tasklet for InboxTasklet<T, D> {
                 }
             }
             let is_open = self.inlets[index].state == InletState::Open;
-            let waits = is_open && self.inlet_order == InletOrder::OneAfterAnother;
-            if stop || waits || budget == 0 {
+            let is_in_turn = is_open && self.inlet_order == InletOrder::OneAfterAnother;
+            if stop || is_in_turn || budget == 0 {
                 break;
             }
         }

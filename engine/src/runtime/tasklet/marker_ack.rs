@@ -39,7 +39,7 @@ impl MarkerAck {
         match status {
             FlushStatus::Buffered | FlushStatus::NextEpoch | FlushStatus::Pending => true,
             FlushStatus::Flushed => is_owed,
-            FlushStatus::Blocked => false,
+            FlushStatus::Waiting | FlushStatus::Blocked => false,
         }
     }
 }

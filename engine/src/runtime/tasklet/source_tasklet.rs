@@ -242,10 +242,11 @@ impl<S: Source<D>, D: Stage> Tasklet for SourceTasklet<S, D> {
             return Ok(Step::Idle);
         }
         let clear = status == FlushStatus::Flushed;
-        if status > FlushStatus::Buffered {
+        let waits = status == FlushStatus::Waiting;
+        if status > FlushStatus::Buffered && !waits {
             record_activity(Activity::Expiry);
         }
-        let mut progress = !clear;
+        let mut progress = !clear && !waits;
         if let Some(ack) = self.ack.due(status) {
             self.report(ack);
             progress = true;

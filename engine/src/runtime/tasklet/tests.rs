@@ -275,6 +275,34 @@ fn inlets_are_drained_in_turn_up_to_their_markers() {
     }
 }
 
+/// While a broker's acknowledgements are outstanding, the worker may sleep, and records are taken.
+#[test]
+fn a_chain_that_waits_for_acknowledgements_lets_the_worker_sleep() {
+    let waker = Waker::noop();
+    let (mut outbox, inlet) = connect::<u64>(&waker, &waker);
+    let (reports, told) = unbounded();
+    let port = TaskletPort { id: 0, reports };
+    let mut inbox = InboxTasklet::new(port, String::new(), vec![inlet], Full::new());
+    let mut step = |status: FlushStatus, event: Option<Event<u64>>| {
+        if let Some(event) = event {
+            outbox.send(0, event);
+            outbox.flush();
+        }
+        inbox.down.status = status;
+        let mut cx = StepCx { env: &SimEnv::new(0), budget: 8, wake_at_ns: None };
+        let step = inbox.step(&mut cx).unwrap();
+        (step, std::mem::take(&mut inbox.down.records))
+    };
+    let record = |value| Some(Event::Record(Record { value, ingest_ns: 0 }));
+    assert_eq!(step(FlushStatus::Flushed, Some(Event::Marker(1))), (Step::Progress, vec![]));
+    assert_eq!(step(FlushStatus::Waiting, None), (Step::Idle, vec![]));
+    assert_eq!(step(FlushStatus::Waiting, record(5)), (Step::Progress, vec![5]));
+    assert_eq!(step(FlushStatus::Waiting, None), (Step::Idle, vec![]));
+    assert!(told.try_iter().next().is_none(), "records of the epoch are not acknowledged");
+    step(FlushStatus::Flushed, None);
+    assert!(matches!(told.try_iter().next(), Some(Report::Ack { epoch: 1, .. })));
+}
+
 /// If the blocked source became idle, the records that it reads next would be late.
 #[test]
 fn a_blocked_source_does_not_become_idle() {

@@ -7,7 +7,7 @@ use millstream_engine::sync::waker::Waker;
 use rdkafka::ClientContext;
 use rdkafka::message::{DeliveryResult, Message as _};
 use rdkafka::producer::{ProducerContext, ThreadedProducer};
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 
 /// The number of unacknowledged records above which the sink blocks.
@@ -21,6 +21,8 @@ pub type RecordProducer = ThreadedProducer<Context>;
 pub struct Deliveries {
     /// The number of unacknowledged records of even and of odd epochs.
     pending: [AtomicU64; 2],
+    /// Whether `failed` has a reason. A flag, because the sink asks at each step.
+    has_failed: AtomicBool,
     failed: Mutex<Option<String>>,
     waker: OnceLock<Waker>,
 }
@@ -57,7 +59,12 @@ impl Deliveries {
     }
 
     /// The first record that was not delivered, and why.
+    #[inline]
     pub fn failure(&self) -> Option<String> {
+        // ORDERING: acquire: pairs with the release after the reason is stored.
+        if !self.has_failed.load(Ordering::Acquire) {
+            return None;
+        }
         self.failed.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 }
@@ -83,6 +90,9 @@ impl ProducerContext for Context {
                     "a record of {size} bytes for topic {topic}, partition {partition}: {error}"
                 )
             });
+            drop(first);
+            // ORDERING: release: see `failure`.
+            self.0.has_failed.store(true, Ordering::Release);
         }
         // ORDERING: release: pairs with the acquire of the sink.
         let before = self.0.pending[generation].fetch_sub(1, Ordering::Release);

@@ -455,10 +455,8 @@ impl Stage for KafkaSink {
         self.latency.record_pending();
         if let Some(epoch) = self.flushing {
             if self.deliveries.pending(1 - self.generation) > 0 {
-                // The next producer must wait for these acknowledgements, so nothing else can be
-                // done. The last acknowledgement wakes the worker.
-                let waits = self.producers.is_transactional();
-                return Ok(if waits { FlushStatus::Blocked } else { FlushStatus::Pending });
+                // The last acknowledgement wakes the worker.
+                return Ok(FlushStatus::Waiting);
             }
             if let Some(reason) = self.deliveries.failure() {
                 return Err(self.undelivered(reason));

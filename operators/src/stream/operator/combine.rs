@@ -138,7 +138,7 @@ where
         let gone =
             if dry || behind || self.hold.is_full() { self.flushed()? } else { self.leave()? };
         let below = self.down.flush()?;
-        Ok(below.max(match (gone, self.states.is_empty()) {
+        Ok(below.and(match (gone, self.states.is_empty()) {
             (true, true) => FlushStatus::Flushed,
             (true, false) => FlushStatus::Buffered,
             // Partial states are left because the chain below is full, so the worker must call

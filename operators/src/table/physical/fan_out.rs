@@ -45,7 +45,7 @@ fn both(one: FlushStatus, other: FlushStatus) -> FlushStatus {
         (FlushStatus::Blocked, work) | (work, FlushStatus::Blocked) if working(work) => {
             FlushStatus::Pending
         }
-        (one, other) => one.max(other),
+        (one, other) => one.and(other),
     }
 }
 
@@ -161,7 +161,7 @@ mod tests {
 
     #[test]
     fn a_blocked_branch_does_not_block_the_other() {
-        use FlushStatus::{Blocked, Buffered, Flushed, NextEpoch, Pending};
+        use FlushStatus::{Blocked, Buffered, Flushed, NextEpoch, Pending, Waiting};
         for (one, other, expected) in [
             (Flushed, Flushed, Flushed),
             (Buffered, Flushed, Buffered),
@@ -171,6 +171,11 @@ mod tests {
             (Blocked, NextEpoch, Pending),
             (NextEpoch, Buffered, NextEpoch),
             (Pending, NextEpoch, Pending),
+            (Waiting, Flushed, Waiting),
+            (Waiting, Waiting, Waiting),
+            (Buffered, Waiting, Pending),
+            (Waiting, NextEpoch, Pending),
+            (Waiting, Blocked, Blocked),
         ] {
             let mut fork =
                 fan_out(vec![branch(true, None, &[one]).0, branch(true, None, &[other]).0]);

@@ -263,7 +263,7 @@ impl Stage for PartialAggregate {
         let leaves = self.leaving.is_some() || self.marker.is_some() || self.hold.is_full();
         let gone = self.held() > 0 && (dry || leaves) && self.leave()?;
         let below = self.down.flush()?;
-        Ok(below.max(match (gone || self.held() == 0, self.leaving) {
+        Ok(below.and(match (gone || self.held() == 0, self.leaving) {
             (true, _) => FlushStatus::Flushed,
             (false, None) => FlushStatus::Buffered,
             (false, Some(_)) => FlushStatus::Pending,
