@@ -43,7 +43,9 @@ impl FutureSkewLimit {
         self.wall_offset_us = self.env.wall_us() - (now_ns / 1000) as i64;
     }
 
-    /// The largest acceptable event time of a record.
+    /// The largest acceptable event time of a record. It is relative to the batch's time, or in
+    /// continuous mode to the arrival of the record, or of the latest record if `ingest_ns` is
+    /// [`UNTIMED`].
     #[inline]
     fn limit_us(&mut self, ingest_ns: u64) -> i64 {
         if !self.continuous || self.times.is_replay() {

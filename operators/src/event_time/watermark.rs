@@ -104,7 +104,8 @@ impl<F, D: Stage> WatermarkAssigner<F, D> {
     }
 
     /// Sends the watermark if it has advanced. As in micro-batch mode, it is rounded down to whole
-    /// milliseconds before the delay is subtracted.
+    /// milliseconds before the delay is subtracted. Does nothing in a batch, and while the input is
+    /// idle.
     #[inline]
     fn advance(&mut self) -> Result<(), EngineError> {
         if !self.continuous || self.silent || self.times.is_replay() {
@@ -120,7 +121,8 @@ impl<F, D: Stage> WatermarkAssigner<F, D> {
         Ok(())
     }
 
-    /// Reports the statistics of an epoch.
+    /// Reports the largest event time so far, and the statistics of the epoch, which are then reset.
+    /// Without records, or without records out of order, their statistics stay 0.
     fn publish(&mut self) {
         if let Some(largest) = self.largest_us {
             self.seen.publish(largest);

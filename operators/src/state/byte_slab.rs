@@ -202,7 +202,8 @@ impl ByteSlab {
         self.large_free.push(slot as u32);
     }
 
-    /// Frees a slot. Its bytes remain until the slot is taken again or its chunk is released.
+    /// Frees a slot. Its bytes remain until the slot is taken again or its chunk is released. A slot
+    /// that was allocated separately is empty at once.
     #[inline]
     pub fn free(&mut self, id: SlotId) {
         let Some(Class { chunks, slots, .. }) = self.classes.get_mut(id.class()) else {
@@ -214,7 +215,7 @@ impl ByteSlab {
         }
     }
 
-    /// The bytes of a slot; empty if its chunk was released.
+    /// The bytes of a slot, which may be more than were taken; empty if its chunk was released.
     #[inline]
     pub fn bytes(&self, id: SlotId) -> &[u8] {
         let Some(class) = self.classes.get(id.class()) else { return &self.large[id.slot()] };

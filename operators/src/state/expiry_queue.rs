@@ -50,7 +50,8 @@ impl ExpiryQueue {
         }
     }
 
-    /// Removes and returns an entry whose time is at most `by_us`, with that time.
+    /// Removes and returns an entry with the earliest time, if that is at most `by_us`, with the
+    /// time. `None` if no entry has expired. The last entry that was added at a time comes first.
     pub fn take(&mut self, by_us: i64) -> Option<(i64, u32)> {
         let mut first = self.by_time.first_entry()?;
         let time_us = *first.key();
@@ -79,8 +80,8 @@ impl ExpiryQueue {
         entry.map(|entry| (time_us, entry))
     }
 
-    /// Some of the entries that [`take`](Self::take) will return next, at most `most`. Empty if
-    /// none has expired.
+    /// Some of the entries that [`take`](Self::take) will return next, at most `most`, all of one
+    /// time. Empty if none has expired.
     #[cfg(any(feature = "sql", test))]
     pub fn peek(&self, by_us: i64, most: usize) -> &[u32] {
         match self.by_time.first_key_value() {

@@ -113,7 +113,8 @@ impl<E: KeyedEntry> KeyTable<E> {
         self.find_by(hash, |other| other == key)
     }
 
-    /// Like [`find`](Self::find), with a predicate instead of the key's bytes.
+    /// Like [`find`](Self::find), with a predicate instead of the key's bytes. It is called for the
+    /// keys whose hash agrees in its lower 32 bits.
     #[inline]
     pub fn find_by(&self, hash: u64, is_key: impl Fn(&[u8]) -> bool) -> Option<usize> {
         let link = HashLink(hash as u32, 0);

@@ -140,8 +140,8 @@ impl RunStore {
         Ok(())
     }
 
-    /// Inserts an entry into a block, which may grow to `most` bytes. Returns false if the block is
-    /// full.
+    /// Inserts an entry into a block, which may grow to `most` bytes; `id` is then its new slot.
+    /// Returns false if the block is full. Fails if the store has no slot for the grown block.
     #[inline]
     fn add(
         &mut self,

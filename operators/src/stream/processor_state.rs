@@ -182,8 +182,8 @@ pub(super) fn damaged() -> EngineError {
     )
 }
 
-/// The approximate memory of a value, in bytes. Heap memory is estimated by the encoded length,
-/// which is `written` if the value was already encoded.
+/// The approximate memory of a value, in bytes. The heap memory of a type with a destructor is
+/// estimated by the encoded length, which is `written` if the value was already encoded.
 pub(super) fn memory_of<V: Serialize>(value: &V, written: Option<usize>) -> u32 {
     let apart = if std::mem::needs_drop::<V>() {
         written.unwrap_or_else(|| postcard::experimental::serialized_size(value).unwrap_or(0))
@@ -199,7 +199,8 @@ impl ChangeWriter<'_> {
         begin_key(self.key, (state + 1) as u16, &mut self.buffer.key)
     }
 
-    /// Records a value. Returns its approximate memory.
+    /// Records a value and adds its approximate memory to the total. Returns that memory. Fails if
+    /// the value cannot be encoded; it is encoded only if changes are recorded.
     fn put<V: Serialize>(
         &mut self,
         slot: &mut StateSlot,

@@ -230,7 +230,8 @@ impl<'b> BlockMut<'b> {
         self.insert(len, entry)
     }
 
-    /// Inserts an entry at an index. Returns false if the block is full.
+    /// Inserts an entry at an index. Returns false, with the entries unchanged, if the block is full
+    /// or cannot represent the entry's time.
     #[inline]
     pub fn insert(&mut self, at: usize, entry: Entry) -> bool {
         if !self.read().covers(entry.time_us) && !self.cover(entry.time_us) {

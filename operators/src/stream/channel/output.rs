@@ -98,7 +98,8 @@ impl<T: Send> Output<T> {
         if value.is_none() { self.refill() } else { value }
     }
 
-    /// Releases the ring's slots and looks for results in the ring and the overflow list.
+    /// Releases the ring's slots. If the overflow list is in use, takes the next result from the
+    /// ring or from the list. `None` otherwise, or if there is none.
     #[inline]
     fn refill(&mut self) -> Option<T> {
         if self.ring.release()

@@ -82,7 +82,8 @@ impl<T: Send> Receiver<T> {
         });
     }
 
-    /// Releases slots and wakes inputs that wait for free slots.
+    /// Releases the slots of popped values, and wakes the inputs that wait for free slots if that is
+    /// due. After a poll that used up its budget it is not due, because the next poll follows.
     #[inline]
     fn release_slots(
         &mut self,
@@ -149,7 +150,8 @@ impl<T: Send> ChannelSource<T> {
         Self { from, env, emitted: 0, resumed: 0, drain, staged: BatchBuffer::new() }
     }
 
-    /// Reads the queue of cloned inputs.
+    /// Reads at most `budget` records of the queue of cloned inputs. Returns their number, and why
+    /// reading stopped.
     #[cold]
     #[inline(never)]
     fn poll_others<D: Push<T>>(

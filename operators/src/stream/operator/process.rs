@@ -559,7 +559,8 @@ where
         Ok(true)
     }
 
-    /// Fires some of the due timers. Returns whether all have fired.
+    /// Fires some of the due timers, and removes values whose time to live has passed. Returns
+    /// whether all are done. False if the chain is not ready, or after a bounded number of steps.
     fn fire<T>(&mut self, event_us: i64) -> Result<bool, EngineError>
     where
         P: Processor<K, T>,

@@ -181,7 +181,8 @@ impl<L: Kept, R: Kept> SidedRecords<L, R> {
         Ok(SidedId { side, id: id.ok_or_else(too_many)? })
     }
 
-    /// Adds a stored record to its key's run and to the checkpoint.
+    /// Adds a stored record to its key's run and to the checkpoint. Fails if the run has no room or
+    /// the record cannot be encoded.
     pub fn buffer(
         &mut self,
         record: SidedId,
@@ -284,7 +285,8 @@ impl<L: Kept, R: Kept> SidedRecords<L, R> {
         Ok(())
     }
 
-    /// The committed records, ascending by arrival number.
+    /// Decodes the committed records, ascending by arrival number. An error if an entry of the
+    /// checkpoint is damaged, or if its record is not of the type that the query expects.
     pub fn restored(
         entries: HashMap<Vec<u8>, Vec<u8>, BuildStableHasher>,
     ) -> Result<Vec<Restored<L, R>>, EngineError> {
@@ -306,7 +308,7 @@ impl<L: Kept, R: Kept> SidedRecords<L, R> {
         Ok(restored)
     }
 
-    /// Restores a record from the checkpoint.
+    /// Restores a record from the checkpoint, and makes new arrival numbers larger than its number.
     pub fn put_back(
         &mut self,
         restored: Restored<L, R>,

@@ -148,7 +148,7 @@ impl<L: Kept, R: Kept, P: Pairing<L, R>, Z> IntervalWork<L, R, P, Z> {
         Ok(false)
     }
 
-    /// Emits the result of a record without a match.
+    /// Emits the result of a record without a match, if the kind of join has one on this side.
     fn emit_unmatched<D: Push<P::Output>>(
         &mut self,
         SidedId { side, id }: SidedId,
@@ -208,7 +208,7 @@ impl<L: Kept, R: Kept, P: Pairing<L, R>, Z> IntervalWork<L, R, P, Z> {
         }
     }
 
-    /// Resumes a search from its checkpoint entry.
+    /// Resumes a search from its checkpoint entry. An error if the entry is damaged.
     fn restore_search(
         &mut self,
         (record, number, time_us): (SidedId, u64, i64),
@@ -229,7 +229,8 @@ impl<L: Kept, R: Kept, P: Pairing<L, R>, Z> IntervalWork<L, R, P, Z> {
         Ok(())
     }
 
-    /// Takes the first record of a side that has expired by `by_us`.
+    /// Takes the first record of a side that has expired by `by_us`; `None` if there is none.
+    /// Skips records that were removed since they were added to the expiry queue.
     fn next_expired(&mut self, side: Side, by_us: i64) -> Option<RowId> {
         loop {
             let Expiry { number, place, .. } = self.expiry[side.index()].pop(by_us)?;

@@ -113,7 +113,8 @@ where
         }
     }
 
-    /// Closes a window and calls the function with its records.
+    /// Closes a window and calls the function with its records. The window's records are marked for
+    /// removal. Does nothing for a freed key.
     fn close(&mut self, at: usize, index: usize) -> Result<(), EngineError> {
         let KeyWindows { key, windows, more: runs, .. } = &self.open.keys[at];
         let window = windows[index].window;
@@ -149,7 +150,7 @@ where
         self.clearing.push_back(Clearing { key, start_us: window.start_us, times, below });
     }
 
-    /// The first record to remove.
+    /// The first record of a closed window to remove; `None` if all are removed.
     fn first_to_clear(&self, clearing: &Clearing) -> Option<SidedId> {
         let runs = &self.open.keys.get(clearing.key)?.more;
         Side::BOTH.into_iter().find_map(|side| {

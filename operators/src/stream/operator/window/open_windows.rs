@@ -112,7 +112,7 @@ impl<K, H, X> Default for OpenWindows<K, H, X> {
 }
 
 impl<K: Kept + Clone, H: Held, X: Default> OpenWindows<K, H, X> {
-    /// The slot of a key. A new key is added.
+    /// The slot of a key. A new key is added. Fails if the key cannot be encoded.
     #[inline]
     pub fn place(&mut self, key: &K) -> Result<usize, EngineError> {
         self.key.clear();
@@ -250,7 +250,7 @@ impl<K: Kept + Clone, H: Held, X: Default> OpenWindows<K, H, X> {
         log.delete(&mut StateSlot::default(), hash, &self.entry_key);
     }
 
-    /// Frees a key that has no windows.
+    /// Frees a key that has no windows. Does nothing for a key with windows, or a freed one.
     pub fn release(&mut self, at: usize) {
         let entry = &mut self.keys[at];
         if !entry.windows.is_empty() || entry.key.take().is_none() {
@@ -273,7 +273,8 @@ impl<K: Kept + Clone, H: Held, X: Default> OpenWindows<K, H, X> {
         self.entry_key.extend_from_slice(&start_us.to_le_bytes());
     }
 
-    /// Records a change of a window's content.
+    /// Records a change of a window's content: at once, or at the marker if the content is long.
+    /// Fails if the content cannot be encoded.
     #[inline]
     pub fn changed(
         &mut self,
