@@ -92,7 +92,8 @@ impl LineWriter {
         Self::without(format, LineOptions::default(), schema, &[])
     }
 
-    /// Creates a writer of all columns except those at some indices.
+    /// Creates a writer of all columns except those at the indices `left_out`. Fails if text is not
+    /// one column of type STRING, or if CSV has a nested column.
     pub fn without(
         format: LineFormat,
         options: LineOptions,
@@ -100,8 +101,8 @@ impl LineWriter {
         left_out: &[usize],
     ) -> PlanResult<Self> {
         let written = |(i, _): &(usize, &crate::table::types::Field)| !left_out.contains(i);
-        let kept = schema.fields.iter().enumerate().filter(written);
-        let fields: Vec<_> = kept.clone().map(|(_, field)| field).collect();
+        let mut kept: Vec<_> = schema.fields.iter().enumerate().filter(written).collect();
+        let fields: Vec<_> = kept.iter().map(|(_, field)| *field).collect();
         let text = matches!(fields.as_slice(), [one] if one.data_type == DataType::String);
         if format == LineFormat::Text && !text {
             return Err(PlanError::new(
@@ -124,10 +125,10 @@ impl LineWriter {
             Column { index: i, slot: Slot::new(i, width), data_type: f.data_type.clone(), name }
         };
         let plain_numbers = options.csv.numbers_are_plain();
-        let mut columns: Vec<Column> = kept.map(column).collect();
         if format == LineFormat::Json && options.json.sorted {
-            columns.sort_by(|a, b| a.name.cmp(&b.name));
+            kept.sort_by(|(_, a), (_, b)| a.name.cmp(&b.name));
         }
+        let columns = kept.into_iter().map(column).collect();
         let options = Arc::new(options);
         Ok(Self { format, options, width, columns, plain_numbers, scratch: String::new() })
     }
@@ -246,5 +247,17 @@ mod tests {
         );
         assert_eq!(line(LineFormat::Text, "s STRING", &[Value::String("é".into())]), "é\n");
         assert!(LineWriter::new(LineFormat::Text, &Schema::parse_ddl("n INT").unwrap()).is_err());
+    }
+
+    /// In the encoded form `"a"` is larger than `"a b"`, because the quote is larger than the space.
+    #[test]
+    fn sorted_fields_of_json_are_ordered_by_their_names() {
+        let schema = Schema::parse_ddl("ab INT, `a b` INT, a INT").unwrap();
+        let mut options = LineOptions::default();
+        options.json.sorted = true;
+        let mut writer = LineWriter::without(LineFormat::Json, options, &schema, &[]).unwrap();
+        let (bytes, mut out) = (encode(&[3, 2, 1].map(Value::Long)), Vec::new());
+        writer.write(Row(&bytes), &mut out);
+        assert_eq!(String::from_utf8(out).unwrap(), "{\"a\":1,\"a b\":2,\"ab\":3}\n");
     }
 }

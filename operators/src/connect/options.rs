@@ -68,7 +68,8 @@ impl<'o> OptionReader<'o> {
         )
     }
 
-    /// The value of a required option. The error shows `example`.
+    /// The value of a required option, or the error `MISSING_OPTION`. The error names an unknown
+    /// option with a similar name if one is given, and shows `example` otherwise.
     pub fn required(&mut self, name: &'static str, example: &str) -> PlanResult<&'o str> {
         let (what, options, known) = (self.what, self.options, self.known.clone());
         self.get(name).ok_or_else(|| {

@@ -154,8 +154,9 @@ impl Input {
         Ok(())
     }
 
-    /// Reads the next event or damaged stretch and calls `visit` with an event. Its monotonic time
-    /// is converted to the timeline of all files.
+    /// Reads the next event or damaged stretch, also from the next file, and calls `visit` with an
+    /// event. Its monotonic time is converted to nanoseconds since 1970, on the timeline of its
+    /// recording. `End` after the last file.
     pub(super) fn next(
         &mut self,
         visit: impl FnOnce(&Head, &[u8]) -> Result<(), EngineError>,

@@ -56,8 +56,9 @@ impl Pace {
         self.first_ns = self.first_ns.map(|_| reached_ns);
     }
 
-    /// The monotonic time at which a record of this recorded time is due. The first record is due
-    /// immediately, unless the start of the schedule is given.
+    /// The monotonic time at which a record of this recorded time is due. The first call starts the
+    /// schedule: its record is due immediately, unless the start of the schedule is given. Records
+    /// from before the start are due at the start.
     pub(super) fn due_ns(&mut self, recorded_ns: u64, now_ns: u64) -> u64 {
         let first_ns = self.first_ns.unwrap_or(recorded_ns);
         let (start_ns, first_ns) = *self.start.get_or_insert((now_ns, first_ns));

@@ -209,7 +209,7 @@ impl CaptureSource {
         Ok(())
     }
 
-    /// Drops the first staged record. Returns whether there was one.
+    /// Drops the first staged record, of lines the first line. Returns whether there was one.
     fn drop_record(&mut self) -> bool {
         let Some(stretch) = self.staged.first() else { return false };
         match stretch.content {

@@ -126,7 +126,8 @@ impl Column {
         }
     }
 
-    /// Writes the value at index `row` into a slot. The slot must be NULL before the call.
+    /// Writes the value at index `row` into a slot. The slot must be NULL before the call, because
+    /// a NULL is not written.
     #[inline]
     pub fn put(&self, row: usize, writer: &mut RowWriter<'_, Vec<u8>>, slot: usize) {
         if self.is_null(row) {

@@ -42,7 +42,7 @@ impl FileColumns {
     }
 
     /// Sets the values for a new file. Fails if a folder's value does not parse as its column's
-    /// type. A column without a folder is NULL.
+    /// type. A column without a folder is NULL. Size and time of a file that cannot be asked are 0.
     pub fn begin(
         &mut self,
         path: &Path,

@@ -53,7 +53,7 @@ impl Framing {
         Ok(())
     }
 
-    /// The line end of CSV records, once it is known.
+    /// The line end of CSV records; `None` for other framings, and before it is known.
     pub fn line_end(&self) -> Option<LineEnd> {
         match self {
             Self::Csv(dialect) => dialect.line_end,
@@ -132,7 +132,7 @@ impl Scanner {
         self.begin = self.begin.saturating_sub(bytes);
     }
 
-    /// The line end of CSV records, once it is known.
+    /// The line end of CSV records; `None` for other framings, and before it is known.
     pub fn line_end(&self) -> Option<LineEnd> {
         self.framing.line_end()
     }
@@ -203,8 +203,9 @@ impl Scanner {
         }
     }
 
-    /// A record is parsed again each time the window has doubled, so all attempts together scan at
-    /// most twice its bytes.
+    /// Finds the next CSV record; `None` if the window ends before it. A malformed record extends to
+    /// the end of the window. A record is parsed again each time the window has doubled, so all
+    /// attempts together scan at most twice its bytes.
     fn csv(&mut self, window: &[u8], last: bool) -> Option<Frame> {
         let parser = self.csv.as_mut()?;
         if window.len() < self.too_few.saturating_mul(2) && !last {

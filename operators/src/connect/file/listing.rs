@@ -303,8 +303,8 @@ impl Listing {
         Ok(found)
     }
 
-    /// Drops files in subfolders of `roots` that are not partition folders. With `only_partitions`,
-    /// also drops and reports files directly in `roots`.
+    /// Keeps files in partition folders, and without `only_partitions` also files directly in
+    /// `roots`. With it these are reported. Other files are dropped without a report.
     fn retain_partitions(
         &self,
         roots: &[PathBuf],

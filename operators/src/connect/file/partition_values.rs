@@ -93,7 +93,8 @@ fn wider(a: DataType, b: DataType) -> DataType {
     }
 }
 
-/// Parses a value as a column's type. Fails if it does not fit.
+/// Parses a folder's value as a column's type; [`NULL_PARTITION`] is NULL. Fails if it does not fit
+/// the type, and for a type that folders cannot have.
 pub fn value_of(value: &str, data_type: &DataType, zone: Tz) -> Result<Value, ()> {
     if value == NULL_PARTITION {
         return Ok(Value::Null);

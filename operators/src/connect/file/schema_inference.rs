@@ -99,7 +99,8 @@ fn columns(format: &str, files: &[PathBuf], reader: &mut OptionReader<'_>) -> Pl
 /// record is the first one of the file. It returns whether to continue.
 type See<'s> = dyn FnMut(&Input, &[u8], bool) -> PlanResult<bool> + 's;
 
-/// Calls `see` with each readable record until it returns false.
+/// Calls `see` with each readable record until it returns false or an error. Files that cannot be
+/// opened, and the rest of files that cannot be read, are errors unless `limits` ignores them.
 fn each_record(
     raw: &RawFormat,
     files: &[PathBuf],

@@ -51,7 +51,8 @@ impl Cluster {
         }
     }
 
-    /// The partitions that a subscription selects.
+    /// The partitions that a subscription selects. A listed topic that does not exist is an error.
+    /// Of assigned partitions only the existing ones are selected.
     pub fn partitions(&self, subscription: &Subscription) -> Result<Partitions, EngineError> {
         let mut partitions = Partitions::new();
         let mut add = |topic: &MetadataTopic| {

@@ -329,7 +329,8 @@ impl KafkaSink {
         }
     }
 
-    /// Sends a record. Returns false if the producer's queue is full.
+    /// Hands a record to the producer. Returns false, without having sent it, if the producer's
+    /// queue is full. Any other failure is an error.
     fn send(
         &self,
         generation: usize,

@@ -83,7 +83,8 @@ impl TopicEnds {
         Ok(Self { subscription: config.subscription.clone(), cluster })
     }
 
-    /// A hash of the latest offsets. It changes when records arrive.
+    /// A hash of the latest offsets. It changes when records arrive or partitions are added. Fails
+    /// if the broker cannot be asked.
     pub fn version(&self) -> Result<u64, EngineError> {
         let partitions = self.cluster.partitions(&self.subscription)?;
         let ends = self.cluster.offsets_at(&partitions, LATEST)?;
@@ -275,8 +276,8 @@ impl KafkaSource {
         offsets
     }
 
-    /// Loads the starting offsets, or resolves and stores them at the first start. Returns whether
-    /// this is the first call.
+    /// Loads the starting offsets, or resolves and stores them at the first start. Returns false,
+    /// and does nothing, if the source has started already in this run.
     fn start(&mut self) -> Result<bool, EngineError> {
         if self.is_started {
             return Ok(false);

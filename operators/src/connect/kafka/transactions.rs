@@ -187,7 +187,8 @@ impl Transactions {
     }
 
     /// Prepares for the first epoch of this run. `next_epoch` is the first one that the checkpoint
-    /// has not committed, and `replays` says whether an earlier run has planned it.
+    /// has not committed, and `replays` says whether an earlier run has planned it. Fails with
+    /// `KAFKA_SINK_AHEAD` if the topic has epochs that the checkpoint does not know.
     pub fn begin_run(
         &mut self,
         next_epoch: Epoch,
@@ -352,7 +353,8 @@ impl Drop for Transactions {
     }
 }
 
-/// Repeats a request while it fails with a temporary error, until `patience` has elapsed.
+/// Makes a request, at least once, and repeats it while it fails with a temporary error, until
+/// `patience` has elapsed. Returns the last error.
 fn retried<T>(patience: Duration, request: impl Fn(Duration) -> KafkaResult<T>) -> KafkaResult<T> {
     let until = Instant::now() + patience;
     loop {

@@ -265,7 +265,8 @@ impl Connection {
     }
 
     /// Handles the end of a connection whose peer may return: rejects the unfinished line, unless
-    /// the peer will send it again.
+    /// the peer will send it again. A line that is rejected already for another reason, such as its
+    /// length, is counted in either case.
     pub(super) fn reject_partial(
         &mut self,
         position: u64,

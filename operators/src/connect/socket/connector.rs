@@ -107,8 +107,8 @@ impl Connector {
         self.back_off(cx);
     }
 
-    /// Uses the addresses of a finished look-up. If it failed, the previous addresses are tried
-    /// again.
+    /// Uses the addresses of a finished look-up. If it failed or found none, the previous addresses
+    /// are tried again; if there are none either, the look-up is repeated after a pause.
     fn resolved(&mut self, found: io::Result<Vec<Target>>, cx: &mut StepCx<'_>) {
         self.is_stale = false;
         match found {

@@ -105,8 +105,8 @@ impl Drop for SocketFile {
     }
 }
 
-/// Listens at a path. A stale socket file of a killed process is replaced; any other file is left
-/// alone.
+/// Listens at a path. A stale socket file of a killed process is replaced. If any other file is
+/// there, or if a process listens, the result is an error and the file is not changed.
 pub(super) fn listen_at(
     path: &Path,
 ) -> io::Result<(std::os::unix::net::UnixListener, Arc<SocketFile>)> {

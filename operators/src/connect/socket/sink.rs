@@ -51,7 +51,9 @@ pub struct SocketSinkConfig {
 }
 
 impl SocketSinkConfig {
-    /// Reads `host`, `port`, `mode`, `format` and the options of that format.
+    /// Reads `host`, `port`, `mode`, `format` and the options of that format. Fails without host or
+    /// port, and for a wrong value or an unknown option. The mode is `connect` and the format `text`
+    /// if they are not given.
     pub fn read(options: &Options, settings: &FormatSettings) -> PlanResult<Self> {
         let mut reader = OptionReader::with_settings("sink socket", options, settings);
         let host = reader.required("host", "localhost")?.to_string();

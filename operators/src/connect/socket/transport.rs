@@ -101,7 +101,8 @@ pub enum Target {
 }
 
 impl Target {
-    /// Starts to connect without blocking.
+    /// Starts to connect without blocking. Without an error a TCP connection may still fail: the
+    /// poller reports the outcome.
     pub(super) fn connect(&self) -> io::Result<Stream> {
         match self {
             Self::Tcp(address) => TcpStream::connect(*address).map(Stream::Tcp),

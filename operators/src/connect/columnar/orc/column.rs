@@ -385,7 +385,8 @@ fn floats<const N: usize, T>(
     Ok(values)
 }
 
-/// Reads the unscaled value of a decimal, a zigzag varint of up to 128 bits.
+/// Reads the unscaled value of a decimal, a zigzag varint of up to 128 bits. Bits beyond these are
+/// ignored, and more than 19 bytes are an error.
 fn unscaled(digits: &mut Stream) -> Result<i128, String> {
     let mut value = 0u128;
     for shift in (0..133).step_by(7) {

@@ -281,7 +281,8 @@ fn written(item: Item<'_>) -> Option<Written> {
 }
 
 /// Decodes the type at index `id` with its children. `left` limits how many types may still follow,
-/// so that a corrupt footer with shared children cannot blow up.
+/// so that a corrupt footer with shared children cannot blow up. An error if the tree is damaged or
+/// nested too deeply, or has a type or a precision that is not supported.
 fn tree(types: &[Written], id: usize, depth: usize, left: &mut usize) -> Result<Type, String> {
     let found = types.get(id).ok_or_else(|| damaged("the schema"))?;
     *left = left.checked_sub(1).ok_or_else(|| damaged("the schema"))?;
@@ -346,8 +347,8 @@ impl Type {
         })
     }
 
-    /// The SQL type of Spark's attribute, if it is more specific than the ORC type. The error is an
-    /// attribute that does not parse.
+    /// The SQL type of Spark's attribute. `None` if it does not refine this ORC type: only intervals
+    /// and TIMESTAMP_NTZ do. The error is the attribute in upper case, if it does not parse.
     fn marked(&self, spark: &str) -> Result<Option<DataType>, String> {
         let marked = Schema::parse_ddl(&format!("c {spark}"));
         let marked = marked.ok().and_then(|schema| schema.fields.into_iter().next());
@@ -387,7 +388,8 @@ impl Type {
 }
 
 impl Stripe {
-    /// Reads the footer of the stripe.
+    /// Reads the footer of the stripe. An error if it is unreadable or damaged, or if the streams
+    /// that it lists exceed the stripe.
     pub fn footer(
         &self,
         file: &ByteSource,

@@ -113,7 +113,7 @@ pub fn double(cell: Cell<'_>) -> Option<f64> {
     }
 }
 
-/// Converts a value to a 32-bit float. Returns `None` if that is not possible.
+/// Converts a value to a 32-bit float. Returns `None` if [`double`] does.
 #[inline]
 pub fn float(cell: Cell<'_>) -> Option<f32> {
     match cell {

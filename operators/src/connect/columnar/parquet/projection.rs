@@ -64,8 +64,8 @@ impl<'c> Finder<'c> {
         }
     }
 
-    /// Resolves the columns of a file. The indices count decoded columns only. Fails on a type
-    /// mismatch or an ambiguous name.
+    /// Resolves the wanted columns of a file. The indices count decoded columns only. Fails on a
+    /// type mismatch or an ambiguous name; a column that the file lacks is NULL.
     pub fn columns<'f>(
         &mut self,
         nodes: &[Node],

@@ -62,8 +62,8 @@ impl Reader<'_> {
         }
     }
 
-    /// Reads a list and calls `element` for each element. Fails if the bytes are too few for
-    /// elements of at least `least` bytes.
+    /// Reads a list and calls `element` for each element. `None` if the bytes are too few for
+    /// elements of at least `least` bytes, or if `element` returns `None`.
     pub fn list(&mut self, least: u64, depth: usize, element: &mut Element<'_>) -> Option<()> {
         let (kind, count) = self.list_head(least)?;
         (0..count).try_for_each(|_| element(kind, self, depth + 1))

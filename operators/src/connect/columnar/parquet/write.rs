@@ -75,6 +75,7 @@ pub struct Encoder {
 
 impl Encoder {
     /// Starts a file. `schema` and `fields` describe the same columns, as Arrow and as SQL types.
+    /// Fails if the writer refuses the schema.
     pub fn new(codec: Codec, schema: SchemaRef, fields: &[Field], to: Written) -> io::Result<Self> {
         let schema = match codec.millis {
             true => Arc::new(ArrowSchema::new(

@@ -221,7 +221,8 @@ impl SinkFormat {
         }
     }
 
-    /// Starts a file.
+    /// Starts a file without the columns at the indices `left_out`. Fails if the format cannot write
+    /// the other columns.
     pub fn begin(&self, schema: &Schema, left_out: &[usize]) -> io::Result<Box<dyn FileWriter>> {
         match self {
             Self::Lines(format, options, lines) => {

@@ -55,7 +55,8 @@ pub struct FileSinkConfig {
 }
 
 impl FileSinkConfig {
-    /// Reads `path`, `partitionBy` and the options of the format.
+    /// Reads `path`, `partitionBy` and the options of the format. A missing or empty path, a wrong
+    /// value and an unknown option are errors.
     pub fn read(format: &str, options: &Options, settings: &FormatSettings) -> PlanResult<Self> {
         let name = format!("sink {format}");
         let mut reader = OptionReader::with_settings(&name, options, settings);

@@ -285,7 +285,8 @@ fn accept_inference_options(format: &Format, reader: &mut OptionReader<'_>) {
     }
 }
 
-/// Returns the schema of the files, or an error if the format does not support it.
+/// Returns the schema of the files; for text without a schema `value STRING`. An error if JSON or
+/// CSV has no schema, if a name is repeated, or if the format does not support a type.
 fn checked_schema(
     format: &Format,
     schema: Option<Schema>,
@@ -413,7 +414,8 @@ impl Decoder {
         Ok(decoder)
     }
 
-    /// Whether all columns are metadata columns or the column for bad records.
+    /// Whether all columns are metadata columns or the column for bad records. False without a
+    /// column for bad records.
     pub fn has_only_bad_records(&self) -> bool {
         let of_records = (0..self.schema.fields.len()).filter(|at| !self.of_file.has(*at));
         self.corrupt_column.is_some_and(|corrupt| of_records.into_iter().all(|at| at == corrupt))
@@ -481,8 +483,9 @@ impl Decoder {
         matches!(&self.format, Format::Csv(csv) if csv.options.header)
     }
 
-    /// Compares a header with the schema. A mismatch is an error if the options require a match.
-    /// Otherwise the first mismatch that this decoder sees is returned, to be reported.
+    /// Compares a header of CSV with the schema. With `enforceSchema` the first mismatch that this
+    /// decoder sees is returned, to be reported, and later ones are ignored. Without it a mismatch
+    /// is an error.
     pub fn check_header(&mut self, record: &[u8]) -> Result<Option<String>, String> {
         let Format::Csv(csv) = &mut self.format else { return Ok(None) };
         if csv.options.enforce_schema && self.header_told {

@@ -41,7 +41,8 @@ pub struct JsonRecords {
     fault: Option<&'static str>,
 }
 
-/// Parses the options that allow extensions of JSON and set the formats of dates and timestamps.
+/// Parses the options that allow extensions of JSON and set the fallback for dates and timestamps.
+/// A locale other than en-US is an error.
 pub fn reading(
     reader: &mut OptionReader<'_>,
     notation: Notation,
