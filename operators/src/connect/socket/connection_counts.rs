@@ -51,9 +51,9 @@ pub struct ConnectionTotals {
     pub datagrams_dropped: u64,
     /// Events that the option `record` has written.
     pub recorded: u64,
-    /// Events that the option `record` has dropped because the disk was too slow.
+    /// Reads and datagrams that the option `record` has dropped because the disk was too slow.
     pub record_dropped: u64,
-    /// Bytes of the dropped events.
+    /// Bytes of the dropped reads and datagrams.
     pub record_dropped_bytes: u64,
 }
 

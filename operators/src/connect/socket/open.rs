@@ -232,8 +232,8 @@ impl SocketConfig {
         let origin = Peers::Dial(Connector::disconnected(name, targets));
         let mut source = self.source(origin, journal, env)?;
         source.notify_when_attached(format!(
-            "socket source: cannot connect to {} yet ({error}): the source waits at most 5 seconds \
-             between attempts",
+            "socket source: cannot connect to {} yet ({error}): the source retries, and waits at most \
+             5 seconds between attempts",
             self.endpoint
         ));
         Ok(source)

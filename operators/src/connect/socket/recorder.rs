@@ -31,6 +31,9 @@ const BUFFER_BYTES: usize = 256 << 10;
 const BUFFER_EVENTS: usize = 4096;
 /// Maximum time that recorded events stay in a buffer that is not full, in nanoseconds.
 const HELD_NS: u64 = 50_000_000;
+/// Number of connections with missing parts above which connections that are missing as a whole are
+/// left out of the capture. It bounds the memory while the disk is stuck.
+const MISSING_CONNECTIONS: usize = 4096;
 /// Maximum time that the writer waits before it flushes.
 const FLUSH_AFTER: Duration = Duration::from_millis(50);
 
@@ -189,6 +192,14 @@ impl Recorder {
     /// to call this again. Call this when the source has read no bytes.
     pub(super) fn idle(&mut self, now_ns: u64) -> Option<u64> {
         if self.filling.heads.is_empty() {
+            if self.missing.is_empty() {
+                return None;
+            }
+            if self.free.is_empty() {
+                return Some(now_ns + HELD_NS);
+            }
+            // The disk has caught up. The gaps do not wait for the next read.
+            self.hand_over();
             return None;
         }
         let due_ns = self.since_ns + HELD_NS;
@@ -203,7 +214,6 @@ impl Recorder {
         let now_ns = self.last.ns;
         if self.filling.heads.is_empty() {
             self.since_ns = now_ns;
-            self.note_missing();
         }
         let head = self.head(kind, connection, position);
         self.fill(head, payload);
@@ -229,8 +239,24 @@ impl Recorder {
     }
 
     /// Records gaps for the bytes that were not recorded, and the starts and ends of connections
-    /// that were not.
+    /// that were not. They precede the events of `filling`, which are later. Call this when a buffer
+    /// is free: otherwise these events would only be dropped again.
     fn note_missing(&mut self) {
+        if self.missing.is_empty() {
+            return;
+        }
+        let later = std::mem::take(&mut self.filling);
+        let last = self.last;
+        if let Some((first, _)) = later.heads.first() {
+            self.last = Ingest { ns: first.mono_ns, us: first.wall_ns.div_euclid(1000) };
+        }
+        self.fill_missing();
+        self.last = last;
+        self.filling.heads.extend(later.heads);
+        self.filling.bytes.extend_from_slice(&later.bytes);
+    }
+
+    fn fill_missing(&mut self) {
         for (connection, missing) in std::mem::take(&mut self.missing) {
             let Missing { position, bytes, open, end } = missing;
             if let Some(open) = open {
@@ -259,6 +285,8 @@ impl Recorder {
         let next = self.free.try_recv();
         match (&self.full, next) {
             (Some(full), Ok(next)) => {
+                let full = full.clone();
+                self.note_missing();
                 // The channel has room for every buffer, so this fails only if the writer has
                 // ended.
                 if let Err(error) = full.try_send(std::mem::replace(&mut self.filling, next)) {
@@ -281,13 +309,14 @@ impl Recorder {
         for (head, length) in &events.heads {
             let payload = &events.bytes[at..at + length];
             at += length;
-            count += 1;
             let lost = match head.kind {
                 Kind::Data => *length as u64,
                 Kind::Gap => Gap::decode(payload).map_or(0, |gap| gap.bytes),
                 _ => 0,
             };
+            // Other events are recorded later, and a gap's bytes are counted already.
             if head.kind == Kind::Data {
+                count += 1;
                 bytes += lost;
             }
             let position = head.position;
@@ -301,6 +330,10 @@ impl Recorder {
                 }
                 _ => {}
             }
+            let is_whole = head.kind == Kind::Close && missing.open.is_some();
+            if is_whole && self.missing.len() > MISSING_CONNECTIONS {
+                self.missing.remove(&head.connection);
+            }
         }
         self.counts.record_dropped(count, bytes);
     }
@@ -310,9 +343,7 @@ impl Drop for Recorder {
     /// Hands over the last events and waits until they are written. Called at the end of the query.
     fn drop(&mut self) {
         if let Some(full) = self.full.take() {
-            if self.filling.heads.is_empty() {
-                self.note_missing();
-            }
+            self.note_missing();
             drop(full.send(std::mem::take(&mut self.filling)));
         }
         if let Some(writer) = self.writer.take() {
@@ -400,6 +431,35 @@ mod tests {
         assert_eq!(heads(&events), wanted);
         let gap = Gap::decode(&events.bytes[80..]).unwrap();
         assert_eq!(gap, Gap::of_bytes(lost.len() as u64, GapCause::Dropped));
+    }
+
+    #[test]
+    fn missing_connections_are_bounded_while_no_buffer_is_free() {
+        let (mut recorder, _written, _returned) = recorder();
+        for _ in 0..3 * MISSING_CONNECTIONS {
+            let connection = recorder.opened(&ConnectionInfo::default());
+            recorder.read(connection, b"abc");
+            recorder.ended(connection, false);
+        }
+        recorder.hand_over();
+        assert!(recorder.missing.len() <= MISSING_CONNECTIONS, "{}", recorder.missing.len());
+        let counted = recorder.counts.totals();
+        let connections = 3 * MISSING_CONNECTIONS as u64;
+        assert_eq!(counted.record_dropped, connections);
+        assert_eq!(counted.record_dropped_bytes, 3 * connections);
+    }
+
+    #[test]
+    fn a_gap_is_recorded_when_a_buffer_is_free_though_nothing_more_is_read() {
+        let (mut recorder, written, returned) = recorder();
+        recorder.opened(&ConnectionInfo::default());
+        recorder.read(0, b"abc");
+        recorder.hand_over();
+        assert_eq!(recorder.idle(0), Some(HELD_NS), "no buffer is free");
+        returned.send(Events::default()).unwrap();
+        assert_eq!(recorder.idle(HELD_NS), None);
+        assert_eq!(heads(&written.recv().unwrap()), [(Kind::Open, 0, 0), (Kind::Gap, 0, 0)]);
+        assert_eq!(recorder.idle(HELD_NS), None);
     }
 
     fn heads(events: &Events) -> Vec<(Kind, u32, u64)> {
