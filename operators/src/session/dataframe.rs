@@ -228,7 +228,8 @@ impl DataFrame {
         Ok(self.with(plan))
     }
 
-    /// Joins on equality of the named columns, which appear once in the result.
+    /// Joins on equality of the named columns, which appear once in the result. `how` is Spark's
+    /// name of the kind of join. Fails for another name, and if a column is missing on a side.
     pub fn join_using<'n>(
         &self,
         other: &Self,
@@ -355,7 +356,8 @@ impl DataFrame {
         self.write_stream().collect()
     }
 
-    /// Runs the query and formats its first rows like Spark's `show`.
+    /// Runs the query to its end and formats its first rows like Spark's `show`. `truncate` shortens
+    /// long values. An error of any row is an error, also of one that is not shown.
     pub fn show(&self, rows: usize, truncate: bool) -> Result<String, QueryError> {
         let mut all = self.collect()?;
         let more = all.len() > rows;

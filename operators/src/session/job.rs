@@ -190,7 +190,8 @@ impl Session {
         Ok(None)
     }
 
-    /// Returns a source of the job, or its replacement.
+    /// Returns a source of the job, or its replacement: the one for this view, or else the one for
+    /// all sockets and captures. Fails if the replacement does not fit the source.
     fn with_replacement(
         &self,
         view: &str,
@@ -224,7 +225,7 @@ impl Session {
     }
 
     /// Executes a script of `SET`, views and queries over bounded tables. The results of the
-    /// queries are passed to `show`, one after another.
+    /// queries are passed to `show`, one after another. Stops at the first error, also of `show`.
     pub fn script(
         &self,
         text: &str,
@@ -283,7 +284,8 @@ impl Session {
         Ok(())
     }
 
-    /// Builds the query of a CREATE STREAMING TABLE.
+    /// Builds the query of a CREATE STREAMING TABLE. Without a stream among its inputs, its tables
+    /// are read as streams. The option `queryName` takes precedence over the table's name.
     fn streaming_table(
         &self,
         name: &str,

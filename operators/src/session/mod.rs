@@ -310,7 +310,7 @@ impl Session {
         Ok(DataFrame::new(self.clone(), plan))
     }
 
-    /// A view or source by its name; `None` if it does not exist.
+    /// A view or source by its name, which is case-insensitive; `None` if it does not exist.
     pub fn view(&self, name: &str) -> Option<DataFrame> {
         let plan = self.lock().relation(name)?;
         Some(DataFrame::new(self.clone(), plan))
@@ -468,7 +468,7 @@ impl StreamReader {
         Ok((config.schema(), origin))
     }
 
-    /// The schema of a source other than files.
+    /// The schema of a source other than files. Fails for an unknown format and for wrong options.
     fn source_schema(&mut self, format: &str) -> PlanResult<Schema> {
         match format {
             "socket" => Ok(SocketConfig::read(&self.options)?.schema()),

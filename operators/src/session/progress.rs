@@ -121,7 +121,8 @@ fn per_second(rows: u64, ns: u64) -> Json {
     if rate.is_finite() { Json::from(rate) } else { Json::Null }
 }
 
-/// Formats an offset: as JSON if it is valid JSON, otherwise as a string.
+/// Formats an offset: as JSON if it is valid JSON, otherwise as a string. An empty offset, before
+/// the first epoch, is null.
 fn position(text: &str) -> Json {
     if text.is_empty() {
         return Json::Null;

@@ -63,7 +63,8 @@ fn option<'o>(options: &'o Options, name: &str) -> Option<&'o str> {
     found.map(|(_, value)| value.as_str())
 }
 
-/// Refuses options that the job's own source would refuse when it is opened.
+/// Refuses options that the job's own source would refuse when it is opened. Options of formats
+/// other than `socket` and `kafka` are not checked.
 fn check_own_options(format: &str, options: &Options) -> PlanResult<()> {
     match format.to_ascii_lowercase().as_str() {
         "socket" => SocketConfig::read(options).map(drop),
@@ -89,7 +90,8 @@ pub(super) struct KafkaFile {
 }
 
 impl KafkaFile {
-    /// The columns for these options of the source.
+    /// The columns for these options of the source; `headers` is one of them only with the option
+    /// `includeHeaders`.
     fn new(options: &Options) -> PlanResult<Self> {
         let with_headers = option(options, "includeHeaders")
             .is_some_and(|value| value.eq_ignore_ascii_case("true"));
@@ -135,7 +137,8 @@ fn refused(view: &str, reason: impl std::fmt::Display, fix: &str) -> PlanError {
 }
 
 impl ReplacedSource {
-    /// Whether this replaces the source of a view.
+    /// Whether this replaces the source of a view. A replacement without a view replaces every
+    /// socket and every capture.
     pub(super) fn is_of(&self, view: &str, format: &str) -> bool {
         match &self.view {
             Some(name) => name.eq_ignore_ascii_case(view),
@@ -195,7 +198,8 @@ impl ReplacedSource {
     }
 
     /// The options of a capture that replaces a socket. Records are split, and incomplete records
-    /// handled, as in the socket source.
+    /// handled, as in the socket source. The user's own options for captures come last, so they take
+    /// precedence.
     fn of_socket(&self, options: &Options, path: (String, String)) -> Options {
         let mut all = vec![path];
         let timestamp = option(options, "includeTimestamp").unwrap_or("false");

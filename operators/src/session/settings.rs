@@ -47,7 +47,8 @@ pub(crate) struct Settings {
     pub on_query_failure: OnQueryFailure,
 }
 
-/// Parses a size in bytes, with Spark's suffixes: `512m`, `2g`.
+/// Parses a size in bytes, with Spark's suffixes: `512m`, `2g`. `None` for another text, for 0, and
+/// for a size of 2^64 bytes or more.
 fn bytes(text: &str) -> Option<u64> {
     let text = text.trim().to_ascii_lowercase();
     let digits = text.find(|c: char| !c.is_ascii_digit()).unwrap_or(text.len());
@@ -189,7 +190,8 @@ impl Settings {
         }
     }
 
-    /// Changes a setting that Spark does not have.
+    /// Changes a setting that Spark does not have. Fails for a wrong value, and with
+    /// `UNKNOWN_SETTING` for any other key that is not one of formats, names or literals.
     fn set_own(&mut self, lower_key: &str, value: &SettingValue<'_>) -> PlanResult<()> {
         match lower_key {
             "millstream.parallelism" => self.parallelism = value.count()?,
@@ -277,7 +279,8 @@ impl Settings {
         Ok(())
     }
 
-    /// Changes a setting of the formats, of names or of literals.
+    /// Changes a setting of the formats, of names or of literals. Any other key is the error
+    /// `UNKNOWN_SETTING`, which suggests a similar one.
     fn set_of_formats(&mut self, lower_key: &str, value: &SettingValue<'_>) -> PlanResult<()> {
         if self.formats.set(lower_key, value.text)? {
             self.semantics.corrupt_column = interned(self.formats.corrupt_column());

@@ -28,7 +28,9 @@ type Rows<'r, E> = dyn FnMut(Arc<Plan>, bool) -> Result<Vec<Vec<Value>>, E> + 'r
 /// Returns how to reload a table that may change while the query runs; `None` if it cannot change.
 type Live<'l> = dyn Fn(&Arc<Plan>) -> Option<LiveTable> + 'l;
 
-/// Replaces the tables of a plan by their rows.
+/// Replaces by its rows each memory table, each scalar subquery, and one side of each join that is
+/// not of two streams: the table beside a stream; of two tables the left one in a RIGHT JOIN, the
+/// right one otherwise.
 fn with_rows<E>(plan: Plan, rows: &mut Rows<'_, E>, live_of: &Live<'_>) -> Result<Plan, E> {
     let plan = match plan {
         Plan::Join(join) if !join.is_of_streams() => {
@@ -83,7 +85,8 @@ fn constant<E>(expr: Resolved, rows: &mut Rows<'_, E>) -> Result<Resolved, E> {
     outcome.map(|()| made)
 }
 
-/// Whether a plan contains parts that are evaluated when the query starts.
+/// Whether a plan contains parts that are evaluated when the query starts. True for any join,
+/// because [`with_rows`] finds out whether it is one of two streams.
 fn has_tables(plan: &Plan) -> bool {
     fn reads(expr: &Resolved) -> bool {
         matches!(expr.node, Node::Scalar(_)) || expr.children().into_iter().any(reads)
@@ -96,7 +99,8 @@ fn has_tables(plan: &Plan) -> bool {
     own || plan.inputs().into_iter().any(has_tables)
 }
 
-/// Replaces the tables of the plan by their current rows.
+/// Replaces the tables of the plan, and its scalar subqueries, by their current rows. A scalar
+/// subquery with several rows is an error.
 pub(super) fn read<'p>(plan: &'p Plan, session: &Session) -> Result<Cow<'p, Plan>, QueryError> {
     if !has_tables(plan) {
         return Ok(Cow::Borrowed(plan));

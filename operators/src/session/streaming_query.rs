@@ -166,7 +166,8 @@ impl StreamingQuery {
         self.state() == RunState::Running
     }
 
-    /// The current activity of the query.
+    /// The current activity of the query, with Spark's messages. In continuous mode data counts as
+    /// available if the last epoch had records.
     pub fn status(&self) -> Status {
         let status = |message: &str, is_data_available, is_trigger_active| Status {
             message: message.to_string(),
@@ -246,7 +247,8 @@ impl StreamingQuery {
         self.driver_state().recent.all()
     }
 
-    /// The totals of this run.
+    /// The totals of this run. Records include those of the epoch that is not yet committed, if the
+    /// sources count them; epochs and late rows are those of committed epochs.
     pub fn totals(&self) -> Totals {
         let mut totals = Totals {
             rows_emitted: self.latency.rows(),

@@ -5,7 +5,9 @@ use crate::table::datetime::duration_ns;
 use crate::table::error::{PlanError, PlanResult};
 use millstream_engine::epoch::trigger::Trigger;
 
-/// Parses a trigger. An unknown word or an invalid duration is an error.
+/// Parses a trigger, in any case: `continuous[=1 second]`, `asap`, `default`, `processingTime=…`,
+/// `once`, `availableNow`. An unknown word, an invalid duration, an argument that the word does not
+/// take and an epoch below 1 ms are errors.
 pub fn parse_trigger(text: &str) -> PlanResult<Trigger> {
     let text = text.trim();
     let cut = text.find(['=', ' ']).unwrap_or(text.len());

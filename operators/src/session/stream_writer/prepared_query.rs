@@ -139,7 +139,8 @@ impl StreamWriter {
     }
 }
 
-/// Improves the error for an unknown option by suggesting a similar option of the query.
+/// Improves the error for an unknown option by suggesting a similar option of the query, unless it
+/// suggests one of the sink. Other errors are returned unchanged.
 fn own_meant(mut error: PlanError, options: &Options) -> PlanError {
     let known = |key: &&String| error.reason.ends_with(&format!("'{key}'"));
     let unknown = options.iter().map(|(key, _)| key).find(known);

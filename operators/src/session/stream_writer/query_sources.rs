@@ -68,7 +68,8 @@ impl SourceOpener<'_> {
         chains.into_iter().enumerate().map(open).collect()
     }
 
-    /// Opens a partition of files.
+    /// Opens a partition of files, which decodes the `needed` columns only. Fails if these are only
+    /// the column for bad records.
     fn open_files(
         &mut self,
         job: &mut Job,

@@ -38,7 +38,8 @@ pub(in crate::session::stream_writer) struct QueryParts {
 }
 
 /// Opens the checkpoint of a query that has one. Returns the transactions of a Kafka sink that
-/// writes in transactions.
+/// writes in transactions; `None` for other sinks. Fails if the sink has changed while an epoch is
+/// written but not committed.
 fn open_checkpoint(
     job: &mut Job,
     prepared: &Prepared,

@@ -174,7 +174,9 @@ impl Call<'_> {
         Ok(TypedArguments::new(self.all_of(args, &DataType::String)?, DataType::String))
     }
 
-    /// Checks the values, the percentages and the accuracy of `percentile_approx`.
+    /// Checks the values, the percentages and the accuracy of `percentile_approx`. The values must
+    /// be numbers, times or intervals; strings are read as doubles. The other arguments must be
+    /// constants in range. The result is an array if the percentages are one.
     fn percentiles(&self, mut args: Vec<Resolved>) -> PlanResult<TypedArguments> {
         use DataType as T;
         let of_values = match &args[0].data_type {

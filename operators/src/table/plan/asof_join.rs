@@ -138,7 +138,9 @@ fn operands(
     Ok((closest, (of_left, of_right)))
 }
 
-/// Builds an ASOF join. If `is_left`, left rows without a match are emitted with NULLs.
+/// Builds an ASOF join. If `is_left`, left rows without a match are emitted with NULLs, otherwise
+/// they are dropped. Fails if the match condition does not compare both sides, or if the other
+/// condition is nondeterministic or not BOOLEAN.
 pub fn asof_join(
     left: Plan,
     right: Plan,

@@ -118,7 +118,8 @@ impl Generator {
     }
 }
 
-/// Resolves the arguments to the array or map for whose elements rows are emitted.
+/// Resolves the arguments to the array or map for whose elements rows are emitted. `base` is the
+/// function without `_outer`. A wrong number of arguments is an error.
 fn array_of(base: &str, name: &str, args: Vec<Resolved>) -> PlanResult<Resolved> {
     let count = args.len();
     match (base, args.as_slice()) {

@@ -42,8 +42,9 @@ const GROUPING_ID: &str = "spark_grouping_id";
 /// The name of the column with the index of a grouping set.
 const GROUPING_PLACE: &str = "grouping_set_place";
 
-/// Replaces an ordinal or an alias in a key by the expression of `select` to which it refers. Any
-/// other key is returned unchanged.
+/// Replaces an ordinal or an alias in a key by the expression of `select` to which it refers, if the
+/// session's settings allow it. Any other key is returned unchanged. A column of the input takes
+/// precedence over an alias. An ordinal out of range, or of an aggregate, is an error.
 fn written_key(scope: &Scope, key: &Expr, select: &[Expr]) -> PlanResult<Expr> {
     let naming = Rules::current().naming;
     match key {
@@ -711,7 +712,8 @@ fn check_aliases(expr: &Expr, select: &[Expr], scope: &Scope) -> PlanResult<()> 
 }
 
 /// Replaces names that are not columns by the expressions of the SELECT list that have these
-/// aliases.
+/// aliases. Other names are returned unchanged. Only arguments of calls and operands are searched,
+/// not CAST and CASE.
 fn substitute(expr: &Expr, select: &[Expr], scope: &Scope) -> Expr {
     match expr {
         Expr::Column { parts, .. } if parts.len() == 1 && resolve(expr, scope).is_err() => {

@@ -63,7 +63,8 @@ pub fn too_complex(reason: impl Into<String>, at: Place) -> PlanError {
     .at(at)
 }
 
-/// Runs one level of a recursion. Fails if the nesting is too deep.
+/// Runs one level of a recursion. Fails if the nesting is too deep: one level of a text takes at
+/// most three of a recursion.
 pub fn nested<T>(at: Place, level: impl FnOnce() -> PlanResult<T>) -> PlanResult<T> {
     let levels = LEVELS.get() + 1;
     if levels > MAX_NESTING * 3 {

@@ -287,7 +287,8 @@ pub(in crate::table) fn filtered(input: Plan, condition: &Resolved) -> Plan {
     }
 }
 
-/// Splits a conjunction into the conditions for which `holds` is true, and the others.
+/// Splits a conjunction into the conditions for which `holds` is true, and the others. Each is
+/// `None` if it has no condition.
 fn split(
     condition: &Resolved,
     holds: impl Fn(&Resolved) -> bool,
@@ -306,7 +307,8 @@ pub(in crate::table) fn and(a: Resolved, b: Resolved) -> Resolved {
     }
 }
 
-/// Adds a filter directly above `input`, without pushing it down.
+/// Adds a filter directly above `input`, without pushing it down. Without a condition the input is
+/// returned unchanged.
 pub(in crate::table) fn behind(input: Plan, condition: Option<Resolved>) -> Plan {
     match condition {
         Some(condition) => Plan::Filter(Box::new(input), condition),

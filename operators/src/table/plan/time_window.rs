@@ -360,8 +360,9 @@ impl Window {
     }
 }
 
-/// Adds a column for the window function that the expressions call, if they call one. Fails if they
-/// call several different windows.
+/// Adds a column for the window function that the expressions call, and describes the call; without
+/// a call the input is returned unchanged. Fails if they call several different windows, or for
+/// wrong arguments.
 pub fn windowed<'e>(
     input: Plan,
     exprs: impl IntoIterator<Item = &'e Expr>,

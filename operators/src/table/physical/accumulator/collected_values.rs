@@ -267,7 +267,8 @@ impl Values {
     }
 }
 
-/// Normalises a value: -0.0 becomes 0.0, and all NaNs get the same bits.
+/// Normalises a number: -0.0 becomes 0.0, and all NaNs get the same bits. Other values are returned
+/// unchanged, so numbers inside arrays and structs are not normalised here.
 fn canonical_cell(cell: Cell<'_>) -> Cell<'_> {
     match cell {
         Cell::Double(v) if v.is_nan() => Cell::Double(f64::NAN),

@@ -23,7 +23,8 @@ pub(super) fn take<const N: usize>(bytes: &mut &[u8]) -> Option<[u8; N]> {
     Some(*head)
 }
 
-/// Reads an optional value that [`put`] wrote. The outer `None` means that the input is truncated.
+/// Reads an optional value that [`put`] wrote. The outer `None` means that the input is truncated,
+/// the inner one that there is no value.
 fn take_option<const N: usize>(bytes: &mut &[u8]) -> Option<Option<[u8; N]>> {
     let [there] = take::<1>(bytes)?;
     let value = take::<N>(bytes)?;

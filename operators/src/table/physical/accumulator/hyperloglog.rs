@@ -191,7 +191,8 @@ impl HyperLogLog {
         }
     }
 
-    /// Decodes a sketch; `None` if the bytes are truncated.
+    /// Decodes a sketch and advances `bytes` past it. `None` if the bytes are truncated; the sketch
+    /// may have changed then.
     pub fn decode(&mut self, bytes: &mut &[u8]) -> Option<()> {
         let [form] = take::<1>(bytes)?;
         let precision = (form & !SPARSE).clamp(4, 21);

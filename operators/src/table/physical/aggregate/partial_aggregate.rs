@@ -109,6 +109,7 @@ impl PartialAggregate {
     }
 
     /// Whether the current row is late by the buffered watermark. The row's key is in `self.key`.
+    /// False without an event time among the keys, without a buffered watermark and for a NULL time.
     #[inline]
     fn is_late(&self) -> bool {
         let (Some(event), Some(watermark_us)) = (self.event, self.watermark) else { return false };

@@ -222,7 +222,8 @@ impl SessionAggregate {
         self.due.add(due_us, at as u32);
     }
 
-    /// Records the new value of an entry in the checkpoint, or its deletion if it has no sessions.
+    /// Records the new value of an entry in the checkpoint, or its deletion if it has no sessions. A
+    /// long value is written at the marker.
     fn note(&mut self, at: usize) {
         if self.owns {
             self.count_owned(at);
@@ -307,7 +308,8 @@ impl SessionAggregate {
         Ok(())
     }
 
-    /// Emits a bounded number of expired sessions. Returns whether all are emitted.
+    /// Emits a bounded number of expired sessions, while the chain is ready. Returns whether all are
+    /// emitted.
     fn expire(&mut self, by_us: i64) -> Result<bool, EngineError> {
         let step = self.parts.log.keys_per_step(step(self.due.count(by_us)));
         self.entries.prefetch(self.due.peek(by_us, step));

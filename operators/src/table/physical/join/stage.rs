@@ -240,8 +240,8 @@ impl StreamJoin {
         }
     }
 
-    /// Runs up to [`SEARCH_STEPS`] steps of unfinished searches, in turn. Returns whether all are
-    /// finished.
+    /// Runs up to [`SEARCH_STEPS`] steps of unfinished searches, in turn, while the chain is ready.
+    /// Returns whether all are finished.
     fn go_on_searching(&mut self) -> Result<bool, EngineError> {
         for _ in 0..SEARCH_STEPS {
             if self.searches.is_empty() || !self.down.is_ready() {
@@ -478,8 +478,9 @@ impl Push<SidedRow> for StreamJoin {
 }
 
 impl StreamJoin {
-    /// Searches for the matches of a row whose key is in `self.key`, and buffers the row. An
-    /// `unmatchable` row is only buffered.
+    /// Searches for the matches of a row whose key is in `self.key`, and buffers the row, unless it
+    /// needs no further match. An `unmatchable` row is only buffered. A search that is not finished
+    /// at once continues in later steps.
     fn take(
         &mut self,
         side: JoinSide,
