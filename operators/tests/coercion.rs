@@ -262,6 +262,8 @@ fn wrong_argument_counts_ranges_and_non_constants_are_refused_as_in_spark() {
         ("count(1) FILTER (WHERE 1)", "INVALID_AGGREGATE_FILTER.NOT_BOOLEAN", "="),
         ("1 IN ()", "INVALID_SQL_SYNTAX.EMPTY_IN_PREDICATE", "="),
         ("percentile_approx('1', 0.5)", "DOUBLE", "="),
+        ("percentile_approx(1, 0.5, 1000000)", "INT", "="),
+        ("percentile_approx(1, 0.5, 0)", "VALUE_OUT_OF_RANGE", "="),
         ("percentile_approx(1, NULL)", "UNEXPECTED_NULL", "="),
         ("percentile_approx(1, 2.0)", "VALUE_OUT_OF_RANGE", "="),
         ("percentile_approx(1, rand())", "NON_FOLDABLE_INPUT", "="),

@@ -521,3 +521,26 @@ fn common_subexpressions_are_computed_once() {
         assert_eq!(count.load(Ordering::Relaxed), calls, "{sql}");
     }
 }
+
+/// After a join two columns may have one name. They do not prevent changes of other columns.
+#[test]
+fn columns_of_a_data_frame_change_beside_two_of_one_name() {
+    let session = Session::new();
+    let table = |sql: &str| session.sql(sql).unwrap();
+    let left = table("SELECT * FROM VALUES ('a', 1) AS l(k, v)").alias("l");
+    let right = table("SELECT * FROM VALUES ('a', 2) AS r(k, w)").alias("r");
+    let joined = left.join(&right, &col("l.k").eq(col("r.k")), "inner").unwrap();
+    let shown = |frame: millstream::table::error::PlanResult<millstream::session::DataFrame>| {
+        let frame = frame.unwrap();
+        let rows: Vec<_> = frame.collect().unwrap().iter().map(|row| text(row)).collect();
+        (frame.columns().join(" "), rows.join(", "))
+    };
+    let pair = |names: &str, row: &str| (names.to_string(), row.to_string());
+    assert_eq!(shown(joined.with_column("v", col("v").add(1))), pair("k v k w", "a 2 a 2"));
+    assert_eq!(shown(joined.with_column("k", col("v"))), pair("k v k w", "1 1 1 2"));
+    let added = joined.with_columns([("x", col("w")), ("w", col("v"))]);
+    assert_eq!(shown(added), pair("k v k w x", "a 1 a 1 2"));
+    assert_eq!(shown(joined.with_column_renamed("v", "z")), pair("k z k w", "a 1 a 2"));
+    assert_eq!(shown(joined.drop(["v"])), pair("k k w", "a a 2"));
+    assert_eq!(shown(joined.drop(["k"])), pair("v w", "1 2"));
+}

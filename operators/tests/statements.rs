@@ -568,3 +568,26 @@ fn an_error_of_a_row_names_the_expression() {
     let long = format!("SELECT {}1 / b AS q {rows}", "a + ".repeat(100));
     assert!(of(&long).contains('…'));
 }
+
+#[test]
+fn having_and_order_by_find_aliases_inside_any_expression() {
+    let groups = "FROM VALUES (1), (1), (2) AS t(k) GROUP BY k";
+    let session = Session::new();
+    for (select, clause, expected) in [
+        ("k AS a, count(*) AS c", "HAVING CAST(c AS STRING) = '2'", "1 2"),
+        ("k AS a, count(*) AS c", "HAVING CASE WHEN c > 1 THEN true ELSE a > 1 END", "1 2, 2 1"),
+        ("k AS a, struct(count(*) AS x) AS c", "HAVING c.x > 1", "1 {2}"),
+        ("k AS a, count(*) AS c", "HAVING size(filter(array(1, 2), x -> x < c)) = 1", "1 2"),
+        // A parameter of a lambda hides an alias.
+        ("k AS a, count(*) AS c", "HAVING size(filter(array(0, 5), c -> c > 4)) = 1", "1 2, 2 1"),
+        ("k AS a, count(*) AS c", "ORDER BY CASE WHEN c > 1 THEN 1 ELSE 0 END, max(k)", "2 1, 1 2"),
+        (
+            "k AS a, count(*) AS c, max(k) AS c",
+            "HAVING CAST(c AS STRING) = '2'",
+            "AMBIGUOUS_REFERENCE",
+        ),
+    ] {
+        let query = format!("SELECT {select} {groups} {clause}");
+        assert_eq!(shown(&session, &query), expected, "{query}");
+    }
+}

@@ -98,53 +98,56 @@ impl DataFrame {
         Ok(self.with(analyzer::project(plan, &columns)?))
     }
 
-    /// Adds a column, or replaces the column with that name.
-    pub fn with_column(&self, name: &str, expr: Expr) -> PlanResult<Self> {
-        let named = expr.alias(name);
-        let mut exprs = Vec::new();
-        let mut replaced = false;
-        for column in self.plan.scope().columns {
-            if column.name.eq_ignore_ascii_case(name) {
-                replaced = true;
-                exprs.push(named.clone());
-            } else {
-                exprs.push(Expr::Column { parts: vec![column.name], place: Default::default() });
-            }
-        }
-        if !replaced {
-            exprs.push(named);
-        }
-        self.select(exprs)
+    /// Each column with its name. The expressions refer to columns by their index, because several
+    /// columns may have one name, as after a join.
+    fn named_columns(&self) -> impl Iterator<Item = (String, Expr)> {
+        let columns = self.plan.scope().columns.into_iter().enumerate();
+        columns.map(|(at, column)| {
+            let expr = Expr::Position(at, vec![column.name.clone()]);
+            (column.name, expr)
+        })
     }
 
-    /// Adds or replaces several columns. All expressions refer to the columns of this table.
+    /// Adds a column, or replaces all columns with that name.
+    pub fn with_column(&self, name: &str, expr: Expr) -> PlanResult<Self> {
+        self.with_columns([(name, expr)])
+    }
+
+    /// Adds or replaces several columns. All expressions refer to the columns of this table. If a
+    /// name is given twice, its last expression counts.
     pub fn with_columns<'n>(
         &self,
         columns: impl IntoIterator<Item = (&'n str, Expr)>,
     ) -> PlanResult<Self> {
-        let mut exprs: Vec<Expr> = self.columns().iter().map(|name| named(name)).collect();
+        let (mut names, mut exprs): (Vec<String>, Vec<Expr>) = self.named_columns().unzip();
         for (name, expr) in columns {
             let made = expr.alias(name);
-            match exprs.iter_mut().find(|e| e.output_name().eq_ignore_ascii_case(name)) {
-                Some(old) => *old = made,
-                None => exprs.push(made),
+            let mut is_new = true;
+            for (own, old) in names.iter().zip(&mut exprs) {
+                if own.eq_ignore_ascii_case(name) {
+                    (*old, is_new) = (made.clone(), false);
+                }
+            }
+            if is_new {
+                names.push(name.to_string());
+                exprs.push(made);
             }
         }
         self.select(exprs)
     }
 
-    /// Renames a column. If there is none with that name, the table is unchanged.
+    /// Renames all columns with a name. If there is none, the table is unchanged.
     pub fn with_column_renamed(&self, from: &str, to: &str) -> PlanResult<Self> {
-        self.select(self.columns().iter().map(|name| {
-            if name.eq_ignore_ascii_case(from) { named(name).alias(to) } else { named(name) }
+        self.select(self.named_columns().map(|(name, column)| {
+            if name.eq_ignore_ascii_case(from) { column.alias(to) } else { column }
         }))
     }
 
     /// Removes columns. Unknown names are ignored.
     pub fn drop<'n>(&self, names: impl IntoIterator<Item = &'n str>) -> PlanResult<Self> {
         let dropped: Vec<&str> = names.into_iter().collect();
-        let kept = |name: &&String| !dropped.iter().any(|d| d.eq_ignore_ascii_case(name));
-        self.select(self.columns().iter().filter(kept).map(|name| named(name)))
+        let kept = |name: &str| !dropped.iter().any(|d| d.eq_ignore_ascii_case(name));
+        self.select(self.named_columns().filter(|(name, _)| kept(name)).map(|(_, column)| column))
     }
 
     /// Selects columns given as SQL text, such as `upper(word) AS w`.

@@ -399,6 +399,50 @@ impl Expr {
         }
     }
 
+    /// Returns a copy in which each direct part of the expression is replaced by the result of
+    /// `change`. An expression without parts, and a scalar subquery, are copied unchanged.
+    pub fn map_children(&self, change: &mut dyn FnMut(&Self) -> Self) -> Self {
+        let all = |args: &[Self], change: &mut dyn FnMut(&Self) -> Self| -> Vec<Self> {
+            args.iter().map(change).collect()
+        };
+        match self {
+            Self::Call { name, args, distinct, filter, place } => Self::Call {
+                name: name.clone(),
+                args: all(args, change),
+                distinct: *distinct,
+                filter: filter.as_deref().map(|filter| Box::new(change(filter))),
+                place: *place,
+            },
+            Self::Cast { expr, to, lenient } => {
+                Self::Cast { expr: Box::new(change(expr)), to: to.clone(), lenient: *lenient }
+            }
+            Self::Case { branches, otherwise } => Self::Case {
+                branches: branches
+                    .iter()
+                    .map(|(when, then)| (change(when), change(then)))
+                    .collect(),
+                otherwise: otherwise.as_deref().map(|otherwise| Box::new(change(otherwise))),
+            },
+            Self::Chain(chain) => chain.map(change),
+            Self::Lambda(names, body) => Self::Lambda(names.clone(), Box::new(change(body))),
+            Self::Field(inner, name) => Self::Field(Box::new(change(inner)), name.clone()),
+            Self::Alias(inner, name) => Self::Alias(Box::new(change(inner)), name.clone()),
+            Self::Aliases(inner, names) => Self::Aliases(Box::new(change(inner)), names.clone()),
+            Self::User(function, args, place) => {
+                Self::User(function.clone(), all(args, change), *place)
+            }
+            Self::UserAggregate(function, args, place) => {
+                Self::UserAggregate(function.clone(), all(args, change), *place)
+            }
+            Self::Column { .. }
+            | Self::Position(..)
+            | Self::Literal(..)
+            | Self::Star(_)
+            | Self::StarExcept(..)
+            | Self::Scalar(..) => self.clone(),
+        }
+    }
+
     /// The name that Spark gives to an unnamed expression in a SELECT list.
     pub fn output_name(&self) -> String {
         match self {

@@ -201,7 +201,7 @@ impl Call<'_> {
                 _ => self.wrong(&args[1], fix),
             });
         }
-        if args.len() == 3 && !constant(&args[2]).is_some_and(|a| (1.0..1e6).contains(&a)) {
+        if args.len() == 3 && !constant(&args[2]).is_some_and(|a| (1.0..=1e6).contains(&a)) {
             let fix = "The accuracy is a constant from 1 to 1000000";
             return Err(match args[2].data_type.is_integral() {
                 true => out_of_range(&args[2], fix),

@@ -603,24 +603,11 @@ fn with_outputs(expr: &Expr, select: &[Expr]) -> Expr {
                 _ => expr.clone(),
             }
         }
-        Expr::Call { name, args, distinct, filter, place }
-            if !has_aggregate_itself(expr) && !has_grouping_function(expr) =>
-        {
-            Expr::Call {
-                name: name.clone(),
-                args: args.iter().map(|arg| with_outputs(arg, select)).collect(),
-                distinct: *distinct,
-                filter: filter.clone(),
-                place: *place,
-            }
+        Expr::Call { .. } if has_aggregate_itself(expr) || has_grouping_function(expr) => {
+            expr.clone()
         }
-        Expr::Cast { expr, to, lenient } => Expr::Cast {
-            expr: Box::new(with_outputs(expr, select)),
-            to: to.clone(),
-            lenient: *lenient,
-        },
-        Expr::Chain(chain) => chain.map(&mut |operand| with_outputs(operand, select)),
-        other => other.clone(),
+        Expr::UserAggregate(..) | Expr::Lambda(..) => expr.clone(),
+        _ => expr.map_children(&mut |part| with_outputs(part, select)),
     }
 }
 
@@ -688,8 +675,10 @@ fn not_grouped(parts: &[String], without_keys: bool) -> PlanError {
 
 /// Fails if a name is not a column but an alias of several columns of the SELECT list.
 fn check_aliases(expr: &Expr, select: &[Expr], scope: &Scope) -> PlanResult<()> {
-    match expr {
-        Expr::Column { parts, place } if parts.len() == 1 && resolve(expr, scope).is_err() => {
+    let mut names = Vec::new();
+    named_columns(expr, &mut names);
+    names.into_iter().try_for_each(|column| match column {
+        Expr::Column { parts, place } if parts.len() == 1 && resolve(column, scope).is_err() => {
             let named = |item: &&Expr| matches!(item, Expr::Alias(_, name) if name.eq_ignore_ascii_case(&parts[0]));
             match select.iter().filter(named).count() {
                 0 | 1 => Ok(()),
@@ -701,36 +690,33 @@ fn check_aliases(expr: &Expr, select: &[Expr], scope: &Scope) -> PlanResult<()> 
                 .at(*place)),
             }
         }
-        Expr::Call { args, .. } => {
-            args.iter().try_for_each(|arg| check_aliases(arg, select, scope))
-        }
-        Expr::Chain(chain) => {
-            chain.operands().try_for_each(|operand| check_aliases(operand, select, scope))
-        }
         _ => Ok(()),
-    }
+    })
 }
 
 /// Replaces names that are not columns by the expressions of the SELECT list that have these
-/// aliases. Other names are returned unchanged. Only arguments of calls and operands are searched,
-/// not CAST and CASE.
+/// aliases. Other names are returned unchanged.
 fn substitute(expr: &Expr, select: &[Expr], scope: &Scope) -> Expr {
     match expr {
-        Expr::Column { parts, .. } if parts.len() == 1 && resolve(expr, scope).is_err() => {
+        Expr::Column { parts, .. } if resolve(expr, scope).is_err() => {
+            let Some((first, fields)) = parts.split_first() else { return expr.clone() };
             let alias = select.iter().find_map(|e| match e {
-                Expr::Alias(inner, name) if name.eq_ignore_ascii_case(&parts[0]) => Some(&**inner),
+                Expr::Alias(inner, name) if name.eq_ignore_ascii_case(first) => Some(&**inner),
                 _ => None,
             });
-            alias.unwrap_or(expr).clone()
+            let Some(alias) = alias else { return expr.clone() };
+            let field = |of: Expr, name: &String| Expr::Field(Box::new(of), name.clone());
+            fields.iter().fold(alias.clone(), field)
         }
-        Expr::Call { name, args, distinct, filter, place } => Expr::Call {
-            name: name.clone(),
-            args: args.iter().map(|arg| substitute(arg, select, scope)).collect(),
-            distinct: *distinct,
-            filter: filter.clone(),
-            place: *place,
-        },
-        Expr::Chain(chain) => chain.map(&mut |operand| substitute(operand, select, scope)),
-        other => other.clone(),
+        Expr::Lambda(names, _) => {
+            // A parameter hides an alias of the same name.
+            let is_visible = |item: &&Expr| {
+                !matches!(item, Expr::Alias(_, alias)
+                    if names.iter().any(|name| name.eq_ignore_ascii_case(alias)))
+            };
+            let visible: Vec<Expr> = select.iter().filter(is_visible).cloned().collect();
+            expr.map_children(&mut |body| substitute(body, &visible, scope))
+        }
+        _ => expr.map_children(&mut |part| substitute(part, select, scope)),
     }
 }

@@ -312,7 +312,6 @@ impl Window {
     /// Replaces each call of the window function by the window's column, and `window.start` by a
     /// field of the column.
     pub fn rewrite(&self, expr: &Expr) -> Expr {
-        let below = |expr: &Expr| Box::new(self.rewrite(expr));
         let column = |rest: &[String], place| {
             let parts = [QUALIFIER.to_string(), self.name.to_string()];
             Expr::Column { parts: parts.into_iter().chain(rest.iter().cloned()).collect(), place }
@@ -326,36 +325,7 @@ impl Window {
             Expr::Column { parts, place } if parts[0].eq_ignore_ascii_case(self.name) => {
                 column(&parts[1..], *place)
             }
-            Expr::Call { name, args, distinct, filter, place } => Expr::Call {
-                name: name.clone(),
-                args: args.iter().map(|arg| self.rewrite(arg)).collect(),
-                distinct: *distinct,
-                filter: filter.as_deref().map(below),
-                place: *place,
-            },
-            Expr::Cast { expr, to, lenient } => {
-                Expr::Cast { expr: below(expr), to: to.clone(), lenient: *lenient }
-            }
-            Expr::Alias(inner, name) => Expr::Alias(below(inner), name.clone()),
-            Expr::Field(inner, name) => Expr::Field(below(inner), name.clone()),
-            Expr::Chain(chain) => chain.map(&mut |operand| self.rewrite(operand)),
-            Expr::Lambda(names, body) => Expr::Lambda(names.clone(), below(body)),
-            Expr::User(function, args, place) => {
-                let args = args.iter().map(|arg| self.rewrite(arg)).collect();
-                Expr::User(function.clone(), args, *place)
-            }
-            Expr::UserAggregate(function, args, place) => {
-                let args = args.iter().map(|arg| self.rewrite(arg)).collect();
-                Expr::UserAggregate(function.clone(), args, *place)
-            }
-            Expr::Case { branches, otherwise } => Expr::Case {
-                branches: branches
-                    .iter()
-                    .map(|(when, then)| (self.rewrite(when), self.rewrite(then)))
-                    .collect(),
-                otherwise: otherwise.as_deref().map(below),
-            },
-            other => other.clone(),
+            other => other.map_children(&mut |part| self.rewrite(part)),
         }
     }
 }
