@@ -101,7 +101,7 @@ impl Tz {
     }
 
     /// A zone with a fixed offset in seconds and the prefix `UTC`, `GMT`, `UT` or none; `None`
-    /// beyond 18 hours.
+    /// beyond 18 hours, and for another prefix.
     pub fn of_offset(prefix: &'static str, offset_s: i32) -> Option<Self> {
         match (prefix, Self::fixed(offset_s)?) {
             ("", zone) => Some(zone),

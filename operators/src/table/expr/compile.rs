@@ -353,7 +353,8 @@ fn compile_tried(tried: &Resolved, width: usize, semantics: Semantics) -> Compil
 }
 
 /// Compiles the comparison of a column with a constant, the most common condition, to a single
-/// closure instead of three nested ones. `None` for other calls.
+/// closure instead of three nested ones. `None` for other calls, for a constant on the left, and for
+/// types other than integers, times and strings.
 fn compare_with_constant(name: &str, args: &[Resolved], width: usize) -> Option<Compiled> {
     let [Resolved { node: Node::Column(index, _), data_type, .. }, constant] = args else {
         return None;
@@ -658,7 +659,9 @@ fn case(whens: Vec<BoolFn>, thens: Vec<Compiled>, physical: Physical) -> Compile
     }
 }
 
-/// Evaluates an expression into a field of a row.
+/// Evaluates an expression into a field of a row, which must be NULL before; a NULL is not written.
+/// Fails if the evaluation does, or if a long value would make the row larger than
+/// [`RECORD_BYTES_MAX`].
 #[inline]
 pub fn write_field<B: crate::table::row::Bytes>(
     compiled: &Compiled,

@@ -476,7 +476,8 @@ pub fn did_you_mean<'c>(word: &str, candidates: impl IntoIterator<Item = &'c str
     }
 }
 
-/// Resolves an explicit cast, or fails where Spark rejects it.
+/// Resolves an explicit cast (`lenient`: TRY_CAST), or fails where Spark rejects it. A cast to the
+/// same type is dropped, except of an integer constant. Words such as `'today'` become times.
 pub fn cast(inner: Resolved, to: &DataType, lenient: bool) -> PlanResult<Resolved> {
     if inner.data_type == *to && to.is_integral() && matches!(inner.node, Node::Literal(_)) {
         // The cast remains even for a literal: in decimal arithmetic, a literal counts with its

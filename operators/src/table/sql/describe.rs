@@ -33,7 +33,8 @@ pub enum Describe {
 /// A schema and its rows.
 pub type Table = (Schema, Vec<Vec<Value>>);
 
-/// Parses the rest of a statement after `DESCRIBE` or `DESC`.
+/// Parses the rest of a statement after `DESCRIBE` or `DESC`: a query, a view or a column of a view.
+/// A field of a column is an error.
 pub(super) fn describe(reader: &mut Reader<'_>) -> PlanResult<Describe> {
     if reader.keyword("QUERY") || reader.begins_query() {
         return Ok(Describe::Query(reader.rest()?));
@@ -60,7 +61,8 @@ pub(super) fn describe(reader: &mut Reader<'_>) -> PlanResult<Describe> {
     Ok(Describe::Column { table, column: (column, place), extended })
 }
 
-/// Parses the rest of a statement after `SHOW`.
+/// Parses the rest of a statement after `SHOW`: VIEWS, TABLES, or COLUMNS IN a view. Anything else
+/// is an error.
 pub(super) fn show(reader: &mut Reader<'_>) -> PlanResult<Describe> {
     if reader.keyword("VIEWS") {
         reader.end()?;

@@ -79,7 +79,8 @@ fn column(scope: &Scope, at: usize) -> Resolved {
     }
 }
 
-/// The index of the SELECT item that is the same expression as `expr`; `None` if there is none.
+/// The index of the first SELECT item that has the same text as `expr`, without an alias. `None` if
+/// there is none, and for a constant, which is never such an item.
 fn same_item(expr: &Expr, items: &[Expr]) -> Option<usize> {
     if matches!(expr, Expr::Literal(..)) {
         return None;

@@ -103,7 +103,7 @@ fn plan_clauses(query: &ast::Query, catalog: &dyn Catalog) -> PlanResult<Plan> {
 }
 
 /// Applies ORDER BY, OFFSET and LIMIT to the body of a query. `ordered` plans the body, sorted by
-/// an order if one is given.
+/// an order if one is given. OFFSET on a stream is an error.
 fn clauses(
     query: &ast::Query,
     catalog: &dyn Catalog,
@@ -692,7 +692,8 @@ fn sampled(
     Ok(Plan::Limit(Box::new(plan), rows))
 }
 
-/// Plans `STREAM name`. Fails for constant rows.
+/// Plans `STREAM name`: reads the tables of `found` as streams. Fails if it has none, only constant
+/// rows.
 fn as_stream(found: Plan, name: &str, here: Place) -> PlanResult<Plan> {
     let found = found.into_stream();
     if found.is_streaming() {

@@ -344,8 +344,8 @@ fn rewritten_at(tokens: &[TokenWithSpan], i: usize) -> Option<(Vec<Token>, usize
     None
 }
 
-/// The text of an interval that starts at a token, and the index of the token after it. `None` if
-/// no interval starts there.
+/// The text of an interval that starts at a token, and the index of the token after it: one quoted
+/// text, or numbers with units. `None` if no interval starts there.
 pub(super) fn interval_text(tokens: &[TokenWithSpan], begin: usize) -> Option<(String, usize)> {
     let at = |i: usize| tokens.get(i).map(|t| &t.token);
     if !at(begin).is_some_and(|token| is_word(token, "INTERVAL")) {

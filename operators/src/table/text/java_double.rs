@@ -110,7 +110,7 @@ struct Scale {
     m2: i32,
 }
 
-/// Parses an optional sign and ASCII digits.
+/// Parses an optional sign and ASCII digits, which must be few. Without digits the result is 0.
 fn signed(text: impl Iterator<Item = u8>) -> i32 {
     let (mut value, mut negative) = (0, false);
     for byte in text {

@@ -120,7 +120,7 @@ fn number(value: i64, least: usize, sign: Sign, out: &mut dyn Write) -> fmt::Res
     padded(digits, least, out)
 }
 
-/// Writes a number, padded with leading zeros to a width.
+/// Writes a number, padded with leading zeros to a width. A longer number is written completely.
 fn padded(value: u64, width: usize, out: &mut dyn Write) -> fmt::Result {
     let digits = value.checked_ilog10().unwrap_or(0) as usize + 1;
     let mut text = [0; 24];

@@ -10,7 +10,9 @@ use crate::table::expr::type_rules::Rules;
 use crate::table::types::DataType;
 use crate::table::value::Value;
 
-/// Coerces an array and a value to a common element type.
+/// Coerces an array and a value to a common element type, by the rules of the function. Returns the
+/// arguments, and whether one of them can be NULL. Fails for types without a common type, and where
+/// the function does not take an untyped NULL or needs an order.
 pub(super) fn with_element(name: &str, args: Vec<Resolved>) -> PlanResult<(Vec<Resolved>, bool)> {
     let searches = matches!(name, "array_contains" | "array_position");
     let of_nulls = matches!(&args[0].data_type, DataType::Array(of) if **of == DataType::Null);

@@ -152,7 +152,8 @@ impl LambdaCall<'_, '_> {
         })
     }
 
-    /// Resolves `transform`, `filter`, `exists` and `forall`.
+    /// Resolves `transform`, `filter`, `exists` and `forall`. A lambda of the first two may take the
+    /// index too. The body of the last three must be BOOLEAN.
     fn over_elements(&mut self, array: Resolved) -> PlanResult<Resolved> {
         let element = element_of(&array.data_type).clone();
         match self.function.name {
@@ -218,7 +219,8 @@ impl LambdaCall<'_, '_> {
         self.resolved(vec![array, body], to)
     }
 
-    /// Resolves `map_filter`, `transform_keys` and `transform_values`.
+    /// Resolves `map_filter`, `transform_keys` and `transform_values`. Fails if a condition is not
+    /// BOOLEAN, or if a new key has a type that keys cannot have.
     fn over_map(&mut self, map: Resolved) -> PlanResult<Resolved> {
         let (key, value) = map::types(&map.data_type);
         let (key, value) = (key.clone(), value.clone());

@@ -206,8 +206,9 @@ pub(super) fn check_key(key: &DataType) -> PlanResult<()> {
     ))
 }
 
-/// Resolves access to a map by key. The key is cast to the map's key type, and the result has the
-/// map's value type.
+/// Resolves access to a map by key. The map's keys and the key are cast to a common type, and the
+/// result has the map's value type. Fails without a common type, and if the first argument is not a
+/// map.
 fn with_key(name: &str, mut args: Vec<Resolved>) -> PlanResult<Typed> {
     let differ = |args: &[Resolved]| {
         PlanError::new(

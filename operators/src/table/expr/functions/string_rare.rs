@@ -307,7 +307,8 @@ fn soundex(text: &str) -> String {
     format!("{out:0<4}")
 }
 
-/// Compiles `format_number`. A constant pattern is parsed once.
+/// Compiles `format_number`, with a number of digits or a pattern. A constant pattern is parsed
+/// once. NULL for a NULL argument and a negative number of digits; a wrong pattern is an error.
 fn format_number(args: Vec<Compiled>, call: Call) -> Compiled {
     let scale = call.data_type(0).as_decimal().map_or(0, |(_, scale)| scale);
     let constant = call.text(1).map(Pattern::new);

@@ -41,7 +41,8 @@ fn wrong(name: &str, value: &str, wanted: &str) -> PlanError {
     )
 }
 
-/// Reads an option that is `true` or `false`; any other value is an error.
+/// Reads an option that is `true` or `false`, in any case; `default` if it is not given. Any other
+/// value is an error.
 pub fn flag(get: &mut Get<'_>, name: &'static str, default: bool) -> PlanResult<bool> {
     match get(name) {
         None => Ok(default),

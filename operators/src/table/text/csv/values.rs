@@ -47,8 +47,8 @@ impl Values {
         &self.notation
     }
 
-    /// Converts a field and writes its value into a row. Returns false if the text is not valid for
-    /// the type.
+    /// Converts a field and writes its value into a row. Returns false, with nothing written, if the
+    /// text is not valid for the type.
     #[inline]
     pub fn put<B: Bytes>(
         &self,
@@ -155,7 +155,7 @@ impl Values {
     }
 }
 
-/// Whether a text has the form `yyyy-MM-dd`.
+/// Whether a text has the form `yyyy-MM-dd`, with any digits. It may be no date.
 fn is_plain_date(text: &str) -> bool {
     let bytes = text.as_bytes();
     bytes.len() == 10

@@ -406,7 +406,8 @@ impl InferredRecords {
         self.fields > FIELDS_MAX
     }
 
-    /// Merges the inferred type of a record into the columns.
+    /// Merges the inferred type of a record into the columns. Of an array each element counts as a
+    /// record. A record that is neither an object nor null is noted as bad.
     pub fn add(&mut self, record: Inferred) {
         match record {
             Inferred::Null => {}

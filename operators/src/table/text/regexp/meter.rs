@@ -44,7 +44,8 @@ impl Meter {
         Self { steps, unmeasured: steps / UNMEASURED, cache: None }
     }
 
-    /// Charges the search that starts at `from`. Fails if the budget is exceeded.
+    /// Charges the search that starts at `from`. While all searches together could have read only
+    /// `unmeasured` bytes, the cost is not measured. Fails if the measured cost exceeds the budget.
     #[inline]
     pub fn count(
         &mut self,

@@ -227,7 +227,8 @@ fn base64_digit(code: u32) -> Result<u32, InvalidJson> {
     })
 }
 
-/// Writes `?` for a high surrogate without a low surrogate.
+/// Writes `?` for a pending high surrogate, which has no low surrogate. Does nothing if there is
+/// none.
 fn flush_half(high: &mut Option<u32>, out: &mut Vec<u8>) {
     if high.take().is_some() {
         out.push(b'?');
