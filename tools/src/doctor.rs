@@ -93,7 +93,8 @@ fn usable_cores() -> Finding {
     finding("cores", found, Verdict::of(usable < 2, throttled), means)
 }
 
-/// Reports which cores are reserved for pinned workers, and by which processes.
+/// Reports which cores are reserved for pinned workers, and by which processes and queries. A
+/// warning if there are any, because they disturb the measurements.
 fn held_cores() -> Finding {
     let holders = cores::holders();
     let holder = |held: &cores::Holder| {

@@ -125,7 +125,8 @@ impl Case {
         made.map_err(|error| self.judge_refusal(&error))
     }
 
-    /// Compares a rejection of the query before the first step with the expected error.
+    /// Compares a rejection of the query before the first step with the expected error. Skipped if
+    /// the query needs what is not built yet, failed if the case expects no error.
     pub fn judge_refusal(&self, error: &QueryError) -> Outcome {
         if error.condition() == NOT_YET {
             return Outcome::Skipped(error.to_string().replace('\n', " "));

@@ -83,7 +83,7 @@ impl Totals {
     }
 
     /// Runs the case in micro-batch mode. Returns the parameters with which it passed, and the
-    /// first other outcome.
+    /// first other outcome, at which it stops. `Passed` if there is none.
     fn batches(&self, case: &Case) -> (Vec<Way>, Outcome) {
         let mut ways = Vec::new();
         for parallelism in PARALLELISM {

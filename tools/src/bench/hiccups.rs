@@ -40,7 +40,7 @@ impl Hiccups {
         Ok(Self { stop, thread })
     }
 
-    /// Ends the measurement and returns the delays.
+    /// Ends the measurement and returns the delays; none if the measuring thread has panicked.
     pub fn end(self) -> Histogram<u64> {
         self.stop.store(true, Ordering::Relaxed);
         self.thread.join().unwrap_or_else(|_| histogram())

@@ -75,7 +75,8 @@ pub(super) fn write_log(
     out.flush().map_err(|error| failed(path, error))
 }
 
-/// Reads an interval log, from any program.
+/// Reads an interval log, from any program: the histograms by tag, those without a tag as `run`. An
+/// error if an entry cannot be decoded, or if there is no histogram.
 pub(super) fn read_log(path: &Path) -> Result<Vec<Recorded>, Failure> {
     let bytes = std::fs::read(path)
         .map_err(|error| Failure::Wrong(format!("{}: {error}", path.display())))?;

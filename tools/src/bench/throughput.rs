@@ -66,7 +66,7 @@ fn timed<E: Send>(
     })
 }
 
-/// The median, the minimum and the maximum.
+/// The median, the minimum and the maximum of at least one value.
 fn spread(values: &[u64]) -> (u64, u64, u64) {
     let (least, most) = (values.iter().min().copied(), values.iter().max().copied());
     (median(values.to_vec()), least.unwrap_or(0), most.unwrap_or(0))

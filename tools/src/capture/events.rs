@@ -45,7 +45,8 @@ impl Selection {
     }
 }
 
-/// The files of a path: the file itself, or the captures in a folder in the order of recording.
+/// The files of a path: the file itself, or the captures in a folder or of a checkpoint in the order
+/// of recording. An error if a folder has none.
 pub(crate) fn files(path: &Path) -> Result<Vec<PathBuf>, Failure> {
     let files = capture_files(path)?;
     if files.is_empty() {

@@ -157,7 +157,8 @@ pub(crate) fn run(args: &Args) -> Result<(), Failure> {
     Err(Failure::Failed(damage.0.join("\nerror: ")))
 }
 
-/// Prints a capture, and the slow periods of the query for which it was recorded.
+/// Prints a capture, and with `--progress` the slow periods of the query that recorded it. Fails if
+/// the capture is damaged, after it is printed.
 fn inspect_capture(args: &Args) -> Result<(), Failure> {
     let path = &args.checkpoint;
     if args.slow.is_some() && args.progress.is_none() {

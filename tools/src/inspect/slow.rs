@@ -164,7 +164,8 @@ fn print_period(period: &Period<'_>, all: &[Report], question: &Question<'_>) {
     say!("test it      millstream test JOB --replay {path} {range} --expect EXPECTED");
 }
 
-/// Formats the number of rows per second of a period.
+/// Formats the number of rows per second of a period; empty without reports. The period lasts from
+/// its first epoch's start to the marker of its last one.
 fn rate(reports: &[Report]) -> String {
     let rows: u64 = reports.iter().map(|report| report.rows_in).sum();
     let (Some(first), Some(last)) = (reports.first(), reports.last()) else { return String::new() };

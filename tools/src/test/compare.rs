@@ -253,7 +253,8 @@ fn text_of(row: &JsonRow) -> JsonRowKey {
     columns.iter().map(|(name, value)| format!("{name}={value};")).collect()
 }
 
-/// Pairs each missing row with the most similar unexpected row.
+/// Pairs each missing row with the unexpected row that has the most equal columns, if it has any.
+/// Rows without a partner are differences of their own.
 fn pair(
     missing: &[usize],
     unexpected: &mut Vec<usize>,

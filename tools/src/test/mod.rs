@@ -249,7 +249,8 @@ fn wait(args: &Args, session: &Session, queries: &[StreamingQuery]) -> Result<()
     Ok(())
 }
 
-/// Compares the rows of a query with the expected ones, or writes them.
+/// Compares the rows of a query with the expected ones; with `--update` writes them instead, which
+/// always passes. A key that is not a column is an error.
 fn answer(args: &Args, taken: &Taken, expected: &Expected) -> Result<Case, Failure> {
     let rows = taken.rows.lock().unwrap_or_else(|poisoned| poisoned.into_inner());
     let name = format!("{} answer", taken.name);

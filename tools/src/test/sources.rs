@@ -9,7 +9,8 @@ use millstream::session::{JobQuery, ReplacedSource, Session, is_capture};
 use millstream_engine::capture::{Item, Kind};
 use std::path::{Path, PathBuf};
 
-/// The options of the captures that replace sources.
+/// The options of the captures that replace sources. With `--latency` they are replayed at their
+/// recorded speed, unless `--speed` is given. Several captures share a schedule, except at `max`.
 fn capture_options(args: &Args) -> Result<Vec<(String, String)>, Failure> {
     let mut options = Vec::new();
     let mut add = |name: &str, value: String| options.push((name.to_string(), value));
@@ -55,7 +56,8 @@ fn capture_starts(args: &Args) -> Result<Vec<i64>, Failure> {
     starts.collect()
 }
 
-/// The time of the first selected data of a capture.
+/// The wall-clock time of the first selected data of a capture; `None` if it has none. Damaged
+/// stretches are passed over.
 fn first_data_ns(path: &Path, args: &Args) -> Result<Option<i64>, Failure> {
     // The default direction is that of the capture source.
     let direction = args.selection.direction.or(Some(DirectionArg::In));

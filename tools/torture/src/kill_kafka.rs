@@ -163,7 +163,7 @@ impl Names {
         Ok(())
     }
 
-    /// The offsets that the checkpoint has committed, by partition.
+    /// The offsets that the checkpoint has committed, by partition; empty before the first commit.
     fn committed(&self) -> Result<BTreeMap<i32, i64>, String> {
         let folder = self.checkpoint.join("commits");
         let commits = numbered_entries(&FileStorage, &folder).unwrap_or_default();

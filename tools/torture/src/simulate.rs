@@ -269,7 +269,7 @@ impl World {
         Ok(Self { env, dice, session, stream, rows, fed: 0, query, outer, last })
     }
 
-    /// Runs the query until it ends or a fault occurs.
+    /// Runs the query until it ends or a fault occurs, with a random parallelism and trigger.
     fn start(&mut self) -> Result<(), QueryError> {
         let parallelism = 1 + self.dice.below(3) as usize;
         self.session.set("millstream.parallelism", &parallelism.to_string())?;
@@ -504,7 +504,9 @@ fn many(args: &Args, plant: Option<Plant>) -> (Option<(u64, String)>, Outcome, u
     totals.into_inner().unwrap_or_else(|p| p.into_inner())
 }
 
-/// Runs the seeds, and then each planted bug until it is found.
+/// Runs the seeds, and then each planted bug until it is found; with `--plant` only that bug. A
+/// single seed, or a single query, runs without planted bugs. An error if a seed fails or a planted
+/// bug is not found.
 pub fn run(args: &Args) -> Result<(), String> {
     let start = Instant::now();
     if args.plant.is_none() {

@@ -90,7 +90,8 @@ pub(super) fn run(args: &Args) -> Result<(), Failure> {
     Ok(())
 }
 
-/// Runs on a new thread that is pinned to the first core.
+/// Runs `body` on a new thread that is pinned to the first core that the process may use, and
+/// returns its result. A panic is passed on.
 fn on_first_core(body: impl FnOnce() -> Result<(), Failure> + Send) -> Result<(), Failure> {
     std::thread::scope(|scope| {
         let pinned = || {

@@ -91,7 +91,8 @@ impl Query {
     }
 }
 
-/// Runs the measurement of one query or of all, and prints the results.
+/// Runs the measurement of one query or of all, and prints the results. Stops at the first query
+/// that fails.
 pub(super) fn run(args: &Args) -> Result<(), Failure> {
     let one = |query: Query| socket_job::run(&Auctions { query, speed: args.speed }, &args.sockets);
     match args.query {

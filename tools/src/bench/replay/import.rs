@@ -79,7 +79,7 @@ pub(super) fn run(
     Ok(())
 }
 
-/// Runs `body` on one core. Returns its bytes per second.
+/// Runs `body`, which processes `bytes` bytes, on the last core. Returns its bytes per second.
 fn timed(bytes: u64, body: impl FnOnce() -> Result<(), Failure> + Send) -> Result<u64, Failure> {
     on_last_core(|| {
         let start = Instant::now();

@@ -140,7 +140,8 @@ fn joined(receiver: JoinHandle<Result<f64, Failure>>) -> Result<f64, Failure> {
 }
 
 /// Receives all events. Returns the median lateness in the last second minus that in the first, in
-/// nanoseconds.
+/// nanoseconds; of a run below two seconds, in its second half minus its first. An error if bytes
+/// are missing or too many.
 fn receive(listener: &TcpListener, events: u64) -> Result<f64, Failure> {
     let (mut stream, _) = listener.accept()?;
     let (mut late_ns, mut bytes) = (Vec::with_capacity(events as usize), 0);

@@ -174,7 +174,7 @@ fn recorded(
 }
 
 /// Returns the number of data bytes in a capture and the number of bytes that its gap events report
-/// as missing.
+/// as missing. Damage is an error.
 fn content(path: &Path) -> Result<(u64, u64), Failure> {
     let (mut reader, mut bytes, mut missing) = (CaptureReader::open(path)?, 0, 0);
     while let Some(item) = reader.next_item()? {

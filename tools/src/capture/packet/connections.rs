@@ -145,7 +145,7 @@ pub(super) struct Tcp<'p> {
 
 impl<'p> Tcp<'p> {
     /// Decodes a TCP header, of which at least 20 bytes must be captured. Returns it with the
-    /// ports.
+    /// ports. The packet is skipped if fewer are captured or the header's length is wrong.
     pub(super) fn decode(part: Part<'p>) -> Result<((u16, u16), Self), super::Skip> {
         let header = part.head(20)?;
         let header_bytes = usize::from(header[12] >> 4) * 4;

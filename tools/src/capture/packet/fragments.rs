@@ -58,7 +58,7 @@ impl Stretches {
         self.0.splice(first..last, [(low, high)]);
     }
 
-    /// The parts of a range that are not covered.
+    /// The parts of a range that are not covered, in ascending order.
     fn missing(&self, from: usize, to: usize) -> Vec<(usize, usize)> {
         let (mut at, mut missing) = (from, Vec::new());
         for &(low, high) in &self.0[self.0.partition_point(|range| range.1 <= from)..] {

@@ -133,6 +133,7 @@ impl Half {
     }
 
     /// Processes a segment: delivers it, buffers it after a hole, or compares it with earlier data.
+    /// Segments beyond the window, and keep-alives, are only counted.
     pub(super) fn segment<S: EventSink>(
         &mut self,
         segment: &Segment<'_>,
@@ -283,7 +284,8 @@ impl Half {
         }
     }
 
-    /// Drops buffered data after the FIN, because it is not part of the stream.
+    /// Drops buffered data after the FIN, because it is not part of the stream, and reports it as
+    /// ignored.
     fn drop_behind_fin<S: EventSink>(&mut self, fin: u64, cx: &mut Cx<'_, S>) -> Result<(), Ended> {
         let Some(cold) = &mut self.cold else { return Ok(()) };
         while let Some((at, held)) = cold.held.pop_last() {

@@ -96,7 +96,9 @@ fn v6(packet: Part<'_>) -> Result<(Addresses, Carried<'_>), Skip> {
     extensions(header[6], packet.first(total).after(40)).map(|carried| (addresses, carried))
 }
 
-/// Skips the extension headers of an IPv6 packet or of a reassembled payload.
+/// Skips the extension headers of an IPv6 packet or of a reassembled payload. The result is the
+/// payload, or a fragment at a fragment header. Packets with more than [`EXTENSIONS_MAX`] headers
+/// are skipped.
 pub(super) fn extensions(mut next: u8, mut part: Part<'_>) -> Result<Carried<'_>, Skip> {
     for _ in 0..EXTENSIONS_MAX {
         let bytes = match next {

@@ -86,7 +86,8 @@ fn ethertype(mut kind: u16, mut rest: Part<'_>) -> Result<Part<'_>, Skip> {
     Err(Skip::Ethertype)
 }
 
-/// Finds the packet below a stack of MPLS labels. Only its first four bits tell its type.
+/// Finds the packet below a stack of MPLS labels. Only its first four bits tell its type: packets
+/// that are not IPv4 or IPv6, and stacks of more than [`TAGS_MAX`] labels, are skipped.
 fn labelled(mut rest: Part<'_>) -> Result<Part<'_>, Skip> {
     for _ in 0..TAGS_MAX {
         let label = be32(rest.head(4)?, 0);

@@ -218,7 +218,8 @@ impl<S: EventSink> Output<S> {
         self.emit(lane, Kind::Ignored, at, 0, &Ignored { bytes, reason }.encode())
     }
 
-    /// Writes a datagram. The part that was not captured becomes a gap.
+    /// Writes a datagram of `length` bytes, of which `data` was captured. If it is shorter, the rest
+    /// becomes a gap, and both events are marked as cut.
     pub(super) fn datagram(
         &mut self,
         lane: Lane,

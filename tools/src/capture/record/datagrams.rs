@@ -143,7 +143,7 @@ impl Datagrams {
 }
 
 /// The number of datagrams that the kernel has dropped for a socket, modulo 2^32. `None` on systems
-/// that do not report it.
+/// that do not report it, and if the socket is not in the kernel's tables.
 fn drops(socket: &UdpSocket) -> Option<u32> {
     const INODE_COLUMN: usize = 9;
     let link = std::fs::read_link(format!("/proc/self/fd/{}", socket.as_raw_fd())).ok()?;

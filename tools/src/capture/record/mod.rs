@@ -61,7 +61,8 @@ pub(crate) struct Args {
     rotate_time: Option<u64>,
 }
 
-/// Records until it is stopped.
+/// Records until it is stopped, by a signal, the duration or the size, or until the connection of
+/// `--connect` ends. Then prints a summary.
 pub(crate) fn run(args: &Args) -> Result<(), Failure> {
     let stop = super::import::stop_flag()?;
     let limit = recorder::Limit {

@@ -67,7 +67,7 @@ impl Drain {
         self.shared.entries().remove(&(connection as usize));
     }
 
-    /// Closes the connection when its peer has closed it.
+    /// Closes the connection when its peer has closed it: now, or when that happens.
     pub(super) fn close_at_end(&self, connection: u64) {
         let mut entries = self.shared.entries();
         let key = connection as usize;
@@ -124,7 +124,8 @@ fn run(mut poll: Poll, shared: &Shared) {
     }
 }
 
-/// Reads everything available. Returns whether the peer has closed.
+/// Reads everything available. Returns whether the stream has ended: the peer has closed it, or it
+/// has failed.
 fn read_all(mut stream: &TcpStream, buffer: &mut [u8], received: &AtomicU64) -> bool {
     loop {
         match stream.read(buffer) {

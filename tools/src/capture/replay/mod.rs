@@ -91,7 +91,8 @@ pub(crate) fn run(args: &Args) -> Result<(), Failure> {
     events::complain(&left_out.damage)
 }
 
-/// Plays a whole capture to a server of this process. Returns the lag of each event's send.
+/// Plays a whole capture to a server of this process. Returns the lags of the data events' sends.
+/// Damage in the capture is an error.
 pub(crate) fn play_to(
     capture: &Path,
     to: SocketAddr,
@@ -163,7 +164,7 @@ impl Run {
         Ok(left_out)
     }
 
-    /// Executes events at their times. Returns whether to continue.
+    /// Executes events at their times. Returns false if the replay was stopped meanwhile.
     fn play(&mut self, events: &plan::Events) -> Result<bool, Failure> {
         for (event, payload) in events.iter() {
             if event.kind == Kind::Open && self.peers.waits_for_clients() {

@@ -60,7 +60,7 @@ pub(super) struct Peers {
 }
 
 /// Returns a client that has sent any datagram and is not a receiver yet. Returns `None` if no
-/// datagram is waiting.
+/// datagram of such a client is waiting. Fails if the socket could not be opened or read.
 fn accept_datagrams(
     clients: &Clients,
     receivers: &HashMap<u64, SocketAddr>,
@@ -359,7 +359,8 @@ impl Peers {
         self.add(event.connection, stream)
     }
 
-    /// Waits until a connection is established or refused.
+    /// Waits until a connection is established or refused, at most for [`LINGER`] and until the
+    /// replay is stopped. The caller finds out which by using the stream.
     fn wait_until_connected(
         &mut self,
         stream: &TcpStream,

@@ -231,7 +231,8 @@ impl Reading {
     }
 
     /// Moves the times of lines that the event completes, and passes on all events without
-    /// incomplete lines.
+    /// incomplete lines. Fails if no time has been found in the first [`LINES_WITHOUT_TIME`] lines or
+    /// [`BYTES_WITHOUT_TIME`] bytes. Does nothing without `--shift-time`.
     fn shift(&mut self, event: Event, data: &[u8]) -> Result<(), Failure> {
         let played_ns = self.played_ns(event.at_ns);
         let Some(lines) = &mut self.lines else { return Ok(()) };

@@ -67,7 +67,8 @@ impl Schedule {
         }
     }
 
-    /// Waits for a recorded time. Returns the lateness in nanoseconds.
+    /// Waits for a recorded time. Returns the lateness in nanoseconds; 0 at speed `max`, and if
+    /// `stop` is set, which ends the wait. The first call starts the schedule.
     pub(super) fn wait(&mut self, at_ns: u64, stop: &AtomicBool) -> u64 {
         let start = *self.start.get_or_insert_with(Instant::now);
         let Some(after_ns) = self.speed.scale(at_ns) else { return 0 };

@@ -230,7 +230,8 @@ impl Csv {
     }
 }
 
-/// The range of a top-level field's value, without its quotes.
+/// The range of a top-level field's value, of a string without its quotes. `None` if the line is not
+/// a JSON object or has no such field. Of a repeated field, the last one counts.
 fn json_field(line: &[u8], name: &str) -> Option<Range<usize>> {
     let fields: HashMap<String, &RawValue> = serde_json::from_slice(line).ok()?;
     let value = fields.get(name)?.get();

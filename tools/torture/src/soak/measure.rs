@@ -154,7 +154,8 @@ impl Process {
         Ok(Self { child, stdin, reports, folder, samples, highest, wrong: None, end: None })
     }
 
-    /// Collects reports and samples for some time. Returns an error if the query has failed.
+    /// Collects reports and samples for some time. Returns an error if the query has ended, or has
+    /// reported a wrong result.
     pub fn watch(&mut self, time: Duration) -> Result<(), String> {
         let until = Instant::now() + time;
         loop {
