@@ -188,7 +188,8 @@ impl FileHeader {
         out
     }
 
-    /// Decodes a header. The error describes the damage.
+    /// Decodes a header. A header of version 1 has only its magic, so its fields are 0. The error
+    /// describes the damage, or says that the version or the stride is not supported.
     pub(super) fn decode(bytes: &[u8]) -> Result<Self, &'static str> {
         if bytes.starts_with(MAGIC_V1) {
             return Ok(Self { version: 1, ..Self::default() });
@@ -486,7 +487,8 @@ impl Gap {
         out
     }
 
-    /// Decodes the payload of a gap event.
+    /// Decodes the payload of a gap event; `None` if it is too short. Unknown causes count as
+    /// `Skipped`, and a payload without a number of datagrams has none.
     pub fn decode(payload: &[u8]) -> Option<Self> {
         let cause = match payload.get(8)? {
             0 => GapCause::Lost,

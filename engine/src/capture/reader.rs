@@ -110,7 +110,8 @@ enum Step {
 
 impl<R: Read + Seek> CaptureReader<R> {
     /// Reads the header, and the totals if the file was closed properly. `name` is used in error
-    /// messages.
+    /// messages. The error is `NOT_A_CAPTURE` if the header is missing, damaged or of another
+    /// version.
     pub fn new(mut input: R, name: impl Into<String>) -> Result<Self, EngineError> {
         let name = name.into();
         let fails = |error: &io::Error| unreadable(&name, error);
@@ -304,7 +305,8 @@ impl<R: Read + Seek> CaptureReader<R> {
         }
     }
 
-    /// Skips bytes that were never written: the rest of a stride, or of the file.
+    /// Skips bytes that were never written: the rest of a stride, or of the file. If they are not
+    /// all zero, they are reported as damage.
     fn skip_empty(&mut self) -> Result<Step, EngineError> {
         let at = self.offset;
         let until = match u64::from(self.header.stride_bytes) {
@@ -364,6 +366,7 @@ impl<R: Read + Seek> CaptureReader<R> {
     }
 
     /// The size of the damaged block at the current offset, if an intact block follows at its end.
+    /// `None` otherwise, because then the length itself may be damaged.
     fn length_of_damaged(&mut self) -> Result<Option<usize>, EngineError> {
         self.fill(HEAD_BYTES)?;
         let length = (u32_at(&self.buffer, self.start) as usize).saturating_sub(1);
@@ -384,7 +387,8 @@ impl<R: Read + Seek> CaptureReader<R> {
         }
     }
 
-    /// Scans for a mark at every multiple of eight bytes.
+    /// Moves to the next intact mark, which may be at any multiple of eight bytes; to the end of the
+    /// file if there is none.
     fn scan(&mut self) -> Result<(), EngineError> {
         loop {
             self.fill(8)?;

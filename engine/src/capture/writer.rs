@@ -131,7 +131,8 @@ impl<W: Write> CaptureWriter<W> {
         Ok(())
     }
 
-    /// Compresses the pending events into a block, preceded by a mark.
+    /// Compresses the pending events into a block, preceded by a mark. Does nothing if there are none
+    /// or the file is not compressed.
     fn pack(&mut self) -> io::Result<()> {
         let at = self.bytes();
         let Some(pending) = &mut self.pending else { return Ok(()) };

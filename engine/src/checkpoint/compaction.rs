@@ -76,7 +76,8 @@ impl Compaction {
         self.files.len()
     }
 
-    /// Merges some key groups. Returns the snapshot once it is complete and durable.
+    /// Merges some key groups. Returns the snapshot once, when it is complete and durable, otherwise
+    /// `None`.
     pub fn step(&mut self, storage: &dyn Storage) -> Result<Option<StateFile>, EngineError> {
         let Some(writer) = &mut self.writer else { return Ok(None) };
         let temporary = temporary(&self.path);

@@ -73,7 +73,8 @@ pub struct StateLayout {
 }
 
 impl QueryDescription {
-    /// Lists the incompatible differences between `self` and `now`.
+    /// Lists the incompatible differences between `self` and `now`. A sink that `self` has may be
+    /// left out.
     fn changes(&self, now: &Self) -> Vec<String> {
         let mut changes = Vec::new();
         let mut compare = |what: &str, old: &[String], new: &[String]| {
@@ -291,7 +292,8 @@ fn foreign(path: &Path) -> EngineError {
     )
 }
 
-/// The entry numbers of a log, in order. A file name that is not a number is an error.
+/// The entry numbers of a log, in order; none if the folder does not exist. Temporary files are
+/// ignored, and any other file name that is not a number is an error.
 pub fn numbered_entries(storage: &dyn Storage, folder: &Path) -> Result<Vec<u64>, EngineError> {
     let paths = match storage.list(folder) {
         Ok(paths) => paths,
@@ -591,7 +593,8 @@ impl Checkpoint {
         groups.map(|entries| entries.capacity() as u64).sum()
     }
 
-    /// Writes the changes of an epoch to the operators' deltas, durably.
+    /// Writes the changes of an epoch to the operators' deltas, durably. An operator without changes
+    /// has no delta.
     pub fn write_state(&mut self, epoch: Epoch) -> Result<(), EngineError> {
         for operator in 0..self.files.len() {
             if self.groups[operator].is_empty() {

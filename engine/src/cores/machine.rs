@@ -142,7 +142,7 @@ pub fn parse_list(text: &str) -> Result<Vec<usize>, String> {
     Ok(found)
 }
 
-/// Formats CPUs as a list: `0-3,6`.
+/// Formats ascending CPUs as a list: `0-3,6`.
 pub(super) fn show_list(cpus: impl Iterator<Item = usize>) -> String {
     let mut ranges: Vec<(usize, usize)> = Vec::new();
     for id in cpus {

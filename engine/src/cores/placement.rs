@@ -264,8 +264,8 @@ impl Registry {
         (cores, notice)
     }
 
-    /// Takes the best of the free cores, in the order that the module describes. `None` if none is
-    /// free.
+    /// Takes the best of the free cores, in the order that the module describes. A core that
+    /// another process has reserved meanwhile is passed over. `None` if none is free.
     fn take_free(
         &mut self,
         all: &[Cpu],

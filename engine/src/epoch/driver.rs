@@ -512,7 +512,8 @@ impl Driver {
         }
     }
 
-    /// Runs a compaction step if nothing else is due now.
+    /// Runs a compaction step, if there is work for one, and returns `Wait` until now, so that the
+    /// driver continues at once. Otherwise returns `tick`.
     fn background(&mut self, now_ns: u64, tick: Tick) -> Tick {
         let (Some(checkpoint), Some(committed)) =
             (&mut self.checkpoint, self.next_epoch.checked_sub(1))

@@ -306,7 +306,8 @@ impl WatermarkTracker {
         self.next_ms = self.next_ms.max(watermark_ms);
     }
 
-    /// Ends a batch or an epoch. Its event times count for the next watermark.
+    /// Ends a batch or an epoch. Its event times count for the next watermark, which never moves
+    /// back. Idle inputs are ignored unless all are idle.
     pub fn end(&mut self) {
         for input in &mut self.inputs {
             let seen_us = input.seen.largest_us.load(Ordering::Relaxed);

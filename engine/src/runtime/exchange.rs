@@ -56,7 +56,8 @@ impl<T: Send> Outbox<T> {
         self.lanes.len()
     }
 
-    /// Sends an event to one consumer.
+    /// Sends an event to one consumer. If its ring is full, the event is spilled, and so are the
+    /// next ones until [`Self::flush`] has emptied the spill buffer.
     #[inline]
     pub fn send(&mut self, lane: usize, event: Event<T>) {
         let lane = &mut self.lanes[lane];

@@ -573,7 +573,8 @@ impl RunningJob {
         drop(self.reports.send(Report::Stop));
     }
 
-    /// Stops at the next epoch and waits for the end.
+    /// Stops at the next epoch, waits for the end and returns the job's outcome. On a thread of the
+    /// job itself it requests the stop, but returns an error instead of waiting.
     pub fn stop(&self) -> Result<(), EngineError> {
         self.request_stop();
         self.refuse_own_thread()?;

@@ -200,7 +200,7 @@ pub(crate) fn guard<R>(
     })
 }
 
-/// Returns the message of a panic.
+/// Returns the message of a panic; `no message` if it is not a text.
 pub(crate) fn panic_message(panic: &(dyn std::any::Any + Send)) -> String {
     panic
         .downcast_ref::<&str>()

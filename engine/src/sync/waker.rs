@@ -177,7 +177,8 @@ impl Waker {
         waits
     }
 
-    /// The thread that last called [`park`](Self::park) or [`register`](Self::register).
+    /// The thread that last called [`park`](Self::park) or [`register`](Self::register). `None` if
+    /// none has, and for handles that wake a poller or nobody.
     pub fn last_waiter(&self) -> Option<ThreadId> {
         match &self.0.bell {
             WakeTarget::Caller(caller) => locked(caller).as_ref().map(|caller| match caller {

@@ -239,7 +239,9 @@ impl OperatorWatermark {
         self.in_band_us.is_some() && !self.times.is_replay()
     }
 
-    /// State that expires at or before this time may be evicted.
+    /// State that expires at or before this time may be evicted: the last watermark of the input in
+    /// continuous mode, the batch's, less the operator's lag, in micro-batch mode and in a batch that
+    /// is run again.
     pub fn watermark_us(&self) -> i64 {
         match self.in_band_us {
             Some(watermark) if !self.times.is_replay() => watermark,

@@ -119,7 +119,8 @@ impl RunStore {
     }
 
     /// Moves the entries of a block from index `from` on to a new block. The new block has at least
-    /// `bytes` bytes, and enough for the moved entries.
+    /// `bytes` bytes, and enough for the moved entries. Fails, with the block unchanged, if the store
+    /// has no slot for it.
     fn split(&mut self, id: SlotId, from: usize, bytes: usize) -> Result<SlotId, RunStoreFull> {
         let mut moved = std::mem::take(&mut self.moved);
         moved.clear();
@@ -347,7 +348,8 @@ impl Run {
         self.insert_at(at, entry, store)
     }
 
-    /// Inserts a row into a list of blocks, at a cursor.
+    /// Inserts a row into a list of blocks, at a cursor. A full block is split, or a new one is added
+    /// beside it. Fails if the store has no slot for a block.
     fn insert_at(
         &mut self,
         Cursor { mut block, mut at }: Cursor,

@@ -126,7 +126,9 @@ impl<T: Send, D: Push<T>> InboxTasklet<T, D> {
         Ok(true)
     }
 
-    /// Takes events from one inlet. Returns their number, and whether the step must stop here.
+    /// Takes at most `budget` events from one inlet, up to its marker, while the chain is ready.
+    /// Returns their number, and whether a marker or the end was forwarded, after which the step
+    /// must stop.
     fn drain(&mut self, index: usize, budget: usize) -> Result<(usize, bool), EngineError> {
         let mut taken = 0;
         while taken < budget && self.inlets[index].state == InletState::Open && self.down.is_ready()

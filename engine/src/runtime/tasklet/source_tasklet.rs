@@ -113,7 +113,8 @@ pub struct SourcePort {
 }
 
 impl<S: Source<D>, D: Stage> SourceTasklet<S, D> {
-    /// Connects a source to its chain.
+    /// Connects a source to its chain. In continuous mode it starts to read at once, unless a batch
+    /// must be run again first; in micro-batch mode it waits for a command.
     pub fn new(port: SourcePort, source: S, down: D) -> Self {
         Self {
             name: format!("source {} ({})", port.index, source.name()),

@@ -127,7 +127,8 @@ impl<T: Send> OutputStream<T> {
         self.output
     }
 
-    /// The next result, or the end of the stream; `None` if neither is available yet.
+    /// The next result, or the end of the stream (`Some(None)`); `None` if neither is available yet.
+    /// The error of a failed query comes as the last result.
     fn next_now(&mut self) -> Option<Option<Result<T, EngineError>>> {
         if let Some(value) = self.output.try_recv() {
             return Some(Some(Ok(value)));

@@ -125,6 +125,7 @@ impl<T: Send> Input<T> {
     }
 
     /// Pushes a record with its intended time on the query's clock, for open-loop measurements.
+    /// Returns the record if the channel is full, or closed because the query has ended.
     #[inline]
     pub fn try_push_at(&mut self, value: T, ingest_ns: u64) -> Result<(), PushError<T>> {
         // ORDERING: relaxed: if the source is dropped during the push, the record is dropped with
@@ -161,7 +162,8 @@ impl<T: Send> Input<T> {
     }
 
     /// Pushes a record, waiting for at most `timeout` while the channel is full. After the time-out
-    /// the call returns the record ([`PushError::Full`]).
+    /// the call returns the record ([`PushError::Full`]), and when the query has ended
+    /// ([`PushError::Closed`]).
     #[inline]
     pub fn push_timeout(&mut self, value: T, timeout: Duration) -> Result<(), PushError<T>> {
         match self.try_push(value) {

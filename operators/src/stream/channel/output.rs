@@ -125,7 +125,8 @@ impl<T: Send> Output<T> {
         }
     }
 
-    /// Waits for a result for at most `timeout`.
+    /// Waits for a result for at most `timeout`. The error tells the time-out, the end and the failure
+    /// of the query apart; results that are already there are returned first.
     pub fn recv_timeout(&mut self, timeout: Duration) -> Result<T, RecvTimeoutError> {
         if let Some(value) = self.try_recv() {
             return Ok(value);
@@ -172,7 +173,7 @@ impl<T: Send> Output<T> {
         }
     }
 
-    /// The end of the query as an error, once it has ended.
+    /// The end of the query as an error; `None` while it runs. Results may still be unread.
     pub(super) fn end(&self) -> Option<RecvError> {
         self.ending.outcome().map(|outcome| match outcome {
             Ok(()) => RecvError::Ended,

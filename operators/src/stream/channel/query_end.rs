@@ -158,7 +158,8 @@ impl<'a> UnreadOutputWatch<'a> {
         Self { ending, timeout, stuck: Vec::new() }
     }
 
-    /// The error for the waiting caller, if an output has not been read for `timeout`.
+    /// The error for the waiting caller, if an output is full and no result of it was taken for
+    /// `timeout`, as seen by the calls of this method. `None` otherwise.
     pub fn reason(&mut self) -> Option<EngineError> {
         let (now, outlets) = (Instant::now(), self.ending.outlets());
         self.stuck.resize(outlets.len(), None);

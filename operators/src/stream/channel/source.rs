@@ -111,7 +111,7 @@ impl<T: Send> Receiver<T> {
         Backlog { ring: self.ring.available(), others }
     }
 
-    /// Whether all inputs are dropped and all their records were taken.
+    /// Whether all inputs are dropped and the channel is empty. Then it stays empty.
     fn is_exhausted(&mut self) -> bool {
         // ORDERING: pairs with the release decrement when an input is dropped. An input is created
         // only from an existing one, so once there is none there will be none.

@@ -38,14 +38,13 @@ impl<T> Combine<T> for Count {
     }
 }
 
-/// Combines two states, each of which may have seen no record.
+/// Combines two states, each of which may have seen no record. Returns 0 if neither has seen one.
 fn merged(state: &mut Option<i64>, other: Option<i64>, best: fn(i64, i64) -> i64) -> i64 {
-    let both = match (*state, other) {
-        (Some(one), Some(other)) => best(one, other),
-        (one, other) => one.or(other).unwrap_or_default(),
+    *state = match (*state, other) {
+        (Some(one), Some(other)) => Some(best(one, other)),
+        (one, other) => one.or(other),
     };
-    *state = Some(both);
-    both
+    state.unwrap_or_default()
 }
 
 macro_rules! folds {
@@ -145,5 +144,19 @@ where
     fn push(&mut self, (key, value): (K, T), ingest_ns: u64) -> Result<(), EngineError> {
         let output = self.states.with(&key, |state| self.aggregate.add(state, value))?;
         self.down.push((key, output), ingest_ns)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn two_states_without_records_merge_to_a_state_without_records() {
+        let least = Min(|number: &i64| *number);
+        let mut state = None;
+        least.merge(&mut state, None);
+        assert_eq!((state, least.merge(&mut state, Some(5))), (None, 5));
+        assert_eq!(least.merge(&mut state, None), 5);
     }
 }

@@ -211,7 +211,7 @@ impl<L: Kept, R: Kept> SidedRecords<L, R> {
         inserted.map_err(|_| too_many())
     }
 
-    /// Writes the checkpoint entry of a record.
+    /// Writes the checkpoint entry of a record. Without a checkpoint the record is only counted.
     fn log(
         &mut self,
         SidedId { side, id }: SidedId,
@@ -326,7 +326,8 @@ impl<L: Kept, R: Kept> SidedRecords<L, R> {
 /// Length of the suffix of an entry's key, in bytes: the side and the number.
 pub(in crate::stream) const SUFFIX: usize = 9;
 
-/// Decodes a record, which was encoded as an `Option`.
+/// Decodes a record, which was encoded as an `Option`. An error if it is `None`, or if the bytes are
+/// too few or too many.
 fn read<V: Kept>(bytes: &[u8]) -> Result<V, EngineError> {
     match postcard::take_from_bytes::<Option<V>>(bytes) {
         Ok((Some(value), [])) => Ok(value),

@@ -318,7 +318,8 @@ where
         !self.searches.is_empty()
     }
 
-    /// Continues each search by one step. Returns whether none is unfinished.
+    /// Continues each search by one step, while the chain is ready. Returns whether none is
+    /// unfinished.
     fn finish(&mut self, down: &mut D) -> Result<bool, EngineError> {
         let mut at = 0;
         while at < self.searches.len() && down.is_ready() {

@@ -206,7 +206,8 @@ impl<K: Kept + Clone, H: Held, X: Default> OpenWindows<K, H, X> {
     }
 
     /// Takes the next check that is due at the watermark `by_us`. Call this until it returns
-    /// `Nothing`.
+    /// `Nothing`. `Later` means that this check closes nothing: the window is gone, or has become
+    /// longer and is checked again.
     pub fn next_due(&mut self, by_us: i64) -> NextDue {
         let Some((time_us, at)) = self.due.take(by_us) else { return NextDue::Nothing };
         let Some(entry) = self.keys.get_mut(at as usize) else { return NextDue::Later };
@@ -228,7 +229,8 @@ impl<K: Kept + Clone, H: Held, X: Default> OpenWindows<K, H, X> {
         self.take(at, index)
     }
 
-    /// Removes a window from memory. Its checkpoint entry stays.
+    /// Removes a window from memory. Its checkpoint entry stays. `None` if there is no window at the
+    /// index.
     pub fn take(&mut self, at: usize, index: usize) -> Option<OpenWindow<H>> {
         let open = self.keys[at].windows.remove(index)?;
         self.count -= 1;
