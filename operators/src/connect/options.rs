@@ -132,7 +132,8 @@ impl<'o> OptionReader<'o> {
             .ok_or_else(|| self.wrong(name, value, &format!("one of {}", words.join(", "))))
     }
 
-    /// Returns an error if there are options that were not read.
+    /// Returns the error `UNKNOWN_OPTION` if there are options that were not read. It names the
+    /// first one and suggests a similar one.
     pub fn finish(self) -> PlanResult<()> {
         let unknown = |key: &str| !self.known.iter().any(|known| known.eq_ignore_ascii_case(key));
         let Some((key, _)) = self.options.iter().find(|(key, _)| unknown(key)) else {

@@ -73,7 +73,8 @@ impl DataFrame {
         })
     }
 
-    /// Selects columns or expressions.
+    /// Selects columns or expressions. With an aggregate among them, the result is one row over the
+    /// whole table.
     pub fn select(&self, exprs: impl IntoIterator<Item = Expr>) -> PlanResult<Self> {
         let exprs: Vec<_> = exprs.into_iter().collect();
         deep::check(&exprs)?;
@@ -189,7 +190,7 @@ impl DataFrame {
     }
 
     /// Like [`asof_join`](Self::asof_join), on equality of the named columns, which appear once in
-    /// the result.
+    /// the result. Fails if a side lacks one of them.
     pub fn asof_join_using<'n>(
         &self,
         other: &Self,
@@ -272,7 +273,8 @@ impl DataFrame {
         self.collect().map(|rows| rows.len())
     }
 
-    /// Appends the rows of another table, whose columns are matched by position.
+    /// Appends the rows of another table, whose columns are matched by position and cast to common
+    /// types. Fails if the numbers of columns differ, or if two columns have no common type.
     pub fn union(&self, other: &Self) -> PlanResult<Self> {
         let union = || analyzer::union(self.owned(), other.owned());
         Ok(self.with(self.analyse(union)?))
@@ -306,8 +308,8 @@ impl DataFrame {
         Ok(GroupedData { of: self.clone(), keys, sets })
     }
 
-    /// Sorts the rows. Only for tables, and for aggregations in output mode complete. See
-    /// [`Expr::desc`].
+    /// Sorts the rows. Only for tables, and for aggregations in output mode complete; other streams
+    /// are refused when the query starts. Keys that contain a map are an error. See [`Expr::desc`].
     pub fn order_by<K: Into<SortOrder>>(
         &self,
         keys: impl IntoIterator<Item = K>,

@@ -28,7 +28,8 @@ pub struct GroupedData {
 }
 
 impl GroupedData {
-    /// Returns the keys and the given aggregates.
+    /// Returns the keys and the given aggregates. Fails if an expression is neither a key nor
+    /// computed from keys and aggregates.
     pub fn agg(&self, aggregates: impl IntoIterator<Item = Expr>) -> PlanResult<DataFrame> {
         let aggregates: Vec<_> = aggregates.into_iter().collect();
         deep::check(self.keys.iter().chain(&aggregates))?;

@@ -107,7 +107,8 @@ impl<F: FnMut(Epoch, &str) + Send + 'static> ForeachWriter for JsonRows<F> {
     }
 }
 
-/// Renames the columns of a view's query to the names in the view's column list.
+/// Renames the columns of a view's query to the names in the view's column list. Fails if their
+/// numbers differ, or if a name is repeated in any case.
 fn with_columns(plan: Plan, view: &str, names: Vec<String>) -> PlanResult<Plan> {
     let columns = plan.scope().columns;
     let (named, found) = (names.len(), columns.len());

@@ -444,7 +444,8 @@ impl StreamReader {
     }
 
     /// The schema of files, and whether it was inferred from them. Consumes the schema that the
-    /// user has given.
+    /// user has given. Without one it is inferred, except for text. Fails for wrong options, for a
+    /// path without files, and for a stream whose schema must be given.
     fn file_schema(&mut self, format: &str) -> PlanResult<(Schema, SchemaOrigin)> {
         let settings = self.session.lock().settings.formats.clone();
         let given = self.schema.take();

@@ -66,7 +66,8 @@ pub struct SideWait {
 const SIDES: [&str; 2] = ["left", "right"];
 
 impl SideWait {
-    /// Records which sides received rows in an epoch that has ended.
+    /// Records which sides received rows in an epoch that has ended. The first call sets the time
+    /// since which the query has run.
     pub(super) fn note(&mut self, state: &OperatorState, started_us: i64) {
         self.begun_us.get_or_insert(started_us);
         let Some(join) = &state.join else { return };
@@ -93,7 +94,7 @@ impl SideWait {
     }
 }
 
-/// Formats the counts of a join and of each of its sides.
+/// Formats the counts of a join and of each of its sides, and the side that it waits for, if any.
 fn join_json(join: &JoinState, wait: Option<&SideWait>) -> Json {
     let mut report = json!({ "matches": join.matches });
     for (name, input) in SIDES.iter().zip(&join.inputs) {
@@ -251,7 +252,8 @@ impl Progress {
         report
     }
 
-    /// Formats the watermark and the event time statistics, combined over all inputs.
+    /// Formats the watermark and the event time statistics, combined over all inputs. The statistics
+    /// are missing for an epoch without event times.
     fn event_time(&self) -> Json {
         let epoch = &self.committed;
         let mut report = json!({ "watermark": iso(epoch.batch_watermark_ms * 1000) });

@@ -150,7 +150,8 @@ impl SettingValue<'_> {
         found.map(|(_, choice)| *choice).ok_or_else(|| self.wrong(wanted))
     }
 
-    /// Parses a duration of at least `least_us` microseconds. `None` is the word `none`.
+    /// Parses a duration of at least `least_us` microseconds, without months. `None` is the word
+    /// `none`. `wanted` describes the value in the error.
     fn length_us(&self, least_us: i64, wanted: &str) -> PlanResult<Option<i64>> {
         if self.text == "none" {
             return Ok(None);
@@ -234,7 +235,8 @@ impl Settings {
         Ok(())
     }
 
-    /// Changes a setting that Spark has, too.
+    /// Changes a setting that Spark has, too. Fails for a wrong value, and with `UNKNOWN_SETTING` for
+    /// any other key that is not one of formats, names or literals.
     fn set_of_spark(&mut self, lower_key: &str, value: &SettingValue<'_>) -> PlanResult<()> {
         match lower_key {
             "spark.sql.session.timezone" => {

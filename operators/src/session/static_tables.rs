@@ -172,8 +172,9 @@ fn is_of_nothing(plan: &Plan, left: &mut usize) -> bool {
     }
 }
 
-/// The rows of a query that reads nothing and computes constants only, such as `SELECT 1`; `None`
-/// for other queries. No engine and no threads are needed for it.
+/// The rows of a query that reads nothing and computes constants only, such as `SELECT 1`. No engine
+/// and no threads are needed for it. `None` for other queries, for long ones, and if an expression
+/// has no constant value, such as one that fails.
 pub(super) fn constant_rows(plan: &Plan, semantics: Semantics) -> Option<Vec<Vec<Value>>> {
     if !is_of_nothing(plan, &mut MOST_CONSTANT.clone()) {
         return None;

@@ -364,7 +364,7 @@ fn give_up(stream: &mut Stream, reason: &'static str) -> usize {
     length - stream.partial.len()
 }
 
-/// The length of a datagram without one trailing line end. Many senders append one.
+/// The length of a datagram without one trailing `\n` or `\r\n`. Many senders append one.
 fn without_end(datagram: &[u8]) -> usize {
     let rest = datagram.strip_suffix(b"\n").unwrap_or(datagram);
     rest.strip_suffix(b"\r").filter(|_| rest.len() < datagram.len()).unwrap_or(rest).len()

@@ -191,7 +191,9 @@ impl CaptureSource {
         self.framer.end(at, &mut self.staged);
     }
 
-    /// After a restart, frames events up to the checkpoint's offset without emitting records.
+    /// After a restart, frames events up to the checkpoint's offset without emitting records, and
+    /// drops the records of the next event that were emitted before. Done once. A capture that has
+    /// become shorter ends earlier.
     fn catch_up(&mut self) -> Result<(), EngineError> {
         let Some(until) = self.resume_at else { return Ok(()) };
         while self.input.mark().event < until.events && self.read_event()? {

@@ -36,7 +36,7 @@ pub enum Charset {
 }
 
 impl Charset {
-    /// Finds a character set by its name, ignoring case.
+    /// Finds a character set by its name, ignoring case. `None` if it is not supported.
     pub fn of(name: &str) -> Option<Self> {
         Some(match name.to_ascii_uppercase().as_str() {
             "UTF-8" | "UTF8" => Self::Utf8,

@@ -48,7 +48,7 @@ impl NamePattern {
         Ok(Self(parts))
     }
 
-    /// The only name that matches, if the pattern has no special character.
+    /// The only name that matches, if the pattern has no special character; `None` otherwise.
     fn name(&self) -> Option<String> {
         let char = |part: &Part| match part {
             Part::Char(c) => Some(*c),
@@ -301,7 +301,8 @@ impl PathPattern {
     }
 }
 
-/// Collects the entries of a folder whose names match. A path that is not a folder has none.
+/// Collects the entries of a folder whose names match. A path that does not exist or is not a folder
+/// has none. A folder that cannot be read is an error.
 fn matching(folder: &Path, pattern: &NamePattern, found: &mut Vec<PathBuf>) -> io::Result<()> {
     let entries = match std::fs::read_dir(folder) {
         Ok(entries) => entries,

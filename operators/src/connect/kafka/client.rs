@@ -79,7 +79,8 @@ const WITHOUT_EFFECT: [&str; 6] = [
 ];
 
 impl Client {
-    /// Parses the options for a client. Their names must not have the prefix `kafka.`.
+    /// Parses the options for a client. Their names must not have the prefix `kafka.`. Fails without
+    /// servers, and for names and values that the client library refuses.
     pub fn read(what: &'static str, role: Role, options: Options) -> PlanResult<Self> {
         let mut servers = None;
         let mut timeout = API_TIMEOUT;

@@ -117,7 +117,8 @@ impl Message {
         (ms, kind)
     }
 
-    /// Calls `each` with each header, in order. Returns the number of headers.
+    /// Calls `each` with each header, in order; the value is `None` if the header has none. Returns
+    /// the number of headers, 0 for a message without headers.
     pub fn headers(&self, mut each: impl FnMut(&str, Option<&[u8]>)) -> usize {
         let mut headers = ptr::null_mut();
         // SAFETY: the message is valid and keeps ownership of the headers.

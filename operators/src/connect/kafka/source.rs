@@ -438,7 +438,8 @@ impl KafkaSource {
         paused.map_err(|error| self.failed("pause a partition", &error))
     }
 
-    /// Handles an event: a message that is not a record.
+    /// Handles an event: a message that is not a record, but the end of a partition or an error.
+    /// Temporary errors are only reported to the user.
     fn event(&mut self, error: RDKafkaErrorCode, message: &Message) -> Result<(), EngineError> {
         let index = self.index_of(message);
         match (error, index) {

@@ -279,8 +279,8 @@ impl Recorder {
         self.filling.bytes.extend_from_slice(payload);
     }
 
-    /// Hands the buffer to the writer and takes a free one. If none is free, the events are
-    /// dropped.
+    /// Hands the buffer to the writer and takes a free one. If none is free, or the writer has ended,
+    /// the events are dropped and counted; a gap is recorded later.
     fn hand_over(&mut self) {
         let next = self.free.try_recv();
         match (&self.full, next) {
@@ -353,7 +353,8 @@ impl Drop for Recorder {
     }
 }
 
-/// Writes buffers until the source has ended. After a write error, later events are discarded.
+/// Writes buffers until the source has ended. After a write error the thread ends: the whole buffer
+/// counts as dropped, also its events that were written, and later events are discarded.
 fn write(
     mut recording: Recording,
     full: &Receiver<Events>,

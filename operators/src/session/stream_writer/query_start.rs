@@ -184,7 +184,8 @@ impl StreamWriter {
         })
     }
 
-    /// The properties of the query on which its checkpoint depends.
+    /// The properties of the query on which its checkpoint depends: its sources by partition, its
+    /// stateful operators, and its sink if that is files.
     pub(in crate::session::stream_writer) fn shape(
         &self,
         prepared: &Prepared,

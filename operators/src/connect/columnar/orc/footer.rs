@@ -140,7 +140,8 @@ fn damaged(part: &str) -> String {
     format!("{part} of the file cannot be read: it is damaged")
 }
 
-/// Reads the tail of a file. Returns `None` for an empty file.
+/// Reads the tail of a file. Returns `None` for an empty file. An error if the file is not ORC, is
+/// truncated or damaged, or has a compression or a block size that is not supported.
 pub fn read(file: &ByteSource) -> Result<Option<Footer>, String> {
     let length = file.len().map_err(|error| error.to_string())?;
     if length == 0 {

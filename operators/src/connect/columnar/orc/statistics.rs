@@ -60,7 +60,8 @@ impl Bounds {
         };
     }
 
-    /// The bounds of strings. Unknown if a string is longer than [`TEXT_BYTES`].
+    /// The bounds of strings. `Unknown` if a string is longer than [`TEXT_BYTES`], `None` if there
+    /// are no strings.
     pub fn of_texts<'t>(values: impl Iterator<Item = &'t str>) -> Self {
         let mut bounds: Option<(&str, &str)> = None;
         for value in values {

@@ -41,7 +41,8 @@ impl Reader<'_> {
         (self.at <= self.bytes.len()).then_some(())
     }
 
-    /// Skips a value.
+    /// Skips a value. `None` if the bytes end within it, if it is nested too deeply, or if its type
+    /// is unknown or a map, which no footer has.
     pub fn value(&mut self, kind: u8, depth: usize) -> Option<()> {
         match kind {
             1 | 2 => Some(()),

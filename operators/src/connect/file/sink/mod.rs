@@ -151,7 +151,9 @@ impl FileSinkConfig {
     }
 
     /// Opens the log after checking that it belongs to this checkpoint. `next_epoch` is the first
-    /// epoch that the checkpoint has not committed.
+    /// epoch that the checkpoint has not committed. Fails if the log is damaged or lacks a committed
+    /// epoch, with `FILE_SINK_LOG_AHEAD` if it has epochs that the checkpoint does not know, and if
+    /// the partition columns differ.
     pub fn open_log(
         &self,
         env: &Arc<dyn Env>,

@@ -97,7 +97,8 @@ impl FileSource {
         taken
     }
 
-    /// Adds a log entry for files, durably, before any of them is read.
+    /// Adds a log entry for files, durably, before any of them is read. Without files nothing
+    /// happens; without a checkpoint they are only remembered.
     pub(in crate::connect::file::source) fn enter(
         &mut self,
         files: Vec<FileInfo>,

@@ -120,7 +120,8 @@ pub(in crate::connect::file::source) fn next_row(
     Emitted::Nothing
 }
 
-/// Skips the rows of a decoded record that were emitted before a restart.
+/// Skips the `rows` rows of a record that were emitted before a restart. The first one is already
+/// decoded, so the others are decoded here. Stops early if the record has fewer rows.
 pub(in crate::connect::file::source) fn skip_rows(
     decoder: &mut Decoder,
     input: &Input,

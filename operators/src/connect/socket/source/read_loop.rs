@@ -261,7 +261,8 @@ impl SocketSource {
         self.counts.refused();
     }
 
-    /// Closes connections that exceeded `idleTimeout`. Returns whether there were any.
+    /// Closes connections that exceeded `idleTimeout`, if a check is due. Returns whether there were
+    /// any.
     fn close_silent(&mut self, cx: &mut StepCx<'_>) -> Result<bool, EngineError> {
         let Some(timeout_ns) = self.config.idle_timeout_ns else { return Ok(false) };
         if self.connections.len() == 0 {
@@ -332,7 +333,8 @@ impl SocketSource {
         Ok(looked)
     }
 
-    /// Advances the connection attempt. Returns whether there is a connection.
+    /// Advances the connection attempt. Returns whether it has made a connection. False for a source
+    /// that listens.
     fn dial(&mut self, cx: &mut StepCx<'_>) -> Result<bool, EngineError> {
         let Peers::Dial(dialer) = &mut self.origin else { return Ok(false) };
         let worker = self.registry.as_ref().map(|registry| (registry, self.token));
