@@ -126,7 +126,8 @@ impl Deduplicate {
         })
     }
 
-    /// Removes a bounded number of expired keys. Returns whether all expired keys are removed.
+    /// Removes a bounded number of expired keys. Returns true only if all expired keys are removed;
+    /// after a full step it returns false, even if no key is left.
     fn forget(&mut self, watermark_us: i64) -> bool {
         let step = self.log.keys_per_step(STEP);
         self.entries.prefetch(self.due.peek(watermark_us, step));

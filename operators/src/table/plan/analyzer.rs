@@ -61,7 +61,8 @@ pub fn filter(input: Plan, written: &Expr) -> PlanResult<Plan> {
     Ok(Plan::Filter(Box::new(input), condition))
 }
 
-/// Resolves the condition of a `WHERE`. Aggregates in it are an error.
+/// Resolves the condition of a `WHERE`. Aggregates in it, unknown columns, and a type other than
+/// BOOLEAN are errors.
 pub fn condition(condition: &Expr, scope: &Scope) -> PlanResult<Resolved> {
     if has_aggregate(condition) {
         return Err(PlanError::new(
@@ -175,7 +176,8 @@ pub fn project(input: Plan, exprs: &[Expr]) -> PlanResult<Plan> {
 const MAX_LATERAL: usize = 16;
 
 /// Resolves an expression of a SELECT list. A name that is not a column may refer to an alias
-/// earlier in the list.
+/// earlier in the list, the last one of this name; aliases may refer to aliases [`MAX_LATERAL`]
+/// levels deep.
 fn with_lateral_aliases(
     expr: &Expr,
     scope: &Scope,
@@ -197,7 +199,8 @@ fn with_lateral_aliases(
     resolve_with(expr, scope, &mut hook)
 }
 
-/// Builds a generator, whose columns follow those of its input.
+/// Builds a generator, whose columns follow those of its input. If `outer`, an empty array or map
+/// gives a row with NULLs. Fails for wrong arguments or a wrong number of `aliases`.
 pub fn generate(input: Plan, call: &Expr, outer: bool, aliases: &[String]) -> PlanResult<Plan> {
     let generator = Generator::new(call, &input.scope(), outer, aliases)?;
     Ok(Plan::Generate(Box::new(input), generator))
@@ -251,7 +254,9 @@ pub fn has_aggregate(expr: &Expr) -> bool {
     }
 }
 
-/// Whether a call itself is an aggregate function. Its arguments are not checked.
+/// Whether a call itself is an aggregate function that SQL knows, also one that is not built yet.
+/// Its arguments are not checked. False for user-defined aggregates, and for a call with a lambda,
+/// such as `aggregate`.
 pub(in crate::table) fn has_aggregate_itself(expr: &Expr) -> bool {
     match expr {
         Expr::Call { name, args, .. } => {
@@ -434,7 +439,8 @@ pub fn order_position(expr: &Expr, width: usize) -> Option<PlanResult<usize>> {
     }))
 }
 
-/// Builds an `ORDER BY` over the output columns.
+/// Builds an `ORDER BY` over the output columns. A constant integer is the number of a column. Fails
+/// if it is out of range, or if a key cannot be ordered. `nulls_first` is Spark's default if `None`.
 pub fn sort(input: Plan, keys: &[(Expr, bool, Option<bool>)]) -> PlanResult<Plan> {
     let scope = input.scope();
     let keys = keys.iter().map(|(expr, descending, nulls_first)| {
@@ -515,7 +521,7 @@ pub fn check_output_mode(plan: &Plan, mode: OutputMode) -> PlanResult<()> {
 /// A condition on the input and the keys of an aggregation.
 type Holds<'h> = dyn Fn(&Plan, &[(Resolved, String)]) -> bool + 'h;
 
-/// Whether a condition is true for every aggregation of a plan.
+/// Whether a condition is true for every aggregation of a plan; true if it has none.
 fn all_aggregates(plan: &Plan, holds: &Holds<'_>) -> bool {
     let own = match plan {
         Plan::Aggregate(input, keys, _) => holds(input, keys),

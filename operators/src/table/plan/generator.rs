@@ -145,7 +145,8 @@ fn array_of(base: &str, name: &str, args: Vec<Resolved>) -> PlanResult<Resolved>
     }
 }
 
-/// How an element is converted to columns, and the default names of the columns.
+/// How an element is converted to columns, and the default names of the columns. Fails if the
+/// argument is not the array or map that the function needs.
 fn output_of(
     base: &str,
     name: &str,

@@ -628,7 +628,9 @@ fn same(a: &Resolved, b: &Resolved) -> bool {
     a == b || a.data_type == b.data_type && in_order(a.clone()) == in_order(b.clone())
 }
 
-/// Sorts the operands of commutative operators, so that equivalent expressions become equal.
+/// Sorts the operands of commutative operators, and turns `>` and `>=` around, so that such
+/// equivalent expressions become equal. Only for comparisons, because the result may compute in
+/// another order.
 fn in_order(expr: Resolved) -> Resolved {
     fn operands(expr: Resolved, name: &str, out: &mut Vec<Resolved>) {
         match expr.node {

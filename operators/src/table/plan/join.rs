@@ -28,7 +28,8 @@ pub enum JoinType {
 }
 
 impl JoinType {
-    /// Parses Spark's name of a join type, such as `left_outer`.
+    /// Parses Spark's name of a join type, such as `left_outer`, in any case and with or without
+    /// underscores. Any other name is an error.
     pub fn parse(name: &str) -> PlanResult<Self> {
         match name.to_ascii_lowercase().replace('_', "").as_str() {
             "inner" | "cross" => Ok(Self::Inner),
@@ -396,7 +397,8 @@ fn of_both(args: &[Resolved], width: usize) -> Option<(&Resolved, &Resolved)> {
     }
 }
 
-/// Casts both operands of a comparison to a common type.
+/// Casts both operands of a comparison to a common type. Fails if they have none, or if it cannot be
+/// compared.
 pub fn compared(a: Resolved, b: Resolved) -> PlanResult<(Resolved, Resolved)> {
     match functions::resolve("=", vec![a, b])?.node {
         Node::Call(_, args) => match <[Resolved; 2]>::try_from(args) {

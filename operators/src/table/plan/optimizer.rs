@@ -124,8 +124,8 @@ fn has_types(first: &Schema, other: &Schema) -> bool {
     types(first) == types(other)
 }
 
-/// The row of a `SELECT` of constants without `FROM`. Any other plan is returned as the error
-/// value.
+/// The row of a `SELECT` of literals without `FROM`. Any other plan, also one without columns, is
+/// returned as the error value.
 fn constant_row(plan: Plan) -> Result<(Schema, Vec<Value>), Box<Plan>> {
     match plan {
         Plan::Project(input, exprs)

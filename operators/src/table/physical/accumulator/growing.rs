@@ -138,7 +138,8 @@ impl PartSlots {
         (self.first, self.slot) = (self.next, StateSlot::default());
     }
 
-    /// Restores a value from its parts, in order; `None` if a part is damaged or missing.
+    /// Restores a value from its parts, in order; `None` if a part is damaged or missing. The parts
+    /// before it have been applied then.
     fn read(&mut self, parts: &ValueParts, value: &mut dyn GrowingValue) -> Option<()> {
         for (number, bytes) in parts {
             let (kind, bytes) = bytes.split_first()?;
@@ -267,7 +268,7 @@ type ValueParts = BTreeMap<u32, Vec<u8>>;
 pub(in crate::table::physical) struct Restored(HashMap<Vec<u8>, BTreeMap<u16, ValueParts>>);
 
 impl Restored {
-    /// Adds a part, or removes it if `bytes` is `None`.
+    /// Adds a part of a growing value, or replaces it; removes it if `bytes` is `None`.
     pub fn put(&mut self, group: &[u8], number: PartNumber, bytes: Option<&[u8]>) {
         if !self.0.contains_key(group) {
             self.0.insert(group.to_vec(), BTreeMap::new());

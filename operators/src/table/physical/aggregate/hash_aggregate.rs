@@ -106,7 +106,8 @@ impl Key {
     }
 }
 
-/// Writes the grouping keys of a row to `out`, as a row that has only the keys.
+/// Appends the grouping keys of a row to `out`, as a row that has only the keys. Equal numbers get
+/// equal bytes: -0.0 is written as 0.0, and all NaNs alike.
 pub(in crate::table::physical) fn write_keys(
     keys: &[Key],
     scratch: &Scratch,
@@ -283,7 +284,8 @@ impl HashAggregate {
         Self { computes: false, partials: Some(row::Slot::new(keys, keys + 1)), ..self }
     }
 
-    /// Adds a row to the group with the index `at`.
+    /// Adds a row to the group with the index `at`. Of a row with partial aggregates, these are
+    /// merged instead.
     #[inline]
     fn add(&mut self, at: usize, row: Row<'_>) -> Result<(), EngineError> {
         let accumulators = &mut self.entries[at].accumulators;
@@ -452,7 +454,7 @@ impl HashAggregate {
         }
     }
 
-    /// Writes the long values of groups that changed in this epoch.
+    /// Writes the long values of groups that changed in this epoch, except of removed groups.
     fn write_deferred(&mut self) {
         let Self { deferred, entries, value, log, .. } = self;
         deferred.drain_epoch(|at| {
@@ -572,7 +574,9 @@ impl HashAggregate {
         }
     }
 
-    /// Runs one bounded step of emission. Returns whether emission is complete.
+    /// Runs one bounded step of emission at a marker: emits the groups that the output mode shows,
+    /// removes expired ones, and then passes the marker on. Returns whether that is done; true if no
+    /// marker is pending.
     fn emit_step(&mut self) -> Result<bool, EngineError> {
         let Some(mut emission) = self.emission.take() else { return Ok(true) };
         let complete = self.output.mode == OutputMode::Complete;

@@ -362,8 +362,9 @@ impl SessionAggregate {
         self.parts.log.hand_over(epoch, self.kept, bytes as u64 + self.key_heap);
     }
 
-    /// Continues the expiry of the current watermark. When it is complete, the watermark and a
-    /// pending marker are passed on.
+    /// Continues the expiry of the current watermark. When it is complete, the watermark is passed
+    /// on. Then a pending marker is passed on, in mode complete after the whole table, which is
+    /// emitted in bounded steps.
     fn continue_expiry(&mut self) -> Result<(), EngineError> {
         if let Some(by_us) = self.expiring_watermark_us {
             if !self.expire(by_us)? {

@@ -238,7 +238,8 @@ impl AsofJoin {
         }
     }
 
-    /// Pauses or resumes a side, depending on the size of the buffered rows.
+    /// Pauses or resumes a side, depending on the size of the buffered rows, or fails if the limit is
+    /// to end the query. Does nothing without a limit.
     #[inline]
     fn check_limit(&mut self) -> Result<(), EngineError> {
         match &mut self.guard {
@@ -247,7 +248,9 @@ impl AsofJoin {
         }
     }
 
-    /// Emits and buffers a row that is not late and satisfies the condition on its own side.
+    /// Buffers a row that is not late and satisfies the condition on its own side. If results are
+    /// immediate, emits a left row with its closest match so far, or the left rows whose match a
+    /// right row changes.
     fn take(
         &mut self,
         side: JoinSide,

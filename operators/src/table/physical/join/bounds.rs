@@ -49,7 +49,8 @@ impl Linear {
     }
 }
 
-/// The value of a constant day-time interval, in microseconds.
+/// The value of a constant day-time interval, in microseconds. `None` for other expressions, and for
+/// NULL.
 fn length_us(expr: &Resolved) -> Option<i64> {
     if !expr.is_foldable() || !matches!(expr.data_type, DataType::DayTimeInterval(..)) {
         return None;

@@ -202,7 +202,8 @@ fn without_nulls(kind: JoinKind, condition: &Resolved, width: usize) -> JoinKind
     }
 }
 
-/// Conditions that are true for all rows of a plan, over its columns.
+/// Deterministic conditions that are true for all rows of a plan, over its columns. Only filters
+/// below projections and watermarks are found.
 fn constraints(plan: &Plan) -> Vec<Resolved> {
     match plan {
         Plan::Filter(input, condition) => {
@@ -243,7 +244,8 @@ fn moved(expr: &Resolved, place: &dyn Fn(usize) -> Option<usize>) -> Option<Reso
     all_have.then_some(made)
 }
 
-/// Conditions on one side that follow from its equalities with columns of the other side.
+/// Conditions on one side that follow from its equalities with columns of the other side, and from
+/// conditions on these columns. Floating-point and nested columns imply nothing.
 fn implied(condition: &Resolved, join: &Join, side: usize) -> Vec<Resolved> {
     let width = join.left.width();
     // Pairs of equal columns: the index in this side, and the index in the other side.

@@ -58,7 +58,8 @@ pub(in super::super) struct SideConfig {
 }
 
 impl SideConfig {
-    /// Whether a row is late. A late row is also sent to the side output.
+    /// Whether a row is late. A late row is also sent to the side output. False without an event
+    /// time, and for a NULL time.
     pub fn is_late(&self, row: Row<'_>) -> bool {
         let Some((slot, window)) = self.event.filter(|(slot, _)| !row.is_null(*slot)) else {
             return false;

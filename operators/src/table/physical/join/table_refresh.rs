@@ -115,8 +115,9 @@ impl TableRefresh {
         Ok(())
     }
 
-    /// Called at the end of an epoch. In continuous mode, checks the table or requests a check by
-    /// the thread. In micro-batch mode, schedules a check for the next row.
+    /// Called at the end of an epoch. In continuous mode, checks the table, or takes the result of
+    /// the thread's last check and requests another one. In micro-batch mode, schedules a check for
+    /// the next row. Fails if the changed table cannot be read.
     pub fn end_epoch(&mut self, table: &mut Table) -> Result<(), EngineError> {
         match &mut self.looker {
             Looker::Nobody => {}
