@@ -139,7 +139,8 @@ pub fn parse(written: &str, data_type: &DataType) -> Option<i64> {
     }
 }
 
-/// Whether a text has the separators of an interval type. The range of the numbers is not checked.
+/// Whether a text has the separators of an interval type; with seconds also a fraction. Neither the
+/// numbers of digits nor the range of the numbers are checked.
 pub fn has_shape(written: &str, data_type: &DataType) -> bool {
     let digits = written.trim().trim_start_matches(['-', '+']);
     let signs: String = digits.chars().filter(|c| !c.is_ascii_digit()).collect();

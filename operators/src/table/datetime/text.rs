@@ -111,7 +111,8 @@ fn plain_date(text: &[u8; 10]) -> Option<Date> {
 }
 
 /// The fast path for `yyyy-mm-dd hh:mm:ss`, the most common form of timestamps; a `T` may replace
-/// the space. Returns days since 1970 and the time of day in microseconds.
+/// the space. Returns days since 1970 and the time of day in microseconds. `None` for other forms,
+/// and for dates and times that do not exist.
 #[inline]
 fn plain_timestamp(text: &str) -> Option<(i64, i64)> {
     let text: &[u8; 19] = text.as_bytes().try_into().ok()?;

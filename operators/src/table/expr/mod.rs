@@ -641,7 +641,8 @@ impl Resolved {
         }
     }
 
-    /// Adds an implicit cast to a type, unless the expression already has the type.
+    /// Adds an implicit cast to a type, unless the expression already has the type. An untyped NULL
+    /// becomes a NULL of the type. Whether the cast is allowed is not checked.
     pub fn coerce(self, to: &DataType) -> Self {
         if self.data_type == *to {
             return self;

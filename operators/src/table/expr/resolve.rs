@@ -198,8 +198,8 @@ pub fn distance(a: &str, b: &str) -> usize {
 /// the column if the scope has a column of this name, otherwise to the function.
 pub const COLUMN_OR_FUNCTION: &str = "column or function";
 
-/// The argument of a [`COLUMN_OR_FUNCTION`] that the scope selects. Any other expression is
-/// returned unchanged.
+/// The argument of a [`COLUMN_OR_FUNCTION`] that the scope selects: the column if there is one of
+/// this name, the function otherwise. Any other expression is returned unchanged.
 pub fn chosen<'e>(expr: &'e Expr, scope: &Scope) -> &'e Expr {
     match expr {
         Expr::Call { name, args, .. } if name == COLUMN_OR_FUNCTION => match args.as_slice() {

@@ -64,7 +64,8 @@ pub(super) fn long_to_long(value: i64, from: &DataType, to: &DataType, zone: Tz)
 }
 
 /// Compiles a cast of a fractional number of seconds to TIMESTAMP. Fractions of a microsecond are
-/// truncated.
+/// truncated. NaN and infinity are errors or NULL by `on_error`, and so are doubles out of range,
+/// except that [`OnError::Wrap`] clamps them. Decimals out of range wrap around.
 pub(super) fn to_timestamp(inner: Compiled, from: &DataType, on_error: OnError) -> Compiled {
     let scale = from.as_decimal().map_or(0, |(_, scale)| scale);
     match inner {

@@ -271,7 +271,8 @@ impl LambdaCall<'_, '_> {
     }
 }
 
-/// Replaces the body of a lambda by the result of `change`.
+/// Replaces the body of a lambda by the result of `change`, whose type the lambda then has. Any other
+/// expression is returned unchanged.
 fn with_body(
     lambda: Resolved,
     change: impl Fn(Resolved) -> PlanResult<Resolved>,

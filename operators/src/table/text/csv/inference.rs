@@ -142,7 +142,8 @@ impl Inference {
         Schema::new(fields.collect())
     }
 
-    /// The type of a field. Only `so_far` and wider types are tried.
+    /// The type of a field. Only `so_far` and the types after it in Spark's order are tried; STRING
+    /// takes every text.
     fn found(&self, so_far: &DataType, text: &str) -> DataType {
         use DataType as T;
         let order = match so_far {

@@ -60,8 +60,8 @@ fn number(get: &mut Get<'_>, name: &'static str) -> PlanResult<Option<i64>> {
     }
 }
 
-/// Reads an option that is a single character. The empty string gives NUL, which disables the
-/// character.
+/// Reads an option that is a single character; `default` if it is not given. The empty string gives
+/// NUL, which disables the character. A longer value is an error.
 pub fn character(get: &mut Get<'_>, name: &'static str, default: char) -> PlanResult<u32> {
     let Some(value) = get(name) else { return Ok(u32::from(default)) };
     let mut characters = value.chars();
@@ -183,7 +183,8 @@ fn notation(get: &mut Get<'_>, session_zone: Tz) -> PlanResult<Notation> {
 }
 
 impl ReadOptions {
-    /// Whether a line is not a record, because it contains only white space or is a comment.
+    /// Whether a line is not a record, because it contains only white space or is a comment. Always
+    /// false with `multiLine`.
     #[inline]
     pub fn is_skipped(&self, line: &[u8]) -> bool {
         if self.multi_line {

@@ -443,7 +443,8 @@ impl Parser {
         self.end_copied()
     }
 
-    /// Whether a line end starts at an offset.
+    /// Whether a line end starts at an offset. Stops with [`Stop::More`] if the window ends within a
+    /// possible line end and more input follows.
     #[inline]
     fn line_end_at(&self, input: &[u8], at: usize) -> Step<bool> {
         if u32::from(input[at]) != self.line_end.first {
@@ -679,7 +680,8 @@ impl Parser {
         !self.wanted.is_empty() && !self.wanted.get(column).copied().unwrap_or(false)
     }
 
-    /// Appends the field whose text is in `copied`.
+    /// Appends the field whose text is in `copied`, trimmed if that is set. A field that the query
+    /// does not need is skipped, and an empty one is `Empty`. Fails if the field is too long.
     pub(super) fn end_copied(&mut self) -> Step<()> {
         self.check_copied()?;
         if self.passed_over {

@@ -184,7 +184,8 @@ fn java_double(text: &str, data_type: &DataType) -> Option<f64> {
     number::double(text, data_type)
 }
 
-/// Parses a decimal number. Commas between its digits are ignored.
+/// Parses a decimal number. Commas are ignored. `None` if the text has white space, is no number or
+/// does not fit the type.
 fn decimal(text: &str, data_type: &DataType) -> Option<i128> {
     if let Some(unscaled) = number::short_decimal(text, data_type) {
         return Some(unscaled);

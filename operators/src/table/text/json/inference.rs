@@ -223,8 +223,9 @@ impl Inference {
         notation.long(text, &DataType::Timestamp).map(|_| DataType::Timestamp)
     }
 
-    /// Converts an inferred type to the type of a column. `None` if the schema leaves the column
-    /// out, as for an object without fields.
+    /// Converts an inferred type to the type of a column: STRING if all values were null. `None` if
+    /// the schema leaves the column out: for an object without fields, an array of such objects, and
+    /// with `dropFieldIfAllNull` for nulls.
     pub fn finish(&self, found: Inferred) -> Option<DataType> {
         match found {
             Inferred::Null => (!self.without_nulls).then_some(DataType::String),

@@ -358,7 +358,8 @@ pub fn array_length(json: &str) -> Option<usize> {
     Some(count)
 }
 
-/// The field names of a JSON object; `None` if the text is not an object.
+/// The field names of a JSON object, in order, with repetitions; `None` if the text does not start
+/// with a well-formed object.
 pub fn object_keys(json: &str) -> Option<Vec<String>> {
     let mut tokens = Tokens::of_text(json, Features::PATHS);
     if tokens.next().ok()?? != Token::Object {

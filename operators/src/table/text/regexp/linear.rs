@@ -49,7 +49,8 @@ impl Linear {
         self.automaton.get_or_init(|| automaton(self.regex.as_str(), SIZE)).as_ref()
     }
 
-    /// Whether the engine returns Java's result for this text.
+    /// Whether the engine is known to return Java's result for this text. False for some patterns if
+    /// the text is not ASCII, or if it ends with a line end.
     #[inline]
     pub fn fits(&self, text: &str) -> bool {
         if self.ascii && !text.is_ascii() {

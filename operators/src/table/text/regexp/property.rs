@@ -205,7 +205,8 @@ fn graph() -> CharSet {
     assigned().without(&any(&["Z", "Cc"])).without(&surrogates())
 }
 
-/// The set of a POSIX class under the flag `U`.
+/// The set of a POSIX class under the flag `U`, whose name is case-insensitive; `None` if there is
+/// none of this name.
 fn posix(name: &str, ignore_case: bool) -> Option<CharSet> {
     let name = match name.to_ascii_uppercase().as_str() {
         "ALPHA" => "ALPHABETIC",

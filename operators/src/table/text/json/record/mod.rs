@@ -344,8 +344,9 @@ impl Pass<'_, '_> {
         Ok(Some((found, token)))
     }
 
-    /// Reads the value of a field into its slot. If the value does not have the field's type, the
-    /// slot is unchanged.
+    /// Reads the value of a field into its slot; null clears the slot. If the value does not have the
+    /// field's type, the result is an error and the slot is unchanged. Returns the first error inside
+    /// a nested value, if there is one.
     #[inline]
     fn field<B: Bytes>(
         &mut self,
@@ -472,8 +473,8 @@ impl Pass<'_, '_> {
     }
 }
 
-/// The error of a value that does not have the expected type. A string is consumed first, because
-/// Spark also reads it, so that an error inside the string is found.
+/// The error of a value that does not have the expected type: `reason`, or [`NOT_JSON`] for a
+/// malformed string. A string is consumed first, because Spark also reads it.
 #[cold]
 fn unfit(tokens: &mut Tokens<'_>, token: Token, reason: &'static str) -> Fault {
     match token {

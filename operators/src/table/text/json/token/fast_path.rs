@@ -137,7 +137,8 @@ pub(crate) struct Place {
 
 impl<'j> Tokens<'j> {
     /// Consumes the name and the colon of `head`, if the current object continues with exactly
-    /// these bytes. Returns whether it does.
+    /// these bytes, after a comma and at most one space. Returns whether it does; otherwise nothing
+    /// is consumed.
     #[inline]
     pub(crate) fn try_skip_head(&mut self, head: &Head) -> bool {
         if !self.is_utf8 || self.unread || self.current == Some(Token::Name) {

@@ -323,7 +323,8 @@ impl<'j> Tokens<'j> {
         }
     }
 
-    /// The text of the current string.
+    /// The text of the current string, without escapes. An error if the string is malformed, which
+    /// is found only here.
     #[inline]
     pub fn text(&mut self) -> Result<&[u8], InvalidJson> {
         if self.unread {
@@ -362,7 +363,8 @@ impl<'j> Tokens<'j> {
         }
     }
 
-    /// Consumes the current value. Returns its text in the input, white space included.
+    /// Consumes the current value with everything in it. Returns its text in the input, with the
+    /// white space between its parts. An error if it is malformed.
     pub fn whole(&mut self) -> Result<&'j [u8], InvalidJson> {
         let begin = self.begin;
         self.skip_children()?;

@@ -88,7 +88,7 @@ impl Tokens<'_> {
         }
     }
 
-    /// The character at the current position; U+FFFD if it is not valid UTF-8.
+    /// The character at the current position; U+FFFD if it is not valid UTF-8, a space at the end.
     pub(super) fn char_here(&self) -> char {
         let head = &self.bytes[self.at..self.bytes.len().min(self.at + 4)];
         let valid = match std::str::from_utf8(head) {

@@ -3,7 +3,8 @@
 use crate::table::text::json::token::{InvalidJson, Name, Text, Tokens};
 
 impl Tokens<'_> {
-    /// Reads the rest of a name, whose first byte has been consumed.
+    /// Reads the rest of a name, whose first byte has been consumed. A name without double quotes is
+    /// an error, unless a feature allows it.
     #[inline]
     pub(super) fn name(&mut self, byte: u8) -> Result<Name, InvalidJson> {
         if byte != b'"' {
@@ -18,7 +19,8 @@ impl Tokens<'_> {
         self.quoted_name(b'"')
     }
 
-    /// Reads a quoted name, which may have escapes.
+    /// Reads the rest of a quoted name, which may have escapes. An error if the quote is not closed
+    /// or an escape is wrong.
     #[cold]
     fn quoted_name(&mut self, quote: u8) -> Result<Name, InvalidJson> {
         let begin = self.at;
