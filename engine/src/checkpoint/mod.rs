@@ -644,7 +644,7 @@ impl Checkpoint {
     }
 
     /// Writes `commits/N`. Then removes state files that it replaces, and the offsets and the commit
-    /// of the epoch [`RETAINED_EPOCHS`] before. A removal may fail: the next start repeats it.
+    /// of the epoch `RETAINED_EPOCHS` before. A removal may fail: the next start repeats it.
     pub fn write_commit(
         &mut self,
         epoch: Epoch,

@@ -115,7 +115,7 @@ fn whole_cores(quota: &str, period: &str) -> Option<usize> {
 const CPU_MAX: usize = 8191;
 
 /// Parses a CPU list in the syntax of `taskset`: `0-3,6`, or with a step `0-6:2`. The result is
-/// sorted, without duplicates. Fails for an empty part, a number above [`CPU_MAX`], a descending
+/// sorted, without duplicates. Fails for an empty part, a number above `CPU_MAX`, a descending
 /// range and the step 0.
 pub fn parse_list(text: &str) -> Result<Vec<usize>, String> {
     let number = |digits: &str| match digits.trim().parse::<usize>() {

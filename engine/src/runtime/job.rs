@@ -603,7 +603,7 @@ impl RunningJob {
     }
 
     /// Like [`process_all_available`](Self::process_all_available), but calls `give_up` every
-    /// [`LOOK_AGAIN`] and returns its error if there is one. If the job ends meanwhile, returns the
+    /// `LOOK_AGAIN` and returns its error if there is one. If the job ends meanwhile, returns the
     /// job's outcome.
     pub fn process_all_unless(
         &self,
@@ -627,7 +627,7 @@ impl RunningJob {
         }
     }
 
-    /// Waits for the end and returns its outcome, but calls `give_up` every [`LOOK_AGAIN`] and
+    /// Waits for the end and returns its outcome, but calls `give_up` every `LOOK_AGAIN` and
     /// returns its error if there is one. Fails on a thread of the job itself.
     pub fn wait_unless(
         &self,

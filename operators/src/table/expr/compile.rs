@@ -661,7 +661,7 @@ fn case(whens: Vec<BoolFn>, thens: Vec<Compiled>, physical: Physical) -> Compile
 
 /// Evaluates an expression into a field of a row, which must be NULL before; a NULL is not written.
 /// Fails if the evaluation does, or if a long value would make the row larger than
-/// [`RECORD_BYTES_MAX`].
+/// `RECORD_BYTES_MAX`.
 #[inline]
 pub fn write_field<B: crate::table::row::Bytes>(
     compiled: &Compiled,
