@@ -401,7 +401,7 @@ impl Expr {
 
     /// Returns a copy in which each direct part of the expression is replaced by the result of
     /// `change`. An expression without parts, and a scalar subquery, are copied unchanged.
-    pub fn map_children(&self, change: &mut dyn FnMut(&Self) -> Self) -> Self {
+    pub(crate) fn map_children(&self, change: &mut dyn FnMut(&Self) -> Self) -> Self {
         let all = |args: &[Self], change: &mut dyn FnMut(&Self) -> Self| -> Vec<Self> {
             args.iter().map(change).collect()
         };
