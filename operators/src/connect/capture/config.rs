@@ -145,6 +145,7 @@ fn speed(reader: &mut OptionReader<'_>) -> PlanResult<Option<f64>> {
 }
 
 /// Parses a time: nanoseconds since 1970, or a timestamp, which is in UTC unless it names a zone.
+/// `None` if the option is not given; any other text is an error.
 fn time(reader: &mut OptionReader<'_>, name: &'static str) -> PlanResult<Option<i64>> {
     let Some(text) = reader.get(name) else { return Ok(None) };
     if let Ok(ns) = text.parse() {

@@ -311,8 +311,8 @@ impl Framer {
         }
     }
 
-    /// Handles the end of a stream. Its unfinished line becomes a record or is rejected, depending
-    /// on the options.
+    /// Handles the end of a stream. Its unfinished line, if there is one, becomes a record or is
+    /// rejected, depending on the options. A line that is rejected already stays so.
     fn finish(&mut self, key: StreamKey, at: At, (config, staged): (&CaptureConfig, &mut Staged)) {
         let Some(stream) = self.streams.get_mut(&key) else { return };
         let is_whole = stream.rejected.is_none() && !stream.partial.is_empty();

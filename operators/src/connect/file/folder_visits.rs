@@ -93,7 +93,8 @@ impl FolderVisits {
     }
 }
 
-/// Whether a link leads to one of its own parent folders.
+/// Whether a link in `folder` leads to the folder or one of its parents. False if either cannot be
+/// resolved.
 fn leads_back(link: &Path, folder: Option<&Path>) -> bool {
     match (link.canonicalize(), folder.and_then(|folder| folder.canonicalize().ok())) {
         (Ok(target), Some(folder)) => folder.starts_with(target),

@@ -46,7 +46,7 @@ impl Message {
         (self.raw().rkt as usize, self.raw().partition)
     }
 
-    /// The topic's name.
+    /// The topic's name; empty for an event without a topic.
     pub fn topic(&self) -> &str {
         let topic = self.raw().rkt;
         if topic.is_null() {

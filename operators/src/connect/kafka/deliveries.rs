@@ -58,7 +58,7 @@ impl Deliveries {
         self.pending[generation].load(Ordering::Acquire)
     }
 
-    /// The first record that was not delivered, and why.
+    /// The first record that was not delivered, and why; `None` if none has failed.
     #[inline]
     pub fn failure(&self) -> Option<String> {
         // ORDERING: acquire: pairs with the release after the reason is stored.

@@ -355,7 +355,8 @@ impl KafkaSink {
         })
     }
 
-    /// Fails if the topic does not have the partition.
+    /// Fails if the partition is negative, or if the topic exists and does not have it. The broker is
+    /// asked again if the known number of partitions is too small.
     fn check_partition(&mut self, topic: &str, partition: i32) -> Result<(), EngineError> {
         if partition < 0 {
             let reason = format!("a row has the partition {partition} of topic {topic}");

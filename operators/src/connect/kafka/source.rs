@@ -73,7 +73,8 @@ pub struct TopicEnds {
 }
 
 impl TopicEnds {
-    /// Connects to the cluster.
+    /// Creates a client of the cluster, which connects in the background. Fails only if the client
+    /// refuses its options.
     pub fn new(config: &KafkaSourceConfig) -> Result<Self, EngineError> {
         let mut client = config.client.config();
         client.set("group.id", &config.group_prefix);
@@ -395,7 +396,8 @@ impl KafkaSource {
         Some(index)
     }
 
-    /// Emits a record if it belongs to the batch. Returns whether it was emitted.
+    /// Emits a record if it belongs to the batch. Returns whether it was emitted. A record after the
+    /// batch's end is kept for later, and one that was emitted already is dropped.
     #[inline]
     fn record<D: for<'a> Push<Row<'a>>>(
         &mut self,
@@ -502,7 +504,9 @@ impl KafkaSource {
         Ok(())
     }
 
-    /// Handles a missing next record: it was deleted, or the partition was truncated.
+    /// Handles a missing next record: it was deleted, or the partition was truncated. That is an
+    /// error, unless the options accept lost data. Then, or if the record exists after all, reading
+    /// continues at the nearest existing offset.
     fn out_of_range(&mut self, index: usize) -> Result<(), EngineError> {
         let partition = &self.partitions[index];
         let (topic, number, next) = (partition.topic.clone(), partition.partition, partition.next);

@@ -167,8 +167,9 @@ impl Transactions {
         })
     }
 
-    /// Whether the transaction of an epoch of an earlier run was committed. Fails if the group's
-    /// offset is missing although a transaction was committed.
+    /// Whether the transaction of an epoch of an earlier run was committed; false if the query has
+    /// never committed one. Fails if the group's offset is missing although a transaction was
+    /// committed.
     pub fn is_written(&self, epoch: Epoch) -> Result<bool, EngineError> {
         match self.written_at_start {
             Some(written) => Ok(written > epoch),
@@ -436,7 +437,7 @@ fn is_fenced(producer: &RecordProducer, error: &KafkaError) -> bool {
     )
 }
 
-/// The code of a producer's fatal error, otherwise of `error`.
+/// The code of a producer's fatal error, otherwise of `error`; `None` if that has no code.
 fn code(producer: &RecordProducer, error: &KafkaError) -> Option<RDKafkaErrorCode> {
     let fatal = producer.client().fatal_error();
     fatal.map(|(code, _)| code).or(match error {

@@ -59,7 +59,8 @@ pub fn schema() -> Schema {
     ])
 }
 
-/// The start time of the sequence: the one kept in `folder`, or now.
+/// The start time of the sequence: the one kept in `folder`, or now, which is then kept there.
+/// Without a folder it is always now. A damaged file is an error.
 pub fn start_us(env: &dyn Env, folder: Option<&Path>) -> Result<i64, EngineError> {
     let Some(folder) = folder else { return Ok(env.wall_us()) };
     let path = folder.join("0");

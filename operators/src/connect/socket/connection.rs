@@ -299,8 +299,9 @@ impl Connection {
         length
     }
 
-    /// Sends the peer a number of lines. Bytes that do not fit into the socket are sent with the
-    /// next acknowledgement.
+    /// Sends the peer a number of lines. Bytes that do not fit into the socket are sent by the next
+    /// call, which then drops its own number. So the last number may be unsent if the peer does not
+    /// read its acknowledgements.
     pub(super) fn acknowledge(&mut self, lines: u64) {
         if self.unsent.is_empty() {
             // Writing into memory does not fail.

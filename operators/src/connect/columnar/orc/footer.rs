@@ -319,7 +319,8 @@ fn tree(types: &[Written], id: usize, depth: usize, left: &mut usize) -> Result<
 }
 
 impl Type {
-    /// The SQL type that the column is read as. The error is the name of the unsupported type.
+    /// The SQL type that the column is read as. The error is the name of the unsupported type, of the
+    /// column or of a part of it, or a Spark type that does not parse.
     pub fn data_type(&self) -> Result<DataType, String> {
         let part = |i: usize| self.children[i].1.data_type();
         let long = matches!(self.kind, Kind::Int | Kind::Long | Kind::Timestamp);

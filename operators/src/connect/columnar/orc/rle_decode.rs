@@ -302,7 +302,8 @@ impl Integers {
     }
 }
 
-/// Unpacks values of `width` bits each, most significant bit first.
+/// Unpacks values of `width` bits each, at most 64, most significant bit first. If `bytes` is too
+/// short, the missing bits are 0, or the last values are unchanged.
 fn unpack(bytes: &[u8], width: usize, values: &mut [i64]) {
     match width {
         8 => values.iter_mut().zip(bytes).for_each(|(v, b)| *v = i64::from(*b)),

@@ -64,7 +64,8 @@ impl Codec {
         }
     }
 
-    /// Decompresses a block into `out`. Fails if the result exceeds `limit` bytes.
+    /// Decompresses a block into `out`, replacing its content. Fails if the block is damaged or the
+    /// result exceeds `limit` bytes.
     fn decompress(self, block: &[u8], limit: usize, out: &mut Vec<u8>) -> Result<(), String> {
         let damaged = |error: &dyn std::fmt::Display| format!("a compressed block: {error}");
         let mut read = |reader: &mut dyn Read| {

@@ -116,7 +116,8 @@ impl SinkLog for FileSinkLog {
     }
 }
 
-/// The committed files of a folder. `None` if the folder has no log.
+/// The committed files of a folder, in order of commit, without deleted ones. `None` if the folder
+/// has no log. An error if the log is damaged.
 pub fn committed_files(
     storage: &dyn Storage,
     folder: &Path,

@@ -196,7 +196,8 @@ impl FileSinkConfig {
         Ok(FileSinkLog::new(self.folder.clone(), log, latest))
     }
 
-    /// Opens the sink.
+    /// Opens the sink. Fails if a partition column is missing, or if the format cannot write a
+    /// column. No file is created yet.
     pub fn open(
         &self,
         schema: &Schema,

@@ -169,7 +169,7 @@ impl FileSourceConfig {
         }
     }
 
-    /// Whether bad records are kept in a column of the schema.
+    /// Whether bad records are kept in a column of the schema. Never for Parquet and ORC.
     pub fn keeps_bad_records(&self) -> bool {
         match &self.contents {
             Contents::Records(decoder) => decoder.keeps_bad_records(),

@@ -162,7 +162,8 @@ impl JsonRecords {
         self.next(record, out)
     }
 
-    /// Writes the next row of an array to `out`. Returns false after the last row.
+    /// Writes the next row of an array to `out`, replacing its content. Returns false after the last
+    /// row, and at a malformed element, which ends the array.
     pub fn next(&mut self, record: &[u8], out: &mut Vec<u8>) -> bool {
         out.clear();
         if let Some(end) = self.ends.get(self.given) {

@@ -103,7 +103,8 @@ pub(in crate::connect::file::source) fn decoded(
     Ok(if row.is_empty() { Emitted::Nothing } else { Emitted::Row })
 }
 
-/// Writes the next row of a record that has several.
+/// Writes the next row of a record that has several. Returns `Nothing`, and clears `present`, after
+/// the last one.
 pub(in crate::connect::file::source) fn next_row(
     decoder: &mut Decoder,
     input: &Input,

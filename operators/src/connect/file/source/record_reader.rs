@@ -168,7 +168,8 @@ impl Input {
         self.scanner.reset();
     }
 
-    /// The next record, or `None` at the end of the file.
+    /// The next record, or `None` at the end of the file. An overlong record is skipped and returned
+    /// with its fault, except that an overlong JSON file is read object by object.
     #[inline]
     pub fn record(&mut self) -> io::Result<Option<FoundRecord>> {
         if self.at_start {

@@ -201,7 +201,8 @@ impl SocketSource {
         self.durable_log.as_ref().is_some_and(|journal| journal.replay.is_some())
     }
 
-    /// Stages the next block of the log as if it came from a socket.
+    /// Stages the next block of the log as if it came from a socket, without bytes that are staged
+    /// already. After the last block, ends the replay. Does nothing if no log is replayed.
     fn read_log(&mut self, cx: &StepCx<'_>) -> Result<(), EngineError> {
         let Some(journal) = &mut self.durable_log else { return Ok(()) };
         let Some(mut replay) = journal.replay.take() else { return Ok(()) };

@@ -163,7 +163,8 @@ impl SocketSource {
         }
     }
 
-    /// Polls for clients and readable connections.
+    /// Polls for clients and readable connections, accepts clients and closes idle connections.
+    /// Returns `Progress` if there was anything to do.
     pub(in crate::connect::socket) fn poll_connections(
         &mut self,
         cx: &mut StepCx<'_>,
@@ -398,7 +399,7 @@ impl SocketSource {
     }
 
     /// Logs the last `staged` bytes, which a connection has received. Their lines and the `skipped`
-    /// rejected lines count as stored. Returns the number of these lines.
+    /// rejected lines count as stored. Returns the number of these lines; 0 without a durable log.
     fn keep(&mut self, number: u32, staged: usize, skipped: u64) -> Result<u64, EngineError> {
         let Some(journal) = &mut self.durable_log else { return Ok(0) };
         let position = self.staged.end_position() - staged as u64;
