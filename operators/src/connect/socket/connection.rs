@@ -300,13 +300,20 @@ impl Connection {
     }
 
     /// Sends the peer a number of lines. Bytes that do not fit into the socket are sent by the next
-    /// call, which then drops its own number. So the last number may be unsent if the peer does not
-    /// read its acknowledgements.
+    /// call. While the socket is full, because the peer does not read its acknowledgements, numbers
+    /// are left out.
     pub(super) fn acknowledge(&mut self, lines: u64) {
+        if !self.unsent.is_empty() {
+            self.send_unsent();
+        }
         if self.unsent.is_empty() {
             // Writing into memory does not fail.
             let _ = writeln!(self.unsent, "{lines}");
+            self.send_unsent();
         }
+    }
+
+    fn send_unsent(&mut self) {
         // If the peer has disconnected, the next read reports it.
         let written = self.stream.write(&self.unsent).unwrap_or(0);
         self.unsent.drain(..written);
@@ -319,6 +326,7 @@ mod tests {
     use super::super::framing::Framing;
     use super::*;
     use millstream_engine::mio::net::UnixStream;
+    use std::io::Read;
 
     impl ReadState {
         fn told(&mut self) -> Vec<BadRecord> {
@@ -348,6 +356,29 @@ mod tests {
         }
         assert_eq!((reading.unfinished, staged.len()), (0, 0));
         (lines, reading)
+    }
+
+    #[test]
+    fn a_peer_that_reads_late_gets_the_latest_acknowledgement() {
+        let (mine, mut peer) = UnixStream::pair().unwrap();
+        let mut connection = Connection::new(Stream::Unix(mine), 0, 0);
+        let mut lines = 0;
+        while connection.unsent.is_empty() {
+            lines += 1;
+            connection.acknowledge(lines);
+        }
+        let mut read = |text: &mut Vec<u8>| {
+            let mut buffer = [0; 1 << 16];
+            while let Ok(bytes) = peer.read(&mut buffer) {
+                text.extend_from_slice(&buffer[..bytes]);
+            }
+        };
+        let mut text = Vec::new();
+        read(&mut text);
+        connection.acknowledge(lines + 1);
+        read(&mut text);
+        let text = String::from_utf8(text).unwrap();
+        assert!(text.ends_with(&format!("\n{lines}\n{}\n", lines + 1)), "{lines}");
     }
 
     #[test]
