@@ -167,7 +167,7 @@ fn drop_in_order(order: Vec<usize>, state: State, config: Config) {
 }
 
 #[test]
-fn stop_ends_a_query_whose_output_nobody_reads_and_loses_nothing() {
+fn stop_ends_a_query_with_unread_output_and_loses_nothing() {
     for config in all_configs() {
         for parallelism in [1, 2] {
             let what = format!("{:?}, {:?}, x{parallelism}", config.wait, config.trigger);

@@ -171,7 +171,7 @@ fn every_changed_byte_is_an_error_or_counted_damage_and_changes_no_other_event()
 }
 
 #[test]
-fn reading_goes_on_behind_damage_and_counts_the_events_in_it() {
+fn reading_continues_after_damage_and_counts_the_events_in_it() {
     for &compress in compressions() {
         let events = events(10_000, 1200);
         let whole = written(&events, compress);

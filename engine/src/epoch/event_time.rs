@@ -435,7 +435,7 @@ mod tests {
     }
 
     #[test]
-    fn a_restart_goes_on_and_waits_for_all_inputs() {
+    fn a_restart_continues_at_its_watermark_and_waits_for_all_inputs() {
         let mut time = WatermarkTracker::default();
         let (a, b) = (time.input(0), time.input(0));
         time.resume(ResumedTime { last_ms: 30, next_ms: 40, owes_late_emission: false });

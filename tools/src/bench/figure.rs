@@ -133,7 +133,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_missed_goal_is_told_from_one_that_is_met() {
+    fn missed_goals_and_met_goals_are_distinguished() {
         let figure = |value, goal| Figure::new("", Value::Ns(value)).goal(goal).is_met();
         assert_eq!(figure(2.0, Goal::AtMost(Value::Ns(2.0))), Some(true));
         assert_eq!(figure(2.1, Goal::AtMost(Value::Ns(2.0))), Some(false));

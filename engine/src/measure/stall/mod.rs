@@ -366,7 +366,7 @@ mod tests {
     }
 
     #[test]
-    fn a_blocked_sink_and_a_drain_are_told_apart() {
+    fn blocked_writes_and_long_drains_are_distinguished() {
         begin(0);
         begin_round(1_000 * US);
         record_activity(Activity::Blocked);

@@ -389,7 +389,7 @@ fn poll_for(source: &mut CaptureSource, env: &SimEnv, ns: u64) -> (u64, usize) {
 }
 
 #[test]
-fn a_given_schedule_goes_on_after_a_restart() {
+fn a_given_schedule_continues_after_a_restart() {
     const MS: u64 = 1_000_000;
     let mut recorder = Recorder::new(false);
     (0..10).for_each(|n| recorder.data(0, format!("{n}\n").as_bytes()));

@@ -342,7 +342,7 @@ fn bytes_cut_by_the_snap_length_are_a_gap_unless_retransmitted() {
 }
 
 #[test]
-fn fragments_are_put_together_in_any_order_and_counted_when_one_is_missing() {
+fn fragments_are_reassembled_in_any_order_and_counted_if_one_is_missing() {
     let payload = udp((5, 6), &(0..300u32).map(|n| n as u8).collect::<Vec<_>>());
     let (from, to) = ([10, 0, 0, 1], [10, 0, 0, 2]);
     let part = |id, a: usize, b: usize| {
