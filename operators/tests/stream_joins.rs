@@ -140,7 +140,7 @@ fn a_row_that_is_expired_on_arrival_matches_and_is_evicted() {
 
 #[test]
 fn rows_of_a_batch_match_each_other() {
-    // The rows have different lengths, so that wrong reuse of a buffer would be visible.
+    // The rows have different values, so that wrong reuse of a buffer would be visible.
     let sql = "SELECT l.k, l.v, r.v FROM l JOIN r ON l.k = r.k";
     let l: Vec<Event> = (0..50).map(|v| event(v % 3, 100, v)).collect();
     let r: Vec<Event> = (0..40).map(|v| event(v % 3, 100, 1000 + v)).collect();

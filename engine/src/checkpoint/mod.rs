@@ -643,8 +643,9 @@ impl Checkpoint {
         log_entry::write(self.env.storage(), &self.path("offsets", epoch), lines)
     }
 
-    /// Writes `commits/N`. Then removes state files that it replaces, and the offsets and the commit
-    /// of the epoch `RETAINED_EPOCHS` before. A removal may fail: the next start repeats it.
+    /// Writes `commits/N`. Then removes the state files that compaction has replaced since the last
+    /// commit, and the offsets and the commit of the epoch `RETAINED_EPOCHS` before. A removal may
+    /// fail: the next start repeats it.
     pub fn write_commit(
         &mut self,
         epoch: Epoch,

@@ -46,7 +46,9 @@ thread_local! {
     static TURN: Cell<YieldPacing> = const { Cell::new(YieldPacing::NEW) };
 }
 
-/// Yields the core if a worker is waiting for it. Call this after each piece of work.
+/// Counts a piece of work of this thread, and yields the core if it is time to: after every piece
+/// while yields are short, after up to [`MAX_PIECES`] pieces while they show that the core is busy.
+/// Call this after each piece of work.
 pub(crate) fn yield_to_worker() {
     let mut turn = TURN.get();
     if turn.is_over() {

@@ -1,8 +1,9 @@
 //! The CPUs of a machine with their hyper-thread siblings and NUMA nodes, and the CPU quota of this
 //! process.
 //!
-//! Everything is read below a root folder, so that tests can provide a machine. A file that cannot
-//! be read is taken as the simplest machine: one node, no siblings, no quota.
+//! Topology and quota are read below a root folder, so that tests can provide a machine; the caller
+//! passes the affinity mask. Where a file cannot be read or parsed, the simplest machine is assumed:
+//! the CPU is on node 0 and has no siblings, and there is no quota.
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};

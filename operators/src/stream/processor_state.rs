@@ -199,8 +199,9 @@ impl ChangeWriter<'_> {
         begin_key(self.key, (state + 1) as u16, &mut self.buffer.key)
     }
 
-    /// Records a value and adds its approximate memory to the total. Returns that memory. Fails if
-    /// the value cannot be encoded; it is encoded only if changes are recorded.
+    /// Records a value under the entry key in the buffer, which [`begin`](Self::begin) must have
+    /// started, and adds its approximate memory to the total. Returns that memory. Fails if the
+    /// value cannot be encoded; it is encoded only if changes are recorded.
     fn put<V: Serialize>(
         &mut self,
         slot: &mut StateSlot,
@@ -220,7 +221,8 @@ impl ChangeWriter<'_> {
         Ok(memory)
     }
 
-    /// Deletes the entry whose key was begun, and subtracts the memory of its value.
+    /// Deletes the entry whose key is in the buffer, which [`begin`](Self::begin) must have started.
+    /// Subtracts the memory of its value, and one from the number of parts.
     fn erase(&mut self, memory: u32) {
         self.log.delete(&mut StateSlot::default(), self.hash, &self.buffer.key);
         *self.parts -= 1;

@@ -251,7 +251,8 @@ impl Drop for Scratch {
     }
 }
 
-/// Adds a step's rows to all sources.
+/// Adds a step's rows to the sources that the step names. Fails if there is no source of a name, or
+/// if a value does not fit its column. Then the sources named earlier have got their rows.
 fn add(step: &Json, streams: &[(String, MemoryStream)]) -> Result<(), String> {
     for (name, rows) in step["add"].as_object().into_iter().flatten() {
         let found = streams.iter().find(|(stream, _)| stream == name);

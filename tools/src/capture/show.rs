@@ -12,7 +12,7 @@ use millstream_engine::capture::{
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
-/// Number of bars in the chart of bytes over time.
+/// Half the maximum number of bars in the chart of bytes over time.
 const STEPS: usize = 60;
 /// Maximum number of connections that are counted individually.
 const CONNECTIONS_MAX: usize = 1 << 17;

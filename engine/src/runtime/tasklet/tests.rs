@@ -242,7 +242,8 @@ fn an_inlet_that_ends_does_not_move_the_watermark() {
     }
 }
 
-/// An inlet is not read before the markers of the inlets before it, even if only it has records.
+/// With `one_after_another`, an inlet is not read before the inlets before it have delivered their
+/// markers, even if no other inlet has records.
 #[test]
 fn inlets_are_drained_in_turn_up_to_their_markers() {
     let waker = Waker::noop();

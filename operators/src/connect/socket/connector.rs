@@ -87,7 +87,8 @@ impl Connector {
         Self { name, targets, at: 0, is_stale, state, backoff_ns: BACKOFF_FIRST_NS }
     }
 
-    /// Waits before the next attempt.
+    /// Schedules the next attempt, without blocking, and doubles the delay of the attempt after it,
+    /// up to [`MAX_BACKOFF_NS`].
     pub(super) fn back_off(&mut self, cx: &mut StepCx<'_>) {
         // Half of the delay is random, so that the clients of a sender do not all reconnect at the
         // same time.

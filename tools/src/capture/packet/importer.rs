@@ -23,10 +23,13 @@ pub(crate) struct Progress {
     pub data_bytes: u64,
 }
 
-/// The state of the datagrams between two endpoints.
+/// The identity of a UDP flow: the datagrams between two endpoints, each an address and a port.
 #[derive(Clone, Copy)]
 struct Flow {
+    /// The number of the connection that stands for the flow in the capture.
     number: u32,
+    /// Whether endpoint A, the sender of the flow's first datagram, is the `low` end of the flow's
+    /// [`Tuple`].
     a_is_low: bool,
 }
 

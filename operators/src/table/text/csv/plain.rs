@@ -36,7 +36,10 @@ pub(super) struct PlainSplitter {
 }
 
 impl PlainSplitter {
-    /// Creates a splitter. Returns `None` if the separator alone does not determine the fields.
+    /// Creates a splitter. Returns `None` if the dialect needs the exact parser for all records:
+    /// the separator has several characters; the separator, the quote, the first character of the
+    /// file's line end or `new_line` is not ASCII; the separator equals the quote or one of the
+    /// line ends; or white space is trimmed.
     pub(super) fn new(dialect: &Dialect, line_end: LineEnd) -> Option<Self> {
         let [separator] = dialect.separator[..] else { return None };
         let separator = ascii(separator)?;

@@ -269,7 +269,8 @@ fn ignorable() -> CharSet {
     given("Cf").union(&CharSet::new(vec![(0, 8), (0xe, 0x1b), (0x7f, 0x9f)]))
 }
 
-/// The set of a class whose name is `java` and the name of a method of `java.lang.Character`.
+/// The set of a class such as `javaLowerCase`: `java` followed by the name of a method of
+/// `java.lang.Character` without its `is`.
 fn java(name: &str) -> Option<CharSet> {
     Some(match name.strip_prefix("java")? {
         "LowerCase" => given("Lowercase"),

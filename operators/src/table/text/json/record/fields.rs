@@ -119,9 +119,9 @@ impl Fields {
         self.order[behind].set(index);
     }
 
-    /// Finds a field by its name: the last one, if several fields have the name. Usually the next
-    /// field of the schema, at `behind`, is tried first, because most writers preserve the order of
-    /// fields.
+    /// Finds a field by its name: the last one, if several fields have the name. If all names are
+    /// distinct, the field at `behind`, the next one of the schema, is tried first, because most
+    /// writers preserve the order of fields.
     #[inline]
     pub fn find(&self, name: &[u8], behind: usize) -> Option<usize> {
         let is_named = |member: &Member| member.name.as_bytes() == name;
