@@ -60,8 +60,8 @@ pub(crate) struct ExplainArgs {
 /// The most bytes of a job file.
 const JOB_BYTES_MAX: u64 = 64 << 20;
 
-/// Reads a job from a file, or from standard input for `-`. A pipe is fine, but a device such as
-/// `/dev/zero` would never end.
+/// Reads a job from a file, or from standard input for `-`. Fails if it is not UTF-8, or has more
+/// than [`JOB_BYTES_MAX`] bytes: a device such as `/dev/zero` would never end.
 pub(crate) fn read(path: &Path) -> Result<String, Failure> {
     let fails = |error| Failure::Wrong(format!("JOB_FILE_UNREADABLE: {}: {error}", path.display()));
     let source: Box<dyn Read> = match path.as_os_str() == "-" {

@@ -1,4 +1,4 @@
-//! The mapping from SQL types to Arrow types, through which both formats are read and written.
+//! The mapping from SQL types to Arrow types, through which Parquet and ORC are read and written.
 
 use crate::table::types::DataType;
 use arrow_schema::{DataType as Arrow, Field as ArrowField, Fields, TimeUnit};

@@ -54,7 +54,8 @@ pub fn local_path<'p>(name: &str, path: &'p str) -> PlanResult<&'p str> {
     }
 }
 
-/// Decodes `%41` to `A`. Invalid codes stay as they are.
+/// Decodes `%41` to `A`. Invalid codes stay as they are; a result that is not valid UTF-8 gets
+/// replacement characters.
 pub fn percent_decoded(text: &str) -> String {
     let bytes = text.as_bytes();
     let mut out = Vec::with_capacity(bytes.len());

@@ -69,7 +69,7 @@ impl Deliveries {
     }
 }
 
-/// Receives the acknowledgements of a producer.
+/// Receives the delivery reports of a producer: acknowledgements and errors.
 pub struct Context(pub Arc<Deliveries>);
 
 impl ClientContext for Context {}

@@ -121,8 +121,8 @@ pub enum Node {
     Chain(Vec<Resolved>),
     /// In a [`Node::Chain`], the result of the previous part.
     Carried,
-    /// A run of operands of one associative operator. The operands are evaluated as a balanced tree
-    /// but printed left-associatively, as the user wrote them.
+    /// A run of operands of one associative operator: their number, and a balanced tree of them,
+    /// which is evaluated. They are printed left-associatively, as the user wrote them.
     Run(usize, Box<Resolved>),
     /// A lambda variable, by its position among the variables in scope.
     Variable(usize, String),

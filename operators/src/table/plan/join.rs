@@ -61,8 +61,9 @@ pub fn both(left: &Scope, right: &Scope) -> Scope {
     Scope::new(left.columns.iter().chain(&right.columns).cloned().collect())
 }
 
-/// Resolves an expression over two inputs. A name refers to a column of `inner` if there is one. In
-/// the result, the columns of `outer` come first.
+/// Resolves an expression over two inputs. A name that cannot be resolved in `inner` is resolved in
+/// `outer`. If that fails too, the error of `inner` is returned. In the result, the columns of
+/// `outer` come first.
 pub fn resolve_correlated(expr: &Expr, outer: &Scope, inner: &Scope) -> PlanResult<Resolved> {
     let width = outer.columns.len();
     let of_outer = |part: &Expr| resolve_with(part, outer, &mut |_| Ok(None));
@@ -306,7 +307,8 @@ pub fn placed(mut plan: Plan, place: Place) -> Plan {
     plan
 }
 
-/// Fails if a join is not supported on a stream.
+/// Fails if the plan has a join that is not supported on a stream, or a union of a stream and a
+/// table.
 pub fn check(plan: &Plan) -> PlanResult<()> {
     if let Plan::Join(join) = plan {
         check_sides(join).map_err(|error| error.at(join.place))?;

@@ -151,7 +151,9 @@ impl Broker {
         self.consumer.fetch_watermarks(topic, partition, TIMEOUT).map_or(-1, |(_, high)| high)
     }
 
-    /// Sends records in order, each acknowledged before the next.
+    /// Executes the entries of a list in order, each completely before the next: sends a record, in
+    /// the transaction `txn` if it names one; commits or aborts a transaction; or waits until a topic
+    /// is compacted.
     pub fn produce(&self, records: &Json) -> Result<(), String> {
         for record in records.as_array().into_iter().flatten() {
             if let Some(name) = record["commit"].as_str().or(record["abort"].as_str()) {

@@ -86,7 +86,8 @@ impl Hasher for Fold {
     }
 }
 
-/// A bounded table by four-tuple, which evicts entries that are not used.
+/// A bounded table by four-tuple. When [`GENERATION`] entries were added or used since the last
+/// eviction, an insertion evicts those that were not.
 pub(super) struct Generations<V> {
     young: HashMap<Tuple, V, BuildHasherDefault<Fold>>,
     old: HashMap<Tuple, V, BuildHasherDefault<Fold>>,
@@ -175,7 +176,8 @@ pub(super) struct Connections {
 }
 
 impl Connections {
-    /// Processes a packet. `next_number` is the number of the next new connection.
+    /// Processes a packet. `next_number` is the number of the next new connection, and is incremented
+    /// when one begins.
     pub(super) fn packet<S: EventSink>(
         &mut self,
         tuple: Tuple,
@@ -202,7 +204,8 @@ impl Connections {
         next_number: &mut u32,
         out: &mut Output<S>,
     ) -> Result<u32, Ended> {
-        // The client is the endpoint that sends the SYN, or that receives the answer to one.
+        // Endpoint A is the client: the one that sends the SYN, or that receives the answer to one.
+        // Without a SYN it is not known, and A is the sender of the first packet.
         let is_opening = packet.is_syn && !packet.is_reset;
         let a_is_low = is_low != (is_opening && packet.acknowledges.is_some());
         let number = *next_number;

@@ -74,7 +74,8 @@ pub(crate) struct Counts {
     /// Gaps that were reported for lack of memory, before the other endpoint had acknowledged the
     /// bytes.
     pub gaps_forced: u64,
-    /// Connections that were dropped for lack of memory. If they continue, they count as new ones.
+    /// Open connections and UDP flows that were dropped because too many were tracked. If they
+    /// continue, they count as new ones.
     pub connections_evicted: u64,
 }
 

@@ -19,7 +19,9 @@ const PROGRESS_PACKETS: u64 = 4096;
 pub(crate) struct Progress {
     /// Number of bytes read from the current file, after decompression.
     pub file_bytes: u64,
+    /// Number of packets of all files so far.
     pub packets: u64,
+    /// Number of payload bytes of all files so far.
     pub data_bytes: u64,
 }
 
@@ -69,8 +71,8 @@ impl<S: EventSink> Importer<S> {
         &self.out.counts
     }
 
-    /// Reads a file to its end, or to its first damage. `progress` is called from time to time, and
-    /// ends the import by returning false.
+    /// Reads a file to its end, or to its first damage, which is returned. `progress` is called after
+    /// every [`PROGRESS_PACKETS`] packets, and ends the reading of the file by returning false.
     pub(crate) fn read(
         &mut self,
         input: impl Read,

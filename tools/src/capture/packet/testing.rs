@@ -102,7 +102,7 @@ impl Default for Pcap {
 }
 
 impl Pcap {
-    /// A file with these frames.
+    /// A file with these frames, each cut to the snap length, at intervals of `step_us`.
     pub(super) fn file(&self, frames: &[Vec<u8>]) -> Vec<u8> {
         let word = |n: u32| if self.is_big { n.to_be_bytes() } else { n.to_le_bytes() };
         let mut file = word(if self.is_ns { 0xA1B2_3C4D } else { 0xA1B2_C3D4 }).to_vec();

@@ -10,7 +10,8 @@ use std::sync::Mutex;
 use std::sync::mpsc::{Receiver, RecvTimeoutError, sync_channel};
 use std::time::{Duration, Instant};
 
-/// The level of a measurement is its maximum within this time, which is as long as a few epochs.
+/// The level of a measurement is its maximum within this time, for latency the median of the 99th
+/// percentiles. It is as long as a few epochs.
 const WINDOW: Duration = Duration::from_secs(2);
 /// Number of samples that a level needs.
 const SAMPLES: usize = 10;
@@ -221,14 +222,14 @@ impl Process {
         level
     }
 
-    /// The highest level since the last call.
+    /// The highest level since the last call or pause, with the resident memory now.
     pub fn peak(&mut self) -> Level {
         let mut highest = std::mem::take(&mut self.highest);
         highest.rss = highest.rss.max(resident(self.child.id()));
         highest
     }
 
-    /// Pauses the process for some time.
+    /// Pauses the process for some time, and discards all samples.
     pub fn pause(&mut self, time: Duration) -> Result<(), String> {
         let pid = self.child.id();
         signal("-STOP", pid)?;

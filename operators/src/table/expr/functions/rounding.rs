@@ -54,7 +54,7 @@ fn wanted(digits: Option<&Resolved>) -> Option<i64> {
     }
 }
 
-/// Folds a constant expression to a literal.
+/// Folds a constant expression to a literal. Any other expression is returned unchanged.
 fn literal(arg: Resolved) -> Resolved {
     let semantics = Semantics { ansi: Rules::current().ansi, ..Semantics::default() };
     let folded = fold(arg.clone(), semantics);

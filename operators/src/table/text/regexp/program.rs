@@ -57,8 +57,9 @@ pub enum Op {
     Enter(usize),
     /// Ends one iteration of the loop with this index.
     Round(usize),
-    /// Repeats a body, which ends with `Accept`, without backtracking into an iteration. The group
-    /// captures the last iteration.
+    /// Repeats a body, which ends with `Accept`, without backtracking into an iteration. Unless the
+    /// repetition is possessive, backtracking may change the number of iterations. The group, if
+    /// there is one, captures the last iteration.
     Each {
         body: usize,
         times: Times,
