@@ -6,6 +6,7 @@
 #![cfg(feature = "kafka")]
 
 use futures_executor::block_on;
+use millstream::connect::kafka::probe::examine;
 use millstream::session::{Session, StreamingQuery, Trigger};
 use millstream::{Config, WaitProfile};
 use millstream_engine::checkpoint::offset::Offset as Position;
@@ -371,4 +372,21 @@ fn progress_names_the_topics_and_how_far_the_query_is_behind() {
         assert_eq!(source["metrics"]["maxOffsetsBehindLatest"], "0");
         assert_eq!(all[0].to_json()["sources"][0]["startOffset"], serde_json::Value::Null);
     }
+}
+
+#[test]
+#[ignore = "needs a Kafka broker"]
+fn a_cluster_is_examined_and_left_as_it_was() {
+    let fixture = Fixture::new();
+    let options = vec![("kafka.bootstrap.servers".to_string(), fixture.servers.clone())];
+    let report = examine(&options, 20).unwrap();
+    assert_eq!((report.acknowledged_ns.len(), report.round_trip_ns.len()), (20, 20));
+    assert!(report.topics >= 2, "those of the fixture");
+    let clock = report.clock.unwrap();
+    assert!(clock.ahead_ms.abs() <= clock.error_ms, "the broker is on this machine: {clock:?}");
+    let flush = report.settings.iter().find(|one| one.name == "log.flush.interval.messages");
+    assert!(flush.unwrap().value.is_some());
+    let metadata = fixture.admin().inner().fetch_metadata(None, TIMEOUT).unwrap();
+    let left = metadata.topics().iter().filter(|topic| topic.name().contains("millstream-doctor"));
+    assert_eq!(left.count(), 0);
 }

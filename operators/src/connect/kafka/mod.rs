@@ -7,6 +7,7 @@ mod consumer;
 mod deliveries;
 mod offsets;
 pub mod options;
+pub mod probe;
 mod records;
 pub mod sink;
 pub mod source;

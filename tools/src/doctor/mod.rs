@@ -1,5 +1,8 @@
 //! `millstream doctor`: how this machine affects latency, and whether it is fit for measuring it.
 
+#[cfg(feature = "kafka")]
+mod kafka;
+
 use crate::failure::Failure;
 use crate::latency_format::{median, time};
 use crate::stdout::say;
@@ -17,7 +20,9 @@ use std::time::{Duration, Instant};
 #[derive(ClapArgs)]
 #[command(after_help = "Examples:\n  \
     millstream doctor\n  \
-    millstream doctor --dir /var/lib/wordcount      # where checkpoints will be\n\n\
+    millstream doctor --dir /var/lib/wordcount      # where checkpoints will be\n  \
+    millstream doctor --kafka localhost:9092        # also the cluster: reachability, round trip\n  \
+    millstream doctor --kafka broker:9093 --kafka-option security.protocol=ssl\n\n\
     Exit codes: 0 fit for measuring, 1 not fit (a line marked NO), 2 invalid command line. The \
     check\n\
     takes a few seconds, spins on each core in turn, and writes 4 KiB into the folder.")]
@@ -25,6 +30,13 @@ pub(crate) struct Args {
     /// The folder of a checkpoint; by default the system's temporary folder
     #[arg(long)]
     dir: Option<PathBuf>,
+    /// Also examine a Kafka cluster: 200 records are sent to a topic of its own, which is deleted
+    /// afterwards
+    #[arg(long, value_name = "HOST:PORT")]
+    kafka: Option<String>,
+    /// An option of the Kafka client, such as `security.protocol=ssl`. May be repeated
+    #[arg(long, value_name = "NAME=VALUE", requires = "kafka")]
+    kafka_option: Vec<String>,
     /// Print one JSON object
     #[arg(long)]
     json: bool,
@@ -66,6 +78,7 @@ struct Finding {
     means: String,
 }
 
+/// Creates a finding. `means` is its effect on latency.
 fn finding(what: &'static str, found: String, verdict: Verdict, means: &str) -> Finding {
     Finding { what, found, verdict, means: means.to_string() }
 }
@@ -308,6 +321,17 @@ fn write_durably(path: &Path, times: usize, took: &mut Histogram<u64>) -> std::i
     Ok(())
 }
 
+#[cfg(feature = "kafka")]
+fn cluster(servers: &str, options: &[String]) -> Result<Vec<Finding>, Failure> {
+    kafka::findings(servers, options)
+}
+
+#[cfg(not(feature = "kafka"))]
+fn cluster(_: &str, _: &[String]) -> Result<Vec<Finding>, Failure> {
+    let reason = "this program was built without the feature kafka";
+    Err(Failure::Wrong(format!("--kafka: {reason}. Build it with `--features kafka`")))
+}
+
 /// Runs all checks and prints the results.
 pub(crate) fn run(args: &Args) -> Result<(), Failure> {
     let dir = args.dir.clone().unwrap_or_else(std::env::temp_dir);
@@ -318,6 +342,9 @@ pub(crate) fn run(args: &Args) -> Result<(), Failure> {
     all.extend(huge_pages());
     all.extend(frequency());
     all.push(durability(&dir)?);
+    if let Some(servers) = &args.kafka {
+        all.extend(cluster(servers, &args.kafka_option)?);
+    }
     let worst = all.iter().map(|finding| finding.verdict).max().unwrap_or(Verdict::Good);
     if args.json {
         let json = |finding: &Finding| {
