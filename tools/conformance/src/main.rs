@@ -27,6 +27,8 @@ use case::{Case, LateRows, Outcome};
 use millstream::table::plan::order_dependence::OrderDependence;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
+#[cfg(feature = "kafka")]
+use std::sync::atomic::{AtomicUsize, Ordering};
 
 /// The numbers of instances of each operator.
 const PARALLELISM: [usize; 3] = [1, 2, 3];
@@ -168,10 +170,28 @@ fn main() -> ExitCode {
 
 #[cfg(feature = "kafka")]
 fn kafka_cases(files: &[PathBuf], servers: &str) -> ExitCode {
-    let (mut passed, mut failed, mut skipped) = (0, 0, 0);
-    for (number, file) in files.iter().enumerate() {
-        let name = file.file_stem().map(|s| s.to_string_lossy().into_owned()).unwrap_or_default();
-        match kafka::run_file(file, servers, number) {
+    /// Cases that run at once. Most of the time a case waits for the broker, or for a time-out.
+    const THREADS: usize = 8;
+    let next = AtomicUsize::new(0);
+    let run = || {
+        let mut outcomes = Vec::new();
+        loop {
+            let number = next.fetch_add(1, Ordering::Relaxed);
+            let Some(file) = files.get(number) else { return outcomes };
+            outcomes.push((number, kafka::run_file(file, servers, number)));
+        }
+    };
+    let mut outcomes: Vec<(usize, Outcome)> = std::thread::scope(|scope| {
+        let threads: Vec<_> = (0..THREADS).map(|_| scope.spawn(run)).collect();
+        // A thread that panics has printed why; its cases are missing below.
+        threads.into_iter().flat_map(|thread| thread.join().unwrap_or_default()).collect()
+    });
+    outcomes.sort_by_key(|(number, _)| *number);
+    let (mut passed, mut skipped) = (0, 0);
+    let mut failed = files.len() - outcomes.len();
+    for (number, outcome) in outcomes {
+        let name = files[number].file_stem().unwrap_or_default().to_string_lossy();
+        match outcome {
             Outcome::Passed => passed += 1,
             Outcome::Failed(why) => {
                 failed += 1;
