@@ -19,6 +19,9 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
+/// Number of records that are sent before the times are taken: the partition of a new topic has no
+/// leader at first.
+const WARM_UP: usize = 20;
 /// The settings of a broker that can cost latency.
 const SETTINGS: [&str; 8] = [
     "log.flush.interval.messages",
@@ -137,8 +140,8 @@ struct Trip {
 }
 
 /// Examines the cluster of `kafka.bootstrap.servers`. The options are those of a Kafka sink, such as
-/// `kafka.security.protocol`. Sends `records` records, one after the other, to a topic of its own,
-/// and reads them. The topic is created before and deleted afterwards.
+/// `kafka.security.protocol`. Sends `records` records after a warm-up, one after the other, to a
+/// topic of its own, and reads them. The topic is created before and deleted afterwards.
 ///
 /// # Errors
 /// `KAFKA_FAILED` if no broker answers, or if the user may not create, write or read a topic.
@@ -206,7 +209,7 @@ fn trips(client: &Client, topic: &str, records: usize) -> KafkaResult<Vec<Trip>>
     let context = Context(acknowledgements.clone());
     let producer = BaseProducer::from_config_and_context(&client.config(), context)?;
     let mut trips = Vec::with_capacity(records);
-    for number in 0..records as u64 {
+    for number in 0..(WARM_UP + records) as u64 {
         let payload = number.to_be_bytes();
         let (sent, sent_us) = (Instant::now(), wall_us());
         let record: BaseRecord<'_, [u8], [u8]> = BaseRecord::to(topic).payload(&payload);
@@ -238,7 +241,9 @@ fn trips(client: &Client, topic: &str, records: usize) -> KafkaResult<Vec<Trip>>
         let nanos = |time: Option<Duration>| time.unwrap_or_default().as_nanos() as u64;
         let (acknowledged_ns, read_ns) = (nanos(acknowledged), nanos(read));
         let clock = clock.map(|(broker_ms, _)| difference(sent_us, acknowledged_ns, broker_ms));
-        trips.push(Trip { acknowledged_ns, read_ns, clock });
+        if number >= WARM_UP as u64 {
+            trips.push(Trip { acknowledged_ns, read_ns, clock });
+        }
     }
     Ok(trips)
 }
