@@ -331,8 +331,8 @@ proptest! {
     }
 }
 
-/// A window with many records and a function with many results delay other records by one step
-/// only, and a marker does not split the results of a window.
+/// A function with many results per window emits each of them once, and the state of the closed
+/// windows is removed.
 #[test]
 fn a_window_with_many_records() {
     let many = 20_000;

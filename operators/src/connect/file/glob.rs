@@ -137,7 +137,8 @@ fn set(chars: &mut std::str::Chars<'_>) -> Result<Part, String> {
     Ok(Part::Set { negated, ranges })
 }
 
-/// Expands `a{b,c}d` to `abd` and `acd`. The error describes unbalanced braces.
+/// Expands `a{b,c}d` to `abd` and `acd`. The error describes unbalanced braces, or more than
+/// [`ALTERNATIVES_MAX`] alternatives.
 fn alternatives(text: &str) -> Result<Vec<String>, String> {
     let mut pending = vec![text.to_string()];
     let mut done = Vec::new();

@@ -36,7 +36,8 @@ pub struct Inference {
 }
 
 /// The narrowest type that fits all values of a column. Spark's order: INT, BIGINT, DECIMAL,
-/// DOUBLE, TIMESTAMP, DATE, STRING; VOID if all are NULL.
+/// DOUBLE, TIMESTAMP, DATE, STRING; VOID if all are NULL. STRING if there are no values, and for
+/// values that are not NULL if types are not inferred.
 pub fn type_of<'v>(values: impl Iterator<Item = &'v str>, inference: Inference) -> DataType {
     let own = |value: &str| match value {
         NULL_PARTITION => DataType::Null,

@@ -236,7 +236,8 @@ impl Connection {
         received
     }
 
-    /// Buffers bytes of an unfinished line.
+    /// Buffers bytes of an unfinished line. A line that becomes too long is rejected; further bytes of
+    /// a rejected line are only counted.
     fn keep_partial(&mut self, bytes: &[u8], reading: &mut ReadState) {
         if bytes.is_empty() {
             return;

@@ -50,7 +50,8 @@ pub trait StatefulProcessor: Clone + Send + 'static {
 
     /// Called with a row of the initial state
     /// ([`with_initial_state`](crate::session::GroupedData::with_initial_state)), before the first rows
-    /// of its key. A processor without this function cannot have an initial state.
+    /// of its key, and also if its key never gets rows. It is not called in a run that continues from a
+    /// committed epoch. A processor without this function cannot have an initial state.
     fn handle_initial_state(
         &mut self,
         key: &[Value],
@@ -67,7 +68,7 @@ pub trait StatefulProcessor: Clone + Send + 'static {
 
     /// Called when a timer of the key has fired. `timer_ms` is the timer's time in milliseconds
     /// since 1970. The timer is already removed. If a timer that is set during the call is already
-    /// due, that timer fires with the next batch.
+    /// due, that timer fires with the next batch; in continuous mode it fires without waiting.
     fn handle_expired_timer(
         &mut self,
         key: &[Value],

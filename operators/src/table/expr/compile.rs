@@ -62,7 +62,8 @@ impl From<Box<EvalError>> for EngineError {
 /// The result of evaluating an expression for a record; `None` is NULL.
 pub type Eval<T> = Result<Option<T>, Box<EvalError>>;
 
-/// The maximum length of an error's reason, in bytes. The reason quotes values, which may be long.
+/// The maximum length of an error's reason, in bytes, without the note that says how long a cut reason
+/// was. The reason quotes values, which may be long.
 const REASON_BYTES_MAX: usize = 1 << 10;
 
 /// Builds an error. A reason that is too long is cut.

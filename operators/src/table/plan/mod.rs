@@ -238,7 +238,8 @@ pub enum Plan {
     Project(Box<Plan>, Vec<(Resolved, String)>),
     /// The rows for which the condition is true.
     Filter(Box<Plan>, Resolved),
-    /// The input's columns and those of a generator, one row per element.
+    /// The input's columns and those of a generator, one row per element. With OUTER, an input row
+    /// without elements gives one row, with NULLs.
     Generate(Box<Plan>, Generator),
     /// Groups rows by keys, and computes aggregates for each group.
     Aggregate(Box<Plan>, Vec<(Resolved, String)>, Vec<AggregateCall>),

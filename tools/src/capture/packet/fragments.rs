@@ -151,7 +151,7 @@ impl Fragments {
         Some(Whole { protocol: entry.protocol, data, length: total })
     }
 
-    /// Drops all incomplete payloads.
+    /// Drops all payloads. The packets of incomplete ones are counted as skipped.
     pub(super) fn finish(&mut self, counts: &mut Counts) {
         while let Some((key, _)) = self.order.pop_front() {
             self.remove(&key, counts);

@@ -100,7 +100,7 @@ impl SocketSource {
     ) -> Result<(), EngineError> {
         let Some(mut connection) = self.connections.remove(slot) else { return Ok(()) };
         self.counts.ended(how);
-        // A last line without an end becomes a record now.
+        // A last line without an end becomes a record now, unless the peer may return.
         self.ingest = match &mut self.reading.recorder {
             Some(recorder) => {
                 recorder.ended(connection.recorded, how == ConnectionEnd::Reset);

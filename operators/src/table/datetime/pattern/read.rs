@@ -59,7 +59,8 @@ impl Parsed {
     }
 }
 
-/// Parses a text. `None` if the items do not match the whole text.
+/// Parses a text. `None` if the items do not match the whole text, or if the fields do not make a
+/// valid time.
 pub(super) fn read(items: &[Item], text: &str) -> Option<Parsed> {
     let mut fields = Fields::default();
     let rest = sequence(items, text, &mut fields)?;

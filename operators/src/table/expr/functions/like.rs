@@ -59,11 +59,12 @@ enum Unit {
 /// used.
 const TRIALS_MAX: usize = 1 << 14;
 
-/// A piece of a pattern: the part between two `%`.
+/// A piece of a pattern: a part without `%`, between two of them or at an end of the pattern.
 #[derive(Debug)]
 enum Piece {
     /// A literal piece without `_`.
     Plain(Box<Finder<'static>>),
+    /// A piece with `_`, and the search for it in long texts.
     Units(Vec<Unit>, Box<Search>),
 }
 

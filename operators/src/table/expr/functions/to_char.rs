@@ -477,7 +477,8 @@ fn digit(c: char) -> Option<char> {
     char::from_digit((code - range.0) % 10, 10)
 }
 
-/// Consumes digits, white space between them and, if allowed, grouping commas. Returns the groups.
+/// Consumes digits, white space before, between and after them and, if allowed, grouping commas.
+/// Returns the digits of each group; one empty group if there are none.
 fn digits(rest: &mut &str, commas: bool) -> Vec<String> {
     let mut groups = vec![String::new()];
     while let Some(c) = rest.chars().next() {

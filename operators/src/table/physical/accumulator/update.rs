@@ -122,7 +122,7 @@ fn add_last(
     Ok(())
 }
 
-/// Adds a record to `max_by` or `min_by`.
+/// Adds a record to `max_by` or `min_by`. A record whose ordering key is NULL is ignored.
 fn add_by(
     (value, by): (&CellFn, &CellFn),
     (data_type, want): (&DataType, Ordering),

@@ -53,7 +53,7 @@ struct Entry {
     is_removed: bool,
     /// The heap memory of the accumulators, in bytes.
     owned: usize,
-    /// The checkpoint parts of growing values; `None` without a checkpoint.
+    /// The checkpoint parts of growing values; `None` if there are none, or without a checkpoint.
     parts: Option<Box<GroupParts>>,
 }
 
