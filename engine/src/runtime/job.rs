@@ -597,14 +597,14 @@ impl RunningJob {
         self.own.contains(&std::thread::current().id())
     }
 
-    /// Blocks until all data that was available at the call is processed and committed.
+    /// Blocks until all data that was available at the call is processed and committed, or until the
+    /// job ends, and then returns its outcome. Fails on a thread of the job itself.
     pub fn process_all_available(&self) -> Result<(), EngineError> {
         self.process_all_unless(|| None)
     }
 
     /// Like [`process_all_available`](Self::process_all_available), but calls `give_up` every
-    /// `LOOK_AGAIN` and returns its error if there is one. If the job ends meanwhile, returns the
-    /// job's outcome.
+    /// `LOOK_AGAIN` and returns its error if there is one.
     pub fn process_all_unless(
         &self,
         mut give_up: impl FnMut() -> Option<EngineError>,

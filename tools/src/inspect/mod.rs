@@ -298,8 +298,8 @@ fn print_log(folder: &Path, damage: &mut Damage) {
     }
 }
 
-/// Prints a line per key: its columns, `=>`, its values. For a join, first prints the number of
-/// rows of each side.
+/// Prints a line per key: its columns, `=>`, its values. For a join of two streams, first prints a
+/// summary of each side. Prints nothing if the state is damaged.
 fn print_state(
     operator: usize,
     shape: &QueryDescription,

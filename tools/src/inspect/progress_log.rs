@@ -46,7 +46,8 @@ pub(super) struct ProgressLog {
     pub others: u64,
 }
 
-/// Whether a file contains JSON lines. Captures and checkpoint files start with other bytes.
+/// Whether a path is a file whose first byte is `{`, which is taken for JSON lines. Captures and
+/// checkpoint files start with other bytes.
 pub(super) fn is_progress(path: &Path) -> bool {
     let mut first = [0];
     let read = path.is_file().then(|| File::open(path).ok()?.read_exact(&mut first).ok()).flatten();

@@ -97,8 +97,9 @@ impl<C: 'static> Flow<C> {
     /// recorded line or datagram to a record of the stream. The stream ends with the capture.
     ///
     /// Records and their order depend on the capture and its options alone. A restart from a
-    /// checkpoint continues after the last committed record. Incomplete records and records that
-    /// are not UTF-8 are left out. [`Capture::bad_records`] counts these records.
+    /// checkpoint continues after the last committed record. Incomplete records, lines that are too
+    /// long and records that are not UTF-8 are left out. [`Capture::bad_records`] counts these
+    /// records.
     ///
     /// ```
     /// use millstream::Config;

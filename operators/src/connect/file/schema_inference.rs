@@ -26,9 +26,9 @@ fn unreadable(path: &Path, error: impl std::fmt::Display) -> PlanError {
     )
 }
 
-/// Infers the columns of the files that the options select, without partition columns. JSON and CSV
-/// files that are all empty give a schema without columns. Fails if there are no files otherwise, or
-/// if they cannot be read.
+/// Infers the columns of the files that the options select, without partition columns. Empty files
+/// are ignored; JSON and CSV files that are all empty give a schema without columns. Fails if there
+/// are no files, if all Parquet or ORC files are empty, or if files cannot be read.
 pub fn infer(format: &str, options: &Options, settings: &FormatSettings) -> PlanResult<Schema> {
     let what = format!("source {format}");
     let mut reader = OptionReader::with_settings(&what, options, settings);

@@ -107,7 +107,8 @@ impl<S: Kept> GroupState<'_, S> {
     }
 
     /// Makes the key time out when the processing time has advanced by `duration`. A duration below
-    /// one millisecond is an error. Each call of the user's function clears the time-out, so the
+    /// one millisecond is an error, and so is the call if keys do not time out by processing time.
+    /// Each call of the user's function clears the time-out, so the
     /// function must set the time-out again to keep one.
     pub fn set_timeout_duration(&mut self, duration: Duration) -> Result<(), EngineError> {
         if self.kind != GroupStateTimeout::ProcessingTimeTimeout {
@@ -131,8 +132,9 @@ impl<S: Kept> GroupState<'_, S> {
     }
 
     /// Makes the key time out when the watermark has passed `timestamp_ms`, in milliseconds since
-    /// 1970. A time before the watermark is an error. Each call of the user's function clears the
-    ///       time-out, so the function must set the time-out again to keep one.
+    /// 1970. A time before the watermark or before 1970 is an error, and so is the call if keys do not
+    /// time out by event time. Each call of the user's function clears the time-out, so the function
+    /// must set the time-out again to keep one.
     pub fn set_timeout_timestamp(&mut self, timestamp_ms: i64) -> Result<(), EngineError> {
         if self.kind != GroupStateTimeout::EventTimeTimeout {
             return Err(invalid(

@@ -91,8 +91,9 @@ impl Name {
         self.full.rsplit('.').next().unwrap_or_default()
     }
 
-    /// Whether a reader's type with this name reads a writer's type named `written`. Namespaces are
-    /// not compared: programs that generate schemas often lose them.
+    /// Whether a reader's type with this name reads a writer's type named `written`. Namespaces of
+    /// names are not compared, because programs that generate schemas often lose them; aliases are
+    /// compared with the full name.
     pub fn reads(&self, written: &Name) -> bool {
         self.short() == written.short() || self.aliases.contains(&written.full)
     }

@@ -345,7 +345,7 @@ fn highest(expr: &Resolved) -> Option<usize> {
 }
 
 /// Whether a projection `inner` can be merged into the expressions above it. Each of its
-/// expressions must be a column or a constant, or must be read at most once.
+/// expressions must be a column or a constant, be read never, or be deterministic and read once.
 fn may_go_into(inner: &[(Resolved, String)], outer: &[&Resolved]) -> bool {
     let mut reads = vec![0u32; inner.len()];
     outer.iter().for_each(|expr| count(expr, &mut reads));

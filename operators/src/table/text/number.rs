@@ -212,7 +212,7 @@ impl Written {
     }
 }
 
-/// Parses a decimal that consists of a sign, at most 18 digits and a point, and needs no rounding.
+/// Parses a decimal of at most 18 digits, with or without a sign and a point, that needs no rounding.
 /// `None` for any other text, and for a value that does not fit the type. This is a fast path for
 /// most decimals in files.
 pub fn short_decimal(text: &str, to: &DataType) -> Option<i128> {

@@ -113,14 +113,16 @@ impl<E> Lines<E> {
         }
     }
 
-    /// Ends a connection's stream within a line. The line is replayed unchanged.
+    /// Ends a connection's stream. A line that is incomplete is replayed unchanged, and counts as a line
+    /// without a time.
     pub(super) fn cut(&mut self, connection: u64) {
         self.pass_line(connection);
         let bytes = self.partial.remove(&connection).map_or(0, |partial| partial.bytes);
         self.shifter.counts.without_time += u64::from(bytes > 0);
     }
 
-    /// Removes and returns the oldest event. Returns `None` if a line in it is incomplete.
+    /// Removes and returns the oldest event. Returns `None` if there is none, or if a line in it is
+    /// incomplete.
     pub(super) fn pop(&mut self) -> Option<Waiting<E>> {
         if !self.queue.front()?.is_complete {
             return None;

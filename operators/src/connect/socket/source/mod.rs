@@ -6,7 +6,7 @@
 //! client blocks another. The lines of a client stay in order. Lines of different clients are
 //! ordered by the time at which their ends arrived. A client beyond `maxConnections` is accepted
 //! and closed at once. A single connection costs one system call per read. A listener accepts more
-//! clients only when no client is readable.
+//! clients when no client is readable, and after every 64 reads.
 //!
 //! *Parts.* With `numPartitions` a listener is served by that many sources, possibly on several
 //! workers. The source with the fewest clients accepts the next one.

@@ -163,8 +163,8 @@ impl Parser {
     }
 
     /// Sets the line end of the next file, for a dialect that detects it. The fast search for the
-    /// end of a field is used only if separator, quote, escape and line end are one ASCII character
-    /// each.
+    /// end of a field is used only if separator, quote and escape are one ASCII character each, and
+    /// the line end starts with one.
     pub fn set_line_end(&mut self, line_end: LineEnd) {
         self.line_end = line_end;
         self.plain = PlainSplitter::new(&self.dialect, line_end);

@@ -1,9 +1,9 @@
 //! Splits records without quotes, the most common kind.
 //!
 //! One pass over the record tests eight bytes at a time. The splitter leaves a record to the exact
-//! parser if the separators alone do not determine the fields. There are four cases: a field opens
-//! with a quote, a line end is inside the record, the line is a comment, or a limit may be
-//! exceeded. For all other records, the exact parser would give the same fields.
+//! parser if the separators alone do not determine the fields. There are five cases: a field opens
+//! with a quote, a line end is inside the record, the line is a comment, a limit may be exceeded, or
+//! the record is empty. For all other records, the exact parser would give the same fields.
 
 use crate::table::text::csv::dialect::{Dialect, LineEnd, UnescapedQuote};
 use crate::table::text::csv::parser::{FieldText, ascii};
