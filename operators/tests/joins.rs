@@ -538,6 +538,8 @@ fn columns_of_a_data_frame_change_beside_two_of_one_name() {
     let pair = |names: &str, row: &str| (names.to_string(), row.to_string());
     assert_eq!(shown(joined.with_column("v", col("v").add(1))), pair("k v k w", "a 2 a 2"));
     assert_eq!(shown(joined.with_column("k", col("v"))), pair("k v k w", "1 1 1 2"));
+    let twice = joined.with_columns([("x", col("w")), ("X", col("v"))]).err().unwrap();
+    assert_eq!(twice.condition, "COLUMN_ALREADY_EXISTS");
     let added = joined.with_columns([("x", col("w")), ("w", col("v"))]);
     assert_eq!(shown(added), pair("k v k w x", "a 1 a 1 2"));
     assert_eq!(shown(joined.with_column_renamed("v", "z")), pair("k z k w", "a 1 a 2"));

@@ -114,14 +114,23 @@ impl DataFrame {
         self.with_columns([(name, expr)])
     }
 
-    /// Adds or replaces several columns. All expressions refer to the columns of this table. If a
-    /// name is given twice, its last expression counts.
+    /// Adds or replaces several columns. All expressions refer to the columns of this table. Fails
+    /// with `COLUMN_ALREADY_EXISTS` if a name is given twice, in any case, as in Spark.
     pub fn with_columns<'n>(
         &self,
         columns: impl IntoIterator<Item = (&'n str, Expr)>,
     ) -> PlanResult<Self> {
         let (mut names, mut exprs): (Vec<String>, Vec<Expr>) = self.named_columns().unzip();
+        let mut given: Vec<&str> = Vec::new();
         for (name, expr) in columns {
+            if given.iter().any(|other| other.eq_ignore_ascii_case(name)) {
+                return Err(PlanError::new(
+                    "COLUMN_ALREADY_EXISTS",
+                    format!("with_columns: the column '{name}' is given twice"),
+                    "Give each column once",
+                ));
+            }
+            given.push(name);
             let made = expr.alias(name);
             let mut is_new = true;
             for (own, old) in names.iter().zip(&mut exprs) {
