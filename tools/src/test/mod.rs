@@ -26,8 +26,8 @@ use std::path::PathBuf;
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
-/// The default limit for the 99th percentile of the machine's floor. Latencies above it are
-/// invalid.
+/// The default limit for the 99th percentile of the machine's floor. If the floor is above it, the
+/// checks of latencies are invalid.
 const LAG_MAX: &str = "1ms";
 
 #[derive(ClapArgs)]

@@ -88,7 +88,7 @@ impl<'a> Cell<'a> {
         }
     }
 
-    /// The bytes as text; `U+FFFD` if they are not valid UTF-8.
+    /// The bytes as text; a single `U+FFFD` if they are not valid UTF-8.
     #[inline]
     pub fn text(self) -> &'a str {
         super::compile::text(self.bytes())

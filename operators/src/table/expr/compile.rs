@@ -246,8 +246,9 @@ macro_rules! unwrap {
 
 unwrap! { bool Bool BoolFn; long Long LongFn; double Double DoubleFn; decimal Decimal DecimalFn; bytes Bytes BytesFn; }
 
-/// The bytes of a STRING as text. Invalid UTF-8 gives U+FFFD; it does not occur in strings from a
-/// row, which are validated when they are written.
+/// The bytes of a STRING as text. If they are not valid UTF-8, the whole text becomes a single
+/// U+FFFD; [`text_in`] replaces only the invalid bytes. A cast from BINARY and a column of a Parquet
+/// file can have such bytes.
 #[inline]
 pub fn text(bytes: &[u8]) -> &str {
     std::str::from_utf8(bytes).unwrap_or("\u{FFFD}")

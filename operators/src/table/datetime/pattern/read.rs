@@ -298,7 +298,7 @@ fn resolved(mut fields: Fields) -> Option<Parsed> {
 }
 
 /// Computes the time of day from its fields, in microseconds. `None` if the fields contradict each
-/// other.
+/// other, or if one is out of range.
 fn time(fields: &mut Fields) -> Option<i64> {
     let within = |value: Option<i64>, range: std::ops::RangeInclusive<i64>| match value {
         Some(value) => range.contains(&value).then_some(Some(value)),

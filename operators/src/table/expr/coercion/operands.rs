@@ -10,8 +10,8 @@ use crate::table::types::DataType;
 
 const INTERVALS: [Accepts; 2] = [Accepts::YearMonthInterval, Accepts::DayTimeInterval];
 
-/// The types that an operator accepts once both operands have the same type. `None` if the name is
-/// not that of a binary operator.
+/// The types that an operator accepts once both operands have the same type. `None` for any other
+/// name, also for `||`, which is a function here.
 fn accepted(operator: &str) -> Option<Accepts> {
     Some(match operator {
         "+" | "-" => Accepts::OneOf(&[Accepts::Number, INTERVALS[0], INTERVALS[1]]),
