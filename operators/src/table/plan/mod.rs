@@ -56,7 +56,7 @@ pub struct Scan {
     /// The name of the source in the query.
     pub name: String,
     /// Whether the source is a stream. If false, it is a table, which is read when the query
-    /// starts.
+    /// starts; on one side of a join it may be read again ([`Join::live`]).
     pub streaming: bool,
     /// The format of the source, such as `json` or `socket`.
     pub format: String,
@@ -72,7 +72,7 @@ pub struct Scan {
 
 impl Scan {
     /// The number of partitions, each of which has its own tasklet. The option `numPartitions` sets
-    /// it; the source has validated the option.
+    /// it; the source has validated the option. 1 for a table, and for `rate-micro-batch`.
     pub fn partitions(&self) -> usize {
         let named = |(key, _): &&(String, String)| key.eq_ignore_ascii_case("numPartitions");
         let splits = self.streaming && self.format != "rate-micro-batch";

@@ -536,7 +536,7 @@ fn offset_name(interval: &str) -> PlanResult<String> {
 }
 
 /// The time zone of the machine: the environment variable TZ, or else the target of /etc/localtime,
-/// or else UTC.
+/// or else UTC. A name that is not a known zone is passed over.
 fn local_zone() -> String {
     let linked = || {
         let link = std::fs::read_link("/etc/localtime").ok()?;

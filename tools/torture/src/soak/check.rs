@@ -96,8 +96,8 @@ impl Checker {
         Ok(())
     }
 
-    /// The 99th percentile of the latencies since the last call, in microseconds; `None` if there
-    /// were none.
+    /// The 99th percentile of the first [`SAMPLES`] latencies since the last call, in microseconds;
+    /// `None` if there were none.
     pub fn take_p99_us(&mut self) -> Option<u64> {
         let mut latencies = std::mem::take(&mut self.latencies_us);
         if latencies.is_empty() {

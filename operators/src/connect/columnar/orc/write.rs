@@ -186,8 +186,8 @@ impl Encoder {
     }
 }
 
-/// The ORC type for a SQL type, and the SQL type's name for Spark's attribute if ORC lacks the
-/// type.
+/// The ORC type for a SQL type, and the SQL type's name for Spark's attribute, which intervals,
+/// TIMESTAMP and TIMESTAMP_NTZ have.
 pub fn kind_of(data_type: &DataType) -> (Kind, Option<String>) {
     let spark = || Some(data_type.to_string().to_ascii_lowercase());
     match data_type {

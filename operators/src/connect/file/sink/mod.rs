@@ -281,8 +281,8 @@ impl OpenFile {
     }
 }
 
-/// The folder name of a partition value. Characters with a meaning in paths are written as `%XX`,
-/// as in Spark.
+/// The folder name of a partition value. Control characters and characters with a meaning in paths
+/// are written as `%XX`, as in Spark. NULL and the empty text have the name [`NULL_PARTITION`].
 fn folder_name(name: &str, value: Option<&str>) -> String {
     let escaped = |text: &str| {
         let mut out = String::new();
