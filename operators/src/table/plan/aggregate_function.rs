@@ -175,8 +175,8 @@ impl AggregateFunction {
         found.map(|entry| entry.function)
     }
 
-    /// Whether the result does not depend on the order of values. The partial results of such a
-    /// function can be merged.
+    /// Whether the result does not depend on the order of values, apart from the rounding of
+    /// floating-point numbers. The partial results of such a function can be merged.
     pub fn is_commutative(self) -> bool {
         matches!(
             self,
