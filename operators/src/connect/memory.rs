@@ -345,7 +345,7 @@ impl MemoryTable {
     }
 
     /// Creates a sink that fills the table. In output mode complete each epoch's rows replace the
-    /// earlier ones.
+    /// earlier ones; an epoch without rows leaves them.
     pub fn sink(&self, mode: OutputMode, latency: LatencyRecorder) -> MemorySink {
         let types = self.schema.fields.iter().map(|f| f.data_type.clone()).collect();
         let complete = mode == OutputMode::Complete;

@@ -202,8 +202,8 @@ impl Exporter for Text {
     fn event(&mut self, head: &Head, payload: &[u8], out: &mut dyn Write) -> io::Result<()> {
         /// The maximum length of a line in bytes; a longer line is written in pieces.
         const LINE_MAX: usize = 1 << 20;
-        /// The maximum number of bytes of unfinished lines. Beyond it, all of them are written
-        /// unfinished.
+        /// The maximum number of bytes of unfinished lines, and of lines that ended since the last
+        /// count. Beyond it, all unfinished lines are written if they have more than half of it.
         const PARTIAL_MAX: usize = 32 << 20;
         /// The memory of an unfinished line in addition to its bytes.
         const OVERHEAD: usize = 64;

@@ -104,8 +104,8 @@ impl KafkaSinkConfig {
         self.transactions.is_some()
     }
 
-    /// Checks that a transaction can be as long as an epoch, and that there is a checkpoint, which
-    /// exactly once needs.
+    /// Checks that there is a checkpoint, which exactly once needs, and in continuous mode that a
+    /// transaction can be as long as an epoch. The length of a micro-batch is not known.
     pub fn check_transactions(&self, trigger: Trigger, has_checkpoint: bool) -> PlanResult<()> {
         let Some(options) = &self.transactions else { return Ok(()) };
         if !has_checkpoint {

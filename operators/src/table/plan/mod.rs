@@ -225,7 +225,7 @@ pub struct Qualifier {
     /// The relation that the column belongs to; `None` if it has no name.
     pub relation: Option<String>,
     /// Whether the column is left out of `*` and found only by a qualified name. This applies to
-    /// the second of the two equal columns of a USING join.
+    /// the one of two equal columns of a USING join that is not the joined column.
     pub hidden: bool,
 }
 

@@ -323,8 +323,8 @@ impl Reading {
         self.clock.at_ns
     }
 
-    /// Sends the batch to the replaying thread. If times are moved, nothing is sent until a time
-    /// was found.
+    /// Sends the batch to the replaying thread. If times are moved, nothing is sent from the first
+    /// line on until a time was found.
     fn send(&mut self) {
         let counts = self.lines.as_mut().map(|lines| lines.shifter().counts);
         if counts.is_some_and(|counts| counts.moved == 0 && counts.lines() > 0) {
