@@ -294,7 +294,7 @@ impl Unioned {
     }
 
     /// Adds a branch and updates the common types. Fails if the branch has a different number of
-    /// columns.
+    /// columns, or if two columns have no common type.
     pub fn add(&mut self, branch: Plan) -> PlanResult<()> {
         let of_branch = branch.scope().columns;
         let types = common_types("UNION", &self.columns, &of_branch)?;

@@ -145,7 +145,8 @@ pub(in crate::table) fn check_mode(plan: &Plan, mode: OutputMode) -> PlanResult<
 }
 
 /// Rejects joins of two streams without an equality, which would compare every pair of rows; ASOF
-/// joins are checked elsewhere. The plan must be optimised, so that conditions are already part of the joins.
+/// joins are checked elsewhere. The plan must be optimised, so that conditions are already part of
+/// the joins.
 pub(in crate::table) fn check_equality(plan: &Plan) -> PlanResult<()> {
     if let Plan::Join(join) = plan
         && join.is_of_streams()
