@@ -2,8 +2,8 @@
 //! process.
 //!
 //! Topology and quota are read below a root folder, so that tests can provide a machine; the caller
-//! passes the affinity mask. Where a file cannot be read or parsed, the simplest machine is assumed:
-//! the CPU is on node 0 and has no siblings, and there is no quota.
+//! passes the affinity mask. Where a file cannot be read or parsed, the simplest machine is
+//! assumed: the CPU is on node 0 and has no siblings, and there is no quota.
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};

@@ -597,8 +597,8 @@ impl RunningJob {
         self.own.contains(&std::thread::current().id())
     }
 
-    /// Blocks until all data that was available at the call is processed and committed, or until the
-    /// job ends, and then returns its outcome. Fails on a thread of the job itself.
+    /// Blocks until all data that was available at the call is processed and committed, or until
+    /// the job ends, and then returns its outcome. Fails on a thread of the job itself.
     pub fn process_all_available(&self) -> Result<(), EngineError> {
         self.process_all_unless(|| None)
     }

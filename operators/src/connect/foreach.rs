@@ -103,8 +103,8 @@ impl<'a> Push<Row<'a>> for Foreach {
 pub type BatchFunction = Box<dyn FnMut(&[Vec<Value>], Epoch) -> Result<(), String> + Send>;
 
 /// Sends each batch's rows to a function, with the batch number; in micro-batch mode only. With a
-/// checkpoint, delivery is exactly once if the function stores the number with the rows, and ignores
-/// a number that it has stored. Batches without rows are sent too.
+/// checkpoint, delivery is exactly once if the function stores the number with the rows, and
+/// ignores a number that it has stored. Batches without rows are sent too.
 pub struct ForeachBatch {
     function: BatchFunction,
     types: Vec<DataType>,

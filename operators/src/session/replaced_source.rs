@@ -46,9 +46,9 @@ pub struct JobSource {
 /// Options that socket sources and capture sources have in common.
 const SHARED: [&str; 4] = ["lineSep", "datagram", "maxLineLength", "maxUnfinishedBytes"];
 
-/// Whether a path is a capture: a file that starts with the magic bytes `MSCAPT`, or a folder with a
-/// file whose extension is `capture` or `cap`. The content of a folder's files is not checked. False
-/// if the file or the folder cannot be read.
+/// Whether a path is a capture: a file that starts with the magic bytes `MSCAPT`, or a folder with
+/// a file whose extension is `capture` or `cap`. The content of a folder's files is not checked.
+/// False if the file or the folder cannot be read.
 pub fn is_capture(path: &Path) -> bool {
     if path.is_dir() {
         let entries = std::fs::read_dir(path).into_iter().flatten().flatten();

@@ -6,8 +6,8 @@ use crate::table::error::{PlanError, PlanResult};
 use millstream_engine::epoch::trigger::Trigger;
 
 /// Parses a trigger, in any case: `continuous[=1 second]`, `asap`, `default`, `processingTime=…`,
-/// `once`, `availableNow`. `processingTime=0` is the same as `asap`. An unknown word, an invalid duration, an argument that the word does not
-/// take and an epoch below 1 ms are errors.
+/// `once`, `availableNow`. `processingTime=0` is the same as `asap`. An unknown word, an invalid
+/// duration, an argument that the word does not take and an epoch below 1 ms are errors.
 pub fn parse_trigger(text: &str) -> PlanResult<Trigger> {
     let text = text.trim();
     let cut = text.find(['=', ' ']).unwrap_or(text.len());

@@ -221,8 +221,8 @@ impl ChangeWriter<'_> {
         Ok(memory)
     }
 
-    /// Deletes the entry whose key is in the buffer, which [`begin`](Self::begin) must have started.
-    /// Subtracts the memory of its value, and one from the number of parts.
+    /// Deletes the entry whose key is in the buffer, which [`begin`](Self::begin) must have
+    /// started. Subtracts the memory of its value, and one from the number of parts.
     fn erase(&mut self, memory: u32) {
         self.log.delete(&mut StateSlot::default(), self.hash, &self.buffer.key);
         *self.parts -= 1;

@@ -63,8 +63,8 @@ pub(super) struct Load {
     pub warm_up: u64,
 }
 
-/// The distance between the words of consecutive lines, modulo the number of words. In `words` lines
-/// each word occurs once, because the number is prime, unless `words` is a multiple of it.
+/// The distance between the words of consecutive lines, modulo the number of words. In `words`
+/// lines each word occurs once, because the number is prime, unless `words` is a multiple of it.
 const STRIDE: u64 = 1_000_003;
 
 impl Load {

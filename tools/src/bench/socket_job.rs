@@ -119,8 +119,8 @@ struct Round {
 }
 
 impl Round {
-    /// Whether the generator's lag was small compared with the latency: at most a quarter of it at the
-    /// median, and half of it at the 99th percentile.
+    /// Whether the generator's lag was small compared with the latency: at most a quarter of it at
+    /// the median, and half of it at the 99th percentile.
     fn is_valid(&self) -> bool {
         is_small(&self.lag, &self.latency)
     }

@@ -64,8 +64,9 @@ pub(crate) fn open(path: &Path) -> Result<CaptureReader<std::fs::File>, Failure>
     CaptureReader::open(path).map_err(|error| Failure::Wrong(error.to_string()))
 }
 
-/// Calls a function with the selected events of a file, in order. Returns the damaged parts that were
-/// read; only the first ones if there are many. What is before the selection's start is not read.
+/// Calls a function with the selected events of a file, in order. Returns the damaged parts that
+/// were read; only the first ones if there are many. What is before the selection's start is not
+/// read.
 pub(crate) fn read(
     path: &Path,
     selection: &Selection,

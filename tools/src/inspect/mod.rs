@@ -70,8 +70,8 @@ impl Damage {
     }
 }
 
-/// Prints the content of a checkpoint or a capture, the slow periods of a file of progress reports, or
-/// the list of the checkpoints in a folder.
+/// Prints the content of a checkpoint or a capture, the slow periods of a file of progress reports,
+/// or the list of the checkpoints in a folder.
 pub(crate) fn run(args: &Args) -> Result<(), Failure> {
     let (storage, folder) = (&FileStorage, &args.checkpoint);
     if !folder.exists() {

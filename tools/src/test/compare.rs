@@ -185,8 +185,8 @@ impl Comparison<'_> {
         }
         let mut unexpected: Vec<usize> = left.into_values().flatten().collect();
         unexpected.sort_unstable();
-        // Each row takes the first row within the tolerances. If tolerances overlap, another assignment
-        // might match more rows.
+        // Each row takes the first row within the tolerances. If tolerances overlap, another
+        // assignment might match more rows.
         if !self.tolerances.is_empty() {
             missing.retain(|at| {
                 let same = |other: &usize| self.is_same(&wanted[*at], &got[*other]);
@@ -256,8 +256,8 @@ fn text_of(row: &JsonRow) -> JsonRowKey {
 }
 
 /// Pairs each missing row with the unexpected row that has the most equal columns, if it has any. A
-/// row that is paired is not available to later ones. Rows without a partner are differences of their
-/// own.
+/// row that is paired is not available to later ones. Rows without a partner are differences of
+/// their own.
 fn pair(
     missing: &[usize],
     unexpected: &mut Vec<usize>,

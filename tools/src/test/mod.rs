@@ -1,9 +1,9 @@
 //! `millstream test`: runs a job over files or a capture, and compares its rows with expected ones.
 //!
 //! The job file is the production job: its sources are replaced by name, the rows of its sinks are
-//! collected in this process, and its checkpoint is not used. With `--latency`, the latency from the
-//! intended time of each record is checked too. The check is invalid if the floor of this machine,
-//! measured before and after the run, is above `--max-lag`.
+//! collected in this process, and its checkpoint is not used. With `--latency`, the latency from
+//! the intended time of each record is checked too. The check is invalid if the floor of this
+//! machine, measured before and after the run, is above `--max-lag`.
 
 mod compare;
 mod difference;
@@ -146,8 +146,8 @@ pub(crate) fn run(args: &Args) -> Result<(), Failure> {
     report(args, &cases, start.elapsed())
 }
 
-/// Rejects arguments that contradict each other, a source that is named twice, a file that is missing
-/// or empty, and a `--replay` that is not a capture.
+/// Rejects arguments that contradict each other, a source that is named twice, a file that is
+/// missing or empty, and a `--replay` that is not a capture.
 fn check(args: &Args) -> Result<(), Failure> {
     let wrong = |reason: &str| Err(Failure::Wrong(reason.to_string()));
     let by_key = matches!(args.compare, Mode::PerKey | Mode::LastPerKey);

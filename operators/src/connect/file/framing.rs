@@ -175,8 +175,8 @@ impl Scanner {
         })
     }
 
-    /// The number of bytes of a last record without a separator; 0 if there is none. In JSON framing,
-    /// white space, commas and brackets between records do not count.
+    /// The number of bytes of a last record without a separator; 0 if there is none. In JSON
+    /// framing, white space, commas and brackets between records do not count.
     fn rest(&self, window: &[u8]) -> usize {
         match self.framing {
             Framing::Json if self.state == State::Start => 0,

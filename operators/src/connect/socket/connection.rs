@@ -236,8 +236,8 @@ impl Connection {
         received
     }
 
-    /// Buffers bytes of an unfinished line. A line that becomes too long is rejected; further bytes of
-    /// a rejected line are only counted.
+    /// Buffers bytes of an unfinished line. A line that becomes too long is rejected; further bytes
+    /// of a rejected line are only counted.
     fn keep_partial(&mut self, bytes: &[u8], reading: &mut ReadState) {
         if bytes.is_empty() {
             return;
@@ -284,8 +284,8 @@ impl Connection {
         }
     }
 
-    /// Handles the end of the stream: stages the unfinished line with a line end, unless the line is
-    /// rejected already. Returns the number of staged bytes.
+    /// Handles the end of the stream: stages the unfinished line with a line end, unless the line
+    /// is rejected already. Returns the number of staged bytes.
     pub(super) fn finish(&mut self, staged: &mut FrameBuffer, reading: &mut ReadState) -> usize {
         if self.skipped.is_some() || self.partial.is_empty() {
             self.reject_partial(staged.end_position(), false, reading);

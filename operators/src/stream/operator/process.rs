@@ -302,8 +302,8 @@ pub(crate) struct ProcessorParts {
     pub timed: bool,
     /// How far records may be behind the watermark, in microseconds.
     pub lag_us: i64,
-    /// Whether a timer that is set while timers fire and is already due waits for the next batch. Has
-    /// no effect in continuous mode.
+    /// Whether a timer that is set while timers fire and is already due waits for the next batch.
+    /// Has no effect in continuous mode.
     pub defers_timers: bool,
     pub env: Arc<dyn Env>,
     pub log: StateLog,

@@ -79,8 +79,8 @@ impl<S: Kept> GroupState<'_, S> {
         self.access.get()
     }
 
-    /// Sets the state of the key. Fails if the state cannot be encoded; it is encoded only if there is
-    /// a checkpoint.
+    /// Sets the state of the key. Fails if the state cannot be encoded; it is encoded only if there
+    /// is a checkpoint.
     pub fn update(&mut self, state: S) -> Result<(), EngineError> {
         self.access.update(state)
     }
@@ -132,9 +132,9 @@ impl<S: Kept> GroupState<'_, S> {
     }
 
     /// Makes the key time out when the watermark has passed `timestamp_ms`, in milliseconds since
-    /// 1970. A time before the watermark or before 1970 is an error, and so is the call if keys do not
-    /// time out by event time. Each call of the user's function clears the time-out, so the function
-    /// must set the time-out again to keep one.
+    /// 1970. A time before the watermark or before 1970 is an error, and so is the call if keys do
+    /// not time out by event time. Each call of the user's function clears the time-out, so the
+    /// function must set the time-out again to keep one.
     pub fn set_timeout_timestamp(&mut self, timestamp_ms: i64) -> Result<(), EngineError> {
         if self.kind != GroupStateTimeout::EventTimeTimeout {
             return Err(invalid(

@@ -49,9 +49,10 @@ pub trait StatefulProcessor: Clone + Send + 'static {
     ) -> Result<(), StateError>;
 
     /// Called with a row of the initial state
-    /// ([`with_initial_state`](crate::session::GroupedData::with_initial_state)), before the first rows
-    /// of its key, and also if its key never gets rows. It is not called in a run that continues from a
-    /// committed epoch. A processor without this function cannot have an initial state.
+    /// ([`with_initial_state`](crate::session::GroupedData::with_initial_state)), before the first
+    /// rows of its key, and also if its key never gets rows. It is not called in a run that
+    /// continues from a committed epoch. A processor without this function cannot have an initial
+    /// state.
     fn handle_initial_state(
         &mut self,
         key: &[Value],

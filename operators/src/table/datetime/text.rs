@@ -137,8 +137,9 @@ pub fn parse_date(value: &str) -> Option<i64> {
 }
 
 /// Parses `date[ |T]h[:m[:s[.fraction]]][ zone]` to microseconds since 1970. A date without a time
-/// is its midnight. A time without a date is a time of the current day. A time without a zone is in `zone`. If `zone` is `None`
-/// (TIMESTAMP_NTZ), a zone in the text has no effect, and a time without a date is invalid.
+/// is its midnight. A time without a date is a time of the current day. A time without a zone is in
+/// `zone`. If `zone` is `None` (TIMESTAMP_NTZ), a zone in the text has no effect, and a time
+/// without a date is invalid.
 pub fn parse_timestamp(value: &str, zone: Option<Tz>) -> Option<i64> {
     let (days, micros, written) = match plain_timestamp(value) {
         Some((days, micros)) => (Some(days), micros, ""),

@@ -62,8 +62,8 @@ impl From<Box<EvalError>> for EngineError {
 /// The result of evaluating an expression for a record; `None` is NULL.
 pub type Eval<T> = Result<Option<T>, Box<EvalError>>;
 
-/// The maximum length of an error's reason, in bytes, without the note that says how long a cut reason
-/// was. The reason quotes values, which may be long.
+/// The maximum length of an error's reason, in bytes, without the note that says how long a cut
+/// reason was. The reason quotes values, which may be long.
 const REASON_BYTES_MAX: usize = 1 << 10;
 
 /// Builds an error. A reason that is too long is cut.
@@ -247,8 +247,8 @@ macro_rules! unwrap {
 unwrap! { bool Bool BoolFn; long Long LongFn; double Double DoubleFn; decimal Decimal DecimalFn; bytes Bytes BytesFn; }
 
 /// The bytes of a STRING as text. If they are not valid UTF-8, the whole text becomes a single
-/// U+FFFD; [`text_in`] replaces only the invalid bytes. A cast from BINARY and a column of a Parquet
-/// file can have such bytes.
+/// U+FFFD; [`text_in`] replaces only the invalid bytes. A cast from BINARY and a column of a
+/// Parquet file can have such bytes.
 #[inline]
 pub fn text(bytes: &[u8]) -> &str {
     std::str::from_utf8(bytes).unwrap_or("\u{FFFD}")

@@ -331,8 +331,8 @@ pub fn check_batches(plan: &Plan) -> PlanResult<()> {
     placement::check_batches(plan)
 }
 
-/// Fails if a join of streams, other than an ASOF join, has no equality. The plan is optimised first, because then the join
-/// conditions include pushed conditions of WHERE.
+/// Fails if a join of streams, other than an ASOF join, has no equality. The plan is optimised
+/// first, because then the join conditions include pushed conditions of WHERE.
 pub fn check_optimized(plan: &Plan) -> PlanResult<()> {
     fn joins_streams(plan: &Plan) -> bool {
         matches!(plan, Plan::Join(join) if join.is_of_streams())

@@ -212,9 +212,9 @@ impl Written {
     }
 }
 
-/// Parses a decimal of at most 18 digits, with or without a sign and a point, that needs no rounding.
-/// `None` for any other text, and for a value that does not fit the type. This is a fast path for
-/// most decimals in files.
+/// Parses a decimal of at most 18 digits, with or without a sign and a point, that needs no
+/// rounding. `None` for any other text, and for a value that does not fit the type. This is a fast
+/// path for most decimals in files.
 pub fn short_decimal(text: &str, to: &DataType) -> Option<i128> {
     let DataType::Decimal(precision, scale) = *to else { return None };
     let (negative, rest) = match text.as_bytes() {

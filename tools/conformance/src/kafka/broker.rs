@@ -152,8 +152,8 @@ impl Broker {
     }
 
     /// Executes the entries of a list in order, each completely before the next: sends a record, in
-    /// the transaction `txn` if it names one; commits or aborts a transaction; or waits until a topic
-    /// is compacted.
+    /// the transaction `txn` if it names one; commits or aborts a transaction; or waits until a
+    /// topic is compacted.
     pub fn produce(&self, records: &Json) -> Result<(), String> {
         for record in records.as_array().into_iter().flatten() {
             if let Some(name) = record["commit"].as_str().or(record["abort"].as_str()) {

@@ -176,8 +176,8 @@ pub(super) struct Connections {
 }
 
 impl Connections {
-    /// Processes a packet. `next_number` is the number of the next new connection, and is incremented
-    /// when one begins.
+    /// Processes a packet. `next_number` is the number of the next new connection, and is
+    /// incremented when one begins.
     pub(super) fn packet<S: EventSink>(
         &mut self,
         tuple: Tuple,

@@ -71,8 +71,9 @@ impl<S: EventSink> Importer<S> {
         &self.out.counts
     }
 
-    /// Reads a file to its end, or to its first damage, which is returned. `progress` is called after
-    /// every [`PROGRESS_PACKETS`] packets, and ends the reading of the file by returning false.
+    /// Reads a file to its end, or to its first damage, which is returned. `progress` is called
+    /// after every [`PROGRESS_PACKETS`] packets, and ends the reading of the file by returning
+    /// false.
     pub(crate) fn read(
         &mut self,
         input: impl Read,

@@ -113,8 +113,8 @@ impl<E> Lines<E> {
         }
     }
 
-    /// Ends a connection's stream. A line that is incomplete is replayed unchanged, and counts as a line
-    /// without a time.
+    /// Ends a connection's stream. A line that is incomplete is replayed unchanged, and counts as a
+    /// line without a time.
     pub(super) fn cut(&mut self, connection: u64) {
         self.pass_line(connection);
         let bytes = self.partial.remove(&connection).map_or(0, |partial| partial.bytes);

@@ -1,8 +1,8 @@
 //! `--shift-time`: moves the times in the payload so that the first one is the time of the replay.
 //!
 //! All times of a loop are moved by the same amount, whatever the speed. Their differences stay the
-//! same, and so do session windows. Tumbling and sliding windows may contain other rows, because the
-//! amount is not a multiple of their length.
+//! same, and so do session windows. Tumbling and sliding windows may contain other rows, because
+//! the amount is not a multiple of their length.
 
 use crate::capture::payload_time::PayloadTime;
 use regex::bytes::Regex;

@@ -234,8 +234,8 @@ impl FileSourceConfig {
     }
 
     /// A hash of all files with their sizes and times, on Unix also their inode numbers. It changes
-    /// when a file is added, removed, replaced or written to; elsewhere not if size and modification
-    /// time stay the same.
+    /// when a file is added, removed, replaced or written to; elsewhere not if size and
+    /// modification time stay the same.
     pub fn version(&self) -> Result<u64, EngineError> {
         let mut files = self.listing.list(&FileStorage, &mut |_, _| {})?;
         files.sort_by(|a, b| a.path.cmp(&b.path));

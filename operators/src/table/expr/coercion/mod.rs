@@ -18,9 +18,9 @@ pub use accepts::Accepts;
 
 use DataType as T;
 
-/// The common type by the rules that both modes share, and of a DECIMAL and an integer if the DECIMAL
-/// holds every value of the integer's type; `None` if there is none. Strings are not cast. Not every
-/// conversion is exact: the common type of BIGINT and DOUBLE is DOUBLE.
+/// The common type by the rules that both modes share, and of a DECIMAL and an integer if the
+/// DECIMAL holds every value of the integer's type; `None` if there is none. Strings are not cast.
+/// Not every conversion is exact: the common type of BIGINT and DOUBLE is DOUBLE.
 pub fn tightest(a: &DataType, b: &DataType) -> Option<DataType> {
     simple(a, b).or_else(|| match (a, b) {
         (T::Decimal(p, s), whole) | (whole, T::Decimal(p, s)) => {

@@ -595,8 +595,8 @@ fn collected_of<'a, 'c>(
     Cell::Bytes(out.into_bump_slice())
 }
 
-/// The distinct values in order of first occurrence, in [canonical form](super::canonical_value): for
-/// example, -0.0 becomes 0.0.
+/// The distinct values in order of first occurrence, in [canonical form](super::canonical_value):
+/// for example, -0.0 becomes 0.0.
 fn distinct<'a>(
     cells: impl Iterator<Item = Cell<'a>>,
     data_type: &DataType,

@@ -200,8 +200,8 @@ impl Lowering<'_, '_> {
                 JoinTime::None | JoinTime::Key { .. } => None,
             };
             let tagged = |i: &usize| columns[*i].tag.delay_ms.is_some() && below[side.index()][*i];
-            // Decides whether a row is late: the time column of the range if it has a watermark and is
-            // read, otherwise the first column that has a watermark and is read.
+            // Decides whether a row is late: the time column of the range if it has a watermark and
+            // is read, otherwise the first column that has a watermark and is read.
             let event = time.filter(tagged).or_else(|| (0..columns.len()).find(tagged));
             let is_window = |i: usize| matches!(columns[i].data_type, DataType::Struct(_));
             let lag_us = watermark_lag_us(input);

@@ -51,8 +51,8 @@ pub type MakeSource<'s> = dyn FnMut(&mut Job, &Scan, &[bool], Vec<PlacedChain>) 
     + 's;
 
 /// In continuous mode, the time without records after which a partition of a source with several
-/// partitions counts as idle, in nanoseconds, unless the session's time is shorter. The watermark of
-/// an idle partition is ignored, because some partitions may never have records.
+/// partitions counts as idle, in nanoseconds, unless the session's time is shorter. The watermark
+/// of an idle partition is ignored, because some partitions may never have records.
 const PART_IDLE_NS: u64 = 100_000_000;
 
 /// Adds the tasklets of a query to a job. `sink` is the last stage, `late` receives late rows, and

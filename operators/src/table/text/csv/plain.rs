@@ -2,8 +2,8 @@
 //!
 //! One pass over the record tests eight bytes at a time. The splitter leaves a record to the exact
 //! parser if the separators alone do not determine the fields. There are five cases: a field opens
-//! with a quote, a line end is inside the record, the line is a comment, a limit may be exceeded, or
-//! the record is empty. For all other records, the exact parser would give the same fields.
+//! with a quote, a line end is inside the record, the line is a comment, a limit may be exceeded,
+//! or the record is empty. For all other records, the exact parser would give the same fields.
 
 use crate::table::text::csv::dialect::{Dialect, LineEnd, UnescapedQuote};
 use crate::table::text::csv::parser::{FieldText, ascii};

@@ -60,8 +60,8 @@ impl Inference {
     }
 
     /// Whether a record is an object that would not change the inferred types, which is the usual
-    /// case. Allocates nothing, unless a string has escapes or the nesting is deep. Returns false for a
-    /// malformed record.
+    /// case. Allocates nothing, unless a string has escapes or the nesting is deep. Returns false
+    /// for a malformed record.
     pub fn knows(&self, found: &InferredRecords, text: &[u8]) -> bool {
         let mut tokens = Tokens::new(text, self.reading.features, self.reading.source);
         tokens.next() == Ok(Some(Token::Object))
