@@ -231,8 +231,8 @@ pub(super) fn run(job: &dyn SocketJob, args: &Args) -> Result<(), Failure> {
     report(job, args, &bare, &engine)
 }
 
-/// Rates from 1,000 on, each twice the previous one, until results arrive more slowly than lines
-/// are sent.
+/// Measures rates from 1,000 on, each twice the previous one, until results arrive more slowly than
+/// lines are sent, or a rate is above 4,000,000.
 fn sweep(job: &dyn SocketJob, args: &Args) -> Result<(), Failure> {
     const KEEPS_UP: f64 = 0.97;
     if !args.json {

@@ -131,8 +131,9 @@ impl RecordReader {
         fault.map_or(Ok(()), Err)
     }
 
-    /// Compares a header with the column names of the schema. The error describes the first
-    /// difference.
+    /// Compares a header with the column names of the schema, ignoring case; if only some columns
+    /// are parsed, only those. The error describes the first difference. A header that is not a
+    /// well-formed record is accepted.
     pub fn check_header(&mut self, record: &[u8], names: &[&str]) -> Result<(), String> {
         if !matches!(self.parser.parse(record, true), Some((Parsed::Record, _))) {
             return Ok(());
