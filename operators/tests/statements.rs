@@ -323,6 +323,36 @@ fn a_wrong_pattern_is_an_error_only_in_rows_that_use_it() {
     assert!(always.is_err());
 }
 
+/// A STRING that a cast from BINARY made can have bytes that are not UTF-8. Only these bytes are
+/// replaced.
+#[test]
+fn invalid_bytes_leave_the_rest_of_a_text_as_it_is() {
+    let text = "CAST(X'61FF2C62' AS STRING)";
+    let cases = [
+        (format!("SELECT {text} LIKE 'a%' AND {text} ILIKE 'A_,b'"), "true"),
+        (format!("SELECT {text} RLIKE '^a.,b$'"), "true"),
+        (format!("SELECT split({text}, ',')"), "[a\u{FFFD}, b]"),
+        (format!("SELECT regexp_replace({text}, 'b', 'c')"), "a\u{FFFD},c"),
+        (format!("SELECT str_to_map({text}, ',', ':')"), "{a\u{FFFD} -> null, b -> null}"),
+    ];
+    let cases: Vec<_> = cases.iter().map(|(sql, shown)| (sql.as_str(), *shown)).collect();
+    check(&Session::new(), &cases);
+}
+
+/// A name that two columns of a subquery have is not taken for a column of the outer query.
+#[test]
+fn an_ambiguous_name_in_a_subquery_is_refused() {
+    let session = Session::new();
+    for condition in ["o.k = k", "k = o.k"] {
+        let query = format!(
+            "SELECT * FROM VALUES (1) AS o(k) WHERE EXISTS (SELECT 1 FROM VALUES (1) AS a(k) JOIN \
+             VALUES (2) AS b(k) ON true WHERE {condition})"
+        );
+        let error = session.sql(&query).err().unwrap();
+        assert_eq!(error.condition, "AMBIGUOUS_REFERENCE", "{condition}: {error}");
+    }
+}
+
 #[test]
 fn a_window_can_be_computed_from_another() {
     let from = "FROM VALUES (TIMESTAMP'2024-01-01 01:30:00') AS a(t)";

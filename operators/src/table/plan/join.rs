@@ -62,7 +62,7 @@ pub fn both(left: &Scope, right: &Scope) -> Scope {
 }
 
 /// Resolves an expression over two inputs. A name that cannot be resolved in `inner` is resolved in
-/// `outer`. If that fails too, the error of `inner` is returned. In the result, the columns of
+/// `outer`, unless it is ambiguous in `inner`. If that fails too, the error of `inner` is returned. In the result, the columns of
 /// `outer` come first.
 pub fn resolve_correlated(expr: &Expr, outer: &Scope, inner: &Scope) -> PlanResult<Resolved> {
     let width = outer.columns.len();
@@ -73,6 +73,8 @@ pub fn resolve_correlated(expr: &Expr, outer: &Scope, inner: &Scope) -> PlanResu
         }
         match resolve_with(part, inner, &mut |_| Ok(None)) {
             Ok(found) => Ok(Some(shifted(found, width))),
+            // Two columns of the subquery have the name, so it is not a name of the outer query.
+            Err(error) if error.condition == "AMBIGUOUS_REFERENCE" => Err(error),
             Err(error) => of_outer(part).map(Some).map_err(|_| error),
         }
     };

@@ -12,7 +12,7 @@ use super::like_search::{CharIndex, Reads, Search, TooLong};
 use super::registry::{Call, Function, Typed, any_nullable, called, expect};
 use crate::table::error::{PlanError, PlanResult};
 use crate::table::expr::Resolved;
-use crate::table::expr::compile::{Compiled, EvalError, bool_fn, failed, text};
+use crate::table::expr::compile::{Compiled, EvalError, bool_fn, failed, text_in};
 use crate::table::text::regexp::PatternCache;
 use crate::table::types::DataType;
 use memchr::memmem::Finder;
@@ -216,10 +216,11 @@ fn compile(args: Vec<Compiled>, call: &Call, ignore_case: bool) -> Compiled {
     bool_fn(move |cx| {
         let Some(s) = s(cx)? else { return Ok(None) };
         let Some(pattern) = pattern(cx)? else { return Ok(None) };
+        let (s, pattern) = (text_in(s, cx.arena), text_in(pattern, cx.arena));
         let test = |like: &Result<Like, Wrong>| -> Result<Option<bool>, Box<EvalError>> {
             match like {
-                Ok(like) if !ignore_case => like.matches(text(s)).map(Some).map_err(too_long),
-                Ok(like) => like.matches(&text(s).to_lowercase()).map(Some).map_err(too_long),
+                Ok(like) if !ignore_case => like.matches(s).map(Some).map_err(too_long),
+                Ok(like) => like.matches(&s.to_lowercase()).map(Some).map_err(too_long),
                 Err(wrong) => failed(
                     wrong.condition,
                     wrong.reason.clone(),
@@ -229,7 +230,7 @@ fn compile(args: Vec<Compiled>, call: &Call, ignore_case: bool) -> Compiled {
         };
         match &fixed {
             Some(like) => test(like),
-            None => cache.with(text(pattern), prepare, test),
+            None => cache.with(pattern, prepare, test),
         }
     })
 }

@@ -5,7 +5,9 @@ use super::array::collected;
 use super::registry::{Call, Function, called, typed, typed_or_null};
 use crate::table::error::{PlanError, PlanResult};
 use crate::table::expr::cell::Cell;
-use crate::table::expr::compile::{BytesFn, Compiled, EvalError, failed, from_cells, text};
+use crate::table::expr::compile::{
+    BytesFn, Compiled, EvalError, failed, from_cells, text, text_in,
+};
 use crate::table::expr::functions::string_rare::bounded;
 use crate::table::expr::type_rules::Rules;
 use crate::table::expr::{Node, Resolved};
@@ -217,7 +219,7 @@ fn str_to_map(args: Vec<Compiled>, call: Call) -> Compiled {
         let mut by = [",", ":"];
         for (pattern, by) in patterns.iter().zip(&mut by) {
             let Some(pattern) = pattern(cx)? else { return Ok(Cell::Null) };
-            *by = text(pattern);
+            *by = text_in(pattern, cx.arena);
         }
         let split = |s, pattern, limit| {
             let mut parts = BumpVec::new_in(cx.arena);
@@ -229,7 +231,7 @@ fn str_to_map(args: Vec<Compiled>, call: Call) -> Compiled {
         };
         let mut keys = super::value_index::ValueIndex::new(&DataType::String);
         let mut values: Vec<Option<&str>> = Vec::new();
-        for entry in split(text(bytes), by[0], -1)? {
+        for entry in split(text_in(bytes, cx.arena), by[0], -1)? {
             let pair = split(entry, by[1], 2)?;
             let key = pair.first().copied().unwrap_or("");
             if keys.insert(Cell::Bytes(key.as_bytes())).is_err() {
@@ -358,7 +360,10 @@ fn over(args: Vec<Compiled>, call: &Call, eval: Eval) -> Compiled {
             if cell.is_null() {
                 return Ok(Cell::Null);
             }
-            cells.push(cell);
+            cells.push(match cell {
+                Cell::Bytes(bytes) => Cell::Bytes(text_in(bytes, cx.arena).as_bytes()),
+                other => other,
+            });
             if i == 0 {
                 // A placeholder: the function gets the pattern in compiled form.
                 cells.push(Cell::Null);
@@ -368,9 +373,10 @@ fn over(args: Vec<Compiled>, call: &Call, eval: Eval) -> Compiled {
             return eval(regex, &cells, cx.arena);
         }
         let Some(pattern) = pattern(cx)? else { return Ok(Cell::Null) };
-        cache.with(text(pattern), Regex::new, |regex| match regex {
+        let pattern = text_in(pattern, cx.arena);
+        cache.with(pattern, Regex::new, |regex| match regex {
             Ok(regex) => eval(regex, &cells, cx.arena),
-            Err(reason) => bad_pattern(text(pattern), reason),
+            Err(reason) => bad_pattern(pattern, reason),
         })
     })
 }

@@ -7,7 +7,7 @@ use super::registry::{Function, Typed, any_nullable, expect, function, nullable_
 use crate::table::error::PlanResult;
 use crate::table::expr::Resolved;
 use crate::table::expr::cell::Cell;
-use crate::table::expr::compile::{Compiled, EvalError, bytes_fn, text};
+use crate::table::expr::compile::{Compiled, EvalError, bytes_fn, text_in};
 use crate::table::row::RowWriter;
 use crate::table::text::regexp::{Matcher, PatternCache, Regex};
 use crate::table::types::DataType;
@@ -189,6 +189,7 @@ fn compile_split(args: Vec<Compiled>, exprs: &[Resolved], _: &DataType) -> Compi
     let cache = PatternCache::default();
     bytes_fn(move |cx| {
         let Some(s) = s(cx)? else { return Ok(None) };
+        let s = text_in(s, cx.arena);
         let limit = match &limit {
             Some(limit) => match limit(cx)? {
                 Some(limit) => limit,
@@ -202,17 +203,17 @@ fn compile_split(args: Vec<Compiled>, exprs: &[Resolved], _: &DataType) -> Compi
             // memory is allocated.
             if s.len() > COUNTED_BYTES {
                 let mut count = 0;
-                splitter.parts(text(s), limit, cx.arena, |_| count += 1)?;
+                splitter.parts(s, limit, cx.arena, |_| count += 1)?;
                 bounded_array(count, s.len())?;
                 parts.reserve_exact(count);
             }
-            splitter.parts(text(s), limit, cx.arena, |part| parts.push(part))
+            splitter.parts(s, limit, cx.arena, |part| parts.push(part))
         };
         match &fixed {
             Some(splitter) => collect(splitter)?,
             None => {
                 let Some(pattern) = pattern(cx)? else { return Ok(None) };
-                let pattern = text(pattern);
+                let pattern = text_in(pattern, cx.arena);
                 cache.with(pattern, Splitter::new, |splitter| match splitter {
                     Ok(splitter) => collect(splitter),
                     Err(reason) => bad_pattern(pattern, reason),
