@@ -1,8 +1,8 @@
 //! Interval joins of typed streams, in both modes and with restarts, compared with a naive model.
 
 use millstream::stream::{
-    Context, Either, Flow, ListState, Processor, SimEnv, TimeOffset, Timer, Ttl, TwoInputProcessor,
-    ValueState,
+    Context, Either, Flow, Input, ListState, Processor, SimEnv, Sink, TimeOffset, Timer, Ttl,
+    TwoInputProcessor, ValueState,
 };
 use millstream::{Config, EngineError, Trigger, WaitProfile};
 use millstream_engine::env::simulated_storage::Fault;
@@ -426,15 +426,12 @@ fn a_join_reports_the_state_of_each_side() {
     assert!(join.inputs.iter().all(|input| input.bytes > 0));
 }
 
-/// The results belong to many keys, so several instances would mix their order.
-#[test]
-fn an_ordered_join_keeps_the_order_of_the_records_that_complete_matches() {
-    let flow = Flow::new("ordered").parallelism(3);
-    let (mut left_input, left) = flow.channel::<Record>();
-    let (mut right_input, right) = flow.channel::<Record>();
+/// Joins records of one key and adds the numbers of the right ones to a flow. Returns the inputs.
+fn ordered_join(flow: &Flow, sink: impl Sink<u64>) -> [Input<Record>; 2] {
+    let (left_input, left) = flow.channel::<Record>();
+    let (right_input, right) = flow.channel::<Record>();
     let time = |record: &Record| record.1 * SECOND;
     let delay = Duration::from_secs(9000);
-    let (sink, mut output) = flow.output();
     left.with_watermark(time, delay)
         .key_by(|record| record.0.clone())
         .interval_join(right.with_watermark(time, delay).key_by(|record| record.0.clone()))
@@ -442,6 +439,15 @@ fn an_ordered_join_keeps_the_order_of_the_records_that_complete_matches() {
         .ordered()
         .inner(|_, right| right.2)
         .sink(sink);
+    [left_input, right_input]
+}
+
+/// The results belong to many keys, so several instances would mix their order.
+#[test]
+fn an_ordered_join_keeps_the_order_of_the_records_that_complete_matches() {
+    let flow = Flow::new("ordered").parallelism(3);
+    let (sink, mut output) = flow.output();
+    let [mut left_input, mut right_input] = ordered_join(&flow, sink);
     let config = Config { pin: false, workers: 2, wait: WaitProfile::Park, ..Config::default() };
     let query = flow.start(config).unwrap();
     let records: Vec<Record> = (0..300).map(|n| ((n * 7 % 300).to_string(), 1000, n)).collect();
@@ -460,19 +466,10 @@ fn an_ordered_join_keeps_the_order_of_the_records_that_complete_matches() {
 fn an_ordered_join_reads_a_batch_side_by_side() {
     for seed in 0..20 {
         let flow = Flow::new("ordered").parallelism(3);
-        let (mut left_input, left) = flow.channel::<Record>();
-        let (mut right_input, right) = flow.channel::<Record>();
-        let time = |record: &Record| record.1 * SECOND;
-        let delay = Duration::from_secs(9000);
         let got = Arc::new(Mutex::new(Vec::new()));
         let seen = got.clone();
-        left.with_watermark(time, delay)
-            .key_by(|record| record.0.clone())
-            .interval_join(right.with_watermark(time, delay).key_by(|record| record.0.clone()))
-            .between(offset(-900), offset(900))
-            .ordered()
-            .inner(|_, right| right.2)
-            .sink(move |number| seen.lock().unwrap().push(number));
+        let sink = move |number| seen.lock().unwrap().push(number);
+        let [mut left_input, mut right_input] = ordered_join(&flow, sink);
         for number in 0..300 {
             right_input.push((number.to_string(), 1000, number)).unwrap();
             left_input.push(((299 - number).to_string(), 1000, 299 - number)).unwrap();

@@ -1,7 +1,7 @@
 //! The Kafka source and sink against a real broker: the mock cluster keeps no offsets of
-//! transactions, fences no producer and deletes no topic. These tests run with
-//! `MILLSTREAM_KAFKA_SERVERS=HOST:PORT cargo test -p millstream --features kafka --test kafka_broker
-//! -- --ignored`.
+//! transactions, fences no producer and deletes no topic. `cargo test`
+//! omits these tests (`test = false` in Cargo.toml). `MILLSTREAM_KAFKA_SERVERS=HOST:PORT cargo test
+//! --workspace --test kafka_broker` runs them, and they fail without a broker.
 
 #![cfg(feature = "kafka")]
 
@@ -151,13 +151,7 @@ impl Fixture {
 
     /// Processes all available records and stops.
     fn run(&self, trigger: Trigger) {
-        let query = self.start(trigger, &self.checkpoint()).unwrap();
-        if trigger == Trigger::AvailableNow {
-            query.await_termination().unwrap();
-        } else {
-            query.process_all_available().unwrap();
-            query.stop().unwrap();
-        }
+        finish(&self.start(trigger, &self.checkpoint()).unwrap(), trigger);
     }
 
     /// The records of the output that a reader with `read_committed` gets.
@@ -216,6 +210,16 @@ impl Fixture {
     }
 }
 
+/// Waits until a query has processed all available records, and stops it.
+fn finish(query: &StreamingQuery, trigger: Trigger) {
+    if trigger == CONTINUOUS {
+        query.process_all_available().unwrap();
+        query.stop().unwrap();
+    } else {
+        query.await_termination().unwrap();
+    }
+}
+
 impl Drop for Fixture {
     fn drop(&mut self) {
         drop(std::fs::remove_dir_all(&self.folder));
@@ -223,7 +227,6 @@ impl Drop for Fixture {
 }
 
 #[test]
-#[ignore = "needs a Kafka broker"]
 fn an_epoch_whose_transaction_was_committed_is_not_written_again() {
     for trigger in [CONTINUOUS, Trigger::AvailableNow] {
         let fixture = Fixture::new();
@@ -237,7 +240,6 @@ fn an_epoch_whose_transaction_was_committed_is_not_written_again() {
 }
 
 #[test]
-#[ignore = "needs a Kafka broker"]
 fn an_epoch_whose_transaction_was_not_committed_is_processed_again() {
     let fixture = Fixture::new();
     fixture.produce(0..100);
@@ -264,7 +266,6 @@ fn an_epoch_whose_transaction_was_not_committed_is_processed_again() {
 
 /// A stage may push all results of a record at once, which are more than the producer's queue takes.
 #[test]
-#[ignore = "needs a Kafka broker"]
 fn many_results_of_one_record_are_all_written_in_their_order() {
     for (trigger, is_transactional) in
         [(CONTINUOUS, false), (CONTINUOUS, true), (Trigger::AvailableNow, true)]
@@ -276,19 +277,13 @@ fn many_results_of_one_record_are_all_written_in_their_order() {
                    input))";
         let parts = Parts { sql, is_transactional, queue_records: Some(10), ..Parts::default() };
         let query = fixture.start_with(trigger, &fixture.checkpoint(), &parts).unwrap();
-        if trigger == CONTINUOUS {
-            query.process_all_available().unwrap();
-            query.stop().unwrap();
-        } else {
-            query.await_termination().unwrap();
-        }
+        finish(&query, trigger);
         let written = fixture.written();
         assert!(written == (0..20_000).collect::<Vec<_>>(), "{trigger:?}: {}", written.len());
     }
 }
 
 #[test]
-#[ignore = "needs a Kafka broker"]
 fn a_second_run_of_a_query_fences_the_first() {
     let fixture = Fixture::new();
     fixture.produce(0..10);
@@ -306,7 +301,6 @@ fn a_second_run_of_a_query_fences_the_first() {
 }
 
 #[test]
-#[ignore = "needs a Kafka broker"]
 fn an_old_copy_of_the_checkpoint_is_refused() {
     let fixture = Fixture::new();
     fixture.produce(0..10);
@@ -322,7 +316,6 @@ fn an_old_copy_of_the_checkpoint_is_refused() {
 }
 
 #[test]
-#[ignore = "needs a Kafka broker"]
 fn a_recreated_topic_is_detected_even_if_it_is_longer_than_before() {
     for trigger in [CONTINUOUS, Trigger::AvailableNow] {
         let fixture = Fixture::new();
@@ -341,19 +334,13 @@ fn a_recreated_topic_is_detected_even_if_it_is_longer_than_before() {
         // Without `failOnDataLoss` the query continues at its offset, as in Spark.
         let parts = Parts { fails_on_data_loss: false, ..Parts::default() };
         let query = fixture.start_with(trigger, &fixture.checkpoint(), &parts).unwrap();
-        if trigger == CONTINUOUS {
-            query.process_all_available().unwrap();
-            query.stop().unwrap();
-        } else {
-            query.await_termination().unwrap();
-        }
+        finish(&query, trigger);
         let written = (0..10).chain(110..120).collect::<Vec<_>>();
         assert_eq!(fixture.written(), written, "{trigger:?}");
     }
 }
 
 #[test]
-#[ignore = "needs a Kafka broker"]
 fn progress_names_the_topics_and_how_far_the_query_is_behind() {
     for trigger in [CONTINUOUS, Trigger::AsSoonAsPossible] {
         let fixture = Fixture::new();
@@ -375,7 +362,6 @@ fn progress_names_the_topics_and_how_far_the_query_is_behind() {
 }
 
 #[test]
-#[ignore = "needs a Kafka broker"]
 fn a_cluster_is_examined_and_left_as_it_was() {
     let fixture = Fixture::new();
     let options = vec![("kafka.bootstrap.servers".to_string(), fixture.servers.clone())];

@@ -17,6 +17,8 @@
 
 pub mod bad_records;
 pub mod capture;
+#[cfg(test)]
+mod collected_rows;
 #[cfg(feature = "columnar")]
 pub mod columnar;
 pub mod console;

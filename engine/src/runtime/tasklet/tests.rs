@@ -276,9 +276,9 @@ fn inlets_are_drained_in_turn_up_to_their_markers() {
     }
 }
 
-/// While a broker's acknowledgements are outstanding, the worker may sleep, and records are taken.
+/// While a broker's acknowledgements are outstanding, the worker may park, and records are taken.
 #[test]
-fn a_chain_that_waits_for_acknowledgements_lets_the_worker_sleep() {
+fn a_chain_that_waits_for_acknowledgements_is_idle_and_takes_records() {
     let waker = Waker::noop();
     let (mut outbox, inlet) = connect::<u64>(&waker, &waker);
     let (reports, told) = unbounded();

@@ -3,7 +3,8 @@
 
 use super::config::CaptureConfig;
 use super::source::CaptureSource;
-use crate::table::row::{Row, Slot};
+use crate::connect::collected_rows::CollectedRows;
+use crate::table::row::Slot;
 use millstream_engine::capture::{
     CaptureWriter, ConnectionInfo, Direction, FLAG_CUT, FLAG_MORE, FileHeader, Gap, GapCause, Head,
     Kind, Protocol, WriterOptions,
@@ -12,9 +13,6 @@ use millstream_engine::checkpoint::offset::Offset;
 use millstream_engine::env::SimEnv;
 use millstream_engine::env::random::SplitMix;
 use millstream_engine::epoch::protocol::ReadLimit;
-use millstream_engine::error::EngineError;
-use millstream_engine::event::Epoch;
-use millstream_engine::runtime::stage::{FlushStatus, Push, Stage};
 use millstream_engine::runtime::tasklet::{Polled, Source, StepCx};
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -89,38 +87,14 @@ impl Recorder {
     }
 }
 
-/// A chain that collects records and sometimes accepts none.
-#[derive(Default)]
-struct Kept {
-    rows: Vec<(String, i64)>,
-    room: Option<usize>,
-}
+/// A chain that collects the value and the time of each record, and sometimes accepts none.
+type Kept = CollectedRows<(String, i64)>;
 
-impl Stage for Kept {
-    fn is_ready(&mut self) -> bool {
-        self.room.is_none_or(|room| room > 0)
-    }
-    fn watermark(&mut self, _: i64) -> Result<(), EngineError> {
-        Ok(())
-    }
-    fn marker(&mut self, _: Epoch) -> Result<(), EngineError> {
-        Ok(())
-    }
-    fn end(&mut self) -> Result<(), EngineError> {
-        Ok(())
-    }
-    fn flush(&mut self) -> Result<FlushStatus, EngineError> {
-        Ok(FlushStatus::Flushed)
-    }
-}
-
-impl<'a> Push<Row<'a>> for Kept {
-    fn push(&mut self, row: Row<'a>, _: u64) -> Result<(), EngineError> {
+fn collected() -> Kept {
+    CollectedRows::new(|row, _| {
         let value = String::from_utf8(row.bytes(Slot::new(0, 2)).to_vec()).unwrap();
-        self.rows.push((value, row.long(Slot::new(1, 2))));
-        self.room = self.room.map(|room| room - 1);
-        Ok(())
-    }
+        (value, row.long(Slot::new(1, 2)))
+    })
 }
 
 fn source(recorded: &Recorded, options: &[(&str, &str)]) -> CaptureSource {
@@ -136,7 +110,7 @@ fn poll(source: &mut CaptureSource, kept: &mut Kept, budget: usize) -> Polled {
 
 /// All records and the number of rejected ones.
 fn read_all(recorded: &Recorded, options: &[(&str, &str)]) -> (Vec<(String, i64)>, u64) {
-    let (mut source, mut kept) = (source(recorded, options), Kept::default());
+    let (mut source, mut kept) = (source(recorded, options), collected());
     while poll(&mut source, &mut kept, 1000) != Polled::Exhausted {}
     (kept.rows, source.counters().bad.count())
 }
@@ -241,7 +215,7 @@ fn a_restart_continues_exactly_in_continuous_mode() {
         let (expected, rejected) = read_all(&recorded, &LIMITS);
         assert!(expected.len() > 1_000 && rejected > 50, "{} {rejected}", expected.len());
         let mut dice = SplitMix(seed);
-        let (mut kept, mut at, mut bad, mut restarts) = (Kept::default(), None, 0, 0);
+        let (mut kept, mut at, mut bad, mut restarts) = (collected(), None, 0, 0);
         loop {
             let mut source = source(&recorded, &LIMITS);
             if let Some(at) = &at {
@@ -296,7 +270,7 @@ fn a_restart_runs_the_planned_batch_again() {
             let mut again = source(&recorded, &options);
             at.iter().for_each(|at| resume(&mut again, at));
             for source in [&mut planner, &mut again] {
-                let mut kept = Kept::default();
+                let mut kept = collected();
                 Source::<Kept>::set_end_offset(source, &planned.end).unwrap();
                 while poll(source, &mut kept, 1 + dice.below(50) as usize) != Polled::AtEndOffset {}
                 runs.push(kept.rows);
@@ -334,7 +308,7 @@ fn a_damaged_recording_gives_the_intact_records_and_counts_the_others() {
             _ => bytes[at] ^= 1 << dice.below(8),
         }
         std::fs::write(&recorded.0, &bytes).unwrap();
-        let (mut source, mut kept) = (source(&recorded, &LIMITS), Kept::default());
+        let (mut source, mut kept) = (source(&recorded, &LIMITS), collected());
         while poll(&mut source, &mut kept, 1000) != Polled::Exhausted {}
         if kept.rows != expected {
             assert!(source.counters().bad.count() > 0, "byte {at}: nothing is counted");
@@ -349,7 +323,7 @@ fn a_paced_recording_is_emitted_at_its_times() {
     let mut recorder = Recorder::new(false);
     (0..10).for_each(|n| recorder.data(0, format!("{n}\n").as_bytes()));
     let recorded = recorder.finish();
-    let (env, mut kept) = (SimEnv::new(0), Kept::default());
+    let (env, mut kept) = (SimEnv::new(0), collected());
     let mut source = source(&recorded, &[("speed", "0.001")]);
     let mut times = Vec::new();
     while kept.rows.len() < 10 {
@@ -373,7 +347,7 @@ const SLOW: [(&str, &str); 2] = [("speed", "0.001"), ("scheduleStart", "0")];
 
 /// Polls for `ns` nanoseconds. Returns the time until the first record, and the number of records.
 fn poll_for(source: &mut CaptureSource, env: &SimEnv, ns: u64) -> (u64, usize) {
-    let (start_ns, mut kept, mut first_ns) = (env_ns(env), Kept::default(), None);
+    let (start_ns, mut kept, mut first_ns) = (env_ns(env), collected(), None);
     loop {
         let mut cx = StepCx { env, budget: 100, wake_at_ns: None };
         source.poll(&mut kept, &mut cx).unwrap();

@@ -535,40 +535,13 @@ impl<D: for<'a> Push<Row<'a>>> Source<D> for SocketSource {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::connect::collected_rows::CollectedRows;
     use crate::connect::socket::open::Shared;
     use millstream_engine::env::{Env, SimEnv};
-    use millstream_engine::event::Epoch;
-    use millstream_engine::runtime::stage::{FlushStatus, Stage};
     use std::io::Write;
+    use std::time::{Duration, Instant};
 
-    /// A chain that collects the time of receipt of each record.
-    #[derive(Default)]
-    struct IngestTimes(Vec<u64>);
-
-    impl Stage for IngestTimes {
-        fn is_ready(&mut self) -> bool {
-            true
-        }
-        fn watermark(&mut self, _: i64) -> Result<(), EngineError> {
-            Ok(())
-        }
-        fn marker(&mut self, _: Epoch) -> Result<(), EngineError> {
-            Ok(())
-        }
-        fn end(&mut self) -> Result<(), EngineError> {
-            Ok(())
-        }
-        fn flush(&mut self) -> Result<FlushStatus, EngineError> {
-            Ok(FlushStatus::Flushed)
-        }
-    }
-
-    impl<'a> Push<Row<'a>> for IngestTimes {
-        fn push(&mut self, _: Row<'a>, ingest_ns: u64) -> Result<(), EngineError> {
-            self.0.push(ingest_ns);
-            Ok(())
-        }
-    }
+    type IngestTimes = CollectedRows<u64>;
 
     #[test]
     fn each_record_of_a_batch_has_the_time_of_its_read() {
@@ -585,8 +558,9 @@ mod tests {
             env.advance(1_000);
             read_ns.push(env.now_ns());
             peer.write_all(line).unwrap();
-            let before = source.staged.end_position();
+            let (begun, before) = (Instant::now(), source.staged.end_position());
             while source.staged.end_position() == before {
+                assert!(begun.elapsed() < Duration::from_secs(60), "the line does not arrive");
                 let mut cx = StepCx { env: &*env, budget: 10, wake_at_ns: None };
                 let extent = ReadLimit::RateLimited;
                 let planned = Source::<IngestTimes>::plan(&mut source, extent, &mut cx);
@@ -594,10 +568,10 @@ mod tests {
             }
         }
         env.advance(1_000);
-        let mut times = IngestTimes::default();
+        let mut times = IngestTimes::new(|_, ingest_ns| ingest_ns);
         Source::<IngestTimes>::set_end_offset(&mut source, &end).unwrap();
         let mut cx = StepCx { env: &*env, budget: 10, wake_at_ns: None };
         while source.poll(&mut times, &mut cx).unwrap() != Polled::AtEndOffset {}
-        assert_eq!(times.0, read_ns);
+        assert_eq!(times.rows, read_ns);
     }
 }
