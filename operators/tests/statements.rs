@@ -332,6 +332,7 @@ fn invalid_bytes_leave_the_rest_of_a_text_as_it_is() {
         (format!("SELECT {text} LIKE 'a%' AND {text} ILIKE 'A_,b'"), "true"),
         (format!("SELECT {text} RLIKE '^a.,b$'"), "true"),
         (format!("SELECT split({text}, ',')"), "[a\u{FFFD}, b]"),
+        (format!("SELECT explode(split({text}, ','))"), "a\u{FFFD}, b"),
         (format!("SELECT regexp_replace({text}, 'b', 'c')"), "a\u{FFFD},c"),
         (format!("SELECT str_to_map({text}, ',', ':')"), "{a\u{FFFD} -> null, b -> null}"),
     ];
@@ -611,6 +612,12 @@ fn having_and_order_by_find_aliases_inside_any_expression() {
         // A parameter of a lambda hides an alias.
         ("k AS a, count(*) AS c", "HAVING size(filter(array(0, 5), c -> c > 4)) = 1", "1 2, 2 1"),
         ("k AS a, count(*) AS c", "ORDER BY CASE WHEN c > 1 THEN 1 ELSE 0 END, max(k)", "2 1, 1 2"),
+        // A parameter does not take the place of a column in an alias's expression.
+        (
+            "k AS a, count(*) AS c",
+            "HAVING size(filter(array(5), k -> k > a)) = 1",
+            "UNRESOLVED_COLUMN.WITH_SUGGESTION",
+        ),
         (
             "k AS a, count(*) AS c, max(k) AS c",
             "HAVING CAST(c AS STRING) = '2'",

@@ -120,7 +120,7 @@ impl DataFrame {
         &self,
         columns: impl IntoIterator<Item = (&'n str, Expr)>,
     ) -> PlanResult<Self> {
-        let (mut names, mut exprs): (Vec<String>, Vec<Expr>) = self.named_columns().unzip();
+        let (names, mut exprs): (Vec<String>, Vec<Expr>) = self.named_columns().unzip();
         let mut given: Vec<&str> = Vec::new();
         for (name, expr) in columns {
             if given.iter().any(|other| other.eq_ignore_ascii_case(name)) {
@@ -139,7 +139,6 @@ impl DataFrame {
                 }
             }
             if is_new {
-                names.push(name.to_string());
                 exprs.push(made);
             }
         }

@@ -46,14 +46,14 @@ impl<T> RecordSlab<T> {
     #[inline]
     pub fn insert(&mut self, stored: Stored<T>) -> Option<RowId> {
         let slot = self.slots.take();
-        let Ok(id) = u32::try_from(slot) else {
-            self.slots.free(slot);
-            return None;
-        };
         let (number, at) = (slot / CHUNK, slot % CHUNK);
         while self.chunks.len() <= number {
             self.chunks.push(Vec::new());
         }
+        let Ok(id) = u32::try_from(slot) else {
+            self.slots.free(slot);
+            return None;
+        };
         let chunk = &mut self.chunks[number];
         if chunk.capacity() == 0 {
             chunk.reserve_exact(CHUNK);

@@ -219,11 +219,12 @@ where
     {
         let timed = [self.left.has_event_time(), self.right.has_event_time()];
         let places = self.workers(job, parallelism);
-        // A stream has one consumer, so no source feeds both inputs, and one input never waits for
-        // the other.
-        let one_after_another = self.order.reads_one_after_another(job.trigger());
         let (left, right) = (self.left.up, self.right.up);
         let producers = left.places(job, parallelism);
+        // A stream has one consumer, so no source feeds both inputs. But the producers of one side
+        // may have a source in common, which would block on the full ring of the later one.
+        let has_one_each = producers.len() == 1 && right.places(job, parallelism).len() == 1;
+        let one_after_another = has_one_each && self.order.reads_one_after_another(job.trigger());
         let (left_outboxes, left_inlets) = job.rings::<(K, Self::Item)>(&producers, &places);
         let producers = right.places(job, parallelism);
         let (right_outboxes, right_inlets) = job.rings::<(K, Self::Item)>(&producers, &places);

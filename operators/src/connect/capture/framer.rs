@@ -1,7 +1,7 @@
 //! Splits the recorded bytes of each connection and direction into records.
 //!
 //! A line may span several events. Its beginning is buffered per connection, as in the [socket
-//! source](crate::connect::socket). All buffers together have at most `maxUnfinishedBytes` bytes.
+//! source](crate::connect::socket). All buffers together contain at most `maxUnfinishedBytes` bytes.
 //! Beyond this limit the longest unfinished line is rejected.
 
 use super::config::CaptureConfig;

@@ -39,10 +39,11 @@ impl Pace {
         self.shared.clone()
     }
 
-    /// The recorded time that the schedule has reached, in nanoseconds. `None` if the start of the
-    /// schedule is not given, or if the schedule has not started.
+    /// The recorded time that the schedule has reached, in nanoseconds: the given start until the
+    /// first record is asked for. `None` if the start of the schedule is not given.
     pub(super) fn reached_ns(&self) -> Option<u64> {
-        let (start_ns, first_ns) = self.start.filter(|_| self.first_ns.is_some())?;
+        let given_ns = self.first_ns?;
+        let Some((start_ns, first_ns)) = self.start else { return Some(given_ns) };
         let after_ns = self.asked_ns.saturating_sub(start_ns);
         let after_ns = match self.speed {
             1.0 => after_ns,

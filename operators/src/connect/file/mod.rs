@@ -22,6 +22,7 @@ pub use crate::connect::file::sink::file_writer::line_options;
 pub use crate::connect::file::source::decoder::{Decoder, Mode};
 pub use crate::connect::file::source::record_reader::{FoundRecord, Input};
 pub use charset::{Charset, Coding};
+pub(crate) use sink::is_of_files;
 pub use sink::{FileSink, FileSinkConfig, FileSinkLog, committed_files};
 pub use source::{FileSource, FileSourceConfig};
 pub(crate) use uri::local_path;

@@ -149,8 +149,7 @@ pub fn examine(options: &Options, records: usize) -> Result<ClusterReport, Engin
     let own = options
         .iter()
         .map(|(key, value)| (key.strip_prefix("kafka.").unwrap_or(key).to_string(), value.clone()));
-    let client = Client::read("doctor", Role::Producer, own.collect())
-        .map_err(|error| EngineError::operator(error.condition, error.reason, error.fix))?;
+    let client = Client::read("doctor", Role::Producer, own.collect())?;
     let failed = |doing: &'static str| {
         let client = &client;
         move |error: KafkaError| client.failed(doing, &error)
@@ -228,7 +227,7 @@ fn trips(client: &Client, topic: &str, records: usize) -> KafkaResult<Vec<Trip>>
                 Some(Ok(message)) if message.payload() == Some(&payload) => {
                     read = Some(sent.elapsed());
                     if let Timestamp::LogAppendTime(broker_ms) = message.timestamp() {
-                        clock = Some((broker_ms, sent.elapsed()));
+                        clock = Some(broker_ms);
                     }
                 }
                 // The partition has no leader for a moment after its creation.
@@ -240,7 +239,7 @@ fn trips(client: &Client, topic: &str, records: usize) -> KafkaResult<Vec<Trip>>
         }
         let nanos = |time: Option<Duration>| time.unwrap_or_default().as_nanos() as u64;
         let (acknowledged_ns, read_ns) = (nanos(acknowledged), nanos(read));
-        let clock = clock.map(|(broker_ms, _)| difference(sent_us, acknowledged_ns, broker_ms));
+        let clock = clock.map(|broker_ms| difference(sent_us, acknowledged_ns, broker_ms));
         if number >= WARM_UP as u64 {
             trips.push(Trip { acknowledged_ns, read_ns, clock });
         }

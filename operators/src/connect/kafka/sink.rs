@@ -457,8 +457,10 @@ impl Stage for KafkaSink {
         self.latency.record_pending();
         if let Some(epoch) = self.flushing {
             if self.deliveries.pending(1 - self.generation) > 0 {
-                // The last acknowledgement wakes the worker.
-                return Ok(FlushStatus::Waiting);
+                // The last acknowledgement wakes the worker. With transactions no row is taken
+                // before, because another producer sends it.
+                let takes_rows = !self.producers.is_transactional();
+                return Ok(if takes_rows { FlushStatus::Waiting } else { FlushStatus::Blocked });
             }
             if let Some(reason) = self.deliveries.failure() {
                 return Err(self.undelivered(reason));

@@ -418,7 +418,7 @@ fn create_topic(client: &Client, topic: &str) -> Result<(), EngineError> {
     for made in block_on(admin.create_topics([&new], &timeout)).map_err(failed)? {
         match made {
             Ok(_) | Err((_, RDKafkaErrorCode::TopicAlreadyExists)) => {}
-            Err((_, error)) => return Err(failed(KafkaError::AdminOp(error))),
+            Err((_, error)) => return Err(failed(KafkaError::Global(error))),
         }
     }
     Ok(())

@@ -291,12 +291,18 @@ impl Recorder {
                 // The channel has room for every buffer, so this fails only if the writer has
                 // ended.
                 if let Err(error) = full.try_send(std::mem::replace(&mut self.filling, next)) {
+                    // Nothing can be recorded any more, so nothing waits to be.
+                    self.full = None;
                     self.dropped(&error.into_inner());
+                    self.missing.clear();
                 }
             }
             _ => {
                 let mut events = std::mem::take(&mut self.filling);
                 self.dropped(&events);
+                if self.full.is_none() {
+                    self.missing.clear();
+                }
                 events.heads.clear();
                 events.bytes.clear();
                 self.filling = events;

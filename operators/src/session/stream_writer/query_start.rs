@@ -1,5 +1,6 @@
 //! Starts a query: builds its job with sources, operators and sink.
 
+use crate::connect::file::is_of_files;
 use crate::connect::source_counters::SourceCounters;
 use crate::session::stream_writer::StreamWriter;
 use crate::session::stream_writer::name_in_use;
@@ -54,7 +55,7 @@ fn open_checkpoint(
         (sink, Some(folder)) => {
             job.open_checkpoint_of_sink(folder, shape, &mut |prepared| {
                 // Only the sink that staged output can commit it.
-                if matches!(sink, SinkSpec::Files(_)) {
+                if matches!(sink, SinkSpec::Files(_)) && is_of_files(prepared.staged) {
                     return Ok(true);
                 }
                 Err(EngineError::operator(

@@ -35,7 +35,7 @@ pub fn check<'e>(exprs: impl IntoIterator<Item = &'e Expr>) -> PlanResult<()> {
 
 impl Expr {
     /// Calls `call` for each direct subexpression.
-    fn each_part<'e>(&'e self, call: &mut dyn FnMut(&'e Expr)) {
+    pub(crate) fn each_part<'e>(&'e self, call: &mut dyn FnMut(&'e Expr)) {
         match self {
             Self::Call { args, filter, .. } => args.iter().chain(filter.as_deref()).for_each(call),
             Self::User(_, args, _) | Self::UserAggregate(_, args, _) => args.iter().for_each(call),

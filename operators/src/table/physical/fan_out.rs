@@ -37,8 +37,8 @@ impl FanOut {
 }
 
 /// Combines the flush statuses of two branches. If one branch can continue while the other is
-/// blocked, the result is `Pending`, so that the caller does not wait for a wake-up. The blocked
-/// branch may depend on work of the next step.
+/// blocked, the result is `Pending`, so that the caller does not wait for a wake-up. The branch
+/// may be blocked by a thread that waits for the other branch.
 fn both(one: FlushStatus, other: FlushStatus) -> FlushStatus {
     let working = |status| matches!(status, FlushStatus::NextEpoch | FlushStatus::Pending);
     match (one, other) {

@@ -1,7 +1,7 @@
 //! The stage of generators such as `explode`: a row for each element of an array or map.
 
 use crate::table::expr::Node;
-use crate::table::expr::compile::{BytesFn, Semantics, compile, fold, text};
+use crate::table::expr::compile::{BytesFn, Semantics, compile, fold, text_in};
 use crate::table::expr::functions::Splitter;
 use crate::table::physical::stages::{BoxChain, CopiedColumn, Scratch, copy};
 use crate::table::plan::generator::{Generator, GeneratorOutput};
@@ -115,7 +115,7 @@ impl Generate {
         let (out, down, width) = (&mut self.out, &mut self.down, self.width);
         let common = out.len();
         let mut outcome = Ok(());
-        splitter.parts(text(bytes), -1, cx.arena, |part| {
+        splitter.parts(text_in(bytes, cx.arena), -1, cx.arena, |part| {
             if outcome.is_ok() {
                 out.truncate(common);
                 RowWriter::resume(out, self.out_width).bytes(width, part.as_bytes());

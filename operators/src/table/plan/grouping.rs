@@ -696,6 +696,13 @@ fn check_aliases(expr: &Expr, select: &[Expr], scope: &Scope) -> PlanResult<()> 
     })
 }
 
+/// Whether an expression has a name of which a part passes the test.
+fn mentions(expr: &Expr, test: &dyn Fn(&String) -> bool) -> bool {
+    let mut found = matches!(expr, Expr::Column { parts, .. } if parts.iter().any(test));
+    expr.each_part(&mut |part| found |= mentions(part, test));
+    found
+}
+
 /// Replaces names that are not columns by the expressions of the SELECT list that have these
 /// aliases. Other names are returned unchanged.
 fn substitute(expr: &Expr, select: &[Expr], scope: &Scope) -> Expr {
@@ -711,10 +718,15 @@ fn substitute(expr: &Expr, select: &[Expr], scope: &Scope) -> Expr {
             fields.iter().fold(alias.clone(), field)
         }
         Expr::Lambda(names, _) => {
-            // A parameter hides an alias of the same name.
-            let is_visible = |item: &&Expr| {
-                !matches!(item, Expr::Alias(_, alias)
-                    if names.iter().any(|name| name.eq_ignore_ascii_case(alias)))
+            // A parameter hides an alias of the same name. An alias whose expression has a column
+            // of that name is not found either: the parameter would take the column's place.
+            let is_parameter =
+                |word: &String| names.iter().any(|name| name.eq_ignore_ascii_case(word));
+            let is_visible = |item: &&Expr| match item {
+                Expr::Alias(inner, alias) => {
+                    !is_parameter(alias) && !mentions(inner, &is_parameter)
+                }
+                _ => true,
             };
             let visible: Vec<Expr> = select.iter().filter(is_visible).cloned().collect();
             expr.map_children(&mut |body| substitute(body, &visible, scope))

@@ -490,9 +490,8 @@ impl<'c> Joining<'c> {
             match resolve(&expr, &inner) {
                 Ok(_) => plan = analyzer::filter(plan, &expr)?,
                 Err(error) if is_unresolved(&error) => {
-                    let found = resolve_correlated(&expr, &outer, &inner).map_err(|wrong| {
-                        if wrong.condition == "AMBIGUOUS_REFERENCE" { wrong } else { error }
-                    })?;
+                    let found = resolve_correlated(&expr, &outer, &inner)
+                        .map_err(|wrong| if is_unresolved(&wrong) { error } else { wrong })?;
                     condition = Some(and(condition, boolean(found, &expr, "WHERE")?)?);
                 }
                 Err(error) => return Err(error),

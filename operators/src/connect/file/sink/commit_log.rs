@@ -62,6 +62,11 @@ impl FileSinkLog {
     }
 }
 
+/// Whether a file sink has staged these lines.
+pub fn is_of_files(staged: &[String]) -> bool {
+    staged.iter().all(|line| serde_json::from_str::<SinkFile>(line).is_ok())
+}
+
 fn files(staged: &[String]) -> impl Iterator<Item = PathBuf> {
     let files = staged.iter().filter_map(|line| serde_json::from_str::<SinkFile>(line).ok());
     files.map(|file| path_of(&file.path))

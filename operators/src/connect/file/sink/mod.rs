@@ -11,7 +11,7 @@
 mod commit_log;
 pub(in crate::connect::file) mod file_writer;
 
-pub use commit_log::{FileSinkLog, LOG_FOLDER, committed_files};
+pub use commit_log::{FileSinkLog, LOG_FOLDER, committed_files, is_of_files};
 
 use super::uri::{local_path, path_of};
 use crate::connect::file::file_log::{Crc, FileLog};

@@ -216,7 +216,7 @@ fn compile(args: Vec<Compiled>, call: &Call, ignore_case: bool) -> Compiled {
     bool_fn(move |cx| {
         let Some(s) = s(cx)? else { return Ok(None) };
         let Some(pattern) = pattern(cx)? else { return Ok(None) };
-        let (s, pattern) = (text_in(s, cx.arena), text_in(pattern, cx.arena));
+        let s = text_in(s, cx.arena);
         let test = |like: &Result<Like, Wrong>| -> Result<Option<bool>, Box<EvalError>> {
             match like {
                 Ok(like) if !ignore_case => like.matches(s).map(Some).map_err(too_long),
@@ -230,7 +230,7 @@ fn compile(args: Vec<Compiled>, call: &Call, ignore_case: bool) -> Compiled {
         };
         match &fixed {
             Some(like) => test(like),
-            None => cache.with(pattern, prepare, test),
+            None => cache.with(text_in(pattern, cx.arena), prepare, test),
         }
     })
 }
