@@ -62,8 +62,8 @@ pub fn both(left: &Scope, right: &Scope) -> Scope {
 }
 
 /// Resolves an expression over two inputs. A name that cannot be resolved in `inner` is resolved in
-/// `outer`, unless it is ambiguous in `inner`. If that fails too, the error of `inner` is returned. In the result, the columns of
-/// `outer` come first.
+/// `outer`, unless it is ambiguous in `inner`. If that fails too, the error of `inner` is returned.
+/// In the result, the columns of `outer` come first.
 pub fn resolve_correlated(expr: &Expr, outer: &Scope, inner: &Scope) -> PlanResult<Resolved> {
     let width = outer.columns.len();
     let of_outer = |part: &Expr| resolve_with(part, outer, &mut |_| Ok(None));
