@@ -1,4 +1,4 @@
-//! The errors of the runtime. Each has a stable condition name, a reason and a suggested fix.
+//! The errors of the runtime. Each has a stable condition name.
 
 /// The reason why a query failed.
 #[derive(Clone, Debug, thiserror::Error)]
@@ -9,19 +9,19 @@ pub enum EngineError {
     Operator {
         /// Stable name of the condition.
         condition: String,
-        /// The operator, or the source with offset and byte; empty if unknown.
+        /// The place in the query or in its input; empty if unknown.
         position: String,
         /// A description of what is wrong.
         reason: String,
         /// The suggested fix; empty if there is none.
         fix: String,
     },
-    /// An operator panicked. The query ends; the process continues.
+    /// An operator, a source, a sink or the driver panicked. The query ends; the process continues.
     #[error(
         "OPERATOR_PANICKED: {tasklet}: {message}. This is a bug in the operator or in a function it calls"
     )]
     Panic {
-        /// The tasklet that ran the operator.
+        /// The tasklet that panicked; `epochs` for the driver.
         tasklet: String,
         /// The panic's message.
         message: String,
@@ -34,7 +34,7 @@ pub enum EngineError {
         /// The system's error message.
         reason: String,
     },
-    /// A simulated run made no progress: at least one tasklet waits forever.
+    /// A simulated run did not end within the limit of steps.
     #[error("SIMULATION_STUCK: no end after {steps} steps with seed {seed}")]
     Stuck {
         /// The seed that reproduces the run.

@@ -27,7 +27,7 @@ pub enum Event<T> {
     /// A record with its ingest time.
     Record(Record<T>),
     /// Event time has advanced to this time, in microseconds since 1970. Later records with an
-    /// earlier or equal event time may be late.
+    /// earlier or equal event time may be late. [`IDLE`] says that the input is idle.
     Watermark(i64),
     /// The end of an epoch: everything before it belongs to this epoch or an earlier one,
     /// everything after it to a later one.

@@ -1,8 +1,8 @@
 //! The Millstream runtime: pinned workers run tasklets that are joined by lock-free rings. Epoch
 //! markers travel through the rings among the records.
 //!
-//! The runtime knows nothing of rows, SQL, files or the contents of sockets. The crate `millstream`
-//! implements them. Start at [`Job`](runtime::job::Job), a query that is ready to run.
+//! The runtime knows nothing of rows, SQL and connectors. The crate `millstream` implements them.
+//! Start at [`Job`](runtime::job::Job), a query that is ready to run.
 //!
 //! | module | |
 //! |---|---|
@@ -12,7 +12,8 @@
 //! | [`capture`] | recorded bytes of sockets: the file format, its reader and writer |
 //! | [`measure`] | latency, and why the slowest records were slow |
 //! | [`sync`] | the ring, the queue of many producers, wake-ups |
-//! | [`collections`] | collections whose operations have a bounded cost |
+//! | [`collections`] | a hash table that grows in bounded steps, buffers that free the memory of a
+//! burst |
 //! | [`cores`] | the cores of the machine, and the assignment of workers to them |
 //! | [`env`](mod@env) | the environment: threads, clock, storage, randomness; real and simulated |
 

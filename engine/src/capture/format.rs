@@ -1,13 +1,14 @@
-//! The byte layout of a capture file: the header, the blocks, and the payloads of all blocks except
-//! data blocks.
+//! The byte layout of a capture file: the header, the blocks, and the payloads of most kinds of
+//! blocks.
 //!
 //! ```text
 //! file:   | file header, 64 bytes | block | block | … |
 //! block:  | length u32 | crc32 u32 | position u64 | lines u64 | mono_ns u64 | wall_ns i64 |
 //!         | connection u32 | direction u8 | kind u8 | flags u16 | payload | zeros to 8 bytes |
 //! ```
-//! All integers are little endian. `length` is the payload's length plus one, so that an empty
-//! block is not all zeros. The CRC covers the payload's length and all bytes after the CRC field.
+//! All integers are little endian. `length` is the payload's length plus one; 0 means that nothing
+//! was written. The CRC covers the payload's length and the bytes after the CRC field, without the
+//! padding.
 //! Version 1 has a header of 8 bytes and stores microseconds where version 2 stores `wall_ns`.
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
@@ -107,15 +108,17 @@ pub const FLAG_REPEATED: u16 = 8;
 /// The head of a block: everything except the payload.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Head {
-    /// Offset of the payload's first byte in the stream of its connection and direction. In the log
-    /// of a durable source: its offset in everything that the source has received.
+    /// Of an event: offset of the payload's first byte in the stream of its connection and
+    /// direction. In the log of a durable source: its offset in everything that the source has
+    /// received.
     pub position: u64,
     /// In the log of a durable source: the number of complete lines before the payload. Otherwise
     /// 0.
     pub lines: u64,
     /// Monotonic time, in nanoseconds. It never decreases within a file.
     pub mono_ns: u64,
-    /// Wall-clock time, in nanoseconds since 1970. It can decrease if the clock was set back.
+    /// Wall-clock time, in nanoseconds since 1970. It can decrease, for example if the clock was
+    /// set back.
     pub wall_ns: i64,
     /// The connection's number in the recording.
     pub connection: u32,
@@ -153,9 +156,10 @@ pub struct FileHeader {
     pub compressed: bool,
     /// Precision of the times, in nanoseconds; 0 if unknown.
     pub precision_ns: u32,
-    /// Wall-clock time at the start of the recording, in nanoseconds since 1970.
+    /// Wall-clock time at the start of the recording or, after a rotation, of this file, in
+    /// nanoseconds since 1970.
     pub start_wall_ns: i64,
-    /// Monotonic time at the start of the recording, in nanoseconds.
+    /// Monotonic time at the same moment, in nanoseconds.
     pub start_mono_ns: u64,
     /// The recording's id, shared by all its files.
     pub recording: u64,
@@ -355,7 +359,7 @@ pub enum Opener {
     B,
 }
 
-/// An IP address and a port; `None` if unknown.
+/// An IP address and a port; `None` if unknown, or if the socket is not an IP socket.
 pub type Endpoint = Option<SocketAddr>;
 
 /// The payload of an open event.

@@ -7,10 +7,10 @@
 //!
 //! *Durability.* A block survives any end of the process as soon as it is appended: appending is a
 //! copy into mapped memory, without a system call. A power failure can lose what the kernel has not
-//! written yet. If it tears a block, that block and everything after it are cut off.
+//! written yet. If it tears the last block, that block is cut off.
 //!
-//! *Threads.* One worker appends. The log's own thread creates segments, one ahead, and removes old
-//! ones, so no record waits for a file.
+//! *Threads.* One worker appends. The log's own thread creates the next segments ahead, and removes
+//! old ones.
 
 use super::format::{
     Clock, FILE_HEADER_BYTES, FileHeader, HEAD_BYTES as HEAD, Head, MAX_PAYLOAD, NoBlock,
@@ -41,8 +41,8 @@ fn block_at(bytes: &[u8], at: usize, version: u8) -> Option<(Head, &[u8], usize)
     Some((head, &rest[HEAD..HEAD + length], at + block_bytes(length)))
 }
 
-/// Calls `visit` for each event of a segment, up to the first block that is torn or damaged.
-/// Returns the offset of that block, and whether it is damage: an intact block follows, or the
+/// Calls `visit` for each event of a segment, up to its end or the first block that is torn or
+/// damaged. Returns the offset there, and whether it is damage: an intact block follows, or the
 /// segment's header is neither valid nor unwritten.
 pub fn blocks<'b>(bytes: &'b [u8], mut visit: impl FnMut(Head, &'b [u8])) -> (usize, bool) {
     let Ok(header) = FileHeader::decode(bytes) else {
@@ -59,7 +59,7 @@ pub fn blocks<'b>(bytes: &'b [u8], mut visit: impl FnMut(Head, &'b [u8])) -> (us
         }
         at = next;
     }
-    // A torn block is never followed by an intact one. A block that was damaged later may be.
+    // A block that is followed by an intact one counts as damaged, not as torn.
     let length = match bytes.get(at..).map(|rest| decode(rest, version)) {
         Some(Err(NoBlock::Damaged)) => {
             u32::from_le_bytes(bytes[at..at + 4].try_into().unwrap_or_default()) as usize - 1
@@ -70,7 +70,8 @@ pub fn blocks<'b>(bytes: &'b [u8], mut visit: impl FnMut(Head, &'b [u8])) -> (us
     (at, followed)
 }
 
-/// Lists the segments of a log, oldest first.
+/// Lists the segments of a log, oldest first; none if the folder does not exist. An error if it
+/// contains another file.
 pub fn segments(folder: &Path) -> Result<Vec<(u64, PathBuf)>, EngineError> {
     let entries = match std::fs::read_dir(folder) {
         Ok(entries) => entries,
@@ -101,7 +102,7 @@ struct Segment {
     map: MmapMut,
 }
 
-/// Creates an empty segment. Its disk space is allocated up front, so that no later store can fail.
+/// Creates an empty segment. Its zeros are written up front, to allocate the disk space.
 fn make(folder: &Path, number: u64) -> Result<Segment, EngineError> {
     let path = folder.join(format!("{number:010}.cap"));
     let failed = |error: std::io::Error| write_failed(&path, &error);
@@ -150,11 +151,12 @@ pub struct Tail {
     pub lines: u64,
     /// The number of connections since the log was created.
     pub connections: u32,
-    /// Describes the last block if a power failure has torn it.
+    /// Describes the last block if it is torn, for example by a power failure.
     pub torn: Option<String>,
 }
 
-/// Reads the blocks from a stream position on, with one segment in memory at a time.
+/// Reads the blocks of a log from the segment on that contains a stream position. The first blocks
+/// may lie before the position. One segment is in memory at a time.
 pub struct Replay {
     paths: std::collections::VecDeque<PathBuf>,
     bytes: Vec<u8>,
@@ -183,8 +185,9 @@ impl Replay {
 }
 
 impl CaptureLog {
-    /// Opens the log in a folder, or creates it, and finds the blocks that hold stream bytes after
-    /// `from`. `count_lines` returns the number of lines that end in a block.
+    /// Opens the log in a folder, or creates it. The [`Replay`] starts at the segment that holds
+    /// the first stream bytes after `from`. `count_lines` returns the number of lines that end in a
+    /// block.
     pub fn open(
         env: &dyn Env,
         folder: &Path,
@@ -211,7 +214,8 @@ impl CaptureLog {
             });
             let later = segments[index + 1..].iter().find_map(|(_, later)| first_position(later));
             let torn = bytes.get(stop..).is_some_and(|rest| rest.iter().any(|byte| *byte != 0));
-            // Damage before `from` does not matter. Only the end of the whole log can be torn.
+            // Damage in a segment that lies before `from` does not matter. Only the end of the
+            // whole log can be torn.
             if torn && (followed || later.is_some()) && later.is_none_or(|later| later > from) {
                 let what = format!("the block at byte {stop} does not match its CRC");
                 return Err(damaged(path, &what));
@@ -285,14 +289,14 @@ impl CaptureLog {
         Ok(())
     }
 
-    /// Removes the segments that hold only bytes before `position`, which is committed. Call this
-    /// only after the [`Replay`], which reads them, has ended.
+    /// Removes the full segments that hold only bytes before `position`, which is committed. Call
+    /// this only after the [`Replay`], which reads them, has ended.
     pub fn committed(&mut self, position: u64) {
         let keeper = self.keeper.as_ref();
         self.full.retain(|segment| {
             let needed = segment.end > position;
             if let (false, Some(keeper)) = (needed, keeper) {
-                // If a segment is not removed now, the next start removes it.
+                // If a segment is not removed now, a later run removes it.
                 drop(keeper.orders.send(Order::Remove(segment.path.clone())));
             }
             needed
@@ -306,8 +310,7 @@ impl Drop for CaptureLog {
     fn drop(&mut self) {
         if let Some(Keeper { orders, ready, thread }) = self.keeper.take() {
             drop((orders, ready));
-            // A panic of the thread was printed by the runtime, and `turn_over` has already failed
-            // because of it.
+            // A panic of the thread was printed by the panic hook.
             drop(thread.join());
         }
     }
@@ -321,7 +324,7 @@ fn first_position(path: &Path) -> Option<u64> {
     block_at(&bytes, header.bytes(), header.version).map(|(head, ..)| head.position)
 }
 
-/// The thread that keeps one empty segment ahead and removes old ones.
+/// The thread that creates up to two empty segments ahead and removes old ones.
 struct Keeper {
     orders: Sender<Order>,
     ready: Receiver<Result<Segment, EngineError>>,

@@ -4,7 +4,7 @@
 //! damaged part is reported, with the number of lost events if a later mark states it. Reading
 //! continues after it.
 //!
-//! *Memory.* A window of the file, at most twice the largest block. *Threads.* One.
+//! *Memory.* A window of the file, and one decompressed block. *Threads.* One.
 
 use super::format::{
     FILE_HEADER_BYTES, FileHeader, HEAD_BYTES, Head, Kind, MAX_PAYLOAD, NoBlock, Summary,
@@ -16,7 +16,7 @@ use std::fs::File;
 use std::io::{self, Read, Seek, SeekFrom};
 use std::path::Path;
 
-/// Size of a read, in bytes.
+/// Size of a sequential read, in bytes.
 const WINDOW_BYTES: usize = 1 << 20;
 /// Size of a mark, in bytes.
 const MARK_BYTES: usize = HEAD_BYTES + Summary::BYTES;
@@ -37,7 +37,7 @@ pub struct Damage {
     pub at: u64,
     /// Offset at which reading continues, or the end of the file.
     pub until: u64,
-    /// The number of events in the damaged part, if a later mark states it.
+    /// The number of events in the damaged part, if it is known.
     pub events: Option<u64>,
     /// The kind of damage.
     pub what: &'static str,
@@ -163,7 +163,7 @@ impl<R: Read + Seek> CaptureReader<R> {
         self.file_bytes
     }
 
-    /// Offset of the next item in the file.
+    /// Offset of the next block in the file.
     pub fn offset(&self) -> u64 {
         self.offset
     }
@@ -214,8 +214,7 @@ impl<R: Read + Seek> CaptureReader<R> {
     }
 
     /// Moves to a mark before which all events are earlier than this wall-clock time, or to the
-    /// first event if there is none. Earlier events may follow: up to a stride, in a compressed file
-    /// up to several marks.
+    /// first event if there is none. Earlier events may follow.
     pub fn seek_wall_ns(&mut self, ns: i64) -> Result<(), EngineError> {
         self.seek(Time::Wall(ns))
     }
@@ -411,7 +410,8 @@ impl<R: Read + Seek> CaptureReader<R> {
         self.fill(MARK_BYTES)?;
         let bytes = &self.buffer[self.start..];
         Ok(match decode(bytes, self.header.version) {
-            // A mark contains its own offset, so payload bytes are never mistaken for a mark.
+            // A mark contains its own offset, so a copy of a mark in a payload is not mistaken for
+            // one.
             Ok((head, length)) if head.kind == Kind::Mark && head.position == self.offset => {
                 let payload = &bytes[HEAD_BYTES..HEAD_BYTES + length];
                 Some(Entry::new(self.offset, &Summary::decode(&head, payload)))

@@ -16,7 +16,7 @@ use std::path::{Path, PathBuf};
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Rotation {
     /// Size of a file, in bytes. It is checked before each event, so a file can exceed it by one
-    /// event.
+    /// event and the end of the file; a compressed file by one compressed block.
     pub bytes: Option<u64>,
     /// Recorded time of a file, in nanoseconds.
     pub ns: Option<u64>,
@@ -117,7 +117,7 @@ impl Recording {
         add(&self.before, self.writer.summary())
     }
 
-    /// Size of all files, in bytes.
+    /// Approximate size of all files so far, in bytes.
     pub fn bytes(&self) -> u64 {
         self.bytes_before + self.writer.bytes()
     }

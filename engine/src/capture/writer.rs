@@ -1,8 +1,8 @@
 //! Writes a capture file: append-only, buffered, with marks that a search by time can jump to.
 //!
-//! An uncompressed file has a mark at every multiple of [`STRIDE_BYTES`], and no block crosses a
-//! mark. So a search can use binary search on any prefix of the file. A compressed file has a mark
-//! before every compressed block, and the index at the end of the file lists the marks.
+//! Among its events, an uncompressed file has a mark at every multiple of [`STRIDE_BYTES`]. So a
+//! search can use binary search on any prefix of the file. A compressed file has a mark before
+//! every compressed block, and an index at its end that lists marks.
 //!
 //! *Durability.* Events appended before the last [`CaptureWriter::flush`] survive the end of the
 //! process. *Threads.* One. *Memory.* One stride, or one compressed block and its uncompressed
@@ -15,7 +15,7 @@ use super::format::{
 use super::index::{Entry, Index};
 use std::io::{self, Write};
 
-/// Uncompressed size of a compressed block, in bytes.
+/// Size at which events are compressed into a block, in bytes.
 const COMPRESSED_BYTES: usize = 512 << 10;
 
 /// The options of a writer.
@@ -71,7 +71,7 @@ impl<W: Write> CaptureWriter<W> {
         &self.summary
     }
 
-    /// Size of the file so far, in bytes.
+    /// Size of the file so far, in bytes, without events that are not compressed yet.
     pub fn bytes(&self) -> u64 {
         self.written + self.buffer.len() as u64
     }
@@ -189,7 +189,7 @@ struct Packer {
 #[cfg(feature = "zstd")]
 impl Packer {
     fn new() -> io::Result<Self> {
-        /// The fastest zstd level that halves the size of text.
+        /// The zstd level: fast.
         const LEVEL: i32 = 1;
         let most = zstd::zstd_safe::compress_bound(COMPRESSED_BYTES + 2 * MAX_EVENT_BYTES);
         Ok(Self { compressor: zstd::bulk::Compressor::new(LEVEL)?, out: Vec::with_capacity(most) })

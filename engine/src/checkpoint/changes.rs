@@ -27,12 +27,13 @@ pub struct StateChanges {
     /// Number of state rows in this instance. Depending on the operator these are keys, windows,
     /// buffered rows or state entries.
     pub rows: u64,
-    /// Number of state rows written in this epoch. A row that is written several times counts once.
-    /// A deletion does not count.
+    /// Number of state rows written in this epoch. A row that is written several times counts once,
+    /// unless it is deleted in between. A deletion does not count.
     pub updated: u64,
     /// Number of state rows removed in this epoch, for example because the watermark passed them.
     pub removed: u64,
-    /// Number of late records in this epoch.
+    /// Number of late records in this epoch. A record that is late for several windows may be
+    /// counted for each.
     pub late: u64,
     /// Approximate memory of the instance's state, in bytes.
     pub memory_bytes: u64,

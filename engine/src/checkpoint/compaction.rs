@@ -17,7 +17,7 @@ use crate::error::EngineError;
 use hashbrown::HashTable;
 use std::path::PathBuf;
 
-/// Maximum number of deltas after a snapshot.
+/// Number of deltas after a snapshot at which compaction starts.
 const MAX_DELTAS: usize = 64;
 /// Bytes after which a step ends. The key group under way is completed first.
 const STEP_BYTES: usize = 64 << 10;
@@ -47,8 +47,7 @@ pub struct Compaction {
     merge: GroupMerge,
 }
 
-/// Buffers for merging a key group, reused for every group: a step allocates nothing once it has
-/// seen the largest group.
+/// Buffers for merging a key group, reused for every group.
 #[derive(Debug, Default)]
 struct GroupMerge {
     /// All blocks of the group, oldest first.

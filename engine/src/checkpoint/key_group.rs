@@ -1,14 +1,15 @@
 //! Key groups: which of the 256 groups a key belongs to, and which instance owns a group.
 //!
-//! State is stored by key group, so that a query can restart with another parallelism. The hash is
-//! part of the checkpoint format: it is the same on every machine, and a test pins its values.
+//! State is stored by key group, so that a query can restart with another parallelism.
+//! [`hash_bytes`] is part of the checkpoint format, and a test pins its values.
 
 use std::hash::{Hash, Hasher};
 
 /// Number of key groups, whatever the parallelism.
 pub const KEY_GROUPS: u64 = 256;
 
-/// A hash of bytes that never changes: 8 bytes a step, multiply and fold, then a final mix.
+/// A hash of bytes that is the same on every machine: 8 bytes a step, multiply and fold, then a
+/// final mix.
 #[inline]
 pub fn hash_bytes(bytes: &[u8]) -> u64 {
     let mut hasher = StableHasher::default();
@@ -37,7 +38,7 @@ pub fn instance_of(hash: u64, instances: usize) -> usize {
     (group_of(hash) * instances as u64 / KEY_GROUPS) as usize
 }
 
-/// The hash of a key, from which its key group follows.
+/// The hash of a typed key.
 #[inline]
 pub fn hash_key<K: Hash + ?Sized>(key: &K) -> u64 {
     let mut hasher = StableHasher::default();
@@ -48,7 +49,7 @@ pub fn hash_key<K: Hash + ?Sized>(key: &K) -> u64 {
 const K0: u64 = 0xA076_1D64_78BD_642F;
 const K1: u64 = 0xE703_7ED1_A0B4_28DB;
 
-/// [`hash_bytes`] as a standard hasher, also used by hash tables.
+/// The hash function of [`hash_bytes`] as a standard hasher.
 #[derive(Clone, Debug)]
 pub struct StableHasher(u64);
 

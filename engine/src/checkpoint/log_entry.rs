@@ -1,4 +1,5 @@
-//! One entry of the offset or commit log: a small, human-readable text file.
+//! One entry of the offset or commit log: a small, human-readable text file. The file `metadata`
+//! has the same format.
 //!
 //! ```text
 //! v1

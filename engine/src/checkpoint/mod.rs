@@ -17,8 +17,8 @@
 //! the next start removes `offsets/N`, and the records of the epoch are processed again.
 //!
 //! The commit entry names the files that hold the state; the folder is never listed to find them. A
-//! named file that is missing, damaged or foreign is an error. A file that no commit names is a
-//! leftover and is removed.
+//! named file that is missing, damaged or foreign is an error. A state file that the last entry
+//! does not name is a leftover and is removed.
 //!
 //! *Threads.* The driver's; the starting thread during [`Checkpoint::open`].
 
@@ -159,7 +159,8 @@ pub enum EpochMode {
 #[derive(Clone, Debug, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct OffsetHeader {
-    /// Watermark of the epoch, in milliseconds since 1970; 0 before the first event time.
+    /// Watermark of the batch, or at the end of an epoch of continuous mode, in milliseconds since
+    /// 1970; 0 before the first event time.
     pub batch_watermark_ms: i64,
     /// Wall-clock time at which the epoch was planned or ended, in milliseconds since 1970.
     pub batch_timestamp_ms: i64,
@@ -224,16 +225,17 @@ pub struct PlannedBatch {
 /// The position and the watermarks from which a restarted query resumes.
 #[derive(Clone, Debug, Default)]
 pub struct Recovery {
-    /// The watermark of the last committed epoch, in milliseconds since 1970.
+    /// The watermark of the epoch before `next_epoch`, in milliseconds since 1970.
     pub watermark_ms: i64,
-    /// The watermark of the next epoch, in milliseconds since 1970.
+    /// The watermark of `next_epoch`, in milliseconds since 1970.
     pub next_watermark_ms: i64,
     /// The first epoch that the next run processes.
     pub next_epoch: Epoch,
-    /// Whether the state may hold closed windows whose results are still to be emitted: the last
-    /// committed epoch was one of continuous mode, where results may be emitted after the marker.
+    /// Whether the state may hold closed windows whose results are still to be emitted: the epoch
+    /// before `next_epoch` was one of continuous mode, where results may be emitted after the
+    /// marker.
     pub owes_late_emission: bool,
-    /// Each source's position at the end of the last committed epoch; empty before the first.
+    /// Each source's position before `next_epoch`; empty if that is the first epoch.
     pub offsets: Vec<Offset>,
     /// An epoch to finish first: `next_epoch`, or the previous one if only its commit is missing.
     pub unfinished: Option<UnfinishedEpoch>,
@@ -247,8 +249,8 @@ pub struct CommittedState {
 }
 
 impl CommittedState {
-    /// Calls `apply` with every change to the keys of `groups`, oldest first. `None` means that the
-    /// key was deleted.
+    /// Calls `apply` with every change to the keys of `groups`. The changes of a key come oldest
+    /// first; `None` means that the key was deleted.
     pub fn read(
         &self,
         groups: std::ops::Range<u64>,
@@ -374,8 +376,9 @@ pub fn open_state(
 }
 
 impl Checkpoint {
-    /// Opens the checkpoint of a query, or creates it. `can_commit` is asked about an epoch whose
-    /// commit is missing; if the answer is no, recovery goes back to the epoch before it.
+    /// Opens the checkpoint of a query, or creates it. `can_commit` is asked about an epoch of
+    /// continuous mode that has staged output and whose commit is missing; if the answer is no,
+    /// recovery goes back to the epoch before it.
     pub fn open(
         env: Arc<dyn Env>,
         folder: &Path,
@@ -626,8 +629,8 @@ impl Checkpoint {
         self.files.iter().map(|files| files.iter().filter_map(name).collect()).collect()
     }
 
-    /// Writes `offsets/N`. In micro-batch mode this plans the epoch; in continuous mode it decides
-    /// that the epoch will be committed.
+    /// Writes `offsets/N`. In micro-batch mode this fixes the batch before it runs. In continuous
+    /// mode a restart can commit the epoch from then on.
     pub fn write_offsets(
         &self,
         epoch: Epoch,
@@ -744,7 +747,7 @@ fn check_shape(
     ))
 }
 
-/// Creates a checkpoint in an empty folder.
+/// Writes the metadata of a new checkpoint. An error if the folder already has offsets or commits.
 fn create(
     storage: &dyn Storage,
     folder: &Path,

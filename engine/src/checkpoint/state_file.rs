@@ -9,7 +9,7 @@
 //! itself. The tail also names the checkpoint, operator and epoch, so that a file of another
 //! checkpoint is detected. All integers are little endian.
 //!
-//! *Threads.* Written by the driver's thread, read by the worker that restores.
+//! *Threads.* Written by the driver's thread.
 
 use crate::checkpoint::log_entry::{damaged, unreadable};
 use crate::cores::yield_to_worker;
@@ -35,7 +35,7 @@ pub struct FileOwner {
     pub operator: u32,
     /// Whether the file is a snapshot (the whole state) or a delta (changes only).
     pub snapshot: bool,
-    /// The epoch at whose end the file was written.
+    /// A delta's epoch, or the last epoch that a snapshot includes.
     pub epoch: u64,
 }
 
@@ -163,7 +163,7 @@ impl StateFileWriter {
         self.out.clear();
     }
 
-    /// Ends the file. Returns its last bytes and its index.
+    /// Ends the file. Returns its last bytes, and the file with its index.
     pub fn finish(mut self, path: PathBuf) -> (Vec<u8>, StateFile) {
         let index_at = self.out.len();
         for block in &self.index {
@@ -198,14 +198,15 @@ pub struct StateFile {
     pub path: PathBuf,
     /// The checkpoint, operator and epoch that the file belongs to.
     pub owner: FileOwner,
-    /// The blocks of the file, by key group.
+    /// The blocks of the file, ordered by key group.
     pub index: Vec<BlockLocation>,
     /// Number of entries.
     pub entries: u64,
 }
 
 impl StateFile {
-    /// Reads a file's tail and index.
+    /// Reads a file's tail and index. An error if they are unreadable or damaged, or name another
+    /// owner.
     pub fn open(storage: &dyn Storage, path: &Path, owner: FileOwner) -> Result<Self, EngineError> {
         let io = |error: std::io::Error| unreadable(path, &error);
         let size = storage.size(path).map_err(io)?;

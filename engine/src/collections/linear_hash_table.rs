@@ -2,24 +2,24 @@
 //!
 //! A table that doubles moves all its entries at once. For a million entries the move takes tens of
 //! milliseconds, in which no record is processed. Here entries are spread over many small tables.
-//! Every 400 insertions the next small table in order is split in two (linear hashing). A split
-//! moves at most a thousand entries, whatever the size, and an insert causes at most one split.
-//! When three quarters of the entries have been removed, the small tables are joined in the
-//! opposite order: one join per `JOIN` removals.
+//! Each time the table has grown by `FILL` entries, the next small table in order is split in two
+//! (linear hashing). An insert causes at most one split, which moves about `2 * FILL` entries if
+//! the hashes are evenly distributed. When there are fewer than `JOIN` entries per small table on
+//! average, the small tables are joined in the opposite order, one per `JOIN` removals.
 //!
 //! *Hashes.* Bits 32 and up choose the small table, which itself uses the lowest and the highest
 //! bits.
 
 use hashbrown::HashTable;
 
-/// Average number of entries of a small table when all have been split equally often. The table to
-/// be split next has twice as many.
+/// The average number of entries per small table above which an insert splits the next table.
+/// During a round of splits, tables not yet split have up to twice as many.
 const FILL: usize = 400;
-/// When small tables have fewer entries than this on average, the last table is joined to the table
+/// The average number of entries per small table below which the last table is joined to the table
 /// that it was split from.
 const JOIN: usize = FILL / 4;
-/// Initial capacity of a small table: [`FILL`] entries with their variance, in 512 buckets. The
-/// capacity doubles once before the table is split.
+/// Capacity of a small table after a split: [`FILL`] entries with their variance, in 512 buckets.
+/// It usually doubles once before the next split.
 const ROOM: usize = 448;
 
 /// The table. Like [`HashTable`], it takes the hash and the comparison from the caller.

@@ -1,4 +1,4 @@
-//! Collections whose operations have bounded cost, and which free the memory of a burst.
+//! A hash table that grows in bounded steps, and buffers that free the memory of a burst.
 
 pub mod high_water;
 pub mod linear_hash_table;

@@ -116,8 +116,8 @@ fn whole_cores(quota: &str, period: &str) -> Option<usize> {
 const CPU_MAX: usize = 8191;
 
 /// Parses a CPU list in the syntax of `taskset`: `0-3,6`, or with a step `0-6:2`. The result is
-/// sorted, without duplicates. Fails for an empty part, a number above `CPU_MAX`, a descending
-/// range and the step 0.
+/// sorted, without duplicates. Fails for any other syntax, an empty part, a number above 8191, a
+/// descending range and the step 0.
 pub fn parse_list(text: &str) -> Result<Vec<usize>, String> {
     let number = |digits: &str| match digits.trim().parse::<usize>() {
         Ok(number) if number <= CPU_MAX => Ok(number),

@@ -45,8 +45,9 @@ pub fn usable() -> usize {
 }
 
 /// Reserves cores for the workers of a query: cores to which no other query of this machine has
-/// pinned workers, or the cores of a list. The reservation ends when the claim is dropped. An error
-/// if the list is empty or has cores outside the affinity mask.
+/// pinned workers, from the affinity mask or from a list. If none is free, workers share a listed
+/// core, or are not pinned. The reservation ends when the claim is dropped. An error if the list is
+/// empty or has cores outside the affinity mask.
 pub fn claim(query: &str, workers: usize, list: Option<&[usize]>) -> Result<Claim, EngineError> {
     let mask: Vec<usize> = allowed().into_iter().map(|core| core.id).collect();
     if let Some(list) = list {
@@ -106,8 +107,7 @@ pub fn restrict_to(list: &[usize]) -> Result<(), EngineError> {
     done.map_err(|error| EngineError::runtime("restrict the process to cores", error.into()))
 }
 
-/// Does nothing on other systems, which have no affinity mask. Only pinned workers stay on the
-/// listed cores.
+/// Does nothing on systems other than Linux.
 #[cfg(not(target_os = "linux"))]
 pub fn restrict_to(_list: &[usize]) -> Result<(), EngineError> {
     Ok(())

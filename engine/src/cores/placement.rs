@@ -1,15 +1,14 @@
 //! Chooses the cores to which the workers of a query are pinned.
 //!
-//! One pinned worker holds a core. The queries of a process share a registry of held cores.
+//! A pinned worker holds its core. The queries of a process share a registry of held cores.
 //! Processes of a machine see each other's cores through advisory locks on files, which the system
-//! releases however a process ends. A locked file contains the name of its holder. Without access
-//! to a common lock folder, as in containers with separate folders, each process sees its own cores
-//! only.
+//! releases however a process ends. Without access to a common lock folder, as in containers with
+//! separate folders, each process sees its own cores only.
 //!
 //! Free cores are chosen in this order: cores whose hyper-thread siblings are free too, cores of
 //! the NUMA node of the query's other workers, the smallest number. A worker without a free core is
-//! not pinned, and the scheduler places it. If the user has listed cores, workers share them
-//! instead, because the query must run on the listed cores.
+//! not pinned, and the scheduler places it. If the user has listed cores, it shares one of them
+//! instead.
 
 use super::machine::{Cpu, Machine, show_list};
 use std::collections::{BTreeMap, BTreeSet};
@@ -29,7 +28,7 @@ const NOTE_BYTES: u64 = 512;
 struct HeldCore {
     /// The name of the query of each worker on the core.
     queries: Vec<String>,
-    /// Shows other processes that the core is taken; `None` if another process holds it too.
+    /// Shows other processes that the core is taken; `None` if the lock could not be taken.
     lock: Option<File>,
 }
 
@@ -121,7 +120,8 @@ impl Claim {
         self.cores.get(worker).copied().flatten()
     }
 
-    /// A notice for the user: workers share a core, or are not pinned.
+    /// A notice for the user: workers share a core, or are not pinned. The second notice is given
+    /// once per process.
     pub fn notice(&self) -> Option<&str> {
         self.notice.as_deref()
     }

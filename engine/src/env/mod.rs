@@ -1,6 +1,6 @@
-//! The environment: everything that can differ between two runs of the same input goes through
-//! [`Env`]. Production uses [`RealEnv`]. Tests run the same tasklets and drivers in a [`SimEnv`]
-//! with a virtual clock, seeded randomness and no threads.
+//! The environment: clock, storage, randomness, pollers and threads, behind [`Env`]. Production
+//! uses [`RealEnv`]. Tests run the same tasklets and drivers in a [`SimEnv`] with a virtual clock,
+//! seeded randomness and no threads.
 
 pub mod random;
 pub(crate) mod reclaim;
@@ -17,8 +17,8 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::thread::JoinHandle;
 use std::time::{Instant, SystemTime, UNIX_EPOCH};
 
-/// Stack size of a worker: operators evaluate expressions that are nested a thousand levels deep.
-/// Only the pages in use take memory.
+/// Stack size of a thread: workers evaluate deeply nested expressions. Only the pages in use take
+/// memory.
 const WORKER_STACK: usize = 64 << 20;
 
 /// Clock, storage, randomness, pollers and threads.
@@ -31,8 +31,8 @@ pub trait Env: Send + Sync {
     fn random(&self) -> u64;
     /// The storage for durable files.
     fn storage(&self) -> &dyn Storage;
-    /// Compaction starts only above this many bytes of deltas. The simulation makes it small, so
-    /// that compaction is common there.
+    /// The size of the deltas, in bytes, below which their size starts no compaction. The
+    /// simulation makes it small, so that compaction is common there.
     fn min_compaction_bytes(&self) -> u64 {
         256 << 10
     }
@@ -44,6 +44,7 @@ pub trait Env: Send + Sync {
     /// Gives the pages of freed memory back to the system, if the system supports it.
     fn release_memory(&self) {}
     /// Creates what a worker blocks on: a poll for its sockets, and the waker that interrupts it.
+    /// No poll in simulation.
     fn create_poller(&self) -> Result<(Option<mio::Poll>, Waker), EngineError>;
     /// Starts a named thread. An error if the system cannot start it.
     fn spawn(
@@ -56,7 +57,7 @@ pub trait Env: Send + Sync {
 /// The token under which every worker's waker is registered; sockets count from 0.
 pub const WAKE_TOKEN: mio::Token = mio::Token(usize::MAX);
 
-/// The real clock, poller, threads and randomness.
+/// The real clock, storage, poller, threads and randomness.
 pub struct RealEnv {
     start: Instant,
 }
@@ -113,7 +114,7 @@ impl Env for RealEnv {
     }
 }
 
-/// A simulated environment: a virtual clock and seeded randomness.
+/// A simulated environment: a virtual clock, simulated storage and seeded randomness.
 pub struct SimEnv {
     now_ns: AtomicU64,
     random: Mutex<SplitMix>,
@@ -121,7 +122,7 @@ pub struct SimEnv {
 }
 
 impl SimEnv {
-    /// A simulated environment whose behaviour depends on `seed` alone.
+    /// A simulated environment. `seed` determines its random numbers and the outcome of its faults.
     pub fn new(seed: u64) -> Self {
         Self {
             now_ns: AtomicU64::new(1),

@@ -6,10 +6,9 @@
 //! allocate must wait. So the driver's thread calls `malloc_trim` rarely: only after the query has
 //! released much memory, and once its memory has stopped shrinking.
 //!
-//! *Limits.* Only state and its changes are counted. On other systems and with other allocators
-//! nothing is done.
+//! *Limits.* Only state and its changes are counted. Without glibc nothing is done.
 
-/// Minimum released memory for a trim, in bytes.
+/// Minimum released memory for a trim, in bytes. It must also be a quarter of the maximum.
 const LEAST: u64 = 16 << 20;
 /// Memory counts as stable if, for `STILL_NS`, it changes by at most this many bytes, or by at most
 /// `1 / STILL_PART` of the released memory.
@@ -69,7 +68,7 @@ pub(crate) fn trim() {
     }
 }
 
-/// Other systems: does nothing, because their allocators manage freed memory themselves.
+/// Does nothing on other systems.
 #[cfg(not(all(target_os = "linux", target_env = "gnu")))]
 pub(crate) fn trim() {}
 

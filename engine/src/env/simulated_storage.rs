@@ -1,6 +1,6 @@
-//! A simulated file system in memory with the faults of real ones: it crashes between any two
-//! operations, loses writes that were not synced, tears writes, fails an fsync and fills up. A seed
-//! determines all faults.
+//! A simulated file system in memory with the faults of real ones: it crashes in any modifying
+//! operation, loses writes that were not synced, tears writes, fails an fsync and fills up. Tests
+//! inject the faults; a seed determines their outcome.
 
 use crate::env::random::SplitMix;
 use crate::env::storage::{Storage, StorageLock};
@@ -12,10 +12,10 @@ use std::sync::{Arc, Mutex, MutexGuard};
 /// A fault, injected once.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Fault {
-    /// The machine stops; operations fail until [`SimStorage::recover`].
+    /// The machine stops; modifying operations fail until [`SimStorage::recover`].
     Crash,
     /// The next fsync fails and makes nothing durable. A repetition succeeds, but makes nothing
-    /// durable either.
+    /// durable either, until the file is written again from its start.
     FailSync,
     /// The disk is full: writes fail half-way until [`SimStorage::recover`].
     Full,
@@ -111,7 +111,7 @@ fn contains(path: &Path, part: &str) -> bool {
 
 impl State {
     /// Counts a modifying operation. Returns the injected fault, if one is due; a crash and a full
-    /// disk last. After a crash every operation fails.
+    /// disk last. An error after a crash.
     fn operation(&mut self) -> io::Result<Option<Fault>> {
         if self.down {
             return Err(down());
@@ -227,7 +227,7 @@ impl State {
 }
 
 impl SimStorage {
-    /// Creates an empty file system. `seed` determines its faults.
+    /// Creates an empty file system. `seed` determines the outcome of faults.
     pub fn new(seed: u64) -> Self {
         Self(Arc::new(Mutex::new(State {
             contents: Vec::new(),
@@ -268,7 +268,7 @@ impl SimStorage {
     }
 
     /// Simulates a power failure: the seed decides whether unsynced data is kept, torn or lost, and
-    /// which unsynced changes of names are. Locks are released.
+    /// which unsynced changes of names survive. Locks are released.
     pub fn power_failure(&self) {
         let mut guard = self.state();
         let state = &mut *guard;

@@ -1,9 +1,9 @@
 //! Storage: the file operations of the environment.
 //!
-//! Each operation is one operation of a file system, so that the simulated storage can crash, tear
-//! and lose writes between any two operations. Logs and state are written only with
-//! [`Storage::write_durable`]: under a temporary name, fsync, rename, fsync of the folder. A failed
-//! fsync must end the query and is never retried, because the kernel may have dropped the pages.
+//! The operations are small, so that the simulated storage can crash, tear and lose writes between
+//! any two steps. Logs and state are written under a temporary name, then fsync, rename, fsync of
+//! the folder ([`Storage::write_durable`]). A failed fsync must end the query and is never retried,
+//! because the kernel may have dropped the pages.
 //!
 //! *Limits.* Memory maps bypass the storage: see `capture`.
 
@@ -12,7 +12,7 @@ use std::fs::{File, OpenOptions};
 use std::io::{self, Read, Seek, SeekFrom, Write};
 use std::path::{Path, PathBuf};
 
-/// Bytes written by one system call.
+/// Maximum number of bytes written by one system call.
 const PIECE_BYTES: usize = 64 << 10;
 
 /// A file lock, released when it is dropped or its process ends.
@@ -44,11 +44,12 @@ pub trait Storage: Send + Sync {
     ) -> io::Result<()>;
     /// Returns a file's size in bytes.
     fn size(&self, path: &Path) -> io::Result<u64>;
-    /// The names of the files in a folder, including half-written ones ([`is_temporary`]).
+    /// The paths of the files in a folder, including half-written ones ([`is_temporary`]).
     fn list(&self, folder: &Path) -> io::Result<Vec<PathBuf>>;
     /// Removes a file. Not durable: a crash may bring it back.
     fn remove(&self, path: &Path) -> io::Result<()>;
-    /// Locks a file, which is created if it is missing. `None` if another process holds the lock.
+    /// Locks a file, which is created if it is missing. `None` if the lock is held already, by this
+    /// process or another one.
     fn lock(&self, path: &Path) -> io::Result<Option<StorageLock>>;
 
     /// Reads a range of a file's content.
@@ -95,7 +96,7 @@ fn folder_path(folder: &Path) -> &Path {
 }
 
 /// Writes in pieces and yields between them, because a worker on this core must not wait for
-/// megabytes. A single piece, such as a sink's write on a worker, does not yield.
+/// megabytes.
 fn write_all(mut file: File, bytes: &[u8]) -> io::Result<()> {
     for (i, piece) in bytes.chunks(PIECE_BYTES).enumerate() {
         if i > 0 {

@@ -1,10 +1,8 @@
-//! The driver decides when epochs end: a timer in continuous mode, the offsets of a batch in
-//! micro-batch mode. One state machine serves both modes, and the simulation steps it too.
+//! The driver starts, ends and commits the epochs, in continuous and in micro-batch mode, and
+//! writes the checkpoint. [`checkpoint`](crate::checkpoint) documents the order of writes.
 //!
-//! The driver also writes the checkpoint, between the acknowledgements of one epoch and the
-//! commands of the next. [`checkpoint`](crate::checkpoint) documents the order of writes.
-//!
-//! *Threads.* Its own, which sleeps between epochs. The driver never touches a record.
+//! *Threads.* Its own; in simulation the thread of the simulation. The driver never touches a
+//! record.
 
 use crate::checkpoint::changes::StateChanges;
 use crate::checkpoint::offset::Offset;
@@ -24,7 +22,8 @@ use crate::sync::waker::Waker;
 use crossbeam_channel::Sender;
 use std::sync::Arc;
 
-/// How often micro-batch mode checks for new data after finding none, as in Spark.
+/// The pause of [`Trigger::AsSoonAsPossible`] after a check that found no new data, in nanoseconds;
+/// as in Spark.
 const POLLING_DELAY_NS: u64 = 10_000_000;
 
 enum State {

@@ -3,8 +3,7 @@
 //!
 //! *Micro-batch mode.* A batch has two watermarks: rows at or before the previous batch's watermark
 //! are late, and state up to the batch's own watermark may be evicted. The next watermark is
-//! computed when the batch has been committed. Nothing is in flight then, so operators read these
-//! times without a lock.
+//! computed when all tasklets have acknowledged the batch's marker.
 //!
 //! *Continuous mode.* Watermarks travel in-band ([`Event::Watermark`](crate::event::Event)). The
 //! watermark computed here at the end of an epoch is where a restart resumes.
@@ -52,8 +51,10 @@ impl PartialEq for BatchTimes {
 }
 
 impl BatchTimes {
-    // ORDERING: relaxed: the driver writes only while nothing is in flight. The command that starts
-    // the batch, or the ring that delivers its records, orders all later reads after the write.
+    // ORDERING: relaxed: in micro-batch mode the driver writes only while nothing is in flight. The
+    // command that starts the batch, or the ring that delivers its records, orders all later reads
+    // after the write. In continuous mode records flow while the driver writes; a reader may see
+    // either value.
 
     /// Wall-clock time of the batch; in continuous mode, of the start of the epoch.
     #[inline]
@@ -177,8 +178,7 @@ impl EventTimeReporter {
         self.0.largest_us.fetch_max(largest_us, Ordering::Relaxed);
     }
 
-    /// Reports whether the input is idle. The watermark at which a restart resumes ignores idle
-    /// inputs. Operators learn of idleness from the event [`IDLE`](crate::event::IDLE).
+    /// Continuous mode: reports whether the input is idle.
     pub fn set_idle(&self, is_idle: bool) {
         // ORDERING: relaxed: the acknowledgement of the marker orders this store before the
         // driver's read.
@@ -191,11 +191,11 @@ impl EventTimeReporter {
     }
 }
 
-/// The event time at which an earlier run ended.
+/// The watermarks from which a run resumes.
 pub struct ResumedTime {
-    /// The watermark of the run's last batch, in milliseconds since 1970.
+    /// The watermark of the last committed epoch, in milliseconds since 1970.
     pub last_ms: i64,
-    /// The watermark of the batch after the last one, in milliseconds since 1970.
+    /// The watermark of the epoch after it, in milliseconds since 1970.
     pub next_ms: i64,
     /// Whether results that the last watermark releases may still have to be emitted.
     pub owes_late_emission: bool,
@@ -284,7 +284,7 @@ impl WatermarkTracker {
         self.last_ms
     }
 
-    /// The watermark of the next batch, in milliseconds since 1970.
+    /// The watermark of the next batch or epoch, in milliseconds since 1970.
     pub fn next_ms(&self) -> i64 {
         self.next_ms
     }
@@ -317,7 +317,7 @@ impl WatermarkTracker {
                 Some(seen_us.div_euclid(1000).saturating_sub(input.delay_ms))
             };
             // An input that has had no record yet has the watermark 0. With policy `Min` the
-            // query's watermark then does not advance.
+            // query's watermark then does not advance, unless the input is idle.
             let before = input.watermark_ms;
             input.watermark_ms = own.max(before).or(Some(0));
         }

@@ -39,7 +39,7 @@ impl IdleTimeout {
     }
 
     /// Updates the time-out after a poll without records. The first call starts it. `BecameIdle` is
-    /// returned once until the next record; without a time-out the result is always `Unchanged`.
+    /// returned once until the next restart; without a time-out the result is always `Unchanged`.
     pub fn update(&mut self, now_ns: u64) -> Idleness {
         let Some(after_ns) = self.after_ns else { return Idleness::Unchanged };
         let due_ns = *self.last_record_ns.get_or_insert(now_ns) + after_ns;

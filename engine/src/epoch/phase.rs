@@ -12,9 +12,9 @@ pub enum Phase {
     Waiting,
     /// Asking the sources how far they can read.
     Planning,
-    /// A batch is being processed or an epoch committed.
+    /// A batch is being processed or committed.
     Processing,
-    /// All tasklets have been told to end.
+    /// The sources have been told to end.
     Ending,
 }
 

@@ -27,7 +27,7 @@ pub enum Command {
         epoch: Epoch,
         /// Emit everything that is available now before the marker.
         drain: bool,
-        /// This is the last marker: emit nothing after it.
+        /// Emit no records after the marker.
         last: bool,
     },
     /// Micro-batch mode: report how far you can read.
@@ -64,7 +64,8 @@ pub struct EndOffset {
 /// A message to the driver from a tasklet, a worker or the query's owner.
 #[derive(Debug)]
 pub enum Report {
-    /// A tasklet has passed on the marker, and everything before it has left the tasklet.
+    /// A tasklet has passed on the marker, and everything that belongs to its epoch has left the
+    /// tasklet.
     Ack {
         /// The epoch of the marker.
         epoch: Epoch,
@@ -119,7 +120,7 @@ pub enum Report {
     },
     /// A tasklet or a worker failed.
     Failed(EngineError),
-    /// The owner wants the query to end at the next epoch.
+    /// The owner wants the query to end after the current epoch.
     Stop,
     /// The owner waits until all data that is available now is processed.
     ProcessAll(Sender<()>),

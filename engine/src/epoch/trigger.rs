@@ -5,12 +5,13 @@
 pub enum Trigger {
     /// Records flow at once; epochs are committed at an interval.
     Continuous {
-        /// Time between two markers, in nanoseconds.
+        /// Time between two markers, in nanoseconds. Longer if the commit of an epoch takes longer.
         interval_ns: u64,
     },
     /// A batch starts as soon as the last one has ended and there is new data.
     AsSoonAsPossible,
-    /// A batch starts at multiples of an interval.
+    /// New data is looked for at the start and at multiples of an interval. A batch starts if there
+    /// is any.
     ProcessingTime {
         /// The interval, in nanoseconds.
         interval_ns: u64,

@@ -1,8 +1,8 @@
 //! Latency from ingest to sink, recorded when records leave the query.
 //!
 //! A sink notes the ingest time of each record. When the output is written, it records the
-//! latencies of the whole drain with one clock read. Histograms are handed over at markers, so
-//! nothing is shared while records flow.
+//! latencies of all records noted so far with one clock read. Histograms are handed over at
+//! markers, so nothing is shared while records flow.
 
 use crate::env::Env;
 use crate::event::UNTIMED;
@@ -119,13 +119,13 @@ pub struct Percentiles {
     pub max_ns: u64,
 }
 
-/// What a query emitted in an epoch.
+/// What a query emitted between two calls of [`Latency::take_epoch`].
 pub struct EpochLatency {
     /// The number of rows emitted, including rows without a latency.
     pub rows: u64,
     /// Latency of the rows that a record caused.
     pub latency: Percentiles,
-    /// The slowest rows, slowest first.
+    /// Up to three of the slowest rows, slowest first; none faster than 100 us.
     pub slowest: Vec<Stall>,
 }
 
@@ -192,8 +192,8 @@ impl Latency {
         Percentiles::of(&all)
     }
 
-    /// The slowest records that sinks have published, slowest first, with the causes. At most one
-    /// per sink and epoch, none faster than 100 us.
+    /// Up to three of the slowest records that sinks have published, slowest first, with the
+    /// causes. At most one per sink and epoch, none faster than 100 us.
     pub fn slowest(&self) -> Vec<Stall> {
         self.merged().slowest()
     }
@@ -218,7 +218,7 @@ impl Latency {
         EpochLatency { rows, latency, slowest: std::mem::take(&mut shared.slowest) }
     }
 
-    /// Discards the latencies recorded so far, for example after a warm-up.
+    /// Discards the latencies and row counts published so far, for example after a warm-up.
     pub fn reset(&self) {
         let mut shared = self.merged();
         shared.epoch.reset();
@@ -261,8 +261,8 @@ impl LatencyRecorder {
         }
     }
 
-    /// Records the latency of a record that is already written. A long drain reads the clock from
-    /// time to time.
+    /// Like [`add_pending`](Self::add_pending), for a record that is already written. Records the
+    /// pending ones from time to time.
     #[inline]
     pub fn record(&mut self, ingest_ns: u64) {
         if self.noted >= STAMP_EVERY {

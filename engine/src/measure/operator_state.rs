@@ -51,7 +51,8 @@ pub struct OperatorState {
     pub updated: u64,
     /// Number of state rows removed in this epoch, for example because the watermark passed them.
     pub removed: u64,
-    /// Number of late records dropped in this epoch.
+    /// Number of late records in this epoch. A record that is late for several windows may be
+    /// counted for each.
     pub late: u64,
     /// Approximate memory of the state, in bytes.
     pub memory_bytes: u64,

@@ -1,7 +1,8 @@
 //! The sending side of an exchange between tasklets: one ring per receiving instance.
 //!
 //! If the ring is full, a record is put into the lane's spill buffer, and the stage is not ready
-//! until all spills are empty. So a spill contains at most the expansion of one input record.
+//! until all spills are empty. So a spill contains at most the output of one input record, and
+//! control events.
 
 use crate::error::EngineError;
 use crate::event::{Epoch, Event, Record};
@@ -104,7 +105,7 @@ impl<T: Send> Outbox<T> {
     }
 }
 
-/// Routes records to the instance that owns their key.
+/// A stage that sends each record to one of the consumers.
 pub struct Exchange<T, R> {
     outbox: Outbox<T>,
     route: R,

@@ -31,19 +31,18 @@ use std::time::Duration;
 /// The configuration of a job: workers, waiting and trigger.
 #[derive(Clone, Debug)]
 pub struct Config {
-    /// Number of worker threads, capped at the cores that this process may use.
+    /// Number of workers, at least one. [`Job::new`] caps it at the usable and at the listed cores.
     pub workers: usize,
-    /// Whether workers are pinned to cores that no other query holds.
+    /// Whether workers are pinned to cores.
     pub pin: bool,
-    /// The cores to which workers may be pinned. Workers share a core with other queries if no core
-    /// is free. `None`: all cores that the process may use.
+    /// The cores to which workers may be pinned; if none of them is free, workers share one.
+    /// `None`: all cores that the process may use; a worker without a free core is not pinned.
     pub cores: Option<Vec<usize>>,
     /// How workers wait when there is no work.
     pub wait: WaitProfile,
     /// The trigger, which decides when epochs happen.
     pub trigger: Trigger,
-    /// Whether workers record why the slowest records were slow. Costs a clock read per round, or
-    /// per several short rounds.
+    /// Whether workers record why the slowest records were slow.
     pub record_stalls: bool,
 }
 
@@ -76,10 +75,11 @@ struct SeatedTasklet {
     tasklets: Vec<Box<dyn Tasklet>>,
 }
 
-/// What a join does when its buffered rows have reached their limit.
+/// What a join of two streams does when its buffered rows have reached their limit.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum AtStateLimit {
-    /// Pauses the input that is ahead in event time until the other one has caught up.
+    /// Pauses the input that is ahead in event time until memory is free or the other one has
+    /// caught up. If no rows expire, the query ends with an error.
     Hold,
     /// Ends the query with an error.
     Fail,
@@ -105,15 +105,13 @@ pub enum JoinOrder {
 }
 
 impl JoinOrder {
-    /// Whether a join reads its inputs one after another in a batch: by side, then by partition. It
-    /// does if the order of results is defined. In continuous mode rows are processed as they
-    /// arrive.
+    /// Whether a join reads its inputs one after another: in micro-batch mode, if the order is
+    /// [`OfInput`](Self::OfInput).
     pub fn reads_one_after_another(self, trigger: Trigger) -> bool {
         self == Self::OfInput && !trigger.is_continuous()
     }
 }
 
-/// Called when a job has ended.
 type OnEnd = Box<dyn FnOnce(&Result<(), EngineError>) + Send>;
 
 /// A job under construction.
@@ -212,7 +210,7 @@ impl Job {
 
     /// Like [`open_checkpoint`](Self::open_checkpoint), for a sink that may have lost the output
     /// that it staged in an epoch whose commit is missing. `can_commit` returns whether the sink
-    /// can still commit that epoch.
+    /// has committed that epoch or can still commit it.
     pub fn open_checkpoint_of_sink(
         &mut self,
         folder: &Path,
@@ -253,7 +251,7 @@ impl Job {
     }
 
     /// Adds a stateful operator; operators are numbered in the order of these calls. Returns a
-    /// state log for each instance, with the state to start from.
+    /// state log for each instance.
     pub fn operator(&mut self, instances: usize) -> Vec<StateLog> {
         let operator = self.operators;
         self.operators += 1;
@@ -276,8 +274,8 @@ impl Job {
         self.time.set_policy(policy);
     }
 
-    /// Continuous mode: a source without records for this long is idle, and its watermark is
-    /// ignored. Call this before sources are created.
+    /// Sets after how long without records a source counts as idle in continuous mode; `None` is
+    /// never. Call this before sources are created.
     pub fn set_idle_timeout(&mut self, after_ns: Option<u64>) {
         self.idle_after_ns = after_ns;
     }
@@ -317,8 +315,8 @@ impl Job {
         self.time.input(delay_ms)
     }
 
-    /// Registers an operator that emits rows or evicts state when the watermark advances, for which
-    /// batches without new records are run.
+    /// Registers that an operator emits rows or evicts state when the watermark advances. Batches
+    /// without new records are then run for it.
     pub fn request_no_data_batches(&mut self) {
         self.time.request_no_data_batches();
     }
@@ -329,24 +327,27 @@ impl Job {
         self.runs_empty_batch = true;
     }
 
-    /// The watermark at the end of the previous run, in milliseconds since 1970.
+    /// The watermark with which the next epoch starts, as recorded by the last committed epoch, in
+    /// milliseconds since 1970; 0 without an earlier run.
     pub fn resumed_watermark_ms(&self) -> i64 {
         self.recovery.next_watermark_ms
     }
 
-    /// Adds a transactional sink's log to the commit protocol. The sink sends [`Report::Staged`]
-    /// through the returned channel.
+    /// Sets the log of the transactional sink. The sink sends [`Report::Staged`] through the
+    /// returned channel.
     pub fn sink_log(&mut self, log: Box<dyn SinkLog>) -> Sender<Report> {
         self.sink = Some(log);
         self.reports.0.clone()
     }
 
-    /// Sets a callback for committed epochs, called on the driver's thread.
+    /// Sets a callback for the epochs that this run processes and commits, called on the driver's
+    /// thread.
     pub fn on_commit(&mut self, call: impl FnMut(&CommittedEpoch) + Send + 'static) {
         self.on_commit = Box::new(call);
     }
 
-    /// Sets a callback for the end of the job, called once after its workers have ended.
+    /// Sets a callback for the end of the job, called once after its workers have ended. A job that
+    /// could not be started does not call it.
     pub fn on_end(&mut self, call: impl FnOnce(&Result<(), EngineError>) + Send + 'static) {
         self.on_end = Box::new(call);
     }
@@ -377,7 +378,7 @@ impl Job {
         TaskletPort { id: self.tasklets - 1, reports: self.reports.0.clone() }
     }
 
-    /// Position from which the next source resumes; `None` at the first start.
+    /// Position from which the next source resumes; `None` if no epoch is committed yet.
     pub fn resumed_offset(&self) -> Option<&Offset> {
         self.recovery.offsets.get(self.sources.len())
     }
@@ -474,7 +475,7 @@ impl Job {
                 wakers.iter().for_each(Waker::wake);
                 for thread in threads {
                     // Workers catch their operators' panics; a panic of the worker itself was
-                    // printed by the runtime.
+                    // printed by the panic hook.
                     drop(thread.join());
                 }
                 // Dropping the driver releases the checkpoint's lock, so it is dropped after the
@@ -542,7 +543,8 @@ fn drive(driver: &mut Driver, inbox: &Receiver<Report>, env: &dyn Env) -> Result
 /// The outcome of a job, with a condition variable for the callers that wait for it.
 type Outcome = (Mutex<Option<Result<(), EngineError>>>, Condvar);
 
-/// A started job. Dropping it stops the job at the next epoch and waits for its threads.
+/// A started job. Dropping it stops the job after the current epoch and waits for its threads,
+/// except on a thread of the job itself.
 pub struct RunningJob {
     reports: Sender<Report>,
     outcome: Arc<Outcome>,
@@ -558,7 +560,7 @@ const LOOK_AGAIN: Duration = Duration::from_millis(50);
 
 impl RunningJob {
     /// A notice about cores: pinned workers share one, or workers are not pinned because none is
-    /// free.
+    /// free. The second notice is given once per process.
     pub fn core_notice(&self) -> Option<&str> {
         self.core_notice.as_deref()
     }
@@ -568,13 +570,13 @@ impl RunningJob {
         self.phase.get()
     }
 
-    /// Requests a stop at the next epoch without waiting for it.
+    /// Requests a stop after the current epoch, without waiting for it.
     pub fn request_stop(&self) {
         drop(self.reports.send(Report::Stop));
     }
 
-    /// Stops at the next epoch, waits for the end and returns the job's outcome. On a thread of the
-    /// job itself it requests the stop, but returns an error instead of waiting.
+    /// Stops after the current epoch, waits for the end and returns the job's outcome. On a thread
+    /// of the job itself it requests the stop, but returns an error instead of waiting.
     pub fn stop(&self) -> Result<(), EngineError> {
         self.request_stop();
         self.refuse_own_thread()?;
@@ -597,14 +599,14 @@ impl RunningJob {
         self.own.contains(&std::thread::current().id())
     }
 
-    /// Blocks until all data that was available at the call is processed and committed, or until
-    /// the job ends, and then returns its outcome. Fails on a thread of the job itself.
+    /// Blocks until all data that was available at the call is processed and committed. If the job
+    /// ends first, returns its outcome. Fails on a thread of the job itself.
     pub fn process_all_available(&self) -> Result<(), EngineError> {
         self.process_all_unless(|| None)
     }
 
-    /// Like [`process_all_available`](Self::process_all_available), but calls `give_up` every
-    /// `LOOK_AGAIN` and returns its error if there is one.
+    /// Like [`process_all_available`](Self::process_all_available), but calls `give_up` every 50 ms
+    /// and returns its error if there is one.
     pub fn process_all_unless(
         &self,
         mut give_up: impl FnMut() -> Option<EngineError>,
@@ -627,8 +629,8 @@ impl RunningJob {
         }
     }
 
-    /// Waits for the end and returns its outcome, but calls `give_up` every `LOOK_AGAIN` and
-    /// returns its error if there is one. Fails on a thread of the job itself.
+    /// Waits for the end and returns the job's outcome, but calls `give_up` every 50 ms and returns
+    /// its error if there is one. Fails on a thread of the job itself.
     pub fn wait_unless(
         &self,
         mut give_up: impl FnMut() -> Option<EngineError>,
@@ -644,7 +646,8 @@ impl RunningJob {
         }
     }
 
-    /// Waits for the end, at most for `timeout` if it is given. `None` if the job is still running.
+    /// Waits for the end, at most for `timeout` if it is given, and returns the job's outcome.
+    /// `None` if the job is still running.
     pub fn wait(&self, timeout: Option<Duration>) -> Option<Result<(), EngineError>> {
         let (slot, changed) = &*self.outcome;
         let guard = slot.lock().unwrap_or_else(|poisoned| poisoned.into_inner());

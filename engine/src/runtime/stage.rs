@@ -1,8 +1,7 @@
 //! Stages: operators fused into a chain, each of which owns the next one. Records are pushed
 //! through a chain.
 //!
-//! A stage passes a record on by a function call; there is no queue between stages. Typed streams
-//! nest stages by value, so the compiler sees the whole chain; tables box them. Control
+//! A stage passes a record on by a function call; there is no queue between stages. Control
 //! (`is_ready`, `marker`, `flush` …) goes down the same chain as data.
 //!
 //! *Threads.* A chain belongs to one tasklet and so, after start, to one worker thread.
@@ -16,8 +15,8 @@ use crate::sync::waker::Waker;
 pub enum FlushStatus {
     /// Nothing: everything that was pushed has left the chain.
     Flushed,
-    /// Only partial aggregates of local pre-aggregation are left. They are flushed by the first
-    /// drain without a record, and before a marker.
+    /// Only partial aggregates of local pre-aggregation are left. Call [`Stage::flush`] again soon:
+    /// they are sent when a step brings no record, and before a marker.
     Buffered,
     /// Only work of the next epoch is left; markers have been passed on. While the watermark keeps
     /// advancing, this status may never end.
@@ -27,8 +26,8 @@ pub enum FlushStatus {
     Waiting,
     /// There is more work. Call [`Stage::flush`] again soon.
     Pending,
-    /// The chain waits until another thread frees slots of a full ring. That thread will wake this
-    /// worker.
+    /// The chain waits until a full ring, connection or queue takes more output. The worker will
+    /// then be woken, or a timer of the chain expires.
     Blocked,
 }
 
@@ -87,18 +86,19 @@ pub trait Stage: Send {
     /// buffers at most the expansion of one record.
     fn is_ready(&mut self) -> bool;
 
-    /// Advances event time to `micros`, in microseconds since 1970.
+    /// Advances event time to `micros`, in microseconds since 1970. [`IDLE`](crate::event::IDLE)
+    /// says that the input is idle.
     fn watermark(&mut self, micros: i64) -> Result<(), EngineError>;
 
     /// Ends the epoch: hands over changed state, emits pending results, forwards the marker. Work
     /// that exceeds one bounded step is left to [`flush`](Self::flush).
-    /// [`is_ready`](Self::is_ready) is false until that work is done.
+    /// [`is_ready`](Self::is_ready) is false until the marker is forwarded.
     fn marker(&mut self, epoch: Epoch) -> Result<(), EngineError>;
 
     /// Ends the input: no record, watermark or marker follows.
     fn end(&mut self) -> Result<(), EngineError>;
 
-    /// Ends a drain: publishes rings, writes sockets, does a bounded amount of pending work.
+    /// Publishes rings, writes output and does a bounded amount of pending work.
     fn flush(&mut self) -> Result<FlushStatus, EngineError>;
 
     /// The time of the stage's next timer, on the environment's monotonic clock, at which it must

@@ -2,14 +2,14 @@
 //! handed to the driver at the marker.
 //!
 //! A change is written into a chunk of memory: hash, lengths, key, value. A key that changes again
-//! in the same epoch overwrites its value in place. So an epoch's delta has the size of the changed
-//! keys, and nothing has to be collected at the marker. The driver returns written chunks for
-//! reuse, so a steady query allocates none. It frees chunks that no recent epoch has needed.
+//! in the same epoch overwrites its value in place, if the new value fits. So the log of an epoch
+//! grows with the number of changed keys, not of changes. The driver returns written chunks for
+//! reuse, and frees those that no recent epoch has needed.
 //!
-//! *Long values.* A value longer than 4 KiB is written once per epoch, at the marker
-//! ([`StateLog::when_to_write`]). A value that only grows is better kept in parts, separate entries
-//! that are extended within an epoch ([`StateLog::begin_part`]); then an epoch writes only what was
-//! added.
+//! *Long values.* Once the value of a key is longer than 4 KiB, its changes are written once per
+//! epoch, at the marker ([`StateLog::when_to_write`]). A value that only grows is better kept in
+//! parts, separate entries that are extended within an epoch ([`StateLog::begin_part`]); then an
+//! epoch writes only what was added.
 //!
 //! *Threads.* The worker of the operator; chunks travel to the driver and back.
 
@@ -23,16 +23,15 @@ use crate::event::Epoch;
 use crate::measure::operator_state::JoinState;
 use crossbeam_channel::{Receiver, Sender, bounded};
 
-/// Values longer than this are written once per epoch, at the marker.
+/// A key whose last written value is longer than this is written once per epoch, at the marker.
 const LONG_BYTES: u32 = if cfg!(test) { 24 } else { 4 << 10 };
 /// The offset of a value that will be written at the marker.
 const DEFERRED: u32 = u32::MAX;
-/// Initial capacity of a part, and the maximum capacity, in bytes.
+/// Initial capacity of a part, and the capacity up to which it doubles, in bytes.
 const PART_BYTES: usize = 32;
 const PART_BYTES_MAX: usize = 16 << 10;
 
 /// The location of a key's last change, so that the next change in the same epoch can overwrite it.
-/// Operators keep one per key, beside the key's state.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct StateSlot {
     /// The generation in which the change was written; 0 if there is none.
@@ -118,7 +117,7 @@ impl StateLog {
         wanted.min(self.most_keys)
     }
 
-    /// Counts late records, or the windows for which one record is late.
+    /// Counts late records. A record that is late for several windows may be counted for each.
     #[inline]
     pub fn count_late(&mut self, records: u64) {
         self.late += records;
@@ -130,9 +129,9 @@ impl StateLog {
         self.removed += 1;
     }
 
-    /// Calls `apply` with hash, key and value of each committed change, oldest first. `None` means
-    /// that the key was deleted. Call this once, before the first change; a second call reads
-    /// nothing.
+    /// Calls `apply` with hash, key and value of each committed change to the keys of this
+    /// instance. The changes of a key come oldest first; `None` means that the key was deleted.
+    /// Call this once, before the first change; a second call reads nothing.
     pub fn restore(
         &mut self,
         mut apply: impl FnMut(u64, &[u8], Option<&[u8]>) -> Result<(), EngineError>,
@@ -168,7 +167,7 @@ impl StateLog {
         self.updated = self.updated + now as u64 - before as u64;
     }
 
-    /// Records a key's new value. A key is counted once per epoch.
+    /// Records a key's new value. A key is counted once per epoch, and again after a deletion.
     #[inline]
     pub fn put(&mut self, slot: &mut StateSlot, hash: u64, key: &[u8], value: &[u8]) {
         self.updated += u64::from(slot.generation != self.generation);
@@ -177,8 +176,8 @@ impl StateLog {
         slot.generation = self.generation;
     }
 
-    /// Returns when a changed value must be written. A long value is written at the marker, so that
-    /// a growing value is not copied at every change.
+    /// Returns when a changed value must be written. If the last written value is long, the new one
+    /// is written at the marker, so that it is not copied at every change.
     #[inline]
     pub fn when_to_write(&mut self, slot: &mut StateSlot) -> WriteTiming {
         if slot.room <= LONG_BYTES || !self.on {
@@ -203,7 +202,8 @@ impl StateLog {
     }
 
     /// Appends to the value that [`begin_part`](Self::begin_part) started. Returns false, and
-    /// changes nothing, if the value has no capacity left or belongs to another epoch.
+    /// changes nothing, if the value has no capacity left or belongs to another epoch, or if no
+    /// changes are recorded.
     #[inline]
     pub fn extend_part(&mut self, slot: &StateSlot, bytes: &[u8]) -> bool {
         if slot.generation != self.generation || slot.at == DEFERRED || !self.on {
@@ -224,8 +224,9 @@ impl StateLog {
     }
 
     /// Writes an entry that is not counted as a row and that [`extend_part`](Self::extend_part) can
-    /// extend. `slot` is the slot of the previous part. If that part was written in this epoch, the
-    /// new part has twice its capacity.
+    /// extend. `slot` is the slot of the previous part and becomes that of the new one. A part that
+    /// follows another one in the same epoch has twice its capacity, up to a limit. Does nothing if
+    /// no changes are recorded.
     pub fn begin_part(&mut self, slot: &mut StateSlot, hash: u64, key: &[u8], value: &[u8]) {
         if !self.on {
             return;
@@ -252,7 +253,7 @@ impl StateLog {
             return;
         }
         // A value that has outgrown its capacity is likely to grow again, so it gets twice its
-        // length. All versions together take at most four times the final length.
+        // length. All versions together take at most four times the length of the longest.
         let outgrown = in_epoch && slot.room > 0;
         let room = if outgrown { value.len() * 2 } else { value.len() };
         *slot = self.append(hash, key, Some(value), room);

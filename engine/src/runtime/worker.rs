@@ -1,5 +1,4 @@
-//! A worker: a pinned thread that steps its tasklets round robin. It blocks only in
-//! `Worker::sleep`.
+//! A worker: a thread that steps its tasklets round robin, and sleeps when none makes progress.
 
 use crate::cores::{self, Core};
 use crate::env::Env;
@@ -20,7 +19,7 @@ use std::time::Duration;
 pub enum WaitProfile {
     /// Never sleeps: lowest latency, a whole core per worker.
     Spin,
-    /// Spins for about the cost of one wake-up, then sleeps.
+    /// Spins for 60 us, then sleeps.
     #[default]
     Balanced,
     /// Sleeps at once: least CPU.
@@ -37,7 +36,7 @@ impl WaitProfile {
     }
 }
 
-/// Maximum number of records that a tasklet processes in one step.
+/// Maximum number of records and control events that a tasklet takes in one step.
 pub const STEP_BUDGET: usize = 256;
 /// Maximum number of events that one poll returns.
 const POLL_EVENTS: usize = 64;
@@ -87,10 +86,11 @@ pub(crate) struct Worker {
 }
 
 impl Worker {
-    /// The body of the thread. Runs until every tasklet is done or the driver has ended.
+    /// The body of the thread. Runs until every tasklet is done, one has failed, or the driver has
+    /// ended.
     pub fn run(mut self) {
         if let Some(core) = self.core {
-            // Without the core the worker is slower but correct; `doctor` reports it.
+            // Without the core the worker may be slower, but its results are the same.
             cores::pin(core);
         }
         let outcome = self.attach().and_then(|()| self.run_tasklets());
@@ -145,8 +145,8 @@ impl Worker {
         Ok(())
     }
 
-    /// Steps every tasklet once. Returns whether any made progress, and the time of the earliest
-    /// timer.
+    /// Steps every tasklet once. Returns whether any made progress, and the earliest time at which
+    /// one must be stepped without a wake-up.
     fn round(&mut self) -> Result<(bool, Option<u64>), EngineError> {
         let mut cx = StepCx { env: &*self.env, budget: STEP_BUDGET, wake_at_ns: None };
         let (mut progress, mut index) = (false, 0);

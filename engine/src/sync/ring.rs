@@ -1,12 +1,11 @@
-//! A bounded single-producer single-consumer ring: the only queue on the data path.
+//! A bounded single-producer single-consumer ring: the queue between tasklets.
 //!
-//! *Promise.* Every call is wait-free and allocates nothing. A full ring gives the value back: that
-//! is backpressure, and nothing is ever dropped silently.
+//! *Promise.* Every call is wait-free and allocates nothing. A full ring gives the value back.
 //!
 //! *How.* Lamport's ring with two refinements. Each side keeps a private copy of the other side's
 //! index and reloads it only when the copy says full (or empty). A side publishes its own index
-//! once per drain ([`Producer::publish`], [`Consumer::release`]) instead of once per value. So a
-//! burst costs one cache-line transfer and not one per record.
+//! once per drain ([`Producer::publish`], [`Consumer::release`]) instead of once per value. So the
+//! cache line of an index moves once per burst and not once per value.
 //!
 //! *Indices* run from 0 to `usize::MAX` and wrap; the slot is the index modulo the capacity, a
 //! power of two.

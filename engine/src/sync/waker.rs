@@ -44,7 +44,7 @@ impl ParkFlag {
     }
 
     /// Called by a waker after publishing work. Returns whether the waker must wake the thread;
-    /// true for exactly one waker.
+    /// true for at most one waker per announcement.
     pub fn claim_wakeup(&self) -> bool {
         // ORDERING: pairs with the fence in `prepare_park`.
         fence(Ordering::SeqCst);

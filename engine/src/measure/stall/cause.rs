@@ -12,7 +12,7 @@ pub enum StallCause {
     Expiry,
     /// The worker ended an epoch: the marker and the work that it causes.
     Epoch,
-    /// A sink could not take more output.
+    /// A sink, or the ring to another worker, could not take more output.
     BlockedWrite,
     /// The scheduler gave the worker's core to another thread.
     Preempted,
@@ -66,9 +66,9 @@ pub struct Stall {
     pub at_ns: u64,
     /// The share of each of [`StallCause::ALL`], in nanoseconds. The sum is the latency.
     pub parts_ns: [u64; StallCause::COUNT],
-    /// Involuntary context switches between ingest and result.
+    /// Involuntary context switches in the recorded rounds that overlap the delay.
     pub switches: u64,
-    /// Page faults between ingest and result.
+    /// Page faults in the recorded rounds that overlap the delay.
     pub faults: u64,
 }
 

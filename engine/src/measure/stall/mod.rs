@@ -1,10 +1,10 @@
 //! The stall recorder: why the slowest records were slow.
 //!
-//! A worker keeps its recent long rounds and sleeps, each with its activities and the thread's
-//! resource usage. When a sink records the slowest record of an interval so far, the time from its
-//! ingest to its result is matched against these rounds and sleeps (spans). Time covered by a sleep
-//! was spent waiting for a wake-up. Time covered by a round that processed a marker was spent on
-//! the epoch, and so on. Uncovered time was spent before this worker.
+//! A worker keeps its recent long rounds and sleeps (spans): rounds with their activities and the
+//! thread's resource usage. When a sink records the slowest record of an interval so far, the time
+//! from its ingest to its result is matched against the spans. Time covered by a round that
+//! processed a marker was spent on the epoch, and so on. Uncovered time counts as a long drain if
+//! the worker was awake at the ingest, and otherwise as time before this worker.
 //!
 //! *Off the core.* A thread was off its core for the part of a long round that exceeds its
 //! processor time. If the system counts an involuntary switch, another thread had the core. If it
@@ -15,7 +15,8 @@
 //!
 //! *Cost.* One clock read per round of the worker (up to [`STEP_BUDGET`] records per tasklet), or
 //! per eight rounds if they are short. `getrusage` and the thread's clock (0.8 us together) are
-//! read only after rounds longer than 20 us, and the thread's clock before a sleep.
+//! read only after rounds longer than 20 us and for the slowest records, and the thread's clock
+//! before a sleep.
 //!
 //! *Threads.* Each worker has its own recorder in a thread-local, because a sink does not know its
 //! worker. Threads without a recorder, as in simulation, record nothing.

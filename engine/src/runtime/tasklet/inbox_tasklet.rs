@@ -33,7 +33,7 @@ pub struct InboxTasklet<T, D> {
     pub(super) down: D,
     reports: Sender<Report>,
     ack: MarkerAck,
-    /// The inlet to read first. It rotates, so that no inlet starves.
+    /// The inlet that [`InletOrder::InTurn`] reads first. It rotates, so that no inlet starves.
     turn: usize,
     inlet_order: InletOrder,
     watermark: i64,
@@ -104,9 +104,9 @@ impl<T: Send, D: Push<T>> InboxTasklet<T, D> {
         if silent { self.down.watermark(IDLE) } else { Ok(()) }
     }
 
-    /// Forwards the end if all inlets have ended, or the marker if the others have delivered it.
-    /// Returns false if an inlet is still open. `epoch` is that of a marker that has just arrived;
-    /// without it no marker is forwarded.
+    /// Forwards the end if all inlets have ended, or the marker if all that have not ended have
+    /// delivered it. Returns false if an inlet is still open. `epoch` is that of a marker that has
+    /// just arrived; without it no marker is forwarded.
     fn align(&mut self, epoch: Option<Epoch>) -> Result<bool, EngineError> {
         match Alignment::of(&self.inlets) {
             Alignment::Incomplete => return Ok(false),

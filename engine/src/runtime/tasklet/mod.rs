@@ -24,18 +24,18 @@ use crossbeam_channel::Sender;
 pub enum Step {
     /// The step made progress; there may be more work.
     Progress,
-    /// There is no work until a wake-up.
+    /// There is no work until a wake-up or the time in [`StepCx::wake_at_ns`].
     Idle,
     /// The tasklet has ended and must not be stepped again.
     Done,
 }
 
-/// The minimum time between two checks of a blocked chain, in nanoseconds.
+/// The minimum time until a blocked chain with an expired timer is checked again, in nanoseconds.
 const BLOCKED_PAUSE_NS: u64 = 10_000_000;
 
 /// The context of a step.
 pub struct StepCx<'a> {
-    /// Clock and randomness.
+    /// The environment, with clock and randomness.
     pub env: &'a dyn Env,
     /// Maximum number of records to process.
     pub budget: usize,
@@ -60,7 +60,7 @@ impl StepCx<'_> {
 
 /// A unit of scheduling: a piece of a job that one worker steps.
 pub trait Tasklet: Send {
-    /// The name shown in errors, thread dumps and `explain`.
+    /// The name shown in errors and `explain`.
     fn name(&self) -> &str;
     /// Called once on the worker's thread, before the first step.
     fn attach(&mut self, io: &mut Io<'_>) -> Result<(), EngineError>;

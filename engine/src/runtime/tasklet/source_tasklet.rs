@@ -45,8 +45,8 @@ pub trait Source<D>: Send {
     fn position(&self) -> Offset;
     /// Records emitted so far in this run.
     fn records_emitted(&self) -> u64;
-    /// Resumes after a committed position. Called before all other methods, and not at the first
-    /// start.
+    /// Resumes after the committed position. Called before [`attach`](Self::attach), unless no
+    /// epoch is committed yet.
     fn resume(&mut self, at: &Offset) -> Result<(), EngineError>;
     /// Micro-batch mode: returns how far the source can read now.
     fn plan(&mut self, extent: ReadLimit, cx: &mut StepCx<'_>) -> Result<EndOffset, EngineError>;
@@ -61,15 +61,15 @@ pub trait Source<D>: Send {
 }
 
 enum SourceState {
-    /// Continuous mode: the source is polled whenever the chain is ready.
+    /// Continuous mode: the source is polled at each step in which the chain is not blocked.
     Flowing,
-    /// Micro-batch mode: between batches.
+    /// Between batches, or before a batch that must be run again.
     Waiting,
-    /// Micro-batch mode: emitting the range of this batch.
+    /// Emitting the range of this batch.
     Batch(Epoch),
     /// The last marker was sent, and only `End` follows.
     Halted,
-    /// `End` was forwarded, and the tasklet is done.
+    /// `End` was forwarded; the tasklet is done when the chain is flushed.
     Ended,
 }
 
@@ -141,8 +141,8 @@ impl<S: Source<D>, D: Stage> SourceTasklet<S, D> {
         }
     }
 
-    /// Sends the watermark [`IDLE`] when the source has emitted nothing for its idle time-out. Time
-    /// in which the chain was blocked does not count.
+    /// Sends the watermark [`IDLE`] when the source has emitted nothing for its idle time-out. A
+    /// blocked chain restarts the time-out.
     fn update_idleness(&mut self, polled: Polled, cx: &mut StepCx<'_>) -> Result<(), EngineError> {
         if !self.idle_timeout.is_enabled() {
             return Ok(());
