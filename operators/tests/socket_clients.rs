@@ -362,10 +362,10 @@ fn a_listener_that_stops_does_so_when_the_last_client_has_left() {
 /// A sender that receives the number of its persisted lines.
 struct Sender {
     client: usize,
-    /// Number of lines kept, on all its connections.
+    /// Number of acknowledged lines, over all its connections.
     kept: usize,
     stream: BufReader<TcpStream>,
-    /// Number of lines kept before this connection.
+    /// Number of lines that were acknowledged before this connection.
     before: usize,
 }
 
@@ -383,7 +383,7 @@ impl Sender {
         line.trim().parse().unwrap()
     }
 
-    /// Sends lines up to a number, and waits until they are kept.
+    /// Sends lines up to a number, and waits until they are acknowledged.
     fn send_up_to(&mut self, end: usize) {
         let lines: String = (self.kept..end).map(|n| format!("{} {n}\n", self.client)).collect();
         self.stream.get_mut().write_all(lines.as_bytes()).unwrap();

@@ -1,5 +1,5 @@
-//! Bad records: records that could not be read are counted, and the last few are kept with their
-//! raw bytes. They never stop a query and never affect good records.
+//! Bad records: records that could not be read are counted, and the last few are stored with their
+//! first bytes.
 //!
 //! A bad record without a row is *rejected*. In mode PERMISSIVE a bad record produces a row with
 //! NULL for the fields that could not be read. The two kinds are counted separately.
@@ -8,9 +8,9 @@ use std::fmt;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard};
 
-/// Number of bad records that are kept.
+/// Number of bad records that are stored.
 const KEPT: usize = 16;
-/// Number of bytes that are kept of each bad record.
+/// Number of bytes that are stored of each bad record.
 pub const KEPT_BYTES: usize = 256;
 
 /// Number of characters of a bad record that are shown.
@@ -24,7 +24,7 @@ pub struct BadRecord {
     pub file: Option<PathBuf>,
     /// Whether the record produced a row, with NULL for the fields that could not be read.
     pub is_permissive: bool,
-    /// Offset of the record's first byte in the source.
+    /// Offset of the record in its file, or in the stream of its source.
     pub offset: u64,
     /// Length of the record, in bytes.
     pub length: u64,

@@ -1,8 +1,8 @@
 //! The console sink: rows as tables on standard output, in Spark's format.
 //!
-//! In output mode complete it prints the table at each epoch in which it changed. In the other
-//! modes it prints rows at once: one table per drain in continuous mode, one per batch in
-//! micro-batch mode.
+//! In micro-batch mode it prints one table per batch, also without rows. In continuous mode it
+//! prints the rows of output mode complete at the end of an epoch, and those of the other output
+//! modes at each flush.
 
 use super::options::OptionReader;
 use crate::table::datetime::Tz;
@@ -37,7 +37,7 @@ pub struct Console {
     truncate: bool,
     zone: Tz,
     epoch: Epoch,
-    /// Whether to print at markers only, instead of at the end of each drain.
+    /// Whether to print at markers only, instead of at each flush.
     at_marker: bool,
     /// Whether to print a table without rows.
     print_empty: bool,
@@ -152,8 +152,8 @@ struct Shown {
 }
 
 impl Shown {
-    /// Removes control characters and cuts the text to 20 characters if wanted. Lengths count
-    /// UTF-16 units, as in Spark.
+    /// Escapes control characters such as line ends, and cuts the text to 20 characters if
+    /// `truncate`. Lengths count UTF-16 units, as in Spark.
     fn new(text: &str, truncate: bool) -> Self {
         let mut shown = String::with_capacity(text.len());
         for c in text.chars() {

@@ -8,8 +8,8 @@ use millstream_engine::event::Epoch;
 use millstream_engine::measure::latency::LatencyRecorder;
 use millstream_engine::runtime::stage::{FlushStatus, Push, Stage};
 
-/// A user's sink, called as `open`, then `process` for each row if `open` returned true, then
-/// `close`.
+/// A user's sink. In each epoch `open` is called, then `process` for each row if `open` returned
+/// true, then `close`.
 pub trait ForeachWriter: Send + 'static {
     /// An epoch starts. Return false to skip its rows.
     fn open(&mut self, _partition: u64, _epoch: Epoch) -> bool {

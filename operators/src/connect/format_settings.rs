@@ -1,7 +1,6 @@
 //! Session settings that are the defaults of options of files and lines: `SET name = value`.
 //!
-//! An option always overrides the setting. Settings are read when a query starts and when a schema
-//! is inferred.
+//! An option always overrides the setting.
 
 use crate::table::datetime::Tz;
 use crate::table::error::{PlanError, PlanResult};
@@ -22,7 +21,7 @@ struct Known {
     name: &'static str,
     /// The formats that have the option; all formats if empty.
     formats: &'static [&'static str],
-    /// The option's name.
+    /// The option's name; empty if the setting has no option.
     option: &'static str,
     /// Whether the option is an option of writers.
     writes: bool,
@@ -88,7 +87,7 @@ static KNOWN: &[Known] = &[
     known("spark.sql.parquet.binaryAsString", &["parquet"], "", Kind::Flag),
     known("spark.sql.parquet.inferTimestampNTZ.enabled", &["parquet"], "", Kind::Flag),
     known("spark.sql.legacy.parquet.nanosAsLong", &["parquet"], "", Kind::Flag),
-    // These settings have a single valid value: INT96 is always a timestamp.
+    // These settings have a single valid value.
     known("spark.sql.parquet.int96AsTimestamp", &["parquet"], "", Kind::Words(&["true"])),
     known("spark.sql.parquet.int96TimestampConversion", &["parquet"], "", Kind::Words(&["false"])),
     known("spark.sql.parquet.fieldId.read.enabled", &["parquet"], "", Kind::Words(&["false"])),
@@ -119,7 +118,8 @@ impl Default for FormatSettings {
 }
 
 impl FormatSettings {
-    /// Changes a setting. Returns false if there is no setting of this name.
+    /// Changes a setting. Returns false if there is no setting of this name, and an error if the
+    /// setting does not accept the value.
     pub fn set(&mut self, name: &str, value: &str) -> PlanResult<bool> {
         let Some(index) = KNOWN.iter().position(|known| known.name.eq_ignore_ascii_case(name))
         else {
@@ -154,7 +154,8 @@ impl FormatSettings {
         self.set.get(&index).map(String::as_str)
     }
 
-    /// The default of an option. `what` names the connector, such as "source csv".
+    /// The default that a setting gives an option; `None` if the setting was not set. `what` names
+    /// the connector, such as "source csv".
     pub fn of_option(&self, what: &str, option: &str) -> Option<&str> {
         if self.set.is_empty() {
             return None;

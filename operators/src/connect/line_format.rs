@@ -13,7 +13,8 @@ use std::sync::Arc;
 pub enum LineFormat {
     /// The single column, which must be a string.
     Text,
-    /// A JSON object from column name to value. NULL fields are omitted, as in Spark.
+    /// A JSON object from column name to value. NULL fields are omitted, as in Spark, unless an
+    /// option says otherwise.
     Json,
     /// Comma-separated values, quoted if necessary. NULL is empty unless an option says otherwise.
     Csv,
@@ -39,7 +40,7 @@ impl LineFormat {
     }
 }
 
-/// Write options of CSV and JSON lines.
+/// Write options of lines.
 #[derive(Clone, Debug)]
 pub struct LineOptions {
     /// Options of CSV fields.

@@ -92,9 +92,8 @@ impl MemoryStream {
         &self.schema
     }
 
-    /// Adds rows, all at once: in micro-batch mode they are never split between batches that are
-    /// planned before and after the call. With several parts this holds only if no batch is planned
-    /// during the call.
+    /// Adds rows, all at once: a micro-batch reads either all of them or none. With several parts
+    /// this holds only if no batch is planned during the call.
     pub fn add(&self, rows: impl IntoIterator<Item = Vec<Value>>) {
         let mut dealt: Vec<Vec<Vec<u8>>> = vec![Vec::new(); self.parts.len()];
         let mut count = 0;

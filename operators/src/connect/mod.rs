@@ -9,7 +9,7 @@
 //! | [`memory`] | within its process |
 //! | `kafka` (feature `kafka`) | yes |
 //!
-//! | sink | guarantee |
+//! | sink | guarantee with a checkpoint and replayable sources |
 //! |---|---|
 //! | [`mod@file`] | exactly once |
 //! | [`console`], [`socket::sink`], [`memory`], [`foreach`], [`noop`](foreach::Noop) | at least once |

@@ -1,5 +1,5 @@
-//! File metadata columns: partition columns and `_metadata`, whose values follow from a file's
-//! location.
+//! File metadata columns: partition columns and `_metadata`, whose values are the same for all
+//! records of a file.
 
 use crate::connect::file::partition_values::value_of;
 use crate::connect::file::uri::uri;
@@ -42,7 +42,7 @@ impl FileColumns {
     }
 
     /// Sets the values for a new file. Fails if a folder's value does not parse as its column's
-    /// type. A column without a folder is NULL. Size and time of a file that cannot be asked are 0.
+    /// type. A column without a folder is NULL. Size and time that cannot be read are 0.
     pub fn begin(
         &mut self,
         path: &Path,

@@ -1,5 +1,6 @@
 //! A log of files with one entry per batch, in Spark's layout: `N` contains a line `v1` and a JSON
-//! object per file. Every 10th entry, `N.compact`, also contains all earlier entries.
+//! object per file. Every 10th entry, `N.compact`, also contains the lines of earlier entries that
+//! are still needed.
 //!
 //! There are two such logs: the commit log of a file sink, `_spark_metadata`, and a file source's
 //! list of seen files. Only Millstream reads the source's log, whose entries end with a CRC, like
@@ -98,8 +99,8 @@ impl FileLog {
         Ok(batches)
     }
 
-    /// The last batch, after syncing its entry: an earlier run may have crashed between the entry's
-    /// rename and the sync of the folder. `None` if the log is empty.
+    /// The last batch, after syncing the folder: an earlier run may have crashed between the
+    /// entry's rename and the sync of the folder. `None` if the log is empty.
     pub fn settled(&self, storage: &dyn Storage) -> Result<Option<u64>, EngineError> {
         let latest = self.latest(storage)?;
         if latest.is_some() {

@@ -34,7 +34,7 @@ pub(super) struct FolderVisits {
     open: Vec<Option<Identity>>,
     /// The number of open folders that were reached through a link.
     links: usize,
-    /// The number of visits to each folder that was reached through a link.
+    /// The number of visits to each folder that was reached through a link, its own or a parent's.
     linked: HashMap<Identity, u32>,
 }
 

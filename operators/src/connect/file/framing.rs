@@ -1,16 +1,15 @@
 //! Framing: where records start and end in the bytes of a file.
 //!
 //! A scanner looks at a window that starts after the last record and grows until it contains a
-//! whole record. It resumes where it stopped, so every byte is scanned once. Sockets have a framing
-//! of their own, `connect/socket/framing/`, because a line must be emitted before the bytes after it
-//! arrive.
+//! whole record. It resumes where it stopped, except for CSV: a CSV record is parsed again when the
+//! window has doubled.
 
 use crate::table::text::csv::{Dialect, LineEnd, Parsed, Parser};
 use memchr::{memchr2, memmem};
 use std::io::{self, Read};
 
-/// The line end of a file is detected at the end of its first line, if that is within this number
-/// of bytes.
+/// The line end of a CSV file is detected at the end of its first line, if that is within this
+/// number of bytes.
 const HEAD_BYTES_MAX: usize = 1 << 20;
 
 /// The longest separator of records.
@@ -204,9 +203,9 @@ impl Scanner {
         }
     }
 
-    /// Finds the next CSV record; `None` if the window ends before it. A malformed record extends to
-    /// the end of the window. A record is parsed again each time the window has doubled, so all
-    /// attempts together scan at most twice its bytes.
+    /// Finds the next CSV record; `None` if the window ends before the record does. A malformed
+    /// record extends to the end of the window. A record is parsed again only when the window has
+    /// doubled, so all attempts together take time linear in its length.
     fn csv(&mut self, window: &[u8], last: bool) -> Option<Frame> {
         let parser = self.csv.as_mut()?;
         if window.len() < self.too_few.saturating_mul(2) && !last {
@@ -273,8 +272,7 @@ impl Scanner {
                             return Some(Frame { begin, end, next: end });
                         }
                     }
-                    // A value that is not an object ends where the next one starts, or with its
-                    // line.
+                    // A value without brackets ends at a comma or with its line.
                     b'\n' | b',' if self.depth == 0 => {
                         let (begin, end) = (self.begin, self.at);
                         return Some(Frame { begin, end, next: end + 1 });

@@ -244,7 +244,7 @@ impl PathPattern {
         self.alternatives.iter().map(|(text, _)| self.base.join(text).display().to_string())
     }
 
-    /// The longest path without a special character that is a prefix of all alternatives.
+    /// The longest folder without a special character that contains all matches.
     pub fn fixed(&self) -> PathBuf {
         let of = |names: &Vec<NamePattern>| {
             let mut folder = self.base.clone();

@@ -228,7 +228,7 @@ impl Listing {
         self.only_partitions = true;
     }
 
-    /// The folder, or for a pattern the longest folder without special characters.
+    /// The option `path`, or for a pattern the longest folder without special characters.
     pub fn base(&self) -> PathBuf {
         match &self.root {
             Root::Path(path) => path.clone(),

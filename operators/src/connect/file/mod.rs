@@ -1,5 +1,5 @@
 //! Files: the source reads each file of a folder once, the sink commits the files of an epoch
-//! through a log in the folder. Both are exactly once.
+//! through a log in the folder. With a checkpoint both are exactly once.
 
 mod charset;
 mod file_columns;

@@ -35,9 +35,10 @@ pub struct Inference {
     pub times_without_zone: bool,
 }
 
-/// The narrowest type that fits all values of a column. Spark's order: INT, BIGINT, DECIMAL,
-/// DOUBLE, TIMESTAMP, DATE, STRING; VOID if all are NULL. STRING if there are no values, and for
-/// values that are not NULL if types are not inferred.
+/// The type of a column with these values, by Spark's rules. Each value has the first of these
+/// types that fits: INT, BIGINT, DECIMAL, DOUBLE, TIMESTAMP, DATE, STRING. Values without a common
+/// type are STRING. VOID if all are NULL. STRING if there are no values, and for values that are
+/// not NULL if types are not inferred.
 pub fn type_of<'v>(values: impl Iterator<Item = &'v str>, inference: Inference) -> DataType {
     let own = |value: &str| match value {
         NULL_PARTITION => DataType::Null,
@@ -76,7 +77,7 @@ fn type_of_value(value: &str, inference: Inference) -> DataType {
     DataType::String
 }
 
-/// The narrowest type for values of two types.
+/// Spark's common type for values of two types; STRING if there is no other.
 fn wider(a: DataType, b: DataType) -> DataType {
     use DataType::{Date, Decimal, Double, Int, Long, Null, String, Timestamp, TimestampNtz};
     match (a, b) {

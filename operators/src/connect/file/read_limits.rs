@@ -28,7 +28,7 @@ impl Limits {
         })
     }
 
-    /// Whether this error of opening or reading a file is ignored, so that the file is skipped.
+    /// Whether this error is ignored, so that the file or its rest is skipped.
     pub fn ignores(&self, error: &io::Error) -> bool {
         match error.kind() {
             io::ErrorKind::NotFound => self.ignores_missing,

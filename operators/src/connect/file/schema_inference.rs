@@ -28,7 +28,8 @@ fn unreadable(path: &Path, error: impl std::fmt::Display) -> PlanError {
 
 /// Infers the columns of the files that the options select, without partition columns. Empty files
 /// are ignored; JSON and CSV files that are all empty give a schema without columns. Fails if there
-/// are no files, if all Parquet or ORC files are empty, or if files cannot be read.
+/// are no files, if all Parquet or ORC files are empty, if a file cannot be read and the options do
+/// not ignore that, or if the content of the files gives no valid schema.
 pub fn infer(format: &str, options: &Options, settings: &FormatSettings) -> PlanResult<Schema> {
     let what = format!("source {format}");
     let mut reader = OptionReader::with_settings(&what, options, settings);
@@ -169,7 +170,7 @@ fn csv(options: &Options, files: &[PathBuf], settings: &FormatSettings) -> PlanR
     Ok(inference.finish())
 }
 
-/// The error for a CSV record with too many columns.
+/// The error for a CSV record with too many fields or a field that is too long.
 fn over_limit() -> PlanError {
     PlanError::new(
         "MALFORMED_CSV_RECORD",

@@ -46,7 +46,7 @@ pub struct RateMicroBatch {
     /// The end of the current batch, as a row number.
     end: u64,
     bounded: bool,
-    /// Whether all rows available at the start form one batch.
+    /// Whether the single batch of a run with the available rows has been planned.
     as_of_start: bool,
     row: Vec<u8>,
 }

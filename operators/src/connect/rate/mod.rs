@@ -29,7 +29,7 @@ pub struct RateSource {
     parts: u64,
     /// The wall-clock time of the first row, in microseconds since 1970.
     start_us: i64,
-    /// The monotonic time of the first row, in nanoseconds; negative after a restart.
+    /// The monotonic time of the first row, in nanoseconds; after a restart it may be negative.
     start_ns: i128,
     opened_ns: u64,
     /// The first row of this run.

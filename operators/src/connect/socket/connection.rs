@@ -1,8 +1,7 @@
 //! A connection and its unfinished line.
 //!
 //! A read appends to the staged bytes. Complete lines stay there. An unfinished line is copied to
-//! the connection's buffer, and copied back when its end arrives. So a line of a megabyte is copied
-//! twice, however small the reads are.
+//! the connection's buffer, and copied back when its end arrives.
 
 use super::super::bad_records::{BadRecords, KEPT_BYTES};
 use super::framing::FrameBuffer;
@@ -16,7 +15,7 @@ use std::io::{self, Write};
 pub(super) const TOO_LONG: &str = "line longer than maxLineLength";
 /// Reason for rejecting the unfinished line of a connection that has ended.
 pub(super) const CUT_OFF: &str = "connection ended within a line";
-/// Reason for rejecting the longest unfinished line when all of them exceed their limit.
+/// Reason for rejecting the longest unfinished line when all of them together exceed the limit.
 const NO_ROOM: &str = "incomplete lines of all connections exceeded maxUnfinishedBytes";
 /// Maximum number of rejected lines that wait to be reported.
 const DEFERRED: usize = 1_024;
@@ -32,8 +31,8 @@ struct Skipped {
     reason: &'static str,
 }
 
-/// Rejected lines. They are reported in stream order: after everything staged before them has been
-/// emitted.
+/// Rejected lines. Each is reported when everything staged before it has been emitted, or earlier
+/// if too many of them wait.
 pub struct RejectedLines {
     bad: BadRecords,
     deferred: VecDeque<Deferred>,
@@ -47,7 +46,7 @@ struct Deferred {
 }
 
 impl RejectedLines {
-    /// Rejects a line whose end was read when the staged bytes ended at `offset`.
+    /// Adds a rejected line. `offset` is where the staged bytes ended when it was rejected.
     pub(super) fn add(&mut self, offset: u64, length: u64, reason: &'static str, first: &[u8]) {
         if self.deferred.len() == DEFERRED {
             self.tell_up_to(u64::MAX);
@@ -56,7 +55,7 @@ impl RejectedLines {
         self.deferred.push_back(Deferred { offset, length, reason, first });
     }
 
-    /// Reports the rejected lines before a position.
+    /// Reports the rejected lines up to a position.
     #[inline]
     pub(super) fn tell_up_to(&mut self, position: u64) {
         while self.deferred.front().is_some_and(|bad| bad.offset <= position) {
@@ -122,13 +121,13 @@ pub struct Connection {
     pub(super) number: u32,
     /// The connection's number in the recording of its source.
     pub(super) recorded: u32,
-    /// Time of the last received bytes, in nanoseconds.
+    /// Time of the last received bytes, or of the start of the connection, in nanoseconds.
     pub(super) last_ns: u64,
     /// Whether the connection is in the queue of readable connections.
     pub(super) queued: bool,
-    /// Whether the peer has closed its sending side.
+    /// Whether a poll has reported that the peer closed its sending side, or an error.
     pub(super) read_closed: bool,
-    /// Number of complete lines that were logged.
+    /// Number of lines that were stored in the durable log, rejected ones included.
     pub(super) lines: u64,
     /// Number of bytes received on the connection.
     pub(super) bytes: u64,
@@ -188,8 +187,8 @@ impl Connection {
         Ok(Some(Received { bytes, ..received }))
     }
 
-    /// Drops an LF that follows a CR of an earlier read: the CR has ended the line. Returns the
-    /// number of remaining bytes.
+    /// Drops an LF that follows a CR of an earlier read, if a CR ends a line. Returns the number of
+    /// remaining bytes.
     #[inline]
     fn without_split_end(&mut self, read: &mut [u8], ends: LineEnds) -> usize {
         let Some(last) = read.last().copied().filter(|_| ends == LineEnds::Any) else {
@@ -300,8 +299,8 @@ impl Connection {
         length
     }
 
-    /// Sends the peer a number of lines. Bytes that do not fit into the socket are sent by the next
-    /// call. While the socket is full, because the peer does not read its acknowledgements, numbers
+    /// Acknowledges lines: sends the peer their number. Bytes that do not fit into the socket are
+    /// sent by the next call. While the peer does not read and the socket is full, later numbers
     /// are left out.
     pub(super) fn acknowledge(&mut self, lines: u64) {
         if !self.unsent.is_empty() {

@@ -13,7 +13,7 @@ pub enum ConnectionEnd {
     TimedOut,
 }
 
-/// Counters of one source, written by its worker and read by other threads.
+/// Counters of one source, shared between threads.
 #[derive(Debug, Default)]
 pub struct ConnectionCounts {
     open: AtomicU64,
@@ -47,13 +47,15 @@ pub struct ConnectionTotals {
     pub timed_out: u64,
     /// Datagrams that were received.
     pub datagrams: u64,
-    /// Datagrams that the kernel dropped because its buffer was full (Linux).
+    /// Datagrams that the kernel dropped at the socket, for example because its buffer was full.
+    /// Linux only; 0 on other systems.
     pub datagrams_dropped: u64,
     /// Events that the option `record` has written.
     pub recorded: u64,
-    /// Reads and datagrams that the option `record` has dropped because the disk was too slow.
+    /// Events that the option `record` has dropped, because the disk was too slow or a write
+    /// failed.
     pub record_dropped: u64,
-    /// Bytes of the dropped reads and datagrams.
+    /// Bytes of the dropped events.
     pub record_dropped_bytes: u64,
 }
 

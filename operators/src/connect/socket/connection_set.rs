@@ -48,7 +48,7 @@ pub struct Connections {
 }
 
 impl Connections {
-    /// Starts to watch a listener, and registers the poll with the worker.
+    /// Starts to watch a listener, and registers the poll with the worker if there is one.
     pub(super) fn watch(
         &mut self,
         listener: &mut Listener,
@@ -75,7 +75,7 @@ impl Connections {
         self.open > 1 && !self.ready.is_empty()
     }
 
-    /// Whether a connection will end once its last bytes are read.
+    /// Whether a poll has reported the end of a connection whose last bytes may not be read yet.
     pub(super) fn has_closing(&self) -> bool {
         self.closing > 0
     }
@@ -199,15 +199,15 @@ impl Connections {
         self.slots.iter_mut().flatten().max_by_key(|connection| connection.unfinished())
     }
 
-    /// Collects the connections that have received nothing since `since_ns`. Queued connections are
-    /// left out, because they may be waiting for the chain. Returns the earliest time at which one
-    /// of the other connections received bytes.
+    /// Collects the connections that have received nothing since `since_ns`. If there are several,
+    /// queued ones are left out, because they may have bytes to read. Returns the time at which
+    /// bytes were last received, for the connection that is silent the longest among the others.
     pub(super) fn silent_since(&self, since_ns: u64, found: &mut Vec<usize>) -> Option<u64> {
         let mut oldest = None::<u64>;
         for (slot, connection) in self.slots.iter().enumerate() {
             let Some(connection) = connection else { continue };
             let (last_ns, is_lone) = (connection.last_ns, self.only_connection == Some(slot));
-            // A single connection has just been read, whether or not it is in the queue.
+            // A single connection is read without the queue.
             if last_ns <= since_ns && (is_lone || !connection.queued) {
                 found.push(slot);
             } else {

@@ -1,8 +1,8 @@
 //! Connects to a sender, and reconnects with exponential back-off.
 //!
-//! A host name is looked up again once every address of the last look-up has failed: a sender may
-//! move, and a name may not resolve before its service exists. The look-up blocks, so it runs on a
-//! thread of its own, at most one at a time.
+//! A host name is looked up again when the last address of the previous look-up has failed: a
+//! sender may move, and a name may not resolve before its service exists. Such a look-up runs on a
+//! thread of its own, because it blocks.
 
 use crate::connect::socket::transport::{Stream, Target};
 use millstream_engine::mio::{Interest, Registry, Token};
@@ -27,7 +27,7 @@ pub fn look_up(host: &str, port: u16) -> io::Result<Vec<Target>> {
     Ok((host, port).to_socket_addrs()?.map(Target::Tcp).collect())
 }
 
-/// The host name of a sender. It is looked up when the known addresses have failed.
+/// The host name and port of a sender.
 pub struct Name {
     /// A host name or an address.
     pub host: String,
@@ -63,12 +63,13 @@ enum State {
 
 /// Connects to one of several addresses, in turn.
 pub struct Connector {
-    /// `None` if the target has no host name.
+    /// `None` for a Unix socket, which needs no look-up.
     name: Option<Name>,
     /// Empty until the host name resolves.
     targets: Vec<Target>,
     at: usize,
-    /// Whether every target has failed since the last look-up.
+    /// Whether to look up the name before the next attempt: the last target has failed, or there is
+    /// none.
     is_stale: bool,
     state: State,
     backoff_ns: u64,

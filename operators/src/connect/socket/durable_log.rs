@@ -29,7 +29,7 @@ pub struct DurableLog {
     /// Reader of the blocks that an earlier run logged but did not commit.
     pub(super) replay: Option<Replay>,
     next_connection: u32,
-    /// Number of complete lines received since the log was created.
+    /// Number of records received since the log was created, rejected lines included.
     pub(super) lines: u64,
 }
 

@@ -11,7 +11,7 @@ use std::os::unix::fs::{FileTypeExt, MetadataExt};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard};
 
-/// Number of clients that the kernel queues until they are accepted.
+/// Requested maximum number of TCP clients that the kernel queues until they are accepted.
 const BACKLOG: i32 = 4_096;
 /// Number of file descriptors that a process needs in addition to those of its clients.
 const OTHER_FILES: u64 = 64;
@@ -81,7 +81,8 @@ impl Source for Listener {
     }
 }
 
-/// The file of a Unix socket. It is removed when the last listener is dropped.
+/// The file of a Unix socket. It is removed when the last listener is dropped, unless another
+/// program has replaced it.
 #[derive(Debug)]
 pub struct SocketFile {
     path: PathBuf,
@@ -132,7 +133,7 @@ fn remove_stale(path: &Path) -> io::Result<()> {
     match UnixStream::connect(path) {
         Err(error) if error.kind() == ErrorKind::ConnectionRefused => {}
         Err(error) if error.kind() == ErrorKind::NotFound => return Ok(()),
-        // Another process listens at the path, or is too busy to answer.
+        // Another process may listen at the path.
         _ => return Err(ErrorKind::AddrInUse.into()),
     }
     if SocketFile::identity(path)? == (found.dev(), found.ino()) {
@@ -249,8 +250,8 @@ impl AcceptTurns {
         admitted
     }
 
-    /// Removes a client and wakes the other parts. They must check whether it was the last client,
-    /// and which of them accepts the next one.
+    /// Removes a client. If there are several parts, wakes them: they must check whether it was the
+    /// last client, and which of them accepts the next one.
     pub(super) fn leave(&self, part: usize) {
         let mut crowd = self.crowd();
         crowd.open[part] -= 1;

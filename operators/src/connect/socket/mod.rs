@@ -3,7 +3,7 @@
 //! | module | content |
 //! |---|---|
 //! | [`options`], [`open`] | the options of the source, and how they open it |
-//! | [`source`] | the source: a read loop that reads one connection at a time, and the emission of records |
+//! | [`source`] | the source: its read loop, and the emission of records |
 //! | [`connection`] | a connection and its unfinished line |
 //! | [`connection_set`] | all open connections of a source, and which of them are readable |
 //! | [`listener`], [`transport`] | TCP and Unix listeners and their streams |

@@ -19,9 +19,9 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
-/// Maximum wait for the first connection.
+/// Time limit of the first attempt to connect to an address if there is only one attempt.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
-/// Time limit of the first attempt if it is retried later.
+/// Time limit of the first attempt to connect to an address if it is retried later.
 const FIRST_ATTEMPT: Duration = Duration::from_secs(1);
 
 /// A bound socket that all parts of a source use.

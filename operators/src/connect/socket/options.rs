@@ -74,7 +74,7 @@ pub struct SocketConfig {
     pub(super) idle_timeout_ns: Option<u64>,
     pub(super) keep_alive: Option<KeepAlive>,
     pub(super) receive_buffer: Option<usize>,
-    /// The capture file in which all received bytes are recorded.
+    /// The file to which received bytes are recorded.
     pub(super) record: Option<PathBuf>,
 }
 

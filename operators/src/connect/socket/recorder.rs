@@ -1,5 +1,4 @@
-//! The option `record`: the bytes that a source reads are written to a capture, without slowing the
-//! query.
+//! The option `record`: a thread writes the bytes that a source reads to a capture file.
 //!
 //! The worker copies the bytes that it has read into a buffer. It passes full buffers to a thread
 //! of the recorder, which writes them. The number of buffers is fixed. If the disk is too slow and
@@ -28,14 +27,14 @@ use std::time::Duration;
 const BUFFERS: usize = 64;
 /// Number of payload bytes at which a buffer is handed over.
 const BUFFER_BYTES: usize = 256 << 10;
-/// Number of events in a buffer.
+/// Number of events at which a buffer is handed over.
 const BUFFER_EVENTS: usize = 4096;
 /// Maximum time that recorded events stay in a buffer that is not full, in nanoseconds.
 const HELD_NS: u64 = 50_000_000;
 /// Number of connections with missing parts above which connections that are missing as a whole are
 /// left out of the capture. It bounds the memory while the disk is stuck.
 const MISSING_CONNECTIONS: usize = 4096;
-/// Maximum time that the writer waits before it flushes.
+/// How long the writer waits for a buffer before it flushes the file.
 const FLUSH_AFTER: Duration = Duration::from_millis(50);
 
 /// A buffer of events.
@@ -61,7 +60,8 @@ pub(super) struct Recorder {
     filling: Events,
     /// When the first event of `filling` was recorded.
     since_ns: u64,
-    /// The time of the last read. Its records have the same time in the query as in the capture.
+    /// The time of the last event. The records of a read have the same time in the query as in the
+    /// capture.
     last: Ingest,
     full: Option<Sender<Events>>,
     free: Receiver<Events>,
@@ -75,8 +75,8 @@ pub(super) struct Recorder {
     writer: Option<JoinHandle<()>>,
 }
 
-/// A path at which there is no recording yet. For a restarted query, the number of the recording is
-/// inserted before the extension.
+/// `path` if there is no file, otherwise `path` with a number from 2 before its extension, so that
+/// an earlier recording is not overwritten.
 fn new_path(path: &Path) -> PathBuf {
     let extension = path.extension().map(|end| end.to_string_lossy().into_owned());
     let numbered = |number: u32| match &extension {
@@ -136,7 +136,7 @@ impl Recorder {
         })
     }
 
-    /// The time that the last recorded read, or end of a connection, has in the capture.
+    /// The time of the last event.
     pub(super) fn last(&self) -> Ingest {
         self.last
     }
@@ -189,8 +189,8 @@ impl Recorder {
         self.event(Kind::Close, connection, position, &[]);
     }
 
-    /// Passes recorded events to the writer if they have waited long enough. Otherwise returns when
-    /// to call this again. Call this when the source has read no bytes.
+    /// Passes recorded events to the writer if they have waited long enough. Returns when to call
+    /// this again if events wait. Call this when the source has read no bytes.
     pub(super) fn idle(&mut self, now_ns: u64) -> Option<u64> {
         if self.filling.heads.is_empty() {
             if self.missing.is_empty() {
@@ -280,8 +280,8 @@ impl Recorder {
         self.filling.bytes.extend_from_slice(payload);
     }
 
-    /// Hands the buffer to the writer and takes a free one. If none is free, or the writer has ended,
-    /// the events are dropped and counted; a gap is recorded later.
+    /// Hands the buffer to the writer and takes a free one. If none is free, the events are dropped
+    /// and counted, and a gap is recorded later. If the writer has ended, they are only counted.
     fn hand_over(&mut self) {
         let next = self.free.try_recv();
         match (&self.full, next) {
@@ -361,7 +361,8 @@ impl Drop for Recorder {
 }
 
 /// Writes buffers until the source has ended. After a write error the thread ends: the whole buffer
-/// counts as dropped, also its events that were written, and later events are discarded.
+/// counts as dropped, also its events that were written. Buffers that wait are discarded and not
+/// counted.
 fn write(
     mut recording: Recording,
     full: &Receiver<Events>,

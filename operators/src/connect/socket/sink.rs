@@ -1,13 +1,13 @@
 //! The socket sink: writes one line per row to a TCP peer. It connects, or listens for one client
 //! at a time.
 //!
-//! A drain is one write. If the peer does not read, the buffer fills up and blocks the query,
-//! including its sources. If the sink has connected and the peer disconnects, the query fails. If
-//! it listens, it waits for the next client; lines that the previous client had not read are lost.
-//! Delivery is at least once only to a peer that stays connected.
+//! If the peer does not read, the buffer fills up and blocks the query, including its sources. If
+//! the sink has connected and the peer disconnects, the next write fails the query. If it listens,
+//! it waits for the next client; lines that were written to the previous client, also in part, are
+//! lost if it had not read them. Delivery is at least once only to a peer that stays connected.
 //!
-//! When a query is stopped, its sink waits for the peer for a bounded time. If the peer has not
-//! read all lines by then, the query fails and the lines are not committed.
+//! When a query is stopped, its sink waits for the peer for a bounded time. If lines are left in
+//! the sink's buffer by then, the query fails and their epoch is not committed.
 
 use super::super::file::line_options;
 use super::super::options::OptionReader;
@@ -35,7 +35,7 @@ const BUFFER_BYTES: usize = 1 << 20;
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
 /// How long a stopping query waits for its receiver, in nanoseconds.
 const STOP_WAIT_NS: u64 = 5_000_000_000;
-/// How long a receiver must have read nothing before a notice is shown, in nanoseconds.
+/// How long the sink waits without writing a byte before a notice is shown, in nanoseconds.
 const NOTICE_AFTER_NS: u64 = 2_000_000_000;
 /// How often a waiting sink checks whether `stop` was called, in nanoseconds.
 const LOOK_AGAIN_NS: u64 = 100_000_000;
@@ -277,7 +277,8 @@ impl SocketSink {
         )
     }
 
-    /// Drops the rest of a line, because the next client must not start in the middle of a line.
+    /// Drops the connection, and the rest of a line that was written in part: the next client must
+    /// not start in the middle of a line.
     fn lose_client(&mut self) {
         self.link.stream = None;
         let begun = self.written > 0 && self.buffer.get(self.written - 1) != Some(&b'\n');
@@ -287,7 +288,8 @@ impl SocketSink {
         }
     }
 
-    /// Moves the unwritten bytes to the front of the buffer, so that it stays within its limit.
+    /// Moves the unwritten bytes to the front of the buffer once enough are written, so that the
+    /// buffer stays small.
     fn drop_written(&mut self) {
         if self.written >= BUFFER_BYTES / 2 {
             self.buffer.drain(..self.written);

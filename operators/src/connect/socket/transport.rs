@@ -57,7 +57,7 @@ impl Stream {
         }
     }
 
-    /// Enables TCP keep-alive, so that the stream of a dead peer ends.
+    /// Enables keep-alive of a TCP stream, so that it ends if the peer is dead.
     pub(super) fn keep_alive(&self, keep_alive: &KeepAlive) -> io::Result<()> {
         let Self::Tcp(stream) = self else { return Ok(()) };
         let timings = socket2::TcpKeepalive::new()
@@ -101,8 +101,8 @@ pub enum Target {
 }
 
 impl Target {
-    /// Starts to connect without blocking. Without an error a TCP connection may still fail: the
-    /// poller reports the outcome.
+    /// Starts to connect without blocking. A TCP connection may still fail later:
+    /// [`connected`](Stream::connected) tells the outcome.
     pub(super) fn connect(&self) -> io::Result<Stream> {
         match self {
             Self::Tcp(address) => TcpStream::connect(*address).map(Stream::Tcp),

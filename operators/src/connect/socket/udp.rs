@@ -67,7 +67,7 @@ pub(super) fn receive(
     Ok(bytes)
 }
 
-/// The length of a datagram without one trailing line end. Many senders append one.
+/// The length of a datagram without one trailing LF or CRLF. Many senders append one.
 fn without_end(datagram: &[u8]) -> usize {
     let rest = datagram.strip_suffix(b"\n").unwrap_or(datagram);
     rest.strip_suffix(b"\r").filter(|_| rest.len() < datagram.len()).unwrap_or(rest).len()

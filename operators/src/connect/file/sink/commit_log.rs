@@ -1,7 +1,7 @@
 //! The commit log of the file sink: an entry `_spark_metadata/N` names the files of epoch N, and
 //! makes them visible. The format is Spark's.
 //!
-//! *Threads.* Only the driver's thread uses the log.
+//! *Threads.* Only the driver's thread writes the log.
 
 use crate::connect::file::file_log::{Crc, FileLog};
 use crate::connect::file::uri::{path_of, uri};
@@ -28,7 +28,7 @@ pub struct SinkFile {
     modification_time: i64,
     block_replication: u32,
     block_size: u64,
-    /// Always `add`.
+    /// `add`; a log of another program may also contain `delete`.
     pub action: String,
 }
 

@@ -14,7 +14,7 @@ use crate::table::text::notation::{Notation, pattern};
 use crate::table::types::Schema;
 use std::io;
 
-/// The number of bytes of lines that are compressed in one call.
+/// The number of bytes of lines at which they are compressed or encoded.
 const COMPRESS_BYTES: usize = 64 << 10;
 
 /// A file that rows are written to.
@@ -48,7 +48,7 @@ pub enum SinkFormat {
     Columns(ColumnSink),
 }
 
-/// How lines are compressed, and whether the first line contains the column names.
+/// How lines are encoded and compressed, and whether the first line contains the column names.
 #[derive(Clone, Copy, Debug)]
 pub struct CompressedLines {
     codec: Codec,

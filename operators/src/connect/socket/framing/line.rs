@@ -3,7 +3,7 @@
 //! `\n`, `\r\n` and a lone `\r` end a line, as in Spark, whose source uses Java's `BufferedReader`.
 //! A `\r` ends its line at once, even as the last byte received; a `\n` that follows it is dropped.
 //! With the option `lineSep '\n'` only `\n` ends a line, for text in which `\r` has another
-//! meaning. Files have a framing of their own, `connect/file/framing.rs`.
+//! meaning.
 
 /// The bytes that end a line.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -39,8 +39,9 @@ impl LineEnds {
         }
     }
 
-    /// Replaces lone CRs at the end of complete lines by LFs. Otherwise an LF at the start of the next
-    /// bytes, which is a line end of its own, would be taken for a part of the CR's line end.
+    /// Replaces CRs at the end of complete lines by LFs, if a CR ends a line. Otherwise an LF at
+    /// the start of the bytes that follow, which is a line end of its own, would be taken for a
+    /// part of the CR's line end.
     pub fn close(self, lines: &mut [u8]) {
         if self == Self::Any {
             let lone = lines.iter_mut().rev().take_while(|byte| **byte == b'\r');

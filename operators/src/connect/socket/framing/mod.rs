@@ -1,8 +1,8 @@
 //! Framing: splits received bytes into records, and buffers complete records until the chain takes
 //! them.
 //!
-//! Only complete records are staged. An unfinished line stays in the buffer of its connection, so
-//! lines of different connections are never mixed.
+//! An unfinished line stays in the buffer of its connection, so lines of different connections are
+//! never mixed. Only the replay of a log may stage the beginning of a record.
 
 pub mod line;
 use crate::connect::socket::framing::line::LineEnds;
@@ -88,7 +88,7 @@ pub struct FrameBuffer {
     framing: Framing,
     buffer: Vec<u8>,
     start: usize,
-    /// `buffer[start..scanned]` contains no line end.
+    /// With line framing, `buffer[start..scanned]` contains no line end.
     scanned: usize,
     end: usize,
     /// Offset of `buffer[start]` in the stream.
@@ -153,7 +153,8 @@ impl FrameBuffer {
         &self.buffer[self.end - bytes..self.end]
     }
 
-    /// Releases memory that a long line or a batch needed. Call this when idle.
+    /// Releases the memory that a long line or a batch needed, if nothing is staged. Call this when
+    /// idle.
     pub fn shrink(&mut self) {
         if self.is_empty() && self.buffer.len() > IDLE_BYTES {
             (self.start, self.scanned, self.end) = (0, 0, 0);
@@ -187,7 +188,8 @@ impl FrameBuffer {
         self.scanned = self.start;
     }
 
-    /// Removes the bytes after the last complete record. Returns them with their offset.
+    /// Removes the bytes after the last complete record. Returns them with their offset, or `None`
+    /// if there are none.
     pub fn cut_partial(&mut self) -> Option<(u64, &[u8])> {
         let whole = self.framing.whole(self.bytes());
         let (from, to) = (self.start + whole, self.end);

@@ -3,27 +3,28 @@
 //!
 //! *Clients.* A listener serves up to `maxConnections` clients on the worker of its tasklet.
 //! Readable clients take turns with one read of at most 64 KiB each, so neither a fast nor a silent
-//! client blocks another. The lines of a client stay in order. Lines of different clients are
-//! ordered by the time at which their ends arrived. A client beyond `maxConnections` is accepted
-//! and closed at once. A single connection costs one system call per read. A listener accepts more
-//! clients when no client is readable, and after every 64 reads.
+//! client blocks another. The lines of a client stay in order. Lines of different clients are in
+//! the order in which the source reads their ends. A client beyond `maxConnections` is accepted and
+//! closed at once. A listener accepts more clients when no client is readable, and after every 64
+//! reads.
 //!
 //! *Parts.* With `numPartitions` a listener is served by that many sources, possibly on several
-//! workers. The source with the fewest clients accepts the next one.
+//! workers. A source with the fewest clients accepts the next one.
 //!
 //! *Framing.* A line ends with LF, CRLF or a lone CR, or with `lineSep '\n'` only with LF (see
-//! [`line_ends`](crate::connect::socket::framing::line)). A CR that is the last byte read ends its
-//! line at once; an LF at the start of the next read is then dropped. A line that is longer than
+//! [`line_ends`](crate::connect::socket::framing::line)). A line that is longer than
 //! `maxLineLength` or not UTF-8 is counted and rejected
 //! ([`BadRecords`](crate::connect::bad_records::BadRecords)); the other lines of its client are not
 //! affected. A last line without an end is a line when the stream ends. If the peer may return
-//! (`atEnd` is `reconnect`, or the source listens) it is rejected instead.
+//! (`atEnd` is `reconnect`, or the source listens) the line is dropped instead, and counted as
+//! rejected unless the source acknowledges lines. A datagram is a record, or contains lines.
 //!
 //! *Memory.* A connection buffers only its unfinished line. All unfinished lines together have at
 //! most `maxUnfinishedBytes` bytes; beyond that the longest one is rejected.
 //!
-//! *Offsets* count the bytes of complete lines. Without `durable`, what was received between the
-//! last commit and a crash is lost, as in Spark. With `durable`, complete lines are written to a
+//! *Offsets* count the bytes of complete lines, or of datagrams with their length fields. Without
+//! `durable`, what was received between the last commit and a crash is lost, as in Spark. With
+//! `durable`, complete records are written to a
 //! [durable log](crate::connect::socket::durable_log) before they are processed, and a restart
 //! reads them again. Bytes that were in the kernel's socket buffer when the process died are not
 //! logged, nor is the unfinished line. With `acknowledge` the source sends the peer the number of
@@ -32,10 +33,11 @@
 //! A sender that continues at that line after a reconnect loses no line and repeats none. With many
 //! senders it counts the lines of the connection.
 //!
-//! *Backpressure.* Nothing is read while the chain is not ready, and TCP slows the sender down.
+//! *Backpressure.* While the source does not read, TCP slows the senders down; the kernel drops
+//! datagrams when its buffer is full.
 //!
-//! *Threads.* The source runs on the worker of its tasklet. Names are resolved, and the first
-//! attempt to connect is made, on the thread that starts the query.
+//! *Threads.* The source runs on the worker of its tasklet. The first look-up of a name and the
+//! first attempt to connect are made on the thread that starts the query.
 
 mod read_loop;
 use super::connection::{CUT_OFF, ReadState, TOO_LONG};
@@ -61,9 +63,9 @@ use std::collections::VecDeque;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
-/// Maximum number of bytes for one micro-batch.
+/// Number of bytes at which a micro-batch reads no more.
 const STAGE_BYTES: usize = 64 * 1024 * 1024;
-/// Maximum number of reads for one micro-batch.
+/// Maximum number of turns of the read loop for one micro-batch.
 const STAGE_TURNS: usize = 1 << 18;
 
 /// The intended send time of line 0, 1, 2 …, on the query's clock in nanoseconds.
@@ -104,7 +106,7 @@ pub struct SocketSource {
     pub(super) registry: Option<Registry>,
     pub(super) token: Token,
     pub(super) bound: Option<u64>,
-    /// Whether nothing was read since the restart from a checkpoint.
+    /// Whether the source was resumed from a checkpoint and nothing has been committed since.
     pub(super) resumed: bool,
     pub(super) planned_once: bool,
     pub(super) ingest: Ingest,
@@ -112,10 +114,10 @@ pub struct SocketSource {
     pub(super) staged_reads: VecDeque<(u64, Ingest)>,
     /// Number of reads since the source last polled for other clients and connections.
     pub(super) reads: u32,
-    /// Bytes read in this run, including rejected lines.
+    /// Bytes read from connections in this run, including rejected lines.
     pub(super) bytes_read: u64,
     pub(super) next_idle_check_ns: u64,
-    /// A notice from before a listener for notices was set.
+    /// A notice that waits until the callback for notices is set.
     pub(super) pending_notice: Option<String>,
     pub(super) told_clients: u32,
     pub(super) told_out_of_files: bool,
@@ -260,8 +262,8 @@ impl SocketSource {
 
     // ---- emitting ----
 
-    /// Makes the recorder write its events if they have waited long enough. Called when nothing is
-    /// read.
+    /// Passes the recorded events to the recorder's thread if they have waited long enough. Called
+    /// when nothing is read.
     fn hand_recording_over(&mut self, cx: &mut StepCx<'_>) {
         if let Some(recorder) = &mut self.reading.recorder
             && let Some(due_ns) = recorder.idle(cx.env.now_ns())
@@ -270,7 +272,7 @@ impl SocketSource {
         }
     }
 
-    /// Emits staged records. Returns their number.
+    /// Emits staged records and rejects bad ones. Returns their number.
     fn emit<D>(&mut self, down: &mut D, budget: usize) -> Result<usize, EngineError>
     where
         D: for<'a> Push<Row<'a>>,
@@ -366,7 +368,8 @@ impl SocketSource {
             && self.staged.is_empty()
     }
 
-    /// Emits up to the end of a batch.
+    /// Continues a batch that ends at `bound`, of which this step has emitted `emitted` records.
+    /// Takes records from the log while it is replayed.
     fn poll_bound<D>(
         &mut self,
         bound: u64,
@@ -487,7 +490,7 @@ impl<D: for<'a> Push<Row<'a>>> Source<D> for SocketSource {
         let until = self.bytes_read + STAGE_BYTES as u64;
         let mut turns = 0;
         let is_limited = loop {
-            // Rejected bytes, and clients that connect and disconnect, end a batch too.
+            // Rejected bytes, and clients that connect and disconnect, count for the limits too.
             let is_enough = self.bytes_read >= until || turns >= STAGE_TURNS;
             if is_enough || self.staged.len() >= STAGE_BYTES {
                 break true;

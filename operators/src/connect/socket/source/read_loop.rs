@@ -1,5 +1,6 @@
-//! The read loop of a socket source. A turn accepts a client, reads once from one connection, or
-//! advances an attempt to connect. Each turn is bounded, and readable connections take turns.
+//! The read loop of a socket source. A turn accepts clients, reads once from one connection,
+//! receives a datagram, or advances an attempt to connect. Each turn is bounded, and readable
+//! connections take turns.
 
 use crate::connect::socket::connection::Connection;
 use crate::connect::socket::connection_counts::ConnectionEnd;
@@ -26,7 +27,7 @@ const ACCEPTED_AT_ONCE: usize = 128;
 /// Delay before the next attempt to accept when the process is out of file descriptors, in
 /// nanoseconds.
 const OUT_OF_FILES_NS: u64 = 100_000_000;
-/// Number of checks for silent connections per `idleTimeout`.
+/// Maximum number of checks for silent connections per `idleTimeout`.
 const IDLE_CHECKS: u64 = 16;
 /// Number of clients that are reported in notices; later ones are only counted.
 const TOLD_CLIENTS: u32 = 10;
@@ -34,7 +35,7 @@ const TOLD_CLIENTS: u32 = 10;
 /// The result of a turn.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(in crate::connect::socket) enum ReadOutcome {
-    /// Bytes were received, or a connection was opened or closed.
+    /// Something happened: bytes were received, or a connection was opened, closed or readable.
     Progress,
     Nothing,
 }
@@ -42,14 +43,14 @@ pub(in crate::connect::socket) enum ReadOutcome {
 impl SocketSource {
     // ---- connections ----
 
-    /// Adds a connection. `stream` is registered with the worker if the source has connected.
+    /// Adds a connection.
     pub(in crate::connect::socket) fn opened(
         &mut self,
         stream: Stream,
         ingest: Ingest,
     ) -> Result<(), EngineError> {
         if let Some(keep_alive) = &self.config.keep_alive {
-            // If this fails, a dead peer is detected later.
+            // If this fails, a dead peer is detected later or not at all.
             drop(stream.keep_alive(keep_alive));
         }
         let number = match &mut self.durable_log {
@@ -76,7 +77,8 @@ impl SocketSource {
         Ok(())
     }
 
-    /// Sends a peer the number of its lines that are stored.
+    /// Sends a peer the number of stored lines, with the option `acknowledge`. It counts the lines
+    /// of this connection, or of all connections if there is one at a time.
     pub(in crate::connect::socket) fn acknowledge(&mut self, slot: usize) {
         let Some(journal) = self.durable_log.as_ref().filter(|journal| journal.is_live()) else {
             return;
@@ -183,7 +185,7 @@ impl SocketSource {
         Ok(if any { ReadOutcome::Progress } else { ReadOutcome::Nothing })
     }
 
-    /// Accepts the waiting clients. Returns whether there were any.
+    /// Accepts waiting clients while it is this part's turn. Returns whether there were any.
     fn accept(&mut self, cx: &mut StepCx<'_>) -> Result<bool, EngineError> {
         let mut any = false;
         for _ in 0..ACCEPTED_AT_ONCE {
