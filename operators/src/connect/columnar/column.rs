@@ -50,8 +50,8 @@ pub enum Column {
 }
 
 impl Column {
-    /// Wraps an array whose Arrow type is the one that [`to_arrow`](super::schema::to_arrow) gives
-    /// for `data_type`. Returns `None` for an array of another type.
+    /// Wraps an array that was decoded for `data_type`. Returns `None` if its structure differs or
+    /// its Arrow type is not supported.
     pub fn of(array: &ArrayRef, data_type: &DataType) -> Option<Self> {
         let nulls = || array.nulls().cloned();
         Some(match data_type {

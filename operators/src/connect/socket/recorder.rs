@@ -5,8 +5,8 @@
 //! no buffer is free, received bytes are not recorded: they are counted, and the capture has a gap.
 //!
 //! *Threads.* [`Recorder`] belongs to the source's worker. *Durability.* If the disk keeps up, a
-//! crash of the process loses about the last tenth of a second. The file is not synced, so a crash
-//! of the machine may lose more.
+//! crash of the process loses the last tenths of a second. The file is not synced, so a crash of
+//! the machine may lose more.
 
 use crate::connect::socket::connection_counts::ConnectionCounts;
 use crate::connect::socket::durable_log::Ingest;

@@ -1,7 +1,7 @@
 //! Column decoders: the streams of a stripe become Arrow arrays of the requested types.
 //!
-//! Only the requested fields of a struct are decoded. Buffers grow as values are read, so a corrupt
-//! length in the file cannot cause a large allocation.
+//! Only the requested fields of a struct are decoded. Buffers grow as values are read, and the
+//! elements of lists and maps are limited, to bound the memory that a corrupt length can take.
 
 use super::footer::{Kind, StripeFooter, Type};
 use super::stream::{ByteSource, Compression, Stream};
@@ -24,7 +24,7 @@ use arrow_buffer::{BooleanBufferBuilder, NullBuffer, OffsetBuffer};
 use arrow_schema::{DataType as Arrow, FieldRef};
 use std::sync::Arc;
 
-/// The most elements that all lists or maps of one batch may have together.
+/// The most elements that the lists or maps of a column may have together in one batch.
 const ELEMENTS_MAX: i64 = 64 << 20;
 
 /// Stream kinds, as numbered by the ORC specification.
@@ -53,8 +53,8 @@ pub struct Clock {
     pub hybrid: bool,
     /// The time zone of the writer, as the stripe names it.
     pub writer: Tz,
-    /// The time zone of the reader. A timestamp keeps its local time: its digits in the writer's
-    /// zone are its digits here.
+    /// The time zone of the reader. A value of ORC's type `timestamp` keeps its local time: its
+    /// digits in the writer's zone are its digits here.
     pub reader: Tz,
 }
 

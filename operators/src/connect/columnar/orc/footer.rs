@@ -102,7 +102,7 @@ pub struct Stripe {
 /// The decoded tail of a file.
 #[derive(Clone, Debug)]
 pub struct Footer {
-    /// The compression of all other parts of the file.
+    /// The compression of all parts of the file except the postscript.
     pub compression: Compression,
     /// The type of a row: a struct whose fields are the columns.
     pub root: Type,
@@ -141,7 +141,7 @@ fn damaged(part: &str) -> String {
 }
 
 /// Reads the tail of a file. Returns `None` for an empty file. An error if the file is not ORC, is
-/// truncated or damaged, or has a compression or a block size that is not supported.
+/// truncated or damaged, or uses a feature that is not supported.
 pub fn read(file: &ByteSource) -> Result<Option<Footer>, String> {
     let length = file.len().map_err(|error| error.to_string())?;
     if length == 0 {

@@ -1,7 +1,6 @@
 //! Decoders of ORC's run-length encodings: bytes, booleans, and integers of versions 1 and 2.
 //!
-//! A decoder buffers one run of at most 512 values. The length in a run's header is checked before
-//! memory is reserved.
+//! A decoder buffers at most one run of 512 values; a run's header cannot declare more.
 
 use crate::connect::columnar::orc::stream::Stream;
 
@@ -326,8 +325,7 @@ fn unpack(bytes: &[u8], width: usize, values: &mut [i64]) {
             }
         }
         width => {
-            // Only patch lists have other widths. They are rare and short, so bit by bit is fast
-            // enough.
+            // Files do not have such widths: above 32 bits, widths are multiples of 8.
             let bit = |at: usize| bytes.get(at / 8).map_or(0, |b| u64::from(b >> (7 - at % 8) & 1));
             for (i, value) in values.iter_mut().enumerate() {
                 let bits = i * width..(i + 1) * width;

@@ -1,8 +1,9 @@
 //! Encoders of ORC's run-length encodings: bytes, booleans, and integers of version 2.
 //!
-//! Values with a constant difference become a short-repeat or delta run. Monotonic values become a
-//! delta run with packed differences. All others become a direct run with the width of the largest
-//! value. The patched-base encoding is not written: the block compression saves as much.
+//! Enough values with a constant difference become a short-repeat or delta run. Monotonic values
+//! become a delta run with packed differences, if these are narrower than the values. All others
+//! become a direct run with the width of the largest value. The patched-base encoding is not
+//! written.
 
 use crate::connect::columnar::orc::rle_decode::{Sign, packed_width};
 

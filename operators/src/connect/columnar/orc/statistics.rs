@@ -9,7 +9,7 @@ const TEXT_BYTES: usize = 1024;
 /// The minimum and the maximum of a column.
 #[derive(Clone, Debug, Default)]
 pub enum Bounds {
-    /// No value has been seen yet.
+    /// There are no values, or the type has no bounds.
     #[default]
     None,
     /// Integers.
@@ -26,7 +26,7 @@ pub enum Bounds {
     Text(String, String),
     /// For booleans, which have no bounds: the number of true values.
     True(u64),
-    /// Some value cannot be ordered (NaN) or is too long. No bounds are written.
+    /// No bounds are written: a value is NaN or too long, or timestamps are not in UTC.
     Unknown,
 }
 

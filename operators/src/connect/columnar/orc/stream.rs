@@ -2,7 +2,7 @@
 //!
 //! A compressed stream is a sequence of blocks. Each has a three-byte header: its length, and
 //! whether it is stored uncompressed. A block that decompresses to more than the file's block size
-//! is an error, so corrupt data cannot exhaust memory. A stream buffers at most two windows.
+//! is an error, so corrupt data cannot exhaust memory.
 
 use bytes::Bytes;
 use std::fs::File;
@@ -11,19 +11,19 @@ use std::os::unix::fs::FileExt;
 use std::panic::catch_unwind;
 use std::sync::Arc;
 
-/// The number of bytes per read.
+/// The number of bytes per read, unless a block is longer or the stream ends before.
 const WINDOW_BYTES: usize = 64 << 10;
-/// The largest decompressed block, larger than any writer produces.
+/// The largest decompressed block that is accepted.
 pub const BLOCK_BYTES_MAX: usize = 64 << 20;
-/// The largest compressed LZO block.
+/// The largest compressed LZO block that is accepted.
 const LZO_BYTES_MAX: usize = 1 << 20;
-/// The largest block length that a header can hold.
+/// The block lengths that a header can hold are below this.
 const STORED_BYTES_MAX: usize = 1 << 23;
 
 /// A block compression codec.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Codec {
-    /// Blocks are not compressed.
+    /// No compression, and no blocks.
     None,
     /// Raw deflate, without zlib's header.
     Zlib,
@@ -111,7 +111,8 @@ impl Codec {
         Ok(())
     }
 
-    /// Appends `bytes` to `out` in compressed blocks, each of at most `block` bytes of input.
+    /// Appends `bytes` to `out` in compressed blocks, each of at most `block` bytes of input. The
+    /// codec `None` appends them as they are.
     pub fn compress(self, bytes: &[u8], block: usize, out: &mut Vec<u8>) -> io::Result<()> {
         if self == Self::None {
             out.extend_from_slice(bytes);
@@ -243,7 +244,8 @@ impl Stream {
         Self::new(ByteSource::Memory(Bytes::new()), compression, 0, 0)
     }
 
-    /// Reads the whole stream. Fails if it has more than `limit` bytes.
+    /// Reads and decompresses the whole stream. Fails if it decompresses to more than `limit` bytes.
+    /// The error names a footer, because only footers are read this way.
     pub fn all(mut self, limit: usize) -> Result<Vec<u8>, String> {
         let mut out = Vec::new();
         while self.fill()? {

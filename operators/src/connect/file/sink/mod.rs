@@ -1,12 +1,12 @@
-//! The file sink: writes rows into files of a folder, exactly once.
+//! The file sink: writes rows into files of a folder, with a checkpoint exactly once.
 //!
 //! The rows of an epoch are written to new files. Readers ignore these until an entry in the
 //! folder's log, `_spark_metadata/N`, names them; the entry commits the epoch. Readers that know
 //! the log (Spark, and this file source) see whole epochs exactly once. A file without an entry is
-//! left over from a crash.
+//! not committed yet, or left over from a crash.
 //!
-//! *Threads.* The worker writes the files. Syncs and the log belong to the driver's thread, so a
-//! slow disk delays commits but no record.
+//! *Threads.* The worker writes the files. The driver's thread syncs them and writes the log, so a
+//! slow sync delays commits but no record.
 
 mod commit_log;
 pub(in crate::connect::file) mod file_writer;
@@ -79,7 +79,7 @@ impl FileSinkConfig {
         format!("{} files in {}", self.format.name(), self.folder.display())
     }
 
-    /// Returns an error if the format does not support the schema.
+    /// Returns an error if the sink cannot write rows of this schema.
     pub fn check(&self, schema: &Schema) -> PlanResult<()> {
         let partitions = self.partitions(schema)?;
         if partitions.len() == schema.fields.len() && !partitions.is_empty() {
@@ -243,7 +243,7 @@ pub struct FileSink {
     present: Option<(Vec<u8>, OpenFile)>,
     /// The other files of this epoch, by the row of their partition values.
     files: HashMap<Vec<u8>, OpenFile>,
-    /// Files that became full before the end of the epoch.
+    /// The ended files of this epoch, with their sizes.
     ended: Vec<(PathBuf, u64)>,
     key: Vec<u8>,
     latency: LatencyRecorder,

@@ -52,7 +52,7 @@ pub(in crate::connect::file::source) enum Contents {
     Columns(Columns),
 }
 
-/// The reader of columnar files.
+/// How columnar files are read.
 #[cfg(feature = "columnar")]
 #[derive(Clone, Debug)]
 pub(in crate::connect::file::source) struct Columns {
@@ -94,7 +94,7 @@ pub(in crate::connect::file::source) fn positive(
 }
 
 impl FileSourceConfig {
-    /// Reads Spark's options of file sources and of the format.
+    /// Reads the options of file sources and of the format.
     pub fn read(
         format: &str,
         options: &Options,
@@ -169,7 +169,7 @@ impl FileSourceConfig {
         }
     }
 
-    /// Whether bad records are kept in a column of the schema. Never for Parquet and ORC.
+    /// Whether the schema has a column for bad records. Never for Parquet and ORC.
     pub fn keeps_bad_records(&self) -> bool {
         match &self.contents {
             Contents::Records(decoder) => decoder.keeps_bad_records(),
@@ -178,8 +178,8 @@ impl FileSourceConfig {
         }
     }
 
-    /// Sets the columns that the query reads. As in Spark, bad records cannot be read alone: which
-    /// records are bad depends on the columns that are read.
+    /// Sets the columns that the query reads. As in Spark, the column for bad records cannot be
+    /// read alone: which records are bad depends on the columns that are read.
     pub fn set_needed_columns(&mut self, needed: &[bool]) -> PlanResult<()> {
         match &mut self.contents {
             Contents::Records(decoder)
@@ -257,7 +257,7 @@ impl FileSourceConfig {
         format!("{} files in {}", self.format, self.listing.name())
     }
 
-    /// Opens one part of the source; its list of seen files is kept in `folder`.
+    /// Opens one part of the source. Its list of seen files is stored in `folder`, if there is one.
     pub fn open(
         &self,
         part: usize,

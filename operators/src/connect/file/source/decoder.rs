@@ -2,9 +2,10 @@
 //!
 //! The option `mode` decides about a record that does not fit the schema, as in Spark. `PERMISSIVE`
 //! gives a row with NULL for the fields that could not be read. `DROPMALFORMED` drops the record.
-//! `FAILFAST` ends the query. The first two count the record and keep its bytes
-//! ([`BadRecords`](crate::connect::bad_records::BadRecords)). A STRING column named by
-//! `columnNameOfCorruptRecord` contains the text of such a record, and NULL for good records.
+//! `FAILFAST` fails the query. The first two count the record and store its first bytes
+//! ([`BadRecords`](crate::connect::bad_records::BadRecords)). In mode `PERMISSIVE` the STRING
+//! column named by `columnNameOfCorruptRecord` contains the text of such a record, and NULL for
+//! good records. Text files have no mode: a record that is not UTF-8 or too long is rejected.
 
 use crate::connect::file::charset::{Charset, Coding};
 use crate::connect::file::file_columns::FileColumns;
@@ -69,9 +70,9 @@ pub struct Decoder {
     corrupt: Option<usize>,
     /// The index of the column for bad records, whatever the mode.
     corrupt_column: Option<usize>,
-    /// Metadata columns, whose values follow from the file's location.
+    /// File metadata columns.
     of_file: FileColumns,
-    /// Columns of the record: index in the row, type, whether the query reads it.
+    /// Columns of the record.
     columns: Vec<Column>,
     notation: Notation,
     /// Whether the last record was so broken that the query fails in every mode.
@@ -434,8 +435,8 @@ impl Decoder {
         })
     }
 
-    /// Sets the columns that the query reads; the others stay NULL. A record with an error in an
-    /// unread column counts as good.
+    /// Sets the columns that the query reads; the others stay NULL. A field that does not fit the
+    /// type of an unread column does not make a record bad.
     pub fn set_needed_columns(&mut self, needed: &[bool]) {
         if let Format::Csv(csv) = &mut self.format {
             return csv.records.set_needed_columns(needed);

@@ -1,4 +1,4 @@
-//! Finds new files, and logs them before any of them is read.
+//! Finds new files, and with a checkpoint logs them before any of them is read.
 
 use crate::connect::file::listing::FileInfo;
 use crate::connect::file::source::FileSource;

@@ -1,23 +1,24 @@
-//! The file source: reads files that appear in a folder. Formats: text, CSV, JSON, and with the
-//! feature `columnar` Parquet and ORC.
+//! The file source: reads a single file, or the existing and new files of a folder or a glob
+//! pattern. Formats: text, CSV, JSON, and with the feature `columnar` Parquet and ORC.
 //!
 //! Each file is read once, when it is first listed. It must appear whole (written elsewhere and
-//! renamed into the folder) and is not read again. Each group of new files is logged in the
-//! checkpoint (`sources/I/N`, in Spark's layout) before any of them is read, so a restart reads the
-//! same files in the same order.
+//! renamed into the folder) and is not read again. A query with a checkpoint logs each group of new
+//! files (`sources/I/N`, in Spark's layout) before any of them is read, so a restart reads the same
+//! files in the same order.
 //!
 //! *Offsets.* `{"logOffset":N}` is the position after all files of entries up to N;
 //! `{"logOffset":N,"file":K,"byte":B}` is the position after the first K files of entry N + 1 and B
-//! more bytes (rows for Parquet and ORC).
+//! more bytes (rows for Parquet and ORC). `"row":R` is added if R rows of the JSON array at that
+//! byte were emitted.
 //!
 //! *Parts.* With `numPartitions` the files are distributed over that many sources by a hash of
-//! their paths. Each has a log of its own and reads its files in order. `maxFilesPerTrigger` and
-//! `maxBytesPerTrigger` apply to each part.
+//! their paths, or of their names with `fileNameOnly`. Each has a log of its own and reads its
+//! files in order. `maxFilesPerTrigger` and `maxBytesPerTrigger` apply to each part.
 //!
-//! *Limits.* A record longer than `maxRecordBytes` (128 MiB) is rejected. Files are decompressed
-//! according to their extension (`gz`, `deflate`, `bz2`, `zst`); a restart in the middle of a
-//! compressed file decompresses it from the start. The worker moves or deletes a read file
-//! (`cleanSource`) after the commit of its batch.
+//! *Limits.* A record of text, CSV or JSON that is longer than `maxRecordBytes` (128 MiB by
+//! default) is a bad record. Such files are decompressed according to their extension (`gz`,
+//! `deflate`, `bz2`, `zst`); a restart in the middle of a compressed file decompresses it from the
+//! start. The worker moves or deletes a read file (`cleanSource`) after its batch is committed.
 
 mod config;
 pub(in crate::connect::file) mod decoder;
@@ -59,7 +60,7 @@ use std::sync::atomic::Ordering;
 
 /// Minimum time between two listings in continuous mode, in nanoseconds.
 const LIST_EVERY_NS: u64 = 10_000_000;
-/// Reads files that appear in a folder.
+/// Reads a single file, or the existing and new files of a folder or a glob pattern.
 pub struct FileSource {
     config: FileSourceConfig,
     part: usize,
@@ -103,7 +104,7 @@ impl FileSource {
         self.counters.clone()
     }
 
-    /// Sets a callback for notices about skipped paths.
+    /// Sets a callback for notices, such as skipped paths.
     pub fn on_notice(&mut self, notice: fn(&str)) {
         self.notice = notice;
     }
@@ -172,7 +173,8 @@ impl FileSource {
         }
     }
 
-    /// Reads one record and emits its row. Returns false at the end of the file.
+    /// Reads one record, or the next row of an array, and emits its row if it has one. Returns
+    /// false at the end of the file.
     #[inline]
     fn emit<D>(&mut self, down: &mut D, now_ns: u64) -> Result<bool, EngineError>
     where

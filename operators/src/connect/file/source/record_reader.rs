@@ -1,5 +1,5 @@
-//! Reads a file, decompressed, record by record. Memory is bounded: the buffer holds one record,
-//! and a record that is too long is skipped.
+//! Reads a file, decompressed, record by record. Memory is bounded: a record that is too long for
+//! the buffer is skipped.
 
 use crate::connect::file::charset::Coding;
 use crate::connect::file::framing::{Frame, Framing, SEPARATOR_BYTES_MAX, Scanner};
@@ -9,12 +9,12 @@ use std::io::{self, Read, Seek, SeekFrom};
 use std::ops::Range;
 use std::path::Path;
 
-/// The number of bytes per read.
+/// The maximum of `Input::read_bytes`.
 const READ_BYTES: usize = 256 << 10;
-/// The number of bytes of the first read of a file. For short files a large buffer costs more than
+/// The initial value of `Input::read_bytes`. For short files a large buffer costs more than
 /// decoding the records.
 const FIRST_READ_BYTES: usize = 16 << 10;
-/// The number of bytes of a too long record that are kept for the report.
+/// The number of bytes of a too long record that are stored for the report.
 const KEPT_BYTES: usize = 256;
 
 /// The UTF-8 byte order mark.
@@ -23,7 +23,7 @@ const UTF_8_MARK: &[u8] = b"\xEF\xBB\xBF";
 /// A record of a file.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct FoundRecord {
-    /// Offset of its first byte in the file (as decompressed).
+    /// Offset of its first byte in the file (decompressed and in UTF-8).
     pub offset: u64,
     /// Its length in bytes, including its end.
     pub length: u64,
@@ -43,7 +43,8 @@ pub struct Input {
     kept: Vec<u8>,
     begin: usize,
     end: usize,
-    /// The number of bytes of the next read.
+    /// Before a read, if less than half of this number of bytes is free in the buffer, the buffer
+    /// grows so that this many are.
     read_bytes: usize,
     /// Offset of the byte at `begin`.
     offset: u64,
@@ -87,7 +88,7 @@ fn is_plain(path: &Path) -> bool {
 }
 
 impl Input {
-    /// Opens a file at an offset of its decompressed bytes, which are converted to UTF-8.
+    /// Opens a file at an offset of its content, which is decompressed and converted to UTF-8.
     pub fn open(
         path: &Path,
         offset: u64,
