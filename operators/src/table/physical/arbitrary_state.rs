@@ -66,8 +66,7 @@ pub(in crate::table) struct InstanceParts {
     pub times: BatchTimes,
     pub env: Arc<dyn Env>,
     pub log: StateLog,
-    /// The initial state of this instance's keys; empty if the query is restarted from a
-    /// checkpoint.
+    /// The initial state of this instance's keys; empty if an epoch has been committed.
     pub initial: Vec<InitialRow>,
 }
 
@@ -248,9 +247,9 @@ impl Push<Vec<u8>> for EmitRows {
     }
 }
 
-/// Collects the rows of a batch by key. At the end of the batch, calls the processor for each key,
-/// in the order in which the keys first appeared. In continuous mode, calls the processor for each
-/// row immediately.
+/// Calls the processor for each row immediately, if watermarks arrive between records (continuous
+/// mode). Otherwise collects the rows of a batch by key. At the end of the batch, calls the
+/// processor for each key, in the order in which the keys first appeared.
 struct GroupRows<P: StatefulProcessor> {
     keys: Vec<Key>,
     key: Vec<u8>,
@@ -259,10 +258,10 @@ struct GroupRows<P: StatefulProcessor> {
     late: LateRows,
     /// The index of each key's group in `groups`.
     places: HashMap<Vec<u8>, usize, BuildStableHasher>,
-    /// The groups of the batch. While the processor is called, they are in reverse order and are
-    /// taken from the end.
+    /// The groups for which the processor was not called yet. While it is being called, they are in
+    /// reverse order and are taken from the end.
     groups: Vec<(RowKey, Group, u64)>,
-    /// Whether the batch has ended and the processor is being called for its groups.
+    /// Whether collection has ended and the processor is being called for the groups.
     gives: bool,
     /// A marker to pass on after the processor was called for all groups.
     marker: Option<Epoch>,
@@ -290,7 +289,8 @@ impl<P: StatefulProcessor> GroupRows<P> {
         self.gives = !self.groups.is_empty();
     }
 
-    /// Calls the processor for up to [`STEP`] groups. After the last group, passes the marker on.
+    /// Calls the processor for up to [`STEP`] groups. After the last group, passes on a pending
+    /// marker.
     fn give(&mut self) -> Result<(), EngineError> {
         for _ in 0..STEP {
             if !self.down.is_ready() {

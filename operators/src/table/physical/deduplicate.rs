@@ -1,8 +1,8 @@
-//! Deduplication passes on only the first of the rows that have equal keys. A table stores the keys
-//! that have occurred, each with its expiry time.
+//! Deduplication passes on only the first of the rows that have equal keys, until the key expires.
+//! A table stores the keys that have occurred, each with its expiry time.
 //!
-//! If the rows have an event time, late rows are dropped, even if the event time is not among the
-//! keys.
+//! With an [`EventTimeRule`], late rows are dropped and counted, even if the event time is not
+//! among the keys.
 
 use super::stages::{BoxChain, Scratch};
 use crate::state::expiry_queue::ExpiryQueue;
@@ -62,9 +62,10 @@ pub(super) struct Deduplicate {
     log: StateLog,
     /// A watermark whose expired keys have not all been removed yet.
     expiring_watermark_us: Option<i64>,
-    /// Whether keys were removed after a marker and [`Stage::flush`] has not reported this yet.
+    /// Whether [`Stage::flush`] still has to return [`FlushStatus::NextEpoch`] once, because it has
+    /// removed expired keys while no marker was pending.
     owes_late_emission: bool,
-    /// A marker to pass on when all expired keys are removed.
+    /// A marker that is not passed on yet.
     marker: Option<Epoch>,
     down: BoxChain,
 }
@@ -150,8 +151,8 @@ impl Deduplicate {
         false
     }
 
-    /// Continues the expiry of the current watermark. When it is complete, the watermark and a
-    /// pending marker are passed on.
+    /// Continues the expiry of the current watermark. When it is complete, passes on the watermark,
+    /// if watermarks arrive between records, and a pending marker.
     fn continue_expiry(&mut self) -> Result<(), EngineError> {
         if let Some(watermark_us) = self.expiring_watermark_us {
             if !self.forget(watermark_us) {

@@ -16,14 +16,16 @@ pub struct LateRow<'l> {
     pub columns: &'l Schema,
     /// The values of the columns.
     pub values: Vec<Value>,
-    /// The watermark by which the row is late, in microseconds since 1970.
+    /// The watermark by which the row is late, in microseconds since 1970. Has no meaning for a row
+    /// that is too far ahead.
     pub watermark_us: i64,
-    /// The latest acceptable event time, if the row was not late but too far ahead of the clock. In
-    /// microseconds since 1970.
+    /// The latest acceptable event time, in microseconds since 1970, if the row is too far ahead of
+    /// the clock; `None` if it is late.
     pub ahead_of_us: Option<i64>,
 }
 
-/// The user's function that receives late rows. The instances of an operator share it.
+/// The user's function that receives late rows, and rows too far ahead of the clock. All operators
+/// of a query share it.
 pub type LateOutput = Arc<Mutex<Box<dyn FnMut(&LateRow<'_>) + Send>>>;
 
 /// The side output, and the description of the operator that sends rows to it.
@@ -44,8 +46,9 @@ impl LateRows {
         Self { watermarks: OperatorWatermark::new(times, continuous), side }
     }
 
-    /// Lowers the watermarks by `lag_us` microseconds, for an operator whose input emits rows up to
-    /// this much older than the watermark.
+    /// Lowers the current watermark and those of batches by `lag_us` microseconds, for an operator
+    /// whose input emits rows up to this much older. Watermarks that arrive between records are not
+    /// lowered.
     pub fn behind(self, lag_us: i64) -> Self {
         Self { watermarks: self.watermarks.behind(lag_us), ..self }
     }
@@ -77,7 +80,8 @@ impl LateRows {
         (output.lock().unwrap_or_else(|poisoned| poisoned.into_inner()))(&late);
     }
 
-    /// Whether watermarks currently arrive between records (continuous mode).
+    /// Whether watermarks currently arrive between records: in continuous mode, except while a
+    /// batch is repeated.
     pub fn is_in_band(&self) -> bool {
         self.watermarks.is_in_band()
     }
@@ -88,7 +92,7 @@ impl LateRows {
         self.watermarks.watermark_us()
     }
 
-    /// Advances the watermark to a watermark that arrived between records.
+    /// Advances the watermark to one that arrived between records. Ignored in micro-batch mode.
     pub fn advance(&mut self, micros: i64) {
         self.watermarks.advance(micros);
     }

@@ -6,13 +6,15 @@
 //! |---|---|---|
 //! | update | the key's new row after every record | each touched key once, at the marker |
 //! | complete | the table at a marker, if it changed; with several instances, or in a union, at every marker, because an instance does not know whether the others changed | the table at every marker |
+//! | append | a group's row when it expires, once | the same, at the marker |
 //!
-//! Each change is recorded for the checkpoint as it happens ([`StateLog`]).
+//! Each change is recorded for the checkpoint as it happens, except that long values are recorded
+//! once, at the marker ([`StateLog`]).
 //!
-//! A group with an event time expires when the watermark passes the group's expiry time. In append
-//! mode its row is emitted at expiry, exactly once. In continuous mode expiry starts when the
-//! watermark arrives, and continues in bounded steps between the records that follow. In
-//! micro-batch mode groups expire at the marker. Late rows are dropped and counted.
+//! In modes append and update a group with an event time expires when the watermark reaches its
+//! expiry time; late rows are dropped and counted. In continuous mode expiry starts when the
+//! watermark arrives and continues in bounded steps between the records that follow; in micro-batch
+//! mode groups expire at the marker. In mode complete no group expires and no row is late.
 //!
 //! Rows that are due at a marker are emitted before the marker, in bounded steps
 //! ([`Stage::flush`]).
@@ -44,16 +46,17 @@ struct Entry {
     key: SmallVec<[u8; 40]>,
     /// A single accumulator is stored inline, so it is read with the rest of the entry.
     accumulators: SmallVec<[Accumulator; 1]>,
-    /// The latest ingest time of a record of this group in this epoch.
+    /// The ingest time of the group's last record.
     ingest_ns: u64,
     touched: bool,
     /// The log position of the entry's last change.
     slot: StateSlot,
     /// Whether the watermark has removed the group, so that its slot may be reused.
     is_removed: bool,
-    /// The heap memory of the accumulators, in bytes.
+    /// The memory of `parts` and the heap memory that the accumulators own, in bytes.
     owned: usize,
-    /// The checkpoint parts of growing values; `None` if there are none, or without a checkpoint.
+    /// The checkpoint parts of growing values; `None` if no function has a growing value, or
+    /// without a checkpoint.
     parts: Option<Box<GroupParts>>,
 }
 
@@ -106,7 +109,7 @@ impl Key {
     }
 }
 
-/// Appends the grouping keys of a row to `out`, as a row that has only the keys. Equal numbers get
+/// Appends the grouping keys of a row to `out`, as a row that has only the keys. Equal doubles get
 /// equal bytes: -0.0 is written as 0.0, and all NaNs alike.
 pub(in crate::table::physical) fn write_keys(
     keys: &[Key],
@@ -196,20 +199,20 @@ pub(in crate::table::physical) struct HashAggregate {
     output: OutputRules,
     entries: KeyTable<Entry>,
     touched: EpochBuffer<u32>,
-    /// The grouping key with the event time; `None` if no key has one.
+    /// The grouping key with the event time; `None` if no key has one, and in complete mode.
     event: Option<EventTimeKey>,
     due: ExpiryQueue,
     /// A watermark whose expired groups have not all been removed yet.
     expiring_watermark_us: Option<i64>,
-    /// Whether expired groups were emitted after a marker and [`Stage::flush`] has not reported
-    /// this yet.
+    /// Whether [`Stage::flush`] still has to return [`FlushStatus::NextEpoch`] once, because it has
+    /// worked on expired groups while no marker was pending.
     owes_late_emission: bool,
     emission: Option<Emission>,
     scratch: Scratch,
     /// Whether a key or a function evaluates an expression for each record.
     computes: bool,
     /// Whether the fast path [`text_entry`](Self::text_entry) applies: the only key is a column of
-    /// bytes that is not an event time.
+    /// bytes, and no row can be late.
     by_bytes: bool,
     /// The column with the accumulators' words, if the input rows are partial aggregates of
     /// [`PartialAggregate`](super::partial_aggregate::PartialAggregate).
@@ -226,7 +229,7 @@ pub(in crate::table::physical) struct HashAggregate {
     deferred: EpochBuffer<u32>,
     /// Whether an accumulator may own heap memory.
     owns: bool,
-    /// The heap memory of all accumulators, in bytes.
+    /// The sum of [`Entry::owned`] over all groups.
     heap_bytes: usize,
     /// The heap memory of all keys, in bytes.
     key_heap: u64,
@@ -278,14 +281,14 @@ impl HashAggregate {
         }
     }
 
-    /// Makes this stage merge partial aggregates: rows of the keys and the accumulators' words.
+    /// Makes this stage merge partial aggregates: rows of the keys, and of a column with the number
+    /// of rows and the accumulators' words.
     pub fn of_partials(self) -> Self {
         let keys = self.keys.len();
         Self { computes: false, partials: Some(row::Slot::new(keys, keys + 1)), ..self }
     }
 
-    /// Adds a row to the group with the index `at`. Of a row with partial aggregates, these are
-    /// merged instead.
+    /// Adds a row to the group with the index `at`, or merges the partial aggregates in the row.
     #[inline]
     fn add(&mut self, at: usize, row: Row<'_>) -> Result<(), EngineError> {
         let accumulators = &mut self.entries[at].accumulators;
@@ -316,7 +319,7 @@ impl HashAggregate {
         self.output.continuous && self.event.as_ref().is_none_or(|event| event.late.is_in_band())
     }
 
-    /// Whether a group's row is emitted when the watermark passes the group (append mode).
+    /// Whether a group's row is emitted when the group expires (append mode).
     fn by_watermark(&self) -> bool {
         self.output.mode == OutputMode::Append
     }
@@ -383,8 +386,8 @@ impl HashAggregate {
         Ok(!self.due.has_expired(by_us))
     }
 
-    /// Continues the expiry that a watermark between records has started. When all groups are
-    /// removed, the watermark is passed on.
+    /// Continues the expiry that a watermark between records has started. When all expired groups
+    /// are removed, the watermark is passed on.
     fn continue_expiry(&mut self) -> Result<(), EngineError> {
         let Some(by_us) = self.expiring_watermark_us else { return Ok(()) };
         if self.expire(by_us)? {
@@ -394,8 +397,8 @@ impl HashAggregate {
         Ok(())
     }
 
-    /// The index of the group whose key is a single string. The key row of a string consists of two
-    /// words and the string.
+    /// The index of the group whose only key has the bytes `text`, created if it is missing. The
+    /// key row consists of two words and these bytes.
     #[inline]
     fn text_entry(&mut self, text: &[u8]) -> usize {
         let words = [0, 16 | (text.len() as u64) << 32];
@@ -444,7 +447,7 @@ impl HashAggregate {
         self.heap_bytes = self.heap_bytes + owned - std::mem::replace(&mut entry.owned, owned);
     }
 
-    /// Writes the additions to the group's growing values to the checkpoint.
+    /// Records the additions to the group's growing values in the checkpoint.
     #[inline(never)]
     fn note_added(&mut self, at: usize) {
         let Self { entries, log, buffers, .. } = self;
@@ -575,8 +578,8 @@ impl HashAggregate {
     }
 
     /// Runs one bounded step of emission at a marker: emits the groups that the output mode shows,
-    /// removes expired ones, and then passes the marker on. Returns whether that is done; true if no
-    /// marker is pending.
+    /// removes expired ones, and then passes the marker on. Returns whether that is done; true if
+    /// no marker is pending.
     fn emit_step(&mut self) -> Result<bool, EngineError> {
         let Some(mut emission) = self.emission.take() else { return Ok(true) };
         let complete = self.output.mode == OutputMode::Complete;
@@ -658,7 +661,7 @@ impl Stage for HashAggregate {
 
     fn marker(&mut self, epoch: Epoch) -> Result<(), EngineError> {
         if self.at_once() || (self.is_in_band() && self.by_watermark()) {
-            // Rows of expired groups that are not emitted yet are emitted in the next epoch.
+            // Expired groups that are not removed yet are removed in the next epoch.
             self.hand_over(epoch);
             return self.down.marker(epoch);
         }
@@ -675,7 +678,6 @@ impl Stage for HashAggregate {
     }
 
     fn end(&mut self) -> Result<(), EngineError> {
-        // Sources end only after a marker, so no rows are pending here.
         self.down.end()
     }
 
