@@ -1,14 +1,16 @@
 //! Physical operators: the stages through which rows are pushed, and the lowering of a plan to
 //! chains of stages.
 //!
-//! With parallelism 1 and a source of one partition, a query is one chain on one thread. Otherwise
-//! rows are exchanged by key before each aggregation, and its results are gathered:
+//! Without joins and unions, with parallelism 1 and a source of one partition, a query is one chain
+//! on one thread. With a higher parallelism, rows are exchanged by key before an aggregation, and
+//! its results are gathered:
 //!
 //! ```text
 //! source ▸ … ▸ partial ×M ═rings═▶ aggregate ×N ═rings═▶ … ▸ sink
 //! ```
 //!
-//! M is the source's `numPartitions`, and N is the parallelism.
+//! M is the source's `numPartitions`, and N is the parallelism. Not every aggregation has partial
+//! aggregates, and one without keys has a single instance.
 
 mod accumulator;
 pub(crate) mod aggregate;

@@ -11,8 +11,8 @@ use millstream_engine::event::{Event, Record};
 use millstream_engine::runtime::exchange::Outbox;
 use millstream_engine::runtime::stage::{FlushStatus, Push, Stage};
 
-/// Sends each row to the instance that owns the row's key. Without a [`KeyHasher`], sends all rows
-/// to the first instance.
+/// Sends each pushed row to the instance that owns the row's key. Without a [`KeyHasher`], sends
+/// all pushed rows to the first instance.
 pub(super) struct RowOutbox {
     outbox: Outbox<RowBuf>,
     key: Option<KeyHasher>,
@@ -91,7 +91,7 @@ impl<'a> Push<Row<'a>> for RowOutbox {
     }
 }
 
-/// The receiving end of a ring: passes owned rows to a chain as borrowed rows.
+/// The receiving end of an exchange: passes owned rows to a chain as borrowed rows.
 pub(super) struct BorrowedRows(pub BoxChain);
 
 impl Stage for BorrowedRows {

@@ -1,5 +1,5 @@
 //! The shared parts of row stages: chains, arenas, excerpts of expressions for errors, and copied
-//! columns. Rows are borrowed, so a stage copies a row only if it changes the row's columns.
+//! columns. Rows are borrowed, so a stage can pass a row on without copying it.
 
 use crate::table::expr::Resolved;
 use crate::table::expr::compile::{Cx, EvalError};
@@ -33,8 +33,8 @@ const KEPT_BYTES_MAX: usize = 64 << 20;
 
 /// An arena for the temporary values of one record.
 ///
-/// The arena retains its largest chunk between records, so it does not allocate after the largest
-/// record has been processed.
+/// The arena retains its largest chunk between records, unless it has more than [`KEPT_BYTES_MAX`]
+/// bytes.
 #[derive(Default)]
 pub(super) struct Scratch(Bump);
 

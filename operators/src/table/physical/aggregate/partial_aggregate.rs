@@ -1,11 +1,12 @@
-//! Partial aggregation: the first of two levels of an aggregation over several workers. Each worker
-//! pre-aggregates its rows by key. Each group is sent as one row to the worker that owns its key:
-//! the keys, the number of rows, and the accumulators' words.
+//! Partial aggregation: the first of two levels of an aggregation over several workers. Each
+//! partition of the input pre-aggregates its rows by key. A group is sent as one row to the
+//! instance that owns its key: the keys, the number of rows, and the accumulators' words.
 //!
-//! Groups are buffered only while input is available ([`PreaggregationLimit`]). All groups are
-//! flushed before a marker or watermark that arrived after them. A row that is late by a buffered
-//! watermark is sent as a group of its own, after this watermark. The buffer is not part of the
-//! state and is never in a checkpoint.
+//! Groups are buffered only while input is available, and only up to a bound
+//! ([`PreaggregationLimit`], which also decides when rows are sent without buffering). All groups
+//! are flushed before a marker or watermark that arrived after them. A row that is late by a
+//! buffered watermark is sent as a group of its own, after this watermark. The buffer is not part
+//! of the state and is never in a checkpoint.
 
 use crate::state::hash_index::HashIndex;
 use crate::state::preaggregation::PreaggregationLimit;
@@ -109,7 +110,8 @@ impl PartialAggregate {
     }
 
     /// Whether the current row is late by the buffered watermark. The row's key is in `self.key`.
-    /// False without an event time among the keys, without a buffered watermark and for a NULL time.
+    /// False without an event time among the keys, without a buffered watermark and for a NULL
+    /// time.
     #[inline]
     fn is_late(&self) -> bool {
         let (Some(event), Some(watermark_us)) = (self.event, self.watermark) else { return false };

@@ -78,7 +78,7 @@ pub(in crate::table::physical) struct SessionParts {
     pub needs_key: bool,
     /// How late rows are detected; `None` without a watermark.
     pub late: Option<LateRows>,
-    /// Whether sessions are removed when the watermark passes their end. Complete mode keeps them.
+    /// Whether sessions are emitted and removed when the watermark reaches their end (append mode).
     pub evicts: bool,
     pub log: StateLog,
 }
@@ -95,8 +95,8 @@ pub(in crate::table::physical) struct SessionAggregate {
     scratch: Scratch,
     /// A watermark whose expired sessions have not all been emitted yet.
     expiring_watermark_us: Option<i64>,
-    /// Whether expired sessions were emitted after a marker and [`Stage::flush`] has not reported
-    /// this yet.
+    /// Whether [`Stage::flush`] still has to return [`FlushStatus::NextEpoch`] once, because it has
+    /// worked on expired sessions while no marker was pending.
     owes_late_emission: bool,
     /// A pending marker, and the next entry to emit before it in complete mode.
     marker: Option<(Epoch, usize)>,
@@ -222,8 +222,8 @@ impl SessionAggregate {
         self.due.add(due_us, at as u32);
     }
 
-    /// Records the new value of an entry in the checkpoint, or its deletion if it has no sessions. A
-    /// long value is written at the marker.
+    /// Records the new value of an entry in the checkpoint, or its deletion if it has no sessions.
+    /// A long value is written at the marker.
     fn note(&mut self, at: usize) {
         if self.owns {
             self.count_owned(at);
@@ -308,8 +308,8 @@ impl SessionAggregate {
         Ok(())
     }
 
-    /// Emits a bounded number of expired sessions, while the chain is ready. Returns whether all are
-    /// emitted.
+    /// Emits the expired sessions of a bounded number of keys, while the chain is ready. Returns
+    /// whether all are emitted.
     fn expire(&mut self, by_us: i64) -> Result<bool, EngineError> {
         let step = self.parts.log.keys_per_step(step(self.due.count(by_us)));
         self.entries.prefetch(self.due.peek(by_us, step));
@@ -362,9 +362,9 @@ impl SessionAggregate {
         self.parts.log.hand_over(epoch, self.kept, bytes as u64 + self.key_heap);
     }
 
-    /// Continues the expiry of the current watermark. When it is complete, the watermark is passed
-    /// on. Then a pending marker is passed on, in mode complete after the whole table, which is
-    /// emitted in bounded steps.
+    /// Continues the expiry of the current watermark. When it is complete, passes on the watermark,
+    /// if watermarks arrive between records. Then a pending marker is passed on, in mode complete
+    /// after the table, which is emitted in bounded steps if it may have changed.
     fn continue_expiry(&mut self) -> Result<(), EngineError> {
         if let Some(by_us) = self.expiring_watermark_us {
             if !self.expire(by_us)? {

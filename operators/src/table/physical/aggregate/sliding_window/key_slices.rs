@@ -83,7 +83,7 @@ pub(super) struct KeySlices<U> {
     /// The slice that was last counted as updated, and the log generation of that count.
     counted_us: i64,
     counted: u32,
-    /// The heap memory of the accumulators in slices and sums, in bytes.
+    /// The heap memory of the accumulators in slices, sums and `back`, in bytes.
     owned: usize,
     kept: Option<Box<ChangeSlots<U>>>,
 }
@@ -136,13 +136,13 @@ impl<U: Unit> KeySlices<U> {
         self.slices.memory() + kept + key + back + self.owned
     }
 
-    /// The heap memory of the accumulators in slices and sums, in bytes.
+    /// The heap memory of all accumulators, in bytes.
     #[inline]
     pub fn owned(&self) -> usize {
         self.owned
     }
 
-    /// Prefetches the memory for the next window, which was last accessed one window length ago.
+    /// Prefetches the memory that the next window reads.
     pub fn prefetch(&self, common: &StageConfig<U>) {
         let (len, taken) = (self.slices.len(), self.taken as usize);
         let time = |place: usize| (place < len).then(|| self.begin(place, common));
@@ -261,8 +261,8 @@ impl<U: Unit> KeySlices<U> {
         Ok(())
     }
 
-    /// Merges the slices that start before the end of a window into `back`. Returns the number of
-    /// merges.
+    /// Merges the slices that start before the end of a window into `back`. Moves them to the front
+    /// if that is due. Returns the number of merges.
     pub fn take(&mut self, end_us: i64, common: &StageConfig<U>) -> Result<usize, EngineError> {
         let (before, owned_before) = (self.taken as usize, owned(&self.back));
         while (self.taken as usize) < self.slices.len() {
@@ -367,8 +367,8 @@ impl<U: Unit> KeySlices<U> {
         true
     }
 
-    /// The log generation in which the slice was last counted as updated; 0 if another slice was
-    /// counted after it.
+    /// The log generation in which the slice was last counted as updated; 0 if it was never
+    /// counted, or another slice was counted after it.
     #[inline]
     pub fn counted(&mut self, begin_us: i64) -> &mut u32 {
         if std::mem::replace(&mut self.counted_us, begin_us) != begin_us {

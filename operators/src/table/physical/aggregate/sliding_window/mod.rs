@@ -1,8 +1,9 @@
-//! Sliding windows, computed from slices. A row is added only to the slice that contains its time,
-//! for any number of windows that the row belongs to. A window is combined from its slices when the
-//! watermark passes the window's end.
+//! Sliding windows, computed from slices. A row is added to the slice that contains its time, not
+//! to each window that contains it. A window is combined from its slices when the watermark reaches
+//! the window's end.
 //!
-//! *Combining* costs about three merges per key and window, independent of the number of slices.
+//! *Combining* costs about three merges per key and window on average, independent of the number of
+//! slices.
 //! The slices of a key form a two-stack queue. Each of the older slices (`front`) stores a suffix
 //! sum: the sum of itself and all later slices of the front. The younger slices share a single sum
 //! (`back`):
@@ -13,20 +14,18 @@
 //! ```
 //!
 //! A window is `suffix[0] + back`. When the window slides, `a` is removed with its suffix sum, and
-//! `g` is merged into `back`. All slices are moved to the front when the front is empty, and once
-//! per window length at a time that differs between keys. A slice of the front needs its own sum
-//! only for a checkpoint. A row that is late for only some of its windows is added to the suffix
-//! sums.
+//! `g` is merged into `back`. All merged slices are moved to the front when the front is empty, and
+//! once per window length at a time that differs between keys. A slice of the front needs its own
+//! sum only for a checkpoint. A row of a slice that is already merged is also added to the suffix
+//! sums that contain the slice, or to `back`.
 //!
 //! *Memory.* The slices of a key are in one ring, each with its start time. Slices of the front
-//! store suffix sums, the others store their own values. Functions on plain numbers are stored in
-//! words (16 bytes per slice for a count), other functions as whole accumulators. Emitting a window
-//! reads the front of the ring and the index of the next slice. It allocates only for accumulators
-//! with heap memory.
+//! store suffix sums, the others store their own values. If all functions fit in words, slices are
+//! stored in words (16 bytes per slice for a count), otherwise as whole accumulators.
 //!
 //! *State.* Each slice has an entry in the checkpoint. The entry's key is a row of the grouping
-//! keys and the slice's start, and its value the accumulators. One more entry per key, without a
-//! start, stores the end of the next window.
+//! keys without the window, and the slice's start; its value has the accumulators. One more entry
+//! per key, without a start, stores the end of the next window.
 
 mod key_slices;
 mod slice_ring;
@@ -105,8 +104,8 @@ struct SlidingAggregate<U> {
     scratch: Scratch,
     /// A watermark whose expired windows have not all been emitted yet.
     expiring_watermark_us: Option<i64>,
-    /// Whether expired windows were emitted after a marker and [`Stage::flush`] has not reported
-    /// this yet.
+    /// Whether [`Stage::flush`] still has to return [`FlushStatus::NextEpoch`] once, because it has
+    /// worked on expired windows while no marker was pending.
     owes_late_emission: bool,
     marker: Option<Epoch>,
     down: BoxChain,
@@ -145,7 +144,8 @@ fn unreadable() -> EngineError {
     EngineError::operator("CHECKPOINT_DAMAGED", reason, "Begin anew")
 }
 
-/// Writes the checkpoint key of a slice: the grouping keys and the start of the slice.
+/// Writes a checkpoint key: the grouping keys and the start of the slice; without a start, the key
+/// of the entry that stores the end of the next window.
 fn write_state_key(keys: &[Key], key: &[u8], begin_us: Option<i64>, out: &mut Vec<u8>) {
     out.clear();
     let mut writer = RowWriter::new(out, keys.len() + 1);
@@ -272,7 +272,7 @@ impl<U: Unit> SlidingAggregate<U> {
         Ok(())
     }
 
-    /// Records the end of a key's next window in the checkpoint.
+    /// Records the end of a key's next window in the checkpoint, or that there is none.
     fn note_next(&mut self, at: usize) {
         let Self { keys, log, common, table, buffers, .. } = self;
         let entry = &mut table.entries[at];
@@ -287,7 +287,7 @@ impl<U: Unit> SlidingAggregate<U> {
         }
         let value = &mut buffers.value;
         value.clear();
-        // Empty accumulators come first, so that the entry has the same format as those of slices.
+        // Empty accumulators come first, so that the entry starts like those of slices.
         common.functions.iter().for_each(|function| function.start().encode(value));
         value.extend_from_slice(&next_us.to_le_bytes());
         log.put_uncounted(slot, hash, &buffers.key, value);
@@ -438,8 +438,8 @@ impl<U: Unit> SlidingAggregate<U> {
         self.log.hand_over(epoch, self.table.slices, bytes as u64);
     }
 
-    /// Continues the expiry of the current watermark. When it is complete, the watermark and a
-    /// pending marker are passed on.
+    /// Continues the expiry of the current watermark. When it is complete, passes on the watermark,
+    /// if watermarks arrive between records, and a pending marker.
     fn continue_expiry(&mut self) -> Result<(), EngineError> {
         if let Some(by_us) = self.expiring_watermark_us {
             if !self.expire(by_us)? {

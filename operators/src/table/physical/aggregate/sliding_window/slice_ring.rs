@@ -1,5 +1,5 @@
 //! A ring buffer of records that each consist of several units. The capacity grows by only a
-//! quarter: with very many rings, unused capacity would cost more than copying.
+//! quarter and four records: with very many rings, unused capacity would cost more than copying.
 
 use crate::table::physical::aggregate::sliding_window::slice_unit::Unit;
 

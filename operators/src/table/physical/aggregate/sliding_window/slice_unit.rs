@@ -25,11 +25,11 @@ pub(super) trait Unit: Clone + Default + Send + 'static {
     fn start(functions: &[Function]) -> Values<Self>;
     /// Adds a row to the accumulators `to`.
     fn add(functions: &[Function], to: &mut [Self], cx: Cx<'_>) -> Result<(), EngineError>;
-    /// Merges the accumulators `later` into `to`. `later` has seen later rows.
+    /// Merges the accumulators `later` into `to`.
     fn merge(functions: &[Function], to: &mut [Self], later: &[Self]) -> Result<(), EngineError>;
     /// Appends accumulators in the encoding of checkpoints.
     fn encode(functions: &[Function], values: &[Self], out: &mut Vec<u8>);
-    /// Decodes accumulators from the front of `bytes`; `None` if the bytes are truncated.
+    /// Decodes accumulators from the front of `bytes`; `None` if the bytes are damaged.
     fn decode(functions: &[Function], to: &mut [Self], bytes: &mut &[u8]) -> Option<()>;
     /// Writes the results of all functions into columns, starting at the index `first`.
     fn write(
