@@ -1,7 +1,7 @@
 //! Fan-out: several branches of a query read the same source. Each row is passed to all branches.
 //!
-//! The branches run in the source's tasklet. They borrow each row, so no row is copied. The slowest
-//! branch limits the rate: a row is read only when all branches can accept it.
+//! The branches run in the source's tasklet, and all borrow the same row. The slowest branch limits
+//! the rate: a row is read only when all branches can accept it.
 
 use crate::table::physical::stages::BoxChain;
 use crate::table::row::Row;

@@ -12,7 +12,7 @@ use millstream_engine::pass_control;
 use millstream_engine::runtime::stage::{Push, Stage};
 
 /// Emits a row for each element of a generator's array or map, with the columns of the input and
-/// those of the generator.
+/// those of the generator. With `outer`, a row without elements is emitted too.
 ///
 /// Input columns that no later stage reads are not copied and stay NULL.
 pub(super) struct Generate {
@@ -24,7 +24,6 @@ pub(super) struct Generate {
     output: GeneratorOutput,
     with_position: bool,
     outer: bool,
-    /// The input columns to copy: slot in the input, index in the output, physical type.
     copied: Vec<CopiedColumn>,
     /// The number of input columns, and that of output columns.
     width: usize,
@@ -99,8 +98,8 @@ impl Stage for Generate {
 }
 
 impl Generate {
-    /// Emits a row for each part of a text, if the generator is `explode(split(…))`. Returns false
-    /// for any other generator. The copied columns are written only once.
+    /// Emits a row for each part of a text, if `split` is set; otherwise returns false. The copied
+    /// columns are written only once.
     fn parts(&mut self, row: Row<'_>, ingest_ns: u64) -> Result<bool, EngineError> {
         let Some((text_of, splitter)) = &self.split else { return Ok(false) };
         let cx = self.scratch.cx(row);

@@ -195,7 +195,7 @@ impl<'a> Push<Row<'a>> for Limit {
     }
 }
 
-/// The stage of OFFSET: drops the first rows of a table.
+/// The stage of OFFSET: drops the first rows of a bounded table.
 pub(super) struct Offset {
     rows: u64,
     dropped: u64,

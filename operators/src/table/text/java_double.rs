@@ -69,7 +69,7 @@ fn special(value: f64) -> Option<&'static str> {
 }
 
 /// A positive number, `fraction / 2^52 * 2^exponent`. The fraction is at least 2^52. `significant`
-/// is the number of the fraction's bits that the double stores.
+/// is the number of the fraction's bits that the double or float stores.
 #[derive(Clone, Copy)]
 struct Binary {
     exponent: i32,
@@ -122,7 +122,8 @@ fn signed(text: impl Iterator<Item = u8>) -> i32 {
     if negative { -value } else { value }
 }
 
-/// The bit length of a power of five. The result is exact below 5^27, and an upper bound above.
+/// The bit length of a power of five: 0 for 5^0 as in Java, exact up to 5^26, and an upper bound
+/// above.
 fn bits_of_five(power: i32) -> i32 {
     match power {
         0 => 0,

@@ -10,7 +10,7 @@ use crate::table::value::{SHOWN_NULL, Value, write_scientific};
 use std::fmt::{self, Write};
 use std::sync::LazyLock;
 
-/// The default pattern of TIMESTAMP. As in Spark, fractions below a millisecond are lost.
+/// The default pattern for writing TIMESTAMP. As in Spark, fractions below a millisecond are lost.
 static ISO: LazyLock<Pattern> = LazyLock::new(|| constant("yyyy-MM-dd'T'HH:mm:ss.SSSXXXXX"));
 static ISO_LOCAL: LazyLock<Pattern> = LazyLock::new(|| constant("yyyy-MM-dd'T'HH:mm:ss.SSS"));
 
@@ -117,7 +117,7 @@ impl Notation {
         }
     }
 
-    /// Writes a non-NULL scalar value as the text of a CSV field.
+    /// Writes a non-NULL scalar value as text.
     pub fn write(&self, value: &Value, data_type: &DataType, out: &mut dyn Write) -> fmt::Result {
         match (value, data_type) {
             (Value::Long(days), DataType::Date) => match &self.date {
@@ -140,9 +140,9 @@ impl Notation {
         Ok(())
     }
 
-    /// Writes a value as a CSV field. Unlike [`write`](Self::write), this function accepts BINARY
-    /// and nested values, which are written as `show` prints them. A NULL inside a nested value is
-    /// written as an empty text.
+    /// Writes a value as a CSV field. BINARY is written as `show` prints it. Nested values are
+    /// written in the brackets of `show`; their elements are written by this function, and NULL as
+    /// an empty text.
     pub fn write_csv(
         &self,
         value: &Value,
@@ -193,7 +193,7 @@ impl Notation {
     }
 
     /// Parses a text and writes the value into a row. Returns false if the text is not valid for
-    /// the type.
+    /// the type, or for an interval or a nested type.
     #[inline]
     pub fn put<B: Bytes>(
         &self,

@@ -1,8 +1,7 @@
 //! Parses numbers from text as Spark's CAST does.
 //!
-//! The grammar of each type is that of Java. Doubles may end with `d` or `f` and may be
-//! hexadecimal. Decimals may use the digits of any script. With ANSI mode off, integers may have a
-//! fraction, which is dropped.
+//! Doubles may end with `d` or `f` and may be hexadecimal, as in Java. Decimals may use the digits
+//! of other scripts. With ANSI mode off, integers may have a fraction, which is dropped.
 
 use crate::table::datetime::trimmed;
 use crate::table::expr::compile::{Eval, failed};
@@ -43,7 +42,8 @@ pub fn integer(text: &str, to: &DataType, fraction: Fraction) -> Option<i64> {
     whole.parse().ok().filter(|v| (low..=high).contains(v))
 }
 
-/// Parses a DOUBLE or a FLOAT. A FLOAT is rounded only once, directly to 32 bits.
+/// Parses a DOUBLE or a FLOAT. A decimal FLOAT is rounded only once, directly to 32 bits; a
+/// hexadecimal one is first rounded to 64 bits.
 pub fn double(text: &str, to: &DataType) -> Option<f64> {
     let trimmed = java_trim(text);
     if let Some(value) = special(trimmed) {
@@ -126,15 +126,15 @@ fn scaled(value: u64, power: i32) -> f64 {
     result
 }
 
-/// The zeros of the decimal digits in scripts other than ASCII.
+/// The zeros of the decimal digits outside ASCII. As in Java, digits beyond U+FFFF do not count.
 const ZEROS: [u32; 36] = [
     0x660, 0x6F0, 0x7C0, 0x966, 0x9E6, 0xA66, 0xAE6, 0xB66, 0xBE6, 0xC66, 0xCE6, 0xD66, 0xDE6,
     0xE50, 0xED0, 0xF20, 0x1040, 0x1090, 0x17E0, 0x1810, 0x1946, 0x19D0, 0x1A80, 0x1A90, 0x1B50,
     0x1BB0, 0x1C40, 0x1C50, 0xA620, 0xA8D0, 0xA900, 0xA9D0, 0xA9F0, 0xAA50, 0xABF0, 0xFF10,
 ];
 
-/// Replaces the decimal digits of other scripts by ASCII digits. `None` if the text has any other
-/// non-ASCII character.
+/// Replaces the decimal digits of other scripts, up to U+FFFF, by ASCII digits. `None` if the text
+/// has any other non-ASCII character.
 pub fn ascii_digits(text: &str) -> Option<String> {
     let ascii =
         |c: char| if c.is_ascii() { Some(c) } else { digit(c).map(|d| char::from(b'0' + d)) };
@@ -213,8 +213,8 @@ impl Written {
 }
 
 /// Parses a decimal of at most 18 digits, with or without a sign and a point, that needs no
-/// rounding. `None` for any other text, and for a value that does not fit the type. This is a fast
-/// path for most decimals in files.
+/// rounding and at most 18 more zeros. `None` for any other text, and for a value that does not fit
+/// the type. This is a fast path for most decimals in files.
 pub fn short_decimal(text: &str, to: &DataType) -> Option<i128> {
     let DataType::Decimal(precision, scale) = *to else { return None };
     let (negative, rest) = match text.as_bytes() {

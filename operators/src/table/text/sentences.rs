@@ -1,7 +1,6 @@
 //! The function `sentences`: splits a text into sentences and words by the rules of Java's
-//! `BreakIterator`. These rules are older than those of Unicode: `3.5%` is one word, a period ends
-//! a sentence only before white space and a capital letter, and marks and format characters are
-//! ignored.
+//! `BreakIterator`. These rules are older than those of Unicode: `3.5%` is one word, and a sentence
+//! does not start with a small letter after a period and white space.
 //!
 //! Limits: the same rules apply to all languages, whereas Java has special rules for Thai.
 
@@ -31,9 +30,10 @@ struct WordKinds {
     in_word: CharSet,
     before_number: CharSet,
     space: CharSet,
-    /// Characters to which marks do not attach: controls, separators and other marks.
+    /// Characters to which marks do not attach: controls, format characters, line and paragraph
+    /// separators, and other marks.
     bare: CharSet,
-    /// Letters and decimal digits. A part of the text that starts with one of them is a word.
+    /// Letters and decimal digits, with which a word starts.
     begins: CharSet,
 }
 
@@ -85,7 +85,7 @@ fn word_kinds() -> &'static WordKinds {
 enum At {
     /// Inside a sentence.
     Inside,
-    /// After a period and closing quotation marks.
+    /// After a period, and possibly closing brackets and quotation marks.
     Period,
     /// After a period and a quotation mark that may close the last quotation or open the next one.
     Quote,
@@ -93,11 +93,11 @@ enum At {
     PeriodSpace,
     /// After a period, before the first letter of a possible next sentence.
     Opening,
-    /// After `!` or `?`.
+    /// After `!`, `?` or an ideographic full stop.
     Mark,
-    /// After `!` or `?` and white space.
+    /// After such a mark and white space.
     MarkSpace,
-    /// After a danda, the full stop of Indic scripts.
+    /// After a danda, the full stop of Indic scripts, and possibly white space.
     Danda,
 }
 
@@ -180,8 +180,8 @@ fn sentence(text: &str) -> usize {
     if before_next == text.len() { before_next } else { end }
 }
 
-/// The length in bytes of a run of adjacent words and numbers; 0 if the text starts with neither. A
-/// sign before or after a number belongs to the number.
+/// The length in bytes of a run of adjacent words and numbers. A sign before or after a number,
+/// such as `$` or `%`, belongs to the number.
 fn words_and_numbers(text: &str) -> usize {
     #[derive(Clone, Copy)]
     enum Part {
@@ -261,7 +261,7 @@ fn marked(text: &str) -> usize {
     end
 }
 
-/// The length in bytes of the leading characters that are in any of the ranges.
+/// The length in bytes of the leading characters that are ignored or in any of the ranges.
 fn run(text: &str, ranges: &[&[(u32, u32)]]) -> usize {
     let ignored = &word_kinds().ignored;
     let taken =
@@ -298,7 +298,7 @@ pub fn sentences(text: &str) -> impl Iterator<Item = &str> {
     cut(text, sentence)
 }
 
-/// The words of a sentence, without the white space and punctuation between them.
+/// The words of a sentence: its parts that start with a letter or a decimal digit.
 pub fn words(sentence: &str) -> impl Iterator<Item = &str> {
     // In Java a supplementary character consists of two `char`s, and Spark's function counts
     // neither of them as a letter.

@@ -1,9 +1,8 @@
 //! Functions on text that may not be valid UTF-8. As in Spark, casting BINARY to STRING does not
 //! change the bytes.
 //!
-//! Most functions of text count characters as Spark's `UTF8String` does, by the first byte of each
-//! character. Patterns, case conversion and printing need valid text. For them the bytes are
-//! decoded as in Java, and U+FFFD replaces invalid bytes.
+//! Characters are counted as in Spark's `UTF8String`, by the first byte of each character. For
+//! functions that need valid text, [`decode`] replaces invalid bytes by U+FFFD, as Java does.
 
 use std::borrow::Cow;
 

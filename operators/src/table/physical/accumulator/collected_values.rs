@@ -1,4 +1,5 @@
-//! The values of `collect_list` and `collect_set`: a list in arrival order, or a set.
+//! The values of `collect_list`, `listagg`, `collect_set` and DISTINCT: a list in arrival order, or
+//! a set.
 //!
 //! The values are stored one after another in a buffer, in the encoding of checkpoints. So the
 //! additions of an epoch are a range of the buffer ([`GrowingValue`]). A value of fixed size takes
@@ -14,7 +15,7 @@ use millstream_engine::checkpoint::key_group::hash_bytes;
 
 /// The size in bytes of the length prefix of a variable-length value.
 const LENGTH: usize = 4;
-/// The maximum size in bytes of one list or set.
+/// The maximum size of one list or set in bytes. The set of a DISTINCT aggregate has no limit.
 const BYTES_MAX: usize = 1 << 30;
 /// In a checkpoint, the mark of this module's encoding. An older encoding has the number of values
 /// at this position.
@@ -156,7 +157,7 @@ impl Values {
         true
     }
 
-    /// Adds a value. NULL is ignored.
+    /// Adds a value. NULL is ignored, and in a set a duplicate.
     pub fn add(&mut self, cell: Cell<'_>) {
         let cell = if self.is_set() { canonical_cell(cell) } else { cell };
         match cell {
@@ -213,8 +214,8 @@ impl Values {
         out.extend_from_slice(&self.bytes);
     }
 
-    /// Replaces the values by decoded ones; `None` if the bytes are truncated. Also decodes an
-    /// older encoding: the number of values, then length and row of each value.
+    /// Replaces the values by decoded ones; `None` if the bytes are damaged. Also decodes an older
+    /// encoding: the number of values, then length and row of each value.
     pub fn decode(&mut self, bytes: &mut &[u8]) -> Option<()> {
         *self = Self::of(self.collection(), self.element.clone());
         let count = u32::from_le_bytes(take(bytes)?);
@@ -240,7 +241,8 @@ impl Values {
         Some(())
     }
 
-    /// Skips an encoded list or set and returns its number of values, for `inspect`.
+    /// Skips an encoded list or set and returns its number of values, for `inspect`; `None` if the
+    /// bytes are truncated.
     pub fn take_count(bytes: &mut &[u8]) -> Option<u32> {
         let count = u32::from_le_bytes(take(bytes)?);
         if count == PACKED {

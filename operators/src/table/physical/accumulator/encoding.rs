@@ -58,7 +58,8 @@ impl Accumulator {
         }
     }
 
-    /// Creates an empty accumulator of a kind; `None` if the kind is unknown.
+    /// Creates an empty accumulator of a kind; `None` if the kind is unknown, and for user-defined
+    /// functions and DISTINCT.
     fn of_kind(kind: &str) -> Option<Self> {
         Some(match kind {
             "moments" => Self::Moments(Box::default()),
@@ -157,8 +158,8 @@ impl Accumulator {
         }
     }
 
-    /// Decodes a value of this kind from the front of `bytes`; `None` if they are truncated. A
-    /// value that is written in parts is left unchanged.
+    /// Decodes a value of this kind from the front of `bytes`; `None` if they are damaged. A value
+    /// that is written in parts is left unchanged.
     pub fn decode(&mut self, bytes: &mut &[u8]) -> Option<()> {
         if self.skip_in_parts(bytes) {
             return Some(());
@@ -253,8 +254,8 @@ pub(in crate::table::physical) const SESSIONS: &str = "sessions";
 /// The kind of a timestamp in microseconds.
 pub(in crate::table::physical) const TIME: &str = "time";
 
-/// Formats a checkpoint value for `inspect`, as one text per kind. `None` if the bytes do not match
-/// the kinds.
+/// Formats a checkpoint value for `inspect`: one text per kind, or one per session for session
+/// windows. `None` if the bytes do not match the kinds, or for a user-defined aggregate.
 pub fn show_state(kinds: &[String], mut value: &[u8]) -> Option<Vec<String>> {
     let time = |value: &mut &[u8]| {
         let micros = i64::from_le_bytes(take(value)?);

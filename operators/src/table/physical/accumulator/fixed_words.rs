@@ -138,8 +138,7 @@ impl Function {
         Ok(())
     }
 
-    /// Merges `later` into `words`. Both are accumulators of this function, and `later` has seen
-    /// later records.
+    /// Merges `later` into `words`. Both are accumulators of this function.
     #[inline]
     pub fn merge_words(&self, words: &mut [u64], later: &[u64]) -> Result<(), Box<EvalError>> {
         match self.plain {

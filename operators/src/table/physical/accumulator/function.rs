@@ -261,7 +261,7 @@ impl Function {
     /// Adds a record to an accumulator.
     #[inline(always)]
     pub fn add(&self, acc: &mut Accumulator, cx: Cx<'_>) -> Result<(), Box<EvalError>> {
-        // `count(*)` is the most common function, and the only one that does not read the record.
+        // `count(*)` is the most common function, and does not read the record.
         if let (true, Accumulator::Count(n)) = (self.counts_all, &mut *acc) {
             *n += 1;
             return Ok(());
@@ -327,8 +327,9 @@ impl Function {
         Ok(())
     }
 
-    /// Merges `later` into `acc`. Both are accumulators of this function, and `later` has seen
-    /// later records.
+    /// Merges `later` into `acc`. Both are accumulators of this function. If the function depends
+    /// on the order of records, `later` must have seen later records. Accumulators of DISTINCT and
+    /// of user-defined functions are not merged: `acc` stays as it is.
     pub fn merge(&self, acc: &mut Accumulator, later: &Accumulator) -> Result<(), Box<EvalError>> {
         use Accumulator as A;
         match (acc, later) {
@@ -415,8 +416,8 @@ impl Function {
         }
     }
 
-    /// Whether the accumulator grows with its records and is therefore written to checkpoints in
-    /// parts.
+    /// Whether the accumulator is a list, set, sketch or quantile summary, which hash aggregation
+    /// writes to checkpoints in parts.
     pub fn grows(&self) -> bool {
         let grows = |acc: &Accumulator| {
             use Accumulator as A;

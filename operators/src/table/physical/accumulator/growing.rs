@@ -1,15 +1,16 @@
-//! Accumulators of growing size are written to the checkpoint in parts: each part contains the
-//! additions of an epoch. So the cost of an epoch depends on its additions, not on the size of the
-//! value.
+//! Accumulators of growing size are written to the checkpoint of a hash aggregation in parts: each
+//! part contains additions of one epoch, or the complete value. So the average cost of an epoch
+//! depends on its additions, not on the size of the value.
 //!
 //! *In the checkpoint* the key of a part consists of the group's key row, the number of the part
 //! (u32) and the number of the value in the group (u16). The value starts with a byte: [`ADDED`]
 //! for additions to the earlier parts, or [`WHOLE`] for the complete value. A value of bounded
 //! size, such as a sketch, is rewritten completely when its additions have become as long as the
-//! value. The earlier parts are then erased. A list is never rewritten.
+//! value and at least [`ADDED_BYTES_MIN`] long. The earlier parts are then erased. Lists and sets
+//! are never rewritten.
 //!
-//! *Limits.* Each part takes at least the size of its key. A group that gets one value per epoch
-//! has as many parts as values.
+//! *Limits.* Each part takes at least the size of its key. A list that gets one value per epoch has
+//! as many parts as values.
 
 use crate::table::physical::accumulator::Accumulator;
 use crate::table::row;
@@ -37,8 +38,8 @@ pub(in crate::table::physical) trait GrowingValue {
     /// Adds additions that [`write_added`](Self::write_added) wrote; `None` if the bytes are
     /// damaged.
     fn read_added(&mut self, bytes: &[u8]) -> Option<()>;
-    /// The encoded length of the complete value in bytes; `None` if it is unbounded, so that the
-    /// value is never rewritten.
+    /// The encoded length of the complete value in bytes, or an upper bound; `None` for a value
+    /// that is never rewritten completely.
     fn whole_bytes(&self) -> Option<usize> {
         None
     }
@@ -63,8 +64,8 @@ pub(in crate::table::physical) struct PartSlots {
     next: u32,
     /// The size in bytes of the additions since the last complete part.
     added_bytes: usize,
-    /// Whether the next part must be the complete value, because the value was restored from a
-    /// checkpoint without parts.
+    /// Whether the next part must be the complete value, because the value was restored without
+    /// parts.
     owes_whole: bool,
 }
 
@@ -92,8 +93,7 @@ impl Group<'_> {
 }
 
 impl PartSlots {
-    /// Writes the additions since the last call. If the additions have become as long as the value,
-    /// writes the complete value instead.
+    /// Writes the additions since the last call, or the complete value if it must be rewritten.
     pub fn write(
         &mut self,
         group: Group<'_>,
@@ -250,8 +250,8 @@ pub(in crate::table::physical) fn split_key(
     Some((group, Some(number)))
 }
 
-/// The part that a checkpoint entry with this key contains; `None` if the entry is not a part.
-/// `columns` are the types of the group's key.
+/// The part that a checkpoint entry with this key contains. `columns` are the types of the group's
+/// key. `None` if the entry is not a part, or if the key does not match the types.
 pub fn part_number<'t>(
     key: &[u8],
     columns: impl ExactSizeIterator<Item = &'t DataType>,

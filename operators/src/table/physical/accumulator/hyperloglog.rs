@@ -1,9 +1,9 @@
-//! HyperLogLog: an approximate count of distinct values, in a few hundred bytes.
+//! HyperLogLog: an approximate count of distinct values, in 512 bytes at the default precision.
 //!
 //! Registers and hash function are those of Spark, and small counts are estimated from empty
 //! registers as in Spark. For large counts the estimator is that of Ertl ("New cardinality
-//! estimation algorithms for HyperLogLog sketches", 2017), which needs no correction tables. Its
-//! result differs from Spark's by less than one per cent.
+//! estimation algorithms for HyperLogLog sketches", 2017), which needs no correction tables. So
+//! large results can differ from Spark's.
 //!
 //! A sketch of high precision starts as a sparse table of its non-zero registers, so a key with few
 //! values takes little memory. Checkpoints store either form; older checkpoints store all
@@ -191,7 +191,7 @@ impl HyperLogLog {
         }
     }
 
-    /// Decodes a sketch and advances `bytes` past it. `None` if the bytes are truncated; the sketch
+    /// Decodes a sketch and advances `bytes` past it. `None` if the bytes are damaged; the sketch
     /// may have changed then.
     pub fn decode(&mut self, bytes: &mut &[u8]) -> Option<()> {
         let [form] = take::<1>(bytes)?;

@@ -66,7 +66,8 @@ pub(super) enum Accumulator {
 const _: () = assert!(size_of::<Accumulator>() == 32);
 
 impl Accumulator {
-    /// The heap memory in bytes. Takes constant time for any size of the value.
+    /// The heap memory in bytes. Takes constant time: for a user-defined aggregate, the elements of
+    /// nested values are not counted.
     pub fn owned_bytes(&self) -> usize {
         match self {
             Self::Bytes(Some(bytes)) | Self::Held(Some(bytes)) => bytes.capacity(),
@@ -85,7 +86,7 @@ impl Accumulator {
         }
     }
 
-    /// Merges buffered input into the value. Call this before reading the value.
+    /// Merges buffered input into the value, so that reading the value does not copy it.
     #[inline]
     pub fn merge_buffered(&mut self) {
         if let Self::Percentile(percentiles) = self {

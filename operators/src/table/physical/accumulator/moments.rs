@@ -78,7 +78,7 @@ impl Moments {
     }
 }
 
-/// The joint moments of two columns, for covariance and regression functions.
+/// The joint moments of two columns, for covariance and correlation.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct CoMoments {
     n: f64,

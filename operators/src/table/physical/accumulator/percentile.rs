@@ -41,7 +41,8 @@ struct Sample {
     unsure: u64,
 }
 
-/// Maps a value to a number, so that the order of numbers is that of the values.
+/// Maps a value to a number, so that the order of numbers is that of the values; a NaN with its
+/// sign bit set comes first.
 fn key(cell: Cell<'_>) -> i128 {
     match cell {
         Cell::Long(v) => i128::from(v),
@@ -238,7 +239,7 @@ impl QuantileSummary {
         }
     }
 
-    /// Decodes a summary; `None` if the bytes are truncated.
+    /// Decodes a summary; `None` if the bytes are damaged.
     pub fn decode(&mut self, bytes: &mut &[u8]) -> Option<()> {
         let accuracy =
             u32::from_le_bytes(crate::table::physical::accumulator::encoding::take(bytes)?)

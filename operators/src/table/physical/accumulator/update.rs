@@ -14,7 +14,6 @@ use crate::table::types::DataType;
 use std::cmp::Ordering;
 
 /// Adds a record to an accumulator.
-// The match has one arm for each kind of input.
 pub(super) fn add_rarer(
     input: &Input,
     acc: &mut Accumulator,

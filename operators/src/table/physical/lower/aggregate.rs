@@ -78,9 +78,10 @@ impl Lowering<'_, '_> {
         self.exchange(from, grouping, distribution, down, &needed)
     }
 
-    /// Whether rows may be pre-aggregated before an exchange. They may not if each row has a result
-    /// of its own (update mode of a continuous query) or if late rows have a side output. The
-    /// functions must not depend on the order of rows, and their accumulators must fit in words.
+    /// Whether rows may be pre-aggregated before an exchange. They may not for session windows and
+    /// slices, if each row has a result of its own (update mode of a continuous query), or if late
+    /// rows have a side output. The functions must not depend on the order of rows, and their
+    /// accumulators must fit in words.
     fn pre_aggregates(&self, kind: &Kind, input: &Plan, calls: &[AggregateCall]) -> bool {
         let at_once = self.job.trigger().is_continuous() && self.mode == OutputMode::Update;
         let width = input.width();

@@ -33,7 +33,7 @@ impl Lowering<'_, '_> {
         let workers = self.places(self.parallelism);
         let gathers = self.gathers(&workers, down);
         let logs = self.job.operator(workers.len());
-        // The initial state is read only in the first epoch of a query.
+        // The initial state is read only before the first epoch of a query.
         let initial = match self.job.next_epoch() {
             0 => initial_rows(operator, keys, workers.len())?,
             _ => workers.iter().map(|_| Vec::new()).collect(),

@@ -25,8 +25,7 @@ fn first_join(plan: &Plan) -> Option<&Join> {
 
 impl BareJoin {
     /// Creates the stage of the outermost join of two streams in a plan, with all its columns as
-    /// output. `None` if the plan has no such join. `job` only provides the state log and is not
-    /// run.
+    /// output. `None` if the plan has no such join. `job` is not run.
     pub fn new(plan: &Plan, job: &mut Job, down: BoxChain) -> Option<Self> {
         let plan = optimize(plan);
         let join = first_join(&plan)?;

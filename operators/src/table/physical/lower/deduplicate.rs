@@ -26,8 +26,8 @@ impl Lowering<'_, '_> {
         keys.iter().for_each(|key| below[*key] = true);
         let tagged = |i: &usize| columns[*i].tag.delay_ms.is_some();
         let of_keys = keys.iter().copied().find(tagged);
-        // The event time among the keys decides whether a row is late, or else any other event-time
-        // column. A column that no later stage reads does not count.
+        // The column that decides whether a row is late. With `within` it is the first event time.
+        // Otherwise it is the one among the keys, or else the first that a later stage reads.
         let time = match (within, of_keys) {
             (true, _) => (0..width).find(tagged),
             (false, None) => (0..width).find(|i| needed[*i] && tagged(i)),

@@ -274,8 +274,8 @@ impl Lowering<'_, '_> {
         Ok(())
     }
 
-    /// Assigns watermarks by the event time in `column`, and sends rows too far ahead of the clock
-    /// to the side output.
+    /// Assigns watermarks by the event time in `column`. With `skew_ms`, rows more than this far
+    /// ahead of the clock are dropped and sent to the side output.
     fn watermark(
         &mut self,
         input: &Plan,
@@ -300,8 +300,7 @@ impl Lowering<'_, '_> {
         };
         let times = self.job.times();
         // In micro-batch mode the partitions of a source share one event time, and the largest
-        // event time counts, as in Spark. In continuous mode each partition has its own, and the
-        // slowest partition counts.
+        // event time counts, as in Spark. In continuous mode each partition has its own.
         let shared = (!trigger.is_continuous()).then(|| self.job.event_time(delay_ms));
         let late = skew_ms.map(|_| Arc::new(self.late("watermark", input.schema(), 0)));
         let job = &mut self.job;
@@ -328,9 +327,8 @@ impl Lowering<'_, '_> {
         self.plan(input, downs, &below)
     }
 
-    /// Requests a batch whenever the watermark has advanced, even if no state expires. Without it,
-    /// rows of the next batch would be checked against an older watermark than the one that removed
-    /// state.
+    /// Requests batches without new records when the watermark has advanced, if `input` has a
+    /// watermark.
     fn advances_by_watermark(&mut self, input: &Plan) {
         if !self.batch && has_watermark(input) {
             self.job.request_no_data_batches();

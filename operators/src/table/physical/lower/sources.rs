@@ -1,4 +1,4 @@
-//! The sources of a query. A source that several branches read is created once, after all its
+//! The sources of a query. A stream that several branches read is created once, after all its
 //! readers are known.
 
 use super::{Lowering, PART_IDLE_NS, PlacedChain};

@@ -1,5 +1,5 @@
-//! Tests every stateful operator against a naive model. After every record, the state is saved and
-//! restored into a new instance. The output accepts rows only at every second call.
+//! Tests aggregations, windows, LIMIT and joins against a naive model. After every record, the
+//! state is saved and restored into a new instance. The output is ready only at every second call.
 
 use crate::connect::memory::MemoryStream;
 use crate::session::Session;
@@ -420,8 +420,8 @@ proptest! {
         prop_assert_eq!(got, expected);
     }
 
-    /// Event-time operators: each window, session and distinct row is emitted exactly once, despite
-    /// the restores in between.
+    /// Each tumbling window, sliding window and session is emitted exactly once, despite the
+    /// restores in between.
     #[test]
     fn event_time_restored_after_every_record(
         steps in proptest::collection::vec((0i64..4, 0i64..5, 0i64..3), 1..14),

@@ -7,7 +7,7 @@ const LF: u32 = b'\n' as u32;
 pub enum UnescapedQuote {
     /// The quoted text continues up to the next closing quote.
     StopAtClosingQuote,
-    /// The text, opening quote included, continues up to the next separator.
+    /// The text, opening quote included, continues up to the next separator or line end.
     StopAtDelimiter,
     /// The text read so far is split at every separator within it.
     BackToDelimiter,

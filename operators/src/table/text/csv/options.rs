@@ -23,7 +23,7 @@ pub struct ReadOptions {
     pub enforce_schema: bool,
     /// Whether records may span lines.
     pub multi_line: bool,
-    /// The option `lineSep`; `None` if the line end is detected.
+    /// The option `lineSep`; `None` if it is not set.
     pub line_end: Option<String>,
     /// Whether only the columns that the query needs are parsed (column pruning).
     pub prunes: bool,

@@ -135,8 +135,8 @@ impl Parser {
         }
     }
 
-    /// Splits the copied text, which was one quoted field up to here, into fields at its
-    /// separators.
+    /// Splits the copied text, which was one quoted field up to here, into fields at its separators
+    /// and line ends.
     fn cut_at_separators(&mut self) -> Step<()> {
         if self.passed_over {
             return Ok(());

@@ -27,7 +27,7 @@ pub enum Fault {
     Broken(&'static str),
 }
 
-/// Reads records of one schema into rows. Buffers are reused, so no memory is allocated per record.
+/// Reads records of one schema into rows. Buffers are reused from record to record.
 #[derive(Clone, Debug)]
 pub struct RecordReader {
     parser: Parser,
@@ -37,14 +37,14 @@ pub struct RecordReader {
 }
 
 impl RecordReader {
-    /// Creates a reader that reads all columns.
+    /// Creates a reader of records with these columns.
     pub fn new(options: &ReadOptions, columns: Vec<Column>) -> Self {
         let parser = Parser::new(options.dialect.clone());
         Self { parser, values: options.values.clone(), columns, prunes: options.prunes }
     }
 
-    /// Restricts reading to the columns marked in `needed`. The other columns are NULL, and errors
-    /// in them are ignored.
+    /// Restricts reading to the columns marked in `needed`. The other columns are NULL, and their
+    /// fields are not converted.
     pub fn set_needed_columns(&mut self, needed: &[bool]) {
         for column in &mut self.columns {
             column.wanted = needed[column.index];
@@ -95,8 +95,8 @@ impl RecordReader {
                 false => "its number of fields differs from the schema's",
             }));
         }
-        // UTF-8 is validated once for the whole record. Only the fields of an invalid record are
-        // validated one by one.
+        // UTF-8 is validated once for the whole record. Only copied fields, and the fields of an
+        // invalid record, are validated one by one.
         let whole = std::str::from_utf8(record).ok();
         for (column, field) in self.columns.iter().zip(fields) {
             if !column.wanted {
@@ -131,9 +131,8 @@ impl RecordReader {
         fault.map_or(Ok(()), Err)
     }
 
-    /// Compares a header with the column names of the schema, ignoring case; if only some columns
-    /// are parsed, only those. The error describes the first difference. A header that is not a
-    /// well-formed record is accepted.
+    /// Compares a header with the names of the needed columns, ignoring case. The error describes
+    /// the first difference. A header that is not a well-formed record is accepted.
     pub fn check_header(&mut self, record: &[u8], names: &[&str]) -> Result<(), String> {
         if !matches!(self.parser.parse(record, true), Some((Parsed::Record, _))) {
             return Ok(());

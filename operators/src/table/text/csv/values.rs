@@ -19,9 +19,9 @@ pub struct Values {
     /// Whether a date that does not match the pattern is parsed by the rules of CAST.
     date_fallback: bool,
     timestamp_fallback: bool,
-    /// The text that is read as NULL. An empty field is NULL too.
+    /// The text that is read as NULL. An empty field without quotes is NULL too.
     pub null: String,
-    /// The value of an empty quoted field.
+    /// The text of an empty quoted field, which may be the text of NULL.
     pub empty: String,
 }
 
@@ -47,8 +47,8 @@ impl Values {
         &self.notation
     }
 
-    /// Converts a field and writes its value into a row. Returns false, with nothing written, if the
-    /// text is not valid for the type.
+    /// Converts a field and writes its value into a row. Returns false, with nothing written, if
+    /// the text is not valid for the type.
     #[inline]
     pub fn put<B: Bytes>(
         &self,
