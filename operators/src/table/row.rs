@@ -5,9 +5,9 @@
 //! ```
 //! A slot contains an `i64`, the bits of an `f64`, or 0 or 1 for a boolean. Variable-length values
 //! and 16-byte decimals are stored in the tail. Their slot contains the offset in the row (low 32
-//! bits) and the length in bytes (high 32 bits). The slot of a NULL is 0, so equal rows have equal
-//! bytes. An array is encoded as its number of elements (8 bytes), followed by a row with one field
-//! per element. A struct is encoded as a row.
+//! bits) and the length in bytes (high 32 bits). The slot of a NULL is 0, so rows with the same
+//! slots and tail have equal bytes. An array is encoded as its number of elements (8 bytes),
+//! followed by a row with one field per element. A struct is encoded as a row.
 //!
 //! All integers are little endian. A row has at most 4 GiB.
 
@@ -45,7 +45,7 @@ impl Slot {
 fn word(bytes: &[u8], offset: usize) -> u64 {
     match bytes.get(offset..offset + 8).and_then(|word| <[u8; 8]>::try_from(word).ok()) {
         Some(word) => u64::from_le_bytes(word),
-        // Unreachable, because `RowWriter` writes rows, and rows from outside are validated.
+        // Unreachable: a row has a slot for each field of its schema.
         None => unreachable!("a row shorter than its schema"),
     }
 }
@@ -293,7 +293,7 @@ impl<'b, B: Bytes> RowWriter<'b, B> {
         Row(&self.out.as_ref()[self.start..])
     }
 
-    /// Whether a field is NULL, because it was not set.
+    /// Whether a field is NULL.
     #[inline]
     pub fn is_null(&self, index: usize) -> bool {
         self.row().is_null(Slot::new(index, self.width))
@@ -419,7 +419,7 @@ impl<'b, B: Bytes> RowWriter<'b, B> {
         self.bytes(index, &unscaled.to_le_bytes());
     }
 
-    /// Sets any field from a value.
+    /// Sets a field from a value. NULL leaves the field as it is.
     pub fn value(&mut self, index: usize, value: &Value) {
         match value {
             Value::Null => {}

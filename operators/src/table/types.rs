@@ -52,7 +52,7 @@ pub enum DataType {
 /// The representation of values in the slots of a row and in compiled expressions.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Physical {
-    /// `bool`: BOOLEAN.
+    /// `bool`: BOOLEAN, and VOID, whose only value is NULL.
     Bool,
     /// `i64`: integers, dates, timestamps and intervals.
     Long,
@@ -134,7 +134,7 @@ impl DataType {
         self.is_integral() || matches!(self, Self::Float | Self::Double | Self::Decimal(..))
     }
 
-    /// The smallest and largest value of an integral type.
+    /// The smallest and largest value of an integral type; those of BIGINT for any other type.
     pub fn integral_range(&self) -> (i64, i64) {
         match self {
             Self::Byte => (i64::from(i8::MIN), i64::from(i8::MAX)),
@@ -145,7 +145,7 @@ impl DataType {
     }
 
     /// The precision and scale of a DECIMAL that represents every value of this type. `None` for
-    /// types that arithmetic with a decimal does not accept.
+    /// types other than integers and decimals.
     pub fn as_decimal(&self) -> Option<(u8, u8)> {
         match self {
             Self::Byte => Some((3, 0)),

@@ -1,5 +1,4 @@
-//! Owned values outside a row: for literals, the memory source and sink, and printing. They are not
-//! used on the hot path.
+//! Owned values outside a row, for literals and printing, for example.
 
 use super::datetime::{Tz, interval, write_date, write_timestamp};
 use super::row::{Array, Map, Row, RowWriter};
@@ -103,8 +102,9 @@ impl Value {
         out
     }
 
-    /// Writes the value like [`display`](Self::display), and `null` for NULL. If `null` is
-    /// `SHOWN_NULL`, the bytes of a BINARY are listed as by [`show`](Self::show).
+    /// Writes the value like [`display`](Self::display), but a NULL, also a nested one, as the text
+    /// `null`. If `null` is `SHOWN_NULL`, the bytes of a BINARY are listed as by
+    /// [`show`](Self::show).
     pub fn write_text(
         &self,
         data_type: &DataType,

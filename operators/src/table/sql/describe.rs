@@ -1,4 +1,5 @@
-//! `DESCRIBE`, `SHOW COLUMNS` and `SHOW VIEWS`: the session's views, as rows in Spark's format.
+//! `DESCRIBE`, `SHOW COLUMNS`, `SHOW VIEWS` and `SHOW TABLES`, whose results are rows in Spark's
+//! format.
 
 use super::Catalog;
 use super::job::{Reader, Tokens};
@@ -14,14 +15,14 @@ use sqlparser::tokenizer::{Token, TokenWithSpan, Word};
 pub enum Describe {
     /// `DESCRIBE view`, `DESCRIBE [QUERY] query`: the columns with their types.
     Query(Tokens),
-    /// A column: `DESCRIBE [EXTENDED] view column`.
+    /// A column: `DESCRIBE [EXTENDED | FORMATTED] view column`.
     Column {
         /// The name of the view.
         table: Tokens,
         /// The name of the column, and its position in the text.
         column: (String, Place),
-        /// Whether the statement has EXTENDED, which adds rows for statistics. The statistics are
-        /// always empty.
+        /// Whether the statement has EXTENDED or FORMATTED, which adds rows for statistics. The
+        /// statistics are always NULL.
         extended: bool,
     },
     /// `SHOW COLUMNS IN view`.
@@ -39,7 +40,7 @@ pub(super) fn describe(reader: &mut Reader<'_>) -> PlanResult<Describe> {
     if reader.keyword("QUERY") || reader.begins_query() {
         return Ok(Describe::Query(reader.rest()?));
     }
-    // At the end of the statement, `TABLE` or `EXTENDED` is not a keyword but the name of a view.
+    // At the end of the statement, `TABLE`, `EXTENDED` or `FORMATTED` is the name of a view.
     let has_more = |reader: &Reader<'_>| reader.tokens.len() > reader.next + 1;
     let _ = has_more(reader) && reader.keyword("TABLE");
     let extended = has_more(reader) && (reader.keyword("EXTENDED") || reader.keyword("FORMATTED"));
@@ -83,7 +84,7 @@ pub(super) fn show(reader: &mut Reader<'_>) -> PlanResult<Describe> {
     Ok(Describe::Columns(table))
 }
 
-/// Parses a table name and returns the query `FROM name SELECT *`, so that lookup and errors are
+/// Parses a table name and returns the query `SELECT * FROM name`, so that lookup and errors are
 /// those of a query.
 fn table(reader: &mut Reader<'_>) -> PlanResult<Tokens> {
     let first = reader.next;

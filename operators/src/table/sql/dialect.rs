@@ -124,7 +124,8 @@ impl Dialect for Spark {
     }
 }
 
-/// Whether a word at the start of an expression is a name. It is not if a string follows.
+/// Whether a word at the start of an expression can be parsed as a name: it is no keyword of the
+/// parser, or one that is often used as a name.
 fn is_name(word: &Word) -> bool {
     use Keyword as K;
     let known = [
@@ -231,9 +232,9 @@ fn call(parser: &mut Parser, name: Ident) -> Result<Expr, ParserError> {
     Ok(call)
 }
 
-/// Parses `TRIM([BOTH | LEADING | TRAILING] [characters] FROM text)`, `TRIM(text)` and
-/// `TRIM(characters, text)`. The base dialect does not support the last form, nor the first one
-/// without characters.
+/// Parses `TRIM(text)`, `TRIM(characters, text)`, `TRIM(characters FROM text)` and `TRIM(side
+/// [characters] FROM text)`, where the side is BOTH, LEADING or TRAILING. The base dialect does not
+/// support the form with a comma, nor a side without characters.
 fn trim(parser: &mut Parser) -> Result<Expr, ParserError> {
     parser.next_token();
     parser.expect_token(&Token::LParen)?;

@@ -64,7 +64,7 @@ pub enum Statement {
     },
     /// A query whose result is shown to the user.
     Query(Tokens, Place),
-    /// `DESCRIBE`, `SHOW COLUMNS` or `SHOW VIEWS`. The result is shown to the user.
+    /// `DESCRIBE`, `SHOW COLUMNS`, `SHOW VIEWS` or `SHOW TABLES`. The result is shown to the user.
     Describe(Describe, Place),
     /// `SET key = value`.
     Set {
@@ -131,7 +131,7 @@ pub fn parse(sql: &str, reading: LiteralSettings) -> PlanResult<Vec<Statement>> 
     let mut tokens = tokenize(sql.strip_prefix('\u{feff}').unwrap_or(sql), reading)?;
     let ends: Vec<usize> =
         (0..tokens.len()).filter(|i| tokens[*i].token == Token::SemiColon).collect();
-    // The statements are split off from last to first, so that no tokens are copied twice.
+    // The statements are split off from last to first, so that each token is moved only once.
     let mut parts = Vec::with_capacity(ends.len() + 1);
     for end in ends.into_iter().rev() {
         parts.push(tokens.split_off(end + 1));
@@ -194,7 +194,7 @@ impl<'t> Reader<'t> {
         }
     }
 
-    /// Consumes tokens through the matching closing parenthesis and returns their text.
+    /// Consumes tokens through the matching closing parenthesis and returns the text before it.
     fn parenthesised(&mut self) -> PlanResult<String> {
         let (mut depth, mut text) = (0, String::new());
         while let Some(token) = self.peek() {
@@ -347,7 +347,7 @@ impl<'t> Reader<'t> {
     }
 }
 
-/// The keywords that start a statement.
+/// Keywords that start a statement, for suggestions.
 const BEGINNINGS: [&str; 8] =
     ["SELECT", "WITH", "VALUES", "FROM", "CREATE", "SET", "DESCRIBE", "SHOW"];
 

@@ -50,7 +50,7 @@ fn asof(
     asof_join::asof_join(left, right, is_left, &on, &condition)
 }
 
-/// The two operands of a comparison; empty for any other expression.
+/// The two operands of a binary operator; empty for any other expression.
 fn operands(condition: &ast::Expr) -> Vec<&ast::Expr> {
     match condition {
         ast::Expr::Nested(inner) => operands(inner),

@@ -10,7 +10,7 @@
 //! eight hexadecimal digits. `\%` and `\_` keep their backslash, for LIKE. Before any other
 //! character the backslash is dropped. A doubled quote is one quote. `r'…'` has no escapes and ends
 //! at the next quote. The parser concatenates adjacent literals. A literal directly after a raw
-//! literal is appended to it by this module.
+//! literal, in the same quotes, is appended to it by this module.
 //!
 //! Two Spark settings change these rules for the statements after them: see [`LiteralSettings`].
 
@@ -24,11 +24,13 @@ pub struct Literals(Vec<String>);
 /// The Spark settings that affect string literals.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct LiteralSettings {
-    /// `spark.sql.parser.escapedStringLiterals`: backslashes are ordinary characters, and a doubled
-    /// quote stays doubled. As in Spark, a raw literal then contains its opening quote.
+    /// `spark.sql.parser.escapedStringLiterals`: backslashes stay in the text, and a doubled quote
+    /// stays doubled. A quote after a backslash still does not end the literal. As in Spark, a raw
+    /// literal then contains its opening quote.
     without_escapes: bool,
     /// `spark.sql.legacy.consecutiveStringLiterals.enabled`: a doubled quote ends one literal and
-    /// begins the next one, so that both are concatenated.
+    /// begins the next one, so that both are concatenated. This setting has no effect together with
+    /// the other one.
     two_quotes_are_none: bool,
 }
 
@@ -166,8 +168,8 @@ impl Chars {
                 self.copy(1);
                 return Ok(text);
             }
-            // A doubled quote denotes one quote. In a raw literal it ends the literal and begins
-            // another one.
+            // By default, a doubled quote denotes one quote. In a raw literal it ends the literal
+            // and begins another one.
             self.fill();
             self.fill();
             if !raw && (!escapes || !self.reading.two_quotes_are_none) {
@@ -179,8 +181,8 @@ impl Chars {
     }
 }
 
-/// Replaces the contents of all literals in a text with fillers, and returns the decoded literals.
-/// `reading` has the settings at the start of the text.
+/// Replaces the contents of all string literals in a text with fillers, and returns the decoded
+/// literals. `reading` has the settings at the start of the text.
 pub fn hide(sql: &str, reading: LiteralSettings) -> PlanResult<(String, Literals)> {
     let out = String::with_capacity(sql.len());
     let mut chars = Chars { chars: sql.chars().collect(), at: 0, out, reading };
@@ -209,7 +211,7 @@ pub fn hide(sql: &str, reading: LiteralSettings) -> PlanResult<(String, Literals
                         chars.at += 1;
                         literals.push(chars.literal(quote, true)?);
                     }
-                    // This is a binary literal, whose digits the tokenizer decodes.
+                    // The digits of a binary literal are not replaced.
                     ('x' | 'X', Some('\'')) if length == 1 => {
                         chars.copy(2);
                         chars.copy_through('\'');

@@ -15,7 +15,7 @@ use sqlparser::keywords::Keyword;
 use sqlparser::parser::{Parser, ParserError};
 use sqlparser::tokenizer::{Token, TokenWithSpan};
 
-/// The largest number of views, and of branches, with which a query is parsed as a whole.
+/// The largest number of views, and of UNION ALLs, with which a query is parsed as a whole.
 const FEW: usize = 64;
 /// The precedence of UNION in the parser. Operators that bind tighter belong to a branch.
 const UNION: u8 = 10;
@@ -23,7 +23,8 @@ const UNION: u8 = 10;
 /// The size of a query's top-level structure, determined from its tokens.
 #[derive(Default)]
 pub(super) struct Outline {
-    /// The number of views of its WITH clause; 0 without one.
+    /// The number of views of its WITH clause, where only the first one and those without a column
+    /// list are counted; 0 without the clause and for WITH RECURSIVE.
     views: usize,
     /// The number of UNION ALLs; 0 if the query also has other set operations.
     unions: usize,

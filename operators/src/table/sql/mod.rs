@@ -103,8 +103,6 @@ const STREAM_MARK: &str = "millstream_stream_of_";
 /// The prefix of function names that stand for syntax that the parser does not support.
 const REWRITTEN: &str = "millstream_literal_";
 /// The recursion limit of the parser, which makes several calls for each level of nesting.
-/// [`MAX_NESTING`] already limits nesting by parentheses, so this limit only concerns other
-/// nesting.
 const PARSER_CALLS: usize = MAX_NESTING * 8;
 
 /// A parsed WATERMARK clause, which declares the event time of a relation.
@@ -112,7 +110,8 @@ const PARSER_CALLS: usize = MAX_NESTING * 8;
 pub struct Watermark {
     /// The event time expression.
     pub time: Expr,
-    /// The name of the event time column that is added if the expression is not a column.
+    /// The name in `AS name`: a column of this name with the event time is added to the relation.
+    /// It may be missing only if the event time is a column.
     pub name: Option<String>,
     /// The delay of the watermark, as the text of an interval.
     pub delay: String,
@@ -393,8 +392,8 @@ fn names_files(token: &TokenWithSpan) -> bool {
     parts.into_iter().any(|part| part.eq_ignore_ascii_case(METADATA.as_bytes()))
 }
 
-/// The maximum number of words in [`clause_words`]. An error in a later clause is reported at the
-/// start of the query.
+/// The maximum number of words in [`clause_words`]. An error in a later clause is reported without
+/// the exact position.
 const MAX_CLAUSE_WORDS: usize = 1024;
 
 /// The positions of the keywords of clauses that may be rejected.

@@ -22,8 +22,8 @@ fn is_prefix(token: &Token) -> bool {
     ) || is_word(token, "NOT")
 }
 
-/// Fails if a text nests parentheses, brackets, CASE, types and signs more than [`MAX_NESTING`]
-/// levels deep.
+/// Fails if a text nests parentheses, brackets, CASE, types and prefix operators more than
+/// [`MAX_NESTING`] levels deep.
 pub(super) fn check(tokens: &[TokenWithSpan]) -> PlanResult<()> {
     let (mut levels, mut prefixes) = (0usize, 0usize);
     for (i, token) in tokens.iter().enumerate() {
@@ -53,8 +53,8 @@ pub(super) fn check(tokens: &[TokenWithSpan]) -> PlanResult<()> {
     Ok(())
 }
 
-/// Whether the token before a `>` ends a type: a type name, the size of a type, or a closing
-/// bracket.
+/// Whether the token before a `>` ends a type: it is the name of a type without parameters, or
+/// another `>`.
 fn in_type(before: Option<&Token>) -> bool {
     let Some(before) = before else { return false };
     const NAMES: [&str; 22] = [

@@ -79,8 +79,8 @@ fn column(scope: &Scope, at: usize) -> Resolved {
     }
 }
 
-/// The index of the first SELECT item that has the same text as `expr`, without an alias. `None` if
-/// there is none, and for a constant, which is never such an item.
+/// The index of the first SELECT item that has the same text as `expr`, apart from an alias. `None`
+/// if there is none, and for a literal.
 fn same_item(expr: &Expr, items: &[Expr]) -> Option<usize> {
     if matches!(expr, Expr::Literal(..)) {
         return None;
@@ -137,7 +137,8 @@ impl Order {
         }
     }
 
-    /// Interprets the clause as ORDER BY ALL. `None` unless it consists of the single name `all`.
+    /// Interprets the clause as ORDER BY ALL. `None` if it has keys other than the single name
+    /// `all`.
     pub fn into_all(self) -> Option<Self> {
         match self {
             Self::Keys(keys) => match keys.as_slice() {
@@ -152,7 +153,7 @@ impl Order {
         }
     }
 
-    /// Sorts a plan. The keys can only refer to output columns.
+    /// Sorts a plan by keys over its columns.
     pub fn sort(&self, plan: Plan) -> PlanResult<Plan> {
         let scope = plan.scope();
         let place_of = |key: &Key| match order_position(&key.expr, scope.columns.len()) {

@@ -268,7 +268,8 @@ fn renamed(plan: Plan, alias: &TableAlias) -> PlanResult<Plan> {
     Ok(plan.renamed(alias.columns.iter().map(|column| column.name.value.clone()).collect()))
 }
 
-/// Evaluates the row count of LIMIT or OFFSET, which must be a constant, non-negative integer.
+/// Evaluates the row count of LIMIT, OFFSET or TABLESAMPLE, which must be a constant that is not
+/// negative, of type INT, SMALLINT or TINYINT.
 fn count(written: &ast::Expr, clause: &str, catalog: &dyn Catalog, here: Place) -> PlanResult<u64> {
     let wrong = |kind: &str, what: &str| {
         PlanError::new(
@@ -512,8 +513,8 @@ fn select(select: &Select, catalog: &dyn Catalog, order: Option<&Order>) -> Plan
     }
 }
 
-/// Replaces the error of a window function over a stream. Over a table the reason is different:
-/// window functions are possible there, but not supported yet.
+/// Replaces the error of a window function, for a query over tables: a window function is possible
+/// there, but not supported yet.
 fn without_window(error: PlanError) -> PlanError {
     if error.condition != OVER {
         return error;
@@ -615,8 +616,9 @@ fn aliased(plan: Plan, alias: Option<&TableAlias>, catalog: &dyn Catalog) -> Pla
     Ok(Plan::Alias(Box::new(plan), alias.name.value.clone()))
 }
 
-/// Applies a WATERMARK clause to a relation. If the event time is not a column, a column is added
-/// for it.
+/// Applies a WATERMARK clause to a relation. If the clause names the event time (`AS name`), a
+/// column of this name is added to the relation. Fails if the event time is neither a column nor
+/// named.
 fn watermarked(plan: Plan, watermark: &Watermark) -> PlanResult<Plan> {
     let Watermark { time, name, delay, .. } = watermark;
     let limited = |plan: Plan| match &watermark.skew {
@@ -707,7 +709,8 @@ fn as_stream(found: Plan, name: &str, here: Place) -> PlanResult<Plan> {
     .at(here))
 }
 
-/// Evaluates an expression of VALUES. Fails if the expression is not constant.
+/// Evaluates an expression of VALUES. Fails if the expression is not constant or its evaluation
+/// fails.
 fn constant_value(expr: Resolved, semantics: Semantics) -> PlanResult<Value> {
     // The time of the batch is not known during planning, so its functions are not constant.
     fn reads_clock(expr: &Resolved) -> bool {

@@ -1,9 +1,8 @@
 //! Rejects clauses that the parser accepts but Spark or Millstream does not support.
 //!
-//! The parser supports the SQL of many systems. Each pattern in this module names every field of a
-//! syntax node, without `..`. If a later version of the parser adds a field, the module does not
-//! compile until the field is handled. So every clause is either planned or rejected, and no clause
-//! is silently ignored.
+//! The parser supports the SQL of many systems. The patterns of the supported syntax nodes name
+//! every field, without `..`. If a later version of the parser adds a field to such a node, the
+//! module does not compile until the field is handled.
 
 use super::{Catalog, place};
 use crate::table::error::{Place, PlanError, PlanResult};
@@ -405,10 +404,12 @@ pub(super) fn check_star(options: &WildcardAdditionalOptions, here: Place) -> Pl
     ])
 }
 
-/// Functions that accept IGNORE NULLS.
+/// Functions whose results depend on IGNORE NULLS. `collect_list` and `array_agg` accept it too,
+/// but always ignore NULLs.
 const IGNORING_NULLS: [&str; 5] = ["first", "first_value", "last", "last_value", "any_value"];
 
-/// Rejects the properties of a call that are not supported. Returns whether the call ignores NULLs.
+/// Rejects the properties of a call that are not supported. Returns whether IGNORE NULLS changes
+/// the result of the call.
 pub(super) fn check_call(function: &Function, name: &str, here: Place) -> PlanResult<bool> {
     let Function {
         name: _,
@@ -420,8 +421,7 @@ pub(super) fn check_call(function: &Function, name: &str, here: Place) -> PlanRe
         null_treatment,
         over,
     } = function;
-    // A call with OVER fails later with the error for OVER, so its IGNORE NULLS is not checked
-    // here.
+    // NULL treatment is not checked for a call with OVER, which is an error of its own.
     let ignores = match null_treatment {
         Some(NullTreatment::IgnoreNulls) => true,
         Some(NullTreatment::RespectNulls) | None => false,

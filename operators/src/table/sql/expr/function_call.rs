@@ -12,7 +12,7 @@ use crate::table::types::DataType;
 use crate::table::value::Value;
 use sqlparser::ast::{self, DuplicateTreatment, FunctionArg, FunctionArgExpr, FunctionArguments};
 
-/// The error condition of a window function over a stream.
+/// The error condition of a window function, `OVER (…)`.
 pub(in crate::table::sql) const OVER: &str = "NON_TIME_WINDOW_NOT_SUPPORTED_IN_STREAMING";
 
 pub(super) fn function_call(
@@ -94,8 +94,9 @@ pub(super) fn function_call(
     })
 }
 
-/// Converts a name that the parser takes for a function without parentheses. It is a column if the
-/// scope has a column of this name, otherwise the function.
+/// Converts a name that the parser takes for a function without parentheses. `current_date`,
+/// `current_time` and `current_timestamp` become a column if the scope has a column of this name,
+/// otherwise a call. Any other name is a column.
 fn without_parentheses(function: &ast::Function, name: String, here: Place) -> Expr {
     let idents = function.name.0.iter().filter_map(|part| part.as_ident().cloned());
     let column = column(&idents.collect::<Vec<_>>());
@@ -107,8 +108,8 @@ fn without_parentheses(function: &ast::Function, name: String, here: Place) -> E
     }
 }
 
-/// Converts a literal that the parser does not support. [`super`] has rewritten the literal as a
-/// call.
+/// Converts a literal that the parser does not support. `sql::rewrite` has rewritten the literal as
+/// a call.
 fn rewritten(what: &str, function: &ast::Function, here: Place) -> PlanResult<Expr> {
     let written = match &function.args {
         FunctionArguments::List(list) => list.args.first().map(ToString::to_string),

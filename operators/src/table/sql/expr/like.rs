@@ -10,7 +10,7 @@ use crate::table::sql::syntax;
 use crate::table::value::Value;
 use sqlparser::ast::{self};
 
-/// Converts `s LIKE pattern`. With ANY, SOME or ALL, the pattern is a call: [`super::rewrite`] has
+/// Converts `s LIKE pattern`. With ANY, SOME or ALL, the pattern is a call: `sql::rewrite` has
 /// rewritten the list of patterns.
 pub(super) fn like(
     name: &str,

@@ -25,7 +25,8 @@ use sqlparser::ast::{
     FunctionArguments, Ident, InTarget, Spanned, Subscript, UnaryOperator,
 };
 
-/// The position of an expression's start, computed without visiting the whole expression.
+/// The position for errors of an expression: its start or, for forms such as CAST and operators
+/// before an operand, that of the first operand.
 pub(super) fn at(expr: &ast::Expr) -> Place {
     let mut first = expr;
     let begin = loop {
@@ -115,7 +116,8 @@ fn operand(expr: &ast::Expr) -> PlanResult<()> {
     Err(PlanError::new("PARSE_SYNTAX_ERROR", reason, "Put it in parentheses").at(at(expr)))
 }
 
-/// The arguments of a call; `None` if the call has other clauses, such as FILTER.
+/// The arguments of a call; `None` if the call has other clauses, such as FILTER, or an argument
+/// that is not a plain expression, such as `*`.
 pub fn plain_args(
     function: &ast::Function,
     hook: &Subqueries<'_>,
@@ -144,11 +146,12 @@ pub fn plain_args(
     Ok(Some(args))
 }
 
-/// A hook of [`convert_with`], which may convert a subexpression that contains a subquery or calls
-/// a user-defined function. `None` selects the default conversion.
+/// A hook of [`convert_with`] for function calls and subqueries (scalar, IN, EXISTS). It returns
+/// `None` for an expression that it does not convert: such a call is converted by default, such a
+/// subquery is an error.
 pub type Subqueries<'h> = dyn Fn(&ast::Expr) -> PlanResult<Option<Expr>> + 'h;
 
-/// Converts an expression. Subqueries and user-defined functions are converted by `hook`.
+/// Converts an expression. Subqueries and calls are first passed to `hook`.
 pub fn convert_with(expr: &ast::Expr, hook: &Subqueries<'_>) -> PlanResult<Expr> {
     let here = at(expr);
     nested(here, || match expr {
@@ -365,8 +368,8 @@ fn unary_op(
 }
 
 /// Negates a condition that contains IN subqueries, by pushing the negation down to them: `NOT (a
-/// OR b IN (…))` becomes `NOT a AND b NOT IN (…)`. This is necessary because NOT IN is not the
-/// plain negation of IN. `None` if the condition contains no such subquery.
+/// OR b IN (…))` becomes `NOT a AND b NOT IN (…)`. This is necessary because NOT IN is planned
+/// differently from a negated IN. `None` if NOT, AND, OR and parentheses lead to no such subquery.
 fn negated(condition: &ast::Expr) -> Option<ast::Expr> {
     let not = |expr: &ast::Expr| ast::Expr::UnaryOp {
         op: UnaryOperator::Not,
