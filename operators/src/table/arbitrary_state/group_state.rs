@@ -85,7 +85,7 @@ impl<S: Kept> GroupState<'_, S> {
         self.access.update(state)
     }
 
-    /// Removes the state of the key. The time-out stays set.
+    /// Removes the state of the key. A time-out that was set in this call stays set.
     pub fn remove(&mut self) {
         self.access.clear();
     }
@@ -108,8 +108,8 @@ impl<S: Kept> GroupState<'_, S> {
 
     /// Makes the key time out when the processing time has advanced by `duration`. A duration below
     /// one millisecond is an error, and so is the call if keys do not time out by processing time.
-    /// Each call of the user's function clears the time-out, so the
-    /// function must set the time-out again to keep one.
+    /// Each call of the user's function clears the time-out, so the function must set the time-out
+    /// again to keep one.
     pub fn set_timeout_duration(&mut self, duration: Duration) -> Result<(), EngineError> {
         if self.kind != GroupStateTimeout::ProcessingTimeTimeout {
             return Err(invalid(
@@ -132,9 +132,9 @@ impl<S: Kept> GroupState<'_, S> {
     }
 
     /// Makes the key time out when the watermark has passed `timestamp_ms`, in milliseconds since
-    /// 1970. A time before the watermark or before 1970 is an error, and so is the call if keys do
-    /// not time out by event time. Each call of the user's function clears the time-out, so the
-    /// function must set the time-out again to keep one.
+    /// 1970. A time that is before the watermark or not positive is an error, and so is the call if
+    /// keys do not time out by event time. Each call of the user's function clears the time-out, so
+    /// the function must set the time-out again to keep one.
     pub fn set_timeout_timestamp(&mut self, timestamp_ms: i64) -> Result<(), EngineError> {
         if self.kind != GroupStateTimeout::EventTimeTimeout {
             return Err(invalid(

@@ -90,8 +90,8 @@ impl StateMethod {
 
 type Build = dyn Fn(InstanceParts, BoxChain) -> BoxChain + Send + Sync;
 
-/// The initial state: rows whose values keys have before the query's first rows arrive. Not read
-/// when the query is restarted from a checkpoint.
+/// The initial state: rows from which the processor sets the state of their keys, before the first
+/// rows of the input. They are not read in a run that continues from a committed epoch.
 #[derive(Clone)]
 pub(crate) struct InitialState {
     /// The types of the columns: those of the keys first, then those of the row.

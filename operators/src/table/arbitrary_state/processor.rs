@@ -413,7 +413,7 @@ impl StatefulProcessorHandle<'_, '_> {
         self.cx.map(state)
     }
 
-    /// Sets the value of an entry in the key's map.
+    /// Sets the value of an entry in the key's map. A NULL key or value is an error.
     pub fn update_map<K, V>(
         &mut self,
         state: MapState<K, V>,

@@ -52,8 +52,8 @@ pub struct Decoder {
 }
 
 impl Decoder {
-    /// Compares the writer's schema with the reader's. The error names the first type that cannot
-    /// be read.
+    /// Compares the writer's schema with the reader's. Fails if the reader can read no data of the
+    /// writer.
     pub fn new(writer: &Arc<Schema>, reader: &Arc<Schema>) -> Result<Self, SchemaError> {
         let physical = sql_type(reader)?.data_type.physical();
         let step = Compiler { steps_left: STEPS_MAX }.step(writer, reader)?;
@@ -695,7 +695,8 @@ fn is_same_type(writer: &Schema, reader: &Schema) -> bool {
     }
 }
 
-/// Whether Avro's type promotion converts values of the writer's type to the reader's.
+/// Whether Avro's type promotion converts values of the writer's type to the reader's, or both are
+/// records, also of different names.
 fn is_convertible(writer: &Schema, reader: &Schema) -> bool {
     matches!(
         (&writer.kind, &reader.kind),

@@ -175,7 +175,7 @@ impl Schema {
         }
     }
 
-    /// Parses the JSON form. The error states the problem and the type that has it.
+    /// Parses the JSON form. The error states the problem.
     pub fn parse(text: &str) -> Result<Arc<Self>, SchemaError> {
         let json: Json = match serde_json::from_str(text) {
             Ok(json) => json,
@@ -448,7 +448,7 @@ fn texts(json: Option<&Json>) -> Vec<String> {
 }
 
 /// Reads the logical type of a schema's object. A logical type that does not fit the Avro type is
-/// ignored, as the specification requires. A decimal of more than 38 digits is an error, because no
+/// ignored, as the specification requires. A decimal of 39 to 65535 digits is an error, because no
 /// SQL type holds it.
 fn logical_type(object: &Map<String, Json>, kind: &Kind) -> Result<Option<Logical>, SchemaError> {
     let Some(word) = object.get("logicalType").and_then(Json::as_str) else { return Ok(None) };

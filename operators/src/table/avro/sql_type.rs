@@ -17,9 +17,10 @@ pub struct Nullable {
 pub enum UnionShape {
     /// All branches are `null`: the type NULL.
     Null,
-    /// One type beside `null`, or two numeric types with a common type: a value of that type.
+    /// One type beside `null`, or two of which one is wider (`int` and `long`, `float` and
+    /// `double`): a value of the only or the wider type.
     Plain,
-    /// Several types: a struct with a field per branch, of which one is not NULL.
+    /// Any other types: a struct with a field per branch, of which one is not NULL.
     Members,
 }
 

@@ -1,7 +1,7 @@
 //! Parses the durations in options and triggers.
 
 /// Parses a duration such as `5 seconds`, `500ms` or `1 minute` to nanoseconds; `None` if it is
-/// malformed.
+/// malformed or too long.
 pub fn duration_ns(text: &str) -> Option<u64> {
     let text = text.trim();
     let cut = text.find(|c: char| !c.is_ascii_digit())?;

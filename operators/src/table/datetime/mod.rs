@@ -2,7 +2,8 @@
 //!
 //! As in Spark, dates are days and timestamps are microseconds since 1970-01-01 (UTC), in the
 //! proleptic Gregorian calendar. A local time that a zone skips is moved forward by the length of
-//! the gap. For a local time that occurs twice, the earlier instant is used.
+//! the gap. For a local time that occurs twice, the earlier instant is used, unless a function says
+//! otherwise.
 
 pub mod calendar;
 mod duration;

@@ -136,10 +136,10 @@ pub fn parse_date(value: &str) -> Option<i64> {
     i32::try_from(date.days()).ok().filter(|_| whole).map(i64::from)
 }
 
-/// Parses `date[ |T]h[:m[:s[.fraction]]][ zone]` to microseconds since 1970. A date without a time
+/// Parses `date[ |T]h[:m[:s[.fraction][ zone]]]` to microseconds since 1970. A date without a time
 /// is its midnight. A time without a date is a time of the current day. A time without a zone is in
-/// `zone`. If `zone` is `None` (TIMESTAMP_NTZ), a zone in the text has no effect, and a time
-/// without a date is invalid.
+/// `zone`. If `zone` is `None` (TIMESTAMP_NTZ), a zone in the text must be valid but has no effect,
+/// and a time without a date is invalid.
 pub fn parse_timestamp(value: &str, zone: Option<Tz>) -> Option<i64> {
     let (days, micros, written) = match plain_timestamp(value) {
         Some((days, micros)) => (Some(days), micros, ""),

@@ -254,8 +254,9 @@ fn within_tables(utc_us: i64) -> i64 {
     utc_us - (here - same.unwrap_or(here)) * DAY_US
 }
 
-/// Parses the offset in a zone ID, in seconds: `+h`, `+hh`, `+h:mm`, `+hh:m`, `+hhmm`,
-/// `+hh:mm:ss` or `+hhmmss`.
+/// Parses the offset in a zone ID, in seconds. After the sign it has one of the forms `h`, `hh`,
+/// `hhmm`, `hhmmss`, `h:m` and `h:mm:ss`, where `h` and, without seconds, `m` may have one or two
+/// digits.
 fn parse_id_offset(text: &str) -> Option<i32> {
     let sign = if text.starts_with('-') { -1 } else { 1 };
     let digits = text.get(1..)?;

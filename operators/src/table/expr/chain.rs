@@ -68,7 +68,8 @@ pub struct Chain {
     place: Place,
 }
 
-/// The operator of a binary call; `None` for any other expression.
+/// The operator, if the expression is a call of one of [`OPERATORS`] with two operands and without
+/// DISTINCT and FILTER; otherwise `None`.
 fn operator_of(expr: &Expr) -> Option<&'static str> {
     let Expr::Call { name, args, distinct: false, filter: None, .. } = expr else { return None };
     let known = OPERATORS.iter().find(|known| **known == name.as_str());

@@ -144,7 +144,7 @@ pub struct Semantics {
     /// The session time zone.
     pub zone: Tz,
     /// ANSI mode: overflow, division by zero and invalid casts are errors. Without ANSI mode they
-    /// give NULL, and integers wrap around.
+    /// give NULL, except that integers wrap around.
     pub ansi: bool,
     /// Whether a decimal type that needs more than 38 digits reduces its scale.
     pub precision_loss: bool,
@@ -233,7 +233,7 @@ pub fn bytes_fn(f: impl for<'a> Fn(Cx<'a>) -> Eval<&'a [u8]> + Send + 'static) -
 macro_rules! unwrap {
     ($($name:ident $variant:ident $ty:ty;)*) => {
         impl Compiled {
-            $(/// The closure, of the kind that resolution has made sure of.
+            $(/// Returns the closure. Resolution ensures that it is of this kind.
             pub fn $name(self) -> $ty {
                 match self {
                     Self::$variant(f) => f,
@@ -355,8 +355,8 @@ fn compile_tried(tried: &Resolved, width: usize, semantics: Semantics) -> Compil
 }
 
 /// Compiles the comparison of a column with a constant, the most common condition, to a single
-/// closure instead of three nested ones. `None` for other calls, for a constant on the left, and for
-/// types other than integers, times and strings.
+/// closure instead of three nested ones. `None` for other calls, for a constant on the left, and
+/// for types other than STRING and those that are represented as `i64`.
 fn compare_with_constant(name: &str, args: &[Resolved], width: usize) -> Option<Compiled> {
     let [Resolved { node: Node::Column(index, _), data_type, .. }, constant] = args else {
         return None;

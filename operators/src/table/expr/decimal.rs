@@ -244,8 +244,9 @@ pub fn negated(value: i128) -> i128 {
     if value < 0 { rounded } else { -rounded }
 }
 
-/// The precision and scale of an operation's result, by Spark's rules. If more than 38 digits are
-/// needed, the scale is reduced, but not below six decimal places.
+/// The precision and scale of an operation's result, by Spark's rules. With `precision_loss`, the
+/// scale is reduced if more than 38 digits are needed, but at least six decimal places are kept if
+/// there are as many. Without it, precision and scale are limited to 38.
 pub fn result_type(
     name: &str,
     (p1, s1): (u8, u8),

@@ -20,7 +20,7 @@ pub(super) fn level<T>(recursion: impl FnOnce() -> T) -> T {
 }
 
 /// Rejects expressions that are nested more than [`MAX_NESTING`] levels deep. A chain of operators
-/// such as `a + b + c` is one level.
+/// such as `a + b + c` takes few levels, however long it is.
 pub fn check<'e>(exprs: impl IntoIterator<Item = &'e Expr>) -> PlanResult<()> {
     let mut open: Vec<(&Expr, usize)> = exprs.into_iter().map(|expr| (expr, 1)).collect();
     while let Some((expr, level)) = open.pop() {

@@ -43,7 +43,7 @@ pub enum Expr {
     Literal(Value, DataType),
     /// A function or operator.
     Call {
-        /// The name in lower case.
+        /// The name of the function; its case does not matter.
         name: String,
         /// Arguments.
         args: Vec<Expr>,
@@ -331,7 +331,8 @@ impl Expr {
         Expr::Field(Box::new(self), name.to_string())
     }
 
-    /// Restricts an aggregate function to the rows for which `condition` is true.
+    /// Restricts an aggregate function to the rows for which `condition` is true. It has no effect
+    /// on any expression other than a call of a built-in function.
     pub fn filter(mut self, condition: Expr) -> Expr {
         if let Expr::Call { filter, .. } = &mut self {
             *filter = Some(Box::new(condition));
@@ -339,7 +340,9 @@ impl Expr {
         self
     }
 
-    /// Makes an aggregate function process each distinct value once. A streaming query is rejected.
+    /// Makes an aggregate function process each distinct value once. It has no effect on any
+    /// expression other than a call of a built-in function. A streaming query is rejected, unless
+    /// duplicates do not change the result.
     pub fn distinct(mut self) -> Expr {
         if let Expr::Call { distinct, .. } = &mut self {
             *distinct = true;
@@ -443,7 +446,8 @@ impl Expr {
         }
     }
 
-    /// The name that Spark gives to an unnamed expression in a SELECT list.
+    /// The name of the expression's column in a SELECT list: its alias, or the name that Spark
+    /// gives to an expression without one.
     pub fn output_name(&self) -> String {
         match self {
             Self::Alias(_, name) => name.clone(),

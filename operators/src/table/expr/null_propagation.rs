@@ -105,7 +105,8 @@ pub fn is_strict(name: &str) -> bool {
     STRICT.contains(&name)
 }
 
-/// Replaces every operation on a constant NULL by NULL.
+/// Replaces casts of a constant NULL, and operations that are NULL because an operand is a constant
+/// NULL, by NULL.
 pub fn propagate(expr: Resolved) -> Resolved {
     let expr = expr.map_children(&mut propagate);
     if let Node::Chain(parts) = expr.node {

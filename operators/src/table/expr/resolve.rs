@@ -28,7 +28,7 @@ pub struct ScopeColumn {
     /// The role of the column in event time, such as the event-time column or a window.
     pub tag: Tag,
     /// Whether the column is omitted from an unqualified `*` and found only by a qualified name,
-    /// such as the key of a USING join.
+    /// such as a replaced key column of a USING join.
     pub hidden: bool,
 }
 
@@ -229,7 +229,7 @@ pub fn resolve(expr: &Expr, scope: &Scope) -> PlanResult<Resolved> {
 }
 
 /// Resolves an expression. `hook` is called for the expression and for each of its subexpressions
-/// before the default resolution.
+/// before the default resolution, but not for lambda variables.
 pub fn resolve_with(expr: &Expr, scope: &Scope, hook: &mut Hook<'_>) -> PlanResult<Resolved> {
     let place = expr.place();
     resolve_parts(expr, scope, hook).map_err(|error| error.at(place))

@@ -169,7 +169,7 @@ pub const LATER: [&str; 10] = [
 ];
 
 impl AggregateFunction {
-    /// The function with a name in lower case; `None` if there is no such function.
+    /// The function with a name, in any case; `None` if there is no such function.
     pub fn of(name: &str) -> Option<Self> {
         let found = NAMES.iter().find(|entry| entry.name.eq_ignore_ascii_case(name));
         found.map(|entry| entry.function)
@@ -253,7 +253,7 @@ pub(super) fn constant(arg: &Resolved) -> Option<f64> {
     }
 }
 
-/// The constant percentages of `percentile_approx`; `None` if the argument is not constant.
+/// The fractions of `percentile_approx`; `None` if one is not a constant from 0 to 1.
 pub fn fractions(arg: &Resolved) -> Option<Vec<f64>> {
     let found = match &arg.node {
         Node::Call("array", args) => args.iter().map(constant).collect::<Option<Vec<_>>>()?,
@@ -262,8 +262,7 @@ pub fn fractions(arg: &Resolved) -> Option<Vec<f64>> {
     found.iter().all(|fraction| (0.0..=1.0).contains(fraction)).then_some(found)
 }
 
-/// Resolves a call. `written` is the whole call as the user wrote it; it gives the name and the
-/// position.
+/// Resolves a call. `written` is the whole call as the user wrote it.
 pub fn resolve_call(
     function: AggregateFunction,
     written: &Expr,

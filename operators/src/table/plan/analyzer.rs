@@ -23,7 +23,7 @@ pub enum OutputMode {
     /// Only rows that can never change, each exactly once.
     #[default]
     Append,
-    /// Only rows that changed in the epoch.
+    /// Only rows that are new or changed.
     Update,
     /// The whole result table.
     Complete,
@@ -61,8 +61,8 @@ pub fn filter(input: Plan, written: &Expr) -> PlanResult<Plan> {
     Ok(Plan::Filter(Box::new(input), condition))
 }
 
-/// Resolves the condition of a `WHERE`. Aggregates in it, unknown columns, and a type other than
-/// BOOLEAN are errors.
+/// Resolves the condition of a `WHERE`. Fails for an aggregate in it, an unknown column, or a type
+/// other than BOOLEAN.
 pub fn condition(condition: &Expr, scope: &Scope) -> PlanResult<Resolved> {
     if has_aggregate(condition) {
         return Err(PlanError::new(
@@ -95,7 +95,8 @@ pub fn boolean(resolved: Resolved, expr: &Expr, what: &str) -> PlanResult<Resolv
     .at(expr.place()))
 }
 
-/// Adds the file metadata column to the input if one of the expressions reads it.
+/// Adds the file metadata column to the input if one of the expressions names it and the input
+/// reads files.
 pub(in crate::table) fn with_metadata_for(input: Plan, exprs: &[Expr]) -> Plan {
     fn wants(expr: &Expr) -> bool {
         match expr {
@@ -199,8 +200,8 @@ fn with_lateral_aliases(
     resolve_with(expr, scope, &mut hook)
 }
 
-/// Builds a generator, whose columns follow those of its input. If `outer`, an empty array or map
-/// gives a row with NULLs. Fails for wrong arguments or a wrong number of `aliases`.
+/// Builds a generator, whose columns follow those of its input. If `outer`, an array or map that is
+/// empty or NULL gives a row with NULLs. Fails for wrong arguments or a wrong number of `aliases`.
 pub fn generate(input: Plan, call: &Expr, outer: bool, aliases: &[String]) -> PlanResult<Plan> {
     let generator = Generator::new(call, &input.scope(), outer, aliases)?;
     Ok(Plan::Generate(Box::new(input), generator))
@@ -223,7 +224,7 @@ pub(in crate::table) fn unaliased(expr: &Expr) -> &Expr {
     }
 }
 
-/// Whether an expression contains an aggregate function.
+/// Whether an expression contains an aggregate function, `grouping` or `grouping_id`.
 pub fn has_aggregate(expr: &Expr) -> bool {
     match expr {
         Expr::Call { name, args, .. } => {
@@ -423,7 +424,7 @@ pub fn refuse_unordered(key: &Resolved) -> PlanResult<()> {
 }
 
 /// The index of the output column to which an ordinal in ORDER BY refers; `None` if the key is not
-/// an ordinal. Fails if the ordinal is out of range.
+/// an ordinal, or if the settings disable ordinals. Fails if the ordinal is out of range.
 pub fn order_position(expr: &Expr, width: usize) -> Option<PlanResult<usize>> {
     let Expr::Literal(Value::Long(position), DataType::Int) = expr else { return None };
     if !Rules::current().naming.order_by_ordinal {
@@ -439,8 +440,9 @@ pub fn order_position(expr: &Expr, width: usize) -> Option<PlanResult<usize>> {
     }))
 }
 
-/// Builds an `ORDER BY` over the output columns. A constant integer is the number of a column. Fails
-/// if it is out of range, or if a key cannot be ordered. `nulls_first` is Spark's default if `None`.
+/// Builds an `ORDER BY` over the output columns. A constant INT is the number of a column, unless
+/// the settings disable that. Fails if it is out of range, or if a key cannot be ordered.
+/// `nulls_first` is Spark's default if `None`.
 pub fn sort(input: Plan, keys: &[(Expr, bool, Option<bool>)]) -> PlanResult<Plan> {
     let scope = input.scope();
     let keys = keys.iter().map(|(expr, descending, nulls_first)| {
@@ -530,7 +532,8 @@ fn all_aggregates(plan: &Plan, holds: &Holds<'_>) -> bool {
     own && plan.inputs().into_iter().all(|input| all_aggregates(input, holds))
 }
 
-/// Fails if the accumulators of a session window cannot be merged, because sessions may merge.
+/// Fails for a user-defined function over a session window: sessions may merge, but the
+/// accumulators of such a function cannot be merged.
 fn check_sessions(plan: &Plan) -> PlanResult<()> {
     if let Plan::Aggregate(input, keys, calls) = plan
         && session_key(input, keys).is_some()
@@ -556,7 +559,8 @@ fn check_deduplication(plan: &Plan) -> PlanResult<()> {
     plan.inputs().into_iter().try_for_each(check_deduplication)
 }
 
-/// Fails if a stateful operator has several event times, or one whose watermark is declared twice.
+/// Fails if an aggregation or deduplication has several event times, or one whose watermark is
+/// declared twice.
 fn check_event_times(plan: &Plan) -> PlanResult<()> {
     let mut times: Vec<String> = match plan {
         Plan::Aggregate(input, keys, _) => {
@@ -624,7 +628,8 @@ fn aggregates_over_aggregates(plan: &Plan) -> bool {
     }
 }
 
-/// Fails if a sort or limit is used where the result table is not complete.
+/// Fails for a sort, unless it sorts an aggregation in complete mode, for a limit in update mode,
+/// and for OFFSET on a stream.
 fn check_order(plan: &Plan, mode: OutputMode) -> PlanResult<()> {
     let whole_table = mode == OutputMode::Complete && plan.has_aggregate();
     match plan {

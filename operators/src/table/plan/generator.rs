@@ -33,7 +33,7 @@ pub struct Generator {
     pub outer: bool,
     /// The names of the new columns.
     pub names: Vec<String>,
-    /// The name of the function as the user wrote it.
+    /// The name of the function in lower case.
     pub name: String,
 }
 

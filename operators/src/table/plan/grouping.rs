@@ -33,7 +33,7 @@ pub struct Grouping {
     /// Whether the only grouping set is empty. Then all rows are one group, which exists even
     /// without rows.
     is_total: bool,
-    /// The window call that is a key; `None` if no key is a window.
+    /// The window call in the keys or the SELECT list; `None` if there is none.
     window: Option<Window>,
 }
 
@@ -629,8 +629,8 @@ fn same(a: &Resolved, b: &Resolved) -> bool {
 }
 
 /// Sorts the operands of commutative operators, and turns `>` and `>=` around, so that such
-/// equivalent expressions become equal. Only for comparisons, because the result may compute in
-/// another order.
+/// equivalent expressions become equal. The result is only for comparing expressions, because it
+/// may compute in another order.
 fn in_order(expr: Resolved) -> Resolved {
     fn operands(expr: Resolved, name: &str, out: &mut Vec<Resolved>) {
         match expr.node {

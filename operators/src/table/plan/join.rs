@@ -177,8 +177,7 @@ pub fn qualified(plan: Plan, scope: &Scope) -> Plan {
     Plan::Qualified(Box::new(plan), names.collect())
 }
 
-/// Removes hidden columns, which only a qualified name can refer to. An alias and the end of a
-/// query hide them completely.
+/// Removes hidden columns, which only a qualified name can refer to.
 pub fn shown(plan: Plan) -> Plan {
     let scope = plan.scope();
     if scope.columns.iter().all(|column| !column.hidden) {
@@ -223,8 +222,8 @@ fn using_column(scope: &Scope, name: &str, side: &str) -> PlanResult<usize> {
     }
 }
 
-/// Builds a USING join. The joined columns come first and appear only once. The same columns of the
-/// other side become hidden columns at the end.
+/// Builds a USING join. The joined columns come first and appear only once. The columns of both
+/// sides that they replace become hidden columns at the end.
 pub fn join_using(
     left: Plan,
     right: Plan,

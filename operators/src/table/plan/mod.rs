@@ -1,6 +1,5 @@
 //! The logical plan. SQL and the DataFrame API build it, `explain` prints it, and lowering
-//! translates it to stages. It contains names, types and expressions, but no closures and no
-//! connections.
+//! translates it to stages.
 
 pub mod aggregate_function;
 mod aggregate_types;
@@ -72,7 +71,7 @@ pub struct Scan {
 
 impl Scan {
     /// The number of partitions, each of which has its own tasklet. The option `numPartitions` sets
-    /// it; the source has validated the option. 1 for a table, and for `rate-micro-batch`.
+    /// it. 1 without the option, for a table, and for `rate-micro-batch`.
     pub fn partitions(&self) -> usize {
         let named = |(key, _): &&(String, String)| key.eq_ignore_ascii_case("numPartitions");
         let splits = self.streaming && self.format != "rate-micro-batch";
@@ -224,8 +223,8 @@ impl Join {
 pub struct Qualifier {
     /// The relation that the column belongs to; `None` if it has no name.
     pub relation: Option<String>,
-    /// Whether the column is left out of `*` and found only by a qualified name. This applies to
-    /// the one of two equal columns of a USING join that is not the joined column.
+    /// Whether the column is left out of `*` and found only by a qualified name. A USING join hides
+    /// columns in this way.
     pub hidden: bool,
 }
 
@@ -345,7 +344,7 @@ impl Plan {
         }
     }
 
-    /// The number of operators, expressions and constant rows.
+    /// A measure of the plan's size: operators, columns and, with less weight, constant rows.
     pub fn size(&self) -> usize {
         let own = match self {
             Self::Scan(scan) => scan.schema.fields.len(),
@@ -491,14 +490,14 @@ impl Plan {
         }
     }
 
-    /// Makes every source a stream, except the tables with which joins look up rows.
+    /// Makes every source a stream, except those in the right inputs of joins.
     pub fn into_stream(self) -> Plan {
         let always = |made: Result<Plan, std::convert::Infallible>| match made {
             Ok(plan) => plan,
         };
         match self {
             Self::Scan(scan) => Self::Scan(Scan { streaming: true, ..scan }),
-            // Only the left input becomes a stream; the right one is the table of a lookup.
+            // The right input stays as it is: a stream is joined with a table.
             Self::Join(mut join) => {
                 join.left = join.left.into_stream();
                 Self::Join(join)

@@ -1,6 +1,6 @@
 //! The optimiser rewrites a plan to a cheaper plan with the same result. Relation names are
-//! dropped. A projection is merged into the operator above it, unless an expression would be
-//! computed twice.
+//! dropped. A projection is merged into a projection or an aggregation above it, unless an
+//! expression would be computed twice.
 
 use crate::table::expr::functions::is_deterministic;
 use crate::table::expr::null_propagation::propagate;
@@ -158,7 +158,8 @@ fn aggregated(input: Box<Plan>, keys: Vec<(Resolved, String)>, calls: Vec<Aggreg
     Plan::Aggregate(input, keys, calls.collect())
 }
 
-/// Builds a projection. Operations on a constant NULL in its expressions are replaced by NULL.
+/// Builds a projection. Operations on a constant NULL in its expressions are replaced by NULL,
+/// except over constant rows.
 fn projected(input: Box<Plan>, mut exprs: Vec<(Resolved, String)>) -> Plan {
     if !is_written_out(&input) {
         exprs = exprs.into_iter().map(|(expr, name)| (propagate(expr), name)).collect();
@@ -222,8 +223,7 @@ fn over_left(condition: Resolved, left: &[(Resolved, String)], width: usize) -> 
     }
 }
 
-/// Pushes a filter towards the source. So no expressions are computed for dropped rows, and columns
-/// that only those expressions need are not read.
+/// Pushes a filter towards the source, as far as this is possible.
 pub(in crate::table) fn filtered(input: Plan, condition: &Resolved) -> Plan {
     match input {
         // The condition must be deterministic, and so must all expressions of the projection.

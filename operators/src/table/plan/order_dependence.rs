@@ -1,5 +1,5 @@
 //! Whether a result depends on the order of input rows. It does with functions such as `first`, and
-//! with operators that select the first row of a key.
+//! with operators that select the first rows, for example.
 
 use crate::table::plan::Plan;
 use crate::table::plan::aggregate_function::AggregateCall;
@@ -41,7 +41,7 @@ impl OrderDependence {
     }
 }
 
-/// Whether a plan merges rows of several inputs or of several instances of an operator.
+/// Whether a plan has an aggregation or a union, which merge rows of several instances or inputs.
 fn mixes(plan: &Plan) -> bool {
     let here = matches!(plan, Plan::Aggregate(..) | Plan::Union(..));
     here || plan.inputs().into_iter().any(mixes)

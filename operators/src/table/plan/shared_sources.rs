@@ -17,8 +17,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 pub struct SourceId(u64);
 
 impl SourceId {
-    /// Creates an ID that is unique within this process. Tables in memory use the default ID
-    /// instead.
+    /// Creates an ID that is unique within this process, and differs from the default ID.
     pub fn new() -> Self {
         static NEXT: AtomicU64 = AtomicU64::new(1);
         // ORDERING: relaxed, because only the uniqueness of the numbers matters.

@@ -534,7 +534,8 @@ fn where_there(input: Plan, time: &Resolved) -> PlanResult<Plan> {
     Ok(Plan::Filter(Box::new(input), there))
 }
 
-/// Adds a column after those of the input, optionally with a qualifier.
+/// Adds a column after those of `scope`, optionally with a qualifier. Any further columns of the
+/// input are dropped.
 pub fn with_column(
     input: Plan,
     scope: &Scope,

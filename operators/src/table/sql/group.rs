@@ -134,7 +134,7 @@ impl Keys<'_> {
     }
 }
 
-/// Whether two keys are equal. Their positions in the text are ignored.
+/// Whether two keys are equal. For column names, the position in the text is ignored.
 fn same(a: &Expr, b: &Expr) -> bool {
     match (a, b) {
         (Expr::Column { parts: a, .. }, Expr::Column { parts: b, .. }) => a == b,

@@ -1,8 +1,8 @@
-//! Rewrites tokens before parsing, where the parser does not support Spark's syntax: intervals,
-//! numbers with a type suffix, quantified LIKE, and names of struct fields.
+//! Rewrites tokens before parsing, where the parser does not support Spark's syntax, for example
+//! intervals, numbers with a type suffix, quantified LIKE, and names of struct fields.
 //!
 //! A statement may have a million tokens. One pass determines which rewrites are needed ([`Uses`]),
-//! and only those are applied. Tokens are moved, not copied.
+//! and only those are applied.
 
 use super::{REWRITTEN, dialect, is_word, place, syntax, word};
 use crate::table::error::PlanResult;
@@ -11,7 +11,7 @@ use sqlparser::tokenizer::{Token, TokenWithSpan};
 /// The units of intervals.
 const UNITS: [&str; 9] =
     ["YEAR", "MONTH", "WEEK", "DAY", "HOUR", "MINUTE", "SECOND", "MILLISECOND", "MICROSECOND"];
-/// The keywords that [`with_literals`] rewrites.
+/// Keywords of syntax that [`with_literals`] may rewrite.
 const OF_LITERALS: [&str; 8] =
     ["INTERVAL", "LIKE", "ILIKE", "RLIKE", "REGEXP", "TIMESTAMP_LTZ", "EXISTS", "STRUCT"];
 
@@ -70,8 +70,8 @@ fn is_unit(token: &Token) -> bool {
     UNITS.iter().any(|unit| unit.eq_ignore_ascii_case(one))
 }
 
-/// Splits or joins operators that the tokenizer splits differently from Spark: `>>>`, `!<`, `!>`,
-/// and two consecutive signs.
+/// Splits or joins operators that the tokenizer splits differently from Spark: `>>>`, `!<`, `!>`
+/// and `!!`.
 fn with_operators(tokens: Vec<TokenWithSpan>) -> Vec<TokenWithSpan> {
     let mut out: Vec<TokenWithSpan> = Vec::with_capacity(tokens.len());
     for token in tokens {
@@ -260,8 +260,8 @@ pub(super) fn check_except(tokens: &[TokenWithSpan]) -> PlanResult<()> {
     Ok(())
 }
 
-/// Rewrites intervals to calls, and numbers with a suffix (`2Y`, `1.5F`) to casts, because the
-/// parser supports only some of them.
+/// Rewrites intervals and quantified LIKE to calls, joins a number and its type suffix (`2Y`,
+/// `1.5F`) to one token, and rewrites a few other forms that the parser does not support.
 fn with_literals(mut tokens: Vec<TokenWithSpan>) -> Vec<TokenWithSpan> {
     let mut out: Vec<TokenWithSpan> = Vec::with_capacity(tokens.len());
     let mut i = 0;

@@ -1,6 +1,6 @@
 //! Plans subqueries in expressions. A scalar subquery that does not depend on the outer row becomes
-//! a constant of the query. Every other subquery becomes a join; for EXISTS and IN, the join adds a
-//! column with the result.
+//! a constant of the query. Most other subqueries become joins. For EXISTS and IN this is a semi or
+//! anti join, or a join that adds a column with the result.
 
 use super::expr::{Subqueries, at, convert_with, plain_args};
 use super::order::order_by;
@@ -35,14 +35,14 @@ struct Inner {
     condition: Option<Resolved>,
     /// The index of the first column of `plan` that the subquery selects.
     selected: usize,
-    /// OFFSET and LIMIT of the subquery. They apply to the rows that match an outer row.
+    /// OFFSET and LIMIT of a correlated subquery. They apply to the rows that match an outer row.
     match_range: Option<(u64, u64)>,
 }
 
 /// The maximum number of conditions of a WHERE for which each condition gets its own filter.
 const MAX_FILTERS: usize = 64;
 
-/// Converts the expressions of a query. Each subquery in them is joined to the query's plan.
+/// Converts the expressions of a query, and joins subqueries in them to the query's plan.
 pub(super) struct Joining<'c> {
     catalog: &'c dyn Catalog,
     plan: RefCell<Option<Plan>>,
@@ -88,7 +88,8 @@ fn is_unresolved(error: &PlanError) -> bool {
     error.condition.starts_with("UNRESOLVED_COLUMN")
 }
 
-/// A hook that converts only constant subqueries, for expressions whose plan cannot be joined.
+/// A hook for expressions to whose plan nothing can be joined: it converts scalar subqueries that
+/// do not depend on the outer row, and calls of user-defined functions.
 pub(super) fn constants(
     catalog: &dyn Catalog,
 ) -> impl Fn(&ast::Expr) -> PlanResult<Option<Expr>> + '_ {
@@ -219,7 +220,7 @@ impl<'c> Joining<'c> {
         Expr::Column { parts: vec![qualifier.to_string(), name], place: here }
     }
 
-    /// Converts an expression and joins its subqueries.
+    /// Converts an expression and joins its subqueries to the plan.
     pub fn convert(&self, expr: &ast::Expr) -> PlanResult<Expr> {
         convert_with(expr, &|part| self.subquery(part))
     }
@@ -273,7 +274,7 @@ impl<'c> Joining<'c> {
     }
 
     /// Filters by a condition that consists only of a subquery, by a semi or anti join that adds no
-    /// column. Returns false if the condition has another form.
+    /// column. Returns false if the condition cannot be planned like this, as for NOT IN.
     fn filter_by_subquery(&self, conjunct: &ast::Expr) -> PlanResult<bool> {
         let (conjunct, flipped) = match conjunct {
             ast::Expr::UnaryOp { op: UnaryOperator::Not | UnaryOperator::BangNot, expr } => {
@@ -403,8 +404,8 @@ impl<'c> Joining<'c> {
         Ok(negated_if(negated, self.column(at, &name, here)))
     }
 
-    /// Plans the rows that an EXISTS or IN subquery reads. If `selects`, the selected columns are
-    /// added.
+    /// Plans an EXISTS or IN subquery. If `selects`, its selected columns are those from
+    /// [`Inner::selected`] on.
     fn inner(&self, query: &Query, selects: bool) -> PlanResult<Inner> {
         let here = query::start(query);
         match query::plan(query, self.catalog) {
@@ -502,8 +503,9 @@ impl<'c> Joining<'c> {
         condition.map(|condition| (plan, condition)).ok_or(error)
     }
 
-    /// Plans a correlated scalar subquery such as `(SELECT max(x) FROM t WHERE t.k = outer.k)`. The
-    /// subquery is grouped by the compared columns, and a join looks up the group of an outer row.
+    /// Plans a correlated scalar subquery such as `(SELECT max(x) FROM t WHERE t.k = outer.k)`. A
+    /// subquery with an aggregate is grouped by the compared columns, and a join looks up the group
+    /// of an outer row. A subquery without one needs LIMIT 1 or 0.
     fn correlated_scalar(&self, query: &Query, error: PlanError) -> PlanResult<Expr> {
         let here = query::start(query);
         let select = plain_select(query).ok_or(error.clone())?;

@@ -2,7 +2,7 @@
 
 use super::{Direction, PatternError};
 
-/// A field of a date or time. The names are those of Java's `ChronoField`, where it has the field.
+/// A field of a date or time.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Field {
     Era,
@@ -45,8 +45,8 @@ pub(super) enum Sign {
 #[derive(Clone, Debug, PartialEq)]
 pub(super) enum Item {
     Text(String),
-    /// A number. In a run of adjacent numbers without separators, `following` is the number of
-    /// digits that belong to the numbers after this one.
+    /// A number. If it starts a run of adjacent numbers without separators, `following` is the
+    /// number of digits reserved for the fixed-width numbers after it.
     Number {
         field: Field,
         least: usize,
@@ -54,7 +54,8 @@ pub(super) enum Item {
         sign: Sign,
         following: usize,
     },
-    /// The last two digits of a year from 2000 to 2099. `following` is as for `Number`.
+    /// The last two digits of a year. They are parsed as a year from 2000 to 2099. `following` is
+    /// as for `Number`.
     TwoDigitYear {
         field: Field,
         following: usize,
@@ -101,7 +102,7 @@ pub(super) enum Need {
     Always,
 }
 
-/// Week-based letters, which Spark refuses: before Spark 3 they depended on the locale.
+/// Week-based letters, which Spark refuses.
 const WEEK_BASED: &str = "YWwuec";
 /// Letters of Java's `DateTimeFormatter` that Spark refuses in every pattern.
 const UNSUPPORTED: &str = "ABnNp";

@@ -1,6 +1,5 @@
-//! The rules of casts in ANSI mode: which casts are allowed, and the result for a value that does
-//! not fit the type. The result is an error, or NULL for `try_cast`. With ANSI mode off, a number
-//! is wrapped and any other value becomes NULL.
+//! Which casts are allowed, and the result for a value that does not fit the type: an error in ANSI
+//! mode, NULL for `try_cast`, and with ANSI mode off the result of [`OnError::Wrap`].
 
 use crate::table::expr::compile::{Eval, EvalError, failed};
 use crate::table::types::DataType;
@@ -57,7 +56,9 @@ pub enum OnError {
     Fail,
     /// NULL: `TRY_CAST`.
     Null,
-    /// With ANSI mode off: numbers keep the lower bits that fit, other values become NULL.
+    /// With ANSI mode off: a number that is cast to an integer type keeps the lower bits that fit,
+    /// or becomes the nearest limit if it is a floating-point number. Most other values become
+    /// NULL.
     Wrap,
 }
 

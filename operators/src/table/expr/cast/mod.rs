@@ -1,5 +1,4 @@
-//! Casts by ANSI rules: a value that does not fit the target type is an error, or NULL for
-//! `try_cast`.
+//! Casts. [`OnError`] selects the result for a value that does not fit the target type.
 
 pub mod ansi;
 mod from_text;
@@ -24,7 +23,8 @@ use super::compile::{Compiled, bytes_fn, decimal_fn, from_cells};
 use crate::table::datetime::Tz;
 use crate::table::types::{DataType, Physical};
 
-/// Compiles a cast of `inner` from one type to another. The types must pass [`is_allowed`].
+/// Compiles a cast of `inner` from one type to another. The types must pass [`is_allowed`] or
+/// [`is_allowed_without_ansi`].
 pub fn compile(
     inner: Compiled,
     from: &DataType,
@@ -63,7 +63,7 @@ pub fn compile(
     {
         return to_timestamp(inner, from, on_error);
     }
-    // In casts between intervals and numbers, an overflow is an error in every mode.
+    // In casts between intervals and numbers, an overflow is an error also with ANSI mode off.
     let number_of = |a: &DataType, b: &DataType| a.is_interval() && b.is_numeric();
     let on_error = match on_error {
         OnError::Wrap if number_of(from, to) || number_of(to, from) => OnError::Fail,

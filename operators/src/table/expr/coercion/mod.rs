@@ -1,10 +1,11 @@
 //! Spark's implicit type coercion: the common type of several types, and the type that an argument
 //! is cast to.
 //!
-//! As in Spark, each rule has two versions. In ANSI mode (`spark.sql.ansi.enabled`) a STRING is
-//! cast to the other type; in legacy mode the common type is mostly STRING. [`Rules::current`]
-//! tells which mode applies. The arguments of functions are described by [`Accepts`] and listed in
-//! [`signatures`]. Operands of operators have rules of their own, in [`operands`].
+//! As in Spark, many rules have two versions. In ANSI mode (`spark.sql.ansi.enabled`) a STRING is
+//! cast to the other type or a wider one; in legacy mode the common type is mostly STRING.
+//! [`Rules::current`] tells which mode applies. The arguments of functions are described by
+//! [`Accepts`] and listed in [`signatures`]. Operands of operators have rules of their own, in
+//! [`operands`].
 
 mod accepts;
 pub mod operands;
@@ -18,9 +19,10 @@ pub use accepts::Accepts;
 
 use DataType as T;
 
-/// The common type by the rules that both modes share, and of a DECIMAL and an integer if the
-/// DECIMAL holds every value of the integer's type; `None` if there is none. Strings are not cast.
-/// Not every conversion is exact: the common type of BIGINT and DOUBLE is DOUBLE.
+/// The common type of two types; `None` if there is none. Strings are not cast. Different DECIMAL
+/// types have no common type here. A DECIMAL and an integer have one if the DECIMAL holds every
+/// value of the integer's type. Not every conversion is exact: the common type of BIGINT and DOUBLE
+/// is DOUBLE.
 pub fn tightest(a: &DataType, b: &DataType) -> Option<DataType> {
     simple(a, b).or_else(|| match (a, b) {
         (T::Decimal(p, s), whole) | (whole, T::Decimal(p, s)) => {
@@ -31,8 +33,8 @@ pub fn tightest(a: &DataType, b: &DataType) -> Option<DataType> {
     })
 }
 
-/// The common type by the rules that both modes share. Decimals, strings and nested types are
-/// handled elsewhere.
+/// The common type of types that are equal, or of which none is a DECIMAL, a STRING or a nested
+/// type. Only that of FLOAT and an integer depends on the mode.
 fn simple(a: &DataType, b: &DataType) -> Option<DataType> {
     Some(match (a, b) {
         (a, b) if a == b => a.clone(),
@@ -67,8 +69,8 @@ fn is_binary_number(data_type: &DataType) -> bool {
     data_type.is_numeric() && !matches!(data_type, T::Decimal(..))
 }
 
-/// The common type of two numbers of which at least one is a DECIMAL. The result is a DECIMAL that
-/// holds both, or DOUBLE.
+/// The common type of two numbers of which at least one is a DECIMAL. The result is DOUBLE if the
+/// other is FLOAT or DOUBLE, otherwise a DECIMAL.
 fn of_decimals(a: &DataType, b: &DataType) -> Option<DataType> {
     let decimal = |t: &DataType| matches!(t, T::Decimal(..));
     match (a, b) {
@@ -145,7 +147,7 @@ pub fn with_equal_names(args: Vec<Resolved>) -> Vec<Resolved> {
     args.into_iter().map(one).collect()
 }
 
-/// Like [`widest`], but does not cast strings. Used by `greatest` and `least`.
+/// Like [`widest`], but does not cast strings.
 pub fn widest_without_text(a: &DataType, b: &DataType) -> Option<DataType> {
     tightest(a, b).or_else(|| of_decimals(a, b)).or_else(|| nested(a, b, widest_without_text))
 }
@@ -204,8 +206,8 @@ pub fn has_map(data_type: &DataType) -> bool {
     !data_type.is_orderable()
 }
 
-/// Whether two types contain intervals with different units. Functions that search for a value do
-/// not cast between such types.
+/// Whether two types contain intervals with different units. Functions on arrays and maps do not
+/// cast between such types.
 pub fn units_differ(a: &DataType, b: &DataType) -> bool {
     match (a, b) {
         (T::Array(a), T::Array(b)) => units_differ(a, b),

@@ -197,8 +197,8 @@ pub(super) static FUNCTIONS: &[Function] = &[
                 }
                 all.insert(at, a[2]);
             } else {
-                // Position -1 means after the last element. A position before the first element
-                // fills the gap with NULLs.
+                // By default, position -1 means after the last element. A position before the first
+                // element fills the gap with NULLs.
                 let legacy = usize::from(call.semantics.legacy_array_insert);
                 let from_end = at.unsigned_abs() as usize - 1 + legacy;
                 let lacking = from_end.saturating_sub(all.len());
@@ -496,7 +496,7 @@ pub(super) static FUNCTIONS: &[Function] = &[
     ),
 ];
 
-/// The maximum size of an array that a function builds, in bytes.
+/// The maximum size in bytes of an array that functions such as `array_repeat` and `flatten` build.
 const ARRAY_BYTES_MAX: usize = 1 << 30;
 
 /// Fails if an array would be too large. Its size is `bytes` plus 8 bytes for each of `count`

@@ -61,7 +61,8 @@ struct Reading {
     is_fail_fast: bool,
 }
 
-/// The option names of `from_avro`, as Spark spells them. Options for files have no effect.
+/// The option names of `from_avro`, as Spark spells them. `avroSchemaUrl` is refused; options for
+/// files have no effect.
 const OPTIONS: [&str; 9] = [
     "mode",
     "avroSchema",

@@ -159,8 +159,8 @@ fn order(args: Vec<Compiled>, exprs: &[Resolved], right: RightSide) -> OrderFn {
 
 fn compare(args: Vec<Compiled>, exprs: &[Resolved], test: fn(Ordering) -> bool) -> Compiled {
     let [a, b] = take(args);
-    // BIGINT, the most common type, has its own closure, which avoids the tuple that `order`
-    // returns.
+    // Values represented as `i64`, the most common ones, have their own closure, which avoids the
+    // tuple that `order` returns.
     match (a, b) {
         (Compiled::Long(a), Compiled::Long(b)) => bool_fn(move |cx| {
             let Some(x) = a(cx)? else { return Ok(None) };

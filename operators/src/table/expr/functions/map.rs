@@ -369,7 +369,7 @@ pub(super) fn duplicate_key<'a>(key: &str) -> Result<Cell<'a>, Box<EvalError>> {
 pub(super) enum Keys {
     /// -0.0 becomes 0.0.
     Normal,
-    /// Keys are not changed, as in Spark's functions that take an array of keys.
+    /// Keys are not changed, unless a duplicate key is dropped.
     AsGiven,
 }
 

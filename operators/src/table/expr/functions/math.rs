@@ -76,7 +76,7 @@ fn not_numeric(name: &str, data_type: &DataType) -> PlanError {
 
 /// Checks that both operands are numeric, and returns them with their common type.
 fn operands(name: &str, args: Vec<Resolved>) -> PlanResult<(Vec<Resolved>, DataType)> {
-    // After coercion both have one type, unless they are decimals of different precision.
+    // After coercion both have one type, unless one is a decimal.
     let (a, b) = (&args[0].data_type, &args[1].data_type);
     match common_type(a, b) {
         Some(common) if common.is_numeric() => Ok((args, common)),

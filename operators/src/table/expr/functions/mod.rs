@@ -114,8 +114,8 @@ pub fn all() -> impl Iterator<Item = &'static Function> {
     tables().into_iter().flatten()
 }
 
-/// Spark functions that are not supported yet. A call is reported as not supported, not as an
-/// unknown function.
+/// Functions of Spark that, if they are not registered, are reported as not supported instead of
+/// unknown.
 const LATER: [&str; 4] = ["from_xml", "map_zip_with", "parse_json", "schema_of_json"];
 
 fn find(name: &str) -> PlanResult<&'static Function> {

@@ -1,4 +1,4 @@
-//! Powers, logarithms, trigonometry, bit operations and number numbers_are_converted_between_bases.
+//! Powers, logarithms, trigonometry, bit operations, and the conversion of numbers between bases.
 
 use super::registry::{
     Function, Typed, any_nullable, cells, function, made, take, typed, typed_or_null,
@@ -344,7 +344,7 @@ struct Converted {
     overflows: bool,
 }
 
-/// Converts a number between numbers_are_converted_between_bases. The result is signed if `to` is negative, otherwise unsigned.
+/// Converts a number between bases. The result is signed if `to` is negative, otherwise unsigned.
 /// `None` for an invalid base or an empty text.
 fn converted(text: &str, from: i64, to: i64) -> Option<Converted> {
     let fits = |base: i64| (2..=36).contains(&base.abs());

@@ -2,7 +2,8 @@
 //! for US English.
 //!
 //! A pattern consists of a prefix, digits and a suffix. After a `;` it may have another prefix and
-//! suffix for negative numbers. Numbers are rounded half to even by their exact value.
+//! suffix for negative numbers. Numbers are rounded half to even by their exact value. With an
+//! exponent, an exact half of a whole double is rounded up.
 
 use crate::table::expr::cell::Cell;
 use crate::table::value::decimal_text;

@@ -37,8 +37,8 @@ pub fn tries_itself(name: &str, args: &[Resolved]) -> bool {
         })
 }
 
-/// Whether a function works on the raw bytes of a text. For all other functions, invalid UTF-8 is
-/// replaced before the call.
+/// Whether a function that is evaluated on cells works on the raw bytes of texts. For other such
+/// functions, invalid UTF-8 is replaced before the call.
 pub(super) fn keeps_bytes(name: &str) -> bool {
     matches!(
         name,
@@ -69,7 +69,7 @@ pub(super) fn keeps_bytes(name: &str) -> bool {
     )
 }
 
-/// Whether a function returns NULL if any of its arguments is NULL.
+/// Whether a function is known to return NULL if any of its arguments is NULL.
 pub fn is_null_of_null(name: &str) -> bool {
     // For these functions Spark still evaluates the other arguments, unless all of them are
     // constants.

@@ -269,7 +269,8 @@ pub(super) fn texts<'a>(parts: &[&str], arena: &'a Bump) -> Cell<'a> {
     Cell::Bytes(out.into_bump_slice())
 }
 
-/// Rejects a literal that is not a valid pattern, unless the text is a constant NULL.
+/// Rejects a literal that is not a valid pattern, unless the text is a constant NULL or the call is
+/// evaluated only for some rows.
 pub(super) fn checked(args: &[Resolved]) -> PlanResult<()> {
     if args[0].is_null_constant() {
         return Ok(());
@@ -316,7 +317,7 @@ pub(super) fn runaway(_: StepLimitExceeded) -> Box<EvalError> {
     error
 }
 
-/// Rejects a position that is not a positive constant.
+/// Rejects a position that is not constant, and a literal below 1.
 fn position(args: &[Resolved]) -> PlanResult<()> {
     if let Some(from) = args.get(3).filter(|from| !from.is_foldable()) {
         return Err(PlanError::new(

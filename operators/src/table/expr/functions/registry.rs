@@ -26,7 +26,7 @@ pub(super) type EvalCells =
 pub struct Call {
     /// The function's name.
     pub name: &'static str,
-    /// The resolved expressions of its arguments.
+    /// The resolved expressions of its arguments. Large ones are replaced by a placeholder.
     pub args: Vec<Resolved>,
     /// The result type.
     pub to: DataType,

@@ -1,7 +1,8 @@
 //! Rounding functions for all numeric types: `round`, `bround`, `floor` and `ceil`.
 //!
-//! As in Spark, rounding a float or double applies to its printed decimal digits, not to its exact
-//! binary value ([`round_double`]): 2.675 rounded to two digits is 2.68. The result is never -0.0.
+//! As in Spark, `round` and `bround` of a float or double apply to its printed decimal digits, not
+//! to its exact binary value ([`round_double`]): 2.675 rounded to two digits is 2.68. The result is
+//! never -0.0.
 
 use super::math::same;
 use super::registry::{Call, Function, Typed, any_nullable, called, expect};
@@ -72,7 +73,7 @@ fn to_whole(name: &str, mut args: Vec<Resolved>) -> PlanResult<Typed> {
             ));
         }
         args.push(scale);
-        // With a number of digits, `floor` and `ceil` convert a float or double to a decimal.
+        // With a number of digits, `floor` and `ceil` convert their argument to a decimal.
         if !matches!(args[0].data_type, DataType::Decimal(..)) {
             let to = match args[0].data_type {
                 ref t if t.is_integral() => args[0].data_type.as_decimal().unwrap_or((20, 0)),

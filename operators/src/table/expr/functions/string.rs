@@ -1,4 +1,5 @@
-//! String functions. Lengths and positions count characters, as in Spark.
+//! String functions. As in Spark, lengths and positions count characters of a STRING and bytes of a
+//! BINARY.
 
 use super::registry::{Function, MANY, Typed, any_nullable, expect, function, take};
 use crate::table::error::{PlanError, PlanResult};
@@ -207,7 +208,7 @@ fn concat_ws(name: &str, args: Vec<Resolved>) -> PlanResult<Typed> {
 
 fn pad(name: &str, args: Vec<Resolved>) -> PlanResult<Typed> {
     let nullable = any_nullable(&args);
-    // The result is BINARY only if both the text and the padding are BINARY.
+    // The result is BINARY only if the text and the padding, if there is one, are BINARY.
     let bytes = args.iter().step_by(2).all(|arg| arg.data_type == DataType::Binary);
     let to = if bytes { DataType::Binary } else { DataType::String };
     let types = [to.clone(), DataType::Int, to.clone()];

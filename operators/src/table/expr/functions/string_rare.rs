@@ -15,7 +15,7 @@ use std::collections::HashMap;
 
 use DataType as T;
 
-/// The maximum length in bytes of a text that a function creates.
+/// The maximum length in bytes of a text that functions such as `repeat` create.
 const TEXT_BYTES_MAX: usize = 1 << 26;
 /// The largest set of characters that is scanned linearly; for larger ones an index is built.
 const FEW_CHARS: usize = 16;

@@ -1,11 +1,11 @@
-//! Replaces the functions of the current time: within a batch they return the time of the batch.
+//! Replaces the functions of the current time with the time of the batch.
 
 use crate::table::expr::{Node, Resolved};
 use crate::table::plan::Plan;
 use millstream_engine::epoch::event_time::BatchTimes;
 use std::convert::Infallible;
 
-/// Replaces `current_timestamp` in the plan by the time of the batch.
+/// Replaces each call of `current_timestamp` in the plan with [`Node::BatchTime`].
 pub(super) fn with_batch_time(plan: Plan, times: &BatchTimes) -> Plan {
     fn of_batch(expr: Resolved, times: &BatchTimes) -> Resolved {
         match &expr.node {

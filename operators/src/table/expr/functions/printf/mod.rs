@@ -74,7 +74,8 @@ impl Arg {
         }
     }
 
-    /// The result of Java's `hashCode`; `None` if the result differs between processes.
+    /// The result of Java's `hashCode`; `None` if it differs between processes or is not
+    /// implemented.
     fn hash(&self) -> Option<u32> {
         let folded = |bits: u64| (bits ^ bits >> 32) as u32;
         Some(match self {

@@ -1,4 +1,4 @@
-//! `+`, `-`, `*` and `/` on dates, timestamps and intervals.
+//! Arithmetic on dates, timestamps and intervals.
 
 use super::zone_of_type;
 use crate::table::datetime::{DAY_US, add_months, add_months_us, on_clock};
@@ -46,8 +46,8 @@ pub fn shifted(args: Vec<Compiled>, call: &Call, sign: i64) -> Compiled {
     })
 }
 
-/// Resolves `+`, `-`, `*` and `/` on dates, timestamps and intervals. `None` if the operands are
-/// not of these types; the caller then resolves the numeric operator.
+/// Resolves `+`, `-`, `*`, `/` and DIV on dates, timestamps and intervals, and the negation,
+/// absolute value and sign of an interval. `None` for any other operation or operands.
 pub fn arithmetic(name: &str, args: &[Resolved]) -> Option<PlanResult<Resolved>> {
     if let ("negative", [a]) = (name, args)
         && a.data_type.is_interval()

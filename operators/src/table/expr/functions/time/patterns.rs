@@ -48,7 +48,8 @@ fn refused_pattern<T>(error: PatternError) -> Result<T, Box<EvalError>> {
     failed(error.condition, error.reason, PATTERN_FIX)
 }
 
-/// Rejects an invalid constant pattern, unless the text is a constant NULL.
+/// Rejects an invalid literal pattern, unless the text is a constant NULL or the call is evaluated
+/// only for some rows.
 pub(super) fn check_pattern(
     args: &[Resolved],
     index: usize,

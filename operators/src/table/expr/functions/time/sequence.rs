@@ -1,8 +1,8 @@
 //! The function `sequence` for dates and timestamps.
 //!
 //! Each element is computed from the start by adding n steps at once. Months are added first, then
-//! whole days, both in local time. The rest is added as elapsed time. So a sequence that starts at
-//! the end of a month stays at the ends of months, and a clock change does not shift later
+//! whole days, both in local time. The rest is added as elapsed time. So a sequence of months that
+//! starts on 31 January stays at the ends of months, and a clock change does not shift later
 //! elements.
 
 use super::super::array::{MAX_SEQUENCE, collected};
