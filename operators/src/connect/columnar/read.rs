@@ -1,5 +1,5 @@
-//! Reads the rows of a columnar file. A damaged file is an error, even if the decoder panics.
-//! Memory is bounded by one batch of rows and one page per column.
+//! Reads the rows of a columnar file, batch by batch. If a decoder panics on a damaged file, that
+//! is an error like any other.
 
 use super::column::Column;
 use super::{ReadOptions, orc, parquet};

@@ -4,8 +4,7 @@ use crate::table::types::DataType;
 use arrow_schema::{DataType as Arrow, Field as ArrowField, Fields, TimeUnit};
 use std::sync::Arc;
 
-/// The Arrow type that a column is written with. Returns `None` for a type that neither format can
-/// store.
+/// The Arrow type for a SQL type.
 pub fn to_arrow(data_type: &DataType) -> Option<Arrow> {
     let field = |name: &str, data_type: &DataType, nullable| {
         Some(Arc::new(ArrowField::new(name, to_arrow(data_type)?, nullable)))

@@ -244,8 +244,8 @@ impl Stream {
         Self::new(ByteSource::Memory(Bytes::new()), compression, 0, 0)
     }
 
-    /// Reads and decompresses the whole stream. Fails if it decompresses to more than `limit` bytes.
-    /// The error names a footer, because only footers are read this way.
+    /// Reads and decompresses the whole stream. Fails if it decompresses to more than `limit`
+    /// bytes. The error names a footer, because only footers are read this way.
     pub fn all(mut self, limit: usize) -> Result<Vec<u8>, String> {
         let mut out = Vec::new();
         while self.fill()? {

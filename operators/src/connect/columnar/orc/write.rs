@@ -3,7 +3,7 @@
 //! Batches are buffered until they fill a stripe, which is then encoded a column at a time. Types
 //! that ORC lacks carry Spark's type attribute, as in files of Spark: intervals and TIMESTAMP_NTZ
 //! are integers. Timestamps are counted from 2015-01-01 in the machine's time zone, which every
-//! stripe names. Dates use the proleptic Gregorian calendar, as the footer says.
+//! stripe with timestamps names. Dates use the proleptic Gregorian calendar, as the footer says.
 
 use super::footer::Kind;
 use super::statistics::Statistics;

@@ -11,7 +11,7 @@ use parquet::file::reader::ChunkReader;
 
 /// The most bytes of a decompressed page.
 const PAGE_BYTES_MAX: i64 = 256 << 20;
-/// The most bytes of a page header.
+/// A page header that is incomplete in a window of at least this many bytes is an error.
 const HEADER_BYTES_MAX: usize = 1 << 20;
 /// The bytes of a page header that are read first. A longer header is read again with a larger
 /// window.

@@ -1,7 +1,7 @@
 //! Reduces a footer to the fields that reading needs. Statistics and indexes are dropped, because
 //! some writers put values there that the decoder rejects.
 //!
-//! Row counts that a writer omitted become 0.
+//! Row counts and byte counts that a writer omitted become 0.
 
 use super::thrift::Reader;
 

@@ -86,7 +86,7 @@ fn repaired_group(group: RowGroupMetaData) -> Result<RowGroupMetaData, String> {
 }
 
 /// The number of rows in a row group. If the footer omits the number, the value count of a column
-/// without repetition is used.
+/// without repetition is used, or of the first column if there is none.
 fn rows_of(group: &RowGroupMetaData) -> i64 {
     if group.num_rows() != 0 {
         return group.num_rows();

@@ -1,8 +1,8 @@
 //! The calendar of a file's dates and timestamps: the proleptic Gregorian calendar, or the hybrid
 //! one of Spark 2 and Hive, which is Julian before 1582-10-15.
 //!
-//! The footer names the writer, and Spark records there whether it used the hybrid calendar. For a
-//! file that records neither, an option decides.
+//! Spark records in the footer its version and whether it used the hybrid calendar. For a file
+//! without Spark's version, an option decides.
 
 use crate::connect::columnar::julian_calendar::{
     days_of_hybrid, days_to_hybrid, standard_offset_s,
@@ -68,7 +68,7 @@ pub struct Calendars {
 
 impl Calendars {
     /// Determines the calendars from the footer's metadata, or from the options if the metadata
-    /// names none.
+    /// has no Spark version.
     pub fn of_file(notes: &[KeyValue], datetime: Mode, int96: Mode) -> Self {
         let note = |key: &str| {
             notes.iter().find(|note| note.key == key).map(|n| n.value.as_deref().unwrap_or(""))

@@ -2,8 +2,8 @@
 //! the stored representation is the one of row slots.
 //!
 //! The same conversions are allowed as in Spark, except two that silently change values: reading a
-//! DECIMAL's unscaled digits as an integer, and truncating integers to a narrower type. Those are
-//! errors.
+//! DECIMAL's unscaled digits as an integer, and truncating an integer that does not fit a narrower
+//! type. Those are errors.
 
 use crate::connect::columnar::column::Column;
 use crate::connect::columnar::julian_calendar::days_of_hybrid;
@@ -253,7 +253,7 @@ fn scaled(digits: Decimal128Array, factor: i128) -> Result<Column, String> {
     digits.map(Column::Decimal).map_err(|()| "a DECIMAL has more digits than its type".to_string())
 }
 
-/// Decodes a signed big-endian integer. Returns `None` if it has more than 38 digits.
+/// Decodes a signed big-endian integer. Returns `None` if it does not fit 128 bits.
 fn digits_of(bytes: &[u8]) -> Option<i128> {
     let sign = if bytes.first().is_some_and(|byte| byte & 0x80 != 0) { 0xFF } else { 0 };
     let (more, last) = bytes.split_at(bytes.len().saturating_sub(16));

@@ -2,8 +2,8 @@
 //! to all legacy layouts of lists and maps.
 //!
 //! The decoder is given the same schema without annotations ([`plain`]), so that it yields the
-//! stored values: numbers, bytes, a struct per group and a list per repeated field. Only this
-//! module interprets them. A column of an unsupported type is an error only if it is read.
+//! stored values: numbers, bytes, a struct per group and a list per repeated field. A column of an
+//! unsupported type is an error only if it is read or if the schema is inferred.
 
 use crate::table::types::DataType;
 use parquet::basic::{ConvertedType, LogicalType, Repetition, TimeUnit, Type as Physical};
@@ -239,7 +239,7 @@ fn meaning(field: &Type) -> Meaning {
         Some(LogicalType::Unknown) => return Meaning::Null,
         Some(LogicalType::Uuid) => return Meaning::Other("UUID"),
         Some(LogicalType::Float16) => return Meaning::HalfFloat,
-        // JSON, BSON and geometry values are read as plain bytes.
+        // BSON and geometry values are read as plain bytes.
         Some(_) => return Meaning::Plain,
     }
     match info.converted_type() {
