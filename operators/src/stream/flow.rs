@@ -35,8 +35,8 @@ pub struct Flow<C = InMemory> {
 const UNREAD_TIMEOUT: Duration = Duration::from_secs(5);
 
 impl Flow {
-    /// Creates an empty flow with parallelism 1. A flow with one source is then one chain on one
-    /// thread.
+    /// Creates an empty flow with parallelism 1. A flow with one source, of one partition, is then
+    /// one chain on one thread.
     pub fn new(name: &str) -> Self {
         Self {
             name: name.to_string(),
@@ -66,11 +66,10 @@ impl<C: 'static> Flow<C> {
         self
     }
 
-    /// Keeps the state of aggregates and processors in a checkpoint folder, and resumes from it.
-    /// Call this before the first stream is created, because keys and states must then be types
-    /// that serde can write. Records that were pushed into a channel but are in no committed epoch
-    /// when the process dies must be pushed again; [`Input::committed`] returns how many were
-    /// committed.
+    /// Stores the flow's state and offsets in a checkpoint folder, and resumes from it. Call this
+    /// before the first stream is created, because keys and states must then be types that serde
+    /// can write. Records that were pushed into a channel but are in no committed epoch when the
+    /// process dies must be pushed again; [`Input::committed`] returns how many were committed.
     ///
     /// The compiler refuses a key that serde cannot read back:
     ///

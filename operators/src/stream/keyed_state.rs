@@ -1,8 +1,8 @@
 //! The states of aggregates: in memory only, or also in checkpoints.
 //!
-//! The type of the flow decides. A flow without a checkpoint has no requirements for its types, and
-//! its state is a plain hash table. A flow with a checkpoint requires serde, and records a key's
-//! new state after each record.
+//! The type of the flow decides. A flow without a checkpoint does not require serde, and its state
+//! is a plain hash table. A flow with a checkpoint requires serde, and records the changes of
+//! states.
 //!
 //! *In the checkpoint* an entry's key is the record's key in postcard's encoding. Its value is the
 //! key's hash, then the state in the same encoding. Keys are assigned to instances by this hash, so
@@ -24,7 +24,7 @@ use millstream_engine::runtime::job::Job;
 use millstream_engine::runtime::state_log::{StateLog, StateSlot, WriteTiming};
 use std::hash::Hash;
 
-/// A flow without a checkpoint. Keys and states may have any type.
+/// A flow without a checkpoint. The keys and states of aggregates need no serde.
 #[derive(Clone, Copy, Debug)]
 pub enum InMemory {}
 

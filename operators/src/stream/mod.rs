@@ -27,7 +27,8 @@
 //! following chain of type `D` ([`Recipe::build`]). So `map(f).filter(g).sink(h)` becomes one value
 //! `Map<F, Filter<G, Sink<H>>>`, which the compiler inlines.
 //!
-//! *Limits.* Keyed state must fit in memory. The records of one input are processed in their order.
+//! *Limits.* Keyed state must fit in memory. The records of one input with the same key are
+//! processed in their order.
 
 mod channel;
 mod flow;

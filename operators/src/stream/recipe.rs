@@ -26,7 +26,7 @@ pub trait Recipe: 'static {
     fn describe(&self, kept: &mut CheckpointManifest);
     /// Whether an event time was declared upstream, so that there is a watermark.
     fn has_event_time(&self) -> bool;
-    /// The event time of the records; `None` after an operation that changes the record type.
+    /// The event time of the records; `None` if it is not known, for example after `map`.
     fn event_time(&self) -> Option<MakeEventTimeFn<Self::Item>> {
         None
     }

@@ -63,7 +63,7 @@ impl<R: Recipe, C: 'static> Stream<R, C> {
     }
 
     /// Declares the event time of records, in microseconds since 1970. The watermark is the largest
-    /// event time minus `delay`. A record at or before the watermark is late.
+    /// event time minus `delay`.
     pub fn with_watermark<F>(
         self,
         time: F,

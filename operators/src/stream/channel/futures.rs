@@ -12,15 +12,15 @@ use millstream_engine::error::EngineError;
 use std::pin::Pin;
 use std::task::{Context, Poll};
 
-/// An [`Input`] as a sink: it is ready when the channel is not full. Made by [`Input::into_sink`].
+/// An [`Input`] as a sink. Made by [`Input::into_sink`]. A record that is sent while the channel is
+/// full waits in the sink, and the sink is not ready until that record has been pushed.
 ///
 /// A clone is another producer, like a clone of the input. Closing or dropping the sink drops its
-/// input. It fails with `CHANNEL_CLOSED` when the query has ended.
+/// input. It fails with `CHANNEL_CLOSED` when the query has ended or the sink was closed.
 pub struct InputSink<T> {
     /// `None` if the sink is closed.
     input: Option<Input<T>>,
-    /// A record that was accepted although the channel was full, because other inputs had filled it
-    /// since the sink was ready.
+    /// A record that was accepted although the channel was full.
     waiting: Option<T>,
 }
 

@@ -61,7 +61,8 @@ pub(super) struct Shared<T> {
     pub waiting: WaitingProducers,
     /// The queue of cloned inputs, created with the first clone.
     queue: OnceLock<mpsc::Producer<Stamped<T>>>,
-    /// Whether `consumer` contains the other half of the queue, until the source takes it.
+    /// Set when the queue is created. Its other half is then in `consumer`, until the source takes
+    /// it.
     pub arrived: AtomicBool,
     pub consumer: Mutex<Option<mpsc::Consumer<Stamped<T>>>>,
 }
@@ -117,7 +118,7 @@ impl<T: Send> Input<T> {
         Self { lane: Lane::Ring(ring), number: 0, shared }
     }
 
-    /// Pushes a record, stamped with the current time. Does not block.
+    /// Pushes a record, stamped with the query's clock ([`now_ns`](Self::now_ns)). Does not block.
     #[inline]
     pub fn try_push(&mut self, value: T) -> Result<(), PushError<T>> {
         let now_ns = self.shared.start.get().map_or(0, |(env, _)| env.now_ns());

@@ -34,5 +34,5 @@ pub use sink::ChannelSink;
 pub(super) use sink::{OutputParts, output};
 pub(super) use source::{ChannelSource, Receiver, channel};
 
-/// Capacity of a channel in records, and of an output in results.
+/// Capacity of the ring and of the queue of a channel, in records, and of an output, in results.
 const CAPACITY: usize = 4096;

@@ -2,10 +2,10 @@
 //!
 //! *A full output* blocks its query; that is backpressure. Two callers must not wait for a reader
 //! that may never come. A query that is stopped puts results that do not fit into the ring into an
-//! overflow list, which the reader reads later. The list is bounded by the records in flight,
-//! because sources emit nothing more. And a caller that waits for the query gets `OUTPUT_NOT_READ`
-//! when an output has been full and unread for a while. If another thread has waited for results of
-//! the output before, the reader is merely slow and there is no error.
+//! overflow list, which the reader reads later; its sources emit nothing more. And a caller that
+//! waits for the query gets `OUTPUT_NOT_READ` when an output has been full and unread for a while.
+//! If another thread has waited for results of the output before, the reader is merely slow and
+//! there is no error.
 //!
 //! *Threads.* Any. This code is not on the hot path.
 

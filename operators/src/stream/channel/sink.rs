@@ -53,7 +53,7 @@ impl<T> Overflow<T> {
 /// The sink side of an [`Output`].
 pub struct ChannelSink<T> {
     ring: Producer<T>,
-    /// Results of the current record that did not fit into the ring.
+    /// Results that did not fit into the ring.
     spill: VecDeque<T>,
     /// Whether results may go into the ring: no earlier result is waiting.
     direct: bool,

@@ -288,7 +288,7 @@ mod tests {
         Marker(Epoch),
     }
 
-    /// A stage that accepts `each` records between two drains.
+    /// A stage that accepts `each` records between two flushes.
     struct Slow {
         room: usize,
         each: usize,

@@ -2,8 +2,9 @@
 //!
 //! Event-time timers fire when the watermark has reached them, processing-time timers when the
 //! clock has reached them. In continuous mode they fire at once, in micro-batch mode at the end of
-//! a batch, which has a single processing time. If many timers are due, they fire in steps, with
-//! records between the steps. The due timers of a key fire before its next record.
+//! a batch, which has a single processing time. If many timers are due, they fire in steps. In
+//! continuous mode records are processed between the steps, and the due timers of a key fire before
+//! its next record.
 //!
 //! Late records are dropped and counted. A record without an event time is never late: `map` and
 //! similar operations lose the event time.
@@ -146,8 +147,7 @@ impl<O> Context<'_, O> {
         self.down.push(output, self.ingest_ns)
     }
 
-    /// The watermark, in microseconds since 1970; 0 before the first one. Records at or before it
-    /// are late and are dropped if they have an event time.
+    /// The watermark, in microseconds since 1970; 0 before the first one.
     pub fn watermark_us(&self) -> i64 {
         self.watermark_us
     }
@@ -653,7 +653,8 @@ where
         Ok(())
     }
 
-    /// Whether a timer is due. Reads the clock only if a timer depends on it.
+    /// Whether a timer is due, or a watermark or a marker waits for timers. Reads the clock only if
+    /// a timer depends on it.
     fn any_due(&mut self) -> bool {
         if self.passing_us.is_some() || self.marker.is_some() {
             return true;

@@ -1,8 +1,8 @@
 //! The stateless stages: map, filter, flat map, and the user's sink function.
 //!
-//! The stages are marked `#[inline(always)]`, so that they are inlined into the loop over a
-//! source's records. With a call per record the throughput of a count was a tenth to a third lower
-//! (`benches/ablation/build calls`).
+//! The stages, except flat map, are marked `#[inline(always)]`, so that they are inlined into the
+//! loop over a source's records. With a call per record the throughput of a count was a tenth to a
+//! third lower (`benches/ablation/build calls`).
 
 use millstream_engine::error::EngineError;
 use millstream_engine::event::Epoch;

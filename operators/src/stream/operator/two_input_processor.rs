@@ -115,7 +115,8 @@ impl<L: Recipe, F, R: Recipe, G, C: 'static> ConnectedStreams<L, F, R, G, C> {
     /// declares the states and creates the processor that uses them. `name` identifies the operator
     /// in checkpoints.
     ///
-    /// The watermark of the operator is the lower one of both streams.
+    /// The watermark of the operator is the lower one of both streams, or that of the only stream
+    /// that has one.
     ///
     /// ```
     /// use millstream::stream::{Context, Flow, Ttl, TwoInputProcessor, ValueState};

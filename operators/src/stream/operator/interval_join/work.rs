@@ -1,7 +1,7 @@
 //! One instance of an interval join.
 //!
 //! A new record first searches the buffered records of the other side and is then buffered itself.
-//! A record expires when the watermark passes the state watermark of its side. If the record has
+//! A record expires when the state watermark of its side reaches its event time. If the record has
 //! had no match and the join preserves its side, its result is emitted then.
 //!
 //! *In the checkpoint* an unfinished search has an entry of its own: the time and the number of the

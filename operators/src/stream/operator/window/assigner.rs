@@ -86,7 +86,7 @@ impl Sessions {
 
 /// Windows whose start times can be shifted.
 pub trait AlignedWindows: Windows {
-    /// Shifts the windows, which otherwise start at 1970.
+    /// Shifts the windows, which are otherwise aligned with 1970-01-01 in UTC.
     fn moved(self, offset_us: i64) -> Self;
 }
 
