@@ -7,8 +7,8 @@
 //! reused buffer.
 //!
 //! Spark's parser also has a fast path, whose results differ from those of its slow path. This
-//! parser reproduces the differences: a field of only white space is `nullValue` before a
-//! separator, but `emptyValue` at the end of the text.
+//! parser reproduces the differences: if white space is trimmed, a field of only white space is
+//! `nullValue` before a separator, but `emptyValue` at the end of the text.
 //!
 //! The parser sees a window of a longer text, which may end inside a record. In this case the
 //! parser stops with [`Stop::More`], and the caller parses the record again with a longer window.
@@ -22,9 +22,9 @@ use std::ops::Range;
 /// A field of a record.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum FieldText {
-    /// No character between two separators: the value of the option `nullValue`.
+    /// A field without quotes and without characters, which is NULL.
     Null,
-    /// No character between two quotes: the value of the option `emptyValue`.
+    /// Any other empty field, such as `""`: the value of the option `emptyValue`.
     Empty,
     /// A field that was not parsed, because its column is not needed.
     Skipped,
@@ -42,6 +42,7 @@ pub enum Stop {
     /// The input has ended.
     End,
     /// The record has more fields than `maxColumns`, or a field longer than `maxCharsPerColumn`.
+    /// Also a record at which Spark's parser fails.
     Limit,
     /// The record has an unescaped quote, and `unescapedQuoteHandling` is `RAISE_ERROR`.
     Quote,
@@ -74,7 +75,8 @@ pub struct Parser {
     plain_stops: [u8; 2],
     /// The bytes at which a search inside quotes stops.
     quoted_stops: [u8; 3],
-    /// Whether the fast paths apply, because every special character is a single byte.
+    /// Whether the fast searches for the end of a field apply; see
+    /// [`set_line_end`](Self::set_line_end).
     fast: bool,
     /// The byte that may follow a closing quote on the fast path.
     fast_separator: u8,
@@ -185,7 +187,7 @@ impl Parser {
         }
     }
 
-    /// Restricts parsing to the columns marked in `wanted`. Other fields are not validated.
+    /// Restricts parsing to the columns marked in `wanted`. The text of other fields is skipped.
     pub fn set_wanted(&mut self, wanted: Vec<bool>) {
         self.wanted = if wanted.iter().all(|wanted| *wanted) { Vec::new() } else { wanted };
     }
@@ -381,7 +383,7 @@ impl Parser {
         Ok(())
     }
 
-    /// Parses a field without an opening quote, up to the separator.
+    /// Parses a field without an opening quote, up to the separator or the line end.
     #[inline]
     fn unquoted(&mut self, input: &[u8]) -> Step<()> {
         let begin = self.at - self.present_len(input);
@@ -443,8 +445,8 @@ impl Parser {
         self.end_copied()
     }
 
-    /// Whether a line end starts at an offset. Stops with [`Stop::More`] if the window ends within a
-    /// possible line end and more input follows.
+    /// Whether a line end starts at an offset. Stops with [`Stop::More`] if the window ends within
+    /// a possible line end and more input follows.
     #[inline]
     fn line_end_at(&self, input: &[u8], at: usize) -> Step<bool> {
         if u32::from(input[at]) != self.line_end.first {
@@ -526,9 +528,9 @@ impl Parser {
     }
 
     /// Whether the last quoted field of the input is the text between its quotes. It may not be if
-    /// it contains an escape, because Spark's parser drops the character before the escape. It is
-    /// not if quotes are disabled, because Spark's parser confuses NUL with its marker for the
-    /// start of a field.
+    /// it contains the escape of the escape, because Spark's parser drops the character before it.
+    /// It is not if quotes are disabled, because Spark's parser confuses NUL with its marker for
+    /// the start of a field.
     fn is_plain_at_end(&self, text: &[u8]) -> bool {
         let Dialect { quote, escape, escape_of_escape, .. } = self.dialect;
         let lost = || text.iter().any(|b| u32::from(*b) == escape_of_escape);
@@ -536,7 +538,7 @@ impl Parser {
     }
 
     /// Whether a quoted field that spans lines is the text between its quotes. It may not be if it
-    /// contains an escape, because Spark's parser drops the character before the escape.
+    /// contains the escape of the escape, because Spark's parser drops the character before it.
     fn is_plain_over_lines(&self, text: &[u8]) -> bool {
         let Dialect { escape, escape_of_escape, .. } = self.dialect;
         let has = |c: u32| text.iter().any(|b| u32::from(*b) == c);
@@ -571,7 +573,7 @@ impl Parser {
         self.check_copied()
     }
 
-    /// Copies a run of bytes that contains neither a stop character nor a line end.
+    /// Copies a run of ASCII characters that contains neither a stop character nor a line end.
     #[inline]
     fn copy_run(&mut self, input: &[u8], stops: [u32; 3]) {
         let rest = &input[self.at..];

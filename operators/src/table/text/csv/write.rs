@@ -1,8 +1,8 @@
 //! Writes CSV fields as Spark does.
 //!
-//! By default, a field is quoted if it contains the separator, a quote or a line end. The first
-//! field of a record is also quoted if it would look like a comment. Inside quotes, the quote and
-//! the escape character are escaped.
+//! By default, a field is trimmed, and quoted if it contains the separator, a quote or a line end.
+//! The first field of a record is also quoted if it would look like a comment. Inside quotes, the
+//! quote and the escape character are escaped.
 
 use crate::table::error::PlanResult;
 use crate::table::text::csv::options::{
@@ -30,7 +30,7 @@ pub struct WriteOptions {
     pub line_end: String,
     /// Whether the first line of a file contains the column names.
     pub header: bool,
-    /// The first bytes of all sequences that make a field quoted.
+    /// The first bytes of all sequences that may need quotes or an escape.
     special: [bool; 256],
 }
 
@@ -118,13 +118,14 @@ impl WriteOptions {
             && !digit(self.line_end.as_bytes())
     }
 
-    /// Appends the text for NULL. `first` tells whether this is the first field of the record.
+    /// Appends the text for NULL, quoted if necessary. `first` tells whether this is the first
+    /// field of the record.
     pub fn null(&self, first: bool, out: &mut Vec<u8>) {
         self.replaced(self.null.as_bytes(), first, out);
     }
 
-    /// Appends a field, quoted if necessary. `first` tells whether it is the first field of the
-    /// record.
+    /// Appends a field, trimmed as the options require, and quoted if necessary. `first` tells
+    /// whether it is the first field of the record.
     #[inline]
     pub fn field(&self, text: &[u8], first: bool, out: &mut Vec<u8>) {
         let plain = match text {

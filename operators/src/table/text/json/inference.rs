@@ -60,8 +60,7 @@ impl Inference {
     }
 
     /// Whether a record is an object that would not change the inferred types, which is the usual
-    /// case. Allocates nothing, unless a string has escapes or the nesting is deep. Returns false
-    /// for a malformed record.
+    /// case. Returns false for a malformed record.
     pub fn knows(&self, found: &InferredRecords, text: &[u8]) -> bool {
         let mut tokens = Tokens::new(text, self.reading.features, self.reading.source);
         tokens.next() == Ok(Some(Token::Object))
@@ -225,8 +224,8 @@ impl Inference {
     }
 
     /// Converts an inferred type to the type of a column: STRING if all values were null. `None` if
-    /// the schema leaves the column out: for an object without fields, an array of such objects, and
-    /// with `dropFieldIfAllNull` for nulls.
+    /// the schema leaves the column out: for an object without fields, an array of such objects,
+    /// and with `dropFieldIfAllNull` for nulls.
     pub fn finish(&self, found: Inferred) -> Option<DataType> {
         match found {
             Inferred::Null => (!self.without_nulls).then_some(DataType::String),
@@ -321,8 +320,8 @@ impl Inferred {
 }
 
 /// Merges two objects whose field names differ only in case. Spark treats such names as equal and
-/// uses the names of the first object. `None` if the names differ otherwise, or if a pair of fields
-/// has no common type without loss.
+/// uses the names of the first object. `None` if the names are the same or differ otherwise, or if
+/// a pair of fields has no common type without loss.
 fn tightest_fields(
     a: &BTreeMap<String, Inferred>,
     b: &BTreeMap<String, Inferred>,

@@ -1,8 +1,8 @@
 //! JSON paths such as `$.a['b c'][0][*].d`, evaluated as in Spark's `get_json_object` (and Hive's).
 //!
-//! If an object repeats a field name, the path selects the first field that matches. NULL never
-//! matches. `[*]` returns an array of its matches, but a single match is returned by itself. `.*`
-//! never matches, as in Spark.
+//! If an object repeats a field name, the path selects the first field that matches. A field whose
+//! value is NULL never matches. `[*]` returns an array of its matches; at some places, as in
+//! `$.a[*]`, a single match is returned by itself. `.*` never matches, as in Spark.
 
 use crate::table::datetime::Tz;
 use crate::table::text::json::token::{Features, InvalidJson, Token, Tokens};
@@ -213,7 +213,8 @@ fn without_zeros(digits: &str) -> &str {
     if kept.is_empty() { "0" } else { kept }
 }
 
-/// Copies a value as JSON text. This is the value of a STRING column for JSON that is not a string.
+/// Copies a value as JSON text. For SQL functions, this is the value of a STRING column for JSON
+/// that is not a string.
 pub fn copied(tokens: &mut Tokens<'_>, token: Token) -> Result<String, InvalidJson> {
     let mut out = Writer::bytes();
     out.copy(tokens, token)?;
@@ -323,7 +324,8 @@ fn field<'j>(
 }
 
 /// The value of a field as `json_tuple` returns it: strings without quotes, other values as JSON.
-/// If the name is repeated, the last field counts. `None` if the text is not an object.
+/// If the name is repeated, the last value that is not NULL counts. `None` if there is no such
+/// value, or if the text is not a well-formed object.
 pub fn last_field(json: &str, name: &str) -> Option<String> {
     let mut tokens = Tokens::of_text(json, Features::PATHS);
     if tokens.next().ok()?? != Token::Object {
@@ -343,7 +345,8 @@ pub fn last_field(json: &str, name: &str) -> Option<String> {
     found
 }
 
-/// The number of elements of a JSON array; `None` if the text is not an array.
+/// The number of elements of a JSON array; `None` if the text does not start with a well-formed
+/// array.
 pub fn array_length(json: &str) -> Option<usize> {
     let mut tokens = Tokens::of_text(json, Features::PATHS);
     if tokens.next().ok()?? != Token::Array {

@@ -35,8 +35,8 @@ fn octal(c: u32) -> Option<u32> {
 }
 
 impl Parser {
-    /// Parses an escape, starting at its backslash. As the end of a range in a class, `\v` is a
-    /// single character and not a set.
+    /// Parses an escape, starting at its backslash. As an end of a range in a class (`in_range`),
+    /// `\v` is a single character and not a set.
     pub fn escape(&mut self, in_class: bool, in_range: bool) -> Parse<Escape> {
         let escaped = self.char_at(self.at + 1);
         self.at += 2;

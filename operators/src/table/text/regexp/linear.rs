@@ -33,7 +33,8 @@ pub struct Linear {
 const SIZE: usize = 1 << 20;
 
 impl Linear {
-    /// Compiles a pattern; `None` if the engine would not match it as Java does.
+    /// Compiles a pattern; `None` if the engine would not match it as Java does, or if the compiled
+    /// pattern is too large.
     pub fn new(node: &Node) -> Option<Self> {
         let mut printer =
             Printer { out: String::new(), no_line_end: false, ascii: false, groups: true };
@@ -49,8 +50,8 @@ impl Linear {
         self.automaton.get_or_init(|| automaton(self.regex.as_str(), SIZE)).as_ref()
     }
 
-    /// Whether the engine is known to return Java's result for this text. False for some patterns if
-    /// the text is not ASCII, or if it ends with a line end.
+    /// Whether the engine is known to return Java's result for this text. False for some patterns
+    /// if the text is not ASCII, or if it ends with a line end.
     #[inline]
     pub fn fits(&self, text: &str) -> bool {
         if self.ascii && !text.is_ascii() {

@@ -554,8 +554,8 @@ impl<'p, 't, I: Input + ?Sized> Machine<'p, 't, I> {
         }
     }
 
-    /// Whether `\b` treats a character as part of a word. Such a character is a letter, a digit,
-    /// `_`, or a non-spacing mark after one of them.
+    /// Whether `\b` treats a character as part of a word: a letter, a digit, `_` (with the flag
+    /// `U`, any word character), or a non-spacing mark after a letter or digit.
     fn is_word(&mut self, of: Option<(u32, usize)>, unicode: bool) -> bool {
         let Some((c, at)) = of else { return false };
         let word = |c: u32| match unicode {

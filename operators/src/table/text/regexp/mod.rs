@@ -1,7 +1,6 @@
 //! Regular expressions with the results of Java 17's `java.util.regex`. A pattern is parsed
 //! (`parse`) into a tree (`node`). The linear engine (`linear`) matches the pattern if it can,
-//! otherwise the backtracking engine (`machine`) does. Every function that takes a pattern uses
-//! this module.
+//! otherwise the backtracking engine (`machine`) does.
 //!
 //! Limits: a search that takes too many steps fails, and the flag `c` (canonical equivalence) is
 //! rejected.

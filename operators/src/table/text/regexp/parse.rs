@@ -1,7 +1,7 @@
-//! Parses patterns in the syntax of Java 17 into a tree. The flag for canonical equivalence is
-//! rejected. Everything else is parsed as in Java, also in corner cases: `]` at the start of a
-//! class is a character, the right operand of `&&` extends to the end of the class, and `{` without
-//! a number is an error.
+//! Parses patterns in the syntax of Java 17 into a tree. The flag for canonical equivalence and
+//! very deep nesting are rejected. Everything else is parsed as in Java, also in corner cases: `]`
+//! at the start of a class is a character, the right operand of `&&` extends to the end of the
+//! class, and `{` without a number is an error.
 
 use crate::table::text::regexp::escape::Escape;
 use crate::table::text::regexp::node::{Assertion, Kind, Node};
@@ -84,7 +84,7 @@ fn is_space(c: u32) -> bool {
     matches!(c, 9..=13 | 32)
 }
 
-/// Parses a pattern. The error is the message that Java has for it.
+/// Parses a pattern. If Java rejects the pattern too, the error is Java's message.
 pub fn parse(pattern: &str) -> Parse<Parsed> {
     let text = without_quotes(pattern.chars().map(u32::from).collect());
     let mut parser = Parser {
@@ -313,8 +313,8 @@ impl Parser {
         })
     }
 
-    /// Parses a group, whose `(` has been consumed. Returns `None` for flags such as `(?i)`, which
-    /// apply to the nodes after them.
+    /// Parses a group, starting at its `(`. Returns `None` for flags such as `(?i)`, which apply to
+    /// the nodes after them.
     fn group(&mut self) -> Parse<Option<Node>> {
         self.deeper(Self::group_inside)
     }

@@ -5,9 +5,11 @@
 //! whether matching can backtrack into an iteration. The compiler chooses the kind as Java does:
 //!
 //! * a single character: [`Op::Chars`];
-//! * a node that matches in one way only, or a possessive repetition: [`Op::Each`], without
-//!   backtracking into its iterations;
-//! * any other group: [`Op::Loop`], with backtracking into its iterations.
+//! * a node that is not a group, a group that matches in one way only, or a possessive repetition:
+//!   [`Op::Each`], without backtracking into its iterations;
+//! * any other group: a [`Loop`], with backtracking into its iterations.
+//!
+//! A part that is repeated at most once needs no loop.
 
 use crate::table::text::regexp::node::{Assertion, Kind, Node};
 use crate::table::text::regexp::parse::Parsed;
@@ -288,7 +290,7 @@ impl Program {
 }
 
 /// The characters with which a match of a node can start. `None` if the match may be empty, or if
-/// the node starts with look-around.
+/// the characters are not known.
 fn first(node: &Node) -> Option<CharSet> {
     match node {
         Node::Char(c) => Some(CharSet::one(*c)),

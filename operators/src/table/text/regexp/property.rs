@@ -93,7 +93,7 @@ pub fn white_space() -> CharSet {
     given("Z").union(&CharSet::new(vec![(9, 13), (0x85, 0x85)]))
 }
 
-/// The characters that `\b` treats as part of a word.
+/// The letters and decimal digits, which `\b` treats as part of a word.
 pub fn letter_or_digit() -> &'static CharSet {
     static SET: OnceLock<CharSet> = OnceLock::new();
     SET.get_or_init(|| any(&["L", "Nd"]))
@@ -111,7 +111,7 @@ pub fn non_spacing() -> &'static CharSet {
     SET.get_or_init(|| given("Mn"))
 }
 
-/// The character with a Unicode name; `None` if there is no such character.
+/// The character with a name in any version of Unicode; `None` if there is no such character.
 pub fn named(name: &str) -> Option<u32> {
     unicode_names2::character(name.trim()).map(u32::from)
 }

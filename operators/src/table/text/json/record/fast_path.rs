@@ -1,6 +1,6 @@
 //! The fast path for JSON records. It applies if the next field is the predicted field and its
-//! value is a simple value of the field's type. It writes the same bytes as the general path, or
-//! leaves reader and row unchanged.
+//! value is a simple value of the field's type, or an array of such values. It writes the same
+//! bytes as the general path, or leaves the row unchanged and lets the general path continue.
 
 use crate::table::row::{Bytes, RowWriter};
 use crate::table::text::json::record::fields::{Member, Shape};
@@ -18,7 +18,8 @@ impl Pass<'_, '_> {
     }
 
     /// Reads the value of a field after the fast path has consumed its name. Returns the token at
-    /// which the general path must continue; `None` if the value was read.
+    /// which the general path must continue; `None` if the value was read, or skipped because the
+    /// field is not needed.
     #[inline]
     pub(super) fn fast_member<B: Bytes>(
         &mut self,

@@ -4,9 +4,9 @@
 //! Fields are written directly into the row's slots; arrays and maps are first built as values. A
 //! field whose value does not have the field's type is NULL. Its record is bad, but the rest of the
 //! record is still read (Spark's partial results). All fields of a record with malformed JSON are
-//! NULL. If a nested struct or array fails in the middle, reading continues after the token at
-//! which it failed, as in Spark. Names in the rest of the nested value may then be taken for fields
-//! of the record.
+//! NULL, unless the error is inside the value of a field. If a nested struct or array fails in the
+//! middle, reading continues after the token at which it failed, as in Spark. Names in the rest of
+//! the nested value may then be taken for fields of the record.
 
 mod fast_path;
 mod fields;
@@ -147,8 +147,8 @@ impl RecordReader {
         Pass { reading: &self.reading, tokens, garbage: false }
     }
 
-    /// Reads an object into a row whose fields are all NULL. If the record is malformed, the fields
-    /// stay NULL.
+    /// Reads an object into a row whose fields are all NULL. They stay NULL if the record as a
+    /// whole is malformed.
     pub fn read<B: Bytes>(
         &self,
         text: &[u8],
@@ -344,9 +344,9 @@ impl Pass<'_, '_> {
         Ok(Some((found, token)))
     }
 
-    /// Reads the value of a field into its slot; null clears the slot. If the value does not have the
-    /// field's type, the result is an error and the slot is unchanged. Returns the first error inside
-    /// a nested value, if there is one.
+    /// Reads the value of a field into its slot; null clears the slot. If the value does not have
+    /// the field's type, the result is an error and the slot is unchanged. Returns the first error
+    /// inside a nested value, if there is one.
     #[inline]
     fn field<B: Bytes>(
         &mut self,

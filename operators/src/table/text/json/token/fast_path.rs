@@ -1,8 +1,9 @@
 //! The fast path of the JSON tokenizer. It reads a member with the predicted name, whose value is a
-//! string without escapes, a number without an exponent, or a literal.
+//! string without escapes, a number without an exponent, a literal, or an array of such values.
 //!
-//! Each step leaves the tokenizer exactly where [`Tokens::next`] would, or changes nothing. So the
-//! general path can always continue. The fast path applies only to valid UTF-8.
+//! After each member the tokenizer is exactly where [`Tokens::next`] would leave it. If the fast
+//! path cannot read a member, the general path can continue. The fast path applies only to valid
+//! UTF-8.
 
 use crate::table::text::json::token::strings::plain_end;
 use crate::table::text::json::token::{DEPTH_MAX, InvalidJson, Kind, Name, Text, Token, Tokens};
@@ -75,8 +76,8 @@ impl Plain {
         Some(if self.negative { -value } else { value })
     }
 
-    /// The value as a double; `None` if the digits or the power of ten are not exact as a double, or
-    /// for the integer `-0`, which the general path reads as 0.
+    /// The value as a double; `None` if the digits or the power of ten are not exact as a double,
+    /// or for the integer `-0`, which the general path reads as 0.
     #[inline]
     pub fn double(self) -> Option<f64> {
         // Both operands are exact, so the quotient is rounded only once.
@@ -137,8 +138,8 @@ pub(crate) struct Place {
 
 impl<'j> Tokens<'j> {
     /// Consumes the name and the colon of `head`, if the current object continues with exactly
-    /// these bytes, after a comma and at most one space. Returns whether it does; otherwise nothing
-    /// is consumed.
+    /// these bytes, after a comma (unless it is the first member) and at most one space. Returns
+    /// whether it does; otherwise nothing is consumed.
     #[inline]
     pub(crate) fn try_skip_head(&mut self, head: &Head) -> bool {
         if !self.is_utf8 || self.unread || self.current == Some(Token::Name) {

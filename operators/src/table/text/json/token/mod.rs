@@ -1,9 +1,8 @@
 //! A JSON tokenizer that behaves like Spark's parser, Jackson.
 //!
 //! The tokenizer stops at the end of a value, so `{"a":1} x` is a valid object. It reads a name
-//! together with the first token of the name's value. It reads a string only when the caller
-//! requests the string's text or the next token, so an error inside the string is not reported
-//! before.
+//! together with the first token of the name's value. It reads a value in double quotes only when
+//! the caller requests its text or the next token, so an error inside it is not reported before.
 //!
 //! A caller may continue after an error, as Spark does to recover the rest of a record. [`Tokens`]
 //! then continues at the character where Jackson would.
@@ -34,7 +33,7 @@ pub struct Features {
     pub single_quotes: bool,
     /// Unescaped line ends and other control characters in strings.
     pub control_characters: bool,
-    /// The numbers `NaN`, `Infinity` and `-INF`.
+    /// NaN and infinities, such as `NaN`, `Infinity` and `-INF`.
     pub non_numbers: bool,
     /// Names without quotes.
     pub plain_names: bool,
@@ -151,9 +150,9 @@ const fn scope(kind: Kind) -> Scope {
 /// The place where the text of the current string is stored.
 #[derive(Clone, Copy, Debug)]
 enum Text {
-    /// A byte range of the input, if the string has no escapes.
+    /// A byte range of the input, if the string has no escapes and the input is valid UTF-8.
     Input(usize, usize),
-    /// The buffer `unescaped`, if the string has escapes.
+    /// The buffer `unescaped`.
     Unescaped,
 }
 
@@ -230,7 +229,8 @@ impl<'j> Tokens<'j> {
         self.current
     }
 
-    /// Reads the next token. Returns `None` at the end of the input after a complete value.
+    /// Reads the next token. Returns `None` at the end of the input, which is an error inside an
+    /// array or object.
     #[inline]
     pub(crate) fn next(&mut self) -> Result<Option<Token>, InvalidJson> {
         if self.current == Some(Token::Name) {
@@ -323,8 +323,8 @@ impl<'j> Tokens<'j> {
         }
     }
 
-    /// The text of the current string, without escapes. An error if the string is malformed, which
-    /// is found only here.
+    /// The text of the current string, in which escapes are resolved. An error if the string is
+    /// malformed.
     #[inline]
     pub fn text(&mut self) -> Result<&[u8], InvalidJson> {
         if self.unread {
