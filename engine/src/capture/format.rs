@@ -98,7 +98,7 @@ pub enum Direction {
 
 /// The next event of this connection and direction continues the same write or datagram.
 pub const FLAG_MORE: u16 = 1;
-/// Flag of a datagram: the recorder cut the datagram short. A gap for the rest follows.
+/// Flag of a datagram that was not captured completely, and of the gap for its rest, which follows.
 pub const FLAG_CUT: u16 = 2;
 /// Flag of an open event: the connection began before the recording.
 pub const FLAG_MIDSTREAM: u16 = 4;

@@ -386,8 +386,8 @@ impl<R: Read + Seek> CaptureReader<R> {
         }
     }
 
-    /// Moves to the next intact mark, which may be at any multiple of eight bytes; to the end of the
-    /// file if there is none.
+    /// Moves to the next intact mark, which may be at any multiple of eight bytes; to the end of
+    /// the file if there is none.
     fn scan(&mut self) -> Result<(), EngineError> {
         loop {
             self.fill(8)?;

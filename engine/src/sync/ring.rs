@@ -151,8 +151,8 @@ impl<T> Consumer<T> {
         self.shared.mask + 1
     }
 
-    /// Takes the oldest published value; `None` if there is none. Its slot goes back to the producer
-    /// at [`release`](Self::release).
+    /// Takes the oldest published value; `None` if there is none. Its slot goes back to the
+    /// producer at [`release`](Self::release).
     #[inline]
     pub fn pop(&mut self) -> Option<T> {
         if !self.refresh() {

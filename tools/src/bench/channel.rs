@@ -140,8 +140,8 @@ fn engine(args: &Args, round: &mut Round) -> Result<(), Failure> {
     Ok(())
 }
 
-/// The cost of a wake-up alone, measured equally often: from the call of a poll's waker to the
-/// moment at which the woken thread runs.
+/// Measures wake-ups alone, at the same rate: from the intended time of a call of a poll's waker to
+/// the moment at which the woken thread runs.
 fn raw_wake(args: &Args, wakes: u64) -> Result<Histogram<u64>, Failure> {
     const TOKEN: mio::Token = mio::Token(0);
     let mut poll = mio::Poll::new()?;

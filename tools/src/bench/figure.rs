@@ -1,4 +1,4 @@
-//! The table of measured values: each with its floor and its goal.
+//! The table of measured values, with their floors and goals where there are any.
 
 use crate::capture::times;
 use crate::latency_format::time;
@@ -88,7 +88,7 @@ impl Figure {
         Self { name: name.into(), value, floor: None, goal: None }
     }
 
-    /// Sets the floor: the value of hand-written code in the same run.
+    /// Sets the floor: the value of something simpler in the same run, for comparison.
     pub fn floor(self, floor: Value) -> Self {
         Self { floor: Some(floor), ..self }
     }

@@ -1,4 +1,5 @@
-//! `millstream bench`: open-loop measurements, each with a floor measured in the same run.
+//! `millstream bench`: measurements of latency and throughput, most with a floor measured in the
+//! same run.
 
 mod channel;
 mod checkpoint;

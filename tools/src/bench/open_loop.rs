@@ -14,7 +14,8 @@ use std::path::Path;
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
-/// Runs on a new thread, because threads started from a pinned thread inherit its core.
+/// Runs `body` on a new thread that is pinned to the last core. The calling thread is not pinned,
+/// because threads that it starts later would inherit its core.
 pub(super) fn on_last_core<T: Send>(
     body: impl FnOnce() -> Result<T, String> + Send,
 ) -> Result<T, Failure> {

@@ -182,7 +182,8 @@ fn print_round(name: &str, round: &Round) {
     );
 }
 
-/// Runs the measurement and prints the results. Fails if a result was wrong.
+/// Runs the measurement and prints the results. Fails if a result was wrong, or if most rounds were
+/// invalid.
 pub(super) fn run(job: &dyn SocketJob, args: &Args) -> Result<(), Failure> {
     if args.sweep {
         return sweep(job, args);
@@ -266,7 +267,7 @@ fn sweep(job: &dyn SocketJob, args: &Args) -> Result<(), Failure> {
     Ok(())
 }
 
-/// The median over the valid rounds.
+/// The median over the valid rounds; 0 if there is none.
 fn middle(rounds: &[Round], of: fn(&Percentiles) -> u64) -> u64 {
     let valid = rounds.iter().filter(|round| round.is_valid());
     let values: Vec<_> = valid.map(|round| of(&round.latency)).collect();

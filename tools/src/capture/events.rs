@@ -45,8 +45,8 @@ impl Selection {
     }
 }
 
-/// The files of a path: the file itself, or the captures in a folder or of a checkpoint in the order
-/// of recording. An error if a folder has none.
+/// The files of a path: the file itself, or the captures in a folder in the order of recording. An
+/// error if a folder has none.
 pub(crate) fn files(path: &Path) -> Result<Vec<PathBuf>, Failure> {
     let files = capture_files(path)?;
     if files.is_empty() {
@@ -65,8 +65,8 @@ pub(crate) fn open(path: &Path) -> Result<CaptureReader<std::fs::File>, Failure>
 }
 
 /// Calls a function with the selected events of a file, in order. Returns the damaged parts that
-/// were read; only the first ones if there are many. What is before the selection's start is not
-/// read.
+/// were read; only the first ones if there are many. Reading begins at a mark before the
+/// selection's start.
 pub(crate) fn read(
     path: &Path,
     selection: &Selection,

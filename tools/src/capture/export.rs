@@ -191,7 +191,7 @@ fn data(head: &Head, payload: &[u8], out: &mut dyn Write) -> io::Result<()> {
     }
 }
 
-/// Writes complete lines, in the order in which they end.
+/// Writes lines, in the order in which they end.
 #[derive(Default)]
 struct Text {
     partial: HashMap<(u32, bool), Vec<u8>>,
@@ -232,7 +232,7 @@ impl Exporter for Text {
                     self.partial.remove(&key);
                 }
             }
-            // A line with a gap in it is not complete, so it is dropped.
+            // The part of a line before a gap is dropped.
             Kind::Gap => drop(self.partial.remove(&key)),
             Kind::HalfClose | Kind::Reset => self.end(key, out)?,
             Kind::Close => {

@@ -1,4 +1,5 @@
-//! `millstream import-pcap`: converts packet captures to a capture.
+//! `millstream import-pcap`: converts pcap and pcapng files to a Millstream capture: a file with
+//! the bytes that crossed each socket, and their times.
 
 use super::packet::{Counts, Ended, EventSink, FileDamage, Filter, GapPolicy, Importer, Progress};
 use super::times;
@@ -105,7 +106,7 @@ enum GapsArg {
     Fail,
 }
 
-/// Writes events to a recording, which is created with the first event.
+/// Writes events to a recording, which is created when it is first needed.
 struct Writer {
     output: PathBuf,
     compress: bool,
@@ -386,7 +387,7 @@ impl ProgressLine {
     fn show(&mut self, path: &Path, progress: Progress) {
         let now = Instant::now();
         let due = self.last.is_none_or(|last| now - last > Duration::from_millis(500));
-        // Nothing is shown in the first half second, because most imports are finished by then.
+        // Nothing is shown in the first half second.
         if !self.is_shown || !due || now - self.start < Duration::from_millis(500) {
             return;
         }

@@ -1,8 +1,9 @@
 //! Exports events as packets of a pcapng file. A TCP connection is re-created with a synthetic
 //! handshake, sequence numbers and acknowledgements, so that other tools can follow its streams.
 //!
-//! The link type is raw IP, and times are in nanoseconds. A gap advances the sequence number.
-//! Unknown endpoints get documentation addresses (192.0.2.0/24).
+//! The link type is raw IP, and times are in nanoseconds. A gap in a TCP stream advances the
+//! sequence number. If an endpoint of a connection is unknown, both get documentation addresses
+//! (192.0.2.0/24).
 
 use millstream_engine::capture::{
     ConnectionInfo, Direction, FLAG_CUT, FLAG_MIDSTREAM, FLAG_REPEATED, Gap, Head, Kind, Opener,

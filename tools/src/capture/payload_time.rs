@@ -21,7 +21,7 @@ enum Form {
         separator: u8,
         has_seconds: bool,
         fraction: Option<Fraction>,
-        /// The zone as in the payload: nothing, `Z`, `+01:00`, `+0100` or `+01`.
+        /// The zone as in the payload: nothing, or a text such as `Z`, `+01:00`, `+0100` or `-01`.
         zone: Vec<u8>,
         zone_s: i64,
     },
@@ -106,9 +106,9 @@ impl PayloadTime {
         Some(Self { ns, form: Form::Date { separator, has_seconds, fraction, zone, zone_s } })
     }
 
-    /// Parses a number of units since 1970. For present-day times, the number of digits determines
-    /// the unit: 9 to 11 for seconds, 12 to 14 for milliseconds, 15 to 17 for microseconds, more
-    /// for nanoseconds. Returns `None` for a shorter number.
+    /// Parses a number of units since 1970. The number of digits determines the unit: 9 to 11 for
+    /// seconds, 12 to 14 for milliseconds, 15 to 17 for microseconds, 18 or 19 for nanoseconds.
+    /// Returns `None` for other numbers of digits.
     fn parse_number(text: &[u8]) -> Option<Self> {
         let digits = text.iter().take_while(|byte| byte.is_ascii_digit()).count();
         let unit_ns = match digits {

@@ -3,7 +3,8 @@
 use super::payload_time::PayloadTime;
 use millstream::table::datetime::calendar::Date;
 
-/// Parses a wall-clock time: nanoseconds since 1970, or a date and time in UTC or with a zone.
+/// Parses a wall-clock time: nanoseconds since 1970, a date, or a date and time. Without a zone it
+/// is in UTC.
 pub(crate) fn parse_wall_ns(text: &str) -> Result<i64, String> {
     if let Ok(ns) = text.parse() {
         return Ok(ns);
@@ -46,7 +47,7 @@ pub(crate) fn show_ns(ns: u64) -> String {
     }
 }
 
-/// Parses a duration: a number and `ns`, `us`, `ms`, `s`, `m` or `h`.
+/// Parses a duration: a number and `ns`, `us`, `ms`, `s`, `m` or `h`; seconds without a unit.
 pub(crate) fn parse_ns(text: &str) -> Result<u64, String> {
     let at = text.find(|c: char| c.is_ascii_alphabetic()).unwrap_or(text.len());
     let (number, unit) = text.split_at(at);
@@ -65,7 +66,7 @@ pub(crate) fn parse_ns(text: &str) -> Result<u64, String> {
     }
 }
 
-/// Parses a size: a number and `k`, `m` or `g`, in powers of 1024.
+/// Parses a size: a number, optionally with `k`, `m` or `g`, in powers of 1024.
 pub(crate) fn parse_bytes(text: &str) -> Result<u64, String> {
     let lower = text.to_ascii_lowercase();
     let lower = lower.trim_end_matches("ib").trim_end_matches('b');

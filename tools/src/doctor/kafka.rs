@@ -41,7 +41,7 @@ fn brokers(report: &ClusterReport) -> Finding {
     finding("kafka", found, Verdict::of(false, count == 1), means)
 }
 
-/// The 50th and the 99th percentile and the maximum.
+/// The median in nanoseconds, and a text with the median, the 99th percentile and the maximum.
 fn percentiles(all_ns: &[u64]) -> (u64, String) {
     let mut times = histogram();
     all_ns.iter().for_each(|ns| times.saturating_record((*ns).max(1)));

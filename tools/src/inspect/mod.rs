@@ -109,7 +109,7 @@ pub(crate) fn run(args: &Args) -> Result<(), Failure> {
         damage.take(numbered_entries(storage, &folder.join("offsets"))).unwrap_or_default();
     let commits =
         damage.take(numbered_entries(storage, &folder.join("commits"))).unwrap_or_default();
-    // Loads the state that the next start would load.
+    // Loads the state that the next start would load, as far as the logs can be read.
     let mut manifest = Vec::new();
     for epoch in &commits {
         let path = folder.join("commits").join(epoch.to_string());
@@ -158,8 +158,8 @@ pub(crate) fn run(args: &Args) -> Result<(), Failure> {
     Err(Failure::Failed(damage.0.join("\nerror: ")))
 }
 
-/// Prints a capture, and with `--progress` the slow periods of the query that recorded it. Fails if
-/// the capture is damaged, after it is printed.
+/// Prints a capture, and with `--progress` the slow periods of the query for which it was recorded.
+/// Fails if the capture is damaged, after it is printed.
 fn inspect_capture(args: &Args) -> Result<(), Failure> {
     let path = &args.checkpoint;
     if args.slow.is_some() && args.progress.is_none() {

@@ -1,7 +1,8 @@
 //! Finds the slow periods in recorded progress, and prints the commands that replay them.
 //!
-//! A report is slow if its p99 is above a limit: `--slow`, or [`FACTOR`] times the median p99 of all
-//! reports. Consecutive slow reports form a period; reports without rows do not end one.
+//! A report is slow if its p99 is above a limit: `--slow`, or [`FACTOR`] times the median p99 of
+//! the query's reports. Consecutive slow reports form a period; reports without latencies do not
+//! end one.
 //!
 //! Rows that left the query in a period may have been read before it, at most by the largest
 //! latency in it. The range of the commands begins that much earlier.

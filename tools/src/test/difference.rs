@@ -2,7 +2,7 @@
 
 use serde_json::{Map, Value};
 
-/// An expected row and the row that was found instead.
+/// An expected row, the row that was found instead, or both.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Difference {
     /// The position, if rows have an order.

@@ -10,7 +10,7 @@ pub(super) struct Expected {
 }
 
 impl Expected {
-    /// A file for one query, a folder for several.
+    /// The path is a folder if it exists as one, or if there are several queries; otherwise a file.
     pub(super) fn new<'n>(
         path: &Path,
         queries: impl Iterator<Item = &'n str>,

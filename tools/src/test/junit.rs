@@ -38,7 +38,7 @@ fn escaped(text: &str) -> String {
             '<' => out.push_str("&lt;"),
             '>' => out.push_str("&gt;"),
             '"' => out.push_str("&quot;"),
-            // XML 1.0 does not allow other control characters.
+            // XML 1.0 does not allow most other control characters.
             c if c.is_control() && !['\n', '\t', '\r'].contains(&c) => out.push('\u{fffd}'),
             c => out.push(c),
         }

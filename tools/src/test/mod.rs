@@ -1,6 +1,6 @@
 //! `millstream test`: runs a job over files or a capture, and compares its rows with expected ones.
 //!
-//! The job file is the production job: its sources are replaced by name, the rows of its sinks are
+//! The job file is the production job: its sources are replaced, the rows of its sinks are
 //! collected in this process, and its checkpoint is not used. With `--latency`, the latency from
 //! the intended time of each record is checked too. The check is invalid if the floor of this
 //! machine, measured before and after the run, is above `--max-lag`.
@@ -106,7 +106,8 @@ fn speed(text: &str) -> Result<String, String> {
     crate::capture::replay::Speed::parse(text).map(|_| text.to_string())
 }
 
-/// The rows of a query, in the order in which its sink receives them.
+/// The rows of a query, in the order in which its sink receives them; in complete mode those of the
+/// last epoch.
 #[derive(Default)]
 struct Rows {
     lines: Vec<String>,
@@ -250,8 +251,8 @@ fn wait(args: &Args, session: &Session, queries: &[StreamingQuery]) -> Result<()
     Ok(())
 }
 
-/// Compares the rows of a query with the expected ones; with `--update` writes them instead, which
-/// always passes. A key that is not a column is an error.
+/// Compares the rows of a query with the expected ones. A key that is not a column is an error.
+/// With `--update` writes the rows instead, which always passes.
 fn answer(args: &Args, taken: &Taken, expected: &Expected) -> Result<Case, Failure> {
     let rows = taken.rows.lock().unwrap_or_else(|poisoned| poisoned.into_inner());
     let name = format!("{} answer", taken.name);

@@ -292,7 +292,8 @@ impl Load {
         is_measured.then(|| self.sent(false, right) + self.start())
     }
 
-    /// The time between sending the buffered rows and the first row at the fixed rate.
+    /// The time from the start of the run to the first row at the fixed rate. The buffered rows are
+    /// sent in it.
     fn start(&self) -> Duration {
         Duration::from_secs(self.buffered as u64 / 100_000 + 1)
     }
@@ -340,7 +341,7 @@ fn generate(
     lag
 }
 
-/// Runs the generator against a query or the hand-written join.
+/// The result of a run of a query or of the hand-written join, with the generator's lag.
 struct Run {
     latency: Percentiles,
     lag: Percentiles,

@@ -1,6 +1,6 @@
 //! `millstream bench join`: joins of two streams. Measures the stage alone, whole queries in this
-//! process, and queries over sockets, each compared with a hand-written symmetric hash join in the
-//! same run.
+//! process, and queries over sockets, and compares them with a hand-written symmetric hash join in
+//! the same run.
 
 mod by_hand;
 mod jobs;

@@ -90,7 +90,7 @@ fn start_bare(spin: bool, ports: (u16, u16)) -> Result<Target, Failure> {
     bare(spin, ports, each_line).map(Target::Bare)
 }
 
-/// Runs alternating rounds and prints their medians.
+/// Runs alternating rounds and adds their medians to `figures`.
 pub(super) fn run(
     rate: u64,
     seconds: u64,

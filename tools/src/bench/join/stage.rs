@@ -19,7 +19,7 @@ use std::time::{Duration, Instant};
 
 /// An hour.
 const HOUR_US: i64 = 3_600_000_000;
-/// The time of the first row, which is after every watermark.
+/// The time of the first row.
 const BASE_US: i64 = 1_000 * HOUR_US;
 /// The distance between the keys of consecutive rows.
 const STRIDE: i64 = 1_000_003;

@@ -1,4 +1,4 @@
-//! `millstream bench replay`: measurements of captures, each with a floor that was measured in the
+//! `millstream bench replay`: measurements of captures, most with a floor that was measured in the
 //! same run. They are the pace of a replay, the cost of recording a running query, the import of
 //! packet captures, a capture as a source, and the search for a time.
 

@@ -1,6 +1,6 @@
 //! The cost of the option `record` for a running socket query: rounds of the same query with and
 //! without the option alternate. After each recorded round its capture is read and checked: every
-//! byte that was sent is in the capture or in one of its gaps.
+//! byte that was sent is in the capture or counted as not recorded.
 
 use crate::bench::figure::{Figure, Goal, Value};
 use crate::bench::open_loop::{

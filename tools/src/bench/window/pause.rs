@@ -63,7 +63,7 @@ pub(super) fn run(keys: u64, probe_us: u64, rounds: u64, json: bool) -> Result<(
             query.process_all_available()?;
         }
         let before = closed.load(Ordering::Relaxed);
-        // The floor is measured with as many probes while no window closes as while one closes.
+        // The floor is measured with 2,000 probes while no window closes.
         let sent = probes(&rows, probe_us, base, |sent| sent < 2_000)?;
         gather(&waits, &query, sent, &mut calm)?;
         hour += 1;

@@ -1,9 +1,8 @@
 //! TCP connections: assigns packets to connections, and detects their start and end.
 //!
 //! A connection is identified by its four-tuple; a SYN with another initial sequence number starts
-//! a new one. At most two generations of [`GENERATION`] connections are kept. When the younger one
-//! is full, the connections that were not used since the last time are dropped, and their gaps are
-//! reported.
+//! a new one. The number of tracked connections is bounded: when [`GENERATION`] of them were added
+//! or used, a new one evicts those that were not, and their gaps are reported.
 
 use super::Part;
 use super::half::{Cx, Half, Segment, Shared};

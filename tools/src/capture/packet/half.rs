@@ -1,11 +1,11 @@
 //! One direction of a TCP connection: reassembles segments to a stream with gaps.
 //!
-//! Stream offsets count from the byte after the SYN, in 64 bits; sequence numbers are compared
-//! modulo 2^32. If segments overlap, the byte that was captured first counts. A hole becomes a gap
-//! when the other endpoint has acknowledged it and later data was captured, or at the end of the
-//! connection or of the capture. Until then later data is buffered, up to [`HELD_BYTES_MAX`] per
-//! direction and [`Shared::held_bytes`] in total. Beyond that the hole is reported as a gap and
-//! counted.
+//! Stream offsets count from the byte after the SYN, or from the first captured byte if there is
+//! none, in 64 bits; sequence numbers are compared modulo 2^32. If segments overlap, the byte that
+//! was captured first counts. A hole becomes a gap when the other endpoint has acknowledged it and
+//! later data was captured, or at the end of the connection or of the packet capture. Until then
+//! later data is buffered, up to [`HELD_BYTES_MAX`] per direction and [`ALL_HELD_BYTES_MAX`] in
+//! total. Beyond that the hole is reported as a gap and counted.
 
 use super::Part;
 use super::history::{History, RingNumber};
@@ -107,7 +107,7 @@ impl Half {
         self.next_number = number;
     }
 
-    /// The sequence number of stream offset 0. Valid until something was delivered.
+    /// The sequence number of stream offset 0.
     pub(super) fn first_number(&self) -> u32 {
         self.next_number.wrapping_sub(self.next as u32)
     }
@@ -305,7 +305,8 @@ impl Half {
         Ok(())
     }
 
-    /// Delivers buffered data, across holes that are confirmed.
+    /// Delivers buffered data, across holes that are acknowledged or for which too much is
+    /// buffered.
     fn deliver<S: EventSink>(&mut self, cx: &mut Cx<'_, S>) -> Result<(), Ended> {
         loop {
             self.deliver_held(cx)?;
@@ -382,7 +383,8 @@ impl Half {
         Ok(())
     }
 
-    /// Ends the direction at the end of the connection or of the capture: every hole is confirmed.
+    /// Ends the direction at the end of the connection or of the packet capture: every hole becomes
+    /// a gap.
     pub(super) fn finish<S: EventSink>(&mut self, cx: &mut Cx<'_, S>) -> Result<(), Ended> {
         if !self.is_synced {
             return Ok(());

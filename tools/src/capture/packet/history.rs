@@ -1,4 +1,4 @@
-//! The last bytes of every direction, to compare retransmitted bytes with.
+//! The last bytes of the directions that were used recently, to compare retransmitted bytes with.
 //!
 //! The pool of rings is fixed. If all are in use, a direction takes a ring that has not been used
 //! for a while, so memory does not grow with the number of connections.

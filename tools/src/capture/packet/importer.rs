@@ -25,7 +25,7 @@ pub(crate) struct Progress {
     pub data_bytes: u64,
 }
 
-/// The identity of a UDP flow: the datagrams between two endpoints, each an address and a port.
+/// A UDP flow: the datagrams between two endpoints, each an address and a port.
 #[derive(Clone, Copy)]
 struct Flow {
     /// The number of the connection that stands for the flow in the capture.
@@ -46,9 +46,9 @@ pub(crate) struct Importer<S> {
     flow_slots: Vec<(Flow, [u64; 2])>,
     free_flows: Vec<u32>,
     next_number: u32,
-    /// Time of the previous record.
+    /// Time of the previous record that has one.
     last_ns: Option<i64>,
-    /// Start of the recording.
+    /// Time of the first record that has one.
     start_ns: Option<i64>,
 }
 
@@ -101,7 +101,7 @@ impl<S: EventSink> Importer<S> {
     }
 
     /// Ends the import, and reports the bytes that are missing at the end of the files. Returns the
-    /// sink.
+    /// sink and the counters.
     pub(crate) fn finish(mut self) -> Result<(S, Counts), Ended> {
         self.fragments.finish(&mut self.out.counts);
         self.connections.finish(&mut self.out)?;

@@ -220,8 +220,8 @@ impl Section {
         Some(interface)
     }
 
-    /// Decodes a packet block. `None` if it names an unknown interface, is shorter than it claims,
-    /// or claims more than [`PACKET_BYTES_MAX`] captured bytes.
+    /// Decodes a packet block. `None` if it names an unknown interface, or claims more captured
+    /// bytes than it has or than a packet may have.
     fn packet(&self, kind: BlockKind, body: &[u8]) -> Option<Packet> {
         let (id, header) = match kind {
             BlockKind::SimplePacket => (0, 4),

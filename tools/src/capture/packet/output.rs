@@ -18,7 +18,7 @@ pub(crate) trait EventSink {
     fn event(&mut self, head: &Head, payload: &[u8]) -> io::Result<()>;
 }
 
-/// What happens to the data after a gap.
+/// What happens to the data of a TCP stream after a gap.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(crate) enum GapPolicy {
     /// The data after the gap is kept.
@@ -218,8 +218,8 @@ impl<S: EventSink> Output<S> {
         self.emit(lane, Kind::Ignored, at, 0, &Ignored { bytes, reason }.encode())
     }
 
-    /// Writes a datagram of `length` bytes, of which `data` was captured. If it is shorter, the rest
-    /// becomes a gap, and both events are marked as cut.
+    /// Writes a datagram of `length` bytes, of which `data` was captured. If that is shorter, the
+    /// rest becomes a gap, and both events are marked as cut.
     pub(super) fn datagram(
         &mut self,
         lane: Lane,

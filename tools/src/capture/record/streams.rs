@@ -18,7 +18,7 @@ const LISTENER: Token = Token(usize::MAX - 1);
 /// Maximum number of concurrent connections.
 const CONNECTIONS_MAX: usize = 60_000;
 
-/// Records the data that a server sends, until the server closes the connection.
+/// Records the data that a server sends, until the connection ends or the limit is reached.
 pub(super) fn connect(
     to: &[SocketAddr],
     begin: impl FnOnce() -> Result<Recorder, Failure>,

@@ -93,8 +93,8 @@ impl<E> Lines<E> {
         }
     }
 
-    /// Ends a connection's incomplete line: its stream or datagram has ended, and the last line needs
-    /// no newline.
+    /// Ends a connection's incomplete line: its stream or datagram has ended, and the last line
+    /// needs no newline.
     pub(super) fn end(&mut self, connection: u64, played_ns: i64) {
         let Some(partial) = self.partial.get_mut(&connection) else { return };
         match partial.pieces.pop() {

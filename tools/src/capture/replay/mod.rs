@@ -2,7 +2,7 @@
 //!
 //! One thread reads events ahead. The sending thread waits for the time of each event and executes
 //! it. Times are absolute, `start + (t - t0) / speed`, so that errors do not accumulate. A third
-//! thread reads and discards the peers' answers, so that a peer never blocks on its writes.
+//! thread reads and discards the answers of TCP peers, so that a peer never blocks on its writes.
 
 mod drain;
 mod lines;
@@ -91,8 +91,8 @@ pub(crate) fn run(args: &Args) -> Result<(), Failure> {
     events::complain(&left_out.damage)
 }
 
-/// Plays a whole capture to a server of this process. Returns the lags of the data events' sends.
-/// Damage in the capture is an error.
+/// Replays a whole capture to a server. Returns the lags of the data events' sends. Damage in the
+/// capture is an error.
 pub(crate) fn play_to(
     capture: &Path,
     to: SocketAddr,
@@ -246,5 +246,6 @@ impl Run {
     }
 }
 
-/// The maximum wait for peers at the end.
+/// The maximum wait for a peer: to connect, to acknowledge data before a reset, and to close at the
+/// end.
 const LINGER: Duration = Duration::from_secs(2);

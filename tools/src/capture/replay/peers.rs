@@ -106,15 +106,15 @@ const TICK: Duration = Duration::from_millis(100);
 #[cfg(target_os = "linux")]
 nix::ioctl_read_bad!(unacknowledged_bytes, nix::libc::TIOCOUTQ, nix::libc::c_int);
 
-/// Waits until the peer's kernel has acknowledged each byte of a connection, at most for `LINGER`. A
-/// reset discards bytes that are not acknowledged, and the recorded peer had received all of them.
+/// Waits until the peer's kernel has acknowledged each byte of a connection, at most for `LINGER`,
+/// because a reset discards bytes that are not acknowledged.
 #[cfg(target_os = "linux")]
 fn wait_until_delivered(stream: &TcpStream, stop: &AtomicBool) {
     use std::os::fd::AsRawFd;
     let (deadline, mut bytes) = (Instant::now() + LINGER, 0);
     loop {
-        // SAFETY: the descriptor is open for as long as `stream` is borrowed, and TIOCOUTQ writes one
-        // `c_int` to the pointer, which `bytes` is.
+        // SAFETY: the descriptor is open for as long as `stream` is borrowed, and TIOCOUTQ writes
+        // one `c_int` to the pointer, which `bytes` is.
         let asked = unsafe { unacknowledged_bytes(stream.as_raw_fd(), &mut bytes) };
         let is_delivered = asked.is_err() || bytes == 0;
         if is_delivered || stop.load(Ordering::Relaxed) || Instant::now() >= deadline {
@@ -124,7 +124,7 @@ fn wait_until_delivered(stream: &TcpStream, stop: &AtomicBool) {
     }
 }
 
-/// Other systems do not say how many bytes are unacknowledged, so that a reset can discard some.
+/// Does nothing on other systems, where a reset can discard bytes.
 #[cfg(not(target_os = "linux"))]
 fn wait_until_delivered(_: &TcpStream, _: &AtomicBool) {}
 
@@ -155,7 +155,7 @@ impl Peers {
         self.opened
     }
 
-    /// Number of events whose peer had disconnected.
+    /// Number of events that could not be sent.
     pub(super) fn failed(&self) -> u64 {
         self.failed
     }

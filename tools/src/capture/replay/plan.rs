@@ -12,7 +12,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{SystemTime, UNIX_EPOCH};
 
-/// Payload bytes per batch.
+/// Payload bytes at which a batch is sent.
 const BATCH_BYTES: usize = 256 << 10;
 const BATCHES_AHEAD: usize = 16;
 /// Maximum number of events per batch.
@@ -25,7 +25,8 @@ const BYTES_WITHOUT_TIME: usize = 8 << 20;
 /// An event to replay.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Event {
-    /// Recorded time since the first event, in nanoseconds.
+    /// Time since the first event at the recorded speed, over all loops and with shortened pauses,
+    /// in nanoseconds.
     pub at_ns: u64,
     /// The connection's number over all loops.
     pub connection: u64,
@@ -66,9 +67,9 @@ pub(super) struct Gaps {
     pub shortened: u64,
     /// The total time removed from pauses, in nanoseconds.
     pub cut_ns: u64,
-    /// Bytes of the selected direction that are missing in the capture.
+    /// Bytes of the selected direction that are missing in the capture, counted in each loop.
     pub missing_bytes: u64,
-    /// Datagrams of unknown length that are missing in the capture.
+    /// Datagrams of unknown length that are missing in the capture, counted in each loop.
     pub missing_datagrams: u64,
 }
 
@@ -203,7 +204,7 @@ impl Reading {
                 self.gaps.missing_bytes += gap.bytes;
                 self.gaps.missing_datagrams += u64::from(gap.datagrams);
             }
-            // A gap in datagrams consists of whole datagrams, so it leaves no incomplete line.
+            // The end of a datagram ends its last line, so a gap leaves no incomplete line.
             if let Some(lines) = self.lines.as_mut().filter(|_| !self.udp.contains(&connection)) {
                 lines.pass_line(connection);
             }
@@ -230,9 +231,9 @@ impl Reading {
         self.shift(event, data)
     }
 
-    /// Moves the times of lines that the event completes, and passes on all events without
-    /// incomplete lines. Fails if no time has been found in the first [`LINES_WITHOUT_TIME`] lines or
-    /// [`BYTES_WITHOUT_TIME`] bytes. Does nothing without `--shift-time`.
+    /// Moves the times of lines that the event completes, and passes on the events before the first
+    /// incomplete line. Fails if no time has been found in the first [`LINES_WITHOUT_TIME`] lines
+    /// or [`BYTES_WITHOUT_TIME`] bytes. Does nothing without `--shift-time`.
     fn shift(&mut self, event: Event, data: &[u8]) -> Result<(), Failure> {
         let played_ns = self.played_ns(event.at_ns);
         let Some(lines) = &mut self.lines else { return Ok(()) };

@@ -231,8 +231,8 @@ impl Csv {
     }
 }
 
-/// The range of a top-level field's value, of a string without its quotes. `None` if the line is not
-/// a JSON object or has no such field. Of a repeated field, the last one counts.
+/// The range of a top-level field's value, of a string without its quotes. `None` if the line is
+/// not a JSON object or has no such field. Of a repeated field, the last one counts.
 fn json_field(line: &[u8], name: &str) -> Option<Range<usize>> {
     let fields: HashMap<String, &RawValue> = serde_json::from_slice(line).ok()?;
     let value = fields.get(name)?.get();
