@@ -390,8 +390,8 @@ fn full_name(name: &str, namespace: &str) -> String {
     }
 }
 
-/// Rejects a name that is empty or does not consist of letters, digits and `_`, with no digit first.
-/// Letters and digits may be those of any script.
+/// Rejects a name that is empty or does not consist of letters, digits and `_`, with no digit
+/// first. Letters and digits may be those of any script.
 fn check_name(name: &str) -> Result<(), SchemaError> {
     let mut letters = name.chars();
     let is_valid = letters.next().is_some_and(|c| c.is_alphabetic() || c == '_')

@@ -42,9 +42,9 @@ const GROUPING_ID: &str = "spark_grouping_id";
 /// The name of the column with the index of a grouping set.
 const GROUPING_PLACE: &str = "grouping_set_place";
 
-/// Replaces an ordinal or an alias in a key by the expression of `select` to which it refers, if the
-/// session's settings allow it. Any other key is returned unchanged. A column of the input takes
-/// precedence over an alias. An ordinal out of range, or of an aggregate, is an error.
+/// Replaces an ordinal or an alias in a key by the expression of `select` to which it refers, if
+/// the session's settings allow it. Any other key is returned unchanged. A column of the input
+/// takes precedence over an alias. An ordinal out of range, or of an aggregate, is an error.
 fn written_key(scope: &Scope, key: &Expr, select: &[Expr]) -> PlanResult<Expr> {
     let naming = Rules::current().naming;
     match key {

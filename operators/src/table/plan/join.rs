@@ -400,8 +400,8 @@ fn of_both(args: &[Resolved], width: usize) -> Option<(&Resolved, &Resolved)> {
     }
 }
 
-/// Casts both operands of a comparison to a common type. Fails if they have none, or if it cannot be
-/// compared.
+/// Casts both operands of a comparison to a common type. Fails if they have none, or if it cannot
+/// be compared.
 pub fn compared(a: Resolved, b: Resolved) -> PlanResult<(Resolved, Resolved)> {
     match functions::resolve("=", vec![a, b])?.node {
         Node::Call(_, args) => match <[Resolved; 2]>::try_from(args) {

@@ -32,9 +32,9 @@ impl LiveTable {
         Self { reader, version }
     }
 
-    /// Reads the rows if the table has changed since the last read. Returns `None` if it has not. If
-    /// the table changes during the read, it is read again, at most `ATTEMPTS` times in all. After
-    /// an error the next call reads again.
+    /// Reads the rows if the table has changed since the last read. Returns `None` if it has not.
+    /// If the table changes during the read, it is read again, at most `ATTEMPTS` times in all.
+    /// After an error the next call reads again.
     pub fn changed_rows(&mut self) -> Result<Option<Vec<Vec<Value>>>, EngineError> {
         let mut version = self.reader.version()?;
         if version == self.version {

@@ -242,8 +242,8 @@ pub fn with_default_skew(plan: Plan, default_ms: i64) -> Plan {
 }
 
 /// Declares the event time of a table. The watermark is the largest event time minus the delay.
-/// Fails if `column` is not a column of type TIMESTAMP, TIMESTAMP_NTZ or a window, or if the delay is
-/// negative or not a duration.
+/// Fails if `column` is not a column of type TIMESTAMP, TIMESTAMP_NTZ or a window, or if the delay
+/// is negative or not a duration.
 pub fn with_watermark(input: Plan, column: &Expr, delay: &str) -> PlanResult<Plan> {
     let delay_ms = milliseconds(delay, "WATERMARK_DELAY_NEGATIVE", "the delay")?;
     let scope = input.scope();

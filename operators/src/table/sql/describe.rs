@@ -34,8 +34,8 @@ pub enum Describe {
 /// A schema and its rows.
 pub type Table = (Schema, Vec<Vec<Value>>);
 
-/// Parses the rest of a statement after `DESCRIBE` or `DESC`: a query, a view or a column of a view.
-/// A field of a column is an error.
+/// Parses the rest of a statement after `DESCRIBE` or `DESC`: a query, a view or a column of a
+/// view. A field of a column is an error.
 pub(super) fn describe(reader: &mut Reader<'_>) -> PlanResult<Describe> {
     if reader.keyword("QUERY") || reader.begins_query() {
         return Ok(Describe::Query(reader.rest()?));

@@ -309,8 +309,8 @@ fn without_added(plan: Plan, width: usize) -> Plan {
     Plan::Project(Box::new(plan), columns.collect())
 }
 
-/// Resolves a name that output columns have. `None` unless there are some, and they all are the same
-/// input column without an alias.
+/// Resolves a name that output columns have. `None` unless there are some, and they all are the
+/// same input column without an alias.
 fn one_of_equals(
     named: &Expr,
     columns: &[(Resolved, String)],

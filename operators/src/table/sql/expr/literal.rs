@@ -48,8 +48,8 @@ const SUFFIXES: [(&str, DataType); 6] = [
 ];
 
 /// Converts a number literal by Spark's rules. A suffix determines the type. Without a suffix, the
-/// type is DOUBLE if there is an exponent, otherwise the first of INT, BIGINT and DECIMAL that fits.
-/// A number that does not fit its type is an error.
+/// type is DOUBLE if there is an exponent, otherwise the first of INT, BIGINT and DECIMAL that
+/// fits. A number that does not fit its type is an error.
 pub(super) fn number(written: &str, here: Place) -> PlanResult<Expr> {
     let lower = written.to_ascii_lowercase();
     let wrong = || {
