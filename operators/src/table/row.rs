@@ -5,11 +5,11 @@
 //! ```
 //! A slot contains an `i64`, the bits of an `f64`, or 0 or 1 for a boolean. Variable-length values
 //! and 16-byte decimals are stored in the tail. Their slot contains the offset in the row (low 32
-//! bits) and the length in bytes (high 32 bits). The slot of a NULL is 0, so rows with the same
-//! slots and tail have equal bytes. An array is encoded as its number of elements (8 bytes),
-//! followed by a row with one field per element. A struct is encoded as a row.
+//! bits) and the length in bytes (high 32 bits). The slot of a NULL is 0. An array is encoded as
+//! its number of elements (8 bytes), followed by a row with one field per element. A struct is
+//! encoded as a row.
 //!
-//! All integers are little endian. A row has at most 4 GiB.
+//! All integers are little endian. A row must not exceed 4 GiB.
 
 use super::types::{DataType, Physical};
 use super::value::Value;

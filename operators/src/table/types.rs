@@ -43,7 +43,7 @@ pub enum DataType {
     YearMonthInterval(u8, u8),
     /// ARRAY: elements of one type.
     Array(Box<DataType>),
-    /// MAP, with the types of keys and values. Entries are in insertion order.
+    /// MAP, with the types of keys and values.
     Map(Box<DataType>, Box<DataType>),
     /// STRUCT: named fields.
     Struct(Vec<Field>),

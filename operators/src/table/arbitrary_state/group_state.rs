@@ -106,10 +106,10 @@ impl<S: Kept> GroupState<'_, S> {
         self.access.processing_time_ms()
     }
 
-    /// Makes the key time out when the processing time has advanced by `duration`. A duration below
-    /// one millisecond is an error, and so is the call if keys do not time out by processing time.
-    /// Each call of the user's function clears the time-out, so the function must set the time-out
-    /// again to keep one.
+    /// Makes the key time out when the processing time has advanced by more than `duration`. A
+    /// duration below one millisecond is an error, and so is the call if keys do not time out by
+    /// processing time. Each call of the user's function clears the time-out, so the function must
+    /// set the time-out again to keep one.
     pub fn set_timeout_duration(&mut self, duration: Duration) -> Result<(), EngineError> {
         if self.kind != GroupStateTimeout::ProcessingTimeTimeout {
             return Err(invalid(

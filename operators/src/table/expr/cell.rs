@@ -45,7 +45,7 @@ impl<'a> Cell<'a> {
         }
     }
 
-    /// The integer; 0 for any other variant. Type resolution ensures that no other variant occurs.
+    /// The integer; 0 for any other variant.
     #[inline]
     pub fn long(self) -> i64 {
         match self {
@@ -54,7 +54,7 @@ impl<'a> Cell<'a> {
         }
     }
 
-    /// The double; 0 for any other variant. Type resolution ensures that no other variant occurs.
+    /// The double; 0 for any other variant.
     #[inline]
     pub fn double(self) -> f64 {
         match self {
@@ -63,8 +63,7 @@ impl<'a> Cell<'a> {
         }
     }
 
-    /// The boolean; false for any other variant. Type resolution ensures that no other variant
-    /// occurs.
+    /// The boolean; false for any other variant.
     #[inline]
     pub fn bool(self) -> bool {
         self == Self::Bool(true)

@@ -177,8 +177,8 @@ impl fmt::Display for Chain {
 /// mark.
 pub(super) const MARK: char = '\u{1}';
 
-/// Prints a resolved chain like the equivalent tree. On restart, an operator finds its state by the
-/// text of its expressions, so a chain and a tree must have the same text.
+/// Prints a resolved chain like the equivalent tree. A restart compares the text of an operator's
+/// expressions with the stored text, so a chain and a tree must have the same text.
 pub(super) fn show(parts: &[Resolved], f: &mut fmt::Formatter<'_>) -> fmt::Result {
     let texts: Vec<String> = parts.iter().map(ToString::to_string).collect();
     let around = |text: &'_ String| -> (usize, usize) {
@@ -344,8 +344,8 @@ fn operands<'e>(count: usize, tree: &'e Resolved, out: &mut Vec<&'e Resolved>) {
     }
 }
 
-/// Prints a run like the left-deep tree that the user wrote. On restart, an operator finds its
-/// state by the text of its expressions, so a run and a tree must have the same text.
+/// Prints a run like the left-deep tree that the user wrote. A restart compares the text of an
+/// operator's expressions with the stored text, so a run and a tree must have the same text.
 pub(super) fn show_run(count: usize, tree: &Resolved, f: &mut fmt::Formatter<'_>) -> fmt::Result {
     let mut all = Vec::with_capacity(count);
     operands(count, tree, &mut all);

@@ -87,8 +87,7 @@ fn write_own(expr: &Resolved, hasher: &mut DefaultHasher) {
     }
 }
 
-/// A hash of an expression. Equal expressions have equal fingerprints; different expressions rarely
-/// do.
+/// A hash of an expression. Equal expressions have equal fingerprints.
 pub fn fingerprint(expr: &Resolved) -> u64 {
     fn write(expr: &Resolved, hasher: &mut DefaultHasher) {
         write_own(expr, hasher);
@@ -129,7 +128,7 @@ impl<'e> Found<'e> {
 }
 
 /// Counts the subexpressions of an expression. `facts` starts with the expression's own properties.
-/// If `sure`, subexpressions that are evaluated only for some records are not counted.
+/// If `sure`, conditional subexpressions, such as the branches of a CASE, are not counted.
 fn count<'e>(expr: &'e Resolved, facts: &[Facts], sure: bool, found: &mut Found<'e>) {
     let own = &facts[0];
     // A repeated expression is evaluated once, so its own subexpressions are not counted again.
@@ -153,7 +152,7 @@ fn count<'e>(expr: &'e Resolved, facts: &[Facts], sure: bool, found: &mut Found<
 }
 
 /// Finds subexpressions that occur more than once among expressions that are evaluated for every
-/// record. Subexpressions evaluated only for some records are left out.
+/// record. Conditional subexpressions, such as the branches of a CASE, are left out.
 pub fn repeated(exprs: &[&Resolved]) -> Common {
     let mut found = Found::default();
     exprs.iter().for_each(|expr| count(expr, &Facts::of(expr), true, &mut found));

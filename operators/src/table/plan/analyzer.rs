@@ -20,7 +20,7 @@ use std::borrow::Cow;
 /// The output mode: the rows of the result table that each epoch sends to the sink.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum OutputMode {
-    /// Only rows that can never change, each exactly once.
+    /// Only rows that will not change any more.
     #[default]
     Append,
     /// Only rows that are new or changed.

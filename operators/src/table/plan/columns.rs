@@ -57,8 +57,8 @@ pub(super) fn emitted_columns(input: &Plan, operator: &StateOperator) -> Vec<Sco
     columns
 }
 
-/// The columns of a union: those of its first input. The watermark has the longest delay of all
-/// inputs.
+/// The columns of a union. The names and types are those of its first input. A column that is an
+/// event time in any input is one here, with the longest delay.
 pub(super) fn union_columns(inputs: &[Plan]) -> Vec<ScopeColumn> {
     let mut columns = inputs.first().map_or(Vec::new(), |input| input.scope().columns);
     for other in inputs.iter().skip(1) {

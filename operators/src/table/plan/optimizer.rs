@@ -355,8 +355,8 @@ fn may_go_into(inner: &[(Resolved, String)], outer: &[&Resolved]) -> bool {
     })
 }
 
-/// Whether an expression is deterministic: for the same row it always has the same value.
-/// User-defined functions are assumed to be deterministic.
+/// Whether an expression calls no nondeterministic function. User-defined functions are assumed to
+/// be deterministic.
 pub fn is_deterministic_expr(expr: &Resolved) -> bool {
     let same = !matches!(&expr.node, Node::Call(name, _) if !is_deterministic(name));
     same && expr.children().into_iter().all(is_deterministic_expr)

@@ -1,9 +1,9 @@
 //! The sources of a plan, and the number of branches that read each of them.
 //!
 //! A stream that is loaded once is a single source, however often the plan reads it. For example, a
-//! plan may use a view twice, or a DataFrame and its clone. The source is opened once, has one
-//! offset in the checkpoint, and sends each row to every reader. Two streams that are loaded
-//! separately with equal options are two sources, as in Spark. A table is read once per reader.
+//! plan may use a view twice, or a DataFrame and its clone. The source reads each row once and
+//! sends it to every reader. Two streams that are loaded separately with equal options are two
+//! sources, as in Spark. Each reader of a table reads the table itself.
 
 use crate::table::expr::{Node, Resolved};
 use crate::table::plan::{Plan, Scan};
@@ -32,7 +32,7 @@ impl Scan {
     }
 }
 
-/// The sources of a plan, in the order of their first use. They are opened in this order.
+/// The sources of a plan, in the order of their first use.
 pub fn sources(plan: &Plan) -> Vec<&Scan> {
     let mut sources: Vec<&Scan> = Vec::new();
     for scan in plan.scans() {

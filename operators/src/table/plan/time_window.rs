@@ -557,8 +557,8 @@ pub fn with_column(
 }
 
 /// Passes on only the first of the rows that are equal in the columns `names`, or in all columns if
-/// `names` is empty. If `within`, a key is removed from the state once the watermark's delay has
-/// passed.
+/// `names` is empty. If `within`, a key is forgotten when the watermark reaches the event time of
+/// its first row plus the delay.
 pub fn deduplicate(input: Plan, names: &[&str], within: bool) -> PlanResult<Plan> {
     let scope = input.scope();
     let place = |name: &&str| {

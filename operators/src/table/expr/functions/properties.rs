@@ -81,6 +81,7 @@ pub fn is_null_of_null(name: &str) -> bool {
 }
 
 /// Whether a function evaluates this argument only for some rows, as `if` and `coalesce` do.
+/// Functions that skip an argument because another one is NULL do not count.
 pub fn may_leave_out(name: &str, index: usize) -> bool {
     match &*lower(name) {
         "and" | "coalesce" | "decode" | "elt" | "if" | "ifnull" | "nvl" | "nvl2" | "or" => {
