@@ -2,7 +2,7 @@
 //! right row at or before it.
 //!
 //! *Final* (append mode): a left row waits until the watermark has reached its time, so that no
-//! closer right row can arrive. It is emitted exactly once. *Immediate* (update mode): a left row
+//! closer right row can arrive. It is emitted at most once. *Immediate* (update mode): a left row
 //! is emitted at once, and again for each closer right row that arrives before the watermark
 //! reaches it.
 //!
@@ -11,8 +11,8 @@
 //! Left and right rows expire in common time order. So a left row is matched with the right row
 //! that is the last one at the left row's time.
 //!
-//! *Order.* Left rows are emitted by time and arrival. Among right rows of the same time, the one
-//! that arrived last is the closest.
+//! *Order.* In append mode left rows are emitted by time and arrival. Among right rows of the same
+//! time, the one that arrived last is the closest.
 //!
 //! *Limits.* In update mode, all left rows for which a new right row is closer are emitted again in
 //! a single step.
@@ -61,8 +61,8 @@ pub(in super::super) struct AsofJoin {
     scratch: Scratch,
     /// A watermark whose expired rows have not all been processed yet.
     passing_us: Option<i64>,
-    /// Whether expired rows were emitted after a marker and [`Stage::flush`] has not reported this
-    /// yet.
+    /// Whether [`Stage::flush`] still has to return [`FlushStatus::NextEpoch`] once, because it has
+    /// worked on expired rows while no marker was pending.
     owes_late_emission: bool,
     /// In micro-batch mode: a marker to pass on when expiry is complete.
     marker: Option<Epoch>,
@@ -238,8 +238,8 @@ impl AsofJoin {
         }
     }
 
-    /// Pauses or resumes a side, depending on the size of the buffered rows, or fails if the limit is
-    /// to end the query. Does nothing without a limit.
+    /// Pauses or resumes a side, depending on the size of the buffered rows, or fails if the limit
+    /// is to end the query. Does nothing without a limit.
     #[inline]
     fn check_limit(&mut self) -> Result<(), EngineError> {
         match &mut self.guard {

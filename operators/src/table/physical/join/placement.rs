@@ -144,9 +144,9 @@ pub(in crate::table) fn check_mode(plan: &Plan, mode: OutputMode) -> PlanResult<
     plan.inputs().into_iter().try_for_each(|input| check_mode(input, mode))
 }
 
-/// Rejects joins of two streams without an equality, which would compare every pair of rows; ASOF
-/// joins are checked elsewhere. The plan must be optimised, so that conditions are already part of
-/// the joins.
+/// Rejects joins of two streams, other than ASOF joins, without an equality: they would compare
+/// every pair of rows. The plan must be optimised, so that conditions are already part of the
+/// joins.
 pub(in crate::table) fn check_equality(plan: &Plan) -> PlanResult<()> {
     if let Plan::Join(join) = plan
         && join.is_of_streams()

@@ -110,9 +110,10 @@ pub(in super::super) struct StreamJoin {
     expired: Vec<Expiry>,
     /// A watermark whose expired rows have not all been processed yet.
     passing_us: Option<i64>,
-    /// Whether rows were emitted after a marker and [`Stage::flush`] has not reported this yet.
+    /// Whether [`Stage::flush`] still has to return [`FlushStatus::NextEpoch`] once, because it has
+    /// worked on searches or expired rows while no marker was pending.
     owes_late_emission: bool,
-    /// A marker to pass on when the searches and, in micro-batch mode, expiry are complete.
+    /// A marker that is not passed on yet. In micro-batch mode it waits for searches and expiry.
     marker: Option<Epoch>,
     guard: Option<StateGuard>,
     down: BoxChain,
@@ -279,8 +280,8 @@ impl StreamJoin {
     }
 
     /// Handles the first match of a buffered row. A left row of LEFT SEMI or LEFT ANTI is removed,
-    /// because further matches cannot change its result. On a side whose unmatched rows are emitted,
-    /// the match is recorded.
+    /// because further matches cannot change its result. On a side whose unmatched rows are
+    /// emitted, the match is recorded.
     fn first_match(&mut self, search: Search, id: super::rows::RowId, time_us: i64) {
         if self.leaves_at_match(search.side) {
             let entry = Entry { time_us, row: id };
@@ -358,7 +359,8 @@ impl StreamJoin {
         self.pass_marker()
     }
 
-    /// Pauses or resumes a side, depending on the size of the buffered rows.
+    /// Pauses or resumes a side, depending on the size of the buffered rows, or fails if the limit
+    /// is to end the query. Does nothing without a limit.
     #[inline]
     fn check_limit(&mut self) -> Result<(), EngineError> {
         match &mut self.guard {
@@ -510,8 +512,8 @@ impl StreamJoin {
         self.check_limit()?;
         let late = self.late();
         if late.is_in_band() {
-            // The row is not late by its own event time, but the side's state watermark has already
-            // passed it. So the row expires in the next step.
+            // The side's state watermark may have passed the row, although the row is not late by
+            // its own event time. Then the row expires in the next step.
             let watermark_us = late.watermark_us();
             let state_us = self.state_watermark(side, watermark_us);
             if state_us.is_some_and(|state_us| time_us <= state_us) {

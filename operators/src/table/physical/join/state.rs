@@ -20,7 +20,8 @@ pub(super) fn values(sides: [&Schema; 2]) -> Vec<String> {
     vec![ROW.to_string(), ddl(sides[0]), ddl(sides[1])]
 }
 
-/// The side, the number and the row of an entry as text; `None` if the entry is not one of a join.
+/// The side, the number and the row of an entry as text; for the entry of an unfinished search, the
+/// side and the number. `None` if the entry is not one of a join.
 pub fn show_join_row(layout: &StateLayout, key: &[u8], value: &[u8]) -> Option<String> {
     let [kind, columns @ ..] = layout.values.as_slice() else { return None };
     let (_, suffix) = key.split_at_checked(key.len().checked_sub(SUFFIX)?)?;
@@ -101,7 +102,8 @@ impl SideSummary {
 
 /// Summarises the state of each side of a join, left first: the numbers of rows, matched rows and
 /// unfinished searches, the size, and the oldest value of each timestamp column. `what` is the
-/// description of the operator. `None` if the operator is not a join of two streams.
+/// description of the operator. `None` if the operator is not a join of two streams, or if an
+/// entry's key is malformed.
 pub fn show_join_sides<'e>(
     what: &str,
     layout: &StateLayout,

@@ -17,7 +17,7 @@ use millstream_engine::sync::waker::Waker;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, AtomicUsize, Ordering};
 
-/// A side resumes once `1 / SLACK` of the limit is free.
+/// A side resumes at the latest once `1 / SLACK` of the limit is free.
 const SLACK: u64 = 8;
 
 /// The flow control of one side of a join, shared by the side's outboxes and the join's instances.
@@ -31,7 +31,7 @@ pub(in super::super) struct SideFlow {
 }
 
 impl SideFlow {
-    /// Creates the flow control of a side. There is one outbox on each of the workers of `wakers`.
+    /// Creates the flow control of a side. There is one outbox for each of `wakers`.
     pub fn new(wakers: Vec<Waker>) -> Arc<Self> {
         let watermarks_us = wakers.iter().map(|_| AtomicI64::new(i64::MIN)).collect();
         Arc::new(Self { holders: AtomicUsize::new(0), watermarks_us, wakers })
@@ -74,7 +74,7 @@ impl SideFlow {
     }
 }
 
-/// Keeps the buffered rows of an instance within the instance's share of the limit.
+/// Pauses a side or fails when the buffered rows of an instance reach its share of the limit.
 pub(in super::super) struct StateGuard {
     /// The instance's share of the limit, in bytes.
     bytes: u64,

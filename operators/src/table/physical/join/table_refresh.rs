@@ -8,7 +8,8 @@
 //! between two records and passes the old table to the thread, which frees its memory. In
 //! simulation there is no thread, and the table is checked at the marker itself.
 //!
-//! *Limits.* Each version is loaded completely, and during a swap both versions are in memory.
+//! *Limits.* Each version is loaded completely, and while it is loaded, the old version is in
+//! memory too.
 
 use super::table_lookup::{IndexBy, Table, index};
 use crate::table::plan::live_table::LiveTable;

@@ -4,9 +4,9 @@
 //! Fields are written directly into the row's slots; arrays and maps are first built as values. A
 //! field whose value does not have the field's type is NULL. Its record is bad, but the rest of the
 //! record is still read (Spark's partial results). All fields of a record with malformed JSON are
-//! NULL, unless the error is inside the value of a field. If a nested struct or array fails in the
-//! middle, reading continues after the token at which it failed, as in Spark. Names in the rest of
-//! the nested value may then be taken for fields of the record.
+//! NULL, unless the error is inside a string, an array or an object of a field. If a nested struct
+//! or array fails in the middle, reading continues after the token at which it failed, as in Spark.
+//! Names in the rest of the nested value may then be taken for fields of the record.
 
 mod fast_path;
 mod fields;
