@@ -261,7 +261,8 @@ impl DataFrame {
         Ok(self.with(join::join(left, right, JoinType::Inner, None)?))
     }
 
-    /// Appends the rows of another table, whose columns are matched by name.
+    /// Appends the rows of another table, whose columns are matched by name. Columns that only the
+    /// other table has are dropped.
     pub fn union_by_name(&self, other: &Self) -> PlanResult<Self> {
         self.union(&other.select(self.columns().iter().map(|name| named(name)))?)
     }

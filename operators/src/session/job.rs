@@ -225,8 +225,9 @@ impl Session {
         ))
     }
 
-    /// Executes a script of `SET`, views and queries over bounded tables. The results of the
-    /// queries are passed to `show`, one after another. Stops at the first error, also of `show`.
+    /// Executes a script of `SET`, views, queries over bounded tables, and streaming tables whose
+    /// trigger ends them. The results of the queries over tables are passed to `show`, one after
+    /// another. Stops at the first error, also of `show`.
     pub fn script(
         &self,
         text: &str,
@@ -296,7 +297,6 @@ impl Session {
     ) -> PlanResult<StreamWriter> {
         let mut plan = query.plan(&*self.lock())?;
         if !plan.is_streaming() {
-            // If no input is a stream, the tables of the query are read as streams.
             plan = plan.into_stream();
         }
         let mut writer = DataFrame::new(self.clone(), plan).write_stream().format(format);

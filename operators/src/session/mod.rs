@@ -235,8 +235,8 @@ impl Session {
         function
     }
 
-    /// Starts the configuration of a table in files. The rows are read when a query over the table
-    /// starts.
+    /// Starts the configuration of a table: files or Kafka topics. The rows are read when a query
+    /// over the table starts.
     pub fn read(&self) -> StreamReader {
         StreamReader { streaming: false, ..self.read_stream() }
     }
@@ -310,7 +310,8 @@ impl Session {
         Ok(DataFrame::new(self.clone(), plan))
     }
 
-    /// A view or source by its name, which is case-insensitive; `None` if it does not exist.
+    /// A view, a source or the table of a memory sink by its name, which is case-insensitive;
+    /// `None` if it does not exist.
     pub fn view(&self, name: &str) -> Option<DataFrame> {
         let plan = self.lock().relation(name)?;
         Some(DataFrame::new(self.clone(), plan))
@@ -374,7 +375,7 @@ fn has_batch_queries(format: &str) -> bool {
     is_files(format) || cfg!(feature = "kafka") && format == "kafka"
 }
 
-/// The configuration of a source: a stream, or a table in files.
+/// The configuration of a source, which is read as a stream or as a table.
 #[must_use = "nothing is read before `load`"]
 pub struct StreamReader {
     session: Session,
@@ -406,8 +407,8 @@ impl StreamReader {
         self
     }
 
-    /// Returns the source as a DataFrame. Files may be read now to infer their schema. Otherwise
-    /// nothing is opened before a query over the DataFrame starts.
+    /// Returns the source as a DataFrame. Files are listed now, and may be read to infer their
+    /// schema. Other sources are not opened before a query over the DataFrame starts.
     pub fn load(self) -> PlanResult<DataFrame> {
         let name = self.format.clone();
         let plan = self.load_as(&name)?;
@@ -445,7 +446,7 @@ impl StreamReader {
 
     /// The schema of files, and whether it was inferred from them. Consumes the schema that the
     /// user has given. Without one it is inferred, except for text. Fails for wrong options, for a
-    /// path without files, and for a stream whose schema must be given.
+    /// path that does not exist, and if no schema can be inferred.
     fn file_schema(&mut self, format: &str) -> PlanResult<(Schema, SchemaOrigin)> {
         let settings = self.session.lock().settings.formats.clone();
         let given = self.schema.take();

@@ -33,7 +33,7 @@ pub struct Progress {
     /// The slowest rows that a record caused directly, slowest first, with the causes: at most
     /// three, each slower than 100 us.
     pub slowest: Vec<Stall>,
-    /// Time since the previous epoch, in nanoseconds, for computing rates.
+    /// Time since the previous epoch or the start of the run, in nanoseconds, for computing rates.
     pub interval_ns: u64,
     /// Each source's description.
     pub sources: Vec<String>,
@@ -45,8 +45,8 @@ pub struct Progress {
     pub sink: String,
     /// Each stateful operator's kind.
     pub operators: Vec<String>,
-    /// For each stateful operator, when the sides of a join last received rows. Empty if the
-    /// operator is not a join.
+    /// For each stateful operator, when the sides of a join last received rows; no times of rows if
+    /// the operator is not a join.
     pub waits: Vec<SideWait>,
     /// Whether the query declares an event time.
     pub timed: bool,
@@ -79,8 +79,8 @@ impl SideWait {
     }
 
     /// The index of the side that the other side waits for, and the time since which this side has
-    /// had no rows. It is the side that has had no rows for longer. `None` if the other side has no
-    /// buffered rows.
+    /// had no rows. It is the side that has had no rows for longer. `None` if neither has, or if
+    /// the other side has no buffered rows.
     pub fn waited_for(&self, join: &JoinState) -> Option<(usize, i64)> {
         let since = |side: usize| self.last_rows_us[side].or(self.begun_us).unwrap_or(i64::MIN);
         let silent = match since(0).cmp(&since(1)) {
@@ -165,7 +165,7 @@ impl Progress {
         self.committed.records.iter().sum()
     }
 
-    /// The number of rows dropped because they were older than the watermark.
+    /// The number of rows that stateful operators dropped as late.
     pub fn num_rows_late(&self) -> u64 {
         self.committed.state.iter().map(|state| state.late).sum()
     }
@@ -175,8 +175,7 @@ impl Progress {
         self.committed.event_times.iter().map(|times| times.ahead_of_clock).sum()
     }
 
-    /// The report as Spark's JSON, extended by latency, epoch duration and marker travel time in
-    /// microseconds.
+    /// The report as Spark's JSON, with further fields such as the latency.
     pub fn to_json(&self) -> Json {
         let epoch = &self.committed;
         let rows = self.num_input_rows();

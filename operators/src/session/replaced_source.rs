@@ -38,8 +38,7 @@ pub struct JobSource {
     pub format: String,
     /// Path of the replacement; `None` if the source is not replaced.
     pub replaced_by: Option<PathBuf>,
-    /// Whether the source ends. A replacing capture does; a folder that is read as a stream does
-    /// not.
+    /// Whether the source ends: whether a capture is read for it.
     pub ends: bool,
 }
 

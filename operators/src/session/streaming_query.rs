@@ -70,7 +70,7 @@ pub struct Totals {
     /// The number of rows dropped because their event time was too far ahead of the clock, up to
     /// the last epoch.
     pub ahead: u64,
-    /// The number of rows dropped because they were older than the watermark, up to the last epoch.
+    /// The number of rows that stateful operators dropped as late, up to the last epoch.
     pub late: u64,
     /// The connections of the socket sources; `None` if there are none.
     pub connections: Option<ConnectionTotals>,

@@ -1,9 +1,10 @@
 //! A slab allocator for byte slots in a few size classes.
 //!
-//! Slots are in chunks that never move. A freed slot is reused by the next allocation of its class,
+//! Slots are in chunks that never move. A freed slot is reused by a later allocation of its class,
 //! so that an operator of constant size allocates nothing. All chunks have one size, so a chunk
-//! that one class has emptied is reused by any other class. Slots of more than half a chunk are
-//! allocated separately. Chunks that no recent epoch has needed are freed ([`ByteSlab::end_epoch`]).
+//! that one class has emptied can be reused by any other class. Slots of more than half a chunk are
+//! allocated separately. Chunks that no recent epoch has needed are freed
+//! ([`ByteSlab::end_epoch`]).
 
 use crate::state::slot_allocator::Slots;
 use millstream_engine::collections::high_water::HighWater;

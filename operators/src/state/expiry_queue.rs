@@ -4,7 +4,7 @@ use crate::state::slot_stack::{Pool, SlotStack};
 use std::collections::BTreeMap;
 use std::collections::btree_map::Entry::{Occupied, Vacant};
 
-/// Number of spare stacks that are always kept.
+/// Maximum number of spare stacks in addition to as many as are in use.
 const SPARES: usize = 16;
 
 /// The slots of the entries that expire at one time. A time with a single slot needs no stack.

@@ -1,7 +1,7 @@
 //! Limits of local pre-aggregation: partial aggregates are kept only while input is available, and
 //! only up to a bound. There is no timer.
 //!
-//! A drain without a record flushes the partial aggregates. So while a worker keeps up with its
+//! A step that takes no row flushes the partial aggregates. So while a worker keeps up with its
 //! input, a row waits only for rows that arrived together with it. If input never pauses, partial
 //! aggregates are flushed when a group has absorbed [`FOLD`] rows on average.
 

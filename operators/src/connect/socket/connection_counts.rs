@@ -137,7 +137,7 @@ impl ConnectionTotals {
         ]
     }
 
-    /// Adds the counters of another source.
+    /// Adds the counters of another source. Of the dropped datagrams, the larger number is taken.
     pub fn add(&mut self, other: &Self) {
         self.open += other.open;
         self.accepted += other.accepted;

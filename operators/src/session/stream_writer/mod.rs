@@ -154,7 +154,7 @@ impl StreamWriter {
         self
     }
 
-    /// Sets a callback for late rows, which gets each row and the watermark that it missed. It runs
+    /// Sets a callback for rows that are dropped as late or as too far ahead of the clock. It runs
     /// on the worker's thread. If an epoch is repeated after a failure, its rows are passed again.
     pub fn on_late(mut self, call: impl FnMut(&LateRow<'_>) + Send + 'static) -> Self {
         self.late = Some(Arc::new(Mutex::new(Box::new(call))));
