@@ -1,6 +1,7 @@
 //! The job of the throughput measurements, as a typed stream and in hand-written code. Numbers from
-//! an iterator are scrambled, a quarter is dropped, the others are counted by key, and all running
-//! counts are summed. `millstream bench throughput` and the bench `throughput` measure it.
+//! an iterator are scrambled, a quarter is dropped, the others are counted by key, and the counts
+//! are summed: all running counts, or over several workers the last count of each key. `millstream
+//! bench throughput` and the bench `throughput` measure it.
 
 use millstream::stream::{Count, Flow};
 use millstream::{Config, EngineError, WaitProfile};

@@ -3,7 +3,7 @@
 //! `cargo run --release -p millstream-examples --example embed`
 //!
 //! The service scores payments: for each payment it computes the number and the sum of the
-//! customer's earlier payments.
+//! customer's payments so far, including this one.
 
 use millstream::stream::{Flow, Reduce};
 use millstream::{Config, EngineError};

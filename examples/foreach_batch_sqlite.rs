@@ -1,5 +1,6 @@
 //! Batches written to SQLite exactly once. The number of the last batch is stored in the
-//! transaction of its rows. A batch that is delivered again after a failure is skipped.
+//! transaction of its rows. A query with a `checkpointLocation` delivers a batch again after a
+//! failure; it is then skipped. This query has none, because its source is in memory.
 //!
 //! `cargo run -p millstream-examples --example foreach_batch_sqlite`
 

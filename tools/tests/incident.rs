@@ -203,8 +203,8 @@ fn a_windowed_job_drops_the_same_late_rows() {
          SELECT window.start AS start, word, count(*) AS n FROM STREAM events WATERMARK time DELAY \
          OF INTERVAL 2 SECONDS AS e GROUP BY window(time, '10 seconds'), word;\n",
     );
-    // The watermark of the first client's rows is between 10:03:20 and 10:03:30. When it has passed,
-    // the rows of the others from before 10:03:20 are late.
+    // The watermark of the first client's rows is between 10:03:20 and 10:03:30. When it has
+    // passed, the rows of the others from before 10:03:20 are late.
     send(query.ports[0], vec![events(0, 400)]);
     query.commits(400);
     send(query.ports[0], (1..4).map(|client| events(client, 400)).collect());

@@ -57,8 +57,8 @@ impl Received {
     }
 }
 
-/// Sends numbered lines in writes of different sizes, and ends the connection. Some pauses last until
-/// the server has read all that was sent. A connection is reset only then.
+/// Sends numbered lines in writes of different sizes, and ends the connection. Some pauses last
+/// until the server has read all that was sent. A connection is reset only then.
 fn send(
     at: SocketAddr,
     client: u64,

@@ -44,8 +44,8 @@ pub struct Recording {
 }
 
 impl Recording {
-    /// Starts a recording by creating its first file. An existing file is overwritten. With rotation
-    /// the file's name is `path` with the number of the file.
+    /// Starts a recording by creating its first file. An existing file is overwritten. With
+    /// rotation the file's name is `path` with the number of the file.
     pub fn create(path: &Path, options: &WriterOptions, rotation: Rotation) -> io::Result<Self> {
         let file = File::create(file_path(path, rotation, options.header.file))?;
         Ok(Self {

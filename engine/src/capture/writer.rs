@@ -131,8 +131,8 @@ impl<W: Write> CaptureWriter<W> {
         Ok(())
     }
 
-    /// Compresses the pending events into a block, preceded by a mark. Does nothing if there are none
-    /// or the file is not compressed.
+    /// Compresses the pending events into a block, preceded by a mark. Does nothing if there are
+    /// none or the file is not compressed.
     fn pack(&mut self) -> io::Result<()> {
         let at = self.bytes();
         let Some(pending) = &mut self.pending else { return Ok(()) };
@@ -157,8 +157,8 @@ impl<W: Write> CaptureWriter<W> {
         self.out.flush()
     }
 
-    /// Writes the buffered blocks, the index (of a compressed file), the totals and the trailer, and
-    /// flushes. Returns the output.
+    /// Writes the buffered blocks, the index (of a compressed file), the totals and the trailer,
+    /// and flushes. Returns the output.
     pub fn finish(mut self) -> io::Result<W> {
         self.pack()?;
         let index_at = self.bytes();

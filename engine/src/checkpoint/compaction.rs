@@ -75,7 +75,8 @@ impl Compaction {
         self.files.len()
     }
 
-    /// Merges some key groups. Returns the snapshot once, when it is complete and durable, otherwise
+    /// Merges some key groups. Returns the snapshot once, when it is complete and durable,
+    /// otherwise
     /// `None`.
     pub fn step(&mut self, storage: &dyn Storage) -> Result<Option<StateFile>, EngineError> {
         let Some(writer) = &mut self.writer else { return Ok(None) };

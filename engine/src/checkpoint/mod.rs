@@ -207,8 +207,8 @@ pub struct PreparedEpoch<'a> {
 }
 
 /// A function that returns whether a sink has committed, or can still commit, the output that it
-/// staged in an epoch. Once the answer for an epoch is true, it must stay true: recovery then removes
-/// the files of the epoch before it.
+/// staged in an epoch. Once the answer for an epoch is true, it must stay true: recovery then
+/// removes the files of the epoch before it.
 pub type CanCommit<'a> = dyn FnMut(PreparedEpoch<'_>) -> Result<bool, EngineError> + 'a;
 
 /// A micro-batch that an earlier run planned.
@@ -550,8 +550,8 @@ impl Checkpoint {
         Ok(())
     }
 
-    /// Removes files that a crash left, or that reappeared because their removal was not durable. An
-    /// error if a state folder cannot be listed or contains a file of another kind.
+    /// Removes files that a crash left, or that reappeared because their removal was not durable.
+    /// An error if a state folder cannot be listed or contains a file of another kind.
     fn remove_leftovers(&self, recovery: &Recovery) -> Result<(), EngineError> {
         let storage = self.env.storage();
         // A leftover that cannot be removed does no harm.
@@ -596,8 +596,8 @@ impl Checkpoint {
         groups.map(|entries| entries.capacity() as u64).sum()
     }
 
-    /// Writes the changes of an epoch to the operators' deltas, durably. An operator without changes
-    /// has no delta.
+    /// Writes the changes of an epoch to the operators' deltas, durably. An operator without
+    /// changes has no delta.
     pub fn write_state(&mut self, epoch: Epoch) -> Result<(), EngineError> {
         for operator in 0..self.files.len() {
             if self.groups[operator].is_empty() {

@@ -171,8 +171,8 @@ impl<'m> Locks<'m> {
         locks
     }
 
-    /// Locks a core. `Ok(None)` if its lock file cannot be opened or locked: the core then counts as
-    /// free. An error if another process holds the core.
+    /// Locks a core. `Ok(None)` if its lock file cannot be opened or locked: the core then counts
+    /// as free. An error if another process holds the core.
     fn take(&mut self, id: usize) -> Result<Option<File>, ()> {
         let Some(file) = open_lock(self.folder, &id.to_string()) else { return Ok(None) };
         match file.try_lock() {

@@ -313,8 +313,8 @@ impl SimStorage {
         state.unsyncable.clear();
     }
 
-    /// Changes a file's content, live and durable, for tests of damage. An error if the file does not
-    /// exist.
+    /// Changes a file's content, live and durable, for tests of damage. An error if the file does
+    /// not exist.
     pub fn damage(&self, path: &Path, change: impl FnOnce(&mut Vec<u8>)) -> io::Result<()> {
         let mut state = self.state();
         let content = state.find(path)?;

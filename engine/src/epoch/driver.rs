@@ -336,8 +336,8 @@ impl Driver {
     }
 
     /// Makes the epoch durable, as far as the query has a checkpoint and a transactional sink, and
-    /// commits it. Returns the time that writing the offset log took, in nanoseconds: in micro-batch
-    /// mode before the batch, in continuous mode here.
+    /// commits it. Returns the time that writing the offset log took, in nanoseconds: in
+    /// micro-batch mode before the batch, in continuous mode here.
     fn make_durable(&mut self, flight: &mut InFlight) -> Result<u64, EngineError> {
         let (epoch, env) = (self.next_epoch, self.env.clone());
         let storage = env.storage();

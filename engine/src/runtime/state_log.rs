@@ -188,8 +188,8 @@ impl StateLog {
         WriteTiming::AtMarker { first }
     }
 
-    /// Like [`when_to_write`](Self::when_to_write), for values written by [`put`](Self::put). A value
-    /// that is deferred to the marker is counted here, and must then be written by
+    /// Like [`when_to_write`](Self::when_to_write), for values written by [`put`](Self::put). A
+    /// value that is deferred to the marker is counted here, and must then be written by
     /// [`put_uncounted`](Self::put_uncounted).
     #[inline]
     pub fn when_to_put(&mut self, slot: &mut StateSlot) -> WriteTiming {

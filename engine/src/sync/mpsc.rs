@@ -70,8 +70,8 @@ pub fn queue<T: Send>(capacity: usize) -> (Producer<T>, Consumer<T>) {
 }
 
 impl<T> Producer<T> {
-    /// Adds a value, which is visible to the consumer once all values before it are. Gives it back if
-    /// the queue is full.
+    /// Adds a value, which is visible to the consumer once all values before it are. Gives it back
+    /// if the queue is full.
     #[inline]
     pub fn push(&self, value: T) -> Result<(), T> {
         let shared = &*self.0;

@@ -4,10 +4,10 @@
 //! same batch may be late. Each partition of a source has its own watermark, so a row that is late
 //! in micro-batch mode may be on time. Therefore a case is compared only if no row is late: either
 //! the rows of each source are out of order by less than the delay (then the engine must not count
-//! late rows), or the engine counts none in either mode. Not compared are deduplication within the
-//! watermark, which removes keys in the middle of a step; several partitioned sources, because an
-//! idle one is ignored; and sessions over rows that are out of order by exactly the delay, where a
-//! row may touch a session that has just closed.
+//! late rows), or the engine counts none in either mode. Not compared are cases that must fail;
+//! deduplication within the watermark, which removes keys in the middle of a step; several
+//! partitioned sources with a watermark, because an idle one is ignored; and sessions over rows
+//! that are not in order by this measure, where a row may touch a session that has just closed.
 //!
 //! | output mode | what is compared |
 //! |---|---|
@@ -26,8 +26,8 @@ use std::path::Path;
 use std::time::{Duration, Instant};
 
 const CONTINUOUS: Trigger = Trigger::Continuous { interval_ns: 50_000_000 };
-/// Maximum wait for the rows of the last step: idle partitions of a source hold the watermark back
-/// for a while.
+/// Maximum wait for expected rows or for a commit: idle partitions of a source hold the watermark
+/// back for a while.
 const PATIENCE: Duration = Duration::from_secs(20);
 
 /// Compares the results, given the rows that micro-batch mode counted as late. Returns `None` if
@@ -66,8 +66,8 @@ pub fn compare(
 }
 
 /// Whether no row can be late: each is behind the largest earlier time of its source by less than
-/// the smallest delay. If the fastest of several sources determines the watermark, a row may be
-/// late because of another source.
+/// the smallest delay. False if the fastest of several sources determines the watermark, because a
+/// row may then be late because of another source.
 fn in_order(case: &Case) -> bool {
     if case.setting("spark.sql.streaming.multipleWatermarkPolicy") == Some("max") {
         return false;

@@ -13,8 +13,8 @@
 //! continuous mode is compared with the same rows ([`continuous`]): `N agree in both modes, M
 //! differ`, where N counts runs.
 //!
-//! Runs with one instance have a checkpoint. Runs with more have one only if the case has a
-//! restart, so that operators also run without a checkpoint.
+//! In micro-batch mode, runs with one instance have a checkpoint. Other runs have one only if the
+//! case has a restart, so that operators also run without a checkpoint.
 
 mod batches;
 mod case;

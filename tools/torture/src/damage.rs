@@ -1,8 +1,9 @@
-//! Damages the files of stopped queries and starts the queries again: every kind of file with a
-//! flipped byte, truncated, or removed; a full disk and a read-only folder.
+//! Damages the files of stopped queries and starts the queries again: every file of the checkpoint
+//! and of the sink's log, except the lock, with a flipped byte, truncated, or removed. Also tests a
+//! full disk and a read-only folder.
 //!
-//! A start passes if its error names the file, or if it continues and its result is right. Anything
-//! else makes this command fail.
+//! A start with a damaged file passes if its error names the file, or if it continues and its
+//! result is right. Anything else makes this command fail.
 
 use clap::Args as ClapArgs;
 use millstream::session::{Session, StreamingQuery, Trigger};

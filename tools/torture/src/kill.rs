@@ -2,13 +2,14 @@
 //!
 //! *Files, micro-batch.* Numbered rows appear in a folder. One query copies them to files through
 //! the sink's log. Another counts them by key and passes each batch's counts to a function that
-//! writes a file per batch. Outer joins run in both modes. Afterwards the copy must contain every
-//! row once, and every count must be exact.
+//! writes a file per batch. Three queries use event time: windows, sessions and deduplication.
+//! Outer joins run in both modes. Afterwards the copy must contain every row once, every count must
+//! be exact, and the other queries must have written each result once.
 //!
-//! *Durable socket, continuous.* A sender numbers its lines and continues after the lines that the
-//! source has acknowledged. The query counts by key and writes, per line, its number and its key's
-//! count. Afterwards no number may be missing, and every count must be exact for its number. A run
-//! may repeat only lines after the last epoch that was committed before the run started.
+//! *Durable socket, continuous.* A sender numbers its lines and starts at the number that the
+//! source requests. The query counts by key and writes, per line, its number and its key's count.
+//! Afterwards no number may be missing, and every count must be exact for its number. A run may
+//! repeat only lines after the last epoch that was committed before the run started.
 
 use crate::kill_joins;
 use clap::Args as ClapArgs;
@@ -64,7 +65,8 @@ fn path(dir: &Path, name: &str) -> String {
     dir.join(name).display().to_string()
 }
 
-/// The number of the last row. Its time is so late that all windows close.
+/// The number of the first of the final rows. Their times are so late that all windows of other
+/// rows close.
 const END: i64 = 1_000_000_000;
 
 /// A row's time in seconds: up to 3 seconds out of order.
@@ -300,8 +302,8 @@ pub fn run(args: &Args) -> Result<(), String> {
     Ok(())
 }
 
-/// Runs queries over the same files in a child process that is killed in each round, and then checks
-/// the results of each query: a copy, counts, aggregates by event time, and joins.
+/// Runs queries over the same files in a child process that is killed in each round, and then
+/// checks the results of each query: a copy, counts, aggregates by event time, and joins.
 fn files(dir: &Path, rounds: u64, dice: &mut SplitMix) -> Result<(), String> {
     let Written { rows, files } = run_over_files(dir, rounds, dice)?;
     check_copy(dir, rows)?;
@@ -408,8 +410,8 @@ fn check_counts(dir: &Path, rows: u64) -> Result<u64, String> {
 fn check_timed(dir: &Path, name: &str, rows: u64) -> Result<(), String> {
     let mut got = committed_lines(&dir.join(name))?;
     got.sort();
-    // Removes the last row's own result. The windows of this row never close, so only deduplication
-    // emits it.
+    // Removes the results of the final rows. Their windows never close, so only deduplication emits
+    // them.
     let own = |line: &String| line.starts_with(&(END + 100).to_string()[..8]);
     got.retain(|line| !own(line));
     let expected = expected_lines(name, rows);
@@ -539,7 +541,8 @@ fn socket_rounds(
         }
         let bytes = std::fs::read(&out).map_err(text)?;
         let new = &bytes[checked..];
-        // The kill may have cut the last line; it is completed with a line end here.
+        // The kill may have cut the last line, which is not checked. The next run's output follows
+        // it.
         let whole = new.iter().rposition(|b| *b == b'\n').map_or(0, |at| at + 1);
         let lines = String::from_utf8_lossy(&new[..whole]);
         for (expected, line) in (from..).zip(lines.lines()) {

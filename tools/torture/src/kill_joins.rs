@@ -1,7 +1,6 @@
 //! Outer joins under `torture kill`: rows with even numbers are joined with rows with odd numbers,
-//! in both modes, and the results are written to files. Whenever the process was killed, the files
-//! must contain each pair and each row without a match once, and no row both with and without a
-//! match.
+//! in both modes, and the results are written to files. After all kills, the files must contain
+//! each pair and each row without a match once, and no row both with and without a match.
 
 use millstream::connect::file::committed_files;
 use millstream::session::{Session, StreamingQuery, Trigger};

@@ -1,9 +1,9 @@
 //! `kill -9` at random moments of a query from Kafka to Kafka, against a real broker.
 //!
 //! Records are numbered per partition and sent to a topic of four partitions while the query copies
-//! each number to another topic, keyed by the partition. Runs in continuous and in micro-batch mode
-//! alternate, on one checkpoint. With `--broker` the broker is killed too, and restarted with its
-//! data. Afterwards
+//! each number to another topic, keyed by the partition. Each run is in continuous or in
+//! micro-batch mode, at random, on one checkpoint. With `--broker` the broker is killed too, and
+//! restarted with its data. Afterwards
 //!
 //! * every record must be in the copy,
 //! * a run may repeat only records after the offsets that were committed when it started,

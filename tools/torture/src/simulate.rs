@@ -4,8 +4,8 @@
 //! There are seven queries. A keyed count and the same aggregate over a typed stream must have
 //! exact state; the typed stream uses one level or two. Five queries write files, which must
 //! contain each row once: a projection, tumbling windows, sessions, deduplication, and outer joins
-//! of a stream with itself. The last four use event time. Each query runs until it ends by itself
-//! and is restarted after each fault. Runs alternate at random between the modes and have one to
+//! of a stream with itself. The last four use event time. Each query is restarted after each fault,
+//! until it has processed all its input. Each run is in one of the modes, at random, and has one to
 //! three instances.
 
 use clap::{Args as ClapArgs, ValueEnum};
@@ -63,7 +63,7 @@ impl Plant {
     }
 }
 
-/// Maximum number of restarts. A run with more counts as endless.
+/// Maximum number of runs of a query. With more, it counts as endless.
 const MAX_RUNS: u64 = 60;
 const CHECKPOINT: &str = "/sim/checkpoint";
 const OUT: &str = "/sim/out";
@@ -144,7 +144,8 @@ impl Outer {
     }
 }
 
-/// The number of the last row. Its time is far later than all others.
+/// The number of the last row of queries with windows, sessions or joins. Its time is far later
+/// than all others.
 const END: i64 = 1_000_000;
 /// A row's time in seconds: up to 3 seconds out of order.
 fn time(n: i64) -> i64 {
@@ -395,7 +396,7 @@ impl World {
 struct Outcome {
     runs: u64,
     faults: u64,
-    /// Number of runs in which state was compacted.
+    /// Number of seeds that ended with a compacted state.
     compacted: u64,
 }
 

@@ -28,8 +28,8 @@ impl EventSink for Sink {
     }
 }
 
-/// Reads a capture to its end, with `seek_ns` from that time on. Returns the number of its events; 0
-/// if the bytes are not a capture.
+/// Reads a capture to its end, with `seek_ns` from that time on. Returns the number of its events;
+/// 0 if the bytes are not a capture.
 fn read(bytes: &[u8], seek_ns: Option<i64>) -> u64 {
     let Ok(mut reader) = CaptureReader::new(Cursor::new(bytes), "fuzz") else { return 0 };
     if let Some(ns) = seek_ns {

@@ -1,5 +1,4 @@
-//! Fuzzes Parquet files: whatever its bytes are, a file is read or rejected. (ORC is not included:
-//! a malicious file can overflow the decoder's stack with a type that contains itself.)
+//! Fuzzes Parquet files: whatever its bytes are, a file is read or rejected. ORC is not included.
 #![no_main]
 
 use libfuzzer_sys::fuzz_target;

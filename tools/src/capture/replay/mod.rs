@@ -64,8 +64,8 @@ pub(crate) struct Args {
     /// Limit for the 99th percentile of the send lag; a run above it is invalid
     #[arg(long, value_name = "DURATION", value_parser = times::parse_ns, default_value = LAG_MAX)]
     max_lag: u64,
-    /// Move the times in the payload so that the first is now: a JSON field, a CSV column by number or
-    /// by its name in the header, or a regular expression with one group
+    /// Move the times in the payload so that the first is now: a JSON field, a CSV column by number
+    /// or by its name in the header, or a regular expression with one group
     #[arg(long, value_name = "COLUMN|REGEX", value_parser = TimeField::parse)]
     shift_time: Option<TimeField>,
     #[command(flatten)]

@@ -1,5 +1,5 @@
-//! Checks the results of a query in a soak test as they arrive. Memory grows only with the number
-//! of groups.
+//! Checks the results of a query in a soak test as they arrive. Memory is bounded by the number of
+//! groups.
 
 use super::operators::{Cover, Operator};
 use std::collections::{BTreeMap, HashMap};

@@ -26,7 +26,7 @@ const LATENCY_SLACK_US: u64 = 100_000;
 /// Maximum time for a query to end.
 const END: Duration = Duration::from_secs(60);
 
-/// The running child process, which the signal handler kills.
+/// The id of the running child process, which the signal handler kills.
 static RUNNING: Mutex<Option<u32>> = Mutex::new(None);
 
 fn set_running(pid: Option<u32>) {
@@ -38,7 +38,7 @@ fn signal(name: &str, pid: u32) -> Result<(), String> {
     if status.success() { Ok(()) } else { Err(format!("kill {name} {pid}: {status}")) }
 }
 
-/// Makes Ctrl-C kill the child, paused or not, and remove the folder.
+/// Makes Ctrl-C kill the child, paused or not, and remove a temporary folder.
 pub fn end_on_signal(dir: &Path, is_temporary: bool) -> Result<(), String> {
     let dir = dir.to_path_buf();
     let handler = ctrlc::set_handler(move || {

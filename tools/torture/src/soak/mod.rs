@@ -138,7 +138,7 @@ pub fn run(args: &Args) -> Result<(), String> {
     if failures.is_empty() { Ok(()) } else { Err(failures.join("\n       ")) }
 }
 
-/// Halves the rate until the machine reaches it.
+/// Halves the rate until the machine reaches it, down to 1,000 to 2,000 rows per second.
 fn soak_at_some_rate(
     operator: Operator,
     args: &Args,
@@ -232,7 +232,8 @@ fn soak(
     Ok(outcome)
 }
 
-/// Waits until all levels have returned to those before the pause.
+/// Waits until all levels have returned to those before the pause, or until the time limit, and
+/// records which it was in `outcome`.
 fn recover(
     process: &mut Process,
     args: &Args,
