@@ -1,4 +1,4 @@
-//! The Millstream runtime: pinned workers run tasklets that are joined by lock-free rings. Epoch
+//! The Millstream runtime: worker threads run tasklets that are joined by lock-free rings. Epoch
 //! markers travel through the rings among the records.
 //!
 //! The runtime knows nothing of rows, SQL and connectors. The crate `millstream` implements them.
@@ -10,10 +10,9 @@
 //! | [`epoch`] | the [`driver`](epoch::driver) that decides the epochs, and [`event_time`](epoch::event_time) over epochs |
 //! | [`checkpoint`] | what a restart resumes from: logs of offsets and commits, state files, key groups |
 //! | [`capture`] | recorded bytes of sockets: the file format, its reader and writer |
-//! | [`measure`] | latency, and why the slowest records were slow |
+//! | [`measure`] | latency, why the slowest records were slow, metrics of operators |
 //! | [`sync`] | the ring, the queue of many producers, wake-ups |
-//! | [`collections`] | a hash table that grows in bounded steps, buffers that free the memory of a
-//! burst |
+//! | [`collections`] | a hash table that grows in bounded steps, buffers that shrink after a burst |
 //! | [`cores`] | the cores of the machine, and the assignment of workers to them |
 //! | [`env`](mod@env) | the environment: threads, clock, storage, randomness; real and simulated |
 

@@ -4,7 +4,8 @@
 //! damaged part is reported, with the number of lost events if a later mark states it. Reading
 //! continues after it.
 //!
-//! *Memory.* A window of the file, and one decompressed block. *Threads.* One.
+//! *Memory.* A window of the file, one decompressed block, and during a search the index.
+//! *Threads.* One.
 
 use super::format::{
     FILE_HEADER_BYTES, FileHeader, HEAD_BYTES, Head, Kind, MAX_PAYLOAD, NoBlock, Summary,

@@ -76,8 +76,7 @@ impl Compaction {
     }
 
     /// Merges some key groups. Returns the snapshot once, when it is complete and durable,
-    /// otherwise
-    /// `None`.
+    /// otherwise `None`.
     pub fn step(&mut self, storage: &dyn Storage) -> Result<Option<StateFile>, EngineError> {
         let Some(writer) = &mut self.writer else { return Ok(None) };
         let temporary = temporary(&self.path);

@@ -271,8 +271,8 @@ impl LatencyRecorder {
         self.add_pending(ingest_ns);
     }
 
-    /// Records all pending records as written now. If the oldest of them is the slowest row of the
-    /// interval so far, its delay is explained.
+    /// Records all pending records as written now. If the oldest of them is slow, and the slowest
+    /// row of the interval so far, its delay is explained.
     #[inline]
     pub fn record_pending(&mut self) {
         if self.pending.is_empty() {

@@ -1,4 +1,4 @@
-//! Latency from ingest to sink, and why the slowest records were slow.
+//! Latency from ingest to sink, why the slowest records were slow, and metrics of operators.
 
 pub mod latency;
 pub mod operator_state;

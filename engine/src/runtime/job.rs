@@ -78,8 +78,9 @@ struct SeatedTasklet {
 /// What a join of two streams does when its buffered rows have reached their limit.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum AtStateLimit {
-    /// Pauses the input that is ahead in event time until memory is free or the other one has
-    /// caught up. If no rows expire, the query ends with an error.
+    /// Continuous mode: pauses the input that is ahead in event time until memory is free or the
+    /// other one has caught up. If no rows expire, the query ends with an error. In micro-batch
+    /// mode, and if one source feeds both inputs, there is no limit.
     Hold,
     /// Ends the query with an error.
     Fail,
@@ -88,7 +89,7 @@ pub enum AtStateLimit {
 /// The limit for the memory of a join's buffered rows.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct StateLimit {
-    /// Limit per join, for all its instances together, in bytes.
+    /// Limit per join, divided equally among its instances, in bytes.
     pub bytes: u64,
     /// What happens at the limit.
     pub then: AtStateLimit,

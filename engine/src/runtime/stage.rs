@@ -26,8 +26,8 @@ pub enum FlushStatus {
     Waiting,
     /// There is more work. Call [`Stage::flush`] again soon.
     Pending,
-    /// The chain waits until a full ring, connection or queue takes more output. The worker will
-    /// then be woken, or a timer of the chain expires.
+    /// The chain waits until a full ring, connection or queue takes more output. The worker is
+    /// woken then, or at the time of the chain's next timer.
     Blocked,
 }
 

@@ -254,7 +254,7 @@ impl Connections {
         Ok(())
     }
 
-    /// Ends all connections at the end of the capture.
+    /// Ends all connections at the end of the last packet capture.
     pub(super) fn finish<S: EventSink>(&mut self, out: &mut Output<S>) -> Result<(), Ended> {
         let mut slots: Vec<u32> = self.table.all().collect();
         slots.sort_by_key(|slot| self.slots[*slot as usize].number);

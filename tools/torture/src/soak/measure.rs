@@ -11,11 +11,11 @@ use std::sync::mpsc::{Receiver, RecvTimeoutError, sync_channel};
 use std::time::{Duration, Instant};
 
 /// The level of a measurement is its maximum within this time, for latency the median of the 99th
-/// percentiles. It is as long as a few epochs.
+/// percentiles.
 const WINDOW: Duration = Duration::from_secs(2);
 /// Number of samples that a level needs.
 const SAMPLES: usize = 10;
-/// Growth of memory that is always allowed, in bytes.
+/// Growth of resident memory that is always allowed, in bytes. An eighth of it for the state.
 const MEMORY_SLACK: u64 = 32 << 20;
 /// Growth of the folder that is always allowed, in bytes.
 const FOLDER_SLACK: u64 = 4 << 20;
@@ -240,7 +240,8 @@ impl Process {
         Ok(())
     }
 
-    /// Ends the query. Returns the number of rows that were sent, all of which its results cover.
+    /// Ends the query. Returns the number of rows that were sent. An error if a result was wrong or
+    /// missing.
     pub fn finish(mut self) -> Result<u64, String> {
         self.stdin = None;
         let until = Instant::now() + END;
