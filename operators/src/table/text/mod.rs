@@ -1,5 +1,5 @@
-//! Text forms of values (CSV, JSON and numbers), regular expressions, and text that is not valid
-//! UTF-8.
+//! Text forms of values (CSV, JSON and numbers), regular expressions, sentences, and text that is
+//! not valid UTF-8.
 
 pub mod csv;
 pub mod java_double;

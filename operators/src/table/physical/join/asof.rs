@@ -351,7 +351,7 @@ impl Push<SidedRow> for AsofJoin {
         let is_null = |i: usize| Row(&self.key).is_null(Slot::new(i, width));
         let unmatchable = self.null_safe.iter().enumerate().any(|(i, safe)| !safe && is_null(i));
         // A right row that cannot match is dropped. A left row that cannot match is buffered like
-        // the others, and emitted without a match.
+        // the others, and has no match later.
         if unmatchable && side == JoinSide::Right {
             return Ok(());
         }

@@ -26,8 +26,8 @@ fn drops(kind: JoinKind) -> [bool; 2] {
     }
 }
 
-/// Pushes a join's condition into its input streams. As in Spark, rows that cannot match are then
-/// not buffered and do not advance a watermark.
+/// Pushes the parts of a join's condition that read one side into the stream of this side, where
+/// the kind of the join allows it.
 pub(in crate::table) fn joined(mut join: Join) -> Plan {
     let streams = [join.left.is_streaming(), join.right.is_streaming()];
     let of_streams = streams == [true, true];

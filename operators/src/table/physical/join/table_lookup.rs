@@ -1,7 +1,7 @@
 //! The lookup join: joins a stream with a table.
 //!
-//! The rows of the table are in memory, with a hash index on the columns that the condition
-//! compares for equality. The rest of the condition is evaluated for each row that the index finds.
+//! The rows of the table are in memory, with a hash index on the expressions that the condition
+//! compares for equality. The rest of the condition is evaluated for rows that the index finds.
 //! A table that may change is [reloaded](super::table_refresh).
 
 use crate::table::expr::compile::{BoolFn, Semantics, compile, fold};

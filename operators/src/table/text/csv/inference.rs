@@ -185,7 +185,7 @@ impl Inference {
         T::String
     }
 
-    /// The narrowest type that can represent fields of both types.
+    /// The common type of two types by Spark's rules.
     fn together(&self, a: DataType, b: DataType) -> DataType {
         use DataType as T;
         let whole = |t: &DataType| match t {

@@ -3,8 +3,8 @@
 //! The parser is a state machine over characters with three fast paths. A record without quotes is
 //! split at its separators (see `plain`). An unquoted field is found with one search for the
 //! character that ends it. A quoted field without escapes is found with one search for its closing
-//! quote. A field found by a fast path is a range of the input; every other field is copied into a
-//! reused buffer.
+//! quote. The text of a field found by a fast path is a range of the input; any other text is
+//! copied into a reused buffer.
 //!
 //! Spark's parser also has a fast path, whose results differ from those of its slow path. This
 //! parser reproduces the differences: if white space is trimmed, a field of only white space is

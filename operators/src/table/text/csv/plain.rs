@@ -25,7 +25,7 @@ pub(super) enum Extent {
 pub(super) struct PlainSplitter {
     separator: u8,
     quote: u8,
-    /// Bytes that end a record: the file's line end and `new_line`.
+    /// Bytes that may end a record: the first of the file's line end, and `new_line`.
     line_ends: [u8; 2],
     comment: Option<u32>,
     columns_max: usize,

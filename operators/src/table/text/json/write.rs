@@ -314,7 +314,8 @@ fn list<T>(
     out.push(brackets[1]);
 }
 
-/// Appends a string in quotes.
+/// Appends a string in quotes, with escapes. Invalid UTF-8 is replaced only in a string that needs
+/// escapes.
 pub fn write_string(text: &[u8], out: &mut Vec<u8>) {
     if is_plain(text) {
         out.push(b'"');

@@ -192,7 +192,7 @@ impl<'p, 't, I: Input + ?Sized> Machine<'p, 't, I> {
     fn cluster_end(&mut self, at: usize) -> Option<usize> {
         let end = grapheme::next_boundary(self.text, at);
         let units = end.map_or(0, |end| end - at);
-        // A cluster of a single unit is mostly ASCII, which needs no lookup in the tables.
+        // A cluster of a single unit is usually ASCII, which needs no lookup in the tables.
         self.charge(if units > 1 { units * STEPS_OF_LOOK_UP } else { 0 });
         end
     }

@@ -55,7 +55,7 @@ fn ascii_range(from: char, to: char) -> CharSet {
     CharSet::new(vec![(from.into(), to.into())])
 }
 
-/// The union of the general categories with these names.
+/// The union of the sets of the properties with these names.
 pub fn any(names: &[&str]) -> CharSet {
     let ranges = names.iter().flat_map(|name| given(name).ranges().to_vec());
     CharSet::new(ranges.collect())

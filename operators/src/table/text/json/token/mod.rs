@@ -75,7 +75,7 @@ pub const SWITCHES: [(&str, Switch); 7] = [
 ];
 
 /// The parser of Jackson that is emulated. After some errors the two parsers continue at different
-/// characters, and only the byte parser detects invalid UTF-8.
+/// characters.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Source {
     /// The byte parser, for files in UTF-8.
