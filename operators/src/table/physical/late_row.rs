@@ -10,11 +10,12 @@ use std::sync::{Arc, Mutex};
 /// A row that is late, or whose event time is too far ahead of the clock.
 #[derive(Clone, Debug, PartialEq)]
 pub struct LateRow<'l> {
-    /// The name of the operator that dropped the row, as in `explain` and progress reports.
+    /// The name of the operator that dropped the row, such as `aggregate`, `join` or `watermark`.
     pub operator: &'l str,
-    /// The columns of the operator's input.
+    /// The columns of the rows that the operator receives. With several instances, an aggregation
+    /// receives only its keys and arguments.
     pub columns: &'l Schema,
-    /// The values of the columns.
+    /// The values of the columns. A column that the query does not read may be NULL.
     pub values: Vec<Value>,
     /// The watermark by which the row is late, in microseconds since 1970. Has no meaning for a row
     /// that is too far ahead.

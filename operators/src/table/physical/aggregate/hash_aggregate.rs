@@ -51,7 +51,7 @@ struct Entry {
     touched: bool,
     /// The log position of the entry's last change.
     slot: StateSlot,
-    /// Whether the watermark has removed the group, so that its slot may be reused.
+    /// Whether the group was removed, so that its slot may be reused.
     is_removed: bool,
     /// The memory of `parts` and the heap memory that the accumulators own, in bytes.
     owned: usize,

@@ -2,8 +2,8 @@
 //! extends and merges all sessions that it touches. Each session has its own accumulators.
 //!
 //! *State.* The value of a key is the number of its sessions, and the start, end and accumulators
-//! of each session in time order. The value is rewritten for each of the key's rows, or once per
-//! epoch if it is long.
+//! of each session in time order. The value is rewritten at each change, or once per epoch if it is
+//! long.
 
 use crate::state::expiry_queue::ExpiryQueue;
 use crate::state::key_table::{KeyTable, KeyedEntry, key_heap};

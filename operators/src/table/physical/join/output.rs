@@ -9,7 +9,8 @@ use crate::table::types::Physical;
 /// type.
 pub(in super::super) type Copied = (Slot, usize, Physical);
 
-/// Writes the output rows of a join. A row that occurs in several pairs is written only once.
+/// Writes the output rows of a join. A row that is paired with several rows of the other side is
+/// written only once.
 pub(super) struct Pairs {
     copies: [Vec<Copied>; 2],
     width: usize,

@@ -51,7 +51,7 @@ pub(super) struct Prober<'j> {
     pub pairs: &'j mut Pairs,
     pub rest: &'j Option<BoolFn>,
     pub scratch: &'j mut Scratch,
-    /// For each side, whether its unmatched rows are emitted with NULLs.
+    /// For each side, whether its unmatched rows are emitted.
     pub preserves: [bool; 2],
     pub down: &'j mut BoxChain,
 }

@@ -89,7 +89,7 @@ fn reach(dfa: &DFA, cache: &mut Cache, text: &str, from: usize) -> usize {
     };
     for (at, byte) in rest.iter().enumerate() {
         match dfa.next_state(cache, state, *byte) {
-            // In these states the automaton can find no further match.
+            // In a dead state there is no further match. Without quit bytes there is no quit state.
             Ok(next) if next.is_dead() || next.is_quit() => return at + 1,
             Ok(next) => state = next,
             Err(_) => return rest.len(),
