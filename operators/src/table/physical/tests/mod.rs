@@ -1,3 +1,3 @@
-//! Tests of all stateful operators, whose state is saved and restored after every record.
+//! Tests of stateful operators, whose state is saved and restored after every record.
 
 pub(in crate::table::physical) mod restore_after_every_record;
