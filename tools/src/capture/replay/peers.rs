@@ -311,7 +311,6 @@ impl Peers {
         if event.kind != Kind::Data {
             return Ok(());
         }
-        // The open event of the connection precedes the selected part of the capture.
         if !self.receivers.contains_key(&event.connection) {
             self.accept(event, stop)?;
         }
