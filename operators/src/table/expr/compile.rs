@@ -143,8 +143,8 @@ impl<'a> Cx<'a> {
 pub struct Semantics {
     /// The session time zone.
     pub zone: Tz,
-    /// ANSI mode: overflow, division by zero and invalid casts are errors. Without ANSI mode they
-    /// give NULL, except that integers wrap around.
+    /// ANSI mode: overflow, division by zero and invalid casts are errors. Without ANSI mode, most
+    /// of them give NULL, and integers wrap around.
     pub ansi: bool,
     /// Whether a decimal type that needs more than 38 digits reduces its scale.
     pub precision_loss: bool,
@@ -254,8 +254,8 @@ pub fn text(bytes: &[u8]) -> &str {
     std::str::from_utf8(bytes).unwrap_or("\u{FFFD}")
 }
 
-/// The bytes of a STRING as text. Invalid UTF-8, which a cast from BINARY can produce, is decoded
-/// into the arena with replacement characters.
+/// The bytes of a STRING as text. Invalid UTF-8 is decoded into the arena with replacement
+/// characters.
 #[inline]
 pub fn text_in<'a>(bytes: &'a [u8], arena: &'a Bump) -> &'a str {
     match std::str::from_utf8(bytes) {
@@ -511,8 +511,8 @@ pub fn from_cells(
 /// The maximum size of a folded constant, in bytes. A larger result is not folded.
 const FOLDED_BYTES_MAX: usize = 16 << 20;
 
-/// Constant folding: evaluates subexpressions that read no column. A subexpression that fails is
-/// left unchanged, so that it fails only when a record needs it.
+/// Constant folding: evaluates deterministic calls and casts of constants. One that fails is left
+/// unchanged, so that it fails only when a record needs it.
 pub fn fold(expr: Resolved, semantics: Semantics) -> Resolved {
     let expr = match &expr.node {
         // The operand of `try` is not folded alone, because `try` must handle its error.

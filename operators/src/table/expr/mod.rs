@@ -382,7 +382,7 @@ impl Expr {
         }
     }
 
-    /// The number of nodes of the expression.
+    /// The number of nodes of the expression, and the sizes of the plans of its scalar subqueries.
     pub fn size(&self) -> usize {
         let all = |exprs: &[Expr]| exprs.iter().map(Expr::size).sum::<usize>();
         1 + match self {

@@ -559,8 +559,8 @@ fn check_deduplication(plan: &Plan) -> PlanResult<()> {
     plan.inputs().into_iter().try_for_each(check_deduplication)
 }
 
-/// Fails if an aggregation or deduplication has several event times, or one whose watermark is
-/// declared twice.
+/// Fails if the keys of an aggregation or the input of a deduplication have several event times, or
+/// if a watermark below them is declared twice.
 fn check_event_times(plan: &Plan) -> PlanResult<()> {
     let mut times: Vec<String> = match plan {
         Plan::Aggregate(input, keys, _) => {

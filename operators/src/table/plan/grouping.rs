@@ -42,8 +42,8 @@ const GROUPING_ID: &str = "spark_grouping_id";
 /// The name of the column with the index of a grouping set.
 const GROUPING_PLACE: &str = "grouping_set_place";
 
-/// Replaces an ordinal or an alias in a key by the expression of `select` to which it refers, if
-/// the session's settings allow it. Any other key is returned unchanged. A column of the input
+/// Replaces a key that is an ordinal or an alias by the expression of `select` to which it refers,
+/// if the session's settings allow it. Any other key is returned unchanged. A column of the input
 /// takes precedence over an alias. An ordinal out of range, or of an aggregate, is an error.
 fn written_key(scope: &Scope, key: &Expr, select: &[Expr]) -> PlanResult<Expr> {
     let naming = Rules::current().naming;
@@ -591,8 +591,8 @@ fn named_columns<'e>(expr: &'e Expr, out: &mut Vec<&'e Expr>) {
     }
 }
 
-/// Replaces names of output columns by the expressions of these columns, except inside of
-/// aggregates.
+/// Replaces unambiguous aliases of output columns by their expressions, except inside of
+/// aggregates, grouping functions and lambdas.
 fn with_outputs(expr: &Expr, select: &[Expr]) -> Expr {
     match expr {
         Expr::Column { parts, .. } if parts.len() == 1 => {
@@ -628,9 +628,9 @@ fn same(a: &Resolved, b: &Resolved) -> bool {
     a == b || a.data_type == b.data_type && in_order(a.clone()) == in_order(b.clone())
 }
 
-/// Sorts the operands of commutative operators, and turns `>` and `>=` around, so that such
-/// equivalent expressions become equal. The result is only for comparing expressions, because it
-/// may compute in another order.
+/// Sorts the operands of commutative operators such as `+` and `=`, and turns `>` and `>=` around,
+/// so that such equivalent expressions become equal. The result is only for comparing expressions,
+/// because it may compute in another order.
 fn in_order(expr: Resolved) -> Resolved {
     fn operands(expr: Resolved, name: &str, out: &mut Vec<Resolved>) {
         match expr.node {

@@ -278,8 +278,8 @@ pub enum Plan {
         input: Box<Plan>,
         /// The indices of the compared columns.
         keys: Vec<usize>,
-        /// Whether a key is removed from the state once the watermark's delay has passed
-        /// (`dropDuplicatesWithinWatermark`).
+        /// Whether a key is forgotten when the watermark reaches the event time of its first row
+        /// plus the delay (`dropDuplicatesWithinWatermark`).
         within: bool,
     },
     /// A user-defined operator with state for each key.

@@ -143,8 +143,8 @@ pub struct Sliced<'p> {
 }
 
 /// Decomposes an aggregation over sliding windows, so that it can be computed from slices. `None`
-/// if it cannot: the window must be used only as a key, and the functions must not depend on the
-/// order of rows.
+/// if it cannot: the window must be used only as a key, and the functions must be neither DISTINCT
+/// nor user-defined nor depend on the order of rows.
 pub fn sliced<'p>(
     mut input: &'p Plan,
     keys: &[(Resolved, String)],
@@ -241,9 +241,9 @@ pub fn with_default_skew(plan: Plan, default_ms: i64) -> Plan {
     }
 }
 
-/// Declares the event time of a table. The watermark is the largest event time minus the delay.
-/// Fails if `column` is not a column of type TIMESTAMP, TIMESTAMP_NTZ or a window, or if the delay
-/// is negative or not a duration.
+/// Declares the event time of a table and the delay of its watermark. Fails if `column` is not a
+/// column of type TIMESTAMP, TIMESTAMP_NTZ or a window, or if the delay is negative or not a
+/// duration.
 pub fn with_watermark(input: Plan, column: &Expr, delay: &str) -> PlanResult<Plan> {
     let delay_ms = milliseconds(delay, "WATERMARK_DELAY_NEGATIVE", "the delay")?;
     let scope = input.scope();

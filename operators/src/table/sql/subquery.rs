@@ -663,7 +663,8 @@ fn wrong_number(wanted: usize, found: usize, here: Place) -> PlanError {
     .at(here)
 }
 
-/// The SELECT of a query without set operations and without WITH; `None` for any other query.
+/// The SELECT of a query without set operations and without WITH; `None` for any other query, and
+/// for a query in parentheses that are followed by ORDER BY or LIMIT.
 fn plain_select(query: &Query) -> Option<&Select> {
     match &*query.body {
         SetExpr::Select(select) if query.with.is_none() => Some(select),

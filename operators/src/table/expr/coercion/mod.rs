@@ -33,8 +33,9 @@ pub fn tightest(a: &DataType, b: &DataType) -> Option<DataType> {
     })
 }
 
-/// The common type of types that are equal, or of which none is a DECIMAL, a STRING or a nested
-/// type. Only that of FLOAT and an integer depends on the mode.
+/// The common type of equal types, of VOID and any type, and of types that are neither DECIMAL,
+/// STRING nor nested; `None` if there is none. Only that of FLOAT and an integer depends on the
+/// mode.
 fn simple(a: &DataType, b: &DataType) -> Option<DataType> {
     Some(match (a, b) {
         (a, b) if a == b => a.clone(),
