@@ -5,8 +5,8 @@
 //! every compressed block, and an index at its end that lists marks.
 //!
 //! *Durability.* Events appended before the last [`CaptureWriter::flush`] survive the end of the
-//! process. *Threads.* One. *Memory.* One stride, or one compressed block and its uncompressed
-//! bytes.
+//! process. *Threads.* One. *Memory.* One stride; for a compressed file one compressed block, its
+//! uncompressed bytes, and the index.
 
 use super::format::{
     FLAG_MORE, FileHeader, HEAD_BYTES, Head, Kind, MAX_EVENT_BYTES, STRIDE_BYTES, Summary,

@@ -5,7 +5,7 @@
 pub enum Trigger {
     /// Records flow at once; epochs are committed at an interval.
     Continuous {
-        /// Time between two markers, in nanoseconds. Longer if the commit of an epoch takes longer.
+        /// The usual time between two markers, in nanoseconds.
         interval_ns: u64,
     },
     /// A batch starts as soon as the last one has ended and there is new data.

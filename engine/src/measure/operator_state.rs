@@ -47,7 +47,8 @@ pub struct OperatorState {
     /// Number of state rows. Depending on the operator these are keys, windows, buffered rows or
     /// state entries.
     pub rows: u64,
-    /// Number of state rows written in this epoch. A row that is written several times counts once.
+    /// Number of state rows written in this epoch. A row that is written several times counts once,
+    /// unless it is deleted in between.
     pub updated: u64,
     /// Number of state rows removed in this epoch, for example because the watermark passed them.
     pub removed: u64,

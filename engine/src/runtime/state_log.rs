@@ -253,7 +253,7 @@ impl StateLog {
             return;
         }
         // A value that has outgrown its capacity is likely to grow again, so it gets twice its
-        // length. All versions together take at most four times the length of the longest.
+        // length. All versions up to a deletion take at most four times the length of the longest.
         let outgrown = in_epoch && slot.room > 0;
         let room = if outgrown { value.len() * 2 } else { value.len() };
         *slot = self.append(hash, key, Some(value), room);

@@ -232,11 +232,11 @@ pub(crate) fn before_sleep() {
     with(|recorder| recorder.asked.usage.cpu_ns = Usage::cpu_ns());
 }
 
-/// Records a sleep, as a blocked write if the sink was full, and starts the next round.
+/// Records a sleep, as a blocked write if the chain was blocked, and starts the next round.
 #[inline]
 pub(crate) fn after_sleep(from_ns: u64, to_ns: u64) {
-    // A worker that sleeps because its sink is full sleeps until the sink can take more. Such a
-    // sleep counts as a blocked write.
+    // A worker that sleeps because its sink is full, or a ring to another worker, sleeps until that
+    // can take more. Such a sleep counts as a blocked write.
     let blocked = DID.replace(0) & Activity::Blocked as u8;
     let did = if blocked == 0 { Activity::Sleep as u8 } else { blocked };
     with(|recorder| {

@@ -1,6 +1,6 @@
 //! The search for a time in a large capture, from opening the file to reading its first event at
-//! that time. It is measured with the file's pages in memory and with none of them. The floor is a
-//! bare search with as many reads.
+//! that time. It is measured with the file's pages in memory and, on Linux, with none of them. The
+//! floor is a binary search over the file that decodes nothing.
 
 use crate::bench::figure::{Figure, Goal, Value};
 use crate::bench::scratch::Scratch;

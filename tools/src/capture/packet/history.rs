@@ -1,7 +1,7 @@
 //! The last bytes of the directions that were used recently, to compare retransmitted bytes with.
 //!
-//! The pool of rings is fixed. If all are in use, a direction takes a ring that has not been used
-//! for a while, so memory does not grow with the number of connections.
+//! The number of rings is bounded. If all are in use, a direction takes a ring that has not been
+//! used for a while, so memory does not grow with the number of connections.
 
 /// Number of bytes kept per direction.
 const RING_BYTES: usize = 16 << 10;
