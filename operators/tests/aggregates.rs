@@ -108,8 +108,7 @@ fn runs() -> impl Strategy<Value = Vec<Run>> {
 proptest! {
     #![proptest_config(ProptestConfig { cases: 60, max_shrink_iters: 100, ..ProptestConfig::default() })]
 
-    /// Each run has few records, so that nearly every record is followed by a restart from the
-    /// checkpoint.
+    /// Each run has one to three records, and starts from the checkpoint of the run before it.
     #[test]
     fn a_restart_after_every_record_changes_nothing(
         numbers in proptest::collection::vec((0u8..5, -20i64..20), 36..37),
@@ -144,8 +143,8 @@ proptest! {
     }
 }
 
-/// The last value of each key of a flow over partitions of numbers. The simulated machine may crash
-/// before the flow ends.
+/// Runs a flow over partitions of numbers. Stores the last count of each key in `last`. Fails if
+/// the simulated machine crashes before the flow ends.
 fn counted(
     world: &Arc<SimEnv>,
     run: Run,

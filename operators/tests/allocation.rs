@@ -1,5 +1,5 @@
-//! After start a query allocates nothing per record: a global allocator counts the allocations of
-//! worker threads.
+//! A query that has warmed up makes no allocation for each record: a global allocator counts the
+//! allocations of worker threads.
 #![cfg(feature = "sql")]
 #![allow(unsafe_code, reason = "an allocator is unsafe; this one passes everything on")]
 
@@ -85,7 +85,7 @@ unsafe impl GlobalAlloc for Counting {
 #[global_allocator]
 static ALLOCATOR: Counting = Counting;
 
-/// Runs one query at a time.
+/// A lock, so that only one test runs at a time.
 fn alone() -> MutexGuard<'static, ()> {
     static ALONE: Mutex<()> = Mutex::new(());
     ALONE.lock().unwrap_or_else(|poisoned| poisoned.into_inner())
@@ -214,7 +214,7 @@ fn windows(
 }
 
 /// Records of windows and of an interval join are buffered, matched and removed without an
-/// allocation per record. Buffers that have grown to their final size are kept.
+/// allocation per record. Buffers that have grown to their final size are reused.
 #[test]
 fn records_of_windows_and_joins_cost_no_allocation() {
     let _alone = alone();
@@ -239,7 +239,7 @@ fn records_of_windows_and_joins_cost_no_allocation() {
                 right.push(record).unwrap();
             }
             sent += number;
-            // Open windows contain less than a second's records.
+            // The results of the last 500 records may be missing, because their windows are open.
             let wanted = (sent - 500) * of_record;
             let start = Instant::now();
             while counter.load(Ordering::Relaxed) < wanted {

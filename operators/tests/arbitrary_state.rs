@@ -241,7 +241,7 @@ fn a_value_is_not_visible_after_its_time_to_live() {
     }
 }
 
-/// Sets a timer that is already due, three times in a row.
+/// Each key sets a timer at one second. A timer that fires sets another one a millisecond later.
 #[derive(Clone)]
 struct Again {
     count: ValueState<i64>,
@@ -290,7 +290,8 @@ fn a_timer_that_is_due_when_it_is_set_waits_for_the_next_batch() {
     assert_eq!(run(&[(2, 101, 1)]), ["1000", "1001", "1001", "1002"]);
 }
 
-/// Counts rows by key. The event-time time-out is `n` seconds after a row with the number `n`.
+/// Counts rows by key. A row with a positive number `n` sets the time-out to `n` seconds later; a
+/// row with a negative number removes the state.
 fn counted(timeout: GroupStateTimeout) -> impl FnOnce(DataFrame) -> PlanResult<DataFrame> {
     move |frame| {
         let function =
@@ -424,7 +425,7 @@ fn a_window_after_a_stateful_operator() {
     }
 }
 
-/// A processor's input: the numbers of the initial state and those of the rows.
+/// Collects the numbers of the initial state and of the rows. Emits them after each call.
 #[derive(Clone)]
 struct Given {
     numbers: ListState<i64>,

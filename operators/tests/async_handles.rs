@@ -125,7 +125,7 @@ fn a_stop_wakes_producers_that_wait_for_room() {
             }
         });
     });
-    // Output and input are full: the producer waits, or is about to wait.
+    // As many values are sent as input and output have room for: the producer waits, or soon will.
     while sent.load(Ordering::Relaxed) < 8_192 {
         std::thread::yield_now();
     }

@@ -9,7 +9,7 @@ use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
-/// A batch is planned only when a step waits for it.
+/// The interval is so long that a batch runs only when `process_all_available` waits for it.
 const BATCHES: Trigger = Trigger::ProcessingTime { interval_ns: u64::MAX / 4 };
 const CONTINUOUS: Trigger = Trigger::Continuous { interval_ns: 10_000_000 };
 
@@ -30,7 +30,7 @@ impl Folder {
     }
 
     fn write(&self, name: &str, text: &str) {
-        // The file is replaced atomically, as programs do.
+        // The file is replaced atomically.
         let temporary = self.0.join("new");
         std::fs::write(&temporary, text).unwrap();
         let place = self.table().join(name);
@@ -178,7 +178,7 @@ fn changes_are_seen_in_every_format_and_in_partitions() {
     joined.expect(&["a", "b"], &["a 1", "b 2"]);
 }
 
-/// Writes a file of rows in a columnar format and renames it onto the existing file.
+/// Writes a file of rows in a columnar format and moves it to this name in the table's folder.
 #[cfg(feature = "columnar")]
 fn write_columns(folder: &Folder, format: &str, name: &str, sql: &str) {
     let session = Session::new();

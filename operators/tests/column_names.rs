@@ -9,7 +9,7 @@ use millstream::{
     StallCause,
 };
 
-/// A service that stores in its fields everything that a query returns.
+/// A service that stores in its fields what a query returns.
 struct Service {
     input: Input<u64>,
     output: Output<(u64, u64)>,

@@ -126,7 +126,8 @@ fn query(
     Ok(lines)
 }
 
-/// Columns that a query does not need are not parsed, unless records may span lines.
+/// Columns that a query does not need are not parsed, unless records may span lines or pruning is
+/// off.
 #[test]
 fn a_malformed_column_that_is_not_read_is_no_error() {
     let folder = folder_of("csv-pruning", &[("f.csv", "1,2\nx,4\n1,2,3\n7\n")]);
@@ -172,7 +173,8 @@ fn headers_and_schemas_of_files() {
     assert!(error.contains("its header has ` a` where the schema has `x`"), "{error}");
 }
 
-/// An unclosed quote takes the rest of the file, up to the maximum record length.
+/// If records may span lines, an unclosed quote takes the rest of the file, up to the maximum
+/// record length.
 #[test]
 fn a_quote_that_is_never_closed() {
     let folder = folder_of("csv-open-quote", &[("f.csv", "1,\"a\n2,b\n3,c\n")]);

@@ -1,6 +1,5 @@
 //! A Parquet or ORC file that is truncated or has wrong bytes is either read or rejected by an
-//! error that names the file. Whatever the damage, no panic of a decoder reaches the query or is
-//! printed.
+//! error that names the file. No panic of a decoder reaches the query or is printed.
 #![cfg(all(feature = "sql", feature = "columnar"))]
 
 mod folder;
@@ -58,13 +57,13 @@ fn damaged(whole: &[u8], seed: u64) -> Vec<u8> {
     let mut bytes = whole.to_vec();
     match seed % 4 {
         0 => bytes.truncate(dice.below(whole.len())),
-        // Overwrites a range with zeros, as after an incomplete copy.
+        // Removes a range of bytes.
         1 => {
             let from = dice.below(whole.len());
             let to = (from + 1 + dice.below(200)).min(whole.len());
             bytes.drain(from..to);
         }
-        // The footer is at the end, so damage there has the most effect.
+        // Changes one of the last 1,500 bytes, where the footer is.
         2 => {
             let at = whole.len() - 1 - dice.below(whole.len().min(1500));
             bytes[at] = dice.below(256) as u8;

@@ -276,7 +276,7 @@ proptest! {
                 stream.add(batch.iter().map(|(seconds, key, n)| row(*seconds, *key, *n)));
                 query.process_all_available().unwrap();
             }
-            // One more epoch emits the results that the last watermark releases.
+            // One more epoch removes the keys that the last watermark has passed.
             query.process_all_available().unwrap();
             let left = query.last_progress().unwrap().committed.state[0].rows;
             query.stop().unwrap();

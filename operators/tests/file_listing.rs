@@ -24,7 +24,6 @@ impl Folder {
         options: &[(&str, &str)],
     ) -> String {
         let session = Session::new();
-        // The path is concatenated as text, because it may end with a special character.
         let path = format!("{}/{path}", self.0.display());
         let mut reader = session.read().format(format).option("path", path);
         if let Some(ddl) = ddl {

@@ -1,4 +1,4 @@
-//! The options in the tables of `docs/src/file-options.md` are complete and correct: each is tried.
+//! Tries each option in the tables of `docs/src/file-options.md`.
 #![cfg(all(feature = "sql", feature = "columnar", feature = "compression"))]
 
 use millstream::session::Session;

@@ -76,7 +76,7 @@ fn below(folder: &Path, texts: &mut Vec<String>) {
     }
 }
 
-/// 2024-03-10T06:02:03Z, which is 01:02:03 in New York, an hour before the clock change.
+/// 2024-03-10T06:02:03Z, which is 01:02:03 in New York, shortly before the clock change.
 const AT_US: i64 = 1_710_050_523_000_000;
 
 #[test]

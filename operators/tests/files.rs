@@ -39,7 +39,7 @@ fn resumed(
     seen.into_iter().map(|mut row| row.swap_remove(0)).collect()
 }
 
-/// All rows of a folder's files, sorted, and the number of rejected records.
+/// All rows of a folder's files, sorted, and the number of malformed records.
 fn read(
     format: &str,
     ddl: Option<&str>,
@@ -567,7 +567,7 @@ mod columnar {
         format!("(SELECT id AS n FROM (SELECT explode(sequence(0L, {rows}L)) AS id))")
     }
 
-    /// Rows of every type are written and read again, as a table and as a stream in batches.
+    /// Rows of many types are written by a stream and read again as a table.
     #[test]
     fn rows_come_back() {
         for format in ["parquet", "orc"] {
@@ -585,7 +585,7 @@ mod columnar {
                 for (got, expected) in got.iter().zip(&expected) {
                     assert_eq!(got, expected, "{format} {codec}");
                 }
-                // Only columns that are read are decoded.
+                // A query may read some of the columns.
                 table.create_temp_view("t");
                 let sums =
                     session.sql("SELECT sum(d), count(o) FROM t").unwrap().collect().unwrap();

@@ -9,7 +9,7 @@ use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
 
 const CONTINUOUS: Trigger = Trigger::Continuous { interval_ns: 5_000_000 };
-/// Each function with a growing value, together with one without.
+/// Functions with growing values, together with one without.
 const GROWING: &str = "sort_array(collect_list(n)) AS l, sort_array(collect_set(n)) AS s, \
     percentile_approx(n, array(0.1, 0.5)) AS p, approx_count_distinct(n) AS d, \
     length(listagg(CAST(n AS STRING), ',')) AS j, max(repeat(CAST(n AS STRING), 2000)) AS m, \
@@ -70,7 +70,7 @@ fn outcome(
         let writer = session.sql(sql).unwrap().write_stream().output_mode(mode).format("memory");
         let writer = writer.option("checkpointLocation", scratch.0.display()).config(config);
         let query = writer.query_name("out").trigger(trigger).start().unwrap();
-        // Each run has several epochs.
+        // Each run has an epoch for every 25 rows.
         let mut rest = piece.clone().peekable();
         while rest.peek().is_some() {
             let chunk: Vec<_> = rest.by_ref().take(25).map(row).collect();
@@ -134,6 +134,6 @@ fn the_checkpoint_grows_by_the_added_values_only() {
     query.stop().unwrap();
     let rows = session.table("out").unwrap().rows();
     assert!(format!("{rows:?}").contains("20000"), "{rows:?}");
-    // 20,000 values of 20 bytes. If each version were written in full, this would be 4 GB.
+    // There are 20,000 values. If each epoch wrote all of them, it would be 210,000.
     assert!(scratch.bytes() < 2_000_000, "{} bytes", scratch.bytes());
 }

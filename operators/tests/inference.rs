@@ -56,7 +56,7 @@ fn csv_has_at_most_max_columns() {
     }
 }
 
-/// Column names are compared with a hash table; pairwise, it would take 10 billion comparisons.
+/// Column names are compared with a hash table; pairwise, it would take 5 billion comparisons.
 #[test]
 fn a_hundred_thousand_columns_of_csv() {
     let text = names(100_000) + ",C0\n";

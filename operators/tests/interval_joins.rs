@@ -180,8 +180,8 @@ fn steps() -> impl Strategy<Value = Vec<[Option<Record>; 2]>> {
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(48))]
 
-    /// A join that is restored into new instances after every pair of records, with another
-    /// parallelism and in another mode, gives the same results.
+    /// A join that is restored into new instances after every pair of records, with any
+    /// parallelism and in either mode, gives the same results.
     #[test]
     fn a_join_restored_after_every_record(
         steps in steps(), parallelism in proptest::collection::vec(1usize..4, 14),
@@ -426,7 +426,8 @@ fn a_join_reports_the_state_of_each_side() {
     assert!(join.inputs.iter().all(|input| input.bytes > 0));
 }
 
-/// Joins records of one key and adds the numbers of the right ones to a flow. Returns the inputs.
+/// Adds an ordered join to a flow, which passes the number of the right record of each match to
+/// `sink`. Returns the inputs.
 fn ordered_join(flow: &Flow, sink: impl Sink<u64>) -> [Input<Record>; 2] {
     let (left_input, left) = flow.channel::<Record>();
     let (right_input, right) = flow.channel::<Record>();

@@ -25,7 +25,7 @@ fn wrong_jobs_give_position_reason_and_fix() {
         kinds += 1;
     }
     assert!(kinds >= 40);
-    // Only this error cannot be detected before a record is processed.
+    // This job is accepted, because its error can only be detected when a record is processed.
     assert_eq!(accepted, ["division by a constant zero, found when a record needs it"]);
     if std::env::var_os("UPDATE").is_some() {
         std::fs::write(format!("{folder}/seen.txt"), &seen).unwrap();

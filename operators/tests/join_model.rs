@@ -1,5 +1,6 @@
 //! Random steps over two joined streams, with late rows, disorder and restarts with another
-//! parallelism. Every step must give the rows of a naive model.
+//! parallelism. In micro-batch mode every step must give the rows of a naive model, in continuous
+//! mode all steps together.
 #![cfg(feature = "sql")]
 
 mod two_streams;
@@ -375,7 +376,7 @@ fn sequence(
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(12))]
 
-    /// With the setting `ordered`, the same input gives the same sequence whatever the number of workers.
+    /// With the setting `ordered`, the same input gives the same sequence with 1, 2 and 4 workers.
     #[test]
     fn an_ordered_join_gives_one_sequence(
         kind in kind(), on in on(), steps in steps(DELAYS[0] - 1, false), batches in any::<bool>(),

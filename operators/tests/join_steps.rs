@@ -1,6 +1,6 @@
 //! Joins of two streams work in bounded steps: a row with very many matches, and a watermark by
-//! which very many rows expire. The test counts the output between two other rows, so no clock
-//! affects it.
+//! which very many rows expire. The tests count the output between two other rows, so no clock
+//! affects them.
 #![cfg(feature = "sql")]
 
 mod two_streams;
@@ -24,8 +24,9 @@ use two_streams::{CONTINUOUS, Event, Setup, event};
 const SECOND: i64 = 1_000_000;
 /// The number of rows of one key, and of rows that expire at once.
 const MANY: i64 = 100_000;
-/// The maximum number of rows that may be emitted, or may expire, between two other rows.
+/// The number of rows that a join examines or removes in one step.
 const STEP: u64 = 64;
+/// The maximum number of steps between two other rows.
 const STEPS: u64 = 16;
 
 /// Counters of a join's output.

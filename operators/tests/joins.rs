@@ -233,7 +233,8 @@ fn a_script_runs_a_query_that_ends_and_reads_its_table() {
     std::fs::remove_dir_all(&folder).unwrap();
 }
 
-/// A table is read when a query starts. A file that is created later is not seen by this query.
+/// A table is read when a query starts. In continuous mode a file that is created later is seen
+/// after an epoch has ended at the earliest.
 #[test]
 fn a_table_of_files_is_read_at_the_start() {
     let folder = std::env::temp_dir().join(format!("millstream-table-{}", std::process::id()));
@@ -362,7 +363,7 @@ fn the_current_time_is_that_of_the_batch() {
     assert!(times[0] > 1_577_836_800_000_000);
 }
 
-/// Without ANSI mode, values that do not fit are NULL, and integers wrap around.
+/// Without ANSI mode, integers wrap around, and other errors give NULL.
 #[test]
 fn without_ansi_integers_wrap_around() {
     let session = Session::new();
@@ -480,8 +481,8 @@ fn data_frames_give_the_same_rows_as_sql() {
     assert!(dim.count().unwrap() == 5 && !dim.is_streaming());
 }
 
-/// A subexpression that occurs several times is evaluated once per record, and only if it is
-/// needed.
+/// A subexpression that occurs several times outside lambdas is evaluated once per record, and only
+/// if it is needed.
 #[test]
 fn common_subexpressions_are_computed_once() {
     use std::sync::Arc;

@@ -165,7 +165,7 @@ fn batches_end_at_their_planned_offsets_and_lose_nothing_that_was_read_ahead() {
     }
 }
 
-/// The rows of a batch query over a topic, `key`, `value` and `partition` as text.
+/// The rows of a batch query over the view `topic`, which contains the records of a topic.
 fn read_back(cluster: &Cluster, topic: &str, sql: &str) -> Vec<Vec<Value>> {
     let session = Session::new();
     let reader = session.read().format("kafka").option("subscribe", topic);

@@ -1,7 +1,7 @@
-//! The Kafka source and sink against a real broker: the mock cluster keeps no offsets of
-//! transactions, fences no producer and deletes no topic. `cargo test`
-//! omits these tests (`test = false` in Cargo.toml). `MILLSTREAM_KAFKA_SERVERS=HOST:PORT cargo test
-//! --workspace --test kafka_broker` runs them, and they fail without a broker.
+//! The Kafka source and sink against a real broker: the mock cluster stores no offsets of
+//! transactions, fences no producer and deletes no topic. `cargo test` omits these tests
+//! (`test = false` in Cargo.toml). `MILLSTREAM_KAFKA_SERVERS=HOST:PORT cargo test --workspace
+//! --test kafka_broker` runs them, and they fail without a broker.
 
 #![cfg(feature = "kafka")]
 
@@ -264,7 +264,7 @@ fn an_epoch_whose_transaction_was_not_committed_is_processed_again() {
     assert_eq!(fixture.written(), (0..120).collect::<Vec<_>>());
 }
 
-/// A stage may push all results of a record at once, which are more than the producer's queue takes.
+/// A stage may push all results of a record at once, more than the producer's queue takes.
 #[test]
 fn many_results_of_one_record_are_all_written_in_their_order() {
     for (trigger, is_transactional) in

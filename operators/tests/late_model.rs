@@ -13,7 +13,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 const SECOND: i64 = 1_000_000;
 const DELAY: i64 = 5;
-/// A batch is planned only when a step waits for it.
+/// The interval is so long that a batch runs only when `process_all_available` waits for it.
 const WHEN_AWAITED: Trigger = Trigger::ProcessingTime { interval_ns: u64::MAX / 4 };
 const CONTINUOUS: Trigger = Trigger::Continuous { interval_ns: 20_000_000 };
 
@@ -92,7 +92,7 @@ impl Query {
     }
 }
 
-/// The ends of the windows that contain a time, the last one first.
+/// The starts of the windows that contain a time, the last one first.
 fn windows(time: i64, width: i64, slide: i64) -> impl Iterator<Item = i64> {
     let last = time.div_euclid(slide) * slide;
     (0..).map(move |i| last - i * slide).take_while(move |begin| time < begin + width)
@@ -358,7 +358,7 @@ fn steps(disorder: i64) -> impl Strategy<Value = Vec<Step>> {
     let row = (0i64..5, 0..=disorder, 0i64..3, 0i64..50);
     let rows = proptest::collection::vec(row, 1..7);
     let step = prop_oneof![5 => rows.prop_map(Some), 2 => Just(None)];
-    // Some steps begin before 1970.
+    // Some sequences of steps begin before 1970.
     let begin = prop_oneof![4 => Just(1000i64), 1 => Just(-20i64)];
     (begin, proptest::collection::vec(step, 1..7)).prop_map(|(begin, steps)| {
         let mut now = begin;

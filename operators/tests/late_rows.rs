@@ -1,5 +1,5 @@
-//! Which rows are late, for every operator, and the counts of progress reports. In micro-batch mode
-//! they equal Spark's, batch by batch.
+//! Which rows are late for aggregates, sessions and deduplication, and the counts of progress
+//! reports. In micro-batch mode they equal Spark's, batch by batch.
 #![cfg(feature = "sql")]
 
 use millstream::connect::foreach::ForeachWriter;

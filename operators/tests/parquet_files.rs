@@ -150,7 +150,7 @@ fn names_that_differ_only_in_case_are_refused_when_they_are_read() {
 #[test]
 fn lists_of_every_layout_are_read() {
     let folder = Folder::new("parquet-lists");
-    // [1, 2], [], [3] in each layout. If the list itself may be NULL, the second one is.
+    // [1, 2], an empty list or NULL, and [3], in each layout.
     let values = || Stored::Int(vec![1, 2, 3]);
     let repetition = vec![0, 1, 0, 0];
     for (fields, definition, second) in [

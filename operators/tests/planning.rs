@@ -1,5 +1,5 @@
-//! Planning of long and of deeply nested queries: the cost is linear in the length of the text, and
-//! no text or expression crashes the process.
+//! Planning of long and of deeply nested queries, which must end in reasonable time and must not
+//! crash the process.
 
 #![cfg(feature = "sql")]
 
@@ -397,8 +397,7 @@ fn data_frame_expressions_have_the_same_limits() {
 
     let nested = |n: usize| (0..n).fold(col("id"), |inner, _| call("abs", [inner]));
     assert_eq!(row.select([nested(300)]).unwrap().collect().unwrap(), [[Value::Long(5)]]);
-    // An expression that is nested deeper than any stack is an error in every API, and never a
-    // crash.
+    // A very deeply nested expression is an error, not a crash.
     let deep = || nested(200_000);
     let plus = |with: Expr| row.select([with]).map(|_| ());
     for (where_, error) in [

@@ -169,8 +169,8 @@ fn records() -> impl Strategy<Value = Vec<Record>> {
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(48))]
 
-    /// A processor that is restored into a new instance after every record, with another
-    /// parallelism and in another mode, gives the same results.
+    /// A processor that is restored into a new instance after every record, with any
+    /// parallelism and in either mode, gives the same results.
     #[test]
     fn a_processor_restored_after_every_record(
         records in records(), parallelism in proptest::collection::vec(1usize..4, 16),
@@ -272,7 +272,7 @@ impl Processor<u64, (u64, u64)> for Recent {
     }
 }
 
-/// One run per record. The environment's clock advances between runs.
+/// Runs a flow over one record, from its last checkpoint.
 fn recent(
     world: &Arc<SimEnv>,
     record: (u64, u64),
@@ -313,7 +313,7 @@ fn a_value_is_not_visible_after_its_time_to_live() {
     }
 }
 
-/// Emits a record when a timer of processing time has fired.
+/// Emits its key when a timer of processing time has fired.
 #[derive(Clone)]
 struct Later;
 
@@ -429,8 +429,7 @@ fn a_service_learns_how_much_of_its_input_is_committed() {
     std::fs::remove_dir_all(&folder).unwrap();
 }
 
-/// A record of a sender whose clock is ahead is passed to the side output: on any worker, in both
-/// modes, and whatever other records arrive.
+/// A record of a sender whose clock is ahead is passed to the side output, in both modes.
 #[test]
 fn a_record_far_in_the_future_goes_to_the_side_output() {
     for seed in 0..20 {

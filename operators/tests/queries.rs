@@ -391,7 +391,7 @@ fn names_mean_what_they_do_in_spark() {
     ]);
 }
 
-/// Searching an array or a map converts an interval to the units of its elements.
+/// Functions of arrays and maps reject intervals with different units.
 #[test]
 fn interval_literals_are_recognised_by_their_units() {
     let differ = |kind: &str| format!("DATATYPE_MISMATCH.{kind}_DIFF_TYPES");
@@ -462,7 +462,7 @@ fn dates_are_read_from_the_text_of_other_values() {
     ]);
 }
 
-/// If a HAVING reads more than the SELECT list, ORDER BY can only use the selected columns.
+/// Some HAVING clauses limit ORDER BY to the selected columns.
 #[test]
 fn order_by_after_having_resolves_columns_as_in_spark() {
     let unresolved = "UNRESOLVED_COLUMN.WITH_SUGGESTION";

@@ -56,7 +56,7 @@ fn sorted(session: &Session) -> Vec<String> {
     rows
 }
 
-/// Creates a session with a stream, and a checkpoint with three epochs of a query over the stream.
+/// Creates a session with a stream, and a checkpoint of a query over the stream.
 fn counted(checkpoint: &Path, trigger: Trigger) -> Session {
     let session = Session::new();
     let stream = session.memory_stream("rows", "k STRING, n BIGINT").unwrap();
@@ -136,7 +136,7 @@ fn a_changed_query_is_refused_with_what_changed_and_an_allowed_change_is_not() {
     start(&session, filtered, &scratch.0, CONTINUOUS).unwrap().stop().unwrap();
 }
 
-/// Each file of the last committed epoch is changed or removed, and the next start names it.
+/// Each file that the last committed epoch needs is changed or removed, and the next run names it.
 #[test]
 fn a_flipped_byte_or_a_missing_file_is_named() {
     for trigger in [CONTINUOUS, Trigger::AsSoonAsPossible] {
@@ -231,7 +231,7 @@ fn every_prefix_of_the_writes_recovers() {
     }
 }
 
-/// Text, CSV and JSON through a file source, in both modes, in batches of two files.
+/// Text, CSV and JSON through a file source, in batches of two files, and CSV in continuous mode.
 #[test]
 fn files_are_read_once_each_over_restarts() {
     for (format, trigger) in [

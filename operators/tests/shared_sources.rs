@@ -383,7 +383,8 @@ fn two_watermarks_of_one_stream_are_those_of_two_branches() {
     }
 }
 
-/// Markers and watermarks are aligned again after branches of different lengths, in every schedule.
+/// Markers and watermarks are aligned again after branches of different lengths, in random
+/// schedules.
 #[test]
 fn branches_meet_again_on_every_schedule() {
     let sql = "SELECT n AS s, count(*) AS c FROM rows GROUP BY n UNION ALL \

@@ -322,8 +322,7 @@ fn a_client_that_falls_silent_is_closed_after_the_timeout() {
         let (session, port) = (Session::new(), free_port());
         let query = listening(&session, port, &[("idleTimeout", "50ms")], trigger);
         let connect = || TcpStream::connect(("127.0.0.1", port)).unwrap();
-        // One client is half-open: it has sent data, and the network does not report that it has
-        // disconnected.
+        // One client falls silent within a line, the other sends nothing.
         let mut clients = [connect(), connect()];
         clients[0].write_all(b"line\nhalf").unwrap();
         until(&query, "both are timed out", |totals| totals.connections.unwrap().timed_out == 2);

@@ -1,4 +1,4 @@
-//! Real sockets: lines in, lines out, and all kinds of failures.
+//! Real sockets: lines in, lines out, and failures.
 #![cfg(feature = "sql")]
 
 use millstream::session::{Session, StreamingQuery, Totals, Trigger};
@@ -271,7 +271,8 @@ fn a_slow_receiver_holds_the_sender_back_and_loses_nothing() {
     let (mut sender, _) = listener.accept().unwrap();
     let (receiver, _) = sink.accept().unwrap();
     const LINES: usize = 200_000;
-    // The lines exceed all buffers on their way, so the sender blocks until the receiver reads.
+    // The lines are meant to exceed all buffers on their way, so that the sender must wait for the
+    // receiver.
     let feeder = std::thread::spawn(move || {
         let line = [b'x'; 100];
         for n in 0..LINES {

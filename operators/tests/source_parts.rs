@@ -1,4 +1,4 @@
-//! Partitioned sources, and aggregations over several workers give the same result as one partition
+//! Partitioned sources and aggregations over several workers give the same result as one partition
 //! and one worker.
 #![cfg(feature = "sql")]
 
@@ -65,7 +65,7 @@ struct Run {
     trigger: Trigger,
 }
 
-/// A query over the JSON files that exist now.
+/// Starts a query over the JSON files of a folder.
 fn start(session: &Session, files: &Path, sql: &str, mode: &str, run: Run) -> StreamingQuery {
     session.set("millstream.parallelism", &run.parallelism.to_string()).unwrap();
     let schema = Schema::parse_ddl("ts TIMESTAMP, k STRING, n BIGINT, x DOUBLE").unwrap();
@@ -269,8 +269,7 @@ fn clients_are_spread_over_the_parts_of_a_listener() {
     let writer = session.sql(sql).unwrap().write_stream().output_mode("complete").format("memory");
     let writer = writer.query_name("out").trigger(CONTINUOUS).config(config());
     let query = writer.start().unwrap();
-    // All clients are served concurrently: each waits until its own rows are counted before any
-    // disconnects.
+    // All clients are served concurrently: the rows of all are counted before any disconnects.
     let clients: Vec<_> = (0..3)
         .map(|client| {
             let mut stream = TcpStream::connect(address).unwrap();

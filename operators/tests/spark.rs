@@ -1,4 +1,4 @@
-//! Expressions, compared with Apache Spark's results (`spark/expected.jsonl`, made by
+//! Expressions, compared with Apache Spark's results (`spark/*.jsonl`, made by
 //! `tools/spark/expressions.py`): type and value, or the error condition. `spark/differs.txt` lists
 //! deliberate differences with reasons. The test also fails if a listed expression no longer
 //! differs.
@@ -53,7 +53,6 @@ fn expressions_give_the_results_of_spark() {
         let sql = text("sql").unwrap();
         let theirs = match text("error") {
             Some(condition) => Err(condition),
-            // A user cannot distinguish VOID from a NULL of another type.
             None => Ok((text("type").unwrap(), text("text"))),
         };
         let ours = ours(&session, zone, &sql);
@@ -78,7 +77,8 @@ const WRITTEN_AS_A_BRANCH: [&str; 3] = [
 ];
 
 /// `tools/spark/avro.py` writes `spark/avro.jsonl`. Most Avro errors of Spark have no condition,
-/// which the file shows as `?`. For these, any error of Millstream is correct.
+/// which the file shows as `?`. For these and for internal errors, any error of Millstream is
+/// correct.
 #[test]
 fn avro_functions_give_the_results_of_spark() {
     let zone = zone("America/New_York").unwrap();

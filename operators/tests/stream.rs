@@ -107,7 +107,7 @@ fn parts_are_read_on_all_workers_and_no_record_waits_for_others() {
     let (mut input, numbers) = flow.channel::<i64>();
     let (sink, mut output) = flow.output();
     numbers.key_by(|n| n % 2).combine(Sum(|n: &i64| *n)).sink(sink);
-    // No epoch ends during this test, so only a drain flushes records.
+    // No epoch ends during this test, so partial sums are flushed only because input is idle.
     let trigger = Trigger::Continuous { interval_ns: 3_600_000_000_000 };
     let query = flow.start(config(trigger)).unwrap();
     let mut sums = [0, 0];
@@ -148,8 +148,7 @@ fn a_full_output_pushes_back_to_the_input_and_loses_nothing() {
     let (sink, mut output) = flow.output();
     numbers.flat_map(|n| [n, n]).key_by(|n| *n).aggregate(Count).sink(sink);
     let query = flow.start(config(TRIGGERS[0])).unwrap();
-    // No thread reads the output: at some point, bounded by the rings in between, the input is
-    // full.
+    // No thread reads the output. When the buffers before it are full, the input becomes full.
     let mut pushed = 0;
     while input.try_push(pushed).is_ok() || !full_for_good(&mut input, pushed) {
         pushed += 1;

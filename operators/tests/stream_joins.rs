@@ -1,4 +1,4 @@
-//! Joins of two streams. Each known mistake of other engines has a test:
+//! Joins of two streams. Mistakes that are easy to make, and their tests:
 //!
 //! | mistake | tests here, in `join_steps`, `join_limits` and `join_model` |
 //! |---|---|
@@ -156,7 +156,8 @@ fn rows_of_a_batch_match_each_other() {
 
 #[test]
 fn each_operator_has_its_own_watermark_also_after_a_restart() {
-    // The rows that reach the second join may be late by the range of the first join.
+    // The rows that reach the second join may be older than the watermark, by the range of the
+    // first join.
     let sql = "SELECT a.k, a.v, a.w, b.v FROM (SELECT l.k, l.t, l.v, r.v AS w FROM l JOIN r ON l.k = r.k \
                AND r.t >= l.t AND r.t <= l.t + INTERVAL '100' SECOND) a JOIN r b ON a.k = b.k AND \
                b.t >= a.t AND b.t <= a.t + INTERVAL '100' SECOND";
@@ -266,8 +267,7 @@ fn ranges_can_be_asymmetric_one_sided_or_a_single_instant() {
         );
         for kind in ["JOIN", "FULL JOIN"] {
             let sql = format!("SELECT l.v, r.v FROM l {kind} r ON {on}");
-            // The right rows arrive first, the left rows arrive first, or both arrive at the same
-            // time.
+            // The right rows arrive first, or the left rows arrive first.
             for steps in [[[&[][..], &r[..]], [&l[..], &[]]], [[&l[..], &[]], [&[], &r[..]]]] {
                 let got = rows_of_ways(&sql, &steps, &[(CONTINUOUS, None)]);
                 let mut expected: Vec<_> = within.iter().map(|v| format!("1 {v}")).collect();
@@ -327,7 +327,7 @@ fn rows_that_expire_free_their_index_and_themselves_of_all_keys() {
         run.step(&l, &r);
         let (rows, bytes) = state(&run);
         assert_eq!(rows, 600, "only those of this round are left");
-        // A chunk of the expiry queue lasts for eight rounds.
+        // The memory reaches its maximum in the first 20 rounds.
         if round < 20 {
             most = most.max(bytes);
         }

@@ -311,14 +311,14 @@ fn without_ansi_an_error_is_null() {
     assert!(session.sql(sql).unwrap().collect().is_err());
 }
 
-/// DISTINCT, maps, lambdas and collected sets over a stream, at any parallelism, in both modes.
+/// Lambdas, collected sets and approximate counts over a stream, in both modes.
 #[test]
 fn the_language_over_a_stream() {
     let sql = "SELECT upper(word) AS k, sort_array(collect_set(length(word))) AS lengths, \
                max_by(word, length(word)) AS longest, approx_count_distinct(word) AS d \
                FROM (SELECT DISTINCT explode(transform(split(line, ' '), w -> lower(w))) AS word \
                FROM lines) GROUP BY upper(word)";
-    // An aggregation over another one needs output mode complete.
+    // An aggregation over another one is refused in output mode update.
     assert_eq!(refused(sql, "update").condition, "STREAMING_STATEFUL_CHAIN_UNSUPPORTED");
     let sql = sql.replace("SELECT DISTINCT explode", "SELECT explode");
     for parallelism in [1, 3] {

@@ -1,5 +1,5 @@
-//! The cost of an expression is bounded, whatever its arguments. A value that would be too large is
-//! an error. Functions of long arrays, maps and texts take linear time.
+//! The cost of expressions is limited: a value that would be too large is an error, and functions
+//! of long arrays, maps and texts end in reasonable time.
 #![cfg(feature = "sql")]
 
 use millstream::session::Session;
@@ -62,7 +62,7 @@ fn a_time_is_in_a_bounded_number_of_windows() {
     }
 }
 
-/// With time quadratic in the number of elements, each of these would take minutes.
+/// With time quadratic in the number of elements, most of these would take very long.
 #[test]
 fn functions_of_many_elements_take_time_for_each_and_not_for_each_pair() {
     let many = "sequence(1, 100000)";

@@ -280,8 +280,8 @@ fn steps() -> impl Strategy<Value = Vec<[Option<Record>; 2]>> {
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(96))]
 
-    /// Windows that are restored into new instances after every pair of records, with another
-    /// parallelism and in another mode, give the same results.
+    /// Windows that are restored into new instances after every pair of records, with any
+    /// parallelism and in either mode, give the same results.
     #[test]
     fn windows_restored_after_every_record(
         steps in steps(), parallelism in proptest::collection::vec(1usize..4, 14),

@@ -10,7 +10,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 pub const SECOND: i64 = 1_000_000;
-/// A batch is planned only when a step waits for it.
+/// The interval is so long that a batch runs only when `process_all_available` waits for it.
 pub const BATCHES: Trigger = Trigger::ProcessingTime { interval_ns: u64::MAX / 4 };
 pub const CONTINUOUS: Trigger = Trigger::Continuous { interval_ns: 20_000_000 };
 
@@ -178,7 +178,7 @@ impl Run {
         lines
     }
 
-    /// Waits until an epoch that started after this call has ended.
+    /// Waits until an epoch has ended.
     pub fn wait_for_epoch(&self) {
         let epoch = || self.query().last_progress().map(|progress| progress.committed.epoch);
         let (begun, before) = (Instant::now(), epoch());
