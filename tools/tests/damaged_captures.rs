@@ -308,14 +308,15 @@ fn sink() -> SocketAddr {
     at
 }
 
-/// Fails unless the command has ended by itself and has printed an error if it failed.
+/// Fails unless the command has ended by itself without a panic, and has printed an error if it
+/// failed.
 fn check(output: &Output, args: &[&str], file: &Path) {
     let error = String::from_utf8_lossy(&output.stderr);
     let is_said = match output.status.code() {
         Some(0) => !error.contains("panicked"),
         Some(1 | 2) => error.contains("error: ") && !error.contains("panicked"),
-        // Exit code 124: the command hung. Code 134 or none: it was aborted, possibly for lack of
-        // memory.
+        // Exit code 101: the command panicked. 124: it hung. 134 or none: it was aborted, possibly
+        // for lack of memory.
         _ => false,
     };
     if !is_said {

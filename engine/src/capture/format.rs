@@ -343,7 +343,7 @@ pub enum Protocol {
     Unknown,
     /// A byte stream.
     Tcp,
-    /// Datagrams. All datagrams between two endpoints count as one connection.
+    /// Datagrams. Those between the same two endpoints are a connection.
     Udp,
 }
 

@@ -8,7 +8,7 @@
 //!
 //! *Limits.* Only state and its changes are counted. Without glibc nothing is done.
 
-/// Minimum released memory for a trim, in bytes. It must also be a quarter of the maximum.
+/// Minimum released memory for a trim, in bytes. It must also be at least a quarter of the maximum.
 const LEAST: u64 = 16 << 20;
 /// Memory counts as stable if, for `STILL_NS`, it changes by at most this many bytes, or by at most
 /// `1 / STILL_PART` of the released memory.

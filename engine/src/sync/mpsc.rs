@@ -148,15 +148,16 @@ impl<T> Consumer<T> {
 
 impl<T> Drop for Consumer<T> {
     fn drop(&mut self) {
-        // A producer may still write a value after this loop. That value is dropped with the slots.
+        // Producers may still write values after this loop. Those values are dropped with the
+        // slots, and so are values behind one that was being written.
         while self.pop().is_some() {}
     }
 }
 
 impl<T> Drop for Shared<T> {
     fn drop(&mut self) {
-        // Both halves are gone, so no index is claimed and unwritten. The remaining values were
-        // pushed after the consumer was dropped. The stamp of each is one more than its index.
+        // Both halves are gone, so no index is claimed and unwritten. The stamp of each remaining
+        // value is one more than its index.
         for (at, slot) in self.slots.iter().enumerate() {
             // ORDERING: relaxed: the reference count's own ordering made all stores visible here.
             let stamp = slot.stamp.load(Ordering::Relaxed);

@@ -166,7 +166,8 @@ fn print_period(period: &Period<'_>, all: &[Report], question: &Question<'_>) {
 }
 
 /// Formats the number of rows per second of a period; empty without reports. The period lasts from
-/// its first epoch's start to the marker of its last one.
+/// its first epoch's start to the marker of its last one, or to that one's end if it has no other
+/// duration.
 fn rate(reports: &[Report]) -> String {
     let rows: u64 = reports.iter().map(|report| report.rows_in).sum();
     let (Some(first), Some(last)) = (reports.first(), reports.last()) else { return String::new() };

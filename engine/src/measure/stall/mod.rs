@@ -250,8 +250,8 @@ pub(crate) fn after_sleep(from_ns: u64, to_ns: u64) {
     });
 }
 
-/// Records that a record with this ingest time was written only now, slower than any other record
-/// of the interval.
+/// Records that a record with this ingest time was written only now, later after its ingest than
+/// any other record that this sink wrote in the interval.
 #[cold]
 pub(crate) fn record_slow(ingest_ns: u64, now_ns: u64) {
     let did = DID.get();

@@ -15,7 +15,8 @@ use std::time::{Duration, Instant};
 const WINDOW: Duration = Duration::from_secs(2);
 /// Number of samples that a level needs.
 const SAMPLES: usize = 10;
-/// Growth of resident memory that is always allowed, in bytes. An eighth of it for the state.
+/// Growth of resident memory that is always allowed, in bytes. The state's own memory may grow by
+/// an eighth of it.
 const MEMORY_SLACK: u64 = 32 << 20;
 /// Growth of the folder that is always allowed, in bytes.
 const FOLDER_SLACK: u64 = 4 << 20;
