@@ -6,8 +6,9 @@
 //! rejected.
 //!
 //! *Times.* A record has the time of the event that completed it. With `speed` it is emitted at
-//! `start + (t - t0) / speed`, where t0 is the first recorded time of this run. Latency is measured
-//! from that intended time. With `speed 'max'`, the default, records are emitted without waiting.
+//! `start + (t - t0) / speed`, where t0 is the recorded time at which the schedule starts. Latency
+//! is measured from that intended time. With `speed 'max'`, the default, records are emitted
+//! without waiting.
 //!
 //! *Offsets* name a record exactly (see [`offset`]), so that a restart continues with the next one,
 //! in both modes. Records and their order depend on the file and the options alone.

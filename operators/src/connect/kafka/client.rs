@@ -54,7 +54,7 @@ pub(super) fn is_transient(error: RDKafkaErrorCode) -> bool {
 /// Time limit of a request that is not a fetch, as in Java's client.
 const API_TIMEOUT: Duration = Duration::from_secs(60);
 
-/// Options of Java's client that librdkafka has under another name.
+/// Options of Java's client and their names in librdkafka.
 const RENAMED: [(&str, &str); 9] = [
     ("fetch.max.wait.ms", "fetch.wait.max.ms"),
     ("receive.buffer.bytes", "socket.receive.buffer.bytes"),
@@ -67,8 +67,8 @@ const RENAMED: [(&str, &str); 9] = [
     ("sasl.kerberos.service.name", "sasl.kerberos.service.name"),
 ];
 
-/// Options of the Java client that have no effect here. One tasklet reads whatever number of
-/// records the broker sends, and it is never a member of a consumer group.
+/// Options of Java's consumer that have no effect here. The source reads whatever number of records
+/// the broker sends, and it is never a member of a consumer group.
 const WITHOUT_EFFECT: [&str; 6] = [
     "max.poll.records",
     "max.poll.interval.ms",
@@ -79,8 +79,8 @@ const WITHOUT_EFFECT: [&str; 6] = [
 ];
 
 impl Client {
-    /// Parses the options for a client. Their names must not have the prefix `kafka.`. Fails without
-    /// servers, and for names and values that the client library refuses.
+    /// Parses the options for a client. Their names must not have the prefix `kafka.`. Fails
+    /// without servers, and for names and values that the client library refuses.
     pub fn read(what: &'static str, role: Role, options: Options) -> PlanResult<Self> {
         let mut servers = None;
         let mut timeout = API_TIMEOUT;
@@ -150,7 +150,7 @@ impl Client {
             Role::Producer => {
                 config.set("linger.ms", "0");
                 config.set("enable.idempotence", "true");
-                // Selects the same partition as the Java client.
+                // Selects the same partition as the Java client for records with a key.
                 config.set("partitioner", "murmur2_random");
             }
         }

@@ -1,7 +1,8 @@
 //! The producer of the Kafka sink and the acknowledgements of its records.
 //!
-//! *Threads.* A thread of the producer receives the acknowledgements. It wakes the worker when the
-//! last one of an epoch has arrived.
+//! *Threads.* A thread of the producer receives the acknowledgements. It wakes the worker when no
+//! record of an epoch is unacknowledged, when half of [`MAX_PENDING`] are, and when a delivery has
+//! failed.
 
 use millstream_engine::sync::waker::Waker;
 use rdkafka::ClientContext;
@@ -10,7 +11,7 @@ use rdkafka::producer::{ProducerContext, ThreadedProducer};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 
-/// The number of unacknowledged records above which the sink blocks.
+/// The number of unacknowledged records of an epoch at which the sink blocks.
 pub const MAX_PENDING: u64 = 100_000;
 
 /// A producer whose acknowledgements are counted.
@@ -19,7 +20,8 @@ pub type RecordProducer = ThreadedProducer<Context>;
 /// Counters of acknowledgements, updated by the threads of the producers.
 #[derive(Default)]
 pub struct Deliveries {
-    /// The number of unacknowledged records of even and of odd epochs.
+    /// The number of unacknowledged records of each generation. Epochs have generations 0 and 1 in
+    /// turn.
     pending: [AtomicU64; 2],
     /// Whether `failed` has a reason. A flag, because the sink asks at each step.
     has_failed: AtomicBool,
@@ -50,7 +52,7 @@ impl Deliveries {
         }
     }
 
-    /// The number of unacknowledged records.
+    /// The number of unacknowledged records of a generation.
     #[inline]
     pub fn pending(&self, generation: usize) -> u64 {
         // ORDERING: acquire: pairs with the producer thread's release, so that its stored error is
@@ -75,7 +77,7 @@ pub struct Context(pub Arc<Deliveries>);
 impl ClientContext for Context {}
 
 impl ProducerContext for Context {
-    /// 0 for a record of an even epoch, 1 for one of an odd epoch.
+    /// The generation of the record's epoch: 0 or 1.
     type DeliveryOpaque = usize;
 
     fn delivery(&self, result: &DeliveryResult<'_>, generation: usize) {

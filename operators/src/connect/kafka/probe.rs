@@ -144,7 +144,8 @@ struct Trip {
 /// topic of its own, and reads them. The topic is created before and deleted afterwards.
 ///
 /// # Errors
-/// `KAFKA_FAILED` if no broker answers, or if the user may not create, write or read a topic.
+/// `KAFKA_FAILED` if no broker answers, or if the user may not create, write or read a topic. The
+/// condition of the option if one is wrong or missing.
 pub fn examine(options: &Options, records: usize) -> Result<ClusterReport, EngineError> {
     let own = options
         .iter()

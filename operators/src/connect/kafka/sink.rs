@@ -2,8 +2,8 @@
 //! `partition` and `headers`.
 //!
 //! Delivery is at least once: an epoch is acknowledged when the brokers have acknowledged all of
-//! its records. The producer is idempotent, so a partition has the rows in their order. Rows of the
-//! next epoch are sent while acknowledgements of the last one are outstanding.
+//! its records. By default the producer is idempotent, so a partition has the rows in their order.
+//! Rows of the next epoch are sent while acknowledgements of the last one are outstanding.
 //!
 //! With the option `transactional` delivery is exactly once (`transactions.rs`). Rows of the next
 //! epoch then wait for the acknowledgements, because another producer sends them.
@@ -40,7 +40,7 @@ use std::str;
 use std::sync::Arc;
 
 const WHAT: &str = "sink kafka";
-/// The time that a transaction lasts beyond its epoch, at most: acknowledgements, state and logs.
+/// The time that is allowed for the end of a transaction: acknowledgements, state and logs.
 const TRANSACTION_MARGIN_MS: u64 = 10_000;
 
 /// The indices of the columns in a row.
@@ -244,7 +244,7 @@ impl KafkaSinkConfig {
 enum Producers {
     /// One producer for all epochs.
     Plain(RecordProducer),
-    /// A producer for even epochs and one for odd ones, each with a transaction per epoch.
+    /// Two producers that alternate from epoch to epoch, with a transaction per epoch.
     Transactional { transactions: Arc<Transactions>, reports: Sender<Report> },
 }
 
@@ -287,9 +287,9 @@ impl Producers {
     }
 }
 
-/// A row for which the producer's queue was full.
+/// A row that waits because the producer's queue was full.
 struct Refused {
-    /// 0 for a row of an even epoch, 1 for one of an odd epoch.
+    /// The generation of the row's epoch: 0 or 1.
     generation: usize,
     topic: String,
     partition: Option<i32>,
@@ -304,12 +304,12 @@ pub struct KafkaSink {
     columns: Columns,
     producers: Producers,
     deliveries: Arc<Deliveries>,
-    /// Which counter the current epoch uses: 0 or 1.
+    /// The current epoch's counter and, with transactions, its producer: 0 or 1.
     generation: usize,
     /// The previous epoch while acknowledgements of it are outstanding.
     flushing: Option<Epoch>,
-    /// Rows for which the producer's queue was full, in their order. A stage may push all results
-    /// of one record after `is_ready`, so there can be several.
+    /// Rows that wait because the producer's queue was full, in their order. A stage may push all
+    /// results of one record after `is_ready`, so there can be several.
     refused: VecDeque<Refused>,
     /// The number of partitions of each topic to which rows with an explicit partition were sent.
     partitions: HashMap<String, usize>,
@@ -394,7 +394,7 @@ impl KafkaSink {
     }
 }
 
-/// The headers of a row. NULL names are empty.
+/// The headers of a row. A NULL header is left out, and a NULL name is empty.
 fn headers_of(array: Array<'_>) -> OwnedHeaders {
     let mut headers = OwnedHeaders::new_with_capacity(array.len);
     for index in 0..array.len {

@@ -223,7 +223,7 @@ impl Transactions {
         if self.was_used { Ok(()) } else { mark.set(storage, &self.name) }
     }
 
-    /// The producer of even or of odd epochs.
+    /// One of the two producers, which alternate from epoch to epoch.
     #[inline]
     pub fn producer(&self, generation: usize) -> &RecordProducer {
         &self.producers[generation]
