@@ -150,7 +150,7 @@ impl<'a> Array<'a> {
 pub struct Map<'a> {
     /// Number of entries.
     pub len: usize,
-    /// The keys, in insertion order.
+    /// The keys.
     pub keys: Array<'a>,
     /// The values, in the order of the keys.
     pub values: Array<'a>,

@@ -30,7 +30,7 @@ pub enum Value {
     Binary(Vec<u8>),
     /// ARRAY.
     Array(Vec<Value>),
-    /// MAP, in insertion order.
+    /// MAP: its entries.
     Map(Vec<(Value, Value)>),
     /// STRUCT, in the order of its fields.
     Struct(Vec<Value>),
