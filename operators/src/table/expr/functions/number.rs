@@ -329,7 +329,7 @@ fn bits_of(data_type: &DataType) -> u32 {
     }
 }
 
-/// Java's `pow`. Unlike C's, it is NaN if the exponent is NaN, and for ±1 to an infinite power.
+/// Java's `pow`. Unlike C's, it is NaN for 1 to the power NaN, and for ±1 to an infinite power.
 fn power(base: f64, exponent: f64) -> f64 {
     let undefined = exponent.is_nan() || base.abs() == 1.0 && exponent.is_infinite();
     if undefined { f64::NAN } else { libm::pow(base, exponent) }
