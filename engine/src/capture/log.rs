@@ -7,7 +7,7 @@
 //!
 //! *Durability.* A block survives any end of the process as soon as it is appended: appending is a
 //! copy into mapped memory, without a system call. A power failure can lose what the kernel has not
-//! written yet. If it tears the last block, that block is cut off.
+//! written yet. If it tears the last block, the next start ignores that block.
 //!
 //! *Threads.* One worker appends. The log's own thread creates the next segments ahead, and removes
 //! old ones.
@@ -214,8 +214,8 @@ impl CaptureLog {
             });
             let later = segments[index + 1..].iter().find_map(|(_, later)| first_position(later));
             let torn = bytes.get(stop..).is_some_and(|rest| rest.iter().any(|byte| *byte != 0));
-            // Damage in a segment that lies before `from` does not matter. Only the end of the
-            // whole log can be torn.
+            // Damage in a segment that lies before `from` does not matter. Other damage is accepted
+            // only as a tear at the end of the whole log.
             if torn && (followed || later.is_some()) && later.is_none_or(|later| later > from) {
                 let what = format!("the block at byte {stop} does not match its CRC");
                 return Err(damaged(path, &what));

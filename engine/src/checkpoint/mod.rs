@@ -231,7 +231,7 @@ pub struct Recovery {
     pub next_watermark_ms: i64,
     /// The first epoch that the next run processes.
     pub next_epoch: Epoch,
-    /// Whether the state may hold closed windows whose results are still to be emitted: the epoch
+    /// Whether results that the watermark has released may still have to be emitted: the epoch
     /// before `next_epoch` was one of continuous mode, where results may be emitted after the
     /// marker.
     pub owes_late_emission: bool,

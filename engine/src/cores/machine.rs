@@ -23,7 +23,8 @@ pub(super) struct Cpu {
 pub(super) struct Machine {
     /// The CPUs of the affinity mask, in order.
     pub cpus: Vec<Cpu>,
-    /// Whole cores that the quota allows to be busy at once; at least one.
+    /// Number of cores that may be busy at once: the CPUs of the mask, capped by the quota; at
+    /// least one.
     pub usable: usize,
     /// The folder of lock files by which processes see each other's cores.
     pub locks: PathBuf,

@@ -112,7 +112,7 @@ pub struct Driver {
     asked: Vec<Sender<()>>,
     /// Callers that the last plan or drain covers. They wait for its commit.
     served: Vec<Sender<()>>,
-    /// Time of the next epoch or batch; `None` before the first clock read.
+    /// Time of the next epoch or batch; `None` at the start.
     next_at_ns: Option<u64>,
     reclaim: Reclaim,
     on_commit: Box<dyn FnMut(&CommittedEpoch) + Send>,

@@ -69,9 +69,9 @@ pub enum Report {
     Ack {
         /// The epoch of the marker.
         epoch: Epoch,
-        /// Whether results of windows that closed before the marker still have to be emitted.
+        /// Whether results that a watermark released before the marker still have to be emitted.
         owes_late_emission: bool,
-        /// Whether results of windows that closed before the marker were emitted after it.
+        /// Whether results that a watermark released before the marker were emitted after it.
         emitted_late: bool,
     },
     /// The position of a source at a marker.

@@ -39,8 +39,8 @@ pub struct Inlet<T> {
 /// Connects two workers with one ring.
 pub fn connect<T: Send>(producer: &Waker, consumer: &Waker) -> (Outbox<T>, Inlet<T>) {
     let (tx, rx) = ring(RING_CAPACITY);
-    // The spill buffer is allocated here, so that a record that finds the ring full allocates
-    // nothing.
+    // The spill buffer is allocated here, so that a record that finds the ring full usually
+    // allocates nothing.
     let spill = VecDeque::with_capacity(SPILL_CAPACITY);
     let lane = Lane { ring: tx, spill, consumer: consumer.clone() };
     (Outbox { lanes: vec![lane], spilled: 0 }, Inlet { ring: rx, producer: producer.clone() })

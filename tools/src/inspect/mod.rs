@@ -109,7 +109,8 @@ pub(crate) fn run(args: &Args) -> Result<(), Failure> {
         damage.take(numbered_entries(storage, &folder.join("offsets"))).unwrap_or_default();
     let commits =
         damage.take(numbered_entries(storage, &folder.join("commits"))).unwrap_or_default();
-    // Loads the state that the next start would load, as far as the logs can be read.
+    // Finds the files of the last state: that of the last epoch which is committed or, in
+    // continuous mode, has only its commit missing.
     let mut manifest = Vec::new();
     for epoch in &commits {
         let path = folder.join("commits").join(epoch.to_string());

@@ -318,7 +318,7 @@ impl World {
         Ok(flow.simulate_in(config, &self.env, self.dice.next())?)
     }
 
-    /// Adds some of the input. Closes the stream after the last row.
+    /// Adds some of the input to the stream.
     fn feed(&mut self, fed: &mut usize) {
         let more = self.dice.below(self.rows.len() as u64 + 1) as usize;
         let to = (*fed + more).min(self.rows.len());

@@ -110,9 +110,9 @@ impl Datagrams {
         self.recorder.event(Kind::Data, lane, sender.position, received.at, data)
     }
 
-    /// Records a gap for the datagrams that the kernel has dropped since the previous one. Their
-    /// sender is unknown, so the gap belongs to the sender of the datagram with which the kernel
-    /// reported them.
+    /// Records a gap for the datagrams that the kernel has dropped since the previous gap. Their
+    /// senders are unknown, so the gap belongs to the sender of the datagram with which the kernel
+    /// reported them, or at the end of the last datagram.
     fn gap(&mut self, sender: Sender, dropped: u32, at: Stamp) -> Result<(), Failure> {
         // The count is modulo 2^32.
         let missing = dropped.wrapping_sub(self.dropped);
