@@ -402,7 +402,7 @@ impl DataFrame {
 
     /// Keeps the first of the rows that are equal in the given columns, or in all columns if none
     /// are given. If an event time is among the columns, a key is removed when the watermark has
-    /// passed the key's time. Otherwise keys are kept forever.
+    /// reached the key's time. Otherwise keys are never removed.
     pub fn drop_duplicates<'n>(
         &self,
         columns: impl IntoIterator<Item = &'n str>,
@@ -412,7 +412,7 @@ impl DataFrame {
     }
 
     /// Like [`drop_duplicates`](Self::drop_duplicates), but a key is removed when the watermark has
-    /// passed the time of its first row plus the watermark's delay.
+    /// reached the time of its first row plus the watermark's delay.
     pub fn drop_duplicates_within_watermark<'n>(
         &self,
         columns: impl IntoIterator<Item = &'n str>,

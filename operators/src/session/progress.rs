@@ -30,8 +30,8 @@ pub struct Progress {
     /// The latency from ingest to sink of rows that a record caused directly; rows of closed
     /// windows are excluded.
     pub latency: Percentiles,
-    /// The slowest rows that a record caused directly, slowest first, with the causes: at most
-    /// three, each slower than 100 us.
+    /// Up to three of the slowest rows that a record caused directly, slowest first, with the
+    /// causes. Each is slower than 100 us.
     pub slowest: Vec<Stall>,
     /// Time since the previous epoch or the start of the run, in nanoseconds, for computing rates.
     pub interval_ns: u64,

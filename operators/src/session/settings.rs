@@ -192,7 +192,7 @@ impl Settings {
     }
 
     /// Changes a setting that Spark does not have. Fails for a wrong value, and with
-    /// `UNKNOWN_SETTING` for any other key that is not one of formats, names or literals.
+    /// `UNKNOWN_SETTING` for an unknown key.
     fn set_own(&mut self, lower_key: &str, value: &SettingValue<'_>) -> PlanResult<()> {
         match lower_key {
             "millstream.parallelism" => self.parallelism = value.count()?,
@@ -235,8 +235,8 @@ impl Settings {
         Ok(())
     }
 
-    /// Changes a setting that Spark has, too. Fails for a wrong value, and with `UNKNOWN_SETTING` for
-    /// any other key that is not one of formats, names or literals.
+    /// Changes a setting that Spark has, too. Fails for a wrong value, and with `UNKNOWN_SETTING`
+    /// for an unknown key.
     fn set_of_spark(&mut self, lower_key: &str, value: &SettingValue<'_>) -> PlanResult<()> {
         match lower_key {
             "spark.sql.session.timezone" => {

@@ -79,7 +79,7 @@ pub struct Totals {
     /// The latency from ingest to sink of rows that a record caused directly; rows of closed
     /// windows are excluded.
     pub latency: Percentiles,
-    /// The slowest rows up to the last epoch, slowest first, with the causes: at most three, from
+    /// Up to three of the slowest rows up to the last epoch, slowest first, with the causes: from
     /// different epochs or sinks, each slower than 100 us.
     pub slowest: Vec<Stall>,
 }
@@ -90,7 +90,7 @@ pub struct Totals {
 pub enum RunState {
     /// The query is running.
     Running,
-    /// The query was stopped, or its sources have ended.
+    /// The query has ended without an error, for example because it was stopped.
     Stopped,
     /// The query has failed.
     Failed,
@@ -152,7 +152,7 @@ impl StreamingQuery {
         &self.name
     }
 
-    /// Whether the query is running, was stopped, or has failed.
+    /// Whether the query is running, has ended without an error, or has failed.
     pub fn state(&self) -> RunState {
         match self.running.outcome() {
             None => RunState::Running,

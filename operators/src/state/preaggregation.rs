@@ -15,9 +15,9 @@ const MAX_ROWS: usize = 1 << 20;
 const MAX_GROUPS: usize = 32 * 1024;
 /// Number of rows that bypass pre-aggregation after it turned out that there are too many groups.
 const BYPASS_ROWS: usize = 1 << 20;
-/// Number of drains without a row after which input counts as idle. A tasklet drains at the end of
-/// a step and at the start of the next: two drains follow every row, and the third ends a step that
-/// took no row.
+/// Number of flush calls without a row after which input counts as idle. A tasklet flushes at the
+/// end of a step and at the start of the next: two calls follow every row, and the third ends a
+/// step that took no row.
 const QUIET: u8 = 3;
 
 pub(crate) struct PreaggregationLimit {
@@ -28,7 +28,7 @@ pub(crate) struct PreaggregationLimit {
     full: bool,
     /// Whether rows bypass pre-aggregation for now.
     bypassed: bool,
-    /// Number of drains without a row, and the value of `left` at the last drain.
+    /// Number of flush calls without a row, and the value of `left` at the last call.
     quiet: u8,
     left_before: usize,
 }
@@ -90,7 +90,7 @@ impl PreaggregationLimit {
         self.full |= groups >= MAX_GROUPS;
     }
 
-    /// Counts the end of a drain. Returns whether input has been idle long enough to flush.
+    /// Counts a flush call. Returns whether input has been idle long enough to send the groups.
     #[inline]
     pub fn is_input_idle(&mut self) -> bool {
         if std::mem::replace(&mut self.left_before, self.left) != self.left {

@@ -14,7 +14,7 @@ pub(in crate::stream) fn keyed_workers<R: Recipe>(
     parallelism: usize,
 ) -> Vec<usize> {
     match up.places(job, 1) {
-        // With one instance on either side, no exchange is needed.
+        // From one instance to one instance, no exchange is needed.
         place if parallelism == 1 && place.len() == 1 => place,
         _ => (0..parallelism).map(|i| i % job.workers()).collect(),
     }

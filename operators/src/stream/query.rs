@@ -51,7 +51,7 @@ impl Query {
         self.running.stop()
     }
 
-    /// Waits for the end: all inputs are dropped, the query is stopped, or it fails.
+    /// Waits until the query has ended: all its sources have ended, it was stopped, or it failed.
     ///
     /// Returns `OUTPUT_NOT_READ` if an output is full and unread: see
     /// [`Flow::unread_output_timeout`](crate::stream::Flow::unread_output_timeout). The query
@@ -95,12 +95,12 @@ impl Query {
         self.running.core_notice()
     }
 
-    /// Latency from push to sink, up to the last epoch.
+    /// Latency of records from source to sink, up to the last epoch.
     pub fn latency(&self) -> Percentiles {
         self.parts.latency.percentiles()
     }
 
-    /// The slowest records up to the last marker, slowest first, with the causes: at most three,
+    /// Up to three of the slowest records up to the last marker, slowest first, with the causes:
     /// from different epochs or sinks, each slower than 100 us.
     pub fn slowest(&self) -> Vec<Stall> {
         self.parts.latency.slowest()

@@ -29,7 +29,7 @@ struct SharedQueue<T> {
     room: SpaceNotifier,
 }
 
-/// The minimum number of records that a drain must take.
+/// Numbers of records: of the first input, and of all others.
 #[derive(Clone, Copy, Default)]
 struct Backlog {
     ring: usize,
@@ -138,7 +138,7 @@ pub(in crate::stream) struct ChannelSource<T> {
     emitted: u64,
     /// Records emitted in earlier runs.
     resumed: u64,
-    /// Records to emit before a marker that waits for a drain.
+    /// The records that were available when a drain began and are not emitted yet.
     drain: Backlog,
     /// Micro-batch mode: records taken by a plan and not emitted yet.
     staged: BatchBuffer<Stamped<T>>,

@@ -132,7 +132,7 @@ where
     }
 
     fn flush(&mut self) -> Result<FlushStatus, EngineError> {
-        // Called even if the buffer is full, because it counts drains.
+        // Called even if the buffer is full, because it counts the calls of `flush`.
         let dry = self.hold.is_input_idle();
         let behind = self.marker.is_some() || self.watermark.is_some() && self.states.is_empty();
         let gone =

@@ -233,9 +233,9 @@ impl FileSourceConfig {
         ))
     }
 
-    /// A hash of all files with their sizes and times, on Unix also their inode numbers. It changes
-    /// when a file is added, removed, replaced or written to; elsewhere not if size and
-    /// modification time stay the same.
+    /// A hash of all files with their sizes and modification times, on Unix also their inode
+    /// numbers and change times. It changes when a file is added, removed, replaced or written to;
+    /// elsewhere not if size and modification time stay the same.
     pub fn version(&self) -> Result<u64, EngineError> {
         let mut files = self.listing.list(&FileStorage, &mut |_, _| {})?;
         files.sort_by(|a, b| a.path.cmp(&b.path));
