@@ -3,7 +3,8 @@
 //!
 //! A template is `[MI or S] [$] digits [. digits] [MI, S or PR]`, where digits are runs of `0` and
 //! `9` with commas between them. `D` may stand for the point and `G` for a comma. A run that starts
-//! with `0` prints leading zeros. A run that starts with `9` prints spaces instead.
+//! with `0` prints leading zeros. A run that starts with `9` prints spaces instead, except for a
+//! zero directly before the point.
 
 use super::registry::{Call, Function, Typed, called, constant_text, unexpected};
 use crate::table::error::{PlanError, PlanResult};
