@@ -1,7 +1,7 @@
 //! A key table with incremental growth: a hash table whose inserts have a bounded cost.
 //!
 //! A table that doubles moves all its entries. For a million keys this takes tens of milliseconds,
-//! in which no record is processed. Here entries are stored in chunks that never move, and a
+//! in which no record is processed. Here entries are stored in chunks of at most 1,024, and a
 //! [`LinearHashTable`] of slots finds them; it moves few slots at a time. The index stores a part
 //! of the hash with each slot, so growing does not read the entries.
 //!

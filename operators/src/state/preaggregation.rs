@@ -3,7 +3,7 @@
 //!
 //! A step that takes no row flushes the partial aggregates. So while a worker keeps up with its
 //! input, a row waits only for rows that arrived together with it. If input never pauses, partial
-//! aggregates are flushed when a group has absorbed [`FOLD`] rows on average.
+//! aggregates are flushed when there are [`FOLD`] rows per group, within the limits below.
 
 /// Maximum number of buffered rows if they have few groups.
 const MIN_ROWS: usize = 8 * 1024;
