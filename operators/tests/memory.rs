@@ -72,7 +72,8 @@ fn memory(query: &Query) -> usize {
     query.last_epoch().unwrap().state[0].memory_bytes as usize
 }
 
-/// The number of strings of 10,000 characters in memory after each action, within 10 percent.
+/// The state's memory after each action, in strings of 10,000 bytes: a tenth of a string is added,
+/// then it is rounded down.
 fn strings(query: &Query, actions: &[Do], input: &mut Input<(u64, Do)>) -> Vec<usize> {
     let counts = actions.iter().map(|action| {
         input.push((1, *action)).unwrap();

@@ -8,12 +8,12 @@ use std::fmt;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard};
 
-/// Number of bad records that are stored.
+/// Maximum number of bad records that are stored.
 const KEPT: usize = 16;
-/// Number of bytes that are stored of each bad record.
+/// Maximum number of bytes that are stored of each bad record.
 pub const KEPT_BYTES: usize = 256;
 
-/// Number of characters of a bad record that are shown.
+/// Maximum number of characters of a bad record that are shown, after escaping.
 const SHOWN_CHARS: usize = 80;
 
 /// Why and where a record could not be read.

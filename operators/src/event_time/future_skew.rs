@@ -61,8 +61,10 @@ impl FutureSkewLimit {
     }
 }
 
-/// The stage in front of a [`WatermarkAssigner`](crate::event_time::watermark::WatermarkAssigner). `F` returns a record's event
-/// time in microseconds since 1970; `A` receives dropped records, with the limit.
+/// Drops records whose event time is after the limit. It is the stage in front of a
+/// [`WatermarkAssigner`](crate::event_time::watermark::WatermarkAssigner). `F` returns a record's
+/// event time; `A` receives each dropped record with the limit. Both times are in microseconds
+/// since 1970.
 pub(crate) struct FutureSkewFilter<F, A, D> {
     time: F,
     aside: A,

@@ -13,7 +13,8 @@ pub type EventTimeFn<T> = Box<dyn FnMut(&T) -> i64 + Send>;
 /// Creates the event-time function for each instance of an operator.
 pub type MakeEventTimeFn<T> = Box<dyn Fn() -> EventTimeFn<T>>;
 
-/// Number of buckets of the out-of-order histogram: 8 per power of two of microseconds.
+/// Number of buckets of the out-of-order histogram: 8 per power of two of microseconds, and one per
+/// microsecond below 8.
 const BUCKETS: usize = 64 * 8;
 
 /// The stage. `F` returns a record's event time in microseconds since 1970.

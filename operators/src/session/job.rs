@@ -225,9 +225,9 @@ impl Session {
         ))
     }
 
-    /// Executes a script of `SET`, views, queries over bounded tables, and streaming tables whose
-    /// trigger ends them. The results of the queries over tables are passed to `show`, one after
-    /// another. Stops at the first error, also of `show`.
+    /// Executes a script of `SET`, views, `DESCRIBE`, queries over bounded tables, and streaming
+    /// tables whose trigger ends them. The results of the queries over tables and of `DESCRIBE` are
+    /// passed to `show`, one after another. Stops at the first error, also of `show`.
     pub fn script(
         &self,
         text: &str,

@@ -23,7 +23,8 @@ pub struct ReplacedSource {
     /// Name of the source's view. `None` replaces every socket or capture source that has no
     /// replacement of its own.
     pub view: Option<String>,
-    /// Path of a capture, or of files in the job's format.
+    /// Path of a capture, of files in the job's format, or of a text file that replaces a socket or
+    /// Kafka.
     pub path: PathBuf,
     /// Options of the capture source, such as `speed`.
     pub capture_options: Options,

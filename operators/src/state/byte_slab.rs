@@ -1,10 +1,9 @@
 //! A slab allocator for byte slots in a few size classes.
 //!
-//! Slots are in chunks that never move. A freed slot is reused by a later allocation of its class,
-//! so that an operator of constant size allocates nothing. All chunks have one size, so a chunk
-//! that one class has emptied can be reused by any other class. Slots of more than half a chunk are
-//! allocated separately. Chunks that no recent epoch has needed are freed
-//! ([`ByteSlab::end_epoch`]).
+//! Slots are in chunks that never move. A freed slot is reused by a later allocation of its class.
+//! All chunks have one size, so a chunk that one class has emptied can be reused by any other
+//! class. Slots of more than half a chunk are allocated and freed one by one. Chunks that no recent
+//! epoch has needed are freed ([`ByteSlab::end_epoch`]).
 
 use crate::state::slot_allocator::Slots;
 use millstream_engine::collections::high_water::HighWater;
@@ -147,7 +146,8 @@ impl ByteSlab {
             return self.take_large(bytes);
         }
         let first = class_of(bytes);
-        // If a class has used all its numbers, a larger class is used, up to twice the size.
+        // If a class has used all its numbers, a larger class is used, up to twice the size. Slots
+        // of more than a sixteenth of a chunk have no such alternative.
         let others = if bytes <= self.pool.chunk_bytes / 16 { STEPS } else { 0 };
         (first..=first + others).find_map(|class| self.take_of(class))
     }

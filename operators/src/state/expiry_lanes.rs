@@ -211,7 +211,7 @@ impl ExpiryLanes {
         }
     }
 
-    /// The memory of the queue, in bytes.
+    /// Approximate memory of the queue, in bytes.
     pub fn memory(&self) -> usize {
         // The nodes of a B-tree are two thirds full on average.
         let stray = size_of::<(i64, u64, u32)>() * 3 / 2;

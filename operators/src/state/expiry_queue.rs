@@ -81,7 +81,7 @@ impl ExpiryQueue {
     }
 
     /// Some of the entries that [`take`](Self::take) will return next, at most `most`, all of one
-    /// time. Empty if none has expired.
+    /// time. May be empty even if entries have expired.
     #[cfg(any(feature = "sql", test))]
     pub fn peek(&self, by_us: i64, most: usize) -> &[u32] {
         match self.by_time.first_key_value() {
@@ -110,7 +110,8 @@ impl ExpiryQueue {
         self.pool.end_epoch();
     }
 
-    /// Approximate memory of the queue, in bytes.
+    /// Approximate memory of the queue, in bytes, without the first chunk of each stack and without
+    /// spare stacks.
     pub fn memory(&self) -> usize {
         // The nodes of a B-tree are two thirds full on average.
         let time = (size_of::<i64>() + size_of::<Slots>()) * 3 / 2;

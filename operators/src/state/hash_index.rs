@@ -2,8 +2,8 @@
 
 use hashbrown::HashTable;
 
-/// Number of buckets per entry above which entries are removed one by one. Clearing a table writes
-/// a byte per bucket, and writing 256 bytes takes as long as finding one entry.
+/// Capacity per entry above which entries are removed one by one. Clearing a table writes a byte
+/// per bucket, and writing 256 bytes takes about as long as finding one entry.
 const SPARSE: usize = 256;
 
 /// A hash table of list positions.

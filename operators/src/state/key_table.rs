@@ -22,7 +22,7 @@ use std::ops::{Index, IndexMut};
 const CHUNK: usize = 1024;
 /// Maximum number of chunks freed at the end of an epoch.
 const RELEASE: usize = 8;
-/// Number of freed keys for which [`KeyTable::release`] frees one chunk.
+/// Number of freed keys after which [`KeyTable::release`] tries to free a chunk.
 const FREES: usize = 64;
 
 /// An entry of a key table.
@@ -88,7 +88,7 @@ pub(crate) struct KeyTable<E> {
     held: usize,
     /// The recent maximum number of keys.
     needed: HighWater,
-    /// Number of keys freed since the last chunk was freed.
+    /// Number of keys freed since [`KeyTable::release`] last tried to free a chunk.
     frees: usize,
 }
 
@@ -156,7 +156,8 @@ impl<E: KeyedEntry> KeyTable<E> {
     }
 
     /// Removes an entry from the index and frees its slot. The caller should also drop heap memory
-    /// that the entry owns, because the entry itself is dropped only when the slot is reused.
+    /// that the entry owns, because the entry itself is dropped only when the slot is reused or its
+    /// chunk is freed.
     pub fn free(&mut self, at: usize) {
         let Some(entry) = self.get(at) else { return };
         let link = HashLink(entry.hash() as u32, at as u32);

@@ -187,9 +187,9 @@ impl RunStore {
         self.slab.end_epoch();
     }
 
-    /// The memory of the blocks and lists, in bytes.
+    /// Approximate memory of the blocks and lists, in bytes.
     pub fn memory(&self) -> usize {
-        // A list has capacity for one to two times its blocks.
+        // A growing list has capacity for one to two times its blocks.
         self.slab.memory() + self.listed * size_of::<ListedBlock>() * 3 / 2
     }
 }

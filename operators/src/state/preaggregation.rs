@@ -9,7 +9,7 @@
 const MIN_ROWS: usize = 8 * 1024;
 /// Average number of rows per group above which sending a group costs almost nothing per row.
 const FOLD: usize = 128;
-/// Maximum number of buffered rows: some milliseconds at the highest rate.
+/// Maximum number of buffered rows.
 const MAX_ROWS: usize = 1 << 20;
 /// Maximum number of buffered groups.
 const MAX_GROUPS: usize = 32 * 1024;
@@ -104,7 +104,7 @@ impl PreaggregationLimit {
     pub fn flushed(&mut self, groups: usize) {
         let rows = self.allowed - self.left;
         *self = Self::default();
-        // Barely more than one row per group: pre-aggregation did not pay off.
+        // With fewer than two rows per group, pre-aggregation did not pay off.
         if groups >= MAX_GROUPS && rows < 2 * groups {
             (self.bypassed, self.left) = (true, BYPASS_ROWS);
         }

@@ -1,7 +1,7 @@
 //! A slab of typed records in slots that never move.
 //!
-//! A freed slot is reused by a later record, so that an operator of constant size allocates
-//! nothing. Chunks that no recent epoch has needed are freed ([`RecordSlab::end_epoch`]).
+//! A freed slot is reused by a later record, so that a slab of constant size allocates nothing.
+//! Chunks that no recent epoch has needed are freed ([`RecordSlab::end_epoch`]).
 
 use crate::state::ordered_run::{NumberedRows, RowId};
 use crate::state::slot_allocator::Slots;

@@ -8,7 +8,8 @@ use millstream_engine::collections::high_water::HighWater;
 
 /// Number of slots per chunk: the maximum that is copied at once.
 const CHUNK: usize = 4096;
-/// Maximum number of chunks freed at once.
+/// Maximum number of chunks freed at the end of an epoch, in addition to a sixteenth of the
+/// surplus.
 const RELEASE: usize = 8;
 
 /// A stack of slot indices.
@@ -47,7 +48,7 @@ impl Pool {
         self.spares.truncate(kept);
     }
 
-    /// Memory of all chunks, in bytes.
+    /// Memory of all chunks except the first of each stack, in bytes.
     pub fn memory(&self) -> usize {
         (self.used + self.spares.len()) * CHUNK * size_of::<u32>()
     }

@@ -33,7 +33,9 @@ impl Ttl {
     /// State is kept until it is cleared.
     pub const NONE: Self = Self(None);
 
-    /// State expires after this time. Expired state is invisible at once and removed soon after.
+    /// State expires after this time. Expired state is invisible at once and removed soon after, in
+    /// micro-batch mode at the end of a batch. Each item of a list and each entry of a map has a
+    /// time of its own.
     pub const fn after(time: Duration) -> Self {
         Self(Some(time))
     }

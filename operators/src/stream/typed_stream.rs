@@ -63,7 +63,7 @@ impl<R: Recipe, C: 'static> Stream<R, C> {
     }
 
     /// Declares the event time of records, in microseconds since 1970. The watermark is the largest
-    /// event time minus `delay`.
+    /// event time minus `delay`, each rounded down to whole milliseconds.
     pub fn with_watermark<F>(
         self,
         time: F,

@@ -9,10 +9,9 @@ use crate::table::types::{DataType, Field, Schema};
 use millstream_engine::capture::{Direction, Head};
 use std::path::PathBuf;
 
-/// Default of `maxBytesPerTrigger`. The staged records of a batch of this size stay in the processor's
-/// caches.
+/// Default of `maxBytesPerTrigger`.
 const BATCH_BYTES: u64 = 16 << 20;
-/// Default of `maxUnfinishedBytes`.
+/// Default of `maxUnfinishedBytes`, unless `maxLineLength` is larger.
 const UNFINISHED_BYTES: u64 = 64 << 20;
 
 /// The parsed options of the capture source.

@@ -87,7 +87,7 @@ impl Staged {
         self.at = 0;
     }
 
-    /// Releases the memory of a large batch.
+    /// Shrinks the buffer to 1 MiB after a large batch. Does nothing while records are staged.
     pub(super) fn shrink(&mut self) {
         const KEPT_BYTES: usize = 1 << 20;
         if self.is_empty() && self.bytes.capacity() > KEPT_BYTES {

@@ -177,7 +177,8 @@ pub fn examine(options: &Options, records: usize) -> Result<ClusterReport, Engin
     })
 }
 
-/// The settings of a broker. Empty if they cannot be read: that needs a right of its own.
+/// Those of [`SETTINGS`] that a broker has. Empty if they cannot be read, for example without the
+/// right `DESCRIBE_CONFIGS`.
 fn settings(
     admin: &AdminClient<DefaultClientContext>,
     broker: i32,

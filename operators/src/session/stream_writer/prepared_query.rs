@@ -24,8 +24,8 @@ pub(in crate::session::stream_writer) struct Prepared {
 }
 
 impl StreamWriter {
-    /// Checks everything that can be checked without opening sources and sink. Returns the trigger
-    /// that would be used.
+    /// Checks the query as far as possible without opening its sources and its sink. Returns the
+    /// trigger that would be used.
     pub fn check(&self) -> PlanResult<Trigger> {
         on_large_stack(|| self.checked())
     }

@@ -15,8 +15,9 @@ use std::task::{Context, Poll};
 /// An [`Input`] as a sink. Made by [`Input::into_sink`]. A record that is sent while the channel is
 /// full waits in the sink, and the sink is not ready until that record has been pushed.
 ///
-/// A clone is another producer, like a clone of the input. Closing or dropping the sink drops its
-/// input. It fails with `CHANNEL_CLOSED` when the query has ended or the sink was closed.
+/// A clone is another producer, like a clone of the input. Closing the sink pushes a waiting record
+/// and drops the input. Dropping the sink drops both. It fails with `CHANNEL_CLOSED` when the query
+/// has ended or the sink was closed.
 pub struct InputSink<T> {
     /// `None` if the sink is closed.
     input: Option<Input<T>>,

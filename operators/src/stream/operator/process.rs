@@ -3,8 +3,8 @@
 //! Event-time timers fire when the watermark has reached them, processing-time timers when the
 //! clock has reached them. In continuous mode they fire at once, in micro-batch mode at the end of
 //! a batch, which has a single processing time. If many timers are due, they fire in steps. In
-//! continuous mode records are processed between the steps, and the due timers of a key fire before
-//! its next record.
+//! continuous mode records are processed between the steps, and the due timers of a key, at most
+//! [`STEP`], fire before its next record.
 //!
 //! Late records are dropped and counted. A record without an event time is never late: `map` and
 //! similar operations lose the event time.
@@ -147,7 +147,8 @@ impl<O> Context<'_, O> {
         self.down.push(output, self.ingest_ns)
     }
 
-    /// The watermark, in microseconds since 1970; 0 before the first one.
+    /// The watermark, in microseconds since 1970. Before the first one it is that of the previous
+    /// run, or at most 0.
     pub fn watermark_us(&self) -> i64 {
         self.watermark_us
     }

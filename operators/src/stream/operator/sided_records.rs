@@ -286,7 +286,8 @@ impl<L: Kept, R: Kept> SidedRecords<L, R> {
     }
 
     /// Decodes the committed records, ascending by arrival number. An error if an entry of the
-    /// checkpoint is damaged, or if its record is not of the type that the query expects.
+    /// checkpoint is damaged, or if its record cannot be decoded as the type that the query
+    /// expects.
     pub fn restored(
         entries: HashMap<Vec<u8>, Vec<u8>, BuildStableHasher>,
     ) -> Result<Vec<Restored<L, R>>, EngineError> {
@@ -394,7 +395,8 @@ impl<L, R> SidedRecords<L, R> {
         in_slab!(self, side, |slab| (slab.len() as u64, slab.memory()))
     }
 
-    /// Ends an epoch: frees memory. Returns the memory in use, in bytes.
+    /// Ends an epoch: frees some memory that no recent epoch has needed. Returns the memory in use,
+    /// in bytes.
     pub fn end_epoch(&mut self) -> u64 {
         self.left.end_epoch();
         self.right.end_epoch();

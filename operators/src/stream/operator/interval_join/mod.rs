@@ -47,9 +47,9 @@ impl<L: Recipe, F, C: 'static> KeyedStream<L, F, C> {
     ///
     /// Both streams need a watermark. The watermark of the join is the lower one of both. A record
     /// at or before it is late. A match is emitted as soon as its second record arrives. A record
-    /// of an outer side without a match is emitted as soon as the watermark rules out a match, in
-    /// event-time order. A buffered record is removed as soon as the watermark rules out further
-    /// matches.
+    /// of an outer side without a match is emitted as soon as the watermark rules out a match. A
+    /// buffered record is removed as soon as the watermark rules out further matches. In
+    /// micro-batch mode the watermark of a batch takes effect at the end of the batch.
     ///
     /// ```
     /// use millstream::stream::{Flow, TimeOffset};

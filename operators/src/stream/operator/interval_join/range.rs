@@ -60,7 +60,8 @@ impl IntervalRange {
         self.lower_us > self.upper_us
     }
 
-    /// The times of the other side that a record may match. Both bounds are included.
+    /// The times of the other side that a record may match. Both bounds are included. If there are
+    /// none, the first bound is greater than the second.
     #[inline]
     pub fn around(self, side: Side, time_us: i64) -> (i64, i64) {
         let (lower, upper) = (i128::from(self.lower_us), i128::from(self.upper_us));

@@ -168,7 +168,7 @@ impl<R: Recipe, F, C: 'static, W: AlignedWindows, Z> WindowedStream<R, F, C, W, 
 }
 
 impl<R: Recipe, F, C: 'static, W: Windows, Z> WindowedStream<R, F, C, W, Z> {
-    /// Sets when the values of windows are emitted.
+    /// Sets when the values of an aggregate are emitted. Has no effect on [`apply`](Self::apply).
     pub fn results(self, results: WindowResults) -> Self {
         Self { results, ..self }
     }
