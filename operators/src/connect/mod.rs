@@ -12,7 +12,8 @@
 //! | sink | guarantee with a checkpoint and replayable sources |
 //! |---|---|
 //! | [`mod@file`] | exactly once |
-//! | [`console`], [`socket::sink`], [`memory`], [`foreach`], [`noop`](foreach::Noop) | at least once |
+//! | [`console`], [`memory`], [`foreach`], [`noop`](foreach::Noop) | at least once |
+//! | [`socket::sink`] | at least once, to a peer that stays connected |
 //! | `kafka` (feature `kafka`) | at least once; exactly once with `transactional` |
 
 pub mod bad_records;

@@ -227,8 +227,8 @@ impl StreamingQuery {
         self.running.request_stop();
     }
 
-    /// The watermark of the next epoch, in milliseconds since 1970. Before the first event time it is
-    /// that of the previous run, or 0. `None` if the query declares no event time.
+    /// The watermark of the next epoch, in milliseconds since 1970. Before the first event time it
+    /// is that of the previous run, or 0. `None` if the query declares no event time.
     pub fn watermark_ms(&self) -> Option<i64> {
         self.driver_state().watermark_ms
     }

@@ -1,8 +1,8 @@
 //! Splits the recorded bytes of each connection and direction into records.
 //!
 //! A line may span several events. Its beginning is buffered per connection, as in the [socket
-//! source](crate::connect::socket). All buffers together contain at most `maxUnfinishedBytes` bytes.
-//! Beyond this limit the longest unfinished line is rejected.
+//! source](crate::connect::socket). If all buffers together contain more than `maxUnfinishedBytes`
+//! bytes after an unfinished line was added, the longest one is rejected.
 
 use super::config::CaptureConfig;
 use super::offset::Mark;
@@ -21,7 +21,7 @@ const NOT_WHOLE: &str = "the recording ended within a line";
 const MISSING: &str = "bytes of the line are missing in the recording";
 const CUT_DATAGRAM: &str = "the recorder cut the datagram";
 const NO_ROOM: &str = "incomplete lines of all connections exceeded maxUnfinishedBytes";
-/// Number of streams above which the state of streams without an unfinished line is dropped.
+/// Number of streams from which the state of streams without an unfinished line is dropped.
 const STREAMS: usize = 1 << 16;
 
 /// Maximum length of a datagram, in bytes; larger than UDP allows.

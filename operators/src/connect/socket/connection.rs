@@ -110,7 +110,7 @@ pub struct Received {
     pub bytes: usize,
     /// Bytes of complete lines that were staged.
     pub staged: usize,
-    /// Number of lines that ended and were rejected for their length.
+    /// Number of lines that had been rejected by an earlier read and have ended now.
     pub skipped: u64,
 }
 

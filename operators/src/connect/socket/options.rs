@@ -12,7 +12,7 @@ use std::path::PathBuf;
 
 /// Default of `maxConnections`.
 const CLIENTS: u64 = 1_024;
-/// Default of `maxUnfinishedBytes`.
+/// Default of `maxUnfinishedBytes`, unless `maxLineLength` is larger.
 const UNFINISHED_BYTES: u64 = 64 << 20;
 const SECOND_NS: u64 = 1_000_000_000;
 

@@ -70,7 +70,7 @@ pub struct Decoder {
     corrupt: Option<usize>,
     /// The index of the column for bad records, whatever the mode.
     corrupt_column: Option<usize>,
-    /// File metadata columns.
+    /// Partition columns and file metadata columns.
     of_file: FileColumns,
     /// Columns of the record.
     columns: Vec<Column>,
@@ -415,8 +415,8 @@ impl Decoder {
         Ok(decoder)
     }
 
-    /// Whether all columns are metadata columns or the column for bad records. False without a
-    /// column for bad records.
+    /// Whether all columns are partition columns, metadata columns or the column for bad records.
+    /// False without a column for bad records.
     pub fn has_only_bad_records(&self) -> bool {
         let of_records = (0..self.schema.fields.len()).filter(|at| !self.of_file.has(*at));
         self.corrupt_column.is_some_and(|corrupt| of_records.into_iter().all(|at| at == corrupt))

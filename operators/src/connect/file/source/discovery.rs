@@ -10,7 +10,7 @@ use std::collections::VecDeque;
 use std::path::Path;
 use std::sync::atomic::Ordering;
 
-/// The number of skipped paths that are remembered, so that each is reported once.
+/// Maximum number of skipped paths that are reported, each once.
 const REPORTED_MAX: usize = 10_000;
 
 /// A listed file, as stored in the log.

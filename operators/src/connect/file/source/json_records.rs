@@ -13,7 +13,7 @@ use crate::table::types::Field;
 
 /// The number of row bytes that are buffered at least, however short the array is.
 const KEPT_BYTES: usize = 1 << 20;
-/// The number of fields above which a row buffer is reused without clearing it for each record.
+/// The number of fields from which a row buffer is reused without clearing it for each record.
 const WIDE: usize = 256;
 
 /// The result of decoding a record.
