@@ -1,8 +1,8 @@
 //! Search by time: the index of a compressed file, and binary search over its entries.
 //!
 //! An uncompressed file needs no index: its marks are at fixed offsets. The index has one entry per
-//! compressed block up to [`MAX_ENTRIES`]; then every other entry is dropped. So the index is
-//! bounded, and the blocks between two entries are at most about 1/32768 of the file's blocks.
+//! compressed block up to [`MAX_ENTRIES`]; then every other entry is dropped, and so on. So the
+//! index is bounded.
 
 use super::format::{Head, Kind, MAX_PAYLOAD, Summary, u64_at};
 

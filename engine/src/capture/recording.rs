@@ -112,7 +112,7 @@ impl Recording {
         self.writer.flush()
     }
 
-    /// Totals of all files so far.
+    /// Totals of all files so far, with the repeated open events.
     pub fn summary(&self) -> Summary {
         add(&self.before, self.writer.summary())
     }

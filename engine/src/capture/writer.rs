@@ -1,8 +1,8 @@
 //! Writes a capture file: append-only, buffered, with marks that a search by time can jump to.
 //!
-//! Among its events, an uncompressed file has a mark at every multiple of [`STRIDE_BYTES`]. So a
-//! search can use binary search on any prefix of the file. A compressed file has a mark before
-//! every compressed block, and an index at its end that lists marks.
+//! Among its events, an uncompressed file has a mark at every multiple of [`STRIDE_BYTES`] except
+//! 0. So a search can use binary search on any prefix of the file. A compressed file has a mark
+//! before every compressed block, and, if it was closed properly, an index at its end.
 //!
 //! *Durability.* Events appended before the last [`CaptureWriter::flush`] survive the end of the
 //! process. *Threads.* One. *Memory.* One stride; for a compressed file one compressed block, its

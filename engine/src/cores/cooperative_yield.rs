@@ -1,20 +1,20 @@
 //! How background work (checkpoints, compaction) yields its core to a worker that wakes up.
 //!
-//! On Linux a thread that has slept a lot keeps running for about a millisecond, even when a worker
-//! that has slept less becomes runnable. Background work is therefore done in small pieces and
-//! yields the core between them.
+//! On Linux a thread that has slept a lot may keep running for about a millisecond, even when a
+//! worker that has slept less becomes runnable. Background work is therefore done in small pieces
+//! and yields the core between them.
 //!
 //! On a busy core a yield can take milliseconds, because the other threads use their whole time
-//! slices. Then an epoch takes longer to write than to process, each next epoch is larger, and
-//! memory grows without bound. Therefore the pieces become longer on a busy core, and the scheduler
-//! shares the core.
+//! slices. Then an epoch could take longer to write than to process, each next epoch would be
+//! larger, and memory would grow without bound. Therefore there are more pieces between two yields
+//! on a busy core, and the scheduler shares the core.
 
 use std::cell::Cell;
 use std::time::{Duration, Instant};
 
 /// A yield that takes longer than this shows that the core is busy.
 const BUSY: Duration = Duration::from_micros(500);
-/// Maximum number of pieces between two yields: 1 to 2 ms of work.
+/// Maximum number of pieces between two yields: a few milliseconds of work.
 const MAX_PIECES: u32 = 128;
 
 /// Number of pieces of work between two yields.
@@ -59,15 +59,16 @@ pub(crate) fn yield_to_worker() {
     TURN.set(turn);
 }
 
-/// Counts items, such as changes or keys, and yields after every 256: some tens of microseconds of
-/// work.
+/// Counts items, such as changes or keys. 256 of them, some tens of microseconds of work, are a
+/// piece of [`yield_to_worker`].
 #[derive(Default)]
 pub(crate) struct YieldBudget(usize);
 
 impl YieldBudget {
     const ITEMS: usize = 256;
 
-    /// Counts an item. Every 256th call yields the core.
+    /// Counts an item. Every 256th call completes a piece of work, and yields the core if it is
+    /// time to.
     pub fn spend(&mut self) {
         self.0 += 1;
         if self.0 == Self::ITEMS {

@@ -44,10 +44,10 @@ pub fn usable() -> usize {
     quota(Path::new("/")).map_or(allowed, |cores| cores.clamp(1, allowed))
 }
 
-/// Reserves cores for the workers of a query: cores to which no other query of this machine has
-/// pinned workers, from the affinity mask or from a list. If none is free, workers share a listed
-/// core, or are not pinned. The reservation ends when the claim is dropped. An error if the list is
-/// empty or has cores outside the affinity mask.
+/// Reserves cores for the workers of a query, from the affinity mask or from a list: cores to which
+/// no other query is known to have pinned workers. If none is free, workers share a listed core, or
+/// without a list are not pinned. The reservation ends when the claim is dropped. An error if the
+/// list is empty or has cores outside the affinity mask.
 pub fn claim(query: &str, workers: usize, list: Option<&[usize]>) -> Result<Claim, EngineError> {
     let mask: Vec<usize> = allowed().into_iter().map(|core| core.id).collect();
     if let Some(list) = list {
@@ -80,7 +80,7 @@ pub fn unpinned() -> Claim {
     Claim::none()
 }
 
-/// Returns an error if the list is empty or has cores outside the affinity mask.
+/// Returns an error if the list is empty or has cores outside `mask`.
 fn check(list: &[usize], mask: &[usize]) -> Result<(), EngineError> {
     let others: Vec<usize> = list.iter().copied().filter(|id| !mask.contains(id)).collect();
     if others.is_empty() && !list.is_empty() {

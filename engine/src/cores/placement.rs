@@ -6,9 +6,10 @@
 //! separate folders, each process sees its own cores only.
 //!
 //! Free cores are chosen in this order: cores whose hyper-thread siblings are free too, cores of
-//! the NUMA node of the query's other workers, the smallest number. A worker without a free core is
-//! not pinned, and the scheduler places it. If the user has listed cores, it shares one of them
-//! instead.
+//! the NUMA node of the query's other workers (of its first worker: the node with the most free
+//! cores), the smallest number. A worker without a free core, or beyond the CPU quota, is not
+//! pinned, and the scheduler places it. If the user has listed cores, the quota does not count, and
+//! a worker without a free core shares one of the listed ones instead.
 
 use super::machine::{Cpu, Machine, show_list};
 use std::collections::{BTreeMap, BTreeSet};
@@ -57,7 +58,8 @@ pub struct Holder {
     pub queries: String,
 }
 
-/// Finds which of the given cores are held by processes of this machine, including this one.
+/// Finds which of the given cores are held by processes of this machine, including this one, as far
+/// as the lock files tell.
 pub(super) fn holders(folder: &Path, cores: impl Iterator<Item = usize>) -> Vec<Holder> {
     let locks = Locks::enter(folder, cores);
     locks.foreign.iter().map(|core| holder(folder, *core)).collect()
@@ -264,7 +266,7 @@ impl Registry {
         (cores, notice)
     }
 
-    /// Takes the best of the free cores, in the order that the module describes. A core that
+    /// Takes the best of the free candidates, in the order that the module describes. A core that
     /// another process has reserved meanwhile is passed over. `None` if none is free.
     fn take_free(
         &mut self,

@@ -2,11 +2,11 @@
 //!
 //! An allocator keeps the memory that a burst has freed. glibc's allocator returns only the end of
 //! a heap, so one small live block keeps all free memory below it. `malloc_trim` returns every free
-//! page. It takes 0.2 to 0.4 ms per megabyte and holds the heap's lock, for which operators that
-//! allocate must wait. So the driver's thread calls `malloc_trim` rarely: only after the query has
-//! released much memory, and once its memory has stopped shrinking.
+//! page. It holds the heap's lock meanwhile, for which operators that allocate must wait. So the
+//! driver's thread calls `malloc_trim` rarely: only after the query has released much memory, and
+//! once its memory has been stable for a second.
 //!
-//! *Limits.* Only state and its changes are counted. Without glibc nothing is done.
+//! *Limits.* Only state, its changes and their buffers are counted. Without glibc nothing is done.
 
 /// Minimum released memory for a trim, in bytes. It must also be at least a quarter of the maximum.
 const LEAST: u64 = 16 << 20;

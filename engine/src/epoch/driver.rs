@@ -53,7 +53,7 @@ struct InFlight {
     state: Vec<OperatorState>,
     /// Changes for the checkpoint, written once every tasklet has acknowledged.
     changes: Vec<StateChanges>,
-    /// Memory that `changes` took, and how much of that memory is kept for later epochs, in bytes.
+    /// Memory of the chunks of `changes`, and of the spare chunks that are kept, in bytes.
     change_bytes: (u64, u64),
 }
 
@@ -242,8 +242,8 @@ impl Driver {
         }
     }
 
-    /// Stops the query without draining, because a drain would never end while an input always has
-    /// data.
+    /// Ends the query after the current epoch, and a drain at once: while an input always has data,
+    /// the drain would never end.
     fn stop(&mut self) {
         self.stop = true;
         if matches!(&self.state, State::Epoch(flight) if !flight.batch) {
@@ -554,14 +554,14 @@ impl Driver {
             self.end();
             return Tick::Wait(None);
         }
-        // The first batch starts at once instead of at the next multiple of the interval.
+        // The first batch starts at once, as in Spark.
         let due_ns = self.next_at_ns.unwrap_or(now_ns);
         if !self.is_awaited() && now_ns < due_ns {
             return Tick::Wait(Some(due_ns));
         }
         if let Trigger::ProcessingTime { interval_ns } = self.trigger {
-            // The next batch is due at the next multiple of the interval, so missed ticks are
-            // skipped, not queued.
+            // The next batch is due at the next multiple of the interval on the monotonic clock, so
+            // missed ticks are skipped, not queued.
             let interval_ns = interval_ns.max(1);
             self.next_at_ns = Some((now_ns / interval_ns + 1) * interval_ns);
         }

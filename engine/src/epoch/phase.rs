@@ -8,7 +8,8 @@ use std::sync::atomic::{AtomicU8, Ordering};
 pub enum Phase {
     /// No source has been asked for data yet.
     Starting,
-    /// Waiting for the next trigger or for data. In continuous mode records flow meanwhile.
+    /// Waiting for the next trigger or for data. In continuous mode records flow meanwhile, and
+    /// epochs are committed.
     Waiting,
     /// Asking the sources how far they can read.
     Planning,

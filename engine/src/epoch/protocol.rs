@@ -21,7 +21,7 @@ pub enum ReadLimit {
 /// A command from the driver to a source.
 #[derive(Clone, Debug)]
 pub enum Command {
-    /// Continuous mode: emit the marker of an epoch.
+    /// Continuous mode: emit the marker of an epoch. Sources without more data do so too.
     EmitMarker {
         /// The epoch that ends.
         epoch: Epoch,

@@ -8,15 +8,16 @@ pub enum Trigger {
         /// The usual time between two markers, in nanoseconds.
         interval_ns: u64,
     },
-    /// A batch starts as soon as the last one has ended and there is new data.
+    /// A batch starts as soon as the last one has ended and there is new data, or an operator needs
+    /// a batch.
     AsSoonAsPossible,
-    /// New data is looked for at the start and at multiples of an interval. A batch starts if there
-    /// is any.
+    /// New data is looked for at the start and at multiples of an interval on the monotonic clock.
+    /// A batch starts if there is any, or if an operator needs one.
     ProcessingTime {
         /// The interval, in nanoseconds.
         interval_ns: u64,
     },
-    /// One batch of all available data, then the query ends. If the last run left a batch
+    /// One batch of all available data, then the query ends. If the last run left a micro-batch
     /// unfinished, only that batch runs.
     Once,
     /// All data available at start, in as many batches as the rate limits require, then the query

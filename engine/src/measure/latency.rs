@@ -193,7 +193,7 @@ impl Latency {
     }
 
     /// Up to three of the slowest records that sinks have published, slowest first, with the
-    /// causes. At most one per sink and epoch, none faster than 100 us.
+    /// causes. At most one per worker and epoch, none faster than 100 us.
     pub fn slowest(&self) -> Vec<Stall> {
         self.merged().slowest()
     }
@@ -271,8 +271,8 @@ impl LatencyRecorder {
         self.add_pending(ingest_ns);
     }
 
-    /// Records all pending records as written now. If the oldest of them is slow, and the slowest
-    /// row of the interval so far, its delay is explained.
+    /// Records all pending records as written now. If the oldest of them is slower than
+    /// `slowest_ns`, its delay is explained.
     #[inline]
     pub fn record_pending(&mut self) {
         if self.pending.is_empty() {
@@ -300,8 +300,8 @@ impl LatencyRecorder {
         }
         let empty = self.query.spare.1.try_recv().unwrap_or_else(|_| Box::new(histogram()));
         let latencies = std::mem::replace(&mut self.interval, empty);
-        // In the next interval a record is explained only if it is at least half as slow as the
-        // slowest one so far.
+        // The limit halves in each interval, down to `SLOW_NS`, so that the next interval explains
+        // records that are more than half as slow.
         self.slowest_ns = (self.slowest_ns / 2).max(SLOW_NS);
         // The receiver belongs to the same query, so it exists.
         let rows = std::mem::take(&mut self.rows);

@@ -199,8 +199,8 @@ impl Job {
         &self.seats[worker].waker
     }
 
-    /// Opens or creates the checkpoint in a folder. Call this before any source or operator is
-    /// created.
+    /// Opens or creates the checkpoint in a folder. Call this before sources, operators and event
+    /// times are added.
     pub fn open_checkpoint(
         &mut self,
         folder: &Path,
@@ -241,7 +241,7 @@ impl Job {
         self.recovery.next_epoch
     }
 
-    /// The epoch that an earlier run began and did not commit.
+    /// The epoch that an earlier run began and did not commit; `None` if there is none.
     pub fn unfinished(&self) -> Option<&UnfinishedEpoch> {
         self.recovery.unfinished.as_ref()
     }
@@ -322,8 +322,9 @@ impl Job {
         self.time.request_no_data_batches();
     }
 
-    /// Runs the first micro-batch even if no source has a record. A query over bounded tables needs
-    /// this, because an aggregation without keys has one row even for empty input.
+    /// Runs the first micro-batch that this run plans even if no source has a record. A query over
+    /// bounded tables needs this, because an aggregation without keys has one row even for empty
+    /// input.
     pub fn run_empty_batch(&mut self) {
         self.runs_empty_batch = true;
     }

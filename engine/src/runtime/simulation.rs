@@ -1,5 +1,6 @@
 //! The simulated scheduler. It runs a job on one thread, and a seed picks the interleaving of
-//! tasklet steps, driver ticks and clock movements.
+//! tasklet steps, driver ticks and clock movements. Timers are ignored: every tasklet is stepped
+//! again and again.
 
 use crate::env::SimEnv;
 use crate::env::random::SplitMix;

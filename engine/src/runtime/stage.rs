@@ -27,7 +27,7 @@ pub enum FlushStatus {
     /// There is more work. Call [`Stage::flush`] again soon.
     Pending,
     /// The chain waits until a full ring, connection or queue takes more output. The worker is
-    /// woken then, or at the time of the chain's next timer.
+    /// woken then, and some time after the chain's next timer has expired.
     Blocked,
 }
 
@@ -111,8 +111,8 @@ pub trait Stage: Send {
 
 /// The data side of a stage.
 pub trait Push<T>: Stage {
-    /// Takes a record with its ingest time, in nanoseconds. Call this only while
-    /// [`Stage::is_ready`] is true.
+    /// Takes a record with its ingest time, in nanoseconds, or [`UNTIMED`](crate::event::UNTIMED).
+    /// Call this only while [`Stage::is_ready`] is true.
     fn push(&mut self, value: T, ingest_ns: u64) -> Result<(), EngineError>;
 }
 

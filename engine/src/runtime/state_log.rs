@@ -2,14 +2,15 @@
 //! handed to the driver at the marker.
 //!
 //! A change is written into a chunk of memory: hash, lengths, key, value. A key that changes again
-//! in the same epoch overwrites its value in place, if the new value fits. So the log of an epoch
-//! grows with the number of changed keys, not of changes. The driver returns written chunks for
-//! reuse, and frees those that no recent epoch has needed.
+//! in the same epoch overwrites its value in place, if the new value fits. So unless keys are
+//! deleted and written again, the log of an epoch grows with the number of changed keys, not of
+//! changes. The driver returns written chunks for reuse, and frees those that no recent epoch has
+//! needed.
 //!
-//! *Long values.* Once the value of a key is longer than 4 KiB, its changes are written once per
-//! epoch, at the marker ([`StateLog::when_to_write`]). A value that only grows is better kept in
-//! parts, separate entries that are extended within an epoch ([`StateLog::begin_part`]); then an
-//! epoch writes only what was added.
+//! *Long values.* Once more than 4 KiB are reserved for the value of a key, its changes are written
+//! once per epoch, at the marker ([`StateLog::when_to_write`]). A value that only grows is better
+//! kept in parts, separate entries that are extended within an epoch ([`StateLog::begin_part`]);
+//! then an epoch writes only what was added.
 //!
 //! *Threads.* The worker of the operator; chunks travel to the driver and back.
 
@@ -23,7 +24,7 @@ use crate::event::Epoch;
 use crate::measure::operator_state::JoinState;
 use crossbeam_channel::{Receiver, Sender, bounded};
 
-/// A key whose last written value is longer than this is written once per epoch, at the marker.
+/// A key whose last written value has a larger capacity is written once per epoch, at the marker.
 const LONG_BYTES: u32 = if cfg!(test) { 24 } else { 4 << 10 };
 /// The offset of a value that will be written at the marker.
 const DEFERRED: u32 = u32::MAX;
@@ -152,8 +153,8 @@ impl StateLog {
         self.generation
     }
 
-    /// Counts a written key once per epoch. `generation` is the generation in which the key was
-    /// last counted, and is updated.
+    /// Counts a written key unless it was counted in this epoch. `generation` is the generation in
+    /// which the key was last counted, and is updated.
     #[inline]
     pub fn count_updated(&mut self, generation: &mut u32) {
         self.updated += u64::from(*generation != self.generation);
@@ -177,7 +178,8 @@ impl StateLog {
     }
 
     /// Returns when a changed value must be written. If the last written value is long, the new one
-    /// is written at the marker, so that it is not copied at every change.
+    /// is written at the marker, so that it is not copied at every change. If no changes are
+    /// recorded, the result is `Immediately`.
     #[inline]
     pub fn when_to_write(&mut self, slot: &mut StateSlot) -> WriteTiming {
         if slot.room <= LONG_BYTES || !self.on {
@@ -225,8 +227,8 @@ impl StateLog {
 
     /// Writes an entry that is not counted as a row and that [`extend_part`](Self::extend_part) can
     /// extend. `slot` is the slot of the previous part and becomes that of the new one. A part that
-    /// follows another one in the same epoch has twice its capacity, up to a limit. Does nothing if
-    /// no changes are recorded.
+    /// follows another one in the same epoch has twice its capacity, up to a limit, and at least
+    /// the length of `value`. Does nothing if no changes are recorded.
     pub fn begin_part(&mut self, slot: &mut StateSlot, hash: u64, key: &[u8], value: &[u8]) {
         if !self.on {
             return;
@@ -253,7 +255,8 @@ impl StateLog {
             return;
         }
         // A value that has outgrown its capacity is likely to grow again, so it gets twice its
-        // length. All versions up to a deletion take at most four times the length of the longest.
+        // length. The versions of one epoch up to a deletion take at most four times the length of
+        // the longest.
         let outgrown = in_epoch && slot.room > 0;
         let room = if outgrown { value.len() * 2 } else { value.len() };
         *slot = self.append(hash, key, Some(value), room);

@@ -1,4 +1,5 @@
-//! A worker: a thread that steps its tasklets round robin, and sleeps when none makes progress.
+//! A worker: a thread that steps its tasklets round robin. When none makes progress it spins or
+//! sleeps, according to its [`WaitProfile`].
 
 use crate::cores::{self, Core};
 use crate::env::Env;
@@ -19,7 +20,7 @@ use std::time::Duration;
 pub enum WaitProfile {
     /// Never sleeps: lowest latency, a whole core per worker.
     Spin,
-    /// Spins for 60 us, then sleeps.
+    /// Spins for 60 us without progress, then sleeps.
     #[default]
     Balanced,
     /// Sleeps at once: least CPU.
@@ -41,8 +42,8 @@ pub const STEP_BUDGET: usize = 256;
 /// Maximum number of events that one poll returns.
 const POLL_EVENTS: usize = 64;
 
-/// When a worker reads the clock for the stall recorder: once per round, or once per several rounds
-/// if they are so short that together they stay below the length of a recorded round.
+/// When a worker reads the clock for the stall recorder: once per round, or once per eight rounds
+/// if the last ones were so short that eight stay below the length of a recorded round.
 #[derive(Default)]
 struct ClockSampler {
     last_ns: u64,
@@ -86,8 +87,8 @@ pub(crate) struct Worker {
 }
 
 impl Worker {
-    /// The body of the thread. Runs until every tasklet is done, one has failed, or the driver has
-    /// ended.
+    /// The body of the thread. Runs until every tasklet is done, a tasklet or a system call has
+    /// failed, or the driver has ended.
     pub fn run(mut self) {
         if let Some(core) = self.core {
             // Without the core the worker may be slower, but its results are the same.

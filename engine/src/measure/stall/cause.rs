@@ -20,7 +20,8 @@ pub enum StallCause {
     Stolen,
     /// The thread waited in a blocking system call, for a page fault from disk, or for a lock.
     BlockingCall,
-    /// The record was in another worker or in a ring before this worker.
+    /// The record was in another worker or in a ring before this worker, or the recorded rounds and
+    /// sleeps do not reach back to its ingest.
     Upstream,
 }
 

@@ -1,15 +1,16 @@
 //! The stall recorder: why the slowest records were slow.
 //!
 //! A worker keeps its recent long rounds and sleeps (spans): rounds with their activities and the
-//! thread's resource usage. When a sink records the slowest record of an interval so far, the time
-//! from its ingest to its result is matched against the spans. Time covered by a round that
-//! processed a marker was spent on the epoch, and so on. Uncovered time counts as a long drain if
-//! the worker was awake at the ingest, and otherwise as time before this worker.
+//! thread's resource usage. When a sink records the slowest record of an interval so far, and that
+//! took more than 100 us, the time from its ingest to its result is matched against the spans. Time
+//! covered by a round that processed a marker, less the time off the core, counts as spent on the
+//! epoch, and so on. Uncovered time counts as a long drain if the spans reach back to the ingest
+//! and the worker was awake then, and otherwise as time before this worker.
 //!
 //! *Off the core.* A thread was off its core for the part of a long round that exceeds its
-//! processor time. If the system counts an involuntary switch, another thread had the core. If it
-//! counts a voluntary one, a system call blocked. If it counts none, the thread stayed on its core
-//! and the hypervisor had the core. The last case needs Linux with
+//! processor time, if that is at least 5 us. If the system counts an involuntary switch, another
+//! thread had the core. If it counts a voluntary one, a system call blocked. If it counts none, the
+//! thread stayed on its core and the hypervisor had the core. The last case needs Linux with
 //! `CONFIG_PARAVIRT_TIME_ACCOUNTING`, which excludes steal from processor time; elsewhere such time
 //! counts as work.
 //!
@@ -250,8 +251,8 @@ pub(crate) fn after_sleep(from_ns: u64, to_ns: u64) {
     });
 }
 
-/// Records that a record with this ingest time was written only now, later after its ingest than
-/// any other record that this sink wrote in the interval.
+/// Records that a record with this ingest time was written only now, and explains its delay. The
+/// record replaces the slowest one of this thread's interval.
 #[cold]
 pub(crate) fn record_slow(ingest_ns: u64, now_ns: u64) {
     let did = DID.get();
@@ -261,7 +262,7 @@ pub(crate) fn record_slow(ingest_ns: u64, now_ns: u64) {
     });
 }
 
-/// Ends the interval and returns its slowest record; `None` if none was slow.
+/// Ends this thread's interval and returns its slowest record; `None` if none was recorded.
 pub(crate) fn take_slowest() -> Option<Stall> {
     let mut slowest = None;
     with(|recorder| slowest = recorder.slowest.take());
