@@ -13,7 +13,7 @@ pub struct LateRow<'l> {
     /// The name of the operator that dropped the row, such as `aggregate`, `join` or `watermark`.
     pub operator: &'l str,
     /// The columns of the rows that the operator receives. With several instances, an aggregation
-    /// receives only its keys and arguments.
+    /// receives only its keys, its arguments and the conditions of FILTER.
     pub columns: &'l Schema,
     /// The values of the columns. A column that the query does not read may be NULL.
     pub values: Vec<Value>,

@@ -9,8 +9,8 @@
 //! source ▸ … ▸ partial ×M ═rings═▶ aggregate ×N ═rings═▶ … ▸ sink
 //! ```
 //!
-//! M is the source's `numPartitions`, and N is the parallelism. Not every aggregation has partial
-//! aggregates, and one without keys has a single instance.
+//! M is the number of partitions of the input, and N is the parallelism. Not every aggregation has
+//! partial aggregates, and some have a single instance, for example one without keys.
 
 mod accumulator;
 pub(crate) mod aggregate;

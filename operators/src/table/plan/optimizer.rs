@@ -1,6 +1,6 @@
 //! The optimiser rewrites a plan to a cheaper plan with the same result. Relation names are
-//! dropped. A projection is merged into a projection or an aggregation above it, unless an
-//! expression would be computed twice.
+//! dropped. A projection may be merged into a projection or an aggregation above it, and filters
+//! are pushed towards the sources.
 
 use crate::table::expr::functions::is_deterministic;
 use crate::table::expr::null_propagation::propagate;

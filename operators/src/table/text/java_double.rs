@@ -110,7 +110,8 @@ struct Scale {
     m2: i32,
 }
 
-/// Parses an optional sign and ASCII digits, which must be few. Without digits the result is 0.
+/// Parses the exponent of a printed double: an optional sign and ASCII digits. Without digits the
+/// result is 0. More than nine digits may overflow.
 fn signed(text: impl Iterator<Item = u8>) -> i32 {
     let (mut value, mut negative) = (0, false);
     for byte in text {

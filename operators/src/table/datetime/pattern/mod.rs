@@ -5,7 +5,8 @@
 //! | `y` | year, or year of era if the pattern has `G` |
 //! | `M`, `L` | month: a number, or its English name with three or four letters |
 //! | `d`, `D`, `g` | day of month, day of year, modified Julian day |
-//! | `E`, `F` | English day of week, its number within the month; formatting only |
+//! | `E` | English day of week; formatting only |
+//! | `F` | day of the week if weeks start on the first of the month, 1 to 7; formatting only |
 //! | `a` | AM or PM |
 //! | `H`, `k`, `K`, `h` | hour: 0-23, 1-24, 0-11, 1-12 |
 //! | `m`, `s`, `S` | minute, second, fraction |

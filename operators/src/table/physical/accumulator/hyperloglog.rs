@@ -1,9 +1,9 @@
 //! HyperLogLog: an approximate count of distinct values, in 512 bytes at the default precision.
 //!
-//! Registers and hash function are those of Spark, and small counts are estimated from empty
-//! registers as in Spark. For large counts the estimator is that of Ertl ("New cardinality
-//! estimation algorithms for HyperLogLog sketches", 2017), which needs no correction tables. So
-//! large results can differ from Spark's.
+//! Registers and hash function are those of Spark. Small counts are estimated from the number of
+//! empty registers. For other counts the estimator is that of Ertl ("New cardinality estimation
+//! algorithms for HyperLogLog sketches", 2017), which needs no correction tables. So results other
+//! than small ones can differ from Spark's.
 //!
 //! A sketch of high precision starts as a sparse table of its non-zero registers, so a key with few
 //! values takes little memory. Checkpoints store either form; older checkpoints store all

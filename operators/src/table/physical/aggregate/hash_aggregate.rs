@@ -46,7 +46,7 @@ struct Entry {
     key: SmallVec<[u8; 40]>,
     /// A single accumulator is stored inline, so it is read with the rest of the entry.
     accumulators: SmallVec<[Accumulator; 1]>,
-    /// The ingest time of the group's last record.
+    /// The ingest time of the group's last input row.
     ingest_ns: u64,
     touched: bool,
     /// The log position of the entry's last change.

@@ -73,8 +73,7 @@ pub(in crate::table::physical) struct SessionParts {
     pub place: usize,
     pub functions: Vec<Function>,
     pub output: OutputRules,
-    /// Whether a query that groups only by the window is rejected at its first row, as Spark does
-    /// for a stream.
+    /// Whether a query that groups only by the window is rejected, at its first row.
     pub needs_key: bool,
     /// How late rows are detected; `None` without a watermark.
     pub late: Option<LateRows>,

@@ -4,15 +4,16 @@
 //! *Final* (append mode): a left row waits until the watermark has reached its time, so that no
 //! closer right row can arrive. It is emitted at most once. *Immediate* (update mode): a left row
 //! is emitted at once, and again for each closer right row that arrives before the watermark
-//! reaches it.
+//! reaches it. Without a match, a left row is emitted only by a LEFT join. A left row whose time is
+//! NULL or whose own condition is not true is never buffered: it has no match.
 //!
 //! *State.* The state of a key contains the left and right rows that are newer than the watermark.
 //! It also contains the last right row before the watermark, which the next left row may match.
 //! Left and right rows expire in common time order. So a left row is matched with the right row
 //! that is the last one at the left row's time.
 //!
-//! *Order.* In append mode left rows are emitted by time and arrival. Among right rows of the same
-//! time, the one that arrived last is the closest.
+//! *Order.* In append mode the buffered left rows are emitted by time and arrival. Among right rows
+//! of the same time, the one that arrived last is the closest.
 //!
 //! *Limits.* In update mode, all left rows for which a new right row is closer are emitted again in
 //! a single step.

@@ -1,6 +1,6 @@
 //! Predicate pushdown: moves conditions from a filter above a join, and from the join itself, into
-//! the join's input streams. As in Spark, rows that cannot match are then not buffered and do not
-//! advance a watermark.
+//! the join's input streams, so that the rows that they drop are not buffered. As in Spark, a
+//! condition that does not read the event time is pushed below the watermark.
 
 use crate::table::expr::null_propagation::is_strict;
 use crate::table::expr::{Node, Resolved};
