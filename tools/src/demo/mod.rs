@@ -142,8 +142,8 @@ fn print_top(counts: &HashMap<String, i64>) -> Result<(), Failure> {
     Ok(())
 }
 
-/// Waits for one client, publishes the start time in `start_ns`, and sends each line at its
-/// intended time; a late one at once.
+/// Waits for one client, publishes the start time in `start_ns`, and sends each line once its
+/// intended time has come. Lines that are due together are sent together.
 fn play(
     listener: &TcpListener,
     recording: &Recording,

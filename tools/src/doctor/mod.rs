@@ -201,7 +201,7 @@ fn pin(core: Option<cores::Core>) {
 }
 
 /// Measures, for each of the first four cores, how long a thread that only reads the clock is
-/// interrupted. Also reports the stolen time meanwhile, if the system does.
+/// interrupted. Reports the worst core, and the stolen time meanwhile if the system does.
 fn interruptions() -> Vec<Finding> {
     const WATCH: Duration = Duration::from_millis(1_000);
     const GAP: Duration = Duration::from_micros(10);

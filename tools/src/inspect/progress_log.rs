@@ -101,8 +101,8 @@ impl ProgressLog {
 }
 
 impl Report {
-    /// Parses a report and its query's name. The start time is computed from the input rate, which
-    /// is exact for the first report of a run.
+    /// Parses a report and its query's name. The start time is computed from the input rate. It is
+    /// replaced if an earlier report of the run is known.
     fn parse(json: &Json) -> Option<(String, Self)> {
         let number = |value: &Json| value.as_u64();
         let latency = json.get("latencyUs")?;

@@ -4,7 +4,7 @@
 //! the query's reports. Consecutive slow reports form a period; reports without latencies do not
 //! end one.
 //!
-//! Rows that left the query in a period may have been read before it, at most by the largest
+//! Rows that left the query in a period may have been read before it, by at most the largest
 //! latency in it. The range of the commands begins that much earlier.
 
 use super::progress_log::{ProgressLog, QueryReports, Report};
@@ -48,7 +48,7 @@ impl Period<'_> {
         self.reports.last().map_or(0, |last| last.end_ns)
     }
 
-    /// The earliest time at which a row of the period may have been read.
+    /// The earliest time at which a row of the period may have been read, if its latency was measured.
     fn first_intended_ns(&self) -> i64 {
         self.start_ns().saturating_sub(i64::try_from(self.max_ns).unwrap_or(i64::MAX))
     }

@@ -11,6 +11,8 @@ pub(super) struct Expected {
 
 impl Expected {
     /// The path is a folder if it exists as one, or if there are several queries; otherwise a file.
+    /// An error if several queries have a file, or if nothing exists at the path and `update` is
+    /// false.
     pub(super) fn new<'n>(
         path: &Path,
         queries: impl Iterator<Item = &'n str>,

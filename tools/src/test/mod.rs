@@ -2,8 +2,8 @@
 //!
 //! The job file is the production job: its sources are replaced, the rows of its sinks are
 //! collected in this process, and its checkpoint is not used. With `--latency`, the latency from
-//! the intended time of each record is checked too. The check is invalid if the floor of this
-//! machine, measured before and after the run, is above `--max-lag`.
+//! the intended time of each record is checked too. The check is invalid if the p99 of this
+//! machine's floor, measured before and after the run, is above `--max-lag`.
 
 mod compare;
 mod difference;

@@ -56,8 +56,8 @@ fn capture_starts(args: &Args) -> Result<Vec<i64>, Failure> {
     starts.collect()
 }
 
-/// The wall-clock time of the first selected data of a capture; `None` if it has none. Damaged
-/// stretches are passed over.
+/// The wall-clock time of the first selected data of a capture, in file order; `None` if it has
+/// none. Damaged stretches are passed over.
 fn first_data_ns(path: &Path, args: &Args) -> Result<Option<i64>, Failure> {
     // The default direction is that of the capture source.
     let direction = args.selection.direction.or(Some(DirectionArg::In));

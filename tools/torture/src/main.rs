@@ -1,6 +1,7 @@
 //! Crashes queries and checks the results. `torture simulate` uses a simulated environment where a
-//! seed determines every step. `torture kill` uses real processes and `kill -9`. `torture damage`
-//! damages the files of stopped queries. `torture soak` pauses processes.
+//! seed determines every step. `torture kill` and `torture kill-kafka` use real processes and
+//! `kill -9`. `torture damage` damages the files of stopped queries. `torture soak` pauses
+//! processes.
 
 mod damage;
 mod kill;

@@ -74,8 +74,8 @@ impl Recorder {
         })
     }
 
-    /// Whether the recording must end. Also shows the progress and flushes buffered events. Call
-    /// this after every wait.
+    /// Whether the recording must end. Also shows the progress, and flushes buffered events if the
+    /// last flush is a tenth of a second ago. Call this after every wait.
     pub(super) fn is_over(&mut self) -> Result<bool, Failure> {
         let now = Instant::now();
         if now - self.last_flush >= TICK {
