@@ -195,8 +195,8 @@ impl ProgressFile {
     /// first failure is printed immediately.
     fn write(&self, progress: &Progress) {
         let mut reports = self.0.lock().unwrap_or_else(|poisoned| poisoned.into_inner());
-        // One call of `write_all`, because a disk that fills up between two calls would leave half a
-        // line. Within the call that can still happen.
+        // One call of `write_all`, because a disk that fills up between two calls would leave half
+        // a line. Within the call that can still happen.
         let line = format!("{}\n", progress.to_json());
         if let Err(error) = reports.file.write_all(line.as_bytes()) {
             if reports.lost == 0 {
