@@ -61,11 +61,11 @@ impl Broker {
         Ok(())
     }
 
-    fn partition_count(&self, topic: &str) -> usize {
-        let metadata = self.consumer.fetch_metadata(Some(topic), TIMEOUT);
-        metadata.map_or(0, |metadata| {
-            metadata.topics().first().map_or(0, |topic| topic.partitions().len())
-        })
+    /// The number of partitions of a topic, 0 if there is no such topic; `None` if the broker did
+    /// not answer.
+    fn partition_count(&self, topic: &str) -> Option<usize> {
+        let metadata = self.consumer.fetch_metadata(Some(topic), TIMEOUT).ok()?;
+        Some(metadata.topics().first().map_or(0, |topic| topic.partitions().len()))
     }
 
     /// Creates topics: name -> partitions and configuration.
@@ -105,7 +105,9 @@ impl Broker {
                     }
                 }
             })?;
-            self.wait_until("have a topic", || self.partition_count(name) == partitions as usize)?;
+            self.wait_until("have a topic", || {
+                self.partition_count(name) == Some(partitions as usize)
+            })?;
         }
         Ok(())
     }
@@ -118,7 +120,7 @@ impl Broker {
         }
         block_on(self.admin.delete_topics(&names, &AdminOptions::new())).map_err(text)?;
         self.wait_until("delete a topic", || {
-            names.iter().all(|name| self.partition_count(name) == 0)
+            names.iter().all(|name| self.partition_count(name) == Some(0))
         })
     }
 
@@ -127,7 +129,7 @@ impl Broker {
             let total = total.as_u64().unwrap_or(1) as usize;
             let new = NewPartitions::new(name, total);
             block_on(self.admin.create_partitions([&new], &AdminOptions::new())).map_err(text)?;
-            self.wait_until("add partitions", || self.partition_count(name) == total)?;
+            self.wait_until("add partitions", || self.partition_count(name) == Some(total))?;
         }
         Ok(())
     }
@@ -147,8 +149,15 @@ impl Broker {
         Ok(())
     }
 
-    fn end(&self, topic: &str, partition: i32) -> i64 {
-        self.consumer.fetch_watermarks(topic, partition, TIMEOUT).map_or(-1, |(_, high)| high)
+    /// The end of a partition. A partition that was just made has no leader for a moment, and a
+    /// busy broker may not answer in time: the question is repeated.
+    fn end(&self, topic: &str, partition: i32) -> Result<i64, String> {
+        let mut end = 0;
+        self.wait_until("tell the end of a partition", || {
+            let answer = self.consumer.fetch_watermarks(topic, partition, TIMEOUT);
+            answer.map(|(_, high)| end = high).is_ok()
+        })?;
+        Ok(end)
     }
 
     /// Executes the entries of a list in order, each completely before the next: sends a record, in
@@ -191,14 +200,16 @@ impl Broker {
     fn end_transaction(&self, name: &str, commits: bool) -> Result<(), String> {
         let found = self.transactions.borrow_mut().remove(name);
         let (producer, wrote) = found.ok_or_else(|| format!("no transaction {name}"))?;
-        let before: Vec<_> = wrote.iter().map(|(topic, at)| self.end(topic, *at)).collect();
+        let before: Vec<i64> =
+            wrote.iter().map(|(topic, at)| self.end(topic, *at)).collect::<Result<_, _>>()?;
         if commits {
             producer.commit_transaction(TIMEOUT).map_err(text)?;
         } else {
             producer.abort_transaction(TIMEOUT).map_err(text)?;
         }
         self.wait_until("end a transaction", || {
-            wrote.iter().zip(&before).all(|((topic, at), before)| self.end(topic, *at) > *before)
+            let mut all = wrote.iter().zip(&before);
+            all.all(|((topic, at), before)| self.end(topic, *at).is_ok_and(|end| end > *before))
         })
     }
 
@@ -242,15 +253,18 @@ impl Broker {
     }
 
     /// The end of each partition of a topic.
-    pub fn ends(&self, topic: &str) -> HashMap<i32, i64> {
-        let count = self.partition_count(topic) as i32;
-        (0..count).map(|partition| (partition, self.end(topic, partition))).collect()
+    pub fn ends(&self, topic: &str) -> Result<HashMap<i32, i64>, String> {
+        let mut count = 0;
+        self.wait_until("tell the partitions of a topic", || {
+            self.partition_count(topic).map(|found| count = found as i32).is_some()
+        })?;
+        (0..count).map(|partition| Ok((partition, self.end(topic, partition)?))).collect()
     }
 
     /// Reads the records of a topic from the given offsets on, in order per partition.
     pub fn records(&self, topic: &str, from: &HashMap<i32, i64>) -> Result<Vec<Json>, String> {
         let mut all = Vec::new();
-        for (partition, end) in self.ends(topic) {
+        for (partition, end) in self.ends(topic)? {
             let consumer: BaseConsumer = ClientConfig::new()
                 .set("bootstrap.servers", &self.servers)
                 .set("group.id", "conformance-records")

@@ -175,7 +175,8 @@ fn write(case: &Json, broker: &Broker) -> Result<Outcome, String> {
     });
     let rows = rows.collect::<Result<Vec<_>, String>>()?;
     let before = case["expect_topics"].as_object().into_iter().flatten();
-    let before = before.map(|(topic, _)| (topic.clone(), broker.ends(topic))).collect();
+    let before = before.map(|(topic, _)| Ok((topic.clone(), broker.ends(topic)?)));
+    let before = before.collect::<Result<_, String>>()?;
     let run = || -> Result<(), QueryError> {
         let stream = session.memory_stream_of("input", schema.clone())?;
         stream.add(rows.clone());
@@ -324,7 +325,8 @@ impl<'c> Stream<'c> {
             own.extend(changed.as_object().cloned().unwrap_or_default());
         }
         let topics = step["expect_topics"].as_object().into_iter().flatten();
-        let before = topics.map(|(topic, _)| (topic.clone(), broker.ends(topic))).collect();
+        let before = topics.map(|(topic, _)| Ok((topic.clone(), broker.ends(topic)?)));
+        let before = before.collect::<Result<_, String>>()?;
         let done = self.process();
         if !step["error"].is_null() {
             return Ok(match done {
