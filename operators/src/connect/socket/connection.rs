@@ -8,6 +8,7 @@ use super::framing::FrameBuffer;
 use super::transport::Stream;
 use crate::connect::socket::framing::line::LineEnds;
 use crate::connect::socket::recorder::Recorder;
+use millstream_engine::mio::Interest;
 use std::collections::VecDeque;
 use std::io::{self, Write};
 
@@ -131,6 +132,9 @@ pub struct Connection {
     pub(super) lines: u64,
     /// Number of bytes received on the connection.
     pub(super) bytes: u64,
+    /// Whether the peer gets acknowledgements, so that the poll must also watch for room in its
+    /// socket.
+    pub(super) acknowledges: bool,
     /// The rest of an acknowledgement that did not fit into the peer's socket.
     unsent: Vec<u8>,
     /// The buffered bytes of the unfinished line.
@@ -151,6 +155,7 @@ impl Connection {
             read_closed: false,
             lines: 0,
             bytes: 0,
+            acknowledges: false,
             unsent: Vec::new(),
             partial: Vec::new(),
             skipped: None,
@@ -299,6 +304,21 @@ impl Connection {
         length
     }
 
+    /// The events that the poll must watch for.
+    pub(super) fn interest(&self) -> Interest {
+        if self.acknowledges {
+            Interest::READABLE | Interest::WRITABLE
+        } else {
+            Interest::READABLE
+        }
+    }
+
+    /// Whether the peer has not got the last acknowledgement because its socket was full. The caller
+    /// must acknowledge again when the socket has room.
+    pub(super) fn owes_acknowledgement(&self) -> bool {
+        !self.unsent.is_empty()
+    }
+
     /// Acknowledges lines: sends the peer their number. Bytes that do not fit into the socket are
     /// sent by the next call. While the peer does not read and the socket is full, later numbers
     /// are left out.
@@ -379,6 +399,7 @@ mod tests {
         read(&mut text);
         let text = String::from_utf8(text).unwrap();
         assert!(text.ends_with(&format!("\n{lines}\n{}\n", lines + 1)), "{lines}");
+        assert!(!connection.owes_acknowledgement());
     }
 
     #[test]

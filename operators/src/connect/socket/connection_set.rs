@@ -94,8 +94,8 @@ impl Connections {
     pub(super) fn add(&mut self, mut connection: Connection) -> Result<usize, EngineError> {
         let slot = self.free.pop().unwrap_or(self.slots.len());
         if let Some((poll, _)) = &self.poll {
-            let (stream, token) = (&mut connection.stream, Token(slot));
-            poll.registry().register(stream, token, Interest::READABLE).map_err(fails)?;
+            let (interest, token) = (connection.interest(), Token(slot));
+            poll.registry().register(&mut connection.stream, token, interest).map_err(fails)?;
         }
         if slot == self.slots.len() {
             self.slots.push(None);
@@ -223,6 +223,7 @@ mod tests {
     use super::*;
     use crate::connect::socket::transport::Stream;
     use millstream_engine::mio::net::UnixStream;
+    use std::io::Read;
 
     fn connection(last_ns: u64) -> Connection {
         let (stream, _) = UnixStream::pair().unwrap();
@@ -247,6 +248,28 @@ mod tests {
         found.clear();
         assert_eq!(connections.silent_since(50, &mut found), None);
         assert_eq!(found, [1], "the lone one is read before anyone asks");
+    }
+
+    #[test]
+    fn a_peer_that_reads_its_acknowledgements_late_is_reported_when_there_is_room() {
+        let mut connections = Connections::default();
+        connections.poll = Some((Poll::new().unwrap(), Events::with_capacity(EVENTS)));
+        let (mine, mut peer) = UnixStream::pair().unwrap();
+        let mut connection = Connection::new(Stream::Unix(mine), 0, 0);
+        connection.acknowledges = true;
+        let slot = connections.add(connection).unwrap();
+        let mut lines = 0;
+        while !connections.get(slot).unwrap().owes_acknowledgement() {
+            lines += 1;
+            connections.get(slot).unwrap().acknowledge(lines);
+        }
+        connections.poll_connections().unwrap();
+        while connections.next_ready().is_some() {}
+        assert!(!connections.poll_connections().unwrap().has_readable);
+        let mut buffer = [0; 1 << 16];
+        while peer.read(&mut buffer).is_ok() {}
+        assert!(connections.poll_connections().unwrap().has_readable);
+        assert_eq!(connections.next_ready(), Some(slot));
     }
 
     #[test]

@@ -423,8 +423,8 @@ impl<D: for<'a> Push<Row<'a>>> Source<D> for SocketSource {
             }
             (Peers::Dial(_), Some((registry, token))) => {
                 if let Some(connection) = self.connections.get(0) {
-                    let stream = &mut connection.stream;
-                    registry.register(stream, token, Interest::READABLE).map_err(fails)?;
+                    let interest = connection.interest();
+                    registry.register(&mut connection.stream, token, interest).map_err(fails)?;
                 }
             }
             (Peers::Datagrams(socket), Some((registry, token))) => {

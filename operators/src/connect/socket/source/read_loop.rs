@@ -70,6 +70,7 @@ impl SocketSource {
         };
         let mut connection = Connection::new(stream, number, ingest.ns);
         connection.recorded = recorded;
+        connection.acknowledges = self.config.acknowledge;
         let slot = self.connections.add(connection)?;
         self.counts.opened();
         self.was_connected = true;
@@ -392,6 +393,9 @@ impl SocketSource {
             Err(error)
                 if matches!(error.kind(), ErrorKind::WouldBlock | ErrorKind::Interrupted) =>
             {
+                if connection.owes_acknowledgement() {
+                    self.acknowledge(slot);
+                }
                 self.connections.goes_on(slot);
                 Ok(ReadOutcome::Nothing)
             }

@@ -313,20 +313,20 @@ pub(super) static FUNCTIONS: &[Function] = &[
             Ok(Typed::new(args, DataType::String, nullable))
         },
         |a, call, arena| {
-            let instead = a.get(2).map(|text| text.text());
-            let mut out = String::new();
+            let instead = a.get(2).map(Cell::bytes);
+            let mut out = Vec::new();
             let mut first = true;
             for cell in elements(a[0].array(), call.element(0)) {
-                let Some(part) = (if cell.is_null() { instead } else { Some(cell.text()) }) else {
+                let Some(part) = (if cell.is_null() { instead } else { Some(cell.bytes()) }) else {
                     continue;
                 };
                 if !std::mem::take(&mut first) {
-                    out.push_str(a[1].text());
+                    out.extend_from_slice(a[1].bytes());
                 }
-                out.push_str(part);
+                out.extend_from_slice(part);
                 bounded(out.len())?;
             }
-            Ok(super::registry::made(arena, &out))
+            Ok(Cell::Bytes(arena.alloc_slice_copy(&out)))
         },
     ),
     called(
