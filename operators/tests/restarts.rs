@@ -369,3 +369,42 @@ fn a_damaged_log_of_files_is_named() {
     run().unwrap();
     assert_eq!(committed_numbers(&output).len(), 3);
 }
+
+/// Expired groups leave free memory in the state. A run in mode complete, which emits the whole
+/// table, must pass over it.
+#[test]
+fn a_checkpoint_of_mode_append_continues_in_mode_complete_after_many_groups_expired() {
+    let groups = ["window(ts, '10 seconds')", "session_window(ts, '10 seconds')"];
+    for (group, trigger) in groups.into_iter().flat_map(|group| {
+        [CONTINUOUS, Trigger::AsSoonAsPossible].map(|trigger| (group, trigger))
+    }) {
+        let scratch = Scratch::new();
+        let session = Session::new();
+        let stream = session.memory_stream("rows", "ts TIMESTAMP, k STRING").unwrap();
+        let sql = format!(
+            "SELECT k, count(*) AS c FROM STREAM rows WATERMARK ts DELAY OF INTERVAL 5 SECONDS
+             GROUP BY {group}, k"
+        );
+        let run = |mode: &str, batches: &[(i64, i64)]| {
+            let config = Config { pin: false, wait: WaitProfile::Park, ..Config::default() };
+            let writer = session.sql(&sql).unwrap().write_stream().output_mode(mode);
+            let writer = writer.format("memory").query_name("out").trigger(trigger).config(config);
+            let writer = writer.option("checkpointLocation", scratch.0.display());
+            let query = writer.start().unwrap();
+            for (seconds, keys) in batches {
+                let row = |key| {
+                    let time = Value::Timestamp(seconds * 1_000_000);
+                    vec![time, Value::String(format!("k{key}"))]
+                };
+                stream.add((0..*keys).map(row));
+                query.process_all_available().unwrap();
+            }
+            query.stop().unwrap();
+        };
+        run("append", &[(1, 6_000), (1_000, 3), (2_000, 2), (3_000, 2), (4_000, 2)]);
+        run("complete", &[(5_000, 1), (5_001, 1), (5_002, 1), (5_003, 1)]);
+        let rows = session.table("out").unwrap().rows();
+        let counted = [Value::String("k0".to_string()), Value::Long(4)];
+        assert!(rows.iter().any(|row| row[..] == counted), "{group} {trigger:?}: {rows:?}");
+    }
+}

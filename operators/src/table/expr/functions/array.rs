@@ -313,7 +313,7 @@ pub(super) static FUNCTIONS: &[Function] = &[
             Ok(Typed::new(args, DataType::String, nullable))
         },
         |a, call, arena| {
-            let instead = a.get(2).map(Cell::bytes);
+            let instead = a.get(2).map(|text| text.bytes());
             let mut out = Vec::new();
             let mut first = true;
             for cell in elements(a[0].array(), call.element(0)) {

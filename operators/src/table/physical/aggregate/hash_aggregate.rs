@@ -591,11 +591,10 @@ impl HashAggregate {
         let mut budget = if emission.expiring { 0 } else { self.log.keys_per_step(step(total)) };
         while emission.next < total && budget > 0 && self.down.is_ready() {
             let at = if complete { emission.next } else { self.touched[emission.next] as usize };
-            let entry = &self.entries[at];
-            let ingest_ns = if entry.touched { entry.ingest_ns } else { UNTIMED };
-            // The group may have been removed, because the checkpoint may be from a run in another
-            // output mode.
-            if !entry.is_removed {
+            // Groups may have been removed, and their slots freed, because the checkpoint may be from
+            // a run in another output mode.
+            if let Some(entry) = self.entries.get(at).filter(|entry| !entry.is_removed) {
+                let ingest_ns = if entry.touched { entry.ingest_ns } else { UNTIMED };
                 self.emit(at, ingest_ns)?;
             }
             emission.next += 1;

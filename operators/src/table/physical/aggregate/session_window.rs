@@ -380,7 +380,9 @@ impl SessionAggregate {
         if self.parts.output.mode == OutputMode::Complete && shows {
             let mut budget = self.parts.log.keys_per_step(step(self.entries.slots()));
             while next < self.entries.slots() && budget > 0 && self.down.is_ready() {
-                for session in 0..self.entries[next].sessions.len() {
+                // The slot may be free if the checkpoint is from a run in another output mode.
+                let sessions = self.entries.get(next).map_or(0, |entry| entry.sessions.len());
+                for session in 0..sessions {
                     self.emit(next, session)?;
                 }
                 (next, budget) = (next + 1, budget - 1);
