@@ -375,9 +375,10 @@ fn a_damaged_log_of_files_is_named() {
 #[test]
 fn a_checkpoint_of_mode_append_continues_in_mode_complete_after_many_groups_expired() {
     let groups = ["window(ts, '10 seconds')", "session_window(ts, '10 seconds')"];
-    for (group, trigger) in groups.into_iter().flat_map(|group| {
-        [CONTINUOUS, Trigger::AsSoonAsPossible].map(|trigger| (group, trigger))
-    }) {
+    for (group, trigger) in groups
+        .into_iter()
+        .flat_map(|group| [CONTINUOUS, Trigger::AsSoonAsPossible].map(|trigger| (group, trigger)))
+    {
         let scratch = Scratch::new();
         let session = Session::new();
         let stream = session.memory_stream("rows", "ts TIMESTAMP, k STRING").unwrap();

@@ -138,6 +138,10 @@ impl<T: Send, R: FnMut(&T, usize) -> usize + Send> Stage for Exchange<T, R> {
     fn flush(&mut self) -> Result<FlushStatus, EngineError> {
         Ok(self.outbox.flush())
     }
+
+    fn next_timer_ns(&self) -> Option<u64> {
+        None
+    }
 }
 
 impl<T: Send, R: FnMut(&T, usize) -> usize + Send> Push<T> for Exchange<T, R> {

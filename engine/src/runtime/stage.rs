@@ -101,12 +101,9 @@ pub trait Stage: Send {
     /// Publishes rings, writes output and does a bounded amount of pending work.
     fn flush(&mut self) -> Result<FlushStatus, EngineError>;
 
-    /// The time of the stage's next timer, on the environment's monotonic clock, at which it must
-    /// be flushed even without records.
-    #[inline]
-    fn next_timer_ns(&self) -> Option<u64> {
-        None
-    }
+    /// The time of the next timer of the stage and of those below, on the environment's monotonic
+    /// clock, at which it must be flushed even without records. `None` if there is no timer.
+    fn next_timer_ns(&self) -> Option<u64>;
 }
 
 /// The data side of a stage.

@@ -36,6 +36,10 @@ impl<T: Send> Stage for CollectedRows<T> {
     fn flush(&mut self) -> Result<FlushStatus, EngineError> {
         Ok(FlushStatus::Flushed)
     }
+
+    fn next_timer_ns(&self) -> Option<u64> {
+        None
+    }
 }
 
 impl<'a, T: Send> Push<Row<'a>> for CollectedRows<T> {

@@ -219,6 +219,10 @@ impl Stage for Console {
         }
         Ok(FlushStatus::Flushed)
     }
+
+    fn next_timer_ns(&self) -> Option<u64> {
+        None
+    }
 }
 
 impl<'a> Push<Row<'a>> for Console {

@@ -81,6 +81,10 @@ impl Stage for Foreach {
         self.latency.record_pending();
         Ok(FlushStatus::Flushed)
     }
+
+    fn next_timer_ns(&self) -> Option<u64> {
+        None
+    }
 }
 
 impl<'a> Push<Row<'a>> for Foreach {
@@ -142,6 +146,10 @@ impl Stage for ForeachBatch {
     fn flush(&mut self) -> Result<FlushStatus, EngineError> {
         Ok(FlushStatus::Flushed)
     }
+
+    fn next_timer_ns(&self) -> Option<u64> {
+        None
+    }
 }
 
 impl<'a> Push<Row<'a>> for ForeachBatch {
@@ -173,6 +181,10 @@ impl Stage for Noop {
     fn flush(&mut self) -> Result<FlushStatus, EngineError> {
         self.0.record_pending();
         Ok(FlushStatus::Flushed)
+    }
+
+    fn next_timer_ns(&self) -> Option<u64> {
+        None
     }
 }
 

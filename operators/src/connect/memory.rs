@@ -397,6 +397,10 @@ impl Stage for MemorySink {
         }
         Ok(FlushStatus::Flushed)
     }
+
+    fn next_timer_ns(&self) -> Option<u64> {
+        None
+    }
 }
 
 impl<'a> Push<Row<'a>> for MemorySink {

@@ -63,7 +63,7 @@ pub trait Source<D>: Send {
 enum SourceState {
     /// Continuous mode: the source is polled at each step in which the chain is not blocked.
     Flowing,
-    /// Between batches, or before a batch that must be run again.
+    /// Between batches. In continuous mode: until a batch that must be run again is committed.
     Waiting,
     /// Emitting the range of this batch.
     Batch(Epoch),
@@ -192,7 +192,12 @@ impl<S: Source<D>, D: Stage> SourceTasklet<S, D> {
                     self.source.set_end_offset(&end)?;
                     self.state = SourceState::Batch(epoch);
                 }
-                Command::Committed => self.source.on_committed(&self.marked)?,
+                Command::Committed => {
+                    self.source.on_committed(&self.marked)?;
+                    if self.continuous && matches!(self.state, SourceState::Waiting) {
+                        self.state = SourceState::Flowing;
+                    }
+                }
                 Command::End => {
                     self.down.end()?;
                     self.state = SourceState::Ended;
@@ -289,8 +294,9 @@ impl<S: Source<D>, D: Stage> Tasklet for SourceTasklet<S, D> {
             (Polled::AtEndOffset, SourceState::Batch(epoch)) => {
                 let epoch = *epoch;
                 self.put_marker(epoch)?;
-                self.state =
-                    if self.continuous { SourceState::Flowing } else { SourceState::Waiting };
+                // In continuous mode the batch's watermarks and time apply until it is committed.
+                // They do not apply to later records.
+                self.state = SourceState::Waiting;
                 progress = true;
             }
             (Polled::Idle | Polled::Exhausted, SourceState::Flowing) => {

@@ -44,6 +44,10 @@ impl Stage for Busy {
             (_, false) => FlushStatus::Pending,
         })
     }
+
+    fn next_timer_ns(&self) -> Option<u64> {
+        None
+    }
 }
 
 impl Push<u64> for Busy {
@@ -57,6 +61,8 @@ impl Push<u64> for Busy {
 struct Numbers {
     last: u64,
     quiet: bool,
+    /// The last number of the batch that is run again.
+    end: Option<u64>,
 }
 
 impl<D: Push<u64>> Source<D> for Numbers {
@@ -66,6 +72,9 @@ impl<D: Push<u64>> Source<D> for Numbers {
     fn poll(&mut self, down: &mut D, _cx: &mut StepCx<'_>) -> Result<Polled, EngineError> {
         if self.quiet {
             return Ok(Polled::Idle);
+        }
+        if self.end.take_if(|end| *end == self.last).is_some() {
+            return Ok(Polled::AtEndOffset);
         }
         self.last += 1;
         down.push(self.last, 0).map(|()| Polled::Emitted)
@@ -82,8 +91,9 @@ impl<D: Push<u64>> Source<D> for Numbers {
     fn plan(&mut self, _: ReadLimit, _: &mut StepCx<'_>) -> Result<EndOffset, EngineError> {
         unreachable!("the test is in continuous mode")
     }
-    fn set_end_offset(&mut self, _end: &Offset) -> Result<(), EngineError> {
-        unreachable!("the test is in continuous mode")
+    fn set_end_offset(&mut self, end: &Offset) -> Result<(), EngineError> {
+        self.end = Some(end.number()?);
+        Ok(())
     }
 }
 
@@ -91,6 +101,15 @@ impl<D: Push<u64>> Source<D> for Numbers {
 fn numbers<D: Push<u64>>(
     down: D,
     quiet: bool,
+) -> (SourceTasklet<Numbers, D>, Sender<Command>, Receiver<Report>) {
+    restarted_numbers(down, quiet, false)
+}
+
+/// Like [`numbers`]. `replays`: a planned batch must be run again first.
+fn restarted_numbers<D: Push<u64>>(
+    down: D,
+    quiet: bool,
+    replays: bool,
 ) -> (SourceTasklet<Numbers, D>, Sender<Command>, Receiver<Report>) {
     let (commands, inbox) = unbounded();
     let (reports, told) = unbounded();
@@ -100,10 +119,10 @@ fn numbers<D: Push<u64>>(
         commands: inbox,
         continuous: true,
         resume: None,
-        replays: false,
+        replays,
         idle_after_ns: quiet.then_some(100),
     };
-    (SourceTasklet::new(port, Numbers { last: 0, quiet }, down), commands, told)
+    (SourceTasklet::new(port, Numbers { last: 0, quiet, end: None }, down), commands, told)
 }
 
 fn step(tasklet: &mut SourceTasklet<Numbers, Busy>) -> Step {
@@ -128,6 +147,22 @@ fn records_are_pushed_between_steps_of_background_work() {
     }
     step(&mut tasklet);
     assert!(acknowledged());
+}
+
+/// The watermarks and the time of the batch apply until it is committed, and would make new records
+/// late.
+#[test]
+fn new_records_wait_until_a_batch_that_is_run_again_is_committed() {
+    let down = Busy { work: 0, emitted_late: false, work_left: Vec::new() };
+    let (mut tasklet, commands, _told) = restarted_numbers(down, false, true);
+    step(&mut tasklet);
+    assert!(tasklet.down.work_left.is_empty(), "the batch comes first");
+    drop(commands.send(Command::Run { epoch: 4, end: Offset("3".into()) }));
+    (0..20).for_each(|_| drop(step(&mut tasklet)));
+    assert_eq!(tasklet.down.work_left.len(), 3, "the records of the batch");
+    drop(commands.send(Command::Committed));
+    (0..20).for_each(|_| drop(step(&mut tasklet)));
+    assert!(tasklet.down.work_left.len() > 3);
 }
 
 #[test]
@@ -176,6 +211,10 @@ impl Stage for Full {
     }
     fn flush(&mut self) -> Result<FlushStatus, EngineError> {
         Ok(self.status)
+    }
+
+    fn next_timer_ns(&self) -> Option<u64> {
+        None
     }
 }
 

@@ -473,6 +473,10 @@ impl Stage for KafkaSink {
         }
         Ok(FlushStatus::Flushed)
     }
+
+    fn next_timer_ns(&self) -> Option<u64> {
+        None
+    }
 }
 
 impl<'a> Push<Row<'a>> for KafkaSink {

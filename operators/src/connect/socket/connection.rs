@@ -306,11 +306,7 @@ impl Connection {
 
     /// The events that the poll must watch for.
     pub(super) fn interest(&self) -> Interest {
-        if self.acknowledges {
-            Interest::READABLE | Interest::WRITABLE
-        } else {
-            Interest::READABLE
-        }
+        if self.acknowledges { Interest::READABLE | Interest::WRITABLE } else { Interest::READABLE }
     }
 
     /// Whether the peer has not got the last acknowledgement because its socket was full. The caller

@@ -149,6 +149,10 @@ impl<T: Send> Stage for ChannelSink<T> {
         self.latency.record_pending();
         Ok(status)
     }
+
+    fn next_timer_ns(&self) -> Option<u64> {
+        None
+    }
 }
 
 impl<T: Send> Push<T> for ChannelSink<T> {

@@ -314,6 +314,10 @@ mod tests {
             self.room = self.each;
             Ok(FlushStatus::Flushed)
         }
+
+        fn next_timer_ns(&self) -> Option<u64> {
+            None
+        }
     }
 
     impl Push<(u8, u64)> for Slow {

@@ -89,6 +89,10 @@ impl<F: Send> Stage for Call<F> {
         self.latency.record_pending();
         Ok(FlushStatus::Flushed)
     }
+
+    fn next_timer_ns(&self) -> Option<u64> {
+        None
+    }
 }
 
 impl<T, F: FnMut(T) + Send> Push<T> for Call<F> {

@@ -232,6 +232,10 @@ impl Stage for Deduplicate {
         let below = self.down.flush()?;
         Ok(FlushStatus::combine(below, self.marker.is_some(), &mut self.owes_late_emission))
     }
+
+    fn next_timer_ns(&self) -> Option<u64> {
+        self.down.next_timer_ns()
+    }
 }
 
 impl<'a> Push<Row<'a>> for Deduplicate {

@@ -89,6 +89,7 @@ impl<'a> Push<Row<'a>> for FanOut {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::table::physical::row_exchange::BorrowedRows;
     use std::collections::VecDeque;
     use std::sync::{Arc, Mutex};
 
@@ -155,6 +156,9 @@ mod tests {
         assert_eq!(*first.lock().unwrap(), ["[1, 2] at 5", "watermark 3", "marker 1", "end"]);
         assert_eq!(*first.lock().unwrap(), *second.lock().unwrap());
         assert_eq!(fork.next_timer_ns(), Some(7));
+        let behind_exchange = BorrowedRows(fork);
+        assert_eq!(behind_exchange.next_timer_ns(), Some(7));
+        let BorrowedRows(fork) = behind_exchange;
         let (full, _) = branch(false, None, &[]);
         assert!(!super::fan_out(vec![fork, full]).is_ready(), "the slowest sets the pace");
     }

@@ -79,6 +79,10 @@ impl Stage for RowOutbox {
     fn flush(&mut self) -> Result<FlushStatus, EngineError> {
         Ok(self.outbox.flush())
     }
+
+    fn next_timer_ns(&self) -> Option<u64> {
+        None
+    }
 }
 
 impl<'a> Push<Row<'a>> for RowOutbox {
@@ -115,6 +119,10 @@ impl Stage for BorrowedRows {
     }
     fn flush(&mut self) -> Result<FlushStatus, EngineError> {
         self.0.flush()
+    }
+
+    fn next_timer_ns(&self) -> Option<u64> {
+        self.0.next_timer_ns()
     }
 }
 

@@ -116,6 +116,10 @@ impl Stage for Sort {
         let below = self.down.flush()?;
         Ok(if ended || below == FlushStatus::Blocked { below } else { FlushStatus::Pending })
     }
+
+    fn next_timer_ns(&self) -> Option<u64> {
+        self.down.next_timer_ns()
+    }
 }
 
 impl<'a> Push<Row<'a>> for Sort {
@@ -179,6 +183,10 @@ impl Stage for Limit {
     }
     fn flush(&mut self) -> Result<FlushStatus, EngineError> {
         self.down.flush()
+    }
+
+    fn next_timer_ns(&self) -> Option<u64> {
+        self.down.next_timer_ns()
     }
 }
 

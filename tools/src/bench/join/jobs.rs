@@ -156,6 +156,10 @@ impl<P: Pairs> Stage for Sink<P> {
     fn flush(&mut self) -> Result<FlushStatus, EngineError> {
         Ok(FlushStatus::Flushed)
     }
+
+    fn next_timer_ns(&self) -> Option<u64> {
+        None
+    }
 }
 
 impl<'a, P: Pairs> Push<Row<'a>> for Sink<P> {

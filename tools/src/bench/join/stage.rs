@@ -43,6 +43,10 @@ impl Stage for Counter {
     fn flush(&mut self) -> Result<FlushStatus, EngineError> {
         Ok(FlushStatus::Flushed)
     }
+
+    fn next_timer_ns(&self) -> Option<u64> {
+        None
+    }
 }
 
 impl<'a> Push<Row<'a>> for Counter {

@@ -391,6 +391,10 @@ impl Stage for FileSink {
     fn flush(&mut self) -> Result<FlushStatus, EngineError> {
         Ok(FlushStatus::Flushed)
     }
+
+    fn next_timer_ns(&self) -> Option<u64> {
+        None
+    }
 }
 
 impl<'a> Push<Row<'a>> for FileSink {

@@ -693,6 +693,10 @@ impl Stage for HashAggregate {
         let below = self.down.flush()?;
         Ok(FlushStatus::combine(below, self.emission.is_some(), &mut self.owes_late_emission))
     }
+
+    fn next_timer_ns(&self) -> Option<u64> {
+        self.down.next_timer_ns()
+    }
 }
 
 impl<'a> Push<Row<'a>> for HashAggregate {

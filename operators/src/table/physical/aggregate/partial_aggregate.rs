@@ -272,6 +272,10 @@ impl Stage for PartialAggregate {
             (false, Some(_)) => FlushStatus::Pending,
         }))
     }
+
+    fn next_timer_ns(&self) -> Option<u64> {
+        self.down.next_timer_ns()
+    }
 }
 
 impl<'a> Push<Row<'a>> for PartialAggregate {

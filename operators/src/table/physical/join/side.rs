@@ -90,6 +90,10 @@ impl Stage for SideOutbox {
     fn flush(&mut self) -> Result<FlushStatus, EngineError> {
         Ok(self.outbox.flush())
     }
+
+    fn next_timer_ns(&self) -> Option<u64> {
+        None
+    }
 }
 
 impl<'a> Push<Row<'a>> for SideOutbox {

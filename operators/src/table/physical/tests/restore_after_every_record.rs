@@ -51,6 +51,10 @@ impl Stage for Stutter {
         self.blocked = !self.blocked;
         Ok(if self.blocked { FlushStatus::Blocked } else { FlushStatus::Flushed })
     }
+
+    fn next_timer_ns(&self) -> Option<u64> {
+        None
+    }
 }
 
 impl<'a> Push<Row<'a>> for Stutter {

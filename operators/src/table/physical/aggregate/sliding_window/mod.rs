@@ -495,6 +495,10 @@ impl<U: Unit> Stage for SlidingAggregate<U> {
         let below = self.down.flush()?;
         Ok(FlushStatus::combine(below, self.marker.is_some(), &mut self.owes_late_emission))
     }
+
+    fn next_timer_ns(&self) -> Option<u64> {
+        self.down.next_timer_ns()
+    }
 }
 
 impl<'a, U: Unit> Push<Row<'a>> for SlidingAggregate<U> {
