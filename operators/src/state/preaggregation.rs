@@ -100,8 +100,12 @@ impl PreaggregationLimit {
         self.quiet == QUIET
     }
 
-    /// Records that `groups` groups were flushed.
+    /// Records that `groups` groups were flushed. Does nothing while rows bypass pre-aggregation,
+    /// when a flush only passes on a watermark or a marker.
     pub fn flushed(&mut self, groups: usize) {
+        if self.bypassed {
+            return;
+        }
         let rows = self.allowed - self.left;
         *self = Self::default();
         // With fewer than two rows per group, pre-aggregation did not pay off.
@@ -170,7 +174,8 @@ mod tests {
         hold.flushed(MAX_GROUPS);
         assert!(hold.is_bypassed());
         (1..BYPASS_ROWS).for_each(|_| hold.add(0));
-        assert!(hold.is_bypassed());
+        hold.flushed(0);
+        assert!(hold.is_bypassed(), "a watermark does not end it");
         hold.add(0);
         assert!(!hold.is_bypassed());
         (0..2 * MAX_GROUPS).for_each(|_| hold.add(MAX_GROUPS));
