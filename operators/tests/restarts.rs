@@ -394,7 +394,7 @@ fn a_checkpoint_of_mode_append_continues_in_mode_complete_after_many_groups_expi
             let query = writer.start().unwrap();
             for (seconds, keys) in batches {
                 let row = |key| {
-                    let time = Value::Timestamp(seconds * 1_000_000);
+                    let time = Value::Long(seconds * 1_000_000);
                     vec![time, Value::String(format!("k{key}"))]
                 };
                 stream.add((0..*keys).map(row));
