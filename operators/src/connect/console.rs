@@ -5,13 +5,12 @@
 //! modes at each flush.
 
 use super::options::OptionReader;
-use crate::table::datetime::Tz;
 use crate::table::error::PlanResult;
 use crate::table::plan::Options;
 use crate::table::plan::analyzer::OutputMode;
 use crate::table::row::{Row, decode};
 use crate::table::types::{DataType, Schema};
-use crate::table::value::Value;
+use crate::table::value::{Display, Value};
 use millstream_engine::epoch::trigger::Trigger;
 use millstream_engine::error::EngineError;
 use millstream_engine::event::Epoch;
@@ -35,7 +34,7 @@ pub struct Console {
     hidden: bool,
     limit: usize,
     truncate: bool,
-    zone: Tz,
+    display: Display,
     epoch: Epoch,
     /// Whether to print at markers only, instead of at each flush.
     at_marker: bool,
@@ -60,7 +59,7 @@ impl Console {
     /// A console for a query whose first epoch in this run is `epoch`.
     pub fn new(
         ConsoleOptions { limit, truncate }: ConsoleOptions,
-        zone: Tz,
+        display: Display,
         schema: Schema,
         (mode, trigger): (OutputMode, Trigger),
         epoch: Epoch,
@@ -75,7 +74,7 @@ impl Console {
             hidden: false,
             limit,
             truncate,
-            zone,
+            display,
             epoch,
             at_marker: mode == OutputMode::Complete || !trigger.is_continuous(),
             print_empty: !trigger.is_continuous(),
@@ -91,7 +90,7 @@ impl Console {
     }
 
     fn print(&mut self) -> Result<(), EngineError> {
-        let table = table(&self.schema, &self.rows, self.truncate, self.zone);
+        let table = table(&self.schema, &self.rows, self.truncate, self.display);
         let line = "-------------------------------------------";
         let tail = match (self.hidden, self.limit) {
             (false, _) => "\n".to_string(),
@@ -112,14 +111,14 @@ impl Console {
 }
 
 /// Formats rows as Spark's `show` does.
-pub fn table(schema: &Schema, rows: &[Vec<Value>], truncate: bool, zone: Tz) -> String {
+pub fn table(schema: &Schema, rows: &[Vec<Value>], truncate: bool, display: Display) -> String {
     let mut lines: Vec<Vec<Shown>> =
         vec![schema.fields.iter().map(|field| Shown::new(&field.name, false)).collect()];
     for row in rows {
         let cells = row
             .iter()
             .zip(&schema.fields)
-            .map(|(value, field)| Shown::new(&value.show(&field.data_type, zone), truncate));
+            .map(|(value, field)| Shown::new(&value.show_as(&field.data_type, display), truncate));
         lines.push(cells.collect());
     }
     let width =
@@ -240,6 +239,10 @@ impl<'a> Push<Row<'a>> for Console {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::table::datetime::Tz;
+    use crate::table::value::BinaryStyle;
+
+    const UTC: Display = Display { zone: Tz::UTC, binary: BinaryStyle::HexDiscrete };
 
     #[test]
     fn prints_as_spark_does() {
@@ -256,11 +259,11 @@ mod tests {
 |                NULL|12345|
 +--------------------+-----+
 ";
-        assert_eq!(table(&schema, &rows, true, Tz::UTC), expected);
+        assert_eq!(table(&schema, &rows, true, UTC), expected);
         let wide = "+---+---+\n|word|n  |\n".len();
-        assert!(table(&schema, &[], false, Tz::UTC).len() > wide);
+        assert!(table(&schema, &[], false, UTC).len() > wide);
         assert_eq!(
-            table(&schema, &[], true, Tz::UTC),
+            table(&schema, &[], true, UTC),
             "+----+---+\n|word|  n|\n+----+---+\n+----+---+\n"
         );
     }
@@ -279,6 +282,6 @@ mod tests {
 |😀      |
 +--------+
 ";
-        assert_eq!(table(&schema, &rows, false, Tz::UTC), expected);
+        assert_eq!(table(&schema, &rows, false, UTC), expected);
     }
 }

@@ -325,6 +325,18 @@ impl MemoryTable {
         self.rows.lock().unwrap_or_else(|p| p.into_inner()).clone()
     }
 
+    /// Adds rows, each with a value for each column of the schema.
+    pub(crate) fn add(&self, rows: Vec<Vec<Value>>) {
+        self.rows.lock().unwrap_or_else(|p| p.into_inner()).extend(rows);
+        self.changed();
+    }
+
+    /// Replaces the rows.
+    pub(crate) fn replace(&self, rows: Vec<Vec<Value>>) {
+        *self.rows.lock().unwrap_or_else(|p| p.into_inner()) = rows;
+        self.changed();
+    }
+
     /// Removes and returns its rows.
     pub fn take(&self) -> Vec<Vec<Value>> {
         let rows = std::mem::take(&mut *self.rows.lock().unwrap_or_else(|p| p.into_inner()));

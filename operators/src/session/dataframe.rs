@@ -376,8 +376,8 @@ impl DataFrame {
         let mut all = self.collect()?;
         let more = all.len() > rows;
         all.truncate(rows);
-        let zone = self.session.lock().settings.semantics.zone;
-        let mut text = console::table(&self.schema(), &all, truncate, zone);
+        let display = self.session.lock().settings.display();
+        let mut text = console::table(&self.schema(), &all, truncate, display);
         if more {
             let noun = if rows == 1 { "row" } else { "rows" };
             text.push_str(&format!("only showing top {rows} {noun}\n"));

@@ -13,7 +13,7 @@ use crate::table::error::{PlanError, PlanResult};
 use crate::table::plan::limits::on_large_stack;
 use crate::table::plan::{Options, Plan};
 use crate::table::row::{Row, encode};
-use crate::table::sql::job::{Statement, Tokens, parse};
+use crate::table::sql::job::{OnExisting, Statement, Tokens, parse};
 use crate::table::text::json::Style;
 use crate::table::value::Value;
 use millstream_engine::epoch::trigger::Trigger;
@@ -178,7 +178,12 @@ impl Session {
                 }
                 self.register(&name, frame.plan);
             }
-            Statement::QueryView { name, columns, replace, place, query } => {
+            Statement::QueryView { name, columns, on_existing, place, query } => {
+                let exists = self.lock().views.contains_key(&name.to_ascii_lowercase());
+                if exists && on_existing == OnExisting::Keep {
+                    return Ok(None);
+                }
+                let replace = on_existing == OnExisting::Replace;
                 let mut plan = query.plan(&*self.lock())?;
                 if let Some((names, at)) = columns {
                     plan = with_columns(plan, &name, names).map_err(|error| error.at(at))?;
@@ -186,6 +191,10 @@ impl Session {
                 self.check_new_view(&name, replace).map_err(|error| error.at(place))?;
                 self.register(&name, plan);
             }
+            Statement::Table(change, place) => {
+                self.change_tables(change).map_err(|error| error.at(place))?;
+            }
+            Statement::Reset(key, _) => self.lock().settings.reset(key.as_deref()),
             other => return Ok(Some(other)),
         }
         Ok(None)

@@ -25,6 +25,7 @@ mod grouped_data;
 mod job;
 mod progress;
 mod replaced_source;
+mod session_tables;
 mod settings;
 mod static_tables;
 mod stream_writer;
@@ -71,7 +72,7 @@ use crate::table::sql::{self, Catalog};
 use crate::table::types::Schema;
 use crate::table::value::Value;
 use millstream_engine::measure::latency::{NsHistogram, histogram};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::io::Write;
 use std::sync::{Arc, Mutex, MutexGuard};
 
@@ -82,11 +83,16 @@ struct Inner {
     /// The views by lower-case name, each with its name as written.
     views: BTreeMap<String, (String, Arc<Plan>)>,
     streams: BTreeMap<String, MemoryStream>,
+    /// The tables in memory, by name: results of memory sinks and created tables.
     tables: BTreeMap<String, MemoryTable>,
+    /// The lower-case names of the tables that statements have created.
+    created_tables: BTreeSet<String>,
     functions: BTreeMap<String, Arc<UserFunction>>,
     aggregates: BTreeMap<String, Arc<UserAggregate>>,
     active: Vec<String>,
     settings: Settings,
+    /// The lower-case names of settings without effect that a notice was given for.
+    told_settings: BTreeSet<String>,
     console: MakeConsole,
     notice: fn(&str),
     /// The send lag of the capture sources of started queries: how much later than intended they
@@ -153,10 +159,12 @@ impl Session {
             views: BTreeMap::new(),
             streams: BTreeMap::new(),
             tables: BTreeMap::new(),
+            created_tables: BTreeSet::new(),
             functions: BTreeMap::new(),
             aggregates: BTreeMap::new(),
             active: Vec::new(),
             settings,
+            told_settings: BTreeSet::new(),
             console: Box::new(|| Box::new(std::io::stdout())),
             notice: |_| {},
             send_lags: Vec::new(),
@@ -202,8 +210,18 @@ impl Session {
     }
 
     /// Changes a setting. The reference lists all settings.
+    ///
+    /// A setting of Spark's that does not affect results is accepted. The first time, a notice says
+    /// that it has no effect.
     pub fn set(&self, key: &str, value: &str) -> PlanResult<()> {
-        self.lock().settings.set(key, value)
+        let mut inner = self.lock();
+        inner.settings.set(key, value)?;
+        if settings::is_of_execution(key) && inner.told_settings.insert(key.to_lowercase()) {
+            let notice = inner.notice;
+            drop(inner);
+            notice(&format!("the setting {key} has no effect here: it is about Spark's execution"));
+        }
+        Ok(())
     }
 
     /// The setting `millstream.onQueryFailure`: what happens to the other queries of a job when one

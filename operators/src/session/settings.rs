@@ -6,6 +6,7 @@ use crate::table::error::{PlanError, PlanResult};
 use crate::table::expr::compile::Semantics;
 use crate::table::expr::resolve::did_you_mean;
 use crate::table::sql::literals::LiteralSettings;
+use crate::table::value::{BinaryStyle, Display};
 use millstream_engine::cores::parse_list;
 use millstream_engine::epoch::watermark_policy::WatermarkPolicy;
 use millstream_engine::runtime::job::{AtStateLimit, JoinOrder};
@@ -45,6 +46,10 @@ pub(crate) struct Settings {
     /// How far ahead of the clock event times may be, in milliseconds.
     pub max_future_skew_ms: Option<i64>,
     pub on_query_failure: OnQueryFailure,
+    /// The style of BINARY values in tables.
+    pub binary_style: BinaryStyle,
+    /// The settings that were set, in order, each with its value as text.
+    changes: Vec<(String, String)>,
 }
 
 /// Parses a size in bytes, with Spark's suffixes: `512m`, `2g`. `None` for another text, for 0, and
@@ -84,12 +89,14 @@ impl Default for Settings {
             join_order: JoinOrder::default(),
             max_future_skew_ms: None,
             on_query_failure: OnQueryFailure::default(),
+            binary_style: BinaryStyle::default(),
+            changes: Vec::new(),
         }
     }
 }
 
 /// The names of all settings except those of the formats, for error messages.
-const NAMES: [&str; 28] = [
+const NAMES: [&str; 29] = [
     "millstream.parallelism",
     "millstream.workers",
     "millstream.pin",
@@ -115,10 +122,55 @@ const NAMES: [&str; 28] = [
     "spark.sql.mapKeyDedupPolicy",
     "spark.sql.legacy.negativeIndexInArrayInsert",
     "spark.sql.legacy.nullInEmptyListBehavior",
+    "spark.sql.binaryOutputStyle",
     "spark.sql.join.asofJoin.enabled",
     "spark.sql.streaming.schemaInference",
     "spark.sql.streaming.multipleWatermarkPolicy",
 ];
+
+/// The beginnings of the names of Spark's settings that change how a cluster executes a query, but
+/// not its result. They are accepted without effect.
+const OF_EXECUTION: [&str; 30] = [
+    "spark.default.parallelism",
+    "spark.driver.",
+    "spark.executor.",
+    "spark.memory.",
+    "spark.shuffle.",
+    "spark.sql.adaptive.",
+    "spark.sql.autobroadcastjointhreshold",
+    "spark.sql.broadcasttimeout",
+    "spark.sql.cache.",
+    "spark.sql.cbo.",
+    "spark.sql.codegen.",
+    "spark.sql.debug.",
+    "spark.sql.exchange.",
+    "spark.sql.execution.",
+    "spark.sql.files.maxpartitionbytes",
+    "spark.sql.files.maxpartitionnum",
+    "spark.sql.files.minpartitionnum",
+    "spark.sql.files.opencostinbytes",
+    "spark.sql.inmemorycolumnarstorage.",
+    "spark.sql.join.prefersortmergejoin",
+    "spark.sql.maxplanstringlength",
+    "spark.sql.optimizer.",
+    "spark.sql.shuffle.partitions",
+    "spark.sql.sources.parallelpartitiondiscovery.",
+    "spark.sql.statistics.",
+    "spark.sql.streaming.minbatchestoretain",
+    "spark.sql.streaming.numrecentprogressupdates",
+    "spark.sql.streaming.statestore.",
+    "spark.sql.streaming.ui.",
+    "spark.sql.ui.",
+];
+
+/// Whether a setting is one of Spark's that are accepted without effect.
+pub(crate) fn is_of_execution(key: &str) -> bool {
+    let key = key.to_ascii_lowercase();
+    OF_EXECUTION.iter().any(|name| match name.ends_with('.') {
+        true => key.starts_with(name),
+        false => key == *name,
+    })
+}
 
 /// A setting's key and the text of its new value.
 struct SettingValue<'a> {
@@ -184,10 +236,29 @@ impl Settings {
     /// Changes a setting. An unknown key or an invalid value is an error.
     pub fn set(&mut self, key: &str, value: &str) -> PlanResult<()> {
         let lower_key = key.to_ascii_lowercase();
-        let value = SettingValue { key, text: value };
+        let setting = SettingValue { key, text: value };
         match lower_key.starts_with("millstream.") {
-            true => self.set_own(&lower_key, &value),
-            false => self.set_of_spark(&lower_key, &value),
+            true => self.set_own(&lower_key, &setting)?,
+            false => self.set_of_spark(&lower_key, &setting)?,
+        }
+        self.changes.retain(|(changed, _)| *changed != lower_key);
+        self.changes.push((lower_key, value.to_string()));
+        Ok(())
+    }
+
+    /// How `show` and the console sink format values.
+    pub fn display(&self) -> Display {
+        Display { zone: self.semantics.zone, binary: self.binary_style }
+    }
+
+    /// Restores the default of a setting, or of all. A key that was not set, or that is unknown, is
+    /// no error, as in Spark.
+    pub fn reset(&mut self, key: Option<&str>) {
+        let mut changes = std::mem::take(&mut *self).changes;
+        changes.retain(|(changed, _)| key.is_some_and(|key| !changed.eq_ignore_ascii_case(key)));
+        for (key, value) in changes {
+            // The value was valid when it was set.
+            let _ = self.set(&key, &value);
         }
     }
 
@@ -274,6 +345,17 @@ impl Settings {
                 let policies = [("min", WatermarkPolicy::Min), ("max", WatermarkPolicy::Max)];
                 self.watermark_policy = value.choice(&policies, "min or max")?;
             }
+            "spark.sql.binaryoutputstyle" => {
+                let styles = [
+                    ("UTF-8", BinaryStyle::Utf8),
+                    ("BASIC", BinaryStyle::Basic),
+                    ("BASE64", BinaryStyle::Base64),
+                    ("HEX", BinaryStyle::Hex),
+                    ("HEX_DISCRETE", BinaryStyle::HexDiscrete),
+                ];
+                let wanted = "UTF-8, BASIC, BASE64, HEX or HEX_DISCRETE";
+                self.binary_style = value.choice(&styles, wanted)?;
+            }
             "spark.sql.join.asofjoin.enabled" => self.asof_join = value.flag()?,
             "spark.sql.streaming.schemainference" => self.schema_inference = value.flag()?,
             _ => return self.set_of_formats(lower_key, value),
@@ -291,6 +373,9 @@ impl Settings {
         let named = self.semantics.naming.setting(lower_key);
         if let Some(setting) = named.or_else(|| self.literals.setting(lower_key)) {
             *setting = value.flag()?;
+            return Ok(());
+        }
+        if is_of_execution(lower_key) {
             return Ok(());
         }
         let all: Vec<&str> = NAMES.into_iter().chain(FormatSettings::names()).collect();
@@ -320,6 +405,29 @@ fn interned(text: &str) -> &'static str {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn settings_of_sparks_execution_are_accepted() {
+        let mut settings = Settings::default();
+        settings.set("spark.sql.shuffle.partitions", "200").unwrap();
+        settings.set("spark.sql.adaptive.coalescePartitions.enabled", "true").unwrap();
+        for key in ["spark.sql.shuffle.partition", "spark.sql.adaptive"] {
+            assert_eq!(settings.set(key, "1").unwrap_err().condition, "UNKNOWN_SETTING");
+        }
+    }
+
+    #[test]
+    fn a_reset_restores_the_default_of_one_setting_or_of_all() {
+        let mut settings = Settings::default();
+        settings.set("millstream.pin", "false").unwrap();
+        settings.set("spark.sql.ansi.enabled", "false").unwrap();
+        settings.reset(Some("spark.SQL.ansi.enabled"));
+        assert!(!settings.pin && settings.semantics.ansi);
+        settings.reset(Some("no.such.setting"));
+        assert!(!settings.pin);
+        settings.reset(None);
+        assert!(settings.pin);
+    }
 
     #[test]
     fn values_of_settings_are_case_insensitive() {

@@ -97,8 +97,15 @@ impl Value {
     /// Formats the value like Spark's `show`. It differs from a cast in the text of nested NULLs
     /// and of BINARY.
     pub fn show(&self, data_type: &DataType, zone: Tz) -> String {
+        self.show_as(data_type, Display { zone, binary: BinaryStyle::default() })
+    }
+
+    /// Like [`show`](Self::show), with a style of BINARY.
+    pub fn show_as(&self, data_type: &DataType, display: Display) -> String {
         let mut out = String::new();
-        let _ = self.write_text(data_type, zone, SHOWN_NULL, &mut out);
+        let Display { zone, binary } = display;
+        let notation = Notation { zone, null: SHOWN_NULL, binary };
+        let _ = self.write_as(data_type, &notation, &mut out);
         out
     }
 
@@ -112,11 +119,25 @@ impl Value {
         null: &str,
         out: &mut dyn Write,
     ) -> fmt::Result {
+        // `show` lists the bytes of BINARY, while a cast interprets them as text.
+        let binary = match null == SHOWN_NULL {
+            true => BinaryStyle::default(),
+            false => BinaryStyle::Utf8,
+        };
+        self.write_as(data_type, &Notation { zone, null, binary }, out)
+    }
+
+    fn write_as(
+        &self,
+        data_type: &DataType,
+        notation: &Notation<'_>,
+        out: &mut dyn Write,
+    ) -> fmt::Result {
         match (self, data_type) {
-            (Self::Null, _) => out.write_str(null),
+            (Self::Null, _) => out.write_str(notation.null),
             (Self::Boolean(v), _) => out.write_str(if *v { "true" } else { "false" }),
             (Self::Long(v), DataType::Date) => write_date(*v, out),
-            (Self::Long(v), DataType::Timestamp) => write_timestamp(*v, zone, out),
+            (Self::Long(v), DataType::Timestamp) => write_timestamp(*v, notation.zone, out),
             (Self::Long(v), DataType::TimestampNtz) => write_timestamp(*v, Tz::UTC, out),
             (Self::Long(v), t) if t.is_interval() => out.write_str(&interval::text(*v, t)),
             (Self::Long(v), _) => write!(out, "{v}"),
@@ -125,28 +146,71 @@ impl Value {
             (Self::Decimal(v), DataType::Decimal(_, scale)) => write_decimal(*v, *scale, out),
             (Self::Decimal(v), _) => write!(out, "{v}"),
             (Self::String(v), _) => out.write_str(v),
-            // `show` lists the bytes, while a cast interprets them as text.
-            (Self::Binary(v), _) if null == SHOWN_NULL => {
-                list("[]", v, out, " ", |b, out| write!(out, "{b:02X}"))
-            }
-            (Self::Binary(v), _) => out.write_str(&utf8::decode(v)),
+            (Self::Binary(v), _) => notation.binary.write(v, out),
             (Self::Array(values), DataType::Array(element)) => {
-                list("[]", values, out, ", ", |v, out| v.write_text(element, zone, null, out))
+                list("[]", values, out, ", ", |v, out| v.write_as(element, notation, out))
             }
             (Self::Struct(values), DataType::Struct(fields)) => {
                 let all = values.iter().zip(fields);
-                list("{}", all, out, ", ", |(v, f), out| {
-                    v.write_text(&f.data_type, zone, null, out)
-                })
+                list("{}", all, out, ", ", |(v, f), out| v.write_as(&f.data_type, notation, out))
             }
             (Self::Map(entries), DataType::Map(key, value)) => {
                 list("{}", entries, out, ", ", |(k, v), out| {
-                    k.write_text(key, zone, null, out)?;
+                    k.write_as(key, notation, out)?;
                     out.write_str(" -> ")?;
-                    v.write_text(value, zone, null, out)
+                    v.write_as(value, notation, out)
                 })
             }
             (Self::Array(_) | Self::Map(_) | Self::Struct(_), _) => Ok(()),
+        }
+    }
+}
+
+/// How texts of values are written.
+struct Notation<'n> {
+    zone: Tz,
+    /// The text of a NULL.
+    null: &'n str,
+    binary: BinaryStyle,
+}
+
+/// How `show` and the console sink format values.
+#[derive(Clone, Copy, Debug)]
+pub struct Display {
+    /// The time zone of TIMESTAMP values.
+    pub zone: Tz,
+    /// The style of BINARY values.
+    pub binary: BinaryStyle,
+}
+
+/// The style of BINARY values in tables, as `spark.sql.binaryOutputStyle` sets it.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum BinaryStyle {
+    /// The text that the bytes encode: `ab`.
+    Utf8,
+    /// Signed numbers: `[97, 98]`.
+    Basic,
+    /// Base64 without padding: `YWI`.
+    Base64,
+    /// Hexadecimal digits: `6162`.
+    Hex,
+    /// Hexadecimal digits of each byte: `[61 62]`.
+    #[default]
+    HexDiscrete,
+}
+
+impl BinaryStyle {
+    fn write(self, bytes: &[u8], out: &mut dyn Write) -> fmt::Result {
+        match self {
+            Self::Utf8 => out.write_str(&utf8::decode(bytes)),
+            Self::Basic => list("[]", bytes, out, ", ", |b, out| write!(out, "{}", *b as i8)),
+            Self::Base64 => {
+                use base64::Engine;
+                out.write_str(&base64::engine::general_purpose::STANDARD_NO_PAD.encode(bytes))
+            }
+            Self::Hex => bytes.iter().try_for_each(|b| write!(out, "{b:02X}")),
+            Self::HexDiscrete => list("[]", bytes, out, " ", |b, out| write!(out, "{b:02X}")),
         }
     }
 }

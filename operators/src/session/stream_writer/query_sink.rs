@@ -151,10 +151,10 @@ impl StreamWriter {
             SinkSpec::Noop => Box::new(Noop(latency)),
             SinkSpec::Console(options) => {
                 let out = (session.lock().console)();
-                let zone = self.settings().semantics.zone;
+                let display = self.settings().display();
                 let console = Console::new(
                     *options,
-                    zone,
+                    display,
                     schema,
                     (prepared.mode, prepared.trigger),
                     job.next_epoch(),
@@ -164,6 +164,7 @@ impl StreamWriter {
                 Box::new(if self.names_tables { console.with_query(name) } else { console })
             }
             SinkSpec::Memory => {
+                session.check_sink_table(name)?;
                 let table = MemoryTable::new(schema);
                 session.lock().tables.insert(name.to_string(), table.clone());
                 Box::new(table.sink(prepared.mode, latency))

@@ -86,7 +86,7 @@ pub(super) fn show(reader: &mut Reader<'_>) -> PlanResult<Describe> {
 
 /// Parses a table name and returns the query `SELECT * FROM name`, so that lookup and errors are
 /// those of a query.
-fn table(reader: &mut Reader<'_>) -> PlanResult<Tokens> {
+pub(super) fn table(reader: &mut Reader<'_>) -> PlanResult<Tokens> {
     let first = reader.next;
     reader.name()?;
     while reader.token(&Token::Period) {

@@ -1,8 +1,9 @@
 //! Parses job files: `CREATE TEMPORARY VIEW`, `CREATE STREAMING TABLE`, `SET`, `SET TIME ZONE`,
-//! queries and statements that describe views.
+//! `RESET`, queries, and statements that describe views or change the tables of the session.
 
 use super::describe::{Describe, describe, show};
 use super::literals::LiteralSettings;
+use super::table_statement::{self, TableStatement};
 use super::{Catalog, is_word, parse_tokens, place, syntax, tokenize, word};
 use crate::table::datetime::{SECOND_US, Tz};
 use crate::table::error::{Place, PlanError, PlanResult};
@@ -34,14 +35,14 @@ pub enum Statement {
         /// The position of the statement.
         place: Place,
     },
-    /// `CREATE [OR REPLACE] TEMPORARY VIEW name [(a, b)] AS query`.
+    /// `CREATE [OR REPLACE] [TEMPORARY] VIEW [IF NOT EXISTS] name [(a, b)] AS query`.
     QueryView {
         /// The view's name.
         name: String,
         /// The column names and their position; `None` if they are not given.
         columns: Option<(Vec<String>, Place)>,
-        /// Whether the statement may replace an existing view.
-        replace: bool,
+        /// What happens if the view exists.
+        on_existing: OnExisting,
         /// The position of the statement.
         place: Place,
         /// The tokens of the query. It is planned after all earlier statements have been executed.
@@ -66,6 +67,10 @@ pub enum Statement {
     Query(Tokens, Place),
     /// `DESCRIBE`, `SHOW COLUMNS`, `SHOW VIEWS` or `SHOW TABLES`. The result is shown to the user.
     Describe(Describe, Place),
+    /// A statement that changes the tables of the session.
+    Table(TableStatement, Place),
+    /// `RESET` or `RESET key`: restores the default of all settings, or of one.
+    Reset(Option<String>, Place),
     /// `SET key = value`.
     Set {
         /// The name of the setting.
@@ -75,6 +80,17 @@ pub enum Statement {
         /// The position of the statement.
         place: Place,
     },
+}
+
+/// What happens if a table or view that is to be created exists.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum OnExisting {
+    /// The statement fails.
+    Fail,
+    /// `OR REPLACE`: the new one replaces it.
+    Replace,
+    /// `IF NOT EXISTS`: the statement does nothing.
+    Keep,
 }
 
 /// The positions of a statement's options, by name.
@@ -101,14 +117,14 @@ impl OptionPlaces {
 pub struct Tokens(Vec<TokenWithSpan>);
 
 /// A parsed statement, or the part of one before its query.
-enum Head {
+pub(super) enum Head {
     Whole(Statement),
     /// Completes the statement with the tokens of its query, which must not be empty.
     Before(Box<dyn FnOnce(Tokens) -> Statement>),
 }
 
 impl Head {
-    fn before(made: impl FnOnce(Tokens) -> Statement + 'static) -> Self {
+    pub(super) fn before(made: impl FnOnce(Tokens) -> Statement + 'static) -> Self {
         Self::Before(Box::new(made))
     }
 }
@@ -174,7 +190,7 @@ impl<'t> Reader<'t> {
         found
     }
 
-    fn expect(&mut self, expected: &str) -> PlanResult<()> {
+    pub(super) fn expect(&mut self, expected: &str) -> PlanResult<()> {
         if self.keyword(expected) { Ok(()) } else { Err(self.unexpected(expected)) }
     }
 
@@ -194,8 +210,36 @@ impl<'t> Reader<'t> {
         }
     }
 
+    /// Parses the name of a table, which may be qualified by the names of Spark's catalog and default
+    /// database.
+    pub(super) fn table_name(&mut self) -> PlanResult<String> {
+        let mut name = self.name()?;
+        for qualifier in ["spark_catalog", "default"] {
+            if name.eq_ignore_ascii_case(qualifier) && self.token(&Token::Period) {
+                name = self.name()?;
+            }
+        }
+        Ok(name)
+    }
+
+    /// Consumes a list in parentheses.
+    pub(super) fn list_in_parentheses(&mut self) -> PlanResult<()> {
+        if !self.token(&Token::LParen) {
+            return Err(self.unexpected("'('"));
+        }
+        self.parenthesised().map(drop)
+    }
+
+    /// Whether a list of names in parentheses starts at the next token, and not a query.
+    pub(super) fn begins_list_of_names(&self) -> bool {
+        let at = |ahead| self.tokens.get(self.next + ahead).map(|t: &TokenWithSpan| &t.token);
+        at(0) == Some(&Token::LParen)
+            && matches!(at(1), Some(Token::Word(_)))
+            && matches!(at(2), Some(Token::Comma | Token::RParen))
+    }
+
     /// Consumes tokens through the matching closing parenthesis and returns the text before it.
-    fn parenthesised(&mut self) -> PlanResult<String> {
+    pub(super) fn parenthesised(&mut self) -> PlanResult<String> {
         let (mut depth, mut text) = (0, String::new());
         while let Some(token) = self.peek() {
             self.next += 1;
@@ -212,7 +256,7 @@ impl<'t> Reader<'t> {
     }
 
     /// Parses `OPTIONS (key 'value', 'key' = value, a.b 'value' …)`. The clause is optional.
-    fn options(&mut self) -> PlanResult<(Options, OptionPlaces)> {
+    pub(super) fn options(&mut self) -> PlanResult<(Options, OptionPlaces)> {
         let (mut options, mut places) = (Options::new(), OptionPlaces::default());
         if !self.keyword("OPTIONS") {
             return Ok((options, places));
@@ -259,7 +303,7 @@ impl<'t> Reader<'t> {
     }
 
     /// Parses the column list of a view: `(a, b COMMENT 'text')`.
-    fn view_columns(&mut self) -> PlanResult<Vec<String>> {
+    pub(super) fn view_columns(&mut self) -> PlanResult<Vec<String>> {
         if !self.token(&Token::LParen) {
             return Err(self.unexpected("'('"));
         }
@@ -303,7 +347,7 @@ impl<'t> Reader<'t> {
         Ok(key)
     }
 
-    fn option_value(&mut self) -> PlanResult<String> {
+    pub(super) fn option_value(&mut self) -> PlanResult<String> {
         let value = match self.peek().map(|t| &t.token) {
             Some(Token::SingleQuotedString(value) | Token::DoubleQuotedString(value)) => {
                 value.clone()
@@ -348,16 +392,19 @@ impl<'t> Reader<'t> {
 }
 
 /// Keywords that start a statement, for suggestions.
-const BEGINNINGS: [&str; 8] =
-    ["SELECT", "WITH", "VALUES", "FROM", "CREATE", "SET", "DESCRIBE", "SHOW"];
+const BEGINNINGS: [&str; 12] = [
+    "SELECT", "WITH", "VALUES", "FROM", "CREATE", "INSERT", "TRUNCATE", "DROP", "SET", "RESET",
+    "DESCRIBE", "SHOW",
+];
 
 /// The error of a text that does not start with the keyword of a statement.
 fn no_statement(reader: &Reader<'_>) -> PlanError {
     let mut error = reader.unexpected("a statement");
     let first = reader.peek().and_then(|t| word(&t.token)).unwrap_or_default().to_uppercase();
     error.fix = format!(
-        "{}A query begins with SELECT, WITH, VALUES or FROM; CREATE TEMPORARY VIEW, CREATE STREAMING \
-         TABLE, SET, DESCRIBE and SHOW are the other statements, each ended by ';'",
+        "{}A query begins with SELECT, WITH, VALUES or FROM; the other statements are CREATE \
+         TEMPORARY VIEW, CREATE STREAMING TABLE, CREATE TABLE, INSERT, TRUNCATE, DROP, SET, RESET, \
+         DESCRIBE and SHOW, each ended by ';'",
         did_you_mean(&first, BEGINNINGS)
     );
     error
@@ -390,6 +437,18 @@ fn head(reader: &mut Reader<'_>) -> PlanResult<Head> {
     if reader.keyword("SHOW") {
         return Ok(Head::Whole(Statement::Describe(show(reader)?, here)));
     }
+    if reader.keyword("RESET") {
+        return reset(reader, here).map(Head::Whole);
+    }
+    if reader.keyword("INSERT") {
+        return table_statement::insert(reader, here);
+    }
+    if reader.keyword("TRUNCATE") {
+        return table_statement::truncate(reader, here);
+    }
+    if reader.keyword("DROP") {
+        return table_statement::drop(reader, here);
+    }
     if !reader.keyword("CREATE") {
         return Err(no_statement(reader));
     }
@@ -416,18 +475,29 @@ fn head(reader: &mut Reader<'_>) -> PlanResult<Head> {
             place: here,
         }));
     }
-    if !reader.keyword("TEMPORARY") && !reader.keyword("TEMP") {
-        return Err(reader.unexpected("TEMPORARY VIEW or STREAMING TABLE"));
+    if reader.keyword("TABLE") {
+        return table_statement::create(reader, replace, here);
     }
-    reader.expect("VIEW")?;
-    let name = reader.name()?;
+    let is_temporary = reader.keyword("TEMPORARY") || reader.keyword("TEMP");
+    if !reader.keyword("VIEW") {
+        return Err(match is_temporary {
+            true => reader.unexpected("VIEW"),
+            false => reader.unexpected("TEMPORARY VIEW, STREAMING TABLE, VIEW or TABLE"),
+        });
+    }
+    let on_existing = match (replace, is_temporary) {
+        (true, _) => OnExisting::Replace,
+        (false, false) if table_statement::if_exists(reader, true)? => OnExisting::Keep,
+        (false, _) => OnExisting::Fail,
+    };
+    let name = reader.table_name()?;
     let mut schema = None;
     let begins_list = reader.next;
     if reader.token(&Token::LParen) {
         let at = reader.here();
         schema = Some((reader.parenthesised()?, at));
     }
-    if reader.keyword("USING") {
+    if is_temporary && reader.keyword("USING") {
         let format = reader.name()?;
         let (options, option_places) = reader.options()?;
         if reader.peek().is_some() {
@@ -452,7 +522,17 @@ fn head(reader: &mut Reader<'_>) -> PlanResult<Head> {
     reader.comment()?;
     reader.expect("AS")?;
     let place = here;
-    Ok(Head::before(move |query| Statement::QueryView { name, columns, replace, place, query }))
+    Ok(Head::before(move |query| Statement::QueryView { name, columns, on_existing, place, query }))
+}
+
+/// Parses the rest of `RESET` or `RESET key`.
+fn reset(reader: &mut Reader<'_>, place: Place) -> PlanResult<Statement> {
+    if reader.peek().is_none() {
+        return Ok(Statement::Reset(None, place));
+    }
+    let key = reader.option_key()?;
+    reader.end()?;
+    Ok(Statement::Reset(Some(key), place))
 }
 
 /// Parses `SET key = value`, where the value may be quoted, or `SET TIME ZONE …`.

@@ -15,6 +15,8 @@ pub mod query;
 mod refused;
 mod rewrite;
 mod subquery;
+mod synthetic;
+pub mod table_statement;
 
 use super::error::{Place, PlanError, PlanResult};
 use super::expr::Expr;

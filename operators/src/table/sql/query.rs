@@ -5,6 +5,7 @@ use super::group::{GroupBy, group_by};
 use super::order::{Order, order_by};
 use super::refused;
 use super::subquery::{Joining, constants};
+use super::synthetic;
 use super::{Catalog, STREAM_MARK, WATERMARK_MARK, Watermark, place};
 use crate::table::error::{Place, PlanError, PlanResult};
 use crate::table::expr::coercion::{unify_as, widest_without_text};
@@ -199,6 +200,11 @@ impl<'c> Views<'c> {
         Self { views: HashMap::new(), outer }
     }
 
+    /// Adds a relation under a name in lower case.
+    pub(super) fn insert(&mut self, name: &str, plan: Plan) {
+        self.views.insert(name.to_string(), (name.to_string(), plan));
+    }
+
     /// Plans a view, which may refer to views before it in the clause.
     pub fn add(&mut self, cte: &ast::Cte) -> PlanResult<()> {
         refused::check_cte(cte, self)?;
@@ -341,10 +347,18 @@ fn body_at(body: &SetExpr, catalog: &dyn Catalog, here: Place) -> PlanResult<Pla
         SetExpr::Query(query) => plan(query, catalog),
         SetExpr::SetOperation { op, set_quantifier, left, right } => {
             let once = matches!(set_quantifier, SetQuantifier::None | SetQuantifier::Distinct);
-            if !once {
+            let of_all = *set_quantifier == SetQuantifier::All && *op != SetOperator::Union;
+            if !once && !of_all {
                 return Err(refuse(format_args!("`{op} {set_quantifier}`"), here));
             }
             let (left, right) = (self::body(left, catalog)?, self::body(right, catalog)?);
+            if of_all && !left.is_streaming() && !right.is_streaming() {
+                let made = synthetic::set_operation_of_all(*op, left, right, catalog);
+                return made.map_err(|error| error.at(here));
+            }
+            if of_all {
+                return Err(refuse(format_args!("`{op} ALL` over a stream"), here));
+            }
             let decided = match op {
                 SetOperator::Union => true,
                 SetOperator::Except | SetOperator::Minus => !right.is_streaming(),
@@ -665,6 +679,12 @@ pub(super) fn relation(factor: &TableFactor, catalog: &dyn Catalog) -> PlanResul
             };
             aliased(Plan::Alias(Box::new(found), name), alias.as_ref(), catalog)
         }
+        TableFactor::Table { name, alias, args: Some(args), sample: None, .. }
+            if plain(name).eq_ignore_ascii_case("range") && args.settings.is_none() =>
+        {
+            let made = synthetic::range(&args.args, catalog, here)?;
+            aliased(Plan::Alias(Box::new(made), "range".to_string()), alias.as_ref(), catalog)
+        }
         TableFactor::NestedJoin { table_with_joins, alias } => aliased(
             super::join::relation_with_joins(table_with_joins, catalog)?,
             alias.as_ref(),
@@ -811,7 +831,8 @@ fn inline_table(values: &ast::Values, catalog: &dyn Catalog, here: Place) -> Pla
 /// The file formats that Spark accepts in place of a view name.
 const FILE_FORMATS: [&str; 5] = ["parquet", "orc", "csv", "json", "text"];
 
-fn unknown(name: &str, catalog: &dyn Catalog) -> PlanError {
+/// The error for a name without a table and view, with similar names.
+pub(crate) fn unknown(name: &str, catalog: &dyn Catalog) -> PlanError {
     let mut near: Vec<_> = catalog.names().into_iter().map(|n| (distance(name, &n), n)).collect();
     near.sort();
     let files = FILE_FORMATS.iter().find(|format| {

@@ -38,6 +38,30 @@ pub fn is_allowed(from: &DataType, to: &DataType) -> bool {
     }
 }
 
+/// Whether a value of a type can be stored in a column of another type, as Spark's ANSI policy of
+/// store assignment allows it.
+pub fn is_storable(from: &DataType, to: &DataType) -> bool {
+    use DataType as T;
+    match (from, to) {
+        (a, b) if a == b => true,
+        (T::Null, _) => true,
+        (T::Array(a), T::Array(b)) => is_storable(a, b),
+        (T::Map(ak, av), T::Map(bk, bv)) => is_storable(ak, bk) && is_storable(av, bv),
+        (T::Struct(a), T::Struct(b)) => {
+            a.len() == b.len()
+                && a.iter().zip(b).all(|(a, b)| is_storable(&a.data_type, &b.data_type))
+        }
+        (T::Array(_) | T::Map(..) | T::Struct(_), _) => false,
+        (_, T::String) => true,
+        (T::DayTimeInterval(..), T::DayTimeInterval(..)) => true,
+        (T::YearMonthInterval(..), T::YearMonthInterval(..)) => true,
+        (T::Date | T::Timestamp | T::TimestampNtz, T::Date | T::Timestamp | T::TimestampNtz) => {
+            true
+        }
+        (from, to) => from.is_numeric() && to.is_numeric(),
+    }
+}
+
 /// Whether Spark allows this explicit cast only with ANSI mode off.
 pub fn is_allowed_without_ansi(from: &DataType, to: &DataType) -> bool {
     use DataType as T;

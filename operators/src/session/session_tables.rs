@@ -1,0 +1,308 @@
+//! The tables of a session, in memory: `CREATE TABLE`, `INSERT`, `TRUNCATE TABLE`, `DROP TABLE` and
+//! `DROP VIEW`.
+
+use super::Session;
+use super::dataframe::DataFrame;
+use crate::connect::memory::MemoryTable;
+use crate::session::streaming_query::QueryError;
+use crate::table::error::{PlanError, PlanResult};
+use crate::table::expr::cast::ansi::is_storable;
+use crate::table::expr::resolve::cast;
+use crate::table::expr::type_rules::Rules;
+use crate::table::expr::{Node, Resolved};
+use crate::table::plan::Plan;
+use crate::table::sql::job::{OnExisting, Tokens};
+use crate::table::sql::table_statement::TableStatement;
+use crate::table::types::{Field, Schema};
+use crate::table::value::Value;
+use millstream_engine::error::EngineError;
+use std::collections::HashSet;
+
+type Rows = Vec<Vec<Value>>;
+
+/// An error of a query that a statement runs, as an error of the statement.
+fn of_statement(error: QueryError) -> PlanError {
+    match error {
+        QueryError::Plan(error) => error,
+        QueryError::Run(EngineError::Operator { condition, reason, fix, .. }) => {
+            PlanError::new(condition, reason, fix)
+        }
+        QueryError::Run(error) => PlanError::new(error.condition(), error.to_string(), ""),
+    }
+}
+
+fn already_exists(name: &str) -> PlanError {
+    PlanError::new(
+        "TABLE_OR_VIEW_ALREADY_EXISTS",
+        format!("the table `{name}` already exists"),
+        "Give it another name, or write CREATE OR REPLACE TABLE or CREATE TABLE IF NOT EXISTS",
+    )
+}
+
+/// Fails if two columns have the same name, in any case.
+fn check_names(schema: &Schema) -> PlanResult<()> {
+    let mut seen = HashSet::new();
+    let names = schema.fields.iter().map(|field| &field.name);
+    match names.into_iter().find(|name| !seen.insert(name.to_lowercase())) {
+        Some(twice) => Err(PlanError::new(
+            "COLUMN_ALREADY_EXISTS",
+            format!("the table has the column `{twice}` twice"),
+            "Give its columns different names",
+        )),
+        None => Ok(()),
+    }
+}
+
+/// For each column of a table, the index of the column of an INSERT's query that gives its value.
+/// `None`: the column gets NULL.
+fn assignment(
+    name: &str,
+    table: &Schema,
+    columns: Option<&[String]>,
+    given: usize,
+) -> PlanResult<Vec<Option<usize>>> {
+    let wanted = columns.map_or(table.fields.len(), <[String]>::len);
+    if wanted != given {
+        let kind = if given < wanted { "NOT_ENOUGH" } else { "TOO_MANY" };
+        return Err(PlanError::new(
+            format!("INSERT_COLUMN_ARITY_MISMATCH.{kind}_DATA_COLUMNS"),
+            format!("{wanted} columns of `{name}` are written, and the query has {given}"),
+            "Name the columns that the query gives: INSERT INTO t (a, b) SELECT …",
+        ));
+    }
+    let Some(columns) = columns else { return Ok((0..wanted).map(Some).collect()) };
+    let mut places = vec![None; table.fields.len()];
+    for (from, column) in columns.iter().enumerate() {
+        let is_it = |field: &Field| field.name.eq_ignore_ascii_case(column);
+        let Some(to) = table.fields.iter().position(is_it) else {
+            let names: Vec<_> = table.fields.iter().map(|field| field.name.as_str()).collect();
+            return Err(PlanError::new(
+                "UNRESOLVED_COLUMN.WITH_SUGGESTION",
+                format!("`{name}` has no column `{column}`"),
+                format!("Columns: {}", names.join(", ")),
+            ));
+        };
+        if places[to].replace(from).is_some() {
+            return Err(PlanError::new(
+                "COLUMN_ALREADY_EXISTS",
+                format!("the column `{column}` is named twice"),
+                "Name each column once",
+            ));
+        }
+    }
+    Ok(places)
+}
+
+/// The expression that stores a column of an INSERT's query in a column of the table.
+fn stored(field: &Field, from: Option<(usize, &Field)>) -> PlanResult<Resolved> {
+    let Some((at, given)) = from else {
+        if !field.nullable {
+            return Err(PlanError::new(
+                "NO_DEFAULT_COLUMN_VALUE_AVAILABLE",
+                format!("the column `{}` is NOT NULL and gets no value", field.name),
+                "Give it a value",
+            ));
+        }
+        return Ok(Resolved::literal(Value::Null, field.data_type.clone()));
+    };
+    let node = Node::Column(at, given.name.clone());
+    let column = Resolved { node, data_type: given.data_type.clone(), nullable: given.nullable };
+    if !is_storable(&given.data_type, &field.data_type) {
+        return Err(PlanError::new(
+            "INCOMPATIBLE_DATA_FOR_TABLE.CANNOT_SAFELY_CAST",
+            format!(
+                "a value of type {} cannot be stored in the column `{}` of type {}",
+                given.data_type, field.name, field.data_type
+            ),
+            format!("Cast it: CAST({} AS {})", given.name, field.data_type),
+        ));
+    }
+    cast(column, &field.data_type, false)
+}
+
+impl Session {
+    /// Executes a statement that changes the tables of the session.
+    pub(super) fn change_tables(&self, statement: TableStatement) -> PlanResult<()> {
+        match statement {
+            TableStatement::Create { name, schema, on_existing, query } => {
+                let exists = self.created_table(&name).is_ok();
+                match on_existing {
+                    OnExisting::Keep if exists => return Ok(()),
+                    OnExisting::Fail if exists => return Err(already_exists(&name)),
+                    _ => {}
+                }
+                self.check_no_result(&name)?;
+                let (schema, rows) = match (schema, query) {
+                    (Some((ddl, at)), _) => {
+                        (self.schema(&ddl).map_err(|error| error.at(at))?, Rows::new())
+                    }
+                    (None, Some(query)) => {
+                        let (mut schema, rows) = self.rows_of(query)?;
+                        schema.fields.iter_mut().for_each(|field| field.nullable = true);
+                        (schema, rows)
+                    }
+                    (None, None) => (Schema::new(Vec::new()), Rows::new()),
+                };
+                check_names(&schema)?;
+                self.remove_table(&name);
+                let table = MemoryTable::new(schema);
+                table.replace(rows);
+                let mut inner = self.lock();
+                inner.created_tables.insert(name.to_ascii_lowercase());
+                inner.tables.insert(name, table);
+                Ok(())
+            }
+            TableStatement::Insert { name, columns, overwrite, query } => {
+                let table = self.created_table(&name)?;
+                let (given, rows) = self.rows_of(query)?;
+                let columns = columns.as_deref();
+                let places = assignment(&name, table.schema(), columns, given.fields.len())?;
+                let rows = self.as_stored(table.schema(), given, rows, &places)?;
+                if overwrite {
+                    table.replace(rows)
+                } else {
+                    table.add(rows)
+                }
+                Ok(())
+            }
+            TableStatement::Truncate { name } => {
+                self.created_table(&name)?.replace(Rows::new());
+                Ok(())
+            }
+            TableStatement::Drop { name, is_view, if_exists } => {
+                self.drop_relation(&name, is_view, if_exists)
+            }
+        }
+    }
+
+    fn drop_relation(&self, name: &str, is_view: bool, if_exists: bool) -> PlanResult<()> {
+        let lower = name.to_ascii_lowercase();
+        let is_table = self.lock().created_tables.contains(&lower);
+        if !is_view && is_table {
+            self.remove_table(name);
+            return Ok(());
+        }
+        // As in Spark, DROP TABLE also drops a temporary view.
+        if self.lock().views.remove(&lower).is_some() {
+            return Ok(());
+        }
+        if is_view && is_table {
+            return Err(PlanError::new(
+                "EXPECT_VIEW_NOT_TABLE.NO_ALTERNATIVE",
+                format!("`{name}` is a table"),
+                "Write DROP TABLE",
+            ));
+        }
+        if if_exists { Ok(()) } else { Err(self.unknown_relation(name)) }
+    }
+
+    /// The error for a name without a table and view, with similar names.
+    fn unknown_relation(&self, name: &str) -> PlanError {
+        crate::table::sql::query::unknown(name, &*self.lock())
+    }
+
+    /// The table that a statement has created under a name.
+    fn created_table(&self, name: &str) -> PlanResult<MemoryTable> {
+        let inner = self.lock();
+        let lower = name.to_ascii_lowercase();
+        let mut tables = inner.tables.iter().filter(|(key, _)| key.eq_ignore_ascii_case(name));
+        if inner.created_tables.contains(&lower)
+            && let Some((_, table)) = tables.next()
+        {
+            return Ok(table.clone());
+        }
+        let exists = inner.views.contains_key(&lower) || tables.next().is_some();
+        drop(inner);
+        if exists {
+            return Err(PlanError::new(
+                "UNSUPPORTED_INSERT.NOT_ALLOWED",
+                format!("`{name}` is a view or the result of a query, not a table to write to"),
+                "Create a table: CREATE TABLE t (a INT, b STRING). A file or a stream is written \
+                 by CREATE STREAMING TABLE",
+            ));
+        }
+        Err(self.unknown_relation(name))
+    }
+
+    fn remove_table(&self, name: &str) {
+        let mut inner = self.lock();
+        if inner.created_tables.remove(&name.to_ascii_lowercase()) {
+            inner.tables.retain(|key, _| !key.eq_ignore_ascii_case(name));
+        }
+    }
+
+    /// Fails if a memory sink has a result table of this name.
+    fn check_no_result(&self, name: &str) -> PlanResult<()> {
+        let inner = self.lock();
+        let is_created = inner.created_tables.contains(&name.to_ascii_lowercase());
+        match !is_created && inner.tables.keys().any(|key| key.eq_ignore_ascii_case(name)) {
+            true => Err(already_exists(name)),
+            false => Ok(()),
+        }
+    }
+
+    /// Fails if a statement has created a table with the name of a memory sink's result.
+    pub(super) fn check_sink_table(&self, name: &str) -> PlanResult<()> {
+        match self.lock().created_tables.contains(&name.to_ascii_lowercase()) {
+            true => Err(already_exists(name)),
+            false => Ok(()),
+        }
+    }
+
+    fn rows_of(&self, query: Tokens) -> PlanResult<(Schema, Rows)> {
+        let plan = query.plan(&*self.lock())?;
+        if plan.is_streaming() {
+            return Err(PlanError::new(
+                "UNSUPPORTED_INSERT.NOT_ALLOWED",
+                "a table in memory cannot be filled from a stream",
+                "Write CREATE STREAMING TABLE t USING memory AS SELECT …",
+            ));
+        }
+        let frame = DataFrame::new(self.clone(), plan);
+        let rows = frame.collect().map_err(of_statement)?;
+        Ok((frame.schema(), rows))
+    }
+
+    /// The rows of an INSERT's query as the table stores them: cast to its types, under ANSI rules
+    /// whatever the session's.
+    fn as_stored(
+        &self,
+        table: &Schema,
+        given: Schema,
+        rows: Rows,
+        places: &[Option<usize>],
+    ) -> PlanResult<Rows> {
+        let strict = Session::new();
+        let mut settings = self.lock().settings.clone();
+        settings.semantics.ansi = true;
+        let rules = Rules::of(settings.semantics);
+        strict.lock().settings = settings;
+        let from = |place: &Option<usize>| place.map(|at| (at, &given.fields[at]));
+        let exprs = rules.apply(|| {
+            let fields = table.fields.iter().zip(places);
+            fields
+                .map(|(field, place)| Ok((stored(field, from(place))?, field.name.clone())))
+                .collect::<PlanResult<Vec<_>>>()
+        })?;
+        let plan = Plan::Project(Box::new(Plan::Values(given.clone(), rows)), exprs);
+        let rows = DataFrame::new(strict, plan).collect().map_err(|error| {
+            let error = of_statement(error);
+            match error.condition.as_str() {
+                "CAST_OVERFLOW" | "NUMERIC_VALUE_OUT_OF_RANGE" => {
+                    PlanError { condition: "CAST_OVERFLOW_IN_TABLE_INSERT".to_string(), ..error }
+                }
+                _ => error,
+            }
+        })?;
+        for (at, field) in table.fields.iter().enumerate().filter(|(_, field)| !field.nullable) {
+            if rows.iter().any(|row| row[at] == Value::Null) {
+                return Err(PlanError::new(
+                    "NOT_NULL_ASSERT_VIOLATION",
+                    format!("the column `{}` is NOT NULL, and a row has NULL", field.name),
+                    "Give it a value",
+                ));
+            }
+        }
+        Ok(rows)
+    }
+}

@@ -1,0 +1,118 @@
+//! Relations that are planned as queries over other relations: `range(…)` in FROM, `EXCEPT ALL` and
+//! `INTERSECT ALL`.
+
+use super::expr::convert_with;
+use super::query::Views;
+use super::subquery::constants;
+use super::{Catalog, parse_query};
+use crate::table::error::{Place, PlanError, PlanResult};
+use crate::table::expr::compile::evaluate;
+use crate::table::expr::resolve::{Scope, cast, resolve};
+use crate::table::plan::{Plan, analyzer};
+use crate::table::types::{DataType, Field, Schema};
+use crate::table::value::Value;
+use sqlparser::ast::{FunctionArg, FunctionArgExpr, SetOperator};
+
+/// Number of rows of a range that are made at once.
+const CHUNK: i128 = 1 << 14;
+
+fn wrong_argument(reason: String) -> PlanError {
+    let fix = "Write range(end), range(start, end) or range(start, end, step)";
+    PlanError::new("UNRESOLVABLE_TABLE_VALUED_FUNCTION", reason, fix)
+}
+
+/// The value of an argument of `range`.
+fn number(arg: &FunctionArg, catalog: &dyn Catalog) -> PlanResult<i64> {
+    let FunctionArg::Unnamed(FunctionArgExpr::Expr(written)) = arg else {
+        return Err(wrong_argument(format!("`{arg}` is not an argument of `range`")));
+    };
+    let expr = convert_with(written, &constants(catalog))?;
+    let resolved = resolve(&expr, &Scope::default())?;
+    if !resolved.data_type.is_numeric() {
+        let reason = format!("`{expr}` is {}, and `range` takes integers", resolved.data_type);
+        return Err(wrong_argument(reason));
+    }
+    let resolved = cast(resolved, &DataType::Long, false)?;
+    match evaluate(&resolved, catalog.semantics()) {
+        Ok(Value::Long(value)) => Ok(value),
+        Ok(_) => Err(wrong_argument(format!("`{expr}` is NULL"))),
+        Err(error) => Err(PlanError::new(error.condition, error.reason, error.fix)),
+    }
+}
+
+/// Plans `range([start, ]end[, step[, partitions]])`, whose column is `id`.
+pub(super) fn range(args: &[FunctionArg], catalog: &dyn Catalog, here: Place) -> PlanResult<Plan> {
+    let numbers = args.iter().map(|arg| number(arg, catalog)).collect::<PlanResult<Vec<_>>>();
+    let numbers = numbers.map_err(|error| error.at(here))?;
+    let (start, end, step) = match numbers.as_slice() {
+        [end] => (0, *end, 1),
+        [start, end] => (*start, *end, 1),
+        [start, end, step] | [start, end, step, _] => (*start, *end, *step),
+        _ => {
+            let reason = format!("`range` has {} arguments", args.len());
+            return Err(wrong_argument(reason).at(here));
+        }
+    };
+    if step == 0 {
+        return Err(wrong_argument("the step of `range` is 0".to_string()).at(here));
+    }
+    let (wide_start, wide_step) = (i128::from(start), i128::from(step));
+    let span = i128::from(end) - wide_start;
+    let count = (span + wide_step - wide_step.signum()) / wide_step;
+    if count <= 0 {
+        let schema = Schema::new(vec![Field::new("id", DataType::Long, false)]);
+        return Ok(Plan::Values(schema, Vec::new()));
+    }
+    let last = wide_start + (count - 1) * wide_step;
+    let long = |number: i128| format!("bigint('{number}')");
+    // A `sequence` is an array, so a long range is made in chunks.
+    let sql = if count <= CHUNK {
+        let (start, step) = (long(wide_start), long(wide_step));
+        format!("SELECT explode(sequence({start}, {}, {step})) AS id", long(last))
+    } else {
+        let Ok(rows) = i64::try_from(count) else {
+            return Err(wrong_argument(format!("`range` has {count} rows")).at(here));
+        };
+        // The product may overflow although the sum does not.
+        let id = match i64::try_from(span) {
+            Ok(_) => format!("{} + i * {}", long(wide_start), long(wide_step)),
+            Err(_) => format!("{start}BD + CAST(i AS DECIMAL(20, 0)) * {step}BD"),
+        };
+        let chunks = (count - 1) / CHUNK;
+        format!(
+            "SELECT {id} AS id FROM (SELECT explode(sequence(c * {CHUNK}L, \
+             least(c * {CHUNK}L + {CHUNK}L, {rows}L) - 1L)) AS i \
+             FROM (SELECT explode(sequence(0L, {chunks}L)) AS c))"
+        )
+    };
+    parse_query(&format!("SELECT CAST(id AS BIGINT) AS id FROM ({sql})"), catalog)
+}
+
+/// Plans `EXCEPT ALL` or `INTERSECT ALL` of two tables: each row as often as it occurs on the left
+/// more than on the right, or as often as it occurs on both sides.
+pub(super) fn set_operation_of_all(
+    op: SetOperator,
+    left: Plan,
+    right: Plan,
+    catalog: &dyn Catalog,
+) -> PlanResult<Plan> {
+    let names: Vec<String> = left.scope().columns.into_iter().map(|column| column.name).collect();
+    let (left, right) = analyzer::widened(&format!("{op} ALL"), left, right)?;
+    analyzer::refuse_maps(&left)?;
+    let numbered: Vec<String> = (0..names.len()).map(|at| format!("c{at}")).collect();
+    let columns = numbered.join(", ");
+    let mut views = Views::new(catalog);
+    views.insert("l", left.renamed(numbered.clone()));
+    views.insert("r", right.renamed(numbered));
+    let times = match op {
+        SetOperator::Intersect => "least(count_if(n > 0), count_if(n < 0))",
+        _ => "sum(n)",
+    };
+    let sql = format!(
+        "SELECT {columns} FROM (SELECT {columns}, {times} AS times FROM \
+         (SELECT {columns}, 1L AS n FROM l UNION ALL SELECT {columns}, -1L AS n FROM r) \
+         GROUP BY {columns}) \
+         LATERAL VIEW explode(CASE WHEN times > 0 THEN sequence(1L, times) END) copies AS copy"
+    );
+    Ok(parse_query(&sql, &views)?.renamed(names))
+}

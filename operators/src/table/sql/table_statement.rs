@@ -1,0 +1,240 @@
+//! Parses the statements that change the tables of a session: `CREATE TABLE`, `INSERT`, `TRUNCATE
+//! TABLE`, `DROP TABLE` and `DROP VIEW`.
+
+use super::is_word;
+use super::job::{Head, OnExisting, OptionPlaces, Reader, Statement, Tokens};
+use crate::table::error::{Place, PlanError, PlanResult};
+use crate::table::plan::Options;
+use sqlparser::tokenizer::Token;
+
+/// A statement that changes the tables of a session.
+#[derive(Debug)]
+pub enum TableStatement {
+    /// `CREATE TABLE name (schema)` or `CREATE TABLE name AS query`.
+    Create {
+        /// The name of the table.
+        name: String,
+        /// The schema in DDL and its position. `None` if the query gives the columns.
+        schema: Option<(String, Place)>,
+        /// What happens if the table exists.
+        on_existing: OnExisting,
+        /// The query whose rows the table gets.
+        query: Option<Tokens>,
+    },
+    /// `INSERT INTO name [(a, b)] query` or `INSERT OVERWRITE name [(a, b)] query`.
+    Insert {
+        /// The name of the table.
+        name: String,
+        /// The columns that the query gives, in its order. `None`: all columns of the table.
+        columns: Option<Vec<String>>,
+        /// Whether the rows replace those of the table.
+        overwrite: bool,
+        /// The query.
+        query: Tokens,
+    },
+    /// `TRUNCATE TABLE name`.
+    Truncate {
+        /// The name of the table.
+        name: String,
+    },
+    /// `DROP TABLE [IF EXISTS] name` or `DROP VIEW [IF EXISTS] name`.
+    Drop {
+        /// The name of the table or view.
+        name: String,
+        /// Whether the statement is `DROP VIEW`.
+        is_view: bool,
+        /// Whether a name that does not exist is no error.
+        if_exists: bool,
+    },
+}
+
+fn unsupported(what: &str, fix: &str, place: Place) -> PlanError {
+    PlanError::new("NOT_YET_SUPPORTED", format!("{what} is not supported yet"), fix).at(place)
+}
+
+/// Parses `IF NOT EXISTS` or `IF EXISTS`. Returns whether it is there.
+pub(super) fn if_exists(reader: &mut Reader<'_>, not: bool) -> PlanResult<bool> {
+    // `if` may be the name of a table.
+    let next = reader.tokens.get(reader.next + 1);
+    if !next.is_some_and(|t| is_word(&t.token, if not { "NOT" } else { "EXISTS" })) {
+        return Ok(false);
+    }
+    let found = reader.keyword("IF");
+    if found && not {
+        reader.expect("NOT")?;
+    }
+    if found {
+        reader.expect("EXISTS")?;
+    }
+    Ok(found)
+}
+
+/// The clauses of `CREATE TABLE` between the columns and the query.
+#[derive(Default)]
+struct Clauses {
+    format: Option<String>,
+    options: Options,
+    option_places: OptionPlaces,
+}
+
+impl Clauses {
+    fn parse(reader: &mut Reader<'_>) -> PlanResult<Self> {
+        let mut clauses = Self::default();
+        loop {
+            let here = reader.here();
+            if reader.keyword("USING") {
+                clauses.format = Some(reader.name()?);
+            } else if reader.peek().is_some_and(|t| is_word(&t.token, "OPTIONS")) {
+                let (options, places) = reader.options()?;
+                (clauses.options, clauses.option_places) = (options, places);
+            } else if reader.keyword("LOCATION") {
+                clauses.options.push(("path".to_string(), reader.option_value()?));
+            } else if reader.keyword("COMMENT") {
+                reader.option_value()?;
+            } else if reader.keyword("PARTITIONED") {
+                // A table in memory has no folders.
+                reader.expect("BY")?;
+                reader.list_in_parentheses()?;
+            } else if reader.keyword("TBLPROPERTIES") {
+                reader.list_in_parentheses()?;
+            } else if reader.keyword("CLUSTERED") || reader.keyword("CLUSTER") {
+                let fix = "Leave it out: the tables of a session are in memory";
+                return Err(unsupported("CLUSTERED BY", fix, here));
+            } else {
+                return Ok(clauses);
+            }
+        }
+    }
+}
+
+/// Parses the rest of a statement after `CREATE [OR REPLACE] TABLE`. A table with a path is a view of
+/// its files.
+pub(super) fn create(reader: &mut Reader<'_>, replace: bool, place: Place) -> PlanResult<Head> {
+    let on_existing = match (replace, if_exists(reader, true)?) {
+        (true, _) => OnExisting::Replace,
+        (false, true) => OnExisting::Keep,
+        (false, false) => OnExisting::Fail,
+    };
+    let name = reader.table_name()?;
+    let mut schema = None;
+    if reader.token(&Token::LParen) {
+        let at = reader.here();
+        schema = Some((reader.parenthesised()?, at));
+    }
+    let Clauses { format, options, option_places } = Clauses::parse(reader)?;
+    let has_path = options.iter().any(|(key, _)| key.eq_ignore_ascii_case("path"));
+    let has_query = reader.keyword("AS") || reader.begins_query();
+    if has_path && has_query {
+        let fix = "Write CREATE STREAMING TABLE … USING FORMAT OPTIONS (path '…', trigger \
+                   'available-now') AS SELECT …";
+        return Err(unsupported("CREATE TABLE of files AS a query", fix, place));
+    }
+    if has_path {
+        reader.end()?;
+        if on_existing == OnExisting::Keep {
+            let fix = "Write CREATE OR REPLACE TABLE";
+            return Err(unsupported("IF NOT EXISTS of a table of files", fix, place));
+        }
+        let format = format.unwrap_or_else(|| "parquet".to_string());
+        return Ok(Head::Whole(Statement::SourceView {
+            name,
+            schema,
+            format,
+            options,
+            option_places,
+            replace,
+            place,
+        }));
+    }
+    if let Some(format) = format
+        && !["parquet", "csv", "json", "orc", "text"].contains(&format.to_lowercase().as_str())
+    {
+        return Err(PlanError::new(
+            "DATA_SOURCE_NOT_FOUND",
+            format!("a table cannot have the format '{format}'"),
+            "Formats: parquet, csv, json, orc, text. The tables of a session are in memory, \
+             whatever their format",
+        )
+        .at(place));
+    }
+    if !has_query {
+        reader.end()?;
+        if schema.is_none() {
+            let mut error = reader.unexpected("the columns of the table, or AS");
+            error.fix = "Write CREATE TABLE t (a INT, b STRING)".to_string();
+            return Err(error);
+        }
+        let query = None;
+        let create = TableStatement::Create { name, schema, on_existing, query };
+        return Ok(Head::Whole(Statement::Table(create, place)));
+    }
+    if let Some((_, at)) = schema {
+        return Err(PlanError::new(
+            "PARSE_SYNTAX_ERROR",
+            "a table AS a query has the columns of the query",
+            "Leave the column list out, and name and cast the columns in the query",
+        )
+        .at(at));
+    }
+    Ok(Head::before(move |query| {
+        let query = Some(query);
+        Statement::Table(TableStatement::Create { name, schema, on_existing, query }, place)
+    }))
+}
+
+/// Parses the rest of a statement after `INSERT`.
+pub(super) fn insert(reader: &mut Reader<'_>, place: Place) -> PlanResult<Head> {
+    let overwrite = reader.keyword("OVERWRITE");
+    if !overwrite {
+        reader.expect("INTO")?;
+    }
+    let _ = reader.keyword("TABLE");
+    let name = reader.table_name()?;
+    for clause in ["PARTITION", "BY", "REPLACE", "IF"] {
+        let here = reader.here();
+        if reader.keyword(clause) {
+            let fix = "Write INSERT INTO t (a, b) SELECT …";
+            return Err(unsupported(&format!("{clause} of INSERT"), fix, here));
+        }
+    }
+    let mut columns = None;
+    if !reader.begins_query() || reader.begins_list_of_names() {
+        let is_table = reader.peek().is_some_and(|t| is_word(&t.token, "TABLE"));
+        if !is_table {
+            columns = Some(reader.view_columns()?);
+        }
+    }
+    if reader.keyword("TABLE") {
+        let query = super::describe::table(reader)?;
+        reader.end()?;
+        let insert = TableStatement::Insert { name, columns, overwrite, query };
+        return Ok(Head::Whole(Statement::Table(insert, place)));
+    }
+    if !reader.begins_query() {
+        return Err(reader.unexpected("VALUES, a query or a list of columns"));
+    }
+    Ok(Head::before(move |query| {
+        Statement::Table(TableStatement::Insert { name, columns, overwrite, query }, place)
+    }))
+}
+
+/// Parses the rest of a statement after `TRUNCATE`.
+pub(super) fn truncate(reader: &mut Reader<'_>, place: Place) -> PlanResult<Head> {
+    reader.expect("TABLE")?;
+    let name = reader.table_name()?;
+    reader.end()?;
+    Ok(Head::Whole(Statement::Table(TableStatement::Truncate { name }, place)))
+}
+
+/// Parses the rest of a statement after `DROP`.
+pub(super) fn drop(reader: &mut Reader<'_>, place: Place) -> PlanResult<Head> {
+    let is_view = reader.keyword("VIEW");
+    if !is_view && !reader.keyword("TABLE") {
+        return Err(reader.unexpected("TABLE or VIEW"));
+    }
+    let if_exists = if_exists(reader, false)?;
+    let name = reader.table_name()?;
+    let _ = !is_view && reader.keyword("PURGE");
+    reader.end()?;
+    Ok(Head::Whole(Statement::Table(TableStatement::Drop { name, is_view, if_exists }, place)))
+}
