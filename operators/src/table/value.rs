@@ -174,13 +174,19 @@ struct Notation<'n> {
     binary: BinaryStyle,
 }
 
-/// How `show` and the console sink format values.
+/// How `show` and the console sink format values. The default is UTC and hexadecimal digits.
 #[derive(Clone, Copy, Debug)]
 pub struct Display {
     /// The time zone of TIMESTAMP values.
     pub zone: Tz,
     /// The style of BINARY values.
     pub binary: BinaryStyle,
+}
+
+impl Default for Display {
+    fn default() -> Self {
+        Self { zone: Tz::UTC, binary: BinaryStyle::default() }
+    }
 }
 
 /// The style of BINARY values in tables, as `spark.sql.binaryOutputStyle` sets it.

@@ -7,7 +7,7 @@ use crate::latency_format::{latency_json, latency_line};
 use crate::stdout::say;
 use clap::Args as ClapArgs;
 use millstream::session::Session;
-use millstream::table::value::Value;
+use millstream::table::value::{Display, Value};
 use millstream_engine::env::{Env, RealEnv};
 use std::collections::HashMap;
 use std::io::Write;
@@ -136,7 +136,7 @@ fn print_top(counts: &HashMap<String, i64>) -> Result<(), Failure> {
     let schema = schema.map_err(|error| Failure::Failed(error.to_string()))?;
     say!(
         "{}the {TOP} commonest of {} words\n",
-        table(&schema, &rows, true, millstream::table::datetime::Tz::UTC),
+        table(&schema, &rows, true, Display::default()),
         counts.len()
     );
     Ok(())

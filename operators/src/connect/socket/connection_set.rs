@@ -252,8 +252,8 @@ mod tests {
 
     #[test]
     fn a_peer_that_reads_its_acknowledgements_late_is_reported_when_there_is_room() {
-        let mut connections = Connections::default();
-        connections.poll = Some((Poll::new().unwrap(), Events::with_capacity(EVENTS)));
+        let poll = Some((Poll::new().unwrap(), Events::with_capacity(EVENTS)));
+        let mut connections = Connections { poll, ..Connections::default() };
         let (mine, mut peer) = UnixStream::pair().unwrap();
         let mut connection = Connection::new(Stream::Unix(mine), 0, 0);
         connection.acknowledges = true;
