@@ -136,7 +136,8 @@ fn a_changed_query_is_refused_with_what_changed_and_an_allowed_change_is_not() {
     start(&session, filtered, &scratch.0, CONTINUOUS).unwrap().stop().unwrap();
 }
 
-/// Each file that the last committed epoch needs is changed or removed, and the next run names it.
+/// Each file that the last committed epoch needs is changed, and then removed, except its commit.
+/// The next run names the file.
 #[test]
 fn a_flipped_byte_or_a_missing_file_is_named() {
     for trigger in [CONTINUOUS, Trigger::AsSoonAsPossible] {

@@ -88,7 +88,7 @@ fn julian(days: i64) -> (i64, i64, i64) {
     if month < 10 { (year, month + 3, day) } else { (year + 1, month - 9, day) }
 }
 
-/// Converts a date to days since 1970-01-01 by the rules of the Gregorian calendar, which may not have
+/// Converts a date to days since 1970-01-01 by the rules of the Gregorian calendar, which may lack
 /// the day.
 fn days_of(year: i64, month: i64, day: i64) -> i64 {
     Date { year, month: month as u32, day: day as u32 }.days()

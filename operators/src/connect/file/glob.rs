@@ -302,8 +302,8 @@ impl PathPattern {
     }
 }
 
-/// Collects the entries of a folder whose names match. A path that does not exist or is not a folder
-/// has none. A folder that cannot be read is an error.
+/// Collects the entries of a folder whose names match. A path that does not exist or is not a
+/// folder has none. A folder that cannot be read is an error.
 fn matching(folder: &Path, pattern: &NamePattern, found: &mut Vec<PathBuf>) -> io::Result<()> {
     let entries = match std::fs::read_dir(folder) {
         Ok(entries) => entries,

@@ -438,8 +438,8 @@ impl Listing {
         found
     }
 
-    /// The partition columns of the existing files, each with a type that fits all its values. Files
-    /// outside partition folders are ignored. An error if two files have different columns.
+    /// The partition columns of the existing files, each with a type that fits all its values.
+    /// Files outside partition folders are ignored. An error if two files have different columns.
     pub fn partition_columns(&self, storage: &dyn Storage) -> PlanResult<Vec<Field>> {
         let files = self.list(storage, &mut |_, _| {}).map_err(|error| {
             PlanError::new("FILE_SOURCE_FAILED", error.to_string(), "Check the option 'path'")

@@ -69,7 +69,7 @@ pub struct ClusterReport {
     pub round_trip_ns: Vec<u64>,
     /// `None` if the broker gives records no times.
     pub clock: Option<ClockDifference>,
-    /// The settings of the broker that answered first. Empty if the user may not see them.
+    /// The settings of the broker that answered first. Empty if they cannot be read.
     pub settings: Vec<Setting>,
 }
 

@@ -6,8 +6,8 @@
 //! resolve `latest` again.
 //!
 //! *Micro-batch mode.* A batch ends at planned offsets. The consumer reads ahead: records beyond
-//! the end of the batch are buffered for the next one. A partition with more than `MAX_KEPT`
-//! buffered records is paused.
+//! the end of the batch are buffered for the next one. A partition with `MAX_KEPT` buffered
+//! records is paused.
 //!
 //! *Continuous mode.* A thread discovers new partitions, which are read from their earliest offset.
 //!
@@ -41,7 +41,7 @@ use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
 use std::thread;
 use std::time::Duration;
 
-/// The number of buffered records beyond the batch's end above which a partition is paused.
+/// The number of buffered records beyond the batch's end from which on a partition is paused.
 const MAX_KEPT: usize = 4096;
 /// The interval at which continuous mode looks for new partitions.
 const DISCOVERY_INTERVAL: Duration = Duration::from_secs(5);

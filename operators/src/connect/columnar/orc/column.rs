@@ -651,7 +651,7 @@ fn built<'b, S>(
             let of = |v| schema_evolution::time(cell(v), zone);
             Arc::new(rows.primitive::<_, TimestampMicrosecondType>(dense, of).with_timezone("UTC"))
         }
-        // Integers are microseconds. Timestamps of other writers are local times already.
+        // Integers are microseconds. Timestamps are not converted to local times.
         DataType::TimestampNtz => {
             let of = |v| match cell(v) {
                 Cell::Time(micros) => Some(micros),

@@ -319,8 +319,8 @@ fn tree(types: &[Written], id: usize, depth: usize, left: &mut usize) -> Result<
 }
 
 impl Type {
-    /// The SQL type that the column is read as. The error is the name of the unsupported type, of the
-    /// column or of a part of it, or a Spark type that does not parse.
+    /// The SQL type that the column is read as. The error is the name of an unsupported type, of
+    /// the column or of a part of it, or a Spark type that does not parse.
     pub fn data_type(&self) -> Result<DataType, String> {
         let part = |i: usize| self.children[i].1.data_type();
         let long = matches!(self.kind, Kind::Int | Kind::Long | Kind::Timestamp);
@@ -349,8 +349,9 @@ impl Type {
         })
     }
 
-    /// The SQL type of Spark's attribute. `None` if it does not refine this ORC type: only intervals
-    /// and TIMESTAMP_NTZ do. The error is the attribute in upper case, if it does not parse.
+    /// The SQL type of Spark's attribute. `None` if it does not refine this ORC type: only
+    /// intervals and TIMESTAMP_NTZ do. The error is the attribute in upper case, if it does not
+    /// parse.
     fn marked(&self, spark: &str) -> Result<Option<DataType>, String> {
         let marked = Schema::parse_ddl(&format!("c {spark}"));
         let marked = marked.ok().and_then(|schema| schema.fields.into_iter().next());

@@ -49,8 +49,8 @@ pub fn schema(from: From) -> Result<Schema, String> {
     }
 }
 
-/// Looks up a time zone. All aliases of UTC map to `Tz::UTC`, for which timestamps need no
-/// conversion.
+/// Looks up a time zone. The names of UTC that are listed here map to `Tz::UTC`, for which
+/// timestamps need no conversion.
 fn named(name: &str) -> Option<Tz> {
     match name.trim_start_matches(':') {
         "UTC" | "GMT" | "UCT" | "Z" | "Zulu" | "Universal" | "Greenwich" | "GMT0" | "Etc/UTC"
@@ -62,7 +62,7 @@ fn named(name: &str) -> Option<Tz> {
 }
 
 /// The time zone in which timestamps are read and written: the machine's, as in the Java
-/// implementation.
+/// implementation. It is UTC if neither `TZ` nor the link `/etc/localtime` names a known zone.
 pub fn machine_zone() -> Tz {
     static ZONE: OnceLock<Tz> = OnceLock::new();
     *ZONE.get_or_init(|| {

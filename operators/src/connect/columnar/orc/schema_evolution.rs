@@ -79,7 +79,7 @@ pub fn long(cell: Cell<'_>) -> Option<i64> {
         Cell::Long(value) | Cell::Day(value) => Some(value),
         Cell::Boolean(value) => Some(i64::from(value)),
         Cell::Double(value) => {
-            // Values from 2^63 on do not fit, nor do values well below -2^63.
+            // The limits are approximate: a value down to -9.3e18 becomes the least BIGINT.
             (value > -9.3e18 && value < 9.223_372_036_854_775e18).then_some(value as i64)
         }
         Cell::Decimal(value, scale) => i64::try_from(value / 10i128.pow(u32::from(scale))).ok(),

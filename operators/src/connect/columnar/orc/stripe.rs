@@ -327,8 +327,8 @@ impl Stripe {
         let all = values::<TimestampMicrosecondType, _>(parts, |value| value);
         let seconds = |micros: i64| {
             let (seconds, nanos) = (micros.div_euclid(1_000_000), micros.rem_euclid(1_000_000));
-            // Negative seconds with a fraction of a millisecond or more are truncated towards zero,
-            // as readers expect. The last second before 1970 is therefore ambiguous with the first
+            // Negative seconds with a fraction of at least 1 ms are truncated towards zero, as
+            // readers expect. The last second before 1970 is therefore ambiguous with the first
             // one after it, as it is in files of the Java writer.
             let cut = seconds < 0 && nanos > 999;
             seconds + i64::from(cut) - base_s

@@ -40,7 +40,8 @@ struct Header {
     length: usize,
 }
 
-/// Reads the footer. Fails if a list in it claims more elements than its bytes can hold.
+/// Reads the footer. Fails if it is encrypted, too long or malformed, or if a list in it claims
+/// more elements than its bytes can hold.
 pub fn footer(file: &impl ChunkReader) -> Result<Bytes, String> {
     let length = file.len();
     let end = length.checked_sub(FOOTER_END as u64).ok_or("it is too short for a Parquet file")?;
@@ -67,8 +68,8 @@ pub fn footer(file: &impl ChunkReader) -> Result<Bytes, String> {
     Ok(read)
 }
 
-/// Returns `None` if a list or the schema tree of a footer claims more elements than its bytes can
-/// hold.
+/// Returns `None` if a footer is malformed, if a list or the schema tree in it claims more elements
+/// than its bytes can hold, or if groups are nested more than [`NESTING_MAX`] levels deep.
 fn footer_fits(bytes: &[u8]) -> Option<()> {
     let mut reader = Reader { bytes, at: 0 };
     let (mut elements, mut children) = (0i64, 0i64);
@@ -146,8 +147,8 @@ fn header(bytes: &[u8]) -> Option<Header> {
     Some(found)
 }
 
-/// Checks all pages of the columns that are read. Fails if a page declares more bytes or values
-/// than it can contain.
+/// Checks all pages of the columns that are read. Fails if a page declares more than
+/// [`PAGE_BYTES_MAX`] bytes, or a dictionary of more values than its bytes can hold.
 pub fn pages(
     file: &impl ChunkReader,
     metadata: &ParquetMetaData,

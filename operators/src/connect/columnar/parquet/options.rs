@@ -25,7 +25,7 @@ impl Default for ReadOptions {
 }
 
 impl ReadOptions {
-    /// Parses a source's options; the session's settings are the defaults.
+    /// Parses a source's options. The rules for inferring types are settings of the session.
     pub fn read(reader: &mut OptionReader<'_>) -> PlanResult<Self> {
         let settings = reader.settings();
         let flag = |name: &str, default: bool| {

@@ -2,7 +2,7 @@
 //! ignoring case.
 //!
 //! Only requested scalar columns are decoded. A field that the file lacks is NULL. If a file has
-//! none of a struct's requested fields, the struct's cheapest scalar is decoded to learn which
+//! none of a struct's requested fields, one of the struct's scalars is decoded to learn which
 //! structs are NULL.
 
 use super::rebase::Calendars;
@@ -39,7 +39,7 @@ impl<'c> Finder<'c> {
     }
 
     /// Resolves the fields of a struct and marks their scalar columns. The indices count all fields
-    /// of the file; `settled` converts them.
+    /// that the struct has in the file; `settled` converts them.
     pub fn fields<'f>(
         &mut self,
         nodes: &[Node],
@@ -126,7 +126,7 @@ fn dotted(path: &str, name: &str) -> String {
     if path.is_empty() { name.to_string() } else { format!("{path}.{name}") }
 }
 
-/// The index of the field with a name, ignoring case. Fails if several names differ in case only.
+/// The index of the field with a name, ignoring case. Fails if several fields match.
 fn find(nodes: &[Node], name: &str) -> Result<Option<usize>, String> {
     let lower = name.to_lowercase();
     let is_it = |node: &&Node| node.name == name || node.name.to_lowercase() == lower;
@@ -143,7 +143,7 @@ fn find(nodes: &[Node], name: &str) -> Result<Option<usize>, String> {
     Ok(Some(index))
 }
 
-/// The scalar column of a struct that is cheapest to decode: one that is not repeated, if possible.
+/// The scalar column that stands for a struct: one that is not repeated, if possible.
 fn cheapest(nodes: &[Node]) -> Option<usize> {
     let scalar = nodes.iter().find(|node| matches!(node.shape, Shape::Scalar(_)));
     let below = || {

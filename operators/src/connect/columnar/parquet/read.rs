@@ -44,7 +44,8 @@ impl Footer {
 }
 
 /// Replaces the schema by the one without annotations and repairs what some writers get wrong: a
-/// missing row count, and a dictionary page offset of 0.
+/// missing row count, and a dictionary page offset of 0 or not before the data. Row groups without
+/// rows are removed.
 fn repaired(metadata: ParquetMetaData) -> Result<ParquetMetaData, String> {
     let mut builder = metadata.into_builder();
     let groups = builder.take_row_groups().into_iter().map(repaired_group);

@@ -30,7 +30,7 @@ pub enum Mode {
     Corrected,
     /// Old values use the hybrid calendar.
     Legacy,
-    /// Values that differ between the calendars are an error.
+    /// Dates before 1582-10-15 and timestamps before 1900 are an error.
     Exception,
 }
 
@@ -55,7 +55,7 @@ pub enum Calendar {
     Proleptic,
     /// The file uses the hybrid calendar, in this time zone.
     Hybrid(Tz),
-    /// The calendar is unknown: a value that differs between the calendars is an error.
+    /// The calendar is unknown: a value that may differ between the calendars is an error.
     Refused,
 }
 

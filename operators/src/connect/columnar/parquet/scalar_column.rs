@@ -1,9 +1,9 @@
 //! Converts a stored scalar column to the requested type, a batch at a time. There is no copy if
 //! the stored representation is the one of row slots.
 //!
-//! The same conversions are allowed as in Spark, except two that silently change values: reading a
-//! DECIMAL's unscaled digits as an integer, and truncating an integer that does not fit a narrower
-//! type. Those are errors.
+//! Spark's conversions are allowed, except two that silently change values: reading a DECIMAL's
+//! unscaled digits as an integer, and truncating an integer that does not fit a narrower type.
+//! Those are errors.
 
 use crate::connect::columnar::column::Column;
 use crate::connect::columnar::julian_calendar::days_of_hybrid;

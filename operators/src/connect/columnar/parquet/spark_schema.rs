@@ -8,7 +8,8 @@ use serde_json::{Value as Json, json};
 /// The key of the schema in the footer's metadata.
 const KEY: &str = "org.apache.spark.sql.parquet.row.metadata";
 
-/// Decodes Spark's schema from the footer's metadata. Returns `None` if it is missing or malformed.
+/// Decodes Spark's schema from the footer's metadata. Returns `None` if it is missing or malformed,
+/// has no columns, or has a type that is not supported.
 pub fn spark_schema(notes: &[KeyValue]) -> Option<Schema> {
     let text = notes.iter().find(|note| note.key == KEY)?.value.as_ref()?;
     match data_type(&serde_json::from_str(text).ok()?)? {
