@@ -196,7 +196,7 @@ impl When {
     }
 }
 
-/// A column by its name. Dots separate the fields of a struct.
+/// A column by its name. Dots separate a relation's name, the column's and its fields'.
 pub fn col(name: &str) -> Expr {
     let parts = name.split('.').map(str::to_string).collect();
     Expr::Column { parts, place: Place::default() }

@@ -76,8 +76,8 @@ pub struct UserFunction {
 
 impl UserFunction {
     /// Creates a function with arguments of these types. `eval` is also called for NULL arguments.
-    /// It must be deterministic: equal calls within a record may be evaluated once. An error ends
-    /// the query.
+    /// It must be deterministic: equal calls within a record may be evaluated once, and a call more
+    /// than once. An error ends the query.
     pub fn new(
         name: &str,
         args: impl IntoIterator<Item = DataType>,

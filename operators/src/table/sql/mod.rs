@@ -413,7 +413,7 @@ fn clause_words(tokens: &[TokenWithSpan]) -> Vec<(&'static str, Place)> {
 /// The suggested fix if a CREATE statement starts inside another statement.
 const END_BEFORE_CREATE: &str = "End the statement before CREATE with ';'";
 
-/// Whether the tokens start with a CREATE statement.
+/// Whether the tokens start with `CREATE [OR REPLACE] STREAMING TABLE` or `… TEMPORARY VIEW`.
 fn begins_create(tokens: &[TokenWithSpan]) -> bool {
     let is = |at: usize, words: &[&str]| {
         tokens.get(at).is_some_and(|token| words.iter().any(|word| is_word(&token.token, word)))

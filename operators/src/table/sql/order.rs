@@ -210,7 +210,7 @@ impl Order {
         self.sort_beside(below, columns, places)
     }
 
-    /// Sorts the input of a SELECT list. Keys may also refer to aliases of the list.
+    /// Sorts the input of a SELECT list. A key may also be an alias of the list or an ordinal.
     pub fn sort_below(&self, plan: Plan, items: &[Expr]) -> PlanResult<Plan> {
         let scope = plan.scope();
         let alias = |key: &Expr| {

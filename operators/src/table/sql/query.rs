@@ -41,7 +41,7 @@ fn refuse(what: impl std::fmt::Display, at: Place) -> PlanError {
 /// Plans a parsed query: WITH, the body, ORDER BY, OFFSET and LIMIT.
 pub fn plan(query: &ast::Query, catalog: &dyn Catalog) -> PlanResult<Plan> {
     let here = begin(&query.body);
-    // An error without a position gets the position of the query.
+    // An error without a position gets the position of the query's body.
     nested(here, || plan_clauses(query, catalog)).map_err(|error| error.at(here))
 }
 
@@ -828,7 +828,7 @@ fn inline_table(values: &ast::Values, catalog: &dyn Catalog, here: Place) -> Pla
     Ok(Plan::Values(Schema::new(fields), rows))
 }
 
-/// The file formats that Spark accepts in place of a view name.
+/// File formats that Spark accepts in place of a view name: ``FROM csv.`path` ``.
 const FILE_FORMATS: [&str; 5] = ["parquet", "orc", "csv", "json", "text"];
 
 /// The error for a name without a table and view, with similar names.

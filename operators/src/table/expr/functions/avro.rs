@@ -61,8 +61,8 @@ struct Reading {
     is_fail_fast: bool,
 }
 
-/// The option names of `from_avro`, as Spark spells them. `avroSchemaUrl` is refused; options for
-/// files have no effect.
+/// The option names of `from_avro`, as Spark spells them. `avroSchemaUrl` is refused; those other
+/// than `mode` and `avroSchema` have no effect.
 const OPTIONS: [&str; 9] = [
     "mode",
     "avroSchema",

@@ -255,7 +255,8 @@ pub(in crate::table::physical) const SESSIONS: &str = "sessions";
 pub(in crate::table::physical) const TIME: &str = "time";
 
 /// Formats a checkpoint value for `inspect`: one text per kind, or one per session for session
-/// windows. `None` if the bytes do not match the kinds, or for a user-defined or DISTINCT aggregate.
+/// windows. `None` if the bytes do not match the kinds, or for a user-defined or DISTINCT
+/// aggregate.
 pub fn show_state(kinds: &[String], mut value: &[u8]) -> Option<Vec<String>> {
     let time = |value: &mut &[u8]| {
         let micros = i64::from_le_bytes(take(value)?);

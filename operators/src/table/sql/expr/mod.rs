@@ -181,7 +181,7 @@ fn operators(expr: &ast::Expr, here: Place, hook: &Subqueries<'_>) -> PlanResult
     Ok(made)
 }
 
-// Converts an expression that starts at `here`, with one match arm for each form.
+// Converts an expression that starts at `here`.
 fn convert_one(expr: &ast::Expr, here: Place, hook: &Subqueries<'_>) -> PlanResult<Expr> {
     let convert = |expr: &ast::Expr| convert_with(expr, hook);
     let unary = |name: &str, arg: &ast::Expr| Ok(called(name, vec![convert(arg)?], here));

@@ -52,8 +52,8 @@ fn write_ascii(text: &[u8], out: &mut Vec<u8>) {
     }
 }
 
-/// Copies compact JSON in the layout of Jackson's pretty printer: a line for each field of an
-/// object, and one line for all elements of an array.
+/// Copies compact JSON in the layout of Jackson's pretty printer: a new line for each field of
+/// an object, but not for the elements of an array.
 fn write_pretty(text: &[u8], out: &mut Vec<u8>) {
     let (mut depth, mut in_string, mut escaped, mut brackets) = (0, false, false, Vec::new());
     let line = |depth: usize, out: &mut Vec<u8>| {

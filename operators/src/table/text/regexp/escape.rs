@@ -132,8 +132,8 @@ impl Parser {
         Ok(Escape::Node(Node::Reference(group, self.flags.fold())))
     }
 
-    /// Parses a group number. Digits are consumed as long as they form the number of an existing
-    /// group.
+    /// Parses a group number, whose first digit has been consumed. Further digits are consumed as
+    /// long as they form the number of an existing group.
     fn reference(&mut self, first: char) -> usize {
         let mut number = first.to_digit(10).unwrap_or(0) as usize;
         while let Some(digit) = ascii(self.peek()).and_then(|c| c.to_digit(10)) {

@@ -13,11 +13,11 @@ use regex_automata::hybrid::dfa::{Cache, DFA};
 use regex_automata::{Input, MatchKind, nfa::thompson};
 
 /// The number of bytes that all searches in a text may read, in addition to `STEPS_A_BYTE` for each
-/// byte of the text. Reading them takes a few seconds.
+/// byte of the text. Reading them may take a few seconds.
 const STEPS: usize = if cfg!(test) { 1_000_000 } else { 100_000_000 };
 const STEPS_A_BYTE: usize = 30;
-/// Estimates are used until they have consumed `1 / UNMEASURED` of the limit. After this, costs are
-/// measured.
+/// Estimates are used as long as their sum is at most `1 / UNMEASURED` of the limit. Other costs
+/// are measured.
 const UNMEASURED: usize = 4;
 
 /// Builds the automaton that [`Meter`] runs; `None` if it exceeds `size` bytes.

@@ -84,7 +84,7 @@ fn is_space(c: u32) -> bool {
     matches!(c, 9..=13 | 32)
 }
 
-/// Parses a pattern. If Java rejects the pattern too, the error is Java's message.
+/// Parses a pattern. The error describes the mistake, mostly in the words of Java's message.
 pub fn parse(pattern: &str) -> Parse<Parsed> {
     let text = without_quotes(pattern.chars().map(u32::from).collect());
     let mut parser = Parser {

@@ -9,7 +9,7 @@
 //!   [`Op::Each`], without backtracking into its iterations;
 //! * any other group: a [`Loop`], with backtracking into its iterations.
 //!
-//! A part that is repeated at most once needs no loop.
+//! An optional part (`?`) other than a single character needs no loop.
 
 use crate::table::text::regexp::node::{Assertion, Kind, Node};
 use crate::table::text::regexp::parse::Parsed;

@@ -56,7 +56,7 @@ fn words(bytes: &[u8; 16]) -> [u64; 2] {
     [whole as u64, (whole >> 64) as u64]
 }
 
-/// A number without an exponent: `value / 10^behind`.
+/// A number of at most [`DIGITS_MAX`] digits without an exponent: `value / 10^behind`, and a sign.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Plain {
     negative: bool,

@@ -316,7 +316,7 @@ impl<'j> Tokens<'j> {
         let mut name = Tokens::checked(&quoted, self.features, self.source, self.is_utf8);
         name.features.control_characters = true;
         name.at = 0;
-        // This cannot fail: the same name was read without an error, and it contains no zero byte.
+        // This cannot fail: the same name was read without an error.
         match name.finish(0) {
             Ok(()) => Cow::Owned(name.finished().to_vec()),
             Err(InvalidJson) => Cow::Borrowed(raw),

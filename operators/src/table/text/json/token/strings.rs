@@ -67,7 +67,7 @@ impl Tokens<'_> {
         self.finish_odd(quote)
     }
 
-    /// Reads a string that has escapes or is not valid UTF-8. The text is decoded into a buffer.
+    /// Reads a string that may have escapes or be invalid UTF-8. The text is decoded into a buffer.
     #[cold]
     fn finish_odd(&mut self, quote: u8) -> Result<(), InvalidJson> {
         self.unescaped.clear();
@@ -156,8 +156,8 @@ impl Tokens<'_> {
         })
     }
 
-    /// Decodes the current string as base 64. On an error, the rest of the string is skipped,
-    /// starting at the character at which Jackson stops.
+    /// Decodes the current string as base 64. After an error, the next read skips the rest of
+    /// the string, starting at the character at which Jackson stops.
     pub fn base64(&mut self) -> Result<Vec<u8>, InvalidJson> {
         if !self.unread {
             // A string in single quotes has already been read.
