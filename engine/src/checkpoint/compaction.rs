@@ -2,9 +2,9 @@
 //! time.
 //!
 //! *Cost.* A step rewrites a few of the 256 key groups, or one of them if groups are large.
-//! Compaction starts when the deltas are as large as their snapshot, so each byte of state is
-//! rewritten about once for every byte that changes. It also starts at [`MAX_DELTAS`] deltas,
-//! because a restart opens every file.
+//! Compaction starts when the deltas are as large as their snapshot and not tiny, so each byte of
+//! state is rewritten about once for every byte that changes. It also starts at [`MAX_DELTAS`]
+//! deltas, because a restart opens every file.
 //!
 //! *Threads.* The driver's, between its other work.
 

@@ -107,7 +107,8 @@ pub fn entries(
     Ok(Some(()))
 }
 
-/// Builds a file in pieces, so that a large file is never in memory as a whole.
+/// Builds a file in pieces, which the caller may write and drop as they are built: compaction does,
+/// so that a snapshot is never in memory as a whole.
 #[derive(Debug)]
 pub struct StateFileWriter {
     owner: FileOwner,

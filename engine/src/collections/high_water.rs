@@ -5,7 +5,8 @@
 //! the largest size of the last epochs. This mark rises at once and falls by a fraction with each
 //! epoch.
 
-/// The mark falls by at most 1/16 with each epoch: by half after 11 epochs.
+/// The mark falls by at most 1/16 with each epoch, rounded up to one item: by half after 11 epochs
+/// if it is large.
 const FALL: usize = 16;
 
 /// The largest recent size of a collection.

@@ -80,7 +80,7 @@ fn vocabulary(dice: &mut SplitMix) -> Vec<String> {
     let mut seen = std::collections::HashSet::new();
     let mut words = Vec::with_capacity(VOCABULARY);
     while words.len() < VOCABULARY {
-        // Frequent words are short.
+        // Frequent words tend to be short.
         let syllables = 1 + words.len().min(600) / 60 / 4 + dice.below(3) as usize;
         let word: String = (0..syllables).map(|_| SYLLABLES[dice.below(24) as usize]).collect();
         if seen.insert(word.clone()) {

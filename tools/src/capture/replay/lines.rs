@@ -2,7 +2,7 @@
 //! even if several events contain parts of it.
 //!
 //! Events keep their order. An event whose last line is incomplete is buffered until an event
-//! completes the line, and all later events are buffered after it. This does not delay the replay,
+//! completes the line, and all later events are buffered after it. This rarely delays the replay,
 //! which reads ahead. An event keeps its number and its time. Its bytes keep their positions unless
 //! a change alters the length of a line.
 
