@@ -32,27 +32,58 @@ pub enum FlushStatus {
 }
 
 impl FlushStatus {
-    /// Combines the status of the chain below with the status of a stage. `holds_marker`: the stage
-    /// has not forwarded the marker yet. `owes`: the stage emits results after the marker, and the
-    /// driver has not been told yet. `owes` is reset once it is reported.
-    pub fn combine(below: Self, holds_marker: bool, owes: &mut bool) -> Self {
-        let own = match (holds_marker, *owes) {
-            (true, _) => Self::Pending,
-            (false, true) => Self::NextEpoch,
-            (false, false) => Self::Flushed,
-        };
-        let all = own.and(below);
-        if all == Self::NextEpoch {
-            *owes = false;
-        }
-        all
-    }
-
     /// Combines the statuses of two parts of a chain. If one part waits for acknowledgements and
     /// the other has work to do, the result is `Pending`, so that the worker does not sleep.
     pub fn and(self, other: Self) -> Self {
         match self.max(other) {
             Self::Waiting if self.min(other) > Self::Flushed && self != other => Self::Pending,
+            all => all,
+        }
+    }
+}
+
+/// Tracks whether a stage has emitted results after a marker, which the driver must be told once.
+#[derive(Debug, Default)]
+pub struct LateEmission {
+    is_owed: bool,
+}
+
+impl LateEmission {
+    /// Notes that results were emitted after the marker.
+    pub fn note(&mut self) {
+        self.is_owed = true;
+    }
+
+    /// Whether the driver has not been told yet.
+    #[inline]
+    pub fn is_owed(&self) -> bool {
+        self.is_owed
+    }
+
+    /// Combines what a stage has left to do with the status of the chain below. `holds_marker`: the
+    /// stage has not forwarded the marker yet. `has_results`: it has more results to emit. A late
+    /// emission is reported as [`FlushStatus::NextEpoch`] once the chain has no other work; until
+    /// then it does not keep the worker awake.
+    pub fn combine(
+        &mut self,
+        below: FlushStatus,
+        holds_marker: bool,
+        has_results: bool,
+    ) -> FlushStatus {
+        let own = match (holds_marker, has_results) {
+            (true, _) => FlushStatus::Pending,
+            (false, true) => FlushStatus::NextEpoch,
+            (false, false) => FlushStatus::Flushed,
+        };
+        match own.and(below) {
+            FlushStatus::Flushed | FlushStatus::Buffered if self.is_owed => {
+                self.is_owed = false;
+                FlushStatus::NextEpoch
+            }
+            FlushStatus::NextEpoch => {
+                self.is_owed = false;
+                FlushStatus::NextEpoch
+            }
             all => all,
         }
     }
@@ -180,5 +211,28 @@ impl<T, S: Push<T> + ?Sized> Push<T> for Box<S> {
     #[inline]
     fn push(&mut self, value: T, ingest_ns: u64) -> Result<(), EngineError> {
         (**self).push(value, ingest_ns)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{FlushStatus, LateEmission};
+
+    /// A window above a Kafka sink: once its results are emitted, the worker sleeps until the
+    /// broker acknowledges them, and only then the driver is told.
+    #[test]
+    fn a_late_emission_does_not_keep_a_waiting_chain_busy() {
+        use FlushStatus::{Buffered, Flushed, NextEpoch, Pending, Waiting};
+        let mut late = LateEmission::default();
+        late.note();
+        assert_eq!(late.combine(Waiting, true, true), Pending);
+        assert_eq!(late.combine(Waiting, false, true), Pending);
+        assert_eq!(late.combine(Waiting, false, false), Waiting);
+        assert!(late.is_owed());
+        assert_eq!(late.combine(Buffered, false, false), NextEpoch);
+        assert_eq!(late.combine(Flushed, false, false), Flushed);
+        late.note();
+        assert_eq!(late.combine(Flushed, false, true), NextEpoch, "there are more results");
+        assert!(!late.is_owed());
     }
 }

@@ -21,7 +21,7 @@ use millstream_engine::env::Env;
 use millstream_engine::epoch::event_time::BatchTimes;
 use millstream_engine::error::EngineError;
 use millstream_engine::event::{Epoch, IDLE, UNTIMED};
-use millstream_engine::runtime::stage::{FlushStatus, Io, Push, Stage};
+use millstream_engine::runtime::stage::{FlushStatus, Io, LateEmission, Push, Stage};
 use millstream_engine::runtime::state_log::StateLog;
 use std::hash::Hash;
 use std::sync::Arc;
@@ -324,7 +324,7 @@ pub(crate) struct Process<K, P, D> {
     buffer: Buffer,
     key: Vec<u8>,
     /// Whether a timer fired after a marker, and the driver does not know it yet.
-    owes_late_emission: bool,
+    late_emission: LateEmission,
     now_us: Option<i64>,
     passing_us: Option<i64>,
     marker: Option<Epoch>,
@@ -354,7 +354,7 @@ where
             memory: 0,
             buffer: Buffer::default(),
             key: Vec::new(),
-            owes_late_emission: false,
+            late_emission: LateEmission::default(),
             now_us: None,
             passing_us: None,
             marker: None,
@@ -717,15 +717,18 @@ where
     }
     fn flush(&mut self) -> Result<FlushStatus, EngineError> {
         let any_due = self.0.any_due();
-        if !any_due && !self.0.owes_late_emission {
+        if !any_due && !self.0.late_emission.is_owed() {
             self.0.now_us = None;
             return self.0.down.flush();
         }
-        self.0.owes_late_emission |= any_due && self.0.marker.is_none();
+        if any_due && self.0.marker.is_none() {
+            self.0.late_emission.note();
+        }
         self.0.continue_expiry::<T>()?;
+        let any_due = self.0.any_due();
         self.0.now_us = None;
         let below = self.0.down.flush()?;
-        Ok(FlushStatus::combine(below, self.0.marker.is_some(), &mut self.0.owes_late_emission))
+        Ok(self.0.late_emission.combine(below, self.0.marker.is_some(), any_due))
     }
     fn next_timer_ns(&self) -> Option<u64> {
         let (stage, below) = (&self.0, self.0.down.next_timer_ns());

@@ -9,7 +9,7 @@
 use crate::event_time::watermark::OperatorWatermark;
 use millstream_engine::error::EngineError;
 use millstream_engine::event::{Epoch, IDLE};
-use millstream_engine::runtime::stage::{FlushStatus, Io, Push, Stage};
+use millstream_engine::runtime::stage::{FlushStatus, Io, LateEmission, Push, Stage};
 
 /// The work of an operator. `D` is the chain below.
 pub(in crate::stream) trait StepWork<D>: Send {
@@ -65,13 +65,20 @@ pub(in crate::stream) struct Stepped<W, D> {
     passing_us: Option<i64>,
     marker: Option<Epoch>,
     /// Whether results are emitted after a marker and the driver has not been told yet.
-    owes_late_emission: bool,
+    late_emission: LateEmission,
     down: D,
 }
 
 impl<W: StepWork<D>, D: Stage> Stepped<W, D> {
     pub fn new(work: W, watermarks: OperatorWatermark, down: D) -> Self {
-        Self { work, watermarks, passing_us: None, marker: None, owes_late_emission: false, down }
+        Self {
+            work,
+            watermarks,
+            passing_us: None,
+            marker: None,
+            late_emission: LateEmission::default(),
+            down,
+        }
     }
 
     fn go_on(&mut self) -> Result<(), EngineError> {
@@ -93,6 +100,10 @@ impl<W: StepWork<D>, D: Stage> Stepped<W, D> {
             }
         }
         self.pass_marker()
+    }
+
+    fn has_work(&self) -> bool {
+        self.passing_us.is_some() || self.work.is_unfinished()
     }
 
     fn pass_marker(&mut self) -> Result<(), EngineError> {
@@ -134,14 +145,17 @@ impl<W: StepWork<D>, D: Stage> Stage for Stepped<W, D> {
         self.down.end()
     }
     fn flush(&mut self) -> Result<FlushStatus, EngineError> {
-        let works = self.passing_us.is_some() || self.work.is_unfinished();
-        if !works && self.marker.is_none() && !self.owes_late_emission {
+        let works = self.has_work();
+        if !works && self.marker.is_none() && !self.late_emission.is_owed() {
             return self.down.flush();
         }
-        self.owes_late_emission |= works && self.marker.is_none();
+        if works && self.marker.is_none() {
+            self.late_emission.note();
+        }
         self.go_on()?;
         let below = self.down.flush()?;
-        Ok(FlushStatus::combine(below, self.marker.is_some(), &mut self.owes_late_emission))
+        let works = self.has_work();
+        Ok(self.late_emission.combine(below, self.marker.is_some(), works))
     }
     #[inline]
     fn next_timer_ns(&self) -> Option<u64> {

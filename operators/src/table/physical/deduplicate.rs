@@ -13,7 +13,7 @@ use crate::table::row::{Row, Slot as Field};
 use millstream_engine::checkpoint::key_group::hash_bytes;
 use millstream_engine::error::EngineError;
 use millstream_engine::event::{Epoch, IDLE};
-use millstream_engine::runtime::stage::{FlushStatus, Io, Push, Stage};
+use millstream_engine::runtime::stage::{FlushStatus, Io, LateEmission, Push, Stage};
 use millstream_engine::runtime::state_log::{StateLog, StateSlot};
 use smallvec::SmallVec;
 
@@ -64,7 +64,7 @@ pub(super) struct Deduplicate {
     expiring_watermark_us: Option<i64>,
     /// Whether [`Stage::flush`] still has to return [`FlushStatus::NextEpoch`] once, because it has
     /// removed expired keys while no marker was pending.
-    owes_late_emission: bool,
+    late_emission: LateEmission,
     /// A marker that is not passed on yet.
     marker: Option<Epoch>,
     down: BoxChain,
@@ -89,7 +89,7 @@ impl Deduplicate {
             scratch: Scratch::default(),
             log,
             expiring_watermark_us: None,
-            owes_late_emission: false,
+            late_emission: LateEmission::default(),
             marker: None,
             down,
         }
@@ -223,14 +223,17 @@ impl Stage for Deduplicate {
         self.down.end()
     }
     fn flush(&mut self) -> Result<FlushStatus, EngineError> {
-        if self.expiring_watermark_us.is_none() && self.marker.is_none() && !self.owes_late_emission
-        {
+        let has_results = self.expiring_watermark_us.is_some();
+        if !has_results && self.marker.is_none() && !self.late_emission.is_owed() {
             return self.down.flush();
         }
-        self.owes_late_emission |= self.expiring_watermark_us.is_some() && self.marker.is_none();
+        if has_results && self.marker.is_none() {
+            self.late_emission.note();
+        }
         self.continue_expiry()?;
         let below = self.down.flush()?;
-        Ok(FlushStatus::combine(below, self.marker.is_some(), &mut self.owes_late_emission))
+        let has_results = self.expiring_watermark_us.is_some();
+        Ok(self.late_emission.combine(below, self.marker.is_some(), has_results))
     }
 
     fn next_timer_ns(&self) -> Option<u64> {

@@ -7,7 +7,7 @@ use crate::table::physical::stages::BoxChain;
 use crate::table::row::Row;
 use millstream_engine::error::EngineError;
 use millstream_engine::event::Epoch;
-use millstream_engine::runtime::stage::{FlushStatus, Io, Push, Stage};
+use millstream_engine::runtime::stage::{FlushStatus, Io, LateEmission, Push, Stage};
 
 /// Combines the chains of all branches into one chain. A single branch is returned unchanged.
 pub(super) fn fan_out(mut branches: Vec<BoxChain>) -> BoxChain {
@@ -15,7 +15,7 @@ pub(super) fn fan_out(mut branches: Vec<BoxChain>) -> BoxChain {
         (Some(only), true) => only,
         (last, _) => {
             branches.extend(last);
-            Box::new(FanOut { branches, owes_late_emission: false })
+            Box::new(FanOut { branches, late_emission: LateEmission::default() })
         }
     }
 }
@@ -24,7 +24,7 @@ struct FanOut {
     branches: Vec<BoxChain>,
     /// Whether a branch has emitted rows of the next epoch, which is not reported yet because
     /// another branch was busy.
-    owes_late_emission: bool,
+    late_emission: LateEmission,
 }
 
 impl FanOut {
@@ -69,10 +69,12 @@ impl Stage for FanOut {
         let mut all = FlushStatus::Flushed;
         for branch in &mut self.branches {
             let status = branch.flush()?;
-            self.owes_late_emission |= status == FlushStatus::NextEpoch;
+            if status == FlushStatus::NextEpoch {
+                self.late_emission.note();
+            }
             all = both(all, status);
         }
-        Ok(FlushStatus::combine(all, false, &mut self.owes_late_emission))
+        Ok(self.late_emission.combine(all, false, false))
     }
     fn next_timer_ns(&self) -> Option<u64> {
         self.branches.iter().filter_map(|branch| branch.next_timer_ns()).min()

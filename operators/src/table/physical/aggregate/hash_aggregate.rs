@@ -36,7 +36,7 @@ use millstream_engine::checkpoint::key_group::{hash_bytes, hash_with_prefix};
 use millstream_engine::collections::high_water::{EpochBuffer, shrink_scratch};
 use millstream_engine::error::EngineError;
 use millstream_engine::event::{Epoch, IDLE, UNTIMED};
-use millstream_engine::runtime::stage::{FlushStatus, Io, Push, Stage};
+use millstream_engine::runtime::stage::{FlushStatus, Io, LateEmission, Push, Stage};
 use millstream_engine::runtime::state_log::{StateLog, StateSlot, WriteTiming};
 use smallvec::SmallVec;
 
@@ -206,7 +206,7 @@ pub(in crate::table::physical) struct HashAggregate {
     expiring_watermark_us: Option<i64>,
     /// Whether [`Stage::flush`] still has to return [`FlushStatus::NextEpoch`] once, because it has
     /// worked on expired groups while no marker was pending.
-    owes_late_emission: bool,
+    late_emission: LateEmission,
     emission: Option<Emission>,
     scratch: Scratch,
     /// Whether a key or a function evaluates an expression for each record.
@@ -269,7 +269,7 @@ impl HashAggregate {
             event,
             due: ExpiryQueue::default(),
             expiring_watermark_us: None,
-            owes_late_emission: false,
+            late_emission: LateEmission::default(),
             emission: None,
             scratch: Scratch::default(),
             key: Vec::new(),
@@ -681,17 +681,18 @@ impl Stage for HashAggregate {
     }
 
     fn flush(&mut self) -> Result<FlushStatus, EngineError> {
-        if self.emission.is_none()
-            && self.expiring_watermark_us.is_none()
-            && !self.owes_late_emission
-        {
+        let has_results = self.expiring_watermark_us.is_some();
+        if self.emission.is_none() && !has_results && !self.late_emission.is_owed() {
             return self.down.flush();
         }
-        self.owes_late_emission |= self.expiring_watermark_us.is_some() && self.emission.is_none();
+        if has_results && self.emission.is_none() {
+            self.late_emission.note();
+        }
         self.continue_expiry()?;
         self.emit_step()?;
         let below = self.down.flush()?;
-        Ok(FlushStatus::combine(below, self.emission.is_some(), &mut self.owes_late_emission))
+        let has_results = self.expiring_watermark_us.is_some();
+        Ok(self.late_emission.combine(below, self.emission.is_some(), has_results))
     }
 
     fn next_timer_ns(&self) -> Option<u64> {

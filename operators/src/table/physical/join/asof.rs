@@ -34,7 +34,7 @@ use crate::table::row::{Row, Slot};
 use millstream_engine::checkpoint::key_group::hash_bytes;
 use millstream_engine::error::EngineError;
 use millstream_engine::event::{Epoch, IDLE, UNTIMED};
-use millstream_engine::runtime::stage::{FlushStatus, Io, Push, Stage};
+use millstream_engine::runtime::stage::{FlushStatus, Io, LateEmission, Push, Stage};
 
 /// When left rows are emitted.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -64,7 +64,7 @@ pub(in super::super) struct AsofJoin {
     passing_us: Option<i64>,
     /// Whether [`Stage::flush`] still has to return [`FlushStatus::NextEpoch`] once, because it has
     /// worked on expired rows while no marker was pending.
-    owes_late_emission: bool,
+    late_emission: LateEmission,
     /// In micro-batch mode: a marker to pass on when expiry is complete.
     marker: Option<Epoch>,
     guard: Option<StateGuard>,
@@ -87,7 +87,7 @@ impl AsofJoin {
             row: Vec::new(),
             scratch: Scratch::default(),
             passing_us: None,
-            owes_late_emission: false,
+            late_emission: LateEmission::default(),
             marker: None,
             guard,
             down,
@@ -312,13 +312,16 @@ impl Stage for AsofJoin {
         self.down.end()
     }
     fn flush(&mut self) -> Result<FlushStatus, EngineError> {
-        if self.passing_us.is_none() && self.marker.is_none() && !self.owes_late_emission {
+        let has_results = self.passing_us.is_some();
+        if !has_results && self.marker.is_none() && !self.late_emission.is_owed() {
             return self.down.flush();
         }
-        self.owes_late_emission |= self.passing_us.is_some() && self.marker.is_none();
+        if has_results && self.marker.is_none() {
+            self.late_emission.note();
+        }
         self.continue_expiry()?;
         let below = self.down.flush()?;
-        Ok(FlushStatus::combine(below, self.marker.is_some(), &mut self.owes_late_emission))
+        Ok(self.late_emission.combine(below, self.marker.is_some(), self.passing_us.is_some()))
     }
     fn next_timer_ns(&self) -> Option<u64> {
         self.down.next_timer_ns()

@@ -35,7 +35,7 @@ use crate::table::types::Physical;
 use millstream_engine::checkpoint::key_group::hash_bytes;
 use millstream_engine::error::EngineError;
 use millstream_engine::event::{Epoch, IDLE, UNTIMED};
-use millstream_engine::runtime::stage::{FlushStatus, Io, Push, Stage};
+use millstream_engine::runtime::stage::{FlushStatus, Io, LateEmission, Push, Stage};
 use millstream_engine::runtime::state_log::StateLog;
 
 /// The maximum number of unfinished searches. At this number, the join accepts no more rows.
@@ -112,7 +112,7 @@ pub(in super::super) struct StreamJoin {
     passing_us: Option<i64>,
     /// Whether [`Stage::flush`] still has to return [`FlushStatus::NextEpoch`] once, because it has
     /// worked on searches or expired rows while no marker was pending.
-    owes_late_emission: bool,
+    late_emission: LateEmission,
     /// A marker that is not passed on yet. In micro-batch mode it waits for searches and expiry.
     marker: Option<Epoch>,
     guard: Option<StateGuard>,
@@ -164,7 +164,7 @@ impl StreamJoin {
             scratch: Scratch::default(),
             expired: Vec::with_capacity(STEP),
             passing_us: None,
-            owes_late_emission: false,
+            late_emission: LateEmission::default(),
             marker: None,
             guard,
             down,
@@ -359,6 +359,11 @@ impl StreamJoin {
         self.pass_marker()
     }
 
+    /// Whether there are unfinished searches or expired rows.
+    fn has_work(&self) -> bool {
+        self.passing_us.is_some() || !self.searches.is_empty()
+    }
+
     /// Pauses or resumes a side, depending on the size of the buffered rows, or fails if the limit
     /// is to end the query. Does nothing without a limit.
     #[inline]
@@ -435,15 +440,17 @@ impl Stage for StreamJoin {
         self.down.end()
     }
     fn flush(&mut self) -> Result<FlushStatus, EngineError> {
-        let idle = self.searches.is_empty() && self.passing_us.is_none() && self.marker.is_none();
-        if idle && !self.owes_late_emission {
+        let works = self.has_work();
+        if !works && self.marker.is_none() && !self.late_emission.is_owed() {
             return self.down.flush();
         }
-        let works = self.passing_us.is_some() || !self.searches.is_empty();
-        self.owes_late_emission |= works && self.marker.is_none();
+        if works && self.marker.is_none() {
+            self.late_emission.note();
+        }
         self.continue_expiry()?;
         let below = self.down.flush()?;
-        Ok(FlushStatus::combine(below, self.marker.is_some(), &mut self.owes_late_emission))
+        let works = self.has_work();
+        Ok(self.late_emission.combine(below, self.marker.is_some(), works))
     }
     fn next_timer_ns(&self) -> Option<u64> {
         self.down.next_timer_ns()
