@@ -211,6 +211,21 @@ pub struct PreparedEpoch<'a> {
 /// removes the files of the epoch before it.
 pub type CanCommit<'a> = dyn FnMut(PreparedEpoch<'_>) -> Result<bool, EngineError> + 'a;
 
+/// The error of an epoch whose output was staged by another sink than the present one, which
+/// cannot commit it. `sink` describes the present sink.
+pub fn staged_by_another_sink(epoch: Epoch, folder: &Path, sink: &str) -> EngineError {
+    EngineError::operator(
+        "CHECKPOINT_QUERY_CHANGED",
+        format!(
+            "epoch {epoch} of the checkpoint {} is written, but not committed, and the present \
+             sink ({sink}) cannot commit it",
+            folder.display(),
+        ),
+        "Run the query with the sink that it had until it has committed an epoch, then change the \
+         sink",
+    )
+}
+
 /// A micro-batch that an earlier run planned.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct PlannedBatch {
@@ -816,6 +831,28 @@ mod tests {
         let (_, recovery, _) = open(true);
         assert_eq!(recovery.next_epoch, 2);
         assert_eq!(recovery.unfinished, Some(UnfinishedEpoch::Commit(vec!["c".into()])));
+    }
+
+    /// A job whose sink stages nothing must not drop what another sink has staged.
+    #[test]
+    fn staged_output_is_refused_by_a_job_without_a_transactional_sink() {
+        use crate::runtime::job::{Config, Job};
+        let env = Arc::new(crate::env::SimEnv::new(1));
+        let shape = QueryDescription { sources: vec!["s".into()], ..QueryDescription::default() };
+        let opened = Checkpoint::open(env.clone(), Path::new("/c"), &shape, &mut |_| Ok(true));
+        let (checkpoint, _) = opened.unwrap();
+        let at = [Offset("10".to_string())];
+        let staged = vec!["a".to_string()];
+        checkpoint.write_offsets(0, &at, EpochMode::Continuous, (0, 0), staged).unwrap();
+        drop(checkpoint);
+        let open = || {
+            let config = Config { pin: false, ..Config::default() };
+            let mut job = Job::in_env("other sink", config, env.clone()).unwrap();
+            job.open_checkpoint(Path::new("/c"), &shape)
+        };
+        for _ in 0..2 {
+            assert_eq!(open().unwrap_err().condition(), "CHECKPOINT_QUERY_CHANGED");
+        }
     }
 
     #[test]

@@ -362,13 +362,24 @@ impl Driver {
             )?;
             wal_ns = env.now_ns() - before_ns;
         }
-        if let Some(sink) = &mut self.sink {
-            sink.commit(storage, epoch, &flight.staged)?;
-        }
+        self.commit_staged(epoch, &flight.staged)?;
         if let Some(checkpoint) = &mut self.checkpoint {
             checkpoint.write_commit(epoch, self.time.next_ms())?;
         }
         Ok(wal_ns)
+    }
+
+    /// Makes staged output visible. Fails if there is output, but no log to commit it to.
+    fn commit_staged(&mut self, epoch: Epoch, staged: &[String]) -> Result<(), EngineError> {
+        match &mut self.sink {
+            Some(sink) => sink.commit(self.env.storage(), epoch, staged),
+            None if staged.is_empty() => Ok(()),
+            None => {
+                let reason = format!("epoch {epoch} has staged output, and no sink can commit it");
+                let fix = "Run the query with the sink that staged the output";
+                Err(EngineError::operator("CHECKPOINT_QUERY_CHANGED", reason, fix))
+            }
+        }
     }
 
     fn commit(&mut self, now_ns: u64) {
@@ -455,15 +466,12 @@ impl Driver {
                 true
             }
             Some(UnfinishedEpoch::Commit(staged)) => {
-                let (epoch, env) = (self.next_epoch - 1, self.env.clone());
-                let sink = match &mut self.sink {
-                    Some(sink) => sink.commit(env.storage(), epoch, &staged),
-                    None => Ok(()),
-                };
-                let done = sink.and_then(|()| match &mut self.checkpoint {
-                    Some(checkpoint) => checkpoint.write_commit(epoch, self.time.next_ms()),
-                    None => Ok(()),
-                });
+                let epoch = self.next_epoch - 1;
+                let done =
+                    self.commit_staged(epoch, &staged).and_then(|()| match &mut self.checkpoint {
+                        Some(checkpoint) => checkpoint.write_commit(epoch, self.time.next_ms()),
+                        None => Ok(()),
+                    });
                 if let Err(error) = done {
                     self.fail(error);
                 }

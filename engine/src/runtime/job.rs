@@ -2,7 +2,9 @@
 //! ([`Job::start`]), or step by step from a seed ([`Job::simulate`]).
 
 use crate::checkpoint::offset::Offset;
-use crate::checkpoint::{CanCommit, Checkpoint, QueryDescription, Recovery, UnfinishedEpoch};
+use crate::checkpoint::{
+    CanCommit, Checkpoint, QueryDescription, Recovery, UnfinishedEpoch, staged_by_another_sink,
+};
 use crate::cores::{self, Core};
 use crate::env::{Env, RealEnv, SimEnv};
 use crate::epoch::committed_epoch::CommittedEpoch;
@@ -200,13 +202,16 @@ impl Job {
     }
 
     /// Opens or creates the checkpoint in a folder. Call this before sources, operators and event
-    /// times are added.
+    /// times are added. Fails with `CHECKPOINT_QUERY_CHANGED` if an earlier run's sink has staged
+    /// output that is not committed: a job without a transactional sink cannot commit it.
     pub fn open_checkpoint(
         &mut self,
         folder: &Path,
         shape: &QueryDescription,
     ) -> Result<(), EngineError> {
-        self.open_checkpoint_of_sink(folder, shape, &mut |_| Ok(true))
+        self.open_checkpoint_of_sink(folder, shape, &mut |prepared| {
+            Err(staged_by_another_sink(prepared.epoch, folder, "not transactional"))
+        })
     }
 
     /// Like [`open_checkpoint`](Self::open_checkpoint), for a sink that may have lost the output

@@ -18,7 +18,7 @@ use crate::table::plan::limits::on_large_stack;
 use crate::table::plan::shared_sources::sources;
 use crate::table::plan::time_window::{has_watermark, with_default_skew};
 use crate::table::plan::{Plan, Scan};
-use millstream_engine::checkpoint::{QueryDescription, new_id};
+use millstream_engine::checkpoint::{QueryDescription, new_id, staged_by_another_sink};
 use millstream_engine::env::SimEnv;
 use millstream_engine::error::EngineError;
 use millstream_engine::measure::latency::Latency;
@@ -58,18 +58,7 @@ fn open_checkpoint(
                 if matches!(sink, SinkSpec::Files(_)) && is_of_files(prepared.staged) {
                     return Ok(true);
                 }
-                Err(EngineError::operator(
-                    "CHECKPOINT_QUERY_CHANGED",
-                    format!(
-                        "epoch {} of the checkpoint {} is written, but not committed, and the \
-                         present sink ({}) cannot commit it",
-                        prepared.epoch,
-                        folder.display(),
-                        sink.description()
-                    ),
-                    "Run the query with the sink that it had until it has committed an epoch, then \
-                     change the sink",
-                ))
+                Err(staged_by_another_sink(prepared.epoch, folder, &sink.description()))
             })?;
             Ok(None)
         }
