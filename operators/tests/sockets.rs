@@ -205,6 +205,28 @@ fn a_lost_peer_is_reconnected_and_its_unfinished_line_rejected() {
     query.stop().unwrap();
 }
 
+/// A source that counts only the records of committed epochs, such as Kafka, beside one that counts
+/// them as they are read.
+#[test]
+fn records_of_sources_that_count_differently_are_added_up() {
+    let session = Session::new();
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let port = listener.local_addr().unwrap().port();
+    let reader = session.read_stream().format("socket").option("host", "127.0.0.1");
+    reader.option("port", port).load().unwrap().create_temp_view("lines");
+    let stream = session.memory_stream("others", "value STRING").unwrap();
+    let both = session.sql("SELECT value FROM lines UNION ALL SELECT value FROM others").unwrap();
+    let writer = both.write_stream().format("memory").query_name("out");
+    let trigger = Trigger::Continuous { interval_ns: u64::MAX / 4 };
+    let query = writer.trigger(trigger).config(quiet()).start().unwrap();
+    let (mut sender, _) = listener.accept().unwrap();
+    stream.add((0..7).map(|n| vec![Value::String(n.to_string())]));
+    query.process_all_available().unwrap();
+    sender.write_all(b"a\nb\n").unwrap();
+    until(&query, "the lines of an epoch that is not committed", |totals| totals.records_in == 9);
+    query.stop().unwrap();
+}
+
 #[test]
 fn a_query_keeps_running_when_the_peer_disconnects_as_in_spark() {
     let session = Session::new();

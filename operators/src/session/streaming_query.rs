@@ -55,8 +55,8 @@ pub struct Totals {
     pub epoch: Option<u64>,
     /// The number of committed epochs.
     pub epochs: u64,
-    /// The number of records read, at least up to the last epoch. If all sources are sockets, files
-    /// or captures, up to now.
+    /// The number of records read: from sockets, files and captures up to now, from other sources
+    /// up to the last epoch.
     pub records_in: u64,
     /// The number of bad records that produced no row.
     pub bad_records: u64,
@@ -115,7 +115,8 @@ pub(super) struct DriverState {
     pub watermark_ms: Option<i64>,
     pub recent: Recent,
     pub epochs: u64,
-    pub records: u64,
+    /// The number of records of each source in committed epochs.
+    pub records: Vec<u64>,
     pub ahead: u64,
     pub late: u64,
 }
@@ -259,16 +260,15 @@ impl StreamingQuery {
         let driver_state = self.driver_state();
         totals.epoch = driver_state.recent.last().map(|last| last.committed.epoch);
         totals.epochs = driver_state.epochs;
-        totals.records_in = driver_state.records;
+        let committed = driver_state.records.clone();
         totals.ahead = driver_state.ahead;
         totals.late = driver_state.late;
         drop(driver_state);
-        if !self.counters.is_empty() {
-            // ORDERING: relaxed, because nothing else depends on this counter.
-            let live = self.counters.iter().map(|c| c.records.load(Ordering::Relaxed)).sum();
-            totals.records_in = totals.records_in.max(live);
-        }
-        for counters in &self.counters {
+        for (i, counters) in self.counters.iter().enumerate() {
+            // ORDERING: relaxed, because nothing else depends on this counter. It stays 0 for a
+            // source that does not count.
+            let live = counters.records.load(Ordering::Relaxed);
+            totals.records_in += live.max(committed.get(i).copied().unwrap_or(0));
             totals.bad_records += counters.bad.count();
             totals.skipped_paths += counters.skipped_paths.load(Ordering::Relaxed);
             totals.permissive_records += counters.bad.permissive();

@@ -294,7 +294,9 @@ impl StreamWriter {
             let mut driver_state =
                 driver_state.lock().unwrap_or_else(|poisoned| poisoned.into_inner());
             driver_state.epochs += 1;
-            driver_state.records += report.num_input_rows();
+            let records = &report.committed.records;
+            driver_state.records.resize(records.len(), 0);
+            driver_state.records.iter_mut().zip(records).for_each(|(sum, of)| *sum += of);
             driver_state.ahead += report.num_rows_in_future();
             driver_state.late += report.num_rows_late();
             if progress.timed {
