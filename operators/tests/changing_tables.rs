@@ -126,6 +126,79 @@ fn session_of(ddl: &str, format: &str, options: &str, folder: &Folder) -> Sessio
     session
 }
 
+/// A scalar subquery is computed again when its table changes: in a condition, a projection, the
+/// argument and the filter of an aggregate, a HAVING and a sort key.
+#[test]
+fn a_scalar_subquery_sees_the_changed_table() {
+    for trigger in [BATCHES, CONTINUOUS] {
+        for (sql, first, second) in [
+            ("SELECT w FROM e WHERE w < (SELECT max(k) FROM dim)", vec!["a"], vec!["a", "b"]),
+            (
+                "SELECT w, (SELECT max(k) FROM dim) || '!', (SELECT count(*) FROM dim) FROM e",
+                vec!["a b! 2", "b b! 2", "x b! 2"],
+                vec!["a c! 1", "b c! 1", "x c! 1"],
+            ),
+        ] {
+            let folder = Folder::new();
+            folder.write("a.csv", "a,1\nb,2\n");
+            let session = session_of("k STRING, v INT", "csv", "", &folder);
+            let mut joined = Joined::start(session, sql, trigger, &folder.0);
+            joined.expect(&["a", "b", "x"], &first);
+            folder.write("a.csv", "c,3\n");
+            joined.expect(&["a", "b", "x"], &second);
+            folder.write("a.csv", "a,1\nb,2\n");
+            joined.restart();
+            joined.expect(&["a", "b", "x"], &first);
+            joined.query.take().unwrap().stop().unwrap();
+        }
+    }
+}
+
+/// The aggregate's state has the values of the earlier batches.
+#[test]
+fn a_scalar_subquery_in_an_aggregation_sees_the_changed_table() {
+    let folder = Folder::new();
+    folder.write("a.csv", "a,1\n");
+    let session = session_of("k STRING, v INT", "csv", "", &folder);
+    let stream = session.memory_stream("e", "w STRING").unwrap();
+    let sql = "SELECT w, sum((SELECT max(v) FROM dim)) AS s, \
+               count(*) FILTER (WHERE w = (SELECT max(k) FROM dim)) AS n \
+               FROM e GROUP BY w HAVING count(*) < (SELECT 10 * max(v) FROM dim) \
+               ORDER BY s + (SELECT max(v) FROM dim)";
+    let writer = session.sql(sql).unwrap().write_stream().format("memory").output_mode("complete");
+    let config = Config { pin: false, wait: WaitProfile::Park, ..Config::default() };
+    let query = writer.query_name("out").trigger(BATCHES).config(config).start().unwrap();
+    let batch = |keys: &[&str]| {
+        stream.add(keys.iter().map(|key| vec![Value::String((*key).to_string())]));
+        query.process_all_available().unwrap();
+        let rows = session.table("out").unwrap().rows();
+        rows.iter().map(|row| text(row)).collect::<Vec<_>>()
+    };
+    assert_eq!(batch(&["a", "b", "b"]), ["a 1 1", "b 2 0"]);
+    folder.write("a.csv", "b,7\n");
+    assert_eq!(batch(&["a", "b"]), ["a 8 1", "b 9 1"]);
+    folder.write("a.csv", "c,0\n");
+    assert!(batch(&["a"]).is_empty(), "no count is below 0");
+    query.stop().unwrap();
+}
+
+/// A subquery must have one row at most, also after its table has changed.
+#[test]
+fn a_scalar_subquery_that_gets_a_second_row_fails() {
+    let folder = Folder::new();
+    folder.write("a.csv", "a,1\n");
+    let session = session_of("k STRING, v INT", "csv", "", &folder);
+    let sql = "SELECT w, (SELECT k FROM dim) FROM e";
+    let joined = Joined::start(session, sql, BATCHES, &folder.0);
+    joined.expect(&["x"], &["x a"]);
+    folder.write("a.csv", "");
+    joined.expect(&["x"], &["x -"]);
+    folder.write("a.csv", "a,1\nb,2\n");
+    joined.stream.add([vec![Value::String("x".to_string())]]);
+    let error = joined.query.as_ref().unwrap().process_all_available().unwrap_err();
+    assert!(error.to_string().contains("SCALAR_SUBQUERY_TOO_MANY_ROWS"), "{error}");
+}
+
 const ALL: &str = "SELECT w, v FROM e LEFT JOIN dim ON w = k";
 
 #[test]

@@ -9,6 +9,7 @@ use crate::table::value::Value;
 use millstream_engine::checkpoint::offset::Offset;
 use millstream_engine::env::Env;
 use millstream_engine::epoch::protocol::{EndOffset, ReadLimit};
+use millstream_engine::epoch::trigger::Trigger;
 use millstream_engine::error::EngineError;
 use millstream_engine::event::Epoch;
 use millstream_engine::measure::latency::LatencyRecorder;
@@ -356,11 +357,14 @@ impl MemoryTable {
     }
 
     /// Creates a sink that fills the table. In output mode complete each epoch's rows replace the
-    /// earlier ones; an epoch without rows leaves them.
-    pub fn sink(&self, mode: OutputMode, latency: LatencyRecorder) -> MemorySink {
+    /// earlier ones. In continuous mode an epoch without rows leaves them, because an unchanged
+    /// result is not emitted again.
+    pub fn sink(&self, mode: OutputMode, trigger: Trigger, latency: LatencyRecorder) -> MemorySink {
         let types = self.schema.fields.iter().map(|f| f.data_type.clone()).collect();
         let complete = mode == OutputMode::Complete;
-        MemorySink { table: self.clone(), types, complete, pending: Vec::new(), latency }
+        let has_every_result = complete && !trigger.is_continuous();
+        let (table, pending) = (self.clone(), Vec::new());
+        MemorySink { table, types, complete, has_every_result, pending, latency }
     }
 }
 
@@ -369,13 +373,15 @@ pub struct MemorySink {
     table: MemoryTable,
     types: Vec<DataType>,
     complete: bool,
+    /// Whether each epoch has the whole result, so that an epoch without rows has an empty one.
+    has_every_result: bool,
     pending: Vec<Vec<Value>>,
     latency: LatencyRecorder,
 }
 
 impl MemorySink {
     fn deliver(&mut self) {
-        if !self.pending.is_empty() {
+        if !self.pending.is_empty() || self.has_every_result {
             let mut rows = self.table.rows.lock().unwrap_or_else(|p| p.into_inner());
             if self.complete {
                 rows.clear();

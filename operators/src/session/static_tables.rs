@@ -1,12 +1,17 @@
 //! The static parts of a query: tables that are joined with streams, and subqueries. They are
 //! evaluated when the query starts, and replaced by their rows in the plan. A table that may change
-//! is reloaded while the query runs ([`table_changes`](super::table_changes)). A query over
-//! constants is evaluated here, without the engine.
+//! is reloaded while the query runs ([`table_changes`](super::table_changes)). So is the table of a
+//! scalar subquery: the rows of the stream are joined with its single row. A query over constants is
+//! evaluated here, without the engine.
+//!
+//! *Limits.* A scalar subquery in the condition of a join, or in a query over tables only, is
+//! evaluated once.
 
 use crate::session::Session;
 use crate::session::dataframe::DataFrame;
 use crate::session::streaming_query::QueryError;
 use crate::session::table_changes::live_table;
+use crate::table::error::Place;
 use crate::table::expr::compile::{Semantics, fold};
 use crate::table::expr::{Node, Resolved};
 use crate::table::physical::too_many;
@@ -59,9 +64,96 @@ fn with_rows<E>(plan: Plan, rows: &mut Rows<'_, E>, live_of: &Live<'_>) -> Resul
             let schema = scan.schema.clone();
             Plan::Values(schema, rows(Arc::new(Plan::Scan(scan)), false)?)
         }
-        other => other.map_inputs(&mut |input| with_rows(input, rows, live_of))?,
+        other => {
+            let plan = other.map_inputs(&mut |input| with_rows(input, rows, live_of))?;
+            with_live_scalars(plan, rows, live_of)?
+        }
     };
     plan.map_exprs(&mut |expr| constant(expr, rows))
+}
+
+/// Adds the scalar subqueries of an expression to a list, each once.
+fn scalars(expr: &Resolved, found: &mut Vec<Arc<Plan>>) {
+    match &expr.node {
+        Node::Scalar(plan) if !found.contains(plan) => found.push(plan.clone()),
+        _ => expr.children().into_iter().for_each(|child| scalars(child, found)),
+    }
+}
+
+/// Replaces the scalar subqueries of an operator over a stream whose tables may change by columns of
+/// joins. Other operators are unchanged.
+fn with_live_scalars<E>(
+    mut plan: Plan,
+    rows: &mut Rows<'_, E>,
+    live_of: &Live<'_>,
+) -> Result<Plan, E> {
+    let output = plan.schema();
+    let (Plan::Project(input, _)
+    | Plan::Filter(input, _)
+    | Plan::Aggregate(input, ..)
+    | Plan::Sort(input, _)) = &mut plan
+    else {
+        return Ok(plan);
+    };
+    if !input.is_streaming() {
+        return Ok(plan);
+    }
+    let width = input.width();
+    let mut found = Vec::new();
+    plan.exprs().for_each(|expr| scalars(expr, &mut found));
+    let mut live_scalars = Vec::new();
+    for scalar in found {
+        if let Some(live) = live_of(&scalar) {
+            let table = Plan::Values(scalar.schema(), rows(scalar.clone(), true)?);
+            live_scalars.push((scalar, table, live));
+        }
+    }
+    if live_scalars.is_empty() {
+        return Ok(plan);
+    }
+    let columns: Vec<_> = live_scalars.iter().map(|(scalar, ..)| scalar.clone()).collect();
+    let mut joined = |mut input: Plan| {
+        for (_, right, live) in live_scalars.drain(..) {
+            input = Plan::Join(Box::new(Join {
+                left: input,
+                right,
+                kind: JoinKind::ScalarSubquery,
+                condition: None,
+                in_operands: None,
+                closest: None,
+                match_range: None,
+                live: Some(live),
+                place: Place::default(),
+            }));
+        }
+        Ok(input)
+    };
+    plan = plan.map_inputs(&mut joined)?;
+    plan = plan.map_exprs(&mut |expr| Ok(with_columns(expr, &columns, width)))?;
+    if !matches!(plan, Plan::Filter(..) | Plan::Sort(..)) {
+        return Ok(plan);
+    }
+    // The added columns are dropped again.
+    let columns = plan.scope().columns.into_iter().zip(output.fields).enumerate();
+    let columns = columns.map(|(at, (column, field))| {
+        let node = Node::Column(at, column.name);
+        let column = Resolved { node, data_type: column.data_type, nullable: column.nullable };
+        (column, field.name)
+    });
+    let columns = columns.collect();
+    Ok(Plan::Project(Box::new(plan), columns))
+}
+
+/// Replaces each of the scalar subqueries by a column: that of the first one has the index `first`.
+fn with_columns(expr: Resolved, subqueries: &[Arc<Plan>], first: usize) -> Resolved {
+    let column = match &expr.node {
+        Node::Scalar(plan) => subqueries.iter().position(|other| other == plan),
+        _ => return expr.map_children(&mut |child| with_columns(child, subqueries, first)),
+    };
+    match column {
+        Some(at) => Resolved { node: Node::Column(first + at, "subquery".to_string()), ..expr },
+        None => expr,
+    }
 }
 
 fn constant<E>(expr: Resolved, rows: &mut Rows<'_, E>) -> Result<Resolved, E> {
