@@ -482,6 +482,36 @@ fn an_ordered_join_reads_a_batch_side_by_side() {
     }
 }
 
+/// The sides of a batch are also read one after another if several instances send the records of a
+/// side.
+#[test]
+fn an_ordered_join_of_several_instances_reads_a_batch_side_by_side() {
+    for seed in 0..20 {
+        let flow = Flow::new("ordered").parallelism(3);
+        let got = Arc::new(Mutex::new(Vec::new()));
+        let seen = got.clone();
+        let numbers =
+            |part: usize| (0..10).map(move |n| ("key".to_string(), 1000, n * 3 + part as u64));
+        let (left, right) = (flow.partitions(3, numbers), flow.partitions(3, numbers));
+        let time = |record: &Record| record.1 * SECOND;
+        let delay = Duration::from_secs(9000);
+        left.with_watermark(time, delay)
+            .key_by(|record| record.0.clone())
+            .interval_join(right.with_watermark(time, delay).key_by(|record| record.0.clone()))
+            .between(offset(-900), offset(900))
+            .ordered()
+            .inner(|_, right| right.2)
+            .sink(move |number| seen.lock().unwrap().push(number));
+        let config = Config { trigger: Trigger::AvailableNow, workers: 2, ..Config::default() };
+        flow.simulate(config, seed).unwrap();
+        // Each right record finds all left records.
+        let mut got = got.lock().unwrap().clone();
+        assert_eq!(got.len(), 900);
+        got.dedup();
+        assert_eq!(got.len(), 30, "seed {seed}");
+    }
+}
+
 #[test]
 fn an_unsupported_join_is_refused() {
     let refusal = |timed: bool, lower: i64| {

@@ -11,11 +11,12 @@
 
 use crate::event_time::watermark::MakeEventTimeFn;
 use crate::stream::keyed_exchange::{keyed, keyed_workers};
+use crate::stream::operator::gather::{GatherRecipe, MERGED_PLACE};
 use crate::stream::operator::stateless::Map;
 use crate::stream::processor_state::{Kept, write};
 use crate::stream::recipe::{CheckpointManifest, Recipe};
 use millstream_engine::checkpoint::key_group::{hash_bytes, instance_of};
-use millstream_engine::runtime::exchange::Exchange;
+use millstream_engine::runtime::exchange::{Exchange, Outbox};
 use millstream_engine::runtime::job::{Job, JoinOrder};
 use millstream_engine::runtime::stage::Push;
 use millstream_engine::runtime::tasklet::InboxTasklet;
@@ -182,6 +183,54 @@ pub struct TwoInputs<A, B> {
     pub(in crate::stream) order: JoinOrder,
 }
 
+/// Builds one side of a two-input operator.
+struct SideBuilder<R, F, K> {
+    input: OneInput<R, F, K>,
+    /// Whether the instances of the stream are merged into one.
+    is_merged: bool,
+    /// The workers that send the side's records.
+    producers: Vec<usize>,
+}
+
+impl<R, F, K> SideBuilder<R, F, K>
+where
+    R: Recipe,
+    K: Kept,
+    F: FnMut(&R::Item) -> K + Clone + Send + 'static,
+{
+    /// `merges`: several instances of the stream are merged into one.
+    fn new(input: OneInput<R, F, K>, job: &Job, parallelism: usize, merges: bool) -> Self {
+        let producers = input.up.places(job, parallelism);
+        let is_merged = merges && producers.len() > 1;
+        let producers = if is_merged { vec![MERGED_PLACE] } else { producers };
+        Self { input, is_merged, producers }
+    }
+
+    /// Builds the stream, which sends its records to `outboxes`.
+    fn build<T: Send + 'static>(
+        self,
+        job: &mut Job,
+        parallelism: usize,
+        outboxes: Vec<Outbox<(K, T)>>,
+        wrap: fn(R::Item) -> T,
+    ) {
+        let OneInput { up, key, .. } = self.input;
+        let mut outboxes = outboxes.into_iter();
+        let mut chain = |_: &mut Job, _| match outboxes.next() {
+            Some(outbox) => {
+                let mut key = key.clone();
+                let f = move |item| (key(&item), wrap(item));
+                Map { f, down: Exchange::new(outbox, route()) }
+            }
+            None => unreachable!("a recipe makes one chain per instance"),
+        };
+        match self.is_merged {
+            true => GatherRecipe { up }.build(job, parallelism, &mut chain),
+            false => up.build(job, parallelism, &mut chain),
+        }
+    }
+}
+
 /// The event times of both sides, if both have one.
 type BothTimes<L, R> = Option<(MakeEventTimeFn<L>, MakeEventTimeFn<R>)>;
 
@@ -219,15 +268,15 @@ where
     {
         let timed = [self.left.has_event_time(), self.right.has_event_time()];
         let places = self.workers(job, parallelism);
-        let (left, right) = (self.left.up, self.right.up);
-        let producers = left.places(job, parallelism);
         // A stream has one consumer, so no source feeds both inputs. But the producers of one side
-        // may have a source in common, which would block on the full ring of the later one.
-        let has_one_each = producers.len() == 1 && right.places(job, parallelism).len() == 1;
-        let one_after_another = has_one_each && self.order.reads_one_after_another(job.trigger());
-        let (left_outboxes, left_inlets) = job.rings::<(K, Self::Item)>(&producers, &places);
-        let producers = right.places(job, parallelism);
-        let (right_outboxes, right_inlets) = job.rings::<(K, Self::Item)>(&producers, &places);
+        // may have a source in common, which would block on the full ring of the later one. So each
+        // side is first merged into one ring.
+        let one_after_another = self.order.reads_one_after_another(job.trigger());
+        let left = SideBuilder::new(self.left, job, parallelism, one_after_another);
+        let right = SideBuilder::new(self.right, job, parallelism, one_after_another);
+        let (left_outboxes, left_inlets) = job.rings::<(K, Self::Item)>(&left.producers, &places);
+        let (right_outboxes, right_inlets) =
+            job.rings::<(K, Self::Item)>(&right.producers, &places);
         let inlets = left_inlets.into_iter().zip(right_inlets);
         for (i, ((mut inlets, others), down)) in inlets.zip(stages).enumerate() {
             let of_left = std::iter::repeat_n(timed[0], inlets.len());
@@ -240,26 +289,8 @@ where
             let inbox = if one_after_another { inbox.one_after_another() } else { inbox };
             job.add_tasklet(places[i], Box::new(inbox));
         }
-        let key = self.left.key;
-        let mut outboxes = left_outboxes.into_iter();
-        left.build(job, parallelism, &mut |_, _| match outboxes.next() {
-            Some(outbox) => {
-                let mut key = key.clone();
-                let f = move |item| (key(&item), Either::Left(item));
-                Map { f, down: Exchange::new(outbox, route()) }
-            }
-            None => unreachable!("a recipe makes one chain per instance"),
-        });
-        let key = self.right.key;
-        let mut outboxes = right_outboxes.into_iter();
-        right.build(job, parallelism, &mut |_, _| match outboxes.next() {
-            Some(outbox) => {
-                let mut key = key.clone();
-                let f = move |item| (key(&item), Either::Right(item));
-                Map { f, down: Exchange::new(outbox, route()) }
-            }
-            None => unreachable!("a recipe makes one chain per instance"),
-        });
+        left.build(job, parallelism, left_outboxes, Either::Left);
+        right.build(job, parallelism, right_outboxes, Either::Right);
     }
     fn describe(&self, kept: &mut CheckpointManifest) {
         self.left.describe(kept);

@@ -6,6 +6,9 @@ use millstream_engine::runtime::job::Job;
 use millstream_engine::runtime::stage::Push;
 use millstream_engine::runtime::tasklet::InboxTasklet;
 
+/// The worker of a merged stream.
+pub(in crate::stream) const MERGED_PLACE: usize = 0;
+
 /// Merges all instances into one.
 pub(in crate::stream) struct GatherRecipe<R> {
     pub up: R,
@@ -19,13 +22,16 @@ impl<R: Recipe> Recipe for GatherRecipe<R> {
         parallelism: usize,
         chain: &mut dyn FnMut(&mut Job, usize) -> D,
     ) {
-        let down = chain(job, 0);
-        let inlets = into_rings(self.up, job, parallelism, 0);
+        let down = chain(job, MERGED_PLACE);
+        let inlets = into_rings(self.up, job, parallelism, MERGED_PLACE);
         let port = job.tasklet_port();
-        job.add_tasklet(0, Box::new(InboxTasklet::new(port, "gather".to_string(), inlets, down)));
+        job.add_tasklet(
+            MERGED_PLACE,
+            Box::new(InboxTasklet::new(port, "gather".to_string(), inlets, down)),
+        );
     }
     fn places(&self, _job: &Job, _parallelism: usize) -> Vec<usize> {
-        vec![0]
+        vec![MERGED_PLACE]
     }
     pass_properties!(up);
 }
