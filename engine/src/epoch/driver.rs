@@ -102,7 +102,8 @@ pub struct Driver {
     next_epoch: Epoch,
     state: State,
     exhausted: Vec<bool>,
-    /// Number of state rows removed in the last epoch; `None` before the first epoch of this run.
+    /// Number of state rows removed in the last epoch; `None` before the first epoch of this run and
+    /// after a batch.
     removed: Option<u64>,
     /// Whether results of the last epoch are emitted in the next one.
     owes_late_emission: bool,
@@ -400,7 +401,10 @@ impl Driver {
         let before = std::mem::replace(&mut self.records, flight.records.clone());
         let records = flight.records.iter().zip(&before).map(|(now, before)| now - before);
         self.owes_late_emission = flight.owes_late_emission;
-        self.removed = Some(flight.state.iter().map(|state| state.removed).sum());
+        // A batch goes by the watermark from before its rows. What they release is removed only by
+        // the next epoch.
+        let removed = flight.state.iter().map(|state| state.removed).sum();
+        self.removed = (!flight.batch).then_some(removed);
         let state: u64 = flight.state.iter().map(|state| state.memory_bytes).sum();
         let buffers = self.checkpoint.as_ref().map_or(0, Checkpoint::buffer_bytes);
         // The changes take memory twice: as received, and in the buffers of the state files.
