@@ -9,7 +9,8 @@ use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
-/// The interval is so long that a batch runs only when `process_all_available` waits for it.
+/// The interval is so long that, after the first batch, one runs only when
+/// `process_all_available` waits for it.
 const BATCHES: Trigger = Trigger::ProcessingTime { interval_ns: u64::MAX / 4 };
 const CONTINUOUS: Trigger = Trigger::Continuous { interval_ns: 10_000_000 };
 

@@ -13,7 +13,8 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 const SECOND: i64 = 1_000_000;
 const DELAY: i64 = 5;
-/// The interval is so long that a batch runs only when `process_all_available` waits for it.
+/// The interval is so long that, after the first batch, one runs only when
+/// `process_all_available` waits for it.
 const WHEN_AWAITED: Trigger = Trigger::ProcessingTime { interval_ns: u64::MAX / 4 };
 const CONTINUOUS: Trigger = Trigger::Continuous { interval_ns: 20_000_000 };
 

@@ -196,7 +196,7 @@ impl Session {
         if if_exists { Ok(()) } else { Err(self.unknown_relation(name)) }
     }
 
-    /// The error for a name without a table and view, with similar names.
+    /// The error for a name that no table or view has, with similar names.
     fn unknown_relation(&self, name: &str) -> PlanError {
         crate::table::sql::query::unknown(name, &*self.lock())
     }

@@ -128,8 +128,8 @@ const NAMES: [&str; 29] = [
     "spark.sql.streaming.multipleWatermarkPolicy",
 ];
 
-/// The beginnings of the names of Spark's settings that change how a cluster executes a query, but
-/// not its result. They are accepted without effect.
+/// Names of Spark's settings that change how a query is executed or reported, but not its result.
+/// They are accepted without effect. A name that ends with a dot stands for all that begin with it.
 const OF_EXECUTION: [&str; 30] = [
     "spark.default.parallelism",
     "spark.driver.",

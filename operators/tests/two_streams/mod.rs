@@ -10,7 +10,8 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 pub const SECOND: i64 = 1_000_000;
-/// The interval is so long that a batch runs only when `process_all_available` waits for it.
+/// The interval is so long that, after the first batch, one runs only when
+/// `process_all_available` waits for it.
 pub const BATCHES: Trigger = Trigger::ProcessingTime { interval_ns: u64::MAX / 4 };
 pub const CONTINUOUS: Trigger = Trigger::Continuous { interval_ns: 20_000_000 };
 
