@@ -2,3 +2,4 @@
 
 pub mod high_water;
 pub mod linear_hash_table;
+pub mod prefetch;

@@ -142,6 +142,11 @@ pub trait Push<T>: Stage {
     /// Takes a record with its ingest time, in nanoseconds, or [`UNTIMED`](crate::event::UNTIMED).
     /// Call this only while [`Stage::is_ready`] is true.
     fn push(&mut self, value: T, ingest_ns: u64) -> Result<(), EngineError>;
+
+    /// Announces a record that is pushed soon. The stage may load the memory that it will read into
+    /// the cache.
+    #[inline]
+    fn prefetch(&self, _value: &T) {}
 }
 
 /// Forwards the control side of a stage, unchanged, to the stage in a field.

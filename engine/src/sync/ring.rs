@@ -167,6 +167,19 @@ impl<T> Consumer<T> {
         Some(value)
     }
 
+    /// The value that will be popped after `ahead` others, if it is known to be published. Does not
+    /// look for newly published values.
+    #[inline]
+    pub fn peek(&self, ahead: usize) -> Option<&T> {
+        if ahead >= self.tail_seen.wrapping_sub(self.next) {
+            return None;
+        }
+        let slot = &self.shared.slots[self.next.wrapping_add(ahead) & self.shared.mask];
+        // SAFETY: as in `pop`. The value is not read twice: the borrow of the consumer ends before
+        // it is popped.
+        Some(slot.with(|slot| unsafe { (*slot).assume_init_ref() }))
+    }
+
     /// Returns the slots of all popped values to the producer. Returns false if none were popped
     /// since the last call.
     #[inline]
@@ -224,6 +237,23 @@ mod tests {
     use super::*;
     use proptest::prelude::*;
     use std::collections::VecDeque;
+
+    #[test]
+    fn values_that_are_known_to_be_published_can_be_seen_before_they_are_popped() {
+        let (mut producer, mut consumer) = ring(4);
+        (0..3).for_each(|n| producer.push(n.to_string()).unwrap());
+        producer.publish();
+        assert_eq!(consumer.peek(0), None, "nothing is known before the first pop");
+        assert_eq!(consumer.pop().as_deref(), Some("0"));
+        producer.push("3".to_string()).unwrap();
+        producer.publish();
+        let seen: Vec<_> = (0..4).map(|ahead| consumer.peek(ahead).cloned()).collect();
+        assert_eq!(seen, [Some("1".to_string()), Some("2".to_string()), None, None]);
+        assert_eq!(consumer.pop().as_deref(), Some("1"));
+        assert_eq!(consumer.pop().as_deref(), Some("2"));
+        assert_eq!(consumer.peek(0), None);
+        assert_eq!(consumer.pop().as_deref(), Some("3"));
+    }
 
     #[test]
     fn full_ring_returns_the_value_and_a_dropped_ring_drops_its_values() {

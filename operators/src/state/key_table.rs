@@ -2,8 +2,8 @@
 //!
 //! A table that doubles moves all its entries. For a million keys this takes tens of milliseconds,
 //! in which no record is processed. Here entries are stored in chunks of at most 1,024, and a
-//! [`LinearHashTable`] of slots finds them; it moves few slots at a time. The index stores a part
-//! of the hash with each slot, so growing does not read the entries.
+//! [`LinkTable`] of slots finds them; it moves few slots at a time. The index stores a part of the
+//! hash with each slot, so growing does not read the entries.
 //!
 //! *Slots.* The slot of an entry is valid until the entry is [freed](KeyTable::free). Then another
 //! entry may use it. A new entry takes a free slot of the first chunk that has one, so the last
@@ -14,8 +14,8 @@
 //! *Limits.* A chunk is not freed while it contains an entry.
 
 use crate::state::bit_set::BitSet;
+use crate::state::link_table::LinkTable;
 use millstream_engine::collections::high_water::HighWater;
-use millstream_engine::collections::linear_hash_table::LinearHashTable;
 use std::ops::{Index, IndexMut};
 
 /// Number of entries per chunk; a power of two.
@@ -31,18 +31,6 @@ pub(crate) trait KeyedEntry {
     fn hash(&self) -> u64;
     /// The entry's key; empty in a free slot.
     fn key(&self) -> &[u8];
-}
-
-/// The lower half of a key's hash, and the slot of its entry.
-#[derive(Clone, Copy)]
-struct HashLink(u32, u32);
-
-impl HashLink {
-    /// The hash by which the index finds the link.
-    #[inline]
-    fn hash(self) -> u64 {
-        u64::from(self.0).wrapping_mul(0x9E37_79B9_7F4A_7C15)
-    }
 }
 
 /// A chunk of slots: their entries and the list of free slots.
@@ -78,7 +66,7 @@ impl<E> Chunk<E> {
 
 /// A hash table of entries by key; see the module.
 pub(crate) struct KeyTable<E> {
-    index: LinearHashTable<HashLink>,
+    index: LinkTable,
     chunks: Vec<Chunk<E>>,
     /// Chunks with a free slot, including chunks whose memory was freed.
     open: BitSet,
@@ -95,7 +83,7 @@ pub(crate) struct KeyTable<E> {
 impl<E> Default for KeyTable<E> {
     fn default() -> Self {
         Self {
-            index: LinearHashTable::default(),
+            index: LinkTable::default(),
             chunks: Vec::new(),
             open: BitSet::default(),
             empty: BitSet::default(),
@@ -117,9 +105,8 @@ impl<E: KeyedEntry> KeyTable<E> {
     /// keys whose hash agrees in its lower 32 bits.
     #[inline]
     pub fn find_by(&self, hash: u64, is_key: impl Fn(&[u8]) -> bool) -> Option<usize> {
-        let link = HashLink(hash as u32, 0);
-        let same = |other: &HashLink| other.0 == link.0 && is_key(self[other.1 as usize].key());
-        self.index.find(link.hash(), same).map(|link| link.1 as usize)
+        let found = self.index.find(hash as u32, |slot| is_key(self[slot as usize].key()));
+        found.map(|slot| slot as usize)
     }
 
     /// Adds an entry whose key is not in the table. Returns its slot.
@@ -149,8 +136,7 @@ impl<E: KeyedEntry> KeyTable<E> {
         if chunk.len() == CHUNK {
             self.open.remove(number);
         }
-        let link = HashLink(hash as u32, at as u32);
-        self.index.insert_unique(link.hash(), link, |link| link.hash());
+        self.index.insert(hash as u32, at as u32);
         self.needed.note(self.index.len());
         at
     }
@@ -160,9 +146,7 @@ impl<E: KeyedEntry> KeyTable<E> {
     /// chunk is freed.
     pub fn free(&mut self, at: usize) {
         let Some(entry) = self.get(at) else { return };
-        let link = HashLink(entry.hash() as u32, at as u32);
-        let same = |other: &HashLink| other.1 == link.1;
-        if self.index.remove(link.hash(), same, |link| link.hash()).is_none() {
+        if !self.index.remove(entry.hash() as u32, at as u32) {
             return;
         }
         let (number, chunk) = (at / CHUNK, &mut self.chunks[at / CHUNK]);
@@ -207,20 +191,27 @@ impl<E: KeyedEntry> KeyTable<E> {
         true
     }
 
-    /// Reads the memory that [`free`](Self::free) will read for these slots, so that the cache
-    /// misses overlap.
+    /// Loads the memory that [`free`](Self::free) will read for these slots into the cache, so that
+    /// the cache misses overlap.
     #[cfg(any(feature = "sql", test))]
     pub fn prefetch(&self, slots: &[u32]) {
         slots.iter().for_each(|at| self.touch(*at as usize));
     }
 
-    /// Reads the memory that [`free`](Self::free) of a slot will read.
+    /// Loads the memory that a search for a hash will read into the cache.
+    #[cfg(any(feature = "sql", test))]
+    #[inline]
+    pub fn prefetch_hash(&self, hash: u64) {
+        self.index.prefetch(hash as u32);
+    }
+
+    /// Loads the memory that [`free`](Self::free) of a slot will read into the cache.
     #[cfg(any(feature = "sql", test))]
     #[inline]
     pub fn touch(&self, at: usize) {
-        let Some(entry) = self.get(at) else { return };
-        let link = HashLink(entry.hash() as u32, at as u32);
-        std::hint::black_box(self.index.find(link.hash(), |other| other.1 == link.1).is_some());
+        if let Some(entry) = self.get(at) {
+            self.index.prefetch(entry.hash() as u32);
+        }
     }
 
     /// Number of keys.

@@ -9,6 +9,7 @@ pub(crate) mod hash_index;
 pub(crate) mod key_bytes;
 pub(crate) mod key_table;
 pub(crate) mod keyed_runs;
+pub(crate) mod link_table;
 pub(crate) mod ordered_run;
 pub(crate) mod preaggregation;
 pub(crate) mod record_slab;

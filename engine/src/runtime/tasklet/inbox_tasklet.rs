@@ -12,6 +12,9 @@ use crate::runtime::tasklet::marker_alignment::{AlignedInlet, Alignment, InletSt
 use crate::runtime::tasklet::{Step, StepCx, Tasklet, TaskletPort};
 use crossbeam_channel::Sender;
 
+/// The number of events between a record and its announcement to the chain.
+const AHEAD: usize = 8;
+
 /// The order in which a tasklet reads its inlets.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum InletOrder {
@@ -135,6 +138,9 @@ impl<T: Send, D: Push<T>> InboxTasklet<T, D> {
         {
             let Some(event) = self.inlets[index].inlet.ring.pop() else { break };
             taken += 1;
+            if let Some(Event::Record(next)) = self.inlets[index].inlet.ring.peek(AHEAD) {
+                self.down.prefetch(&next.value);
+            }
             match event {
                 Event::Record(record) => self.down.push(record.value, record.ingest_ns)?,
                 Event::Watermark(micros) => {

@@ -330,7 +330,7 @@ impl Stage for AsofJoin {
 
 impl Push<SidedRow> for AsofJoin {
     fn push(&mut self, sided: SidedRow, ingest_ns: u64) -> Result<(), EngineError> {
-        let SidedRow { side, row } = sided;
+        let SidedRow { side, row, .. } = sided;
         let row = Row(&row);
         let of_side = &self.sides[side.index()];
         if of_side.is_late(row) {

@@ -42,6 +42,8 @@ impl JoinSide {
 /// A row on its way to an instance, with the side that it belongs to.
 pub(in super::super) struct SidedRow {
     pub side: JoinSide,
+    /// The hash of the join key, for prefetching.
+    pub hash: u64,
     pub row: RowBuf,
 }
 
@@ -100,15 +102,16 @@ impl<'a> Push<Row<'a>> for SideOutbox {
     #[inline]
     fn push(&mut self, row: Row<'a>, ingest_ns: u64) -> Result<(), EngineError> {
         let lanes = self.outbox.lanes();
-        let lane = if lanes == 1 {
-            0
-        } else {
-            self.key.clear();
-            self.scratch.reset();
-            write_keys(&self.keys, &self.scratch, row, &mut self.key)?;
-            instance_of(hash_bytes(&self.key), lanes)
+        self.key.clear();
+        self.scratch.reset();
+        let hash = match write_keys(&self.keys, &self.scratch, row, &mut self.key) {
+            Ok(()) => hash_bytes(&self.key),
+            // The instance reports the error, unless it needs no key of the row.
+            Err(_) if lanes == 1 => 0,
+            Err(error) => return Err(error),
         };
-        let value = SidedRow { side: self.side, row: RowBuf::from_slice(row.0) };
+        let lane = instance_of(hash, lanes);
+        let value = SidedRow { side: self.side, hash, row: RowBuf::from_slice(row.0) };
         self.outbox.send(lane, Event::Record(Record { value, ingest_ns }));
         Ok(())
     }

@@ -459,7 +459,7 @@ impl Stage for StreamJoin {
 
 impl Push<SidedRow> for StreamJoin {
     fn push(&mut self, sided: SidedRow, ingest_ns: u64) -> Result<(), EngineError> {
-        let SidedRow { side, row } = sided;
+        let SidedRow { side, row, .. } = sided;
         let row = Row(&row);
         let of_side = &self.sides[side.index()];
         if of_side.is_late(row) {
@@ -484,6 +484,11 @@ impl Push<SidedRow> for StreamJoin {
             return Ok(());
         }
         self.take(side, row, (time_us, ingest_ns), unmatchable)
+    }
+
+    #[inline]
+    fn prefetch(&self, sided: &SidedRow) {
+        self.buffer.keys.prefetch_hash(sided.hash);
     }
 }
 

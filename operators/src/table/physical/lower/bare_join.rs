@@ -51,7 +51,7 @@ impl BareJoin {
     /// Pushes a row to the left or the right side.
     pub fn push(&mut self, is_left: bool, row: &[u8]) -> Result<(), EngineError> {
         let side = if is_left { JoinSide::Left } else { JoinSide::Right };
-        self.0.push(SidedRow { side, row: RowBuf::from_slice(row) }, 0)
+        self.0.push(SidedRow { side, hash: 0, row: RowBuf::from_slice(row) }, 0)
     }
 
     /// Advances the watermark of both sides.
