@@ -5,10 +5,10 @@ mod common;
 
 use common::{Listening, Scratch, signal, until};
 use millstream_engine::capture::{
-    CaptureWriter, ConnectionInfo, Direction, Gap, GapCause, Head, Kind, Opener, Protocol,
-    WriterOptions,
+    CaptureReader, CaptureWriter, ConnectionInfo, Direction, Gap, GapCause, Head, Item, Kind,
+    Opener, Protocol, WriterOptions,
 };
-use std::io::{Read, Write};
+use std::io::{ErrorKind, Read, Write};
 use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream, UdpSocket};
 use std::path::Path;
 use std::process::{Command, Output, Stdio};
@@ -128,6 +128,125 @@ fn a_replay_sends_a_service_the_bytes_that_it_got_through_the_proxy() {
         wanted.sort();
         assert!(whole(again) == wanted, "{args:?}");
     }
+}
+
+/// A listener whose connections have a small receive buffer.
+fn listen_with_small_buffer() -> TcpListener {
+    let socket = socket2::Socket::new(socket2::Domain::IPV4, socket2::Type::STREAM, None).unwrap();
+    socket.set_recv_buffer_size(16 << 10).unwrap();
+    socket.bind(&SocketAddr::from(([127, 0, 0, 1], 0)).into()).unwrap();
+    socket.listen(8).unwrap();
+    socket.into()
+}
+
+/// More bytes than such a connection receives without a read, and fewer than its sender buffers.
+const MANY_BYTES: usize = 128 << 10;
+
+fn read_to_reset(mut stream: TcpStream) -> Seen {
+    let mut bytes = Vec::new();
+    stream.set_read_timeout(Some(Duration::from_secs(60))).unwrap();
+    let was_reset = stream
+        .read_to_end(&mut bytes)
+        .is_err_and(|error| error.kind() == ErrorKind::ConnectionReset);
+    Seen { bytes, was_reset }
+}
+
+fn reset(stream: TcpStream) {
+    socket2::SockRef::from(&stream).set_linger(Some(Duration::ZERO)).unwrap();
+}
+
+/// The number of data bytes of a direction in a capture that is being written, and the number of its
+/// resets.
+fn recorded(path: &str, wanted: Direction) -> (usize, usize) {
+    let (mut reader, mut found) = (CaptureReader::open(Path::new(path)).unwrap(), (0, 0));
+    while let Some(Item::Event(head, payload)) = reader.next_item().unwrap() {
+        found.0 += payload.len() * usize::from((head.kind, head.direction) == (Kind::Data, wanted));
+        found.1 += usize::from(head.kind == Kind::Reset);
+    }
+    found
+}
+
+#[cfg(target_os = "linux")]
+#[test]
+fn a_reset_that_waits_for_its_peer_delays_no_other_connection() {
+    let scratch = Scratch::new("replay-reset");
+    let path = scratch.path("reset.capture");
+    let mut writer =
+        CaptureWriter::new(std::fs::File::create(&path).unwrap(), &WriterOptions::default())
+            .unwrap();
+    let info = ConnectionInfo { protocol: Protocol::Tcp, opener: Opener::A, a: None, b: None };
+    let many = vec![b'x'; MANY_BYTES];
+    let events: [(u32, Kind, &[u8]); 7] = [
+        (0, Kind::Open, &info.encode()),
+        (0, Kind::Data, &many),
+        (0, Kind::Reset, b""),
+        (1, Kind::Open, &info.encode()),
+        (1, Kind::Data, b"other"),
+        (1, Kind::HalfClose, b""),
+        (1, Kind::Close, b""),
+    ];
+    for (connection, kind, payload) in events {
+        let (direction, mono_ns, wall_ns) = (Direction::In, 1, 1);
+        let head =
+            Head { position: 0, lines: 0, mono_ns, wall_ns, connection, direction, kind, flags: 0 };
+        writer.append(&head, payload).unwrap();
+    }
+    writer.finish().unwrap();
+    let server = listen_with_small_buffer();
+    let to = server.local_addr().unwrap().to_string();
+    let player = millstream().args(["replay", &path, "--to", &to, "--max-lag", "1h"]).spawn();
+    let first = server.accept().unwrap().0;
+    let mut other = String::new();
+    server.accept().unwrap().0.read_to_string(&mut other).unwrap();
+    assert_eq!(other, "other");
+    // The first connection is read only now, so its reset has waited all the time.
+    assert!(read_to_reset(first) == Seen { bytes: many, was_reset: true });
+    let output = player.unwrap().wait_with_output().unwrap();
+    assert!(output.status.success(), "{}", text(&output));
+}
+
+#[cfg(target_os = "linux")]
+#[test]
+fn the_proxy_passes_on_what_was_sent_before_a_reset() {
+    let scratch = Scratch::new("record-reset");
+    let (path, server) = (scratch.path("reset.capture"), listen_with_small_buffer());
+    let to = server.local_addr().unwrap().to_string();
+    let proxy = Listening::start(&["capture", "--listen", "127.0.0.1:0", "--to", &to, "-o", &path]);
+    let mut client = TcpStream::connect(proxy.at).unwrap();
+    let at_server = server.accept().unwrap().0;
+    client.write_all(&[b'x'; MANY_BYTES]).unwrap();
+    until("all bytes in the capture", || recorded(&path, Direction::In).0 == MANY_BYTES);
+    reset(client);
+    until("the reset in the capture", || recorded(&path, Direction::In).1 == 1);
+    // The server reads only now. The proxy's reset must not have discarded anything.
+    let seen = read_to_reset(at_server);
+    assert_eq!((seen.bytes.len(), seen.was_reset), (MANY_BYTES, true));
+    proxy.stop();
+}
+
+/// The proxy notices the reset when it writes to the server, before it has read the server's answer.
+#[cfg(target_os = "linux")]
+#[test]
+fn the_proxy_passes_on_the_answer_of_a_server_that_can_no_longer_be_written() {
+    let scratch = Scratch::new("record-broken");
+    let (path, server) = (scratch.path("broken.capture"), listen_with_small_buffer());
+    let to = server.local_addr().unwrap().to_string();
+    let proxy = Listening::start(&["capture", "--listen", "127.0.0.1:0", "--to", &to, "-o", &path]);
+    let mut client = TcpStream::connect(proxy.at).unwrap();
+    client.write_all(b"question").unwrap();
+    let mut at_server = server.accept().unwrap().0;
+    at_server.read_exact(&mut [0; 8]).unwrap();
+    let pid = proxy.child.id();
+    signal(&proxy.child, "STOP");
+    let stat = || std::fs::read_to_string(format!("/proc/{pid}/stat")).unwrap();
+    until("the stop", || stat().contains(") T "));
+    at_server.write_all(b"answer").unwrap();
+    reset(at_server);
+    client.write_all(b"again").unwrap();
+    signal(&proxy.child, "CONT");
+    assert_eq!(read_to_reset(client), Seen { bytes: b"answer".to_vec(), was_reset: true });
+    proxy.stop();
+    assert_eq!(recorded(&path, Direction::Out), (6, 1));
 }
 
 #[test]

@@ -1,5 +1,6 @@
 //! Captures: recording, import, inspection, export and replay of traffic.
 
+mod delivery;
 pub(crate) mod events;
 pub(crate) mod export;
 pub(crate) mod import;

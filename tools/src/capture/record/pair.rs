@@ -2,16 +2,18 @@
 
 use super::receive::{Receiver, Stamp, is_not_now};
 use super::recorder::Recorder;
+use crate::capture::delivery::{is_delivered, reset_on_close};
 use crate::failure::Failure;
 use millstream_engine::capture::{Direction, Kind};
 use mio::net::TcpStream;
-use socket2::SockRef;
 use std::io::Write;
 use std::net::Shutdown;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 /// Maximum number of consecutive reads from one direction.
 const READS_MAX: usize = 16;
+/// Maximum time that a reset waits until the receiver has the bytes before it.
+const RESET_AFTER: Duration = Duration::from_secs(10);
 
 /// One direction of a recorded connection.
 #[derive(Default)]
@@ -23,6 +25,9 @@ struct Lane {
     is_ended: bool,
     /// Whether the close was forwarded to the receiver.
     is_shut: bool,
+    /// Whether writing to the sender has failed. The bytes that it had sent before can be read; then
+    /// its end is a reset.
+    is_broken: bool,
 }
 
 /// The next step of a connection.
@@ -32,6 +37,8 @@ pub(super) enum Next {
     Wait,
     /// The connection can continue without waiting.
     Again,
+    /// The connection must be looked at again soon, though no socket reports an event.
+    Soon,
     /// The connection has ended.
     End,
 }
@@ -44,12 +51,16 @@ pub(super) struct Pair {
     lanes: [Lane; 2],
     /// Whether the connection to the server is established.
     is_connected: bool,
+    /// The side whose reset is passed on when the other side has the bytes before it, and the latest
+    /// time for that.
+    reset: Option<(usize, Instant)>,
 }
 
 impl Pair {
     pub(super) fn new(number: u32, peer: TcpStream, server: Option<TcpStream>) -> Self {
         let is_connected = server.is_none();
-        Self { number, sockets: [Some(peer), server], lanes: Default::default(), is_connected }
+        let (sockets, lanes) = ([Some(peer), server], Default::default());
+        Self { number, sockets, lanes, is_connected, reset: None }
     }
 
     pub(super) fn sockets(&mut self) -> impl Iterator<Item = (usize, &mut TcpStream)> {
@@ -63,6 +74,9 @@ impl Pair {
         buffer: &mut [u8],
         out: &mut Recorder,
     ) -> Result<Next, Failure> {
+        if let Some((side, latest)) = self.reset {
+            return self.pass_reset_on(side, latest, out);
+        }
         if let (false, Some(server)) = (self.is_connected, &self.sockets[1]) {
             if server.take_error().ok().flatten().is_some() {
                 return self.reset(1, out);
@@ -76,6 +90,7 @@ impl Pair {
         for side in [0, 1] {
             match self.pump_lane(side, receiver, buffer, out)? {
                 Next::End => return Ok(Next::End),
+                Next::Soon => return Ok(Next::Soon),
                 Next::Again => next = Next::Again,
                 Next::Wait => {}
             }
@@ -101,7 +116,14 @@ impl Pair {
     ) -> Result<Next, Failure> {
         let name = (self.number, if side == 0 { Direction::In } else { Direction::Out });
         for _ in 0..READS_MAX {
-            let Some(to_write) = self.pass_on(side) else { return self.reset(1 - side, out) };
+            if self.lanes[1 - side].is_broken && !self.lanes[side].is_broken {
+                return Ok(Next::Wait);
+            }
+            let Some(to_write) = self.pass_on(side) else {
+                // The receiver has disconnected. What it had sent before is in its own lane.
+                self.lanes[1 - side].is_broken = true;
+                return Ok(Next::Again);
+            };
             if to_write > 0 {
                 return Ok(Next::Wait);
             }
@@ -110,6 +132,9 @@ impl Pair {
                 return Ok(Next::Wait);
             };
             match receiver.receive(socket, buffer) {
+                Ok(received) if received.bytes == 0 && lane.is_broken => {
+                    return self.reset(side, out);
+                }
                 Ok(received) if received.bytes == 0 => {
                     lane.is_ended = true;
                     out.event(Kind::HalfClose, name, lane.position, Stamp::now(), &[])?;
@@ -132,7 +157,12 @@ impl Pair {
     /// Forwards the bytes that were read, and then the close. Returns the number of bytes that do
     /// not fit into the receiver's socket, or `None` if the receiver has disconnected.
     fn pass_on(&mut self, side: usize) -> Option<usize> {
+        let is_broken = self.lanes[1 - side].is_broken;
         let lane = &mut self.lanes[side];
+        if is_broken {
+            lane.pending.clear();
+            return Some(0);
+        }
         let Some(socket) = self.sockets[1 - side].as_mut() else {
             lane.is_shut = lane.is_ended;
             return Some(0);
@@ -154,15 +184,32 @@ impl Pair {
         Some(lane.pending.len())
     }
 
-    /// Handles a reset by one side: resets the other side too.
+    /// Records a reset by one side, all bytes of which were read, and passes it on.
     fn reset(&mut self, side: usize, out: &mut Recorder) -> Result<Next, Failure> {
         let name = (self.number, if side == 0 { Direction::In } else { Direction::Out });
-        let now = Stamp::now();
-        out.event(Kind::Reset, name, self.lanes[side].position, now, &[])?;
-        out.event(Kind::Close, (self.number, Direction::In), 0, now, &[])?;
+        out.event(Kind::Reset, name, self.lanes[side].position, Stamp::now(), &[])?;
+        let latest = Instant::now() + RESET_AFTER;
+        (self.sockets[side], self.reset) = (None, Some((side, latest)));
+        self.pass_reset_on(side, latest, out)
+    }
+
+    /// Resets the other side when it has the bytes that were sent before the reset.
+    fn pass_reset_on(
+        &mut self,
+        side: usize,
+        latest: Instant,
+        out: &mut Recorder,
+    ) -> Result<Next, Failure> {
+        let is_late = Instant::now() >= latest;
+        // If the other side has disconnected too, nothing is left to write.
+        let is_written = self.pass_on(side).is_none_or(|left| left == 0);
         if let Some(other) = &self.sockets[1 - side] {
-            drop(SockRef::from(other).set_linger(Some(Duration::ZERO)));
+            if !is_late && !(is_written && is_delivered(other)) {
+                return Ok(Next::Soon);
+            }
+            reset_on_close(other);
         }
+        out.event(Kind::Close, (self.number, Direction::In), 0, Stamp::now(), &[])?;
         Ok(Next::End)
     }
 }

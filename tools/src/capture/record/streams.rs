@@ -14,6 +14,8 @@ use std::time::Duration;
 
 /// Maximum number of bytes per read.
 const READ_BYTES: usize = 64 << 10;
+/// How often connections are looked at that wait until bytes are acknowledged.
+const SOON: Duration = Duration::from_millis(1);
 const LISTENER: Token = Token(usize::MAX - 1);
 /// Maximum number of concurrent connections.
 const CONNECTIONS_MAX: usize = 60_000;
@@ -60,6 +62,8 @@ struct Streams {
     next_slot: usize,
     /// Connections that have more to do without waiting.
     again: VecDeque<usize>,
+    /// Connections whose reset waits until bytes are acknowledged, which no event reports.
+    soon: Vec<usize>,
     /// Whether a client that could not be accepted may be waiting.
     accepts_again: bool,
     receiver: Receiver,
@@ -75,6 +79,7 @@ impl Streams {
             pairs: HashMap::new(),
             next_slot: 0,
             again: VecDeque::new(),
+            soon: Vec::new(),
             accepts_again: false,
             receiver: Receiver::new(),
             buffer: vec![0; READ_BYTES],
@@ -88,7 +93,11 @@ impl Streams {
     ) -> Result<Recorder, Failure> {
         let mut events = Events::with_capacity(1024);
         while !self.recorder.is_over()? {
-            let wait = if self.again.is_empty() { TICK } else { Duration::ZERO };
+            let wait = match (self.again.is_empty(), self.soon.is_empty()) {
+                (false, _) => Duration::ZERO,
+                (true, false) => SOON,
+                (true, true) => TICK,
+            };
             match self.poll.poll(&mut events, Some(wait)) {
                 Err(error) if error.kind() == std::io::ErrorKind::Interrupted => continue,
                 polled => polled?,
@@ -105,6 +114,9 @@ impl Streams {
             }
             if let Some(listener) = listener.filter(|_| self.accepts_again) {
                 self.accept(listener)?;
+            }
+            for slot in std::mem::take(&mut self.soon) {
+                self.pump(slot)?;
             }
             for _ in 0..self.again.len() {
                 if let Some(slot) = self.again.pop_front() {
@@ -173,6 +185,8 @@ impl Streams {
         match pair.pump(&mut self.receiver, &mut self.buffer, &mut self.recorder)? {
             Next::Wait => {}
             Next::Again => self.again.push_back(slot),
+            Next::Soon if self.soon.contains(&slot) => {}
+            Next::Soon => self.soon.push(slot),
             Next::End => drop(self.pairs.remove(&slot)),
         }
         Ok(())

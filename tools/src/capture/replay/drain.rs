@@ -1,9 +1,12 @@
-//! Reads and discards what peers send during a replay, so that they are never blocked.
+//! Reads and discards what peers send during a replay, so that they are never blocked. Ends
+//! connections that must wait for their peers.
 
+use super::LINGER;
+use crate::capture::delivery::{is_delivered, reset_on_close};
 use crate::failure::Failure;
 use mio::net::TcpStream;
 use mio::unix::SourceFd;
-use mio::{Events, Interest, Poll, Registry, Token};
+use mio::{Events, Interest, Poll, Registry, Token, Waker};
 use std::collections::HashMap;
 use std::io::{self, Read};
 use std::os::fd::AsRawFd;
@@ -14,12 +17,34 @@ use std::time::{Duration, Instant};
 
 /// How often the thread checks whether the replay has ended.
 const TICK: Duration = Duration::from_millis(50);
+/// How often the thread checks whether bytes before a reset are acknowledged. No event reports it.
+const RESET_TICK: Duration = Duration::from_millis(1);
+const WAKER: Token = Token(usize::MAX);
+
+/// How a connection will end.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Ending {
+    /// The replay still writes to it.
+    NotYet,
+    /// It is closed when the peer has closed it.
+    Close,
+    /// It is reset when the peer's kernel has acknowledged all bytes, at the latest at this time.
+    Reset(Instant),
+}
 
 struct Entry {
     stream: Arc<TcpStream>,
-    /// Nothing more will be written; the entry is removed when the peer has closed.
-    is_closing: bool,
+    ending: Ending,
+    /// Whether the peer has closed the connection, or it has failed.
     has_ended: bool,
+}
+
+impl Entry {
+    /// Whether the connection must be reset now.
+    fn is_reset_due(&self) -> bool {
+        matches!(self.ending, Ending::Reset(latest)
+            if is_delivered(&self.stream) || Instant::now() >= latest)
+    }
 }
 
 #[derive(Default)]
@@ -40,6 +65,7 @@ impl Shared {
 pub(super) struct Drain {
     shared: Arc<Shared>,
     registry: Registry,
+    waker: Waker,
     thread: Option<JoinHandle<()>>,
 }
 
@@ -47,9 +73,10 @@ impl Drain {
     pub(super) fn start() -> Result<Self, Failure> {
         let poll = Poll::new()?;
         let (registry, shared) = (poll.registry().try_clone()?, Arc::<Shared>::default());
+        let waker = Waker::new(&registry, WAKER)?;
         let of_thread = shared.clone();
         let thread = std::thread::spawn(move || run(poll, &of_thread));
-        Ok(Self { shared, registry, thread: Some(thread) })
+        Ok(Self { shared, registry, waker, thread: Some(thread) })
     }
 
     pub(super) fn received(&self) -> u64 {
@@ -58,7 +85,7 @@ impl Drain {
 
     pub(super) fn add(&self, connection: u64, stream: Arc<TcpStream>) -> io::Result<()> {
         let (key, fd) = (connection as usize, stream.as_raw_fd());
-        let entry = Entry { stream, is_closing: false, has_ended: false };
+        let entry = Entry { stream, ending: Ending::NotYet, has_ended: false };
         self.shared.entries().insert(key, entry);
         self.registry.register(&mut SourceFd(&fd), Token(key), Interest::READABLE)
     }
@@ -74,7 +101,23 @@ impl Drain {
         if entries.get(&key).is_some_and(|entry| entry.has_ended) {
             entries.remove(&key);
         } else if let Some(entry) = entries.get_mut(&key) {
-            entry.is_closing = true;
+            entry.ending = Ending::Close;
+        }
+    }
+
+    /// Resets the connection when the peer's kernel has acknowledged all bytes: now, or when that
+    /// happens, at the latest after [`LINGER`].
+    pub(super) fn reset_when_delivered(&self, connection: u64) {
+        let mut entries = self.shared.entries();
+        let key = connection as usize;
+        let Some(entry) = entries.get_mut(&key) else { return };
+        entry.ending = Ending::Reset(Instant::now() + LINGER);
+        if entry.is_reset_due() {
+            reset_on_close(&entry.stream);
+            entries.remove(&key);
+        } else {
+            // If this fails, the thread looks after its tick.
+            drop(self.waker.wake());
         }
     }
 
@@ -101,8 +144,9 @@ impl Drain {
 
 fn run(mut poll: Poll, shared: &Shared) {
     let (mut events, mut buffer) = (Events::with_capacity(256), vec![0; 64 << 10]);
+    let mut wait = TICK;
     while !shared.is_over.load(Ordering::Relaxed) {
-        if poll.poll(&mut events, Some(TICK)).is_err() {
+        if poll.poll(&mut events, Some(wait)).is_err() {
             continue;
         }
         for event in &events {
@@ -114,14 +158,28 @@ fn run(mut poll: Poll, shared: &Shared) {
             }
             drop(stream);
             let mut entries = shared.entries();
-            if entries.get(&key).is_some_and(|entry| entry.is_closing) {
+            if entries.get(&key).is_some_and(|entry| entry.ending == Ending::Close) {
                 entries.remove(&key);
                 shared.gone.notify_all();
             } else if let Some(entry) = entries.get_mut(&key) {
                 entry.has_ended = true;
             }
         }
+        wait = if reset_delivered(shared) { RESET_TICK } else { TICK };
     }
+}
+
+/// Resets the connections whose reset is due. Returns whether others still wait for their peers.
+fn reset_delivered(shared: &Shared) -> bool {
+    let mut entries = shared.entries();
+    let before = entries.len();
+    for (_, entry) in entries.extract_if(|_, entry| entry.is_reset_due()) {
+        reset_on_close(&entry.stream);
+    }
+    if entries.len() < before {
+        shared.gone.notify_all();
+    }
+    entries.values().any(|entry| matches!(entry.ending, Ending::Reset(_)))
 }
 
 /// Reads everything available. Returns whether the stream has ended: the peer has closed it, or it

@@ -7,7 +7,6 @@ use crate::failure::Failure;
 use millstream_engine::capture::Kind;
 use mio::net::{TcpListener, TcpStream, UdpSocket};
 use mio::{Events, Interest, Poll, Token};
-use socket2::SockRef;
 use std::collections::hash_map::Entry;
 use std::collections::{HashMap, HashSet};
 use std::io::{self, Write};
@@ -102,31 +101,6 @@ const WRITER: Token = Token(1);
 const DATAGRAMS: Token = Token(2);
 /// How often a waiting replay checks whether it was stopped.
 const TICK: Duration = Duration::from_millis(100);
-
-#[cfg(target_os = "linux")]
-nix::ioctl_read_bad!(unacknowledged_bytes, nix::libc::TIOCOUTQ, nix::libc::c_int);
-
-/// Waits until the peer's kernel has acknowledged each byte of a connection, at most for `LINGER`,
-/// because a reset discards bytes that are not acknowledged.
-#[cfg(target_os = "linux")]
-fn wait_until_delivered(stream: &TcpStream, stop: &AtomicBool) {
-    use std::os::fd::AsRawFd;
-    let (deadline, mut bytes) = (Instant::now() + LINGER, 0);
-    loop {
-        // SAFETY: the descriptor is open for as long as `stream` is borrowed, and TIOCOUTQ writes
-        // one `c_int` to the pointer, which `bytes` is.
-        let asked = unsafe { unacknowledged_bytes(stream.as_raw_fd(), &mut bytes) };
-        let is_delivered = asked.is_err() || bytes == 0;
-        if is_delivered || stop.load(Ordering::Relaxed) || Instant::now() >= deadline {
-            return;
-        }
-        std::thread::yield_now();
-    }
-}
-
-/// Does nothing on other systems, where a reset can discard bytes.
-#[cfg(not(target_os = "linux"))]
-fn wait_until_delivered(_: &TcpStream, _: &AtomicBool) {}
 
 impl Peers {
     pub(super) fn new(mut target: Target) -> Result<Self, Failure> {
@@ -248,10 +222,10 @@ impl Peers {
             }
             Kind::HalfClose => drop(stream.shutdown(Shutdown::Write)),
             Kind::Reset => {
-                wait_until_delivered(&stream, stop);
-                drop(SockRef::from(&*stream).set_linger(Some(Duration::ZERO)));
+                // Waiting for the peer here would delay the events of other connections.
                 drop(stream);
-                self.forget(event.connection);
+                self.streams.remove(&event.connection);
+                self.drain.reset_when_delivered(event.connection);
             }
             Kind::Close => {
                 // The peer may still answer, so the socket is closed when the peer has closed too.
