@@ -256,6 +256,11 @@ fn block_crc(length: usize, block: &[u8]) -> u32 {
 /// Writes the head of a block into the first [`HEAD_BYTES`] of `out`, except the length field. The
 /// CRC covers the payload of `length` bytes, so the payload must already follow the head in `out`.
 pub(super) fn encode(head: &Head, length: usize, out: &mut [u8]) {
+    encode_fields(head, out);
+    seal(length, out);
+}
+
+fn encode_fields(head: &Head, out: &mut [u8]) {
     out[8..16].copy_from_slice(&head.position.to_le_bytes());
     out[16..24].copy_from_slice(&head.lines.to_le_bytes());
     out[24..32].copy_from_slice(&head.mono_ns.to_le_bytes());
@@ -264,18 +269,30 @@ pub(super) fn encode(head: &Head, length: usize, out: &mut [u8]) {
     out[44] = head.direction as u8;
     out[45] = head.kind as u8;
     out[46..48].copy_from_slice(&head.flags.to_le_bytes());
-    let crc = block_crc(length, &out[..HEAD_BYTES + length]);
-    out[4..8].copy_from_slice(&crc.to_le_bytes());
+}
+
+/// Writes the CRC of a block with a payload of `length` bytes.
+pub(super) fn seal(length: usize, block: &mut [u8]) {
+    let crc = block_crc(length, &block[..HEAD_BYTES + length]);
+    block[4..8].copy_from_slice(&crc.to_le_bytes());
+}
+
+/// Appends a block without its CRC.
+pub(super) fn push_unsealed(head: &Head, payload: &[u8], out: &mut Vec<u8>) {
+    let mut fields = [0; HEAD_BYTES];
+    fields[..4].copy_from_slice(&(payload.len() as u32 + 1).to_le_bytes());
+    encode_fields(head, &mut fields);
+    let start = out.len();
+    out.extend_from_slice(&fields);
+    out.extend_from_slice(payload);
+    out.resize(start + block_bytes(payload.len()), 0);
 }
 
 /// Appends a whole block.
 pub(super) fn push_block(head: &Head, payload: &[u8], out: &mut Vec<u8>) {
     let start = out.len();
-    out.extend_from_slice(&[0; HEAD_BYTES]);
-    out.extend_from_slice(payload);
-    encode(head, payload.len(), &mut out[start..]);
-    out[start..start + 4].copy_from_slice(&(payload.len() as u32 + 1).to_le_bytes());
-    out.resize(start + block_bytes(payload.len()), 0);
+    push_unsealed(head, payload, out);
+    seal(payload.len(), &mut out[start..]);
 }
 
 /// Size of a block with a payload of this length, in bytes.
@@ -317,22 +334,32 @@ pub(super) fn decode(bytes: &[u8], version: u8) -> Result<(Head, usize), NoBlock
         return Err(NoBlock::Short { need: HEAD_BYTES + length });
     };
     // Cheap checks first, so that a scan of damaged bytes computes few CRCs.
-    let kind = Kind::from_byte(block[45]).ok_or(NoBlock::Damaged)?;
-    if block[44] > 1 || block_crc(length, block) != u32_at(block, 4) {
-        return Err(NoBlock::Damaged);
+    let head = decode_head(block, version).ok_or(NoBlock::Damaged)?;
+    match block_crc(length, block) == u32_at(block, 4) {
+        true => Ok((head, length)),
+        false => Err(NoBlock::Damaged),
     }
+}
+
+/// Decodes the head of a block without checking its CRC; `None` if its kind or direction is unknown.
+pub(super) fn decode_head(block: &[u8], version: u8) -> Option<Head> {
+    let block: &[u8; HEAD_BYTES] = block.first_chunk()?;
+    let direction = match block[44] {
+        0 => Direction::In,
+        1 => Direction::Out,
+        _ => return None,
+    };
     let wall = u64_at(block, 32) as i64;
-    let head = Head {
+    Some(Head {
         position: u64_at(block, 8),
         lines: u64_at(block, 16),
         mono_ns: u64_at(block, 24),
         wall_ns: if version == 1 { wall.saturating_mul(1000) } else { wall },
         connection: u32_at(block, 40),
-        direction: if block[44] == 0 { Direction::In } else { Direction::Out },
-        kind,
+        direction,
+        kind: Kind::from_byte(block[45])?,
         flags: u16::from_le_bytes([block[46], block[47]]),
-    };
-    Ok((head, length))
+    })
 }
 
 /// The transport protocol of a connection.

@@ -11,6 +11,7 @@
 //! [`CaptureReader`] reads the files of both, and files of version 1. It does not need a footer. It
 //! reports damaged parts of a file as [`Item::Damage`] and continues after them.
 
+mod event_buffer;
 mod format;
 mod index;
 mod log;
@@ -20,6 +21,7 @@ mod recording;
 mod tests;
 mod writer;
 
+pub use event_buffer::EventBuffer;
 pub use format::{
     Clock, ConnectionInfo, Direction, Endpoint, FLAG_CUT, FLAG_MIDSTREAM, FLAG_MORE, FLAG_REPEATED,
     FileHeader, Gap, GapCause, Head, Ignored, IgnoredReason, Kind, MAX_EVENT_BYTES, MAX_PAYLOAD,
@@ -28,4 +30,4 @@ pub use format::{
 pub use log::{CaptureLog, MAX_LOG_PAYLOAD, Replay, SEGMENT_BYTES, Tail, blocks, segments};
 pub use reader::{CaptureReader, Damage, Item, Place};
 pub use recording::{Recording, Rotation, capture_files};
-pub use writer::{CaptureWriter, WriterOptions};
+pub use writer::{CaptureWriter, Unwritten, WriterOptions};

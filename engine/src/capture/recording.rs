@@ -5,8 +5,9 @@
 //! file can be read alone, because it repeats the open events of open connections, with
 //! [`FLAG_REPEATED`].
 
+use super::event_buffer::EventBuffer;
 use super::format::{FILE_HEADER_BYTES, FLAG_REPEATED, FileHeader, Head, Kind, Summary};
-use super::writer::{CaptureWriter, WriterOptions};
+use super::writer::{CaptureWriter, Unwritten, WriterOptions};
 use std::collections::BTreeMap;
 use std::fs::File;
 use std::io::{self, Read};
@@ -76,6 +77,18 @@ impl Recording {
             }
         }
         self.writer.append(head, payload)
+    }
+
+    /// Appends the events of a buffer. If rotation is off and the recording is not compressed, they
+    /// are then written to the operating system.
+    pub fn append_buffer(&mut self, events: &mut EventBuffer) -> Result<(), Unwritten> {
+        if !self.rotation.is_on() {
+            return self.writer.append_buffer(events);
+        }
+        for (written, (head, payload)) in events.iter().enumerate() {
+            self.append(&head, payload).map_err(|error| Unwritten { written, error })?;
+        }
+        Ok(())
     }
 
     fn rotate_if_due(&mut self, head: &Head) -> io::Result<()> {

@@ -70,6 +70,73 @@ fn compressions() -> &'static [bool] {
     if cfg!(feature = "zstd") { &[false, true] } else { &[false] }
 }
 
+/// Takes so many bytes, then fails.
+#[derive(Default)]
+struct FullDisk {
+    bytes: Vec<u8>,
+    most: usize,
+}
+
+impl std::io::Write for FullDisk {
+    fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
+        let taken = bytes.len().min(self.most - self.bytes.len());
+        self.bytes.extend_from_slice(&bytes[..taken]);
+        if taken == 0 { Err(std::io::ErrorKind::StorageFull.into()) } else { Ok(taken) }
+    }
+
+    fn flush(&mut self) -> std::io::Result<()> {
+        Ok(())
+    }
+}
+
+/// Buffers of `each` events.
+fn buffers(events: &[Event], each: usize) -> impl Iterator<Item = EventBuffer> {
+    events.chunks(each).map(|events| {
+        let mut buffer = EventBuffer::default();
+        events.iter().for_each(|(head, payload)| buffer.push(head, payload));
+        buffer
+    })
+}
+
+#[test]
+fn a_file_of_buffers_equals_a_file_of_single_events() {
+    let events = events(5_000, 2000);
+    for &compress in compressions() {
+        for each in [1, 100, 5_000] {
+            let mut writer = CaptureWriter::new(Vec::new(), &options(compress)).unwrap();
+            for mut buffer in buffers(&events, each) {
+                let found: Vec<Event> = buffer.iter().map(|(h, p)| (h, p.to_vec())).collect();
+                assert!(events.windows(found.len()).step_by(each).any(|part| part == found));
+                writer.append_buffer(&mut buffer).unwrap();
+            }
+            assert!(writer.finish().unwrap() == written(&events, compress), "{compress} {each}");
+        }
+    }
+}
+
+#[test]
+fn a_full_disk_has_exactly_the_events_that_were_reported_as_written() {
+    let (events, mut dice) = (events(3_000, 2000), SplitMix(11));
+    let whole = written(&events, false).len() as u64;
+    for _ in 0..60 {
+        let most = dice.below(whole - 64) as usize + 64;
+        let disk = FullDisk { bytes: Vec::new(), most };
+        let mut writer = CaptureWriter::new(disk, &options(false)).unwrap();
+        let mut count = 0;
+        for mut buffer in buffers(&events, 500) {
+            match writer.append_buffer(&mut buffer) {
+                Ok(()) => count += buffer.len(),
+                Err(unwritten) => {
+                    count += unwritten.written;
+                    break;
+                }
+            }
+        }
+        let (found, _) = read(&writer.output().bytes).unwrap();
+        assert!(found == events[..count], "{most}: {} of {count}", found.len());
+    }
+}
+
 #[test]
 fn written_events_are_read_back() {
     for &compress in compressions() {

@@ -8,9 +8,10 @@
 //! process. *Threads.* One. *Memory.* One stride; for a compressed file one compressed block, its
 //! uncompressed bytes, and the index.
 
+use super::event_buffer::{EventBuffer, payload_length};
 use super::format::{
     FLAG_MORE, FileHeader, HEAD_BYTES, Head, Kind, MAX_EVENT_BYTES, STRIDE_BYTES, Summary,
-    TRAILER_MAGIC, block_bytes, push_block,
+    TRAILER_MAGIC, block_bytes, decode_head, push_block, seal,
 };
 use super::index::{Entry, Index};
 use std::io::{self, Write};
@@ -26,6 +27,16 @@ pub struct WriterOptions {
     pub header: FileHeader,
     /// Whether to compress events with zstd, which needs the feature `zstd`.
     pub compress: bool,
+}
+
+/// A buffer could not be written completely.
+#[derive(Debug)]
+pub struct Unwritten {
+    /// The number of the buffer's first events that are whole in the file. With compression or
+    /// rotation: that were accepted, some of which may not be in the file.
+    pub written: usize,
+    /// Why the others are not.
+    pub error: io::Error,
 }
 
 /// Writes one capture file.
@@ -113,6 +124,55 @@ impl<W: Write> CaptureWriter<W> {
         Ok(())
     }
 
+    /// Appends the events of a buffer. Without compression all bytes so far are then written to the
+    /// underlying writer, and the events are written from the buffer without another copy.
+    pub fn append_buffer(&mut self, events: &mut EventBuffer) -> Result<(), Unwritten> {
+        if self.pending.is_some() {
+            for (at, (head, payload)) in events.iter().enumerate() {
+                self.append(&head, payload).map_err(|error| Unwritten { written: at, error })?;
+            }
+            return Ok(());
+        }
+        // `from..at` is sealed and not written; `written` events are in the file.
+        let (mut from, mut at, mut written, mut sealed) = (0, 0, 0, 0);
+        let blocks = &mut events.blocks;
+        while let Some(length) = payload_length(&blocks[at..]) {
+            let size = block_bytes(length);
+            if self.bytes() + (at - from + size) as u64 > self.next_mark {
+                self.write_blocks(&blocks[from..at], written)?;
+                (from, written) = (at, written + sealed);
+                sealed = 0;
+                self.begin_stride().map_err(|error| Unwritten { written, error })?;
+            }
+            let block = &mut blocks[at..at + size];
+            seal(length, block);
+            if let Some(head) = decode_head(block, 2) {
+                self.summary.add(&head, length);
+            }
+            (at, sealed) = (at + size, sealed + 1);
+        }
+        self.write_blocks(&blocks[from..at], written)
+    }
+
+    /// Writes blocks behind all bytes so far. `before` is the number of events of their buffer that
+    /// precede them.
+    fn write_blocks(&mut self, blocks: &[u8], before: usize) -> Result<(), Unwritten> {
+        self.write_out().map_err(|error| Unwritten { written: before, error })?;
+        let mut at = 0;
+        while at < blocks.len() {
+            match self.out.write(&blocks[at..]) {
+                Ok(0) => {
+                    return Err(unwritten(blocks, at, before, io::ErrorKind::WriteZero.into()));
+                }
+                Ok(bytes) => at += bytes,
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                Err(error) => return Err(unwritten(blocks, at, before, error)),
+            }
+        }
+        self.written += at as u64;
+        Ok(())
+    }
+
     /// Fills the stride with zeros, writes it, and starts the next one with a mark.
     fn begin_stride(&mut self) -> io::Result<()> {
         let fill = (self.next_mark - self.bytes()) as usize;
@@ -157,8 +217,13 @@ impl<W: Write> CaptureWriter<W> {
         self.out.flush()
     }
 
-    /// Writes the buffered blocks, the index (of a compressed file), the totals and the trailer,
-    /// and flushes. Returns the output.
+    #[cfg(test)]
+    pub(super) fn output(&self) -> &W {
+        &self.out
+    }
+
+    /// Writes the buffered blocks, the index (of a compressed file), the totals and the trailer, and
+    /// flushes. Returns the output.
     pub fn finish(mut self) -> io::Result<W> {
         self.pack()?;
         let index_at = self.bytes();
@@ -178,6 +243,18 @@ impl<W: Write> CaptureWriter<W> {
         self.out.flush()?;
         Ok(self.out)
     }
+}
+
+/// The error after the first `bytes` of the blocks were written.
+fn unwritten(blocks: &[u8], bytes: usize, before: usize, error: io::Error) -> Unwritten {
+    let (mut at, mut written) = (0, before);
+    while let Some(length) = payload_length(&blocks[at..])
+        && at + HEAD_BYTES + length <= bytes
+    {
+        at += block_bytes(length);
+        written += 1;
+    }
+    Unwritten { written, error }
 }
 
 #[cfg(feature = "zstd")]

@@ -1,8 +1,10 @@
 //! The option `record`: a thread writes the bytes that a source reads to a capture file.
 //!
-//! The worker copies the bytes that it has read into a buffer. It passes full buffers to a thread
-//! of the recorder, which writes them. The number of buffers is fixed. If the disk is too slow and
-//! no buffer is free, received bytes are not recorded: they are counted, and the capture has a gap.
+//! The worker copies the bytes that it has read into a buffer, in the form that they have in the
+//! file. It passes full buffers to a thread of the recorder, which adds the CRCs and writes them from
+//! the buffer. The thread sleeps until a buffer is full. The number of buffers is limited. If the
+//! disk is too slow and no buffer is free, received bytes are not recorded: they are counted, and the
+//! capture has a gap.
 //!
 //! *Threads.* [`Recorder`] belongs to the source's worker. *Durability.* If the disk keeps up, a
 //! crash of the process loses the last tenths of a second. The file is not synced, so a crash of
@@ -10,10 +12,10 @@
 
 use crate::connect::socket::connection_counts::ConnectionCounts;
 use crate::connect::socket::durable_log::Ingest;
-use crossbeam_channel::{Receiver, RecvTimeoutError, Sender, bounded};
+use crossbeam_channel::{Receiver, Sender, bounded};
 use millstream_engine::capture::{
-    Clock, ConnectionInfo, Direction, FileHeader, Gap, GapCause, Head, Kind, MAX_EVENT_BYTES,
-    Protocol, Recording, Rotation, WriterOptions,
+    Clock, ConnectionInfo, Direction, EventBuffer, FileHeader, Gap, GapCause, Head, Kind,
+    MAX_EVENT_BYTES, Protocol, Recording, Rotation, WriterOptions,
 };
 use millstream_engine::env::Env;
 use millstream_engine::error::EngineError;
@@ -21,29 +23,17 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::thread::JoinHandle;
-use std::time::Duration;
 
-/// Number of buffers.
+/// Maximum number of buffers. They are created when they are needed: while the disk keeps up, few
+/// are used, and these stay in the processor's caches.
 const BUFFERS: usize = 64;
-/// Number of payload bytes at which a buffer is handed over.
+/// Number of encoded bytes at which a buffer is handed over.
 const BUFFER_BYTES: usize = 256 << 10;
-/// Number of events at which a buffer is handed over.
-const BUFFER_EVENTS: usize = 4096;
 /// Maximum time that recorded events stay in a buffer that is not full, in nanoseconds.
 const HELD_NS: u64 = 50_000_000;
 /// Number of connections with missing parts above which connections that are missing as a whole are
 /// left out of the capture. It bounds the memory while the disk is stuck.
 const MISSING_CONNECTIONS: usize = 4096;
-/// How long the writer waits for a buffer before it flushes the file.
-const FLUSH_AFTER: Duration = Duration::from_millis(50);
-
-/// A buffer of events.
-#[derive(Default)]
-struct Events {
-    heads: Vec<(Head, usize)>,
-    bytes: Vec<u8>,
-}
-
 /// The part of a connection that was not recorded.
 struct Missing {
     /// Stream position of the first byte.
@@ -57,14 +47,16 @@ struct Missing {
 
 /// Records the bytes that a source reads, and their connections.
 pub(super) struct Recorder {
-    filling: Events,
+    filling: EventBuffer,
     /// When the first event of `filling` was recorded.
     since_ns: u64,
     /// The time of the last event. The records of a read have the same time in the query as in the
     /// capture.
     last: Ingest,
-    full: Option<Sender<Events>>,
-    free: Receiver<Events>,
+    full: Option<Sender<EventBuffer>>,
+    free: Receiver<EventBuffer>,
+    /// Number of buffers that may still be created.
+    uncreated: usize,
     /// Stream position of each open connection.
     positions: BTreeMap<u32, u64>,
     /// For each connection, the part that was not recorded since the last recorded event.
@@ -112,21 +104,19 @@ impl Recorder {
                 "Check the path of option 'record', its rights and its disk",
             )
         })?;
-        let (full, written) = bounded::<Events>(BUFFERS);
+        let (full, written) = bounded(BUFFERS);
         let (returned, free) = bounded(BUFFERS);
-        // One buffer is being filled; the others are free or at the writer.
-        for _ in 1..BUFFERS {
-            drop(returned.try_send(Events::default()));
-        }
         let counted = counts.clone();
         let run = move || write(recording, &written, &returned, &counted);
         let writer = env.spawn("socket-recorder".to_string(), Box::new(run))?;
         Ok(Self {
-            filling: Events::default(),
+            filling: EventBuffer::default(),
             since_ns: 0,
             last: Ingest { ns: header.start_mono_ns, us: header.start_wall_ns / 1000 },
             full: Some(full),
             free,
+            // One buffer is being filled; the others are free or at the writer.
+            uncreated: BUFFERS - 1,
             positions: BTreeMap::new(),
             missing: BTreeMap::new(),
             next_connection: 0,
@@ -192,11 +182,11 @@ impl Recorder {
     /// Passes recorded events to the writer if they have waited long enough. Returns when to call
     /// this again if events wait. Call this when the source has read no bytes.
     pub(super) fn idle(&mut self, now_ns: u64) -> Option<u64> {
-        if self.filling.heads.is_empty() {
+        if self.filling.is_empty() {
             if self.missing.is_empty() {
                 return None;
             }
-            if self.free.is_empty() {
+            if self.free.is_empty() && self.uncreated == 0 {
                 return Some(now_ns + HELD_NS);
             }
             // The disk has caught up. The gaps do not wait for the next read.
@@ -212,30 +202,15 @@ impl Recorder {
     }
 
     fn event(&mut self, kind: Kind, connection: u32, position: u64, payload: &[u8]) {
-        let now_ns = self.last.ns;
-        if self.filling.heads.is_empty() {
-            self.since_ns = now_ns;
+        let at = self.last;
+        if self.filling.is_empty() {
+            self.since_ns = at.ns;
         }
-        let head = self.head(kind, connection, position);
-        self.fill(head, payload);
-        let is_full = self.filling.bytes.len() >= BUFFER_BYTES
-            || self.filling.heads.len() >= BUFFER_EVENTS
-            || now_ns.saturating_sub(self.since_ns) >= HELD_NS;
+        self.filling.push(&head(kind, connection, position, at), payload);
+        let is_full =
+            self.filling.bytes() >= BUFFER_BYTES || at.ns.saturating_sub(self.since_ns) >= HELD_NS;
         if is_full {
             self.hand_over();
-        }
-    }
-
-    fn head(&self, kind: Kind, connection: u32, position: u64) -> Head {
-        Head {
-            position,
-            lines: 0,
-            mono_ns: self.last.ns,
-            wall_ns: self.last.us.saturating_mul(1000),
-            connection,
-            direction: Direction::In,
-            kind,
-            flags: 0,
         }
     }
 
@@ -247,49 +222,45 @@ impl Recorder {
             return;
         }
         let later = std::mem::take(&mut self.filling);
-        let last = self.last;
-        if let Some((first, _)) = later.heads.first() {
-            self.last = Ingest { ns: first.mono_ns, us: first.wall_ns.div_euclid(1000) };
-        }
-        self.fill_missing();
-        self.last = last;
-        self.filling.heads.extend(later.heads);
-        self.filling.bytes.extend_from_slice(&later.bytes);
-    }
-
-    fn fill_missing(&mut self) {
+        let at = later.iter().next().map_or(self.last, |(first, _)| Ingest {
+            ns: first.mono_ns,
+            us: first.wall_ns.div_euclid(1000),
+        });
         for (connection, missing) in std::mem::take(&mut self.missing) {
             let Missing { position, bytes, open, end } = missing;
             if let Some(open) = open {
-                let head = self.head(Kind::Open, connection, 0);
-                self.fill(head, &open);
+                self.filling.push(&head(Kind::Open, connection, 0, at), &open);
             }
             if bytes > 0 {
-                let head = self.head(Kind::Gap, connection, position);
-                self.fill(head, &Gap::of_bytes(bytes, GapCause::Dropped).encode());
+                let gap = Gap::of_bytes(bytes, GapCause::Dropped).encode();
+                self.filling.push(&head(Kind::Gap, connection, position, at), &gap);
             }
             for (kind, position) in end {
-                let head = self.head(kind, connection, position);
-                self.fill(head, &[]);
+                self.filling.push(&head(kind, connection, position, at), &[]);
             }
         }
+        self.filling.extend(&later);
     }
 
-    fn fill(&mut self, head: Head, payload: &[u8]) {
-        self.filling.heads.push((head, payload.len()));
-        self.filling.bytes.extend_from_slice(payload);
+    /// A buffer that can be filled; `None` if all of them are at the writer.
+    fn free_buffer(&mut self) -> Option<EventBuffer> {
+        let returned = self.free.try_recv().ok();
+        returned.or_else(|| {
+            self.uncreated = self.uncreated.checked_sub(1)?;
+            Some(EventBuffer::default())
+        })
     }
 
     /// Hands the buffer to the writer and takes a free one. If none is free, the events are dropped
     /// and counted, and a gap is recorded later. If the writer has ended, they are only counted.
     fn hand_over(&mut self) {
-        let next = self.free.try_recv();
+        let next = self.full.is_some().then(|| self.free_buffer()).flatten();
         match (&self.full, next) {
-            (Some(full), Ok(next)) => {
+            (Some(full), Some(next)) => {
                 let full = full.clone();
                 self.note_missing();
                 // The channel has room for every buffer, so this fails only if the writer has
-                // ended.
+                // panicked.
                 if let Err(error) = full.try_send(std::mem::replace(&mut self.filling, next)) {
                     // Nothing can be recorded any more, so nothing waits to be.
                     self.full = None;
@@ -303,34 +274,22 @@ impl Recorder {
                 if self.full.is_none() {
                     self.missing.clear();
                 }
-                events.heads.clear();
-                events.bytes.clear();
+                events.clear();
                 self.filling = events;
             }
         }
     }
 
-    fn dropped(&mut self, events: &Events) {
-        let (mut count, mut bytes) = (0, 0);
-        let mut at = 0;
-        for (head, length) in &events.heads {
-            let payload = &events.bytes[at..at + length];
-            at += length;
-            let lost = match head.kind {
-                Kind::Data => *length as u64,
-                Kind::Gap => Gap::decode(payload).map_or(0, |gap| gap.bytes),
-                _ => 0,
-            };
-            // Other events are recorded later, and a gap's bytes are counted already.
-            if head.kind == Kind::Data {
-                count += 1;
-                bytes += lost;
-            }
+    /// Counts events that are not recorded, and notes what must be recorded in their place.
+    fn dropped(&mut self, events: &EventBuffer) {
+        count_lost(events.iter(), &self.counts);
+        for (head, payload) in events.iter() {
             let position = head.position;
             let nothing = || Missing { position, bytes: 0, open: None, end: Vec::new() };
             let missing = self.missing.entry(head.connection).or_insert_with(nothing);
-            missing.bytes += lost;
             match head.kind {
+                Kind::Data => missing.bytes += payload.len() as u64,
+                Kind::Gap => missing.bytes += Gap::decode(payload).map_or(0, |gap| gap.bytes),
                 Kind::Open => missing.open = Some(payload.to_vec()),
                 Kind::HalfClose | Kind::Reset | Kind::Close => {
                     missing.end.push((head.kind, position));
@@ -342,8 +301,28 @@ impl Recorder {
                 self.missing.remove(&head.connection);
             }
         }
-        self.counts.record_dropped(count, bytes);
     }
+}
+
+fn head(kind: Kind, connection: u32, position: u64, at: Ingest) -> Head {
+    Head {
+        position,
+        lines: 0,
+        mono_ns: at.ns,
+        wall_ns: at.us.saturating_mul(1000),
+        connection,
+        direction: Direction::In,
+        kind,
+        flags: 0,
+    }
+}
+
+/// Counts the reads and datagrams among events that are lost. The bytes of a gap are counted already.
+fn count_lost<'e>(events: impl Iterator<Item = (Head, &'e [u8])>, counts: &ConnectionCounts) {
+    let lost = events.filter(|(head, _)| head.kind == Kind::Data);
+    let (events, bytes) =
+        lost.fold((0, 0), |(events, bytes), (_, data)| (events + 1, bytes + data.len() as u64));
+    counts.record_dropped(events, bytes);
 }
 
 impl Drop for Recorder {
@@ -360,36 +339,32 @@ impl Drop for Recorder {
     }
 }
 
-/// Writes buffers until the source has ended. After a write error the thread ends: the whole buffer
-/// counts as dropped, also its events that were written. Buffers that wait are discarded and not
-/// counted.
+/// Writes buffers until the source has ended. After a write error nothing more is written: the
+/// events that are not in the file are counted as lost, and so are all later ones.
 fn write(
     mut recording: Recording,
-    full: &Receiver<Events>,
-    returned: &Sender<Events>,
+    full: &Receiver<EventBuffer>,
+    returned: &Sender<EventBuffer>,
     counts: &ConnectionCounts,
 ) {
-    loop {
-        let mut events = match full.recv_timeout(FLUSH_AFTER) {
-            Ok(events) => events,
-            Err(RecvTimeoutError::Timeout) if recording.flush().is_ok() => continue,
-            Err(RecvTimeoutError::Timeout) => return,
-            Err(RecvTimeoutError::Disconnected) => break,
-        };
-        let mut at = 0;
-        for (head, length) in &events.heads {
-            if recording.append(head, &events.bytes[at..at + length]).is_err() {
-                let lost = events.heads.len() as u64;
-                return counts.record_dropped(lost, events.bytes.len() as u64);
-            }
-            at += length;
+    // The header is written at once, so that the file is a capture from its beginning.
+    let mut has_failed = recording.flush().is_err();
+    for mut events in full {
+        let mut written = 0;
+        if !has_failed {
+            let outcome = recording.append_buffer(&mut events);
+            has_failed = outcome.is_err();
+            written = outcome.map_or_else(|unwritten| unwritten.written, |()| events.len());
         }
-        counts.recorded(events.heads.len() as u64);
-        events.heads.clear();
-        events.bytes.clear();
+        counts.recorded(written as u64);
+        count_lost(events.iter().skip(written), counts);
+        events.clear();
         drop(returned.try_send(events));
     }
-    drop(recording.finish());
+    if !has_failed {
+        // All events are in the file. Without its end the file is read as after a crash.
+        drop(recording.finish());
+    }
 }
 
 #[cfg(test)]
@@ -398,14 +373,15 @@ mod tests {
     use millstream_engine::env::RealEnv;
 
     /// A recorder whose writer is the test.
-    fn recorder() -> (Recorder, Receiver<Events>, Sender<Events>) {
+    fn recorder() -> (Recorder, Receiver<EventBuffer>, Sender<EventBuffer>) {
         let (full, written) = bounded(BUFFERS);
         let (returned, free) = bounded(BUFFERS);
         let recorder = Recorder {
-            filling: Events::default(),
+            filling: EventBuffer::default(),
             since_ns: 0,
             full: Some(full),
             free,
+            uncreated: 0,
             positions: BTreeMap::new(),
             missing: BTreeMap::new(),
             next_connection: 0,
@@ -427,7 +403,7 @@ mod tests {
         // No buffer is free: both starts and these bytes are not recorded.
         recorder.read(1, &lost);
         assert_eq!(recorder.counts.totals().record_dropped_bytes, lost.len() as u64);
-        returned.send(Events::default()).unwrap();
+        returned.send(EventBuffer::default()).unwrap();
         recorder.read(1, b"abc");
         recorder.hand_over();
         let events = written.recv().unwrap();
@@ -438,7 +414,7 @@ mod tests {
             (Kind::Data, 1, lost.len() as u64),
         ];
         assert_eq!(heads(&events), wanted);
-        let gap = Gap::decode(&events.bytes[80..]).unwrap();
+        let gap = Gap::decode(events.iter().nth(2).unwrap().1).unwrap();
         assert_eq!(gap, Gap::of_bytes(lost.len() as u64, GapCause::Dropped));
     }
 
@@ -465,14 +441,41 @@ mod tests {
         recorder.read(0, b"abc");
         recorder.hand_over();
         assert_eq!(recorder.idle(0), Some(HELD_NS), "no buffer is free");
-        returned.send(Events::default()).unwrap();
+        returned.send(EventBuffer::default()).unwrap();
         assert_eq!(recorder.idle(HELD_NS), None);
         assert_eq!(heads(&written.recv().unwrap()), [(Kind::Open, 0, 0), (Kind::Gap, 0, 0)]);
         assert_eq!(recorder.idle(HELD_NS), None);
     }
 
-    fn heads(events: &Events) -> Vec<(Kind, u32, u64)> {
-        events.heads.iter().map(|(head, _)| (head.kind, head.connection, head.position)).collect()
+    fn heads(events: &EventBuffer) -> Vec<(Kind, u32, u64)> {
+        events.iter().map(|(head, _)| (head.kind, head.connection, head.position)).collect()
+    }
+
+    #[test]
+    fn events_that_the_disk_does_not_take_are_counted_one_by_one() {
+        let recording = Recording::create(
+            Path::new("/dev/full"),
+            &WriterOptions::default(),
+            Rotation::default(),
+        );
+        // Only some systems have this file.
+        let Ok(recording) = recording else { return };
+        let (mut recorder, written, returned) = recorder();
+        (0..3).for_each(|_| returned.send(EventBuffer::default()).unwrap());
+        for _ in 0..2 {
+            let connection = recorder.opened(&ConnectionInfo::default());
+            recorder.read(connection, b"abc");
+            recorder.read(connection, b"de");
+            recorder.ended(connection, false);
+            recorder.hand_over();
+        }
+        recorder.read(9, b"fghi");
+        let counts = recorder.counts.clone();
+        drop(recorder);
+        write(recording, &written, &returned, &counts);
+        let totals = counts.totals();
+        let found = (totals.recorded, totals.record_dropped, totals.record_dropped_bytes);
+        assert_eq!(found, (0, 5, 14));
     }
 
     #[test]
@@ -480,7 +483,7 @@ mod tests {
         let (mut recorder, written, returned) = recorder();
         recorder.opened(&ConnectionInfo::default());
         recorder.opened(&ConnectionInfo::default());
-        returned.send(Events::default()).unwrap();
+        returned.send(EventBuffer::default()).unwrap();
         recorder.hand_over();
         drop(written.recv().unwrap());
         // No buffer is free.

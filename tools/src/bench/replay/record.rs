@@ -1,6 +1,8 @@
 //! The cost of the option `record` for a running socket query: rounds of the same query with and
-//! without the option alternate. After each recorded round its capture is read and checked: every
-//! byte that was sent is in the capture or counted as not recorded.
+//! without the option alternate. In further rounds a bare thread writes the same number of bytes to
+//! a file beside the query without the option: what any recorder costs on this machine. After each
+//! recorded round its capture is read and checked: every byte that was sent is in the capture or
+//! counted as not recorded.
 
 use crate::bench::figure::{Figure, Goal, Value};
 use crate::bench::open_loop::{
@@ -11,7 +13,11 @@ use crate::bench::scratch::Scratch;
 use crate::bench::socket_job::Wait;
 use crate::failure::Failure;
 use crate::latency_format::{median, median_by};
+use crossbeam_channel::Sender;
 use millstream_engine::capture::{CaptureReader, Gap, Item, Kind};
+use std::cell::Cell;
+use std::fs::File;
+use std::io::Write;
 use std::path::Path;
 use std::time::Duration;
 
@@ -29,11 +35,13 @@ pub(super) struct Load {
 const RATE: u64 = 10_000;
 /// Length of a line in the rounds with many bytes per second, in bytes.
 const LONG_BYTES: usize = 4096;
+/// Size of a write of the bare writer: that of the recorder's buffers.
+const PIECE_BYTES: usize = 256 << 10;
 const ECHO: &str = "SELECT upper(value) AS value FROM lines WHERE NOT contains(value, 'drop')";
 const COUNT: &str = "SELECT value FROM lines WHERE length(value) < 100";
 
 /// Measured values of alternating rounds without and with `record`.
-#[derive(Default)]
+#[derive(Clone, Default)]
 struct Turns {
     without: Vec<u64>,
     with: Vec<u64>,
@@ -72,7 +80,7 @@ pub(super) fn run(
 ) -> Result<(), Failure> {
     let (mut p50, mut p99, mut rate, mut long) =
         (Turns::default(), Turns::default(), Turns::default(), Turns::default());
-    let mut lost = Lost::default();
+    let (mut lost, mut bare_writer) = (Lost::default(), Turns::default());
     for _ in 0..load.rounds {
         for is_recorded in [false, true] {
             let path = scratch.path("record.capture");
@@ -88,6 +96,8 @@ pub(super) fn run(
             side(&mut rate, fast.achieved as u64);
             side(&mut long, long_lines(load, record, &mut lost)?);
         }
+        bare_writer.without.extend(rate.without.last());
+        bare_writer.with.push(beside_a_bare_writer(load, &scratch.path("bare"))?.achieved as u64);
     }
     let (wait, seconds) = (load.wait.word(), load.seconds);
     let ((bare50, with50), (bare99, with99)) = (p50.middles(), p99.middles());
@@ -102,6 +112,15 @@ pub(super) fn run(
     figures.push(Figure::new(name("lines/s"), Value::Rate(with)).floor(Value::Rate(bare)));
     let ratio = Figure::new(name("throughput beside the floor"), Value::Times(rate.ratio()));
     figures.push(ratio.goal(Goal::AtLeast(Value::Times(0.97))));
+    let name = |what: &str| format!("query beside a bare writer of the same bytes: {what}");
+    let (bare, with) = bare_writer.middles();
+    figures.push(Figure::new(name("lines/s"), Value::Rate(with)).floor(Value::Rate(bare)));
+    let ratio = Value::Times(bare_writer.ratio());
+    figures.push(Figure::new(name("throughput beside the floor"), ratio));
+    let same = Turns { without: bare_writer.with, with: rate.with };
+    let name = |what: &str| format!("query that records, at full speed: {what}");
+    let ratio = Value::Times(same.ratio());
+    figures.push(Figure::new(name("throughput beside the bare writer"), ratio));
     let (bare, with) = long.middles();
     let long = format!("lines of {LONG_BYTES} bytes");
     figures.push(Figure::new(name(&long), Value::ByteRate(with)).floor(Value::ByteRate(bare)));
@@ -111,8 +130,15 @@ pub(super) fn run(
     Ok(())
 }
 
-/// Measures a query that returns lines in upper case. A `rate` of 0 sends as fast as the query
+/// The lines of the query that returns them in upper case. A `rate` of 0 sends as fast as the query
 /// reads.
+fn echo_lines(rate: u64, lines: u64) -> Lines {
+    // The last line must come back, because it marks the end of the round.
+    let lines = lines / DROP_EVERY * DROP_EVERY + 1;
+    Lines { job: Job::Echo, words: WORDS, first: 0, rate, lines, warm_up: lines / 10 }
+}
+
+/// Measures a query that returns lines in upper case.
 fn echo(
     wait: Wait,
     rate: u64,
@@ -120,12 +146,65 @@ fn echo(
     record: Option<&Path>,
     lost: &mut Lost,
 ) -> Result<Measured, Failure> {
-    // The last line must come back, because it marks the end of the round.
-    let lines = lines / DROP_EVERY * DROP_EVERY + 1;
-    let mut lines =
-        Lines { job: Job::Echo, words: WORDS, first: 0, rate, lines, warm_up: lines / 10 };
     let query = QueryText { text: ECHO, mode: "append", format: "text" };
-    recorded(&mut lines, wait, &query, record, lost)
+    recorded(&mut echo_lines(rate, lines), wait, &query, record, lost)
+}
+
+/// Measures a query without `record`. For each piece of the lines that was sent, another thread
+/// writes a piece of this size, always the same bytes, to a file.
+fn beside_a_bare_writer(load: &Load, path: &Path) -> Result<Measured, Failure> {
+    let (pieces, sent) = crossbeam_channel::unbounded::<()>();
+    let mut file = File::create(path)?;
+    let writer = std::thread::spawn(move || {
+        let piece = vec![b'x'; PIECE_BYTES];
+        sent.iter().try_for_each(|()| file.write_all(&piece))
+    });
+    let mut traffic = Counted { traffic: echo_lines(0, load.lines), bytes: Cell::new(0), pieces };
+    let query = QueryText { text: ECHO, mode: "append", format: "text" };
+    let measured = recorded(&mut traffic, load.wait, &query, None, &mut Lost::default());
+    // Dropping the sender ends the writer.
+    drop(traffic);
+    let written = writer.join().map_err(|_| Failure::Failed("the writer panicked".into()))?;
+    std::fs::remove_file(path)?;
+    written?;
+    measured
+}
+
+/// Lines that are counted as they are sent.
+struct Counted {
+    traffic: Lines,
+    bytes: Cell<usize>,
+    pieces: Sender<()>,
+}
+
+impl Traffic for Counted {
+    fn lines(&self) -> (u64, u64) {
+        self.traffic.lines()
+    }
+    fn results(&self) -> u64 {
+        self.traffic.results()
+    }
+    fn write_line(&self, seq: u64, out: &mut Vec<u8>) {
+        let before = out.len();
+        self.traffic.write_line(seq, out);
+        let bytes = self.bytes.get() + out.len() - before;
+        if bytes >= PIECE_BYTES {
+            // If the writer has ended, its error is reported after the round.
+            drop(self.pieces.send(()));
+        }
+        self.bytes.set(bytes % PIECE_BYTES);
+    }
+    fn is_measured(&self, seq: u64) -> bool {
+        self.traffic.is_measured(seq)
+    }
+    fn result(
+        &mut self,
+        line: &[u8],
+        arrived: Duration,
+        measured: &mut Measured,
+    ) -> Result<(), String> {
+        self.traffic.result(line, arrived, measured)
+    }
 }
 
 /// Measures a query over long lines. Returns bytes per second.
