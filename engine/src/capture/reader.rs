@@ -17,8 +17,8 @@ use std::fs::File;
 use std::io::{self, Read, Seek, SeekFrom};
 use std::path::Path;
 
-/// Size of a sequential read, in bytes.
-const WINDOW_BYTES: usize = 1 << 20;
+/// Size of a read, in bytes. A window of this size stays in the processor's second-level cache.
+const WINDOW_BYTES: usize = 256 << 10;
 /// Size of a mark, in bytes.
 const MARK_BYTES: usize = HEAD_BYTES + Summary::BYTES;
 
@@ -61,10 +61,11 @@ pub struct CaptureReader<R> {
     name: String,
     header: FileHeader,
     file_bytes: u64,
-    /// Bytes that were read and not consumed: `buffer[start..]`, which begins at `offset` in the
-    /// file.
+    /// Bytes that were read and not consumed: `buffer[start..filled]`, which begins at `offset` in
+    /// the file. The buffer keeps its length, so that a read does not have to clear it.
     buffer: Vec<u8>,
     start: usize,
+    filled: usize,
     offset: u64,
     /// The decompressed bytes of the current compressed block.
     unpacked: Vec<u8>,
@@ -135,6 +136,7 @@ impl<R: Read + Seek> CaptureReader<R> {
             file_bytes,
             buffer: Vec::new(),
             start: 0,
+            filled: 0,
             offset: 0,
             unpacked: Vec::new(),
             unpacked_at: 0,
@@ -225,6 +227,34 @@ impl<R: Read + Seek> CaptureReader<R> {
         self.seek(Time::Mono(ns))
     }
 
+    /// The totals of everything before the last intact mark in `after + 1..=until`, or of the whole
+    /// file if its end block lies there. `None` if there is neither, and for files without marks at
+    /// fixed offsets. Moves the reader.
+    pub fn totals_between(
+        &mut self,
+        after: u64,
+        until: u64,
+    ) -> Result<Option<Summary>, EngineError> {
+        let stride = u64::from(self.header.stride_bytes);
+        if stride == 0 {
+            return Ok(None);
+        }
+        if let Some((end_at, summary, _)) = self.end
+            && (after + 1..=until).contains(&end_at)
+        {
+            return Ok(Some(summary));
+        }
+        let mut mark = until.min(self.file_bytes) / stride;
+        while mark * stride > after {
+            self.go_to(mark * stride, 0)?;
+            if let Some(totals) = self.mark_totals()? {
+                return Ok(Some(totals));
+            }
+            mark -= 1;
+        }
+        Ok(None)
+    }
+
     fn step(&mut self) -> Result<Step, EngineError> {
         if self.unpacked_at < self.unpacked.len() {
             return Ok(self.step_unpacked());
@@ -233,15 +263,15 @@ impl<R: Read + Seek> CaptureReader<R> {
             return Ok(Step::End);
         }
         self.fill(HEAD_BYTES)?;
-        let mut outcome = decode(&self.buffer[self.start..], self.header.version);
+        let mut outcome = decode(self.window(), self.header.version);
         if let Err(NoBlock::Short { need }) = outcome {
             self.fill(need)?;
-            outcome = decode(&self.buffer[self.start..], self.header.version);
+            outcome = decode(self.window(), self.header.version);
         }
         match outcome {
             Ok((head, length)) => self.take_block(head, length),
             Err(NoBlock::Empty) => self.skip_empty(),
-            Err(NoBlock::Short { .. }) if self.buffer.len() == self.start => {
+            Err(NoBlock::Short { .. }) if self.filled == self.start => {
                 self.at_end = true;
                 Ok(Step::End)
             }
@@ -272,7 +302,7 @@ impl<R: Read + Seek> CaptureReader<R> {
         let (at, from) = (self.offset, self.start + HEAD_BYTES);
         let found = Found { head, from, to: from + length, is_unpacked: false };
         // The zeros after the last block may be cut off.
-        self.consume(block_bytes(length).min(self.buffer.len() - self.start));
+        self.consume(block_bytes(length).min(self.filled - self.start));
         if head.kind.is_event() {
             self.events += 1;
             return Ok(Step::Event(found));
@@ -316,7 +346,7 @@ impl<R: Read + Seek> CaptureReader<R> {
         let mut is_zero = true;
         while self.offset < until {
             self.fill(1)?;
-            let here = (self.buffer.len() - self.start).min((until - self.offset) as usize);
+            let here = (self.filled - self.start).min((until - self.offset) as usize);
             if here == 0 {
                 break;
             }
@@ -369,7 +399,7 @@ impl<R: Read + Seek> CaptureReader<R> {
     /// `None` otherwise, because then the length itself may be damaged.
     fn length_of_damaged(&mut self) -> Result<Option<usize>, EngineError> {
         self.fill(HEAD_BYTES)?;
-        let length = (u32_at(&self.buffer, self.start) as usize).saturating_sub(1);
+        let length = (u32_at(self.window(), 0) as usize).saturating_sub(1);
         if length > MAX_PAYLOAD {
             return Ok(None);
         }
@@ -379,7 +409,7 @@ impl<R: Read + Seek> CaptureReader<R> {
             if self.fill(need)? < need {
                 return Ok(None);
             }
-            match decode(&self.buffer[self.start + bytes..], self.header.version) {
+            match decode(&self.window()[bytes..], self.header.version) {
                 Ok(_) => return Ok(Some(bytes)),
                 Err(NoBlock::Short { need: more }) if bytes + more > need => need = bytes + more,
                 Err(_) => return Ok(None),
@@ -392,13 +422,13 @@ impl<R: Read + Seek> CaptureReader<R> {
     fn scan(&mut self) -> Result<(), EngineError> {
         loop {
             self.fill(8)?;
-            let step = 8.min(self.buffer.len() - self.start);
+            let step = 8.min(self.filled - self.start);
             if step == 0 {
                 return Ok(());
             }
             self.consume(step);
             if self.fill(MARK_BYTES)? >= MARK_BYTES
-                && u32_at(&self.buffer, self.start) as usize == Summary::BYTES + 1
+                && u32_at(self.window(), 0) as usize == Summary::BYTES + 1
                 && self.mark()?.is_some()
             {
                 return Ok(());
@@ -408,14 +438,20 @@ impl<R: Read + Seek> CaptureReader<R> {
 
     /// The mark at the current offset; `None` if there is no intact mark.
     fn mark(&mut self) -> Result<Option<Entry>, EngineError> {
+        let totals = self.mark_totals()?;
+        Ok(totals.map(|totals| Entry::new(self.offset, &totals)))
+    }
+
+    /// The totals in the mark at the current offset; `None` if there is no intact mark.
+    fn mark_totals(&mut self) -> Result<Option<Summary>, EngineError> {
         self.fill(MARK_BYTES)?;
-        let bytes = &self.buffer[self.start..];
+        let bytes = self.window();
         Ok(match decode(bytes, self.header.version) {
             // A mark contains its own offset, so a copy of a mark in a payload is not mistaken for
             // one.
             Ok((head, length)) if head.kind == Kind::Mark && head.position == self.offset => {
                 let payload = &bytes[HEAD_BYTES..HEAD_BYTES + length];
-                Some(Entry::new(self.offset, &Summary::decode(&head, payload)))
+                Some(Summary::decode(&head, payload))
             }
             _ => None,
         })
@@ -506,7 +542,7 @@ impl<R: Read + Seek> CaptureReader<R> {
             if self.fill(HEAD_BYTES)? < HEAD_BYTES {
                 return Ok(best);
             }
-            let length = u32_at(&self.buffer, self.start).saturating_sub(1) as usize;
+            let length = u32_at(self.window(), 0).saturating_sub(1) as usize;
             at = packed + block_bytes(length.min(MAX_PAYLOAD)) as u64;
         }
     }
@@ -516,10 +552,10 @@ impl<R: Read + Seek> CaptureReader<R> {
         self.go_to(at, 0)?;
         loop {
             self.fill(HEAD_BYTES)?;
-            let mut outcome = decode(&self.buffer[self.start..], 2);
+            let mut outcome = decode(self.window(), 2);
             if let Err(NoBlock::Short { need }) = outcome {
                 self.fill(need)?;
-                outcome = decode(&self.buffer[self.start..], 2);
+                outcome = decode(self.window(), 2);
             }
             let Ok((head, length)) = outcome else { return Ok(found) };
             if head.kind != Kind::Index {
@@ -527,7 +563,7 @@ impl<R: Read + Seek> CaptureReader<R> {
             }
             let from = self.start + HEAD_BYTES;
             found.extend(index::entries(&self.buffer[from..from + length]));
-            self.consume(block_bytes(length).min(self.buffer.len() - self.start));
+            self.consume(block_bytes(length).min(self.filled - self.start));
             // Only a maliciously crafted file has more than 2^17 entries, or entries out of order.
             if found.len() > 1 << 17 || !found.is_sorted_by_key(|entry| entry.offset) {
                 return Ok(Vec::new());
@@ -543,14 +579,14 @@ impl<R: Read + Seek> CaptureReader<R> {
         if self.fill(TRAILER_BYTES)? < TRAILER_BYTES {
             return Ok(None);
         }
-        let bytes = &self.buffer[self.start..];
+        let bytes = self.window();
         let (at, magic) = (u64_at(bytes, 0), &bytes[8..16]);
         if magic != TRAILER_MAGIC || at >= trailer {
             return Ok(None);
         }
         self.go_to(at, 0)?;
         self.fill(block_bytes(Summary::BYTES + 8))?;
-        let bytes = &self.buffer[self.start..];
+        let bytes = self.window();
         Ok(match decode(bytes, self.header.version) {
             Ok((head, length)) if head.kind == Kind::End && head.position == at => {
                 let payload = &bytes[HEAD_BYTES..HEAD_BYTES + length];
@@ -560,39 +596,40 @@ impl<R: Read + Seek> CaptureReader<R> {
         })
     }
 
-    /// Reads until the window contains `need` bytes, or the file ends. A file that grows is read up
-    /// to the length that it had when it was opened. Returns the number of bytes in the window.
-    fn fill(&mut self, need: usize) -> Result<usize, EngineError> {
-        let have = self.buffer.len() - self.start;
-        if have >= need {
-            return Ok(have);
-        }
-        self.buffer.drain(..self.start);
-        self.start = 0;
-        let rest = self.file_bytes.saturating_sub(self.offset);
-        let want = need.max(self.window_bytes()).min(usize::try_from(rest).unwrap_or(usize::MAX));
-        let mut at = self.buffer.len();
-        self.buffer.resize(want.max(at), 0);
-        while at < need {
-            match self.input.read(&mut self.buffer[at..]) {
-                Ok(0) => break,
-                Ok(read) => at += read,
-                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
-                Err(error) => {
-                    self.buffer.truncate(at);
-                    return Err(unreadable(&self.name, &error));
-                }
-            }
-        }
-        self.buffer.truncate(at);
-        Ok(at)
+    /// The bytes that were read and not consumed.
+    #[inline]
+    fn window(&self) -> &[u8] {
+        &self.buffer[self.start..self.filled]
     }
 
-    /// The size of the next read: small after a jump, so that a search reads little.
-    fn window_bytes(&self) -> usize {
-        let rest = self.file_bytes.saturating_sub(self.offset).saturating_add(1);
-        let window = if self.buffer.is_empty() { 4096 } else { WINDOW_BYTES };
-        window.min(usize::try_from(rest).unwrap_or(WINDOW_BYTES))
+    /// Reads until the window contains `need` bytes, or the file ends. A file that grows is read up
+    /// to the length that it had when it was opened. Returns the number of bytes in the window.
+    #[inline]
+    fn fill(&mut self, need: usize) -> Result<usize, EngineError> {
+        let have = self.filled - self.start;
+        if have >= need { Ok(have) } else { self.read_more(need) }
+    }
+
+    fn read_more(&mut self, need: usize) -> Result<usize, EngineError> {
+        let is_first = self.filled == 0;
+        self.buffer.copy_within(self.start..self.filled, 0);
+        (self.start, self.filled) = (0, self.filled - self.start);
+        let rest = self.file_bytes.saturating_sub(self.offset);
+        // The first read after a jump is small, so that a search reads little.
+        let window = if is_first { 4096 } else { WINDOW_BYTES };
+        let want = need.max(window).min(usize::try_from(rest).unwrap_or(usize::MAX));
+        if self.buffer.len() < want {
+            self.buffer.resize(want, 0);
+        }
+        while self.filled < need.min(want) {
+            match self.input.read(&mut self.buffer[self.filled..want]) {
+                Ok(0) => break,
+                Ok(read) => self.filled += read,
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                Err(error) => return Err(unreadable(&self.name, &error)),
+            }
+        }
+        Ok(self.filled)
     }
 
     fn consume(&mut self, bytes: usize) {
@@ -603,9 +640,8 @@ impl<R: Read + Seek> CaptureReader<R> {
     fn go_to(&mut self, offset: u64, events: u64) -> Result<(), EngineError> {
         let sought = self.input.seek(SeekFrom::Start(offset));
         sought.map_err(|error| unreadable(&self.name, &error))?;
-        self.buffer.clear();
         self.unpacked.clear();
-        (self.start, self.unpacked_at) = (0, 0);
+        (self.start, self.filled, self.unpacked_at) = (0, 0, 0);
         (self.offset, self.events, self.at_end) = (offset, events, false);
         Ok(())
     }

@@ -126,6 +126,12 @@ impl CaptureConfig {
         self.connections.is_empty() || self.connections.contains(&head.connection)
     }
 
+    /// Whether the options `from` and `to` include an event.
+    pub(super) fn is_in_range(&self, head: &Head) -> bool {
+        self.from_ns.is_none_or(|from_ns| head.wall_ns >= from_ns)
+            && self.to_ns.is_none_or(|to_ns| head.wall_ns < to_ns)
+    }
+
     /// Whether the option `direction` includes the direction of an event.
     pub(super) fn has_direction(&self, head: &Head) -> bool {
         self.direction.is_none_or(|direction| direction == head.direction)

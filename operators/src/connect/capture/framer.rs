@@ -50,9 +50,22 @@ struct Stream {
     expected: u64,
 }
 
+impl Stream {
+    /// Whether the last byte ended a line, so that the next event begins one.
+    fn is_between_lines(&self) -> bool {
+        self.begin.is_none() && self.rejected.is_none() && !self.after_cr && self.partial.is_empty()
+    }
+}
+
+/// A stream that is between two lines: its key and the stream position of its next byte.
+type BetweenLines = (StreamKey, u64);
+
 /// The streams of a recording.
 pub(super) struct Framer {
     streams: HashMap<StreamKey, Stream, BuildStableHasher>,
+    /// The stream of the last event if it is between two lines. Its entry in `streams` has an older
+    /// position.
+    between: Option<BetweenLines>,
     datagrams: Connections,
     /// The total bytes of all unfinished records.
     unfinished: usize,
@@ -71,7 +84,7 @@ pub(super) struct At {
 }
 
 impl At {
-    fn stretch(&self, content: Content) -> Stretch {
+    pub(super) fn stretch(&self, content: Content) -> Stretch {
         let Self { mark, wall_us, mono_ns } = *self;
         Stretch { content, end: 0, event: mark.event, wall_us, mono_ns }
     }
@@ -81,6 +94,7 @@ impl Framer {
     pub(super) fn new() -> Self {
         Self {
             streams: HashMap::default(),
+            between: None,
             datagrams: Connections::default(),
             unfinished: 0,
             is_damaged: false,
@@ -108,6 +122,50 @@ impl Framer {
         self.is_damaged = true;
     }
 
+    /// Whether an event consists of whole lines of UTF-8 text that all end with LF or CR LF, or with
+    /// CR before the last one, and none is too long. Then these lines are its records, and the event
+    /// must not be passed to [`Self::event`].
+    #[inline]
+    pub(super) fn is_whole_lines(
+        &mut self,
+        head: &Head,
+        payload: &[u8],
+        config: &CaptureConfig,
+    ) -> bool {
+        let key = (head.connection, head.direction);
+        if head.kind != Kind::Data
+            || payload.last() != Some(&b'\n')
+            || payload.len() > config.max_line
+            || (self.between.is_none_or(|(last, _)| last != key) && !self.is_between(key))
+        {
+            return false;
+        }
+        let Some((_, expected)) = &mut self.between else { return false };
+        if (self.is_damaged && head.position > *expected) || std::str::from_utf8(payload).is_err() {
+            return false;
+        }
+        *expected = head.position + payload.len() as u64;
+        true
+    }
+
+    /// Whether a stream, other than the last event's, is between two lines. It becomes the last one.
+    fn is_between(&mut self, key: StreamKey) -> bool {
+        self.store_expected();
+        let stream = self.streams.get(&key).filter(|stream| stream.is_between_lines());
+        let is_stream = self.datagrams.is_empty() || !self.datagrams.contains(&key.0);
+        self.between = stream.filter(|_| is_stream).map(|stream| (key, stream.expected));
+        self.between.is_some()
+    }
+
+    /// Stores the position of the last event's stream with the stream.
+    fn store_expected(&mut self) {
+        if let Some((key, expected)) = self.between.take()
+            && let Some(stream) = self.streams.get_mut(&key)
+        {
+            stream.expected = expected;
+        }
+    }
+
     /// Stages the records that an event completes.
     pub(super) fn event(
         &mut self,
@@ -116,6 +174,7 @@ impl Framer {
         at: At,
         (config, staged): (&CaptureConfig, &mut Staged),
     ) {
+        self.store_expected();
         let key = (head.connection, head.direction);
         match head.kind {
             Kind::Open => {
@@ -163,6 +222,7 @@ impl Framer {
 
     /// Rejects all unfinished records. Called at the end of the recording.
     pub(super) fn end(&mut self, at: At, staged: &mut Staged) {
+        self.between = None;
         let mut keys: Vec<StreamKey> = self.streams.keys().copied().collect();
         keys.sort_by_key(|(connection, direction)| (*connection, *direction as u8));
         for key in keys {

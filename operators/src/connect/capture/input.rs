@@ -2,7 +2,9 @@
 
 use super::config::CaptureConfig;
 use super::offset::Mark;
-use millstream_engine::capture::{CaptureReader, Damage, FileHeader, Head, Item, capture_files};
+use millstream_engine::capture::{
+    CaptureReader, Damage, FileHeader, Head, Item, Summary, capture_files,
+};
 use millstream_engine::error::EngineError;
 use std::fs::File;
 use std::path::{Path, PathBuf};
@@ -20,8 +22,11 @@ pub(super) struct Input {
     file: u32,
     reader: CaptureReader<File>,
     timeline: Timeline,
-    /// The number of events and damaged stretches read so far.
+    /// The number of events before the next one, as the marks count them: also those that are
+    /// missing or damaged.
     event: u64,
+    /// Finds marks ahead of `reader`, in the file with this index.
+    ahead: Option<(u32, CaptureReader<File>)>,
 }
 
 /// Converts the monotonic times of several recordings to one timeline. Monotonic clocks of
@@ -115,7 +120,7 @@ impl Input {
             reader.seek_wall_ns(from_ns)?;
         }
         let timeline = Timeline::of_file(&files, file)?;
-        Ok(Self { files, file: file as u32, reader, timeline, event: 0 })
+        Ok(Self { files, file: file as u32, reader, timeline, event: 0, ahead: None })
     }
 
     /// The header of the current file.
@@ -140,6 +145,25 @@ impl Input {
         Mark { event: self.event, file: self.file, place: self.reader.place() }
     }
 
+    /// The number of the event at a mark that follows in the current file within so many bytes, and
+    /// the largest wall-clock time before it. It is computed from the counts of the marks, so that
+    /// no event has to be read. `None` if there is no such mark.
+    pub(super) fn event_at_mark(&mut self, bytes: u64) -> Result<Option<(u64, i64)>, EngineError> {
+        if self.header().stride_bytes == 0 {
+            return Ok(None);
+        }
+        let place = self.reader.place();
+        let mut ahead = match self.ahead.take() {
+            Some((file, reader)) if file == self.file => reader,
+            _ => CaptureReader::open(self.current_file())?,
+        };
+        let totals = ahead.totals_between(place.block, place.block.saturating_add(bytes));
+        self.ahead = Some((self.file, ahead));
+        let unread = |totals: &Summary| totals.events.saturating_sub(place.events_before);
+        let found = totals?.filter(|totals| unread(totals) > 0);
+        Ok(found.map(|found| (self.event.saturating_add(unread(&found)), found.wall_ns_max)))
+    }
+
     /// Seeks to a position that [`Self::mark`] returned.
     pub(super) fn go_to(&mut self, mark: Mark) -> Result<(), EngineError> {
         let Some(path) = self.files.get(mark.file as usize) else {
@@ -151,6 +175,7 @@ impl Input {
         self.reader.go_to_place(mark.place)?;
         self.timeline = Timeline::of_file(&self.files, mark.file as usize)?;
         (self.file, self.event) = (mark.file, mark.event);
+        self.ahead = None;
         Ok(())
     }
 
@@ -169,7 +194,8 @@ impl Input {
                     return visit(&head, payload).map(|()| Next::Event);
                 }
                 Some(Item::Damage(damage)) => {
-                    self.event += 1;
+                    // The count in a damaged file may have any value.
+                    self.event = self.event.saturating_add(damage.events.unwrap_or(1));
                     let path = self.files[self.file as usize].clone();
                     return Ok(Next::Damage(damage, path));
                 }
@@ -273,6 +299,27 @@ mod tests {
             input.go_to(all[at].0).unwrap();
             assert_eq!(times(&mut input), all[at..], "from event {at}");
         }
+    }
+
+    #[test]
+    fn recordings_are_read_in_the_order_of_their_starts_whatever_their_names_are() {
+        let folder = Folder::new();
+        // The names are 0 to 3. Two recordings overlap in time.
+        folder.add(header(9, 1, 5_000, 0), &[(5_000, 0)]);
+        folder.add(header(3, 0, 2_000, 0), &[(2_000, 0), (7_000, 5_000)]);
+        folder.add(header(9, 0, 1_000, 0), &[(1_000, 0)]);
+        folder.add(header(4, 0, 2_000, 0), &[(2_500, 500)]);
+        let (mut input, mut walls) = (folder.open(), Vec::new());
+        loop {
+            let next = input.next(|head, _| {
+                walls.push(head.wall_ns);
+                Ok(())
+            });
+            if matches!(next.unwrap(), Next::End) {
+                break;
+            }
+        }
+        assert_eq!(walls, [1_000, 5_000, 2_000, 7_000, 2_500]);
     }
 
     #[test]

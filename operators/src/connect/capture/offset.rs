@@ -1,6 +1,7 @@
 //! Offsets of a capture source.
 //!
-//! The events of a recording are numbered from 0, across all files. An offset is the number of
+//! The events of a recording are numbered from 0, across all files, including those that are
+//! missing in a damaged file. An offset is the number of
 //! fully consumed events, plus the number of consumed records of the next event. A restart begins
 //! at an earlier position: before the first event of every line that is unfinished at the offset.
 //! Records between that position and the offset are framed again but not emitted.

@@ -45,6 +45,29 @@ pub struct CaptureSource {
     counters: SourceCounters,
 }
 
+/// What the rows of an event have in common.
+struct Columns<'a> {
+    config: &'a CaptureConfig,
+    row: &'a mut Vec<u8>,
+    /// The event's time, the column `timestamp`.
+    wall_us: i64,
+}
+
+impl Columns<'_> {
+    /// The row of a record.
+    #[inline]
+    fn row(&mut self, value: &[u8]) -> Row<'_> {
+        self.row.clear();
+        let width = if self.config.include_timestamp { 2 } else { 1 };
+        let mut writer = RowWriter::new(self.row, width);
+        writer.bytes(0, value);
+        if self.config.include_timestamp {
+            writer.long(1, self.wall_us);
+        }
+        Row(self.row)
+    }
+}
+
 /// The result of emitting staged records.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Emitted {
@@ -134,13 +157,37 @@ impl CaptureSource {
 
     /// Reads the next event and stages its records. Returns whether there was one.
     fn read_event(&mut self) -> Result<bool, EngineError> {
+        self.read_event_with(None::<fn(&[u8], Columns<'_>) -> Result<usize, EngineError>>)
+    }
+
+    /// Reads the next event. If it consists of whole lines, they are passed to `push`, which returns
+    /// the number of bytes that it has taken. All other records are staged. Returns whether there
+    /// was an event.
+    fn read_event_with(
+        &mut self,
+        push: Option<impl FnOnce(&[u8], Columns<'_>) -> Result<usize, EngineError>>,
+    ) -> Result<bool, EngineError> {
         if self.at_end {
             return Ok(false);
         }
         let mark = self.input.mark();
-        let Self { config, framer, staged, staged_begin, last_begin, .. } = self;
+        let Self { config, framer, staged, staged_begin, last_begin, row, .. } = self;
         let (was_empty, mut is_past) = (staged.is_empty(), false);
         let next = self.input.next(|head, payload| {
+            if let Some(push) = push
+                && config.is_in_range(head)
+                && framer.is_whole_lines(head, payload, config)
+            {
+                let wall_us = head.wall_ns.div_euclid(1000);
+                let taken = push(payload, Columns { config, row, wall_us })?;
+                if taken < payload.len() {
+                    staged.bytes.extend_from_slice(&payload[taken..]);
+                    let at = At { mark, wall_us, mono_ns: head.mono_ns };
+                    staged.push(at.stretch(Content::Lines { is_text: true }));
+                    (*staged_begin, *last_begin) = (Some(mark), mark);
+                }
+                return Ok(());
+            }
             if !config.includes(head) {
                 return Ok(());
             }
@@ -281,6 +328,54 @@ impl CaptureSource {
         Ok(Emitted::All)
     }
 
+    /// Reads events and emits the records of those that consist of whole lines without staging them.
+    /// Ends after an event with staged records, at the end of the batch, and when `budget` is 0 or
+    /// the chain is full. Nothing may be staged before. Returns whether the recording goes on.
+    fn emit_direct<D>(
+        &mut self,
+        down: &mut D,
+        budget: &mut usize,
+        now_ns: u64,
+    ) -> Result<bool, EngineError>
+    where
+        D: for<'a> Push<Row<'a>>,
+    {
+        let end = self.bound.map_or(u64::MAX, |bound| bound.events);
+        let (at_start, mut goes_on) = (*budget, true);
+        // Events without a record use up the budget as well.
+        for _ in 0..at_start {
+            let (before, event) = (*budget, self.input.mark().event);
+            if before == 0 || event >= end || !down.is_ready() {
+                break;
+            }
+            let push = |lines: &[u8], mut columns: Columns<'_>| {
+                let mut at = 0;
+                while at < lines.len() && *budget > 0 && down.is_ready() {
+                    let (length, whole) = first_line(columns.config.ends, &lines[at..]);
+                    down.push(columns.row(&lines[at..at + length]), now_ns)?;
+                    at += whole;
+                    *budget -= 1;
+                }
+                Ok(at)
+            };
+            goes_on = self.read_event_with(Some(push))?;
+            if !self.staged.is_empty() {
+                let records = (before - *budget) as u64;
+                self.consumed = Consumed { events: event, records };
+                break;
+            }
+            if !goes_on {
+                break;
+            }
+        }
+        if self.staged.is_empty() {
+            self.consumed = Consumed { events: self.input.mark().event, records: 0 };
+        }
+        // ORDERING: relaxed: a counter that nothing else depends on.
+        self.counters.records.fetch_add((at_start - *budget) as u64, Ordering::Relaxed);
+        Ok(goes_on)
+    }
+
     fn is_bound_reached(&self, event: u64) -> bool {
         self.bound.is_some_and(|bound| {
             let is_reached = bound.records == 0 || self.consumed >= bound;
@@ -359,16 +454,11 @@ impl CaptureSource {
             self.counters.bad.add(None, place, "not UTF-8", value);
             return Ok(());
         }
-        self.row.clear();
-        let width = if self.config.include_timestamp { 2 } else { 1 };
-        let mut writer = RowWriter::new(&mut self.row, width);
-        writer.bytes(0, value);
-        if self.config.include_timestamp {
-            writer.long(1, stretch.wall_us);
-        }
+        let (config, wall_us) = (&self.config, stretch.wall_us);
+        let mut columns = Columns { config, row: &mut self.row, wall_us };
         // ORDERING: relaxed: a counter that nothing else depends on.
         self.counters.records.fetch_add(1, Ordering::Relaxed);
-        down.push(Row(&self.row), ingest_ns)
+        down.push(columns.row(value), ingest_ns)
     }
 
     /// Builds an offset. `staged_begin` is the position at which the first staged record after the
@@ -379,6 +469,27 @@ impl CaptureSource {
         let start = begins.into_iter().flatten().fold(unread, Mark::min);
         let schedule_ns = self.pace.as_ref().and_then(Pace::reached_ns);
         CaptureOffset { consumed, start, recording: self.recording, schedule_ns }
+    }
+
+    /// Micro-batch: plans a batch up to a mark ahead without reading its events, so that their
+    /// records need not be staged. `None` if there is no suitable mark within the batch's size limit.
+    fn plan_at_mark(&mut self) -> Result<Option<EndOffset>, EngineError> {
+        if self.pace.is_some() || self.at_end || !self.staged.is_empty() {
+            return Ok(None);
+        }
+        let Some((events, wall_ns_max)) =
+            self.input.event_at_mark(self.config.batch_bytes as u64)?
+        else {
+            return Ok(None);
+        };
+        // A batch must not go beyond the option `to`: a restart with a later `to` reads what follows.
+        if self.config.to_ns.is_some_and(|to_ns| wall_ns_max >= to_ns) {
+            return Ok(None);
+        }
+        // Where the last line before the mark began is not known. A restart begins at the start of
+        // the batch.
+        let end = self.offset(Consumed { events, records: 0 }, None).to_offset();
+        Ok(Some(EndOffset { end, has_new: true, exhausted: false, limited: true }))
     }
 
     /// Micro-batch: stages due records up to the batch's size limit. Returns the end of the batch,
@@ -458,7 +569,17 @@ impl<D: for<'a> Push<Row<'a>>> Source<D> for CaptureSource {
                 self.bound = None;
                 return Ok(Polled::AtEndOffset);
             }
-            if !self.read_event()? {
+            let unread = self.input.mark().event;
+            let is_direct =
+                self.pace.is_none() && self.bound.is_none_or(|bound| unread < bound.events);
+            let goes_on = match is_direct {
+                true => self.emit_direct(down, &mut budget, now_ns)?,
+                false => self.read_event()?,
+            };
+            if goes_on && (budget == 0 || !down.is_ready()) {
+                return Ok(Polled::Emitted);
+            }
+            if !goes_on {
                 if let Some(pace) = &mut self.pace {
                     pace.share();
                 }
@@ -508,6 +629,9 @@ impl<D: for<'a> Push<Row<'a>>> Source<D> for CaptureSource {
         // A recording does not grow, so the read limit does not matter.
         let _ = extent;
         self.catch_up()?;
+        if let Some(end) = self.plan_at_mark()? {
+            return Ok(end);
+        }
         let (end, is_limited) = self.stage_batch(cx)?;
         let has_new = self.staged.first().is_some_and(|first| first.event < end.events);
         if !has_new {

@@ -129,9 +129,13 @@ fn values(recorded: &Recorded, options: &[(&str, &str)]) -> Vec<String> {
 
 /// A recording of many connections with unfinished lines, losses, datagrams and rejected records.
 fn busy(compress: bool, seed: u64) -> Recorded {
+    busy_for(1_500, compress, seed)
+}
+
+fn busy_for(events: u64, compress: bool, seed: u64) -> Recorded {
     let (mut dice, mut recorder) = (SplitMix(seed), Recorder::new(compress));
     (0..12).for_each(|n| recorder.open(n, if n < 9 { Protocol::Tcp } else { Protocol::Udp }));
-    for n in 0..1_500 {
+    for n in 0..events {
         let connection = dice.below(12) as u32;
         let mut text = format!("c{connection} n{n}").into_bytes();
         for _ in 0..dice.below(6) {
@@ -247,39 +251,85 @@ fn position(source: &CaptureSource) -> Offset {
     Source::<Kept>::position(source)
 }
 
-/// A new source runs each batch, and some batches are run twice.
+/// Runs batches of up to `bytes` bytes, each of them in a new source and again in another one.
+/// Returns the records and the number of batches.
+fn run_batches(
+    recorded: &Recorded,
+    options: &[(&str, &str)],
+    mut bytes: impl FnMut() -> u64,
+    seed: u64,
+) -> (Vec<(String, i64)>, usize) {
+    let mut dice = SplitMix(seed);
+    let (mut rows, mut at): (Vec<(String, i64)>, Option<Offset>) = (Vec::new(), None);
+    for batches in 0.. {
+        let bytes = bytes().to_string();
+        let options = [options, &[("maxBytesPerTrigger", bytes.as_str())]].concat();
+        let mut planner = source(recorded, &options);
+        at.iter().for_each(|at| resume(&mut planner, at));
+        let mut cx = StepCx { env: &SimEnv::new(0), budget: 7, wake_at_ns: None };
+        let planned = Source::<Kept>::plan(&mut planner, ReadLimit::RateLimited, &mut cx).unwrap();
+        if !planned.has_new && planned.exhausted {
+            return (rows, batches);
+        }
+        let mut runs = Vec::new();
+        let mut again = source(recorded, &options);
+        at.iter().for_each(|at| resume(&mut again, at));
+        for source in [&mut planner, &mut again] {
+            let mut kept = collected();
+            Source::<Kept>::set_end_offset(source, &planned.end).unwrap();
+            let mut polled = Polled::Emitted;
+            while polled != Polled::AtEndOffset {
+                kept.room = Some(1 + dice.below(900) as usize);
+                polled = poll(source, &mut kept, 1 + dice.below(50) as usize);
+            }
+            runs.push(kept.rows);
+        }
+        assert_same(&runs[1], &runs[0], "the second run of a batch");
+        rows.append(&mut runs[0]);
+        at = Some(planned.end);
+    }
+    unreachable!("a recording has a last batch")
+}
+
 #[test]
 fn a_restart_runs_the_planned_batch_again() {
     for (seed, compress) in [(4, false), (5, cfg!(feature = "compression"))] {
         let recorded = busy(compress, seed);
         let (expected, _) = read_all(&recorded, &LIMITS);
         let mut dice = SplitMix(seed);
-        let (mut rows, mut at): (Vec<(String, i64)>, Option<Offset>) = (Vec::new(), None);
-        loop {
-            let bytes = (1 + dice.below(900)).to_string();
-            let options = [LIMITS[0], LIMITS[1], ("maxBytesPerTrigger", bytes.as_str())];
-            let mut planner = source(&recorded, &options);
-            at.iter().for_each(|at| resume(&mut planner, at));
-            let mut cx = StepCx { env: &SimEnv::new(0), budget: 7, wake_at_ns: None };
-            let planned =
-                Source::<Kept>::plan(&mut planner, ReadLimit::RateLimited, &mut cx).unwrap();
-            if !planned.has_new && planned.exhausted {
-                break;
-            }
-            let mut runs = Vec::new();
-            let mut again = source(&recorded, &options);
-            at.iter().for_each(|at| resume(&mut again, at));
-            for source in [&mut planner, &mut again] {
-                let mut kept = collected();
-                Source::<Kept>::set_end_offset(source, &planned.end).unwrap();
-                while poll(source, &mut kept, 1 + dice.below(50) as usize) != Polled::AtEndOffset {}
-                runs.push(kept.rows);
-            }
-            assert_same(&runs[1], &runs[0], "the second run of a batch");
-            rows.append(&mut runs[0]);
-            at = Some(planned.end);
-        }
+        let (rows, _) = run_batches(&recorded, &LIMITS, || 1 + dice.below(900), seed);
         assert_same(&rows, &expected, &format!("seed {seed}"));
+    }
+}
+
+/// The ends of these batches are computed from the counts of the marks.
+#[test]
+fn batches_that_end_at_marks_have_each_record_once() {
+    let recorded = busy_for(40_000, false, 8);
+    let whole = std::fs::read(&recorded.0).unwrap();
+    let mut dice = SplitMix(8);
+    for round in 0..6 {
+        let mut bytes = whole.clone();
+        // The first round reads the intact file, the second one a file without an end.
+        for _ in 0..4 * u64::from(round > 1) {
+            let at = 64 + dice.below(bytes.len() as u64 - 64) as usize;
+            let end = (at + 1 + dice.below(5_000) as usize).min(bytes.len());
+            bytes[at..end].fill(0xA5);
+        }
+        if round == 1 {
+            bytes.truncate(bytes.len() - 100);
+        }
+        std::fs::write(&recorded.0, &bytes).unwrap();
+        for options in
+            [&LIMITS[..], &[LIMITS[0], LIMITS[1], ("from", "9000000"), ("to", "30000000")]]
+        {
+            let (expected, _) = read_all(&recorded, options);
+            assert!(expected.len() > 5_000, "{}", expected.len());
+            let (rows, batches) =
+                run_batches(&recorded, options, || (1 << 20) + dice.below(1 << 20), round);
+            assert_same(&rows, &expected, &format!("round {round}"));
+            assert!((2..10).contains(&batches), "{batches}");
+        }
     }
 }
 
