@@ -190,7 +190,7 @@ impl Traffic for Counted {
         let bytes = self.bytes.get() + out.len() - before;
         if bytes >= PIECE_BYTES {
             // If the writer has ended, its error is reported after the round.
-            drop(self.pieces.send(()));
+            let _ = self.pieces.send(());
         }
         self.bytes.set(bytes % PIECE_BYTES);
     }
