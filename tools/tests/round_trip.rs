@@ -58,7 +58,12 @@ impl Received {
 }
 
 #[cfg(target_os = "linux")]
-nix::ioctl_read_bad!(unacknowledged_bytes, nix::libc::TIOCOUTQ, nix::libc::c_int);
+nix::ioctl_read_bad!(
+    /// Reads the number of bytes of a socket that the peer's kernel has not acknowledged.
+    unacknowledged_bytes,
+    nix::libc::TIOCOUTQ,
+    nix::libc::c_int
+);
 
 /// Waits until the peer's kernel, which is the proxy's, has acknowledged all bytes. A reset before
 /// that would discard some of them, and no proxy could pass them on.

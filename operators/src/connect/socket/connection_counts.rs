@@ -52,10 +52,10 @@ pub struct ConnectionTotals {
     pub datagrams_dropped: u64,
     /// Events that the option `record` has written.
     pub recorded: u64,
-    /// Events that the option `record` has dropped, because the disk was too slow or a write
-    /// failed.
+    /// Reads and datagrams that the option `record` has dropped, because the disk was too slow or a
+    /// write failed.
     pub record_dropped: u64,
-    /// Bytes of the dropped events.
+    /// Bytes of the dropped reads and datagrams.
     pub record_dropped_bytes: u64,
 }
 

@@ -41,7 +41,7 @@ const ECHO: &str = "SELECT upper(value) AS value FROM lines WHERE NOT contains(v
 const COUNT: &str = "SELECT value FROM lines WHERE length(value) < 100";
 
 /// Measured values of alternating rounds without and with `record`.
-#[derive(Clone, Default)]
+#[derive(Default)]
 struct Turns {
     without: Vec<u64>,
     with: Vec<u64>,
