@@ -169,7 +169,8 @@ pub(super) fn exchange(
     let (mut out, mut written) = (Vec::with_capacity(1 << 16), 0);
     let (mut input, mut filled) = (vec![0u8; 1 << 16], 0);
     let start = Instant::now() + Duration::from_millis(20);
-    let mut last_result = Instant::now();
+    // The last bytes that were sent or received: results may come long after their lines.
+    let mut last_progress = Instant::now();
     while measured.results < expected {
         let now = Instant::now();
         let elapsed = now.saturating_duration_since(start);
@@ -186,7 +187,10 @@ pub(super) fn exchange(
         }
         if written < out.len() {
             match to.write(&out[written..]) {
-                Ok(count) => written += count,
+                Ok(count) => {
+                    written += count;
+                    last_progress = Instant::now();
+                }
                 Err(error) if error.kind() == ErrorKind::WouldBlock => {}
                 Err(error) => return Err(format!("sending: {error}")),
             }
@@ -210,10 +214,10 @@ pub(super) fn exchange(
                 }
                 input.copy_within(begin..filled, 0);
                 filled -= begin;
-                last_result = Instant::now();
+                last_progress = Instant::now();
             }
             Err(error) if error.kind() == ErrorKind::WouldBlock => {
-                if sent == lines && last_result.elapsed() > PATIENCE {
+                if sent == lines && last_progress.elapsed() > PATIENCE {
                     let missing = expected - measured.results;
                     return Err(format!("{missing} of {expected} results are missing"));
                 }
