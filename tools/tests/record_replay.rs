@@ -155,8 +155,8 @@ fn reset(stream: TcpStream) {
     socket2::SockRef::from(&stream).set_linger(Some(Duration::ZERO)).unwrap();
 }
 
-/// The number of data bytes of a direction in a capture that is being written, and the number of its
-/// resets.
+/// The number of data bytes of a direction in a capture that is being written, and the number of
+/// its resets.
 fn recorded(path: &str, wanted: Direction) -> (usize, usize) {
     let (mut reader, mut found) = (CaptureReader::open(Path::new(path)).unwrap(), (0, 0));
     while let Some(Item::Event(head, payload)) = reader.next_item().unwrap() {
@@ -224,7 +224,8 @@ fn the_proxy_passes_on_what_was_sent_before_a_reset() {
     proxy.stop();
 }
 
-/// The proxy notices the reset when it writes to the server, before it has read the server's answer.
+/// The proxy notices the reset when it writes to the server, before it has read the server's
+/// answer.
 #[cfg(target_os = "linux")]
 #[test]
 fn the_proxy_passes_on_the_answer_of_a_server_that_can_no_longer_be_written() {

@@ -341,7 +341,8 @@ pub(super) fn decode(bytes: &[u8], version: u8) -> Result<(Head, usize), NoBlock
     }
 }
 
-/// Decodes the head of a block without checking its CRC; `None` if its kind or direction is unknown.
+/// Decodes the head of a block without checking its CRC; `None` if its kind or direction is
+/// unknown.
 pub(super) fn decode_head(block: &[u8], version: u8) -> Option<Head> {
     let block: &[u8; HEAD_BYTES] = block.first_chunk()?;
     let direction = match block[44] {

@@ -222,8 +222,8 @@ impl<W: Write> CaptureWriter<W> {
         &self.out
     }
 
-    /// Writes the buffered blocks, the index (of a compressed file), the totals and the trailer, and
-    /// flushes. Returns the output.
+    /// Writes the buffered blocks, the index (of a compressed file), the totals and the trailer,
+    /// and flushes. Returns the output.
     pub fn finish(mut self) -> io::Result<W> {
         self.pack()?;
         let index_at = self.bytes();

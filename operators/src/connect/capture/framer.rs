@@ -122,9 +122,9 @@ impl Framer {
         self.is_damaged = true;
     }
 
-    /// Whether an event consists of whole lines of UTF-8 text that all end with LF or CR LF, or with
-    /// CR before the last one, and none is too long. Then these lines are its records, and the event
-    /// must not be passed to [`Self::event`].
+    /// Whether an event consists of whole lines of UTF-8 text that all end with LF or CR LF, or
+    /// with CR before the last one, and none is too long. Then these lines are its records, and the
+    /// event must not be passed to [`Self::event`].
     #[inline]
     pub(super) fn is_whole_lines(
         &mut self,
@@ -148,7 +148,8 @@ impl Framer {
         true
     }
 
-    /// Whether a stream, other than the last event's, is between two lines. It becomes the last one.
+    /// Whether a stream, other than the last event's, is between two lines. It becomes the last
+    /// one.
     fn is_between(&mut self, key: StreamKey) -> bool {
         self.store_expected();
         let stream = self.streams.get(&key).filter(|stream| stream.is_between_lines());

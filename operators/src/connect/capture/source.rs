@@ -1,4 +1,7 @@
-//! The capture source: reads events, stages their records and emits them on schedule.
+//! The capture source: reads events and emits their records, on schedule if it has one.
+//!
+//! Without a schedule, events that consist of whole lines are emitted from the reader's buffer.
+//! Records of other events are staged first.
 
 use super::config::CaptureConfig;
 use super::framer::{At, Connections, Framer, TOO_LONG};
@@ -160,9 +163,9 @@ impl CaptureSource {
         self.read_event_with(None::<fn(&[u8], Columns<'_>) -> Result<usize, EngineError>>)
     }
 
-    /// Reads the next event. If it consists of whole lines, they are passed to `push`, which returns
-    /// the number of bytes that it has taken. All other records are staged. Returns whether there
-    /// was an event.
+    /// Reads the next event. If it consists of whole lines, they are passed to `push`, which
+    /// returns the number of bytes that it has taken. All other records are staged. Returns whether
+    /// there was an event.
     fn read_event_with(
         &mut self,
         push: Option<impl FnOnce(&[u8], Columns<'_>) -> Result<usize, EngineError>>,
@@ -328,9 +331,9 @@ impl CaptureSource {
         Ok(Emitted::All)
     }
 
-    /// Reads events and emits the records of those that consist of whole lines without staging them.
-    /// Ends after an event with staged records, at the end of the batch, and when `budget` is 0 or
-    /// the chain is full. Nothing may be staged before. Returns whether the recording goes on.
+    /// Reads events and emits the records of those that consist of whole lines without staging
+    /// them. Ends after an event with staged records, at the end of the batch, and when `budget` is
+    /// 0 or the chain is full. Nothing may be staged before. Returns whether the recording goes on.
     fn emit_direct<D>(
         &mut self,
         down: &mut D,
@@ -472,7 +475,8 @@ impl CaptureSource {
     }
 
     /// Micro-batch: plans a batch up to a mark ahead without reading its events, so that their
-    /// records need not be staged. `None` if there is no suitable mark within the batch's size limit.
+    /// records need not be staged. `None` if there is no suitable mark within the batch's size
+    /// limit.
     fn plan_at_mark(&mut self) -> Result<Option<EndOffset>, EngineError> {
         if self.pace.is_some() || self.at_end || !self.staged.is_empty() {
             return Ok(None);
@@ -482,7 +486,8 @@ impl CaptureSource {
         else {
             return Ok(None);
         };
-        // A batch must not go beyond the option `to`: a restart with a later `to` reads what follows.
+        // A batch must not go beyond the option `to`: a restart with a later `to` reads what
+        // follows.
         if self.config.to_ns.is_some_and(|to_ns| wall_ns_max >= to_ns) {
             return Ok(None);
         }

@@ -1,10 +1,10 @@
 //! The option `record`: a thread writes the bytes that a source reads to a capture file.
 //!
 //! The worker copies the bytes that it has read into a buffer, in the form that they have in the
-//! file. It passes full buffers to a thread of the recorder, which adds the CRCs and writes them from
-//! the buffer. The thread sleeps until a buffer is full. The number of buffers is limited. If the
-//! disk is too slow and no buffer is free, received bytes are not recorded: they are counted, and the
-//! capture has a gap.
+//! file. It passes full buffers to a thread of the recorder, which adds the CRCs and writes them
+//! from the buffer. The thread sleeps until a buffer is full. The number of buffers is limited. If
+//! the disk is too slow and no buffer is free, received bytes are not recorded: they are counted,
+//! and the capture has a gap.
 //!
 //! *Threads.* [`Recorder`] belongs to the source's worker. *Durability.* If the disk keeps up, a
 //! crash of the process loses the last tenths of a second. The file is not synced, so a crash of
@@ -34,6 +34,7 @@ const HELD_NS: u64 = 50_000_000;
 /// Number of connections with missing parts above which connections that are missing as a whole are
 /// left out of the capture. It bounds the memory while the disk is stuck.
 const MISSING_CONNECTIONS: usize = 4096;
+
 /// The part of a connection that was not recorded.
 struct Missing {
     /// Stream position of the first byte.
@@ -215,8 +216,8 @@ impl Recorder {
     }
 
     /// Records gaps for the bytes that were not recorded, and the starts and ends of connections
-    /// that were not. They precede the events of `filling`, which are later. Call this when a buffer
-    /// is free: otherwise these events would only be dropped again.
+    /// that were not. They precede the events of `filling`, which are later. Call this when a
+    /// buffer is free: otherwise these events would only be dropped again.
     fn note_missing(&mut self) {
         if self.missing.is_empty() {
             return;
@@ -317,7 +318,8 @@ fn head(kind: Kind, connection: u32, position: u64, at: Ingest) -> Head {
     }
 }
 
-/// Counts the reads and datagrams among events that are lost. The bytes of a gap are counted already.
+/// Counts the reads and datagrams among events that are lost. The bytes of a gap are counted
+/// already.
 fn count_lost<'e>(events: impl Iterator<Item = (Head, &'e [u8])>, counts: &ConnectionCounts) {
     let lost = events.filter(|(head, _)| head.kind == Kind::Data);
     let (events, bytes) =

@@ -25,8 +25,8 @@ struct Lane {
     is_ended: bool,
     /// Whether the close was forwarded to the receiver.
     is_shut: bool,
-    /// Whether writing to the sender has failed. The bytes that it had sent before can be read; then
-    /// its end is a reset.
+    /// Whether writing to the sender has failed. The bytes that it had sent before can be read;
+    /// then its end is a reset.
     is_broken: bool,
 }
 
@@ -51,8 +51,8 @@ pub(super) struct Pair {
     lanes: [Lane; 2],
     /// Whether the connection to the server is established.
     is_connected: bool,
-    /// The side whose reset is passed on when the other side has the bytes before it, and the latest
-    /// time for that.
+    /// The side whose reset is passed on when the other side has the bytes before it, and the
+    /// latest time for that.
     reset: Option<(usize, Instant)>,
 }
 
