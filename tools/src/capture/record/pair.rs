@@ -204,7 +204,8 @@ impl Pair {
         // If the other side has disconnected too, nothing is left to write.
         let is_written = self.pass_on(side).is_none_or(|left| left == 0);
         if let Some(other) = &self.sockets[1 - side] {
-            if !is_late && !(is_written && is_delivered(other)) {
+            let has_all = is_written && is_delivered(other);
+            if !(has_all || is_late) {
                 return Ok(Next::Soon);
             }
             reset_on_close(other);
