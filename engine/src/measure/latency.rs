@@ -241,7 +241,8 @@ pub struct LatencyRecorder {
     pending: Vec<(u64, u64)>,
     /// Number of records in `pending`.
     noted: usize,
-    /// Only a record slower than this is explained, in nanoseconds.
+    /// Only a record slower than this is explained, in nanoseconds: than the slowest one of the
+    /// interval so far, at least [`SLOW_NS`].
     slowest_ns: u64,
 }
 
@@ -300,9 +301,8 @@ impl LatencyRecorder {
         }
         let empty = self.query.spare.1.try_recv().unwrap_or_else(|_| Box::new(histogram()));
         let latencies = std::mem::replace(&mut self.interval, empty);
-        // The limit halves in each interval, down to `SLOW_NS`, so that the next interval explains
-        // records that are more than half as slow.
-        self.slowest_ns = (self.slowest_ns / 2).max(SLOW_NS);
+        // Each interval has its own slowest row, however slow the earlier ones were.
+        self.slowest_ns = SLOW_NS;
         // The receiver belongs to the same query, so it exists.
         let rows = std::mem::take(&mut self.rows);
         drop(self.query.hand_over.send(FullHistogram {
@@ -320,6 +320,23 @@ impl LatencyRecorder {
 mod tests {
     use super::*;
     use crate::env::SimEnv;
+
+    #[test]
+    fn each_epoch_explains_its_slowest_row_whatever_the_epochs_before_took() {
+        let (latency, env) = (Latency::default(), Arc::new(SimEnv::new(0)));
+        stall::install_recorder(env.now_ns());
+        let mut recorder = latency.recorder(env.clone());
+        for took_ns in [1_000_000_000, 150_000, 50_000] {
+            recorder.add_pending(env.now_ns());
+            env.advance(took_ns);
+            recorder.record_pending();
+            recorder.publish();
+            let slowest: Vec<_> =
+                latency.take_epoch().slowest.iter().map(|stall| stall.latency_ns).collect();
+            let expected = if took_ns > SLOW_NS { vec![took_ns] } else { Vec::new() };
+            assert_eq!(slowest, expected);
+        }
+    }
 
     #[test]
     fn latencies_that_are_never_read_take_bounded_memory() {

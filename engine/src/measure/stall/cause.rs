@@ -74,7 +74,7 @@ pub struct Stall {
 }
 
 impl Stall {
-    /// The cause of the largest share.
+    /// The cause of the largest share; [`Upstream`](StallCause::Upstream) if there is none.
     pub fn cause(&self) -> StallCause {
         let most = StallCause::ALL.into_iter().zip(self.parts_ns).max_by_key(|(_, ns)| *ns);
         most.map_or(StallCause::Upstream, |(cause, _)| cause)
@@ -85,17 +85,19 @@ impl std::fmt::Display for Stall {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         let us = |ns: u64| ns as f64 / 1e3;
         write!(f, "{:.1} us: {}", us(self.latency_ns), self.cause().label())?;
-        let parts = StallCause::ALL.into_iter().zip(self.parts_ns);
-        for (at, (cause, ns)) in parts.filter(|(_, ns)| *ns > 0).enumerate() {
-            write!(f, "{}{} {:.1}", if at == 0 { " (" } else { ", " }, cause.label(), us(ns))?;
+        let parts = StallCause::ALL.into_iter().zip(self.parts_ns).filter(|(_, ns)| *ns > 0);
+        let parts: Vec<_> =
+            parts.map(|(cause, ns)| format!("{} {:.1}", cause.label(), us(ns))).collect();
+        let mut notes = Vec::new();
+        if !parts.is_empty() {
+            notes.push(format!("{} us", parts.join(", ")));
         }
-        write!(f, " us")?;
         if self.switches > 0 {
-            write!(f, "; {} involuntary switches", self.switches)?;
+            notes.push(format!("{} involuntary switches", self.switches));
         }
         if self.faults > 0 {
-            write!(f, "; {} page faults", self.faults)?;
+            notes.push(format!("{} page faults", self.faults));
         }
-        write!(f, ")")
+        if notes.is_empty() { Ok(()) } else { write!(f, " ({})", notes.join("; ")) }
     }
 }

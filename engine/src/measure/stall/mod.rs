@@ -251,12 +251,17 @@ pub(crate) fn after_sleep(from_ns: u64, to_ns: u64) {
     });
 }
 
-/// Records that a record with this ingest time was written only now, and explains its delay. The
-/// record replaces the slowest one of this thread's interval.
+/// Records that a record with this ingest time was written only now, later after its ingest than
+/// any other record that this sink wrote in the interval. Does nothing if another sink of the
+/// worker wrote a slower one.
 #[cold]
 pub(crate) fn record_slow(ingest_ns: u64, now_ns: u64) {
     let did = DID.get();
     with(|recorder| {
+        let latency_ns = now_ns - ingest_ns;
+        if recorder.slowest.is_some_and(|slowest| slowest.latency_ns >= latency_ns) {
+            return;
+        }
         let usage = (recorder.read_usage)();
         recorder.slowest = Some(recorder.explain((ingest_ns, now_ns), did, usage));
     });
@@ -470,6 +475,31 @@ mod tests {
             assert!(stall.switches > 0, "{stall}");
             assert_eq!(stall.parts_ns.iter().sum::<u64>(), stall.latency_ns);
         });
+    }
+
+    #[test]
+    fn a_faster_record_of_another_sink_does_not_replace_the_slowest() {
+        begin(0);
+        begin_round(1_000 * US);
+        record_slow(0, 5_000 * US);
+        record_slow(4_800 * US, 5_000 * US);
+        assert_eq!(take_slowest().map(|stall| stall.latency_ns), Some(5_000 * US));
+        assert_eq!(take_slowest(), None, "an interval has one");
+    }
+
+    #[test]
+    fn a_stall_is_shown_with_the_shares_that_it_has() {
+        let mut stall = Stall { latency_ns: 150 * US, ..Stall::default() };
+        assert_eq!(stall.to_string(), "150.0 us: upstream");
+        stall.switches = 2;
+        assert_eq!(stall.to_string(), "150.0 us: upstream (2 involuntary switches)");
+        stall.parts_ns[StallCause::Epoch as usize] = 150 * US;
+        stall.faults = 1;
+        assert_eq!(
+            stall.to_string(),
+            "150.0 us: end of an epoch (end of an epoch 150.0 us; 2 involuntary switches; 1 page \
+             faults)"
+        );
     }
 
     #[test]
