@@ -3,8 +3,9 @@
 //!
 //! If the peer does not read, the buffer fills up and blocks the query, including its sources. If
 //! the sink has connected and the peer disconnects, the next write fails the query. If it listens,
-//! it waits for the next client; lines that were written to the previous client, also in part, are
-//! lost if it had not read them. Delivery is at least once only to a peer that stays connected.
+//! it waits for the next client; rows that were written to the previous client, also in part, are
+//! lost if it had not read them. The next client starts with a whole row. Delivery is at least once
+//! only to a peer that stays connected.
 //!
 //! When a query is stopped, its sink waits for the peer for a bounded time. If lines are left in
 //! the sink's buffer by then, the query fails and their epoch is not committed.
@@ -24,6 +25,7 @@ use millstream_engine::measure::latency::LatencyRecorder;
 use millstream_engine::mio::net::{TcpListener, TcpStream};
 use millstream_engine::mio::{Interest, Registry, Token};
 use millstream_engine::runtime::stage::{FlushStatus, Io, Push, Stage};
+use std::collections::VecDeque;
 use std::io::{ErrorKind, Write};
 use std::net::{SocketAddr, ToSocketAddrs};
 use std::sync::Arc;
@@ -32,6 +34,8 @@ use std::time::Duration;
 
 /// Bytes buffered for a slow peer before the query is blocked.
 const BUFFER_BYTES: usize = 1 << 20;
+/// Number of rows in the buffer for which there is room from the start.
+const BUFFER_ROWS: usize = 1 << 14;
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
 /// How long a stopping query waits for its receiver, in nanoseconds.
 const STOP_WAIT_NS: u64 = 5_000_000_000;
@@ -114,6 +118,8 @@ impl SocketSinkConfig {
                         writer,
                         buffer: Vec::with_capacity(BUFFER_BYTES / 4),
                         written: 0,
+                        rows: VecDeque::with_capacity(BUFFER_ROWS),
+                        row_start: 0,
                         latency,
                         wait,
                     });
@@ -195,7 +201,13 @@ pub struct SocketSink {
     token: Token,
     writer: LineWriter,
     buffer: Vec<u8>,
+    /// The number of bytes at the front of `buffer` that are written.
     written: usize,
+    /// The lengths of the rows in `buffer` from `row_start` on, in bytes. A line end does not tell
+    /// where a row ends, because a row may have several lines.
+    rows: VecDeque<u32>,
+    /// The position in `buffer` at which the first of `rows` begins.
+    row_start: usize,
     latency: LatencyRecorder,
     wait: ReceiverWait,
 }
@@ -253,14 +265,25 @@ impl SocketSink {
             }
         }
         self.buffer.clear();
-        self.written = 0;
+        self.rows.clear();
+        (self.written, self.row_start) = (0, 0);
         Ok(FlushStatus::Flushed)
     }
 
-    /// The error of a query that stops while its receiver has not read all lines.
-    fn undelivered(&self) -> EngineError {
-        let rest = &self.buffer[self.written.min(self.buffer.len())..];
-        let lines = memchr::memchr_iter(b'\n', rest).count();
+    /// Forgets the rows that are written entirely.
+    fn forget_written_rows(&mut self) {
+        while let Some(length) = self.rows.front()
+            && self.row_start + *length as usize <= self.written
+        {
+            self.row_start += *length as usize;
+            self.rows.pop_front();
+        }
+    }
+
+    /// The error of a query that stops while its receiver has not read all rows.
+    fn undelivered(&mut self) -> EngineError {
+        self.forget_written_rows();
+        let lines = self.rows.len();
         let seconds = STOP_WAIT_NS / 1_000_000_000;
         let receiver = match &self.link.stream {
             Some(_) => "the receiver does not read",
@@ -277,23 +300,25 @@ impl SocketSink {
         )
     }
 
-    /// Drops the connection, and the rest of a line that was written in part: the next client must
-    /// not start in the middle of a line.
+    /// Drops the connection, and the rest of a row that was written in part: the next client must
+    /// not start in the middle of a row.
     fn lose_client(&mut self) {
         self.link.stream = None;
-        let begun = self.written > 0 && self.buffer.get(self.written - 1) != Some(&b'\n');
-        if begun {
-            let rest = memchr::memchr(b'\n', &self.buffer[self.written..]);
-            self.written = rest.map_or(self.buffer.len(), |at| self.written + at + 1);
+        self.forget_written_rows();
+        if self.row_start < self.written {
+            let rest = self.rows.front().map_or(0, |length| *length as usize);
+            self.written = self.row_start + rest;
         }
     }
 
-    /// Moves the unwritten bytes to the front of the buffer once enough are written, so that the
-    /// buffer stays small.
+    /// Removes the rows that are written entirely from the buffer once they are large enough, so
+    /// that the buffer stays small. A row that is written in part stays.
     fn drop_written(&mut self) {
         if self.written >= BUFFER_BYTES / 2 {
-            self.buffer.drain(..self.written);
-            self.written = 0;
+            self.forget_written_rows();
+            self.buffer.drain(..self.row_start);
+            self.written -= self.row_start;
+            self.row_start = 0;
         }
     }
 }
@@ -355,8 +380,68 @@ impl Stage for SocketSink {
 impl<'a> Push<Row<'a>> for SocketSink {
     #[inline]
     fn push(&mut self, row: Row<'a>, ingest_ns: u64) -> Result<(), EngineError> {
+        let before = self.buffer.len();
         self.writer.write(row, &mut self.buffer);
+        self.rows.push_back((self.buffer.len() - before) as u32);
         self.latency.add_pending(ingest_ns);
         Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::table::row::encode;
+    use crate::table::value::Value;
+    use millstream_engine::env::RealEnv;
+    use millstream_engine::measure::latency::Latency;
+
+    /// A listening sink with these options and 700 rows of a thousand digits each.
+    fn sink(options: &[(&str, &str)]) -> SocketSink {
+        let all = [("host", "127.0.0.1"), ("port", "0"), ("mode", "listen")];
+        let all = all.iter().chain(options);
+        let all: Options = all.map(|(key, value)| (key.to_string(), value.to_string())).collect();
+        let config = SocketSinkConfig::read(&all, &FormatSettings::default()).unwrap();
+        let writer = config.writer(&Schema::parse_ddl("n STRING").unwrap()).unwrap();
+        let env: Arc<dyn Env> = Arc::new(RealEnv::default());
+        let wait = ReceiverWait::new(env.clone(), Arc::default(), |_| {});
+        let mut sink = config.open(writer, Latency::default().recorder(env), wait).unwrap();
+        for n in 0..700 {
+            sink.push(Row(&encode(&[Value::String(format!("{n:01000}"))])), 0).unwrap();
+        }
+        sink
+    }
+
+    /// A client disconnects within a row, also after the rows before it were removed from the
+    /// buffer. The next client starts with the next row, whatever ends the rows.
+    #[test]
+    fn the_next_client_starts_with_a_whole_row() {
+        for options in [
+            &[("format", "json")][..],
+            &[("format", "json"), ("lineSep", ";")],
+            &[("format", "json"), ("pretty", "true")],
+        ] {
+            let whole = sink(options);
+            let row_ends = whole.rows.iter().scan(0, |end, length| {
+                *end += *length as usize;
+                Some(*end)
+            });
+            let row_ends: Vec<usize> = row_ends.collect();
+            let far = row_ends.iter().position(|end| *end > BUFFER_BYTES / 2).unwrap();
+            for row in [5, far] {
+                for within in [0, 1, 4] {
+                    let mut sink = sink(options);
+                    sink.written = row_ends[row] + within;
+                    sink.drop_written();
+                    sink.lose_client();
+                    let next = if within == 0 { row } else { row + 1 };
+                    let rest = &whole.buffer[row_ends[next]..];
+                    assert!(sink.buffer[sink.written..] == *rest, "{options:?}: {row}, {within}");
+                    let lines = format!("{} lines", row_ends.len() - next - 1);
+                    let error = sink.undelivered().to_string();
+                    assert!(error.contains(&lines), "{error}");
+                }
+            }
+        }
     }
 }
