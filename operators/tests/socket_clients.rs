@@ -1,10 +1,13 @@
 //! A listening source with many clients, over TCP and Unix sockets, and datagrams.
 #![cfg(feature = "sql")]
 
+mod ports;
+
 use millstream::connect::socket::connection_counts::ConnectionTotals;
 use millstream::session::{Session, StreamingQuery, Totals, Trigger};
 use millstream::table::value::Value;
 use millstream::{Config, WaitProfile};
+use ports::free_port;
 use std::collections::BTreeMap;
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{TcpListener, TcpStream, UdpSocket};
@@ -39,10 +42,6 @@ impl Drop for Scratch {
     fn drop(&mut self) {
         drop(std::fs::remove_dir_all(&self.0));
     }
-}
-
-fn free_port() -> u16 {
-    TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port()
 }
 
 /// A query over the lines of a socket with these options.
@@ -480,6 +479,45 @@ fn a_datagram_is_a_record_or_lines() {
             query.stop().unwrap();
         }
     }
+}
+
+/// While a query is between two batches, nobody reads its sockets, and the kernel drops datagrams.
+/// The partitions of a source share a socket, whose datagrams count once.
+#[cfg(target_os = "linux")]
+#[test]
+fn datagrams_dropped_at_several_sockets_are_added_up() {
+    let session = Session::new();
+    let ports = ["a", "b"].map(|view| {
+        let free = UdpSocket::bind("127.0.0.1:0").unwrap();
+        let port = free.local_addr().unwrap().port();
+        drop(free);
+        let reader = session.read_stream().format("socket").option("protocol", "udp");
+        let reader = reader.option("mode", "listen").option("host", "127.0.0.1");
+        let reader = reader.option("port", port).option("receiveBufferBytes", 4096);
+        reader.option("numPartitions", 2).load().unwrap().create_temp_view(view);
+        port
+    });
+    let union = session.sql("SELECT value FROM a UNION ALL SELECT value FROM b").unwrap();
+    let hourly = Trigger::ProcessingTime { interval_ns: 3_600_000_000_000 };
+    let config = Config { pin: false, wait: WaitProfile::Park, ..Config::default() };
+    let query = union.write_stream().format("noop").trigger(hourly).config(config).start().unwrap();
+    let is_between = || query.status().message == "Waiting for next trigger";
+    until(&query, "the first batch was planned", |_| is_between());
+    let sender = UdpSocket::bind("127.0.0.1:0").unwrap();
+    let send = |port: u16, count: usize| {
+        for _ in 0..count {
+            sender.send_to(&[b'x'; 1000], ("127.0.0.1", port)).unwrap();
+        }
+    };
+    send(ports[0], 200);
+    let dropped = || connections(&query).datagrams_dropped;
+    until(&query, "most of the first are dropped", |_| dropped() > 150);
+    let first = dropped();
+    assert!(first <= 200, "{first} of 200");
+    send(ports[1], 100);
+    until(&query, "most of the second are dropped", |_| dropped() > first + 50);
+    assert!(dropped() <= first + 100, "{} of 300", dropped());
+    query.stop().unwrap();
 }
 
 #[test]

@@ -26,7 +26,8 @@ pub struct ConnectionCounts {
     recorded: AtomicU64,
     record_dropped: AtomicU64,
     record_dropped_bytes: AtomicU64,
-    /// The inode of a UDP socket, by which the kernel reports dropped datagrams.
+    /// The inode of a UDP socket, by which the kernel reports dropped datagrams; 0 if there is
+    /// none, or if another part of the source counts for it.
     udp_inode: AtomicU64,
 }
 
@@ -48,7 +49,8 @@ pub struct ConnectionTotals {
     /// Datagrams that were received.
     pub datagrams: u64,
     /// Datagrams that the kernel dropped at the socket, for example because its buffer was full.
-    /// Linux only; 0 on other systems.
+    /// The parts of a source share a socket, for which only the first part counts. Linux only; 0 on
+    /// other systems.
     pub datagrams_dropped: u64,
     /// Events that the option `record` has written.
     pub recorded: u64,
@@ -137,7 +139,7 @@ impl ConnectionTotals {
         ]
     }
 
-    /// Adds the counters of another source. Of the dropped datagrams, the larger number is taken.
+    /// Adds the counters of another source, or of another part of a source.
     pub fn add(&mut self, other: &Self) {
         self.open += other.open;
         self.accepted += other.accepted;
@@ -149,8 +151,7 @@ impl ConnectionTotals {
         self.recorded += other.recorded;
         self.record_dropped += other.record_dropped;
         self.record_dropped_bytes += other.record_dropped_bytes;
-        // The parts of a UDP source share a socket, so each part reads the same count.
-        self.datagrams_dropped = self.datagrams_dropped.max(other.datagrams_dropped);
+        self.datagrams_dropped += other.datagrams_dropped;
     }
 }
 

@@ -160,6 +160,7 @@ impl SocketConfig {
         env: &Arc<dyn Env>,
         shared: &mut Shared,
     ) -> Result<SocketSource, EngineError> {
+        let is_first = shared.bound.is_none();
         let bound = match shared.bound.take() {
             Some(bound) => bound,
             None => self.bind()?,
@@ -170,7 +171,9 @@ impl SocketConfig {
             let own = socket.try_clone().map_err(shares)?;
             let origin = Peers::Datagrams(UdpSocket::from_std(own));
             let source = self.source(origin, journal, env)?;
-            udp::count_drops(socket, source.counts());
+            if is_first {
+                udp::count_drops(socket, source.counts());
+            }
             return Ok(source);
         }
         let Some(listener) = bound.listener().map_err(shares)? else {

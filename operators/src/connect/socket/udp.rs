@@ -29,7 +29,8 @@ pub(super) fn bind(
     Ok(socket.into())
 }
 
-/// Sets the socket for which the counters read the kernel's drop count.
+/// Sets the socket for which the counters read the kernel's drop count. Call this for one part of a
+/// source only, because the counters of its parts are added up.
 pub(super) fn count_drops(socket: &std::net::UdpSocket, counts: &ConnectionCounts) {
     let file = socket.try_clone().map(std::os::fd::OwnedFd::from).map(std::fs::File::from);
     if let Ok(found) = file.and_then(|file| file.metadata()) {
