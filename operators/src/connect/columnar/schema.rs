@@ -5,11 +5,11 @@ use arrow_schema::{DataType as Arrow, Field as ArrowField, Fields, TimeUnit};
 use std::sync::Arc;
 
 /// The Arrow type for a SQL type.
-pub fn to_arrow(data_type: &DataType) -> Option<Arrow> {
+pub fn to_arrow(data_type: &DataType) -> Arrow {
     let field = |name: &str, data_type: &DataType, nullable| {
-        Some(Arc::new(ArrowField::new(name, to_arrow(data_type)?, nullable)))
+        Arc::new(ArrowField::new(name, to_arrow(data_type), nullable))
     };
-    Some(match data_type {
+    match data_type {
         DataType::Boolean => Arrow::Boolean,
         DataType::Byte => Arrow::Int8,
         DataType::Short => Arrow::Int16,
@@ -24,15 +24,15 @@ pub fn to_arrow(data_type: &DataType) -> Option<Arrow> {
         DataType::Timestamp => Arrow::Timestamp(TimeUnit::Microsecond, Some("UTC".into())),
         DataType::TimestampNtz => Arrow::Timestamp(TimeUnit::Microsecond, None),
         DataType::Null => Arrow::Null,
-        DataType::Array(element) => Arrow::List(field("element", element, true)?),
+        DataType::Array(element) => Arrow::List(field("element", element, true)),
         DataType::Map(key, value) => {
-            let entry = Fields::from(vec![field("key", key, false)?, field("value", value, true)?]);
+            let entry = Fields::from(vec![field("key", key, false), field("value", value, true)]);
             let entries = ArrowField::new("key_value", Arrow::Struct(entry), false);
             Arrow::Map(Arc::new(entries), false)
         }
         DataType::Struct(fields) => {
             let fields = fields.iter().map(|f| field(&f.name, &f.data_type, true));
-            Arrow::Struct(fields.collect::<Option<Vec<_>>>()?.into())
+            Arrow::Struct(fields.collect::<Vec<_>>().into())
         }
-    })
+    }
 }

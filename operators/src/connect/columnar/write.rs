@@ -69,7 +69,7 @@ impl ColumnSink {
     pub fn check(&self, fields: &[&Field]) -> PlanResult<()> {
         for field in fields {
             let fits = match self.format {
-                ColumnFormat::Parquet => to_arrow(&field.data_type).is_some(),
+                ColumnFormat::Parquet => true,
                 ColumnFormat::Orc => super::orc::write::has(&field.data_type),
             };
             if fits {
@@ -158,12 +158,7 @@ impl ColumnFile {
         let (mut columns, mut fields, mut own) = (Vec::new(), Vec::new(), Vec::new());
         let kept = schema.fields.iter().enumerate().filter(|(i, _)| !left_out.contains(i));
         for (i, field) in kept {
-            let Some(arrow) = to_arrow(&field.data_type) else {
-                return Err(other(format!(
-                    "the type of column `{}` cannot be written in this format",
-                    field.name
-                )));
-            };
+            let arrow = to_arrow(&field.data_type);
             let column = column_of(&arrow);
             fields.push(ArrowField::new(&field.name, arrow, true));
             columns.push((i, Slot::new(i, width), field.data_type.clone(), column));

@@ -533,7 +533,7 @@ impl Column {
 
     fn parts(&mut self, rows: Rows) -> Result<ArrayRef, String> {
         let values = rows.values();
-        let arrow = to_arrow(&self.wanted).ok_or("the type is not supported")?;
+        let arrow = to_arrow(&self.wanted);
         match (&mut self.body, arrow) {
             (Body::List { lengths, element }, Arrow::List(field)) => {
                 let offsets = offsets(&rows, &longs(lengths, values)?, ELEMENTS_MAX)?;

@@ -301,8 +301,9 @@ impl Integers {
     }
 }
 
-/// Unpacks values of `width` bits each, at most 64, most significant bit first. If `bytes` is too
-/// short, the missing bits are 0, or the last values are unchanged.
+/// Unpacks values of `width` bits each, most significant bit first. The width is one of
+/// [`packed_width`]. If `bytes` is too short, the missing bits are 0, or the last values are
+/// unchanged.
 fn unpack(bytes: &[u8], width: usize, values: &mut [i64]) {
     match width {
         8 => values.iter_mut().zip(bytes).for_each(|(v, b)| *v = i64::from(*b)),
@@ -312,7 +313,8 @@ fn unpack(bytes: &[u8], width: usize, values: &mut [i64]) {
                 *value = bytes.iter().fold(0u64, |n, b| n << 8 | u64::from(*b)) as i64;
             }
         }
-        width if width < 57 => {
+        // These widths are below 33, so the bits of a value and of a started byte fit.
+        width => {
             let (mut held, mut bits, mut next) = (0u64, 0usize, bytes.iter());
             let mask = (1u64 << width) - 1;
             for value in values {
@@ -322,14 +324,6 @@ fn unpack(bytes: &[u8], width: usize, values: &mut [i64]) {
                 }
                 bits -= width;
                 *value = (held >> bits & mask) as i64;
-            }
-        }
-        width => {
-            // Files do not have such widths: above 32 bits, widths are multiples of 8.
-            let bit = |at: usize| bytes.get(at / 8).map_or(0, |b| u64::from(b >> (7 - at % 8) & 1));
-            for (i, value) in values.iter_mut().enumerate() {
-                let bits = i * width..(i + 1) * width;
-                *value = bits.fold(0u64, |n, at| n << 1 | bit(at)) as i64;
             }
         }
     }

@@ -29,8 +29,7 @@ fn fields(ddl: &str) -> Vec<Field> {
 
 fn file(ddl: &str, codec: Codec, batches: &[Vec<ArrayRef>]) -> Vec<u8> {
     let fields = fields(ddl);
-    let arrow =
-        |field: &Field| ArrowField::new(&field.name, to_arrow(&field.data_type).unwrap(), true);
+    let arrow = |field: &Field| ArrowField::new(&field.name, to_arrow(&field.data_type), true);
     let arrow = Arc::new(ArrowSchema::new(fields.iter().map(arrow).collect::<Vec<_>>()));
     let written = Written::default();
     let mut encoder = Encoder::new(codec, &fields, written.clone()).unwrap();
@@ -74,14 +73,12 @@ fn sample() -> Vec<ArrayRef> {
     lists.append_null();
     lists.append_value([]);
     let lists = lists.finish();
-    let Arrow::List(field) = to_arrow(&fields("l ARRAY<INT>")[0].data_type).unwrap() else {
+    let Arrow::List(field) = to_arrow(&fields("l ARRAY<INT>")[0].data_type) else {
         panic!("a list")
     };
     let (_, offsets, values, nulls) = lists.into_parts();
     let lists = arrow_array::ListArray::new(field, offsets, values, nulls);
-    let Arrow::Struct(parts) =
-        to_arrow(&fields("s STRUCT<a: INT, B: STRING>")[0].data_type).unwrap()
-    else {
+    let Arrow::Struct(parts) = to_arrow(&fields("s STRUCT<a: INT, B: STRING>")[0].data_type) else {
         panic!("a struct")
     };
     let within = StructArray::new(

@@ -220,7 +220,6 @@ impl FileSinkConfig {
             reports,
             present: None,
             files: HashMap::new(),
-            ended: Vec::new(),
             key: Vec::new(),
             latency,
         })
@@ -243,8 +242,6 @@ pub struct FileSink {
     present: Option<(Vec<u8>, OpenFile)>,
     /// The other files of this epoch, by the row of their partition values.
     files: HashMap<Vec<u8>, OpenFile>,
-    /// The ended files of this epoch, with their sizes.
-    ended: Vec<(PathBuf, u64)>,
     key: Vec<u8>,
     latency: LatencyRecorder,
 }
@@ -367,11 +364,8 @@ impl Stage for FileSink {
     }
     fn marker(&mut self, epoch: Epoch) -> Result<(), EngineError> {
         let mut staged = Vec::new();
-        let mut ended = std::mem::take(&mut self.ended);
         for (_, open) in self.files.drain().chain(self.present.take()) {
-            ended.push(open.end(self.env.storage())?);
-        }
-        for (path, size) in ended {
+            let (path, size) = open.end(self.env.storage())?;
             let file = SinkFile::added(&path, size, self.env.wall_us() / 1000);
             staged
                 .push(serde_json::to_string(&file).unwrap_or_else(|_| unreachable!("plain data")));
