@@ -1,6 +1,8 @@
 //! Tables and SQL with the memory source: results, errors and reports.
 #![cfg(feature = "sql")]
 
+mod waiting;
+
 use millstream::connect::memory::MemoryStream;
 use millstream::session::{Session, StreamingQuery, Trigger};
 use millstream::table::error::PlanError;
@@ -272,14 +274,47 @@ fn the_rate_source_counts_from_zero_with_evenly_spread_times() {
         let writer = reader.load().unwrap().write_stream().format("memory").query_name("out");
         let query = writer.trigger(trigger).config(quiet()).start().unwrap();
         let table = session.table("out").unwrap();
-        while table.rows().len() < 5 {
+        let rows = || {
             query.process_all_available().unwrap();
-        }
+            table.rows().len()
+        };
+        waiting::until("five rows", rows, |rows| *rows >= 5);
         query.stop().unwrap();
         let rows = table.rows();
         let Value::Long(first_us) = rows[0][0] else { panic!("{rows:?}") };
         for (n, row) in (0i64..).zip(&rows) {
             assert_eq!(*row, [Value::Long(first_us + n * 1_000), Value::Long(n)], "{trigger:?}");
+        }
+    }
+}
+
+/// In mode complete an empty result empties the table. A result that has not changed, which
+/// continuous mode does not emit again, leaves it.
+#[test]
+fn an_empty_result_replaces_the_table_and_an_unchanged_one_does_not() {
+    let by_window = "SELECT k, count(*) FROM (SELECT word AS k, TIMESTAMP '2020-01-01' AS t FROM \
+        lines) GROUP BY k, session_window(t, '5 seconds') HAVING count(*) < 2";
+    for sql in ["SELECT word, count(*) FROM lines GROUP BY word HAVING count(*) < 2", by_window] {
+        for trigger in [CONTINUOUS, Trigger::AsSoonAsPossible] {
+            for parallelism in ["1", "3"] {
+                let session = Session::new();
+                session.set("millstream.parallelism", parallelism).unwrap();
+                let lines = session.memory_stream("lines", "word STRING").unwrap();
+                let query = start(&session, sql, "complete", trigger);
+                let add = |words: &[&str]| {
+                    lines.add(words.iter().map(|word| vec![Value::String(word.to_string())]));
+                    query.process_all_available().unwrap();
+                    session.table("out").unwrap().rows()
+                };
+                let one = |word: &str| vec![vec![Value::String(word.to_string()), Value::Long(1)]];
+                let what = format!("{sql}, {trigger:?}, parallelism {parallelism}");
+                assert_eq!(add(&["a"]), one("a"), "{what}");
+                assert_eq!(add(&[]), one("a"), "{what}");
+                assert_eq!(add(&["a"]), Vec::<Vec<Value>>::new(), "{what}");
+                assert_eq!(add(&[]), Vec::<Vec<Value>>::new(), "{what}");
+                assert_eq!(add(&["b"]), one("b"), "{what}");
+                query.stop().unwrap();
+            }
         }
     }
 }
@@ -402,4 +437,29 @@ fn extreme_values_do_not_panic() {
         let rows = session.sql(&format!("SELECT {sql}")).unwrap().collect().unwrap();
         assert_eq!(rows, [[Value::Long(days)]], "{sql}");
     }
+}
+
+/// `explain` shows as many workers as `start` creates.
+#[test]
+fn an_explanation_shows_the_workers_of_the_configuration() {
+    let session = Session::new();
+    session.memory_stream("lines", "word STRING").unwrap();
+    session.set("millstream.parallelism", "2").unwrap();
+    let usable = millstream_engine::cores::usable();
+    let first = millstream_engine::cores::allowed()[0].id;
+    let workers = |config: Option<Config>, cores: Option<usize>| {
+        let frame = session.sql("SELECT word, count(*) FROM lines GROUP BY word").unwrap();
+        let mut writer = frame.write_stream().output_mode("update").format("noop");
+        if let Some(config) = config {
+            writer = writer.config(config);
+        }
+        if let Some(core) = cores {
+            writer = writer.cores([core]);
+        }
+        writer.explain().unwrap().matches("\nworker ").count()
+    };
+    assert_eq!(workers(None, None), usable.min(2));
+    assert_eq!(workers(Some(Config { workers: 1, ..quiet() }), None), 1);
+    assert_eq!(workers(Some(Config { workers: 2, ..quiet() }), None), usable.min(2));
+    assert_eq!(workers(None, Some(first)), 1, "one listed core has one worker");
 }

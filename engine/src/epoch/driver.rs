@@ -21,6 +21,7 @@ use crate::measure::operator_state::OperatorState;
 use crate::sync::waker::Waker;
 use crossbeam_channel::Sender;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 
 /// The pause of [`Trigger::AsSoonAsPossible`] after a check that found no new data, in nanoseconds;
 /// as in Spark.
@@ -102,6 +103,8 @@ pub struct Driver {
     next_epoch: Epoch,
     state: State,
     exhausted: Vec<bool>,
+    /// Number of entries of `exhausted` that are false, for other threads.
+    open_sources: Arc<AtomicUsize>,
     /// Number of state rows removed in the last epoch; `None` before the first epoch of this run and
     /// after a batch.
     removed: Option<u64>,
@@ -134,6 +137,7 @@ impl Driver {
             trigger: parts.trigger,
             runs_empty_batch: parts.runs_empty_batch,
             exhausted: vec![false; sources],
+            open_sources: Arc::new(sources.into()),
             sources: parts.sources,
             tasklets: parts.tasklets,
             operators: parts.operators,
@@ -162,6 +166,18 @@ impl Driver {
     /// The driver's phase, for other threads.
     pub(crate) fn phase(&self) -> PhaseCell {
         self.phase.clone()
+    }
+
+    /// The number of sources that may still have data, for other threads.
+    pub(crate) fn open_sources(&self) -> Arc<AtomicUsize> {
+        self.open_sources.clone()
+    }
+
+    fn set_exhausted(&mut self, source: usize, exhausted: bool) {
+        self.exhausted[source] = exhausted;
+        let open = self.exhausted.iter().filter(|exhausted| !**exhausted).count();
+        // ORDERING: relaxed: nothing else depends on the number.
+        self.open_sources.store(open, Ordering::Relaxed);
     }
 
     fn tell(&self, make: impl Fn(usize) -> Command) {
@@ -226,7 +242,7 @@ impl Driver {
                 }
             }
             Report::Planned { source, planned } => {
-                self.exhausted[source] = planned.exhausted;
+                self.set_exhausted(source, planned.exhausted);
                 if let State::Planning { plans, started_ns } = &mut self.state {
                     let started_ns = *started_ns;
                     plans[source] = Some(planned);
@@ -235,7 +251,7 @@ impl Driver {
                     }
                 }
             }
-            Report::Exhausted { source } => self.exhausted[source] = true,
+            Report::Exhausted { source } => self.set_exhausted(source, true),
             Report::Done { .. } => self.done += 1,
             Report::Failed(error) => self.fail(error),
             Report::Stop => self.stop(),

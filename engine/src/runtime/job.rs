@@ -25,7 +25,7 @@ use crate::sync::waker::Waker;
 use crossbeam_channel::{Receiver, RecvTimeoutError, Sender, unbounded};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Condvar, Mutex};
 use std::thread::{JoinHandle, ThreadId};
 use std::time::Duration;
@@ -33,7 +33,7 @@ use std::time::Duration;
 /// The configuration of a job: workers, waiting and trigger.
 #[derive(Clone, Debug)]
 pub struct Config {
-    /// Number of workers, at least one. [`Job::new`] caps it at the usable and at the listed cores.
+    /// Number of workers, at least one. [`Job::new`] caps it ([`Config::capped_workers`]).
     pub workers: usize,
     /// Whether workers are pinned to cores.
     pub pin: bool,
@@ -59,6 +59,15 @@ impl Default for Config {
             trigger: Trigger::Continuous { interval_ns: 1_000_000_000 },
             record_stalls: true,
         }
+    }
+}
+
+impl Config {
+    /// The number of workers of a job in the real environment: as configured, but at most the
+    /// usable cores and the listed cores.
+    pub fn capped_workers(&self) -> usize {
+        let listed = self.cores.as_ref().map_or(usize::MAX, Vec::len);
+        self.workers.min(cores::usable()).min(listed).max(1)
     }
 }
 
@@ -145,8 +154,7 @@ impl Job {
     /// Creates a job without tasklets, in the real environment. The number of workers is capped at
     /// the usable cores and at the listed cores.
     pub fn new(name: &str, config: Config) -> Result<Self, EngineError> {
-        let most = config.cores.as_ref().map_or(usize::MAX, Vec::len);
-        let workers = config.workers.min(cores::usable()).min(most);
+        let workers = config.capped_workers();
         Self::in_env(name, Config { workers, ..config }, Arc::new(RealEnv::default()))
     }
 
@@ -441,7 +449,7 @@ impl Job {
         let on_end = std::mem::replace(&mut self.on_end, Box::new(|_| {}));
         let (env, config, name) = (self.env.clone(), self.config.clone(), self.name.clone());
         let DriverAndSeats { driver, seats, inbox, reports } = self.into_driver();
-        let phase = driver.phase();
+        let (phase, open_sources) = (driver.phase(), driver.open_sources());
         let halt = Arc::new(AtomicBool::new(false));
         let busy = seats.iter().filter(|seat| !seat.tasklets.is_empty()).count();
         let claim = match config.pin {
@@ -498,7 +506,7 @@ impl Job {
         )?;
         own.push(thread.thread().id());
         let thread = Mutex::new(Some(thread));
-        Ok(RunningJob { reports, outcome, phase, core_notice, own, thread })
+        Ok(RunningJob { reports, outcome, phase, open_sources, core_notice, own, thread })
     }
 
     /// Runs the job in the simulated environment `world` to its end, on this thread. `seed`
@@ -556,6 +564,7 @@ pub struct RunningJob {
     reports: Sender<Report>,
     outcome: Arc<Outcome>,
     phase: PhaseCell,
+    open_sources: Arc<AtomicUsize>,
     core_notice: Option<String>,
     /// The ids of the job's threads.
     own: Vec<ThreadId>,
@@ -575,6 +584,12 @@ impl RunningJob {
     /// What the driver is doing.
     pub fn phase(&self) -> Phase {
         self.phase.get()
+    }
+
+    /// The number of sources that have not reported their end.
+    pub fn open_sources(&self) -> usize {
+        // ORDERING: relaxed: nothing else depends on the number.
+        self.open_sources.load(Ordering::Relaxed)
     }
 
     /// Requests a stop after the current epoch, without waiting for it.
@@ -624,7 +639,7 @@ impl RunningJob {
         loop {
             match done.recv_timeout(LOOK_AGAIN) {
                 Ok(()) => return Ok(()),
-                Err(_) => {
+                Err(RecvTimeoutError::Timeout) => {
                     if let Some(outcome) = self.outcome() {
                         return outcome;
                     }
@@ -632,6 +647,9 @@ impl RunningJob {
                         return Err(reason);
                     }
                 }
+                // The driver has ended, so no reply follows. The outcome follows when the workers
+                // have ended too.
+                Err(RecvTimeoutError::Disconnected) => return self.wait_unless(give_up),
             }
         }
     }
@@ -688,5 +706,60 @@ impl Drop for RunningJob {
         if let Some(thread) = thread {
             drop(thread.join());
         }
+    }
+}
+
+#[cfg(all(test, not(loom)))]
+mod tests {
+    use super::*;
+    use crate::runtime::stage::Io;
+    use crate::runtime::tasklet::{Step, StepCx};
+    use std::time::Instant;
+
+    /// A tasklet that fails when it is told to.
+    struct FailsLater(Arc<AtomicBool>);
+
+    impl Tasklet for FailsLater {
+        fn name(&self) -> &str {
+            "fails later"
+        }
+        fn attach(&mut self, _io: &mut Io<'_>) -> Result<(), EngineError> {
+            Ok(())
+        }
+        fn step(&mut self, _cx: &mut StepCx<'_>) -> Result<Step, EngineError> {
+            match self.0.load(Ordering::Relaxed) {
+                true => Err(EngineError::operator("TEST", "it was told to", "")),
+                false => Ok(Step::Progress),
+            }
+        }
+    }
+
+    /// After the driver has dropped the caller's channel, the job may take long to end.
+    #[test]
+    fn a_caller_that_waits_for_all_data_sleeps_until_a_failed_job_has_ended() {
+        let mut job = Job::new("fails", Config { pin: false, ..Config::default() }).unwrap();
+        let (fails, ending) = (Arc::new(AtomicBool::new(false)), Arc::new(AtomicBool::new(false)));
+        let (release, released) = crossbeam_channel::bounded(1);
+        job.tasklet_port();
+        job.add_tasklet(0, Box::new(FailsLater(fails.clone())));
+        let is_ending = ending.clone();
+        job.on_end(move |_| {
+            is_ending.store(true, Ordering::Relaxed);
+            released.recv().unwrap();
+        });
+        let running = job.start().unwrap();
+        let mut looks = Vec::new();
+        let ended = running.process_all_unless(|| {
+            fails.store(true, Ordering::Relaxed);
+            if ending.load(Ordering::Relaxed) {
+                looks.push(Instant::now());
+                if looks.len() == 3 {
+                    release.send(()).unwrap();
+                }
+            }
+            None
+        });
+        assert_eq!(ended.unwrap_err().condition(), "TEST");
+        assert!(looks[2] - looks[0] >= LOOK_AGAIN, "it looked again without a pause");
     }
 }

@@ -2,6 +2,7 @@
 //! by name. For tests and small embedded uses; typed streams have a faster channel
 //! (`stream::Flow::channel`).
 
+use crate::table::physical::TableSignal;
 use crate::table::plan::analyzer::OutputMode;
 use crate::table::row::{Row, decode, encode};
 use crate::table::types::{DataType, Schema};
@@ -9,7 +10,6 @@ use crate::table::value::Value;
 use millstream_engine::checkpoint::offset::Offset;
 use millstream_engine::env::Env;
 use millstream_engine::epoch::protocol::{EndOffset, ReadLimit};
-use millstream_engine::epoch::trigger::Trigger;
 use millstream_engine::error::EngineError;
 use millstream_engine::event::Epoch;
 use millstream_engine::measure::latency::LatencyRecorder;
@@ -357,14 +357,17 @@ impl MemoryTable {
     }
 
     /// Creates a sink that fills the table. In output mode complete each epoch's rows replace the
-    /// earlier ones. In continuous mode an epoch without rows leaves them, because an unchanged
-    /// result is not emitted again.
-    pub fn sink(&self, mode: OutputMode, trigger: Trigger, latency: LatencyRecorder) -> MemorySink {
+    /// earlier ones; an epoch without rows leaves them, unless `whole` tells that the result is
+    /// empty.
+    pub fn sink(
+        &self,
+        mode: OutputMode,
+        whole: TableSignal,
+        latency: LatencyRecorder,
+    ) -> MemorySink {
         let types = self.schema.fields.iter().map(|f| f.data_type.clone()).collect();
         let complete = mode == OutputMode::Complete;
-        let has_every_result = complete && !trigger.is_continuous();
-        let (table, pending) = (self.clone(), Vec::new());
-        MemorySink { table, types, complete, has_every_result, pending, latency }
+        MemorySink { table: self.clone(), types, complete, whole, pending: Vec::new(), latency }
     }
 }
 
@@ -373,15 +376,14 @@ pub struct MemorySink {
     table: MemoryTable,
     types: Vec<DataType>,
     complete: bool,
-    /// Whether each epoch has the whole result, so that an epoch without rows has an empty one.
-    has_every_result: bool,
+    whole: TableSignal,
     pending: Vec<Vec<Value>>,
     latency: LatencyRecorder,
 }
 
 impl MemorySink {
     fn deliver(&mut self) {
-        if !self.pending.is_empty() || self.has_every_result {
+        if !self.pending.is_empty() {
             let mut rows = self.table.rows.lock().unwrap_or_else(|p| p.into_inner());
             if self.complete {
                 rows.clear();
@@ -391,6 +393,15 @@ impl MemorySink {
             self.table.changed();
         }
         self.latency.record_pending();
+    }
+
+    /// Ends an epoch of mode complete.
+    fn deliver_whole(&mut self) {
+        let is_empty = self.whole.take() && self.pending.is_empty();
+        if is_empty && !self.table.rows.lock().unwrap_or_else(|p| p.into_inner()).is_empty() {
+            self.table.take();
+        }
+        self.deliver();
     }
 }
 
@@ -402,7 +413,10 @@ impl Stage for MemorySink {
         Ok(())
     }
     fn marker(&mut self, _epoch: Epoch) -> Result<(), EngineError> {
-        self.deliver();
+        match self.complete {
+            true => self.deliver_whole(),
+            false => self.deliver(),
+        }
         self.latency.publish();
         Ok(())
     }

@@ -10,6 +10,7 @@ use crate::connect::foreach::ForeachWriter;
 use crate::connect::line_format::{LineFormat, LineOptions, LineWriter};
 use crate::session::streaming_query::{QueryError, StreamingQuery};
 use crate::table::error::{PlanError, PlanResult};
+use crate::table::physical::TableSignal;
 use crate::table::plan::limits::on_large_stack;
 use crate::table::plan::{Options, Plan};
 use crate::table::row::{Row, encode};
@@ -67,14 +68,19 @@ impl JobQuery {
         self.writer.schema().fields.into_iter().map(|field| field.name).collect()
     }
 
-    /// Passes the result rows to `take` instead of the sink. Each row is a JSON object with all
-    /// columns and the epoch number. The query keeps no checkpoint.
-    pub fn take_rows(self, take: impl FnMut(Epoch, &str) + Send + 'static) -> PlanResult<Self> {
+    /// Passes the result rows to `take` instead of the sink, with the number of their epoch. Each
+    /// row is a JSON object with all columns; `None` says that in mode complete the result of the
+    /// epoch is empty. The query keeps no checkpoint.
+    pub fn take_rows(
+        self,
+        take: impl FnMut(Epoch, Option<&str>) + Send + 'static,
+    ) -> PlanResult<Self> {
         let schema = self.writer.schema();
         let json = Style { nulls: true, ..Style::default() };
         let options = LineOptions { json, line_end: String::new(), ..LineOptions::default() };
         let lines = LineWriter::without(LineFormat::Json, options, &schema, &[])?;
-        let rows = JsonRows { lines, take, epoch: 0, line: Vec::new() };
+        let table = self.writer.table_signal();
+        let rows = JsonRows { lines, take, table, epoch: 0, is_empty: true, line: Vec::new() };
         Ok(Self { writer: self.writer.instead_of_sink(rows), ..self })
     }
 
@@ -88,21 +94,31 @@ impl JobQuery {
 struct JsonRows<F> {
     lines: LineWriter,
     take: F,
+    table: TableSignal,
     epoch: Epoch,
+    /// Whether the epoch has no rows so far.
+    is_empty: bool,
     line: Vec<u8>,
 }
 
-impl<F: FnMut(Epoch, &str) + Send + 'static> ForeachWriter for JsonRows<F> {
+impl<F: FnMut(Epoch, Option<&str>) + Send + 'static> ForeachWriter for JsonRows<F> {
     fn open(&mut self, _partition: u64, epoch: Epoch) -> bool {
-        self.epoch = epoch;
+        (self.epoch, self.is_empty) = (epoch, true);
         true
     }
 
+    fn close(&mut self, _error: Option<&str>) {
+        if self.table.take() && self.is_empty {
+            (self.take)(self.epoch, None);
+        }
+    }
+
     fn process(&mut self, row: &[Value]) -> Result<(), String> {
+        self.is_empty = false;
         self.line.clear();
         self.lines.write(Row(&encode(row)), &mut self.line);
         let line = std::str::from_utf8(&self.line).map_err(|error| error.to_string())?;
-        (self.take)(self.epoch, line);
+        (self.take)(self.epoch, Some(line));
         Ok(())
     }
 }

@@ -14,7 +14,7 @@ use millstream_engine::measure::stall::Stall;
 use millstream_engine::runtime::job::RunningJob;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 /// An error of a query that was rejected, or that failed while running.
 #[derive(Clone, Debug, thiserror::Error)]
@@ -132,6 +132,8 @@ pub struct StreamingQuery {
     pub(super) latency: Latency,
     pub(super) driver_state: Arc<Mutex<DriverState>>,
     pub(super) counters: Vec<SourceCounters>,
+    /// The number of sources other than captures.
+    pub(super) endless: usize,
     /// Set when the query is requested to stop. A sink then waits for its receiver only for a
     /// limited time.
     pub(super) stopping: Arc<AtomicBool>,
@@ -204,6 +206,31 @@ impl StreamingQuery {
     /// Blocks until all data that was available at the call is processed and committed.
     pub fn process_all_available(&self) -> Result<(), EngineError> {
         self.running.process_all_available()
+    }
+
+    /// Like [`process_all_available`](Self::process_all_available), but waits for at most about
+    /// `timeout`. Returns `None` if the data is not committed by then.
+    pub fn process_all_available_timeout(
+        &self,
+        timeout: Duration,
+    ) -> Option<Result<(), EngineError>> {
+        let (begun, mut is_late) = (Instant::now(), false);
+        let result = self.running.process_all_unless(|| {
+            is_late = begun.elapsed() >= timeout;
+            is_late.then(|| EngineError::operator("TIMEOUT", "data is left after the time-out", ""))
+        });
+        if is_late { None } else { Some(result) }
+    }
+
+    /// The number of captures that are not read to their end, in a query whose other sources have
+    /// no end. A capture that is read at a pace has more data later, for which
+    /// [`process_all_available`](Self::process_all_available) does not wait. 0 if the query has
+    /// ended.
+    pub fn unfinished_captures(&self) -> usize {
+        if !self.is_active() {
+            return 0;
+        }
+        self.running.open_sources().saturating_sub(self.endless)
     }
 
     /// Waits for the end of the query. Returns the error if the query failed.

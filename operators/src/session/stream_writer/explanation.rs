@@ -6,10 +6,9 @@ use crate::session::stream_writer::StreamWriter;
 use crate::session::stream_writer::prepared_query::Prepared;
 use crate::session::streaming_query::QueryError;
 use crate::session::{Settings, static_tables};
-use crate::table::physical::{PlacedChain, lower};
+use crate::table::physical::{BoxChain, PlacedChain, TableSignal, lower};
 use crate::table::plan::Scan;
 use crate::table::plan::limits::on_large_stack;
-use millstream_engine::cores;
 use millstream_engine::env::SimEnv;
 use millstream_engine::error::EngineError;
 use millstream_engine::measure::latency::Latency;
@@ -44,8 +43,12 @@ impl StreamWriter {
     ) -> Result<Job, EngineError> {
         let plan = &self.frame.plan;
         // The number of workers must be the same as in `start`.
-        let workers = settings.workers.max(settings.parallelism).min(cores::usable());
-        let config = Config { workers, trigger: prepared.trigger, ..Config::default() };
+        let config = self.job_config(prepared, settings);
+        let workers = match self.replay {
+            Some(_) => config.workers,
+            None => config.capped_workers(),
+        };
+        let config = Config { workers, ..config };
         let mut job = Job::in_env("explain", config, Arc::new(SimEnv::new(0)))?;
         let sink = Box::new(Noop(Latency::default().recorder(job.env())));
         // Sources are not opened for an explanation; each is replaced by one that never reads.
@@ -67,7 +70,8 @@ impl StreamWriter {
         };
         let meaning = (prepared.mode, settings.semantics);
         let lowered = static_tables::with_empty_tables(plan);
-        lower(&lowered, meaning, settings.parallelism, &mut job, (sink, None), &mut make)?;
+        let outputs = (sink as BoxChain, None, TableSignal::default());
+        lower(&lowered, meaning, settings.parallelism, &mut job, outputs, &mut make)?;
         Ok(job)
     }
 }

@@ -15,7 +15,7 @@ use crate::session::dataframe::DataFrame;
 use crate::session::progress::Progress;
 pub(in crate::session) use crate::session::stream_writer::query_sources::file_config;
 use crate::table::error::{PlanError, PlanResult};
-use crate::table::physical::{LateOutput, LateRow};
+use crate::table::physical::{LateOutput, LateRow, TableSignal};
 use crate::table::plan::Options;
 use crate::table::types::Schema;
 use crate::table::value::Value;
@@ -52,6 +52,8 @@ pub struct StreamWriter {
     config: Option<Config>,
     cores: Option<Vec<usize>>,
     replay: Option<Replay>,
+    /// Tells the sink in mode complete that the whole result was emitted.
+    table: TableSignal,
     /// Whether the query is only explained and never started.
     explained: bool,
     /// Whether a console sink prints the query's name above each table.
@@ -81,6 +83,7 @@ impl StreamWriter {
             config: None,
             cores: None,
             replay: None,
+            table: TableSignal::default(),
             explained: false,
             names_tables: false,
         }
@@ -191,6 +194,11 @@ impl StreamWriter {
     pub(super) fn is_complete_mode(&self) -> bool {
         let mode = self.mode.as_deref().or(self.query_option("outputMode"));
         mode.is_some_and(|mode| mode.eq_ignore_ascii_case("complete"))
+    }
+
+    /// Set in each epoch whose whole result was emitted, in mode complete.
+    pub(super) fn table_signal(&self) -> TableSignal {
+        self.table.clone()
     }
 
     /// The columns of the result.

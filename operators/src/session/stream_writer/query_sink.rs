@@ -167,7 +167,7 @@ impl StreamWriter {
                 session.check_sink_table(name)?;
                 let table = MemoryTable::new(schema);
                 session.lock().tables.insert(name.to_string(), table.clone());
-                Box::new(table.sink(prepared.mode, prepared.trigger, latency))
+                Box::new(table.sink(prepared.mode, self.table.clone(), latency))
             }
             SinkSpec::Socket(config) => {
                 let wait = ReceiverWait::new(job.env(), stopping.clone(), session.lock().notice);

@@ -34,6 +34,8 @@ pub(in crate::session::stream_writer) struct QueryParts {
     pub latency: Latency,
     pub driver_state: Arc<Mutex<DriverState>>,
     pub counters: Vec<SourceCounters>,
+    /// The number of sources other than captures.
+    pub endless: usize,
     /// Set when the query is requested to stop.
     pub stopping: Arc<AtomicBool>,
 }
@@ -131,25 +133,30 @@ impl StreamWriter {
         Ok(job.simulate(world, seed)?)
     }
 
+    /// The configuration of the query's job.
+    pub(in crate::session::stream_writer) fn job_config(
+        &self,
+        prepared: &Prepared,
+        settings: &Settings,
+    ) -> Config {
+        let config = self.config.clone().unwrap_or(Config {
+            workers: settings.workers.max(settings.parallelism),
+            pin: settings.pin,
+            cores: settings.cores.clone(),
+            wait: settings.wait,
+            ..Config::default()
+        });
+        let cores = self.cores.clone().or(config.cores);
+        Config { trigger: prepared.trigger, cores, ..config }
+    }
+
     pub(in crate::session::stream_writer) fn run(
         &mut self,
         prepared: &Prepared,
         settings: &Settings,
         name: &str,
     ) -> Result<StreamingQuery, QueryError> {
-        let config = self.config.clone().unwrap_or(Config {
-            workers: settings.workers.max(settings.parallelism),
-            pin: settings.pin,
-            cores: settings.cores.clone(),
-            wait: settings.wait,
-            trigger: prepared.trigger,
-            ..Config::default()
-        });
-        let config = Config {
-            trigger: prepared.trigger,
-            cores: self.cores.take().or(config.cores),
-            ..config
-        };
+        let config = self.job_config(prepared, settings);
         let job = match &self.replay {
             Some((env, _)) => Job::in_env(name, config, env.clone())?,
             None => Job::new(name, config)?,
@@ -170,6 +177,7 @@ impl StreamWriter {
             latency: parts.latency,
             driver_state: parts.driver_state,
             counters: parts.counters,
+            endless: parts.endless,
             stopping: parts.stopping,
         })
     }
@@ -243,7 +251,7 @@ impl StreamWriter {
             plan = Cow::Owned(with_default_skew(plan.into_owned(), default_ms));
         }
         let meaning = (prepared.mode, settings.semantics);
-        let outputs = (chain, self.late.take());
+        let outputs = (chain, self.late.take(), self.table.clone());
         lower(&plan, meaning, settings.parallelism, &mut job, outputs, &mut make)?;
         let env = job.env();
         let id = job.checkpoint_id().map_or_else(|| new_id(&*env), str::to_string);
@@ -252,6 +260,7 @@ impl StreamWriter {
             latency: latency.clone(),
             driver_state: Arc::new(Mutex::new(DriverState::default())),
             counters: sources.counters,
+            endless: shape.sources.iter().filter(|source| *source != "capture").count(),
             id,
             stopping,
         };

@@ -26,6 +26,7 @@ mod project;
 mod row_exchange;
 mod sort;
 mod stages;
+mod table_signal;
 #[cfg(test)]
 mod tests;
 mod values_source;
@@ -39,3 +40,4 @@ pub use join::{show_join_row, show_join_sides};
 pub use lower::BareJoin;
 pub use lower::{PlacedChain, lower, state_operators};
 pub use stages::{BoxChain, RowPush};
+pub use table_signal::TableSignal;

@@ -28,6 +28,7 @@ use crate::table::physical::accumulator::{
 };
 use crate::table::physical::late_row::LateRows;
 use crate::table::physical::stages::{BoxChain, Scratch, step};
+use crate::table::physical::table_signal::TableSignal;
 use crate::table::plan::analyzer::OutputMode;
 use crate::table::plan::time_window::EventKey;
 use crate::table::row::{self, Row, RowWriter};
@@ -182,7 +183,7 @@ struct Emission {
 }
 
 /// The rules that decide which results are emitted, and when.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Debug)]
 pub(in crate::table::physical) struct OutputRules {
     pub mode: OutputMode,
     /// Whether epochs end at markers between records (continuous mode) instead of between batches.
@@ -190,6 +191,8 @@ pub(in crate::table::physical) struct OutputRules {
     /// Whether the result consists only of this instance's rows: there is no other instance, and no
     /// union adds other rows.
     pub is_only_instance: bool,
+    /// Tells the sink that the whole result is emitted.
+    pub table: TableSignal,
 }
 
 /// The stage of a hash aggregation.
@@ -670,6 +673,9 @@ impl Stage for HashAggregate {
         if self.is_in_band() && self.output.is_only_instance && self.touched.is_empty() {
             self.hand_over(epoch);
             return self.down.marker(epoch);
+        }
+        if self.output.mode == OutputMode::Complete {
+            self.output.table.set();
         }
         self.emission = Some(Emission { next: 0, epoch, expiring: false });
         self.emit_step()?;

@@ -378,6 +378,7 @@ impl SessionAggregate {
         let shows =
             self.changed || !self.parts.output.continuous || !self.parts.output.is_only_instance;
         if self.parts.output.mode == OutputMode::Complete && shows {
+            self.parts.output.table.set();
             let mut budget = self.parts.log.keys_per_step(step(self.entries.slots()));
             while next < self.entries.slots() && budget > 0 && self.down.is_ready() {
                 // The slot may be free if the checkpoint is from a run in another output mode.

@@ -104,6 +104,7 @@ impl Lowering<'_, '_> {
             mode: self.mode,
             continuous: self.job.trigger().is_continuous(),
             is_only_instance: is_only_instance && !self.merges,
+            table: self.table.clone(),
         }
     }
 
@@ -178,9 +179,9 @@ impl Lowering<'_, '_> {
         let logs = self.job.operator(places.len());
         for (i, ((inlets, gather), log)) in inlets.into_iter().zip(gathers).zip(logs).enumerate() {
             let stage = if is_pre_aggregated {
-                self.merge_stage(&grouping, output, log, gather)
+                self.merge_stage(&grouping, output.clone(), log, gather)
             } else {
-                self.aggregate_stage(&sent.grouping, output, log, gather)
+                self.aggregate_stage(&sent.grouping, output.clone(), log, gather)
             };
             let port = self.job.tasklet_port();
             let name = format!("aggregate {i}");

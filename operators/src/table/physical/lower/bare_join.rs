@@ -5,6 +5,7 @@ use super::join::columns_read;
 use crate::table::expr::compile::Semantics;
 use crate::table::physical::join::{JoinCondition, JoinSide, SidedRow, StreamJoin};
 use crate::table::physical::stages::BoxChain;
+use crate::table::physical::table_signal::TableSignal;
 use crate::table::plan::analyzer::OutputMode;
 use crate::table::plan::optimizer::optimize;
 use crate::table::plan::{Join, Plan};
@@ -40,6 +41,7 @@ impl BareJoin {
             batch: false,
             merges: false,
             late: None,
+            table: TableSignal::default(),
             job,
             make_source: &mut |_, _, _, _| Ok(Vec::new()),
             reads: Vec::new(),

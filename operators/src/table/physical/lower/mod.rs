@@ -27,6 +27,7 @@ use crate::table::physical::project::Project;
 use crate::table::physical::row_exchange::{BorrowedRows, RowOutbox};
 use crate::table::physical::sort::{Limit, Offset, Sort};
 use crate::table::physical::stages::BoxChain;
+use crate::table::physical::table_signal::TableSignal;
 use crate::table::physical::values_source::ValuesSource;
 use crate::table::plan::analyzer::OutputMode;
 use crate::table::plan::generator::Generator;
@@ -55,22 +56,33 @@ pub type MakeSource<'s> = dyn FnMut(&mut Job, &Scan, &[bool], Vec<PlacedChain>) 
 /// of an idle partition is ignored, because some partitions may never have records.
 const PART_IDLE_NS: u64 = 100_000_000;
 
-/// Adds the tasklets of a query to a job. `sink` is the last stage, `late` receives late rows, and
-/// `make_source` creates sources.
+/// Adds the tasklets of a query to a job. `sink` is the last stage, `late` receives late rows,
+/// `table` tells the sink in mode complete that the whole result was emitted, and `make_source`
+/// creates sources.
 pub fn lower(
     plan: &Plan,
     (mode, semantics): (OutputMode, Semantics),
     parallelism: usize,
     job: &mut Job,
-    (sink, late): (BoxChain, Option<LateOutput>),
+    (sink, late, table): (BoxChain, Option<LateOutput>, TableSignal),
     make_source: &mut MakeSource<'_>,
 ) -> Result<(), EngineError> {
     let needed = vec![true; plan.width()];
     let plan = with_batch_time(optimize(&with_equal_readers(plan)), &job.times());
     let batch = !plan.is_streaming();
     let (merges, reads) = (merges_aggregates(&plan), Vec::new());
-    let mut lowering =
-        Lowering { mode, semantics, parallelism, batch, merges, late, job, make_source, reads };
+    let mut lowering = Lowering {
+        mode,
+        semantics,
+        parallelism,
+        batch,
+        merges,
+        late,
+        table,
+        job,
+        make_source,
+        reads,
+    };
     lowering.feed(&plan, sink, &needed)?;
     lowering.open_sources()
 }
@@ -85,6 +97,8 @@ struct Lowering<'j, 's> {
     merges: bool,
     /// Receives late rows.
     late: Option<LateOutput>,
+    /// Set by aggregations in mode complete.
+    table: TableSignal,
     job: &'j mut Job,
     make_source: &'j mut MakeSource<'s>,
     /// The sources in the order of their first use in the plan.

@@ -5,7 +5,7 @@ use crate::connect::memory::MemoryStream;
 use crate::session::Session;
 use crate::table::expr::compile::Semantics;
 use crate::table::physical::lower::PlacedChain;
-use crate::table::physical::{lower, state_operators};
+use crate::table::physical::{TableSignal, lower, state_operators};
 use crate::table::plan::analyzer::OutputMode;
 use crate::table::plan::{Plan, Scan};
 use crate::table::row::{Row, decode};
@@ -104,7 +104,7 @@ fn outputs(
             (mode, Semantics::default()),
             parallelism,
             &mut job,
-            (Box::new(sink), None),
+            (Box::new(sink), None, TableSignal::default()),
             &mut source,
         )
         .unwrap();
