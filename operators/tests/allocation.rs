@@ -1,5 +1,5 @@
-//! A query that has warmed up makes no allocation for each record: a global allocator counts the
-//! allocations of worker threads.
+//! A query that has warmed up makes no allocation for each record, and frees what it no longer
+//! needs: a global allocator counts the allocations of worker threads, and the bytes in use.
 #![cfg(feature = "sql")]
 #![allow(unsafe_code, reason = "an allocator is unsafe; this one passes everything on")]
 
@@ -13,7 +13,7 @@ use std::cell::Cell;
 use std::fmt::Write as _;
 use std::io::{Read, Write};
 use std::net::{TcpListener, TcpStream};
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::{Duration, Instant};
 
@@ -21,6 +21,8 @@ struct Counting;
 
 static ARMED: AtomicBool = AtomicBool::new(false);
 static COUNTED: AtomicU64 = AtomicU64::new(0);
+/// Bytes that are allocated and not freed, of all threads.
+static IN_USE: AtomicI64 = AtomicI64::new(0);
 
 #[derive(Clone, Copy, PartialEq)]
 enum Thread {
@@ -68,15 +70,18 @@ fn count() {
 unsafe impl GlobalAlloc for Counting {
     unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
         count();
+        IN_USE.fetch_add(layout.size() as i64, Ordering::Relaxed);
         // SAFETY: the caller keeps the contract of `GlobalAlloc`.
         unsafe { System.alloc(layout) }
     }
     unsafe fn dealloc(&self, ptr: *mut u8, layout: Layout) {
+        IN_USE.fetch_sub(layout.size() as i64, Ordering::Relaxed);
         // SAFETY: the caller keeps the contract of `GlobalAlloc`.
         unsafe { System.dealloc(ptr, layout) }
     }
     unsafe fn realloc(&self, ptr: *mut u8, layout: Layout, size: usize) -> *mut u8 {
         count();
+        IN_USE.fetch_add(size as i64 - layout.size() as i64, Ordering::Relaxed);
         // SAFETY: the caller keeps the contract of `GlobalAlloc`.
         unsafe { System.realloc(ptr, layout, size) }
     }
@@ -371,6 +376,28 @@ fn rows_of_a_join_cost_no_allocation() {
         assert!(counted <= 50, "{counted} for 5000 rows: {sql}");
         query.stop().unwrap();
     }
+}
+
+/// Clones of an input are created and dropped, each after one record.
+#[test]
+fn the_memory_of_dropped_input_clones_is_freed() {
+    let _alone = alone();
+    let flow = Flow::new("clones");
+    let (input, numbers) = flow.channel::<u64>();
+    let (sink, mut output) = flow.output();
+    numbers.sink(sink);
+    let query = flow.start(config(1)).unwrap();
+    let mut clones = |count: u64| {
+        for n in 0..count {
+            input.clone().push(n).unwrap();
+            assert_eq!(output.recv().unwrap(), n);
+        }
+        IN_USE.load(Ordering::Relaxed)
+    };
+    let before = clones(1_000);
+    let grown = clones(20_000) - before;
+    assert!(grown < 100_000, "20,000 clones left {grown} bytes");
+    query.stop().unwrap();
 }
 
 /// An epoch may allocate for its report, but independently of the number of records.

@@ -1,6 +1,8 @@
 //! An input as a `Sink` and an output as a `Stream`, polled by a small executor of the test's own.
 #![cfg(feature = "futures")]
 
+mod waiting;
+
 use futures_core::Stream;
 use futures_sink::Sink;
 use millstream::stream::{Flow, InputSink, OutputStream, Query};
@@ -126,9 +128,7 @@ fn a_stop_wakes_producers_that_wait_for_room() {
         });
     });
     // As many values are sent as input and output have room for: the producer waits, or soon will.
-    while sent.load(Ordering::Relaxed) < 8_192 {
-        std::thread::yield_now();
-    }
+    waiting::until("a full channel", || sent.load(Ordering::Relaxed), |sent| *sent >= 8_192);
     query.stop().unwrap();
     producer.join().unwrap();
     drop(output);

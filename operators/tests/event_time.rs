@@ -2,6 +2,8 @@
 //! naive model.
 #![cfg(feature = "sql")]
 
+mod waiting;
+
 use millstream::connect::memory::MemoryStream;
 use millstream::session::{Session, StreamingQuery, Trigger};
 use millstream::table::types::Schema;
@@ -299,9 +301,8 @@ fn a_window_is_emitted_when_the_watermark_passes_its_end() {
     let query = start(&session, &sql, "append", hour);
     stream.add([row(1, 0, 0), row(9, 0, 0), row(12, 0, 0), row(15, 0, 0)]);
     let table = session.table("out").unwrap();
-    while table.rows().is_empty() && query.exception().is_none() {
-        std::thread::yield_now();
-    }
+    let result = || (table.rows().len(), query.exception());
+    waiting::until("the window", result, |(rows, error)| *rows > 0 || error.is_some());
     assert_eq!(text(&table.rows()[0]), format!("{} 2", 10 * SECOND));
     query.stop().unwrap();
     // The result is counted, although no single record caused it.
@@ -539,10 +540,11 @@ fn an_idle_input_stops_holding_the_watermark_back() {
     stream.add([row(1, 0, 0), row(11, 0, 0)]);
     let table = session.table("out").unwrap();
     // Both inputs are idle. When the first becomes active, only the other one is ignored.
-    while table.rows().is_empty() && query.exception().is_none() {
+    let result = || {
         stream.add([row(11, 0, 0)]);
-        std::thread::yield_now();
-    }
+        (table.rows().len(), query.exception())
+    };
+    waiting::until("the window", result, |(rows, error)| *rows > 0 || error.is_some());
     assert_eq!(text(&table.rows()[0]), "0 2");
     // The input becomes active: one of its rows is late, and it holds the watermark back again.
     quiet.add([vec![Value::Long(3 * SECOND)], vec![Value::Long(12 * SECOND)]]);

@@ -2,6 +2,7 @@
 #![cfg(feature = "sql")]
 
 mod folder;
+mod waiting;
 
 use folder::Folder;
 use millstream::session::{Session, Trigger};
@@ -27,9 +28,8 @@ fn resumed(
             .trigger(Trigger::Continuous { interval_ns: 1_000_000 })
             .start()
             .unwrap();
-        while query.totals().records_in == 0 && query.exception().is_none() {
-            std::thread::yield_now();
-        }
+        let progress = || (query.totals().records_in, query.exception());
+        waiting::until("a row", progress, |(rows, error)| *rows > 0 || error.is_some());
         query.stop().unwrap();
         seen.extend(session.table("out").unwrap().take());
         if seen.len() >= rows {
@@ -222,9 +222,8 @@ fn a_status_has_sparks_fields() {
     let query = writer.trigger(Trigger::AsSoonAsPossible).start().unwrap();
     stream.add([vec![Value::Long(1)]]);
     query.process_all_available().unwrap();
-    while query.status().message != "Waiting for data to arrive" {
-        std::thread::yield_now();
-    }
+    let message = || query.status().message;
+    waiting::until("the end of the batch", message, |m| m == "Waiting for data to arrive");
     assert!(!query.status().is_trigger_active && !query.status().is_data_available);
     stream.add([vec![Value::Long(0)]]);
     assert!(query.await_termination().is_err());

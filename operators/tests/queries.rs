@@ -391,9 +391,8 @@ fn names_mean_what_they_do_in_spark() {
     ]);
 }
 
-/// Functions of arrays and maps reject intervals with different units.
 #[test]
-fn interval_literals_are_recognised_by_their_units() {
+fn functions_of_arrays_and_maps_reject_intervals_with_different_units() {
     let differ = |kind: &str| format!("DATATYPE_MISMATCH.{kind}_DIFF_TYPES");
     for call in ["contains", "position", "remove", "append", "prepend"] {
         let sql = format!("SELECT array_{call}(array(INTERVAL '2' DAY), INTERVAL '3' HOUR)");

@@ -1,9 +1,13 @@
 //! Real sockets: lines in, lines out, and failures.
 #![cfg(feature = "sql")]
 
+mod ports;
+mod waiting;
+
 use millstream::session::{Session, StreamingQuery, Totals, Trigger};
 use millstream::table::value::Value;
 use millstream::{Config, WaitProfile};
+use ports::free_port;
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{TcpListener, TcpStream};
 use std::time::{Duration, Instant};
@@ -242,10 +246,6 @@ fn a_query_keeps_running_when_the_peer_disconnects_as_in_spark() {
     query.stop().unwrap();
 }
 
-fn free_port() -> u16 {
-    TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port()
-}
-
 #[test]
 fn listening_source_and_listening_sink_serve_one_client_after_another() {
     let (session, input, output) = (Session::new(), free_port(), free_port());
@@ -353,9 +353,8 @@ fn a_query_that_stops_does_not_wait_for_a_receiver_for_ever() {
         .config(quiet())
         .start()
         .unwrap();
-    while query.status().message != "Processing new data" {
-        std::thread::yield_now();
-    }
+    let message = || query.status().message;
+    waiting::until("the batch", message, |message| message == "Processing new data");
     let error = query.stop().expect_err("nobody takes the lines");
     assert_eq!(error.condition(), "SOCKET_SINK_UNDELIVERED");
     assert!(error.to_string().contains("2 lines"), "{error}");

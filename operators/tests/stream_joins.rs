@@ -470,13 +470,21 @@ fn a_row_with_many_matches_is_joined_in_steps() {
 #[test]
 fn an_idle_side_delays_rows_until_the_timeout_only() {
     let sql = format!("{ALL} LEFT JOIN r ON {SOON}");
-    let run = start(&sql, BATCHES);
-    run.step(&[event(1, 100, 1)], &[]);
-    assert!(
-        run.step(&[event(1, 5000, 2)], &[]).is_empty(),
-        "the right side may still give a match"
-    );
-    assert_eq!(run.step(&[], &[event(1, 105, 3)]), ["1 100 1 1 105 3"]);
+    for trigger in BOTH {
+        let run = start(&sql, trigger);
+        run.step(&[event(1, 100, 1)], &[]);
+        assert!(
+            run.step(&[event(1, 5000, 2)], &[]).is_empty(),
+            "the right side may still give a match"
+        );
+        assert_eq!(run.step(&[], &[event(1, 105, 3)]), ["1 100 1 1 105 3"], "{trigger:?}");
+    }
+    // Only continuous mode has a time-out.
+    let mut setup = Setup::new(&sql, 0, CONTINUOUS);
+    setup.settings.push(("millstream.idleTimeout", "50 milliseconds"));
+    let run = setup.start().unwrap();
+    let got = run.step(&[event(1, 100, 1), event(1, 5000, 2)], &[]);
+    assert_eq!(run.wait_for(got, 1), ["1 100 1 - - -"], "the right side is ignored");
 }
 
 #[test]

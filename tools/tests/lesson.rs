@@ -10,10 +10,12 @@ mod common;
 
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
-use std::process::{Command, Stdio};
+use std::process::{Child, Command, Output, Stdio};
+use std::sync::mpsc;
+use std::time::Duration;
 
-/// Time limit of a command, in seconds. It ends a command that waits in vain for a message.
-const COMMAND_S: &str = "120";
+/// Time limit of a command. It ends a command that waits in vain for a message.
+const COMMAND_TIME: Duration = Duration::from_secs(120);
 
 /// The folder of the lesson, and the process groups of its background commands.
 struct Scratch {
@@ -23,13 +25,33 @@ struct Scratch {
 
 impl Drop for Scratch {
     fn drop(&mut self) {
-        for group in self.groups.iter().filter(|_| std::thread::panicking()) {
-            // After a failure of the test, a query may still be running.
-            let group = format!("-{group}");
-            drop(Command::new("kill").args(["-KILL", "--", &group]).stderr(Stdio::null()).status());
-        }
+        // After a failure of the test, a query may still be running.
+        self.groups.iter().filter(|_| std::thread::panicking()).for_each(|group| kill(*group));
         drop(std::fs::remove_dir_all(&self.folder));
     }
+}
+
+/// Ends all processes of a group.
+fn kill(group: u32) {
+    let group = format!("-{group}");
+    drop(Command::new("kill").args(["-KILL", "--", &group]).stderr(Stdio::null()).status());
+}
+
+/// The output of a command that leads its process group. If it does not end in time, all processes
+/// of the group are ended.
+fn output_in_time(child: Child) -> Output {
+    let group = child.id();
+    let (ended, has_ended) = mpsc::channel();
+    let waiting = std::thread::spawn(move || {
+        let output = child.wait_with_output().unwrap();
+        // There is no receiver after the time-out.
+        let _ = ended.send(());
+        output
+    });
+    if has_ended.recv_timeout(COMMAND_TIME).is_err() {
+        kill(group);
+    }
+    waiting.join().unwrap()
 }
 
 /// A command of the lesson and its expected output.
@@ -125,15 +147,14 @@ fn every_command_of_the_lesson_prints_what_the_lesson_shows() {
     let path = path.unwrap();
     for step in steps {
         let script = format!("exec 2>&1\n{}", step.command);
-        let mut command = Command::new("timeout");
-        command.current_dir(&scratch.folder).env("PATH", &path);
-        command.args([COMMAND_S, "bash", "-c", &script]);
+        let mut command = Command::new("bash");
+        command.current_dir(&scratch.folder).env("PATH", &path).args(["-c", &script]);
         command.process_group(0).stdin(Stdio::null()).stdout(Stdio::piped());
         let child = command.spawn().unwrap();
         if step.command.ends_with('&') {
             scratch.groups.push(child.id());
         }
-        let output = child.wait_with_output().unwrap();
+        let output = output_in_time(child);
         let printed = String::from_utf8(output.stdout).unwrap();
         let printed_shape: Vec<_> = printed.lines().map(shape).filter(|l| !l.is_empty()).collect();
         let shown: Vec<_> =
