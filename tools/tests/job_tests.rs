@@ -225,6 +225,67 @@ fn queries_of_a_job_have_a_file_each() {
     assert!(scratch.fails(2, &args).contains("line 1 is not a JSON object"));
 }
 
+/// In mode complete the last result counts, also if it has no rows.
+#[test]
+fn an_empty_last_result_is_compared_as_empty() {
+    let scratch = folder("empty");
+    let job = "CREATE TEMPORARY VIEW words (word STRING) USING csv OPTIONS (path '/nonexistent', \
+        maxFilesPerTrigger '1');\n\
+        CREATE STREAMING TABLE rare USING noop OPTIONS (outputMode 'complete') AS SELECT word, \
+        count(*) AS n FROM STREAM words GROUP BY word HAVING count(*) < 2;\n";
+    scratch.write("job.sql", job);
+    std::fs::create_dir(scratch.file("words")).unwrap();
+    for file in ["words/1.csv", "words/2.csv"] {
+        scratch.write(file, "a\n");
+    }
+    scratch.write("rows.jsonl", "");
+    let args = ["job.sql", "--source=words=words", "--expect=rows.jsonl"];
+    for trigger in ["asap", "available-now", "continuous=100ms"] {
+        let report = scratch.passes(&[&args[..], &["--trigger", trigger]].concat());
+        assert!(report.contains("0 rows"), "{trigger}: {report}");
+    }
+    scratch.write("rows.jsonl", "{\"word\":\"a\",\"n\":1}\n");
+    let report = scratch.fails(1, &[&args[..], &["--trigger", "asap"]].concat());
+    assert!(report.contains("rows: 1 missing\n"), "{report}");
+}
+
+/// A capture is read at its pace to its end, also if another source has no end.
+#[test]
+fn a_paced_capture_is_read_to_its_end_beside_a_folder() {
+    let scratch = folder("beside");
+    scratch.write(
+        "job.sql",
+        "CREATE TEMPORARY VIEW lines USING socket OPTIONS (host 'localhost', port '9');\n\
+         CREATE TEMPORARY VIEW files USING text OPTIONS (path '/nonexistent');\n\
+         CREATE STREAMING TABLE rows USING noop AS SELECT value FROM STREAM lines UNION ALL SELECT \
+         value FROM STREAM files;\n",
+    );
+    // One line per millisecond.
+    capture(&scratch.file("lines.capture"), &vec!["a"; 300]);
+    std::fs::create_dir(scratch.file("files")).unwrap();
+    scratch.write("files/1.txt", "b\n");
+    let args = ["job.sql", "--replay=lines.capture", "--source=files=files", "--expect=rows.jsonl"];
+    for trigger in ["continuous=1h", "asap"] {
+        let args = [&args[..], &["--speed", "1", "--update", "--trigger", trigger]].concat();
+        let report = scratch.passes(&args);
+        assert!(report.contains("301 rows"), "{trigger}: {report}");
+    }
+}
+
+#[test]
+fn a_query_that_always_has_data_fails_after_the_timeout() {
+    let scratch = folder("timeout");
+    scratch.write(
+        "job.sql",
+        "CREATE TEMPORARY VIEW numbers USING rate OPTIONS (rowsPerSecond '1000000000');\n\
+         CREATE STREAMING TABLE rows USING noop AS SELECT value FROM STREAM numbers WHERE value < 0;\n",
+    );
+    scratch.write("rows.jsonl", "");
+    let args = ["job.sql", "--expect=rows.jsonl", "--trigger=continuous=1h", "--timeout=300ms"];
+    let report = scratch.fails(1, &args);
+    assert!(report.contains("query rows is not done after --timeout"), "{report}");
+}
+
 #[test]
 fn sources_of_all_kinds_are_replaced_in_both_modes() {
     let scratch = folder("kinds");
@@ -332,7 +393,12 @@ fn wrong_arguments_are_errors_with_a_fix() {
     let expect = "--expect=rows.jsonl";
     scratch.write("nothing", "");
     let outside = ["--from=2020-01-01", "--replay=lines.capture"];
-    let cases: [(&[&str], &str); 17] = [
+    let kafka = "CREATE TEMPORARY VIEW topic USING kafka OPTIONS (`kafka.bootstrap.servers` \
+        '127.0.0.1:1', subscribe 'words');\n\
+        CREATE STREAMING TABLE rows USING noop AS SELECT topic FROM STREAM topic;\n";
+    scratch.write("kafka.sql", kafka);
+    let cases: [(&[&str], &str); 18] = [
+        (&["kafka.sql", expect], "a file of JSON lines with --source topic=FILE"),
         (&["counts.sql", expect], "--source lines=FILE"),
         (&["counts.sql", expect, "--source=line=lines"], "its sources are lines"),
         (&["counts.sql", expect, "--source=lines=none"], "none does not exist"),

@@ -103,7 +103,8 @@ fn shown(lag: &Histogram<u64>) -> String {
 }
 
 impl Measured {
-    /// Checks the limits. They are invalid if the machine cannot even keep the pace of a bare loop.
+    /// Checks the limits. They are invalid if the machine cannot even keep the pace of a bare loop,
+    /// and fail in any case if no row was measured.
     pub(super) fn judge(&self, limits: &[Limit]) -> Vec<Case> {
         let floor = self.floors.iter().max_by_key(|floor| floor.value_at_quantile(0.99));
         let floor_ns = floor.map_or(0, |floor| floor.value_at_quantile(0.99));
@@ -118,12 +119,13 @@ impl Measured {
                 let found = limit.percentile.of(latency);
                 let name = format!("{query} latency {}", limit.text);
                 let value = show_ns(found);
-                let (verdict, text) = if floor_ns > self.lag_max_ns {
+                // On a slow machine rows are late, but not missing.
+                let (verdict, text) = if latency.count == 0 {
+                    (Verdict::Failed, "no row has a latency".to_string())
+                } else if floor_ns > self.lag_max_ns {
                     let most = show_ns(self.lag_max_ns);
                     let reason = format!("{value}; the floor is above --max-lag {most}; {beside}");
                     (Verdict::Invalid, reason)
-                } else if latency.count == 0 {
-                    (Verdict::Failed, "no row has a latency".to_string())
                 } else if found < limit.most_ns {
                     (Verdict::Passed, format!("{value}; {beside}"))
                 } else {
@@ -133,5 +135,35 @@ impl Measured {
             }
         }
         cases
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_query_without_measured_rows_fails_on_a_busy_machine_too() {
+        let floor = |ns| {
+            let mut floor = histogram();
+            floor.saturating_record(ns);
+            floor
+        };
+        let verdict = |count, p99_ns, floor_ns| {
+            let latency = Percentiles { count, p99_ns, ..Percentiles::default() };
+            let measured = Measured {
+                queries: vec![("counts".to_string(), latency)],
+                send_lag: histogram(),
+                floors: [floor(1), floor(floor_ns)],
+                lag_max_ns: 1_000_000,
+            };
+            measured.judge(&limits("p99<200us").unwrap()).remove(0).verdict
+        };
+        let (quiet, busy) = (1_000, 2_000_000);
+        assert!(verdict(10, 100_000, quiet) == Verdict::Passed);
+        assert!(verdict(10, 200_000, quiet) == Verdict::Failed);
+        assert!(verdict(10, 100_000, busy) == Verdict::Invalid);
+        assert!(verdict(0, 0, quiet) == Verdict::Failed);
+        assert!(verdict(0, 0, busy) == Verdict::Failed);
     }
 }

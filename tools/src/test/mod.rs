@@ -30,6 +30,9 @@ use std::time::{Duration, Instant};
 /// checks of latencies are invalid.
 const LAG_MAX: &str = "1ms";
 
+/// How often captures are checked for their end, if another source of the job has none.
+const LOOK_AGAIN: Duration = Duration::from_millis(10);
+
 #[derive(ClapArgs)]
 #[command(after_help = "Examples:\n  \
     millstream test counts.sql --source lines=lines.txt --expect counts.jsonl --update\n  \
@@ -82,7 +85,7 @@ pub(crate) struct Args {
     /// A setting, like `SET key = value` in the job; may be repeated
     #[arg(long, value_name = "KEY=VALUE")]
     set: Vec<String>,
-    /// Fail if the job has not ended after this time
+    /// Fail if the job has not processed all data after this time
     #[arg(long, value_name = "DURATION", value_parser = times::parse_ns, default_value = "10m")]
     timeout: u64,
     /// Number of differences to print per query
@@ -130,7 +133,12 @@ pub(crate) fn run(args: &Args) -> Result<(), Failure> {
     let expected = Expected::new(&args.expect, queries.iter().map(JobQuery::name), args.update)?;
     let floor = args.latency.as_ref().map(|_| latency::floor());
     let (taken, started) = start_all(queries)?;
-    wait(args, &session, &started)?;
+    if let Err(failure) = wait(args, &session, &started) {
+        // Dropping a query would wait until it has stopped, which may take long. The queries end
+        // with this process instead.
+        std::mem::forget(started);
+        return Err(failure);
+    }
     let mut cases = Vec::new();
     for taken in &taken {
         cases.push(answer(args, taken, &expected)?);
@@ -205,12 +213,12 @@ fn start_all(queries: Vec<JobQuery>) -> Result<(Vec<Taken>, Vec<StreamingQuery>)
         let kept = rows.clone();
         let query = query.take_rows(move |epoch, line| {
             let mut rows = kept.lock().unwrap_or_else(|poisoned| poisoned.into_inner());
-            // In mode complete each epoch contains the whole result.
-            if is_complete && rows.epoch != epoch {
+            // In mode complete an epoch with rows, or without a line, is the whole result.
+            if is_complete && (rows.epoch != epoch || line.is_none()) {
                 rows.lines.clear();
             }
             rows.epoch = epoch;
-            rows.lines.push(line.to_string());
+            rows.lines.extend(line.map(str::to_string));
         });
         let query = query.map_err(|error| Failure::Wrong(error.to_string()))?;
         started.push(query.start()?);
@@ -219,24 +227,29 @@ fn start_all(queries: Vec<JobQuery>) -> Result<(Vec<Taken>, Vec<StreamingQuery>)
     Ok((all, started))
 }
 
-/// Waits until all available data is processed.
+/// Waits until all available data is processed, at most until the time-out.
 fn wait(args: &Args, session: &Session, queries: &[StreamingQuery]) -> Result<(), Failure> {
     let limit = Duration::from_nanos(args.timeout);
     let start = Instant::now();
+    let left = || limit.saturating_sub(start.elapsed());
     let ends = session.job_sources().iter().all(|source| source.ends);
     for query in queries {
         // A folder that is read as a stream never ends. A capture with a pace does not have all its
-        // data at the start.
-        if !ends {
-            query.process_all_available()?;
-            query.stop()?;
-            continue;
+        // data at the start, but it ends.
+        while !ends && query.unfinished_captures() > 0 && !left().is_zero() {
+            std::thread::sleep(LOOK_AGAIN);
         }
-        match query.await_termination_timeout(limit.saturating_sub(start.elapsed())) {
+        let processed = match ends {
+            true => Some(Ok(())),
+            false => query.process_all_available_timeout(left()),
+        };
+        if !ends && processed.is_some() {
+            query.request_stop();
+        }
+        match processed.and_then(|done| Some(done.and(query.await_termination_timeout(left())?))) {
             Some(ended) => ended?,
             None => {
-                query.request_stop();
-                let reason = format!("query {} has not ended after --timeout", query.name());
+                let reason = format!("query {} is not done after --timeout", query.name());
                 return Err(Failure::Failed(reason));
             }
         }

@@ -115,12 +115,15 @@ pub(super) fn prepare(args: &Args, session: &Session) -> Result<Vec<JobQuery>, F
         };
         return Err(Failure::Wrong(at_job(&found)));
     }
-    let live = sources.iter().find(|source| {
-        source.replaced_by.is_none() && source.format.eq_ignore_ascii_case("socket")
-    });
-    if let Some(live) = live {
+    for live in sources.iter().filter(|source| source.replaced_by.is_none()) {
+        let (what, file) = match live.format.to_ascii_lowercase().as_str() {
+            "socket" => ("a socket", "a file"),
+            "kafka" => ("in a Kafka cluster", "a file of JSON lines"),
+            _ => continue,
+        };
         return Err(Failure::Wrong(at_job(&format!(
-            "source `{0}` is a socket: give it a file with --source {0}=FILE",
+            "source `{0}` is {what}, and a test reads nothing from the network: give it {file} with \
+             --source {0}=FILE",
             live.view
         ))));
     }
