@@ -3,9 +3,15 @@
 mod common;
 
 use common::{Scratch, millstream};
+use millstream_engine::capture::{CaptureLog, Direction, Head, Kind, segments};
+use millstream_engine::checkpoint::offset::Offset;
+use millstream_engine::checkpoint::{Checkpoint, EpochMode, QueryDescription};
+use millstream_engine::env::RealEnv;
 use std::io::{BufRead, BufReader, Write};
 use std::net::TcpListener;
+use std::path::Path;
 use std::process::{Command, Output, Stdio};
+use std::sync::Arc;
 
 /// Runs a job from standard input.
 fn job(command: &str, text: &str, args: &[&str]) -> Output {
@@ -384,6 +390,63 @@ fn inspect_shows_epochs_and_state() {
 }
 
 /// The tool does not know the state types of a program's processor, so it shows bytes.
+/// A torn block is damage unless it is at the end of the log, where a restart accepts it, or before
+/// the offset from which a restart reads.
+#[test]
+fn inspect_reports_a_torn_block_as_a_restart_does() {
+    let scratch = Scratch::new("inspect-log");
+    let (env, folder) = (Arc::new(RealEnv::default()), scratch.file("checkpoint"));
+    let sources = vec!["socket".to_string()];
+    let shape = QueryDescription { sources, ..QueryDescription::default() };
+    let (checkpoint, _) =
+        Checkpoint::open(env.clone(), &folder, &shape, &mut |_| Ok(true)).unwrap();
+    let log = folder.join("sources/0");
+    let open = |from| CaptureLog::open(&*env, &log, from, |_| 1);
+    let payload = vec![b'x'; 100_000];
+    let (mut writer, ..) = open(0).unwrap();
+    for n in 0..50 {
+        let head = Head {
+            position: n * 100_000,
+            lines: n,
+            mono_ns: 1,
+            wall_ns: 1,
+            connection: 0,
+            direction: Direction::In,
+            kind: Kind::Data,
+            flags: 0,
+        };
+        writer.append(&head, &payload).unwrap();
+    }
+    drop((writer, checkpoint));
+    let code = || scratch.millstream(&["inspect", "checkpoint"]).output().unwrap().status.code();
+    // Tears the last block of a segment, or mends it.
+    let flip = |segment: &Path| {
+        let mut bytes = std::fs::read(segment).unwrap();
+        let last = bytes.iter().rposition(|byte| *byte != 0).unwrap();
+        bytes[last] ^= 1;
+        std::fs::write(segment, bytes).unwrap();
+    };
+    let files = segments(&log).unwrap();
+    let is_written = |path: &&Path| std::fs::read(path).unwrap().iter().any(|byte| *byte != 0);
+    let written: Vec<_> = files.iter().map(|(_, path)| path.as_path()).filter(is_written).collect();
+    let [first, last] = written[..] else { panic!("{written:?}") };
+    assert_eq!(code(), Some(0));
+    flip(last);
+    assert_eq!(code(), Some(0), "the end of the log is torn");
+    flip(last);
+    flip(first);
+    assert_eq!(code(), Some(1), "an earlier segment is torn");
+    assert_eq!(open(0).err().unwrap().condition(), "CHECKPOINT_DAMAGED");
+    // A restart that reads only the last segment does not mind.
+    let (checkpoint, _) =
+        Checkpoint::open(env.clone(), &folder, &shape, &mut |_| Ok(true)).unwrap();
+    let offset = Offset(4_900_000.to_string());
+    checkpoint.write_offsets(0, &[offset], EpochMode::Continuous, (0, 0), Vec::new()).unwrap();
+    drop(checkpoint);
+    assert_eq!(code(), Some(0));
+    assert!(open(4_900_000).is_ok());
+}
+
 #[test]
 fn inspect_shows_the_state_of_a_processor_as_bytes() {
     use millstream::EngineError;

@@ -14,6 +14,8 @@ use millstream::table::physical::{
 use millstream::table::row::{Row, decode};
 use millstream::table::types::Schema;
 use millstream_engine::capture;
+use millstream_engine::checkpoint::log_entry::unreadable;
+use millstream_engine::checkpoint::offset::Offset;
 use millstream_engine::checkpoint::state_file::StateFile;
 use millstream_engine::checkpoint::{
     EpochMode, QueryDescription, numbered_entries, open_state, read_commit, read_metadata,
@@ -148,8 +150,12 @@ pub(crate) fn run(args: &Args) -> Result<(), Failure> {
             }
             print_epochs(args.epochs, &listed, &commits);
             print_operators(&shape.operators, &state);
+            let committed = committed_offsets(&listed, &commits);
             for source in 0..shape.sources.len() {
-                print_log(&folder.join("sources").join(source.to_string()), &mut damage);
+                // The offset of a durable source is a number of bytes.
+                let offset = committed.and_then(|offsets| offsets.get(source)?.number().ok());
+                let folder = folder.join("sources").join(source.to_string());
+                print_log(&folder, offset.unwrap_or(0), &mut damage);
             }
         }
     }
@@ -234,11 +240,7 @@ fn load(files: &[StateFile]) -> Result<Keys, EngineError> {
     Ok(keys)
 }
 
-type Listed = (
-    u64,
-    millstream_engine::checkpoint::OffsetHeader,
-    Vec<millstream_engine::checkpoint::offset::Offset>,
-);
+type Listed = (u64, millstream_engine::checkpoint::OffsetHeader, Vec<Offset>);
 
 fn print_epochs(most: usize, listed: &[Listed], commits: &[u64]) {
     say!("\nepoch      mode         committed  offsets");
@@ -272,8 +274,52 @@ fn print_operators(operators: &[String], state: &[Option<(Vec<StateFile>, Keys)>
     }
 }
 
-/// Prints the capture log of a durable source, if the folder contains one.
-fn print_log(folder: &Path, damage: &mut Damage) {
+/// The sources' positions from which a restart resumes: those of the last epoch that is committed
+/// or, in continuous mode, has only its commit missing. `None` if there is no such epoch.
+fn committed_offsets<'l>(listed: &'l [Listed], commits: &[u64]) -> Option<&'l [Offset]> {
+    let counts = |(epoch, header, _): &&Listed| {
+        header.mode == EpochMode::Continuous || commits.contains(epoch)
+    };
+    listed.iter().rev().find(counts).map(|(_, _, offsets)| offsets.as_slice())
+}
+
+/// The contents of a segment of a capture log.
+struct Segment {
+    path: PathBuf,
+    blocks: u64,
+    payload_bytes: u64,
+    /// The stream position of the first block; `None` if there is none.
+    first_position: Option<u64>,
+    /// The byte at which a block is torn or damaged.
+    torn_at: Option<usize>,
+    /// Whether that is damage, because an intact block of the segment follows.
+    is_followed: bool,
+}
+
+impl Segment {
+    /// Reads a segment; `None` if a running query has removed it.
+    fn read(path: PathBuf) -> Result<Option<Self>, EngineError> {
+        let bytes = match std::fs::read(&path) {
+            Ok(bytes) => bytes,
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(None),
+            Err(error) => return Err(unreadable(&path, &error)),
+        };
+        let (mut blocks, mut payload_bytes, mut first_position) = (0, 0, None);
+        let (stop, is_followed) = capture::blocks(&bytes, |head, payload| {
+            blocks += 1;
+            payload_bytes += payload.len() as u64;
+            first_position.get_or_insert(head.position);
+        });
+        let is_torn = bytes.get(stop..).is_some_and(|rest| rest.iter().any(|byte| *byte != 0));
+        let torn_at = is_torn.then_some(stop);
+        Ok(Some(Self { path, blocks, payload_bytes, first_position, torn_at, is_followed }))
+    }
+}
+
+/// Prints the capture log of a durable source, if the folder contains one. A restart resumes at the
+/// stream position `from`. A block that is torn at the end of the log is not damage, because a
+/// restart accepts it; nor is anything before `from`, which a restart does not read.
+fn print_log(folder: &Path, from: u64, damage: &mut Damage) {
     if !folder.join("0000000000.cap").exists()
         && !std::fs::read_dir(folder).is_ok_and(|mut entries| {
             entries.any(|e| e.is_ok_and(|e| e.path().extension().is_some_and(|e| e == "cap")))
@@ -282,17 +328,17 @@ fn print_log(folder: &Path, damage: &mut Damage) {
         return;
     }
     say!("\ncapture log segment                 blocks     payload bytes");
-    for (_, path) in damage.take(capture::segments(folder)).unwrap_or_default() {
-        let Ok(bytes) = std::fs::read(&path) else { continue };
-        let (mut count, mut payload_bytes) = (0u64, 0u64);
-        let (stop, followed) = capture::blocks(&bytes, |_, payload| {
-            count += 1;
-            payload_bytes += payload.len() as u64;
-        });
-        say!("{:<35} {count:<10} {payload_bytes}", path.display());
-        if followed {
+    let paths = damage.take(capture::segments(folder)).unwrap_or_default().into_iter();
+    let read = |(_, path)| damage.take(Segment::read(path)).flatten();
+    let segments: Vec<_> = paths.filter_map(read).collect();
+    for (index, segment) in segments.iter().enumerate() {
+        let Segment { path, blocks, payload_bytes, .. } = segment;
+        say!("{:<35} {blocks:<10} {payload_bytes}", path.display());
+        let Some(torn_at) = segment.torn_at else { continue };
+        let next = segments[index + 1..].iter().find_map(|later| later.first_position);
+        if (segment.is_followed || next.is_some()) && next.is_none_or(|next| next > from) {
             damage.0.push(format!(
-                "CHECKPOINT_DAMAGED: {}: the block at byte {stop} does not match its CRC",
+                "CHECKPOINT_DAMAGED: {}: the block at byte {torn_at} does not match its CRC",
                 path.display()
             ));
         }
