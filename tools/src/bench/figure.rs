@@ -52,17 +52,14 @@ impl Value {
 pub(super) enum Goal {
     AtMost(Value),
     AtLeast(Value),
-    /// A goal in words, which is printed but not checked.
-    Words(&'static str),
 }
 
 impl Goal {
-    /// Whether a value meets the goal. `None` if the goal is in words.
-    fn is_met(self, value: Value) -> Option<bool> {
+    /// Whether a value meets the goal.
+    fn is_met(self, value: Value) -> bool {
         match self {
-            Self::AtMost(most) => Some(value.number() <= most.number()),
-            Self::AtLeast(least) => Some(value.number() >= least.number()),
-            Self::Words(_) => None,
+            Self::AtMost(most) => value.number() <= most.number(),
+            Self::AtLeast(least) => value.number() >= least.number(),
         }
     }
 
@@ -70,7 +67,6 @@ impl Goal {
         match self {
             Self::AtMost(most) => format!("<= {}", most.text()),
             Self::AtLeast(least) => format!(">= {}", least.text()),
-            Self::Words(words) => words.to_string(),
         }
     }
 }
@@ -97,14 +93,19 @@ impl Figure {
         Self { goal: Some(goal), ..self }
     }
 
-    /// Creates a figure with a floor and a goal in words. An empty text means no goal.
-    pub fn compared(name: String, value: Value, floor: Option<Value>, goal: &'static str) -> Self {
-        let goal = (!goal.is_empty()).then_some(Goal::Words(goal));
-        Self { floor, goal, ..Self::new(name, value) }
+    /// Creates a figure with a floor and a goal.
+    pub fn compared(
+        name: String,
+        value: Value,
+        floor: Option<Value>,
+        goal: impl Into<Option<Goal>>,
+    ) -> Self {
+        Self { floor, goal: goal.into(), ..Self::new(name, value) }
     }
 
+    /// Whether the goal is met; `None` without a goal.
     fn is_met(&self) -> Option<bool> {
-        self.goal.and_then(|goal| goal.is_met(self.value))
+        self.goal.map(|goal| goal.is_met(self.value))
     }
 
     pub fn json(&self) -> serde_json::Value {

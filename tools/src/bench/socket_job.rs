@@ -232,6 +232,23 @@ pub(super) fn run(job: &dyn SocketJob, args: &Args) -> Result<(), Failure> {
     report(job, args, &bare, &engine)
 }
 
+/// The conclusion of a sweep: the last rate that the engine kept up with, and the rate that it did
+/// not keep up with, in lines per second.
+fn conclusion(kept_up: Option<u64>, missed: Option<u64>) -> String {
+    match (kept_up, missed) {
+        (Some(kept_up), Some(missed)) => {
+            format!("the engine keeps up with {kept_up} lines a second, but not with {missed}")
+        }
+        (Some(kept_up), None) => {
+            format!("the engine keeps up with {kept_up} lines a second, the highest rate measured")
+        }
+        (None, Some(missed)) => {
+            format!("the engine does not keep up with {missed} lines a second, the lowest rate")
+        }
+        (None, None) => "no rate was measured".to_string(),
+    }
+}
+
 /// Measures rates from 1,000 on, each twice the previous one, until results arrive more slowly than
 /// lines are sent, or a rate is above 4,000,000.
 fn sweep(job: &dyn SocketJob, args: &Args) -> Result<(), Failure> {
@@ -241,7 +258,8 @@ fn sweep(job: &dyn SocketJob, args: &Args) -> Result<(), Failure> {
         print_head();
     }
     let (mut rate, mut rows) = (1_000, Vec::new());
-    loop {
+    let (mut kept_up, mut missed) = (None, None);
+    while missed.is_none() && kept_up.is_none_or(|rate| rate <= 4_000_000) {
         let mut traffic = job.traffic(rate, args.seconds)?;
         let round = one_round(job, args, &mut *traffic, true)?;
         let offered = rate as f64 * traffic.results() as f64 / traffic.lines().1 as f64;
@@ -254,15 +272,16 @@ fn sweep(job: &dyn SocketJob, args: &Args) -> Result<(), Failure> {
             "rate": rate, "achieved": round.measured.achieved, "share": share,
             "latency": latency_json(&round.latency), "valid": round.is_valid(),
         }));
-        if share < KEEPS_UP || rate > 4_000_000 {
-            break;
+        match share < KEEPS_UP {
+            true => missed = Some(rate),
+            false => kept_up = Some(rate),
         }
         rate *= 2;
     }
     if args.json {
         say!("{}", serde_json::json!({ "wait": args.wait.word(), "rates": rows }));
     } else {
-        say!("the engine keeps up with {} lines a second, but not with {rate}", rate / 2);
+        say!("{}", conclusion(kept_up, missed));
     }
     Ok(())
 }
@@ -396,6 +415,15 @@ fn bare_line(job: Job, line: &[u8], counts: &mut HashMap<Vec<u8>, u64>, out: &mu
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn the_conclusion_of_a_sweep_names_only_measured_rates() {
+        let both = "the engine keeps up with 2000 lines a second, but not with 4000";
+        assert_eq!(conclusion(Some(2000), Some(4000)), both);
+        assert!(!conclusion(Some(4_096_000), None).contains("not"));
+        assert!(!conclusion(None, Some(1000)).contains("500"));
+        assert!(conclusion(None, Some(1000)).contains("does not keep up with 1000"));
+    }
 
     #[test]
     fn a_late_generator_makes_a_round_invalid() {
