@@ -78,28 +78,33 @@ fn setting(setting: &Setting) -> Finding {
     let Setting { name, value, is_default } = setting;
     let text = value.as_deref().unwrap_or("not set");
     let number = value.as_deref().and_then(|value| value.parse::<i64>().ok());
-    let (costs, means) = match name.as_str() {
+    let costs = |costs: bool| Verdict::of(false, costs);
+    // Without a number there is nothing to judge.
+    let judged = |is_costly: &dyn Fn(i64) -> bool| {
+        number.map_or(Verdict::Unjudged, |number| costs(is_costly(number)))
+    };
+    let (verdict, means) = match name.as_str() {
+        // A broker without this setting leaves fsync to the system.
         "log.flush.interval.messages" => (
-            number.is_some_and(|records| records < 1_000_000),
+            costs(number.is_some_and(|records| records < 1_000_000)),
             "the broker calls fsync after so many records, and their acknowledgements wait",
         ),
         "log.flush.interval.ms" => (
-            number.is_some_and(|ms| ms < 1_000_000_000),
+            costs(number.is_some_and(|ms| ms < 1_000_000_000)),
             "the broker calls fsync so often, and acknowledgements wait",
         ),
-        "num.network.threads" | "num.io.threads" => (
-            number.is_some_and(|threads| threads < 3),
-            "requests of other clients wait for these threads",
-        ),
+        "num.network.threads" | "num.io.threads" => {
+            (judged(&|threads| threads < 3), "requests of other clients wait for these threads")
+        }
         "replica.fetch.wait.max.ms" => (
-            number.is_some_and(|ms| ms > 500),
+            judged(&|ms| ms > 500),
             "a replica that has nothing to fetch asks again after this time",
         ),
-        _ => (false, ""),
+        _ => (Verdict::Unjudged, ""),
     };
     let kind = if *is_default { ", the default" } else { "" };
     let found = format!("{name} {text}{kind}");
-    finding("kafka setting", found, Verdict::of(false, costs), means)
+    finding("kafka setting", found, verdict, means)
 }
 
 #[cfg(test)]
@@ -117,5 +122,19 @@ mod tests {
         assert_eq!(verdict("log.flush.interval.messages", Some(&never)), Verdict::Good);
         assert_eq!(verdict("log.flush.interval.ms", None), Verdict::Good);
         assert_eq!(verdict("log.flush.interval.ms", Some("10")), Verdict::Costs);
+    }
+
+    #[test]
+    fn a_setting_whose_effect_is_unknown_is_not_judged() {
+        let verdict = |name: &str, value: Option<&str>| {
+            let (name, value) = (name.to_string(), value.map(str::to_string));
+            setting(&Setting { name, value, is_default: true }).verdict
+        };
+        for name in ["default.replication.factor", "inter.broker.protocol.version"] {
+            assert_eq!(verdict(name, Some("3")), Verdict::Unjudged, "{name}");
+        }
+        assert_eq!(verdict("num.io.threads", None), Verdict::Unjudged);
+        assert_eq!(verdict("num.io.threads", Some("8")), Verdict::Good);
+        assert!(Verdict::Unjudged < Verdict::Good, "it decides nothing");
     }
 }

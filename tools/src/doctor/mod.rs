@@ -44,6 +44,8 @@ pub(crate) struct Args {
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 enum Verdict {
+    /// The finding is not judged: whether it is good depends on the use.
+    Unjudged,
     Good,
     /// The finding increases latency, but measurements are valid for this machine.
     Costs,
@@ -54,6 +56,7 @@ enum Verdict {
 impl Verdict {
     fn word(self) -> &'static str {
         match self {
+            Self::Unjudged => "-",
             Self::Good => "ok",
             Self::Costs => "costs",
             Self::Unfit => "NO",
@@ -200,21 +203,27 @@ fn pin(core: Option<cores::Core>) {
     }
 }
 
-/// Measures, for each of the first four cores, how long a thread that only reads the clock is
-/// interrupted. Reports the worst core, and the stolen time meanwhile if the system does.
+/// How long each of so many cores is watched: a second, or less if there are more than four cores.
+fn watch_time(cores: usize) -> Duration {
+    const ALL: Duration = Duration::from_secs(4);
+    let each = ALL / cores.max(1) as u32;
+    each.clamp(Duration::from_millis(100), Duration::from_secs(1))
+}
+
+/// Measures for each core, one after another, how long a thread that only reads the clock is
+/// interrupted. Also reports the stolen time meanwhile, if the system does.
 fn interruptions() -> Vec<Finding> {
-    const WATCH: Duration = Duration::from_millis(1_000);
     const GAP: Duration = Duration::from_micros(10);
     let mut worst = (Duration::ZERO, Duration::ZERO, 0u64);
     let steal_before = steal();
     let watched = cores::allowed();
-    for core in watched.iter().take(4) {
-        let core = *core;
+    let time_each = watch_time(watched.len());
+    for core in watched.iter().copied() {
         let watch = move || {
             pin(Some(core));
             let (start, mut last) = (Instant::now(), Instant::now());
             let (mut most, mut sum, mut gaps) = (Duration::ZERO, Duration::ZERO, 0);
-            while start.elapsed() < WATCH {
+            while start.elapsed() < time_each {
                 let now = Instant::now();
                 let gap = now - last;
                 if gap > GAP {
@@ -228,8 +237,13 @@ fn interruptions() -> Vec<Finding> {
         worst = (worst.0.max(most), worst.1.max(sum), worst.2.max(gaps));
     }
     let (most, sum, gaps) = worst;
-    let share = sum.as_secs_f64() / WATCH.as_secs_f64() * 100.0;
-    let found = format!("{share:.2}% in {gaps} gaps, longest {}", time(most.as_nanos() as u64));
+    let share = sum.as_secs_f64() / time_each.as_secs_f64() * 100.0;
+    let found = format!(
+        "{share:.2}% in {gaps} gaps, longest {}; the worst of {} cores, {} ms each",
+        time(most.as_nanos() as u64),
+        watched.len(),
+        time_each.as_millis()
+    );
     let verdict = Verdict::of(share > 20.0, share > 1.0 || most > Duration::from_millis(1));
     let means = "a spinning thread was off its core: tails are at least as long as the longest \
     gap; isolate cores (isolcpus, nohz_full), move other load away";
@@ -360,14 +374,14 @@ pub(crate) fn run(args: &Args) -> Result<(), Failure> {
     } else {
         for Finding { what, found, verdict, means } in &all {
             say!("{:<6}{what:<20}{found}", verdict.word());
-            if *verdict != Verdict::Good {
+            if *verdict > Verdict::Good {
                 say!("{:26}{means}", "");
             }
         }
         say!(
             "{}",
             match worst {
-                Verdict::Good => "fit for measuring",
+                Verdict::Unjudged | Verdict::Good => "fit for measuring",
                 Verdict::Costs => "fit for measuring; the lines marked `costs` raise latencies",
                 Verdict::Unfit => "not fit for measuring",
             }
@@ -384,6 +398,14 @@ pub(crate) fn run(args: &Args) -> Result<(), Failure> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn every_core_is_watched_for_a_bounded_time() {
+        assert_eq!(watch_time(1), Duration::from_secs(1));
+        assert_eq!(watch_time(4), Duration::from_secs(1));
+        assert_eq!(watch_time(8), Duration::from_millis(500));
+        assert_eq!(watch_time(256), Duration::from_millis(100));
+    }
 
     #[test]
     fn stolen_time_is_the_eighth_number() {
