@@ -9,7 +9,7 @@
 //! | `processor_timers` | a user-defined operator with state and timers for each key |
 //! | `checkpoint_restart` | a query that continues where it ended |
 //! | `data_frame` | a query built from methods instead of SQL |
-//! | `foreach_batch_sqlite` | batches written to a database exactly once |
+//! | `foreach_batch_sqlite` | batches written to a database exactly once, also after a failure |
 //! | `latency` | the latency of each record, and why the slowest were slow |
 //!
 //! Run one with `cargo run -p millstream-examples --example window`. `examples/tokio` is a separate
