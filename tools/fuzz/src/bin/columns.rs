@@ -1,4 +1,5 @@
-//! Fuzzes Parquet files: whatever its bytes are, a file is read or rejected. ORC is not included.
+//! Fuzzes Parquet and ORC files: whatever its bytes are, a file is read or rejected. A file that
+//! begins like ORC is read as ORC, any other as Parquet.
 #![no_main]
 
 use libfuzzer_sys::fuzz_target;
@@ -16,7 +17,8 @@ fuzz_target!(|data: &[u8]| {
     // A panic of the decoder is caught and the file is rejected, which is not a finding. A panic
     // elsewhere still ends the run.
     QUIET.call_once(|| std::panic::set_hook(Box::new(|_| {})));
-    let options = ReadOptions::of(ColumnFormat::Parquet);
+    let format = if data.starts_with(b"ORC") { ColumnFormat::Orc } else { ColumnFormat::Parquet };
+    let options = ReadOptions::of(format);
     let Ok(schema) = Schema::parse_ddl(DDL) else { return };
     let fields = schema.fields.iter().enumerate();
     let wanted: Vec<_> =
