@@ -211,7 +211,7 @@ fn watch_time(cores: usize) -> Duration {
 }
 
 /// Measures for each core, one after another, how long a thread that only reads the clock is
-/// interrupted. Also reports the stolen time meanwhile, if the system does.
+/// interrupted. Reports the worst core, and the stolen time meanwhile if the system does.
 fn interruptions() -> Vec<Finding> {
     const GAP: Duration = Duration::from_micros(10);
     let mut worst = (Duration::ZERO, Duration::ZERO, 0u64);
