@@ -54,8 +54,8 @@ OUT_OF_SCOPE = re.compile(
 # Statements that later ones of their file build on.
 SETUP = re.compile(
     r"^\s*(create\s+(or\s+replace\s+)?(global\s+)?temp(orary)?\s+view"
-    r"|create\s+(or\s+replace\s+)?view|create\s+table|insert|set\s|declare|drop"
-    r"|create\s+temporary\s+function)",
+    r"|create\s+(or\s+replace\s+)?view|create\s+table|insert|set\s|reset|declare|drop|truncate"
+    r"|with\b[^;]*\binsert\s+into|create\s+temporary\s+function)",
     re.IGNORECASE,
 )
 

@@ -7,6 +7,7 @@ use crate::connect::memory::MemoryTable;
 use crate::session::streaming_query::QueryError;
 use crate::table::error::{PlanError, PlanResult};
 use crate::table::expr::cast::ansi::is_storable;
+use crate::table::expr::compile::{Semantics, evaluate};
 use crate::table::expr::resolve::cast;
 use crate::table::expr::type_rules::Rules;
 use crate::table::expr::{Node, Resolved};
@@ -118,6 +119,21 @@ fn stored(field: &Field, from: Option<(usize, &Field)>) -> PlanResult<Resolved> 
         ));
     }
     cast(column, &field.data_type, false)
+}
+
+/// The maximum number of values that are stored without starting a query for them.
+const FEW_VALUES: usize = 1 << 8;
+
+/// The value of an expression over the columns of a row.
+fn value_of(expr: &Resolved, row: &[Value], semantics: Semantics) -> PlanResult<Value> {
+    fn with_values(expr: Resolved, row: &[Value]) -> Resolved {
+        match expr.node {
+            Node::Column(at, _) => Resolved { node: Node::Literal(row[at].clone()), ..expr },
+            _ => expr.map_children(&mut |child| with_values(child, row)),
+        }
+    }
+    evaluate(&with_values(expr.clone(), row), semantics)
+        .map_err(|error| PlanError::new(error.condition, error.reason, error.fix))
 }
 
 impl Session {
@@ -258,6 +274,10 @@ impl Session {
                 "Write CREATE STREAMING TABLE t USING memory AS SELECT …",
             ));
         }
+        // The rows of VALUES need no query.
+        if let Plan::Values(schema, rows) = plan {
+            return Ok((schema, rows));
+        }
         let frame = DataFrame::new(self.clone(), plan);
         let rows = frame.collect().map_err(of_statement)?;
         Ok((frame.schema(), rows))
@@ -275,7 +295,8 @@ impl Session {
         let strict = Session::new();
         let mut settings = self.lock().settings.clone();
         settings.semantics.ansi = true;
-        let rules = Rules::of(settings.semantics);
+        let semantics = settings.semantics;
+        let rules = Rules::of(semantics);
         strict.lock().settings = settings;
         let from = |place: &Option<usize>| place.map(|at| (at, &given.fields[at]));
         let exprs = rules.apply(|| {
@@ -284,15 +305,21 @@ impl Session {
                 .map(|(field, place)| Ok((stored(field, from(place))?, field.name.clone())))
                 .collect::<PlanResult<Vec<_>>>()
         })?;
-        let plan = Plan::Project(Box::new(Plan::Values(given.clone(), rows)), exprs);
-        let rows = DataFrame::new(strict, plan).collect().map_err(|error| {
-            let error = of_statement(error);
-            match error.condition.as_str() {
-                "CAST_OVERFLOW" | "NUMERIC_VALUE_OUT_OF_RANGE" => {
-                    PlanError { condition: "CAST_OVERFLOW_IN_TABLE_INSERT".to_string(), ..error }
-                }
-                _ => error,
+        let rows = if rows.len() * exprs.len() <= FEW_VALUES {
+            let each = rows.into_iter().map(|row| {
+                let values = exprs.iter().map(|(expr, _)| value_of(expr, &row, semantics));
+                values.collect::<PlanResult<Vec<_>>>()
+            });
+            each.collect::<PlanResult<Rows>>()
+        } else {
+            let plan = Plan::Project(Box::new(Plan::Values(given.clone(), rows)), exprs);
+            DataFrame::new(strict, plan).collect().map_err(of_statement)
+        };
+        let rows = rows.map_err(|error| match error.condition.as_str() {
+            "CAST_OVERFLOW" | "NUMERIC_VALUE_OUT_OF_RANGE" => {
+                PlanError { condition: "CAST_OVERFLOW_IN_TABLE_INSERT".to_string(), ..error }
             }
+            _ => error,
         })?;
         for (at, field) in table.fields.iter().enumerate().filter(|(_, field)| !field.nullable) {
             if rows.iter().any(|row| row[at] == Value::Null) {

@@ -46,8 +46,6 @@ pub(crate) struct Settings {
     /// How far ahead of the clock event times may be, in milliseconds.
     pub max_future_skew_ms: Option<i64>,
     pub on_query_failure: OnQueryFailure,
-    /// The style of BINARY values in tables.
-    pub binary_style: BinaryStyle,
     /// The settings that were set, in order, each with its value as text.
     changes: Vec<(String, String)>,
 }
@@ -89,14 +87,13 @@ impl Default for Settings {
             join_order: JoinOrder::default(),
             max_future_skew_ms: None,
             on_query_failure: OnQueryFailure::default(),
-            binary_style: BinaryStyle::default(),
             changes: Vec::new(),
         }
     }
 }
 
 /// The names of all settings except those of the formats, for error messages.
-const NAMES: [&str; 29] = [
+const NAMES: [&str; 30] = [
     "millstream.parallelism",
     "millstream.workers",
     "millstream.pin",
@@ -117,6 +114,7 @@ const NAMES: [&str; 29] = [
     "spark.sql.groupByOrdinal",
     "spark.sql.orderByOrdinal",
     "spark.sql.legacy.setopsPrecedence.enabled",
+    "spark.sql.legacy.parser.havingWithoutGroupByAsWhere",
     "spark.sql.parser.escapedStringLiterals",
     "spark.sql.legacy.consecutiveStringLiterals.enabled",
     "spark.sql.mapKeyDedupPolicy",
@@ -248,7 +246,7 @@ impl Settings {
 
     /// How `show` and the console sink format values.
     pub fn display(&self) -> Display {
-        Display { zone: self.semantics.zone, binary: self.binary_style }
+        Display { zone: self.semantics.zone, binary: self.semantics.binary_style }
     }
 
     /// Restores the default of a setting, or of all. A key that was not set, or that is unknown, is
@@ -354,7 +352,7 @@ impl Settings {
                     ("HEX_DISCRETE", BinaryStyle::HexDiscrete),
                 ];
                 let wanted = "UTF-8, BASIC, BASE64, HEX or HEX_DISCRETE";
-                self.binary_style = value.choice(&styles, wanted)?;
+                self.semantics.binary_style = value.choice(&styles, wanted)?;
             }
             "spark.sql.join.asofjoin.enabled" => self.asof_join = value.flag()?,
             "spark.sql.streaming.schemainference" => self.schema_inference = value.flag()?,

@@ -9,7 +9,7 @@ use std::fmt::{self, Write};
 
 /// The text that `show` prints for NULL. A cast to STRING writes `null` for a NULL in a nested
 /// value.
-pub(crate) const SHOWN_NULL: &str = "NULL";
+const SHOWN_NULL: &str = "NULL";
 
 /// A value of any type. The schema has the exact type.
 #[derive(Clone, Debug, PartialEq, serde::Serialize, serde::Deserialize)]
@@ -110,8 +110,7 @@ impl Value {
     }
 
     /// Writes the value like [`display`](Self::display), but a NULL, also a nested one, as the text
-    /// `null`. If `null` is `SHOWN_NULL`, the bytes of a BINARY are listed as by
-    /// [`show`](Self::show).
+    /// `null`.
     pub fn write_text(
         &self,
         data_type: &DataType,
@@ -119,12 +118,8 @@ impl Value {
         null: &str,
         out: &mut dyn Write,
     ) -> fmt::Result {
-        // `show` lists the bytes of BINARY, while a cast interprets them as text.
-        let binary = match null == SHOWN_NULL {
-            true => BinaryStyle::default(),
-            false => BinaryStyle::Utf8,
-        };
-        self.write_as(data_type, &Notation { zone, null, binary }, out)
+        let notation = Notation { zone, null, binary: BinaryStyle::Utf8 };
+        self.write_as(data_type, &notation, out)
     }
 
     fn write_as(
@@ -207,7 +202,8 @@ pub enum BinaryStyle {
 }
 
 impl BinaryStyle {
-    fn write(self, bytes: &[u8], out: &mut dyn Write) -> fmt::Result {
+    /// Writes a BINARY value.
+    pub(crate) fn write(self, bytes: &[u8], out: &mut dyn Write) -> fmt::Result {
         match self {
             Self::Utf8 => out.write_str(&utf8::decode(bytes)),
             Self::Basic => list("[]", bytes, out, ", ", |b, out| write!(out, "{}", *b as i8)),

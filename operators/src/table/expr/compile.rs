@@ -9,7 +9,7 @@ use crate::table::expr::type_rules::Naming;
 use crate::table::row::{Array, Row, RowWriter, Slot, decimal_of};
 use crate::table::text::utf8;
 use crate::table::types::{DataType, Physical};
-use crate::table::value::Value;
+use crate::table::value::{BinaryStyle, Value};
 use bumpalo::Bump;
 use millstream_engine::error::EngineError;
 
@@ -167,6 +167,8 @@ pub struct Semantics {
     /// `spark.sql.columnNameOfCorruptRecord`: the column for malformed records, unless an option of
     /// the source names another.
     pub corrupt_column: &'static str,
+    /// `spark.sql.binaryOutputStyle`: the style of BINARY values that are shown and in `to_csv`.
+    pub binary_style: BinaryStyle,
 }
 
 impl Default for Semantics {
@@ -182,6 +184,7 @@ impl Default for Semantics {
             null_in_empty_list: None,
             base64_lines: false,
             corrupt_column: "_corrupt_record",
+            binary_style: BinaryStyle::default(),
         }
     }
 }

@@ -19,6 +19,8 @@ pub struct Naming {
     /// `spark.sql.legacy.setopsPrecedence.enabled`: set operations are evaluated from left to
     /// right, and INTERSECT has no precedence.
     pub sets_from_left: bool,
+    /// `spark.sql.legacy.parser.havingWithoutGroupByAsWhere`: HAVING without GROUP BY filters rows.
+    pub having_as_where: bool,
 }
 
 impl Naming {
@@ -28,6 +30,7 @@ impl Naming {
         group_by_ordinal: true,
         order_by_ordinal: true,
         sets_from_left: false,
+        having_as_where: false,
     };
 
     /// The field of a setting, given the setting's key in lower case; `None` for other settings.
@@ -37,6 +40,7 @@ impl Naming {
             "spark.sql.groupbyordinal" => &mut self.group_by_ordinal,
             "spark.sql.orderbyordinal" => &mut self.order_by_ordinal,
             "spark.sql.legacy.setopsprecedence.enabled" => &mut self.sets_from_left,
+            "spark.sql.legacy.parser.havingwithoutgroupbyaswhere" => &mut self.having_as_where,
             _ => return None,
         })
     }

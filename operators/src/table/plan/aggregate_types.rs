@@ -168,10 +168,19 @@ impl Call<'_> {
         if let Some(separator) = args.get(1).filter(|separator| !separator.is_foldable()) {
             check_constant(separator, self.written)?;
         }
-        if args.get(1).is_some_and(|separator| separator.literal_text().is_none()) {
-            return Err(self.wrong(&args[1], "The separator is a constant text"));
+        let is_binary = |arg: &Resolved| arg.data_type == DataType::Binary;
+        let of = if is_binary(&args[0]) { DataType::Binary } else { DataType::String };
+        if let Some(separator) = args.get(1).filter(|separator| !separator.is_null_literal()) {
+            if is_binary(separator) != is_binary(&args[0]) {
+                let mut error = self.wrong(separator, "Both must be STRING, or both BINARY");
+                error.condition = "DATATYPE_MISMATCH.DATA_DIFF_TYPES".to_string();
+                return Err(error);
+            }
+            if !matches!(separator.node, Node::Literal(Value::String(_) | Value::Binary(_))) {
+                return Err(self.wrong(separator, "The separator is a constant"));
+            }
         }
-        Ok(TypedArguments::new(self.all_of(args, &DataType::String)?, DataType::String))
+        Ok(TypedArguments::new(self.all_of(args, &of)?, of))
     }
 
     /// Checks the values, the percentages and the accuracy of `percentile_approx`. The values must

@@ -154,7 +154,8 @@ pub fn parse(sql: &str, reading: LiteralSettings) -> PlanResult<Vec<Statement>> 
         tokens.truncate(end);
     }
     parts.push(tokens);
-    parts.into_iter().rev().filter(|tokens| !tokens.is_empty()).map(statement).collect()
+    let parts = parts.into_iter().rev().filter(|tokens| !tokens.is_empty());
+    parts.flat_map(table_statement::insert_first).map(statement).collect()
 }
 
 pub(super) struct Reader<'t> {
@@ -322,6 +323,19 @@ impl<'t> Reader<'t> {
                 return Err(error);
             }
         }
+    }
+
+    /// Parses the rest of `WITH SCHEMA BINDING`, `COMPENSATION`, `EVOLUTION` or `TYPE EVOLUTION`. A
+    /// view of a session does not outlive the session, so the mode has no effect.
+    fn schema_mode(&mut self) -> PlanResult<()> {
+        self.expect("SCHEMA")?;
+        let is_of_types = self.keyword("TYPE");
+        if self.keyword("EVOLUTION")
+            || !is_of_types && (self.keyword("BINDING") || self.keyword("COMPENSATION"))
+        {
+            return Ok(());
+        }
+        Err(self.unexpected("BINDING, COMPENSATION, EVOLUTION or TYPE EVOLUTION"))
     }
 
     /// Parses `COMMENT 'text'`, which has no effect.
@@ -520,6 +534,9 @@ fn head(reader: &mut Reader<'_>) -> PlanResult<Head> {
     };
     debug_assert_eq!(reader.next, behind_list);
     reader.comment()?;
+    if !is_temporary && reader.keyword("WITH") {
+        reader.schema_mode()?;
+    }
     reader.expect("AS")?;
     let place = here;
     Ok(Head::before(move |query| Statement::QueryView { name, columns, on_existing, place, query }))

@@ -468,7 +468,12 @@ fn select(select: &Select, catalog: &dyn Catalog, order: Option<&Order>) -> Plan
     }
     let constant = constants(catalog);
     let group_by = group_by(&select.group_by, &constant, here)?;
-    let having = select.having.as_ref().map(|e| convert_with(e, &constant)).transpose()?;
+    let having_as_where = catalog.semantics().naming.having_as_where && !group_by.is_written();
+    if let Some(condition) = select.having.as_ref().filter(|_| having_as_where) {
+        joining.filter(condition)?;
+    }
+    let having = select.having.as_ref().filter(|_| !having_as_where);
+    let having = having.map(|e| convert_with(e, &constant)).transpose()?;
     let of_rows = |e: &ast::Expr| joining.convert_value(e);
     let of_groups = |e: &ast::Expr| convert_with(e, &constant);
     let may_group = group_by.is_written() || having.is_some();

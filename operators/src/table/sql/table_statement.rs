@@ -5,7 +5,7 @@ use super::is_word;
 use super::job::{Head, OnExisting, OptionPlaces, Reader, Statement, Tokens};
 use crate::table::error::{Place, PlanError, PlanResult};
 use crate::table::plan::Options;
-use sqlparser::tokenizer::Token;
+use sqlparser::tokenizer::{Token, TokenWithSpan};
 
 /// A statement that changes the tables of a session.
 #[derive(Debug)]
@@ -216,6 +216,42 @@ pub(super) fn insert(reader: &mut Reader<'_>, place: Place) -> PlanResult<Head> 
     Ok(Head::before(move |query| {
         Statement::Table(TableStatement::Insert { name, columns, overwrite, query }, place)
     }))
+}
+
+/// Rewrites Hive's `[WITH …] [FROM …] INSERT INTO t SELECT … INSERT INTO u SELECT …` to a statement
+/// for each INSERT: `INSERT INTO t [WITH …] [FROM …] SELECT …`. Other statements are returned
+/// unchanged.
+pub(super) fn insert_first(tokens: Vec<TokenWithSpan>) -> Vec<Vec<TokenWithSpan>> {
+    let is = |token: Option<&TokenWithSpan>, words: &[&str]| {
+        token.is_some_and(|token| words.iter().any(|word| is_word(&token.token, word)))
+    };
+    if !is(tokens.first(), &["WITH", "FROM"]) {
+        return vec![tokens];
+    }
+    let mut depth = 0;
+    let mut places = Vec::new();
+    for (at, token) in tokens.iter().enumerate() {
+        match token.token {
+            Token::LParen => depth += 1,
+            Token::RParen => depth -= 1,
+            _ if depth == 0
+                && is(Some(token), &["INSERT"])
+                && is(tokens.get(at + 1), &["INTO", "OVERWRITE"]) =>
+            {
+                places.push(at);
+            }
+            _ => {}
+        }
+    }
+    let Some(first) = places.first().copied() else { return vec![tokens] };
+    let ends = places[1..].iter().copied().chain([tokens.len()]);
+    let moved = places.iter().zip(ends).map(|(begin, end)| {
+        let insert = &tokens[*begin..end];
+        let query = insert.iter().position(|token| is(Some(token), &["SELECT", "VALUES"]));
+        let (head, query) = insert.split_at(query.unwrap_or(insert.len()));
+        [head, &tokens[..first], query].concat()
+    });
+    moved.collect()
 }
 
 /// Parses the rest of a statement after `TRUNCATE`.

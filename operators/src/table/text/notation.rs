@@ -6,7 +6,7 @@ use crate::table::error::{PlanError, PlanResult};
 use crate::table::row::{Bytes, RowWriter};
 use crate::table::text::number;
 use crate::table::types::DataType;
-use crate::table::value::{SHOWN_NULL, Value, write_scientific};
+use crate::table::value::{BinaryStyle, Value, write_scientific};
 use std::fmt::{self, Write};
 use std::sync::LazyLock;
 
@@ -26,6 +26,8 @@ fn constant(pattern: &str) -> Pattern {
 pub struct Notation {
     /// The time zone of a timestamp whose text names no zone.
     pub zone: Tz,
+    /// The style of BINARY values in CSV.
+    pub binary: BinaryStyle,
     /// The date pattern. If `None`, dates are parsed by the rules of CAST.
     pub date: Option<Pattern>,
     /// The pattern of TIMESTAMP. If `None`, timestamps are parsed by the rules of CAST.
@@ -44,6 +46,7 @@ impl Default for Notation {
     fn default() -> Self {
         Self {
             zone: Tz::UTC,
+            binary: BinaryStyle::default(),
             date: None,
             timestamp: None,
             timestamp_ntz: None,
@@ -158,7 +161,7 @@ impl Notation {
             self.write_csv(value, data_type, out)
         };
         match (value, data_type) {
-            (Value::Binary(_), _) => value.write_text(data_type, self.zone, SHOWN_NULL, out),
+            (Value::Binary(bytes), _) => self.binary.write(bytes, out),
             (Value::Array(values), DataType::Array(element)) => {
                 out.write_str("[")?;
                 for (i, value) in values.iter().enumerate() {

@@ -249,6 +249,7 @@ fn compile_to_csv(args: Vec<Compiled>, call: Call) -> Compiled {
     let options = options_of(call.args.get(1)).unwrap_or_default();
     let csv = write_options(&options).unwrap_or_default();
     let notation = write_notation(&options, call.semantics.zone).unwrap_or_default();
+    let notation = Notation { binary: call.semantics.binary_style, ..notation };
     let data_type = call.args[0].data_type.clone();
     let T::Struct(fields) = data_type.clone() else { unreachable!("resolved so") };
     let Some(of) = args.into_iter().next() else { unreachable!("counted") };

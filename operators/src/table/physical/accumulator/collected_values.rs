@@ -201,9 +201,9 @@ impl Values {
     }
 
     /// The values, which must be strings, joined by a separator; `None` if there are none.
-    pub fn joined(&self, separator: &str) -> Option<Vec<u8>> {
+    pub fn joined(&self, separator: &[u8]) -> Option<Vec<u8>> {
         let texts: Vec<&[u8]> = values(&self.bytes, false).collect();
-        (!texts.is_empty()).then(|| texts.join(separator.as_bytes()))
+        (!texts.is_empty()).then(|| texts.join(separator))
     }
 
     /// Appends the values in the encoding of checkpoints.

@@ -158,7 +158,7 @@ pub(in crate::table::physical) struct Function {
     from: DataType,
     to: DataType,
     function: AggregateFunction,
-    separator: String,
+    separator: Vec<u8>,
     fractions: Vec<f64>,
     /// Whether the percentages of a percentile are an array, so that the result is an array too.
     several: bool,
@@ -180,7 +180,11 @@ impl Function {
         let filter = call.filter.as_ref().map(|f| compile(f).bool());
         let one = |arg: &Resolved| compile(&as_grouping_key(arg.clone())).cells();
         let once = call.distinct.then(|| call.args.iter().map(one).collect());
-        let separator = call.args.get(1).and_then(Resolved::literal_text).unwrap_or("");
+        let separator = match call.args.get(1).map(|arg| &arg.node) {
+            Some(Node::Literal(Value::String(text))) => text.as_bytes(),
+            Some(Node::Literal(Value::Binary(bytes))) => bytes,
+            _ => &[],
+        };
         let built_in = call.user.is_none();
         Self {
             input: Input::compiled(call, width, semantics),
@@ -190,7 +194,7 @@ impl Function {
             from: call.args.first().map_or(DataType::Null, |arg| arg.data_type.clone()),
             to: call.data_type.clone(),
             function: call.function,
-            separator: if built_in { separator.to_string() } else { String::new() },
+            separator: if built_in { separator.to_vec() } else { Vec::new() },
             fractions: call
                 .args
                 .get(1)

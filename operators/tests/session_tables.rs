@@ -1,0 +1,239 @@
+//! The tables of a session: `CREATE TABLE`, `INSERT`, `TRUNCATE`, `DROP`, and what reads them.
+#![cfg(feature = "sql")]
+
+use millstream::session::{QueryError, Session, Trigger};
+use millstream::table::value::Value;
+use millstream::{Config, WaitProfile};
+
+/// Runs a script. Returns the rows of its queries, one text per query, or the error condition.
+fn run(session: &Session, script: &str) -> Result<Vec<String>, String> {
+    let mut all = Vec::new();
+    let ran = session.script(script, &mut |frame| {
+        let cell = |value: &Value| match value {
+            Value::Null => "NULL".to_string(),
+            Value::String(text) => text.clone(),
+            Value::Long(number) => number.to_string(),
+            other => format!("{other:?}"),
+        };
+        let rows = frame.collect()?;
+        let rows = rows.iter().map(|row| row.iter().map(cell).collect::<Vec<_>>().join(" "));
+        all.push(rows.collect::<Vec<_>>().join(", "));
+        Ok::<(), QueryError>(())
+    });
+    ran.map(|()| all).map_err(|error| error.condition().to_string())
+}
+
+fn rows(session: &Session, script: &str) -> Vec<String> {
+    run(session, script).unwrap_or_else(|condition| panic!("{script}: {condition}"))
+}
+
+#[test]
+fn rows_are_inserted_cast_and_read_in_order() {
+    let session = Session::new();
+    let script = "
+        CREATE TABLE t (a BIGINT, b STRING, c DECIMAL(4, 1)) USING parquet;
+        INSERT INTO t VALUES (1, 'x', 1.25), (2, NULL, 3);
+        INSERT INTO T (c, a) SELECT 7, 3;
+        INSERT INTO TABLE t TABLE t;
+        SELECT a, b, CAST(c AS STRING) FROM t";
+    let all = "1 x 1.3, 2 NULL 3.0, 3 NULL 7.0";
+    assert_eq!(rows(&session, script), [format!("{all}, {all}")]);
+    assert_eq!(rows(&session, "INSERT OVERWRITE t VALUES (9, 'o', 0); SELECT a FROM t"), ["9"]);
+    assert_eq!(rows(&session, "TRUNCATE TABLE t; SELECT count(*) FROM t"), ["0"]);
+    assert_eq!(rows(&session, "INSERT INTO t (SELECT 1, 2, 3); SELECT b FROM t"), ["2"]);
+}
+
+#[test]
+fn an_insert_may_follow_its_with_and_from_clauses() {
+    let session = Session::new();
+    let script = "
+        CREATE TABLE t (a INT);
+        CREATE TABLE u (a INT);
+        WITH s AS (SELECT 1 AS c) INSERT INTO t SELECT c FROM s;
+        WITH s AS (SELECT 2 AS c) FROM s INSERT INTO t SELECT c INSERT INTO u (a) SELECT c + 10;
+        FROM range(5, 7) INSERT INTO u SELECT id WHERE id > 5;
+        SELECT * FROM t;
+        SELECT * FROM u";
+    assert_eq!(rows(&session, script), ["1, 2", "12, 6"]);
+}
+
+#[test]
+fn having_filters_rows_if_the_setting_says_so() {
+    let session = Session::new();
+    let query = "SELECT id FROM range(3) HAVING id > 0";
+    assert_eq!(run(&session, query).unwrap_err(), "MISSING_GROUP_BY");
+    session.set("spark.sql.legacy.parser.havingWithoutGroupByAsWhere", "true").unwrap();
+    assert_eq!(rows(&session, query), ["1, 2"]);
+    let aggregate = run(&session, "SELECT 1 FROM range(3) HAVING max(id) > 0").unwrap_err();
+    assert_eq!(aggregate, "INVALID_WHERE_CONDITION");
+}
+
+#[test]
+fn a_table_as_a_query_has_its_columns_and_rows() {
+    let session = Session::new();
+    let script = "CREATE TABLE s AS SELECT id, id * 2 AS twice FROM range(3);
+                  CREATE TABLE IF NOT EXISTS s AS SELECT 'not made' AS a;
+                  SELECT * FROM s;
+                  CREATE OR REPLACE TABLE s (n INT);
+                  SELECT * FROM s;
+                  DESCRIBE s";
+    let expected = ["0 0, 1 2, 2 4", "", "n int NULL"];
+    assert_eq!(rows(&session, script), expected);
+}
+
+#[test]
+fn a_view_over_a_table_sees_later_rows() {
+    let session = Session::new();
+    let script = "CREATE TABLE t (a INT);
+                  CREATE VIEW v AS SELECT sum(a) AS s FROM t;
+                  INSERT INTO t VALUES (1), (2);
+                  SELECT * FROM v;
+                  INSERT INTO t VALUES (4);
+                  SELECT * FROM v;
+                  SELECT a, (SELECT max(a) FROM t) AS m FROM t WHERE a IN (SELECT a FROM t WHERE a > 1)";
+    assert_eq!(rows(&session, script), ["3", "7", "2 4, 4 4"]);
+}
+
+#[test]
+fn a_query_over_a_stream_sees_rows_that_are_inserted_while_it_runs() {
+    let session = Session::new();
+    rows(&session, "CREATE TABLE names (k INT, name STRING); INSERT INTO names VALUES (1, 'one')");
+    let stream = session.memory_stream("events", "k INT").unwrap();
+    let frame = session.sql("SELECT name FROM events JOIN names USING (k)").unwrap();
+    let config = Config { pin: false, wait: WaitProfile::Park, ..Config::default() };
+    let writer = frame.write_stream().format("memory").query_name("out").config(config);
+    let query = writer.trigger(Trigger::AsSoonAsPossible).start().unwrap();
+    stream.add([vec![Value::Long(1)], vec![Value::Long(2)]]);
+    query.process_all_available().unwrap();
+    rows(&session, "INSERT INTO names VALUES (2, 'two')");
+    stream.add([vec![Value::Long(2)]]);
+    query.process_all_available().unwrap();
+    query.stop().unwrap();
+    assert_eq!(rows(&session, "SELECT * FROM out"), ["one, two"]);
+    for (script, condition) in [
+        ("CREATE TABLE out (a INT)", "TABLE_OR_VIEW_ALREADY_EXISTS"),
+        ("INSERT INTO out VALUES ('x')", "UNSUPPORTED_INSERT.NOT_ALLOWED"),
+        ("INSERT INTO names SELECT k, 'x' FROM events", "UNSUPPORTED_INSERT.NOT_ALLOWED"),
+    ] {
+        assert_eq!(run(&session, script).unwrap_err(), condition, "{script}");
+    }
+}
+
+#[test]
+fn what_a_table_cannot_store_is_refused_and_nothing_is_written() {
+    let session = Session::new();
+    rows(&session, "CREATE TABLE t (a TINYINT NOT NULL, b STRING); INSERT INTO t VALUES (1, 'x')");
+    for (script, condition) in [
+        ("INSERT INTO t VALUES (1)", "INSERT_COLUMN_ARITY_MISMATCH.NOT_ENOUGH_DATA_COLUMNS"),
+        ("INSERT INTO t VALUES (1, 2, 3)", "INSERT_COLUMN_ARITY_MISMATCH.TOO_MANY_DATA_COLUMNS"),
+        ("INSERT INTO t VALUES (1, 'a'), (300, 'b')", "CAST_OVERFLOW_IN_TABLE_INSERT"),
+        (
+            "SET spark.sql.ansi.enabled = false; INSERT INTO t VALUES (300, 'b')",
+            "CAST_OVERFLOW_IN_TABLE_INSERT",
+        ),
+        ("INSERT INTO t VALUES ('1', 'b')", "INCOMPATIBLE_DATA_FOR_TABLE.CANNOT_SAFELY_CAST"),
+        ("INSERT INTO t VALUES (true, 'b')", "INCOMPATIBLE_DATA_FOR_TABLE.CANNOT_SAFELY_CAST"),
+        ("INSERT INTO t VALUES (NULL, 'b')", "NOT_NULL_ASSERT_VIOLATION"),
+        ("INSERT INTO t (b) VALUES ('b')", "NO_DEFAULT_COLUMN_VALUE_AVAILABLE"),
+        ("INSERT INTO t (a, z) VALUES (1, 2)", "UNRESOLVED_COLUMN.WITH_SUGGESTION"),
+        ("INSERT INTO t (a, A) VALUES (1, 2)", "COLUMN_ALREADY_EXISTS"),
+        ("INSERT INTO nowhere VALUES (1)", "TABLE_OR_VIEW_NOT_FOUND"),
+        ("CREATE TABLE t (a INT)", "TABLE_OR_VIEW_ALREADY_EXISTS"),
+        ("CREATE TABLE u (a INT, A INT)", "COLUMN_ALREADY_EXISTS"),
+        ("CREATE TABLE u (a INT) USING excel", "DATA_SOURCE_NOT_FOUND"),
+        ("CREATE TABLE u", "PARSE_SYNTAX_ERROR"),
+        ("DROP VIEW t", "EXPECT_VIEW_NOT_TABLE.NO_ALTERNATIVE"),
+        ("DROP TABLE nowhere", "TABLE_OR_VIEW_NOT_FOUND"),
+        ("INSERT INTO t PARTITION (a = 1) VALUES ('b')", "NOT_YET_SUPPORTED"),
+    ] {
+        assert_eq!(run(&session, script).unwrap_err(), condition, "{script}");
+        assert_eq!(rows(&session, "SELECT * FROM t"), ["1 x"], "{script}");
+    }
+}
+
+#[test]
+fn dropped_names_are_free_again() {
+    let session = Session::new();
+    let script = "CREATE TABLE t (a INT);
+                  DROP TABLE T;
+                  DROP TABLE IF EXISTS t;
+                  CREATE VIEW t AS SELECT 1 AS a;
+                  DROP VIEW t;
+                  DROP VIEW IF EXISTS t;
+                  CREATE TEMPORARY VIEW t AS SELECT 2 AS a;
+                  DROP TABLE t;
+                  CREATE TABLE default.t AS SELECT 3 AS a;
+                  SELECT * FROM t";
+    assert_eq!(rows(&session, script), ["3"]);
+}
+
+#[test]
+fn a_range_counts_from_its_start_to_before_its_end() {
+    let session = Session::new();
+    for (call, expected) in [
+        ("range(3)", "0, 1, 2"),
+        ("range(2, 5)", "2, 3, 4"),
+        ("range(1, 8, 3)", "1, 4, 7"),
+        ("range(5, 0, -2)", "5, 3, 1"),
+        ("range(0, 4, 1, 8)", "0, 1, 2, 3"),
+        ("range(5, 5)", ""),
+        ("range(5, 1)", ""),
+        ("RANGE(9223372036854775806, 9223372036854775807)", "9223372036854775806"),
+    ] {
+        assert_eq!(rows(&session, &format!("SELECT * FROM {call}")), [expected], "{call}");
+    }
+    let sums =
+        "SELECT count(*), count(DISTINCT id), min(r.id), max(id) FROM range(-50000, 60001, 7) r";
+    assert_eq!(rows(&session, sums), ["15715 15715 -50000 59998"]);
+    let wide = "SELECT count(*), min(id), max(id) \
+                FROM range(-9223372036854775808, 9223372036854775807, 922337203685477)";
+    assert_eq!(rows(&session, wide), ["20001 -9223372036854775808 9223372036854764192"]);
+    for call in ["range()", "range(1, 2, 0)", "range('a')", "range(NULL)", "range(1, 2, 3, 4, 5)"] {
+        let refused = run(&session, &format!("SELECT * FROM {call}")).unwrap_err();
+        assert_eq!(refused, "UNRESOLVABLE_TABLE_VALUED_FUNCTION", "{call}");
+    }
+}
+
+#[test]
+fn set_operations_of_all_count_equal_rows() {
+    let session = Session::new();
+    let tables = "CREATE TABLE l AS VALUES (1, 'a'), (1, 'a'), (1, 'a'), (NULL, 'n'), (2, 'b');
+                  CREATE TABLE r AS VALUES (1, 'a'), (1, 'a'), (NULL, 'n'), (3, 'c');";
+    rows(&session, tables);
+    for (query, expected) in [
+        ("TABLE_L EXCEPT ALL TABLE_R", "1 a, 2 b"),
+        ("TABLE_L INTERSECT ALL TABLE_R", "NULL n, 1 a, 1 a"),
+        ("TABLE_R EXCEPT ALL TABLE_L", "3 c"),
+        ("TABLE_L MINUS ALL TABLE_L", ""),
+    ] {
+        let query =
+            query.replace("TABLE_L", "SELECT * FROM l").replace("TABLE_R", "SELECT * FROM r");
+        let sorted = format!("SELECT * FROM ({query}) ORDER BY 1");
+        assert_eq!(rows(&session, &sorted), [expected], "{query}");
+    }
+    let widened = "SELECT typeof(col1) FROM (VALUES (1), (1) EXCEPT ALL VALUES (1L))";
+    assert_eq!(rows(&session, widened), ["bigint"]);
+    session.memory_stream("s", "a INT").unwrap();
+    let of_stream = run(&session, "SELECT * FROM s EXCEPT ALL SELECT 1").unwrap_err();
+    assert_eq!(of_stream, "NOT_YET_SUPPORTED");
+}
+
+#[test]
+fn binary_values_are_shown_in_the_style_of_the_session() {
+    let session = Session::new();
+    for (style, expected) in [
+        ("UTF-8", "|ab |"),
+        ("BASIC", "|[97, 98]|"),
+        ("base64", "|YWI|"),
+        ("HEX", "|6162|"),
+        ("HEX_DISCRETE", "|[61 62]|"),
+    ] {
+        session.set("spark.sql.binaryOutputStyle", style).unwrap();
+        let shown =
+            session.sql("SELECT X'6162' AS b, array(X'6162') AS all").unwrap().show(1, false);
+        assert!(shown.unwrap().contains(expected), "{style}");
+        let csv = rows(&session, "SELECT to_csv(struct(X'6162'))");
+        let expected = expected.trim_matches(['|', ' ']);
+        assert_eq!(csv, [if style == "BASIC" { "\"[97, 98]\"" } else { expected }]);
+    }
+}
