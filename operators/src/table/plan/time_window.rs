@@ -443,7 +443,7 @@ fn with_window(input: Plan, args: &[Expr]) -> PlanResult<Plan> {
             "",
         ));
     }
-    if slide_us > width_us || start_us.abs() >= slide_us {
+    if slide_us > width_us || start_us.unsigned_abs() >= slide_us.unsigned_abs() {
         let (reason, fix) = if slide_us > width_us {
             (
                 "the slide of a window is longer than the window",

@@ -161,6 +161,10 @@ fn nested(function: &ast::Function) -> Option<(String, Vec<Vec<ast::Expr>>)> {
 }
 
 fn rollup(groups: Sets) -> Sets {
+    if groups.len() > MAX_SETS {
+        // The caller refuses this many sets.
+        return vec![Vec::new(); groups.len() + 1];
+    }
     (0..=groups.len()).rev().map(|n| groups[..n].concat()).collect()
 }
 

@@ -27,7 +27,7 @@ use crate::table::expr::user_function::{UserAggregate, UserFunction};
 use crate::table::plan::limits::{MAX_NESTING, on_large_stack, statement};
 pub use literals::LiteralSettings;
 use rewrite::interval_text;
-use sqlparser::ast::Query;
+use sqlparser::ast::{GroupByExpr, Query};
 use sqlparser::keywords::Keyword;
 use sqlparser::parser::{Parser, ParserError};
 use sqlparser::tokenizer::{Location, Token, TokenWithSpan, Tokenizer};
@@ -77,7 +77,7 @@ pub trait Catalog {
 
 const DIALECT: dialect::Spark = dialect::Spark;
 /// Keywords of clauses. If one of them follows the word STREAM, the word is the name of a table.
-const CLAUSES: [Keyword; 18] = [
+const CLAUSES: [Keyword; 24] = [
     Keyword::SELECT,
     Keyword::AS,
     Keyword::WHERE,
@@ -96,6 +96,24 @@ const CLAUSES: [Keyword; 18] = [
     Keyword::FULL,
     Keyword::CROSS,
     Keyword::ON,
+    Keyword::NATURAL,
+    Keyword::SEMI,
+    Keyword::ANTI,
+    Keyword::ASOF,
+    Keyword::MINUS,
+    Keyword::USING,
+];
+/// Further keywords of clauses that may follow a relation, and so are not its alias.
+const BEHIND_RELATION: [Keyword; 9] = [
+    Keyword::TABLESAMPLE,
+    Keyword::OFFSET,
+    Keyword::WINDOW,
+    Keyword::QUALIFY,
+    Keyword::SORT,
+    Keyword::CLUSTER,
+    Keyword::DISTRIBUTE,
+    Keyword::PIVOT,
+    Keyword::UNPIVOT,
 ];
 /// The prefix of an alias that marks a relation with a WATERMARK clause. The index of the clause
 /// follows the prefix.
@@ -235,7 +253,9 @@ fn watermark_clause(
     let named = if is(next, "AS") { next + 1 } else { next };
     match tokens.get(named).map(|t| &t.token) {
         Some(Token::Word(word))
-            if named > next || word.quote_style.is_some() || !CLAUSES.contains(&word.keyword) =>
+            if named > next
+                || word.quote_style.is_some()
+                || !CLAUSES.contains(&word.keyword) && !BEHIND_RELATION.contains(&word.keyword) =>
         {
             (alias, next) = (Some(word.value.clone()), named + 1);
         }
@@ -521,7 +541,11 @@ fn one_expr(sql: &str, catalog: &dyn Catalog) -> PlanResult<Expr> {
     let wrong = |error: ParserError| syntax(error.to_string(), Place::default());
     let select = parser.parse_select().map_err(wrong)?;
     let rest = parser.peek_token_ref();
-    let plain = select.from.is_empty() && select.selection.is_none();
+    let plain = select.from.is_empty()
+        && select.selection.is_none()
+        && select.distinct.is_none()
+        && select.having.is_none()
+        && matches!(&select.group_by, GroupByExpr::Expressions(keys, _) if keys.is_empty());
     match (select.projection.as_slice(), plain && rest.token == Token::EOF) {
         ([one], true) => query::item(one, catalog),
         _ => Err(syntax(format!("'{sql}' is not one expression"), Place::default())),
