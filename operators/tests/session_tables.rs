@@ -82,6 +82,39 @@ fn a_table_as_a_query_has_its_columns_and_rows() {
 }
 
 #[test]
+fn partition_columns_are_the_last_and_may_have_a_constant_value() {
+    let session = Session::new();
+    let script = "CREATE TABLE p (day INT, a STRING, b INT) PARTITIONED BY (day);
+                  INSERT INTO p VALUES ('x', 1, 2024);
+                  INSERT INTO p PARTITION (day = 2000 + 25) VALUES ('y', 2);
+                  INSERT INTO p PARTITION (day) SELECT 'z', 3, 2026;
+                  SELECT * FROM p;
+                  CREATE TABLE q PARTITIONED BY (k) AS SELECT 1 AS k, 'v' AS v;
+                  SELECT * FROM q";
+    assert_eq!(rows(&session, script), ["x 1 2024, y 2 2025, z 3 2026", "v 1"]);
+}
+
+#[test]
+fn rows_of_values_need_no_parentheses() {
+    let session = Session::new();
+    for (query, expected) in [
+        ("VALUES 1, 2", "1, 2"),
+        ("SELECT * FROM VALUES 1, 2 AS t(x)", "1, 2"),
+        ("SELECT x FROM VALUES -1, int(2.5), (3), (4) + 1 t(x)", "-1, 2, 3, 5"),
+        ("SELECT x FROM (VALUES int(-2.5), CAST('7' AS INT) AS t(x))", "-2, 7"),
+        ("SELECT * FROM (VALUES 1L, 2L UNION ALL VALUES CASE WHEN true THEN 3L END)", "1, 2, 3"),
+        ("SELECT 2 IN (VALUES 1, 2)", "Boolean(true)"),
+        ("SELECT y FROM VALUES 'a', 'b' AS t(y) WHERE y > 'a'", "b"),
+        ("SELECT (values - 1) FROM VALUES (5) AS t(values)", "4"),
+        ("SELECT count(*) FROM VALUES DATE '2024-01-01', NULL, current_date() AS t(d)", "3"),
+        ("SELECT count(*) FROM VALUES INTERVAL '1' DAY, INTERVAL 2 DAYS t", "2"),
+        ("SELECT c < current_timestamp() FROM VALUES now() AS t(c)", "Boolean(true)"),
+    ] {
+        assert_eq!(rows(&session, query), [expected], "{query}");
+    }
+}
+
+#[test]
 fn a_view_over_a_table_sees_later_rows() {
     let session = Session::new();
     let script = "CREATE TABLE t (a INT);
@@ -144,7 +177,8 @@ fn what_a_table_cannot_store_is_refused_and_nothing_is_written() {
         ("CREATE TABLE u", "PARSE_SYNTAX_ERROR"),
         ("DROP VIEW t", "EXPECT_VIEW_NOT_TABLE.NO_ALTERNATIVE"),
         ("DROP TABLE nowhere", "TABLE_OR_VIEW_NOT_FOUND"),
-        ("INSERT INTO t PARTITION (a = 1) VALUES ('b')", "NOT_YET_SUPPORTED"),
+        ("INSERT INTO t BY NAME SELECT 1 AS a", "NOT_YET_SUPPORTED"),
+        ("CREATE TABLE u (a INT) PARTITIONED BY (b)", "COLUMN_NOT_DEFINED_IN_TABLE"),
     ] {
         assert_eq!(run(&session, script).unwrap_err(), condition, "{script}");
         assert_eq!(rows(&session, "SELECT * FROM t"), ["1 x"], "{script}");

@@ -54,6 +54,25 @@ fn check_names(schema: &Schema) -> PlanResult<()> {
     }
 }
 
+/// Moves a column of PARTITIONED BY to the end of a table, where Spark has it.
+fn move_to_end(schema: &mut Schema, rows: &mut Rows, column: &str) -> PlanResult<()> {
+    let is_it = |field: &Field| field.name.eq_ignore_ascii_case(column);
+    let Some(at) = schema.fields.iter().position(is_it) else {
+        return Err(PlanError::new(
+            "COLUMN_NOT_DEFINED_IN_TABLE",
+            format!("the table has no column `{column}` for PARTITIONED BY"),
+            "Name one of its columns",
+        ));
+    };
+    let field = schema.fields.remove(at);
+    schema.fields.push(field);
+    for row in rows {
+        let value = row.remove(at);
+        row.push(value);
+    }
+    Ok(())
+}
+
 /// For each column of a table, the index of the column of an INSERT's query that gives its value.
 /// `None`: the column gets NULL.
 fn assignment(
@@ -140,7 +159,7 @@ impl Session {
     /// Executes a statement that changes the tables of the session.
     pub(super) fn change_tables(&self, statement: TableStatement) -> PlanResult<()> {
         match statement {
-            TableStatement::Create { name, schema, on_existing, query } => {
+            TableStatement::Create { name, schema, on_existing, partition_columns, query } => {
                 let exists = self.created_table(&name).is_ok();
                 match on_existing {
                     OnExisting::Keep if exists => return Ok(()),
@@ -148,7 +167,7 @@ impl Session {
                     _ => {}
                 }
                 self.check_no_result(&name)?;
-                let (schema, rows) = match (schema, query) {
+                let (mut schema, mut rows) = match (schema, query) {
                     (Some((ddl, at)), _) => {
                         (self.schema(&ddl).map_err(|error| error.at(at))?, Rows::new())
                     }
@@ -160,6 +179,9 @@ impl Session {
                     (None, None) => (Schema::new(Vec::new()), Rows::new()),
                 };
                 check_names(&schema)?;
+                for column in partition_columns {
+                    move_to_end(&mut schema, &mut rows, &column)?;
+                }
                 self.remove_table(&name);
                 let table = MemoryTable::new(schema);
                 table.replace(rows);
@@ -168,9 +190,21 @@ impl Session {
                 inner.tables.insert(name, table);
                 Ok(())
             }
-            TableStatement::Insert { name, columns, overwrite, query } => {
+            TableStatement::Insert { name, columns, partition, overwrite, query } => {
                 let table = self.created_table(&name)?;
-                let (given, rows) = self.rows_of(query)?;
+                let (mut given, mut rows) = self.rows_of(query)?;
+                let mut columns = columns;
+                for (column, value) in partition {
+                    let (of_value, values) = self.rows_of(value)?;
+                    let value = values.into_iter().flatten().next().unwrap_or(Value::Null);
+                    let named = columns.get_or_insert_with(|| {
+                        table.schema().fields.iter().map(|field| field.name.clone()).collect()
+                    });
+                    named.retain(|name| !name.eq_ignore_ascii_case(&column));
+                    named.push(column);
+                    given.fields.extend(of_value.fields.into_iter().take(1));
+                    rows.iter_mut().for_each(|row| row.push(value.clone()));
+                }
                 let columns = columns.as_deref();
                 let places = assignment(&name, table.schema(), columns, given.fields.len())?;
                 let rows = self.as_stored(table.schema(), given, rows, &places)?;

@@ -17,6 +17,7 @@ mod rewrite;
 mod subquery;
 mod synthetic;
 pub mod table_statement;
+mod values_rows;
 
 use super::error::{Place, PlanError, PlanResult};
 use super::expr::Expr;

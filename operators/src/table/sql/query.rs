@@ -33,6 +33,7 @@ use sqlparser::ast::{
 };
 use std::collections::HashMap;
 use std::sync::Arc;
+use std::time::SystemTime;
 
 fn refuse(what: impl std::fmt::Display, at: Place) -> PlanError {
     PlanError::not_yet(what).at(at)
@@ -737,12 +738,7 @@ fn as_stream(found: Plan, name: &str, here: Place) -> PlanResult<Plan> {
 /// Evaluates an expression of VALUES. Fails if the expression is not constant or its evaluation
 /// fails.
 fn constant_value(expr: Resolved, semantics: Semantics) -> PlanResult<Value> {
-    // The time of the batch is not known during planning, so its functions are not constant.
-    fn reads_clock(expr: &Resolved) -> bool {
-        matches!(&expr.node, Node::Call("current_timestamp", _))
-            || expr.children().into_iter().any(reads_clock)
-    }
-    let foldable = expr.is_foldable() && !reads_clock(&expr);
+    let foldable = expr.is_foldable();
     let folded = fold(expr, semantics);
     if let Node::Literal(value) = folded.node {
         return Ok(value);
@@ -783,6 +779,16 @@ fn fields_of(written: &ast::Expr, mut converted: Expr) -> Vec<Expr> {
     }
 }
 
+/// Replaces each call of `current_timestamp` by a time.
+fn at_time(expr: Resolved, now_us: i64) -> Resolved {
+    match &expr.node {
+        Node::Call("current_timestamp", _) => {
+            Resolved::literal(Value::Long(now_us), expr.data_type)
+        }
+        _ => expr.map_children(&mut |child| at_time(child, now_us)),
+    }
+}
+
 /// Plans `VALUES (1, 'a'), (2, 'b')`, whose columns are named col1, col2 ….
 fn inline_table(values: &ast::Values, catalog: &dyn Catalog, here: Place) -> PlanResult<Plan> {
     refused::check_values(values, here)?;
@@ -812,6 +818,8 @@ fn inline_table(values: &ast::Values, catalog: &dyn Catalog, here: Place) -> Pla
     }
     let mut fields = Vec::new();
     let mut rows = vec![Vec::new(); values.rows.len()];
+    let since_1970 = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
+    let now_us = i64::try_from(since_1970.as_micros()).unwrap_or(i64::MAX);
     for (i, column) in columns.into_iter().enumerate() {
         let condition = "INVALID_INLINE_TABLE.INCOMPATIBLE_TYPES_IN_INLINE_TABLE";
         // As in Spark, the common types are those of legacy mode, except that strings are not cast.
@@ -827,6 +835,7 @@ fn inline_table(values: &ast::Values, catalog: &dyn Catalog, here: Place) -> Pla
         let nullable = column.iter().any(|value| value.nullable);
         fields.push(Field::new(format!("col{}", i + 1), data_type, nullable));
         for (row, value) in rows.iter_mut().zip(column) {
+            let value = at_time(value, now_us);
             row.push(constant_value(value, semantics).map_err(|error| error.at(here))?);
         }
     }

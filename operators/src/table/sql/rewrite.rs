@@ -4,6 +4,7 @@
 //! A statement may have a million tokens. One pass determines which rewrites are needed ([`Uses`]),
 //! and only those are applied.
 
+use super::values_rows::with_rows_in_parentheses;
 use super::{REWRITTEN, dialect, is_word, place, syntax, word};
 use crate::table::error::PlanResult;
 use sqlparser::tokenizer::{Token, TokenWithSpan};
@@ -23,6 +24,7 @@ struct Uses {
     literals: bool,
     fields: bool,
     asof: bool,
+    values: bool,
 }
 
 impl Uses {
@@ -37,6 +39,7 @@ impl Uses {
                     uses.sets |= is_word(token, "GROUPING");
                     uses.fields |= is_word(token, "STRUCT");
                     uses.asof |= is_word(token, "ASOF");
+                    uses.values |= is_word(token, "VALUES");
                 }
                 Token::ShiftRight | Token::ExclamationMark | Token::DoubleExclamationMark => {
                     uses.operators = true;
@@ -51,20 +54,21 @@ impl Uses {
 
 /// Applies all rewrites that are needed.
 pub(super) fn rewritten(tokens: Vec<TokenWithSpan>) -> Vec<TokenWithSpan> {
-    let Uses { operators, sets, literals, fields, asof } = Uses::of(&tokens);
+    let Uses { operators, sets, literals, fields, asof, values } = Uses::of(&tokens);
     let tokens = if asof { with_plain_asof(tokens) } else { tokens };
     let tokens = if operators { with_operators(tokens) } else { tokens };
     let tokens = if sets { with_flat_sets(tokens) } else { tokens };
     let tokens = if literals { with_literals(tokens) } else { tokens };
+    let tokens = if values { with_rows_in_parentheses(tokens) } else { tokens };
     if fields { with_field_names(tokens) } else { tokens }
 }
 
 /// Moves a token out of a list, and leaves a placeholder.
-fn take(token: &mut TokenWithSpan) -> TokenWithSpan {
+pub(super) fn take(token: &mut TokenWithSpan) -> TokenWithSpan {
     TokenWithSpan { token: std::mem::replace(&mut token.token, Token::EOF), span: token.span }
 }
 
-fn is_unit(token: &Token) -> bool {
+pub(super) fn is_unit(token: &Token) -> bool {
     let Some(word) = word(token) else { return false };
     let one = word.strip_suffix(['s', 'S']).unwrap_or(word);
     UNITS.iter().any(|unit| unit.eq_ignore_ascii_case(one))

@@ -18,15 +18,19 @@ pub enum TableStatement {
         schema: Option<(String, Place)>,
         /// What happens if the table exists.
         on_existing: OnExisting,
+        /// The columns of PARTITIONED BY, which become the last ones.
+        partition_columns: Vec<String>,
         /// The query whose rows the table gets.
         query: Option<Tokens>,
     },
-    /// `INSERT INTO name [(a, b)] query` or `INSERT OVERWRITE name [(a, b)] query`.
+    /// `INSERT INTO name [PARTITION (c = 1, d)] [(a, b)] query` or `INSERT OVERWRITE …`.
     Insert {
         /// The name of the table.
         name: String,
         /// The columns that the query gives, in its order. `None`: all columns of the table.
         columns: Option<Vec<String>>,
+        /// The columns of PARTITION with their constant values.
+        partition: Vec<(String, Tokens)>,
         /// Whether the rows replace those of the table.
         overwrite: bool,
         /// The query.
@@ -75,6 +79,7 @@ struct Clauses {
     format: Option<String>,
     options: Options,
     option_places: OptionPlaces,
+    partition_columns: Vec<String>,
 }
 
 impl Clauses {
@@ -92,9 +97,8 @@ impl Clauses {
             } else if reader.keyword("COMMENT") {
                 reader.option_value()?;
             } else if reader.keyword("PARTITIONED") {
-                // A table in memory has no folders.
                 reader.expect("BY")?;
-                reader.list_in_parentheses()?;
+                clauses.partition_columns = reader.view_columns()?;
             } else if reader.keyword("TBLPROPERTIES") {
                 reader.list_in_parentheses()?;
             } else if reader.keyword("CLUSTERED") || reader.keyword("CLUSTER") {
@@ -121,7 +125,7 @@ pub(super) fn create(reader: &mut Reader<'_>, replace: bool, place: Place) -> Pl
         let at = reader.here();
         schema = Some((reader.parenthesised()?, at));
     }
-    let Clauses { format, options, option_places } = Clauses::parse(reader)?;
+    let Clauses { format, options, option_places, partition_columns } = Clauses::parse(reader)?;
     let has_path = options.iter().any(|(key, _)| key.eq_ignore_ascii_case("path"));
     let has_query = reader.keyword("AS") || reader.begins_query();
     if has_path && has_query {
@@ -165,7 +169,7 @@ pub(super) fn create(reader: &mut Reader<'_>, replace: bool, place: Place) -> Pl
             return Err(error);
         }
         let query = None;
-        let create = TableStatement::Create { name, schema, on_existing, query };
+        let create = TableStatement::Create { name, schema, on_existing, partition_columns, query };
         return Ok(Head::Whole(Statement::Table(create, place)));
     }
     if let Some((_, at)) = schema {
@@ -178,7 +182,8 @@ pub(super) fn create(reader: &mut Reader<'_>, replace: bool, place: Place) -> Pl
     }
     Ok(Head::before(move |query| {
         let query = Some(query);
-        Statement::Table(TableStatement::Create { name, schema, on_existing, query }, place)
+        let create = TableStatement::Create { name, schema, on_existing, partition_columns, query };
+        Statement::Table(create, place)
     }))
 }
 
@@ -190,7 +195,8 @@ pub(super) fn insert(reader: &mut Reader<'_>, place: Place) -> PlanResult<Head> 
     }
     let _ = reader.keyword("TABLE");
     let name = reader.table_name()?;
-    for clause in ["PARTITION", "BY", "REPLACE", "IF"] {
+    let partition = partition(reader)?;
+    for clause in ["BY", "REPLACE", "IF"] {
         let here = reader.here();
         if reader.keyword(clause) {
             let fix = "Write INSERT INTO t (a, b) SELECT …";
@@ -207,15 +213,56 @@ pub(super) fn insert(reader: &mut Reader<'_>, place: Place) -> PlanResult<Head> 
     if reader.keyword("TABLE") {
         let query = super::describe::table(reader)?;
         reader.end()?;
-        let insert = TableStatement::Insert { name, columns, overwrite, query };
+        let insert = TableStatement::Insert { name, columns, partition, overwrite, query };
         return Ok(Head::Whole(Statement::Table(insert, place)));
     }
     if !reader.begins_query() {
         return Err(reader.unexpected("VALUES, a query or a list of columns"));
     }
     Ok(Head::before(move |query| {
-        Statement::Table(TableStatement::Insert { name, columns, overwrite, query }, place)
+        let insert = TableStatement::Insert { name, columns, partition, overwrite, query };
+        Statement::Table(insert, place)
     }))
+}
+
+/// Parses `PARTITION (a = 1, b)`. Returns the columns with a value, each with the query of its value.
+fn partition(reader: &mut Reader<'_>) -> PlanResult<Vec<(String, Tokens)>> {
+    let mut values = Vec::new();
+    if !reader.keyword("PARTITION") {
+        return Ok(values);
+    }
+    if !reader.token(&Token::LParen) {
+        return Err(reader.unexpected("'('"));
+    }
+    loop {
+        let span = reader.peek().map(|token| token.span);
+        let name = reader.name()?;
+        if reader.token(&Token::Eq) {
+            let begin = reader.next;
+            let mut depth = 0;
+            while let Some(token) = reader.peek() {
+                match token.token {
+                    Token::LParen => depth += 1,
+                    Token::Comma | Token::RParen if depth == 0 => break,
+                    Token::RParen => depth -= 1,
+                    _ => {}
+                }
+                reader.next += 1;
+            }
+            let mut query: Vec<_> = span
+                .map(|span| TokenWithSpan::new(Token::make_keyword("SELECT"), span))
+                .into_iter()
+                .collect();
+            query.extend_from_slice(&reader.tokens[begin..reader.next]);
+            values.push((name, Tokens::new(query)));
+        }
+        if reader.token(&Token::RParen) {
+            return Ok(values);
+        }
+        if !reader.token(&Token::Comma) {
+            return Err(reader.unexpected("',' or ')'"));
+        }
+    }
 }
 
 /// Rewrites Hive's `[WITH …] [FROM …] INSERT INTO t SELECT … INSERT INTO u SELECT …` to a statement
