@@ -374,3 +374,24 @@ fn a_stream_counts_paths_that_are_not_files() {
         assert!(told.iter().any(|line| line.ends_with(kind)), "{kind}: {told:?}");
     }
 }
+
+/// Archived files would be listed again, and archived again, for ever.
+#[test]
+fn an_archive_inside_the_folder_that_is_read_is_refused() {
+    let folder = Folder::new("archive");
+    folder.write("in/a.txt", b"a\n");
+    let path = |name: &str| folder.0.join(name).display().to_string();
+    let stream = |recursive: &str, archive: &str| {
+        let reader = Session::new().read_stream().format("text").option("path", path("in"));
+        let reader = reader.option("recursiveFileLookup", recursive);
+        let reader = reader.option("cleanSource", "archive");
+        let reader = reader.option("sourceArchiveDir", path(archive));
+        reader.load().err().map(|error| error.condition)
+    };
+    let refused = Some("INVALID_OPTION_VALUE".to_string());
+    assert_eq!(stream("true", "in/done"), refused);
+    assert_eq!(stream("true", "in"), refused);
+    for (recursive, archive) in [("true", "done"), ("true", "in-done"), ("false", "in/done")] {
+        assert_eq!(stream(recursive, archive), None, "{archive}");
+    }
+}

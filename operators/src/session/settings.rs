@@ -279,7 +279,7 @@ impl Settings {
             "millstream.idletimeout" => {
                 let wanted = "a length of time such as '10 seconds', or none";
                 let length_us = value.length_us(1, wanted)?;
-                self.idle_timeout_ns = length_us.map(|micros| micros as u64 * 1000);
+                self.idle_timeout_ns = length_us.map(|micros| (micros as u64).saturating_mul(1000));
             }
             "millstream.join.maxstatebytes" => self.join_state_bytes = value.size()?,
             "millstream.join.onmaxstatebytes" => {

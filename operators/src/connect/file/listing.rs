@@ -172,6 +172,15 @@ impl Root {
 }
 
 impl Listing {
+    /// Whether files below a folder are listed, because the listing descends into it.
+    pub fn descends_into(&self, folder: &Path) -> bool {
+        let absolute = |path: &Path| std::path::absolute(path).unwrap_or(path.to_path_buf());
+        match &self.root {
+            Root::Path(root) => self.recursive && absolute(folder).starts_with(absolute(root)),
+            Root::Pattern(_) => false,
+        }
+    }
+
     /// Parses the options that select files.
     pub fn read(reader: &mut OptionReader<'_>) -> PlanResult<Self> {
         let root = Root::read(reader.required("path", "/data/in")?)?;

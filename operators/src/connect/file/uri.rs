@@ -43,7 +43,17 @@ pub fn local_path<'p>(name: &str, path: &'p str) -> PlanResult<&'p str> {
         None => Ok(path),
         Some(file) if file.eq_ignore_ascii_case("file") => {
             let rest = &path[file.len() + 1..];
-            Ok(rest.strip_prefix("//").unwrap_or(rest))
+            let Some(behind) = rest.strip_prefix("//") else { return Ok(rest) };
+            // A host may stand before the path.
+            let host = behind.find('/').unwrap_or(behind.len());
+            if host == 0 || behind[..host].eq_ignore_ascii_case("localhost") {
+                return Ok(&behind[host..]);
+            }
+            Err(PlanError::new(
+                "UNSUPPORTED_FILE_SYSTEM",
+                format!("option '{name}' is '{path}': '{}' is another host", &behind[..host]),
+                "Only local files are read and written: file:///data/in",
+            ))
         }
         Some(other) => Err(PlanError::new(
             "UNSUPPORTED_FILE_SYSTEM",
@@ -95,11 +105,13 @@ mod tests {
             ("data:in/a", "data:in/a"),
             ("file:///data/in", "/data/in"),
             ("FILE:/data/in", "/data/in"),
+            ("file://localhost/data/in", "/data/in"),
             ("c:/data", "c:/data"),
             ("a b:/data", "a b:/data"),
         ] {
             assert_eq!(local_path("path", written), Ok(path));
         }
+        assert!(local_path("path", "file://data/in").unwrap_err().reason.contains("'data'"));
         for remote in ["s3://b/x", "s3a://b", "hdfs://host:8020/x", "dbfs:/x", "HTTPS://h/x"] {
             let error = local_path("path", remote).unwrap_err();
             assert_eq!(error.condition, "UNSUPPORTED_FILE_SYSTEM", "{remote}");

@@ -129,7 +129,18 @@ impl FileSourceConfig {
             "delete" => CleanSource::Delete,
             "archive" => {
                 let folder = reader.required("sourceArchiveDir", "/data/done")?;
-                CleanSource::Archive(PathBuf::from(local_path("sourceArchiveDir", folder)?))
+                let archive = PathBuf::from(local_path("sourceArchiveDir", folder)?);
+                if listing.descends_into(&archive) {
+                    return Err(PlanError::new(
+                        "INVALID_OPTION_VALUE",
+                        format!(
+                            "sourceArchiveDir '{folder}' lies in the folder that is read, so \
+                             archived files would be read again"
+                        ),
+                        "Archive into a folder outside",
+                    ));
+                }
+                CleanSource::Archive(archive)
             }
             _ => CleanSource::Off,
         };
