@@ -29,7 +29,8 @@ const SLOTS_MAX: usize = 1 << 24;
 /// The maximum number of steps that comparing a pair of schemas may produce.
 const STEPS_MAX: usize = 1_000_000;
 
-/// A decoding error: the bytes are not a valid value of the schema.
+/// A decoding error: the bytes are not a valid value of the writer's schema, or the reader's schema
+/// or the limit of slots does not allow the value.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct DecodeError {
     /// The byte at which reading stopped.
@@ -52,8 +53,9 @@ pub struct Decoder {
 }
 
 impl Decoder {
-    /// Compares the writer's schema with the reader's. Fails if the reader can read no data of the
-    /// writer.
+    /// Compares the writer's schema with the reader's. Fails if they do not match, if they are too
+    /// large, or if the reader's has no SQL type. Of the branches of a writer's
+    /// union, one must be readable.
     pub fn new(writer: &Arc<Schema>, reader: &Arc<Schema>) -> Result<Self, SchemaError> {
         let physical = sql_type(reader)?.data_type.physical();
         let step = Compiler { steps_left: STEPS_MAX }.step(writer, reader)?;
@@ -243,7 +245,8 @@ enum Step {
         size: usize,
         precision: u8,
     },
-    /// The symbol of each index of the writer; `None` if the reader's enum has no such symbol.
+    /// The symbol of each index of the writer; `None` if the reader's enum has
+    /// neither the symbol nor a default.
     Enum(Vec<Option<Box<[u8]>>>),
     Array(Box<Elements>),
     Map(Box<Elements>),

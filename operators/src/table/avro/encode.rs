@@ -58,7 +58,8 @@ enum Step {
         branch: i64,
         value: Box<Step>,
     },
-    /// A union that is a struct in SQL: one member per branch, of which one is not NULL.
+    /// A union that is a struct in SQL: one member per branch other than `null`. The first member
+    /// that is not NULL is encoded.
     Members {
         null: Option<i64>,
         members: Vec<(i64, DataType, Step)>,
@@ -66,7 +67,7 @@ enum Step {
 }
 
 impl Encoder {
-    /// Compares a SQL type with a schema. The error names the first part that does not match.
+    /// Compares a SQL type with a schema. The error names a part that does not match.
     pub fn new(data_type: &DataType, schema: &Arc<Schema>) -> Result<Self, SchemaError> {
         Ok(Self { step: step(data_type, schema)? })
     }
@@ -81,9 +82,9 @@ impl Encoder {
 /// Why a value cannot be encoded by a schema.
 #[derive(Debug, PartialEq, Eq)]
 pub enum EncodeError {
-    /// The value is NULL, but the schema does not accept `null`.
+    /// The value or a part of it is NULL where the schema does not accept `null`.
     Null,
-    /// The value is not NULL and the schema does not allow it, for the given reason.
+    /// The schema does not allow the value or a part of it, for the given reason.
     Unfit(String),
 }
 

@@ -131,7 +131,7 @@ pub enum Logical {
     TimeMicros,
 }
 
-/// Why a text is not a usable schema.
+/// Why a text is not a usable schema, or why a schema does not match a SQL type or another schema.
 #[derive(Debug, PartialEq, Eq)]
 pub struct SchemaError(pub String);
 
@@ -195,7 +195,8 @@ impl Schema {
         }
     }
 
-    /// The name of the type in error messages: that of a named type, or that of the primitive type.
+    /// The name of the type in error messages: the full name of a named type, otherwise Avro's word
+    /// for the type.
     pub fn word(&self) -> &str {
         match &self.kind {
             Kind::Null => "null",

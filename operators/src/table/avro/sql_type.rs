@@ -17,10 +17,10 @@ pub struct Nullable {
 pub enum UnionShape {
     /// All branches are `null`: the type NULL.
     Null,
-    /// One type beside `null`, or two of which one is wider (`int` and `long`, `float` and
+    /// One type other than `null`, or two of which one is wider (`int` and `long`, `float` and
     /// `double`): a value of the only or the wider type.
     Plain,
-    /// Any other types: a struct with a field per branch, of which one is not NULL.
+    /// Any other types: a struct with a field per branch other than `null`. One field is not NULL.
     Members,
 }
 
@@ -40,7 +40,7 @@ impl UnionShape {
     }
 }
 
-/// The SQL type of the values of a schema.
+/// The SQL type of the values of a schema. Fails if the schema contains a `time-micros`.
 pub fn sql_type(schema: &Schema) -> Result<Nullable, SchemaError> {
     let plain = |data_type| Ok(Nullable { data_type, is_nullable: false });
     match &schema.kind {

@@ -76,7 +76,8 @@ pub fn parse_shown(written: &str, data_type: &DataType) -> Option<i64> {
 }
 
 /// Parses an interval of a type to months or microseconds: `1 02:03:04.5`, `-1-2`, `90`. As in
-/// Spark, the text must have every unit of the type and no other unit. `None` if it does not.
+/// Spark, the text must have every unit of the type and no other unit. `None` if it has not, or if
+/// it is malformed or out of range.
 pub fn parse(written: &str, data_type: &DataType) -> Option<i64> {
     let trimmed = written.trim();
     let (sign, digits) = match trimmed.strip_prefix('-') {
@@ -139,7 +140,7 @@ pub fn parse(written: &str, data_type: &DataType) -> Option<i64> {
     }
 }
 
-/// Whether a text has the separators of an interval type; with seconds also a fraction. Neither the
+/// Whether a text has the separators of an interval type. Seconds may have a fraction. Neither the
 /// numbers of digits nor the range of the numbers are checked.
 pub fn has_shape(written: &str, data_type: &DataType) -> bool {
     let digits = written.trim().trim_start_matches(['-', '+']);
@@ -193,7 +194,8 @@ pub fn length(text: &str) -> Result<Length, &'static str> {
 
 /// Parses a count and a unit, as in `INTERVAL 90 SECONDS`. Returns three values: the length in
 /// months or microseconds, whether it is in months, and the index of the unit in its interval type.
-/// WEEK has the index of DAY.
+/// WEEK has the index of DAY. `None` if the unit is unknown, if the count is malformed or too
+/// large, or if a unit other than SECOND has a fraction.
 pub fn of_unit(count: &str, unit: &str) -> Option<(i64, bool, u8)> {
     let singular = unit.to_ascii_uppercase();
     let singular = singular.strip_suffix('S').unwrap_or(&singular);

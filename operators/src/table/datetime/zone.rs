@@ -224,7 +224,7 @@ pub fn to_local(utc_us: i64, zone: Tz) -> i64 {
 
 /// Applies `shift` to the local time of an instant, and converts the result back to an instant. If
 /// the shifted local time is ambiguous, it keeps the original offset where possible. `None` on
-/// overflow.
+/// overflow, or if `shift` returns it.
 pub fn on_clock(utc_us: i64, zone: Tz, shift: impl FnOnce(i64) -> Option<i64>) -> Option<i64> {
     let before_s = zone.offset_s(utc_us);
     let local = shift(utc_us.checked_add(before_s * SECOND_US)?)?;

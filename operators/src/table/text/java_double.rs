@@ -9,7 +9,8 @@
 //! For most numbers Java prints the shortest digits, which a faster algorithm computes: see
 //! `shortest`.
 //!
-//! Nothing is allocated: digits are in a small array, and big integers have a fixed size.
+//! Generating digits allocates nothing: they are in a small array, and big integers have a fixed
+//! size.
 
 use std::fmt::{self, Write};
 
@@ -207,7 +208,7 @@ impl Digits {
         while length > 1 && digits[length - 1] == 0 {
             length -= 1;
         }
-        // A number printed with an exponent has at least two digits. An integer has them already.
+        // A number below 10^-3 is printed with an exponent, and then Java has at least two digits.
         if length == 1 && point < -2 {
             length = 2;
         }

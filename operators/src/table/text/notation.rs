@@ -21,10 +21,11 @@ fn constant(pattern: &str) -> Pattern {
     }
 }
 
-/// The rules by which dates, timestamps and special floating-point numbers are written and parsed.
+/// The rules by which dates and timestamps are written and parsed, and special floating-point
+/// numbers in CSV are parsed.
 #[derive(Clone, Debug)]
 pub struct Notation {
-    /// The time zone of a timestamp whose text names no zone.
+    /// The time zone of written timestamps, and of parsed ones whose text names no zone.
     pub zone: Tz,
     /// The style of BINARY values in CSV.
     pub binary: BinaryStyle,
@@ -69,7 +70,8 @@ pub fn pattern(
 }
 
 impl Notation {
-    /// Whether a text is a timestamp without a time zone.
+    /// Whether a text matches the pattern of TIMESTAMP_NTZ or, without one, is a timestamp that
+    /// names no time zone.
     pub fn is_timestamp_ntz(&self, text: &str) -> bool {
         match &self.timestamp_ntz {
             Some(pattern) => pattern.timestamp_ntz(text).is_some(),

@@ -106,8 +106,8 @@ fn hexadecimal(text: &str, single: bool) -> Option<f64> {
             power = power.saturating_add(if behind { 0 } else { 4 });
         }
     }
-    // The value has more bits than a mantissa. Its lowest bit is set if a dropped bit was set (a
-    // sticky bit), so that rounding is correct.
+    // The lowest bit is set if a dropped bit was set (a sticky bit), so that rounding is correct.
+    // Digits are dropped only if the value has more bits than a mantissa.
     let value = value | u64::from(sticky);
     let magnitude =
         if single { f64::from(scaled(value, power) as f32) } else { scaled(value, power) };

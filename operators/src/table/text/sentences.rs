@@ -298,7 +298,7 @@ pub fn sentences(text: &str) -> impl Iterator<Item = &str> {
     cut(text, sentence)
 }
 
-/// The words of a sentence: its parts that start with a letter or a decimal digit.
+/// The words of a sentence: its parts that start with a letter or a decimal digit up to U+FFFF.
 pub fn words(sentence: &str) -> impl Iterator<Item = &str> {
     // In Java a supplementary character consists of two `char`s, and Spark's function counts
     // neither of them as a letter.

@@ -108,7 +108,7 @@ const WEEK_BASED: &str = "YWwuec";
 const UNSUPPORTED: &str = "ABnNp";
 /// Letters that only a pattern for formatting may have. Spark refuses them for parsing.
 const ONLY_WRITTEN: &str = "EFqQ";
-/// For each letter, the longest run of it that Spark allows.
+/// The longest runs of some letters that Spark allows. [`Builder::field`] limits the other letters.
 const MOST: [(char, usize); 7] =
     [('G', 4), ('M', 4), ('L', 4), ('E', 4), ('Q', 4), ('q', 4), ('y', 6)];
 
@@ -258,7 +258,7 @@ impl Builder {
         Ok(())
     }
 
-    /// Adds an unquoted character that is not a letter.
+    /// Handles an unquoted character that is not a letter.
     fn sign(&mut self, c: char) -> Result<(), PatternError> {
         match c {
             '[' => {

@@ -30,7 +30,8 @@ use std::fmt::Write;
 /// Whether a pattern is for parsing or for formatting.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Direction {
-    /// Parsing: a fraction may have fewer digits than letters, and some letters are refused.
+    /// Parsing: a fraction may have fewer digits than letters, and letters that are for formatting
+    /// only are refused.
     Read,
     /// Formatting.
     Write,
@@ -100,7 +101,7 @@ impl Pattern {
         write::write(&self.0, &write::Moment::new(micros, zone), out);
     }
 
-    /// Formats a date, in days since 1970.
+    /// Formats a date, in days since 1970. `zone` only gives the names of the zone; an offset is 0.
     pub fn date_text(&self, days: i64, zone: Tz, out: &mut dyn Write) {
         write::write(&self.0, &write::Moment::of_days(days, zone), out);
     }

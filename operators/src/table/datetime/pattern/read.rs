@@ -1,6 +1,6 @@
 //! Parses a date or time by a pattern, as Java does in its strict style. The fields are parsed
-//! first. Then the day and the time of day are computed from the fields. Contradictory fields are
-//! an error, with the exception in [`time`].
+//! first. Then the day and the time of day are computed from the fields. Contradictory date
+//! or time fields are an error, with the exception in [`time`].
 
 use super::super::calendar::Date;
 use super::super::zone::at_front;

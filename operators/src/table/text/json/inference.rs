@@ -23,7 +23,7 @@ pub enum Inferred {
     /// All values were NULLs or empty strings.
     #[default]
     Null,
-    /// The values were scalars, whose common type this is.
+    /// The common type of scalars, or STRING for values of different structures.
     Type(DataType),
     /// The values were arrays. Their elements have the inner type.
     Array(Box<Inferred>),
@@ -38,7 +38,8 @@ pub struct Inference {
     pub reading: JsonReadOptions,
     /// `primitivesAsString`: numbers and booleans are inferred as STRING.
     pub all_text: bool,
-    /// `prefersDecimal`: numbers with a fraction are inferred as DECIMAL, also inside strings.
+    /// `prefersDecimal`: numbers with a fraction or an exponent, and strings that are numbers, are
+    /// inferred as DECIMAL if they have at most 38 digits.
     pub decimals: bool,
     /// `inferTimestamp`: strings may be inferred as TIMESTAMP.
     pub times: bool,
@@ -412,7 +413,6 @@ impl InferredRecords {
     pub fn add(&mut self, record: Inferred) {
         match record {
             Inferred::Null => {}
-            // Each element of an array counts as a record.
             Inferred::Array(element) => self.add(*element),
             Inferred::Object(fields) => {
                 let mut all = Inferred::Object(take(&mut self.columns));

@@ -115,7 +115,8 @@ pub fn write_json(value: &Value, data_type: &DataType, zone: Tz, out: &mut Vec<u
     write_json_as(value, data_type, &notation, Style::default(), out);
 }
 
-/// Appends a value as JSON. After the whole value, [`Style::finish`] must be called.
+/// Appends a value as JSON. For `ascii` and `pretty`, [`Style::finish`] must be called after the
+/// whole value.
 pub fn write_json_as(
     value: &Value,
     data_type: &DataType,

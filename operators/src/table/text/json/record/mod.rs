@@ -1,12 +1,14 @@
 //! Reads JSON into rows and values of a schema, exactly as Spark does. The file reader, `from_json`
 //! and all other functions with a schema use this module.
 //!
-//! Fields are written directly into the row's slots; arrays and maps are first built as values. A
-//! field whose value does not have the field's type is NULL. Its record is bad, but the rest of the
-//! record is still read (Spark's partial results). All fields of a record with malformed JSON are
-//! NULL, unless the error is inside a string, an array or an object of a field. If a nested struct
-//! or array fails in the middle, reading continues after the token at which it failed, as in Spark.
-//! Names in the rest of the nested value may then be taken for fields of the record.
+//! Fields are written directly into the row's slots; maps, and arrays outside the fast path, are
+//! first built as values. A field whose value does not have the field's type is NULL, or keeps the
+//! value of an earlier field of the same name. Its record is bad, but the rest of the record is
+//! still read (Spark's partial results). All fields of a record with malformed JSON are NULL, unless
+//! the error is inside a string, an array or an object of a field and reading can continue after it.
+//! If a nested struct or array fails in the middle, reading continues after the token at which it
+//! failed, as in Spark. Names in the rest of the nested value may then be taken for fields of the
+//! record.
 
 mod fast_path;
 mod fields;
@@ -34,13 +36,13 @@ pub const NOT_AN_OBJECT: &str = "not a JSON object";
 /// The rules by which records are parsed.
 #[derive(Clone, Debug)]
 pub struct JsonReadOptions {
-    /// The patterns of dates and timestamps, and the texts of special numbers.
+    /// The patterns of dates and timestamps, and the time zone.
     pub notation: Notation,
     /// The extensions of the JSON grammar that are accepted.
     pub features: Features,
     /// The JSON parser of Spark that is emulated.
     pub source: Source,
-    /// Whether dates and timestamps that do not match their pattern are parsed by the rules of
+    /// Whether texts of DATE and TIMESTAMP that do not match the pattern are parsed by the rules of
     /// CAST. `None` means only if no pattern is set.
     pub fallback: Option<bool>,
 }
@@ -89,7 +91,7 @@ type Partial = Option<&'static str>;
 /// The outcome of reading a record.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Found {
-    /// The text was empty, so no row was written.
+    /// The text was empty or only white space, so no row was written.
     Nothing,
     /// One row was written. If a reason is set, the record is bad.
     Row(Partial),
@@ -198,7 +200,7 @@ impl RecordReader {
         }
     }
 
-    /// Reads an array or a map; `None` if the text is empty.
+    /// Reads an array or a map; `None` if the text is empty or only white space.
     pub fn value(&self, text: &str) -> Option<Record> {
         let mut pass = self.pass(text.as_bytes(), true);
         let read = match (pass.tokens.next(), &self.shape) {
@@ -441,7 +443,8 @@ impl Pass<'_, '_> {
         }
     }
 
-    /// Reads a map to its end, even if an entry's value does not have the value type.
+    /// Reads a map to its end, even if an entry's value does not have the value type. The result is
+    /// then the first such error.
     fn map(&mut self, of: &Shape) -> Result<(Value, Partial), Fault> {
         let (mut entries, mut partial, mut given_up) = (Vec::new(), None, None);
         loop {

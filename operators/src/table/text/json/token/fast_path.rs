@@ -139,7 +139,8 @@ pub(crate) struct Place {
 impl<'j> Tokens<'j> {
     /// Consumes the name and the colon of `head`, if the current object continues with exactly
     /// these bytes, after a comma (unless it is the first member) and at most one space. Returns
-    /// whether it does; otherwise nothing is consumed.
+    /// whether it did. Returns false also if the input is not valid UTF-8, or if the current string
+    /// or the value of the current name has not been read.
     #[inline]
     pub(crate) fn try_skip_head(&mut self, head: &Head) -> bool {
         if !self.is_utf8 || self.unread || self.current == Some(Token::Name) {
@@ -177,7 +178,7 @@ impl<'j> Tokens<'j> {
         Ok(Token::Name)
     }
 
-    /// Consumes the end of the current object if it is next. Returns whether it is.
+    /// Consumes the end of the current object if it is the next byte. Returns whether it did.
     #[inline]
     pub fn skip_object_end(&mut self) -> bool {
         let here = self.bytes.get(self.at) == Some(&b'}');
@@ -282,7 +283,8 @@ impl<'j> Tokens<'j> {
         Some(place)
     }
 
-    /// Consumes a comma between array elements. Returns false if the next character is not a comma.
+    /// Consumes a comma between array elements and a space after it. Returns false if the next
+    /// character is not a comma.
     #[inline]
     pub fn skip_comma(&mut self) -> bool {
         if self.bytes.get(self.at) != Some(&b',') {

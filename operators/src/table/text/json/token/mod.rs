@@ -363,8 +363,8 @@ impl<'j> Tokens<'j> {
         }
     }
 
-    /// Consumes the current value with everything in it. Returns its text in the input, with the
-    /// white space between its parts. An error if it is malformed.
+    /// Consumes the current object or array. Returns its text in the input, with the white space
+    /// between its parts. An error if it is malformed.
     pub fn whole(&mut self) -> Result<&'j [u8], InvalidJson> {
         let begin = self.begin;
         self.skip_children()?;

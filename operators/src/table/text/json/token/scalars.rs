@@ -141,7 +141,7 @@ impl Tokens<'_> {
         if self.at - self.begin > NUMBER_BYTES_MAX {
             return Err(InvalidJson);
         }
-        // A number at the top level must be followed by white space.
+        // A number at the top level must be followed by white space or the end of the input.
         if self.scopes.len() == 1
             && self.peek().is_some_and(|b| !matches!(b, b' ' | b'\t' | b'\r' | b'\n'))
         {

@@ -19,8 +19,7 @@ impl Tokens<'_> {
         self.quoted_name(b'"')
     }
 
-    /// Reads the rest of a quoted name, which may have escapes. An error if the quote is not closed
-    /// or an escape is wrong.
+    /// Reads the rest of a quoted name, which may have escapes. An error if it is malformed.
     #[cold]
     fn quoted_name(&mut self, quote: u8) -> Result<Name, InvalidJson> {
         let begin = self.at;
