@@ -1,10 +1,11 @@
 //! The errors of the runtime. Each has a stable condition name.
 
-/// The reason why a query failed.
+/// Why a query failed, or why a call was refused.
 #[derive(Clone, Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum EngineError {
-    /// An operator, source or sink failed.
+    /// An error with a condition of its own, for example of an operator, source, sink or
+    /// checkpoint.
     #[error("{condition}: {reason}{}{}", place(.position), advice(.fix))]
     Operator {
         /// Stable name of the condition.

@@ -7,8 +7,8 @@ pub type Epoch = u64;
 /// result table. Its latency is not recorded.
 pub const UNTIMED: u64 = u64::MAX;
 
-/// The watermark of an idle input, which is ignored when watermarks are combined. Any later
-/// watermark of the input counts again.
+/// The watermark of an idle input, which is ignored when watermarks are combined, unless all inputs
+/// are idle. Any later watermark of the input counts again.
 pub const IDLE: i64 = i64::MAX;
 
 /// A value with the time at which it entered the query.

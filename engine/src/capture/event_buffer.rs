@@ -1,7 +1,8 @@
 //! Encoded events on their way to a writer in another thread.
 //!
-//! The thread that records copies the bytes once, into the blocks of the file's format. The thread
-//! that writes adds the CRCs and writes the blocks from this buffer (see
+//! The thread that records copies the bytes once, into the blocks of the file's format. In an
+//! uncompressed recording without rotation, the thread that writes adds the CRCs and writes the
+//! blocks from this buffer (see
 //! [`CaptureWriter::append_buffer`](super::CaptureWriter::append_buffer)).
 
 use super::format::{

@@ -378,7 +378,7 @@ pub enum Protocol {
 /// The endpoint that opened a connection.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Opener {
-    /// Unknown, because the recording began later.
+    /// Unknown, for example because the recording began later.
     #[default]
     Unknown,
     /// End `a`, the peer.

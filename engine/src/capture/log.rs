@@ -226,7 +226,7 @@ impl CaptureLog {
             full.push(Full { path: path.clone(), end });
             paths.push(path.clone());
         }
-        // Segments that lie entirely before `from` are not read.
+        // Segments that lie entirely before `from` are not replayed.
         let first = full.iter().position(|segment| segment.end > from).unwrap_or(full.len());
         let paths = paths.split_off(first).into();
         let replay = Replay { paths, bytes: Vec::new(), at: 0, version: 0 };

@@ -1,8 +1,8 @@
 //! Reads a capture file event by event, from its start or from a time on.
 //!
 //! A footer is not needed: the file of a killed writer is read up to the last complete block. A
-//! damaged part is reported, with the number of lost events if a later mark states it. Reading
-//! continues after it.
+//! damaged part is reported, with the number of lost events if it is known. Reading continues after
+//! it.
 //!
 //! *Memory.* A window of the file, one decompressed block, and during a search the index.
 //! *Threads.* One.

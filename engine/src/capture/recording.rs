@@ -135,7 +135,7 @@ impl Recording {
         self.bytes_before + self.writer.bytes()
     }
 
-    /// Ends the recording. When this returns, the last file is durable.
+    /// Ends the recording. When this returns, the content of the last file is durable.
     pub fn finish(self) -> io::Result<()> {
         self.writer.finish()?.sync_all()
     }

@@ -48,7 +48,8 @@ pub struct StateChanges {
 }
 
 impl StateChanges {
-    /// Memory of the chunks of these changes, and of the spare chunks, in bytes.
+    /// Memory of the chunks of these changes, and of the spare chunks that are kept at most, in
+    /// bytes.
     pub(crate) fn chunk_bytes(&self) -> (u64, u64) {
         let taken = self.chunks.iter().map(|chunk| chunk.capacity() as u64).sum();
         (taken, (self.keep.min(SPARE_CHUNKS) * CHUNK_BYTES) as u64)
@@ -75,7 +76,7 @@ impl StateChanges {
             }
             chunk.clear();
             // The memory of a chunk for one long entry is freed. The other chunks are returned,
-            // unless the operator has ended or has enough spare chunks.
+            // unless the operator has enough spare chunks.
             if chunk.capacity() <= CHUNK_BYTES && self.spare.len() < self.keep {
                 drop(self.back.try_send(chunk));
             }

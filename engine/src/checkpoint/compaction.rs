@@ -1,10 +1,10 @@
-//! Compaction: merges a snapshot and the deltas after it into a new snapshot, a few key groups at a
+//! Compaction: merges a snapshot and the deltas after it into a new snapshot, some key groups at a
 //! time.
 //!
-//! *Cost.* A step rewrites a few of the 256 key groups, or one of them if groups are large.
-//! Compaction starts when the deltas are as large as their snapshot and not tiny, so each byte of
-//! state is rewritten about once for every byte that changes. It also starts at [`MAX_DELTAS`]
-//! deltas, because a restart opens every file.
+//! *Cost.* A step rewrites key groups until it has written [`STEP_BYTES`] bytes, at least one
+//! group. Compaction starts when the deltas are as large as their snapshot and not tiny, so each
+//! byte of state is rewritten about once for every byte that changes. It also starts at
+//! [`MAX_DELTAS`] deltas, because a restart opens every file.
 //!
 //! *Threads.* The driver's, between its other work.
 

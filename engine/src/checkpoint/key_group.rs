@@ -65,8 +65,8 @@ fn fold(a: u64, b: u64) -> u64 {
     (wide as u64) ^ ((wide >> 64) as u64)
 }
 
-/// The last, incomplete word, padded with zeros. It is read in pieces of the sizes in which it was
-/// written: going through a buffer would make the processor wait for each byte.
+/// The last, incomplete word, padded with zeros. It is read with at most two loads, which is faster
+/// than copying it into a buffer of 8 bytes.
 #[inline]
 fn tail(bytes: &[u8], length: usize) -> u64 {
     let rest = &bytes[bytes.len() - length..];

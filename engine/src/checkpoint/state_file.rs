@@ -125,8 +125,8 @@ impl StateFileWriter {
         Self { owner, index: Vec::new(), written: 0, entries: 0, out: Vec::new() }
     }
 
-    /// Adds the entries of a key group, encoded by [`put_entry`], in blocks of `BLOCK_BYTES` or
-    /// one entry more. A group without entries has no block.
+    /// Adds the entries of a key group, encoded by [`put_entry`], in blocks that end with the entry
+    /// that reaches `BLOCK_BYTES`. A group without entries has no block.
     pub fn group(&mut self, group: u16, entries: &[u8]) {
         let mut from = 0;
         while from < entries.len() {

@@ -1,8 +1,9 @@
 //! Prefetching: loads memory into the cache before it is read, so that several cache misses
 //! overlap.
 
-/// Loads the cache line of a value without waiting for it. A read would have the same effect, but
-/// only as many reads overlap as the processor can hold instructions.
+/// Loads the cache line of a value without waiting for it, on x86-64; elsewhere it does nothing. A
+/// read would have the same effect, but only as many reads overlap as the processor can hold
+/// instructions.
 #[inline]
 pub fn prefetch<T>(value: &T) {
     #[cfg(target_arch = "x86_64")]

@@ -15,9 +15,10 @@ pub enum Fault {
     /// The machine stops; modifying operations fail until [`SimStorage::recover`].
     Crash,
     /// The next fsync fails and makes nothing durable. A repetition succeeds, but makes nothing
-    /// durable either, until the file is written again from its start.
+    /// durable either, until the file is written again from its start or [`SimStorage::recover`] is
+    /// called.
     FailSync,
-    /// The disk is full: writes fail half-way until [`SimStorage::recover`].
+    /// The disk is full: writes fail after a random part until [`SimStorage::recover`].
     Full,
 }
 

@@ -10,7 +10,7 @@ use crate::measure::operator_state::OperatorState;
 pub struct CommittedEpoch {
     /// The number of the epoch.
     pub epoch: Epoch,
-    /// Wall-clock time at which the batch was planned or the markers were requested, in
+    /// Wall-clock time at which the planned batch was started or the markers were requested, in
     /// microseconds since 1970.
     pub started_us: i64,
     /// Position of each source at the start of the epoch.
@@ -22,14 +22,16 @@ pub struct CommittedEpoch {
     /// Time to plan the batch (the sources report how far they can read), in nanoseconds; 0 in
     /// continuous mode.
     pub plan_ns: u64,
-    /// Travel time of the marker, in nanoseconds: from the command to the last acknowledgement.
+    /// Time from the command to the last acknowledgement of the marker, in nanoseconds. For a batch
+    /// this includes the processing of its records.
     pub marker_ns: u64,
     /// Time to write the offset log, in nanoseconds.
     pub wal_ns: u64,
     /// Time to make state and staged output durable, commit the sink and write the commit log, in
     /// nanoseconds.
     pub commit_ns: u64,
-    /// Duration of the whole epoch, in nanoseconds.
+    /// Time until the commit, in nanoseconds: from the start of planning or, in continuous mode,
+    /// from the request of the markers.
     pub duration_ns: u64,
     /// Metrics of each stateful operator.
     pub state: Vec<OperatorState>,

@@ -56,7 +56,8 @@ impl BatchTimes {
     // after the write. In continuous mode records flow while the driver writes; a reader may see
     // either value.
 
-    /// Wall-clock time of the batch; in continuous mode, of the start of the epoch.
+    /// Wall-clock time of the batch; in continuous mode, of the last commit, or of the start of
+    /// this run.
     #[inline]
     pub fn started_us(&self) -> i64 {
         self.0.started_us.load(Ordering::Relaxed)
@@ -125,7 +126,7 @@ pub struct EventTimeStats {
     pub behind_max_us: i64,
     /// Number of out-of-order records.
     pub out_of_order: u64,
-    /// Number of records dropped because they were too far ahead of the clock. No other counter
+    /// Number of records dropped because they were too far ahead of the clock. No other field
     /// includes them.
     pub ahead_of_clock: u64,
 }

@@ -6,7 +6,8 @@ use std::sync::atomic::{AtomicU8, Ordering};
 /// What the driver is doing.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Phase {
-    /// No source has been asked for data yet.
+    /// The driver has not started yet. A batch of an earlier run that runs again also shows this
+    /// phase, until its first report.
     Starting,
     /// Waiting for the next trigger or for data. In continuous mode records flow meanwhile, and
     /// epochs are committed.

@@ -69,7 +69,8 @@ pub enum Report {
     Ack {
         /// The epoch of the marker.
         epoch: Epoch,
-        /// Whether results that a watermark released before the marker still have to be emitted.
+        /// Whether results that a watermark released before the marker may still have to be
+        /// emitted.
         owes_late_emission: bool,
         /// Whether results that a watermark released before the marker were emitted after it.
         emitted_late: bool,

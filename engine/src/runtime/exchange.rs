@@ -47,7 +47,8 @@ pub fn connect<T: Send>(producer: &Waker, consumer: &Waker) -> (Outbox<T>, Inlet
 }
 
 impl<T: Send> Outbox<T> {
-    /// Combines several outboxes into one with all their lanes.
+    /// Combines several outboxes, through which nothing was sent yet, into one with all their
+    /// lanes.
     pub fn merge(parts: Vec<Outbox<T>>) -> Self {
         Self { lanes: parts.into_iter().flat_map(|part| part.lanes).collect(), spilled: 0 }
     }

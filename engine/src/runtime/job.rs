@@ -38,7 +38,8 @@ pub struct Config {
     /// Whether workers are pinned to cores.
     pub pin: bool,
     /// The cores to which workers may be pinned; if none of them is free, workers share one.
-    /// `None`: all cores that the process may use; a worker without a free core is not pinned.
+    /// `None`: all cores that the process may use; a worker without a free core, or beyond the CPU
+    /// quota, is not pinned.
     pub cores: Option<Vec<usize>>,
     /// How workers wait when there is no work.
     pub wait: WaitProfile,
@@ -314,7 +315,7 @@ impl Job {
         self.state_limit
     }
 
-    /// The idle time-out, in nanoseconds.
+    /// The idle time-out, in nanoseconds; `None` is never.
     pub fn idle_timeout(&self) -> Option<u64> {
         self.idle_after_ns
     }
@@ -329,8 +330,8 @@ impl Job {
         self.time.input(delay_ms)
     }
 
-    /// Registers that an operator emits rows or evicts state when the watermark advances. Batches
-    /// without new records are then run for it.
+    /// Registers that an operator emits rows or evicts state when the watermark advances.
+    /// Micro-batch mode then runs batches without new records for it.
     pub fn request_no_data_batches(&mut self) {
         self.time.request_no_data_batches();
     }
@@ -575,8 +576,8 @@ pub struct RunningJob {
 const LOOK_AGAIN: Duration = Duration::from_millis(50);
 
 impl RunningJob {
-    /// A notice about cores: pinned workers share one, or workers are not pinned because none is
-    /// free. The second notice is given once per process.
+    /// A notice about cores: pinned workers share cores, or workers are not pinned because no core
+    /// is free. The second notice is given once per process.
     pub fn core_notice(&self) -> Option<&str> {
         self.core_notice.as_deref()
     }
@@ -622,7 +623,8 @@ impl RunningJob {
     }
 
     /// Blocks until all data that was available at the call is processed and committed. If the job
-    /// ends first, returns its outcome. Fails on a thread of the job itself.
+    /// ends first, returns its outcome. In continuous mode a stop ends the wait early, without an
+    /// error. Fails on a thread of the job itself.
     pub fn process_all_available(&self) -> Result<(), EngineError> {
         self.process_all_unless(|| None)
     }
@@ -672,7 +674,8 @@ impl RunningJob {
     }
 
     /// Waits for the end, at most for `timeout` if it is given, and returns the job's outcome.
-    /// `None` if the job is still running.
+    /// `None` if the job is still running. Without a `timeout`, a call on a thread of the job never
+    /// returns.
     pub fn wait(&self, timeout: Option<Duration>) -> Option<Result<(), EngineError>> {
         let (slot, changed) = &*self.outcome;
         let guard = slot.lock().unwrap_or_else(|poisoned| poisoned.into_inner());

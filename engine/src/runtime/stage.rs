@@ -13,13 +13,14 @@ use crate::sync::waker::Waker;
 /// What is left to do in a chain after [`Stage::flush`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum FlushStatus {
-    /// Nothing: everything that was pushed has left the chain.
+    /// Nothing: all output that is due has left the chain.
     Flushed,
     /// Only partial aggregates of local pre-aggregation are left. Call [`Stage::flush`] again soon:
     /// they are sent when a step brings no record, and before a marker.
     Buffered,
     /// Only work of the next epoch is left; markers have been passed on. While the watermark keeps
-    /// advancing, this status may never end.
+    /// advancing, this status may never end. It is also returned once after such work, so that the
+    /// driver learns of it ([`LateEmission`]).
     NextEpoch,
     /// The chain waits for acknowledgements, for example of a broker, and takes more records
     /// meanwhile. The thread that receives the last acknowledgement will wake this worker.
@@ -62,8 +63,8 @@ impl LateEmission {
 
     /// Combines what a stage has left to do with the status of the chain below. `holds_marker`: the
     /// stage has not forwarded the marker yet. `has_results`: it has more results to emit. A late
-    /// emission is reported as [`FlushStatus::NextEpoch`] once the chain has no other work; until
-    /// then it does not keep the worker awake.
+    /// emission is reported as [`FlushStatus::NextEpoch`] once at most partial aggregates are left
+    /// below; until then it does not keep the worker awake.
     pub fn combine(
         &mut self,
         below: FlushStatus,

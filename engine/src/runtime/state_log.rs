@@ -177,9 +177,9 @@ impl StateLog {
         slot.generation = self.generation;
     }
 
-    /// Returns when a changed value must be written. If the last written value is long, the new one
-    /// is written at the marker, so that it is not copied at every change. If no changes are
-    /// recorded, the result is `Immediately`.
+    /// Returns when a changed value must be written. If more than 4 KiB are reserved for the last
+    /// written value, the new one is written at the marker, so that it is not copied at every
+    /// change. If no changes are recorded, the result is `Immediately`.
     #[inline]
     pub fn when_to_write(&mut self, slot: &mut StateSlot) -> WriteTiming {
         if slot.room <= LONG_BYTES || !self.on {
@@ -204,8 +204,8 @@ impl StateLog {
     }
 
     /// Appends to the value that [`begin_part`](Self::begin_part) started. Returns false, and
-    /// changes nothing, if the value has no capacity left or belongs to another epoch, or if no
-    /// changes are recorded.
+    /// changes nothing, if the value has too little capacity left or belongs to another epoch, or
+    /// if no changes are recorded.
     #[inline]
     pub fn extend_part(&mut self, slot: &StateSlot, bytes: &[u8]) -> bool {
         if slot.generation != self.generation || slot.at == DEFERRED || !self.on {

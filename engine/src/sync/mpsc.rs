@@ -1,6 +1,6 @@
 //! A bounded multi-producer single-consumer queue, for inputs that several threads push into.
 //!
-//! *Promise.* No call blocks or allocates. A full queue gives the value back. Values of one
+//! *Promise.* No push or pop blocks or allocates. A full queue gives the value back. Values of one
 //! producer are popped in the order in which it pushed them.
 //!
 //! *How.* Vyukov's bounded queue with a single consumer. Each slot has a stamp: `i` says that the

@@ -1,6 +1,7 @@
 //! A bounded single-producer single-consumer ring: the queue between tasklets.
 //!
-//! *Promise.* Every call is wait-free and allocates nothing. A full ring gives the value back.
+//! *Promise.* Every call on a half is wait-free and allocates nothing. A full ring gives the value
+//! back.
 //!
 //! *How.* Lamport's ring with two refinements. Each side keeps a private copy of the other side's
 //! index and reloads it only when the copy says full (or empty). A side publishes its own index

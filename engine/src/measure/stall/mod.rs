@@ -1,11 +1,12 @@
 //! The stall recorder: why the slowest records were slow.
 //!
 //! A worker keeps its recent long rounds and sleeps (spans): rounds with their activities and the
-//! thread's resource usage. When a sink records the slowest record of an interval so far, and that
-//! took more than 100 us, the time from its ingest to its result is matched against the spans. Time
-//! covered by a round that processed a marker, less the time off the core, counts as spent on the
-//! epoch, and so on. Uncovered time counts as a long drain if the spans reach back to the ingest
-//! and the worker was awake then, and otherwise as time before this worker.
+//! thread's resource usage. When a sink writes a record that took more than 100 us and more than
+//! the sink's limit, which such a record raises to its latency and each interval halves, the time
+//! from its ingest to its result is matched against the spans. Time covered by a round that
+//! processed a marker, less the time off the core, counts as spent on the epoch, and so on.
+//! Uncovered time counts as a long drain if the spans reach back to the ingest and the worker was
+//! awake then, and otherwise as time before this worker.
 //!
 //! *Off the core.* A thread was off its core for the part of a long round that exceeds its
 //! processor time, if that is at least 5 us. If the system counts an involuntary switch, another
@@ -303,7 +304,7 @@ impl Recorder {
                 stall.faults += span.faults;
             }
         }
-        // The rest of the current round becomes another span.
+        // The rest of the current round is measured on its own.
         self.round_from_ns = now_ns;
         let known_ns: u64 = stall.parts_ns.iter().sum();
         let rest_ns = latency_ns.saturating_sub(known_ns);

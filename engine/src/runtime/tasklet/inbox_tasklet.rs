@@ -31,7 +31,7 @@ pub struct InboxTasklet<T, D> {
     id: usize,
     inlets: Vec<AlignedInlet<T>>,
     policy: WatermarkPolicy,
-    /// Whether an inlet has a watermark.
+    /// Whether any inlet has an event time.
     has_event_time: bool,
     pub(super) down: D,
     reports: Sender<Report>,
@@ -40,7 +40,7 @@ pub struct InboxTasklet<T, D> {
     turn: usize,
     inlet_order: InletOrder,
     watermark: i64,
-    /// The largest watermark of any inlet.
+    /// The largest watermark of any inlet so far, apart from [`IDLE`].
     furthest: i64,
     ended: bool,
 }
@@ -65,7 +65,8 @@ impl<T: Send, D: Push<T>> InboxTasklet<T, D> {
         }
     }
 
-    /// Sets how the watermarks of the inlets are combined, and which inlets never have one.
+    /// Sets how the watermarks of the inlets are combined. `has_event_time` is false for an inlet
+    /// that never has a watermark.
     pub fn watermarks(mut self, policy: WatermarkPolicy, has_event_time: &[bool]) -> Self {
         (self.policy, self.has_event_time) = (policy, false);
         for (inlet, has_event_time) in self.inlets.iter_mut().zip(has_event_time) {

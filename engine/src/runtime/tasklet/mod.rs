@@ -30,14 +30,15 @@ pub enum Step {
     Done,
 }
 
-/// The minimum time until a blocked chain with an expired timer is checked again, in nanoseconds.
+/// Minimum pause before a blocked chain is stepped for its timer, in nanoseconds. A wake-up steps
+/// it sooner.
 const BLOCKED_PAUSE_NS: u64 = 10_000_000;
 
 /// The context of a step.
 pub struct StepCx<'a> {
     /// The environment, with clock and randomness.
     pub env: &'a dyn Env,
-    /// Maximum number of records to process.
+    /// Maximum number of records and control events to take.
     pub budget: usize,
     /// The earliest time at which a tasklet must be stepped even without a wake-up, in nanoseconds.
     pub wake_at_ns: Option<u64>,
@@ -50,7 +51,7 @@ impl StepCx<'_> {
     }
 
     /// Requests a step for a blocked chain with a timer. An expired timer may itself be blocked by
-    /// a full ring, so it is checked only after a pause.
+    /// a full ring, so the step comes after a pause at the earliest.
     fn wake_while_blocked(&mut self, timer_ns: Option<u64>) {
         if let Some(at_ns) = timer_ns {
             self.wake_at(at_ns.max(self.env.now_ns() + BLOCKED_PAUSE_NS));

@@ -34,7 +34,8 @@ pub trait Source<D>: Send {
     }
     /// Emits available records, at most `cx.budget`, checking `down.is_ready()` before each.
     fn poll(&mut self, down: &mut D, cx: &mut StepCx<'_>) -> Result<Polled, EngineError>;
-    /// Continuous mode: everything available now must be emitted before the next marker.
+    /// Continuous mode: everything available now must be emitted before the next marker, unless the
+    /// query is stopped meanwhile.
     fn begin_drain(&mut self) {}
     /// Whether everything that was available at [`begin_drain`](Self::begin_drain) has been
     /// emitted. By default a source is drained when a poll is idle.
@@ -61,13 +62,13 @@ pub trait Source<D>: Send {
 }
 
 enum SourceState {
-    /// Continuous mode: the source is polled at each step in which the chain is not blocked.
+    /// Continuous mode: the source is polled while the chain is not blocked.
     Flowing,
     /// Between batches. In continuous mode: until a batch that must be run again is committed.
     Waiting,
     /// Emitting the range of this batch.
     Batch(Epoch),
-    /// The last marker was sent, and only `End` follows.
+    /// A marker with `last` was sent: no records follow, only `End`, or first another marker.
     Halted,
     /// `End` was forwarded; the tasklet is done when the chain is flushed.
     Ended,
@@ -314,7 +315,7 @@ impl<S: Source<D>, D: Stage> Tasklet for SourceTasklet<S, D> {
             }
             _ => {}
         }
-        // Flushes again, so that the output of this drain is sent now and not at the next step.
+        // Flushes again, so that the output of this poll is sent now and not at the next step.
         let status = self.down.flush()?;
         if let Some(at_ns) = self.down.next_timer_ns() {
             cx.wake_at(at_ns);
