@@ -9,6 +9,8 @@ mod hiccups;
 mod histogram_log;
 mod hop;
 mod join;
+#[cfg(feature = "kafka")]
+mod kafka;
 mod nexmark;
 mod open_loop;
 mod replay;
@@ -31,6 +33,7 @@ use clap::{Args as ClapArgs, Subcommand};
     millstream bench checkpoint --keys 5000000 --rounds 1\n  \
     millstream bench window sliding\n  \
     millstream bench join --part stage\n  \
+    millstream bench kafka --servers 127.0.0.1:9092\n  \
     millstream bench nexmark --query q5 --seconds 20\n  \
     millstream bench replay --only pace\n\n\
     `millstream doctor` says whether this machine is fit for it.")]
@@ -60,6 +63,9 @@ enum Part {
     Window(window::Args),
     /// Joins of two streams: the stage alone, latency, throughput, over sockets
     Join(join::Args),
+    /// From Kafka to Kafka: latency of a stateless query, a running count and windows; throughput
+    #[cfg(feature = "kafka")]
+    Kafka(kafka::Args),
     /// Queries of the NEXMark benchmark over sockets
     Nexmark(nexmark::Args),
     /// Captures: pace of a replay, cost of recording, import, as a source, search for a time
@@ -81,6 +87,8 @@ pub(crate) fn run(args: &Args) -> Result<(), Failure> {
         Part::Checkpoint(args) => checkpoint::run(args),
         Part::Window(args) => window::run(args),
         Part::Join(args) => join::run(args),
+        #[cfg(feature = "kafka")]
+        Part::Kafka(args) => kafka::run(args),
         Part::Nexmark(args) => nexmark::run(args),
         Part::Replay(args) => replay::run(args),
         Part::Compare(args) => compare::run(args),

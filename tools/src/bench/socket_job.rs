@@ -126,7 +126,7 @@ impl Round {
     }
 }
 
-fn is_small(lag: &Percentiles, latency: &Percentiles) -> bool {
+pub(super) fn is_small(lag: &Percentiles, latency: &Percentiles) -> bool {
     lag.p50_ns * 4 <= latency.p50_ns && lag.p99_ns * 2 <= latency.p99_ns
 }
 
