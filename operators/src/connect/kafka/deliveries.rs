@@ -1,8 +1,8 @@
 //! The producer of the Kafka sink and the acknowledgements of its records.
 //!
-//! *Threads.* A thread of the producer receives the acknowledgements. It wakes the worker when no
-//! record of an epoch is unacknowledged, when half of [`MAX_PENDING`] are, and when a delivery has
-//! failed.
+//! *Threads.* A thread of the producer receives the acknowledgements. It wakes the worker when the
+//! last one has arrived, if the sink waits for it: at the end of an epoch, or because the producer's
+//! queue is full. At other times a wake-up would only cost the worker a round.
 
 use millstream_engine::sync::waker::Waker;
 use rdkafka::ClientContext;
@@ -23,6 +23,8 @@ pub struct Deliveries {
     /// The number of unacknowledged records of each generation. Epochs have generations 0 and 1 in
     /// turn.
     pending: [AtomicU64; 2],
+    /// Whether the sink waits until none is pending, for even and for odd epochs.
+    awaited: [AtomicBool; 2],
     /// Whether `failed` has a reason. A flag, because the sink asks at each step.
     has_failed: AtomicBool,
     failed: Mutex<Option<String>>,
@@ -45,19 +47,28 @@ impl Deliveries {
     /// Undoes [`add`](Self::add) for a record that could not be sent.
     pub fn remove(&self, generation: usize) {
         // All other acknowledgements may have arrived since `add`. Then none of them was the last.
-        if self.pending[generation].fetch_sub(1, Ordering::Relaxed) == 1
+        if self.pending[generation].fetch_sub(1, Ordering::SeqCst) == 1
+            && self.awaited[generation].load(Ordering::SeqCst)
             && let Some(waker) = self.waker.get()
         {
             waker.wake();
         }
     }
 
-    /// The number of unacknowledged records of a generation.
+    /// Sets whether the last acknowledgement wakes the worker. After setting it, check `pending` once
+    /// more.
+    pub fn set_awaited(&self, generation: usize, is_awaited: bool) {
+        // ORDERING: sequentially consistent, like the decrement of `pending` and the load after it:
+        // either the producer's thread sees the flag, or the sink sees that none is pending.
+        self.awaited[generation].store(is_awaited, Ordering::SeqCst);
+    }
+
+    /// The number of unacknowledged records.
     #[inline]
     pub fn pending(&self, generation: usize) -> u64 {
-        // ORDERING: acquire: pairs with the producer thread's release, so that its stored error is
-        // visible.
-        self.pending[generation].load(Ordering::Acquire)
+        // ORDERING: acquires the producer thread's decrement, so that its stored error is visible.
+        // Sequentially consistent because of `set_awaited`; for a load that costs nothing more.
+        self.pending[generation].load(Ordering::SeqCst)
     }
 
     /// The first record that was not delivered, and why; `None` if none has failed.
@@ -96,12 +107,37 @@ impl ProducerContext for Context {
             // ORDERING: release: see `failure`.
             self.0.has_failed.store(true, Ordering::Release);
         }
-        // ORDERING: release: pairs with the acquire of the sink.
-        let before = self.0.pending[generation].fetch_sub(1, Ordering::Release);
-        if (before == 1 || failed || before == MAX_PENDING / 2)
+        // ORDERING: see `pending` and `set_awaited`.
+        let before = self.0.pending[generation].fetch_sub(1, Ordering::SeqCst);
+        let is_last = before == 1 && self.0.awaited[generation].load(Ordering::SeqCst);
+        if (is_last || failed || before == MAX_PENDING / 2)
             && let Some(waker) = self.0.waker.get()
         {
             waker.wake();
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_an_awaited_acknowledgement_wakes_the_worker() {
+        let (deliveries, waker) = (Deliveries::default(), Waker::thread());
+        deliveries.wake(waker.clone());
+        let is_woken = || {
+            waker.flag().prepare_park();
+            deliveries.add(0);
+            deliveries.remove(0);
+            // A wake-up claims the flag, which nobody else can claim then.
+            !waker.flag().claim_wakeup()
+        };
+        assert!(!is_woken());
+        deliveries.set_awaited(0, true);
+        assert!(is_woken());
+        deliveries.set_awaited(0, false);
+        deliveries.set_awaited(1, true);
+        assert!(!is_woken(), "another epoch");
     }
 }

@@ -234,6 +234,7 @@ impl KafkaSinkConfig {
             generation: 0,
             flushing: None,
             refused: VecDeque::new(),
+            awaits_room: false,
             partitions: HashMap::new(),
             latency,
         })
@@ -311,6 +312,8 @@ pub struct KafkaSink {
     /// Rows that wait because the producer's queue was full, in their order. A stage may push all
     /// results of one record after `is_ready`, so there can be several.
     refused: VecDeque<Refused>,
+    /// Whether acknowledgements wake the worker because the producer's queue is full.
+    awaits_room: bool,
     /// The number of partitions of each topic to which rows with an explicit partition were sent.
     partitions: HashMap<String, usize>,
     latency: LatencyRecorder,
@@ -379,6 +382,16 @@ impl KafkaSink {
         Ok(())
     }
 
+    /// Sets whether acknowledgements wake the worker because the producer's queue is full. At the end
+    /// of an epoch they do anyway.
+    fn await_room(&mut self, is_awaited: bool) {
+        self.awaits_room = is_awaited;
+        for generation in 0..2 {
+            let is_flushing = self.flushing.is_some() && generation == 1 - self.generation;
+            self.deliveries.set_awaited(generation, is_awaited || is_flushing);
+        }
+    }
+
     /// Sends the refused rows. Returns whether all of them are sent.
     fn send_refused(&mut self) -> Result<bool, EngineError> {
         while let Some(row) = self.refused.front() {
@@ -437,6 +450,7 @@ impl Stage for KafkaSink {
 
     fn marker(&mut self, epoch: Epoch) -> Result<(), EngineError> {
         self.flushing = Some(epoch);
+        self.deliveries.set_awaited(self.generation, true);
         self.generation = 1 - self.generation;
         self.latency.publish();
         Ok(())
@@ -452,7 +466,14 @@ impl Stage for KafkaSink {
             return Err(self.undelivered(reason));
         }
         if !self.send_refused()? {
-            return Ok(FlushStatus::Blocked);
+            self.await_room(true);
+            // Acknowledgements may have made room before the flags were set.
+            if !self.send_refused()? {
+                return Ok(FlushStatus::Blocked);
+            }
+        }
+        if std::mem::replace(&mut self.awaits_room, false) {
+            self.await_room(false);
         }
         self.latency.record_pending();
         if let Some(epoch) = self.flushing {
@@ -466,6 +487,7 @@ impl Stage for KafkaSink {
                 return Err(self.undelivered(reason));
             }
             self.flushing = None;
+            self.deliveries.set_awaited(1 - self.generation, false);
             self.producers.ended(1 - self.generation, epoch);
         }
         if self.deliveries.pending(self.generation) >= MAX_PENDING {
