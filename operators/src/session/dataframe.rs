@@ -14,7 +14,7 @@
 //! # Ok::<(), millstream::table::error::PlanError>(())
 //! ```
 
-use super::{GroupedData, QueryError, Session, StreamWriter};
+use super::{BatchWriter, GroupedData, QueryError, Session, StreamWriter};
 use crate::connect::console;
 use crate::table::error::{PlanError, PlanResult};
 use crate::table::expr::resolve::resolve;
@@ -424,6 +424,11 @@ impl DataFrame {
     /// Keeps distinct rows: [`drop_duplicates`](Self::drop_duplicates) by all columns.
     pub fn distinct(&self) -> PlanResult<Self> {
         self.drop_duplicates([])
+    }
+
+    /// Starts the configuration of a sink for the rows of a query over bounded tables.
+    pub fn write(&self) -> BatchWriter {
+        BatchWriter::new(self.clone())
     }
 
     /// Starts the configuration of a sink and a query.

@@ -20,6 +20,7 @@
 //! # Ok::<(), millstream::session::QueryError>(())
 //! ```
 
+mod batch_writer;
 mod dataframe;
 mod grouped_data;
 mod job;
@@ -39,6 +40,7 @@ use crate::session::static_tables::MEMORY_TABLE;
 pub use crate::session::stream_writer::{SINK_FORMATS, StreamWriter};
 pub use crate::session::streaming_query::{QueryError, RunState, Status, StreamingQuery, Totals};
 pub use crate::table::physical::LateRow;
+pub use batch_writer::BatchWriter;
 pub use dataframe::DataFrame;
 pub use grouped_data::{GroupedData, GroupedWithInitialState};
 pub use job::{JobQuery, Overrides};

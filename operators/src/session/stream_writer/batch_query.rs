@@ -20,9 +20,24 @@ impl StreamWriter {
         on_large_stack(|| self.collected())
     }
 
+    /// Runs a query over bounded tables, and writes its rows to the sink of this writer.
+    pub(crate) fn save_batch(self) -> Result<(), QueryError> {
+        let sink = self.sink(&self.options, None)?;
+        #[cfg(feature = "kafka")]
+        if let SinkSpec::Kafka(config) = &sink {
+            config.check_transactions(Trigger::Once, false)?;
+        }
+        on_large_stack(|| self.run_once(sink)).map(drop)
+    }
+
     pub(in crate::session::stream_writer) fn collected(
-        mut self,
+        self,
     ) -> Result<Vec<Vec<Value>>, QueryError> {
+        self.run_once(SinkSpec::Memory)
+    }
+
+    /// Runs a query over bounded tables. Returns its rows if the sink is a table in memory.
+    fn run_once(mut self, sink: SinkSpec) -> Result<Vec<Vec<Value>>, QueryError> {
         let plan = &self.frame.plan;
         if let Some(scan) = plan.scans().iter().find(|scan| scan.streaming) {
             return Err(PlanError::new(
@@ -47,14 +62,16 @@ impl StreamWriter {
         // would keep a job in memory.
         let whole = self.frame.plan.clone();
         let plan = static_tables::read(&whole, &session)?;
-        if let Some(rows) = static_tables::constant_rows(&plan, settings.semantics) {
+        let is_collected = matches!(sink, SinkSpec::Memory);
+        if is_collected && let Some(rows) = static_tables::constant_rows(&plan, settings.semantics)
+        {
             return Ok(rows);
         }
         let prepared = Prepared {
             mode: OutputMode::Complete,
             trigger: Trigger::Once,
             name: None,
-            sink: SinkSpec::Memory,
+            sink,
             checkpoint: None,
         };
         let job_config = Config {

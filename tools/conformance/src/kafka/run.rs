@@ -164,9 +164,6 @@ fn config() -> Config {
 }
 
 fn write(case: &Json, broker: &Broker) -> Result<Outcome, String> {
-    if case["save_mode"].as_str().is_some_and(|mode| mode != "append") {
-        return Ok(Outcome::Skipped("a batch query has no writer with save modes".to_string()));
-    }
     let session = Session::new();
     let schema = Schema::parse_ddl(case["schema"].as_str().unwrap_or_default()).map_err(text)?;
     let rows = case["rows"].as_array().into_iter().flatten().map(|row| {
@@ -178,14 +175,13 @@ fn write(case: &Json, broker: &Broker) -> Result<Outcome, String> {
     let before = before.map(|(topic, _)| Ok((topic.clone(), broker.ends(topic)?)));
     let before = before.collect::<Result<_, String>>()?;
     let run = || -> Result<(), QueryError> {
-        let stream = session.memory_stream_of("input", schema.clone())?;
-        stream.add(rows.clone());
-        let frame = session.sql("SELECT * FROM input")?;
-        let mut writer = frame.write_stream().format("kafka").trigger(Trigger::AvailableNow);
+        let frame = session.create_data_frame(schema.clone(), rows.clone());
+        let mut writer = frame.write().format("kafka");
+        writer = writer.mode(case["save_mode"].as_str().unwrap_or("append"));
         for (key, value) in options(case, broker, &case["options"]) {
             writer = writer.option(&key, value);
         }
-        Ok(writer.config(config()).start()?.await_termination()?)
+        writer.save()
     };
     match run() {
         Err(error) => Ok(judge(&case["error"], &error)),
