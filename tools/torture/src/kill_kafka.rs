@@ -1,18 +1,18 @@
 //! `kill -9` at random moments of a query from Kafka to Kafka, against a real broker.
 //!
-//! Records are numbered per partition and sent to a topic of four partitions while the query copies
-//! each number to another topic, keyed by the partition. Each run is in continuous or in
-//! micro-batch mode, at random, on one checkpoint. With `--broker` the broker is killed too, and
-//! restarted with its data. Afterwards
+//! Records are numbered per partition and sent to a topic of eight partitions while the query copies
+//! each number to another topic, keyed by the partition. Another producer writes records of aborted
+//! transactions between them, and the query reads with `read_committed`. Runs in continuous and in
+//! micro-batch mode alternate at random, with one to three tasklets, on one checkpoint. With
+//! `--broker` the broker is killed too, and restarted with its data. Afterwards
 //!
 //! * every record must be in the copy,
 //! * a run may repeat only records after the offsets that were committed when it started,
 //! * the first copies of a partition's records must be in the order of their numbers.
 //!
-//! With `--transactional` the sink writes in transactions, and another producer writes records of
-//! aborted transactions between the others, to both topics. The query and the check read with
-//! `read_committed`: no record may be repeated, and no record of an aborted transaction may be
-//! visible.
+//! With `--transactional` the sink writes in transactions, the other producer aborts transactions in
+//! both topics, and the check reads with `read_committed`: no record may be repeated, and no record of
+//! an aborted transaction may be visible.
 
 use crate::kill::{kill_soon, text};
 use clap::Args as ClapArgs;
@@ -34,7 +34,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
-const PARTITIONS: i32 = 4;
+const PARTITIONS: i32 = 8;
 const COPY_PARTITIONS: i32 = 2;
 /// A long time limit, because the broker may be down for a while.
 const TIMEOUT: Duration = Duration::from_secs(120);
@@ -54,7 +54,7 @@ pub struct Args {
     /// start`
     #[arg(long)]
     broker: Option<PathBuf>,
-    /// Write in transactions, while another producer aborts transactions on the same topics
+    /// Write in transactions
     #[arg(long)]
     transactional: bool,
     /// Seed of the random kill times; if not given, a random one is used and printed
@@ -70,6 +70,9 @@ pub struct ChildArgs {
     checkpoint: PathBuf,
     /// `continuous`, `batches`, or `rest` for the remaining records
     mode: String,
+    /// The number of the source's tasklets
+    #[arg(long, default_value_t = 1)]
+    parts: u64,
     #[arg(long)]
     transactional: bool,
 }
@@ -84,10 +87,12 @@ pub fn child(args: &ChildArgs) -> Result<(), String> {
         .option("kafka.bootstrap.servers", &args.servers)
         .option("subscribe", &args.input)
         .option("startingOffsets", "earliest")
-        .option("kafka.isolation.level", isolation(args.transactional))
+        .option("kafka.isolation.level", "read_committed")
+        .option("numPartitions", args.parts)
         .option("maxOffsetsPerTrigger", 5_000);
     reader.load().map_err(text)?.create_temp_view("input");
-    let sql = "SELECT CAST(partition AS STRING) AS key, value FROM input";
+    let sql = "SELECT CAST(partition AS STRING) AS key, \
+               concat(CAST(value AS STRING), ',', offset) AS value FROM input";
     let trigger = match args.mode.as_str() {
         "continuous" => Trigger::Continuous { interval_ns: 30_000_000 },
         "batches" => Trigger::AsSoonAsPossible,
@@ -116,10 +121,10 @@ struct Names {
 }
 
 impl Names {
-    fn spawn(&self, mode: &str) -> Result<Child, String> {
+    fn spawn(&self, mode: &str, parts: u64) -> Result<Child, String> {
         let mut command = Command::new(std::env::current_exe().map_err(text)?);
         command.args(["kafka-child", &self.servers, &self.input, &self.output]);
-        command.arg(&self.checkpoint).arg(mode);
+        command.arg(&self.checkpoint).arg(mode).args(["--parts", &parts.to_string()]);
         if self.transactional {
             command.arg("--transactional");
         }
@@ -231,16 +236,20 @@ impl Copy {
             };
             deadline = Instant::now() + TIMEOUT;
             self.next.insert(message.partition(), message.offset() + 1);
-            let number = |bytes: Option<&[u8]>| {
-                let text = bytes.and_then(|bytes| std::str::from_utf8(bytes).ok());
-                text.and_then(|text| text.parse::<i64>().ok()).ok_or("a copy without a number")
+            let text = |bytes: Option<&[u8]>| {
+                let text = bytes.and_then(|bytes| String::from_utf8(bytes.to_vec()).ok());
+                text.ok_or("a copy without a text")
             };
-            let (partition, offset) = (number(message.key())? as i32, number(message.payload())?);
+            let number = |text: &str| text.parse::<i64>().map_err(|_| "a copy without a number");
+            let (partition, value) =
+                (number(&text(message.key())?)? as i32, text(message.payload())?);
+            let (record, offset) = value.split_once(',').ok_or("a copy without an offset")?;
+            let (record, offset) = (number(record)?, number(offset)?);
             let seen = self.seen.entry(partition).or_default();
             let next = seen.len();
-            match seen.get_mut(offset as usize) {
+            match seen.get_mut(record as usize) {
                 Some(_) if self.transactional => {
-                    return Err(format!("record {offset} of partition {partition} was repeated"));
+                    return Err(format!("record {record} of partition {partition} was repeated"));
                 }
                 Some(count) => {
                     let from = committed.get(&partition).copied().unwrap_or(0);
@@ -253,10 +262,10 @@ impl Copy {
                     *count += 1;
                     self.repeated += 1;
                 }
-                None if offset as usize == next => seen.push(1),
+                None if record as usize == next => seen.push(1),
                 None => {
                     return Err(format!(
-                        "record {offset} of partition {partition} was copied before record {next}"
+                        "record {record} of partition {partition} was copied before record {next}"
                     ));
                 }
             }
@@ -318,7 +327,7 @@ pub fn run(args: &Args) -> Result<(), String> {
         unfinished += u64::from(names.has_unfinished());
         let before = names.last("offsets");
         let mode = if dice.below(2) == 0 { "continuous" } else { "batches" };
-        let query = names.spawn(mode)?;
+        let query = names.spawn(mode, 1 + dice.below(3))?;
         let half = args.records / args.rounds / 2;
         send(half)?;
         aborter.write_and_abort()?;
@@ -339,7 +348,7 @@ pub fn run(args: &Args) -> Result<(), String> {
     send(args.records % args.rounds)?;
     producer.flush(TIMEOUT).map_err(text)?;
     let committed = names.committed()?;
-    let ended = names.spawn("rest")?.wait().map_err(text)?;
+    let ended = names.spawn("rest", 1)?.wait().map_err(text)?;
     if !ended.success() {
         return Err(format!("the last run ended with {ended}"));
     }
@@ -368,31 +377,28 @@ pub fn run(args: &Args) -> Result<(), String> {
 /// Another producer, whose transactions are all aborted.
 struct Aborter<'a> {
     names: &'a Names,
-    producer: Option<BaseProducer>,
+    producer: BaseProducer,
 }
 
 impl<'a> Aborter<'a> {
-    /// Creates the producer. Without `--transactional` nothing is written.
     fn new(names: &'a Names) -> Result<Self, String> {
-        if !names.transactional {
-            return Ok(Self { names, producer: None });
-        }
         let producer: BaseProducer = ClientConfig::new()
             .set("bootstrap.servers", &names.servers)
             .set("transactional.id", format!("{}-aborter", names.output))
             .create()
             .map_err(text)?;
         producer.init_transactions(TIMEOUT).map_err(text)?;
-        Ok(Self { names, producer: Some(producer) })
+        Ok(Self { names, producer })
     }
 
     fn write_and_abort(&self) -> Result<(), String> {
-        let Some(producer) = &self.producer else { return Ok(()) };
+        let producer = &self.producer;
         producer.begin_transaction().map_err(text)?;
         for number in 0..100 {
+            // Without transactions the check reads everything in the copy.
             let (topic, partitions) = match number % 2 {
-                0 => (&self.names.input, PARTITIONS),
-                _ => (&self.names.output, COPY_PARTITIONS),
+                1 if self.names.transactional => (&self.names.output, COPY_PARTITIONS),
+                _ => (&self.names.input, PARTITIONS),
             };
             let record: BaseRecord<'_, str, str> = BaseRecord::to(topic).payload("aborted");
             let record = record.partition(number / 2 % partitions);
