@@ -1,10 +1,34 @@
 //! The Kafka source and sink, against librdkafka's mock cluster, which needs no broker.
+//!
+//! Mistakes that others made, and where each is tested (`broker`: `kafka_broker.rs`; `cases`: the
+//! cases of `conformance --kafka`; `torture`: `torture kill-kafka`):
+//!
+//! | mistake | test |
+//! |---|---|
+//! | offsets committed before the records are processed | torture |
+//! | gaps of markers and aborted records taken for records, or waited for | torture; cases |
+//! | `latest` resolved again after a restart | `latest_is_resolved_once_and_not_again_after_a_restart` |
+//! | a new partition started at its end | broker, `a_new_partition_is_found_and_read_from_its_first_record` |
+//! | a topic recreated under its name | broker, `a_recreated_topic_is_detected_even_if_it_is_longer_than_before` |
+//! | deleted offsets skipped in silence | cases |
+//! | an idle partition holds the watermark | `an_idle_partition_does_not_hold_back_the_watermark` |
+//! | partitions moved by a consumer group | `a_consumer_group_is_never_used` |
+//! | a full queue of the producer drops records, or blocks for ever | broker, `many_results_of_one_record_are_all_written_in_their_order` |
+//! | a delivery error is only logged | `unreadable_topics_and_failed_writes_are_errors` |
+//! | order per key broken by retries | `written_records_keep_the_order_of_a_key_and_go_to_the_partition_of_javas_client`; torture |
+//! | another partitioner than Java's client | the same |
+//! | a record that is too large is sent for ever | `unreadable_topics_and_failed_writes_are_errors` |
+//! | new partitions found late | broker, `a_new_partition_is_found_and_read_from_its_first_record` |
+//! | a producer's wrong clock moves the watermark | `with_max_future_skew`, in `event_time.rs` |
+//! | lag never shown | `offsets_are_committed_to_the_group_on_request` |
 
 #![cfg(feature = "kafka")]
 
 use millstream::session::{Session, StreamingQuery, Trigger};
 use millstream::table::value::Value;
 use millstream::{Config, WaitProfile};
+use millstream_engine::checkpoint::{numbered_entries, read_offsets};
+use millstream_engine::env::storage::FileStorage;
 use rdkafka::ClientConfig;
 use rdkafka::consumer::{BaseConsumer, Consumer};
 use rdkafka::mocking::MockCluster;
@@ -12,7 +36,7 @@ use rdkafka::producer::{BaseProducer, BaseRecord, DefaultProducerContext, Produc
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicU32, Ordering};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 const TIMEOUT: Duration = Duration::from_secs(30);
 
@@ -152,6 +176,125 @@ fn latest_is_resolved_once_and_not_again_after_a_restart() {
 }
 
 #[test]
+fn several_tasklets_share_the_partitions_and_a_restart_may_have_another_number() {
+    for trigger in [CONTINUOUS, Trigger::AsSoonAsPossible] {
+        let (cluster, folder) = (cluster(&[("t", 3)]), Folder::new());
+        let mut end = 0;
+        for parts in ["3", "1", "2", "5"] {
+            let begin = end;
+            end += 300;
+            produce(&cluster, "t", 3, begin..end);
+            let options = [("startingOffsets", "earliest"), ("numPartitions", parts)];
+            let copying = Copying::start(&cluster, "t", &options, trigger, &folder);
+            copying.query.process_all_available().unwrap();
+            let expected: Vec<_> = (begin..end).collect();
+            assert_eq!(copying.numbers(), expected, "{trigger:?}, {parts} parts");
+            copying.query.stop().unwrap();
+        }
+        let offsets = numbered_entries(&FileStorage, &folder.0.join("offsets")).unwrap();
+        for epoch in offsets {
+            let path = folder.0.join("offsets").join(epoch.to_string());
+            let (_, lines) = read_offsets(&FileStorage, &path).unwrap();
+            assert_eq!(lines.len(), 1, "one line for all parts, as in Spark");
+        }
+    }
+}
+
+#[test]
+fn an_epoch_does_not_end_before_the_starting_offsets_are_known() {
+    let (cluster, folder) = (cluster(&[("t", 2)]), Folder::new());
+    produce(&cluster, "t", 2, 0..10);
+    // The first answer takes longer than many epochs.
+    cluster.broker_round_trip_time(1, Duration::from_millis(200)).unwrap();
+    let trigger = Trigger::Continuous { interval_ns: 1_000_000 };
+    let copying = Copying::start(&cluster, "t", &[], trigger, &folder);
+    copying.query.stop().unwrap();
+    let (_, lines) = read_offsets(&FileStorage, &folder.0.join("offsets/0")).unwrap();
+    assert_eq!(lines[0].0, r#"{"t":{"0":5,"1":5}}"#);
+}
+
+/// A query that counts the records of windows of one second.
+fn windows(cluster: &Cluster, parts: &str) -> (Session, StreamingQuery) {
+    let session = Session::new();
+    let reader = session
+        .read_stream()
+        .format("kafka")
+        .option("kafka.bootstrap.servers", cluster.bootstrap_servers())
+        .option("subscribe", "t")
+        .option("startingOffsets", "earliest")
+        .option("numPartitions", parts);
+    let records = reader.load().unwrap().with_watermark("timestamp", "0 seconds").unwrap();
+    records.create_temp_view("input");
+    let sql = "SELECT unix_millis(window.start) AS start, count(*) AS n FROM input \
+               GROUP BY window(timestamp, '1 second')";
+    let writer = session.sql(sql).unwrap().write_stream().format("memory").query_name("windows");
+    let config = Config { pin: false, wait: WaitProfile::Park, ..Config::default() };
+    let query = writer.trigger(CONTINUOUS).config(config).start().unwrap();
+    (session, query)
+}
+
+/// Sends records with these times to a partition, in this order.
+fn produce_at(cluster: &Cluster, partition: i32, times_ms: impl IntoIterator<Item = i64>) {
+    let producer: BaseProducer =
+        ClientConfig::new().set("bootstrap.servers", cluster.bootstrap_servers()).create().unwrap();
+    for ms in times_ms {
+        let record: BaseRecord<'_, str, str> = BaseRecord::to("t").payload("x");
+        producer.send(record.partition(partition).timestamp(ms)).unwrap();
+    }
+    producer.flush(TIMEOUT).unwrap();
+}
+
+fn wait_until(what: &str, query: &StreamingQuery, mut reached: impl FnMut() -> bool) {
+    let start = Instant::now();
+    while !reached() {
+        assert!(start.elapsed() < TIMEOUT, "never: {what}; {:?}", query.exception());
+        std::thread::yield_now();
+    }
+}
+
+fn counts(session: &Session) -> Vec<(i64, i64)> {
+    let rows = session.table("windows").unwrap().rows();
+    let pair = |row: &Vec<Value>| match (&row[0], &row[1]) {
+        (Value::Long(start), Value::Long(n)) => (*start, *n),
+        other => panic!("{other:?}"),
+    };
+    let mut counts: Vec<_> = rows.iter().map(pair).collect();
+    counts.sort_unstable();
+    counts
+}
+
+#[test]
+fn records_of_a_slower_partition_are_not_late() {
+    for parts in ["1", "2"] {
+        let cluster = cluster(&[("t", 2)]);
+        // One partition is read long before the other one.
+        produce_at(&cluster, 0, (0..100_000).map(|n| 1_000_000 + n / 10));
+        produce_at(&cluster, 1, (0..100_000).map(|n| 1_000_000 + n / 10));
+        let (session, query) = windows(&cluster, parts);
+        query.process_all_available().unwrap();
+        produce_at(&cluster, 0, [1_010_000]);
+        produce_at(&cluster, 1, [1_010_000]);
+        wait_until("ten windows", &query, || counts(&session).len() == 10);
+        let expected: Vec<_> = (0..10).map(|n| (1_000_000 + n * 1_000, 20_000)).collect();
+        assert_eq!(counts(&session), expected, "{parts} parts");
+        query.stop().unwrap();
+    }
+}
+
+#[test]
+fn an_idle_partition_does_not_hold_back_the_watermark() {
+    for parts in ["1", "2", "3"] {
+        let cluster = cluster(&[("t", 2)]);
+        let (session, query) = windows(&cluster, parts);
+        // The other partition never has a record.
+        produce_at(&cluster, 0, [1_000_000, 1_000_500, 1_001_000]);
+        wait_until("a window", &query, || !counts(&session).is_empty());
+        assert_eq!(counts(&session), [(1_000_000, 2)], "{parts} parts");
+        query.stop().unwrap();
+    }
+}
+
+#[test]
 fn batches_end_at_their_planned_offsets_and_lose_nothing_that_was_read_ahead() {
     for limit in ["1", "7", "100", "5000"] {
         let (cluster, folder) = (cluster(&[("t", 3)]), Folder::new());
@@ -284,6 +427,9 @@ fn unreadable_topics_and_failed_writes_are_errors() {
     input.add([vec![Value::String("a".into()), Value::Long(9)]]);
     let partition = write("SELECT value, partition FROM input", Some("t"));
     assert!(partition.contains("partition 9 of topic t"), "{partition}");
+    // The client's limit is 1 MB. It is no reason to try again for ever.
+    let large = write("SELECT repeat(value, 10000000) AS value FROM input", Some("t"));
+    assert!(large.contains("10000000 bytes") && large.contains("too large"), "{large}");
 }
 
 #[test]
@@ -303,6 +449,56 @@ fn a_consumer_group_is_never_used() {
     list.add_partition("t", 0);
     let committed = consumer.committed_offsets(list, TIMEOUT).unwrap();
     assert_eq!(committed.elements()[0].offset(), rdkafka::Offset::Invalid);
+}
+
+#[test]
+fn offsets_are_committed_to_the_group_on_request() {
+    for trigger in [CONTINUOUS, Trigger::AsSoonAsPossible] {
+        let (cluster, folder) = (cluster(&[("t", 2)]), Folder::new());
+        produce(&cluster, "t", 2, 0..10);
+        let own = [("startingOffsets", "earliest"), ("commitOffsets", "true")];
+        let options = [&own[..], &[("kafka.group.id", "own-group")]].concat();
+        let copying = Copying::start(&cluster, "t", &options, trigger, &folder);
+        copying.query.process_all_available().unwrap();
+        let consumer: BaseConsumer = ClientConfig::new()
+            .set("bootstrap.servers", cluster.bootstrap_servers())
+            .set("group.id", "own-group")
+            .create()
+            .unwrap();
+        let committed = || {
+            let mut list = rdkafka::TopicPartitionList::new();
+            list.add_partition_range("t", 0, 1);
+            let committed = consumer.committed_offsets(list, TIMEOUT).unwrap();
+            committed.elements().iter().all(|one| one.offset() == rdkafka::Offset::Offset(5))
+        };
+        wait_until("the offsets are committed", &copying.query, committed);
+        copying.query.stop().unwrap();
+    }
+    let session = Session::new();
+    let reader = session.read_stream().format("kafka").option("subscribe", "t");
+    let reader = reader.option("kafka.bootstrap.servers", "localhost:1");
+    let error = reader.option("commitOffsets", "true").load().err().unwrap().to_string();
+    assert!(error.contains("kafka.group.id"), "{error}");
+}
+
+#[test]
+fn a_batch_query_appends_and_has_no_other_save_mode() {
+    let cluster = cluster(&[("t", 1)]);
+    let session = Session::new();
+    let save = |mode: &str| {
+        let frame = session.sql("SELECT 'k' AS key, 'v' AS value").unwrap();
+        let writer = frame.write().format("kafka").mode(mode).option("topic", "t");
+        writer.option("kafka.bootstrap.servers", cluster.bootstrap_servers()).save()
+    };
+    for mode in ["append", "errorifexists"] {
+        save(mode).unwrap();
+    }
+    for mode in ["overwrite", "Ignore"] {
+        let error = save(mode).err().unwrap().to_string();
+        assert!(error.contains("_LEGACY_ERROR_TEMP_3081"), "{error}");
+    }
+    let rows = read_back(&cluster, "t", "SELECT CAST(value AS STRING) FROM topic");
+    assert_eq!(rows.len(), 2);
 }
 
 #[test]

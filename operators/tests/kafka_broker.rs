@@ -15,7 +15,7 @@ use millstream_engine::checkpoint::{
 };
 use millstream_engine::env::RealEnv;
 use millstream_engine::env::storage::FileStorage;
-use rdkafka::admin::{AdminClient, AdminOptions, NewTopic, TopicReplication};
+use rdkafka::admin::{AdminClient, AdminOptions, NewPartitions, NewTopic, TopicReplication};
 use rdkafka::client::DefaultClientContext;
 use rdkafka::consumer::{BaseConsumer, Consumer};
 use rdkafka::error::KafkaError;
@@ -25,7 +25,7 @@ use rdkafka::{ClientConfig, Offset, TopicPartitionList};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 const TIMEOUT: Duration = Duration::from_secs(60);
 const CONTINUOUS: Trigger = Trigger::Continuous { interval_ns: 20_000_000 };
@@ -45,6 +45,9 @@ struct Parts {
     is_transactional: bool,
     /// The capacity of the producer's queue.
     queue_records: Option<u32>,
+    /// The number of the source's tasklets.
+    parts: u32,
+    starts_at: &'static str,
 }
 
 impl Default for Parts {
@@ -54,6 +57,8 @@ impl Default for Parts {
             fails_on_data_loss: true,
             is_transactional: true,
             queue_records: None,
+            parts: 1,
+            starts_at: "earliest",
         }
     }
 }
@@ -99,13 +104,25 @@ impl Fixture {
     }
 
     fn produce(&self, numbers: std::ops::Range<i64>) {
+        self.produce_to(0, numbers);
+    }
+
+    fn produce_to(&self, partition: i32, numbers: std::ops::Range<i64>) {
         let mut config = ClientConfig::new();
         config.set("bootstrap.servers", &self.servers).set("linger.ms", "0");
         let producer: BaseProducer = config.create().unwrap();
+        let start = Instant::now();
         for number in numbers {
             let value = number.to_string();
-            let record: BaseRecord<'_, str, str> = BaseRecord::to(&self.input).payload(&value);
-            producer.send(record).unwrap();
+            let record = || {
+                let record: BaseRecord<'_, str, str> = BaseRecord::to(&self.input).payload(&value);
+                record.partition(partition)
+            };
+            // A partition that was just made is not known at once.
+            while producer.send(record()).is_err() {
+                assert!(start.elapsed() < TIMEOUT, "partition {partition} is never known");
+                producer.poll(Duration::from_millis(10));
+            }
         }
         producer.flush(TIMEOUT).unwrap();
     }
@@ -128,7 +145,8 @@ impl Fixture {
             .option("kafka.bootstrap.servers", &self.servers)
             .option("subscribe", &self.input)
             .option("failOnDataLoss", parts.fails_on_data_loss)
-            .option("startingOffsets", "earliest");
+            .option("numPartitions", parts.parts)
+            .option("startingOffsets", parts.starts_at);
         reader.load().unwrap().create_temp_view("input");
         let mut writer = session
             .sql(parts.sql)
@@ -337,6 +355,25 @@ fn a_recreated_topic_is_detected_even_if_it_is_longer_than_before() {
         finish(&query, trigger);
         let written = (0..10).chain(110..120).collect::<Vec<_>>();
         assert_eq!(fixture.written(), written, "{trigger:?}");
+    }
+}
+
+#[test]
+fn a_new_partition_is_found_and_read_from_its_first_record() {
+    for parts in [1, 2] {
+        let fixture = Fixture::new();
+        let parts = Parts { parts, starts_at: "latest", ..Parts::default() };
+        let query = fixture.start_with(CONTINUOUS, &fixture.checkpoint(), &parts).unwrap();
+        query.process_all_available().unwrap();
+        let more = NewPartitions::new(&fixture.input, 2);
+        let made = block_on(fixture.admin().create_partitions([&more], &AdminOptions::new()));
+        made.unwrap().into_iter().for_each(|made| drop(made.unwrap()));
+        fixture.produce_to(1, 0..10);
+        let start = Instant::now();
+        while fixture.written() != (0..10).collect::<Vec<_>>() {
+            assert!(start.elapsed() < TIMEOUT, "never found; {:?}", query.exception());
+        }
+        query.stop().unwrap();
     }
 }
 

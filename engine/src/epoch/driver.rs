@@ -14,6 +14,7 @@ use crate::epoch::event_time::WatermarkTracker;
 use crate::epoch::phase::{Phase, PhaseCell};
 use crate::epoch::protocol::{Command, EndOffset, ReadLimit, Report};
 use crate::epoch::sink_log::SinkLog;
+use crate::epoch::source_offsets::SourceOffsets;
 use crate::epoch::trigger::Trigger;
 use crate::error::EngineError;
 use crate::event::Epoch;
@@ -72,6 +73,7 @@ pub(crate) struct DriverParts {
     pub trigger: Trigger,
     pub runs_empty_batch: bool,
     pub sources: Vec<(Sender<Command>, Waker)>,
+    pub source_offsets: SourceOffsets,
     pub tasklets: usize,
     pub operators: usize,
     pub env: Arc<dyn Env>,
@@ -87,7 +89,9 @@ pub struct Driver {
     trigger: Trigger,
     /// Whether the first micro-batch runs even if no source has a record.
     runs_empty_batch: bool,
+    /// The tasklets of the sources.
     sources: Vec<(Sender<Command>, Waker)>,
+    source_offsets: SourceOffsets,
     tasklets: usize,
     operators: usize,
     env: Arc<dyn Env>,
@@ -95,7 +99,7 @@ pub struct Driver {
     checkpoint: Option<Checkpoint>,
     sink: Option<Box<dyn SinkLog>>,
     unfinished: Option<UnfinishedEpoch>,
-    /// Position of each source at the end of the last committed epoch.
+    /// Position of each source tasklet at the end of the last committed epoch.
     positions: Vec<Offset>,
     /// Records read from each source in this run, up to the source's entry in `positions`.
     records: Vec<u64>,
@@ -126,7 +130,7 @@ pub struct Driver {
 impl Driver {
     pub(crate) fn new(parts: DriverParts) -> Self {
         let sources = parts.sources.len();
-        let mut positions = parts.recovery.offsets;
+        let mut positions = parts.source_offsets.by_tasklet(&parts.recovery.offsets);
         positions.resize(sources, Offset::default());
         let time = parts.time;
         time.times().start(parts.env.wall_us());
@@ -139,6 +143,7 @@ impl Driver {
             exhausted: vec![false; sources],
             open_sources: Arc::new(sources.into()),
             sources: parts.sources,
+            source_offsets: parts.source_offsets,
             tasklets: parts.tasklets,
             operators: parts.operators,
             env: parts.env,
@@ -301,7 +306,8 @@ impl Driver {
             let times = (self.env.wall_us() / 1000, self.time.next_ms());
             if let Some(checkpoint) = &self.checkpoint {
                 let (epoch, mode) = (self.next_epoch, EpochMode::MicroBatch);
-                let written = checkpoint.write_offsets(epoch, &ends, mode, times, Vec::new());
+                let merged = self.source_offsets.merged(&ends);
+                let written = checkpoint.write_offsets(epoch, &merged, mode, times, Vec::new());
                 if let Err(error) = written {
                     return self.fail(error);
                 }
@@ -372,7 +378,7 @@ impl Driver {
             let before_ns = env.now_ns();
             checkpoint.write_offsets(
                 epoch,
-                &flight.offsets,
+                &self.source_offsets.merged(&flight.offsets),
                 EpochMode::Continuous,
                 (env.wall_us() / 1000, self.time.next_ms()),
                 flight.staged.clone(),
@@ -482,7 +488,8 @@ impl Driver {
             None => false,
             Some(UnfinishedEpoch::Rerun(replay)) => {
                 let times = (replay.timestamp_ms, replay.watermark_ms);
-                self.run_batch(&replay.ends, times, now_ns);
+                let ends = self.source_offsets.by_tasklet(&replay.ends);
+                self.run_batch(&ends, times, now_ns);
                 true
             }
             Some(UnfinishedEpoch::Commit(staged)) => {

@@ -7,5 +7,7 @@ pub mod idle_timeout;
 pub mod phase;
 pub mod protocol;
 pub mod sink_log;
+pub mod source_offsets;
+pub mod source_partitions;
 pub mod trigger;
 pub mod watermark_policy;

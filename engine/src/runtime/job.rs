@@ -13,6 +13,7 @@ use crate::epoch::event_time::{BatchTimes, EventTimeReporter, ResumedTime, Water
 use crate::epoch::phase::{Phase, PhaseCell};
 use crate::epoch::protocol::{Command, Report};
 use crate::epoch::sink_log::SinkLog;
+use crate::epoch::source_offsets::{MergeOffsets, SourceOffsets};
 use crate::epoch::trigger::Trigger;
 use crate::epoch::watermark_policy::WatermarkPolicy;
 use crate::error::EngineError;
@@ -134,6 +135,7 @@ pub struct Job {
     config: Config,
     seats: Vec<SeatedTasklet>,
     sources: Vec<(Sender<Command>, Waker)>,
+    source_offsets: SourceOffsets,
     tasklets: usize,
     operators: usize,
     time: WatermarkTracker,
@@ -174,6 +176,7 @@ impl Job {
             config,
             seats,
             sources: Vec::new(),
+            source_offsets: SourceOffsets::default(),
             tasklets: 0,
             operators: 0,
             time: WatermarkTracker::default(),
@@ -262,7 +265,9 @@ impl Job {
 
     /// Folder in which the next source keeps its files; `None` without a checkpoint.
     pub fn source_folder(&self) -> Option<PathBuf> {
-        self.checkpoint.as_ref().map(|checkpoint| checkpoint.source_folder(self.sources.len()))
+        self.checkpoint
+            .as_ref()
+            .map(|checkpoint| checkpoint.source_folder(self.source_offsets.count()))
     }
 
     /// Adds a stateful operator; operators are numbered in the order of these calls. Returns a
@@ -396,11 +401,25 @@ impl Job {
 
     /// Position from which the next source resumes; `None` if no epoch is committed yet.
     pub fn resumed_offset(&self) -> Option<&Offset> {
-        self.recovery.offsets.get(self.sources.len())
+        self.recovery.offsets.get(self.source_offsets.count())
     }
 
     /// A new source tasklet's connection to the driver.
     pub fn source_port(&mut self, worker: usize) -> SourcePort {
+        self.source_offsets.add();
+        self.tasklet_of_source(worker)
+    }
+
+    /// The connections of the tasklets of a source, one per worker in the list, whose offsets are
+    /// merged to one in the checkpoint. A restart may have another number of tasklets, each of which
+    /// resumes from the merged offset.
+    pub fn source_ports(&mut self, workers: &[usize], merge: MergeOffsets) -> Vec<SourcePort> {
+        self.source_offsets.add_merged(workers.len(), merge);
+        workers.iter().map(|worker| self.tasklet_of_source(*worker)).collect()
+    }
+
+    /// Connects a tasklet of the last source.
+    fn tasklet_of_source(&mut self, worker: usize) -> SourcePort {
         let (commands, inbox) = unbounded();
         self.sources.push((commands, self.waker(worker).clone()));
         let index = self.sources.len() - 1;
@@ -409,7 +428,7 @@ impl Job {
             tasklet: self.tasklet_port(),
             commands: inbox,
             continuous: self.config.trigger.is_continuous(),
-            resume: self.recovery.offsets.get(index).cloned(),
+            resume: self.recovery.offsets.get(self.source_offsets.count() - 1).cloned(),
             idle_after_ns: self.idle_after_ns,
             replays: matches!(self.recovery.unfinished, Some(UnfinishedEpoch::Rerun(_))),
         }
@@ -432,6 +451,7 @@ impl Job {
             trigger: self.config.trigger,
             runs_empty_batch: self.runs_empty_batch,
             sources: self.sources,
+            source_offsets: self.source_offsets,
             tasklets: self.tasklets,
             operators: self.operators,
             env: self.env,

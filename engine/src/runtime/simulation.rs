@@ -29,7 +29,8 @@ pub(crate) fn run(
     let mut dice = SplitMix(seed);
     let (waker, mut next_token) = (Waker::noop(), 0);
     for tasklet in &mut tasklets {
-        let mut io = Io { registry: None, waker: &waker, next_token: &mut next_token };
+        let mut io =
+            Io { registry: None, waker: &waker, partitions: None, next_token: &mut next_token };
         guard(tasklet, |tasklet| tasklet.attach(&mut io))?;
     }
     for _ in 0..MAX_STEPS {

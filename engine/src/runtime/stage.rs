@@ -6,6 +6,7 @@
 //!
 //! *Threads.* A chain belongs to one tasklet and so, after start, to one worker thread.
 
+use crate::epoch::source_partitions::SourcePartitions;
 use crate::error::EngineError;
 use crate::event::Epoch;
 use crate::sync::waker::Waker;
@@ -96,6 +97,9 @@ pub struct Io<'a> {
     pub registry: Option<&'a mio::Registry>,
     /// The worker that will run the stage.
     pub waker: &'a Waker,
+    /// The partitions of the tasklet's source. A source with several partitions sets this when it is
+    /// attached, before the stages of its chain are.
+    pub partitions: Option<SourcePartitions>,
     pub(crate) next_token: &'a mut usize,
 }
 

@@ -106,6 +106,7 @@ impl Worker {
             let mut io = Io {
                 registry: self.poll.as_ref().map(mio::Poll::registry),
                 waker: &self.waker,
+                partitions: None,
                 next_token: &mut next_token,
             };
             guard(tasklet, |tasklet| tasklet.attach(&mut io))?;

@@ -1,7 +1,12 @@
 //! The watermark stage, and the watermark as an operator sees it. The stage tracks the largest
 //! event time of the records that pass; in continuous mode it sends the watermark down the chain.
+//!
+//! If one tasklet reads several partitions of a source, the watermark in continuous mode is that of
+//! the slowest partition. It is then sent at the end of a drain, because finding the slowest one
+//! takes a step per partition.
 
 use millstream_engine::epoch::event_time::{BatchTimes, EventTimeReporter, EventTimeStats};
+use millstream_engine::epoch::source_partitions::SourcePartitions;
 use millstream_engine::epoch::trigger::Trigger;
 use millstream_engine::error::EngineError;
 use millstream_engine::event::{Epoch, IDLE};
@@ -17,14 +22,75 @@ pub type MakeEventTimeFn<T> = Box<dyn Fn() -> EventTimeFn<T>>;
 /// microsecond below 8.
 const BUCKETS: usize = 64 * 8;
 
+/// The event times of the partitions of a tasklet's source.
+struct PartitionTimes {
+    source: SourcePartitions,
+    /// The largest event time of each partition; `i64::MIN` before its first record.
+    largest_us: Vec<i64>,
+    /// Whether each partition is idle, and the source's count of changes at the time of the copy.
+    idle: Vec<bool>,
+    idle_changes: u64,
+    /// Whether records have arrived since the last call of `slowest_us`.
+    has_new: bool,
+}
+
+impl PartitionTimes {
+    fn new(source: SourcePartitions) -> Self {
+        let (largest_us, idle) = (Vec::new(), Vec::new());
+        // No count of changes is the largest number, so the first look copies the list.
+        Self { source, largest_us, idle, idle_changes: u64::MAX, has_new: false }
+    }
+
+    /// Adds a record's event time to its partition. Returns the largest time of the partition before
+    /// it.
+    #[inline]
+    fn see(&mut self, time_us: i64) -> Option<i64> {
+        let partition = self.source.current();
+        if partition >= self.largest_us.len() {
+            self.largest_us.resize(partition + 1, i64::MIN);
+        }
+        self.has_new = true;
+        let largest = &mut self.largest_us[partition];
+        let before = *largest;
+        *largest = before.max(time_us);
+        (before > i64::MIN).then_some(before)
+    }
+
+    /// Whether the slowest partition may have changed.
+    #[inline]
+    fn has_changed(&self) -> bool {
+        self.has_new || self.idle_changes != self.source.changes()
+    }
+
+    /// The largest event time of the slowest partition that is not idle; of the fastest one if all
+    /// are idle. `None` if a partition has had no record yet and is not idle.
+    fn slowest_us(&mut self) -> Option<i64> {
+        self.has_new = false;
+        if self.idle_changes != self.source.changes() {
+            self.idle_changes = self.source.changes();
+            self.source.copy_idle(&mut self.idle);
+            self.largest_us.resize(self.idle.len().max(self.largest_us.len()), i64::MIN);
+        }
+        let times = self.largest_us.iter().copied();
+        // A partition that was removed is missing in the list, and counts as idle.
+        let is_idle = |index: &usize| self.idle.get(*index).copied().unwrap_or(true);
+        let active = times.clone().enumerate().filter(|(index, _)| !is_idle(index));
+        let slowest = active.map(|(_, us)| us).min().or_else(|| times.max());
+        slowest.filter(|us| *us > i64::MIN)
+    }
+}
+
 /// The stage. `F` returns a record's event time in microseconds since 1970.
 pub(crate) struct WatermarkAssigner<F, D> {
     time: F,
     delay_us: i64,
     continuous: bool,
     seen: EventTimeReporter,
-    /// The largest event time; `None` before the first record.
+    /// The largest event time; `None` before the first record. With several partitions, that of the
+    /// slowest one.
     largest_us: Option<i64>,
+    /// Continuous mode: the partitions of the source, if it has several.
+    partitions: Option<PartitionTimes>,
     /// The watermark at the end of the previous run.
     resumed_us: i64,
     /// The last watermark that was sent.
@@ -72,6 +138,7 @@ impl<F, D: Stage> WatermarkAssigner<F, D> {
             continuous: trigger.is_continuous(),
             seen,
             largest_us: None,
+            partitions: None,
             resumed_us,
             passed_us: i64::MIN,
             times,
@@ -93,15 +160,30 @@ impl<F, D: Stage> WatermarkAssigner<F, D> {
         self.sum_us += i128::from(time_us);
         epoch.max_us = epoch.max_us.max(time_us);
         epoch.min_us = epoch.min_us.min(time_us);
-        match self.largest_us {
-            Some(largest) if time_us < largest => {
-                let behind = largest.saturating_sub(time_us);
-                epoch.out_of_order += 1;
-                epoch.behind_max_us = epoch.behind_max_us.max(behind);
-                self.behind[bucket(behind as u64)] += 1;
+        let before = match &mut self.partitions {
+            Some(partitions) => partitions.see(time_us),
+            None => {
+                let before = self.largest_us;
+                self.largest_us = before.max(Some(time_us));
+                before
             }
-            _ => self.largest_us = Some(time_us),
+        };
+        if let Some(largest) = before.filter(|largest| time_us < *largest) {
+            let behind = largest.saturating_sub(time_us);
+            epoch.out_of_order += 1;
+            epoch.behind_max_us = epoch.behind_max_us.max(behind);
+            self.behind[bucket(behind as u64)] += 1;
         }
+    }
+
+    /// Looks for the slowest partition, if records have arrived or partitions became idle, and sends
+    /// its watermark.
+    fn advance_partitions(&mut self) -> Result<(), EngineError> {
+        let Some(partitions) = self.partitions.as_mut().filter(|all| all.has_changed()) else {
+            return Ok(());
+        };
+        self.largest_us = partitions.slowest_us().max(self.largest_us);
+        self.advance()
     }
 
     /// Sends the watermark if it has advanced. As in micro-batch mode, it is rounded down to whole
@@ -152,6 +234,9 @@ impl<F, D: Stage> WatermarkAssigner<F, D> {
 
 impl<F: Send, D: Stage> Stage for WatermarkAssigner<F, D> {
     fn attach(&mut self, io: &mut Io<'_>) -> Result<(), EngineError> {
+        if self.continuous {
+            self.partitions = io.partitions.clone().map(PartitionTimes::new);
+        }
         self.down.attach(io)?;
         // Sends the watermark of the previous run first, because state that it has evicted must not
         // be created again.
@@ -172,6 +257,7 @@ impl<F: Send, D: Stage> Stage for WatermarkAssigner<F, D> {
         self.down.watermark(IDLE)
     }
     fn marker(&mut self, epoch: Epoch) -> Result<(), EngineError> {
+        self.advance_partitions()?;
         self.advance()?;
         self.publish();
         self.down.marker(epoch)
@@ -180,6 +266,7 @@ impl<F: Send, D: Stage> Stage for WatermarkAssigner<F, D> {
         self.down.end()
     }
     fn flush(&mut self) -> Result<FlushStatus, EngineError> {
+        self.advance_partitions()?;
         self.down.flush()
     }
     fn next_timer_ns(&self) -> Option<u64> {
@@ -198,7 +285,7 @@ impl<T, F: FnMut(&T) -> i64 + Send, D: Push<T>> Push<T> for WatermarkAssigner<F,
         // The record goes before the watermark that it causes, because that watermark may be later
         // than the record.
         self.down.push(value, ingest_ns)?;
-        self.advance()
+        if self.partitions.is_some() { Ok(()) } else { self.advance() }
     }
 }
 

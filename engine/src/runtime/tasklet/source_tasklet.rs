@@ -42,6 +42,16 @@ pub trait Source<D>: Send {
     fn is_drained(&mut self) -> bool {
         false
     }
+    /// Whether a drain is over when a poll is idle. False while the source waits for data that was
+    /// available at [`begin_drain`](Self::begin_drain).
+    fn is_drained_when_idle(&mut self) -> bool {
+        true
+    }
+    /// Whether the position is known. Markers wait for it. A source whose starting position another
+    /// thread looks up wakes the worker when it is known.
+    fn has_position(&self) -> bool {
+        true
+    }
     /// The position after the last emitted record.
     fn position(&self) -> Offset;
     /// Records emitted so far in this run.
@@ -49,6 +59,11 @@ pub trait Source<D>: Send {
     /// Resumes after the committed position. Called before [`attach`](Self::attach), unless no
     /// epoch is committed yet.
     fn resume(&mut self, at: &Offset) -> Result<(), EngineError>;
+    /// Micro-batch mode: whether [`plan`](Self::plan) has its answer. A source returns false while
+    /// another thread looks it up, which wakes the worker when it is done.
+    fn can_plan(&mut self, _extent: ReadLimit) -> Result<bool, EngineError> {
+        Ok(true)
+    }
     /// Micro-batch mode: returns how far the source can read now.
     fn plan(&mut self, extent: ReadLimit, cx: &mut StepCx<'_>) -> Result<EndOffset, EngineError>;
     /// Limits the next polls to this end offset. After [`resume`](Self::resume) the offset may have
@@ -92,6 +107,8 @@ pub struct SourceTasklet<S, D> {
     reports: Sender<Report>,
     state: SourceState,
     mark: Option<PendingMarker>,
+    /// A plan that the source has not answered yet.
+    planning: Option<ReadLimit>,
     ack: MarkerAck,
     marked: Offset,
     told_exhausted: bool,
@@ -132,6 +149,7 @@ impl<S: Source<D>, D: Stage> SourceTasklet<S, D> {
                 SourceState::Waiting
             },
             mark: None,
+            planning: None,
             ack: MarkerAck::default(),
             marked: Offset::default(),
             told_exhausted: false,
@@ -185,10 +203,7 @@ impl<S: Source<D>, D: Stage> SourceTasklet<S, D> {
                         mark.drain = false;
                     }
                 }
-                Command::Plan(extent) => {
-                    let planned = self.source.plan(extent, cx)?;
-                    self.report(Report::Planned { source: self.source_index, planned });
-                }
+                Command::Plan(extent) => self.planning = Some(extent),
                 Command::Run { epoch, end } => {
                     self.source.set_end_offset(&end)?;
                     self.state = SourceState::Batch(epoch);
@@ -205,7 +220,20 @@ impl<S: Source<D>, D: Stage> SourceTasklet<S, D> {
                 }
             }
         }
+        any |= self.plan(cx)?;
         Ok(any)
+    }
+
+    /// Asks the source for the end of the next batch, and reports it if it is known.
+    fn plan(&mut self, cx: &mut StepCx<'_>) -> Result<bool, EngineError> {
+        let Some(extent) = self.planning else { return Ok(false) };
+        if !self.source.can_plan(extent)? {
+            return Ok(false);
+        }
+        self.planning = None;
+        let planned = self.source.plan(extent, cx)?;
+        self.report(Report::Planned { source: self.source_index, planned });
+        Ok(true)
     }
 
     fn put_marker(&mut self, epoch: Epoch) -> Result<(), EngineError> {
@@ -263,7 +291,7 @@ impl<S: Source<D>, D: Stage> Tasklet for SourceTasklet<S, D> {
             return Ok(Step::Done);
         }
         progress |= self.take_commands(cx)?;
-        if let Some(mark) = self.mark.filter(|mark| !mark.drain) {
+        if let Some(mark) = self.mark.filter(|mark| !mark.drain && self.source.has_position()) {
             self.mark = None;
             self.put_marker(mark.epoch)?;
             if mark.last {
@@ -305,7 +333,10 @@ impl<S: Source<D>, D: Stage> Tasklet for SourceTasklet<S, D> {
                     self.told_exhausted = true;
                     self.report(Report::Exhausted { source: self.source_index });
                 }
-                if let Some(mark) = self.mark.take() {
+                let source = &mut self.source;
+                let may_mark =
+                    |_: &mut PendingMarker| source.has_position() && source.is_drained_when_idle();
+                if let Some(mark) = self.mark.take_if(may_mark) {
                     self.put_marker(mark.epoch)?;
                     if mark.last {
                         self.state = SourceState::Halted;

@@ -6,7 +6,7 @@ use crate::connect::kafka::offsets::{ByPartition, EARLIEST, LATEST};
 use crate::connect::kafka::options::{NoMatch, Place, Subscription};
 use crate::connect::kafka::topic_ids::{self, TopicIds};
 use millstream_engine::error::EngineError;
-use rdkafka::consumer::{BaseConsumer, Consumer as _};
+use rdkafka::consumer::{BaseConsumer, CommitMode, Consumer as _};
 use rdkafka::error::{KafkaError, KafkaResult, RDKafkaErrorCode};
 use rdkafka::metadata::MetadataTopic;
 use rdkafka::types::RDKafkaRespErr;
@@ -170,6 +170,17 @@ impl Cluster {
             offsets.set(found.topic(), found.partition(), at);
         }
         Ok(offsets)
+    }
+
+    /// Commits offsets to the consumer group of the client.
+    pub fn commit(&self, offsets: &ByPartition) -> Result<(), EngineError> {
+        let failed = |e: KafkaError| self.client.failed("commit to the consumer group", &e);
+        let mut list = TopicPartitionList::new();
+        for (topic, partition, at) in offsets.iter() {
+            let at = Offset::Offset(at);
+            list.add_partition_offset(topic, partition, at).map_err(failed)?;
+        }
+        self.consumer.commit(&list, CommitMode::Sync).map_err(failed)
     }
 
     /// Resolves `at` in all partitions. `at` has the same meaning as in [`offsets`](Self::offsets).

@@ -12,6 +12,7 @@ use std::ffi::{CStr, c_void};
 use std::ptr::{self, NonNull};
 use std::slice;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 /// The most records per call.
 const BATCH: usize = 256;
@@ -160,6 +161,8 @@ pub struct Consumer {
     /// Called by a thread of librdkafka when the empty queue gets a message. Boxed twice: the
     /// C side holds a thin pointer to the inner box.
     callback: Option<Box<Callback>>,
+    /// Whether the queue may have a message. While it has none, `take` needs no lock.
+    may_have: Arc<AtomicBool>,
 }
 
 // SAFETY: librdkafka's queues and clients may be used from any thread.
@@ -179,7 +182,12 @@ impl Consumer {
         let queue = unsafe { c::rd_kafka_queue_get_consumer(client.client().native_ptr()) };
         let queue = NonNull::new(queue)
             .ok_or_else(|| KafkaError::ClientCreation("the client has no queue".to_string()))?;
-        Ok(Self { client: Arc::new(client), queue, callback: None })
+        Ok(Self {
+            client: Arc::new(client),
+            queue,
+            callback: None,
+            may_have: Arc::new(AtomicBool::new(true)),
+        })
     }
 
     /// The underlying client, for metadata requests.
@@ -189,7 +197,13 @@ impl Consumer {
 
     /// Sets the callback that a librdkafka thread calls when the empty queue gets a message.
     pub fn on_message(&mut self, callback: impl Fn() + Send + Sync + 'static) {
-        let callback: Box<Callback> = Box::new(Box::new(callback));
+        let may_have = self.may_have.clone();
+        let callback: Box<Callback> = Box::new(Box::new(move || {
+            // ORDERING: release: pairs with the swap in `take`, so that the message that caused this
+            // call is found.
+            may_have.store(true, Ordering::Release);
+            callback();
+        }));
         let pointer = ptr::from_ref::<Callback>(&callback).cast_mut().cast::<c_void>();
         // SAFETY: the callback outlives the event: `drop` disables it first, and a new one is set
         // before the old one is dropped.
@@ -199,12 +213,21 @@ impl Consumer {
 
     /// Takes up to a batch of messages from the queue without waiting. Returns their number.
     pub fn take(&mut self, into: &mut impl Extend<Message>) -> usize {
+        // ORDERING: acquire: see `on_message`. A message that arrives after the swap sets the flag
+        // again.
+        if !self.may_have.load(Ordering::Relaxed) || !self.may_have.swap(false, Ordering::Acquire) {
+            return 0;
+        }
         let mut batch = [ptr::null_mut(); BATCH];
         // SAFETY: the queue is valid, and `batch` has room for the number given.
         let count = unsafe {
             c::rd_kafka_consume_batch_queue(self.queue.as_ptr(), 0, batch.as_mut_ptr(), BATCH)
         };
         let count = usize::try_from(count).unwrap_or(0);
+        if count > 0 {
+            // The queue is known to be empty only after a call that found nothing.
+            self.may_have.store(true, Ordering::Relaxed);
+        }
         into.extend(batch[..count].iter().filter_map(|raw| NonNull::new(*raw)).map(Message));
         count
     }

@@ -86,6 +86,8 @@ pub struct KafkaSourceConfig {
     pub(super) is_stream: bool,
     /// The prefix of the consumer group's name. Brokers use the name for quotas and authorisation.
     pub(super) group_prefix: String,
+    /// `commitOffsets`: whether committed offsets are also committed to the consumer group.
+    pub(super) commits_to_group: bool,
 }
 
 /// The default of `maxTriggerDelay`: fifteen minutes, as in Spark.
@@ -330,6 +332,12 @@ impl KafkaSourceConfig {
         let max_delay_ns = reader.duration_ns("maxTriggerDelay")?.unwrap_or(MAX_TRIGGER_DELAY_NS);
         let with_headers = reader.flag("includeHeaders", false)?;
         let group_prefix = reader.get("groupIdPrefix").unwrap_or("spark-kafka-source").to_string();
+        let commits_to_group = reader.flag("commitOffsets", false)?;
+        if commits_to_group && client.option("group.id").is_none() {
+            let reason = format!("{WHAT}: commitOffsets 'true' needs the name of a consumer group");
+            return Err(wrong(reason, "Give it as kafka.group.id"));
+        }
+        reader.number("numPartitions", 1, 1, 256)?;
         // Timeouts and retries of Spark's consumer are accepted without effect: librdkafka has its
         // own.
         for name in ["kafkaConsumer.pollTimeoutMs", "fetchOffset.retryIntervalMs"] {
@@ -350,6 +358,7 @@ impl KafkaSourceConfig {
             with_headers,
             is_stream,
             group_prefix,
+            commits_to_group,
         })
     }
 

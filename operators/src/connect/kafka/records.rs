@@ -37,44 +37,81 @@ pub fn schema(with_headers: bool) -> Schema {
     Schema::new(fields)
 }
 
-/// Encodes a record as a row. `row` is cleared first.
-pub fn write(message: &Message, topic: &str, with_headers: bool, row: &mut Vec<u8>) {
-    row.clear();
-    let mut writer = RowWriter::new(row, 7 + usize::from(with_headers));
-    if let Some(key) = message.key() {
-        writer.bytes(0, key);
-    }
-    if let Some(value) = message.value() {
-        writer.bytes(1, value);
-    }
-    writer.bytes(2, topic.as_bytes());
-    writer.long(3, i64::from(message.partition_key().1));
-    writer.long(4, message.offset());
-    let (ms, kind) = message.timestamp();
-    writer.long(5, ms.saturating_mul(1000));
-    writer.long(
-        6,
-        match kind {
-            TimestampKind::None => -1,
-            TimestampKind::Create => 0,
-            TimestampKind::LogAppend => 1,
-        },
-    );
-    if with_headers {
-        let count = message.headers(|_, _| {});
-        if count > 0 {
-            writer.nested_array(7, count, |array| {
-                let mut index = 0;
-                message.headers(|name, value| {
-                    array.nested(index, 2, |header| {
-                        header.bytes(0, name.as_bytes());
-                        if let Some(value) = value {
-                            header.bytes(1, value);
-                        }
-                    });
-                    index += 1;
-                });
-            });
+/// The columns of a source that a query reads.
+#[derive(Clone, Copy, Debug)]
+pub struct Columns {
+    /// The number of columns of a row.
+    width: usize,
+    key: bool,
+    value: bool,
+    topic: bool,
+    timestamp: bool,
+    headers: bool,
+}
+
+impl Columns {
+    /// `needed` tells for each column of the schema whether it is read.
+    pub fn new(needed: &[bool], with_headers: bool) -> Self {
+        let is_needed = |index: usize| needed.get(index).copied().unwrap_or(false);
+        Self {
+            width: 7 + usize::from(with_headers),
+            key: is_needed(0),
+            value: is_needed(1),
+            topic: is_needed(2),
+            timestamp: is_needed(5) || is_needed(6),
+            headers: with_headers && is_needed(7),
         }
     }
+
+    /// Encodes a record as a row; columns that are not read may be NULL. `row` is cleared first.
+    #[inline]
+    pub fn write(&self, message: &Message, topic: &str, row: &mut Vec<u8>) {
+        row.clear();
+        let mut writer = RowWriter::new(row, self.width);
+        if let Some(key) = message.key().filter(|_| self.key) {
+            writer.bytes(0, key);
+        }
+        if let Some(value) = message.value().filter(|_| self.value) {
+            writer.bytes(1, value);
+        }
+        if self.topic {
+            writer.bytes(2, topic.as_bytes());
+        }
+        writer.long(3, i64::from(message.partition_key().1));
+        writer.long(4, message.offset());
+        if self.timestamp {
+            let (ms, kind) = message.timestamp();
+            writer.long(5, ms.saturating_mul(1000));
+            writer.long(
+                6,
+                match kind {
+                    TimestampKind::None => -1,
+                    TimestampKind::Create => 0,
+                    TimestampKind::LogAppend => 1,
+                },
+            );
+        }
+        if self.headers {
+            write_headers(message, &mut writer);
+        }
+    }
+}
+
+fn write_headers(message: &Message, writer: &mut RowWriter<'_, Vec<u8>>) {
+    let count = message.headers(|_, _| {});
+    if count == 0 {
+        return;
+    }
+    writer.nested_array(7, count, |array| {
+        let mut index = 0;
+        message.headers(|name, value| {
+            array.nested(index, 2, |header| {
+                header.bytes(0, name.as_bytes());
+                if let Some(value) = value {
+                    header.bytes(1, value);
+                }
+            });
+            index += 1;
+        });
+    });
 }

@@ -1,15 +1,18 @@
 //! The Kafka source.
 //!
-//! One tasklet reads all partitions of a source through one consumer, whose broker threads wake the
-//! worker when records arrive. Offsets are stored in the query's checkpoint, never in Kafka. The
+//! Each tasklet of a source reads the partitions that are dealt to it through a consumer of its own,
+//! whose broker threads wake the worker when records arrive. Offsets are stored in the query's
+//! checkpoint, one entry for all tasklets, so that a restart may have another number of them. The
 //! offsets of the first start are stored before anything is read, so that a restart does not
-//! resolve `latest` again.
+//! resolve `latest` again. A thread asks the cluster (`requests.rs`); workers do not wait for it.
 //!
 //! *Micro-batch mode.* A batch ends at planned offsets. The consumer reads ahead: records beyond
 //! the end of the batch are buffered for the next one. A partition with `MAX_KEPT` buffered
 //! records is paused.
 //!
-//! *Continuous mode.* A thread discovers new partitions, which are read from their earliest offset.
+//! *Continuous mode.* New partitions are read from their earliest offset. The watermark is that of
+//! the slowest partition; a partition is passed over if it has been at its end without records for
+//! the idle time-out.
 //!
 //! In both modes the ids of the topics are compared with those of the checkpoint at the start and
 //! every few seconds: a topic that was created again may be longer than the old one.
@@ -19,17 +22,19 @@ use crate::connect::kafka::cluster::{Cluster, Partitions};
 use crate::connect::kafka::consumer::{Consumer, Message};
 use crate::connect::kafka::offsets::{ByPartition, EARLIEST, LATEST};
 use crate::connect::kafka::options::{KafkaSourceConfig, Subscription};
-use crate::connect::kafka::records;
-use crate::connect::kafka::topic_ids::{KnownIds, TopicIds};
+use crate::connect::kafka::partition::{MAX_KEPT, Partition};
+use crate::connect::kafka::records::Columns;
+use crate::connect::kafka::requests::{Asker, Available, LossReport, Pending, Requests};
 use crate::connect::kafka::topic_progress::TopicProgress;
 use crate::connect::source_report::SourceProgress;
 use crate::table::row::Row;
 use millstream_engine::checkpoint::key_group::hash_bytes;
-use millstream_engine::checkpoint::log_entry;
 use millstream_engine::checkpoint::offset::Offset;
 use millstream_engine::env::Env;
 use millstream_engine::epoch::protocol::{EndOffset, ReadLimit};
+use millstream_engine::epoch::source_partitions::SourcePartitions;
 use millstream_engine::error::EngineError;
+use millstream_engine::event::IDLE;
 use millstream_engine::runtime::stage::{Io, Push};
 use millstream_engine::runtime::tasklet::{Polled, Source, StepCx};
 use millstream_engine::sync::waker::Waker;
@@ -37,34 +42,13 @@ use rdkafka::error::{KafkaError, RDKafkaErrorCode};
 use std::collections::{HashMap, VecDeque};
 use std::path::PathBuf;
 use std::sync::Arc;
-use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
-use std::thread;
-use std::time::Duration;
+use std::sync::mpsc::Receiver;
 
-/// The number of buffered records beyond the batch's end from which on a partition is paused.
-const MAX_KEPT: usize = 4096;
-/// The interval at which continuous mode looks for new partitions.
-const DISCOVERY_INTERVAL: Duration = Duration::from_secs(5);
-
-/// The state of a partition.
-struct Partition {
-    topic: Arc<str>,
-    partition: i32,
-    /// The offset of the next record to emit.
-    next: i64,
-    /// The end offset of the current batch; `i64::MAX` outside of a batch.
-    end: i64,
-    /// Whether the partition has reached the end of the batch.
-    is_done: bool,
-    /// All records below this offset were taken from the consumer.
-    reached: i64,
-    /// Buffered records beyond the end of the batch.
-    kept: VecDeque<Message>,
-    /// The number of buffered records that were put back into [`KafkaSource::taken`]. They are the
-    /// partition's next records.
-    requeued: usize,
-    is_paused: bool,
-}
+/// Continuous mode: the time without records after which a partition counts as idle, in
+/// nanoseconds, unless the session's time is shorter.
+const PARTITION_IDLE_NS: u64 = 100_000_000;
+/// The shortest time between two commits to the consumer group, in nanoseconds.
+const GROUP_COMMIT_NS: u64 = 1_000_000_000;
 
 /// The latest offsets of topics that a query reads as a table.
 pub struct TopicEnds {
@@ -93,12 +77,95 @@ impl TopicEnds {
     }
 }
 
-/// Reads the partitions of a subscription.
+/// Which partitions of a source a tasklet reads. Partitions that appear later are dealt in the same
+/// way.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Deal {
+    part: usize,
+    parts: usize,
+}
+
+impl Deal {
+    /// Whether the tasklet reads a partition. Consecutive partitions of a topic go to consecutive
+    /// tasklets; the topic decides which is the first.
+    pub fn is_own(self, topic: &str, partition: i32) -> bool {
+        let first = hash_bytes(topic.as_bytes()) as usize % self.parts;
+        (first + partition as usize) % self.parts == self.part
+    }
+
+    /// The partitions that the tasklet reads.
+    fn own(self, mut all: ByPartition) -> ByPartition {
+        if self.parts > 1 {
+            for (topic, partitions) in &mut all.0 {
+                partitions.retain(|partition, _| self.is_own(topic, *partition));
+            }
+            all.0.retain(|_, partitions| !partitions.is_empty());
+        }
+        all
+    }
+}
+
+/// Merges the offsets of a source's tasklets.
+pub fn merge_offsets(of_tasklets: &[Offset]) -> Offset {
+    let mut all = ByPartition::default();
+    for offsets in of_tasklets.iter().filter_map(|offset| ByPartition::parse(&offset.0)) {
+        for (topic, partition, at) in offsets.iter() {
+            all.set(topic, partition, at);
+        }
+    }
+    Offset(all.to_string())
+}
+
+/// What a drain of continuous mode waits for.
+enum Drain {
+    /// The latest offsets have been asked for.
+    Asked(Pending<ByPartition>),
+    /// The latest offsets when the drain began.
+    To(ByPartition),
+}
+
+/// The answer to the request of a plan.
+struct Plan {
+    /// The first offsets, if the source had not started.
+    start: Option<ByPartition>,
+    available: Available,
+}
+
+/// How a source is opened.
+pub struct SourceSetup {
+    /// The parsed options.
+    pub config: KafkaSourceConfig,
+    /// The environment of the job.
+    pub env: Arc<dyn Env>,
+    /// The source's folder in the checkpoint, which stores the offsets of the first start.
+    pub folder: Option<PathBuf>,
+    /// Receives notices for the user.
+    pub notice: fn(&str),
+    /// The number of tasklets.
+    pub parts: usize,
+    /// The session's idle time-out.
+    pub idle_after_ns: Option<u64>,
+    /// Which of the source's columns are read.
+    pub needed: Vec<bool>,
+}
+
+impl SourceSetup {
+    /// Opens the source: one for each tasklet.
+    pub fn open(&self) -> Result<Vec<KafkaSource>, EngineError> {
+        let mut sources: Vec<KafkaSource> = Vec::new();
+        for part in 0..self.parts {
+            let requests = sources.first().map(|first| first.requests.clone());
+            sources.push(KafkaSource::new(self, part, requests)?);
+        }
+        Ok(sources)
+    }
+}
+
+/// Reads partitions of a subscription.
 pub struct KafkaSource {
     config: KafkaSourceConfig,
-    env: Arc<dyn Env>,
-    folder: Option<PathBuf>,
-    notice: fn(&str),
+    deal: Deal,
+    loss: LossReport,
     // Messages are released before the consumer, whose end waits for them: fields are dropped in
     // this order.
     partitions: Vec<Partition>,
@@ -106,92 +173,62 @@ pub struct KafkaSource {
     taken: VecDeque<Message>,
     consumer: Consumer,
     cluster: Cluster,
+    requests: Requests,
     /// Indices in `partitions`, by [`Message::partition_key`].
     by_key: HashMap<(usize, i32), usize>,
+    /// The last entry of `by_key` that was used.
+    last_used: Option<((usize, i32), usize)>,
+    /// The number of each partition in `shared`, which it keeps.
+    lanes: HashMap<(Arc<str>, i32), usize>,
+    shared: SourcePartitions,
     /// Whether the starting offsets are known.
     is_started: bool,
+    starting: Option<Pending<ByPartition>>,
     is_bounded: bool,
     /// The number of partitions that have not reached the end of the batch.
     open: usize,
+    /// The end of a batch that cannot be applied yet, and the first offsets of new partitions if they
+    /// have been asked for.
+    ending: Option<(ByPartition, Option<Pending<ByPartition>>)>,
+    planning: Option<Pending<Plan>>,
+    /// The answer for the next call of `plan`.
+    planned: Option<Plan>,
+    /// The first offsets of partitions that were planned and are not read yet.
+    first_of_new: ByPartition,
     /// Trigger available-now: the end offsets of the first plan.
     available_at_start: Option<ByPartition>,
     /// The time of the last plan, on the monotonic clock in nanoseconds.
     planned_ns: Option<u64>,
-    /// While draining: the latest offsets when the drain began.
-    drain: Option<ByPartition>,
+    drain: Option<Drain>,
     records: u64,
+    columns: Columns,
     row: Vec<u8>,
     waker: Option<Waker>,
-    discovery: Option<Discovery>,
-    ids: KnownIds,
-    /// The time of the last comparison of topic ids, on the monotonic clock in nanoseconds.
-    ids_compared_ns: Option<u64>,
+    discovered: Option<Receiver<Result<Partitions, EngineError>>>,
+    /// The first offsets of discovered partitions, asked for.
+    adding: Option<Pending<ByPartition>>,
+    comparing: Option<Pending<()>>,
+    session_idle_ns: Option<u64>,
+    /// The earliest time at which a partition may become idle.
+    next_idle_ns: u64,
+    /// The last time at which the chain was full.
+    blocked_ns: u64,
+    /// Whether the chain was told that the source is idle.
+    is_idle: bool,
+    /// The time of the last commit to the consumer group, and the offsets that are not committed
+    /// there yet.
+    group_commit: (u64, Option<ByPartition>),
+    env: Arc<dyn Env>,
     progress: Arc<TopicProgress>,
 }
 
-/// The partitions and topic ids that the discovery thread has found.
-struct Discovered {
-    partitions: Partitions,
-    ids: TopicIds,
-}
-
-/// The thread that discovers new partitions. Dropping this struct ends the thread.
-struct Discovery {
-    found: Receiver<Discovered>,
-    _stop: Sender<()>,
-}
-
-impl Discovery {
-    fn start(
-        cluster: Cluster,
-        subscription: Subscription,
-        waker: Waker,
-    ) -> Result<Self, EngineError> {
-        let (stop, stopped) = channel::<()>();
-        let (tell, found) = channel();
-        let run = move || {
-            let mut last = None;
-            let find = || {
-                let partitions = cluster.partitions(&subscription)?;
-                let ids = cluster.topic_ids(&partitions)?;
-                Ok::<_, EngineError>((partitions, ids))
-            };
-            while stopped.recv_timeout(DISCOVERY_INTERVAL) == Err(RecvTimeoutError::Timeout) {
-                // An unreachable broker is reported by the consumer.
-                let Ok(found) = find() else { continue };
-                if last.as_ref() != Some(&found) {
-                    let (partitions, ids) = found.clone();
-                    last = Some(found);
-                    if tell.send(Discovered { partitions, ids }).is_err() {
-                        return;
-                    }
-                    waker.wake();
-                }
-            }
-        };
-        let thread = thread::Builder::new().name("kafka-partitions".to_string());
-        thread.spawn(run).map_err(|error| EngineError::runtime("start a thread", error))?;
-        Ok(Self { found, _stop: stop })
-    }
-}
-
-/// The error for lost data, with Spark's condition.
-fn data_loss(condition: &str, reason: String) -> EngineError {
-    EngineError::operator(
-        format!("KAFKA_DATA_LOSS.{condition}"),
-        format!("source kafka: {reason}; records may have been lost"),
-        "With failOnDataLoss 'false' the query continues with the remaining records",
-    )
-}
-
 impl KafkaSource {
-    /// Creates the source. `folder` stores the offsets of the first start.
-    pub fn new(
-        config: KafkaSourceConfig,
-        env: Arc<dyn Env>,
-        folder: Option<PathBuf>,
-        notice: fn(&str),
+    fn new(
+        setup: &SourceSetup,
+        part: usize,
+        requests: Option<Requests>,
     ) -> Result<Self, EngineError> {
+        let (config, env) = (setup.config.clone(), setup.env.clone());
         let mut client = config.client.config();
         if client.get("group.id").is_none() {
             client.set("group.id", format!("{}-{:016x}", config.group_prefix, env.random()));
@@ -202,30 +239,53 @@ impl KafkaSource {
             Cluster { client: config.client.clone(), consumer: consumer.client().clone() };
         let description = config.description();
         let progress = TopicProgress::new(description, consumer.client().clone());
-        let stored = folder.as_deref().filter(|_| config.is_stream);
+        let loss = LossReport { is_error: config.fail_on_data_loss, notice: setup.notice };
+        let requests = match requests {
+            Some(requests) => requests,
+            None => {
+                let (cluster, config, folder) =
+                    (cluster.clone(), config.clone(), setup.folder.clone());
+                Requests::start(cluster, config, env.clone(), folder, loss)?
+            }
+        };
         Ok(Self {
-            ids: KnownIds::new(stored),
-            ids_compared_ns: None,
+            columns: Columns::new(&setup.needed, config.with_headers),
+            deal: Deal { part, parts: setup.parts },
             progress: Arc::new(progress),
+            session_idle_ns: setup.idle_after_ns,
             config,
-            env,
-            folder,
-            notice,
+            loss,
             consumer,
             cluster,
+            requests,
+            env,
             partitions: Vec::new(),
             by_key: HashMap::new(),
+            last_used: None,
+            lanes: HashMap::new(),
+            shared: SourcePartitions::default(),
             taken: VecDeque::new(),
             is_started: false,
+            starting: None,
             is_bounded: false,
             open: 0,
+            ending: None,
+            planning: None,
+            planned: None,
+            first_of_new: ByPartition::default(),
             available_at_start: None,
             planned_ns: None,
             drain: None,
             records: 0,
             row: Vec::new(),
             waker: None,
-            discovery: None,
+            discovered: None,
+            adding: None,
+            comparing: None,
+            next_idle_ns: u64::MAX,
+            blocked_ns: 0,
+            is_idle: false,
+            group_commit: (0, None),
         })
     }
 
@@ -238,32 +298,11 @@ impl KafkaSource {
         self.progress.clone()
     }
 
-    /// Compares the ids of the topics with the known ones, at most every few seconds.
-    fn compare_ids(&mut self, now_ns: u64) -> Result<(), EngineError> {
-        let interval_ns = DISCOVERY_INTERVAL.as_nanos() as u64;
-        if self.ids_compared_ns.is_some_and(|last_ns| now_ns < last_ns + interval_ns) {
-            return Ok(());
-        }
-        self.ids_compared_ns = Some(now_ns);
-        let partitions = self.offsets();
-        let partitions: Partitions =
-            partitions.iter().map(|(topic, at, _)| (topic.to_string(), at)).collect();
-        let ids = self.cluster.topic_ids(&partitions)?;
-        self.take_ids(ids)
-    }
-
-    fn take_ids(&mut self, ids: TopicIds) -> Result<(), EngineError> {
-        let again = self.ids.changed(self.env.storage(), &ids)?;
-        if !again.is_empty() {
-            let reason = format!(
-                "{} was deleted and created again under its name: its offsets are not those of \
-                 the checkpoint",
-                again.join(", ")
-            );
-            // If this fails, the new ids stay unknown, so that a restart fails again.
-            self.lost("PARTITIONS_DELETED", reason)?;
-        }
-        self.ids.update(self.env.storage(), ids)
+    fn ask<T: Send + 'static>(
+        &self,
+        request: impl FnOnce(&mut Asker) -> Result<T, EngineError> + Send + 'static,
+    ) -> Pending<T> {
+        self.requests.ask(self.waker.as_ref(), request)
     }
 
     // ---- offsets ----
@@ -277,61 +316,35 @@ impl KafkaSource {
         offsets
     }
 
-    /// Loads the starting offsets, or resolves and stores them at the first start. Returns false,
-    /// and does nothing, if the source has started already in this run.
+    /// Loads the starting offsets, or resolves and stores them at the first start. Returns false as
+    /// long as they are not known.
     fn start(&mut self) -> Result<bool, EngineError> {
         if self.is_started {
-            return Ok(false);
+            return Ok(true);
         }
-        let offsets = match self.first_offsets()? {
-            Some(offsets) => offsets,
-            None => {
-                let partitions = self.cluster.partitions(&self.config.subscription)?;
-                let (start, no_match) = (&self.config.start, Some(self.config.no_match));
-                let is_stream = self.config.is_stream;
-                let offsets = self.cluster.resolve(start, &partitions, no_match, is_stream)?;
-                self.keep_first_offsets(&offsets)?;
-                offsets
-            }
+        let starting = match self.starting.take() {
+            Some(starting) => starting,
+            None => self.ask(|asker| asker.start()),
         };
-        self.go_to(&offsets)?;
-        Ok(true)
-    }
-
-    fn first_offsets(&self) -> Result<Option<ByPartition>, EngineError> {
-        let Some(folder) = self.folder.as_deref().filter(|_| self.config.is_stream) else {
-            return Ok(None);
-        };
-        let path = folder.join("0");
-        match log_entry::read(self.env.storage(), &path) {
-            Ok(lines) => {
-                let offsets = lines.first().and_then(|line| ByPartition::parse(line));
-                let damaged = || log_entry::damaged(&path, "it holds no offsets");
-                offsets.map(Some).ok_or_else(damaged)
+        match starting.take()? {
+            Some(offsets) => {
+                let own = self.deal.own(offsets);
+                self.go_to(&own)?;
             }
-            Err(error) if error.condition() == "CHECKPOINT_FILE_MISSING" => Ok(None),
-            Err(error) => Err(error),
+            None => self.starting = Some(starting),
         }
-    }
-
-    fn keep_first_offsets(&self, offsets: &ByPartition) -> Result<(), EngineError> {
-        let Some(folder) = self.folder.as_deref().filter(|_| self.config.is_stream) else {
-            return Ok(());
-        };
-        let storage = self.env.storage();
-        let made = storage.create_folder(folder);
-        made.map_err(|error| log_entry::write_failed(folder, &error))?;
-        log_entry::write(storage, &folder.join("0"), [offsets.to_string().as_str()])
+        Ok(self.is_started)
     }
 
     fn parse(&self, at: &Offset) -> Result<ByPartition, EngineError> {
-        ByPartition::parse(&at.0).ok_or_else(|| {
+        let offsets = ByPartition::parse(&at.0).ok_or_else(|| {
             EngineError::operator(
                 "INVALID_OFFSET",
                 format!("'{}' is not an offset of a Kafka source", at.0),
                 "The checkpoint was written by another source: start over with an empty one",
             )
-        })
+        })?;
+        Ok(self.deal.own(offsets))
     }
 
     /// Reads exactly these partitions from these offsets. Drops records that were read ahead.
@@ -339,19 +352,26 @@ impl KafkaSource {
         self.is_started = true;
         self.taken.clear();
         self.by_key.clear();
+        self.last_used = None;
         self.partitions.clear();
-        for (topic, partition, next) in offsets.iter() {
-            self.partitions.push(Partition::new(topic, partition, next));
-        }
+        self.push_partitions(offsets);
         let assigned = self.consumer.assign(offsets.iter());
         assigned.map_err(|error| self.failed("read partitions", &error))
     }
 
+    fn push_partitions(&mut self, offsets: &ByPartition) {
+        for (topic, partition, next) in offsets.iter() {
+            let topic: Arc<str> = topic.into();
+            let count = self.lanes.len();
+            let lane = *self.lanes.entry((topic.clone(), partition)).or_insert(count);
+            self.partitions.push(Partition::new(topic, partition, next, lane));
+        }
+        self.share_idleness();
+    }
+
     /// Adds partitions to those that are read.
     fn add(&mut self, offsets: &ByPartition) -> Result<(), EngineError> {
-        for (topic, partition, next) in offsets.iter() {
-            self.partitions.push(Partition::new(topic, partition, next));
-        }
+        self.push_partitions(offsets);
         let assigned = self.consumer.assign_more(offsets.iter());
         assigned.map_err(|error| self.failed("read new partitions", &error))
     }
@@ -363,13 +383,20 @@ impl KafkaSource {
     /// Seeks a partition to an offset other than the consumer's next one.
     fn move_to(&mut self, index: usize, next: i64) -> Result<(), EngineError> {
         self.partitions[index].next = next;
+        let lane = self.partitions[index].lane;
         let offsets = self.offsets();
-        let ends: Vec<_> = self.partitions.iter().map(|p| (p.end, p.is_done)).collect();
+        let ends: HashMap<usize, (i64, bool)> =
+            self.partitions.iter().map(|p| (p.lane, (p.end, p.is_done))).collect();
+        // This may change the order of the partitions.
         self.go_to(&offsets)?;
-        for (partition, (end, is_done)) in self.partitions.iter_mut().zip(ends) {
-            (partition.end, partition.is_done) = (end, is_done);
+        for partition in &mut self.partitions {
+            if let Some(end) = ends.get(&partition.lane) {
+                (partition.end, partition.is_done) = *end;
+            }
         }
-        self.close_reached(index);
+        if let Some(index) = self.partitions.iter().position(|known| known.lane == lane) {
+            self.close_reached(index);
+        }
         Ok(())
     }
 
@@ -386,7 +413,11 @@ impl KafkaSource {
 
     fn index_of(&mut self, message: &Message) -> Option<usize> {
         let key = message.partition_key();
+        if let Some((_, index)) = self.last_used.filter(|(last, _)| *last == key) {
+            return Some(index);
+        }
         if let Some(index) = self.by_key.get(&key) {
+            self.last_used = Some((key, *index));
             return Some(*index);
         }
         let topic = message.topic();
@@ -406,7 +437,7 @@ impl KafkaSource {
         down: &mut D,
     ) -> Result<bool, EngineError> {
         let Some(index) = self.index_of(&message) else { return Ok(false) };
-        let (offset, with_headers) = (message.offset(), self.config.with_headers);
+        let offset = message.offset();
         let partition = &mut self.partitions[index];
         partition.requeued = partition.requeued.saturating_sub(1);
         if offset < partition.next {
@@ -424,10 +455,16 @@ impl KafkaSource {
             }
             return Ok(false);
         }
-        records::write(&message, &partition.topic, with_headers, &mut self.row);
+        self.columns.write(&message, &partition.topic, &mut self.row);
         partition.next = offset + 1;
         partition.skip_to_reached();
         self.records += 1;
+        partition.at_end_ns = None;
+        self.is_idle = false;
+        self.shared.set_current(partition.lane);
+        if std::mem::replace(&mut partition.is_idle, false) {
+            self.share_idleness();
+        }
         down.push(Row(&self.row), now_ns)?;
         self.close_reached(index);
         Ok(true)
@@ -442,10 +479,19 @@ impl KafkaSource {
 
     /// Handles an event: a message that is not a record, but the end of a partition or an error.
     /// Temporary errors are only reported to the user.
-    fn event(&mut self, error: RDKafkaErrorCode, message: &Message) -> Result<(), EngineError> {
+    fn event(
+        &mut self,
+        error: RDKafkaErrorCode,
+        message: &Message,
+        now_ns: u64,
+    ) -> Result<(), EngineError> {
         let index = self.index_of(message);
         match (error, index) {
-            (RDKafkaErrorCode::PartitionEOF, Some(index)) => self.at_end(index, message.offset()),
+            (RDKafkaErrorCode::PartitionEOF, Some(index)) => {
+                self.partitions[index].at_end_ns = Some(now_ns);
+                self.next_idle_ns = self.next_idle_ns.min(now_ns);
+                self.at_end(index, message.offset())
+            }
             (RDKafkaErrorCode::AutoOffsetReset | RDKafkaErrorCode::OffsetOutOfRange, Some(at)) => {
                 self.out_of_range(at)
             }
@@ -457,7 +503,10 @@ impl KafkaSource {
             ) => self.partitions_deleted(message),
             // The client reconnects by itself.
             (error, _) if is_transient(error) => {
-                (self.notice)(&format!("source kafka: {}; trying again", message.error_text()));
+                (self.loss.notice)(&format!(
+                    "source kafka: {}; trying again",
+                    message.error_text()
+                ));
                 Ok(())
             }
             _ => {
@@ -489,18 +538,9 @@ impl KafkaSource {
             "partition {} of topic {} ends at offset {latest}, before offset {end}",
             of.1, of.0
         );
-        self.lost("COULD_NOT_READ_OFFSET_RANGE", reason)?;
+        self.loss.lost("COULD_NOT_READ_OFFSET_RANGE", reason)?;
         self.partitions[index].next = end;
         self.close_reached(index);
-        Ok(())
-    }
-
-    /// Fails if `failOnDataLoss` is set. Otherwise reports what was lost in a notice.
-    fn lost(&self, condition: &str, reason: String) -> Result<(), EngineError> {
-        if self.config.fail_on_data_loss {
-            return Err(data_loss(condition, reason));
-        }
-        (self.notice)(&format!("source kafka: {reason}; continuing (failOnDataLoss 'false')"));
         Ok(())
     }
 
@@ -520,14 +560,14 @@ impl KafkaSource {
                 "the offsets from {next} to {earliest} of partition {number} of topic {topic} were \
                  deleted"
             );
-            self.lost("COULD_NOT_READ_OFFSET_RANGE", reason)?;
+            self.loss.lost("COULD_NOT_READ_OFFSET_RANGE", reason)?;
             return self.move_to(index, earliest);
         }
         if next > latest {
             let reason = format!(
                 "partition {number} of topic {topic} ends at offset {latest}, before offset {next}"
             );
-            self.lost("PARTITION_OFFSET_CHANGED", reason)?;
+            self.loss.lost("PARTITION_OFFSET_CHANGED", reason)?;
             return self.move_to(index, latest);
         }
         self.move_to(index, next)
@@ -538,7 +578,7 @@ impl KafkaSource {
         let partition = &self.partitions[index];
         let reason =
             format!("partition {} of topic {} was deleted", partition.partition, partition.topic);
-        self.lost("PARTITIONS_DELETED", reason)?;
+        self.loss.lost("PARTITIONS_DELETED", reason)?;
         let partition = &mut self.partitions[index];
         if self.is_bounded && !partition.is_done {
             partition.is_done = true;
@@ -556,76 +596,133 @@ impl KafkaSource {
         }
     }
 
-    /// Starts reading the partitions that the discovery thread has found.
-    fn take_discovered(&mut self) -> Result<(), EngineError> {
-        let Some(found) = self.discovery.as_ref().and_then(|d| d.found.try_iter().last()) else {
-            return Ok(());
-        };
-        let fresh = |(topic, at): &&(String, i32)| !self.is_known(topic, *at);
-        let fresh: Partitions = found.partitions.iter().filter(fresh).cloned().collect();
-        if !fresh.is_empty() {
-            let offsets = self.cluster.offsets_at(&fresh, EARLIEST)?;
-            self.add(&offsets)?;
+    // ---- continuous mode ----
+
+    /// Starts reading the partitions that have been discovered. Returns false as long as the topics'
+    /// ids have not been compared with those of the checkpoint: until then offsets may be those of
+    /// another topic.
+    fn take_discovered(&mut self) -> Result<bool, EngineError> {
+        if self.discovered.is_none() {
+            self.discover();
         }
-        self.take_ids(found.ids)
+        if let Some(comparing) = &self.comparing {
+            if comparing.take()?.is_none() {
+                return Ok(false);
+            }
+            self.comparing = None;
+        }
+        if let Some(adding) = &self.adding {
+            if let Some(offsets) = adding.take()? {
+                self.adding = None;
+                self.add(&offsets)?;
+            }
+            return Ok(true);
+        }
+        let found = self.discovered.as_ref().and_then(|found| found.try_iter().last());
+        let Some(found) = found.transpose()? else { return Ok(true) };
+        let fresh = |(topic, at): &&(String, i32)| {
+            self.deal.is_own(topic, *at) && !self.is_known(topic, *at)
+        };
+        let fresh: Partitions = found.iter().filter(fresh).cloned().collect();
+        if !fresh.is_empty() {
+            self.adding = Some(self.ask(move |asker| asker.cluster.offsets_at(&fresh, EARLIEST)));
+        }
+        Ok(true)
+    }
+
+    /// Begins to look for new partitions and for topics that were created again.
+    fn discover(&mut self) {
+        let Some(waker) = self.waker.clone() else { return };
+        self.discovered = Some(self.requests.listen(waker));
+        let partitions: Partitions =
+            self.offsets().iter().map(|(topic, at, _)| (topic.to_string(), at)).collect();
+        self.comparing = Some(self.ask(move |asker| asker.compare_ids(&partitions)));
+    }
+
+    /// Tells the watermark stage which partitions are idle.
+    fn share_idleness(&self) {
+        let mut idle = vec![true; self.lanes.len()];
+        for partition in &self.partitions {
+            idle[partition.lane] = partition.is_idle;
+        }
+        self.shared.set_idle(idle);
+    }
+
+    /// Continuous mode: finds partitions that have been at their end for the idle time-out. Time in
+    /// which the chain was full does not count. If the whole source is idle, the chain is told so.
+    fn update_idleness<D: for<'a> Push<Row<'a>>>(
+        &mut self,
+        now_ns: u64,
+        down: &mut D,
+        cx: &mut StepCx<'_>,
+    ) -> Result<(), EngineError> {
+        let is_one_of_several = self.deal.parts > 1 || self.partitions.len() > 1;
+        let of_partition = is_one_of_several.then_some(PARTITION_IDLE_NS);
+        let after_ns = match (self.session_idle_ns, of_partition) {
+            (Some(own), Some(other)) => own.min(other),
+            (Some(one), None) | (None, Some(one)) => one,
+            (None, None) => return Ok(()),
+        };
+        if !self.taken.is_empty() || !down.is_ready() {
+            self.blocked_ns = now_ns;
+            return Ok(());
+        }
+        if now_ns >= self.next_idle_ns {
+            self.next_idle_ns = u64::MAX;
+            let mut has_changed = false;
+            for partition in self.partitions.iter_mut().filter(|partition| !partition.is_idle) {
+                let Some(at_end_ns) = partition.at_end_ns else { continue };
+                let due_ns = at_end_ns.max(self.blocked_ns) + after_ns;
+                if due_ns <= now_ns {
+                    partition.is_idle = true;
+                    has_changed = true;
+                } else {
+                    self.next_idle_ns = self.next_idle_ns.min(due_ns);
+                }
+            }
+            if has_changed {
+                self.share_idleness();
+            }
+        }
+        if self.next_idle_ns < u64::MAX {
+            cx.wake_at(self.next_idle_ns);
+        }
+        let may_be_idle = self.deal.parts > 1 || self.session_idle_ns.is_some();
+        if may_be_idle && !self.is_idle && self.partitions.iter().all(|known| known.is_idle) {
+            self.is_idle = true;
+            down.watermark(IDLE)?;
+        }
+        Ok(())
+    }
+
+    /// Whether everything up to the end of the drain has been emitted. Ends the drain.
+    fn ends_drain(&mut self) -> bool {
+        if let Some(Drain::Asked(pending)) = &self.drain {
+            match pending.take() {
+                Ok(None) => return false,
+                Ok(Some(ends)) => self.drain = Some(Drain::To(ends)),
+                // If the cluster does not answer, the drain covers only what has arrived.
+                Err(_) => self.drain = None,
+            }
+        }
+        if let Some(Drain::To(ends)) = &self.drain {
+            let is_behind = |known: &Partition| {
+                ends.get(&known.topic, known.partition).is_some_and(|end| known.next < end)
+            };
+            if self.partitions.iter().any(is_behind) {
+                return false;
+            }
+            self.drain = None;
+        }
+        true
     }
 
     // ---- planning ----
 
-    /// Resolves the end offsets of a batch query.
-    fn batch_end(&self) -> Result<ByPartition, EngineError> {
-        let offsets = self.offsets();
-        let partitions: Partitions =
-            offsets.iter().map(|(topic, at, _)| (topic.to_string(), at)).collect();
-        let end = self.cluster.resolve(&self.config.end, &partitions, None, false)?;
-        for (topic, partition, from) in offsets.iter() {
-            if let Some(to) = end.get(topic, partition).filter(|to| from > *to) {
-                return Err(EngineError::operator(
-                    "RESOLVED_START_OFFSET_GREATER_THAN_END_OFFSET",
-                    format!(
-                        "source kafka: the start offset {from} is greater than the end offset {to} \
-                         of partition {partition} of topic {topic}"
-                    ),
-                    "Start at or before the end",
-                ));
-            }
-        }
-        Ok(end)
-    }
-
-    /// Queries the latest offsets of all partitions, after looking for new and deleted ones.
-    fn latest(&mut self) -> Result<ByPartition, EngineError> {
-        let found = self.cluster.partitions(&self.config.subscription)?;
-        let own = self.offsets();
-        let gone = |(topic, at, _): &(&str, i32, i64)| !found.contains(&(topic.to_string(), *at));
-        let gone: Vec<_> =
-            own.iter().filter(gone).map(|(topic, at, _)| format!("{topic}-{at}")).collect();
-        if !gone.is_empty() {
-            let reason = format!("the partitions {} no longer exist", gone.join(", "));
-            self.lost("PARTITIONS_DELETED", reason)?;
-        }
-        let latest = self.cluster.offsets_at(&found, LATEST)?;
-        for (topic, partition, next) in own.iter() {
-            if let Some(end) = latest.get(topic, partition).filter(|end| *end < next) {
-                let reason = format!(
-                    "partition {partition} of topic {topic} ends at offset {end}, before offset \
-                     {next}"
-                );
-                self.lost("PARTITION_OFFSET_CHANGED", reason)?;
-            }
-        }
-        Ok(latest)
-    }
-
-    /// The earliest offsets of partitions that are planned but not read yet.
-    fn first_of_new(&self, ends: &ByPartition) -> Result<ByPartition, EngineError> {
-        let fresh = ends.iter().filter(|(topic, at, _)| !self.is_known(topic, *at));
-        self.cluster.offsets(fresh.map(|(topic, at, _)| (topic, at, EARLIEST)))
-    }
-
     /// Reduces a batch to `maxOffsetsPerTrigger`, each partition in proportion to its backlog.
     fn limited(&self, latest: &ByPartition, first_of_new: &ByPartition) -> ByPartition {
         let Some(limit) = self.config.max_offsets else { return latest.clone() };
+        let limit = (limit / self.deal.parts as u64).max(1);
         let own = self.offsets();
         let from = |topic: &str, at: i32| {
             own.get(topic, at).or_else(|| first_of_new.get(topic, at)).unwrap_or(0)
@@ -645,155 +742,67 @@ impl KafkaSource {
         }
         ends
     }
-}
 
-impl Partition {
-    fn new(topic: &str, partition: i32, next: i64) -> Self {
-        Self {
-            topic: topic.into(),
-            partition,
-            next,
-            end: i64::MAX,
-            is_done: false,
-            reached: next,
-            kept: VecDeque::new(),
-            requeued: 0,
-            is_paused: false,
-        }
-    }
-
-    /// Puts the buffered records in front of all other taken messages.
-    fn requeue(&mut self, taken: &mut VecDeque<Message>) {
-        self.requeued += self.kept.len();
-        for message in self.kept.drain(..).rev() {
-            taken.push_front(message);
-        }
-    }
-
-    /// Advances the next offset past transaction markers and deleted records, which are never
-    /// delivered. Stops at the end of the batch.
-    fn skip_to_reached(&mut self) {
-        if self.requeued == 0 {
-            self.next = self.next.max(self.reached.min(self.end));
-        }
-    }
-}
-
-impl<D: for<'a> Push<Row<'a>>> Source<D> for KafkaSource {
-    fn name(&self) -> &str {
-        "kafka"
-    }
-
-    fn attach(&mut self, io: &mut Io<'_>) -> Result<(), EngineError> {
-        let waker = io.waker.clone();
-        self.waker = Some(waker.clone());
-        self.consumer.on_message(move || waker.wake());
-        Ok(())
-    }
-
-    fn poll(&mut self, down: &mut D, cx: &mut StepCx<'_>) -> Result<Polled, EngineError> {
-        if !self.is_bounded {
-            self.start()?;
-            self.leave_batch();
-            if self.discovery.is_none()
-                && let Some(waker) = self.waker.clone()
-            {
-                self.compare_ids(cx.env.now_ns())?;
-                let subscription = self.config.subscription.clone();
-                let started = Discovery::start(self.cluster.clone(), subscription, waker);
-                self.discovery = Some(started?);
-            }
-            self.take_discovered()?;
-        }
-        let now_ns = cx.env.now_ns();
-        let (mut emitted, mut handled) = (0, 0);
-        while handled < cx.budget && down.is_ready() && !(self.is_bounded && self.open == 0) {
-            let Some(message) = self.taken.pop_front() else {
-                if self.consumer.take(&mut self.taken) == 0 {
-                    break;
+    /// Asks for what a plan needs.
+    fn ask_plan(&self, extent: ReadLimit) -> Pending<Plan> {
+        let (deal, is_stream) = (self.deal, self.config.is_stream);
+        let known = self.is_started.then(|| self.offsets());
+        let fixed = match extent {
+            ReadLimit::AvailableAtStart => self.available_at_start.clone(),
+            _ => None,
+        };
+        self.ask(move |asker| {
+            let (own, start) = match known {
+                Some(own) => (own, None),
+                None => {
+                    let start = deal.own(asker.start()?);
+                    (start.clone(), Some(start))
                 }
-                continue;
             };
-            handled += 1;
-            match message.error() {
-                None => emitted += usize::from(self.record(message, now_ns, down)?),
-                Some(error) => self.event(error, &message)?,
-            }
-        }
-        if self.is_bounded && self.open == 0 {
-            self.is_bounded = false;
-            return Ok(Polled::AtEndOffset);
-        }
-        if self.drain.is_some() && !Source::<D>::is_drained(self) {
-            // Records of the drain are still in flight; the marker waits for them.
-            return Ok(Polled::Emitted);
-        }
-        let is_busy = emitted > 0 || handled == cx.budget || !down.is_ready();
-        Ok(if is_busy { Polled::Emitted } else { Polled::Idle })
-    }
-
-    fn begin_drain(&mut self) {
-        let own = self.offsets();
-        let ends = own.iter().map(|(topic, partition, _)| (topic, partition, LATEST));
-        // If the cluster does not answer, the drain covers only what has arrived.
-        self.drain = self.cluster.offsets(ends).ok();
-    }
-
-    fn is_drained(&mut self) -> bool {
-        let Some(ends) = &self.drain else { return false };
-        let is_behind = |known: &Partition| {
-            ends.get(&known.topic, known.partition).is_some_and(|end| known.next < end)
-        };
-        if self.partitions.iter().any(is_behind) {
-            return false;
-        }
-        self.drain = None;
-        true
-    }
-
-    fn position(&self) -> Offset {
-        Offset(self.offsets().to_string())
-    }
-
-    fn records_emitted(&self) -> u64 {
-        self.records
-    }
-
-    fn resume(&mut self, at: &Offset) -> Result<(), EngineError> {
-        let offsets = self.parse(at)?;
-        self.go_to(&offsets)
-    }
-
-    fn plan(&mut self, extent: ReadLimit, cx: &mut StepCx<'_>) -> Result<EndOffset, EngineError> {
-        let is_first = self.start()?;
-        let own = self.offsets();
-        if !self.config.is_stream {
-            let end = match self.available_at_start.take() {
-                Some(end) => end,
-                None => self.batch_end()?,
+            let available = match (fixed, is_stream) {
+                (_, false) => {
+                    let first_of_new = ByPartition::default();
+                    Available { latest: asker.batch_end(&own)?, first_of_new }
+                }
+                (Some(latest), true) => {
+                    let first_of_new = asker.first_of_new(&latest, &own)?;
+                    Available { latest, first_of_new }
+                }
+                (None, true) => {
+                    asker.available(&own, |topic, partition| deal.is_own(topic, partition))?
+                }
             };
-            self.available_at_start = Some(end.clone());
-            let end = Offset(end.to_string());
-            return Ok(EndOffset { end, has_new: is_first, exhausted: true, limited: false });
+            Ok(Plan { start, available })
+        })
+    }
+
+    fn end_of_batch(
+        &mut self,
+        plan: Plan,
+        extent: ReadLimit,
+        now_ns: u64,
+    ) -> Result<EndOffset, EngineError> {
+        let is_first = plan.start.is_some();
+        if let Some(start) = plan.start {
+            self.go_to(&start)?;
         }
-        let latest = match (&self.available_at_start, extent) {
-            (Some(ends), ReadLimit::AvailableAtStart) => ends.clone(),
-            _ => self.latest()?,
-        };
-        if extent == ReadLimit::AvailableAtStart {
+        let Available { latest, first_of_new } = plan.available;
+        if !self.config.is_stream || extent == ReadLimit::AvailableAtStart {
             self.available_at_start = Some(latest.clone());
         }
-        self.compare_ids(cx.env.now_ns())?;
+        if !self.config.is_stream {
+            let end = Offset(latest.to_string());
+            return Ok(EndOffset { end, has_new: is_first, exhausted: true, limited: false });
+        }
         self.progress.set_planned(&latest);
-        let first_of_new = self.first_of_new(&latest)?;
+        let own = self.offsets();
         let from = |topic: &str, at: i32| {
             own.get(topic, at).or_else(|| first_of_new.get(topic, at)).unwrap_or(0)
         };
         let backlog: i64 =
             latest.iter().map(|(topic, at, end)| (end - from(topic, at)).max(0)).sum();
-        let now_ns = cx.env.now_ns();
         if let (Some(min), Some(planned_ns)) = (self.config.min_offsets, self.planned_ns)
-            && (backlog as u64) < min
+            && (backlog as u64) < (min / self.deal.parts as u64).max(1)
             && now_ns < planned_ns.saturating_add(self.config.max_delay_ns)
             && !is_first
         {
@@ -806,6 +815,7 @@ impl<D: for<'a> Push<Row<'a>>> Source<D> for KafkaSource {
                 self.limited(&latest, &first_of_new)
             }
         };
+        self.first_of_new = first_of_new;
         let has_new = is_first || end != own;
         if has_new || self.planned_ns.is_none() {
             self.planned_ns = Some(now_ns);
@@ -814,13 +824,46 @@ impl<D: for<'a> Push<Row<'a>>> Source<D> for KafkaSource {
         Ok(EndOffset { end: Offset(end.to_string()), has_new, exhausted: false, limited })
     }
 
-    fn set_end_offset(&mut self, end: &Offset) -> Result<(), EngineError> {
-        let ends = self.parse(end)?;
-        self.start()?;
-        let first_of_new = self.first_of_new(&ends)?;
-        if !first_of_new.0.is_empty() {
-            self.add(&first_of_new)?;
+    /// Applies the end of a batch once the first offsets of its new partitions are known. Returns
+    /// whether it is applied.
+    fn apply_end(&mut self) -> Result<bool, EngineError> {
+        if self.ending.is_none() {
+            return Ok(true);
         }
+        if !self.start()? {
+            return Ok(false);
+        }
+        let Some((ends, asked)) = self.ending.take() else { return Ok(true) };
+        let mut fresh = ByPartition::default();
+        let mut is_complete = true;
+        for (topic, at, _) in ends.iter().filter(|(topic, at, _)| !self.is_known(topic, *at)) {
+            match self.first_of_new.get(topic, at) {
+                Some(first) => fresh.set(topic, at, first),
+                None => is_complete = false,
+            }
+        }
+        if !is_complete {
+            let asked = asked.unwrap_or_else(|| {
+                let (ends, own) = (ends.clone(), self.offsets());
+                self.ask(move |asker| asker.first_of_new(&ends, &own))
+            });
+            match asked.take()? {
+                Some(first) => fresh = first,
+                None => {
+                    self.ending = Some((ends, Some(asked)));
+                    return Ok(false);
+                }
+            }
+        }
+        if !fresh.0.is_empty() {
+            self.add(&fresh)?;
+        }
+        self.begin_batch(&ends)?;
+        Ok(true)
+    }
+
+    /// Limits the partitions to the end of a batch. All partitions in `ends` are known.
+    fn begin_batch(&mut self, ends: &ByPartition) -> Result<(), EngineError> {
         let is_gone = |known: &Partition| ends.get(&known.topic, known.partition).is_none();
         if self.partitions.iter().any(is_gone) {
             let mut offsets = ByPartition::default();
@@ -829,7 +872,6 @@ impl<D: for<'a> Push<Row<'a>>> Source<D> for KafkaSource {
             }
             self.go_to(&offsets)?;
         }
-        self.is_bounded = true;
         self.open = 0;
         let mut to_move = Vec::new();
         for (index, partition) in self.partitions.iter_mut().enumerate() {
@@ -856,5 +898,202 @@ impl<D: for<'a> Push<Row<'a>>> Source<D> for KafkaSource {
             self.move_to(index, end)?;
         }
         Ok(())
+    }
+
+    // ---- consumer group ----
+
+    /// Commits offsets to the consumer group, for tools that show its lag. A failed commit is
+    /// reported once and does not end the query.
+    fn commit_to_group(&mut self, now_ns: u64) {
+        let (last_ns, waiting) = &mut self.group_commit;
+        if now_ns < last_ns.saturating_add(GROUP_COMMIT_NS) && *last_ns > 0 {
+            return;
+        }
+        if let Some(offsets) = waiting.take() {
+            *last_ns = now_ns;
+            self.send_group_commit(offsets);
+        }
+    }
+
+    fn send_group_commit(&self, offsets: ByPartition) {
+        // The query does not wait for the commit. The thread executes it even after its end.
+        drop(self.requests.ask(None, move |asker| {
+            asker.commit_to_group(&offsets);
+            Ok(())
+        }));
+    }
+}
+
+impl Drop for KafkaSource {
+    fn drop(&mut self) {
+        if let Some(offsets) = self.group_commit.1.take() {
+            self.send_group_commit(offsets);
+        }
+    }
+}
+
+impl<D: for<'a> Push<Row<'a>>> Source<D> for KafkaSource {
+    fn name(&self) -> &str {
+        "kafka"
+    }
+
+    fn attach(&mut self, io: &mut Io<'_>) -> Result<(), EngineError> {
+        let waker = io.waker.clone();
+        self.waker = Some(waker.clone());
+        self.consumer.on_message(move || waker.wake());
+        io.partitions = Some(self.shared.clone());
+        Ok(())
+    }
+
+    fn poll(&mut self, down: &mut D, cx: &mut StepCx<'_>) -> Result<Polled, EngineError> {
+        if self.is_bounded {
+            if !self.apply_end()? {
+                return Ok(Polled::Idle);
+            }
+        } else {
+            if !self.start()? {
+                return Ok(Polled::Idle);
+            }
+            self.leave_batch();
+            if !self.take_discovered()? {
+                return Ok(Polled::Idle);
+            }
+        }
+        let now_ns = cx.env.now_ns();
+        let (mut emitted, mut handled) = (0, 0);
+        while handled < cx.budget && down.is_ready() && !(self.is_bounded && self.open == 0) {
+            let Some(message) = self.taken.pop_front() else {
+                if self.consumer.take(&mut self.taken) == 0 {
+                    break;
+                }
+                continue;
+            };
+            handled += 1;
+            match message.error() {
+                None => emitted += usize::from(self.record(message, now_ns, down)?),
+                Some(error) => self.event(error, &message, now_ns)?,
+            }
+        }
+        if self.is_bounded && self.open == 0 {
+            self.is_bounded = false;
+            return Ok(Polled::AtEndOffset);
+        }
+        if !self.is_bounded {
+            self.update_idleness(now_ns, down, cx)?;
+        }
+        let is_busy = emitted > 0 || handled == cx.budget || !down.is_ready();
+        Ok(if is_busy { Polled::Emitted } else { Polled::Idle })
+    }
+
+    fn has_position(&self) -> bool {
+        self.is_started
+    }
+
+    fn begin_drain(&mut self) {
+        // A tasklet that has not started drains what was available at its start.
+        if self.is_started {
+            let own = self.offsets();
+            self.drain = Some(Drain::Asked(self.ask(move |asker| asker.latest(&own))));
+        } else {
+            let deal = self.deal;
+            self.drain = Some(Drain::Asked(self.ask(move |asker| {
+                let start = deal.own(asker.start()?);
+                asker.latest(&start)
+            })));
+        }
+    }
+
+    fn is_drained(&mut self) -> bool {
+        self.drain.is_some() && self.ends_drain()
+    }
+
+    fn is_drained_when_idle(&mut self) -> bool {
+        self.ends_drain()
+    }
+
+    fn position(&self) -> Offset {
+        Offset(self.offsets().to_string())
+    }
+
+    fn records_emitted(&self) -> u64 {
+        self.records
+    }
+
+    fn resume(&mut self, at: &Offset) -> Result<(), EngineError> {
+        let offsets = self.parse(at)?;
+        self.go_to(&offsets)
+    }
+
+    fn can_plan(&mut self, extent: ReadLimit) -> Result<bool, EngineError> {
+        // A batch query has one batch.
+        if !self.config.is_stream && self.available_at_start.is_some() {
+            return Ok(true);
+        }
+        let planning = self.planning.take().unwrap_or_else(|| self.ask_plan(extent));
+        self.planned = planning.take()?;
+        if self.planned.is_none() {
+            self.planning = Some(planning);
+        }
+        Ok(self.planned.is_some())
+    }
+
+    fn plan(&mut self, extent: ReadLimit, cx: &mut StepCx<'_>) -> Result<EndOffset, EngineError> {
+        match (self.planned.take(), &self.available_at_start) {
+            (Some(plan), _) => self.end_of_batch(plan, extent, cx.env.now_ns()),
+            (None, end) => {
+                let end = Offset(end.clone().unwrap_or_default().to_string());
+                Ok(EndOffset { end, has_new: false, exhausted: true, limited: false })
+            }
+        }
+    }
+
+    fn set_end_offset(&mut self, end: &Offset) -> Result<(), EngineError> {
+        let ends = self.parse(end)?;
+        self.is_bounded = true;
+        self.ending = Some((ends, None));
+        self.apply_end()?;
+        Ok(())
+    }
+
+    fn on_committed(&mut self, end: &Offset) -> Result<(), EngineError> {
+        if self.config.commits_to_group {
+            self.group_commit.1 = Some(self.parse(end)?);
+            self.commit_to_group(self.env.now_ns());
+        }
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_partition_is_dealt_to_one_tasklet_and_a_topic_evenly() {
+        for parts in 1..5 {
+            for topic in ["a", "orders", "x-1"] {
+                let mut own = vec![0; parts];
+                for partition in 0..(parts as i32 * 3) {
+                    let readers: Vec<usize> = (0..parts)
+                        .filter(|part| Deal { part: *part, parts }.is_own(topic, partition))
+                        .collect();
+                    assert_eq!(readers.len(), 1, "{topic}-{partition} of {parts}");
+                    own[readers[0]] += 1;
+                }
+                assert_eq!(own, vec![3; parts]);
+            }
+        }
+    }
+
+    #[test]
+    fn offsets_of_tasklets_are_merged_to_those_of_one() {
+        let whole = Offset(r#"{"a":{"0":5,"1":6,"2":7},"b":{"0":1}}"#.to_string());
+        let all = ByPartition::parse(&whole.0).unwrap();
+        for parts in 1..4 {
+            let own: Vec<_> = (0..parts)
+                .map(|part| Offset(Deal { part, parts }.own(all.clone()).to_string()))
+                .collect();
+            assert_eq!(merge_offsets(&own), whole);
+        }
     }
 }

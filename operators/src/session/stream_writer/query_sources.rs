@@ -4,7 +4,9 @@ use crate::connect::capture::config::CaptureConfig;
 use crate::connect::file::{FileSourceConfig, SchemaOrigin};
 use crate::connect::format_settings::FormatSettings;
 #[cfg(feature = "kafka")]
-use crate::connect::kafka::{options::KafkaSourceConfig, source::KafkaSource};
+use crate::connect::kafka::options::KafkaSourceConfig;
+#[cfg(feature = "kafka")]
+use crate::connect::kafka::source::{SourceSetup, merge_offsets};
 use crate::connect::rate::micro_batch;
 use crate::connect::rate::micro_batch::RateMicroBatch;
 use crate::connect::rate::{self, RateSource};
@@ -38,6 +40,12 @@ pub(in crate::session::stream_writer) struct SourceOpener<'q> {
     pub formats: &'q FormatSettings,
     /// The intended send time of each line, if the query measures latency from it.
     pub times: Option<IntendedTimes>,
+    /// The session's idle time-out.
+    #[cfg_attr(
+        not(feature = "kafka"),
+        expect(dead_code, reason = "other sources have it from the job")
+    )]
+    pub idle_after_ns: Option<u64>,
     /// The counters of the opened sources, in the order of the sources.
     pub counters: Vec<SourceCounters>,
 }
@@ -59,6 +67,10 @@ impl SourceOpener<'_> {
         needed: &[bool],
         chains: Vec<PlacedChain>,
     ) -> Result<Vec<Box<dyn Tasklet>>, EngineError> {
+        #[cfg(feature = "kafka")]
+        if scan.format == "kafka" {
+            return self.open_topics(job, scan, needed, chains);
+        }
         let (count, sockets) = (chains.len(), Shared::default());
         let mut partitions = Partitions { count, sockets, rate_start_us: None };
         let open = |(part, chain)| match is_files(&scan.format) {
@@ -66,6 +78,37 @@ impl SourceOpener<'_> {
             false => self.open_part(job, scan, &mut partitions, part, chain),
         };
         chains.into_iter().enumerate().map(open).collect()
+    }
+
+    /// Opens the tasklets of a Kafka source, which share one offset in the checkpoint.
+    #[cfg(feature = "kafka")]
+    fn open_topics(
+        &mut self,
+        job: &mut Job,
+        scan: &Scan,
+        needed: &[bool],
+        chains: Vec<PlacedChain>,
+    ) -> Result<Vec<Box<dyn Tasklet>>, EngineError> {
+        let setup = SourceSetup {
+            config: KafkaSourceConfig::read(&scan.options, scan.streaming)?,
+            env: job.env(),
+            folder: job.source_folder(),
+            notice: self.session.lock().notice,
+            parts: chains.len(),
+            idle_after_ns: self.idle_after_ns,
+            needed: needed.to_vec(),
+        };
+        let workers: Vec<usize> = chains.iter().map(|(worker, _)| *worker).collect();
+        // The source knows which partitions are at their end, so the idle time-out is its own.
+        job.set_idle_timeout(None);
+        let ports = job.source_ports(&workers, merge_offsets);
+        let each = setup.open()?.into_iter().zip(ports).zip(chains);
+        let tasklets = each.map(|((source, port), (_, chain))| {
+            let progress = Some(source.progress());
+            self.counters.push(SourceCounters { progress, ..SourceCounters::default() });
+            Box::new(SourceTasklet::new(port, source, chain)) as Box<dyn Tasklet>
+        });
+        Ok(tasklets.collect())
     }
 
     /// Opens a partition of files, which decodes the `needed` columns only. Fails if these are only
@@ -134,14 +177,6 @@ impl SourceOpener<'_> {
                 let config = micro_batch::Config::read(&scan.options)?;
                 self.counters.push(SourceCounters::default());
                 Ok(tasklet(job, RateMicroBatch::new(config), chain))
-            }
-            #[cfg(feature = "kafka")]
-            "kafka" => {
-                let config = KafkaSourceConfig::read(&scan.options, scan.streaming);
-                let source = KafkaSource::new(config?, job.env(), job.source_folder(), notice)?;
-                let progress = Some(source.progress());
-                self.counters.push(SourceCounters { progress, ..SourceCounters::default() });
-                Ok(tasklet(job, source, chain))
             }
             _ => {
                 let stream = self.session.lock().streams.get(&scan.name).cloned();

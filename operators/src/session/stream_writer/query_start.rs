@@ -197,6 +197,8 @@ impl StreamWriter {
                 other => other.to_string(),
             };
             match scan.partitions() {
+                // The tasklets of a Kafka source share one offset.
+                _ if scan.format == "kafka" => identities.push(identity),
                 1 => identities.push(identity),
                 parts => {
                     let of = |part| format!("{identity}, part {part} of {parts}");
@@ -237,6 +239,7 @@ impl StreamWriter {
             session: &session,
             formats: &settings.formats,
             times: self.replay.as_ref().map(|(_, times)| times.clone()),
+            idle_after_ns: settings.idle_timeout_ns,
             counters: Vec::new(),
         };
         let mut make = |job: &mut Job, scan: &Scan, needed: &[bool], chains: Vec<PlacedChain>| {

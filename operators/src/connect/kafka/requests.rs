@@ -1,0 +1,379 @@
+//! The thread that asks the cluster for a source: its partitions, offsets and topic ids. Workers
+//! never wait for an answer; they are woken when it is there.
+//!
+//! *Threads.* One per source, shared by the source's tasklets. It executes their requests one after
+//! another, and in continuous mode looks for new partitions in between. It ends when the tasklets
+//! have ended.
+
+use crate::connect::kafka::cluster::{Cluster, Partitions};
+use crate::connect::kafka::offsets::{ByPartition, EARLIEST, LATEST};
+use crate::connect::kafka::options::KafkaSourceConfig;
+use crate::connect::kafka::topic_ids::{KnownIds, TopicIds};
+use millstream_engine::checkpoint::log_entry;
+use millstream_engine::env::Env;
+use millstream_engine::error::EngineError;
+use millstream_engine::sync::waker::Waker;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, TryRecvError, channel};
+use std::thread;
+use std::time::{Duration, Instant};
+
+/// The interval at which topic ids are compared, and at which continuous mode looks for new
+/// partitions.
+pub const DISCOVERY_INTERVAL: Duration = Duration::from_secs(5);
+
+/// The error for lost data, with Spark's condition.
+fn data_loss(condition: &str, reason: String) -> EngineError {
+    EngineError::operator(
+        format!("KAFKA_DATA_LOSS.{condition}"),
+        format!("source kafka: {reason}; records may have been lost"),
+        "With failOnDataLoss 'false' the query continues with the remaining records",
+    )
+}
+
+/// How a source reports lost records.
+#[derive(Clone, Copy)]
+pub struct LossReport {
+    /// The option `failOnDataLoss`.
+    pub is_error: bool,
+    /// Receives what was lost if it is not an error.
+    pub notice: fn(&str),
+}
+
+impl LossReport {
+    /// Fails if `failOnDataLoss` is set. Otherwise reports what was lost in a notice.
+    pub fn lost(self, condition: &str, reason: String) -> Result<(), EngineError> {
+        if self.is_error {
+            return Err(data_loss(condition, reason));
+        }
+        (self.notice)(&format!("source kafka: {reason}; continuing (failOnDataLoss 'false')"));
+        Ok(())
+    }
+}
+
+/// What the thread keeps between requests.
+pub struct Asker {
+    /// The cluster that is asked.
+    pub cluster: Cluster,
+    config: KafkaSourceConfig,
+    env: Arc<dyn Env>,
+    /// The source's folder in the checkpoint.
+    folder: Option<PathBuf>,
+    loss: LossReport,
+    ids: KnownIds,
+    ids_compared: Option<Instant>,
+    /// The offsets of the first start.
+    first: Option<ByPartition>,
+    /// Whether a failed commit to the consumer group has been reported.
+    has_reported_commit: bool,
+}
+
+/// The offsets that a plan needs.
+pub struct Available {
+    /// The latest offsets of all partitions.
+    pub latest: ByPartition,
+    /// The earliest offsets of partitions that the tasklet does not read yet.
+    pub first_of_new: ByPartition,
+}
+
+impl Asker {
+    /// The offsets of the first start: those of the checkpoint, or else the starting offsets, which
+    /// are then stored.
+    pub fn start(&mut self) -> Result<ByPartition, EngineError> {
+        if let Some(first) = &self.first {
+            return Ok(first.clone());
+        }
+        let first = match self.stored_start()? {
+            Some(offsets) => offsets,
+            None => {
+                let partitions = self.cluster.partitions(&self.config.subscription)?;
+                let (start, no_match) = (&self.config.start, Some(self.config.no_match));
+                let is_stream = self.config.is_stream;
+                let offsets = self.cluster.resolve(start, &partitions, no_match, is_stream)?;
+                self.store_start(&offsets)?;
+                offsets
+            }
+        };
+        self.first = Some(first.clone());
+        Ok(first)
+    }
+
+    fn stored_start(&self) -> Result<Option<ByPartition>, EngineError> {
+        let Some(folder) = self.folder.as_deref().filter(|_| self.config.is_stream) else {
+            return Ok(None);
+        };
+        let path = folder.join("0");
+        match log_entry::read(self.env.storage(), &path) {
+            Ok(lines) => {
+                let offsets = lines.first().and_then(|line| ByPartition::parse(line));
+                let damaged = || log_entry::damaged(&path, "it holds no offsets");
+                offsets.map(Some).ok_or_else(damaged)
+            }
+            Err(error) if error.condition() == "CHECKPOINT_FILE_MISSING" => Ok(None),
+            Err(error) => Err(error),
+        }
+    }
+
+    fn store_start(&self, offsets: &ByPartition) -> Result<(), EngineError> {
+        let Some(folder) = self.folder.as_deref().filter(|_| self.config.is_stream) else {
+            return Ok(());
+        };
+        let storage = self.env.storage();
+        let made = storage.create_folder(folder);
+        made.map_err(|error| log_entry::write_failed(folder, &error))?;
+        log_entry::write(storage, &folder.join("0"), [offsets.to_string().as_str()])
+    }
+
+    /// The end offsets of a batch query that starts at `from`.
+    pub fn batch_end(&self, from: &ByPartition) -> Result<ByPartition, EngineError> {
+        let partitions: Partitions =
+            from.iter().map(|(topic, at, _)| (topic.to_string(), at)).collect();
+        let end = self.cluster.resolve(&self.config.end, &partitions, None, false)?;
+        for (topic, partition, from) in from.iter() {
+            if let Some(to) = end.get(topic, partition).filter(|to| from > *to) {
+                return Err(EngineError::operator(
+                    "RESOLVED_START_OFFSET_GREATER_THAN_END_OFFSET",
+                    format!(
+                        "source kafka: the start offset {from} is greater than the end offset {to} \
+                         of partition {partition} of topic {topic}"
+                    ),
+                    "Start at or before the end",
+                ));
+            }
+        }
+        Ok(end)
+    }
+
+    /// The latest offsets, after looking for new and deleted partitions and for topics that were
+    /// created again. `own` are the next offsets of the tasklet's partitions, and `is_own` tells
+    /// which others it would read.
+    pub fn available(
+        &mut self,
+        own: &ByPartition,
+        is_own: impl Fn(&str, i32) -> bool,
+    ) -> Result<Available, EngineError> {
+        let found = self.cluster.partitions(&self.config.subscription)?;
+        let gone = |(topic, at, _): &(&str, i32, i64)| !found.contains(&(topic.to_string(), *at));
+        let gone: Vec<_> =
+            own.iter().filter(gone).map(|(topic, at, _)| format!("{topic}-{at}")).collect();
+        if !gone.is_empty() {
+            let reason = format!("the partitions {} no longer exist", gone.join(", "));
+            self.loss.lost("PARTITIONS_DELETED", reason)?;
+        }
+        let of_tasklet: Partitions =
+            found.iter().filter(|(topic, at)| is_own(topic, *at)).cloned().collect();
+        let latest = self.cluster.offsets_at(&of_tasklet, LATEST)?;
+        for (topic, partition, next) in own.iter() {
+            if let Some(end) = latest.get(topic, partition).filter(|end| *end < next) {
+                let reason = format!(
+                    "partition {partition} of topic {topic} ends at offset {end}, before offset \
+                     {next}"
+                );
+                self.loss.lost("PARTITION_OFFSET_CHANGED", reason)?;
+            }
+        }
+        self.compare_ids(&found)?;
+        let first_of_new = self.first_of_new(&latest, own)?;
+        Ok(Available { latest, first_of_new })
+    }
+
+    /// The earliest offsets of partitions in `ends` that are not in `own`.
+    pub fn first_of_new(
+        &self,
+        ends: &ByPartition,
+        own: &ByPartition,
+    ) -> Result<ByPartition, EngineError> {
+        let fresh = ends.iter().filter(|(topic, at, _)| own.get(topic, *at).is_none());
+        self.cluster.offsets(fresh.map(|(topic, at, _)| (topic, at, EARLIEST)))
+    }
+
+    /// The latest offsets of partitions.
+    pub fn latest(&self, of: &ByPartition) -> Result<ByPartition, EngineError> {
+        self.cluster.offsets(of.iter().map(|(topic, partition, _)| (topic, partition, LATEST)))
+    }
+
+    /// Commits offsets to the consumer group. The first failure is reported in a notice.
+    pub fn commit_to_group(&mut self, offsets: &ByPartition) {
+        let committed = self.cluster.commit(offsets);
+        if let Err(error) = committed
+            && !std::mem::replace(&mut self.has_reported_commit, true)
+        {
+            (self.loss.notice)(&format!("{error}; the query continues"));
+        }
+    }
+
+    /// Compares the ids of topics with the known ones, at most every few seconds.
+    pub fn compare_ids(&mut self, partitions: &Partitions) -> Result<(), EngineError> {
+        if self.ids_compared.is_some_and(|last| last.elapsed() < DISCOVERY_INTERVAL) {
+            return Ok(());
+        }
+        self.ids_compared = Some(Instant::now());
+        let ids = self.cluster.topic_ids(partitions)?;
+        self.take_ids(ids)
+    }
+
+    fn take_ids(&mut self, ids: TopicIds) -> Result<(), EngineError> {
+        let again = self.ids.changed(self.env.storage(), &ids)?;
+        if !again.is_empty() {
+            let reason = format!(
+                "{} was deleted and created again under its name: its offsets are not those of \
+                 the checkpoint",
+                again.join(", ")
+            );
+            // If this fails, the new ids stay unknown, so that a restart fails again.
+            self.loss.lost("PARTITIONS_DELETED", reason)?;
+        }
+        self.ids.update(self.env.storage(), ids)
+    }
+}
+
+type Request = Box<dyn FnOnce(&mut Asker) + Send>;
+
+/// A tasklet of continuous mode that wants to know all partitions.
+struct Listener {
+    found: Sender<Result<Partitions, EngineError>>,
+    waker: Waker,
+}
+
+enum Message {
+    Execute(Request),
+    Listen(Listener),
+}
+
+/// The connection of a tasklet to the thread.
+#[derive(Clone)]
+pub struct Requests(Sender<Message>);
+
+/// An answer that may not be there yet.
+pub struct Pending<T>(Receiver<Result<T, EngineError>>);
+
+fn ended() -> EngineError {
+    EngineError::operator("KAFKA_FAILED", "source kafka: the thread for requests has ended", "")
+}
+
+impl<T> Pending<T> {
+    /// The answer; `None` if it is not there yet.
+    pub fn take(&self) -> Result<Option<T>, EngineError> {
+        match self.0.try_recv() {
+            Ok(answer) => answer.map(Some),
+            Err(TryRecvError::Empty) => Ok(None),
+            // A request that panicked; the panic was printed.
+            Err(TryRecvError::Disconnected) => Err(ended()),
+        }
+    }
+}
+
+impl Requests {
+    /// Starts the thread. `folder` is the source's folder in the checkpoint.
+    pub fn start(
+        cluster: Cluster,
+        config: KafkaSourceConfig,
+        env: Arc<dyn Env>,
+        folder: Option<PathBuf>,
+        loss: LossReport,
+    ) -> Result<Self, EngineError> {
+        let stored = folder.as_deref().filter(|_| config.is_stream);
+        let ids = KnownIds::new(stored);
+        let asker = Asker {
+            cluster,
+            config,
+            env,
+            folder,
+            loss,
+            ids,
+            ids_compared: None,
+            first: None,
+            has_reported_commit: false,
+        };
+        let (sender, receiver) = channel();
+        let thread = thread::Builder::new().name("kafka-requests".to_string());
+        let spawned = thread.spawn(move || serve(asker, &receiver));
+        spawned.map_err(|error| EngineError::runtime("start a thread", error))?;
+        Ok(Self(sender))
+    }
+
+    /// Executes a request on the thread, and then wakes the worker.
+    pub fn ask<T: Send + 'static>(
+        &self,
+        waker: Option<&Waker>,
+        request: impl FnOnce(&mut Asker) -> Result<T, EngineError> + Send + 'static,
+    ) -> Pending<T> {
+        let (answer, pending) = channel();
+        let waker = waker.cloned();
+        let request: Request = Box::new(move |asker| {
+            // A tasklet that has ended takes no answer.
+            drop(answer.send(request(asker)));
+            if let Some(waker) = waker {
+                waker.wake();
+            }
+        });
+        // If the thread has ended, the answer is an error.
+        drop(self.0.send(Message::Execute(request)));
+        Pending(pending)
+    }
+
+    /// Continuous mode: the partitions of the subscription, whenever they have changed. Fails if a
+    /// topic was created again.
+    pub fn listen(&self, waker: Waker) -> Receiver<Result<Partitions, EngineError>> {
+        let (found, partitions) = channel();
+        drop(self.0.send(Message::Listen(Listener { found, waker })));
+        partitions
+    }
+}
+
+fn serve(mut asker: Asker, messages: &Receiver<Message>) {
+    let (mut listeners, mut last): (Vec<Listener>, _) = (Vec::new(), None);
+    let mut next_look = Instant::now() + DISCOVERY_INTERVAL;
+    loop {
+        let message = match listeners.is_empty() {
+            true => messages.recv().map_err(RecvTimeoutError::from),
+            false => messages.recv_timeout(next_look.saturating_duration_since(Instant::now())),
+        };
+        match message {
+            Ok(Message::Execute(request)) => request(&mut asker),
+            Ok(Message::Listen(listener)) => listeners.push(listener),
+            Err(RecvTimeoutError::Disconnected) => return,
+            Err(RecvTimeoutError::Timeout) => {
+                next_look = Instant::now() + DISCOVERY_INTERVAL;
+                let found = asker.discover(&mut last);
+                listeners.retain(|listener| match &found {
+                    Ok(None) => true,
+                    Ok(Some(partitions)) => listener.tell(Ok(partitions.clone())),
+                    Err(error) => listener.tell(Err(error.clone())),
+                });
+            }
+        }
+    }
+}
+
+impl Listener {
+    /// Returns whether the tasklet still listens.
+    fn tell(&self, found: Result<Partitions, EngineError>) -> bool {
+        let listens = self.found.send(found).is_ok();
+        self.waker.wake();
+        listens
+    }
+}
+
+impl Asker {
+    /// The partitions of the subscription, if they or the topics' ids are not those of the last
+    /// call. An error only for a topic that was created again: an unreachable broker is reported by
+    /// the consumer.
+    fn discover(
+        &mut self,
+        last: &mut Option<(Partitions, TopicIds)>,
+    ) -> Result<Option<Partitions>, EngineError> {
+        let Ok(partitions) = self.cluster.partitions(&self.config.subscription) else {
+            return Ok(None);
+        };
+        let Ok(ids) = self.cluster.topic_ids(&partitions) else { return Ok(None) };
+        let found = (partitions, ids);
+        if last.as_ref() == Some(&found) {
+            return Ok(None);
+        }
+        *last = Some(found.clone());
+        self.take_ids(found.1)?;
+        Ok(Some(found.0))
+    }
+}
