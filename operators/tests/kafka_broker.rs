@@ -222,8 +222,13 @@ impl Fixture {
 
     fn copy_checkpoint(&self, name: &str) -> PathBuf {
         let (from, to) = (self.checkpoint(), self.folder.join(name));
-        let copied = std::process::Command::new("cp").arg("-r").args([&from, &to]).status();
-        assert!(copied.unwrap().success());
+        // A running query may rename a file while it is copied.
+        let start = Instant::now();
+        let copy = || std::process::Command::new("cp").arg("-r").args([&from, &to]).status();
+        while !copy().unwrap().success() {
+            assert!(start.elapsed() < TIMEOUT, "the checkpoint cannot be copied");
+            std::fs::remove_dir_all(&to).unwrap();
+        }
         to
     }
 }
