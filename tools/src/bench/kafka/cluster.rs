@@ -69,7 +69,9 @@ impl Cluster {
         let mut config = ClientConfig::new();
         config.set("bootstrap.servers", &self.servers).set("socket.nagle.disable", "true");
         config.set("partitioner", "murmur2_random");
-        PRODUCER.iter().for_each(|(name, value)| drop(config.set(*name, *value)));
+        for (name, value) in PRODUCER {
+            config.set(name, value);
+        }
         config
     }
 

@@ -171,7 +171,7 @@ fn generate(
 ) -> Result<Histogram<u64>, Failure> {
     // Sleeps end when they are due, not up to 50 us later.
     #[cfg(target_os = "linux")]
-    drop(nix::sys::prctl::set_timerslack(1));
+    let _ = nix::sys::prctl::set_timerslack(1);
     let producer: ThreadedProducer<DefaultProducerContext> =
         config.create().map_err(|error| failed("start a producer", error))?;
     // The client connects before the first record is due.
