@@ -80,7 +80,7 @@ impl TopicEnds {
 /// Which partitions of a source a tasklet reads. Partitions that appear later are dealt in the same
 /// way.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Deal {
+struct Deal {
     part: usize,
     parts: usize,
 }
@@ -88,7 +88,7 @@ pub struct Deal {
 impl Deal {
     /// Whether the tasklet reads a partition. Consecutive partitions of a topic go to consecutive
     /// tasklets; the topic decides which is the first.
-    pub fn is_own(self, topic: &str, partition: i32) -> bool {
+    fn is_own(self, topic: &str, partition: i32) -> bool {
         let first = hash_bytes(topic.as_bytes()) as usize % self.parts;
         (first + partition as usize) % self.parts == self.part
     }
@@ -106,7 +106,7 @@ impl Deal {
 }
 
 /// Merges the offsets of a source's tasklets.
-pub fn merge_offsets(of_tasklets: &[Offset]) -> Offset {
+pub(crate) fn merge_offsets(of_tasklets: &[Offset]) -> Offset {
     let mut all = ByPartition::default();
     for offsets in of_tasklets.iter().filter_map(|offset| ByPartition::parse(&offset.0)) {
         for (topic, partition, at) in offsets.iter() {
@@ -132,7 +132,7 @@ struct Plan {
 }
 
 /// How a source is opened.
-pub struct SourceSetup {
+pub(crate) struct SourceSetup {
     /// The parsed options.
     pub config: KafkaSourceConfig,
     /// The environment of the job.
