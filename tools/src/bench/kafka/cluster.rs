@@ -85,6 +85,8 @@ impl Cluster {
         config.set("bootstrap.servers", &self.servers).set("group.id", "millstream-bench");
         config.set("enable.auto.commit", "false").set("socket.nagle.disable", "true");
         config.set("fetch.min.bytes", "1");
+        // By default a consumer whose queue was full fetches nothing for a second.
+        config.set("fetch.queue.backoff.ms", "10");
         config.set("enable.partition.eof", if reports_ends { "true" } else { "false" });
         let consumer: BaseConsumer =
             config.create().map_err(|error| failed("start a consumer", error))?;
