@@ -20,11 +20,13 @@ const SHOWN_CHARS: usize = 80;
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct BadRecord {
-    /// The file that contains the record; `None` if the record came from a connection.
+    /// The file that contains the record; `None` if the record came from a connection, or is a
+    /// record of a capture.
     pub file: Option<PathBuf>,
     /// Whether the record produced a row, with NULL for the fields that could not be read.
     pub is_permissive: bool,
-    /// Offset of the record in its file, or in the stream of its source.
+    /// Offset of the record in its file, or in the stream of its source. For a record of a capture,
+    /// the number of the event that completed it.
     pub offset: u64,
     /// Length of the record, in bytes.
     pub length: u64,

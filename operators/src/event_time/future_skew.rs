@@ -1,9 +1,9 @@
 //! Drops records whose event time is too far ahead of the clock. One such record would move the
-//! watermark and make all others late.
+//! watermark and make other records late.
 //!
 //! In micro-batch mode the clock is that of the batch, so a batch that is run again drops the same
-//! records. In continuous mode it is the arrival time of the record, which its source reads once
-//! per poll.
+//! records. In continuous mode it is the latest arrival time of a record, or the time of the last
+//! marker if that is later.
 
 use millstream_engine::env::Env;
 use millstream_engine::epoch::event_time::{BatchTimes, EventTimeReporter, EventTimeStats};
@@ -19,10 +19,9 @@ pub(crate) struct FutureSkewLimit {
     env: Arc<dyn Env>,
     times: BatchTimes,
     continuous: bool,
-    /// Offset from the monotonic clock to the wall clock, at the last marker.
+    /// Offset from the monotonic clock to the wall clock, at the last marker or the start.
     wall_offset_us: i64,
-    /// The latest arrival time of a record. It is used for records without one, such as results of
-    /// windows.
+    /// The latest time known: of an arrival, or of the last marker.
     arrived_ns: u64,
 }
 
@@ -43,9 +42,9 @@ impl FutureSkewLimit {
         self.wall_offset_us = self.env.wall_us() - (now_ns / 1000) as i64;
     }
 
-    /// The largest acceptable event time of a record. It is relative to the batch's time, or in
-    /// continuous mode to the arrival of the record, or of the latest record if `ingest_ns` is
-    /// [`UNTIMED`].
+    /// The largest acceptable event time of a record. It is relative to the batch's time. In
+    /// continuous mode, unless a batch is run again, it is relative to the latest arrival so far or
+    /// the last marker. A record whose `ingest_ns` is [`UNTIMED`] has no arrival time.
     #[inline]
     fn limit_us(&mut self, ingest_ns: u64) -> i64 {
         if !self.continuous || self.times.is_replay() {

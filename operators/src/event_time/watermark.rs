@@ -301,7 +301,7 @@ pub(crate) struct OperatorWatermark {
 
 impl OperatorWatermark {
     pub fn new(times: BatchTimes, continuous: bool) -> Self {
-        // The watermark starts at 1970, as in micro-batch mode.
+        // The watermark starts at that of the previous run, or at 1970, as in micro-batch mode.
         let in_band_us = continuous.then(|| times.watermark_us());
         Self { times, in_band_us, lag_us: 0 }
     }

@@ -109,7 +109,7 @@ impl DataFrame {
         })
     }
 
-    /// Adds a column, or replaces all columns with that name.
+    /// Adds a column, or replaces all columns with that name, in any case.
     pub fn with_column(&self, name: &str, expr: Expr) -> PlanResult<Self> {
         self.with_columns([(name, expr)])
     }
@@ -171,9 +171,9 @@ impl DataFrame {
     }
 
     /// Joins two tables on a condition. `how` is `inner`, `left`, `right`, `full`, `left_semi` or
-    /// `left_anti`. A join of two streams needs an equality condition; an outer or semi join of two
-    /// streams also needs watermarks. If both tables have columns of the same name, qualify them
-    /// with [`alias`](Self::alias).
+    /// `left_anti`. A join of two streams needs an equality condition. An outer, semi or anti join
+    /// of two streams also needs watermarks. If both tables have columns of the same name, qualify
+    /// them with [`alias`](Self::alias).
     pub fn join(&self, other: &Self, on: &Expr, how: &str) -> PlanResult<Self> {
         let written = JoinType::parse(how)?;
         deep::check([on])?;
@@ -262,7 +262,7 @@ impl DataFrame {
     }
 
     /// Appends the rows of another table, whose columns are matched by name. Columns that only the
-    /// other table has are dropped.
+    /// other table has are dropped. Fails if the other table lacks a column of this one.
     pub fn union_by_name(&self, other: &Self) -> PlanResult<Self> {
         self.union(&other.select(self.columns().iter().map(|name| named(name)))?)
     }
@@ -329,7 +329,8 @@ impl DataFrame {
         Ok(self.with(self.analyse(|| analyzer::sort(self.owned(), &keys))?))
     }
 
-    /// Keeps the first `n` rows.
+    /// Keeps the first `n` rows. A stream with a limit is refused in output mode update when the
+    /// query starts.
     pub fn limit(&self, n: u64) -> Self {
         self.with(Plan::Limit(Box::new(self.owned()), n))
     }

@@ -1,5 +1,5 @@
-//! Job files. Statements are executed in order, and queries are started after all of them have been
-//! checked.
+//! Job files and scripts. Their statements are executed in order. The queries of a job file are
+//! checked and returned; a script runs each of its queries in its turn.
 
 use super::dataframe::DataFrame;
 use super::progress::Progress;
@@ -43,7 +43,8 @@ pub struct JobQuery {
 }
 
 impl JobQuery {
-    /// The name of the query, as given in `CREATE STREAMING TABLE`.
+    /// The name of the table in `CREATE STREAMING TABLE`, even if the option `queryName` gives the
+    /// query another one.
     pub fn name(&self) -> &str {
         &self.name
     }
@@ -148,7 +149,7 @@ fn with_columns(plan: Plan, view: &str, names: Vec<String>) -> PlanResult<Plan> 
 }
 
 impl Session {
-    /// Executes a statement. A statement that starts a query is returned instead.
+    /// Executes a statement. Queries, `DESCRIBE` and streaming tables are returned instead.
     fn prepared(&self, statement: Statement) -> PlanResult<Option<Statement>> {
         match statement {
             Statement::Set { key, value, place } => {
@@ -250,9 +251,9 @@ impl Session {
         ))
     }
 
-    /// Executes a script of `SET`, views, `DESCRIBE`, queries over bounded tables, and streaming
-    /// tables whose trigger ends them. The results of the queries over tables and of `DESCRIBE` are
-    /// passed to `show`, one after another. Stops at the first error, also of `show`.
+    /// Executes a script. A streaming table must have a trigger that ends its query. The results of
+    /// the queries over tables and of `DESCRIBE` are passed to `show`, one after another. Stops at
+    /// the first error, also of `show`.
     pub fn script(
         &self,
         text: &str,

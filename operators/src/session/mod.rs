@@ -184,7 +184,7 @@ impl Session {
         self.lock().console = Box::new(make);
     }
 
-    /// Sets a callback for notices of sources, such as a peer that disconnected.
+    /// Sets a callback for notices, such as that a peer has disconnected.
     pub fn on_notice(&self, notice: fn(&str)) {
         self.lock().notice = notice;
     }
@@ -330,14 +330,15 @@ impl Session {
         Ok(DataFrame::new(self.clone(), plan))
     }
 
-    /// A view, a source or the table of a memory sink by its name, which is case-insensitive;
-    /// `None` if it does not exist.
+    /// A view, a memory stream or a table in memory by its name, which is case-insensitive; `None`
+    /// if it does not exist.
     pub fn view(&self, name: &str) -> Option<DataFrame> {
         let plan = self.lock().relation(name)?;
         Some(DataFrame::new(self.clone(), plan))
     }
 
-    /// The result table of a memory sink, by the query's name; `None` if it does not exist.
+    /// A table in memory by its name, which is case-sensitive: the result of a memory sink, by the
+    /// query's name, or a created table. `None` if it does not exist.
     pub fn table(&self, query_name: &str) -> Option<MemoryTable> {
         self.lock().tables.get(query_name).cloned()
     }
@@ -466,7 +467,8 @@ impl StreamReader {
 
     /// The schema of files, and whether it was inferred from them. Consumes the schema that the
     /// user has given. Without one it is inferred, except for text. Fails for wrong options, for a
-    /// path that does not exist, and if no schema can be inferred.
+    /// path that does not exist, for a table's pattern that matches nothing, and if no schema can
+    /// be inferred.
     fn file_schema(&mut self, format: &str) -> PlanResult<(Schema, SchemaOrigin)> {
         let settings = self.session.lock().settings.formats.clone();
         let given = self.schema.take();

@@ -39,7 +39,7 @@ pub struct Progress {
     pub sources: Vec<String>,
     /// For each source, the connections if it is a socket.
     pub connections: Vec<Option<ConnectionTotals>>,
-    /// For each source, its report on itself.
+    /// For each source, its report on itself if it is Kafka.
     pub reports: Vec<Option<SourceReport>>,
     /// The sink's description.
     pub sink: String,

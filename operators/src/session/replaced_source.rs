@@ -149,7 +149,7 @@ impl ReplacedSource {
     }
 
     /// The format and the options of the replacement. The options of the job's own source are also
-    /// checked, because production reads with them.
+    /// checked if it is a socket or Kafka, because production reads with them.
     pub(super) fn apply(
         &self,
         view: &str,

@@ -92,7 +92,7 @@ impl Default for Settings {
     }
 }
 
-/// The names of all settings except those of the formats, for error messages.
+/// The names of all settings that have an effect, except those of the formats, for error messages.
 const NAMES: [&str; 30] = [
     "millstream.parallelism",
     "millstream.workers",
@@ -361,8 +361,9 @@ impl Settings {
         Ok(())
     }
 
-    /// Changes a setting of the formats, of names or of literals. Any other key is the error
-    /// `UNKNOWN_SETTING`, which suggests a similar one.
+    /// Changes a setting of the formats, of names or of literals. A setting of Spark's execution is
+    /// accepted without effect. Any other key is the error `UNKNOWN_SETTING`, which suggests a
+    /// similar one if there is one.
     fn set_of_formats(&mut self, lower_key: &str, value: &SettingValue<'_>) -> PlanResult<()> {
         if self.formats.set(lower_key, value.text)? {
             self.semantics.corrupt_column = interned(self.formats.corrupt_column());

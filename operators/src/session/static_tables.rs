@@ -4,8 +4,8 @@
 //! scalar subquery: the rows of the stream are joined with its single row. A query over constants is
 //! evaluated here, without the engine.
 //!
-//! *Limits.* A scalar subquery in the condition of a join, or in a query over tables only, is
-//! evaluated once.
+//! *Limits.* A scalar subquery in the condition of a join, in the array of an explode, or in a
+//! query over tables only, is evaluated once.
 
 use crate::session::Session;
 use crate::session::dataframe::DataFrame;
@@ -33,9 +33,9 @@ type Rows<'r, E> = dyn FnMut(Arc<Plan>, bool) -> Result<Vec<Vec<Value>>, E> + 'r
 /// Returns how to reload a table that may change while the query runs; `None` if it cannot change.
 type Live<'l> = dyn Fn(&Arc<Plan>) -> Option<LiveTable> + 'l;
 
-/// Replaces by its rows each memory table, each scalar subquery, and one side of each join that is
-/// not of two streams: the table beside a stream; of two tables the left one in a RIGHT JOIN, the
-/// right one otherwise.
+/// Replaces by its rows each memory table, each scalar subquery that [`with_live_scalars`] leaves,
+/// and one side of each join that is not of two streams: the table beside a stream; of two tables
+/// the left one in a RIGHT JOIN, the right one otherwise.
 fn with_rows<E>(plan: Plan, rows: &mut Rows<'_, E>, live_of: &Live<'_>) -> Result<Plan, E> {
     let plan = match plan {
         Plan::Join(join) if !join.is_of_streams() => {
@@ -80,8 +80,8 @@ fn scalars(expr: &Resolved, found: &mut Vec<Arc<Plan>>) {
     }
 }
 
-/// Replaces the scalar subqueries of an operator over a stream whose tables may change by columns of
-/// joins. Other operators are unchanged.
+/// In a projection, filter, aggregation or sort of a stream, replaces the scalar subqueries whose
+/// tables may change by columns of joins. Other operators are unchanged.
 fn with_live_scalars<E>(
     mut plan: Plan,
     rows: &mut Rows<'_, E>,
@@ -191,8 +191,8 @@ fn has_tables(plan: &Plan) -> bool {
     own || plan.inputs().into_iter().any(has_tables)
 }
 
-/// Replaces the tables of the plan, and its scalar subqueries, by their current rows. A scalar
-/// subquery with several rows is an error.
+/// Replaces the tables of the plan, and its scalar subqueries, by their current rows: see
+/// [`with_rows`]. A scalar subquery with several rows is an error.
 pub(super) fn read<'p>(plan: &'p Plan, session: &Session) -> Result<Cow<'p, Plan>, QueryError> {
     if !has_tables(plan) {
         return Ok(Cow::Borrowed(plan));
@@ -243,8 +243,8 @@ fn without_initial_states(mut plan: Plan) -> Result<Plan, Infallible> {
     plan.map_inputs(&mut without_initial_states)
 }
 
-/// The maximum number of expressions of a query that is evaluated without the engine. If the
-/// attempt fails, the query is planned a second time.
+/// A query with fewer expressions may be evaluated without the engine. If the attempt fails, the
+/// query is planned a second time.
 const MOST_CONSTANT: usize = 1 << 10;
 
 /// Whether a plan computes its columns from a single row without columns, with fewer than `left`

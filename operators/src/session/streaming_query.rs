@@ -65,7 +65,8 @@ pub struct Totals {
     pub permissive_records: u64,
     /// The most recent bad records of both kinds.
     pub last_bad_records: Vec<BadRecord>,
-    /// The number of paths that file sources skipped: neither files nor folders, or broken links.
+    /// The number of paths that file sources skipped and reported, such as broken links: at most
+    /// 10,000 per source.
     pub skipped_paths: u64,
     /// The number of rows dropped because their event time was too far ahead of the clock, up to
     /// the last epoch.
@@ -150,7 +151,7 @@ impl StreamingQuery {
         &self.run_id
     }
 
-    /// The query's name, unique among the session's active queries.
+    /// The query's name, which no other query of the session can have until this handle is dropped.
     pub fn name(&self) -> &str {
         &self.name
     }
@@ -203,7 +204,8 @@ impl StreamingQuery {
         self.running.outcome().and_then(Result::err)
     }
 
-    /// Blocks until all data that was available at the call is processed and committed.
+    /// Blocks until all data that was available at the call is processed and committed. Returns the
+    /// outcome of the query if it ends first.
     pub fn process_all_available(&self) -> Result<(), EngineError> {
         self.running.process_all_available()
     }

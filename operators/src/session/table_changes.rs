@@ -1,6 +1,6 @@
 //! Detects changes of the tables of a query. The modification times, sizes and paths of files are
-//! compared. For results in memory the number of changes is compared, for topics the ends of their
-//! partitions.
+//! compared, on Unix also their inode numbers and change times. For results in memory the number of
+//! changes is compared, for topics the ends of their partitions.
 
 #[cfg(feature = "kafka")]
 use crate::connect::kafka::{options::KafkaSourceConfig, source::TopicEnds};

@@ -117,8 +117,8 @@ impl Small {
         *self = grown;
     }
 
-    /// Removes the link at a position, and moves later links to the free position if they are not
-    /// at or after their home otherwise.
+    /// Removes the link at a position, and moves later links back to the free position, unless that
+    /// is before their home.
     #[inline]
     fn remove(&mut self, mut free: usize) {
         let mask = self.words.len() - 1;

@@ -29,7 +29,8 @@ pub(crate) struct RowId(pub u32);
 
 /// A store of rows whose numbers ascend in the order of arrival.
 pub(crate) trait NumberedRows {
-    /// The number of a row. For a removed row, a number that no row has.
+    /// The number of a row. For a removed row, another number: that of a later row in its slot, or
+    /// one that no row has.
     fn number(&self, id: RowId) -> u64;
 }
 
@@ -201,7 +202,8 @@ impl Run {
         matches!(self, Self::Empty)
     }
 
-    /// Whether the run has exactly one row.
+    /// Whether the run has one row, stored inline. False for a list of blocks of which one row is
+    /// left.
     #[cfg(feature = "sql")]
     #[inline]
     pub fn is_single(&self) -> bool {

@@ -151,8 +151,8 @@ impl Slots {
         }
     }
 
-    /// Releases an empty chunk if more than one and an eighth of the chunks are empty, and returns
-    /// its number. Call this after freeing a slot if released chunks are reused elsewhere.
+    /// Releases an empty chunk and returns its number, if more than an eighth of the chunks, plus
+    /// one, are empty. Call this after freeing a slot if released chunks are reused elsewhere.
     #[inline]
     pub fn surplus(&mut self) -> Option<usize> {
         if self.empties <= 1 + self.held / 8 {

@@ -269,8 +269,8 @@ where
         let timed = [self.left.has_event_time(), self.right.has_event_time()];
         let places = self.workers(job, parallelism);
         // A stream has one consumer, so no source feeds both inputs. But the producers of one side
-        // may have a source in common, which would block on the full ring of the later one. So each
-        // side is first merged into one ring.
+        // may have a source in common. If inputs are read one after another, it would block on the
+        // full ring of the later one, so each side is first merged into one ring.
         let one_after_another = self.order.reads_one_after_another(job.trigger());
         let left = SideBuilder::new(self.left, job, parallelism, one_after_another);
         let right = SideBuilder::new(self.right, job, parallelism, one_after_another);

@@ -9,8 +9,8 @@
 //! equal keys reach the same instance whatever their encoding. A restart compares the stored hash:
 //! if a key's hash had changed, its records would be sent to an instance without its state.
 //!
-//! *Limits.* A key's whole state is written after each of its records, or once per epoch if it is
-//! longer than 4 KiB. For large states use the lists and maps of a
+//! *Limits.* A key's whole state is written after each of its records, or once per epoch after it
+//! has become longer than 4 KiB. For large states use the lists and maps of a
 //! [processor](crate::stream::Processor), which write only what has changed.
 
 use crate::stream::processor_state::{Kept, damaged, write};
@@ -198,7 +198,8 @@ struct Entry<K, S> {
     state: S,
     /// The slot of the key's last recorded change.
     slot: StateSlot,
-    /// Length of the state when it was last written: an estimate of its heap memory.
+    /// Length of the hash and the state when they were last written: an estimate of the heap
+    /// memory. 0 for a state without a destructor.
     written: u32,
 }
 
@@ -223,7 +224,7 @@ impl<K: Hash, S: Kept> Entry<K, S> {
         Ok(output)
     }
 
-    /// Encodes the state, and adds its length to the total memory.
+    /// Encodes the hash and the state, and updates the total memory.
     fn encode(
         &mut self,
         hash: u64,

@@ -41,9 +41,10 @@ impl<R: Recipe, F, C: 'static> KeyedStream<R, F, C> {
     }
 
     /// A running aggregate that may skip intermediate values. Each upstream instance pre-aggregates
-    /// its records by key while more input is available. It then sends the
-    /// partial states to the owners of the keys, so fewer records cross between workers. If both
-    /// have a single instance on one worker, it is [`aggregate`](Self::aggregate).
+    /// its records by key while more input is available, unless there are too many keys. It then
+    /// sends the partial states to the owners of the keys, so fewer records cross between workers.
+    /// If the stream and the aggregate have a single instance on the same worker, it is
+    /// [`aggregate`](Self::aggregate).
     pub fn combine<K, A>(self, aggregate: A) -> Stream<impl Recipe<Item = (K, A::Output)>, C>
     where
         K: Hash + Eq + Clone + Send + 'static,

@@ -80,7 +80,7 @@ impl<R: Recipe, C: 'static> Stream<R, C> {
     /// Like [`with_watermark`](Self::with_watermark), with a limit on how far ahead of the clock an
     /// event time may be. A record beyond the limit is dropped and counted
     /// ([`EventTimeStats::ahead_of_clock`](millstream_engine::epoch::event_time::EventTimeStats::ahead_of_clock)).
-    /// It does not advance the watermark, because all other records would then be late.
+    /// It does not advance the watermark, because other records would then be late.
     pub fn with_watermark_and_max_skew<F>(
         self,
         time: F,
@@ -113,7 +113,8 @@ impl<R: Recipe, C: 'static> Stream<R, C> {
         self.with(|up| WatermarkRecipe { up, time, delay_ms, skew_ms, ahead })
     }
 
-    /// Partitions the stream by a key. Records of one key are processed by one instance, in order.
+    /// Partitions the stream by a key. Records of one key are processed by one instance; those from
+    /// one upstream instance keep their order.
     pub fn key_by<K, F>(self, key: F) -> KeyedStream<R, F, C>
     where
         K: Hash + Eq + Clone + Send + 'static,

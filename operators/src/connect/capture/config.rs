@@ -33,8 +33,8 @@ pub struct CaptureConfig {
     pub(super) max_line: usize,
     pub(super) max_unfinished: usize,
     pub(super) include_timestamp: bool,
-    /// Whether an unfinished line becomes a record when its connection is closed, instead of being
-    /// rejected.
+    /// Whether an unfinished line becomes a record when its connection is closed or half-closed,
+    /// instead of being rejected.
     pub(super) keeps_last_line: bool,
     pub(super) batch_bytes: usize,
 }

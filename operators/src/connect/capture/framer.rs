@@ -44,7 +44,7 @@ struct Stream {
     /// line end.
     after_cr: bool,
     /// The position before the event in which the unfinished record began. `None` if there is no
-    /// unfinished record.
+    /// unfinished record. Also set after a CR, because its LF may follow.
     begin: Option<Mark>,
     /// The stream position of the next byte, if none is missing.
     expected: u64,
@@ -122,9 +122,10 @@ impl Framer {
         self.is_damaged = true;
     }
 
-    /// Whether an event consists of whole lines of UTF-8 text that all end with LF or CR LF, or
+    /// If true, an event consists of whole lines of UTF-8 text that all end with LF or CR LF, or
     /// with CR before the last one, and none is too long. Then these lines are its records, and the
-    /// event must not be passed to [`Self::event`].
+    /// event must not be passed to [`Self::event`]. False also for an event that is longer than a
+    /// line may be, and for the first one of a stream.
     #[inline]
     pub(super) fn is_whole_lines(
         &mut self,

@@ -1,9 +1,9 @@
 //! The capture source: replays recorded socket traffic as if it came from the sockets.
 //!
-//! *Records.* Each connection and direction is split into records as the
-//! [socket source](crate::connect::socket) splits it: a stream into lines, a datagram into one
-//! record or into lines. A record that is too long, not UTF-8 or incomplete is counted and
-//! rejected.
+//! *Records.* Each connection and direction is split into records as the [socket
+//! source](crate::connect::socket) splits it: a stream into lines, a datagram into one record or
+//! into lines. A record that is too long, not UTF-8 or incomplete is counted and rejected; the last
+//! line of a closed connection is incomplete only with `lastLine` `reject`.
 //!
 //! *Times.* A record has the time of the event that completed it. With `speed` it is emitted at
 //! `start + (t - t0) / speed`, where t0 is the recorded time at which the schedule starts. Latency

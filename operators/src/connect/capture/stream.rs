@@ -98,8 +98,8 @@ impl<C: 'static> Flow<C> {
     ///
     /// Records and their order depend on the capture and its options alone. A restart from a
     /// checkpoint continues after the last committed record. Incomplete records, lines that are too
-    /// long and records that are not UTF-8 are left out. [`Capture::bad_records`] counts these
-    /// records.
+    /// long and records that are not UTF-8 are left out. The last line of a closed connection is
+    /// complete without a line end. [`Capture::bad_records`] counts the records that are left out.
     ///
     /// ```
     /// use millstream::Config;

@@ -142,8 +142,8 @@ fn remove_stale(path: &Path) -> io::Result<()> {
     Ok(())
 }
 
-/// Raises the soft limit of open files to the hard limit if `clients` need it. Returns the number
-/// of clients that fit if some do not; `None` if all do or the limit is not known.
+/// On Linux, raises the soft limit of open files to the hard limit if `clients` need it. Returns
+/// the number of clients that fit if some do not; `None` if all do or the limit is not known.
 pub(super) fn make_room_for(clients: usize) -> Option<u64> {
     let wanted = clients as u64 + OTHER_FILES;
     let limit = open_files(wanted)?;

@@ -2,7 +2,7 @@
 //! at a time.
 //!
 //! If the peer does not read, the buffer fills up and blocks the query, including its sources. If
-//! the sink has connected and the peer disconnects, the next write fails the query. If it listens,
+//! the sink has connected and the peer disconnects, a later write fails the query. If it listens,
 //! it waits for the next client; rows that were written to the previous client, also in part, are
 //! lost if it had not read them. The next client starts with a whole row. Delivery is at least once
 //! only to a peer that stays connected.

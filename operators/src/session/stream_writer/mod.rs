@@ -135,13 +135,14 @@ impl StreamWriter {
         self
     }
 
-    /// Passes every row to a writer.
+    /// Passes the rows to a writer instead of a sink of a format.
     pub fn foreach(mut self, writer: impl ForeachWriter) -> Self {
         self.foreach = Some(Box::new(writer));
         self
     }
 
-    /// Passes the rows of each micro-batch and the batch number to a function.
+    /// Passes the rows of each micro-batch and the batch number to a function, instead of a sink of
+    /// a format. A continuous trigger is refused.
     pub fn foreach_batch(
         mut self,
         function: impl FnMut(&[Vec<Value>], Epoch) -> Result<(), String> + Send + 'static,
@@ -164,14 +165,15 @@ impl StreamWriter {
         self
     }
 
-    /// Overrides the session's workers, pinning and waiting. The trigger of `config` is ignored.
+    /// Overrides the session's workers, pinning, cores and waiting. The trigger of `config` is
+    /// ignored.
     pub fn config(mut self, config: Config) -> Self {
         self.config = Some(config);
         self
     }
 
-    /// Pins the query's workers to the given cores, which may be shared with other queries. By
-    /// default they are pinned to cores that no other query uses.
+    /// Pins the query's workers to the given cores, unless pinning is off. If none of them is free,
+    /// they are shared. By default workers are pinned to free cores, if there are any.
     pub fn cores(mut self, cores: impl IntoIterator<Item = usize>) -> Self {
         self.cores = Some(cores.into_iter().collect());
         self

@@ -6,7 +6,7 @@ use crate::session::progress::{Progress, SideWait};
 use millstream_engine::epoch::committed_epoch::CommittedEpoch;
 use millstream_engine::measure::latency::EpochLatency;
 
-/// The fields that all progress reports of a query share.
+/// The fields that the progress reports of a query share, and what it keeps between them.
 pub(in crate::session::stream_writer) struct ProgressReporter {
     pub id: String,
     pub run_id: String,

@@ -181,7 +181,8 @@ impl<T: Send> Output<T> {
         })
     }
 
-    /// Registers an async task to wake at the next result or the end, unless there is one now.
+    /// Registers an async task to wake at the next result or the end. Returns false if there is one
+    /// now: then the task must not wait.
     #[cfg(feature = "futures")]
     pub(super) fn register(&mut self, task: &std::task::Waker) -> bool {
         let Self { ring, behind, outlet, ending, .. } = self;

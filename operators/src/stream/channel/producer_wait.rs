@@ -63,7 +63,8 @@ pub(super) fn this_thread() -> Waker {
     Waker::from(Arc::new(Sleeper(std::thread::current())))
 }
 
-/// Sleeps until this thread is woken or the deadline passes. Returns false after the deadline.
+/// Sleeps until this thread is woken or the deadline passes. Returns false if the deadline had
+/// passed before the call.
 pub(super) fn sleep(deadline: Option<Instant>) -> bool {
     let Some(deadline) = deadline else {
         std::thread::park();

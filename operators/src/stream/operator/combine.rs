@@ -1,5 +1,6 @@
-//! A two-level keyed aggregate: each worker pre-aggregates its records by key ([`PartialCombine`]),
-//! and the instance that owns a key combines the partial states ([`FinalCombine`]).
+//! A two-level keyed aggregate: each upstream instance pre-aggregates its records by key
+//! ([`PartialCombine`]), and the instance that owns a key combines the partial states
+//! ([`FinalCombine`]).
 
 use crate::state::hash_index::HashIndex;
 use crate::state::preaggregation::PreaggregationLimit;

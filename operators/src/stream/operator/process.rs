@@ -630,8 +630,8 @@ where
         Ok(())
     }
 
-    /// Fires some of the due timers. When all have fired, forwards the pending watermark and then
-    /// the pending marker.
+    /// Fires some of the due timers. When all have fired, forwards the pending watermark, in
+    /// continuous mode only, and then the pending marker.
     fn continue_expiry<T>(&mut self) -> Result<(), EngineError>
     where
         P: Processor<K, T>,

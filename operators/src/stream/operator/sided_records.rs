@@ -349,7 +349,8 @@ impl<L, R> SidedRecords<L, R> {
         self.right.record(id)
     }
 
-    /// The arrival number of a record. For a removed record, a number that no record has.
+    /// The arrival number of a record. For a removed record, another number: that of a later record
+    /// in its slot, or one that no record has.
     #[inline]
     pub fn number(&self, side: Side, id: RowId) -> u64 {
         in_slab!(self, side, |slab| slab.number(id))

@@ -10,8 +10,8 @@ use millstream_engine::runtime::tasklet::{Polled, Source, StepCx};
 /// Maximum number of records of a micro-batch, which are buffered until it runs.
 const BATCH: usize = 4096;
 
-/// Emits the items of an iterator. Its position is the number of emitted items. A restart skips
-/// them, so the iterator must yield the same items again.
+/// Emits the items of an iterator. Its position is the number of emitted items. A restart skips the
+/// items of committed epochs, so the iterator must yield the same items again.
 pub(in crate::stream) struct IteratorSource<I: Iterator> {
     items: I,
     emitted: u64,

@@ -157,8 +157,8 @@ fn others(values: &[i64], sign: Sign, out: &mut Vec<u8>) {
     }
 }
 
-/// The bitwise OR of the sizes of all differences of monotonic values. Returns `None` for other values, for
-/// fewer than three values and on overflow.
+/// The bitwise OR of the sizes of all differences of monotonic values. Returns `None` for other
+/// values, for fewer than three values, and on overflow.
 fn one_way(values: &[i64]) -> Option<u64> {
     let [first, second, _, ..] = values else { return None };
     let falls = second < first;

@@ -1,8 +1,9 @@
 //! Encodes rows as a Parquet file with Spark's layout: DECIMAL as INT32, INT64 or fixed-length
 //! bytes depending on its precision, three-level lists and maps, and Spark's schema in the footer.
 //!
-//! Timestamps are INT64 microseconds, or milliseconds by a setting. INT96 is not written: the
-//! format deprecates it, and its nanoseconds overflow for dates far from the present.
+//! Timestamps are INT64 microseconds, those with time zone (TIMESTAMP) milliseconds if a setting
+//! says so. INT96 is not written: the format deprecates it, and its nanoseconds overflow for dates
+//! far from the present.
 
 use super::rebase::{
     LEGACY_DATETIME, LEGACY_INT96, Mode, SAME_FROM_DAYS, SAME_FROM_US, VERSION, ZONE,

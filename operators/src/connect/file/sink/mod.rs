@@ -119,8 +119,8 @@ impl FileSinkConfig {
         self.partition_by.iter().map(place).collect()
     }
 
-    /// Returns an error if an earlier file of the sink has other partition columns, so that all
-    /// files of the folder have the same columns.
+    /// Returns an error if the file of a log line has other partition columns than the sink, so
+    /// that all files of the folder have the same columns.
     fn check_partitions(&self, line: &str) -> Result<(), EngineError> {
         let Ok(file) = serde_json::from_str::<SinkFile>(line) else { return Ok(()) };
         let path = path_of(&file.path);

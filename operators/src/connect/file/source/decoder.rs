@@ -4,8 +4,10 @@
 //! gives a row with NULL for the fields that could not be read. `DROPMALFORMED` drops the record.
 //! `FAILFAST` fails the query. The first two count the record and store its first bytes
 //! ([`BadRecords`](crate::connect::bad_records::BadRecords)). In mode `PERMISSIVE` the STRING
-//! column named by `columnNameOfCorruptRecord` contains the text of such a record, and NULL for
-//! good records. Text files have no mode: a record that is not UTF-8 or too long is rejected.
+//! column named by `columnNameOfCorruptRecord` contains the text of such a record, of a record
+//! longer than `maxRecordBytes` its first bytes, and NULL for good records. A CSV record that the
+//! parser cannot split into fields fails the query in every mode. Text files have no mode: a record
+//! that is not UTF-8 or too long is rejected.
 
 use crate::connect::file::charset::{Charset, Coding};
 use crate::connect::file::file_columns::FileColumns;

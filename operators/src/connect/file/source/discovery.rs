@@ -74,7 +74,8 @@ impl FileSource {
         Ok(found.into())
     }
 
-    /// Takes the files for one batch from the front of `files`.
+    /// Takes the files for one batch from the front of `files`; all of them, whatever the limits,
+    /// if `all` is true.
     pub(in crate::connect::file::source) fn take(
         &self,
         files: &mut VecDeque<FileInfo>,

@@ -2,11 +2,11 @@
 //! the clients of a listener, or from datagrams.
 //!
 //! *Clients.* A listener serves up to `maxConnections` clients on the worker of its tasklet.
-//! Readable clients take turns with one read of at most 64 KiB each, so neither a fast nor a silent
-//! client blocks another. The lines of a client stay in order. Lines of different clients are in
-//! the order in which the source reads their ends. A client beyond `maxConnections` is accepted and
-//! closed at once. A listener accepts more clients when no client is readable, and after every 64
-//! reads.
+//! Several readable clients take turns with one read of at most 64 KiB each, so neither a fast nor
+//! a silent client blocks another. The lines of a client stay in order. Lines of different clients
+//! are in the order in which the source reads their ends. A client beyond `maxConnections` is
+//! accepted and closed at once. A listener accepts more clients when no client is readable, and
+//! after every 64 reads.
 //!
 //! *Parts.* With `numPartitions` a listener is served by that many sources, possibly on several
 //! workers. A source with the fewest clients accepts the next one.

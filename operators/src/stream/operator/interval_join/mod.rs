@@ -140,10 +140,11 @@ impl<L: Recipe, F, R: Recipe, G, C: 'static, Z> BoundedIntervalJoin<L, F, R, G, 
         BoundedIntervalJoin { streams, range, order, late }
     }
 
-    /// Emits results in the order of the records that complete them, whatever the parallelism. In
-    /// continuous mode that is the order in which the records reach the join, in micro-batch mode
-    /// that of a batch's left records and then of its right ones. The join then has one instance,
-    /// on one core.
+    /// Emits results in the order of the records that complete them, whatever the parallelism. A
+    /// record that must be compared with many others may complete some of its results after later
+    /// records. In continuous mode that is the order in which the records reach the join, in
+    /// micro-batch mode that of a batch's left records and then of its right ones. The join then
+    /// has one instance, on one core.
     pub fn ordered(self) -> Self {
         Self { order: JoinOrder::OfInput, ..self }
     }

@@ -1,8 +1,9 @@
 //! One instance of an interval join.
 //!
-//! A new record first searches the buffered records of the other side and is then buffered itself.
-//! A record expires when the state watermark of its side reaches its event time. If the record has
-//! had no match and the join preserves its side, its result is emitted then.
+//! A new record first searches the buffered records of the other side and is then buffered itself,
+//! unless the watermark rules out further matches. A record expires when the state watermark of its
+//! side reaches its event time. If the record has had no match and the join preserves its side, its
+//! result is emitted then.
 //!
 //! *In the checkpoint* an unfinished search has an entry of its own: the time and the number of the
 //! last examined record.

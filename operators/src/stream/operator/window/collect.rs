@@ -113,8 +113,8 @@ where
         }
     }
 
-    /// Closes a window and calls the function with its records. The window's records are marked for
-    /// removal. Does nothing for a freed key.
+    /// Closes a window and calls the function with its records. The records that are in no later
+    /// window are marked for removal. Does nothing for a freed key.
     fn close(&mut self, at: usize, index: usize) -> Result<(), EngineError> {
         let KeyWindows { key, windows, more: runs, .. } = &self.open.keys[at];
         let window = windows[index].window;

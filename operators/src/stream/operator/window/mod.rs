@@ -147,7 +147,8 @@ impl<R: Recipe, F, C: 'static> KeyedStream<R, F, C> {
 
     /// Assigns the records of each key to sliding windows: windows of a fixed size that start at
     /// multiples of `slide` since 1970. If `slide` is shorter than `size`, windows overlap and a
-    /// record is in several.
+    /// record is in several. If it is longer, a record between two windows is in none and counts as
+    /// late.
     pub fn sliding_window(self, size: Duration, slide: Duration) -> Windowed<R, F, C, Sliding> {
         self.in_windows(Sliding::new(size, slide))
     }

@@ -245,7 +245,8 @@ impl<K: Kept + Clone, H: Held, X: Default> OpenWindows<K, H, X> {
         self.keys[at].windows[index].slot = StateSlot::default();
     }
 
-    /// Deletes the checkpoint entry of a window that was removed by [`take`](Self::take).
+    /// Deletes the checkpoint entry of the window with this start, which may already be removed by
+    /// [`take`](Self::take).
     pub fn erase_entry(&mut self, at: usize, start_us: i64, log: &mut StateLog) {
         self.write_key(at, start_us);
         let hash = self.keys[at].hash;
