@@ -54,9 +54,11 @@ pub(in crate::table) struct InstanceParts {
     pub types: Vec<DataType>,
     /// The number of keys.
     pub keys: usize,
-    /// The column that decides whether a row is late, and whether its type is a window.
+    /// The column that decides whether a row is late, and whether its type is a window; `None`
+    /// outside event-time mode.
     pub event: Option<(Slot, bool)>,
-    /// The index of the output's event time column; `None` if the output names no event time.
+    /// The index of the output's event time column; `None` if the output names no event time, and
+    /// in a batch query.
     pub event_time: Option<usize>,
     pub(super) late: LateRows,
     pub lag_us: i64,

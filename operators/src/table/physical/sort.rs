@@ -15,7 +15,7 @@ use millstream_engine::runtime::stage::{FlushStatus, Io, Push, Stage};
 use millstream_engine::runtime::state_log::{StateLog, StateSlot};
 use std::cmp::Ordering;
 
-/// The number of rows emitted per step.
+/// The maximum number of rows emitted per step.
 const EMIT_STEP: usize = 256;
 
 struct CompiledSortKey {

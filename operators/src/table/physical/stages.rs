@@ -33,8 +33,8 @@ const KEPT_BYTES_MAX: usize = 64 << 20;
 
 /// An arena for the temporary values of one record.
 ///
-/// The arena retains its largest chunk between records, unless it has more than [`KEPT_BYTES_MAX`]
-/// bytes.
+/// The arena retains its largest chunk between records, unless all its chunks together have more
+/// than [`KEPT_BYTES_MAX`] bytes.
 #[derive(Default)]
 pub(super) struct Scratch(Bump);
 

@@ -10,8 +10,7 @@ use crate::table::row::{Row, decode, encode};
 use crate::table::types::DataType;
 use crate::table::value::Value;
 
-/// Writes an optional value: a presence byte, then the bytes. The length depends only on the type,
-/// so a changed value can overwrite the old one in place.
+/// Writes an optional value: a presence byte, then the bytes, or zeros if there is no value.
 pub(super) fn put<const N: usize>(value: Option<[u8; N]>, out: &mut Vec<u8>) {
     out.push(u8::from(value.is_some()));
     out.extend_from_slice(&value.unwrap_or([0; N]));

@@ -105,7 +105,8 @@ impl FixedWords {
 }
 
 impl Function {
-    /// Whether the accumulator can be stored in words. The other methods on words require this.
+    /// Whether the accumulator can be stored in words. [`load`](Self::load),
+    /// [`add_words`](Self::add_words) and [`merge_words`](Self::merge_words) require this.
     pub fn is_plain(&self) -> bool {
         self.plain.is_some()
     }

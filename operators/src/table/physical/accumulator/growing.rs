@@ -31,9 +31,10 @@ const SUFFIX: usize = 4 + 2;
 pub(in crate::table::physical) trait GrowingValue {
     /// Starts tracking additions, for a value whose additions must be stored separately.
     fn track(&mut self) {}
-    /// Whether there are additions since the last call of [`write_added`](Self::write_added).
+    /// Whether there are additions that neither [`write_added`](Self::write_added) nor
+    /// [`write_whole`](Self::write_whole) has written.
     fn has_added(&self) -> bool;
-    /// Appends the additions since the last call.
+    /// Appends the additions since the last write.
     fn write_added(&mut self, out: &mut Vec<u8>);
     /// Adds additions that [`write_added`](Self::write_added) wrote; `None` if the bytes are
     /// damaged.
@@ -138,8 +139,8 @@ impl PartSlots {
         (self.first, self.slot) = (self.next, StateSlot::default());
     }
 
-    /// Restores a value from its parts, in order; `None` if a part is damaged or missing. The parts
-    /// before it have been applied then.
+    /// Restores a value from its parts, in order; `None` if a part is damaged, or missing between
+    /// two others.
     fn read(&mut self, parts: &ValueParts, value: &mut dyn GrowingValue) -> Option<()> {
         for (number, bytes) in parts {
             let (kind, bytes) = bytes.split_first()?;
@@ -282,7 +283,7 @@ impl Restored {
     }
 
     /// Restores the growing values of a group, whose own entry has already been read. `None` if a
-    /// part is damaged or missing.
+    /// part is damaged, or missing between two others.
     pub fn take(&mut self, group: &[u8], accumulators: &mut [Accumulator]) -> Option<GroupParts> {
         let of_group = self.0.remove(group).unwrap_or_default();
         let (mut out, mut damaged) = (Vec::new(), false);

@@ -111,12 +111,13 @@ const REGISTER: usize = 4 + 1;
 pub struct HyperLogLog {
     precision: u8,
     registers: Registers,
-    /// The indices of the registers raised since the last write; `None` without a checkpoint.
+    /// The indices of the registers raised since the last write; `None` if additions are not
+    /// tracked.
     raised: Option<Vec<u32>>,
 }
 
 impl HyperLogLog {
-    /// The precision for a relative standard deviation: the number of index bits.
+    /// The precision for a relative standard deviation: the number of index bits, from 4 to 21.
     pub fn precision(deviation: f64) -> u8 {
         ((2.0 * (1.106 / deviation).log2()).ceil() as u8).clamp(4, 21)
     }

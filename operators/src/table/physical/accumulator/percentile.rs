@@ -11,7 +11,7 @@ use crate::table::types::DataType;
 use crate::table::value::Value;
 use std::borrow::Cow;
 
-/// The number of values that are buffered before they are merged into the samples.
+/// The number of buffered values at which they are merged into the samples.
 const FRESH_MAX: usize = 1024;
 
 /// An approximation of a value distribution from which quantiles are read.
@@ -26,7 +26,7 @@ pub struct QuantileSummary {
     /// Values that are not merged into the samples yet. Inserting one value into a long list costs
     /// as much as inserting many, so values are inserted in batches.
     fresh: Vec<i128>,
-    /// The values added since the last write; `None` without a checkpoint.
+    /// The values added since the last write; `None` if additions are not tracked.
     added: Option<Vec<i128>>,
 }
 

@@ -1,6 +1,6 @@
 //! Adds a record to an accumulator, for the less common functions.
-//! [`Function`](super::function::Function) itself handles simple counts, sums, averages and
-//! extremes of scalars.
+//! [`Function`](super::function::Function) itself handles simple counts, sums and averages of
+//! numbers, and extremes of scalars.
 
 use super::Accumulator;
 use super::collected_values::Collection;
@@ -166,7 +166,7 @@ fn hold(held: &mut Option<Vec<u8>>, cells: &[Cell<'_>]) {
     cells.iter().enumerate().for_each(|(i, cell)| cell.put(&mut writer, i));
 }
 
-/// The error for a list or set that is too large.
+/// The error for a list or set that is too large, or for which there is no memory.
 #[cold]
 pub(super) fn too_many_values<T>(collection: Collection) -> Result<T, Box<EvalError>> {
     let function = match collection {

@@ -8,7 +8,8 @@
 //! NULL or whose own condition is not true is never buffered: it has no match.
 //!
 //! *State.* The state of a key contains the left and right rows that are newer than the watermark.
-//! It also contains the last right row before the watermark, which the next left row may match.
+//! It also contains the last right row at or before the watermark, which the next left row may
+//! match.
 //! Left and right rows expire in common time order. So a left row is matched with the right row
 //! that is the last one at the left row's time.
 //!
@@ -307,7 +308,7 @@ impl Stage for AsofJoin {
         self.continue_expiry()
     }
     fn end(&mut self) -> Result<(), EngineError> {
-        // The query was stopped. Rows that are not expired yet are in the checkpoint.
+        // The query ends. Rows that are not expired yet stay in the checkpoint, if there is one.
         self.passing_us = None;
         self.down.end()
     }

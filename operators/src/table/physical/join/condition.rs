@@ -60,8 +60,8 @@ impl JoinTime {
         }
     }
 
-    /// The difference between the watermarks before and after the join, in microseconds. The
-    /// watermark after the join is lower, so that rows emitted at expiry are not late.
+    /// By how much the join lowers the watermark, in microseconds, so that rows emitted at expiry
+    /// are not late.
     pub fn lag_us(&self) -> i64 {
         let shifts = JoinSide::BOTH.map(|side| self.shift_us(side).unwrap_or(0));
         shifts.into_iter().map(i64::saturating_neg).fold(0, i64::max)

@@ -7,7 +7,8 @@ use crate::table::error::{PlanError, PlanResult};
 use crate::table::plan::analyzer::OutputMode;
 use crate::table::plan::{Closest, Join, JoinKind, Plan};
 
-/// Rejects a join of two streams whose result could never be completed.
+/// Rejects a join of two streams whose result could never be completed, and a subquery over a
+/// second stream.
 pub(in crate::table) fn check(join: &Join) -> PlanResult<()> {
     let kind = join.kind;
     if matches!(kind, JoinKind::Exists | JoinKind::In | JoinKind::ScalarSubquery)

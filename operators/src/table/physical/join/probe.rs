@@ -15,7 +15,7 @@ use crate::table::row::Row;
 use millstream_engine::error::EngineError;
 use millstream_engine::runtime::stage::Push;
 
-/// The number of candidates that a search examines in one step.
+/// The maximum number of candidates that a search examines in one step.
 pub(super) const STEP: usize = 64;
 
 /// The state of a row's search.

@@ -26,8 +26,9 @@ fn drops(kind: JoinKind) -> [bool; 2] {
     }
 }
 
-/// Pushes the parts of a join's condition that read one side into the stream of this side, where
-/// the kind of the join allows it.
+/// Pushes conditions on one side into the stream of this side, where the kind of the join allows it:
+/// conditions that follow from the join's condition and, in a join of two streams, the parts of it
+/// that read only this side.
 pub(in crate::table) fn joined(mut join: Join) -> Plan {
     let streams = [join.left.is_streaming(), join.right.is_streaming()];
     let of_streams = streams == [true, true];
@@ -123,8 +124,9 @@ fn moved_back(expr: Resolved, by: usize) -> Resolved {
     }
 }
 
-/// Whether pushing a filter into this join changes the result, because rows that the filter drops
-/// would otherwise be buffered or advance a watermark.
+/// Whether filters are pushed into this join: it joins two streams, or an input has a watermark. The
+/// rows that a filter drops would otherwise be buffered or advance the watermark. False for IN, for
+/// an ASOF join and for a join with a match range.
 pub(in crate::table) fn is_pushed_into(join: &Join) -> bool {
     let plain = join.match_range.is_none() && join.in_operands.is_none();
     let timed = has_watermark(&join.left) || has_watermark(&join.right);
@@ -132,7 +134,9 @@ pub(in crate::table) fn is_pushed_into(join: &Join) -> bool {
 }
 
 /// Pushes a filter on top of a join with a stream into the join. Conditions on one side are pushed
-/// to that side, and conditions on both sides into the join condition.
+/// to that side if it is a stream and the kind of the join allows it. In an inner join of two
+/// streams, conditions on both sides become part of the join condition. Other conditions stay above
+/// the join.
 pub(in crate::table) fn filtered_join(mut join: Join, condition: &Resolved) -> Plan {
     let streams = [join.left.is_streaming(), join.right.is_streaming()];
     let width = join.left.width();
@@ -180,8 +184,8 @@ pub(in crate::table) fn filtered_join(mut join: Join, condition: &Resolved) -> P
     behind(joined(join), here)
 }
 
-/// The join kind under a filter that drops rows in which one side, or either side, is all NULL. An
-/// outer join may become an inner join.
+/// The join kind under a filter that drops rows in which one side, or either side, is all NULL. A
+/// LEFT or RIGHT join may become an inner join, and a FULL join an inner, LEFT or RIGHT join.
 fn without_nulls(kind: JoinKind, condition: &Resolved, width: usize) -> JoinKind {
     let mut needed = [false, false];
     for part in conjuncts(condition) {
@@ -202,8 +206,8 @@ fn without_nulls(kind: JoinKind, condition: &Resolved, width: usize) -> JoinKind
     }
 }
 
-/// Deterministic conditions that are true for all rows of a plan, over its columns. Only filters
-/// below projections and watermarks are found.
+/// Deterministic conditions that are true for all rows of a plan, over its columns. A filter is found
+/// only if nothing but projections, watermarks and other filters is above it.
 fn constraints(plan: &Plan) -> Vec<Resolved> {
     match plan {
         Plan::Filter(input, condition) => {

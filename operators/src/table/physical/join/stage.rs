@@ -6,8 +6,8 @@
 //!
 //! *Order.* Matches are emitted in the arrival order of the rows that complete them. The matches of
 //! one row are ordered by time and arrival of the other side's rows. If a row has more matches than
-//! fit in a step, its matches are interleaved with those of other rows. Unmatched rows are emitted
-//! by time and arrival, left before right.
+//! fit in a step, its matches are interleaved with those of other rows. Rows that expire unmatched
+//! are emitted by time and arrival, left before right.
 //!
 //! *Bounded steps.* The matches of a row, and expired rows, are processed in bounded steps, between
 //! which other rows are processed. In continuous mode a marker does not wait for these steps: the
@@ -124,7 +124,7 @@ pub(super) fn held_sides(guard: Option<&StateGuard>) -> [bool; 2] {
     JoinSide::BOTH.map(|side| guard.is_some_and(|guard| guard.is_held(side)))
 }
 
-/// The time of a row to be buffered. `None` if the time is NULL; such a row cannot match.
+/// The time of a row to be buffered. `None` if the time is NULL; such a row is dropped.
 fn time_of(
     time: JoinTime,
     column: Option<Slot>,
@@ -193,7 +193,8 @@ impl StreamJoin {
         self.time.shift_us(side).map(|shift_us| watermark_us.saturating_add(shift_us))
     }
 
-    /// Emits a row that has no match, with NULLs for the other side.
+    /// Emits a row that has no match: in a LEFT ANTI join the row itself, otherwise with NULLs for
+    /// the other side.
     fn emit_unmatched(
         &mut self,
         side: JoinSide,
@@ -434,7 +435,8 @@ impl Stage for StreamJoin {
         self.continue_expiry()
     }
     fn end(&mut self) -> Result<(), EngineError> {
-        // The query was stopped. Unfinished searches and unexpired rows are in the checkpoint.
+        // The query ends. Unfinished searches and unexpired rows stay in the checkpoint, if there
+        // is one.
         self.searches.clear();
         self.passing_us = None;
         self.down.end()

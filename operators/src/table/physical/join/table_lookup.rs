@@ -250,7 +250,8 @@ impl TableJoin {
         }
     }
 
-    /// Joins a stream row with the closest table row of its key. `first` is the index of the key's
+    /// Emits a stream row with the closest table row of its key that satisfies the rest of the
+    /// condition. Without one, a LEFT join emits it with NULLs. `first` is the index of the key's
     /// first row.
     fn push_closest(
         &mut self,
@@ -281,8 +282,9 @@ impl TableJoin {
         Ok(())
     }
 
-    /// Emits the pairs of a stream row with the matching table rows. `at` is the index of the first
-    /// row with its key.
+    /// Counts the table rows that match a stream row. Emits the pairs, except for LEFT SEMI, LEFT
+    /// ANTI, EXISTS and IN, which end the search as soon as the result is known. `at` is the index
+    /// of the first row with its key.
     #[inline]
     fn push_matches(
         &mut self,
@@ -350,8 +352,8 @@ impl TableJoin {
         Ok(matches)
     }
 
-    /// Emits the result that depends on all matches of a row: the row without a match, or a flag
-    /// for `EXISTS` and `IN`.
+    /// Emits the result that depends on all matches of a row: the row of LEFT SEMI or LEFT ANTI, the
+    /// row with a flag for `EXISTS` and `IN`, or an unmatched row with NULLs.
     #[inline]
     fn push_outcome(
         &mut self,

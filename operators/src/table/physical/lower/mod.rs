@@ -95,7 +95,7 @@ struct Lowering<'j, 's> {
     batch: bool,
     /// Whether a union merges the rows of an aggregation with other rows.
     merges: bool,
-    /// Receives late rows.
+    /// Receives late rows, and rows too far ahead of the clock.
     late: Option<LateOutput>,
     /// Set by aggregations in mode complete.
     table: TableSignal,
@@ -289,7 +289,8 @@ impl Lowering<'_, '_> {
     }
 
     /// Assigns watermarks by the event time in `column`. With `skew_ms`, rows more than this far
-    /// ahead of the clock are dropped and sent to the side output.
+    /// ahead of the clock are dropped, and sent to the side output if there is one. Adds no stage to
+    /// a batch query.
     fn watermark(
         &mut self,
         input: &Plan,

@@ -142,7 +142,7 @@ impl<U: Unit> KeySlices<U> {
         self.owned
     }
 
-    /// Prefetches the memory that the next window reads.
+    /// Prefetches the first slice, and the first one that is not merged yet.
     pub fn prefetch(&self, common: &StageConfig<U>) {
         let (len, taken) = (self.slices.len(), self.taken as usize);
         let time = |place: usize| (place < len).then(|| self.begin(place, common));
@@ -262,7 +262,7 @@ impl<U: Unit> KeySlices<U> {
     }
 
     /// Merges the slices that start before the end of a window into `back`. Moves them to the front
-    /// if that is due. Returns the number of merges.
+    /// if that is due. Returns the cost in merges.
     pub fn take(&mut self, end_us: i64, common: &StageConfig<U>) -> Result<usize, EngineError> {
         let (before, owned_before) = (self.taken as usize, owned(&self.back));
         while (self.taken as usize) < self.slices.len() {
@@ -281,7 +281,7 @@ impl<U: Unit> KeySlices<U> {
             return Ok(cost + self.move_to_front(common)?);
         }
         if self.move_to_front_us == NONE {
-            // The first move is at a different window for each key, which spreads the cost over
+            // The window of the first move depends on the key's hash, which spreads the cost over
             // time.
             let moment = (self.hash >> 8) as i64 % (width_us / slide_us);
             self.move_to_front_us = end_us.saturating_add(moment * slide_us);
@@ -289,8 +289,7 @@ impl<U: Unit> KeySlices<U> {
         Ok(cost)
     }
 
-    /// Moves all slices merged in `back` to the front, as suffix sums. Returns the number of
-    /// merges.
+    /// Moves all slices merged in `back` to the front, as suffix sums. Returns the cost in merges.
     fn move_to_front(&mut self, common: &StageConfig<U>) -> Result<usize, EngineError> {
         let (functions, size) = (&common.functions, common.size());
         let (front, taken) = (self.front as usize, self.taken as usize);
@@ -332,7 +331,7 @@ impl<U: Unit> KeySlices<U> {
         Ok(Some(sum))
     }
 
-    /// Removes the first slice. Returns the number of merges.
+    /// Removes the first slice. Returns the cost in merges.
     pub fn pop(&mut self, common: &StageConfig<U>) -> Result<usize, EngineError> {
         let cost = if self.front == 0 { self.move_to_front(common)? } else { 0 };
         self.owned -= owned(self.slices.get(0, common.size()));

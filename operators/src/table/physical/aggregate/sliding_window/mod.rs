@@ -1,6 +1,6 @@
 //! Sliding windows, computed from slices. A row is added to the slice that contains its time, not
-//! to each window that contains it. A window is combined from its slices when the watermark reaches
-//! the window's end.
+//! to each window that contains it. A window is combined from its slices once the watermark has
+//! reached the window's end.
 //!
 //! *Combining* costs about three merges per key and window on average, independent of the number of
 //! slices.
