@@ -30,7 +30,7 @@ pub enum OutputMode {
 }
 
 impl OutputMode {
-    /// Parses Spark's name of an output mode.
+    /// Parses Spark's name of an output mode, in any case. Any other name is an error.
     pub fn parse(word: &str) -> PlanResult<Self> {
         match word.to_ascii_lowercase().as_str() {
             "append" => Ok(Self::Append),
@@ -62,7 +62,7 @@ pub fn filter(input: Plan, written: &Expr) -> PlanResult<Plan> {
 }
 
 /// Resolves the condition of a `WHERE`. Fails for an aggregate in it, an unknown column, or a type
-/// other than BOOLEAN.
+/// other than BOOLEAN; an untyped NULL is accepted.
 pub fn condition(condition: &Expr, scope: &Scope) -> PlanResult<Resolved> {
     if has_aggregate(condition) {
         return Err(PlanError::new(
@@ -95,8 +95,8 @@ pub fn boolean(resolved: Resolved, expr: &Expr, what: &str) -> PlanResult<Resolv
     .at(expr.place()))
 }
 
-/// Adds the file metadata column to the input if one of the expressions names it and the input
-/// reads files.
+/// Adds the file metadata column to the input if one of the expressions names it and the input is a
+/// file source, possibly below aliases and filters.
 pub(in crate::table) fn with_metadata_for(input: Plan, exprs: &[Expr]) -> Plan {
     fn wants(expr: &Expr) -> bool {
         match expr {
@@ -120,7 +120,7 @@ pub(in crate::table) fn with_metadata_for(input: Plan, exprs: &[Expr]) -> Plan {
     input.with_metadata().unwrap_or(input)
 }
 
-/// Builds a `SELECT` without aggregates. The expressions may contain generators.
+/// Builds a `SELECT` without aggregates. Its expressions may be generators.
 pub fn project(input: Plan, exprs: &[Expr]) -> PlanResult<Plan> {
     // `*` is expanded first, so that it does not include columns that are added below.
     let mut exprs = Cow::Borrowed(exprs);
@@ -200,8 +200,8 @@ fn with_lateral_aliases(
     resolve_with(expr, scope, &mut hook)
 }
 
-/// Builds a generator, whose columns follow those of its input. If `outer`, an array or map that is
-/// empty or NULL gives a row with NULLs. Fails for wrong arguments or a wrong number of `aliases`.
+/// Builds a generator, whose columns follow those of its input. If `outer`, and for a function such
+/// as `explode_outer`, an array or map that is empty or NULL gives a row with NULLs. Fails for wrong arguments or a wrong number of `aliases`.
 pub fn generate(input: Plan, call: &Expr, outer: bool, aliases: &[String]) -> PlanResult<Plan> {
     let generator = Generator::new(call, &input.scope(), outer, aliases)?;
     Ok(Plan::Generate(Box::new(input), generator))

@@ -32,7 +32,7 @@ pub struct MatchCondition {
 }
 
 impl MatchCondition {
-    /// Parses a comparison. Fails for other operators.
+    /// Parses a comparison. Fails for an operator other than `>=`, `>`, `<=` and `<`.
     pub fn of(expr: &Expr) -> PlanResult<Self> {
         let Expr::Call { name, args, .. } = expr else { return Err(invalid_operator()) };
         let closest = match name.as_str() {

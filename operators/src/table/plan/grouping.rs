@@ -30,8 +30,8 @@ pub struct Grouping {
     /// user's keys there is a key with the ID of the set: a bit for each key that is not in the
     /// set. If some sets are equal, one more key is the index of the set.
     sets: Option<Vec<Vec<usize>>>,
-    /// Whether the only grouping set is empty. Then all rows are one group, which exists even
-    /// without rows.
+    /// Whether there is one grouping set, and no keys. Then all rows are one group, which exists
+    /// even without rows.
     is_total: bool,
     /// The window call in the keys or the SELECT list; `None` if there is none.
     window: Option<Window>,
@@ -82,7 +82,7 @@ fn written_key(scope: &Scope, key: &Expr, select: &[Expr]) -> PlanResult<Expr> {
     }
 }
 
-/// The distinct aggregate calls, in order of appearance.
+/// The aggregate calls in order of appearance, each once.
 #[derive(Default)]
 struct Calls {
     all: Vec<AggregateCall>,
@@ -468,7 +468,7 @@ impl Grouping {
 
     /// Checks an ORDER BY key in a query whose HAVING reads columns that are not in the SELECT
     /// list. As in Spark, such a key may only use columns of the SELECT list, and grouping keys
-    /// that are columns.
+    /// that are columns, and no aggregates.
     fn check_beyond(&self, key: &Expr, select: &[Expr]) -> PlanResult<()> {
         let mut names = Vec::new();
         named_columns(key, &mut names);
@@ -569,7 +569,7 @@ fn reads_beyond(condition: &Resolved, columns: &[(Resolved, String)]) -> bool {
     }
 }
 
-/// Collects the column references of an expression.
+/// Collects the column references of an expression, except those in FILTER and in lambdas.
 fn named_columns<'e>(expr: &'e Expr, out: &mut Vec<&'e Expr>) {
     match expr {
         Expr::Column { .. } | Expr::Position(..) => out.push(expr),

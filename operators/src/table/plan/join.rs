@@ -204,7 +204,7 @@ pub fn set_difference_join(left: Plan, right: Plan, written: JoinType) -> PlanRe
     join(left, right, written, condition)
 }
 
-/// The index of a USING column on one side. Fails if the side has no such column.
+/// The index of a USING column on one side. Fails if the side has no such column, or several.
 fn using_column(scope: &Scope, name: &str, side: &str) -> PlanResult<usize> {
     let missing = || {
         let names: Vec<_> = scope.columns.iter().filter(|c| !c.hidden).map(|c| &c.name).collect();
@@ -222,8 +222,8 @@ fn using_column(scope: &Scope, name: &str, side: &str) -> PlanResult<usize> {
     }
 }
 
-/// Builds a USING join. The joined columns come first and appear only once. The columns of both
-/// sides that they replace become hidden columns at the end.
+/// Builds a USING join. The joined columns come first and appear only once. The columns that they
+/// replace become hidden columns at the end.
 pub fn join_using(
     left: Plan,
     right: Plan,

@@ -445,8 +445,8 @@ impl Plan {
         })
     }
 
-    /// Fixes the seeds of random functions, so that each evaluation of the plan returns the same
-    /// rows.
+    /// Fixes the seeds of random functions, so that each evaluation of the plan uses the same
+    /// random numbers.
     pub fn with_seeds(self) -> Plan {
         fn seeded(expr: Resolved) -> Resolved {
             match expr.node {
@@ -506,8 +506,8 @@ impl Plan {
         }
     }
 
-    /// The sources, from left to right; see
-    /// [`sources`](crate::table::plan::shared_sources::sources).
+    /// All scans, from left to right. A source that the plan reads several times has one scan per
+    /// use; [`sources`](crate::table::plan::shared_sources::sources) has each shared source once.
     pub fn scans(&self) -> Vec<&Scan> {
         fn collect<'p>(plan: &'p Plan, scans: &mut Vec<&'p Scan>) {
             match plan {

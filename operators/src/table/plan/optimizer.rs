@@ -96,8 +96,8 @@ pub fn optimize(plan: &Plan) -> Plan {
 /// [`with_joined_rows`] leaves a union with at most this many branches unchanged.
 const FEW_BRANCHES: usize = 64;
 
-/// In a union with many branches, combines consecutive branches of one constant row each, such as
-/// `SELECT 1, 'a'`, to a single list of rows.
+/// In a union with many branches, combines consecutive branches of one constant row each and equal
+/// types, such as `SELECT 1, 'a'`, to a single list of rows.
 fn with_joined_rows(inputs: Vec<Plan>) -> Vec<Plan> {
     if inputs.len() <= FEW_BRANCHES {
         return inputs;
@@ -179,8 +179,9 @@ fn is_written_out(plan: &Plan) -> bool {
     }
 }
 
-/// Pushes a semi or anti join of a stream with a table towards the source. So the rows that the
-/// join drops do not advance the watermark, as in Spark.
+/// Pushes a semi or anti join of a stream with a table towards the source, if the stream has a
+/// watermark and the condition is deterministic. So the rows that the join drops do not advance the
+/// watermark, as in Spark. Other joins stay where they are.
 pub(in crate::table) fn below_watermark(join: Join) -> Plan {
     let drops = matches!(join.kind, JoinKind::LeftSemi | JoinKind::LeftAnti);
     let drops = drops && !join.right.is_streaming();

@@ -143,8 +143,8 @@ pub struct Sliced<'p> {
 }
 
 /// Decomposes an aggregation over sliding windows, so that it can be computed from slices. `None`
-/// if it cannot: the window must be used only as a key, and the functions must be neither DISTINCT
-/// nor user-defined nor depend on the order of rows.
+/// if it cannot: the time must have a watermark, the window must be used only as a key, and the
+/// functions must be neither DISTINCT nor user-defined nor depend on the order of rows.
 pub fn sliced<'p>(
     mut input: &'p Plan,
     keys: &[(Resolved, String)],

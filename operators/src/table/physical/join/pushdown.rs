@@ -26,9 +26,9 @@ fn drops(kind: JoinKind) -> [bool; 2] {
     }
 }
 
-/// Pushes conditions on one side into the stream of this side, where the kind of the join allows it:
-/// conditions that follow from the join's condition and, in a join of two streams, the parts of it
-/// that read only this side.
+/// Pushes conditions on one side into the stream of this side, where the kind of the join allows
+/// it: conditions that follow from the join's condition and, in a join of two streams, the parts of
+/// it that read only this side.
 pub(in crate::table) fn joined(mut join: Join) -> Plan {
     let streams = [join.left.is_streaming(), join.right.is_streaming()];
     let of_streams = streams == [true, true];
@@ -124,9 +124,9 @@ fn moved_back(expr: Resolved, by: usize) -> Resolved {
     }
 }
 
-/// Whether filters are pushed into this join: it joins two streams, or an input has a watermark. The
-/// rows that a filter drops would otherwise be buffered or advance the watermark. False for IN, for
-/// an ASOF join and for a join with a match range.
+/// Whether filters are pushed into this join: it joins two streams, or an input has a watermark.
+/// The rows that a filter drops would otherwise be buffered or advance the watermark. False for IN,
+/// for an ASOF join and for a join with a match range.
 pub(in crate::table) fn is_pushed_into(join: &Join) -> bool {
     let plain = join.match_range.is_none() && join.in_operands.is_none();
     let timed = has_watermark(&join.left) || has_watermark(&join.right);
@@ -206,8 +206,8 @@ fn without_nulls(kind: JoinKind, condition: &Resolved, width: usize) -> JoinKind
     }
 }
 
-/// Deterministic conditions that are true for all rows of a plan, over its columns. A filter is found
-/// only if nothing but projections, watermarks and other filters is above it.
+/// Deterministic conditions that are true for all rows of a plan, over its columns. A filter is
+/// found only if nothing but projections, watermarks and other filters is above it.
 fn constraints(plan: &Plan) -> Vec<Resolved> {
     match plan {
         Plan::Filter(input, condition) => {

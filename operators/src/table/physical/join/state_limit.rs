@@ -2,9 +2,9 @@
 //!
 //! While one side has no records, the watermark does not advance, and the rows of the other side
 //! accumulate. When the buffered rows reach the limit, the query fails if the limit is set to fail
-//! or if no rows ever expire. Otherwise the side whose watermark is ahead, if any, is paused:
-//! its sources stop reading, but its markers still pass. The other side continues. When the watermark of the
-//! other side advances, buffered rows expire, and the paused side resumes.
+//! or if no rows ever expire. Otherwise the side whose watermark is ahead, if any, is paused: its
+//! sources stop reading, but its markers still pass. The other side continues. When the watermark
+//! of the other side advances, buffered rows expire, and the paused side resumes.
 //!
 //! *Threads.* Each instance of the join can pause a side, and the side's outboxes check whether any
 //! instance pauses it. Instances and outboxes share only counters and watermarks, which do not

@@ -352,8 +352,8 @@ impl TableJoin {
         Ok(matches)
     }
 
-    /// Emits the result that depends on all matches of a row: the row of LEFT SEMI or LEFT ANTI, the
-    /// row with a flag for `EXISTS` and `IN`, or an unmatched row with NULLs.
+    /// Emits the result that depends on all matches of a row: the row of LEFT SEMI or LEFT ANTI,
+    /// the row with a flag for `EXISTS` and `IN`, or an unmatched row with NULLs.
     #[inline]
     fn push_outcome(
         &mut self,

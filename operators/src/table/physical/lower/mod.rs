@@ -289,8 +289,8 @@ impl Lowering<'_, '_> {
     }
 
     /// Assigns watermarks by the event time in `column`. With `skew_ms`, rows more than this far
-    /// ahead of the clock are dropped, and sent to the side output if there is one. Adds no stage to
-    /// a batch query.
+    /// ahead of the clock are dropped, and sent to the side output if there is one. Adds no stage
+    /// to a batch query.
     fn watermark(
         &mut self,
         input: &Plan,
