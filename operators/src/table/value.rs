@@ -94,8 +94,8 @@ impl Value {
         Some(out)
     }
 
-    /// Formats the value like Spark's `show`. It differs from a cast in the text of nested NULLs
-    /// and of BINARY.
+    /// Formats the value like Spark's `show`. It differs from a cast in the text of NULL, also of a
+    /// nested one, and of BINARY.
     pub fn show(&self, data_type: &DataType, zone: Tz) -> String {
         self.show_as(data_type, Display { zone, binary: BinaryStyle::default() })
     }

@@ -79,8 +79,8 @@ impl<S: Kept> GroupState<'_, S> {
         self.access.get()
     }
 
-    /// Sets the state of the key. Fails if the state cannot be encoded; it is encoded only if there
-    /// is a checkpoint.
+    /// Sets the state of the key. Fails for [`Value::Null`], and if the state cannot be encoded; it
+    /// is encoded only if there is a checkpoint.
     pub fn update(&mut self, state: S) -> Result<(), EngineError> {
         self.access.update(state)
     }

@@ -31,7 +31,7 @@ impl StateOutput {
         Self { schema, mode: OutputMode::Append, event_time: None }
     }
 
-    /// Sets the output mode: `append` or `update`.
+    /// Sets the output mode: `append` or `update`. Any other mode is an error.
     pub fn output_mode(self, mode: &str) -> PlanResult<Self> {
         let mode = match mode.to_ascii_lowercase().as_str() {
             "append" => OutputMode::Append,
@@ -149,7 +149,8 @@ impl StateOperator {
         Self { initial: Some(initial), ..self }
     }
 
-    /// The index of the output's event time column; `None` if the output names no event time.
+    /// The index of the output's event time column; `None` if the output names no event time. Fails
+    /// if the named column does not exist or is not a timestamp.
     pub(crate) fn event_time(&self) -> PlanResult<Option<usize>> {
         let Some(name) = &self.output.event_time else { return Ok(None) };
         let fields = &self.output.schema.fields;

@@ -319,20 +319,22 @@ impl StatefulProcessorHandle<'_, '_> {
     }
 
     /// Sets a timer of the key, in milliseconds since 1970. The timer fires when the processing
-    /// time or the watermark has reached its time. A key has at most one timer per time.
+    /// time or the watermark has reached its time. A key has at most one timer per time. Fails in
+    /// [`TimeMode::None`].
     pub fn register_timer(&mut self, timer_ms: i64) -> Result<(), EngineError> {
         let timer = self.timer("register_timer", timer_ms)?;
         self.cx.set_timer(timer)
     }
 
-    /// Cancels a timer of the key, if it is set.
+    /// Cancels a timer of the key, if it is set. Fails in [`TimeMode::None`].
     pub fn delete_timer(&mut self, timer_ms: i64) -> Result<(), EngineError> {
         let timer = self.timer("delete_timer", timer_ms)?;
         self.cx.clear_timer(timer);
         Ok(())
     }
 
-    /// The timers of the key, in time order.
+    /// The timers of the key, in milliseconds since 1970 and in time order. Fails in
+    /// [`TimeMode::None`].
     pub fn list_timers(&self) -> Result<Vec<i64>, EngineError> {
         self.timer("list_timers", 0)?;
         let ms = |timer| match timer {
