@@ -13,7 +13,7 @@ pub struct TableSignal(Arc<AtomicBool>);
 // on after it has set the signal: on the same thread, or through a ring. The next epoch begins only
 // after the sink has acknowledged this one.
 impl TableSignal {
-    /// The whole result of the epoch is emitted.
+    /// Records that the whole result of the epoch is emitted.
     pub(in crate::table::physical) fn set(&self) {
         self.0.store(true, Ordering::Relaxed);
     }

@@ -123,7 +123,7 @@ impl Values {
     }
 
     /// Whether a value of `length` bytes can be added: within the size limit, and with memory that
-    /// can be allocated. The memory is reserved.
+    /// can be allocated. If so, the memory is reserved.
     pub fn has_room(&mut self, length: usize) -> bool {
         self.bytes.len() + length <= BYTES_MAX
             && self.bytes.try_reserve(LENGTH.max(16) + length).is_ok()

@@ -6,8 +6,8 @@
 //! (u32) and the number of the value in the group (u16). The value starts with a byte: [`ADDED`]
 //! for additions to the earlier parts, or [`WHOLE`] for the complete value. A value of bounded
 //! size, such as a sketch, is rewritten completely when its additions have become as long as the
-//! value and at least [`ADDED_BYTES_MIN`] long. The earlier parts are then erased. Lists and sets
-//! are never rewritten.
+//! value and at least [`ADDED_BYTES_MIN`] long, and once after it was restored without parts. The
+//! earlier parts are then erased. Lists and sets are never rewritten.
 //!
 //! *Limits.* Each part takes at least the size of its key. A list that gets one value per epoch has
 //! as many parts as values.
