@@ -63,7 +63,8 @@ impl Inference {
         !self.names.is_empty()
     }
 
-    /// Parses a record. Returns false for an empty line or a comment, which have no fields.
+    /// Parses a record. Returns false for an empty line, a comment, and a record with an unescaped
+    /// quote that `RAISE_ERROR` refuses.
     fn parse(&mut self, record: &[u8]) -> Result<bool, OverLimit> {
         match self.parser.parse(record, true) {
             Some((Parsed::Record, _)) => Ok(true),

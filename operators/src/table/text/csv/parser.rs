@@ -10,8 +10,8 @@
 //! parser reproduces the differences: if white space is trimmed, a field of only white space is
 //! `nullValue` before a separator, but `emptyValue` at the end of the text.
 //!
-//! The parser sees a window of a longer text, which may end inside a record. In this case the
-//! parser stops with [`Stop::More`], and the caller parses the record again with a longer window.
+//! The parser sees a window of a longer text, which may end inside a record. In this case
+//! [`Parser::parse`] returns `None`, and the caller parses the record again with a longer window.
 //! So the result never depends on how the bytes arrive.
 
 use crate::table::text::csv::dialect::{Dialect, LineEnd};

@@ -59,8 +59,9 @@ impl PlainSplitter {
     }
 
     /// Splits one record into `fields`. `wanted` marks the needed columns; it is empty if all are
-    /// needed. With `Extent::ToLastWanted`, scanning stops after the last needed column. Returns
-    /// false if the exact parser must read the record; `fields` is then incomplete.
+    /// needed. With `Extent::ToLastWanted`, scanning stops after the last needed column, unless
+    /// `looks_at_all`. Returns false if the exact parser must read the record; `fields` is then
+    /// incomplete.
     #[inline]
     pub(super) fn split(
         &self,

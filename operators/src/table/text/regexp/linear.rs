@@ -149,11 +149,11 @@ impl Printer {
     }
 
     fn repeat(&mut self, node: &Node, min: u32, max: Option<u32>, kind: Kind) -> Option<()> {
-        // These loops differ in Java: an empty iteration ends a loop, and a group in a loop retains
-        // the capture of its last attempt.
+        // In Java an empty iteration ends a loop.
         if kind == Kind::Possessive || node.can_be_empty() {
             return None;
         }
+        // In Java a group within a repeated group retains the capture of its last attempt.
         if let Node::Group(_, inner) = node
             && max != Some(1)
         {

@@ -46,6 +46,7 @@ impl Meter {
 
     /// Charges the search that starts at `from`. While all searches together could have read only
     /// `unmeasured` bytes, the cost is not measured. Fails if the measured cost exceeds the budget.
+    /// If the automaton is too large, the cost is the whole rest of the text.
     #[inline]
     pub fn count(
         &mut self,

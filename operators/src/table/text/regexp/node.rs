@@ -24,7 +24,7 @@ pub enum Assertion {
     /// The end of a line: `$` and `\Z`. Without `multiline` it matches only at the end of the text
     /// and before a final line end. With `unix` only `\n` is a line end.
     Dollar { multiline: bool, unix: bool },
-    /// The start of the text and of each line: `^` with the flag `m`.
+    /// The start of the text and of each line, but not the end of the text: `^` with the flag `m`.
     Caret { unix: bool },
     /// The end of the previous match: `\G`.
     LastMatch,

@@ -18,8 +18,8 @@ pub struct Replacement(pub Vec<Part>);
 
 impl Replacement {
     /// Parses a replacement for a pattern. The digits of a group number are consumed as long as
-    /// they form the number of an existing group. The error describes what is wrong with the
-    /// syntax.
+    /// they form the number of an existing group. The error describes the mistake, such as
+    /// an unknown group.
     pub fn new(text: &str, regex: &Regex) -> Result<Self, String> {
         let bad = |reason: &str| Err(reason.to_string());
         let mut parts = Vec::new();

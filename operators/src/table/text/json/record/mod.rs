@@ -4,11 +4,11 @@
 //! Fields are written directly into the row's slots; maps, and arrays outside the fast path, are
 //! first built as values. A field whose value does not have the field's type is NULL, or keeps the
 //! value of an earlier field of the same name. Its record is bad, but the rest of the record is
-//! still read (Spark's partial results). All fields of a record with malformed JSON are NULL, unless
-//! the error is inside a string, an array or an object of a field and reading can continue after it.
-//! If a nested struct or array fails in the middle, reading continues after the token at which it
-//! failed, as in Spark. Names in the rest of the nested value may then be taken for fields of the
-//! record.
+//! still read (Spark's partial results). All fields of a record with malformed JSON are NULL,
+//! unless the error is inside a string, an array or an object of a field and reading can continue
+//! after it. If a nested struct or array fails in the middle, reading continues after the token at
+//! which it failed, as in Spark. Names in the rest of the nested value may then be taken for fields
+//! of the record.
 
 mod fast_path;
 mod fields;
