@@ -23,8 +23,8 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 /// The maximum depth of left operands in a tree. A longer chain becomes a [`Chain`].
 const LONGEST_TREE: usize = 64;
-/// The number of leading operations on a constant or a column that stay a tree, because special
-/// rules apply to such operations.
+/// The number of leading operations on a constant, a column or a cast that stay a tree, because
+/// special rules apply to such operations.
 const MAX_PLAIN: usize = 16;
 
 /// The binary operators from which a chain is built.

@@ -134,7 +134,7 @@ pub enum Node {
     BatchTime(BatchTimes),
     /// A call of a user-defined function.
     User(Arc<UserFunction>, Vec<Resolved>),
-    /// A common subexpression with its slot number, evaluated once per record.
+    /// A common subexpression with its slot number, evaluated at most once per record.
     Shared(usize, Box<Resolved>),
 }
 
@@ -550,7 +550,7 @@ pub fn lower(name: &str) -> Cow<'_, str> {
     Cow::Borrowed(name)
 }
 
-/// Whether a function returns the same value for all rows of a batch.
+/// Whether a function returns the same value for equal arguments in all rows of a batch.
 fn steady(name: &str) -> bool {
     name == "current_timestamp" || functions::is_deterministic(name)
 }
@@ -627,7 +627,8 @@ impl Resolved {
             && self.children().into_iter().all(Self::is_constant)
     }
 
-    /// Whether the expression is constant and deterministic (Spark: foldable).
+    /// Whether the expression is constant and deterministic (Spark: foldable). One with a scalar
+    /// subquery or a user-defined function is not.
     pub fn is_foldable(&self) -> bool {
         let same = match &self.node {
             Node::Column(..) | Node::Variable(..) | Node::Scalar(_) | Node::User(..) => false,

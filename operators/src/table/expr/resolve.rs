@@ -173,7 +173,7 @@ impl Scope {
     }
 }
 
-/// The edit distance, for suggestions. Swapping two adjacent letters counts as one edit.
+/// The edit distance, ignoring case. Swapping two adjacent letters counts as one edit.
 pub fn distance(a: &str, b: &str) -> usize {
     let (a, b): (Vec<char>, Vec<char>) =
         (a.to_lowercase().chars().collect(), b.to_lowercase().chars().collect());

@@ -71,7 +71,7 @@ pub enum Statement {
     Table(TableStatement, Place),
     /// `RESET` or `RESET key`: restores the default of all settings, or of one.
     Reset(Option<String>, Place),
-    /// `SET key = value`.
+    /// `SET key = value` or `SET TIME ZONE …`.
     Set {
         /// The name of the setting.
         key: String,

@@ -38,7 +38,7 @@ use std::sync::Arc;
 pub trait Catalog {
     /// The plan of a view or table; `None` if the name is unknown.
     fn relation(&self, name: &str) -> Option<Plan>;
-    /// All view and table names, for suggestions in errors.
+    /// All view and table names, for suggestions in errors and for SHOW.
     fn names(&self) -> Vec<String>;
     /// The user-defined scalar function with a name; `None` if there is none.
     fn function(&self, _name: &str) -> Option<Arc<UserFunction>> {
@@ -61,8 +61,7 @@ pub trait Catalog {
     fn may_name_files(&self) -> bool {
         true
     }
-    /// The session settings, such as time zone and ANSI mode, for expressions that are evaluated
-    /// during planning.
+    /// The session settings, such as time zone and ANSI mode.
     fn semantics(&self) -> Semantics {
         Semantics::default()
     }

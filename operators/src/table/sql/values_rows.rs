@@ -57,7 +57,7 @@ const OPERATORS: [&str; 17] = [
     "RLIKE",
     "TIMESTAMP",
 ];
-/// Tokens before which VALUES begins a query or a relation.
+/// Tokens after which VALUES begins a query or a relation.
 const BEFORE: [&str; 9] =
     ["ALL", "AS", "DISTINCT", "EXCEPT", "FROM", "INTERSECT", "JOIN", "MINUS", "UNION"];
 

@@ -80,9 +80,9 @@ pub enum OnError {
     Fail,
     /// NULL: `TRY_CAST`.
     Null,
-    /// With ANSI mode off: a number that is cast to an integer type keeps the lower bits that fit,
-    /// or becomes the nearest limit if it is a floating-point number. Most other values become
-    /// NULL.
+    /// With ANSI mode off: a number that is cast to an integer type keeps the lower bits that fit.
+    /// A floating-point number is first limited to the range of BIGINT, or of INT for a narrower
+    /// type. Most other values become NULL.
     Wrap,
 }
 

@@ -28,8 +28,7 @@ pub(super) fn nested(
     })
 }
 
-/// The casts of a nested value's parts. A part is passed to [`Compiled`] as the only column of a
-/// row.
+/// The casts of a nested value's parts. A part is passed to [`Compiled`] as a lambda variable.
 enum NestedCast {
     Same,
     Scalar(Compiled),

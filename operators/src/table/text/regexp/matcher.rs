@@ -72,8 +72,8 @@ pub struct Matcher<'r, 's> {
 }
 
 impl<'r, 's> Matcher<'r, 's> {
-    /// Starts a search. Without `wants_groups` the captured groups may be missing, because capturing
-    /// takes time.
+    /// Starts a search. Without `wants_groups` the captured groups may be missing: capturing takes
+    /// time.
     pub fn new(regex: &'r Regex, subject: &'s Subject<'_>, wants_groups: bool) -> Self {
         let wants_groups = wants_groups && regex.groups() > 0;
         let engine = match (subject, &regex.linear) {
