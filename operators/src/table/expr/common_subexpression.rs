@@ -1,8 +1,8 @@
 //! Common subexpression elimination: a subexpression that occurs more than once in the expressions
 //! of a stage is evaluated at most once per record, if it is deterministic and costs at least
-//! `MIN_COST` operators. At most `MAX_PARTS` subexpressions of a stage are compared. The value is computed
-//! where it is first needed and reused at the other occurrences. So the elimination adds neither
-//! evaluations nor errors.
+//! `MIN_COST` operators. At most `MAX_PARTS` subexpressions of a stage are compared. The value is
+//! computed where it is first needed and reused at the other occurrences. So the elimination adds
+//! neither evaluations nor errors.
 
 use crate::table::expr::functions::is_deterministic;
 use crate::table::expr::{Node, Resolved};

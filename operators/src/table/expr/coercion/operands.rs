@@ -178,7 +178,7 @@ fn as_decimal(arg: Resolved) -> Resolved {
     }
 }
 
-/// Whether two types differ only in field names and nullability.
+/// Whether two types differ at most in field names and nullability.
 pub fn has_same_shape(a: &DataType, b: &DataType) -> bool {
     match (a, b) {
         (T::Array(a), T::Array(b)) => has_same_shape(a, b),

@@ -99,7 +99,7 @@ fn reading(name: &str, schema: &Resolved, options: Option<&Resolved>) -> PlanRes
     Ok(Reading { writer, reader, data_type, is_fail_fast })
 }
 
-/// Parses the schema in an argument. Fails if it is not a constant text, NULL, or not a schema.
+/// Parses the schema in an argument. Fails unless it is a constant text that is a schema.
 fn parsed(name: &str, arg: &Resolved) -> PlanResult<Arc<Schema>> {
     let is_text = matches!(arg.data_type, T::String);
     let text = if is_text { constant_text(name, arg).ok().flatten() } else { None };

@@ -10,7 +10,7 @@ use crate::table::expr::functions::registry::{Build, Call, EvalCells};
 use crate::table::expr::{Node, Resolved};
 use crate::table::types::DataType;
 
-/// The maximum number of nodes of an argument that is copied into [`Call`].
+/// An argument with at least this number of nodes is not copied into [`Call`].
 const MAX_SHOWN: usize = 64;
 
 /// Prepares an argument for [`Call`]. A large argument is replaced by a placeholder of its type,

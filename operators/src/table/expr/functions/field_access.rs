@@ -8,7 +8,8 @@ use crate::table::expr::{Node, Resolved, lower};
 use crate::table::types::DataType;
 use crate::table::value::Value;
 
-/// Resolves `x[…]` and `element_at` if `x` is a map or a struct. `None` for other types of `x`.
+/// Resolves `x[…]` of a map or a struct, and `element_at` of a map. `element_at` of an untyped NULL
+/// is an error. `None` for other types of `x`.
 pub(super) fn indexed(name: &str, args: &[Resolved]) -> Option<PlanResult<Resolved>> {
     let [of, key] = args else { return None };
     let name = lower(name);

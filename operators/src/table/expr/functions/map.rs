@@ -367,7 +367,7 @@ pub(super) fn duplicate_key<'a>(key: &str) -> Result<Cell<'a>, Box<EvalError>> {
 /// How a map's keys are normalised when it is built.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Keys {
-    /// -0.0 becomes 0.0.
+    /// A key -0.0 becomes 0.0. Nested keys are not changed.
     Normal,
     /// Keys are not changed, unless a duplicate key is dropped.
     AsGiven,

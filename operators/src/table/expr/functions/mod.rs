@@ -151,8 +151,8 @@ fn find(name: &str) -> PlanResult<&'static Function> {
     })
 }
 
-/// Fails with Spark's error condition if there is no function of this name, in any case. Aggregates
-/// and casts such as `int` count as functions.
+/// Fails with Spark's error condition if there is no function of this name. Case is ignored.
+/// Aggregates and casts such as `int` count as functions.
 pub fn check_name(name: &str) -> PlanResult<()> {
     let lower = lower(name);
     let known = cast_of(&lower).is_some()

@@ -294,7 +294,7 @@ fn checked_pattern(pattern: &Resolved) -> PlanResult<()> {
 
 const ESCAPE: &str = "Escape what is meant as a character: '\\\\.' for a dot";
 
-/// The error for an invalid pattern from a column.
+/// The error for an invalid pattern that is found when a row is evaluated.
 #[cold]
 pub(super) fn bad_pattern<T>(pattern: &str, reason: &str) -> Outcome<T> {
     failed(

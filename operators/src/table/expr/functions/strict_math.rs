@@ -27,8 +27,8 @@ fn of_high(high: i32) -> f64 {
 
 const TWO_54: f64 = 18_014_398_509_481_984.0;
 
-/// Scales a positive subnormal number to a normal one. Returns the scaled number and the exponent
-/// of the scaling.
+/// Scales a positive number to a normal one if it is subnormal. Returns the scaled number and the
+/// exponent of the scaling.
 fn normal(x: f64) -> (f64, i32) {
     if high(x) < 0x0010_0000 { (x * TWO_54, -54) } else { (x, 0) }
 }

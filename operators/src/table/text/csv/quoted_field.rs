@@ -251,7 +251,8 @@ impl Parser {
         }
     }
 
-    /// Appends a quoted field whose text was copied.
+    /// Appends a quoted field whose text was copied, unless `BackToDelimiter` has split it and left
+    /// no text.
     pub(super) fn end_quoted(&mut self) -> Step<()> {
         let cut = self.unescaped
             && self.dialect.unescaped_quote == UnescapedQuote::BackToDelimiter

@@ -47,7 +47,7 @@ pub struct Regex {
 }
 
 impl Regex {
-    /// Compiles a pattern. The error describes what is wrong with the syntax.
+    /// Compiles a pattern. The error describes what is wrong with it, or what is not supported.
     pub fn new(pattern: &str) -> Result<Self, String> {
         let parsed = parse::parse(pattern)?;
         let mut even = !parsed.node.can_be_empty();

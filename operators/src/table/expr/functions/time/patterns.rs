@@ -28,7 +28,7 @@ pub(super) static DAY_NAME: LazyLock<Option<Pattern>> = LazyLock::new(|| writing
 pub(super) static PLAIN_READ: LazyLock<Option<Pattern>> =
     LazyLock::new(|| Pattern::new(PLAIN, Direction::Read).ok());
 
-/// The default pattern of functions whose pattern argument is optional.
+/// The default pattern of `unix_timestamp` and `from_unixtime`.
 const PLAIN: &str = "yyyy-MM-dd HH:mm:ss";
 
 fn writing(pattern: &str) -> Option<Pattern> {

@@ -16,7 +16,7 @@ use crate::table::expr::resolve::{common_type, expect_type};
 use crate::table::types::DataType;
 
 /// Resolves the arguments. Start and stop get a common type. Without a step argument, the step is
-/// one day.
+/// one day towards the stop.
 pub fn sequence_types(name: &str, mut args: Vec<Resolved>) -> PlanResult<Typed> {
     let nullable = any_nullable(&args);
     let to = common_type(&args[0].data_type, &args[1].data_type).filter(DataType::is_datetime);

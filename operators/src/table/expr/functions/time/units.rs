@@ -28,7 +28,7 @@ pub fn months_between(a: i64, b: i64, rounded: bool, zone: Tz) -> f64 {
     if rounded { (difference * 1e8).round() / 1e8 } else { difference }
 }
 
-/// Truncates a timestamp to a unit; `None` if the unit is unknown.
+/// Truncates a timestamp to a unit; `None` if the unit is unknown, and on overflow.
 pub fn truncated(unit: &str, at: i64, zone: Tz) -> Option<i64> {
     let unit = unit.to_ascii_uppercase();
     let step = match unit.as_str() {
