@@ -148,7 +148,7 @@ pub(super) fn intended(seq: u64, rate: u64) -> Duration {
     Duration::from_nanos(ns.unwrap_or(0) as u64)
 }
 
-/// Records the time between two moments; 0 if they are in the wrong order.
+/// Records the time between two moments, at least 1 ns.
 pub(super) fn note(histogram: &mut Histogram<u64>, from: Duration, to: Duration) {
     histogram.saturating_record(to.saturating_sub(from).as_nanos().max(1) as u64);
 }

@@ -182,8 +182,8 @@ fn print_round(name: &str, round: &Round) {
     );
 }
 
-/// Runs the measurement and prints the results. Fails if a result was wrong, or if most rounds were
-/// invalid.
+/// Runs the measurement and prints the results. Fails if a result was wrong, or unless most rounds
+/// of the bare loop and most of the engine were valid.
 pub(super) fn run(job: &dyn SocketJob, args: &Args) -> Result<(), Failure> {
     if args.sweep {
         return sweep(job, args);
@@ -249,8 +249,8 @@ fn conclusion(kept_up: Option<u64>, missed: Option<u64>) -> String {
     }
 }
 
-/// Measures rates from 1,000 on, each twice the previous one, until results arrive more slowly than
-/// lines are sent, or a rate is above 4,000,000.
+/// Measures rates from 1,000 on, each twice the previous one, until results arrive at less than 97%
+/// of the rate that was offered, or a rate is above 4,000,000.
 fn sweep(job: &dyn SocketJob, args: &Args) -> Result<(), Failure> {
     const KEEPS_UP: f64 = 0.97;
     if !args.json {

@@ -1,4 +1,4 @@
-//! A hand-written symmetric hash join, the floor of each measurement: over numbers only, without
+//! A hand-written symmetric hash join, the floor of most measurements: over numbers only, without
 //! expressions, late rows, checkpoints or bounded steps.
 
 use millstream_engine::checkpoint::key_group::BuildStableHasher;

@@ -459,7 +459,7 @@ impl Drop for Counter {
 
 /// Measures the rows per second and side on one core. Each row has a key of its own.
 pub(super) fn throughput(rows: i64, figures: &mut Vec<Figure>) -> Result<(), Failure> {
-    // Half a million rows of each side are buffered.
+    // At most half a million rows of each side are buffered.
     let range = Range { before_us: 500_000, after_us: 500_000 };
     let out = Arc::new(Mutex::new(0));
     let begun = Instant::now();

@@ -1,5 +1,4 @@
-//! The NEXMark queries in hand-written code. Its results for the events so far are the expected
-//! ones.
+//! The NEXMark queries in hand-written code. Its results are the expected ones.
 
 use super::Query;
 use serde::Deserialize;
@@ -99,7 +98,7 @@ struct Running {
     best: Option<Offer>,
 }
 
-/// The maximum duration of an auction, in milliseconds.
+/// The time from the start of an auction in which its bids count, in milliseconds.
 const LONGEST_MS: u64 = 10_000;
 /// The watermark delay of auctions and bids, in milliseconds.
 const DELAY_MS: u64 = 1_000;
@@ -110,7 +109,7 @@ struct Winners {
     /// Auctions by start time and id.
     running: BTreeMap<(u64, u64), Running>,
     began: HashMap<u64, u64>,
-    /// Bids that have arrived before their auction, by auction id.
+    /// Bids whose auction has not arrived yet or has ended, by auction id.
     early: HashMap<u64, Vec<Offer>>,
     /// The largest time of an auction and of a bid.
     seen: [u64; 2],

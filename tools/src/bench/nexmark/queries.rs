@@ -28,7 +28,7 @@ fn timed(lines: &str, columns: &str, delay_s: u32) -> String {
 
 /// Each auction that has a bid, with its best bid: the highest one, or the earliest of several
 /// highest ones. The result is emitted when the watermark has passed the last bid that the auction
-/// may get. Only bids of the first ten seconds count.
+/// may get. Only bids of the first ten seconds, up to the auction's expiry, count.
 fn winning() -> String {
     format!(
         "(SELECT a.id AS auction, a.seller AS seller, a.category AS category, a.ts AS ts, \

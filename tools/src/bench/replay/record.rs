@@ -150,8 +150,8 @@ fn echo(
     recorded(&mut echo_lines(rate, lines), wait, &query, record, lost)
 }
 
-/// Measures a query without `record`. For each piece of the lines that was sent, another thread
-/// writes a piece of this size, always the same bytes, to a file.
+/// Measures a query without `record`. For each [`PIECE_BYTES`] bytes of lines that are sent,
+/// another thread writes as many bytes, always the same, to a file.
 fn beside_a_bare_writer(load: &Load, path: &Path) -> Result<Measured, Failure> {
     let (pieces, sent) = crossbeam_channel::unbounded::<()>();
     let mut file = File::create(path)?;

@@ -120,7 +120,7 @@ pub(super) fn run(args: &Args) -> Result<(), Failure> {
     }
 }
 
-/// Event time at which all rows start, in seconds. Earlier windows would be incomplete.
+/// Event time of the first row, in seconds.
 const BASE_S: u64 = 1_000_000;
 /// Seconds at the start that are not measured.
 const WARM_UP_S: u64 = 2;

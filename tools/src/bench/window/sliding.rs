@@ -55,7 +55,7 @@ fn measure(load: &Load) -> Result<Measured, Failure> {
     );
     let results = Arc::new(AtomicU64::new(0));
     let counter = results.clone();
-    // ORDERING: relaxed: a count that is read once a second.
+    // ORDERING: relaxed: a count on which no other access depends.
     let sink = move |_: &[Value]| {
         counter.fetch_add(1, Ordering::Relaxed);
     };

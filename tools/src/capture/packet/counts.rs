@@ -105,7 +105,7 @@ impl Counts {
         .filter(|(_, packets)| *packets > 0)
     }
 
-    /// All other counters that are not 0.
+    /// The counters of missing, retransmitted and unusual data that are not 0.
     pub(crate) fn losses(&self) -> impl Iterator<Item = (&'static str, u64)> {
         [
             ("gaps", self.gaps),

@@ -222,7 +222,8 @@ impl Entry {
         self.covered.add(from, end);
     }
 
-    /// Whether a fragment is a duplicate of one of this payload's fragments.
+    /// Whether a fragment lies within this payload and has the same bytes, as far as they can be
+    /// compared.
     fn repeats(&self, fragment: &Fragment<'_>) -> bool {
         let (from, data) = (fragment.offset, fragment.part.data);
         let is_within = self.total.is_some_and(|total| from + fragment.part.length <= total);

@@ -395,8 +395,8 @@ impl Half {
         } {
             self.pass_hole(end, cx)?;
         }
-        // The stream ends after the last byte that was acknowledged or seen, even if no later data
-        // was captured.
+        // Without a FIN, the stream ends after the last byte that was acknowledged or seen, even if
+        // no later data was captured.
         let end = self.fin.unwrap_or(self.acked.max(self.seen_end));
         self.pass_hole(end, cx)?;
         self.deliver(cx)

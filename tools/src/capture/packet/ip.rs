@@ -2,7 +2,7 @@
 
 use super::{Part, Skip, be16, be32};
 
-/// Maximum number of extension headers.
+/// A packet with this many extension headers is skipped.
 const EXTENSIONS_MAX: usize = 16;
 
 /// The two addresses of a packet, IPv4 in the first four bytes.
@@ -97,8 +97,8 @@ fn v6(packet: Part<'_>) -> Result<(Addresses, Carried<'_>), Skip> {
 }
 
 /// Skips the extension headers of an IPv6 packet or of a reassembled payload. The result is the
-/// payload, or a fragment at a fragment header. Packets with more than [`EXTENSIONS_MAX`] headers
-/// are skipped.
+/// payload, or a fragment at a fragment header. Packets with [`EXTENSIONS_MAX`] headers or more are
+/// skipped.
 pub(super) fn extensions(mut next: u8, mut part: Part<'_>) -> Result<Carried<'_>, Skip> {
     for _ in 0..EXTENSIONS_MAX {
         let bytes = match next {

@@ -2,7 +2,7 @@
 
 use super::{Part, Skip, be16, be32};
 
-/// Maximum number of tags or labels before the packet.
+/// Maximum number of labels before the packet; of tags it is one less.
 const TAGS_MAX: usize = 16;
 
 /// Finds the IP packet in a frame of this link type.
