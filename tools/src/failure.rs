@@ -2,9 +2,9 @@
 
 /// The error message and the exit code of a failed command.
 pub(crate) enum Failure {
-    /// The job or the command line is wrong (exit code 2).
+    /// The job, an input or the command line is wrong (exit code 2).
     Wrong(String),
-    /// The job failed while running (exit code 1).
+    /// The command failed while running (exit code 1).
     Failed(String),
     /// A test could not be decided on this machine (exit code 3).
     Invalid(String),

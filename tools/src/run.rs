@@ -40,7 +40,7 @@ pub(crate) struct RunArgs {
     progress: Option<PathBuf>,
 }
 
-/// Restricts this process to some cores.
+/// Restricts this process to some cores; on systems other than Linux does nothing.
 pub(crate) fn restrict_to(cores: &str) -> Result<(), Failure> {
     let list = parse_list(cores).map_err(|error| {
         Failure::Wrong(format!("--cores {cores}: {error}. Write a list such as 0-3,6"))

@@ -1,5 +1,6 @@
-//! Exports events as packets of a pcapng file. A TCP connection is re-created with a synthetic
-//! handshake, sequence numbers and acknowledgements, so that other tools can follow its streams.
+//! Exports events as packets of a pcapng file. A TCP connection is re-created with synthetic
+//! sequence numbers and acknowledgements, and with a handshake if the capture has its start, so
+//! that other tools can follow its streams.
 //!
 //! The link type is raw IP, and times are in nanoseconds. A gap in a TCP stream advances the
 //! sequence number. If an endpoint of a connection is unknown, both get documentation addresses

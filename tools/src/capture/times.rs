@@ -47,7 +47,8 @@ pub(crate) fn show_ns(ns: u64) -> String {
     }
 }
 
-/// Parses a duration: a number and `ns`, `us`, `ms`, `s`, `m` or `h`; seconds without a unit.
+/// Parses a duration: a number and `ns`, `us`, `ms`, `s`, `m` (or `min`) or `h`; seconds without a
+/// unit.
 pub(crate) fn parse_ns(text: &str) -> Result<u64, String> {
     let at = text.find(|c: char| c.is_ascii_alphabetic()).unwrap_or(text.len());
     let (number, unit) = text.split_at(at);
@@ -66,7 +67,8 @@ pub(crate) fn parse_ns(text: &str) -> Result<u64, String> {
     }
 }
 
-/// Parses a size: a number, optionally with `k`, `m` or `g`, in powers of 1024.
+/// Parses a size: a whole number, optionally with `k`, `m` or `g` (powers of 1024), in any case.
+/// `b` or `ib` may follow.
 pub(crate) fn parse_bytes(text: &str) -> Result<u64, String> {
     let lower = text.to_ascii_lowercase();
     let lower = lower.trim_end_matches("ib").trim_end_matches('b');

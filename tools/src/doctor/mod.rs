@@ -319,7 +319,7 @@ fn durability(dir: &Path) -> Result<Finding, Failure> {
     let means = "an epoch with a checkpoint takes four to six fsyncs; records do not wait for \
     them, but `acknowledge` and exactly-once results do";
     let found = format!("p50 {}, max {} in {}", time(p50), time(most), dir.display());
-    // At this speed, no data can have reached a disk.
+    // Below 20 us, no data can have reached a disk.
     let verdict = Verdict::of(false, !(20_000..=10_000_000).contains(&p50));
     let means = if p50 < 20_000 { "too fast for a disk: data is not durable here" } else { means };
     Ok(finding("fsync", found, verdict, means))

@@ -17,7 +17,8 @@ pub(super) struct Report {
     run: u64,
     /// The time at which the epoch's marker was sent or its batch was planned.
     pub marker_ns: i64,
-    /// The time from which the epoch's rows were read: the marker of the previous epoch.
+    /// The time from which the epoch's rows were read: the marker of the previous epoch or, in the
+    /// first report of a run, computed from the input rate.
     pub start_ns: i64,
     /// The end of the epoch. Its latencies were collected up to this time.
     pub end_ns: i64,

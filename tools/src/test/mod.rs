@@ -110,7 +110,7 @@ fn speed(text: &str) -> Result<String, String> {
 }
 
 /// The rows of a query, in the order in which its sink receives them; in complete mode those of the
-/// last epoch.
+/// last epoch that has any.
 #[derive(Default)]
 struct Rows {
     lines: Vec<String>,

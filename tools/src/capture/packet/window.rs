@@ -32,7 +32,7 @@ impl<R: Read> Window<R> {
         self.error.take()
     }
 
-    /// The next `bytes` bytes, or fewer at the end of the input.
+    /// The next `bytes` bytes, or fewer at the end of the input or after a failed read.
     #[inline]
     pub(crate) fn peek(&mut self, bytes: usize) -> &[u8] {
         if self.end - self.start < bytes {

@@ -112,7 +112,7 @@ impl Datagrams {
 
     /// Records a gap for the datagrams that the kernel has dropped since the previous gap. Their
     /// senders are unknown, so the gap belongs to the sender of the datagram with which the kernel
-    /// reported them, or at the end of the last datagram.
+    /// reported them, or at the end of the recording to that of the last datagram.
     fn gap(&mut self, sender: Sender, dropped: u32, at: Stamp) -> Result<(), Failure> {
         // The count is modulo 2^32.
         let missing = dropped.wrapping_sub(self.dropped);

@@ -30,7 +30,8 @@ struct Piece {
 struct Partial {
     pieces: Vec<Piece>,
     bytes: usize,
-    /// Whether the line is too long, or bytes of it are missing. It is then replayed unchanged.
+    /// Whether the line is too long, bytes of it are missing, or too much is buffered. It is then
+    /// replayed unchanged.
     is_passed: bool,
 }
 

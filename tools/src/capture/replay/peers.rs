@@ -142,8 +142,8 @@ impl Peers {
         matches!(self.target, Target::Clients(_))
     }
 
-    /// Waits until a client has connected, if the replay waits for clients, without accepting it.
-    /// Returns false if the replay was stopped.
+    /// Waits until a client has connected or sent a datagram, if the replay waits for clients,
+    /// without accepting it. Returns false if the replay was stopped.
     pub(super) fn wait_for_client(&mut self, stop: &AtomicBool) -> Result<bool, Failure> {
         let is_there =
             |events: &Events| events.iter().any(|e| matches!(e.token(), LISTENER | DATAGRAMS));
@@ -364,7 +364,8 @@ impl Peers {
         self.drain.remove(connection);
     }
 
-    /// Writes a complete payload. Returns whether the peer accepts it.
+    /// Writes a complete payload. Returns whether the peer accepts it; true also if the replay is
+    /// stopped before that.
     fn write(
         &mut self,
         stream: &TcpStream,
