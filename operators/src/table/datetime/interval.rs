@@ -180,7 +180,7 @@ pub fn length(text: &str) -> Result<Length, &'static str> {
     }
     let mut length = Length::default();
     for pair in words.chunks(2) {
-        let first = pair[0].trim_start_matches(['-', '+']);
+        let first = pair[0].strip_prefix(['-', '+']).unwrap_or(pair[0]);
         if !first.starts_with(|c: char| c.is_ascii_digit() || c == '.') {
             return Err("UNRECOGNIZED_NUMBER");
         }
@@ -211,19 +211,24 @@ pub fn of_unit(count: &str, unit: &str) -> Option<(i64, bool, u8)> {
         "MICROSECOND" => (false, 1, 3),
         _ => return None,
     };
-    let (negative, digits) = match count.trim().strip_prefix('-') {
+    let count = count.trim();
+    let (negative, digits) = match count.strip_prefix('-') {
         Some(rest) => (true, rest),
-        None => (false, count.trim().trim_start_matches('+')),
+        None => (false, count.strip_prefix('+').unwrap_or(count)),
     };
-    let value = match digits.split_once('.') {
-        Some((whole, fraction)) if length == SECOND_US => {
-            let padded = format!("{fraction:0<6}");
-            let whole: i64 = if whole.is_empty() { 0 } else { whole.parse().ok()? };
-            whole.checked_mul(SECOND_US)?.checked_add(padded.get(..6)?.parse().ok()?)?
-        }
+    // At most nine digits of a second are accepted; those below a microsecond are dropped.
+    let (whole, fraction) = match digits.split_once('.') {
+        Some((whole, fraction)) if length == SECOND_US && fraction.len() <= 9 => (whole, fraction),
         Some(_) => return None,
-        None => digits.parse::<i64>().ok()?.checked_mul(length)?,
+        None => (digits, ""),
     };
+    let is_number = |text: &str| text.bytes().all(|b| b.is_ascii_digit());
+    if whole.is_empty() && fraction.is_empty() || !is_number(whole) || !is_number(fraction) {
+        return None;
+    }
+    let whole: i64 = if whole.is_empty() { 0 } else { whole.parse().ok()? };
+    let padded = format!("{fraction:0<6}");
+    let value = whole.checked_mul(length)?.checked_add(padded.get(..6)?.parse().ok()?)?;
     Some((if negative { -value } else { value }, months, place))
 }
 
@@ -256,5 +261,10 @@ mod tests {
         assert!(!has_shape("1", &year_month) && !has_shape("15:40", &day_time));
         assert_eq!(of_unit("1.5", "seconds"), Some((1_500_000, false, 3)));
         assert_eq!(of_unit("-2", "week"), Some((-14 * DAY_US, false, 0)));
+        assert_eq!(of_unit(".5", "second"), Some((500_000, false, 3)));
+        for bad in ["--5", "++5", "-+5", "1.-5", "1.+5", ".", "", "1.0000000001"] {
+            assert_eq!(of_unit(bad, "seconds"), None, "{bad}");
+        }
+        assert_eq!(length("--5 days"), Err("UNRECOGNIZED_NUMBER"));
     }
 }

@@ -22,65 +22,65 @@ fn is_prefix(token: &Token) -> bool {
     ) || is_word(token, "NOT")
 }
 
+/// What an open bracket belongs to.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Bracket {
+    Parenthesis,
+    Case,
+    /// `<` after ARRAY, MAP or STRUCT.
+    Type,
+}
+
+/// The brackets that are open at a token, outermost first.
+#[derive(Default)]
+pub(super) struct Brackets(Vec<Bracket>);
+
+impl Brackets {
+    /// Whether a `>>` at this position closes two types, and is no operator.
+    pub fn ends_two_types(&self) -> bool {
+        self.0.ends_with(&[Bracket::Type, Bracket::Type])
+    }
+
+    /// Notes the next token; `before` is the token before it.
+    pub fn see(&mut self, before: Option<&Token>, token: &Token) {
+        const OF_TYPE: [&str; 3] = ["STRUCT", "ARRAY", "MAP"];
+        match token {
+            Token::LParen | Token::LBracket => self.0.push(Bracket::Parenthesis),
+            Token::Lt if before.is_some_and(|b| OF_TYPE.iter().any(|word| is_word(b, word))) => {
+                self.0.push(Bracket::Type);
+            }
+            Token::RParen | Token::RBracket => self.close(Bracket::Parenthesis),
+            // A `>` outside of a type is a comparison.
+            Token::Gt => drop(self.0.pop_if(|last| *last == Bracket::Type)),
+            Token::ShiftRight if self.ends_two_types() => self.0.truncate(self.0.len() - 2),
+            other if is_word(other, "CASE") => self.0.push(Bracket::Case),
+            other if is_word(other, "END") => self.close(Bracket::Case),
+            _ => {}
+        }
+    }
+
+    /// Closes the innermost bracket, if it is of the given kind. A type still open inside it was a
+    /// comparison with a column that is named like a type.
+    fn close(&mut self, bracket: Bracket) {
+        let types = self.0.iter().rev().take_while(|open| **open == Bracket::Type).count();
+        let rest = self.0.len() - types;
+        if self.0[..rest].last() == Some(&bracket) {
+            self.0.truncate(rest - 1);
+        }
+    }
+}
+
 /// Fails if a text nests parentheses, brackets, CASE, types and prefix operators more than
 /// [`MAX_NESTING`] levels deep.
 pub(super) fn check(tokens: &[TokenWithSpan]) -> PlanResult<()> {
-    let (mut levels, mut prefixes) = (0usize, 0usize);
+    let (mut brackets, mut prefixes) = (Brackets::default(), 0usize);
     for (i, token) in tokens.iter().enumerate() {
         let before = i.checked_sub(1).map(|before| &tokens[before].token);
-        let of_type = ["STRUCT", "ARRAY", "MAP"];
-        match &token.token {
-            Token::LParen | Token::LBracket => levels += 1,
-            Token::Lt if before.is_some_and(|b| of_type.iter().any(|word| is_word(b, word))) => {
-                levels += 1;
-            }
-            other if is_word(other, "CASE") => levels += 1,
-            Token::RParen | Token::RBracket => levels = levels.saturating_sub(1),
-            // A `>` that is a comparison must not reduce the depth. If one does, the nesting is
-            // undercounted, but the parser's own limit still applies.
-            Token::Gt | Token::ShiftRight => {
-                let closed = if token.token == Token::Gt { 1 } else { 2 };
-                levels = levels.saturating_sub(if in_type(before) { closed } else { 0 });
-            }
-            other if is_word(other, "END") => levels = levels.saturating_sub(1),
-            _ => {}
-        }
+        brackets.see(before, &token.token);
         prefixes = if is_prefix(&token.token) { prefixes + 1 } else { 0 };
-        if levels + prefixes > MAX_NESTING {
+        if brackets.0.len() + prefixes > MAX_NESTING {
             return Err(too_deep_error(place(token.span.start)));
         }
     }
     Ok(())
-}
-
-/// Whether the token before a `>` ends a type: it is the name of a type without parameters, or
-/// another `>`.
-fn in_type(before: Option<&Token>) -> bool {
-    let Some(before) = before else { return false };
-    const NAMES: [&str; 22] = [
-        "BOOLEAN",
-        "TINYINT",
-        "BYTE",
-        "SMALLINT",
-        "SHORT",
-        "INT",
-        "INTEGER",
-        "BIGINT",
-        "LONG",
-        "FLOAT",
-        "REAL",
-        "DOUBLE",
-        "STRING",
-        "BINARY",
-        "DATE",
-        "TIMESTAMP",
-        "TIMESTAMP_NTZ",
-        "TIMESTAMP_LTZ",
-        "DECIMAL",
-        "NUMERIC",
-        "VOID",
-        "NULL",
-    ];
-    matches!(before, Token::Gt | Token::ShiftRight)
-        || NAMES.iter().any(|name| is_word(before, name))
 }

@@ -6,7 +6,7 @@ use super::order::{Order, order_by};
 use super::refused;
 use super::subquery::{Joining, constants};
 use super::synthetic;
-use super::{Catalog, STREAM_MARK, WATERMARK_MARK, Watermark, place};
+use super::{Catalog, LiteralSettings, STREAM_MARK, WATERMARK_MARK, Watermark, place};
 use crate::table::error::{Place, PlanError, PlanResult};
 use crate::table::expr::coercion::{unify_as, widest_without_text};
 use crate::table::expr::compile::{Semantics, evaluate, fold};
@@ -251,6 +251,12 @@ impl Catalog for Views<'_> {
     fn semantics(&self) -> Semantics {
         self.outer.semantics()
     }
+    fn literals(&self) -> LiteralSettings {
+        self.outer.literals()
+    }
+    fn has_asof_join(&self) -> bool {
+        self.outer.has_asof_join()
+    }
 }
 
 /// Renames the columns of a plan if the alias lists column names.
@@ -387,6 +393,12 @@ fn body_at(body: &SetExpr, catalog: &dyn Catalog, here: Place) -> PlanResult<Pla
             .at(here))
         }
         SetExpr::Values(values) => inline_table(values, catalog, here),
+        SetExpr::Table(table) => {
+            let parts = table.schema_name.iter().chain(&table.table_name);
+            let name = parts.map(|part| part.value.as_str()).collect::<Vec<_>>().join(".");
+            let found = named(&name, catalog, here)?;
+            Ok(Plan::Alias(Box::new(found), name))
+        }
         other => Err(refuse(format_args!("`{other}` as a query"), here)),
     }
 }
@@ -676,8 +688,7 @@ pub(super) fn relation(factor: &TableFactor, catalog: &dyn Catalog) -> PlanResul
                 Some(name) => (name.to_string(), true),
                 None => (name, false),
             };
-            let found = catalog.relation(&name).ok_or_else(|| unknown(&name, catalog).at(here))?;
-            count_copies(found.size()).map_err(|error| error.at(here))?;
+            let found = named(&name, catalog, here)?;
             let found = if marked { as_stream(found, &name, here)? } else { found };
             let found = match sample {
                 Some(sample) => sampled(found, sample, catalog, here)?,
@@ -706,6 +717,13 @@ pub(super) fn relation(factor: &TableFactor, catalog: &dyn Catalog) -> PlanResul
         }
         other => Err(refuse(format_args!("`{other}` in FROM"), here)),
     }
+}
+
+/// The plan of a view or table. Fails if there is none of this name.
+fn named(name: &str, catalog: &dyn Catalog, here: Place) -> PlanResult<Plan> {
+    let found = catalog.relation(name).ok_or_else(|| unknown(name, catalog).at(here))?;
+    count_copies(found.size()).map_err(|error| error.at(here))?;
+    Ok(found)
 }
 
 /// Plans `TABLESAMPLE (n ROWS)`, which returns the first n rows.

@@ -4,6 +4,7 @@
 //! A statement may have a million tokens. One pass determines which rewrites are needed ([`Uses`]),
 //! and only those are applied.
 
+use super::nesting::Brackets;
 use super::values_rows::with_rows_in_parentheses;
 use super::{REWRITTEN, dialect, is_word, place, syntax, word};
 use crate::table::error::PlanResult;
@@ -78,10 +79,15 @@ pub(super) fn is_unit(token: &Token) -> bool {
 /// and `!!`.
 fn with_operators(tokens: Vec<TokenWithSpan>) -> Vec<TokenWithSpan> {
     let mut out: Vec<TokenWithSpan> = Vec::with_capacity(tokens.len());
+    let mut brackets = Brackets::default();
+    // Whether the last token is a `>>` that ends two types, as in `ARRAY<ARRAY<ARRAY<INT>>>`.
+    let mut ends_types = false;
     for token in tokens {
+        let of_types = token.token == Token::ShiftRight && brackets.ends_two_types();
+        brackets.see(out.last().map(|last| &last.token), &token.token);
         let joined = match (out.last(), &token.token) {
             (Some(last), now) if last.span.end == token.span.start => match (&last.token, now) {
-                (Token::ShiftRight, Token::Gt) => {
+                (Token::ShiftRight, Token::Gt) if !ends_types => {
                     Some(Token::CustomBinaryOperator(dialect::UNSIGNED_SHIFT.to_string()))
                 }
                 (Token::ExclamationMark, Token::Lt) => Some(Token::GtEq),
@@ -90,6 +96,7 @@ fn with_operators(tokens: Vec<TokenWithSpan>) -> Vec<TokenWithSpan> {
             },
             _ => None,
         };
+        ends_types = of_types;
         match (joined, out.last_mut()) {
             (Some(joined), Some(last)) => last.token = joined,
             _ if token.token == Token::DoubleExclamationMark => {
@@ -336,16 +343,45 @@ fn rewritten_at(tokens: &[TokenWithSpan], i: usize) -> Option<(Vec<Token>, usize
     }
     // This is the function `exists`, which takes a lambda, not the keyword.
     if is("EXISTS") && at(i + 1) == Some(&Token::LParen) {
-        let begins_query = at(i + 2).is_some_and(|next| {
-            ["SELECT", "WITH", "FROM", "VALUES"].iter().any(|word| is_word(next, word))
-        });
-        return (!begins_query).then(|| (vec![Token::make_word("exists", Some('`'))], i + 1));
+        let takes_query = is_query(tokens, i + 2);
+        return (!takes_query).then(|| (vec![Token::make_word("exists", Some('`'))], i + 1));
     }
     // The parser's syntax for `struct(…)` does not accept `*`, so it becomes a plain call.
     if is("STRUCT") && (at(i + 1), at(i + 2)) == (Some(&Token::LParen), Some(&Token::Mul)) {
         return Some((vec![Token::make_word("struct", Some('`'))], i + 1));
     }
     None
+}
+
+/// Whether the contents of a parenthesis, which start at index `i`, are a query. A query in
+/// parentheses that a comma follows is an argument of a function.
+fn is_query(tokens: &[TokenWithSpan], mut i: usize) -> bool {
+    const QUERY: [&str; 4] = ["SELECT", "WITH", "FROM", "VALUES"];
+    let at = |i: usize| tokens.get(i).map(|t| &t.token);
+    let begin = i;
+    while at(i) == Some(&Token::LParen) {
+        i += 1;
+    }
+    let Some(first) = at(i) else { return false };
+    let names_table = is_word(first, "TABLE") && matches!(at(i + 1), Some(Token::Word(_)));
+    if !names_table && !QUERY.iter().any(|word| is_word(first, word)) {
+        return false;
+    }
+    if i == begin {
+        return true;
+    }
+    let mut levels = 0usize;
+    for (token, next) in tokens[begin..].iter().zip(&tokens[begin + 1..]) {
+        match token.token {
+            Token::LParen => levels += 1,
+            Token::RParen => levels -= 1,
+            _ => {}
+        }
+        if levels == 0 {
+            return next.token != Token::Comma;
+        }
+    }
+    true
 }
 
 /// The text of an interval that starts at a token, and the index of the token after it: one quoted
@@ -385,7 +421,7 @@ pub(super) fn interval_text(tokens: &[TokenWithSpan], begin: usize) -> Option<(S
                     break;
                 }
             }
-            _ if quoted && text.is_empty() => return Some((number, next + 1)),
+            _ if quoted && text.is_empty() => return Some((format!("{sign}'{number}'"), next + 1)),
             _ => break,
         }
     }

@@ -16,7 +16,7 @@ use crate::table::plan::analyzer;
 use crate::table::plan::analyzer::{boolean, has_aggregate};
 use crate::table::plan::grouping::Grouping;
 use crate::table::plan::join::{
-    always, and, compared, conjuncts, equality, resolve_correlated, shifted,
+    always, and, compared, conjuncts, equality, qualified, resolve_correlated, shifted,
 };
 use crate::table::plan::time_window;
 use crate::table::plan::{Join, JoinKind, Plan};
@@ -183,17 +183,16 @@ impl<'c> Joining<'c> {
         self.take()
     }
 
-    /// Joins a subquery to the plan. Returns the index of the first new column and the qualifier of
-    /// the new columns.
+    /// Joins a subquery to the plan. Returns the index of the first new column. The new columns have
+    /// no name that a query could use; expressions refer to them by their index.
     fn join(
         &self,
         kind: JoinKind,
         inner: Inner,
         in_operands: Option<(Resolved, Resolved)>,
-    ) -> (usize, String) {
+    ) -> usize {
         let left = self.take();
         let width = left.width();
-        let name = format!("subquery_{width}");
         let Inner { plan: right, condition, match_range, .. } = inner;
         let (live, place) = (None, Place::default());
         let joined = Plan::Join(Box::new(Join {
@@ -207,17 +206,25 @@ impl<'c> Joining<'c> {
             live,
             place,
         }));
-        let named = match kind {
+        let hidden = match kind {
             JoinKind::LeftSemi | JoinKind::LeftAnti => joined,
-            _ => Plan::QualifyFrom(Box::new(joined), width, name.clone()),
+            _ => {
+                let mut scope = joined.scope();
+                for column in scope.columns.iter_mut().skip(width) {
+                    (column.qualifier, column.hidden) = (None, true);
+                }
+                qualified(joined, &scope)
+            }
         };
-        *self.plan.borrow_mut() = Some(named);
-        (width, name)
+        *self.plan.borrow_mut() = Some(hidden);
+        width
     }
 
-    fn column(&self, index: usize, qualifier: &str, here: Place) -> Expr {
+    /// A column of the plan. `join` is the index of the first column of its subquery, for the
+    /// column's displayed name.
+    fn column(&self, index: usize, join: usize) -> Expr {
         let name = self.scope().columns[index].name.clone();
-        Expr::Column { parts: vec![qualifier.to_string(), name], place: here }
+        Expr::Position(index, vec![format!("subquery_{join}"), name])
     }
 
     /// Converts an expression and joins its subqueries to the plan.
@@ -297,24 +304,21 @@ impl<'c> Joining<'c> {
                     ast::Expr::Tuple(values) => values.iter().collect(),
                     one => vec![one],
                 };
+                let before = self.plan.borrow().clone();
+                let needles: Vec<Expr> =
+                    needles.into_iter().map(|one| self.convert(one)).collect::<PlanResult<_>>()?;
+                // The needles' own subqueries have added columns, which the inner plan's indices
+                // follow.
                 let mut inner = self.inner(query, true)?;
                 if inner.match_range.is_some() {
                     // LIMIT applies to all correlated rows, not only to the rows with an equal
                     // value.
+                    *self.plan.borrow_mut() = before;
                     return Ok(false);
                 }
-                let width = self.scope().columns.len();
-                let scope = inner.plan.scope();
-                let found = scope.columns.len() - inner.selected;
-                if found != needles.len() {
-                    return Err(wrong_number(needles.len(), found, query::start(query)));
-                }
-                for (i, needle) in needles.into_iter().enumerate() {
-                    let value = resolve(&self.convert(needle)?, &self.scope())?;
-                    let other = shifted(column_of(&scope, inner.selected + i), width);
-                    let equal = functions::resolve("=", vec![value, other])?;
-                    inner.condition = Some(and(inner.condition, equal)?);
-                }
+                self.equal_to_needles(&mut inner, &needles, query::start(query), |equal| {
+                    Ok(equal)
+                })?;
                 self.join(JoinKind::LeftSemi, inner, None);
                 Ok(true)
             }
@@ -336,9 +340,8 @@ impl<'c> Joining<'c> {
                 Err(error) => Err(error),
             },
             ast::Expr::Exists { subquery, negated } => {
-                let (at, name) = self.join(JoinKind::Exists, self.inner(subquery, false)?, None);
-                let found = self.column(at, &name, here);
-                Ok(Some(negated_if(*negated, found)))
+                let at = self.join(JoinKind::Exists, self.inner(subquery, false)?, None);
+                Ok(Some(negated_if(*negated, self.column(at, at))))
             }
             ast::Expr::In { expr, target: InTarget::Subquery(query), negated, .. } => {
                 if let ast::Expr::Tuple(values) = strip(expr) {
@@ -357,8 +360,8 @@ impl<'c> Joining<'c> {
                 let width = self.scope().columns.len();
                 let in_operands =
                     compared(value, shifted(column_of(&scope, inner.selected), width))?;
-                let (at, name) = self.join(JoinKind::In, inner, Some(in_operands));
-                let found = negated_if(*negated, self.column(at, &name, here));
+                let at = self.join(JoinKind::In, inner, Some(in_operands));
+                let found = negated_if(*negated, self.column(at, at));
                 if self.of_value.get() {
                     return Ok(Some(call("coalesce", [found, false.into()])));
                 }
@@ -377,31 +380,41 @@ impl<'c> Joining<'c> {
         negated: bool,
         here: Place,
     ) -> PlanResult<Expr> {
+        let needles: Vec<Expr> =
+            values.iter().map(|value| self.convert(value)).collect::<PlanResult<_>>()?;
         let mut inner = self.inner(query, true)?;
         if inner.match_range.is_some() {
             let what = "several columns before IN and `LIMIT` in a correlated subquery";
             return Err(PlanError::not_yet(what).at(here));
         }
-        let scope = inner.plan.scope();
+        self.equal_to_needles(&mut inner, &needles, here, |equal| match negated {
+            true => functions::resolve("coalesce", vec![equal, always()]),
+            false => Ok(equal),
+        })?;
+        let at = self.join(JoinKind::Exists, inner, None);
+        Ok(negated_if(negated, self.column(at, at)))
+    }
+
+    /// Adds to the condition of an IN subquery that its selected columns equal the needles.
+    /// `change` may change each comparison. Fails if the numbers of columns and needles differ.
+    fn equal_to_needles(
+        &self,
+        inner: &mut Inner,
+        needles: &[Expr],
+        here: Place,
+        change: impl Fn(Resolved) -> PlanResult<Resolved>,
+    ) -> PlanResult<()> {
+        let (outer, scope) = (self.scope(), inner.plan.scope());
         let found = scope.columns.len() - inner.selected;
-        if found != values.len() {
-            return Err(wrong_number(values.len(), found, here));
+        if found != needles.len() {
+            return Err(wrong_number(needles.len(), found, here));
         }
-        let mut pairs = Vec::new();
-        for (i, value) in values.iter().enumerate() {
-            pairs.push((self.convert(value)?, column_of(&scope, inner.selected + i)));
+        for (i, needle) in needles.iter().enumerate() {
+            let other = shifted(column_of(&scope, inner.selected + i), outer.columns.len());
+            let equal = functions::resolve("=", vec![resolve(needle, &outer)?, other])?;
+            inner.condition = Some(and(inner.condition.take(), change(equal)?)?);
         }
-        let outer = self.scope();
-        for (value, other) in pairs {
-            let other = shifted(other, outer.columns.len());
-            let mut equal = functions::resolve("=", vec![resolve(&value, &outer)?, other])?;
-            if negated {
-                equal = functions::resolve("coalesce", vec![equal, always()])?;
-            }
-            inner.condition = Some(and(inner.condition, equal)?);
-        }
-        let (at, name) = self.join(JoinKind::Exists, inner, None);
-        Ok(negated_if(negated, self.column(at, &name, here)))
+        Ok(())
     }
 
     /// Plans an EXISTS or IN subquery. If `selects`, its selected columns are those from
@@ -414,7 +427,8 @@ impl<'c> Joining<'c> {
                 Ok(Inner { plan, condition: None, selected: 0, match_range: None })
             }
             Err(error) if is_unresolved(&error) => {
-                let select = plain_select(query).ok_or(error.clone())?;
+                // ORDER BY and LIMIT are those of the query without its parentheses.
+                let (query, select) = plain_select(query).ok_or(error.clone())?;
                 let (plan, condition) = self.correlated(select, error)?;
                 let match_range = self.match_range(query, here)?;
                 let once = match_range.is_some() && select.distinct.is_some();
@@ -508,7 +522,7 @@ impl<'c> Joining<'c> {
     /// of an outer row. A subquery without one needs LIMIT 1 or 0.
     fn correlated_scalar(&self, query: &Query, error: PlanError) -> PlanResult<Expr> {
         let here = query::start(query);
-        let select = plain_select(query).ok_or(error.clone())?;
+        let (query, select) = plain_select(query).ok_or(error.clone())?;
         let (plan, condition) = self.correlated(select, error)?;
         let items: Vec<Expr> = select
             .projection
@@ -526,8 +540,8 @@ impl<'c> Joining<'c> {
             let (data_type, at) = (value.data_type.clone(), plan.width());
             let plan = time_window::with_column(plan.clone(), &plan.scope(), value, "value", None);
             let inner = Inner { plan, condition: Some(condition), selected: at, match_range };
-            let (first, name) = self.join(JoinKind::ScalarSubquery, inner, None);
-            let found = self.column(first + at, &name, here);
+            let first = self.join(JoinKind::ScalarSubquery, inner, None);
+            let found = self.column(first + at, first);
             debug_assert_eq!(self.scope().columns[first + at].data_type, data_type);
             return Ok(found);
         }
@@ -568,12 +582,12 @@ impl<'c> Joining<'c> {
             let equal = functions::resolve("=", vec![of_outer.clone(), key])?;
             condition = Some(and(condition, equal)?);
         }
-        let (at, name) = self.join(
+        let at = self.join(
             JoinKind::ScalarSubquery,
             Inner { plan, condition, selected: 0, match_range: None },
             None,
         );
-        let (value, there) = (self.column(at, &name, here), self.column(at + 1, &name, here));
+        let (value, there) = (self.column(at, at), self.column(at + 1, at));
         Ok(Expr::Case { branches: vec![(there, value)], otherwise: Some(Box::new(default)) })
     }
 }
@@ -663,11 +677,12 @@ fn wrong_number(wanted: usize, found: usize, here: Place) -> PlanError {
     .at(here)
 }
 
-/// The SELECT of a query without set operations and without WITH; `None` for any other query, and
-/// for a query in parentheses that are followed by ORDER BY or LIMIT.
-fn plain_select(query: &Query) -> Option<&Select> {
+/// The query without its parentheses, and its SELECT. `None` for a query with set operations or
+/// WITH, and for a query in parentheses that are followed by ORDER BY or LIMIT.
+fn plain_select(query: &Query) -> Option<(&Query, &Select)> {
     match &*query.body {
-        SetExpr::Select(select) if query.with.is_none() => Some(select),
+        _ if query.with.is_some() => None,
+        SetExpr::Select(select) => Some((query, select)),
         SetExpr::Query(inner) if query.order_by.is_none() && query.limit_clause.is_none() => {
             plain_select(inner)
         }

@@ -9,6 +9,7 @@ use crate::table::text::number;
 use crate::table::types::{DataType, Schema};
 use crate::table::value::Value;
 use sqlparser::ast::{self};
+use std::borrow::Cow;
 
 pub(super) fn literal(value: &ast::Value, here: Place) -> PlanResult<Expr> {
     match value {
@@ -138,8 +139,26 @@ pub(super) fn datetime_literal(text: &str, to: DataType, here: Place) -> PlanRes
     }
 }
 
+/// Moves each sign before a quoted number into the quotes: `-'5' DAY` becomes `'-5' DAY`, and
+/// `-'-5' DAY` becomes `'5' DAY`.
+fn signs_moved_inside(text: &str) -> String {
+    let mut parts: Vec<Cow<'_, str>> = text.split('\'').map(Cow::Borrowed).collect();
+    for at in (1..parts.len()).step_by(2) {
+        if let Some(before) = parts[at - 1].strip_suffix('-').map(str::to_string) {
+            let number = parts[at].trim_start();
+            parts[at] = match number.strip_prefix('-') {
+                Some(positive) => Cow::Owned(positive.to_string()),
+                None => Cow::Owned(format!("-{number}")),
+            };
+            parts[at - 1] = Cow::Owned(before);
+        }
+    }
+    parts.join("'").trim().to_string()
+}
+
 /// Converts an interval: `1 DAY 2 HOURS`, `'1-2' YEAR TO MONTH` or `'10 minutes'`.
 pub fn interval_literal(text: &str) -> PlanResult<Expr> {
+    let text = &signs_moved_inside(text);
     let wrong = |condition: &str| {
         PlanError::new(
             condition,
