@@ -14,7 +14,7 @@ use crate::table::plan::analyzer::{
     boolean, has_aggregate, has_aggregate_itself, order_position, unaliased, with_metadata_for,
 };
 use crate::table::plan::generator::{Generator, GeneratorOutput, is_generator};
-use crate::table::plan::time_window::{Window, windowed};
+use crate::table::plan::time_window::{Window, session_key, windowed};
 use crate::table::types::DataType;
 use crate::table::value::Value;
 use std::borrow::Cow;
@@ -69,16 +69,24 @@ fn written_key(scope: &Scope, key: &Expr, select: &[Expr]) -> PlanResult<Expr> {
             }
             Ok(found.clone())
         }
-        Expr::Column { parts, .. } if naming.group_by_aliases && resolve(key, scope).is_err() => {
-            // The name is not a column of the input. It may be an alias or the output name of an
-            // expression.
-            let [name] = parts.as_slice() else { return Ok(key.clone()) };
+        key if naming.group_by_aliases => Ok(without_aliases(key, scope, select)),
+        other => Ok(other.clone()),
+    }
+}
+
+/// Replaces each name in a key that is not a column of the input by the expression of `select` with
+/// this alias or output name. The names in a lambda are not replaced.
+fn without_aliases(key: &Expr, scope: &Scope, select: &[Expr]) -> Expr {
+    match key {
+        Expr::Column { parts, .. } if resolve(key, scope).is_err() => {
+            let [name] = parts.as_slice() else { return key.clone() };
             let is_column = |e: &&Expr| matches!(e, Expr::Column { .. } | Expr::Position(..));
             let mut named = select.iter().filter(|e| e.output_name().eq_ignore_ascii_case(name));
             let alias = named.find(|e| !is_column(e));
-            Ok(alias.unwrap_or(key).clone())
+            alias.unwrap_or(key).clone()
         }
-        other => Ok(other.clone()),
+        Expr::Lambda(..) => key.clone(),
+        _ => key.map_children(&mut |part| without_aliases(part, scope, select)),
     }
 }
 
@@ -413,7 +421,15 @@ impl Grouping {
                 *key = Resolved { node, data_type: key.data_type.clone(), nullable: true };
             }
         }
-        let mut plan = Plan::Aggregate(Box::new(input), keys, self.calls.all);
+        // Sessions may merge, but the accumulators of a user-defined function cannot be merged.
+        let calls = self.calls.all;
+        if session_key(&input, &keys).is_some()
+            && let Some(call) = calls.iter().find(|call| call.user.is_some())
+        {
+            let what = format!("`{}`, a user-defined function, over a session window,", call.name);
+            return Err(PlanError::not_yet(what).at(call.place));
+        }
+        let mut plan = Plan::Aggregate(Box::new(input), keys, calls);
         if let Some(having) = having {
             plan = Plan::Filter(Box::new(plan), having);
         }
@@ -423,22 +439,20 @@ impl Grouping {
     /// Checks the arguments of `grouping` and `grouping_id`, so that their errors are reported
     /// first.
     fn check_numbers(&self, expr: &Expr) -> PlanResult<()> {
-        match expr {
-            Expr::Call { name, args, place, .. } => {
-                let name = lower(name);
-                if matches!(&*name, "grouping" | "grouping_id") {
-                    let made =
-                        Self::set_number(&self.keys, self.is_total, &name, args, &self.scope);
-                    return made.map(|_| ()).map_err(|error| error.at(*place));
-                }
-                args.iter().try_for_each(|arg| self.check_numbers(arg))
-            }
-            Expr::Cast { expr, .. } | Expr::Alias(expr, _) => self.check_numbers(expr),
-            Expr::Chain(chain) => {
-                chain.operands().try_for_each(|operand| self.check_numbers(operand))
-            }
-            _ => Ok(()),
+        if let Expr::Call { name, args, place, .. } = expr
+            && matches!(&*lower(name), "grouping" | "grouping_id")
+        {
+            let name = lower(name);
+            let made = Self::set_number(&self.keys, self.is_total, &name, args, &self.scope);
+            return made.map(|_| ()).map_err(|error| error.at(*place));
         }
+        let mut checked = Ok(());
+        expr.each_part(&mut |part| {
+            if checked.is_ok() {
+                checked = self.check_numbers(part);
+            }
+        });
+        checked
     }
 
     /// Resolves an expression of HAVING or ORDER BY, which may use aliases of the SELECT list.
@@ -569,25 +583,23 @@ fn reads_beyond(condition: &Resolved, columns: &[(Resolved, String)]) -> bool {
     }
 }
 
-/// Collects the column references of an expression, except those in FILTER and in lambdas.
-fn named_columns<'e>(expr: &'e Expr, out: &mut Vec<&'e Expr>) {
+/// Collects the column references of an expression, without the parameters of lambdas.
+pub(in crate::table) fn named_columns<'e>(expr: &'e Expr, out: &mut Vec<&'e Expr>) {
     match expr {
         Expr::Column { .. } | Expr::Position(..) => out.push(expr),
-        Expr::Call { args, .. } | Expr::User(_, args, _) | Expr::UserAggregate(_, args, _) => {
-            args.iter().for_each(|arg| named_columns(arg, out));
+        Expr::Lambda(names, body) => {
+            let from = out.len();
+            named_columns(body, out);
+            let is_parameter = |expr: &Expr| match expr {
+                Expr::Column { parts, .. } => {
+                    names.iter().any(|name| name.eq_ignore_ascii_case(&parts[0]))
+                }
+                _ => false,
+            };
+            let free: Vec<_> = out.drain(from..).filter(|expr| !is_parameter(expr)).collect();
+            out.extend(free);
         }
-        Expr::Cast { expr, .. } | Expr::Alias(expr, _) | Expr::Field(expr, _) => {
-            named_columns(expr, out);
-        }
-        Expr::Case { branches, otherwise } => {
-            for (when, then) in branches {
-                named_columns(when, out);
-                named_columns(then, out);
-            }
-            otherwise.iter().for_each(|otherwise| named_columns(otherwise, out));
-        }
-        Expr::Chain(chain) => chain.operands().for_each(|operand| named_columns(operand, out)),
-        _ => {}
+        _ => expr.each_part(&mut |part| named_columns(part, out)),
     }
 }
 
@@ -612,15 +624,11 @@ fn with_outputs(expr: &Expr, select: &[Expr]) -> Expr {
 }
 
 fn has_grouping_function(expr: &Expr) -> bool {
-    match expr {
-        Expr::Call { name, args, .. } => {
-            matches!(&*lower(name), "grouping" | "grouping_id")
-                || args.iter().any(has_grouping_function)
-        }
-        Expr::Cast { expr, .. } | Expr::Alias(expr, _) => has_grouping_function(expr),
-        Expr::Chain(chain) => chain.operands().any(has_grouping_function),
-        _ => false,
-    }
+    let mut found = matches!(
+        expr, Expr::Call { name, .. } if matches!(&*lower(name), "grouping" | "grouping_id")
+    );
+    expr.each_part(&mut |part| found = found || has_grouping_function(part));
+    found
 }
 
 /// Whether two expressions are equal, regardless of the order of commutative operands.
@@ -680,7 +688,7 @@ fn check_aliases(expr: &Expr, select: &[Expr], scope: &Scope) -> PlanResult<()> 
     let mut names = Vec::new();
     named_columns(expr, &mut names);
     names.into_iter().try_for_each(|column| match column {
-        Expr::Column { parts, place } if parts.len() == 1 && resolve(column, scope).is_err() => {
+        Expr::Column { parts, place } if resolve(column, scope).is_err() => {
             let named = |item: &&Expr| matches!(item, Expr::Alias(_, name) if name.eq_ignore_ascii_case(&parts[0]));
             match select.iter().filter(named).count() {
                 0 | 1 => Ok(()),
@@ -697,7 +705,7 @@ fn check_aliases(expr: &Expr, select: &[Expr], scope: &Scope) -> PlanResult<()> 
 }
 
 /// Whether an expression has a name of which a part passes the test.
-fn mentions(expr: &Expr, test: &dyn Fn(&String) -> bool) -> bool {
+pub(super) fn mentions(expr: &Expr, test: &dyn Fn(&String) -> bool) -> bool {
     let mut found = matches!(expr, Expr::Column { parts, .. } if parts.iter().any(test));
     expr.each_part(&mut |part| found |= mentions(part, test));
     found

@@ -312,8 +312,12 @@ pub struct Window {
 
 impl Window {
     /// Replaces each call of the window function by the window's column, and `window.start` by a
-    /// field of the column.
+    /// field of the column. In a lambda, a parameter of that name hides the column.
     pub fn rewrite(&self, expr: &Expr) -> Expr {
+        self.rewrite_in(expr, false)
+    }
+
+    fn rewrite_in(&self, expr: &Expr, is_hidden: bool) -> Expr {
         let column = |rest: &[String], place| {
             let parts = [QUALIFIER.to_string(), self.name.to_string()];
             Expr::Column { parts: parts.into_iter().chain(rest.iter().cloned()).collect(), place }
@@ -324,10 +328,16 @@ impl Window {
             {
                 column(&[], *place)
             }
-            Expr::Column { parts, place } if parts[0].eq_ignore_ascii_case(self.name) => {
+            Expr::Column { parts, place }
+                if !is_hidden && parts[0].eq_ignore_ascii_case(self.name) =>
+            {
                 column(&parts[1..], *place)
             }
-            other => other.map_children(&mut |part| self.rewrite(part)),
+            Expr::Lambda(names, _) => {
+                let hides = names.iter().any(|name| name.eq_ignore_ascii_case(self.name));
+                expr.map_children(&mut |body| self.rewrite_in(body, is_hidden || hides))
+            }
+            other => other.map_children(&mut |part| self.rewrite_in(part, is_hidden)),
         }
     }
 }

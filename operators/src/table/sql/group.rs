@@ -3,7 +3,8 @@
 use super::expr::{Subqueries, convert_with};
 use crate::table::error::{Place, PlanError, PlanResult};
 use crate::table::expr::Expr;
-use crate::table::plan::analyzer::has_aggregate;
+use crate::table::plan::analyzer::{has_aggregate, has_aggregate_itself};
+use crate::table::plan::grouping::named_columns;
 use crate::table::types::DataType;
 use sqlparser::ast::{self, FunctionArg, FunctionArgExpr, FunctionArguments, GroupByExpr};
 
@@ -62,18 +63,18 @@ fn reads_beside_aggregates(expr: &Expr) -> bool {
     fn reads(expr: &Expr) -> bool {
         match expr {
             Expr::Column { .. } | Expr::Position(..) => true,
-            Expr::Call { name, args, .. } => {
-                let aggregates =
-                    crate::table::plan::aggregate_function::AggregateFunction::of(name).is_some();
-                !aggregates && args.iter().any(reads)
+            Expr::UserAggregate(..) => false,
+            Expr::Call { .. } if has_aggregate_itself(expr) => false,
+            Expr::Lambda(..) => {
+                let mut names = Vec::new();
+                named_columns(expr, &mut names);
+                !names.is_empty()
             }
-            Expr::Cast { expr, .. } | Expr::Alias(expr, _) | Expr::Field(expr, _) => reads(expr),
-            Expr::Case { branches, otherwise } => {
-                branches.iter().any(|(a, b)| reads(a) || reads(b))
-                    || otherwise.as_deref().is_some_and(reads)
+            _ => {
+                let mut found = false;
+                expr.each_part(&mut |part| found = found || reads(part));
+                found
             }
-            Expr::User(_, args, _) => args.iter().any(reads),
-            _ => false,
         }
     }
     has_aggregate(expr) && reads(expr)

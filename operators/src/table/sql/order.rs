@@ -93,6 +93,40 @@ fn same_item(expr: &Expr, items: &[Expr]) -> Option<usize> {
     })
 }
 
+/// Replaces names of aliases of the SELECT list by the aliases' expressions.
+fn without_aliases(expr: &Expr, items: &[Expr]) -> Expr {
+    match expr {
+        Expr::Column { parts, .. } => {
+            let named = |item: &Expr| match item {
+                Expr::Alias(inner, name) if name.eq_ignore_ascii_case(&parts[0]) => {
+                    Some((**inner).clone())
+                }
+                _ => None,
+            };
+            let field = |of: Expr, name: &String| Expr::Field(Box::new(of), name.clone());
+            match items.iter().find_map(named) {
+                Some(inner) => parts[1..].iter().fold(inner, field),
+                None => expr.clone(),
+            }
+        }
+        // The names in a lambda may be those of its parameters.
+        Expr::Lambda(..) => expr.clone(),
+        _ => expr.map_children(&mut |part| without_aliases(part, items)),
+    }
+}
+
+/// Rewrites an expression over a SELECT list's output, followed by the list's input, so that it
+/// reads only the input.
+fn below_list(expr: Resolved, columns: &[(Resolved, String)]) -> Resolved {
+    match expr.node {
+        Node::Column(index, name) => match columns.get(index) {
+            Some((made, _)) => made.clone(),
+            None => Resolved { node: Node::Column(index - columns.len(), name), ..expr },
+        },
+        _ => expr.map_children(&mut |child| below_list(child, columns)),
+    }
+}
+
 /// The index of the SELECT item that an ORDER BY key with a relation name (`t.a`) refers to.
 fn same_column(expr: &Expr, items: &[Expr]) -> Option<usize> {
     let Expr::Column { parts: key, .. } = expr else { return None };
@@ -197,14 +231,20 @@ impl Order {
         };
         let mut places = Vec::new();
         for key in self.exprs() {
-            let at = match order_position(&key.expr, width) {
-                Some(at) => Some(at.map_err(|error| error.at(key.place))?),
-                None => same_item(&key.expr, items).filter(|_| items.len() == width),
-            };
-            places.push(match at {
+            if let Some(at) = order_position(&key.expr, width) {
+                places.push(column(&outer, at.map_err(|error| error.at(key.place))?));
+                continue;
+            }
+            let resolved = resolve_with(&key.expr, &outer, &mut hook);
+            // A key that is written like an item need not be computed again, unless its names are
+            // those of other output columns, as in `SELECT a AS b, b AS a … ORDER BY a`.
+            let same = same_item(&key.expr, items).filter(|at| {
+                let is_same = |key: &Resolved| below_list(key.clone(), &columns) == columns[*at].0;
+                items.len() == width && resolved.as_ref().map_or(true, is_same)
+            });
+            places.push(match same {
                 Some(at) => column(&outer, at),
-                None => resolve_with(&key.expr, &outer, &mut hook)
-                    .map_err(|error| error.at(key.place))?,
+                None => resolved.map_err(|error| error.at(key.place))?,
             });
         }
         self.sort_beside(below, columns, places)
@@ -213,20 +253,11 @@ impl Order {
     /// Sorts the input of a SELECT list. A key may also be an alias of the list or an ordinal.
     pub fn sort_below(&self, plan: Plan, items: &[Expr]) -> PlanResult<Plan> {
         let scope = plan.scope();
-        let alias = |key: &Expr| {
-            let Expr::Column { parts, .. } = key else { return None };
-            items.iter().find_map(|item| match item {
-                Expr::Alias(inner, name) if parts.len() == 1 && *name == parts[0] => {
-                    Some((**inner).clone())
-                }
-                _ => None,
-            })
-        };
         let mut places = Vec::new();
         for key in self.exprs() {
             let expr = match order_position(&key.expr, items.len()) {
                 Some(at) => items[at.map_err(|error| error.at(key.place))?].clone(),
-                None => alias(&key.expr).unwrap_or_else(|| key.expr.clone()),
+                None => without_aliases(&key.expr, items),
             };
             places.push(resolve(&expr, &scope).map_err(|error| error.at(key.place))?);
         }
@@ -242,11 +273,14 @@ impl Order {
         for key in self.exprs() {
             let at = match order_position(&key.expr, width) {
                 Some(at) => Some(at.map_err(|error| error.at(key.place))?),
-                None => same_column(&key.expr, items).filter(|_| items.len() == width),
+                None => None,
             };
             places.push(match at {
                 Some(at) => column(&scope, at),
-                None => resolve(&key.expr, &scope).map_err(|error| error.at(key.place))?,
+                None => resolve(&key.expr, &scope).or_else(|error| {
+                    let same = same_column(&key.expr, items).filter(|_| items.len() == width);
+                    same.map(|at| column(&scope, at)).ok_or_else(|| error.at(key.place))
+                })?,
             });
         }
         let keys = self.by_places(&scope, &places)?;
