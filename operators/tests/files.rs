@@ -514,6 +514,14 @@ fn rows_have_the_metadata_of_their_file() {
     assert_eq!(filtered.count().unwrap(), 2);
     let with = filtered.with_column("b", col("a").add(1)).unwrap();
     assert_eq!(with.collect().unwrap()[1], [Value::Long(2), Value::Long(7), Value::Long(3)]);
+    // The column is found inside of any expression.
+    use millstream::table::expr::user_function::UserFunction;
+    use millstream::table::types::DataType;
+    let same =
+        UserFunction::new("same", [DataType::String], DataType::String, |args, _| Ok(args[0]));
+    let name = std::sync::Arc::new(same).call([col("_metadata.file_name")]).alias("f");
+    let found = table.select([name]).unwrap().limit(1).collect().unwrap();
+    assert_eq!(found, [[Value::String("a.json".to_string())]]);
 }
 
 /// A field that the query does not read is not parsed, in any mode, as in Spark.

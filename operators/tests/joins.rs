@@ -478,6 +478,36 @@ fn data_frames_give_the_same_rows_as_sql() {
     for (frame, text) in pairs {
         assert_eq!(sorted(frame), sql(text), "{text}");
     }
+    let wider = dim.select([col("v"), col("k"), col("v").alias("w")]).unwrap();
+    let error = dim.union_by_name(&wider).map(|_| ()).unwrap_err();
+    assert_eq!(error.condition, "NUM_COLUMNS_MISMATCH");
+    // DISTINCT and FILTER belong to the aggregate inside of an alias or a cast.
+    let aliased = call("sum", [col("v")]).cast(DataType::String).alias("s");
+    let filtered = dim.select([aliased.filter(col("v").between(2, 3))]).unwrap();
+    assert_eq!(
+        sorted(filtered),
+        sql("SELECT CAST(sum(v) FILTER (WHERE v BETWEEN 2 AND 3) AS STRING) AS s FROM dim")
+    );
+    let first = std::sync::Arc::new(UserAggregate::new(
+        "any_of",
+        [DataType::Long],
+        DataType::Long,
+        [(DataType::Long, Value::Null)],
+        |_, _| Ok(()),
+        |state| Ok(state[0].clone()),
+    ));
+    for (expr, condition) in [
+        (first.call([col("v")]).filter(col("v").gt(1)), "NOT_YET_SUPPORTED"),
+        (first.call([col("v")]).distinct(), "NOT_YET_SUPPORTED"),
+        (col("v").distinct(), "INVALID_SQL_SYNTAX.FUNCTION_WITH_UNSUPPORTED_SYNTAX"),
+        (
+            col("v").cast(DataType::Int).filter(col("v").gt(1)),
+            "INVALID_SQL_SYNTAX.FUNCTION_WITH_UNSUPPORTED_SYNTAX",
+        ),
+    ] {
+        let error = dim.select([expr]).map(|_| ()).unwrap_err();
+        assert!(error.condition.starts_with(condition), "{}", error.condition);
+    }
     let rows = dim.order_by([col("v").desc().nulls_first()]).unwrap().limit(2).collect().unwrap();
     assert_eq!(rows.iter().map(|row| text(row)).collect::<Vec<_>>(), ["x -", "- 4"]);
     assert!(dim.count().unwrap() == 5 && !dim.is_streaming());

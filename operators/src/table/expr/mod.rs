@@ -2,6 +2,7 @@
 //! typed closures ([`compile::Compiled`]). The registry of functions ([`functions`]) defines how
 //! each function is resolved and compiled; operators such as `+` are functions too.
 
+pub mod bind;
 pub mod cast;
 pub mod cell;
 pub mod chain;
@@ -318,7 +319,8 @@ impl Expr {
 
     /// Whether the value is between two bounds, inclusive.
     pub fn between(self, low: impl Into<Expr>, high: impl Into<Expr>) -> Expr {
-        self.clone().ge(low).and(self.le(high))
+        let (low, high) = (low.into(), high.into());
+        bind::used_repeatedly(self, |value| value.clone().ge(low).and(value.le(high)))
     }
 
     /// An element of an array by its index from 0, or a value of a map by its key.
@@ -331,23 +333,39 @@ impl Expr {
         Expr::Field(Box::new(self), name.to_string())
     }
 
-    /// Restricts an aggregate function to the rows for which `condition` is true. It has no effect
-    /// on any expression other than a call of a built-in function.
-    pub fn filter(mut self, condition: Expr) -> Expr {
-        if let Expr::Call { filter, .. } = &mut self {
-            *filter = Some(Box::new(condition));
-        }
-        self
+    /// Restricts an aggregate function to the rows for which `condition` is true. A query that has
+    /// this for any other expression, or for a user-defined function, is rejected.
+    pub fn filter(self, condition: Expr) -> Expr {
+        self.with_clause(|_, filter| *filter = Some(Box::new(condition)))
     }
 
-    /// Makes an aggregate function process each distinct value once. It has no effect on any
-    /// expression other than a call of a built-in function. A streaming query is rejected, unless
-    /// duplicates do not change the result.
-    pub fn distinct(mut self) -> Expr {
-        if let Expr::Call { distinct, .. } = &mut self {
-            *distinct = true;
+    /// Makes an aggregate function process each distinct value once. A query that has this for any
+    /// other expression, or for a user-defined function, is rejected, and so is a streaming query,
+    /// unless duplicates do not change the result.
+    pub fn distinct(self) -> Expr {
+        self.with_clause(|distinct, _| *distinct = true)
+    }
+
+    /// Changes DISTINCT and FILTER of a call, which may have an alias or a cast.
+    fn with_clause(self, change: impl FnOnce(&mut bool, &mut Option<Box<Expr>>)) -> Expr {
+        let mut expr = self;
+        let mut inner = &mut expr;
+        while let Expr::Alias(of, _) | Expr::Cast { expr: of, .. } = inner {
+            inner = of;
         }
-        self
+        if !matches!(inner, Expr::Call { .. }) {
+            // A clause is resolved only with a call. This one is rejected.
+            let other = std::mem::replace(inner, Expr::Star(None));
+            let name = match &other {
+                Expr::UserAggregate(function, ..) => function.name().to_string(),
+                other => other.to_string(),
+            };
+            *inner = call(&name, [other]);
+        }
+        if let Expr::Call { distinct, filter, .. } = inner {
+            change(distinct, filter);
+        }
+        expr
     }
 
     /// Sorts in ascending order, NULLs first.
@@ -479,24 +497,33 @@ impl Expr {
                 let text = value.display(data_type, Tz::UTC);
                 write!(f, "{}", text.unwrap_or_else(|| "NULL".to_string()))
             }
-            Self::Call { name, args, distinct, .. } => match (name.as_str(), args.as_slice()) {
-                (resolve::COLUMN_OR_FUNCTION, [_, function]) => write!(f, "{function}"),
-                ("count", [Self::Star(None)]) => write!(f, "count(1)"),
-                ("not", [a]) => write!(f, "(NOT {a})"),
-                ("isnull", [a]) => write!(f, "({a} IS NULL)"),
-                ("isnotnull", [a]) => write!(f, "({a} IS NOT NULL)"),
-                ("negative", [a]) => write!(f, "(- {a})"),
-                ("positive", [a]) => write!(f, "(+ {a})"),
-                ("getitem", [a, b]) => write!(f, "{a}[{b}]"),
-                (_, [a, b]) if functions::is_operator(name) => {
-                    write!(f, "({a} {} {b})", name.to_uppercase())
+            Self::Call { name, args, distinct, filter, .. } => {
+                match (&**name, args.as_slice()) {
+                    (bind::BIND, [value, Self::Lambda(_, body)]) => {
+                        write!(f, "{}", bind::unbound(value, body))
+                    }
+                    (resolve::COLUMN_OR_FUNCTION, [_, function]) => write!(f, "{function}"),
+                    ("count", [Self::Star(None)]) => write!(f, "count(1)"),
+                    ("not", [a]) => write!(f, "(NOT {a})"),
+                    ("isnull", [a]) => write!(f, "({a} IS NULL)"),
+                    ("isnotnull", [a]) => write!(f, "({a} IS NOT NULL)"),
+                    ("negative", [a]) => write!(f, "(- {a})"),
+                    ("positive", [a]) => write!(f, "(+ {a})"),
+                    ("getitem", [a, b]) => write!(f, "{a}[{b}]"),
+                    (_, [a, b]) if functions::is_operator(name) => {
+                        write!(f, "({a} {} {b})", name.to_uppercase())
+                    }
+                    (_, args) => {
+                        write!(f, "{name}({}", if *distinct { "DISTINCT " } else { "" })?;
+                        list(f, args)?;
+                        write!(f, ")")
+                    }
+                }?;
+                match filter {
+                    Some(filter) => write!(f, " FILTER (WHERE {filter})"),
+                    None => Ok(()),
                 }
-                (_, args) => {
-                    write!(f, "{name}({}", if *distinct { "DISTINCT " } else { "" })?;
-                    list(f, args)?;
-                    write!(f, ")")
-                }
-            },
+            }
             Self::Cast { expr, to, lenient } => {
                 write!(f, "{}({expr} AS {to})", if *lenient { "TRY_CAST" } else { "CAST" })
             }
@@ -551,7 +578,7 @@ pub fn lower(name: &str) -> Cow<'_, str> {
 }
 
 /// Whether a function returns the same value for equal arguments in all rows of a batch.
-fn steady(name: &str) -> bool {
+fn is_steady(name: &str) -> bool {
     name == "current_timestamp" || functions::is_deterministic(name)
 }
 
@@ -627,12 +654,18 @@ impl Resolved {
             && self.children().into_iter().all(Self::is_constant)
     }
 
+    /// Whether the expression has the same value for equal rows of a batch.
+    pub fn is_steady(&self) -> bool {
+        let same = !matches!(&self.node, Node::Call(name, _) if !is_steady(name));
+        same && self.children().into_iter().all(Self::is_steady)
+    }
+
     /// Whether the expression is constant and deterministic (Spark: foldable). One with a scalar
     /// subquery or a user-defined function is not.
     pub fn is_foldable(&self) -> bool {
         let same = match &self.node {
             Node::Column(..) | Node::Variable(..) | Node::Scalar(_) | Node::User(..) => false,
-            Node::Call(name, _) => steady(name),
+            Node::Call(name, _) => is_steady(name),
             _ => true,
         };
         same && self.children().into_iter().all(Self::is_foldable)

@@ -1,9 +1,10 @@
 //! Name resolution and type checking: column names become indices, and Spark's implicit casts are
 //! added.
 
+use super::bind::{is_random, used_repeatedly};
 pub use super::coercion::{expect_type, unify, widest as common_type};
 use super::functions;
-use super::{Expr, Node, Resolved};
+use super::{Expr, Node, Resolved, call, lower};
 use crate::table::error::{Place, PlanError, PlanResult};
 use crate::table::expr::type_rules::Rules;
 use crate::table::plan::limits::count_copies;
@@ -308,6 +309,10 @@ fn resolve_parts(expr: &Expr, scope: &Scope, hook: &mut Hook<'_>) -> PlanResult<
         }
         Expr::Call { name, args, distinct, filter, .. } => {
             if *distinct || filter.is_some() {
+                if let [Expr::UserAggregate(..)] = args.as_slice() {
+                    let what = format!("DISTINCT or FILTER of the user-defined function `{name}`");
+                    return Err(PlanError::not_yet(what));
+                }
                 return Err(PlanError::new(
                     "INVALID_SQL_SYNTAX.FUNCTION_WITH_UNSUPPORTED_SYNTAX",
                     format!(
@@ -349,6 +354,14 @@ fn resolve_call(
     let has_lambda = args.iter().any(|arg| matches!(arg, Expr::Lambda(..)));
     if has_lambda || functions::takes_lambda(name, args) {
         return functions::resolve_lambda(name, args, scope, hook);
+    }
+    // `nullif` reads its first argument twice. As in Spark, `decode` is a CASE, which evaluates its
+    // operand for each branch.
+    if let ("nullif", [value, other]) = (&*lower(name), args)
+        && is_random(value)
+    {
+        let bound = used_repeatedly(value.clone(), |value| call(name, [value, other.clone()]));
+        return resolve_with(&bound, scope, hook);
     }
     // A misspelt function name is reported before errors in its arguments.
     functions::check_name(name)?;

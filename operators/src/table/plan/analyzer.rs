@@ -2,6 +2,7 @@
 //! Spark rejects.
 
 use crate::table::error::{PlanError, PlanResult};
+use crate::table::expr::bind::is_random;
 use crate::table::expr::resolve::{
     Scope, ScopeColumn, common_type, expand_stars, expect_type, resolve, resolve_with,
     without_stars,
@@ -11,7 +12,11 @@ use crate::table::expr::{Expr, Node, Resolved, functions, lower};
 use crate::table::physical::placement;
 use crate::table::plan::aggregate_function::{AggregateFunction, LATER};
 use crate::table::plan::generator::{Generator, is_generator};
-use crate::table::plan::time_window::{event_key, has_watermark, session_key, tag, windowed};
+use crate::table::plan::grouping::mentions;
+use crate::table::plan::join::qualified;
+use crate::table::plan::time_window::{
+    event_key, has_watermark, session_key, tag, windowed, with_column,
+};
 use crate::table::plan::{METADATA, Plan, SortKey};
 use crate::table::types::DataType;
 use crate::table::value::Value;
@@ -101,17 +106,12 @@ pub(in crate::table) fn with_metadata_for(input: Plan, exprs: &[Expr]) -> Plan {
     fn wants(expr: &Expr) -> bool {
         match expr {
             Expr::Column { parts, .. } => parts.iter().any(|p| p.eq_ignore_ascii_case(METADATA)),
-            Expr::Call { args, filter, .. } => {
-                args.iter().any(wants) || filter.as_deref().is_some_and(wants)
-            }
-            Expr::Cast { expr, .. } | Expr::Alias(expr, _) | Expr::Field(expr, _) => wants(expr),
             Expr::Star(Some(name)) => name.eq_ignore_ascii_case(METADATA),
-            Expr::Chain(chain) => chain.operands().any(wants),
-            Expr::Case { branches, otherwise } => {
-                branches.iter().any(|(a, b)| wants(a) || wants(b))
-                    || otherwise.as_deref().is_some_and(wants)
+            _ => {
+                let mut found = false;
+                expr.each_part(&mut |part| found = found || wants(part));
+                found
             }
-            _ => false,
         }
     }
     if !exprs.iter().any(wants) {
@@ -133,6 +133,7 @@ pub fn project(input: Plan, exprs: &[Expr]) -> PlanResult<Plan> {
         exprs = Cow::Owned(exprs.iter().map(one).collect::<PlanResult<Vec<_>>>()?.concat());
     }
     let input = with_metadata_for(input, &exprs);
+    let (input, mut exprs) = with_random_aliases(input, exprs)?;
     let (input, window) = windowed(input, exprs.iter())?;
     if let Some(window) = &window {
         exprs = Cow::Owned(exprs.iter().map(|expr| window.rewrite(expr)).collect());
@@ -171,6 +172,32 @@ pub fn project(input: Plan, exprs: &[Expr]) -> PlanResult<Plan> {
         columns.push((with_lateral_aliases(expr, &before, &exprs[..at], 0)?, expr.output_name()));
     }
     Ok(Plan::Project(Box::new(input), columns))
+}
+
+/// Computes random values that later items of a SELECT list refer to by an alias, as hidden columns
+/// of the input. So all these items have the same value.
+fn with_random_aliases<'e>(
+    mut input: Plan,
+    mut exprs: Cow<'e, [Expr]>,
+) -> PlanResult<(Plan, Cow<'e, [Expr]>)> {
+    for at in 0..exprs.len() {
+        let Expr::Alias(inner, name) = &exprs[at] else { continue };
+        let is_name = |part: &String| part.eq_ignore_ascii_case(name);
+        let is_read = || exprs[at + 1..].iter().any(|later| mentions(later, &is_name));
+        if !is_random(inner) || is_generator(inner) || has_aggregate(inner) || !is_read() {
+            continue;
+        }
+        let (scope, name) = (input.scope(), name.clone());
+        let value = with_lateral_aliases(inner, &scope, &exprs[..at], 0)?;
+        input = with_column(input, &scope, value, &name, None);
+        let mut with_value = input.scope();
+        let index = with_value.columns.len() - 1;
+        with_value.columns[index].hidden = true;
+        input = qualified(input, &with_value);
+        let column = Expr::Position(index, vec![name.clone()]);
+        exprs.to_mut()[at] = Expr::Alias(Box::new(column), name);
+    }
+    Ok((input, exprs))
 }
 
 /// The maximum depth of SELECT aliases that refer to each other.
@@ -505,7 +532,6 @@ pub fn check_output_mode(plan: &Plan, mode: OutputMode) -> PlanResult<()> {
     }
     check_deduplication(plan)?;
     check_event_times(plan)?;
-    check_sessions(plan)?;
     if mode != OutputMode::Append && aggregates_over_aggregates(plan) {
         return Err(PlanError::new(
             "STREAMING_STATEFUL_CHAIN_UNSUPPORTED",
@@ -530,19 +556,6 @@ fn all_aggregates(plan: &Plan, holds: &Holds<'_>) -> bool {
         _ => true,
     };
     own && plan.inputs().into_iter().all(|input| all_aggregates(input, holds))
-}
-
-/// Fails for a user-defined function over a session window: sessions may merge, but the
-/// accumulators of such a function cannot be merged.
-fn check_sessions(plan: &Plan) -> PlanResult<()> {
-    if let Plan::Aggregate(input, keys, calls) = plan
-        && session_key(input, keys).is_some()
-        && let Some(call) = calls.iter().find(|call| call.user.is_some())
-    {
-        let what = format!("`{}`, a user-defined function, over a session window,", call.name);
-        return Err(PlanError::not_yet(what).at(call.place));
-    }
-    plan.inputs().into_iter().try_for_each(check_sessions)
 }
 
 fn check_deduplication(plan: &Plan) -> PlanResult<()> {

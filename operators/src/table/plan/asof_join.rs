@@ -155,13 +155,6 @@ pub fn asof_join(
         On::Condition(expr) => {
             let scope = join::both(&left.scope(), &right.scope());
             let resolved = resolve(expr, &scope)?;
-            if !is_deterministic_expr(&resolved) {
-                return Err(PlanError::new(
-                    "INVALID_NON_DETERMINISTIC_EXPRESSIONS",
-                    "the condition of an ASOF join is nondeterministic",
-                    "Compute it in a SELECT before the join",
-                ));
-            }
             let condition = crate::table::plan::analyzer::boolean(resolved, expr, "ON")?;
             join::join(left, right, written, Some(condition))?
         }

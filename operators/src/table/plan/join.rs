@@ -98,13 +98,21 @@ pub fn and(a: Option<Resolved>, b: Resolved) -> PlanResult<Resolved> {
     }
 }
 
-/// Builds a join with a condition over the columns of both inputs.
+/// Builds a join with a condition over the columns of both inputs. Fails if the condition is
+/// nondeterministic.
 pub fn join(
     left: Plan,
     right: Plan,
     written: JoinType,
     condition: Option<Resolved>,
 ) -> PlanResult<Plan> {
+    if !condition.as_ref().is_none_or(Resolved::is_steady) {
+        return Err(PlanError::new(
+            "INVALID_NON_DETERMINISTIC_EXPRESSIONS",
+            "the condition of a join is nondeterministic",
+            "Compute it in a SELECT before the join",
+        ));
+    }
     let kind = match written {
         JoinType::Inner => JoinKind::Inner,
         JoinType::LeftOuter => JoinKind::LeftOuter,
@@ -134,6 +142,8 @@ fn full(left: Plan, right: Plan, condition: Option<Resolved>) -> PlanResult<Plan
     if left.is_streaming() || right.is_streaming() {
         return Err(refused("`FULL OUTER`", "a stream", "a table"));
     }
+    // Both joins read both tables, so each reading must give the same rows.
+    let (left, right) = (left.with_seeds(), right.with_seeds());
     let (of_left, of_right) = (left.scope(), right.scope());
     let (l, r) = (of_left.columns.len(), of_right.columns.len());
     let swapped = condition.clone().map(|condition| {

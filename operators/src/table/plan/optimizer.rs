@@ -9,7 +9,7 @@ use crate::table::physical::pushdown::{filtered_join, is_pushed_into, joined};
 use crate::table::plan::aggregate_function::AggregateCall;
 use crate::table::plan::generator::Generator;
 use crate::table::plan::join::conjuncts;
-use crate::table::plan::time_window::has_watermark;
+use crate::table::plan::time_window::{has_watermark, session_key};
 use crate::table::plan::{Join, JoinKind, Plan, SortKey};
 use crate::table::types::{Field, Schema};
 use crate::table::value::Value;
@@ -260,12 +260,17 @@ pub(in crate::table) fn filtered(input: Plan, condition: &Resolved) -> Plan {
             let inner = substituted(condition, &exprs);
             Plan::Project(Box::new(filtered(*below, &inner)), exprs)
         }
-        // Conditions on grouping keys are applied to the input rows instead of to the groups.
+        // Conditions on grouping keys are applied to the input rows instead of to the groups. A
+        // session is not yet a key of the input rows: each row has a window of its own there.
         Plan::Aggregate(input, keys, calls)
             if has_watermark(&input) && keys.iter().all(|(key, _)| is_deterministic_expr(key)) =>
         {
-            let goes =
-                |part: &Resolved| highest(part) < Some(keys.len()) && is_deterministic_expr(part);
+            let session = session_key(&input, &keys);
+            let goes = |part: &Resolved| {
+                highest(part) < Some(keys.len())
+                    && session.is_none_or(|session| !reads(part, session))
+                    && is_deterministic_expr(part)
+            };
             let (below, here) = split(condition, |part| highest(part).is_some() && goes(part));
             let below = below.map(|part| substituted(&part, &keys));
             let input = Box::new(match below {
@@ -280,6 +285,7 @@ pub(in crate::table) fn filtered(input: Plan, condition: &Resolved) -> Plan {
         }
         Plan::Generate(below, generator)
             if highest(condition) < Some(below.width())
+                && is_deterministic_expr(condition)
                 && is_deterministic_expr(&generator.array) =>
         {
             Plan::Generate(Box::new(filtered(*below, condition)), generator)

@@ -1,6 +1,7 @@
 //! Additional names of functions (aliases, cast functions and `try_` forms), and the list of
 //! functions that are documented for users.
 
+use crate::table::expr::bind::BIND;
 use crate::table::types::DataType;
 
 /// Aliases of functions and operators: (alias, canonical name).
@@ -103,7 +104,8 @@ pub(super) fn operator_of(name: &str) -> Option<&'static str> {
 
 /// Whether a function is only called by other expressions after resolution, never by users.
 fn is_internal(name: &str) -> bool {
-    const INTERNAL: [&str; 10] = [
+    const INTERNAL: [&str; 11] = [
+        BIND,
         "array_sort_by",
         "getitem",
         "json_field",

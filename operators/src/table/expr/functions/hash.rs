@@ -5,6 +5,7 @@ use crate::table::error::{PlanError, PlanResult};
 use crate::table::expr::Resolved;
 use crate::table::expr::cell::{Cell, elements, field};
 use crate::table::expr::compile::failed;
+use crate::table::expr::functions::canonical_double;
 use crate::table::types::DataType;
 use sha2::Digest;
 
@@ -146,10 +147,8 @@ fn part<'a>(cell: Cell<'a>, data_type: &DataType) -> Option<Part<'a>> {
             Part::Int(v as i32)
         }
         (Cell::Long(v), _) => Part::Long(v),
-        (Cell::Double(v), T::Float) => {
-            Part::Int((if v == 0.0 { 0.0 } else { v } as f32).to_bits() as i32)
-        }
-        (Cell::Double(v), _) => Part::Long(if v == 0.0 { 0.0f64 } else { v }.to_bits() as i64),
+        (Cell::Double(v), T::Float) => Part::Int((canonical_double(v) as f32).to_bits() as i32),
+        (Cell::Double(v), _) => Part::Long(canonical_double(v).to_bits() as i64),
         (Cell::Decimal(v), T::Decimal(precision, _)) if *precision <= 18 => Part::Long(v as i64),
         (Cell::Decimal(v), _) => {
             // Big-endian two's complement without redundant leading bytes, as in Java's

@@ -7,6 +7,7 @@ use super::array::bounded_array;
 use super::map;
 use super::registry::{Call, Function, called, element_of, unexpected};
 use crate::table::error::{PlanError, PlanResult};
+use crate::table::expr::bind::BIND;
 use crate::table::expr::cell::{Cell, elements};
 use crate::table::expr::coercion::operands::has_same_shape;
 use crate::table::expr::compile::{Compiled, Cx, EvalError, bounded_record, failed, from_cells};
@@ -72,6 +73,7 @@ pub(super) static FUNCTIONS: &[Function] = &[
         transform_map(a, c, MapPart::Values)
     }),
     higher("array_sort_by", "array_sort(array, (a, b) -> -1, 0 or 1)", (2, 2), sort_by),
+    higher(BIND, "", (2, 2), bind),
 ];
 
 /// Whether a call is that of a higher-order function. `array_sort` is one only with a comparator.
@@ -112,11 +114,14 @@ pub fn resolve_lambda(
     }
     let first = resolve_with(&args[0], scope, hook)?;
     let is_map = matches!(first.data_type, T::Map(..));
+    let mut call = LambdaCall { name, function, args, scope, hook };
+    if lower == BIND {
+        return call.bind(first);
+    }
     let wants_map = matches!(lower, "map_filter" | "transform_keys" | "transform_values");
     if wants_map != is_map || !is_map && !matches!(first.data_type, T::Array(_)) {
         return Err(unexpected(name, if wants_map { "a map" } else { "an array" }, &first));
     }
-    let mut call = LambdaCall { name, function, args, scope, hook };
     match lower {
         "aggregate" => call.aggregate(first),
         "zip_with" => call.zip_with(first),
@@ -172,6 +177,12 @@ impl LambdaCall<'_, '_> {
                 self.resolved(vec![array, self.boolean(body)?], T::Boolean)
             }
         }
+    }
+
+    fn bind(&mut self, value: Resolved) -> PlanResult<Resolved> {
+        let body = self.lambda(1, std::slice::from_ref(&value.data_type), 1)?;
+        let to = body.data_type.clone();
+        self.resolved(vec![value, body], to)
     }
 
     fn aggregate(&mut self, array: Resolved) -> PlanResult<Resolved> {
@@ -330,6 +341,11 @@ fn array_of<'a>(cells: &[Cell<'_>], cx: Cx<'a>) -> Result<Cell<'a>, Box<EvalErro
     let mut writer = RowWriter::array(&mut out, cells.len());
     cells.iter().enumerate().for_each(|(i, cell)| cell.put(&mut writer, i));
     Ok(Cell::Bytes(out.into_bump_slice()))
+}
+
+fn bind(args: Vec<Compiled>, call: Call) -> Compiled {
+    let [value, body] = parts(args);
+    from_cells(call.to.physical(), move |cx| with(&body, cx, &[value.cell(cx)?]))
 }
 
 fn transform(args: Vec<Compiled>, call: Call) -> Compiled {

@@ -183,6 +183,16 @@ impl Values {
         added
     }
 
+    /// The rows of a set of rows.
+    pub fn rows(&self) -> impl Iterator<Item = &[u8]> {
+        values(&self.bytes, false)
+    }
+
+    /// Adds an encoded row. Returns false if the set already has the row.
+    pub fn add_row(&mut self, row: &[u8]) -> bool {
+        self.add_bytes(row)
+    }
+
     /// Writes the values as an array into a field of a row.
     pub fn write(&self, writer: &mut RowWriter<'_, Vec<u8>>, index: usize) {
         let fixed = self.element.is_fixed();

@@ -18,9 +18,10 @@ use crate::table::expr::{Node, Resolved};
 use crate::table::physical::accumulator::collected_values::Values;
 use crate::table::physical::accumulator::hyperloglog::HyperLogLog;
 use crate::table::plan::aggregate_function::{AggregateCall, AggregateFunction, fractions};
-use crate::table::row::RowWriter;
+use crate::table::row::{Row, RowWriter};
 use crate::table::types::DataType;
 use crate::table::value::Value;
+use bumpalo::Bump;
 use std::cmp::Ordering;
 use std::sync::Arc;
 
@@ -154,6 +155,8 @@ pub(in crate::table::physical) struct Function {
     filter: Option<BoolFn>,
     /// For DISTINCT: the expressions whose values identify duplicates.
     once: Option<Vec<CellFn>>,
+    /// For DISTINCT: the function over a row of those values, which merges accumulators.
+    of_values: Option<Box<Function>>,
     ansi: bool,
     from: DataType,
     to: DataType,
@@ -180,6 +183,9 @@ impl Function {
         let filter = call.filter.as_ref().map(|f| compile(f).bool());
         let one = |arg: &Resolved| compile(&as_grouping_key(arg.clone())).cells();
         let once = call.distinct.then(|| call.args.iter().map(one).collect());
+        let of_values = call
+            .distinct
+            .then(|| Box::new(Self::compiled(&of_values(call), call.args.len(), semantics)));
         let separator = match call.args.get(1).map(|arg| &arg.node) {
             Some(Node::Literal(Value::String(text))) => text.as_bytes(),
             Some(Node::Literal(Value::Binary(bytes))) => bytes,
@@ -190,6 +196,7 @@ impl Function {
             input: Input::compiled(call, width, semantics),
             filter,
             once,
+            of_values,
             ansi: semantics.ansi,
             from: call.args.first().map_or(DataType::Null, |arg| arg.data_type.clone()),
             to: call.data_type.clone(),
@@ -332,8 +339,8 @@ impl Function {
     }
 
     /// Merges `later` into `acc`. Both are accumulators of this function. If the function depends
-    /// on the order of records, `later` must have seen later records. Accumulators of DISTINCT and
-    /// of user-defined functions are not merged: `acc` stays as it is.
+    /// on the order of records, `later` must have seen later records. Accumulators of user-defined
+    /// functions cannot be merged; the analyser rejects queries that would need it.
     pub fn merge(&self, acc: &mut Accumulator, later: &Accumulator) -> Result<(), Box<EvalError>> {
         use Accumulator as A;
         match (acc, later) {
@@ -388,7 +395,26 @@ impl Function {
                 }
             }
             (A::Held(a), A::Held(Some(b))) => self.merge_held(a, b),
+            (A::Once(a), A::Once(b)) => self.merge_distinct(a, &b.0)?,
+            // The later accumulator has no value.
             _ => {}
+        }
+        Ok(())
+    }
+
+    /// Adds the values that only the later accumulator of a DISTINCT has seen.
+    fn merge_distinct(
+        &self,
+        (seen, own): &mut (Values, Accumulator),
+        later: &Values,
+    ) -> Result<(), Box<EvalError>> {
+        let Some(function) = &self.of_values else { return Ok(()) };
+        let mut arena = Bump::new();
+        for row in later.rows() {
+            if seen.add_row(row) {
+                function.add_own(own, Cx::new(Row(row), &arena))?;
+                arena.reset();
+            }
         }
         Ok(())
     }
@@ -531,6 +557,20 @@ impl Function {
             ),
         }
     }
+}
+
+/// A DISTINCT call over a row of its arguments' values, each of which it adds.
+fn of_values(call: &AggregateCall) -> AggregateCall {
+    let column = |(i, arg): (usize, &Resolved)| match &arg.node {
+        Node::Literal(_) => arg.clone(),
+        _ => {
+            let node = Node::Column(i, String::new());
+            let (data_type, nullable) = (arg.data_type.clone(), arg.nullable);
+            Resolved { node, data_type, nullable }
+        }
+    };
+    let args = call.args.iter().enumerate().map(column).collect();
+    AggregateCall { args, filter: None, distinct: false, ..call.clone() }
 }
 
 /// The mark of a sum of decimals that has exceeded 128 bits.

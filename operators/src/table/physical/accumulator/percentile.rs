@@ -6,6 +6,7 @@
 //! most count / accuracy.
 
 use crate::table::expr::cell::Cell;
+use crate::table::expr::functions::canonical_double;
 use crate::table::physical::accumulator::growing::GrowingValue;
 use crate::table::types::DataType;
 use crate::table::value::Value;
@@ -41,14 +42,14 @@ struct Sample {
     unsure: u64,
 }
 
-/// Maps a value to a number, so that the order of numbers is that of the values; a NaN with its
-/// sign bit set comes first.
+/// Maps a value to a number, so that the order of numbers is that of the values. All NaNs have the
+/// same number, the largest.
 fn key(cell: Cell<'_>) -> i128 {
     match cell {
         Cell::Long(v) => i128::from(v),
         Cell::Decimal(v) => v,
         Cell::Double(v) => {
-            let bits = if v == 0.0 { 0 } else { v.to_bits() as i64 };
+            let bits = canonical_double(v).to_bits() as i64;
             i128::from(if bits < 0 { !bits ^ i64::MIN } else { bits })
         }
         _ => 0,

@@ -3,6 +3,7 @@
 
 use super::{Subqueries, called, convert_with, data_type, not, operand};
 use crate::table::error::{Place, PlanResult};
+use crate::table::expr::bind::used_repeatedly;
 use crate::table::expr::{Expr, call};
 use crate::table::plan::limits::count_copies;
 use crate::table::sql::syntax;
@@ -32,7 +33,10 @@ pub(super) fn between(
     let value = convert_with(expr, hook)?;
     let (low, high) = (convert_with(low, hook)?, convert_with(high, hook)?);
     count_copies(value.size())?;
-    Ok(not(negated, call("and", [call(">=", [value.clone(), low]), call("<=", [value, high])])))
+    let within = used_repeatedly(value, |value| {
+        call("and", [call(">=", [value.clone(), low]), call("<=", [value, high])])
+    });
+    Ok(not(negated, within))
 }
 
 pub(super) fn cast(

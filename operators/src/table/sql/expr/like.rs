@@ -3,6 +3,7 @@
 use super::{Subqueries, called, convert_with, not, operand};
 use crate::table::error::{Place, PlanError, PlanResult};
 use crate::table::expr::Expr;
+use crate::table::expr::bind::used_repeatedly;
 use crate::table::expr::chain::binary;
 use crate::table::plan::limits::count_copies;
 use crate::table::sql::REWRITTEN;
@@ -27,19 +28,21 @@ pub(super) fn like(
     let one = |args: Vec<Expr>| not(negated, called(name, args, here));
     if let Some((all, patterns)) = quantified(pattern) {
         count_copies(value.size().saturating_mul(patterns.len()))?;
-        let tests =
-            patterns.into_iter().map(|pattern| Ok(one(vec![value.clone(), convert(pattern)?])));
-        let tests = tests.collect::<PlanResult<Vec<_>>>()?;
-        let operator = if all { "and" } else { "or" };
-        let joined = tests.into_iter().reduce(|a, b| binary(operator, a, b, Place::default()));
-        return joined.ok_or_else(|| {
-            PlanError::new(
+        let patterns = patterns.into_iter().map(convert).collect::<PlanResult<Vec<_>>>()?;
+        if patterns.is_empty() {
+            return Err(PlanError::new(
                 "INVALID_SQL_SYNTAX.EMPTY_QUANTIFIED_PATTERN",
                 "LIKE with ANY, SOME or ALL needs a pattern",
                 "Write: LIKE ANY ('a%', 'b%')",
             )
-            .at(here)
-        });
+            .at(here));
+        }
+        let operator = if all { "and" } else { "or" };
+        return Ok(used_repeatedly(value, |value| {
+            let tests = patterns.into_iter().map(|pattern| one(vec![value.clone(), pattern]));
+            let joined = tests.reduce(|a, b| binary(operator, a, b, Place::default()));
+            joined.unwrap_or(value)
+        }));
     }
     let mut args = vec![value, convert(pattern)?];
     if let Some(escape) = escape {
