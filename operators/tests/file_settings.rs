@@ -144,6 +144,13 @@ fn the_corrupt_record_has_the_name_that_is_set() {
     assert_eq!(found, [[Value::Null, Value::String("{\"n\":".to_string())]]);
     let parsed = session.sql("SELECT from_json('{\"n\":', 'n INT, bad STRING').bad").unwrap();
     assert_eq!(parsed.collect().unwrap(), [[Value::String("{\"n\":".to_string())]]);
+    // The name of the default is then a column like any other.
+    for function in ["from_json('{}',", "from_csv('1',"] {
+        let of = |schema: &str| session.sql(&format!("SELECT {function} '{schema}')")).map(|_| ());
+        of("n INT, _corrupt_record INT").unwrap();
+        let error = of("n INT, bad INT").unwrap_err();
+        assert_eq!(error.condition, "INVALID_CORRUPT_RECORD_TYPE");
+    }
 }
 
 /// Each line: the texts of a column, and the types that Spark infers for CSV, for CSV without

@@ -11,9 +11,9 @@ use millstream::table::value::Value;
 use serde_json::Value as Json;
 use std::collections::BTreeMap;
 
-/// A type as Spark's `simpleString` writes it.
+/// A type as Spark's `simpleString` writes it, which quotes no names.
 fn simple(data_type: &DataType) -> String {
-    data_type.to_string().to_lowercase().replace(", ", ",").replace(": ", ":")
+    data_type.to_string().to_lowercase().replace(", ", ",").replace(": ", ":").replace('`', "")
 }
 
 /// Type and value as text, or the error's condition.

@@ -628,3 +628,82 @@ fn having_and_order_by_find_aliases_inside_any_expression() {
         assert_eq!(shown(&session, &query), expected, "{query}");
     }
 }
+
+#[test]
+fn words_of_statements_may_be_names_of_views() {
+    let named = "CREATE TEMPORARY VIEW query AS SELECT 1 AS a; ";
+    for statement in ["DESCRIBE query", "DESC TABLE query", "DESCRIBE QUERY TABLE query"] {
+        let shown = script(&format!("{named}{statement}"));
+        assert!(shown.contains("|a       |int      |NULL   |"), "{statement}: {shown}");
+    }
+    let column = script(&format!("{named}DESCRIBE query a"));
+    assert!(column.contains("|data_type|int"), "{column}");
+    assert!(script(&format!("{named}TABLE query")).contains("|1  |"));
+}
+
+#[test]
+fn columns_of_a_source_may_have_comments() {
+    let create = format!(
+        "CREATE TEMPORARY VIEW v (a INT COMMENT 'it''s \"a\"', `b``c` STRUCT<x: INT COMMENT 'y'> \
+         NOT NULL COMMENT \"b\") USING json OPTIONS (path '{}/src'); DESCRIBE v",
+        env!("CARGO_MANIFEST_DIR")
+    );
+    let shown = script(&create);
+    assert!(shown.contains("|a       |int          |NULL   |"), "{shown}");
+    assert!(shown.contains("|b`c     |struct<x:int>|NULL   |"), "{shown}");
+}
+
+#[test]
+fn a_streaming_table_cannot_be_replaced() {
+    let job = "CREATE OR REPLACE STREAMING TABLE t USING console AS SELECT 1";
+    let error = Session::new().job(job, &Overrides::default()).map(|_| ()).unwrap_err();
+    assert_eq!(error.condition, "PARSE_SYNTAX_ERROR");
+    assert!(error.reason.contains("TEMPORARY VIEW"), "{}", error.reason);
+}
+
+#[test]
+fn settings_of_the_command_line_apply_while_a_job_is_parsed() {
+    let read = |value: &str, written: &str, key: &str, select: &str| {
+        let session = Session::new();
+        session.memory_stream("one", "n BIGINT").unwrap();
+        let set = match written {
+            "" => String::new(),
+            written => format!("SET {key} = {written};"),
+        };
+        let job =
+            format!("{set} CREATE STREAMING TABLE t USING memory AS SELECT {select} AS x FROM one");
+        let settings = match value {
+            "" => Vec::new(),
+            value => vec![(key.to_string(), value.to_string())],
+        };
+        let overrides = Overrides {
+            trigger: Some(Trigger::AsSoonAsPossible),
+            settings,
+            ..Overrides::default()
+        };
+        let query = session.job(&job, &overrides).unwrap().remove(0).start().unwrap();
+        query.stop().unwrap();
+        let name = session.table("t").unwrap().schema().fields[0].clone();
+        name.data_type.to_string()
+    };
+    let key = "spark.sql.timestampType";
+    let select = "CAST('2024-01-01' AS TIMESTAMP)";
+    assert_eq!(read("", "", key, select), "TIMESTAMP");
+    assert_eq!(read("TIMESTAMP_NTZ", "", key, select), "TIMESTAMP_NTZ");
+    assert_eq!(read("TIMESTAMP_NTZ", "TIMESTAMP_LTZ", key, select), "TIMESTAMP_NTZ");
+    let key = "spark.sql.parser.escapedStringLiterals";
+    let select = r"from_json('{}', '`a\d` INT')";
+    assert_eq!(read("", "", key, select), "STRUCT<ad: INT>");
+    assert_eq!(read("true", "", key, select), r"STRUCT<`a\d`: INT>");
+    assert_eq!(read("true", "false", key, select), r"STRUCT<`a\d`: INT>");
+}
+
+#[test]
+fn a_quoted_setting_of_string_literals_applies_to_later_literals() {
+    for value in ["true", "'true'", "\"TRUE\""] {
+        let shown = script(&format!(
+            "SELECT 'first'; SET spark.sql.parser.escapedStringLiterals = {value}; SELECT length('\\d') AS n"
+        ));
+        assert!(shown.contains("|2  |"), "{value}: {shown}");
+    }
+}

@@ -343,13 +343,28 @@ impl Session {
     fn queries(&self, text: &str, overrides: &Overrides) -> PlanResult<Vec<JobQuery>> {
         let mut queries: Vec<JobQuery> = Vec::new();
         let mut names = HashSet::new();
-        let reading = self.lock().settings.literals;
+        // These settings take precedence over those of the file, also while it is parsed.
+        for (key, value) in &overrides.settings {
+            self.set(key, value)?;
+        }
+        let mut reading = self.lock().settings.literals;
+        overrides.settings.iter().for_each(|(key, _)| reading.fix(key));
         let statements = parse(text, reading)?;
         let tables = statements.iter().filter(|s| matches!(s, Statement::StreamingTable { .. }));
         let several = tables.count() > 1;
         for statement in statements {
+            let set = match &statement {
+                Statement::Set { key, .. } => Some(key.clone()),
+                _ => None,
+            };
             match self.prepared(statement)? {
-                None => {}
+                None => {
+                    let is_set =
+                        |key: &str| set.as_ref().is_some_and(|set| set.eq_ignore_ascii_case(key));
+                    for (key, value) in overrides.settings.iter().filter(|(key, _)| is_set(key)) {
+                        self.set(key, value)?;
+                    }
+                }
                 Some(Statement::Query(_, place) | Statement::Describe(_, place)) => {
                     return Err(PlanError::new(
                         "QUERY_WITHOUT_SINK",
@@ -398,12 +413,6 @@ impl Session {
         }
         if queries.iter().filter(|query| query.writer.prints_tables()).count() > 1 {
             queries.iter_mut().for_each(|query| query.writer.name_tables());
-        }
-        for (key, value) in &overrides.settings {
-            self.set(key, value)?;
-            for query in &mut queries {
-                query.writer.set(key, value)?;
-            }
         }
         if queries.is_empty() {
             return Err(PlanError::new(

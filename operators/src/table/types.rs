@@ -3,6 +3,7 @@
 use super::error::{Place, PlanError, PlanResult};
 use crate::table::expr::type_rules::Rules;
 use crate::table::plan::limits::nested;
+use std::borrow::Cow;
 use std::fmt;
 
 /// A data type of Spark SQL.
@@ -221,12 +222,22 @@ impl fmt::Display for DataType {
                 write!(f, "STRUCT<")?;
                 for (i, field) in fields.iter().enumerate() {
                     let comma = if i > 0 { ", " } else { "" };
-                    write!(f, "{comma}{}: {}", field.name, field.data_type)?;
+                    let name = quoted_if_needed(&field.name);
+                    write!(f, "{comma}{name}: {}", field.data_type)?;
                 }
                 write!(f, ">")
             }
         }
     }
+}
+
+/// A name as it is written in SQL: in backquotes unless it is a plain identifier.
+pub fn quoted_if_needed(name: &str) -> Cow<'_, str> {
+    let is_word = |b: u8| b.is_ascii_alphanumeric() || b == b'_';
+    if name.bytes().all(is_word) && !name.starts_with(|c: char| c.is_ascii_digit()) {
+        return Cow::Borrowed(name);
+    }
+    Cow::Owned(format!("`{}`", name.replace('`', "``")))
 }
 
 /// The units of a [`DataType::DayTimeInterval`].
@@ -285,6 +296,22 @@ impl Schema {
 const LEVEL_STACK: usize = 64 << 10;
 const MORE_STACK: usize = 4 << 20;
 
+/// The index of the quote that ends a quoted text. A doubled quote does not end it and, if
+/// `escapes`, neither does a quote after a backslash. `None` if the text does not end.
+fn closing(text: &str, quote: char, escapes: bool) -> Option<usize> {
+    let mut chars = text.char_indices().peekable();
+    while let Some((at, c)) = chars.next() {
+        if escapes && c == '\\' || c == quote && chars.next_if(|(_, c)| *c == quote).is_some() {
+            if c != quote {
+                chars.next();
+            }
+        } else if c == quote {
+            return Some(at);
+        }
+    }
+    None
+}
+
 struct Ddl<'a> {
     rest: &'a str,
 }
@@ -309,11 +336,15 @@ impl<'a> Ddl<'a> {
         }
     }
 
-    fn word(&mut self) -> PlanResult<&'a str> {
+    fn word(&mut self) -> PlanResult<Cow<'a, str>> {
         if let Some(quoted) = self.rest.strip_prefix('`') {
-            let end = quoted.find('`').ok_or_else(|| self.error("a closing `"))?;
+            let end = closing(quoted, '`', false).ok_or_else(|| self.error("a closing `"))?;
             self.rest = quoted[end + 1..].trim_start();
-            return Ok(&quoted[..end]);
+            // A doubled backquote denotes one.
+            return Ok(match quoted[..end].contains('`') {
+                true => Cow::Owned(quoted[..end].replace("``", "`")),
+                false => Cow::Borrowed(&quoted[..end]),
+            });
         }
         let end = self.rest.find(|c: char| !c.is_alphanumeric() && c != '_');
         let (word, rest) = self.rest.split_at(end.unwrap_or(self.rest.len()));
@@ -321,13 +352,28 @@ impl<'a> Ddl<'a> {
             return Err(self.error("a name"));
         }
         self.rest = rest.trim_start();
-        Ok(word)
+        Ok(Cow::Borrowed(word))
+    }
+
+    /// Skips `COMMENT 'text'`, which has no effect.
+    fn comment(&mut self) -> PlanResult<()> {
+        let is_comment = |word: &str| word.eq_ignore_ascii_case("COMMENT");
+        if !self.rest.get(..7).is_some_and(is_comment) {
+            return Ok(());
+        }
+        let text = self.rest[7..].trim_start();
+        let Some(quote) = text.chars().next().filter(|c| matches!(c, '\'' | '"')) else {
+            return Ok(());
+        };
+        let end = closing(&text[1..], quote, true).ok_or_else(|| self.error("a closing quote"))?;
+        self.rest = text[end + 2..].trim_start();
+        Ok(())
     }
 
     fn fields(&mut self, close: Option<char>) -> PlanResult<Vec<Field>> {
         let mut fields = Vec::new();
         loop {
-            let name = self.word()?.to_string();
+            let name = self.word()?.into_owned();
             self.skip(':');
             let data_type = self.data_type()?;
             let mut nullable = true;
@@ -335,6 +381,7 @@ impl<'a> Ddl<'a> {
                 nullable = false;
                 self.rest = self.rest[8..].trim_start();
             }
+            self.comment()?;
             fields.push(Field { name, data_type, nullable });
             if self.skip(',') {
                 continue;
@@ -418,11 +465,11 @@ impl<'a> Ddl<'a> {
             day_time.or(at(&YEAR_MONTH_UNITS).map(|at| (false, at as u8)))
         };
         let wrong = self.error("DAY TO SECOND, YEAR TO MONTH or one of their units");
-        let Some((day_time, from)) = unit(self.word()?) else { return Err(wrong) };
+        let Some((day_time, from)) = unit(&self.word()?) else { return Err(wrong) };
         let mut to = from;
         if self.rest.get(..2).is_some_and(|rest| rest.eq_ignore_ascii_case("TO")) {
             self.word()?;
-            match unit(self.word()?) {
+            match unit(&self.word()?) {
                 Some((kind, unit)) if kind == day_time && unit > from => to = unit,
                 _ => return Err(wrong),
             }
@@ -439,8 +486,8 @@ impl<'a> Ddl<'a> {
             return Ok(DataType::Decimal(10, 0));
         }
         let number = |word: &str| word.parse::<u8>().ok();
-        let precision = number(self.word()?);
-        let scale = if self.skip(',') { number(self.word()?) } else { Some(0) };
+        let precision = number(&self.word()?);
+        let scale = if self.skip(',') { number(&self.word()?) } else { Some(0) };
         match (precision, scale, self.skip(')')) {
             (Some(p), Some(s), true) if (1..=38).contains(&p) && s <= p => {
                 Ok(DataType::Decimal(p, s))
@@ -470,6 +517,14 @@ mod tests {
              |    |-- element: struct (containsNull = true)\n |    |    |-- k: string (nullable = true)\n \
              |    |    |-- v: decimal(10,2) (nullable = true)\n |-- a b: long (nullable = true)\n"
         );
+        let quoted = "t STRUCT<`a``b`: INT, `c d`: INT, `1`: INT, e: INT>";
+        let fields = Schema::parse_ddl(quoted).unwrap().fields;
+        assert_eq!(format!("t {}", fields[0].data_type), quoted);
+        let commented = "a INT COMMENT 'it''s, \\'one\\'', s STRUCT<x: INT NOT NULL COMMENT \"y\">, \
+                         comment INT";
+        let fields = Schema::parse_ddl(commented).unwrap().fields;
+        let names: Vec<_> = fields.iter().map(|field| field.name.as_str()).collect();
+        assert_eq!(names, ["a", "s", "comment"]);
         let other = "m MAP<STRING, ARRAY<INT>>, i INTERVAL DAY TO SECOND, j INTERVAL MONTH";
         let types: Vec<_> = Schema::parse_ddl(other)
             .unwrap()
@@ -488,6 +543,8 @@ mod tests {
             "a DECIMAL(40,2)",
             "a ARRAY<INT",
             "a INT b INT",
+            "a INT COMMENT 'x",
+            "`a INT",
         ] {
             assert!(Schema::parse_ddl(bad).is_err(), "{bad}");
         }

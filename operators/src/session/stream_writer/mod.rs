@@ -14,7 +14,7 @@ use crate::session::Settings;
 use crate::session::dataframe::DataFrame;
 use crate::session::progress::Progress;
 pub(in crate::session) use crate::session::stream_writer::query_sources::file_config;
-use crate::table::error::{PlanError, PlanResult};
+use crate::table::error::PlanError;
 use crate::table::physical::{LateOutput, LateRow, TableSignal};
 use crate::table::plan::Options;
 use crate::table::types::Schema;
@@ -221,14 +221,6 @@ impl StreamWriter {
     pub(super) fn with_current_settings(mut self) -> Self {
         self.settings = Some(self.settings());
         self
-    }
-
-    /// Changes a setting for this query only.
-    pub(super) fn set(&mut self, key: &str, value: &str) -> PlanResult<()> {
-        let mut settings = self.settings();
-        settings.set(key, value)?;
-        self.settings = Some(settings);
-        Ok(())
     }
 
     pub(in crate::session::stream_writer) fn settings(&self) -> Settings {

@@ -60,6 +60,8 @@ pub struct Rules {
     pub null_in_empty_list: bool,
     /// How names and ordinals of columns are interpreted.
     pub naming: Naming,
+    /// `spark.sql.columnNameOfCorruptRecord`.
+    pub corrupt_column: &'static str,
     /// Whether the expression is evaluated only for some rows, such as a THEN branch. In such an
     /// expression, an invalid literal pattern is an error only when a row evaluates it.
     pub is_conditional: bool,
@@ -78,6 +80,7 @@ thread_local! {
         timestamps_without_zone: false,
         null_in_empty_list: false,
         naming: Naming::PLAIN,
+        corrupt_column: "_corrupt_record",
         is_conditional: false,
     }) };
 }
@@ -102,6 +105,7 @@ impl Rules {
             timestamps_without_zone,
             null_in_empty_list,
             naming,
+            corrupt_column: semantics.corrupt_column,
             is_conditional: false,
         }
     }

@@ -37,9 +37,13 @@ pub type Table = (Schema, Vec<Vec<Value>>);
 /// Parses the rest of a statement after `DESCRIBE` or `DESC`: a query, a view or a column of a
 /// view. A field of a column is an error.
 pub(super) fn describe(reader: &mut Reader<'_>) -> PlanResult<Describe> {
-    if reader.keyword("QUERY") || reader.begins_query() {
+    let begin = reader.next;
+    let is_query = reader.keyword("QUERY") || reader.begins_query();
+    if is_query && (reader.begins_query() || reader.tokens.len() > reader.next + 1) {
         return Ok(Describe::Query(reader.rest()?));
     }
+    // At most one word follows QUERY, so QUERY is the name of a view.
+    reader.next = begin;
     // At the end of the statement, `TABLE`, `EXTENDED` or `FORMATTED` is the name of a view.
     let has_more = |reader: &Reader<'_>| reader.tokens.len() > reader.next + 1;
     let _ = has_more(reader) && reader.keyword("TABLE");

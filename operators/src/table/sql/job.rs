@@ -250,7 +250,14 @@ impl<'t> Reader<'t> {
                 Token::RParen => depth -= 1,
                 _ => {}
             }
-            text.push_str(&token.token.to_string());
+            // The text of a literal is decoded, so it needs escapes again.
+            match &token.token {
+                Token::SingleQuotedString(literal) | Token::DoubleQuotedString(literal) => {
+                    let literal = literal.replace('\\', r"\\").replace('\'', r"\'");
+                    text.push_str(&format!("'{literal}'"));
+                }
+                other => text.push_str(&other.to_string()),
+            }
             text.push(' ');
         }
         Err(self.unexpected("')'"))
@@ -406,9 +413,9 @@ impl<'t> Reader<'t> {
 }
 
 /// Keywords that start a statement, for suggestions.
-const BEGINNINGS: [&str; 12] = [
-    "SELECT", "WITH", "VALUES", "FROM", "CREATE", "INSERT", "TRUNCATE", "DROP", "SET", "RESET",
-    "DESCRIBE", "SHOW",
+const BEGINNINGS: [&str; 13] = [
+    "SELECT", "WITH", "VALUES", "FROM", "TABLE", "CREATE", "INSERT", "TRUNCATE", "DROP", "SET",
+    "RESET", "DESCRIBE", "SHOW",
 ];
 
 /// The error of a text that does not start with the keyword of a statement.
@@ -416,7 +423,7 @@ fn no_statement(reader: &Reader<'_>) -> PlanError {
     let mut error = reader.unexpected("a statement");
     let first = reader.peek().and_then(|t| word(&t.token)).unwrap_or_default().to_uppercase();
     error.fix = format!(
-        "{}A query begins with SELECT, WITH, VALUES or FROM; the other statements are CREATE \
+        "{}A query begins with SELECT, WITH, VALUES, FROM or TABLE; the other statements are CREATE \
          TEMPORARY VIEW, CREATE STREAMING TABLE, CREATE TABLE, INSERT, TRUNCATE, DROP, SET, RESET, \
          DESCRIBE and SHOW, each ended by ';'",
         did_you_mean(&first, BEGINNINGS)
@@ -442,7 +449,7 @@ fn head(reader: &mut Reader<'_>) -> PlanResult<Head> {
     if reader.keyword("SET") {
         return set(reader, here).map(Head::Whole);
     }
-    if reader.begins_query() {
+    if reader.begins_query() || reader.peek().is_some_and(|t| is_word(&t.token, "TABLE")) {
         return Ok(Head::before(move |query| Statement::Query(query, here)));
     }
     if reader.keyword("DESCRIBE") || reader.keyword("DESC") {
@@ -470,7 +477,7 @@ fn head(reader: &mut Reader<'_>) -> PlanResult<Head> {
     if replace {
         reader.expect("REPLACE")?;
     }
-    if reader.keyword("STREAMING") {
+    if !replace && reader.keyword("STREAMING") {
         reader.expect("TABLE")?;
         let name = reader.name()?;
         reader.expect("USING")?;
@@ -496,6 +503,7 @@ fn head(reader: &mut Reader<'_>) -> PlanResult<Head> {
     if !reader.keyword("VIEW") {
         return Err(match is_temporary {
             true => reader.unexpected("VIEW"),
+            false if replace => reader.unexpected("TEMPORARY VIEW, VIEW or TABLE"),
             false => reader.unexpected("TEMPORARY VIEW, STREAMING TABLE, VIEW or TABLE"),
         });
     }

@@ -21,6 +21,12 @@ use sqlparser::tokenizer::{Location, Token, TokenWithSpan};
 /// The decoded literals of a text, in order.
 pub struct Literals(Vec<String>);
 
+/// The names of the settings in [`LiteralSettings`], in the order of its fields.
+const NAMES: [&str; 2] = [
+    "spark.sql.parser.escapedStringLiterals",
+    "spark.sql.legacy.consecutiveStringLiterals.enabled",
+];
+
 /// The Spark settings that affect string literals.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct LiteralSettings {
@@ -32,21 +38,33 @@ pub struct LiteralSettings {
     /// begins the next one, so that both are concatenated. This setting has no effect together with
     /// the other one.
     two_quotes_are_none: bool,
+    /// Whether a `SET` in the text does not change these settings, in the order of the fields.
+    fixed: [bool; 2],
 }
 
 impl LiteralSettings {
     /// The field of a setting, by the setting's name in lower case.
     pub fn setting(&mut self, key: &str) -> Option<&mut bool> {
-        Some(match key {
-            "spark.sql.parser.escapedstringliterals" => &mut self.without_escapes,
-            "spark.sql.legacy.consecutivestringliterals.enabled" => &mut self.two_quotes_are_none,
-            _ => return None,
+        Some(match Self::index(key)? {
+            0 => &mut self.without_escapes,
+            _ => &mut self.two_quotes_are_none,
         })
     }
 
-    /// Updates the settings if `statement` is a `SET` of one of them. Any other statement is
-    /// ignored.
-    fn see(&mut self, statement: &str) {
+    /// Makes a setting, by its name in any case, keep its value. Other names are ignored.
+    pub fn fix(&mut self, key: &str) {
+        if let Some(at) = Self::index(key) {
+            self.fixed[at] = true;
+        }
+    }
+
+    fn index(key: &str) -> Option<usize> {
+        NAMES.iter().position(|name| name.eq_ignore_ascii_case(key))
+    }
+
+    /// Updates the settings if `statement`, whose literals are hidden, is a `SET` of one of them.
+    /// Any other statement is ignored. `literal` is the statement's last literal.
+    fn see(&mut self, statement: &str, literal: Option<&String>) {
         let code = statement.lines().filter(|line| !line.trim_start().starts_with("--"));
         let statement = code.collect::<Vec<_>>().join(" ").to_ascii_lowercase();
         let Some((key, value)) =
@@ -54,9 +72,16 @@ impl LiteralSettings {
         else {
             return;
         };
+        let value = match value.trim() {
+            quoted if quoted.starts_with(['\'', '"']) => literal.map_or("", |text| text.trim()),
+            plain => plain,
+        };
         // The execution of the statement rejects a value other than true and false.
+        if Self::index(key.trim()).is_some_and(|at| self.fixed[at]) {
+            return;
+        }
         if let (Some(setting), Ok(on)) =
-            (self.setting(key.trim()), value.trim().trim_matches('\'').parse())
+            (self.setting(key.trim()), value.to_ascii_lowercase().parse())
         {
             *setting = on;
         }
@@ -198,7 +223,7 @@ pub fn hide(sql: &str, reading: LiteralSettings) -> PlanResult<(String, Literals
             }
             ('\'' | '"', _) => literals.push(chars.literal(c, false)?),
             (';', _) => {
-                chars.reading.see(&chars.out[statement..]);
+                chars.reading.see(&chars.out[statement..], literals.last());
                 chars.copy(1);
                 statement = chars.out.len();
             }

@@ -95,7 +95,7 @@ fn from_csv(name: &str, mut args: Vec<Resolved>) -> PlanResult<Typed> {
     read_options(&options, Tz::UTC)?;
     check_mode(name, get(&options, "mode").as_deref())?;
     let corrupt = get(&options, "columnNameOfCorruptRecord");
-    let corrupt = corrupt.as_deref().unwrap_or("_corrupt_record");
+    let corrupt = corrupt.as_deref().unwrap_or(Rules::current().corrupt_column);
     if fields.iter().any(|f| f.name == corrupt && f.data_type != T::String) {
         return Err(PlanError::new(
             "INVALID_CORRUPT_RECORD_TYPE",

@@ -7,14 +7,14 @@ use crate::table::datetime::pattern::Direction;
 use crate::table::error::{PlanError, PlanResult};
 use crate::table::expr::cell::Cell;
 use crate::table::expr::compile::{Compiled, EvalError, failed, from_cells, text, text_in};
-use crate::table::expr::{Node, Resolved};
+use crate::table::expr::{Node, Resolved, type_rules};
 use crate::table::row::RowWriter;
 use crate::table::text::json::{
     Features, Found, Inference, Inferred, InvalidJson, JsonReadOptions, Path, RecordReader,
     SWITCHES, Source, Style, array_length, check_map_keys, last_field, object_keys, write_json_as,
 };
 use crate::table::text::notation::{Notation, pattern};
-use crate::table::types::{DataType, Schema};
+use crate::table::types::{DataType, Schema, quoted_if_needed};
 use crate::table::value::Value;
 use bumpalo::collections::Vec as BumpVec;
 
@@ -204,16 +204,7 @@ pub(super) fn write_schema(data_type: &DataType, out: &mut String) {
                 if i > 0 {
                     out.push_str(", ");
                 }
-                let is_word = |b: u8| b.is_ascii_alphanumeric() || b == b'_';
-                let plain = field.name.bytes().all(is_word)
-                    && !field.name.starts_with(|c: char| c.is_ascii_digit());
-                if plain {
-                    out.push_str(&field.name);
-                } else {
-                    out.push('`');
-                    out.push_str(&field.name.replace('`', "``"));
-                    out.push('`');
-                }
+                out.push_str(&quoted_if_needed(&field.name));
                 out.push_str(": ");
                 write_schema(&field.data_type, out);
                 if !field.nullable {
@@ -256,7 +247,8 @@ fn from_json(name: &str, args: Vec<Resolved>) -> PlanResult<Typed> {
     let known: Vec<&str> = known.chain(SWITCHES.iter().map(|(name, _)| *name)).collect();
     only_known(name, &options, &known)?;
     check_map_keys(&to)?;
-    let rules = Rules::of(&options, "_corrupt_record")?;
+    let corrupt_column = type_rules::Rules::current().corrupt_column;
+    let rules = Rules::of(&options, corrupt_column)?;
     if let T::Struct(fields) = &to
         && let Some(field) = fields.iter().find(|field| field.name == rules.corrupt)
         && field.data_type != T::String
