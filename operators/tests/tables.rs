@@ -208,6 +208,21 @@ fn a_memory_stream_feeds_one_query_and_a_name_one_active_query() {
 }
 
 #[test]
+fn the_name_of_an_ended_query_is_free() {
+    let session = Session::new();
+    lines(&session);
+    let first = start(&session, "SELECT n FROM lines", "append", CONTINUOUS);
+    first.stop().unwrap();
+    let second = start(&session, "SELECT n FROM lines", "append", CONTINUOUS);
+    // The handle of the first query does not release the name of the second one.
+    drop(first);
+    let writer = session.sql("SELECT n FROM lines").unwrap().write_stream().format("memory");
+    let Err(error) = writer.query_name(second.name()).start() else { panic!("the name is in use") };
+    assert_eq!(error.condition(), "QUERY_NAME_IN_USE");
+    second.stop().unwrap();
+}
+
+#[test]
 fn union_merges_streams_and_widens_types() {
     let session = Session::new();
     let a = session.memory_stream("a", "w STRING, n INT").unwrap();

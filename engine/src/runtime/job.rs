@@ -579,6 +579,22 @@ fn drive(driver: &mut Driver, inbox: &Receiver<Report>, env: &dyn Env) -> Result
 /// The outcome of a job, with a condition variable for the callers that wait for it.
 type Outcome = (Mutex<Option<Result<(), EngineError>>>, Condvar);
 
+/// Tells whether a job has ended, also after its [`RunningJob`] was dropped.
+#[derive(Clone)]
+pub struct JobEnd(Arc<Outcome>);
+
+impl JobEnd {
+    /// Whether the job has ended, with or without an error.
+    pub fn has_ended(&self) -> bool {
+        self.0.0.lock().unwrap_or_else(|poisoned| poisoned.into_inner()).is_some()
+    }
+
+    /// Whether both belong to the same job.
+    pub fn is_of(&self, other: &JobEnd) -> bool {
+        Arc::ptr_eq(&self.0, &other.0)
+    }
+}
+
 /// A started job. Dropping it stops the job after the current epoch and waits for its threads,
 /// except on a thread of the job itself.
 pub struct RunningJob {
@@ -709,6 +725,11 @@ impl RunningJob {
                 waited.unwrap_or_else(|poisoned| poisoned.into_inner()).0.clone()
             }
         }
+    }
+
+    /// A handle that tells whether the job has ended.
+    pub fn end(&self) -> JobEnd {
+        JobEnd(self.outcome.clone())
     }
 
     /// How the job ended; `None` while it runs.

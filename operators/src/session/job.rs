@@ -353,15 +353,10 @@ impl Session {
         let tables = statements.iter().filter(|s| matches!(s, Statement::StreamingTable { .. }));
         let several = tables.count() > 1;
         for statement in statements {
-            let set = match &statement {
-                Statement::Set { key, .. } => Some(key.clone()),
-                _ => None,
-            };
+            let is_setting = matches!(&statement, Statement::Set { .. } | Statement::Reset(..));
             match self.prepared(statement)? {
                 None => {
-                    let is_set =
-                        |key: &str| set.as_ref().is_some_and(|set| set.eq_ignore_ascii_case(key));
-                    for (key, value) in overrides.settings.iter().filter(|(key, _)| is_set(key)) {
+                    for (key, value) in overrides.settings.iter().filter(|_| is_setting) {
                         self.set(key, value)?;
                     }
                 }

@@ -74,6 +74,7 @@ use crate::table::sql::{self, Catalog};
 use crate::table::types::Schema;
 use crate::table::value::Value;
 use millstream_engine::measure::latency::{NsHistogram, histogram};
+use millstream_engine::runtime::job::JobEnd;
 use std::collections::{BTreeMap, BTreeSet};
 use std::io::Write;
 use std::sync::{Arc, Mutex, MutexGuard};
@@ -91,7 +92,8 @@ struct Inner {
     created_tables: BTreeSet<String>,
     functions: BTreeMap<String, Arc<UserFunction>>,
     aggregates: BTreeMap<String, Arc<UserAggregate>>,
-    active: Vec<String>,
+    /// The names of started queries. `None` while a query is being started.
+    active: Vec<(String, Option<JobEnd>)>,
     settings: Settings,
     /// The lower-case names of settings without effect that a notice was given for.
     told_settings: BTreeSet<String>,
@@ -150,6 +152,14 @@ impl Catalog for Inner {
     }
     fn has_asof_join(&self) -> bool {
         self.settings.asof_join
+    }
+}
+
+impl Inner {
+    /// Whether a query of this name is being started or has not ended yet.
+    fn is_active(&self, name: &str) -> bool {
+        let runs = |end: &Option<JobEnd>| !end.as_ref().is_some_and(JobEnd::has_ended);
+        self.active.iter().any(|(active, end)| active == name && runs(end))
     }
 }
 

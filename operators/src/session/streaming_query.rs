@@ -11,7 +11,7 @@ use millstream_engine::epoch::trigger::Trigger;
 use millstream_engine::error::EngineError;
 use millstream_engine::measure::latency::{Latency, Percentiles};
 use millstream_engine::measure::stall::Stall;
-use millstream_engine::runtime::job::RunningJob;
+use millstream_engine::runtime::job::{JobEnd, RunningJob};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::{Duration, Instant};
@@ -324,6 +324,8 @@ impl StreamingQuery {
 impl Drop for StreamingQuery {
     fn drop(&mut self) {
         self.stopping.store(true, Ordering::Relaxed);
-        self.session.lock().active.retain(|name| *name != self.name);
+        let own = self.running.end();
+        let is_own = |end: &Option<JobEnd>| end.as_ref().is_some_and(|end| end.is_of(&own));
+        self.session.lock().active.retain(|(_, end)| !is_own(end));
     }
 }

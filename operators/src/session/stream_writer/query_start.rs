@@ -22,7 +22,7 @@ use millstream_engine::checkpoint::{QueryDescription, new_id, staged_by_another_
 use millstream_engine::env::SimEnv;
 use millstream_engine::error::EngineError;
 use millstream_engine::measure::latency::Latency;
-use millstream_engine::runtime::job::{Config, Job, StateLimit};
+use millstream_engine::runtime::job::{Config, Job, JobEnd, StateLimit};
 use std::borrow::Cow;
 use std::sync::atomic::AtomicBool;
 use std::sync::{Arc, Mutex};
@@ -85,14 +85,16 @@ impl StreamWriter {
                 Some(name) => name.clone(),
                 None => (0..)
                     .map(|number| format!("query-{number}"))
-                    .find(|name| !inner.active.contains(name))
+                    .find(|name| !inner.is_active(name))
                     .unwrap_or_default(),
             };
-            if inner.active.contains(&name) {
+            if inner.is_active(&name) {
                 let reason = format!("a query with the name '{name}' is active in this session");
                 return Err(name_in_use(reason, "Stop it first, or use another name").into());
             }
-            inner.active.push(name.clone());
+            let has_ended = |end: &Option<JobEnd>| end.as_ref().is_some_and(JobEnd::has_ended);
+            inner.active.retain(|(_, end)| !has_ended(end));
+            inner.active.push((name.clone(), None));
             name
         };
         if prepared.checkpoint.is_none() {
@@ -102,9 +104,11 @@ impl StreamWriter {
             ));
         }
         let started = self.run(&prepared, &settings, &name);
-        if started.is_err() {
-            session.lock().active.retain(|active| *active != name);
-        }
+        let end = started.as_ref().ok().map(|query| query.running.end());
+        let mut inner = session.lock();
+        inner.active.retain(|(active, end)| *active != name || end.is_some());
+        inner.active.extend(end.map(|end| (name, Some(end))));
+        drop(inner);
         started
     }
 
