@@ -160,6 +160,19 @@ fn grouping_sets_keep_their_duplicates() {
             "SELECT k + max(j) FROM VALUES (1, 2) AS t(k, j) GROUP BY ALL",
             "UNRESOLVED_ALL_IN_GROUP_BY",
         ),
+        (
+            "SELECT 0 + 0 + 0 + 0 + 0 + 0 + 0 + 0 + 0 + 0 + 0 + 0 + 0 + 0 + 0 + 0 + 0 + 0 + k + max(j) \
+             FROM VALUES (1, 2) AS t(k, j) GROUP BY ALL",
+            "UNRESOLVED_ALL_IN_GROUP_BY",
+        ),
+        (
+            "SELECT transform(array(max(j)), x -> x + k) FROM VALUES (1, 2) AS t(k, j) GROUP BY ALL",
+            "UNRESOLVED_ALL_IN_GROUP_BY",
+        ),
+        (
+            "SELECT transform(array(max(j)), x -> x + 1) FROM VALUES (1, 2) AS t(k, j) GROUP BY ALL",
+            "[3]",
+        ),
     ]);
 }
 
@@ -624,6 +637,175 @@ fn the_format_of_to_binary_is_a_constant() {
         (
             "SELECT try_to_binary('abc', f) FROM VALUES ('hex') t(f)",
             "DATATYPE_MISMATCH.NON_FOLDABLE_INPUT",
+        ),
+    ]);
+}
+
+#[test]
+fn nested_types_close_with_any_number_of_brackets() {
+    check_values(&[
+        ("CAST(NULL AS ARRAY<ARRAY<ARRAY<INT>>>) IS NULL", "true"),
+        ("CAST(NULL AS ARRAY<ARRAY<ARRAY<ARRAY<INT>>>>) IS NULL", "true"),
+        ("CAST(array(struct(map('a', 1))) AS ARRAY<STRUCT<m: MAP<STRING,INT>>>)", "[{{a -> 1}}]"),
+        ("array(-16 >>> 30)[0] + 16 >>> 2", "4"),
+        ("CAST(array(2) AS ARRAY<INT>)[0] >>> 1", "1"),
+    ]);
+    // A type that has ended does not count as a level of nesting.
+    for data_type in ["ARRAY<DECIMAL(10,2)>", "ARRAY<DEC>", "ARRAY<CHAR(3)>", "ARRAY<ARRAY<INT>>"] {
+        let casts = format!("CAST(NULL AS {data_type}) IS NULL AND ").repeat(1300);
+        assert_eq!(answer(&format!("SELECT {casts} true")), "true", "{data_type}");
+    }
+}
+
+#[test]
+fn order_by_prefers_output_columns() {
+    let t = "FROM VALUES (1, 9), (2, 8) AS t(a, b)";
+    for (select, key, expected) in [
+        ("a AS b, b AS a", "a", "2|8;1|9"),
+        ("a AS b, b AS a", "t.a", "1|9;2|8"),
+        ("a AS b, b AS a", "a + 0", "2|8;1|9"),
+        ("-a AS a", "-a", "-1;-2"),
+        ("-a AS a", "-t.a", "-2;-1"),
+        ("a + 1", "a + 1", "2;3"),
+        ("a + b AS c, -b AS b", "-b", "10|-8;10|-9"),
+        ("rand() AS r, a", "rand() * 0, a DESC", ""),
+    ] {
+        let found = answer(&format!("SELECT {select} {t} ORDER BY {key}"));
+        match expected {
+            "" => assert_eq!(found.split(';').count(), 2, "{key}"),
+            expected => assert_eq!(found, expected, "SELECT {select} ORDER BY {key}"),
+        }
+    }
+    let distinct = "SELECT DISTINCT x, a FROM VALUES (named_struct('a', 1), 5), \
+                    (named_struct('a', 2), 4) AS t(x, a) ORDER BY x.a";
+    assert_eq!(answer(distinct), "{1}|5;{2}|4");
+}
+
+#[test]
+fn a_lambda_parameter_may_have_the_name_of_a_window() {
+    check(&[
+        (
+            "SELECT transform(array(1, 2), window -> window + 1), count(*) \
+             FROM VALUES (TIMESTAMP'2020-01-01') AS t(x) GROUP BY window(x, '1 day')",
+            "[2, 3]|1",
+        ),
+        (
+            "SELECT transform(array(1), x -> day(window.start)), count(*) \
+             FROM VALUES (TIMESTAMP'2020-01-05') AS t(x) GROUP BY window(x, '1 day')",
+            "[5]|1",
+        ),
+    ]);
+}
+
+#[test]
+fn group_by_finds_aliases_inside_expressions() {
+    let t = "FROM VALUES (1), (1), (2) AS t(x)";
+    check(&[
+        (&format!("SELECT x * 2 AS y, count(*) {t} GROUP BY y, y + 1 ORDER BY y"), "2|2;4|1"),
+        (&format!("SELECT x + 1 AS y, count(*) {t} GROUP BY y + 1"), "MISSING_AGGREGATION"),
+        (&format!("SELECT count(*) AS n, x AS y {t} GROUP BY x, abs(y) ORDER BY y"), "2|1;1|2"),
+        (
+            &format!(
+                "SELECT x + 1 AS y, x + 2 AS y {t} GROUP BY x HAVING sum(x) FILTER (WHERE y > 1) > 0"
+            ),
+            "AMBIGUOUS_REFERENCE",
+        ),
+        (
+            &format!(
+                "SELECT x + 1 AS y, x + 2 AS y {t} GROUP BY x HAVING exists(array(1), e -> e < y)"
+            ),
+            "AMBIGUOUS_REFERENCE",
+        ),
+        (
+            &format!(
+                "SELECT x + 1 AS y, x + 2 AS y {t} GROUP BY x HAVING exists(array(1), y -> y < 2) ORDER BY x"
+            ),
+            "2|3;3|4",
+        ),
+        (
+            &format!("SELECT struct(x) AS y, struct(x) AS y {t} GROUP BY x HAVING y.x > 1"),
+            "AMBIGUOUS_REFERENCE",
+        ),
+        (
+            &format!(
+                "SELECT x, CASE WHEN grouping(x) = 1 THEN 'all' ELSE 'one' END {t} GROUP BY ROLLUP (x) ORDER BY x"
+            ),
+            "NULL|all;1|one;2|one",
+        ),
+        (
+            &format!("SELECT x, CASE WHEN true THEN grouping(x + 1) END {t} GROUP BY ROLLUP (x)"),
+            "GROUPING_COLUMN_MISMATCH",
+        ),
+    ]);
+}
+
+#[test]
+fn times_and_intervals_at_their_limits() {
+    let smallest = "INTERVAL '-106751991 04:00:54.775808' DAY TO SECOND";
+    let overflow = "INTERVAL_ARITHMETIC_OVERFLOW.WITHOUT_SUGGESTION";
+    check_values(&[
+        (&format!("TIMESTAMP'2020-01-01' - {smallest}"), overflow),
+        (&format!("DATE'2020-01-01' - {smallest}"), overflow),
+        ("DATE'2020-01-01' - INTERVAL '-178956970-8' YEAR TO MONTH", overflow),
+        ("timestamp_seconds(double('infinity')), timestamp_seconds(float('-inf'))", "NULL|NULL"),
+        ("timestamp_seconds(double('nan'))", "NULL"),
+        ("INTERVAL '--5 days'", "INVALID_TYPED_LITERAL"),
+        ("INTERVAL '1.-5 seconds'", "INVALID_TYPED_LITERAL"),
+        ("INTERVAL '++5' DAY", "INVALID_INTERVAL_FORMAT"),
+        ("INTERVAL -'-5' DAY = INTERVAL 5 DAYS", "true"),
+        ("INTERVAL -'5' DAY = INTERVAL -5 DAYS", "true"),
+        ("INTERVAL '- 5' DAY = INTERVAL -5 DAYS", "true"),
+        ("INTERVAL -'1-2' YEAR TO MONTH = INTERVAL '-1-2' YEAR TO MONTH", "true"),
+        ("INTERVAL '.5 seconds' = INTERVAL '500 milliseconds'", "true"),
+    ]);
+    let windows = |time: &str, slide: &str| {
+        answer(&format!(
+            "SELECT count(*) FROM (SELECT window(timestamp_micros({time}), '1 day', '{slide}', '-1 hour'))"
+        ))
+    };
+    for time in ["9223372036854775807", "-9223372036854775808 + 0", "-9223372036854775807"] {
+        assert_eq!(windows(time, "1 day"), "1", "{time}");
+        assert!(windows(time, "12 hours").parse::<u8>().is_ok(), "{time}");
+    }
+}
+
+#[test]
+fn a_column_of_an_aggregate_is_named_with_its_filter() {
+    let names = |select: &str| {
+        let frame = Session::new().sql(&format!("SELECT {select} FROM VALUES (1, 2) AS t(a, b)"));
+        frame.unwrap().schema().fields.iter().map(|f| f.name.clone()).collect::<Vec<_>>()
+    };
+    assert_eq!(
+        names("max(a) FILTER (WHERE b > 1), count(*) FILTER (WHERE a IS NULL), count(DISTINCT a)"),
+        [
+            "max(a) FILTER (WHERE (b > 1))",
+            "count(1) FILTER (WHERE (a IS NULL))",
+            "count(DISTINCT a)"
+        ]
+    );
+}
+
+#[test]
+fn names_in_schemas_may_have_backquotes() {
+    check_values(&[
+        ("schema_of_json('{\"a`b\": 1}')", "STRUCT<`a``b`: BIGINT>"),
+        ("from_json('{\"a`b\": 1}', schema_of_json('{\"a`b\": 1}'))", "{1}"),
+        ("from_json('{\"a`b\": 1}', '`a``b` INT')", "{1}"),
+        ("CAST(struct(1) AS STRUCT<`a``b`: INT>).`a``b`", "1"),
+        ("from_json('{\"a\": 1}', 'a INT COMMENT \"it''s one\", b INT')", "{1, NULL}"),
+    ]);
+    let name = "CAST(struct(1) AS STRUCT<`a b`: INT>)";
+    let error = Session::new().sql(&format!("SELECT {name} + 1")).map(|_| ()).unwrap_err();
+    assert!(error.reason.contains("STRUCT<`a b`: INT>"), "{}", error.reason);
+}
+
+#[test]
+fn an_encoded_surrogate_is_one_replacement_character() {
+    check_values(&[
+        ("hex(encode(from_csv(CAST(X'EDA080' AS STRING), 'a STRING').a, 'utf-8'))", "EFBFBD"),
+        (
+            "hex(encode(from_json(CAST(X'7B2261223A22EDA080227D' AS STRING), 'a STRING').a, 'utf-8'))",
+            "EFBFBD",
         ),
     ]);
 }

@@ -42,8 +42,7 @@ pub fn integer(text: &str, to: &DataType, fraction: Fraction) -> Option<i64> {
     whole.parse().ok().filter(|v| (low..=high).contains(v))
 }
 
-/// Parses a DOUBLE or a FLOAT. A decimal FLOAT is rounded only once, directly to 32 bits; a
-/// hexadecimal one is first rounded to 64 bits.
+/// Parses a DOUBLE or a FLOAT. The value is rounded once, directly to the bits of its type.
 pub fn double(text: &str, to: &DataType) -> Option<f64> {
     let trimmed = java_trim(text);
     if let Some(value) = special(trimmed) {
@@ -109,9 +108,28 @@ fn hexadecimal(text: &str, single: bool) -> Option<f64> {
     // The lowest bit is set if a dropped bit was set (a sticky bit), so that rounding is correct.
     // Digits are dropped only if the value has more bits than a mantissa.
     let value = value | u64::from(sticky);
-    let magnitude =
-        if single { f64::from(scaled(value, power) as f32) } else { scaled(value, power) };
+    let (bits, least) = if single { (24, -149) } else { (53, -1074) };
+    let (mantissa, power) = rounded(value, power, bits, least);
+    let magnitude = scaled(mantissa, power);
+    let magnitude = if single { f64::from(magnitude as f32) } else { magnitude };
     Some(if negative { -magnitude } else { magnitude })
+}
+
+/// Rounds `value * 2^power` half to even, to a mantissa of at most `bits` bits whose unit is at
+/// least `2^least`. So a subnormal number is rounded once, too.
+fn rounded(value: u64, power: i32, bits: i32, least: i32) -> (u64, i32) {
+    let length = (u64::BITS - value.leading_zeros()) as i32;
+    let unit = power.saturating_add(length - bits).max(least);
+    match unit.saturating_sub(power) {
+        ..=0 => (value, power),
+        dropped @ 1..=64 => {
+            let (value, half) = (u128::from(value), 1u128 << (dropped - 1));
+            let (kept, rest) = (value >> dropped, value & (2 * half - 1));
+            let up = rest > half || rest == half && kept & 1 == 1;
+            (kept as u64 + u64::from(up), unit)
+        }
+        _ => (0, unit),
+    }
 }
 
 /// Computes `value * 2^power` in steps, so that only the last one can overflow or underflow.
@@ -377,6 +395,26 @@ mod tests {
         }
         let single = double("1.00000017881393432617187499", &DataType::Float);
         assert_eq!(single, Some(f64::from(1.000_000_1_f32)), "rounded once");
+        let single = double("0x1.00000100000001p0", &DataType::Float);
+        assert_eq!(single, Some(f64::from(1.000_000_1_f32)), "rounded once");
+        for (text, value) in [
+            ("0x1.8p-1074", 1e-323),
+            ("0x1.7fffffffffffffp-1074", 5e-324),
+            ("0x0.8p-1074", 0.0),
+            ("0x0.80000000000000001p-1074", 5e-324),
+            ("0x0.fffffffffffff8p-1022", f64::MIN_POSITIVE),
+            ("0x1.fffffffffffff7p1023", f64::MAX),
+            ("0x1.fffffffffffff8p1023", f64::INFINITY),
+            ("0x1p-99999", 0.0),
+            ("0x1p99999", f64::INFINITY),
+            ("0x123456789abcdef01p0", 20_988_295_479_420_645_121.0),
+        ] {
+            assert_eq!(read(text), Some(value), "{text}");
+        }
+        let single = |text: &str| double(text, &DataType::Float);
+        assert_eq!(single("0x1p-150"), Some(0.0));
+        assert_eq!(single("0x1.000001p-150"), Some(f64::from(f32::from_bits(1))));
+        assert_eq!(single("0x1.ffffffp127"), Some(f64::INFINITY));
     }
 
     #[test]

@@ -19,7 +19,7 @@ pub(super) static FUNCTIONS: &[Function] = &[
         |name, args| window(name, args, |of| of),
         |a, _, arena| {
             let [time, width, slide, start] = longs(a);
-            let begin = time - (time - start).rem_euclid(slide);
+            let begin = latest_start(time, slide, start);
             Ok(span(begin, begin.saturating_add(width), arena))
         },
     ),
@@ -30,9 +30,9 @@ pub(super) static FUNCTIONS: &[Function] = &[
         |name, args| window(name, args, |of| DataType::Array(Box::new(of))),
         |a, _, arena| {
             let [time, width, slide, start] = longs(a);
-            let last = time - (time - start).rem_euclid(slide);
+            let last = latest_start(time, slide, start);
             let most = width.saturating_add(slide - 1) / slide;
-            let begins = (0..most).map(|k| last - k * slide);
+            let begins = (0..most).map(|k| last.saturating_sub(k.saturating_mul(slide)));
             let begins = begins.filter(|begin| *begin > time.saturating_sub(width));
             let mut out = BumpVec::new_in(arena);
             let mut writer = RowWriter::array(&mut out, begins.clone().count());
@@ -64,7 +64,7 @@ pub(super) static FUNCTIONS: &[Function] = &[
             _ => Err(unexpected(name, "a window", &args[0])),
         },
         |a, _, _| match field(a[0].bytes(), 1, 2, &DataType::Timestamp) {
-            Cell::Long(end) => Ok(Cell::Long(end - 1)),
+            Cell::Long(end) => Ok(Cell::Long(end.saturating_sub(1))),
             other => Ok(other),
         },
     ),
@@ -85,6 +85,12 @@ pub(super) static FUNCTIONS: &[Function] = &[
         },
     ),
 ];
+
+/// The latest start of a window that is not after a time. At the limits of TIMESTAMP the window is
+/// cut off.
+fn latest_start(time: i64, slide: i64, start: i64) -> i64 {
+    time.saturating_sub(time.saturating_sub(start).rem_euclid(slide))
+}
 
 fn longs<const N: usize>(a: &[Cell<'_>]) -> [i64; N] {
     std::array::from_fn(|i| a[i].long())

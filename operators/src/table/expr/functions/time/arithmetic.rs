@@ -1,6 +1,6 @@
 //! Arithmetic on dates, timestamps and intervals.
 
-use super::zone_of_type;
+use super::{WITHOUT_SUGGESTION, zone_of_type};
 use crate::table::datetime::{DAY_US, add_months, add_months_us, on_clock};
 use crate::table::error::PlanResult;
 use crate::table::expr::cast::arithmetic_overflow;
@@ -24,6 +24,12 @@ pub fn shifted(args: Vec<Compiled>, call: &Call, sign: i64) -> Compiled {
     long_fn(move |cx| {
         let Some(at) = at(cx)? else { return Ok(None) };
         let Some(by) = by(cx)? else { return Ok(None) };
+        // As in Spark, a difference negates the interval first, which the smallest one has no room
+        // for.
+        let smallest = if months { i64::from(i32::MIN) } else { i64::MIN };
+        if sign < 0 && by == smallest {
+            return failed(WITHOUT_SUGGESTION, "the interval cannot be negated", "");
+        }
         let by = sign * by;
         let sum = match (of_date, months) {
             (true, true) => match add_months(at, by) {

@@ -388,7 +388,7 @@ pub(super) static FUNCTIONS: &[Function] = &[
         of_seconds,
         |a, call, _| {
             or_overflow(match a[0] {
-                Cell::Double(v) if v.is_nan() => return Ok(Cell::Null),
+                Cell::Double(v) if !v.is_finite() => return Ok(Cell::Null),
                 Cell::Double(v) => Some((v * 1e6) as i64),
                 Cell::Decimal(v) => return decimal_seconds(v, call.data_type(0)),
                 v => v.long().checked_mul(SECOND_US),
