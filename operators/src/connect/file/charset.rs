@@ -40,13 +40,21 @@ impl Charset {
     pub fn of(name: &str) -> Option<Self> {
         Some(match name.to_ascii_uppercase().as_str() {
             "UTF-8" | "UTF8" => Self::Utf8,
-            "US-ASCII" | "ASCII" => Self::Ascii,
-            // Browsers treat these two as windows-1252; Java does not.
-            "ISO-8859-1" | "LATIN1" => Self::Latin1,
-            "UTF-16" => Self::Utf16,
-            "UTF-16BE" => Self::Table(encoding_rs::UTF_16BE),
-            "UTF-16LE" => Self::Table(encoding_rs::UTF_16LE),
-            "UTF-32" => Self::Utf32,
+            // Browsers treat the names of these two sets as windows-1252; Java does not.
+            "US-ASCII" | "ASCII" | "ASCII7" | "ISO646-US" | "ISO_646.IRV:1991" | "ISO-IR-6"
+            | "ANSI_X3.4-1968" | "ANSI_X3.4-1986" | "US" | "IBM367" | "CP367" | "CSASCII"
+            | "646" => Self::Ascii,
+            "ISO-8859-1" | "ISO8859-1" | "ISO8859_1" | "ISO_8859-1" | "ISO_8859_1"
+            | "ISO_8859-1:1987" | "8859_1" | "ISO88591" | "ISO-IR-100" | "LATIN1" | "L1"
+            | "IBM819" | "IBM-819" | "CP819" | "819" | "CSISOLATIN1" => Self::Latin1,
+            "UTF-16" | "UTF_16" | "UTF16" | "UNICODE" | "UNICODEBIG" => Self::Utf16,
+            "UTF-16BE" | "UTF_16BE" | "X-UTF-16BE" | "ISO-10646-UCS-2" | "UNICODEBIGUNMARKED" => {
+                Self::Table(encoding_rs::UTF_16BE)
+            }
+            "UTF-16LE" | "UTF_16LE" | "X-UTF-16LE" | "UNICODELITTLEUNMARKED" => {
+                Self::Table(encoding_rs::UTF_16LE)
+            }
+            "UTF-32" | "UTF_32" | "UTF32" | "ISO-10646-UCS-4" => Self::Utf32,
             "UTF-32BE" => Self::Utf32Be,
             "UTF-32LE" => Self::Utf32Le,
             _ => {
@@ -362,6 +370,20 @@ mod tests {
             assert_eq!(text(Coding::Known(charset), &bytes), "a\n{\"b\":1}", "{name}");
         }
         assert_eq!(Charset::of("klingon"), None);
+    }
+
+    #[test]
+    fn a_character_set_has_the_names_that_java_knows() {
+        for (name, charset) in [
+            ("ISO8859-1", Charset::Latin1),
+            ("l1", Charset::Latin1),
+            ("cp819", Charset::Latin1),
+            ("ansi_x3.4-1968", Charset::Ascii),
+            ("unicode", Charset::Utf16),
+            ("utf_32", Charset::Utf32),
+        ] {
+            assert_eq!(Charset::of(name), Some(charset), "{name}");
+        }
     }
 
     #[test]

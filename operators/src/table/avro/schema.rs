@@ -2,6 +2,7 @@
 
 use serde_json::{Map, Value as Json};
 use std::collections::HashMap;
+use std::f64::consts::LOG10_2;
 use std::fmt;
 use std::sync::Arc;
 
@@ -448,8 +449,11 @@ fn texts(json: Option<&Json>) -> Vec<String> {
         .collect()
 }
 
+/// The largest precision of a decimal in Avro.
+const JAVA_INT_MAX: u64 = i32::MAX as u64;
+
 /// Reads the logical type of a schema's object. A logical type that does not fit the Avro type is
-/// ignored, as the specification requires. A decimal of 39 to 65535 digits is an error, because no
+/// ignored, as the specification requires. A decimal of more than 38 digits is an error, because no
 /// SQL type holds it.
 fn logical_type(object: &Map<String, Json>, kind: &Kind) -> Result<Option<Logical>, SchemaError> {
     let Some(word) = object.get("logicalType").and_then(Json::as_str) else { return Ok(None) };
@@ -463,11 +467,17 @@ fn logical_type(object: &Map<String, Json>, kind: &Kind) -> Result<Option<Logica
         ("decimal", Kind::Bytes | Kind::Fixed { .. }) => {
             let number = |name| object.get(name).map(|json| json.as_u64().unwrap_or(u64::MAX));
             let scale = number("scale").unwrap_or(0);
-            match number("precision") {
-                Some(precision @ 1..=38) if scale <= precision => {
-                    Some(Logical::Decimal(precision as u8, scale as u8))
+            let most = match kind {
+                // The digits that the bytes have room for in two's complement.
+                Kind::Fixed { size, .. } => {
+                    (LOG10_2 * (8 * *size as u64).saturating_sub(1) as f64) as u64
                 }
-                Some(39..=0xFFFF) => {
+                _ => JAVA_INT_MAX,
+            };
+            match number("precision").filter(|precision| scale <= *precision && *precision <= most)
+            {
+                Some(precision @ 1..=38) => Some(Logical::Decimal(precision as u8, scale as u8)),
+                Some(39..) => {
                     return invalid("a decimal has more than 38 digits, which no SQL type has");
                 }
                 _ => None,

@@ -199,3 +199,25 @@ fn fields_that_the_reader_lacks_are_skipped() {
         assert_eq!(read(&writer, &reader, &bytes), Ok(Value::Struct(vec![Value::Long(5)])), "{of}");
     }
 }
+
+#[test]
+fn a_decimal_must_fit_its_bytes_and_have_at_most_38_digits() {
+    let read = |of: &str, precision: &str| {
+        let json = format!(r#"{{{of}, "logicalType": "decimal", "precision": {precision}}}"#);
+        let found = Schema::parse(&json).and_then(|schema| sql_type(&schema));
+        found.map(|found| found.data_type.to_string()).ok()
+    };
+    let (bytes, fixed) = (r#""type": "bytes""#, r#""type": "fixed", "name": "F", "size": 4"#);
+    for (of, precision, expected) in [
+        (bytes, "38", Some("DECIMAL(38,0)")),
+        (bytes, "39", None),
+        (bytes, "70000", None),
+        (bytes, "2147483648", Some("BINARY")),
+        (bytes, "0", Some("BINARY")),
+        (fixed, "9", Some("DECIMAL(9,0)")),
+        (fixed, "10", Some("BINARY")),
+        (fixed, "39", Some("BINARY")),
+    ] {
+        assert_eq!(read(of, precision).as_deref(), expected, "{of} {precision}");
+    }
+}

@@ -249,18 +249,25 @@ fn scaled(digits: Decimal128Array, factor: i128) -> Result<Column, String> {
     if factor == 1 {
         return Ok(Column::Decimal(digits));
     }
-    let digits = digits.try_unary::<_, Decimal128Type, _>(|of| of.checked_mul(factor).ok_or(()));
+    let scaled = |digits: i128| digits.checked_mul(factor).filter(|digits| fits(*digits));
+    let digits = digits.try_unary::<_, Decimal128Type, _>(|of| scaled(of).ok_or(()));
     digits.map(Column::Decimal).map_err(|()| "a DECIMAL has more digits than its type".to_string())
 }
 
-/// Decodes a signed big-endian integer. Returns `None` if it does not fit 128 bits.
+/// Whether a number has at most 38 digits, the maximum of a DECIMAL.
+fn fits(digits: i128) -> bool {
+    digits.unsigned_abs() < 10u128.pow(38)
+}
+
+/// Decodes a signed big-endian integer. Returns `None` if it has more than 38 digits.
 fn digits_of(bytes: &[u8]) -> Option<i128> {
     let sign = if bytes.first().is_some_and(|byte| byte & 0x80 != 0) { 0xFF } else { 0 };
     let (more, last) = bytes.split_at(bytes.len().saturating_sub(16));
     let mut filled = [sign; 16];
     filled[16 - last.len()..].copy_from_slice(last);
     let value = i128::from_be_bytes(filled);
-    (more.iter().all(|byte| *byte == sign) && (value < 0) == (sign != 0)).then_some(value)
+    let is_whole = more.iter().all(|byte| *byte == sign) && (value < 0) == (sign != 0);
+    (is_whole && fits(value)).then_some(value)
 }
 
 fn decimals<'a>(
@@ -376,17 +383,25 @@ mod tests {
             ([vec![0xFF; 20], vec![0x80, 1]].concat(), Some(-32_767)),
             ([vec![0; 4], vec![0x80; 16]].concat(), None),
             ([vec![1], vec![0; 16]].concat(), None),
+            ((10i128.pow(38) - 1).to_be_bytes().to_vec(), Some(10i128.pow(38) - 1)),
+            (10i128.pow(38).to_be_bytes().to_vec(), None),
+            ((-10i128.pow(38)).to_be_bytes().to_vec(), None),
         ] {
             assert_eq!(digits_of(&bytes), digits, "{bytes:?}");
         }
         let array = Arc::new(BinaryArray::from(vec![&[0x30, 0x39][..]])) as ArrayRef;
         let meaning = Meaning::Decimal(7, 2);
         let to = DataType::Decimal(9, 4);
-        let Some(Ok(Column::Decimal(read))) = read(Physical::BYTE_ARRAY, meaning, array, &to)
+        let Some(Ok(Column::Decimal(found))) = read(Physical::BYTE_ARRAY, meaning, array, &to)
         else {
             panic!("it has a larger scale")
         };
-        assert_eq!(read.value(0), 1_234_500);
+        assert_eq!(found.value(0), 1_234_500);
+        let long = 10i128.pow(37).to_be_bytes();
+        let array = Arc::new(BinaryArray::from(vec![&long[..]])) as ArrayRef;
+        let to = DataType::Decimal(38, 4);
+        let meaning = Meaning::Decimal(35, 2);
+        assert!(matches!(read(Physical::BYTE_ARRAY, meaning, array, &to), Some(Err(_))));
     }
 
     #[test]

@@ -4,6 +4,7 @@ use crate::table::text::csv::dialect::LineEnd;
 use crate::table::text::csv::options::ReadOptions;
 use crate::table::text::csv::parser::{FieldText, Parsed, Parser, Stop};
 use crate::table::text::csv::values::{Values, long};
+use crate::table::text::utf8;
 use crate::table::types::{DataType, Field, Schema};
 use std::collections::HashMap;
 
@@ -84,7 +85,7 @@ impl Inference {
                 FieldText::Copied(range) => &self.parser.copied()[range.clone()],
                 _ => return String::new(),
             };
-            let text = String::from_utf8_lossy(bytes).into_owned();
+            let text = utf8::decode(bytes).into_owned();
             if text == self.values.null { String::new() } else { text }
         };
         let given: Vec<String> = self.parser.fields().iter().map(text).collect();
@@ -122,10 +123,7 @@ impl Inference {
             {
                 continue;
             }
-            let found = match std::str::from_utf8(bytes) {
-                Ok(text) => self.found(&self.types[i], text),
-                Err(_) => self.found(&self.types[i], &String::from_utf8_lossy(bytes)),
-            };
+            let found = self.found(&self.types[i], &utf8::decode(bytes));
             if found != self.types[i] {
                 let before = std::mem::replace(&mut self.types[i], DataType::Null);
                 self.types[i] = self.together(before, found);

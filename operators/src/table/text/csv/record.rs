@@ -5,6 +5,7 @@ use crate::table::text::csv::dialect::LineEnd;
 use crate::table::text::csv::options::ReadOptions;
 use crate::table::text::csv::parser::{FieldText, Parsed, Parser, Stop};
 use crate::table::text::csv::values::Values;
+use crate::table::text::utf8;
 use crate::table::types::DataType;
 
 /// A column that a record is read to.
@@ -119,7 +120,7 @@ impl RecordReader {
                 Some(text) => self.values.put(text, &column.data_type, writer, column.index),
                 // Invalid UTF-8 becomes U+FFFD.
                 None => {
-                    let text = String::from_utf8_lossy(bytes);
+                    let text = utf8::decode(bytes);
                     self.values.put(&text, &column.data_type, writer, column.index)
                 }
             };
@@ -152,7 +153,7 @@ impl RecordReader {
                 Some(FieldText::Copied(range)) => &self.parser.copied()[range.clone()],
                 _ => &[],
             };
-            let (found, name) = (String::from_utf8_lossy(found), names[column.index]);
+            let (found, name) = (utf8::decode(found), names[column.index]);
             if found.to_lowercase() != name.to_lowercase() {
                 return Err(format!("its header has `{found}` where the schema has `{name}`"));
             }

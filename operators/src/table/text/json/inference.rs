@@ -5,6 +5,7 @@
 
 use crate::table::text::json::record::JsonReadOptions;
 use crate::table::text::json::token::{InvalidJson, Token, Tokens};
+use crate::table::text::utf8;
 use crate::table::types::{DataType, Field};
 use std::collections::BTreeMap;
 use std::collections::btree_map::Entry;
@@ -137,7 +138,7 @@ impl Inference {
                         Some(token) => token,
                     };
                     let name = tokens.name_here().map(|name| tokens.name_text(name));
-                    let name = String::from_utf8_lossy(&name.unwrap_or_default()).into_owned();
+                    let name = utf8::decode(&name.unwrap_or_default()).into_owned();
                     let value = self.value(tokens, token, names)?;
                     match fields.entry(name) {
                         // The record exceeds the limit already, so its further fields need not be

@@ -7,6 +7,7 @@
 use crate::table::datetime::Tz;
 use crate::table::text::json::token::{Features, InvalidJson, Token, Tokens};
 use crate::table::text::json::write_string;
+use crate::table::text::utf8;
 use crate::table::types::DataType;
 use crate::table::value::Value;
 
@@ -201,7 +202,7 @@ impl Writer {
 /// The last field name that was read.
 fn name_of(tokens: &Tokens<'_>) -> String {
     let name = tokens.name_here().map(|name| tokens.name_text(name)).unwrap_or_default();
-    String::from_utf8_lossy(&name).into_owned()
+    utf8::decode(&name).into_owned()
 }
 
 fn is_named(tokens: &Tokens<'_>, name: &str) -> bool {

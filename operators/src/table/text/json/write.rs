@@ -4,6 +4,7 @@ use crate::table::datetime::Tz;
 use crate::table::row::{Array, Row, Slot};
 use crate::table::text::json::token::plain_end;
 use crate::table::text::notation::{Notation, write_integer};
+use crate::table::text::utf8;
 use crate::table::types::{DataType, Field};
 use crate::table::value::{Value, write_scientific};
 use base64::Engine;
@@ -40,7 +41,7 @@ impl Style {
 
 /// Copies JSON and escapes non-ASCII characters, which occur only inside strings.
 fn write_ascii(text: &[u8], out: &mut Vec<u8>) {
-    for c in String::from_utf8_lossy(text).chars() {
+    for c in utf8::decode(text).chars() {
         if c.is_ascii() {
             out.push(c as u8);
             continue;
@@ -212,9 +213,6 @@ pub fn write_field(
         let slot = Slot::new(index, width);
         match data_type {
             _ if row.is_null(slot) => out.extend_from_slice(b"null"),
-            DataType::String => {
-                write_string(String::from_utf8_lossy(row.bytes(slot)).as_bytes(), out);
-            }
             other => write_field(row, index, width, other, notation, style, out),
         }
     };
@@ -293,10 +291,10 @@ fn quoted(out: &mut Vec<u8>, write: impl FnOnce(&mut Text<'_>) -> fmt::Result) {
     out.push(b'"');
 }
 
-/// Whether a text contains no characters that JSON must escape.
+/// Whether a text is valid UTF-8 and contains no characters that JSON must escape.
 #[inline]
 fn is_plain(text: &[u8]) -> bool {
-    plain_end(text, 0, b'"') == text.len()
+    plain_end(text, 0, b'"') == text.len() && std::str::from_utf8(text).is_ok()
 }
 
 fn list<T>(
@@ -315,8 +313,7 @@ fn list<T>(
     out.push(brackets[1]);
 }
 
-/// Appends a string in quotes, with escapes. Invalid UTF-8 is replaced only in a string that needs
-/// escapes.
+/// Appends a string in quotes, with escapes. Invalid UTF-8 is replaced, as in Java.
 pub fn write_string(text: &[u8], out: &mut Vec<u8>) {
     if is_plain(text) {
         out.push(b'"');
@@ -325,7 +322,7 @@ pub fn write_string(text: &[u8], out: &mut Vec<u8>) {
         return;
     }
     out.push(b'"');
-    for byte in String::from_utf8_lossy(text).bytes() {
+    for byte in utf8::decode(text).bytes() {
         match byte {
             b'"' | b'\\' => out.extend([b'\\', byte]),
             0x08 => out.extend(b"\\b"),
@@ -354,6 +351,19 @@ mod tests {
         write_string("\u{8}\t\n\u{b}\u{c}\r\u{1f}\u{7f}\"\\/é".as_bytes(), &mut out);
         let expected = "\"\\b\\t\\n\\u000B\\f\\r\\u001F\u{7f}\\\"\\\\/é\"";
         assert_eq!(String::from_utf8(out).unwrap(), expected);
+    }
+
+    #[test]
+    fn invalid_utf_8_is_replaced() {
+        for (text, expected) in [
+            (&b"a\xFF"[..], "\"a\u{FFFD}\""),
+            (b"\xED\xA0\x80", "\"\u{FFFD}\""),
+            (b"\n\xFF", "\"\\n\u{FFFD}\""),
+        ] {
+            let mut out = Vec::new();
+            write_string(text, &mut out);
+            assert_eq!(String::from_utf8(out).unwrap(), expected);
+        }
     }
 
     #[test]

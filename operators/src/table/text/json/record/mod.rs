@@ -21,6 +21,7 @@ use crate::table::text::json::record::fields::{Fields, Shape};
 use crate::table::text::json::token::{Features, InvalidJson, Source, Token, Tokens};
 use crate::table::text::notation::{Notation, integer};
 use crate::table::text::number;
+use crate::table::text::utf8;
 use crate::table::types::{DataType, Field};
 use crate::table::value::Value;
 use std::borrow::Cow;
@@ -421,7 +422,7 @@ impl Pass<'_, '_> {
                     Scalar::Bytes(v) if *data_type == DataType::Binary => {
                         Value::Binary(v.into_owned())
                     }
-                    Scalar::Bytes(v) => Value::String(String::from_utf8_lossy(&v).into_owned()),
+                    Scalar::Bytes(v) => Value::String(utf8::decode(&v).into_owned()),
                 };
                 Ok((value, None))
             }
@@ -464,7 +465,7 @@ impl Pass<'_, '_> {
                         }
                     };
                     partial = partial.or(below);
-                    let name = String::from_utf8_lossy(&name).into_owned();
+                    let name = utf8::decode(&name).into_owned();
                     entries.push((Value::String(name), value));
                 }
             }

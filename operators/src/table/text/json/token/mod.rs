@@ -16,6 +16,7 @@ mod strings;
 pub(crate) use crate::table::text::json::token::fast_path::{FastValue, Head};
 pub(super) use strings::plain_end;
 
+use crate::table::text::utf8;
 use smallvec::SmallVec;
 use std::borrow::Cow;
 
@@ -336,10 +337,7 @@ impl<'j> Tokens<'j> {
     /// The text of the current string, in which U+FFFD replaces invalid UTF-8.
     pub fn text_str(&mut self) -> Result<Cow<'_, str>, InvalidJson> {
         let text = self.text()?;
-        Ok(match std::str::from_utf8(text) {
-            Ok(text) => Cow::Borrowed(text),
-            Err(_) => String::from_utf8_lossy(text),
-        })
+        Ok(utf8::decode(text))
     }
 
     /// The text of the current number, literal or end bracket in the input.
