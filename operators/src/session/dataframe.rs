@@ -261,10 +261,15 @@ impl DataFrame {
         Ok(self.with(join::join(left, right, JoinType::Inner, None)?))
     }
 
-    /// Appends the rows of another table, whose columns are matched by name. Columns that only the
-    /// other table has are dropped. Fails if the other table lacks a column of this one.
+    /// Appends the rows of another table, whose columns are matched by name. Fails if one of the
+    /// tables has a column that the other does not have.
     pub fn union_by_name(&self, other: &Self) -> PlanResult<Self> {
-        self.union(&other.select(self.columns().iter().map(|name| named(name)))?)
+        let own = self.columns();
+        let is_own = |name: &String| own.iter().any(|own| own.eq_ignore_ascii_case(name));
+        // Further columns follow, so that the union is rejected.
+        let more = other.columns().into_iter().filter(|name| !is_own(name));
+        let names = own.iter().cloned().chain(more);
+        self.union(&other.select(names.map(|name| named(&name)))?)
     }
 
     /// The column names.

@@ -212,6 +212,14 @@ impl Bytes for bumpalo::collections::Vec<'_, u8> {
     }
 }
 
+/// The word of a field in the tail: its offset and length, with 32 bits each. A longer row would
+/// silently lose bytes, so it fails the query.
+#[inline]
+fn tail_word(offset: usize, length: usize) -> u64 {
+    assert!(offset + length <= u32::MAX as usize, "a row has more than 4 GiB");
+    offset as u64 | (length as u64) << 32
+}
+
 /// Writes a row at the end of a buffer. Fields that are not set are NULL.
 pub struct RowWriter<'b, B> {
     out: &'b mut B,
@@ -349,7 +357,7 @@ impl<'b, B: Bytes> RowWriter<'b, B> {
     pub fn bytes(&mut self, index: usize, bytes: &[u8]) {
         let offset = self.out.as_ref().len() - self.start;
         self.out.extend(bytes);
-        self.set(index, offset as u64 | (bytes.len() as u64) << 32);
+        self.set(index, tail_word(offset, bytes.len()));
     }
 
     /// Sets a field to a nested row of `width` fields, which `fill` writes. Fields that `fill` does
@@ -363,7 +371,7 @@ impl<'b, B: Bytes> RowWriter<'b, B> {
         let start = self.out.as_ref().len();
         let filled = fill(&mut RowWriter::new(self.out, width));
         let (offset, length) = (start - self.start, self.out.as_ref().len() - start);
-        self.set(index, offset as u64 | (length as u64) << 32);
+        self.set(index, tail_word(offset, length));
         filled
     }
 
@@ -378,7 +386,7 @@ impl<'b, B: Bytes> RowWriter<'b, B> {
         let start = self.out.as_ref().len();
         fill(&mut RowWriter::array(self.out, len));
         let (offset, length) = (start - self.start, self.out.as_ref().len() - start);
-        self.set(index, offset as u64 | (length as u64) << 32);
+        self.set(index, tail_word(offset, length));
     }
 
     /// Sets a field to the bytes that `fill` appends to the tail.
@@ -386,7 +394,7 @@ impl<'b, B: Bytes> RowWriter<'b, B> {
         let start = self.out.as_ref().len();
         fill(self.out);
         let (offset, length) = (start - self.start, self.out.as_ref().len() - start);
-        self.set(index, offset as u64 | (length as u64) << 32);
+        self.set(index, tail_word(offset, length));
     }
 
     /// Sets all fields at once, from the 8 bytes of each field's slot. No field may be NULL or
@@ -409,7 +417,7 @@ impl<'b, B: Bytes> RowWriter<'b, B> {
         let start = self.out.as_ref().len();
         let filled = fill(&mut RowWriter::new(self.out, width))?;
         let (offset, length) = (start - self.start, self.out.as_ref().len() - start);
-        self.set(index, offset as u64 | (length as u64) << 32);
+        self.set(index, tail_word(offset, length));
         Ok(filled)
     }
 
@@ -467,6 +475,13 @@ mod tests {
     use super::*;
     use crate::table::types::Field;
     use proptest::prelude::*;
+
+    #[test]
+    #[should_panic(expected = "a row has more than 4 GiB")]
+    fn a_row_of_more_than_4_gib_is_refused() {
+        assert_eq!(tail_word(1, 2), 1 | 2 << 32);
+        tail_word(3 << 30, 1 << 30);
+    }
 
     fn typed_value() -> impl Strategy<Value = (DataType, Value)> {
         let leaf = prop_oneof![

@@ -41,8 +41,36 @@ impl OrderDependence {
     }
 }
 
-/// Whether a plan has an aggregation or a union, which merge rows of several instances or inputs.
+/// Whether a plan has an aggregation, a union or a join of streams, which merge rows of several
+/// instances or inputs.
 fn mixes(plan: &Plan) -> bool {
-    let here = matches!(plan, Plan::Aggregate(..) | Plan::Union(..));
+    let here = match plan {
+        Plan::Aggregate(..) | Plan::Union(..) => true,
+        Plan::Join(join) => join.is_of_streams(),
+        _ => false,
+    };
     here || plan.inputs().into_iter().any(mixes)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::session::Session;
+
+    #[test]
+    fn a_join_of_streams_merges_rows_in_no_order() {
+        let session = Session::new();
+        for name in ["a", "b"] {
+            session.memory_stream(name, "k BIGINT, v BIGINT").unwrap();
+        }
+        session.sql("SELECT 1L AS k").unwrap().create_temp_view("table");
+        for (from, expected) in [
+            ("a", OrderDependence::Sources),
+            ("a JOIN `table` AS b ON a.k = b.k", OrderDependence::Sources),
+            ("a JOIN b ON a.k = b.k", OrderDependence::Operators),
+        ] {
+            let frame = session.sql(&format!("SELECT first(a.v) FROM {from}")).unwrap();
+            assert_eq!(frame.order_dependence(), expected, "{from}");
+        }
+    }
 }
