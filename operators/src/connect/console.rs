@@ -2,7 +2,7 @@
 //!
 //! In micro-batch mode it prints one table per batch, also without rows. In continuous mode it
 //! prints the rows of output mode complete at the end of an epoch, and those of the other output
-//! modes at each flush.
+//! modes at each flush, if there are any.
 
 use super::options::OptionReader;
 use crate::table::error::PlanResult;
@@ -151,8 +151,8 @@ struct Shown {
 }
 
 impl Shown {
-    /// Escapes control characters such as line ends, and cuts the text to 20 characters if
-    /// `truncate`. Lengths count UTF-16 units, as in Spark.
+    /// Escapes line ends and the other control characters that Spark escapes, and cuts the text to
+    /// 20 characters if `truncate`. Lengths count UTF-16 units, as in Spark.
     fn new(text: &str, truncate: bool) -> Self {
         let mut shown = String::with_capacity(text.len());
         for c in text.chars() {

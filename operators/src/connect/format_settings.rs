@@ -1,6 +1,6 @@
 //! Session settings that are the defaults of options of files and lines: `SET name = value`.
 //!
-//! An option always overrides the setting.
+//! If a setting has an option, the option overrides it.
 
 use crate::table::datetime::Tz;
 use crate::table::error::{PlanError, PlanResult};

@@ -11,12 +11,13 @@ use std::sync::Arc;
 /// The format of output lines.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum LineFormat {
-    /// The single column, which must be a string.
+    /// The single column, which must be a string. NULL is an empty line.
     Text,
     /// A JSON object from column name to value. NULL fields are omitted, as in Spark, unless an
     /// option says otherwise.
     Json,
-    /// Comma-separated values, quoted if necessary. NULL is empty unless an option says otherwise.
+    /// Values, quoted if necessary. Unless options say otherwise, commas separate them and NULL is
+    /// empty.
     Csv,
 }
 

@@ -5,7 +5,7 @@ use crate::table::datetime::{Tz, zone};
 use crate::table::error::{PlanError, PlanResult};
 use crate::table::expr::resolve::{did_you_mean, distance};
 
-/// Reads the options of a connector. Options that it does not read are errors.
+/// Reads the options of a connector. [`Self::finish`] refuses options that were not read.
 pub struct OptionReader<'o> {
     what: &'o str,
     options: &'o [(String, String)],

@@ -13,7 +13,7 @@ pub struct SourceCounters {
     pub records: Arc<AtomicU64>,
     /// The bad records of the source.
     pub bad: BadRecords,
-    /// Number of skipped paths: neither files nor folders, or broken links.
+    /// Number of paths that were skipped and reported, such as broken links.
     pub skipped_paths: Arc<AtomicU64>,
     /// The connection counters of a socket source; `None` for other sources.
     pub connections: Option<Arc<ConnectionCounts>>,

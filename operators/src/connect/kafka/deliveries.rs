@@ -1,8 +1,10 @@
 //! The producer of the Kafka sink and the acknowledgements of its records.
 //!
 //! *Threads.* A thread of the producer receives the acknowledgements. It wakes the worker when the
-//! last one has arrived, if the sink waits for it: at the end of an epoch, or because the producer's
-//! queue is full. At other times a wake-up would only cost the worker a round.
+//! last one has arrived, if the sink waits for it: at the end of an epoch, or because the
+//! producer's queue is full. It also wakes it when a record could not be delivered, and when fewer
+//! than half of [`MAX_PENDING`] are left. At other times a wake-up would only cost the worker a
+//! round.
 
 use millstream_engine::sync::waker::Waker;
 use rdkafka::ClientContext;

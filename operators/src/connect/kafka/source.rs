@@ -1,10 +1,11 @@
 //! The Kafka source.
 //!
-//! Each tasklet of a source reads the partitions that are dealt to it through a consumer of its own,
-//! whose broker threads wake the worker when records arrive. Offsets are stored in the query's
-//! checkpoint, one entry for all tasklets, so that a restart may have another number of them. The
-//! offsets of the first start are stored before anything is read, so that a restart does not
-//! resolve `latest` again. A thread asks the cluster (`requests.rs`); workers do not wait for it.
+//! Each tasklet of a source reads the partitions that are dealt to it through a consumer of its
+//! own, whose broker threads wake the worker when records arrive. Offsets are stored in the query's
+//! checkpoint, one entry for all tasklets, so that a restart may have another number of them. With
+//! a checkpoint, the offsets of the first start are stored before anything is read, so that a
+//! restart does not resolve `latest` again. A thread asks the cluster (`requests.rs`); workers do
+//! not wait for it.
 //!
 //! *Micro-batch mode.* A batch ends at planned offsets. The consumer reads ahead: records beyond
 //! the end of the batch are buffered for the next one. A partition with `MAX_KEPT` buffered
@@ -14,8 +15,9 @@
 //! the slowest partition; a partition is passed over if it has been at its end without records for
 //! the idle time-out.
 //!
-//! In both modes the ids of the topics are compared with those of the checkpoint at the start and
-//! every few seconds: a topic that was created again may be longer than the old one.
+//! The ids of the topics are compared with those of the checkpoint, because a topic that was
+//! created again may be longer than the old one: in micro-batch mode when a batch is planned, but
+//! at most every few seconds, and in continuous mode at the start and every few seconds.
 
 use crate::connect::kafka::client::is_transient;
 use crate::connect::kafka::cluster::{Cluster, Partitions};
@@ -719,7 +721,8 @@ impl KafkaSource {
 
     // ---- planning ----
 
-    /// Reduces a batch to `maxOffsetsPerTrigger`, each partition in proportion to its backlog.
+    /// Reduces a batch to `maxOffsetsPerTrigger`, each partition in proportion to its backlog. A
+    /// partition with a backlog gets at least one offset, so a batch may exceed the limit.
     fn limited(&self, latest: &ByPartition, first_of_new: &ByPartition) -> ByPartition {
         let Some(limit) = self.config.max_offsets else { return latest.clone() };
         let limit = (limit / self.deal.parts as u64).max(1);

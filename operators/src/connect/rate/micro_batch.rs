@@ -2,7 +2,8 @@
 //! every batch, counting from 0, for reproducible tests. All rows of batch n have the time
 //! `startTimestamp` plus n times `advanceMillisPerBatch`.
 //!
-//! In continuous mode a batch is emitted per epoch: the next one follows the commit of the last.
+//! In continuous mode the next batch follows the commit of an epoch, if the last batch has been
+//! emitted completely.
 
 use crate::connect::options::OptionReader;
 use crate::table::error::PlanResult;
