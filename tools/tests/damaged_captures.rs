@@ -20,7 +20,7 @@ use std::process::{Command, Output, Stdio};
 /// An event: its head and its payload.
 type Event = (Head, Vec<u8>);
 
-/// A capture of some connections with every kind of event.
+/// Events of three connections: opens, data, gaps, and an end of each kind.
 fn events(count: u64, bytes: usize) -> Vec<Event> {
     let mut events = Vec::new();
     let mut head = Head {
@@ -237,7 +237,7 @@ fn removed_and_inserted_bytes_are_detected() {
 
 // ---- the commands ----
 
-/// Damages bytes in one of several ways.
+/// Damages bytes in one to four places, each in one of several ways.
 fn mutated(whole: &[u8], random: &mut SplitMix) -> Vec<u8> {
     let mut bytes = whole.to_vec();
     let mut index = |below: usize| random.below(below.max(1) as u64) as usize;

@@ -110,7 +110,7 @@ struct Run<'c> {
     prepared: &'c Prepared,
     /// The number of late rows.
     late: LateRows,
-    /// The output; in mode complete the last table.
+    /// The output; in mode complete the last table, in mode update that of the current step.
     got: Vec<Json>,
 }
 
@@ -222,7 +222,7 @@ impl Run<'_> {
         }
     }
 
-    /// Waits for the expected rows.
+    /// Waits for the expected rows, until a row counts as late or [`PATIENCE`] is over.
     fn wait(&mut self, wanted: &[Json]) {
         let begun = Instant::now();
         while !self.is_same(wanted) && self.late.rows() == 0 && begun.elapsed() < PATIENCE {

@@ -391,7 +391,7 @@ impl World {
     }
 }
 
-/// The result of a run.
+/// The totals of one seed, or of several.
 #[derive(Default)]
 struct Outcome {
     runs: u64,

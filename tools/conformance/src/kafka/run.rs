@@ -141,7 +141,8 @@ fn compare_topics(
                 return Ok(Outcome::Failed(format!("topic {topic} has {got}, not {record}")));
             };
             let found = rest.remove(at);
-            // For each key and partition, the first matching record must be the next one.
+            // Records with the same partition and the same key, unless it is NULL, must be in the
+            // case's order.
             let place = got.iter().position(|other| std::ptr::eq(other, found));
             let key = (record["key"].to_string(), found["partition"].to_string());
             if let Some(last) = order.insert(key, place)

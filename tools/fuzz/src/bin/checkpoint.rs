@@ -1,4 +1,4 @@
-//! Fuzzes the files of checkpoints and capture logs: damage is reported and never accepted.
+//! Fuzzes the readers of checkpoints and capture logs: no bytes make them panic.
 #![no_main]
 
 use libfuzzer_sys::fuzz_target;

@@ -1,4 +1,4 @@
-//! Fuzzes CSV in every dialect: no panic, a record never depends on how much of the following text
+//! Fuzzes CSV in many dialects: no panic, a record never depends on how much of the following text
 //! is known, and written records can be read back.
 #![no_main]
 

@@ -1,4 +1,5 @@
-//! Fuzzes text, CSV and JSON files with every framing: no panic, no lost bytes, bounded memory.
+//! Fuzzes text, CSV and JSON files with several options: no panic, no overlapping records, records
+//! of bounded length.
 #![no_main]
 
 use libfuzzer_sys::fuzz_target;

@@ -1,6 +1,6 @@
 //! The process that `torture soak` pauses and continues: it runs one query and prints a line of
 //! JSON about it at short intervals. It exits when its standard input is closed, and so with its
-//! parent.
+//! parent, or when a result is wrong.
 
 use super::check::{Checker, Covered};
 use super::operators::{Kind, Operator, named};

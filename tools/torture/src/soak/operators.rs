@@ -48,7 +48,8 @@ pub struct Operator {
 
 /// Number of keys of running aggregates.
 const FEW: u64 = 100;
-/// Number of keys of windows. At 50,000 rows per second each has lists of 50 elements.
+/// Number of keys of windows. At 50,000 rows per second each has lists of 50 elements in a window
+/// of one second.
 const MANY: u64 = 1000;
 
 macro_rules! running {
