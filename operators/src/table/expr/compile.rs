@@ -23,8 +23,8 @@ pub struct EvalError {
     pub reason: String,
     /// How the user can fix it.
     pub fix: &'static str,
-    /// Whether an operand of the operation under a `try_` function raised the error. The `try_`
-    /// function does not handle such an error.
+    /// Whether the enclosing `try_` function lets the error pass: an operand of its operation
+    /// raised it, or a timestamp parsed from a text overflowed.
     pub is_from_operand: bool,
 }
 
@@ -426,7 +426,7 @@ macro_rules! each_kind {
     }};
 }
 
-/// Turns errors into NULL, except errors that `passed` has marked.
+/// Turns errors into NULL, except those marked by [`EvalError::is_from_operand`].
 pub fn errors_to_null(inner: Compiled) -> Compiled {
     each_kind!(inner, |value| match value {
         Err(mut error) if error.is_from_operand => {

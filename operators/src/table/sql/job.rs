@@ -211,8 +211,8 @@ impl<'t> Reader<'t> {
         }
     }
 
-    /// Parses the name of a table, which may be qualified by the names of Spark's catalog and default
-    /// database.
+    /// Parses the name of a table, which may be qualified by the names of Spark's catalog and
+    /// default database.
     pub(super) fn table_name(&mut self) -> PlanResult<String> {
         let mut name = self.name()?;
         for qualifier in ["spark_catalog", "default"] {

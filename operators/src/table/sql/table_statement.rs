@@ -111,8 +111,8 @@ impl Clauses {
     }
 }
 
-/// Parses the rest of a statement after `CREATE [OR REPLACE] TABLE`. A table with a path is a view of
-/// its files.
+/// Parses the rest of a statement after `CREATE [OR REPLACE] TABLE`. A table with a path is a view
+/// of its files.
 pub(super) fn create(reader: &mut Reader<'_>, replace: bool, place: Place) -> PlanResult<Head> {
     let on_existing = match (replace, if_exists(reader, true)?) {
         (true, _) => OnExisting::Replace,
@@ -225,7 +225,8 @@ pub(super) fn insert(reader: &mut Reader<'_>, place: Place) -> PlanResult<Head> 
     }))
 }
 
-/// Parses `PARTITION (a = 1, b)`. Returns the columns with a value, each with the query of its value.
+/// Parses `PARTITION (a = 1, b)`. Returns the columns with a value, each with the query of its
+/// value.
 fn partition(reader: &mut Reader<'_>) -> PlanResult<Vec<(String, Tokens)>> {
     let mut values = Vec::new();
     if !reader.keyword("PARTITION") {

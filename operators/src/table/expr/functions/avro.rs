@@ -180,8 +180,8 @@ fn all_null(width: usize, arena: &Bump) -> Cell<'_> {
     Cell::Bytes(out.into_bump_slice())
 }
 
-/// The schema of `to_avro`'s output: the argument, or the schema that Spark derives from the type if
-/// the argument is NULL or not given. Fails if it is not a schema.
+/// The schema of `to_avro`'s output: the argument, or the schema that Spark derives from the type
+/// if the argument is NULL or not given. Fails if it is not a schema.
 fn written_schema(name: &str, args: &[Resolved]) -> PlanResult<Arc<Schema>> {
     match args.get(1) {
         Some(Resolved { node: Node::Literal(crate::table::value::Value::Null), .. }) | None => {

@@ -157,8 +157,8 @@ impl LambdaCall<'_, '_> {
         })
     }
 
-    /// Resolves `transform`, `filter`, `exists` and `forall`. A lambda of the first two may take the
-    /// index too. The body of the last three must be BOOLEAN.
+    /// Resolves `transform`, `filter`, `exists` and `forall`. A lambda of the first two may take
+    /// the index too. The body of the last three must be BOOLEAN.
     fn over_elements(&mut self, array: Resolved) -> PlanResult<Resolved> {
         let element = element_of(&array.data_type).clone();
         match self.function.name {
@@ -282,8 +282,8 @@ impl LambdaCall<'_, '_> {
     }
 }
 
-/// Replaces the body of a lambda by the result of `change`, whose type the lambda then has. Any other
-/// expression is returned unchanged.
+/// Replaces the body of a lambda by the result of `change`, whose type the lambda then has. Any
+/// other expression is returned unchanged.
 fn with_body(
     lambda: Resolved,
     change: impl Fn(Resolved) -> PlanResult<Resolved>,

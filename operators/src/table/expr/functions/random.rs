@@ -135,8 +135,8 @@ fn seeded(name: &str, mut args: Vec<Resolved>, before: usize) -> PlanResult<Vec<
     Ok(args)
 }
 
-/// The seed of a call. NULL counts as 0, and so does an argument that is not constant. Without a seed
-/// argument, a random seed is drawn.
+/// The seed of a call. NULL counts as 0, and so does an argument that is not constant. Without a
+/// seed argument, a random seed is drawn.
 fn seed(call: &Call, index: usize) -> i64 {
     match call.args.get(index) {
         Some(seed) => match fold(seed.clone(), call.semantics).node {

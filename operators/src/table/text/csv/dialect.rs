@@ -9,7 +9,7 @@ pub enum UnescapedQuote {
     StopAtClosingQuote,
     /// The text, opening quote included, continues up to the next separator or line end.
     StopAtDelimiter,
-    /// The text read so far is split at every separator within it.
+    /// The text read so far is split at every separator and line end within it.
     BackToDelimiter,
     /// The field is NULL.
     SkipValue,

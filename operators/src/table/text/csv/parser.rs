@@ -26,7 +26,7 @@ pub enum FieldText {
     Null,
     /// Any other empty field, such as `""`: the value of the option `emptyValue`.
     Empty,
-    /// A field that was not parsed, because its column is not needed.
+    /// A field that was not parsed, because its column is not needed or `SKIP_VALUE` dropped it.
     Skipped,
     /// A range of the input, whose bytes are the text.
     Input(Range<usize>),

@@ -109,7 +109,7 @@ impl WriteOptions {
         out.extend_from_slice(&self.separator);
     }
 
-    /// Whether numbers can be written unquoted without inspecting their digits.
+    /// Whether integers can be written unquoted without inspecting their digits.
     pub fn numbers_are_plain(&self) -> bool {
         let digit = |text: &[u8]| text.first().is_some_and(|b| b.is_ascii_digit() || *b == b'-');
         !self.quote_all

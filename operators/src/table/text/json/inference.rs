@@ -226,8 +226,8 @@ impl Inference {
     }
 
     /// Converts an inferred type to the type of a column: STRING if all values were null. `None` if
-    /// the schema leaves the column out: for an object without fields, with `dropFieldIfAllNull` for
-    /// nulls, and for arrays of these.
+    /// the schema leaves the column out: for an object without fields, with `dropFieldIfAllNull`
+    /// for nulls, and for arrays of these.
     pub fn finish(&self, found: Inferred) -> Option<DataType> {
         match found {
             Inferred::Null => (!self.without_nulls).then_some(DataType::String),

@@ -12,9 +12,9 @@ use std::ops::Range;
 /// A text in the encoding in which it is searched.
 #[derive(Debug)]
 pub enum Subject<'t> {
-    /// UTF-8, for patterns whose matches do not depend on surrogates.
+    /// UTF-8, if the matches do not depend on surrogates.
     Utf8(&'t str),
-    /// UTF-16 as in Java, for patterns that can match between the surrogates of a pair.
+    /// UTF-16 as in Java, if the pattern may match between the surrogates of a pair in the text.
     Utf16(Vec<u16>),
 }
 

@@ -70,8 +70,8 @@ pub fn integer(spec: &Specifier, value: i64, bits: u32, out: &mut String) -> Out
     Ok(())
 }
 
-/// Appends a double, for `%e`, `%f`, `%g` and `%a`, padded to the width. NaN has no sign, and -0.0 is
-/// negative.
+/// Appends a double, for `%e`, `%f`, `%g` and `%a`, padded to the width. NaN has no sign, and -0.0
+/// is negative.
 pub fn real(spec: &Specifier, value: f64, out: &mut String) {
     let flags = spec.flags;
     let mut text = String::new();

@@ -30,8 +30,7 @@ use std::borrow::Cow;
 pub const NOT_ITS_TYPE: &str = "a field does not have the type of its column";
 /// The reason of a bad record: malformed JSON.
 pub const NOT_JSON: &str = "not JSON";
-/// The reason of a bad record: the value is not an object, or has another structure than the
-/// schema.
+/// The reason of a bad record: the record, or an element of an array of records, is not an object.
 pub const NOT_AN_OBJECT: &str = "not a JSON object";
 
 /// The rules by which records are parsed.

@@ -3,8 +3,8 @@
 use crate::table::text::json::token::{InvalidJson, Name, Text, Tokens};
 
 impl Tokens<'_> {
-    /// Reads the rest of a name, whose first byte has been consumed. A name without double quotes is
-    /// an error, unless a feature allows it.
+    /// Reads the rest of a name, whose first byte has been consumed. A name without double quotes
+    /// is an error, unless a feature allows it.
     #[inline]
     pub(super) fn name(&mut self, byte: u8) -> Result<Name, InvalidJson> {
         if byte != b'"' {
