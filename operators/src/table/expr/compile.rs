@@ -1,5 +1,5 @@
-//! Compiles resolved expressions to typed closures, one per node. Types are dispatched only at
-//! compile time, not for each record.
+//! Compiles resolved expressions to typed closures. Types are dispatched at compile time. Only
+//! casts of nested values and functions on cells dispatch them for each record.
 
 use super::cast::OnError;
 use super::cell::Cell;

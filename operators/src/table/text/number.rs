@@ -261,7 +261,8 @@ pub fn short_decimal(text: &str, to: &DataType) -> Option<i128> {
     fits.then_some(if negative { -unscaled } else { unscaled })
 }
 
-/// Parses a decimal of any length and rounds it to the type's scale.
+/// Parses a decimal of any length and rounds it to the type's scale. Fails if the text is not a
+/// number or the result does not fit the type.
 pub fn decimal(text: &str, to: &DataType) -> Eval<i128> {
     match short_decimal(text, to) {
         Some(unscaled) => Ok(Some(unscaled)),

@@ -87,7 +87,7 @@ pub fn may_leave_out(name: &str, index: usize) -> bool {
         "and" | "coalesce" | "decode" | "elt" | "if" | "ifnull" | "nvl" | "nvl2" | "or" => {
             index > 0
         }
-        // If the unit is invalid, the result is NULL and the other argument is not evaluated.
+        // If the unit is invalid, the result is NULL, even if the other argument fails.
         "date_trunc" => index == 1,
         "trunc" => index == 0,
         _ => false,

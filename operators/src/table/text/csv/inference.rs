@@ -132,7 +132,7 @@ impl Inference {
         Ok(())
     }
 
-    /// Returns the inferred schema. A column whose fields were all NULL is STRING.
+    /// Returns the inferred schema. A column whose fields were all NULL or empty is STRING.
     pub fn finish(self) -> Schema {
         let fields = self.names.into_iter().zip(self.types).map(|(name, data_type)| {
             let data_type = if data_type == DataType::Null { DataType::String } else { data_type };

@@ -47,7 +47,8 @@ pub struct Inference {
     /// Whether timestamps without a time zone are TIMESTAMP_NTZ, as `spark.sql.timestampType`
     /// requires.
     pub times_without_zone: bool,
-    /// `dropFieldIfAllNull`: a field whose values were all NULL is left out of the schema.
+    /// `dropFieldIfAllNull`: a field whose values were all NULL or empty strings is left out of the
+    /// schema.
     pub without_nulls: bool,
 }
 

@@ -9,7 +9,7 @@ use std::sync::atomic::{AtomicU32, Ordering};
 /// table.
 const SCANNED_FIELDS: usize = 8;
 
-/// A data type in which each struct has an index of its fields.
+/// A data type in which each struct is prepared for the lookup of its fields.
 #[derive(Clone, Debug)]
 pub(super) enum Shape {
     Scalar(DataType),
