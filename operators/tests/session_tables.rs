@@ -69,6 +69,18 @@ fn having_filters_rows_if_the_setting_says_so() {
 }
 
 #[test]
+fn concat_and_elt_of_binary_values_give_text_if_the_settings_say_so() {
+    let session = Session::new();
+    let query = "SELECT typeof(concat(X'61', X'62')), typeof(elt(1, X'61', X'62'))";
+    assert_eq!(rows(&session, query), ["binary binary"]);
+    session.set("spark.sql.function.concatBinaryAsString", "true").unwrap();
+    assert_eq!(rows(&session, query), ["string binary"]);
+    session.set("spark.sql.function.eltOutputAsString", "true").unwrap();
+    let values = "SELECT concat(X'61', X'62') || X'63', elt(2, X'61', X'62')";
+    assert_eq!(rows(&session, values), ["abc b"]);
+}
+
+#[test]
 fn a_table_as_a_query_has_its_columns_and_rows() {
     let session = Session::new();
     let script = "CREATE TABLE s AS SELECT id, id * 2 AS twice FROM range(3);

@@ -93,7 +93,7 @@ impl Default for Settings {
 }
 
 /// The names of all settings that have an effect, except those of the formats, for error messages.
-const NAMES: [&str; 30] = [
+const NAMES: [&str; 32] = [
     "millstream.parallelism",
     "millstream.workers",
     "millstream.pin",
@@ -115,6 +115,8 @@ const NAMES: [&str; 30] = [
     "spark.sql.orderByOrdinal",
     "spark.sql.legacy.setopsPrecedence.enabled",
     "spark.sql.legacy.parser.havingWithoutGroupByAsWhere",
+    "spark.sql.function.concatBinaryAsString",
+    "spark.sql.function.eltOutputAsString",
     "spark.sql.parser.escapedStringLiterals",
     "spark.sql.legacy.consecutiveStringLiterals.enabled",
     "spark.sql.mapKeyDedupPolicy",

@@ -21,6 +21,10 @@ pub struct Naming {
     pub sets_from_left: bool,
     /// `spark.sql.legacy.parser.havingWithoutGroupByAsWhere`: HAVING without GROUP BY filters rows.
     pub having_as_where: bool,
+    /// `spark.sql.function.concatBinaryAsString`: `concat` of BINARY values gives a STRING.
+    pub concat_as_text: bool,
+    /// `spark.sql.function.eltOutputAsString`: `elt` of BINARY values gives a STRING.
+    pub elt_as_text: bool,
 }
 
 impl Naming {
@@ -31,6 +35,8 @@ impl Naming {
         order_by_ordinal: true,
         sets_from_left: false,
         having_as_where: false,
+        concat_as_text: false,
+        elt_as_text: false,
     };
 
     /// The field of a setting, given the setting's key in lower case; `None` for other settings.
@@ -41,6 +47,8 @@ impl Naming {
             "spark.sql.orderbyordinal" => &mut self.order_by_ordinal,
             "spark.sql.legacy.setopsprecedence.enabled" => &mut self.sets_from_left,
             "spark.sql.legacy.parser.havingwithoutgroupbyaswhere" => &mut self.having_as_where,
+            "spark.sql.function.concatbinaryasstring" => &mut self.concat_as_text,
+            "spark.sql.function.eltoutputasstring" => &mut self.elt_as_text,
             _ => return None,
         })
     }

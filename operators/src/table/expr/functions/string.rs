@@ -8,6 +8,7 @@ use crate::table::expr::compile::{
     BytesFn, Compiled, bool_fn, bounded_record, bytes_fn, failed, long_fn, text, text_in,
 };
 use crate::table::expr::functions::string_rare::bounded;
+use crate::table::expr::type_rules::Rules;
 use crate::table::row::Array;
 use crate::table::text::utf8;
 use crate::table::types::DataType;
@@ -188,7 +189,8 @@ fn concat(name: &str, args: Vec<Resolved>) -> PlanResult<Typed> {
         let data_type = args[0].data_type.clone();
         return Ok(Typed::new(args, data_type, nullable));
     }
-    if !args.is_empty() && args.iter().all(|arg| arg.data_type == DataType::Binary) {
+    let as_text = Rules::current().naming.concat_as_text;
+    if !as_text && !args.is_empty() && args.iter().all(|arg| arg.data_type == DataType::Binary) {
         return Ok(Typed::new(args, DataType::Binary, nullable));
     }
     text_to_text(name, args)

@@ -8,6 +8,7 @@ use crate::table::expr::functions::registry::{
     Function, MANY, Typed, any_nullable, called, cells, expect, typed,
 };
 use crate::table::expr::functions::string::{Unit, slice, text_or_bytes};
+use crate::table::expr::type_rules::Rules;
 use crate::table::text::utf8;
 use crate::table::types::DataType;
 use memchr::memmem;
@@ -125,7 +126,8 @@ fn overlay(name: &str, args: Vec<Resolved>) -> PlanResult<Typed> {
 
 fn elt(name: &str, mut args: Vec<Resolved>) -> PlanResult<Typed> {
     let rest = args.split_off(1);
-    let to = match rest.iter().all(|arg| arg.data_type == T::Binary) {
+    let as_text = Rules::current().naming.elt_as_text;
+    let to = match !as_text && rest.iter().all(|arg| arg.data_type == T::Binary) {
         true => T::Binary,
         false => T::String,
     };
