@@ -23,7 +23,7 @@ pub(super) fn fan_out(mut branches: Vec<BoxChain>) -> BoxChain {
 struct FanOut {
     branches: Vec<BoxChain>,
     /// Whether a branch has emitted rows of the next epoch, which is not reported yet because
-    /// another branch was busy.
+    /// another branch was busy or blocked.
     late_emission: LateEmission,
 }
 

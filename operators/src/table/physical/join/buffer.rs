@@ -296,7 +296,7 @@ impl Buffer {
         self.first_expiry_us(side).is_some_and(|first_us| first_us <= by_us)
     }
 
-    /// Writes the progress of a search to the checkpoint.
+    /// Writes the progress of a search to the checkpoint, if there is one.
     pub fn save_search(&mut self, key: usize, (side, number): (JoinSide, u64), last: (i64, u64)) {
         if !self.log.is_on() {
             return;

@@ -1,4 +1,5 @@
-//! Replaces the functions of the current time with the time of the batch.
+//! Replaces the functions of the current time with the time of the batch; in continuous mode with
+//! that of the last commit, or of the start of the run.
 
 use crate::table::expr::{Node, Resolved};
 use crate::table::plan::Plan;
