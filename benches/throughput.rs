@@ -95,7 +95,7 @@ impl Drop for Last {
     }
 }
 
-/// The range of the numbers up to `records` that worker `number` of `of` workers reads.
+/// Part `number` of the numbers up to `records`, which are divided into `of` parts.
 fn part(records: u64, number: u64, of: u64) -> std::ops::Range<u64> {
     records * number / of..records * (number + 1) / of
 }

@@ -232,7 +232,7 @@ fn main() {
     let args: Vec<String> = std::env::args().collect();
     let given = args.iter().position(|arg| arg == "--lines").and_then(|at| args.get(at + 1));
     let lines = given.and_then(|lines| lines.parse().ok()).unwrap_or(10_000_000);
-    // `cargo test` also runs benches, without `--bench`. A short input then shows that they work.
+    // `cargo test` also runs benches, without `--bench`. The word count then has a short input.
     let lines = if args.iter().any(|arg| arg == "--bench") { lines } else { 1000 };
     expressions();
     decoders();

@@ -2,9 +2,9 @@
 //! lesson.
 //!
 //! A code block that follows "`NAME`:" is the content of a file. In a `console` block, lines that
-//! start with `$ ` are commands, and the other lines are their output. Durations, sizes, times,
-//! addresses and bars differ between runs, so only their positions are compared. The rest of a line
-//! must be equal.
+//! start with `$ ` are commands, and the other lines are their output. Durations, sizes, times and
+//! addresses differ between runs, so only their positions are compared. Bars are not compared. The
+//! other words of a line must be equal.
 
 mod common;
 

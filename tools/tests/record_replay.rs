@@ -447,7 +447,7 @@ fn times_in_the_payload_are_moved_to_now() {
     }
 }
 
-/// Incomplete lines remain before and after a gap, before a reset and at the end of the recording.
+/// Incomplete lines remain before and after a gap and at the end of the recording.
 #[test]
 fn times_of_incomplete_lines_are_not_moved() {
     let (scratch, (server, seen)) = (Scratch::new("record-shift-gap"), serve());
@@ -465,7 +465,7 @@ fn times_of_incomplete_lines_are_not_moved() {
         (1, Kind::Data, b"1700000005,f\n1700000006,g"),
         (0, Kind::HalfClose, b""),
         (0, Kind::Close, b""),
-        // The other connection was still open when the recording ended.
+        // This connection and the previous one were still open when the recording ended.
         (2, Kind::Open, &info.encode()),
         (2, Kind::Data, b"1700000007"),
     ];
@@ -484,7 +484,8 @@ fn times_of_incomplete_lines_are_not_moved() {
     }
     let text = |seen: Seen| String::from_utf8(seen.bytes).unwrap();
     let found: Vec<String> = take(&seen, 3).into_iter().map(text).collect();
-    // The lines are sorted. The time of the incomplete line was not moved, so it is the smallest.
+    // The texts of the connections are sorted. The time of the incomplete line was not moved, so it
+    // is the smallest.
     assert_eq!(found[0], "1700000007");
     let lines: Vec<&str> = found[1].lines().collect();
     assert_eq!(lines[1], "1700000001,b1700000002,c");

@@ -80,8 +80,8 @@ fn wait_until_acknowledged(stream: &TcpStream) {
 }
 
 /// Sends numbered lines in writes of different sizes, and ends the connection. Some pauses last
-/// until the server has read all that was sent. A connection is reset when the proxy has received
-/// all bytes, whether or not it has passed them on.
+/// until the server has read all that was sent. A connection is reset when the proxy's kernel has
+/// received all bytes, whether or not the proxy has passed them on.
 fn send(
     at: SocketAddr,
     client: u64,

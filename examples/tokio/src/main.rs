@@ -26,7 +26,8 @@ type Failure = Box<dyn std::error::Error + Send + Sync>;
 
 /// Maximum number of words in flight per client.
 const IN_FLIGHT: usize = 1_000;
-/// Maximum length of a line, in bytes. A client that sends a longer one is disconnected.
+/// Maximum length of a line with its line break, in bytes. A client that sends a longer one is
+/// disconnected.
 const LINE_BYTES: u64 = 1_024;
 
 /// A client's number, and a word that it has sent. An empty word ends the client's input.
@@ -174,8 +175,8 @@ mod tests {
     use super::*;
     use std::io::{Read, Write};
 
-    /// Many clients at once, each with more words than may be in flight. One of them disconnects
-    /// early.
+    /// Many clients at once, each with more words than may be in flight. One of them sends a line
+    /// that is too long instead.
     #[test]
     fn every_client_gets_an_answer_to_each_of_its_words() {
         const CLIENTS: u64 = 20;
