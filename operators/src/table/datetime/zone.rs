@@ -75,7 +75,8 @@ impl Tz {
     /// Coordinated universal time.
     pub const UTC: Self = Self(Kind::Region(chrono_tz::Tz::UTC));
 
-    /// A zone with a fixed offset in seconds; `None` beyond 18 hours. The zone's ID is the offset.
+    /// A zone with a fixed offset in seconds; `None` beyond 18 hours. The zone's ID is the offset,
+    /// or `Z` for 0.
     pub fn fixed(offset_s: i32) -> Option<Self> {
         (-MAX_S..=MAX_S).contains(&offset_s).then_some(Self(Kind::Fixed(offset_s, 0)))
     }

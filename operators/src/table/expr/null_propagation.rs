@@ -1,5 +1,5 @@
-//! Replaces operations on a constant NULL by NULL. The other operands are not evaluated, so `1/0 +
-//! NULL` is not an error.
+//! Replaces the operations in `STRICT` by NULL if an operand is a constant NULL. The other operands
+//! are not evaluated, so `1/0 + NULL` is not an error.
 //!
 //! Rows of VALUES are excluded: Spark evaluates them before the replacement, so their errors are
 //! reported.

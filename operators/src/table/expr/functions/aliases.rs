@@ -62,8 +62,8 @@ const CASTS: &[(&str, DataType)] = &[
     ("timestamp", DataType::Timestamp),
 ];
 
-/// The `try_` functions, which return NULL instead of an error: (name without `try_`, the function
-/// or operator that is tried).
+/// The `try_` functions, which return NULL instead of most errors: (name without `try_`, the
+/// function or operator that is tried).
 const TRIED: &[(&str, &str)] = &[
     ("add", "+"),
     ("subtract", "-"),

@@ -1,5 +1,5 @@
 //! String functions. As in Spark, lengths and positions count characters of a STRING and bytes of a
-//! BINARY.
+//! BINARY, except that `octet_length` always counts bytes.
 
 use super::registry::{Function, MANY, Typed, any_nullable, expect, function, take};
 use crate::table::error::{PlanError, PlanResult};

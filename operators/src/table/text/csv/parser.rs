@@ -53,7 +53,7 @@ pub enum Stop {
 pub enum Parsed {
     /// A record, in [`Parser::fields`].
     Record,
-    /// An empty line or a comment.
+    /// An empty line, a comment, or, if `trim_start`, a line of only white space.
     Nothing,
     /// The end of the input, without a record.
     End,
