@@ -1,4 +1,5 @@
-//! Functions on dates, timestamps and intervals. Fields of a TIMESTAMP are in the session time zone.
+//! Functions on dates, timestamps and intervals. Fields of a TIMESTAMP are in the session time
+//! zone.
 
 use super::registry::{
     Call, Function, Typed, any_nullable, called, cells, function, made, take, typed, typed_or_null,
