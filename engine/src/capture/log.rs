@@ -6,8 +6,9 @@
 //! leaves no incomplete block.
 //!
 //! *Durability.* A block survives any end of the process as soon as it is appended: appending is a
-//! copy into mapped memory, without a system call. A power failure can lose what the kernel has not
-//! written yet. If it tears the last block, the next start ignores that block.
+//! copy into mapped memory, without a system call. A power failure can lose pages that the kernel
+//! has not written yet, in any order. The next start removes the first block that lacks a page, and
+//! everything after it.
 //!
 //! *Threads.* One worker appends. The log's own thread creates the next segments ahead, and removes
 //! old ones.
@@ -22,7 +23,7 @@ use crate::error::EngineError;
 use crossbeam_channel::{Receiver, Sender, bounded, unbounded};
 use memmap2::MmapMut;
 use std::fs::{File, OpenOptions};
-use std::io::Write;
+use std::io::{Seek, SeekFrom, Write};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{Ordering, compiler_fence};
 use std::thread::JoinHandle;
@@ -41,9 +42,20 @@ fn block_at(bytes: &[u8], at: usize, version: u8) -> Option<(Head, &[u8], usize)
     Some((head, &rest[HEAD..HEAD + length], at + block_bytes(length)))
 }
 
+/// The smallest piece of a page that a disk writes, in bytes.
+const SECTOR_BYTES: usize = 512;
+
+/// Whether a page of the bytes from `from` to `to` was never written: it has a sector of zeros, as
+/// in a new segment.
+fn lacks_a_page(bytes: &[u8], from: usize, to: usize) -> bool {
+    let sectors = bytes.chunks(SECTOR_BYTES).skip(from / SECTOR_BYTES);
+    let mut sectors = sectors.take(to.div_ceil(SECTOR_BYTES) - from / SECTOR_BYTES);
+    sectors.any(|sector| sector.iter().all(|byte| *byte == 0))
+}
+
 /// Calls `visit` for each event of a segment, up to its end or the first block that is torn or
-/// damaged. Returns the offset there, and whether it is damage: an intact block follows, or the
-/// segment's header is neither valid nor unwritten.
+/// damaged. Returns the offset there, and whether it is damage: an intact block follows although
+/// the block lacks no page, or the segment's header is neither valid nor unwritten.
 pub fn blocks<'b>(bytes: &'b [u8], mut visit: impl FnMut(Head, &'b [u8])) -> (usize, bool) {
     let Ok(header) = FileHeader::decode(bytes) else {
         // The magic is stored last. If it is missing, the process ended before it wrote a block.
@@ -59,15 +71,30 @@ pub fn blocks<'b>(bytes: &'b [u8], mut visit: impl FnMut(Head, &'b [u8])) -> (us
         }
         at = next;
     }
-    // A block that is followed by an intact one counts as damaged, not as torn.
+    // A block that is followed by an intact one counts as damaged, not as torn, unless the pages
+    // were written out of order.
     let length = match bytes.get(at..).map(|rest| decode(rest, version)) {
         Some(Err(NoBlock::Damaged)) => {
             u32::from_le_bytes(bytes[at..at + 4].try_into().unwrap_or_default()) as usize - 1
         }
         _ => return (at, false),
     };
-    let followed = block_at(bytes, at.saturating_add(block_bytes(length)), version).is_some();
-    (at, followed)
+    let next = at.saturating_add(block_bytes(length));
+    let followed = block_at(bytes, next, version).is_some();
+    (at, followed && !lacks_a_page(bytes, at, next))
+}
+
+/// Removes the bytes of a segment from `at` on. Otherwise they would count as damage once a later
+/// segment has blocks.
+fn cut(path: &Path, at: usize) -> Result<(), EngineError> {
+    let zeros = || -> std::io::Result<()> {
+        let mut file = OpenOptions::new().write(true).open(path)?;
+        let length = file.metadata()?.len() as usize;
+        file.seek(SeekFrom::Start(at as u64))?;
+        file.write_all(&vec![0; length.saturating_sub(at)])?;
+        file.sync_all()
+    };
+    zeros().map_err(|error| write_failed(path, &error))
 }
 
 /// Lists the segments of a log, oldest first; none if the folder does not exist. An error if it
@@ -221,6 +248,7 @@ impl CaptureLog {
                 return Err(damaged(path, &what));
             }
             if torn && !followed && later.is_none() {
+                cut(path, stop)?;
                 tail.torn = Some(format!("{}, byte {stop}", path.display()));
             }
             full.push(Full { path: path.clone(), end });
@@ -519,6 +547,46 @@ mod tests {
         }
         std::fs::remove_file(&path).unwrap();
         assert_eq!(replayed(&scratch.0, 5).unwrap_err().condition(), "CHECKPOINT_FILE_MISSING");
+    }
+
+    /// A log of four blocks, of 5000 bytes each, with the offset of each block.
+    fn four_blocks(folder: &Path) -> (PathBuf, [usize; 4]) {
+        let (mut log, ..) = CaptureLog::open(&RealEnv::default(), folder, 0, newlines).unwrap();
+        let mut offsets = [0; 4];
+        for n in 0..4 {
+            offsets[n as usize] = log.at;
+            log.append(&data(n * 5000, n), &[b'x'; 5000]).unwrap();
+        }
+        (log.current.path.clone(), offsets)
+    }
+
+    /// A power failure loses pages of the first run. The second run writes another segment, and is
+    /// killed before it commits anything.
+    #[test]
+    fn a_second_crash_after_a_torn_block_is_survived() {
+        // For each block, whether the page in its middle is lost, or that with its length.
+        for (block, in_middle) in [(3, true), (3, false), (1, true), (1, false)] {
+            let scratch = Scratch::new(&format!("second-crash-{block}-{in_middle}"));
+            let (path, offsets) = four_blocks(&scratch.0);
+            let mut bytes = std::fs::read(&path).unwrap();
+            let lost = if in_middle { offsets[block] + 2500 } else { offsets[block] };
+            let page = lost / SECTOR_BYTES * SECTOR_BYTES;
+            bytes[page.max(offsets[block])..page + SECTOR_BYTES].fill(0);
+            std::fs::write(&path, &bytes).unwrap();
+
+            let world = RealEnv::default();
+            let (mut log, tail, _) = CaptureLog::open(&world, &scratch.0, 0, newlines).unwrap();
+            assert!(tail.torn.is_some(), "block {block}");
+            let end = block as u64 * 5000;
+            log.append(&data(end, 9), b"new\n").unwrap();
+            drop(log);
+
+            let (found, tail) = replayed(&scratch.0, 0).unwrap();
+            let positions: Vec<u64> = found.iter().map(|(position, _)| *position).collect();
+            let wanted: Vec<u64> = (0..=block as u64).map(|n| n * 5000).collect();
+            assert_eq!(positions, wanted, "what was lost is not read again");
+            assert_eq!((found[block].1.as_slice(), tail.torn), (&b"new\n"[..], None));
+        }
     }
 
     proptest! {
