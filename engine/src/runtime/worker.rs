@@ -176,7 +176,7 @@ impl Worker {
             let timeout =
                 wake_at_ns.map(|at_ns| Duration::from_nanos(at_ns.saturating_sub(now_ns)));
             if let Some(poll) = &mut self.poll {
-                stall::before_sleep();
+                stall::before_sleep(now_ns);
                 match poll.poll(events, timeout) {
                     Ok(()) => {}
                     Err(e) if e.kind() == std::io::ErrorKind::Interrupted => {}

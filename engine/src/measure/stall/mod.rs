@@ -228,10 +228,18 @@ pub(crate) fn begin_round(now_ns: u64) {
     });
 }
 
-/// Prepares for a sleep. The processor time is read before the sleep, because records may be
-/// waiting after it.
-pub(crate) fn before_sleep() {
-    with(|recorder| recorder.asked.usage.cpu_ns = Usage::cpu_ns());
+/// Ends the round before a sleep; what it did stays recorded for [`after_sleep`]. The processor
+/// time is read before the sleep, because records may be waiting after it.
+pub(crate) fn before_sleep(now_ns: u64) {
+    let did = DID.get();
+    with(|recorder| {
+        let from_ns = std::mem::replace(&mut recorder.round_from_ns, now_ns);
+        if now_ns.saturating_sub(from_ns) > LONG_NS {
+            recorder.remember((from_ns, now_ns), did, (recorder.read_usage)());
+        } else {
+            recorder.asked.usage.cpu_ns = Usage::cpu_ns();
+        }
+    });
 }
 
 /// Records a sleep, as a blocked write if the chain was blocked, and starts the next round.
@@ -371,6 +379,19 @@ mod tests {
             "{text}"
         );
         assert_eq!(take_slowest(), None, "an interval has one");
+    }
+
+    /// The clock may not have been read since the last sleep.
+    #[test]
+    fn a_long_round_before_a_sleep_is_kept() {
+        begin(0);
+        before_sleep(10 * US);
+        after_sleep(10 * US, 100 * US);
+        record_activity(Activity::Epoch);
+        before_sleep(400 * US);
+        after_sleep(400 * US, 500 * US);
+        begin_round(500 * US);
+        assert_eq!(parts_us(&explained(150, 520)), [100, 20, 0, 250, 0, 0, 0, 0, 0]);
     }
 
     #[test]
