@@ -14,7 +14,7 @@
 use super::table_lookup::{IndexBy, Table, index};
 use crate::table::plan::live_table::LiveTable;
 use crate::table::row::encode;
-use crossbeam_channel::{Receiver, Sender, bounded, unbounded};
+use crossbeam_channel::{Receiver, Sender, TryRecvError, bounded, unbounded};
 use millstream_engine::error::EngineError;
 use millstream_engine::runtime::stage::Io;
 
@@ -68,6 +68,13 @@ impl Background {
         })?;
         Ok(Self { requests, answers })
     }
+}
+
+/// The error if the thread has ended before the join: its panic was printed by the panic hook. The
+/// table would never change again.
+fn ended() -> EngineError {
+    let reason = "the thread that reloads tables has ended";
+    EngineError::operator("THREAD_FAILED", reason, "Read its message on the standard error")
 }
 
 /// The thread that checks the table for changes.
@@ -134,7 +141,8 @@ impl TableRefresh {
                 }
                 // At most one check is in progress.
                 if let (Looker::Thread(background), false) = (&self.looker, self.due) {
-                    self.due = background.requests.send(Request::Look).is_ok();
+                    background.requests.send(Request::Look).map_err(|_| ended())?;
+                    self.due = true;
                 }
             }
         }
@@ -160,7 +168,11 @@ impl TableRefresh {
                 }
             }
             Looker::Thread(background) => {
-                let Ok(answer) = background.answers.try_recv() else { return Ok(()) };
+                let answer = match background.answers.try_recv() {
+                    Ok(answer) => answer,
+                    Err(TryRecvError::Empty) => return Ok(()),
+                    Err(TryRecvError::Disconnected) => return Err(ended()),
+                };
                 self.due = false;
                 if let Some(changed) = answer? {
                     let old = std::mem::replace(table, changed);
@@ -169,5 +181,52 @@ impl TableRefresh {
             }
         }
         Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::table::plan::live_table::TableReader;
+    use crate::table::value::Value;
+    use std::sync::Arc;
+    use std::sync::atomic::{AtomicBool, Ordering};
+    use std::time::{Duration, Instant};
+
+    /// A table whose version can be read only once.
+    #[derive(Default)]
+    struct Broken(AtomicBool);
+
+    impl TableReader for Broken {
+        fn version(&self) -> Result<u64, EngineError> {
+            assert!(!self.0.swap(true, Ordering::Relaxed), "the table is broken");
+            Ok(0)
+        }
+        fn rows(&self) -> Result<Vec<Vec<Value>>, EngineError> {
+            Ok(Vec::new())
+        }
+    }
+
+    #[test]
+    fn a_query_fails_if_the_thread_that_reloads_its_table_has_ended() {
+        let mut by = IndexBy { keys: Vec::new(), value_of: None };
+        let mut table = index(Vec::new(), &mut by).unwrap();
+        let live = LiveTable::new(Arc::new(Broken::default()));
+        let background = Background::start(TableLoader { live, by }).unwrap();
+        let looker = Looker::Thread(background);
+        let mut refresh = TableRefresh { looker, continuous: true, due: false };
+        refresh.end_epoch(&mut table).unwrap();
+        let began = Instant::now();
+        let error = loop {
+            if let Err(error) = refresh.update(&mut table) {
+                break error;
+            }
+            assert!(began.elapsed() < Duration::from_secs(60), "the table is stale for ever");
+            std::thread::yield_now();
+        };
+        assert_eq!(error.condition(), "THREAD_FAILED");
+        refresh.due = false;
+        let error = refresh.end_epoch(&mut table).unwrap_err();
+        assert_eq!(error.condition(), "THREAD_FAILED", "nor can it be asked again");
     }
 }
