@@ -809,3 +809,36 @@ fn an_encoded_surrogate_is_one_replacement_character() {
         ),
     ]);
 }
+
+/// The answers with ANSI mode, and without it.
+#[test]
+fn the_correlation_with_a_constant_divides_by_zero() {
+    let session = Session::new();
+    session.set("spark.sql.ansi.enabled", "false").unwrap();
+    for (rows, ansi, other) in [
+        ("(1, 2), (1, 3)", "DIVIDE_BY_ZERO", "NULL"),
+        ("(1, 2), (3, 2)", "DIVIDE_BY_ZERO", "NULL"),
+        ("(1, 2)", "NULL", "NULL"),
+        ("(1, 2), (2, 4)", "1.0", "1.0"),
+    ] {
+        let sql = format!("SELECT corr(a, b) FROM VALUES {rows} AS t(a, b)");
+        assert_eq!((&*answer(&sql), &*answer_in(&session, &sql)), (ansi, other), "{rows}");
+        let sql = format!("SELECT covar_pop(a, b) FROM VALUES {rows} AS t(a, b)");
+        assert_eq!(answer(&sql), answer_in(&session, &sql), "{rows}");
+    }
+}
+
+/// A sum of intervals that overflows is an error in both modes, also if two partial sums are merged,
+/// here those of two sessions.
+#[test]
+fn merged_sums_of_intervals_do_not_wrap() {
+    let session = Session::new();
+    session.set("spark.sql.ansi.enabled", "false").unwrap();
+    let sql = "SELECT sum(d) FROM VALUES \
+        (TIMESTAMP '1970-01-01 00:00:00', INTERVAL '106751990' DAY), \
+        (TIMESTAMP '1970-01-01 00:00:15', INTERVAL '106751990' DAY), \
+        (TIMESTAMP '1970-01-01 00:00:08', INTERVAL '0' DAY) AS t(ts, d) \
+        GROUP BY session_window(ts, '10 seconds')";
+    assert_eq!(answer(sql), "ARITHMETIC_OVERFLOW");
+    assert_eq!(answer_in(&session, sql), "ARITHMETIC_OVERFLOW");
+}

@@ -347,7 +347,7 @@ impl Function {
             (A::Count(a), A::Count(b)) => *a += b,
             (A::SumLong(a), A::SumLong(Some(b))) => match a.unwrap_or(0).checked_add(*b) {
                 Some(sum) => *a = Some(sum),
-                None if !self.ansi => *a = Some(a.unwrap_or(0).wrapping_add(*b)),
+                None if self.wraps() => *a = Some(a.unwrap_or(0).wrapping_add(*b)),
                 None => return arithmetic_overflow("the sum"),
             },
             (A::SumDouble(a), A::SumDouble(Some(b))) => *a = Some(a.unwrap_or(0.0) + b),
@@ -417,6 +417,11 @@ impl Function {
             }
         }
         Ok(())
+    }
+
+    /// Whether a sum of whole numbers that overflows wraps. A sum of intervals fails in both modes.
+    fn wraps(&self) -> bool {
+        !self.ansi && !matches!(self.input, Input::SumInterval(_))
     }
 
     fn merge_held(&self, held: &mut Option<Vec<u8>>, later: &[u8]) {
@@ -490,6 +495,10 @@ impl Function {
                 }
             }
             A::CoMoments(m) => {
+                if m.divides_by_zero(self.function) && self.ansi {
+                    let fix = "Use try_divide on the moments, or leave out constant columns";
+                    return failed("DIVIDE_BY_ZERO", "the correlation with a constant", fix);
+                }
                 if let Some(value) = m.read(self.function) {
                     writer.double(index, value);
                 }

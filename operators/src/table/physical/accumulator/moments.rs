@@ -127,10 +127,16 @@ impl CoMoments {
         self.n = n;
     }
 
+    /// Whether the result is a division by zero: the correlation with a constant column. It is an
+    /// error in ANSI mode, and NULL otherwise.
+    pub fn divides_by_zero(&self, function: F) -> bool {
+        function == F::Correlation && self.n > 1.0 && self.xx * self.yy == 0.0
+    }
+
     /// The result of an aggregate function; `None` for NULL.
     pub fn read(&self, function: F) -> Option<f64> {
         match function {
-            _ if self.n == 0.0 => None,
+            _ if self.n == 0.0 || self.divides_by_zero(function) => None,
             F::CovariancePopulation => Some(self.xy / self.n),
             _ if self.n == 1.0 => None,
             F::CovarianceSample => Some(self.xy / (self.n - 1.0)),
