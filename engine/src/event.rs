@@ -11,6 +11,16 @@ pub const UNTIMED: u64 = u64::MAX;
 /// are idle. Any later watermark of the input counts again.
 pub const IDLE: i64 = i64::MAX;
 
+/// The watermark of an idle partition of a source. It is ignored only beside the other partitions
+/// of the source: if all are idle, the largest of their watermarks is that of the source.
+pub const PARTITION_IDLE: i64 = i64::MAX - 1;
+
+/// Whether a watermark is a mark of idleness and no time: [`IDLE`] or [`PARTITION_IDLE`].
+#[inline]
+pub fn is_idle(watermark_us: i64) -> bool {
+    watermark_us >= PARTITION_IDLE
+}
+
 /// A value with the time at which it entered the query.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Record<T> {
@@ -27,7 +37,8 @@ pub enum Event<T> {
     /// A record with its ingest time.
     Record(Record<T>),
     /// Event time has advanced to this time, in microseconds since 1970. Later records with an
-    /// earlier or equal event time may be late. [`IDLE`] says that the input is idle.
+    /// earlier or equal event time may be late. [`IDLE`] says that the input is idle,
+    /// [`PARTITION_IDLE`] that a partition of it is.
     Watermark(i64),
     /// The end of an epoch: everything before it belongs to this epoch or an earlier one,
     /// everything after it to a later one.

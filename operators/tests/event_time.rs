@@ -720,3 +720,34 @@ fn a_limit_of_future_event_times_needs_a_watermark() {
     assert_eq!(wrong.condition, "INVALID_CONF_VALUE");
     session.set("millstream.eventTime.maxFutureSkew", "none").unwrap();
 }
+
+/// A NULL time counts as 1970 for the expiry of its key, as in Spark. Until the end of its batch the
+/// key drops duplicates although it has expired already.
+#[test]
+fn keys_of_rows_without_an_event_time_expire_within_the_watermark() {
+    let session = Session::new();
+    let stream = events(&session);
+    let sql = "SELECT * FROM events WATERMARK ts DELAY OF INTERVAL 10 SECONDS";
+    let frame = session.sql(sql).unwrap().drop_duplicates_within_watermark(["k"]).unwrap();
+    let writer = frame.write_stream().output_mode("append").format("memory").query_name("out");
+    let config = Config { pin: false, wait: WaitProfile::Park, ..Config::default() };
+    let query = writer.trigger(Trigger::AsSoonAsPossible).config(config).start().unwrap();
+    let timeless = |key: u8, n: i64| {
+        let mut row = row(0, key, n);
+        row[0] = Value::Null;
+        row
+    };
+    let add = |rows: Vec<Vec<Value>>| {
+        stream.add(rows);
+        query.process_all_available().unwrap();
+        let rows = session.table("out").unwrap().take();
+        rows.iter().map(|row| text(&row[1..])).collect::<Vec<_>>()
+    };
+    assert_eq!(add(vec![timeless(0, 1), timeless(0, 2)]), ["a 1"]);
+    assert_eq!(add(vec![row(100, 1, 3)]), ["b 3"]);
+    assert_eq!(add(vec![timeless(0, 4), timeless(0, 5), row(100, 0, 6)]), ["a 4"]);
+    assert_eq!(add(vec![timeless(0, 7)]), ["a 7"]);
+    query.stop().unwrap();
+    let last = query.recent_progress().last().map(|p| p.committed.state[0].rows);
+    assert_eq!(last, Some(1), "only the key b is kept");
+}

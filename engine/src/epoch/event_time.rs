@@ -9,11 +9,14 @@
 //! watermark computed here at the end of an epoch is where a restart resumes.
 
 pub use crate::epoch::watermark_policy::WatermarkPolicy;
+use crate::event::{IDLE, is_idle};
 use std::sync::atomic::{AtomicBool, AtomicI64, Ordering};
 use std::sync::{Arc, Mutex};
 
 /// The largest event time of an input before its first record.
 const UNSEEN: i64 = i64::MIN;
+/// The mark of an input that is not idle.
+const ACTIVE: i64 = i64::MIN;
 /// The value of `wanted_us` if no batch was requested.
 const NEVER: i64 = i64::MAX;
 
@@ -160,8 +163,9 @@ impl EventTimeStats {
 #[derive(Debug)]
 struct SeenInner {
     largest_us: AtomicI64,
-    /// Continuous mode: whether the input is idle, so that its watermark is ignored.
-    is_idle: AtomicBool,
+    /// Continuous mode: the mark of the idle input or partition, whose watermark is ignored;
+    /// [`ACTIVE`] if it is not idle.
+    idle_mark: AtomicI64,
     epoch: Mutex<EventTimeStats>,
 }
 
@@ -179,11 +183,13 @@ impl EventTimeReporter {
         self.0.largest_us.fetch_max(largest_us, Ordering::Relaxed);
     }
 
-    /// Continuous mode: reports whether the input is idle.
-    pub fn set_idle(&self, is_idle: bool) {
+    /// Continuous mode: reports that the input or partition is idle, by the mark
+    /// [`IDLE`](crate::event::IDLE) or [`PARTITION_IDLE`](crate::event::PARTITION_IDLE); `None` if
+    /// it is active.
+    pub fn set_idle(&self, mark: Option<i64>) {
         // ORDERING: relaxed: the acknowledgement of the marker orders this store before the
         // driver's read.
-        self.0.is_idle.store(is_idle, Ordering::Relaxed);
+        self.0.idle_mark.store(mark.unwrap_or(ACTIVE), Ordering::Relaxed);
     }
 
     /// Reports the statistics of an epoch. Call this before forwarding the epoch's marker.
@@ -221,10 +227,28 @@ pub struct WatermarkTracker {
 
 #[derive(Debug)]
 struct Input {
+    /// The source whose partition this is. The partitions of a source are adjacent.
+    source: usize,
     delay_ms: i64,
     seen: Arc<SeenInner>,
     /// The input's watermark; `None` before the end of the first epoch of this run.
     watermark_ms: Option<i64>,
+}
+
+impl Input {
+    fn idle_mark(&self) -> i64 {
+        self.seen.idle_mark.load(Ordering::Relaxed)
+    }
+}
+
+/// The watermark of a source: the smallest of its active partitions; if all are idle, the largest.
+/// And whether the source is idle, so that it does not count beside others.
+fn combined(partitions: &[Input]) -> (Option<i64>, bool) {
+    let active = partitions.iter().filter(|input| !is_idle(input.idle_mark()));
+    let smallest = active.filter_map(|input| input.watermark_ms).min();
+    let largest = partitions.iter().filter_map(|input| input.watermark_ms).max();
+    let silent = partitions.iter().all(|input| input.idle_mark() == IDLE);
+    (smallest.or(largest), silent)
 }
 
 impl WatermarkTracker {
@@ -255,12 +279,23 @@ impl WatermarkTracker {
 
     /// Adds an input. Its watermark is the largest event time minus `delay_ms`.
     pub fn input(&mut self, delay_ms: i64) -> EventTimeReporter {
+        let source = self.inputs.last().map_or(0, |last| last.source + 1);
+        self.add(source, delay_ms)
+    }
+
+    /// Adds a partition, with a watermark of its own, to the last input.
+    pub fn partition(&mut self, delay_ms: i64) -> EventTimeReporter {
+        let source = self.inputs.last().map_or(0, |last| last.source);
+        self.add(source, delay_ms)
+    }
+
+    fn add(&mut self, source: usize, delay_ms: i64) -> EventTimeReporter {
         let seen = Arc::new(SeenInner {
             largest_us: AtomicI64::new(UNSEEN),
-            is_idle: AtomicBool::new(false),
+            idle_mark: AtomicI64::new(ACTIVE),
             epoch: Mutex::new(EventTimeStats::default()),
         });
-        self.inputs.push(Input { delay_ms, seen: seen.clone(), watermark_ms: None });
+        self.inputs.push(Input { source, delay_ms, seen: seen.clone(), watermark_ms: None });
         EventTimeReporter(seen)
     }
 
@@ -322,10 +357,10 @@ impl WatermarkTracker {
             let before = input.watermark_ms;
             input.watermark_ms = own.max(before).or(Some(0));
         }
-        let silent = |input: &&Input| input.seen.is_idle.load(Ordering::Relaxed);
-        let all_silent = self.inputs.iter().all(|input| silent(&input));
-        let counting = self.inputs.iter().filter(|input| all_silent || !silent(input));
-        let of_inputs = counting.filter_map(|input| input.watermark_ms);
+        let sources = || self.inputs.chunk_by(|a, b| a.source == b.source).map(combined);
+        let all_silent = sources().all(|(_, silent)| silent);
+        let counting = sources().filter(|(_, silent)| all_silent || !silent);
+        let of_inputs = counting.filter_map(|(watermark_ms, _)| watermark_ms);
         let found = match self.policy {
             // If all inputs are idle, the largest watermark counts, as if the input that is
             // furthest ahead had become idle last.
@@ -340,6 +375,7 @@ impl WatermarkTracker {
 #[cfg(all(test, not(loom)))]
 mod tests {
     use super::*;
+    use crate::event::PARTITION_IDLE;
 
     #[test]
     fn a_batch_has_its_own_and_the_previous_watermark() {
@@ -399,15 +435,42 @@ mod tests {
         let (a, b) = (time.input(0), time.input(0));
         let mut end = |a_us: i64, b_silent: bool| {
             a.publish(a_us);
-            b.set_idle(b_silent);
+            b.set_idle(b_silent.then_some(IDLE));
             time.end();
             time.next_ms()
         };
         assert_eq!([end(10_000, false), end(20_000, true), end(30_000, false)], [0, 20, 20]);
-        a.set_idle(true);
-        b.set_idle(true);
+        a.set_idle(Some(IDLE));
+        b.set_idle(Some(IDLE));
         time.end();
         assert_eq!(time.next_ms(), 30, "nobody speaks");
+    }
+
+    /// A source whose partitions are all idle holds back other sources until it is idle itself.
+    #[test]
+    fn an_idle_partition_is_ignored_only_beside_its_siblings() {
+        for policy in [WatermarkPolicy::Min, WatermarkPolicy::Max] {
+            let mut time = WatermarkTracker::default();
+            time.set_policy(policy);
+            let (a, b, other) = (time.input(0), time.partition(0), time.input(0));
+            for (of, us) in [(&a, 30_000), (&b, 10_000), (&other, 20_000)] {
+                of.publish(us);
+            }
+            let mut end = || {
+                time.end();
+                time.next_ms()
+            };
+            let (first, of_source) =
+                if policy == WatermarkPolicy::Min { (10, 20) } else { (20, 30) };
+            assert_eq!(end(), first, "the slowest partition counts");
+            b.set_idle(Some(PARTITION_IDLE));
+            assert_eq!(end(), of_source);
+            a.set_idle(Some(PARTITION_IDLE));
+            other.publish(90_000);
+            assert_eq!(end(), if policy == WatermarkPolicy::Min { 30 } else { 90 });
+            [&a, &b].iter().for_each(|of| of.set_idle(Some(IDLE)));
+            assert_eq!(end(), 90);
+        }
     }
 
     #[test]

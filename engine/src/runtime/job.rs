@@ -5,7 +5,7 @@ use crate::checkpoint::offset::Offset;
 use crate::checkpoint::{
     CanCommit, Checkpoint, QueryDescription, Recovery, UnfinishedEpoch, staged_by_another_sink,
 };
-use crate::cores::{self, Core};
+use crate::cores::{self, Claim, Core};
 use crate::env::{Env, RealEnv, SimEnv};
 use crate::epoch::committed_epoch::CommittedEpoch;
 use crate::epoch::driver::{Driver, DriverParts, Tick};
@@ -140,6 +140,7 @@ pub struct Job {
     operators: usize,
     time: WatermarkTracker,
     idle_after_ns: Option<u64>,
+    partition_idle_after_ns: Option<u64>,
     state_limit: Option<StateLimit>,
     join_order: JoinOrder,
     runs_empty_batch: bool,
@@ -181,6 +182,7 @@ impl Job {
             operators: 0,
             time: WatermarkTracker::default(),
             idle_after_ns: None,
+            partition_idle_after_ns: None,
             state_limit: None,
             join_order: JoinOrder::default(),
             runs_empty_batch: false,
@@ -300,6 +302,13 @@ impl Job {
         self.idle_after_ns = after_ns;
     }
 
+    /// Sets after how long without records a partition of a source is ignored beside the source's
+    /// other partitions, in continuous mode. It must be shorter than the idle time-out. Call this
+    /// before the source is created.
+    pub fn set_partition_idle_timeout(&mut self, after_ns: Option<u64>) {
+        self.partition_idle_after_ns = after_ns;
+    }
+
     /// Sets the order of the results of joins. Call this before joins are created.
     pub fn set_join_order(&mut self, order: JoinOrder) {
         self.join_order = order;
@@ -333,6 +342,11 @@ impl Job {
     /// Adds an input with an event time, whose watermark is delayed by `delay_ms`.
     pub fn event_time(&mut self, delay_ms: i64) -> EventTimeReporter {
         self.time.input(delay_ms)
+    }
+
+    /// Adds a partition, with a watermark of its own, to the input that was added last.
+    pub fn event_time_of_partition(&mut self, delay_ms: i64) -> EventTimeReporter {
+        self.time.partition(delay_ms)
     }
 
     /// Registers that an operator emits rows or evicts state when the watermark advances.
@@ -430,6 +444,7 @@ impl Job {
             continuous: self.config.trigger.is_continuous(),
             resume: self.recovery.offsets.get(self.source_offsets.count() - 1).cloned(),
             idle_after_ns: self.idle_after_ns,
+            partition_idle_after_ns: self.partition_idle_after_ns,
             replays: matches!(self.recovery.unfinished, Some(UnfinishedEpoch::Rerun(_))),
         }
     }
@@ -478,8 +493,10 @@ impl Job {
             false => cores::unpinned(),
         };
         let core_notice = claim.notice().map(str::to_string);
-        let mut threads = Vec::new();
         let wakers: Vec<Waker> = seats.iter().map(|seat| seat.waker.clone()).collect();
+        // Declared last, and so dropped first if a thread cannot be started: the workers end before
+        // the cores and the checkpoint's lock are released.
+        let mut workers = WorkerThreads { threads: Vec::new(), halt: halt.clone(), wakers };
         for (index, seat) in seats.into_iter().enumerate() {
             if seat.tasklets.is_empty() {
                 continue;
@@ -488,37 +505,28 @@ impl Job {
                 tasklets: seat.tasklets,
                 poll: seat.poll,
                 waker: seat.waker,
-                core: claim.core(threads.len()).map(|id| Core { id }),
+                core: claim.core(workers.threads.len()).map(|id| Core { id }),
                 wait: config.wait,
                 record_stalls: config.record_stalls,
                 env: env.clone(),
                 reports: reports.clone(),
                 halt: halt.clone(),
             };
-            threads.push(env.spawn(format!("{name}-w{index}"), Box::new(|| worker.run()))?);
+            let thread = env.spawn(format!("{name}-w{index}"), Box::new(|| worker.run()))?;
+            workers.threads.push(thread);
         }
         let outcome = Arc::new((Mutex::new(None), Condvar::new()));
-        let mut own: Vec<ThreadId> = threads.iter().map(|thread| thread.thread().id()).collect();
+        let threads = workers.threads.iter();
+        let mut own: Vec<ThreadId> = threads.map(|thread| thread.thread().id()).collect();
+        let started = StartedJob { _workers: workers, driver, _claim: claim };
         let shared = outcome.clone();
         let clock = env.clone();
         let thread = env.spawn(
             format!("{name}-epochs"),
             Box::new(move || {
-                let mut driver = driver;
-                let result = drive_guarded(&mut driver, &inbox, &*clock);
-                // ORDERING: relaxed: see `Worker::run_tasklets`.
-                halt.store(true, Ordering::Relaxed);
-                wakers.iter().for_each(Waker::wake);
-                for thread in threads {
-                    // Workers catch their operators' panics; a panic of the worker itself was
-                    // printed by the panic hook.
-                    drop(thread.join());
-                }
-                // Dropping the driver releases the checkpoint's lock, so it is dropped after the
-                // last thread that uses the folder.
-                drop(driver);
-                // All workers have ended, so their cores are released.
-                drop(claim);
+                let mut started = started;
+                let result = drive_guarded(&mut started.driver, &inbox, &*clock);
+                drop(started);
                 on_end(&result);
                 let (slot, changed) = &*shared;
                 *slot.lock().unwrap_or_else(|poisoned| poisoned.into_inner()) = Some(result);
@@ -540,6 +548,35 @@ impl Job {
         on_end(&result);
         result
     }
+}
+
+/// The started workers. Dropping them ends them.
+struct WorkerThreads {
+    threads: Vec<JoinHandle<()>>,
+    halt: Arc<AtomicBool>,
+    wakers: Vec<Waker>,
+}
+
+impl Drop for WorkerThreads {
+    fn drop(&mut self) {
+        // ORDERING: relaxed: see `Worker::run_tasklets`.
+        self.halt.store(true, Ordering::Relaxed);
+        self.wakers.iter().for_each(Waker::wake);
+        for thread in self.threads.drain(..) {
+            // Workers catch their operators' panics; a panic of the worker itself was printed by
+            // the panic hook.
+            drop(thread.join());
+        }
+    }
+}
+
+/// What the driver's thread owns. The order of the fields is that in which they are dropped: the
+/// driver holds the checkpoint's lock, and the claim holds the workers' cores, so both outlive the
+/// workers. That applies also if the driver's thread cannot be started.
+struct StartedJob {
+    _workers: WorkerThreads,
+    driver: Driver,
+    _claim: Claim,
 }
 
 /// Drives the job to its end. A panic on this thread ends the job like one on a worker.
@@ -753,6 +790,8 @@ impl Drop for RunningJob {
     }
 }
 
+#[cfg(all(test, not(loom)))]
+mod start_tests;
 #[cfg(all(test, not(loom)))]
 mod tests {
     use super::*;

@@ -123,7 +123,7 @@ pub trait Stage: Send {
     fn is_ready(&mut self) -> bool;
 
     /// Advances event time to `micros`, in microseconds since 1970. [`IDLE`](crate::event::IDLE)
-    /// says that the input is idle.
+    /// says that the input is idle, and follows the results of earlier watermarks.
     fn watermark(&mut self, micros: i64) -> Result<(), EngineError>;
 
     /// Ends the epoch: hands over changed state, emits pending results, forwards the marker. Work

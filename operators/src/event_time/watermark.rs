@@ -9,7 +9,7 @@ use millstream_engine::epoch::event_time::{BatchTimes, EventTimeReporter, EventT
 use millstream_engine::epoch::source_partitions::SourcePartitions;
 use millstream_engine::epoch::trigger::Trigger;
 use millstream_engine::error::EngineError;
-use millstream_engine::event::{Epoch, IDLE};
+use millstream_engine::event::{Epoch, is_idle};
 use millstream_engine::runtime::stage::{FlushStatus, Io, Push, Stage};
 
 /// The event time of a record, in microseconds since 1970.
@@ -247,14 +247,14 @@ impl<F: Send, D: Stage> Stage for WatermarkAssigner<F, D> {
     }
     fn watermark(&mut self, micros: i64) -> Result<(), EngineError> {
         // The watermark of an event time that was declared upstream is not passed on.
-        if micros != IDLE || !self.continuous {
+        if !is_idle(micros) || !self.continuous {
             return Ok(());
         }
         // The next row sends the watermark again.
         self.passed_us = i64::MIN;
         self.silent = true;
-        self.seen.set_idle(true);
-        self.down.watermark(IDLE)
+        self.seen.set_idle(Some(micros));
+        self.down.watermark(micros)
     }
     fn marker(&mut self, epoch: Epoch) -> Result<(), EngineError> {
         self.advance_partitions()?;
@@ -279,7 +279,7 @@ impl<T, F: FnMut(&T) -> i64 + Send, D: Push<T>> Push<T> for WatermarkAssigner<F,
     fn push(&mut self, value: T, ingest_ns: u64) -> Result<(), EngineError> {
         let time_us = (self.time)(&value);
         if std::mem::replace(&mut self.silent, false) {
-            self.seen.set_idle(false);
+            self.seen.set_idle(None);
         }
         self.see(time_us);
         // The record goes before the watermark that it causes, because that watermark may be later

@@ -279,9 +279,7 @@ where
             job.rings::<(K, Self::Item)>(&right.producers, &places);
         let inlets = left_inlets.into_iter().zip(right_inlets);
         for (i, ((mut inlets, others), down)) in inlets.zip(stages).enumerate() {
-            let of_left = std::iter::repeat_n(timed[0], inlets.len());
-            let timed: Vec<bool> =
-                of_left.chain(std::iter::repeat_n(timed[1], others.len())).collect();
+            let timed = [(inlets.len(), timed[0]), (others.len(), timed[1])];
             inlets.extend(others);
             let port = job.tasklet_port();
             let inbox = InboxTasklet::new(port, format!("{name} {i}"), inlets, down);

@@ -3,7 +3,7 @@
 use crate::epoch::protocol::Report;
 use crate::epoch::watermark_policy::WatermarkPolicy;
 use crate::error::EngineError;
-use crate::event::{Epoch, Event, IDLE};
+use crate::event::{Epoch, Event, IDLE, is_idle};
 use crate::measure::stall::{Activity, record_activity};
 use crate::runtime::exchange::Inlet;
 use crate::runtime::stage::{FlushStatus, Io, Push};
@@ -11,6 +11,7 @@ use crate::runtime::tasklet::marker_ack::MarkerAck;
 use crate::runtime::tasklet::marker_alignment::{AlignedInlet, Alignment, InletState};
 use crate::runtime::tasklet::{Step, StepCx, Tasklet, TaskletPort};
 use crossbeam_channel::Sender;
+use std::ops::Range;
 
 /// The number of events between a record and its announcement to the chain.
 const AHEAD: usize = 8;
@@ -24,12 +25,37 @@ enum InletOrder {
     OneAfterAnother,
 }
 
+/// The watermarks of an input, of which each partition has an inlet.
+struct Input {
+    inlets: Range<usize>,
+    /// The largest watermark of any of the inlets.
+    furthest_us: i64,
+}
+
+impl Input {
+    fn new(inlets: Range<usize>) -> Self {
+        Self { inlets, furthest_us: i64::MIN }
+    }
+
+    /// The smallest watermark of the active inlets. If all are idle, the largest one so far, so
+    /// that the order in which they become idle does not matter; [`IDLE`] if the input is idle too.
+    fn watermark_us<T>(&self, inlets: &[AlignedInlet<T>]) -> i64 {
+        let watermarks = inlets[self.inlets.clone()].iter().map(|inlet| inlet.watermark_us);
+        if watermarks.clone().all(|watermark_us| watermark_us == IDLE) {
+            return IDLE;
+        }
+        let active = watermarks.filter(|watermark_us| !is_idle(*watermark_us));
+        active.min().unwrap_or(self.furthest_us)
+    }
+}
+
 /// Drives a chain from the rings of other tasklets, and aligns their markers
 /// (`marker_alignment.rs`).
 pub struct InboxTasklet<T, D> {
     name: String,
     id: usize,
     inlets: Vec<AlignedInlet<T>>,
+    inputs: Vec<Input>,
     policy: WatermarkPolicy,
     /// Whether any inlet has an event time.
     has_event_time: bool,
@@ -40,8 +66,8 @@ pub struct InboxTasklet<T, D> {
     turn: usize,
     inlet_order: InletOrder,
     watermark: i64,
-    /// The largest watermark of any inlet so far, apart from [`IDLE`].
-    furthest: i64,
+    /// Whether [`IDLE`] was forwarded after the watermark.
+    has_passed_idle: bool,
     ended: bool,
 }
 
@@ -51,6 +77,7 @@ impl<T: Send, D: Push<T>> InboxTasklet<T, D> {
         Self {
             name,
             id: port.id,
+            inputs: vec![Input::new(0..inlets.len())],
             inlets: inlets.into_iter().map(AlignedInlet::new).collect(),
             policy: WatermarkPolicy::Min,
             has_event_time: true,
@@ -60,23 +87,29 @@ impl<T: Send, D: Push<T>> InboxTasklet<T, D> {
             turn: 0,
             inlet_order: InletOrder::InTurn,
             watermark: i64::MIN,
-            furthest: i64::MIN,
+            has_passed_idle: false,
             ended: false,
         }
     }
 
-    /// Sets how the watermarks of the inlets are combined. `has_event_time` is false for an inlet
-    /// that never has a watermark.
-    pub fn watermarks(mut self, policy: WatermarkPolicy, has_event_time: &[bool]) -> Self {
+    /// Sets how the watermarks of several inputs are combined. `inputs` has the number of inlets of
+    /// each input, one per partition, and whether the input has a watermark. Without this call, all
+    /// inlets belong to one input.
+    pub fn watermarks(mut self, policy: WatermarkPolicy, inputs: &[(usize, bool)]) -> Self {
         (self.policy, self.has_event_time) = (policy, false);
-        for (inlet, has_event_time) in self.inlets.iter_mut().zip(has_event_time) {
+        self.inputs.clear();
+        let mut first = 0;
+        for (count, has_event_time) in inputs {
+            let inlets = first..first + count;
+            first = inlets.end;
             self.has_event_time |= has_event_time;
             if !has_event_time {
-                // An inlet without a watermark never decides the combined one.
-                inlet.watermark_us =
-                    if policy == WatermarkPolicy::Min { i64::MAX } else { i64::MIN };
+                // An input without a watermark never decides the combined one.
+                self.inlets[inlets.clone()].iter_mut().for_each(|inlet| inlet.watermark_us = IDLE);
             }
+            self.inputs.push(Input::new(inlets));
         }
+        debug_assert_eq!(first, self.inlets.len(), "each inlet belongs to an input");
         self
     }
 
@@ -91,19 +124,22 @@ impl<T: Send, D: Push<T>> InboxTasklet<T, D> {
         // The watermark of an inlet that has ended still counts. Inlets end one after the other,
         // after the marker of the last epoch. If the watermark advanced in between, the released
         // results would be emitted again after a restart.
-        let watermarks = self.inlets.iter().map(|inlet| inlet.watermark_us);
+        let watermarks = self.inputs.iter().map(|input| input.watermark_us(&self.inlets));
         let silent = self.has_event_time && watermarks.clone().all(|watermark| watermark == IDLE);
         let found = match self.policy {
             // If all inputs are idle, the largest watermark counts, so that the order in which
             // inputs become idle does not matter.
-            _ if silent => Some(self.furthest),
+            _ if silent => self.inputs.iter().map(|input| input.furthest_us).max(),
             WatermarkPolicy::Min => watermarks.min().filter(|lowest| *lowest < IDLE),
             WatermarkPolicy::Max => watermarks.filter(|watermark| *watermark < IDLE).max(),
         };
         let found = found.unwrap_or(self.watermark);
-        if found > self.watermark {
-            self.watermark = found;
-            self.down.watermark(found)?;
+        // The first watermark after IDLE may be an old one. It is forwarded, because the stages
+        // below ignore this input until then.
+        let wakes = std::mem::replace(&mut self.has_passed_idle, silent) && !silent;
+        if found > self.watermark || wakes {
+            self.watermark = found.max(self.watermark);
+            self.down.watermark(self.watermark)?;
         }
         if silent { self.down.watermark(IDLE) } else { Ok(()) }
     }
@@ -147,9 +183,10 @@ impl<T: Send, D: Push<T>> InboxTasklet<T, D> {
                 Event::Watermark(micros) => {
                     let before = &mut self.inlets[index].watermark_us;
                     // An idle input that becomes active counts with its own watermark again.
-                    *before = if *before == IDLE { micros } else { micros.max(*before) };
-                    if micros < IDLE {
-                        self.furthest = self.furthest.max(micros);
+                    *before = if is_idle(*before) { micros } else { micros.max(*before) };
+                    let own = self.inputs.iter_mut().find(|input| input.inlets.contains(&index));
+                    if let Some(input) = own.filter(|_| !is_idle(micros)) {
+                        input.furthest_us = input.furthest_us.max(micros);
                     }
                     self.advance_watermark()?;
                 }

@@ -4,7 +4,7 @@ use crate::checkpoint::offset::Offset;
 use crate::epoch::idle_timeout::{IdleTimeout, Idleness};
 use crate::epoch::protocol::{Command, EndOffset, ReadLimit, Report};
 use crate::error::EngineError;
-use crate::event::{Epoch, IDLE};
+use crate::event::{Epoch, IDLE, PARTITION_IDLE};
 use crate::measure::stall::{Activity, record_activity};
 use crate::runtime::stage::{FlushStatus, Io, Stage};
 use crate::runtime::tasklet::marker_ack::MarkerAck;
@@ -115,6 +115,8 @@ pub struct SourceTasklet<S, D> {
     continuous: bool,
     resume: Option<Offset>,
     idle_timeout: IdleTimeout,
+    /// The time-out of a partition beside the others of its source.
+    partition_timeout: IdleTimeout,
     /// Whether the chain was full, so that the source is not idle although it emitted nothing.
     was_blocked: bool,
 }
@@ -128,6 +130,7 @@ pub struct SourcePort {
     pub(crate) resume: Option<Offset>,
     pub(crate) replays: bool,
     pub(crate) idle_after_ns: Option<u64>,
+    pub(crate) partition_idle_after_ns: Option<u64>,
 }
 
 impl<S: Source<D>, D: Stage> SourceTasklet<S, D> {
@@ -156,30 +159,44 @@ impl<S: Source<D>, D: Stage> SourceTasklet<S, D> {
             continuous: port.continuous,
             resume: port.resume,
             idle_timeout: IdleTimeout::new(port.idle_after_ns.filter(|_| port.continuous)),
+            partition_timeout: IdleTimeout::new(
+                port.partition_idle_after_ns.filter(|_| port.continuous),
+            ),
             was_blocked: false,
         }
     }
 
-    /// Sends the watermark [`IDLE`] when the source has emitted nothing for its idle time-out. A
-    /// blocked chain restarts the time-out.
+    /// Sends the watermark [`IDLE`] when the source has emitted nothing for its idle time-out, and
+    /// [`PARTITION_IDLE`] after the time-out of a partition. A blocked chain restarts both.
     fn update_idleness(&mut self, polled: Polled, cx: &mut StepCx<'_>) -> Result<(), EngineError> {
-        if !self.idle_timeout.is_enabled() {
+        if !self.idle_timeout.is_enabled() && !self.partition_timeout.is_enabled() {
             return Ok(());
         }
         let now_ns = cx.env.now_ns();
         let was_blocked = std::mem::take(&mut self.was_blocked) || !self.down.is_ready();
         if polled == Polled::Emitted || was_blocked {
             self.idle_timeout.restart(now_ns);
+            self.partition_timeout.restart(now_ns);
             return Ok(());
         }
-        match self.idle_timeout.update(now_ns) {
-            Idleness::Unchanged => Ok(()),
-            Idleness::CheckAt(at_ns) => {
-                cx.wake_at(at_ns);
-                Ok(())
+        // The longer time-out comes last, so that its mark replaces the other one.
+        let timeouts =
+            [(&mut self.partition_timeout, PARTITION_IDLE), (&mut self.idle_timeout, IDLE)];
+        for (timeout, mark) in timeouts {
+            match timeout.update(now_ns) {
+                Idleness::Unchanged => {}
+                Idleness::CheckAt(at_ns) => cx.wake_at(at_ns),
+                Idleness::BecameIdle => self.down.watermark(mark)?,
             }
-            Idleness::BecameIdle => self.down.watermark(IDLE),
         }
+        Ok(())
+    }
+
+    /// Whether the pending marker is sent without a poll: nothing has to be drained before it. A
+    /// source that emits nothing more is drained.
+    fn is_mark_due(&self, mark: PendingMarker) -> bool {
+        let is_drained = matches!(self.state, SourceState::Waiting | SourceState::Halted);
+        (!mark.drain || is_drained) && self.source.has_position()
     }
 
     fn report(&self, report: Report) {
@@ -291,7 +308,7 @@ impl<S: Source<D>, D: Stage> Tasklet for SourceTasklet<S, D> {
             return Ok(Step::Done);
         }
         progress |= self.take_commands(cx)?;
-        if let Some(mark) = self.mark.filter(|mark| !mark.drain && self.source.has_position()) {
+        if let Some(mark) = self.mark.filter(|mark| self.is_mark_due(*mark)) {
             self.mark = None;
             self.put_marker(mark.epoch)?;
             if mark.last {

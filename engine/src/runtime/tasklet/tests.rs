@@ -5,7 +5,7 @@ use crate::env::SimEnv;
 use crate::epoch::protocol::{Command, EndOffset, ReadLimit, Report};
 use crate::epoch::watermark_policy::WatermarkPolicy;
 use crate::error::EngineError;
-use crate::event::{Epoch, Event, IDLE, Record};
+use crate::event::{Epoch, Event, IDLE, PARTITION_IDLE, Record};
 use crate::runtime::exchange::connect;
 use crate::runtime::stage::{FlushStatus, Push, Stage};
 use crate::runtime::tasklet::{
@@ -121,6 +121,7 @@ fn restarted_numbers<D: Push<u64>>(
         resume: None,
         replays,
         idle_after_ns: quiet.then_some(100),
+        partition_idle_after_ns: quiet.then_some(40),
     };
     (SourceTasklet::new(port, Numbers { last: 0, quiet, end: None }, down), commands, told)
 }
@@ -178,6 +179,25 @@ fn an_epoch_does_not_wait_for_results_of_the_next_one() {
     (0..10).for_each(|_| assert_eq!(step(&mut tasklet), Step::Progress));
     tasklet.down.work = 1;
     assert_eq!(step(&mut tasklet), Step::Done, "only when all is out");
+}
+
+/// After the last marker a source emits nothing more, so a drain has nothing to wait for.
+#[test]
+fn a_source_that_has_sent_its_last_marker_answers_a_drain() {
+    let down = Busy { work: 0, emitted_late: false, work_left: Vec::new() };
+    let (mut tasklet, commands, told) = numbers(down, false);
+    drop(commands.send(Command::EmitMarker { epoch: 0, drain: false, last: true }));
+    (0..5).for_each(|_| assert_ne!(step(&mut tasklet), Step::Done));
+    let emitted = tasklet.down.work_left.len();
+    for drain in [true, false] {
+        let epoch = u64::from(drain) + 1;
+        drop(commands.send(Command::EmitMarker { epoch, drain, last: false }));
+        (0..5).for_each(|_| assert_ne!(step(&mut tasklet), Step::Done));
+        let acknowledged =
+            |report| matches!(report, Report::Ack { epoch: found, .. } if found == epoch);
+        assert!(told.try_iter().any(acknowledged), "drain {drain}");
+    }
+    assert_eq!(tasklet.down.work_left.len(), emitted);
 }
 
 /// A chain that records what it receives, and may be full for a time.
@@ -248,10 +268,65 @@ fn the_watermark_does_not_depend_on_the_order_in_which_inputs_become_idle() {
         let silent = order.map(|input| send(input, IDLE)).concat();
         assert_eq!(silent, [30, IDLE], "{order:?}");
         // An input that becomes active again has its own watermark, but the combined watermark does
-        // not decrease.
-        assert!(send(1, 20).is_empty());
+        // not decrease. It is sent again, because the stages below ignore this tasklet until then.
+        assert_eq!(send(1, 20), [30]);
+        assert!(send(1, 25).is_empty());
         assert_eq!(send(1, 40), [40]);
+        assert_eq!(send(1, IDLE), [IDLE]);
+        assert_eq!(send(0, 30), [40]);
     }
+}
+
+/// The partitions of one input, and another input.
+#[test]
+fn an_idle_partition_is_ignored_only_beside_its_siblings() {
+    let waker = Waker::noop();
+    let (mut outboxes, inlets): (Vec<_>, Vec<_>) =
+        (0..3).map(|_| connect::<u64>(&waker, &waker)).unzip();
+    let (reports, _told) = unbounded();
+    let port = TaskletPort { id: 0, reports };
+    let inbox = InboxTasklet::new(port, String::new(), inlets, Full::new());
+    let mut inbox = inbox.watermarks(WatermarkPolicy::Min, &[(2, true), (1, true)]);
+    let mut send = |inlet: usize, micros: i64| {
+        outboxes[inlet].send(0, Event::Watermark(micros));
+        outboxes[inlet].flush();
+        let mut cx = StepCx { env: &SimEnv::new(0), budget: 8, wake_at_ns: None };
+        inbox.step(&mut cx).unwrap();
+        std::mem::take(&mut inbox.down.watermarks)
+    };
+    send(0, 20);
+    send(1, 10);
+    assert_eq!(send(2, 90), [10]);
+    assert_eq!(send(1, PARTITION_IDLE), [20], "the other partition counts");
+    assert!(send(0, PARTITION_IDLE).is_empty(), "the input still counts");
+    assert_eq!(send(0, 30), [30]);
+    assert!(send(0, IDLE).is_empty(), "the other partition is not idle for so long");
+    assert_eq!(send(1, IDLE), [90], "now the input is ignored");
+    assert_eq!(send(2, IDLE), [IDLE]);
+}
+
+/// Only partitions of one input, as in front of a union of inputs.
+#[test]
+fn idle_partitions_alone_do_not_make_their_input_idle() {
+    let waker = Waker::noop();
+    let (mut outboxes, inlets): (Vec<_>, Vec<_>) =
+        (0..2).map(|_| connect::<u64>(&waker, &waker)).unzip();
+    let (reports, _told) = unbounded();
+    let port = TaskletPort { id: 0, reports };
+    let mut inbox = InboxTasklet::new(port, String::new(), inlets, Full::new());
+    let mut send = |inlet: usize, micros: i64| {
+        outboxes[inlet].send(0, Event::Watermark(micros));
+        outboxes[inlet].flush();
+        let mut cx = StepCx { env: &SimEnv::new(0), budget: 8, wake_at_ns: None };
+        inbox.step(&mut cx).unwrap();
+        std::mem::take(&mut inbox.down.watermarks)
+    };
+    send(0, 20);
+    assert_eq!(send(1, 10), [10]);
+    assert!(send(0, PARTITION_IDLE).is_empty());
+    assert_eq!(send(1, PARTITION_IDLE), [20], "the largest of them");
+    assert!(send(0, IDLE).is_empty());
+    assert_eq!(send(1, IDLE), [IDLE]);
 }
 
 /// Inlets end one after the other when a query stops, after the marker of its last epoch.
@@ -264,7 +339,7 @@ fn an_inlet_that_ends_does_not_move_the_watermark() {
         let (reports, _told) = unbounded();
         let port = TaskletPort { id: 0, reports };
         let inbox = InboxTasklet::new(port, String::new(), inlets, Full::new());
-        let mut inbox = inbox.watermarks(policy, &[true; 3]);
+        let mut inbox = inbox.watermarks(policy, &[(1, true); 3]);
         let mut send = |input: usize, event: Event<u64>| {
             outboxes[input].send(0, event);
             outboxes[input].flush();
@@ -358,9 +433,11 @@ fn a_blocked_source_does_not_become_idle() {
     assert!(after(0, FlushStatus::Flushed, true).is_empty());
     assert!(after(1_000, FlushStatus::Blocked, false).is_empty());
     assert!(after(1_000, FlushStatus::Flushed, true).is_empty(), "it was blocked until now");
-    assert!(after(99, FlushStatus::Flushed, true).is_empty());
+    assert!(after(39, FlushStatus::Flushed, true).is_empty());
     assert!(after(1_000, FlushStatus::Flushed, false).is_empty(), "nor may it push now");
-    assert!(after(99, FlushStatus::Flushed, true).is_empty());
+    assert!(after(39, FlushStatus::Flushed, true).is_empty());
+    assert_eq!(after(1, FlushStatus::Flushed, true), [PARTITION_IDLE]);
+    assert!(after(59, FlushStatus::Flushed, true).is_empty());
     assert_eq!(after(1, FlushStatus::Flushed, true), [IDLE]);
     assert!(after(1_000, FlushStatus::Flushed, true).is_empty(), "it is said once");
 }

@@ -99,8 +99,9 @@ impl SourceOpener<'_> {
             needed: needed.to_vec(),
         };
         let workers: Vec<usize> = chains.iter().map(|(worker, _)| *worker).collect();
-        // The source knows which partitions are at their end, so the idle time-out is its own.
+        // The source knows which partitions are at their end, so the idle time-outs are its own.
         job.set_idle_timeout(None);
+        job.set_partition_idle_timeout(None);
         let ports = job.source_ports(&workers, merge_offsets);
         let each = setup.open()?.into_iter().zip(ports).zip(chains);
         let tasklets = each.map(|((source, port), (_, chain))| {

@@ -2,6 +2,7 @@
 //! ([`PartialCombine`]), and the instance that owns a key combines the partial states
 //! ([`FinalCombine`]).
 
+use crate::event_time::pending_watermark::PendingWatermark;
 use crate::state::hash_index::HashIndex;
 use crate::state::preaggregation::PreaggregationLimit;
 use crate::stream::keyed_state::{KeyedState, StateBackend, keep_states};
@@ -39,7 +40,7 @@ struct PartialCombine<K, T, A: Aggregate<T>, D> {
     leaving_ns: u64,
     hold: PreaggregationLimit,
     /// A watermark to pass on after the buffered records.
-    watermark: Option<i64>,
+    watermark: PendingWatermark,
     marker: Option<Epoch>,
     down: D,
 }
@@ -59,7 +60,7 @@ where
             leaving: Vec::new(),
             leaving_ns: 0,
             hold: PreaggregationLimit::default(),
-            watermark: None,
+            watermark: PendingWatermark::default(),
             marker: None,
             down,
         }
@@ -91,9 +92,7 @@ where
         if !self.leave()? {
             return Ok(false);
         }
-        if let Some(micros) = self.watermark.take() {
-            self.down.watermark(micros)?;
-        }
+        self.watermark.pass(true, 0, &mut self.down)?;
         if let Some(epoch) = self.marker.take() {
             self.down.marker(epoch)?;
         }
@@ -118,7 +117,7 @@ where
     }
 
     fn watermark(&mut self, micros: i64) -> Result<(), EngineError> {
-        self.watermark = Some(micros);
+        self.watermark.arrive(micros);
         if self.states.is_empty() { self.flushed().map(drop) } else { Ok(()) }
     }
 

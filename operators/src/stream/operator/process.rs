@@ -9,6 +9,7 @@
 //! Late records are dropped and counted. A record without an event time is never late: `map` and
 //! similar operations lose the event time.
 
+use crate::event_time::pending_watermark::PendingWatermark;
 use crate::event_time::watermark::{EventTimeFn, OperatorWatermark};
 use crate::state::expiry_queue::ExpiryQueue;
 use crate::state::key_table::{KeyTable, KeyedEntry};
@@ -20,7 +21,7 @@ use millstream_engine::checkpoint::key_group::hash_bytes;
 use millstream_engine::env::Env;
 use millstream_engine::epoch::event_time::BatchTimes;
 use millstream_engine::error::EngineError;
-use millstream_engine::event::{Epoch, IDLE, UNTIMED};
+use millstream_engine::event::{Epoch, UNTIMED, is_idle};
 use millstream_engine::runtime::stage::{FlushStatus, Io, LateEmission, Push, Stage};
 use millstream_engine::runtime::state_log::StateLog;
 use std::hash::Hash;
@@ -326,7 +327,7 @@ pub(crate) struct Process<K, P, D> {
     /// Whether a timer fired after a marker, and the driver does not know it yet.
     late_emission: LateEmission,
     now_us: Option<i64>,
-    passing_us: Option<i64>,
+    passing: PendingWatermark,
     marker: Option<Epoch>,
     down: D,
 }
@@ -356,7 +357,7 @@ where
             key: Vec::new(),
             late_emission: LateEmission::default(),
             now_us: None,
-            passing_us: None,
+            passing: PendingWatermark::default(),
             marker: None,
             down,
         }
@@ -640,11 +641,7 @@ where
         if !self.fire::<T>(self.watermarks.watermark_us())? {
             return Ok(());
         }
-        if let Some(by_us) = self.passing_us.take()
-            && self.watermarks.is_in_band()
-        {
-            self.down.watermark(by_us)?;
-        }
+        self.passing.pass(self.watermarks.is_in_band(), 0, &mut self.down)?;
         if let Some(epoch) = self.marker.take() {
             self.clocks.begin_batch();
             self.hand_over(epoch);
@@ -657,7 +654,7 @@ where
     /// Whether a timer is due, or a watermark or a marker waits for timers. Reads the clock only if
     /// a timer depends on it.
     fn any_due(&mut self) -> bool {
-        if self.passing_us.is_some() || self.marker.is_some() {
+        if self.passing.is_some() || self.marker.is_some() {
             return true;
         }
         // In micro-batch mode the watermark waits for the marker.
@@ -696,11 +693,10 @@ where
         self.0.marker.is_none() && self.0.down.is_ready()
     }
     fn watermark(&mut self, micros: i64) -> Result<(), EngineError> {
-        if micros == IDLE {
-            return self.0.down.watermark(IDLE);
+        if !is_idle(micros) {
+            self.0.watermarks.advance(micros);
         }
-        self.0.watermarks.advance(micros);
-        self.0.passing_us = self.0.passing_us.max(Some(micros));
+        self.0.passing.arrive(micros);
         self.0.continue_expiry::<T>()
     }
     fn marker(&mut self, epoch: Epoch) -> Result<(), EngineError> {

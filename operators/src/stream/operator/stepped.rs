@@ -6,9 +6,10 @@
 //! is passed on before the work of a watermark. In micro-batch mode the watermark belongs to the
 //! batch, so its work precedes the marker. A watermark is passed on when its work is finished.
 
+use crate::event_time::pending_watermark::PendingWatermark;
 use crate::event_time::watermark::OperatorWatermark;
 use millstream_engine::error::EngineError;
-use millstream_engine::event::{Epoch, IDLE};
+use millstream_engine::event::{Epoch, is_idle};
 use millstream_engine::runtime::stage::{FlushStatus, Io, LateEmission, Push, Stage};
 
 /// The work of an operator. `D` is the chain below.
@@ -62,7 +63,7 @@ pub(in crate::stream) struct Stepped<W, D> {
     work: W,
     watermarks: OperatorWatermark,
     /// A watermark whose work is not finished.
-    passing_us: Option<i64>,
+    passing: PendingWatermark,
     marker: Option<Epoch>,
     /// Whether results are emitted after a marker and the driver has not been told yet.
     late_emission: LateEmission,
@@ -74,7 +75,7 @@ impl<W: StepWork<D>, D: Stage> Stepped<W, D> {
         Self {
             work,
             watermarks,
-            passing_us: None,
+            passing: PendingWatermark::default(),
             marker: None,
             late_emission: LateEmission::default(),
             down,
@@ -90,20 +91,17 @@ impl<W: StepWork<D>, D: Stage> Stepped<W, D> {
         if !finished {
             return Ok(());
         }
-        if let Some(watermark_us) = self.passing_us {
-            if !self.work.release(watermark_us, &mut self.down)? {
-                return Ok(());
-            }
-            self.passing_us = None;
-            if in_band {
-                self.down.watermark(watermark_us.saturating_sub(self.work.lag_us()))?;
-            }
+        if let Some(watermark_us) = self.passing.us()
+            && !self.work.release(watermark_us, &mut self.down)?
+        {
+            return Ok(());
         }
+        self.passing.pass(in_band, self.work.lag_us(), &mut self.down)?;
         self.pass_marker()
     }
 
     fn has_work(&self) -> bool {
-        self.passing_us.is_some() || self.work.is_unfinished()
+        self.passing.is_some() || self.work.is_unfinished()
     }
 
     fn pass_marker(&mut self) -> Result<(), EngineError> {
@@ -127,16 +125,15 @@ impl<W: StepWork<D>, D: Stage> Stage for Stepped<W, D> {
         self.marker.is_none() && !self.work.is_full() && self.down.is_ready()
     }
     fn watermark(&mut self, micros: i64) -> Result<(), EngineError> {
-        if micros == IDLE {
-            return self.down.watermark(IDLE);
+        if !is_idle(micros) {
+            self.watermarks.advance(micros);
         }
-        self.watermarks.advance(micros);
-        self.passing_us = self.passing_us.max(Some(micros));
+        self.passing.arrive(micros);
         self.go_on()
     }
     fn marker(&mut self, epoch: Epoch) -> Result<(), EngineError> {
         if !self.watermarks.is_in_band() {
-            self.passing_us = Some(self.watermarks.watermark_us());
+            self.passing.begin_batch(Some(self.watermarks.watermark_us()));
         }
         self.marker = Some(epoch);
         self.go_on()
@@ -168,7 +165,7 @@ impl<T, W: RecordWork<T, D>, D: Stage> Push<T> for Stepped<W, D> {
     fn push(&mut self, item: T, ingest_ns: u64) -> Result<(), EngineError> {
         let Self { work, watermarks, down, .. } = self;
         if work.record(item, ingest_ns, watermarks, down)? && watermarks.is_in_band() {
-            self.passing_us = self.passing_us.max(Some(self.watermarks.watermark_us()));
+            self.passing.repeat(self.watermarks.watermark_us());
         }
         Ok(())
     }

@@ -20,14 +20,13 @@ impl<L: Recipe, R: Recipe<Item = L::Item>> Recipe for UnionRecipe<L, R> {
         parallelism: usize,
         chain: &mut dyn FnMut(&mut Job, usize) -> D,
     ) {
-        let mut timed = Vec::new();
         let (left_timed, right_timed) = (self.left.has_event_time(), self.right.has_event_time());
         // The chain is built first: operators are numbered from the sinks on.
         let down = chain(job, 0);
         let mut inlets = into_rings(self.left, job, parallelism, 0);
-        timed.resize(inlets.len(), left_timed);
+        let of_left = (inlets.len(), left_timed);
         inlets.extend(into_rings(self.right, job, parallelism, 0));
-        timed.resize(inlets.len(), right_timed);
+        let timed = [of_left, (inlets.len() - of_left.0, right_timed)];
         let port = job.tasklet_port();
         let inbox = InboxTasklet::new(port, "union".to_string(), inlets, down);
         let inbox = inbox.watermarks(job.watermark_policy(), &timed);

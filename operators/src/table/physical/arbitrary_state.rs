@@ -320,7 +320,7 @@ impl<P: StatefulProcessor> Stage for GroupRows<P> {
         self.marker.is_none() && !self.gives && self.down.is_ready()
     }
     fn watermark(&mut self, micros: i64) -> Result<(), EngineError> {
-        if micros != millstream_engine::event::IDLE {
+        if !millstream_engine::event::is_idle(micros) {
             self.late.advance(micros);
         }
         self.down.watermark(micros)

@@ -5,6 +5,7 @@
 //! among the keys.
 
 use super::stages::{BoxChain, Scratch};
+use crate::event_time::pending_watermark::PendingWatermark;
 use crate::state::expiry_queue::ExpiryQueue;
 use crate::state::key_table::{KeyTable, KeyedEntry, key_heap};
 use crate::table::physical::aggregate::hash_aggregate::{Key, write_keys};
@@ -12,7 +13,7 @@ use crate::table::physical::late_row::LateRows;
 use crate::table::row::{Row, Slot as Field};
 use millstream_engine::checkpoint::key_group::hash_bytes;
 use millstream_engine::error::EngineError;
-use millstream_engine::event::{Epoch, IDLE};
+use millstream_engine::event::{Epoch, is_idle};
 use millstream_engine::runtime::stage::{FlushStatus, Io, LateEmission, Push, Stage};
 use millstream_engine::runtime::state_log::{StateLog, StateSlot};
 use smallvec::SmallVec;
@@ -26,6 +27,8 @@ struct Entry {
     hash: u64,
     key: SmallVec<[u8; 40]>,
     expires_us: i64,
+    /// The generation of the log in which a row without an event time added the key; 0 otherwise.
+    timeless_since: u32,
 }
 
 impl KeyedEntry for Entry {
@@ -45,6 +48,9 @@ pub(super) struct EventTimeRule {
     pub window: bool,
     /// How long a key is kept after its event time, in microseconds; `None` for ever.
     pub keep_us: Option<i64>,
+    /// Whether a NULL time counts as 1970 for the expiry of its key. Otherwise the key never
+    /// expires.
+    pub expires_null: bool,
     pub late: LateRows,
 }
 
@@ -61,7 +67,7 @@ pub(super) struct Deduplicate {
     scratch: Scratch,
     log: StateLog,
     /// A watermark whose expired keys have not all been removed yet.
-    expiring_watermark_us: Option<i64>,
+    expiring: PendingWatermark,
     /// Whether [`Stage::flush`] still has to return [`FlushStatus::NextEpoch`] once, because it has
     /// removed expired keys while no marker was pending.
     late_emission: LateEmission,
@@ -88,7 +94,7 @@ impl Deduplicate {
             key: Vec::new(),
             scratch: Scratch::default(),
             log,
-            expiring_watermark_us: None,
+            expiring: PendingWatermark::default(),
             late_emission: LateEmission::default(),
             marker: None,
             down,
@@ -118,7 +124,8 @@ impl Deduplicate {
                 }
                 (None, None) => {}
                 (None, Some(expires_us)) => {
-                    let entry = Entry { hash, key: SmallVec::from_slice(key), expires_us };
+                    let key = SmallVec::from_slice(key);
+                    let entry = Entry { hash, key, expires_us, timeless_since: 0 };
                     *heap += key_heap(&entry.key);
                     add(entry, entries, due);
                 }
@@ -154,15 +161,13 @@ impl Deduplicate {
     /// Continues the expiry of the current watermark. When it is complete, passes on the watermark,
     /// if watermarks arrive between records, and a pending marker.
     fn continue_expiry(&mut self) -> Result<(), EngineError> {
-        if let Some(watermark_us) = self.expiring_watermark_us {
-            if !self.forget(watermark_us) {
-                return Ok(());
-            }
-            self.expiring_watermark_us = None;
-            if self.event.as_ref().map_or(self.continuous, |event| event.late.is_in_band()) {
-                self.down.watermark(watermark_us)?;
-            }
+        if let Some(watermark_us) = self.expiring.us()
+            && !self.forget(watermark_us)
+        {
+            return Ok(());
         }
+        let in_band = self.event.as_ref().map_or(self.continuous, |event| event.late.is_in_band());
+        self.expiring.pass(in_band, 0, &mut self.down)?;
         match self.marker.take() {
             Some(epoch) => {
                 self.entries.end_epoch();
@@ -193,28 +198,25 @@ impl Stage for Deduplicate {
         self.marker.is_none() && self.down.is_ready()
     }
     fn watermark(&mut self, micros: i64) -> Result<(), EngineError> {
-        if micros == IDLE {
-            return self.down.watermark(IDLE);
-        }
-        if let Some(event) = &mut self.event {
+        if let Some(event) = self.event.as_mut().filter(|_| !is_idle(micros)) {
             event.late.advance(micros);
         }
-        self.expiring_watermark_us = self.expiring_watermark_us.max(Some(micros));
+        self.expiring.arrive(micros);
         self.continue_expiry()
     }
     fn marker(&mut self, epoch: Epoch) -> Result<(), EngineError> {
         let is_in_band =
             self.event.as_ref().map_or(self.continuous, |event| event.late.is_in_band());
         if let (Some(event), false) = (&self.event, is_in_band) {
-            self.expiring_watermark_us = Some(event.late.watermark_us());
+            self.expiring.begin_batch(Some(event.late.watermark_us()));
         }
         self.marker = Some(epoch);
         if is_in_band {
             // Expired keys that are not removed yet are removed in the next epoch, so their
             // watermark is set aside while the marker is passed on.
-            let passing = self.expiring_watermark_us.take();
+            let passing = std::mem::take(&mut self.expiring);
             self.continue_expiry()?;
-            self.expiring_watermark_us = passing;
+            self.expiring = passing;
             return Ok(());
         }
         self.continue_expiry()
@@ -223,7 +225,7 @@ impl Stage for Deduplicate {
         self.down.end()
     }
     fn flush(&mut self) -> Result<FlushStatus, EngineError> {
-        let has_results = self.expiring_watermark_us.is_some();
+        let has_results = self.expiring.is_some();
         if !has_results && self.marker.is_none() && !self.late_emission.is_owed() {
             return self.down.flush();
         }
@@ -232,7 +234,7 @@ impl Stage for Deduplicate {
         }
         self.continue_expiry()?;
         let below = self.down.flush()?;
-        let has_results = self.expiring_watermark_us.is_some();
+        let has_results = self.expiring.is_some();
         Ok(self.late_emission.combine(below, self.marker.is_some(), has_results))
     }
 
@@ -244,9 +246,17 @@ impl Stage for Deduplicate {
 impl<'a> Push<Row<'a>> for Deduplicate {
     fn push(&mut self, row: Row<'a>, ingest_ns: u64) -> Result<(), EngineError> {
         let mut expires_us = NEVER;
-        if let Some(event) = &self.event
-            && !row.is_null(event.field)
+        let time = self.event.as_ref().map(|event| (event, row.is_null(event.field)));
+        let mut timeless_since = 0;
+        if let Some((event, true)) = time
+            && event.expires_null
         {
+            // Such a row is not late. Its key may have expired already, but counts until it is
+            // removed at the end of the epoch.
+            expires_us = event.keep_us.unwrap_or(NEVER);
+            timeless_since = self.log.generation();
+        }
+        if let Some((event, false)) = time {
             let time_us = if event.window {
                 Row(row.bytes(event.field)).long(Field::new(1, 2))
             } else {
@@ -266,18 +276,21 @@ impl<'a> Push<Row<'a>> for Deduplicate {
         if let Some(at) = self.entries.find(hash, &self.key) {
             let late_us =
                 self.event.as_ref().map_or(i64::MIN, |event| event.late.late_row_watermark_us());
-            if self.entries[at].expires_us > late_us {
+            let entry = &self.entries[at];
+            if entry.expires_us > late_us || entry.timeless_since == self.log.generation() {
                 return Ok(());
             }
             // The key has expired but is still in the table, so this row counts as the first.
             self.log.delete(&mut StateSlot::default(), hash, &self.key);
             self.log.put(&mut StateSlot::default(), hash, &self.key, &expires_us.to_le_bytes());
             self.entries[at].expires_us = expires_us;
+            self.entries[at].timeless_since = timeless_since;
             self.due.add(expires_us, at as u32);
             return self.down.push(row, ingest_ns);
         }
         self.log.put(&mut StateSlot::default(), hash, &self.key, &expires_us.to_le_bytes());
-        let entry = Entry { hash, key: SmallVec::from_slice(&self.key), expires_us };
+        let key = SmallVec::from_slice(&self.key);
+        let entry = Entry { hash, key, expires_us, timeless_since };
         self.key_heap += key_heap(&entry.key);
         add(entry, &mut self.entries, &mut self.due);
         self.down.push(row, ingest_ns)

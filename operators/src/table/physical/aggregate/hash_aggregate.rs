@@ -19,6 +19,7 @@
 //! Rows that are due at a marker are emitted before the marker, in bounded steps
 //! ([`Stage::flush`]).
 
+use crate::event_time::pending_watermark::PendingWatermark;
 use crate::state::expiry_queue::ExpiryQueue;
 use crate::state::key_table::{KeyTable, KeyedEntry, key_heap};
 use crate::table::expr::compile::{Compiled, write_field};
@@ -36,7 +37,7 @@ use crate::table::types::{DataType, Physical};
 use millstream_engine::checkpoint::key_group::{hash_bytes, hash_with_prefix};
 use millstream_engine::collections::high_water::{EpochBuffer, shrink_scratch};
 use millstream_engine::error::EngineError;
-use millstream_engine::event::{Epoch, IDLE, UNTIMED};
+use millstream_engine::event::{Epoch, UNTIMED, is_idle};
 use millstream_engine::runtime::stage::{FlushStatus, Io, LateEmission, Push, Stage};
 use millstream_engine::runtime::state_log::{StateLog, StateSlot, WriteTiming};
 use smallvec::SmallVec;
@@ -206,7 +207,7 @@ pub(in crate::table::physical) struct HashAggregate {
     event: Option<EventTimeKey>,
     due: ExpiryQueue,
     /// A watermark whose expired groups have not all been removed yet.
-    expiring_watermark_us: Option<i64>,
+    expiring: PendingWatermark,
     /// Whether [`Stage::flush`] still has to return [`FlushStatus::NextEpoch`] once, because it has
     /// worked on expired groups while no marker was pending.
     late_emission: LateEmission,
@@ -271,7 +272,7 @@ impl HashAggregate {
             touched: EpochBuffer::default(),
             event,
             due: ExpiryQueue::default(),
-            expiring_watermark_us: None,
+            expiring: PendingWatermark::default(),
             late_emission: LateEmission::default(),
             emission: None,
             scratch: Scratch::default(),
@@ -392,12 +393,12 @@ impl HashAggregate {
     /// Continues the expiry that a watermark between records has started. When all expired groups
     /// are removed, the watermark is passed on.
     fn continue_expiry(&mut self) -> Result<(), EngineError> {
-        let Some(by_us) = self.expiring_watermark_us else { return Ok(()) };
-        if self.expire(by_us)? {
-            self.expiring_watermark_us = None;
-            self.down.watermark(by_us)?;
+        if let Some(by_us) = self.expiring.us()
+            && !self.expire(by_us)?
+        {
+            return Ok(());
         }
-        Ok(())
+        self.expiring.pass(true, 0, &mut self.down)
     }
 
     /// The index of the group whose only key has the bytes `text`, created if it is missing. The
@@ -653,11 +654,10 @@ impl Stage for HashAggregate {
 
     fn watermark(&mut self, micros: i64) -> Result<(), EngineError> {
         let Some(event) = &mut self.event else { return self.down.watermark(micros) };
-        if micros == IDLE {
-            return self.down.watermark(IDLE);
+        if !is_idle(micros) {
+            event.late.advance(micros);
         }
-        event.late.advance(micros);
-        self.expiring_watermark_us = self.expiring_watermark_us.max(Some(micros));
+        self.expiring.arrive(micros);
         self.continue_expiry()
     }
 
@@ -687,7 +687,7 @@ impl Stage for HashAggregate {
     }
 
     fn flush(&mut self) -> Result<FlushStatus, EngineError> {
-        let has_results = self.expiring_watermark_us.is_some();
+        let has_results = self.expiring.is_some();
         if self.emission.is_none() && !has_results && !self.late_emission.is_owed() {
             return self.down.flush();
         }
@@ -697,7 +697,7 @@ impl Stage for HashAggregate {
         self.continue_expiry()?;
         self.emit_step()?;
         let below = self.down.flush()?;
-        let has_results = self.expiring_watermark_us.is_some();
+        let has_results = self.expiring.is_some();
         Ok(self.late_emission.combine(below, self.emission.is_some(), has_results))
     }
 

@@ -8,6 +8,7 @@
 //! buffered watermark is sent as a group of its own, after this watermark. The buffer is not part
 //! of the state and is never in a checkpoint.
 
+use crate::event_time::pending_watermark::PendingWatermark;
 use crate::state::hash_index::HashIndex;
 use crate::state::preaggregation::PreaggregationLimit;
 use crate::table::physical::accumulator::Function;
@@ -18,7 +19,7 @@ use crate::table::plan::time_window::EventKey;
 use crate::table::row::{Row, RowWriter};
 use millstream_engine::checkpoint::key_group::hash_bytes;
 use millstream_engine::error::EngineError;
-use millstream_engine::event::{Epoch, IDLE};
+use millstream_engine::event::Epoch;
 use millstream_engine::runtime::stage::{FlushStatus, Push, Stage};
 
 /// A buffered group, which is sent as one row.
@@ -57,10 +58,8 @@ pub(in crate::table::physical) struct PartialAggregate {
     /// flush.
     leaving: Option<usize>,
     hold: PreaggregationLimit,
-    /// A watermark to pass on after the buffered groups. `idle` tells whether the input has become
-    /// idle since.
-    watermark: Option<i64>,
-    idle: bool,
+    /// A watermark to pass on after the buffered groups.
+    watermark: PendingWatermark,
     marker: Option<Epoch>,
     scratch: Scratch,
     key: Vec<u8>,
@@ -92,8 +91,7 @@ impl PartialAggregate {
             behind_bytes: Vec::new(),
             leaving: None,
             hold: PreaggregationLimit::default(),
-            watermark: None,
-            idle: false,
+            watermark: PendingWatermark::default(),
             marker: None,
             scratch: Scratch::default(),
             key: Vec::new(),
@@ -114,7 +112,9 @@ impl PartialAggregate {
     /// time.
     #[inline]
     fn is_late(&self) -> bool {
-        let (Some(event), Some(watermark_us)) = (self.event, self.watermark) else { return false };
+        let (Some(event), Some(watermark_us)) = (self.event, self.watermark.us()) else {
+            return false;
+        };
         event
             .expires_us(Row(&self.key), self.keys.len())
             .is_some_and(|expires_us| expires_us <= watermark_us)
@@ -192,7 +192,7 @@ impl PartialAggregate {
         let groups = self.groups.len();
         loop {
             if next == groups
-                && let Some(micros) = self.watermark.take()
+                && let Some(micros) = self.watermark.take_us()
             {
                 self.down.watermark(micros)?;
             }
@@ -222,12 +222,7 @@ impl PartialAggregate {
         self.behind.clear();
         self.behind_bytes.clear();
         // A watermark that arrived during the flush is passed on now.
-        if let Some(micros) = self.watermark.take() {
-            self.down.watermark(micros)?;
-        }
-        if std::mem::take(&mut self.idle) {
-            self.down.watermark(IDLE)?;
-        }
+        self.watermark.pass(true, 0, &mut self.down)?;
         if let Some(epoch) = self.marker.take() {
             self.down.marker(epoch)?;
         }
@@ -243,10 +238,7 @@ impl Stage for PartialAggregate {
     }
 
     fn watermark(&mut self, micros: i64) -> Result<(), EngineError> {
-        self.idle = micros == IDLE;
-        if !self.idle {
-            self.watermark = Some(micros);
-        }
+        self.watermark.arrive(micros);
         if self.held() == 0 { self.leave().map(drop) } else { Ok(()) }
     }
 

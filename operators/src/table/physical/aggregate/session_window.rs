@@ -5,6 +5,7 @@
 //! of each session in time order. The value is rewritten at each change, or once per epoch if it is
 //! long.
 
+use crate::event_time::pending_watermark::PendingWatermark;
 use crate::state::expiry_queue::ExpiryQueue;
 use crate::state::key_table::{KeyTable, KeyedEntry, key_heap};
 use crate::table::expr::compile::BytesFn;
@@ -17,7 +18,7 @@ use crate::table::row::{Row, RowWriter, Slot as Field};
 use millstream_engine::checkpoint::key_group::hash_bytes;
 use millstream_engine::collections::high_water::{EpochBuffer, shrink_scratch};
 use millstream_engine::error::EngineError;
-use millstream_engine::event::{Epoch, IDLE, UNTIMED};
+use millstream_engine::event::{Epoch, UNTIMED, is_idle};
 use millstream_engine::runtime::stage::{FlushStatus, Io, LateEmission, Push, Stage};
 use millstream_engine::runtime::state_log::{StateLog, StateSlot, WriteTiming};
 use smallvec::SmallVec;
@@ -93,7 +94,7 @@ pub(in crate::table::physical) struct SessionAggregate {
     out: Vec<u8>,
     scratch: Scratch,
     /// A watermark whose expired sessions have not all been emitted yet.
-    expiring_watermark_us: Option<i64>,
+    expiring: PendingWatermark,
     /// Whether [`Stage::flush`] still has to return [`FlushStatus::NextEpoch`] once, because it has
     /// worked on expired sessions while no marker was pending.
     late_emission: LateEmission,
@@ -149,7 +150,7 @@ impl SessionAggregate {
             window: Vec::new(),
             out: Vec::new(),
             scratch: Scratch::default(),
-            expiring_watermark_us: None,
+            expiring: PendingWatermark::default(),
             late_emission: LateEmission::default(),
             marker: None,
             changed: false,
@@ -365,15 +366,13 @@ impl SessionAggregate {
     /// if watermarks arrive between records. Then a pending marker is passed on, in mode complete
     /// after the table, which is emitted in bounded steps if it may have changed.
     fn continue_expiry(&mut self) -> Result<(), EngineError> {
-        if let Some(by_us) = self.expiring_watermark_us {
-            if !self.expire(by_us)? {
-                return Ok(());
-            }
-            self.expiring_watermark_us = None;
-            if self.parts.late.as_ref().is_some_and(LateRows::is_in_band) {
-                self.down.watermark(by_us)?;
-            }
+        if let Some(by_us) = self.expiring.us()
+            && !self.expire(by_us)?
+        {
+            return Ok(());
         }
+        let in_band = self.parts.late.as_ref().is_some_and(LateRows::is_in_band);
+        self.expiring.pass(in_band, 0, &mut self.down)?;
         let Some((epoch, mut next)) = self.marker.take() else { return Ok(()) };
         let shows =
             self.changed || !self.parts.output.continuous || !self.parts.output.is_only_instance;
@@ -409,14 +408,13 @@ impl Stage for SessionAggregate {
     }
     fn watermark(&mut self, micros: i64) -> Result<(), EngineError> {
         let Some(late) = &mut self.parts.late else { return self.down.watermark(micros) };
-        if micros == IDLE {
-            return self.down.watermark(IDLE);
+        if !is_idle(micros) {
+            late.advance(micros);
         }
-        late.advance(micros);
         if !self.parts.evicts {
             return self.down.watermark(micros);
         }
-        self.expiring_watermark_us = self.expiring_watermark_us.max(Some(micros));
+        self.expiring.arrive(micros);
         self.continue_expiry()
     }
     fn marker(&mut self, epoch: Epoch) -> Result<(), EngineError> {
@@ -424,20 +422,20 @@ impl Stage for SessionAggregate {
         if self.parts.late.as_ref().map_or(self.parts.output.continuous, LateRows::is_in_band) {
             // Expired sessions that are not emitted yet are emitted in the next epoch, so their
             // watermark is set aside while the marker is passed on.
-            let passing = self.expiring_watermark_us.take();
+            let passing = std::mem::take(&mut self.expiring);
             self.continue_expiry()?;
-            self.expiring_watermark_us = passing;
+            self.expiring = passing;
             return Ok(());
         }
         let late = self.parts.late.as_ref().filter(|_| self.parts.evicts);
-        self.expiring_watermark_us = late.map(LateRows::watermark_us);
+        self.expiring.begin_batch(late.map(LateRows::watermark_us));
         self.continue_expiry()
     }
     fn end(&mut self) -> Result<(), EngineError> {
         self.down.end()
     }
     fn flush(&mut self) -> Result<FlushStatus, EngineError> {
-        let has_results = self.expiring_watermark_us.is_some();
+        let has_results = self.expiring.is_some();
         if !has_results && self.marker.is_none() && !self.late_emission.is_owed() {
             return self.down.flush();
         }
@@ -446,7 +444,7 @@ impl Stage for SessionAggregate {
         }
         self.continue_expiry()?;
         let below = self.down.flush()?;
-        let has_results = self.expiring_watermark_us.is_some();
+        let has_results = self.expiring.is_some();
         Ok(self.late_emission.combine(below, self.marker.is_some(), has_results))
     }
 

@@ -28,13 +28,14 @@ use super::run::Entry;
 use super::side::{JoinSide, SidedRow};
 use super::stage::{Config, SideConfig, held_sides};
 use super::state_limit::StateGuard;
+use crate::event_time::pending_watermark::PendingWatermark;
 use crate::table::physical::aggregate::hash_aggregate::write_keys;
 use crate::table::physical::late_row::LateRows;
 use crate::table::plan::JoinKind;
 use crate::table::row::{Row, Slot};
 use millstream_engine::checkpoint::key_group::hash_bytes;
 use millstream_engine::error::EngineError;
-use millstream_engine::event::{Epoch, IDLE, UNTIMED};
+use millstream_engine::event::{Epoch, UNTIMED, is_idle};
 use millstream_engine::runtime::stage::{FlushStatus, Io, LateEmission, Push, Stage};
 
 /// When left rows are emitted.
@@ -62,7 +63,7 @@ pub(in super::super) struct AsofJoin {
     row: Vec<u8>,
     scratch: Scratch,
     /// A watermark whose expired rows have not all been processed yet.
-    passing_us: Option<i64>,
+    passing: PendingWatermark,
     /// Whether [`Stage::flush`] still has to return [`FlushStatus::NextEpoch`] once, because it has
     /// worked on expired rows while no marker was pending.
     late_emission: LateEmission,
@@ -87,7 +88,7 @@ impl AsofJoin {
             key: Vec::new(),
             row: Vec::new(),
             scratch: Scratch::default(),
-            passing_us: None,
+            passing: PendingWatermark::default(),
             late_emission: LateEmission::default(),
             marker: None,
             guard,
@@ -216,17 +217,14 @@ impl AsofJoin {
         if in_band {
             self.pass_marker()?;
         }
-        if let Some(watermark_us) = self.passing_us {
+        if let Some(watermark_us) = self.passing.us() {
             let all_expired = self.expire(watermark_us)?;
             self.check_limit()?;
             if !all_expired {
                 return Ok(());
             }
-            self.passing_us = None;
-            if in_band {
-                self.down.watermark(watermark_us)?;
-            }
         }
+        self.passing.pass(in_band, 0, &mut self.down)?;
         self.pass_marker()
     }
 
@@ -274,7 +272,7 @@ impl AsofJoin {
         self.check_limit()?;
         let watermark_us = self.late().watermark_us();
         if self.late().is_in_band() && time_us <= watermark_us {
-            self.passing_us = self.passing_us.max(Some(watermark_us));
+            self.passing.repeat(watermark_us);
         }
         Ok(())
     }
@@ -293,27 +291,26 @@ impl Stage for AsofJoin {
         self.marker.is_none() && self.down.is_ready()
     }
     fn watermark(&mut self, micros: i64) -> Result<(), EngineError> {
-        if micros == IDLE {
-            return self.down.watermark(IDLE);
+        if !is_idle(micros) {
+            self.sides.iter_mut().for_each(|side| side.late.advance(micros));
         }
-        self.sides.iter_mut().for_each(|side| side.late.advance(micros));
-        self.passing_us = self.passing_us.max(Some(micros));
+        self.passing.arrive(micros);
         self.continue_expiry()
     }
     fn marker(&mut self, epoch: Epoch) -> Result<(), EngineError> {
         if !self.late().is_in_band() {
-            self.passing_us = Some(self.late().watermark_us());
+            self.passing.begin_batch(Some(self.late().watermark_us()));
         }
         self.marker = Some(epoch);
         self.continue_expiry()
     }
     fn end(&mut self) -> Result<(), EngineError> {
         // The query ends. Rows that are not expired yet stay in the checkpoint, if there is one.
-        self.passing_us = None;
+        self.passing.clear();
         self.down.end()
     }
     fn flush(&mut self) -> Result<FlushStatus, EngineError> {
-        let has_results = self.passing_us.is_some();
+        let has_results = self.passing.is_some();
         if !has_results && self.marker.is_none() && !self.late_emission.is_owed() {
             return self.down.flush();
         }
@@ -322,7 +319,7 @@ impl Stage for AsofJoin {
         }
         self.continue_expiry()?;
         let below = self.down.flush()?;
-        Ok(self.late_emission.combine(below, self.marker.is_some(), self.passing_us.is_some()))
+        Ok(self.late_emission.combine(below, self.marker.is_some(), self.passing.is_some()))
     }
     fn next_timer_ns(&self) -> Option<u64> {
         self.down.next_timer_ns()

@@ -26,6 +26,7 @@ use super::probe::{Pending, Prober, STEP, Search};
 use super::run::Entry;
 use super::side::{JoinSide, SidedRow};
 use super::state_limit::StateGuard;
+use crate::event_time::pending_watermark::PendingWatermark;
 use crate::table::expr::compile::BoolFn;
 use crate::table::physical::aggregate::hash_aggregate::{Key, write_keys};
 use crate::table::physical::late_row::LateRows;
@@ -34,7 +35,7 @@ use crate::table::row::{Row, Slot};
 use crate::table::types::Physical;
 use millstream_engine::checkpoint::key_group::hash_bytes;
 use millstream_engine::error::EngineError;
-use millstream_engine::event::{Epoch, IDLE, UNTIMED};
+use millstream_engine::event::{Epoch, UNTIMED, is_idle};
 use millstream_engine::runtime::stage::{FlushStatus, Io, LateEmission, Push, Stage};
 use millstream_engine::runtime::state_log::StateLog;
 
@@ -109,7 +110,7 @@ pub(in super::super) struct StreamJoin {
     /// The rows that the current step of expiry has taken from the queue.
     expired: Vec<Expiry>,
     /// A watermark whose expired rows have not all been processed yet.
-    passing_us: Option<i64>,
+    passing: PendingWatermark,
     /// Whether [`Stage::flush`] still has to return [`FlushStatus::NextEpoch`] once, because it has
     /// worked on searches or expired rows while no marker was pending.
     late_emission: LateEmission,
@@ -163,7 +164,7 @@ impl StreamJoin {
             row: Vec::new(),
             scratch: Scratch::default(),
             expired: Vec::with_capacity(STEP),
-            passing_us: None,
+            passing: PendingWatermark::default(),
             late_emission: LateEmission::default(),
             marker: None,
             guard,
@@ -346,23 +347,20 @@ impl StreamJoin {
         if is_in_band {
             self.pass_marker()?;
         }
-        if let Some(watermark_us) = self.passing_us {
+        if let Some(watermark_us) = self.passing.us() {
             let all_expired = self.expire(watermark_us)?;
             self.check_limit()?;
             if !all_expired {
                 return Ok(());
             }
-            self.passing_us = None;
-            if is_in_band {
-                self.down.watermark(watermark_us.saturating_sub(self.time.lag_us()))?;
-            }
         }
+        self.passing.pass(is_in_band, self.time.lag_us(), &mut self.down)?;
         self.pass_marker()
     }
 
     /// Whether there are unfinished searches or expired rows.
     fn has_work(&self) -> bool {
-        self.passing_us.is_some() || !self.searches.is_empty()
+        self.passing.is_some() || !self.searches.is_empty()
     }
 
     /// Pauses or resumes a side, depending on the size of the buffered rows, or fails if the limit
@@ -420,16 +418,15 @@ impl Stage for StreamJoin {
         self.marker.is_none() && self.searches.len() < SEARCHES && self.down.is_ready()
     }
     fn watermark(&mut self, micros: i64) -> Result<(), EngineError> {
-        if micros == IDLE {
-            return self.down.watermark(IDLE);
+        if !is_idle(micros) {
+            self.sides.iter_mut().for_each(|side| side.late.advance(micros));
         }
-        self.sides.iter_mut().for_each(|side| side.late.advance(micros));
-        self.passing_us = self.passing_us.max(Some(micros));
+        self.passing.arrive(micros);
         self.continue_expiry()
     }
     fn marker(&mut self, epoch: Epoch) -> Result<(), EngineError> {
         if !self.late().is_in_band() {
-            self.passing_us = Some(self.late().watermark_us());
+            self.passing.begin_batch(Some(self.late().watermark_us()));
         }
         self.marker = Some(epoch);
         self.continue_expiry()
@@ -438,7 +435,7 @@ impl Stage for StreamJoin {
         // The query ends. Unfinished searches and unexpired rows stay in the checkpoint, if there
         // is one.
         self.searches.clear();
-        self.passing_us = None;
+        self.passing.clear();
         self.down.end()
     }
     fn flush(&mut self) -> Result<FlushStatus, EngineError> {
@@ -531,7 +528,7 @@ impl StreamJoin {
             let watermark_us = late.watermark_us();
             let state_us = self.state_watermark(side, watermark_us);
             if state_us.is_some_and(|state_us| time_us <= state_us) {
-                self.passing_us = self.passing_us.max(Some(watermark_us));
+                self.passing.repeat(watermark_us);
             }
         }
         Ok(())

@@ -12,7 +12,7 @@
 
 use super::side::JoinSide;
 use millstream_engine::error::EngineError;
-use millstream_engine::event::IDLE;
+use millstream_engine::event::{IDLE, is_idle};
 use millstream_engine::runtime::job::{AtStateLimit, StateLimit};
 use millstream_engine::sync::waker::Waker;
 use std::sync::Arc;
@@ -27,6 +27,8 @@ pub(in super::super) struct SideFlow {
     holders: AtomicUsize,
     /// The watermark of each outbox.
     watermarks_us: Vec<AtomicI64>,
+    /// The largest watermark of any outbox.
+    furthest_us: AtomicI64,
     /// The wakers of the workers on which the outboxes run.
     wakers: Vec<Waker>,
 }
@@ -35,7 +37,8 @@ impl SideFlow {
     /// Creates the flow control of a side. There is one outbox for each of `wakers`.
     pub fn new(wakers: Vec<Waker>) -> Arc<Self> {
         let watermarks_us = wakers.iter().map(|_| AtomicI64::new(i64::MIN)).collect();
-        Arc::new(Self { holders: AtomicUsize::new(0), watermarks_us, wakers })
+        let furthest_us = AtomicI64::new(i64::MIN);
+        Arc::new(Self { holders: AtomicUsize::new(0), watermarks_us, furthest_us, wakers })
     }
 
     /// Whether the side is paused, so that its outboxes accept no rows.
@@ -51,14 +54,22 @@ impl SideFlow {
         // ORDERING: relaxed, because the watermark is only compared and orders no other memory
         // access.
         self.watermarks_us[outbox].store(us, Ordering::Relaxed);
+        if !is_idle(us) {
+            self.furthest_us.fetch_max(us, Ordering::Relaxed);
+        }
     }
 
-    /// The smallest watermark of the outboxes. Idle outboxes are ignored.
+    /// The smallest watermark of the outboxes. Idle outboxes are ignored; if all are, the largest
+    /// counts, unless the side is idle.
     fn watermark_us(&self) -> i64 {
         // ORDERING: relaxed, because the watermark is only compared and orders no other memory
         // access.
         let all = self.watermarks_us.iter().map(|us| us.load(Ordering::Relaxed));
-        all.filter(|us| *us != IDLE).min().unwrap_or(i64::MAX)
+        if all.clone().all(|us| us == IDLE) {
+            return i64::MAX;
+        }
+        let furthest_us = || self.furthest_us.load(Ordering::Relaxed);
+        all.filter(|us| !is_idle(*us)).min().unwrap_or_else(furthest_us)
     }
 
     fn hold(&self) {

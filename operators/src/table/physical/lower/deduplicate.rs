@@ -42,6 +42,7 @@ impl Lowering<'_, '_> {
                 field: Slot::new(time, width),
                 window: matches!(columns[time].data_type, DataType::Struct(_)),
                 keep_us: if within { Some(delay_us) } else { of_keys.map(|_| 0) },
+                expires_null: within,
                 late: self.late("deduplicate", input.schema(), watermark_lag_us(input)),
             }
         });

@@ -86,10 +86,11 @@ impl Lowering<'_, '_> {
         });
         let (left_outboxes, left_inlets) = self.job.rings::<SidedRow>(&producers[0], &workers);
         let (right_outboxes, right_inlets) = self.job.rings::<SidedRow>(&producers[1], &workers);
-        let mut timed = Vec::new();
-        for (input, producers) in inputs.iter().zip(&producers) {
-            timed.extend(producers.iter().map(|_| has_watermark(input)));
-        }
+        let timed: Vec<_> = inputs
+            .iter()
+            .zip(&producers)
+            .map(|(input, producers)| (producers.len(), has_watermark(input)))
+            .collect();
         let flows = self.side_flows(join, &producers);
         let logs = self.job.operator(workers.len());
         let inlets = left_inlets.into_iter().zip(right_inlets);

@@ -51,9 +51,9 @@ pub type PlacedChain = (usize, BoxChain);
 pub type MakeSource<'s> = dyn FnMut(&mut Job, &Scan, &[bool], Vec<PlacedChain>) -> Result<Vec<Box<dyn Tasklet>>, EngineError>
     + 's;
 
-/// In continuous mode, the time without records after which a partition of a source with several
-/// partitions counts as idle, in nanoseconds, unless the session's time is shorter. The watermark
-/// of an idle partition is ignored, because some partitions may never have records.
+/// In continuous mode, the time without records after which the watermark of a partition is ignored
+/// beside those of the source's other partitions, in nanoseconds, unless the session's idle time-out
+/// is shorter. Some partitions may never have records.
 const PART_IDLE_NS: u64 = 100_000_000;
 
 /// Adds the tasklets of a query to a job. `sink` is the last stage, `late` receives late rows,
@@ -181,8 +181,11 @@ impl Lowering<'_, '_> {
                 self.feed(input, Box::new(Offset::new(*rows, only(downs))), needed)
             }
             Plan::Limit(input, most) => {
-                let restarts = self.mode == OutputMode::Complete;
-                let log = if restarts { None } else { self.job.operator(1).pop() };
+                let log = if limit_restarts(input, self.mode) {
+                    None
+                } else {
+                    self.job.operator(1).pop()
+                };
                 let stage = Limit::new(*most, log, only(downs));
                 self.feed(input, Box::new(stage), needed)
             }
@@ -278,7 +281,7 @@ impl Lowering<'_, '_> {
         let inlets = inlets.into_iter().flatten().collect();
         let port = self.job.tasklet_port();
         let name = "union".to_string();
-        let timed: Vec<bool> = inputs.iter().map(has_watermark).collect();
+        let timed: Vec<_> = inputs.iter().map(|input| (1, has_watermark(input))).collect();
         let inbox = InboxTasklet::new(port, name, inlets, BorrowedRows(down));
         let inbox = inbox.watermarks(self.job.watermark_policy(), &timed);
         self.job.add_tasklet(0, Box::new(inbox));
@@ -316,11 +319,14 @@ impl Lowering<'_, '_> {
         let times = self.job.times();
         // In micro-batch mode the partitions of a source share one event time, and the largest
         // event time counts, as in Spark. In continuous mode each partition has its own.
-        let shared = (!trigger.is_continuous()).then(|| self.job.event_time(delay_ms));
+        let first = self.job.event_time(delay_ms);
+        let shared = (!trigger.is_continuous()).then(|| first.clone());
+        let mut own = Some(first);
         let late = skew_ms.map(|_| Arc::new(self.late("watermark", input.schema(), 0)));
         let job = &mut self.job;
         let downs = over(downs, |down| {
-            let seen = shared.clone().unwrap_or_else(|| job.event_time(delay_ms));
+            let seen = shared.clone().or_else(|| own.take());
+            let seen = seen.unwrap_or_else(|| job.event_time_of_partition(delay_ms));
             let (reporter, times_of) = (seen.clone(), times.clone());
             let stage = WatermarkAssigner::new(
                 time, delay_ms, trigger, reporter, resumed_us, times_of, down,
@@ -387,6 +393,13 @@ impl Lowering<'_, '_> {
 /// Adds a stage before each chain.
 fn over(downs: Vec<PlacedChain>, mut stage: impl FnMut(BoxChain) -> BoxChain) -> Vec<PlacedChain> {
     downs.into_iter().map(|(worker, down)| (worker, stage(down))).collect()
+}
+
+/// Whether a limit of `input` counts the rows of each epoch's table anew, because an aggregation
+/// emits its whole table in each epoch. Otherwise the limit is one of the whole stream, also below
+/// an aggregation in complete mode, as in Spark.
+fn limit_restarts(input: &Plan, mode: OutputMode) -> bool {
+    mode == OutputMode::Complete && input.has_aggregate()
 }
 
 /// The single chain after an operator that gathers its input.

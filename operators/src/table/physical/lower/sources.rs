@@ -40,11 +40,10 @@ impl Lowering<'_, '_> {
             let places: Vec<usize> = parts.iter().map(|(worker, _)| *worker).collect();
             let downs = parts.into_iter().map(|(worker, branches)| (worker, fan_out(branches)));
             let idle_ns = self.job.idle_timeout();
-            if places.len() > 1 {
-                let soon = idle_ns.map_or(PART_IDLE_NS, |ns| ns.min(PART_IDLE_NS));
-                self.job.set_idle_timeout(Some(soon));
-            }
+            let is_sooner = places.len() > 1 && idle_ns.is_none_or(|ns| PART_IDLE_NS < ns);
+            self.job.set_partition_idle_timeout(is_sooner.then_some(PART_IDLE_NS));
             let tasklets = (self.make_source)(self.job, &scan, &needed, downs.collect())?;
+            self.job.set_partition_idle_timeout(None);
             self.job.set_idle_timeout(idle_ns);
             let seats = places.into_iter().zip(tasklets);
             seats.for_each(|(worker, tasklet)| self.job.add_tasklet(worker, tasklet));

@@ -1,6 +1,7 @@
 //! The descriptions of a query's stateful operators. A checkpoint stores them, and a restart
 //! compares them with those of the restarted query.
 
+use super::limit_restarts;
 use crate::table::expr::Resolved;
 use crate::table::expr::compile::Semantics;
 use crate::table::physical::accumulator::{Function, SESSIONS, TIME};
@@ -34,7 +35,7 @@ fn joins_streams(plan: &Plan) -> bool {
 fn describe(plan: &Plan, mode: OutputMode, out: &mut Vec<(String, StateLayout)>) {
     let typed = |expr: &Resolved| format!("{expr} {}", expr.data_type);
     match plan {
-        Plan::Limit(..) if mode != OutputMode::Complete => {
+        Plan::Limit(input, _) if !limit_restarts(input, mode) => {
             let layout = StateLayout { keys: String::new(), values: vec!["count".to_string()] };
             out.push(("limit".to_string(), layout));
         }

@@ -1,3 +1,5 @@
-//! Tests of stateful operators, whose state is saved and restored after every record.
+//! Tests of stateful operators: their state is saved and restored after every record, and their
+//! inputs become idle.
 
+mod idle_inputs;
 pub(in crate::table::physical) mod restore_after_every_record;

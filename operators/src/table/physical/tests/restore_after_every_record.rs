@@ -373,6 +373,30 @@ proptest! {
         prop_assert_eq!(&got[..], &records[..limit.min(records.len())]);
     }
 
+    /// Below an aggregation in complete mode, a limit is one of the whole stream, as in Spark. Over
+    /// the aggregation it is one of each table.
+    #[test]
+    fn a_limit_below_an_aggregation_restored_after_every_record(
+        records in proptest::collection::vec(record(), 1..14), trigger in trigger(),
+        limit in 0usize..16, seed: u64,
+    ) {
+        let counts = |sql: String| {
+            let got = outputs(&sql, OutputMode::Complete, trigger, 1, &records, seed);
+            got.into_iter().map(|rows| rows.last().cloned()).collect::<Vec<_>>()
+        };
+        let below = format!("SELECT count(*) FROM (SELECT * FROM rows LIMIT {limit})");
+        let over = format!("SELECT count(*) FROM rows LIMIT {}", limit.min(1));
+        let (below, over) = (counts(below), counts(over));
+        for n in 0..records.len() {
+            let all = n + 1;
+            // Continuous mode emits no table that has not changed.
+            let last = below[..=n].iter().flatten().last();
+            prop_assert_eq!(last, Some(&vec![Value::Long(all.min(limit) as i64)]));
+            let wanted = (limit > 0).then(|| vec![Value::Long(all as i64)]);
+            prop_assert_eq!(&over[n], &wanted);
+        }
+    }
+
     /// A stream that is joined with itself: each pair and each unmatched row is emitted exactly
     /// once.
     #[test]

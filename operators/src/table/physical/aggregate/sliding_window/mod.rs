@@ -31,6 +31,7 @@ mod key_slices;
 mod slice_ring;
 mod slice_unit;
 
+use crate::event_time::pending_watermark::PendingWatermark;
 use crate::state::expiry_queue::ExpiryQueue;
 use crate::state::key_table;
 use crate::table::expr::compile::LongFn;
@@ -47,7 +48,7 @@ use crate::table::row::{Row, RowWriter, Slot as Field};
 use millstream_engine::checkpoint::key_group::hash_bytes;
 use millstream_engine::collections::high_water::{EpochBuffer, shrink_scratch};
 use millstream_engine::error::EngineError;
-use millstream_engine::event::{Epoch, IDLE, UNTIMED};
+use millstream_engine::event::{Epoch, UNTIMED, is_idle};
 use millstream_engine::runtime::stage::{FlushStatus, Io, LateEmission, Push, Stage};
 use millstream_engine::runtime::state_log::{StateLog, StateSlot, WriteTiming};
 use std::ops::Range;
@@ -103,7 +104,7 @@ struct SlidingAggregate<U> {
     sum: Values<U>,
     scratch: Scratch,
     /// A watermark whose expired windows have not all been emitted yet.
-    expiring_watermark_us: Option<i64>,
+    expiring: PendingWatermark,
     /// Whether [`Stage::flush`] still has to return [`FlushStatus::NextEpoch`] once, because it has
     /// worked on expired windows while no marker was pending.
     late_emission: LateEmission,
@@ -221,7 +222,7 @@ impl<U: Unit> SlidingAggregate<U> {
             deferred: EpochBuffer::default(),
             sum: Values::new(),
             scratch: Scratch::default(),
-            expiring_watermark_us: None,
+            expiring: PendingWatermark::default(),
             late_emission: LateEmission::default(),
             marker: None,
             down,
@@ -441,15 +442,12 @@ impl<U: Unit> SlidingAggregate<U> {
     /// Continues the expiry of the current watermark. When it is complete, passes on the watermark,
     /// if watermarks arrive between records, and a pending marker.
     fn continue_expiry(&mut self) -> Result<(), EngineError> {
-        if let Some(by_us) = self.expiring_watermark_us {
-            if !self.expire(by_us)? {
-                return Ok(());
-            }
-            self.expiring_watermark_us = None;
-            if self.late.is_in_band() {
-                self.down.watermark(by_us)?;
-            }
+        if let Some(by_us) = self.expiring.us()
+            && !self.expire(by_us)?
+        {
+            return Ok(());
         }
+        self.expiring.pass(self.late.is_in_band(), 0, &mut self.down)?;
         let Some(epoch) = self.marker.take() else { return Ok(()) };
         self.hand_over(epoch);
         self.down.marker(epoch)
@@ -465,11 +463,10 @@ impl<U: Unit> Stage for SlidingAggregate<U> {
         self.marker.is_none() && self.down.is_ready()
     }
     fn watermark(&mut self, micros: i64) -> Result<(), EngineError> {
-        if micros == IDLE {
-            return self.down.watermark(IDLE);
+        if !is_idle(micros) {
+            self.late.advance(micros);
         }
-        self.late.advance(micros);
-        self.expiring_watermark_us = self.expiring_watermark_us.max(Some(micros));
+        self.expiring.arrive(micros);
         self.continue_expiry()
     }
     fn marker(&mut self, epoch: Epoch) -> Result<(), EngineError> {
@@ -479,14 +476,14 @@ impl<U: Unit> Stage for SlidingAggregate<U> {
             return self.down.marker(epoch);
         }
         self.marker = Some(epoch);
-        self.expiring_watermark_us = Some(self.late.watermark_us());
+        self.expiring.begin_batch(Some(self.late.watermark_us()));
         self.continue_expiry()
     }
     fn end(&mut self) -> Result<(), EngineError> {
         self.down.end()
     }
     fn flush(&mut self) -> Result<FlushStatus, EngineError> {
-        let has_results = self.expiring_watermark_us.is_some();
+        let has_results = self.expiring.is_some();
         if !has_results && self.marker.is_none() && !self.late_emission.is_owed() {
             return self.down.flush();
         }
@@ -495,7 +492,7 @@ impl<U: Unit> Stage for SlidingAggregate<U> {
         }
         self.continue_expiry()?;
         let below = self.down.flush()?;
-        let has_results = self.expiring_watermark_us.is_some();
+        let has_results = self.expiring.is_some();
         Ok(self.late_emission.combine(below, self.marker.is_some(), has_results))
     }
 
