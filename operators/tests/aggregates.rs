@@ -1,4 +1,4 @@
-//! Aggregates of typed streams and their checkpoints: a restart after every record, in both modes,
+//! Aggregates of typed streams and their checkpoints: restarts after a few records, in both modes,
 //! at any parallelism, with one level and with two, and crashes at every write.
 
 use millstream::stream::{

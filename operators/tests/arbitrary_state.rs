@@ -270,7 +270,8 @@ impl StatefulProcessor for Again {
     }
 }
 
-/// A timer that is already due when it is set waits for the next batch, so that every batch ends.
+/// A timer that a timer sets and that is already due waits for the next batch, so that every batch
+/// ends.
 #[test]
 fn a_timer_that_is_due_when_it_is_set_waits_for_the_next_batch() {
     let mut runs = Runs::new();

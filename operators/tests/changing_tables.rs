@@ -127,8 +127,7 @@ fn session_of(ddl: &str, format: &str, options: &str, folder: &Folder) -> Sessio
     session
 }
 
-/// A scalar subquery is computed again when its table changes: in a condition, a projection, the
-/// argument and the filter of an aggregate, a HAVING and a sort key.
+/// A scalar subquery in a condition or a projection is computed again when its table changes.
 #[test]
 fn a_scalar_subquery_sees_the_changed_table() {
     for trigger in [BATCHES, CONTINUOUS] {
@@ -155,7 +154,8 @@ fn a_scalar_subquery_sees_the_changed_table() {
     }
 }
 
-/// The aggregate's state has the values of the earlier batches.
+/// The subqueries are in the argument and the filter of an aggregate, in a HAVING and in a sort
+/// key. The aggregate's state has the values of the earlier batches.
 #[test]
 fn a_scalar_subquery_in_an_aggregation_sees_the_changed_table() {
     let folder = Folder::new();

@@ -1,5 +1,6 @@
 //! Random steps with late rows and restarts, in each output mode, with any number of instances and
-//! source partitions. Every step must give the rows of a naive model of the two watermarks.
+//! source partitions. In micro-batch mode every step must give the rows of a naive model of the two
+//! watermarks, in continuous mode all steps together.
 #![cfg(feature = "sql")]
 
 use millstream::connect::memory::MemoryStream;

@@ -146,8 +146,7 @@ fn the_reported_state_of_an_aggregate_includes_heap_memory() {
     std::fs::remove_dir_all(&folder).unwrap();
 }
 
-/// The memory of aggregates over tables includes the longest strings of a key, for every kind of
-/// grouping.
+/// The memory of SQL aggregates includes the strings of a key, for every kind of grouping.
 #[cfg(feature = "sql")]
 #[test]
 fn the_reported_state_of_sql_aggregates_includes_heap_memory() {

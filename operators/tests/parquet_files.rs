@@ -15,7 +15,7 @@ use parquet::file::writer::SerializedFileWriter;
 use parquet::schema::parser::parse_message_type;
 use std::sync::Arc;
 
-/// The stored values of a column, with their levels.
+/// The stored values of a column.
 enum Stored {
     Int(Vec<i32>),
     Long(Vec<i64>),
