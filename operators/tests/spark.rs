@@ -1,7 +1,7 @@
-//! Expressions, compared with Apache Spark's results (`spark/*.jsonl`, made by
-//! `tools/spark/expressions.py`): type and value, or the error condition. `spark/differs.txt` lists
-//! deliberate differences with reasons. The test also fails if a listed expression no longer
-//! differs.
+//! Expressions, compared with Apache Spark's results (`expected.jsonl`, `text.jsonl` and
+//! `templates.jsonl` in `spark/`, made by `tools/spark/expressions.py`): type and value, or the
+//! error condition. `spark/differs.txt` lists deliberate differences with reasons. The test also
+//! fails if a listed expression no longer differs.
 #![cfg(feature = "sql")]
 
 use millstream::session::{QueryError, Session};

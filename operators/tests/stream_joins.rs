@@ -27,7 +27,8 @@ use two_streams::{BATCHES, CONTINUOUS, Event, Run, Setup, event};
 const BOTH: [Trigger; 2] = [BATCHES, CONTINUOUS];
 /// Selects the columns of both sides.
 const ALL: &str = "SELECT l.k, unix_seconds(l.t), l.v, r.k, unix_seconds(r.t), r.v FROM l";
-/// The join condition: the right row is at most ten seconds later than the left one.
+/// The join condition: equal keys, and the right row is zero to ten seconds later than the left
+/// one.
 const SOON: &str = "l.k = r.k AND r.t >= l.t AND r.t <= l.t + INTERVAL '10' SECOND";
 /// Rows that move both watermarks (without a delay) to 5000 seconds, and match nothing.
 const END: [&[Event]; 2] = [&[(Some(100), Some(5000), -999)], &[(Some(101), Some(5000), -999)]];

@@ -21,7 +21,7 @@ fn head(kind: Kind, n: u64) -> Head {
     }
 }
 
-/// Events of all kinds, with up to `longest` bytes of data each.
+/// Events of six kinds, with up to `longest` bytes of data each.
 fn events(count: u64, longest: u64) -> Vec<Event> {
     let mut dice = SplitMix(7);
     let kinds = [Kind::Data, Kind::Open, Kind::Close, Kind::HalfClose, Kind::Reset, Kind::Note];

@@ -127,7 +127,7 @@ pub struct Run {
 }
 
 impl Run {
-    /// Stops the query, and starts it again with another parallelism.
+    /// Starts the query with a parallelism. A running query is stopped first.
     pub fn restart(&mut self, parallelism: usize) -> Result<(), QueryError> {
         if let Some(query) = self.query.take() {
             query.stop()?;
