@@ -61,11 +61,3 @@ fn a_rollup_of_many_columns_is_refused_at_once() {
         format!("SELECT count(*) FROM range(1) GROUP BY ROLLUP (id + {})", columns.join(", id + "));
     assert_eq!(session.sql(&sql).err().unwrap().condition, "GROUPING_SIZE_LIMIT_EXCEEDED");
 }
-
-#[test]
-fn a_timestamp_wraps_around_in_a_smaller_integer_without_ansi_mode() {
-    let session = Session::new();
-    session.set("spark.sql.ansi.enabled", "false").unwrap();
-    let frame = session.sql("SELECT CAST(TIMESTAMP'2100-01-01' AS INT), CAST(TIMESTAMP'1970-01-01 00:05:00' AS TINYINT)");
-    assert_eq!(frame.unwrap().collect().unwrap(), [[Value::Long(-192_522_496), Value::Long(44)]]);
-}

@@ -184,7 +184,7 @@ impl EventTimeReporter {
     }
 
     /// Continuous mode: reports that the input or partition is idle, by the mark
-    /// [`IDLE`](crate::event::IDLE) or [`PARTITION_IDLE`](crate::event::PARTITION_IDLE); `None` if
+    /// [`IDLE`] or [`PARTITION_IDLE`](crate::event::PARTITION_IDLE); `None` if
     /// it is active.
     pub fn set_idle(&self, mark: Option<i64>) {
         // ORDERING: relaxed: the acknowledgement of the marker orders this store before the

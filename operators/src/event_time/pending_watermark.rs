@@ -47,11 +47,13 @@ impl PendingWatermark {
     }
 
     /// Forgets everything, at the end of the query.
+    #[cfg(feature = "sql")]
     pub fn clear(&mut self) {
         *self = Self::default();
     }
 
     /// Takes the watermark, and leaves the mark of idleness.
+    #[cfg(feature = "sql")]
     pub fn take_us(&mut self) -> Option<i64> {
         self.us.take()
     }

@@ -2,7 +2,7 @@
 
 use super::ansi::{FIX, OnError, overflow, soften, wrapped};
 use super::time::long_to_long;
-use crate::table::datetime::{SECOND_US, Tz};
+use crate::table::datetime::Tz;
 use crate::table::expr::compile::{BoolFn, DecimalFn, DoubleFn, LongFn};
 use crate::table::expr::compile::{
     Compiled, Eval, bool_fn, decimal_fn, double_fn, failed, long_fn,
@@ -71,9 +71,6 @@ pub(super) fn from_long(
             let Some(value) = f(cx)? else { return Ok(None) };
             if on_error == OnError::Wrap && from.is_integral() && to.is_integral() {
                 return Ok(Some(wrapped(value, &to)));
-            }
-            if on_error == OnError::Wrap && from == DataType::Timestamp && to.is_integral() {
-                return Ok(Some(wrapped(value.div_euclid(SECOND_US), &to)));
             }
             soften(long_to_long(value, &from, &to, zone), on_error)
         }),
