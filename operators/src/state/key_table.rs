@@ -199,7 +199,7 @@ impl<E: KeyedEntry> KeyTable<E> {
     }
 
     /// Loads the memory that a search for a hash will read into the cache.
-    #[cfg(any(feature = "sql", test))]
+    #[cfg(feature = "sql")]
     #[inline]
     pub fn prefetch_hash(&self, hash: u64) {
         self.index.prefetch(hash as u32);
