@@ -290,7 +290,7 @@ fn bench_replay_measures_all_parts() {
     for (part, count) in [
         ("import-pcap on one core", 2),
         ("replay at 1x", 4),
-        ("query that records", 8),
+        ("query that records", 9),
         ("capture as a source", 4),
         ("seek to a time", 4),
     ] {
