@@ -287,8 +287,8 @@ def main():
                     times[program].append(seconds)
                     start, _ = read(program, work / "one", case)
                     starts[program].append(start or 0)
-                    if answer is not None and program == a.programs[0] and not same(got, answer):
-                        wrong.append(f"{case[0]}: {got}, DuckDB {answer}")
+                    if answer is not None and not same(got, answer):
+                        wrong.append(f"{case[0]}: {program}: {got}, DuckDB {answer}")
             row = [figures(times[p], starts[p], a.rows) for p in a.programs]
             ratio = multiple(*((times[p], starts[p]) for p in (a.programs[0], "duckdb")))
             print(f"| {case[0]} | {' | '.join(row)} | {figures(times['duckdb'], starts['duckdb'], a.rows)} | {ratio} |", flush=True)

@@ -51,19 +51,19 @@ impl Dice {
     }
 }
 
-/// The file with random damage.
+/// The file with one of four kinds of damage: it is truncated, a range is removed, a byte of the end
+/// is changed, or some bits are flipped.
 fn damaged(whole: &[u8], seed: u64) -> Vec<u8> {
     let mut dice = Dice(seed);
     let mut bytes = whole.to_vec();
     match seed % 4 {
         0 => bytes.truncate(dice.below(whole.len())),
-        // Removes a range of bytes.
         1 => {
             let from = dice.below(whole.len());
             let to = (from + 1 + dice.below(200)).min(whole.len());
             bytes.drain(from..to);
         }
-        // Changes one of the last 1,500 bytes, where the footer is.
+        // The footer is within the last 1,500 bytes.
         2 => {
             let at = whole.len() - 1 - dice.below(whole.len().min(1500));
             bytes[at] = dice.below(256) as u8;

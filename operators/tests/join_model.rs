@@ -217,7 +217,8 @@ impl Model {
     }
 }
 
-/// Steps whose rows are at most `disorder` seconds behind the largest earlier time.
+/// Steps in which each row is at most `disorder` seconds behind the largest time of earlier steps
+/// and of the earlier rows of its side.
 fn steps(disorder: i64, nulls: bool) -> impl Strategy<Value = Vec<Step>> {
     let row = (0i64..4, 0..=disorder, 0u8..12, 0i64..3, 0i64..9);
     let rows = || proptest::collection::vec(row.clone(), 0..7);

@@ -62,7 +62,9 @@ pub trait KeyedInput: Sized + 'static {
     type Item: Send + 'static;
     /// The workers of the operator's instances.
     fn workers(&self, job: &Job, parallelism: usize) -> Vec<usize>;
-    /// Builds the instances, an exchange by key before them, and the streams.
+    /// Builds the operator's instances from `stages`, one each, and the streams that feed them. An
+    /// exchange by key precedes them, unless one instance of a single input has one instance
+    /// upstream.
     fn build<S>(self, job: &mut Job, parallelism: usize, name: &str, stages: Vec<S>)
     where
         S: Push<(Self::Key, Self::Item)> + 'static;

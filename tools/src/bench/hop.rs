@@ -11,6 +11,7 @@ use millstream_engine::cores;
 use millstream_engine::measure::latency::{Percentiles, histogram};
 use millstream_engine::sync::ring::ring;
 use std::hint::spin_loop;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Instant;
 
 #[derive(ClapArgs)]
@@ -34,20 +35,31 @@ pub(super) struct Args {
 type Item = [u64; 8];
 const CAPACITY: usize = 1024;
 
-/// Measures round trips: this thread uses `send` and `receive`, the other one `echo`.
+/// Ends the echo when the measuring thread ends, whether with a result or an error.
+struct Over<'a>(&'a AtomicBool);
+
+impl Drop for Over<'_> {
+    fn drop(&mut self) {
+        self.0.store(true, Ordering::Relaxed);
+    }
+}
+
+/// Measures hops, each as half of a round trip. A thread on the last core calls `send` and
+/// `receive`, a thread on the first core `echo`.
 fn ping(
     pings: u64,
     mut send: impl FnMut(Item) + Send,
     mut receive: impl FnMut() -> Option<Item> + Send,
     mut echo: impl FnMut() -> bool + Send,
 ) -> Result<Histogram<u64>, Failure> {
+    let is_over = AtomicBool::new(false);
     std::thread::scope(|scope| {
         scope.spawn(|| {
             if let Some(core) = cores::allowed().first().copied() {
                 cores::pin(core);
             }
             let mut left = pings;
-            while left > 0 {
+            while left > 0 && !is_over.load(Ordering::Relaxed) {
                 if echo() {
                     left -= 1;
                 } else {
@@ -56,6 +68,7 @@ fn ping(
             }
         });
         on_last_core(|| {
+            let _over = Over(&is_over);
             let mut hops = histogram();
             for i in 0..pings {
                 let start = Instant::now();

@@ -3,8 +3,8 @@
 use crate::failure::Failure;
 use hdrhistogram::Histogram;
 use millstream::connect::socket::connection_counts::ConnectionTotals;
-use millstream::session::{Session, StreamingQuery, Trigger};
-use millstream::table::error::PlanError;
+use millstream::session::{DataFrame, Session, StreamingQuery, Trigger};
+use millstream::table::error::{PlanError, PlanResult};
 use millstream_engine::cores;
 use millstream_engine::measure::latency::histogram;
 use millstream_engine::measure::stall::Stall;
@@ -355,24 +355,33 @@ pub(super) fn round(
 /// another.
 pub(super) fn start_query(
     wait: &str,
-    (text, mode, format): (&str, &str, &str),
+    query: &SocketQuery,
     ports: (u16, u16),
 ) -> Result<Target, Failure> {
-    start_recorded_query(wait, &QueryText { text, mode, format }, None, ports)
+    start_recorded_query(wait, query, None, ports)
 }
 
 /// A query over the view `lines`, its output mode and the format of its results.
-pub(super) struct QueryText<'q> {
-    pub text: &'q str,
-    pub mode: &'q str,
-    pub format: &'q str,
+pub(super) struct SocketQuery {
+    pub text: String,
+    pub mode: &'static str,
+    pub format: &'static str,
+    /// The part of the query that is not SQL, if any. It gets the result of `text`.
+    pub then: Option<fn(&DataFrame) -> PlanResult<DataFrame>>,
+}
+
+impl SocketQuery {
+    /// A query in SQL alone.
+    pub fn sql(text: impl Into<String>, mode: &'static str, format: &'static str) -> Self {
+        Self { text: text.into(), mode, format, then: None }
+    }
 }
 
 /// Starts a query as [`start_query`] does. If `record` is given, the query's source records its
 /// input to that path.
 pub(super) fn start_recorded_query(
     wait: &str,
-    query: &QueryText<'_>,
+    query: &SocketQuery,
     record: Option<&Path>,
     (input, output): (u16, u16),
 ) -> Result<Target, Failure> {
@@ -384,7 +393,9 @@ pub(super) fn start_recorded_query(
     }
     let lines = lines.option("port", input).option("atEnd", "stop").load().map_err(wrong)?;
     lines.create_temp_view("lines");
-    let writer = session.sql(query.text).map_err(wrong)?.write_stream().output_mode(query.mode);
+    let frame = session.sql(&query.text).map_err(wrong)?;
+    let frame = query.then.map_or(Ok(frame.clone()), |then| then(&frame)).map_err(wrong)?;
+    let writer = frame.write_stream().output_mode(query.mode);
     let writer = writer.format("socket").option("format", query.format);
     let writer = writer.option("host", "127.0.0.1").option("port", output);
     let query = writer.trigger(Trigger::Continuous { interval_ns: 1_000_000_000 }).start()?;

@@ -4,7 +4,7 @@
 use crate::bench::hiccups::Hiccups;
 use crate::bench::histogram_log::{Recorded, draw, print_plot, write_log};
 use crate::bench::open_loop::{
-    Job, Load, Measured, Target, Traffic, WORDS, bare, round, start_query,
+    Job, Load, Measured, SocketQuery, Target, Traffic, WORDS, bare, round, start_query,
 };
 use crate::failure::Failure;
 use crate::latency_format::{latency_json, median, time};
@@ -56,13 +56,6 @@ pub(super) struct Args {
     /// Print one JSON object
     #[arg(long)]
     json: bool,
-}
-
-/// The query of a job.
-pub(super) struct SocketQuery {
-    pub text: String,
-    pub mode: &'static str,
-    pub format: &'static str,
 }
 
 /// Processes a line, and appends its output.
@@ -139,8 +132,7 @@ fn one_round(
     let hiccups = Hiccups::watch()?;
     let measured = round(traffic, |ports| {
         if is_engine {
-            let SocketQuery { text, mode, format } = job.query();
-            return start_query(args.wait.word(), (&text, mode, format), ports);
+            return start_query(args.wait.word(), &job.query(), ports);
         }
         bare(args.wait == Wait::Spin, ports, job.by_hand()).map(Target::Bare)
     })?;
@@ -328,19 +320,22 @@ fn report(
         say!("{report}");
     } else {
         say!("{results} results of the engine checked: none lost, doubled or out of order");
-        say!(
-            "medians of {} and {} valid rounds: p50 bare {}, engine {}, added {:.1} us (x{:.2}); \
-             p99 bare {}, engine {} (x{:.2})",
-            valid(bare),
-            valid(engine),
-            time(b50),
-            time(e50),
-            added as f64 / 1e3,
-            ratio(e50, b50),
-            time(b99),
-            time(e99),
-            ratio(e99, b99)
-        );
+        let (bare_rounds, engine_rounds) = (valid(bare), valid(engine));
+        if bare_rounds == 0 || engine_rounds == 0 {
+            say!("{bare_rounds} and {engine_rounds} valid rounds: nothing to compare");
+        } else {
+            say!(
+                "medians of {bare_rounds} and {engine_rounds} valid rounds: p50 bare {}, engine {}, \
+                 added {:.1} us (x{:.2}); p99 bare {}, engine {} (x{:.2})",
+                time(b50),
+                time(e50),
+                added as f64 / 1e3,
+                ratio(e50, b50),
+                time(b99),
+                time(e99),
+                ratio(e99, b99)
+            );
+        }
         let mut slowest: Vec<_> = engine.iter().flat_map(|round| &round.measured.slowest).collect();
         slowest.sort_by_key(|stall| std::cmp::Reverse(stall.latency_ns));
         say!("the slowest rows within the engine, from reading to writing:");
@@ -380,7 +375,7 @@ impl SocketJob for Job {
                 "csv",
             ),
         };
-        SocketQuery { text: text.to_string(), mode, format }
+        SocketQuery::sql(text, mode, format)
     }
 
     fn by_hand(&self) -> ByHand {

@@ -253,8 +253,9 @@ mod tests {
         ] {
             assert_eq!(PayloadTime::parse(text.as_bytes()), None, "{text}");
         }
-        // The time exceeds the range of the format.
+        // The time does not fit into 64 bits of nanoseconds.
         assert_eq!(moved("9000-01-01T00:00:00Z", 0), None);
+        // A number is not a time before 1970.
         assert_eq!(moved("1700000000", i64::MIN + 2_000_000_000 * SECOND_NS), None);
     }
 }

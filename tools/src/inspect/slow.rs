@@ -16,7 +16,7 @@ use std::path::Path;
 
 /// Without a given limit, a report is slow above this multiple of the median p99.
 const FACTOR: u64 = 3;
-/// Number of bars in the chart of latency over time.
+/// Maximum number of bars in the chart of latency over time.
 const STEPS: usize = 60;
 
 /// The parameters of the output.

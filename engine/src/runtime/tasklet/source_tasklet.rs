@@ -83,7 +83,7 @@ enum SourceState {
     Waiting,
     /// Emitting the range of this batch.
     Batch(Epoch),
-    /// A marker with `last` was sent: no records follow, only `End`, or first another marker.
+    /// A marker with `last` was sent. No records follow. Further markers may precede `End`.
     Halted,
     /// `End` was forwarded; the tasklet is done when the chain is flushed.
     Ended,

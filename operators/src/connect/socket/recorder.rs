@@ -2,12 +2,12 @@
 //!
 //! The worker copies the bytes that it has read into a buffer, in the form that they have in the
 //! file. It passes buffers that are full or 50 ms old to a thread of the recorder, which adds the
-//! CRCs and writes them from the buffer. The thread sleeps until it gets a buffer. The number of
-//! buffers is limited. If the disk is too slow and no buffer is free, received bytes are not
+//! CRCs and writes the buffer without another copy. The thread sleeps until it gets a buffer. The
+//! number of buffers is limited. If the disk is too slow and no buffer is free, received bytes are not
 //! recorded: they are counted, and the capture has a gap.
 //!
 //! *Threads.* [`Recorder`] belongs to the source's worker. *Durability.* If the disk keeps up, a
-//! crash of the process loses the last tenths of a second. The file is not synced, so a crash of
+//! crash of the process loses about the last 50 ms. The file is not synced, so a crash of
 //! the machine may lose more.
 
 use crate::connect::socket::connection_counts::ConnectionCounts;

@@ -279,8 +279,8 @@ pub fn compile(expr: &Resolved, width: usize, semantics: Semantics) -> Compiled 
         Node::Chain(parts) => super::chain::compile(parts, width, semantics),
         Node::Run(_, inner) => below(inner),
         Node::Carried => super::chain::carried(expr.data_type.physical()),
-        // The higher-order function compiles its lambda's body, with the lambda's variables in
-        // scope.
+        // The higher-order function evaluates the body, with the lambda's variables in
+        // `cx.variables`.
         Node::Lambda(_, body) => below(body),
         Node::Literal(value) => literal(value, &expr.data_type),
         Node::Shared(slot, inner) => {

@@ -4,8 +4,8 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 /// Set in each epoch in which an aggregation emits its whole result in mode complete. In continuous
-/// mode an unchanged result may not be emitted again, so a sink that got no rows in an epoch needs
-/// the signal to know whether the result is empty now. Clones share the signal.
+/// mode an unchanged result is not always emitted again. So a sink that got no rows in an epoch uses
+/// the signal to tell an empty result from an unchanged one. Clones share the signal.
 #[derive(Clone, Debug, Default)]
 pub struct TableSignal(Arc<AtomicBool>);
 

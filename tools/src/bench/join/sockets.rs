@@ -4,7 +4,8 @@
 use super::by_hand::HashJoin;
 use crate::bench::figure::{Figure, Goal, Value};
 use crate::bench::open_loop::{
-    Job, Load, Measured, Target, Traffic, WORDS, bare, intended, note, round, start_query,
+    Job, Load, Measured, SocketQuery, Target, Traffic, WORDS, bare, intended, note, round,
+    start_query,
 };
 use crate::bench::socket_job::SocketJob;
 use crate::failure::Failure;
@@ -98,19 +99,16 @@ pub(super) fn run(
     figures: &mut Vec<Figure>,
 ) -> Result<(), Failure> {
     let mut p50s: [Vec<u64>; 3] = Default::default();
-    let text = query();
+    let query = SocketQuery::sql(query(), "append", "csv");
     for _ in 0..rounds {
         let lines = rate * seconds;
         let matched = || Matched { rate, lines };
         let hand = round(&mut matched(), |ports| start_bare(true, ports))?;
-        let ours =
-            round(&mut matched(), |ports| start_query("spin", (&text, "append", "csv"), ports))?;
+        let ours = round(&mut matched(), |ports| start_query("spin", &query, ports))?;
         let count = Job::Wordcount.query();
         let mut words =
             Load { job: Job::Wordcount, words: WORDS, first: 0, rate, lines, warm_up: lines / 10 };
-        let counted = round(&mut words, |ports| {
-            start_query("spin", (&count.text, count.mode, count.format), ports)
-        })?;
+        let counted = round(&mut words, |ports| start_query("spin", &count, ports))?;
         for (p50s, measured) in p50s.iter_mut().zip([&hand, &ours, &counted]) {
             p50s.push(Percentiles::of(&measured.latency).p50_ns);
         }

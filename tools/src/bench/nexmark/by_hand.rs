@@ -2,7 +2,7 @@
 
 use super::Query;
 use serde::Deserialize;
-use std::collections::{BTreeMap, HashMap, HashSet};
+use std::collections::{BTreeMap, HashMap, HashSet, VecDeque};
 use std::fmt::Arguments;
 use std::io::Write;
 
@@ -98,31 +98,45 @@ struct Running {
     best: Option<Offer>,
 }
 
-/// The time from the start of an auction in which its bids count, in milliseconds.
-const LONGEST_MS: u64 = 10_000;
-/// The watermark delay of auctions and bids, in milliseconds.
-const DELAY_MS: u64 = 1_000;
+/// The time from the start of an auction in which its bids count, in microseconds.
+const LONGEST_US: u64 = 10_000_000;
+/// The watermark delay of auctions and bids, in microseconds.
+const DELAY_US: u64 = 1_000_000;
 
-/// Q4 and Q9: the auctions that have not ended, and their best bids.
+/// The start time of an auction, in microseconds. Auctions of the same millisecond differ.
+fn start_us(auction: &Auction<'_>) -> u64 {
+    auction.date_time * 1000 + auction.id % 999
+}
+
+/// The time of a bid, in microseconds: behind all auctions of its millisecond.
+fn bid_us(date_time: u64) -> u64 {
+    date_time * 1000 + 998
+}
+
+/// Q4, Q6 and Q9: the auctions that have not ended, and their best bids.
 #[derive(Default)]
 struct Winners {
-    /// Auctions by start time and id.
+    /// Auctions by start time, in microseconds, and id.
     running: BTreeMap<(u64, u64), Running>,
     began: HashMap<u64, u64>,
     /// Bids whose auction has not arrived yet or has ended, by auction id.
     early: HashMap<u64, Vec<Offer>>,
-    /// The largest time of an auction and of a bid.
+    /// The largest time of an auction and of a bid, in milliseconds, as watermarks are.
     seen: [u64; 2],
-    /// Q4: the sum and the number of prices, by the end of the window and the category.
+    /// Q4: the sum and the number of prices, by the end of the window, in milliseconds, and the
+    /// category.
     means: BTreeMap<(u64, u64), (u64, u64)>,
+    /// Q6: the last ten prices, by seller.
+    sold: HashMap<u64, VecDeque<u64>>,
 }
 
 impl Winners {
     fn auction(&mut self, auction: &Auction<'_>) {
-        let Auction { id, seller, category, date_time, expires, .. } = *auction;
-        self.seen[0] = self.seen[0].max(date_time);
-        self.began.insert(id, date_time);
-        self.running.insert((date_time, id), Running { seller, category, expires, best: None });
+        let Auction { id, seller, category, expires, .. } = *auction;
+        let start = start_us(auction);
+        self.seen[0] = self.seen[0].max(auction.date_time);
+        self.began.insert(id, start);
+        self.running.insert((start, id), Running { seller, category, expires, best: None });
         for offer in self.early.remove(&id).unwrap_or_default() {
             self.offer(id, offer);
         }
@@ -138,25 +152,24 @@ impl Winners {
             self.early.entry(auction).or_default().push(offer);
             return;
         };
-        let time = offer.1.unsigned_abs();
+        let time_ms = offer.1.unsigned_abs();
         if let Some(running) = self.running.get_mut(&(*began, auction))
-            && time >= *began
-            && time < *began + LONGEST_MS
-            && time <= running.expires
+            && (*began..*began + LONGEST_US).contains(&bid_us(time_ms))
+            && time_ms <= running.expires
         {
             running.best = running.best.max(Some(offer));
         }
     }
 
-    /// The latest start time, in milliseconds, of auctions that have ended: later auctions may
+    /// The latest start time, in microseconds, of auctions that have ended: later auctions may
     /// still get bids.
-    fn over_ms(&self) -> u64 {
-        self.seen[0].min(self.seen[1]).saturating_sub(DELAY_MS + LONGEST_MS)
+    fn over_us(&self) -> u64 {
+        (self.seen[0].min(self.seen[1]) * 1000).saturating_sub(DELAY_US + LONGEST_US)
     }
 
     fn next_over(&mut self) -> Option<(u64, u64, Running)> {
         let (time, id) = *self.running.first_key_value()?.0;
-        if time > self.over_ms() {
+        if time > self.over_us() {
             return None;
         }
         let (_, running) = self.running.pop_first()?;
@@ -174,16 +187,31 @@ impl Winners {
         }
     }
 
+    /// Writes, for each auction that has ended, the mean price of the seller's last ten auctions.
+    fn write_sold(&mut self, out: &mut Vec<u8>) {
+        while let Some((_, _, running)) = self.next_over() {
+            if let Some((price, ..)) = running.best {
+                let sold = self.sold.entry(running.seller).or_default();
+                if sold.len() == 10 {
+                    sold.pop_front();
+                }
+                sold.push_back(price);
+                let mean = sold.iter().sum::<u64>() / sold.len() as u64;
+                line(out, format_args!("{},{mean}", running.seller));
+            }
+        }
+    }
+
     /// Writes the mean prices of the windows that have closed.
     fn write_means(&mut self, out: &mut Vec<u8>) {
         while let Some((time, _, running)) = self.next_over() {
             if let Some((price, ..)) = running.best {
-                let end = time / 10_000 * 10_000 + 10_000;
+                let end = time / 10_000_000 * 10_000 + 10_000;
                 let mean = self.means.entry((end, running.category)).or_default();
                 *mean = (mean.0 + price, mean.1 + 1);
             }
         }
-        let over_ms = self.over_ms();
+        let over_ms = self.over_us() / 1000;
         while let Some(entry) = self.means.first_entry().filter(|entry| entry.key().0 <= over_ms) {
             let ((end, category), (sum, count)) = entry.remove_entry();
             let mean = sum as f64 / count as f64;
@@ -294,6 +322,10 @@ impl HandWritten {
                 self.winners.auction(auction);
                 self.winners.write_means(out);
             }
+            Query::Q6 => {
+                self.winners.auction(auction);
+                self.winners.write_sold(out);
+            }
             Query::Q8 => {
                 let start = date_time / 10_000 * 10_000;
                 let opened = self.opened.entry(start).or_default();
@@ -323,6 +355,10 @@ impl HandWritten {
             Query::Q4 => {
                 self.winners.bid(bid);
                 self.winners.write_means(out);
+            }
+            Query::Q6 => {
+                self.winners.bid(bid);
+                self.winners.write_sold(out);
             }
             Query::Q9 => {
                 self.winners.bid(bid);
@@ -511,8 +547,8 @@ mod tests {
 
     #[test]
     fn winners_by_hand_are_right() {
-        let mut hand = [Query::Q4, Query::Q9].map(HandWritten::new);
-        let mut out = [Vec::new(), Vec::new()];
+        let mut hand = [Query::Q4, Query::Q9, Query::Q6].map(HandWritten::new);
+        let mut out = [const { Vec::new() }; 3];
         for (hand, out) in hand.iter_mut().zip(&mut out) {
             // Auction 1 gets a bid before it opens, a bid of the same price, and a bid after its
             // end. Auction 2 gets a bid after ten seconds. The bids for auctions 3 and 9 have no
@@ -531,6 +567,26 @@ mod tests {
         }
         assert_eq!(text(&out[0]), "20000,10,500\n");
         assert_eq!(text(&out[1]), "1,7,10,900,5,10000\n2,8,10,100,9,22999\n");
+        assert_eq!(text(&out[2]), "7,900\n8,100\n");
+    }
+
+    #[test]
+    fn a_mean_by_hand_is_of_the_last_ten_auctions_of_a_seller() {
+        let (mut hand, mut out) = (HandWritten::new(Query::Q6), Vec::new());
+        // Two auctions start in each millisecond.
+        for id in 0..12 {
+            hand.auction(&auction(id, 7, 10_000 + id / 2, 99_000), &mut out);
+            hand.bid(&bid(id, 1, 100 * id, 11_000), &mut out);
+        }
+        hand.auction(&auction(99, 8, 40_000, 99_000), &mut out);
+        hand.bid(&bid(99, 1, 1, 40_000), &mut out);
+        let means: Vec<String> = (0..12u64)
+            .map(|last| {
+                let first = last.saturating_sub(9);
+                format!("7,{}\n", 100 * (first + last) / 2)
+            })
+            .collect();
+        assert_eq!(text(&out), means.concat());
     }
 
     #[test]

@@ -4,15 +4,15 @@
 //!
 //! | module | contents |
 //! |---|---|
-//! | [`queries`] | the queries as SQL |
+//! | [`queries`] | the queries as SQL; one has a function with state, too |
 //! | [`by_hand`] | the queries in hand-written code |
 
 mod by_hand;
 mod queries;
 
-use crate::bench::open_loop::{Measured, Traffic, intended, note};
+use crate::bench::open_loop::{Measured, SocketQuery, Traffic, intended, note};
 use crate::bench::socket_job;
-use crate::bench::socket_job::{ByHand, SocketJob, SocketQuery};
+use crate::bench::socket_job::{ByHand, SocketJob};
 use crate::failure::Failure;
 use by_hand::HandWritten;
 use clap::{Args as ClapArgs, ValueEnum};
@@ -58,6 +58,9 @@ enum Query {
     Q4,
     /// The auction with the most bids in each window of 10 s that slides by 2 s
     Q5,
+    /// The mean price of the best bids of a seller's last ten auctions: a join, an aggregation and
+    /// state per seller
+    Q6,
     /// The highest bid in each window of 10 s
     Q7,
     /// Persons who have opened an auction in the same 10 s window as their registration: a semi
@@ -87,7 +90,8 @@ impl Query {
     /// Whether the order of results is not defined. Events reach the two sides of a join on
     /// different paths, and sessions may end at the same time.
     fn is_unordered(self) -> bool {
-        matches!(self, Self::Q3 | Self::Q4 | Self::Q8 | Self::Q9 | Self::Q11 | Self::Q20)
+        use Query::{Q3, Q4, Q6, Q8, Q9, Q11, Q20};
+        matches!(self, Q3 | Q4 | Q6 | Q8 | Q9 | Q11 | Q20)
     }
 }
 
@@ -135,8 +139,7 @@ impl SocketJob for Auctions {
     }
 
     fn query(&self) -> SocketQuery {
-        let (text, mode) = (queries::text(self.query), queries::mode(self.query));
-        SocketQuery { text, mode, format: "csv" }
+        queries::of(self.query)
     }
 
     fn by_hand(&self) -> ByHand {

@@ -1,6 +1,14 @@
 //! The NEXMark queries as SQL over the lines.
 
 use super::Query;
+use crate::bench::open_loop::SocketQuery;
+use millstream::session::DataFrame;
+use millstream::table::arbitrary_state::{GroupState, GroupStateTimeout, InputRows};
+use millstream::table::error::PlanResult;
+use millstream::table::expr::col;
+use millstream::table::types::Schema;
+use millstream::table::value::Value;
+use std::collections::VecDeque;
 
 /// A relation of the lines that are bids, parsed from JSON.
 const BIDS: &str = "(SELECT e.Bid.* FROM (SELECT from_json(value, 'Bid STRUCT<auction: BIGINT, \
@@ -26,9 +34,20 @@ fn timed(lines: &str, columns: &str, delay_s: u32) -> String {
     )
 }
 
+/// Like [`timed`], with a delay of a second and event times within the millisecond of `date_time`:
+/// `within_us` microseconds behind its start.
+fn timed_within(lines: &str, columns: &str, within_us: &str) -> String {
+    format!(
+        "(SELECT {columns} FROM (SELECT *, timestamp_micros(date_time * 1000 + {within_us}) AS ts \
+         FROM {lines}) WATERMARK ts DELAY OF INTERVAL 1 SECOND)"
+    )
+}
+
 /// Each auction that has a bid, with its best bid: the highest one, or the earliest of several
 /// highest ones. The result is emitted when the watermark has passed the last bid that the auction
-/// may get. Only bids of the first ten seconds, up to the auction's expiry, count.
+/// may get. Only bids of the first ten seconds, up to the auction's expiry, count. Auctions that
+/// open in the same millisecond have different event times, so the order in which they end is
+/// defined; a bid is behind all auctions of its millisecond.
 fn winning() -> String {
     format!(
         "(SELECT a.id AS auction, a.seller AS seller, a.category AS category, a.ts AS ts, \
@@ -36,23 +55,54 @@ fn winning() -> String {
          FROM {} AS a JOIN {} AS b ON a.id = b.auction AND b.ts >= a.ts \
          AND b.ts < a.ts + INTERVAL 10 SECONDS AND b.date_time <= a.expires \
          GROUP BY a.id, a.seller, a.category, a.ts)",
-        timed(AUCTIONS, "id, seller, category, expires, ts", 1),
-        timed(BIDS, "auction, price, bidder, date_time, ts", 1)
+        timed_within(AUCTIONS, "id, seller, category, expires, ts", "id % 999"),
+        timed_within(BIDS, "auction, price, bidder, date_time, ts", "998")
     )
 }
 
-/// The output mode of a query.
-pub(super) fn mode(query: Query) -> &'static str {
-    match query {
+/// A query with its output mode and the part that is not SQL.
+pub(super) fn of(query: Query) -> SocketQuery {
+    let mode = match query {
         Query::Q17 | Query::Q18 => "update",
         _ => "append",
-    }
+    };
+    let then: Option<fn(&DataFrame) -> PlanResult<DataFrame>> = match query {
+        Query::Q6 => Some(mean_of_last_ten),
+        _ => None,
+    };
+    SocketQuery { then, ..SocketQuery::sql(text(query), mode, "csv") }
+}
+
+/// Emits a seller and the mean of its last ten prices with each row of a seller and a price.
+fn mean_of_last_ten(sales: &DataFrame) -> PlanResult<DataFrame> {
+    sales.group_by([col("seller")]).flat_map_groups_with_state(
+        Schema::parse_ddl("seller BIGINT, mean BIGINT")?,
+        GroupStateTimeout::NoTimeout,
+        |seller: &[Value], sales: InputRows<'_>, state: &mut GroupState<'_, VecDeque<i64>>| {
+            let mut last = state.get().cloned().unwrap_or_default();
+            let mut means = Vec::new();
+            for sale in sales {
+                if let Value::Long(price) = sale[1] {
+                    if last.len() == 10 {
+                        last.pop_front();
+                    }
+                    last.push_back(price);
+                    let mean = last.iter().sum::<i64>() / last.len() as i64;
+                    means.push(vec![seller[0].clone(), Value::Long(mean)]);
+                }
+            }
+            state.update(last)?;
+            Ok(means)
+        },
+    )
 }
 
 /// The SQL text of a query.
-pub(super) fn text(query: Query) -> String {
+fn text(query: Query) -> String {
     match query {
-        Query::Q3 | Query::Q4 | Query::Q8 | Query::Q9 | Query::Q13 | Query::Q20 => join(query),
+        Query::Q3 | Query::Q4 | Query::Q6 | Query::Q8 | Query::Q9 | Query::Q13 | Query::Q20 => {
+            join(query)
+        }
         Query::Q5 | Query::Q7 | Query::Q11 | Query::Q17 | Query::Q18 => aggregate(query),
         _ => projection(query),
     }
@@ -139,6 +189,7 @@ fn join(query: Query) -> String {
              GROUP BY window(ts, '10 seconds'), category)",
             winning()
         ),
+        Query::Q6 => format!("SELECT seller, best.price AS price FROM {}", winning()),
         Query::Q8 => format!(
             "SELECT p.id, p.name, unix_millis(p.w.start) FROM {} AS p LEFT SEMI JOIN {} AS a \
              ON p.id = a.seller AND p.w = a.w",

@@ -6,7 +6,7 @@
 
 use crate::bench::figure::{Figure, Goal, Value};
 use crate::bench::open_loop::{
-    DROP_EVERY, Job, Load as Lines, Measured, QueryText, Traffic, WORDS, round,
+    DROP_EVERY, Job, Load as Lines, Measured, SocketQuery, Traffic, WORDS, round,
     start_recorded_query,
 };
 use crate::bench::scratch::Scratch;
@@ -146,7 +146,7 @@ fn echo(
     record: Option<&Path>,
     lost: &mut Lost,
 ) -> Result<Measured, Failure> {
-    let query = QueryText { text: ECHO, mode: "append", format: "text" };
+    let query = SocketQuery::sql(ECHO, "append", "text");
     recorded(&mut echo_lines(rate, lines), wait, &query, record, lost)
 }
 
@@ -160,7 +160,7 @@ fn beside_a_bare_writer(load: &Load, path: &Path) -> Result<Measured, Failure> {
         sent.iter().try_for_each(|()| file.write_all(&piece))
     });
     let mut traffic = Counted { traffic: echo_lines(0, load.lines), bytes: Cell::new(0), pieces };
-    let query = QueryText { text: ECHO, mode: "append", format: "text" };
+    let query = SocketQuery::sql(ECHO, "append", "text");
     let measured = recorded(&mut traffic, load.wait, &query, None, &mut Lost::default());
     // Dropping the sender ends the writer.
     drop(traffic);
@@ -211,7 +211,7 @@ impl Traffic for Counted {
 fn long_lines(load: &Load, record: Option<&Path>, lost: &mut Lost) -> Result<u64, Failure> {
     let lines = (load.lines / 10).max(1);
     let mut lines = LongLines { lines };
-    let query = QueryText { text: COUNT, mode: "append", format: "text" };
+    let query = SocketQuery::sql(COUNT, "append", "text");
     let measured = recorded(&mut lines, load.wait, &query, record, lost)?;
     Ok((measured.achieved * (lines.lines * LONG_BYTES as u64) as f64) as u64)
 }
@@ -220,7 +220,7 @@ fn long_lines(load: &Load, record: Option<&Path>, lost: &mut Lost) -> Result<u64
 fn recorded(
     traffic: &mut (dyn Traffic + Send),
     wait: Wait,
-    query: &QueryText<'_>,
+    query: &SocketQuery,
     record: Option<&Path>,
     lost: &mut Lost,
 ) -> Result<Measured, Failure> {

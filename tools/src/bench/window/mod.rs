@@ -7,7 +7,9 @@ mod pause;
 mod sliding;
 mod soak;
 
-use crate::bench::open_loop::{Measured, Target, Traffic, bare, note, round, start_query};
+use crate::bench::open_loop::{
+    Measured, SocketQuery, Target, Traffic, bare, note, round, start_query,
+};
 use crate::failure::Failure;
 use clap::{Args as ClapArgs, Subcommand};
 use std::collections::{BTreeMap, HashMap};
@@ -247,7 +249,11 @@ fn start_engine(load: &Load, spin: bool, ports: (u16, u16)) -> Result<Target, Fa
          split_part(value, ' ', 2) AS k FROM lines) WATERMARK ts DELAY OF INTERVAL 0 SECONDS \
          GROUP BY window(ts, '{width_s} seconds', '{slide_s} seconds'), k"
     );
-    start_query(if spin { "spin" } else { "park" }, (&query, "append", "csv"), ports)
+    start_query(
+        if spin { "spin" } else { "park" },
+        &SocketQuery::sql(query, "append", "csv"),
+        ports,
+    )
 }
 
 /// Hand-written tumbling windows of one second: one hash map of counts per window.

@@ -76,8 +76,8 @@ fn accept_datagrams(
             }
             Ok(_) => {}
             Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Ok(None),
-            // The system reports here that an earlier receiver has disconnected. Other receivers
-            // are not affected.
+            // Neither is a fault of this socket: a signal interrupted the call, or the system reports
+            // that the port of an earlier receiver is closed (Linux does not).
             Err(error)
                 if matches!(
                     error.kind(),

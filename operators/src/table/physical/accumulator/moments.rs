@@ -151,7 +151,6 @@ mod tests {
     use proptest::prelude::*;
 
     proptest! {
-        /// Compares with moments that are computed from their textbook definitions.
         #[test]
         fn merged_moments_equal_the_moments_by_definition(values in proptest::collection::vec(-100.0f64..100.0, 2..40)) {
             let mut moments = Moments::default();

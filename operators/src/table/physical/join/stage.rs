@@ -2,7 +2,7 @@
 //!
 //! A row first searches the buffered rows of the other side for matches. Then the row is buffered.
 //! A row expires when its time is at or before the state watermark of its side. When unmatched rows
-//! that an outer join preserves expire, they are emitted with NULLs.
+//! of a preserved side expire, an outer join emits them with NULLs, and LEFT ANTI as they are.
 //!
 //! *Order.* Matches are emitted in the arrival order of the rows that complete them. The matches of
 //! one row are ordered by time and arrival of the other side's rows. If a row has more matches than

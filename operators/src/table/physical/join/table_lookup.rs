@@ -321,7 +321,8 @@ impl TableJoin {
             if holds && counts {
                 matches.count += 1;
                 match self.kind {
-                    // A FULL join does not occur here: it is only supported between two streams.
+                    // FULL does not occur here: between two streams it is another operator, and
+                    // between two tables it is planned as a LEFT OUTER and a LEFT ANTI join.
                     JoinKind::Inner
                     | JoinKind::LeftOuter
                     | JoinKind::RightOuter

@@ -51,9 +51,9 @@ pub type PlacedChain = (usize, BoxChain);
 pub type MakeSource<'s> = dyn FnMut(&mut Job, &Scan, &[bool], Vec<PlacedChain>) -> Result<Vec<Box<dyn Tasklet>>, EngineError>
     + 's;
 
-/// In continuous mode, the time without records after which the watermark of a partition is ignored
-/// beside those of the source's other partitions, in nanoseconds, unless the session's idle time-out
-/// is shorter. Some partitions may never have records.
+/// The idle time-out of a partition in continuous mode, in nanoseconds. A partition without records
+/// for this long does not hold back the watermark of its source while other partitions are active:
+/// some partitions may never have records. It applies if the session's idle time-out is longer.
 const PART_IDLE_NS: u64 = 100_000_000;
 
 /// Adds the tasklets of a query to a job. `sink` is the last stage, `late` receives late rows,
