@@ -5,7 +5,8 @@
 //! dropped before the next one is parsed. A planning error is reported only after the rest of the
 //! query has been parsed, because syntax errors take precedence, as in other queries.
 
-use super::query::{self, Views};
+use super::query;
+use super::views::Views;
 use super::{Catalog, is_word};
 use crate::table::error::{PlanError, PlanResult};
 use crate::table::plan::Plan;

@@ -2,21 +2,21 @@
 
 use super::expr::{OVER, convert_with};
 use super::group::{GroupBy, group_by};
+use super::inline_table::inline_table;
 use super::order::{Order, order_by};
+use super::range::range;
 use super::refused;
+use super::set_operation::{from_left, is_union_all, set_operation, union_all};
 use super::subquery::{Joining, constants};
-use super::synthetic;
-use super::{Catalog, LiteralSettings, STREAM_MARK, WATERMARK_MARK, Watermark, place};
+use super::views::Views;
+use super::{Catalog, STREAM_MARK, WATERMARK_MARK, Watermark, place};
 use crate::table::error::{Place, PlanError, PlanResult};
-use crate::table::expr::coercion::{unify_as, widest_without_text};
-use crate::table::expr::compile::{Semantics, evaluate, fold};
-use crate::table::expr::functions::canonicalized;
+use crate::table::expr::compile::fold;
 use crate::table::expr::resolve::{
     Scope, distance, expand_stars, into_chosen, resolve, without_stars,
 };
 use crate::table::expr::type_rules::Rules;
-use crate::table::expr::user_function::{UserAggregate, UserFunction};
-use crate::table::expr::{Expr, Node, Resolved};
+use crate::table::expr::{Expr, Node};
 use crate::table::plan::analyzer;
 use crate::table::plan::analyzer::{Unioned, has_aggregate};
 use crate::table::plan::grouping::Grouping;
@@ -25,17 +25,14 @@ use crate::table::plan::join::JoinType;
 use crate::table::plan::limits::{MAX_NESTING, count_copies, nested, too_complex};
 use crate::table::plan::time_window;
 use crate::table::plan::{METADATA, Plan};
-use crate::table::types::{DataType, Field, Schema};
+use crate::table::types::{DataType, Schema};
 use crate::table::value::Value;
 use sqlparser::ast::{
     self, Distinct, LimitClause, Select, SelectFlavor, SelectItem, SelectItemQualifiedWildcardKind,
-    SetExpr, SetOperator, SetQuantifier, Spanned, TableAlias, TableFactor,
+    SetExpr, Spanned, TableAlias, TableFactor,
 };
-use std::collections::HashMap;
-use std::sync::Arc;
-use std::time::SystemTime;
 
-fn refuse(what: impl std::fmt::Display, at: Place) -> PlanError {
+pub(super) fn refuse(what: impl std::fmt::Display, at: Place) -> PlanError {
     PlanError::not_yet(what).at(at)
 }
 
@@ -189,78 +186,8 @@ pub(super) fn start(query: &ast::Query) -> Place {
     }
 }
 
-/// The views of a WITH clause. They take precedence over the views of the session.
-pub(super) struct Views<'c> {
-    /// The views by lower-case name. The value has the name as the user wrote it.
-    views: HashMap<String, (String, Plan)>,
-    outer: &'c dyn Catalog,
-}
-
-impl<'c> Views<'c> {
-    pub fn new(outer: &'c dyn Catalog) -> Self {
-        Self { views: HashMap::new(), outer }
-    }
-
-    /// Adds a relation under a name in lower case.
-    pub(super) fn insert(&mut self, name: &str, plan: Plan) {
-        self.views.insert(name.to_string(), (name.to_string(), plan));
-    }
-
-    /// Plans a view, which may refer to views before it in the clause.
-    pub fn add(&mut self, cte: &ast::Cte) -> PlanResult<()> {
-        refused::check_cte(cte, self)?;
-        let name = cte.alias.name.value.clone();
-        if self.views.contains_key(&name.to_ascii_lowercase()) {
-            return Err(PlanError::new(
-                "DUPLICATED_CTE_NAMES",
-                format!("`WITH` defines `{name}` twice"),
-                "Give them different names",
-            )
-            .at(place(cte.alias.name.span.start)));
-        }
-        let made = renamed(plan(&cte.query, self)?, &cte.alias)?;
-        // Each read of the view must return the same rows, so its random functions get fixed seeds.
-        self.views.insert(name.to_ascii_lowercase(), (name, made.with_seeds()));
-        Ok(())
-    }
-}
-
-impl Catalog for Views<'_> {
-    fn relation(&self, name: &str) -> Option<Plan> {
-        let found = self.views.get(&name.to_ascii_lowercase());
-        found.map(|(_, plan)| plan.clone()).or_else(|| self.outer.relation(name))
-    }
-    fn names(&self) -> Vec<String> {
-        self.views.values().map(|(name, _)| name.clone()).chain(self.outer.names()).collect()
-    }
-    fn function(&self, name: &str) -> Option<Arc<UserFunction>> {
-        self.outer.function(name)
-    }
-    fn aggregate(&self, name: &str) -> Option<Arc<UserAggregate>> {
-        self.outer.aggregate(name)
-    }
-    fn watermark(&self, number: usize) -> Option<&Watermark> {
-        self.outer.watermark(number)
-    }
-    fn clause(&self, word: &str, from: Place) -> Place {
-        self.outer.clause(word, from)
-    }
-    fn may_name_files(&self) -> bool {
-        self.outer.may_name_files()
-    }
-    fn semantics(&self) -> Semantics {
-        self.outer.semantics()
-    }
-    fn literals(&self) -> LiteralSettings {
-        self.outer.literals()
-    }
-    fn has_asof_join(&self) -> bool {
-        self.outer.has_asof_join()
-    }
-}
-
 /// Renames the columns of a plan if the alias lists column names.
-fn renamed(plan: Plan, alias: &TableAlias) -> PlanResult<Plan> {
+pub(super) fn renamed(plan: Plan, alias: &TableAlias) -> PlanResult<Plan> {
     refused::check_alias(alias)?;
     if alias.columns.is_empty() {
         return Ok(plan);
@@ -315,36 +242,9 @@ fn count(written: &ast::Expr, clause: &str, catalog: &dyn Catalog, here: Place) 
     }
 }
 
-fn body(body: &SetExpr, catalog: &dyn Catalog) -> PlanResult<Plan> {
+pub(super) fn body(body: &SetExpr, catalog: &dyn Catalog) -> PlanResult<Plan> {
     let here = begin(body);
     nested(here, || body_at(body, catalog, here))
-}
-
-/// The two operands of a UNION ALL; `None` for any other query body.
-fn is_union_all(body: &SetExpr) -> Option<(&SetExpr, &SetExpr)> {
-    match body {
-        SetExpr::SetOperation {
-            op: SetOperator::Union,
-            set_quantifier: SetQuantifier::All,
-            left,
-            right,
-        } => Some((left, right)),
-        _ => None,
-    }
-}
-
-/// Plans a UNION ALL in a loop, because it may have a hundred thousand branches.
-fn union_all(body: &SetExpr, catalog: &dyn Catalog, here: Place) -> PlanResult<Plan> {
-    let (mut first, mut others) = (body, Vec::new());
-    while let Some((left, right)) = is_union_all(first) {
-        others.push(right);
-        first = left;
-    }
-    let mut union = Unioned::new(self::body(first, catalog)?);
-    for other in others.into_iter().rev() {
-        union.add(self::body(other, catalog)?).map_err(|error| error.at(here))?;
-    }
-    Ok(union.finish())
 }
 
 fn body_at(body: &SetExpr, catalog: &dyn Catalog, here: Place) -> PlanResult<Plan> {
@@ -353,44 +253,7 @@ fn body_at(body: &SetExpr, catalog: &dyn Catalog, here: Place) -> PlanResult<Pla
         SetExpr::Select(select) => self::select(select, catalog, None),
         SetExpr::Query(query) => plan(query, catalog),
         SetExpr::SetOperation { op, set_quantifier, left, right } => {
-            let once = matches!(set_quantifier, SetQuantifier::None | SetQuantifier::Distinct);
-            let of_all = *set_quantifier == SetQuantifier::All && *op != SetOperator::Union;
-            if !once && !of_all {
-                return Err(refuse(format_args!("`{op} {set_quantifier}`"), here));
-            }
-            let (left, right) = (self::body(left, catalog)?, self::body(right, catalog)?);
-            if of_all && !left.is_streaming() && !right.is_streaming() {
-                let made = synthetic::set_operation_of_all(*op, left, right, catalog);
-                return made.map_err(|error| error.at(here));
-            }
-            if of_all {
-                return Err(refuse(format_args!("`{op} ALL` over a stream"), here));
-            }
-            let decided = match op {
-                SetOperator::Union => true,
-                SetOperator::Except | SetOperator::Minus => !right.is_streaming(),
-                _ => !left.is_streaming() && !right.is_streaming(),
-            };
-            if decided {
-                let made = match op {
-                    SetOperator::Union => analyzer::union(left, right),
-                    SetOperator::Intersect => set_difference(op, left, right, JoinType::LeftSemi),
-                    _ => set_difference(op, left, right, JoinType::LeftAnti),
-                };
-                let made = made.map_err(|error| error.at(here))?;
-                analyzer::refuse_maps(&made).map_err(|error| error.at(here))?;
-                let made = of_equals(made);
-                return time_window::deduplicate(made, &[], false);
-            }
-            Err(PlanError::new(
-                "STREAMING_SET_OPERATION_UNSUPPORTED",
-                format!(
-                    "`{op}` with a stream on the right can never be decided: a later row may \
-                    change the result"
-                ),
-                "Filter with a condition instead",
-            )
-            .at(here))
+            set_operation(*op, *set_quantifier, (left, right), catalog, here)
         }
         SetExpr::Values(values) => inline_table(values, catalog, here),
         SetExpr::Table(table) => {
@@ -401,65 +264,6 @@ fn body_at(body: &SetExpr, catalog: &dyn Catalog, here: Place) -> PlanResult<Pla
         }
         other => Err(refuse(format_args!("`{other}` as a query"), here)),
     }
-}
-
-/// Plans INTERSECT or EXCEPT: the left rows that occur, or do not occur, among the right rows. Both
-/// sides are cast to common types.
-fn set_difference(
-    op: &SetOperator,
-    left: Plan,
-    right: Plan,
-    written: JoinType,
-) -> PlanResult<Plan> {
-    let (left, right) = analyzer::widened(&op.to_string(), left, right)?;
-    analyzer::refuse_maps(&left)?;
-    join::set_difference_join(left, right, written)
-}
-
-/// Converts all columns to canonical form, so that equal rows have equal bytes.
-fn of_equals(plan: Plan) -> Plan {
-    let columns = plan.scope().columns.into_iter().enumerate().map(|(i, c)| {
-        let node = Node::Column(i, c.name.clone());
-        (Resolved { node, data_type: c.data_type, nullable: c.nullable }, c.name)
-    });
-    let columns: Vec<_> = columns.map(|(column, name)| (canonicalized(column), name)).collect();
-    if columns.iter().all(|(column, _)| matches!(column.node, Node::Column(..))) {
-        return plan;
-    }
-    Plan::Project(Box::new(plan), columns)
-}
-
-/// Re-associates a chain of set operations, so that they are evaluated from left to right, without
-/// precedence of INTERSECT. `None` if the body is not a set operation.
-fn from_left(body: &SetExpr) -> Option<SetExpr> {
-    fn chain<'b>(
-        body: &'b SetExpr,
-        out: &mut Vec<(&'b SetExpr, Option<(SetOperator, SetQuantifier)>)>,
-    ) {
-        match body {
-            SetExpr::SetOperation { op, set_quantifier, left, right } => {
-                chain(left, out);
-                let from = out.len();
-                chain(right, out);
-                out[from].1 = Some((*op, *set_quantifier));
-            }
-            other => out.push((other, None)),
-        }
-    }
-    let SetExpr::SetOperation { .. } = body else { return None };
-    let mut parts = Vec::new();
-    chain(body, &mut parts);
-    let mut parts = parts.into_iter();
-    let first = parts.next()?.0.clone();
-    Some(parts.fold(first, |left, (right, op)| match op {
-        Some((op, set_quantifier)) => SetExpr::SetOperation {
-            op,
-            set_quantifier,
-            left: Box::new(left),
-            right: Box::new(right.clone()),
-        },
-        None => left,
-    }))
 }
 
 fn select(select: &Select, catalog: &dyn Catalog, order: Option<&Order>) -> PlanResult<Plan> {
@@ -699,7 +503,7 @@ pub(super) fn relation(factor: &TableFactor, catalog: &dyn Catalog) -> PlanResul
         TableFactor::Table { name, alias, args: Some(args), sample: None, .. }
             if plain(name).eq_ignore_ascii_case("range") && args.settings.is_none() =>
         {
-            let made = synthetic::range(&args.args, catalog, here)?;
+            let made = range(&args.args, catalog, here)?;
             aliased(Plan::Alias(Box::new(made), "range".to_string()), alias.as_ref(), catalog)
         }
         TableFactor::NestedJoin { table_with_joins, alias } => aliased(
@@ -751,113 +555,6 @@ fn as_stream(found: Plan, name: &str, here: Place) -> PlanResult<Plan> {
         "Leave STREAM out",
     )
     .at(here))
-}
-
-/// Evaluates an expression of VALUES. Fails if the expression is not constant or its evaluation
-/// fails.
-fn constant_value(expr: Resolved, semantics: Semantics) -> PlanResult<Value> {
-    let foldable = expr.is_foldable();
-    let folded = fold(expr, semantics);
-    if let Node::Literal(value) = folded.node {
-        return Ok(value);
-    }
-    let kind = |kind: &str, reason: &str, fix: &str| {
-        let condition = format!("INVALID_INLINE_TABLE.{kind}");
-        PlanError::new(condition, format!("`VALUES` holds {reason}"), fix)
-    };
-    if !foldable {
-        let reason = "an expression that is not a constant";
-        return Err(kind("CANNOT_EVALUATE_EXPRESSION_IN_INLINE_TABLE", reason, ""));
-    }
-    evaluate(&folded, semantics).map_err(|error| {
-        let reason = format!("an expression that fails: {}: {}", error.condition, error.reason);
-        kind("FAILED_SQL_EXPRESSION_EVALUATION", &reason, error.fix)
-    })
-}
-
-/// The columns of a row in VALUES that is written as a single value: `(struct(a, b))` and `((a,
-/// b))` both mean the row `(a, b)`.
-fn fields_of(written: &ast::Expr, mut converted: Expr) -> Vec<Expr> {
-    let mut written = written;
-    while let ast::Expr::Nested(inner) = written {
-        written = inner;
-    }
-    let is_row = match written {
-        ast::Expr::Tuple(_) | ast::Expr::Struct { .. } => true,
-        ast::Expr::Function(function) => plain(&function.name).eq_ignore_ascii_case("struct"),
-        _ => false,
-    };
-    match &mut converted {
-        Expr::Call { name, args, .. } if is_row && name == "struct" => std::mem::take(args),
-        // The arguments of `named_struct` alternate between names and values.
-        Expr::Call { name, args, .. } if is_row && name == "named_struct" => {
-            std::mem::take(args).into_iter().skip(1).step_by(2).collect()
-        }
-        _ => vec![converted],
-    }
-}
-
-/// Replaces each call of `current_timestamp` by a time.
-fn at_time(expr: Resolved, now_us: i64) -> Resolved {
-    match &expr.node {
-        Node::Call("current_timestamp", _) => {
-            Resolved::literal(Value::Long(now_us), expr.data_type)
-        }
-        _ => expr.map_children(&mut |child| at_time(child, now_us)),
-    }
-}
-
-/// Plans `VALUES (1, 'a'), (2, 'b')`, whose columns are named col1, col2 ….
-fn inline_table(values: &ast::Values, catalog: &dyn Catalog, here: Place) -> PlanResult<Plan> {
-    refused::check_values(values, here)?;
-    let semantics = catalog.semantics();
-    let convert = |expr: &ast::Expr| convert_with(expr, &constants(catalog));
-    let scope = Scope::default();
-    let mut columns: Vec<Vec<Resolved>> = Vec::new();
-    for row in &values.rows {
-        let row = match row.content.as_slice() {
-            [one] => fields_of(one, convert(one)?),
-            several => several.iter().map(convert).collect::<PlanResult<Vec<_>>>()?,
-        };
-        let row = row.iter().map(|value| resolve(value, &scope));
-        let row = row.collect::<PlanResult<Vec<_>>>()?;
-        if columns.is_empty() {
-            columns = vec![Vec::new(); row.len()];
-        }
-        if row.len() != columns.len() {
-            return Err(PlanError::new(
-                "INVALID_INLINE_TABLE.NUM_COLUMNS_MISMATCH",
-                format!("a row has {} values, another {}", row.len(), columns.len()),
-                "",
-            )
-            .at(here));
-        }
-        columns.iter_mut().zip(row).for_each(|(column, value)| column.push(value));
-    }
-    let mut fields = Vec::new();
-    let mut rows = vec![Vec::new(); values.rows.len()];
-    let since_1970 = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
-    let now_us = i64::try_from(since_1970.as_micros()).unwrap_or(i64::MAX);
-    for (i, column) in columns.into_iter().enumerate() {
-        let condition = "INVALID_INLINE_TABLE.INCOMPATIBLE_TYPES_IN_INLINE_TABLE";
-        // As in Spark, the common types are those of legacy mode, except that strings are not cast.
-        let rules = Rules { ansi: false, ..Rules::current() };
-        let unify = || {
-            unify_as(condition, "`VALUES`", column, |all| {
-                let mut types = all.iter().map(|value| &value.data_type);
-                types.try_fold(DataType::Null, |common, next| widest_without_text(&common, next))
-            })
-        };
-        let column = rules.apply(unify).map_err(|error| error.at(here))?;
-        let data_type = column.first().map_or(DataType::Null, |first| first.data_type.clone());
-        let nullable = column.iter().any(|value| value.nullable);
-        fields.push(Field::new(format!("col{}", i + 1), data_type, nullable));
-        for (row, value) in rows.iter_mut().zip(column) {
-            let value = at_time(value, now_us);
-            row.push(constant_value(value, semantics).map_err(|error| error.at(here))?);
-        }
-    }
-    Ok(Plan::Values(Schema::new(fields), rows))
 }
 
 /// File formats that Spark accepts in place of a view name: ``FROM csv.`path` ``.

@@ -1,17 +1,15 @@
-//! Relations that are planned as queries over other relations: `range(…)` in FROM, `EXCEPT ALL` and
-//! `INTERSECT ALL`.
+//! Plans `range(…)` in FROM, as a query.
 
 use super::expr::convert_with;
-use super::query::Views;
 use super::subquery::constants;
 use super::{Catalog, parse_query};
 use crate::table::error::{Place, PlanError, PlanResult};
 use crate::table::expr::compile::evaluate;
 use crate::table::expr::resolve::{Scope, cast, resolve};
-use crate::table::plan::{Plan, analyzer};
+use crate::table::plan::Plan;
 use crate::table::types::{DataType, Field, Schema};
 use crate::table::value::Value;
-use sqlparser::ast::{FunctionArg, FunctionArgExpr, SetOperator};
+use sqlparser::ast::{FunctionArg, FunctionArgExpr};
 
 /// Number of rows of a range that are made at once.
 const CHUNK: i128 = 1 << 14;
@@ -86,33 +84,4 @@ pub(super) fn range(args: &[FunctionArg], catalog: &dyn Catalog, here: Place) ->
         )
     };
     parse_query(&format!("SELECT CAST(id AS BIGINT) AS id FROM ({sql})"), catalog)
-}
-
-/// Plans `EXCEPT ALL` or `INTERSECT ALL` of two tables: each row as often as it occurs on the left
-/// more than on the right, or as often as it occurs on both sides.
-pub(super) fn set_operation_of_all(
-    op: SetOperator,
-    left: Plan,
-    right: Plan,
-    catalog: &dyn Catalog,
-) -> PlanResult<Plan> {
-    let names: Vec<String> = left.scope().columns.into_iter().map(|column| column.name).collect();
-    let (left, right) = analyzer::widened(&format!("{op} ALL"), left, right)?;
-    analyzer::refuse_maps(&left)?;
-    let numbered: Vec<String> = (0..names.len()).map(|at| format!("c{at}")).collect();
-    let columns = numbered.join(", ");
-    let mut views = Views::new(catalog);
-    views.insert("l", left.renamed(numbered.clone()));
-    views.insert("r", right.renamed(numbered));
-    let times = match op {
-        SetOperator::Intersect => "least(count_if(n > 0), count_if(n < 0))",
-        _ => "sum(n)",
-    };
-    let sql = format!(
-        "SELECT {columns} FROM (SELECT {columns}, {times} AS times FROM \
-         (SELECT {columns}, 1L AS n FROM l UNION ALL SELECT {columns}, -1L AS n FROM r) \
-         GROUP BY {columns}) \
-         LATERAL VIEW explode(CASE WHEN times > 0 THEN sequence(1L, times) END) copies AS copy"
-    );
-    Ok(parse_query(&sql, &views)?.renamed(names))
 }
