@@ -214,12 +214,56 @@ fn the_name_of_an_ended_query_is_free() {
     let first = start(&session, "SELECT n FROM lines", "append", CONTINUOUS);
     first.stop().unwrap();
     let second = start(&session, "SELECT n FROM lines", "append", CONTINUOUS);
-    // The handle of the first query does not release the name of the second one.
+    // The drop of the first query does not release the name of the second one.
     drop(first);
     let writer = session.sql("SELECT n FROM lines").unwrap().write_stream().format("memory");
     let Err(error) = writer.query_name(second.name()).start() else { panic!("the name is in use") };
     assert_eq!(error.condition(), "QUERY_NAME_IN_USE");
     second.stop().unwrap();
+}
+
+/// A sink that takes a row only after the handle has been dropped.
+#[test]
+fn a_dropped_query_is_asked_to_stop_and_is_not_waited_for() {
+    use millstream::connect::foreach::ForeachWriter;
+    use std::sync::mpsc::{Receiver, Sender, channel};
+    struct Blocked(Sender<()>, Receiver<()>);
+    impl ForeachWriter for Blocked {
+        fn open(&mut self, _partition: u64, _epoch: u64) -> bool {
+            true
+        }
+        fn process(&mut self, _row: &[Value]) -> Result<(), String> {
+            self.0.send(()).map_err(|error| error.to_string())?;
+            self.1.recv().map_err(|error| error.to_string())
+        }
+        fn close(&mut self, _error: Option<&str>) {}
+    }
+    let session = Session::new();
+    let stream = lines(&session);
+    let (told, blocks) = channel();
+    let (release, released) = channel();
+    let writer = session.sql("SELECT n FROM lines").unwrap().write_stream();
+    let writer = writer.foreach(Blocked(told, released)).query_name("slow").config(quiet());
+    let query = writer.trigger(Trigger::AsSoonAsPossible).start().unwrap();
+    stream.add([vec![text(""), Value::Long(1)]]);
+    blocks.recv().unwrap();
+    let (dropped, is_dropped) = channel();
+    let dropping = std::thread::spawn(move || {
+        drop(query);
+        dropped.send(()).unwrap();
+    });
+    let minute = std::time::Duration::from_secs(60);
+    assert!(is_dropped.recv_timeout(minute).is_ok(), "the drop waits for the sink");
+    dropping.join().unwrap();
+    lines(&session);
+    let again = || {
+        let writer = session.sql("SELECT n FROM lines").unwrap().write_stream().format("noop");
+        writer.query_name("slow").config(quiet()).start()
+    };
+    let in_use = again().err().map(|error| error.condition().to_string());
+    assert_eq!(in_use.as_deref(), Some("QUERY_NAME_IN_USE"), "the job has not ended");
+    release.send(()).unwrap();
+    waiting::until("the end of the job", || again().is_ok(), |is_free| *is_free);
 }
 
 #[test]

@@ -11,6 +11,7 @@ use crate::env::Env;
 use crate::env::reclaim::Reclaim;
 use crate::epoch::committed_epoch::CommittedEpoch;
 use crate::epoch::event_time::WatermarkTracker;
+use crate::epoch::open_sources::OpenSources;
 use crate::epoch::phase::{Phase, PhaseCell};
 use crate::epoch::protocol::{Command, EndOffset, ReadLimit, Report};
 use crate::epoch::sink_log::SinkLog;
@@ -22,7 +23,6 @@ use crate::measure::operator_state::OperatorState;
 use crate::sync::waker::Waker;
 use crossbeam_channel::Sender;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
 
 /// The pause of [`Trigger::AsSoonAsPossible`] after a check that found no new data, in nanoseconds;
 /// as in Spark.
@@ -106,9 +106,10 @@ pub struct Driver {
     done: usize,
     next_epoch: Epoch,
     state: State,
+    /// Whether each source tasklet has reported its end.
     exhausted: Vec<bool>,
-    /// Number of entries of `exhausted` that are false, for other threads.
-    open_sources: Arc<AtomicUsize>,
+    /// The sources that have an entry of `exhausted` that is false, for other threads.
+    open_sources: OpenSources,
     /// Number of state rows removed in the last epoch; `None` before the first epoch of this run and
     /// after a batch.
     removed: Option<u64>,
@@ -141,7 +142,7 @@ impl Driver {
             trigger: parts.trigger,
             runs_empty_batch: parts.runs_empty_batch,
             exhausted: vec![false; sources],
-            open_sources: Arc::new(sources.into()),
+            open_sources: OpenSources::new(parts.source_offsets.count()),
             sources: parts.sources,
             source_offsets: parts.source_offsets,
             tasklets: parts.tasklets,
@@ -173,16 +174,14 @@ impl Driver {
         self.phase.clone()
     }
 
-    /// The number of sources that may still have data, for other threads.
-    pub(crate) fn open_sources(&self) -> Arc<AtomicUsize> {
+    /// The sources that may still have data, for other threads.
+    pub(crate) fn open_sources(&self) -> OpenSources {
         self.open_sources.clone()
     }
 
     fn set_exhausted(&mut self, source: usize, exhausted: bool) {
         self.exhausted[source] = exhausted;
-        let open = self.exhausted.iter().filter(|exhausted| !**exhausted).count();
-        // ORDERING: relaxed: nothing else depends on the number.
-        self.open_sources.store(open, Ordering::Relaxed);
+        self.open_sources.set(self.source_offsets.open(&self.exhausted));
     }
 
     fn tell(&self, make: impl Fn(usize) -> Command) {

@@ -4,6 +4,7 @@ pub mod committed_epoch;
 pub mod driver;
 pub mod event_time;
 pub mod idle_timeout;
+pub(crate) mod open_sources;
 pub mod phase;
 pub mod protocol;
 pub mod sink_log;

@@ -38,6 +38,17 @@ impl SourceOffsets {
         self.sources.len()
     }
 
+    /// Whether each source may still have data, from whether its tasklets have reported their end:
+    /// a source is open until all of its tasklets have.
+    pub fn open(&self, exhausted: &[bool]) -> impl Iterator<Item = bool> {
+        let mut rest = exhausted;
+        self.sources.iter().map(move |source| {
+            let (own, others) = rest.split_at(source.tasklets);
+            rest = others;
+            !own.iter().all(|exhausted| *exhausted)
+        })
+    }
+
     /// The offsets for the checkpoint, from those of the tasklets.
     pub fn merged(&self, of_tasklets: &[Offset]) -> Vec<Offset> {
         let mut rest = of_tasklets;
@@ -65,7 +76,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn tasklets_of_a_source_share_its_offset() {
+    fn tasklets_of_a_source_share_its_offset_and_its_end() {
         let texts =
             |texts: &[&str]| texts.iter().map(|t| Offset(t.to_string())).collect::<Vec<_>>();
         let join = |own: &[Offset]| {
@@ -79,5 +90,8 @@ mod tests {
         assert_eq!(offsets.merged(&texts(&["a", "b", "c", "d"])), texts(&["a", "b+c", "d"]));
         assert_eq!(offsets.by_tasklet(&texts(&["a", "b", "c"])), texts(&["a", "b", "b", "c"]));
         assert_eq!(offsets.by_tasklet(&[]), texts(&[]), "a first start");
+        let open = |exhausted| offsets.open(exhausted).collect::<Vec<_>>();
+        assert_eq!(open(&[true, true, false, true]), [false, true, false]);
+        assert_eq!(open(&[false, true, true, false]), [true, false, true]);
     }
 }

@@ -10,6 +10,7 @@ use crate::env::{Env, RealEnv, SimEnv};
 use crate::epoch::committed_epoch::CommittedEpoch;
 use crate::epoch::driver::{Driver, DriverParts, Tick};
 use crate::epoch::event_time::{BatchTimes, EventTimeReporter, ResumedTime, WatermarkTracker};
+use crate::epoch::open_sources::OpenSources;
 use crate::epoch::phase::{Phase, PhaseCell};
 use crate::epoch::protocol::{Command, Report};
 use crate::epoch::sink_log::SinkLog;
@@ -26,7 +27,7 @@ use crate::sync::waker::Waker;
 use crossbeam_channel::{Receiver, RecvTimeoutError, Sender, unbounded};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Condvar, Mutex};
 use std::thread::{JoinHandle, ThreadId};
 use std::time::Duration;
@@ -519,7 +520,7 @@ impl Job {
         let threads = workers.threads.iter();
         let mut own: Vec<ThreadId> = threads.map(|thread| thread.thread().id()).collect();
         let started = StartedJob { _workers: workers, driver, _claim: claim };
-        let shared = outcome.clone();
+        let (shared, open) = (outcome.clone(), open_sources.clone());
         let clock = env.clone();
         let thread = env.spawn(
             format!("{name}-epochs"),
@@ -531,6 +532,7 @@ impl Job {
                 let (slot, changed) = &*shared;
                 *slot.lock().unwrap_or_else(|poisoned| poisoned.into_inner()) = Some(result);
                 changed.notify_all();
+                open.close();
             }),
         )?;
         own.push(thread.thread().id());
@@ -625,20 +627,15 @@ impl JobEnd {
     pub fn has_ended(&self) -> bool {
         self.0.0.lock().unwrap_or_else(|poisoned| poisoned.into_inner()).is_some()
     }
-
-    /// Whether both belong to the same job.
-    pub fn is_of(&self, other: &JobEnd) -> bool {
-        Arc::ptr_eq(&self.0, &other.0)
-    }
 }
 
 /// A started job. Dropping it stops the job after the current epoch and waits for its threads,
-/// except on a thread of the job itself.
+/// except on a thread of the job itself and after [`detach`](Self::detach).
 pub struct RunningJob {
     reports: Sender<Report>,
     outcome: Arc<Outcome>,
     phase: PhaseCell,
-    open_sources: Arc<AtomicUsize>,
+    open_sources: OpenSources,
     core_notice: Option<String>,
     /// The ids of the job's threads.
     own: Vec<ThreadId>,
@@ -660,10 +657,17 @@ impl RunningJob {
         self.phase.get()
     }
 
-    /// The number of sources that have not reported their end.
-    pub fn open_sources(&self) -> usize {
-        // ORDERING: relaxed: nothing else depends on the number.
-        self.open_sources.load(Ordering::Relaxed)
+    /// Waits until the given sources have reported their end or the job has ended, at most for
+    /// `timeout`. Returns whether they have. `sources` are indices in the order of
+    /// [`QueryDescription::sources`]. On a thread of the job the sources cannot make progress
+    /// meanwhile.
+    pub fn wait_for_sources(&self, sources: &[usize], timeout: Duration) -> bool {
+        self.open_sources.wait(sources, timeout)
+    }
+
+    /// Makes a later drop of this handle request the stop without waiting for it.
+    pub fn detach(&self) {
+        drop(self.thread.lock().unwrap_or_else(|poisoned| poisoned.into_inner()).take());
     }
 
     /// Requests a stop after the current epoch, without waiting for it.

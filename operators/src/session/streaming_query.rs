@@ -11,7 +11,7 @@ use millstream_engine::epoch::trigger::Trigger;
 use millstream_engine::error::EngineError;
 use millstream_engine::measure::latency::{Latency, Percentiles};
 use millstream_engine::measure::stall::Stall;
-use millstream_engine::runtime::job::{JobEnd, RunningJob};
+use millstream_engine::runtime::job::RunningJob;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::{Duration, Instant};
@@ -122,7 +122,8 @@ pub(super) struct DriverState {
     pub late: u64,
 }
 
-/// A started query. Dropping the handle stops the query at the next epoch.
+/// A started query. Dropping the handle requests a stop at the next epoch and does not wait for it;
+/// [`stop`](Self::stop) waits.
 pub struct StreamingQuery {
     pub(super) id: String,
     pub(super) run_id: String,
@@ -133,8 +134,8 @@ pub struct StreamingQuery {
     pub(super) latency: Latency,
     pub(super) driver_state: Arc<Mutex<DriverState>>,
     pub(super) counters: Vec<SourceCounters>,
-    /// The number of sources other than captures.
-    pub(super) endless: usize,
+    /// The indices of the captures among the sources of the query's checkpoint.
+    pub(super) captures: Vec<usize>,
     /// Set when the query is requested to stop. A sink then waits for its receiver only for a
     /// limited time.
     pub(super) stopping: Arc<AtomicBool>,
@@ -151,7 +152,7 @@ impl StreamingQuery {
         &self.run_id
     }
 
-    /// The query's name, which no other query of the session can have until this handle is dropped.
+    /// The query's name, which no other query of the session can have until this one has ended.
     pub fn name(&self) -> &str {
         &self.name
     }
@@ -224,15 +225,11 @@ impl StreamingQuery {
         if is_late { None } else { Some(result) }
     }
 
-    /// The number of captures that are not read to their end, in a query whose other sources have
-    /// no end. A capture that is read at a pace has more data later, for which
-    /// [`process_all_available`](Self::process_all_available) does not wait. 0 if the query has
-    /// ended.
-    pub fn unfinished_captures(&self) -> usize {
-        if !self.is_active() {
-            return 0;
-        }
-        self.running.open_sources().saturating_sub(self.endless)
+    /// Waits until the captures among the sources are read to their end or the query has ended, at
+    /// most for `timeout`. Returns whether they are. A capture that is read at a pace has more data
+    /// later, for which [`process_all_available`](Self::process_all_available) does not wait.
+    pub fn await_captures(&self, timeout: Duration) -> bool {
+        self.running.wait_for_sources(&self.captures, timeout)
     }
 
     /// Waits for the end of the query. Returns the error if the query failed.
@@ -323,9 +320,8 @@ impl StreamingQuery {
 
 impl Drop for StreamingQuery {
     fn drop(&mut self) {
-        self.stopping.store(true, Ordering::Relaxed);
-        let own = self.running.end();
-        let is_own = |end: &Option<JobEnd>| end.as_ref().is_some_and(|end| end.is_of(&own));
-        self.session.lock().active.retain(|(_, end)| !is_own(end));
+        // The name stays in use until the job has ended: see `Inner::is_active`.
+        self.request_stop();
+        self.running.detach();
     }
 }

@@ -30,9 +30,6 @@ use std::time::{Duration, Instant};
 /// checks of latencies are invalid.
 const LAG_MAX: &str = "1ms";
 
-/// How often captures are checked for their end, if another source of the job has none.
-const LOOK_AGAIN: Duration = Duration::from_millis(10);
-
 #[derive(ClapArgs)]
 #[command(after_help = "Examples:\n  \
     millstream test counts.sql --source lines=lines.txt --expect counts.jsonl --update\n  \
@@ -133,12 +130,7 @@ pub(crate) fn run(args: &Args) -> Result<(), Failure> {
     let expected = Expected::new(&args.expect, queries.iter().map(JobQuery::name), args.update)?;
     let floor = args.latency.as_ref().map(|_| latency::floor());
     let (taken, started) = start_all(queries)?;
-    if let Err(failure) = wait(args, &session, &started) {
-        // Dropping a query would wait until it has stopped, which may take long. The queries end
-        // with this process instead.
-        std::mem::forget(started);
-        return Err(failure);
-    }
+    wait(args, &session, &started)?;
     let mut cases = Vec::new();
     for taken in &taken {
         cases.push(answer(args, taken, &expected)?);
@@ -236,11 +228,9 @@ fn wait(args: &Args, session: &Session, queries: &[StreamingQuery]) -> Result<()
     for query in queries {
         // A folder that is read as a stream never ends. A capture with a pace does not have all its
         // data at the start, but it ends.
-        while !ends && query.unfinished_captures() > 0 && !left().is_zero() {
-            std::thread::sleep(LOOK_AGAIN);
-        }
         let processed = match ends {
             true => Some(Ok(())),
+            false if !query.await_captures(left()) => None,
             false => query.process_all_available_timeout(left()),
         };
         if !ends && processed.is_some() {

@@ -34,8 +34,8 @@ pub(in crate::session::stream_writer) struct QueryParts {
     pub latency: Latency,
     pub driver_state: Arc<Mutex<DriverState>>,
     pub counters: Vec<SourceCounters>,
-    /// The number of sources other than captures.
-    pub endless: usize,
+    /// The indices of the captures among the sources of the checkpoint.
+    pub captures: Vec<usize>,
     /// Set when the query is requested to stop.
     pub stopping: Arc<AtomicBool>,
 }
@@ -65,6 +65,12 @@ fn open_checkpoint(
             Ok(None)
         }
     }
+}
+
+/// The indices of the captures among the sources of a query.
+fn capture_indices(shape: &QueryDescription) -> Vec<usize> {
+    let sources = shape.sources.iter().enumerate();
+    sources.filter(|(_, source)| *source == "capture").map(|(at, _)| at).collect()
 }
 
 impl StreamWriter {
@@ -181,7 +187,7 @@ impl StreamWriter {
             latency: parts.latency,
             driver_state: parts.driver_state,
             counters: parts.counters,
-            endless: parts.endless,
+            captures: parts.captures,
             stopping: parts.stopping,
         })
     }
@@ -267,7 +273,7 @@ impl StreamWriter {
             latency: latency.clone(),
             driver_state: Arc::new(Mutex::new(DriverState::default())),
             counters: sources.counters,
-            endless: shape.sources.iter().filter(|source| *source != "capture").count(),
+            captures: capture_indices(&shape),
             id,
             stopping,
         };
