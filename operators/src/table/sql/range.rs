@@ -1,8 +1,9 @@
 //! Plans `range(…)` in FROM, as a query.
 
+use super::Catalog;
 use super::expr::convert_with;
 use super::subquery::constants;
-use super::{Catalog, parse_query};
+use super::views::Views;
 use crate::table::error::{Place, PlanError, PlanResult};
 use crate::table::expr::compile::evaluate;
 use crate::table::expr::resolve::{Scope, cast, resolve};
@@ -83,5 +84,6 @@ pub(super) fn range(args: &[FunctionArg], catalog: &dyn Catalog, here: Place) ->
              FROM (SELECT explode(sequence(0L, {chunks}L)) AS c))"
         )
     };
-    parse_query(&format!("SELECT CAST(id AS BIGINT) AS id FROM ({sql})"), catalog)
+    let sql = format!("SELECT CAST(id AS BIGINT) AS id FROM ({sql})");
+    Views::of_generated(catalog).plan_generated(&sql, here)
 }

@@ -1,8 +1,8 @@
 //! Plans UNION, INTERSECT and EXCEPT.
 
+use super::Catalog;
 use super::query::{body, refuse};
 use super::views::Views;
-use super::{Catalog, parse_query};
 use crate::table::error::{Place, PlanError, PlanResult};
 use crate::table::expr::functions::canonicalized;
 use crate::table::expr::{Node, Resolved};
@@ -54,8 +54,7 @@ pub(super) fn set_operation(
     }
     let (left, right) = (body(left, catalog)?, body(right, catalog)?);
     if of_all && !left.is_streaming() && !right.is_streaming() {
-        let made = set_operation_of_all(op, left, right, catalog);
-        return made.map_err(|error| error.at(here));
+        return set_operation_of_all(op, left, right, catalog, here);
     }
     if of_all {
         return Err(refuse(format_args!("`{op} ALL` over a stream"), here));
@@ -141,6 +140,9 @@ pub(super) fn from_left(body: &SetExpr) -> Option<SetExpr> {
     }))
 }
 
+/// The number of copies of a row that are made at once.
+const CHUNK: u64 = 1 << 14;
+
 /// Plans `EXCEPT ALL` or `INTERSECT ALL` of two tables: each row as often as it occurs on the left
 /// more than on the right, or as often as it occurs on both sides.
 fn set_operation_of_all(
@@ -148,13 +150,15 @@ fn set_operation_of_all(
     left: Plan,
     right: Plan,
     catalog: &dyn Catalog,
+    here: Place,
 ) -> PlanResult<Plan> {
     let names: Vec<String> = left.scope().columns.into_iter().map(|column| column.name).collect();
-    let (left, right) = analyzer::widened(&format!("{op} ALL"), left, right)?;
-    analyzer::refuse_maps(&left)?;
+    let widened = analyzer::widened(&format!("{op} ALL"), left, right);
+    let (left, right) = widened.map_err(|error| error.at(here))?;
+    analyzer::refuse_maps(&left).map_err(|error| error.at(here))?;
     let numbered: Vec<String> = (0..names.len()).map(|at| format!("c{at}")).collect();
     let columns = numbered.join(", ");
-    let mut views = Views::new(catalog);
+    let mut views = Views::of_generated(catalog);
     views.insert("l", left.renamed(numbered.clone()));
     views.insert("r", right.renamed(numbered));
     let times = match op {
@@ -165,7 +169,9 @@ fn set_operation_of_all(
         "SELECT {columns} FROM (SELECT {columns}, {times} AS times FROM \
          (SELECT {columns}, 1L AS n FROM l UNION ALL SELECT {columns}, -1L AS n FROM r) \
          GROUP BY {columns}) \
-         LATERAL VIEW explode(CASE WHEN times > 0 THEN sequence(1L, times) END) copies AS copy"
+         LATERAL VIEW explode(CASE WHEN times > 0 THEN \
+         sequence(0L, (times - 1L) div {CHUNK}L) END) chunks AS chunk \
+         LATERAL VIEW explode(sequence(1L, least({CHUNK}L, times - chunk * {CHUNK}L))) copies AS copy"
     );
-    Ok(parse_query(&sql, &views)?.renamed(names))
+    Ok(views.plan_generated(&sql, here)?.renamed(names))
 }
