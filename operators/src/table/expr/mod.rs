@@ -660,6 +660,12 @@ impl Resolved {
         same && self.children().into_iter().all(Self::is_steady)
     }
 
+    /// Whether the expression reads the current time, which is the same for all rows of a batch.
+    pub fn reads_clock(&self) -> bool {
+        matches!(self.node, Node::Call("current_timestamp", _))
+            || self.children().into_iter().any(Self::reads_clock)
+    }
+
     /// Whether the expression is constant and deterministic (Spark: foldable). One with a scalar
     /// subquery or a user-defined function is not.
     pub fn is_foldable(&self) -> bool {

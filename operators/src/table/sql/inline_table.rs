@@ -1,4 +1,6 @@
-//! Plans VALUES.
+//! Plans VALUES. Its values are constants that are evaluated while it is planned, except those that
+//! read the clock, such as `now()`: a projection evaluates them when the query runs. So a view over
+//! VALUES has the time of each query that reads it.
 
 use super::expr::convert_with;
 use super::query::plain;
@@ -9,12 +11,11 @@ use crate::table::expr::coercion::{unify_as, widest_without_text};
 use crate::table::expr::compile::{Semantics, evaluate, fold};
 use crate::table::expr::resolve::{Scope, resolve};
 use crate::table::expr::type_rules::Rules;
-use crate::table::expr::{Expr, Node, Resolved};
+use crate::table::expr::{Expr, Node, Resolved, functions};
 use crate::table::plan::Plan;
 use crate::table::types::{DataType, Field, Schema};
 use crate::table::value::Value;
 use sqlparser::ast;
-use std::time::SystemTime;
 
 /// Evaluates an expression of VALUES. Fails if the expression is not constant or its evaluation
 /// fails.
@@ -60,14 +61,57 @@ fn fields_of(written: &ast::Expr, mut converted: Expr) -> Vec<Expr> {
     }
 }
 
-/// Replaces each call of `current_timestamp` by a time.
-fn at_time(expr: Resolved, now_us: i64) -> Resolved {
-    match &expr.node {
-        Node::Call("current_timestamp", _) => {
-            Resolved::literal(Value::Long(now_us), expr.data_type)
+/// The distinct expressions of a column of VALUES that read the clock.
+#[derive(Default)]
+struct ClockColumn {
+    exprs: Vec<Resolved>,
+    /// For each row, the number of its expression, from 1 on; 0 for a row with a constant.
+    numbers: Vec<usize>,
+}
+
+impl ClockColumn {
+    /// The column as an expression over its constants, in the column `at`, and `numbers`, in the
+    /// column `number_at`.
+    fn over(self, field: &Field, at: usize, number_at: usize) -> PlanResult<Resolved> {
+        let column = |at: usize, name: &str, data_type: &DataType, nullable| {
+            let node = Node::Column(at, name.to_string());
+            Resolved { node, data_type: data_type.clone(), nullable }
+        };
+        let mut branches = Vec::with_capacity(self.exprs.len());
+        for (number, expr) in (1..).zip(self.exprs) {
+            let own = column(number_at, "number", &DataType::Long, false);
+            let wanted = Resolved::literal(Value::Long(number), DataType::Long);
+            branches.push((functions::resolve("=", vec![own, wanted])?, expr));
         }
-        _ => expr.map_children(&mut |child| at_time(child, now_us)),
+        let constant = Box::new(column(at, &field.name, &field.data_type, true));
+        let node = Node::Case(branches, Some(constant));
+        Ok(Resolved { node, data_type: field.data_type.clone(), nullable: field.nullable })
     }
+}
+
+/// The plan of rows whose columns may have expressions that read the clock.
+fn with_clock(
+    schema: Schema,
+    mut rows: Vec<Vec<Value>>,
+    clocks: Vec<ClockColumn>,
+) -> PlanResult<Plan> {
+    if clocks.iter().all(|clock| clock.exprs.is_empty()) {
+        return Ok(Plan::Values(schema, rows));
+    }
+    let mut stored = schema.clone();
+    stored.fields.iter_mut().for_each(|field| field.nullable = true);
+    let mut columns = Vec::with_capacity(schema.fields.len());
+    for (at, (field, clock)) in schema.fields.into_iter().zip(clocks).enumerate() {
+        let number_at = stored.fields.len();
+        if !clock.exprs.is_empty() {
+            stored.fields.push(Field::new("number", DataType::Long, false));
+            for (row, number) in rows.iter_mut().zip(&clock.numbers) {
+                row.push(Value::Long(*number as i64));
+            }
+        }
+        columns.push((clock.over(&field, at, number_at)?, field.name));
+    }
+    Ok(Plan::Project(Box::new(Plan::Values(stored, rows)), columns))
 }
 
 /// Plans `VALUES (1, 'a'), (2, 'b')`, whose columns are named col1, col2 ….
@@ -103,8 +147,7 @@ pub(super) fn inline_table(
     }
     let mut fields = Vec::new();
     let mut rows = vec![Vec::new(); values.rows.len()];
-    let since_1970 = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
-    let now_us = i64::try_from(since_1970.as_micros()).unwrap_or(i64::MAX);
+    let mut clocks = Vec::new();
     for (i, column) in columns.into_iter().enumerate() {
         let condition = "INVALID_INLINE_TABLE.INCOMPATIBLE_TYPES_IN_INLINE_TABLE";
         // As in Spark, the common types are those of legacy mode, except that strings are not cast.
@@ -119,10 +162,19 @@ pub(super) fn inline_table(
         let data_type = column.first().map_or(DataType::Null, |first| first.data_type.clone());
         let nullable = column.iter().any(|value| value.nullable);
         fields.push(Field::new(format!("col{}", i + 1), data_type, nullable));
+        let mut clock = ClockColumn::default();
         for (row, value) in rows.iter_mut().zip(column) {
-            let value = at_time(value, now_us);
+            if value.is_foldable() && value.reads_clock() {
+                let known = clock.exprs.iter().position(|expr| *expr == value);
+                clock.numbers.push(1 + known.unwrap_or(clock.exprs.len()));
+                clock.exprs.extend(known.is_none().then_some(value));
+                row.push(Value::Null);
+                continue;
+            }
+            clock.numbers.push(0);
             row.push(constant_value(value, semantics).map_err(|error| error.at(here))?);
         }
+        clocks.push(clock);
     }
-    Ok(Plan::Values(Schema::new(fields), rows))
+    with_clock(Schema::new(fields), rows, clocks).map_err(|error| error.at(here))
 }
