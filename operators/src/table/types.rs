@@ -370,18 +370,33 @@ impl<'a> Ddl<'a> {
         Ok(())
     }
 
+    /// Skips `NOT NULL`. Returns whether it is there.
+    fn not_null(&mut self) -> bool {
+        let behind = |text: &'a str, word: &str| {
+            let is_word = text.get(..word.len()).is_some_and(|t| t.eq_ignore_ascii_case(word));
+            let rest = is_word.then(|| &text[word.len()..])?;
+            let ends = !rest.starts_with(|c: char| c.is_alphanumeric() || c == '_');
+            ends.then(|| rest.trim_start())
+        };
+        match behind(self.rest, "NOT").and_then(|rest| behind(rest, "NULL")) {
+            Some(rest) => {
+                self.rest = rest;
+                true
+            }
+            None => false,
+        }
+    }
+
     fn fields(&mut self, close: Option<char>) -> PlanResult<Vec<Field>> {
         let mut fields = Vec::new();
         loop {
             let name = self.word()?.into_owned();
             self.skip(':');
             let data_type = self.data_type()?;
-            let mut nullable = true;
-            if self.rest.get(..8).is_some_and(|rest| rest.eq_ignore_ascii_case("NOT NULL")) {
-                nullable = false;
-                self.rest = self.rest[8..].trim_start();
-            }
+            let mut nullable = !self.not_null();
             self.comment()?;
+            // In Spark the two may have any order in a column of CREATE TABLE.
+            nullable &= !(close.is_none() && self.not_null());
             fields.push(Field { name, data_type, nullable });
             if self.skip(',') {
                 continue;
@@ -525,6 +540,9 @@ mod tests {
         let fields = Schema::parse_ddl(commented).unwrap().fields;
         let names: Vec<_> = fields.iter().map(|field| field.name.as_str()).collect();
         assert_eq!(names, ["a", "s", "comment"]);
+        let any_order = "a INT COMMENT 'x' NOT NULL, b INT not\n null, c INT COMMENT 'y'";
+        let fields = Schema::parse_ddl(any_order).unwrap().fields;
+        assert_eq!(fields.iter().map(|f| f.nullable).collect::<Vec<_>>(), [false, false, true]);
         let other = "m MAP<STRING, ARRAY<INT>>, i INTERVAL DAY TO SECOND, j INTERVAL MONTH";
         let types: Vec<_> = Schema::parse_ddl(other)
             .unwrap()
@@ -545,6 +563,8 @@ mod tests {
             "a INT b INT",
             "a INT COMMENT 'x",
             "`a INT",
+            "a INT NOT NULLS",
+            "s STRUCT<x: INT COMMENT 'y' NOT NULL>",
         ] {
             assert!(Schema::parse_ddl(bad).is_err(), "{bad}");
         }

@@ -12,7 +12,8 @@
 //! at the next quote. The parser concatenates adjacent literals. A literal directly after a raw
 //! literal, in the same quotes, is appended to it by this module.
 //!
-//! Two Spark settings change these rules for the statements after them: see [`LiteralSettings`].
+//! Two Spark settings change these rules for the statements after the `SET` or `RESET` of one: see
+//! [`LiteralSettings`].
 
 use super::{place, syntax};
 use crate::table::error::{Place, PlanError, PlanResult};
@@ -38,7 +39,7 @@ pub struct LiteralSettings {
     /// begins the next one, so that both are concatenated. This setting has no effect together with
     /// the other one.
     two_quotes_are_none: bool,
-    /// Whether a `SET` in the text does not change these settings, in the order of the fields.
+    /// Whether `SET` and `RESET` in the text do not change these settings, in the order of the fields.
     fixed: [bool; 2],
 }
 
@@ -62,28 +63,75 @@ impl LiteralSettings {
         NAMES.iter().position(|name| name.eq_ignore_ascii_case(key))
     }
 
-    /// Updates the settings if `statement`, whose literals are hidden, is a `SET` of one of them.
-    /// Any other statement is ignored. `literal` is the statement's last literal.
+    /// Updates the settings if `statement`, whose literals are hidden, is a `SET` or `RESET` of one of
+    /// them, or a `RESET` of all settings. Any other statement is ignored. `literal` is the
+    /// statement's last literal.
     fn see(&mut self, statement: &str, literal: Option<&String>) {
-        let code = statement.lines().filter(|line| !line.trim_start().starts_with("--"));
-        let statement = code.collect::<Vec<_>>().join(" ").to_ascii_lowercase();
-        let Some((key, value)) =
-            statement.trim().strip_prefix("set ").and_then(|s| s.split_once('='))
-        else {
-            return;
+        let code = without_comments(statement).to_ascii_lowercase();
+        let (word, rest) = code.split_once(char::is_whitespace).unwrap_or((&code, ""));
+        let text = |written: &str| match written.trim() {
+            quoted if quoted.starts_with(['\'', '"']) => {
+                literal.map_or(String::new(), |text| text.trim().to_ascii_lowercase())
+            }
+            plain => plain.replace('`', ""),
         };
-        let value = match value.trim() {
-            quoted if quoted.starts_with(['\'', '"']) => literal.map_or("", |text| text.trim()),
-            plain => plain,
-        };
-        // The execution of the statement rejects a value other than true and false.
-        if Self::index(key.trim()).is_some_and(|at| self.fixed[at]) {
-            return;
+        match (word, rest.split_once('=')) {
+            ("reset", None) if rest.trim().is_empty() => {
+                NAMES.into_iter().for_each(|name| self.change(name, false));
+            }
+            ("reset", None) => self.change(&text(rest), false),
+            ("set", Some((key, value))) => {
+                // The execution of the statement rejects a value other than true and false.
+                if let Ok(on) = text(value).parse() {
+                    self.change(&text(key), on);
+                }
+            }
+            _ => {}
         }
-        if let (Some(setting), Ok(on)) =
-            (self.setting(key.trim()), value.to_ascii_lowercase().parse())
+    }
+
+    /// Changes a setting, by its name in any case, unless it is fixed. Other names are ignored.
+    fn change(&mut self, key: &str, on: bool) {
+        if Self::index(key).is_some_and(|at| !self.fixed[at])
+            && let Some(setting) = self.setting(key)
         {
             *setting = on;
+        }
+    }
+}
+
+/// A statement whose literals are hidden, without its comments and the white space around it.
+fn without_comments(statement: &str) -> String {
+    let (mut code, mut rest) = (String::new(), statement);
+    while let Some(at) = rest.find("--").into_iter().chain(rest.find("/*")).min() {
+        let (before, comment) = rest.split_at(at);
+        code.push_str(before);
+        code.push(' ');
+        rest = match comment.starts_with("--") {
+            true => comment.split_once('\n').map_or("", |(_, rest)| rest),
+            false => behind_block(comment),
+        };
+    }
+    code.push_str(rest);
+    code.trim().to_string()
+}
+
+/// The text behind the block comment that a text begins with. Block comments may be nested.
+fn behind_block(text: &str) -> &str {
+    let (mut rest, mut depth) = (text, 0);
+    loop {
+        let (open, close) = (rest.find("/*"), rest.find("*/"));
+        match (open, close) {
+            (Some(open), close) if close.is_none_or(|close| open < close) => {
+                (depth, rest) = (depth + 1, &rest[open + 2..]);
+            }
+            (_, Some(close)) => {
+                (depth, rest) = (depth - 1, &rest[close + 2..]);
+                if depth == 0 {
+                    return rest;
+                }
+            }
+            _ => return "",
         }
     }
 }
@@ -396,6 +444,30 @@ mod tests {
         let sql = "SELECT 'a''b'; -- so\nSET spark.sql.legacy.consecutiveStringLiterals.enabled=true; \
              SELECT 'a''b'";
         assert_eq!(texts(sql), ["a'b", "ab"]);
+    }
+
+    #[test]
+    fn a_reset_restores_how_literals_are_read() {
+        const ESCAPES: &str = "spark.sql.parser.escapedStringLiterals";
+        const QUOTES: &str = "spark.sql.legacy.consecutiveStringLiterals.enabled";
+        let set = format!("SET {ESCAPES} = true; /* on */ SET\n{QUOTES} = true;");
+        let query = r"SELECT '\n'";
+        for (reset, said) in [
+            ("RESET".to_string(), "\n"),
+            ("reset -- all of them\n".to_string(), "\n"),
+            (format!("/* a /* nested */ one */ RESET {ESCAPES}"), "\n"),
+            (format!("RESET\t`spark`.{}", &ESCAPES[6..]), "\n"),
+            (format!("RESET {QUOTES}"), r"\n"),
+            ("RESET no.such.setting".to_string(), r"\n"),
+            (format!("SELECT 1 AS reset, 2 AS `RESET {ESCAPES}`"), r"\n"),
+        ] {
+            assert_eq!(texts(&format!("{set}{reset};{query}")), [said], "{reset}");
+        }
+        let mut fixed = LiteralSettings::default();
+        *fixed.setting(ESCAPES).unwrap() = true;
+        fixed.fix(ESCAPES);
+        let tokens = super::super::tokenize(&format!("RESET; {query}"), fixed).unwrap();
+        assert!(tokens.iter().any(|t| t.token == Token::SingleQuotedString(r"\n".to_string())));
     }
 
     #[test]
