@@ -1,7 +1,7 @@
 //! Binds a value to a variable, so that an expression that uses the value several times, such as
 //! `rand() BETWEEN 0.4 AND 0.6`, evaluates it once per row. Copies of a random value would differ.
 
-use super::{Expr, call, is_steady, lower};
+use super::{Expr, call, functions, is_steady, lower};
 use crate::table::error::Place;
 
 /// The name of the function whose first argument is the value, and whose second is a lambda that
@@ -14,10 +14,7 @@ const VARIABLE: &str = "the bound value";
 /// Whether two evaluations of an expression for one row may differ.
 pub(crate) fn is_random(expr: &Expr) -> bool {
     let mut found = match expr {
-        Expr::Call { name, .. } => match &*lower(name) {
-            "random" => true,
-            name => !is_steady(name),
-        },
+        Expr::Call { name, .. } => !is_steady(functions::canonical(&lower(name))),
         _ => false,
     };
     expr.each_part(&mut |part| found = found || is_random(part));

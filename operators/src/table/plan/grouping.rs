@@ -711,9 +711,9 @@ pub(super) fn mentions(expr: &Expr, test: &dyn Fn(&String) -> bool) -> bool {
     found
 }
 
-/// Replaces names that are not columns by the expressions of the SELECT list that have these
-/// aliases. Other names are returned unchanged.
-fn substitute(expr: &Expr, select: &[Expr], scope: &Scope) -> Expr {
+/// Replaces names that are not columns of the scope by the expressions of the SELECT list that have
+/// these aliases. Other names are returned unchanged.
+pub(in crate::table) fn substitute(expr: &Expr, select: &[Expr], scope: &Scope) -> Expr {
     match expr {
         Expr::Column { parts, .. } if resolve(expr, scope).is_err() => {
             let Some((first, fields)) = parts.split_first() else { return expr.clone() };

@@ -8,6 +8,7 @@ use crate::table::error::{Place, PlanError, PlanResult};
 use crate::table::expr::resolve::{Scope, resolve, resolve_with};
 use crate::table::expr::{Expr, Node, Resolved};
 use crate::table::plan::analyzer::{order_position, refuse_unordered};
+use crate::table::plan::grouping::substitute;
 use crate::table::plan::join::shifted;
 use crate::table::plan::{Plan, SortKey};
 use sqlparser::ast::{self, OrderByKind, OrderByOptions, OrderBySort, Spanned};
@@ -91,28 +92,6 @@ fn same_item(expr: &Expr, items: &[Expr]) -> Option<usize> {
         Expr::Literal(..) => false,
         other => other.to_string() == text,
     })
-}
-
-/// Replaces names of aliases of the SELECT list by the aliases' expressions.
-fn without_aliases(expr: &Expr, items: &[Expr]) -> Expr {
-    match expr {
-        Expr::Column { parts, .. } => {
-            let named = |item: &Expr| match item {
-                Expr::Alias(inner, name) if name.eq_ignore_ascii_case(&parts[0]) => {
-                    Some((**inner).clone())
-                }
-                _ => None,
-            };
-            let field = |of: Expr, name: &String| Expr::Field(Box::new(of), name.clone());
-            match items.iter().find_map(named) {
-                Some(inner) => parts[1..].iter().fold(inner, field),
-                None => expr.clone(),
-            }
-        }
-        // The names in a lambda may be those of its parameters.
-        Expr::Lambda(..) => expr.clone(),
-        _ => expr.map_children(&mut |part| without_aliases(part, items)),
-    }
 }
 
 /// Rewrites an expression over a SELECT list's output, followed by the list's input, so that it
@@ -257,7 +236,8 @@ impl Order {
         for key in self.exprs() {
             let expr = match order_position(&key.expr, items.len()) {
                 Some(at) => items[at.map_err(|error| error.at(key.place))?].clone(),
-                None => without_aliases(&key.expr, items),
+                // An alias takes precedence over a column of the input.
+                None => substitute(&key.expr, items, &Scope::default()),
             };
             places.push(resolve(&expr, &scope).map_err(|error| error.at(key.place))?);
         }

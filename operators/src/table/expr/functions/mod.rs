@@ -118,11 +118,23 @@ pub fn all() -> impl Iterator<Item = &'static Function> {
 /// unknown.
 const LATER: [&str; 4] = ["from_xml", "map_zip_with", "parse_json", "schema_of_json"];
 
-fn find(name: &str) -> PlanResult<&'static Function> {
+/// The canonical name of a function, by its name or an alias in lower case. An unknown name is
+/// returned unchanged.
+pub(super) fn canonical(lower: &str) -> &str {
     static ALIASES: OnceLock<HashMap<&'static str, &'static str>> = OnceLock::new();
     let aliases = ALIASES.get_or_init(|| aliases::ALIASES.iter().rev().copied().collect());
+    aliases.get(lower).copied().unwrap_or(lower)
+}
+
+/// For a random function, by its canonical name, the index of its optional argument that is the
+/// seed. `None` for any other function.
+fn seed_index(name: &str) -> Option<usize> {
+    registered(name).and_then(|function| function.seed)
+}
+
+fn find(name: &str) -> PlanResult<&'static Function> {
     let lower = lower(name);
-    let canonical = aliases.get(&*lower).copied().unwrap_or(&lower);
+    let canonical = canonical(&lower);
     registered(canonical).ok_or_else(|| {
         if LATER.contains(&canonical) {
             return PlanError::not_yet(format_args!("the function `{canonical}`"));

@@ -1,6 +1,6 @@
 //! Properties of functions by name, for the expression compiler and the optimiser.
 
-use super::{all, registry::Build};
+use super::{all, registry::Build, seed_index};
 use crate::table::expr::{Node, Resolved, lower};
 
 /// Whether a name is an infix operator.
@@ -94,10 +94,8 @@ pub fn may_leave_out(name: &str, index: usize) -> bool {
     }
 }
 
-/// Whether a function is deterministic: equal arguments always give equal results.
+/// Whether a function, by its canonical name, is deterministic: equal arguments always give equal
+/// results.
 pub fn is_deterministic(name: &str) -> bool {
-    !matches!(
-        name,
-        "rand" | "randn" | "uuid" | "shuffle" | "monotonically_increasing_id" | "current_timestamp"
-    )
+    name != "current_timestamp" && seed_index(name).is_none()
 }

@@ -4,6 +4,7 @@
 //! here are those of partition 0.
 
 use super::registry::{Call, Function, Typed, any_nullable, called, typed};
+use super::seed_index;
 use crate::table::error::{PlanError, PlanResult};
 use crate::table::expr::cell::{Cell, elements};
 use crate::table::expr::compile::{Compiled, bytes_fn, double_fn, fold};
@@ -18,11 +19,13 @@ pub(super) static FUNCTIONS: &[Function] = &[
     called("rand", "rand([seed]): from 0 to 1", (0, 1), number, |_, call| {
         let state = RefCell::new(XorShift::new(seed(&call, 0)));
         double_fn(move |_| Ok(Some(state.borrow_mut().double())))
-    }),
+    })
+    .with_seed_at(0),
     called("randn", "randn([seed]): normally distributed", (0, 1), number, |_, call| {
         let state = RefCell::new((XorShift::new(seed(&call, 0)), None));
         double_fn(move |_| Ok(Some(gaussian(&mut state.borrow_mut()))))
-    }),
+    })
+    .with_seed_at(0),
     called(
         "uuid",
         "uuid([seed]): a random one",
@@ -49,7 +52,8 @@ pub(super) static FUNCTIONS: &[Function] = &[
                 Ok(Some(text.into_bump_str().as_bytes()))
             })
         },
-    ),
+    )
+    .with_seed_at(0),
     called(
         "shuffle",
         "shuffle(array[, seed]): its elements in a random order",
@@ -81,24 +85,16 @@ pub(super) static FUNCTIONS: &[Function] = &[
                 Ok(Some(out.into_bump_slice()))
             })
         },
-    ),
+    )
+    .with_seed_at(1),
 ];
-
-/// For a random function, the index of its optional seed argument; `None` for other functions.
-fn is_random(name: &str) -> Option<usize> {
-    match name {
-        "rand" | "randn" | "uuid" => Some(0),
-        "shuffle" => Some(1),
-        _ => None,
-    }
-}
 
 /// Adds a seed to each random call that has none, so that all copies of the expression give the
 /// same values.
 pub fn with_seeds(expr: Resolved) -> Resolved {
     let expr = expr.map_children(&mut with_seeds);
     match expr.node {
-        Node::Call(name, mut args) if is_random(name) == Some(args.len()) => {
+        Node::Call(name, mut args) if seed_index(name) == Some(args.len()) => {
             args.push(Resolved::literal(Value::Long(drawn()), T::Long));
             Resolved { node: Node::Call(name, args), ..expr }
         }

@@ -93,6 +93,16 @@ pub struct Function {
     pub(super) arity: (usize, usize),
     pub(super) resolve: fn(&str, Vec<Resolved>) -> PlanResult<Typed>,
     pub(super) build: Build,
+    /// For a random function, the index of its optional argument that is the seed. Equal calls of a
+    /// random function may have different results.
+    pub(super) seed: Option<usize>,
+}
+
+impl Function {
+    /// Declares a random function, whose optional argument at `index` is the seed.
+    pub(super) const fn with_seed_at(self, index: usize) -> Self {
+        Self { seed: Some(index), ..self }
+    }
 }
 
 pub(super) const fn function(
@@ -102,7 +112,7 @@ pub(super) const fn function(
     resolve: fn(&str, Vec<Resolved>) -> PlanResult<Typed>,
     compile: Compile,
 ) -> Function {
-    Function { name, help, arity, resolve, build: Build::Typed(compile) }
+    Function { name, help, arity, resolve, build: Build::Typed(compile), seed: None }
 }
 
 /// Declares a function whose compilation needs the whole [`Call`].
@@ -113,7 +123,7 @@ pub(super) const fn called(
     resolve: fn(&str, Vec<Resolved>) -> PlanResult<Typed>,
     compile: CompileCall,
 ) -> Function {
-    Function { name, help, arity, resolve, build: Build::Called(compile) }
+    Function { name, help, arity, resolve, build: Build::Called(compile), seed: None }
 }
 
 /// Declares a function that is evaluated on cells and is NULL if any argument is NULL.
@@ -124,7 +134,7 @@ pub(super) const fn cells(
     resolve: fn(&str, Vec<Resolved>) -> PlanResult<Typed>,
     eval: EvalCells,
 ) -> Function {
-    Function { name, help, arity, resolve, build: Build::Cells(eval) }
+    Function { name, help, arity, resolve, build: Build::Cells(eval), seed: None }
 }
 
 /// Declares a function that is evaluated on cells and handles NULL arguments itself.
@@ -135,7 +145,7 @@ pub(super) const fn nullable_cells(
     resolve: fn(&str, Vec<Resolved>) -> PlanResult<Typed>,
     eval: EvalCells,
 ) -> Function {
-    Function { name, help, arity, resolve, build: Build::CellsAndNulls(eval) }
+    Function { name, help, arity, resolve, build: Build::CellsAndNulls(eval), seed: None }
 }
 
 pub(super) const MANY: usize = usize::MAX;
