@@ -6,7 +6,7 @@
 
 use crate::table::datetime::Tz;
 use crate::table::text::json::token::{Features, InvalidJson, Token, Tokens};
-use crate::table::text::json::write_string;
+use crate::table::text::json::write_text;
 use crate::table::text::utf8;
 use crate::table::types::DataType;
 use crate::table::value::Value;
@@ -155,7 +155,7 @@ impl Writer {
 impl Writer {
     fn quoted(&self, text: &str) -> String {
         let mut out = Vec::new();
-        write_string(text.as_bytes(), &mut out);
+        write_text(text, &mut out);
         let text = String::from_utf8(out).unwrap_or_default();
         if !self.pairs || text.chars().all(|c| c.len_utf16() == 1) {
             return text;

@@ -144,7 +144,7 @@ pub fn write_json_as(
             quoted(out, |out| notation.write(value, data_type, out));
         }
         (Value::Binary(v), _) => {
-            write_string(base64::engine::general_purpose::STANDARD.encode(v).as_bytes(), out);
+            write_text(&base64::engine::general_purpose::STANDARD.encode(v), out);
         }
         (Value::Array(values), DataType::Array(element)) => {
             list(b"[]", values.iter(), out, |v, out| {
@@ -163,7 +163,7 @@ pub fn write_json_as(
                 .collect();
             sorted.sort_by(|a, b| a.0.cmp(&b.0));
             list(b"{}", sorted.into_iter(), out, |(name, v), out| {
-                write_string(name.as_bytes(), out);
+                write_text(&name, out);
                 out.push(b':');
                 write_json_as(v, of, notation, style, out);
             });
@@ -179,7 +179,7 @@ pub fn write_json_as(
             let there =
                 fields.iter().zip(values).filter(|(_, v)| style.nulls || **v != Value::Null);
             let mut write = |(field, v): (&Field, &Value), out: &mut Vec<u8>| {
-                write_string(field.name.as_bytes(), out);
+                write_text(&field.name, out);
                 out.push(b':');
                 write_json_as(v, &field.data_type, notation, style, out);
             };
@@ -191,7 +191,7 @@ pub fn write_json_as(
                 list(b"{}", there, out, &mut write);
             }
         }
-        (Value::String(text), _) => write_string(text.as_bytes(), out),
+        (Value::String(text), _) => write_text(text, out),
         (other, t) => quoted(out, |out| other.write_text(t, zone, "", out)),
     }
 }
@@ -226,7 +226,7 @@ pub fn write_field(
             let there = |index: &usize| style.nulls || !row.is_null(Slot::new(*index, width));
             list(b"{}", (0..width).filter(there), out, |index, out| {
                 let Field { name, data_type, .. } = &fields[index];
-                write_string(name.as_bytes(), out);
+                write_text(name, out);
                 out.push(b':');
                 part(row, index, width, data_type, out);
             });
@@ -283,7 +283,8 @@ fn quoted(out: &mut Vec<u8>, write: impl FnOnce(&mut Text<'_>) -> fmt::Result) {
     let from = out.len();
     // Writing to memory does not fail.
     let _ = write(&mut Text(out));
-    if !is_plain(&out[from..]) {
+    // What `fmt::Write` has written is valid UTF-8.
+    if !needs_no_escape(&out[from..]) {
         let text = out.split_off(from);
         out.pop();
         return write_string(&text, out);
@@ -291,10 +292,10 @@ fn quoted(out: &mut Vec<u8>, write: impl FnOnce(&mut Text<'_>) -> fmt::Result) {
     out.push(b'"');
 }
 
-/// Whether a text is valid UTF-8 and contains no characters that JSON must escape.
+/// Whether a text contains no characters that JSON must escape.
 #[inline]
-fn is_plain(text: &[u8]) -> bool {
-    plain_end(text, 0, b'"') == text.len() && std::str::from_utf8(text).is_ok()
+fn needs_no_escape(text: &[u8]) -> bool {
+    plain_end(text, 0, b'"') == text.len()
 }
 
 fn list<T>(
@@ -314,15 +315,27 @@ fn list<T>(
 }
 
 /// Appends a string in quotes, with escapes. Invalid UTF-8 is replaced, as in Java.
+#[inline]
 pub fn write_string(text: &[u8], out: &mut Vec<u8>) {
-    if is_plain(text) {
-        out.push(b'"');
-        out.extend_from_slice(text);
-        out.push(b'"');
-        return;
+    match std::str::from_utf8(text) {
+        Ok(text) => write_text(text, out),
+        Err(_) => write_text(&utf8::decode(text), out),
+    }
+}
+
+/// Like [`write_string`], for a text that is known to be UTF-8.
+#[inline]
+pub fn write_text(text: &str, out: &mut Vec<u8>) {
+    out.push(b'"');
+    match needs_no_escape(text.as_bytes()) {
+        true => out.extend_from_slice(text.as_bytes()),
+        false => write_escaped(text, out),
     }
     out.push(b'"');
-    for byte in utf8::decode(text).bytes() {
+}
+
+fn write_escaped(text: &str, out: &mut Vec<u8>) {
+    for byte in text.bytes() {
         match byte {
             b'"' | b'\\' => out.extend([b'\\', byte]),
             0x08 => out.extend(b"\\b"),
@@ -337,7 +350,6 @@ pub fn write_string(text: &[u8], out: &mut Vec<u8>) {
             other => out.push(other),
         }
     }
-    out.push(b'"');
 }
 
 #[cfg(test)]
