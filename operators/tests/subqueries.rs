@@ -133,3 +133,56 @@ fn a_with_clause_passes_on_the_settings() {
         SELECT r.t FROM l ASOF JOIN r MATCH_CONDITION (l.t >= r.t)";
     assert_eq!(session.sql(query).unwrap().collect().unwrap(), [[Value::Long(3)]]);
 }
+
+/// The value of an aggregation over no rows is computed, also where it is no constant.
+#[test]
+fn an_outer_row_without_a_group_gets_the_value_over_no_rows() {
+    let of = |value: &str| format!("SELECT k, (SELECT {value} FROM b WHERE b.k = a.k) FROM a");
+    for (value, expected) in [
+        ("count(*) + 5", "1 7, 2 6, 3 5"),
+        ("1 / (count(*) + 1)", "1 0.3333333333333333, 2 0.5, 3 1.0"),
+        ("coalesce(max(v), -count(*) - 1)", "1 11, 2 20, 3 -1"),
+        ("count(*) + (SELECT max(v) FROM c)", "1 32, 2 31, 3 30"),
+        ("IF(now() > TIMESTAMP '2000-01-01 00:00:00', count(*), -1)", "1 2, 2 1, 3 0"),
+        ("IF(rand() < 2, count(*), -1)", "1 2, 2 1, 3 0"),
+        ("CASE WHEN count(*) > 0 THEN 1 / count(*) END", "1 0.5, 2 1.0, 3 NULL"),
+        // As in Spark, the value over no rows is an error whether or not a row needs it.
+        ("1 / count(*)", "DIVIDE_BY_ZERO"),
+    ] {
+        check(&[(&of(value), expected)]);
+    }
+    check(&[(
+        "SELECT k, (SELECT 1 / count(*) FROM b WHERE b.k = a.k) FROM a WHERE k < 3",
+        "DIVIDE_BY_ZERO",
+    )]);
+    let session = Session::new();
+    session.set("spark.sql.ansi.enabled", "false").unwrap();
+    let query = format!("{TABLES} {}", of("1 / count(*)"));
+    let rows = session.sql(&query).unwrap().collect().unwrap();
+    assert_eq!(rows[2], [Value::Long(3), Value::Null]);
+}
+
+#[test]
+fn a_correlated_scalar_subquery_is_named_after_its_outer_columns() {
+    for (selected, name) in [
+        ("(SELECT max(v) FROM b WHERE b.k = a.k)", "scalarsubquery(k)"),
+        ("(SELECT v FROM b WHERE b.k = a.k LIMIT 1)", "scalarsubquery(k)"),
+        ("(SELECT max(v) FROM b WHERE b.k = a.k AND b.v = a.k)", "scalarsubquery(k, k)"),
+        ("1 + (SELECT count(*) FROM b WHERE b.k = a.k)", "(1 + scalarsubquery(k))"),
+        ("(SELECT max(v) FROM b)", "scalarsubquery()"),
+        ("(SELECT max(v) FROM b WHERE b.k = a.k) AS m", "m"),
+    ] {
+        let query = format!("{TABLES} SELECT {selected} FROM a");
+        let schema = Session::new().sql(&query).unwrap().schema();
+        assert_eq!(schema.fields[0].name, name, "{selected}");
+    }
+}
+
+#[test]
+fn explain_shows_the_plans_of_scalar_subqueries() {
+    let query = format!("{TABLES} SELECT v FROM b WHERE v > (SELECT max(v) FROM c WHERE v < 20)");
+    let explained = Session::new().sql(&query).unwrap().explain();
+    let (_, subquery) = explained.split_once("+- Scalar subquery\n").expect(&explained);
+    assert!(subquery.trim_start().starts_with("+- Project"), "{explained}");
+    assert!(subquery.contains("functions [max(v)]"), "{explained}");
+}

@@ -211,23 +211,36 @@ fn stack(args: Vec<Resolved>) -> PlanResult<Resolved> {
     let mut values: Vec<Resolved> = args.collect();
     let width = values.len().div_ceil(rows);
     values.resize(width * rows, Resolved::literal(Value::Null, DataType::Null));
-    // All values of a column are cast to a common type.
-    let mut columns: Vec<Vec<Resolved>> = vec![Vec::new(); width];
-    for (i, value) in values.into_iter().enumerate() {
-        columns[i % width].push(value);
-    }
-    let columns =
-        columns.into_iter().map(|column| crate::table::expr::resolve::unify("`stack`", column));
-    let mut columns =
-        columns.map(|column| column.map(Vec::into_iter)).collect::<PlanResult<Vec<_>>>()?;
+    let types = (0..width).map(|column| stack_type(&values, column, width));
+    let types = types.collect::<PlanResult<Vec<_>>>()?;
     let mut structs = Vec::new();
+    let mut values = values.into_iter();
     for _ in 0..rows {
         let mut fields = Vec::new();
-        for (i, column) in columns.iter_mut().enumerate() {
+        for ((i, value), data_type) in values.by_ref().take(width).enumerate().zip(&types) {
             fields.push(Resolved::literal(Value::String(format!("col{i}")), DataType::String));
-            fields.extend(column.next());
+            fields.push(value.coerce(data_type));
         }
         structs.push(functions::resolve("named_struct", fields)?);
     }
     functions::resolve("array", structs)
+}
+
+/// The type of a column of `stack`: that of its first value other than NULL. As in Spark, the other
+/// values must have the same type; they are not cast.
+fn stack_type(values: &[Resolved], column: usize, width: usize) -> PlanResult<DataType> {
+    let of_column = || values.iter().skip(column).step_by(width);
+    let typed = || of_column().filter(|value| value.data_type != DataType::Null);
+    let Some(first) = typed().next() else { return Ok(DataType::Null) };
+    match typed().find(|value| value.data_type != first.data_type) {
+        Some(other) => Err(PlanError::new(
+            "DATATYPE_MISMATCH.STACK_COLUMN_DIFF_TYPES",
+            format!(
+                "column {column} of `stack` has `{first}`, which is {}, and `{other}`, which is {}",
+                first.data_type, other.data_type
+            ),
+            "Cast the values of a column to one type",
+        )),
+        None => Ok(first.data_type.clone()),
+    }
 }

@@ -344,6 +344,20 @@ impl Plan {
         }
     }
 
+    /// The scalar subqueries in the expressions of this operator, each once, without those of its
+    /// inputs.
+    pub fn scalar_subqueries(&self) -> Vec<Arc<Plan>> {
+        fn collect(expr: &Resolved, found: &mut Vec<Arc<Plan>>) {
+            match &expr.node {
+                Node::Scalar(plan) if !found.contains(plan) => found.push(plan.clone()),
+                _ => expr.children().into_iter().for_each(|child| collect(child, found)),
+            }
+        }
+        let mut found = Vec::new();
+        self.exprs().for_each(|expr| collect(expr, &mut found));
+        found
+    }
+
     /// A measure of the plan's size: operators, columns and, with less weight, constant rows.
     pub fn size(&self) -> usize {
         let own = match self {
@@ -706,6 +720,10 @@ impl Plan {
             if depth == 0 { String::new() } else { format!("{}+- ", "   ".repeat(depth - 1)) };
         // Writing to a string does not fail.
         let _ = writeln!(out, "{lead}{line}");
+        for subquery in self.scalar_subqueries() {
+            let _ = writeln!(out, "{}+- Scalar subquery", "   ".repeat(depth));
+            subquery.write_tree(&subquery, out, depth + 2);
+        }
         for input in self.inputs() {
             input.write_tree(whole, out, depth + 1);
         }

@@ -8,7 +8,7 @@ use super::query::{self, from_clause, item};
 use super::{Catalog, place, refused};
 use crate::table::error::{Place, PlanError, PlanResult};
 use crate::table::expr::chain::balanced;
-use crate::table::expr::compile::{Semantics, fold};
+use crate::table::expr::compile::{Semantics, evaluate, fold};
 use crate::table::expr::resolve::{Scope, resolve};
 use crate::table::expr::type_rules::Rules;
 use crate::table::expr::{Expr, Node, Resolved, call, functions};
@@ -225,6 +225,17 @@ impl<'c> Joining<'c> {
     fn column(&self, index: usize, join: usize) -> Expr {
         let name = self.scope().columns[index].name.clone();
         Expr::Position(index, vec![format!("subquery_{join}"), name])
+    }
+
+    /// Adds a hidden column to the plan, which is shown as `shown` in an expression.
+    fn hidden_column(&self, value: Resolved, shown: String) -> Expr {
+        let plan = self.take();
+        let (scope, at) = (plan.scope(), plan.width());
+        let plan = time_window::with_column(plan, &scope, value, &shown, None);
+        let mut scope = plan.scope();
+        (scope.columns[at].qualifier, scope.columns[at].hidden) = (None, true);
+        *self.plan.borrow_mut() = Some(qualified(plan, &scope));
+        Expr::Position(at, vec![shown])
     }
 
     /// Converts an expression and joins its subqueries to the plan.
@@ -539,9 +550,10 @@ impl<'c> Joining<'c> {
             let value = resolve(selected, &plan.scope())?;
             let (data_type, at) = (value.data_type.clone(), plan.width());
             let plan = time_window::with_column(plan.clone(), &plan.scope(), value, "value", None);
+            let name = scalar_name(&condition, self.scope().columns.len());
             let inner = Inner { plan, condition: Some(condition), selected: at, match_range };
             let first = self.join(JoinKind::ScalarSubquery, inner, None);
-            let found = self.column(first + at, first);
+            let found = Expr::Position(first + at, vec![name]);
             debug_assert_eq!(self.scope().columns[first + at].data_type, data_type);
             return Ok(found);
         }
@@ -568,6 +580,7 @@ impl<'c> Joining<'c> {
             };
             keys.push((of_outer.clone(), unshifted(of_inner.clone(), width)));
         }
+        let name = scalar_name(&condition, width);
         let semantics = self.catalog.semantics();
         let (plan, default) = grouped(plan, &keys, selected, semantics)?;
         if nothing {
@@ -587,19 +600,37 @@ impl<'c> Joining<'c> {
             Inner { plan, condition, selected: 0, match_range: None },
             None,
         );
-        let (value, there) = (self.column(at, at), self.column(at + 1, at));
-        Ok(Expr::Case { branches: vec![(there, value)], otherwise: Some(Box::new(default)) })
+        let scope = self.scope();
+        let (value, there) = (column_of(&scope, at), column_of(&scope, at + 1));
+        let (data_type, nullable) = (value.data_type.clone(), value.nullable || default.nullable);
+        let node = Node::Case(vec![(there, value)], Some(Box::new(default)));
+        Ok(self.hidden_column(Resolved { node, data_type, nullable }, name))
     }
 }
 
+/// The name of a correlated scalar subquery, as in Spark: it lists each use of a column of the outer
+/// row in the condition. The indices of these columns are below `width`.
+fn scalar_name(condition: &Resolved, width: usize) -> String {
+    fn collect<'r>(expr: &'r Resolved, width: usize, names: &mut Vec<&'r str>) {
+        match &expr.node {
+            Node::Column(index, name) if *index < width => names.push(name),
+            _ => expr.children().into_iter().for_each(|child| collect(child, width, names)),
+        }
+    }
+    let mut names = Vec::new();
+    collect(condition, width, &mut names);
+    format!("scalarsubquery({})", names.join(", "))
+}
+
 /// Groups a subquery by the keys that the outer row is compared with. Also returns the value for
-/// outer rows without a group.
+/// outer rows without a group. Fails if that value is a constant whose evaluation fails, whether or
+/// not there is such a row, as in Spark.
 fn grouped(
     plan: Plan,
     keys: &[(Resolved, Resolved)],
     selected: &Expr,
     semantics: Semantics,
-) -> PlanResult<(Plan, Expr)> {
+) -> PlanResult<(Plan, Resolved)> {
     let grouping = Grouping::new(plan, &[], std::slice::from_ref(selected))?;
     let Plan::Project(aggregate, columns) =
         grouping.finish(std::slice::from_ref(selected), None)?
@@ -611,11 +642,12 @@ fn grouped(
     };
     let keyed = keys.iter().enumerate().map(|(i, (_, key))| (key.clone(), format!("key{i}")));
     let (value, _) = &columns[0];
-    let nothing = fold(of_nothing(value.clone(), &calls), semantics);
-    let default = match nothing.node {
-        Node::Literal(literal) => Expr::Literal(literal, value.data_type.clone()),
-        _ => Expr::Literal(Value::Null, value.data_type.clone()),
-    };
+    let default = fold(of_nothing(value.clone(), &calls), semantics);
+    let is_known = matches!(default.node, Node::Literal(_));
+    if !is_known && default.is_foldable() && !default.reads_clock() {
+        let evaluated = evaluate(&default, semantics);
+        evaluated.map_err(|error| PlanError::new(error.condition, error.reason, error.fix))?;
+    }
     let mut made = vec![
         (shifted(value.clone(), keys.len()), "value".to_string()),
         (crate::table::plan::join::always(), "there".to_string()),

@@ -145,9 +145,13 @@ pub(in crate::table) fn filtered_join(mut join: Join, condition: &Resolved) -> P
     // other side may be NULL in the result, so that side is not filtered.
     let kept = match join.kind {
         JoinKind::Inner => [true, true],
-        JoinKind::LeftOuter | JoinKind::LeftSemi | JoinKind::LeftAnti => [true, false],
+        JoinKind::LeftOuter
+        | JoinKind::LeftSemi
+        | JoinKind::LeftAnti
+        | JoinKind::Exists
+        | JoinKind::ScalarSubquery => [true, false],
         JoinKind::RightOuter => [false, true],
-        _ => [false, false],
+        JoinKind::FullOuter | JoinKind::In => [false, false],
     };
     let inner = join.kind == JoinKind::Inner && streams == [true, true];
     let (mut left, mut right) = (None, None);
