@@ -46,3 +46,27 @@ fn number_casts_are_those_of_spark_in_ansi_mode() {
 fn number_casts_are_those_of_spark_without_ansi_mode() {
     compare("false", include_str!("numbers/older.txt"));
 }
+
+/// Rounding off all 38 digits of a DECIMAL doubles a remainder that may have no room for it.
+#[test]
+fn a_decimal_of_38_fraction_digits_is_rounded_to_fewer() {
+    let session = Session::new();
+    let nines = format!("0.{}", "9".repeat(38));
+    for (number, to, expected) in [
+        (nines.as_str(), "DECIMAL(1, 0)", "1 | decimal(1,0)"),
+        ("0.88", "DECIMAL(2, 0)", "1 | decimal(2,0)"),
+        ("-0.88", "DECIMAL(2, 0)", "-1 | decimal(2,0)"),
+        ("0.5", "DECIMAL(2, 0)", "1 | decimal(2,0)"),
+        ("0.49", "DECIMAL(2, 0)", "0 | decimal(2,0)"),
+        ("0.9", "INT", "0 | int"),
+    ] {
+        let expression = format!("CAST(CAST('{number}' AS DECIMAL(38, 38)) AS {to})");
+        assert_eq!(ours(&session, &expression), expected, "{expression}");
+    }
+    let all = format!("CAST(CAST('{nines}' AS DECIMAL(38, 38)) AS DECIMAL(38, 37))");
+    assert_eq!(ours(&session, &all), format!("1.{} | decimal(38,37)", "0".repeat(37)));
+    let too_large = "CAST(1 AS DECIMAL(38, 38))";
+    assert_eq!(ours(&session, too_large), "ERR NUMERIC_VALUE_OUT_OF_RANGE.WITH_SUGGESTION");
+    session.set("spark.sql.ansi.enabled", "false").unwrap();
+    assert_eq!(ours(&session, too_large), "NULL | decimal(38,38)");
+}

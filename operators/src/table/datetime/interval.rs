@@ -115,19 +115,20 @@ pub fn parse(written: &str, data_type: &DataType) -> Option<i64> {
             }
             let mut total = 0i128;
             for (unit, part) in (from..=to).zip(parts) {
+                // A fraction has one to nine digits; those below a microsecond are dropped.
                 let (whole, fraction) = match part.split_once('.') {
-                    Some((whole, fraction)) if unit == 3 => (whole, fraction),
+                    Some((whole, fraction)) if unit == 3 && matches!(fraction.len(), 1..=9) => {
+                        (whole, fraction)
+                    }
                     Some(_) => return None,
-                    None => (part, ""),
+                    None => (part, "0"),
                 };
                 let most =
                     if unit == from { i128::MAX } else { [0, 23, 59, 59][usize::from(unit)] };
                 let count = number(whole).filter(|count| *count <= most)?;
                 total = (count * i128::from(UNIT_US[usize::from(unit)])).checked_add(total)?;
-                if !fraction.is_empty() {
-                    let padded = format!("{fraction:0<6}");
-                    total = total.checked_add(number(padded.get(..6)?)?)?;
-                }
+                let nanos = number(&format!("{fraction:0<9}"))?;
+                total = total.checked_add(nanos / 1000)?;
             }
             total
         }
@@ -252,6 +253,12 @@ mod tests {
             assert!(shown.contains(&format!("'{written}'")), "{shown}");
         }
         assert_eq!(parse("1 24:00:00", &DataType::DayTimeInterval(0, 3)), None);
+        let seconds = |text| parse(text, &DataType::DayTimeInterval(3, 3));
+        assert_eq!(seconds("-1.123456789"), Some(-1_123_456));
+        for bad in ["1.123456abc", "1.12345é", "1.1234567x", "1.1234567890", "1.", "1.-5", "1.5.5"]
+        {
+            assert_eq!(seconds(bad), None, "{bad}");
+        }
         let year_month = DataType::YearMonthInterval(0, 1);
         assert_eq!(parse("-178956970-8", &year_month), Some(i64::from(i32::MIN)));
         assert_eq!(parse("178956970-8", &year_month), None);

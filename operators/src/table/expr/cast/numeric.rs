@@ -125,7 +125,9 @@ pub fn rescale(value: i128, scale: u8, to: &DataType) -> Eval<i128> {
     } else {
         let unit = 10i128.pow(u32::from(scale - to_scale));
         let (whole, rest) = (value / unit, value % unit);
-        Some(if rest.abs() * 2 >= unit { whole + value.signum() } else { whole })
+        // Not `rest * 2 >= unit`: twice a rest below 10^38 may overflow.
+        let up = rest.abs() >= unit - rest.abs();
+        Some(if up { whole + value.signum() } else { whole })
     };
     match scaled {
         Some(scaled) if scaled.unsigned_abs() < 10u128.pow(u32::from(precision)) => {
