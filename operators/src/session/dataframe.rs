@@ -365,7 +365,8 @@ impl DataFrame {
         OrderDependence::of(&self.plan)
     }
 
-    /// Registers this query as a view, so that SQL can read it.
+    /// Registers this query as a view, so that SQL can read it. It takes precedence over a table of
+    /// the same name.
     pub fn create_temp_view(&self, name: &str) {
         self.session.register(name, self.plan.clone());
     }

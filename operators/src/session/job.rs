@@ -164,7 +164,8 @@ impl Session {
                 replace,
                 place,
             } => {
-                self.check_new_view(&name, replace).map_err(|error| error.at(place))?;
+                let check = self.lock().check_new_view(&name, replace);
+                check.map_err(|error| error.at(place))?;
                 // A file or topic source is a table unless it is read with STREAM.
                 let lower = format.to_ascii_lowercase();
                 let streaming = !super::has_batch_queries(&lower);
@@ -193,11 +194,11 @@ impl Session {
                 if let Some(file) = kafka_file {
                     frame = frame.select_expr(file.columns)?;
                 }
-                self.register(&name, frame.plan);
+                let created = self.create_view(&name, frame.plan, replace);
+                created.map_err(|error| error.at(place))?;
             }
             Statement::QueryView { name, columns, on_existing, place, query } => {
-                let exists = self.lock().views.contains_key(&name.to_ascii_lowercase());
-                if exists && on_existing == OnExisting::Keep {
+                if on_existing == OnExisting::Keep && self.lock().has_relation(&name) {
                     return Ok(None);
                 }
                 let replace = on_existing == OnExisting::Replace;
@@ -205,8 +206,11 @@ impl Session {
                 if let Some((names, at)) = columns {
                     plan = with_columns(plan, &name, names).map_err(|error| error.at(at))?;
                 }
-                self.check_new_view(&name, replace).map_err(|error| error.at(place))?;
-                self.register(&name, plan);
+                match self.create_view(&name, plan, replace) {
+                    // Another thread has created a relation of this name meanwhile.
+                    Err(_) if on_existing == OnExisting::Keep => {}
+                    created => created.map_err(|error| error.at(place))?,
+                }
             }
             Statement::Table(change, place) => {
                 self.change_tables(change).map_err(|error| error.at(place))?;
@@ -237,18 +241,6 @@ impl Session {
         let (view, replaced_by) = (view.to_string(), replaced.map(|replaced| replaced.path));
         inner.job_sources.push(JobSource { view, format, replaced_by, ends });
         Ok(read)
-    }
-
-    /// Returns an error if a view exists and must not be replaced.
-    fn check_new_view(&self, name: &str, replace: bool) -> PlanResult<()> {
-        if replace || !self.lock().views.contains_key(&name.to_ascii_lowercase()) {
-            return Ok(());
-        }
-        Err(PlanError::new(
-            "TEMP_TABLE_OR_VIEW_ALREADY_EXISTS",
-            format!("the view `{name}` already exists"),
-            "Give it another name, or write CREATE OR REPLACE TEMPORARY VIEW",
-        ))
     }
 
     /// Executes a script. A streaming table must have a trigger that ends its query. The results of

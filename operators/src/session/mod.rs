@@ -123,7 +123,7 @@ impl Catalog for Inner {
         if let Some((_, plan)) = self.views.get(&name.to_ascii_lowercase()) {
             return Some(Plan::clone(plan));
         }
-        let (name, table) = self.tables.iter().find(|(key, _)| key.eq_ignore_ascii_case(name))?;
+        let (name, table) = self.memory_table(name)?;
         Some(Plan::Scan(Scan {
             id: SourceId::default(),
             name: name.clone(),
@@ -156,6 +156,18 @@ impl Catalog for Inner {
 }
 
 impl Inner {
+    /// A table in memory, with its name as written. A name in another case is found if no table has
+    /// exactly this name.
+    fn memory_table(&self, name: &str) -> Option<(&String, &MemoryTable)> {
+        let in_any_case = || self.tables.iter().find(|(key, _)| key.eq_ignore_ascii_case(name));
+        self.tables.get_key_value(name).or_else(in_any_case)
+    }
+
+    fn insert_view(&mut self, name: &str, plan: impl Into<Arc<Plan>>) {
+        let view = (name.to_string(), plan.into());
+        self.views.insert(name.to_ascii_lowercase(), view);
+    }
+
     /// Whether a query of this name is being started or has not ended yet.
     fn is_active(&self, name: &str) -> bool {
         let runs = |end: &Option<JobEnd>| !end.as_ref().is_some_and(JobEnd::has_ended);
@@ -288,14 +300,15 @@ impl Session {
         }
     }
 
-    /// Creates a named stream that the program pushes rows into. `ddl` is its schema.
+    /// Creates a named stream that the program pushes rows into. `ddl` is its schema. Fails if a
+    /// table of the session has the name.
     pub fn memory_stream(&self, name: &str, ddl: &str) -> PlanResult<MemoryStream> {
         self.memory_stream_of(name, self.schema(ddl)?)
     }
 
     /// Like [`memory_stream`](Self::memory_stream), with a schema.
     pub fn memory_stream_of(&self, name: &str, schema: Schema) -> PlanResult<MemoryStream> {
-        Ok(self.register_stream(name, MemoryStream::new(schema)))
+        self.register_stream(name, MemoryStream::new(schema))
     }
 
     /// Like [`memory_stream`](Self::memory_stream), with several partitions. Rows are distributed
@@ -307,13 +320,14 @@ impl Session {
         parts: usize,
     ) -> PlanResult<MemoryStream> {
         let schema = self.schema(ddl)?;
-        Ok(self.register_stream(name, MemoryStream::in_parts(schema, parts)))
+        self.register_stream(name, MemoryStream::in_parts(schema, parts))
     }
 
-    fn register_stream(&self, name: &str, stream: MemoryStream) -> MemoryStream {
+    /// Registers a memory stream as a view. Fails if a table that a statement has created has its
+    /// name.
+    fn register_stream(&self, name: &str, stream: MemoryStream) -> PlanResult<MemoryStream> {
         let parts = (stream.parts() > 1).then(|| stream.parts().to_string());
         let options = parts.map(|parts| ("numPartitions".to_string(), parts));
-        self.lock().streams.insert(name.to_string(), stream.clone());
         let scan = Scan {
             id: SourceId::new(),
             name: name.to_string(),
@@ -324,8 +338,11 @@ impl Session {
             is_file_source: false,
             schema: stream.schema().clone(),
         };
-        self.register(name, Plan::Scan(scan));
-        stream
+        let mut inner = self.lock();
+        inner.check_new_view(name, true)?;
+        inner.streams.insert(name.to_string(), stream.clone());
+        inner.insert_view(name, Plan::Scan(scan));
+        Ok(stream)
     }
 
     /// Parses an expression in SQL, which may end with `AS name`.
@@ -354,8 +371,7 @@ impl Session {
     }
 
     pub(crate) fn register(&self, name: &str, plan: impl Into<Arc<Plan>>) {
-        let view = (name.to_string(), plan.into());
-        self.lock().views.insert(name.to_ascii_lowercase(), view);
+        self.lock().insert_view(name, plan);
     }
 }
 

@@ -1,8 +1,8 @@
 //! The tables of a session, in memory: `CREATE TABLE`, `INSERT`, `TRUNCATE TABLE`, `DROP TABLE` and
 //! `DROP VIEW`.
 
-use super::Session;
 use super::dataframe::DataFrame;
+use super::{Inner, Session};
 use crate::connect::memory::MemoryTable;
 use crate::session::streaming_query::QueryError;
 use crate::table::error::{PlanError, PlanResult};
@@ -13,11 +13,13 @@ use crate::table::expr::type_rules::Rules;
 use crate::table::expr::{Node, Resolved};
 use crate::table::plan::Plan;
 use crate::table::sql::job::{OnExisting, Tokens};
+use crate::table::sql::query::unknown;
 use crate::table::sql::table_statement::TableStatement;
 use crate::table::types::{Field, Schema};
 use crate::table::value::Value;
 use millstream_engine::error::EngineError;
 use std::collections::HashSet;
+use std::sync::Arc;
 
 type Rows = Vec<Vec<Value>>;
 
@@ -32,11 +34,21 @@ fn of_statement(error: QueryError) -> PlanError {
     }
 }
 
-fn already_exists(name: &str) -> PlanError {
+/// What a name of a session may stand for.
+const TABLE: &str = "table";
+const VIEW: &str = "view";
+
+/// The error of a statement that creates a table although a table or view of its name exists.
+fn already_exists(what: &str, name: &str) -> PlanError {
     PlanError::new(
         "TABLE_OR_VIEW_ALREADY_EXISTS",
-        format!("the table `{name}` already exists"),
-        "Give it another name, or write CREATE OR REPLACE TABLE or CREATE TABLE IF NOT EXISTS",
+        format!("the {what} `{name}` already exists"),
+        match what {
+            VIEW => "Give the table another name, or drop the view first",
+            _ => {
+                "Give it another name, or write CREATE OR REPLACE TABLE or CREATE TABLE IF NOT EXISTS"
+            }
+        },
     )
 }
 
@@ -71,6 +83,23 @@ fn move_to_end(schema: &mut Schema, rows: &mut Rows, column: &str) -> PlanResult
         row.push(value);
     }
     Ok(())
+}
+
+/// Fails if PARTITION names a column that the table does not have.
+fn check_partition<'n>(
+    name: &str,
+    table: &Schema,
+    mut columns: impl Iterator<Item = &'n String>,
+) -> PlanResult<()> {
+    let has = |column: &String| table.fields.iter().any(|f| f.name.eq_ignore_ascii_case(column));
+    match columns.find(|column| !has(column)) {
+        Some(column) => Err(PlanError::new(
+            "PARTITIONS_NOT_FOUND",
+            format!("PARTITION names `{column}`, and `{name}` has no such column"),
+            "Name columns of the table",
+        )),
+        None => Ok(()),
+    }
 }
 
 /// For each column of a table, the index of the column of an INSERT's query that gives its value.
@@ -155,18 +184,65 @@ fn value_of(expr: &Resolved, row: &[Value], semantics: Semantics) -> PlanResult<
         .map_err(|error| PlanError::new(error.condition, error.reason, error.fix))
 }
 
+impl Inner {
+    /// Whether a view, or a table that a statement has created, has this name.
+    pub(super) fn has_relation(&self, name: &str) -> bool {
+        let lower = name.to_ascii_lowercase();
+        self.created_tables.contains(&lower) || self.views.contains_key(&lower)
+    }
+
+    /// Whether a statement is to create a table of this name: false if a table or view has the name
+    /// and the statement says IF NOT EXISTS. Fails if one has the name and is not to be replaced.
+    fn creates_table(&self, name: &str, on_existing: OnExisting) -> PlanResult<bool> {
+        let lower = name.to_ascii_lowercase();
+        let (is_table, is_view) =
+            (self.created_tables.contains(&lower), self.views.contains_key(&lower));
+        let is_result = !is_table && self.tables.keys().any(|key| key.eq_ignore_ascii_case(name));
+        match on_existing {
+            OnExisting::Keep if is_table || is_view => Ok(false),
+            _ if is_view => Err(already_exists(VIEW, name)),
+            OnExisting::Fail if is_table => Err(already_exists(TABLE, name)),
+            _ if is_result => Err(already_exists(TABLE, name)),
+            _ => Ok(true),
+        }
+    }
+
+    /// Fails if a table that a statement has created has the name of a new view, or if another view
+    /// has and `replace` is false.
+    pub(super) fn check_new_view(&self, name: &str, replace: bool) -> PlanResult<()> {
+        let lower = name.to_ascii_lowercase();
+        if self.created_tables.contains(&lower) {
+            return Err(PlanError::new(
+                "TABLE_OR_VIEW_ALREADY_EXISTS",
+                format!("the table `{name}` already exists, and a view cannot have its name"),
+                "Give the view another name, or drop the table first",
+            ));
+        }
+        if replace || !self.views.contains_key(&lower) {
+            return Ok(());
+        }
+        Err(PlanError::new(
+            "TEMP_TABLE_OR_VIEW_ALREADY_EXISTS",
+            format!("the view `{name}` already exists"),
+            "Give it another name, or write CREATE OR REPLACE TEMPORARY VIEW",
+        ))
+    }
+
+    fn remove_table(&mut self, name: &str) {
+        if self.created_tables.remove(&name.to_ascii_lowercase()) {
+            self.tables.retain(|key, _| !key.eq_ignore_ascii_case(name));
+        }
+    }
+}
+
 impl Session {
     /// Executes a statement that changes the tables of the session.
     pub(super) fn change_tables(&self, statement: TableStatement) -> PlanResult<()> {
         match statement {
             TableStatement::Create { name, schema, on_existing, partition_columns, query } => {
-                let exists = self.created_table(&name).is_ok();
-                match on_existing {
-                    OnExisting::Keep if exists => return Ok(()),
-                    OnExisting::Fail if exists => return Err(already_exists(&name)),
-                    _ => {}
+                if !self.lock().creates_table(&name, on_existing)? {
+                    return Ok(());
                 }
-                self.check_no_result(&name)?;
                 let (mut schema, mut rows) = match (schema, query) {
                     (Some((ddl, at)), _) => {
                         (self.schema(&ddl).map_err(|error| error.at(at))?, Rows::new())
@@ -182,19 +258,25 @@ impl Session {
                 for column in partition_columns {
                     move_to_end(&mut schema, &mut rows, &column)?;
                 }
-                self.remove_table(&name);
                 let table = MemoryTable::new(schema);
                 table.replace(rows);
                 let mut inner = self.lock();
-                inner.created_tables.insert(name.to_ascii_lowercase());
-                inner.tables.insert(name, table);
+                // Meanwhile another thread may have created a table or view of this name.
+                if inner.creates_table(&name, on_existing)? {
+                    inner.remove_table(&name);
+                    inner.created_tables.insert(name.to_ascii_lowercase());
+                    inner.tables.insert(name, table);
+                }
                 Ok(())
             }
             TableStatement::Insert { name, columns, partition, overwrite, query } => {
                 let table = self.created_table(&name)?;
+                let named = partition.iter().map(|(column, _)| column);
+                check_partition(&name, table.schema(), named)?;
                 let (mut given, mut rows) = self.rows_of(query)?;
                 let mut columns = columns;
                 for (column, value) in partition {
+                    let Some(value) = value else { continue };
                     let (of_value, values) = self.rows_of(value)?;
                     let value = values.into_iter().flatten().next().unwrap_or(Value::Null);
                     let named = columns.get_or_insert_with(|| {
@@ -227,13 +309,14 @@ impl Session {
 
     fn drop_relation(&self, name: &str, is_view: bool, if_exists: bool) -> PlanResult<()> {
         let lower = name.to_ascii_lowercase();
-        let is_table = self.lock().created_tables.contains(&lower);
+        let mut inner = self.lock();
+        let is_table = inner.created_tables.contains(&lower);
         if !is_view && is_table {
-            self.remove_table(name);
+            inner.remove_table(name);
             return Ok(());
         }
         // As in Spark, DROP TABLE also drops a temporary view.
-        if self.lock().views.remove(&lower).is_some() {
+        if inner.views.remove(&lower).is_some() {
             return Ok(());
         }
         if is_view && is_table {
@@ -243,12 +326,7 @@ impl Session {
                 "Write DROP TABLE",
             ));
         }
-        if if_exists { Ok(()) } else { Err(self.unknown_relation(name)) }
-    }
-
-    /// The error for a name that no table or view has, with similar names.
-    fn unknown_relation(&self, name: &str) -> PlanError {
-        crate::table::sql::query::unknown(name, &*self.lock())
+        if if_exists { Ok(()) } else { Err(unknown(name, &*inner)) }
     }
 
     /// The table that a statement has created under a name.
@@ -262,7 +340,6 @@ impl Session {
             return Ok(table.clone());
         }
         let exists = inner.views.contains_key(&lower) || tables.next().is_some();
-        drop(inner);
         if exists {
             return Err(PlanError::new(
                 "UNSUPPORTED_INSERT.NOT_ALLOWED",
@@ -271,32 +348,31 @@ impl Session {
                  by CREATE STREAMING TABLE",
             ));
         }
-        Err(self.unknown_relation(name))
+        Err(unknown(name, &*inner))
     }
 
-    fn remove_table(&self, name: &str) {
+    /// Adds the result table of a memory sink. Fails if a statement has created a table of its name.
+    pub(super) fn add_result(&self, name: &str, table: MemoryTable) -> PlanResult<()> {
         let mut inner = self.lock();
-        if inner.created_tables.remove(&name.to_ascii_lowercase()) {
-            inner.tables.retain(|key, _| !key.eq_ignore_ascii_case(name));
+        if inner.created_tables.contains(&name.to_ascii_lowercase()) {
+            return Err(already_exists(TABLE, name));
         }
+        inner.tables.insert(name.to_string(), table);
+        Ok(())
     }
 
-    /// Fails if a memory sink has a result table of this name.
-    fn check_no_result(&self, name: &str) -> PlanResult<()> {
-        let inner = self.lock();
-        let is_created = inner.created_tables.contains(&name.to_ascii_lowercase());
-        match !is_created && inner.tables.keys().any(|key| key.eq_ignore_ascii_case(name)) {
-            true => Err(already_exists(name)),
-            false => Ok(()),
-        }
-    }
-
-    /// Fails if a statement has created a table with the name of a memory sink's result.
-    pub(super) fn check_sink_table(&self, name: &str) -> PlanResult<()> {
-        match self.lock().created_tables.contains(&name.to_ascii_lowercase()) {
-            true => Err(already_exists(name)),
-            false => Ok(()),
-        }
+    /// Creates or replaces a view, which a statement has planned. Fails if a table has its name, or
+    /// if another view has and `replace` is false.
+    pub(super) fn create_view(
+        &self,
+        name: &str,
+        plan: impl Into<Arc<Plan>>,
+        replace: bool,
+    ) -> PlanResult<()> {
+        let mut inner = self.lock();
+        inner.check_new_view(name, replace)?;
+        inner.insert_view(name, plan);
+        Ok(())
     }
 
     fn rows_of(&self, query: Tokens) -> PlanResult<(Schema, Rows)> {

@@ -11,14 +11,15 @@ use crate::session::Session;
 use crate::session::dataframe::DataFrame;
 use crate::session::streaming_query::QueryError;
 use crate::session::table_changes::live_table;
-use crate::table::error::Place;
+use crate::table::error::{Place, PlanError, PlanResult};
 use crate::table::expr::compile::{Semantics, fold};
 use crate::table::expr::{Node, Resolved};
 use crate::table::physical::too_many;
 use crate::table::plan::live_table::LiveTable;
 use crate::table::plan::optimizer::optimize;
 use crate::table::plan::{Join, JoinKind, Plan, Scan};
-use crate::table::types::DataType;
+use crate::table::sql::query::unknown;
+use crate::table::types::{DataType, Field};
 use crate::table::value::Value;
 use std::borrow::Cow;
 use std::convert::Infallible;
@@ -72,14 +73,6 @@ fn with_rows<E>(plan: Plan, rows: &mut Rows<'_, E>, live_of: &Live<'_>) -> Resul
     plan.map_exprs(&mut |expr| constant(expr, rows))
 }
 
-/// Adds the scalar subqueries of an expression to a list, each once.
-fn scalars(expr: &Resolved, found: &mut Vec<Arc<Plan>>) {
-    match &expr.node {
-        Node::Scalar(plan) if !found.contains(plan) => found.push(plan.clone()),
-        _ => expr.children().into_iter().for_each(|child| scalars(child, found)),
-    }
-}
-
 /// In a projection, filter, aggregation or sort of a stream, replaces the scalar subqueries whose
 /// tables may change by columns of joins. Other operators are unchanged.
 fn with_live_scalars<E>(
@@ -99,8 +92,7 @@ fn with_live_scalars<E>(
         return Ok(plan);
     }
     let width = input.width();
-    let mut found = Vec::new();
-    plan.exprs().for_each(|expr| scalars(expr, &mut found));
+    let found = plan.scalar_subqueries();
     let mut live_scalars = Vec::new();
     for scalar in found {
         if let Some(live) = live_of(&scalar) {
@@ -201,7 +193,7 @@ pub(super) fn read<'p>(plan: &'p Plan, session: &Session) -> Result<Cow<'p, Plan
         if let Plan::Scan(scan) = &*plan
             && scan.format == MEMORY_TABLE
         {
-            return Ok(memory_rows(session, scan));
+            return Ok(memory_rows(session, scan)?);
         }
         let rows = DataFrame::new(session.clone(), plan).collect()?;
         if single && rows.len() > 1 { Err(too_many().into()) } else { Ok(rows) }
@@ -210,9 +202,34 @@ pub(super) fn read<'p>(plan: &'p Plan, session: &Session) -> Result<Cow<'p, Plan
     with_rows(plan.clone(), &mut rows, &live).map(Cow::Owned)
 }
 
-/// The rows of a table in memory; empty if it does not exist.
-pub(super) fn memory_rows(session: &Session, scan: &Scan) -> Vec<Vec<Value>> {
-    session.table(&scan.name).map(|table| table.rows()).unwrap_or_default()
+/// The rows of a table in memory. Fails if it has been dropped since the plan was made, and if a new
+/// table of its name has other columns, because the plan refers to columns by their index.
+pub(super) fn memory_rows(session: &Session, scan: &Scan) -> PlanResult<Vec<Vec<Value>>> {
+    let inner = session.lock();
+    let Some((_, table)) = inner.memory_table(&scan.name) else {
+        return Err(unknown(&scan.name, &*inner));
+    };
+    let (planned, own) = (&scan.schema.fields, &table.schema().fields);
+    let is_same = |(planned, own): (&Field, &Field)| {
+        planned.name.eq_ignore_ascii_case(&own.name)
+            && planned.data_type == own.data_type
+            && (planned.nullable || !own.nullable)
+    };
+    if planned.len() != own.len() || !planned.iter().zip(own).all(is_same) {
+        return Err(PlanError::new(
+            "INCOMPATIBLE_VIEW_SCHEMA_CHANGE",
+            format!(
+                "the table `{}` has other columns than when the view or query over it was planned:\n\
+                 {}",
+                scan.name,
+                table.schema().tree()
+            ),
+            "Create the view, or plan the query, again",
+        ));
+    }
+    let table = table.clone();
+    drop(inner);
+    Ok(table.rows())
 }
 
 /// Replaces the tables and the initial states of the plan by empty ones, for checks before the

@@ -4,10 +4,10 @@
 
 #[cfg(feature = "kafka")]
 use crate::connect::kafka::{options::KafkaSourceConfig, source::TopicEnds};
-use crate::session::Session;
 use crate::session::dataframe::DataFrame;
 use crate::session::static_tables::{self, MEMORY_TABLE};
 use crate::session::stream_writer::file_config;
+use crate::session::{QueryError, Session};
 use crate::table::expr::{Node, Resolved};
 use crate::table::plan::live_table::{LiveTable, TableReader};
 use crate::table::plan::{Plan, Scan};
@@ -86,8 +86,9 @@ impl TableReader for PlannedTable {
                 #[cfg(feature = "kafka")]
                 "kafka" => self.topic(_index)?.version()?,
                 MEMORY_TABLE => {
-                    let table = self.session.table(&scan.name);
-                    table.map_or(0, |table| table.version())
+                    let inner = self.session.lock();
+                    // A dropped table has a version too: reading its rows then fails.
+                    inner.memory_table(&scan.name).map_or(0, |(_, table)| table.version())
                 }
                 _ => {
                     let formats = self.session.lock().settings.formats.clone();
@@ -102,7 +103,7 @@ impl TableReader for PlannedTable {
     fn rows(&self) -> Result<Vec<Vec<Value>>, EngineError> {
         let rows = match &*self.plan {
             Plan::Scan(scan) if scan.format == MEMORY_TABLE => {
-                Ok(static_tables::memory_rows(&self.session, scan))
+                static_tables::memory_rows(&self.session, scan).map_err(QueryError::from)
             }
             _ => DataFrame::new(self.session.clone(), self.plan.clone()).collect(),
         };

@@ -164,9 +164,8 @@ impl StreamWriter {
                 Box::new(if self.names_tables { console.with_query(name) } else { console })
             }
             SinkSpec::Memory => {
-                session.check_sink_table(name)?;
                 let table = MemoryTable::new(schema);
-                session.lock().tables.insert(name.to_string(), table.clone());
+                session.add_result(name, table.clone())?;
                 Box::new(table.sink(prepared.mode, self.table.clone(), latency))
             }
             SinkSpec::Socket(config) => {

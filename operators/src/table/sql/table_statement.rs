@@ -29,8 +29,8 @@ pub enum TableStatement {
         name: String,
         /// The columns that the query gives, in its order. `None`: all columns of the table.
         columns: Option<Vec<String>>,
-        /// The columns of PARTITION with their constant values.
-        partition: Vec<(String, Tokens)>,
+        /// The columns of PARTITION with their constant values. `None`: the query gives the value.
+        partition: Vec<(String, Option<Tokens>)>,
         /// Whether the rows replace those of the table.
         overwrite: bool,
         /// The query.
@@ -195,7 +195,13 @@ pub(super) fn insert(reader: &mut Reader<'_>, place: Place) -> PlanResult<Head> 
     }
     let _ = reader.keyword("TABLE");
     let name = reader.table_name()?;
+    let at_partition = reader.here();
     let partition = partition(reader)?;
+    if overwrite && !partition.is_empty() {
+        // The tables of a session have no partitions: every row of the table would be replaced.
+        let fix = "Write INSERT INTO, or INSERT OVERWRITE t with all rows of the table";
+        return Err(unsupported("INSERT OVERWRITE … PARTITION", fix, at_partition));
+    }
     for clause in ["BY", "REPLACE", "IF"] {
         let here = reader.here();
         if reader.keyword(clause) {
@@ -225,9 +231,9 @@ pub(super) fn insert(reader: &mut Reader<'_>, place: Place) -> PlanResult<Head> 
     }))
 }
 
-/// Parses `PARTITION (a = 1, b)`. Returns the columns with a value, each with the query of its
-/// value.
-fn partition(reader: &mut Reader<'_>) -> PlanResult<Vec<(String, Tokens)>> {
+/// Parses `PARTITION (a = 1, b)`. Returns the columns, each with the query of its value if it has
+/// one.
+fn partition(reader: &mut Reader<'_>) -> PlanResult<Vec<(String, Option<Tokens>)>> {
     let mut values = Vec::new();
     if !reader.keyword("PARTITION") {
         return Ok(values);
@@ -238,6 +244,7 @@ fn partition(reader: &mut Reader<'_>) -> PlanResult<Vec<(String, Tokens)>> {
     loop {
         let span = reader.peek().map(|token| token.span);
         let name = reader.name()?;
+        let mut value = None;
         if reader.token(&Token::Eq) {
             let begin = reader.next;
             let mut depth = 0;
@@ -255,8 +262,9 @@ fn partition(reader: &mut Reader<'_>) -> PlanResult<Vec<(String, Tokens)>> {
                 .into_iter()
                 .collect();
             query.extend_from_slice(&reader.tokens[begin..reader.next]);
-            values.push((name, Tokens::new(query)));
+            value = Some(Tokens::new(query));
         }
+        values.push((name, value));
         if reader.token(&Token::RParen) {
             return Ok(values);
         }
@@ -264,6 +272,37 @@ fn partition(reader: &mut Reader<'_>) -> PlanResult<Vec<(String, Tokens)>> {
             return Err(reader.unexpected("',' or ')'"));
         }
     }
+}
+
+/// The index of the query in the tokens of an INSERT: a keyword that begins a query outside
+/// parentheses, or the parenthesis before one. The number of tokens if there is none.
+fn begin_of_query(insert: &[TokenWithSpan]) -> usize {
+    const BEGINNINGS: [&str; 5] = ["SELECT", "VALUES", "FROM", "TABLE", "WITH"];
+    let begins = |at: usize| {
+        insert.get(at).is_some_and(|t| BEGINNINGS.iter().any(|word| is_word(&t.token, word)))
+    };
+    let is_list_of_names = |at: usize| {
+        insert.get(at + 2).is_some_and(|t| matches!(t.token, Token::Comma | Token::RParen))
+    };
+    let mut depth = 0;
+    // The first two tokens are INSERT INTO, and TABLE may follow them.
+    for (at, token) in insert.iter().enumerate().skip(3) {
+        match token.token {
+            Token::LParen if depth == 0 => {
+                let inner = (at..insert.len()).find(|at| insert[*at].token != Token::LParen);
+                let nested = inner.is_some_and(begins);
+                if nested && !is_list_of_names(at) {
+                    return at;
+                }
+                depth = 1;
+            }
+            Token::LParen => depth += 1,
+            Token::RParen => depth -= 1,
+            _ if depth == 0 && begins(at) => return at,
+            _ => {}
+        }
+    }
+    insert.len()
 }
 
 /// Rewrites Hive's `[WITH …] [FROM …] INSERT INTO t SELECT … INSERT INTO u SELECT …` to a statement
@@ -295,8 +334,7 @@ pub(super) fn insert_first(tokens: Vec<TokenWithSpan>) -> Vec<Vec<TokenWithSpan>
     let ends = places[1..].iter().copied().chain([tokens.len()]);
     let moved = places.iter().zip(ends).map(|(begin, end)| {
         let insert = &tokens[*begin..end];
-        let query = insert.iter().position(|token| is(Some(token), &["SELECT", "VALUES"]));
-        let (head, query) = insert.split_at(query.unwrap_or(insert.len()));
+        let (head, query) = insert.split_at(begin_of_query(insert));
         [head, &tokens[..first], query].concat()
     });
     moved.collect()
