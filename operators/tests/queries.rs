@@ -800,6 +800,21 @@ fn names_in_schemas_may_have_backquotes() {
 }
 
 #[test]
+fn a_zero_byte_does_not_end_a_name_or_text_in_json() {
+    check_values(&[
+        (
+            "from_json(concat('{\"a\": \"x', chr(0), '\", \"a', chr(0), 'b\": \"y\"}'), 'a STRING', \
+             map('allowUnquotedControlChars', 'true')).a = concat('x', chr(0))",
+            "true",
+        ),
+        (
+            "json_object_keys(concat('{\"a', chr(0), 'b\": 1}'))[0] = concat('a', chr(0), 'b')",
+            "true",
+        ),
+    ]);
+}
+
+#[test]
 fn an_encoded_surrogate_is_one_replacement_character() {
     check_values(&[
         ("hex(encode(from_csv(CAST(X'EDA080' AS STRING), 'a STRING').a, 'utf-8'))", "EFBFBD"),

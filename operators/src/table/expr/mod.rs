@@ -661,7 +661,7 @@ impl Resolved {
     }
 
     /// Whether the expression reads the current time, which is the same for all rows of a batch.
-    pub fn reads_clock(&self) -> bool {
+    pub(crate) fn reads_clock(&self) -> bool {
         matches!(self.node, Node::Call("current_timestamp", _))
             || self.children().into_iter().any(Self::reads_clock)
     }

@@ -346,7 +346,7 @@ impl Plan {
 
     /// The scalar subqueries in the expressions of this operator, each once, without those of its
     /// inputs.
-    pub fn scalar_subqueries(&self) -> Vec<Arc<Plan>> {
+    pub(crate) fn scalar_subqueries(&self) -> Vec<Arc<Plan>> {
         fn collect(expr: &Resolved, found: &mut Vec<Arc<Plan>>) {
             match &expr.node {
                 Node::Scalar(plan) if !found.contains(plan) => found.push(plan.clone()),

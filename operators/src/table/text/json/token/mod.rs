@@ -306,19 +306,21 @@ impl<'j> Tokens<'j> {
     /// The text of a name, in which escapes are resolved.
     #[inline]
     pub fn name_text(&self, name: Name) -> Cow<'j, [u8]> {
-        let raw = &self.bytes[name.begin..name.end];
-        if name.escaped { self.unescaped_name(raw) } else { Cow::Borrowed(raw) }
+        match name.escaped {
+            true => self.unescaped_name(name),
+            false => Cow::Borrowed(&self.bytes[name.begin..name.end]),
+        }
     }
 
     #[cold]
-    fn unescaped_name(&self, raw: &'j [u8]) -> Cow<'j, [u8]> {
-        let mut quoted = raw.to_vec();
-        quoted.push(0);
-        let mut name = Tokens::checked(&quoted, self.features, self.source, self.is_utf8);
-        name.features.control_characters = true;
+    fn unescaped_name(&self, name: Name) -> Cow<'j, [u8]> {
+        let raw = &self.bytes[name.begin..name.end];
+        // Only a name in quotes has escapes, so the byte behind it is its quote.
+        let (quoted, quote) = (&self.bytes[name.begin..=name.end], self.bytes[name.end]);
+        let mut name = Tokens::checked(quoted, self.features, self.source, self.is_utf8);
         name.at = 0;
         // This cannot fail: the same name was read without an error.
-        match name.finish(0) {
+        match name.finish(quote) {
             Ok(()) => Cow::Owned(name.finished().to_vec()),
             Err(InvalidJson) => Cow::Borrowed(raw),
         }
