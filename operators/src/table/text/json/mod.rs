@@ -13,4 +13,5 @@ pub use record::{
     RecordReader, check_map_keys,
 };
 pub use token::{Features, InvalidJson, Name, SWITCHES, Source, Token, Tokens};
-pub use write::{Style, write_field, write_json, write_json_as, write_string, write_text};
+pub(crate) use write::write_text;
+pub use write::{Style, write_field, write_json, write_json_as, write_string};

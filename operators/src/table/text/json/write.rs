@@ -325,7 +325,7 @@ pub fn write_string(text: &[u8], out: &mut Vec<u8>) {
 
 /// Like [`write_string`], for a text that is known to be UTF-8.
 #[inline]
-pub fn write_text(text: &str, out: &mut Vec<u8>) {
+pub(crate) fn write_text(text: &str, out: &mut Vec<u8>) {
     out.push(b'"');
     match needs_no_escape(text.as_bytes()) {
         true => out.extend_from_slice(text.as_bytes()),
