@@ -524,6 +524,33 @@ fn several_inputs_have_one_watermark() {
     }
 }
 
+/// Without batches of no data, a window that the watermark has passed is emitted by the next batch
+/// that has records, and deduplication keeps its keys until then.
+#[test]
+fn without_no_data_batches_windows_wait_for_the_next_records() {
+    for (enabled, expected) in [("true", ["0 1", "0 1"]), ("false", ["", "0 1"])] {
+        let session = Session::new();
+        session.set("spark.sql.streaming.noDataMicroBatches.enabled", enabled).unwrap();
+        let stream = events(&session);
+        let sql = "SELECT window.start, count(*) FROM events WATERMARK ts DELAY OF INTERVAL 0 SECONDS \
+                   GROUP BY window(ts, '10 seconds')";
+        let query = start(&session, sql, "append", Trigger::AsSoonAsPossible);
+        let mut emitted = Vec::new();
+        for record in [row(1, 0, 0), row(11, 0, 0)] {
+            stream.add([record]);
+            query.process_all_available().unwrap();
+        }
+        let rows = || session.table("out").unwrap().rows();
+        emitted.push(rows().iter().map(|row| text(row)).collect::<Vec<_>>().join(", "));
+        // The record is of the second window, which stays open.
+        stream.add([row(11, 1, 0)]);
+        query.process_all_available().unwrap();
+        emitted.push(rows().iter().map(|row| text(row)).collect::<Vec<_>>().join(", "));
+        query.stop().unwrap();
+        assert_eq!(emitted, expected, "enabled = {enabled}");
+    }
+}
+
 /// An idle input stops holding the watermark back. When it becomes active again, its late rows are
 /// counted.
 #[test]

@@ -216,6 +216,8 @@ pub struct WatermarkTracker {
     inputs: Vec<Input>,
     /// Whether an operator evicts state or emits rows when the watermark advances.
     releases: bool,
+    /// Whether batches without new records are disabled.
+    only_batches_with_data: bool,
     /// The watermark of the last batch.
     last_ms: i64,
     /// The watermark of the next batch.
@@ -270,6 +272,12 @@ impl WatermarkTracker {
     /// Registers that an operator evicts state or emits rows when the watermark advances.
     pub fn request_no_data_batches(&mut self) {
         self.releases = true;
+    }
+
+    /// Disables batches without new records. Rows that the watermark or a timer releases are then
+    /// emitted by the next batch that has records.
+    pub fn disable_no_data_batches(&mut self) {
+        self.only_batches_with_data = true;
     }
 
     /// Whether an operator evicts state or emits rows when the watermark advances.
@@ -327,6 +335,9 @@ impl WatermarkTracker {
 
     /// Whether a batch without new records is needed at a wall-clock time (Spark's no-data batch).
     pub fn is_batch_due(&self, now_us: i64) -> bool {
+        if self.only_batches_with_data {
+            return false;
+        }
         let wanted_us = self.times.0.wanted_us.load(Ordering::Relaxed);
         self.releases && (self.next_ms > self.last_ms || self.owes_late_emission)
             || now_us >= wanted_us
@@ -376,6 +387,19 @@ impl WatermarkTracker {
 mod tests {
     use super::*;
     use crate::event::PARTITION_IDLE;
+
+    #[test]
+    fn no_batch_is_due_without_records_if_such_batches_are_disabled() {
+        let mut time = WatermarkTracker::default();
+        time.request_no_data_batches();
+        time.disable_no_data_batches();
+        let (seen, times) = (time.input(0), time.times());
+        time.begin(7, time.next_ms());
+        seen.publish(100_000);
+        time.end();
+        times.request_batch_at(8_000);
+        assert!(time.next_ms() > time.last_ms() && !time.is_batch_due(9_000));
+    }
 
     #[test]
     fn a_batch_has_its_own_and_the_previous_watermark() {

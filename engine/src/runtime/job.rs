@@ -356,6 +356,11 @@ impl Job {
         self.time.request_no_data_batches();
     }
 
+    /// Disables micro-batches without new records, also those that operators have requested.
+    pub fn disable_no_data_batches(&mut self) {
+        self.time.disable_no_data_batches();
+    }
+
     /// Runs the first micro-batch that this run plans even if no source has a record. A query over
     /// bounded tables needs this, because an aggregation without keys has one row even for empty
     /// input.
@@ -673,6 +678,12 @@ impl RunningJob {
     /// Requests a stop after the current epoch, without waiting for it.
     pub fn request_stop(&self) {
         drop(self.reports.send(Report::Stop));
+    }
+
+    /// Ends the job with an error, without completing the current epoch and without waiting. A job
+    /// with a checkpoint resumes as after a failure.
+    pub fn abort(&self, reason: EngineError) {
+        drop(self.reports.send(Report::Failed(reason)));
     }
 
     /// Stops after the current epoch, waits for the end and returns the job's outcome. On a thread

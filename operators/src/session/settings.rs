@@ -38,6 +38,8 @@ pub(crate) struct Settings {
     pub schema_inference: bool,
     pub asof_join: bool,
     pub watermark_policy: WatermarkPolicy,
+    /// Whether micro-batches without new records run to emit rows and to evict state.
+    pub no_data_batches: bool,
     pub idle_timeout_ns: Option<u64>,
     /// The maximum size of the rows that a join buffers, in bytes.
     pub join_state_bytes: Option<u64>,
@@ -81,6 +83,7 @@ impl Default for Settings {
             schema_inference: false,
             asof_join: false,
             watermark_policy: WatermarkPolicy::Min,
+            no_data_batches: true,
             idle_timeout_ns: None,
             join_state_bytes: None,
             at_join_limit: AtStateLimit::Hold,
@@ -93,7 +96,7 @@ impl Default for Settings {
 }
 
 /// The names of all settings that have an effect, except those of the formats, for error messages.
-const NAMES: [&str; 32] = [
+const NAMES: [&str; 33] = [
     "millstream.parallelism",
     "millstream.workers",
     "millstream.pin",
@@ -126,6 +129,7 @@ const NAMES: [&str; 32] = [
     "spark.sql.join.asofJoin.enabled",
     "spark.sql.streaming.schemaInference",
     "spark.sql.streaming.multipleWatermarkPolicy",
+    "spark.sql.streaming.noDataMicroBatches.enabled",
 ];
 
 /// Names of Spark's settings that change how a query is executed or reported, but not its result.
@@ -344,6 +348,9 @@ impl Settings {
             "spark.sql.streaming.multiplewatermarkpolicy" => {
                 let policies = [("min", WatermarkPolicy::Min), ("max", WatermarkPolicy::Max)];
                 self.watermark_policy = value.choice(&policies, "min or max")?;
+            }
+            "spark.sql.streaming.nodatamicrobatches.enabled" => {
+                self.no_data_batches = value.flag()?;
             }
             "spark.sql.binaryoutputstyle" => {
                 let styles = [

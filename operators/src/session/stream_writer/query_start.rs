@@ -237,6 +237,9 @@ impl StreamWriter {
         let transactions = open_checkpoint(&mut job, prepared, &shape)?;
         job.set_watermark_policy(settings.watermark_policy);
         job.set_idle_timeout(settings.idle_timeout_ns);
+        if !settings.no_data_batches {
+            job.disable_no_data_batches();
+        }
         let then = settings.at_join_limit;
         job.set_state_limit(settings.join_state_bytes.map(|bytes| StateLimit { bytes, then }));
         job.set_join_order(settings.join_order);
