@@ -53,10 +53,40 @@ fn lacks_a_page(bytes: &[u8], from: usize, to: usize) -> bool {
     sectors.any(|sector| sector.iter().all(|byte| *byte == 0))
 }
 
+/// Where the intact blocks of a segment end.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct SegmentEnd {
+    /// The offset after the last intact block.
+    pub at: usize,
+    /// Whether something is written there: a block that is torn or damaged.
+    pub is_torn: bool,
+    /// Whether that is damage in any case: an intact block follows although the block lacks no
+    /// page, or the segment's header is neither valid nor unwritten.
+    pub is_followed: bool,
+}
+
+impl SegmentEnd {
+    /// Whether a restart that resumes at the stream position `from` refuses the log. `later` is the
+    /// position of the first block in a later segment. A tear at the end of the whole log is
+    /// accepted, and so is damage before `from`, which is not read.
+    pub fn is_damage(&self, later: Option<u64>, from: u64) -> bool {
+        self.is_torn
+            && (self.is_followed || later.is_some())
+            && later.is_none_or(|later| later > from)
+    }
+}
+
 /// Calls `visit` for each event of a segment, up to its end or the first block that is torn or
-/// damaged. Returns the offset there, and whether it is damage: an intact block follows although
-/// the block lacks no page, or the segment's header is neither valid nor unwritten.
-pub fn blocks<'b>(bytes: &'b [u8], mut visit: impl FnMut(Head, &'b [u8])) -> (usize, bool) {
+/// damaged. Returns where that is.
+pub fn blocks<'b>(bytes: &'b [u8], visit: impl FnMut(Head, &'b [u8])) -> SegmentEnd {
+    let (at, is_followed) = intact_blocks(bytes, visit);
+    let is_torn = bytes.get(at..).is_some_and(|rest| rest.iter().any(|byte| *byte != 0));
+    SegmentEnd { at, is_torn, is_followed }
+}
+
+/// Visits the events of a segment. Returns the offset after the last intact block, and whether what
+/// is there is damage in any case.
+fn intact_blocks<'b>(bytes: &'b [u8], mut visit: impl FnMut(Head, &'b [u8])) -> (usize, bool) {
     let Ok(header) = FileHeader::decode(bytes) else {
         // The magic is stored last. If it is missing, the process ended before it wrote a block.
         if bytes.starts_with(&[0; 8]) {
@@ -234,22 +264,19 @@ impl CaptureLog {
         for (index, (_, path)) in segments.iter().enumerate() {
             let bytes = std::fs::read(path).map_err(|error| unreadable(path, &error))?;
             let mut end = 0;
-            let (stop, followed) = blocks(&bytes, |head, payload| {
+            let stop = blocks(&bytes, |head, payload| {
                 tail.lines = head.lines + count_lines(payload);
                 tail.connections = tail.connections.max(head.connection + 1);
                 end = end.max(head.position + payload.len() as u64);
             });
             let later = segments[index + 1..].iter().find_map(|(_, later)| first_position(later));
-            let torn = bytes.get(stop..).is_some_and(|rest| rest.iter().any(|byte| *byte != 0));
-            // Damage in a segment that lies before `from` does not matter. Other damage is accepted
-            // only as a tear at the end of the whole log.
-            if torn && (followed || later.is_some()) && later.is_none_or(|later| later > from) {
-                let what = format!("the block at byte {stop} does not match its CRC");
+            if stop.is_damage(later, from) {
+                let what = format!("the block at byte {} does not match its CRC", stop.at);
                 return Err(damaged(path, &what));
             }
-            if torn && !followed && later.is_none() {
-                cut(path, stop)?;
-                tail.torn = Some(format!("{}, byte {stop}", path.display()));
+            if stop.is_torn && !stop.is_followed && later.is_none() {
+                cut(path, stop.at)?;
+                tail.torn = Some(format!("{}, byte {}", path.display(), stop.at));
             }
             full.push(Full { path: path.clone(), end });
             paths.push(path.clone());

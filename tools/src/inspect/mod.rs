@@ -13,7 +13,7 @@ use millstream::table::physical::{
 };
 use millstream::table::row::{Row, decode};
 use millstream::table::types::Schema;
-use millstream_engine::capture;
+use millstream_engine::capture::{self, SegmentEnd};
 use millstream_engine::checkpoint::log_entry::unreadable;
 use millstream_engine::checkpoint::offset::Offset;
 use millstream_engine::checkpoint::state_file::StateFile;
@@ -290,10 +290,8 @@ struct Segment {
     payload_bytes: u64,
     /// The stream position of the first block; `None` if there is none.
     first_position: Option<u64>,
-    /// The byte at which a block is torn or damaged.
-    torn_at: Option<usize>,
-    /// Whether that is damage, because an intact block of the segment follows.
-    is_followed: bool,
+    /// Where its intact blocks end.
+    end: SegmentEnd,
 }
 
 impl Segment {
@@ -305,14 +303,12 @@ impl Segment {
             Err(error) => return Err(unreadable(&path, &error)),
         };
         let (mut blocks, mut payload_bytes, mut first_position) = (0, 0, None);
-        let (stop, is_followed) = capture::blocks(&bytes, |head, payload| {
+        let end = capture::blocks(&bytes, |head, payload| {
             blocks += 1;
             payload_bytes += payload.len() as u64;
             first_position.get_or_insert(head.position);
         });
-        let is_torn = bytes.get(stop..).is_some_and(|rest| rest.iter().any(|byte| *byte != 0));
-        let torn_at = is_torn.then_some(stop);
-        Ok(Some(Self { path, blocks, payload_bytes, first_position, torn_at, is_followed }))
+        Ok(Some(Self { path, blocks, payload_bytes, first_position, end }))
     }
 }
 
@@ -334,12 +330,12 @@ fn print_log(folder: &Path, from: u64, damage: &mut Damage) {
     for (index, segment) in segments.iter().enumerate() {
         let Segment { path, blocks, payload_bytes, .. } = segment;
         say!("{:<35} {blocks:<10} {payload_bytes}", path.display());
-        let Some(torn_at) = segment.torn_at else { continue };
-        let next = segments[index + 1..].iter().find_map(|later| later.first_position);
-        if (segment.is_followed || next.is_some()) && next.is_none_or(|next| next > from) {
+        let later = segments[index + 1..].iter().find_map(|later| later.first_position);
+        if segment.end.is_damage(later, from) {
             damage.0.push(format!(
-                "CHECKPOINT_DAMAGED: {}: the block at byte {torn_at} does not match its CRC",
-                path.display()
+                "CHECKPOINT_DAMAGED: {}: the block at byte {} does not match its CRC",
+                path.display(),
+                segment.end.at
             ));
         }
     }
