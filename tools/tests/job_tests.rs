@@ -132,6 +132,10 @@ fn a_difference_is_shown_by_row_key_and_column() {
     scratch.passes(&with(&["--compare", "last-per-key", "--key", "word", "--update"]));
     assert_eq!(scratch.read("rows.jsonl").lines().count(), 3);
     scratch.passes(&with(&["--compare", "last-per-key", "--key", "word"]));
+    // A key that is not a column is refused before the rows are written.
+    let wrong = ["--compare", "last-per-key", "--key", "wrod", "--update"];
+    assert!(scratch.fails(2, &with(&wrong)).contains("--key wrod"));
+    assert_eq!(scratch.read("rows.jsonl").lines().count(), 3);
 }
 
 #[test]
@@ -155,6 +159,29 @@ fn numbers_and_times_may_differ_by_a_tolerance() {
     scratch.passes(&with(&["--tolerance", "1e-9", "--tolerance", "5ms"]));
     scratch.passes(&with(&["--tolerance=1e-9", "--tolerance=5ms", "--compare=sequence"]));
     scratch.fails(1, &with(&["--tolerance=1e-9", "--tolerance=1ms"]));
+}
+
+/// As doubles, the expected and the actual decimal are equal.
+#[test]
+fn decimals_are_compared_by_all_their_digits() {
+    let scratch = folder("decimals");
+    scratch.write(
+        "job.sql",
+        "CREATE TEMPORARY VIEW lines USING socket OPTIONS (host 'localhost', port '9');\n\
+         CREATE STREAMING TABLE t USING noop AS SELECT CAST(value AS DECIMAL(38, 18)) AS d \
+         FROM STREAM lines;\n",
+    );
+    scratch.write("numbers", "12345678901234567.123456789012345678\n");
+    let args = ["job.sql", "--source=lines=numbers", "--expect=rows.jsonl"];
+    scratch.passes(&[&args[..], &["--update"]].concat());
+    let rows = scratch.read("rows.jsonl");
+    assert!(rows.contains("12345678901234567.123456789012345678"), "{rows}");
+    scratch.write("rows.jsonl", &rows.replace("345678}", "345679}"));
+    scratch.fails(1, &args);
+    scratch.passes(&[&args[..], &["--tolerance", "1e-15"]].concat());
+    // Zeros at the end do not count.
+    scratch.write("rows.jsonl", &rows.replace("345678}", "34567800}"));
+    scratch.passes(&args);
 }
 
 #[test]

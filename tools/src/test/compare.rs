@@ -1,10 +1,10 @@
 //! Compares rows: in order, as a multiset, or by key, with tolerance for numbers and times.
 
 use super::difference::Difference;
+use super::json_value::{JsonRow, JsonValue};
 use crate::capture::payload_time::PayloadTime;
 use crate::capture::times;
 use clap::ValueEnum;
-use serde_json::{Map, Value};
 use std::collections::HashMap;
 
 /// How rows are compared.
@@ -42,10 +42,6 @@ pub(super) fn tolerance(text: &str) -> Result<Tolerance, String> {
     times::parse_ns(text).map(Tolerance::Time).map_err(wrong)
 }
 
-/// A parsed row. A line that is not a JSON object, which the engine never writes, gives a row
-/// without columns.
-type JsonRow = Map<String, Value>;
-
 /// A comparison with its parameters.
 pub(super) struct Comparison<'a> {
     pub mode: Mode,
@@ -54,12 +50,12 @@ pub(super) struct Comparison<'a> {
 }
 
 fn parse(lines: &[String]) -> Vec<JsonRow> {
-    lines.iter().map(|line| serde_json::from_str(line).unwrap_or_default()).collect()
+    lines.iter().map(|line| JsonValue::row(line)).collect()
 }
 
 fn key_of(row: &JsonRow, key: &[String]) -> String {
     let values: Vec<_> =
-        key.iter().map(|column| row.get(column).unwrap_or(&Value::Null).to_string()).collect();
+        key.iter().map(|column| row.get(column).unwrap_or(&JsonValue::Null).to_string()).collect();
     values.join(", ")
 }
 
@@ -209,16 +205,16 @@ impl Comparison<'_> {
             })
     }
 
-    fn is_same_value(&self, a: &Value, b: &Value) -> bool {
+    fn is_same_value(&self, a: &JsonValue, b: &JsonValue) -> bool {
         match (a, b) {
-            (Value::Number(a), Value::Number(b)) => {
-                a == b || a.as_f64().zip(b.as_f64()).is_some_and(|(a, b)| self.is_near(a, b))
+            (JsonValue::Number(a), JsonValue::Number(b)) => {
+                a == b || self.is_near(a.as_f64(), b.as_f64())
             }
-            (Value::String(a), Value::String(b)) => a == b || self.is_near_time(a, b),
-            (Value::Array(a), Value::Array(b)) => {
+            (JsonValue::String(a), JsonValue::String(b)) => a == b || self.is_near_time(a, b),
+            (JsonValue::Array(a), JsonValue::Array(b)) => {
                 a.len() == b.len() && a.iter().zip(b).all(|(a, b)| self.is_same_value(a, b))
             }
-            (Value::Object(a), Value::Object(b)) => self.is_same(a, b),
+            (JsonValue::Object(a), JsonValue::Object(b)) => self.is_same(a, b),
             _ => a == b,
         }
     }
@@ -250,9 +246,7 @@ fn time_of(text: &str) -> Option<i64> {
 type JsonRowKey = String;
 
 fn text_of(row: &JsonRow) -> JsonRowKey {
-    let mut columns: Vec<_> = row.iter().collect();
-    columns.sort_by_key(|(name, _)| name.as_str());
-    columns.iter().map(|(name, value)| format!("{name}={value};")).collect()
+    row.iter().map(|(name, value)| format!("{name}={value};")).collect()
 }
 
 /// Pairs each missing row with the unexpected row that has the most equal columns, if it has any. A

@@ -8,6 +8,7 @@
 mod compare;
 mod difference;
 mod expected;
+mod json_value;
 mod junit;
 mod latency;
 mod sources;
@@ -254,24 +255,24 @@ fn wait(args: &Args, session: &Session, queries: &[StreamingQuery]) -> Result<()
     Ok(())
 }
 
-/// Compares the rows of a query with the expected ones. A key that is not a column is an error.
-/// With `--update` writes the rows instead, which always passes.
+/// Compares the rows of a query with the expected ones, or with `--update` writes them, which always
+/// passes. A key that is not a column is an error.
 fn answer(args: &Args, taken: &Taken, expected: &Expected) -> Result<Case, Failure> {
     let rows = taken.rows.lock().unwrap_or_else(|poisoned| poisoned.into_inner());
     let name = format!("{} answer", taken.name);
-    if args.update {
-        let kept = compare::kept(args.compare, &args.key, &rows.lines);
-        let changed = expected.write(&taken.name, &kept)?;
-        let what = if changed { "written" } else { "unchanged" };
-        let text = format!("{} rows, {what}", kept.len());
-        return Ok(Case { name, verdict: Verdict::Passed, text });
-    }
     if let Some(missing) = args.key.iter().find(|key| !taken.columns.contains(key)) {
         return Err(Failure::Wrong(format!(
             "--key {missing}: query {} has the columns {}",
             taken.name,
             taken.columns.join(", ")
         )));
+    }
+    if args.update {
+        let kept = compare::kept(args.compare, &args.key, &rows.lines);
+        let changed = expected.write(&taken.name, &kept)?;
+        let what = if changed { "written" } else { "unchanged" };
+        let text = format!("{} rows, {what}", kept.len());
+        return Ok(Case { name, verdict: Verdict::Passed, text });
     }
     let comparison = Comparison { mode: args.compare, key: &args.key, tolerances: &args.tolerance };
     let wanted = expected.read(&taken.name)?;
