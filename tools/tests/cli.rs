@@ -291,6 +291,7 @@ fn bench_replay_measures_all_parts() {
         ("import-pcap on one core", 2),
         ("replay at 1x", 4),
         ("query that records", 9),
+        ("query beside a bare writer", 2),
         ("capture as a source", 4),
         ("seek to a time", 4),
     ] {
@@ -389,7 +390,6 @@ fn inspect_shows_epochs_and_state() {
     std::fs::remove_dir_all(folder).unwrap();
 }
 
-/// The tool does not know the state types of a program's processor, so it shows bytes.
 /// A torn block is damage unless it is at the end of the log, where a restart accepts it, or before
 /// the offset from which a restart reads.
 #[test]
@@ -447,6 +447,7 @@ fn inspect_reports_a_torn_block_as_a_restart_does() {
     assert!(open(4_900_000).is_ok());
 }
 
+/// The tool does not know the state types of a program's processor, so it shows bytes.
 #[test]
 fn inspect_shows_the_state_of_a_processor_as_bytes() {
     use millstream::EngineError;
