@@ -1,30 +1,141 @@
-//! `millstream functions`: lists the SQL functions.
+//! `millstream functions`: lists or describes the SQL functions.
 
+use crate::failure::Failure;
 use crate::stdout::say;
-use millstream::table::expr::functions;
-use millstream::table::plan::aggregate_function;
+use clap::Args as ClapArgs;
+use millstream::table::function_docs::{self, FunctionDoc, FunctionKind};
 
-/// Prints every scalar function, aggregate and generator with one line of help.
-pub(crate) fn list() {
-    let mut lines = functions::documented();
-    let others = aggregate_function::NAMES.iter().map(|entry| (entry.name, entry.help)).chain([
-        ("explode", "explode(array or map): a row for each element"),
-        ("explode_outer", "explode_outer(array or map): a row of NULLs if there is no element"),
-        ("posexplode", "posexplode(array or map): with the position of each, from 0"),
-        (
-            "posexplode_outer",
-            "posexplode_outer(array or map): a row of NULLs if there is no element",
-        ),
-        ("inline", "inline(array of structs): a row for each, a column for each field"),
-        ("inline_outer", "inline_outer(array of structs): a row of NULLs if there is no element"),
-        ("json_tuple", "json_tuple(text, 'a', 'b'): columns c0, c1 …"),
-        ("stack", "stack(rows, a, b, c, d): so many rows of the values"),
-    ]);
-    lines.extend(others.map(|(name, help)| (name.to_string(), help.to_string())));
-    lines.sort_unstable();
-    // `some` is both an aggregate and an alias, but is listed once.
-    lines.dedup_by(|next, line| next.0 == line.0);
-    for (name, help) in lines {
-        say!("{name:<24}{help}");
+/// The page that lists all functions.
+const PAGE: &str = "docs/src/functions.md";
+
+#[derive(ClapArgs)]
+#[command(after_help = "Examples:\n  \
+    millstream functions\n  \
+    millstream functions date_trunc")]
+pub(crate) struct Args {
+    /// Describe this function: signature, example, since when
+    name: Option<String>,
+    /// Print the page of the documentation that lists all functions
+    #[arg(long, conflicts_with = "name")]
+    markdown: bool,
+}
+
+pub(crate) fn run(args: &Args) -> Result<(), Failure> {
+    match &args.name {
+        Some(name) => describe(name).map_err(Failure::Wrong),
+        None if args.markdown => {
+            say!("{}", page().trim_end());
+            Ok(())
+        }
+        None => {
+            list();
+            Ok(())
+        }
     }
+}
+
+/// Prints every function with one line of help.
+fn list() {
+    let mut docs = function_docs::all();
+    // `some` is both an aggregate and an alias, but is listed once.
+    docs.dedup_by(|next, doc| next.name == doc.name);
+    for doc in docs {
+        say!("{:<24}{}", doc.name, doc.help);
+    }
+}
+
+/// Prints the description of a function. Fails for an unknown name, with the nearest ones.
+pub(crate) fn describe(name: &str) -> Result<(), String> {
+    let docs = function_docs::named(name);
+    if docs.is_empty() {
+        let near = function_docs::near(name);
+        let near = match near.as_slice() {
+            [] => "`millstream functions` lists all".to_string(),
+            near => format!("Did you mean {}?", near.join(" or ")),
+        };
+        return Err(format!("UNRESOLVED_ROUTINE: there is no function `{name}`\n  fix: {near}"));
+    }
+    for (at, doc) in docs.iter().enumerate() {
+        if at > 0 {
+            say!("");
+        }
+        say!("{}", doc.signature());
+        say!("  {} ({})", doc.description(), kind(doc.kind));
+        say!("\n  SELECT {};", doc.usage.example);
+        doc.usage.result.lines().for_each(|row| say!("  {row}"));
+        say!("\n  since Spark {}; reference: {PAGE}#{}", doc.usage.since, anchor(doc));
+    }
+    Ok(())
+}
+
+fn kind(kind: FunctionKind) -> &'static str {
+    match kind {
+        FunctionKind::Scalar => "scalar function",
+        FunctionKind::Aggregate => "aggregate function",
+        FunctionKind::Generator => "generator",
+    }
+}
+
+/// The name of a function's place on the page.
+fn anchor(doc: &FunctionDoc) -> String {
+    let is_name = doc.name.chars().all(|c| c.is_alphanumeric() || c == '_');
+    let name = if is_name { doc.name.as_str() } else { "operators" };
+    match doc.kind {
+        FunctionKind::Aggregate => format!("aggregate-{name}"),
+        _ => name.to_string(),
+    }
+}
+
+/// Code in a cell of a Markdown table.
+fn code(text: &str) -> String {
+    format!("`{}`", text.replace('|', "\\|"))
+}
+
+fn rows<'d>(page: &mut String, docs: impl Iterator<Item = &'d FunctionDoc>) {
+    page.push_str("| function | | example | result | since |\n|---|---|---|---|---|\n");
+    for doc in docs {
+        let result: Vec<_> = doc.usage.result.lines().map(code).collect();
+        page.push_str(&format!(
+            "| <a id=\"{}\"></a>{} | {} | {} | {} | {} |\n",
+            anchor(doc),
+            code(doc.signature()),
+            doc.description().replace('|', "\\|"),
+            code(doc.usage.example),
+            result.join("<br>"),
+            doc.usage.since,
+        ));
+    }
+}
+
+/// The page of the documentation that lists all functions.
+fn page() -> String {
+    let docs = function_docs::all();
+    let mut page = "# Functions\n\n\
+        For users who write queries: every function and operator, with an example and the version of\n\
+        Spark that introduced it. An example follows `SELECT`. This page is written by `millstream\n\
+        functions --markdown`, and `cargo test -p millstream-cli --test function_docs` runs its examples.\n"
+        .to_string();
+    let is_operator = |doc: &&FunctionDoc| anchor(doc) == "operators";
+    page.push_str("\n<a id=\"operators\"></a>\n\n## Operators\n\n");
+    let operators: Vec<_> = docs.iter().filter(is_operator).collect();
+    page.push_str("| operator | | example | result | since |\n|---|---|---|---|---|\n");
+    for doc in operators {
+        page.push_str(&format!(
+            "| {} | {} | {} | {} | {} |\n",
+            code(doc.signature()),
+            doc.description().replace('|', "\\|"),
+            code(doc.usage.example),
+            code(doc.usage.result),
+            doc.usage.since,
+        ));
+    }
+    for (kind, title) in [
+        (FunctionKind::Scalar, "Scalar functions"),
+        (FunctionKind::Aggregate, "Aggregate functions"),
+        (FunctionKind::Generator, "Generators"),
+    ] {
+        page.push_str(&format!("\n## {title}\n\n"));
+        rows(&mut page, docs.iter().filter(|doc| doc.kind == kind && !is_operator(doc)));
+    }
+    page
 }

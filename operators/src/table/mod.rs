@@ -7,6 +7,7 @@
 //!   forms of values, CSV and JSON, regular expressions, and invalid UTF-8.
 //! * `avro`: schemas and the binary form of Avro.
 //! * [`arbitrary_state`]: processors of rows, with state and timers for each key.
+//! * [`function_docs`]: descriptions of the SQL functions for users.
 //! * [`expr`]: unresolved expressions, their resolution by Spark's rules, and their compilation to
 //!   typed closures.
 
@@ -15,6 +16,7 @@ pub(crate) mod avro;
 pub mod datetime;
 pub mod error;
 pub mod expr;
+pub mod function_docs;
 pub mod physical;
 pub mod plan;
 pub mod row;

@@ -4,6 +4,7 @@ use crate::table::error::{Place, PlanError, PlanResult};
 use crate::table::expr::resolve::{Scope, resolve, without_stars};
 use crate::table::expr::user_function::{UserAggregate, aggregate_args};
 use crate::table::expr::{Expr, Node, Resolved};
+use crate::table::function_docs::Usage;
 use crate::table::plan::analyzer::{boolean, has_aggregate};
 use crate::table::types::DataType;
 use crate::table::value::Value;
@@ -83,8 +84,16 @@ pub struct AggregateEntry {
     pub name: &'static str,
     /// The function; a function may have several names.
     pub function: AggregateFunction,
-    /// The help text, in one line.
+    /// The help text, in one line: the signature and the description.
     pub help: &'static str,
+    /// An example, and the version that introduced the name.
+    pub usage: Usage,
+}
+
+impl AggregateEntry {
+    const fn usage(self, since: &'static str, example: &'static str, result: &'static str) -> Self {
+        Self { usage: Usage { since, example, result }, ..self }
+    }
 }
 
 const fn entry(
@@ -92,65 +101,222 @@ const fn entry(
     function: AggregateFunction,
     help: &'static str,
 ) -> AggregateEntry {
-    AggregateEntry { name, function, help }
+    AggregateEntry { name, function, help, usage: Usage::NONE }
 }
 
 /// The functions by name, with a line of help.
 pub const NAMES: &[AggregateEntry] = &[
-    entry("count", F::Count, "count(*) or count(x, …): rows, or those without a NULL"),
-    entry("count_if", F::CountIf, "count_if(condition): rows for which it is true"),
-    entry("sum", F::Sum, "sum(x)"),
-    entry("min", F::Min, "min(x)"),
-    entry("max", F::Max, "max(x)"),
-    entry("avg", F::Avg, "avg(x) or mean(x)"),
-    entry("mean", F::Avg, "avg(x)"),
-    entry("stddev", F::DeviationSample, "stddev(x): of a sample"),
-    entry("std", F::DeviationSample, "stddev(x)"),
-    entry("stddev_samp", F::DeviationSample, "stddev_samp(x): of a sample"),
-    entry("stddev_pop", F::DeviationPopulation, "stddev_pop(x): of all there is"),
-    entry("variance", F::VarianceSample, "variance(x): of a sample"),
-    entry("var_samp", F::VarianceSample, "var_samp(x): of a sample"),
-    entry("var_pop", F::VariancePopulation, "var_pop(x): of all there is"),
-    entry("skewness", F::Skewness, "skewness(x)"),
-    entry("kurtosis", F::Kurtosis, "kurtosis(x)"),
-    entry("corr", F::Correlation, "corr(x, y): Pearson's coefficient"),
-    entry("covar_samp", F::CovarianceSample, "covar_samp(x, y): of a sample"),
-    entry("covar_pop", F::CovariancePopulation, "covar_pop(x, y): of all there is"),
-    entry("first", F::First, "first(x[, ignoreNulls]): in order of arrival"),
-    entry("first_value", F::First, "first(x[, ignoreNulls])"),
-    entry("any_value", F::First, "any_value(x[, ignoreNulls]): the first"),
-    entry("last", F::Last, "last(x[, ignoreNulls]): in order of arrival"),
-    entry("last_value", F::Last, "last(x[, ignoreNulls])"),
-    entry("max_by", F::MaxBy, "max_by(x, y): x where y is largest"),
-    entry("min_by", F::MinBy, "min_by(x, y): x where y is smallest"),
-    entry("bool_and", F::BoolAnd, "bool_and(x) or every(x): whether all are true"),
-    entry("every", F::BoolAnd, "bool_and(x)"),
-    entry("bool_or", F::BoolOr, "bool_or(x), some(x) or any(x): whether one is true"),
-    entry("some", F::BoolOr, "bool_or(x)"),
-    entry("any", F::BoolOr, "bool_or(x)"),
-    entry("bit_and", F::BitAnd, "bit_and(x): of the bits of all"),
-    entry("bit_or", F::BitOr, "bit_or(x): of the bits of all"),
-    entry("bit_xor", F::BitXor, "bit_xor(x): of the bits of all"),
-    entry("collect_list", F::CollectList, "collect_list(x) or array_agg(x): all that are not NULL"),
-    entry("array_agg", F::CollectList, "collect_list(x)"),
-    entry("collect_set", F::CollectSet, "collect_set(x): each value that is not NULL once"),
+    entry(
+        "count",
+        F::Count,
+        "count(*) or count(x, …): the number of rows, or of those without a NULL",
+    )
+    .usage("1.0.0", "count(x), count(*) FROM VALUES (1), (NULL) AS t(x)", "1, 2"),
+    entry("count_if", F::CountIf, "count_if(condition): rows for which it is true").usage(
+        "3.0.0",
+        "count_if(x > 1) FROM VALUES (1), (2), (3) AS t(x)",
+        "2",
+    ),
+    entry("sum", F::Sum, "sum(x): the sum of the values that are not NULL").usage(
+        "1.0.0",
+        "sum(x) FROM VALUES (1), (2), (NULL) AS t(x)",
+        "3",
+    ),
+    entry("min", F::Min, "min(x): the smallest value").usage(
+        "1.0.0",
+        "min(x) FROM VALUES (2), (1) AS t(x)",
+        "1",
+    ),
+    entry("max", F::Max, "max(x): the largest value").usage(
+        "1.0.0",
+        "max(x) FROM VALUES (2), (1) AS t(x)",
+        "2",
+    ),
+    entry("avg", F::Avg, "avg(x) or mean(x): the mean of the values that are not NULL").usage(
+        "1.0.0",
+        "avg(x) FROM VALUES (1), (2) AS t(x)",
+        "1.5",
+    ),
+    entry("mean", F::Avg, "mean(x): the same as `avg`").usage(
+        "1.0.0",
+        "mean(x) FROM VALUES (1), (2) AS t(x)",
+        "1.5",
+    ),
+    entry("stddev", F::DeviationSample, "stddev(x): the standard deviation of a sample").usage(
+        "1.6.0",
+        "stddev(x) FROM VALUES (1), (2), (3) AS t(x)",
+        "1.0",
+    ),
+    entry("std", F::DeviationSample, "std(x): the same as `stddev`").usage(
+        "1.6.0",
+        "std(x) FROM VALUES (1), (2), (3) AS t(x)",
+        "1.0",
+    ),
+    entry("stddev_samp", F::DeviationSample, "stddev_samp(x): the standard deviation of a sample")
+        .usage("1.6.0", "stddev_samp(x) FROM VALUES (1), (2), (3) AS t(x)", "1.0"),
+    entry(
+        "stddev_pop",
+        F::DeviationPopulation,
+        "stddev_pop(x): the standard deviation of a whole population",
+    )
+    .usage("1.6.0", "stddev_pop(x) FROM VALUES (1), (3) AS t(x)", "1.0"),
+    entry("variance", F::VarianceSample, "variance(x): the variance of a sample").usage(
+        "1.6.0",
+        "variance(x) FROM VALUES (1), (2), (3) AS t(x)",
+        "1.0",
+    ),
+    entry("var_samp", F::VarianceSample, "var_samp(x): the variance of a sample").usage(
+        "1.6.0",
+        "var_samp(x) FROM VALUES (1), (2), (3) AS t(x)",
+        "1.0",
+    ),
+    entry("var_pop", F::VariancePopulation, "var_pop(x): the variance of a whole population")
+        .usage("1.6.0", "var_pop(x) FROM VALUES (1), (3) AS t(x)", "1.0"),
+    entry("skewness", F::Skewness, "skewness(x): how asymmetric the values are").usage(
+        "1.6.0",
+        "skewness(x) FROM VALUES (1), (2), (3) AS t(x)",
+        "0.0",
+    ),
+    entry("kurtosis", F::Kurtosis, "kurtosis(x): how heavy the tails are, less 3").usage(
+        "1.6.0",
+        "kurtosis(x) FROM VALUES (1), (3) AS t(x)",
+        "-2.0",
+    ),
+    entry("corr", F::Correlation, "corr(x, y): Pearson's coefficient").usage(
+        "1.6.0",
+        "corr(x, y) FROM VALUES (1, 2), (2, 4) AS t(x, y)",
+        "1.0",
+    ),
+    entry("covar_samp", F::CovarianceSample, "covar_samp(x, y): the covariance of a sample").usage(
+        "2.0.0",
+        "covar_samp(x, y) FROM VALUES (1, 2), (3, 6) AS t(x, y)",
+        "4.0",
+    ),
+    entry(
+        "covar_pop",
+        F::CovariancePopulation,
+        "covar_pop(x, y): the covariance of a whole population",
+    )
+    .usage("2.0.0", "covar_pop(x, y) FROM VALUES (1, 2), (3, 6) AS t(x, y)", "2.0"),
+    entry("first", F::First, "first(x[, ignoreNulls]): the first value in order of arrival").usage(
+        "2.0.0",
+        "first(x) FROM VALUES (5), (7) AS t(x)",
+        "5",
+    ),
+    entry("first_value", F::First, "first_value(x[, ignoreNulls]): the same as `first`").usage(
+        "2.0.0",
+        "first_value(x) FROM VALUES (5), (7) AS t(x)",
+        "5",
+    ),
+    entry(
+        "any_value",
+        F::First,
+        "any_value(x[, ignoreNulls]): the first value in order of arrival",
+    )
+    .usage("3.4.0", "any_value(x) FROM VALUES (5), (5) AS t(x)", "5"),
+    entry("last", F::Last, "last(x[, ignoreNulls]): the last value in order of arrival").usage(
+        "2.0.0",
+        "last(x) FROM VALUES (5), (7) AS t(x)",
+        "7",
+    ),
+    entry("last_value", F::Last, "last_value(x[, ignoreNulls]): the same as `last`").usage(
+        "2.0.0",
+        "last_value(x) FROM VALUES (5), (7) AS t(x)",
+        "7",
+    ),
+    entry("max_by", F::MaxBy, "max_by(x, y): the x of the largest y").usage(
+        "3.0.0",
+        "max_by(x, y) FROM VALUES ('a', 1), ('b', 2) AS t(x, y)",
+        "b",
+    ),
+    entry("min_by", F::MinBy, "min_by(x, y): the x of the smallest y").usage(
+        "3.0.0",
+        "min_by(x, y) FROM VALUES ('a', 1), ('b', 2) AS t(x, y)",
+        "a",
+    ),
+    entry("bool_and", F::BoolAnd, "bool_and(x) or every(x): whether all are true").usage(
+        "3.0.0",
+        "bool_and(x) FROM VALUES (true), (false) AS t(x)",
+        "false",
+    ),
+    entry("every", F::BoolAnd, "every(x): the same as `bool_and`").usage(
+        "3.0.0",
+        "every(x) FROM VALUES (true), (false) AS t(x)",
+        "false",
+    ),
+    entry("bool_or", F::BoolOr, "bool_or(x), some(x) or any(x): whether one is true").usage(
+        "3.0.0",
+        "bool_or(x) FROM VALUES (true), (false) AS t(x)",
+        "true",
+    ),
+    entry("some", F::BoolOr, "some(x): the same as `bool_or`").usage(
+        "3.0.0",
+        "some(x) FROM VALUES (true), (false) AS t(x)",
+        "true",
+    ),
+    entry("any", F::BoolOr, "any(x): the same as `bool_or`").usage(
+        "3.0.0",
+        "any(x) FROM VALUES (true), (false) AS t(x)",
+        "true",
+    ),
+    entry("bit_and", F::BitAnd, "bit_and(x): the bits that are set in all values").usage(
+        "3.0.0",
+        "bit_and(x) FROM VALUES (3), (6) AS t(x)",
+        "2",
+    ),
+    entry("bit_or", F::BitOr, "bit_or(x): the bits that are set in any value").usage(
+        "3.0.0",
+        "bit_or(x) FROM VALUES (3), (6) AS t(x)",
+        "7",
+    ),
+    entry("bit_xor", F::BitXor, "bit_xor(x): the bits that are set in an odd number of values")
+        .usage("3.0.0", "bit_xor(x) FROM VALUES (3), (6) AS t(x)", "5"),
+    entry(
+        "collect_list",
+        F::CollectList,
+        "collect_list(x) or array_agg(x): an array of the values that are not NULL",
+    )
+    .usage("2.0.0", "collect_list(x) FROM VALUES (1), (1), (NULL) AS t(x)", "[1, 1]"),
+    entry("array_agg", F::CollectList, "array_agg(x): the same as `collect_list`").usage(
+        "3.3.0",
+        "array_agg(x) FROM VALUES (1), (1), (NULL) AS t(x)",
+        "[1, 1]",
+    ),
+    entry(
+        "collect_set",
+        F::CollectSet,
+        "collect_set(x): an array of the different values that are not NULL",
+    )
+    .usage("2.0.0", "collect_set(x) FROM VALUES (1), (1), (NULL) AS t(x)", "[1]"),
     entry(
         "listagg",
         F::ListAgg,
-        "listagg(x[, separator]) or string_agg: joined in order of arrival",
+        "listagg(x[, separator]): the values as one text, in order of arrival",
+    )
+    .usage("4.0.0", "listagg(x, '-') FROM VALUES ('a'), ('b') AS t(x)", "a-b"),
+    entry("string_agg", F::ListAgg, "string_agg(x[, separator]): the same as `listagg`").usage(
+        "4.0.0",
+        "string_agg(x, '-') FROM VALUES ('a'), ('b') AS t(x)",
+        "a-b",
     ),
-    entry("string_agg", F::ListAgg, "listagg(x[, separator])"),
     entry(
         "approx_count_distinct",
         F::ApproxCountDistinct,
-        "approx_count_distinct(x[, deviation]): different values, about",
-    ),
+        "approx_count_distinct(x[, deviation]): about how many different values there are",
+    )
+    .usage("1.6.0", "approx_count_distinct(x) FROM VALUES (1), (1), (2) AS t(x)", "2"),
     entry(
         "percentile_approx",
         F::PercentileApprox,
-        "percentile_approx(x, fraction[, accuracy]): a value of x, about",
-    ),
-    entry("approx_percentile", F::PercentileApprox, "percentile_approx(x, fraction[, accuracy])"),
+        "percentile_approx(x, fraction[, accuracy]): about the value at that fraction of the order",
+    )
+    .usage("2.1.0", "percentile_approx(x, 0.5) FROM VALUES (1), (2), (9) AS t(x)", "2"),
+    entry(
+        "approx_percentile",
+        F::PercentileApprox,
+        "approx_percentile(x, fraction[, accuracy]): the same as `percentile_approx`",
+    )
+    .usage("2.1.0", "approx_percentile(x, 0.5) FROM VALUES (1), (2), (9) AS t(x)", "2"),
 ];
 
 /// Aggregate functions of Spark that are not implemented. A call is reported as not supported, not

@@ -6,6 +6,7 @@
 use crate::table::error::{PlanError, PlanResult};
 use crate::table::expr::resolve::{Scope, resolve};
 use crate::table::expr::{Expr, Resolved, functions, lower};
+use crate::table::function_docs::{Usage, usage};
 use crate::table::types::{DataType, Field};
 use crate::table::value::Value;
 
@@ -37,20 +38,65 @@ pub struct Generator {
     pub name: String,
 }
 
+/// The name of a generator, with its description for users.
+pub struct GeneratorEntry {
+    /// The name in lower case.
+    pub name: &'static str,
+    /// The help text, in one line: the signature and the description.
+    pub help: &'static str,
+    /// An example, and the version that introduced the function.
+    pub usage: Usage,
+}
+
+/// The generators.
+pub const GENERATORS: &[GeneratorEntry] = &[
+    GeneratorEntry {
+        name: "explode",
+        help: "explode(array or map): a row for each element",
+        usage: usage("1.0.0", "explode(array(10, 20))", "10\n20"),
+    },
+    GeneratorEntry {
+        name: "explode_outer",
+        help: "explode_outer(array or map): a row of NULLs if there is no element",
+        usage: usage("1.0.0", "explode_outer(array())", "NULL"),
+    },
+    GeneratorEntry {
+        name: "posexplode",
+        help: "posexplode(array or map): a row for each element and its position, from 0",
+        usage: usage("2.0.0", "posexplode(array(10, 20))", "0, 10\n1, 20"),
+    },
+    GeneratorEntry {
+        name: "posexplode_outer",
+        help: "posexplode_outer(array or map): as `posexplode`, but a row of NULLs if there is no element",
+        usage: usage("2.0.0", "posexplode_outer(array())", "NULL, NULL"),
+    },
+    GeneratorEntry {
+        name: "inline",
+        help: "inline(array of structs): a row for each struct, a column for each field",
+        usage: usage("2.0.0", "inline(array(struct(1, 'a'), struct(2, 'b')))", "1, a\n2, b"),
+    },
+    GeneratorEntry {
+        name: "inline_outer",
+        help: "inline_outer(array of structs): as `inline`, but a row of NULLs if there is no element",
+        usage: usage("2.0.0", "inline_outer(array(struct(1, 'a')))", "1, a"),
+    },
+    GeneratorEntry {
+        name: "json_tuple",
+        help: "json_tuple(text, 'a', 'b', …): a column for each name",
+        usage: usage("1.6.0", r#"json_tuple('{"a":1,"b":2}', 'a', 'b')"#, "1, 2"),
+    },
+    GeneratorEntry {
+        name: "stack",
+        help: "stack(rows, a, b, c, d, …): so many rows of the values",
+        usage: usage("2.0.0", "stack(2, 1, 2, 3)", "1, 2\n3, NULL"),
+    },
+];
+
 /// Whether an expression is a call of a generator.
 pub fn is_generator(expr: &Expr) -> bool {
     let Expr::Call { name, .. } = expr else { return false };
-    matches!(
-        &*lower(name),
-        "explode"
-            | "explode_outer"
-            | "posexplode"
-            | "posexplode_outer"
-            | "inline"
-            | "inline_outer"
-            | "json_tuple"
-            | "stack"
-    )
+    let lower = lower(name);
+    GENERATORS.iter().any(|entry| entry.name == lower)
 }
 
 impl Generator {

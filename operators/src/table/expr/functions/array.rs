@@ -23,7 +23,14 @@ use crate::table::value::Value;
 use bumpalo::collections::Vec as BumpVec;
 
 pub(super) static FUNCTIONS: &[Function] = &[
-    function("array", "array(a, b, …)", (0, MANY), array, |args, _, _| build(args)),
+    function(
+        "array",
+        "array(a, b, …): an array of the arguments",
+        (0, MANY),
+        array,
+        |args, _, _| build(args),
+    )
+    .usage("1.1.0", "array(1, 2, 3)", "[1, 2, 3]"),
     nullable_cells("size", "size(array or map): number of elements", (1, 1), size, |a, call, _| {
         if a[0].is_null() {
             // In Spark's legacy mode (ANSI mode off) the size of NULL is -1.
@@ -33,10 +40,12 @@ pub(super) static FUNCTIONS: &[Function] = &[
             DataType::Map(..) => a[0].map().map_or(0, |map| map.len) as i64,
             _ => a[0].array().len as i64,
         }))
-    }),
+    })
+    .usage("1.5.0", "size(array('b', 'd', 'c'))", "3"),
     cells("array_size", "array_size(array): number of elements", (1, 1), size, |a, _, _| {
         Ok(Cell::Long(a[0].array().len as i64))
-    }),
+    })
+    .usage("3.3.0", "array_size(array(10, 20))", "2"),
     function(
         "getitem",
         "array[index]: from 0; an error where there is none",
@@ -50,21 +59,24 @@ pub(super) static FUNCTIONS: &[Function] = &[
         (2, 2),
         item,
         |a, e, to| index(a, e, to, 0, Missing::Null),
-    ),
+    )
+    .usage("3.4.0", "get(array(10, 20, 30), 5)", "NULL"),
     function(
         "element_at",
         "element_at(array, n): from 1, negative from the end; an error where there is none",
         (2, 2),
         item,
         |a, e, to| index(a, e, to, 1, Missing::Error),
-    ),
+    )
+    .usage("2.4.0", "element_at(array(10, 20, 30), -1)", "30"),
     function(
         "try_element_at",
-        "try_element_at(array, n): element_at, NULL where there is none",
+        "try_element_at(array, n): as `element_at`, but NULL where there is none",
         (2, 2),
         item,
         |a, e, to| index(a, e, to, 1, Missing::Null),
-    ),
+    )
+    .usage("3.3.0", "try_element_at(array(10, 20), 9)", "NULL"),
     function(
         "getfield",
         "struct.field",
@@ -113,7 +125,8 @@ pub(super) static FUNCTIONS: &[Function] = &[
             }
             Ok(if null { Cell::Null } else { Cell::Bool(false) })
         },
-    ),
+    )
+    .usage("1.5.0", "array_contains(array(1, 2, 3), 2)", "true"),
     cells(
         "array_position",
         "array_position(array, x): from 1; 0 where it is not there",
@@ -128,7 +141,8 @@ pub(super) static FUNCTIONS: &[Function] = &[
                 elements(a[0].array(), t).position(|c| !c.is_null() && order(c, a[1], t).is_eq());
             Ok(Cell::Long(found.map_or(0, |at| at as i64 + 1)))
         },
-    ),
+    )
+    .usage("2.4.0", "array_position(array('a', 'b'), 'b')", "2"),
     cells(
         "array_remove",
         "array_remove(array, x): without it",
@@ -140,10 +154,11 @@ pub(super) static FUNCTIONS: &[Function] = &[
                 elements(a[0].array(), t).filter(|c| c.is_null() || order(*c, a[1], t).is_ne());
             Ok(collected(keep, arena))
         },
-    ),
+    )
+    .usage("2.4.0", "array_remove(array(1, 2, 1), 1)", "[2]"),
     nullable_cells(
         "array_append",
-        "array_append(array, x)",
+        "array_append(array, x): the array with x at its end",
         (2, 2),
         same_array,
         |a, call, arena| {
@@ -152,10 +167,11 @@ pub(super) static FUNCTIONS: &[Function] = &[
             }
             Ok(collected(elements(a[0].array(), call.element(0)).chain([a[1]]), arena))
         },
-    ),
+    )
+    .usage("3.4.0", "array_append(array(1, 2), 3)", "[1, 2, 3]"),
     nullable_cells(
         "array_prepend",
-        "array_prepend(array, x)",
+        "array_prepend(array, x): the array with x before its start",
         (2, 2),
         same_array,
         |a, call, arena| {
@@ -164,7 +180,8 @@ pub(super) static FUNCTIONS: &[Function] = &[
             }
             Ok(collected([a[1]].into_iter().chain(elements(a[0].array(), call.element(0))), arena))
         },
-    ),
+    )
+    .usage("3.5.0", "array_prepend(array(2, 3), 1)", "[1, 2, 3]"),
     nullable_cells(
         "array_insert",
         "array_insert(array, at, x): from 1, or from the end if negative",
@@ -207,7 +224,8 @@ pub(super) static FUNCTIONS: &[Function] = &[
             }
             Ok(collected(all.into_iter(), arena))
         },
-    ),
+    )
+    .usage("3.4.0", "array_insert(array('a', 'c'), 2, 'b')", "[a, b, c]"),
     cells(
         "array_compact",
         "array_compact(array): without NULLs",
@@ -216,7 +234,8 @@ pub(super) static FUNCTIONS: &[Function] = &[
         |a, call, arena| {
             Ok(collected(elements(a[0].array(), call.element(0)).filter(|c| !c.is_null()), arena))
         },
-    ),
+    )
+    .usage("3.4.0", "array_compact(array(1, NULL, 2))", "[1, 2]"),
     cells(
         "array_distinct",
         "array_distinct(array): each value once",
@@ -226,7 +245,8 @@ pub(super) static FUNCTIONS: &[Function] = &[
             let t = call.element(0);
             Ok(distinct(elements(a[0].array(), t), t, arena))
         },
-    ),
+    )
+    .usage("2.4.0", "array_distinct(array(1, 2, 1))", "[1, 2]"),
     cells(
         "array_union",
         "array_union(a, b): each value of either once",
@@ -237,7 +257,8 @@ pub(super) static FUNCTIONS: &[Function] = &[
             let all = elements(a[0].array(), t).chain(elements(a[1].array(), t));
             Ok(distinct(all, t, arena))
         },
-    ),
+    )
+    .usage("2.4.0", "array_union(array(1, 2), array(2, 3))", "[1, 2, 3]"),
     cells(
         "array_intersect",
         "array_intersect(a, b): each value of both once",
@@ -249,7 +270,8 @@ pub(super) static FUNCTIONS: &[Function] = &[
             let both = elements(a[0].array(), t).filter(|c| others.contains(*c));
             Ok(distinct(both, t, arena))
         },
-    ),
+    )
+    .usage("2.4.0", "array_intersect(array(1, 2), array(2, 3))", "[2]"),
     cells(
         "array_except",
         "array_except(a, b): each value of a that is not in b, once",
@@ -261,7 +283,8 @@ pub(super) static FUNCTIONS: &[Function] = &[
             let rest = elements(a[0].array(), t).filter(|c| !others.contains(*c));
             Ok(distinct(rest, t, arena))
         },
-    ),
+    )
+    .usage("2.4.0", "array_except(array(1, 2), array(2, 3))", "[1]"),
     cells(
         "arrays_overlap",
         "arrays_overlap(a, b): whether they have a value in common",
@@ -286,23 +309,38 @@ pub(super) static FUNCTIONS: &[Function] = &[
                 Cell::Bool(false)
             })
         },
-    ),
-    cells("array_max", "array_max(array)", (1, 1), element_of_array, |a, call, _| {
-        let t = call.element(0);
-        // `min_by` returns the first of equal elements; `max_by` would return the last.
-        let found =
-            elements(a[0].array(), t).filter(|c| !c.is_null()).min_by(|x, y| order(*y, *x, t));
-        Ok(found.unwrap_or(Cell::Null))
-    }),
-    cells("array_min", "array_min(array)", (1, 1), element_of_array, |a, call, _| {
-        let t = call.element(0);
-        let found =
-            elements(a[0].array(), t).filter(|c| !c.is_null()).min_by(|x, y| order(*x, *y, t));
-        Ok(found.unwrap_or(Cell::Null))
-    }),
+    )
+    .usage("2.4.0", "arrays_overlap(array(1, 2), array(2, 3))", "true"),
+    cells(
+        "array_max",
+        "array_max(array): the largest element that is not NULL",
+        (1, 1),
+        element_of_array,
+        |a, call, _| {
+            let t = call.element(0);
+            // `min_by` returns the first of equal elements; `max_by` would return the last.
+            let found =
+                elements(a[0].array(), t).filter(|c| !c.is_null()).min_by(|x, y| order(*y, *x, t));
+            Ok(found.unwrap_or(Cell::Null))
+        },
+    )
+    .usage("2.4.0", "array_max(array(3, 9, NULL))", "9"),
+    cells(
+        "array_min",
+        "array_min(array): the smallest element that is not NULL",
+        (1, 1),
+        element_of_array,
+        |a, call, _| {
+            let t = call.element(0);
+            let found =
+                elements(a[0].array(), t).filter(|c| !c.is_null()).min_by(|x, y| order(*x, *y, t));
+            Ok(found.unwrap_or(Cell::Null))
+        },
+    )
+    .usage("2.4.0", "array_min(array(3, 9, NULL))", "3"),
     cells(
         "array_join",
-        "array_join(array, separator[, for NULL])",
+        "array_join(array, separator[, for NULL]): the elements as one text",
         (2, 3),
         |n, mut a| {
             let rest = expect(n, a.split_off(1), &[DataType::String])?;
@@ -328,10 +366,11 @@ pub(super) static FUNCTIONS: &[Function] = &[
             }
             Ok(Cell::Bytes(arena.alloc_slice_copy(&out)))
         },
-    ),
+    )
+    .usage("2.4.0", "array_join(array('a', NULL, 'c'), '-', '?')", "a-?-c"),
     called(
         "array_repeat",
-        "array_repeat(x, n)",
+        "array_repeat(x, n): an array of n times x",
         (2, 2),
         |n, mut a| {
             let count = expect(n, a.split_off(1), &[DataType::Int])?;
@@ -359,10 +398,11 @@ pub(super) static FUNCTIONS: &[Function] = &[
                 Ok(collected_of(count, std::iter::repeat_n(value, count), cx.arena))
             })
         },
-    ),
+    )
+    .usage("2.4.0", "array_repeat('x', 3)", "[x, x, x]"),
     cells(
         "flatten",
-        "flatten(array of arrays)",
+        "flatten(array of arrays): one array of all their elements",
         (1, 1),
         |n, a| {
             let DataType::Array(inner) = element_type(n, &a[0])? else {
@@ -385,7 +425,8 @@ pub(super) static FUNCTIONS: &[Function] = &[
             let all = arrays.flat_map(|array| elements(array.array(), inner));
             Ok(collected_of(count, all, arena))
         },
-    ),
+    )
+    .usage("2.4.0", "flatten(array(array(1, 2), array(3)))", "[1, 2, 3]"),
     cells(
         "slice",
         "slice(array, start, length): from 1, or from the end if negative",
@@ -416,7 +457,8 @@ pub(super) static FUNCTIONS: &[Function] = &[
             };
             Ok(collected(elements(array, call.element(0)).skip(from).take(length as usize), arena))
         },
-    ),
+    )
+    .usage("2.4.0", "slice(array(1, 2, 3, 4), 2, 2)", "[2, 3]"),
     cells(
         "sort_array",
         "sort_array(array[, ascending]): NULLs first, or last if descending",
@@ -437,7 +479,8 @@ pub(super) static FUNCTIONS: &[Function] = &[
             }
             Ok(collected(all.into_iter(), arena))
         },
-    ),
+    )
+    .usage("1.5.0", "sort_array(array(3, NULL, 1))", "[NULL, 1, 3]"),
     cells(
         "array_sort",
         "array_sort(array[, (a, b) -> …]): NULLs last",
@@ -449,7 +492,8 @@ pub(super) static FUNCTIONS: &[Function] = &[
             all.sort_by(|x, y| x.is_null().cmp(&y.is_null()).then(order(*x, *y, t)));
             Ok(collected(all.into_iter(), arena))
         },
-    ),
+    )
+    .usage("2.4.0", "array_sort(array(3, NULL, 1))", "[1, 3, NULL]"),
     nullable_cells(
         "arrays_zip",
         "arrays_zip(a, b, …): structs of their elements",
@@ -486,14 +530,16 @@ pub(super) static FUNCTIONS: &[Function] = &[
             }
             Ok(Cell::Bytes(out.into_bump_slice()))
         },
-    ),
+    )
+    .usage("2.4.0", "arrays_zip(array(1, 2), array('a', 'b'))", "[{1, a}, {2, b}]"),
     cells(
         "sequence",
         "sequence(start, stop[, step]): of whole numbers, dates or timestamps",
         (2, 3),
         sequence_types,
         sequence,
-    ),
+    )
+    .usage("2.4.0", "sequence(1, 9, 4)", "[1, 5, 9]"),
 ];
 
 /// The maximum size in bytes of an array that functions such as `array_repeat` and `flatten` build.

@@ -25,14 +25,16 @@ pub(super) static FUNCTIONS: &[Function] = &[
         (2, 3),
         from_avro,
         compile_from_avro,
-    ),
+    )
+        .usage("4.0.0", r#"from_avro(X'06', '"int"')"#, "3"),
     called(
         "to_avro",
         "to_avro(value[, 'schema as JSON']): the value in Avro's binary form",
         (1, 2),
         to_avro,
         compile_to_avro,
-    ),
+    )
+        .usage("4.0.0", "hex(to_avro(3))", "06"),
     cells(
         "schema_of_avro",
         "schema_of_avro('schema as JSON'[, options]): the SQL type of an Avro schema",
@@ -49,7 +51,8 @@ pub(super) static FUNCTIONS: &[Function] = &[
             }
             Ok(made(arena, &out))
         },
-    ),
+    )
+        .usage("4.0.0", r#"schema_of_avro('{"type":"array","items":"string"}')"#, "ARRAY<STRING>"),
 ];
 
 /// The parsed arguments of `from_avro`: schemas, result type and mode.

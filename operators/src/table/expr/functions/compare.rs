@@ -10,12 +10,30 @@ use crate::table::types::DataType;
 use std::cmp::Ordering;
 
 pub(super) static FUNCTIONS: &[Function] = &[
-    function("=", "a = b", (2, 2), comparison, |a, e, _| compare(a, e, Ordering::is_eq)),
-    function("<>", "a <> b", (2, 2), comparison, |a, e, _| compare(a, e, Ordering::is_ne)),
-    function("<", "a < b", (2, 2), comparison, |a, e, _| compare(a, e, Ordering::is_lt)),
-    function("<=", "a <= b", (2, 2), comparison, |a, e, _| compare(a, e, Ordering::is_le)),
-    function(">", "a > b", (2, 2), comparison, |a, e, _| compare(a, e, Ordering::is_gt)),
-    function(">=", "a >= b", (2, 2), comparison, |a, e, _| compare(a, e, Ordering::is_ge)),
+    function("=", "a = b or a == b: whether they are equal", (2, 2), comparison, |a, e, _| {
+        compare(a, e, Ordering::is_eq)
+    })
+    .usage("1.0.0", "2 = 2", "true"),
+    function("<>", "a <> b or a != b: whether they differ", (2, 2), comparison, |a, e, _| {
+        compare(a, e, Ordering::is_ne)
+    })
+    .usage("1.0.0", "1 <> 2", "true"),
+    function("<", "a < b: whether a is less than b", (2, 2), comparison, |a, e, _| {
+        compare(a, e, Ordering::is_lt)
+    })
+    .usage("1.0.0", "1 < 2", "true"),
+    function("<=", "a <= b: whether a is at most b", (2, 2), comparison, |a, e, _| {
+        compare(a, e, Ordering::is_le)
+    })
+    .usage("1.0.0", "2 <= 2", "true"),
+    function(">", "a > b: whether a is greater than b", (2, 2), comparison, |a, e, _| {
+        compare(a, e, Ordering::is_gt)
+    })
+    .usage("1.0.0", "2 > 1", "true"),
+    function(">=", "a >= b: whether a is at least b", (2, 2), comparison, |a, e, _| {
+        compare(a, e, Ordering::is_ge)
+    })
+    .usage("1.0.0", "2 >= 2", "true"),
     function("<=>", "a <=> b: equal, and NULL equals NULL", (2, 2), null_safe, |args, exprs, _| {
         let order = order(args, exprs, RightSide::Evaluated);
         bool_fn(move |cx| {
@@ -24,50 +42,78 @@ pub(super) static FUNCTIONS: &[Function] = &[
                 (None, both_null) => both_null,
             }))
         })
-    }),
-    function("and", "a AND b", (2, 2), logic, |args, _, _| {
-        let [a, b] = take(args);
-        let (a, b) = (a.bool(), b.bool());
-        bool_fn(move |cx| {
-            let left = a(cx)?;
-            if left == Some(false) {
-                return Ok(Some(false));
-            }
-            match (left, b(cx)?) {
-                (_, Some(false)) => Ok(Some(false)),
-                (Some(true), Some(true)) => Ok(Some(true)),
-                _ => Ok(None),
-            }
-        })
-    }),
-    function("or", "a OR b", (2, 2), logic, |args, _, _| {
-        let [a, b] = take(args);
-        let (a, b) = (a.bool(), b.bool());
-        bool_fn(move |cx| {
-            let left = a(cx)?;
-            if left == Some(true) {
-                return Ok(Some(true));
-            }
-            match (left, b(cx)?) {
-                (_, Some(true)) => Ok(Some(true)),
-                (Some(false), Some(false)) => Ok(Some(false)),
-                _ => Ok(None),
-            }
-        })
-    }),
-    function("not", "NOT a", (1, 1), logic, |args, _, _| {
+    })
+    .usage("1.1.0", "NULL <=> NULL", "true"),
+    function(
+        "and",
+        "a AND b: true if both are true; NULL is unknown",
+        (2, 2),
+        logic,
+        |args, _, _| {
+            let [a, b] = take(args);
+            let (a, b) = (a.bool(), b.bool());
+            bool_fn(move |cx| {
+                let left = a(cx)?;
+                if left == Some(false) {
+                    return Ok(Some(false));
+                }
+                match (left, b(cx)?) {
+                    (_, Some(false)) => Ok(Some(false)),
+                    (Some(true), Some(true)) => Ok(Some(true)),
+                    _ => Ok(None),
+                }
+            })
+        },
+    )
+    .usage("1.0.0", "true AND NULL", "NULL"),
+    function(
+        "or",
+        "a OR b: true if either is true; NULL is unknown",
+        (2, 2),
+        logic,
+        |args, _, _| {
+            let [a, b] = take(args);
+            let (a, b) = (a.bool(), b.bool());
+            bool_fn(move |cx| {
+                let left = a(cx)?;
+                if left == Some(true) {
+                    return Ok(Some(true));
+                }
+                match (left, b(cx)?) {
+                    (_, Some(true)) => Ok(Some(true)),
+                    (Some(false), Some(false)) => Ok(Some(false)),
+                    _ => Ok(None),
+                }
+            })
+        },
+    )
+    .usage("1.0.0", "true OR NULL", "true"),
+    function("not", "NOT a: true if a is false", (1, 1), logic, |args, _, _| {
         let [a] = take(args);
         let a = a.bool();
         bool_fn(move |cx| Ok(a(cx)?.map(|v| !v)))
-    }),
-    function("isnull", "a IS NULL", (1, 1), any, |args, _, _| null_test(args, true)),
-    function("isnotnull", "a IS NOT NULL", (1, 1), any, |args, _, _| null_test(args, false)),
+    })
+    .usage("1.0.0", "NOT true", "false"),
+    function("isnull", "isnull(a) or a IS NULL: whether it is NULL", (1, 1), any, |args, _, _| {
+        null_test(args, true)
+    })
+    .usage("1.0.0", "isnull(NULL)", "true"),
+    function(
+        "isnotnull",
+        "isnotnull(a) or a IS NOT NULL: whether it is not NULL",
+        (1, 1),
+        any,
+        |args, _, _| null_test(args, false),
+    )
+    .usage("1.0.0", "isnotnull(1)", "true"),
     function("isnan", "isnan(a): whether a number is not a number", (1, 1), nan, |args, _, _| {
         let [a] = take(args);
         let a = a.double();
         bool_fn(move |cx| Ok(Some(a(cx)?.is_some_and(f64::is_nan))))
-    }),
-    function("in", "a IN (b, …)", (2, MANY), in_list, compile_in),
+    })
+    .usage("1.5.0", "isnan(double('NaN'))", "true"),
+    function("in", "a IN (b, …): whether a equals one of them", (2, MANY), in_list, compile_in)
+        .usage("1.0.0", "2 IN (1, 2, 3)", "true"),
 ];
 
 /// Compares doubles in Spark's order: -0.0 equals 0.0, and NaN equals NaN and is the largest value.

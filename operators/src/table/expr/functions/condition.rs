@@ -9,22 +9,33 @@ use crate::table::expr::compile::{
 use crate::table::expr::resolve::{expect_type, unify};
 use crate::table::types::{DataType, Physical};
 
-pub(super) static FUNCTIONS: &[Function] = &[
-    function(
-        "coalesce",
-        "coalesce(a, b, …): the first that is not NULL",
-        (1, MANY),
-        coalesce,
-        |args, _, to| first_not_null(args, to),
-    ),
-    function("if", "if(condition, a, b)", (3, 3), if_, compile_if),
-    function("try", "try(x): x, or NULL where it fails", (1, 1), attempt, |args, _, _| {
-        let [a] = take(args);
-        errors_to_null(a)
-    }),
-    function("nullif", "nullif(a, b): NULL if a = b, else a", (2, 2), nullif, compile_if),
-    function("nvl2", "nvl2(a, b, c): b if a is not NULL, else c", (3, 3), nvl2, compile_if),
-];
+pub(super) static FUNCTIONS: &[Function] =
+    &[
+        function(
+            "coalesce",
+            "coalesce(a, b, …): the first that is not NULL",
+            (1, MANY),
+            coalesce,
+            |args, _, to| first_not_null(args, to),
+        )
+        .usage("1.0.0", "coalesce(NULL, 2, 3)", "2"),
+        function(
+            "if",
+            "if(condition, a, b): a if the condition is true, else b",
+            (3, 3),
+            if_,
+            compile_if,
+        )
+        .usage("1.0.0", "if(1 < 2, 'yes', 'no')", "yes"),
+        function("try", "try(x): x, or NULL where it fails", (1, 1), attempt, |args, _, _| {
+            let [a] = take(args);
+            errors_to_null(a)
+        }),
+        function("nullif", "nullif(a, b): NULL if a = b, else a", (2, 2), nullif, compile_if)
+            .usage("2.0.0", "nullif(2, 2)", "NULL"),
+        function("nvl2", "nvl2(a, b, c): b if a is not NULL, else c", (3, 3), nvl2, compile_if)
+            .usage("2.0.0", "nvl2(NULL, 2, 3)", "3"),
+    ];
 
 fn attempt(_: &str, args: Vec<Resolved>) -> PlanResult<Typed> {
     let data_type = args[0].data_type.clone();

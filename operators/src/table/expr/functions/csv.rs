@@ -31,7 +31,8 @@ pub(super) static FUNCTIONS: &[Function] = &[
         (2, 3),
         from_csv,
         compile_from_csv,
-    ),
+    )
+    .usage("3.0.0", "from_csv('1,x', 'a INT, b STRING')", "{1, x}"),
     nullable_cells(
         "schema_of_csv",
         "schema_of_csv(constant text[, options]): its columns as a schema",
@@ -42,14 +43,16 @@ pub(super) static FUNCTIONS: &[Function] = &[
             let text = inferred(written, &options_of(call.args.get(1)).unwrap_or_default());
             Ok(Cell::Bytes(arena.alloc_slice_copy(text.unwrap_or_default().as_bytes())))
         },
-    ),
+    )
+    .usage("3.0.0", "schema_of_csv('1,x')", "STRUCT<_c0: INT, _c1: STRING>"),
     called(
         "to_csv",
         "to_csv(struct[, options]): as a record of CSV",
         (1, 2),
         to_csv,
         compile_to_csv,
-    ),
+    )
+    .usage("3.0.0", "to_csv(named_struct('a', 1, 'b', 'x, y'))", r#"1,"x, y""#),
 ];
 
 type Options = Vec<(String, String)>;

@@ -22,7 +22,8 @@ pub(super) static FUNCTIONS: &[Function] = &[
             let hash = pairs.fold(42, |hash, (i, cell)| murmur(*cell, call.data_type(i), hash));
             Ok(Cell::Long(i64::from(hash as i32)))
         },
-    ),
+    )
+    .usage("2.0.0", "hash('Millstream')", "-1640861961"),
     nullable_cells(
         "xxhash64",
         "xxhash64(a, …): seed 42",
@@ -33,28 +34,32 @@ pub(super) static FUNCTIONS: &[Function] = &[
             let hash = pairs.fold(42, |hash, (i, cell)| xx(*cell, call.data_type(i), hash));
             Ok(Cell::Long(hash as i64))
         },
-    ),
+    )
+    .usage("3.0.0", "xxhash64('Millstream')", "-4999507816194538216"),
     cells(
         "crc32",
-        "crc32(bytes)",
+        "crc32(bytes): the CRC-32 checksum",
         (1, 1),
         |n, a| typed(n, a, &[T::Binary], T::Long),
         |a, _, _| Ok(Cell::Long(i64::from(crc32fast::hash(a[0].bytes())))),
-    ),
+    )
+    .usage("1.5.0", "crc32('Millstream')", "4067909443"),
     cells(
         "md5",
         "md5(bytes): in base 16",
         (1, 1),
         |n, a| typed(n, a, &[T::Binary], T::String),
         |a, _, arena| Ok(made(arena, &hex(&md5::Md5::digest(a[0].bytes())))),
-    ),
+    )
+    .usage("1.5.0", "md5('Millstream')", "0beed762f24528e0d084075e7e6c9c97"),
     cells(
         "sha1",
         "sha1(bytes): in base 16",
         (1, 1),
         |n, a| typed(n, a, &[T::Binary], T::String),
         |a, _, arena| Ok(made(arena, &hex(&sha1::Sha1::digest(a[0].bytes())))),
-    ),
+    )
+    .usage("1.5.0", "sha1('Millstream')", "7010b1fc9f89792c94bf4dedc46e2e591e61bbe2"),
     cells(
         "sha2",
         "sha2(bytes, 224, 256, 384 or 512): in base 16; 0 is 256",
@@ -70,14 +75,20 @@ pub(super) static FUNCTIONS: &[Function] = &[
                 _ => Cell::Null,
             })
         },
+    )
+    .usage(
+        "1.5.0",
+        "sha2('Millstream', 256)",
+        "59784ac321a3155bfc3f01a27214e45509001e23db0828e0741999208303f220",
     ),
     nullable_cells(
         "raise_error",
-        "raise_error(message): fails with it",
+        "raise_error(message): fails with the message",
         (1, 1),
         |n, a| typed(n, a, &[T::String], T::Null),
         |a, _, _| failed("USER_RAISED_EXCEPTION", a[0].text(), ""),
-    ),
+    )
+    .usage("3.1.0", "if(true, 'fine', raise_error('no value'))", "fine"),
     nullable_cells(
         "assert_true",
         "assert_true(condition[, message]): NULL, or fails",
@@ -92,7 +103,8 @@ pub(super) static FUNCTIONS: &[Function] = &[
                 failed("USER_RAISED_EXCEPTION", message, "")
             }
         },
-    ),
+    )
+    .usage("2.0.0", "assert_true(1 < 2)", "NULL"),
 ];
 
 /// Hashes one value with seed 42, the seed that Spark's sketches use.

@@ -27,7 +27,8 @@ pub(super) static FUNCTIONS: &[Function] = &[
         (2, 3),
         from_json,
         compile_from_json,
-    ),
+    )
+        .usage("2.2.0", r#"from_json('{"a":1}', 'a INT')"#, "{1}"),
     cells(
         "schema_of_json",
         "schema_of_json('{\"a\":1}'[, options]): the schema of a constant text, as from_json takes it",
@@ -42,7 +43,8 @@ pub(super) static FUNCTIONS: &[Function] = &[
             }
             Ok(made(arena, &out))
         },
-    ),
+    )
+        .usage("2.4.0", r#"schema_of_json('{"a":1}')"#, "STRUCT<a: BIGINT>"),
     cells(
         "to_json",
         "to_json(struct, array or map): as text, NULL fields left out",
@@ -61,7 +63,8 @@ pub(super) static FUNCTIONS: &[Function] = &[
             style.finish(&mut out, 0);
             Ok(Cell::Bytes(arena.alloc_slice_copy(&out)))
         },
-    ),
+    )
+        .usage("2.2.0", "to_json(named_struct('a', 1, 'b', NULL))", r#"{"a":1}"#),
     called(
         "get_json_object",
         "get_json_object(text, '$.a.b[0]'): what is there, as text",
@@ -88,7 +91,8 @@ pub(super) static FUNCTIONS: &[Function] = &[
                 Ok(found.map_or(Cell::Null, |found| made(cx.arena, &found)))
             })
         },
-    ),
+    )
+        .usage("1.5.0", r#"get_json_object('{"a":{"b":[7]}}', '$.a.b[0]')"#, "7"),
     cells(
         "json_field",
         "json_tuple(text, name)",
@@ -108,7 +112,8 @@ pub(super) static FUNCTIONS: &[Function] = &[
         |a, _, _| {
             Ok(array_length(a[0].text()).map_or(Cell::Null, |length| Cell::Long(length as i64)))
         },
-    ),
+    )
+        .usage("3.1.0", "json_array_length('[1,2,3]')", "3"),
     cells(
         "json_object_keys",
         "json_object_keys(text): the names in the object that it is",
@@ -123,7 +128,8 @@ pub(super) static FUNCTIONS: &[Function] = &[
             }
             None => Ok(Cell::Null),
         },
-    ),
+    )
+        .usage("3.1.0", r#"json_object_keys('{"a":1,"b":2}')"#, "[a, b]"),
 ];
 
 /// Rejects an argument that is not a STRING: these functions have no implicit cast.

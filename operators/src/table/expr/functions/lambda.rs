@@ -44,34 +44,69 @@ const fn higher(
 }
 
 pub(super) static FUNCTIONS: &[Function] = &[
-    higher("transform", "transform(array, x -> …) or (x, index) -> …", (2, 2), transform),
+    higher(
+        "transform",
+        "transform(array, x -> …) or (array, (x, index) -> …): the results for each element",
+        (2, 2),
+        transform,
+    )
+    .usage("2.4.0", "transform(array(1, 2), x -> x * 10)", "[10, 20]"),
     higher(
         "filter",
         "filter(array, x -> condition): the elements for which it is true",
         (2, 2),
         filter,
-    ),
+    )
+    .usage("2.4.0", "filter(array(1, 2, 3), x -> x > 1)", "[2, 3]"),
     higher(
         "exists",
         "exists(array, x -> condition): whether it is true for any",
         (2, 2),
         |a, c| quantified(a, c, Quantifier::Exists),
-    ),
+    )
+    .usage("2.4.0", "exists(array(1, 2, 3), x -> x > 2)", "true"),
     higher(
         "forall",
         "forall(array, x -> condition): whether it is true for all",
         (2, 2),
         |a, c| quantified(a, c, Quantifier::ForAll),
-    ),
-    higher("aggregate", "aggregate(array, start, (sum, x) -> …[, sum -> …])", (3, 4), aggregate),
-    higher("zip_with", "zip_with(a, b, (x, y) -> …)", (3, 3), zip_with),
-    higher("map_filter", "map_filter(map, (key, value) -> condition)", (2, 2), map_filter),
-    higher("transform_keys", "transform_keys(map, (key, value) -> …)", (2, 2), |a, c| {
-        transform_map(a, c, MapPart::Keys)
-    }),
-    higher("transform_values", "transform_values(map, (key, value) -> …)", (2, 2), |a, c| {
-        transform_map(a, c, MapPart::Values)
-    }),
+    )
+    .usage("3.0.0", "forall(array(1, 2, 3), x -> x > 0)", "true"),
+    higher(
+        "aggregate",
+        "aggregate(array, start, (sum, x) -> …[, sum -> …]): folds the elements to one value",
+        (3, 4),
+        aggregate,
+    )
+    .usage("2.4.0", "aggregate(array(1, 2, 3), 0, (sum, x) -> sum + x)", "6"),
+    higher(
+        "zip_with",
+        "zip_with(a, b, (x, y) -> …): the results for each pair of elements",
+        (3, 3),
+        zip_with,
+    )
+    .usage("2.4.0", "zip_with(array(1, 2), array(10, 20), (x, y) -> x + y)", "[11, 22]"),
+    higher(
+        "map_filter",
+        "map_filter(map, (key, value) -> condition): the entries for which it is true",
+        (2, 2),
+        map_filter,
+    )
+    .usage("3.0.0", "map_filter(map('a', 1, 'b', 2), (key, value) -> value > 1)", "{b -> 2}"),
+    higher(
+        "transform_keys",
+        "transform_keys(map, (key, value) -> …): the map with other keys",
+        (2, 2),
+        |a, c| transform_map(a, c, MapPart::Keys),
+    )
+    .usage("3.0.0", "transform_keys(map('a', 1), (key, value) -> upper(key))", "{A -> 1}"),
+    higher(
+        "transform_values",
+        "transform_values(map, (key, value) -> …): the map with other values",
+        (2, 2),
+        |a, c| transform_map(a, c, MapPart::Values),
+    )
+    .usage("3.0.0", "transform_values(map('a', 1), (key, value) -> value + 1)", "{a -> 2}"),
     higher("array_sort_by", "array_sort(array, (a, b) -> -1, 0 or 1)", (2, 2), sort_by),
     higher(BIND, "", (2, 2), bind),
 ];

@@ -24,14 +24,16 @@ pub(super) static FUNCTIONS: &[Function] = &[
         (2, 3),
         resolve,
         |args, call| compile(args, &call, false),
-    ),
+    )
+    .usage("1.0.0", "'Spark' LIKE 'S%k'", "true"),
     called(
         "ilike",
         "s ILIKE pattern: LIKE without regard to case",
         (2, 3),
         resolve,
         |args, call| compile(args, &call, true),
-    ),
+    )
+    .usage("3.3.0", "'Spark' ILIKE 's_ark'", "true"),
 ];
 
 fn resolve(name: &str, args: Vec<Resolved>) -> PlanResult<Typed> {

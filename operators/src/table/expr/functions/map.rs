@@ -21,30 +21,39 @@ use DataType as T;
 pub(super) static FUNCTIONS: &[Function] = &[
     function(
         "named_struct",
-        "named_struct('a', x, 'b', y)",
+        "named_struct('a', x, 'b', y, …): a struct with those field names",
         (0, MANY),
         named_struct,
         |args, _, _| {
             let values = args.into_iter().skip(1).step_by(2).collect();
             structure(values)
         },
-    ),
+    )
+    .usage("1.5.0", "named_struct('a', 1, 'b', 'x')", "{1, x}"),
     function(
         "struct",
-        "struct(a, b, …): its fields have the columns' names",
+        "struct(a, b, …): a struct whose fields have the names of the columns",
         (0, MANY),
         unnamed,
         |args, _, _| structure(args),
-    ),
-    nullable_cells("map", "map(key, value, …)", (0, MANY), map, |a, call, arena| {
-        let (key_type, _) = types(&call.to);
-        let keys: Vec<Cell<'_>> = a.iter().copied().step_by(2).collect();
-        let values: Vec<Cell<'_>> = a.iter().copied().skip(1).step_by(2).collect();
-        build(&keys, &values, key_type, (Keys::Normal, &call.semantics), arena)
-    }),
+    )
+    .usage("1.4.0", "struct(1, 'x')", "{1, x}"),
+    nullable_cells(
+        "map",
+        "map(key, value, …): a map of the entries",
+        (0, MANY),
+        map,
+        |a, call, arena| {
+            let (key_type, _) = types(&call.to);
+            let keys: Vec<Cell<'_>> = a.iter().copied().step_by(2).collect();
+            let values: Vec<Cell<'_>> = a.iter().copied().skip(1).step_by(2).collect();
+            build(&keys, &values, key_type, (Keys::Normal, &call.semantics), arena)
+        },
+    )
+    .usage("2.0.0", "map('a', 1, 'b', 2)", "{a -> 1, b -> 2}"),
     cells(
         "map_from_arrays",
-        "map_from_arrays(keys, values)",
+        "map_from_arrays(keys, values): the map of each key to the value at its position",
         (2, 2),
         from_arrays,
         |a, call, arena| {
@@ -61,10 +70,11 @@ pub(super) static FUNCTIONS: &[Function] = &[
             let values: Vec<_> = elements(values, value_type).collect();
             build(&keys, &values, key_type, (Keys::AsGiven, &call.semantics), arena)
         },
-    ),
+    )
+    .usage("2.4.0", "map_from_arrays(array('a', 'b'), array(1, 2))", "{a -> 1, b -> 2}"),
     cells(
         "map_from_entries",
-        "map_from_entries(array of structs of two)",
+        "map_from_entries(array of structs of two): the map of each first field to the second",
         (1, 1),
         from_entries,
         |a, call, arena| {
@@ -79,21 +89,24 @@ pub(super) static FUNCTIONS: &[Function] = &[
             }
             build(&keys, &values, key_type, (Keys::Normal, &call.semantics), arena)
         },
-    ),
+    )
+    .usage("2.4.0", "map_from_entries(array(struct('a', 1)))", "{a -> 1}"),
     cells(
         "map_keys",
-        "map_keys(map)",
+        "map_keys(map): an array of its keys",
         (1, 1),
         |n, a| of_map(n, a, |k, _| array_of(k)),
         |a, _, _| Ok(a[0].map().map_or(Cell::Null, |map| parts(a[0].bytes(), &map).0)),
-    ),
+    )
+    .usage("2.0.0", "map_keys(map('a', 1, 'b', 2))", "[a, b]"),
     cells(
         "map_values",
-        "map_values(map)",
+        "map_values(map): an array of its values",
         (1, 1),
         |n, a| of_map(n, a, |_, v| array_of(v)),
         |a, _, _| Ok(a[0].map().map_or(Cell::Null, |map| parts(a[0].bytes(), &map).1)),
-    ),
+    )
+    .usage("2.0.0", "map_values(map('a', 1, 'b', 2))", "[1, 2]"),
     cells(
         "map_entries",
         "map_entries(map): an array of structs",
@@ -120,19 +133,27 @@ pub(super) static FUNCTIONS: &[Function] = &[
             }
             Ok(Cell::Bytes(out.into_bump_slice()))
         },
-    ),
-    cells("map_concat", "map_concat(a, b, …)", (0, MANY), concat, |a, call, arena| {
-        let (key_type, value_type) = types(&call.to);
-        let (mut keys, mut values) = (Vec::new(), Vec::new());
-        for map in a.iter().filter_map(|map| map.map()) {
-            keys.extend(elements(map.keys, key_type));
-            values.extend(elements(map.values, value_type));
-        }
-        build(&keys, &values, key_type, (Keys::Normal, &call.semantics), arena)
-    }),
+    )
+    .usage("3.0.0", "map_entries(map('a', 1))", "[{a, 1}]"),
+    cells(
+        "map_concat",
+        "map_concat(a, b, …): one map of all entries",
+        (0, MANY),
+        concat,
+        |a, call, arena| {
+            let (key_type, value_type) = types(&call.to);
+            let (mut keys, mut values) = (Vec::new(), Vec::new());
+            for map in a.iter().filter_map(|map| map.map()) {
+                keys.extend(elements(map.keys, key_type));
+                values.extend(elements(map.values, value_type));
+            }
+            build(&keys, &values, key_type, (Keys::Normal, &call.semantics), arena)
+        },
+    )
+    .usage("2.4.0", "map_concat(map('a', 1), map('b', 2))", "{a -> 1, b -> 2}"),
     cells(
         "map_contains_key",
-        "map_contains_key(map, key)",
+        "map_contains_key(map, key): whether the map has the key",
         (2, 2),
         |n, a| {
             let Typed { args, is_nullable: nullable, .. } = with_key(n, a)?;
@@ -144,7 +165,8 @@ pub(super) static FUNCTIONS: &[Function] = &[
                 a[0].map().is_some_and(|map| find(&map, a[1], key_type, value_type).is_some()),
             ))
         },
-    ),
+    )
+    .usage("3.3.0", "map_contains_key(map('a', 1), 'a')", "true"),
     cells(
         "map_element",
         "map[key]: NULL where there is none",

@@ -19,14 +19,16 @@ pub(super) static FUNCTIONS: &[Function] = &[
         (1, 5),
         resolve_mask,
         mask,
-    ),
+    )
+        .usage("3.4.0", "mask('Ab-12')", "Xx-nn"),
     cells(
         "luhn_check",
         "luhn_check(digits): whether the last digit is the check digit of the others (ISO/IEC 7812)",
         (1, 1),
         |n, a| typed(n, a, &[T::String], T::Boolean),
         |a, _, _| Ok(Cell::Bool(has_check_digit(a[0].bytes()))),
-    ),
+    )
+        .usage("3.5.0", "luhn_check('79927398713')", "true"),
 ];
 
 static CAPITALS: LazyLock<CharSet> = LazyLock::new(|| char_set(&["Lu"]));

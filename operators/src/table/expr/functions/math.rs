@@ -15,55 +15,87 @@ use crate::table::value::Value;
 use std::cmp::Ordering;
 
 pub(super) static FUNCTIONS: &[Function] = &[
-    function("+", "a + b", (2, 2), arithmetic, compile_add),
-    function("-", "a - b", (2, 2), arithmetic, compile_sub),
-    function("*", "a * b", (2, 2), arithmetic, compile_mul),
-    function("/", "a / b: a double, or a decimal for decimals", (2, 2), arithmetic, compile_div),
+    function(
+        "+",
+        "a + b: the sum, also of a time and an interval",
+        (2, 2),
+        arithmetic,
+        compile_add,
+    )
+    .usage("1.0.0", "1 + 2", "3"),
+    function("-", "a - b: the difference, also of times", (2, 2), arithmetic, compile_sub)
+        .usage("1.0.0", "3 - 2", "1"),
+    function("*", "a * b: the product", (2, 2), arithmetic, compile_mul)
+        .usage("1.0.0", "2 * 3", "6"),
+    function("/", "a / b: a double, or a decimal for decimals", (2, 2), arithmetic, compile_div)
+        .usage("1.0.0", "3 / 2", "1.5"),
     function(
         "div",
         "a div b: the quotient without its fraction",
         (2, 2),
         integral,
         compile_int_div,
-    ),
-    function("%", "a % b: the remainder, with the sign of a", (2, 2), remainder, compile_rem),
+    )
+    .usage("3.0.0", "7 div 2", "3"),
+    function(
+        "%",
+        "a % b or mod(a, b): the remainder, with the sign of a",
+        (2, 2),
+        remainder,
+        compile_rem,
+    )
+    .usage("1.0.0", "-7 % 3", "-1"),
     function(
         "pmod",
         "pmod(a, b): the remainder, never negative for b > 0",
         (2, 2),
         remainder,
         compile_pmod,
-    ),
-    function("negative", "- a", (1, 1), same, compile_negative),
-    function("positive", "+ a", (1, 1), positive, |args, _, _| {
-        let [a] = take(args);
-        a
-    }),
-    function("abs", "abs(a): without its sign", (1, 1), same, compile_abs),
+    )
+    .usage("1.5.0", "pmod(-7, 3)", "2"),
+    function("negative", "negative(a) or - a: the opposite number", (1, 1), same, compile_negative)
+        .usage("1.0.0", "negative(1)", "-1"),
+    function(
+        "positive",
+        "positive(a) or + a: the number itself",
+        (1, 1),
+        positive,
+        |args, _, _| {
+            let [a] = take(args);
+            a
+        },
+    )
+    .usage("1.5.0", "positive(-1)", "-1"),
+    function("abs", "abs(a): without its sign", (1, 1), same, compile_abs)
+        .usage("1.2.0", "abs(-1)", "1"),
     function("sign", "sign(a): -1.0, 0.0 or 1.0", (1, 1), to_double, |args, _, _| {
         let [a] = take(args);
         let a = a.double();
         double_fn(move |cx| Ok(a(cx)?.map(|v| if v == 0.0 || v.is_nan() { v } else { v.signum() })))
-    }),
+    })
+    .usage("1.4.0", "sign(-5)", "-1.0"),
     function("sqrt", "sqrt(a): the square root", (1, 1), to_double, |args, _, _| {
         let [a] = take(args);
         let a = a.double();
         double_fn(move |cx| Ok(a(cx)?.map(f64::sqrt)))
-    }),
+    })
+    .usage("1.1.1", "sqrt(9)", "3.0"),
     function(
         "greatest",
         "greatest(a, b, …): the largest that is not NULL",
         (2, MANY),
         extreme,
         |args, _, to| pick(args, to, Ordering::Greater),
-    ),
+    )
+    .usage("1.5.0", "greatest(1, 3, NULL)", "3"),
     function(
         "least",
         "least(a, b, …): the smallest that is not NULL",
         (2, MANY),
         extreme,
         |args, _, to| pick(args, to, Ordering::Less),
-    ),
+    )
+    .usage("1.5.0", "least(1, 3, NULL)", "1"),
 ];
 
 fn not_numeric(name: &str, data_type: &DataType) -> PlanError {

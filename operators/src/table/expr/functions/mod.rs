@@ -58,11 +58,11 @@ pub use split::Splitter;
 pub use time::of_word as time_of_word;
 
 use super::coercion;
-use super::resolve::distance;
 use super::{Node, Resolved, lower};
 use crate::table::error::{PlanError, PlanResult};
 use crate::table::expr::functions::aliases::{cast_of, operator_of};
 use crate::table::expr::type_rules::Rules;
+use crate::table::function_docs;
 use crate::table::types::DataType;
 use crate::table::value::Value;
 use field_access::indexed;
@@ -139,18 +139,8 @@ fn find(name: &str) -> PlanResult<&'static Function> {
         if LATER.contains(&canonical) {
             return PlanError::not_yet(format_args!("the function `{canonical}`"));
         }
-        let is_name = |name: &&str| name.chars().all(|c| c.is_alphanumeric() || c == '_');
-        let aggregates =
-            crate::table::plan::aggregate_function::NAMES.iter().map(|entry| entry.name);
-        let mut near: Vec<_> = all()
-            .map(|f| f.name)
-            .chain(aggregates)
-            .filter(is_name)
-            .map(|known| (distance(&lower, known), known))
-            .filter(|(off, _)| *off <= 2 || off * 3 <= lower.len())
-            .collect();
-        near.sort_unstable();
-        let near: Vec<_> = near.iter().take(3).map(|(_, name)| format!("`{name}`")).collect();
+        let near: Vec<_> =
+            function_docs::near(name).iter().map(|name| format!("`{name}`")).collect();
         let near = match near.as_slice() {
             [] => String::new(),
             near => format!("Did you mean {}? ", near.join(" or ")),

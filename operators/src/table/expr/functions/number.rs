@@ -44,12 +44,22 @@ fn above(args: Vec<Compiled>, limit: f64, f: fn(f64) -> f64) -> Compiled {
 }
 
 pub(super) static FUNCTIONS: &[Function] = &[
-    double("exp", "exp(x): e to the power of x", |a, _, _| map(a, libm::exp)),
-    double("expm1", "expm1(x): exp(x) - 1", |a, _, _| map(a, libm::expm1)),
-    logarithm("ln", "ln(x): the natural logarithm", |a, _, _| above(a, 0.0, strict_math::log)),
-    logarithm("log2", "log2(x)", |a, _, _| above(a, 0.0, strict_math::log2)),
-    logarithm("log10", "log10(x)", |a, _, _| above(a, 0.0, strict_math::log10)),
-    logarithm("log1p", "log1p(x): ln(1 + x)", |a, _, _| above(a, -1.0, libm::log1p)),
+    double("exp", "exp(x): e to the power of x", |a, _, _| map(a, libm::exp))
+        .usage("1.4.0", "exp(0)", "1.0"),
+    double("expm1", "expm1(x): exp(x) - 1", |a, _, _| map(a, libm::expm1))
+        .usage("1.4.0", "expm1(0)", "0.0"),
+    logarithm("ln", "ln(x): the natural logarithm", |a, _, _| above(a, 0.0, strict_math::log))
+        .usage("1.4.0", "ln(1)", "0.0"),
+    logarithm("log2", "log2(x): the logarithm to base 2", |a, _, _| {
+        above(a, 0.0, strict_math::log2)
+    })
+    .usage("1.4.0", "log2(8)", "3.0"),
+    logarithm("log10", "log10(x): the logarithm to base 10", |a, _, _| {
+        above(a, 0.0, strict_math::log10)
+    })
+    .usage("1.4.0", "log10(1000)", "3.0"),
+    logarithm("log1p", "log1p(x): ln(1 + x)", |a, _, _| above(a, -1.0, libm::log1p))
+        .usage("1.4.0", "log1p(0)", "0.0"),
     cells(
         "log",
         "log([base, ]x): the natural one without a base",
@@ -64,64 +74,103 @@ pub(super) static FUNCTIONS: &[Function] = &[
             let log = strict_math::log(value);
             Ok(Cell::Double(if a.len() == 2 { log / strict_math::log(base) } else { log }))
         },
-    ),
+    )
+    .usage("1.5.0", "log(2, 8)", "3.0"),
     cells(
         "pow",
         "pow(x, y): x to the power of y",
         (2, 2),
         |n, a| typed(n, a, &[T::Double], T::Double),
         |a, _, _| Ok(Cell::Double(power(a[0].double(), a[1].double()))),
-    ),
-    double("cbrt", "cbrt(x): the cube root", |a, _, _| map(a, strict_math::cbrt)),
-    double("sin", "sin(x)", |a, _, _| map(a, f64::sin)),
-    double("cos", "cos(x)", |a, _, _| map(a, f64::cos)),
-    double("tan", "tan(x)", |a, _, _| map(a, f64::tan)),
-    double("cot", "cot(x)", |a, _, _| map(a, |v| 1.0 / v.tan())),
-    double("sec", "sec(x)", |a, _, _| map(a, |v| 1.0 / v.cos())),
-    double("csc", "csc(x)", |a, _, _| map(a, |v| 1.0 / v.sin())),
-    double("asin", "asin(x)", |a, _, _| map(a, libm::asin)),
-    double("acos", "acos(x)", |a, _, _| map(a, libm::acos)),
-    double("atan", "atan(x)", |a, _, _| map(a, libm::atan)),
-    double("sinh", "sinh(x)", |a, _, _| map(a, strict_math::sinh)),
-    double("cosh", "cosh(x)", |a, _, _| map(a, strict_math::cosh)),
-    double("tanh", "tanh(x)", |a, _, _| map(a, strict_math::tanh)),
-    double("asinh", "asinh(x)", |a, _, _| map(a, libm::asinh)),
-    double("acosh", "acosh(x)", |a, _, _| map(a, libm::acosh)),
-    double("atanh", "atanh(x)", |a, _, _| map(a, |x| 0.5 * (libm::log1p(x) - libm::log1p(-x)))),
-    double("degrees", "degrees(x): of radians", |a, _, _| map(a, f64::to_degrees)),
-    double("radians", "radians(x): of degrees", |a, _, _| map(a, f64::to_radians)),
+    )
+    .usage("1.4.0", "pow(2, 3)", "8.0"),
+    double("cbrt", "cbrt(x): the cube root", |a, _, _| map(a, strict_math::cbrt))
+        .usage("1.4.0", "cbrt(27)", "3.0"),
+    double("sin", "sin(x): the sine of an angle in radians", |a, _, _| map(a, f64::sin))
+        .usage("1.4.0", "sin(0)", "0.0"),
+    double("cos", "cos(x): the cosine of an angle in radians", |a, _, _| map(a, f64::cos))
+        .usage("1.4.0", "cos(0)", "1.0"),
+    double("tan", "tan(x): the tangent of an angle in radians", |a, _, _| map(a, f64::tan))
+        .usage("1.4.0", "tan(0)", "0.0"),
+    double("cot", "cot(x): the cotangent of an angle in radians", |a, _, _| {
+        map(a, |v| 1.0 / v.tan())
+    })
+    .usage("2.3.0", "cot(1)", "0.6420926159343306"),
+    double("sec", "sec(x): the secant of an angle in radians", |a, _, _| map(a, |v| 1.0 / v.cos()))
+        .usage("3.3.0", "sec(0)", "1.0"),
+    double("csc", "csc(x): the cosecant of an angle in radians", |a, _, _| {
+        map(a, |v| 1.0 / v.sin())
+    })
+    .usage("3.3.0", "csc(1)", "1.1883951057781212"),
+    double("asin", "asin(x): the angle whose sine is x, in radians", |a, _, _| map(a, libm::asin))
+        .usage("1.4.0", "asin(0)", "0.0"),
+    double("acos", "acos(x): the angle whose cosine is x, in radians", |a, _, _| {
+        map(a, libm::acos)
+    })
+    .usage("1.4.0", "acos(1)", "0.0"),
+    double("atan", "atan(x): the angle whose tangent is x, in radians", |a, _, _| {
+        map(a, libm::atan)
+    })
+    .usage("1.4.0", "atan(0)", "0.0"),
+    double("sinh", "sinh(x): the hyperbolic sine", |a, _, _| map(a, strict_math::sinh))
+        .usage("1.4.0", "sinh(0)", "0.0"),
+    double("cosh", "cosh(x): the hyperbolic cosine", |a, _, _| map(a, strict_math::cosh))
+        .usage("1.4.0", "cosh(0)", "1.0"),
+    double("tanh", "tanh(x): the hyperbolic tangent", |a, _, _| map(a, strict_math::tanh))
+        .usage("1.4.0", "tanh(0)", "0.0"),
+    double("asinh", "asinh(x): the inverse hyperbolic sine", |a, _, _| map(a, libm::asinh))
+        .usage("3.0.0", "asinh(0)", "0.0"),
+    double("acosh", "acosh(x): the inverse hyperbolic cosine", |a, _, _| map(a, libm::acosh))
+        .usage("3.0.0", "acosh(1)", "0.0"),
+    double("atanh", "atanh(x): the inverse hyperbolic tangent", |a, _, _| {
+        map(a, |x| 0.5 * (libm::log1p(x) - libm::log1p(-x)))
+    })
+    .usage("3.0.0", "atanh(0)", "0.0"),
+    double("degrees", "degrees(x): an angle in radians as degrees", |a, _, _| {
+        map(a, f64::to_degrees)
+    })
+    .usage("1.4.0", "degrees(pi())", "180.0"),
+    double("radians", "radians(x): an angle in degrees as radians", |a, _, _| {
+        map(a, f64::to_radians)
+    })
+    .usage("1.4.0", "radians(180)", "3.141592653589793"),
     double("rint", "rint(x): the nearest whole number, half to even", |a, _, _| {
         map(a, f64::round_ties_even)
-    }),
+    })
+    .usage("1.4.0", "rint(2.5)", "2.0"),
     cells(
         "atan2",
-        "atan2(y, x)",
+        "atan2(y, x): the angle of the point (x, y) from the x axis, in radians",
         (2, 2),
         |n, a| typed(n, a, &[T::Double], T::Double),
         // Adding 0.0 drops the sign of a zero, as Spark does.
         |a, _, _| Ok(Cell::Double(libm::atan2(a[0].double() + 0.0, a[1].double() + 0.0))),
-    ),
+    )
+    .usage("1.4.0", "atan2(0, 1)", "0.0"),
     cells(
         "hypot",
         "hypot(a, b): sqrt(a² + b²)",
         (2, 2),
         |n, a| typed(n, a, &[T::Double], T::Double),
         |a, _, _| Ok(Cell::Double(strict_math::hypot(a[0].double(), a[1].double()))),
-    ),
+    )
+    .usage("1.4.0", "hypot(3, 4)", "5.0"),
     cells(
         "pi",
-        "pi()",
+        "pi(): the number π",
         (0, 0),
         |n, a| typed(n, a, &[], T::Double),
         |_, _, _| Ok(Cell::Double(std::f64::consts::PI)),
-    ),
+    )
+    .usage("1.5.0", "pi()", "3.141592653589793"),
     cells(
         "e",
-        "e()",
+        "e(): Euler's number",
         (0, 0),
         |n, a| typed(n, a, &[], T::Double),
         |_, _, _| Ok(Cell::Double(std::f64::consts::E)),
-    ),
+    )
+    .usage("1.5.0", "e()", "2.718281828459045"),
     function(
         "nanvl",
         "nanvl(a, b): b if a is not a number",
@@ -141,37 +190,52 @@ pub(super) static FUNCTIONS: &[Function] = &[
                 x => Ok(x),
             })
         },
-    ),
+    )
+    .usage("1.5.0", "nanvl(double('NaN'), 1.5)", "1.5"),
     cells(
         "factorial",
-        "factorial(n): NULL outside of 0 to 20",
+        "factorial(n): n!; NULL outside of 0 to 20",
         (1, 1),
         |n, a| typed_or_null(n, a, &[T::Int], T::Long),
         |a, _, _| match a[0].long() {
             n @ 0..=20 => Ok(Cell::Long((1..=n).product())),
             _ => Ok(Cell::Null),
         },
-    ),
-    cells("&", "a & b: of their bits", (2, 2), bits, |a, _, _| {
+    )
+    .usage("1.5.0", "factorial(5)", "120"),
+    cells("&", "a & b: the bits that are set in both", (2, 2), bits, |a, _, _| {
         Ok(Cell::Long(a[0].long() & a[1].long()))
-    }),
-    cells("|", "a | b: of their bits", (2, 2), bits, |a, _, _| {
+    })
+    .usage("1.4.0", "6 & 3", "2"),
+    cells("|", "a | b: the bits that are set in either", (2, 2), bits, |a, _, _| {
         Ok(Cell::Long(a[0].long() | a[1].long()))
-    }),
-    cells("^", "a ^ b: of their bits", (2, 2), bits, |a, _, _| {
+    })
+    .usage("1.4.0", "6 | 3", "7"),
+    cells("^", "a ^ b: the bits that are set in one of them", (2, 2), bits, |a, _, _| {
         Ok(Cell::Long(a[0].long() ^ a[1].long()))
-    }),
-    cells("~", "~ a: of its bits", (1, 1), bits, |a, _, _| Ok(Cell::Long(!a[0].long()))),
-    cells("shiftleft", "shiftleft(a, n) or a << n", (2, 2), shifts, |a, call, _| {
-        Ok(Cell::Long(if call.to == T::Long {
-            a[0].long().wrapping_shl(a[1].long() as u32)
-        } else {
-            i64::from((a[0].long() as i32).wrapping_shl(a[1].long() as u32))
-        }))
-    }),
+    })
+    .usage("1.4.0", "6 ^ 3", "5"),
+    cells("~", "~ a: the bits that are not set", (1, 1), bits, |a, _, _| {
+        Ok(Cell::Long(!a[0].long()))
+    })
+    .usage("1.4.0", "~ 0", "-1"),
+    cells(
+        "shiftleft",
+        "shiftleft(a, n) or a << n: the bits moved up by n",
+        (2, 2),
+        shifts,
+        |a, call, _| {
+            Ok(Cell::Long(if call.to == T::Long {
+                a[0].long().wrapping_shl(a[1].long() as u32)
+            } else {
+                i64::from((a[0].long() as i32).wrapping_shl(a[1].long() as u32))
+            }))
+        },
+    )
+    .usage("1.5.0", "shiftleft(1, 4)", "16"),
     cells(
         "shiftright",
-        "shiftright(a, n) or a >> n: keeps the sign",
+        "shiftright(a, n) or a >> n: the bits moved down by n; keeps the sign",
         (2, 2),
         shifts,
         |a, call, _| {
@@ -181,10 +245,11 @@ pub(super) static FUNCTIONS: &[Function] = &[
                 i64::from((a[0].long() as i32).wrapping_shr(a[1].long() as u32))
             }))
         },
-    ),
+    )
+    .usage("1.5.0", "shiftright(-16, 2)", "-4"),
     cells(
         "shiftrightunsigned",
-        "shiftrightunsigned(a, n) or a >>> n",
+        "shiftrightunsigned(a, n) or a >>> n: the bits moved down by n, filled with zeros",
         (2, 2),
         shifts,
         |a, call, _| {
@@ -194,7 +259,8 @@ pub(super) static FUNCTIONS: &[Function] = &[
                 i64::from((a[0].long() as u32).wrapping_shr(a[1].long() as u32) as i32)
             }))
         },
-    ),
+    )
+    .usage("1.5.0", "shiftrightunsigned(16, 2)", "4"),
     cells(
         "bit_count",
         "bit_count(a): how many bits are set",
@@ -209,7 +275,8 @@ pub(super) static FUNCTIONS: &[Function] = &[
                 other => i64::from(other.long().count_ones()),
             }))
         },
-    ),
+    )
+    .usage("3.0.0", "bit_count(7)", "3"),
     cells(
         "bit_get",
         "bit_get(a, n): the bit n of a, from the lowest, which is 0",
@@ -229,14 +296,16 @@ pub(super) static FUNCTIONS: &[Function] = &[
                 "",
             ),
         },
-    ),
+    )
+    .usage("3.2.0", "bit_get(6, 1)", "1"),
     cells(
         "bin",
         "bin(n): in base 2",
         (1, 1),
         |n, a| typed(n, a, &[T::Long], T::String),
         |a, _, arena| Ok(made(arena, &format!("{:b}", a[0].long()))),
-    ),
+    )
+    .usage("1.5.0", "bin(6)", "110"),
     cells(
         "hex",
         "hex(n or s): in base 16",
@@ -264,10 +333,11 @@ pub(super) static FUNCTIONS: &[Function] = &[
                 }
             })
         },
-    ),
+    )
+    .usage("1.5.0", "hex(255)", "FF"),
     cells(
         "conv",
-        "conv(n, from, to): digits from one base to another",
+        "conv(n, from, to): the digits of n in another base",
         (3, 3),
         |n, a| typed_or_null(n, a, &[T::String, T::Int, T::Int], T::String),
         |a, call, arena| {
@@ -280,7 +350,8 @@ pub(super) static FUNCTIONS: &[Function] = &[
                 None => Cell::Null,
             })
         },
-    ),
+    )
+    .usage("1.5.0", "conv('ff', 16, 10)", "255"),
     cells(
         "width_bucket",
         "width_bucket(value, low, high, n): the bucket of n between low and high",
@@ -301,7 +372,8 @@ pub(super) static FUNCTIONS: &[Function] = &[
                 _ => (count as f64 * (value - low) / (high - low)) as i64 + 1,
             }))
         },
-    ),
+    )
+    .usage("3.1.0", "width_bucket(5.3, 0.2, 10.6, 5)", "3"),
 ];
 
 fn bits(name: &str, args: Vec<Resolved>) -> PlanResult<Typed> {

@@ -16,16 +16,30 @@ use bumpalo::collections::Vec as BumpVec;
 use std::cell::RefCell;
 
 pub(super) static FUNCTIONS: &[Function] = &[
-    called("rand", "rand([seed]): from 0 to 1", (0, 1), number, |_, call| {
-        let state = RefCell::new(XorShift::new(seed(&call, 0)));
-        double_fn(move |_| Ok(Some(state.borrow_mut().double())))
-    })
-    .with_seed_at(0),
-    called("randn", "randn([seed]): normally distributed", (0, 1), number, |_, call| {
-        let state = RefCell::new((XorShift::new(seed(&call, 0)), None));
-        double_fn(move |_| Ok(Some(gaussian(&mut state.borrow_mut()))))
-    })
-    .with_seed_at(0),
+    called(
+        "rand",
+        "rand([seed]): a random number, from 0 to below 1",
+        (0, 1),
+        number,
+        |_, call| {
+            let state = RefCell::new(XorShift::new(seed(&call, 0)));
+            double_fn(move |_| Ok(Some(state.borrow_mut().double())))
+        },
+    )
+    .with_seed_at(0)
+    .usage("1.5.0", "rand(1) < 1", "true"),
+    called(
+        "randn",
+        "randn([seed]): a random number, normally distributed",
+        (0, 1),
+        number,
+        |_, call| {
+            let state = RefCell::new((XorShift::new(seed(&call, 0)), None));
+            double_fn(move |_| Ok(Some(gaussian(&mut state.borrow_mut()))))
+        },
+    )
+    .with_seed_at(0)
+    .usage("1.5.0", "randn(1) IS NOT NULL", "true"),
     called(
         "uuid",
         "uuid([seed]): a random one",
@@ -53,7 +67,8 @@ pub(super) static FUNCTIONS: &[Function] = &[
             })
         },
     )
-    .with_seed_at(0),
+    .with_seed_at(0)
+    .usage("2.3.0", "length(uuid())", "36"),
     called(
         "shuffle",
         "shuffle(array[, seed]): its elements in a random order",
@@ -86,7 +101,8 @@ pub(super) static FUNCTIONS: &[Function] = &[
             })
         },
     )
-    .with_seed_at(1),
+    .with_seed_at(1)
+    .usage("2.4.0", "size(shuffle(array(1, 2, 3)))", "3"),
 ];
 
 /// Adds a seed to each random call that has none, so that all copies of the expression give the

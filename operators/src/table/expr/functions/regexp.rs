@@ -34,13 +34,14 @@ fn text_array() -> DataType {
 pub(super) static FUNCTIONS: &[Function] = &[
     called(
         "regexp_like",
-        "s RLIKE regex: whether it is found anywhere",
+        "regexp_like(s, regex) or s RLIKE regex: whether it is found anywhere",
         (2, 2),
         |n, a| checked(&a).and_then(|()| typed(n, a, &[T::String], T::Boolean)),
         |a, c| {
             over(a, &c, |regex, a, _| Ok(Cell::Bool(regex.is_match(a[0].text()).map_err(runaway)?)))
         },
-    ),
+    )
+    .usage("3.2.0", "regexp_like('Millstream', 'l+')", "true"),
     called(
         "regexp_extract",
         "regexp_extract(s, regex[, group]): of the first match; '' without one",
@@ -58,7 +59,8 @@ pub(super) static FUNCTIONS: &[Function] = &[
                 Ok(part(&subject, found, arena))
             })
         },
-    ),
+    )
+    .usage("1.5.0", "regexp_extract('100-200', '(\\\\d+)-(\\\\d+)', 2)", "200"),
     called(
         "regexp_extract_all",
         "regexp_extract_all(s, regex[, group]): of every match",
@@ -79,7 +81,8 @@ pub(super) static FUNCTIONS: &[Function] = &[
                 Ok(texts(&parts, arena))
             })
         },
-    ),
+    )
+    .usage("3.1.0", "regexp_extract_all('1a 2b', '(\\\\d)([a-z])', 2)", "[a, b]"),
     called(
         "regexp_replace",
         "regexp_replace(s, regex, by[, from]): every match",
@@ -89,7 +92,8 @@ pub(super) static FUNCTIONS: &[Function] = &[
             checked(&a).and_then(|()| position(&a)).and_then(|()| typed(n, a, &types, T::String))
         },
         |a, c| over(a, &c, replace),
-    ),
+    )
+    .usage("1.5.0", "regexp_replace('100-200', '\\\\d+', 'n')", "n-n"),
     called(
         "regexp_count",
         "regexp_count(s, regex): matches",
@@ -106,7 +110,8 @@ pub(super) static FUNCTIONS: &[Function] = &[
                 Ok(Cell::Long(count))
             })
         },
-    ),
+    )
+    .usage("3.4.0", "regexp_count('a1b22', '\\\\d+')", "2"),
     called(
         "regexp_substr",
         "regexp_substr(s, regex): the first match; NULL without one, or if it is empty",
@@ -122,7 +127,8 @@ pub(super) static FUNCTIONS: &[Function] = &[
                 Ok(part(&subject, Some(matcher.range()), arena))
             })
         },
-    ),
+    )
+    .usage("3.4.0", "regexp_substr('a1b22', '\\\\d+')", "1"),
     called(
         "regexp_instr",
         "regexp_instr(s, regex): the position of the first match, from 1; 0 without one",
@@ -138,7 +144,8 @@ pub(super) static FUNCTIONS: &[Function] = &[
                 Ok(Cell::Long(subject.chars_before(matcher.range().start) as i64 + 1))
             })
         },
-    ),
+    )
+    .usage("3.4.0", "regexp_instr('a1b22', '\\\\d+')", "2"),
     called(
         "str_to_map",
         "str_to_map(s[, entries, pairs]): split by two patterns, ',' and ':'",
@@ -151,7 +158,8 @@ pub(super) static FUNCTIONS: &[Function] = &[
             typed(n, a, &[T::String], to)
         },
         str_to_map,
-    ),
+    )
+    .usage("2.0.1", "str_to_map('a:1,b:2')", "{a -> 1, b -> 2}"),
 ];
 
 fn replace<'a>(regex: &Regex, a: &[Cell<'a>], arena: &'a Bump) -> Outcome<Cell<'a>> {

@@ -8,6 +8,7 @@ use crate::table::expr::compile::fold;
 use crate::table::expr::compile::{Compiled, EvalError, Semantics};
 use crate::table::expr::resolve::expect_type;
 use crate::table::expr::{Node, Resolved};
+use crate::table::function_docs::{Usage, usage};
 use crate::table::types::DataType;
 use crate::table::value::Value;
 use bumpalo::Bump;
@@ -87,8 +88,10 @@ impl Typed {
 pub struct Function {
     /// The function's name, in lower case.
     pub name: &'static str,
-    /// The help text, in one line.
+    /// The help text, in one line: the signature and the description.
     pub help: &'static str,
+    /// An example, and the version that introduced the function.
+    pub usage: Usage,
     /// The minimum and maximum number of arguments.
     pub(super) arity: (usize, usize),
     pub(super) resolve: fn(&str, Vec<Resolved>) -> PlanResult<Typed>,
@@ -103,6 +106,16 @@ impl Function {
     pub(super) const fn with_seed_at(self, index: usize) -> Self {
         Self { seed: Some(index), ..self }
     }
+
+    /// Adds the version of Spark that introduced the function, an example and its result.
+    pub(super) const fn usage(
+        self,
+        since: &'static str,
+        example: &'static str,
+        result: &'static str,
+    ) -> Self {
+        Self { usage: usage(since, example, result), ..self }
+    }
 }
 
 pub(super) const fn function(
@@ -112,7 +125,15 @@ pub(super) const fn function(
     resolve: fn(&str, Vec<Resolved>) -> PlanResult<Typed>,
     compile: Compile,
 ) -> Function {
-    Function { name, help, arity, resolve, build: Build::Typed(compile), seed: None }
+    Function {
+        name,
+        help,
+        usage: Usage::NONE,
+        arity,
+        resolve,
+        build: Build::Typed(compile),
+        seed: None,
+    }
 }
 
 /// Declares a function whose compilation needs the whole [`Call`].
@@ -123,7 +144,15 @@ pub(super) const fn called(
     resolve: fn(&str, Vec<Resolved>) -> PlanResult<Typed>,
     compile: CompileCall,
 ) -> Function {
-    Function { name, help, arity, resolve, build: Build::Called(compile), seed: None }
+    Function {
+        name,
+        help,
+        usage: Usage::NONE,
+        arity,
+        resolve,
+        build: Build::Called(compile),
+        seed: None,
+    }
 }
 
 /// Declares a function that is evaluated on cells and is NULL if any argument is NULL.
@@ -134,7 +163,15 @@ pub(super) const fn cells(
     resolve: fn(&str, Vec<Resolved>) -> PlanResult<Typed>,
     eval: EvalCells,
 ) -> Function {
-    Function { name, help, arity, resolve, build: Build::Cells(eval), seed: None }
+    Function {
+        name,
+        help,
+        usage: Usage::NONE,
+        arity,
+        resolve,
+        build: Build::Cells(eval),
+        seed: None,
+    }
 }
 
 /// Declares a function that is evaluated on cells and handles NULL arguments itself.
@@ -145,7 +182,15 @@ pub(super) const fn nullable_cells(
     resolve: fn(&str, Vec<Resolved>) -> PlanResult<Typed>,
     eval: EvalCells,
 ) -> Function {
-    Function { name, help, arity, resolve, build: Build::CellsAndNulls(eval), seed: None }
+    Function {
+        name,
+        help,
+        usage: Usage::NONE,
+        arity,
+        resolve,
+        build: Build::CellsAndNulls(eval),
+        seed: None,
+    }
 }
 
 pub(super) const MANY: usize = usize::MAX;

@@ -24,16 +24,20 @@ pub(super) static FUNCTIONS: &[Function] = &[
         (1, 2),
         to_whole,
         |args, call| whole(args, &call, f64::floor, Rounding::Down),
-    ),
+    )
+    .usage("3.3.0", "floor(-1.5)", "-2"),
     called("ceil", "ceil(a[, digits]): up to a whole number", (1, 2), to_whole, |args, call| {
         whole(args, &call, f64::ceil, Rounding::Up)
-    }),
+    })
+    .usage("3.3.0", "ceil(-1.5)", "-1"),
     called("round", "round(a[, digits]): half away from zero", (1, 2), rounding, |args, call| {
         round(args, &call, Rounding::HalfUp)
-    }),
+    })
+    .usage("1.5.0", "round(2.5)", "3"),
     called("bround", "bround(a[, digits]): half to even", (1, 2), rounding, |args, call| {
         round(args, &call, Rounding::HalfEven)
-    }),
+    })
+    .usage("2.0.0", "bround(2.5)", "2"),
 ];
 
 /// How a value is rounded when digits are dropped.

@@ -21,14 +21,16 @@ pub(super) static FUNCTIONS: &[Function] = &[
         (2, 3),
         split,
         compile_split,
-    ),
+    )
+    .usage("1.5.0", "split('one,two', ',')", "[one, two]"),
     nullable_cells(
         "sentences",
         "sentences(s[, language[, country]]): an array of words for each sentence",
         (1, 3),
         sentences,
         |a, _, arena| Ok(sentences_of(a[0], arena)),
-    ),
+    )
+    .usage("2.0.0", "sentences('Hi there! Good morning.')", "[[Hi, there], [Good, morning]]"),
 ];
 
 fn sentences(name: &str, args: Vec<Resolved>) -> PlanResult<Typed> {

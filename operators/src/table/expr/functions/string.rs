@@ -25,7 +25,8 @@ pub(super) static FUNCTIONS: &[Function] = &[
                 arena.alloc_str(&s.to_uppercase())
             }
         })
-    }),
+    })
+    .usage("1.0.1", "upper('Millstream')", "MILLSTREAM"),
     function("lower", "lower(s): in small letters", (1, 1), text_to_text, |a, _, _| {
         map_text(a, |s, arena| {
             if s.is_ascii() {
@@ -34,37 +35,43 @@ pub(super) static FUNCTIONS: &[Function] = &[
                 arena.alloc_str(&s.to_lowercase())
             }
         })
-    }),
+    })
+    .usage("1.0.1", "lower('Millstream')", "millstream"),
     function("initcap", "initcap(s): each word with a capital", (1, 1), text_to_text, |a, _, _| {
         map_text(a, initcap)
-    }),
+    })
+    .usage("1.5.0", "initcap('a mill stream')", "A Mill Stream"),
     function("reverse", "reverse(text or array): from end to start", (1, 1), reverse, |a, e, _| {
         if let DataType::Array(element) = &e[0].data_type {
             return super::array::reversed(a, (**element).clone());
         }
         reversed(a, Unit::of(&e[0].data_type))
-    }),
+    })
+    .usage("1.5.0", "reverse('stream')", "maerts"),
     function(
         "trim",
         "trim([characters, ]s): without spaces, or those characters, at both ends",
         (1, 2),
         text_to_text,
         |a, _, _| trim(a, Ends::Both),
-    ),
+    )
+    .usage("1.5.0", "trim('  a b ')", "a b"),
     function(
         "ltrim",
         "ltrim([characters, ]s): without them at the start",
         (1, 2),
         text_to_text,
         |a, _, _| trim(a, Ends::Start),
-    ),
+    )
+    .usage("1.5.0", "ltrim('x', 'xxaxx')", "axx"),
     function(
         "rtrim",
         "rtrim([characters, ]s): without them at the end",
         (1, 2),
         text_to_text,
         |a, _, _| trim(a, Ends::End),
-    ),
+    )
+    .usage("1.5.0", "rtrim('x', 'xxaxx')", "xxa"),
     function(
         "btrim",
         "btrim(s[, characters]): without them at both ends",
@@ -74,7 +81,8 @@ pub(super) static FUNCTIONS: &[Function] = &[
             a.reverse();
             trim(a, Ends::Both)
         },
-    ),
+    )
+    .usage("3.2.0", "btrim('xxaxx', 'x')", "a"),
     function(
         "length",
         "length(s): characters, or bytes of a BINARY",
@@ -83,48 +91,76 @@ pub(super) static FUNCTIONS: &[Function] = &[
         |a, e, _| {
             measure(a, if e[0].data_type == DataType::Binary { <[u8]>::len } else { utf8::count })
         },
-    ),
+    )
+    .usage("1.5.0", "length('stream')", "6"),
     function("octet_length", "octet_length(s): number of bytes", (1, 1), text_to_int, |a, _, _| {
         measure(a, <[u8]>::len)
-    }),
-    function("concat", "concat(a, b, …) or a || b", (0, MANY), concat, compile_concat),
+    })
+    .usage("2.3.0", "octet_length('é')", "2"),
+    function(
+        "concat",
+        "concat(a, b, …) or a || b: the texts, bytes or arrays one after another",
+        (0, MANY),
+        concat,
+        compile_concat,
+    )
+    .usage("1.5.0", "concat('mill', 'stream')", "millstream"),
     function(
         "concat_ws",
         "concat_ws(separator, a, …): joins what is not NULL",
         (1, MANY),
         concat_ws,
         compile_concat_ws,
-    ),
+    )
+    .usage("1.5.0", "concat_ws('-', 'a', NULL, 'b')", "a-b"),
     function(
         "substring",
         "substring(s, start[, length]): from 1; negative starts count from the end",
         (2, 3),
         text_or_bytes,
         compile_substring,
-    ),
+    )
+    .usage("1.5.0", "substring('Millstream', 5, 3)", "str"),
     function(
         "lpad",
         "lpad(s, length[, pad]): filled or cut on the left",
         (2, 3),
         pad,
         |a, _, to| compile_pad(a, Unit::of(to), Ends::Start),
-    ),
+    )
+    .usage("1.5.0", "lpad('7', 3, '0')", "007"),
     function(
         "rpad",
         "rpad(s, length[, pad]): filled or cut on the right",
         (2, 3),
         pad,
         |a, _, to| compile_pad(a, Unit::of(to), Ends::End),
-    ),
-    function("startswith", "startswith(s, prefix)", (2, 2), text_to_bool, |a, _, _| {
-        test(a, |s, p| s.starts_with(p))
-    }),
-    function("endswith", "endswith(s, suffix)", (2, 2), text_to_bool, |a, _, _| {
-        test(a, |s, p| s.ends_with(p))
-    }),
-    function("contains", "contains(s, part)", (2, 2), text_to_bool, |a, _, _| {
-        test(a, |s, p| memchr::memmem::find(s, p).is_some())
-    }),
+    )
+    .usage("1.5.0", "rpad('7', 3, '0')", "700"),
+    function(
+        "startswith",
+        "startswith(s, prefix): whether s begins with it",
+        (2, 2),
+        text_to_bool,
+        |a, _, _| test(a, |s, p| s.starts_with(p)),
+    )
+    .usage("3.3.0", "startswith('Millstream', 'Mill')", "true"),
+    function(
+        "endswith",
+        "endswith(s, suffix): whether s ends with it",
+        (2, 2),
+        text_to_bool,
+        |a, _, _| test(a, |s, p| s.ends_with(p)),
+    )
+    .usage("3.3.0", "endswith('Millstream', 'stream')", "true"),
+    function(
+        "contains",
+        "contains(s, part): whether the part is in s",
+        (2, 2),
+        text_to_bool,
+        |a, _, _| test(a, |s, p| memchr::memmem::find(s, p).is_some()),
+    )
+    .usage("3.3.0", "contains('Millstream', 'ls')", "true"),
 ];
 
 fn text_to_text(name: &str, args: Vec<Resolved>) -> PlanResult<Typed> {

@@ -27,7 +27,8 @@ pub(super) static FUNCTIONS: &[Function] = &[
         (1, 1),
         |n, a| typed(n, a, &[T::String], T::Int),
         |a, _, _| Ok(Cell::Long(a[0].text().chars().next().map_or(0, |c| i64::from(u32::from(c))))),
-    ),
+    )
+    .usage("1.5.0", "ascii('A')", "65"),
     cells(
         "chr",
         "chr(n): the character with that code, of 256",
@@ -40,7 +41,8 @@ pub(super) static FUNCTIONS: &[Function] = &[
             }
             Ok(made(arena, &char::from((code % 256) as u8).to_string()))
         },
-    ),
+    )
+    .usage("2.3.0", "chr(65)", "A"),
     cells(
         "bit_length",
         "bit_length(s): eight times its bytes",
@@ -50,10 +52,11 @@ pub(super) static FUNCTIONS: &[Function] = &[
             _ => typed(n, a, &[T::String], T::Int),
         },
         |a, _, _| Ok(Cell::Long(a[0].bytes().len() as i64 * 8)),
-    ),
+    )
+    .usage("2.3.0", "bit_length('abc')", "24"),
     cells(
         "repeat",
-        "repeat(s, n)",
+        "repeat(s, n): n times the text",
         (2, 2),
         |n, a| typed(n, a, &[T::String, T::Int], T::String),
         |a, _, arena| {
@@ -62,7 +65,8 @@ pub(super) static FUNCTIONS: &[Function] = &[
             let times = std::iter::repeat_n(a[0].bytes(), count).flatten().copied();
             Ok(Cell::Bytes(arena.alloc_slice_fill_iter(times.collect::<Vec<u8>>())))
         },
-    ),
+    )
+    .usage("1.5.0", "repeat('ab', 3)", "ababab"),
     cells(
         "space",
         "space(n): so many spaces",
@@ -73,10 +77,11 @@ pub(super) static FUNCTIONS: &[Function] = &[
             bounded(count)?;
             Ok(made(arena, &" ".repeat(count)))
         },
-    ),
+    )
+    .usage("1.5.0", "concat('[', space(3), ']')", "[   ]"),
     cells(
         "replace",
-        "replace(s, part[, by])",
+        "replace(s, part[, by]): each occurrence of the part replaced",
         (2, 3),
         |n, a| typed(n, a, &[T::String], T::String),
         |a, _, arena| {
@@ -94,7 +99,8 @@ pub(super) static FUNCTIONS: &[Function] = &[
             let out = text.replace(part, by);
             Ok(made(arena, &out))
         },
-    ),
+    )
+    .usage("2.3.0", "replace('aXbX', 'X', '-')", "a-b-"),
     cells(
         "translate",
         "translate(s, from, to): each character of `from` by the one of `to`, or by none",
@@ -120,7 +126,8 @@ pub(super) static FUNCTIONS: &[Function] = &[
             let change = |c: char| by.get(&c).copied().unwrap_or(Some(c));
             Ok(made(arena, &a[0].text().chars().filter_map(change).collect::<String>()))
         },
-    ),
+    )
+    .usage("1.5.0", "translate('AaBbCc', 'abc', '123')", "A1B2C3"),
     cells(
         "split_part",
         "split_part(s, separator, n): the part n, from 1, or from the end if negative",
@@ -141,7 +148,8 @@ pub(super) static FUNCTIONS: &[Function] = &[
             let part = usize::try_from(at).ok().and_then(|at| parts.get(at));
             Ok(made(arena, part.unwrap_or(&"")))
         },
-    ),
+    )
+    .usage("3.3.0", "split_part('a.b.c', '.', 2)", "b"),
     cells(
         "find_in_set",
         "find_in_set(s, 'a,b,c'): its position in the list, from 1; 0 if there is none",
@@ -152,7 +160,8 @@ pub(super) static FUNCTIONS: &[Function] = &[
             let found = found.filter(|_| !a[0].text().contains(','));
             Ok(Cell::Long(found.map_or(0, |at| at as i64 + 1)))
         },
-    ),
+    )
+    .usage("1.5.0", "find_in_set('b', 'a,b,c')", "2"),
     cells(
         "levenshtein",
         "levenshtein(a, b[, most]): changes from one to the other; -1 for more than `most`",
@@ -163,7 +172,8 @@ pub(super) static FUNCTIONS: &[Function] = &[
             let found = levenshtein(a[0].text(), a[1].text(), most)?;
             Ok(Cell::Long(found.unwrap_or(-1)))
         },
-    ),
+    )
+    .usage("1.5.0", "levenshtein('kitten', 'sitting')", "3"),
     cells(
         "soundex",
         "soundex(s): how it sounds in English",
@@ -173,7 +183,8 @@ pub(super) static FUNCTIONS: &[Function] = &[
             _ => typed(n, a, &[T::String], T::String),
         },
         |a, _, arena| Ok(made(arena, &soundex(a[0].text()))),
-    ),
+    )
+    .usage("1.5.0", "soundex('Miller')", "M460"),
     called(
         "format_number",
         "format_number(n, digits or pattern): with commas and so many digits behind the point",
@@ -191,7 +202,8 @@ pub(super) static FUNCTIONS: &[Function] = &[
             typed_or_null(n, a, &[number, how], T::String)
         },
         format_number,
-    ),
+    )
+    .usage("1.5.0", "format_number(12345.678, 2)", "12,345.68"),
     nullable_cells(
         "format_string",
         "format_string('%s: %5.2f', a, b): as Java's String.format",
@@ -218,7 +230,8 @@ pub(super) static FUNCTIONS: &[Function] = &[
             let out = format_string(a[0].text(), &a[1..], &types, call.semantics.zone)?;
             Ok(made(arena, &out))
         },
-    ),
+    )
+    .usage("1.5.0", "format_string('%s: %5.2f', 'pi', pi())", "pi:  3.14"),
     cells(
         "url_encode",
         "url_encode(s): as application/x-www-form-urlencoded",
@@ -237,7 +250,8 @@ pub(super) static FUNCTIONS: &[Function] = &[
             }
             Ok(made(arena, &out))
         },
-    ),
+    )
+    .usage("3.4.0", "url_encode('a b&c')", "a+b%26c"),
     cells(
         "url_decode",
         "url_decode(s): from application/x-www-form-urlencoded",
@@ -265,7 +279,8 @@ pub(super) static FUNCTIONS: &[Function] = &[
             }
             Ok(made(arena, &String::from_utf8_lossy(&out)))
         },
-    ),
+    )
+    .usage("3.4.0", "url_decode('a+b%26c')", "a b&c"),
 ];
 
 pub(super) fn bounded(bytes: usize) -> Result<(), Box<EvalError>> {

@@ -24,7 +24,8 @@ pub(super) static FUNCTIONS: &[Function] = &[
         |a, call, _| {
             Ok(Cell::Bytes(slice(a[0].bytes(), 1, a[1].long().max(0), Unit::of(&call.to))))
         },
-    ),
+    )
+    .usage("2.3.0", "left('Millstream', 4)", "Mill"),
     cells(
         "right",
         "right(s, n): its last characters",
@@ -35,7 +36,8 @@ pub(super) static FUNCTIONS: &[Function] = &[
             let part = slice(a[0].bytes(), -count, count, Unit::Char);
             Ok(Cell::Bytes(if count == 0 { b"" } else { part }))
         },
-    ),
+    )
+    .usage("2.3.0", "right('Millstream', 6)", "stream"),
     cells(
         "overlay",
         "overlay(s, part, from[, length]): replaces the characters from a position by part",
@@ -50,14 +52,16 @@ pub(super) static FUNCTIONS: &[Function] = &[
             let tail = slice(text, from + length, i64::from(i32::MAX), unit);
             Ok(Cell::Bytes(arena.alloc_slice_copy(&[head, part, tail].concat())))
         },
-    ),
+    )
+    .usage("3.0.0", "overlay('Millstream', 'XX', 2)", "MXXlstream"),
     cells(
         "instr",
         "instr(s, part): its first position, from 1; 0 if there is none",
         (2, 2),
         |n, a| typed(n, a, &[T::String], T::Int),
         |a, _, _| Ok(Cell::Long(locate(a[1].bytes(), a[0].bytes(), 1))),
-    ),
+    )
+    .usage("1.5.0", "instr('Millstream', 'st')", "5"),
     called(
         "locate",
         "locate(part, s[, from]): its first position, from 1; 0 if there is none or `from` is NULL",
@@ -79,7 +83,8 @@ pub(super) static FUNCTIONS: &[Function] = &[
                 Ok(text(cx)?.map(|text| locate(part, text, from)))
             })
         },
-    ),
+    )
+    .usage("1.5.0", "locate('l', 'Millstream', 4)", "4"),
     cells(
         "substring_index",
         "substring_index(s, separator, n): before separator n, or after it if n counts from the \
@@ -87,7 +92,8 @@ pub(super) static FUNCTIONS: &[Function] = &[
         (3, 3),
         |n, a| typed(n, a, &[T::String, T::String, T::Int], T::String),
         |a, _, _| Ok(Cell::Bytes(substring_index(a[0].bytes(), a[1].bytes(), a[2].long()))),
-    ),
+    )
+    .usage("1.5.0", "substring_index('www.example.org', '.', 2)", "www.example"),
     called("elt", "elt(n, a, b, …): the argument n, from 1", (2, MANY), elt, |mut args, call| {
         let index = args.remove(0).long();
         from_cells(call.to.physical(), move |cx| {
@@ -102,7 +108,8 @@ pub(super) static FUNCTIONS: &[Function] = &[
                 ),
             }
         })
-    }),
+    })
+    .usage("2.0.0", "elt(2, 'a', 'b')", "b"),
 ];
 
 fn overlay(name: &str, args: Vec<Resolved>) -> PlanResult<Typed> {

@@ -22,7 +22,8 @@ pub(super) static FUNCTIONS: &[Function] = &[called(
     (2, 3),
     resolve,
     compile,
-)];
+)
+        .usage("2.0.0", "parse_url('http://example.org/path?k=v', 'QUERY', 'k')", "v")];
 
 fn resolve(name: &str, args: Vec<Resolved>) -> PlanResult<Typed> {
     let texts = |arg: &&Resolved| !matches!(arg.data_type, T::String | T::Null);

@@ -1,0 +1,133 @@
+//! The descriptions of the SQL functions for users: of scalar functions and operators, aggregates
+//! and generators. They are collected from the tables that define the functions, so that a new
+//! function is described where it is defined.
+
+use crate::table::expr::functions;
+use crate::table::expr::resolve::distance;
+use crate::table::plan::aggregate_function;
+use crate::table::plan::generator::GENERATORS;
+
+/// An example of a function, and the version that introduced it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Usage {
+    /// The version of Spark since which the function exists.
+    pub since: &'static str,
+    /// A query without its leading SELECT.
+    pub example: &'static str,
+    /// The rows of the example, a line for each, with `, ` between columns.
+    pub result: &'static str,
+}
+
+impl Usage {
+    /// The usage of a function that users cannot call.
+    pub(crate) const NONE: Self = usage("", "", "");
+}
+
+/// Describes the usage of a function.
+pub(crate) const fn usage(
+    since: &'static str,
+    example: &'static str,
+    result: &'static str,
+) -> Usage {
+    Usage { since, example, result }
+}
+
+/// The kind of a function.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum FunctionKind {
+    /// A function or operator of the values of a row.
+    Scalar,
+    /// A function of the values of a group.
+    Aggregate,
+    /// A function that makes several rows of one.
+    Generator,
+}
+
+/// The description of a function.
+#[derive(Clone, Debug)]
+pub struct FunctionDoc {
+    /// The name in lower case.
+    pub name: String,
+    /// The kind of the function.
+    pub kind: FunctionKind,
+    /// The help text, in one line: the signature, `: `, and the description.
+    pub help: String,
+    /// An example, and the version that introduced the function.
+    pub usage: Usage,
+}
+
+impl FunctionDoc {
+    pub(crate) fn new(name: &str, kind: FunctionKind, help: &str, usage: Usage) -> Self {
+        Self { name: name.to_string(), kind, help: help.to_string(), usage }
+    }
+
+    /// How the function is called.
+    pub fn signature(&self) -> &str {
+        self.help.split_once(": ").map_or(&self.help, |(signature, _)| signature)
+    }
+
+    /// What the function returns.
+    pub fn description(&self) -> &str {
+        self.help.split_once(": ").map_or("", |(_, description)| description)
+    }
+}
+
+/// The descriptions of all functions that a query can call, ordered by name and kind.
+pub fn all() -> Vec<FunctionDoc> {
+    let aggregates = aggregate_function::NAMES.iter().map(|entry| {
+        FunctionDoc::new(entry.name, FunctionKind::Aggregate, entry.help, entry.usage)
+    });
+    let generators = GENERATORS.iter().map(|entry| {
+        FunctionDoc::new(entry.name, FunctionKind::Generator, entry.help, entry.usage)
+    });
+    let mut docs: Vec<_> =
+        functions::documented().into_iter().chain(aggregates).chain(generators).collect();
+    docs.sort_by(|a, b| (&a.name, a.kind).cmp(&(&b.name, b.kind)));
+    docs
+}
+
+/// The descriptions of the functions with a name, in any case: several if an aggregate and a scalar
+/// function share it.
+pub fn named(name: &str) -> Vec<FunctionDoc> {
+    all().into_iter().filter(|doc| doc.name.eq_ignore_ascii_case(name)).collect()
+}
+
+/// The names of the functions that are nearest to an unknown one: at most three, nearest first. The
+/// list is empty if none is similar.
+pub fn near(name: &str) -> Vec<String> {
+    let is_name = |name: &str| name.chars().all(|c| c.is_alphanumeric() || c == '_');
+    let docs = all();
+    let mut near: Vec<(usize, &str)> = docs
+        .iter()
+        .map(|doc| doc.name.as_str())
+        .filter(|known| is_name(known))
+        .map(|known| (distance(name, known), known))
+        .filter(|(off, _)| *off <= 2 || off * 3 <= name.len())
+        .collect();
+    near.sort_unstable();
+    near.dedup();
+    near.into_iter().take(3).map(|(_, name)| name.to_string()).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_function_has_a_signature_a_description_and_an_example() {
+        for doc in all() {
+            let Usage { since, example, result } = doc.usage;
+            assert!(!doc.signature().is_empty() && !doc.description().is_empty(), "{doc:?}");
+            assert!(!doc.help.contains('\n'), "{doc:?}");
+            assert!(!since.is_empty() && !example.is_empty() && !result.is_empty(), "{doc:?}");
+        }
+    }
+
+    #[test]
+    fn the_nearest_names_of_an_unknown_function_are_found() {
+        assert_eq!(near("uper")[0], "upper");
+        assert_eq!(near("explod")[0], "explode");
+        assert_eq!(near("kuurtosis")[0], "kurtosis");
+        assert!(near("no_such_function_at_all").is_empty());
+    }
+}
