@@ -3,7 +3,10 @@
 
 mod script;
 
-use millstream::session::{Session, Trigger};
+use millstream::session::{RowFormat, Session, Trigger};
+use millstream::table::expr::cell::Cell;
+use millstream::table::expr::user_function::UserFunction;
+use millstream::table::types::DataType;
 use millstream::table::value::Value;
 use millstream::{Config, WaitProfile};
 use script::{rows, run};
@@ -273,4 +276,71 @@ fn binary_values_are_shown_in_the_style_of_the_session() {
         let expected = expected.trim_matches(['|', ' ']);
         assert_eq!(csv, [if style == "BASIC" { "\"[97, 98]\"" } else { expected }]);
     }
+}
+
+/// A function of the running query cancels its script, as another thread would.
+#[test]
+fn a_cancelled_script_fails_and_the_session_goes_on() {
+    let session = Session::new();
+    let own = session.clone();
+    session.register_function(UserFunction::new(
+        "cancel",
+        [DataType::Long],
+        DataType::Boolean,
+        move |_, _| {
+            own.cancel_script();
+            Ok(Cell::Bool(true))
+        },
+    ));
+    let endless = "SELECT count(*) FROM range(1000000000) WHERE cancel(id)";
+    for script in [
+        format!("CREATE TABLE a (n INT); {endless}; CREATE TABLE never (n INT)"),
+        format!("CREATE TABLE b AS {endless}"),
+        format!("SELECT count(*) FROM range(10) r JOIN ({endless}) s ON true"),
+    ] {
+        assert_eq!(run(&session, &script), Err("OPERATION_CANCELED".to_string()), "{script}");
+    }
+    assert_eq!(rows(&session, "SHOW TABLES"), [" a Boolean(true)"]);
+    assert_eq!(rows(&session, "SELECT count(*) FROM range(100)"), ["100"]);
+}
+
+#[test]
+fn the_records_of_the_running_statement_are_counted() {
+    let folder = std::env::temp_dir().join(format!("millstream-counted-{}", std::process::id()));
+    std::fs::create_dir_all(&folder).unwrap();
+    std::fs::write(folder.join("a.csv"), "1\n2\n3\n").unwrap();
+    let session = Session::new();
+    let view = format!(
+        "CREATE TEMPORARY VIEW numbers (n INT) USING csv OPTIONS (path '{}')",
+        folder.display()
+    );
+    rows(&session, &view);
+    let mut counted = Vec::new();
+    let count = session.script("SELECT n FROM numbers; SELECT 1", &mut |frame| {
+        frame.collect()?;
+        counted.push(session.statement_records());
+        Ok(())
+    });
+    count.unwrap();
+    assert_eq!(counted, [3, 0]);
+    std::fs::remove_dir_all(folder).unwrap();
+}
+
+#[test]
+fn a_result_is_formatted_as_lines_of_json_and_csv() {
+    let session = Session::new();
+    let frame = session
+        .sql("SELECT 1 AS n, 'a \"b\", c' AS s, NULL AS x, timestamp'2024-01-02 03:04:05' AS t")
+        .unwrap();
+    let collected = frame.collect().unwrap();
+    let lines = |format| String::from_utf8(frame.lines(format, &collected).unwrap()).unwrap();
+    assert_eq!(
+        lines(RowFormat::Json),
+        "{\"n\":1,\"s\":\"a \\\"b\\\", c\",\"t\":\"2024-01-02T03:04:05.000Z\"}\n"
+    );
+    assert_eq!(lines(RowFormat::Csv), "n,s,x,t\n1,\"a \\\"b\\\", c\",,2024-01-02T03:04:05.000Z\n");
+    assert_eq!(frame.cells(&collected)[0], ["1", "a \"b\", c", "NULL", "2024-01-02 03:04:05"]);
+    let nested = session.sql("SELECT array(1) AS a").unwrap();
+    let error = nested.lines(RowFormat::Csv, &[]).unwrap_err();
+    assert_eq!(error.condition, "UNSUPPORTED_DATA_TYPE_FOR_DATASOURCE", "{error}");
 }

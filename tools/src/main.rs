@@ -9,6 +9,7 @@ mod failure;
 mod functions;
 mod inspect;
 mod latency_format;
+mod progress;
 mod run;
 mod sparkline;
 mod sql;
@@ -52,7 +53,7 @@ enum Command {
     Run(run::RunArgs),
     /// Run a job over files or a capture, and compare its rows and its latency with expected ones
     Test(test::Args),
-    /// Run queries over files and constants, and print their results
+    /// Run queries over files and tables and print their results; without a query, a shell
     Sql(sql::Args),
     /// Show a job's schema, logical plan, tasklets and workers, without opening anything
     Explain(run::ExplainArgs),
@@ -66,8 +67,8 @@ enum Command {
     ImportPcap(capture::import::Args),
     /// Write a capture as JSON lines, as text, or as pcapng
     Export(capture::export::Args),
-    /// List the SQL functions
-    Functions,
+    /// List the SQL functions, or describe one
+    Functions(functions::Args),
     /// Measure latency and throughput, each with a floor from the same run
     Bench(bench::Args),
     /// Check whether this machine is suitable for low latency and for measuring it
@@ -86,10 +87,7 @@ fn main() -> ExitCode {
         Command::Replay(args) => capture::replay::run(&args),
         Command::ImportPcap(args) => capture::import::run(&args),
         Command::Export(args) => capture::export::run(&args),
-        Command::Functions => {
-            functions::list();
-            Ok(())
-        }
+        Command::Functions(args) => functions::run(&args),
         Command::Bench(args) => bench::run(&args),
         Command::Doctor(args) => doctor::run(&args),
     };

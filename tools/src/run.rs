@@ -1,10 +1,11 @@
 //! `millstream run` and `millstream explain`.
 
 use crate::failure::Failure;
+use crate::progress::{self, Progress};
 use crate::stdout::say;
 use clap::Args;
 use millstream::session::{
-    OnQueryFailure, Overrides, Progress, QueryError, Session, StreamingQuery, Totals, parse_trigger,
+    OnQueryFailure, Overrides, QueryError, Session, StreamingQuery, Totals, parse_trigger,
 };
 use millstream_engine::cores::parse_list;
 use std::fs::OpenOptions;
@@ -38,6 +39,9 @@ pub(crate) struct RunArgs {
     /// standard error
     #[arg(long, value_name = "FILE")]
     progress: Option<PathBuf>,
+    /// Show no progress on a terminal
+    #[arg(long, short)]
+    quiet: bool,
 }
 
 /// Restricts this process to some cores; on systems other than Linux does nothing.
@@ -109,7 +113,8 @@ pub(crate) fn explain(args: &ExplainArgs) -> Result<(), Failure> {
 /// Runs a job until it ends.
 pub(crate) fn run(args: &RunArgs) -> Result<(), Failure> {
     let (text, session) = (read(&args.job)?, Session::new());
-    session.on_notice(|line| eprintln!("{line}"));
+    session.on_notice(progress::notice);
+    session.set_console(|| Box::new(progress::Stdout));
     let mut overrides = overrides(&args.set, args.trigger.as_deref())?;
     if let Some(cores) = &args.cores {
         restrict_to(cores)?;
@@ -129,9 +134,9 @@ pub(crate) fn run(args: &RunArgs) -> Result<(), Failure> {
     let start = Instant::now();
     let on_failure = session.on_query_failure();
     let (mut queries, mut failures) = (Vec::new(), Failures::default());
-    let progress = args.progress.as_deref().map(ProgressFile::open).transpose()?;
+    let reports = args.progress.as_deref().map(ProgressFile::open).transpose()?;
     for mut job in jobs {
-        if let Some(file) = progress.clone() {
+        if let Some(file) = reports.clone() {
             job = job.on_progress(move |progress| file.write(progress));
         }
         let name = job.name().to_string();
@@ -149,11 +154,11 @@ pub(crate) fn run(args: &RunArgs) -> Result<(), Failure> {
     } else {
         eprintln!("running {}; Ctrl-C stops", names(&queries));
     }
-    let outcome = wait(&queries, &stop, on_failure, failures);
+    let outcome = wait(&queries, &stop, on_failure, failures, args.quiet);
     for query in &queries {
         summary(query.name(), &query.totals(), start.elapsed(), outcome.is_err());
     }
-    if let Some(lost) = progress.map(|file| file.lost()).filter(|lost| *lost > 0) {
+    if let Some(lost) = reports.map(|file| file.lost()).filter(|lost| *lost > 0) {
         eprintln!("progress: {lost} reports could not be written");
     }
     outcome
@@ -193,14 +198,15 @@ impl ProgressFile {
 
     /// Writes a report. If this fails, the report is lost and counted, and the query continues. The
     /// first failure is printed immediately.
-    fn write(&self, progress: &Progress) {
+    fn write(&self, progress: &millstream::session::Progress) {
         let mut reports = self.0.lock().unwrap_or_else(|poisoned| poisoned.into_inner());
         // One call of `write_all`, because a disk that fills up between two calls would leave half
         // a line. Within the call that can still happen.
         let line = format!("{}\n", progress.to_json());
         if let Err(error) = reports.file.write_all(line.as_bytes()) {
             if reports.lost == 0 {
-                eprintln!("progress: a report cannot be written, the query continues: {error}");
+                let lost = "a report cannot be written, the query continues";
+                progress::notice(&format!("progress: {lost}: {error}"));
             }
             reports.lost += 1;
         }
@@ -225,7 +231,7 @@ impl Failures {
         let reason = format!("query {name}: {error}");
         let others: Vec<_> = running.filter(|other| *other != name).collect();
         if !others.is_empty() {
-            eprintln!("failed: {reason}");
+            progress::notice(&format!("failed: {reason}"));
         }
         self.refused |= matches!(error, QueryError::Plan(_));
         self.reasons.push(reason);
@@ -247,8 +253,10 @@ fn wait(
     stop: &AtomicBool,
     on_failure: OnQueryFailure,
     mut failures: Failures,
+    quiet: bool,
 ) -> Result<(), Failure> {
     let mut told = false;
+    let mut progress = Progress::start(quiet);
     let mut running: Vec<&StreamingQuery> = queries.iter().collect();
     loop {
         let mut ended = Vec::new();
@@ -265,11 +273,12 @@ fn wait(
                 running.iter().for_each(|query| query.request_stop());
             }
         }
+        progress.show(|| queries.iter().map(|query| query.totals().records_in).sum());
         if running.is_empty() {
             return failures.outcome();
         }
         if stop.load(Ordering::Relaxed) && !std::mem::replace(&mut told, true) {
-            eprintln!("stopping at the next epoch (Ctrl-C again: at once)");
+            progress::notice("stopping at the next epoch (Ctrl-C again: at once)");
             queries.iter().for_each(StreamingQuery::request_stop);
         }
     }

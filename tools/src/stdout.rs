@@ -1,5 +1,6 @@
 //! Prints lines to standard output.
 
+use crate::progress;
 use std::fmt::Arguments;
 use std::io::{ErrorKind, Write};
 use std::process::exit;
@@ -13,7 +14,16 @@ pub(crate) use say;
 /// Prints a line. Exits the process if that fails: the reader has closed the pipe, or the disk is
 /// full.
 pub(crate) fn line(line: Arguments<'_>) {
-    match writeln!(std::io::stdout(), "{line}") {
+    check(progress::aside(|| writeln!(std::io::stdout(), "{line}")));
+}
+
+/// Prints bytes. Exits the process if that fails, like [`line`].
+pub(crate) fn bytes(bytes: &[u8]) {
+    check(progress::aside(|| std::io::stdout().write_all(bytes)));
+}
+
+fn check(written: std::io::Result<()>) {
+    match written {
         Ok(()) => {}
         Err(error) if error.kind() == ErrorKind::BrokenPipe => exit(0),
         Err(error) => {

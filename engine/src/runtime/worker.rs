@@ -10,6 +10,7 @@ use crate::runtime::stage::Io;
 use crate::runtime::tasklet::{Step, StepCx, Tasklet};
 use crate::sync::waker::Waker;
 use crossbeam_channel::Sender;
+use std::cell::RefCell;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -71,6 +72,22 @@ impl ClockSampler {
     }
 }
 
+thread_local! {
+    /// The flag that halts the worker on this thread.
+    static HALT: RefCell<Option<Arc<AtomicBool>>> = const { RefCell::new(None) };
+}
+
+/// Fails if the worker on this thread is to halt, because its job has ended. An operator that makes
+/// many rows of one calls this from time to time: a worker looks at the flag only between steps.
+pub fn check_running() -> Result<(), EngineError> {
+    // ORDERING: relaxed: see `Worker::run_tasklets`.
+    let halts = |flag: &Arc<AtomicBool>| flag.load(Ordering::Relaxed);
+    match HALT.with_borrow(|flag| flag.as_ref().is_some_and(halts)) {
+        true => Err(EngineError::operator("OPERATION_CANCELED", "the job has ended", "")),
+        false => Ok(()),
+    }
+}
+
 /// The state of a worker thread.
 pub(crate) struct Worker {
     pub tasklets: Vec<Box<dyn Tasklet>>,
@@ -94,6 +111,7 @@ impl Worker {
             // Without the core the worker may be slower, but its results are the same.
             cores::pin(core);
         }
+        HALT.set(Some(self.halt.clone()));
         let outcome = self.attach().and_then(|()| self.run_tasklets());
         if let Err(error) = outcome {
             drop(self.reports.send(Report::Failed(error)));

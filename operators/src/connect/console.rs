@@ -1,9 +1,10 @@
-//! The console sink: rows as tables on standard output, in Spark's format.
+//! The console sink: rows as tables on standard output, in Spark's format, or as lines.
 //!
 //! In micro-batch mode it prints one table per batch, also without rows. In continuous mode it
 //! prints the rows of output mode complete at the end of an epoch, and those of the other output
 //! modes at each flush, if there are any.
 
+use super::line_format::LineWriter;
 use super::options::OptionReader;
 use crate::table::error::PlanResult;
 use crate::table::plan::Options;
@@ -44,6 +45,15 @@ pub struct Console {
     latency: LatencyRecorder,
     /// The query's name if other queries of the job print tables too.
     query: Option<String>,
+    /// Writes the rows as lines instead of tables.
+    lines: Option<Lines>,
+}
+
+/// Rows as lines, which are printed without a heading.
+struct Lines {
+    writer: LineWriter,
+    /// The lines that are not printed yet.
+    text: Vec<u8>,
 }
 
 impl Console {
@@ -81,7 +91,15 @@ impl Console {
             out,
             latency,
             query: None,
+            lines: None,
         }
+    }
+
+    /// Prints each row as a line, after the lines of `head`. All rows are printed.
+    pub fn with_lines(mut self, writer: LineWriter, head: Vec<u8>) -> Self {
+        self.print_empty = false;
+        self.lines = Some(Lines { writer, text: head });
+        self
     }
 
     /// Puts the name of the query into the heading of each table.
@@ -89,7 +107,22 @@ impl Console {
         Self { query: Some(name.to_string()), ..self }
     }
 
+    /// Whether there is something to print.
+    fn has_output(&self) -> bool {
+        !self.rows.is_empty() || self.lines.as_ref().is_some_and(|lines| !lines.text.is_empty())
+    }
+
     fn print(&mut self) -> Result<(), EngineError> {
+        match &mut self.lines {
+            Some(lines) => {
+                let text = std::mem::take(&mut lines.text);
+                self.write(&text)
+            }
+            None => self.print_table(),
+        }
+    }
+
+    fn print_table(&mut self) -> Result<(), EngineError> {
         let table = table(&self.schema, &self.rows, self.truncate, self.display);
         let line = "-------------------------------------------";
         let tail = match (self.hidden, self.limit) {
@@ -101,7 +134,11 @@ impl Console {
         let text = format!("{line}\nBatch: {}{query}\n{line}\n{table}{tail}", self.epoch);
         self.rows.clear();
         self.hidden = false;
-        let written = self.out.write_all(text.as_bytes()).and_then(|()| self.out.flush());
+        self.write(text.as_bytes())
+    }
+
+    fn write(&mut self, text: &[u8]) -> Result<(), EngineError> {
+        let written = self.out.write_all(text).and_then(|()| self.out.flush());
         written.map_err(|error| {
             EngineError::operator("CONSOLE_SINK_FAILED", format!("cannot print: {error}"), "")
         })?;
@@ -201,7 +238,7 @@ impl Stage for Console {
         Ok(())
     }
     fn marker(&mut self, epoch: Epoch) -> Result<(), EngineError> {
-        if self.print_empty || !self.rows.is_empty() {
+        if self.print_empty || self.has_output() {
             self.epoch = epoch;
             self.print()?;
         }
@@ -213,7 +250,7 @@ impl Stage for Console {
         Ok(())
     }
     fn flush(&mut self) -> Result<FlushStatus, EngineError> {
-        if !self.at_marker && !self.rows.is_empty() {
+        if !self.at_marker && self.has_output() {
             self.print()?;
         }
         Ok(FlushStatus::Flushed)
@@ -227,6 +264,10 @@ impl Stage for Console {
 impl<'a> Push<Row<'a>> for Console {
     fn push(&mut self, row: Row<'a>, ingest_ns: u64) -> Result<(), EngineError> {
         self.latency.add_pending(ingest_ns);
+        if let Some(lines) = &mut self.lines {
+            lines.writer.write(row, &mut lines.text);
+            return Ok(());
+        }
         if self.rows.len() == self.limit {
             self.hidden = true;
             return Ok(());

@@ -15,7 +15,6 @@
 //! ```
 
 use super::{BatchWriter, GroupedData, QueryError, Session, StreamWriter};
-use crate::connect::console;
 use crate::table::error::{PlanError, PlanResult};
 use crate::table::expr::resolve::resolve;
 use crate::table::expr::type_rules::Rules;
@@ -383,8 +382,7 @@ impl DataFrame {
         let mut all = self.collect()?;
         let more = all.len() > rows;
         all.truncate(rows);
-        let display = self.session.lock().settings.display();
-        let mut text = console::table(&self.schema(), &all, truncate, display);
+        let mut text = self.table_of(&all, truncate);
         if more {
             let noun = if rows == 1 { "row" } else { "rows" };
             text.push_str(&format!("only showing top {rows} {noun}\n"));

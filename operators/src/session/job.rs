@@ -245,14 +245,17 @@ impl Session {
 
     /// Executes a script. A streaming table must have a trigger that ends its query. The results of
     /// the queries over tables and of `DESCRIBE` are passed to `show`, one after another. Stops at
-    /// the first error, also of `show`.
+    /// the first error, also of `show`, and when it is [cancelled](Self::cancel_script).
     pub fn script(
         &self,
         text: &str,
         show: &mut dyn FnMut(DataFrame) -> Result<(), QueryError>,
     ) -> Result<(), QueryError> {
+        self.begin_script();
         // A single stack is used for all statements.
-        on_large_stack(|| self.statements(text, show))
+        let ended = on_large_stack(|| self.statements(text, show));
+        self.end_script();
+        ended
     }
 
     fn statements(
@@ -262,6 +265,7 @@ impl Session {
     ) -> Result<(), QueryError> {
         let reading = self.lock().settings.literals;
         for statement in parse(text, reading)? {
+            self.begin_statement()?;
             match self.prepared(statement)? {
                 None => {}
                 Some(Statement::Query(query, _)) => {
@@ -294,7 +298,8 @@ impl Session {
                         .into());
                     }
                     let query = writer.start()?;
-                    let ended = query.await_termination();
+                    self.count_sources(&query.counters);
+                    let ended = self.wait_for(&query.running, &query.stopping);
                     query.report_bad_records();
                     ended?;
                 }

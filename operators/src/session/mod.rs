@@ -26,8 +26,10 @@ mod grouped_data;
 mod job;
 mod progress;
 mod replaced_source;
+mod result_text;
 mod session_tables;
 mod settings;
+mod statement;
 mod static_tables;
 mod stream_writer;
 mod streaming_query;
@@ -47,8 +49,10 @@ pub use job::{JobQuery, Overrides};
 pub use millstream_engine::epoch::trigger::Trigger;
 pub use progress::{Progress, SideWait};
 pub use replaced_source::{JobSource, ReplacedSource, is_capture};
+pub use result_text::{ConsoleFormat, RowFormat};
 pub use settings::OnQueryFailure;
 use settings::Settings;
+use statement::RunningStatement;
 pub use trigger::parse_trigger;
 
 use crate::connect::capture::config::CaptureConfig;
@@ -98,6 +102,7 @@ struct Inner {
     /// The lower-case names of settings without effect that a notice was given for.
     told_settings: BTreeSet<String>,
     console: MakeConsole,
+    console_format: ConsoleFormat,
     notice: fn(&str),
     /// The send lag of the capture sources of started queries: how much later than intended they
     /// emit records.
@@ -106,6 +111,8 @@ struct Inner {
     replaced: Vec<ReplacedSource>,
     /// The sources named by jobs.
     job_sources: Vec<JobSource>,
+    /// The statement that a script runs.
+    statement: RunningStatement,
 }
 
 /// Named inputs, views and settings. Clones share the same session.
@@ -190,10 +197,12 @@ impl Session {
             settings,
             told_settings: BTreeSet::new(),
             console: Box::new(|| Box::new(std::io::stdout())),
+            console_format: ConsoleFormat::Tables,
             notice: |_| {},
             send_lags: Vec::new(),
             replaced: Vec::new(),
             job_sources: Vec::new(),
+            statement: RunningStatement::default(),
         })))
     }
 
@@ -204,6 +213,26 @@ impl Session {
     /// Sets the writer of console sinks; the default is standard output.
     pub fn set_console(&self, make: impl Fn() -> Box<dyn Write + Send> + Send + 'static) {
         self.lock().console = Box::new(make);
+    }
+
+    /// Sets what console sinks print. A query in output mode complete is refused if it is to print
+    /// lines, because its epochs could not be told apart.
+    pub fn set_console_format(&self, format: ConsoleFormat) {
+        self.lock().console_format = format;
+    }
+
+    /// The views and tables of the session, each with the names of its columns.
+    pub fn relations(&self) -> Vec<(String, Vec<String>)> {
+        let inner = self.lock();
+        let columns = |name: &String| {
+            let plan = inner.relation(name);
+            plan.map(|plan| plan.schema().fields.into_iter().map(|field| field.name).collect())
+        };
+        let of = |name: String| {
+            let columns = columns(&name).unwrap_or_default();
+            (name, columns)
+        };
+        inner.names().into_iter().map(of).collect()
     }
 
     /// Sets a callback for notices, such as that a peer has disconnected.

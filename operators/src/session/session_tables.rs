@@ -407,7 +407,10 @@ impl Session {
         settings.semantics.ansi = true;
         let semantics = settings.semantics;
         let rules = Rules::of(semantics);
-        strict.lock().settings = settings;
+        let statement = self.lock().statement.part();
+        let mut inner = strict.lock();
+        (inner.settings, inner.statement) = (settings, statement);
+        drop(inner);
         let from = |place: &Option<usize>| place.map(|at| (at, &given.fields[at]));
         let exprs = rules.apply(|| {
             let fields = table.fields.iter().zip(places);

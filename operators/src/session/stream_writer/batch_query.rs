@@ -86,7 +86,8 @@ impl StreamWriter {
         let (mut job, shape) = (Job::new("batch", job_config)?, QueryDescription::default());
         job.run_empty_batch();
         let (job, parts) = self.assemble(job, &prepared, &settings, &name, (shape, Some(plan)))?;
-        let ended = job.start().and_then(|running| running.wait(None).unwrap_or(Ok(())));
+        session.count_sources(&parts.counters);
+        let ended = job.start().and_then(|running| session.wait_for(&running, &parts.stopping));
         let table = session.lock().tables.remove(&name);
         let notice = session.lock().notice;
         parts.counters.iter().for_each(|counters| counters.bad.report(notice));

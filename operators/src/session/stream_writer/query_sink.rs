@@ -5,6 +5,7 @@ use crate::connect::file::FileSinkConfig;
 use crate::connect::foreach::{Foreach, ForeachBatch, Noop};
 #[cfg(feature = "kafka")]
 use crate::connect::kafka::sink::KafkaSinkConfig;
+use crate::connect::line_format::LineWriter;
 use crate::connect::memory::MemoryTable;
 use crate::connect::options::OptionReader;
 use crate::connect::socket::sink::{ReceiverWait, SocketSinkConfig};
@@ -12,6 +13,7 @@ use crate::session::is_files;
 use crate::session::stream_writer::prepared_query::Prepared;
 use crate::session::stream_writer::{SINK_FORMATS, StreamWriter};
 use crate::session::streaming_query::QueryError;
+use crate::session::{ConsoleFormat, RowFormat};
 use crate::table::error::{PlanError, PlanResult};
 use crate::table::expr::resolve::did_you_mean;
 use crate::table::physical::BoxChain;
@@ -72,7 +74,11 @@ impl StreamWriter {
         let settings = self.settings().formats;
         let no_options = |what: &str| OptionReader::new(what, options).finish();
         match format.as_str() {
-            "console" => Ok(SinkSpec::Console(Console::read(options)?)),
+            "console" => {
+                let options = Console::read(options)?;
+                self.check_console_format()?;
+                Ok(SinkSpec::Console(options))
+            }
             "noop" => no_options("sink noop").map(|()| SinkSpec::Noop),
             "memory" => {
                 no_options("sink memory")?;
@@ -116,6 +122,42 @@ impl StreamWriter {
         }
     }
 
+    /// Fails if the session's format of consoles does not fit the query.
+    fn check_console_format(&self) -> PlanResult<()> {
+        let session = &self.frame.session;
+        let format = session.lock().console_format;
+        match format {
+            ConsoleFormat::Tables => Ok(()),
+            ConsoleFormat::Lines(_) if self.is_complete_mode() => Err(PlanError::new(
+                "UNSUPPORTED_OPTION",
+                "the console is to print lines, but output mode complete repeats the whole result \
+                 in each epoch, and nothing would tell where it ends",
+                "Use the format table, or output mode append or update",
+            )),
+            ConsoleFormat::Lines(format) => {
+                session.row_writer(format, &self.frame.schema()).map(drop)
+            }
+            ConsoleFormat::Refused => Err(PlanError::new(
+                "UNSUPPORTED_OPTION",
+                "a console sink cannot print in the format that was chosen",
+                "Use the format table, json or csv",
+            )),
+        }
+    }
+
+    /// The writer of a console that prints lines, and its first lines.
+    fn console_lines(&self) -> PlanResult<Option<(LineWriter, Vec<u8>)>> {
+        let session = &self.frame.session;
+        let format = session.lock().console_format;
+        let ConsoleFormat::Lines(format) = format else { return Ok(None) };
+        let writer = session.row_writer(format, &self.frame.schema())?;
+        let head = match format {
+            RowFormat::Json => Vec::new(),
+            RowFormat::Csv => writer.header(),
+        };
+        Ok(Some((writer, head)))
+    }
+
     pub(in crate::session::stream_writer) fn make_sink(
         &mut self,
         prepared: &Prepared,
@@ -152,7 +194,8 @@ impl StreamWriter {
             SinkSpec::Console(options) => {
                 let out = (session.lock().console)();
                 let display = self.settings().display();
-                let console = Console::new(
+                let lines = self.console_lines()?;
+                let mut console = Console::new(
                     *options,
                     display,
                     schema,
@@ -161,6 +204,9 @@ impl StreamWriter {
                     out,
                     latency,
                 );
+                if let Some((writer, head)) = lines {
+                    console = console.with_lines(writer, head);
+                }
                 Box::new(if self.names_tables { console.with_query(name) } else { console })
             }
             SinkSpec::Memory => {

@@ -10,6 +10,7 @@ use crate::table::types::DataType;
 use millstream_engine::error::EngineError;
 use millstream_engine::pass_control;
 use millstream_engine::runtime::stage::{Push, Stage};
+use millstream_engine::runtime::worker::check_running;
 
 /// Emits a row for each element of a generator's array or map, with the columns of the input and
 /// those of the generator. With `outer`, a row without elements is emitted too.
@@ -76,6 +77,9 @@ impl Generate {
         }
     }
 }
+
+/// The number of rows after which a long array looks whether the job has ended.
+const ROWS_PER_CHECK: usize = 1 << 10;
 
 /// Starts an output row with the copied columns of the input.
 #[inline]
@@ -175,6 +179,9 @@ impl<'a> Push<Row<'a>> for Generate {
                 _ => {}
             }
             down.push(Row(out), ingest_ns)?;
+            if index % ROWS_PER_CHECK == ROWS_PER_CHECK - 1 {
+                check_running()?;
+            }
         }
         Ok(())
     }

@@ -1,0 +1,231 @@
+//! What the shell's line editor needs to know of SQL: whether an input is complete, and how a word
+//! may go on.
+
+use crate::sql::shell;
+use crate::sql::statements::{is_blank, split};
+use millstream::session::Session;
+use millstream::table::function_docs;
+use rustyline::Context;
+use rustyline::completion::Completer;
+use rustyline::highlight::Highlighter;
+use rustyline::hint::Hinter;
+use rustyline::validate::{ValidationContext, ValidationResult, Validator};
+use std::collections::BTreeSet;
+
+/// Words of statements and clauses.
+const KEYWORDS: &[&str] = &[
+    "ALL",
+    "AND",
+    "ANTI",
+    "AS",
+    "ASC",
+    "BETWEEN",
+    "BY",
+    "CASE",
+    "CAST",
+    "COLUMNS",
+    "CREATE",
+    "CROSS",
+    "CUBE",
+    "DELAY",
+    "DESC",
+    "DESCRIBE",
+    "DISTINCT",
+    "DROP",
+    "ELSE",
+    "END",
+    "EXCEPT",
+    "EXISTS",
+    "EXPLAIN",
+    "FALSE",
+    "FILTER",
+    "FROM",
+    "FULL",
+    "FUNCTIONS",
+    "GROUP",
+    "GROUPING",
+    "HAVING",
+    "IF",
+    "IN",
+    "INNER",
+    "INSERT",
+    "INTERSECT",
+    "INTERVAL",
+    "INTO",
+    "IS",
+    "JOIN",
+    "LATERAL",
+    "LEFT",
+    "LIKE",
+    "LIMIT",
+    "NATURAL",
+    "NOT",
+    "NULL",
+    "NULLS",
+    "OF",
+    "OFFSET",
+    "ON",
+    "OPTIONS",
+    "OR",
+    "ORDER",
+    "OUTER",
+    "OVERWRITE",
+    "REPLACE",
+    "RESET",
+    "RIGHT",
+    "RLIKE",
+    "ROLLUP",
+    "SELECT",
+    "SEMI",
+    "SET",
+    "SETS",
+    "SHOW",
+    "STREAM",
+    "STREAMING",
+    "TABLE",
+    "TABLES",
+    "TEMPORARY",
+    "THEN",
+    "TIMESTAMP",
+    "TRUE",
+    "TRUNCATE",
+    "UNION",
+    "USING",
+    "VALUES",
+    "VIEW",
+    "VIEWS",
+    "WATERMARK",
+    "WHEN",
+    "WHERE",
+    "WITH",
+];
+
+/// The line editor's knowledge of SQL and of the session.
+pub(super) struct Assistant {
+    session: Session,
+    functions: Vec<String>,
+}
+
+impl Assistant {
+    pub fn new(session: Session) -> Self {
+        let is_name = |name: &String| name.chars().all(|c| c.is_alphanumeric() || c == '_');
+        let functions = function_docs::all().into_iter().map(|doc| doc.name).filter(is_name);
+        Self { session, functions: functions.collect() }
+    }
+
+    /// The words that begin with the part of a word before the cursor, and where that part begins.
+    fn words(&self, line: &str, cursor: usize) -> (usize, Vec<String>) {
+        let before = &line[..cursor];
+        let part = before.trim_end_matches(|c: char| c.is_alphanumeric() || c == '_').len();
+        let (begin, typed) = (&before[..part], before[part..].to_lowercase());
+        if begin.trim_start() == "\\" {
+            let commands = shell::COMMANDS.iter().map(|(name, _)| name.trim_start_matches('\\'));
+            let commands = commands.filter_map(|name| name.split(' ').next());
+            let found = commands.filter(|name| !name.is_empty() && name.starts_with(&typed));
+            return (part, found.map(str::to_string).collect());
+        }
+        let relations = self.session.relations();
+        let mut found = BTreeSet::new();
+        let mut add = |word: &str| {
+            if word.to_lowercase().starts_with(&typed) {
+                found.insert(word.to_string());
+            }
+        };
+        let named = |(name, _): &&(String, Vec<String>)| mentions(line, name);
+        let has_named = relations.iter().any(|relation| named(&relation));
+        let shown = relations.iter().filter(|relation| !has_named || named(relation));
+        shown.flat_map(|(_, columns)| columns).for_each(|column| add(column));
+        // A word after a point is a column.
+        if !begin.ends_with('.') {
+            relations.iter().for_each(|(name, _)| add(name));
+            self.functions.iter().for_each(|name| add(name));
+            let is_small = before[part..].chars().any(char::is_lowercase);
+            for keyword in KEYWORDS {
+                add(&if is_small { keyword.to_lowercase() } else { keyword.to_string() });
+            }
+        }
+        (part, found.into_iter().collect())
+    }
+}
+
+/// Whether a text contains a name as a word, in any case.
+fn mentions(text: &str, name: &str) -> bool {
+    let words = text.split(|c: char| !(c.is_alphanumeric() || c == '_'));
+    words.into_iter().any(|word| word.eq_ignore_ascii_case(name))
+}
+
+/// Whether the shell can take an input as it is: it is a command, or its last statement has ended.
+fn is_complete(input: &str) -> bool {
+    shell::is_command(input) || is_blank(input) || {
+        let split = split(input);
+        !split.statements.is_empty() && is_blank(split.rest)
+    }
+}
+
+impl Completer for Assistant {
+    type Candidate = String;
+
+    fn complete(
+        &self,
+        line: &str,
+        cursor: usize,
+        _context: &Context<'_>,
+    ) -> rustyline::Result<(usize, Vec<String>)> {
+        Ok(self.words(line, cursor))
+    }
+}
+
+impl Validator for Assistant {
+    fn validate(&self, context: &mut ValidationContext) -> rustyline::Result<ValidationResult> {
+        Ok(match is_complete(context.input()) {
+            true => ValidationResult::Valid(None),
+            false => ValidationResult::Incomplete,
+        })
+    }
+}
+
+impl Hinter for Assistant {
+    type Hint = String;
+}
+
+impl Highlighter for Assistant {}
+
+impl rustyline::Helper for Assistant {}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn words(text: &str) -> Vec<String> {
+        let session = Session::new();
+        session.script("CREATE TABLE people (name STRING, age INT)", &mut |_| Ok(())).unwrap();
+        session.script("CREATE TABLE places (city STRING)", &mut |_| Ok(())).unwrap();
+        Assistant::new(session).words(text, text.len()).1
+    }
+
+    #[test]
+    fn keywords_functions_tables_and_columns_complete_a_word() {
+        assert_eq!(words("SELECT upp"), ["upper"]);
+        assert_eq!(words("selec"), ["select"]);
+        assert_eq!(words("SELEC"), ["SELECT"]);
+        assert_eq!(words("SELECT * FROM peo"), ["people"]);
+        assert_eq!(words("SELECT cit"), ["city"]);
+        assert_eq!(words("\\forma"), ["format"]);
+    }
+
+    #[test]
+    fn the_columns_of_the_tables_that_are_named_come_alone() {
+        assert_eq!(words("SELECT name FROM people p WHERE p."), ["age", "name"]);
+        assert!(words("SELECT * FROM people WHERE cit").is_empty());
+    }
+
+    #[test]
+    fn an_input_is_complete_when_its_last_statement_has_ended() {
+        for input in ["SELECT 1;", "SELECT 1; -- done", "\\d", "help", "exit", "", "-- only this"] {
+            assert!(is_complete(input), "{input}");
+        }
+        for input in ["SELECT 1", "SELECT 1; SELECT", "SELECT ';", "/* open"] {
+            assert!(!is_complete(input), "{input}");
+        }
+    }
+}

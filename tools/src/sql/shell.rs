@@ -1,0 +1,225 @@
+//! The interactive shell: a line editor with history and completion around a session, whose tables,
+//! views and settings last from statement to statement.
+//!
+//! A statement runs on this thread. Ctrl-C cancels it through the session from the thread of the
+//! signal handler; while a line is edited, Ctrl-C is a key that discards the line.
+
+use crate::failure::Failure;
+use crate::functions;
+use crate::progress;
+use crate::sql::completion::Assistant;
+use crate::sql::result::{Format, ResultPrinter};
+use crate::sql::statements::{is_blank, split};
+use crate::stdout::say;
+use clap::ValueEnum;
+use millstream::session::Session;
+use rustyline::error::ReadlineError;
+use rustyline::history::FileHistory;
+use rustyline::{CompletionType, Config, Editor};
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Instant;
+
+/// The commands of the shell, with a line of help.
+pub(super) const COMMANDS: &[(&str, &str)] = &[
+    ("\\?", "this help (also: help)"),
+    ("\\d", "the tables and views of the session"),
+    ("\\d NAME", "the columns of a table or view"),
+    ("\\f NAME", "a function: signature, example (also: help NAME)"),
+    ("\\format F", "the format of results: table, json, csv or markdown"),
+    ("\\timing", "switches the time of each statement on or off"),
+    ("\\q", "leaves the shell (also: exit, quit, Ctrl-D)"),
+];
+
+const WELCOME: &str = "Statements end with ';'. \\? shows help, Ctrl-D leaves.";
+
+/// What the shell does after an input.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Next {
+    Read,
+    Leave,
+}
+
+struct Shell {
+    session: Session,
+    printer: ResultPrinter,
+    timing: bool,
+    quiet: bool,
+    /// Whether a statement is running that was not cancelled.
+    running: Arc<AtomicBool>,
+}
+
+/// Reads inputs until the user leaves.
+pub(super) fn run(session: Session, printer: ResultPrinter, quiet: bool) -> Result<(), Failure> {
+    let failed = |error: ReadlineError| Failure::Failed(format!("the terminal: {error}"));
+    let config = Config::builder().completion_type(CompletionType::List).build();
+    let mut editor = Editor::<Assistant, FileHistory>::with_config(config).map_err(failed)?;
+    editor.set_helper(Some(Assistant::new(session.clone())));
+    let history = history_file();
+    if let Some(file) = &history {
+        // The file does not exist before the first entry.
+        drop(editor.load_history(file));
+    }
+    let running = Arc::new(AtomicBool::new(false));
+    let mut shell = Shell { session, printer, timing: true, quiet, running };
+    shell.catch_signals()?;
+    eprintln!("{WELCOME}");
+    loop {
+        let input = match editor.readline("millstream> ") {
+            Ok(input) => input,
+            Err(ReadlineError::Interrupted) => continue,
+            Err(ReadlineError::Eof) => return Ok(()),
+            Err(error) => return Err(failed(error)),
+        };
+        if is_blank(&input) {
+            continue;
+        }
+        // A history that cannot be written is no reason to end the shell.
+        drop(editor.add_history_entry(input.trim_end()));
+        if let Some(file) = &history {
+            drop(editor.append_history(file));
+        }
+        if shell.take(&input) == Next::Leave {
+            return Ok(());
+        }
+    }
+}
+
+/// The file of the history in the user's state folder, which is created. `None` if there is no such
+/// folder.
+fn history_file() -> Option<PathBuf> {
+    let folder = |name: &str| std::env::var_os(name).map(PathBuf::from);
+    let state = folder("XDG_STATE_HOME").filter(|folder| folder.is_absolute());
+    let state = state.or_else(|| folder("HOME").map(|home| home.join(".local/state")))?;
+    let own = state.join("millstream");
+    std::fs::create_dir_all(&own).ok()?;
+    Some(own.join("sql_history"))
+}
+
+/// Whether an input is a command of the shell, not SQL.
+pub(super) fn is_command(input: &str) -> bool {
+    let input = input.trim().trim_end_matches(';');
+    let mut words = input.split_whitespace();
+    match (words.next(), words.next(), words.next()) {
+        (Some(word), None, None) => {
+            word.starts_with('\\')
+                || ["help", "exit", "quit"].iter().any(|name| word.eq_ignore_ascii_case(name))
+        }
+        (Some(word), Some(_), None) => word.starts_with('\\') || word.eq_ignore_ascii_case("help"),
+        (Some(word), ..) => word.starts_with('\\'),
+        (None, ..) => false,
+    }
+}
+
+impl Shell {
+    /// Makes Ctrl-C cancel the running statement. A second Ctrl-C ends the process, and so does a
+    /// signal while no statement runs: a key does not send one then.
+    fn catch_signals(&self) -> Result<(), Failure> {
+        let (session, running) = (self.session.clone(), self.running.clone());
+        let handler = ctrlc::set_handler(move || match running.swap(false, Ordering::Relaxed) {
+            true => session.cancel_script(),
+            false => std::process::exit(130),
+        });
+        handler.map_err(|error| Failure::Failed(format!("cannot catch Ctrl-C: {error}")))
+    }
+
+    /// Carries out an input: a command, or statements up to the first that fails.
+    fn take(&mut self, input: &str) -> Next {
+        if is_command(input) {
+            return self.command(input.trim().trim_end_matches(';'));
+        }
+        let split = split(input);
+        let statements = split.statements.into_iter().chain([split.rest]);
+        for statement in statements.filter(|statement| !is_blank(statement)) {
+            if !self.execute(statement) {
+                break;
+            }
+        }
+        Next::Read
+    }
+
+    /// Runs a statement and prints its result and its time. Returns whether it has succeeded.
+    fn execute(&self, statement: &str) -> bool {
+        let (start, mut shown) = (Instant::now(), None);
+        let watch = progress::Watch::start(self.quiet, {
+            let session = self.session.clone();
+            move || session.statement_records()
+        });
+        self.running.store(true, Ordering::Relaxed);
+        let outcome = self.session.script(statement, &mut |frame| {
+            shown = Some(self.printer.print(&frame)?);
+            Ok(())
+        });
+        self.running.store(false, Ordering::Relaxed);
+        drop(watch);
+        if let Err(error) = &outcome {
+            progress::notice(&format!("error: {error}"));
+        }
+        if self.timing {
+            let seconds = start.elapsed().as_secs_f64();
+            let what = match shown {
+                _ if outcome.is_err() => "failed".to_string(),
+                Some(1) => "1 row".to_string(),
+                Some(rows) => format!("{rows} rows"),
+                None => "done".to_string(),
+            };
+            progress::notice(&format!("{what} in {seconds:.3} s"));
+        }
+        outcome.is_ok()
+    }
+
+    fn command(&mut self, input: &str) -> Next {
+        let mut words = input.split_whitespace();
+        let (name, argument) = (words.next().unwrap_or_default(), words.next());
+        match (name.to_ascii_lowercase().as_str(), argument) {
+            ("\\q" | "exit" | "quit", _) => return Next::Leave,
+            ("\\?" | "\\h" | "help", None) => help(),
+            ("\\f" | "\\h" | "help", Some(function)) => {
+                if let Err(reason) = functions::describe(function) {
+                    progress::notice(&format!("error: {reason}"));
+                }
+            }
+            ("\\d", None) => drop(self.execute("SHOW TABLES")),
+            ("\\d", Some(table)) => drop(self.execute(&format!("DESCRIBE {table}"))),
+            ("\\timing", None) => {
+                self.timing = !self.timing;
+                progress::notice(if self.timing { "timing is on" } else { "timing is off" });
+            }
+            ("\\format", Some(format)) => match Format::from_str(format, true) {
+                Ok(format) => {
+                    self.printer.format = format;
+                    self.printer.prepare(&self.session);
+                }
+                Err(_) => progress::notice("error: the formats are table, json, csv and markdown"),
+            },
+            _ => progress::notice(&format!("error: there is no command {input}; \\? lists them")),
+        }
+        Next::Read
+    }
+}
+
+fn help() {
+    say!("SQL statements end with ';' and may have several lines. Tables, views and settings last");
+    say!(
+        "until the shell ends. Ctrl-C cancels a statement, or discards the line that is edited.\n"
+    );
+    for (name, what) in COMMANDS {
+        say!("  {name:<12}{what}");
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn words_of_the_shell_are_commands_and_sql_is_not() {
+        for input in ["\\?", "\\d people", "help", "HELP upper;", "exit;", "quit", "\\x y z"] {
+            assert!(is_command(input), "{input}");
+        }
+        for input in ["SELECT 1", "help me please", "exit now", "", "SELECT help FROM t"] {
+            assert!(!is_command(input), "{input}");
+        }
+    }
+}

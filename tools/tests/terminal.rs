@@ -1,0 +1,186 @@
+//! What the command line does on a terminal, a pseudo-terminal here: the shell of `millstream sql`,
+//! and progress.
+#![cfg(target_os = "linux")]
+
+mod common;
+
+use common::Scratch;
+use nix::pty::{Winsize, openpty};
+use std::fs::File;
+use std::io::{Read, Write};
+use std::process::{Child, Command};
+use std::sync::mpsc::{Receiver, RecvTimeoutError, channel};
+use std::time::{Duration, Instant};
+
+/// Time limit for an expected output. It ends a test that waits in vain.
+const LIMIT: Duration = Duration::from_secs(60);
+
+/// A shell whose terminal is a test.
+struct Terminal {
+    shell: Child,
+    keyboard: File,
+    screen: Receiver<Vec<u8>>,
+    /// What the shell has printed since the last text that was expected.
+    printed: String,
+}
+
+impl Terminal {
+    /// Starts a shell that keeps its history in a folder.
+    fn shell(scratch: &Scratch, args: &[&str]) -> Self {
+        let mut terminal = Self::start(scratch, &[&["sql"], args].concat());
+        terminal.expect("millstream>");
+        terminal
+    }
+
+    /// Starts a command.
+    fn start(scratch: &Scratch, args: &[&str]) -> Self {
+        let size = Winsize { ws_row: 40, ws_col: 200, ws_xpixel: 0, ws_ypixel: 0 };
+        let pty = openpty(&size, None).unwrap();
+        let end = || File::from(pty.slave.try_clone().unwrap());
+        // A session of its own makes the terminal send Ctrl-C to the shell.
+        let mut command = Command::new("setsid");
+        command.args(["--ctty", "--wait", env!("CARGO_BIN_EXE_millstream")]).args(args);
+        command.env("XDG_STATE_HOME", &scratch.0).env("TERM", "xterm");
+        let shell = command.stdin(end()).stdout(end()).stderr(end()).spawn().unwrap();
+        let keyboard = File::from(pty.master);
+        let mut reader = keyboard.try_clone().unwrap();
+        let (sender, screen) = channel();
+        std::thread::spawn(move || {
+            let mut bytes = [0; 4096];
+            // Reading fails when the shell has closed its end.
+            while let Ok(count @ 1..) = reader.read(&mut bytes) {
+                if sender.send(bytes[..count].to_vec()).is_err() {
+                    return;
+                }
+            }
+        });
+        Self { shell, keyboard, screen, printed: String::new() }
+    }
+
+    fn send(&mut self, keys: &str) {
+        self.keyboard.write_all(keys.as_bytes()).unwrap();
+    }
+
+    /// Waits until the shell prints a text. Returns what it printed before.
+    fn expect(&mut self, text: &str) -> String {
+        let deadline = Instant::now() + LIMIT;
+        loop {
+            if let Some(at) = self.printed.find(text) {
+                let rest = self.printed.split_off(at + text.len());
+                return std::mem::replace(&mut self.printed, rest);
+            }
+            let left = deadline.saturating_duration_since(Instant::now());
+            match self.screen.recv_timeout(left) {
+                Ok(bytes) => self.printed.push_str(&String::from_utf8_lossy(&bytes)),
+                Err(_) => panic!("{text} is not printed, but:\n{}", self.printed),
+            }
+        }
+    }
+
+    /// Enters lines and waits for the prompt after the text that they make the shell print.
+    fn enter(&mut self, lines: &str, text: &str) -> String {
+        self.send(&format!("{lines}\r"));
+        let before = self.expect(text);
+        self.expect("millstream>");
+        before
+    }
+
+    /// The exit code, after the shell was made to leave.
+    fn code(mut self) -> Option<i32> {
+        let deadline = Instant::now() + LIMIT;
+        while self.screen.recv_timeout(LIMIT) != Err(RecvTimeoutError::Disconnected) {
+            assert!(Instant::now() < deadline, "the shell has not left");
+        }
+        self.shell.wait().unwrap().code()
+    }
+}
+
+impl Drop for Terminal {
+    fn drop(&mut self) {
+        // After a failure the shell may still be running, as a child of `setsid`.
+        let children = format!("/proc/{0}/task/{0}/children", self.shell.id());
+        for child in std::fs::read_to_string(children).unwrap_or_default().split_whitespace() {
+            let _ = Command::new("kill").args(["-KILL", child]).status();
+        }
+        let _ = self.shell.kill();
+        let _ = self.shell.wait();
+    }
+}
+
+#[test]
+fn tables_last_between_statements_that_may_have_several_lines() {
+    let scratch = Scratch::new("shell-tables");
+    let mut shell = Terminal::shell(&scratch, &[]);
+    shell.enter("CREATE TABLE t (n INT);", "done in");
+    shell.enter("INSERT INTO t VALUES (1),\r(2);", "done in");
+    let total = shell.enter("SELECT sum(n) AS total FROM t;", "1 row in");
+    assert!(total.contains("|total|") && total.contains("|3    |"), "{total}");
+    // The first failure ends an input, and not the shell.
+    let failed = shell.enter("SELECT 1 / 0 AS bad; SELECT 7 AS never;", "failed in");
+    assert!(failed.contains("DIVIDE_BY_ZERO") && !failed.contains("|never|"), "{failed}");
+    let described = shell.enter("\\d t", "1 row in");
+    assert!(described.contains("|n ") && described.contains("|int"), "{described}");
+    shell.enter("\\format json", "");
+    shell.enter("SELECT n FROM t ORDER BY n;", "{\"n\":1}\r\n{\"n\":2}\r\n");
+    shell.enter("help upper", "MILLSTREAM");
+    shell.send("\x04");
+    assert_eq!(shell.code(), Some(0));
+}
+
+#[test]
+fn ctrl_c_ends_the_statement_and_not_the_shell() {
+    let scratch = Scratch::new("shell-ctrl-c");
+    let mut shell = Terminal::shell(&scratch, &[]);
+    shell.send("SELECT count(*) FROM range(10000000000);\r");
+    // The statement runs: its progress is shown.
+    shell.expect("running, ");
+    shell.send("\x03");
+    shell.expect("OPERATION_CANCELED");
+    shell.expect("millstream>");
+    // At the prompt, Ctrl-C discards the line.
+    shell.send("SELECT nonsense \x03");
+    shell.expect("millstream>");
+    let one = shell.enter("SELECT 1 AS one;", "1 row in");
+    assert!(one.contains("|one|"), "{one}");
+    shell.send("\\q\r");
+    assert_eq!(shell.code(), Some(0));
+}
+
+#[test]
+fn words_are_completed_and_the_history_lasts() {
+    let scratch = Scratch::new("shell-history");
+    let mut shell = Terminal::shell(&scratch, &[]);
+    shell.send("SELECT uppe\t");
+    shell.expect("upper");
+    let done = shell.enter("('ab') AS u;", "1 row in");
+    assert!(done.contains("|AB |"), "{done}");
+    shell.send("exit\r");
+    assert_eq!(shell.code(), Some(0));
+    assert!(scratch.read("millstream/sql_history").contains("SELECT upper('ab') AS u;"));
+    let mut shell = Terminal::shell(&scratch, &["--format", "csv"]);
+    // Up twice: before `exit` is the query.
+    shell.send("\x1b[A\x1b[A");
+    shell.expect("SELECT upper('ab') AS u;");
+    shell.send("\r");
+    shell.expect("u\r\nAB\r\n");
+    // Before the prompt, the terminal itself would take Ctrl-D.
+    shell.expect("millstream>");
+    shell.send("\x04");
+    assert_eq!(shell.code(), Some(0));
+}
+
+#[test]
+fn a_long_run_shows_its_progress_on_a_terminal() {
+    let scratch = Scratch::new("shell-run");
+    scratch.write(
+        "job.sql",
+        "CREATE TEMPORARY VIEW r USING rate OPTIONS (rowsPerSecond 100);\n\
+         CREATE STREAMING TABLE t USING noop AS SELECT * FROM STREAM r;\n",
+    );
+    let mut run = Terminal::start(&scratch, &["run", &scratch.path("job.sql")]);
+    run.expect(" records, ");
+    run.expect("/s, ");
+    run.send("\x03");
+    run.expect("records in");
+    assert_eq!(run.code(), Some(0));
+}
