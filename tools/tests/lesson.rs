@@ -1,10 +1,10 @@
-//! Runs each command of the lesson `docs/src/replay-lesson.md` and compares its output with the
-//! lesson.
+//! Runs each command of the lessons `docs/src/replay-lesson.md` and `docs/src/sql-lesson.md`, and
+//! compares its output with the lesson.
 //!
 //! A code block that follows "`NAME`:" is the content of a file. In a `console` block, lines that
-//! start with `$ ` are commands, and the other lines are their output. Durations, sizes, times and
-//! addresses differ between runs, so only their positions are compared. Bars are not compared. The
-//! other words of a line must be equal.
+//! start with `$ ` are commands, which go on after a backslash and within double quotes. The other
+//! lines are their output. Durations, sizes, times and addresses differ between runs, so only their
+//! positions are compared. Bars are not compared. The other words of a line must be equal.
 
 mod common;
 
@@ -62,6 +62,11 @@ struct Step {
     shown: Vec<String>,
 }
 
+/// Whether a command goes on in the next line: after a backslash, and within double quotes.
+fn goes_on(command: &str) -> bool {
+    command.ends_with('\\') || command.matches('"').count() % 2 == 1
+}
+
 /// Writes the files of a page to a folder, and returns its commands.
 fn read(page: &str, folder: &Path) -> Vec<Step> {
     let (mut steps, mut file, mut block) = (Vec::<Step>::new(), None, None);
@@ -79,7 +84,7 @@ fn read(page: &str, folder: &Path) -> Vec<Step> {
                     let command = command.to_string();
                     steps.push(Step { line: number + 1, command, shown: Vec::new() });
                 }
-                (None, Some(step)) if step.command.ends_with('\\') => {
+                (None, Some(step)) if goes_on(&step.command) => {
                     step.command.push('\n');
                     step.command.push_str(line);
                 }
@@ -127,19 +132,17 @@ fn shape(line: &str) -> String {
     shape.join(" ")
 }
 
-#[test]
-fn every_command_of_the_lesson_prints_what_the_lesson_shows() {
-    let name = format!("millstream-lesson-{}", std::process::id());
+/// Runs the commands of a page of the documentation. `change` changes its text before. Returns the
+/// number of commands.
+fn run_lesson(page: &str, change: impl FnOnce(String) -> String) -> usize {
+    let name = format!("millstream-lesson-{page}-{}", std::process::id());
     let mut scratch = Scratch { folder: std::env::temp_dir().join(name), groups: Vec::new() };
     drop(std::fs::remove_dir_all(&scratch.folder));
     std::fs::create_dir_all(&scratch.folder).unwrap();
-    let page = Path::new(env!("CARGO_MANIFEST_DIR")).join("../docs/src/replay-lesson.md");
-    let page = std::fs::read_to_string(page).unwrap();
-    // The port in the lesson may not be free on this machine, so it is replaced by a free one.
-    let (reserved, port) = common::reserved_port();
-    let reserved = Some(reserved).filter(|_| cfg!(target_os = "linux"));
-    let steps = read(&page.replace("9999", &port.to_string()), &scratch.folder);
-    assert!(steps.len() >= 10, "{} commands", steps.len());
+    let page = Path::new(env!("CARGO_MANIFEST_DIR")).join("../docs/src").join(page);
+    let page = change(std::fs::read_to_string(page).unwrap());
+    let steps = read(&page, &scratch.folder);
+    let count = steps.len();
     let bin = Path::new(env!("CARGO_BIN_EXE_millstream")).parent().unwrap().to_path_buf();
     let path = std::env::join_paths(
         std::iter::once(bin).chain(std::env::split_paths(&std::env::var_os("PATH").unwrap())),
@@ -167,5 +170,23 @@ fn every_command_of_the_lesson_prints_what_the_lesson_shows() {
             step.shown.join("\n")
         );
     }
+    count
+}
+
+#[test]
+fn every_command_of_the_lesson_prints_what_the_lesson_shows() {
+    // The port in the lesson may not be free on this machine, so it is replaced by a free one.
+    let (reserved, port) = common::reserved_port();
+    let reserved = Some(reserved).filter(|_| cfg!(target_os = "linux"));
+    let count = run_lesson("replay-lesson.md", |page| page.replace("9999", &port.to_string()));
+    assert!(count >= 10, "{count} commands");
     drop(reserved);
+}
+
+// The lesson reads Parquet and ORC.
+#[cfg(feature = "columnar")]
+#[test]
+fn every_query_of_the_sql_lesson_prints_what_the_lesson_shows() {
+    let count = run_lesson("sql-lesson.md", |page| page);
+    assert!(count >= 15, "{count} commands");
 }
