@@ -2,11 +2,12 @@
 """Spark's documented examples of each function that Millstream has: the answers agree.
 
     pip install pyspark==4.3.0                                        # and Java 17
-    tools/spark/examples.py target/release/millstream [--only FUNCTION-REGEX]
+    tools/spark/examples.py target/release/millstream [--only FUNCTION-REGEX] [--all]
 
 The examples are those that `DESCRIBE FUNCTION EXTENDED` prints, asked of Spark and of
 `millstream sql`. Examples of what changes at each call (the clock, random numbers) are left out.
-The exit code is 1 if an answer differs.
+With --all they are the examples of every function of Spark, and the functions that Millstream lacks
+are printed. The exit code is 1 if an answer differs.
 """
 
 import argparse
@@ -31,6 +32,11 @@ def functions(program):
     return sorted(set(re.findall(r"\b[a-z_][a-z_0-9]*\b", said.stdout)))
 
 
+def functions_of_spark(spark):
+    """The names of all functions of Spark, operators too."""
+    return sorted(row[0] for row in spark.session.sql("SHOW SYSTEM FUNCTIONS").collect())
+
+
 def examples(spark, name):
     """The statements of a function's examples."""
     try:
@@ -49,12 +55,13 @@ def main():
     )
     options.add_argument("program", help="the millstream to compare")
     options.add_argument("--only", default="", help="functions whose name matches")
+    options.add_argument("--all", action="store_true", help="every function of Spark")
     args = options.parse_args()
     spark = peers.Spark()
     spark.set(True, "UTC")
     millstream = peers.Millstream(args.program, True, "UTC")
-    total, asked = collections.Counter(), set()
-    for name in functions(args.program):
+    total, asked, missing = collections.Counter(), set(), collections.Counter()
+    for name in functions_of_spark(spark) if args.all else functions(args.program):
         if not re.search(args.only, name):
             continue
         for statement in examples(spark, name):
@@ -79,11 +86,15 @@ def main():
             answers = spark.value(query), millstream.value(query)
             found = peers.verdict(*answers, statement)
             total[found] += 1
+            missing[name] += found == "missing"
             if found not in ("equal", "missing"):
                 said, ours = (peers.from_hex(answer)[1] for answer in answers)
                 print(f"[{found}] {statement}\n  Spark {said!r}\n  Millstream {ours!r}", flush=True)
     said = ", ".join(f"{count} {found}" for found, count in total.most_common())
     print(f"{sum(total.values())} examples: {said}")
+    lacking = ", ".join(f"{name} {count}" for name, count in sorted(missing.items()) if count)
+    if lacking:
+        print(f"missing, with the number of their examples: {lacking}")
     return 1 if total["value"] or total["accepted"] or total["crash"] or total["hung"] else 0
 
 
