@@ -19,18 +19,26 @@
 //! created again may be longer than the old one: in micro-batch mode when a batch is planned, but
 //! at most every few seconds, and in continuous mode at the start and every few seconds.
 
+mod assignment;
+mod batches;
+mod topic_ends;
+
+pub(crate) use assignment::merge_offsets;
+pub use topic_ends::TopicEnds;
+
 use crate::connect::kafka::client::is_transient;
 use crate::connect::kafka::cluster::{Cluster, Partitions};
 use crate::connect::kafka::consumer::{Consumer, Message};
 use crate::connect::kafka::offsets::{ByPartition, EARLIEST, LATEST};
-use crate::connect::kafka::options::{KafkaSourceConfig, Subscription};
+use crate::connect::kafka::options::KafkaSourceConfig;
 use crate::connect::kafka::partition::{MAX_KEPT, Partition};
 use crate::connect::kafka::records::Columns;
-use crate::connect::kafka::requests::{Asker, Available, LossReport, Pending, Requests};
+use crate::connect::kafka::requests::{Asker, LossReport, Pending, Requests};
+use crate::connect::kafka::source::assignment::Deal;
+use crate::connect::kafka::source::batches::Plan;
 use crate::connect::kafka::topic_progress::TopicProgress;
 use crate::connect::source_report::SourceProgress;
 use crate::table::row::Row;
-use millstream_engine::checkpoint::key_group::hash_bytes;
 use millstream_engine::checkpoint::offset::Offset;
 use millstream_engine::env::Env;
 use millstream_engine::epoch::protocol::{EndOffset, ReadLimit};
@@ -52,85 +60,12 @@ const PARTITION_IDLE_NS: u64 = 100_000_000;
 /// The shortest time between two commits to the consumer group, in nanoseconds.
 const GROUP_COMMIT_NS: u64 = 1_000_000_000;
 
-/// The latest offsets of topics that a query reads as a table.
-pub struct TopicEnds {
-    subscription: Subscription,
-    cluster: Cluster,
-}
-
-impl TopicEnds {
-    /// Creates a client of the cluster, which connects in the background. Fails only if the client
-    /// refuses its options.
-    pub fn new(config: &KafkaSourceConfig) -> Result<Self, EngineError> {
-        let mut client = config.client.config();
-        client.set("group.id", &config.group_prefix);
-        let consumer = client.create();
-        let consumer = consumer.map_err(|error| config.client.failed("start a client", &error))?;
-        let cluster = Cluster { client: config.client.clone(), consumer: Arc::new(consumer) };
-        Ok(Self { subscription: config.subscription.clone(), cluster })
-    }
-
-    /// A hash of the latest offsets. It changes when records arrive or partitions are added. Fails
-    /// if the broker cannot be asked.
-    pub fn version(&self) -> Result<u64, EngineError> {
-        let partitions = self.cluster.partitions(&self.subscription)?;
-        let ends = self.cluster.offsets_at(&partitions, LATEST)?;
-        Ok(hash_bytes(ends.to_string().as_bytes()))
-    }
-}
-
-/// Which partitions of a source a tasklet reads. Partitions that appear later are dealt in the same
-/// way.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-struct Deal {
-    part: usize,
-    parts: usize,
-}
-
-impl Deal {
-    /// Whether the tasklet reads a partition. Consecutive partitions of a topic go to consecutive
-    /// tasklets; the topic decides which is the first.
-    fn is_own(self, topic: &str, partition: i32) -> bool {
-        let first = hash_bytes(topic.as_bytes()) as usize % self.parts;
-        (first + partition as usize) % self.parts == self.part
-    }
-
-    /// The partitions that the tasklet reads.
-    fn own(self, mut all: ByPartition) -> ByPartition {
-        if self.parts > 1 {
-            for (topic, partitions) in &mut all.0 {
-                partitions.retain(|partition, _| self.is_own(topic, *partition));
-            }
-            all.0.retain(|_, partitions| !partitions.is_empty());
-        }
-        all
-    }
-}
-
-/// Merges the offsets of a source's tasklets.
-pub(crate) fn merge_offsets(of_tasklets: &[Offset]) -> Offset {
-    let mut all = ByPartition::default();
-    for offsets in of_tasklets.iter().filter_map(|offset| ByPartition::parse(&offset.0)) {
-        for (topic, partition, at) in offsets.iter() {
-            all.set(topic, partition, at);
-        }
-    }
-    Offset(all.to_string())
-}
-
 /// What a drain of continuous mode waits for.
 enum Drain {
     /// The latest offsets have been asked for.
     Asked(Pending<ByPartition>),
     /// The latest offsets when the drain began.
     To(ByPartition),
-}
-
-/// The answer to the request of a plan.
-struct Plan {
-    /// The first offsets, if the source had not started.
-    start: Option<ByPartition>,
-    available: Available,
 }
 
 /// How a source is opened.
@@ -589,15 +524,6 @@ impl KafkaSource {
         Ok(())
     }
 
-    /// Switches to continuous mode after a batch that an earlier run had planned. Partitions then
-    /// have no end offset.
-    fn leave_batch(&mut self) {
-        for partition in self.partitions.iter_mut().filter(|known| known.end != i64::MAX) {
-            (partition.end, partition.is_done) = (i64::MAX, false);
-            partition.requeue(&mut self.taken);
-        }
-    }
-
     // ---- continuous mode ----
 
     /// Starts reading the partitions that have been discovered. Returns false as long as the topics'
@@ -717,190 +643,6 @@ impl KafkaSource {
             self.drain = None;
         }
         true
-    }
-
-    // ---- planning ----
-
-    /// Reduces a batch to `maxOffsetsPerTrigger`, each partition in proportion to its backlog. A
-    /// partition with a backlog gets at least one offset, so a batch may exceed the limit.
-    fn limited(&self, latest: &ByPartition, first_of_new: &ByPartition) -> ByPartition {
-        let Some(limit) = self.config.max_offsets else { return latest.clone() };
-        let limit = (limit / self.deal.parts as u64).max(1);
-        let own = self.offsets();
-        let from = |topic: &str, at: i32| {
-            own.get(topic, at).or_else(|| first_of_new.get(topic, at)).unwrap_or(0)
-        };
-        let backlog = |topic: &str, at: i32, end: i64| (end - from(topic, at)).max(0) as u64;
-        let total: u64 = latest.iter().map(|(topic, at, end)| backlog(topic, at, end)).sum();
-        if total <= limit {
-            return latest.clone();
-        }
-        let mut ends = ByPartition::default();
-        for (topic, at, end) in latest.iter() {
-            let size = backlog(topic, at, end);
-            let share = limit as f64 * size as f64 / total as f64;
-            let share = if share < 1.0 && size > 0 { 1 } else { share as i64 };
-            let end = if size > 0 { (from(topic, at) + share).min(end) } else { end };
-            ends.set(topic, at, end);
-        }
-        ends
-    }
-
-    /// Asks for what a plan needs.
-    fn ask_plan(&self, extent: ReadLimit) -> Pending<Plan> {
-        let (deal, is_stream) = (self.deal, self.config.is_stream);
-        let known = self.is_started.then(|| self.offsets());
-        let fixed = match extent {
-            ReadLimit::AvailableAtStart => self.available_at_start.clone(),
-            _ => None,
-        };
-        self.ask(move |asker| {
-            let (own, start) = match known {
-                Some(own) => (own, None),
-                None => {
-                    let start = deal.own(asker.start()?);
-                    (start.clone(), Some(start))
-                }
-            };
-            let available = match (fixed, is_stream) {
-                (_, false) => {
-                    let first_of_new = ByPartition::default();
-                    Available { latest: asker.batch_end(&own)?, first_of_new }
-                }
-                (Some(latest), true) => {
-                    let first_of_new = asker.first_of_new(&latest, &own)?;
-                    Available { latest, first_of_new }
-                }
-                (None, true) => {
-                    asker.available(&own, |topic, partition| deal.is_own(topic, partition))?
-                }
-            };
-            Ok(Plan { start, available })
-        })
-    }
-
-    fn end_of_batch(
-        &mut self,
-        plan: Plan,
-        extent: ReadLimit,
-        now_ns: u64,
-    ) -> Result<EndOffset, EngineError> {
-        let is_first = plan.start.is_some();
-        if let Some(start) = plan.start {
-            self.go_to(&start)?;
-        }
-        let Available { latest, first_of_new } = plan.available;
-        if !self.config.is_stream || extent == ReadLimit::AvailableAtStart {
-            self.available_at_start = Some(latest.clone());
-        }
-        if !self.config.is_stream {
-            let end = Offset(latest.to_string());
-            return Ok(EndOffset { end, has_new: is_first, exhausted: true, limited: false });
-        }
-        self.progress.set_planned(&latest);
-        let own = self.offsets();
-        let from = |topic: &str, at: i32| {
-            own.get(topic, at).or_else(|| first_of_new.get(topic, at)).unwrap_or(0)
-        };
-        let backlog: i64 =
-            latest.iter().map(|(topic, at, end)| (end - from(topic, at)).max(0)).sum();
-        if let (Some(min), Some(planned_ns)) = (self.config.min_offsets, self.planned_ns)
-            && (backlog as u64) < (min / self.deal.parts as u64).max(1)
-            && now_ns < planned_ns.saturating_add(self.config.max_delay_ns)
-            && !is_first
-        {
-            let end = Offset(own.to_string());
-            return Ok(EndOffset { end, has_new: false, exhausted: false, limited: false });
-        }
-        let end = match extent {
-            ReadLimit::All => latest.clone(),
-            ReadLimit::RateLimited | ReadLimit::AvailableAtStart => {
-                self.limited(&latest, &first_of_new)
-            }
-        };
-        self.first_of_new = first_of_new;
-        let has_new = is_first || end != own;
-        if has_new || self.planned_ns.is_none() {
-            self.planned_ns = Some(now_ns);
-        }
-        let limited = end != latest;
-        Ok(EndOffset { end: Offset(end.to_string()), has_new, exhausted: false, limited })
-    }
-
-    /// Applies the end of a batch once the first offsets of its new partitions are known. Returns
-    /// whether it is applied.
-    fn apply_end(&mut self) -> Result<bool, EngineError> {
-        if self.ending.is_none() {
-            return Ok(true);
-        }
-        if !self.start()? {
-            return Ok(false);
-        }
-        let Some((ends, asked)) = self.ending.take() else { return Ok(true) };
-        let mut fresh = ByPartition::default();
-        let mut is_complete = true;
-        for (topic, at, _) in ends.iter().filter(|(topic, at, _)| !self.is_known(topic, *at)) {
-            match self.first_of_new.get(topic, at) {
-                Some(first) => fresh.set(topic, at, first),
-                None => is_complete = false,
-            }
-        }
-        if !is_complete {
-            let asked = asked.unwrap_or_else(|| {
-                let (ends, own) = (ends.clone(), self.offsets());
-                self.ask(move |asker| asker.first_of_new(&ends, &own))
-            });
-            match asked.take()? {
-                Some(first) => fresh = first,
-                None => {
-                    self.ending = Some((ends, Some(asked)));
-                    return Ok(false);
-                }
-            }
-        }
-        if !fresh.0.is_empty() {
-            self.add(&fresh)?;
-        }
-        self.begin_batch(&ends)?;
-        Ok(true)
-    }
-
-    /// Limits the partitions to the end of a batch. All partitions in `ends` are known.
-    fn begin_batch(&mut self, ends: &ByPartition) -> Result<(), EngineError> {
-        let is_gone = |known: &Partition| ends.get(&known.topic, known.partition).is_none();
-        if self.partitions.iter().any(is_gone) {
-            let mut offsets = ByPartition::default();
-            for known in self.partitions.iter().filter(|known| !is_gone(known)) {
-                offsets.set(&known.topic, known.partition, known.next);
-            }
-            self.go_to(&offsets)?;
-        }
-        self.open = 0;
-        let mut to_move = Vec::new();
-        for (index, partition) in self.partitions.iter_mut().enumerate() {
-            let end = ends.get(&partition.topic, partition.partition).unwrap_or(partition.next);
-            partition.end = end;
-            if end < partition.next {
-                to_move.push((index, end));
-            }
-            partition.requeue(&mut self.taken);
-            partition.skip_to_reached();
-            partition.is_done = partition.next >= end;
-            self.open += usize::from(!partition.is_done);
-        }
-        // Buffered records are processed again, and partitions that were paused for them resume.
-        for index in 0..self.partitions.len() {
-            let partition = &mut self.partitions[index];
-            if std::mem::take(&mut partition.is_paused) {
-                let resumed =
-                    self.consumer.set_paused(&partition.topic, partition.partition, false);
-                resumed.map_err(|error| self.failed("resume a partition", &error))?;
-            }
-        }
-        for (index, end) in to_move {
-            self.move_to(index, end)?;
-        }
-        Ok(())
     }
 
     // ---- consumer group ----
@@ -1064,39 +806,5 @@ impl<D: for<'a> Push<Row<'a>>> Source<D> for KafkaSource {
             self.commit_to_group(self.env.now_ns());
         }
         Ok(())
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn every_partition_is_dealt_to_one_tasklet_and_a_topic_evenly() {
-        for parts in 1..5 {
-            for topic in ["a", "orders", "x-1"] {
-                let mut own = vec![0; parts];
-                for partition in 0..(parts as i32 * 3) {
-                    let readers: Vec<usize> = (0..parts)
-                        .filter(|part| Deal { part: *part, parts }.is_own(topic, partition))
-                        .collect();
-                    assert_eq!(readers.len(), 1, "{topic}-{partition} of {parts}");
-                    own[readers[0]] += 1;
-                }
-                assert_eq!(own, vec![3; parts]);
-            }
-        }
-    }
-
-    #[test]
-    fn offsets_of_tasklets_are_merged_to_those_of_one() {
-        let whole = Offset(r#"{"a":{"0":5,"1":6,"2":7},"b":{"0":1}}"#.to_string());
-        let all = ByPartition::parse(&whole.0).unwrap();
-        for parts in 1..4 {
-            let own: Vec<_> = (0..parts)
-                .map(|part| Offset(Deal { part, parts }.own(all.clone()).to_string()))
-                .collect();
-            assert_eq!(merge_offsets(&own), whole);
-        }
     }
 }

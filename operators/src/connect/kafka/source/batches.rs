@@ -1,0 +1,209 @@
+//! Batches of a Kafka source in micro-batch mode: how far one reads, and how it begins and ends.
+
+use crate::connect::kafka::offsets::ByPartition;
+use crate::connect::kafka::partition::Partition;
+use crate::connect::kafka::requests::{Available, Pending};
+use crate::connect::kafka::source::KafkaSource;
+use millstream_engine::checkpoint::offset::Offset;
+use millstream_engine::epoch::protocol::{EndOffset, ReadLimit};
+use millstream_engine::error::EngineError;
+
+/// The answer to the request of a plan.
+pub(super) struct Plan {
+    /// The first offsets, if the source had not started.
+    pub(super) start: Option<ByPartition>,
+    pub(super) available: Available,
+}
+
+impl KafkaSource {
+    /// Reduces a batch to `maxOffsetsPerTrigger`, each partition in proportion to its backlog. A
+    /// partition with a backlog gets at least one offset, so a batch may exceed the limit.
+    fn limited(&self, latest: &ByPartition, first_of_new: &ByPartition) -> ByPartition {
+        let Some(limit) = self.config.max_offsets else { return latest.clone() };
+        let limit = (limit / self.deal.parts as u64).max(1);
+        let own = self.offsets();
+        let from = |topic: &str, at: i32| {
+            own.get(topic, at).or_else(|| first_of_new.get(topic, at)).unwrap_or(0)
+        };
+        let backlog = |topic: &str, at: i32, end: i64| (end - from(topic, at)).max(0) as u64;
+        let total: u64 = latest.iter().map(|(topic, at, end)| backlog(topic, at, end)).sum();
+        if total <= limit {
+            return latest.clone();
+        }
+        let mut ends = ByPartition::default();
+        for (topic, at, end) in latest.iter() {
+            let size = backlog(topic, at, end);
+            let share = limit as f64 * size as f64 / total as f64;
+            let share = if share < 1.0 && size > 0 { 1 } else { share as i64 };
+            let end = if size > 0 { (from(topic, at) + share).min(end) } else { end };
+            ends.set(topic, at, end);
+        }
+        ends
+    }
+
+    /// Asks for what a plan needs.
+    pub(super) fn ask_plan(&self, extent: ReadLimit) -> Pending<Plan> {
+        let (deal, is_stream) = (self.deal, self.config.is_stream);
+        let known = self.is_started.then(|| self.offsets());
+        let fixed = match extent {
+            ReadLimit::AvailableAtStart => self.available_at_start.clone(),
+            _ => None,
+        };
+        self.ask(move |asker| {
+            let (own, start) = match known {
+                Some(own) => (own, None),
+                None => {
+                    let start = deal.own(asker.start()?);
+                    (start.clone(), Some(start))
+                }
+            };
+            let available = match (fixed, is_stream) {
+                (_, false) => {
+                    let first_of_new = ByPartition::default();
+                    Available { latest: asker.batch_end(&own)?, first_of_new }
+                }
+                (Some(latest), true) => {
+                    let first_of_new = asker.first_of_new(&latest, &own)?;
+                    Available { latest, first_of_new }
+                }
+                (None, true) => {
+                    asker.available(&own, |topic, partition| deal.is_own(topic, partition))?
+                }
+            };
+            Ok(Plan { start, available })
+        })
+    }
+
+    pub(super) fn end_of_batch(
+        &mut self,
+        plan: Plan,
+        extent: ReadLimit,
+        now_ns: u64,
+    ) -> Result<EndOffset, EngineError> {
+        let is_first = plan.start.is_some();
+        if let Some(start) = plan.start {
+            self.go_to(&start)?;
+        }
+        let Available { latest, first_of_new } = plan.available;
+        if !self.config.is_stream || extent == ReadLimit::AvailableAtStart {
+            self.available_at_start = Some(latest.clone());
+        }
+        if !self.config.is_stream {
+            let end = Offset(latest.to_string());
+            return Ok(EndOffset { end, has_new: is_first, exhausted: true, limited: false });
+        }
+        self.progress.set_planned(&latest);
+        let own = self.offsets();
+        let from = |topic: &str, at: i32| {
+            own.get(topic, at).or_else(|| first_of_new.get(topic, at)).unwrap_or(0)
+        };
+        let backlog: i64 =
+            latest.iter().map(|(topic, at, end)| (end - from(topic, at)).max(0)).sum();
+        if let (Some(min), Some(planned_ns)) = (self.config.min_offsets, self.planned_ns)
+            && (backlog as u64) < (min / self.deal.parts as u64).max(1)
+            && now_ns < planned_ns.saturating_add(self.config.max_delay_ns)
+            && !is_first
+        {
+            let end = Offset(own.to_string());
+            return Ok(EndOffset { end, has_new: false, exhausted: false, limited: false });
+        }
+        let end = match extent {
+            ReadLimit::All => latest.clone(),
+            ReadLimit::RateLimited | ReadLimit::AvailableAtStart => {
+                self.limited(&latest, &first_of_new)
+            }
+        };
+        self.first_of_new = first_of_new;
+        let has_new = is_first || end != own;
+        if has_new || self.planned_ns.is_none() {
+            self.planned_ns = Some(now_ns);
+        }
+        let limited = end != latest;
+        Ok(EndOffset { end: Offset(end.to_string()), has_new, exhausted: false, limited })
+    }
+
+    /// Applies the end of a batch once the first offsets of its new partitions are known. Returns
+    /// whether it is applied.
+    pub(super) fn apply_end(&mut self) -> Result<bool, EngineError> {
+        if self.ending.is_none() {
+            return Ok(true);
+        }
+        if !self.start()? {
+            return Ok(false);
+        }
+        let Some((ends, asked)) = self.ending.take() else { return Ok(true) };
+        let mut fresh = ByPartition::default();
+        let mut is_complete = true;
+        for (topic, at, _) in ends.iter().filter(|(topic, at, _)| !self.is_known(topic, *at)) {
+            match self.first_of_new.get(topic, at) {
+                Some(first) => fresh.set(topic, at, first),
+                None => is_complete = false,
+            }
+        }
+        if !is_complete {
+            let asked = asked.unwrap_or_else(|| {
+                let (ends, own) = (ends.clone(), self.offsets());
+                self.ask(move |asker| asker.first_of_new(&ends, &own))
+            });
+            match asked.take()? {
+                Some(first) => fresh = first,
+                None => {
+                    self.ending = Some((ends, Some(asked)));
+                    return Ok(false);
+                }
+            }
+        }
+        if !fresh.0.is_empty() {
+            self.add(&fresh)?;
+        }
+        self.begin_batch(&ends)?;
+        Ok(true)
+    }
+
+    /// Limits the partitions to the end of a batch. All partitions in `ends` are known.
+    fn begin_batch(&mut self, ends: &ByPartition) -> Result<(), EngineError> {
+        let is_gone = |known: &Partition| ends.get(&known.topic, known.partition).is_none();
+        if self.partitions.iter().any(is_gone) {
+            let mut offsets = ByPartition::default();
+            for known in self.partitions.iter().filter(|known| !is_gone(known)) {
+                offsets.set(&known.topic, known.partition, known.next);
+            }
+            self.go_to(&offsets)?;
+        }
+        self.open = 0;
+        let mut to_move = Vec::new();
+        for (index, partition) in self.partitions.iter_mut().enumerate() {
+            let end = ends.get(&partition.topic, partition.partition).unwrap_or(partition.next);
+            partition.end = end;
+            if end < partition.next {
+                to_move.push((index, end));
+            }
+            partition.requeue(&mut self.taken);
+            partition.skip_to_reached();
+            partition.is_done = partition.next >= end;
+            self.open += usize::from(!partition.is_done);
+        }
+        // Buffered records are processed again, and partitions that were paused for them resume.
+        for index in 0..self.partitions.len() {
+            let partition = &mut self.partitions[index];
+            if std::mem::take(&mut partition.is_paused) {
+                let resumed =
+                    self.consumer.set_paused(&partition.topic, partition.partition, false);
+                resumed.map_err(|error| self.failed("resume a partition", &error))?;
+            }
+        }
+        for (index, end) in to_move {
+            self.move_to(index, end)?;
+        }
+        Ok(())
+    }
+
+    /// Switches to continuous mode after a batch that an earlier run had planned. Partitions then
+    /// have no end offset.
+    pub(super) fn leave_batch(&mut self) {
+        for partition in self.partitions.iter_mut().filter(|known| known.end != i64::MAX) {
+            (partition.end, partition.is_done) = (i64::MAX, false);
+            partition.requeue(&mut self.taken);
+        }
+    }
+}
