@@ -4,15 +4,15 @@ use crate::connect::kafka::offsets::ByPartition;
 use millstream_engine::checkpoint::key_group::hash_bytes;
 use millstream_engine::checkpoint::offset::Offset;
 
-/// Which partitions of a source a tasklet reads. Partitions that appear later are dealt in the same
+/// Which partitions of a source a tasklet reads. Partitions that appear later are assigned in the same
 /// way.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct Deal {
+pub(super) struct Assignment {
     pub(super) part: usize,
     pub(super) parts: usize,
 }
 
-impl Deal {
+impl Assignment {
     /// Whether the tasklet reads a partition. Consecutive partitions of a topic go to consecutive
     /// tasklets; the topic decides which is the first.
     pub(super) fn is_own(self, topic: &str, partition: i32) -> bool {
@@ -48,13 +48,13 @@ mod tests {
     use super::*;
 
     #[test]
-    fn every_partition_is_dealt_to_one_tasklet_and_a_topic_evenly() {
+    fn every_partition_is_assigned_to_one_tasklet_and_a_topic_evenly() {
         for parts in 1..5 {
             for topic in ["a", "orders", "x-1"] {
                 let mut own = vec![0; parts];
                 for partition in 0..(parts as i32 * 3) {
                     let readers: Vec<usize> = (0..parts)
-                        .filter(|part| Deal { part: *part, parts }.is_own(topic, partition))
+                        .filter(|part| Assignment { part: *part, parts }.is_own(topic, partition))
                         .collect();
                     assert_eq!(readers.len(), 1, "{topic}-{partition} of {parts}");
                     own[readers[0]] += 1;
@@ -70,7 +70,7 @@ mod tests {
         let all = ByPartition::parse(&whole.0).unwrap();
         for parts in 1..4 {
             let own: Vec<_> = (0..parts)
-                .map(|part| Offset(Deal { part, parts }.own(all.clone()).to_string()))
+                .map(|part| Offset(Assignment { part, parts }.own(all.clone()).to_string()))
                 .collect();
             assert_eq!(merge_offsets(&own), whole);
         }

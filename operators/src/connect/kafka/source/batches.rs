@@ -20,7 +20,7 @@ impl KafkaSource {
     /// partition with a backlog gets at least one offset, so a batch may exceed the limit.
     fn limited(&self, latest: &ByPartition, first_of_new: &ByPartition) -> ByPartition {
         let Some(limit) = self.config.max_offsets else { return latest.clone() };
-        let limit = (limit / self.deal.parts as u64).max(1);
+        let limit = (limit / self.assignment.parts as u64).max(1);
         let own = self.offsets();
         let from = |topic: &str, at: i32| {
             own.get(topic, at).or_else(|| first_of_new.get(topic, at)).unwrap_or(0)
@@ -43,7 +43,7 @@ impl KafkaSource {
 
     /// Asks for what a plan needs.
     pub(super) fn ask_plan(&self, extent: ReadLimit) -> Pending<Plan> {
-        let (deal, is_stream) = (self.deal, self.config.is_stream);
+        let (assignment, is_stream) = (self.assignment, self.config.is_stream);
         let known = self.is_started.then(|| self.offsets());
         let fixed = match extent {
             ReadLimit::AvailableAtStart => self.available_at_start.clone(),
@@ -53,7 +53,7 @@ impl KafkaSource {
             let (own, start) = match known {
                 Some(own) => (own, None),
                 None => {
-                    let start = deal.own(asker.start()?);
+                    let start = assignment.own(asker.start()?);
                     (start.clone(), Some(start))
                 }
             };
@@ -67,7 +67,7 @@ impl KafkaSource {
                     Available { latest, first_of_new }
                 }
                 (None, true) => {
-                    asker.available(&own, |topic, partition| deal.is_own(topic, partition))?
+                    asker.available(&own, |topic, partition| assignment.is_own(topic, partition))?
                 }
             };
             Ok(Plan { start, available })
@@ -100,7 +100,7 @@ impl KafkaSource {
         let backlog: i64 =
             latest.iter().map(|(topic, at, end)| (end - from(topic, at)).max(0)).sum();
         if let (Some(min), Some(planned_ns)) = (self.config.min_offsets, self.planned_ns)
-            && (backlog as u64) < (min / self.deal.parts as u64).max(1)
+            && (backlog as u64) < (min / self.assignment.parts as u64).max(1)
             && now_ns < planned_ns.saturating_add(self.config.max_delay_ns)
             && !is_first
         {

@@ -1,6 +1,6 @@
 //! The Kafka source.
 //!
-//! Each tasklet of a source reads the partitions that are dealt to it through a consumer of its
+//! Each tasklet of a source reads the partitions that are assigned to it through a consumer of its
 //! own, whose broker threads wake the worker when records arrive. Offsets are stored in the query's
 //! checkpoint, one entry for all tasklets, so that a restart may have another number of them. With
 //! a checkpoint, the offsets of the first start are stored before anything is read, so that a
@@ -34,7 +34,7 @@ use crate::connect::kafka::options::KafkaSourceConfig;
 use crate::connect::kafka::partition::{MAX_KEPT, Partition};
 use crate::connect::kafka::records::Columns;
 use crate::connect::kafka::requests::{Asker, LossReport, Pending, Requests};
-use crate::connect::kafka::source::assignment::Deal;
+use crate::connect::kafka::source::assignment::Assignment;
 use crate::connect::kafka::source::batches::Plan;
 use crate::connect::kafka::topic_progress::TopicProgress;
 use crate::connect::source_report::SourceProgress;
@@ -101,7 +101,7 @@ impl SourceSetup {
 /// Reads partitions of a subscription.
 pub struct KafkaSource {
     config: KafkaSourceConfig,
-    deal: Deal,
+    assignment: Assignment,
     loss: LossReport,
     // Messages are released before the consumer, whose end waits for them: fields are dropped in
     // this order.
@@ -187,7 +187,7 @@ impl KafkaSource {
         };
         Ok(Self {
             columns: Columns::new(&setup.needed, config.with_headers),
-            deal: Deal { part, parts: setup.parts },
+            assignment: Assignment { part, parts: setup.parts },
             progress: Arc::new(progress),
             session_idle_ns: setup.idle_after_ns,
             config,
@@ -265,7 +265,7 @@ impl KafkaSource {
         };
         match starting.take()? {
             Some(offsets) => {
-                let own = self.deal.own(offsets);
+                let own = self.assignment.own(offsets);
                 self.go_to(&own)?;
             }
             None => self.starting = Some(starting),
@@ -281,7 +281,7 @@ impl KafkaSource {
                 "The checkpoint was written by another source: start over with an empty one",
             )
         })?;
-        Ok(self.deal.own(offsets))
+        Ok(self.assignment.own(offsets))
     }
 
     /// Reads exactly these partitions from these offsets. Drops records that were read ahead.
@@ -549,7 +549,7 @@ impl KafkaSource {
         let found = self.discovered.as_ref().and_then(|found| found.try_iter().last());
         let Some(found) = found.transpose()? else { return Ok(true) };
         let fresh = |(topic, at): &&(String, i32)| {
-            self.deal.is_own(topic, *at) && !self.is_known(topic, *at)
+            self.assignment.is_own(topic, *at) && !self.is_known(topic, *at)
         };
         let fresh: Partitions = found.iter().filter(fresh).cloned().collect();
         if !fresh.is_empty() {
@@ -584,7 +584,7 @@ impl KafkaSource {
         down: &mut D,
         cx: &mut StepCx<'_>,
     ) -> Result<(), EngineError> {
-        let is_one_of_several = self.deal.parts > 1 || self.partitions.len() > 1;
+        let is_one_of_several = self.assignment.parts > 1 || self.partitions.len() > 1;
         let of_partition = is_one_of_several.then_some(PARTITION_IDLE_NS);
         let after_ns = match (self.session_idle_ns, of_partition) {
             (Some(own), Some(other)) => own.min(other),
@@ -615,7 +615,7 @@ impl KafkaSource {
         if self.next_idle_ns < u64::MAX {
             cx.wake_at(self.next_idle_ns);
         }
-        let may_be_idle = self.deal.parts > 1 || self.session_idle_ns.is_some();
+        let may_be_idle = self.assignment.parts > 1 || self.session_idle_ns.is_some();
         if may_be_idle && !self.is_idle && self.partitions.iter().all(|known| known.is_idle) {
             self.is_idle = true;
             down.watermark(IDLE)?;
@@ -740,9 +740,9 @@ impl<D: for<'a> Push<Row<'a>>> Source<D> for KafkaSource {
             let own = self.offsets();
             self.drain = Some(Drain::Asked(self.ask(move |asker| asker.latest(&own))));
         } else {
-            let deal = self.deal;
+            let assignment = self.assignment;
             self.drain = Some(Drain::Asked(self.ask(move |asker| {
-                let start = deal.own(asker.start()?);
+                let start = assignment.own(asker.start()?);
                 asker.latest(&start)
             })));
         }
