@@ -222,11 +222,60 @@ impl<T, S: Push<T> + ?Sized> Push<T> for Box<S> {
     fn push(&mut self, value: T, ingest_ns: u64) -> Result<(), EngineError> {
         (**self).push(value, ingest_ns)
     }
+    #[inline]
+    fn prefetch(&self, value: &T) {
+        (**self).prefetch(value);
+    }
 }
 
 #[cfg(test)]
 mod tests {
-    use super::{FlushStatus, LateEmission};
+    use super::{FlushStatus, LateEmission, Push, Stage};
+    use crate::error::EngineError;
+    use crate::event::Epoch;
+    use std::sync::Arc;
+    use std::sync::atomic::{AtomicU64, Ordering};
+
+    /// A stage that notes the value that was announced last.
+    struct Announced(Arc<AtomicU64>);
+
+    impl Stage for Announced {
+        fn is_ready(&mut self) -> bool {
+            true
+        }
+        fn watermark(&mut self, _micros: i64) -> Result<(), EngineError> {
+            Ok(())
+        }
+        fn marker(&mut self, _epoch: Epoch) -> Result<(), EngineError> {
+            Ok(())
+        }
+        fn end(&mut self) -> Result<(), EngineError> {
+            Ok(())
+        }
+        fn flush(&mut self) -> Result<FlushStatus, EngineError> {
+            Ok(FlushStatus::Flushed)
+        }
+        fn next_timer_ns(&self) -> Option<u64> {
+            None
+        }
+    }
+
+    impl Push<u64> for Announced {
+        fn push(&mut self, _value: u64, _ingest_ns: u64) -> Result<(), EngineError> {
+            Ok(())
+        }
+        fn prefetch(&self, value: &u64) {
+            self.0.store(*value, Ordering::Relaxed);
+        }
+    }
+
+    #[test]
+    fn a_boxed_stage_is_told_which_record_comes_soon() {
+        let last = Arc::new(AtomicU64::new(0));
+        let stage: Box<dyn Push<u64>> = Box::new(Announced(last.clone()));
+        Push::prefetch(&stage, &7);
+        assert_eq!(last.load(Ordering::Relaxed), 7);
+    }
 
     /// A window above a Kafka sink: once its results are emitted, the worker sleeps until the
     /// broker acknowledges them, and only then the driver is told.

@@ -40,10 +40,11 @@ impl PendingWatermark {
         self.us
     }
 
-    /// Whether the work of a watermark is not finished.
+    /// Whether something waits to be passed on: a watermark whose work is not finished, or a mark
+    /// of idleness. The operator must go on until then, even without records.
     #[inline]
-    pub fn is_some(&self) -> bool {
-        self.us.is_some()
+    pub fn is_waiting(&self) -> bool {
+        self.us.is_some() || self.idle.is_some()
     }
 
     /// Forgets everything, at the end of the query.

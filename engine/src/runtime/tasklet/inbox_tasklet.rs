@@ -28,13 +28,16 @@ enum InletOrder {
 /// The watermarks of an input, of which each partition has an inlet.
 struct Input {
     inlets: Range<usize>,
+    /// Whether the input has an event time. Without one it never decides the combined watermark:
+    /// its inlets may deliver marks of idleness, or the watermark of another event time.
+    has_event_time: bool,
     /// The largest watermark of any of the inlets.
     furthest_us: i64,
 }
 
 impl Input {
-    fn new(inlets: Range<usize>) -> Self {
-        Self { inlets, furthest_us: i64::MIN }
+    fn new(inlets: Range<usize>, has_event_time: bool) -> Self {
+        Self { inlets, has_event_time, furthest_us: i64::MIN }
     }
 
     /// The smallest watermark of the active inlets. If all are idle, the largest one so far, so
@@ -57,8 +60,6 @@ pub struct InboxTasklet<T, D> {
     inlets: Vec<AlignedInlet<T>>,
     inputs: Vec<Input>,
     policy: WatermarkPolicy,
-    /// Whether any inlet has an event time.
-    has_event_time: bool,
     pub(super) down: D,
     reports: Sender<Report>,
     ack: MarkerAck,
@@ -77,10 +78,9 @@ impl<T: Send, D: Push<T>> InboxTasklet<T, D> {
         Self {
             name,
             id: port.id,
-            inputs: vec![Input::new(0..inlets.len())],
+            inputs: vec![Input::new(0..inlets.len(), true)],
             inlets: inlets.into_iter().map(AlignedInlet::new).collect(),
             policy: WatermarkPolicy::Min,
-            has_event_time: true,
             down,
             reports: port.reports,
             ack: MarkerAck::default(),
@@ -96,18 +96,13 @@ impl<T: Send, D: Push<T>> InboxTasklet<T, D> {
     /// each input, one per partition, and whether the input has a watermark. Without this call, all
     /// inlets belong to one input.
     pub fn watermarks(mut self, policy: WatermarkPolicy, inputs: &[(usize, bool)]) -> Self {
-        (self.policy, self.has_event_time) = (policy, false);
+        self.policy = policy;
         self.inputs.clear();
         let mut first = 0;
         for (count, has_event_time) in inputs {
             let inlets = first..first + count;
             first = inlets.end;
-            self.has_event_time |= has_event_time;
-            if !has_event_time {
-                // An input without a watermark never decides the combined one.
-                self.inlets[inlets.clone()].iter_mut().for_each(|inlet| inlet.watermark_us = IDLE);
-            }
-            self.inputs.push(Input::new(inlets));
+            self.inputs.push(Input::new(inlets, *has_event_time));
         }
         debug_assert_eq!(first, self.inlets.len(), "each inlet belongs to an input");
         self
@@ -120,16 +115,32 @@ impl<T: Send, D: Push<T>> InboxTasklet<T, D> {
         Self { inlet_order: InletOrder::OneAfterAnother, ..self }
     }
 
+    /// Takes a watermark or a mark of idleness from an inlet.
+    fn take_watermark(&mut self, index: usize, micros: i64) -> Result<(), EngineError> {
+        let own = self.inputs.iter_mut().find(|input| input.inlets.contains(&index));
+        let Some(input) = own.filter(|input| input.has_event_time) else { return Ok(()) };
+        let before = &mut self.inlets[index].watermark_us;
+        // An idle input that becomes active counts with its own watermark again.
+        *before = if is_idle(*before) { micros } else { micros.max(*before) };
+        if !is_idle(micros) {
+            input.furthest_us = input.furthest_us.max(micros);
+        }
+        self.advance_watermark()
+    }
+
+    /// Forwards the combined watermark of the inputs that have an event time, of which there is at
+    /// least one.
     fn advance_watermark(&mut self) -> Result<(), EngineError> {
         // The watermark of an inlet that has ended still counts. Inlets end one after the other,
         // after the marker of the last epoch. If the watermark advanced in between, the released
         // results would be emitted again after a restart.
-        let watermarks = self.inputs.iter().map(|input| input.watermark_us(&self.inlets));
-        let silent = self.has_event_time && watermarks.clone().all(|watermark| watermark == IDLE);
+        let timed = self.inputs.iter().filter(|input| input.has_event_time);
+        let watermarks = timed.clone().map(|input| input.watermark_us(&self.inlets));
+        let silent = watermarks.clone().all(|watermark| watermark == IDLE);
         let found = match self.policy {
             // If all inputs are idle, the largest watermark counts, so that the order in which
             // inputs become idle does not matter.
-            _ if silent => self.inputs.iter().map(|input| input.furthest_us).max(),
+            _ if silent => timed.map(|input| input.furthest_us).max(),
             WatermarkPolicy::Min => watermarks.min().filter(|lowest| *lowest < IDLE),
             WatermarkPolicy::Max => watermarks.filter(|watermark| *watermark < IDLE).max(),
         };
@@ -180,16 +191,7 @@ impl<T: Send, D: Push<T>> InboxTasklet<T, D> {
             }
             match event {
                 Event::Record(record) => self.down.push(record.value, record.ingest_ns)?,
-                Event::Watermark(micros) => {
-                    let before = &mut self.inlets[index].watermark_us;
-                    // An idle input that becomes active counts with its own watermark again.
-                    *before = if is_idle(*before) { micros } else { micros.max(*before) };
-                    let own = self.inputs.iter_mut().find(|input| input.inlets.contains(&index));
-                    if let Some(input) = own.filter(|_| !is_idle(micros)) {
-                        input.furthest_us = input.furthest_us.max(micros);
-                    }
-                    self.advance_watermark()?;
-                }
+                Event::Watermark(micros) => self.take_watermark(index, micros)?,
                 Event::Marker(epoch) => {
                     self.inlets[index].state = InletState::Aligned;
                     if self.align(Some(epoch))? {

@@ -305,6 +305,36 @@ fn an_idle_partition_is_ignored_only_beside_its_siblings() {
     assert_eq!(send(2, IDLE), [IDLE]);
 }
 
+/// The second input has no event time. Its source has partitions, so it reports idle ones.
+#[test]
+fn an_input_without_event_time_never_decides_the_watermark() {
+    for policy in [WatermarkPolicy::Min, WatermarkPolicy::Max] {
+        for untimed in [PARTITION_IDLE, IDLE, 5, 500] {
+            let waker = Waker::noop();
+            let (mut outboxes, inlets): (Vec<_>, Vec<_>) =
+                (0..2).map(|_| connect::<u64>(&waker, &waker)).unzip();
+            let (reports, _told) = unbounded();
+            let port = TaskletPort { id: 0, reports };
+            let inbox = InboxTasklet::new(port, String::new(), inlets, Full::new());
+            let mut inbox = inbox.watermarks(policy, &[(1, true), (1, false)]);
+            let mut send = |inlet: usize, micros: i64| {
+                outboxes[inlet].send(0, Event::Watermark(micros));
+                outboxes[inlet].flush();
+                let mut cx = StepCx { env: &SimEnv::new(0), budget: 8, wake_at_ns: None };
+                inbox.step(&mut cx).unwrap();
+                std::mem::take(&mut inbox.down.watermarks)
+            };
+            let what = format!("{policy:?}, {untimed}");
+            assert!(send(1, untimed).is_empty(), "{what}");
+            assert_eq!(send(0, 20), [20], "{what}");
+            assert!(send(1, untimed).is_empty(), "{what}");
+            assert_eq!(send(0, IDLE), [IDLE], "{what}: all that have an event time are idle");
+            assert!(send(1, untimed).is_empty(), "{what}");
+            assert_eq!(send(0, 30), [30], "{what}");
+        }
+    }
+}
+
 /// Only partitions of one input, as in front of a union of inputs.
 #[test]
 fn idle_partitions_alone_do_not_make_their_input_idle() {

@@ -134,7 +134,7 @@ where
     fn flush(&mut self) -> Result<FlushStatus, EngineError> {
         // Called even if the buffer is full, because it counts the calls of `flush`.
         let dry = self.hold.is_input_idle();
-        let behind = self.marker.is_some() || self.watermark.is_some() && self.states.is_empty();
+        let behind = self.marker.is_some() || self.watermark.is_waiting() && self.states.is_empty();
         let gone =
             if dry || behind || self.hold.is_full() { self.flushed()? } else { self.leave()? };
         let below = self.down.flush()?;
@@ -277,6 +277,7 @@ where
 mod tests {
     use super::*;
     use crate::stream::operator::aggregate::Count;
+    use millstream_engine::event::IDLE;
     use proptest::prelude::*;
     use std::collections::BTreeMap;
 
@@ -356,6 +357,17 @@ mod tests {
             }
         }
         counts
+    }
+
+    /// The chain takes one record per step, so the last one leaves in a step of its own.
+    #[test]
+    fn a_mark_of_idleness_leaves_with_the_last_buffered_record() {
+        let slow = Slow { room: 1, each: 1, out: Vec::new() };
+        let mut local: PartialCombine<u8, u8, Count, Slow> = PartialCombine::new(Count, slow);
+        (0..3).for_each(|key| local.push((key, key), 0).unwrap());
+        local.watermark(IDLE).unwrap();
+        while local.flush().unwrap() != FlushStatus::Flushed {}
+        assert!(matches!(local.down.out[..], [.., Out::Watermark(IDLE)]), "{:?}", local.down.out);
     }
 
     proptest! {

@@ -654,7 +654,7 @@ where
     /// Whether a timer is due, or a watermark or a marker waits for timers. Reads the clock only if
     /// a timer depends on it.
     fn any_due(&mut self) -> bool {
-        if self.passing.is_some() || self.marker.is_some() {
+        if self.passing.is_waiting() || self.marker.is_some() {
             return true;
         }
         // In micro-batch mode the watermark waits for the marker.

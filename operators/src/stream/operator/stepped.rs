@@ -101,7 +101,7 @@ impl<W: StepWork<D>, D: Stage> Stepped<W, D> {
     }
 
     fn has_work(&self) -> bool {
-        self.passing.is_some() || self.work.is_unfinished()
+        self.passing.is_waiting() || self.work.is_unfinished()
     }
 
     fn pass_marker(&mut self) -> Result<(), EngineError> {

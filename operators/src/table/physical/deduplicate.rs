@@ -225,7 +225,7 @@ impl Stage for Deduplicate {
         self.down.end()
     }
     fn flush(&mut self) -> Result<FlushStatus, EngineError> {
-        let has_results = self.expiring.is_some();
+        let has_results = self.expiring.is_waiting();
         if !has_results && self.marker.is_none() && !self.late_emission.is_owed() {
             return self.down.flush();
         }
@@ -234,7 +234,7 @@ impl Stage for Deduplicate {
         }
         self.continue_expiry()?;
         let below = self.down.flush()?;
-        let has_results = self.expiring.is_some();
+        let has_results = self.expiring.is_waiting();
         Ok(self.late_emission.combine(below, self.marker.is_some(), has_results))
     }
 

@@ -687,7 +687,7 @@ impl Stage for HashAggregate {
     }
 
     fn flush(&mut self) -> Result<FlushStatus, EngineError> {
-        let has_results = self.expiring.is_some();
+        let has_results = self.expiring.is_waiting();
         if self.emission.is_none() && !has_results && !self.late_emission.is_owed() {
             return self.down.flush();
         }
@@ -697,7 +697,7 @@ impl Stage for HashAggregate {
         self.continue_expiry()?;
         self.emit_step()?;
         let below = self.down.flush()?;
-        let has_results = self.expiring.is_some();
+        let has_results = self.expiring.is_waiting();
         Ok(self.late_emission.combine(below, self.emission.is_some(), has_results))
     }
 

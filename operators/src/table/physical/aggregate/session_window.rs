@@ -435,7 +435,7 @@ impl Stage for SessionAggregate {
         self.down.end()
     }
     fn flush(&mut self) -> Result<FlushStatus, EngineError> {
-        let has_results = self.expiring.is_some();
+        let has_results = self.expiring.is_waiting();
         if !has_results && self.marker.is_none() && !self.late_emission.is_owed() {
             return self.down.flush();
         }
@@ -444,7 +444,7 @@ impl Stage for SessionAggregate {
         }
         self.continue_expiry()?;
         let below = self.down.flush()?;
-        let has_results = self.expiring.is_some();
+        let has_results = self.expiring.is_waiting();
         Ok(self.late_emission.combine(below, self.marker.is_some(), has_results))
     }
 

@@ -310,7 +310,7 @@ impl Stage for AsofJoin {
         self.down.end()
     }
     fn flush(&mut self) -> Result<FlushStatus, EngineError> {
-        let has_results = self.passing.is_some();
+        let has_results = self.passing.is_waiting();
         if !has_results && self.marker.is_none() && !self.late_emission.is_owed() {
             return self.down.flush();
         }
@@ -319,7 +319,7 @@ impl Stage for AsofJoin {
         }
         self.continue_expiry()?;
         let below = self.down.flush()?;
-        Ok(self.late_emission.combine(below, self.marker.is_some(), self.passing.is_some()))
+        Ok(self.late_emission.combine(below, self.marker.is_some(), self.passing.is_waiting()))
     }
     fn next_timer_ns(&self) -> Option<u64> {
         self.down.next_timer_ns()

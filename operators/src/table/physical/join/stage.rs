@@ -360,7 +360,7 @@ impl StreamJoin {
 
     /// Whether there are unfinished searches or expired rows.
     fn has_work(&self) -> bool {
-        self.passing.is_some() || !self.searches.is_empty()
+        self.passing.is_waiting() || !self.searches.is_empty()
     }
 
     /// Pauses or resumes a side, depending on the size of the buffered rows, or fails if the limit

@@ -1,6 +1,8 @@
 //! Tests what operators do when an input, or a partition of it, becomes idle. Time is simulated.
 
-use crate::session::Session;
+use crate::session::{DataFrame, Session};
+use crate::table::arbitrary_state::{GroupState, GroupStateTimeout, InputRows, StateError};
+use crate::table::expr::col;
 use crate::table::expr::compile::Semantics;
 use crate::table::physical::lower::{BareJoin, PlacedChain};
 use crate::table::physical::stages::BoxChain;
@@ -8,6 +10,7 @@ use crate::table::physical::{TableSignal, lower};
 use crate::table::plan::analyzer::OutputMode;
 use crate::table::plan::{Plan, Scan};
 use crate::table::row::{Row, encode};
+use crate::table::types::Schema;
 use crate::table::value::Value;
 use millstream_engine::checkpoint::offset::Offset;
 use millstream_engine::env::SimEnv;
@@ -19,6 +22,7 @@ use millstream_engine::runtime::job::{Config, Job};
 use millstream_engine::runtime::stage::{FlushStatus, Push, Stage};
 use millstream_engine::runtime::tasklet::{Polled, Source, SourceTasklet, StepCx, Tasklet};
 use std::sync::{Arc, Mutex};
+use std::time::Duration;
 
 const SECOND_US: i64 = 1_000_000;
 const MS_NS: u64 = 1_000_000;
@@ -93,6 +97,20 @@ fn row(seconds: i64, value: i64) -> Vec<u8> {
     encode(&[Value::Long(seconds * SECOND_US), Value::Long(value)])
 }
 
+/// The chain of a query over one stream, in front of `keep`.
+fn chain_of(frame: DataFrame, job: &mut Job, keep: &Keep) -> BoxChain {
+    let plan: Plan = Arc::unwrap_or_clone(frame.plan);
+    let mut chains: Vec<PlacedChain> = Vec::new();
+    let mut source = |_: &mut Job, _: &Scan, _: &[bool], downs: Vec<PlacedChain>| {
+        chains.extend(downs);
+        Ok(Vec::new())
+    };
+    let how = (OutputMode::Append, Semantics::default());
+    let sink: BoxChain = Box::new(keep.clone());
+    lower(&plan, how, 1, job, (sink, None, TableSignal::default()), &mut source).unwrap();
+    chains.pop().unwrap().1
+}
+
 /// Pushes rows whose watermark releases them all, then says that the input is idle, before the
 /// operator has finished. Checks that the operator passes this on last.
 fn check_order(what: &str, given: &[Given], rows: usize) {
@@ -126,18 +144,9 @@ fn idleness_does_not_overtake_the_watermark_before_it() {
         ("duplicates", distinct, 10),
     ];
     for (what, frame, rows) in cases {
-        let plan: Plan = Arc::unwrap_or_clone(frame.plan);
         let env = Arc::new(SimEnv::new(1));
         let (mut job, keep) = (job(1, &env), Keep::default());
-        let mut chains: Vec<PlacedChain> = Vec::new();
-        let mut source = |_: &mut Job, _: &Scan, _: &[bool], downs: Vec<PlacedChain>| {
-            chains.extend(downs);
-            Ok(Vec::new())
-        };
-        let how = (OutputMode::Append, Semantics::default());
-        let sink: BoxChain = Box::new(keep.clone());
-        lower(&plan, how, 1, &mut job, (sink, None, TableSignal::default()), &mut source).unwrap();
-        let (_, mut chain) = chains.pop().unwrap();
+        let mut chain = chain_of(frame, &mut job, &keep);
         (0..9).for_each(|key| chain.push(Row(&row(1, key)), 0).unwrap());
         chain.push(Row(&row(1_000, 99)), 0).unwrap();
         chain.watermark(IDLE).unwrap();
@@ -149,6 +158,42 @@ fn idleness_does_not_overtake_the_watermark_before_it() {
         while chain.flush().unwrap() > FlushStatus::Buffered {}
         assert_eq!(keep.take().last(), Some(&Given::Watermark(IDLE)), "{what}");
     }
+}
+
+/// Timers of processing time take steps of their own, so the mark waits although no watermark does.
+/// The number of timers is a multiple of those of a step.
+#[test]
+fn idleness_is_passed_on_after_the_last_timer() {
+    let session = session();
+    let frame = session.sql("SELECT * FROM b WATERMARK timestamp DELAY OF INTERVAL 10 SECONDS");
+    let function = |key: &[Value],
+                    _rows: InputRows<'_>,
+                    state: &mut GroupState<'_, i64>|
+     -> Result<_, StateError> {
+        if state.has_timed_out() {
+            state.remove();
+            return Ok(vec![vec![key[0].clone(), key[0].clone()]]);
+        }
+        state.update(0)?;
+        state.set_timeout_duration(Duration::from_secs(1))?;
+        Ok(Vec::new())
+    };
+    let output = Schema::parse_ddl("k BIGINT, n BIGINT").unwrap();
+    let grouped = frame.unwrap().group_by([col("value")]);
+    let timeout = GroupStateTimeout::ProcessingTimeTimeout;
+    let frame = grouped.flat_map_groups_with_state(output, timeout, function).unwrap();
+    let env = Arc::new(SimEnv::new(1));
+    let (mut job, keep) = (job(1, &env), Keep::default());
+    let mut chain = chain_of(frame, &mut job, &keep);
+    (0..8).for_each(|key| chain.push(Row(&row(1, key)), 0).unwrap());
+    while chain.flush().unwrap() > FlushStatus::Buffered {}
+    keep.take();
+    env.advance(2_000 * MS_NS);
+    chain.watermark(IDLE).unwrap();
+    while chain.flush().unwrap() > FlushStatus::Buffered {}
+    let given = keep.take();
+    let rows = given.iter().filter(|given| matches!(given, Given::Row(_))).count();
+    assert_eq!((rows, given.last()), (8, Some(&Given::Watermark(IDLE))), "{given:?}");
 }
 
 #[test]
