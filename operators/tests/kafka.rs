@@ -308,6 +308,38 @@ fn batches_end_at_their_planned_offsets_and_lose_nothing_that_was_read_ahead() {
     }
 }
 
+/// One partition has a backlog of 310 records, two have 10 each.
+#[test]
+fn the_limit_of_a_batch_does_not_depend_on_the_number_of_tasklets() {
+    let cluster = cluster(&[("t", 3)]);
+    produce(&cluster, "t", 3, 0..30);
+    produce(&cluster, "t", 1, 30..330);
+    for limit in ["20", "100"] {
+        let ends = |parts: &str| -> Vec<String> {
+            let folder = Folder::new();
+            let options = [
+                ("startingOffsets", "earliest"),
+                ("maxOffsetsPerTrigger", limit),
+                ("numPartitions", parts),
+            ];
+            let copying = Copying::start(&cluster, "t", &options, Trigger::AvailableNow, &folder);
+            copying.query.await_termination().unwrap();
+            assert_eq!(copying.numbers(), (0..330).collect::<Vec<_>>(), "{parts} parts");
+            let log = folder.0.join("offsets");
+            let batches = numbered_entries(&FileStorage, &log).unwrap().into_iter();
+            let end = |batch: u64| {
+                let (_, lines) = read_offsets(&FileStorage, &log.join(batch.to_string())).unwrap();
+                lines[0].0.clone()
+            };
+            batches.map(end).collect()
+        };
+        let of_one = ends("1");
+        for parts in ["2", "3", "5"] {
+            assert_eq!(ends(parts), of_one, "limit {limit}, {parts} parts");
+        }
+    }
+}
+
 /// The rows of a batch query over the view `topic`, which contains the records of a topic.
 fn read_back(cluster: &Cluster, topic: &str, sql: &str) -> Vec<Vec<Value>> {
     let session = Session::new();
@@ -466,13 +498,17 @@ fn offsets_are_committed_to_the_group_on_request() {
             .set("group.id", "own-group")
             .create()
             .unwrap();
-        let committed = || {
+        let committed = |offset: i64| {
             let mut list = rdkafka::TopicPartitionList::new();
             list.add_partition_range("t", 0, 1);
             let committed = consumer.committed_offsets(list, TIMEOUT).unwrap();
-            committed.elements().iter().all(|one| one.offset() == rdkafka::Offset::Offset(5))
+            committed.elements().iter().all(|one| one.offset() == rdkafka::Offset::Offset(offset))
         };
-        wait_until("the offsets are committed", &copying.query, committed);
+        wait_until("the offsets are committed", &copying.query, || committed(5));
+        // Offsets that come within a second of the last commit wait, although no batch follows.
+        produce(&cluster, "t", 2, 10..20);
+        copying.query.process_all_available().unwrap();
+        wait_until("the last offsets are committed", &copying.query, || committed(10));
         copying.query.stop().unwrap();
     }
     let session = Session::new();

@@ -24,6 +24,8 @@ pub type Partitions = BTreeSet<(String, i32)>;
 const UNKNOWN_TOPIC: Duration = Duration::from_secs(3);
 /// The interval between two requests for an unknown topic.
 const ASK_AGAIN: Duration = Duration::from_millis(100);
+/// How long the client may take to answer a request for the ids of topics.
+const ASK_IDS: Duration = Duration::from_secs(5);
 
 /// Requests to a cluster.
 #[derive(Clone)]
@@ -129,7 +131,9 @@ impl Cluster {
     pub fn topic_ids(&self, partitions: &Partitions) -> Result<TopicIds, EngineError> {
         let mut topics: Vec<&str> = partitions.iter().map(|(topic, _)| topic.as_str()).collect();
         topics.dedup();
-        let asked = self.retried(|left| topic_ids::ask(&self.consumer, &topics, left));
+        // The client sometimes never answers this request, so it is repeated.
+        let ask = |left: Duration| topic_ids::ask(&self.consumer, &topics, left.min(ASK_IDS));
+        let asked = self.retried(ask);
         asked.map_err(|error| self.client.failed("read the ids of the topics", &error))
     }
 

@@ -43,6 +43,13 @@ impl ByPartition {
         }
     }
 
+    /// Sets the offsets or times of the partitions of `other`.
+    pub fn extend(&mut self, other: &Self) {
+        for (topic, partition, number) in other.iter() {
+            self.set(topic, partition, number);
+        }
+    }
+
     /// Iterates over all partitions and their numbers, ordered by topic and partition.
     pub fn iter(&self) -> impl Iterator<Item = (&str, i32, i64)> {
         self.0.iter().flat_map(|(topic, partitions)| {

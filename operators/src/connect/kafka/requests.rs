@@ -2,8 +2,8 @@
 //! never wait for an answer; they are woken when it is there.
 //!
 //! *Threads.* One per source, shared by the source's tasklets. It executes their requests one after
-//! another, and in continuous mode looks for new partitions in between. It ends when the tasklets
-//! have ended.
+//! another. In between it commits offsets to the consumer group, and in continuous mode looks for
+//! new partitions. It ends when the tasklets have ended and all offsets are committed.
 
 use crate::connect::kafka::cluster::{Cluster, Partitions};
 use crate::connect::kafka::offsets::{ByPartition, EARLIEST, LATEST};
@@ -13,6 +13,7 @@ use millstream_engine::checkpoint::log_entry;
 use millstream_engine::env::Env;
 use millstream_engine::error::EngineError;
 use millstream_engine::sync::waker::Waker;
+use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, TryRecvError, channel};
@@ -22,6 +23,8 @@ use std::time::{Duration, Instant};
 /// The interval at which topic ids are compared, and at which continuous mode looks for new
 /// partitions.
 pub const DISCOVERY_INTERVAL: Duration = Duration::from_secs(5);
+/// The shortest time between two commits to the consumer group.
+const GROUP_COMMIT_INTERVAL: Duration = Duration::from_secs(1);
 
 /// The error for lost data, with Spark's condition.
 fn data_loss(condition: &str, reason: String) -> EngineError {
@@ -52,6 +55,48 @@ impl LossReport {
     }
 }
 
+/// When the id of each topic was last compared.
+#[derive(Default)]
+struct ComparedTopics(BTreeMap<String, Instant>);
+
+impl ComparedTopics {
+    /// The partitions whose topic was not compared within [`DISCOVERY_INTERVAL`].
+    fn due(&self, partitions: &Partitions, now: Instant) -> Partitions {
+        let is_due = |topic: &str| {
+            let last = self.0.get(topic);
+            last.is_none_or(|last| now.saturating_duration_since(*last) >= DISCOVERY_INTERVAL)
+        };
+        partitions.iter().filter(|(topic, _)| is_due(topic)).cloned().collect()
+    }
+
+    /// Notes a comparison that succeeded.
+    fn note(&mut self, partitions: &Partitions, now: Instant) {
+        self.0.extend(partitions.iter().map(|(topic, _)| (topic.clone(), now)));
+    }
+}
+
+/// The offsets of all tasklets that are not committed to the consumer group yet.
+#[derive(Default)]
+struct GroupCommits {
+    waiting: ByPartition,
+    last: Option<Instant>,
+}
+
+impl GroupCommits {
+    /// When the waiting offsets are to be committed; `None` if there are none.
+    fn due(&self, now: Instant) -> Option<Instant> {
+        if self.waiting.0.is_empty() {
+            return None;
+        }
+        Some(self.last.map_or(now, |last| last + GROUP_COMMIT_INTERVAL))
+    }
+
+    fn take(&mut self, now: Instant) -> ByPartition {
+        self.last = Some(now);
+        std::mem::take(&mut self.waiting)
+    }
+}
+
 /// What the thread keeps between requests.
 pub struct Asker {
     /// The cluster that is asked.
@@ -62,19 +107,44 @@ pub struct Asker {
     folder: Option<PathBuf>,
     loss: LossReport,
     ids: KnownIds,
-    ids_compared: Option<Instant>,
+    ids_compared: ComparedTopics,
     /// The offsets of the first start.
     first: Option<ByPartition>,
+    /// The next offsets of all tasklets' partitions between two batches, as far as they were told
+    /// ([`Asker::advance`]).
+    positions: ByPartition,
     /// Whether a failed commit to the consumer group has been reported.
     has_reported_commit: bool,
 }
 
-/// The offsets that a plan needs.
+/// The offsets that a plan needs, of the tasklet's partitions and possibly of all others.
 pub struct Available {
-    /// The latest offsets of all partitions.
+    /// The latest offsets.
     pub latest: ByPartition,
-    /// The earliest offsets of partitions that the tasklet does not read yet.
+    /// The next offsets of partitions that are read already.
+    positions: ByPartition,
+    /// The earliest offsets of partitions that are not read yet.
     pub first_of_new: ByPartition,
+}
+
+impl Available {
+    /// The offsets of partitions that are all read already.
+    pub fn new(latest: ByPartition, positions: ByPartition) -> Self {
+        Self { latest, positions, first_of_new: ByPartition::default() }
+    }
+
+    /// The offset from which a partition is to be read.
+    pub fn position(&self, topic: &str, partition: i32) -> i64 {
+        let known = self.positions.get(topic, partition);
+        known.or_else(|| self.first_of_new.get(topic, partition)).unwrap_or(0)
+    }
+
+    /// The number of offsets that are not read yet.
+    pub fn backlog(&self) -> u64 {
+        let of =
+            |(topic, at, end): (&str, i32, i64)| (end - self.position(topic, at)).max(0) as u64;
+        self.latest.iter().map(of).sum()
+    }
 }
 
 impl Asker {
@@ -96,7 +166,13 @@ impl Asker {
             }
         };
         self.first = Some(first.clone());
+        self.advance(&first);
         Ok(first)
+    }
+
+    /// Notes from where partitions, also those of other tasklets, will be read.
+    pub fn advance(&mut self, to: &ByPartition) {
+        self.positions.extend(to);
     }
 
     fn stored_start(&self) -> Result<Option<ByPartition>, EngineError> {
@@ -146,12 +222,12 @@ impl Asker {
     }
 
     /// The latest offsets, after looking for new and deleted partitions and for topics that were
-    /// created again. `own` are the next offsets of the tasklet's partitions, and `is_own` tells
-    /// which others it would read.
+    /// created again. `own` are the next offsets of the tasklet's partitions, and `is_planned` tells
+    /// which others count.
     pub fn available(
         &mut self,
         own: &ByPartition,
-        is_own: impl Fn(&str, i32) -> bool,
+        is_planned: impl Fn(&str, i32) -> bool,
     ) -> Result<Available, EngineError> {
         let found = self.cluster.partitions(&self.config.subscription)?;
         let gone = |(topic, at, _): &(&str, i32, i64)| !found.contains(&(topic.to_string(), *at));
@@ -161,9 +237,9 @@ impl Asker {
             let reason = format!("the partitions {} no longer exist", gone.join(", "));
             self.loss.lost("PARTITIONS_DELETED", reason)?;
         }
-        let of_tasklet: Partitions =
-            found.iter().filter(|(topic, at)| is_own(topic, *at)).cloned().collect();
-        let latest = self.cluster.offsets_at(&of_tasklet, LATEST)?;
+        let planned: Partitions =
+            found.iter().filter(|(topic, at)| is_planned(topic, *at)).cloned().collect();
+        let latest = self.cluster.offsets_at(&planned, LATEST)?;
         for (topic, partition, next) in own.iter() {
             if let Some(end) = latest.get(topic, partition).filter(|end| *end < next) {
                 let reason = format!(
@@ -174,8 +250,15 @@ impl Asker {
             }
         }
         self.compare_ids(&found)?;
-        let first_of_new = self.first_of_new(&latest, own)?;
-        Ok(Available { latest, first_of_new })
+        self.fixed(latest, own)
+    }
+
+    /// The offsets for a plan up to offsets that are known already.
+    pub fn fixed(&self, latest: ByPartition, own: &ByPartition) -> Result<Available, EngineError> {
+        let mut positions = self.positions.clone();
+        positions.extend(own);
+        let first_of_new = self.first_of_new(&latest, &positions)?;
+        Ok(Available { latest, positions, first_of_new })
     }
 
     /// The earliest offsets of partitions in `ends` that are not in `own`.
@@ -194,7 +277,7 @@ impl Asker {
     }
 
     /// Commits offsets to the consumer group. The first failure is reported in a notice.
-    pub fn commit_to_group(&mut self, offsets: &ByPartition) {
+    fn commit_to_group(&mut self, offsets: &ByPartition) {
         let committed = self.cluster.commit(offsets);
         if let Err(error) = committed
             && !std::mem::replace(&mut self.has_reported_commit, true)
@@ -203,14 +286,18 @@ impl Asker {
         }
     }
 
-    /// Compares the ids of topics with the known ones, at most every few seconds.
+    /// Compares the ids of topics with the known ones, each at most every few seconds. Tasklets read
+    /// different topics, so the comparison for one of them says nothing about the topics of others.
     pub fn compare_ids(&mut self, partitions: &Partitions) -> Result<(), EngineError> {
-        if self.ids_compared.is_some_and(|last| last.elapsed() < DISCOVERY_INTERVAL) {
+        let due = self.ids_compared.due(partitions, Instant::now());
+        if due.is_empty() {
             return Ok(());
         }
-        self.ids_compared = Some(Instant::now());
-        let ids = self.cluster.topic_ids(partitions)?;
-        self.take_ids(ids)
+        let ids = self.cluster.topic_ids(&due)?;
+        self.take_ids(ids)?;
+        // A comparison that failed is repeated.
+        self.ids_compared.note(&due, Instant::now());
+        Ok(())
     }
 
     fn take_ids(&mut self, ids: TopicIds) -> Result<(), EngineError> {
@@ -239,6 +326,7 @@ struct Listener {
 enum Message {
     Execute(Request),
     Listen(Listener),
+    Commit(ByPartition),
 }
 
 /// The connection of a tasklet to the thread.
@@ -282,13 +370,14 @@ impl Requests {
             folder,
             loss,
             ids,
-            ids_compared: None,
+            ids_compared: ComparedTopics::default(),
             first: None,
+            positions: ByPartition::default(),
             has_reported_commit: false,
         };
         let (sender, receiver) = channel();
         let thread = thread::Builder::new().name("kafka-requests".to_string());
-        let spawned = thread.spawn(move || serve(asker, &receiver));
+        let spawned = thread.spawn(move || serve(asker, &receiver, DISCOVERY_INTERVAL));
         spawned.map_err(|error| EngineError::runtime("start a thread", error))?;
         Ok(Self(sender))
     }
@@ -313,8 +402,14 @@ impl Requests {
         Pending(pending)
     }
 
-    /// Continuous mode: the partitions of the subscription, whenever they have changed. Fails if a
-    /// topic was created again.
+    /// Commits offsets to the consumer group, at most once per [`GROUP_COMMIT_INTERVAL`]. The caller
+    /// does not wait, and the source may be idle or ended by then.
+    pub fn commit_to_group(&self, offsets: ByPartition) {
+        drop(self.0.send(Message::Commit(offsets)));
+    }
+
+    /// Continuous mode: the partitions of the subscription, at the next look and then whenever they
+    /// have changed. Fails if a topic was created again.
     pub fn listen(&self, waker: Waker) -> Receiver<Result<Partitions, EngineError>> {
         let (found, partitions) = channel();
         drop(self.0.send(Message::Listen(Listener { found, waker })));
@@ -322,27 +417,47 @@ impl Requests {
     }
 }
 
-fn serve(mut asker: Asker, messages: &Receiver<Message>) {
+/// `look_interval` is the time between two looks for new partitions.
+fn serve(mut asker: Asker, messages: &Receiver<Message>, look_interval: Duration) {
     let (mut listeners, mut last): (Vec<Listener>, _) = (Vec::new(), None);
-    let mut next_look = Instant::now() + DISCOVERY_INTERVAL;
+    let mut commits = GroupCommits::default();
+    let mut next_look = Instant::now() + look_interval;
     loop {
-        let message = match listeners.is_empty() {
-            true => messages.recv().map_err(RecvTimeoutError::from),
-            false => messages.recv_timeout(next_look.saturating_duration_since(Instant::now())),
+        let look = (!listeners.is_empty()).then_some(next_look);
+        let due = [look, commits.due(Instant::now())].into_iter().flatten().min();
+        let message = match due {
+            None => messages.recv().map_err(RecvTimeoutError::from),
+            Some(due) => messages.recv_timeout(due.saturating_duration_since(Instant::now())),
         };
         match message {
             Ok(Message::Execute(request)) => request(&mut asker),
-            Ok(Message::Listen(listener)) => listeners.push(listener),
-            Err(RecvTimeoutError::Disconnected) => return,
-            Err(RecvTimeoutError::Timeout) => {
-                next_look = Instant::now() + DISCOVERY_INTERVAL;
-                let found = asker.discover(&mut last);
-                listeners.retain(|listener| match &found {
-                    Ok(None) => true,
-                    Ok(Some(partitions)) => listener.tell(Ok(partitions.clone())),
-                    Err(error) => listener.tell(Err(error.clone())),
-                });
+            Ok(Message::Listen(listener)) => {
+                listeners.push(listener);
+                // The new listener has not been told what the others know.
+                last = None;
             }
+            Ok(Message::Commit(offsets)) => commits.waiting.extend(&offsets),
+            Err(RecvTimeoutError::Disconnected) => {
+                let waiting = commits.take(Instant::now());
+                if !waiting.0.is_empty() {
+                    asker.commit_to_group(&waiting);
+                }
+                return;
+            }
+            Err(RecvTimeoutError::Timeout) => {}
+        }
+        let now = Instant::now();
+        if commits.due(now).is_some_and(|due| due <= now) {
+            asker.commit_to_group(&commits.take(now));
+        }
+        if !listeners.is_empty() && next_look <= now {
+            let found = asker.discover(&mut last);
+            listeners.retain(|listener| match &found {
+                Ok(None) => true,
+                Ok(Some(partitions)) => listener.tell(Ok(partitions.clone())),
+                Err(error) => listener.tell(Err(error.clone())),
+            });
+            next_look = Instant::now() + look_interval;
         }
     }
 }
@@ -375,5 +490,91 @@ impl Asker {
         *last = Some(found.clone());
         self.take_ids(found.1)?;
         Ok(Some(found.0))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use millstream_engine::env::SimEnv;
+    use rdkafka::mocking::MockCluster;
+
+    fn partitions(topics: &[&str]) -> Partitions {
+        topics.iter().map(|topic| (topic.to_string(), 0)).collect()
+    }
+
+    fn asker(servers: &str, topics: &str) -> Asker {
+        let options = [
+            ("kafka.bootstrap.servers", servers),
+            ("kafka.default.api.timeout.ms", "1000"),
+            ("subscribe", topics),
+        ];
+        let options = options.map(|(key, value)| (key.to_string(), value.to_string()));
+        let config = KafkaSourceConfig::read(&options.into(), true).unwrap();
+        let mut client = config.client.config();
+        let consumer = client.set("group.id", "g").create().unwrap();
+        let cluster = Cluster { client: config.client.clone(), consumer: Arc::new(consumer) };
+        Asker {
+            cluster,
+            config,
+            env: Arc::new(SimEnv::new(0)),
+            folder: None,
+            loss: LossReport { is_error: true, notice: |_| {} },
+            ids: KnownIds::default(),
+            ids_compared: ComparedTopics::default(),
+            first: None,
+            positions: ByPartition::default(),
+            has_reported_commit: false,
+        }
+    }
+
+    #[test]
+    fn topics_are_compared_although_those_of_another_tasklet_just_were() {
+        let (mut compared, now) = (ComparedTopics::default(), Instant::now());
+        compared.note(&partitions(&["a"]), now);
+        assert_eq!(compared.due(&partitions(&["a", "b"]), now), partitions(&["b"]));
+        compared.note(&partitions(&["b"]), now + Duration::from_secs(1));
+        let later = now + DISCOVERY_INTERVAL;
+        assert_eq!(compared.due(&partitions(&["a", "b"]), later), partitions(&["a"]));
+    }
+
+    #[test]
+    fn a_comparison_of_topic_ids_that_failed_is_repeated() {
+        let mut asker = asker("127.0.0.1:1", "a");
+        for attempt in 0..2 {
+            let error = asker.compare_ids(&partitions(&["a"])).err();
+            assert!(error.is_some(), "attempt {attempt} did not ask the cluster");
+        }
+    }
+
+    /// The second tasklet starts after the first has been told.
+    #[test]
+    fn a_listener_that_comes_later_learns_the_partitions_too() {
+        let cluster = MockCluster::new(1).unwrap();
+        cluster.create_topic("a", 2, 1).unwrap();
+        let asker = asker(&cluster.bootstrap_servers(), "a");
+        let (sender, receiver) = channel();
+        let thread = thread::spawn(move || serve(asker, &receiver, Duration::from_millis(10)));
+        let requests = Requests(sender);
+        for listener in ["the first", "the second"] {
+            let found = requests.listen(Waker::noop()).recv_timeout(Duration::from_secs(30));
+            assert_eq!(found.unwrap().unwrap().len(), 2, "{listener}");
+        }
+        drop(requests);
+        thread.join().unwrap();
+    }
+
+    #[test]
+    fn offsets_of_all_tasklets_wait_for_one_commit() {
+        let (mut commits, now) = (GroupCommits::default(), Instant::now());
+        let offsets = |text: &str| ByPartition::parse(text).unwrap();
+        assert_eq!(commits.due(now), None);
+        commits.waiting.extend(&offsets(r#"{"t":{"0":5}}"#));
+        assert_eq!(commits.due(now), Some(now));
+        assert_eq!(commits.take(now).to_string(), r#"{"t":{"0":5}}"#);
+        commits.waiting.extend(&offsets(r#"{"t":{"0":6}}"#));
+        commits.waiting.extend(&offsets(r#"{"t":{"1":2}}"#));
+        assert_eq!(commits.due(now), Some(now + GROUP_COMMIT_INTERVAL));
+        assert_eq!(commits.take(now).to_string(), r#"{"t":{"0":6,"1":2}}"#);
     }
 }

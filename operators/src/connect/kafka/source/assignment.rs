@@ -4,8 +4,8 @@ use crate::connect::kafka::offsets::ByPartition;
 use millstream_engine::checkpoint::key_group::hash_bytes;
 use millstream_engine::checkpoint::offset::Offset;
 
-/// Which partitions of a source a tasklet reads. Partitions that appear later are assigned in the same
-/// way.
+/// Which partitions of a source a tasklet reads. Partitions that appear later are assigned in the
+/// same way.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Assignment {
     pub(super) part: usize,
@@ -36,9 +36,7 @@ impl Assignment {
 pub(crate) fn merge_offsets(of_tasklets: &[Offset]) -> Offset {
     let mut all = ByPartition::default();
     for offsets in of_tasklets.iter().filter_map(|offset| ByPartition::parse(&offset.0)) {
-        for (topic, partition, at) in offsets.iter() {
-            all.set(topic, partition, at);
-        }
+        all.extend(&offsets);
     }
     Offset(all.to_string())
 }

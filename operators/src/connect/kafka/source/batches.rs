@@ -16,34 +16,37 @@ pub(super) struct Plan {
 }
 
 impl KafkaSource {
-    /// Reduces a batch to `maxOffsetsPerTrigger`, each partition in proportion to its backlog. A
-    /// partition with a backlog gets at least one offset, so a batch may exceed the limit.
-    fn limited(&self, latest: &ByPartition, first_of_new: &ByPartition) -> ByPartition {
+    /// Reduces a batch to `maxOffsetsPerTrigger`, each partition in proportion to its part of the
+    /// backlog of all tasklets. A partition with a backlog gets at least one offset, so a batch may
+    /// exceed the limit, as in Spark.
+    fn limited(&self, latest: &ByPartition, available: &Available) -> ByPartition {
         let Some(limit) = self.config.max_offsets else { return latest.clone() };
-        let limit = (limit / self.assignment.parts as u64).max(1);
-        let own = self.offsets();
-        let from = |topic: &str, at: i32| {
-            own.get(topic, at).or_else(|| first_of_new.get(topic, at)).unwrap_or(0)
-        };
-        let backlog = |topic: &str, at: i32, end: i64| (end - from(topic, at)).max(0) as u64;
-        let total: u64 = latest.iter().map(|(topic, at, end)| backlog(topic, at, end)).sum();
+        let total = available.backlog();
         if total <= limit {
             return latest.clone();
         }
         let mut ends = ByPartition::default();
         for (topic, at, end) in latest.iter() {
-            let size = backlog(topic, at, end);
-            let share = limit as f64 * size as f64 / total as f64;
-            let share = if share < 1.0 && size > 0 { 1 } else { share as i64 };
-            let end = if size > 0 { (from(topic, at) + share).min(end) } else { end };
+            let from = available.position(topic, at);
+            let size = (end - from).max(0);
+            let share = (limit as f64 * size as f64 / total as f64) as i64;
+            let end = if size > 0 { (from + share.max(1)).min(end) } else { end };
             ends.set(topic, at, end);
         }
         ends
     }
 
+    /// Whether a plan needs the offsets of all tasklets: a limit of the batch is one for all of
+    /// them, however many there are.
+    pub(super) fn plans_with_others(&self) -> bool {
+        let is_limited = self.config.max_offsets.is_some() || self.config.min_offsets.is_some();
+        is_limited && self.assignment.parts > 1
+    }
+
     /// Asks for what a plan needs.
     pub(super) fn ask_plan(&self, extent: ReadLimit) -> Pending<Plan> {
         let (assignment, is_stream) = (self.assignment, self.config.is_stream);
+        let with_others = self.plans_with_others();
         let known = self.is_started.then(|| self.offsets());
         let fixed = match extent {
             ReadLimit::AvailableAtStart => self.available_at_start.clone(),
@@ -58,17 +61,11 @@ impl KafkaSource {
                 }
             };
             let available = match (fixed, is_stream) {
-                (_, false) => {
-                    let first_of_new = ByPartition::default();
-                    Available { latest: asker.batch_end(&own)?, first_of_new }
-                }
-                (Some(latest), true) => {
-                    let first_of_new = asker.first_of_new(&latest, &own)?;
-                    Available { latest, first_of_new }
-                }
-                (None, true) => {
-                    asker.available(&own, |topic, partition| assignment.is_own(topic, partition))?
-                }
+                (_, false) => Available::new(asker.batch_end(&own)?, own),
+                (Some(latest), true) => asker.fixed(latest, &own)?,
+                (None, true) => asker.available(&own, |topic, partition| {
+                    with_others || assignment.is_own(topic, partition)
+                })?,
             };
             Ok(Plan { start, available })
         })
@@ -84,23 +81,19 @@ impl KafkaSource {
         if let Some(start) = plan.start {
             self.go_to(&start)?;
         }
-        let Available { latest, first_of_new } = plan.available;
+        let available = plan.available;
         if !self.config.is_stream || extent == ReadLimit::AvailableAtStart {
-            self.available_at_start = Some(latest.clone());
+            self.available_at_start = Some(available.latest.clone());
         }
+        let latest = self.assignment.own(available.latest.clone());
         if !self.config.is_stream {
             let end = Offset(latest.to_string());
             return Ok(EndOffset { end, has_new: is_first, exhausted: true, limited: false });
         }
         self.progress.set_planned(&latest);
         let own = self.offsets();
-        let from = |topic: &str, at: i32| {
-            own.get(topic, at).or_else(|| first_of_new.get(topic, at)).unwrap_or(0)
-        };
-        let backlog: i64 =
-            latest.iter().map(|(topic, at, end)| (end - from(topic, at)).max(0)).sum();
         if let (Some(min), Some(planned_ns)) = (self.config.min_offsets, self.planned_ns)
-            && (backlog as u64) < (min / self.assignment.parts as u64).max(1)
+            && available.backlog() < min
             && now_ns < planned_ns.saturating_add(self.config.max_delay_ns)
             && !is_first
         {
@@ -110,10 +103,10 @@ impl KafkaSource {
         let end = match extent {
             ReadLimit::All => latest.clone(),
             ReadLimit::RateLimited | ReadLimit::AvailableAtStart => {
-                self.limited(&latest, &first_of_new)
+                self.limited(&latest, &available)
             }
         };
-        self.first_of_new = first_of_new;
+        self.first_of_new = available.first_of_new;
         let has_new = is_first || end != own;
         if has_new || self.planned_ns.is_none() {
             self.planned_ns = Some(now_ns);
@@ -161,7 +154,7 @@ impl KafkaSource {
     }
 
     /// Limits the partitions to the end of a batch. All partitions in `ends` are known.
-    fn begin_batch(&mut self, ends: &ByPartition) -> Result<(), EngineError> {
+    pub(super) fn begin_batch(&mut self, ends: &ByPartition) -> Result<(), EngineError> {
         let is_gone = |known: &Partition| ends.get(&known.topic, known.partition).is_none();
         if self.partitions.iter().any(is_gone) {
             let mut offsets = ByPartition::default();
@@ -172,11 +165,11 @@ impl KafkaSource {
         }
         self.open = 0;
         let mut to_move = Vec::new();
-        for (index, partition) in self.partitions.iter_mut().enumerate() {
+        for partition in &mut self.partitions {
             let end = ends.get(&partition.topic, partition.partition).unwrap_or(partition.next);
             partition.end = end;
             if end < partition.next {
-                to_move.push((index, end));
+                to_move.push((partition.lane, end));
             }
             partition.requeue(&mut self.taken);
             partition.skip_to_reached();
@@ -184,26 +177,23 @@ impl KafkaSource {
             self.open += usize::from(!partition.is_done);
         }
         // Buffered records are processed again, and partitions that were paused for them resume.
-        for index in 0..self.partitions.len() {
-            let partition = &mut self.partitions[index];
-            if std::mem::take(&mut partition.is_paused) {
-                let resumed =
-                    self.consumer.set_paused(&partition.topic, partition.partition, false);
-                resumed.map_err(|error| self.failed("resume a partition", &error))?;
+        self.resume_paused()?;
+        // A move may change the order of the partitions, so they are found by their lanes.
+        for (lane, end) in to_move {
+            if let Some(index) = self.partitions.iter().position(|known| known.lane == lane) {
+                self.move_to(index, end)?;
             }
-        }
-        for (index, end) in to_move {
-            self.move_to(index, end)?;
         }
         Ok(())
     }
 
     /// Switches to continuous mode after a batch that an earlier run had planned. Partitions then
     /// have no end offset.
-    pub(super) fn leave_batch(&mut self) {
+    pub(super) fn leave_batch(&mut self) -> Result<(), EngineError> {
         for partition in self.partitions.iter_mut().filter(|known| known.end != i64::MAX) {
             (partition.end, partition.is_done) = (i64::MAX, false);
             partition.requeue(&mut self.taken);
         }
+        self.resume_paused()
     }
 }

@@ -12,8 +12,8 @@
 //! records is paused.
 //!
 //! *Continuous mode.* New partitions are read from their earliest offset. The watermark is that of
-//! the slowest partition; a partition is passed over if it has been at its end without records for
-//! the idle time-out.
+//! the slowest partition. A partition that has been at its end without records for 0.1 s is ignored
+//! beside the others. Other sources ignore the source as a whole after the session's idle time-out.
 //!
 //! The ids of the topics are compared with those of the checkpoint, because a topic that was
 //! created again may be longer than the old one: in micro-batch mode when a batch is planned, but
@@ -21,6 +21,8 @@
 
 mod assignment;
 mod batches;
+#[cfg(test)]
+mod tests;
 mod topic_ends;
 
 pub(crate) use assignment::merge_offsets;
@@ -44,7 +46,7 @@ use millstream_engine::env::Env;
 use millstream_engine::epoch::protocol::{EndOffset, ReadLimit};
 use millstream_engine::epoch::source_partitions::SourcePartitions;
 use millstream_engine::error::EngineError;
-use millstream_engine::event::IDLE;
+use millstream_engine::event::{IDLE, PARTITION_IDLE};
 use millstream_engine::runtime::stage::{Io, Push};
 use millstream_engine::runtime::tasklet::{Polled, Source, StepCx};
 use millstream_engine::sync::waker::Waker;
@@ -57,8 +59,6 @@ use std::sync::mpsc::Receiver;
 /// Continuous mode: the time without records after which a partition counts as idle, in
 /// nanoseconds, unless the session's time is shorter.
 const PARTITION_IDLE_NS: u64 = 100_000_000;
-/// The shortest time between two commits to the consumer group, in nanoseconds.
-const GROUP_COMMIT_NS: u64 = 1_000_000_000;
 
 /// What a drain of continuous mode waits for.
 enum Drain {
@@ -148,14 +148,10 @@ pub struct KafkaSource {
     session_idle_ns: Option<u64>,
     /// The earliest time at which a partition may become idle.
     next_idle_ns: u64,
-    /// The last time at which the chain was full.
+    /// The last time at which the chain was full, or the start of the source.
     blocked_ns: u64,
-    /// Whether the chain was told that the source is idle.
-    is_idle: bool,
-    /// The time of the last commit to the consumer group, and the offsets that are not committed
-    /// there yet.
-    group_commit: (u64, Option<ByPartition>),
-    env: Arc<dyn Env>,
+    /// The mark of idleness that the chain was told since the last record.
+    idle_mark: Option<i64>,
     progress: Arc<TopicProgress>,
 }
 
@@ -166,6 +162,7 @@ impl KafkaSource {
         requests: Option<Requests>,
     ) -> Result<Self, EngineError> {
         let (config, env) = (setup.config.clone(), setup.env.clone());
+        let now_ns = env.now_ns();
         let mut client = config.client.config();
         if client.get("group.id").is_none() {
             client.set("group.id", format!("{}-{:016x}", config.group_prefix, env.random()));
@@ -195,7 +192,6 @@ impl KafkaSource {
             consumer,
             cluster,
             requests,
-            env,
             partitions: Vec::new(),
             by_key: HashMap::new(),
             last_used: None,
@@ -220,9 +216,8 @@ impl KafkaSource {
             adding: None,
             comparing: None,
             next_idle_ns: u64::MAX,
-            blocked_ns: 0,
-            is_idle: false,
-            group_commit: (0, None),
+            blocked_ns: now_ns,
+            idle_mark: None,
         })
     }
 
@@ -273,20 +268,35 @@ impl KafkaSource {
         Ok(self.is_started)
     }
 
+    /// The offsets of the tasklet's partitions in a stored offset. A plan of another tasklet may need
+    /// the offsets, so the thread for requests is told.
+    fn take_stored(&self, at: &Offset) -> Result<ByPartition, EngineError> {
+        let offsets = self.parse(at)?;
+        let own = self.assignment.own(offsets.clone());
+        if self.plans_with_others() {
+            drop(self.requests.ask(None, move |asker| {
+                asker.advance(&offsets);
+                Ok(())
+            }));
+        }
+        Ok(own)
+    }
+
     fn parse(&self, at: &Offset) -> Result<ByPartition, EngineError> {
-        let offsets = ByPartition::parse(&at.0).ok_or_else(|| {
+        ByPartition::parse(&at.0).ok_or_else(|| {
             EngineError::operator(
                 "INVALID_OFFSET",
                 format!("'{}' is not an offset of a Kafka source", at.0),
                 "The checkpoint was written by another source: start over with an empty one",
             )
-        })?;
-        Ok(self.assignment.own(offsets))
+        })
     }
 
     /// Reads exactly these partitions from these offsets. Drops records that were read ahead.
     fn go_to(&mut self, offsets: &ByPartition) -> Result<(), EngineError> {
         self.is_started = true;
+        // The client keeps a partition paused although it is assigned again.
+        self.resume_paused()?;
         self.taken.clear();
         self.by_key.clear();
         self.last_used = None;
@@ -294,6 +304,19 @@ impl KafkaSource {
         self.push_partitions(offsets);
         let assigned = self.consumer.assign(offsets.iter());
         assigned.map_err(|error| self.failed("read partitions", &error))
+    }
+
+    /// Resumes the partitions that were paused because of their buffered records.
+    fn resume_paused(&mut self) -> Result<(), EngineError> {
+        for index in 0..self.partitions.len() {
+            let partition = &mut self.partitions[index];
+            if std::mem::take(&mut partition.is_paused) {
+                let resumed =
+                    self.consumer.set_paused(&partition.topic, partition.partition, false);
+                resumed.map_err(|error| self.failed("resume a partition", &error))?;
+            }
+        }
+        Ok(())
     }
 
     fn push_partitions(&mut self, offsets: &ByPartition) {
@@ -397,7 +420,7 @@ impl KafkaSource {
         partition.skip_to_reached();
         self.records += 1;
         partition.at_end_ns = None;
-        self.is_idle = false;
+        self.idle_mark = None;
         self.shared.set_current(partition.lane);
         if std::mem::replace(&mut partition.is_idle, false) {
             self.share_idleness();
@@ -425,7 +448,7 @@ impl KafkaSource {
         let index = self.index_of(message);
         match (error, index) {
             (RDKafkaErrorCode::PartitionEOF, Some(index)) => {
-                self.partitions[index].at_end_ns = Some(now_ns);
+                self.partitions[index].at_end_ns.get_or_insert(now_ns);
                 self.next_idle_ns = self.next_idle_ns.min(now_ns);
                 self.at_end(index, message.offset())
             }
@@ -576,8 +599,8 @@ impl KafkaSource {
         self.shared.set_idle(idle);
     }
 
-    /// Continuous mode: finds partitions that have been at their end for the idle time-out. Time in
-    /// which the chain was full does not count. If the whole source is idle, the chain is told so.
+    /// Continuous mode: finds partitions that have been at their end for the time-out of a
+    /// partition. Time in which the chain was full does not count.
     fn update_idleness<D: for<'a> Push<Row<'a>>>(
         &mut self,
         now_ns: u64,
@@ -586,10 +609,8 @@ impl KafkaSource {
     ) -> Result<(), EngineError> {
         let is_one_of_several = self.assignment.parts > 1 || self.partitions.len() > 1;
         let of_partition = is_one_of_several.then_some(PARTITION_IDLE_NS);
-        let after_ns = match (self.session_idle_ns, of_partition) {
-            (Some(own), Some(other)) => own.min(other),
-            (Some(one), None) | (None, Some(one)) => one,
-            (None, None) => return Ok(()),
+        let Some(after_ns) = self.session_idle_ns.into_iter().chain(of_partition).min() else {
+            return Ok(());
         };
         if !self.taken.is_empty() || !down.is_ready() {
             self.blocked_ns = now_ns;
@@ -600,7 +621,7 @@ impl KafkaSource {
             let mut has_changed = false;
             for partition in self.partitions.iter_mut().filter(|partition| !partition.is_idle) {
                 let Some(at_end_ns) = partition.at_end_ns else { continue };
-                let due_ns = at_end_ns.max(self.blocked_ns) + after_ns;
+                let due_ns = at_end_ns.max(self.blocked_ns).saturating_add(after_ns);
                 if due_ns <= now_ns {
                     partition.is_idle = true;
                     has_changed = true;
@@ -615,12 +636,39 @@ impl KafkaSource {
         if self.next_idle_ns < u64::MAX {
             cx.wake_at(self.next_idle_ns);
         }
-        let may_be_idle = self.assignment.parts > 1 || self.session_idle_ns.is_some();
-        if may_be_idle && !self.is_idle && self.partitions.iter().all(|known| known.is_idle) {
-            self.is_idle = true;
-            down.watermark(IDLE)?;
+        self.pass_idle_mark(now_ns, down, cx)
+    }
+
+    /// If all partitions are idle, tells the chain so, once for each mark. The source is idle, so
+    /// that other inputs ignore it, only after the time-out of the session. Until then it is a
+    /// partition beside those of the other tasklets.
+    fn pass_idle_mark<D: for<'a> Push<Row<'a>>>(
+        &mut self,
+        now_ns: u64,
+        down: &mut D,
+        cx: &mut StepCx<'_>,
+    ) -> Result<(), EngineError> {
+        let is_idle = self.partitions.iter().all(|known| known.is_idle);
+        if !is_idle || self.idle_mark == Some(IDLE) {
+            return Ok(());
         }
-        Ok(())
+        let at_end = self.partitions.iter().filter_map(|known| known.at_end_ns).max();
+        let since_ns = at_end.unwrap_or(0).max(self.blocked_ns);
+        let due_ns = self.session_idle_ns.map(|after_ns| since_ns.saturating_add(after_ns));
+        let mark = match due_ns {
+            Some(due_ns) if due_ns <= now_ns => Some(IDLE),
+            _ => (self.assignment.parts > 1).then_some(PARTITION_IDLE),
+        };
+        if let Some(due_ns) = due_ns.filter(|_| mark != Some(IDLE)) {
+            cx.wake_at(due_ns);
+        }
+        match mark.filter(|_| self.idle_mark != mark) {
+            Some(mark) => {
+                self.idle_mark = Some(mark);
+                down.watermark(mark)
+            }
+            None => Ok(()),
+        }
     }
 
     /// Whether everything up to the end of the drain has been emitted. Ends the drain.
@@ -643,37 +691,6 @@ impl KafkaSource {
             self.drain = None;
         }
         true
-    }
-
-    // ---- consumer group ----
-
-    /// Commits offsets to the consumer group, for tools that show its lag. A failed commit is
-    /// reported once and does not end the query.
-    fn commit_to_group(&mut self, now_ns: u64) {
-        let (last_ns, waiting) = &mut self.group_commit;
-        if now_ns < last_ns.saturating_add(GROUP_COMMIT_NS) && *last_ns > 0 {
-            return;
-        }
-        if let Some(offsets) = waiting.take() {
-            *last_ns = now_ns;
-            self.send_group_commit(offsets);
-        }
-    }
-
-    fn send_group_commit(&self, offsets: ByPartition) {
-        // The query does not wait for the commit. The thread executes it even after its end.
-        drop(self.requests.ask(None, move |asker| {
-            asker.commit_to_group(&offsets);
-            Ok(())
-        }));
-    }
-}
-
-impl Drop for KafkaSource {
-    fn drop(&mut self) {
-        if let Some(offsets) = self.group_commit.1.take() {
-            self.send_group_commit(offsets);
-        }
     }
 }
 
@@ -699,7 +716,7 @@ impl<D: for<'a> Push<Row<'a>>> Source<D> for KafkaSource {
             if !self.start()? {
                 return Ok(Polled::Idle);
             }
-            self.leave_batch();
+            self.leave_batch()?;
             if !self.take_discovered()? {
                 return Ok(Polled::Idle);
             }
@@ -765,7 +782,7 @@ impl<D: for<'a> Push<Row<'a>>> Source<D> for KafkaSource {
     }
 
     fn resume(&mut self, at: &Offset) -> Result<(), EngineError> {
-        let offsets = self.parse(at)?;
+        let offsets = self.take_stored(at)?;
         self.go_to(&offsets)
     }
 
@@ -786,14 +803,15 @@ impl<D: for<'a> Push<Row<'a>>> Source<D> for KafkaSource {
         match (self.planned.take(), &self.available_at_start) {
             (Some(plan), _) => self.end_of_batch(plan, extent, cx.env.now_ns()),
             (None, end) => {
-                let end = Offset(end.clone().unwrap_or_default().to_string());
+                let end = self.assignment.own(end.clone().unwrap_or_default());
+                let end = Offset(end.to_string());
                 Ok(EndOffset { end, has_new: false, exhausted: true, limited: false })
             }
         }
     }
 
     fn set_end_offset(&mut self, end: &Offset) -> Result<(), EngineError> {
-        let ends = self.parse(end)?;
+        let ends = self.take_stored(end)?;
         self.is_bounded = true;
         self.ending = Some((ends, None));
         self.apply_end()?;
@@ -802,8 +820,7 @@ impl<D: for<'a> Push<Row<'a>>> Source<D> for KafkaSource {
 
     fn on_committed(&mut self, end: &Offset) -> Result<(), EngineError> {
         if self.config.commits_to_group {
-            self.group_commit.1 = Some(self.parse(end)?);
-            self.commit_to_group(self.env.now_ns());
+            self.requests.commit_to_group(self.assignment.own(self.parse(end)?));
         }
         Ok(())
     }
