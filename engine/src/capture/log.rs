@@ -8,7 +8,8 @@
 //! *Durability.* A block survives any end of the process as soon as it is appended: appending is a
 //! copy into mapped memory, without a system call. A power failure can lose pages that the kernel
 //! has not written yet, in any order. The next start removes the first block that lacks a page, and
-//! everything after it.
+//! everything after it, also in later segments: stream positions have no gaps, so the bytes after
+//! lost ones cannot be read at their positions.
 //!
 //! *Threads.* One worker appends. The log's own thread creates the next segments ahead, and removes
 //! old ones.
@@ -42,15 +43,37 @@ fn block_at(bytes: &[u8], at: usize, version: u8) -> Option<(Head, &[u8], usize)
     Some((head, &rest[HEAD..HEAD + length], at + block_bytes(length)))
 }
 
-/// The smallest piece of a page that a disk writes, in bytes.
-const SECTOR_BYTES: usize = 512;
+/// The size of a page of mapped memory, which the kernel writes as a whole, in bytes.
+const PAGE_BYTES: usize = 4096;
 
-/// Whether a page of the bytes from `from` to `to` was never written: it has a sector of zeros, as
-/// in a new segment.
+/// Whether a page of a block, the bytes from `from` to `to`, was never written: it has only zeros
+/// from the block's start on, as in a new segment. Zeros of a payload are shorter or, if the block
+/// is intact, not looked at.
 fn lacks_a_page(bytes: &[u8], from: usize, to: usize) -> bool {
-    let sectors = bytes.chunks(SECTOR_BYTES).skip(from / SECTOR_BYTES);
-    let mut sectors = sectors.take(to.div_ceil(SECTOR_BYTES) - from / SECTOR_BYTES);
-    sectors.any(|sector| sector.iter().all(|byte| *byte == 0))
+    let first = from / PAGE_BYTES * PAGE_BYTES;
+    let mut pages = (first..to.min(bytes.len())).step_by(PAGE_BYTES);
+    pages.any(|page| {
+        let end = (page + PAGE_BYTES).min(bytes.len());
+        bytes[page.max(from)..end].iter().all(|byte| *byte == 0)
+    })
+}
+
+/// Whether the bytes at `at`, where no intact block begins, are those of a block that lacks a page.
+fn is_unwritten(bytes: &[u8], at: usize) -> bool {
+    let version = FileHeader::decode(bytes).map_or(0, |header| header.version);
+    match bytes.get(at..).map(|rest| decode(rest, version)) {
+        // The page with the length is the one that is missing.
+        Some(Err(NoBlock::Empty)) => true,
+        Some(Err(NoBlock::Damaged)) => lacks_a_page(bytes, at, end_of_damaged(bytes, at)),
+        _ => false,
+    }
+}
+
+/// The offset at which a damaged block ends, if its length is right.
+fn end_of_damaged(bytes: &[u8], at: usize) -> usize {
+    let length = bytes.get(at..at + 4).and_then(|length| length.try_into().ok());
+    let length = (u32::from_le_bytes(length.unwrap_or_default()) as usize).saturating_sub(1);
+    at.saturating_add(block_bytes(length))
 }
 
 /// Where the intact blocks of a segment end.
@@ -63,15 +86,17 @@ pub struct SegmentEnd {
     /// Whether that is damage in any case: an intact block follows although the block lacks no
     /// page, or the segment's header is neither valid nor unwritten.
     pub is_followed: bool,
+    /// Whether that is a block that lacks a page, as after a power failure.
+    pub is_unwritten: bool,
 }
 
 impl SegmentEnd {
     /// Whether a restart that resumes at the stream position `from` refuses the log. `later` is the
     /// position of the first block in a later segment. A tear at the end of the whole log is
-    /// accepted, and so is damage before `from`, which is not read.
+    /// accepted, and so are a block that lacks a page, and damage before `from`, which is not read.
     pub fn is_damage(&self, later: Option<u64>, from: u64) -> bool {
         self.is_torn
-            && (self.is_followed || later.is_some())
+            && (self.is_followed || later.is_some() && !self.is_unwritten)
             && later.is_none_or(|later| later > from)
     }
 }
@@ -81,7 +106,7 @@ impl SegmentEnd {
 pub fn blocks<'b>(bytes: &'b [u8], visit: impl FnMut(Head, &'b [u8])) -> SegmentEnd {
     let (at, is_followed) = intact_blocks(bytes, visit);
     let is_torn = bytes.get(at..).is_some_and(|rest| rest.iter().any(|byte| *byte != 0));
-    SegmentEnd { at, is_torn, is_followed }
+    SegmentEnd { at, is_torn, is_followed, is_unwritten: is_torn && is_unwritten(bytes, at) }
 }
 
 /// Visits the events of a segment. Returns the offset after the last intact block, and whether what
@@ -103,13 +128,10 @@ fn intact_blocks<'b>(bytes: &'b [u8], mut visit: impl FnMut(Head, &'b [u8])) -> 
     }
     // A block that is followed by an intact one counts as damaged, not as torn, unless the pages
     // were written out of order.
-    let length = match bytes.get(at..).map(|rest| decode(rest, version)) {
-        Some(Err(NoBlock::Damaged)) => {
-            u32::from_le_bytes(bytes[at..at + 4].try_into().unwrap_or_default()) as usize - 1
-        }
-        _ => return (at, false),
+    let Some(Err(NoBlock::Damaged)) = bytes.get(at..).map(|rest| decode(rest, version)) else {
+        return (at, false);
     };
-    let next = at.saturating_add(block_bytes(length));
+    let next = end_of_damaged(bytes, at);
     let followed = block_at(bytes, next, version).is_some();
     (at, followed && !lacks_a_page(bytes, at, next))
 }
@@ -189,6 +211,48 @@ struct Full {
     end: u64,
 }
 
+/// Reads the segments of a log. What a power failure has not left intact is removed. Damage of
+/// another kind is an error, unless it lies before `from`.
+fn restore(
+    segments: &[(u64, PathBuf)],
+    from: u64,
+    count_lines: impl Fn(&[u8]) -> u64,
+) -> Result<(Tail, Vec<Full>), EngineError> {
+    let (mut tail, mut full, mut reached) = (Tail::default(), Vec::new(), from);
+    for (index, (_, path)) in segments.iter().enumerate() {
+        let bytes = std::fs::read(path).map_err(|error| unreadable(path, &error))?;
+        let mut end = 0;
+        let stop = blocks(&bytes, |head, payload| {
+            tail.lines = head.lines + count_lines(payload);
+            tail.connections = tail.connections.max(head.connection + 1);
+            end = end.max(head.position + payload.len() as u64);
+        });
+        reached = reached.max(end);
+        full.push(Full { path: path.clone(), end });
+        let others = &segments[index + 1..];
+        let later = others.iter().find_map(|(_, later)| first_position(later));
+        if stop.is_damage(later, from) {
+            let what = format!("the block at byte {} does not match its CRC", stop.at);
+            return Err(damaged(path, &what));
+        }
+        // The last pages of a segment may be missing without a trace in it. Then the positions of
+        // the next segment do not continue those of this one.
+        let matters = later.is_none_or(|later| later > from);
+        let is_lost = stop.is_torn && matters || later.is_some_and(|later| later > reached);
+        if !is_lost {
+            continue;
+        }
+        tail.torn = Some(format!("{}, byte {}", path.display(), stop.at));
+        // From the last one on, so that an interrupted start finds the same tear again.
+        for (_, later) in others.iter().rev() {
+            std::fs::remove_file(later).map_err(|error| write_failed(later, &error))?;
+        }
+        cut(path, stop.at)?;
+        break;
+    }
+    Ok((tail, full))
+}
+
 /// The log, open for appending.
 pub struct CaptureLog {
     current: Segment,
@@ -260,27 +324,8 @@ impl CaptureLog {
                 &std::io::Error::from(std::io::ErrorKind::NotFound),
             ));
         }
-        let (mut tail, mut full, mut paths) = (Tail::default(), Vec::new(), Vec::new());
-        for (index, (_, path)) in segments.iter().enumerate() {
-            let bytes = std::fs::read(path).map_err(|error| unreadable(path, &error))?;
-            let mut end = 0;
-            let stop = blocks(&bytes, |head, payload| {
-                tail.lines = head.lines + count_lines(payload);
-                tail.connections = tail.connections.max(head.connection + 1);
-                end = end.max(head.position + payload.len() as u64);
-            });
-            let later = segments[index + 1..].iter().find_map(|(_, later)| first_position(later));
-            if stop.is_damage(later, from) {
-                let what = format!("the block at byte {} does not match its CRC", stop.at);
-                return Err(damaged(path, &what));
-            }
-            if stop.is_torn && !stop.is_followed && later.is_none() {
-                cut(path, stop.at)?;
-                tail.torn = Some(format!("{}, byte {}", path.display(), stop.at));
-            }
-            full.push(Full { path: path.clone(), end });
-            paths.push(path.clone());
-        }
+        let (tail, full) = restore(&segments, from, count_lines)?;
+        let mut paths: Vec<PathBuf> = full.iter().map(|segment| segment.path.clone()).collect();
         // Segments that lie entirely before `from` are not replayed.
         let first = full.iter().position(|segment| segment.end > from).unwrap_or(full.len());
         let paths = paths.split_off(first).into();
@@ -597,8 +642,8 @@ mod tests {
             let (path, offsets) = four_blocks(&scratch.0);
             let mut bytes = std::fs::read(&path).unwrap();
             let lost = if in_middle { offsets[block] + 2500 } else { offsets[block] };
-            let page = lost / SECTOR_BYTES * SECTOR_BYTES;
-            bytes[page.max(offsets[block])..page + SECTOR_BYTES].fill(0);
+            let page = lost / PAGE_BYTES * PAGE_BYTES;
+            bytes[page.max(offsets[block])..page + PAGE_BYTES].fill(0);
             std::fs::write(&path, &bytes).unwrap();
 
             let world = RealEnv::default();
@@ -613,6 +658,43 @@ mod tests {
             let wanted: Vec<u64> = (0..=block as u64).map(|n| n * 5000).collect();
             assert_eq!(positions, wanted, "what was lost is not read again");
             assert_eq!((found[block].1.as_slice(), tail.torn), (&b"new\n"[..], None));
+        }
+    }
+
+    /// The next segment was written before the last pages of this one.
+    #[test]
+    fn pages_lost_at_the_end_of_a_segment_end_the_log_there() {
+        const PAYLOAD: usize = 100_000;
+        let size = block_bytes(PAYLOAD);
+        let in_first = (SEGMENT_BYTES - FILE_HEADER_BYTES) / size;
+        let start = |block: usize| FILE_HEADER_BYTES + block * size;
+        // The last page, the whole last block without a trace of it, and a part of several blocks.
+        let last = in_first - 1;
+        for (lost, kept) in [
+            (start(in_first) - PAGE_BYTES, last),
+            (start(last), last),
+            (start(last - 2) + size / 2, last - 2),
+        ] {
+            let scratch = Scratch::new(&format!("lost-end-{lost}"));
+            let world = RealEnv::default();
+            let (mut log, ..) = CaptureLog::open(&world, &scratch.0, 0, newlines).unwrap();
+            let first = log.current.path.clone();
+            for block in 0..=in_first {
+                log.append(&data((block * PAYLOAD) as u64, 0), &[b'x'; PAYLOAD]).unwrap();
+            }
+            assert_eq!(log.full.len(), 1, "one block is in the second segment");
+            drop(log);
+            let mut bytes = std::fs::read(&first).unwrap();
+            bytes[lost..].fill(0);
+            std::fs::write(&first, &bytes).unwrap();
+
+            let (found, tail) = replayed(&scratch.0, 0).unwrap();
+            let positions: Vec<u64> = found.iter().map(|(position, _)| *position).collect();
+            let wanted: Vec<u64> = (0..kept).map(|block| (block * PAYLOAD) as u64).collect();
+            assert_eq!(positions, wanted, "from byte {lost} on");
+            assert!(tail.torn.unwrap().starts_with(&*first.to_string_lossy()));
+            let (again, tail) = replayed(&scratch.0, 0).unwrap();
+            assert_eq!((again.len(), tail.torn), (kept, None), "it is reported once");
         }
     }
 

@@ -4,6 +4,10 @@
 //! inserted before the extension: `lines.capture` becomes `lines.00000.capture`, and so on. Each
 //! file can be read alone, because it repeats the open events of open connections, with
 //! [`FLAG_REPEATED`].
+//!
+//! *Durability.* A file and its name are durable when the recording has ended; those of a rotated
+//! file at the next rotation. *Threads.* One, and a short-lived one for each rotated file, which
+//! waits for the disk.
 
 use super::event_buffer::EventBuffer;
 use super::format::{FILE_HEADER_BYTES, FLAG_REPEATED, FileHeader, Head, Kind, Summary};
@@ -12,6 +16,7 @@ use std::collections::BTreeMap;
 use std::fs::File;
 use std::io::{self, Read};
 use std::path::{Path, PathBuf};
+use std::thread::JoinHandle;
 
 /// The limits at which a recording starts its next file; `None` is no limit.
 #[derive(Clone, Copy, Debug, Default)]
@@ -42,6 +47,26 @@ pub struct Recording {
     /// Totals of the previous files.
     before: Summary,
     bytes_before: u64,
+    /// The thread that makes the previous file durable.
+    syncing: Option<JoinHandle<io::Result<()>>>,
+}
+
+/// Makes a closed file and its name durable.
+fn sync(file: &File, path: &Path) -> io::Result<()> {
+    file.sync_all()?;
+    #[cfg(unix)]
+    {
+        let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty());
+        File::open(folder.unwrap_or(Path::new(".")))?.sync_all()?;
+    }
+    #[cfg(test)]
+    tests::synced(path);
+    Ok(())
+}
+
+fn join(thread: Option<JoinHandle<io::Result<()>>>) -> io::Result<()> {
+    let panicked = |_| Err(io::Error::other("the thread that syncs a capture has panicked"));
+    thread.map_or(Ok(()), |thread| thread.join().unwrap_or_else(panicked))
 }
 
 impl Recording {
@@ -58,6 +83,7 @@ impl Recording {
             open: BTreeMap::new(),
             before: Summary::default(),
             bytes_before: 0,
+            syncing: None,
         })
     }
 
@@ -99,18 +125,24 @@ impl Recording {
         if !(is_old || is_large) {
             return Ok(());
         }
+        let closed = self.current_path();
         self.options.header = FileHeader {
             file: self.options.header.file + 1,
             start_wall_ns: head.wall_ns,
             start_mono_ns: head.mono_ns,
             ..self.options.header
         };
-        let file = File::create(file_path(&self.path, self.rotation, self.options.header.file))?;
+        let file = File::create(self.current_path())?;
         let next = CaptureWriter::new(file, &self.options)?;
         let last = std::mem::replace(&mut self.writer, next);
         self.before = add(&self.before, last.summary());
         self.bytes_before += last.bytes();
-        last.finish()?;
+        let file = last.finish()?;
+        // Data arrives while the disk is busy, so a thread waits for it. If the disk needs longer
+        // than a file takes to fill, this waits too.
+        join(self.syncing.take())?;
+        let run = move || sync(&file, &closed);
+        self.syncing = Some(std::thread::Builder::new().name("capture-sync".into()).spawn(run)?);
         self.first_mono_ns = Some(head.mono_ns);
         for (open, payload) in self.open.values() {
             let (mono_ns, wall_ns) = (head.mono_ns, head.wall_ns);
@@ -135,9 +167,17 @@ impl Recording {
         self.bytes_before + self.writer.bytes()
     }
 
-    /// Ends the recording. When this returns, the content of the last file is durable.
-    pub fn finish(self) -> io::Result<()> {
-        self.writer.finish()?.sync_all()
+    fn current_path(&self) -> PathBuf {
+        file_path(&self.path, self.rotation, self.options.header.file)
+    }
+
+    /// Ends the recording. When this returns, all files and their names are durable.
+    pub fn finish(mut self) -> io::Result<()> {
+        let before = join(self.syncing.take());
+        let path = self.current_path();
+        let file = self.writer.finish()?;
+        sync(&file, &path)?;
+        before
     }
 }
 
@@ -199,5 +239,44 @@ fn file_path(path: &Path, rotation: Rotation, number: u32) -> PathBuf {
     match path.extension() {
         Some(extension) => path.with_extension(format!("{number}.{}", extension.to_string_lossy())),
         None => path.with_extension(number),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::sync::Mutex;
+
+    static SYNCED: Mutex<Vec<PathBuf>> = Mutex::new(Vec::new());
+
+    pub(super) fn synced(path: &Path) {
+        SYNCED.lock().unwrap().push(path.to_path_buf());
+    }
+
+    #[test]
+    fn every_file_is_durable_when_the_recording_has_ended() {
+        let name = format!("millstream-synced-{}.capture", std::process::id());
+        let path = std::env::temp_dir().join(name);
+        let rotation = Rotation { bytes: None, ns: Some(10) };
+        let mut recording = Recording::create(&path, &WriterOptions::default(), rotation).unwrap();
+        for mono_ns in [0, 10, 20] {
+            let head = Head {
+                position: 0,
+                lines: 0,
+                mono_ns,
+                wall_ns: 0,
+                connection: 0,
+                direction: super::super::format::Direction::In,
+                kind: Kind::Data,
+                flags: 0,
+            };
+            recording.append(&head, b"x").unwrap();
+        }
+        recording.finish().unwrap();
+        let files = (0..3).map(|number| file_path(&path, rotation, number));
+        for file in files {
+            assert!(SYNCED.lock().unwrap().contains(&file), "{}", file.display());
+            std::fs::remove_file(file).unwrap();
+        }
     }
 }

@@ -359,7 +359,9 @@ fn write(
             written = outcome.map_or_else(|unwritten| unwritten.written, |()| events.len());
         }
         counts.recorded(written as u64);
-        count_lost(events.iter().skip(written), counts);
+        if written < events.len() {
+            count_lost(events.iter().skip(written), counts);
+        }
         events.clear();
         drop(returned.try_send(events));
     }
