@@ -1,6 +1,7 @@
 //! Failures of a command: the message and the exit code.
 
 /// The error message and the exit code of a failed command.
+#[derive(Debug)]
 pub(crate) enum Failure {
     /// The job, an input or the command line is wrong (exit code 2).
     Wrong(String),

@@ -9,8 +9,10 @@ mod common;
 use common::Scratch;
 use serde_json::Value;
 use std::collections::BTreeMap;
+use std::net::UdpSocket;
 use std::path::{Path, PathBuf};
 use std::process::Output;
+use std::time::Duration;
 
 fn millstream(args: &[&str]) -> Output {
     common::millstream().args(args).output().unwrap()
@@ -86,6 +88,66 @@ fn a_packet_capture_is_imported_inspected_and_exported_and_imported_again() {
         "2023-11-14T22:13:20.002Z",
     ]));
     assert_eq!(events(&part).len(), 1, "{part}");
+}
+
+/// The connection's open event is before the selection, and tells its protocol and addresses.
+#[test]
+fn a_part_of_a_flow_of_datagrams_is_replayed_and_exported_as_datagrams() {
+    let scratch = Scratch::new("captures-part");
+    let files = ["lines.pcap", "lines.capture", "part.pcapng", "part.capture"];
+    let files = files.map(|name| scratch.file(name).to_str().unwrap().to_string());
+    let [pcap, capture, part, again] = files.each_ref().map(String::as_str);
+    std::fs::write(pcap, datagrams(&["one\n", "two\nthr", "ee\n"])).unwrap();
+    stdout(&millstream(&["import-pcap", pcap, "-o", capture]));
+    let from = ["--from", "2023-11-14T22:13:20.001Z"];
+
+    let socket = UdpSocket::bind("127.0.0.1:0").unwrap();
+    socket.set_read_timeout(Some(Duration::from_secs(30))).unwrap();
+    let to = socket.local_addr().unwrap().to_string();
+    stdout(&millstream(&[&["replay", capture, "--to", &to, "--speed", "max"], &from[..]].concat()));
+    for wanted in ["two\nthr", "ee\n"] {
+        let mut buffer = [0; 100];
+        let bytes = socket.recv(&mut buffer).unwrap();
+        assert_eq!(std::str::from_utf8(&buffer[..bytes]), Ok(wanted));
+    }
+
+    let export = ["export", capture, "--format", "pcapng", "-o", part];
+    stdout(&millstream(&[&export[..], &from].concat()));
+    stdout(&millstream(&["import-pcap", part, "-o", again]));
+    let json = stdout(&millstream(&["export", again]));
+    let events: Vec<&str> = json.lines().filter(|line| !line.contains("\"note\"")).collect();
+    assert!(events[0].contains(r#""protocol":"udp","a":"192.0.2.1:1000""#), "{json}");
+    assert_eq!(events.iter().filter(|line| line.contains("\"text\"")).count(), 2, "{json}");
+    let shown = stdout(&millstream(&[&["export", capture], &from[..]].concat()));
+    assert!(!shown.contains("open"), "an event before the selection is not shown: {shown}");
+}
+
+#[test]
+fn a_recording_overwrites_no_file_unless_it_is_forced_to() {
+    let scratch = Scratch::new("captures-overwrite");
+    let file = |name: &str| scratch.file(name);
+    let whole = file("lines.capture").to_str().unwrap().to_string();
+    let record = |more: &[&str]| {
+        let args = ["capture", "--listen", "127.0.0.1:0", "--for", "1ms", "-o", &whole];
+        millstream(&[&args[..], more].concat())
+    };
+    // Another recording's second file, and files that only look like one.
+    for name in ["lines.capture", "lines.00001.capture", "other.00000.capture", "lines.1.capture"] {
+        std::fs::write(file(name), name).unwrap();
+    }
+    for (more, existing) in
+        [(&[][..], "lines.capture"), (&["--rotate-time", "1s"], "lines.00001.capture")]
+    {
+        let output = record(more);
+        let error = String::from_utf8_lossy(&output.stderr);
+        assert_eq!(output.status.code(), Some(2), "{error}");
+        assert!(error.contains("CAPTURE_EXISTS") && error.contains(existing), "{error}");
+        assert_eq!(std::fs::read_to_string(file(existing)).unwrap(), existing);
+    }
+    std::fs::remove_file(file("lines.00001.capture")).unwrap();
+    stdout(&record(&["--rotate-time", "1s"]));
+    stdout(&record(&["--force"]));
+    stdout(&millstream(&["inspect", &whole]));
 }
 
 #[test]

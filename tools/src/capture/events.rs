@@ -5,8 +5,9 @@ use crate::capture::times;
 use crate::failure::Failure;
 use clap::Args as ClapArgs;
 use millstream_engine::capture::{
-    CaptureReader, Damage, Direction, Head, Item, Kind, capture_files,
+    CaptureReader, Damage, Direction, FLAG_REPEATED, Head, Item, Kind, capture_files,
 };
+use std::collections::{HashMap, HashSet};
 use std::path::{Path, PathBuf};
 
 /// The events of a capture that a command reads.
@@ -87,6 +88,56 @@ pub(crate) fn read(
         }
     }
     Ok(damage)
+}
+
+/// Like [`read`], but a selection that starts within connections includes their open events: each is
+/// repeated, as at the start of a rotated file, before the connection's first selected event.
+/// Without it nobody knows the protocol and the addresses of the connection.
+pub(crate) fn read_opened(
+    path: &Path,
+    selection: &Selection,
+    mut take: impl FnMut(&Head, &[u8]) -> Result<(), Failure>,
+) -> Result<Vec<Damage>, Failure> {
+    let mut known = HashSet::new();
+    let mut earlier = None;
+    read(path, selection, |head, payload| {
+        let is_new = match head.kind {
+            Kind::Note => false,
+            Kind::Close => !known.remove(&head.connection),
+            _ => known.insert(head.connection),
+        };
+        if is_new && head.kind != Kind::Open && selection.from.is_some() {
+            let opens = match &mut earlier {
+                Some(opens) => opens,
+                None => earlier.insert(opens_until(path, head.mono_ns)?),
+            };
+            if let Some((open, payload)) = opens.remove(&head.connection) {
+                let (mono_ns, wall_ns) = (head.mono_ns, head.wall_ns);
+                let flags = open.flags | FLAG_REPEATED;
+                take(&Head { mono_ns, wall_ns, flags, ..open }, &payload)?;
+            }
+        }
+        take(head, payload)
+    })
+}
+
+/// The open events of a file up to a monotonic time, without those of connections that are closed
+/// by then.
+fn opens_until(path: &Path, mono_ns: u64) -> Result<HashMap<u32, (Head, Vec<u8>)>, Failure> {
+    let (mut reader, mut opens) = (open(path)?, HashMap::new());
+    while let Some(item) = reader.next_item()? {
+        match item {
+            Item::Event(head, _) if head.mono_ns > mono_ns => break,
+            Item::Event(head, payload) if head.kind == Kind::Open => {
+                opens.insert(head.connection, (head, payload.to_vec()));
+            }
+            Item::Event(head, _) if head.kind == Kind::Close && head.mono_ns < mono_ns => {
+                opens.remove(&head.connection);
+            }
+            _ => {}
+        }
+    }
+    Ok(opens)
 }
 
 /// Returns an error that describes the damage, if there is any.

@@ -46,6 +46,10 @@ enum Format {
 trait Exporter {
     fn event(&mut self, head: &Head, payload: &[u8], out: &mut dyn Write) -> io::Result<()>;
     fn finish(&mut self, out: &mut dyn Write) -> io::Result<()>;
+    /// Whether the output does not need the open event of a connection again.
+    fn knows(&self, _connection: u32) -> bool {
+        true
+    }
 }
 
 /// Exports a capture.
@@ -65,13 +69,19 @@ pub(crate) fn run(args: &Args) -> Result<(), Failure> {
     };
     let mut damage = Vec::new();
     for (index, file) in files.iter().enumerate() {
-        let found = events::read(file, &args.selection, |head, payload| {
-            // A later file of a recording repeats the open events of open connections.
-            if index > 0 && head.flags & FLAG_REPEATED != 0 && head.kind == Kind::Open {
+        let export = |head: &Head, payload: &[u8]| {
+            // A later file of a recording repeats the open events of open connections. The packets
+            // of a connection need the first one that is read.
+            let is_repeated = head.flags & FLAG_REPEATED != 0 && head.kind == Kind::Open;
+            if is_repeated && index > 0 && exporter.knows(head.connection) {
                 return Ok(());
             }
             exporter.event(head, payload, &mut out).or_else(closed)
-        })?;
+        };
+        let found = match args.format {
+            Format::Pcapng => events::read_opened(file, &args.selection, export)?,
+            Format::Json | Format::Text => events::read(file, &args.selection, export)?,
+        };
         damage.extend(found.into_iter().map(|damage| (file.clone(), damage)));
     }
     exporter.finish(&mut out).and_then(|()| out.flush()).or_else(closed)?;
@@ -265,6 +275,10 @@ struct Packets(PacketWriter);
 impl Exporter for Packets {
     fn event(&mut self, head: &Head, payload: &[u8], out: &mut dyn Write) -> io::Result<()> {
         self.0.event(head, payload, out)
+    }
+
+    fn knows(&self, connection: u32) -> bool {
+        self.0.knows(connection)
     }
 
     fn finish(&mut self, _: &mut dyn Write) -> io::Result<()> {

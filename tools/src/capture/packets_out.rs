@@ -89,6 +89,11 @@ impl PacketWriter {
         }
     }
 
+    /// Whether an event of this open connection has been written.
+    pub(crate) fn knows(&self, number: u32) -> bool {
+        self.connections.contains_key(&number)
+    }
+
     fn connection(&mut self, number: u32) -> &mut Connection {
         self.connections.entry(number).or_insert_with(|| Connection {
             ends: [

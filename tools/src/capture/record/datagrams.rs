@@ -1,5 +1,6 @@
 //! Records the datagrams that arrive at a port, including those of multicast groups.
 
+use super::first_of;
 use super::receive::{Received, Receiver, Stamp, ask_for_drops, ask_for_times, is_not_now};
 use super::recorder::{Recorder, TICK};
 use crate::failure::Failure;
@@ -19,11 +20,11 @@ const BURST_MAX: usize = 1024;
 
 /// Records until the limit is reached.
 pub(super) fn listen(
-    at: SocketAddr,
+    at: &[SocketAddr],
     groups: &[IpAddr],
     begin: impl FnOnce() -> Result<Recorder, Failure>,
 ) -> Result<Recorder, Failure> {
-    let mut socket = bind(at, groups).map_err(|error| {
+    let mut socket = first_of(at, |at| bind(at, groups)).map_err(|(at, error)| {
         Failure::Failed(format!("LISTEN_FAILED: {at}: {error}. Use another port or group"))
     })?;
     let local = socket.local_addr()?;

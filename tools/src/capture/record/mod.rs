@@ -8,12 +8,15 @@ mod pair;
 mod receive;
 mod recorder;
 mod streams;
+#[cfg(test)]
+mod tests;
 
 use super::times;
 use crate::failure::Failure;
 use crate::stdout::say;
 use clap::Args as ClapArgs;
 use recorder::Recorder;
+use std::io;
 use std::net::{IpAddr, SocketAddr, ToSocketAddrs};
 use std::path::PathBuf;
 use std::time::Duration;
@@ -44,6 +47,9 @@ pub(crate) struct Args {
     /// The capture file to write
     #[arg(short, long, value_name = "OUT")]
     output: PathBuf,
+    /// Overwrite the file if there is one
+    #[arg(long)]
+    force: bool,
     /// Stop after this time
     #[arg(long = "for", value_name = "DURATION", value_parser = times::parse_ns)]
     duration: Option<u64>,
@@ -74,10 +80,10 @@ pub(crate) fn run(args: &Args) -> Result<(), Failure> {
     let recorder = match (&args.connect, &args.listen, &args.udp) {
         (Some(server), ..) => streams::connect(&resolve(server)?, begin)?,
         (_, Some(port), _) => {
-            let to = args.to.as_deref().map(resolve).transpose()?;
-            streams::listen(local(port)?, to.as_deref(), begin)?
+            let to = args.to.as_deref().map_or(Ok(Vec::new()), resolve)?;
+            streams::listen(&local(port)?, &to, begin)?
         }
-        (.., Some(port)) => datagrams::listen(local(port)?, &args.group, begin)?,
+        (.., Some(port)) => datagrams::listen(&local(port)?, &args.group, begin)?,
         _ => {
             let reason = "NOTHING_TO_CAPTURE: give --connect, --listen or --udp";
             return Err(Failure::Wrong(reason.to_string()));
@@ -103,10 +109,26 @@ pub(crate) fn resolve(text: &str) -> Result<Vec<SocketAddr>, Failure> {
     if found.is_empty() { Err(fails("no address".to_string())) } else { Ok(found) }
 }
 
-/// Parses `PORT` or `ADDRESS:PORT` of this machine.
-pub(crate) fn local(text: &str) -> Result<SocketAddr, Failure> {
+/// Parses `PORT` or `ADDRESS:PORT` of this machine. A name may have several addresses.
+pub(crate) fn local(text: &str) -> Result<Vec<SocketAddr>, Failure> {
     match text.parse::<u16>() {
-        Ok(port) => Ok(SocketAddr::new([0, 0, 0, 0].into(), port)),
-        Err(_) => Ok(resolve(text)?[0]),
+        Ok(port) => Ok(vec![SocketAddr::new([0, 0, 0, 0].into(), port)]),
+        Err(_) => resolve(text),
     }
+}
+
+/// Tries the addresses of a name until one works, as `std` does. Returns the last one with its error
+/// if none does.
+pub(crate) fn first_of<T>(
+    addresses: &[SocketAddr],
+    mut attempt: impl FnMut(SocketAddr) -> io::Result<T>,
+) -> Result<T, (SocketAddr, io::Error)> {
+    let mut failed = (SocketAddr::from(([0; 4], 0)), io::ErrorKind::NotFound.into());
+    for address in addresses {
+        match attempt(*address) {
+            Ok(done) => return Ok(done),
+            Err(error) => failed = (*address, error),
+        }
+    }
+    Err(failed)
 }

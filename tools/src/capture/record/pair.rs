@@ -39,6 +39,8 @@ pub(super) enum Next {
     Again,
     /// The connection must be looked at again soon, though no socket reports an event.
     Soon,
+    /// The server cannot be reached: the next of its addresses must be tried, or the peer be reset.
+    Refused,
     /// The connection has ended.
     End,
 }
@@ -51,6 +53,8 @@ pub(super) struct Pair {
     lanes: [Lane; 2],
     /// Whether the connection to the server is established.
     is_connected: bool,
+    /// The number of the server's addresses that have been tried.
+    pub(super) attempts: usize,
     /// The side whose reset is passed on when the other side has the bytes before it, and the
     /// latest time for that.
     reset: Option<(usize, Instant)>,
@@ -60,7 +64,17 @@ impl Pair {
     pub(super) fn new(number: u32, peer: TcpStream, server: Option<TcpStream>) -> Self {
         let is_connected = server.is_none();
         let (sockets, lanes) = ([Some(peer), server], Default::default());
-        Self { number, sockets, lanes, is_connected, reset: None }
+        Self { number, sockets, lanes, is_connected, attempts: 0, reset: None }
+    }
+
+    /// Waits for a connection to another address of the server.
+    pub(super) fn try_server(&mut self, server: TcpStream) {
+        self.sockets[1] = Some(server);
+    }
+
+    /// Resets the peer, because no address of the server can be reached.
+    pub(super) fn refuse(&mut self, out: &mut Recorder) -> Result<Next, Failure> {
+        self.reset(1, out)
     }
 
     pub(super) fn sockets(&mut self) -> impl Iterator<Item = (usize, &mut TcpStream)> {
@@ -79,7 +93,7 @@ impl Pair {
         }
         if let (false, Some(server)) = (self.is_connected, &self.sockets[1]) {
             if server.take_error().ok().flatten().is_some() {
-                return self.reset(1, out);
+                return Ok(Next::Refused);
             }
             if server.peer_addr().is_err() {
                 return Ok(Next::Wait);
@@ -92,7 +106,7 @@ impl Pair {
                 Next::End => return Ok(Next::End),
                 Next::Soon => return Ok(Next::Soon),
                 Next::Again => next = Next::Again,
-                Next::Wait => {}
+                Next::Wait | Next::Refused => {}
             }
         }
         let is_over = self
@@ -120,8 +134,12 @@ impl Pair {
                 return Ok(Next::Wait);
             }
             let Some(to_write) = self.pass_on(side) else {
-                // The receiver has disconnected. What it had sent before is in its own lane.
+                // The receiver has disconnected. What it had sent before is in its own lane, unless
+                // that has ended: then nothing is left to read, and no read shows the reset.
                 self.lanes[1 - side].is_broken = true;
+                if self.lanes[1 - side].is_ended {
+                    return self.reset(1 - side, out);
+                }
                 return Ok(Next::Again);
             };
             if to_write > 0 {

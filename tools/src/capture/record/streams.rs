@@ -1,5 +1,6 @@
 //! Records TCP connections: one outgoing connection, or accepted ones.
 
+use super::first_of;
 use super::pair::{Next, Pair};
 use super::receive::{Receiver, Stamp, ask_for_times, is_not_now};
 use super::recorder::{Recorder, TICK};
@@ -29,35 +30,44 @@ pub(super) fn connect(
         .map_err(|error| Failure::Failed(format!("CONNECT_FAILED: {}: {error}", to[0])))?;
     stream.set_nonblocking(true)?;
     let (a, b) = (stream.peer_addr().ok(), stream.local_addr().ok());
-    let mut streams = Streams::new(begin()?, None)?;
+    let mut streams = Streams::new(begin()?, &[])?;
     let info = ConnectionInfo { protocol: Protocol::Tcp, opener: Opener::B, a, b };
     streams.add(&info, TcpStream::from_std(stream), None)?;
     streams.run(None, true)
 }
 
-/// Records the data that clients send, and the answers of the server if there is one.
+/// Records the data that clients send, and the answers of the server if `to` has its addresses.
 pub(super) fn listen(
-    at: SocketAddr,
-    to: Option<&[SocketAddr]>,
+    at: &[SocketAddr],
+    to: &[SocketAddr],
     begin: impl FnOnce() -> Result<Recorder, Failure>,
 ) -> Result<Recorder, Failure> {
-    let mut listener = TcpListener::bind(at).map_err(|error| {
+    let mut listener = first_of(at, TcpListener::bind).map_err(|(at, error)| {
         Failure::Failed(format!(
             "LISTEN_FAILED: {at}: {error}. Use another port, or stop the program that uses it"
         ))
     })?;
     // Connections inherit the option, so that even their first bytes have the kernel's time.
     ask_for_times(&listener);
-    let streams = Streams::new(begin()?, to.map(|to| to[0]))?;
+    let streams = Streams::new(begin()?, to)?;
     streams.poll.registry().register(&mut listener, LISTENER, Interest::READABLE)?;
     eprintln!("listening at {}; Ctrl-C stops", listener.local_addr()?);
     streams.run(Some(&listener), false)
 }
 
+/// Polls a socket of a connection.
+fn watch(poll: &Poll, token: usize, socket: &mut TcpStream) -> Result<(), Failure> {
+    ask_for_times(socket);
+    drop(socket.set_nodelay(true));
+    let interest = Interest::READABLE | Interest::WRITABLE;
+    Ok(poll.registry().register(socket, Token(token), interest)?)
+}
+
 struct Streams {
     poll: Poll,
     recorder: Recorder,
-    server: Option<SocketAddr>,
+    /// The addresses of the server; empty without a server.
+    servers: Vec<SocketAddr>,
     pairs: HashMap<usize, Pair>,
     next_slot: usize,
     /// Connections that have more to do without waiting.
@@ -71,11 +81,11 @@ struct Streams {
 }
 
 impl Streams {
-    fn new(recorder: Recorder, server: Option<SocketAddr>) -> Result<Self, Failure> {
+    fn new(recorder: Recorder, servers: &[SocketAddr]) -> Result<Self, Failure> {
         Ok(Self {
             poll: Poll::new()?,
             recorder,
-            server,
+            servers: servers.to_vec(),
             pairs: HashMap::new(),
             next_slot: 0,
             again: VecDeque::new(),
@@ -144,36 +154,62 @@ impl Streams {
                 // Dropping the socket closes the connection of a client beyond the limit.
                 continue;
             }
-            let server = match self.server.map(TcpStream::connect).transpose() {
-                Ok(server) => server,
-                Err(error) => {
-                    eprintln!("CONNECT_FAILED: {:?}: {error}", self.server);
-                    drop(SockRef::from(&peer).set_linger(Some(Duration::ZERO)));
-                    continue;
-                }
+            let (attempts, server) = self.connect_from(0);
+            if server.is_none() && !self.servers.is_empty() {
+                eprintln!("CONNECT_FAILED: {:?}", self.servers);
+                drop(SockRef::from(&peer).set_linger(Some(Duration::ZERO)));
+                continue;
+            }
+            let b = match attempts.checked_sub(1) {
+                Some(last) => self.servers.get(last).copied(),
+                None => peer.local_addr().ok(),
             };
-            let b = self.server.or_else(|| peer.local_addr().ok());
             let info =
                 ConnectionInfo { protocol: Protocol::Tcp, opener: Opener::A, a: Some(address), b };
-            self.add(&info, peer, server)?;
+            self.add(&info, peer, server.map(|server| (server, attempts)))?;
         }
+    }
+
+    /// Begins to connect to the first address of the server, from number `tried` on, for which that
+    /// is possible. Returns the number of addresses tried, and the socket if there is one.
+    fn connect_from(&self, tried: usize) -> (usize, Option<TcpStream>) {
+        for (at, address) in self.servers.iter().enumerate().skip(tried) {
+            if let Ok(stream) = TcpStream::connect(*address) {
+                return (at + 1, Some(stream));
+            }
+        }
+        (self.servers.len(), None)
+    }
+
+    /// Tries the next address of the server for a connection whose last attempt was refused. If none
+    /// is left, the peer is reset.
+    fn try_next_server(&mut self, slot: usize) -> Result<Next, Failure> {
+        let Some(tried) = self.pairs.get(&slot).map(|pair| pair.attempts) else {
+            return Ok(Next::Wait);
+        };
+        let (attempts, server) = self.connect_from(tried);
+        let Some(pair) = self.pairs.get_mut(&slot) else { return Ok(Next::Wait) };
+        let Some(mut server) = server else { return pair.refuse(&mut self.recorder) };
+        watch(&self.poll, slot * 2 + 1, &mut server)?;
+        pair.attempts = attempts;
+        pair.try_server(server);
+        Ok(Next::Again)
     }
 
     fn add(
         &mut self,
         info: &ConnectionInfo,
         peer: TcpStream,
-        server: Option<TcpStream>,
+        server: Option<(TcpStream, usize)>,
     ) -> Result<(), Failure> {
         let number = self.recorder.open(info, Stamp::now())?;
         let slot = self.next_slot;
         self.next_slot += 1;
+        let (server, attempts) = server.unzip();
         let mut pair = Pair::new(number, peer, server);
+        pair.attempts = attempts.unwrap_or(0);
         for (side, socket) in pair.sockets() {
-            ask_for_times(socket);
-            drop(socket.set_nodelay(true));
-            let interest = Interest::READABLE | Interest::WRITABLE;
-            self.poll.registry().register(socket, Token(slot * 2 + side), interest)?;
+            watch(&self.poll, slot * 2 + side, socket)?;
         }
         self.pairs.insert(slot, pair);
         self.again.push_back(slot);
@@ -182,8 +218,10 @@ impl Streams {
 
     fn pump(&mut self, slot: usize) -> Result<(), Failure> {
         let Some(pair) = self.pairs.get_mut(&slot) else { return Ok(()) };
-        match pair.pump(&mut self.receiver, &mut self.buffer, &mut self.recorder)? {
-            Next::Wait => {}
+        let next = pair.pump(&mut self.receiver, &mut self.buffer, &mut self.recorder)?;
+        let next = if next == Next::Refused { self.try_next_server(slot)? } else { next };
+        match next {
+            Next::Wait | Next::Refused => {}
             Next::Again => self.again.push_back(slot),
             Next::Soon if self.soon.contains(&slot) => {}
             Next::Soon => self.soon.push(slot),

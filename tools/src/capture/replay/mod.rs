@@ -76,8 +76,8 @@ pub(crate) struct Args {
 pub(crate) fn run(args: &Args) -> Result<(), Failure> {
     let files = events::files(&args.capture)?;
     let target = match (&args.to, &args.listen) {
-        (Some(to), _) => Target::Server(resolve(to)?[0]),
-        (None, Some(at)) => Target::listen(local(at)?)?,
+        (Some(to), _) => Target::Server(resolve(to)?),
+        (None, Some(at)) => Target::listen(&local(at)?)?,
         (None, None) => return Err(Failure::Wrong("NO_TARGET: give --to or --listen".to_string())),
     };
     let stop = super::import::stop_flag()?;
@@ -108,7 +108,7 @@ pub(crate) fn play_to(
         shift_time: None,
     };
     let plan = Plan::start(files, options, stop.clone());
-    let mut run = Run::new(speed, Target::Server(to), stop)?;
+    let mut run = Run::new(speed, Target::Server(vec![to]), stop)?;
     let left_out = run.all(&plan)?;
     events::complain(&left_out.damage)?;
     Ok(run.lag)

@@ -3,6 +3,7 @@
 use super::LINGER;
 use super::drain::Drain;
 use super::plan::Event;
+use crate::capture::record::first_of;
 use crate::failure::Failure;
 use millstream_engine::capture::Kind;
 use mio::net::{TcpListener, TcpStream, UdpSocket};
@@ -17,7 +18,8 @@ use std::time::{Duration, Instant};
 
 /// The target of a replay.
 pub(super) enum Target {
-    Server(SocketAddr),
+    /// The addresses of a server. The first one that can be reached is used.
+    Server(Vec<SocketAddr>),
     Clients(Clients),
 }
 
@@ -30,8 +32,8 @@ pub(super) struct Clients {
 }
 
 impl Target {
-    pub(super) fn listen(at: SocketAddr) -> Result<Self, Failure> {
-        let listener = TcpListener::bind(at).map_err(|error| {
+    pub(super) fn listen(at: &[SocketAddr]) -> Result<Self, Failure> {
+        let listener = first_of(at, TcpListener::bind).map_err(|(at, error)| {
             let fix = "Use another port, or stop the program that uses it";
             Failure::Failed(format!("LISTEN_FAILED: {at}: {error}. {fix}"))
         })?;
@@ -44,6 +46,8 @@ impl Target {
 
 pub(super) struct Peers {
     target: Target,
+    /// The address of the server that the first TCP connection has reached.
+    server: Option<SocketAddr>,
     streams: HashMap<u64, Arc<TcpStream>>,
     sockets: HashMap<u64, std::net::UdpSocket>,
     /// For each recorded connection, the client that its datagrams are sent to.
@@ -88,6 +92,17 @@ fn accept_datagrams(
     }
 }
 
+/// A socket that sends datagrams to this address.
+fn connected_socket(to: SocketAddr) -> io::Result<std::net::UdpSocket> {
+    let any: SocketAddr = match to {
+        SocketAddr::V4(_) => ([0, 0, 0, 0], 0).into(),
+        SocketAddr::V6(_) => ([0u16; 8], 0).into(),
+    };
+    let socket = std::net::UdpSocket::bind(any)?;
+    socket.connect(to)?;
+    Ok(socket)
+}
+
 fn unreachable_target(to: SocketAddr, error: &io::Error) -> Failure {
     let fix = match to.ip().is_multicast() {
         true => "A multicast group needs a route: `ip route add 224.0.0.0/4 dev INTERFACE`",
@@ -113,6 +128,7 @@ impl Peers {
         }
         Ok(Self {
             target,
+            server: None,
             streams: HashMap::new(),
             sockets: HashMap::new(),
             receivers: HashMap::new(),
@@ -198,7 +214,7 @@ impl Peers {
     ) -> Result<(), Failure> {
         if event.is_udp {
             return match self.target {
-                Target::Server(to) => self.send_datagram(to, event, payload),
+                Target::Server(_) => self.send_datagram(event, payload),
                 Target::Clients(_) => self.answer_datagram(event, payload, stop),
             };
         }
@@ -239,25 +255,18 @@ impl Peers {
     }
 
     /// Sends a datagram to the server. Each recorded connection has a socket of its own.
-    fn send_datagram(
-        &mut self,
-        to: SocketAddr,
-        event: &Event,
-        payload: &[u8],
-    ) -> Result<(), Failure> {
+    fn send_datagram(&mut self, event: &Event, payload: &[u8]) -> Result<(), Failure> {
+        let Target::Server(servers) = &self.target else { return Ok(()) };
         match event.kind {
             Kind::Close => drop(self.sockets.remove(&event.connection)),
             Kind::Open | Kind::Data => {
                 let socket = match self.sockets.entry(event.connection) {
                     Entry::Occupied(entry) => entry.into_mut(),
                     Entry::Vacant(entry) => {
-                        let any: SocketAddr = match to {
-                            SocketAddr::V4(_) => ([0, 0, 0, 0], 0).into(),
-                            SocketAddr::V6(_) => ([0u16; 8], 0).into(),
-                        };
+                        let connected = first_of(servers, connected_socket);
+                        let socket =
+                            connected.map_err(|(to, error)| unreachable_target(to, &error))?;
                         self.opened += 1;
-                        let socket = std::net::UdpSocket::bind(any)?;
-                        socket.connect(to).map_err(|error| unreachable_target(to, &error))?;
                         entry.insert(socket)
                     }
                 };
@@ -309,25 +318,33 @@ impl Peers {
     }
 
     fn open(&mut self, event: &Event, stop: &AtomicBool) -> Result<(), Failure> {
-        let to = match self.target {
-            Target::Server(to) => to,
+        let servers = match &self.target {
+            Target::Server(servers) => servers,
             Target::Clients(_) => {
                 // The connection was opened before the selected part of the capture.
                 return self.accept(event, stop).map(drop);
             }
         };
-        // The first connection shows whether there is a server. Later connections are opened
+        // The first connection shows which address has a server. Later connections are opened
         // without waiting, so that they delay no other events.
-        let stream = if self.opened == 0 {
-            let stream = std::net::TcpStream::connect_timeout(&to, LINGER).map_err(|error| {
-                let fix = "Start the server first, or give another --to";
-                Failure::Failed(format!("CONNECT_FAILED: {to}: {error}. {fix}"))
-            })?;
-            stream.set_nonblocking(true)?;
-            TcpStream::from_std(stream)
-        } else {
-            self.connecting.insert(event.connection);
-            TcpStream::connect(to)?
+        let stream = match self.server {
+            Some(to) => {
+                self.connecting.insert(event.connection);
+                TcpStream::connect(to)?
+            }
+            None => {
+                let connect = |to| {
+                    let stream = std::net::TcpStream::connect_timeout(&to, LINGER)?;
+                    stream.set_nonblocking(true)?;
+                    Ok((to, TcpStream::from_std(stream)))
+                };
+                let (to, stream) = first_of(servers, connect).map_err(|(to, error)| {
+                    let fix = "Start the server first, or give another --to";
+                    Failure::Failed(format!("CONNECT_FAILED: {to}: {error}. {fix}"))
+                })?;
+                self.server = Some(to);
+                stream
+            }
         };
         self.add(event.connection, stream)
     }

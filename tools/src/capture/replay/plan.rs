@@ -6,7 +6,9 @@ use super::shift::{ShiftCounts, Shifter, TimeField};
 use crate::capture::events::{self, Selection};
 use crate::failure::Failure;
 use crossbeam_channel::{Receiver, Sender, bounded};
-use millstream_engine::capture::{Damage, Direction, FLAG_REPEATED, Gap, Head, Kind};
+use millstream_engine::capture::{
+    ConnectionInfo, Damage, Direction, FLAG_REPEATED, Gap, Head, Kind, Protocol,
+};
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -165,7 +167,7 @@ impl Reading {
             self.connections = 0;
             for file in files {
                 let selection = Selection { direction: None, ..self.selection.clone() };
-                let found = events::read(file, &selection, |head, payload| {
+                let found = events::read_opened(file, &selection, |head, payload| {
                     self.add(head, payload)?;
                     if self.is_gone || self.stop.load(Ordering::Relaxed) {
                         return Err(Failure::Failed("interrupted".to_string()));
@@ -186,6 +188,15 @@ impl Reading {
     }
 
     fn add(&mut self, head: &Head, payload: &[u8]) -> Result<(), Failure> {
+        let connection = self.first_connection + u64::from(head.connection);
+        // A repeated open event is not played, but tells the protocol if the part of the capture
+        // that is replayed begins after the first one.
+        if head.kind == Kind::Open
+            && let Some(info) = ConnectionInfo::decode(payload)
+            && info.protocol == Protocol::Udp
+        {
+            self.udp.insert(connection);
+        }
         let is_played = match head.kind {
             Kind::Open => head.flags & FLAG_REPEATED == 0,
             Kind::Close => true,
@@ -197,7 +208,6 @@ impl Reading {
         if !is_played {
             return Ok(());
         }
-        let connection = self.first_connection + u64::from(head.connection);
         self.connections = self.connections.max(u64::from(head.connection) + 1);
         if head.kind == Kind::Gap {
             if let Some(gap) = Gap::decode(payload) {
@@ -209,13 +219,6 @@ impl Reading {
                 lines.pass_line(connection);
             }
             return Ok(());
-        }
-        if head.kind == Kind::Open {
-            use millstream_engine::capture::{ConnectionInfo, Protocol};
-            let info = ConnectionInfo::decode(payload).unwrap_or_default();
-            if info.protocol == Protocol::Udp {
-                self.udp.insert(connection);
-            }
         }
         let at_ns = self.advance(head.mono_ns);
         let is_udp = self.udp.contains(&connection);
