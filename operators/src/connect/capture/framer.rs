@@ -241,13 +241,26 @@ impl Framer {
         (config, staged): (&CaptureConfig, &mut Staged),
     ) {
         let key = (head.connection, head.direction);
+        let is_part = head.flags & FLAG_MORE != 0;
+        let stream = self.streams.get_mut(&key);
+        if let Some((length, _)) = stream.and_then(|stream| stream.rejected.as_mut()) {
+            // Parts of this datagram were dropped to bound the memory of unfinished records.
+            *length += payload.len() as u64;
+            if !is_part {
+                self.reject(key, NO_ROOM, at, staged);
+                self.streams.remove(&key);
+            }
+            return;
+        }
         if head.flags & FLAG_CUT != 0 {
-            staged.bytes.extend_from_slice(&payload[..payload.len().min(KEPT_BYTES)]);
-            let (length, reason) = (payload.len() as u64, CUT_DATAGRAM);
+            // The end is missing in the recording, so the parts before it are no record either.
+            let parts = self.streams.remove(&key).unwrap_or_default().partial;
+            self.unfinished -= parts.len();
+            staged.bytes.extend(parts.iter().chain(payload).take(KEPT_BYTES));
+            let (length, reason) = ((parts.len() + payload.len()) as u64, CUT_DATAGRAM);
             staged.push(at.stretch(Content::Rejected { length, reason }));
             return;
         }
-        let is_part = head.flags & FLAG_MORE != 0;
         // Guards against a damaged file: no datagram is longer than this. A part that does not fit
         // counts as the last one.
         let has_room = |stream: &Stream| stream.partial.len() + payload.len() <= DATAGRAM_BYTES;
@@ -256,6 +269,7 @@ impl Framer {
             stream.begin.get_or_insert(at.mark);
             stream.partial.extend_from_slice(payload);
             self.unfinished += payload.len();
+            self.limit_all(config);
             return;
         }
         let start = staged.bytes.len();
@@ -358,14 +372,19 @@ impl Framer {
         }
     }
 
-    /// Rejects a stream's unfinished record if it is too long, and the longest ones of all streams
-    /// while their sum exceeds the limit.
+    /// Rejects a stream's unfinished line if it is too long, and then applies the limit of all
+    /// streams.
     fn limit(&mut self, key: StreamKey, config: &CaptureConfig) {
         if let Some(stream) = self.streams.get_mut(&key)
             && stream.partial.len() > config.max_line
         {
             self.unfinished -= give_up(stream, TOO_LONG);
         }
+        self.limit_all(config);
+    }
+
+    /// Rejects the longest unfinished records of all streams while their sum exceeds the limit.
+    fn limit_all(&mut self, config: &CaptureConfig) {
         while self.unfinished > config.max_unfinished {
             let open = self.streams.values_mut().filter(|stream| stream.rejected.is_none());
             let Some(stream) = open.max_by_key(|stream| stream.partial.len()) else { return };

@@ -196,6 +196,30 @@ fn records_are_lines_of_a_connection_and_datagrams() {
     assert_eq!(lf, ["one", "two\r", "", "last"]);
 }
 
+/// A datagram in several events: the end of one was not recorded, and the first part of another was
+/// given up because all unfinished records together were too long.
+#[test]
+fn a_datagram_is_rejected_as_a_whole() {
+    let mut recorder = Recorder::new(false);
+    recorder.open(0, Protocol::Tcp);
+    recorder.open(2, Protocol::Udp);
+    recorder.event(Kind::Data, 2, FLAG_MORE, b"first part, ");
+    recorder.event(Kind::Data, 2, FLAG_CUT, b"cut");
+    recorder.data(2, b"whole");
+    recorder.event(Kind::Data, 2, FLAG_MORE, &[b'x'; 700]);
+    recorder.data(0, &[b'y'; 600]);
+    recorder.event(Kind::Data, 2, FLAG_MORE, b" middle");
+    recorder.data(2, b" end");
+    recorder.data(2, b"next");
+    recorder.data(0, b"\n");
+    let recorded = recorder.finish();
+    let (rows, rejected) =
+        read_all(&recorded, &[("maxLineLength", "1000"), ("maxUnfinishedBytes", "1000")]);
+    let rows: Vec<String> = rows.into_iter().map(|(value, _)| value).collect();
+    assert_eq!(rows, ["whole".to_string(), "next".to_string(), "y".repeat(600)]);
+    assert_eq!(rejected, 2);
+}
+
 #[test]
 fn missing_bytes_lose_only_the_lines_that_contained_them() {
     let mut recorder = Recorder::new(false);
