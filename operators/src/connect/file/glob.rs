@@ -283,6 +283,20 @@ impl PathPattern {
         Ok(all)
     }
 
+    /// Whether the pattern and `path` match up to the length of the shorter one: `path` lies below a
+    /// match, or a match may lie below `path`.
+    pub fn may_contain(&self, path: &Path) -> bool {
+        let base: Vec<_> = self.base.components().collect();
+        let names: Vec<_> = path.components().collect();
+        let is_below = base.iter().zip(&names).all(|(own, other)| own == other);
+        let names = names.get(base.len()..).unwrap_or_default();
+        let matches = |patterns: &Vec<NamePattern>| {
+            let mut pairs = names.iter().zip(patterns);
+            pairs.all(|(name, pattern)| pattern.matches(&name.as_os_str().to_string_lossy()))
+        };
+        is_below && self.alternatives.iter().any(|(_, patterns)| matches(patterns))
+    }
+
     /// The prefix of `path` that the pattern matches, or `path` itself if no prefix matches.
     pub fn root_of(&self, path: &Path) -> PathBuf {
         let base = self.base.components().count();

@@ -89,6 +89,23 @@ pub(super) fn unreadable(path: &Path, error: &std::io::Error) -> EngineError {
     EngineError::operator("FILE_SOURCE_FAILED", reason, fix)
 }
 
+/// The path that a path leads to, without links and `..`, as far as its folders exist.
+fn resolve_links(path: &Path) -> PathBuf {
+    let absolute = std::path::absolute(path).unwrap_or_else(|_| path.to_path_buf());
+    let mut found = PathBuf::new();
+    for component in absolute.components() {
+        match component {
+            Component::ParentDir => drop(found.pop()),
+            other => found.push(other),
+        }
+        // A link is followed before a `..` behind it is, as the system does.
+        if let Ok(target) = found.canonicalize() {
+            found = target;
+        }
+    }
+    found
+}
+
 /// Whether a file or folder of this name is skipped, as in Spark.
 fn is_hidden(name: &str) -> bool {
     (name.starts_with('_') && !name.contains('='))
@@ -172,12 +189,20 @@ impl Root {
 }
 
 impl Listing {
-    /// Whether files below a folder are listed, because the listing descends into it.
+    /// Whether files below a folder, which need not exist yet, may be listed. A pattern counts as
+    /// matching if it matches the folder up to the shorter one of both, as in Spark. In a folder
+    /// without `recursiveFileLookup` only files in partition folders are listed at any depth.
     pub fn descends_into(&self, folder: &Path) -> bool {
-        let absolute = |path: &Path| std::path::absolute(path).unwrap_or(path.to_path_buf());
+        let resolved = resolve_links(folder);
         match &self.root {
-            Root::Path(root) => self.recursive && absolute(folder).starts_with(absolute(root)),
-            Root::Pattern(_) => false,
+            Root::Path(root) => {
+                let is_deep = self.recursive || self.only_partitions;
+                is_deep && resolved.starts_with(resolve_links(root))
+            }
+            Root::Pattern(pattern) => {
+                let absolute = std::path::absolute(folder).unwrap_or_else(|_| folder.to_path_buf());
+                [absolute, resolved].iter().any(|folder| pattern.may_contain(folder))
+            }
         }
     }
 
@@ -532,6 +557,50 @@ fn conflict(
 mod tests {
     use super::*;
     use millstream_engine::env::storage::FileStorage;
+
+    #[cfg(unix)]
+    #[test]
+    fn a_folder_that_is_read_is_recognised_under_each_of_its_names() {
+        let name = format!("millstream-descends-{}", std::process::id());
+        let root = std::env::temp_dir().join(name);
+        drop(std::fs::remove_dir_all(&root));
+        for folder in ["in/sub", "in2", "other"] {
+            std::fs::create_dir_all(root.join(folder)).unwrap();
+        }
+        std::os::unix::fs::symlink(root.join("in"), root.join("link")).unwrap();
+        let listing = |path: &str, recursive: bool| {
+            let options = vec![
+                ("path".to_string(), root.join(path).display().to_string()),
+                ("recursiveFileLookup".to_string(), recursive.to_string()),
+            ];
+            Listing::read(&mut OptionReader::new("test", &options)).unwrap()
+        };
+        for (path, folder, descends) in [
+            ("in", "in/done", true),
+            ("in", "in", true),
+            ("in", "other/../in/done", true),
+            ("in", "link/done", true),
+            ("in", "link/../in/none/../done", true),
+            ("link", "in/done", true),
+            ("in", "in2/done", false),
+            ("in", "in/../done", false),
+            ("i*", "in/done", true),
+            ("i*", "other/../in2", true),
+            ("i*", "link/done", true),
+            ("i*", "other/in", false),
+            ("*/sub", "in/sub/done", true),
+            ("*/sub", "other", true),
+            ("*/sub", "other/done", false),
+        ] {
+            let found = listing(path, true).descends_into(&root.join(folder));
+            assert_eq!(found, descends, "{path} and {folder}");
+        }
+        let mut flat = listing("in", false);
+        assert!(!flat.descends_into(&root.join("in/done")));
+        flat.only_partitions();
+        assert!(flat.descends_into(&root.join("in/done")));
+        std::fs::remove_dir_all(&root).unwrap();
+    }
 
     #[test]
     fn patterns_filters_and_partitions() {

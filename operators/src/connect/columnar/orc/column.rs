@@ -143,11 +143,24 @@ struct Dictionary {
     ends: Vec<usize>,
 }
 
+/// The most bytes of a dictionary in memory, its entries' lengths included: as many as those of a
+/// Parquet page. A few compressed bytes could otherwise claim all memory.
+const DICTIONARY_BYTES_MAX: usize = 256 << 20;
+
 impl Dictionary {
-    fn read(mut lengths: Integers, mut stream: Stream, count: u64) -> Result<Self, String> {
+    fn read(
+        mut lengths: Integers,
+        mut stream: Stream,
+        count: u64,
+        limit: usize,
+    ) -> Result<Self, String> {
         let (mut ends, mut bytes) = (Vec::new(), Vec::new());
         for _ in 0..count {
             let length = usize::try_from(lengths.next()?).map_err(|_| "a length is negative")?;
+            let used = bytes.len() + (ends.len() + 1) * size_of::<usize>();
+            if length > limit.saturating_sub(used) {
+                return Err(format!("a dictionary has more than {} MiB", limit >> 20));
+            }
             stream.pieces(length, |piece| bytes.extend_from_slice(piece))?;
             ends.push(bytes.len());
         }
@@ -227,7 +240,7 @@ impl StripeContext<'_> {
             Kind::String | Kind::Varchar | Kind::Char if encoding % 2 == 1 => {
                 let (lengths, bytes) =
                     (integers(LENGTH, Sign::Unsigned), self.data(id, DICTIONARY));
-                let dictionary = Dictionary::read(lengths, bytes, words)?;
+                let dictionary = Dictionary::read(lengths, bytes, words, DICTIONARY_BYTES_MAX)?;
                 Body::Dictionary { indexes: integers(DATA, Sign::Unsigned), dictionary }
             }
             Kind::String | Kind::Varchar | Kind::Char => {
@@ -683,5 +696,36 @@ fn built<'b, S>(
 impl Default for Clock {
     fn default() -> Self {
         Self { hybrid: false, writer: Tz::UTC, reader: Tz::UTC }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::connect::columnar::orc::stream::{ByteSource, Codec, Compression};
+
+    fn stream(bytes: &[u8]) -> Stream {
+        let compression = Compression { codec: Codec::None, block: 0 };
+        let file = ByteSource::Memory(bytes.to_vec().into());
+        Stream::new(file, compression, 0, bytes.len() as u64)
+    }
+
+    /// Runs of the first version: a byte for 130 equal values, their difference, and the value.
+    #[test]
+    fn the_memory_of_a_dictionary_is_bounded() {
+        let read = |length: u8, entries: u64, limit: usize| {
+            let runs = [0x7F, 0, length].repeat(100);
+            let bytes = vec![b'x'; usize::from(length) * entries as usize];
+            let lengths = Integers::new(stream(&runs), false, Sign::Unsigned);
+            Dictionary::read(lengths, stream(&bytes), entries, limit).map(|words| words.ends.len())
+        };
+        let needed = |length: usize, entries: usize| entries * (length + size_of::<usize>());
+        for (length, entries) in [(0, 13_000), (100, 1_000)] {
+            let limit = needed(length, entries);
+            let (length, entries) = (length as u8, entries as u64);
+            assert_eq!(read(length, entries, limit), Ok(entries as usize));
+            let error = read(length, entries, limit - 1).unwrap_err();
+            assert!(error.contains("dictionary"), "{error}");
+        }
     }
 }
