@@ -158,7 +158,7 @@ impl Dictionary {
         for _ in 0..count {
             let length = usize::try_from(lengths.next()?).map_err(|_| "a length is negative")?;
             let used = bytes.len() + (ends.len() + 1) * size_of::<usize>();
-            if length > limit.saturating_sub(used) {
+            if used.saturating_add(length) > limit {
                 return Err(format!("a dictionary has more than {} MiB", limit >> 20));
             }
             stream.pieces(length, |piece| bytes.extend_from_slice(piece))?;
