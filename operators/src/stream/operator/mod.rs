@@ -12,6 +12,7 @@ pub(in crate::stream) mod sided_records;
 pub(in crate::stream) mod stateless;
 pub(in crate::stream) mod stateless_recipe;
 pub(in crate::stream) mod stepped;
+mod timer_queues;
 pub(in crate::stream) mod two_input_processor;
 pub(in crate::stream) mod union;
 pub(in crate::stream) mod watermark;

@@ -11,8 +11,8 @@
 
 use crate::event_time::pending_watermark::PendingWatermark;
 use crate::event_time::watermark::{EventTimeFn, OperatorWatermark};
-use crate::state::expiry_queue::ExpiryQueue;
 use crate::state::key_table::{KeyTable, KeyedEntry};
+use crate::stream::operator::timer_queues::TimerQueues;
 use crate::stream::processor_state::{
     Buffer, Cell, Cells, ChangeWriter, Kept, ListState, MapState, NEVER, States, TIMERS,
     ValueState, damaged, split_key, write,
@@ -80,51 +80,6 @@ impl Timer {
             0 => Some(Self::EventTime(us)),
             1 => Some(Self::ProcessingTime(us)),
             _ => None,
-        }
-    }
-}
-
-/// The timers of all keys by time, each with the slot of its key.
-#[derive(Default)]
-struct TimerQueues {
-    event: ExpiryQueue,
-    processing: ExpiryQueue,
-    /// Expiry times of state with a time to live.
-    ttl: ExpiryQueue,
-    /// While timers of a batch fire: new timers up to this watermark and this processing time wait
-    /// for the next batch.
-    defers_by_us: Option<(i64, i64)>,
-    /// Timers that wait for the next batch, with the slot of their key.
-    deferred: Vec<(Timer, u32)>,
-}
-
-impl TimerQueues {
-    /// Adds a timer for the key in a slot.
-    fn add(&mut self, timer: Timer, at: u32) {
-        let waits = self.defers_by_us.is_some_and(|(event_us, now_us)| match timer {
-            Timer::EventTime(us) => us <= event_us,
-            Timer::ProcessingTime(us) => us <= now_us,
-        });
-        if waits {
-            self.deferred.push((timer, at));
-            return;
-        }
-        let (due, time_us) = self.of(timer);
-        due.add(time_us, at);
-    }
-
-    /// Starts a batch: sets the timers that have waited for it.
-    fn begin_batch(&mut self) {
-        self.defers_by_us = None;
-        while let Some((timer, at)) = self.deferred.pop() {
-            self.add(timer, at);
-        }
-    }
-
-    fn of(&mut self, timer: Timer) -> (&mut ExpiryQueue, i64) {
-        match timer {
-            Timer::EventTime(us) => (&mut self.event, us),
-            Timer::ProcessingTime(us) => (&mut self.processing, us),
         }
     }
 }
@@ -258,6 +213,7 @@ impl<O> Context<'_, O> {
             self.timers.remove(place);
             let (kind, time_us) = timer.parts();
             self.cells.notes.timer(kind, time_us, false);
+            self.clocks.remove(timer, self.at);
         }
     }
 
@@ -447,8 +403,7 @@ where
         }
         for at in 0..self.entries.slots() as u32 {
             for timer in self.entries[at as usize].timers.clone() {
-                let (due, time_us) = self.clocks.of(timer);
-                due.add(time_us, at);
+                self.clocks.add(timer, at);
             }
             if self.parts.states.expires {
                 self.clocks.ttl.add(i64::MIN, at);
@@ -469,14 +424,8 @@ where
 
     fn hand_over(&mut self, epoch: Epoch) {
         self.entries.end_epoch();
-        let clocks = [&mut self.clocks.event, &mut self.clocks.processing, &mut self.clocks.ttl];
-        let due: usize = clocks
-            .into_iter()
-            .map(|due| {
-                due.end_epoch();
-                due.memory()
-            })
-            .sum();
+        self.clocks.end_epoch();
+        let due = self.clocks.memory();
         let cells = size_of::<Box<dyn Cell>>() * self.parts.states.count();
         // A key needs 64 bytes in addition to its list of states, and a state entry needs 48 bytes.
         let keys = self.entries.len() * (cells + 64);
@@ -592,7 +541,8 @@ where
                 self.entries.release();
                 continue;
             };
-            // The timer may have been cancelled, or the slot may belong to another key now.
+            // A timer that waited for this batch may have been cancelled, or its slot may belong to
+            // another key now.
             let entry = self.entries.get(at as usize);
             if entry
                 .is_some_and(|entry| entry.is_present && entry.timers.binary_search(&timer).is_ok())
