@@ -482,6 +482,29 @@ fn an_ordered_join_reads_a_batch_side_by_side() {
     }
 }
 
+/// A simulated step examines two records, so each right record needs several.
+#[test]
+fn an_ordered_join_keeps_the_order_over_several_steps() {
+    for seed in 0..20 {
+        let flow = Flow::new("ordered").parallelism(3);
+        let got = Arc::new(Mutex::new(Vec::new()));
+        let seen = got.clone();
+        let sink = move |number| seen.lock().unwrap().push(number);
+        let [mut left_input, mut right_input] = ordered_join(&flow, sink);
+        for number in 0..11 {
+            left_input.push(("k".to_string(), 1000, number)).unwrap();
+        }
+        for number in 100..105 {
+            right_input.push(("k".to_string(), 1000, number)).unwrap();
+        }
+        drop((left_input, right_input));
+        let config = Config { trigger: Trigger::AvailableNow, workers: 2, ..Config::default() };
+        flow.simulate(config, seed).unwrap();
+        let expected: Vec<u64> = (100..105).flat_map(|number| [number; 11]).collect();
+        assert_eq!(*got.lock().unwrap(), expected, "seed {seed}");
+    }
+}
+
 /// The sides of a batch are also read one after another if several instances send the records of a
 /// side.
 #[test]

@@ -605,6 +605,14 @@ fn an_ordered_join_keeps_the_order_of_the_rows_that_complete_matches() {
         let expected: Vec<_> = (0..500).map(|v| format!("{v} {v}")).collect();
         assert_eq!(run.take_in_order(), expected, "{trigger:?}");
     }
+    // More matches of a row than a step examines.
+    let setup = Setup { parallelism: 4, workers: 4, ..Setup::new(sql, 0, BATCHES) };
+    let run = setup.ordered().start().unwrap();
+    run.step(&(0..500).map(|v| event(0, 100, v)).collect::<Vec<_>>(), &[]);
+    run.add(&[], &(0..5).map(|v| event(0, 100, v)).collect::<Vec<_>>());
+    run.query().process_all_available().unwrap();
+    let expected = (0..5).flat_map(|right| (0..500).map(move |left| format!("{left} {right}")));
+    assert_eq!(run.take_in_order(), expected.collect::<Vec<_>>());
     let of_one_source = "SELECT a.v, b.v FROM l a JOIN l b ON a.k = b.k";
     let refused = Setup::new(of_one_source, 0, BATCHES).ordered().start();
     assert_eq!(refused.err().unwrap().condition(), "ORDERED_JOIN_UNSUPPORTED");

@@ -140,9 +140,8 @@ impl<L: Recipe, F, R: Recipe, G, C: 'static, Z> BoundedIntervalJoin<L, F, R, G, 
         BoundedIntervalJoin { streams, range, order, late }
     }
 
-    /// Emits results in the order of the records that complete them, whatever the parallelism. A
-    /// record that must be compared with many others may complete some of its results after later
-    /// records. In continuous mode that is the order in which the records reach the join, in
+    /// Emits results in the order of the records that complete them, whatever the parallelism. While
+    /// a record is compared with many others, later records wait. In continuous mode that is the order in which the records reach the join, in
     /// micro-batch mode that of a batch's left records and then of its right ones. The join then
     /// has one instance, on one core.
     pub fn ordered(self) -> Self {
@@ -257,6 +256,7 @@ where
     ) {
         let places = self.places(job, parallelism);
         let Self { input, range, pairing, late } = self;
+        let is_ordered = input.order == JoinOrder::OfInput;
         job.request_no_data_batches();
         let Some(times) = input.event_times() else {
             unreachable!("a join without event times is refused when it is described")
@@ -266,6 +266,7 @@ where
             let down = chain(job, i);
             let times = ((times.0)(), (times.1)());
             let work = IntervalWork::new((pairing.clone(), late.clone()), times, range, log);
+            let work = work.ordered(is_ordered);
             let watermarks = OperatorWatermark::new(job.times(), job.trigger().is_continuous());
             Stepped::new(work, watermarks.behind(input.watermark_lag_us()), down)
         });

@@ -9,7 +9,8 @@
 //! last examined record.
 //!
 //! *Bounds.* A step of a search examines at most [`STEP`] records. An unfinished search continues
-//! between other records, after the last examined record. It skips records that arrived after the
+//! between other records, after the last examined record; in an ordered join other records wait for
+//! it. It skips records that arrived after the
 //! searching record, because they find the searching record themselves.
 
 use super::pairing::Pairing;
@@ -70,6 +71,8 @@ pub(super) struct IntervalWork<L, R, P, Z> {
     keys: KeyTable<KeyedRuns>,
     expiry: [ExpiryLanes; 2],
     searches: Vec<Search>,
+    /// The number of unfinished searches at which no more records are taken.
+    max_searches: usize,
     /// The encoded key of the current record.
     key: Vec<u8>,
     /// Buffer for the key of a search's entry.
@@ -97,12 +100,19 @@ impl<L: Kept, R: Kept, P: Pairing<L, R>, Z> IntervalWork<L, R, P, Z> {
             keys: KeyTable::default(),
             expiry: [ExpiryLanes::default(), ExpiryLanes::default()],
             searches: Vec::with_capacity(SEARCHES),
+            max_searches: SEARCHES,
             key: Vec::new(),
             entry_key: Vec::new(),
             key_heap: 0,
             state: JoinState::default(),
             log,
         }
+    }
+
+    /// Emits all matches of a record before those of the next one: a search is finished before
+    /// another record is taken.
+    pub fn ordered(self, is_ordered: bool) -> Self {
+        Self { max_searches: if is_ordered { 1 } else { SEARCHES }, ..self }
     }
 
     /// Continues a search by one step. Returns whether it is finished.
@@ -301,6 +311,7 @@ where
                 self.restore_search((SidedId { side, id }, number, time_us), progress)?;
             }
         }
+        self.searches.sort_unstable_by_key(|search| search.number);
         // The expiries are sorted, so that they need few lanes.
         expiries.sort_unstable_by_key(|(_, expiry)| (expiry.time_us, expiry.number));
         expiries.into_iter().for_each(|(side, expiry)| self.expiry[side.index()].push(expiry));
@@ -308,7 +319,7 @@ where
     }
 
     fn is_full(&self) -> bool {
-        self.searches.len() >= SEARCHES
+        self.searches.len() >= self.max_searches
     }
 
     fn keeps_unfinished(&self) -> bool {
@@ -319,8 +330,8 @@ where
         !self.searches.is_empty()
     }
 
-    /// Continues each search by one step, while the chain is ready. Returns whether none is
-    /// unfinished.
+    /// Continues each search by one step, while the chain is ready; in an ordered join only the
+    /// first one. Returns whether none is unfinished.
     fn finish(&mut self, down: &mut D) -> Result<bool, EngineError> {
         let mut at = 0;
         while at < self.searches.len() && down.is_ready() {
@@ -340,6 +351,8 @@ where
                     self.log.delete_uncounted(&mut StateSlot::default(), hash, &self.entry_key);
                 }
                 self.searches.remove(at);
+            } else if self.max_searches == 1 {
+                break;
             } else {
                 at += 1;
             }

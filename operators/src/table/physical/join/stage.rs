@@ -101,6 +101,8 @@ pub(in super::super) struct StreamJoin {
     buffer: Buffer,
     pairs: Pairs,
     searches: Vec<Pending>,
+    /// The number of unfinished searches at which no more rows are taken.
+    max_searches: usize,
     /// The index of the search to continue next.
     next_search: usize,
     key: Vec<u8>,
@@ -159,6 +161,7 @@ impl StreamJoin {
             buffer: Buffer::new(expires, log),
             pairs: Pairs::new(copies, width),
             searches: Vec::new(),
+            max_searches: SEARCHES,
             next_search: 0,
             key: Vec::new(),
             row: Vec::new(),
@@ -170,6 +173,12 @@ impl StreamJoin {
             guard,
             down,
         }
+    }
+
+    /// Emits all matches of a row before those of the next one: a search is finished before another
+    /// row is taken.
+    pub fn ordered(self, is_ordered: bool) -> Self {
+        Self { max_searches: if is_ordered { 1 } else { SEARCHES }, ..self }
     }
 
     /// The number of buffered rows, and the memory for them in bytes.
@@ -268,7 +277,8 @@ impl StreamJoin {
                     self.first_match(search, id, time_us);
                 }
             }
-            self.next_search = at + 1;
+            // An ordered join finishes the first search before the next one.
+            self.next_search = if self.max_searches == 1 { 0 } else { at + 1 };
             if done {
                 if is_saved {
                     self.buffer.erase_search(search.key, search.side, search.number);
@@ -415,7 +425,7 @@ impl Stage for StreamJoin {
         self.down.attach(io)
     }
     fn is_ready(&mut self) -> bool {
-        self.marker.is_none() && self.searches.len() < SEARCHES && self.down.is_ready()
+        self.marker.is_none() && self.searches.len() < self.max_searches && self.down.is_ready()
     }
     fn watermark(&mut self, micros: i64) -> Result<(), EngineError> {
         if !is_idle(micros) {

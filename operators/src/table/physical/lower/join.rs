@@ -113,6 +113,7 @@ impl Lowering<'_, '_> {
                 }
                 None => {
                     let stage = StreamJoin::new(config, gather);
+                    let stage = stage.ordered(order == JoinOrder::OfInput);
                     let inbox = InboxTasklet::new(port, name, inlets, stage);
                     Box::new(self.with_order(inbox.watermarks(policy, &timed)))
                 }
