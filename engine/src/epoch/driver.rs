@@ -27,6 +27,14 @@ use std::sync::Arc;
 /// The pause of [`Trigger::AsSoonAsPossible`] after a check that found no new data, in nanoseconds;
 /// as in Spark.
 const POLLING_DELAY_NS: u64 = 10_000_000;
+/// The longest wait for a tick of trigger processing-time before the wall clock is read again, in
+/// nanoseconds.
+const MAX_WAIT_NS: u64 = 1_000_000_000;
+
+/// The interval of trigger processing-time, in microseconds; at least 1.
+fn tick_interval_us(interval_ns: u64) -> i64 {
+    i64::try_from(interval_ns / 1000).unwrap_or(i64::MAX).max(1)
+}
 
 enum State {
     Idle,
@@ -123,6 +131,9 @@ pub struct Driver {
     served: Vec<Sender<()>>,
     /// Time of the next epoch or batch; `None` at the start.
     next_at_ns: Option<u64>,
+    /// Trigger processing-time: the wall-clock time of the next tick, in microseconds since 1970;
+    /// `None` before the first batch.
+    next_tick_us: Option<i64>,
     reclaim: Reclaim,
     on_commit: Box<dyn FnMut(&CommittedEpoch) + Send>,
     phase: PhaseCell,
@@ -163,6 +174,7 @@ impl Driver {
             asked: Vec::new(),
             served: Vec::new(),
             next_at_ns: None,
+            next_tick_us: None,
             reclaim: Reclaim::default(),
             on_commit: parts.on_commit,
             phase: PhaseCell::default(),
@@ -583,21 +595,37 @@ impl Driver {
         Tick::Wait(None)
     }
 
+    /// When to look at the clock for the next tick of trigger processing-time. Ticks are multiples
+    /// of the interval on the wall clock, as in Spark; the first batch starts at once. The monotonic
+    /// clock, by which the driver waits, stands still while the machine is suspended, so the wall
+    /// clock is read again after [`MAX_WAIT_NS`]. If it was set back, a batch runs and the ticks are
+    /// set anew.
+    fn next_tick_ns(&self, now_ns: u64, interval_ns: u64) -> u64 {
+        let Some(next_us) = self.next_tick_us else { return now_ns };
+        let left_us = next_us.saturating_sub(self.env.wall_us());
+        if left_us <= 0 || left_us > tick_interval_us(interval_ns) {
+            return now_ns;
+        }
+        now_ns + (left_us as u64).saturating_mul(1000).min(MAX_WAIT_NS)
+    }
+
     fn tick_batch(&mut self, now_ns: u64) -> Tick {
         if self.stop {
             self.end();
             return Tick::Wait(None);
         }
-        // The first batch starts at once, as in Spark.
-        let due_ns = self.next_at_ns.unwrap_or(now_ns);
+        let due_ns = match self.trigger {
+            Trigger::ProcessingTime { interval_ns } => self.next_tick_ns(now_ns, interval_ns),
+            _ => self.next_at_ns.unwrap_or(now_ns),
+        };
         if !self.is_awaited() && now_ns < due_ns {
             return Tick::Wait(Some(due_ns));
         }
         if let Trigger::ProcessingTime { interval_ns } = self.trigger {
-            // The next batch is due at the next multiple of the interval on the monotonic clock, so
-            // missed ticks are skipped, not queued.
-            let interval_ns = interval_ns.max(1);
-            self.next_at_ns = Some((now_ns / interval_ns + 1) * interval_ns);
+            // Missed ticks are skipped, not queued.
+            let interval_us = tick_interval_us(interval_ns);
+            let ticks = self.env.wall_us().div_euclid(interval_us);
+            self.next_tick_us = Some(ticks.saturating_add(1).saturating_mul(interval_us));
         }
         let extent = match self.trigger {
             Trigger::Once => ReadLimit::All,
@@ -608,5 +636,98 @@ impl Driver {
         self.state = State::Planning { plans: vec![None; self.sources.len()], started_ns: now_ns };
         self.tell(|_| Command::Plan(extent));
         Tick::Wait(None)
+    }
+}
+
+#[cfg(all(test, not(loom)))]
+mod tests {
+    use super::*;
+    use crate::env::SimEnv;
+    use crate::env::storage::Storage;
+    use crossbeam_channel::unbounded;
+    use std::sync::atomic::{AtomicI64, Ordering};
+    use std::thread::JoinHandle;
+
+    /// An environment whose two clocks move apart, as while the machine is suspended.
+    #[derive(Default)]
+    struct Clocks {
+        now_ns: AtomicI64,
+        wall_us: AtomicI64,
+    }
+
+    impl Env for Clocks {
+        fn now_ns(&self) -> u64 {
+            self.now_ns.load(Ordering::Relaxed) as u64
+        }
+        fn wall_us(&self) -> i64 {
+            self.wall_us.load(Ordering::Relaxed)
+        }
+        fn random(&self) -> u64 {
+            0
+        }
+        fn storage(&self) -> &dyn Storage {
+            unreachable!("the query has no checkpoint")
+        }
+        fn create_poller(&self) -> Result<(Option<mio::Poll>, Waker), EngineError> {
+            SimEnv::new(0).create_poller()
+        }
+        fn spawn(
+            &self,
+            name: String,
+            run: Box<dyn FnOnce() + Send>,
+        ) -> Result<JoinHandle<()>, EngineError> {
+            SimEnv::new(0).spawn(name, run)
+        }
+    }
+
+    /// Ticks are full hours of the wall clock.
+    #[test]
+    fn a_batch_is_due_by_the_wall_clock_also_after_a_suspension() {
+        const MINUTE_US: i64 = 60_000_000;
+        let clocks = Arc::new(Clocks::default());
+        clocks.wall_us.store(30 * MINUTE_US, Ordering::Relaxed);
+        let (commands, told) = unbounded();
+        let mut source_offsets = SourceOffsets::default();
+        source_offsets.add();
+        let mut driver = Driver::new(DriverParts {
+            trigger: Trigger::ProcessingTime { interval_ns: 3_600_000_000_000 },
+            runs_empty_batch: false,
+            sources: vec![(commands, Waker::noop())],
+            source_offsets,
+            tasklets: 1,
+            operators: 0,
+            env: clocks.clone(),
+            time: WatermarkTracker::default(),
+            checkpoint: None,
+            recovery: Recovery::default(),
+            sink: None,
+            on_commit: Box::new(|_| {}),
+        });
+        // Whether new data is looked for after both clocks have moved, and how long to wait if not.
+        let mut after = |mono_ns: i64, wall_us: i64| {
+            clocks.now_ns.fetch_add(mono_ns, Ordering::Relaxed);
+            clocks.wall_us.fetch_add(wall_us, Ordering::Relaxed);
+            let now_ns = clocks.now_ns();
+            let tick = driver.tick(now_ns);
+            if told.try_iter().any(|command| matches!(command, Command::Plan(_))) {
+                let end = Offset::default();
+                let planned = EndOffset { end, has_new: false, exhausted: false, limited: false };
+                driver.handle(Report::Planned { source: 0, planned }, now_ns);
+                return Err("looked");
+            }
+            match tick {
+                Tick::Wait(Some(until_ns)) => Ok(until_ns - now_ns),
+                other => panic!("{other:?}"),
+            }
+        };
+        assert_eq!(after(0, 0), Err("looked"), "the first batch starts at once");
+        assert_eq!(after(0, 0), Ok(MAX_WAIT_NS), "the wall clock is read again");
+        assert_eq!(after(1_000, 30 * MINUTE_US - 5), Ok(5_000), "until the full hour");
+        assert_eq!(after(5_000, 5), Err("looked"));
+        assert_eq!(after(1_000, 59 * MINUTE_US), Ok(MAX_WAIT_NS));
+        assert_eq!(after(1_000, 200 * MINUTE_US), Err("looked"), "missed ticks are skipped");
+        assert_eq!(after(1_000, 0), Ok(MAX_WAIT_NS));
+        assert_eq!(after(1_000, -180 * MINUTE_US), Err("looked"), "the clock was set back");
+        assert_eq!(after(1_000, 0), Ok(MAX_WAIT_NS));
     }
 }

@@ -11,9 +11,9 @@ pub enum Trigger {
     /// A batch starts as soon as the last one has ended and there is new data, or an operator needs
     /// a batch.
     AsSoonAsPossible,
-    /// New data is looked for at the start, at multiples of an interval on the monotonic clock, and
-    /// when a caller waits for all available data. A batch starts if there is any, or if an
-    /// operator needs one.
+    /// New data is looked for at the start, at multiples of an interval on the wall clock (in UTC,
+    /// since 1970), and when a caller waits for all available data. A batch starts if there is any,
+    /// or if an operator needs one.
     ProcessingTime {
         /// The interval, in nanoseconds.
         interval_ns: u64,
