@@ -1,5 +1,5 @@
 //! The thread that asks the cluster for a source: its partitions, offsets and topic ids. Workers
-//! never wait for an answer; they are woken when it is there.
+//! do not wait for its answers; they are woken when one is there.
 //!
 //! *Threads.* One per source, shared by the source's tasklets. It executes their requests one after
 //! another. In between it commits offsets to the consumer group, and in continuous mode looks for
