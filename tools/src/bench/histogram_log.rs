@@ -191,8 +191,8 @@ mod tests {
         }
         let path = std::env::temp_dir().join(format!("millstream-log-{}.hlog", std::process::id()));
         let times = (SystemTime::UNIX_EPOCH, Duration::from_secs(5));
-        write_log(&path, "a test", times, &[&bare, &engine]).ok().expect("it is written");
-        let found = read_log(&path).ok().expect("it is read");
+        write_log(&path, "a test", times, &[&bare, &engine]).expect("it is written");
+        let found = read_log(&path).expect("it is read");
         assert_eq!(found.len(), 2);
         for (found, written) in found.iter().zip([bare, engine]) {
             assert_eq!(found.name, written.name);
