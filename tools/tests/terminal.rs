@@ -57,6 +57,15 @@ impl Terminal {
         Self { shell, keyboard, screen, printed: String::new() }
     }
 
+    /// Sends a signal to the command, which is a child of `setsid`, or is what `setsid` became.
+    fn signal(&self, name: &str) {
+        let own = self.shell.id().to_string();
+        let children = format!("/proc/{own}/task/{own}/children");
+        let children = std::fs::read_to_string(children).unwrap_or_default();
+        let id = children.split_whitespace().next().unwrap_or(&own);
+        assert!(Command::new("kill").args([&format!("-{name}"), id]).status().unwrap().success());
+    }
+
     fn send(&mut self, keys: &str) {
         self.keyboard.write_all(keys.as_bytes()).unwrap();
     }
@@ -97,10 +106,9 @@ impl Terminal {
 
 impl Drop for Terminal {
     fn drop(&mut self) {
-        // After a failure the shell may still be running, as a child of `setsid`.
-        let children = format!("/proc/{0}/task/{0}/children", self.shell.id());
-        for child in std::fs::read_to_string(children).unwrap_or_default().split_whitespace() {
-            let _ = Command::new("kill").args(["-KILL", child]).status();
+        // After a failure the command may still be running.
+        if std::thread::panicking() {
+            self.signal("KILL");
         }
         let _ = self.shell.kill();
         let _ = self.shell.wait();
@@ -120,7 +128,7 @@ fn tables_last_between_statements_that_may_have_several_lines() {
     assert!(failed.contains("DIVIDE_BY_ZERO") && !failed.contains("|never|"), "{failed}");
     let described = shell.enter("\\d t", "1 row in");
     assert!(described.contains("|n ") && described.contains("|int"), "{described}");
-    shell.enter("\\format json", "");
+    shell.enter("\\format json", "the format is json");
     shell.enter("SELECT n FROM t ORDER BY n;", "{\"n\":1}\r\n{\"n\":2}\r\n");
     shell.enter("help upper", "MILLSTREAM");
     shell.send("\x04");
@@ -131,6 +139,8 @@ fn tables_last_between_statements_that_may_have_several_lines() {
 fn ctrl_c_ends_the_statement_and_not_the_shell() {
     let scratch = Scratch::new("shell-ctrl-c");
     let mut shell = Terminal::shell(&scratch, &[]);
+    // A signal while no statement runs does not end the shell.
+    shell.signal("INT");
     shell.send("SELECT count(*) FROM range(10000000000);\r");
     // The statement runs: its progress is shown.
     shell.expect("running, ");

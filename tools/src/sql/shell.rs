@@ -18,7 +18,7 @@ use rustyline::history::FileHistory;
 use rustyline::{CompletionType, Config, Editor};
 use std::path::PathBuf;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicU8, Ordering};
 use std::time::Instant;
 
 /// The commands of the shell, with a line of help.
@@ -46,8 +46,8 @@ struct Shell {
     printer: ResultPrinter,
     timing: bool,
     quiet: bool,
-    /// Whether a statement is running that was not cancelled.
-    running: Arc<AtomicBool>,
+    /// 0 while no statement runs, otherwise one more than the signals that it has got.
+    signals: Arc<AtomicU8>,
 }
 
 /// Reads inputs until the user leaves.
@@ -61,8 +61,8 @@ pub(super) fn run(session: Session, printer: ResultPrinter, quiet: bool) -> Resu
         // The file does not exist before the first entry.
         drop(editor.load_history(file));
     }
-    let running = Arc::new(AtomicBool::new(false));
-    let mut shell = Shell { session, printer, timing: true, quiet, running };
+    let signals = Arc::new(AtomicU8::new(0));
+    let mut shell = Shell { session, printer, timing: true, quiet, signals };
     shell.catch_signals()?;
     eprintln!("{WELCOME}");
     loop {
@@ -113,13 +113,19 @@ pub(super) fn is_command(input: &str) -> bool {
 }
 
 impl Shell {
-    /// Makes Ctrl-C cancel the running statement. A second Ctrl-C ends the process, and so does a
-    /// signal while no statement runs: a key does not send one then.
+    /// Makes Ctrl-C cancel the running statement. The third one ends the process, in case the
+    /// statement does not heed it. While no statement runs, signals are ignored: a key does not send
+    /// one then, except in the moment after a statement has ended.
     fn catch_signals(&self) -> Result<(), Failure> {
-        let (session, running) = (self.session.clone(), self.running.clone());
-        let handler = ctrlc::set_handler(move || match running.swap(false, Ordering::Relaxed) {
-            true => session.cancel_script(),
-            false => std::process::exit(130),
+        let (session, signals) = (self.session.clone(), self.signals.clone());
+        let handler = ctrlc::set_handler(move || {
+            let more = |signals: u8| (signals > 0).then(|| signals.saturating_add(1));
+            // ORDERING: relaxed: nothing else depends on the number.
+            match signals.fetch_update(Ordering::Relaxed, Ordering::Relaxed, more) {
+                Ok(1 | 2) => session.cancel_script(),
+                Ok(_) => std::process::exit(130),
+                Err(_) => {}
+            }
         });
         handler.map_err(|error| Failure::Failed(format!("cannot catch Ctrl-C: {error}")))
     }
@@ -146,12 +152,12 @@ impl Shell {
             let session = self.session.clone();
             move || session.statement_records()
         });
-        self.running.store(true, Ordering::Relaxed);
+        self.signals.store(1, Ordering::Relaxed);
         let outcome = self.session.script(statement, &mut |frame| {
             shown = Some(self.printer.print(&frame)?);
             Ok(())
         });
-        self.running.store(false, Ordering::Relaxed);
+        self.signals.store(0, Ordering::Relaxed);
         drop(watch);
         if let Err(error) = &outcome {
             progress::notice(&format!("error: {error}"));
@@ -190,6 +196,7 @@ impl Shell {
                 Ok(format) => {
                     self.printer.format = format;
                     self.printer.prepare(&self.session);
+                    progress::notice(&format!("the format is {}", argument.unwrap_or_default()));
                 }
                 Err(_) => progress::notice("error: the formats are table, json, csv and markdown"),
             },
