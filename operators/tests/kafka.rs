@@ -486,7 +486,9 @@ fn a_consumer_group_is_never_used() {
 
 #[test]
 fn offsets_are_committed_to_the_group_on_request() {
-    for trigger in [CONTINUOUS, Trigger::AsSoonAsPossible] {
+    // With the last trigger nothing is asked of the source after the batch that a caller waits for.
+    let awaited = Trigger::ProcessingTime { interval_ns: u64::MAX / 4 };
+    for trigger in [CONTINUOUS, Trigger::AsSoonAsPossible, awaited] {
         let (cluster, folder) = (cluster(&[("t", 2)]), Folder::new());
         produce(&cluster, "t", 2, 0..10);
         let own = [("startingOffsets", "earliest"), ("commitOffsets", "true")];
