@@ -216,6 +216,19 @@ impl Join {
     pub fn is_of_streams(&self) -> bool {
         self.left.is_streaming() && self.right.is_streaming()
     }
+
+    /// The join without its inputs, for `explain`.
+    fn line(&self) -> String {
+        let condition = self.condition.as_ref().map(|c| format!(" ON {c}"));
+        let in_operands = self.in_operands.as_ref().map(|(a, b)| format!(" {a} IN {b}"));
+        let asof = self
+            .closest
+            .zip(self.in_operands.as_ref())
+            .map(|(closest, (left, right))| format!(" ASOF {left} {} {right}", closest.operator()));
+        let condition = condition.unwrap_or_default();
+        let in_operands = asof.or(in_operands).unwrap_or_default();
+        format!("Join {}{condition}{in_operands}", self.kind.name())
+    }
 }
 
 /// How a column can be referred to.
@@ -704,17 +717,7 @@ impl Plan {
                 let within = if *within { " within the watermark" } else { "" };
                 format!("Deduplicate [{}]{within}", names.join(", "))
             }
-            Self::Join(join) => {
-                let condition = join.condition.as_ref().map(|c| format!(" ON {c}"));
-                let in_operands = join.in_operands.as_ref().map(|(a, b)| format!(" {a} IN {b}"));
-                let asof = join.closest.zip(join.in_operands.as_ref());
-                let asof = asof.map(|(closest, (left, right))| {
-                    format!(" ASOF {left} {} {right}", closest.operator())
-                });
-                let (condition, in_operands) =
-                    (condition.unwrap_or_default(), asof.or(in_operands).unwrap_or_default());
-                format!("Join {}{condition}{in_operands}", join.kind.name())
-            }
+            Self::Join(join) => join.line(),
         };
         let lead =
             if depth == 0 { String::new() } else { format!("{}+- ", "   ".repeat(depth - 1)) };
