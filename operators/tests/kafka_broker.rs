@@ -28,6 +28,9 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::{Duration, Instant};
 
 const TIMEOUT: Duration = Duration::from_secs(60);
+
+/// A record's key and value.
+type Record = (Option<Vec<u8>>, Option<Vec<u8>>);
 const CONTINUOUS: Trigger = Trigger::Continuous { interval_ns: 20_000_000 };
 
 /// Two topics of one partition, and a folder for checkpoints that is deleted at the end.
@@ -172,27 +175,33 @@ impl Fixture {
         finish(&self.start(trigger, &self.checkpoint()).unwrap(), trigger);
     }
 
-    /// The records of the output that a reader with `read_committed` gets.
+    /// The numbers in the output that a reader with `read_committed` gets.
     fn written(&self) -> Vec<i64> {
+        let number = |(_, value): (_, Option<Vec<u8>>)| {
+            String::from_utf8(value.unwrap()).unwrap().parse().unwrap()
+        };
+        self.read("read_committed").into_iter().map(number).collect()
+    }
+
+    /// The records of the output.
+    fn read(&self, isolation: &str) -> Vec<Record> {
         let consumer: BaseConsumer = ClientConfig::new()
             .set("bootstrap.servers", &self.servers)
             .set("group.id", "test")
             .set("enable.auto.commit", "false")
-            .set("isolation.level", "read_committed")
+            .set("isolation.level", isolation)
             .set("enable.partition.eof", "true")
             .create()
             .unwrap();
         let mut list = TopicPartitionList::new();
         list.add_partition_offset(&self.output, 0, Offset::Beginning).unwrap();
         consumer.assign(&list).unwrap();
-        let mut numbers = Vec::new();
+        let owned = |bytes: Option<&[u8]>| bytes.map(<[u8]>::to_vec);
+        let mut records = Vec::new();
         loop {
             match consumer.poll(TIMEOUT).expect("the topic cannot be read") {
-                Ok(message) => {
-                    let text = std::str::from_utf8(message.payload().unwrap()).unwrap();
-                    numbers.push(text.parse().unwrap());
-                }
-                Err(KafkaError::PartitionEOF(_)) => return numbers,
+                Ok(message) => records.push((owned(message.key()), owned(message.payload()))),
+                Err(KafkaError::PartitionEOF(_)) => return records,
                 Err(error) => panic!("{error}"),
             }
         }
@@ -285,6 +294,37 @@ fn an_epoch_whose_transaction_was_not_committed_is_processed_again() {
     assert!(error.starts_with("CHECKPOINT_QUERY_CHANGED"), "{error}");
     fixture.run(CONTINUOUS);
     assert_eq!(fixture.written(), (0..120).collect::<Vec<_>>());
+}
+
+/// A restarted query cannot tell the open transaction of another producer from one of its own whose
+/// abort the broker has lost. It aborts a record of its own in that partition.
+#[test]
+fn a_restart_aborts_a_transaction_in_a_partition_that_has_an_open_one() {
+    let fixture = Fixture::new();
+    fixture.produce(0..100);
+    fixture.run(CONTINUOUS);
+    let aborted = || {
+        let records = fixture.read("read_uncommitted");
+        records.iter().filter(|(key, value)| key.as_deref() == Some(b"") && value.is_none()).count()
+    };
+    let other: BaseProducer = ClientConfig::new()
+        .set("bootstrap.servers", &fixture.servers)
+        .set("transactional.id", format!("{}-other", fixture.output))
+        .create()
+        .unwrap();
+    other.init_transactions(TIMEOUT).unwrap();
+    fixture.produce(100..120);
+    fixture.run(CONTINUOUS);
+    assert_eq!(aborted(), 0, "no transaction is open");
+    other.begin_transaction().unwrap();
+    let record: BaseRecord<'_, str, str> = BaseRecord::to(&fixture.output).payload("77");
+    other.send(record).map_err(|(error, _)| error).unwrap();
+    other.flush(TIMEOUT).unwrap();
+    fixture.produce(120..140);
+    fixture.run(CONTINUOUS);
+    assert_eq!(aborted(), 1);
+    other.abort_transaction(TIMEOUT).unwrap();
+    assert_eq!(fixture.written(), (0..140).collect::<Vec<_>>());
 }
 
 /// A stage may push all results of a record at once, more than the producer's queue takes.

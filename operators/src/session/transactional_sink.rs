@@ -17,10 +17,12 @@ pub fn open(
     config: &KafkaSinkConfig,
 ) -> Result<OpenTransactions, EngineError> {
     let (env, mark) = (job.env(), UseMark::new(folder));
-    let mut opened = None;
+    let (mut opened, mut is_staged) = (None, false);
     job.open_checkpoint_of_sink(folder, shape, &mut |prepared: PreparedEpoch<'_>| {
         let open = config.open_transactions(prepared.query_id, env.storage(), &mark)?;
-        opened.insert(open).transactions.is_written(prepared.epoch)
+        let is_written = opened.insert(open).transactions.is_written(prepared.epoch)?;
+        is_staged = !is_written;
+        Ok(is_written)
     })?;
     let mut open = match opened {
         Some(open) => open,
@@ -30,6 +32,7 @@ pub fn open(
         }
     };
     let replays = matches!(job.unfinished(), Some(UnfinishedEpoch::Rerun(_)));
+    open.transactions.end_hanging(is_staged)?;
     open.transactions.begin_run(job.next_epoch(), replays, (env.storage(), &mark))?;
     Ok(open)
 }

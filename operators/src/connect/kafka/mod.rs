@@ -5,6 +5,7 @@ mod client;
 mod cluster;
 mod consumer;
 mod deliveries;
+mod hanging_transactions;
 mod offsets;
 pub mod options;
 mod partition;

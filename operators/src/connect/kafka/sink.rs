@@ -94,8 +94,10 @@ impl KafkaSinkConfig {
             let reason = format!("{WHAT}: Kafka option 'transaction.timeout.ms' is '{timeout}'");
             wrong(reason, "Give milliseconds")
         })?;
-        let transactions =
-            is_transactional.then_some(TransactionOptions { id_prefix, epoch_topic, timeout_ms });
+        let transactions = is_transactional.then(|| {
+            let topic = topic.clone();
+            TransactionOptions { id_prefix, epoch_topic, topic, timeout_ms }
+        });
         Ok(Self { client, topic, transactions })
     }
 

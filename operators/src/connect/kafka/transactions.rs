@@ -15,12 +15,15 @@
 //!
 //! Two producers alternate, so that rows of the next epoch are sent while a transaction is being
 //! committed. Each has a transactional id that is derived from the query's id. Starting a producer
-//! aborts the open transaction of an earlier run, and fences that run if it still exists.
+//! aborts the open transaction of an earlier run, and fences that run if it still exists. If a broker
+//! has lost such an abort, it is repeated (`hanging_transactions.rs`): the metadata of the group's
+//! offset tell which producer wrote the last epoch, so its committed transaction is never aborted.
 //!
 //! *Threads.* The worker begins transactions; the driver commits them.
 
 use crate::connect::kafka::client::{Client, is_transient};
 use crate::connect::kafka::deliveries::{Context, Deliveries, RecordProducer};
+use crate::connect::kafka::hanging_transactions::partitions_with_open_transaction;
 use futures_executor::block_on;
 use millstream_engine::checkpoint::log_entry;
 use millstream_engine::env::storage::Storage;
@@ -32,7 +35,7 @@ use rdkafka::client::DefaultClientContext;
 use rdkafka::config::FromClientConfigAndContext;
 use rdkafka::consumer::{BaseConsumer, Consumer as _, ConsumerGroupMetadata};
 use rdkafka::error::{KafkaError, KafkaResult, RDKafkaErrorCode};
-use rdkafka::producer::Producer as _;
+use rdkafka::producer::{BaseRecord, Producer as _};
 use rdkafka::{Offset, TopicPartitionList};
 use serde::{Deserialize, Serialize};
 use std::path::{Path, PathBuf};
@@ -53,6 +56,8 @@ pub struct TransactionOptions {
     pub id_prefix: String,
     /// The topic of the consumer group's offset. It contains no records.
     pub epoch_topic: String,
+    /// The topic of all rows. If `None`, each row names its own topic.
+    pub topic: Option<Arc<str>>,
     /// `transaction.timeout.ms`: how long the broker keeps a transaction open.
     pub timeout_ms: u64,
 }
@@ -113,6 +118,11 @@ pub struct Transactions {
     /// The number of written epochs at the start, from the group's offset. `None` if it has no
     /// offset.
     written_at_start: Option<u64>,
+    /// The producer of the last written epoch, from the metadata of the group's offset. `None` if
+    /// an older version wrote it.
+    last_producer: Option<usize>,
+    /// Counts the records of the transactions that end hanging ones.
+    deliveries: Arc<Deliveries>,
     /// The number of written epochs.
     written: AtomicU64,
     /// Whether an earlier run has committed a transaction.
@@ -146,7 +156,8 @@ impl Transactions {
             Ok::<_, EngineError>(producer)
         };
         let producers = [start(0)?, start(1)?];
-        let (consumer, written_at_start) = read_group(client, options, &name)?;
+        let (consumer, last) = read_group(client, options, &name)?;
+        let written_at_start = last.as_ref().map(|last| last.epochs);
         let group = consumer.group_metadata().ok_or_else(|| {
             let none = KafkaError::ClientCreation("the client has no group".to_string());
             client.failed("read the group of the query", &none)
@@ -162,6 +173,8 @@ impl Transactions {
             started: Instant::now(),
             group,
             written_at_start,
+            last_producer: last.and_then(|last| last.producer),
+            deliveries: deliveries.clone(),
             written: AtomicU64::new(written_at_start.unwrap_or(0)),
             was_used,
         })
@@ -221,6 +234,51 @@ impl Transactions {
             }
         }
         if self.was_used { Ok(()) } else { mark.set(storage, &self.name) }
+    }
+
+    /// The producers whose last transaction was not committed; see [`end_hanging`](Self::end_hanging).
+    fn uncommitted_producers(&self, is_staged: bool) -> &'static [usize] {
+        match (self.last_producer, is_staged) {
+            (None, _) => &[],
+            (Some(_), true) => &[0, 1],
+            (Some(0), false) => &[1],
+            (Some(_), false) => &[0],
+        }
+    }
+
+    /// Ends hanging transactions of an earlier run: aborts a transaction of each producer that may
+    /// have one, with a record in each partition concerned. Such a record has an empty key and no
+    /// value, and only readers with `read_uncommitted` see it. `is_staged` says whether an epoch after
+    /// the last written one is complete, so that the transaction after it may have begun.
+    pub fn end_hanging(&self, is_staged: bool) -> Result<(), EngineError> {
+        let producers = self.uncommitted_producers(is_staged);
+        if producers.is_empty() {
+            return Ok(());
+        }
+        let topic = self.options.topic.as_deref();
+        let partitions = partitions_with_open_transaction(&self.client, topic)?;
+        if partitions.is_empty() {
+            return Ok(());
+        }
+        for generation in producers.iter().copied() {
+            self.begin(generation)?;
+            let doing = "end a hanging transaction";
+            for (topic, partition) in &partitions {
+                let record: BaseRecord<'_, [u8], [u8], usize> =
+                    BaseRecord::with_opaque_to(topic, generation)
+                        .key(b"".as_slice())
+                        .partition(*partition);
+                self.deliveries.add(generation);
+                if let Err((error, _)) = self.producers[generation].send(record) {
+                    self.deliveries.remove(generation);
+                    return Err(self.failed(generation, doing, &error));
+                }
+            }
+            let sent = self.producers[generation].flush(self.client.timeout);
+            sent.map_err(|error| self.failed(generation, doing, &error))?;
+            self.abort(generation)?;
+        }
+        Ok(())
     }
 
     /// One of the two producers, which alternate from epoch to epoch.
@@ -283,7 +341,9 @@ impl Transactions {
         let mut offsets = TopicPartitionList::new();
         let at = Offset::Offset(epochs as i64);
         let producer = &self.producers[generation];
-        let added = offsets.add_partition_offset(&self.options.epoch_topic, 0, at).and_then(|()| {
+        let mut entry = offsets.add_partition(&self.options.epoch_topic, 0);
+        entry.set_metadata(generation.to_string());
+        let added = entry.set_offset(at).and_then(|()| {
             retried(self.client.timeout, |left| {
                 producer.send_offsets_to_transaction(&offsets, &self.group, left)
             })
@@ -356,7 +416,10 @@ impl Drop for Transactions {
 
 /// Makes a request, at least once, and repeats it while it fails with a temporary error, until
 /// `patience` has elapsed. Returns the last error.
-fn retried<T>(patience: Duration, request: impl Fn(Duration) -> KafkaResult<T>) -> KafkaResult<T> {
+pub(super) fn retried<T>(
+    patience: Duration,
+    request: impl Fn(Duration) -> KafkaResult<T>,
+) -> KafkaResult<T> {
     let until = Instant::now() + patience;
     loop {
         let left = until.saturating_duration_since(Instant::now()).max(ASK_AGAIN);
@@ -375,12 +438,20 @@ fn retried<T>(patience: Duration, request: impl Fn(Duration) -> KafkaResult<T>) 
     }
 }
 
+/// The last epoch that was written, from the group's offset.
+struct LastWritten {
+    /// The number of written epochs.
+    epochs: u64,
+    /// The producer of the last one. `None` if an older version wrote it.
+    producer: Option<usize>,
+}
+
 /// Creates the topic of the group's offset if it does not exist, and reads the offset.
 fn read_group(
     client: &Client,
     options: &TransactionOptions,
     name: &str,
-) -> Result<(BaseConsumer, Option<u64>), EngineError> {
+) -> Result<(BaseConsumer, Option<LastWritten>), EngineError> {
     let topic = options.epoch_topic.as_str();
     let failed = |doing: &str, error: KafkaError| client.failed(doing, &error);
     let mut config = client.connection();
@@ -396,17 +467,19 @@ fn read_group(
     }
     let mut one = TopicPartitionList::new();
     one.add_partition(topic, 0);
-    let offset = retried(client.timeout, |left| {
+    let last = retried(client.timeout, |left| {
         let committed = consumer.committed_offsets(one.clone(), left)?;
-        let Some(found) = committed.find_partition(topic, 0) else { return Ok(Offset::Invalid) };
+        let Some(found) = committed.find_partition(topic, 0) else { return Ok(None) };
         found.error()?;
-        Ok(found.offset())
+        let epochs = match found.offset() {
+            Offset::Offset(epochs) => u64::try_from(epochs).ok(),
+            _ => None,
+        };
+        let producer = found.metadata().parse().ok().filter(|producer| *producer < 2);
+        Ok(epochs.map(|epochs| LastWritten { epochs, producer }))
     });
-    let written = match offset.map_err(|error| failed("read the group of the query", error))? {
-        Offset::Offset(epochs) => u64::try_from(epochs).ok(),
-        _ => None,
-    };
-    Ok((consumer, written))
+    let last = last.map_err(|error| failed("read the group of the query", error))?;
+    Ok((consumer, last))
 }
 
 fn create_topic(client: &Client, topic: &str) -> Result<(), EngineError> {
