@@ -344,3 +344,74 @@ fn a_result_is_formatted_as_lines_of_json_and_csv() {
     let error = nested.lines(RowFormat::Csv, &[]).unwrap_err();
     assert_eq!(error.condition, "UNSUPPORTED_DATA_TYPE_FOR_DATASOURCE", "{error}");
 }
+
+#[test]
+fn functions_are_shown_and_described() {
+    let session = Session::new();
+    for (statement, expected) in [
+        ("SHOW FUNCTIONS LIKE 'date_tr*'", "date_trunc"),
+        ("SHOW SYSTEM FUNCTIONS 'ABS|acos'", "abs, acos"),
+        ("SHOW ALL FUNCTIONS IN default LIKE 'absolutely'", ""),
+        ("SHOW USER FUNCTIONS", ""),
+        (
+            "DESCRIBE FUNCTION date_trunc",
+            "Function: date_trunc, Usage: date_trunc('HOUR', timestamp) - down to a unit; NULL for a \
+             word that is none",
+        ),
+    ] {
+        assert_eq!(rows(&session, statement), [expected], "{statement}");
+    }
+    let described = rows(&session, "DESC FUNCTION EXTENDED default.ABS").concat();
+    assert!(described.contains("> SELECT abs(") && described.contains("Since: 1."), "{described}");
+    let error = session.script("DESCRIBE FUNCTION dat_trunc", &mut |_| Ok(())).unwrap_err();
+    assert_eq!(error.condition(), "UNRESOLVED_ROUTINE");
+    assert!(error.to_string().contains("date_trunc"), "{error}");
+    session.register_function(UserFunction::new("mine", [], DataType::Long, |_, _| {
+        Err(String::new())
+    }));
+    assert_eq!(rows(&session, "SHOW USER FUNCTIONS"), ["mine"]);
+    assert!(rows(&session, "DESCRIBE FUNCTION Mine").concat().starts_with("Function: Mine"));
+    // FUNCTION alone is the name of a table.
+    let table = "CREATE TABLE function (a INT); DESCRIBE function; DESC TABLE function";
+    assert_eq!(rows(&session, table), ["a int NULL", "a int NULL"]);
+}
+
+#[test]
+fn tables_are_shown_by_a_pattern() {
+    let session = Session::new();
+    rows(
+        &session,
+        "CREATE TABLE people (a INT); CREATE TABLE pens (a INT); CREATE VIEW v AS SELECT 1",
+    );
+    let names = |statement: &str| rows(&session, statement).concat().replace("Boolean(true)", "");
+    for (statement, expected) in [
+        ("SHOW TABLES LIKE 'pe*'", " pens ,  people "),
+        ("SHOW TABLES IN default 'p*S|V'", " pens ,  v "),
+        ("SHOW VIEWS LIKE '*x*'", ""),
+        ("SHOW COLUMNS IN people FROM default", "a"),
+    ] {
+        assert_eq!(names(statement), expected, "{statement}");
+    }
+    assert_eq!(run(&session, "SHOW TABLES IN other").unwrap_err(), "SCHEMA_NOT_FOUND");
+}
+
+#[test]
+fn explain_has_the_plan_of_a_query() {
+    let session = Session::new();
+    session.memory_stream("s", "k INT").unwrap();
+    for (statement, parts) in [
+        ("EXPLAIN SELECT id FROM range(3) WHERE id > 1", &["== Logical Plan ==", "id"][..]),
+        ("EXPLAIN EXTENDED SELECT k FROM s", &["== Schema ==", "== Optimized Logical Plan =="]),
+        ("EXPLAIN FORMATTED VALUES 1", &["== Optimized Logical Plan =="]),
+        ("EXPLAIN COST TABLE s", &["== Optimized Logical Plan =="]),
+        ("EXPLAIN CODEGEN WITH t AS (SELECT 1 AS a) SELECT a FROM t", &["AS a"]),
+    ] {
+        let plan = rows(&session, statement).concat();
+        assert!(parts.iter().all(|part| plan.contains(part)), "{statement}: {plan}");
+    }
+    assert_eq!(
+        run(&session, "EXPLAIN SELECT nothing FROM s").unwrap_err(),
+        "UNRESOLVED_COLUMN.WITH_SUGGESTION"
+    );
+    assert_eq!(run(&session, "EXPLAIN DROP TABLE s").unwrap_err(), "PARSE_SYNTAX_ERROR");
+}

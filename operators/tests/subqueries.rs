@@ -186,3 +186,189 @@ fn explain_shows_the_plans_of_scalar_subqueries() {
     assert!(subquery.trim_start().starts_with("+- Project"), "{explained}");
     assert!(subquery.contains("functions [max(v)]"), "{explained}");
 }
+
+#[test]
+fn a_subquery_in_on_filters_the_pairs_of_rows() {
+    check(&[
+        ("SELECT a.k, b.v FROM a JOIN b ON a.k = b.k AND v IN (SELECT v FROM c)", "1 11"),
+        (
+            "SELECT a.k, b.v FROM a JOIN b ON a.k = b.k AND NOT EXISTS (SELECT 1 FROM c WHERE c.v = b.v)",
+            "1 10, 2 20",
+        ),
+        // The subquery reads both sides.
+        (
+            "SELECT a.k, b.v FROM a JOIN b ON a.k = b.k AND b.v NOT IN (SELECT c.v FROM c WHERE c.v > a.k)",
+            "1 10, 2 20",
+        ),
+        (
+            "SELECT * FROM a LEFT JOIN b ON a.k = b.k AND b.v IN (SELECT v FROM c) ORDER BY a.k",
+            "1 1 11, 2 NULL NULL, 3 NULL NULL",
+        ),
+        (
+            "SELECT * FROM a LEFT JOIN b ON a.k = b.k AND EXISTS (SELECT 1 FROM b x WHERE x.k = a.k + 1) ORDER BY a.k, v",
+            "1 1 10, 1 1 11, 2 NULL NULL, 3 NULL NULL",
+        ),
+        (
+            "SELECT a.k, v FROM a RIGHT JOIN b ON a.k = b.k AND v IN (SELECT v FROM c) ORDER BY v",
+            "NULL 10, 1 11, NULL 20",
+        ),
+        (
+            "SELECT a.k, v FROM a FULL JOIN b ON a.k = b.k AND v = 11 AND a.k IN (SELECT k FROM b) ORDER BY a.k, v",
+            "NULL 10, NULL 20, 1 11, 2 NULL, 3 NULL",
+        ),
+        ("SELECT * FROM a SEMI JOIN b ON a.k = b.k AND v IN (SELECT v FROM c)", "1"),
+        ("SELECT * FROM a ANTI JOIN b ON a.k = b.k AND v IN (SELECT v FROM c)", "2, 3"),
+        (
+            "SELECT * FROM a LEFT JOIN b ON v IN (SELECT c.v FROM c WHERE c.v > a.k)",
+            "NOT_YET_SUPPORTED",
+        ),
+        ("SELECT * FROM a LEFT JOIN b ON k IN (SELECT v FROM c)", "AMBIGUOUS_REFERENCE"),
+        (
+            "SELECT * FROM a LEFT JOIN b ON x IN (SELECT v FROM c)",
+            "UNRESOLVED_COLUMN.WITH_SUGGESTION",
+        ),
+    ]);
+}
+
+#[test]
+fn a_correlated_subquery_may_have_subqueries_of_its_own_rows() {
+    check(&[
+        (
+            "SELECT k FROM a WHERE EXISTS (SELECT 1 FROM b WHERE b.k = a.k AND EXISTS (SELECT 1 FROM c WHERE c.v = b.v))",
+            "1",
+        ),
+        (
+            "SELECT k FROM a WHERE EXISTS (SELECT 1 FROM b WHERE b.k = a.k AND b.v NOT IN (SELECT v FROM c))",
+            "1, 2",
+        ),
+        (
+            "SELECT k FROM a WHERE k IN (SELECT k FROM b WHERE b.k = a.k AND v = (SELECT min(v) FROM c))",
+            "1",
+        ),
+    ]);
+}
+
+#[test]
+fn exists_and_in_may_have_a_correlated_aggregation() {
+    check(&[
+        // Without GROUP BY there is always one row.
+        ("SELECT k FROM a WHERE EXISTS (SELECT max(v) FROM b WHERE b.k = a.k)", "1, 2, 3"),
+        ("SELECT k FROM a WHERE NOT EXISTS (SELECT max(v) FROM b WHERE b.k = a.k)", ""),
+        ("SELECT k FROM a WHERE EXISTS (SELECT max(v) FROM b WHERE b.k = a.k LIMIT 0)", ""),
+        (
+            "SELECT k FROM a WHERE EXISTS (SELECT max(v) FROM b WHERE b.k = a.k GROUP BY b.k)",
+            "1, 2",
+        ),
+        (
+            "SELECT k FROM a WHERE EXISTS (SELECT 1 FROM b WHERE b.k = a.k GROUP BY b.k HAVING count(*) > 1)",
+            "1",
+        ),
+        (
+            "SELECT k FROM a WHERE NOT EXISTS (SELECT 1 FROM b WHERE b.k = a.k GROUP BY 1 HAVING count(*) > 1)",
+            "2, 3",
+        ),
+        ("SELECT k FROM a WHERE 2 IN (SELECT count(*) FROM b WHERE b.k = a.k)", "1"),
+        ("SELECT k FROM a WHERE 0 IN (SELECT count(*) FROM b WHERE b.k = a.k)", "3"),
+        ("SELECT k FROM a WHERE 0 NOT IN (SELECT count(*) FROM b WHERE b.k = a.k)", "1, 2"),
+        (
+            "SELECT k, k IN (SELECT count(*) FROM b WHERE b.k = a.k) FROM a",
+            "1 false, 2 false, 3 false",
+        ),
+        ("SELECT k FROM a WHERE 11 IN (SELECT max(v) FROM b WHERE b.k = a.k GROUP BY b.k)", "1"),
+        ("SELECT k FROM a WHERE 10 IN (SELECT v FROM b WHERE b.k = a.k GROUP BY v)", "1"),
+        ("SELECT k FROM a WHERE 0 IN (SELECT count(*) FROM b WHERE b.k = a.k GROUP BY b.k)", ""),
+        (
+            "SELECT k FROM a WHERE 20 NOT IN (SELECT max(v) FROM b WHERE b.k = a.k GROUP BY b.k)",
+            "1, 3",
+        ),
+        (
+            "SELECT k FROM a WHERE (1, 11) IN (SELECT b.k, max(v) FROM b WHERE b.k = a.k GROUP BY b.k)",
+            "1",
+        ),
+        (
+            "SELECT k FROM a WHERE 1 IN (SELECT count(*) FROM b WHERE b.k > a.k GROUP BY b.k)",
+            "NOT_YET_SUPPORTED",
+        ),
+    ]);
+}
+
+#[test]
+fn a_lateral_subquery_refers_to_the_relations_before_it() {
+    check(&[
+        (
+            "SELECT * FROM a, LATERAL (SELECT *, v + a.k FROM b WHERE b.k = a.k) AS l(x, y, z)",
+            "1 1 10 11, 1 1 11 12, 2 2 20 22",
+        ),
+        (
+            "SELECT * FROM a, LATERAL (SELECT k + rand() AS r)",
+            "UNSUPPORTED_SUBQUERY_EXPRESSION_CATEGORY.NON_DETERMINISTIC_LATERAL_SUBQUERIES",
+        ),
+        (
+            "SELECT * FROM a, LATERAL (SELECT rand() FROM c)",
+            "UNSUPPORTED_SUBQUERY_EXPRESSION_CATEGORY.NON_DETERMINISTIC_LATERAL_SUBQUERIES",
+        ),
+        (
+            "SELECT * FROM a JOIN LATERAL (SELECT v FROM c) ON v > rand()",
+            "UNSUPPORTED_SUBQUERY_EXPRESSION_CATEGORY.LATERAL_JOIN_CONDITION_NON_DETERMINISTIC",
+        ),
+        ("SELECT * FROM a, LATERAL (SELECT k + 1 AS n, k * 2) AS l WHERE l.n > 2", "2 3 4, 3 4 6"),
+        ("SELECT * FROM a JOIN LATERAL (SELECT k AS n WHERE k > 1) l ON l.n < 3", "2 2"),
+        (
+            "SELECT * FROM a, LATERAL (SELECT explode(sequence(1, k)) AS n) l WHERE n > 1",
+            "2 2, 3 2, 3 3",
+        ),
+        ("SELECT a.k, l.v FROM a, LATERAL (SELECT v FROM b WHERE b.k = a.k) l", "1 10, 1 11, 2 20"),
+        (
+            "SELECT * FROM a LEFT JOIN LATERAL (SELECT v, v + a.k FROM b WHERE b.k = a.k) AS l(x, y) ORDER BY k, x",
+            "1 10 11, 1 11 12, 2 20 22, 3 NULL NULL",
+        ),
+        // Only the items refer to the left rows.
+        (
+            "SELECT * FROM a CROSS JOIN LATERAL (SELECT a.k + v AS n FROM c WHERE v > 11) WHERE k < 3",
+            "1 31, 2 32",
+        ),
+        (
+            "SELECT * FROM a, LATERAL (SELECT count(*) AS n, max(v) FROM b WHERE b.k = a.k)",
+            "1 2 11, 2 1 20, 3 0 NULL",
+        ),
+        (
+            "SELECT * FROM a, LATERAL (SELECT b.k AS x, sum(v) AS s FROM b WHERE b.k = a.k GROUP BY b.k) l",
+            "1 1 21, 2 2 20",
+        ),
+        (
+            "SELECT a.k, s FROM a LEFT JOIN LATERAL (SELECT sum(v) AS s FROM b WHERE b.k = a.k GROUP BY b.k HAVING count(*) > 1) ON TRUE ORDER BY k",
+            "1 21, 2 NULL, 3 NULL",
+        ),
+        // Not correlated.
+        ("SELECT count(*) FROM a, LATERAL (SELECT * FROM c)", "6"),
+        (
+            "SELECT * FROM a LEFT JOIN LATERAL (SELECT v FROM c WHERE v > 99) ORDER BY k",
+            "1 NULL, 2 NULL, 3 NULL",
+        ),
+        // A lateral relation may follow a lateral relation.
+        (
+            "SELECT * FROM a, LATERAL (SELECT k + 1 AS n) x, LATERAL (SELECT n + 1 AS m) WHERE k = 1",
+            "1 2 3",
+        ),
+        ("SELECT * FROM a, LATERAL (SELECT * FROM b WHERE b.k = a.k LIMIT 1)", "NOT_YET_SUPPORTED"),
+        ("SELECT * FROM a RIGHT JOIN LATERAL (SELECT k AS n)", "INVALID_LATERAL_JOIN_TYPE"),
+        (
+            "SELECT * FROM a, LATERAL (SELECT x FROM b WHERE b.k = a.k)",
+            "UNRESOLVED_COLUMN.WITH_SUGGESTION",
+        ),
+    ]);
+}
+
+#[test]
+fn a_generator_in_from_is_a_relation() {
+    check(&[
+        ("SELECT * FROM explode(array(1, 2)) AS t(n)", "1, 2"),
+        ("SELECT t.col + 1 FROM EXPLODE(array(1, 2)) t", "2, 3"),
+        ("SELECT * FROM a, LATERAL explode(sequence(1, k)) AS t(n) WHERE k = 2", "2 1, 2 2"),
+        (
+            "SELECT k, pos FROM a LEFT JOIN LATERAL posexplode(IF(k = 1, array('x'), array())) t ORDER BY k",
+            "1 0, 2 NULL, 3 NULL",
+        ),
+        ("SELECT k, l.n FROM a JOIN LATERAL stack(2, k, k * 10) AS l(n) ON l.n > 10", "2 20, 3 30"),
+    ]);
+}

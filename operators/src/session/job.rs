@@ -1,6 +1,7 @@
 //! Job files and scripts. Their statements are executed in order. The queries of a job file are
 //! checked and returned; a script runs each of its queries in its turn.
 
+use super::catalog::SessionCatalog;
 use super::dataframe::DataFrame;
 use super::progress::Progress;
 use super::replaced_source::{JobSource, ReadSource, ReplacedSource};
@@ -202,7 +203,7 @@ impl Session {
                     return Ok(None);
                 }
                 let replace = on_existing == OnExisting::Replace;
-                let mut plan = query.plan(&*self.lock())?;
+                let mut plan = query.plan(&SessionCatalog(self))?;
                 if let Some((names, at)) = columns {
                     plan = with_columns(plan, &name, names).map_err(|error| error.at(at))?;
                 }
@@ -269,11 +270,11 @@ impl Session {
             match self.prepared(statement)? {
                 None => {}
                 Some(Statement::Query(query, _)) => {
-                    let plan = query.plan(&*self.lock())?;
+                    let plan = query.plan(&SessionCatalog(self))?;
                     show(DataFrame::new(self.clone(), plan))?;
                 }
                 Some(Statement::Describe(described, _)) => {
-                    let (schema, rows) = described.rows(&*self.lock())?;
+                    let (schema, rows) = described.rows(&SessionCatalog(self))?;
                     show(self.create_data_frame(schema, rows))?;
                 }
                 Some(Statement::StreamingTable {
@@ -318,7 +319,7 @@ impl Session {
         options: Options,
         query: Tokens,
     ) -> PlanResult<StreamWriter> {
-        let mut plan = query.plan(&*self.lock())?;
+        let mut plan = query.plan(&SessionCatalog(self))?;
         if !plan.is_streaming() {
             plan = plan.into_stream();
         }

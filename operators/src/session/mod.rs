@@ -21,6 +21,7 @@
 //! ```
 
 mod batch_writer;
+mod catalog;
 mod dataframe;
 mod grouped_data;
 mod job;
@@ -38,7 +39,7 @@ mod table_changes;
 mod transactional_sink;
 mod trigger;
 
-use crate::session::static_tables::MEMORY_TABLE;
+use crate::session::catalog::SessionCatalog;
 pub use crate::session::stream_writer::{SINK_FORMATS, StreamWriter};
 pub use crate::session::streaming_query::{QueryError, RunState, Status, StreamingQuery, Totals};
 pub use crate::table::physical::LateRow;
@@ -67,13 +68,11 @@ use crate::connect::socket::options::SocketConfig;
 
 use crate::table::error::{PlanError, PlanResult};
 use crate::table::expr::Expr;
-use crate::table::expr::compile::Semantics;
 use crate::table::expr::resolve::did_you_mean;
 use crate::table::expr::type_rules::Rules;
 use crate::table::expr::user_function::{UserAggregate, UserFunction};
 use crate::table::plan::shared_sources::SourceId;
 use crate::table::plan::{Options, Plan, Scan};
-use crate::table::sql::literals::LiteralSettings;
 use crate::table::sql::{self, Catalog};
 use crate::table::types::Schema;
 use crate::table::value::Value;
@@ -122,43 +121,6 @@ pub struct Session(Arc<Mutex<Inner>>);
 impl Default for Session {
     fn default() -> Self {
         Self::new()
-    }
-}
-
-impl Catalog for Inner {
-    fn relation(&self, name: &str) -> Option<Plan> {
-        if let Some((_, plan)) = self.views.get(&name.to_ascii_lowercase()) {
-            return Some(Plan::clone(plan));
-        }
-        let (name, table) = self.memory_table(name)?;
-        Some(Plan::Scan(Scan {
-            id: SourceId::default(),
-            name: name.clone(),
-            streaming: false,
-            format: MEMORY_TABLE.to_string(),
-            options: Options::new(),
-            inferred: false,
-            is_file_source: false,
-            schema: table.schema().clone(),
-        }))
-    }
-    fn names(&self) -> Vec<String> {
-        self.views.values().map(|(name, _)| name).chain(self.tables.keys()).cloned().collect()
-    }
-    fn function(&self, name: &str) -> Option<Arc<UserFunction>> {
-        self.functions.get(&name.to_ascii_lowercase()).cloned()
-    }
-    fn aggregate(&self, name: &str) -> Option<Arc<UserAggregate>> {
-        self.aggregates.get(&name.to_ascii_lowercase()).cloned()
-    }
-    fn semantics(&self) -> Semantics {
-        self.settings.semantics
-    }
-    fn literals(&self) -> LiteralSettings {
-        self.settings.literals
-    }
-    fn has_asof_join(&self) -> bool {
-        self.settings.asof_join
     }
 }
 
@@ -376,13 +338,13 @@ impl Session {
 
     /// Parses an expression in SQL, which may end with `AS name`.
     pub fn expr(&self, sql: &str) -> PlanResult<Expr> {
-        sql::parse_expr(sql, &*self.lock())
+        sql::parse_expr(sql, &SessionCatalog(self))
     }
 
     /// Parses and plans a query in SQL. A syntax error or an unknown name is an error; nothing is
     /// opened.
     pub fn sql(&self, query: &str) -> PlanResult<DataFrame> {
-        let plan = sql::parse_query(query, &*self.lock())?;
+        let plan = sql::parse_query(query, &SessionCatalog(self))?;
         Ok(DataFrame::new(self.clone(), plan))
     }
 
@@ -530,7 +492,8 @@ impl StreamReader {
         let inferred = given.is_none() && format != "text";
         let schema = match inferred {
             true => {
-                let mut made = infer(format, &self.options, &settings)?;
+                let made = infer(format, &self.options, &settings);
+                let mut made = made.map_err(|error| self.missing(format).unwrap_or(error))?;
                 made.fields.iter_mut().for_each(|field| field.nullable = true);
                 Some(made)
             }
@@ -545,6 +508,14 @@ impl StreamReader {
             config.check_exists()?;
         }
         Ok((config.schema(), origin))
+    }
+
+    /// The error of a table whose path does not exist, or whose pattern matches nothing.
+    fn missing(&self, format: &str) -> Option<PlanError> {
+        let settings = self.session.lock().settings.formats.clone();
+        let schema = Some((Schema::default(), SchemaOrigin::User));
+        let config = FileSourceConfig::read(format, &self.options, schema, &settings).ok();
+        config.filter(|_| !self.streaming)?.check_exists().err()
     }
 
     /// The schema of a source other than files. Fails for an unknown format and for wrong options.

@@ -1,6 +1,7 @@
 //! The tables of a session, in memory: `CREATE TABLE`, `INSERT`, `TRUNCATE TABLE`, `DROP TABLE` and
 //! `DROP VIEW`.
 
+use super::catalog::SessionCatalog;
 use super::dataframe::DataFrame;
 use super::{Inner, Session};
 use crate::connect::memory::MemoryTable;
@@ -376,7 +377,7 @@ impl Session {
     }
 
     fn rows_of(&self, query: Tokens) -> PlanResult<(Schema, Rows)> {
-        let plan = query.plan(&*self.lock())?;
+        let plan = query.plan(&SessionCatalog(self))?;
         if plan.is_streaming() {
             return Err(PlanError::new(
                 "UNSUPPORTED_INSERT.NOT_ALLOWED",

@@ -1,7 +1,7 @@
 //! Parses job files: `CREATE TEMPORARY VIEW`, `CREATE STREAMING TABLE`, `SET`, `SET TIME ZONE`,
 //! `RESET`, queries, and statements that describe views or change the tables of the session.
 
-use super::describe::{Describe, describe, show};
+use super::describe::{Describe, describe, explain, show};
 use super::literals::LiteralSettings;
 use super::table_statement::{self, TableStatement};
 use super::{Catalog, is_word, parse_tokens, place, syntax, tokenize, word};
@@ -65,7 +65,7 @@ pub enum Statement {
     },
     /// A query whose result is shown to the user.
     Query(Tokens, Place),
-    /// `DESCRIBE`, `SHOW COLUMNS`, `SHOW VIEWS` or `SHOW TABLES`. The result is shown to the user.
+    /// `DESCRIBE`, `EXPLAIN` or `SHOW`. The result is shown to the user.
     Describe(Describe, Place),
     /// A statement that changes the tables of the session.
     Table(TableStatement, Place),
@@ -413,9 +413,9 @@ impl<'t> Reader<'t> {
 }
 
 /// Keywords that start a statement, for suggestions.
-const BEGINNINGS: [&str; 13] = [
+const BEGINNINGS: [&str; 14] = [
     "SELECT", "WITH", "VALUES", "FROM", "TABLE", "CREATE", "INSERT", "TRUNCATE", "DROP", "SET",
-    "RESET", "DESCRIBE", "SHOW",
+    "RESET", "DESCRIBE", "SHOW", "EXPLAIN",
 ];
 
 /// The error of a text that does not start with the keyword of a statement.
@@ -425,7 +425,7 @@ fn no_statement(reader: &Reader<'_>) -> PlanError {
     error.fix = format!(
         "{}A query begins with SELECT, WITH, VALUES, FROM or TABLE; the other statements are CREATE \
          TEMPORARY VIEW, CREATE STREAMING TABLE, CREATE TABLE, INSERT, TRUNCATE, DROP, SET, RESET, \
-         DESCRIBE and SHOW, each ended by ';'",
+         DESCRIBE, SHOW and EXPLAIN, each ended by ';'",
         did_you_mean(&first, BEGINNINGS)
     );
     error
@@ -457,6 +457,9 @@ fn head(reader: &mut Reader<'_>) -> PlanResult<Head> {
     }
     if reader.keyword("SHOW") {
         return Ok(Head::Whole(Statement::Describe(show(reader)?, here)));
+    }
+    if reader.keyword("EXPLAIN") {
+        return Ok(Head::Whole(Statement::Describe(explain(reader)?, here)));
     }
     if reader.keyword("RESET") {
         return reset(reader, here).map(Head::Whole);

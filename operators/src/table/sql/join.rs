@@ -1,12 +1,14 @@
 //! Plans the JOINs of a FROM clause.
 
 use super::expr::convert_with;
+use super::lateral::{is_lateral, lateral};
 use super::query::{plain, relation};
 use super::rewrite::LEFT_MATCH;
-use super::subquery::constants;
+use super::subquery::{Joining, constants, has_subquery, tests_subquery, written_conjuncts};
 use super::{Catalog, REWRITTEN, place};
 use crate::table::error::{PlanError, PlanResult};
 use crate::table::expr::resolve::{ScopeColumn, resolve};
+use crate::table::expr::{Expr, call};
 use crate::table::plan::Plan;
 use crate::table::plan::analyzer::boolean;
 use crate::table::plan::asof_join::{self, MatchCondition, On};
@@ -78,19 +80,132 @@ fn outer_match(condition: &ast::Expr) -> Option<&ast::Expr> {
     }
 }
 
+/// Plans a join with an ON condition.
+fn on(
+    left: Plan,
+    right: Plan,
+    kind: JoinType,
+    written: &ast::Expr,
+    catalog: &dyn Catalog,
+) -> PlanResult<Plan> {
+    let plain = || {
+        let expr = convert_with(written, &constants(catalog))?;
+        let scope = join::both(&left.scope(), &right.scope());
+        boolean(resolve(&expr, &scope)?, &expr, "ON")
+    };
+    match plain() {
+        Ok(condition) => join::join(left, right, kind, Some(condition)),
+        Err(_) if has_subquery(written) => on_subqueries(left, right, kind, written, catalog),
+        Err(error) => Err(error),
+    }
+}
+
+/// Plans a join whose condition has subqueries other than constants. In an inner join they filter
+/// the joined rows. In other joins, each of them must depend on one side alone, whose rows get its
+/// value as a hidden column.
+fn on_subqueries(
+    left: Plan,
+    right: Plan,
+    kind: JoinType,
+    written: &ast::Expr,
+    catalog: &dyn Catalog,
+) -> PlanResult<Plan> {
+    let (with, without): (Vec<_>, Vec<_>) =
+        written_conjuncts(written).into_iter().partition(|conjunct| has_subquery(conjunct));
+    if kind != JoinType::Inner {
+        // Names are those of both sides, so that an ambiguous one is an error.
+        let both = join::join(left.clone(), right.clone(), JoinType::Inner, None)?;
+        let both = Joining::of_join(both, left.width(), catalog);
+        with.iter().try_for_each(|conjunct| both.condition_column(conjunct).map(drop))?;
+    }
+    let convert = |conjunct: &&ast::Expr| convert_with(conjunct, &constants(catalog));
+    let mut exprs = without.iter().map(convert).collect::<PlanResult<Vec<_>>>()?;
+    let (of_left, of_right) = (Joining::new(left, catalog), Joining::new(right, catalog));
+    // The indices of the right side's columns follow those of the left side.
+    let mut right_columns = Vec::new();
+    if kind != JoinType::Inner {
+        for conjunct in &with {
+            if tests_subquery(conjunct) {
+                let what = "a test of a subquery's result in ON of an outer join";
+                return Err(PlanError::not_yet(what).at(place(conjunct.span().start)));
+            }
+            // A subquery that fails may have joined others to its side, whose columns are hidden.
+            match of_left.condition_column(conjunct) {
+                Ok(column) => exprs.push(column),
+                Err(_) => {
+                    let of_both = || {
+                        let what = "a subquery in ON that reads both sides of an outer join";
+                        PlanError::not_yet(what).at(place(conjunct.span().start))
+                    };
+                    right_columns.push(of_right.condition_column(conjunct).map_err(|_| of_both())?);
+                }
+            }
+        }
+    }
+    let (left, right) = (of_left.into_plan(), of_right.into_plan());
+    let width = left.width();
+    exprs.extend(right_columns.iter().map(|column| match column {
+        Expr::Position(at, name) => Expr::Position(width + at, name.clone()),
+        other => other.clone(),
+    }));
+    let condition = exprs.into_iter().reduce(|all, one| call("and", [all, one]));
+    let scope = join::both(&left.scope(), &right.scope());
+    let condition = match condition {
+        Some(expr) => Some(boolean(resolve(&expr, &scope)?, &expr, "ON")?),
+        None => None,
+    };
+    let joined = join::join(left, right, kind, condition)?;
+    if kind != JoinType::Inner {
+        return Ok(joined);
+    }
+    let filtered = Joining::of_join(joined, width, catalog);
+    with.iter().try_for_each(|conjunct| filtered.filter(conjunct))?;
+    Ok(filtered.into_plan())
+}
+
 /// Plans a relation of FROM and the relations joined to it.
 pub(super) fn relation_with_joins(
     table: &TableWithJoins,
     catalog: &dyn Catalog,
 ) -> PlanResult<Plan> {
-    let mut left = relation(&table.relation, catalog)?;
-    if let Some(beyond) = table.joins.get(MAX_NESTING) {
+    joined_to(relation(&table.relation, catalog)?, &table.joins, catalog)
+}
+
+/// The type of a join and its condition.
+fn kind_of(operator: &JoinOperator) -> PlanResult<(JoinType, &JoinConstraint)> {
+    Ok(match operator {
+        JoinOperator::Join(c) | JoinOperator::Inner(c) | JoinOperator::CrossJoin(c) => {
+            (JoinType::Inner, c)
+        }
+        JoinOperator::Left(c) | JoinOperator::LeftOuter(c) => (JoinType::LeftOuter, c),
+        JoinOperator::Right(c) | JoinOperator::RightOuter(c) => (JoinType::RightOuter, c),
+        JoinOperator::FullOuter(c) => (JoinType::FullOuter, c),
+        JoinOperator::Semi(c) | JoinOperator::LeftSemi(c) => (JoinType::LeftSemi, c),
+        JoinOperator::Anti(c) | JoinOperator::LeftAnti(c) => (JoinType::LeftAnti, c),
+        other => return Err(PlanError::not_yet(format_args!("{other:?}"))),
+    })
+}
+
+/// Joins relations to a plan, one after the other.
+pub(super) fn joined_to(
+    mut left: Plan,
+    joins: &[ast::Join],
+    catalog: &dyn Catalog,
+) -> PlanResult<Plan> {
+    if let Some(beyond) = joins.get(MAX_NESTING) {
         let here = place(beyond.relation.span().start);
         return Err(too_complex(format!("more than {MAX_NESTING} tables are joined"), here));
     }
-    for joined in &table.joins {
+    for joined in joins {
         super::refused::check_join(joined)?;
         let here = place(joined.relation.span().start);
+        if is_lateral(&joined.relation) {
+            let (kind, constraint) =
+                kind_of(&joined.join_operator).map_err(|error| error.at(here))?;
+            left = lateral(left, &joined.relation, kind, constraint, catalog, here)
+                .map_err(|error| error.at(here))?;
+            continue;
+        }
         let right = relation(&joined.relation, catalog)?;
         if let JoinOperator::AsOf { match_condition, constraint } = &joined.join_operator {
             left = asof(left, right, (match_condition, constraint), catalog)
@@ -98,25 +213,11 @@ pub(super) fn relation_with_joins(
                 .map_err(|error| error.at(here))?;
             continue;
         }
-        let (written, constraint) = match &joined.join_operator {
-            JoinOperator::Join(c) | JoinOperator::Inner(c) | JoinOperator::CrossJoin(c) => {
-                (JoinType::Inner, c)
-            }
-            JoinOperator::Left(c) | JoinOperator::LeftOuter(c) => (JoinType::LeftOuter, c),
-            JoinOperator::Right(c) | JoinOperator::RightOuter(c) => (JoinType::RightOuter, c),
-            JoinOperator::FullOuter(c) => (JoinType::FullOuter, c),
-            JoinOperator::Semi(c) | JoinOperator::LeftSemi(c) => (JoinType::LeftSemi, c),
-            JoinOperator::Anti(c) | JoinOperator::LeftAnti(c) => (JoinType::LeftAnti, c),
-            other => return Err(PlanError::not_yet(format_args!("{other:?}")).at(here)),
-        };
+        let (written, constraint) =
+            kind_of(&joined.join_operator).map_err(|error| error.at(here))?;
         left = match constraint {
             JoinConstraint::None => join::join(left, right, written, None),
-            JoinConstraint::On(condition) => {
-                let expr = convert_with(condition, &constants(catalog))?;
-                let scope = join::both(&left.scope(), &right.scope());
-                let condition = boolean(resolve(&expr, &scope)?, &expr, "ON")?;
-                join::join(left, right, written, Some(condition))
-            }
+            JoinConstraint::On(condition) => on(left, right, written, condition, catalog),
             JoinConstraint::Using(names) => {
                 let names: Vec<_> = names.iter().map(plain).collect();
                 join::join_using(left, right, written, &names)

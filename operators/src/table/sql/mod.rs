@@ -4,14 +4,17 @@
 pub mod describe;
 mod dialect;
 pub mod expr;
+pub mod files;
 mod group;
 mod inline_table;
 pub mod job;
 mod join;
+mod lateral;
 pub(crate) mod literals;
 mod long;
 mod nesting;
 mod order;
+mod pivot;
 pub mod query;
 mod range;
 mod refused;
@@ -19,6 +22,7 @@ mod rewrite;
 mod set_operation;
 mod subquery;
 pub mod table_statement;
+mod unpivot;
 mod values_rows;
 mod views;
 
@@ -29,6 +33,7 @@ use super::plan::{METADATA, Plan};
 use crate::table::expr::type_rules::Rules;
 use crate::table::expr::user_function::{UserAggregate, UserFunction};
 use crate::table::plan::limits::{MAX_NESTING, on_large_stack, statement};
+use files::FilesInFrom;
 pub use literals::LiteralSettings;
 use rewrite::interval_text;
 use sqlparser::ast::{GroupByExpr, Query};
@@ -49,6 +54,15 @@ pub trait Catalog {
     }
     /// The user-defined aggregate function with a name; `None` if there is none.
     fn aggregate(&self, _name: &str) -> Option<Arc<UserAggregate>> {
+        None
+    }
+    /// The names of the user-defined functions, for SHOW FUNCTIONS.
+    fn user_functions(&self) -> Vec<String> {
+        Vec::new()
+    }
+    /// The plan of files that a query names in FROM, whose schema may be inferred from them; `None`
+    /// if the catalog cannot read files.
+    fn files(&self, _files: FilesInFrom) -> Option<PlanResult<Plan>> {
         None
     }
     /// The WATERMARK clause of the current query with an index; `None` if there is none.
@@ -167,6 +181,9 @@ impl Catalog for WithWatermarks<'_> {
     }
     fn aggregate(&self, name: &str) -> Option<Arc<UserAggregate>> {
         self.outer.aggregate(name)
+    }
+    fn files(&self, files: FilesInFrom) -> Option<PlanResult<Plan>> {
+        self.outer.files(files)
     }
     fn watermark(&self, number: usize) -> Option<&Watermark> {
         self.watermarks.get(number)

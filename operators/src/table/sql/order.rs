@@ -36,13 +36,17 @@ fn is_descending(options: &OrderByOptions) -> bool {
 /// Converts the ORDER BY clause of a query; `None` if the query has none.
 pub(super) fn order_by(query: &ast::Query, catalog: &dyn Catalog) -> PlanResult<Option<Order>> {
     let Some(clause) = &query.order_by else { return Ok(None) };
-    let keys = match &clause.kind {
+    match &clause.kind {
         OrderByKind::All(options) => {
             let (descending, nulls_first) = (is_descending(options), options.nulls_first);
-            return Ok(Some(Order::All { descending, nulls_first }));
+            Ok(Some(Order::All { descending, nulls_first }))
         }
-        OrderByKind::Expressions(keys) => keys,
-    };
+        OrderByKind::Expressions(keys) => order_of(keys, catalog).map(Some),
+    }
+}
+
+/// Converts a list of keys.
+fn order_of(keys: &[ast::OrderByExpr], catalog: &dyn Catalog) -> PlanResult<Order> {
     let constant = constants(catalog);
     let hook = |expr: &ast::Expr| match expr {
         ast::Expr::Exists { .. } | ast::Expr::In { target: ast::InTarget::Subquery(_), .. } => {
@@ -63,7 +67,54 @@ pub(super) fn order_by(query: &ast::Query, catalog: &dyn Catalog) -> PlanResult<
             place: place(key.expr.span().start),
         })
     };
-    keys.iter().map(key).collect::<PlanResult<Vec<_>>>().map(|keys| Some(Order::Keys(keys)))
+    keys.iter().map(key).collect::<PlanResult<Vec<_>>>().map(Order::Keys)
+}
+
+/// How SORT BY, DISTRIBUTE BY and CLUSTER BY of a SELECT arrange its rows.
+pub(super) struct Arrangement {
+    /// The order of SORT BY or CLUSTER BY. All rows are in one partition, so they are sorted as a
+    /// whole.
+    pub order: Option<Order>,
+    /// The keys of DISTRIBUTE BY, which are checked and have no effect.
+    pub distributed: Option<Order>,
+}
+
+impl Arrangement {
+    /// Converts the clauses of a SELECT. Fails if they cannot stand together.
+    pub fn of(select: &ast::Select, catalog: &dyn Catalog) -> PlanResult<Self> {
+        let plain = |expr: &ast::Expr| ast::OrderByExpr {
+            expr: expr.clone(),
+            options: OrderByOptions { sort: None, nulls_first: None },
+            with_fill: None,
+        };
+        let listed = |exprs: &[ast::Expr]| {
+            let keys: Vec<_> = exprs.iter().map(plain).collect();
+            (!keys.is_empty()).then(|| order_of(&keys, catalog)).transpose()
+        };
+        let clustered = listed(&select.cluster_by)?;
+        let distributed = listed(&select.distribute_by)?;
+        let sorted =
+            (!select.sort_by.is_empty()).then(|| order_of(&select.sort_by, catalog)).transpose()?;
+        if clustered.is_some() && (distributed.is_some() || sorted.is_some()) {
+            return Err(not_together(place(select.select_token.0.span.start)));
+        }
+        Ok(Self { order: clustered.or(sorted), distributed })
+    }
+
+    pub fn is_written(&self) -> bool {
+        self.order.is_some() || self.distributed.is_some()
+    }
+}
+
+/// The error of clauses that arrange the same rows in different ways.
+pub(super) fn not_together(at: Place) -> PlanError {
+    PlanError::new(
+        "UNSUPPORTED_FEATURE.COMBINATION_QUERY_RESULT_CLAUSES",
+        "of ORDER BY, SORT BY, DISTRIBUTE BY and CLUSTER BY only SORT BY and DISTRIBUTE BY may \
+         stand together",
+        "Keep one of them",
+    )
+    .at(at)
 }
 
 fn sort_key(expr: Resolved, descending: bool, nulls_first: Option<bool>) -> SortKey {

@@ -3,23 +3,27 @@
 use super::expr::{OVER, convert_with};
 use super::group::{GroupBy, group_by};
 use super::inline_table::inline_table;
-use super::order::{Order, order_by};
+use super::lateral::{column_names, generator_call, is_lateral, lateral};
+use super::order::{Arrangement, Order, not_together, order_by};
+use super::pivot::pivot;
 use super::range::range;
 use super::refused;
 use super::set_operation::{from_left, is_union_all, set_operation, union_all};
 use super::subquery::{Joining, constants};
+use super::unpivot::unpivot;
 use super::views::Views;
-use super::{Catalog, STREAM_MARK, WATERMARK_MARK, Watermark, place};
+use super::{Catalog, STREAM_MARK, WATERMARK_MARK, Watermark, files, place};
 use crate::table::error::{Place, PlanError, PlanResult};
 use crate::table::expr::compile::fold;
 use crate::table::expr::resolve::{
     Scope, distance, expand_stars, into_chosen, resolve, without_stars,
 };
 use crate::table::expr::type_rules::Rules;
-use crate::table::expr::{Expr, Node};
+use crate::table::expr::{Expr, Node, call};
 use crate::table::plan::analyzer;
-use crate::table::plan::analyzer::{Unioned, has_aggregate};
-use crate::table::plan::grouping::Grouping;
+use crate::table::plan::analyzer::{Unioned, has_aggregate, has_aggregate_itself};
+use crate::table::plan::generator::is_generator;
+use crate::table::plan::grouping::{Grouping, substitute};
 use crate::table::plan::join;
 use crate::table::plan::join::JoinType;
 use crate::table::plan::limits::{MAX_NESTING, count_copies, nested, too_complex};
@@ -28,8 +32,8 @@ use crate::table::plan::{METADATA, Plan};
 use crate::table::types::{DataType, Schema};
 use crate::table::value::Value;
 use sqlparser::ast::{
-    self, Distinct, LimitClause, Select, SelectFlavor, SelectItem, SelectItemQualifiedWildcardKind,
-    SetExpr, Spanned, TableAlias, TableFactor,
+    self, Distinct, JoinConstraint, LimitClause, Select, SelectFlavor, SelectItem,
+    SelectItemQualifiedWildcardKind, SetExpr, Spanned, TableAlias, TableFactor,
 };
 
 pub(super) fn refuse(what: impl std::fmt::Display, at: Place) -> PlanError {
@@ -266,7 +270,24 @@ fn body_at(body: &SetExpr, catalog: &dyn Catalog, here: Place) -> PlanResult<Pla
     }
 }
 
+/// Plans a SELECT and its SORT BY, DISTRIBUTE BY and CLUSTER BY, sorted by `order` if one is given.
 fn select(select: &Select, catalog: &dyn Catalog, order: Option<&Order>) -> PlanResult<Plan> {
+    let arrangement = Arrangement::of(select, catalog)?;
+    if order.is_some() && arrangement.is_written() {
+        return Err(not_together(place(select.select_token.0.span.start)));
+    }
+    if let Some(distributed) = &arrangement.distributed {
+        // Only the names of the keys are checked.
+        select_ordered(select, catalog, Some(distributed))?;
+    }
+    select_ordered(select, catalog, order.or(arrangement.order.as_ref()))
+}
+
+fn select_ordered(
+    select: &Select,
+    catalog: &dyn Catalog,
+    order: Option<&Order>,
+) -> PlanResult<Plan> {
     let here = place(select.select_token.0.span.start);
     let distinct = matches!(select.distinct, Some(Distinct::Distinct));
     let input = from_clause(select, catalog)?;
@@ -336,7 +357,8 @@ fn select(select: &Select, catalog: &dyn Catalog, order: Option<&Order>) -> Plan
         group_by = GroupBy { keys: vec![named_all], sets: None, all: false };
     }
     group_by.check_star(&items)?;
-    let items = without_stars(&written, &items)?;
+    let items =
+        with_lateral_aliases(without_stars(&written, &items)?.into_owned(), &input.scope())?;
     let keys = if group_by.all { group_by.keys_of_all(&items)? } else { group_by.keys };
     let grouping = Grouping::with_sets(input, &keys, group_by.sets, &items)?;
     let by: &[_] = if distinct { &[] } else { order.map_or(&[], Order::exprs) };
@@ -347,6 +369,53 @@ fn select(select: &Select, catalog: &dyn Catalog, order: Option<&Order>) -> Plan
         (false, None) => Ok(plan),
         (false, Some(order)) => order.sort_by_columns(plan, items.len(), &places),
     }
+}
+
+/// Replaces, in the SELECT list of an aggregation, names that are not columns by the expressions of
+/// earlier items with these aliases.
+fn with_lateral_aliases(items: Vec<Expr>, scope: &Scope) -> PlanResult<Vec<Expr>> {
+    let mut aliases: Vec<Expr> = Vec::new();
+    let mut made = Vec::with_capacity(items.len());
+    for item in items {
+        let replaced = match aliases.is_empty() {
+            true => item.clone(),
+            false => with_aliases(&item, &aliases, scope)?,
+        };
+        let is_named = matches!(item, Expr::Alias(..));
+        if is_named {
+            aliases.push(replaced.clone());
+        }
+        let name = (!is_named && replaced != item).then(|| item.output_name());
+        made.push(name.map_or_else(|| replaced.clone(), |name| replaced.clone().alias(&name)));
+    }
+    Ok(made)
+}
+
+/// Replaces aliases in an expression, except in the arguments of an aggregate, where Spark has none.
+fn with_aliases(expr: &Expr, aliases: &[Expr], scope: &Scope) -> PlanResult<Expr> {
+    if matches!(expr, Expr::Column { .. } | Expr::Lambda(..)) {
+        return Ok(substitute(expr, aliases, scope));
+    }
+    if has_aggregate_itself(expr) {
+        return match substitute(expr, aliases, scope) == *expr {
+            true => Ok(expr.clone()),
+            false => Err(PlanError::new(
+                "UNSUPPORTED_FEATURE.LATERAL_COLUMN_ALIAS_IN_AGGREGATE_FUNC",
+                format!("`{expr}` has an alias of the same SELECT list"),
+                "Write the expression itself, or compute it in a subquery",
+            )
+            .at(expr.place())),
+        };
+    }
+    let mut outcome = Ok(());
+    let made = expr.map_children(&mut |part| match with_aliases(part, aliases, scope) {
+        Ok(made) => made,
+        Err(error) => {
+            outcome = Err(error);
+            part.clone()
+        }
+    });
+    outcome.map(|()| made)
 }
 
 /// Replaces the error of a window function, for a query over tables: a window function is possible
@@ -374,15 +443,23 @@ pub(super) fn from_clause(select: &Select, catalog: &dyn Catalog) -> PlanResult<
     if select.from.len().max(select.lateral_views.len()) > MAX_NESTING {
         return Err(too_complex(format!("FROM has more than {MAX_NESTING} relations"), here));
     }
+    let nothing = || Plan::Values(Schema::default(), vec![Vec::new()]);
     let mut input: Option<Plan> = None;
     for table in &select.from {
+        if is_lateral(&table.relation) {
+            let left = input.unwrap_or_else(nothing);
+            let on = JoinConstraint::None;
+            let left = lateral(left, &table.relation, JoinType::Inner, &on, catalog, here);
+            let left = left.map_err(|error| error.at(here))?;
+            input = Some(super::join::joined_to(left, &table.joins, catalog)?);
+            continue;
+        }
         let right = super::join::relation_with_joins(table, catalog)?;
         input = Some(match input {
             None => right,
             Some(left) => join::join(left, right, JoinType::Inner, None)?,
         });
     }
-    let nothing = || Plan::Values(Schema::default(), vec![Vec::new()]);
     let mut input = input.unwrap_or_else(nothing);
     for view in &select.lateral_views {
         input = lateral_view(input, view, catalog)?;
@@ -438,7 +515,11 @@ pub(super) fn plain(name: &ast::ObjectName) -> String {
     parts.collect::<Vec<_>>().join(".")
 }
 
-fn aliased(plan: Plan, alias: Option<&TableAlias>, catalog: &dyn Catalog) -> PlanResult<Plan> {
+pub(super) fn aliased(
+    plan: Plan,
+    alias: Option<&TableAlias>,
+    catalog: &dyn Catalog,
+) -> PlanResult<Plan> {
     let Some(alias) = alias else { return Ok(plan) };
     let number = alias.name.value.strip_prefix(WATERMARK_MARK).and_then(|n| n.parse().ok());
     if let Some(watermark) = number.and_then(|number| catalog.watermark(number)) {
@@ -486,13 +567,20 @@ pub(super) fn relation(factor: &TableFactor, catalog: &dyn Catalog) -> PlanResul
     };
     refused::check_relation(factor, here, catalog)?;
     match factor {
-        TableFactor::Table { name, alias, args: None, sample, .. } => {
+        TableFactor::Table { name, alias, args: None, sample, with_hints, .. } => {
+            let files = files::named(name, with_hints, catalog, here)?;
             let name = plain(name);
             let (name, marked) = match name.strip_prefix(STREAM_MARK) {
                 Some(name) => (name.to_string(), true),
                 None => (name, false),
             };
-            let found = named(&name, catalog, here)?;
+            let found = match files {
+                Some(files) => files,
+                None => {
+                    refused::check_hints(with_hints, here, catalog)?;
+                    named(&name, catalog, here)?
+                }
+            };
             let found = if marked { as_stream(found, &name, here)? } else { found };
             let found = match sample {
                 Some(sample) => sampled(found, sample, catalog, here)?,
@@ -506,6 +594,35 @@ pub(super) fn relation(factor: &TableFactor, catalog: &dyn Catalog) -> PlanResul
             let made = range(&args.args, catalog, here)?;
             aliased(Plan::Alias(Box::new(made), "range".to_string()), alias.as_ref(), catalog)
         }
+        TableFactor::Table { name, alias, args: Some(args), sample, with_hints, .. }
+            if args.settings.is_none() && is_read_files(name) =>
+        {
+            refused::check_hints(with_hints, here, catalog)?;
+            let made = files::read_files(args, catalog, here)?;
+            let made = match plain(name).starts_with(STREAM_MARK) {
+                true => as_stream(made, "read_files", here)?,
+                false => made,
+            };
+            let made = match sample {
+                Some(sample) => sampled(made, sample, catalog, here)?,
+                None => made,
+            };
+            aliased(Plan::Alias(Box::new(made), "read_files".to_string()), alias.as_ref(), catalog)
+        }
+        TableFactor::Table { name, alias, args: Some(args), sample: None, with_hints, .. }
+            if args.settings.is_none() && is_generator(&call(&plain(name), [])) =>
+        {
+            refused::check_hints(with_hints, here, catalog)?;
+            let nothing = Plan::Values(Schema::default(), vec![Vec::new()]);
+            let Some(call) = generator_call(name, &args.args, catalog)? else {
+                return Err(refuse(format_args!("the arguments of `{factor}`"), here));
+            };
+            let made = analyzer::generate(nothing, &call, false, &column_names(alias.as_ref()))?;
+            let name = alias.as_ref().map_or_else(|| plain(name), |alias| alias.name.value.clone());
+            Ok(Plan::Alias(Box::new(made), name))
+        }
+        pivoted @ TableFactor::Pivot { .. } => pivot(pivoted, catalog, here),
+        unpivoted @ TableFactor::Unpivot { .. } => unpivot(unpivoted, catalog, here),
         TableFactor::NestedJoin { table_with_joins, alias } => aliased(
             super::join::relation_with_joins(table_with_joins, catalog)?,
             alias.as_ref(),
@@ -521,6 +638,12 @@ pub(super) fn relation(factor: &TableFactor, catalog: &dyn Catalog) -> PlanResul
         }
         other => Err(refuse(format_args!("`{other}` in FROM"), here)),
     }
+}
+
+/// Whether a table function is `read_files`, which may be read as a stream.
+fn is_read_files(name: &ast::ObjectName) -> bool {
+    let name = plain(name);
+    name.strip_prefix(STREAM_MARK).unwrap_or(&name).eq_ignore_ascii_case("read_files")
 }
 
 /// The plan of a view or table. Fails if there is none of this name.
@@ -557,27 +680,15 @@ fn as_stream(found: Plan, name: &str, here: Place) -> PlanResult<Plan> {
     .at(here))
 }
 
-/// File formats that Spark accepts in place of a view name: ``FROM csv.`path` ``.
-const FILE_FORMATS: [&str; 5] = ["parquet", "orc", "csv", "json", "text"];
-
 /// The error for a name without a table and view, with similar names.
 pub(crate) fn unknown(name: &str, catalog: &dyn Catalog) -> PlanError {
     let mut near: Vec<_> = catalog.names().into_iter().map(|n| (distance(name, &n), n)).collect();
     near.sort();
-    let files = FILE_FORMATS.iter().find(|format| {
-        let lower = name.to_ascii_lowercase();
-        lower.starts_with(&format!("{format}."))
-            || lower.ends_with(&format!(".{format}"))
-            || (**format == "text" && lower.ends_with(".txt"))
-    });
-    if let Some(format) = files {
-        let path = name.strip_prefix(&format!("{format}.")).unwrap_or(name);
+    if let Some(files) = files::meant(name) {
         return PlanError::new(
             "TABLE_OR_VIEW_NOT_FOUND",
-            format!("there is no table or view `{name}`, and a query reads files through a view"),
-            format!(
-                "Write CREATE TEMPORARY VIEW v USING {format} OPTIONS (path '{path}'); and FROM v"
-            ),
+            format!("there is no table or view `{name}`"),
+            format!("A file is named by its format and path: FROM {files}"),
         );
     }
     let near: Vec<_> = near.iter().take(3).map(|(_, name)| format!("`{name}`")).collect();
@@ -592,7 +703,7 @@ pub(crate) fn unknown(name: &str, catalog: &dyn Catalog) -> PlanError {
 fn lateral_view(input: Plan, view: &ast::LateralView, catalog: &dyn Catalog) -> PlanResult<Plan> {
     let here = place(view.lateral_view.span().start);
     let call = convert_with(&view.lateral_view, &constants(catalog))?;
-    if !crate::table::plan::generator::is_generator(&call) {
+    if !is_generator(&call) {
         return Err(refuse(
             format_args!("`LATERAL VIEW` of `{call}`, which is not a generator"),
             here,

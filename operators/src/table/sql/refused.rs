@@ -14,16 +14,13 @@ use sqlparser::ast::{
 };
 
 /// Keywords of clauses that may be rejected.
-pub(super) const WORDS: [&str; 28] = [
+pub(super) const WORDS: [&str; 25] = [
     "TOP",
     "INTO",
     "QUALIFY",
     "FETCH",
     "FOR",
     "WINDOW",
-    "SORT",
-    "CLUSTER",
-    "DISTRIBUTE",
     "PREWHERE",
     "CONNECT",
     "START",
@@ -84,8 +81,8 @@ pub(super) fn check_select(select: &Select, catalog: &dyn Catalog) -> PlanResult
         selection: _,
         connect_by,
         group_by: _,
-        cluster_by,
-        distribute_by,
+        cluster_by: _,
+        distribute_by: _,
         sort_by,
         having: _,
         named_window,
@@ -100,7 +97,6 @@ pub(super) fn check_select(select: &Select, catalog: &dyn Catalog) -> PlanResult
         Some(top) => top.to_string().replace("TOP ", "").replace(['(', ')'], ""),
         None => String::new(),
     };
-    let odd_order = "Order the rows with ORDER BY";
     let by_where = "Write the condition in WHERE";
     first([
         (top.is_some(), &|| {
@@ -126,15 +122,6 @@ pub(super) fn check_select(select: &Select, catalog: &dyn Catalog) -> PlanResult
         }),
         (prewhere.is_some(), &|| unknown("`PREWHERE`", by_where, at("PREWHERE"))),
         (!connect_by.is_empty(), &|| unknown("`CONNECT BY`", "Join the levels", at("CONNECT"))),
-        (!cluster_by.is_empty(), &|| not_built("`CLUSTER BY`", odd_order, at("CLUSTER"))),
-        (!distribute_by.is_empty(), &|| {
-            not_built(
-                "`DISTRIBUTE BY`",
-                "Leave it out: rows are distributed by the engine",
-                at("DISTRIBUTE"),
-            )
-        }),
-        (!sort_by.is_empty(), &|| not_built("`SORT BY`", odd_order, at("SORT"))),
         (!named_window.is_empty(), &|| {
             not_built("`WINDOW`", "Aggregate with GROUP BY", at("WINDOW"))
         }),
@@ -147,6 +134,7 @@ pub(super) fn check_select(select: &Select, catalog: &dyn Catalog) -> PlanResult
         }),
         (value_table_mode.is_some(), &|| unknown("`AS STRUCT`", "Write struct(a, b)", at("AS"))),
     ])?;
+    sort_by.iter().try_for_each(|key| check_order_key(key, catalog))?;
     match flavor {
         SelectFlavor::Standard | SelectFlavor::FromFirst | SelectFlavor::FromFirstNoSelect => {
             Ok(())
@@ -197,15 +185,19 @@ pub(super) fn check_query(query: &Query, here: Place, catalog: &dyn Catalog) -> 
     }
     match kind {
         OrderByKind::All(options) => check_order_options(options, here, catalog),
-        OrderByKind::Expressions(keys) => keys.iter().try_for_each(|key| {
-            let OrderByExpr { expr, options, with_fill } = key;
-            let here = place(expr.span().start);
-            if with_fill.is_some() {
-                return Err(unknown("`WITH FILL`", "Leave it out", here));
-            }
-            check_order_options(options, here, catalog)
-        }),
+        OrderByKind::Expressions(keys) => {
+            keys.iter().try_for_each(|key| check_order_key(key, catalog))
+        }
     }
+}
+
+fn check_order_key(key: &OrderByExpr, catalog: &dyn Catalog) -> PlanResult<()> {
+    let OrderByExpr { expr, options, with_fill } = key;
+    let here = place(expr.span().start);
+    if with_fill.is_some() {
+        return Err(unknown("`WITH FILL`", "Leave it out", here));
+    }
+    check_order_options(options, here, catalog)
 }
 
 fn check_order_options(
@@ -276,8 +268,8 @@ pub(super) fn check_relation(
         TableFactor::Table {
             name: _,
             alias: _,
-            args: _, // The caller rejects table functions.
-            with_hints,
+            args: _,       // The caller rejects table functions.
+            with_hints: _, // The options of files; the caller rejects others.
             version,
             with_ordinality,
             partitions,
@@ -286,13 +278,6 @@ pub(super) fn check_relation(
             index_directives,
             inheritance,
         } => first([
-            (!with_hints.is_empty(), &|| {
-                unknown(
-                    "`WITH (…)` after a table",
-                    "Leave it out: readers take no locks",
-                    at("WITH"),
-                )
-            }),
             (version.is_some(), &|| {
                 PlanError::new(
                     "UNSUPPORTED_FEATURE.TIME_TRAVEL",
@@ -324,6 +309,15 @@ pub(super) fn check_relation(
         | TableFactor::XmlTable { .. }
         | TableFactor::SemanticView { .. } => Ok(()),
     }
+}
+
+/// Rejects `WITH (…)` after a relation that is not of files.
+pub(super) fn check_hints(hints: &[Expr], here: Place, catalog: &dyn Catalog) -> PlanResult<()> {
+    if hints.is_empty() {
+        return Ok(());
+    }
+    let fix = "Leave it out: readers take no locks, and a view has the options of its source";
+    Err(unknown("`WITH (…)` after a table", fix, catalog.clause("WITH", here)))
 }
 
 /// Returns the row count of `TABLESAMPLE (n ROWS)`, and rejects every other kind of sample.

@@ -26,6 +26,7 @@ struct Uses {
     fields: bool,
     asof: bool,
     values: bool,
+    unpivot: bool,
 }
 
 impl Uses {
@@ -41,6 +42,7 @@ impl Uses {
                     uses.fields |= is_word(token, "STRUCT");
                     uses.asof |= is_word(token, "ASOF");
                     uses.values |= is_word(token, "VALUES");
+                    uses.unpivot |= is_word(token, "UNPIVOT");
                 }
                 Token::ShiftRight | Token::ExclamationMark | Token::DoubleExclamationMark => {
                     uses.operators = true;
@@ -55,13 +57,46 @@ impl Uses {
 
 /// Applies all rewrites that are needed.
 pub(super) fn rewritten(tokens: Vec<TokenWithSpan>) -> Vec<TokenWithSpan> {
-    let Uses { operators, sets, literals, fields, asof, values } = Uses::of(&tokens);
+    let Uses { operators, sets, literals, fields, asof, values, unpivot } = Uses::of(&tokens);
     let tokens = if asof { with_plain_asof(tokens) } else { tokens };
     let tokens = if operators { with_operators(tokens) } else { tokens };
     let tokens = if sets { with_flat_sets(tokens) } else { tokens };
     let tokens = if literals { with_literals(tokens) } else { tokens };
     let tokens = if values { with_rows_in_parentheses(tokens) } else { tokens };
+    let tokens = if unpivot { with_unpivot_aliases(tokens) } else { tokens };
     if fields { with_field_names(tokens) } else { tokens }
+}
+
+/// Inserts AS before the aliases in the list of `UNPIVOT (v FOR name IN (a x, (b, c) y))`.
+fn with_unpivot_aliases(tokens: Vec<TokenWithSpan>) -> Vec<TokenWithSpan> {
+    let mut out: Vec<TokenWithSpan> = Vec::with_capacity(tokens.len());
+    // The number of open parentheses since UNPIVOT, and whether its list has begun.
+    let (mut depth, mut in_list) = (None, false);
+    for token in tokens {
+        let before = out.last().map(|last| &last.token);
+        match (&token.token, depth) {
+            (Token::LParen, Some(open)) => depth = Some(open + 1),
+            (Token::RParen, Some(open)) => {
+                depth = (open > 1).then_some(open - 1);
+                in_list &= open > 2;
+            }
+            (Token::Word(_), Some(2)) if in_list && !is_word(&token.token, "AS") => {
+                let ends_column = match before {
+                    Some(Token::Word(_)) => before.is_some_and(|word| !is_word(word, "AS")),
+                    Some(Token::RParen) => true,
+                    _ => false,
+                };
+                if ends_column {
+                    out.push(TokenWithSpan::new(Token::make_keyword("AS"), token.span));
+                }
+            }
+            (word, None) if is_word(word, "UNPIVOT") => (depth, in_list) = (Some(0), false),
+            (word, Some(1)) if is_word(word, "IN") => in_list = true,
+            _ => {}
+        }
+        out.push(token);
+    }
+    out
 }
 
 /// Moves a token out of a list, and leaves a placeholder.
@@ -307,7 +342,14 @@ fn rewritten_at(tokens: &[TokenWithSpan], i: usize) -> Option<(Vec<Token>, usize
         let joined = |next: &&TokenWithSpan| next.span.start == tokens[i].span.end;
         let suffix = word(&tokens.get(i + 1).filter(joined)?.token)?;
         let known = ["Y", "S", "F", "D", "BD"].iter().any(|s| s.eq_ignore_ascii_case(suffix));
-        return known.then(|| (vec![Token::Number(format!("{digits}{suffix}"), false)], i + 2));
+        let text = format!("{digits}{suffix}");
+        // A name may begin with digits: `2012_total`.
+        let is_name = digits.bytes().all(|byte| byte.is_ascii_digit());
+        return match (known, is_name) {
+            (true, _) => Some((vec![Token::Number(text, false)], i + 2)),
+            (false, true) => Some((vec![Token::make_word(&text, None)], i + 2)),
+            (false, false) => None,
+        };
     }
     let name = word(token)?;
     let is = |expected: &str| name.eq_ignore_ascii_case(expected);

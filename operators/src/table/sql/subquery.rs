@@ -2,22 +2,23 @@
 //! a constant of the query. Most other subqueries become joins. For EXISTS and IN this is a semi or
 //! anti join, or a join that adds a column with the result.
 
+mod aggregated;
+mod scalar;
+
+pub(super) use self::aggregated::Correlated;
 use super::expr::{Subqueries, at, convert_with, plain_args};
 use super::order::order_by;
 use super::query::{self, from_clause, item};
 use super::{Catalog, place, refused};
 use crate::table::error::{Place, PlanError, PlanResult};
 use crate::table::expr::chain::balanced;
-use crate::table::expr::compile::{Semantics, evaluate, fold};
+use crate::table::expr::compile::{Semantics, fold};
 use crate::table::expr::resolve::{Scope, resolve};
 use crate::table::expr::type_rules::Rules;
 use crate::table::expr::{Expr, Node, Resolved, call, functions};
 use crate::table::plan::analyzer;
 use crate::table::plan::analyzer::{boolean, has_aggregate};
-use crate::table::plan::grouping::Grouping;
-use crate::table::plan::join::{
-    always, and, compared, conjuncts, equality, qualified, resolve_correlated, shifted,
-};
+use crate::table::plan::join::{always, and, compared, qualified, resolve_correlated, shifted};
 use crate::table::plan::time_window;
 use crate::table::plan::{Join, JoinKind, Plan};
 use crate::table::types::DataType;
@@ -29,12 +30,12 @@ use std::cell::{Cell, RefCell};
 use std::sync::Arc;
 
 /// The plan of a subquery, and the condition that relates its rows to an outer row.
-struct Inner {
-    plan: Plan,
+pub(super) struct Inner {
+    pub plan: Plan,
     /// The correlation condition, over the columns of the outer row and of `plan`.
-    condition: Option<Resolved>,
+    pub condition: Option<Resolved>,
     /// The index of the first column of `plan` that the subquery selects.
-    selected: usize,
+    pub selected: usize,
     /// OFFSET and LIMIT of a correlated subquery. They apply to the rows that match an outer row.
     match_range: Option<(u64, u64)>,
 }
@@ -49,6 +50,9 @@ pub(super) struct Joining<'c> {
     /// Whether the expression is a value and not a condition. As a value, an IN subquery whose
     /// result is unknown is false instead of NULL.
     of_value: Cell<bool>,
+    /// In the condition of a join, the number of columns of its left side: a subquery must not
+    /// depend on both sides.
+    left_width: Option<usize>,
 }
 
 fn strip(expr: &ast::Expr) -> &ast::Expr {
@@ -59,7 +63,7 @@ fn strip(expr: &ast::Expr) -> &ast::Expr {
 }
 
 /// The operands of a conjunction; the condition itself if it is not an AND.
-fn written_conjuncts(expr: &ast::Expr) -> Vec<&ast::Expr> {
+pub(super) fn written_conjuncts(expr: &ast::Expr) -> Vec<&ast::Expr> {
     let (mut open, mut conjuncts) = (vec![expr], Vec::new());
     while let Some(expr) = open.pop() {
         match strip(expr) {
@@ -82,6 +86,45 @@ fn is_subquery(conjunct: &ast::Expr) -> bool {
         positive,
         ast::Expr::Exists { .. } | ast::Expr::In { target: InTarget::Subquery(_), .. }
     )
+}
+
+/// Whether an IN or EXISTS subquery, or a scalar one, is an operand of a condition.
+pub(super) fn has_subquery(condition: &ast::Expr) -> bool {
+    match condition {
+        ast::Expr::Exists { .. }
+        | ast::Expr::Subquery(_)
+        | ast::Expr::In { target: InTarget::Subquery(_), .. } => true,
+        ast::Expr::BinaryOp { left, right, .. } => has_subquery(left) || has_subquery(right),
+        ast::Expr::Nested(inner)
+        | ast::Expr::UnaryOp { expr: inner, .. }
+        | ast::Expr::IsNull(inner)
+        | ast::Expr::IsNotNull(inner)
+        | ast::Expr::IsTrue(inner)
+        | ast::Expr::IsNotTrue(inner)
+        | ast::Expr::IsFalse(inner)
+        | ast::Expr::IsNotFalse(inner)
+        | ast::Expr::In { expr: inner, .. }
+        | ast::Expr::Cast { expr: inner, .. } => has_subquery(inner),
+        ast::Expr::Between { expr, low, high, .. } => {
+            [expr, low, high].into_iter().any(|part| has_subquery(part))
+        }
+        _ => false,
+    }
+}
+
+/// Whether a condition tests the result of an IN or EXISTS subquery for NULL.
+pub(super) fn tests_subquery(condition: &ast::Expr) -> bool {
+    match condition {
+        ast::Expr::BinaryOp { left, right, op } => match op {
+            BinaryOperator::And | BinaryOperator::Or => {
+                tests_subquery(left) || tests_subquery(right)
+            }
+            _ => has_subquery(condition),
+        },
+        ast::Expr::Nested(inner) | ast::Expr::UnaryOp { expr: inner, .. } => tests_subquery(inner),
+        ast::Expr::Exists { .. } | ast::Expr::In { target: InTarget::Subquery(_), .. } => false,
+        other => has_subquery(other),
+    }
 }
 
 fn is_unresolved(error: &PlanError) -> bool {
@@ -164,7 +207,40 @@ fn one_column(plan: &Plan, here: Place) -> PlanResult<()> {
 
 impl<'c> Joining<'c> {
     pub fn new(plan: Plan, catalog: &'c dyn Catalog) -> Self {
-        Self { catalog, plan: RefCell::new(Some(plan)), of_value: Cell::new(false) }
+        Self {
+            catalog,
+            plan: RefCell::new(Some(plan)),
+            of_value: Cell::new(false),
+            left_width: None,
+        }
+    }
+
+    /// For the condition of a join whose left side has a number of columns.
+    pub fn of_join(plan: Plan, left_width: usize, catalog: &'c dyn Catalog) -> Self {
+        Self { left_width: Some(left_width), ..Self::new(plan, catalog) }
+    }
+
+    /// Fails if a subquery in the condition of a join depends on both sides of the join.
+    fn check_sides(&self, condition: &Resolved, here: Place) -> PlanResult<()> {
+        fn sides(expr: &Resolved, left: usize, outer: usize, found: &mut (bool, bool)) {
+            match &expr.node {
+                Node::Column(at, _) if *at < left => found.0 = true,
+                Node::Column(at, _) if *at < outer => found.1 = true,
+                _ => expr.children().into_iter().for_each(|part| sides(part, left, outer, found)),
+            }
+        }
+        let Some(left) = self.left_width else { return Ok(()) };
+        let mut found = (false, false);
+        sides(condition, left, self.scope().columns.len(), &mut found);
+        if found != (true, true) {
+            return Ok(());
+        }
+        Err(PlanError::new(
+            "UNSUPPORTED_SUBQUERY_EXPRESSION_CATEGORY.UNSUPPORTED_CORRELATED_EXPRESSION_IN_JOIN_CONDITION",
+            "a subquery in the condition of a join depends on both sides of the join",
+            "Write the condition in WHERE",
+        )
+        .at(here))
     }
 
     fn take(&self) -> Plan {
@@ -251,6 +327,14 @@ impl<'c> Joining<'c> {
         converted
     }
 
+    /// Converts a condition that contains subqueries, and adds its value to the plan as a hidden
+    /// column. Returns the column.
+    pub fn condition_column(&self, condition: &ast::Expr) -> PlanResult<Expr> {
+        let expr = self.convert(condition)?;
+        let value = analyzer::condition(&expr, &self.scope())?;
+        Ok(self.hidden_column(value, expr.to_string()))
+    }
+
     /// Adds a filter by a condition, which may contain subqueries.
     pub fn filter(&self, condition: &ast::Expr) -> PlanResult<()> {
         let conjuncts = written_conjuncts(condition);
@@ -309,7 +393,9 @@ impl<'c> Joining<'c> {
                 Ok(true)
             }
             ast::Expr::In { expr, target: InTarget::Subquery(query), negated: false, .. }
-                if !flipped =>
+                if !flipped
+                    && (matches!(strip(expr), ast::Expr::Tuple(_))
+                        || !self.has_single_row(query)?) =>
             {
                 let needles = match strip(expr) {
                     ast::Expr::Tuple(values) => values.iter().collect(),
@@ -357,6 +443,9 @@ impl<'c> Joining<'c> {
             ast::Expr::In { expr, target: InTarget::Subquery(query), negated, .. } => {
                 if let ast::Expr::Tuple(values) = strip(expr) {
                     return self.tuple_in(values, query, *negated, here).map(Some);
+                }
+                if let Some(found) = self.in_single_row(expr, query, *negated)? {
+                    return Ok(Some(found));
                 }
                 let value = resolve(&self.convert(expr)?, &self.scope())?;
                 let inner = self.inner(query, true)?;
@@ -456,8 +545,8 @@ impl<'c> Joining<'c> {
                     .map(|selected| item(selected, self.catalog))
                     .collect::<PlanResult<_>>()?;
                 if grouped || items.iter().any(has_aggregate) {
-                    let what = "a correlated subquery with an aggregate, in EXISTS or IN,";
-                    return Err(PlanError::not_yet(what).at(here));
+                    let correlated = Correlated { plan, condition, match_range };
+                    return self.aggregated(correlated, select, &items, selects);
                 }
                 let condition = Some(condition);
                 if once {
@@ -506,12 +595,20 @@ impl<'c> Joining<'c> {
 
     /// Plans a correlated subquery: its rows, filtered by the conditions that do not depend on the
     /// outer row, and the conjunction of the other conditions.
-    fn correlated(&self, select: &Select, error: PlanError) -> PlanResult<(Plan, Resolved)> {
+    pub fn correlated(&self, select: &Select, error: PlanError) -> PlanResult<(Plan, Resolved)> {
         let here = place(select.select_token.0.span.start);
         let mut plan = table_only(from_clause(select, self.catalog)?, here)?;
         let (outer, inner) = (self.scope(), plan.scope());
         let mut condition = None;
         for conjunct in select.selection.iter().flat_map(written_conjuncts) {
+            if has_subquery(conjunct) {
+                // A subquery in it that does not depend on the outer row is joined to the rows.
+                let joining = Joining::new(plan.clone(), self.catalog);
+                if joining.filter(conjunct).is_ok() {
+                    plan = joining.into_plan();
+                    continue;
+                }
+            }
             let expr = convert_with(conjunct, &constants(self.catalog))?;
             match resolve(&expr, &inner) {
                 Ok(_) => plan = analyzer::filter(plan, &expr)?,
@@ -523,159 +620,12 @@ impl<'c> Joining<'c> {
                 Err(error) => return Err(error),
             }
         }
+        if let Some(condition) = &condition {
+            self.check_sides(condition, here)?;
+        }
         // Without such a condition, the unknown name in `error` is not a reference to the outer
         // row.
         condition.map(|condition| (plan, condition)).ok_or(error)
-    }
-
-    /// Plans a correlated scalar subquery such as `(SELECT max(x) FROM t WHERE t.k = outer.k)`. A
-    /// subquery with an aggregate is grouped by the compared columns, and a join looks up the group
-    /// of an outer row. A subquery without one needs LIMIT 1 or 0.
-    fn correlated_scalar(&self, query: &Query, error: PlanError) -> PlanResult<Expr> {
-        let here = query::start(query);
-        let (query, select) = plain_select(query).ok_or(error.clone())?;
-        let (plan, condition) = self.correlated(select, error)?;
-        let items: Vec<Expr> = select
-            .projection
-            .iter()
-            .map(|selected| item(selected, self.catalog))
-            .collect::<PlanResult<_>>()?;
-        let [selected] = items.as_slice() else {
-            return Err(wrong_number(1, items.len(), here));
-        };
-        let match_range = self.match_range(query, here)?;
-        let alone = is_grouped(select) || select.having.is_some() || select.distinct.is_some();
-        if !alone && !has_aggregate(selected) && match_range.is_some_and(|(_, most)| most <= 1) {
-            let plan = self.ordered(plan, query, &items)?;
-            let value = resolve(selected, &plan.scope())?;
-            let (data_type, at) = (value.data_type.clone(), plan.width());
-            let plan = time_window::with_column(plan.clone(), &plan.scope(), value, "value", None);
-            let name = scalar_name(&condition, self.scope().columns.len());
-            let inner = Inner { plan, condition: Some(condition), selected: at, match_range };
-            let first = self.join(JoinKind::ScalarSubquery, inner, None);
-            let found = Expr::Position(first + at, vec![name]);
-            debug_assert_eq!(self.scope().columns[first + at].data_type, data_type);
-            return Ok(found);
-        }
-        if is_grouped(select) || select.having.is_some() || !has_aggregate(selected) {
-            return Err(PlanError::new(
-                "UNSUPPORTED_SUBQUERY_EXPRESSION_CATEGORY.MUST_AGGREGATE_CORRELATED_SCALAR_SUBQUERY",
-                "a correlated scalar subquery may return several rows",
-                "Aggregate in it: (SELECT max(x) FROM t WHERE t.k = outer.k)",
-            )
-            .at(here));
-        }
-        let nothing = match_range.is_some_and(|(skipped, taken)| skipped > 0 || taken == 0);
-        let outer = self.scope();
-        let width = outer.columns.len();
-        let mut keys = Vec::new();
-        for conjunct in conjuncts(&condition) {
-            let Some((of_outer, of_inner)) = equality(conjunct, width) else {
-                return Err(PlanError::new(
-                    "UNSUPPORTED_SUBQUERY_EXPRESSION_CATEGORY.CORRELATED_COLUMN_IS_NOT_ALLOWED_IN_PREDICATE",
-                    format!("`{conjunct}` is not an equality of an inner and an outer value"),
-                    "Compare with = only",
-                )
-                .at(here));
-            };
-            keys.push((of_outer.clone(), unshifted(of_inner.clone(), width)));
-        }
-        let name = scalar_name(&condition, width);
-        let semantics = self.catalog.semantics();
-        let (plan, default) = grouped(plan, &keys, selected, semantics)?;
-        if nothing {
-            // OFFSET or LIMIT removes the single row of the aggregation, so the result is NULL.
-            return Ok(Expr::Literal(Value::Null, plan.scope().columns[0].data_type.clone()));
-        }
-        // The plan's columns are the value, a flag that the group exists, and the keys.
-        let mut condition = None;
-        let scope = plan.scope();
-        for (i, (of_outer, _)) in keys.iter().enumerate() {
-            let key = shifted(column_of(&scope, 2 + i), width);
-            let equal = functions::resolve("=", vec![of_outer.clone(), key])?;
-            condition = Some(and(condition, equal)?);
-        }
-        let at = self.join(
-            JoinKind::ScalarSubquery,
-            Inner { plan, condition, selected: 0, match_range: None },
-            None,
-        );
-        let scope = self.scope();
-        let (value, there) = (column_of(&scope, at), column_of(&scope, at + 1));
-        let (data_type, nullable) = (value.data_type.clone(), value.nullable || default.nullable);
-        let node = Node::Case(vec![(there, value)], Some(Box::new(default)));
-        Ok(self.hidden_column(Resolved { node, data_type, nullable }, name))
-    }
-}
-
-/// The name of a correlated scalar subquery, as in Spark: it lists each use of a column of the outer
-/// row in the condition. The indices of these columns are below `width`.
-fn scalar_name(condition: &Resolved, width: usize) -> String {
-    fn collect<'r>(expr: &'r Resolved, width: usize, names: &mut Vec<&'r str>) {
-        match &expr.node {
-            Node::Column(index, name) if *index < width => names.push(name),
-            _ => expr.children().into_iter().for_each(|child| collect(child, width, names)),
-        }
-    }
-    let mut names = Vec::new();
-    collect(condition, width, &mut names);
-    format!("scalarsubquery({})", names.join(", "))
-}
-
-/// Groups a subquery by the keys that the outer row is compared with. Also returns the value for
-/// outer rows without a group. Fails if that value is a constant whose evaluation fails, whether or
-/// not there is such a row, as in Spark.
-fn grouped(
-    plan: Plan,
-    keys: &[(Resolved, Resolved)],
-    selected: &Expr,
-    semantics: Semantics,
-) -> PlanResult<(Plan, Resolved)> {
-    let grouping = Grouping::new(plan, &[], std::slice::from_ref(selected))?;
-    let Plan::Project(aggregate, columns) =
-        grouping.finish(std::slice::from_ref(selected), None)?
-    else {
-        unreachable!("a grouping ends in a projection")
-    };
-    let Plan::Aggregate(input, _, calls) = *aggregate else {
-        unreachable!("a grouping aggregates")
-    };
-    let keyed = keys.iter().enumerate().map(|(i, (_, key))| (key.clone(), format!("key{i}")));
-    let (value, _) = &columns[0];
-    let default = fold(of_nothing(value.clone(), &calls), semantics);
-    let is_known = matches!(default.node, Node::Literal(_));
-    if !is_known && default.is_foldable() && !default.reads_clock() {
-        let evaluated = evaluate(&default, semantics);
-        evaluated.map_err(|error| PlanError::new(error.condition, error.reason, error.fix))?;
-    }
-    let mut made = vec![
-        (shifted(value.clone(), keys.len()), "value".to_string()),
-        (crate::table::plan::join::always(), "there".to_string()),
-    ];
-    for (i, (_, key)) in keys.iter().enumerate() {
-        let node = Node::Column(i, format!("key{i}"));
-        let (data_type, nullable) = (key.data_type.clone(), key.nullable);
-        made.push((Resolved { node, data_type, nullable }, format!("key{i}")));
-    }
-    let aggregate = Plan::Aggregate(input, keyed.collect(), calls);
-    Ok((Plan::Project(Box::new(aggregate), made), default))
-}
-
-/// The value of an expression over aggregates if there are no input rows.
-fn of_nothing(
-    expr: Resolved,
-    calls: &[crate::table::plan::aggregate_function::AggregateCall],
-) -> Resolved {
-    match &expr.node {
-        Node::Column(index, _) => {
-            let none = match &calls[*index].data_type {
-                _ if calls[*index].function.is_nullable() => Value::Null,
-                DataType::Array(_) => Value::Array(Vec::new()),
-                _ => Value::Long(0),
-            };
-            Resolved::literal(none, expr.data_type)
-        }
-        _ => expr.map_children(&mut |child| of_nothing(child, calls)),
     }
 }
 
@@ -711,7 +661,7 @@ fn wrong_number(wanted: usize, found: usize, here: Place) -> PlanError {
 
 /// The query without its parentheses, and its SELECT. `None` for a query with set operations or
 /// WITH, and for a query in parentheses that are followed by ORDER BY or LIMIT.
-fn plain_select(query: &Query) -> Option<(&Query, &Select)> {
+pub(super) fn plain_select(query: &Query) -> Option<(&Query, &Select)> {
     match &*query.body {
         _ if query.with.is_some() => None,
         SetExpr::Select(select) => Some((query, select)),
@@ -722,7 +672,7 @@ fn plain_select(query: &Query) -> Option<(&Query, &Select)> {
     }
 }
 
-fn is_grouped(select: &Select) -> bool {
+pub(super) fn is_grouped(select: &Select) -> bool {
     match &select.group_by {
         ast::GroupByExpr::Expressions(keys, modifiers) => !keys.is_empty() || !modifiers.is_empty(),
         ast::GroupByExpr::All(_) => true,

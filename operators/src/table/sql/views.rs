@@ -1,6 +1,7 @@
 //! Views of a query: those of a WITH clause, and the inputs of a query whose text the planner
 //! generates.
 
+use super::files::FilesInFrom;
 use super::query::{plan, renamed};
 use super::{Catalog, LiteralSettings, Watermark, place, plan_tokens, refused, tokenize};
 use crate::table::error::{Place, PlanError, PlanResult};
@@ -82,6 +83,9 @@ impl Catalog for Views<'_> {
     }
     fn aggregate(&self, name: &str) -> Option<Arc<UserAggregate>> {
         self.of_user()?.aggregate(name)
+    }
+    fn files(&self, files: FilesInFrom) -> Option<PlanResult<Plan>> {
+        self.of_user()?.files(files)
     }
     fn watermark(&self, number: usize) -> Option<&Watermark> {
         self.of_user()?.watermark(number)
