@@ -1,5 +1,5 @@
-//! Expressions, compared with Apache Spark's results (`expected.jsonl`, `text.jsonl` and
-//! `templates.jsonl` in `spark/`, made by `tools/spark/expressions.py`): type and value, or the
+//! Expressions, compared with Apache Spark's results (`expected.jsonl`, `text.jsonl`,
+//! `templates.jsonl` and `scalars.jsonl` in `spark/`, made by `tools/spark/expressions.py`): type and value, or the
 //! error condition. `spark/differs.txt` lists deliberate differences with reasons. The test also
 //! fails if a listed expression no longer differs.
 #![cfg(feature = "sql")]
@@ -46,6 +46,7 @@ fn expressions_give_the_results_of_spark() {
         include_str!("spark/expected.jsonl"),
         include_str!("spark/text.jsonl"),
         include_str!("spark/templates.jsonl"),
+        include_str!("spark/scalars.jsonl"),
     ];
     for line in lists.into_iter().flat_map(str::lines) {
         let expected: Json = serde_json::from_str(line).unwrap();

@@ -6,6 +6,8 @@ operators/tests/spark.
     tools/spark/expressions.py > operators/tests/spark/expected.jsonl
     tools/spark/expressions.py text.txt > operators/tests/spark/text.jsonl
     tools/spark/expressions.py templates.txt > operators/tests/spark/templates.jsonl
+    tools/spark/expressions.py scalars.txt > operators/tests/spark/scalars.jsonl
+    tools/spark/expressions.py time-of-day.txt > operators/tests/spark/time-of-day.jsonl
 
 One JSON object per line: the expression, its type and its value as text, or the error's condition.
 """
@@ -23,6 +25,7 @@ session = (
     SparkSession.builder.master("local[1]")
     .config("spark.ui.enabled", "false")
     .config("spark.sql.session.timeZone", "America/New_York")
+    .config("spark.sql.timeType.enabled", "true")
     .config("spark.driver.extraJavaOptions", "-Duser.timezone=UTC")
     .getOrCreate()
 )

@@ -5,16 +5,17 @@ use super::Catalog;
 use super::expr::convert_with;
 use super::query::{self, from_clause, item, plain};
 use super::subquery::{Correlated, Joining, constants, is_grouped, plain_select};
+use super::table_function::call_of;
 use crate::table::error::{Place, PlanError, PlanResult};
 use crate::table::expr::resolve::{ScopeColumn, resolve, without_stars};
-use crate::table::expr::{Expr, Node, Resolved, call};
+use crate::table::expr::{Expr, Node, Resolved};
 use crate::table::plan::analyzer::{generate, has_aggregate, unaliased};
 use crate::table::plan::generator::is_generator;
 use crate::table::plan::join::{self, JoinType, always, qualified, resolve_correlated};
 use crate::table::plan::{Plan, time_window};
 use crate::table::value::Value;
 use sqlparser::ast::{
-    self, FunctionArg, FunctionArgExpr, JoinConstraint, Query, Select, SelectItem, SetExpr,
+    self, FunctionArg, JoinConstraint, Query, Select, SelectItem, SetExpr,
     TableAlias, TableFactor,
 };
 
@@ -31,27 +32,17 @@ fn refuse(what: &str, here: Place) -> PlanError {
 }
 
 /// The call of a generator in FROM; `None` for other functions.
-pub(super) fn generator_call(
+fn generator_call(
     name: &ast::ObjectName,
     args: &[FunctionArg],
     catalog: &dyn Catalog,
 ) -> PlanResult<Option<Expr>> {
-    let made = call(&plain(name).to_ascii_lowercase(), []);
-    if !is_generator(&made) {
-        return Ok(None);
-    }
-    let convert = |arg: &FunctionArg| match arg {
-        FunctionArg::Unnamed(FunctionArgExpr::Expr(expr)) => {
-            convert_with(expr, &constants(catalog)).map(Some)
-        }
-        _ => Ok(None),
-    };
-    let args = args.iter().map(convert).collect::<PlanResult<Option<Vec<_>>>>()?;
-    Ok(args.map(|args| call(&plain(name).to_ascii_lowercase(), args)))
+    let call = call_of(name, args, catalog)?;
+    Ok(is_generator(&call).then_some(call))
 }
 
 /// The names of the columns in an alias.
-pub(super) fn column_names(alias: Option<&TableAlias>) -> Vec<String> {
+fn column_names(alias: Option<&TableAlias>) -> Vec<String> {
     let columns = alias.iter().flat_map(|alias| &alias.columns);
     columns.map(|column| column.name.value.clone()).collect()
 }
@@ -97,6 +88,8 @@ pub(super) fn lateral(
                 let what = format!("the table function `{}`", plain(name));
                 return Err(PlanError::not_yet(what).at(here));
             };
+            // As in Spark, a LEFT join to a function without a condition is an inner one.
+            let outer = outer && !matches!(constraint, JoinConstraint::None);
             let width = left.width();
             let made = generate(left, &call, outer, &column_names(alias.as_ref()))?;
             let name = alias.as_ref().map_or_else(|| plain(name), |alias| alias.name.value.clone());

@@ -166,6 +166,12 @@ impl Chars {
         }
     }
 
+    /// Whether blanks and a single quote follow the character at the cursor.
+    fn opens_after_blanks(&self) -> bool {
+        let rest = self.chars.get(self.at + 1..).unwrap_or_default();
+        rest.iter().find(|c| !c.is_whitespace()) == Some(&'\'')
+    }
+
     /// Writes a filler for the next character, and advances. A line break is copied instead.
     fn fill(&mut self) {
         self.out.push(if self.peek(0) == Some('\n') { '\n' } else { 'x' });
@@ -287,6 +293,17 @@ pub fn hide(sql: &str, reading: LiteralSettings) -> PlanResult<(String, Literals
                     // The digits of a binary literal are not replaced.
                     ('x' | 'X', Some('\'')) if length == 1 => {
                         chars.copy(2);
+                        chars.copy_through('\'');
+                    }
+                    // Blanks may separate the X from the quote. The parser reads them only before the
+                    // X, so they change places.
+                    ('x' | 'X', _) if length == 1 && chars.opens_after_blanks() => {
+                        chars.at += 1;
+                        while chars.peek(0).is_some_and(char::is_whitespace) {
+                            chars.copy(1);
+                        }
+                        chars.out.push(c);
+                        chars.copy(1);
                         chars.copy_through('\'');
                     }
                     _ => chars.copy(length),

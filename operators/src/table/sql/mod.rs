@@ -21,6 +21,7 @@ mod refused;
 mod rewrite;
 mod set_operation;
 mod subquery;
+mod table_function;
 pub mod table_statement;
 mod unpivot;
 mod values_rows;

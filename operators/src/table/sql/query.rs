@@ -3,13 +3,14 @@
 use super::expr::{OVER, convert_with};
 use super::group::{GroupBy, group_by};
 use super::inline_table::inline_table;
-use super::lateral::{column_names, generator_call, is_lateral, lateral};
+use super::lateral::{is_lateral, lateral};
 use super::order::{Arrangement, Order, not_together, order_by};
 use super::pivot::pivot;
 use super::range::range;
 use super::refused;
 use super::set_operation::{from_left, is_union_all, set_operation, union_all};
 use super::subquery::{Joining, constants};
+use super::table_function::table_function;
 use super::unpivot::unpivot;
 use super::views::Views;
 use super::{Catalog, STREAM_MARK, WATERMARK_MARK, Watermark, files, place};
@@ -19,7 +20,7 @@ use crate::table::expr::resolve::{
     Scope, distance, expand_stars, into_chosen, resolve, without_stars,
 };
 use crate::table::expr::type_rules::Rules;
-use crate::table::expr::{Expr, Node, call};
+use crate::table::expr::{Expr, Node};
 use crate::table::plan::analyzer;
 use crate::table::plan::analyzer::{Unioned, has_aggregate, has_aggregate_itself};
 use crate::table::plan::generator::is_generator;
@@ -610,16 +611,10 @@ pub(super) fn relation(factor: &TableFactor, catalog: &dyn Catalog) -> PlanResul
             aliased(Plan::Alias(Box::new(made), "read_files".to_string()), alias.as_ref(), catalog)
         }
         TableFactor::Table { name, alias, args: Some(args), sample: None, with_hints, .. }
-            if args.settings.is_none() && is_generator(&call(&plain(name), [])) =>
+            if args.settings.is_none() =>
         {
             refused::check_hints(with_hints, here, catalog)?;
-            let nothing = Plan::Values(Schema::default(), vec![Vec::new()]);
-            let Some(call) = generator_call(name, &args.args, catalog)? else {
-                return Err(refuse(format_args!("the arguments of `{factor}`"), here));
-            };
-            let made = analyzer::generate(nothing, &call, false, &column_names(alias.as_ref()))?;
-            let name = alias.as_ref().map_or_else(|| plain(name), |alias| alias.name.value.clone());
-            Ok(Plan::Alias(Box::new(made), name))
+            table_function(name, &args.args, alias.as_ref(), catalog, here)
         }
         pivoted @ TableFactor::Pivot { .. } => pivot(pivoted, catalog, here),
         unpivoted @ TableFactor::Unpivot { .. } => unpivot(unpivoted, catalog, here),

@@ -20,6 +20,8 @@ const TIMES: Accepts = A::Only(&[A::String, A::Date, A::Timestamp, A::TimestampN
 
 static SIGNATURES: &[Signature] = &[
     ("abs", &[SIGNED]),
+    ("aes_decrypt", &[A::Binary, A::Binary, A::String, A::String, A::Binary]),
+    ("aes_encrypt", &[A::Binary, A::Binary, A::String, A::String, A::Binary, A::Binary]),
     ("array_compact", &[A::Array]),
     ("array_distinct", &[A::Array]),
     ("array_insert", &[A::Any, A::Index, A::Any]),
@@ -32,6 +34,8 @@ static SIGNATURES: &[Signature] = &[
     ("bit_count", &[A::Only(&[A::Integral, A::Boolean])]),
     ("bit_get", &[A::Only(&[A::Integral]), A::Int]),
     ("bit_length", &[A::OneOf(&[A::String, A::Binary])]),
+    ("bitmap_bit_position", &[A::Long]),
+    ("bitmap_bucket_number", &[A::Long]),
     ("bround", &[A::Number, A::Int]),
     ("concat_ws", &[A::String, A::OneOf(&[A::String, A::Strings])]),
     ("date_add", &[A::Date, A::Days]),
@@ -51,6 +55,7 @@ static SIGNATURES: &[Signature] = &[
     ("not", &[A::Boolean]),
     ("octet_length", &[A::OneOf(&[A::String, A::Binary])]),
     ("positive", &[SIGNED]),
+    ("quote", &[A::String]),
     ("rand", &[A::Only(&[A::Int, A::Long])]),
     ("randn", &[A::Only(&[A::Int, A::Long])]),
     ("round", &[A::Number, A::Int]),

@@ -33,6 +33,22 @@ pub(super) static FUNCTIONS: &[Function] =
         }),
         function("nullif", "nullif(a, b): NULL if a = b, else a", (2, 2), nullif, compile_if)
             .usage("2.0.0", "nullif(2, 2)", "NULL"),
+        function(
+            "nullifzero",
+            "nullifzero(a): NULL if a = 0, else a",
+            (1, 1),
+            |n, args| nullif(n, with_zero(args)),
+            compile_if,
+        )
+        .usage("4.0.0", "nullifzero(0)", "NULL"),
+        function(
+            "zeroifnull",
+            "zeroifnull(a): 0 if a is NULL, else a",
+            (1, 1),
+            |n, args| coalesce(n, with_zero(args)),
+            |args, _, to| first_not_null(args, to),
+        )
+        .usage("4.0.0", "zeroifnull(NULL)", "0"),
         function("nvl2", "nvl2(a, b, c): b if a is not NULL, else c", (3, 3), nvl2, compile_if)
             .usage("2.0.0", "nvl2(NULL, 2, 3)", "3"),
     ];
@@ -97,6 +113,12 @@ fn nullif(_: &str, args: Vec<Resolved>) -> PlanResult<Typed> {
     let a = args[0].clone();
     let null = Resolved::literal(crate::table::value::Value::Null, a.data_type.clone());
     choice(super::resolve("=", args)?, null, a)
+}
+
+/// Adds the number 0 to the arguments.
+fn with_zero(mut args: Vec<Resolved>) -> Vec<Resolved> {
+    args.push(Resolved::literal(crate::table::value::Value::Long(0), DataType::Int));
+    args
 }
 
 fn nvl2(_: &str, args: Vec<Resolved>) -> PlanResult<Typed> {

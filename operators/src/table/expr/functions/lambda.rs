@@ -6,10 +6,12 @@
 use super::array::bounded_array;
 use super::map;
 use super::registry::{Call, Function, called, element_of, unexpected};
+use super::value_index::ValueIndex;
 use crate::table::error::{PlanError, PlanResult};
 use crate::table::expr::bind::BIND;
 use crate::table::expr::cell::{Cell, elements};
 use crate::table::expr::coercion::operands::has_same_shape;
+use crate::table::expr::coercion::widest_without_text;
 use crate::table::expr::compile::{Compiled, Cx, EvalError, bounded_record, failed, from_cells};
 use crate::table::expr::resolve::{Hook, Scope, resolve_with};
 use crate::table::expr::{Expr, Node, Resolved, lower};
@@ -107,6 +109,17 @@ pub(super) static FUNCTIONS: &[Function] = &[
         |a, c| transform_map(a, c, MapPart::Values),
     )
     .usage("3.0.0", "transform_values(map('a', 1), (key, value) -> value + 1)", "{a -> 2}"),
+    higher(
+        "map_zip_with",
+        "map_zip_with(a, b, (key, x, y) -> …): the map of each key of either to the result for its values",
+        (3, 3),
+        map_zip_with,
+    )
+    .usage(
+        "3.0.0",
+        "map_zip_with(map('a', 1), map('a', 2), (key, x, y) -> x + y)",
+        "{a -> 3}",
+    ),
     higher("array_sort_by", "array_sort(array, (a, b) -> -1, 0 or 1)", (2, 2), sort_by),
     higher(BIND, "", (2, 2), bind),
 ];
@@ -137,7 +150,7 @@ pub fn resolve_lambda(
             "INVALID_LAMBDA_FUNCTION_CALL.NON_HIGHER_ORDER_FUNCTION",
             format!("`{name}` takes no lambda"),
             "Lambdas are arguments of transform, filter, exists, forall, aggregate, zip_with, \
-            map_filter, transform_keys, transform_values and array_sort",
+            map_filter, map_zip_with, transform_keys, transform_values and array_sort",
         ));
     };
     if args.len() < function.arity.0 || args.len() > function.arity.1 {
@@ -153,12 +166,14 @@ pub fn resolve_lambda(
     if lower == BIND {
         return call.bind(first);
     }
-    let wants_map = matches!(lower, "map_filter" | "transform_keys" | "transform_values");
+    let wants_map =
+        matches!(lower, "map_filter" | "map_zip_with" | "transform_keys" | "transform_values");
     if wants_map != is_map || !is_map && !matches!(first.data_type, T::Array(_)) {
         return Err(unexpected(name, if wants_map { "a map" } else { "an array" }, &first));
     }
     match lower {
         "aggregate" => call.aggregate(first),
+        "map_zip_with" => call.map_zip_with(first),
         "zip_with" => call.zip_with(first),
         "array_sort_by" => call.sort_by(first),
         "map_filter" | "transform_keys" | "transform_values" => call.over_map(first),
@@ -247,6 +262,28 @@ impl LambdaCall<'_, '_> {
         };
         let body = self.lambda(2, &[element_of(&first.data_type).clone(), *other], 2)?;
         let to = T::Array(Box::new(body.data_type.clone()));
+        self.resolved(vec![first, second, body], to)
+    }
+
+    /// Resolves `map_zip_with`. The keys of the maps are cast to one type.
+    fn map_zip_with(&mut self, first: Resolved) -> PlanResult<Resolved> {
+        let second = self.plain(1)?;
+        if !matches!(second.data_type, T::Map(..)) {
+            return Err(unexpected(self.name, "a map", &second));
+        }
+        let (a, b) = (map::types(&first.data_type), map::types(&second.data_type));
+        let (x, y) = (a.1.clone(), b.1.clone());
+        let Some(key) = widest_without_text(a.0, b.0) else {
+            return Err(PlanError::new(
+                "DATATYPE_MISMATCH.MAP_ZIP_WITH_DIFF_TYPES",
+                format!("the maps of `{}` have keys of {} and of {}", self.name, a.0, b.0),
+                "Cast the keys to one type",
+            ));
+        };
+        let of_key = |value: &DataType| T::Map(Box::new(key.clone()), Box::new(value.clone()));
+        let (first, second) = (first.coerce(&of_key(&x)), second.coerce(&of_key(&y)));
+        let body = self.lambda(2, &[key.clone(), x, y], 3)?;
+        let to = of_key(&body.data_type);
         self.resolved(vec![first, second, body], to)
     }
 
@@ -528,6 +565,45 @@ fn transform_map(args: Vec<Compiled>, call: Call, part: MapPart) -> Compiled {
             values.push(value);
         }
         map::build(&keys, &values, &to_key, (map::Keys::AsGiven, &semantics), cx.arena)
+    })
+}
+
+/// Compiles `map_zip_with`: the keys of the first map in order, then those that only the second has.
+fn map_zip_with(args: Vec<Compiled>, call: Call) -> Compiled {
+    let types = |index: usize| {
+        let (key, value) = map::types(call.data_type(index));
+        (key.clone(), value.clone())
+    };
+    let ((key_type, x_type), (_, y_type)) = (types(0), types(1));
+    let semantics = call.semantics;
+    let [a, b, body] = parts(args);
+    from_cells(call.to.physical(), move |cx| {
+        let Some(a) = a.cell(cx)?.map() else { return Ok(Cell::Null) };
+        let Some(b) = b.cell(cx)?.map() else { return Ok(Cell::Null) };
+        let mut index = ValueIndex::new(&key_type);
+        let mut pairs = Vec::new();
+        for (key, x) in elements(a.keys, &key_type).zip(elements(a.values, &x_type)) {
+            // A map has no key twice, but one that was read from a file may.
+            if index.insert(key).is_ok() {
+                pairs.push((key, x, Cell::Null));
+            }
+        }
+        let mut of_second = ValueIndex::new(&key_type);
+        for (key, y) in elements(b.keys, &key_type).zip(elements(b.values, &y_type)) {
+            if of_second.insert(key).is_err() {
+                continue;
+            }
+            match index.insert(key) {
+                Ok(()) => pairs.push((key, Cell::Null, y)),
+                Err(at) => pairs[at].2 = y,
+            }
+        }
+        let (mut keys, mut values) = (Vec::new(), Vec::new());
+        for (key, x, y) in pairs {
+            values.push(with(&body, cx, &[key, x, y])?);
+            keys.push(key);
+        }
+        map::build(&keys, &values, &key_type, (map::Keys::AsGiven, &semantics), cx.arena)
     })
 }
 

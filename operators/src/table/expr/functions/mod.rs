@@ -1,11 +1,14 @@
 //! The registry of scalar functions and operators, and the resolution of calls by name.
 
+mod aes;
 mod aliases;
 mod array;
 mod array_types;
 mod avro;
+mod bitmap;
 mod canonical_value;
 mod charset;
+mod collation;
 mod compare;
 mod compile_call;
 mod condition;
@@ -37,6 +40,7 @@ mod time;
 mod to_char;
 mod url;
 mod value_index;
+mod vector;
 mod window;
 
 pub use aliases::documented;
@@ -70,7 +74,7 @@ use registry::{MANY, Typed};
 use std::collections::HashMap;
 use std::sync::OnceLock;
 
-fn tables() -> [&'static [Function]; 26] {
+fn tables() -> [&'static [Function]; 30] {
     [
         math::FUNCTIONS,
         number::FUNCTIONS,
@@ -98,6 +102,10 @@ fn tables() -> [&'static [Function]; 26] {
         mask::FUNCTIONS,
         to_char::FUNCTIONS,
         url::FUNCTIONS,
+        aes::FUNCTIONS,
+        bitmap::FUNCTIONS,
+        collation::FUNCTIONS,
+        vector::FUNCTIONS,
     ]
 }
 
@@ -116,7 +124,7 @@ pub fn all() -> impl Iterator<Item = &'static Function> {
 
 /// Functions of Spark that, if they are not registered, are reported as not supported instead of
 /// unknown.
-const LATER: [&str; 4] = ["from_xml", "map_zip_with", "parse_json", "schema_of_json"];
+const LATER: [&str; 2] = ["from_xml", "parse_json"];
 
 /// The canonical name of a function, by its name or an alias in lower case. An unknown name is
 /// returned unchanged.
@@ -197,6 +205,9 @@ pub fn resolve(name: &str, args: Vec<Resolved>) -> PlanResult<Resolved> {
         return time::extract(field, source.clone());
     }
     // Functions of the current time return the batch's timestamp, in the session time zone.
+    if lower == "unix_timestamp" && args.is_empty() {
+        return resolve(name, vec![resolve("current_timestamp", args)?]);
+    }
     let of_now = match (&*lower, args.is_empty()) {
         ("current_date" | "curdate", true) => Some(DataType::Date),
         ("localtimestamp", true) => Some(DataType::TimestampNtz),
@@ -204,6 +215,14 @@ pub fn resolve(name: &str, args: Vec<Resolved>) -> PlanResult<Resolved> {
     };
     if let Some(to) = of_now {
         return super::resolve::cast(resolve("current_timestamp", args)?, &to, false);
+    }
+    if let ("make_timestamp", [date]) = (&*lower, args.as_slice()) {
+        return match date.data_type {
+            DataType::Date | DataType::Null => {
+                super::resolve::cast(date.clone(), &DataType::Timestamp, false)
+            }
+            _ => Err(registry::unexpected(name, "a DATE", date)),
+        };
     }
     if name.eq_ignore_ascii_case("decode") && args.len() > 2 {
         return condition::decode(args);

@@ -3,7 +3,7 @@
 use super::registry::{
     Function, Typed, any_nullable, cells, function, made, take, typed, typed_or_null,
 };
-use crate::table::error::PlanResult;
+use crate::table::error::{PlanError, PlanResult};
 use crate::table::expr::Resolved;
 use crate::table::expr::cast::arithmetic_overflow;
 use crate::table::expr::cell::Cell;
@@ -354,12 +354,16 @@ pub(super) static FUNCTIONS: &[Function] = &[
     .usage("1.5.0", "conv('ff', 16, 10)", "255"),
     cells(
         "width_bucket",
-        "width_bucket(value, low, high, n): the bucket of n between low and high",
+        "width_bucket(value, low, high, n): the bucket of n between low and high, of numbers or intervals",
         (4, 4),
-        |n, a| typed_or_null(n, a, &[T::Double, T::Double, T::Double, T::Long], T::Long),
+        buckets,
         |a, _, _| {
+            let number = |cell: Cell<'_>| match cell {
+                Cell::Long(interval) => interval as f64,
+                cell => cell.double(),
+            };
             let (value, low, high, count) =
-                (a[0].double(), a[1].double(), a[2].double(), a[3].long());
+                (number(a[0]), number(a[1]), number(a[2]), a[3].long());
             let valid = count > 0 && count < i64::MAX && low != high;
             if !valid || value.is_nan() || !low.is_finite() || !high.is_finite() {
                 return Ok(Cell::Null);
@@ -384,6 +388,27 @@ fn bits(name: &str, args: Vec<Resolved>) -> PlanResult<Typed> {
     }
     let nullable = any_nullable(&args);
     Ok(Typed::new(args, data_type, nullable))
+}
+
+/// Resolves `width_bucket`, whose first three arguments are numbers or intervals of one kind.
+fn buckets(name: &str, args: Vec<Resolved>) -> PlanResult<Typed> {
+    let kind = |arg: &Resolved| match arg.data_type {
+        T::DayTimeInterval(..) => T::DayTimeInterval(0, 3),
+        T::YearMonthInterval(..) => T::YearMonthInterval(0, 1),
+        _ => T::Double,
+    };
+    let first = kind(&args[0]);
+    if let Some(other) = args[..3].iter().find(|arg| kind(arg) != first) {
+        return Err(PlanError::new(
+            "DATATYPE_MISMATCH.DATA_DIFF_TYPES",
+            format!(
+                "`{name}` has `{}`, which is {}, and `{other}`, which is {}",
+                args[0], args[0].data_type, other.data_type
+            ),
+            "Cast them to one type",
+        ));
+    }
+    typed_or_null(name, args, &[first.clone(), first.clone(), first, T::Long], T::Long)
 }
 
 fn shifts(name: &str, args: Vec<Resolved>) -> PlanResult<Typed> {

@@ -44,6 +44,26 @@ pub(super) static FUNCTIONS: &[Function] = &[
     )
     .usage("2.3.0", "chr(65)", "A"),
     cells(
+        "quote",
+        "quote(s): the text in single quotes, with a backslash before each single quote in it",
+        (1, 1),
+        |n, a| typed_or_null(n, a, &[T::String], T::String),
+        |a, _, arena| {
+            let text = a[0].text();
+            let mut out = bumpalo::collections::String::with_capacity_in(text.len() + 2, arena);
+            out.push('\'');
+            for c in text.chars() {
+                if c == '\'' {
+                    out.push('\\');
+                }
+                out.push(c);
+            }
+            out.push('\'');
+            Ok(Cell::Bytes(out.into_bump_str().as_bytes()))
+        },
+    )
+    .usage("4.1.0", "quote('it is')", "'it is'"),
+    cells(
         "bit_length",
         "bit_length(s): eight times its bytes",
         (1, 1),

@@ -1,6 +1,7 @@
 //! Converts function calls.
 
 use super::literal::{datetime_literal, interval_literal};
+use super::named_arguments;
 use super::structure;
 use super::{Subqueries, called, column, convert_with};
 use crate::table::error::{Place, PlanError, PlanResult};
@@ -8,6 +9,7 @@ use crate::table::expr::Expr;
 use crate::table::expr::resolve::COLUMN_OR_FUNCTION;
 use crate::table::sql::REWRITTEN;
 use crate::table::sql::refused;
+use crate::table::sql::table_function::{is_list, not_a_scalar};
 use crate::table::types::DataType;
 use crate::table::value::Value;
 use sqlparser::ast::{self, DuplicateTreatment, FunctionArg, FunctionArgExpr, FunctionArguments};
@@ -44,7 +46,12 @@ pub(super) fn function_call(
     if !list.clauses.is_empty() {
         return Err(PlanError::not_yet(format_args!("these clauses of `{name}`")).at(here));
     }
-    let args = list.args.iter().map(|arg| match arg {
+    let ordered = named_arguments::in_order(&name, &list.args).map_err(|error| error.at(here))?;
+    let written = ordered.as_deref().unwrap_or(&list.args);
+    if is_list(&name) {
+        return Err(not_a_scalar(&name, here));
+    }
+    let args = written.iter().map(|arg| match arg {
         FunctionArg::Unnamed(FunctionArgExpr::Expr(expr)) => convert(expr),
         FunctionArg::Unnamed(FunctionArgExpr::Wildcard) => Ok(Expr::Star(None)),
         other => Err(PlanError::not_yet(format_args!("the argument `{other}`")).at(here)),

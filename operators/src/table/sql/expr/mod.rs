@@ -4,6 +4,7 @@ mod function_call;
 mod keyword_call;
 mod like;
 mod literal;
+mod named_arguments;
 
 pub(super) use function_call::OVER;
 pub use literal::interval_literal;
@@ -294,6 +295,10 @@ fn convert_one(expr: &ast::Expr, here: Place, hook: &Subqueries<'_>) -> PlanResu
             };
             let names = params.iter().map(|param| param.name.value.clone()).collect();
             Ok(Expr::Lambda(names, Box::new(convert(&lambda.body)?)))
+        }
+        ast::Expr::Collate { expr, collation } => {
+            let name = collation.to_string().replace('`', "");
+            Ok(called("collate", vec![convert(expr)?, name.as_str().into()], here))
         }
         ast::Expr::Subquery(_) | ast::Expr::Exists { .. } | ast::Expr::In { .. } => {
             hook(expr)?.ok_or_else(|| PlanError::not_yet("a subquery here").at(here))

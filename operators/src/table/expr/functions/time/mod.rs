@@ -20,6 +20,7 @@ use crate::table::types::DataType;
 use crate::table::value::Value;
 
 mod arithmetic;
+mod bucket;
 mod extract;
 mod patterns;
 mod sequence;
@@ -248,6 +249,18 @@ pub(super) static FUNCTIONS: &[Function] = &[
         |a, _, _| or_overflow(made_timestamp(a)?),
     )
         .usage("3.4.0", "make_timestamp_ntz(2024, 2, 29, 12, 30, 45)", "2024-02-29 12:30:45"),
+    called(
+        "time_bucket",
+        "time_bucket(length, timestamp[, origin]): the start of the bucket of this length",
+        (2, 3),
+        bucket::resolve,
+        bucket::compile,
+    )
+        .usage(
+            "4.2.0",
+            "time_bucket(INTERVAL '15' MINUTE, TIMESTAMP'2024-02-29 11:27:00')",
+            "2024-02-29 11:15:00",
+        ),
     cells(
         "make_dt_interval",
         "make_dt_interval([days[, hours[, minutes[, seconds]]]]): an interval of days to seconds",
