@@ -640,10 +640,17 @@ mod columnar {
         let error = count("a INT").unwrap_err();
         assert!(error.contains("FILE_SOURCE_FAILED") && error.contains("part-00000"), "{error}");
         let session = Session::new();
-        session.memory_stream("e", "a INT, b VOID").unwrap();
-        let writer =
-            session.view("e").unwrap().write_stream().format("orc").option("path", "/tmp/x");
-        let error = writer.option("checkpointLocation", "/tmp/c").check().unwrap_err();
-        assert_eq!(error.condition, "UNSUPPORTED_DATA_TYPE_FOR_DATASOURCE");
+        let refused = [
+            ("v", "a INT, b VOID", "orc"),
+            ("t", "a INT, t TIME(3)", "orc"),
+            ("u", "a ARRAY<STRUCT<t: TIME>>", "parquet"),
+        ];
+        for (name, columns, format) in refused {
+            session.memory_stream(name, columns).unwrap();
+            let writer =
+                session.view(name).unwrap().write_stream().format(format).option("path", "/tmp/x");
+            let error = writer.option("checkpointLocation", "/tmp/c").check().unwrap_err();
+            assert_eq!(error.condition, "UNSUPPORTED_DATA_TYPE_FOR_DATASOURCE", "{columns}");
+        }
     }
 }

@@ -366,8 +366,13 @@ fn a_generator_in_from_is_a_relation() {
         ("SELECT t.col + 1 FROM EXPLODE(array(1, 2)) t", "2, 3"),
         ("SELECT * FROM a, LATERAL explode(sequence(1, k)) AS t(n) WHERE k = 2", "2 1, 2 2"),
         (
-            "SELECT k, pos FROM a LEFT JOIN LATERAL posexplode(IF(k = 1, array('x'), array())) t ORDER BY k",
+            "SELECT k, pos FROM a LEFT JOIN LATERAL posexplode(IF(k = 1, array('x'), array())) t ON true ORDER BY k",
             "1 0, 2 NULL, 3 NULL",
+        ),
+        // As in Spark, a LEFT join to a function without a condition is an inner one.
+        (
+            "SELECT k, pos FROM a LEFT JOIN LATERAL posexplode(IF(k = 1, array('x'), array())) t ORDER BY k",
+            "1 0",
         ),
         ("SELECT k, l.n FROM a JOIN LATERAL stack(2, k, k * 10) AS l(n) ON l.n > 10", "2 20, 3 30"),
     ]);

@@ -8,6 +8,7 @@ operators/tests/spark.
     tools/spark/expressions.py templates.txt > operators/tests/spark/templates.jsonl
     tools/spark/expressions.py scalars.txt > operators/tests/spark/scalars.jsonl
     tools/spark/expressions.py time-of-day.txt > operators/tests/spark/time-of-day.jsonl
+    tools/spark/expressions.py xpath.txt > operators/tests/spark/xpath.jsonl
 
 One JSON object per line: the expression, its type and its value as text, or the error's condition.
 """

@@ -1,6 +1,7 @@
 //! Spark's data types, and schemas.
 
 use super::error::{Place, PlanError, PlanResult};
+use crate::table::datetime::time_of_day::TIME_DIGITS;
 use crate::table::expr::type_rules::Rules;
 use crate::table::plan::limits::nested;
 use std::borrow::Cow;
@@ -37,6 +38,8 @@ pub enum DataType {
     Timestamp,
     /// TIMESTAMP_NTZ: microseconds of a local time without a time zone.
     TimestampNtz,
+    /// TIME: nanoseconds since midnight. The number is that of its fractional digits, at most 6.
+    Time(u8),
     /// A duration in microseconds. The numbers are its largest and smallest unit: 0 day, 1 hour, 2
     /// minute, 3 second.
     DayTimeInterval(u8, u8),
@@ -89,7 +92,7 @@ impl DataType {
         match self {
             Self::Null | Self::Boolean => Physical::Bool,
             Self::Byte | Self::Short | Self::Int | Self::Long => Physical::Long,
-            Self::Date | Self::Timestamp | Self::TimestampNtz => Physical::Long,
+            Self::Date | Self::Timestamp | Self::TimestampNtz | Self::Time(_) => Physical::Long,
             Self::DayTimeInterval(..) | Self::YearMonthInterval(..) => Physical::Long,
             Self::Float | Self::Double => Physical::Double,
             Self::Decimal(..) => Physical::Decimal,
@@ -118,6 +121,17 @@ impl DataType {
     /// Whether the type is a day-time or a year-month interval.
     pub fn is_interval(&self) -> bool {
         matches!(self, Self::DayTimeInterval(..) | Self::YearMonthInterval(..))
+    }
+
+    /// Whether the type is TIME, or contains one.
+    pub(crate) fn has_time(&self) -> bool {
+        match self {
+            Self::Time(_) => true,
+            Self::Array(element) => element.has_time(),
+            Self::Map(key, value) => key.has_time() || value.has_time(),
+            Self::Struct(fields) => fields.iter().any(|field| field.data_type.has_time()),
+            _ => false,
+        }
     }
 
     /// Whether the type is a date, or a timestamp with or without a time zone.
@@ -214,6 +228,7 @@ impl fmt::Display for DataType {
             Self::Date => write!(f, "DATE"),
             Self::Timestamp => write!(f, "TIMESTAMP"),
             Self::TimestampNtz => write!(f, "TIMESTAMP_NTZ"),
+            Self::Time(digits) => write!(f, "TIME({digits})"),
             Self::DayTimeInterval(from, to) => interval_name(f, &DAY_TIME_UNITS, *from, *to),
             Self::YearMonthInterval(from, to) => interval_name(f, &YEAR_MONTH_UNITS, *from, *to),
             Self::Array(element) => write!(f, "ARRAY<{element}>"),
@@ -431,6 +446,7 @@ impl<'a> Ddl<'a> {
             "TIMESTAMP" if Rules::current().timestamps_without_zone => DataType::TimestampNtz,
             "TIMESTAMP" | "TIMESTAMP_LTZ" => DataType::Timestamp,
             "TIMESTAMP_NTZ" => DataType::TimestampNtz,
+            "TIME" => self.time()?,
             "DECIMAL" | "DEC" | "NUMERIC" => self.decimal()?,
             "ARRAY" if self.skip('<') => {
                 let element = self.data_type()?;
@@ -466,7 +482,7 @@ impl<'a> Ddl<'a> {
                     "UNSUPPORTED_DATATYPE",
                     format!("'{word}' is not a data type"),
                     "Types: BOOLEAN, TINYINT, SMALLINT, INT, BIGINT, FLOAT, DOUBLE, DECIMAL(p,s), \
-                     STRING, BINARY, DATE, TIMESTAMP, TIMESTAMP_NTZ, INTERVAL DAY TO SECOND, \
+                     STRING, BINARY, DATE, TIMESTAMP, TIMESTAMP_NTZ, TIME, INTERVAL DAY TO SECOND, \
                      INTERVAL YEAR TO MONTH, ARRAY<..>, MAP<.., ..>, STRUCT<..>",
                 ));
             }
@@ -494,6 +510,37 @@ impl<'a> Ddl<'a> {
         } else {
             DataType::YearMonthInterval(from, to)
         })
+    }
+
+    /// Parses what follows TIME: `(digits)` and `WITHOUT TIME ZONE`, which both may be left out.
+    fn time(&mut self) -> PlanResult<DataType> {
+        let mut digits = TIME_DIGITS;
+        if self.skip('(') {
+            let written = self.word()?;
+            digits = written.parse().unwrap_or(u8::MAX);
+            if digits > TIME_DIGITS {
+                return Err(PlanError::new(
+                    "UNSUPPORTED_TIME_PRECISION",
+                    format!("TIME has no {written} fractional digits"),
+                    "Use 0 to 6",
+                ));
+            }
+            if !self.skip(')') {
+                return Err(self.error("')'"));
+            }
+        }
+        let mut rest = self.rest.split_whitespace();
+        let words = ["WITHOUT", "TIME", "ZONE"];
+        let without = words.iter().all(|word| {
+            rest.next()
+                .is_some_and(|found| found.trim_end_matches([',', '>']).eq_ignore_ascii_case(word))
+        });
+        if without {
+            for _ in words {
+                self.word()?;
+            }
+        }
+        Ok(DataType::Time(digits))
     }
 
     fn decimal(&mut self) -> PlanResult<DataType> {

@@ -1,5 +1,6 @@
 //! Owned values outside a row, for literals and printing, for example.
 
+use super::datetime::time_of_day::write_time;
 use super::datetime::{Tz, interval, write_date, write_timestamp};
 use super::row::{Array, Map, Row, RowWriter};
 use super::types::{DataType, Field};
@@ -134,6 +135,7 @@ impl Value {
             (Self::Long(v), DataType::Date) => write_date(*v, out),
             (Self::Long(v), DataType::Timestamp) => write_timestamp(*v, notation.zone, out),
             (Self::Long(v), DataType::TimestampNtz) => write_timestamp(*v, Tz::UTC, out),
+            (Self::Long(v), DataType::Time(_)) => write_time(*v, out),
             (Self::Long(v), t) if t.is_interval() => out.write_str(&interval::text(*v, t)),
             (Self::Long(v), _) => write!(out, "{v}"),
             (Self::Double(v), DataType::Float) => write_float(*v as f32, out),

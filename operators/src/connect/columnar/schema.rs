@@ -14,7 +14,8 @@ pub fn to_arrow(data_type: &DataType) -> Arrow {
         DataType::Byte => Arrow::Int8,
         DataType::Short => Arrow::Int16,
         DataType::Int | DataType::YearMonthInterval(..) => Arrow::Int32,
-        DataType::Long | DataType::DayTimeInterval(..) => Arrow::Int64,
+        // The formats refuse a TIME before this.
+        DataType::Long | DataType::DayTimeInterval(..) | DataType::Time(_) => Arrow::Int64,
         DataType::Float => Arrow::Float32,
         DataType::Double => Arrow::Float64,
         DataType::Decimal(precision, scale) => Arrow::Decimal128(*precision, *scale as i8),

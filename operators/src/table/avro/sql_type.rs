@@ -49,7 +49,7 @@ pub fn sql_type(schema: &Schema) -> Result<Nullable, SchemaError> {
         Kind::Int if schema.logical == Some(Logical::Date) => plain(DataType::Date),
         Kind::Int => plain(interval(schema).unwrap_or(DataType::Int)),
         Kind::Long if schema.logical == Some(Logical::TimeMicros) => Err(SchemaError(
-            "`time-micros` is TIME in SQL, which is not supported yet; remove the logical type to \
+            "`time-micros` is TIME in SQL, which Avro does not hold yet; remove the logical type to \
              read it as BIGINT"
                 .to_string(),
         )),
@@ -140,6 +140,7 @@ fn schema_of_named(data_type: &DataType, is_nullable: bool, record: &str) -> Arc
         DataType::Date => with(Kind::Int, Some(Logical::Date)),
         DataType::Timestamp => with(Kind::Long, Some(Logical::TimestampMicros)),
         DataType::TimestampNtz => with(Kind::Long, Some(Logical::LocalTimestampMicros)),
+        DataType::Time(_) => with(Kind::Long, Some(Logical::TimeMicros)),
         DataType::YearMonthInterval(..) => {
             Schema::new(Kind::Int, None, Some(data_type.to_string()))
         }

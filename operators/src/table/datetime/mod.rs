@@ -10,6 +10,7 @@ mod duration;
 pub mod interval;
 pub mod pattern;
 mod text;
+pub(crate) mod time_of_day;
 mod zone;
 
 use calendar::{Date, days_of_month};

@@ -15,8 +15,7 @@ use crate::table::plan::join::{self, JoinType, always, qualified, resolve_correl
 use crate::table::plan::{Plan, time_window};
 use crate::table::value::Value;
 use sqlparser::ast::{
-    self, FunctionArg, JoinConstraint, Query, Select, SelectItem, SetExpr,
-    TableAlias, TableFactor,
+    self, FunctionArg, JoinConstraint, Query, Select, SelectItem, SetExpr, TableAlias, TableFactor,
 };
 
 /// Whether a relation may refer to the relations before it.

@@ -1,10 +1,10 @@
 //! Plans table functions in FROM: generators such as `explode`, and the lists
 //! `collations()` and `sql_keywords()`. `range` has a module of its own.
 
+use super::Catalog;
 use super::expr::convert_with;
 use super::query::{plain, renamed};
 use super::subquery::constants;
-use super::Catalog;
 use crate::table::error::{Place, PlanError, PlanResult};
 use crate::table::expr::{Expr, functions};
 use crate::table::plan::generator::is_generator;
@@ -37,7 +37,11 @@ pub(super) fn not_a_scalar(name: &str, here: Place) -> PlanError {
 }
 
 /// A generator in FROM, as an expression.
-pub(super) fn call_of(name: &ObjectName, args: &[FunctionArg], catalog: &dyn Catalog) -> PlanResult<Expr> {
+pub(super) fn call_of(
+    name: &ObjectName,
+    args: &[FunctionArg],
+    catalog: &dyn Catalog,
+) -> PlanResult<Expr> {
     let list = FunctionArgumentList {
         duplicate_treatment: None,
         args: args.to_vec(),

@@ -1,6 +1,7 @@
 //! Text forms of dates, timestamps and numbers in CSV fields and JSON strings.
 
 use crate::table::datetime::pattern::{Direction, PATTERN_FIX, Pattern};
+use crate::table::datetime::time_of_day::parse_time;
 use crate::table::datetime::{Tz, names_zone, parse_date, parse_timestamp, write_date};
 use crate::table::error::{PlanError, PlanResult};
 use crate::table::row::{Bytes, RowWriter};
@@ -94,6 +95,7 @@ impl Notation {
                 Some(pattern) => pattern.timestamp_ntz(text)?,
                 None => parse_timestamp(text, None)?,
             },
+            DataType::Time(_) => parse_time(text)?,
             _ => integer(text.trim().parse().ok()?, data_type)?,
         })
     }
@@ -219,7 +221,7 @@ impl Notation {
                 Ok(Some(value)) => writer.decimal(index, value),
                 _ => return false,
             },
-            DataType::Date | DataType::Timestamp | DataType::TimestampNtz => {
+            DataType::Date | DataType::Timestamp | DataType::TimestampNtz | DataType::Time(_) => {
                 match self.long(text, data_type) {
                     Some(value) => writer.long(index, value),
                     None => return false,

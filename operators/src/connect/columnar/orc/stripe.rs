@@ -242,7 +242,7 @@ impl Stripe {
             DataType::Int | DataType::YearMonthInterval(..) => {
                 self.longs(node, values::<Int32Type, _>(parts, i64::from), Bounds::Long)?
             }
-            DataType::Long | DataType::DayTimeInterval(..) => {
+            DataType::Long | DataType::DayTimeInterval(..) | DataType::Time(_) => {
                 self.longs(node, values::<Int64Type, _>(parts, |value| value), Bounds::Long)?
             }
             DataType::TimestampNtz => {

@@ -66,7 +66,7 @@ pub fn codec(reader: &mut OptionReader<'_>) -> PlanResult<(Codec, &'static str)>
 /// Whether columns of a type can be written.
 pub fn has(data_type: &DataType) -> bool {
     match data_type {
-        DataType::Null => false,
+        DataType::Null | DataType::Time(_) => false,
         DataType::Array(element) => has(element),
         DataType::Map(key, value) => has(key) && has(value),
         DataType::Struct(fields) => fields.iter().all(|field| has(&field.data_type)),
@@ -203,7 +203,9 @@ pub fn kind_of(data_type: &DataType) -> (Kind, Option<String>) {
         DataType::Binary => (Kind::Binary, None),
         DataType::Date => (Kind::Date, None),
         DataType::Timestamp => (Kind::Timestamp, spark()),
-        DataType::TimestampNtz | DataType::DayTimeInterval(..) => (Kind::Long, spark()),
+        DataType::TimestampNtz | DataType::DayTimeInterval(..) | DataType::Time(_) => {
+            (Kind::Long, spark())
+        }
         DataType::YearMonthInterval(..) => (Kind::Int, spark()),
         DataType::Array(_) => (Kind::List, None),
         DataType::Map(..) => (Kind::Map, None),

@@ -91,6 +91,12 @@ impl Pattern {
         parsed.micros(None).ok_or(Unread::Overflow)
     }
 
+    /// Parses a time of day to nanoseconds since midnight. The error tells why the text could not be
+    /// parsed.
+    pub(crate) fn read_time(&self, text: &str) -> Result<i64, Unread> {
+        Ok(self.read_timestamp_ntz(text)?.rem_euclid(crate::table::datetime::DAY_US) * 1000)
+    }
+
     /// Parses a date to days since 1970. A zone in the text has no effect.
     pub fn date(&self, text: &str) -> Option<i64> {
         i32::try_from(read::read(&self.0, text)?.days()).ok().map(i64::from)

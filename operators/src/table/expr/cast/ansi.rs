@@ -24,6 +24,7 @@ pub fn is_allowed(from: &DataType, to: &DataType) -> bool {
         }
         (T::DayTimeInterval(..), T::DayTimeInterval(..)) => true,
         (T::YearMonthInterval(..), T::YearMonthInterval(..)) => true,
+        (T::Time(_), to) => to.is_integral() || matches!(to, T::Time(_) | T::Decimal(..)),
         (from, to) if from.is_interval() => to.is_integral(),
         (from, to) if to.is_interval() => from.is_integral(),
         (T::Boolean, to) => to.is_numeric(),
@@ -55,6 +56,7 @@ pub fn is_storable(from: &DataType, to: &DataType) -> bool {
         (_, T::String) => true,
         (T::DayTimeInterval(..), T::DayTimeInterval(..)) => true,
         (T::YearMonthInterval(..), T::YearMonthInterval(..)) => true,
+        (T::Time(_), T::Time(_)) => true,
         (T::Date | T::Timestamp | T::TimestampNtz, T::Date | T::Timestamp | T::TimestampNtz) => {
             true
         }

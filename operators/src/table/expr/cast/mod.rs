@@ -59,6 +59,15 @@ pub fn compile(
         };
         return compile(seconds, &micros, to, on_error, zone);
     }
+    if let (DataType::Time(_), Physical::Decimal) = (from, to.physical()) {
+        // As a number, a time is in seconds since midnight, with a fraction.
+        let nanos = DataType::Decimal(14, 9);
+        let seconds = match inner {
+            Compiled::Long(f) => decimal_fn(move |cx| Ok(f(cx)?.map(i128::from))),
+            other => other,
+        };
+        return compile(seconds, &nanos, to, on_error, zone);
+    }
     if *to == DataType::Timestamp && matches!(from.physical(), Physical::Double | Physical::Decimal)
     {
         return to_timestamp(inner, from, on_error);
@@ -67,6 +76,8 @@ pub fn compile(
     let number_of = |a: &DataType, b: &DataType| a.is_interval() && b.is_numeric();
     let on_error = match on_error {
         OnError::Wrap if number_of(from, to) || number_of(to, from) => OnError::Fail,
+        // A time that does not fit a number is NULL.
+        OnError::Wrap if matches!(from, DataType::Time(_)) => OnError::Null,
         other => other,
     };
     let (from, to) = (from.clone(), to.clone());

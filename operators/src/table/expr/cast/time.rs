@@ -2,6 +2,7 @@
 
 use super::ansi::{OnError, invalid, overflow, soften};
 use super::numeric::TWO_63;
+use crate::table::datetime::time_of_day::{SECOND_NS, digit_ns};
 use crate::table::datetime::{DAY_US, SECOND_US, Tz, interval, to_local, to_utc};
 use crate::table::expr::compile::{Compiled, Eval, failed, long_fn};
 use crate::table::text::java_double::double_text;
@@ -27,6 +28,10 @@ pub(super) fn long_to_long(value: i64, from: &DataType, to: &DataType, zone: Tz)
         (T::TimestampNtz, T::Timestamp) => to_utc(value, zone),
         (T::Timestamp, to) if to.is_integral() => {
             return long_to_long(value.div_euclid(SECOND_US), &T::Long, to, zone);
+        }
+        (T::Time(_), T::Time(digits)) => value - value % digit_ns(*digits),
+        (T::Time(_), to) if to.is_integral() => {
+            return long_to_long(value / SECOND_NS, &T::Long, to, zone);
         }
         (T::DayTimeInterval(..), T::DayTimeInterval(_, unit)) => {
             let unit = interval::unit_us(*unit);

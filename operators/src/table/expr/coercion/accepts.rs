@@ -240,7 +240,9 @@ fn lenient(from: &DataType, to: &DataType) -> bool {
     match (from, to) {
         (from, to) if from.is_numeric() && to.is_numeric() => true,
         (from, to) if from.is_datetime() && to.is_datetime() => true,
-        (T::String, to) => to.is_numeric() || to.is_datetime() || *to == T::Binary,
+        (T::String, to) => {
+            to.is_numeric() || to.is_datetime() || matches!(to, T::Binary | T::Time(_))
+        }
         (from, T::String) => !from.is_nested(),
         (T::Array(a), T::Array(b)) => to_type(a, b).is_some(),
         (T::Map(ak, av), T::Map(bk, bv)) => to_type(ak, bk).is_some() && to_type(av, bv).is_some(),

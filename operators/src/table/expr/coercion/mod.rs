@@ -170,7 +170,9 @@ fn of_text(a: &DataType, b: &DataType) -> Option<DataType> {
         other if other.is_integral() => T::Long,
         other if other.is_numeric() => T::Double,
         T::String | T::Null => T::String,
-        T::Boolean | T::Date | T::Timestamp | T::TimestampNtz | T::Binary => other.clone(),
+        T::Boolean | T::Date | T::Timestamp | T::TimestampNtz | T::Time(_) | T::Binary => {
+            other.clone()
+        }
         _ => return None,
     })
 }
@@ -270,8 +272,13 @@ pub fn expect_type(arg: Resolved, to: &DataType, what: &str) -> PlanResult<Resol
     if let Some(to) = accepts::to_type(&arg.data_type, to) {
         return Ok(arg.coerce(&to));
     }
+    // Spark casts a TIME to a timestamp as if it could, and then refuses the cast.
+    let condition = match (&arg.data_type, to) {
+        (T::Time(_), T::Timestamp) => "DATATYPE_MISMATCH.CAST_WITHOUT_SUGGESTION",
+        _ => "DATATYPE_MISMATCH.UNEXPECTED_INPUT_TYPE",
+    };
     Err(PlanError::new(
-        "DATATYPE_MISMATCH.UNEXPECTED_INPUT_TYPE",
+        condition,
         format!("{what} needs {to}, but `{arg}` is {}", arg.data_type),
         format!("Cast it: CAST({arg} AS {to})"),
     ))

@@ -177,7 +177,7 @@ fn gcm(key: &[u8], iv: &[u8], payload: Payload<'_, '_>, encrypts: bool) -> Optio
 fn crypto_error<T>(reason: &str) -> Result<T, Box<EvalError>> {
     failed(
         "INVALID_PARAMETER_VALUE.AES_CRYPTO_ERROR",
-        format!("the data cannot be decrypted: {reason}"),
+        format!("the data cannot be encrypted or decrypted: {reason}"),
         "Use the key, the mode and the additional data of the encryption; try_aes_decrypt gives NULL",
     )
 }
@@ -203,7 +203,7 @@ fn iv_of<'a>(mode: Mode, given: &'a [u8], arena: &'a Bump) -> Result<&'a [u8], B
     }
     match Block::try_generate() {
         Ok(random) => Ok(&arena.alloc_slice_copy(&random)[..mode.iv_bytes()]),
-        Err(_) => failed("INTERNAL_ERROR", "the system has no random numbers", ""),
+        Err(_) => crypto_error("the system has no random numbers"),
     }
 }
 

@@ -99,6 +99,7 @@ const TRIED: &[(&str, &str, Usage)] = &[
         "aes_decrypt",
         usage("3.5.0", "try_aes_decrypt('abc', '0000111122223333')", "NULL"),
     ),
+    ("to_time", "to_time", usage("4.1.0", "try_to_time('no time')", "NULL")),
     ("to_binary", "to_binary", usage("3.3.0", "try_to_binary('xyz', 'hex')", "NULL")),
     ("validate_utf8", "validate_utf8", usage("4.0.0", "try_validate_utf8(X'80')", "NULL")),
     ("url_decode", "url_decode", usage("4.0.0", "try_url_decode('%zz')", "NULL")),
@@ -123,6 +124,11 @@ const OTHERS: &[(&str, &str, Usage)] = &[
         "extract",
         "extract(YEAR FROM x): a part of a date, a time or an interval",
         usage("3.0.0", "extract(DAY FROM date'2024-02-29')", "29"),
+    ),
+    (
+        "current_time",
+        "current_time([digits]): the time of day at which the query or its batch started",
+        usage("4.1.0", "length(current_time(0))", "8"),
     ),
     (
         "grouping",

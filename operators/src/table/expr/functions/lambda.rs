@@ -344,6 +344,15 @@ impl LambdaCall<'_, '_> {
                 "",
             ));
         }
+        let twice = (1..names.len())
+            .find(|&at| names[..at].iter().any(|name| name.eq_ignore_ascii_case(&names[at])));
+        if let Some(at) = twice {
+            return Err(PlanError::new(
+                "INVALID_LAMBDA_FUNCTION_CALL.DUPLICATE_ARG_NAMES",
+                format!("the lambda of `{}` has two arguments `{}`", self.name, names[at]),
+                "Name each argument differently",
+            ));
+        }
         let mut inner = self.scope.clone();
         for (name, data_type) in names.iter().zip(variables) {
             inner.variables.push(Field::new(name.clone(), data_type.clone(), true));

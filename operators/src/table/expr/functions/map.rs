@@ -283,7 +283,7 @@ fn named_struct(name: &str, args: Vec<Resolved>) -> PlanResult<Typed> {
 fn unnamed(_: &str, args: Vec<Resolved>) -> PlanResult<Typed> {
     let field = |(i, arg): (usize, &Resolved)| {
         let name = match &arg.node {
-            Node::Column(_, name) => name.clone(),
+            Node::Column(_, name) | Node::Variable(_, name) => name.clone(),
             _ => format!("col{}", i + 1),
         };
         Field::new(name, arg.data_type.clone(), arg.nullable)

@@ -42,6 +42,7 @@ mod url;
 mod value_index;
 mod vector;
 mod window;
+mod xpath;
 
 pub use aliases::documented;
 pub use canonical_value::{
@@ -74,7 +75,7 @@ use registry::{MANY, Typed};
 use std::collections::HashMap;
 use std::sync::OnceLock;
 
-fn tables() -> [&'static [Function]; 30] {
+fn tables() -> [&'static [Function]; 32] {
     [
         math::FUNCTIONS,
         number::FUNCTIONS,
@@ -89,6 +90,7 @@ fn tables() -> [&'static [Function]; 30] {
         charset::FUNCTIONS,
         regexp::FUNCTIONS,
         time::FUNCTIONS,
+        time::TIME_FUNCTIONS,
         array::FUNCTIONS,
         map::FUNCTIONS,
         lambda::FUNCTIONS,
@@ -106,6 +108,7 @@ fn tables() -> [&'static [Function]; 30] {
         bitmap::FUNCTIONS,
         collation::FUNCTIONS,
         vector::FUNCTIONS,
+        xpath::FUNCTIONS,
     ]
 }
 
@@ -168,7 +171,10 @@ pub fn check_name(name: &str) -> PlanResult<()> {
     let known = cast_of(&lower).is_some()
         || crate::table::plan::aggregate_function::AggregateFunction::of(&lower).is_some()
         || lower.strip_prefix("try_").is_some_and(|inner| operator_of(inner).is_some())
-        || matches!(&*lower, "extract" | "date_part" | "datepart" | "grouping" | "grouping_id");
+        || matches!(
+            &*lower,
+            "current_time" | "extract" | "date_part" | "datepart" | "grouping" | "grouping_id"
+        );
     if known { Ok(()) } else { find(&lower).map(drop) }
 }
 
@@ -180,6 +186,9 @@ pub fn resolve(name: &str, args: Vec<Resolved>) -> PlanResult<Resolved> {
         return super::resolve::cast(arg, &to, false);
     }
     let lower = lower(name);
+    if let Some(resolved) = time::of_time(canonical(&lower), &args) {
+        return resolved;
+    }
     if let Some(inner) = lower.strip_prefix("try_").and_then(operator_of) {
         let (data_type, node) = {
             let inner = match resolve(inner, args) {
@@ -207,6 +216,14 @@ pub fn resolve(name: &str, args: Vec<Resolved>) -> PlanResult<Resolved> {
     // Functions of the current time return the batch's timestamp, in the session time zone.
     if lower == "unix_timestamp" && args.is_empty() {
         return resolve(name, vec![resolve("current_timestamp", args)?]);
+    }
+    if lower == "current_time" && args.len() <= 1 {
+        let now = super::resolve::cast(
+            resolve("current_timestamp", Vec::new())?,
+            &DataType::TimestampNtz,
+            false,
+        )?;
+        return time::current_time(now, args.first());
     }
     let of_now = match (&*lower, args.is_empty()) {
         ("current_date" | "curdate", true) => Some(DataType::Date),

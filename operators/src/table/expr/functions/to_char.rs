@@ -43,7 +43,7 @@ pub(super) fn of_other_types(args: &[Resolved]) -> Option<PlanResult<Resolved>> 
     let [value, format] = args else { return None };
     let (value, format) = (value.clone(), format.clone());
     match value.data_type {
-        T::Date | T::Timestamp | T::TimestampNtz => {
+        T::Date | T::Timestamp | T::TimestampNtz | T::Time(_) => {
             Some(super::resolve("date_format", vec![value, format]))
         }
         T::Binary => Some(of_binary(value, &format)),

@@ -61,7 +61,7 @@ pub(super) fn function_call(
         args.push(true.into());
     }
     // In `timestampadd(MINUTE, …)` the parser takes the unit for a column.
-    let by_unit = matches!(name.as_str(), "timestampadd" | "timestampdiff")
+    let by_unit = matches!(name.as_str(), "timestampadd" | "timestampdiff" | "timediff")
         || args.len() == 3
             && matches!(name.as_str(), "date_add" | "dateadd" | "date_diff" | "datediff");
     let mut name = name;

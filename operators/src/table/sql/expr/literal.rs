@@ -1,6 +1,7 @@
 //! Converts literals: numbers, texts, dates, timestamps and intervals.
 
 use super::data_type;
+use crate::table::datetime::time_of_day::parse_time;
 use crate::table::datetime::{Tz, interval, names_zone, parse_date, parse_timestamp, special};
 use crate::table::error::{Place, PlanError, PlanResult};
 use crate::table::expr::Expr;
@@ -126,6 +127,7 @@ pub(super) fn datetime_literal(text: &str, to: DataType, here: Place) -> PlanRes
         }
         DataType::Timestamp => None,
         DataType::TimestampNtz => parse_timestamp(text, None),
+        DataType::Time(_) => parse_time(text),
         _ => return Err(PlanError::not_yet(format_args!("a literal of type {to}")).at(here)),
     };
     match value {

@@ -1,6 +1,7 @@
 //! Converts CSV fields to values of a type.
 
 use crate::table::datetime::pattern::Direction;
+use crate::table::datetime::time_of_day::parse_time;
 use crate::table::datetime::{interval, names_zone, parse_date, parse_timestamp};
 use crate::table::error::PlanResult;
 use crate::table::row::{Bytes, RowWriter};
@@ -85,6 +86,7 @@ impl Values {
             T::Date => self.date(text),
             T::Timestamp => self.timestamp(text),
             T::TimestampNtz => self.timestamp_ntz(text),
+            T::Time(_) => parse_time(text),
             t if t.is_interval() => {
                 interval::parse_shown(text, t).or_else(|| interval::parse(text, t))
             }

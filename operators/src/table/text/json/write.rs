@@ -140,7 +140,10 @@ pub fn write_json_as(
             // Writing to memory does not fail.
             let _ = value.write_text(data_type, zone, "", &mut Text(out));
         }
-        (Value::Long(_), DataType::Date | DataType::Timestamp | DataType::TimestampNtz) => {
+        (
+            Value::Long(_),
+            DataType::Date | DataType::Timestamp | DataType::TimestampNtz | DataType::Time(_),
+        ) => {
             quoted(out, |out| notation.write(value, data_type, out));
         }
         (Value::Binary(v), _) => {

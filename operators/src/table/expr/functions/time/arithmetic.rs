@@ -1,5 +1,6 @@
 //! Arithmetic on dates, timestamps and intervals.
 
+use super::time_type;
 use super::{WITHOUT_SUGGESTION, zone_of_type};
 use crate::table::datetime::{DAY_US, add_months, add_months_us, on_clock};
 use crate::table::error::PlanResult;
@@ -70,6 +71,9 @@ pub fn arithmetic(name: &str, args: &[Resolved]) -> Option<PlanResult<Resolved>>
         };
     }
     let [a, b] = args else { return None };
+    if let Some(resolved) = time_type::arithmetic(name, a, b) {
+        return Some(resolved);
+    }
     let timed = |t: &DataType| t.is_datetime() || t.is_interval();
     if !timed(&a.data_type) && !timed(&b.data_type) {
         return None;

@@ -32,7 +32,9 @@ pub fn extract(field: &str, source: Resolved) -> PlanResult<Resolved> {
     if source.data_type.is_interval() {
         return extract_from_interval(field, name, source);
     }
+    let of_time = matches!(name, "hour" | "minute" | "second_fraction");
     match name {
+        _ if matches!(source.data_type, T::Time(_)) && !of_time => Err(no_field(field, &source)),
         "" => Err(no_field(field, &source)),
         name => super::super::resolve(name, vec![source]),
     }

@@ -24,6 +24,7 @@ mod bucket;
 mod extract;
 mod patterns;
 mod sequence;
+mod time_type;
 mod units;
 
 use DataType as T;
@@ -67,6 +68,8 @@ const fn of_now(name: &'static str, help: &'static str) -> Function {
         |_, _, _| long_fn(|_| Ok(None)),
     )
 }
+
+pub(super) use time_type::{FUNCTIONS as TIME_FUNCTIONS, current_time, of_time};
 
 pub(super) static FUNCTIONS: &[Function] = &[
     of_now("current_timestamp", "current_timestamp() or now(): the time of the batch")

@@ -190,7 +190,11 @@ pub(super) fn parsed(
                 Box::new(EvalError { is_from_operand: true, ..*error })
             }),
             Err(Unread::NoMatch) => failed(
-                if pattern.is_some() { "CANNOT_PARSE_TIMESTAMP" } else { plain },
+                match &to {
+                    DataType::Time(_) => "CANNOT_PARSE_TIME",
+                    _ if pattern.is_some() => "CANNOT_PARSE_TIMESTAMP",
+                    _ => plain,
+                },
                 match (&written, pattern) {
                     (Some(pattern), Some(_)) => {
                         format!("'{}' cannot be read as {target} by '{pattern}'", text(bytes))

@@ -579,7 +579,7 @@ fn text_scalar(
         {
             None
         }
-        T::TimestampNtz => notation.long(text, data_type).map(Scalar::Long),
+        T::TimestampNtz | T::Time(_) => notation.long(text, data_type).map(Scalar::Long),
         t if t.is_interval() => {
             let value = interval::parse_shown(text, t).or_else(|| interval::parse(text, t));
             value.map(Scalar::Long)

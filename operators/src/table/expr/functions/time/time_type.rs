@@ -1,0 +1,420 @@
+//! Functions and arithmetic of the type TIME, a time of day in nanoseconds.
+
+use super::{or_overflow, out_of_bounds, patterns, zone_of};
+use crate::table::datetime::pattern::{Direction, Unread};
+use crate::table::datetime::time_of_day::{
+    DAY_NS, SECOND_NS, TIME_DIGITS, digit_ns, parse_time, time_of,
+};
+use crate::table::datetime::{DAY_US, to_utc};
+use crate::table::error::{PlanError, PlanResult};
+use crate::table::expr::cell::Cell;
+use crate::table::expr::compile::{EvalError, Semantics, evaluate, failed};
+use crate::table::expr::functions::registry::{
+    Function, Typed, any_nullable, called, cells, take, typed_or_null, unexpected,
+};
+use crate::table::expr::type_rules::Rules;
+use crate::table::expr::{Node, Resolved};
+use crate::table::types::DataType;
+use crate::table::value::Value;
+
+use DataType as T;
+
+/// TIME with all its digits.
+const TIME: DataType = T::Time(TIME_DIGITS);
+
+pub(in crate::table::expr::functions) static FUNCTIONS: &[Function] = &[
+    cells(
+        "make_time",
+        "make_time(hour, minute, seconds): the time of day of its parts",
+        (3, 3),
+        |n, a| typed_or_null(n, a, &[T::Int, T::Int, T::Decimal(16, 6)], TIME),
+        |a, _, _| {
+            let nanos = i64::try_from(a[2].decimal()).ok().and_then(|us| us.checked_mul(1000));
+            let time = nanos.and_then(|nanos| time_of(a[0].long(), a[1].long(), nanos));
+            time.map_or_else(|| out_of_bounds("there is no such time"), |time| Ok(Cell::Long(time)))
+        },
+    )
+    .usage("4.1.0", "make_time(12, 30, 45.5)", "12:30:45.5"),
+    called(
+        "to_time",
+        "to_time(text[, pattern]): the time of day that the text holds",
+        (1, 2),
+        resolve_to_time,
+        |args, call| {
+            if call.to == T::String {
+                let [null] = take(args);
+                return null;
+            }
+            patterns::parsed(args, &call, |pattern, text, _| match pattern {
+                Some(pattern) => pattern.read_time(text),
+                None => parse_time(text).ok_or(Unread::NoMatch),
+            })
+        },
+    )
+    .usage("4.1.0", "to_time('12.30', 'HH.mm')", "12:30:00"),
+    cells(
+        "time_diff",
+        "time_diff('HOUR', start, end): whole units between two times of day",
+        (3, 3),
+        |n, args| {
+            let [unit, start, end] = three(args);
+            let args = vec![text(n, unit)?, time(n, start)?, time(n, end)?];
+            Ok(Typed::new(args, T::Long, true))
+        },
+        |a, call, _| Ok(Cell::Long((a[2].long() - a[1].long()) / unit_of(call.name, a[0])?)),
+    )
+    .usage("4.1.0", "time_diff('MINUTE', time'12:00:00', time'13:30:00')", "90"),
+    cells(
+        "time_trunc",
+        "time_trunc('HOUR', time): down to a unit",
+        (2, 2),
+        |n, args| {
+            let mut args = args.into_iter();
+            let (Some(unit), Some(at)) = (args.next(), args.next()) else {
+                unreachable!("resolution counted the arguments")
+            };
+            let at = time(n, at)?;
+            let to = at.data_type.clone();
+            Ok(Typed::new(vec![text(n, unit)?, at], to, true))
+        },
+        |a, call, _| {
+            let unit = unit_of(call.name, a[0])?;
+            Ok(Cell::Long(a[1].long() / unit * unit))
+        },
+    )
+    .usage("4.1.0", "time_trunc('HOUR', time'12:58:59')", "12:00:00"),
+    cells(
+        "time_from_seconds",
+        "time_from_seconds(seconds): the time of day so long after midnight",
+        (1, 1),
+        |n, a| from_number(n, a, DataType::is_numeric),
+        |a, call, _| {
+            let scale = call.data_type(0).as_decimal().map_or(0, |(_, scale)| u32::from(scale));
+            time_at(match a[0] {
+                Cell::Decimal(v) => {
+                    v.checked_mul(i128::from(SECOND_NS)).map(|ns| ns / 10i128.pow(scale))
+                }
+                Cell::Double(v) if v.is_finite() => Some((v * SECOND_NS as f64) as i128),
+                Cell::Long(v) => Some(i128::from(v) * i128::from(SECOND_NS)),
+                _ => None,
+            })
+        },
+    )
+    .usage("4.2.0", "time_from_seconds(45045.5)", "12:30:45.5"),
+    cells(
+        "time_from_millis",
+        "time_from_millis(milliseconds): the time of day so long after midnight",
+        (1, 1),
+        |n, a| from_number(n, a, DataType::is_integral),
+        |a, _, _| time_at(Some(i128::from(a[0].long()) * 1_000_000)),
+    )
+    .usage("4.2.0", "time_from_millis(45045500)", "12:30:45.5"),
+    cells(
+        "time_from_micros",
+        "time_from_micros(microseconds): the time of day so long after midnight",
+        (1, 1),
+        |n, a| from_number(n, a, DataType::is_integral),
+        |a, _, _| time_at(Some(i128::from(a[0].long()) * 1000)),
+    )
+    .usage("4.2.0", "time_from_micros(45045500000)", "12:30:45.5"),
+    cells(
+        "time_to_seconds",
+        "time_to_seconds(time): the seconds since midnight, with their fraction",
+        (1, 1),
+        |n, a| to_number(n, a, T::Decimal(14, 6)),
+        |a, _, _| Ok(Cell::Decimal(i128::from(a[0].long() / 1000))),
+    )
+    .usage("4.2.0", "time_to_seconds(time'12:30:45.5')", "45045.500000"),
+    cells(
+        "time_to_millis",
+        "time_to_millis(time): the milliseconds since midnight",
+        (1, 1),
+        |n, a| to_number(n, a, T::Long),
+        |a, _, _| Ok(Cell::Long(a[0].long() / 1_000_000)),
+    )
+    .usage("4.2.0", "time_to_millis(time'12:30:45.5')", "45045500"),
+    cells(
+        "time_to_micros",
+        "time_to_micros(time): the microseconds since midnight",
+        (1, 1),
+        |n, a| to_number(n, a, T::Long),
+        |a, _, _| Ok(Cell::Long(a[0].long() / 1000)),
+    )
+    .usage("4.2.0", "time_to_micros(time'12:30:45.5')", "45045500000"),
+    cells("datetime_time_part", "a part of a time", (2, 2), super::internal, |a, _, _| {
+        let seconds = a[0].long() / SECOND_NS;
+        Ok(match a[1].text() {
+            "hour" => Cell::Long(seconds / 3600),
+            "minute" => Cell::Long(seconds / 60 % 60),
+            "second" => Cell::Long(seconds % 60),
+            _ => Cell::Decimal(i128::from(a[0].long() % (60 * SECOND_NS) / 1000)),
+        })
+    }),
+    cells("datetime_time_add", "time + interval", (2, 2), super::internal, |a, _, _| {
+        shifted(a[0].long(), Some(a[1].long()))
+    }),
+    cells("datetime_time_subtract", "time - interval", (2, 2), super::internal, |a, _, _| {
+        shifted(a[0].long(), a[1].long().checked_neg())
+    }),
+    cells("datetime_time_between", "time - time", (2, 2), super::internal, |a, _, _| {
+        Ok(Cell::Long((a[0].long() - a[1].long()) / 1000))
+    }),
+    cells(
+        "datetime_time_of_day",
+        "the time of a timestamp",
+        (1, 1),
+        super::internal,
+        |a, call, _| {
+            let nanos = a[0].long().rem_euclid(DAY_US) * 1000;
+            let T::Time(digits) = call.to else { return Ok(Cell::Long(nanos)) };
+            Ok(Cell::Long(nanos - nanos % digit_ns(digits)))
+        },
+    ),
+    cells("datetime_make_timestamp", "date and time", (2, 3), super::internal, |a, call, _| {
+        let days = a[0].long().checked_mul(DAY_US);
+        let local = days.and_then(|days| days.checked_add(a[1].long() / 1000));
+        let zone = match (a.get(2), &call.to) {
+            (Some(name), _) => zone_of(name.text())?,
+            (None, T::Timestamp) => call.semantics.zone,
+            _ => return or_overflow(local),
+        };
+        or_overflow(local.map(|local| to_utc(local, zone)))
+    }),
+];
+
+fn three(args: Vec<Resolved>) -> [Resolved; 3] {
+    match <[Resolved; 3]>::try_from(args) {
+        Ok(args) => args,
+        Err(_) => unreachable!("resolution counted the arguments"),
+    }
+}
+
+fn call(name: &'static str, args: Vec<Resolved>, data_type: DataType) -> Resolved {
+    Resolved { node: Node::Call(name, args), data_type, nullable: true }
+}
+
+/// The argument as a TIME: a STRING and an untyped NULL are cast.
+fn time(name: &str, arg: Resolved) -> PlanResult<Resolved> {
+    match arg.data_type {
+        T::Time(_) => Ok(arg),
+        T::String | T::Null => Ok(arg.coerce(&TIME)),
+        _ => Err(unexpected(name, "a TIME", &arg)),
+    }
+}
+
+fn text(name: &str, arg: Resolved) -> PlanResult<Resolved> {
+    match arg.data_type {
+        T::String | T::Null => Ok(arg.coerce(&T::String)),
+        _ => Err(unexpected(name, "a STRING", &arg)),
+    }
+}
+
+fn resolve_to_time(name: &str, args: Vec<Resolved>) -> PlanResult<Typed> {
+    // As in Spark, a NULL as the pattern gives a NULL of type STRING.
+    if args.get(1).is_some_and(|pattern| pattern.data_type == T::Null) {
+        let null = Resolved::literal(Value::Null, T::String);
+        return Ok(Typed::new(vec![null], T::String, true));
+    }
+    patterns::check_pattern(&args, 1, Direction::Read)?;
+    let args = args.into_iter().map(|arg| text(name, arg)).collect::<PlanResult<_>>()?;
+    Ok(Typed::new(args, TIME, true))
+}
+
+/// Resolves a function of a number, whose type is not cast.
+fn from_number(name: &str, args: Vec<Resolved>, takes: fn(&DataType) -> bool) -> PlanResult<Typed> {
+    let args = args.into_iter().map(|arg| match &arg.data_type {
+        T::Null => Ok(arg.coerce(&T::Long)),
+        of if takes(of) => Ok(arg),
+        _ => Err(unexpected(name, "a number of the right kind", &arg)),
+    });
+    Ok(Typed::new(args.collect::<PlanResult<_>>()?, TIME, true))
+}
+
+/// Resolves a function of a TIME, to which nothing else is cast.
+fn to_number(name: &str, args: Vec<Resolved>, to: DataType) -> PlanResult<Typed> {
+    match args.iter().find(|arg| !matches!(arg.data_type, T::Time(_) | T::Null)) {
+        Some(arg) => Err(unexpected(name, "a TIME", arg)),
+        None => {
+            let args = args.into_iter().map(|arg| match arg.data_type {
+                T::Null => arg.coerce(&TIME),
+                _ => arg,
+            });
+            Ok(Typed::new(args.collect(), to, true))
+        }
+    }
+}
+
+/// The length of a unit in nanoseconds.
+fn unit_of(name: &str, unit: Cell<'_>) -> Result<i64, Box<EvalError>> {
+    Ok(match unit.text().to_ascii_uppercase().as_str() {
+        "MICROSECOND" => 1000,
+        "MILLISECOND" => 1_000_000,
+        "SECOND" => SECOND_NS,
+        "MINUTE" => 60 * SECOND_NS,
+        "HOUR" => 3600 * SECOND_NS,
+        _ => {
+            return failed(
+                "INVALID_PARAMETER_VALUE.TIME_UNIT",
+                format!("`{name}` has no unit '{}'", unit.text()),
+                "Units: HOUR, MINUTE, SECOND, MILLISECOND, MICROSECOND",
+            );
+        }
+    })
+}
+
+/// A time in nanoseconds; an error if it is not within a day.
+fn time_at<'a>(nanos: Option<i128>) -> Result<Cell<'a>, Box<EvalError>> {
+    match nanos.and_then(|nanos| i64::try_from(nanos).ok()) {
+        Some(nanos) if (0..DAY_NS).contains(&nanos) => Ok(Cell::Long(nanos)),
+        _ => out_of_bounds("a time of day is less than 24 hours after midnight"),
+    }
+}
+
+/// A time moved by microseconds; an error if it is not on the same day.
+fn shifted<'a>(time: i64, by_us: Option<i64>) -> Result<Cell<'a>, Box<EvalError>> {
+    let moved = by_us.and_then(|by| by.checked_mul(1000)).and_then(|by| time.checked_add(by));
+    match moved {
+        Some(moved) if (0..DAY_NS).contains(&moved) => Ok(Cell::Long(moved)),
+        _ => failed("DATETIME_OVERFLOW", "the time is not within the same day", ""),
+    }
+}
+
+/// Resolves `+`, `-`, `*` and `/` with a TIME; `None` for any other operation or operands.
+pub(super) fn arithmetic(name: &str, a: &Resolved, b: &Resolved) -> Option<PlanResult<Resolved>> {
+    let is_time = |arg: &Resolved| matches!(arg.data_type, T::Time(_));
+    if !is_time(a) && !is_time(b) || !matches!(name, "+" | "-" | "*" | "/") {
+        return None;
+    }
+    // A date and a TIME have no sum: `date_add` refuses the TIME.
+    if [a, b].iter().any(|arg| arg.data_type == T::Date) && name != "*" && name != "/" {
+        return None;
+    }
+    let nullable = a.nullable || b.nullable;
+    let found = |name, args, data_type| {
+        Some(Ok(Resolved { node: Node::Call(name, args), data_type, nullable }))
+    };
+    let ansi = Rules::current().ansi;
+    let is_operand = |data_type: &DataType| match data_type {
+        T::Time(_) | T::Null => true,
+        data_type => ansi && *data_type == T::String,
+    };
+    let (a, b) = (a.clone(), b.clone());
+    match (name, &a.data_type, &b.data_type) {
+        ("+", T::Time(digits), T::DayTimeInterval(_, unit)) => {
+            let to = after(*digits, *unit);
+            found("datetime_time_add", vec![a, b], to)
+        }
+        ("+", T::DayTimeInterval(_, unit), T::Time(digits)) => {
+            let to = after(*digits, *unit);
+            found("datetime_time_add", vec![b, a], to)
+        }
+        ("-", T::Time(digits), T::DayTimeInterval(_, unit)) => {
+            let to = after(*digits, *unit);
+            found("datetime_time_subtract", vec![a, b], to)
+        }
+        ("+", T::Time(_), T::Null) => {
+            found("datetime_time_add", vec![a, b.coerce(&T::DayTimeInterval(0, 3))], TIME)
+        }
+        ("+", T::Null, T::Time(_)) => {
+            found("datetime_time_add", vec![b, a.coerce(&T::DayTimeInterval(0, 3))], TIME)
+        }
+        // Without ANSI mode a STRING is not cast to TIME.
+        ("-", x, y) if is_operand(x) && is_operand(y) => {
+            let as_time = |arg: Resolved| if is_time(&arg) { arg } else { arg.coerce(&TIME) };
+            let args = vec![as_time(a), as_time(b)];
+            found("datetime_time_between", args, T::DayTimeInterval(1, 3))
+        }
+        _ => {
+            let kind = match a.data_type == b.data_type {
+                true => "BINARY_OP_WRONG_TYPE",
+                false => "BINARY_OP_DIFF_TYPES",
+            };
+            Some(Err(PlanError::new(
+                format!("DATATYPE_MISMATCH.{kind}"),
+                format!("`{a} {name} {b}` is of {} and {}", a.data_type, b.data_type),
+                "Add an interval of hours to seconds, or subtract two times",
+            )))
+        }
+    }
+}
+
+/// The type of a TIME that is moved by an interval with this smallest unit.
+fn after(digits: u8, unit: u8) -> DataType {
+    T::Time(if unit == 3 { TIME_DIGITS } else { digits })
+}
+
+/// Resolves `hour`, `minute` and `second` of a TIME, and `make_timestamp` of a date and a TIME;
+/// `None` for any other call.
+pub(in crate::table::expr::functions) fn of_time(
+    name: &str,
+    args: &[Resolved],
+) -> Option<PlanResult<Resolved>> {
+    let is_time = |arg: &Resolved| matches!(arg.data_type, T::Time(_));
+    if let ("hour" | "minute" | "second" | "second_fraction", [at]) = (name, args)
+        && is_time(at)
+    {
+        let to = if name == "second_fraction" { T::Decimal(8, 6) } else { T::Int };
+        let part = Resolved::literal(Value::String(name.to_string()), T::String);
+        return Some(Ok(call("datetime_time_part", vec![at.clone(), part], to)));
+    }
+    let to = match name.strip_prefix("try_").unwrap_or(name) {
+        "make_timestamp" | "make_timestamp_ltz" => T::Timestamp,
+        "make_timestamp_ntz" if args.len() == 2 => T::TimestampNtz,
+        _ => return None,
+    };
+    matches!(args.len(), 2 | 3).then(|| with_date(name, args, to))
+}
+
+/// Resolves `make_timestamp(date, time[, zone])`. Nothing else is cast to a date or a time.
+fn with_date(name: &str, args: &[Resolved], to: DataType) -> PlanResult<Resolved> {
+    let mut resolved = Vec::new();
+    for (arg, wanted) in args.iter().zip([T::Date, TIME, T::String]) {
+        let fits = match (&arg.data_type, &wanted) {
+            (T::Null, _) | (T::Time(_), T::Time(_)) => true,
+            (given, wanted) => given == wanted,
+        };
+        if !fits {
+            return Err(unexpected(name, &wanted.to_string(), arg));
+        }
+        let keeps = matches!(arg.data_type, T::Time(_));
+        resolved.push(if keeps { arg.clone() } else { arg.clone().coerce(&wanted) });
+    }
+    let nullable = to == T::TimestampNtz || any_nullable(&resolved);
+    Ok(Resolved { node: Node::Call("datetime_make_timestamp", resolved), data_type: to, nullable })
+}
+
+/// Resolves `current_time([digits])` from the current local timestamp.
+pub(in crate::table::expr::functions) fn current_time(
+    now: Resolved,
+    digits: Option<&Resolved>,
+) -> PlanResult<Resolved> {
+    let digits = match digits {
+        None => i64::from(TIME_DIGITS),
+        Some(arg) => {
+            let number = crate::table::expr::resolve::cast(arg.clone(), &T::Int, false)?;
+            match evaluate(&number, Semantics::default()) {
+                Ok(Value::Long(digits)) => digits,
+                Ok(_) => {
+                    return Err(PlanError::new(
+                        "DATATYPE_MISMATCH.UNEXPECTED_NULL",
+                        "the number of digits of `current_time` is NULL",
+                        "Use 0 to 6",
+                    ));
+                }
+                Err(error) => return Err(PlanError::new(error.condition, error.reason, error.fix)),
+            }
+        }
+    };
+    match u8::try_from(digits) {
+        Ok(digits) if digits <= TIME_DIGITS => {
+            let nullable = now.nullable;
+            let to = T::Time(digits);
+            Ok(Resolved { nullable, ..call("datetime_time_of_day", vec![now], to) })
+        }
+        _ => Err(PlanError::new(
+            "DATATYPE_MISMATCH.VALUE_OUT_OF_RANGE",
+            format!("`current_time` has no {digits} digits"),
+            "Use 0 to 6",
+        )),
+    }
+}
