@@ -377,3 +377,22 @@ fn a_generator_in_from_is_a_relation() {
         ("SELECT k, l.n FROM a JOIN LATERAL stack(2, k, k * 10) AS l(n) ON l.n > 10", "2 20, 3 30"),
     ]);
 }
+
+#[test]
+fn a_scalar_subquery_may_be_grouped_by_what_it_is_compared_with() {
+    check(&[
+        (
+            "SELECT k, (SELECT count(*) FROM b WHERE b.k = a.k GROUP BY b.k) FROM a",
+            "1 2, 2 1, 3 NULL",
+        ),
+        ("SELECT k FROM a WHERE (SELECT max(v) FROM b WHERE b.k = a.k GROUP BY k) IS NULL", "3"),
+        (
+            "SELECT k, (SELECT max(v) FROM b WHERE b.k = a.k GROUP BY k HAVING count(*) > 1) AS m FROM a",
+            "1 11, 2 NULL, 3 NULL",
+        ),
+        (
+            "SELECT (SELECT max(v) FROM b WHERE b.k = a.k GROUP BY v) FROM a",
+            "UNSUPPORTED_SUBQUERY_EXPRESSION_CATEGORY.MUST_AGGREGATE_CORRELATED_SCALAR_SUBQUERY",
+        ),
+    ]);
+}

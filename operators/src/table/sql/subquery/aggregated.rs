@@ -66,7 +66,7 @@ impl Joining<'_> {
         self.grouped_by_outer(plan, &condition, select, items)
     }
 
-    fn grouped_by_outer(
+    pub(super) fn grouped_by_outer(
         &self,
         mut plan: Plan,
         condition: &Resolved,

@@ -1,7 +1,9 @@
 //! Correlated scalar subqueries, which become joins with the groups of the subquery, or with its
 //! first rows.
 
-use super::{Inner, Joining, column_of, is_grouped, plain_select, unshifted, wrong_number};
+use super::{
+    Inner, Joining, column_of, constants, is_grouped, plain_select, unshifted, wrong_number,
+};
 use crate::table::error::{PlanError, PlanResult};
 use crate::table::expr::compile::{Semantics, evaluate, fold};
 use crate::table::expr::resolve::resolve;
@@ -10,12 +12,35 @@ use crate::table::plan::analyzer::has_aggregate;
 use crate::table::plan::grouping::Grouping;
 use crate::table::plan::join::{always, and, conjuncts, equality, shifted};
 use crate::table::plan::{JoinKind, Plan, time_window};
+use crate::table::sql::group::group_by;
+use crate::table::sql::place;
 use crate::table::sql::query::{self, item};
 use crate::table::types::DataType;
 use crate::table::value::Value;
-use sqlparser::ast::Query;
+use sqlparser::ast::{Query, Select};
 
 impl Joining<'_> {
+    /// Whether the rows that match an outer row are of one group: whether each key of GROUP BY is
+    /// compared with a value of the outer row.
+    fn has_one_group(
+        &self,
+        plan: &Plan,
+        condition: &Resolved,
+        select: &Select,
+    ) -> PlanResult<bool> {
+        let here = place(select.select_token.0.span.start);
+        let by = group_by(&select.group_by, &constants(self.catalog), here)?;
+        let (width, scope) = (self.scope().columns.len(), plan.scope());
+        let compared: Vec<_> = conjuncts(condition)
+            .into_iter()
+            .filter_map(|conjunct| equality(conjunct, width))
+            .map(|(_, inner)| unshifted(inner.clone(), width))
+            .collect();
+        let is_compared =
+            |key: &Expr| resolve(key, &scope).is_ok_and(|key| compared.contains(&key));
+        Ok(!by.all && by.sets.is_none() && by.keys.iter().all(is_compared))
+    }
+
     /// Plans a correlated scalar subquery such as `(SELECT max(x) FROM t WHERE t.k = outer.k)`. A
     /// subquery with an aggregate is grouped by the compared columns, and a join looks up the group
     /// of an outer row. A subquery without one needs LIMIT 1 or 0.
@@ -48,6 +73,17 @@ impl Joining<'_> {
             let found = Expr::Position(first + at, vec![name]);
             debug_assert_eq!(self.scope().columns[first + at].data_type, data_type);
             return Ok(found);
+        }
+        if is_grouped(select)
+            && match_range.is_none()
+            && select.distinct.is_none()
+            && self.has_one_group(&plan, &condition, select)?
+        {
+            let name = scalar_name(&condition, self.scope().columns.len());
+            let inner = self.grouped_by_outer(plan, &condition, select, &items)?;
+            let selected = inner.selected;
+            let first = self.join(JoinKind::ScalarSubquery, inner, None);
+            return Ok(Expr::Position(first + selected, vec![name]));
         }
         if is_grouped(select) || select.having.is_some() || !has_aggregate(selected) {
             return Err(PlanError::new(
