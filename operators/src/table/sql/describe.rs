@@ -128,9 +128,10 @@ pub(super) fn explain(reader: &mut Reader<'_>) -> PlanResult<Describe> {
         reader.begins_query() || reader.peek().is_some_and(|t| is_word(&t.token, "TABLE"));
     if !is_query {
         let mut error = reader.unexpected("a query");
-        error.fix = "EXPLAIN shows the plan of a query; `millstream run --explain` shows those of \
-                     a job file"
-            .to_string();
+        error.fix =
+            "EXPLAIN shows the plan of a query; `millstream explain job.sql` shows the queries \
+                     of a job file"
+                .to_string();
         return Err(error);
     }
     Ok(Describe::Explain { query: reader.rest()?, extended })
