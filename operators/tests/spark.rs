@@ -1,8 +1,8 @@
 //! Expressions, compared with Apache Spark's results (`expected.jsonl`, `text.jsonl`,
-//! `templates.jsonl`, `scalars.jsonl`, `time-of-day.jsonl` and
-//! `xpath.jsonl` in `spark/`, made by `tools/spark/expressions.py`): type and value, or the
-//! error condition. `spark/differs.txt` lists deliberate differences with reasons. The test also
-//! fails if a listed expression no longer differs.
+//! `templates.jsonl`, `scalars.jsonl`, `time-of-day.jsonl`, `xpath.jsonl`, `aggregates.jsonl` and
+//! `windows.jsonl` in `spark/`, made by `tools/spark/expressions.py`): type and value, or the error
+//! condition. `spark/differs.txt` lists deliberate differences with reasons. The test also fails if
+//! a listed expression no longer differs.
 #![cfg(feature = "sql")]
 
 use millstream::session::{QueryError, Session};
@@ -50,6 +50,8 @@ fn expressions_give_the_results_of_spark() {
         include_str!("spark/scalars.jsonl"),
         include_str!("spark/time-of-day.jsonl"),
         include_str!("spark/xpath.jsonl"),
+        include_str!("spark/aggregates.jsonl"),
+        include_str!("spark/windows.jsonl"),
     ];
     for line in lists.into_iter().flat_map(str::lines) {
         let expected: Json = serde_json::from_str(line).unwrap();

@@ -73,6 +73,7 @@ fn kind(kind: FunctionKind) -> &'static str {
         FunctionKind::Scalar => "scalar function",
         FunctionKind::Aggregate => "aggregate function",
         FunctionKind::Generator => "generator",
+        FunctionKind::Window => "window function",
     }
 }
 
@@ -132,6 +133,7 @@ fn page() -> String {
     for (kind, title) in [
         (FunctionKind::Scalar, "Scalar functions"),
         (FunctionKind::Aggregate, "Aggregate functions"),
+        (FunctionKind::Window, "Window functions"),
         (FunctionKind::Generator, "Generators"),
     ] {
         page.push_str(&format!("\n## {title}\n\n"));

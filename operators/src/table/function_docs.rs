@@ -1,11 +1,12 @@
-//! The descriptions of the SQL functions for users: of scalar functions and operators, aggregates
-//! and generators. They are collected from the tables that define the functions, so that a new
+//! The descriptions of the SQL functions for users: of scalar functions and operators, aggregates,
+//! window functions and generators. They are collected from the tables that define the functions, so that a new
 //! function is described where it is defined.
 
 use crate::table::expr::functions;
 use crate::table::expr::resolve::distance;
 use crate::table::plan::aggregate_function;
 use crate::table::plan::generator::GENERATORS;
+use crate::table::plan::window_function::WINDOW_FUNCTIONS;
 
 /// An example of a function, and the version that introduced it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -41,6 +42,8 @@ pub enum FunctionKind {
     Aggregate,
     /// A function that makes several rows of one.
     Generator,
+    /// A function of the rows around a row, with `OVER`.
+    Window,
 }
 
 /// The description of a function.
@@ -80,8 +83,11 @@ pub fn all() -> Vec<FunctionDoc> {
     let generators = GENERATORS.iter().map(|entry| {
         FunctionDoc::new(entry.name, FunctionKind::Generator, entry.help, entry.usage)
     });
-    let mut docs: Vec<_> =
-        functions::documented().into_iter().chain(aggregates).chain(generators).collect();
+    let windows = WINDOW_FUNCTIONS
+        .iter()
+        .map(|entry| FunctionDoc::new(entry.name, FunctionKind::Window, entry.help, entry.usage));
+    let scalars = functions::documented().into_iter();
+    let mut docs: Vec<_> = scalars.chain(aggregates).chain(generators).chain(windows).collect();
     docs.sort_by(|a, b| (&a.name, a.kind).cmp(&(&b.name, b.kind)));
     docs
 }

@@ -49,6 +49,11 @@ impl Expr {
                 branches.chain(otherwise.as_deref()).for_each(call);
             }
             Self::Chain(chain) => chain.operands().for_each(call),
+            Self::WithinGroup(inner, keys) => {
+                call(inner);
+                keys.iter().for_each(|key| call(&key.expr));
+            }
+            Self::Over(over) => over.each_part(call),
             _ => {}
         }
     }
@@ -72,6 +77,11 @@ impl Expr {
                 branches.chain(otherwise.as_deref_mut()).for_each(call);
             }
             Self::Chain(chain) => chain.operands_mut().for_each(call),
+            Self::WithinGroup(inner, keys) => {
+                call(inner);
+                keys.iter_mut().for_each(|key| call(&mut key.expr));
+            }
+            Self::Over(over) => over.each_part_mut(call),
             _ => {}
         }
     }
@@ -131,6 +141,8 @@ impl Expr {
             Self::UserAggregate(function, args, place) => {
                 Self::UserAggregate(function.clone(), args.clone(), *place)
             }
+            Self::WithinGroup(call, keys) => Self::WithinGroup(call.clone(), keys.clone()),
+            Self::Over(over) => Self::Over(over.clone()),
         }
     }
 
@@ -165,6 +177,8 @@ impl Expr {
             (Self::UserAggregate(f, a, p), Self::UserAggregate(g, b, q)) => {
                 (f, p) == (g, q) && a == b
             }
+            (Self::WithinGroup(a, m), Self::WithinGroup(b, n)) => m == n && a == b,
+            (Self::Over(a), Self::Over(b)) => a == b,
             _ => false,
         }
     }
@@ -215,6 +229,10 @@ impl Expr {
             Self::UserAggregate(function, args, place) => {
                 f.debug_tuple("UserAggregate").field(function).field(args).field(place).finish()
             }
+            Self::WithinGroup(call, keys) => {
+                f.debug_tuple("WithinGroup").field(call).field(keys).finish()
+            }
+            Self::Over(over) => f.debug_tuple("Over").field(over).finish(),
         }
     }
 }

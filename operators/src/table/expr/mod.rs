@@ -13,6 +13,7 @@ pub mod decimal;
 pub mod deep;
 pub mod functions;
 pub mod null_propagation;
+pub mod over;
 pub mod resolve;
 pub mod type_rules;
 pub mod user_function;
@@ -91,6 +92,10 @@ pub enum Expr {
     User(Arc<UserFunction>, Vec<Expr>, Place),
     /// A call of a user-defined aggregate function.
     UserAggregate(Arc<UserAggregate>, Vec<Expr>, Place),
+    /// An aggregate with an order of its values: `f(…) WITHIN GROUP (ORDER BY …)`.
+    WithinGroup(Box<Expr>, Vec<SortOrder>),
+    /// A window function: `f(…) OVER (…)`.
+    Over(Box<over::Over>),
 }
 
 /// A resolved expression: columns are indices, and types are known and coerced.
@@ -396,6 +401,8 @@ impl Expr {
             Self::Chain(chain) => chain.place(),
             Self::StarExcept(_, _, place) | Self::Scalar(_, place) => *place,
             Self::User(_, _, place) | Self::UserAggregate(_, _, place) => *place,
+            Self::WithinGroup(call, _) => call.place(),
+            Self::Over(over) => over.place,
             _ => Place::default(),
         }
     }
@@ -416,6 +423,11 @@ impl Expr {
                 branches.sum::<usize>() + otherwise.as_ref().map_or(0, |expr| expr.size())
             }
             Self::Scalar(plan, _) => plan.size(),
+            Self::WithinGroup(..) | Self::Over(_) => {
+                let mut sum = 0;
+                self.each_part(&mut |part| sum += part.size());
+                sum
+            }
             _ => 0,
         }
     }
@@ -455,6 +467,12 @@ impl Expr {
             Self::UserAggregate(function, args, place) => {
                 Self::UserAggregate(function.clone(), all(args, change), *place)
             }
+            Self::WithinGroup(call, keys) => {
+                let call = Box::new(change(call));
+                let key = |key: &SortOrder| SortOrder { expr: change(&key.expr), ..*key };
+                Self::WithinGroup(call, keys.iter().map(key).collect())
+            }
+            Self::Over(over) => Self::Over(Box::new(over.map(change))),
             Self::Column { .. }
             | Self::Position(..)
             | Self::Literal(..)
@@ -550,6 +568,12 @@ impl Expr {
             Self::Scalar(..) => write!(f, "scalarsubquery()"),
             Self::User(function, args, _) => called(f, function.name(), args),
             Self::UserAggregate(function, args, _) => called(f, function.name(), args),
+            Self::WithinGroup(call, keys) => {
+                write!(f, "{call} WITHIN GROUP (ORDER BY ")?;
+                list(f, keys)?;
+                write!(f, ")")
+            }
+            Self::Over(over) => write!(f, "{over}"),
             Self::Star(None) => write!(f, "*"),
             Self::Star(Some(table)) => write!(f, "{table}.*"),
         }

@@ -9,6 +9,7 @@ use crate::table::error::{Place, PlanError, PlanResult};
 use crate::table::expr::type_rules::Rules;
 use crate::table::plan::limits::count_copies;
 use crate::table::plan::time_window::Tag;
+use crate::table::plan::window_function::is_window_only;
 use crate::table::types::{DataType, Field};
 use crate::table::value::Value;
 use std::borrow::Cow;
@@ -293,6 +294,16 @@ fn resolve_parts(expr: &Expr, scope: &Scope, hook: &mut Hook<'_>) -> PlanResult<
             "`*` is used where one value is needed",
             "Name the columns",
         )),
+        Expr::WithinGroup(call, _) => Err(PlanError::new(
+            "INVALID_SQL_SYNTAX.FUNCTION_WITH_UNSUPPORTED_SYNTAX",
+            format!("`{call}` does not take WITHIN GROUP"),
+            "WITHIN GROUP belongs to aggregates such as listagg and percentile_cont",
+        )),
+        Expr::Over(over) => Err(PlanError::new(
+            "UNSUPPORTED_EXPR_FOR_OPERATOR",
+            format!("the window function `{}` is used where there are no windows", over.call),
+            "Use it in the SELECT list, in ORDER BY or in QUALIFY",
+        )),
         Expr::Cast { expr, to, lenient } => {
             resolve_with(expr, scope, hook).and_then(|inner| cast(inner, to, *lenient))
         }
@@ -307,6 +318,11 @@ fn resolve_parts(expr: &Expr, scope: &Scope, hook: &mut Hook<'_>) -> PlanResult<
                 "Use it as an item of the SELECT list, or in LATERAL VIEW",
             ))
         }
+        Expr::Call { name, .. } if is_window_only(&lower(name)) => Err(PlanError::new(
+            "WINDOW_FUNCTION_WITHOUT_OVER_CLAUSE",
+            format!("`{expr}` is a window function and needs OVER"),
+            format!("Write {name}(…) OVER (ORDER BY …)"),
+        )),
         Expr::Call { name, args, distinct, filter, .. } => {
             if *distinct || filter.is_some() {
                 if let [Expr::UserAggregate(..)] = args.as_slice() {

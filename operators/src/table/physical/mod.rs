@@ -30,6 +30,7 @@ mod table_signal;
 #[cfg(test)]
 mod tests;
 mod values_source;
+mod window;
 
 pub use crate::table::physical::late_row::{LateOutput, LateRow};
 pub use accumulator::{PartNumber, part_number, show_state};

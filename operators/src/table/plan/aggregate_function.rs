@@ -3,8 +3,7 @@
 use crate::table::error::{Place, PlanError, PlanResult};
 use crate::table::expr::resolve::{Scope, resolve, without_stars};
 use crate::table::expr::user_function::{UserAggregate, aggregate_args};
-use crate::table::expr::{Expr, Node, Resolved};
-use crate::table::function_docs::Usage;
+use crate::table::expr::{Expr, Node, Resolved, functions, lower};
 use crate::table::plan::analyzer::{boolean, has_aggregate};
 use crate::table::types::DataType;
 use crate::table::value::Value;
@@ -71,268 +70,58 @@ pub enum AggregateFunction {
     ApproxCountDistinct,
     /// `percentile_approx(x, fraction or array of them[, accuracy])`.
     PercentileApprox,
+    /// `try_sum(x)`: a sum that is NULL after an overflow.
+    TrySum,
+    /// `try_avg(x)`: an average that is NULL after an overflow.
+    TryAvg,
+    /// `regr_avgx(y, x)`.
+    RegressionAverageX,
+    /// `regr_avgy(y, x)`.
+    RegressionAverageY,
+    /// `regr_count(y, x)`.
+    RegressionCount,
+    /// `regr_intercept(y, x)`.
+    RegressionIntercept,
+    /// `regr_r2(y, x)`.
+    RegressionR2,
+    /// `regr_slope(y, x)`.
+    RegressionSlope,
+    /// `regr_sxx(y, x)`.
+    RegressionSxx,
+    /// `regr_sxy(y, x)`.
+    RegressionSxy,
+    /// `regr_syy(y, x)`.
+    RegressionSyy,
+    /// `bitmap_construct_agg(position)`.
+    BitmapConstruct,
+    /// `bitmap_or_agg(bitmap)`.
+    BitmapOr,
+    /// `bitmap_and_agg(bitmap)`.
+    BitmapAnd,
+    /// `count_min_sketch(x, eps, confidence, seed)`.
+    CountMinSketch,
+    /// `histogram_numeric(x, bins)`.
+    HistogramNumeric,
+    /// `percentile(x, fraction or array of them[, frequency])`, `median(x)`, and
+    /// `percentile_cont(fraction) WITHIN GROUP (ORDER BY x)`.
+    Percentile,
+    /// `percentile_disc(fraction) WITHIN GROUP (ORDER BY x)`.
+    PercentileDiscrete,
+    /// `mode(x[, deterministic])`, `mode() WITHIN GROUP (ORDER BY x)`.
+    Mode,
     /// A user-defined aggregate function.
     User,
 }
 
+pub use crate::table::plan::aggregate_names::{AggregateEntry, NAMES};
 use crate::table::plan::aggregate_types::{TypedArguments, typed};
+use crate::table::plan::window_function::has_over;
+use crate::table::plan::within_group::{self, Ordered, ValueOrder, ordered_arguments};
 use AggregateFunction as F;
-
-/// A name by which SQL calls an aggregate function.
-pub struct AggregateEntry {
-    /// The name in lower case.
-    pub name: &'static str,
-    /// The function; a function may have several names.
-    pub function: AggregateFunction,
-    /// The help text, in one line: the signature and the description.
-    pub help: &'static str,
-    /// An example, and the version that introduced the name.
-    pub usage: Usage,
-}
-
-impl AggregateEntry {
-    const fn usage(self, since: &'static str, example: &'static str, result: &'static str) -> Self {
-        Self { usage: Usage { since, example, result }, ..self }
-    }
-}
-
-const fn entry(
-    name: &'static str,
-    function: AggregateFunction,
-    help: &'static str,
-) -> AggregateEntry {
-    AggregateEntry { name, function, help, usage: Usage::NONE }
-}
-
-/// The functions by name, with a line of help.
-pub const NAMES: &[AggregateEntry] = &[
-    entry(
-        "count",
-        F::Count,
-        "count(*) or count(x, …): the number of rows, or of those without a NULL",
-    )
-    .usage("1.0.0", "count(x), count(*) FROM VALUES (1), (NULL) AS t(x)", "1, 2"),
-    entry("count_if", F::CountIf, "count_if(condition): rows for which it is true").usage(
-        "3.0.0",
-        "count_if(x > 1) FROM VALUES (1), (2), (3) AS t(x)",
-        "2",
-    ),
-    entry("sum", F::Sum, "sum(x): the sum of the values that are not NULL").usage(
-        "1.0.0",
-        "sum(x) FROM VALUES (1), (2), (NULL) AS t(x)",
-        "3",
-    ),
-    entry("min", F::Min, "min(x): the smallest value").usage(
-        "1.0.0",
-        "min(x) FROM VALUES (2), (1) AS t(x)",
-        "1",
-    ),
-    entry("max", F::Max, "max(x): the largest value").usage(
-        "1.0.0",
-        "max(x) FROM VALUES (2), (1) AS t(x)",
-        "2",
-    ),
-    entry("avg", F::Avg, "avg(x) or mean(x): the mean of the values that are not NULL").usage(
-        "1.0.0",
-        "avg(x) FROM VALUES (1), (2) AS t(x)",
-        "1.5",
-    ),
-    entry("mean", F::Avg, "mean(x): the same as `avg`").usage(
-        "1.0.0",
-        "mean(x) FROM VALUES (1), (2) AS t(x)",
-        "1.5",
-    ),
-    entry("stddev", F::DeviationSample, "stddev(x): the standard deviation of a sample").usage(
-        "1.6.0",
-        "stddev(x) FROM VALUES (1), (2), (3) AS t(x)",
-        "1.0",
-    ),
-    entry("std", F::DeviationSample, "std(x): the same as `stddev`").usage(
-        "1.6.0",
-        "std(x) FROM VALUES (1), (2), (3) AS t(x)",
-        "1.0",
-    ),
-    entry("stddev_samp", F::DeviationSample, "stddev_samp(x): the standard deviation of a sample")
-        .usage("1.6.0", "stddev_samp(x) FROM VALUES (1), (2), (3) AS t(x)", "1.0"),
-    entry(
-        "stddev_pop",
-        F::DeviationPopulation,
-        "stddev_pop(x): the standard deviation of a whole population",
-    )
-    .usage("1.6.0", "stddev_pop(x) FROM VALUES (1), (3) AS t(x)", "1.0"),
-    entry("variance", F::VarianceSample, "variance(x): the variance of a sample").usage(
-        "1.6.0",
-        "variance(x) FROM VALUES (1), (2), (3) AS t(x)",
-        "1.0",
-    ),
-    entry("var_samp", F::VarianceSample, "var_samp(x): the variance of a sample").usage(
-        "1.6.0",
-        "var_samp(x) FROM VALUES (1), (2), (3) AS t(x)",
-        "1.0",
-    ),
-    entry("var_pop", F::VariancePopulation, "var_pop(x): the variance of a whole population")
-        .usage("1.6.0", "var_pop(x) FROM VALUES (1), (3) AS t(x)", "1.0"),
-    entry("skewness", F::Skewness, "skewness(x): how asymmetric the values are").usage(
-        "1.6.0",
-        "skewness(x) FROM VALUES (1), (2), (3) AS t(x)",
-        "0.0",
-    ),
-    entry("kurtosis", F::Kurtosis, "kurtosis(x): how heavy the tails are, less 3").usage(
-        "1.6.0",
-        "kurtosis(x) FROM VALUES (1), (3) AS t(x)",
-        "-2.0",
-    ),
-    entry("corr", F::Correlation, "corr(x, y): Pearson's coefficient").usage(
-        "1.6.0",
-        "corr(x, y) FROM VALUES (1, 2), (2, 4) AS t(x, y)",
-        "1.0",
-    ),
-    entry("covar_samp", F::CovarianceSample, "covar_samp(x, y): the covariance of a sample").usage(
-        "2.0.0",
-        "covar_samp(x, y) FROM VALUES (1, 2), (3, 6) AS t(x, y)",
-        "4.0",
-    ),
-    entry(
-        "covar_pop",
-        F::CovariancePopulation,
-        "covar_pop(x, y): the covariance of a whole population",
-    )
-    .usage("2.0.0", "covar_pop(x, y) FROM VALUES (1, 2), (3, 6) AS t(x, y)", "2.0"),
-    entry("first", F::First, "first(x[, ignoreNulls]): the first value in order of arrival").usage(
-        "2.0.0",
-        "first(x) FROM VALUES (5), (7) AS t(x)",
-        "5",
-    ),
-    entry("first_value", F::First, "first_value(x[, ignoreNulls]): the same as `first`").usage(
-        "2.0.0",
-        "first_value(x) FROM VALUES (5), (7) AS t(x)",
-        "5",
-    ),
-    entry(
-        "any_value",
-        F::First,
-        "any_value(x[, ignoreNulls]): the first value in order of arrival",
-    )
-    .usage("3.4.0", "any_value(x) FROM VALUES (5), (5) AS t(x)", "5"),
-    entry("last", F::Last, "last(x[, ignoreNulls]): the last value in order of arrival").usage(
-        "2.0.0",
-        "last(x) FROM VALUES (5), (7) AS t(x)",
-        "7",
-    ),
-    entry("last_value", F::Last, "last_value(x[, ignoreNulls]): the same as `last`").usage(
-        "2.0.0",
-        "last_value(x) FROM VALUES (5), (7) AS t(x)",
-        "7",
-    ),
-    entry("max_by", F::MaxBy, "max_by(x, y): the x of the largest y").usage(
-        "3.0.0",
-        "max_by(x, y) FROM VALUES ('a', 1), ('b', 2) AS t(x, y)",
-        "b",
-    ),
-    entry("min_by", F::MinBy, "min_by(x, y): the x of the smallest y").usage(
-        "3.0.0",
-        "min_by(x, y) FROM VALUES ('a', 1), ('b', 2) AS t(x, y)",
-        "a",
-    ),
-    entry("bool_and", F::BoolAnd, "bool_and(x) or every(x): whether all are true").usage(
-        "3.0.0",
-        "bool_and(x) FROM VALUES (true), (false) AS t(x)",
-        "false",
-    ),
-    entry("every", F::BoolAnd, "every(x): the same as `bool_and`").usage(
-        "3.0.0",
-        "every(x) FROM VALUES (true), (false) AS t(x)",
-        "false",
-    ),
-    entry("bool_or", F::BoolOr, "bool_or(x), some(x) or any(x): whether one is true").usage(
-        "3.0.0",
-        "bool_or(x) FROM VALUES (true), (false) AS t(x)",
-        "true",
-    ),
-    entry("some", F::BoolOr, "some(x): the same as `bool_or`").usage(
-        "3.0.0",
-        "some(x) FROM VALUES (true), (false) AS t(x)",
-        "true",
-    ),
-    entry("any", F::BoolOr, "any(x): the same as `bool_or`").usage(
-        "3.0.0",
-        "any(x) FROM VALUES (true), (false) AS t(x)",
-        "true",
-    ),
-    entry("bit_and", F::BitAnd, "bit_and(x): the bits that are set in all values").usage(
-        "3.0.0",
-        "bit_and(x) FROM VALUES (3), (6) AS t(x)",
-        "2",
-    ),
-    entry("bit_or", F::BitOr, "bit_or(x): the bits that are set in any value").usage(
-        "3.0.0",
-        "bit_or(x) FROM VALUES (3), (6) AS t(x)",
-        "7",
-    ),
-    entry("bit_xor", F::BitXor, "bit_xor(x): the bits that are set in an odd number of values")
-        .usage("3.0.0", "bit_xor(x) FROM VALUES (3), (6) AS t(x)", "5"),
-    entry(
-        "collect_list",
-        F::CollectList,
-        "collect_list(x) or array_agg(x): an array of the values that are not NULL",
-    )
-    .usage("2.0.0", "collect_list(x) FROM VALUES (1), (1), (NULL) AS t(x)", "[1, 1]"),
-    entry("array_agg", F::CollectList, "array_agg(x): the same as `collect_list`").usage(
-        "3.3.0",
-        "array_agg(x) FROM VALUES (1), (1), (NULL) AS t(x)",
-        "[1, 1]",
-    ),
-    entry(
-        "collect_set",
-        F::CollectSet,
-        "collect_set(x): an array of the different values that are not NULL",
-    )
-    .usage("2.0.0", "collect_set(x) FROM VALUES (1), (1), (NULL) AS t(x)", "[1]"),
-    entry(
-        "listagg",
-        F::ListAgg,
-        "listagg(x[, separator]): the values as one text, in order of arrival",
-    )
-    .usage("4.0.0", "listagg(x, '-') FROM VALUES ('a'), ('b') AS t(x)", "a-b"),
-    entry("string_agg", F::ListAgg, "string_agg(x[, separator]): the same as `listagg`").usage(
-        "4.0.0",
-        "string_agg(x, '-') FROM VALUES ('a'), ('b') AS t(x)",
-        "a-b",
-    ),
-    entry(
-        "approx_count_distinct",
-        F::ApproxCountDistinct,
-        "approx_count_distinct(x[, deviation]): about how many different values there are",
-    )
-    .usage("1.6.0", "approx_count_distinct(x) FROM VALUES (1), (1), (2) AS t(x)", "2"),
-    entry(
-        "percentile_approx",
-        F::PercentileApprox,
-        "percentile_approx(x, fraction[, accuracy]): about the value at that fraction of the order",
-    )
-    .usage("2.1.0", "percentile_approx(x, 0.5) FROM VALUES (1), (2), (9) AS t(x)", "2"),
-    entry(
-        "approx_percentile",
-        F::PercentileApprox,
-        "approx_percentile(x, fraction[, accuracy]): the same as `percentile_approx`",
-    )
-    .usage("2.1.0", "approx_percentile(x, 0.5) FROM VALUES (1), (2), (9) AS t(x)", "2"),
-];
 
 /// Aggregate functions of Spark that are not implemented. A call is reported as not supported, not
 /// as an unknown function.
-pub const LATER: [&str; 10] = [
-    "count_min_sketch",
-    "histogram_numeric",
-    "hll_sketch_agg",
-    "median",
-    "mode",
-    "percentile",
-    "percentile_cont",
-    "percentile_disc",
-    "regr_slope",
-    "try_avg",
-];
+pub const LATER: [&str; 1] = ["hll_sketch_agg"];
 
 impl AggregateFunction {
     /// The function with a name, in any case; `None` if there is no such function.
@@ -367,6 +156,23 @@ impl AggregateFunction {
                 | F::BitOr
                 | F::BitXor
                 | F::ApproxCountDistinct
+                | F::TrySum
+                | F::TryAvg
+                | F::RegressionAverageX
+                | F::RegressionAverageY
+                | F::RegressionCount
+                | F::RegressionIntercept
+                | F::RegressionR2
+                | F::RegressionSlope
+                | F::RegressionSxx
+                | F::RegressionSxy
+                | F::RegressionSyy
+                | F::BitmapConstruct
+                | F::BitmapOr
+                | F::BitmapAnd
+                | F::CountMinSketch
+                | F::Percentile
+                | F::PercentileDiscrete
         )
     }
 
@@ -374,7 +180,16 @@ impl AggregateFunction {
     pub fn is_nullable(self) -> bool {
         !matches!(
             self,
-            F::Count | F::CountIf | F::ApproxCountDistinct | F::CollectList | F::CollectSet
+            F::Count
+                | F::CountIf
+                | F::ApproxCountDistinct
+                | F::CollectList
+                | F::CollectSet
+                | F::RegressionCount
+                | F::BitmapConstruct
+                | F::BitmapOr
+                | F::BitmapAnd
+                | F::CountMinSketch
         )
     }
 }
@@ -392,6 +207,9 @@ pub struct AggregateCall {
     pub args: Vec<Resolved>,
     /// The condition of FILTER; records for which it is not true are ignored.
     pub filter: Option<Resolved>,
+    /// The order of WITHIN GROUP, one entry for each key. The keys of `listagg` are its last
+    /// arguments; the key of any other function is its first argument.
+    pub order: Vec<ValueOrder>,
     /// The result type.
     pub data_type: DataType,
     /// The name of the output column.
@@ -419,9 +237,16 @@ pub(super) fn constant(arg: &Resolved) -> Option<f64> {
     }
 }
 
-/// The fractions of `percentile_approx`; `None` if one is not a constant from 0 to 1.
+/// The fractions of a percentile; `None` if one is not a constant from 0 to 1.
 pub fn fractions(arg: &Resolved) -> Option<Vec<f64>> {
     let found = match &arg.node {
+        Node::Literal(Value::Array(values)) => {
+            let double = |value: &Value| match value {
+                Value::Double(fraction) => Some(*fraction),
+                _ => None,
+            };
+            values.iter().map(double).collect::<Option<Vec<_>>>()?
+        }
         Node::Call("array", args) => args.iter().map(constant).collect::<Option<Vec<_>>>()?,
         _ => vec![constant(arg)?],
     };
@@ -434,9 +259,14 @@ pub fn resolve_call(
     written: &Expr,
     scope: &Scope,
 ) -> PlanResult<AggregateCall> {
-    let Expr::Call { args, distinct, filter, .. } = written else {
+    let (call, keys) = within_group::parts(written);
+    let Expr::Call { name: called, args, distinct, filter, .. } = call else {
         unreachable!("the caller has seen a call")
     };
+    let called = lower(called);
+    if let Some(nested) = keys.iter().map(|key| &key.expr).find(|key| has_aggregate(key)) {
+        return Err(nested_aggregate(nested));
+    }
     // For these functions duplicates do not change the result.
     let set_like = matches!(
         function,
@@ -455,6 +285,7 @@ pub fn resolve_call(
             distinct,
             args,
             filter,
+            order: Vec::new(),
             data_type,
             name,
             place,
@@ -462,11 +293,32 @@ pub fn resolve_call(
     }
     let args = without_stars(scope, args)?;
     let resolved = args.iter().map(|arg| resolve(arg, scope)).collect::<PlanResult<Vec<_>>>()?;
+    let is_distinct = distinct;
+    let of = (function, &*called, is_distinct);
+    let Ordered { args: resolved, order } = ordered_arguments(of, resolved, keys, scope)?;
     let (least, most) = match function {
         F::Count => (1, usize::MAX),
-        F::CovarianceSample | F::CovariancePopulation | F::Correlation | F::MaxBy | F::MinBy => {
-            (2, 2)
-        }
+        F::CovarianceSample
+        | F::CovariancePopulation
+        | F::Correlation
+        | F::RegressionAverageX
+        | F::RegressionAverageY
+        | F::RegressionCount
+        | F::RegressionIntercept
+        | F::RegressionR2
+        | F::RegressionSlope
+        | F::RegressionSxx
+        | F::RegressionSxy
+        | F::RegressionSyy
+        | F::HistogramNumeric => (2, 2),
+        F::MaxBy | F::MinBy => (2, 3),
+        F::CountMinSketch => (4, 4),
+        F::Percentile if called == "median" => (1, 1),
+        F::Percentile if called == "percentile" => (2, 3),
+        // One argument and the key.
+        F::Percentile | F::PercentileDiscrete => (2, 2),
+        F::Mode => (1, 2),
+        F::ListAgg if !order.is_empty() => (2 + order.len(), 2 + order.len()),
         F::First | F::Last | F::ListAgg | F::ApproxCountDistinct => (1, 2),
         F::PercentileApprox => (2, 3),
         _ => (1, 1),
@@ -479,10 +331,78 @@ pub fn resolve_call(
             NAMES.iter().find(|entry| entry.function == function).map_or("", |entry| entry.help),
         ));
     }
-    let TypedArguments { args, data_type } = typed(function, resolved, written)?;
+    let resolved = if called == "median" { with_half(resolved) } else { resolved };
+    let (function, resolved) = over_pairs(function, resolved, written)?;
+    let TypedArguments { args, data_type } = typed(function, resolved, (written, order.len()))?;
+    let (args, order) = mode_order(function, args, order);
     let name = written.to_string();
     let place = written.place();
-    Ok(AggregateCall { function, user: None, distinct, args, filter, data_type, name, place })
+    Ok(AggregateCall {
+        function,
+        user: None,
+        distinct,
+        args,
+        filter,
+        order,
+        data_type,
+        name,
+        place,
+    })
+}
+
+fn nested_aggregate(nested: &Expr) -> PlanError {
+    PlanError::new(
+        "NESTED_AGGREGATE_FUNCTION",
+        format!("the aggregate `{nested}` stands inside another"),
+        "Put the inner one in a subquery",
+    )
+}
+
+/// Adds the fraction of the median to its argument.
+fn with_half(mut args: Vec<Resolved>) -> Vec<Resolved> {
+    args.push(Resolved::literal(Value::Double(0.5), DataType::Double));
+    args
+}
+
+/// The order of `mode(x, true)`, whose second argument is dropped: the smallest of equally frequent
+/// values. Any other call is returned unchanged.
+fn mode_order(
+    function: AggregateFunction,
+    mut args: Vec<Resolved>,
+    mut order: Vec<ValueOrder>,
+) -> (Vec<Resolved>, Vec<ValueOrder>) {
+    if function == F::Mode && args.len() == 2 {
+        args.pop();
+        order.push(ValueOrder { descending: false, nulls_first: true });
+    }
+    (args, order)
+}
+
+/// Rewrites the regression functions that are another aggregate of the pairs without a NULL.
+fn over_pairs(
+    function: AggregateFunction,
+    args: Vec<Resolved>,
+    written: &Expr,
+) -> PlanResult<(AggregateFunction, Vec<Resolved>)> {
+    let (of, value) = match function {
+        F::RegressionCount => (F::Count, None),
+        F::RegressionAverageX => (F::Avg, Some(1)),
+        F::RegressionAverageY => (F::Avg, Some(0)),
+        F::RegressionSxx => (function, Some(1)),
+        F::RegressionSyy => (function, Some(0)),
+        _ => return Ok((function, args)),
+    };
+    let args = typed(F::RegressionCount, args, (written, 0))?.args;
+    let Some(value) = value else { return Ok((of, args)) };
+    let is_pair = |arg: &Resolved| functions::resolve("isnotnull", vec![arg.clone()]);
+    let both = args.iter().map(is_pair).collect::<PlanResult<Vec<_>>>()?;
+    let condition = functions::resolve("and", both)?;
+    let value = args.into_iter().nth(value);
+    let branches: Vec<_> = value.into_iter().map(|value| (condition.clone(), value)).collect();
+    let data_type = branches.first().map_or(DataType::Null, |(_, v)| v.data_type.clone());
+    let otherwise = Resolved::literal(Value::Null, data_type.clone());
+    let node = Node::Case(branches, Some(Box::new(otherwise)));
+    Ok((of, vec![Resolved { node, data_type, nullable: true }]))
 }
 
 /// Resolves the condition of FILTER; `None` if there is none. Fails if an argument or the condition
@@ -492,12 +412,15 @@ fn check_modifiers(
     filter: Option<&Expr>,
     scope: &Scope,
 ) -> PlanResult<Option<Resolved>> {
-    if let Some(nested) = args.iter().find(|arg| has_aggregate(arg)) {
+    if let Some(nested) = args.iter().find(|arg| has_over(arg)) {
         return Err(PlanError::new(
-            "NESTED_AGGREGATE_FUNCTION",
-            format!("the aggregate `{nested}` stands inside another"),
-            "Put the inner one in a subquery",
+            "_LEGACY_ERROR_TEMP_1031",
+            format!("the window function `{nested}` stands inside an aggregate"),
+            "Compute it in a subquery",
         ));
+    }
+    if let Some(nested) = args.iter().find(|arg| has_aggregate(arg)) {
+        return Err(nested_aggregate(nested));
     }
     let filter = match filter {
         Some(condition) if has_aggregate(condition) => {
@@ -537,6 +460,7 @@ pub fn resolve_user_call(
         distinct: false,
         args,
         filter: None,
+        order: Vec::new(),
         data_type: function.data_type().clone(),
         name: written.to_string(),
         place: written.place(),

@@ -17,6 +17,8 @@ use crate::table::plan::join::qualified;
 use crate::table::plan::time_window::{
     event_key, has_watermark, session_key, tag, windowed, with_column,
 };
+use crate::table::plan::window_function::{has_over, not_in_clause};
+use crate::table::plan::within_group;
 use crate::table::plan::{METADATA, Plan, SortKey};
 use crate::table::types::DataType;
 use crate::table::value::Value;
@@ -69,6 +71,9 @@ pub fn filter(input: Plan, written: &Expr) -> PlanResult<Plan> {
 /// Resolves the condition of a `WHERE`. Fails for an aggregate in it, an unknown column, or a type
 /// other than BOOLEAN; an untyped NULL is accepted.
 pub fn condition(condition: &Expr, scope: &Scope) -> PlanResult<Resolved> {
+    if has_over(condition) {
+        return Err(not_in_clause("WHERE", condition.place()));
+    }
     if has_aggregate(condition) {
         return Err(PlanError::new(
             "INVALID_WHERE_CONDITION",
@@ -272,6 +277,17 @@ pub fn has_aggregate(expr: &Expr) -> bool {
         }
         Expr::User(_, args, _) => args.iter().any(has_aggregate),
         Expr::UserAggregate(..) => true,
+        Expr::WithinGroup(call, _) => has_aggregate(call),
+        // The call itself is computed over a window, but its parts may be aggregates of groups.
+        Expr::Over(over) => {
+            let mut found = false;
+            let (call, keys) = within_group::parts(&over.call);
+            call.each_part(&mut |part| found |= has_aggregate(part));
+            found |= keys.iter().any(|key| has_aggregate(&key.expr));
+            found
+                || over.partition.iter().any(has_aggregate)
+                || over.order.iter().any(|key| has_aggregate(&key.expr))
+        }
         Expr::Chain(chain) => chain.operands().any(has_aggregate),
         Expr::Column { .. }
         | Expr::Position(..)
@@ -292,6 +308,7 @@ pub(in crate::table) fn has_aggregate_itself(expr: &Expr) -> bool {
             let known = AggregateFunction::of(name).is_some() || LATER.contains(&&*lower(name));
             known && !with_lambda
         }
+        Expr::WithinGroup(call, _) => has_aggregate_itself(call),
         _ => false,
     }
 }

@@ -15,6 +15,7 @@ use crate::table::plan::analyzer::{
 };
 use crate::table::plan::generator::{Generator, GeneratorOutput, is_generator};
 use crate::table::plan::time_window::{Window, session_key, windowed};
+use crate::table::plan::within_group;
 use crate::table::types::DataType;
 use crate::table::value::Value;
 use std::borrow::Cow;
@@ -103,8 +104,8 @@ impl Calls {
         let parts = call.args.iter().chain(&call.filter).map(fingerprint);
         let place = parts.fold(0, |all: u64, part| all.rotate_left(1) ^ part);
         let same = |c: &AggregateCall| {
-            (c.function, &c.user, &c.args, &c.filter, c.distinct)
-                == (call.function, &call.user, &call.args, &call.filter, call.distinct)
+            (c.function, &c.user, &c.args, &c.filter, c.distinct, &c.order)
+                == (call.function, &call.user, &call.args, &call.filter, call.distinct, &call.order)
         };
         let places = self.by_fingerprint.entry(place).or_default();
         if let Some(at) = places.iter().find(|at| same(&self.all[**at])) {
@@ -305,7 +306,7 @@ impl Grouping {
                 let name = lower(name);
                 return Self::set_number(keys, is_total, &name, args, scope).map(Some);
             }
-            if let Expr::Call { name, .. } = part
+            if let (Expr::Call { name, .. }, _) = within_group::parts(part)
                 && has_aggregate_itself(part)
             {
                 let lower = lower(name);
@@ -618,7 +619,7 @@ fn with_outputs(expr: &Expr, select: &[Expr]) -> Expr {
         Expr::Call { .. } if has_aggregate_itself(expr) || has_grouping_function(expr) => {
             expr.clone()
         }
-        Expr::UserAggregate(..) | Expr::Lambda(..) => expr.clone(),
+        Expr::UserAggregate(..) | Expr::Lambda(..) | Expr::WithinGroup(..) => expr.clone(),
         _ => expr.map_children(&mut |part| with_outputs(part, select)),
     }
 }

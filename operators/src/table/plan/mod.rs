@@ -2,6 +2,7 @@
 //! translates it to stages.
 
 pub mod aggregate_function;
+mod aggregate_names;
 mod aggregate_types;
 pub mod analyzer;
 pub mod asof_join;
@@ -13,11 +14,15 @@ pub mod limits;
 pub mod live_table;
 pub mod optimizer;
 pub mod order_dependence;
+pub mod over_groups;
 pub mod shared_sources;
 pub mod time_window;
+pub mod window_function;
+mod window_names;
+pub mod within_group;
 use super::error::{Place, PlanResult};
 use super::expr::functions::with_seeds;
-use super::expr::resolve::Scope;
+use super::expr::resolve::{Scope, ScopeColumn};
 use super::expr::{Node, Resolved};
 use super::types::{DataType, Field, Schema};
 use super::value::Value;
@@ -27,6 +32,7 @@ use crate::table::plan::generator::Generator;
 use crate::table::plan::limits::{MAX_NESTING, too_complex};
 use crate::table::plan::live_table::LiveTable;
 use crate::table::plan::shared_sources::{SourceId, readers};
+use crate::table::plan::window_function::Windows;
 use columns::{
     column_of, computed_columns, emitted_columns, generated_columns, join_columns, union_columns,
     unqualified,
@@ -253,6 +259,8 @@ pub enum Plan {
     /// The input's columns and those of a generator, one row per element. With OUTER, an input row
     /// without elements gives one row, with NULLs.
     Generate(Box<Plan>, Generator),
+    /// The input's columns and those of window functions.
+    Window(Box<Plan>, Box<Windows>),
     /// Groups rows by keys, and computes aggregates for each group.
     Aggregate(Box<Plan>, Vec<(Resolved, String)>, Vec<AggregateCall>),
     /// All rows of all inputs, which have the same types.
@@ -323,6 +331,7 @@ impl Plan {
             Self::Project(input, _)
             | Self::Filter(input, _)
             | Self::Generate(input, _)
+            | Self::Window(input, _)
             | Self::Aggregate(input, ..)
             | Self::Sort(input, _)
             | Self::Limit(input, _)
@@ -344,6 +353,7 @@ impl Plan {
             Self::Project(_, exprs) => Box::new(exprs.iter().map(|(expr, _)| expr)),
             Self::Filter(_, condition) => Box::new(iter::once(condition)),
             Self::Generate(_, generator) => Box::new(iter::once(&generator.array)),
+            Self::Window(_, windows) => Box::new(windows.exprs().into_iter()),
             Self::Aggregate(_, keys, calls) => {
                 let of_calls = calls.iter().flat_map(|call| call.args.iter().chain(&call.filter));
                 Box::new(keys.iter().map(|(key, _)| key).chain(of_calls))
@@ -377,6 +387,7 @@ impl Plan {
             Self::Scan(scan) => scan.schema.fields.len(),
             Self::Project(_, exprs) => exprs.len(),
             Self::Aggregate(_, keys, calls) => keys.len() + calls.len(),
+            Self::Window(_, windows) => windows.calls.len(),
             Self::Values(_, rows) => rows.len() / 16,
             _ => 0,
         };
@@ -402,6 +413,7 @@ impl Plan {
             Self::Project(input, exprs) => Self::Project(boxed(input)?, exprs),
             Self::Filter(input, condition) => Self::Filter(boxed(input)?, condition),
             Self::Generate(input, generator) => Self::Generate(boxed(input)?, generator),
+            Self::Window(input, windows) => Self::Window(boxed(input)?, windows),
             Self::Aggregate(input, keys, calls) => Self::Aggregate(boxed(input)?, keys, calls),
             Self::Sort(input, keys) => Self::Sort(boxed(input)?, keys),
             Self::Limit(input, most) => Self::Limit(boxed(input)?, most),
@@ -445,6 +457,9 @@ impl Plan {
             Self::Generate(input, generator) => {
                 let array = change(generator.array)?;
                 Self::Generate(input, Generator { array, ..generator })
+            }
+            Self::Window(input, windows) => {
+                Self::Window(input, Box::new(windows.map_exprs(change)?))
             }
             Self::Aggregate(input, keys, calls) => {
                 let keys = named(keys)?;
@@ -575,6 +590,16 @@ impl Plan {
             | Self::Limit(input, _)
             | Self::Offset(input, _) => input.scope().columns,
             Self::Generate(input, generator) => generated_columns(input, generator),
+            Self::Window(input, windows) => {
+                let mut columns = input.scope().columns;
+                for (at, call) in windows.calls.iter().enumerate() {
+                    let name = windows.column_name(at);
+                    let column = unqualified(&name, &call.data_type, call.nullable);
+                    let qualifier = Some(Windows::RELATION.to_string());
+                    columns.push(ScopeColumn { qualifier, hidden: true, ..column });
+                }
+                columns
+            }
             Self::Aggregate(input, keys, calls) => {
                 let call = |c: &AggregateCall| {
                     unqualified(&c.name, &c.data_type, c.function.is_nullable())
@@ -625,6 +650,7 @@ impl Plan {
             Self::ArbitraryState { operator, .. } => operator.output.schema.fields.len(),
             Self::Union(inputs) => inputs.first().map_or(0, Plan::width),
             Self::Generate(input, generator) => input.width() + generator.columns().len(),
+            Self::Window(input, windows) => input.width() + windows.calls.len(),
             Self::Join(join) => {
                 join.left.width()
                     + match join.kind {
@@ -685,6 +711,10 @@ impl Plan {
             Self::Aggregate(_, keys, calls) => {
                 let calls: Vec<_> = calls.iter().map(|c| c.name.as_str()).collect();
                 format!("Aggregate keys [{}], functions [{}]", named(keys), calls.join(", "))
+            }
+            Self::Window(_, windows) => {
+                let calls: Vec<_> = windows.calls.iter().map(|call| call.name.as_str()).collect();
+                format!("Window [{}]", calls.join(", "))
             }
             Self::ArbitraryState { operator, .. } => format!("State {operator:?}"),
             Self::Union(_) => "Union".to_string(),

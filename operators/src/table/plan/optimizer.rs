@@ -56,6 +56,7 @@ pub fn optimize(plan: &Plan) -> Plan {
             input if is_written_out(&input) => filtered(input, condition),
             input => filtered(input, &propagate(condition.clone())),
         },
+        Plan::Window(input, windows) => Plan::Window(Box::new(optimize(input)), windows.clone()),
         Plan::Generate(input, generator) => {
             let array = propagate(generator.array.clone());
             Plan::Generate(Box::new(optimize(input)), Generator { array, ..generator.clone() })

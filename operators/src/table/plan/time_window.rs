@@ -299,6 +299,7 @@ fn calls<'e>(expr: &'e Expr, found: &mut Vec<&'e Expr>) {
             }
             otherwise.iter().for_each(|otherwise| calls(otherwise, found));
         }
+        Expr::WithinGroup(..) | Expr::Over(_) => expr.each_part(&mut |part| calls(part, found)),
         _ => {}
     }
 }

@@ -26,6 +26,7 @@ pub mod table_statement;
 mod unpivot;
 mod values_rows;
 mod views;
+mod windows;
 
 use super::error::{Place, PlanError, PlanResult};
 use super::expr::Expr;

@@ -201,6 +201,21 @@ impl Order {
         }
     }
 
+    /// Replaces the expressions of the keys by the results of `change`.
+    pub fn map_exprs(&self, change: &mut dyn FnMut(&Expr) -> PlanResult<Expr>) -> PlanResult<Self> {
+        let keys = match self {
+            Self::Keys(keys) => keys,
+            Self::All { descending, nulls_first } => {
+                return Ok(Self::All { descending: *descending, nulls_first: *nulls_first });
+            }
+        };
+        let one = |key: &Key| {
+            let expr = change(&key.expr).map_err(|error| error.at(key.place))?;
+            Ok(Key { expr, ..*key })
+        };
+        keys.iter().map(one).collect::<PlanResult<Vec<_>>>().map(Self::Keys)
+    }
+
     /// Interprets the clause as ORDER BY ALL. `None` if it has keys other than the single name
     /// `all`.
     pub fn into_all(self) -> Option<Self> {

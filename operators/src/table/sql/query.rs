@@ -1,6 +1,6 @@
 //! Plans SELECT statements.
 
-use super::expr::{OVER, convert_with};
+use super::expr::convert_with;
 use super::group::{GroupBy, group_by};
 use super::inline_table::inline_table;
 use super::lateral::{is_lateral, lateral};
@@ -13,6 +13,7 @@ use super::subquery::{Joining, constants};
 use super::table_function::table_function;
 use super::unpivot::unpivot;
 use super::views::Views;
+use super::windows::{WindowClauses, over_groups};
 use super::{Catalog, STREAM_MARK, WATERMARK_MARK, Watermark, files, place};
 use crate::table::error::{Place, PlanError, PlanResult};
 use crate::table::expr::compile::fold;
@@ -29,6 +30,7 @@ use crate::table::plan::join;
 use crate::table::plan::join::JoinType;
 use crate::table::plan::limits::{MAX_NESTING, count_copies, nested, too_complex};
 use crate::table::plan::time_window;
+use crate::table::plan::window_function::{has_over, not_in_clause};
 use crate::table::plan::{METADATA, Plan};
 use crate::table::types::{DataType, Schema};
 use crate::table::value::Value;
@@ -300,7 +302,6 @@ fn select_ordered(
         Some(with) if names_files => with,
         _ => input,
     };
-    let streaming = input.is_streaming();
     let joining = Joining::new(input, catalog);
     if let Some(condition) = &select.selection {
         joining.filter(condition)?;
@@ -316,13 +317,13 @@ fn select_ordered(
     let of_rows = |e: &ast::Expr| joining.convert_value(e);
     let of_groups = |e: &ast::Expr| convert_with(e, &constant);
     let may_group = group_by.is_written() || having.is_some();
-    let converted = |select_item: &SelectItem| {
-        let made = match may_group {
-            true => item_with(select_item, &of_groups),
-            false => item_with(select_item, &of_rows),
-        };
-        made.map_err(|error| if streaming { error } else { without_window(error) })
+    let converted = |select_item: &SelectItem| match may_group {
+        true => item_with(select_item, &of_groups),
+        false => item_with(select_item, &of_rows),
     };
+    let of_qualify: &dyn Fn(&ast::Expr) -> PlanResult<Expr> =
+        if may_group { &of_groups } else { &of_rows };
+    let windows = WindowClauses::new(select, of_qualify, catalog, here)?;
     let items = match select.flavor {
         SelectFlavor::FromFirstNoSelect => vec![Expr::Star(None)],
         SelectFlavor::Standard | SelectFlavor::FromFirst => {
@@ -344,6 +345,10 @@ fn select_ordered(
         } else {
             items
         };
+        if windows.are_used(&items)? {
+            let windows = windows.without_aliases(&items, &input.scope());
+            return windows.plan(input, &items, order, distinct);
+        }
         let plan = analyzer::project(input, &items)?;
         return match (distinct, order) {
             (false, None) => Ok(plan),
@@ -360,7 +365,15 @@ fn select_ordered(
     group_by.check_star(&items)?;
     let items =
         with_lateral_aliases(without_stars(&written, &items)?.into_owned(), &input.scope())?;
-    let keys = if group_by.all { group_by.keys_of_all(&items)? } else { group_by.keys };
+    let keys = if group_by.all { group_by.keys_of_all(&items)? } else { group_by.keys.clone() };
+    if having.as_ref().is_some_and(has_over) {
+        return Err(not_in_clause("HAVING", here));
+    }
+    if windows.are_used(&items)? {
+        let group_by = GroupBy { keys, ..group_by };
+        let having = having.as_ref();
+        return over_groups(&windows, input, &items, (group_by, having), order, distinct);
+    }
     let grouping = Grouping::with_sets(input, &keys, group_by.sets, &items)?;
     let by: &[_] = if distinct { &[] } else { order.map_or(&[], Order::exprs) };
     let by: Vec<&Expr> = by.iter().map(|key| &key.expr).collect();
@@ -397,11 +410,13 @@ fn with_aliases(expr: &Expr, aliases: &[Expr], scope: &Scope) -> PlanResult<Expr
     if matches!(expr, Expr::Column { .. } | Expr::Lambda(..)) {
         return Ok(substitute(expr, aliases, scope));
     }
-    if has_aggregate_itself(expr) {
+    let is_over = matches!(expr, Expr::Over(_));
+    if is_over || has_aggregate_itself(expr) {
+        let place = if is_over { "WINDOW" } else { "AGGREGATE_FUNC" };
         return match substitute(expr, aliases, scope) == *expr {
             true => Ok(expr.clone()),
             false => Err(PlanError::new(
-                "UNSUPPORTED_FEATURE.LATERAL_COLUMN_ALIAS_IN_AGGREGATE_FUNC",
+                format!("UNSUPPORTED_FEATURE.LATERAL_COLUMN_ALIAS_IN_{place}"),
                 format!("`{expr}` has an alias of the same SELECT list"),
                 "Write the expression itself, or compute it in a subquery",
             )
@@ -419,19 +434,8 @@ fn with_aliases(expr: &Expr, aliases: &[Expr], scope: &Scope) -> PlanResult<Expr
     outcome.map(|()| made)
 }
 
-/// Replaces the error of a window function, for a query over tables: a window function is possible
-/// there, but not supported yet.
-fn without_window(error: PlanError) -> PlanError {
-    if error.condition != OVER {
-        return error;
-    }
-    let mut other = PlanError::not_yet("a window function, `OVER (…)`,").at(error.place);
-    other.fix = "Aggregate with GROUP BY, and join the result".to_string();
-    other
-}
-
 /// Plans SELECT DISTINCT: the distinct rows of a SELECT list, sorted if an order is given.
-fn distinct_of(plan: Plan, items: &[Expr], order: Option<&Order>) -> PlanResult<Plan> {
+pub(super) fn distinct_of(plan: Plan, items: &[Expr], order: Option<&Order>) -> PlanResult<Plan> {
     analyzer::refuse_maps(&plan)?;
     let plan = analyzer::distinct(plan);
     order.map_or(Ok(plan.clone()), |order| order.sort_distinct(plan, items))

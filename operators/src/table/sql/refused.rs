@@ -85,8 +85,8 @@ pub(super) fn check_select(select: &Select, catalog: &dyn Catalog) -> PlanResult
         distribute_by: _,
         sort_by,
         having: _,
-        named_window,
-        qualify,
+        named_window: _,
+        qualify: _,
         window_before_qualify: _,
         value_table_mode,
         flavor,
@@ -122,16 +122,6 @@ pub(super) fn check_select(select: &Select, catalog: &dyn Catalog) -> PlanResult
         }),
         (prewhere.is_some(), &|| unknown("`PREWHERE`", by_where, at("PREWHERE"))),
         (!connect_by.is_empty(), &|| unknown("`CONNECT BY`", "Join the levels", at("CONNECT"))),
-        (!named_window.is_empty(), &|| {
-            not_built("`WINDOW`", "Aggregate with GROUP BY", at("WINDOW"))
-        }),
-        (qualify.is_some(), &|| {
-            not_built(
-                "`QUALIFY`",
-                "Aggregate with GROUP BY and write the condition in HAVING",
-                at("QUALIFY"),
-            )
-        }),
         (value_table_mode.is_some(), &|| unknown("`AS STRUCT`", "Write struct(a, b)", at("AS"))),
     ])?;
     sort_by.iter().try_for_each(|key| check_order_key(key, catalog))?;
@@ -410,7 +400,7 @@ pub(super) fn check_call(function: &Function, name: &str, here: Place) -> PlanRe
         uses_odbc_syntax,
         parameters,
         args: _,
-        within_group,
+        within_group: _,
         filter: _,
         null_treatment,
         over,
@@ -425,9 +415,6 @@ pub(super) fn check_call(function: &Function, name: &str, here: Place) -> PlanRe
         (*uses_odbc_syntax, &|| unknown("`{fn …}`", "Write the call alone", here)),
         (!matches!(parameters, FunctionArguments::None), &|| {
             unknown("a second list of arguments", "Write one list", here)
-        }),
-        (!within_group.is_empty(), &|| {
-            not_built(&format!("`WITHIN GROUP` of `{name}`"), "Use percentile(x, 0.5)", here)
         }),
         (over.is_none() && null_treatment.is_some() && collects && !ignores, &|| {
             let fix = "Leave it out, and replace NULL: collect_list(coalesce(x, 0))";

@@ -14,6 +14,7 @@ pub use numeric::rescale;
 
 use from_text::from_text;
 use nested::nested;
+pub(in crate::table) use numeric::decimal_of_double;
 use numeric::{from_bool, from_decimal, from_double, from_long, whole_bytes};
 use time::to_timestamp;
 use to_string::{DecimalText, to_string};

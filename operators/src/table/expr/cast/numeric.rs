@@ -153,7 +153,7 @@ fn double_to_long(value: f64, to: &DataType) -> Eval<i64> {
 
 /// Converts a finite double to a DECIMAL type, rounded. The exact value of the double does not
 /// matter, only the shortest decimal text that denotes it.
-fn decimal_of_double(value: f64, to: &DataType) -> Eval<i128> {
+pub(in crate::table) fn decimal_of_double(value: f64, to: &DataType) -> Eval<i128> {
     let (digits, exponent) = java_double::decimal(value);
     let digits = decimal::Magnitude::from(u128::from(digits));
     match decimal::fit(digits, value < 0.0, -exponent, to) {

@@ -33,6 +33,8 @@ pub(super) fn long_to_long(value: i64, from: &DataType, to: &DataType, zone: Tz)
         (T::Time(_), to) if to.is_integral() => {
             return long_to_long(value / SECOND_NS, &T::Long, to, zone);
         }
+        // Seconds have a fraction.
+        (T::DayTimeInterval(..), T::DayTimeInterval(_, 3)) => value,
         (T::DayTimeInterval(..), T::DayTimeInterval(_, unit)) => {
             let unit = interval::unit_us(*unit);
             value / unit * unit

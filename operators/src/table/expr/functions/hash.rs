@@ -213,7 +213,7 @@ fn finish(hash: u32, length: u32) -> u32 {
 
 /// Spark's variant of MurmurHash3. Each byte after the last whole 4-byte word is sign-extended and
 /// mixed in on its own.
-pub(super) fn murmur_bytes(bytes: &[u8], seed: u32) -> u32 {
+pub(in crate::table) fn murmur_bytes(bytes: &[u8], seed: u32) -> u32 {
     let mut words = bytes.chunks_exact(4);
     let mut hash = seed;
     for word in &mut words {

@@ -52,6 +52,7 @@ pub(crate) use charset::type_name;
 pub use compare::{is_null, order_doubles};
 pub use compile_call::compile;
 pub use field_access::field_of;
+pub(in crate::table) use hash::murmur_bytes;
 pub use hash::xxhash64;
 pub use json::tuple as json_tuple;
 pub use lambda::{resolve_lambda, takes_lambda};

@@ -2,9 +2,11 @@
 
 use crate::table::datetime::Tz;
 use crate::table::physical::accumulator::collected_values::Values;
+use crate::table::physical::accumulator::histogram::Histogram;
 use crate::table::physical::accumulator::hyperloglog::HyperLogLog;
 use crate::table::physical::accumulator::moments::{CoMoments, Moments};
 use crate::table::physical::accumulator::percentile::QuantileSummary;
+use crate::table::physical::accumulator::value_counts::ValueCounts;
 use crate::table::physical::accumulator::{Accumulator, Wide};
 use crate::table::row::{Row, decode, encode};
 use crate::table::types::DataType;
@@ -52,6 +54,9 @@ impl Accumulator {
             Self::Values(_) => "list",
             Self::Distinct(_) => "distinct",
             Self::Percentile(_) => "percentile",
+            Self::Counts(_) => "counts",
+            Self::Histogram(_) => "histogram",
+            Self::Top(_) => "top",
             Self::User(..) => "user",
             Self::Once(_) => "once",
         }
@@ -67,6 +72,9 @@ impl Accumulator {
             "set" | "list" => Self::Values(Box::new(Values::of_rows())),
             "distinct" => Self::Distinct(Box::new(HyperLogLog::new(9))),
             "percentile" => Self::Percentile(Box::new(QuantileSummary::new(10_000))),
+            "counts" => Self::Counts(Box::new(ValueCounts::new(&DataType::Long))),
+            "histogram" => Self::Histogram(Box::new(Histogram::new(2))),
+            "top" => Self::Top(Box::default()),
             "count" => Self::Count(0),
             "sum long" => Self::SumLong(None),
             "sum double" => Self::SumDouble(None),
@@ -103,6 +111,9 @@ impl Accumulator {
             Self::Values(values) => format!("{} values", values.len()),
             Self::Distinct(sketch) => format!("about {}", sketch.estimate()),
             Self::Percentile(p) => format!("{} values", p.count()),
+            Self::Counts(counts) => format!("{} values", counts.total()),
+            Self::Histogram(histogram) => format!("{} bins", histogram.bins().len()),
+            Self::Top(top) => format!("{} values", top.len()),
             Self::User(state, _) => format!("{state:?}"),
             Self::Once(once) => once.1.show(),
         }
@@ -114,6 +125,7 @@ impl Accumulator {
     pub fn encode_beside_parts(&self, out: &mut Vec<u8>) {
         match self {
             Self::Values(_) | Self::Percentile(_) => out.extend_from_slice(&IN_PARTS.to_le_bytes()),
+            Self::Counts(_) => out.extend_from_slice(&COUNTS_IN_PARTS.to_le_bytes()),
             Self::Distinct(_) => out.push(SKETCH_IN_PARTS),
             fixed => fixed.encode(out),
         }
@@ -140,6 +152,9 @@ impl Accumulator {
             Self::Values(values) => values.encode(out),
             Self::Distinct(sketch) => sketch.encode(out),
             Self::Percentile(p) => p.encode(out),
+            Self::Counts(counts) => counts.encode(out),
+            Self::Histogram(histogram) => histogram.encode(out),
+            Self::Top(top) => top.encode(out),
             Self::User(state, _) => {
                 let row = encode(state);
                 out.extend_from_slice(&(row.len() as u32).to_le_bytes());
@@ -198,6 +213,9 @@ impl Accumulator {
             Self::Values(values) => values.decode(bytes)?,
             Self::Distinct(sketch) => sketch.decode(bytes)?,
             Self::Percentile(p) => p.decode(bytes)?,
+            Self::Counts(counts) => counts.decode(bytes)?,
+            Self::Histogram(histogram) => histogram.decode(bytes)?,
+            Self::Top(top) => top.decode(bytes)?,
             Self::User(state, function) => {
                 let length = u32::from_le_bytes(take(bytes)?) as usize;
                 let (row, rest) = bytes.split_at_checked(length)?;
@@ -225,10 +243,11 @@ impl Accumulator {
     /// Whether `bytes` starts with the mark of a value that is written in parts. The mark is
     /// skipped.
     fn skip_in_parts(&self, bytes: &mut &[u8]) -> bool {
-        let mark = IN_PARTS.to_le_bytes();
+        let (mark, counts) = (IN_PARTS.to_le_bytes(), COUNTS_IN_PARTS.to_le_bytes());
         let mark: &[u8] = match self {
             Self::Values(_) | Self::Percentile(_) => &mark,
             Self::Distinct(_) => &[SKETCH_IN_PARTS],
+            Self::Counts(_) => &counts,
             _ => return false,
         };
         match bytes.strip_prefix(mark) {
@@ -246,6 +265,9 @@ impl Accumulator {
 const IN_PARTS: u32 = u32::MAX;
 /// The mark of a sketch that is written in parts. It is encoded at the position of the precision.
 const SKETCH_IN_PARTS: u8 = u8::MAX;
+/// The mark of counts of values that are written in parts. It is encoded at the position of the
+/// number of rows.
+const COUNTS_IN_PARTS: u64 = u64::MAX;
 
 /// The kind of a list of sessions. The kinds after it in the layout are those of each session's
 /// values.
@@ -275,6 +297,9 @@ pub fn show_state(kinds: &[String], mut value: &[u8]) -> Option<Vec<String>> {
         // The kind does not tell the type of the values, so only their number is shown.
         if let Accumulator::Values(_) = accumulator {
             return Values::take_count(value).map(|count| format!("{count} values"));
+        }
+        if let Accumulator::Counts(_) = accumulator {
+            return ValueCounts::take_total(value).map(|total| format!("{total} values"));
         }
         accumulator.decode(value)?;
         Some(accumulator.show())

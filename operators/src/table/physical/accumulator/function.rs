@@ -1,28 +1,32 @@
 //! A compiled aggregate call: how a record changes an accumulator, and how the result is computed.
 
+use super::bitmap::{Bitmap, CountMin};
 use super::collected_values::Collection;
 use super::fixed_words::FixedWords;
+use super::histogram::Histogram;
 use super::percentile::QuantileSummary;
-use super::update::{add_rarer, too_many_values};
+use super::sketched::{collected, range, sketched};
+use super::update::{add_rarer, interval_overflow, too_many_counts, too_many_values};
+use super::value_counts::ValueCounts;
 use super::{Accumulator, Wide};
 use crate::table::expr::cast::arithmetic_overflow;
 use crate::table::expr::cell::{field, order};
 use crate::table::expr::compile::{
-    BoolFn, CellFn, Compiled, Cx, DoubleFn, EvalError, LongFn, Semantics, TestFn, compile, failed,
-    fold,
+    BoolFn, CellFn, Compiled, Cx, DoubleFn, EvalError, LongFn, Semantics, TestFn, compile, fold,
 };
-use crate::table::expr::decimal;
 use crate::table::expr::functions::{as_grouping_key, is_null, order_doubles};
 use crate::table::expr::user_function::UserAggregate;
 use crate::table::expr::{Node, Resolved};
 use crate::table::physical::accumulator::collected_values::Values;
 use crate::table::physical::accumulator::hyperloglog::HyperLogLog;
 use crate::table::plan::aggregate_function::{AggregateCall, AggregateFunction, fractions};
-use crate::table::row::{Row, RowWriter};
+use crate::table::plan::within_group::ValueOrder;
+use crate::table::row::Row;
 use crate::table::types::DataType;
 use crate::table::value::Value;
 use bumpalo::Bump;
 use std::cmp::Ordering;
+use std::ops::RangeInclusive;
 use std::sync::Arc;
 
 pub(super) enum Input {
@@ -33,7 +37,8 @@ pub(super) enum Input {
     Extreme(Compiled, Ordering),
     CountWhere(BoolFn),
     CountRows(Vec<TestFn<bool>>),
-    SumInterval(LongFn),
+    /// For `sum` of intervals, which must stay in the range.
+    SumInterval(LongFn, RangeInclusive<i64>),
     Moments(DoubleFn),
     CoMoments(DoubleFn, DoubleFn),
     First {
@@ -57,6 +62,31 @@ pub(super) enum Input {
     Values(CellFn, Collection),
     Distinct(CellFn, DataType, u8),
     Percentile(CellFn, usize),
+    /// For `try_sum` of whole numbers and intervals, whose sum is NULL out of the range.
+    TrySum(LongFn, RangeInclusive<i64>),
+    /// For `avg` and `try_avg` of intervals, whose sum must stay in the range.
+    AvgInterval(LongFn, RangeInclusive<i64>),
+    /// For `regr_slope` and `regr_intercept`.
+    Regression(DoubleFn, DoubleFn),
+    Bitmap(CellFn, Bitmap),
+    CountMin {
+        value: CellFn,
+        is_text: bool,
+        shape: CountMin,
+        empty: Vec<u8>,
+    },
+    Histogram(CellFn, usize),
+    /// The values, with their frequencies if they have one.
+    Counts(CellFn, Option<LongFn>),
+    /// For `min_by` and `max_by` of several values: the value, the ordering key, its type, the
+    /// wanted order and the number of values.
+    Top {
+        value: CellFn,
+        by: CellFn,
+        data_type: DataType,
+        want: Ordering,
+        most: usize,
+    },
     User(Vec<(CellFn, DataType)>, Arc<UserAggregate>),
 }
 
@@ -93,9 +123,17 @@ impl Input {
                 Input::CountRows([a, b].into_iter().chain(args).map(is_null).collect())
             }
             (F::CountIf, Some(arg), _) => Input::CountWhere(arg.bool()),
-            (F::Sum, Some(arg), _) if from.is_interval() => Input::SumInterval(arg.long()),
-            (F::Sum, Some(arg), _) => Input::Sum(arg),
-            (F::Avg, Some(arg), _) => Input::Avg(arg),
+            (F::Sum, Some(arg), _) if from.is_interval() => {
+                Input::SumInterval(arg.long(), range(&from))
+            }
+            (F::TrySum, Some(arg), _) if from.is_interval() || from.is_integral() => {
+                Input::TrySum(arg.long(), range(&from))
+            }
+            (F::Avg | F::TryAvg, Some(arg), _) if from.is_interval() => {
+                Input::AvgInterval(arg.long(), range(&from))
+            }
+            (F::Sum | F::TrySum, Some(arg), _) => Input::Sum(arg),
+            (F::Avg | F::TryAvg, Some(arg), _) => Input::Avg(arg),
             (F::Min, Some(arg), _) if from.is_nested() => {
                 Input::ExtremeCell(arg.cells(), from.clone(), Ordering::Less)
             }
@@ -110,15 +148,33 @@ impl Input {
                 | F::DeviationSample
                 | F::DeviationPopulation
                 | F::Skewness
-                | F::Kurtosis,
+                | F::Kurtosis
+                | F::RegressionSxx
+                | F::RegressionSyy,
                 Some(arg),
                 _,
             ) => Input::Moments(arg.double()),
-            (F::CovarianceSample | F::CovariancePopulation | F::Correlation, Some(a), Some(b)) => {
-                Input::CoMoments(a.double(), b.double())
+            (
+                F::CovarianceSample
+                | F::CovariancePopulation
+                | F::Correlation
+                | F::RegressionSxy
+                | F::RegressionR2,
+                Some(a),
+                Some(b),
+            ) => Input::CoMoments(a.double(), b.double()),
+            (F::RegressionSlope | F::RegressionIntercept, Some(y), Some(x)) => {
+                Input::Regression(x.double(), y.double())
             }
             (F::First, Some(arg), _) => Input::First { value: arg.cells(), ignores_nulls },
             (F::Last, Some(arg), _) => Input::Last { value: arg.cells(), ignores_nulls },
+            (F::MaxBy | F::MinBy, Some(a), Some(b)) if call.args.len() == 3 => Input::Top {
+                value: a.cells(),
+                by: b.cells(),
+                data_type: second,
+                want: if call.function == F::MaxBy { Ordering::Greater } else { Ordering::Less },
+                most: call.constant(2).map_or(1, |most| most as usize),
+            },
             (F::MaxBy, Some(a), Some(b)) => {
                 Input::By(a.cells(), b.cells(), second, Ordering::Greater)
             }
@@ -132,6 +188,9 @@ impl Input {
             (F::BitAnd, Some(arg), _) => Input::Bits(arg.long(), |a, b| a & b),
             (F::BitOr, Some(arg), _) => Input::Bits(arg.long(), |a, b| a | b),
             (F::BitXor, Some(arg), _) => Input::Bits(arg.long(), |a, b| a ^ b),
+            (F::ListAgg, _, _) if !call.order.is_empty() => {
+                Input::Values(compile(&collected(call)).cells(), Collection::List)
+            }
             (F::CollectList | F::ListAgg, Some(arg), _) => {
                 Input::Values(arg.cells(), Collection::List)
             }
@@ -144,6 +203,7 @@ impl Input {
                 let accuracy = call.constant(2).unwrap_or(10_000.0);
                 Input::Percentile(arg.cells(), accuracy as usize)
             }
+            (_, Some(arg), _) => sketched(call, arg, &compile),
             _ => Input::CountAll,
         }
     }
@@ -151,20 +211,24 @@ impl Input {
 
 /// A compiled aggregate call, which updates, merges and reads the accumulators of groups.
 pub(in crate::table::physical) struct Function {
-    input: Input,
-    filter: Option<BoolFn>,
+    pub(super) input: Input,
+    pub(super) filter: Option<BoolFn>,
     /// For DISTINCT: the expressions whose values identify duplicates.
     once: Option<Vec<CellFn>>,
     /// For DISTINCT: the function over a row of those values, which merges accumulators.
-    of_values: Option<Box<Function>>,
-    ansi: bool,
-    from: DataType,
-    to: DataType,
-    function: AggregateFunction,
-    separator: Vec<u8>,
-    fractions: Vec<f64>,
+    pub(super) of_values: Option<Box<Function>>,
+    pub(super) ansi: bool,
+    pub(super) from: DataType,
+    pub(super) to: DataType,
+    pub(super) function: AggregateFunction,
+    pub(super) separator: Vec<u8>,
+    pub(super) fractions: Vec<f64>,
     /// Whether the percentages of a percentile are an array, so that the result is an array too.
-    several: bool,
+    pub(super) several: bool,
+    /// The order of WITHIN GROUP.
+    pub(super) order: Vec<ValueOrder>,
+    /// The type of the values of a list or set.
+    pub(super) collected: DataType,
     /// How the accumulator is stored in words; `None` if it may own heap memory.
     pub(super) plain: Option<FixedWords>,
     /// Whether the function is `count(*)` without a filter.
@@ -179,6 +243,7 @@ impl Function {
     }
 
     fn compiled(call: &AggregateCall, width: usize, semantics: Semantics) -> Self {
+        use AggregateFunction as F;
         let compile = |expr: &Resolved| compile(&fold(expr.clone(), semantics), width, semantics);
         let filter = call.filter.as_ref().map(|f| compile(f).bool());
         let one = |arg: &Resolved| compile(&as_grouping_key(arg.clone())).cells();
@@ -197,7 +262,13 @@ impl Function {
             filter,
             once,
             of_values,
-            ansi: semantics.ansi,
+            // The `try_` functions give NULL for an overflow in both modes.
+            ansi: semantics.ansi && !matches!(call.function, F::TrySum | F::TryAvg),
+            collected: match call.order.is_empty() || call.function != F::ListAgg {
+                true => call.args.first().map_or(DataType::Null, |arg| arg.data_type.clone()),
+                false => collected(call).data_type,
+            },
+            order: call.order.clone(),
             from: call.args.first().map_or(DataType::Null, |arg| arg.data_type.clone()),
             to: call.data_type.clone(),
             function: call.function,
@@ -237,16 +308,22 @@ impl Function {
             Input::CountAll | Input::CountValue(_) | Input::CountWhere(_) | Input::CountRows(_) => {
                 Accumulator::Count(0)
             }
-            Input::SumInterval(_) => Accumulator::SumLong(None),
+            Input::SumInterval(..) => Accumulator::SumLong(None),
+            Input::TrySum(..) => Accumulator::SumDecimal(None),
+            Input::AvgInterval(..) => Accumulator::AvgDecimal(Wide(0), 0),
+            Input::Bitmap(..) | Input::CountMin { .. } => Accumulator::Bytes(None),
+            Input::Histogram(_, most) => Accumulator::Histogram(Box::new(Histogram::new(*most))),
+            Input::Counts(..) => Accumulator::Counts(Box::new(ValueCounts::new(&self.from))),
+            Input::Top { .. } => Accumulator::Top(Box::default()),
             Input::Moments(_) => Accumulator::Moments(Box::default()),
-            Input::CoMoments(..) => Accumulator::CoMoments(Box::default()),
+            Input::CoMoments(..) | Input::Regression(..) => Accumulator::CoMoments(Box::default()),
             Input::First { .. } | Input::Last { .. } | Input::By(..) | Input::ExtremeCell(..) => {
                 Accumulator::Held(None)
             }
             Input::Bools { .. } => Accumulator::Bool(None),
             Input::Bits(..) => Accumulator::Long(None),
             Input::Values(_, collection) => {
-                Accumulator::Values(Box::new(Values::new(*collection, self.from.clone())))
+                Accumulator::Values(Box::new(Values::new(*collection, self.collected.clone())))
             }
             Input::Distinct(_, _, precision) => {
                 Accumulator::Distinct(Box::new(HyperLogLog::new(*precision)))
@@ -333,7 +410,7 @@ impl Function {
                 }
             }
             (Input::Extreme(f, want), acc) => extreme(f, *want, acc, cx)?,
-            (input, acc) => add_rarer(input, acc, cx)?,
+            (input, acc) => add_rarer(self, input, acc, cx)?,
         }
         Ok(())
     }
@@ -346,15 +423,23 @@ impl Function {
         match (acc, later) {
             (A::Count(a), A::Count(b)) => *a += b,
             (A::SumLong(a), A::SumLong(Some(b))) => match a.unwrap_or(0).checked_add(*b) {
+                Some(sum) if self.is_in_range(sum) => *a = Some(sum),
+                _ if self.is_of_intervals() => return interval_overflow(),
                 Some(sum) => *a = Some(sum),
                 None if self.wraps() => *a = Some(a.unwrap_or(0).wrapping_add(*b)),
                 None => return arithmetic_overflow("the sum"),
             },
             (A::SumDouble(a), A::SumDouble(Some(b))) => *a = Some(a.unwrap_or(0.0) + b),
+            (A::SumDecimal(a), A::SumDecimal(Some(b))) if self.tries_longs() => {
+                *a = Some(self.try_sum(*a, *b));
+            }
             (A::SumDecimal(a), A::SumDecimal(Some(b))) => {
                 *a = Some(Wide(self.decimal_sum(a.map_or(0, |a| a.0), b.0)?));
             }
             (A::AvgDouble(sum, n), A::AvgDouble(other, m)) => (*sum, *n) = (*sum + other, *n + m),
+            (A::AvgDecimal(sum, n), A::AvgDecimal(other, m)) if self.is_of_intervals() => {
+                (*sum, *n) = (self.interval_sum(*sum, *other)?, *n + m);
+            }
             (A::AvgDecimal(sum, n), A::AvgDecimal(other, m)) => {
                 (*sum, *n) = (Wide(self.decimal_sum(sum.0, other.0)?), *n + m);
             }
@@ -368,6 +453,18 @@ impl Function {
             }
             (A::Distinct(a), A::Distinct(b)) => a.merge(b),
             (A::Percentile(a), A::Percentile(b)) => a.merge(b),
+            (A::Histogram(a), A::Histogram(b)) => a.merge(b),
+            (A::Counts(a), A::Counts(b)) => {
+                let is_merged = a.merge(b) && a.is_within_limit();
+                if !is_merged {
+                    return too_many_counts();
+                }
+            }
+            (A::Top(a), A::Top(b)) => {
+                if let Input::Top { data_type, want, most, .. } = &self.input {
+                    b.rows().for_each(|row| a.add(row, *most, data_type, *want));
+                }
+            }
             (A::Bool(a), A::Bool(Some(b))) => match (&self.input, &mut *a) {
                 (Input::Bools { quantifier: Quantifier::ForAll, .. }, Some(a)) => *a &= b,
                 (Input::Bools { quantifier: Quantifier::Exists, .. }, Some(a)) => *a |= b,
@@ -389,11 +486,12 @@ impl Function {
                     keep(a, *b, *want, |a, b| { a.0 }.cmp(&{ b.0 }));
                 }
             }
-            (A::Bytes(a), A::Bytes(Some(b))) => {
-                if let Input::Extreme(_, want) = &self.input {
-                    keep(a, b.clone(), *want, Ord::cmp);
-                }
-            }
+            (A::Bytes(a), A::Bytes(Some(b))) => match (&self.input, a) {
+                (Input::Extreme(_, want), a) => keep(a, b.clone(), *want, Ord::cmp),
+                (Input::Bitmap(_, bitmap), Some(a)) => bitmap.combine(a, b),
+                (Input::CountMin { shape, .. }, Some(a)) => shape.merge(a, b),
+                (_, a) => *a = Some(b.clone()),
+            },
             (A::Held(a), A::Held(Some(b))) => self.merge_held(a, b),
             (A::Once(a), A::Once(b)) => self.merge_distinct(a, &b.0)?,
             // The later accumulator has no value.
@@ -421,7 +519,7 @@ impl Function {
 
     /// Whether a sum of whole numbers that overflows wraps. A sum of intervals fails in both modes.
     fn wraps(&self) -> bool {
-        !self.ansi && !matches!(self.input, Input::SumInterval(_))
+        !self.ansi && !matches!(self.input, Input::SumInterval(..))
     }
 
     fn merge_held(&self, held: &mut Option<Vec<u8>>, later: &[u8]) {
@@ -456,86 +554,9 @@ impl Function {
     pub fn grows(&self) -> bool {
         let grows = |acc: &Accumulator| {
             use Accumulator as A;
-            matches!(acc, A::Values(_) | A::Distinct(_) | A::Percentile(_))
+            matches!(acc, A::Values(_) | A::Distinct(_) | A::Percentile(_) | A::Counts(_))
         };
         grows(&self.start())
-    }
-
-    /// Writes the current result into a column of a row.
-    pub fn write(
-        &self,
-        acc: &Accumulator,
-        writer: &mut RowWriter<'_, Vec<u8>>,
-        index: usize,
-    ) -> Result<(), Box<EvalError>> {
-        use Accumulator as A;
-        match acc {
-            A::Count(n) => writer.long(index, *n),
-            A::SumLong(Some(v)) | A::Long(Some(v)) => writer.long(index, *v),
-            A::SumDouble(Some(v)) | A::Double(Some(v)) => writer.double(index, *v),
-            A::SumDecimal(Some(v)) if { v.0 }.unsigned_abs() < 10u128.pow(38) => {
-                writer.decimal(index, v.0);
-            }
-            A::SumDecimal(Some(_)) if self.ansi => {
-                return arithmetic_overflow("the sum of decimals");
-            }
-            A::SumDecimal(Some(_)) => {} // A sum that does not fit is NULL.
-            A::Once(once) => return self.write(&once.1, writer, index),
-            A::User(state, function) => {
-                if let Some(value) = function.finish(state)? {
-                    writer.value(index, &value);
-                }
-            }
-            A::Decimal(Some(v)) => writer.decimal(index, v.0),
-            A::Bool(Some(v)) => writer.bool(index, *v),
-            A::Bytes(Some(v)) => writer.bytes(index, v),
-            A::Moments(m) => {
-                if let Some(value) = m.read(self.function) {
-                    writer.double(index, value);
-                }
-            }
-            A::CoMoments(m) => {
-                if m.divides_by_zero(self.function) && self.ansi {
-                    let fix = "Use try_divide on the moments, or leave out constant columns";
-                    return failed("DIVIDE_BY_ZERO", "the correlation with a constant", fix);
-                }
-                if let Some(value) = m.read(self.function) {
-                    writer.double(index, value);
-                }
-            }
-            A::Held(Some(row)) => {
-                let width = if matches!(self.input, Input::By(..)) { 2 } else { 1 };
-                field(row, 0, width, &self.to).put(writer, index);
-            }
-            A::Values(values) if self.function == AggregateFunction::ListAgg => {
-                if let Some(text) = values.joined(&self.separator) {
-                    writer.bytes(index, &text);
-                }
-            }
-            A::Values(values) => values.write(writer, index),
-            A::Distinct(sketch) => writer.long(index, sketch.estimate() as i64),
-            A::Percentile(p) if p.count() > 0 => {
-                let p = p.with_buffered_merged();
-                let found = self.fractions.iter().map(|fraction| p.at(*fraction, &self.from));
-                let found: Vec<Value> = found.collect();
-                match (self.several, found.as_slice()) {
-                    (false, [one]) => writer.value(index, one),
-                    _ => writer.value(index, &Value::Array(found)),
-                }
-            }
-            A::AvgDouble(sum, n) if *n > 0 => writer.double(index, sum / *n as f64),
-            A::AvgDecimal(sum, n) if *n > 0 => {
-                let average = match self.decimal_average(sum.0, *n) {
-                    Err(_) if !self.ansi => None,
-                    average => average?,
-                };
-                if let Some(v) = average {
-                    writer.decimal(index, v);
-                }
-            }
-            _ => {}
-        }
-        Ok(())
     }
 
     /// Adds to a sum of decimals. The sum may temporarily exceed 38 digits. A sum beyond 128 bits
@@ -549,22 +570,40 @@ impl Function {
         }
     }
 
-    fn decimal_average(&self, sum: i128, count: i64) -> Result<Option<i128>, Box<EvalError>> {
-        let DataType::Decimal(_, scale) = self.from else { return Ok(None) };
-        if sum == OVERFLOWED {
-            return Ok(None);
+    /// Adds to a sum of `try_sum`, which is [`OVERFLOWED`] from its first overflow on.
+    pub(super) fn try_sum(&self, sum: Option<Wide>, more: Wide) -> Wide {
+        let Input::TrySum(_, range) = &self.input else { return more };
+        let (sum, more) = (sum.map_or(0, |sum| sum.0), more.0);
+        let total = i64::try_from(sum.saturating_add(more)).ok();
+        match total.filter(|total| range.contains(total)) {
+            Some(total) if sum != OVERFLOWED && more != OVERFLOWED => Wide(i128::from(total)),
+            _ => Wide(OVERFLOWED),
         }
-        if sum.unsigned_abs() >= 10u128.pow(38) {
-            return arithmetic_overflow("the sum of an average");
+    }
+
+    /// Adds to the sum of an average of intervals. An overflow is an error, or marks the sum for
+    /// `try_avg`.
+    pub(super) fn interval_sum(&self, sum: Wide, more: Wide) -> Result<Wide, Box<EvalError>> {
+        let Input::AvgInterval(_, range) = &self.input else { return Ok(more) };
+        let (sum, more) = (sum.0, more.0);
+        let total = i64::try_from(sum.saturating_add(more)).ok();
+        match total.filter(|total| range.contains(total)) {
+            Some(total) if sum != OVERFLOWED && more != OVERFLOWED => Ok(Wide(i128::from(total))),
+            _ if self.function == AggregateFunction::TryAvg => Ok(Wide(OVERFLOWED)),
+            _ => interval_overflow(),
         }
-        match decimal::divide((sum, scale), (i128::from(count), 0), &self.to) {
-            Some(average) => Ok(Some(average)),
-            None => failed(
-                "NUMERIC_VALUE_OUT_OF_RANGE.WITH_SUGGESTION",
-                format!("the average does not fit {}", self.to),
-                "Cast to a decimal of fewer digits",
-            ),
-        }
+    }
+
+    fn tries_longs(&self) -> bool {
+        matches!(self.input, Input::TrySum(..))
+    }
+
+    fn is_of_intervals(&self) -> bool {
+        matches!(self.input, Input::SumInterval(..) | Input::AvgInterval(..))
+    }
+
+    fn is_in_range(&self, sum: i64) -> bool {
+        !matches!(&self.input, Input::SumInterval(_, range) if !range.contains(&sum))
     }
 }
 
@@ -583,7 +622,7 @@ fn of_values(call: &AggregateCall) -> AggregateCall {
 }
 
 /// The mark of a sum of decimals that has exceeded 128 bits.
-const OVERFLOWED: i128 = i128::MAX;
+pub(super) const OVERFLOWED: i128 = i128::MAX;
 
 #[inline]
 fn keep<T>(best: &mut Option<T>, value: T, want: Ordering, order: impl Fn(&T, &T) -> Ordering) {

@@ -220,6 +220,7 @@ fn each_growing(
         Accumulator::Values(values) => Some(&mut **values as &mut dyn GrowingValue),
         Accumulator::Distinct(sketch) => Some(&mut **sketch),
         Accumulator::Percentile(percentiles) => Some(&mut **percentiles),
+        Accumulator::Counts(counts) => Some(&mut **counts),
         _ => None,
     });
     growing.enumerate().for_each(|(number, value)| body(number as u16, value));

@@ -1,14 +1,21 @@
 //! Accumulators: the running values of aggregate functions.
 
+mod bitmap;
 mod collected_values;
 mod encoding;
 mod fixed_words;
 mod function;
 mod growing;
+mod histogram;
 mod hyperloglog;
+mod java_random;
 mod moments;
 mod percentile;
+mod sketched;
+mod top_rows;
 mod update;
+mod value_counts;
+mod write;
 
 use crate::table::expr::user_function::UserAggregate;
 use crate::table::physical::accumulator::collected_values::Values;
@@ -23,9 +30,12 @@ pub use crate::table::physical::accumulator::growing::{PartNumber, part_number};
 use crate::table::physical::accumulator::hyperloglog::HyperLogLog;
 use crate::table::value::Value;
 pub(super) use function::Function;
+use histogram::Histogram;
 use moments::{CoMoments, Moments};
 use percentile::QuantileSummary;
 use std::sync::Arc;
+use top_rows::TopRows;
+use value_counts::ValueCounts;
 
 /// The unscaled value of a decimal, aligned to 8 bytes so that an accumulator takes 32 bytes. With
 /// an `i128` it would take 48.
@@ -57,6 +67,10 @@ pub(super) enum Accumulator {
     Values(Box<Values>),
     Distinct(Box<HyperLogLog>),
     Percentile(Box<QuantileSummary>),
+    Counts(Box<ValueCounts>),
+    Histogram(Box<Histogram>),
+    /// For `min_by` and `max_by` of several values.
+    Top(Box<TopRows>),
     /// The state of a user-defined aggregate, with its function.
     User(Box<[Value]>, Arc<UserAggregate>),
     /// For DISTINCT: the values seen so far, and the accumulator of the function.
@@ -78,6 +92,9 @@ impl Accumulator {
             Self::Percentile(percentiles) => {
                 size_of::<QuantileSummary>() + percentiles.heap_bytes()
             }
+            Self::Counts(counts) => size_of::<ValueCounts>() + counts.heap_bytes(),
+            Self::Histogram(histogram) => size_of::<Histogram>() + histogram.heap_bytes(),
+            Self::Top(top) => size_of::<TopRows>() + top.heap_bytes(),
             Self::User(values, _) => {
                 size_of_val(&**values) + values.iter().map(own_bytes).sum::<usize>()
             }

@@ -71,6 +71,7 @@ impl Moments {
             F::DeviationPopulation => Some((self.m2 / self.n).sqrt()),
             F::VarianceSample => sample(),
             F::DeviationSample => sample().map(f64::sqrt),
+            F::RegressionSxx | F::RegressionSyy => Some(self.m2),
             _ if self.m2 == 0.0 => None,
             F::Skewness => Some(self.n.sqrt() * self.m3 / (self.m2 * self.m2 * self.m2).sqrt()),
             _ => Some(self.n * self.m4 / (self.m2 * self.m2) - 3.0),
@@ -111,6 +112,15 @@ impl CoMoments {
         self.yy += dy * (y - self.y);
     }
 
+    /// Adds a pair of values for a regression. The variance of `x` is updated in another order of
+    /// operations, which is that of Spark.
+    pub fn add_regression(&mut self, x: f64, y: f64) {
+        let (delta, step) = (x - self.x, (x - self.x) / (self.n + 1.0));
+        let xx = self.xx + delta * (delta - step);
+        self.add(x, y);
+        self.xx = xx;
+    }
+
     /// Merges the moments of other pairs.
     pub fn merge(&mut self, other: &Self) {
         if other.n == 0.0 {
@@ -138,6 +148,17 @@ impl CoMoments {
         match function {
             _ if self.n == 0.0 || self.divides_by_zero(function) => None,
             F::CovariancePopulation => Some(self.xy / self.n),
+            F::RegressionSxy => Some(self.xy),
+            F::RegressionSlope | F::RegressionIntercept if self.xx == 0.0 => None,
+            F::RegressionSlope => Some(self.xy / self.xx),
+            F::RegressionIntercept => Some(self.y - self.xy / self.xx * self.x),
+            // The first argument of regr_r2 is the dependent variable.
+            F::RegressionR2 if self.yy == 0.0 => None,
+            F::RegressionR2 if self.xx == 0.0 => Some(1.0),
+            F::RegressionR2 => {
+                let correlation = self.xy / (self.xx * self.yy).sqrt();
+                Some(correlation * correlation)
+            }
             _ if self.n == 1.0 => None,
             F::CovarianceSample => Some(self.xy / (self.n - 1.0)),
             _ => Some(self.xy / (self.xx * self.yy).sqrt()),

@@ -2,12 +2,13 @@
 //! [`Function`](super::function::Function) itself handles simple counts, sums and averages of
 //! numbers, and extremes of scalars.
 
-use super::Accumulator;
+use super::bitmap::Bitmap;
 use super::collected_values::Collection;
-use super::function::{Input, Quantifier};
-use crate::table::expr::cast::arithmetic_overflow;
+use super::function::{Function, Input, Quantifier};
+use super::value_counts::ValueCounts;
+use super::{Accumulator, Wide};
 use crate::table::expr::cell::{Cell, field, order};
-use crate::table::expr::compile::{CellFn, Cx, EvalError, failed};
+use crate::table::expr::compile::{CellFn, Cx, EvalError, LongFn, failed};
 use crate::table::expr::functions::xxhash64;
 use crate::table::row::RowWriter;
 use crate::table::types::DataType;
@@ -15,6 +16,7 @@ use std::cmp::Ordering;
 
 /// Adds a record to an accumulator.
 pub(super) fn add_rarer(
+    function: &Function,
     input: &Input,
     acc: &mut Accumulator,
     cx: Cx<'_>,
@@ -30,11 +32,10 @@ pub(super) fn add_rarer(
             }
             *n += 1;
         }
-        (Input::SumInterval(f), A::SumLong(sum)) => {
+        (Input::SumInterval(f, range), A::SumLong(sum)) => {
             if let Some(v) = f(cx)? {
-                let Some(total) = sum.unwrap_or(0).checked_add(v) else {
-                    return arithmetic_overflow("the sum");
-                };
+                let total = sum.unwrap_or(0).checked_add(v).filter(|sum| range.contains(sum));
+                let Some(total) = total else { return interval_overflow() };
                 *sum = Some(total);
             }
         }
@@ -91,15 +92,75 @@ pub(super) fn add_rarer(
                 sketch.add(xxhash64(cell, data_type));
             }
         }
-        (Input::User(args, function), A::User(state, _)) => {
+        (Input::User(args, user), A::User(state, _)) => {
             let value = |(f, t): &(CellFn, DataType)| Ok(f(cx)?.value(t));
             let args = args.iter().map(value).collect::<Result<Vec<_>, Box<EvalError>>>()?;
-            function.update(state, &args)?;
+            user.update(state, &args)?;
         }
         (Input::Percentile(f, _), A::Percentile(p)) => {
             let cell = f(cx)?;
             if !cell.is_null() {
                 p.add(cell);
+            }
+        }
+        (input, acc) => add_sketched(function, input, acc, cx)?,
+    }
+    Ok(())
+}
+
+/// Adds a record to a sketch, a bitmap, a histogram or counts of values, or to a sum that may be
+/// out of range.
+fn add_sketched(
+    function: &Function,
+    input: &Input,
+    acc: &mut Accumulator,
+    cx: Cx<'_>,
+) -> Result<(), Box<EvalError>> {
+    use Accumulator as A;
+    match (input, acc) {
+        (Input::TrySum(f, _), A::SumDecimal(sum)) => {
+            if let Some(v) = f(cx)? {
+                *sum = Some(function.try_sum(*sum, Wide(i128::from(v))));
+            }
+        }
+        (Input::AvgInterval(f, _), A::AvgDecimal(sum, n)) => {
+            if let Some(v) = f(cx)? {
+                *sum = function.interval_sum(*sum, Wide(i128::from(v)))?;
+                *n += 1;
+            }
+        }
+        (Input::Regression(x, y), A::CoMoments(m)) => {
+            if let (Some(x), Some(y)) = (x(cx)?, y(cx)?) {
+                m.add_regression(x, y);
+            }
+        }
+        (Input::Histogram(f, _), A::Histogram(histogram)) => match f(cx)? {
+            Cell::Double(v) => histogram.add(v),
+            Cell::Long(v) => histogram.add(v as f64),
+            _ => {}
+        },
+        (Input::Top { value, by, data_type, want, most }, A::Top(top)) => {
+            let by = by(cx)?;
+            if !by.is_null() {
+                let mut row = Vec::new();
+                let mut writer = RowWriter::new(&mut row, 2);
+                value(cx)?.put(&mut writer, 0);
+                by.put(&mut writer, 1);
+                top.add(&row, *most, data_type, *want);
+            }
+        }
+        (Input::Counts(f, frequency), A::Counts(counts)) => {
+            add_counted(f, frequency.as_ref(), counts, cx)?;
+        }
+        (Input::Bitmap(f, bitmap), A::Bytes(held)) => add_bitmap(f, *bitmap, held, cx)?,
+        (Input::CountMin { value, is_text, shape, empty }, A::Bytes(held)) => {
+            let cell = value(cx)?;
+            if !cell.is_null() {
+                let sketch = held.get_or_insert_with(|| empty.clone());
+                match is_text {
+                    true => shape.add_bytes(sketch, cell.bytes()),
+                    false => shape.add_long(sketch, cell.long()),
+                }
             }
         }
         _ => unreachable!("`start` made the accumulator"),
@@ -164,6 +225,76 @@ fn hold(held: &mut Option<Vec<u8>>, cells: &[Cell<'_>]) {
     buffer.clear();
     let mut writer = RowWriter::new(buffer, cells.len());
     cells.iter().enumerate().for_each(|(i, cell)| cell.put(&mut writer, i));
+}
+
+/// Adds a value to counts, as many times as its frequency says.
+fn add_counted(
+    value: &CellFn,
+    frequency: Option<&LongFn>,
+    counts: &mut ValueCounts,
+    cx: Cx<'_>,
+) -> Result<(), Box<EvalError>> {
+    let cell = value(cx)?;
+    let rows = frequency.map_or(Ok(Some(1)), |frequency| frequency(cx))?;
+    let (false, Some(rows)) = (cell.is_null(), rows) else { return Ok(()) };
+    let Ok(rows) = u64::try_from(rows) else {
+        return failed(
+            "NEGATIVE_VALUES_IN_FREQUENCY_EXPRESSION",
+            format!("the frequency {rows} of `percentile` is negative"),
+            "Filter the rows: FILTER (WHERE frequency >= 0)",
+        );
+    };
+    if rows > 0 && !(counts.add(cell, rows) && counts.is_within_limit()) {
+        return too_many_counts();
+    }
+    Ok(())
+}
+
+/// Adds a value to a bitmap: a position, or another bitmap.
+fn add_bitmap(
+    value: &CellFn,
+    bitmap: Bitmap,
+    held: &mut Option<Vec<u8>>,
+    cx: Cx<'_>,
+) -> Result<(), Box<EvalError>> {
+    let cell = value(cx)?;
+    if cell.is_null() {
+        return Ok(());
+    }
+    let bytes = held.get_or_insert_with(|| bitmap.start());
+    match cell {
+        Cell::Long(position) if !Bitmap::set(bytes, position) => failed(
+            "INVALID_BITMAP_POSITION",
+            format!("the position {position} is outside of a bitmap of 32768 bits"),
+            "Use bitmap_bit_position(x), and group by bitmap_bucket_number(x)",
+        ),
+        Cell::Bytes(other) => {
+            bitmap.combine(bytes, other);
+            Ok(())
+        }
+        _ => Ok(()),
+    }
+}
+
+/// The error of a sum of intervals that is out of range.
+#[cold]
+pub(super) fn interval_overflow<T>() -> Result<T, Box<EvalError>> {
+    failed(
+        "INTERVAL_ARITHMETIC_OVERFLOW.WITH_SUGGESTION",
+        "the sum of intervals overflows".to_string(),
+        "Use try_sum or try_avg, which give NULL",
+    )
+}
+
+/// The error for counts of values that take too much memory.
+#[cold]
+pub(super) fn too_many_counts<T>() -> Result<T, Box<EvalError>> {
+    failed(
+        "COLLECTION_SIZE_LIMIT_EXCEEDED",
+        "the distinct values of `percentile`, `median` or `mode` take more than 1 GiB for one group"
+            .to_string(),
+        "Use approx_percentile, or group by more columns or shorter windows",
+    )
 }
 
 /// The error for a list or set that is too large, or for which there is no memory.

@@ -29,6 +29,7 @@ use crate::table::physical::sort::{Limit, Offset, Sort};
 use crate::table::physical::stages::BoxChain;
 use crate::table::physical::table_signal::TableSignal;
 use crate::table::physical::values_source::ValuesSource;
+use crate::table::physical::window::WindowStage;
 use crate::table::plan::analyzer::OutputMode;
 use crate::table::plan::generator::Generator;
 use crate::table::plan::optimizer::optimize;
@@ -176,6 +177,12 @@ impl Lowering<'_, '_> {
             Plan::Sort(input, keys) => {
                 let stage = Sort::new(keys, input.width(), self.semantics, only(downs));
                 self.feed(input, Box::new(stage), &vec![true; input.width()])
+            }
+            Plan::Window(input, windows) => {
+                let columns = input.scope().columns;
+                let types: Vec<_> = columns.iter().map(|column| &column.data_type).collect();
+                let stage = WindowStage::new(windows, &types, self.semantics, only(downs));
+                self.feed(input, Box::new(stage), &vec![true; types.len()])
             }
             Plan::Offset(input, rows) => {
                 self.feed(input, Box::new(Offset::new(*rows, only(downs))), needed)

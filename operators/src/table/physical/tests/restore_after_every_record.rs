@@ -277,6 +277,68 @@ const RARER: &str = "count_if(b), count(x, s), first(x), last(x), first(s, true)
                      sort_array(collect_set(s)), approx_count_distinct(b), \
                      percentile_approx(x, 0.5), round(var_pop(x), 6)";
 
+/// Functions that count values, and others with a state of their own, computed from scratch.
+fn counting(rows: &[&Vec<Value>]) -> Vec<Value> {
+    let mut x = longs(rows);
+    let or_null = |empty: bool, value: Value| if empty { Value::Null } else { value };
+    let pairs = rows.iter().filter(|row| row[1] != Value::Null && row[2] != Value::Null).count();
+    let mut best: Vec<(i64, Value)> = Vec::new();
+    for row in rows {
+        if let Value::Long(x) = row[1] {
+            best.push((x, row[4].clone()));
+        }
+    }
+    // Among equal values, the first ones win.
+    best.sort_by_key(|(x, _)| -x);
+    best.truncate(2);
+    let best: Vec<Value> = best.into_iter().map(|(_, s)| s).collect();
+    let mut texts: Vec<&str> = Vec::new();
+    for row in rows {
+        if let Value::String(text) = &row[4] {
+            texts.push(text);
+        }
+    }
+    texts.sort_unstable_by(|a, b| b.cmp(a));
+    let joined = or_null(texts.is_empty(), Value::String(texts.join("+")));
+    let bits = x.iter().fold(0u32, |bits, x| bits | 1 << (x + 9));
+    let [a, b, c, _] = bits.to_le_bytes();
+    let sum = x.iter().sum::<i64>();
+    x.sort_unstable();
+    let mut counts: Vec<(i64, i64)> = Vec::new();
+    for value in &x {
+        match counts.last_mut() {
+            Some((last, rows)) if last == value => *rows += 1,
+            _ => counts.push((*value, 1)),
+        }
+    }
+    let mode = counts.iter().min_by_key(|(value, rows)| (-rows, *value)).map(|(value, _)| *value);
+    let middle = x.len().saturating_sub(1);
+    let median = x.get(middle / 2).map(|low| (low + x[middle.div_ceil(2)]) as f64 / 2.0);
+    let disc = x.get(x.len().div_ceil(2).saturating_sub(1)).map(|v| Value::Double(*v as f64));
+    let bins = counts
+        .iter()
+        .map(|(value, rows)| Value::Struct(vec![Value::Long(*value), Value::Double(*rows as f64)]));
+    let bins = Value::Array(bins.collect());
+    vec![
+        median.map_or(Value::Null, Value::Double),
+        disc.unwrap_or(Value::Null),
+        mode.map_or(Value::Null, Value::Long),
+        or_null(best.is_empty(), Value::Array(best)),
+        or_null(x.is_empty(), Value::Long(sum)),
+        Value::Long(pairs as i64),
+        joined,
+        or_null(counts.is_empty(), bins),
+        Value::String(format!("{a:02X}{b:02X}{c:02X}")),
+        Value::String(format!("{:016X}", x.len())),
+    ]
+}
+
+const COUNTING: &str = "median(x), percentile_disc(0.5) WITHIN GROUP (ORDER BY x), mode(x, true), \
+                        max_by(s, x, 2), try_sum(x), regr_count(y, x), \
+                        listagg(s, '+') WITHIN GROUP (ORDER BY s DESC), histogram_numeric(x, 100), \
+                        substring(hex(bitmap_construct_agg(x + 9)), 1, 6), \
+                        substring(hex(count_min_sketch(x, 0.5d, 0.5d, 1)), 9, 16)";
+
 fn record() -> impl Strategy<Value = Vec<Value>> {
     fn maybe(value: impl Strategy<Value = Value> + 'static) -> BoxedStrategy<Value> {
         prop_oneof![1 => Just(Value::Null), 4 => value].boxed()
@@ -345,6 +407,21 @@ proptest! {
             let same: Vec<_> = records[..=n].iter().filter(|other| other[0] == record[0]).collect();
             let mut expected = vec![record[0].clone()];
             expected.extend(rarer(&same));
+            prop_assert_eq!(&got[n], &vec![expected], "after record {}", n);
+        }
+    }
+
+    #[test]
+    fn a_keyed_aggregate_of_counted_values_restored_after_every_record(
+        records in proptest::collection::vec(record(), 1..14), trigger in trigger(),
+        parallelism in 1usize..4, seed: u64,
+    ) {
+        let sql = format!("SELECT k, {COUNTING} FROM rows GROUP BY k");
+        let got = outputs(&sql, OutputMode::Update, trigger, parallelism, &records, seed);
+        for (n, record) in records.iter().enumerate() {
+            let same: Vec<_> = records[..=n].iter().filter(|other| other[0] == record[0]).collect();
+            let mut expected = vec![record[0].clone()];
+            expected.extend(counting(&same));
             prop_assert_eq!(&got[n], &vec![expected], "after record {}", n);
         }
     }

@@ -5,17 +5,19 @@ use super::named_arguments;
 use super::structure;
 use super::{Subqueries, called, column, convert_with};
 use crate::table::error::{Place, PlanError, PlanResult};
-use crate::table::expr::Expr;
+use crate::table::expr::over::{Frame, FrameBound, FrameUnit, Over};
 use crate::table::expr::resolve::COLUMN_OR_FUNCTION;
+use crate::table::expr::{Expr, SortOrder};
+use crate::table::plan::window_function::is_window_only;
 use crate::table::sql::REWRITTEN;
 use crate::table::sql::refused;
 use crate::table::sql::table_function::{is_list, not_a_scalar};
 use crate::table::types::DataType;
 use crate::table::value::Value;
-use sqlparser::ast::{self, DuplicateTreatment, FunctionArg, FunctionArgExpr, FunctionArguments};
-
-/// The error condition of a window function, `OVER (…)`.
-pub(in crate::table::sql) const OVER: &str = "NON_TIME_WINDOW_NOT_SUPPORTED_IN_STREAMING";
+use sqlparser::ast::{
+    self, DuplicateTreatment, FunctionArg, FunctionArgExpr, FunctionArguments, NullTreatment,
+    OrderBySort, WindowFrameBound, WindowFrameUnits, WindowType,
+};
 
 pub(super) fn function_call(
     function: &ast::Function,
@@ -24,13 +26,8 @@ pub(super) fn function_call(
 ) -> PlanResult<Expr> {
     let convert = |expr: &ast::Expr| convert_with(expr, hook);
     let name = function.name.to_string().replace('`', "").to_ascii_lowercase();
-    if function.over.is_some() {
-        return Err(PlanError::new(
-            OVER,
-            format!("`{name} OVER (…)` needs rows that have not arrived, or all earlier rows"),
-            "Aggregate with GROUP BY",
-        )
-        .at(here));
+    if let Some(over) = &function.over {
+        return windowed_call(function, over, &name, here, hook);
     }
     if let Some(rest) = name.strip_prefix(REWRITTEN) {
         return rewritten(rest, function, here);
@@ -92,13 +89,102 @@ pub(super) fn function_call(
             .collect();
         return structure(&values, here, hook);
     }
-    Ok(Expr::Call {
+    let call = Expr::Call {
         name,
         args,
         distinct: matches!(list.duplicate_treatment, Some(DuplicateTreatment::Distinct)),
         filter: function.filter.as_ref().map(|f| convert(f).map(Box::new)).transpose()?,
         place: here,
-    })
+    };
+    if function.within_group.is_empty() {
+        return Ok(call);
+    }
+    let keys = function.within_group.iter().map(|key| sort_order(key, hook));
+    Ok(Expr::WithinGroup(Box::new(call), keys.collect::<PlanResult<_>>()?))
+}
+
+/// Converts a call with OVER.
+fn windowed_call(
+    function: &ast::Function,
+    over: &WindowType,
+    name: &str,
+    here: Place,
+    hook: &Subqueries<'_>,
+) -> PlanResult<Expr> {
+    let ignores = matches!(function.null_treatment, Some(NullTreatment::IgnoreNulls));
+    let is_own = is_window_only(name);
+    let mut plain = function.clone();
+    plain.over = None;
+    if is_own {
+        plain.null_treatment = None;
+    }
+    let call = function_call(&plain, here, hook)?;
+    let mut over = match over {
+        WindowType::NamedWindow(name) => {
+            Over { base: Some(name.value.clone()), ..definition(None, here, hook)? }
+        }
+        WindowType::WindowSpec(spec) => definition(Some(spec), here, hook)?,
+    };
+    (over.call, over.ignores_nulls) = (call, is_own && ignores);
+    Ok(Expr::Over(Box::new(over)))
+}
+
+/// Converts the definition of a window, without a call.
+pub(in crate::table::sql) fn definition(
+    spec: Option<&ast::WindowSpec>,
+    here: Place,
+    hook: &Subqueries<'_>,
+) -> PlanResult<Over> {
+    let mut over = Over {
+        call: Expr::Star(None),
+        ignores_nulls: false,
+        base: None,
+        partition: Vec::new(),
+        order: Vec::new(),
+        frame: None,
+        place: here,
+    };
+    let Some(spec) = spec else { return Ok(over) };
+    over.base = spec.window_name.as_ref().map(|name| name.value.clone());
+    if over.base.is_some() && !(spec.partition_by.is_empty() && spec.order_by.is_empty()) {
+        return Err(PlanError::not_yet("a window that extends a named window").at(here));
+    }
+    let key = |key: &ast::Expr| convert_with(key, hook);
+    over.partition = spec.partition_by.iter().map(key).collect::<PlanResult<_>>()?;
+    over.order =
+        spec.order_by.iter().map(|key| sort_order(key, hook)).collect::<PlanResult<_>>()?;
+    let Some(frame) = &spec.window_frame else { return Ok(over) };
+    let unit = match frame.units {
+        WindowFrameUnits::Rows => FrameUnit::Rows,
+        WindowFrameUnits::Range => FrameUnit::Range,
+        WindowFrameUnits::Groups => {
+            return Err(PlanError::new(
+                "PARSE_SYNTAX_ERROR",
+                "a frame has ROWS or RANGE, not GROUPS",
+                "Use RANGE",
+            )
+            .at(here));
+        }
+    };
+    let bound = |bound: &WindowFrameBound| {
+        Ok(match bound {
+            WindowFrameBound::CurrentRow => FrameBound::CurrentRow,
+            WindowFrameBound::Preceding(None) => FrameBound::UnboundedPreceding,
+            WindowFrameBound::Following(None) => FrameBound::UnboundedFollowing,
+            WindowFrameBound::Preceding(Some(at)) => FrameBound::Preceding(key(at)?),
+            WindowFrameBound::Following(Some(at)) => FrameBound::Following(key(at)?),
+        })
+    };
+    let end = frame.end_bound.as_ref().map_or(Ok(FrameBound::CurrentRow), bound)?;
+    over.frame = Some(Frame { unit, start: bound(&frame.start_bound)?, end });
+    Ok(over)
+}
+
+/// Converts a key of an ORDER BY inside an expression.
+fn sort_order(key: &ast::OrderByExpr, hook: &Subqueries<'_>) -> PlanResult<SortOrder> {
+    let descending = matches!(key.options.sort, Some(OrderBySort::Desc));
+    let nulls_first = key.options.nulls_first;
+    Ok(SortOrder { expr: convert_with(&key.expr, hook)?, descending, nulls_first })
 }
 
 /// Converts a name that the parser takes for a function without parentheses. `current_date`,

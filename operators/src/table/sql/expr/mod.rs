@@ -6,7 +6,7 @@ mod like;
 mod literal;
 mod named_arguments;
 
-pub(super) use function_call::OVER;
+pub(super) use function_call::definition;
 pub use literal::interval_literal;
 
 use function_call::function_call;
