@@ -230,15 +230,17 @@ fn restore(
         reached = reached.max(end);
         full.push(Full { path: path.clone(), end });
         let others = &segments[index + 1..];
-        let later = others.iter().find_map(|(_, later)| first_position(later));
+        let (later, is_next) = first_later(others)?;
         if stop.is_damage(later, from) {
             let what = format!("the block at byte {} does not match its CRC", stop.at);
             return Err(damaged(path, &what));
         }
         // The last pages of a segment may be missing without a trace in it. Then the positions of
-        // the next segment do not continue those of this one.
+        // the next segment do not continue those of this one. If the next segment does not begin
+        // with an intact block, its own turn decides what it is.
         let matters = later.is_none_or(|later| later > from);
-        let is_lost = stop.is_torn && matters || later.is_some_and(|later| later > reached);
+        let is_gap = is_next && later.is_some_and(|later| later > reached);
+        let is_lost = stop.is_torn && matters || is_gap;
         if !is_lost {
             continue;
         }
@@ -251,6 +253,24 @@ fn restore(
         break;
     }
     Ok((tail, full))
+}
+
+/// The position of the first segment that begins with an intact block, and whether all segments
+/// before it are empty.
+fn first_later(segments: &[(u64, PathBuf)]) -> Result<(Option<u64>, bool), EngineError> {
+    let mut is_next = true;
+    for (_, path) in segments {
+        let bytes = std::fs::read(path).map_err(|error| unreadable(path, &error))?;
+        let header = FileHeader::decode(&bytes).ok();
+        let first = header.and_then(|header| block_at(&bytes, header.bytes(), header.version));
+        if let Some((head, ..)) = first {
+            return Ok((Some(head.position), is_next));
+        }
+        // A prepared segment has a header but no block.
+        let from = header.map_or(0, |header| header.bytes());
+        is_next &= bytes[from.min(bytes.len())..].iter().all(|byte| *byte == 0);
+    }
+    Ok((None, is_next))
 }
 
 /// The log, open for appending.
@@ -414,14 +434,6 @@ impl Drop for CaptureLog {
             drop(thread.join());
         }
     }
-}
-
-/// The stream position of the first block of a segment. `None` if the segment cannot be read or has
-/// no intact first block.
-fn first_position(path: &Path) -> Option<u64> {
-    let bytes = std::fs::read(path).ok()?;
-    let header = FileHeader::decode(&bytes).ok()?;
-    block_at(&bytes, header.bytes(), header.version).map(|(head, ..)| head.position)
 }
 
 /// The thread that creates up to two empty segments ahead and removes old ones.
@@ -695,6 +707,34 @@ mod tests {
             assert!(tail.torn.unwrap().starts_with(&*first.to_string_lossy()));
             let (again, tail) = replayed(&scratch.0, 0).unwrap();
             assert_eq!((again.len(), tail.torn), (kept, None), "it is reported once");
+        }
+    }
+
+    /// The first block of a segment in the middle is damaged, or its header. All pages are there.
+    #[test]
+    fn damage_at_the_begin_of_a_segment_is_an_error_and_nothing_is_removed() {
+        const PAYLOAD: usize = 100_000;
+        let in_segment = (SEGMENT_BYTES - FILE_HEADER_BYTES) / block_bytes(PAYLOAD);
+        for damaged in [0, 9, FILE_HEADER_BYTES + HEAD + 5] {
+            let scratch = Scratch::new(&format!("damaged-begin-{damaged}"));
+            let world = RealEnv::default();
+            let (mut log, ..) = CaptureLog::open(&world, &scratch.0, 0, newlines).unwrap();
+            for block in 0..=2 * in_segment {
+                log.append(&data((block * PAYLOAD) as u64, 0), &[b'x'; PAYLOAD]).unwrap();
+            }
+            assert_eq!(log.full.len(), 2, "one block is in the third segment");
+            drop(log);
+            let paths: Vec<_> = segments(&scratch.0).unwrap();
+            let mut bytes = std::fs::read(&paths[1].1).unwrap();
+            bytes[damaged] ^= 1;
+            std::fs::write(&paths[1].1, &bytes).unwrap();
+
+            let error = replayed(&scratch.0, 0).err().unwrap();
+            assert_eq!(error.condition(), "CHECKPOINT_DAMAGED", "byte {damaged}");
+            for (number, path) in &paths[..3] {
+                let whole = std::fs::read(path).unwrap();
+                assert!(whole.iter().any(|byte| *byte != 0), "segment {number} is kept");
+            }
         }
     }
 

@@ -63,6 +63,7 @@ impl OpenSources {
 #[cfg(all(test, not(loom)))]
 mod tests {
     use super::*;
+    use std::time::Instant;
 
     const LONG: Duration = Duration::from_secs(60);
 
@@ -81,6 +82,7 @@ mod tests {
     fn a_waiting_thread_is_woken_by_the_end_of_its_source_and_of_the_query() {
         for ends_query in [false, true] {
             let sources = OpenSources::new(2);
+            let started = Instant::now();
             let waited = std::thread::scope(|scope| {
                 let waiting = scope.spawn(|| sources.wait(&[0], LONG));
                 match ends_query {
@@ -90,6 +92,8 @@ mod tests {
                 waiting.join()
             });
             assert!(waited.unwrap());
+            // Without a wake-up it returns only after the time limit.
+            assert!(started.elapsed() < LONG, "ends_query {ends_query}");
         }
     }
 }

@@ -17,11 +17,11 @@ pub fn open(
     config: &KafkaSinkConfig,
 ) -> Result<OpenTransactions, EngineError> {
     let (env, mark) = (job.env(), UseMark::new(folder));
-    let (mut opened, mut is_staged) = (None, false);
+    let (mut opened, mut is_recent) = (None, false);
     job.open_checkpoint_of_sink(folder, shape, &mut |prepared: PreparedEpoch<'_>| {
         let open = config.open_transactions(prepared.query_id, env.storage(), &mark)?;
         let is_written = opened.insert(open).transactions.is_written(prepared.epoch)?;
-        is_staged = !is_written;
+        is_recent = is_written;
         Ok(is_written)
     })?;
     let mut open = match opened {
@@ -32,7 +32,9 @@ pub fn open(
         }
     };
     let replays = matches!(job.unfinished(), Some(UnfinishedEpoch::Rerun(_)));
-    open.transactions.end_hanging(is_staged)?;
+    // In micro-batch mode the epoch that is run again may have been written.
+    is_recent |= replays && open.transactions.is_written(job.next_epoch())?;
+    open.transactions.end_hanging(is_recent)?;
     open.transactions.begin_run(job.next_epoch(), replays, (env.storage(), &mark))?;
     Ok(open)
 }

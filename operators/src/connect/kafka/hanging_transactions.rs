@@ -13,13 +13,12 @@ use millstream_engine::error::EngineError;
 use rdkafka::consumer::{BaseConsumer, Consumer as _};
 use rdkafka::error::KafkaError;
 
-/// The partitions that have an open transaction of any producer: readers with `read_committed` end
-/// before their last record. `topic` is the topic to look at; if `None`, all topics that are not
-/// Kafka's own. Makes two requests per partition.
+/// The partitions of a topic that have an open transaction of any producer: readers with
+/// `read_committed` end before their last record. Makes two requests per partition.
 pub fn partitions_with_open_transaction(
     client: &Client,
-    topic: Option<&str>,
-) -> Result<Vec<(String, i32)>, EngineError> {
+    topic: &str,
+) -> Result<Vec<i32>, EngineError> {
     let failed = |error: KafkaError| client.failed("look for hanging transactions", &error);
     let start = |isolation: &str| -> Result<BaseConsumer, EngineError> {
         let mut config = client.connection();
@@ -28,21 +27,17 @@ pub fn partitions_with_open_transaction(
     };
     let (committed, all) = (start("read_committed")?, start("read_uncommitted")?);
     let metadata =
-        retried(client.timeout, |left| all.fetch_metadata(topic, left)).map_err(failed)?;
+        retried(client.timeout, |left| all.fetch_metadata(Some(topic), left)).map_err(failed)?;
     let mut found = Vec::new();
-    for listed in metadata.topics().iter().filter(|topic| !topic.name().starts_with("__")) {
-        for partition in listed.partitions() {
-            let end = |consumer: &BaseConsumer| {
-                let (name, id) = (listed.name(), partition.id());
-                retried(client.timeout, |left| consumer.fetch_watermarks(name, id, left))
-                    .map(|(_, end)| end)
-                    .map_err(failed)
-            };
-            // The end for `read_committed` is asked for first: records that are written between the
-            // two requests only cause a superfluous find.
-            if end(&committed)? < end(&all)? {
-                found.push((listed.name().to_string(), partition.id()));
-            }
+    for partition in metadata.topics().iter().flat_map(|listed| listed.partitions()) {
+        let end = |consumer: &BaseConsumer| {
+            let ends = |left| consumer.fetch_watermarks(topic, partition.id(), left);
+            retried(client.timeout, ends).map(|(_, end)| end).map_err(failed)
+        };
+        // The end for `read_committed` is asked for first: records that are written between the
+        // two requests only cause a superfluous find.
+        if end(&committed)? < end(&all)? {
+            found.push(partition.id());
         }
     }
     Ok(found)

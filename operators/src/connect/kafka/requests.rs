@@ -276,13 +276,15 @@ impl Asker {
         self.cluster.offsets(of.iter().map(|(topic, partition, _)| (topic, partition, LATEST)))
     }
 
-    /// Commits offsets to the consumer group. The first failure is reported in a notice.
-    fn commit_to_group(&mut self, offsets: &ByPartition) {
-        let committed = self.cluster.commit(offsets);
-        if let Err(error) = committed
-            && !std::mem::replace(&mut self.has_reported_commit, true)
-        {
-            (self.loss.notice)(&format!("{error}; the query continues"));
+    /// Commits the waiting offsets to the consumer group. If that fails, they wait again. The first
+    /// failure is reported in a notice.
+    fn commit_to_group(&mut self, commits: &mut GroupCommits, now: Instant) {
+        let offsets = commits.take(now);
+        if let Err(error) = self.cluster.commit(&offsets) {
+            commits.waiting.extend(&offsets);
+            if !std::mem::replace(&mut self.has_reported_commit, true) {
+                (self.loss.notice)(&format!("{error}; the query continues"));
+            }
         }
     }
 
@@ -438,9 +440,8 @@ fn serve(mut asker: Asker, messages: &Receiver<Message>, look_interval: Duration
             }
             Ok(Message::Commit(offsets)) => commits.waiting.extend(&offsets),
             Err(RecvTimeoutError::Disconnected) => {
-                let waiting = commits.take(Instant::now());
-                if !waiting.0.is_empty() {
-                    asker.commit_to_group(&waiting);
+                if !commits.waiting.0.is_empty() {
+                    asker.commit_to_group(&mut commits, Instant::now());
                 }
                 return;
             }
@@ -448,7 +449,7 @@ fn serve(mut asker: Asker, messages: &Receiver<Message>, look_interval: Duration
         }
         let now = Instant::now();
         if commits.due(now).is_some_and(|due| due <= now) {
-            asker.commit_to_group(&commits.take(now));
+            asker.commit_to_group(&mut commits, now);
         }
         if !listeners.is_empty() && next_look <= now {
             let found = asker.discover(&mut last);

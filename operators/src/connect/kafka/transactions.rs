@@ -16,8 +16,8 @@
 //! Two producers alternate, so that rows of the next epoch are sent while a transaction is being
 //! committed. Each has a transactional id that is derived from the query's id. Starting a producer
 //! aborts the open transaction of an earlier run, and fences that run if it still exists. If a broker
-//! has lost such an abort, it is repeated (`hanging_transactions.rs`): the metadata of the group's
-//! offset tell which producer wrote the last epoch, so its committed transaction is never aborted.
+//! has lost such an abort, it is repeated (`hanging_transactions.rs`). The metadata of the group's
+//! offset name the producer of the last written epoch, whose commit may be what was lost.
 //!
 //! *Threads.* The worker begins transactions; the driver commits them.
 
@@ -236,26 +236,21 @@ impl Transactions {
         if self.was_used { Ok(()) } else { mark.set(storage, &self.name) }
     }
 
-    /// The producers whose last transaction was not committed; see [`end_hanging`](Self::end_hanging).
-    fn uncommitted_producers(&self, is_staged: bool) -> &'static [usize] {
-        match (self.last_producer, is_staged) {
-            (None, _) => &[],
-            (Some(_), true) => &[0, 1],
-            (Some(0), false) => &[1],
-            (Some(_), false) => &[0],
-        }
-    }
-
     /// Ends hanging transactions of an earlier run: aborts a transaction of each producer that may
     /// have one, with a record in each partition concerned. Such a record has an empty key and no
-    /// value, and only readers with `read_uncommitted` see it. `is_staged` says whether an epoch after
-    /// the last written one is complete, so that the transaction after it may have begun.
-    pub fn end_hanging(&self, is_staged: bool) -> Result<(), EngineError> {
-        let producers = self.uncommitted_producers(is_staged);
-        if producers.is_empty() {
+    /// value, and only readers with `read_uncommitted` see it.
+    ///
+    /// `is_recent` says whether the last written epoch is not committed in the checkpoint: the end
+    /// that a broker has lost may then be its commit, and its producer's transaction is left to the
+    /// next commit.
+    ///
+    /// Does nothing if each row names its own topic, because it is not known which ones were
+    /// written.
+    pub fn end_hanging(&self, is_recent: bool) -> Result<(), EngineError> {
+        let producers = producers_to_abort(self.last_producer, is_recent);
+        let Some(topic) = self.options.topic.as_deref().filter(|_| !producers.is_empty()) else {
             return Ok(());
-        }
-        let topic = self.options.topic.as_deref();
+        };
         let partitions = partitions_with_open_transaction(&self.client, topic)?;
         if partitions.is_empty() {
             return Ok(());
@@ -263,7 +258,7 @@ impl Transactions {
         for generation in producers.iter().copied() {
             self.begin(generation)?;
             let doing = "end a hanging transaction";
-            for (topic, partition) in &partitions {
+            for partition in &partitions {
                 let record: BaseRecord<'_, [u8], [u8], usize> =
                     BaseRecord::with_opaque_to(topic, generation)
                         .key(b"".as_slice())
@@ -276,6 +271,9 @@ impl Transactions {
             }
             let sent = self.producers[generation].flush(self.client.timeout);
             sent.map_err(|error| self.failed(generation, doing, &error))?;
+            if let Some(reason) = self.deliveries.failure() {
+                return Err(self.undelivered(&reason));
+            }
             self.abort(generation)?;
         }
         Ok(())
@@ -411,6 +409,19 @@ impl Drop for Transactions {
                 drop(self.producers[generation].abort_transaction(ABORT_TIMEOUT));
             }
         }
+    }
+}
+
+/// The producers whose open transactions are ended at a start. `last` is the producer of the last
+/// written epoch; `None` if an older version wrote it. A producer may have begun a transaction after
+/// its last commit: the producers alternate from marker to marker, also over epochs without rows, and
+/// each run begins with the first one.
+fn producers_to_abort(last: Option<usize>, is_recent: bool) -> &'static [usize] {
+    match (last, is_recent) {
+        (None, _) => &[],
+        (Some(_), false) => &[0, 1],
+        (Some(0), true) => &[1],
+        (Some(_), true) => &[0],
     }
 }
 
@@ -593,5 +604,20 @@ impl SinkLog for TransactionLog {
             self.0.set_written(epoch + 1);
         }
         Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Producer 0 writes an epoch, the next epoch has no rows, and producer 0 begins the one after.
+    #[test]
+    fn the_producer_of_the_last_commit_is_spared_only_while_that_commit_is_recent() {
+        for last in [0, 1] {
+            assert_eq!(producers_to_abort(Some(last), false), [0, 1]);
+            assert_eq!(producers_to_abort(Some(last), true), [1 - last]);
+        }
+        assert!(producers_to_abort(None, false).is_empty(), "written by an older version");
     }
 }

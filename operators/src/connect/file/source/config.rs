@@ -134,8 +134,8 @@ impl FileSourceConfig {
                     return Err(PlanError::new(
                         "INVALID_OPTION_VALUE",
                         format!(
-                            "sourceArchiveDir '{folder}' lies in the folder that is read, so \
-                             archived files would be read again"
+                            "sourceArchiveDir '{folder}' lies in or above the folder that is \
+                             read, so archived files could be read again"
                         ),
                         "Archive into a folder outside",
                     ));

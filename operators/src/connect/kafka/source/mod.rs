@@ -5,8 +5,8 @@
 //! checkpoint, one entry for all tasklets, so that a restart may have another number of them. With
 //! a checkpoint, the offsets of the first start are stored before anything is read, so that a
 //! restart does not resolve `latest` again. A thread asks the cluster (`requests.rs`), and workers
-//! do not wait for it. Only if records are missing does a worker ask where the partition begins and
-//! ends, and waits for the answer.
+//! do not wait for it, except if records are missing: then a worker asks where the partition begins
+//! and ends, and waits for the answer.
 //!
 //! *Micro-batch mode.* A batch ends at planned offsets. The consumer reads ahead: records beyond
 //! the end of the batch are buffered for the next one. A partition with `MAX_KEPT` buffered

@@ -140,10 +140,10 @@ impl<L: Recipe, F, R: Recipe, G, C: 'static, Z> BoundedIntervalJoin<L, F, R, G, 
         BoundedIntervalJoin { streams, range, order, late }
     }
 
-    /// Emits results in the order of the records that complete them, whatever the parallelism. While
-    /// a record is compared with many others, later records wait. In continuous mode that is the order in which the records reach the join, in
-    /// micro-batch mode that of a batch's left records and then of its right ones. The join then
-    /// has one instance, on one core.
+    /// Emits results in the order of the records that complete them, whatever the parallelism: in
+    /// continuous mode the order in which the records reach the join, in micro-batch mode that of a
+    /// batch's left records and then of its right ones. While a record is compared with many
+    /// others, later records wait. The join then has one instance, on one core.
     pub fn ordered(self) -> Self {
         Self { order: JoinOrder::OfInput, ..self }
     }

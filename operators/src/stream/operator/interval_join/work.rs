@@ -10,8 +10,8 @@
 //!
 //! *Bounds.* A step of a search examines at most [`STEP`] records. An unfinished search continues
 //! between other records, after the last examined record; in an ordered join other records wait for
-//! it. It skips records that arrived after the
-//! searching record, because they find the searching record themselves.
+//! it. It skips records that arrived after the searching record, because they find the searching
+//! record themselves.
 
 use super::pairing::Pairing;
 use super::range::IntervalRange;
