@@ -322,7 +322,7 @@ fn a_restart_aborts_a_transaction_in_a_partition_that_has_an_open_one() {
     other.flush(TIMEOUT).unwrap();
     fixture.produce(120..140);
     fixture.run(CONTINUOUS);
-    assert_eq!(aborted(), 1);
+    assert_eq!(aborted(), 2, "one of each producer");
     other.abort_transaction(TIMEOUT).unwrap();
     assert_eq!(fixture.written(), (0..140).collect::<Vec<_>>());
 }
