@@ -2,7 +2,8 @@
 //!
 //! In micro-batch mode it prints one table per batch, also without rows. In continuous mode it
 //! prints the rows of output mode complete at the end of an epoch, and those of the other output
-//! modes at each flush, if there are any.
+//! modes at each flush, if there are any. Lines are also printed whenever [`LINES_BYTES`] of them
+//! are waiting.
 
 use super::line_format::LineWriter;
 use super::options::OptionReader;
@@ -18,6 +19,9 @@ use millstream_engine::event::Epoch;
 use millstream_engine::measure::latency::LatencyRecorder;
 use millstream_engine::runtime::stage::{FlushStatus, Push, Stage};
 use std::io::Write;
+
+/// How many bytes of lines may wait to be printed: a batch of any size needs no more memory.
+const LINES_BYTES: usize = 64 << 10;
 
 /// The options of the console sink.
 #[derive(Clone, Copy, Debug)]
@@ -52,7 +56,7 @@ pub struct Console {
 /// Rows as lines, which are printed without a heading.
 struct Lines {
     writer: LineWriter,
-    /// The lines that are not printed yet.
+    /// The lines that are not printed yet: less than [`LINES_BYTES`] and a row.
     text: Vec<u8>,
 }
 
@@ -115,8 +119,14 @@ impl Console {
     fn print(&mut self) -> Result<(), EngineError> {
         match &mut self.lines {
             Some(lines) => {
-                let text = std::mem::take(&mut lines.text);
-                self.write(&text)
+                let mut text = std::mem::take(&mut lines.text);
+                let written = self.write(&text);
+                text.clear();
+                // The buffer is used again.
+                if let Some(lines) = &mut self.lines {
+                    lines.text = text;
+                }
+                written
             }
             None => self.print_table(),
         }
@@ -266,7 +276,7 @@ impl<'a> Push<Row<'a>> for Console {
         self.latency.add_pending(ingest_ns);
         if let Some(lines) = &mut self.lines {
             lines.writer.write(row, &mut lines.text);
-            return Ok(());
+            return if lines.text.len() < LINES_BYTES { Ok(()) } else { self.print() };
         }
         if self.rows.len() == self.limit {
             self.hidden = true;
@@ -280,8 +290,13 @@ impl<'a> Push<Row<'a>> for Console {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::connect::line_format::LineFormat;
     use crate::table::datetime::Tz;
+    use crate::table::row::encode;
     use crate::table::value::BinaryStyle;
+    use millstream_engine::env::RealEnv;
+    use millstream_engine::measure::latency::Latency;
+    use std::sync::{Arc, Mutex};
 
     const UTC: Display = Display { zone: Tz::UTC, binary: BinaryStyle::HexDiscrete };
 
@@ -324,5 +339,42 @@ mod tests {
 +--------+
 ";
         assert_eq!(table(&schema, &rows, false, UTC), expected);
+    }
+    #[derive(Clone, Default)]
+    struct Printed(Arc<Mutex<Vec<u8>>>);
+
+    impl Write for Printed {
+        fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
+            self.0.lock().unwrap().write(bytes)
+        }
+        fn flush(&mut self) -> std::io::Result<()> {
+            Ok(())
+        }
+    }
+
+    #[test]
+    fn the_lines_of_a_large_batch_are_printed_before_it_ends() {
+        let schema = Schema::parse_ddl("n BIGINT").unwrap();
+        let writer = LineWriter::new(LineFormat::Json, &schema).unwrap();
+        let printed = Printed::default();
+        let mut console = Console::new(
+            Console::read(&Options::new()).unwrap(),
+            UTC,
+            schema,
+            (OutputMode::Append, Trigger::AsSoonAsPossible),
+            0,
+            Box::new(printed.clone()),
+            Latency::default().recorder(Arc::new(RealEnv::default())),
+        )
+        .with_lines(writer, b"head\n".to_vec());
+        let mut expected = "head\n".to_string();
+        for n in 0..20_000 {
+            expected.push_str(&format!("{{\"n\":{n}}}\n"));
+            console.push(Row(&encode(&[Value::Long(n)])), 0).unwrap();
+            let waiting = expected.len() - printed.0.lock().unwrap().len();
+            assert!(waiting < LINES_BYTES, "{waiting} bytes wait");
+        }
+        console.marker(0).unwrap();
+        assert_eq!(String::from_utf8(printed.0.lock().unwrap().clone()).unwrap(), expected);
     }
 }
