@@ -1,10 +1,11 @@
 //! `millstream sql`: runs queries over files, tables of the session and constants, and prints their
-//! results. Without a query, it reads a script from standard input, or is an interactive
-//! [shell] on a terminal.
+//! results. Without a query, it is an interactive [shell] if standard input and output are
+//! terminals, and otherwise reads a script from standard input.
 
 mod completion;
 mod result;
 mod shell;
+mod signals;
 mod statements;
 
 use crate::failure::Failure;
@@ -15,6 +16,10 @@ use result::{Format, ResultPrinter};
 use std::io::IsTerminal;
 use std::path::Path;
 
+const SCRIPT_EXPECTED: &str = "Standard output is not a terminal, so there is no shell: enter \
+                               statements, each with a ';', and Ctrl-D on a line of its own to run \
+                               them.";
+
 #[derive(ClapArgs)]
 #[command(after_help = "Examples:\n  \
     millstream sql \"SELECT upper('a') AS u, 7 DIV 2\"\n  \
@@ -24,8 +29,8 @@ use std::path::Path;
     millstream sql                                          # a shell\n\n\
     Queries are separated by ';'. Files are read once, as they are now; use `run` for streams.")]
 pub(crate) struct Args {
-    /// The queries; `-` reads them from standard input. Without queries: a shell on a terminal,
-    /// otherwise standard input
+    /// The queries; `-` reads them from standard input. Without queries: a shell if standard input
+    /// and output are terminals, otherwise standard input
     sql: Option<String>,
     /// Read the queries from a file
     #[arg(long, conflicts_with = "sql")]
@@ -66,7 +71,12 @@ pub(crate) fn run(args: &Args) -> Result<(), Failure> {
         (None, Some("-")) => crate::run::read(Path::new("-"))?,
         (None, Some(text)) => text.to_string(),
         (None, None) if std::io::stdin().is_terminal() => {
-            return shell::run(session, printer, args.quiet);
+            // The prompt of a shell would be part of a file or pipe.
+            if std::io::stdout().is_terminal() {
+                return shell::run(session, printer, args.quiet);
+            }
+            eprintln!("{SCRIPT_EXPECTED}");
+            crate::run::read(Path::new("-"))?
         }
         (None, None) => crate::run::read(Path::new("-"))?,
     };

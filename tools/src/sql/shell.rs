@@ -9,6 +9,7 @@ use crate::functions;
 use crate::progress;
 use crate::sql::completion::Assistant;
 use crate::sql::result::{Format, ResultPrinter};
+use crate::sql::signals::on_ctrl_c;
 use crate::sql::statements::{is_blank, split};
 use crate::stdout::say;
 use clap::ValueEnum;
@@ -114,11 +115,11 @@ pub(super) fn is_command(input: &str) -> bool {
 
 impl Shell {
     /// Makes Ctrl-C cancel the running statement. The third one ends the process, in case the
-    /// statement does not heed it. While no statement runs, signals are ignored: a key does not send
-    /// one then, except in the moment after a statement has ended.
+    /// statement does not heed it. While no statement runs, the signal of Ctrl-C is ignored: the key
+    /// does not send it then, except in the moment after a statement has ended.
     fn catch_signals(&self) -> Result<(), Failure> {
         let (session, signals) = (self.session.clone(), self.signals.clone());
-        let handler = ctrlc::set_handler(move || {
+        on_ctrl_c(move || {
             let more = |signals: u8| (signals > 0).then(|| signals.saturating_add(1));
             // ORDERING: relaxed: nothing else depends on the number.
             match signals.fetch_update(Ordering::Relaxed, Ordering::Relaxed, more) {
@@ -126,8 +127,7 @@ impl Shell {
                 Ok(_) => std::process::exit(130),
                 Err(_) => {}
             }
-        });
-        handler.map_err(|error| Failure::Failed(format!("cannot catch Ctrl-C: {error}")))
+        })
     }
 
     /// Carries out an input: a command, or statements up to the first that fails.
