@@ -21,7 +21,9 @@ pub(super) fn split(text: &str) -> Split<'_> {
             }
             quote @ (b'\'' | b'"' | b'`') => after_quoted(bytes, at, quote),
             b'-' if bytes[at..].starts_with(b"--") => after_line(bytes, at),
-            b'/' if bytes[at..].starts_with(b"/*") => after_comment(bytes, at),
+            b'/' if bytes[at..].starts_with(b"/*") => {
+                after_comment(bytes, at).unwrap_or(bytes.len())
+            }
             _ => at + 1,
         };
     }
@@ -37,9 +39,10 @@ pub(super) fn is_blank(text: &str) -> bool {
         at = match bytes[at] {
             byte if byte.is_ascii_whitespace() => at + 1,
             b'-' if bytes[at..].starts_with(b"--") => after_line(bytes, at),
-            b'/' if bytes[at..].starts_with(b"/*") && is_closed(bytes, at) => {
-                after_comment(bytes, at)
-            }
+            b'/' if bytes[at..].starts_with(b"/*") => match after_comment(bytes, at) {
+                Some(end) => end,
+                None => return false,
+            },
             _ => return false,
         };
     }
@@ -71,8 +74,8 @@ fn after_line(bytes: &[u8], at: usize) -> usize {
     bytes[at..].iter().position(|byte| *byte == b'\n').map_or(bytes.len(), |end| at + end + 1)
 }
 
-/// The index after a comment, in which comments may be nested.
-fn after_comment(bytes: &[u8], at: usize) -> usize {
+/// The index after a comment, in which comments may be nested. `None` if it is not closed.
+fn after_comment(bytes: &[u8], at: usize) -> Option<usize> {
     let (mut depth, mut next) = (0, at);
     while next < bytes.len() {
         match (bytes[next], bytes.get(next + 1)) {
@@ -80,17 +83,13 @@ fn after_comment(bytes: &[u8], at: usize) -> usize {
             (b'*', Some(b'/')) => {
                 (depth, next) = (depth - 1, next + 2);
                 if depth == 0 {
-                    return next;
+                    return Some(next);
                 }
             }
             _ => next += 1,
         }
     }
-    bytes.len()
-}
-
-fn is_closed(bytes: &[u8], at: usize) -> bool {
-    bytes[..after_comment(bytes, at)].ends_with(b"*/")
+    None
 }
 
 #[cfg(test)]
@@ -111,6 +110,8 @@ mod tests {
             ("/* a; /* b; */ c; */ SELECT 1;", &["/* a; /* b; */ c; */ SELECT 1"], ""),
             (";;", &[], ""),
             ("SELECT 'open;", &[], "SELECT 'open;"),
+            ("/* a /* b */;", &[], "/* a /* b */;"),
+            ("/*/;", &[], "/*/;"),
         ] {
             let split = split(text);
             assert_eq!((split.statements.as_slice(), split.rest), (statements, rest), "{text}");
@@ -119,10 +120,10 @@ mod tests {
 
     #[test]
     fn white_space_and_comments_are_blank() {
-        for text in ["", " \n", "-- a; b", "/* a /* b */ */ -- c\n"] {
+        for text in ["", " \n", "-- a; b", "/* a /* b */ */ -- c\n", "/**/", "/*/**/*/"] {
             assert!(is_blank(text), "{text}");
         }
-        for text in ["SELECT", "/* open", "- -"] {
+        for text in ["SELECT", "/* open", "/* a /* b */", "/*/", "- -"] {
             assert!(!is_blank(text), "{text}");
         }
     }
