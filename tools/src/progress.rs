@@ -3,7 +3,7 @@
 
 use indicatif::{HumanCount, ProgressBar, ProgressStyle};
 use std::io::{IsTerminal, Write};
-use std::sync::{Arc, Condvar, Mutex, MutexGuard};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, OnceLock};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
@@ -19,12 +19,28 @@ fn shown() -> MutexGuard<'static, Option<ProgressBar>> {
     SHOWN.lock().unwrap_or_else(|poisoned| poisoned.into_inner())
 }
 
-/// Prints something while the progress line is hidden.
-pub(crate) fn aside<T>(print: impl FnOnce() -> T) -> T {
-    match &*shown() {
-        Some(line) => line.suspend(print),
-        None => print(),
+/// Prints something to standard error while the progress line is hidden. If there is no line, no
+/// lock is held: a write that blocks holds up no other thread.
+fn aside<T>(print: impl FnOnce() -> T) -> T {
+    let shown = shown();
+    if let Some(line) = &*shown {
+        return line.suspend(print);
     }
+    drop(shown);
+    print()
+}
+
+/// Prints something to standard output while the progress line is hidden. A pipe or a file is not
+/// where the line is: a write to it does not wait for the line, nor the line for the reader of a
+/// pipe.
+pub(crate) fn to_stdout<T>(print: impl FnOnce() -> T) -> T {
+    static IS_TERMINAL: OnceLock<bool> = OnceLock::new();
+    let is_terminal = *IS_TERMINAL.get_or_init(|| std::io::stdout().is_terminal());
+    beside(is_terminal, print)
+}
+
+fn beside<T>(is_terminal: bool, print: impl FnOnce() -> T) -> T {
+    if is_terminal { aside(print) } else { print() }
 }
 
 /// Prints a line to standard error.
@@ -37,15 +53,32 @@ pub(crate) struct Stdout;
 
 impl Write for Stdout {
     fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
-        aside(|| std::io::stdout().write(bytes))
+        to_stdout(|| std::io::stdout().write(bytes))
     }
 
     fn write_all(&mut self, bytes: &[u8]) -> std::io::Result<()> {
-        aside(|| std::io::stdout().write_all(bytes))
+        to_stdout(|| std::io::stdout().write_all(bytes))
     }
 
     fn flush(&mut self) -> std::io::Result<()> {
-        std::io::stdout().flush()
+        to_stdout(|| std::io::stdout().flush())
+    }
+}
+
+/// Standard error, in whose writes the progress line is hidden.
+pub(crate) struct Stderr;
+
+impl Write for Stderr {
+    fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
+        aside(|| std::io::stderr().write(bytes))
+    }
+
+    fn write_all(&mut self, bytes: &[u8]) -> std::io::Result<()> {
+        aside(|| std::io::stderr().write_all(bytes))
+    }
+
+    fn flush(&mut self) -> std::io::Result<()> {
+        Ok(())
     }
 }
 
@@ -164,6 +197,37 @@ impl Drop for Watch {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use std::sync::mpsc::channel;
+
+    /// Whether a thread can print to standard error while the write of another one blocks, which
+    /// goes to a terminal or not.
+    fn others_can_print(is_terminal: bool) -> bool {
+        let (entered, entering) = channel();
+        let (release, released) = channel();
+        let blocked = std::thread::spawn(move || {
+            beside(is_terminal, || {
+                entered.send(()).unwrap();
+                released.recv().unwrap();
+            });
+        });
+        entering.recv().unwrap();
+        let (done, printed) = channel();
+        let other = std::thread::spawn(move || aside(|| done.send(()).unwrap()));
+        let can_print = printed.recv_timeout(Duration::from_secs(10)).is_ok();
+        release.send(()).unwrap();
+        blocked.join().unwrap();
+        other.join().unwrap();
+        can_print
+    }
+
+    #[test]
+    fn a_write_that_blocks_holds_up_no_other_thread() {
+        assert!(others_can_print(true), "no line is shown");
+        *shown() = Some(ProgressBar::hidden());
+        let can_print = others_can_print(false);
+        *shown() = None;
+        assert!(can_print, "the write is not to a terminal");
+    }
 
     #[test]
     fn the_line_has_the_count_its_rate_and_the_time() {

@@ -178,7 +178,7 @@ struct Reports {
 impl ProgressFile {
     fn open(path: &Path) -> Result<Self, Failure> {
         if path.as_os_str() == "-" {
-            return Ok(Self::to(Box::new(std::io::stderr())));
+            return Ok(Self::to(Box::new(progress::Stderr)));
         }
         let file = OpenOptions::new().create(true).append(true).open(path);
         let file = file.map_err(|error| {
@@ -278,8 +278,9 @@ fn wait(
             return failures.outcome();
         }
         if stop.load(Ordering::Relaxed) && !std::mem::replace(&mut told, true) {
-            progress::notice("stopping at the next epoch (Ctrl-C again: at once)");
+            // First the stop: the notice may block.
             queries.iter().for_each(StreamingQuery::request_stop);
+            progress::notice("stopping at the next epoch (Ctrl-C again: at once)");
         }
     }
 }

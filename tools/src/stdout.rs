@@ -14,12 +14,12 @@ pub(crate) use say;
 /// Prints a line. Exits the process if that fails: the reader has closed the pipe, or the disk is
 /// full.
 pub(crate) fn line(line: Arguments<'_>) {
-    check(progress::aside(|| writeln!(std::io::stdout(), "{line}")));
+    check(progress::to_stdout(|| writeln!(std::io::stdout(), "{line}")));
 }
 
 /// Prints bytes. Exits the process if that fails, like [`line`].
 pub(crate) fn bytes(bytes: &[u8]) {
-    check(progress::aside(|| std::io::stdout().write_all(bytes)));
+    check(progress::to_stdout(|| std::io::stdout().write_all(bytes)));
 }
 
 fn check(written: std::io::Result<()>) {

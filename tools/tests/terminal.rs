@@ -34,6 +34,11 @@ impl Terminal {
 
     /// Starts a command.
     fn start(scratch: &Scratch, args: &[&str]) -> Self {
+        Self::start_with(scratch, args, None)
+    }
+
+    /// Starts a command whose standard output is a file, or the terminal.
+    fn start_with(scratch: &Scratch, args: &[&str], out: Option<File>) -> Self {
         let size = Winsize { ws_row: 40, ws_col: 200, ws_xpixel: 0, ws_ypixel: 0 };
         let pty = openpty(&size, None).unwrap();
         let end = || File::from(pty.slave.try_clone().unwrap());
@@ -41,7 +46,8 @@ impl Terminal {
         let mut command = Command::new("setsid");
         command.args(["--ctty", "--wait", env!("CARGO_BIN_EXE_millstream")]).args(args);
         command.env("XDG_STATE_HOME", &scratch.0).env("TERM", "xterm");
-        let shell = command.stdin(end()).stdout(end()).stderr(end()).spawn().unwrap();
+        let shell =
+            command.stdin(end()).stdout(out.unwrap_or_else(end)).stderr(end()).spawn().unwrap();
         let keyboard = File::from(pty.master);
         let mut reader = keyboard.try_clone().unwrap();
         let (sender, screen) = channel();
@@ -139,8 +145,9 @@ fn tables_last_between_statements_that_may_have_several_lines() {
 fn ctrl_c_ends_the_statement_and_not_the_shell() {
     let scratch = Scratch::new("shell-ctrl-c");
     let mut shell = Terminal::shell(&scratch, &[]);
-    // A signal while no statement runs does not end the shell.
+    // A signal while no statement runs does not end the shell. It may arrive in the next statement.
     shell.signal("INT");
+    shell.enter("SELECT 1 AS one;", " in ");
     shell.send("SELECT count(*) FROM range(10000000000);\r");
     // The statement runs: its progress is shown.
     shell.expect("running, ");
@@ -154,6 +161,30 @@ fn ctrl_c_ends_the_statement_and_not_the_shell() {
     assert!(one.contains("|one|"), "{one}");
     shell.send("\\q\r");
     assert_eq!(shell.code(), Some(0));
+}
+
+#[test]
+fn sigterm_and_sighup_end_a_shell_that_waits_for_input() {
+    let scratch = Scratch::new("shell-signals");
+    for name in ["TERM", "HUP"] {
+        let shell = Terminal::shell(&scratch, &[]);
+        shell.signal(name);
+        assert_ne!(shell.code(), Some(0), "SIG{name}");
+    }
+}
+
+/// A prompt would be part of the file.
+#[test]
+fn with_standard_output_in_a_file_the_terminal_is_read_as_a_script() {
+    let scratch = Scratch::new("shell-output");
+    let out = File::create(scratch.file("out")).unwrap();
+    let mut script = Terminal::start_with(&scratch, &["sql", "--format", "csv"], Some(out));
+    script.expect("enter statements");
+    script.expect("Ctrl-D");
+    script.expect("\n");
+    script.send("SELECT 1 AS one;\r\x04");
+    assert_eq!(script.code(), Some(0));
+    assert_eq!(scratch.read("out"), "one\n1\n");
 }
 
 #[test]
@@ -190,6 +221,24 @@ fn a_long_run_shows_its_progress_on_a_terminal() {
     let mut run = Terminal::start(&scratch, &["run", &scratch.path("job.sql")]);
     run.expect(" records, ");
     run.expect("/s, ");
+    run.send("\x03");
+    run.expect("records in");
+    assert_eq!(run.code(), Some(0));
+}
+
+#[test]
+fn reports_on_a_terminal_are_printed_while_the_progress_line_is_hidden() {
+    let scratch = Scratch::new("shell-reports");
+    scratch.write(
+        "job.sql",
+        "CREATE TEMPORARY VIEW r USING rate OPTIONS (rowsPerSecond 100);\n\
+         CREATE STREAMING TABLE t USING noop AS SELECT * FROM STREAM r;\n",
+    );
+    let job = scratch.path("job.sql");
+    let mut run = Terminal::start(&scratch, &["run", &job, "--progress", "-"]);
+    run.expect("/s, ");
+    let before = run.expect("{\"");
+    assert!(before.ends_with("\x1b[2K{\""), "{before:?}");
     run.send("\x03");
     run.expect("records in");
     assert_eq!(run.code(), Some(0));
