@@ -130,6 +130,33 @@ mod tests {
     }
 
     #[test]
+    fn the_brackets_of_a_signature_are_closed() {
+        for doc in all() {
+            for (open, close) in [('(', ')'), ('[', ']')] {
+                let depth = doc.signature().chars().try_fold(0_usize, |depth, c| match c {
+                    c if c == open => Some(depth + 1),
+                    c if c == close => depth.checked_sub(1),
+                    _ => Some(depth),
+                });
+                assert_eq!(depth, Some(0), "{doc:?}");
+            }
+        }
+    }
+
+    #[test]
+    fn the_example_of_a_function_calls_it_by_its_name() {
+        let is_word = |c: char| c.is_alphanumeric() || c == '_';
+        for doc in all() {
+            let example = doc.usage.example.to_lowercase();
+            let is_called = match doc.name.chars().all(is_word) {
+                true => example.split(|c| !is_word(c)).any(|word| word == doc.name),
+                false => example.split_whitespace().any(|word| word == doc.name),
+            };
+            assert!(is_called, "{doc:?}");
+        }
+    }
+
+    #[test]
     fn the_nearest_names_of_an_unknown_function_are_found() {
         assert_eq!(near("uper")[0], "upper");
         assert_eq!(near("explod")[0], "explode");

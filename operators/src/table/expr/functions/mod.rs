@@ -134,7 +134,9 @@ const LATER: [&str; 2] = ["from_xml", "parse_json"];
 /// returned unchanged.
 pub(super) fn canonical(lower: &str) -> &str {
     static ALIASES: OnceLock<HashMap<&'static str, &'static str>> = OnceLock::new();
-    let aliases = ALIASES.get_or_init(|| aliases::ALIASES.iter().rev().copied().collect());
+    let by_name =
+        || aliases::ALIASES.iter().rev().map(|(alias, name, _)| (*alias, *name)).collect();
+    let aliases = ALIASES.get_or_init(by_name);
     aliases.get(lower).copied().unwrap_or(lower)
 }
 

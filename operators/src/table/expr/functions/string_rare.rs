@@ -226,7 +226,7 @@ pub(super) static FUNCTIONS: &[Function] = &[
     .usage("1.5.0", "format_number(12345.678, 2)", "12,345.68"),
     nullable_cells(
         "format_string",
-        "format_string('%s: %5.2f', a, b): as Java's String.format",
+        "format_string(pattern, a, …): the arguments by a pattern, as Java's String.format",
         (1, MANY),
         |n, mut args| {
             if args[0].literal_text().is_some_and(|pattern| pattern.contains("%0$")) {
