@@ -75,15 +75,23 @@ pub(super) fn set_operation(
         let made = of_equals(made);
         return time_window::deduplicate(made, &[], false);
     }
-    Err(PlanError::new(
-        "STREAMING_SET_OPERATION_UNSUPPORTED",
-        format!(
-            "`{op}` with a stream on the right can never be decided: a later row may \
-            change the result"
+    let (reason, fix) = match (op, left.is_streaming(), right.is_streaming()) {
+        (SetOperator::Intersect, true, false) => (
+            format!("`{op}` with a stream on the left is not supported"),
+            "Write LEFT SEMI JOIN with the table on the right",
         ),
-        "Filter with a condition instead",
-    )
-    .at(here))
+        (SetOperator::Intersect, true, true) => {
+            (format!("`{op}` of two streams is not supported"), "Join the streams")
+        }
+        _ => (
+            format!(
+                "`{op}` with a stream on the right can never be decided: a later row may \
+                change the result"
+            ),
+            "Filter with a condition instead",
+        ),
+    };
+    Err(PlanError::new("STREAMING_SET_OPERATION_UNSUPPORTED", reason, fix).at(here))
 }
 
 /// Plans INTERSECT or EXCEPT: the left rows that occur, or do not occur, among the right rows. Both
