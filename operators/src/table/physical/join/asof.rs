@@ -28,6 +28,7 @@ use super::run::Entry;
 use super::side::{JoinSide, SidedRow};
 use super::stage::{Config, SideConfig, held_sides};
 use super::state_limit::StateGuard;
+use super::table_lookup::PairCount;
 use crate::event_time::pending_watermark::PendingWatermark;
 use crate::table::physical::aggregate::hash_aggregate::write_keys;
 use crate::table::physical::late_row::LateRows;
@@ -62,6 +63,7 @@ pub(in super::super) struct AsofJoin {
     key: Vec<u8>,
     row: Vec<u8>,
     scratch: Scratch,
+    formed: PairCount,
     /// A watermark whose expired rows have not all been processed yet.
     passing: PendingWatermark,
     /// Whether [`Stage::flush`] still has to return [`FlushStatus::NextEpoch`] once, because it has
@@ -88,6 +90,7 @@ impl AsofJoin {
             key: Vec::new(),
             row: Vec::new(),
             scratch: Scratch::default(),
+            formed: PairCount::default(),
             passing: PendingWatermark::default(),
             late_emission: LateEmission::default(),
             marker: None,
@@ -145,6 +148,7 @@ impl AsofJoin {
         let mut cursor = lefts.seek(from_us, store);
         while let Some(left) = lefts.get(&mut cursor, store).filter(|left| left.time_us < to_us) {
             cursor.advance();
+            self.formed.add()?;
             self.pairs.begin(JoinSide::Left, self.buffer.rows.row(left.row));
             self.pairs.complete(JoinSide::Right, self.buffer.rows.row(right.row));
             self.down.push(self.pairs.row(), ingest_ns)?;

@@ -23,9 +23,31 @@ use millstream_engine::checkpoint::key_group::hash_bytes;
 use millstream_engine::error::EngineError;
 use millstream_engine::event::Epoch;
 use millstream_engine::runtime::stage::{FlushStatus, Io, Push, Stage};
+use millstream_engine::runtime::worker::check_running;
 
 /// Marks the end of a linked list of rows.
 pub(super) const NONE: u32 = u32::MAX;
+
+/// The number of pairs between two checks whether the worker is to halt.
+const PAIRS_PER_CHECK: u32 = 1 << 16;
+
+/// Counts the pairs of rows that a join forms. A worker looks only between steps whether it is to
+/// halt, and a row may have any number of pairs.
+#[derive(Default)]
+pub(super) struct PairCount(u32);
+
+impl PairCount {
+    /// Counts a pair. From time to time, fails if the worker is to halt.
+    #[inline]
+    pub fn add(&mut self) -> Result<(), EngineError> {
+        self.0 += 1;
+        if self.0 == PAIRS_PER_CHECK {
+            self.0 = 0;
+            check_running()?;
+        }
+        Ok(())
+    }
+}
 
 /// The rows of the table and an index from keys to rows.
 pub(super) struct Table {
@@ -101,6 +123,7 @@ pub(in crate::table::physical) struct TableJoin {
     key: Vec<u8>,
     out: Vec<u8>,
     scratch: Scratch,
+    pairs: PairCount,
     down: BoxChain,
 }
 
@@ -230,6 +253,7 @@ impl TableJoin {
             key: Vec::new(),
             out: Vec::new(),
             scratch: Scratch::default(),
+            pairs: PairCount::default(),
             down,
         })
     }
@@ -266,6 +290,7 @@ impl TableJoin {
             let found = self.table.sorted.closest(first, &value, closest).nth(nth);
             let Some(at) = found else { break };
             nth += 1;
+            self.pairs.add()?;
             self.pair(row, at);
             let holds = match &self.rest {
                 Some(rest) => rest(self.scratch.cx(Row(&self.out)))? == Some(true),
@@ -296,6 +321,7 @@ impl TableJoin {
         let mut seen = 0u64;
         while at != NONE {
             let next = self.table.next[at as usize];
+            self.pairs.add()?;
             // The pair is written only if a condition reads it or it is emitted.
             let asks = self.rest.is_some() || self.equal.is_some();
             let leaves = matches!(
