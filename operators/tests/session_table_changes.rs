@@ -106,6 +106,61 @@ fn a_table_and_a_view_cannot_share_a_name() {
 }
 
 #[test]
+fn a_view_and_the_result_of_a_query_cannot_share_a_name() {
+    let session = Session::new();
+    session.memory_stream("events", "k INT").unwrap();
+    let start = |name: &str| {
+        let frame = session.sql("SELECT k FROM events").unwrap();
+        let writer = frame.write_stream().format("memory").query_name(name).config(quiet());
+        writer.trigger(Trigger::AsSoonAsPossible).start()
+    };
+    start("result").unwrap().stop().unwrap();
+    for script in [
+        "CREATE VIEW RESULT AS SELECT 2 AS a",
+        "CREATE OR REPLACE VIEW result AS SELECT 2 AS a",
+        "CREATE TEMPORARY VIEW result (a STRING) USING csv OPTIONS (path '/nowhere')",
+    ] {
+        let refused = run(&session, script).unwrap_err();
+        assert_eq!(refused, "TABLE_OR_VIEW_ALREADY_EXISTS", "{script}");
+    }
+    let stream = session.memory_stream("Result", "a INT").err().unwrap();
+    assert_eq!(stream.condition, "TABLE_OR_VIEW_ALREADY_EXISTS");
+    rows(&session, "CREATE VIEW v AS SELECT 1 AS a");
+    for view in ["v", "V", "events"] {
+        let refused = start(view).err().unwrap();
+        assert_eq!(refused.condition(), "TABLE_OR_VIEW_ALREADY_EXISTS", "{view}");
+    }
+    start("result").unwrap().stop().unwrap();
+    session.sql("SELECT 7 AS a").unwrap().create_temp_view("result");
+    assert_eq!(rows(&session, "SELECT * FROM result"), ["7"], "a program may hide a table");
+}
+
+/// A function that the query of the INSERT calls changes the table, as another thread would.
+#[test]
+fn an_insert_into_a_table_that_is_dropped_or_replaced_meanwhile_fails() {
+    for (change, after) in [
+        ("DROP TABLE IF EXISTS t", Err("TABLE_OR_VIEW_NOT_FOUND".to_string())),
+        ("CREATE OR REPLACE TABLE t (a BIGINT)", Ok(vec![String::new()])),
+    ] {
+        for insert in ["INSERT INTO t", "INSERT OVERWRITE t"] {
+            let session = Session::new();
+            let own = session.clone();
+            let args = [DataType::Long];
+            let function = UserFunction::new("change", args, DataType::Boolean, move |_, _| {
+                rows(&own, change);
+                Ok(Cell::Bool(true))
+            });
+            session.register_function(function);
+            rows(&session, "CREATE TABLE t (a BIGINT)");
+            let script = format!("{insert} SELECT id FROM range(3) WHERE change(id)");
+            let refused = run(&session, &script).unwrap_err();
+            assert_eq!(refused, "TABLE_OR_VIEW_NOT_FOUND", "{script}, {change}");
+            assert_eq!(run(&session, "SELECT * FROM t"), after, "{script}, {change}");
+        }
+    }
+}
+
+#[test]
 fn of_several_threads_that_create_a_name_one_succeeds() {
     const EACH: [&str; 4] = [
         "CREATE TABLE x (a INT)",
@@ -251,7 +306,8 @@ fn values_that_read_the_clock_are_evaluated_when_the_query_runs() {
     assert_eq!(rows(&session, inserted), [yes]);
 }
 
-/// The values of a stream's query are those of the batch in which the row is emitted.
+/// VALUES beside a stream is a table, which is read when the query starts. Elsewhere in the query
+/// `now()` is the time of the batch.
 #[test]
 fn values_in_a_query_over_a_stream_have_the_time_of_its_start() {
     let session = Session::new();

@@ -3,13 +3,16 @@
 
 mod script;
 
-use millstream::session::{RowFormat, Session, Trigger};
+use millstream::session::{DataFrame, RowFormat, Session, Trigger};
 use millstream::table::expr::cell::Cell;
 use millstream::table::expr::user_function::UserFunction;
 use millstream::table::types::DataType;
 use millstream::table::value::Value;
 use millstream::{Config, WaitProfile};
 use script::{rows, run};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::{Duration, Instant};
 
 #[test]
 fn rows_are_inserted_cast_and_read_in_order() {
@@ -304,6 +307,100 @@ fn a_cancelled_script_fails_and_the_session_goes_on() {
     assert_eq!(rows(&session, "SELECT count(*) FROM range(100)"), ["100"]);
 }
 
+/// A query that ends when `stopped` returns true, which is called for each row.
+fn query_until(session: &Session, stopped: impl Fn() -> bool + Send + Sync + 'static) -> DataFrame {
+    session.register_function(UserFunction::new(
+        "wait_here",
+        [DataType::Long],
+        DataType::Boolean,
+        move |_, _| {
+            while !stopped() {
+                std::thread::yield_now();
+            }
+            Ok(Cell::Bool(true))
+        },
+    ));
+    session.sql("SELECT count(*) FROM range(10) WHERE wait_here(id)").unwrap()
+}
+
+/// Several times the interval in which a statement looks whether it is cancelled.
+const LONG: Duration = Duration::from_millis(200);
+
+#[test]
+fn a_cancel_without_a_running_script_has_no_effect() {
+    let session = Session::new();
+    session.cancel_script();
+    let mut shown = Vec::new();
+    let cancelled = session.script("SELECT id FROM range(3); SELECT 2", &mut |frame| {
+        session.cancel_script();
+        shown.push(frame);
+        Ok(())
+    });
+    assert_eq!(cancelled.unwrap_err().condition(), "OPERATION_CANCELED");
+    session.cancel_script();
+    let begun = Instant::now();
+    let long = query_until(&session, move || begun.elapsed() > LONG);
+    assert_eq!(long.collect().unwrap(), [[Value::Long(10)]]);
+    // A DataFrame of the cancelled script is an ordinary one after its end.
+    let begun = Instant::now();
+    query_until(&session, move || begun.elapsed() > LONG);
+    assert_eq!(shown.len(), 1);
+    assert_eq!(shown[0].filter_expr("wait_here(id)").unwrap().count().unwrap(), 3);
+}
+
+#[test]
+fn a_cancelled_script_does_not_end_the_queries_of_other_threads_and_scripts() {
+    let session = Session::new();
+    let released = Arc::new(AtomicBool::new(false));
+    let release = released.clone();
+    let held = query_until(&session, move || released.load(Ordering::SeqCst));
+    std::thread::scope(|scope| {
+        let other = scope.spawn(|| held.collect());
+        let script = session.script("SELECT 1; CREATE TABLE never (n INT)", &mut |_| {
+            session.cancel_script();
+            assert_eq!(rows(&session, "SELECT 2"), ["2"], "another script");
+            // The other thread looks for a cancel meanwhile.
+            let begun = Instant::now();
+            while begun.elapsed() < LONG {}
+            Ok(())
+        });
+        release.store(true, Ordering::SeqCst);
+        assert_eq!(script.unwrap_err().condition(), "OPERATION_CANCELED");
+        assert_eq!(other.join().unwrap().unwrap(), [[Value::Long(10)]]);
+    });
+    assert_eq!(rows(&session, "SHOW TABLES"), [""]);
+}
+
+#[test]
+fn a_script_can_be_cancelled_between_its_begin_and_its_first_statement() {
+    let session = Session::new();
+    let script = session.begin_script();
+    session.cancel_script();
+    let error = script.run("CREATE TABLE never (n INT)", &mut |_| Ok(())).unwrap_err();
+    assert_eq!(error.condition(), "OPERATION_CANCELED");
+    drop(session.begin_script());
+    assert_eq!(rows(&session, "SHOW TABLES"), [""]);
+}
+
+/// All rows of the left side come from one row, so the worker stays in a single step.
+#[test]
+fn a_cancelled_cross_join_of_large_tables_ends() {
+    let session = Session::new();
+    let own = session.clone();
+    session.register_function(UserFunction::new(
+        "cancel",
+        [DataType::Long],
+        DataType::Boolean,
+        move |_, _| {
+            own.cancel_script();
+            Ok(Cell::Bool(true))
+        },
+    ));
+    let endless = "SELECT count(*) FROM range(100000) a CROSS JOIN range(100000) b \
+                   JOIN range(100000) c ON cancel(a.id + b.id + c.id)";
+    assert_eq!(run(&session, endless), Err("OPERATION_CANCELED".to_string()));
+}
+
 #[test]
 fn the_records_of_the_running_statement_are_counted() {
     let folder = std::env::temp_dir().join(format!("millstream-counted-{}", std::process::id()));
@@ -319,10 +416,13 @@ fn the_records_of_the_running_statement_are_counted() {
     let count = session.script("SELECT n FROM numbers; SELECT 1", &mut |frame| {
         frame.collect()?;
         counted.push(session.statement_records());
+        // A query outside of the script is not counted.
+        session.sql("SELECT n FROM numbers")?.collect()?;
+        counted.push(session.statement_records());
         Ok(())
     });
     count.unwrap();
-    assert_eq!(counted, [3, 0]);
+    assert_eq!(counted, [3, 3, 0, 0]);
     std::fs::remove_dir_all(folder).unwrap();
 }
 

@@ -321,6 +321,11 @@ impl MemoryTable {
         &self.schema
     }
 
+    /// Whether this is a clone of the same table.
+    pub(crate) fn is_same(&self, other: &Self) -> bool {
+        Arc::ptr_eq(&self.rows, &other.rows)
+    }
+
     /// A copy of its rows.
     pub fn rows(&self) -> Vec<Vec<Value>> {
         self.rows.lock().unwrap_or_else(|p| p.into_inner()).clone()

@@ -252,14 +252,11 @@ impl Session {
         text: &str,
         show: &mut dyn FnMut(DataFrame) -> Result<(), QueryError>,
     ) -> Result<(), QueryError> {
-        self.begin_script();
-        // A single stack is used for all statements.
-        let ended = on_large_stack(|| self.statements(text, show));
-        self.end_script();
-        ended
+        self.begin_script().run(text, show)
     }
 
-    fn statements(
+    /// Executes the statements of a script, on the handle that carries its token.
+    pub(super) fn statements(
         &self,
         text: &str,
         show: &mut dyn FnMut(DataFrame) -> Result<(), QueryError>,
@@ -299,8 +296,7 @@ impl Session {
                         .into());
                     }
                     let query = writer.start()?;
-                    self.count_sources(&query.counters);
-                    let ended = self.wait_for(&query.running, &query.stopping);
+                    let ended = self.wait_for(&query.running, &query.counters, &query.stopping);
                     query.report_bad_records();
                     ended?;
                 }

@@ -28,9 +28,9 @@ mod job;
 mod progress;
 mod replaced_source;
 mod result_text;
+mod running_script;
 mod session_tables;
 mod settings;
-mod statement;
 mod static_tables;
 mod stream_writer;
 mod streaming_query;
@@ -51,9 +51,10 @@ pub use millstream_engine::epoch::trigger::Trigger;
 pub use progress::{Progress, SideWait};
 pub use replaced_source::{JobSource, ReplacedSource, is_capture};
 pub use result_text::{ConsoleFormat, RowFormat};
+pub use running_script::Script;
+use running_script::ScriptToken;
 pub use settings::OnQueryFailure;
 use settings::Settings;
-use statement::RunningStatement;
 pub use trigger::parse_trigger;
 
 use crate::connect::capture::config::CaptureConfig;
@@ -110,13 +111,17 @@ struct Inner {
     replaced: Vec<ReplacedSource>,
     /// The sources named by jobs.
     job_sources: Vec<JobSource>,
-    /// The statement that a script runs.
-    statement: RunningStatement,
+    /// The scripts that have begun and not ended.
+    scripts: Vec<Arc<ScriptToken>>,
 }
 
 /// Named inputs, views and settings. Clones share the same session.
 #[derive(Clone)]
-pub struct Session(Arc<Mutex<Inner>>);
+pub struct Session {
+    inner: Arc<Mutex<Inner>>,
+    /// The script that uses this handle; `None` outside of scripts.
+    script: Option<Arc<ScriptToken>>,
+}
 
 impl Default for Session {
     fn default() -> Self {
@@ -148,7 +153,7 @@ impl Session {
     /// Creates a session with defaults: one pinned worker, balanced waiting, parallelism 1.
     pub fn new() -> Self {
         let settings = Settings::default();
-        Self(Arc::new(Mutex::new(Inner {
+        let inner = Inner {
             views: BTreeMap::new(),
             streams: BTreeMap::new(),
             tables: BTreeMap::new(),
@@ -164,12 +169,13 @@ impl Session {
             send_lags: Vec::new(),
             replaced: Vec::new(),
             job_sources: Vec::new(),
-            statement: RunningStatement::default(),
-        })))
+            scripts: Vec::new(),
+        };
+        Self { inner: Arc::new(Mutex::new(inner)), script: None }
     }
 
     fn lock(&self) -> MutexGuard<'_, Inner> {
-        self.0.lock().unwrap_or_else(|poisoned| poisoned.into_inner())
+        self.inner.lock().unwrap_or_else(|poisoned| poisoned.into_inner())
     }
 
     /// Sets the writer of console sinks; the default is standard output.
@@ -314,8 +320,7 @@ impl Session {
         self.register_stream(name, MemoryStream::in_parts(schema, parts))
     }
 
-    /// Registers a memory stream as a view. Fails if a table that a statement has created has its
-    /// name.
+    /// Registers a memory stream as a view. Fails if a table of the session has its name.
     fn register_stream(&self, name: &str, stream: MemoryStream) -> PlanResult<MemoryStream> {
         let parts = (stream.parts() > 1).then(|| stream.parts().to_string());
         let options = parts.map(|parts| ("numPartitions".to_string(), parts));

@@ -208,15 +208,18 @@ impl Inner {
         }
     }
 
-    /// Fails if a table that a statement has created has the name of a new view, or if another view
-    /// has and `replace` is false.
+    /// Fails if a table has the name of a new view, or if another view has and `replace` is false.
+    /// A table is one that a statement has created, or the result of a memory sink.
     pub(super) fn check_new_view(&self, name: &str, replace: bool) -> PlanResult<()> {
         let lower = name.to_ascii_lowercase();
-        if self.created_tables.contains(&lower) {
+        if self.tables.keys().any(|key| key.eq_ignore_ascii_case(name)) {
             return Err(PlanError::new(
                 "TABLE_OR_VIEW_ALREADY_EXISTS",
                 format!("the table `{name}` already exists, and a view cannot have its name"),
-                "Give the view another name, or drop the table first",
+                match self.created_tables.contains(&lower) {
+                    true => "Give the view another name, or drop the table first",
+                    false => "Give the view another name: the table is the result of a query",
+                },
             ));
         }
         if replace || !self.views.contains_key(&lower) {
@@ -291,12 +294,7 @@ impl Session {
                 let columns = columns.as_deref();
                 let places = assignment(&name, table.schema(), columns, given.fields.len())?;
                 let rows = self.as_stored(table.schema(), given, rows, &places)?;
-                if overwrite {
-                    table.replace(rows)
-                } else {
-                    table.add(rows)
-                }
-                Ok(())
+                self.store(&name, &table, rows, overwrite)
             }
             TableStatement::Truncate { name } => {
                 self.created_table(&name)?.replace(Rows::new());
@@ -306,6 +304,24 @@ impl Session {
                 self.drop_relation(&name, is_view, if_exists)
             }
         }
+    }
+
+    /// Adds rows to a table, or replaces its rows. Fails if the table has been dropped or replaced
+    /// since the statement has begun: the rows would be lost.
+    fn store(&self, name: &str, to: &MemoryTable, rows: Rows, overwrite: bool) -> PlanResult<()> {
+        let inner = self.lock();
+        if !inner.tables.values().any(|table| table.is_same(to)) {
+            return Err(PlanError::new(
+                "TABLE_OR_VIEW_NOT_FOUND",
+                format!("the table `{name}` has been dropped or replaced during the INSERT"),
+                "Execute the INSERT again",
+            ));
+        }
+        match overwrite {
+            true => to.replace(rows),
+            false => to.add(rows),
+        }
+        Ok(())
     }
 
     fn drop_relation(&self, name: &str, is_view: bool, if_exists: bool) -> PlanResult<()> {
@@ -352,11 +368,16 @@ impl Session {
         Err(unknown(name, &*inner))
     }
 
-    /// Adds the result table of a memory sink. Fails if a statement has created a table of its name.
+    /// Adds the result table of a memory sink. Fails if a statement has created a table of its name,
+    /// or if a view has its name: the view would hide the rows.
     pub(super) fn add_result(&self, name: &str, table: MemoryTable) -> PlanResult<()> {
         let mut inner = self.lock();
-        if inner.created_tables.contains(&name.to_ascii_lowercase()) {
+        let lower = name.to_ascii_lowercase();
+        if inner.created_tables.contains(&lower) {
             return Err(already_exists(TABLE, name));
+        }
+        if inner.views.contains_key(&lower) {
+            return Err(already_exists(VIEW, name));
         }
         inner.tables.insert(name.to_string(), table);
         Ok(())
@@ -403,15 +424,12 @@ impl Session {
         rows: Rows,
         places: &[Option<usize>],
     ) -> PlanResult<Rows> {
-        let strict = Session::new();
+        let strict = Session { script: self.script.clone(), ..Session::new() };
         let mut settings = self.lock().settings.clone();
         settings.semantics.ansi = true;
         let semantics = settings.semantics;
         let rules = Rules::of(semantics);
-        let statement = self.lock().statement.part();
-        let mut inner = strict.lock();
-        (inner.settings, inner.statement) = (settings, statement);
-        drop(inner);
+        strict.lock().settings = settings;
         let from = |place: &Option<usize>| place.map(|at| (at, &given.fields[at]));
         let exprs = rules.apply(|| {
             let fields = table.fields.iter().zip(places);

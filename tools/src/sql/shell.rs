@@ -152,11 +152,17 @@ impl Shell {
             let session = self.session.clone();
             move || session.statement_records()
         });
+        // The script begins before signals are counted: a signal that comes before its statement
+        // runs cancels it too.
+        let script = self.session.begin_script();
+        // ORDERING: relaxed: a signal locks the session to cancel the script, which begins under
+        // the same lock.
         self.signals.store(1, Ordering::Relaxed);
-        let outcome = self.session.script(statement, &mut |frame| {
+        let outcome = script.run(statement, &mut |frame| {
             shown = Some(self.printer.print(&frame)?);
             Ok(())
         });
+        // ORDERING: relaxed: a signal that is still counted finds no script to cancel.
         self.signals.store(0, Ordering::Relaxed);
         drop(watch);
         if let Err(error) = &outcome {

@@ -86,8 +86,9 @@ impl StreamWriter {
         let (mut job, shape) = (Job::new("batch", job_config)?, QueryDescription::default());
         job.run_empty_batch();
         let (job, parts) = self.assemble(job, &prepared, &settings, &name, (shape, Some(plan)))?;
-        session.count_sources(&parts.counters);
-        let ended = job.start().and_then(|running| session.wait_for(&running, &parts.stopping));
+        let ended = job
+            .start()
+            .and_then(|running| session.wait_for(&running, &parts.counters, &parts.stopping));
         let table = session.lock().tables.remove(&name);
         let notice = session.lock().notice;
         parts.counters.iter().for_each(|counters| counters.bad.report(notice));
