@@ -524,8 +524,35 @@ fn several_inputs_have_one_watermark() {
     }
 }
 
+/// Without batches of no data, the keys that the watermark has passed are removed by the next batch
+/// that has records.
+#[test]
+fn without_no_data_batches_deduplication_keeps_its_keys_until_the_next_records() {
+    for (enabled, expected) in [("true", [0, 0]), ("false", [1, 1])] {
+        let session = Session::new();
+        session.set("spark.sql.streaming.noDataMicroBatches.enabled", enabled).unwrap();
+        let stream = events(&session);
+        let sql = "SELECT DISTINCT ts, k FROM events WATERMARK ts DELAY OF INTERVAL 0 SECONDS";
+        let query = start(&session, sql, "append", Trigger::AsSoonAsPossible);
+        let mut keys = Vec::new();
+        // The key of a record is removed when a later batch knows the record's time as watermark.
+        for (record, next_watermark_ms) in [(row(1, 0, 0), 1000), (row(11, 0, 0), 11_000)] {
+            stream.add([record]);
+            query.process_all_available().unwrap();
+            assert_eq!(query.watermark_ms(), Some(next_watermark_ms), "enabled = {enabled}");
+        }
+        let left = || query.last_progress().unwrap().committed.state[0].rows;
+        keys.push(left());
+        stream.add([row(20, 0, 0)]);
+        query.process_all_available().unwrap();
+        query.stop().unwrap();
+        keys.push(left());
+        assert_eq!(keys, expected, "enabled = {enabled}");
+    }
+}
+
 /// Without batches of no data, a window that the watermark has passed is emitted by the next batch
-/// that has records, and deduplication keeps its keys until then.
+/// that has records.
 #[test]
 fn without_no_data_batches_windows_wait_for_the_next_records() {
     for (enabled, expected) in [("true", ["0 1", "0 1"]), ("false", ["", "0 1"])] {
