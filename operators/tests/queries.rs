@@ -384,6 +384,29 @@ fn names_mean_what_they_do_in_spark() {
             "SELECT DISTINCT a + 1 FROM VALUES (1) AS t(a) ORDER BY a + 1",
             "UNRESOLVED_COLUMN.WITH_SUGGESTION",
         ),
+        (
+            "SELECT DISTINCT a FROM VALUES (1) AS t(a) ORDER BY nosuch.a",
+            "UNRESOLVED_COLUMN.WITH_SUGGESTION",
+        ),
+        (
+            "SELECT DISTINCT a FROM VALUES (1, named_struct('a', 2)) AS t(a, s) ORDER BY s.a",
+            "UNRESOLVED_COLUMN.WITH_SUGGESTION",
+        ),
+        (
+            "SELECT DISTINCT t.a, u.b FROM VALUES (1) AS t(a) JOIN VALUES (2) AS u(b) ORDER BY u.a",
+            "UNRESOLVED_COLUMN.WITH_SUGGESTION",
+        ),
+        (
+            "SELECT DISTINCT a AS b FROM VALUES (1), (2) AS t(a) ORDER BY t.b",
+            "UNRESOLVED_COLUMN.WITH_SUGGESTION",
+        ),
+        ("SELECT DISTINCT a FROM VALUES (2), (1), (2) AS t(a) ORDER BY T.A", "1;2"),
+        ("SELECT DISTINCT t.a FROM VALUES (2), (1) AS t(a) GROUP BY t.a ORDER BY t.a DESC", "2;1"),
+        (
+            "SELECT DISTINCT t.a, u.a FROM VALUES (1), (2) AS t(a) CROSS JOIN VALUES (3), (4) AS u(a) \
+             ORDER BY u.a DESC, t.a",
+            "1|4;2|4;1|3;2|3",
+        ),
         ("SELECT count(max(a)) FROM VALUES (1) AS t(a)", "NESTED_AGGREGATE_FUNCTION"),
         ("SELECT max(a) AS m FROM VALUES (1) AS t(a) GROUP BY m", "GROUP_BY_AGGREGATE"),
         (

@@ -157,20 +157,16 @@ fn below_list(expr: Resolved, columns: &[(Resolved, String)]) -> Resolved {
     }
 }
 
-/// The index of the SELECT item that an ORDER BY key with a relation name (`t.a`) refers to.
-fn same_column(expr: &Expr, items: &[Expr]) -> Option<usize> {
-    let Expr::Column { parts: key, .. } = expr else { return None };
-    let parts = |item: &Expr| match item {
-        Expr::Column { parts, .. } | Expr::Position(_, parts) => Some(parts.clone()),
-        _ => None,
+/// The index of the first SELECT item without an alias that is the same column, or the same field of
+/// a struct, as a key such as `t.a`. Both are resolved in the scope of the list's input.
+fn same_column(key: &Expr, items: &[Expr], input: &Scope) -> Option<usize> {
+    let is_name = |expr: &Expr| matches!(expr, Expr::Column { .. } | Expr::Position(..));
+    let named = |expr: &Expr| is_name(expr).then(|| resolve(expr, input).ok()).flatten();
+    let key = match key {
+        Expr::Column { parts, .. } if parts.len() > 1 => named(key)?,
+        _ => return None,
     };
-    let lower = |parts: &[String]| parts.iter().map(|p| p.to_lowercase()).collect::<Vec<_>>();
-    let key = lower(key);
-    items.iter().position(|item| {
-        parts(item)
-            .map(|parts| lower(&parts))
-            .is_some_and(|parts| key.len() > 1 && (key.ends_with(&parts) || parts.ends_with(&key)))
-    })
+    items.iter().position(|item| named(item).is_some_and(|item| item == key))
 }
 
 impl Order {
@@ -311,8 +307,9 @@ impl Order {
         Ok(Plan::Sort(Box::new(plan), keys))
     }
 
-    /// Sorts the result of SELECT DISTINCT. The keys can only refer to output columns.
-    pub fn sort_distinct(&self, plan: Plan, items: &[Expr]) -> PlanResult<Plan> {
+    /// Sorts the result of SELECT DISTINCT. The keys can only refer to output columns, also by the
+    /// name of a column of `input`, the scope of the SELECT list's input, that is selected.
+    pub fn sort_distinct(&self, plan: Plan, items: &[Expr], input: &Scope) -> PlanResult<Plan> {
         let scope = plan.scope();
         let width = scope.columns.len();
         let mut places = Vec::new();
@@ -324,7 +321,8 @@ impl Order {
             places.push(match at {
                 Some(at) => column(&scope, at),
                 None => resolve(&key.expr, &scope).or_else(|error| {
-                    let same = same_column(&key.expr, items).filter(|_| items.len() == width);
+                    let same = same_column(&key.expr, items, input);
+                    let same = same.filter(|_| items.len() == width);
                     same.map(|at| column(&scope, at)).ok_or_else(|| error.at(key.place))
                 })?,
             });

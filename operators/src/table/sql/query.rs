@@ -334,6 +334,7 @@ fn select_ordered(
     // function call.
     let items: Vec<Expr> = items.into_iter().map(|item| into_chosen(item, &written)).collect();
     let input = joining.into_plan();
+    let below = if distinct { input.scope() } else { Scope::default() };
     let grouped = may_group || items.iter().any(has_aggregate);
     if !grouped {
         let items = if input.width() > written.columns.len() {
@@ -353,15 +354,10 @@ fn select_ordered(
         return match (distinct, order) {
             (false, None) => Ok(plan),
             (false, Some(order)) => order.sort_selected(plan, &items),
-            (true, order) => distinct_of(plan, &items, order),
+            (true, order) => distinct_of(plan, (&items, &below), order),
         };
     }
-    let mut group_by = group_by;
-    // If there is a column named `all`, it takes precedence over GROUP BY ALL.
-    let named_all = Expr::Column { parts: vec!["all".to_string()], place: Place::default() };
-    if group_by.all && resolve(&named_all, &input.scope()).is_ok() {
-        group_by = GroupBy { keys: vec![named_all], sets: None, all: false };
-    }
+    let group_by = by_column_named_all(group_by, &input);
     group_by.check_star(&items)?;
     let items =
         with_lateral_aliases(without_stars(&written, &items)?.into_owned(), &input.scope())?;
@@ -379,9 +375,18 @@ fn select_ordered(
     let by: Vec<&Expr> = by.iter().map(|key| &key.expr).collect();
     let (plan, places) = grouping.finish_ordered(&items, having.as_ref(), &by)?;
     match (distinct, order) {
-        (true, order) => distinct_of(plan, &items, order),
+        (true, order) => distinct_of(plan, (&items, &below), order),
         (false, None) => Ok(plan),
         (false, Some(order)) => order.sort_by_columns(plan, items.len(), &places),
+    }
+}
+
+/// Replaces GROUP BY ALL by the column named `all`, which takes precedence, if there is one.
+fn by_column_named_all(group_by: GroupBy, input: &Plan) -> GroupBy {
+    let named_all = Expr::Column { parts: vec!["all".to_string()], place: Place::default() };
+    match group_by.all && resolve(&named_all, &input.scope()).is_ok() {
+        true => GroupBy { keys: vec![named_all], sets: None, all: false },
+        false => group_by,
     }
 }
 
@@ -434,11 +439,16 @@ fn with_aliases(expr: &Expr, aliases: &[Expr], scope: &Scope) -> PlanResult<Expr
     outcome.map(|()| made)
 }
 
-/// Plans SELECT DISTINCT: the distinct rows of a SELECT list, sorted if an order is given.
-pub(super) fn distinct_of(plan: Plan, items: &[Expr], order: Option<&Order>) -> PlanResult<Plan> {
+/// Plans SELECT DISTINCT: the distinct rows of a SELECT list, sorted if an order is given. `input`
+/// is the scope of the list's input.
+pub(super) fn distinct_of(
+    plan: Plan,
+    (items, input): (&[Expr], &Scope),
+    order: Option<&Order>,
+) -> PlanResult<Plan> {
     analyzer::refuse_maps(&plan)?;
     let plan = analyzer::distinct(plan);
-    order.map_or(Ok(plan.clone()), |order| order.sort_distinct(plan, items))
+    order.map_or(Ok(plan.clone()), |order| order.sort_distinct(plan, items, input))
 }
 
 /// Plans FROM and its lateral views.

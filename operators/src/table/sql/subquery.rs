@@ -550,9 +550,10 @@ impl<'c> Joining<'c> {
                 }
                 let condition = Some(condition);
                 if once {
+                    let input = plan.scope();
                     let plan = analyzer::distinct(analyzer::project(plan, &items)?);
                     let plan = match order_by(query, self.catalog)? {
-                        Some(order) => order.sort_distinct(plan, &items)?,
+                        Some(order) => order.sort_distinct(plan, &items, &input)?,
                         None => plan,
                     };
                     return Ok(Inner { plan, condition, selected: 0, match_range });

@@ -72,11 +72,13 @@ impl WindowClauses {
         if let Some(condition) = qualify {
             planner.qualify(condition)?;
         }
-        let plan = analyzer::project(planner.into_plan(), &rewritten)?;
+        let input = planner.into_plan();
+        let below = if distinct { input.scope() } else { Scope::default() };
+        let plan = analyzer::project(input, &rewritten)?;
         match (distinct, order) {
             (false, None) => Ok(plan),
             (false, Some(order)) => order.sort_selected(plan, &rewritten),
-            (true, order) => distinct_of(plan, &rewritten, order.as_ref()),
+            (true, order) => distinct_of(plan, (&rewritten, &below), order.as_ref()),
         }
     }
 
