@@ -877,6 +877,6 @@ fn merged_sums_of_intervals_do_not_wrap() {
         (TIMESTAMP '1970-01-01 00:00:15', INTERVAL '106751990' DAY), \
         (TIMESTAMP '1970-01-01 00:00:08', INTERVAL '0' DAY) AS t(ts, d) \
         GROUP BY session_window(ts, '10 seconds')";
-    assert_eq!(answer(sql), "ARITHMETIC_OVERFLOW");
-    assert_eq!(answer_in(&session, sql), "ARITHMETIC_OVERFLOW");
+    assert_eq!(answer(sql), "INTERVAL_ARITHMETIC_OVERFLOW.WITH_SUGGESTION");
+    assert_eq!(answer_in(&session, sql), "INTERVAL_ARITHMETIC_OVERFLOW.WITH_SUGGESTION");
 }

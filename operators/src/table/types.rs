@@ -124,6 +124,7 @@ impl DataType {
     }
 
     /// Whether the type is TIME, or contains one.
+    #[cfg(feature = "columnar")]
     pub(crate) fn has_time(&self) -> bool {
         match self {
             Self::Time(_) => true,
