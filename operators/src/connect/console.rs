@@ -2,8 +2,7 @@
 //!
 //! In micro-batch mode it prints one table per batch, also without rows. In continuous mode it
 //! prints the rows of output mode complete at the end of an epoch, and those of the other output
-//! modes at each flush, if there are any. Lines are also printed whenever [`LINES_BYTES`] of them
-//! are waiting.
+//! modes at each flush, if there are any. Lines are also printed whenever 64 KiB of them are waiting.
 
 use super::line_format::LineWriter;
 use super::options::OptionReader;
