@@ -125,6 +125,7 @@ impl ExpiryQueue {
     }
 
     /// Whether the time of any entry is at most `by_us`.
+    #[cfg(feature = "sql")]
     pub fn has_expired(&self, by_us: i64) -> bool {
         self.first_us().is_some_and(|time_us| time_us <= by_us)
     }
