@@ -540,11 +540,14 @@ fn data_frames_of_streams_are_joined() {
     let (l, r) = (session.view("l").unwrap(), session.view("r").unwrap());
     for how in ["inner", "left_semi"] {
         let joined = l.join_using(&r, ["k", "t"], how).unwrap();
-        assert!(joined.write_stream().format("memory").query_name(how).start().is_ok(), "{how}");
+        let query = joined.write_stream().format("memory").query_name(how).start().unwrap();
+        // The next query reads the same streams.
+        query.stop().unwrap();
     }
     let (a, b) = (l.alias("a"), r.alias("b"));
     let on = session.expr("a.k = b.k").unwrap();
-    assert!(a.join(&b, &on, "inner").unwrap().write_stream().format("noop").start().is_ok());
+    let query = a.join(&b, &on, "inner").unwrap().write_stream().format("noop").start();
+    query.unwrap().stop().unwrap();
     let refused = a.join(&b, &on, "full_outer").unwrap().write_stream().format("noop").start();
     assert_eq!(refused.err().unwrap().condition(), "STREAM_STREAM_JOIN_WITHOUT_WATERMARK");
 }
