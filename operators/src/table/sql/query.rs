@@ -417,11 +417,14 @@ fn with_aliases(expr: &Expr, aliases: &[Expr], scope: &Scope) -> PlanResult<Expr
     }
     let is_over = matches!(expr, Expr::Over(_));
     if is_over || has_aggregate_itself(expr) {
-        let place = if is_over { "WINDOW" } else { "AGGREGATE_FUNC" };
+        let condition = match is_over {
+            true => "UNSUPPORTED_FEATURE.LATERAL_COLUMN_ALIAS_IN_WINDOW",
+            false => "UNSUPPORTED_FEATURE.LATERAL_COLUMN_ALIAS_IN_AGGREGATE_FUNC",
+        };
         return match substitute(expr, aliases, scope) == *expr {
             true => Ok(expr.clone()),
             false => Err(PlanError::new(
-                format!("UNSUPPORTED_FEATURE.LATERAL_COLUMN_ALIAS_IN_{place}"),
+                condition,
                 format!("`{expr}` has an alias of the same SELECT list"),
                 "Write the expression itself, or compute it in a subquery",
             )
