@@ -182,7 +182,7 @@ fn a_stateless_job_gives_the_same_rows_with_the_same_times() {
         for name in ["out", "state"] {
             std::fs::remove_dir_all(scratch.path(name)).unwrap();
         }
-        for name in ["lines.capture", "progress.jsonl"] {
+        for name in ["lines.capture", "proxy.capture", "progress.jsonl"] {
             std::fs::remove_file(scratch.path(name)).unwrap();
         }
     }
