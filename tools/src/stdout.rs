@@ -17,7 +17,7 @@ pub(crate) fn line(line: Arguments<'_>) {
     check(progress::to_stdout(|| writeln!(std::io::stdout(), "{line}")));
 }
 
-/// Prints bytes. Exits the process if that fails, like [`line`].
+/// Prints bytes. Exits the process if that fails, like [`line()`].
 pub(crate) fn bytes(bytes: &[u8]) {
     check(progress::to_stdout(|| std::io::stdout().write_all(bytes)));
 }
