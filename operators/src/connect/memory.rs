@@ -220,8 +220,10 @@ impl<D: for<'a> Push<Row<'a>>> Source<D> for MemorySource {
             let Some((row, ingest_ns)) = self.staged.pop_front() else { break };
             self.emitted += 1;
             self.records += 1;
-            down.push(Row(&row), ingest_ns)?;
+            let pushed = down.push(Row(&row), ingest_ns);
+            // Also the row that failed: it returns to the stream with the others.
             self.uncommitted.push_back((row, ingest_ns));
+            pushed?;
         }
         if self.bound.is_some_and(|bound| self.emitted >= bound) {
             self.bound = None;
