@@ -22,7 +22,7 @@ use crate::runtime::exchange::{Inlet, Outbox, connect};
 use crate::runtime::simulation;
 use crate::runtime::state_log::StateLog;
 use crate::runtime::tasklet::{SourcePort, Tasklet, TaskletPort};
-use crate::runtime::worker::{WaitProfile, Worker, panic_message};
+use crate::runtime::worker::{EndFlags, WaitProfile, Worker, panic_message};
 use crate::sync::waker::Waker;
 use crossbeam_channel::{Receiver, RecvTimeoutError, Sender, unbounded};
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -492,7 +492,7 @@ impl Job {
         let (env, config, name) = (self.env.clone(), self.config.clone(), self.name.clone());
         let DriverAndSeats { driver, seats, inbox, reports } = self.into_driver();
         let (phase, open_sources) = (driver.phase(), driver.open_sources());
-        let halt = Arc::new(AtomicBool::new(false));
+        let flags = EndFlags::default();
         let busy = seats.iter().filter(|seat| !seat.tasklets.is_empty()).count();
         let claim = match config.pin {
             true => cores::claim(&name, busy, config.cores.as_deref())?,
@@ -502,7 +502,7 @@ impl Job {
         let wakers: Vec<Waker> = seats.iter().map(|seat| seat.waker.clone()).collect();
         // Declared last, and so dropped first if a thread cannot be started: the workers end before
         // the cores and the checkpoint's lock are released.
-        let mut workers = WorkerThreads { threads: Vec::new(), halt: halt.clone(), wakers };
+        let mut workers = WorkerThreads { threads: Vec::new(), halt: flags.halt.clone(), wakers };
         for (index, seat) in seats.into_iter().enumerate() {
             if seat.tasklets.is_empty() {
                 continue;
@@ -516,7 +516,7 @@ impl Job {
                 record_stalls: config.record_stalls,
                 env: env.clone(),
                 reports: reports.clone(),
-                halt: halt.clone(),
+                flags: flags.clone(),
             };
             let thread = env.spawn(format!("{name}-w{index}"), Box::new(|| worker.run()))?;
             workers.threads.push(thread);
@@ -542,7 +542,18 @@ impl Job {
         )?;
         own.push(thread.thread().id());
         let thread = Mutex::new(Some(thread));
-        Ok(RunningJob { reports, outcome, phase, open_sources, core_notice, own, thread })
+        let stopping = flags.stopping;
+        let handle = RunningJob {
+            reports,
+            stopping,
+            outcome,
+            phase,
+            open_sources,
+            core_notice,
+            own,
+            thread,
+        };
+        Ok(handle)
     }
 
     /// Runs the job in the simulated environment `world` to its end, on this thread. `seed`
@@ -638,6 +649,7 @@ impl JobEnd {
 /// except on a thread of the job itself and after [`detach`](Self::detach).
 pub struct RunningJob {
     reports: Sender<Report>,
+    stopping: Arc<AtomicBool>,
     outcome: Arc<Outcome>,
     phase: PhaseCell,
     open_sources: OpenSources,
@@ -677,6 +689,8 @@ impl RunningJob {
 
     /// Requests a stop after the current epoch, without waiting for it.
     pub fn request_stop(&self) {
+        // ORDERING: relaxed: the flag carries no data.
+        self.stopping.store(true, Ordering::Relaxed);
         drop(self.reports.send(Report::Stop));
     }
 

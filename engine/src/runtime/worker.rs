@@ -72,20 +72,42 @@ impl ClockSampler {
     }
 }
 
+/// The flags that tell a job's workers that the job ends.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct EndFlags {
+    /// Set when the driver has ended: the worker stops without further work.
+    pub halt: Arc<AtomicBool>,
+    /// Set when a stop is requested. The current epoch is still completed.
+    pub stopping: Arc<AtomicBool>,
+}
+
 thread_local! {
-    /// The flag that halts the worker on this thread.
-    static HALT: RefCell<Option<Arc<AtomicBool>>> = const { RefCell::new(None) };
+    /// The flags of the worker on this thread.
+    static FLAGS: RefCell<Option<EndFlags>> = const { RefCell::new(None) };
 }
 
 /// Fails if the worker on this thread is to halt, because its job has ended. An operator that makes
 /// many rows of one calls this from time to time: a worker looks at the flag only between steps.
 pub fn check_running() -> Result<(), EngineError> {
     // ORDERING: relaxed: see `Worker::run_tasklets`.
-    let halts = |flag: &Arc<AtomicBool>| flag.load(Ordering::Relaxed);
-    match HALT.with_borrow(|flag| flag.as_ref().is_some_and(halts)) {
+    let halts = |flags: &EndFlags| flags.halt.load(Ordering::Relaxed);
+    match FLAGS.with_borrow(|flags| flags.as_ref().is_some_and(halts)) {
         true => Err(EngineError::operator("OPERATION_CANCELED", "the job has ended", "")),
         false => Ok(()),
     }
+}
+
+/// Whether the job of the worker on this thread was asked to stop. The job still completes its epoch,
+/// so only an operator that waits for another system checks this, and fails instead of waiting on.
+pub fn is_stopping() -> bool {
+    // ORDERING: relaxed: the flag carries no data.
+    let stops = |flags: &EndFlags| flags.stopping.load(Ordering::Relaxed);
+    FLAGS.with_borrow(|flags| flags.as_ref().is_some_and(stops))
+}
+
+/// Whether this thread is a worker of a job.
+pub fn is_worker() -> bool {
+    FLAGS.with_borrow(Option::is_some)
 }
 
 /// The state of a worker thread.
@@ -99,8 +121,7 @@ pub(crate) struct Worker {
     pub record_stalls: bool,
     pub env: Arc<dyn Env>,
     pub reports: Sender<Report>,
-    /// Set when the driver has ended: the worker stops without further work.
-    pub halt: Arc<AtomicBool>,
+    pub flags: EndFlags,
 }
 
 impl Worker {
@@ -111,7 +132,7 @@ impl Worker {
             // Without the core the worker may be slower, but its results are the same.
             cores::pin(core);
         }
-        HALT.set(Some(self.halt.clone()));
+        FLAGS.set(Some(self.flags.clone()));
         let outcome = self.attach().and_then(|()| self.run_tasklets());
         if let Err(error) = outcome {
             drop(self.reports.send(Report::Failed(error)));
@@ -142,7 +163,7 @@ impl Worker {
         }
         // ORDERING: relaxed: the flag carries no data, and the waker makes a sleeper check it
         // again.
-        while !self.tasklets.is_empty() && !self.halt.load(Ordering::Relaxed) {
+        while !self.tasklets.is_empty() && !self.flags.halt.load(Ordering::Relaxed) {
             let began_ns = (self.record_stalls && glances.is_due()).then(|| self.env.now_ns());
             if let Some(now_ns) = began_ns {
                 glances.looked(now_ns);
@@ -189,7 +210,7 @@ impl Worker {
         self.waker.flag().prepare_park();
         // Checks for work once more, now that producers can see the announcement.
         let (progress, wake_at_ns) = self.round()?;
-        if !progress && !self.halt.load(Ordering::Relaxed) {
+        if !progress && !self.flags.halt.load(Ordering::Relaxed) {
             let now_ns = self.env.now_ns();
             let timeout =
                 wake_at_ns.map(|at_ns| Duration::from_nanos(at_ns.saturating_sub(now_ns)));

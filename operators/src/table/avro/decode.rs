@@ -62,6 +62,13 @@ impl Decoder {
         Ok(Self { step, physical })
     }
 
+    /// Adds fields to the end of the decoded struct, which are NULL. A value that is no struct stays
+    /// as it is.
+    pub fn with_extra_fields(mut self, count: usize) -> Self {
+        self.step.widen(count);
+        self
+    }
+
     /// Decodes one value. Bytes after the value are ignored.
     pub fn decode<'a>(&self, bytes: &[u8], arena: &'a Bump) -> Result<Cell<'a>, DecodeError> {
         let mut out = BumpVec::with_capacity_in(2 * bytes.len() + 64, arena);
@@ -347,6 +354,15 @@ impl Step {
             }
         }
         Ok(())
+    }
+
+    fn widen(&mut self, count: usize) {
+        match self {
+            Self::Record(record) => record.width += count,
+            Self::Member { width, .. } => *width += count,
+            Self::Union(branches) => branches.iter_mut().for_each(|branch| branch.widen(count)),
+            _ => {}
+        }
     }
 
     /// Advances past a value without decoding it.

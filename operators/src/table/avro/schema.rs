@@ -178,12 +178,17 @@ impl Schema {
 
     /// Parses the JSON form. The error states the problem.
     pub fn parse(text: &str) -> Result<Arc<Self>, SchemaError> {
-        let json: Json = match serde_json::from_str(text) {
-            Ok(json) => json,
-            Err(error) => return invalid(format!("the schema is not JSON: {error}")),
-        };
+        Self::parse_referring(text, &[])
+    }
+
+    /// Like [`parse`](Self::parse), for a schema that uses the named types of other schemas, which
+    /// are given in the order in which they refer to each other.
+    pub fn parse_referring(text: &str, references: &[String]) -> Result<Arc<Self>, SchemaError> {
         let mut parser = Parser { named: HashMap::new(), open: Vec::new() };
-        parser.schema(&json, "", 0)
+        for reference in references {
+            parser.text(reference)?;
+        }
+        parser.text(text)
     }
 
     /// The branches of a union that are not `null`; `None` for any other schema.
@@ -226,6 +231,13 @@ struct Parser {
 }
 
 impl Parser {
+    fn text(&mut self, text: &str) -> Result<Arc<Schema>, SchemaError> {
+        match serde_json::from_str::<Json>(text) {
+            Ok(json) => self.schema(&json, "", 0),
+            Err(error) => invalid(format!("the schema is not JSON: {error}")),
+        }
+    }
+
     fn schema(
         &mut self,
         json: &Json,

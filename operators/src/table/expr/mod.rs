@@ -723,6 +723,44 @@ impl Resolved {
     }
 }
 
+/// Shown instead of a password. Spark shows the same.
+const REDACTED: &str = "*********(redacted)";
+
+/// Whether the value of an option is a password or contains one.
+fn is_secret(option: &str) -> bool {
+    option.ends_with("auth.user.info") || option.ends_with("auth.token")
+}
+
+/// A copy of a map of options without its passwords; `None` for a value that contains no password.
+fn without_secrets(value: &Value) -> Option<Value> {
+    let Value::Map(entries) = value else { return None };
+    let secret = |(key, _): &(Value, Value)| matches!(key, Value::String(key) if is_secret(key));
+    entries.iter().any(secret).then(|| {
+        let entries = entries.iter().map(|entry| match secret(entry) {
+            true => (entry.0.clone(), Value::String(REDACTED.to_string())),
+            false => entry.clone(),
+        });
+        Value::Map(entries.collect())
+    })
+}
+
+/// Shows the arguments of the function `map`, without passwords.
+fn show_map(f: &mut fmt::Formatter<'_>, args: &[Resolved]) -> fmt::Result {
+    write!(f, "map(")?;
+    for (index, arg) in args.iter().enumerate() {
+        if index > 0 {
+            write!(f, ", ")?;
+        }
+        let is_value_of_secret =
+            index % 2 == 1 && args[index - 1].literal_text().is_some_and(is_secret);
+        match is_value_of_secret {
+            true => write!(f, "'{REDACTED}'")?,
+            false => write!(f, "{arg}")?,
+        }
+    }
+    write!(f, ")")
+}
+
 impl fmt::Display for Resolved {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match &self.node {
@@ -736,13 +774,15 @@ impl fmt::Display for Resolved {
             Node::BatchTime(_) => write!(f, "current_timestamp()"),
             Node::User(function, args) => called(f, function.name(), args),
             Node::Literal(value) => {
-                let text = value.display(&self.data_type, Tz::UTC);
+                let redacted = without_secrets(value);
+                let text = redacted.as_ref().unwrap_or(value).display(&self.data_type, Tz::UTC);
                 match (text, &self.data_type) {
                     (None, _) => write!(f, "NULL"),
                     (Some(text), DataType::String) => write!(f, "'{text}'"),
                     (Some(text), _) => write!(f, "{text}"),
                 }
             }
+            Node::Call("map", args) => show_map(f, args),
             Node::Call(name, args) => match args.as_slice() {
                 [a, b] if functions::is_operator(name) => {
                     write!(f, "({a} {} {b})", name.to_uppercase())

@@ -1,18 +1,23 @@
 //! The SQL functions `from_avro`, `to_avro` and `schema_of_avro`.
 
-use super::json::{check_mode, options_of, write_schema};
-use super::registry::{
-    Call, Function, Typed, called, cells, constant_text, expect, made, unexpected,
-};
-use crate::table::avro::{Decoder, EncodeError, Encoder, Schema, SchemaError, schema_of, sql_type};
+mod reading;
+mod registered_decoders;
+
+use super::json::write_schema;
+use super::registry::{Call, Function, Typed, called, cells, expect, made, unexpected};
+use crate::table::avro::{Decoder, EncodeError, Encoder, Schema, schema_of};
 use crate::table::error::{PlanError, PlanResult};
 use crate::table::expr::cell::Cell;
-use crate::table::expr::compile::{Compiled, failed, from_cells};
+use crate::table::expr::compile::{Compiled, EvalError, failed, from_cells};
 use crate::table::expr::{Node, Resolved};
 use crate::table::row::RowWriter;
+use crate::table::schema_registry::Header;
 use crate::table::types::DataType;
+use crate::table::value::Value;
 use bumpalo::Bump;
 use bumpalo::collections::Vec as BumpVec;
+use reading::{Options, Reading, Writer, looked_up, parse_registered, parsed, unusable};
+use registered_decoders::{NoDecoder, RegisteredDecoders};
 use std::cell::RefCell;
 use std::sync::Arc;
 
@@ -21,16 +26,16 @@ use DataType as T;
 pub(super) static FUNCTIONS: &[Function] = &[
     called(
         "from_avro",
-        "from_avro(binary, 'schema as JSON'[, map('mode', 'PERMISSIVE', 'avroSchema', 'schema of the reader')]): the value that Avro's binary form holds",
-        (2, 3),
+        "from_avro(binary, 'schema as JSON'[, map('mode', 'PERMISSIVE', …)]) or from_avro(binary, 'subject', 'address of a schema registry'[, options]): the value that Avro's binary form holds",
+        (2, 4),
         from_avro,
         compile_from_avro,
     )
         .usage("4.0.0", r#"from_avro(X'06', '"int"')"#, "3"),
     called(
         "to_avro",
-        "to_avro(value[, 'schema as JSON']): the value in Avro's binary form",
-        (1, 2),
+        "to_avro(value[, 'schema as JSON']) or to_avro(value, 'subject', 'address of a schema registry'[, options]): the value in Avro's binary form",
+        (1, 4),
         to_avro,
         compile_to_avro,
     )
@@ -40,13 +45,13 @@ pub(super) static FUNCTIONS: &[Function] = &[
         "schema_of_avro('schema as JSON'[, options]): the SQL type of an Avro schema",
         (1, 2),
         |name, args| {
-            reading(name, &args[0], args.get(1))?;
+            Reading::of(name, &args[0], args.get(1))?;
             Ok(Typed::new(args, T::String, false))
         },
         |_, call, arena| {
             let mut out = String::new();
             // This cannot fail: the same schema was parsed when the call was resolved.
-            if let Ok(found) = reading(call.name, &call.args[0], call.args.get(1)) {
+            if let Ok(found) = Reading::of(call.name, &call.args[0], call.args.get(1)) {
                 write_schema(&found.data_type, &mut out);
             }
             Ok(made(arena, &out))
@@ -55,76 +60,11 @@ pub(super) static FUNCTIONS: &[Function] = &[
         .usage("4.0.0", r#"schema_of_avro('{"type":"array","items":"string"}')"#, "ARRAY<STRING>"),
 ];
 
-/// The parsed arguments of `from_avro`: schemas, result type and mode.
-struct Reading {
-    writer: Arc<Schema>,
-    reader: Arc<Schema>,
-    /// The SQL type of the reader's schema.
-    data_type: DataType,
-    is_fail_fast: bool,
-}
-
-/// The option names of `from_avro`, as Spark spells them. `avroSchemaUrl` is refused; those other
-/// than `mode` and `avroSchema` have no effect.
-const OPTIONS: [&str; 9] = [
-    "mode",
-    "avroSchema",
-    "avroSchemaUrl",
-    "recordName",
-    "recordNamespace",
-    "ignoreExtension",
-    "compression",
-    "datetimeRebaseMode",
-    "positionalFieldMatching",
-];
-
-fn reading(name: &str, schema: &Resolved, options: Option<&Resolved>) -> PlanResult<Reading> {
-    let writer = parsed(name, schema)?;
-    let options = options_of(options)?;
-    let get = |wanted: &str| {
-        let found = options.iter().rev().find(|(key, _)| key.eq_ignore_ascii_case(wanted));
-        found.map(|(_, value)| value.as_str())
-    };
-    let is_known = |key: &str| OPTIONS.iter().any(|known| known.eq_ignore_ascii_case(key));
-    let unknown = options.iter().find(|(key, _)| !is_known(key));
-    let refused = ["avroSchemaUrl"].into_iter().find(|key| get(key).is_some());
-    if let Some(key) = unknown.map(|(key, _)| key.as_str()).or(refused) {
-        return Err(PlanError::not_yet(format_args!("the option '{key}' of `{name}`")));
-    }
-    let mode = get("mode");
-    check_mode(name, mode)?;
-    let reader = match get("avroSchema") {
-        Some(text) => Schema::parse(text).map_err(|error| unusable(name, &error))?,
-        None => writer.clone(),
-    };
-    let data_type = sql_type(&reader).map_err(|error| unusable(name, &error))?.data_type;
-    let is_fail_fast = mode.is_none_or(|mode| !mode.eq_ignore_ascii_case("PERMISSIVE"));
-    Ok(Reading { writer, reader, data_type, is_fail_fast })
-}
-
-/// Parses the schema in an argument. Fails unless it is a constant text that is a schema.
-fn parsed(name: &str, arg: &Resolved) -> PlanResult<Arc<Schema>> {
-    let is_text = matches!(arg.data_type, T::String);
-    let text = if is_text { constant_text(name, arg).ok().flatten() } else { None };
-    let Some(text) = text else {
-        return Err(PlanError::new(
-            "DATATYPE_MISMATCH.TYPE_CHECK_FAILURE_WITH_HINT",
-            format!("the schema of `{name}` must be a constant text, but is `{arg}`"),
-            "Write the schema as JSON",
-        ));
-    };
-    Schema::parse(&text).map_err(|error| unusable(name, &error))
-}
-
-fn unusable(name: &str, error: &SchemaError) -> PlanError {
-    PlanError::new("INVALID_SCHEMA", format!("`{name}`: {error}"), "Correct the Avro schema")
-}
-
 fn from_avro(name: &str, mut args: Vec<Resolved>) -> PlanResult<Typed> {
-    let mut found = reading(name, &args[1], args.get(2))?;
-    Decoder::new(&found.writer, &found.reader).map_err(|error| unusable(name, &error))?;
-    if !found.is_fail_fast {
-        all_nullable(&mut found.data_type);
+    reading::resolve_registry(name, &mut args)?;
+    let found = Reading::of(name, &args[1], args.get(2))?;
+    if let Writer::Given(writer) = &found.writer {
+        Decoder::new(writer, &found.reader).map_err(|error| unusable(name, &error))?;
     }
     if !matches!(args[0].data_type, T::Binary | T::Null) {
         return Err(unexpected(name, "a BINARY", &args[0]));
@@ -133,28 +73,53 @@ fn from_avro(name: &str, mut args: Vec<Resolved>) -> PlanResult<Typed> {
     Ok(Typed::new(args, found.data_type, true))
 }
 
-/// Makes all fields of all structs nullable, because in mode PERMISSIVE a bad record gives NULL
-/// fields.
-fn all_nullable(data_type: &mut DataType) {
-    match data_type {
-        T::Array(element) => all_nullable(element),
-        T::Map(_, value) => all_nullable(value),
-        T::Struct(fields) => {
-            for field in fields {
-                field.nullable = true;
-                all_nullable(&mut field.data_type);
-            }
+/// The decoders of a call.
+enum Decoders {
+    One(Decoder),
+    Registered(RefCell<RegisteredDecoders>),
+}
+
+impl Decoders {
+    /// Decodes a record. The inner error is the reason why the record is bad; the outer one ends the
+    /// query.
+    fn decode<'a>(
+        &self,
+        bytes: &[u8],
+        arena: &'a Bump,
+    ) -> Result<Result<Cell<'a>, String>, Box<EvalError>> {
+        match self {
+            Self::One(decoder) => Ok(decoder.decode(bytes, arena).map_err(|e| e.to_string())),
+            Self::Registered(decoders) => match decoders.borrow_mut().of(bytes) {
+                Ok((decoder, data)) => Ok(decoder.decode(data, arena).map_err(|e| e.to_string())),
+                Err(NoDecoder::BadRecord(reason)) => Ok(Err(reason.to_string())),
+                Err(NoDecoder::Fatal(error)) => Err(error),
+            },
         }
-        _ => {}
     }
 }
 
+/// An expression that fails for every record. A schema of the registry that was there when the call
+/// was resolved may be gone from the cache, and the registry with it.
+fn compile_failure(error: PlanError, call: &Call) -> Compiled {
+    from_cells(call.to.physical(), move |_| {
+        failed("SCHEMA_REGISTRY_FAILED", error.reason.clone(), "Restart the query")
+    })
+}
+
 fn compile_from_avro(args: Vec<Compiled>, call: Call) -> Compiled {
-    let Ok(found) = reading(call.name, &call.args[1], call.args.get(2)) else {
-        unreachable!("resolution has read the arguments")
+    let found = match Reading::of(call.name, &call.args[1], call.args.get(2)) {
+        Ok(found) => found,
+        Err(error) => return compile_failure(error, &call),
     };
-    let Ok(decoder) = Decoder::new(&found.writer, &found.reader) else {
-        unreachable!("resolution has compared the schemas")
+    let has_error_column = found.has_error_column;
+    let decoders = match found.writer {
+        Writer::Given(writer) => match Decoder::new(&writer, &found.reader) {
+            Ok(decoder) => Decoders::One(decoder.with_extra_fields(has_error_column.into())),
+            Err(error) => return compile_failure(unusable(call.name, &error), &call),
+        },
+        Writer::Registered { registry, restarts_for } => Decoders::Registered(RefCell::new(
+            RegisteredDecoders::new(registry, found.reader, restarts_for, has_error_column.into()),
+        )),
     };
     let width = match &found.data_type {
         T::Struct(fields) => Some(fields.len()),
@@ -164,48 +129,72 @@ fn compile_from_avro(args: Vec<Compiled>, call: Call) -> Compiled {
     let binary = binary.bytes();
     from_cells(call.to.physical(), move |cx| {
         let Some(bytes) = binary(cx)? else { return Ok(Cell::Null) };
-        match decoder.decode(bytes, cx.arena) {
+        match decoders.decode(bytes, cx.arena)? {
             Ok(value) => Ok(value),
             Err(error) if found.is_fail_fast => failed(
                 "MALFORMED_AVRO_MESSAGE",
                 format!("a message of {} bytes is not of its schema: {error}", bytes.len()),
                 "Use the mode PERMISSIVE to get NULL instead",
             ),
-            Err(_) => Ok(width.map_or(Cell::Null, |width| all_null(width, cx.arena))),
+            Err(error) => {
+                let reason = has_error_column.then_some(error.as_str());
+                Ok(width.map_or(Cell::Null, |width| all_null(width, reason, cx.arena)))
+            }
         }
     })
 }
 
-/// A struct whose fields are all NULL.
-fn all_null(width: usize, arena: &Bump) -> Cell<'_> {
+/// A struct whose fields are all NULL, except the last one if a reason is given.
+pub(super) fn all_null<'a>(width: usize, reason: Option<&str>, arena: &'a Bump) -> Cell<'a> {
     let mut out = BumpVec::new_in(arena);
-    RowWriter::new(&mut out, width);
+    let mut writer = RowWriter::new(&mut out, width);
+    if let Some(reason) = reason {
+        writer.bytes(width - 1, reason.as_bytes());
+    }
     Cell::Bytes(out.into_bump_slice())
 }
 
-/// The schema of `to_avro`'s output: the argument, or the schema that Spark derives from the type
-/// if the argument is NULL or not given. Fails if it is not a schema.
-fn written_schema(name: &str, args: &[Resolved]) -> PlanResult<Arc<Schema>> {
-    match args.get(1) {
-        Some(Resolved { node: Node::Literal(crate::table::value::Value::Null), .. }) | None => {
-            Ok(schema_of(&args[0].data_type, args[0].nullable))
-        }
-        Some(schema) => parsed(name, schema),
+/// The schema of `to_avro`'s output, and its id if the output has a header. It is that of the
+/// registry or of the argument. Without both it is the schema that Spark derives from the type.
+fn written_schema(name: &str, args: &[Resolved]) -> PlanResult<(Arc<Schema>, Option<u32>)> {
+    let options = Options::read(name, args.get(2), &reading::OPTIONS)?;
+    if let Some((_, found)) = looked_up(name, &options)? {
+        let schema = parse_registered(&found).map_err(|error| unusable(name, &error))?;
+        return Ok((schema, Some(found.id)));
     }
+    let schema = match args.get(1) {
+        Some(Resolved { node: Node::Literal(Value::Null), .. }) | None => {
+            schema_of(&args[0].data_type, args[0].nullable)
+        }
+        Some(schema) => parsed(name, schema)?,
+    };
+    Ok((schema, None))
 }
 
-fn to_avro(name: &str, args: Vec<Resolved>) -> PlanResult<Typed> {
-    let schema = written_schema(name, &args)?;
+fn to_avro(name: &str, mut args: Vec<Resolved>) -> PlanResult<Typed> {
+    reading::resolve_registry(name, &mut args)?;
+    let (schema, id) = written_schema(name, &args)?;
+    if args.len() > 2 && id.is_none() {
+        return Err(PlanError::new(
+            "MISSING_OPTION",
+            format!("`{name}` has options, but no subject of a schema registry"),
+            "to_avro(value, 'subject', 'http://localhost:8081')",
+        ));
+    }
     Encoder::new(&args[0].data_type, &schema).map_err(|error| unusable(name, &error))?;
     let is_nullable = args[0].nullable;
     Ok(Typed::new(args, T::Binary, is_nullable))
 }
 
 fn compile_to_avro(args: Vec<Compiled>, call: Call) -> Compiled {
-    let encoder = written_schema(call.name, &call.args)
-        .ok()
-        .and_then(|schema| Encoder::new(&call.args[0].data_type, &schema).ok());
-    let Some(encoder) = encoder else { unreachable!("resolution has compared the types") };
+    let encoder = written_schema(call.name, &call.args).and_then(|(schema, id)| {
+        let encoder = Encoder::new(&call.args[0].data_type, &schema);
+        Ok((encoder.map_err(|error| unusable(call.name, &error))?, id))
+    });
+    let (encoder, id) = match encoder {
+        Ok(found) => found,
+        Err(error) => return compile_failure(error, &call),
+    };
     let Some(value) = args.into_iter().next() else { unreachable!("counted") };
     let value = value.cells();
     let scratch = RefCell::new(Vec::new());
@@ -216,6 +205,9 @@ fn compile_to_avro(args: Vec<Compiled>, call: Call) -> Compiled {
         }
         let mut out = scratch.borrow_mut();
         out.clear();
+        if let Some(id) = id {
+            Header::write(id, &mut out);
+        }
         match encoder.encode(value, &mut out) {
             Ok(()) => Ok(Cell::Bytes(cx.arena.alloc_slice_copy(&out))),
             Err(error) => failed(

@@ -1,0 +1,310 @@
+//! The arguments of `from_avro`: the schemas, the options, and the registry that has the writers'
+//! schemas.
+
+use crate::table::avro::{Schema, SchemaError, sql_type};
+use crate::table::error::{PlanError, PlanResult};
+use crate::table::expr::functions::json::{check_mode, options_of};
+use crate::table::expr::functions::registry::{constant_text, unexpected};
+use crate::table::expr::{Node, Resolved};
+use crate::table::schema_registry::{
+    ADDRESS, Failure, OPTIONS as REGISTRY_OPTIONS, Registered, Registry, RegistryOptions, SUBJECT,
+};
+use crate::table::types::{DataType, Field};
+use crate::table::value::Value;
+use std::sync::Arc;
+
+use DataType as T;
+
+/// The id of the reader's schema. Resolution adds this option, so that later steps use the schema
+/// that determined the type, also if the subject has got a newer one since.
+const SCHEMA_ID: &str = "schema.registry.schema.id";
+
+/// What happens when a writer uses a newer schema than the reader.
+const EVOLUTION: &str = "avroSchemaEvolutionMode";
+
+/// The field with the reason why a record could not be read.
+pub const ERROR_COLUMN: &str = "columnNameOfError";
+
+/// The option names of `from_avro`, as Spark and Databricks spell them. `avroSchemaUrl` is refused;
+/// `recordName` and those after it have no effect.
+pub const OPTIONS: [&str; 12] = [
+    "mode",
+    "avroSchema",
+    "avroSchemaUrl",
+    ERROR_COLUMN,
+    EVOLUTION,
+    SCHEMA_ID,
+    "recordName",
+    "recordNamespace",
+    "ignoreExtension",
+    "compression",
+    "datetimeRebaseMode",
+    "positionalFieldMatching",
+];
+
+/// The options of a call, by their names in any case.
+pub struct Options(Vec<(String, String)>);
+
+impl Options {
+    /// Reads the constant map of a call. Fails for a name that is neither in `known` nor one of the
+    /// registry's.
+    pub fn read(name: &str, arg: Option<&Resolved>, known: &[&str]) -> PlanResult<Self> {
+        let options = options_of(arg)?;
+        let is_known = |key: &str| {
+            known.iter().chain(&REGISTRY_OPTIONS).any(|known| known.eq_ignore_ascii_case(key))
+        };
+        match options.iter().find(|(key, _)| !is_known(key)) {
+            Some((key, _)) => {
+                Err(PlanError::not_yet(format_args!("the option '{key}' of `{name}`")))
+            }
+            None => Ok(Self(options)),
+        }
+    }
+
+    pub fn get(&self, wanted: &str) -> Option<&str> {
+        let found = self.0.iter().rev().find(|(key, _)| key.eq_ignore_ascii_case(wanted));
+        found.map(|(_, value)| value.as_str())
+    }
+
+    fn push(&mut self, key: &str, value: String) {
+        self.0.push((key.to_string(), value));
+    }
+
+    /// The options as a constant map.
+    fn literal(self) -> Resolved {
+        let entries = self.0.into_iter();
+        let entries = entries.map(|(key, value)| (Value::String(key), Value::String(value)));
+        let data_type = T::Map(Box::new(T::String), Box::new(T::String));
+        Resolved::literal(Value::Map(entries.collect()), data_type)
+    }
+}
+
+/// The schemas that the data was written with.
+pub enum Writer {
+    /// One schema for all records, which have no header.
+    Given(Arc<Schema>),
+    /// The schema of the id in the header of each record.
+    Registered {
+        registry: Arc<Registry>,
+        /// In the evolution mode `restart`, the subject of the reader's schema and its id.
+        restarts_for: Option<(String, u32)>,
+    },
+}
+
+/// The parsed arguments of `from_avro`: schemas, result type and mode.
+pub struct Reading {
+    pub writer: Writer,
+    pub reader: Arc<Schema>,
+    /// The SQL type of the result.
+    pub data_type: DataType,
+    pub is_fail_fast: bool,
+    /// Whether the last field of the result is the reason why the record could not be read.
+    pub has_error_column: bool,
+}
+
+/// Replaces the arguments `'subject', 'address'` of `from_avro` and `to_avro` by options, and looks
+/// up the schema of a subject. The arguments of a call without a registry stay as they are.
+pub fn resolve_registry(name: &str, args: &mut Vec<Resolved>) -> PlanResult<()> {
+    let mut subject = None;
+    let mut options = match args.get(2) {
+        Some(third) if third.data_type == T::String => {
+            let text = |index: usize| match constant_text(name, &args[index])? {
+                Some(text) => Ok(text),
+                None => Err(unexpected(name, "a constant text", &args[index])),
+            };
+            let mut options = Options::read(name, args.get(3), &OPTIONS)?;
+            options.push(ADDRESS, text(2)?);
+            options.push(SUBJECT, text(1)?);
+            subject = Some(text(1)?);
+            options
+        }
+        Some(_) if args.len() > 3 => {
+            return Err(unexpected(name, "the address of a schema registry", &args[2]));
+        }
+        third => Options::read(name, third, &OPTIONS)?,
+    };
+    let is_without_schema = args.get(1).is_none_or(is_null);
+    if subject.is_none() && is_without_schema && options.get("avroSchema").is_none() {
+        subject = options.get(SUBJECT).map(str::to_string);
+    }
+    let Some(settings) = RegistryOptions::read(name, |key| options.get(key))? else {
+        return Ok(());
+    };
+    let registry = Registry::shared(name, &settings)?;
+    if let Some(subject) = &subject
+        && options.get(SCHEMA_ID).is_none()
+        && (options.get("avroSchema").is_none() || is_restarting(name, &options)?)
+    {
+        let latest = registry.latest(subject).map_err(|failure| refused(name, &failure))?;
+        options.push(SCHEMA_ID, latest.id.to_string());
+    }
+    if subject.is_some() {
+        args.truncate(1);
+        args.push(Resolved::literal(Value::Null, T::String));
+        args.push(options.literal());
+    }
+    Ok(())
+}
+
+fn is_null(arg: &Resolved) -> bool {
+    matches!(arg.node, Node::Literal(Value::Null))
+}
+
+/// Whether a newer schema of the subject ends the query.
+fn is_restarting(name: &str, options: &Options) -> PlanResult<bool> {
+    match options.get(EVOLUTION) {
+        None => Ok(false),
+        Some(mode) if mode.eq_ignore_ascii_case("none") => Ok(false),
+        Some(mode) if mode.eq_ignore_ascii_case("restart") && options.get(SUBJECT).is_some() => {
+            Ok(true)
+        }
+        Some(mode) => Err(PlanError::new(
+            "INVALID_OPTION_VALUE",
+            format!("`{name}`: the option '{EVOLUTION}' is '{mode}'"),
+            "none, or with a subject restart",
+        )),
+    }
+}
+
+/// The schema that `resolve_registry` has looked up, and the registry; `None` for a call without a
+/// subject.
+pub fn looked_up(
+    name: &str,
+    options: &Options,
+) -> PlanResult<Option<(Arc<Registry>, Arc<Registered>)>> {
+    let settings = RegistryOptions::read(name, |key| options.get(key))?;
+    let id = options.get(SCHEMA_ID).and_then(|id| id.parse().ok());
+    let (Some(settings), Some(id)) = (settings, id) else { return Ok(None) };
+    let registry = Registry::shared(name, &settings)?;
+    let found = registry.by_id(id).map_err(|failure| refused(name, &failure))?;
+    Ok(Some((registry, found)))
+}
+
+/// Parses a schema of the registry.
+pub fn parse_registered(found: &Registered) -> Result<Arc<Schema>, SchemaError> {
+    if !found.language.eq_ignore_ascii_case("AVRO") {
+        let (id, language) = (found.id, &found.language);
+        return Err(SchemaError(format!("the schema {id} is not Avro but {language}")));
+    }
+    Schema::parse_referring(&found.text, &found.references)
+}
+
+#[cold]
+fn refused(name: &str, failure: &Failure) -> PlanError {
+    let condition = failure.condition().unwrap_or("SCHEMA_REGISTRY_FAILED");
+    PlanError::new(condition, format!("`{name}`: {}", failure.reason()), failure.fix())
+}
+
+impl Reading {
+    /// Parses the arguments after the data.
+    pub fn of(name: &str, schema: &Resolved, options: Option<&Resolved>) -> PlanResult<Self> {
+        let options = Options::read(name, options, &OPTIONS)?;
+        if options.get("avroSchemaUrl").is_some() {
+            return Err(PlanError::not_yet(format_args!("the option 'avroSchemaUrl' of `{name}`")));
+        }
+        let mode = options.get("mode");
+        check_mode(name, mode)?;
+        let is_fail_fast = mode.is_none_or(|mode| !mode.eq_ignore_ascii_case("PERMISSIVE"));
+        let wanted = options.get("avroSchema").map(Schema::parse).transpose();
+        let wanted = wanted.map_err(|error| unusable(name, &error))?;
+        let (writer, reader) = match RegistryOptions::read(name, |key| options.get(key))? {
+            Some(settings) => registered(name, schema, &options, &settings, wanted)?,
+            None => {
+                let given = parsed(name, schema)?;
+                (Writer::Given(given.clone()), wanted.unwrap_or(given))
+            }
+        };
+        let mut data_type = sql_type(&reader).map_err(|error| unusable(name, &error))?.data_type;
+        if !is_fail_fast {
+            all_nullable(&mut data_type);
+        }
+        let has_error_column = match options.get(ERROR_COLUMN) {
+            Some(column) => {
+                add_error_column(name, column, is_fail_fast, &mut data_type)?;
+                true
+            }
+            None => false,
+        };
+        Ok(Self { writer, reader, data_type, is_fail_fast, has_error_column })
+    }
+}
+
+/// The writer and the reader's schema of a call with a registry. The reader's schema is that of the
+/// option `avroSchema`, the argument, or the subject's latest one.
+fn registered(
+    name: &str,
+    schema: &Resolved,
+    options: &Options,
+    settings: &RegistryOptions,
+    wanted: Option<Arc<Schema>>,
+) -> PlanResult<(Writer, Arc<Schema>)> {
+    let registry = Registry::shared(name, settings)?;
+    let latest = looked_up(name, options)?.map(|(_, found)| found);
+    let reader = match (wanted, &latest) {
+        (Some(wanted), _) => wanted,
+        (None, Some(found)) => parse_registered(found).map_err(|error| unusable(name, &error))?,
+        (None, None) => parsed(name, schema)?,
+    };
+    let restarts_for = match (is_restarting(name, options)?, options.get(SUBJECT), latest) {
+        (true, Some(subject), Some(found)) => Some((subject.to_string(), found.id)),
+        _ => None,
+    };
+    Ok((Writer::Registered { registry, restarts_for }, reader))
+}
+
+/// Adds the field for the reason why a record could not be read.
+pub fn add_error_column(
+    name: &str,
+    column: &str,
+    is_fail_fast: bool,
+    data_type: &mut DataType,
+) -> PlanResult<()> {
+    let refused = |problem: &str| {
+        let reason = format!("`{name}`: the option '{ERROR_COLUMN}' {problem}");
+        Err(PlanError::new("INVALID_OPTION_VALUE", reason, "map('mode', 'PERMISSIVE', …)"))
+    };
+    let T::Struct(fields) = data_type else { return refused("needs a schema that is a record") };
+    if is_fail_fast {
+        return refused("needs the mode PERMISSIVE");
+    }
+    if fields.iter().any(|field| field.name.eq_ignore_ascii_case(column)) {
+        return refused("names a field of the record");
+    }
+    fields.push(Field::new(column, T::String, true));
+    Ok(())
+}
+
+/// Parses the schema in an argument. Fails unless it is a constant text that is a schema.
+pub fn parsed(name: &str, arg: &Resolved) -> PlanResult<Arc<Schema>> {
+    let is_text = matches!(arg.data_type, T::String);
+    let text = if is_text { constant_text(name, arg).ok().flatten() } else { None };
+    let Some(text) = text else {
+        return Err(PlanError::new(
+            "DATATYPE_MISMATCH.TYPE_CHECK_FAILURE_WITH_HINT",
+            format!("the schema of `{name}` must be a constant text, but is `{arg}`"),
+            "Write the schema as JSON",
+        ));
+    };
+    Schema::parse(&text).map_err(|error| unusable(name, &error))
+}
+
+#[cold]
+pub fn unusable(name: &str, error: &SchemaError) -> PlanError {
+    PlanError::new("INVALID_SCHEMA", format!("`{name}`: {error}"), "Correct the Avro schema")
+}
+
+/// Makes all fields of all structs nullable, because in mode PERMISSIVE a bad record gives NULL
+/// fields.
+pub fn all_nullable(data_type: &mut DataType) {
+    match data_type {
+        T::Array(element) => all_nullable(element),
+        T::Map(_, value) => all_nullable(value),
+        T::Struct(fields) => {
+            for field in fields {
+                field.nullable = true;
+                all_nullable(&mut field.data_type);
+            }
+        }
+        _ => {}
+    }
+}

@@ -1,0 +1,252 @@
+//! The client of a registry: its cache, and the calls that wait for a request.
+
+use super::http::{Attempt, Connections, Request};
+use super::{Failure, Registered, RegistryOptions};
+use crate::table::error::PlanResult;
+use millstream_engine::runtime::worker;
+use std::collections::{HashMap, VecDeque};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard};
+use std::time::{Duration, Instant};
+
+/// The maximum number of registries that the process remembers, with their schemas.
+const REGISTRIES_MAX: usize = 32;
+
+/// The maximum number of cached schemas of a registry, and of their bytes.
+const SCHEMAS_MAX: usize = 4096;
+const SCHEMA_BYTES_MAX: usize = 64 << 20;
+
+/// The delay before the first retry. It doubles up to the maximum.
+const DELAY_MIN: Duration = Duration::from_millis(100);
+const DELAY_MAX: Duration = Duration::from_secs(5);
+
+/// How often a waiting call checks whether its query has ended.
+const LOOK_AGAIN: Duration = Duration::from_millis(50);
+
+/// While a query is planned, requests are repeated at most for this time: the user waits.
+const PLANNING_RETRY_MAX: Duration = Duration::from_secs(10);
+
+/// How long a call that was asked to stop still waits for the first answer of the registry.
+const STOP_GRACE: Duration = Duration::from_secs(2);
+
+/// A client of a registry.
+pub struct Registry {
+    connections: Connections,
+    state: Mutex<State>,
+    /// Notified when a request has an outcome, and when nobody waits for it any more.
+    changed: Condvar,
+}
+
+impl std::fmt::Debug for Registry {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        self.connections.options().fmt(f)
+    }
+}
+
+#[derive(Default)]
+struct State {
+    schemas: Schemas,
+    /// The requests that are under way.
+    flights: HashMap<Request, Flight>,
+    flights_begun: u64,
+}
+
+/// The cached schemas. The oldest one is dropped first.
+#[derive(Default)]
+struct Schemas {
+    by_id: HashMap<u32, Arc<Registered>>,
+    order: VecDeque<u32>,
+    bytes: usize,
+}
+
+impl Schemas {
+    fn insert(&mut self, schema: Arc<Registered>) {
+        let bytes_of = |schema: &Registered| {
+            schema.text.len() + schema.references.iter().map(String::len).sum::<usize>()
+        };
+        let (id, bytes) = (schema.id, bytes_of(&schema));
+        if self.by_id.insert(id, schema).is_some() {
+            return;
+        }
+        self.order.push_back(id);
+        self.bytes += bytes;
+        while self.order.len() > SCHEMAS_MAX || self.bytes > SCHEMA_BYTES_MAX {
+            let Some(oldest) = self.order.pop_front() else { break };
+            if let Some(dropped) = self.by_id.remove(&oldest) {
+                self.bytes -= bytes_of(&dropped);
+            }
+        }
+    }
+}
+
+/// A request that is under way. Several calls may wait for it.
+struct Flight {
+    number: u64,
+    waiting: usize,
+    failures: usize,
+    outcome: Option<Result<Arc<Registered>, Failure>>,
+}
+
+impl Registry {
+    /// The client for these options. All calls with the same options get the same one.
+    pub fn shared(_: &str, options: &RegistryOptions) -> PlanResult<Arc<Self>> {
+        static ALL: Mutex<VecDeque<Arc<Registry>>> = Mutex::new(VecDeque::new());
+        let mut all = ALL.lock().unwrap_or_else(|poisoned| poisoned.into_inner());
+        if let Some(found) = all.iter().find(|known| known.connections.options() == options) {
+            return Ok(found.clone());
+        }
+        let made = Arc::new(Self {
+            connections: Connections::new(options.clone()),
+            state: Mutex::default(),
+            changed: Condvar::new(),
+        });
+        all.push_back(made.clone());
+        if all.len() > REGISTRIES_MAX {
+            all.pop_front();
+        }
+        Ok(made)
+    }
+
+    /// The schema of an id. The schemas are cached; each is requested once.
+    pub fn by_id(self: &Arc<Self>, id: u32) -> Result<Arc<Registered>, Failure> {
+        self.call(Request::Id(id))
+    }
+
+    /// The latest schema of a subject. It is requested with every call.
+    pub fn latest(self: &Arc<Self>, subject: &str) -> Result<Arc<Registered>, Failure> {
+        self.call(Request::Latest(subject.to_string()))
+    }
+
+    fn lock(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(|poisoned| poisoned.into_inner())
+    }
+
+    /// Waits for the outcome of a request. Begins it unless it is under way already.
+    fn call(self: &Arc<Self>, request: Request) -> Result<Arc<Registered>, Failure> {
+        let mut state = self.lock();
+        if let Request::Id(id) = &request
+            && let Some(found) = state.schemas.by_id.get(id)
+        {
+            return Ok(found.clone());
+        }
+        match state.flights.get_mut(&request) {
+            Some(flight) => flight.waiting += 1,
+            None => self.begin(&mut state, &request)?,
+        }
+        let began = Instant::now();
+        loop {
+            let Some(flight) = state.flights.get_mut(&request) else {
+                return Err(Failure::Canceled("the request was given up".to_string()));
+            };
+            let outcome = flight.outcome.clone().or_else(|| {
+                let has_waited = flight.failures > 0 || began.elapsed() > STOP_GRACE;
+                let is_canceled =
+                    worker::check_running().is_err() || has_waited && worker::is_stopping();
+                is_canceled.then(|| Err(self.canceled()))
+            });
+            if let Some(outcome) = outcome {
+                flight.waiting -= 1;
+                if flight.waiting == 0 {
+                    state.flights.remove(&request);
+                    self.changed.notify_all();
+                }
+                return outcome;
+            }
+            let waited = self.changed.wait_timeout(state, LOOK_AGAIN);
+            state = waited.unwrap_or_else(|poisoned| poisoned.into_inner()).0;
+        }
+    }
+
+    #[cold]
+    fn canceled(&self) -> Failure {
+        let address = self.connections.address();
+        Failure::Canceled(format!(
+            "the query was stopped while the schema registry at {address} did not answer"
+        ))
+    }
+
+    /// Begins a request on a thread of its own.
+    fn begin(self: &Arc<Self>, state: &mut State, request: &Request) -> Result<(), Failure> {
+        let number = state.flights_begun;
+        let retry = self.connections.options().retry;
+        let retry = if worker::is_worker() { retry } else { retry.min(PLANNING_RETRY_MAX) };
+        let (registry, asked) = (self.clone(), request.clone());
+        let thread = std::thread::Builder::new()
+            .name("schema-registry".to_string())
+            .spawn(move || registry.run(&asked, number, retry));
+        if let Err(error) = thread {
+            let reason = format!("no thread for a request to a schema registry: {error}");
+            return Err(Failure::Unavailable(reason));
+        }
+        state.flights_begun += 1;
+        let flight = Flight { number, waiting: 1, failures: 0, outcome: None };
+        state.flights.insert(request.clone(), flight);
+        Ok(())
+    }
+
+    /// The body of a request's thread: repeats the request until it has an outcome, its time is
+    /// over, or no call waits for it.
+    fn run(&self, request: &Request, number: u64, retry: Duration) {
+        let (began, mut delay) = (Instant::now(), DELAY_MIN);
+        let addresses = self.connections.options().addresses.len();
+        for attempt in 0.. {
+            let (reason, wait) = match self.connections.attempt(request, attempt) {
+                Ok(schema) => return self.finish(request, number, Ok(Arc::new(schema))),
+                Err(Attempt::Failed(failure)) => {
+                    return self.finish(request, number, Err(failure));
+                }
+                Err(Attempt::Retry(reason, wait)) => (reason, wait),
+            };
+            let is_last_address = (attempt + 1) % addresses == 0;
+            let mut pause = Duration::ZERO;
+            if is_last_address {
+                pause = wait.unwrap_or_default().max(delay);
+                delay = (delay * 2).min(DELAY_MAX);
+            }
+            if is_last_address && began.elapsed() + pause > retry {
+                let seconds = began.elapsed().as_secs_f64();
+                let reason = format!(
+                    "the schema registry at {} did not answer for {seconds:.1} s: {reason}",
+                    self.connections.address()
+                );
+                return self.finish(request, number, Err(Failure::Unavailable(reason)));
+            }
+            if !self.pause(request, number, pause) {
+                return;
+            }
+        }
+    }
+
+    /// Waits before the next attempt. Returns whether calls still wait for the request.
+    fn pause(&self, request: &Request, number: u64, wait: Duration) -> bool {
+        let until = Instant::now() + wait;
+        let mut state = self.lock();
+        match state.flights.get_mut(request) {
+            Some(flight) if flight.number == number => flight.failures += 1,
+            _ => return false,
+        }
+        loop {
+            let left = until.saturating_duration_since(Instant::now());
+            if left.is_zero() {
+                return true;
+            }
+            let waited = self.changed.wait_timeout(state, left);
+            state = waited.unwrap_or_else(|poisoned| poisoned.into_inner()).0;
+            if state.flights.get(request).is_none_or(|flight| flight.number != number) {
+                return false;
+            }
+        }
+    }
+
+    fn finish(&self, request: &Request, number: u64, outcome: Result<Arc<Registered>, Failure>) {
+        let mut state = self.lock();
+        if let Ok(schema) = &outcome {
+            state.schemas.insert(schema.clone());
+        }
+        if let Some(flight) = state.flights.get_mut(request)
+            && flight.number == number
+        {
+            flight.outcome = Some(outcome);
+        }
+        self.changed.notify_all();
+    }
+}
