@@ -173,6 +173,54 @@ fn each_operator_has_its_own_watermark_also_after_a_restart() {
     }
 }
 
+/// The rows of an input that is a join itself may be older than the watermark. The rows of the other
+/// input wait for them, and may be as old. The results in micro-batch mode are Spark's.
+#[test]
+fn both_sides_of_a_join_are_behind_the_watermark_by_the_lag_of_the_input_that_is_a_join() {
+    let pairs = |of: &str| {
+        format!(
+            "SELECT {of}.k, {of}.t, {of}.v, x.v AS w FROM {of} JOIN {of} x ON {of}.k = x.k AND \
+             {of}.v < x.v AND x.t >= {of}.t AND x.t <= {of}.t + INTERVAL '100' SECOND"
+        )
+    };
+    let lag_on_the_right = format!(
+        "SELECT l.k, l.v, b.v, b.w FROM l LEFT JOIN ({}) b ON l.k = b.k AND b.t >= l.t AND \
+         b.t <= l.t + INTERVAL '10' SECOND",
+        pairs("r")
+    );
+    let lag_on_the_left = format!(
+        "SELECT a.k, a.v, a.w, r.v FROM ({}) a JOIN r ON a.k = r.k AND r.t >= a.t AND \
+         r.t <= a.t + INTERVAL '100' SECOND",
+        pairs("l")
+    );
+    for trigger in BOTH {
+        for restarts in [false, true] {
+            let restart = |run: &mut Run| {
+                if restarts {
+                    run.restart(2).unwrap();
+                }
+            };
+            let mut run = start(&lag_on_the_right, trigger);
+            run.step(&[event(1, 1000, 1)], &[event(1, 1005, 2)]);
+            let none = run.step(&[event(7, 1050, 0)], &[event(8, 1050, 0)]);
+            assert!(none.is_empty(), "{trigger:?}: {none:?}");
+            restart(&mut run);
+            let got = run.wait_for(run.step(&[], &[event(1, 1095, 9)]), 1);
+            assert_eq!(got, ["1 1 2 9"], "{trigger:?}, {restarts}");
+            let end = run.step(&[event(7, 5000, 0)], &[event(8, 5000, 0)]);
+            assert_eq!(run.wait_for(end, 1), ["7 0 - -"], "{trigger:?}, {restarts}");
+            let mut run = start(&lag_on_the_left, trigger);
+            run.step(&[event(1, 1000, 1), event(1, 1010, 2)], &[event(8, 1000, 0)]);
+            run.step(&[event(7, 1090, 0)], &[event(8, 1090, 0)]);
+            restart(&mut run);
+            let got = run.wait_for(run.step(&[], &[event(1, 1050, 5)]), 1);
+            assert_eq!(got, ["1 1 2 5"], "{trigger:?}, {restarts}");
+            // Even this lag does not reach back to 985 s.
+            assert!(run.step(&[], &[event(1, 985, 6)]).is_empty(), "{trigger:?}");
+        }
+    }
+}
+
 #[test]
 fn each_side_has_its_own_watermark_also_after_a_restart() {
     let sql = format!("{ALL} FULL JOIN r ON {SOON}");

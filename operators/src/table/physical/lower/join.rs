@@ -189,6 +189,8 @@ impl Lowering<'_, '_> {
     ) -> Config {
         let inputs = [&join.left, &join.right];
         let width: usize = inputs.iter().map(|input| input.width()).sum();
+        // The join has one watermark, the lower one of its inputs.
+        let lag_us = inputs.map(watermark_lag_us).into_iter().fold(0, i64::max);
         let sides = JoinSide::BOTH.map(|side| {
             let input = inputs[side.index()];
             let columns = input.scope().columns;
@@ -206,7 +208,6 @@ impl Lowering<'_, '_> {
             // is read, otherwise the first column that has a watermark and is read.
             let event = time.filter(tagged).or_else(|| (0..columns.len()).find(tagged));
             let is_window = |i: usize| matches!(columns[i].data_type, DataType::Struct(_));
-            let lag_us = watermark_lag_us(input);
             SideConfig {
                 keys: self.join_keys(condition, side, columns.len()),
                 own: condition.own[side.index()]
