@@ -237,6 +237,15 @@ fn in_update_mode_a_row_is_emitted_at_once_and_again_when_it_changes() {
     run.restart(2).unwrap();
     assert_eq!(run.step(&[event(1, 102, 2)], &[event(1, 98, 13)]), ["1 13", "2 12"]);
     assert_eq!(run.step(&[event(1, 130, 3)], &[event(2, 130, 0)]), ["3 12"]);
+    let matches = || -> u64 {
+        let progress = run.query().recent_progress();
+        let states = progress.iter().flat_map(|progress| &progress.committed.state);
+        states.filter_map(|state| state.join).map(|join| join.matches).sum()
+    };
+    while matches() < 3 {
+        run.wait_for_epoch();
+    }
+    assert_eq!(matches(), 3, "a row that is emitted again has a match again");
     // The watermark has passed the first two rows.
     assert!(run.step(&[], &[event(1, 121, 14)]).iter().all(|row| row == "3 14"));
 }

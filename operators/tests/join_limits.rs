@@ -54,6 +54,31 @@ fn progress_reports_the_rows_of_each_side_and_the_slow_side() {
     }
 }
 
+/// The rows read include those that are not buffered: left rows of a semi join that match on
+/// arrival, rows with NULL as key and late rows.
+#[test]
+fn progress_counts_all_rows_that_a_join_reads() {
+    let sql = "SELECT l.v FROM l LEFT SEMI JOIN r ON l.k = r.k AND r.t >= l.t - INTERVAL 9 SECONDS AND \
+               r.t <= l.t + INTERVAL 9 SECONDS";
+    let read = |run: &Run| {
+        [0, 1].map(|side: usize| -> u64 {
+            let progress = run.query().recent_progress();
+            let states = progress.iter().flat_map(|p| &p.committed.state);
+            states.filter_map(|state| state.join).map(|join| join.inputs[side].received).sum()
+        })
+    };
+    for trigger in BOTH {
+        let run = start(sql, trigger, &[]);
+        let got = run.step(&[], &[event(1, 100, 1), event(2, 100, 2)]);
+        let more = run.step(&[event(1, 100, 3), event(1, 101, 4), event(7, 101, 5)], &[]);
+        assert_eq!([got, more].concat(), ["3", "4"], "{trigger:?}");
+        run.step(&[event(9, 900, 6)], &[event(9, 901, 7)]);
+        run.step(&[event(1, 90, 8)], &[event(1, 90, 9)]);
+        run.step(&[], &[]);
+        assert_eq!(read(&run), [5, 4], "{trigger:?}");
+    }
+}
+
 /// Left rows a second apart, each with its own key.
 fn lefts(rows: std::ops::Range<i64>) -> Vec<Event> {
     rows.map(|v| event(v, 100 + v, v)).collect()

@@ -74,7 +74,7 @@ impl<'a> Push<Row<'a>> for Counts {
     }
 }
 
-fn query(kind: &str) -> DataFrame {
+fn query(kind: &str, on: &str) -> DataFrame {
     let session = Session::new();
     for name in ["l", "r"] {
         let source = format!("{name}0");
@@ -82,18 +82,20 @@ fn query(kind: &str) -> DataFrame {
         let frame = session.sql(&format!("SELECT * FROM {source}")).unwrap();
         frame.with_watermark("t", "0 seconds").unwrap().create_temp_view(name);
     }
-    let sql = format!(
-        "SELECT l.v, r.v FROM l {kind} JOIN r ON l.k = r.k AND r.t >= l.t AND r.t <= l.t + INTERVAL 1 HOUR"
-    );
+    let sql = format!("SELECT l.v, r.v FROM l {kind} JOIN r ON l.k = r.k AND {on}");
     session.sql(&sql).unwrap()
 }
 
 /// A join without a query, and the counters of its output.
 fn join(kind: &str) -> (BareJoin, Counts) {
+    join_on(kind, "r.t >= l.t AND r.t <= l.t + INTERVAL 1 HOUR")
+}
+
+fn join_on(kind: &str, on: &str) -> (BareJoin, Counts) {
     let config = Config { pin: false, ..Config::default() };
     let mut job = Job::new("steps", config).unwrap();
     let counts = Counts::default();
-    let join = BareJoin::new(query(kind).plan(), &mut job, Box::new(counts.clone())).unwrap();
+    let join = BareJoin::new(query(kind, on).plan(), &mut job, Box::new(counts.clone())).unwrap();
     (join, counts)
 }
 
@@ -187,6 +189,74 @@ fn a_watermark_by_which_very_many_rows_expire_frees_them_in_steps() {
     }
 }
 
+/// A backlog in which each row has so many matches that searches are never all finished.
+#[test]
+fn rows_expire_while_new_searches_keep_starting() {
+    for kind in ["INNER", "FULL"] {
+        let (mut join, counts) = join(kind);
+        let (many, first) = (1000, 50_000);
+        for v in 0..many {
+            join.push(true, &row(1, first, v)).unwrap();
+        }
+        // Old rows of other keys, which the first watermark removes.
+        for v in 0..many {
+            join.push(true, &row(2 + v, 1000, v)).unwrap();
+        }
+        for round in 0..20 {
+            join.push(false, &row(1, first, round)).unwrap();
+        }
+        let mut pushed = 20;
+        for round in 0..200 {
+            for v in 0..3 {
+                join.push(false, &row(1, first + round, v)).unwrap();
+            }
+            pushed += 3;
+            join.watermark((20_000 + round) * SECOND).unwrap();
+            assert!(join.flush().unwrap(), "{kind}: searches are unfinished");
+            if round % 16 == 15 {
+                join.end_epoch(round as u64).unwrap();
+            }
+        }
+        assert_eq!(join.state().0 as i64, many + pushed, "{kind}: the old rows are gone");
+        let passed = counts.watermark.load(Ordering::Relaxed) as i64;
+        assert!(passed > 10_000 * SECOND, "{kind}: the watermark {passed} went on");
+        while join.flush().unwrap() {}
+        let alone = if kind == "FULL" { many } else { 0 };
+        assert_eq!(counts.rows() as i64, many * pushed + alone, "{kind}: each match once");
+    }
+}
+
+/// Rows that have expired on arrival have many matches each. They are removed at the end of their
+/// searches, and do not keep the rows of their key that expire meanwhile.
+#[test]
+fn a_row_that_is_expired_on_arrival_finds_all_its_matches() {
+    let on = "r.t >= l.t - INTERVAL 12 SECONDS AND r.t <= l.t - INTERVAL 10 SECONDS";
+    let (mut join, counts) = join_on("FULL", on);
+    for v in 0..1000 {
+        join.push(false, &row(1, 91, v)).unwrap();
+    }
+    for v in 0..10 {
+        join.push(false, &row(1, 95, v)).unwrap();
+    }
+    // Future right rows, after 95 s, match left rows after 105 s.
+    join.watermark(95 * SECOND).unwrap();
+    while join.flush().unwrap() {}
+    for v in 0..10 {
+        join.push(true, &row(1, 102, v)).unwrap();
+    }
+    // Left rows of the same key without a match.
+    for v in 0..10 {
+        join.push(true, &row(1, 104, v)).unwrap();
+    }
+    assert!(join.flush().unwrap(), "the left rows at 102 s still search");
+    assert_eq!(join.state().0, 1010 + 10, "the left rows at 104 s have gone before them");
+    while join.flush().unwrap() {}
+    assert_eq!((counts.rows(), join.state().0), (10_000 + 10, 1010));
+    join.watermark(1000 * SECOND).unwrap();
+    while join.flush().unwrap() {}
+    assert_eq!((counts.rows(), join.state().0), (10_000 + 20, 0), "the rows at 95 s had no match");
+}
+
 /// Wherever a query is stopped, the sink's files contain each match once, because the checkpoint
 /// contains the progress of searches.
 #[test]
@@ -212,25 +282,32 @@ fn an_unfinished_search_continues_after_a_restart() {
     }
 }
 
-/// A full join whose simulated storage can crash. Key 1 has many matches, key 9 has one, keys 2 and
-/// 3 have none.
+/// A join whose simulated storage can crash.
 struct Struck {
     world: Arc<SimEnv>,
     session: Session,
+    sql: &'static str,
 }
 
 const LEFTS: i64 = 400;
 const RIGHTS: i64 = 6;
 
 impl Struck {
-    fn new(seed: u64) -> Self {
+    /// A full join. Key 1 has many matches, key 9 has one, keys 2 and 3 have none.
+    fn full(seed: u64) -> Self {
+        let l = (0..LEFTS).map(|v| (1, 100, v)).chain([(2, 100, -1), (9, 9000, -9)]);
+        let r = (0..RIGHTS).map(|v| (1, 101, v)).chain([(3, 100, -2), (9, 9000, -9)]);
+        let sql = "SELECT l.v AS a, r.v AS b FROM l FULL JOIN r ON l.k = r.k AND r.t >= l.t \
+                   AND r.t <= l.t + INTERVAL 10 SECONDS";
+        Self::new(seed, sql, [l.collect(), r.collect()])
+    }
+
+    fn new(seed: u64, sql: &'static str, [l, r]: [Vec<(i64, i64, i64)>; 2]) -> Self {
         let (world, session) = (Arc::new(SimEnv::new(seed)), Session::new());
         let rows = |rows: Vec<(i64, i64, i64)>| {
             rows.into_iter().map(|(k, t, v)| [k, t * SECOND, v].map(Value::Long).to_vec())
         };
-        let l = (0..LEFTS).map(|v| (1, 100, v)).chain([(2, 100, -1), (9, 9000, -9)]);
-        let r = (0..RIGHTS).map(|v| (1, 101, v)).chain([(3, 100, -2), (9, 9000, -9)]);
-        for (name, added) in [("l", l.collect()), ("r", r.collect())] {
+        for (name, added) in [("l", l), ("r", r)] {
             let source = format!("{name}0");
             let stream = session.memory_stream(&source, "k BIGINT, t TIMESTAMP, v BIGINT").unwrap();
             stream.add(rows(added));
@@ -238,16 +315,13 @@ impl Struck {
             let frame = session.view(&source).unwrap();
             frame.with_watermark("t", "50 seconds").unwrap().create_temp_view(name);
         }
-        Self { world, session }
+        Self { world, session, sql }
     }
 
     /// Runs the query until the streams end or the storage crashes.
     fn run(&self, trigger: Trigger, parallelism: usize, seed: u64) -> Result<(), QueryError> {
         self.session.set("millstream.parallelism", &parallelism.to_string())?;
-        let frame = self.session.sql(
-            "SELECT l.v AS a, r.v AS b FROM l FULL JOIN r ON l.k = r.k AND r.t >= l.t \
-             AND r.t <= l.t + INTERVAL 10 SECONDS",
-        )?;
+        let frame = self.session.sql(self.sql)?;
         let writer = frame.write_stream().trigger(trigger).format("csv").option("path", "/out");
         writer.option("checkpointLocation", "/c").simulate(&self.world, seed)
     }
@@ -277,7 +351,7 @@ fn an_interrupted_search_continues_in_either_mode_and_at_another_parallelism() {
     for [first, then] in [[BUSY, BUSY], [BUSY, ASAP], [ASAP, BUSY], [ASAP, ASAP]] {
         let mut under_way = 0;
         for operations in (0..).step_by(11) {
-            let struck = Struck::new(operations);
+            let struck = Struck::full(operations);
             let storage = struck.world.sim_storage();
             storage.fault_after(operations, Fault::Crash);
             let parallelism = 1 + operations as usize % 3;
@@ -300,5 +374,33 @@ fn an_interrupted_search_continues_in_either_mode_and_at_another_parallelism() {
         // In micro-batch mode a marker waits for the end of a search, so a crash never leaves a
         // part of its matches.
         assert_eq!(under_way > 0, first == BUSY, "{first:?}: {under_way} struck in a search");
+    }
+}
+
+/// While left rows of a semi join search, a right row removes them. A checkpoint then contains neither
+/// the rows nor their searches, and can be restored.
+#[test]
+fn a_checkpoint_has_no_search_of_a_row_that_was_removed() {
+    let on = "l.k = r.k AND l.v < r.v AND r.t >= l.t AND r.t <= l.t + INTERVAL '10' SECOND";
+    let sql = format!("SELECT l.v FROM l LEFT SEMI JOIN r ON {on}");
+    let (lefts, rights) = (1000, 3000);
+    for _ in 0..4 {
+        let mut run = Setup::new(&sql, 50, CONTINUOUS).start().unwrap();
+        // These right rows match no left row.
+        run.step(&[], &(0..rights).map(|_| event(1, 100, -1)).collect::<Vec<_>>());
+        run.add(&(0..lefts).map(|v| event(1, 100, v)).collect::<Vec<_>>(), &[]);
+        run.wait_for_epoch();
+        run.add(&[], &[event(1, 100, 9999)]);
+        // The right row has removed the first left rows, and most of them still search.
+        assert!(!run.wait_for(Vec::new(), 1).is_empty());
+        for parallelism in [2, 1] {
+            run.restart(parallelism).unwrap();
+        }
+        run.step(&[event(2, 120, 1)], &[event(2, 120, 0)]);
+        let rows = || run.query().last_progress().map(|progress| progress.committed.state[0].rows);
+        while rows() != Some(rights as u64 + 3) {
+            assert!(run.query().exception().is_none());
+            run.wait_for_epoch();
+        }
     }
 }

@@ -3,3 +3,4 @@
 pub(crate) mod future_skew;
 pub(crate) mod pending_watermark;
 pub(crate) mod watermark;
+pub(crate) mod watermark_queue;

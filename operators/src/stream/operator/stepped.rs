@@ -4,10 +4,12 @@
 //! *Order.* Pending work of records is finished before a marker is passed on, except when
 //! watermarks arrive in-band and the checkpoint stores the work. With in-band watermarks, a marker
 //! is passed on before the work of a watermark. In micro-batch mode the watermark belongs to the
-//! batch, so its work precedes the marker. A watermark is passed on when its work is finished.
+//! batch, so its work precedes the marker. The work of a watermark waits for the pending work of
+//! the records before it, but not for that of later records. A watermark is passed on when its work
+//! is finished.
 
-use crate::event_time::pending_watermark::PendingWatermark;
 use crate::event_time::watermark::OperatorWatermark;
+use crate::event_time::watermark_queue::WatermarkQueue;
 use millstream_engine::error::EngineError;
 use millstream_engine::event::{Epoch, is_idle};
 use millstream_engine::runtime::stage::{FlushStatus, Io, LateEmission, Push, Stage};
@@ -23,6 +25,15 @@ pub(in crate::stream) trait StepWork<D>: Send {
     /// Whether work of earlier records is pending.
     fn is_unfinished(&self) -> bool {
         false
+    }
+    /// The number of the next record, for work that tells records apart by ascending numbers.
+    fn next_number(&self) -> u64 {
+        0
+    }
+    /// Whether work of records with numbers below `number` is pending.
+    fn is_unfinished_before(&self, number: u64) -> bool {
+        let _ = number;
+        self.is_unfinished()
     }
     /// Whether pending work of records may continue after a marker, because the checkpoint stores
     /// it.
@@ -62,8 +73,8 @@ pub(in crate::stream) trait RecordWork<T, D>: StepWork<D> {
 pub(in crate::stream) struct Stepped<W, D> {
     work: W,
     watermarks: OperatorWatermark,
-    /// A watermark whose work is not finished.
-    passing: PendingWatermark,
+    /// The watermarks whose work is not finished.
+    passing: WatermarkQueue,
     marker: Option<Epoch>,
     /// Whether results are emitted after a marker and the driver has not been told yet.
     late_emission: LateEmission,
@@ -75,7 +86,7 @@ impl<W: StepWork<D>, D: Stage> Stepped<W, D> {
         Self {
             work,
             watermarks,
-            passing: PendingWatermark::default(),
+            passing: WatermarkQueue::default(),
             marker: None,
             late_emission: LateEmission::default(),
             down,
@@ -85,10 +96,11 @@ impl<W: StepWork<D>, D: Stage> Stepped<W, D> {
     fn go_on(&mut self) -> Result<(), EngineError> {
         let in_band = self.watermarks.is_in_band();
         let finished = !self.work.is_unfinished() || self.work.finish(&mut self.down)?;
-        if in_band && (finished || self.work.keeps_unfinished()) {
+        let continues = finished || in_band && self.work.keeps_unfinished();
+        if in_band && continues {
             self.pass_marker()?;
         }
-        if !finished {
+        if !continues || self.watermark_waits() {
             return Ok(());
         }
         if let Some(watermark_us) = self.passing.us()
@@ -98,6 +110,11 @@ impl<W: StepWork<D>, D: Stage> Stepped<W, D> {
         }
         self.passing.pass(in_band, self.work.lag_us(), &mut self.down)?;
         self.pass_marker()
+    }
+
+    /// Whether the next watermark waits for the work of records before it.
+    fn watermark_waits(&self) -> bool {
+        self.passing.is_waiting() && self.work.is_unfinished_before(self.passing.number())
     }
 
     fn has_work(&self) -> bool {
@@ -128,12 +145,12 @@ impl<W: StepWork<D>, D: Stage> Stage for Stepped<W, D> {
         if !is_idle(micros) {
             self.watermarks.advance(micros);
         }
-        self.passing.arrive(micros);
+        self.passing.arrive(micros, self.work.next_number());
         self.go_on()
     }
     fn marker(&mut self, epoch: Epoch) -> Result<(), EngineError> {
         if !self.watermarks.is_in_band() {
-            self.passing.begin_batch(Some(self.watermarks.watermark_us()));
+            self.passing.begin_batch(self.watermarks.watermark_us());
         }
         self.marker = Some(epoch);
         self.go_on()
@@ -168,5 +185,108 @@ impl<T, W: RecordWork<T, D>, D: Stage> Push<T> for Stepped<W, D> {
             self.passing.repeat(self.watermarks.watermark_us());
         }
         Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use millstream_engine::epoch::event_time::BatchTimes;
+    use millstream_engine::epoch::trigger::Trigger;
+    use millstream_engine::runtime::job::{Config, Job};
+
+    /// The end of a chain.
+    struct Last;
+
+    impl Stage for Last {
+        fn is_ready(&mut self) -> bool {
+            true
+        }
+        fn watermark(&mut self, _micros: i64) -> Result<(), EngineError> {
+            Ok(())
+        }
+        fn marker(&mut self, _epoch: Epoch) -> Result<(), EngineError> {
+            Ok(())
+        }
+        fn end(&mut self) -> Result<(), EngineError> {
+            Ok(())
+        }
+        fn flush(&mut self) -> Result<FlushStatus, EngineError> {
+            Ok(FlushStatus::Flushed)
+        }
+        fn next_timer_ns(&self) -> Option<u64> {
+            None
+        }
+    }
+
+    /// Each record causes three steps of work. Records are known by their numbers.
+    #[derive(Default)]
+    struct ThreeSteps {
+        unfinished: Vec<(u64, u32)>,
+        next_number: u64,
+        released_us: Vec<i64>,
+    }
+
+    impl StepWork<Last> for ThreeSteps {
+        fn restore(&mut self) -> Result<(), EngineError> {
+            Ok(())
+        }
+        fn is_unfinished(&self) -> bool {
+            !self.unfinished.is_empty()
+        }
+        fn next_number(&self) -> u64 {
+            self.next_number
+        }
+        fn is_unfinished_before(&self, number: u64) -> bool {
+            self.unfinished.iter().any(|(record, _)| *record < number)
+        }
+        fn keeps_unfinished(&self) -> bool {
+            true
+        }
+        fn finish(&mut self, _down: &mut Last) -> Result<bool, EngineError> {
+            self.unfinished.iter_mut().for_each(|(_, steps)| *steps -= 1);
+            self.unfinished.retain(|(_, steps)| *steps > 0);
+            Ok(self.unfinished.is_empty())
+        }
+        fn release(&mut self, watermark_us: i64, _down: &mut Last) -> Result<bool, EngineError> {
+            self.released_us.push(watermark_us);
+            Ok(true)
+        }
+        fn hand_over(&mut self, _epoch: Epoch) -> Result<(), EngineError> {
+            Ok(())
+        }
+    }
+
+    impl RecordWork<(), Last> for ThreeSteps {
+        fn record(
+            &mut self,
+            _item: (),
+            _ingest_ns: u64,
+            _watermarks: &OperatorWatermark,
+            _down: &mut Last,
+        ) -> Result<bool, EngineError> {
+            self.unfinished.push((self.next_number, 3));
+            self.next_number += 1;
+            Ok(false)
+        }
+    }
+
+    #[test]
+    fn a_watermark_waits_for_the_work_of_the_records_before_it_only() {
+        let trigger = Trigger::Continuous { interval_ns: 1_000_000 };
+        let config = Config { pin: false, trigger, ..Config::default() };
+        let times: BatchTimes = Job::new("steps", config).unwrap().times();
+        let watermarks = OperatorWatermark::new(times, true);
+        let mut stage = Stepped::new(ThreeSteps::default(), watermarks, Last);
+        for at in 1..20 {
+            stage.push((), 0).unwrap();
+            stage.watermark(at).unwrap();
+            stage.push((), 0).unwrap();
+            assert_ne!(stage.flush().unwrap(), FlushStatus::Flushed);
+            assert!(stage.work.is_unfinished(), "there is always unfinished work");
+            let released = stage.work.released_us.last().copied().unwrap_or(0);
+            assert!(released >= at - 4, "at {at} only the watermark {released} has taken effect");
+            assert!(released < at, "the work of the record before it is unfinished");
+        }
     }
 }

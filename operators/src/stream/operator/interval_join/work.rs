@@ -11,7 +11,8 @@
 //! *Bounds.* A step of a search examines at most [`STEP`] records. An unfinished search continues
 //! between other records, after the last examined record; in an ordered join other records wait for
 //! it. It skips records that arrived after the searching record, because they find the searching
-//! record themselves.
+//! record themselves. Records expire by a watermark when the searches of all records before it are
+//! finished. A record that has expired on arrival is removed at the end of its own search.
 
 use super::pairing::Pairing;
 use super::range::IntervalRange;
@@ -53,6 +54,8 @@ struct Search {
     last: Option<(i64, u64)>,
     ingest_ns: u64,
     matched: bool,
+    /// Whether the record had expired when it arrived. It is then not in the expiry queue.
+    expired: bool,
     /// Whether the checkpoint has an entry for this search.
     saved: bool,
 }
@@ -173,6 +176,39 @@ impl<L: Kept, R: Kept, P: Pairing<L, R>, Z> IntervalWork<L, R, P, Z> {
         output.map_or(Ok(()), |output| down.push(output, ingest_ns))
     }
 
+    /// Removes an expired record, and emits the result of one without a match.
+    fn expire<D: Push<P::Output>>(
+        &mut self,
+        record: SidedId,
+        ingest_ns: u64,
+        down: &mut D,
+    ) -> Result<(), EngineError> {
+        let SidedId { side, id } = record;
+        self.state.inputs[side.index()].evicted += 1;
+        if P::PRESERVES[side.index()] && !self.records.is_matched(side, id) {
+            self.emit_unmatched(record, ingest_ns, down)?;
+        }
+        self.remove(record);
+        Ok(())
+    }
+
+    /// Ends a finished search. A record that had expired on arrival is removed.
+    fn end_search<D: Push<P::Output>>(
+        &mut self,
+        at: usize,
+        down: &mut D,
+    ) -> Result<(), EngineError> {
+        let search = self.searches.remove(at);
+        if search.saved {
+            let hash = self.write_search_key(&search);
+            self.log.delete_uncounted(&mut StateSlot::default(), hash, &self.entry_key);
+        }
+        if search.expired {
+            self.expire(search.record, search.ingest_ns, down)?;
+        }
+        Ok(())
+    }
+
     /// The slot of a key. A new key is added.
     fn place(&mut self, hash: u64, key: &[u8]) -> usize {
         self.keys.find(hash, key).unwrap_or_else(|| {
@@ -182,17 +218,14 @@ impl<L: Kept, R: Kept, P: Pairing<L, R>, Z> IntervalWork<L, R, P, Z> {
         })
     }
 
-    /// Makes a stored record visible to searches and to expiry.
-    fn buffer(&mut self, record: SidedId, key: usize, time_us: i64) -> Result<(), EngineError> {
-        let SidedId { side, id } = record;
+    /// Makes a stored record visible to searches.
+    fn buffer(&mut self, record: SidedId, key: usize) -> Result<(), EngineError> {
+        let SidedId { side, .. } = record;
         let entry = &mut self.keys[key];
         let hash = entry.hash();
         let KeyedRuns { key: bytes, runs } = entry;
         let key = (key as u32, KeyBytes { hash, bytes });
-        self.records.buffer(record, key, &mut runs[side.index()], &mut self.log)?;
-        let number = self.records.number(side, id);
-        self.expiry[side.index()].push(Expiry { time_us, number, place: id.0 });
-        Ok(())
+        self.records.buffer(record, key, &mut runs[side.index()], &mut self.log)
     }
 
     /// Writes the key of a search's entry. Returns the hash of the record's key.
@@ -235,6 +268,7 @@ impl<L: Kept, R: Kept, P: Pairing<L, R>, Z> IntervalWork<L, R, P, Z> {
             last: Some((i64::from_le_bytes(*time), u64::from_le_bytes(*last))),
             ingest_ns: UNTIMED,
             matched: self.records.is_matched(record.side, record.id),
+            expired: false,
             saved: true,
         });
         Ok(())
@@ -346,11 +380,7 @@ where
                 self.records.keep_matched(search.record, key, &mut self.log)?;
             }
             if done {
-                if search.saved {
-                    let hash = self.write_search_key(&search);
-                    self.log.delete_uncounted(&mut StateSlot::default(), hash, &self.entry_key);
-                }
-                self.searches.remove(at);
+                self.end_search(at, down)?;
             } else if self.max_searches == 1 {
                 break;
             } else {
@@ -358,6 +388,14 @@ where
             }
         }
         Ok(self.searches.is_empty())
+    }
+
+    fn next_number(&self) -> u64 {
+        self.records.next_number()
+    }
+
+    fn is_unfinished_before(&self, number: u64) -> bool {
+        self.searches.iter().any(|search| search.number < number)
     }
 
     fn release(&mut self, watermark_us: i64, down: &mut D) -> Result<bool, EngineError> {
@@ -371,12 +409,7 @@ where
                 }
                 let Some(id) = self.next_expired(side, by_us) else { break };
                 left -= 1;
-                self.state.inputs[side.index()].evicted += 1;
-                let record = SidedId { side, id };
-                if preserves && !self.records.is_matched(side, id) {
-                    self.emit_unmatched(record, UNTIMED, down)?;
-                }
-                self.remove(record);
+                self.expire(SidedId { side, id }, UNTIMED, down)?;
             }
             if self.has_expired(side, by_us) {
                 return Ok(false);
@@ -428,6 +461,7 @@ where
             Either::Left(record) => (self.times.0)(record),
             Either::Right(record) => (self.times.1)(record),
         };
+        self.state.inputs[record.side().index()].received += 1;
         if time_us <= watermarks.late_row_watermark_us() {
             self.log.count_late(1);
             (self.late)(record);
@@ -439,7 +473,6 @@ where
         let found = self.keys.find(hash, &self.key);
         let record = self.records.store(record, time_us)?;
         let side = record.side;
-        self.state.inputs[side.index()].received += 1;
         let mut search = Search {
             record,
             key: found.unwrap_or(0),
@@ -448,13 +481,14 @@ where
             last: None,
             ingest_ns,
             matched: false,
+            expired: false,
             saved: false,
         };
         let done = found.is_none() || self.step(&mut search, down)?;
         // If the range lies entirely before the record, no future record can match it.
         let state_us = self.range.state_watermark(side, watermarks.watermark_us());
-        let expired = watermarks.is_in_band() && state_us.is_some_and(|us| time_us <= us);
-        if done && expired {
+        search.expired = watermarks.is_in_band() && state_us.is_some_and(|us| time_us <= us);
+        if done && search.expired {
             if P::PRESERVES[side.index()] && !search.matched {
                 self.emit_unmatched(record, ingest_ns, down)?;
             }
@@ -467,10 +501,14 @@ where
         let key = std::mem::take(&mut self.key);
         search.key = found.unwrap_or_else(|| self.place(hash, &key));
         self.key = key;
-        self.buffer(record, search.key, time_us)?;
+        self.buffer(record, search.key)?;
+        if !search.expired {
+            let expiry = Expiry { time_us, number: search.number, place: record.id.0 };
+            self.expiry[side.index()].push(expiry);
+        }
         if !done {
             self.searches.push(search);
         }
-        Ok(expired)
+        Ok(false)
     }
 }

@@ -151,6 +151,7 @@ impl AsofJoin {
             self.formed.add()?;
             self.pairs.begin(JoinSide::Left, self.buffer.rows.row(left.row));
             self.pairs.complete(JoinSide::Right, self.buffer.rows.row(right.row));
+            self.buffer.matches += 1;
             self.down.push(self.pairs.row(), ingest_ns)?;
         }
         Ok(())
@@ -262,14 +263,15 @@ impl AsofJoin {
         (time_us, ingest_ns): (i64, u64),
     ) -> Result<(), EngineError> {
         let hash = hash_bytes(&self.key);
-        let number = self.buffer.next_number();
+        let number = self.buffer.take_number();
         let found = self.buffer.keys.find(hash, &self.key);
         if side == JoinSide::Left && self.results == Results::Immediate {
             let closest = found.and_then(|key| self.closest(key, time_us));
             self.emit(row, closest, ingest_ns)?;
         }
         let key = self.buffer.find_or_insert_key(found, hash, &self.key);
-        let id = self.buffer.insert(key, NewRow { side, row, number, time_us, matched: false })?;
+        let new = NewRow { side, row, number, time_us, matched: false, expires: true };
+        let id = self.buffer.insert(key, new)?;
         if side == JoinSide::Right && self.results == Results::Immediate {
             self.emit_changed(key, Entry { time_us, row: id }, ingest_ns)?;
         }
@@ -334,6 +336,7 @@ impl Push<SidedRow> for AsofJoin {
     fn push(&mut self, sided: SidedRow, ingest_ns: u64) -> Result<(), EngineError> {
         let SidedRow { side, row, .. } = sided;
         let row = Row(&row);
+        self.buffer.count_received(side);
         let of_side = &self.sides[side.index()];
         if of_side.is_late(row) {
             self.buffer.count_late();

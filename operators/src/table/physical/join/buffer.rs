@@ -69,6 +69,8 @@ pub(super) struct NewRow<'r> {
     pub number: u64,
     pub time_us: i64,
     pub matched: bool,
+    /// Whether the row is added to the expiry queue of its side, if there is one.
+    pub expires: bool,
 }
 
 /// The buffered rows of both sides of a join instance.
@@ -134,9 +136,20 @@ impl Buffer {
 
     /// Assigns the number of a row that has arrived.
     #[inline]
-    pub fn next_number(&mut self) -> u64 {
+    pub fn take_number(&mut self) -> u64 {
         self.next_number += 1;
         self.next_number - 1
+    }
+
+    /// The number of the next row.
+    pub fn next_number(&self) -> u64 {
+        self.next_number
+    }
+
+    /// Counts a row that has arrived, whether it is late, is buffered or neither.
+    #[inline]
+    pub fn count_received(&mut self, side: JoinSide) {
+        self.counts.inputs[side.index()].received += 1;
     }
 
     /// The number of rows to process in a step. Tests may reduce `wanted`.
@@ -174,17 +187,16 @@ impl Buffer {
 
     /// Buffers a row under the key with the index `key`.
     pub fn insert(&mut self, key: usize, new: NewRow<'_>) -> Result<RowId, EngineError> {
-        let NewRow { side, row, number, time_us, matched } = new;
+        let NewRow { side, row, number, time_us, matched, expires } = new;
         let id = self.rows.insert(row, number, matched)?;
         let counts = &mut self.counts.inputs[side.index()];
         counts.rows += 1;
         counts.bytes += row_bytes(row.0.len());
-        counts.received += 1;
         let entry = Entry { time_us, row: id };
         let run = &mut self.keys[key].runs[side.index()];
         run.insert(entry, &self.rows, &mut self.runs).map_err(too_many_runs)?;
-        if let Some(expiry) = &mut self.expiry[side.index()] {
-            expiry.push(Expiry { time_us, number, place: key as u32 });
+        if let Some(queue) = self.expiry[side.index()].as_mut().filter(|_| expires) {
+            queue.push(Expiry { time_us, number, place: key as u32 });
         }
         if self.log.is_on() {
             self.write_entry(key, side, id, number);
@@ -237,9 +249,15 @@ impl Buffer {
         counts.bytes -= row_bytes(self.rows.remove(entry.row));
     }
 
+    /// Whether neither side has rows of a key.
+    #[inline]
+    pub fn is_unused(&self, key: usize) -> bool {
+        self.keys[key].is_empty()
+    }
+
     /// Frees a key if neither side has rows of it.
     pub fn release(&mut self, key: usize) {
-        if self.keys[key].is_empty() {
+        if self.is_unused(key) {
             self.keys.free(key);
             self.key_heap -= std::mem::take(&mut self.keys[key].key).heap();
         }
@@ -283,6 +301,21 @@ impl Buffer {
         let entry = self.keys.get(expiry.place as usize)?;
         let first = entry.runs[side.index()].first(&self.runs)?;
         (self.rows.number(first.row) == expiry.number).then_some(first)
+    }
+
+    /// The row that an element of the expiry queue refers to, wherever it is in its run, and
+    /// whether it is the first one. `None` if the row was removed before it expired.
+    pub fn find_expired(&self, side: JoinSide, expiry: Expiry) -> Option<(Entry, bool)> {
+        if let Some(first) = self.first_expired(side, expiry) {
+            return Some((first, true));
+        }
+        let run = &self.keys.get(expiry.place as usize)?.runs[side.index()];
+        let mut cursor = match expiry.number.checked_sub(1) {
+            Some(before) => run.seek_behind((expiry.time_us, before), &self.rows, &self.runs),
+            None => run.seek(expiry.time_us, &self.runs),
+        };
+        let entry = run.get(&mut cursor, &self.runs)?;
+        (self.rows.number(entry.row) == expiry.number).then_some((entry, false))
     }
 
     /// The expiry time at the front of a side's expiry queue. The row may already have been

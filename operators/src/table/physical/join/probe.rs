@@ -40,6 +40,8 @@ pub(super) struct Pending {
     pub search: Search,
     pub row: RowId,
     pub time_us: i64,
+    /// Whether the row had expired when it arrived. It is then not in the expiry queue.
+    pub is_expired: bool,
     /// Whether the progress of the search is in the checkpoint.
     pub is_saved: bool,
 }

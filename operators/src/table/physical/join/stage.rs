@@ -14,6 +14,10 @@
 //! progress of searches is in the checkpoint. In micro-batch mode a batch emits all its matches
 //! before its marker.
 //!
+//! *Expiry during searches.* Rows expire by a watermark when the searches of all rows before it are
+//! finished. Searches of later rows go on meanwhile: they match no row that this watermark removes.
+//! A row that has expired on arrival is removed at the end of its own search.
+//!
 //! *Watermarks.* The watermark after a join is a lower bound of the event times in rows that the
 //! join may still emit.
 
@@ -26,7 +30,7 @@ use super::probe::{Pending, Prober, STEP, Search};
 use super::run::Entry;
 use super::side::{JoinSide, SidedRow};
 use super::state_limit::StateGuard;
-use crate::event_time::pending_watermark::PendingWatermark;
+use crate::event_time::watermark_queue::WatermarkQueue;
 use crate::table::expr::compile::BoolFn;
 use crate::table::physical::aggregate::hash_aggregate::{Key, write_keys};
 use crate::table::physical::late_row::LateRows;
@@ -111,8 +115,8 @@ pub(in super::super) struct StreamJoin {
     scratch: Scratch,
     /// The rows that the current step of expiry has taken from the queue.
     expired: Vec<Expiry>,
-    /// A watermark whose expired rows have not all been processed yet.
-    passing: PendingWatermark,
+    /// The watermarks whose expired rows have not all been processed yet.
+    passing: WatermarkQueue,
     /// Whether [`Stage::flush`] still has to return [`FlushStatus::NextEpoch`] once, because it has
     /// worked on searches or expired rows while no marker was pending.
     late_emission: LateEmission,
@@ -167,7 +171,7 @@ impl StreamJoin {
             row: Vec::new(),
             scratch: Scratch::default(),
             expired: Vec::with_capacity(STEP),
-            passing: PendingWatermark::default(),
+            passing: WatermarkQueue::default(),
             late_emission: LateEmission::default(),
             marker: None,
             guard,
@@ -248,7 +252,7 @@ impl StreamJoin {
 
     /// Frees a key without rows, unless an unfinished search refers to the key.
     fn release(&mut self, key: usize) {
-        if self.searches.iter().all(|pending| pending.search.key != key) {
+        if self.buffer.is_unused(key) && self.searches.iter().all(|p| p.search.key != key) {
             self.buffer.release(key);
         }
     }
@@ -261,7 +265,7 @@ impl StreamJoin {
                 break;
             }
             let at = if self.next_search < self.searches.len() { self.next_search } else { 0 };
-            let Pending { mut search, row: id, time_us, is_saved } = self.searches[at];
+            let Pending { mut search, row: id, time_us, .. } = self.searches[at];
             // While this search was suspended, another row may have matched this row and removed
             // it.
             let mut done = self.buffer.rows.number(id) != search.number;
@@ -280,15 +284,49 @@ impl StreamJoin {
             // An ordered join finishes the first search before the next one.
             self.next_search = if self.max_searches == 1 { 0 } else { at + 1 };
             if done {
-                if is_saved {
-                    self.buffer.erase_search(search.key, search.side, search.number);
-                }
-                self.searches.remove(at);
+                self.end_search(at)?;
                 self.next_search = at;
-                self.release(search.key);
             }
         }
         Ok(self.searches.is_empty())
+    }
+
+    /// Ends a search that is finished or whose row is gone. A row that had expired on arrival
+    /// expires now.
+    fn end_search(&mut self, at: usize) -> Result<(), EngineError> {
+        let Pending { search, row, time_us, is_expired, is_saved } = self.searches.remove(at);
+        let Search { key, side, number, ingest_ns, .. } = search;
+        if is_saved {
+            self.buffer.erase_search(key, side, number);
+        }
+        if is_expired && self.buffer.rows.number(row) == number {
+            self.expire_row((key, side), (Entry { time_us, row }, false), ingest_ns)?;
+        }
+        self.release(key);
+        Ok(())
+    }
+
+    /// Removes an expired row. On a preserved side, emits it if it has no match. `is_first` tells
+    /// whether it is the first row of its key and side.
+    fn expire_row(
+        &mut self,
+        (key, side): (usize, JoinSide),
+        (entry, is_first): (Entry, bool),
+        ingest_ns: u64,
+    ) -> Result<(), EngineError> {
+        if self.preserves[side.index()] && !self.buffer.rows.is_matched(entry.row) {
+            let mut row = std::mem::take(&mut self.row);
+            row.clear();
+            row.extend_from_slice(self.buffer.rows.row(entry.row).0);
+            self.emit_unmatched(side, Row(&row), ingest_ns)?;
+            self.row = row;
+        }
+        match is_first {
+            true => self.buffer.remove_first(key, side, entry),
+            false => self.buffer.remove(key, side, entry),
+        }
+        self.buffer.count_evicted(side);
+        Ok(())
     }
 
     /// Handles the first match of a buffered row. A left row of LEFT SEMI or LEFT ANTI is removed,
@@ -320,17 +358,14 @@ impl StreamJoin {
             self.buffer.take_expired(side, by_us, left, &mut expired);
             left -= expired.len();
             for &expiry in &expired {
-                let Some(entry) = self.buffer.first_expired(side, expiry) else { continue };
-                if preserves && !self.buffer.rows.is_matched(entry.row) {
-                    let mut row = std::mem::take(&mut self.row);
-                    row.clear();
-                    row.extend_from_slice(self.buffer.rows.row(entry.row).0);
-                    self.emit_unmatched(side, Row(&row), UNTIMED)?;
-                    self.row = row;
-                }
+                // Only a row whose search is unfinished may outlast later rows of its run.
+                let found = match self.searches.is_empty() {
+                    true => self.buffer.first_expired(side, expiry).map(|first| (first, true)),
+                    false => self.buffer.find_expired(side, expiry),
+                };
+                let Some(found) = found else { continue };
                 let key = expiry.place as usize;
-                self.buffer.remove_first(key, side, entry);
-                self.buffer.count_evicted(side);
+                self.expire_row((key, side), found, UNTIMED)?;
                 self.release(key);
             }
             self.expired = expired;
@@ -346,16 +381,14 @@ impl StreamJoin {
     /// epoch.
     fn continue_expiry(&mut self) -> Result<(), EngineError> {
         let is_in_band = self.late().is_in_band();
-        if !self.go_on_searching()? {
+        let all_finished = self.go_on_searching()?;
+        if is_in_band && self.marker.is_some() {
             // The marker does not wait: matches found later belong to the next epoch.
-            if is_in_band && self.marker.is_some() {
-                self.save_searches();
-                self.pass_marker()?;
-            }
-            return Ok(());
-        }
-        if is_in_band {
+            self.save_searches()?;
             self.pass_marker()?;
+        }
+        if !all_finished && (!is_in_band || self.watermark_waits()) {
+            return Ok(());
         }
         if let Some(watermark_us) = self.passing.us() {
             let all_expired = self.expire(watermark_us)?;
@@ -366,6 +399,12 @@ impl StreamJoin {
         }
         self.passing.pass(is_in_band, self.time.lag_us(), &mut self.down)?;
         self.pass_marker()
+    }
+
+    /// Whether the next watermark waits for the searches of rows before it.
+    fn watermark_waits(&self) -> bool {
+        let number = self.passing.number();
+        self.passing.is_waiting() && self.searches.iter().any(|p| p.search.number < number)
     }
 
     /// Whether there are unfinished searches or expired rows.
@@ -386,14 +425,23 @@ impl StreamJoin {
         }
     }
 
-    /// Writes the progress of unfinished searches to the checkpoint.
-    fn save_searches(&mut self) {
-        for Pending { search, is_saved, .. } in &mut self.searches {
+    /// Writes the progress of unfinished searches to the checkpoint. A search whose row was removed
+    /// by a match of another row ends.
+    fn save_searches(&mut self) -> Result<(), EngineError> {
+        let mut at = 0;
+        while at < self.searches.len() {
+            let Pending { search, row, is_saved, .. } = &mut self.searches[at];
+            if self.buffer.rows.number(*row) != search.number {
+                self.end_search(at)?;
+                continue;
+            }
             if let Some(last) = search.last {
                 self.buffer.save_search(search.key, (search.side, search.number), last);
                 *is_saved = true;
             }
+            at += 1;
         }
+        Ok(())
     }
 
     fn pass_marker(&mut self) -> Result<(), EngineError> {
@@ -420,7 +468,8 @@ impl Stage for StreamJoin {
             let last = Some(last);
             let search = Search { side, key, number, times_us, last, ingest_ns: UNTIMED, matched };
             let Entry { time_us, row } = entry;
-            self.searches.push(Pending { search, row, time_us, is_saved: true });
+            let (is_expired, is_saved) = (false, true);
+            self.searches.push(Pending { search, row, time_us, is_expired, is_saved });
         }
         self.down.attach(io)
     }
@@ -431,12 +480,12 @@ impl Stage for StreamJoin {
         if !is_idle(micros) {
             self.sides.iter_mut().for_each(|side| side.late.advance(micros));
         }
-        self.passing.arrive(micros);
+        self.passing.arrive(micros, self.buffer.next_number());
         self.continue_expiry()
     }
     fn marker(&mut self, epoch: Epoch) -> Result<(), EngineError> {
         if !self.late().is_in_band() {
-            self.passing.begin_batch(Some(self.late().watermark_us()));
+            self.passing.begin_batch(self.late().watermark_us());
         }
         self.marker = Some(epoch);
         self.continue_expiry()
@@ -470,6 +519,7 @@ impl Push<SidedRow> for StreamJoin {
     fn push(&mut self, sided: SidedRow, ingest_ns: u64) -> Result<(), EngineError> {
         let SidedRow { side, row, .. } = sided;
         let row = Row(&row);
+        self.buffer.count_received(side);
         let of_side = &self.sides[side.index()];
         if of_side.is_late(row) {
             self.buffer.count_late();
@@ -513,7 +563,7 @@ impl StreamJoin {
         unmatchable: bool,
     ) -> Result<(), EngineError> {
         let hash = hash_bytes(&self.key);
-        let number = self.buffer.next_number();
+        let number = self.buffer.take_number();
         let found = self.buffer.keys.find(hash, &self.key);
         let times_us = self.times_us(side, time_us);
         let key = found.unwrap_or(0);
@@ -525,22 +575,18 @@ impl StreamJoin {
         }
         let key = self.buffer.find_or_insert_key(found, hash, &self.key);
         let matched = search.matched && self.preserves[side.index()];
-        let new = NewRow { side, row, number, time_us, matched };
+        // The side's state watermark may have passed the row, although the row is not late by its
+        // own event time. Then the row expires in the next step, or at the end of its search.
+        let (is_in_band, watermark_us) = (self.late().is_in_band(), self.late().watermark_us());
+        let state_us = self.state_watermark(side, watermark_us).filter(|_| is_in_band);
+        let is_expired = state_us.is_some_and(|state_us| time_us <= state_us);
+        let new = NewRow { side, row, number, time_us, matched, expires: done || !is_expired };
         let id = self.buffer.insert(key, new)?;
         if !done {
-            self.searches.push(Pending { search, row: id, time_us, is_saved: false });
+            self.searches.push(Pending { search, row: id, time_us, is_expired, is_saved: false });
+        } else if is_expired {
+            self.passing.repeat(watermark_us);
         }
-        self.check_limit()?;
-        let late = self.late();
-        if late.is_in_band() {
-            // The side's state watermark may have passed the row, although the row is not late by
-            // its own event time. Then the row expires in the next step.
-            let watermark_us = late.watermark_us();
-            let state_us = self.state_watermark(side, watermark_us);
-            if state_us.is_some_and(|state_us| time_us <= state_us) {
-                self.passing.repeat(watermark_us);
-            }
-        }
-        Ok(())
+        self.check_limit()
     }
 }
