@@ -328,6 +328,15 @@ fn closing(text: &str, quote: char, escapes: bool) -> Option<usize> {
     None
 }
 
+/// The text behind words, in any case; `None` if it does not start with them.
+fn behind<'a>(text: &'a str, words: &[&str]) -> Option<&'a str> {
+    words.iter().try_fold(text, |text, word| {
+        let (start, rest) = text.split_at_checked(word.len())?;
+        let ends = !rest.starts_with(|c: char| c.is_alphanumeric() || c == '_');
+        (ends && start.eq_ignore_ascii_case(word)).then(|| rest.trim_start())
+    })
+}
+
 struct Ddl<'a> {
     rest: &'a str,
 }
@@ -352,6 +361,13 @@ impl<'a> Ddl<'a> {
         }
     }
 
+    /// Skips words if all of them are there. Returns whether they are.
+    fn skip_words(&mut self, words: &[&str]) -> bool {
+        let rest = behind(self.rest, words);
+        self.rest = rest.unwrap_or(self.rest);
+        rest.is_some()
+    }
+
     fn word(&mut self) -> PlanResult<Cow<'a, str>> {
         if let Some(quoted) = self.rest.strip_prefix('`') {
             let end = closing(quoted, '`', false).ok_or_else(|| self.error("a closing `"))?;
@@ -373,11 +389,7 @@ impl<'a> Ddl<'a> {
 
     /// Skips `COMMENT 'text'`, which has no effect.
     fn comment(&mut self) -> PlanResult<()> {
-        let is_comment = |word: &str| word.eq_ignore_ascii_case("COMMENT");
-        if !self.rest.get(..7).is_some_and(is_comment) {
-            return Ok(());
-        }
-        let text = self.rest[7..].trim_start();
+        let Some(text) = behind(self.rest, &["COMMENT"]) else { return Ok(()) };
         let Some(quote) = text.chars().next().filter(|c| matches!(c, '\'' | '"')) else {
             return Ok(());
         };
@@ -388,19 +400,7 @@ impl<'a> Ddl<'a> {
 
     /// Skips `NOT NULL`. Returns whether it is there.
     fn not_null(&mut self) -> bool {
-        let behind = |text: &'a str, word: &str| {
-            let is_word = text.get(..word.len()).is_some_and(|t| t.eq_ignore_ascii_case(word));
-            let rest = is_word.then(|| &text[word.len()..])?;
-            let ends = !rest.starts_with(|c: char| c.is_alphanumeric() || c == '_');
-            ends.then(|| rest.trim_start())
-        };
-        match behind(self.rest, "NOT").and_then(|rest| behind(rest, "NULL")) {
-            Some(rest) => {
-                self.rest = rest;
-                true
-            }
-            None => false,
-        }
+        self.skip_words(&["NOT", "NULL"])
     }
 
     fn fields(&mut self, close: Option<char>) -> PlanResult<Vec<Field>> {
@@ -499,8 +499,7 @@ impl<'a> Ddl<'a> {
         let wrong = self.error("DAY TO SECOND, YEAR TO MONTH or one of their units");
         let Some((day_time, from)) = unit(&self.word()?) else { return Err(wrong) };
         let mut to = from;
-        if self.rest.get(..2).is_some_and(|rest| rest.eq_ignore_ascii_case("TO")) {
-            self.word()?;
+        if self.skip_words(&["TO"]) {
             match unit(&self.word()?) {
                 Some((kind, unit)) if kind == day_time && unit > from => to = unit,
                 _ => return Err(wrong),
@@ -530,17 +529,7 @@ impl<'a> Ddl<'a> {
                 return Err(self.error("')'"));
             }
         }
-        let mut rest = self.rest.split_whitespace();
-        let words = ["WITHOUT", "TIME", "ZONE"];
-        let without = words.iter().all(|word| {
-            rest.next()
-                .is_some_and(|found| found.trim_end_matches([',', '>']).eq_ignore_ascii_case(word))
-        });
-        if without {
-            for _ in words {
-                self.word()?;
-            }
-        }
+        self.skip_words(&["WITHOUT", "TIME", "ZONE"]);
         Ok(DataType::Time(digits))
     }
 

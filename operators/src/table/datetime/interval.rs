@@ -100,21 +100,14 @@ pub fn parse(written: &str, data_type: &DataType) -> Option<i64> {
             number(years)?.checked_mul(12)?.checked_add(months)?
         }
         DataType::DayTimeInterval(from, to) => {
-            let mut parts: Vec<&str> = Vec::new();
-            let mut rest = digits;
-            if from == 0 && to > 0 {
-                let (days, clock) = rest.split_once(' ')?;
-                parts.push(days);
-                rest = clock;
-                parts.extend(rest.split(':'));
-            } else {
-                parts.extend(rest.split(':'));
-            }
-            if parts.len() != usize::from(to - from) + 1 {
-                return None;
-            }
+            let (days, clock) = match from == 0 && to > 0 {
+                true => digits.split_once(' ').map(|(days, clock)| (Some(days), clock))?,
+                false => (None, digits),
+            };
+            let mut parts = days.into_iter().chain(clock.split(':'));
             let mut total = 0i128;
-            for (unit, part) in (from..=to).zip(parts) {
+            for unit in from..=to {
+                let part = parts.next()?;
                 // A fraction has one to nine digits; those below a microsecond are dropped.
                 let (whole, fraction) = match part.split_once('.') {
                     Some((whole, fraction)) if unit == 3 && matches!(fraction.len(), 1..=9) => {
@@ -127,8 +120,11 @@ pub fn parse(written: &str, data_type: &DataType) -> Option<i64> {
                     if unit == from { i128::MAX } else { [0, 23, 59, 59][usize::from(unit)] };
                 let count = number(whole).filter(|count| *count <= most)?;
                 total = (count * i128::from(UNIT_US[usize::from(unit)])).checked_add(total)?;
-                let nanos = number(&format!("{fraction:0<9}"))?;
+                let nanos = number(fraction)? * 10i128.pow(9 - fraction.len() as u32);
                 total = total.checked_add(nanos / 1000)?;
+            }
+            if parts.next().is_some() {
+                return None;
             }
             total
         }

@@ -150,16 +150,18 @@ pub const NAMES: &[AggregateEntry] = &[
         "last_value(x) FROM VALUES (5), (7) AS t(x)",
         "7",
     ),
-    entry("max_by", F::MaxBy, "max_by(x, y[, n]): the x of the largest y, or an array of the x of the n largest").usage(
-        "3.0.0",
-        "max_by(x, y) FROM VALUES ('a', 1), ('b', 2) AS t(x, y)",
-        "b",
-    ),
-    entry("min_by", F::MinBy, "min_by(x, y[, n]): the x of the smallest y, or an array of the x of the n smallest").usage(
-        "3.0.0",
-        "min_by(x, y) FROM VALUES ('a', 1), ('b', 2) AS t(x, y)",
-        "a",
-    ),
+    entry(
+        "max_by",
+        F::MaxBy,
+        "max_by(x, y[, n]): the x of the largest y, or an array of the x of the n largest",
+    )
+    .usage("3.0.0", "max_by(x, y) FROM VALUES ('a', 1), ('b', 2) AS t(x, y)", "b"),
+    entry(
+        "min_by",
+        F::MinBy,
+        "min_by(x, y[, n]): the x of the smallest y, or an array of the x of the n smallest",
+    )
+    .usage("3.0.0", "min_by(x, y) FROM VALUES ('a', 1), ('b', 2) AS t(x, y)", "a"),
     entry("bool_and", F::BoolAnd, "bool_and(x) or every(x): whether all are true").usage(
         "3.0.0",
         "bool_and(x) FROM VALUES (true), (false) AS t(x)",
@@ -217,7 +219,8 @@ pub const NAMES: &[AggregateEntry] = &[
     entry(
         "listagg",
         F::ListAgg,
-        "listagg(x[, separator])[ WITHIN GROUP (ORDER BY …)]: the values as one text, in order of arrival or in the given order",
+        "listagg(x[, separator])[ WITHIN GROUP (ORDER BY …)]: the values as one text, \
+         in order of arrival or in the given order",
     )
     .usage("4.0.0", "listagg(x, '-') FROM VALUES ('a'), ('b') AS t(x)", "a-b"),
     entry("string_agg", F::ListAgg, "string_agg(x[, separator]): the same as `listagg`").usage(
@@ -243,25 +246,143 @@ pub const NAMES: &[AggregateEntry] = &[
         "approx_percentile(x, fraction[, accuracy]): the same as `percentile_approx`",
     )
     .usage("2.1.0", "approx_percentile(x, 0.5) FROM VALUES (1), (2), (9) AS t(x)", "2"),
-    entry("try_sum", F::TrySum, "try_sum(x): the sum of the values, or NULL if it overflows").usage("3.3.0", "try_sum(x) FROM VALUES (9223372036854775807L), (1L) AS t(x)", "NULL"),
-    entry("try_avg", F::TryAvg, "try_avg(x): the mean of the values, or NULL if it overflows").usage("3.3.0", "try_avg(x) FROM VALUES (1), (2) AS t(x)", "1.5"),
-    entry("regr_avgx", F::RegressionAverageX, "regr_avgx(y, x): the mean of x over the pairs without a NULL").usage("3.3.0", "regr_avgx(y, x) FROM VALUES (1, 2), (2, 4) AS t(y, x)", "3.0"),
-    entry("regr_avgy", F::RegressionAverageY, "regr_avgy(y, x): the mean of y over the pairs without a NULL").usage("3.3.0", "regr_avgy(y, x) FROM VALUES (1, 2), (2, 4) AS t(y, x)", "1.5"),
-    entry("regr_count", F::RegressionCount, "regr_count(y, x): the number of pairs without a NULL").usage("3.3.0", "regr_count(y, x) FROM VALUES (1, 2), (2, NULL) AS t(y, x)", "1"),
-    entry("regr_intercept", F::RegressionIntercept, "regr_intercept(y, x): where the line of least squares crosses the y axis").usage("3.4.0", "regr_intercept(y, x) FROM VALUES (3, 1), (5, 2) AS t(y, x)", "1.0"),
-    entry("regr_r2", F::RegressionR2, "regr_r2(y, x): the coefficient of determination").usage("3.3.0", "regr_r2(y, x) FROM VALUES (3, 1), (5, 2) AS t(y, x)", "1.0"),
-    entry("regr_slope", F::RegressionSlope, "regr_slope(y, x): the slope of the line of least squares").usage("3.4.0", "regr_slope(y, x) FROM VALUES (3, 1), (5, 2) AS t(y, x)", "2.0"),
-    entry("regr_sxx", F::RegressionSxx, "regr_sxx(y, x): the sum of the squared deviations of x").usage("3.4.0", "regr_sxx(y, x) FROM VALUES (3, 1), (5, 2) AS t(y, x)", "0.5"),
-    entry("regr_sxy", F::RegressionSxy, "regr_sxy(y, x): the sum of the products of the deviations of x and y").usage("3.4.0", "regr_sxy(y, x) FROM VALUES (3, 1), (5, 2) AS t(y, x)", "1.0"),
-    entry("regr_syy", F::RegressionSyy, "regr_syy(y, x): the sum of the squared deviations of y").usage("3.4.0", "regr_syy(y, x) FROM VALUES (3, 1), (5, 2) AS t(y, x)", "2.0"),
-    entry("bitmap_construct_agg", F::BitmapConstruct, "bitmap_construct_agg(position): a bitmap of 4096 bytes with the bits at these positions").usage("3.5.0", "substring(hex(bitmap_construct_agg(x)), 1, 4) FROM VALUES (1), (2) AS t(x)", "0600"),
-    entry("bitmap_or_agg", F::BitmapOr, "bitmap_or_agg(bitmap): the bits that are set in any bitmap").usage("3.5.0", "substring(hex(bitmap_or_agg(x)), 1, 4) FROM VALUES (X'10'), (X'20') AS t(x)", "3000"),
-    entry("bitmap_and_agg", F::BitmapAnd, "bitmap_and_agg(bitmap): the bits that are set in all bitmaps").usage("4.1.0", "substring(hex(bitmap_and_agg(x)), 1, 4) FROM VALUES (X'F0'), (X'30') AS t(x)", "3000"),
-    entry("count_min_sketch", F::CountMinSketch, "count_min_sketch(x, eps, confidence, seed): Spark's count-min sketch of the values, serialized").usage("2.2.0", "length(count_min_sketch(x, 0.5d, 0.5d, 1)) FROM VALUES (1), (2) AS t(x)", "60"),
-    entry("histogram_numeric", F::HistogramNumeric, "histogram_numeric(x, bins): the centres and the heights of a histogram of that many bins").usage("3.3.0", "histogram_numeric(x, 2) FROM VALUES (0), (1), (10) AS t(x)", "[{0, 2.0}, {10, 1.0}]"),
-    entry("percentile", F::Percentile, "percentile(x, fraction[, frequency]): the exact value at that fraction of the order, interpolated").usage("2.1.0", "percentile(x, 0.3) FROM VALUES (0), (10) AS t(x)", "3.0"),
-    entry("median", F::Percentile, "median(x): the exact median").usage("3.4.0", "median(x) FROM VALUES (1), (2), (9) AS t(x)", "2.0"),
-    entry("percentile_cont", F::Percentile, "percentile_cont(fraction) WITHIN GROUP (ORDER BY x): the value at that fraction of the order, interpolated").usage("4.0.0", "percentile_cont(0.25) WITHIN GROUP (ORDER BY x) FROM VALUES (0), (10) AS t(x)", "2.5"),
-    entry("percentile_disc", F::PercentileDiscrete, "percentile_disc(fraction) WITHIN GROUP (ORDER BY x): the first value at or after that fraction of the order").usage("4.0.0", "percentile_disc(0.25) WITHIN GROUP (ORDER BY x) FROM VALUES (0), (10) AS t(x)", "0.0"),
-    entry("mode", F::Mode, "mode(x[, deterministic]) or mode() WITHIN GROUP (ORDER BY x): the most frequent value").usage("3.4.0", "mode(x) FROM VALUES (0), (10), (10) AS t(x)", "10"),
+    entry("try_sum", F::TrySum, "try_sum(x): the sum of the values, or NULL if it overflows")
+        .usage("3.3.0", "try_sum(x) FROM VALUES (9223372036854775807L), (1L) AS t(x)", "NULL"),
+    entry("try_avg", F::TryAvg, "try_avg(x): the mean of the values, or NULL if it overflows")
+        .usage("3.3.0", "try_avg(x) FROM VALUES (1), (2) AS t(x)", "1.5"),
+    entry(
+        "regr_avgx",
+        F::RegressionAverageX,
+        "regr_avgx(y, x): the mean of x over the pairs without a NULL",
+    )
+    .usage("3.3.0", "regr_avgx(y, x) FROM VALUES (1, 2), (2, 4) AS t(y, x)", "3.0"),
+    entry(
+        "regr_avgy",
+        F::RegressionAverageY,
+        "regr_avgy(y, x): the mean of y over the pairs without a NULL",
+    )
+    .usage("3.3.0", "regr_avgy(y, x) FROM VALUES (1, 2), (2, 4) AS t(y, x)", "1.5"),
+    entry("regr_count", F::RegressionCount, "regr_count(y, x): the number of pairs without a NULL")
+        .usage("3.3.0", "regr_count(y, x) FROM VALUES (1, 2), (2, NULL) AS t(y, x)", "1"),
+    entry(
+        "regr_intercept",
+        F::RegressionIntercept,
+        "regr_intercept(y, x): where the line of least squares crosses the y axis",
+    )
+    .usage("3.4.0", "regr_intercept(y, x) FROM VALUES (3, 1), (5, 2) AS t(y, x)", "1.0"),
+    entry("regr_r2", F::RegressionR2, "regr_r2(y, x): the coefficient of determination").usage(
+        "3.3.0",
+        "regr_r2(y, x) FROM VALUES (3, 1), (5, 2) AS t(y, x)",
+        "1.0",
+    ),
+    entry(
+        "regr_slope",
+        F::RegressionSlope,
+        "regr_slope(y, x): the slope of the line of least squares",
+    )
+    .usage("3.4.0", "regr_slope(y, x) FROM VALUES (3, 1), (5, 2) AS t(y, x)", "2.0"),
+    entry("regr_sxx", F::RegressionSxx, "regr_sxx(y, x): the sum of the squared deviations of x")
+        .usage("3.4.0", "regr_sxx(y, x) FROM VALUES (3, 1), (5, 2) AS t(y, x)", "0.5"),
+    entry(
+        "regr_sxy",
+        F::RegressionSxy,
+        "regr_sxy(y, x): the sum of the products of the deviations of x and y",
+    )
+    .usage("3.4.0", "regr_sxy(y, x) FROM VALUES (3, 1), (5, 2) AS t(y, x)", "1.0"),
+    entry("regr_syy", F::RegressionSyy, "regr_syy(y, x): the sum of the squared deviations of y")
+        .usage("3.4.0", "regr_syy(y, x) FROM VALUES (3, 1), (5, 2) AS t(y, x)", "2.0"),
+    entry(
+        "bitmap_construct_agg",
+        F::BitmapConstruct,
+        "bitmap_construct_agg(position): a bitmap of 4096 bytes with the bits at these \
+         positions",
+    )
+    .usage(
+        "3.5.0",
+        "substring(hex(bitmap_construct_agg(x)), 1, 4) FROM VALUES (1), (2) AS t(x)",
+        "0600",
+    ),
+    entry(
+        "bitmap_or_agg",
+        F::BitmapOr,
+        "bitmap_or_agg(bitmap): the bits that are set in any bitmap",
+    )
+    .usage(
+        "3.5.0",
+        "substring(hex(bitmap_or_agg(x)), 1, 4) FROM VALUES (X'10'), (X'20') AS t(x)",
+        "3000",
+    ),
+    entry(
+        "bitmap_and_agg",
+        F::BitmapAnd,
+        "bitmap_and_agg(bitmap): the bits that are set in all bitmaps",
+    )
+    .usage(
+        "4.1.0",
+        "substring(hex(bitmap_and_agg(x)), 1, 4) FROM VALUES (X'F0'), (X'30') AS t(x)",
+        "3000",
+    ),
+    entry(
+        "count_min_sketch",
+        F::CountMinSketch,
+        "count_min_sketch(x, eps, confidence, seed): Spark's count-min sketch of the \
+         values, serialized",
+    )
+    .usage(
+        "2.2.0",
+        "length(count_min_sketch(x, 0.5d, 0.5d, 1)) FROM VALUES (1), (2) AS t(x)",
+        "60",
+    ),
+    entry(
+        "histogram_numeric",
+        F::HistogramNumeric,
+        "histogram_numeric(x, bins): the centres and the heights of a histogram of that \
+         many bins",
+    )
+    .usage(
+        "3.3.0",
+        "histogram_numeric(x, 2) FROM VALUES (0), (1), (10) AS t(x)",
+        "[{0, 2.0}, {10, 1.0}]",
+    ),
+    entry(
+        "percentile",
+        F::Percentile,
+        "percentile(x, fraction[, frequency]): the exact value at that fraction of the \
+         order, interpolated",
+    )
+    .usage("2.1.0", "percentile(x, 0.3) FROM VALUES (0), (10) AS t(x)", "3.0"),
+    entry("median", F::Percentile, "median(x): the exact median").usage(
+        "3.4.0",
+        "median(x) FROM VALUES (1), (2), (9) AS t(x)",
+        "2.0",
+    ),
+    entry(
+        "percentile_cont",
+        F::Percentile,
+        "percentile_cont(fraction) WITHIN GROUP (ORDER BY x): the value at that \
+         fraction of the order, interpolated",
+    )
+    .usage(
+        "4.0.0",
+        "percentile_cont(0.25) WITHIN GROUP (ORDER BY x) FROM VALUES (0), (10) AS t(x)",
+        "2.5",
+    ),
+    entry(
+        "percentile_disc",
+        F::PercentileDiscrete,
+        "percentile_disc(fraction) WITHIN GROUP (ORDER BY x): the first value at or \
+         after that fraction of the order",
+    )
+    .usage(
+        "4.0.0",
+        "percentile_disc(0.25) WITHIN GROUP (ORDER BY x) FROM VALUES (0), (10) AS t(x)",
+        "0.0",
+    ),
+    entry(
+        "mode",
+        F::Mode,
+        "mode(x[, deterministic]) or mode() WITHIN GROUP (ORDER BY x): the most \
+         frequent value",
+    )
+    .usage("3.4.0", "mode(x) FROM VALUES (0), (10), (10) AS t(x)", "10"),
 ];

@@ -28,7 +28,7 @@ pub(super) static FUNCTIONS: &[Function] = &[
             Ok(Cell::Bytes(arena.alloc_slice_copy(&lines.join(&b"\r\n"[..]))))
         },
     )
-        .usage("1.5.0", "base64('Millstream')", "TWlsbHN0cmVhbQ=="),
+    .usage("1.5.0", "base64('Millstream')", "TWlsbHN0cmVhbQ=="),
     cells(
         "unbase64",
         "unbase64(text): its bytes; what is no digit of base 64 is skipped",
@@ -39,7 +39,7 @@ pub(super) static FUNCTIONS: &[Function] = &[
             None => not_of(a[0].text(), "base64"),
         },
     )
-        .usage("1.5.0", "CAST(unbase64('TWlsbA==') AS STRING)", "Mill"),
+    .usage("1.5.0", "CAST(unbase64('TWlsbA==') AS STRING)", "Mill"),
     cells(
         "unhex",
         "unhex(text): the bytes of its hexadecimal digits",
@@ -50,7 +50,7 @@ pub(super) static FUNCTIONS: &[Function] = &[
                 .map_or(Cell::Null, |bytes| Cell::Bytes(arena.alloc_slice_copy(&bytes))))
         },
     )
-        .usage("1.5.0", "CAST(unhex('6162') AS STRING)", "ab"),
+    .usage("1.5.0", "CAST(unhex('6162') AS STRING)", "ab"),
     cells(
         "to_binary",
         "to_binary(text[, 'hex', 'base64' or 'utf-8']): its bytes",
@@ -71,7 +71,7 @@ pub(super) static FUNCTIONS: &[Function] = &[
             }
         },
     )
-        .usage("3.3.0", "to_binary('4D69', 'hex')", "[4D 69]"),
+    .usage("3.3.0", "to_binary('4D69', 'hex')", "[4D 69]"),
     cells(
         "encode",
         "encode(s, charset): its bytes",
@@ -79,15 +79,16 @@ pub(super) static FUNCTIONS: &[Function] = &[
         |n, a| typed(n, a, &[T::String, T::String], T::Binary),
         |a, _, arena| encode(a[0].text(), a[1].text(), arena),
     )
-        .usage("1.5.0", "encode('é', 'UTF-8')", "[C3 A9]"),
+    .usage("1.5.0", "encode('é', 'UTF-8')", "[C3 A9]"),
     cells(
         "decode",
-        "decode(bytes, charset): the text; decode(x, a, r, …[, otherwise]): the r that follows the first a equal to x",
+        "decode(bytes, charset): the text; decode(x, a, r, …[, otherwise]): the r that \
+         follows the first a equal to x",
         (2, 2),
         |n, a| typed(n, a, &[T::Binary, T::String], T::String),
         |a, _, arena| decode(a[0].bytes(), a[1].text(), arena),
     )
-        .usage("1.5.0", "decode(X'C3A9', 'UTF-8')", "é"),
+    .usage("1.5.0", "decode(X'C3A9', 'UTF-8')", "é"),
     cells(
         "is_valid_utf8",
         "is_valid_utf8(s): whether its bytes are UTF-8",
@@ -95,7 +96,7 @@ pub(super) static FUNCTIONS: &[Function] = &[
         |n, a| typed(n, a, &[T::String], T::Boolean),
         |a, _, _| Ok(Cell::Bool(std::str::from_utf8(a[0].bytes()).is_ok())),
     )
-        .usage("4.0.0", "is_valid_utf8(X'80')", "false"),
+    .usage("4.0.0", "is_valid_utf8(X'80')", "false"),
     cells(
         "make_valid_utf8",
         "make_valid_utf8(s): U+FFFD instead of what is not UTF-8",
@@ -103,7 +104,7 @@ pub(super) static FUNCTIONS: &[Function] = &[
         |n, a| typed(n, a, &[T::String], T::String),
         |a, _, arena| Ok(made(arena, &String::from_utf8_lossy(a[0].bytes()))),
     )
-        .usage("4.0.0", "make_valid_utf8(X'6180')", "a�"),
+    .usage("4.0.0", "make_valid_utf8(X'6180')", "a�"),
     cells(
         "validate_utf8",
         "validate_utf8(s): the text itself; an error if it is not UTF-8",
@@ -118,7 +119,7 @@ pub(super) static FUNCTIONS: &[Function] = &[
             ),
         },
     )
-        .usage("4.0.0", "validate_utf8('abc')", "abc"),
+    .usage("4.0.0", "validate_utf8('abc')", "abc"),
     called(
         "typeof",
         "typeof(x): the name of its type",
@@ -131,7 +132,7 @@ pub(super) static FUNCTIONS: &[Function] = &[
             bytes_fn(move |cx| Ok(Some(cx.arena.alloc_str(&name).as_bytes())))
         },
     )
-        .usage("3.0.0", "typeof(1.5)", "decimal(2,1)"),
+    .usage("3.0.0", "typeof(1.5)", "decimal(2,1)"),
 ];
 
 /// Writes a type like Spark's catalog: in lower case, except for field names.

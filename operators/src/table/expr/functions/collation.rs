@@ -1,7 +1,7 @@
 //! Collations: the rules by which texts are compared. The only one here is `UTF8_BINARY`, Spark's
 //! default, which compares bytes.
 
-use super::registry::{Function, Typed, constant_text, function, take, unexpected};
+use super::registry::{Function, Typed, constant_text, function, take, text_or_null};
 use crate::table::error::{PlanError, PlanResult};
 use crate::table::expr::Resolved;
 use crate::table::types::DataType;
@@ -37,14 +37,6 @@ pub(super) static FUNCTIONS: &[Function] = &[
     .usage("4.0.0", "collation('a')", QUALIFIED),
 ];
 
-/// The argument as a STRING. As in Spark, only an untyped NULL is cast.
-fn text(name: &str, arg: &Resolved) -> PlanResult<Resolved> {
-    match arg.data_type {
-        T::String | T::Null => Ok(arg.clone().coerce(&T::String)),
-        _ => Err(unexpected(name, "a STRING", arg)),
-    }
-}
-
 fn resolve_collate(name: &str, args: Vec<Resolved>) -> PlanResult<Typed> {
     let wanted = match args[1].data_type {
         T::String => constant_text(name, &args[1])?,
@@ -61,13 +53,13 @@ fn resolve_collate(name: &str, args: Vec<Resolved>) -> PlanResult<Typed> {
     if !is("UTF8_BINARY") && !is(QUALIFIED) {
         return Err(PlanError::not_yet(format_args!("the collation `{wanted}`")));
     }
-    let text = text(name, &args[0])?;
+    let text = text_or_null(name, args[0].clone())?;
     let nullable = text.nullable;
     Ok(Typed::new(vec![text], T::String, nullable))
 }
 
 fn resolve_collation(name: &str, args: Vec<Resolved>) -> PlanResult<Typed> {
-    text(name, &args[0])?;
+    text_or_null(name, args[0].clone())?;
     let of_all = Resolved::literal(Value::String(QUALIFIED.to_string()), T::String);
     Ok(Typed::new(vec![of_all], T::String, false))
 }

@@ -49,21 +49,7 @@ pub(super) static FUNCTIONS: &[Function] = &[
         "a AND b: true if both are true; NULL is unknown",
         (2, 2),
         logic,
-        |args, _, _| {
-            let [a, b] = take(args);
-            let (a, b) = (a.bool(), b.bool());
-            bool_fn(move |cx| {
-                let left = a(cx)?;
-                if left == Some(false) {
-                    return Ok(Some(false));
-                }
-                match (left, b(cx)?) {
-                    (_, Some(false)) => Ok(Some(false)),
-                    (Some(true), Some(true)) => Ok(Some(true)),
-                    _ => Ok(None),
-                }
-            })
-        },
+        |args, _, _| connective::<false>(args),
     )
     .usage("1.0.0", "true AND NULL", "NULL"),
     function(
@@ -71,21 +57,7 @@ pub(super) static FUNCTIONS: &[Function] = &[
         "a OR b: true if either is true; NULL is unknown",
         (2, 2),
         logic,
-        |args, _, _| {
-            let [a, b] = take(args);
-            let (a, b) = (a.bool(), b.bool());
-            bool_fn(move |cx| {
-                let left = a(cx)?;
-                if left == Some(true) {
-                    return Ok(Some(true));
-                }
-                match (left, b(cx)?) {
-                    (_, Some(true)) => Ok(Some(true)),
-                    (Some(false), Some(false)) => Ok(Some(false)),
-                    _ => Ok(None),
-                }
-            })
-        },
+        |args, _, _| connective::<true>(args),
     )
     .usage("1.0.0", "true OR NULL", "true"),
     function("not", "NOT a: true if a is false", (1, 1), logic, |args, _, _| {
@@ -115,6 +87,24 @@ pub(super) static FUNCTIONS: &[Function] = &[
     function("in", "a IN (b, …): whether a equals one of them", (2, MANY), in_list, compile_in)
         .usage("1.0.0", "2 IN (1, 2, 3)", "true"),
 ];
+
+/// Compiles AND and OR. The result is `DECIDES` if an operand is. Otherwise it is NULL if an operand
+/// is NULL.
+fn connective<const DECIDES: bool>(args: Vec<Compiled>) -> Compiled {
+    let [a, b] = take(args);
+    let (a, b) = (a.bool(), b.bool());
+    bool_fn(move |cx| {
+        let left = a(cx)?;
+        if left == Some(DECIDES) {
+            return Ok(left);
+        }
+        Ok(match (left, b(cx)?) {
+            (_, Some(right)) if right == DECIDES => Some(DECIDES),
+            (Some(_), Some(_)) => Some(!DECIDES),
+            _ => None,
+        })
+    })
+}
 
 /// Compares doubles in Spark's order: -0.0 equals 0.0, and NaN equals NaN and is the largest value.
 pub fn order_doubles(a: f64, b: f64) -> Ordering {

@@ -1,7 +1,7 @@
 //! The SQL functions on CSV text.
 
 use super::json::{check_mode, options_of, schema_of};
-use super::registry::{Call, Function, Typed, called, nullable_cells, unexpected};
+use super::registry::{Call, Function, Typed, called, nullable_cells, text_or_null, unexpected};
 use crate::table::datetime::Tz;
 use crate::table::datetime::pattern::Direction;
 use crate::table::error::{PlanError, PlanResult};
@@ -106,10 +106,7 @@ fn from_csv(name: &str, mut args: Vec<Resolved>) -> PlanResult<Typed> {
             "",
         ));
     }
-    if !matches!(args[0].data_type, T::String | T::Null) {
-        return Err(unexpected(name, "a STRING", &args[0]));
-    }
-    args[0] = super::registry::expect(name, vec![args[0].clone()], &[T::String])?.remove(0);
+    args[0] = text_or_null(name, args[0].clone())?;
     Ok(Typed::new(args, T::Struct(fields), true))
 }
 

@@ -1,7 +1,7 @@
 //! The SQL functions on JSON text.
 
 use super::registry::{
-    Call, Function, Typed, called, cells, made, take, typed_or_null, unexpected,
+    Call, Function, Typed, called, cells, made, take, text_or_null, typed_or_null,
 };
 use crate::table::datetime::pattern::Direction;
 use crate::table::error::{PlanError, PlanResult};
@@ -23,15 +23,17 @@ use DataType as T;
 pub(super) static FUNCTIONS: &[Function] = &[
     called(
         "from_json",
-        "from_json(text, 'a INT, b STRING'[, options]): a struct, array or map; NULL for what is not of its type",
+        "from_json(text, 'a INT, b STRING'[, options]): a struct, array or map; NULL \
+         for what is not of its type",
         (2, 3),
         from_json,
         compile_from_json,
     )
-        .usage("2.2.0", r#"from_json('{"a":1}', 'a INT')"#, "{1}"),
+    .usage("2.2.0", r#"from_json('{"a":1}', 'a INT')"#, "{1}"),
     cells(
         "schema_of_json",
-        "schema_of_json('{\"a\":1}'[, options]): the schema of a constant text, as from_json takes it",
+        "schema_of_json('{\"a\":1}'[, options]): the schema of a constant text, as \
+         from_json takes it",
         (1, 2),
         |name, args| constant_schema(name, &args).map(|_| Typed::new(args, T::String, false)),
         |_, call, arena| {
@@ -44,7 +46,7 @@ pub(super) static FUNCTIONS: &[Function] = &[
             Ok(made(arena, &out))
         },
     )
-        .usage("2.4.0", r#"schema_of_json('{"a":1}')"#, "STRUCT<a: BIGINT>"),
+    .usage("2.4.0", r#"schema_of_json('{"a":1}')"#, "STRUCT<a: BIGINT>"),
     cells(
         "to_json",
         "to_json(struct, array or map): as text, NULL fields left out",
@@ -64,7 +66,7 @@ pub(super) static FUNCTIONS: &[Function] = &[
             Ok(Cell::Bytes(arena.alloc_slice_copy(&out)))
         },
     )
-        .usage("2.2.0", "to_json(named_struct('a', 1, 'b', NULL))", r#"{"a":1}"#),
+    .usage("2.2.0", "to_json(named_struct('a', 1, 'b', NULL))", r#"{"a":1}"#),
     called(
         "get_json_object",
         "get_json_object(text, '$.a.b[0]'): what is there, as text",
@@ -92,7 +94,7 @@ pub(super) static FUNCTIONS: &[Function] = &[
             })
         },
     )
-        .usage("1.5.0", r#"get_json_object('{"a":{"b":[7]}}', '$.a.b[0]')"#, "7"),
+    .usage("1.5.0", r#"get_json_object('{"a":{"b":[7]}}', '$.a.b[0]')"#, "7"),
     cells(
         "json_field",
         "json_tuple(text, name)",
@@ -113,7 +115,7 @@ pub(super) static FUNCTIONS: &[Function] = &[
             Ok(array_length(a[0].text()).map_or(Cell::Null, |length| Cell::Long(length as i64)))
         },
     )
-        .usage("3.1.0", "json_array_length('[1,2,3]')", "3"),
+    .usage("3.1.0", "json_array_length('[1,2,3]')", "3"),
     cells(
         "json_object_keys",
         "json_object_keys(text): the names in the object that it is",
@@ -129,15 +131,13 @@ pub(super) static FUNCTIONS: &[Function] = &[
             None => Ok(Cell::Null),
         },
     )
-        .usage("3.1.0", r#"json_object_keys('{"a":1,"b":2}')"#, "[a, b]"),
+    .usage("3.1.0", r#"json_object_keys('{"a":1,"b":2}')"#, "[a, b]"),
 ];
 
-/// Rejects an argument that is not a STRING: these functions have no implicit cast.
-fn only_text(name: &str, args: Vec<Resolved>) -> PlanResult<Vec<Resolved>> {
-    match args[0].data_type {
-        T::String | T::Null => Ok(args),
-        _ => Err(unexpected(name, "a STRING", &args[0])),
-    }
+/// Makes the first argument a STRING: these functions have no implicit cast.
+fn only_text(name: &str, mut args: Vec<Resolved>) -> PlanResult<Vec<Resolved>> {
+    args[0] = text_or_null(name, args[0].clone())?;
+    Ok(args)
 }
 
 /// Parses a schema, either a list of columns (`a INT, b STRING`) or a type (`ARRAY<INT>`).
@@ -269,9 +269,7 @@ fn from_json(name: &str, args: Vec<Resolved>) -> PlanResult<Typed> {
         ));
     }
     notation_of(&options, Direction::Read)?;
-    let mut args = only_text(name, args)?;
-    args[0] = super::registry::expect(name, vec![args[0].clone()], &[T::String])?.remove(0);
-    Ok(Typed::new(args, to, true))
+    Ok(Typed::new(only_text(name, args)?, to, true))
 }
 
 /// The options for date and timestamp patterns.

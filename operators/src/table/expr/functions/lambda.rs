@@ -111,15 +111,12 @@ pub(super) static FUNCTIONS: &[Function] = &[
     .usage("3.0.0", "transform_values(map('a', 1), (key, value) -> value + 1)", "{a -> 2}"),
     higher(
         "map_zip_with",
-        "map_zip_with(a, b, (key, x, y) -> …): the map of each key of either to the result for its values",
+        "map_zip_with(a, b, (key, x, y) -> …): the map of each key of either to the \
+         result for its values",
         (3, 3),
         map_zip_with,
     )
-    .usage(
-        "3.0.0",
-        "map_zip_with(map('a', 1), map('a', 2), (key, x, y) -> x + y)",
-        "{a -> 3}",
-    ),
+    .usage("3.0.0", "map_zip_with(map('a', 1), map('a', 2), (key, x, y) -> x + y)", "{a -> 3}"),
     higher("array_sort_by", "array_sort(array, (a, b) -> -1, 0 or 1)", (2, 2), sort_by),
     higher(BIND, "", (2, 2), bind),
 ];
@@ -150,7 +147,7 @@ pub fn resolve_lambda(
             "INVALID_LAMBDA_FUNCTION_CALL.NON_HIGHER_ORDER_FUNCTION",
             format!("`{name}` takes no lambda"),
             "Lambdas are arguments of transform, filter, exists, forall, aggregate, zip_with, \
-            map_filter, map_zip_with, transform_keys, transform_values and array_sort",
+             map_filter, map_zip_with, transform_keys, transform_values and array_sort",
         ));
     };
     if args.len() < function.arity.0 || args.len() > function.arity.1 {
@@ -594,22 +591,21 @@ fn map_zip_with(args: Vec<Compiled>, call: Call) -> Compiled {
         for (key, x) in elements(a.keys, &key_type).zip(elements(a.values, &x_type)) {
             // A map has no key twice, but one that was read from a file may.
             if index.insert(key).is_ok() {
-                pairs.push((key, x, Cell::Null));
+                pairs.push((key, x, None));
             }
         }
-        let mut of_second = ValueIndex::new(&key_type);
         for (key, y) in elements(b.keys, &key_type).zip(elements(b.values, &y_type)) {
-            if of_second.insert(key).is_err() {
-                continue;
-            }
             match index.insert(key) {
-                Ok(()) => pairs.push((key, Cell::Null, y)),
-                Err(at) => pairs[at].2 = y,
+                Ok(()) => pairs.push((key, Cell::Null, Some(y))),
+                // The first value of a key counts.
+                Err(at) => {
+                    pairs[at].2.get_or_insert(y);
+                }
             }
         }
         let (mut keys, mut values) = (Vec::new(), Vec::new());
         for (key, x, y) in pairs {
-            values.push(with(&body, cx, &[key, x, y])?);
+            values.push(with(&body, cx, &[key, x, y.unwrap_or(Cell::Null)])?);
             keys.push(key);
         }
         map::build(&keys, &values, &key_type, (map::Keys::AsGiven, &semantics), cx.arena)

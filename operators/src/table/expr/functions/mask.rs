@@ -1,6 +1,6 @@
 //! `mask`, which hides letters and digits, and `luhn_check` for card numbers.
 
-use super::registry::{Call, Function, Typed, called, cells, constant_text, typed, unexpected};
+use super::registry::{Call, Function, Typed, called, cells, constant_text, text_or_null, typed};
 use crate::table::error::{PlanError, PlanResult};
 use crate::table::expr::Resolved;
 use crate::table::expr::cell::Cell;
@@ -15,20 +15,22 @@ use DataType as T;
 pub(super) static FUNCTIONS: &[Function] = &[
     called(
         "mask",
-        "mask(s[, capital, small, digit, other]): characters of each kind replaced by one; NULL keeps them",
+        "mask(s[, capital, small, digit, other]): characters of each kind replaced by \
+         one; NULL keeps them",
         (1, 5),
         resolve_mask,
         mask,
     )
-        .usage("3.4.0", "mask('Ab-12')", "Xx-nn"),
+    .usage("3.4.0", "mask('Ab-12')", "Xx-nn"),
     cells(
         "luhn_check",
-        "luhn_check(digits): whether the last digit is the check digit of the others (ISO/IEC 7812)",
+        "luhn_check(digits): whether the last digit is the check digit of the others \
+         (ISO/IEC 7812)",
         (1, 1),
         |n, a| typed(n, a, &[T::String], T::Boolean),
         |a, _, _| Ok(Cell::Bool(has_check_digit(a[0].bytes()))),
     )
-        .usage("3.5.0", "luhn_check('79927398713')", "true"),
+    .usage("3.5.0", "luhn_check('79927398713')", "true"),
 ];
 
 static CAPITALS: LazyLock<CharSet> = LazyLock::new(|| char_set(&["Lu"]));
@@ -40,10 +42,7 @@ static DIGITS: LazyLock<CharSet> = LazyLock::new(|| char_set(&["Nd"]));
 const GIVEN: [Option<&str>; 4] = [Some("X"), Some("x"), Some("n"), None];
 
 fn resolve_mask(name: &str, args: Vec<Resolved>) -> PlanResult<Typed> {
-    if !matches!(args[0].data_type, T::String | T::Null) {
-        return Err(unexpected(name, "a STRING", &args[0]));
-    }
-    let mut resolved = vec![args[0].clone().coerce(&T::String)];
+    let mut resolved = vec![text_or_null(name, args[0].clone())?];
     for (index, given) in GIVEN.iter().enumerate() {
         let by = match args.get(index + 1) {
             Some(arg) => constant_text(name, arg)?,

@@ -1,7 +1,7 @@
 //! Powers, logarithms, trigonometry, bit operations, and the conversion of numbers between bases.
 
 use super::registry::{
-    Function, Typed, any_nullable, cells, function, made, take, typed, typed_or_null,
+    Call, Function, Typed, any_nullable, cells, function, made, take, typed, typed_or_null,
 };
 use crate::table::error::{PlanError, PlanResult};
 use crate::table::expr::Resolved;
@@ -224,13 +224,7 @@ pub(super) static FUNCTIONS: &[Function] = &[
         "shiftleft(a, n) or a << n: the bits moved up by n",
         (2, 2),
         shifts,
-        |a, call, _| {
-            Ok(Cell::Long(if call.to == T::Long {
-                a[0].long().wrapping_shl(a[1].long() as u32)
-            } else {
-                i64::from((a[0].long() as i32).wrapping_shl(a[1].long() as u32))
-            }))
-        },
+        |a, call, _| Ok(shifted(a, call, i64::wrapping_shl, i32::wrapping_shl)),
     )
     .usage("1.5.0", "shiftleft(1, 4)", "16"),
     cells(
@@ -238,13 +232,7 @@ pub(super) static FUNCTIONS: &[Function] = &[
         "shiftright(a, n) or a >> n: the bits moved down by n; keeps the sign",
         (2, 2),
         shifts,
-        |a, call, _| {
-            Ok(Cell::Long(if call.to == T::Long {
-                a[0].long().wrapping_shr(a[1].long() as u32)
-            } else {
-                i64::from((a[0].long() as i32).wrapping_shr(a[1].long() as u32))
-            }))
-        },
+        |a, call, _| Ok(shifted(a, call, i64::wrapping_shr, i32::wrapping_shr)),
     )
     .usage("1.5.0", "shiftright(-16, 2)", "-4"),
     cells(
@@ -253,11 +241,8 @@ pub(super) static FUNCTIONS: &[Function] = &[
         (2, 2),
         shifts,
         |a, call, _| {
-            Ok(Cell::Long(if call.to == T::Long {
-                (a[0].long() as u64).wrapping_shr(a[1].long() as u32) as i64
-            } else {
-                i64::from((a[0].long() as u32).wrapping_shr(a[1].long() as u32) as i32)
-            }))
+            let long = |a: i64, by| (a as u64).wrapping_shr(by) as i64;
+            Ok(shifted(a, call, long, |a, by| (a as u32).wrapping_shr(by) as i32))
         },
     )
     .usage("1.5.0", "shiftrightunsigned(16, 2)", "4"),
@@ -354,7 +339,8 @@ pub(super) static FUNCTIONS: &[Function] = &[
     .usage("1.5.0", "conv('ff', 16, 10)", "255"),
     cells(
         "width_bucket",
-        "width_bucket(value, low, high, n): the bucket of n between low and high, of numbers or intervals",
+        "width_bucket(value, low, high, n): which of n equal parts between low and high \
+         holds the value",
         (4, 4),
         buckets,
         |a, _, _| {
@@ -362,8 +348,7 @@ pub(super) static FUNCTIONS: &[Function] = &[
                 Cell::Long(interval) => interval as f64,
                 cell => cell.double(),
             };
-            let (value, low, high, count) =
-                (number(a[0]), number(a[1]), number(a[2]), a[3].long());
+            let (value, low, high, count) = (number(a[0]), number(a[1]), number(a[2]), a[3].long());
             let valid = count > 0 && count < i64::MAX && low != high;
             if !valid || value.is_nan() || !low.is_finite() || !high.is_finite() {
                 return Ok(Cell::Null);
@@ -414,6 +399,21 @@ fn buckets(name: &str, args: Vec<Resolved>) -> PlanResult<Typed> {
 fn shifts(name: &str, args: Vec<Resolved>) -> PlanResult<Typed> {
     let to = if args[0].data_type == T::Long { T::Long } else { T::Int };
     typed(name, args, &[to.clone(), T::Int], to)
+}
+
+/// The first argument, shifted by the second one: with 64 bits if the result is a BIGINT, otherwise
+/// with 32.
+fn shifted<'a>(
+    args: &[Cell<'_>],
+    call: &Call,
+    long: fn(i64, u32) -> i64,
+    int: fn(i32, u32) -> i32,
+) -> Cell<'a> {
+    let (bits, by) = (args[0].long(), args[1].long() as u32);
+    Cell::Long(match call.to {
+        T::Long => long(bits, by),
+        _ => i64::from(int(bits as i32, by)),
+    })
 }
 
 /// The width of an integer type in bits.

@@ -118,6 +118,17 @@ impl Function {
     }
 }
 
+const fn declared(
+    name: &'static str,
+    help: &'static str,
+    arity: (usize, usize),
+    resolve: fn(&str, Vec<Resolved>) -> PlanResult<Typed>,
+    build: Build,
+) -> Function {
+    Function { name, help, usage: Usage::NONE, arity, resolve, build, seed: None }
+}
+
+/// Declares a function that is compiled for the types of its arguments.
 pub(super) const fn function(
     name: &'static str,
     help: &'static str,
@@ -125,15 +136,7 @@ pub(super) const fn function(
     resolve: fn(&str, Vec<Resolved>) -> PlanResult<Typed>,
     compile: Compile,
 ) -> Function {
-    Function {
-        name,
-        help,
-        usage: Usage::NONE,
-        arity,
-        resolve,
-        build: Build::Typed(compile),
-        seed: None,
-    }
+    declared(name, help, arity, resolve, Build::Typed(compile))
 }
 
 /// Declares a function whose compilation needs the whole [`Call`].
@@ -144,15 +147,7 @@ pub(super) const fn called(
     resolve: fn(&str, Vec<Resolved>) -> PlanResult<Typed>,
     compile: CompileCall,
 ) -> Function {
-    Function {
-        name,
-        help,
-        usage: Usage::NONE,
-        arity,
-        resolve,
-        build: Build::Called(compile),
-        seed: None,
-    }
+    declared(name, help, arity, resolve, Build::Called(compile))
 }
 
 /// Declares a function that is evaluated on cells and is NULL if any argument is NULL.
@@ -163,15 +158,7 @@ pub(super) const fn cells(
     resolve: fn(&str, Vec<Resolved>) -> PlanResult<Typed>,
     eval: EvalCells,
 ) -> Function {
-    Function {
-        name,
-        help,
-        usage: Usage::NONE,
-        arity,
-        resolve,
-        build: Build::Cells(eval),
-        seed: None,
-    }
+    declared(name, help, arity, resolve, Build::Cells(eval))
 }
 
 /// Declares a function that is evaluated on cells and handles NULL arguments itself.
@@ -182,15 +169,7 @@ pub(super) const fn nullable_cells(
     resolve: fn(&str, Vec<Resolved>) -> PlanResult<Typed>,
     eval: EvalCells,
 ) -> Function {
-    Function {
-        name,
-        help,
-        usage: Usage::NONE,
-        arity,
-        resolve,
-        build: Build::CellsAndNulls(eval),
-        seed: None,
-    }
+    declared(name, help, arity, resolve, Build::CellsAndNulls(eval))
 }
 
 pub(super) const MANY: usize = usize::MAX;
@@ -242,6 +221,14 @@ pub(super) fn unexpected(name: &str, wanted: &str, arg: &Resolved) -> PlanError 
     )
 }
 
+/// An argument of a function without implicit casts as a STRING. Only an untyped NULL is cast.
+pub(super) fn text_or_null(name: &str, arg: Resolved) -> PlanResult<Resolved> {
+    match arg.data_type {
+        DataType::String | DataType::Null => Ok(arg.coerce(&DataType::String)),
+        _ => Err(unexpected(name, "a STRING", &arg)),
+    }
+}
+
 /// The text of a constant STRING argument; `None` for NULL. Constant expressions are folded. An
 /// argument that is not constant is an error.
 pub(super) fn constant_text(name: &str, arg: &Resolved) -> PlanResult<Option<String>> {
@@ -264,8 +251,9 @@ pub(super) fn made<'a>(arena: &'a Bump, text: &str) -> Cell<'a> {
     Cell::Bytes(arena.alloc_str(text).as_bytes())
 }
 
-pub(super) fn take<const N: usize>(args: Vec<Compiled>) -> [Compiled; N] {
-    match <[Compiled; N]>::try_from(args) {
+/// The arguments of a call, whose number resolution has checked.
+pub(super) fn take<T, const N: usize>(args: Vec<T>) -> [T; N] {
+    match <[T; N]>::try_from(args) {
         Ok(args) => args,
         Err(_) => unreachable!("resolution counted the arguments"),
     }

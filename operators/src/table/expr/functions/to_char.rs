@@ -22,12 +22,13 @@ use DataType as T;
 pub(super) static FUNCTIONS: &[Function] = &[
     called(
         "to_char",
-        "to_char(number, 'S$9,999.99'), (time, pattern) or (binary, 'hex', 'base64' or 'utf-8'): as text",
+        "to_char(number, 'S$9,999.99'), (time, pattern) or (binary, 'hex', 'base64' or \
+         'utf-8'): as text",
         (2, 2),
         resolve_to_char,
         to_char,
     )
-        .usage("3.4.0", "to_char(1234.5, '$9,999.99')", "$1,234.50"),
+    .usage("3.4.0", "to_char(1234.5, '$9,999.99')", "$1,234.50"),
     called(
         "to_number",
         "to_number(s, 'S$9,999.99'): the DECIMAL that is written so",
@@ -35,7 +36,7 @@ pub(super) static FUNCTIONS: &[Function] = &[
         resolve_to_number,
         to_number,
     )
-        .usage("3.3.0", "to_number('$1,234.50', '$9,999.99')", "1234.50"),
+    .usage("3.3.0", "to_number('$1,234.50', '$9,999.99')", "1234.50"),
 ];
 
 /// Resolves `to_char` of a date, timestamp or BINARY; `None` for numbers, which need a template.

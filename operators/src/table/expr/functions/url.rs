@@ -4,7 +4,7 @@
 //! accept more: here `http://a b` is an error, and `http://a_b/` has an authority but no host.
 
 use super::regexp::{bad_pattern, runaway};
-use super::registry::{Call, Function, Typed, called, unexpected};
+use super::registry::{Call, Function, Typed, called, text_or_null};
 use crate::table::error::PlanResult;
 use crate::table::expr::Resolved;
 use crate::table::expr::cell::Cell;
@@ -18,19 +18,17 @@ use DataType as T;
 
 pub(super) static FUNCTIONS: &[Function] = &[called(
     "parse_url",
-    "parse_url(url, 'HOST', 'PATH', 'QUERY' and their like[, key]): a part of it, or a value of its query",
+    "parse_url(url, 'HOST', 'PATH', 'QUERY' and their like[, key]): a part of it, \
+     or a value of its query",
     (2, 3),
     resolve,
     compile,
 )
-        .usage("2.0.0", "parse_url('http://example.org/path?k=v', 'QUERY', 'k')", "v")];
+.usage("2.0.0", "parse_url('http://example.org/path?k=v', 'QUERY', 'k')", "v")];
 
 fn resolve(name: &str, args: Vec<Resolved>) -> PlanResult<Typed> {
-    let texts = |arg: &&Resolved| !matches!(arg.data_type, T::String | T::Null);
-    if let Some(arg) = args.iter().find(texts) {
-        return Err(unexpected(name, "a STRING", arg));
-    }
-    Ok(Typed::new(args.into_iter().map(|arg| arg.coerce(&T::String)).collect(), T::String, true))
+    let args = args.into_iter().map(|arg| text_or_null(name, arg));
+    Ok(Typed::new(args.collect::<PlanResult<_>>()?, T::String, true))
 }
 
 fn compile(args: Vec<Compiled>, call: Call) -> Compiled {

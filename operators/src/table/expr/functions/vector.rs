@@ -22,18 +22,15 @@ pub(super) static FUNCTIONS: &[Function] = &[
         "vector_inner_product(a, b): the sum of the products of their elements",
         (2, 2),
         two_vectors,
-        |a, call, _| {
-            let sum = |a: &[f32], b: &[f32]| Some(dot(a, b));
-            of_pair(call.name, a, sum)
-        },
+        |a, call, arena| of_pair(call.name, a, arena, |a, b| Some(dot(a, b))),
     )
     .usage("4.2.0", "vector_inner_product(array(1.0F, 2.0F), array(3.0F, 4.0F))", "11.0"),
     cells(
         "vector_cosine_similarity",
-        "vector_cosine_similarity(a, b): the cosine of the angle between them; NULL if either is zero",
+        "vector_cosine_similarity(a, b): the cosine of their angle; NULL if either is zero",
         (2, 2),
         two_vectors,
-        |a, call, _| of_pair(call.name, a, cosine),
+        |a, call, arena| of_pair(call.name, a, arena, cosine),
     )
     .usage("4.2.0", "vector_cosine_similarity(array(3.0F, 4.0F), array(4.0F, 3.0F))", "0.96"),
     cells(
@@ -41,12 +38,11 @@ pub(super) static FUNCTIONS: &[Function] = &[
         "vector_l2_distance(a, b): the Euclidean distance between them",
         (2, 2),
         two_vectors,
-        |a, call, _| {
-            let distance = |a: &[f32], b: &[f32]| {
+        |a, call, arena| {
+            of_pair(call.name, a, arena, |a, b| {
                 let squares = a.iter().zip(b).map(|(x, y)| (x - y) * (x - y));
                 Some(sum(squares).sqrt())
-            };
-            of_pair(call.name, a, distance)
+            })
         },
     )
     .usage("4.2.0", "vector_l2_distance(array(1.0F, 2.0F), array(4.0F, 6.0F))", "5.0"),
@@ -55,9 +51,9 @@ pub(super) static FUNCTIONS: &[Function] = &[
         "vector_norm(a[, degree]): its length; the degree is 2.0F (default), 1.0F or float('inf')",
         (1, 2),
         |n, a| with_degree(n, a, T::Float),
-        |a, call, _| {
+        |a, call, arena| {
             let degree = degree_of(call.name, a[1])?;
-            let norm = floats(a[0]).map(|vector| norm(&vector, degree));
+            let norm = floats(a[0], arena).map(|vector| norm(vector, degree));
             Ok(norm.map_or(Cell::Null, float))
         },
     )
@@ -69,7 +65,7 @@ pub(super) static FUNCTIONS: &[Function] = &[
         |n, a| with_degree(n, a, T::Array(Box::new(T::Float))),
         |a, call, arena| {
             let degree = degree_of(call.name, a[1])?;
-            Ok(floats(a[0]).map_or(Cell::Null, |vector| normalized(&vector, degree, arena)))
+            Ok(floats(a[0], arena).map_or(Cell::Null, |vector| normalized(vector, degree, arena)))
         },
     )
     .usage("4.2.0", "vector_normalize(array(3.0F, 4.0F))", "[0.6, 0.8]"),
@@ -110,7 +106,7 @@ fn with_degree(name: &str, mut args: Vec<Resolved>, to: DataType) -> PlanResult<
         return Err(unexpected(name, "ARRAY<FLOAT>", &args[0]));
     }
     if args[1].data_type != T::Float {
-        return Err(unexpected(name, "a FLOAT as its degree", &args[1]));
+        return Err(unexpected(name, "a degree of type FLOAT", &args[1]));
     }
     Ok(Typed::new(args, to, true))
 }
@@ -133,17 +129,20 @@ fn float<'a>(value: f32) -> Cell<'a> {
 }
 
 /// The elements of a vector; `None` if one is NULL.
-fn floats(vector: Cell<'_>) -> Option<Vec<f32>> {
-    let element = |cell: Cell<'_>| match cell {
-        Cell::Double(value) => Some(value as f32),
-        _ => None,
-    };
-    elements(vector.array(), &T::Float).map(element).collect()
+fn floats<'a>(vector: Cell<'a>, arena: &'a Bump) -> Option<&'a [f32]> {
+    let cells = elements(vector.array(), &T::Float);
+    let mut floats = BumpVec::with_capacity_in(cells.len(), arena);
+    for cell in cells {
+        let Cell::Double(value) = cell else { return None };
+        floats.push(value as f32);
+    }
+    Some(floats.into_bump_slice())
 }
 
 fn of_pair<'a>(
     name: &str,
     args: &[Cell<'a>],
+    arena: &'a Bump,
     eval: impl Fn(&[f32], &[f32]) -> Option<f32>,
 ) -> Result<Cell<'a>, Box<EvalError>> {
     let (a, b) = (args[0], args[1]);
@@ -158,8 +157,8 @@ fn of_pair<'a>(
             "Vectors must have the same number of elements",
         );
     }
-    let (Some(a), Some(b)) = (floats(a), floats(b)) else { return Ok(Cell::Null) };
-    Ok(eval(&a, &b).map_or(Cell::Null, float))
+    let (Some(a), Some(b)) = (floats(a, arena), floats(b, arena)) else { return Ok(Cell::Null) };
+    Ok(eval(a, b).map_or(Cell::Null, float))
 }
 
 /// The sum of the terms. A whole block is summed before it is added to the total.

@@ -23,7 +23,11 @@ pub(super) static FUNCTIONS: &[Function] = &[
             Ok(span(begin, begin.saturating_add(width), arena))
         },
     )
-        .usage("2.0.0", "window(timestamp_ntz'2024-02-29 12:58:59', '5 minutes').start", "2024-02-29 12:55:00"),
+    .usage(
+        "2.0.0",
+        "window(timestamp_ntz'2024-02-29 12:58:59', '5 minutes').start",
+        "2024-02-29 12:55:00",
+    ),
     cells(
         "windows",
         "windows(time, length, slide, start): the windows that a time is in, in microseconds",
@@ -53,7 +57,12 @@ pub(super) static FUNCTIONS: &[Function] = &[
             Ok(span(time, time.saturating_add(gap), arena))
         },
     )
-        .usage("3.2.0", "session_window.end FROM VALUES (timestamp_ntz'2024-02-29 12:00:00') AS t(at) GROUP BY session_window(at, '10 minutes')", "2024-02-29 12:10:00"),
+    .usage(
+        "3.2.0",
+        "session_window.end FROM VALUES (timestamp_ntz'2024-02-29 12:00:00') AS t(at) \
+         GROUP BY session_window(at, '10 minutes')",
+        "2024-02-29 12:10:00",
+    ),
     cells(
         "window_time",
         "window_time(window): the last moment of a window",
@@ -70,7 +79,12 @@ pub(super) static FUNCTIONS: &[Function] = &[
             other => Ok(other),
         },
     )
-        .usage("3.4.0", "window_time(window) FROM (SELECT window FROM VALUES (timestamp_ntz'2024-02-29 12:01:00') AS t(at) GROUP BY window(at, '5 minutes'))", "2024-02-29 12:04:59.999999"),
+    .usage(
+        "3.4.0",
+        "window_time(window) FROM (SELECT window FROM VALUES (timestamp_ntz'2024-02-29 \
+         12:01:00') AS t(at) GROUP BY window(at, '5 minutes'))",
+        "2024-02-29 12:04:59.999999",
+    ),
     cells(
         "length_us",
         "length_us(text): a length of time such as '10 minutes', in microseconds",

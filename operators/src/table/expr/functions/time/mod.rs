@@ -72,34 +72,58 @@ const fn of_now(name: &'static str, help: &'static str) -> Function {
 pub(super) use time_type::{FUNCTIONS as TIME_FUNCTIONS, current_time, of_time};
 
 pub(super) static FUNCTIONS: &[Function] = &[
-    of_now("current_timestamp", "current_timestamp() or now(): the time of the batch")
-        .usage("1.5.0", "current_timestamp() = now()", "true"),
-    of_now("current_date", "current_date(): the day of the batch")
-        .usage("1.5.0", "current_date() = to_date(now())", "true"),
-    of_now("localtimestamp", "localtimestamp(): the local time of the batch")
-        .usage("3.4.0", "localtimestamp() = to_timestamp_ntz(now())", "true"),
-    of_date("year", "year(date): the year of a date", |a, _, _| date_part(a, |d| d.year))
-        .usage("1.5.0", "year('2024-02-29')", "2024"),
-    of_date("quarter", "quarter(date): 1 to 4", |a, _, _| date_part(a, Date::quarter))
-        .usage("1.5.0", "quarter('2024-08-31')", "3"),
-    of_date("month", "month(date): 1 to 12", |a, _, _| date_part(a, |d| i64::from(d.month)))
-        .usage("1.5.0", "month('2024-02-29')", "2"),
+    of_now("current_timestamp", "current_timestamp() or now(): the time of the batch").usage(
+        "1.5.0",
+        "current_timestamp() = now()",
+        "true",
+    ),
+    of_now("current_date", "current_date(): the day of the batch").usage(
+        "1.5.0",
+        "current_date() = to_date(now())",
+        "true",
+    ),
+    of_now("localtimestamp", "localtimestamp(): the local time of the batch").usage(
+        "3.4.0",
+        "localtimestamp() = to_timestamp_ntz(now())",
+        "true",
+    ),
+    of_date("year", "year(date): the year of a date", |a, _, _| date_part(a, |d| d.year)).usage(
+        "1.5.0",
+        "year('2024-02-29')",
+        "2024",
+    ),
+    of_date("quarter", "quarter(date): 1 to 4", |a, _, _| date_part(a, Date::quarter)).usage(
+        "1.5.0",
+        "quarter('2024-08-31')",
+        "3",
+    ),
+    of_date("month", "month(date): 1 to 12", |a, _, _| date_part(a, |d| i64::from(d.month))).usage(
+        "1.5.0",
+        "month('2024-02-29')",
+        "2",
+    ),
     of_date("dayofmonth", "dayofmonth(date) or day(date): 1 to 31", |a, _, _| {
         date_part(a, |d| i64::from(d.day))
     })
-        .usage("1.5.0", "dayofmonth('2024-02-29')", "29"),
-    of_date("dayofyear", "dayofyear(date): 1 to 366", |a, _, _| date_part(a, Date::ordinal))
-        .usage("1.5.0", "dayofyear('2024-03-01')", "61"),
+    .usage("1.5.0", "dayofmonth('2024-02-29')", "29"),
+    of_date("dayofyear", "dayofyear(date): 1 to 366", |a, _, _| date_part(a, Date::ordinal)).usage(
+        "1.5.0",
+        "dayofyear('2024-03-01')",
+        "61",
+    ),
     of_date("dayofweek", "dayofweek(date): Sunday is 1", |a, _, _| {
         date_part(a, |d| (d.weekday() + 1) % 7 + 1)
     })
-        .usage("2.3.0", "dayofweek('2024-02-29')", "5"),
-    of_date("weekday", "weekday(date): Monday is 0", |a, _, _| date_part(a, Date::weekday))
-        .usage("2.4.0", "weekday('2024-02-29')", "3"),
+    .usage("2.3.0", "dayofweek('2024-02-29')", "5"),
+    of_date("weekday", "weekday(date): Monday is 0", |a, _, _| date_part(a, Date::weekday)).usage(
+        "2.4.0",
+        "weekday('2024-02-29')",
+        "3",
+    ),
     of_date("weekofyear", "weekofyear(date): of the ISO year", |a, _, _| {
         date_part(a, |d| d.iso_week().1)
     })
-        .usage("1.5.0", "weekofyear('2024-02-29')", "9"),
+    .usage("1.5.0", "weekofyear('2024-02-29')", "9"),
     function(
         "datetime_yearofweek",
         "extract(YEAROFWEEK FROM date): the ISO year",
@@ -133,7 +157,7 @@ pub(super) static FUNCTIONS: &[Function] = &[
         |n, a| typed(n, a, &[T::Date], T::String),
         |a, _, arena| Ok(written(a[0].long(), &MONTH_NAME, arena)),
     )
-        .usage("4.0.0", "monthname('2024-02-29')", "Feb"),
+    .usage("4.0.0", "monthname('2024-02-29')", "Feb"),
     cells(
         "dayname",
         "dayname(date): of three letters",
@@ -141,15 +165,23 @@ pub(super) static FUNCTIONS: &[Function] = &[
         |n, a| typed(n, a, &[T::Date], T::String),
         |a, _, arena| Ok(written(a[0].long(), &DAY_NAME, arena)),
     )
-        .usage("4.0.0", "dayname('2024-02-29')", "Thu"),
-    cells("date_add", "date_add(date, days): the date so many days later", (2, 2), with_days, |a, _, _| {
-        Ok(Cell::Long(day(a[0].long() + a[1].long())))
-    })
-        .usage("1.5.0", "date_add('2024-02-28', 2)", "2024-03-01"),
-    cells("date_sub", "date_sub(date, days): the date so many days earlier", (2, 2), with_days, |a, _, _| {
-        Ok(Cell::Long(day(a[0].long() - a[1].long())))
-    })
-        .usage("1.5.0", "date_sub('2024-03-01', 1)", "2024-02-29"),
+    .usage("4.0.0", "dayname('2024-02-29')", "Thu"),
+    cells(
+        "date_add",
+        "date_add(date, days): the date so many days later",
+        (2, 2),
+        with_days,
+        |a, _, _| Ok(Cell::Long(day(a[0].long() + a[1].long()))),
+    )
+    .usage("1.5.0", "date_add('2024-02-28', 2)", "2024-03-01"),
+    cells(
+        "date_sub",
+        "date_sub(date, days): the date so many days earlier",
+        (2, 2),
+        with_days,
+        |a, _, _| Ok(Cell::Long(day(a[0].long() - a[1].long()))),
+    )
+    .usage("1.5.0", "date_sub('2024-03-01', 1)", "2024-02-29"),
     cells(
         "date_diff",
         "date_diff(end, start): days from start to end",
@@ -157,10 +189,11 @@ pub(super) static FUNCTIONS: &[Function] = &[
         |n, a| typed(n, a, &[T::Date, T::Date], T::Int),
         |a, _, _| Ok(Cell::Long(day(a[0].long() - a[1].long()))),
     )
-        .usage("3.4.0", "date_diff('2024-03-01', '2024-02-28')", "2"),
+    .usage("3.4.0", "date_diff('2024-03-01', '2024-02-28')", "2"),
     cells(
         "add_months",
-        "add_months(date, months): the same day so many months later, or the last of a shorter month",
+        "add_months(date, months): the same day so many months later, or the last of a \
+         shorter month",
         (2, 2),
         |n, a| typed(n, a, &[T::Date, T::Int], T::Date),
         |a, _, _| match add_months(a[0].long(), a[1].long()) {
@@ -168,7 +201,7 @@ pub(super) static FUNCTIONS: &[Function] = &[
             None => arithmetic_overflow("the date"),
         },
     )
-        .usage("1.5.0", "add_months('2024-01-31', 1)", "2024-02-29"),
+    .usage("1.5.0", "add_months('2024-01-31', 1)", "2024-02-29"),
     cells(
         "months_between",
         "months_between(a, b[, rounded]): months from b to a",
@@ -183,7 +216,7 @@ pub(super) static FUNCTIONS: &[Function] = &[
             Ok(Cell::Double(months))
         },
     )
-        .usage("1.5.0", "months_between('2024-03-31', '2024-01-31')", "2.0"),
+    .usage("1.5.0", "months_between('2024-03-31', '2024-01-31')", "2.0"),
     cells(
         "last_day",
         "last_day(date): the last day of its month",
@@ -195,7 +228,7 @@ pub(super) static FUNCTIONS: &[Function] = &[
             Ok(Cell::Long(day(a[0].long() + i64::from(left))))
         },
     )
-        .usage("1.5.0", "last_day('2024-02-03')", "2024-02-29"),
+    .usage("1.5.0", "last_day('2024-02-03')", "2024-02-29"),
     cells(
         "next_day",
         "next_day(date, 'Mon'): the first such day after it",
@@ -215,7 +248,7 @@ pub(super) static FUNCTIONS: &[Function] = &[
             ),
         },
     )
-        .usage("1.5.0", "next_day('2024-02-29', 'Mon')", "2024-03-04"),
+    .usage("1.5.0", "next_day('2024-02-29', 'Mon')", "2024-03-04"),
     cells(
         "make_date",
         "make_date(year, month, day): the date of its parts",
@@ -229,10 +262,11 @@ pub(super) static FUNCTIONS: &[Function] = &[
             }
         },
     )
-        .usage("3.0.0", "make_date(2024, 2, 29)", "2024-02-29"),
+    .usage("3.0.0", "make_date(2024, 2, 29)", "2024-02-29"),
     cells(
         "make_timestamp",
-        "make_timestamp(year, month, day, hour, minute, seconds[, zone]): the timestamp of its parts",
+        "make_timestamp(year, month, day, hour, minute, seconds[, zone]): the timestamp \
+         of its parts",
         (6, 7),
         |n, a| time_parts(n, a, T::Timestamp),
         |a, call, _| {
@@ -243,15 +277,16 @@ pub(super) static FUNCTIONS: &[Function] = &[
             or_overflow(made_timestamp(a)?.map(|local| to_utc(local, zone)))
         },
     )
-        .usage("3.0.0", "make_timestamp(2024, 2, 29, 12, 30, 45.5)", "2024-02-29 12:30:45.5"),
+    .usage("3.0.0", "make_timestamp(2024, 2, 29, 12, 30, 45.5)", "2024-02-29 12:30:45.5"),
     cells(
         "make_timestamp_ntz",
-        "make_timestamp_ntz(year, month, day, hour, minute, seconds): the local timestamp of its parts",
+        "make_timestamp_ntz(year, month, day, hour, minute, seconds): the local \
+         timestamp of its parts",
         (6, 6),
         |n, a| time_parts(n, a, T::TimestampNtz),
         |a, _, _| or_overflow(made_timestamp(a)?),
     )
-        .usage("3.4.0", "make_timestamp_ntz(2024, 2, 29, 12, 30, 45)", "2024-02-29 12:30:45"),
+    .usage("3.4.0", "make_timestamp_ntz(2024, 2, 29, 12, 30, 45)", "2024-02-29 12:30:45"),
     called(
         "time_bucket",
         "time_bucket(length, timestamp[, origin]): the start of the bucket of this length",
@@ -259,11 +294,11 @@ pub(super) static FUNCTIONS: &[Function] = &[
         bucket::resolve,
         bucket::compile,
     )
-        .usage(
-            "4.2.0",
-            "time_bucket(INTERVAL '15' MINUTE, TIMESTAMP'2024-02-29 11:27:00')",
-            "2024-02-29 11:15:00",
-        ),
+    .usage(
+        "4.2.0",
+        "time_bucket(INTERVAL '15' MINUTE, TIMESTAMP'2024-02-29 11:27:00')",
+        "2024-02-29 11:15:00",
+    ),
     cells(
         "make_dt_interval",
         "make_dt_interval([days[, hours[, minutes[, seconds]]]]): an interval of days to seconds",
@@ -285,7 +320,11 @@ pub(super) static FUNCTIONS: &[Function] = &[
             interval_or_overflow(total, &T::DayTimeInterval(0, 3), WITHOUT_SUGGESTION)
         },
     )
-        .usage("3.2.0", "make_dt_interval(1, 12, 30, 1.5)", "INTERVAL '1 12:30:01.5' DAY TO SECOND"),
+    .usage(
+        "3.2.0",
+        "make_dt_interval(1, 12, 30, 1.5)",
+        "INTERVAL '1 12:30:01.5' DAY TO SECOND",
+    ),
     cells(
         "make_ym_interval",
         "make_ym_interval([years[, months]]): an interval of years to months",
@@ -297,7 +336,7 @@ pub(super) static FUNCTIONS: &[Function] = &[
             interval_or_overflow(months, &T::YearMonthInterval(0, 1), WITHOUT_SUGGESTION)
         },
     )
-        .usage("3.2.0", "make_ym_interval(1, 2)", "INTERVAL '1-2' YEAR TO MONTH"),
+    .usage("3.2.0", "make_ym_interval(1, 2)", "INTERVAL '1-2' YEAR TO MONTH"),
     called(
         "date_trunc",
         "date_trunc('HOUR', timestamp): down to a unit; NULL for a word that is none",
@@ -311,7 +350,7 @@ pub(super) static FUNCTIONS: &[Function] = &[
             cut(unit, time, move |unit, at| truncated(unit, at, zone))
         },
     )
-        .usage("2.3.0", "date_trunc('HOUR', '2024-02-29 12:58:59')", "2024-02-29 12:00:00"),
+    .usage("2.3.0", "date_trunc('HOUR', '2024-02-29 12:58:59')", "2024-02-29 12:00:00"),
     called(
         "trunc",
         "trunc(date, 'MONTH'): down to a unit; NULL for a word that is none",
@@ -322,7 +361,7 @@ pub(super) static FUNCTIONS: &[Function] = &[
             cut(unit, date, truncated_date)
         },
     )
-        .usage("1.5.0", "trunc('2024-02-29', 'MONTH')", "2024-02-01"),
+    .usage("1.5.0", "trunc('2024-02-29', 'MONTH')", "2024-02-01"),
     called(
         "to_date",
         "to_date(text[, pattern]): the date that the text holds",
@@ -355,18 +394,24 @@ pub(super) static FUNCTIONS: &[Function] = &[
             })
         },
     )
-        .usage("1.5.0", "to_date('29.02.2024', 'dd.MM.yyyy')", "2024-02-29"),
-    called("to_timestamp", "to_timestamp(text[, pattern]): the timestamp that the text holds", (1, 2), to_timestamp, |args, call| {
-        if args.len() == 1 {
-            let [a] = take(args);
-            return a;
-        }
-        parsed(args, &call, |pattern, text, zone| match pattern {
-            Some(pattern) => pattern.read_timestamp(text, zone),
-            None => parse_timestamp(text, Some(zone)).ok_or(Unread::NoMatch),
-        })
-    })
-        .usage("2.2.0", "to_timestamp('2024-02-29 12:30:00')", "2024-02-29 12:30:00"),
+    .usage("1.5.0", "to_date('29.02.2024', 'dd.MM.yyyy')", "2024-02-29"),
+    called(
+        "to_timestamp",
+        "to_timestamp(text[, pattern]): the timestamp that the text holds",
+        (1, 2),
+        to_timestamp,
+        |args, call| {
+            if args.len() == 1 {
+                let [a] = take(args);
+                return a;
+            }
+            parsed(args, &call, |pattern, text, zone| match pattern {
+                Some(pattern) => pattern.read_timestamp(text, zone),
+                None => parse_timestamp(text, Some(zone)).ok_or(Unread::NoMatch),
+            })
+        },
+    )
+    .usage("2.2.0", "to_timestamp('2024-02-29 12:30:00')", "2024-02-29 12:30:00"),
     called(
         "to_timestamp_ntz",
         "to_timestamp_ntz(text[, pattern]): the local timestamp that the text holds",
@@ -382,7 +427,7 @@ pub(super) static FUNCTIONS: &[Function] = &[
             })
         },
     )
-        .usage("3.4.0", "to_timestamp_ntz('2024-02-29 12:30:00')", "2024-02-29 12:30:00"),
+    .usage("3.4.0", "to_timestamp_ntz('2024-02-29 12:30:00')", "2024-02-29 12:30:00"),
     called(
         "unix_timestamp",
         "unix_timestamp(timestamp) or unix_timestamp(text[, pattern]): seconds since 1970",
@@ -410,7 +455,7 @@ pub(super) static FUNCTIONS: &[Function] = &[
             long_fn(move |cx| Ok(micros(cx)?.map(|micros| micros / SECOND_US)))
         },
     )
-        .usage("1.5.0", "unix_timestamp('1970-01-02', 'yyyy-MM-dd')", "86400"),
+    .usage("1.5.0", "unix_timestamp('1970-01-02', 'yyyy-MM-dd')", "86400"),
     called(
         "from_unixtime",
         "from_unixtime(seconds[, pattern]): as text",
@@ -421,7 +466,7 @@ pub(super) static FUNCTIONS: &[Function] = &[
         },
         date_format,
     )
-        .usage("1.5.0", "from_unixtime(86400, 'yyyy-MM-dd')", "1970-01-02"),
+    .usage("1.5.0", "from_unixtime(86400, 'yyyy-MM-dd')", "1970-01-02"),
     called(
         "date_format",
         "date_format(timestamp, pattern): as text",
@@ -432,7 +477,7 @@ pub(super) static FUNCTIONS: &[Function] = &[
         },
         date_format,
     )
-        .usage("1.5.0", "date_format('2024-02-29', 'dd.MM.yy')", "29.02.24"),
+    .usage("1.5.0", "date_format('2024-02-29', 'dd.MM.yy')", "29.02.24"),
     cells(
         "timestamp_seconds",
         "timestamp_seconds(n): the timestamp n seconds after 1970-01-01",
@@ -447,7 +492,7 @@ pub(super) static FUNCTIONS: &[Function] = &[
             })
         },
     )
-        .usage("3.1.0", "timestamp_seconds(86400)", "1970-01-02 00:00:00"),
+    .usage("3.1.0", "timestamp_seconds(86400)", "1970-01-02 00:00:00"),
     cells(
         "timestamp_millis",
         "timestamp_millis(n): the timestamp n milliseconds after 1970-01-01",
@@ -455,7 +500,7 @@ pub(super) static FUNCTIONS: &[Function] = &[
         |n, a| typed(n, a, &[T::Long], T::Timestamp),
         |a, _, _| or_overflow(a[0].long().checked_mul(1000)),
     )
-        .usage("3.1.0", "timestamp_millis(86400500)", "1970-01-02 00:00:00.5"),
+    .usage("3.1.0", "timestamp_millis(86400500)", "1970-01-02 00:00:00.5"),
     cells(
         "timestamp_micros",
         "timestamp_micros(n): the timestamp n microseconds after 1970-01-01",
@@ -463,7 +508,7 @@ pub(super) static FUNCTIONS: &[Function] = &[
         |n, a| typed(n, a, &[T::Long], T::Timestamp),
         |a, _, _| Ok(a[0]),
     )
-        .usage("3.1.0", "timestamp_micros(86400000000)", "1970-01-02 00:00:00"),
+    .usage("3.1.0", "timestamp_micros(86400000000)", "1970-01-02 00:00:00"),
     cells(
         "unix_seconds",
         "unix_seconds(timestamp): seconds since 1970-01-01, rounded down",
@@ -471,7 +516,7 @@ pub(super) static FUNCTIONS: &[Function] = &[
         |n, a| on_clock(n, a, T::Long),
         |a, _, _| Ok(Cell::Long(a[0].long().div_euclid(SECOND_US))),
     )
-        .usage("3.1.0", "unix_seconds(timestamp('1970-01-02 00:00:00Z'))", "86400"),
+    .usage("3.1.0", "unix_seconds(timestamp('1970-01-02 00:00:00Z'))", "86400"),
     cells(
         "unix_millis",
         "unix_millis(timestamp): milliseconds since 1970-01-01, rounded down",
@@ -479,7 +524,7 @@ pub(super) static FUNCTIONS: &[Function] = &[
         |n, a| on_clock(n, a, T::Long),
         |a, _, _| Ok(Cell::Long(a[0].long().div_euclid(1000))),
     )
-        .usage("3.1.0", "unix_millis(timestamp('1970-01-01 00:00:01.5Z'))", "1500"),
+    .usage("3.1.0", "unix_millis(timestamp('1970-01-01 00:00:01.5Z'))", "1500"),
     cells(
         "unix_micros",
         "unix_micros(timestamp): microseconds since 1970-01-01",
@@ -487,7 +532,7 @@ pub(super) static FUNCTIONS: &[Function] = &[
         |n, a| on_clock(n, a, T::Long),
         |a, _, _| Ok(a[0]),
     )
-        .usage("3.1.0", "unix_micros(timestamp('1970-01-01 00:00:01.5Z'))", "1500000"),
+    .usage("3.1.0", "unix_micros(timestamp('1970-01-01 00:00:01.5Z'))", "1500000"),
     cells(
         "unix_date",
         "unix_date(date): days since 1970-01-01",
@@ -495,7 +540,7 @@ pub(super) static FUNCTIONS: &[Function] = &[
         |n, a| typed(n, a, &[T::Date], T::Int),
         |a, _, _| Ok(a[0]),
     )
-        .usage("3.1.0", "unix_date(date('1970-01-02'))", "1"),
+    .usage("3.1.0", "unix_date(date('1970-01-02'))", "1"),
     cells(
         "date_from_unix_date",
         "date_from_unix_date(days): the date so many days after 1970-01-01",
@@ -503,7 +548,7 @@ pub(super) static FUNCTIONS: &[Function] = &[
         |n, a| typed(n, a, &[T::Int], T::Date),
         |a, _, _| Ok(a[0]),
     )
-        .usage("3.1.0", "date_from_unix_date(1)", "1970-01-02"),
+    .usage("3.1.0", "date_from_unix_date(1)", "1970-01-02"),
     cells(
         "from_utc_timestamp",
         "from_utc_timestamp(timestamp, zone): the zone's clock at that UTC time",
@@ -511,7 +556,11 @@ pub(super) static FUNCTIONS: &[Function] = &[
         |n, a| typed(n, a, &[T::Timestamp, T::String], T::Timestamp),
         |a, _, _| Ok(Cell::Long(to_local(a[0].long(), zone_of(a[1].text())?))),
     )
-        .usage("1.5.0", "from_utc_timestamp('2024-08-31 12:00:00', 'Asia/Seoul')", "2024-08-31 21:00:00"),
+    .usage(
+        "1.5.0",
+        "from_utc_timestamp('2024-08-31 12:00:00', 'Asia/Seoul')",
+        "2024-08-31 21:00:00",
+    ),
     cells(
         "to_utc_timestamp",
         "to_utc_timestamp(timestamp, zone): UTC at that time of the zone's clock",
@@ -519,7 +568,11 @@ pub(super) static FUNCTIONS: &[Function] = &[
         |n, a| typed(n, a, &[T::Timestamp, T::String], T::Timestamp),
         |a, _, _| Ok(Cell::Long(to_utc(a[0].long(), zone_of(a[1].text())?))),
     )
-        .usage("1.5.0", "to_utc_timestamp('2024-08-31 12:00:00', 'Asia/Seoul')", "2024-08-31 03:00:00"),
+    .usage(
+        "1.5.0",
+        "to_utc_timestamp('2024-08-31 12:00:00', 'Asia/Seoul')",
+        "2024-08-31 03:00:00",
+    ),
     cells(
         "convert_timezone",
         "convert_timezone([from,] to, timestamp_ntz): from one zone's clock to another's",
@@ -537,7 +590,12 @@ pub(super) static FUNCTIONS: &[Function] = &[
             Ok(Cell::Long(to_local(to_utc(at.long(), from), zone_of(to.text())?)))
         },
     )
-        .usage("3.4.0", "convert_timezone('Europe/Berlin', 'America/New_York', timestamp_ntz'2024-08-31 12:00:00')", "2024-08-31 06:00:00"),
+    .usage(
+        "3.4.0",
+        "convert_timezone('Europe/Berlin', 'America/New_York', timestamp_ntz'2024-08-31 \
+         12:00:00')",
+        "2024-08-31 06:00:00",
+    ),
     cells(
         "current_timezone",
         "current_timezone(): the session time zone",
@@ -545,7 +603,7 @@ pub(super) static FUNCTIONS: &[Function] = &[
         |n, a| typed(n, a, &[], T::String),
         |_, call, arena| Ok(made(arena, &call.semantics.zone.name())),
     )
-        .usage("3.1.0", "current_timezone()", "UTC"),
+    .usage("3.1.0", "current_timezone()", "UTC"),
     cells(
         "timestampadd",
         "timestampadd(unit, n, timestamp): the timestamp n units later",
@@ -560,7 +618,11 @@ pub(super) static FUNCTIONS: &[Function] = &[
             or_overflow(added(a[0].text(), a[1].long(), a[2].long(), zone))
         },
     )
-        .usage("3.3.0", "timestampadd(HOUR, 8, timestamp_ntz'2024-02-29 20:00:00')", "2024-03-01 04:00:00"),
+    .usage(
+        "3.3.0",
+        "timestampadd(HOUR, 8, timestamp_ntz'2024-02-29 20:00:00')",
+        "2024-03-01 04:00:00",
+    ),
     cells(
         "timestampdiff",
         "timestampdiff(unit, start, end): whole units between them",
@@ -574,7 +636,12 @@ pub(super) static FUNCTIONS: &[Function] = &[
             or_overflow(found)
         },
     )
-        .usage("3.3.0", "timestampdiff(MONTH, timestamp_ntz'2024-01-31 00:00:00', timestamp_ntz'2024-03-31 00:00:00')", "2"),
+    .usage(
+        "3.3.0",
+        "timestampdiff(MONTH, timestamp_ntz'2024-01-31 00:00:00', \
+         timestamp_ntz'2024-03-31 00:00:00')",
+        "2",
+    ),
     called("datetime_add", "a + interval", (2, 2), internal, |a, c| shifted(a, &c, 1)),
     called("datetime_subtract", "a - interval", (2, 2), internal, |a, c| shifted(a, &c, -1)),
     cells("datetime_between", "a - b", (2, 2), internal, |a, call, _| {

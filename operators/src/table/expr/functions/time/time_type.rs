@@ -10,7 +10,7 @@ use crate::table::error::{PlanError, PlanResult};
 use crate::table::expr::cell::Cell;
 use crate::table::expr::compile::{EvalError, Semantics, evaluate, failed};
 use crate::table::expr::functions::registry::{
-    Function, Typed, any_nullable, called, cells, take, typed_or_null, unexpected,
+    Function, Typed, any_nullable, called, cells, take, text_or_null, typed_or_null, unexpected,
 };
 use crate::table::expr::type_rules::Rules;
 use crate::table::expr::{Node, Resolved};
@@ -57,8 +57,8 @@ pub(in crate::table::expr::functions) static FUNCTIONS: &[Function] = &[
         "time_diff('HOUR', start, end): whole units between two times of day",
         (3, 3),
         |n, args| {
-            let [unit, start, end] = three(args);
-            let args = vec![text(n, unit)?, time(n, start)?, time(n, end)?];
+            let [unit, start, end] = take(args);
+            let args = vec![text_or_null(n, unit)?, time(n, start)?, time(n, end)?];
             Ok(Typed::new(args, T::Long, true))
         },
         |a, call, _| Ok(Cell::Long((a[2].long() - a[1].long()) / unit_of(call.name, a[0])?)),
@@ -69,13 +69,10 @@ pub(in crate::table::expr::functions) static FUNCTIONS: &[Function] = &[
         "time_trunc('HOUR', time): down to a unit",
         (2, 2),
         |n, args| {
-            let mut args = args.into_iter();
-            let (Some(unit), Some(at)) = (args.next(), args.next()) else {
-                unreachable!("resolution counted the arguments")
-            };
+            let [unit, at] = take(args);
             let at = time(n, at)?;
             let to = at.data_type.clone();
-            Ok(Typed::new(vec![text(n, unit)?, at], to, true))
+            Ok(Typed::new(vec![text_or_null(n, unit)?, at], to, true))
         },
         |a, call, _| {
             let unit = unit_of(call.name, a[0])?;
@@ -87,7 +84,7 @@ pub(in crate::table::expr::functions) static FUNCTIONS: &[Function] = &[
         "time_from_seconds",
         "time_from_seconds(seconds): the time of day so long after midnight",
         (1, 1),
-        |n, a| from_number(n, a, DataType::is_numeric),
+        |n, a| from_number(n, a, ("a number", DataType::is_numeric)),
         |a, call, _| {
             let scale = call.data_type(0).as_decimal().map_or(0, |(_, scale)| u32::from(scale));
             time_at(match a[0] {
@@ -105,7 +102,7 @@ pub(in crate::table::expr::functions) static FUNCTIONS: &[Function] = &[
         "time_from_millis",
         "time_from_millis(milliseconds): the time of day so long after midnight",
         (1, 1),
-        |n, a| from_number(n, a, DataType::is_integral),
+        |n, a| from_number(n, a, ("an integer", DataType::is_integral)),
         |a, _, _| time_at(Some(i128::from(a[0].long()) * 1_000_000)),
     )
     .usage("4.2.0", "time_from_millis(45045500)", "12:30:45.5"),
@@ -113,7 +110,7 @@ pub(in crate::table::expr::functions) static FUNCTIONS: &[Function] = &[
         "time_from_micros",
         "time_from_micros(microseconds): the time of day so long after midnight",
         (1, 1),
-        |n, a| from_number(n, a, DataType::is_integral),
+        |n, a| from_number(n, a, ("an integer", DataType::is_integral)),
         |a, _, _| time_at(Some(i128::from(a[0].long()) * 1000)),
     )
     .usage("4.2.0", "time_from_micros(45045500000)", "12:30:45.5"),
@@ -141,15 +138,22 @@ pub(in crate::table::expr::functions) static FUNCTIONS: &[Function] = &[
         |a, _, _| Ok(Cell::Long(a[0].long() / 1000)),
     )
     .usage("4.2.0", "time_to_micros(time'12:30:45.5')", "45045500000"),
-    cells("datetime_time_part", "a part of a time", (2, 2), super::internal, |a, _, _| {
-        let seconds = a[0].long() / SECOND_NS;
-        Ok(match a[1].text() {
-            "hour" => Cell::Long(seconds / 3600),
-            "minute" => Cell::Long(seconds / 60 % 60),
-            "second" => Cell::Long(seconds % 60),
-            _ => Cell::Decimal(i128::from(a[0].long() % (60 * SECOND_NS) / 1000)),
-        })
+    cells("datetime_time_hour", "the hour of a time", (1, 1), super::internal, |a, _, _| {
+        Ok(Cell::Long(a[0].long() / (3600 * SECOND_NS)))
     }),
+    cells("datetime_time_minute", "the minute of a time", (1, 1), super::internal, |a, _, _| {
+        Ok(Cell::Long(a[0].long() / (60 * SECOND_NS) % 60))
+    }),
+    cells("datetime_time_second", "the second of a time", (1, 1), super::internal, |a, _, _| {
+        Ok(Cell::Long(a[0].long() / SECOND_NS % 60))
+    }),
+    cells(
+        "datetime_time_second_fraction",
+        "the second of a time, with its fraction",
+        (1, 1),
+        super::internal,
+        |a, _, _| Ok(Cell::Decimal(i128::from(a[0].long() % (60 * SECOND_NS) / 1000))),
+    ),
     cells("datetime_time_add", "time + interval", (2, 2), super::internal, |a, _, _| {
         shifted(a[0].long(), Some(a[1].long()))
     }),
@@ -182,13 +186,6 @@ pub(in crate::table::expr::functions) static FUNCTIONS: &[Function] = &[
     }),
 ];
 
-fn three(args: Vec<Resolved>) -> [Resolved; 3] {
-    match <[Resolved; 3]>::try_from(args) {
-        Ok(args) => args,
-        Err(_) => unreachable!("resolution counted the arguments"),
-    }
-}
-
 fn call(name: &'static str, args: Vec<Resolved>, data_type: DataType) -> Resolved {
     Resolved { node: Node::Call(name, args), data_type, nullable: true }
 }
@@ -202,13 +199,6 @@ fn time(name: &str, arg: Resolved) -> PlanResult<Resolved> {
     }
 }
 
-fn text(name: &str, arg: Resolved) -> PlanResult<Resolved> {
-    match arg.data_type {
-        T::String | T::Null => Ok(arg.coerce(&T::String)),
-        _ => Err(unexpected(name, "a STRING", &arg)),
-    }
-}
-
 fn resolve_to_time(name: &str, args: Vec<Resolved>) -> PlanResult<Typed> {
     // As in Spark, a NULL as the pattern gives a NULL of type STRING.
     if args.get(1).is_some_and(|pattern| pattern.data_type == T::Null) {
@@ -216,50 +206,50 @@ fn resolve_to_time(name: &str, args: Vec<Resolved>) -> PlanResult<Typed> {
         return Ok(Typed::new(vec![null], T::String, true));
     }
     patterns::check_pattern(&args, 1, Direction::Read)?;
-    let args = args.into_iter().map(|arg| text(name, arg)).collect::<PlanResult<_>>()?;
+    let args = args.into_iter().map(|arg| text_or_null(name, arg)).collect::<PlanResult<_>>()?;
     Ok(Typed::new(args, TIME, true))
 }
 
-/// Resolves a function of a number, whose type is not cast.
-fn from_number(name: &str, args: Vec<Resolved>, takes: fn(&DataType) -> bool) -> PlanResult<Typed> {
+/// Resolves a function of a number, whose type is not cast: what it takes, in words and as a test.
+fn from_number(
+    name: &str,
+    args: Vec<Resolved>,
+    (wanted, takes): (&str, fn(&DataType) -> bool),
+) -> PlanResult<Typed> {
     let args = args.into_iter().map(|arg| match &arg.data_type {
         T::Null => Ok(arg.coerce(&T::Long)),
         of if takes(of) => Ok(arg),
-        _ => Err(unexpected(name, "a number of the right kind", &arg)),
+        _ => Err(unexpected(name, wanted, &arg)),
     });
     Ok(Typed::new(args.collect::<PlanResult<_>>()?, TIME, true))
 }
 
-/// Resolves a function of a TIME, to which nothing else is cast.
+/// Resolves a function of a TIME that gives a number. Only an untyped NULL is cast.
 fn to_number(name: &str, args: Vec<Resolved>, to: DataType) -> PlanResult<Typed> {
-    match args.iter().find(|arg| !matches!(arg.data_type, T::Time(_) | T::Null)) {
-        Some(arg) => Err(unexpected(name, "a TIME", arg)),
-        None => {
-            let args = args.into_iter().map(|arg| match arg.data_type {
-                T::Null => arg.coerce(&TIME),
-                _ => arg,
-            });
-            Ok(Typed::new(args.collect(), to, true))
-        }
-    }
+    let args = args.into_iter().map(|arg| match arg.data_type {
+        T::String => Err(unexpected(name, "a TIME", &arg)),
+        _ => time(name, arg),
+    });
+    Ok(Typed::new(args.collect::<PlanResult<_>>()?, to, true))
 }
 
 /// The length of a unit in nanoseconds.
 fn unit_of(name: &str, unit: Cell<'_>) -> Result<i64, Box<EvalError>> {
-    Ok(match unit.text().to_ascii_uppercase().as_str() {
-        "MICROSECOND" => 1000,
-        "MILLISECOND" => 1_000_000,
-        "SECOND" => SECOND_NS,
-        "MINUTE" => 60 * SECOND_NS,
-        "HOUR" => 3600 * SECOND_NS,
-        _ => {
-            return failed(
-                "INVALID_PARAMETER_VALUE.TIME_UNIT",
-                format!("`{name}` has no unit '{}'", unit.text()),
-                "Units: HOUR, MINUTE, SECOND, MILLISECOND, MICROSECOND",
-            );
-        }
-    })
+    let units = [
+        ("HOUR", 3600 * SECOND_NS),
+        ("MINUTE", 60 * SECOND_NS),
+        ("SECOND", SECOND_NS),
+        ("MILLISECOND", 1_000_000),
+        ("MICROSECOND", 1000),
+    ];
+    match units.iter().find(|(word, _)| unit.text().eq_ignore_ascii_case(word)) {
+        Some((_, nanos)) => Ok(*nanos),
+        None => failed(
+            "INVALID_PARAMETER_VALUE.TIME_UNIT",
+            format!("`{name}` has no unit '{}'", unit.text()),
+            "Units: HOUR, MINUTE, SECOND, MILLISECOND, MICROSECOND",
+        ),
+    }
 }
 
 /// A time in nanoseconds; an error if it is not within a day.
@@ -350,12 +340,17 @@ pub(in crate::table::expr::functions) fn of_time(
     args: &[Resolved],
 ) -> Option<PlanResult<Resolved>> {
     let is_time = |arg: &Resolved| matches!(arg.data_type, T::Time(_));
-    if let ("hour" | "minute" | "second" | "second_fraction", [at]) = (name, args)
+    if let [at] = args
         && is_time(at)
     {
-        let to = if name == "second_fraction" { T::Decimal(8, 6) } else { T::Int };
-        let part = Resolved::literal(Value::String(name.to_string()), T::String);
-        return Some(Ok(call("datetime_time_part", vec![at.clone(), part], to)));
+        let (function, to) = match name {
+            "hour" => ("datetime_time_hour", T::Int),
+            "minute" => ("datetime_time_minute", T::Int),
+            "second" => ("datetime_time_second", T::Int),
+            "second_fraction" => ("datetime_time_second_fraction", T::Decimal(8, 6)),
+            _ => return None,
+        };
+        return Some(Ok(call(function, vec![at.clone()], to)));
     }
     let to = match name.strip_prefix("try_").unwrap_or(name) {
         "make_timestamp" | "make_timestamp_ltz" => T::Timestamp,
