@@ -200,3 +200,35 @@ fn inferred_times_have_the_type_that_the_session_says() {
         assert_eq!(found.join(" "), types, "{texts:?}");
     }
 }
+
+/// Each format is written with a pattern of TIME and read with it again.
+#[test]
+fn times_of_day_have_the_pattern_of_their_option() {
+    let folder = Folder::new("time-format");
+    folder.write("in/a.json", b"{\"n\":1}\n");
+    let session = Session::new();
+    let input = session.read_stream().format("json").option("path", folder.0.join("in").display());
+    let input = input.schema(Schema::parse_ddl("n INT").unwrap()).load().unwrap();
+    input.create_temp_view("input");
+    let query = "SELECT n, TIME '13:02:03.5' AS t FROM input";
+    let pattern = [("timeFormat", "hh.mm.ss.S a")];
+    for (format, text) in
+        [("csv", "1,01.02.03.5 PM\n"), ("json", "{\"n\":1,\"t\":\"01.02.03.5 PM\"}\n")]
+    {
+        let to = folder.0.join(format);
+        assert_eq!(written(&session, query, format, &to, &pattern), text);
+        let read = |options: &[(&str, &str)]| {
+            rows(&session, format, Some("n INT, t TIME"), &to.join("out"), options)
+        };
+        let time = Value::Long(((13 * 60 + 2) * 60 + 3) * 1_000_000_000 + 500_000_000);
+        assert_eq!(read(&pattern), [[Value::Long(1), time]]);
+        // Without the pattern the text is not a TIME, so the record is bad.
+        assert_eq!(read(&[])[0][1], Value::Null);
+        // A TIME has no date to be written.
+        let writer = session.sql(query).unwrap().write_stream().format(format);
+        let writer = writer.option("path", folder.0.join("no").display());
+        let writer = writer.option("timeFormat", "yyyy HH:mm");
+        let error = writer.option("checkpointLocation", folder.0.join("c").display()).check();
+        assert_eq!(error.unwrap_err().condition, "INVALID_DATETIME_PATTERN.ILLEGAL_CHARACTER");
+    }
+}

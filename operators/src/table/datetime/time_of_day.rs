@@ -1,6 +1,6 @@
 //! Times of day, the values of the type TIME: nanoseconds since midnight.
 
-use super::text::trimmed;
+use super::text::{fill, trimmed};
 use std::fmt::{self, Write};
 
 /// Nanoseconds per second.
@@ -67,12 +67,15 @@ pub fn parse_time(text: &str) -> Option<i64> {
 /// Writes a time of day, with the digits of its fraction that are not trailing zeros.
 pub fn write_time(nanos: i64, out: &mut dyn Write) -> fmt::Result {
     let (seconds, fraction) = (nanos / SECOND_NS, nanos % SECOND_NS);
-    write!(out, "{:02}:{:02}:{:02}", seconds / 3600, seconds / 60 % 60, seconds % 60)?;
-    if fraction == 0 {
-        return Ok(());
-    }
-    let digits = format!("{fraction:09}");
-    write!(out, ".{}", digits.trim_end_matches('0'))
+    let mut text = *b"00:00:00.000000000";
+    fill(&mut text[..2], (seconds / 3600) as u64);
+    fill(&mut text[3..5], (seconds / 60 % 60) as u64);
+    fill(&mut text[6..8], (seconds % 60) as u64);
+    fill(&mut text[9..], fraction as u64);
+    let zeros = text[9..].iter().rev().take_while(|digit| **digit == b'0').count();
+    let length = if fraction == 0 { 8 } else { text.len() - zeros };
+    // The buffer contains only ASCII, so the conversion cannot fail.
+    out.write_str(std::str::from_utf8(&text[..length]).unwrap_or_default())
 }
 
 #[cfg(test)]

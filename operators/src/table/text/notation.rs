@@ -1,7 +1,7 @@
 //! Text forms of dates, timestamps and numbers in CSV fields and JSON strings.
 
 use crate::table::datetime::pattern::{Direction, PATTERN_FIX, Pattern};
-use crate::table::datetime::time_of_day::parse_time;
+use crate::table::datetime::time_of_day::{parse_time, write_time};
 use crate::table::datetime::{Tz, names_zone, parse_date, parse_timestamp, write_date};
 use crate::table::error::{PlanError, PlanResult};
 use crate::table::row::{Bytes, RowWriter};
@@ -36,6 +36,8 @@ pub struct Notation {
     pub timestamp: Option<Pattern>,
     /// The pattern of TIMESTAMP_NTZ. If `None`, timestamps are parsed by the rules of CAST.
     pub timestamp_ntz: Option<Pattern>,
+    /// The pattern of TIME. If `None`, times are parsed and written by the rules of CAST.
+    pub time: Option<Pattern>,
     /// The text of NaN.
     pub nan: String,
     /// The text of positive infinity.
@@ -52,6 +54,7 @@ impl Default for Notation {
             date: None,
             timestamp: None,
             timestamp_ntz: None,
+            time: None,
             nan: "NaN".to_string(),
             positive_infinity: "Inf".to_string(),
             negative_infinity: "-Inf".to_string(),
@@ -59,18 +62,47 @@ impl Default for Notation {
     }
 }
 
-/// Compiles the pattern of an option; `None` if the option is not set.
-pub fn pattern(
-    name: &str,
-    text: Option<&str>,
-    direction: Direction,
-) -> PlanResult<Option<Pattern>> {
-    text.map(|text| Pattern::new(text, direction)).transpose().map_err(|error| {
+/// The options that are patterns of dates and times.
+pub const PATTERN_OPTIONS: [&str; 4] =
+    ["dateFormat", "timestampFormat", "timestampNTZFormat", "timeFormat"];
+
+/// Compiles the value of one of [`PATTERN_OPTIONS`].
+pub fn pattern(name: &str, text: &str, direction: Direction) -> PlanResult<Pattern> {
+    let compiled = match (name, direction) {
+        ("timeFormat", Direction::Write) => Pattern::new_for_writing_times(text),
+        _ => Pattern::new(text, direction),
+    };
+    compiled.map_err(|error| {
         PlanError::new(error.condition, format!("option '{name}': {}", error.reason), PATTERN_FIX)
     })
 }
 
 impl Notation {
+    /// The notation with the patterns of [`PATTERN_OPTIONS`]. `get` returns the value of an option,
+    /// `None` if it is not set.
+    pub fn with_patterns(
+        get: &mut dyn FnMut(&'static str) -> Option<String>,
+        direction: Direction,
+    ) -> PlanResult<Self> {
+        let mut compile = |name| get(name).map(|text| pattern(name, &text, direction)).transpose();
+        let [date, timestamp, timestamp_ntz, time] = PATTERN_OPTIONS;
+        Ok(Self {
+            date: compile(date)?,
+            timestamp: compile(timestamp)?,
+            timestamp_ntz: compile(timestamp_ntz)?,
+            time: compile(time)?,
+            ..Self::default()
+        })
+    }
+
+    /// Parses a TIME to nanoseconds since midnight.
+    pub fn time(&self, text: &str) -> Option<i64> {
+        match &self.time {
+            Some(pattern) => pattern.read_time(text).ok(),
+            None => parse_time(text),
+        }
+    }
+
     /// Whether a text matches the pattern of TIMESTAMP_NTZ or, without one, is a timestamp that
     /// names no time zone.
     pub fn is_timestamp_ntz(&self, text: &str) -> bool {
@@ -95,7 +127,7 @@ impl Notation {
                 Some(pattern) => pattern.timestamp_ntz(text)?,
                 None => parse_timestamp(text, None)?,
             },
-            DataType::Time(_) => parse_time(text)?,
+            DataType::Time(_) => self.time(text)?,
             _ => integer(text.trim().parse().ok()?, data_type)?,
         })
     }
@@ -138,6 +170,10 @@ impl Notation {
             (Value::Long(v), DataType::TimestampNtz) => match &self.timestamp_ntz {
                 Some(pattern) => pattern.text(*v, Tz::UTC, out),
                 None => ISO_LOCAL.text(*v, Tz::UTC, out),
+            },
+            (Value::Long(nanos), DataType::Time(_)) => match &self.time {
+                Some(pattern) => pattern.time_text(*nanos, out),
+                None => return write_time(*nanos, out),
             },
             (Value::Decimal(v), DataType::Decimal(_, scale)) => {
                 return write_scientific(*v, *scale, out);

@@ -10,7 +10,7 @@ use crate::table::error::{PlanError, PlanResult};
 use crate::table::row::Row;
 use crate::table::text::csv::WriteOptions;
 use crate::table::text::json::Style;
-use crate::table::text::notation::{Notation, pattern};
+use crate::table::text::notation::Notation;
 use crate::table::types::Schema;
 use std::io;
 
@@ -99,17 +99,9 @@ fn extension(reader: &mut OptionReader<'_>) -> PlanResult<Option<[u8; 3]>> {
 }
 
 fn notation(reader: &mut OptionReader<'_>) -> PlanResult<Notation> {
-    Ok(Notation {
-        date: pattern("dateFormat", reader.get("dateFormat"), Direction::Write)?,
-        timestamp: pattern("timestampFormat", reader.get("timestampFormat"), Direction::Write)?,
-        timestamp_ntz: pattern(
-            "timestampNTZFormat",
-            reader.get("timestampNTZFormat"),
-            Direction::Write,
-        )?,
-        zone: reader.zone()?,
-        ..Notation::default()
-    })
+    let mut get = |name: &'static str| reader.get(name).map(str::to_string);
+    let notation = Notation::with_patterns(&mut get, Direction::Write)?;
+    Ok(Notation { zone: reader.zone()?, ..notation })
 }
 
 /// Parses the options of lines. Also returns whether the first line of a file contains the column

@@ -20,7 +20,7 @@ use crate::table::plan::metadata_field;
 use crate::table::row::RowWriter;
 use crate::table::text::csv::{Column, Fault, LineEnd, ReadOptions, RecordReader};
 use crate::table::text::json::{JsonReadOptions, Source, check_map_keys};
-use crate::table::text::notation::{Notation, pattern};
+use crate::table::text::notation::Notation;
 use crate::table::types::{DataType, Field, Schema};
 use millstream_engine::error::EngineError;
 use std::path::Path;
@@ -100,17 +100,9 @@ fn csv(reader: &mut OptionReader<'_>) -> PlanResult<ReadOptions> {
 
 /// Parses the options of date and timestamp formats.
 fn notation(reader: &mut OptionReader<'_>) -> PlanResult<Notation> {
-    Ok(Notation {
-        date: pattern("dateFormat", reader.get("dateFormat"), Direction::Read)?,
-        timestamp: pattern("timestampFormat", reader.get("timestampFormat"), Direction::Read)?,
-        timestamp_ntz: pattern(
-            "timestampNTZFormat",
-            reader.get("timestampNTZFormat"),
-            Direction::Read,
-        )?,
-        zone: reader.zone()?,
-        ..Notation::default()
-    })
+    let mut get = |name: &'static str| reader.get(name).map(str::to_string);
+    let notation = Notation::with_patterns(&mut get, Direction::Read)?;
+    Ok(Notation { zone: reader.zone()?, ..notation })
 }
 
 fn framing(format: &Format, reader: &mut OptionReader<'_>) -> PlanResult<Framing> {

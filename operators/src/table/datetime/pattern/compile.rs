@@ -83,6 +83,31 @@ pub(super) enum Item {
     Optional(Vec<Item>),
 }
 
+/// Whether all fields of a pattern are those of a time of day.
+pub(super) fn is_of_time(items: &[Item]) -> bool {
+    use Field as F;
+    items.iter().all(|item| match item {
+        Item::Text(_) | Item::Fraction { .. } => true,
+        Item::Optional(part) => is_of_time(part),
+        Item::Number { field, .. } | Item::Name { field, .. } => matches!(
+            field,
+            F::AmPm
+                | F::HourOfDay
+                | F::ClockHourOfDay
+                | F::HourOfAmPm
+                | F::ClockHourOfAmPm
+                | F::Minute
+                | F::Second
+                | F::Nano
+        ),
+        Item::TwoDigitYear { .. }
+        | Item::ZoneId
+        | Item::ZoneName { .. }
+        | Item::Offset(_)
+        | Item::LocalizedOffset { .. } => false,
+    })
+}
+
 /// The format of an offset from UTC.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct OffsetStyle {

@@ -107,6 +107,24 @@ impl Pattern {
         write::write(&self.0, &write::Moment::new(micros, zone), out);
     }
 
+    /// Compiles a pattern for formatting a TIME. A field that a TIME does not have, such as the year
+    /// or the zone, is refused.
+    pub fn new_for_writing_times(text: &str) -> Result<Self, PatternError> {
+        let pattern = Self::new(text, Direction::Write)?;
+        if compile::is_of_time(&pattern.0) {
+            return Ok(pattern);
+        }
+        Err(PatternError {
+            condition: "INVALID_DATETIME_PATTERN.ILLEGAL_CHARACTER",
+            reason: format!("'{text}' has a field that a TIME lacks: a date or a zone"),
+        })
+    }
+
+    /// Formats a time of day, in nanoseconds since midnight.
+    pub fn time_text(&self, nanos: i64, out: &mut dyn Write) {
+        write::write(&self.0, &write::Moment::new(nanos / 1000, Tz::UTC), out);
+    }
+
     /// Formats a date, in days since 1970. `zone` only gives the names of the zone; an offset is 0.
     pub fn date_text(&self, days: i64, zone: Tz, out: &mut dyn Write) {
         write::write(&self.0, &write::Moment::of_days(days, zone), out);

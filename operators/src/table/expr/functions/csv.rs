@@ -11,7 +11,7 @@ use crate::table::expr::type_rules::Rules;
 use crate::table::expr::{Node, Resolved};
 use crate::table::row::RowWriter;
 use crate::table::text::csv::{Column, Fault, Inference, ReadOptions, RecordReader, WriteOptions};
-use crate::table::text::notation::{Notation, pattern};
+use crate::table::text::notation::Notation;
 use crate::table::types::DataType;
 use crate::table::value::Value;
 use bumpalo::collections::Vec as BumpVec;
@@ -217,17 +217,12 @@ fn write_options(options: &Options) -> PlanResult<WriteOptions> {
 }
 
 fn write_notation(options: &Options, zone: Tz) -> PlanResult<Notation> {
-    let read = |name| pattern(name, get(options, name).as_deref(), Direction::Write);
-    Ok(Notation {
-        date: read("dateFormat")?,
-        timestamp: read("timestampFormat")?,
-        timestamp_ntz: read("timestampNTZFormat")?,
-        zone: match get(options, "timeZone") {
-            Some(name) => crate::table::datetime::zone(&name)?,
-            None => zone,
-        },
-        ..Notation::default()
-    })
+    let notation = Notation::with_patterns(&mut |name| get(options, name), Direction::Write)?;
+    let zone = match get(options, "timeZone") {
+        Some(name) => crate::table::datetime::zone(&name)?,
+        None => zone,
+    };
+    Ok(Notation { zone, ..notation })
 }
 
 fn to_csv(name: &str, args: Vec<Resolved>) -> PlanResult<Typed> {

@@ -13,7 +13,7 @@ use crate::table::text::json::{
     Features, Found, Inference, Inferred, InvalidJson, JsonReadOptions, Path, RecordReader,
     SWITCHES, Source, Style, array_length, check_map_keys, last_field, object_keys, write_json_as,
 };
-use crate::table::text::notation::{Notation, pattern};
+use crate::table::text::notation::{Notation, PATTERN_OPTIONS};
 use crate::table::types::{DataType, Schema, quoted_if_needed};
 use crate::table::value::Value;
 use bumpalo::collections::Vec as BumpVec;
@@ -168,7 +168,7 @@ fn constant_schema(name: &str, args: &[Resolved]) -> PlanResult<DataType> {
         ));
     };
     let options = options_of(args.get(1))?;
-    let known = TIMES.into_iter().chain(IGNORED).chain(INFERRED).chain(["mode"]);
+    let known = times().chain(IGNORED).chain(INFERRED).chain(["mode"]);
     let known: Vec<&str> = known.chain(SWITCHES.iter().map(|(name, _)| *name)).collect();
     only_known(name, &options, &known)?;
     let is_on = |name: &str| flag(&options, name, false);
@@ -245,7 +245,7 @@ fn from_json(name: &str, args: Vec<Resolved>) -> PlanResult<Typed> {
         fields.iter_mut().for_each(|field| field.nullable = true);
     }
     let options = options_of(args.get(2))?;
-    let known = TIMES.into_iter().chain(IGNORED).chain([
+    let known = times().chain(IGNORED).chain([
         "mode",
         "columnNameOfCorruptRecord",
         "enableDateTimeParsingFallback",
@@ -272,8 +272,10 @@ fn from_json(name: &str, args: Vec<Resolved>) -> PlanResult<Typed> {
     Ok(Typed::new(only_text(name, args)?, to, true))
 }
 
-/// The options for date and timestamp patterns.
-const TIMES: [&str; 4] = ["timestampFormat", "dateFormat", "timestampNTZFormat", "timeZone"];
+/// The options of dates and times.
+fn times() -> impl Iterator<Item = &'static str> {
+    PATTERN_OPTIONS.into_iter().chain(["timeZone"])
+}
 
 /// Options that have no effect when the schema is given and each text is one record.
 const IGNORED: [&str; 8] = [
@@ -360,14 +362,12 @@ fn notation_of(options: &[(String, String)], direction: Direction) -> PlanResult
         let found = options.iter().rev().find(|(key, _)| key.eq_ignore_ascii_case(name));
         found.map(|(_, value)| value.as_str())
     };
-    let zone = get("timeZone").map(crate::table::datetime::zone).transpose()?;
-    Ok(Notation {
-        zone: zone.unwrap_or(Notation::default().zone),
-        date: pattern("dateFormat", get("dateFormat"), direction)?,
-        timestamp: pattern("timestampFormat", get("timestampFormat"), direction)?,
-        timestamp_ntz: pattern("timestampNTZFormat", get("timestampNTZFormat"), direction)?,
-        ..Notation::default()
-    })
+    let mut notation =
+        Notation::with_patterns(&mut |name| get(name).map(str::to_string), direction)?;
+    if let Some(name) = get("timeZone") {
+        notation.zone = crate::table::datetime::zone(name)?;
+    }
+    Ok(notation)
 }
 
 /// Rejects the mode DROPMALFORMED, in which a malformed text would have no result.
@@ -505,8 +505,7 @@ fn style_of(options: &[(String, String)]) -> Style {
 
 fn to_text(name: &str, args: Vec<Resolved>) -> PlanResult<Typed> {
     let options = options_of(args.get(1))?;
-    let known = TIMES
-        .into_iter()
+    let known = times()
         .chain(["ignoreNullFields", "sortKeys", "writeNonAsciiCharacterAsCodePoint", "pretty"])
         .chain(["compression", "encoding", "lineSep", "mode"]);
     only_known(name, &options, &known.collect::<Vec<_>>())?;

@@ -5,7 +5,7 @@ use crate::table::datetime::{Tz, zone};
 use crate::table::error::{PlanError, PlanResult};
 use crate::table::text::csv::dialect::{Dialect, LineEnd, UnescapedQuote};
 use crate::table::text::csv::values::Values;
-use crate::table::text::notation::{Notation, pattern};
+use crate::table::text::notation::Notation;
 
 /// A function that returns the value of a named option; `None` if the option is not set.
 pub type Get<'g> = dyn FnMut(&'static str) -> Option<String> + 'g;
@@ -158,13 +158,7 @@ fn unescaped_quote(get: &mut Get<'_>) -> PlanResult<UnescapedQuote> {
 }
 
 fn notation(get: &mut Get<'_>, session_zone: Tz) -> PlanResult<Notation> {
-    let mut read = |name: &'static str| pattern(name, get(name).as_deref(), Direction::Read);
-    let mut notation = Notation {
-        date: read("dateFormat")?,
-        timestamp: read("timestampFormat")?,
-        timestamp_ntz: read("timestampNTZFormat")?,
-        ..Notation::default()
-    };
+    let mut notation = Notation::with_patterns(get, Direction::Read)?;
     notation.zone = match get("timeZone") {
         Some(name) => zone(&name)?,
         None => session_zone,

@@ -1,7 +1,6 @@
 //! Converts CSV fields to values of a type.
 
 use crate::table::datetime::pattern::Direction;
-use crate::table::datetime::time_of_day::parse_time;
 use crate::table::datetime::{interval, names_zone, parse_date, parse_timestamp};
 use crate::table::error::PlanResult;
 use crate::table::row::{Bytes, RowWriter};
@@ -38,7 +37,7 @@ impl Values {
         let date_fallback = fallback.unwrap_or(notation.date.is_none());
         let timestamp_fallback = fallback.unwrap_or(notation.timestamp.is_none());
         if notation.date.is_none() && !date_fallback {
-            notation.date = pattern("dateFormat", Some(DATE_PATTERN), Direction::Read)?;
+            notation.date = Some(pattern("dateFormat", DATE_PATTERN, Direction::Read)?);
         }
         Ok(Self { notation, date_fallback, timestamp_fallback, null, empty })
     }
@@ -86,7 +85,7 @@ impl Values {
             T::Date => self.date(text),
             T::Timestamp => self.timestamp(text),
             T::TimestampNtz => self.timestamp_ntz(text),
-            T::Time(_) => parse_time(text),
+            T::Time(_) => self.notation.time(text),
             t if t.is_interval() => {
                 interval::parse_shown(text, t).or_else(|| interval::parse(text, t))
             }
