@@ -96,7 +96,7 @@ impl Default for Settings {
 }
 
 /// The names of all settings that have an effect, except those of the formats, for error messages.
-const NAMES: [&str; 33] = [
+const NAMES: [&str; 34] = [
     "millstream.parallelism",
     "millstream.workers",
     "millstream.pin",
@@ -125,6 +125,7 @@ const NAMES: [&str; 33] = [
     "spark.sql.mapKeyDedupPolicy",
     "spark.sql.legacy.negativeIndexInArrayInsert",
     "spark.sql.legacy.nullInEmptyListBehavior",
+    "spark.sql.legacy.percentileDiscCalculation",
     "spark.sql.binaryOutputStyle",
     "spark.sql.join.asofJoin.enabled",
     "spark.sql.streaming.schemaInference",
@@ -343,6 +344,9 @@ impl Settings {
             }
             "spark.sql.legacy.negativeindexinarrayinsert" => {
                 self.semantics.legacy_array_insert = value.flag()?;
+            }
+            "spark.sql.legacy.percentiledisccalculation" => {
+                self.semantics.legacy_percentile_disc = value.flag()?;
             }
             "spark.sql.chunkbase64string.enabled" => self.semantics.base64_lines = value.flag()?,
             "spark.sql.streaming.multiplewatermarkpolicy" => {

@@ -158,6 +158,8 @@ pub struct Semantics {
     /// `spark.sql.legacy.negativeIndexInArrayInsert`: `array_insert` at -1 inserts before the last
     /// element instead of after it.
     pub legacy_array_insert: bool,
+    /// `spark.sql.legacy.percentileDiscCalculation`: `percentile_disc` rounds the rank down.
+    pub legacy_percentile_disc: bool,
     /// `spark.sql.legacy.nullInEmptyListBehavior`: whether `NULL IN (empty subquery)` is NULL
     /// instead of false. If unset, the result is NULL only without ANSI mode.
     pub null_in_empty_list: Option<bool>,
@@ -181,6 +183,7 @@ impl Default for Semantics {
             naming: Naming::PLAIN,
             last_key_wins: false,
             legacy_array_insert: false,
+            legacy_percentile_disc: false,
             null_in_empty_list: None,
             base64_lines: false,
             corrupt_column: "_corrupt_record",

@@ -33,6 +33,7 @@ mod values_source;
 mod window;
 
 pub use crate::table::physical::late_row::{LateOutput, LateRow};
+pub(in crate::table) use accumulator::value_of_no_rows;
 pub use accumulator::{PartNumber, part_number, show_state};
 pub(crate) use join::too_many;
 pub(in crate::table) use join::{placement, pushdown};

@@ -199,12 +199,12 @@ fn murmur(cell: Cell<'_>, data_type: &DataType, seed: u32) -> u32 {
     }
 }
 
-fn mix(hash: u32, value: u32) -> u32 {
+pub(super) fn mix(hash: u32, value: u32) -> u32 {
     let value = value.wrapping_mul(0xcc9e_2d51).rotate_left(15).wrapping_mul(0x1b87_3593);
     (hash ^ value).rotate_left(13).wrapping_mul(5).wrapping_add(0xe654_6b64)
 }
 
-fn finish(hash: u32, length: u32) -> u32 {
+pub(super) fn finish(hash: u32, length: u32) -> u32 {
     let mut hash = hash ^ length;
     hash = (hash ^ hash >> 16).wrapping_mul(0x85eb_ca6b);
     hash = (hash ^ hash >> 13).wrapping_mul(0xc2b2_ae35);

@@ -14,7 +14,7 @@ use crate::table::expr::cell::{field, order};
 use crate::table::expr::compile::{
     BoolFn, CellFn, Compiled, Cx, DoubleFn, EvalError, LongFn, Semantics, TestFn, compile, fold,
 };
-use crate::table::expr::functions::{as_grouping_key, is_null, order_doubles};
+use crate::table::expr::functions::{as_grouping_key, canonicalized, is_null, order_doubles};
 use crate::table::expr::user_function::UserAggregate;
 use crate::table::expr::{Node, Resolved};
 use crate::table::physical::accumulator::collected_values::Values;
@@ -78,13 +78,16 @@ pub(super) enum Input {
     Histogram(CellFn, usize),
     /// The values, with their frequencies if they have one.
     Counts(CellFn, Option<LongFn>),
-    /// For `min_by` and `max_by` of several values: the value, the ordering key, its type, the
-    /// wanted order and the number of values.
+    /// For `min_by` and `max_by` of several values.
     Top {
         value: CellFn,
+        /// The ordering key.
         by: CellFn,
+        /// The type of the ordering key.
         data_type: DataType,
+        /// How a better key compares with a worse one: `Greater` for `max_by`.
         want: Ordering,
+        /// The number of values that are kept.
         most: usize,
     },
     User(Vec<(CellFn, DataType)>, Arc<UserAggregate>),
@@ -106,10 +109,11 @@ impl Input {
         }
         let from = call.args.first().map_or(DataType::Null, |arg| arg.data_type.clone());
         let second = call.args.get(1).map_or(DataType::Null, |arg| arg.data_type.clone());
-        // Equal values must have equal bytes in a set.
-        let is_set = matches!(call.function, F::CollectSet | F::ApproxCountDistinct);
-        let arg = |arg: &Resolved| {
-            if is_set { compile(&as_grouping_key(arg.clone())) } else { compile(arg) }
+        // Equal values must have equal bytes in a set and in counts of values.
+        let arg = |arg: &Resolved| match call.function {
+            F::CollectSet | F::ApproxCountDistinct => compile(&as_grouping_key(arg.clone())),
+            F::Mode => compile(&canonicalized(arg.clone())),
+            _ => compile(arg),
         };
         let mut args = call.args.iter().map(arg).collect::<Vec<_>>().into_iter();
         let (first, other) = (args.next(), args.next());
@@ -229,6 +233,8 @@ pub(in crate::table::physical) struct Function {
     pub(super) order: Vec<ValueOrder>,
     /// The type of the values of a list or set.
     pub(super) collected: DataType,
+    /// Whether `percentile_disc` rounds the rank down: `spark.sql.legacy.percentileDiscCalculation`.
+    pub(super) rounds_ranks_down: bool,
     /// How the accumulator is stored in words; `None` if it may own heap memory.
     pub(super) plain: Option<FixedWords>,
     /// Whether the function is `count(*)` without a filter.
@@ -281,6 +287,7 @@ impl Function {
                 .unwrap_or_default(),
             several: built_in
                 && matches!(call.args.get(1).map(|a| &a.data_type), Some(DataType::Array(_))),
+            rounds_ranks_down: semantics.legacy_percentile_disc,
             plain: None,
             counts_all: false,
         }

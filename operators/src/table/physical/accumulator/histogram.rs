@@ -1,6 +1,7 @@
 //! The histogram of `histogram_numeric`: the streaming algorithm of Ben-Haim and Tom-Tov ("A
-//! streaming parallel decision tree algorithm", 2010). A value that fits no bin gets one of its
-//! own; if there are too many bins, the two nearest ones are merged.
+//! streaming parallel decision tree algorithm", 2010). A value that equals the centre of a bin is
+//! counted there; any other value gets a bin of its own. If there are too many bins, the two with
+//! the nearest centres are merged, and the new centre is the mean of their values.
 
 use crate::table::physical::accumulator::encoding::take;
 use crate::table::physical::accumulator::java_random::JavaRandom;

@@ -6,6 +6,7 @@ mod encoding;
 mod fixed_words;
 mod function;
 mod growing;
+mod hash_order;
 mod histogram;
 mod hyperloglog;
 mod java_random;
@@ -36,6 +37,7 @@ use percentile::QuantileSummary;
 use std::sync::Arc;
 use top_rows::TopRows;
 use value_counts::ValueCounts;
+pub(in crate::table) use write::value_of_no_rows;
 
 /// The unscaled value of a decimal, aligned to 8 bytes so that an accumulator takes 32 bytes. With
 /// an `i128` it would take 48.

@@ -4,9 +4,12 @@
 //! number of distinct values, not with that of rows.
 
 use crate::table::expr::cell::Cell;
+use crate::table::expr::functions::java_hash;
 use crate::table::physical::accumulator::encoding::take;
 use crate::table::physical::accumulator::growing::GrowingValue;
+use crate::table::physical::accumulator::hash_order::iteration_order;
 use crate::table::types::{DataType, Physical};
+use std::cmp::Ordering;
 use std::collections::BTreeMap;
 
 /// The maximum memory of the values of one group, in bytes.
@@ -158,31 +161,68 @@ impl ValueCounts {
         out
     }
 
-    /// The most frequent value. `best` decides between two values that are equally frequent: it
-    /// returns whether the second replaces the first. `None` if there are no rows.
+    /// Visits the values with their numbers of rows, in ascending order.
+    fn each<'c>(&'c self, physical: Physical, see: &mut dyn FnMut(Cell<'c>, u64)) {
+        match &self.counts {
+            Counts::Bytes(counts) => {
+                counts.iter().for_each(|(value, rows)| see(Cell::Bytes(value), *rows));
+            }
+            Counts::Numbers(counts) => {
+                counts.iter().for_each(|(number, rows)| see(cell_of(*number, physical), *rows));
+            }
+        }
+    }
+
+    /// The most frequent value; `None` if there are no rows. `replaces` decides between two values
+    /// that are equally frequent: it returns whether the second replaces the first.
     pub fn most_frequent(
         &self,
         physical: Physical,
         replaces: impl Fn(Cell<'_>, Cell<'_>) -> bool,
     ) -> Option<Cell<'_>> {
         let mut best: Option<(u64, Cell<'_>)> = None;
-        let mut see = |rows: u64, cell| {
+        self.each(physical, &mut |cell, rows| {
             let wins = best.as_ref().is_none_or(|(most, so_far)| {
                 rows > *most || rows == *most && replaces(*so_far, cell)
             });
             if wins {
                 best = Some((rows, cell));
             }
-        };
+        });
+        best.map(|(_, cell)| cell)
+    }
+
+    /// The most frequent value; of several, the one that comes first in Spark's hash table. `None`
+    /// if there are no rows, or if Spark's order of these values is unknown.
+    pub fn first_most_frequent(&self, data_type: &DataType) -> Option<Cell<'_>> {
+        let physical = data_type.physical();
+        let (mut most, mut first, mut several) = (0, None, false);
+        self.each(physical, &mut |cell, rows| match rows.cmp(&most) {
+            Ordering::Greater => (most, first, several) = (rows, Some(cell), false),
+            Ordering::Equal => several = true,
+            Ordering::Less => {}
+        });
+        if !several {
+            return first;
+        }
+        let (mut hashes, mut is_most) = (Vec::new(), Vec::new());
+        self.each(physical, &mut |cell, rows| {
+            hashes.extend(java_hash(cell, data_type));
+            is_most.push(rows == most);
+        });
+        if hashes.len() < is_most.len() {
+            return None;
+        }
+        let order = iteration_order(&hashes);
+        let wanted = order.into_iter().find(|index| is_most[*index as usize])?;
         match &self.counts {
             Counts::Bytes(counts) => {
-                counts.iter().for_each(|(value, rows)| see(*rows, Cell::Bytes(value)));
+                counts.keys().nth(wanted as usize).map(|value| Cell::Bytes(value))
             }
             Counts::Numbers(counts) => {
-                counts.iter().for_each(|(number, rows)| see(*rows, cell_of(*number, physical)));
+                counts.keys().nth(wanted as usize).map(|number| cell_of(*number, physical))
             }
         }
-        best.map(|(_, cell)| cell)
     }
 
     /// Appends the counts in the encoding of checkpoints.

@@ -7,15 +7,32 @@ use super::histogram::Bin;
 use super::value_counts::{ValueCounts, cell_of};
 use crate::table::expr::cast::{arithmetic_overflow, decimal_of_double};
 use crate::table::expr::cell::{Cell, field, order};
-use crate::table::expr::compile::{EvalError, failed};
+use crate::table::expr::compile::{EvalError, Semantics, failed};
 use crate::table::expr::decimal;
-use crate::table::plan::aggregate_function::AggregateFunction;
-use crate::table::row::RowWriter;
+use crate::table::plan::aggregate_function::{AggregateCall, AggregateFunction};
+use crate::table::row::{Row, RowWriter};
 use crate::table::types::{DataType, Field};
 use crate::table::value::Value;
 use std::cmp::Ordering;
 
+/// The value of an aggregate over no rows. `width` is the number of columns of its input.
+pub fn value_of_no_rows(
+    call: &AggregateCall,
+    width: usize,
+    semantics: Semantics,
+) -> Result<Value, Box<EvalError>> {
+    let function = Function::new(call, width, semantics);
+    function.value(&function.start())
+}
+
 impl Function {
+    /// The current result.
+    pub fn value(&self, acc: &Accumulator) -> Result<Value, Box<EvalError>> {
+        let mut out = Vec::new();
+        self.write(acc, &mut RowWriter::new(&mut out, 1), 0)?;
+        Ok(Row(&out).value(0, 1, &self.to))
+    }
+
     /// Writes the current result into a column of a row.
     pub fn write(
         &self,
@@ -183,22 +200,13 @@ impl Function {
     ) {
         let descends = self.order.first().is_some_and(|key| key.descending);
         if self.function == AggregateFunction::Mode {
-            // Of equally frequent values the first in the order is the mode.
-            let wanted = if descends { Ordering::Greater } else { Ordering::Less };
-            let comparable = self.from.is_orderable();
-            let replaces = |so_far: Cell<'_>, cell: Cell<'_>| {
-                comparable && order(cell, so_far, &self.from) == wanted
-            };
-            if let Some(cell) = counts.most_frequent(self.from.physical(), replaces) {
+            if let Some(cell) = self.mode(counts, descends) {
                 cell.put(writer, index);
             }
             return;
         }
-        let found = self.fractions.iter().map(|fraction| {
-            let fraction = if descends { 1.0 - fraction } else { *fraction };
-            self.percentile(counts, fraction, descends)
-        });
-        let found: Vec<Value> = found.collect();
+        let found = self.fractions.iter();
+        let found: Vec<Value> = found.map(|f| self.percentile(counts, *f, descends)).collect();
         match (self.several, found.as_slice()) {
             (false, [one]) => writer.value(index, one),
             (true, [_, ..]) => writer.value(index, &Value::Array(found)),
@@ -206,31 +214,50 @@ impl Function {
         }
     }
 
+    /// The most frequent value. Of several, it is the first in the order; without an order, the
+    /// first in Spark's hash table.
+    fn mode<'c>(&self, counts: &'c ValueCounts, descends: bool) -> Option<Cell<'c>> {
+        let first = match self.is_ordered() {
+            true => None,
+            false => counts.first_most_frequent(&self.from),
+        };
+        let wanted = if descends { Ordering::Greater } else { Ordering::Less };
+        let comparable = self.from.is_orderable();
+        let replaces = |so_far: Cell<'_>, cell: Cell<'_>| {
+            comparable && order(cell, so_far, &self.from) == wanted
+        };
+        first.or_else(|| counts.most_frequent(self.from.physical(), replaces))
+    }
+
     /// The value at a fraction of the order: the nearest value before it for `percentile_disc`, or
-    /// else interpolated between the neighbours.
+    /// else interpolated between the neighbours. If `descends`, ranks count from the last value.
     fn percentile(&self, counts: &ValueCounts, fraction: f64, descends: bool) -> Value {
+        let total = counts.total();
+        let position = fraction * (total - 1) as f64;
+        let (low, high) = match self.function == AggregateFunction::PercentileDiscrete {
+            true if self.rounds_ranks_down => (position.floor(), position.floor()),
+            true => {
+                let rank = (fraction * total as f64).ceil().max(1.0) - 1.0;
+                (rank, rank)
+            }
+            false => (position.floor(), position.ceil()),
+        };
+        let [at_low, at_high] = [low, high].map(|rank| (rank as u64).min(total - 1));
+        let numbers = match descends {
+            false => counts.numbers_at(&[at_low, at_high]),
+            true => counts.numbers_at(&[total - 1 - at_high, total - 1 - at_low]),
+        };
         let number = |number: i128| match cell_of(number, self.from.physical()) {
             Cell::Double(v) => v,
             Cell::Long(v) => v as f64,
             _ => 0.0,
         };
-        let total = counts.total();
-        let value = if self.function == AggregateFunction::PercentileDiscrete {
-            let rank = if descends {
-                // Counted from the last value, whose rank is the largest.
-                total - ((1.0 - fraction) * total as f64).ceil().max(1.0) as u64
-            } else {
-                (fraction * total as f64).ceil().max(1.0) as u64 - 1
-            };
-            counts.numbers_at(&[rank]).first().map_or(0.0, |found| number(*found))
-        } else {
-            let position = fraction * (total - 1) as f64;
-            let (low, high) = (position.floor(), position.ceil());
-            match counts.numbers_at(&[low as u64, high as u64]).as_slice() {
-                [a, b] if a != b => (high - position) * number(*a) + (position - low) * number(*b),
-                [a, ..] => number(*a),
-                [] => return Value::Null,
+        let value = match (numbers.as_slice(), descends) {
+            ([a, b], _) if a == b => number(*a),
+            ([a, b], false) | ([b, a], true) => {
+                (high - position) * number(*a) + (position - low) * number(*b)
             }
+            _ => return Value::Null,
         };
         match self.to_element() {
             DataType::Double => Value::Double(value),

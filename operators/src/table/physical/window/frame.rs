@@ -83,7 +83,7 @@ impl Frames {
         Self { start: bound(&frame.start), end: bound(&frame.end) }
     }
 
-    /// The rows of the frame of a row; an empty range if there are none.
+    /// The frame of a row, as a range of indices of the partition's rows.
     pub fn of(
         &self,
         row: usize,

@@ -61,7 +61,7 @@ enum Compute {
     Tile(i64),
     Shifted { value: Expression, offset: i64, default: Expression, ignores_nulls: bool },
     Nth { value: Expression, n: i64, ignores_nulls: bool },
-    Aggregate { function: Box<Function>, to: DataType, merges: bool },
+    Aggregate { function: Box<Function>, merges: bool },
 }
 
 /// The direction of a key of ORDER BY.
@@ -127,11 +127,7 @@ impl WindowStage {
             WindowFunction::Aggregate(call) => {
                 let function = Function::new(call, width, semantics);
                 let merges = call.user.is_none() && !call.distinct && !function.grows();
-                Compute::Aggregate {
-                    function: Box::new(function),
-                    to: call.data_type.clone(),
-                    merges,
-                }
+                Compute::Aggregate { function: Box::new(function), merges }
             }
         };
         let calls = windows

@@ -75,8 +75,8 @@ impl Compute {
                 }
                 results
             }
-            Self::Aggregate { function, to, merges } => {
-                aggregates(function, to, *merges, (rows, keys, frames), scratch)?
+            Self::Aggregate { function, merges } => {
+                aggregates(function, *merges, (rows, keys, frames), scratch)?
             }
         })
     }

@@ -1,6 +1,6 @@
 //! Aggregates over frames.
 //!
-//! The bounds of frames never move backwards. A frame that only grows is one running accumulator. A
+//! The bounds of frames do not move backwards, unless a key overflows. A frame that only grows is one running accumulator. A
 //! frame that also shrinks is kept as two stacks: for each of its first rows an accumulator of this
 //! row and those after it up to a middle, and one accumulator of the rows behind the middle. A row
 //! that leaves the frame pops an accumulator. When there is none left, the stack is built again
@@ -13,8 +13,7 @@ use super::HeldRow;
 use super::frame::{Frames, Keys};
 use crate::table::physical::accumulator::{Accumulator, Function};
 use crate::table::physical::stages::Scratch;
-use crate::table::row::{Row, RowWriter};
-use crate::table::types::DataType;
+use crate::table::row::Row;
 use crate::table::value::Value;
 use millstream_engine::error::EngineError;
 use std::ops::Range;
@@ -43,7 +42,6 @@ struct Running<'f> {
 /// be merged cheaply.
 pub(super) fn aggregates(
     function: &Function,
-    to: &DataType,
     merges: bool,
     (rows, keys, frames): Partition<'_>,
     scratch: &mut Scratch,
@@ -58,13 +56,15 @@ pub(super) fn aggregates(
             results.push(last.clone());
             continue;
         }
-        let shrinks = frame.start > running.frame.start || frame.end < running.frame.end;
-        if shrinks && (!merges || frame.len() <= SMALL) {
+        let shrinks = frame.start > running.frame.start;
+        // A key that overflows wraps around if ANSI mode is off, and moves a bound back.
+        let moves_back = frame.start < running.frame.start || frame.end < running.frame.end;
+        if moves_back || shrinks && (!merges || frame.len() <= SMALL) {
             running.restart(frame.clone(), scratch)?;
         } else {
             running.move_to(frame.clone(), scratch)?;
         }
-        results.push(running.result(to)?);
+        results.push(running.result()?);
         before = Some(frame);
     }
     Ok(results)
@@ -131,7 +131,7 @@ impl<'f> Running<'f> {
         Ok(())
     }
 
-    fn result(&self, to: &DataType) -> Result<Value, EngineError> {
+    fn result(&self) -> Result<Value, EngineError> {
         let whole;
         let accumulator = match self.first.last() {
             None => &self.rest,
@@ -142,8 +142,6 @@ impl<'f> Running<'f> {
                 &whole
             }
         };
-        let mut out = Vec::new();
-        self.function.write(accumulator, &mut RowWriter::new(&mut out, 1), 0)?;
-        Ok(Row(&out).value(0, 1, to))
+        Ok(self.function.value(accumulator)?)
     }
 }

@@ -8,6 +8,7 @@ use crate::table::error::{PlanError, PlanResult};
 use crate::table::expr::compile::{Semantics, evaluate, fold};
 use crate::table::expr::resolve::resolve;
 use crate::table::expr::{Expr, Node, Resolved, functions};
+use crate::table::physical::value_of_no_rows;
 use crate::table::plan::analyzer::has_aggregate;
 use crate::table::plan::grouping::Grouping;
 use crate::table::plan::join::{always, and, conjuncts, equality, shifted};
@@ -15,7 +16,6 @@ use crate::table::plan::{JoinKind, Plan, time_window};
 use crate::table::sql::group::group_by;
 use crate::table::sql::place;
 use crate::table::sql::query::{self, item};
-use crate::table::types::DataType;
 use crate::table::value::Value;
 use sqlparser::ast::{Query, Select};
 
@@ -170,7 +170,12 @@ fn grouped(
     };
     let keyed = keys.iter().enumerate().map(|(i, (_, key))| (key.clone(), format!("key{i}")));
     let (value, _) = &columns[0];
-    let default = fold(of_nothing(value.clone(), &calls), semantics);
+    let none = |call| {
+        let value = value_of_no_rows(call, input.width(), semantics);
+        value.map_err(|error| PlanError::new(error.condition, error.reason, error.fix))
+    };
+    let none = calls.iter().map(none).collect::<PlanResult<Vec<_>>>()?;
+    let default = fold(of_nothing(value.clone(), &none), semantics);
     let is_known = matches!(default.node, Node::Literal(_));
     if !is_known && default.is_foldable() && !default.reads_clock() {
         let evaluated = evaluate(&default, semantics);
@@ -189,20 +194,10 @@ fn grouped(
     Ok((Plan::Project(Box::new(aggregate), made), default))
 }
 
-/// The value of an expression over aggregates if there are no input rows.
-fn of_nothing(
-    expr: Resolved,
-    calls: &[crate::table::plan::aggregate_function::AggregateCall],
-) -> Resolved {
+/// An expression over aggregates with these values.
+fn of_nothing(expr: Resolved, values: &[Value]) -> Resolved {
     match &expr.node {
-        Node::Column(index, _) => {
-            let none = match &calls[*index].data_type {
-                _ if calls[*index].function.is_nullable() => Value::Null,
-                DataType::Array(_) => Value::Array(Vec::new()),
-                _ => Value::Long(0),
-            };
-            Resolved::literal(none, expr.data_type)
-        }
-        _ => expr.map_children(&mut |child| of_nothing(child, calls)),
+        Node::Column(index, _) => Resolved::literal(values[*index].clone(), expr.data_type),
+        _ => expr.map_children(&mut |child| of_nothing(child, values)),
     }
 }

@@ -11,13 +11,13 @@
 mod number;
 mod time;
 
-use super::hash::murmur_bytes;
+use super::java_hash;
 use crate::table::datetime::Tz;
 use crate::table::expr::cell::Cell;
 use crate::table::expr::compile::{EvalError, failed};
 use crate::table::expr::functions::string_rare::bounded;
 use crate::table::types::DataType;
-use crate::table::value::{decimal_text, write_scientific};
+use crate::table::value::write_scientific;
 
 use DataType as T;
 
@@ -77,35 +77,14 @@ impl Arg {
     /// The result of Java's `hashCode`; `None` if it differs between processes or is not
     /// implemented.
     fn hash(&self) -> Option<u32> {
-        let folded = |bits: u64| (bits ^ bits >> 32) as u32;
         Some(match self {
-            Self::Bool(v) => {
-                if *v {
-                    1231
-                } else {
-                    1237
-                }
-            }
-            Self::Int(v, 64) => folded(*v as u64),
+            Self::Bool(v) => java_hash::boolean(*v),
+            Self::Int(v, 64) => java_hash::long(*v),
             Self::Int(v, _) => *v as u32,
-            Self::Double(v, true) if v.is_nan() => f32::NAN.to_bits(),
-            Self::Double(v, true) => (*v as f32).to_bits(),
-            Self::Double(v, false) if v.is_nan() => folded(0x7FF8_0000_0000_0000),
-            Self::Double(v, false) => folded(v.to_bits()),
-            Self::Text(text) => murmur_bytes(text.as_bytes(), 42),
-            Self::Decimal(v, scale) => {
-                let unit = 10i128.pow(u32::from(*scale));
-                let whole = i64::try_from(v / unit).ok().filter(|_| v % unit == 0);
-                // As in Scala: the hash of an integral value is that of the integer. Otherwise it
-                // is the hash of the smallest type that holds the value.
-                match (whole, decimal_text(*v, *scale).parse::<f64>().ok()?) {
-                    (Some(whole), _) if i32::try_from(whole).is_ok() => whole as u32,
-                    (Some(whole), _) => folded(whole as u64),
-                    _ if v.unsigned_abs() >= 10u128.pow(15) => return None,
-                    (None, v) if f64::from(v as f32) == v => (v as f32).to_bits(),
-                    (None, v) => folded(v.to_bits()),
-                }
-            }
+            Self::Double(v, true) => java_hash::float(*v as f32),
+            Self::Double(v, false) => java_hash::double(*v),
+            Self::Text(text) => java_hash::bytes(text.as_bytes()),
+            Self::Decimal(v, scale) => java_hash::decimal(*v, *scale),
             Self::Null | Self::Opaque(_) => return None,
         })
     }
