@@ -880,3 +880,36 @@ fn merged_sums_of_intervals_do_not_wrap() {
     assert_eq!(answer(sql), "INTERVAL_ARITHMETIC_OVERFLOW.WITH_SUGGESTION");
     assert_eq!(answer_in(&session, sql), "INTERVAL_ARITHMETIC_OVERFLOW.WITH_SUGGESTION");
 }
+
+/// In Spark 3 `percentile_disc` rounded the rank of its value down.
+#[test]
+fn percentile_disc_has_the_rank_of_spark_3_on_request() {
+    let session = Session::new();
+    let found = |order: &str| {
+        let of = |p: f64| format!("percentile_disc({p}) WITHIN GROUP (ORDER BY v {order})");
+        let calls: Vec<String> = [0.0, 0.1, 0.25, 0.5, 0.99, 1.0].map(of).into();
+        let values = "VALUES (0), (1), (2), (3), (4), (5) AS t(v)";
+        answer_in(&session, &format!("SELECT concat_ws(' ', {}) FROM {values}", calls.join(", ")))
+    };
+    assert_eq!(found(""), "0.0 0.0 1.0 2.0 5.0 5.0");
+    assert_eq!(found("DESC"), "5.0 5.0 4.0 3.0 0.0 0.0");
+    session.set("spark.sql.legacy.percentileDiscCalculation", "true").unwrap();
+    assert_eq!(found(""), "0.0 0.0 1.0 2.0 4.0 5.0");
+    assert_eq!(found("DESC"), "5.0 5.0 4.0 3.0 1.0 0.0");
+}
+
+/// A length that overflows to zero is known only when the setting is.
+#[test]
+fn a_bucket_of_time_has_a_length_in_both_modes() {
+    let session = Session::new();
+    session.set("spark.sql.ansi.enabled", "false").unwrap();
+    for length in [
+        "make_dt_interval(2147483647 + 2147483647 + 2)",
+        "make_ym_interval(2147483647 + 2147483647 + 2)",
+        "make_ym_interval(2147483647 + 2147483647 + 1)",
+    ] {
+        let query = format!("SELECT time_bucket({length}, TIMESTAMP'2024-01-01 00:00:00')");
+        let error = session.sql(&query).err().map(|error| error.condition.to_string());
+        assert_eq!(error.as_deref(), Some("DATATYPE_MISMATCH.VALUE_OUT_OF_RANGE"), "{length}");
+    }
+}

@@ -155,30 +155,36 @@ impl Cipher {
     }
 }
 
-/// Encrypts or decrypts by GCM. `None` if the tag does not match, or the key has a wrong size.
-fn gcm(key: &[u8], iv: &[u8], payload: Payload<'_, '_>, encrypts: bool) -> Option<Vec<u8>> {
-    macro_rules! by {
-        ($aes:ty) => {{
-            let cipher = AesGcm::<$aes, U12>::new_from_slice(key).ok()?;
-            let nonce = Nonce::<U12>::try_from(iv).ok()?;
-            match encrypts {
-                true => cipher.encrypt(&nonce, payload).ok(),
-                false => cipher.decrypt(&nonce, payload).ok(),
-            }
-        }};
+/// Encrypts or decrypts by GCM. `None` if the tag does not match.
+fn gcm(cipher: Cipher, iv: &[u8], payload: Payload<'_, '_>, encrypts: bool) -> Option<Vec<u8>> {
+    let nonce = Nonce::<U12>::try_from(iv).ok()?;
+    with!(cipher, aes => {
+        let cipher = AesGcm::<_, U12>::from(*aes);
+        match encrypts {
+            true => cipher.encrypt(&nonce, payload).ok(),
+            false => cipher.decrypt(&nonce, payload).ok(),
+        }
+    })
+}
+
+/// Fails if there is additional authenticated data in a mode other than GCM.
+fn check_aad(mode: Mode, aad: &[u8]) -> Result<(), Box<EvalError>> {
+    if mode == Mode::Gcm || aad.is_empty() {
+        return Ok(());
     }
-    match key.len() {
-        16 => by!(Aes128),
-        24 => by!(Aes192),
-        _ => by!(Aes256),
-    }
+    failed(
+        "UNSUPPORTED_FEATURE.AES_MODE_AAD",
+        format!("AES-{} has no additional authenticated data", mode.name()),
+        "Leave it out, or use GCM",
+    )
 }
 
 fn crypto_error<T>(reason: &str) -> Result<T, Box<EvalError>> {
     failed(
         "INVALID_PARAMETER_VALUE.AES_CRYPTO_ERROR",
         format!("the data cannot be encrypted or decrypted: {reason}"),
-        "Use the key, the mode and the additional data of the encryption; try_aes_decrypt gives NULL",
+        "Use the key, the mode and the additional data of the encryption; \
+         try_aes_decrypt gives NULL",
     )
 }
 
@@ -212,15 +218,9 @@ fn encrypt<'a>(a: &[Cell<'a>], _: &Call, arena: &'a Bump) -> Result<Cell<'a>, Bo
     let cipher = Cipher::new(key)?;
     let mode = Mode::of(a[2], a[3])?;
     let iv = iv_of(mode, a[4].bytes(), arena)?;
-    if mode != Mode::Gcm && !aad.is_empty() {
-        return failed(
-            "UNSUPPORTED_FEATURE.AES_MODE_AAD",
-            format!("AES-{} has no additional authenticated data", mode.name()),
-            "Leave it out, or use GCM",
-        );
-    }
+    check_aad(mode, aad)?;
     let sealed = match mode {
-        Mode::Gcm => match gcm(key, iv, Payload { msg: data, aad }, true) {
+        Mode::Gcm => match gcm(cipher, iv, Payload { msg: data, aad }, true) {
             Some(sealed) => sealed,
             None => return crypto_error("it is too long"),
         },
@@ -239,8 +239,12 @@ fn decrypt<'a>(a: &[Cell<'a>], _: &Call, arena: &'a Bump) -> Result<Cell<'a>, Bo
     let Some((iv, sealed)) = data.split_at_checked(mode.iv_bytes()) else {
         return crypto_error("it is shorter than the initialization vector");
     };
+    if mode == Mode::Cbc {
+        // As in Spark, ECB ignores the data.
+        check_aad(mode, aad)?;
+    }
     let opened = match mode {
-        Mode::Gcm => gcm(key, iv, Payload { msg: sealed, aad }, false),
+        Mode::Gcm => gcm(cipher, iv, Payload { msg: sealed, aad }, false),
         _ => decrypt_blocks(&cipher, mode, iv, sealed),
     };
     match opened {

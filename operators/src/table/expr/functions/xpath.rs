@@ -1,9 +1,11 @@
 //! The functions `xpath…`: values that an XPath 1.0 expression selects from an XML text.
 //!
 //! As in Spark, names have no namespaces: `a/b` also selects `b` of a default namespace. A text is
-//! parsed for each call. Nesting is limited, because both parsers are recursive.
+//! parsed for each call; a path is compiled once per thread. Nesting is limited, because the parser
+//! of paths and the evaluation are recursive, and the parser of XML searches all open elements for
+//! the namespace of each new one.
 
-use super::registry::{Call, Function, Typed, cells, made, unexpected};
+use super::registry::{Call, Function, Typed, cells, made, text_or_null};
 use crate::table::error::{PlanError, PlanResult};
 use crate::table::expr::Resolved;
 use crate::table::expr::cell::Cell;
@@ -12,15 +14,21 @@ use crate::table::row::RowWriter;
 use crate::table::types::DataType;
 use bumpalo::Bump;
 use bumpalo::collections::Vec as BumpVec;
+use std::cell::RefCell;
+use std::rc::Rc;
 use sxd_document::dom::{ChildOfElement, Element};
 use sxd_document::{Package, parser};
 use sxd_xpath::nodeset::Node;
-use sxd_xpath::{Context, Factory, Value};
+use sxd_xpath::{Context, Factory, Value, XPath};
 
 use DataType as T;
 
 /// The deepest nesting of elements, and of brackets in a path.
 const DEPTH_MAX: usize = 128;
+/// The start of a document type declaration.
+const DOCTYPE: &str = "<!DOCTYPE";
+/// How many compiled paths a thread keeps.
+const PATHS_MAX: usize = 16;
 
 /// Declares a function of an XML text and a path that gives one value.
 const fn of_path(
@@ -81,9 +89,8 @@ pub(super) static FUNCTIONS: &[Function] = &[
 
 /// Resolves a function of an XML text and a constant path. Only an untyped NULL is cast.
 fn resolve(name: &str, args: Vec<Resolved>, to: DataType) -> PlanResult<Typed> {
-    if let Some(arg) = args.iter().find(|arg| !matches!(arg.data_type, T::String | T::Null)) {
-        return Err(unexpected(name, "a STRING", arg));
-    }
+    let args = args.into_iter().map(|arg| text_or_null(name, arg));
+    let args = args.collect::<PlanResult<Vec<_>>>()?;
     if !args[1].is_foldable() {
         return Err(PlanError::new(
             "DATATYPE_MISMATCH.NON_FOLDABLE_INPUT",
@@ -91,7 +98,6 @@ fn resolve(name: &str, args: Vec<Resolved>, to: DataType) -> PlanResult<Typed> {
             "",
         ));
     }
-    let args = args.into_iter().map(|arg| arg.coerce(&T::String)).collect();
     Ok(Typed::new(args, to, true))
 }
 
@@ -115,27 +121,52 @@ fn evaluated<'a>(
         return Ok(Cell::Null);
     }
     let package = parsed(xml)?;
-    let brackets = path.bytes().filter(|byte| matches!(byte, b'(' | b'[')).count();
-    let steps = path.bytes().filter(|byte| matches!(byte, b'-' | b'+' | b'*' | b'/')).count();
-    if brackets > DEPTH_MAX || steps > 8 * DEPTH_MAX {
-        return wrong("xpath", "the path is too complex".to_string());
-    }
-    // The parser panics at a prefix that is not declared, and no prefix is.
-    if has_prefix(path) {
-        return wrong(
-            "xpath",
-            format!("'{path}' has a namespace prefix, and names have none here"),
-        );
-    }
-    let compiled = match Factory::new().build(path) {
-        Ok(Some(compiled)) => compiled,
-        Ok(None) => return wrong("xpath", format!("'{path}' is not a path")),
-        Err(error) => return wrong("xpath", format!("'{path}' is not a path: {error}")),
+    let compiled = match compiled(path) {
+        Ok(compiled) => compiled,
+        Err(reason) => return wrong("xpath", reason),
     };
     let document = package.as_document();
     match compiled.evaluate(&Context::new(), document.root()) {
         Ok(value) => convert(value, call, arena),
         Err(error) => wrong("xpath", format!("'{path}' cannot be evaluated: {error}")),
+    }
+}
+
+thread_local! {
+    /// The last compiled paths. They cannot move to another thread, as a compiled expression may.
+    static PATHS: RefCell<Vec<(String, Rc<XPath>)>> = const { RefCell::new(Vec::new()) };
+}
+
+/// The compiled path, from the cache of the thread if it is there. The error tells why the text is
+/// no path.
+fn compiled(path: &str) -> Result<Rc<XPath>, String> {
+    PATHS.with_borrow_mut(|paths| {
+        if let Some(at) = paths.iter().position(|(known, _)| known == path) {
+            return Ok(paths[at].1.clone());
+        }
+        let compiled = Rc::new(compile(path)?);
+        if paths.len() == PATHS_MAX {
+            paths.remove(0);
+        }
+        paths.push((path.to_string(), compiled.clone()));
+        Ok(compiled)
+    })
+}
+
+fn compile(path: &str) -> Result<XPath, String> {
+    let brackets = path.bytes().filter(|byte| matches!(byte, b'(' | b'[')).count();
+    let steps = path.bytes().filter(|byte| matches!(byte, b'-' | b'+' | b'*' | b'/')).count();
+    if brackets > DEPTH_MAX || steps > 8 * DEPTH_MAX {
+        return Err("the path is too complex".to_string());
+    }
+    // The parser panics at a prefix that is not declared, and no prefix is.
+    if has_prefix(path) {
+        return Err(format!("'{path}' has a namespace prefix, and names have none here"));
+    }
+    match Factory::new().build(path) {
+        Ok(Some(compiled)) => Ok(compiled),
+        Ok(None) => Err(format!("'{path}' is not a path")),
+        Err(error) => Err(format!("'{path}' is not a path: {error}")),
     }
 }
 
@@ -166,7 +197,12 @@ fn parsed(xml: &str) -> Result<Package, Box<EvalError>> {
     if depth(xml) > DEPTH_MAX {
         return wrong("xml", format!("the XML is nested deeper than {DEPTH_MAX} elements"));
     }
-    let package = match parser::parse(xml) {
+    // The parser takes a declaration of the document's type only after something else.
+    let parse = match xml.starts_with(DOCTYPE) {
+        true => parser::parse(&format!(" {xml}")),
+        false => parser::parse(xml),
+    };
+    let package = match parse {
         Ok(package) => package,
         Err(error) => return wrong("xml", format!("the text is not XML: {error}")),
     };
@@ -187,21 +223,79 @@ fn parsed(xml: &str) -> Result<Package, Box<EvalError>> {
     Ok(package)
 }
 
-/// An upper bound of the nesting of elements.
+/// The deepest nesting of elements. What only looks like a tag is passed over: text in comments,
+/// CDATA sections, processing instructions and quotes. A text that is not well-formed is counted up
+/// to its first error at least.
 fn depth(xml: &str) -> usize {
     let (mut depth, mut deepest) = (0usize, 0);
-    let bytes = xml.as_bytes();
-    for (at, byte) in bytes.iter().enumerate() {
-        match (byte, bytes.get(at + 1)) {
-            (b'<', Some(b'/')) | (b'/', Some(b'>')) => depth = depth.saturating_sub(1),
-            (b'<', Some(next)) if next.is_ascii_alphabetic() || *next == b'_' || *next >= 0x80 => {
-                depth += 1;
-                deepest = deepest.max(depth);
+    let Some(mut rest) = without_prolog(xml) else { return 0 };
+    while let Some(at) = rest.find('<') {
+        let tag = &rest[at..];
+        let passed = match tag.as_bytes().get(1) {
+            Some(b'!' | b'?') => passed_over(tag),
+            Some(b'/') => {
+                depth = depth.saturating_sub(1);
+                after(tag, ">")
             }
-            _ => {}
+            _ => {
+                deepest = deepest.max(depth + 1);
+                let end = unquoted(tag, |byte| byte == b'>');
+                let is_empty = end.is_some_and(|end| tag[..end].ends_with('/'));
+                depth += usize::from(!is_empty);
+                end.map(|end| &tag[end + 1..])
+            }
+        };
+        match passed {
+            Some(passed) => rest = passed,
+            None => return deepest,
         }
     }
     deepest
+}
+
+/// The text after a comment, a CDATA section or a processing instruction; `None` if the text is not
+/// well-formed.
+fn passed_over(tag: &str) -> Option<&str> {
+    let parts = [("<!--", "-->"), ("<![CDATA[", "]]>"), ("<?", "?>")];
+    let (start, end) = parts.into_iter().find(|(start, _)| tag.starts_with(start))?;
+    after(&tag[start.len()..], end)
+}
+
+/// The text from the root element on; `None` if the text before it is not well-formed.
+fn without_prolog(xml: &str) -> Option<&str> {
+    let mut rest = xml.trim_start();
+    while rest.starts_with("<!") || rest.starts_with("<?") {
+        rest = match rest.strip_prefix(DOCTYPE) {
+            None => passed_over(rest)?,
+            Some(declared) => {
+                let at = unquoted(declared, |byte| matches!(byte, b'[' | b'>'))?;
+                match declared[at..].strip_prefix('[') {
+                    Some(subset) => after(after(subset, "]")?, ">")?,
+                    None => &declared[at + 1..],
+                }
+            }
+        };
+        rest = rest.trim_start();
+    }
+    Some(rest)
+}
+
+/// The text after the first occurrence of an end.
+fn after<'x>(text: &'x str, end: &str) -> Option<&'x str> {
+    text.find(end).map(|at| &text[at + end.len()..])
+}
+
+/// The index of the first byte outside of quotes for which a test is true.
+fn unquoted(text: &str, is_wanted: fn(u8) -> bool) -> Option<usize> {
+    let mut quote = None;
+    text.bytes().position(|byte| {
+        match quote {
+            Some(open) if open == byte => quote = None,
+            None if matches!(byte, b'\'' | b'"') => quote = Some(byte),
+            _ => {}
+        }
+        quote.is_none() && is_wanted(byte)
+    })
 }
 
 /// The values of the nodes that a path selects, in document order. An element has none.
@@ -251,7 +345,31 @@ mod tests {
     #[test]
     fn the_nesting_of_elements_is_bounded() {
         assert_eq!(depth("<a><b/><c><d>1</d></c></a>"), 3);
-        let deep = "<a>".repeat(DEPTH_MAX + 1);
-        assert!(parsed(&deep).is_err_and(|e| e.condition == "INVALID_PARAMETER_VALUE.XML"));
+        // Each of these looks like an end tag to a search for one.
+        for disguise in ["", "<!-- </a> -->", "<![CDATA[</a>]]>", "<?p </a>?>", "<b x='/>'/>"] {
+            let start = format!("<a>{disguise}");
+            assert_eq!(depth(&start.repeat(3)), if disguise.contains('b') { 4 } else { 3 });
+            let deep = start.repeat(DEPTH_MAX + 1);
+            assert!(parsed(&deep).is_err_and(|e| e.condition == "INVALID_PARAMETER_VALUE.XML"));
+        }
+        assert_eq!(depth("<a x='/>'><b/></a>"), 2);
+        assert_eq!(depth("<a><!-- <b><c><d> --><b/></a>"), 2);
+        // The declaration ends at the bracket, not at the end of the comment.
+        let declared = format!("<!DOCTYPE a [<!-- ]>{} -->]>", "<a>".repeat(200));
+        assert!(depth(&declared) > DEPTH_MAX);
+        assert_eq!(depth("<?xml version='1.0'?> <!-- <a><a> --><!DOCTYPE a SYSTEM '>'><a/>"), 1);
+        assert_eq!(depth("<!DOCTYPE a [<!ENTITY e '<a><a>'> ]><a/>"), 1);
+        for broken in ["<", "<a", "<a x='", "<a><!-- ", "<a></", "<a><![CDATA[", "</a></a><a>"] {
+            assert!(depth(broken) <= 2, "{broken}");
+        }
+    }
+
+    #[test]
+    fn a_path_is_compiled_once() {
+        let first = compiled("a/b").unwrap();
+        assert!(Rc::ptr_eq(&first, &compiled("a/b").unwrap()));
+        assert!(compiled("a[").is_err());
+        (0..PATHS_MAX).for_each(|i| drop(compiled(&format!("a/c{i}")).unwrap()));
+        assert!(!Rc::ptr_eq(&first, &compiled("a/b").unwrap()));
     }
 }

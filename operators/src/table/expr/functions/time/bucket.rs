@@ -6,11 +6,15 @@ use crate::table::datetime::{DAY_US, Tz, add_months_us, on_clock, to_local, to_u
 use crate::table::error::{PlanError, PlanResult};
 use crate::table::expr::compile::{Compiled, Semantics, failed, fold, long_fn};
 use crate::table::expr::functions::registry::{Call, Typed, unexpected};
+use crate::table::expr::type_rules::Rules;
 use crate::table::expr::{Node, Resolved};
 use crate::table::types::DataType;
 use crate::table::value::Value;
 
 use DataType as T;
+
+const OUT_OF_RANGE: &str = "DATATYPE_MISMATCH.VALUE_OUT_OF_RANGE";
+const LENGTH_FIX: &str = "Use an interval above zero";
 
 /// Resolves `time_bucket(length, time[, origin])`. Length and origin are constants.
 pub(super) fn resolve(name: &str, mut args: Vec<Resolved>) -> PlanResult<Typed> {
@@ -39,13 +43,11 @@ pub(super) fn resolve(name: &str, mut args: Vec<Resolved>) -> PlanResult<Typed> 
         let epoch = Resolved::literal(Value::Long(0), T::TimestampNtz);
         args.push(epoch.coerce(&to));
     }
-    let length = fold(args[0].clone(), Semantics::default());
+    let semantics = Semantics { ansi: Rules::current().ansi, ..Semantics::default() };
+    let length = fold(args[0].clone(), semantics);
     if matches!(length.node, Node::Literal(Value::Long(length)) if length <= 0) {
-        return Err(PlanError::new(
-            "DATATYPE_MISMATCH.VALUE_OUT_OF_RANGE",
-            format!("the length of the buckets of `{name}` is `{}`", args[0]),
-            "Use an interval above zero",
-        ));
+        let reason = format!("the length of the buckets of `{name}` is `{}`", args[0]);
+        return Err(PlanError::new(OUT_OF_RANGE, reason, LENGTH_FIX));
     }
     if is_null(&args[0]) {
         args[0] = args[0].clone().coerce(&T::DayTimeInterval(0, 3));
@@ -66,6 +68,10 @@ pub(super) fn compile(args: Vec<Compiled>, call: Call) -> Compiled {
     };
     long_fn(move |cx| {
         let Some(length) = length(cx)? else { return Ok(None) };
+        if length <= 0 {
+            // The length depends on a setting or the clock, so resolution did not know it.
+            return failed(OUT_OF_RANGE, "the length of the buckets is not positive", LENGTH_FIX);
+        }
         let Some(time) = time(cx)? else { return Ok(None) };
         let Some(origin) = origin(cx)? else { return Ok(None) };
         let start = match by_months {
