@@ -181,8 +181,7 @@ fn value_of(expr: &Resolved, row: &[Value], semantics: Semantics) -> PlanResult<
             _ => expr.map_children(&mut |child| with_values(child, row)),
         }
     }
-    evaluate(&with_values(expr.clone(), row), semantics)
-        .map_err(|error| PlanError::new(error.condition, error.reason, error.fix))
+    Ok(evaluate(&with_values(expr.clone(), row), semantics)?)
 }
 
 impl Inner {

@@ -5,6 +5,7 @@ use super::cast::OnError;
 use super::cell::Cell;
 use super::{Node, Resolved, cast, functions};
 use crate::table::datetime::Tz;
+use crate::table::error::{PlanError, PlanResult};
 use crate::table::expr::type_rules::Naming;
 use crate::table::row::{Array, Row, RowWriter, Slot, decimal_of};
 use crate::table::text::utf8;
@@ -56,6 +57,12 @@ impl EvalError {
 impl From<Box<EvalError>> for EngineError {
     fn from(error: Box<EvalError>) -> Self {
         Self::operator(error.condition, error.reason, error.fix)
+    }
+}
+
+impl From<Box<EvalError>> for PlanError {
+    fn from(error: Box<EvalError>) -> Self {
+        Self::new(error.condition, error.reason, error.fix)
     }
 }
 
@@ -572,6 +579,15 @@ pub fn evaluate(expr: &Resolved, semantics: Semantics) -> Result<Value, Box<Eval
     let arena = Bump::new();
     let cell = compile(expr, 0, semantics).cell(Cx::new(Row(&[]), &arena))?;
     Ok(cell.value(&expr.data_type))
+}
+
+/// The value of a constant, as of an argument that must be one; `None` for an expression that is not
+/// foldable, such as a subquery or a random value. Fails if the evaluation fails.
+pub fn constant(expr: &Resolved, semantics: Semantics) -> PlanResult<Option<Value>> {
+    if !expr.is_foldable() {
+        return Ok(None);
+    }
+    Ok(Some(evaluate(expr, semantics)?))
 }
 
 /// Whether a value does not survive the conversion to a literal, because its text is not valid

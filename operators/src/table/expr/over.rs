@@ -58,6 +58,16 @@ pub enum FrameBound<T = Expr> {
     UnboundedFollowing,
 }
 
+impl<T> Frame<T> {
+    /// Whether the frame contains all rows of the partition.
+    pub fn is_whole(&self) -> bool {
+        matches!(
+            (&self.start, &self.end),
+            (FrameBound::UnboundedPreceding, FrameBound::UnboundedFollowing)
+        )
+    }
+}
+
 impl<T> FrameBound<T> {
     /// The distance, if the bound has one.
     pub fn distance(&self) -> Option<&T> {

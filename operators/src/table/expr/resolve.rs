@@ -7,6 +7,7 @@ use super::functions;
 use super::{Expr, Node, Resolved, call, lower};
 use crate::table::error::{Place, PlanError, PlanResult};
 use crate::table::expr::type_rules::Rules;
+use crate::table::plan::aggregate_function::AggregateFunction;
 use crate::table::plan::limits::count_copies;
 use crate::table::plan::time_window::Tag;
 use crate::table::plan::window_function::is_window_only;
@@ -302,7 +303,7 @@ fn resolve_parts(expr: &Expr, scope: &Scope, hook: &mut Hook<'_>) -> PlanResult<
         Expr::Over(over) => Err(PlanError::new(
             "UNSUPPORTED_EXPR_FOR_OPERATOR",
             format!("the window function `{}` is used where there are no windows", over.call),
-            "Use it in the SELECT list, in ORDER BY or in QUALIFY",
+            "Select it under a name, and use that in ORDER BY; filter by it in QUALIFY",
         )),
         Expr::Cast { expr, to, lenient } => {
             resolve_with(expr, scope, hook).and_then(|inner| cast(inner, to, *lenient))
@@ -323,6 +324,16 @@ fn resolve_parts(expr: &Expr, scope: &Scope, hook: &mut Hook<'_>) -> PlanResult<
             format!("`{expr}` is a window function and needs OVER"),
             format!("Write {name}(…) OVER (ORDER BY …)"),
         )),
+        Expr::Call { name, args, .. }
+            if AggregateFunction::of(name).is_some()
+                && !args.iter().any(|arg| matches!(arg, Expr::Lambda(..))) =>
+        {
+            Err(PlanError::new(
+                "UNSUPPORTED_EXPR_FOR_OPERATOR",
+                format!("the aggregate function `{expr}` is used where there are no groups"),
+                "Use it in the SELECT list, in HAVING, or in a subquery",
+            ))
+        }
         Expr::Call { name, args, distinct, filter, .. } => {
             if *distinct || filter.is_some() {
                 if let [Expr::UserAggregate(..)] = args.as_slice() {

@@ -273,6 +273,7 @@ pub fn resolve_call(
         F::Min | F::Max | F::CollectSet | F::BoolAnd | F::BoolOr | F::ApproxCountDistinct
     );
     let distinct = *distinct && !set_like;
+    refuse_windows(args.iter().chain(keys.iter().map(|key| &key.expr)), filter.as_deref())?;
     let filter = check_modifiers(args, filter.as_deref(), scope)?;
     if matches!(args.as_slice(), [Expr::Star(None)]) && function == F::Count {
         let name = "count(1)".to_string();
@@ -405,6 +406,34 @@ fn over_pairs(
     Ok((of, vec![Resolved { node, data_type, nullable: true }]))
 }
 
+/// Fails if an argument or key of an aggregate, or the condition of its FILTER, has a window
+/// function.
+fn refuse_windows<'e>(
+    mut parts: impl Iterator<Item = &'e Expr>,
+    filter: Option<&Expr>,
+) -> PlanResult<()> {
+    if let Some(nested) = parts.find(|part| has_over(part)) {
+        return Err(PlanError::new(
+            "_LEGACY_ERROR_TEMP_1031",
+            format!("the window function `{nested}` stands inside an aggregate"),
+            "Compute it in a subquery",
+        ));
+    }
+    refuse_windows_in_filter(filter)
+}
+
+/// Fails if the condition of FILTER has a window function.
+pub(super) fn refuse_windows_in_filter(filter: Option<&Expr>) -> PlanResult<()> {
+    match filter.filter(|condition| has_over(condition)) {
+        None => Ok(()),
+        Some(condition) => Err(PlanError::new(
+            "INVALID_AGGREGATE_FILTER.CONTAINS_WINDOW_FUNCTION",
+            format!("the condition `{condition}` of FILTER has a window function"),
+            "Compute it in a subquery",
+        )),
+    }
+}
+
 /// Resolves the condition of FILTER; `None` if there is none. Fails if an argument or the condition
 /// contains an aggregate, or if the condition is not BOOLEAN or is nondeterministic.
 fn check_modifiers(
@@ -412,13 +441,6 @@ fn check_modifiers(
     filter: Option<&Expr>,
     scope: &Scope,
 ) -> PlanResult<Option<Resolved>> {
-    if let Some(nested) = args.iter().find(|arg| has_over(arg)) {
-        return Err(PlanError::new(
-            "_LEGACY_ERROR_TEMP_1031",
-            format!("the window function `{nested}` stands inside an aggregate"),
-            "Compute it in a subquery",
-        ));
-    }
     if let Some(nested) = args.iter().find(|arg| has_aggregate(arg)) {
         return Err(nested_aggregate(nested));
     }

@@ -233,9 +233,7 @@ impl Call<'_> {
     /// The value of a constant argument, cast to a type. Fails if it is no constant, or NULL.
     fn evaluated(&self, arg: &Resolved, to: &DataType) -> PlanResult<Value> {
         check_constant(arg, self.written)?;
-        let semantics = Semantics::default();
-        evaluate(&arg.clone().coerce(to), semantics)
-            .map_err(|error| PlanError::new(error.condition, error.reason, error.fix))
+        Ok(evaluate(&arg.clone().coerce(to), Semantics::default())?)
     }
 
     /// Checks the number of values of `max_by` and `min_by`.

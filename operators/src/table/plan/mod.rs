@@ -17,6 +17,7 @@ pub mod order_dependence;
 pub mod over_groups;
 pub mod shared_sources;
 pub mod time_window;
+mod window_frame;
 pub mod window_function;
 mod window_names;
 pub mod within_group;

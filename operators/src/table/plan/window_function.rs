@@ -1,12 +1,15 @@
 //! Window functions over tables: `f(…) OVER (PARTITION BY … ORDER BY … frame)`.
 
 use crate::table::error::{Place, PlanError, PlanResult};
-use crate::table::expr::compile::{Semantics, evaluate};
-use crate::table::expr::over::{Frame, FrameBound, FrameUnit, Over};
+use crate::table::expr::compile::{Semantics, constant};
+use crate::table::expr::over::{Frame, FrameBound, Over};
 use crate::table::expr::resolve::{Scope, cast, resolve};
-use crate::table::expr::{Expr, Node, Resolved, SortOrder, functions, lower};
-use crate::table::plan::aggregate_function::{AggregateCall, AggregateFunction, resolve_call};
+use crate::table::expr::{Expr, Node, Resolved, SortOrder, lower};
+use crate::table::plan::aggregate_function::{
+    AggregateCall, AggregateFunction, refuse_windows_in_filter, resolve_call,
+};
 use crate::table::plan::analyzer::{has_aggregate_itself, refuse_unordered};
+use crate::table::plan::window_frame::frame_of;
 use crate::table::plan::{Plan, SortKey, within_group};
 use crate::table::types::DataType;
 use crate::table::value::Value;
@@ -186,6 +189,25 @@ fn called(over: &Over) -> String {
 /// A window of the WINDOW clause: its name and definition.
 pub type NamedWindow = (String, Over);
 
+/// Fills in the window of the WINDOW clause to which `OVER name` refers.
+pub fn with_definition(over: &Over, named: &[NamedWindow]) -> PlanResult<Over> {
+    let Some(name) = &over.base else { return Ok(over.clone()) };
+    let Some((_, definition)) = named.iter().find(|(other, _)| other == name) else {
+        return Err(PlanError::new(
+            "MISSING_WINDOW_SPECIFICATION",
+            format!("there is no window `{name}`"),
+            format!("Define it: WINDOW {name} AS (PARTITION BY … ORDER BY …)"),
+        )
+        .at(over.place));
+    };
+    let mut filled = over.clone();
+    filled.base = None;
+    filled.partition.clone_from(&definition.partition);
+    filled.order.clone_from(&definition.order);
+    filled.frame.clone_from(&definition.frame);
+    Ok(filled)
+}
+
 /// Plans window functions: adds their results as hidden columns to a plan, and replaces their calls
 /// in expressions by references to these columns.
 pub struct WindowPlanner<'n> {
@@ -224,7 +246,10 @@ impl<'n> WindowPlanner<'n> {
             return Ok(expr.clone());
         }
         if let Expr::Over(over) = expr {
-            let mut over = self.with_definition(over)?;
+            let mut over = with_definition(over, self.named)?;
+            if let Expr::Call { filter, .. } = within_group::parts(&over.call).0 {
+                refuse_windows_in_filter(filter.as_deref())?;
+            }
             let mut failure = None;
             let mut inner = |planner: &mut Self, part: &Expr| match planner.expr(part) {
                 Ok(part) => part,
@@ -252,7 +277,8 @@ impl<'n> WindowPlanner<'n> {
         failure.map_or(Ok(rewritten), Err)
     }
 
-    /// Replaces an expression of ORDER BY that has calls of the SELECT list.
+    /// Replaces an expression of ORDER BY in which aliases of the SELECT list have been replaced by
+    /// their calls.
     pub fn known(&mut self, expr: &Expr) -> PlanResult<Expr> {
         let before = self.seen.len();
         let rewritten = self.expr(expr)?;
@@ -273,26 +299,6 @@ impl<'n> WindowPlanner<'n> {
         self.plan =
             plan.map(|plan| crate::table::plan::analyzer::filter(plan, &rewritten)).transpose()?;
         Ok(())
-    }
-
-    /// Fills in the window of the WINDOW clause to which `OVER name` refers.
-    fn with_definition(&self, over: &Over) -> PlanResult<Over> {
-        let Some(name) = &over.base else { return Ok(over.clone()) };
-        let found = self.named.iter().find(|(other, _)| other.eq_ignore_ascii_case(name));
-        let Some((_, definition)) = found else {
-            return Err(PlanError::new(
-                "MISSING_WINDOW_SPECIFICATION",
-                format!("there is no window `{name}`"),
-                format!("Define it: WINDOW {name} AS (PARTITION BY … ORDER BY …)"),
-            )
-            .at(over.place));
-        };
-        let mut filled = over.clone();
-        filled.base = None;
-        filled.partition.clone_from(&definition.partition);
-        filled.order.clone_from(&definition.order);
-        filled.frame.clone_from(&definition.frame);
-        Ok(filled)
     }
 
     /// The column of a call, which is added unless an equal call has one.
@@ -368,18 +374,19 @@ fn sort_key(key: &SortOrder, scope: &Scope) -> PlanResult<SortKey> {
 /// Resolves a call and its frame.
 fn resolved_call(over: &Over, order: &[SortKey], scope: &Scope) -> PlanResult<WindowCall> {
     let (call, _) = within_group::parts(&over.call);
-    let Expr::Call { name, args, distinct, .. } = call else {
+    let Expr::Call { name, args, distinct, filter, .. } = call else {
         return Err(unsupported(&over.call));
     };
     let name = lower(name);
-    if *distinct {
+    if is_window_only(&name) {
+        check_modifiers(&name, *distinct, filter.is_some(), over.ignores_nulls)?;
+    } else if *distinct {
         return Err(PlanError::new(
             "DISTINCT_WINDOW_FUNCTION_UNSUPPORTED",
             format!("`{}` has DISTINCT, which a window function cannot have", over.call),
             "Select the distinct rows in a subquery",
         ));
     }
-    let is_ranking = is_window_only(&name) && name != "nth_value";
     let (function, data_type, nullable) = if is_window_only(&name) {
         if order.is_empty() {
             return Err(PlanError::new(
@@ -389,56 +396,55 @@ fn resolved_call(over: &Over, order: &[SortKey], scope: &Scope) -> PlanResult<Wi
             ));
         }
         own_function(&name, args, over, scope)?
-    } else if has_aggregate_itself(call) && AggregateFunction::of(&name).is_some() {
-        let Some(function) = AggregateFunction::of(&name) else {
-            return Err(unsupported(&over.call));
-        };
-        if matches!(&*name, "median" | "percentile_cont" | "percentile_disc")
-            && !(order.is_empty() && over.frame.is_none())
-        {
-            return Err(PlanError::new(
-                "INVALID_WINDOW_SPEC_FOR_AGGREGATION_FUNC",
-                format!("the window of `{name}` has an order or a frame"),
-                "Write PARTITION BY only",
-            ));
-        }
+    } else if let Some(function) =
+        AggregateFunction::of(&name).filter(|_| has_aggregate_itself(call))
+    {
+        check_whole_partition(&name, over)?;
         let call = resolve_call(function, &over.call, scope)?;
         let (data_type, nullable) = (call.data_type.clone(), call.function.is_nullable());
         (F::Aggregate(call), data_type, nullable)
     } else {
         return Err(unsupported(&over.call));
     };
-    let frame = match &over.frame {
-        Some(frame) if is_ranking && !is_own_frame(&name, frame) => {
-            let shifts = matches!(&*name, "lag" | "lead");
-            let condition =
-                if shifts { "_LEGACY_ERROR_TEMP_1035" } else { "_LEGACY_ERROR_TEMP_1036" };
-            return Err(PlanError::new(
-                condition,
-                format!("`{name}` has a frame of its own and cannot have another"),
-                "Leave ROWS or RANGE out",
-            ));
-        }
-        Some(frame) => resolved_frame(frame, order, scope)?,
-        None => Frame {
-            unit: FrameUnit::Range,
-            start: FrameBound::UnboundedPreceding,
-            end: match order.is_empty() {
-                true => FrameBound::UnboundedFollowing,
-                false => FrameBound::CurrentRow,
-            },
-        },
-    };
+    let frame = frame_of(&name, over, order, scope)?;
     Ok(WindowCall { function, frame, data_type, nullable, name: over.to_string() })
 }
 
-/// Whether a frame is the one that a ranking function has anyway.
-fn is_own_frame(name: &str, frame: &Frame) -> bool {
-    let unit = if name == "cume_dist" { FrameUnit::Range } else { FrameUnit::Rows };
-    !matches!(name, "lag" | "lead")
-        && frame.unit == unit
-        && frame.start == FrameBound::UnboundedPreceding
-        && frame.end == FrameBound::CurrentRow
+/// Fails for DISTINCT, FILTER or IGNORE NULLS of a function that exists only as a window function
+/// and does not take it.
+fn check_modifiers(name: &str, distinct: bool, filter: bool, ignores: bool) -> PlanResult<()> {
+    let takes_ignore = matches!(name, "lag" | "lead" | "nth_value");
+    let word = match (distinct, filter, ignores && !takes_ignore) {
+        (true, ..) => "DISTINCT",
+        (_, true, _) => "FILTER",
+        (.., true) => "IGNORE NULLS",
+        _ => return Ok(()),
+    };
+    Err(PlanError::new(
+        "INVALID_SQL_SYNTAX.FUNCTION_WITH_UNSUPPORTED_SYNTAX",
+        format!("`{name}` does not take {word}"),
+        "Leave it out",
+    ))
+}
+
+/// Fails if a function that needs all rows of a partition has a window with an order or a smaller
+/// frame: `median`, `percentile_cont`, `percentile_disc`, and `listagg` with WITHIN GROUP.
+fn check_whole_partition(name: &str, over: &Over) -> PlanResult<()> {
+    let is_ordered = !within_group::parts(&over.call).1.is_empty();
+    let needs_all = match name {
+        "median" | "percentile_cont" | "percentile_disc" => true,
+        "listagg" | "string_agg" => is_ordered,
+        _ => false,
+    };
+    let has_all = over.order.is_empty() && over.frame.as_ref().is_none_or(Frame::is_whole);
+    if !needs_all || has_all {
+        return Ok(());
+    }
+    Err(PlanError::new(
+        "INVALID_WINDOW_SPEC_FOR_AGGREGATION_FUNC",
+        format!("the window of `{name}` has an order or a frame"),
+        "Write PARTITION BY only",
+    ))
 }
 
 fn unsupported(call: &Expr) -> PlanError {
@@ -460,6 +466,8 @@ fn own_function(
         "ntile" => (0, 1),
         "lag" | "lead" => (1, 3),
         "nth_value" => (2, 2),
+        // As in Spark, these functions take any arguments and ignore them.
+        "rank" | "dense_rank" | "percent_rank" => (0, usize::MAX),
         _ => (0, 0),
     };
     if args.len() < least || args.len() > most {
@@ -469,16 +477,9 @@ fn own_function(
             "See `millstream functions`",
         ));
     }
-    if over.ignores_nulls && !matches!(name, "lag" | "lead" | "nth_value") {
-        return Err(PlanError::new(
-            "INVALID_SQL_SYNTAX.FUNCTION_WITH_UNSUPPORTED_SYNTAX",
-            format!("`{name}` does not take IGNORE NULLS"),
-            "Leave it out",
-        ));
-    }
     let args = args.iter().map(|arg| resolve(arg, scope)).collect::<PlanResult<Vec<_>>>()?;
     let ignores_nulls = over.ignores_nulls;
-    let constant = |at: usize, missing: i64| match args.get(at) {
+    let whole = |at: usize, missing: i64| match args.get(at) {
         None => Ok(missing),
         Some(arg) => whole_constant(arg, &over.call),
     };
@@ -489,14 +490,15 @@ fn own_function(
         "percent_rank" => (F::PercentRank, DataType::Double, false),
         "cume_dist" => (F::CumulativeDistribution, DataType::Double, false),
         "ntile" => {
-            let tiles = constant(0, 1)?;
+            let tiles = whole(0, 1)?;
             if tiles < 1 {
                 return Err(out_of_range(&over.call, "There is at least one tile"));
             }
             (F::Tile(tiles), DataType::Int, false)
         }
         "nth_value" => {
-            let n = constant(1, 1)?;
+            // NULL counts as 0.
+            let n = coerced_constant(&args[1], &over.call)?.unwrap_or(0);
             if n < 1 {
                 return Err(out_of_range(&over.call, "The first row has the number 1"));
             }
@@ -505,7 +507,7 @@ fn own_function(
             (F::Nth { value, n, ignores_nulls }, data_type, true)
         }
         _ => {
-            let offset = constant(1, 1)?;
+            let offset = whole(1, 1)?;
             let offset = if name == "lag" { offset.saturating_neg() } else { offset };
             let data_type = args[0].data_type.clone();
             let default = match args.get(2) {
@@ -525,129 +527,51 @@ fn out_of_range(call: &Expr, fix: &str) -> PlanError {
     PlanError::new("DATATYPE_MISMATCH.VALUE_OUT_OF_RANGE", reason, fix)
 }
 
+fn wrong_argument(condition: &str, arg: &Resolved, call: &Expr, reason: &str) -> PlanError {
+    let reason = format!("`{arg}` in `{call}` {reason}");
+    PlanError::new(condition, reason, "Write a constant INT")
+}
+
 /// The value of an argument that must be a constant INT.
 fn whole_constant(arg: &Resolved, call: &Expr) -> PlanResult<i64> {
-    let wrong = |condition: &str, reason: &str| {
-        let reason = format!("`{arg}` in `{call}` {reason}");
-        PlanError::new(format!("DATATYPE_MISMATCH.{condition}"), reason, "Write a constant INT")
-    };
     if !arg.is_foldable() {
-        return Err(wrong("NON_FOLDABLE_INPUT", "is no constant"));
+        return Err(wrong_argument(
+            "DATATYPE_MISMATCH.NON_FOLDABLE_INPUT",
+            arg,
+            call,
+            "is no constant",
+        ));
     }
     if !matches!(arg.data_type, DataType::Int | DataType::Short | DataType::Byte) {
-        return Err(wrong("UNEXPECTED_INPUT_TYPE", "is no INT"));
-    }
-    match evaluate(arg, Semantics::default()) {
-        Ok(Value::Long(value)) => Ok(value),
-        Ok(_) => Err(wrong("UNEXPECTED_NULL", "is NULL")),
-        Err(error) => Err(PlanError::new(error.condition, error.reason, error.fix)),
-    }
-}
-
-/// Resolves a frame. The distances of ROWS become constants. In a RANGE frame they become the
-/// values of the ordering key at the bounds.
-fn resolved_frame(frame: &Frame, order: &[SortKey], scope: &Scope) -> PlanResult<Frame<Resolved>> {
-    let wrong = |condition: &str, reason: &str, fix: &str| {
-        let condition = format!("DATATYPE_MISMATCH.{condition}");
-        PlanError::new(condition, format!("the frame `{frame}` {reason}"), fix)
-    };
-    use FrameBound as B;
-    let is_late = matches!(frame.start, B::UnboundedFollowing);
-    let is_early = matches!(frame.end, B::UnboundedPreceding);
-    if is_late || is_early {
-        return Err(wrong(
-            "SPECIFIED_WINDOW_FRAME_INVALID_BOUND",
-            "ends before it starts",
-            "Write the earlier bound first",
+        return Err(wrong_argument(
+            "DATATYPE_MISMATCH.UNEXPECTED_INPUT_TYPE",
+            arg,
+            call,
+            "is no INT",
         ));
     }
-    let has_distance = frame.start.distance().or(frame.end.distance()).is_some();
-    if frame.unit == FrameUnit::Range && has_distance {
-        if order.is_empty() {
-            let fix = "Add ORDER BY to the window";
-            return Err(wrong("RANGE_FRAME_WITHOUT_ORDER", "needs an order", fix));
-        }
-        if order.len() > 1 {
-            let fix = "Order by one key, or use ROWS";
-            return Err(wrong("RANGE_FRAME_MULTI_ORDER", "needs one ordering key", fix));
-        }
-    }
-    let bound = |bound: &FrameBound| {
-        let is_preceding = matches!(bound, B::Preceding(_));
-        bound.clone().map(&mut |distance: Expr| {
-            let distance = resolve(&distance, scope)?;
-            if !distance.is_foldable() {
-                let fix = "Write a constant";
-                return Err(wrong(
-                    "SPECIFIED_WINDOW_FRAME_WITHOUT_FOLDABLE",
-                    "has a bound that is no constant",
-                    fix,
-                ));
-            }
-            match frame.unit {
-                FrameUnit::Rows if distance.data_type != DataType::Int => Err(wrong(
-                    "SPECIFIED_WINDOW_FRAME_UNACCEPTED_TYPE",
-                    "counts rows by something else than an INT",
-                    "Write a whole number",
-                )),
-                FrameUnit::Rows => {
-                    let rows = whole_constant(&distance, &Expr::Star(None))?;
-                    let rows = if is_preceding { -rows } else { rows };
-                    Ok(Resolved::literal(Value::Long(rows), DataType::Long))
-                }
-                FrameUnit::Range => key_at(distance, is_preceding, &order[0]).ok_or_else(|| {
-                    wrong(
-                        "SPECIFIED_WINDOW_FRAME_UNACCEPTED_TYPE",
-                        "has a distance that the ordering key does not take",
-                        "Use a distance of the type of the key",
-                    )
-                }),
-            }
-        })
-    };
-    let resolved = Frame { unit: frame.unit, start: bound(&frame.start)?, end: bound(&frame.end)? };
-    if frame.unit == FrameUnit::Rows
-        && let (Some(start), Some(end)) = (resolved.start.distance(), resolved.end.distance())
-        && let (Node::Literal(Value::Long(start)), Node::Literal(Value::Long(end))) =
-            (&start.node, &end.node)
-        && start > end
-    {
-        return Err(wrong(
-            "SPECIFIED_WINDOW_FRAME_WRONG_COMPARISON",
-            "ends before it starts",
-            "Write the earlier bound first",
-        ));
-    }
-    Ok(resolved)
+    let value = coerced_constant(arg, call)?;
+    value.ok_or_else(|| wrong_argument("DATATYPE_MISMATCH.UNEXPECTED_NULL", arg, call, "is NULL"))
 }
 
-/// The value of the ordering key at a distance from that of the current row; `None` if the types do
-/// not fit.
-fn key_at(distance: Resolved, is_preceding: bool, key: &SortKey) -> Option<Resolved> {
-    use DataType as T;
-    let fits = match (&key.expr.data_type, &distance.data_type) {
-        (T::Date, t) if t.is_integral() => true,
-        (T::Date | T::Timestamp | T::TimestampNtz, t) => t.is_interval(),
-        (T::DayTimeInterval(..), T::DayTimeInterval(..)) => true,
-        (T::YearMonthInterval(..), T::YearMonthInterval(..)) => true,
-        (a, b) => a.is_numeric() && b.is_numeric(),
-    };
-    if !fits {
-        return None;
+/// The value of a constant argument that is cast to INT; `None` for NULL. Fails for an argument
+/// that is not constant, and for one that is neither a number nor a text.
+fn coerced_constant(arg: &Resolved, call: &Expr) -> PlanResult<Option<i64>> {
+    let fits = matches!(arg.data_type, DataType::String | DataType::Null);
+    if !fits && !arg.data_type.is_numeric() {
+        return Err(wrong_argument(
+            "DATATYPE_MISMATCH.UNEXPECTED_INPUT_TYPE",
+            arg,
+            call,
+            "is no INT",
+        ));
     }
-    let back = is_preceding != key.descending;
-    let distance = match (&key.expr.data_type, distance.data_type.is_integral()) {
-        (T::Date, true) => distance.coerce(&T::Int),
-        (key, _) if key.is_numeric() => distance.coerce(key),
-        _ => distance,
-    };
-    let operator = match (&key.expr.data_type, distance.data_type.is_integral(), back) {
-        (T::Date, true, true) => "date_sub",
-        (T::Date, true, false) => "date_add",
-        (_, _, true) => "-",
-        (_, _, false) => "+",
-    };
-    let of_key = key.expr.data_type.clone();
-    let sum = functions::resolve(operator, vec![key.expr.clone(), distance]).ok()?;
-    Some(sum.coerce(&of_key))
+    let value = constant(&cast(arg.clone(), &DataType::Int, false)?, Semantics::default())?;
+    match value {
+        Some(Value::Long(value)) => Ok(Some(value)),
+        Some(_) => Ok(None),
+        None => {
+            Err(wrong_argument("DATATYPE_MISMATCH.NON_FOLDABLE_INPUT", arg, call, "is no constant"))
+        }
+    }
 }

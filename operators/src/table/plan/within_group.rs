@@ -2,7 +2,7 @@
 
 use crate::table::error::{PlanError, PlanResult};
 use crate::table::expr::resolve::{Scope, resolve};
-use crate::table::expr::{Expr, Resolved, SortOrder};
+use crate::table::expr::{Expr, Node, Resolved, SortOrder};
 use crate::table::plan::aggregate_function::AggregateFunction as F;
 use crate::table::plan::analyzer::refuse_unordered;
 use crate::table::types::DataType;
@@ -35,7 +35,7 @@ enum Keys {
 
 fn wrong(condition: &str, name: &str, reason: &str) -> PlanError {
     PlanError::new(
-        format!("INVALID_WITHIN_GROUP_EXPRESSION.{condition}"),
+        condition,
         format!("`{name}` {reason}"),
         format!("Write for example {name}(…) WITHIN GROUP (ORDER BY x)"),
     )
@@ -60,13 +60,17 @@ pub(super) fn ordered_arguments(
     let is_once_only =
         matches!(function, F::Mode | F::PercentileDiscrete) || name == "percentile_cont";
     if distinct && is_once_only {
-        return Err(wrong("DISTINCT_UNSUPPORTED", name, "does not take DISTINCT"));
+        return Err(wrong(
+            "INVALID_WITHIN_GROUP_EXPRESSION.DISTINCT_UNSUPPORTED",
+            name,
+            "does not take DISTINCT",
+        ));
     }
     match takes {
         Keys::None if keys.is_empty() => return Ok(Ordered { args, order: Vec::new() }),
         Keys::None if function == F::Mode => {
             let reason = "with an argument takes no WITHIN GROUP";
-            return Err(wrong("WRONG_NUM_ORDERINGS", name, reason));
+            return Err(wrong("INVALID_WITHIN_GROUP_EXPRESSION.WRONG_NUM_ORDERINGS", name, reason));
         }
         Keys::None => {
             return Err(PlanError::new(
@@ -83,10 +87,18 @@ pub(super) fn ordered_arguments(
             ));
         }
         Keys::One if keys.is_empty() => {
-            return Err(wrong("WITHIN_GROUP_MISSING", name, "needs WITHIN GROUP"));
+            return Err(wrong(
+                "INVALID_WITHIN_GROUP_EXPRESSION.WITHIN_GROUP_MISSING",
+                name,
+                "needs WITHIN GROUP",
+            ));
         }
         Keys::One if keys.len() > 1 => {
-            return Err(wrong("WRONG_NUM_ORDERINGS", name, "takes one key in WITHIN GROUP"));
+            return Err(wrong(
+                "INVALID_WITHIN_GROUP_EXPRESSION.WRONG_NUM_ORDERINGS",
+                name,
+                "takes one key in WITHIN GROUP",
+            ));
         }
         Keys::One | Keys::Any => {}
     }
@@ -101,12 +113,8 @@ pub(super) fn ordered_arguments(
         args.splice(0..0, keys);
         return Ok(Ordered { args, order });
     }
-    if distinct && !keys.is_empty() && !is_ordered_by_itself(&args, &keys) {
-        return Err(wrong(
-            "MISMATCH_WITH_DISTINCT_INPUT",
-            name,
-            "with DISTINCT is ordered by its own values only",
-        ));
+    if distinct {
+        check_distinct_order(name, &args, &keys)?;
     }
     if args.len() == 1 && !keys.is_empty() {
         args.push(Resolved::literal(Value::Null, DataType::String));
@@ -115,9 +123,46 @@ pub(super) fn ordered_arguments(
     Ok(Ordered { args, order })
 }
 
-/// Whether the only key is the first argument, possibly before an implicit cast to a string.
-fn is_ordered_by_itself(args: &[Resolved], keys: &[Resolved]) -> bool {
-    matches!((args.first(), keys), (Some(value), [key]) if value == key)
+/// Fails unless the only key of a call with DISTINCT is the distinct value: the first argument as a
+/// string, or the operand of its cast to a string. Values that are equal before the cast must be
+/// equal after it, and the other way round.
+fn check_distinct_order(name: &str, args: &[Resolved], keys: &[Resolved]) -> PlanResult<()> {
+    use DataType as T;
+    let Some(value) = args.first().filter(|_| !keys.is_empty()) else { return Ok(()) };
+    let value = match value.data_type {
+        T::String | T::Binary => value.clone(),
+        _ => value.clone().coerce(&T::String),
+    };
+    let [key] = keys else { return Err(other_order(name)) };
+    if *key == value {
+        return Ok(());
+    }
+    let operand = match &value.node {
+        Node::Cast(operand, _) => &**operand,
+        // An untyped NULL becomes a NULL of the type without a cast.
+        Node::Literal(Value::Null) if key.is_null_literal() => key,
+        _ => return Err(other_order(name)),
+    };
+    if key != operand {
+        return Err(other_order(name));
+    }
+    // -0.0 equals 0.0, and one local time may stand for two instants.
+    if matches!(operand.data_type, T::Float | T::Double | T::Timestamp | T::Null) {
+        return Err(wrong(
+            "INVALID_WITHIN_GROUP_EXPRESSION.MISMATCH_WITH_DISTINCT_INPUT_UNSAFE_CAST",
+            name,
+            &format!("with DISTINCT is not ordered by values of type {}", operand.data_type),
+        ));
+    }
+    Ok(())
+}
+
+fn other_order(name: &str) -> PlanError {
+    wrong(
+        "INVALID_WITHIN_GROUP_EXPRESSION.MISMATCH_WITH_DISTINCT_INPUT",
+        name,
+        "with DISTINCT is ordered by its own values only",
+    )
 }
 
 /// The call inside a WITHIN GROUP, and the keys; none for any other expression.

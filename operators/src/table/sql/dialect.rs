@@ -116,6 +116,9 @@ impl Dialect for Spark {
     fn supports_interval_options(&self) -> bool {
         true
     }
+    fn supports_window_clause_named_window_reference(&self) -> bool {
+        true
+    }
     fn allow_extract_custom(&self) -> bool {
         true
     }

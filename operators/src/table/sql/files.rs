@@ -6,7 +6,7 @@ use super::expr::convert_with;
 use super::subquery::constants;
 use super::{Catalog, STREAM_MARK, syntax};
 use crate::table::error::{Place, PlanError, PlanResult};
-use crate::table::expr::compile::evaluate;
+use crate::table::expr::compile::constant;
 use crate::table::expr::resolve::{Scope, cast, resolve};
 use crate::table::plan::{Options, Plan};
 use crate::table::types::DataType;
@@ -85,14 +85,11 @@ fn constant_text(written: &ast::Expr, catalog: &dyn Catalog, here: Place) -> Pla
         }
         other => other?,
     };
-    if !resolved.is_foldable() {
-        return Err(wrong("no constant"));
-    }
     let text = cast(resolved, &DataType::String, false)?;
-    match evaluate(&text, catalog.semantics()) {
-        Ok(Value::String(text)) => Ok(text),
-        Ok(_) => Err(wrong("NULL")),
-        Err(error) => Err(PlanError::new(error.condition, error.reason, error.fix).at(here)),
+    match constant(&text, catalog.semantics()).map_err(|error| error.at(here))? {
+        Some(Value::String(text)) => Ok(text),
+        Some(_) => Err(wrong("NULL")),
+        None => Err(wrong("no constant")),
     }
 }
 

@@ -10,7 +10,7 @@ use super::query::{aliased, relation};
 use super::subquery::constants;
 use super::{Catalog, syntax};
 use crate::table::error::{Place, PlanError, PlanResult};
-use crate::table::expr::compile::{Semantics, evaluate};
+use crate::table::expr::compile::evaluate;
 use crate::table::expr::resolve::{Scope, cast, resolve};
 use crate::table::expr::{Expr, Node, Resolved, call};
 use crate::table::plan::Plan;
@@ -93,10 +93,6 @@ fn pivot_value(
     catalog: &dyn Catalog,
 ) -> PlanResult<PivotValue> {
     let semantics = catalog.semantics();
-    let constant = |resolved: Resolved, semantics: Semantics| {
-        evaluate(&resolved, semantics)
-            .map_err(|error| PlanError::new(error.condition, error.reason, error.fix))
-    };
     let expr = convert_with(&written.expr, &constants(catalog))?;
     let resolved = resolve(&expr, scope)?;
     if !resolved.is_foldable() {
@@ -110,7 +106,7 @@ fn pivot_value(
         Some(alias) => alias.value.clone(),
         None => {
             let text = cast(resolved.clone(), &DataType::String, false)?;
-            match constant(text, semantics)? {
+            match evaluate(&text, semantics)? {
                 Value::String(text) => text,
                 _ => "null".to_string(),
             }
@@ -126,7 +122,7 @@ fn pivot_value(
             "Write values of the column's type; of several columns: IN (('a', 1), ('b', 2))",
         )
     })?;
-    let value = Expr::Literal(constant(value, semantics)?, column.data_type.clone());
+    let value = Expr::Literal(evaluate(&value, semantics)?, column.data_type.clone());
     Ok(PivotValue { value, name })
 }
 

@@ -13,19 +13,19 @@ use super::subquery::{Joining, constants};
 use super::table_function::table_function;
 use super::unpivot::unpivot;
 use super::views::Views;
-use super::windows::{WindowClauses, over_groups};
+use super::windows::{WindowClauses, over_groups, refuse_in_order};
 use super::{Catalog, STREAM_MARK, WATERMARK_MARK, Watermark, files, place};
 use crate::table::error::{Place, PlanError, PlanResult};
-use crate::table::expr::compile::fold;
+use crate::table::expr::Expr;
+use crate::table::expr::compile::constant;
 use crate::table::expr::resolve::{
     Scope, distance, expand_stars, into_chosen, resolve, without_stars,
 };
 use crate::table::expr::type_rules::Rules;
-use crate::table::expr::{Expr, Node};
 use crate::table::plan::analyzer;
 use crate::table::plan::analyzer::{Unioned, has_aggregate, has_aggregate_itself};
 use crate::table::plan::generator::is_generator;
-use crate::table::plan::grouping::{Grouping, substitute};
+use crate::table::plan::grouping::{Grouping, check_qualify_aggregates, substitute};
 use crate::table::plan::join;
 use crate::table::plan::join::JoinType;
 use crate::table::plan::limits::{MAX_NESTING, count_copies, nested, too_complex};
@@ -228,6 +228,9 @@ fn count(written: &ast::Expr, clause: &str, catalog: &dyn Catalog, here: Place) 
     };
     let unfoldable = || wrong("IS_UNFOLDABLE", "no constant");
     let expr = convert_with(written, &constants(catalog))?;
+    if has_over(&expr) {
+        return Err(unfoldable());
+    }
     let resolved = resolve(&expr, &Scope::default());
     let resolved = match resolved {
         Err(error) if error.condition.starts_with("UNRESOLVED_COLUMN") => {
@@ -235,17 +238,16 @@ fn count(written: &ast::Expr, clause: &str, catalog: &dyn Catalog, here: Place) 
         }
         other => other?,
     };
-    if !resolved.is_foldable() {
+    let Some(rows) = constant(&resolved, catalog.semantics()).map_err(|error| error.at(here))?
+    else {
         return Err(unfoldable());
-    }
+    };
     if !matches!(resolved.data_type, DataType::Int | DataType::Short | DataType::Byte) {
         return Err(wrong("DATA_TYPE", "no INT"));
     }
-    match fold(resolved, catalog.semantics()).node {
-        Node::Literal(Value::Long(n)) if n >= 0 => Ok(n as u64),
-        Node::Literal(Value::Long(_)) => Err(wrong("IS_NEGATIVE", "negative")),
-        Node::Literal(_) => Err(wrong("IS_NULL", "NULL")),
-        _ => Err(unfoldable()),
+    match rows {
+        Value::Long(rows) => u64::try_from(rows).map_err(|_| wrong("IS_NEGATIVE", "negative")),
+        _ => Err(wrong("IS_NULL", "NULL")),
     }
 }
 
@@ -346,7 +348,13 @@ fn select_ordered(
         } else {
             items
         };
-        if windows.are_used(&items)? {
+        if let Some(condition) = windows.qualify() {
+            check_qualify_aggregates(condition)?;
+            windows.check_qualify(&items)?;
+        }
+        if windows.are_used(&items) {
+            windows.check_aliases(&items, &input.scope())?;
+            order.map_or(Ok(()), refuse_in_order)?;
             let windows = windows.without_aliases(&items, &input.scope());
             return windows.plan(input, &items, order, distinct);
         }
@@ -359,13 +367,14 @@ fn select_ordered(
     }
     let group_by = by_column_named_all(group_by, &input);
     group_by.check_star(&items)?;
-    let items =
-        with_lateral_aliases(without_stars(&written, &items)?.into_owned(), &input.scope())?;
+    let items = without_stars(&written, &items)?.into_owned();
+    windows.check_aliases(&items, &input.scope())?;
+    let items = with_lateral_aliases(items, &input.scope())?;
     let keys = if group_by.all { group_by.keys_of_all(&items)? } else { group_by.keys.clone() };
     if having.as_ref().is_some_and(has_over) {
         return Err(not_in_clause("HAVING", here));
     }
-    if windows.are_used(&items)? {
+    if windows.are_used(&items) || windows.qualify().is_some() {
         let group_by = GroupBy { keys, ..group_by };
         let having = having.as_ref();
         return over_groups(&windows, input, &items, (group_by, having), order, distinct);

@@ -5,7 +5,7 @@ use super::expr::convert_with;
 use super::subquery::constants;
 use super::views::Views;
 use crate::table::error::{Place, PlanError, PlanResult};
-use crate::table::expr::compile::evaluate;
+use crate::table::expr::compile::constant;
 use crate::table::expr::resolve::{Scope, cast, resolve};
 use crate::table::plan::Plan;
 use crate::table::types::{DataType, Field, Schema};
@@ -32,10 +32,10 @@ fn number(arg: &FunctionArg, catalog: &dyn Catalog) -> PlanResult<i64> {
         return Err(wrong_argument(reason));
     }
     let resolved = cast(resolved, &DataType::Long, false)?;
-    match evaluate(&resolved, catalog.semantics()) {
-        Ok(Value::Long(value)) => Ok(value),
-        Ok(_) => Err(wrong_argument(format!("`{expr}` is NULL"))),
-        Err(error) => Err(PlanError::new(error.condition, error.reason, error.fix)),
+    match constant(&resolved, catalog.semantics())? {
+        Some(Value::Long(value)) => Ok(value),
+        Some(_) => Err(wrong_argument(format!("`{expr}` is NULL"))),
+        None => Err(wrong_argument(format!("`{expr}` is no constant"))),
     }
 }
 

@@ -13,7 +13,7 @@ use crate::table::plan::Plan;
 use crate::table::plan::analyzer;
 use crate::table::plan::grouping::{Grouping, substitute};
 use crate::table::plan::over_groups::{OverGroups, groups_named};
-use crate::table::plan::window_function::{NamedWindow, WindowPlanner, has_over};
+use crate::table::plan::window_function::{NamedWindow, WindowPlanner, has_over, with_definition};
 use sqlparser::ast::{self, Select};
 
 /// The windows of the WINDOW clause and QUALIFY.
@@ -29,27 +29,7 @@ impl WindowClauses {
         catalog: &dyn Catalog,
         here: Place,
     ) -> PlanResult<Self> {
-        let constant = constants(catalog);
-        let mut named: Vec<NamedWindow> = Vec::new();
-        for ast::NamedWindowDefinition(name, window) in &select.named_window {
-            let over = match window {
-                ast::NamedWindowExpr::WindowSpec(spec) => definition(Some(spec), here, &constant)?,
-                ast::NamedWindowExpr::NamedWindow(other) => {
-                    let same = |(known, _): &&NamedWindow| known.eq_ignore_ascii_case(&other.value);
-                    let found = named.iter().find(same);
-                    let Some((_, over)) = found else {
-                        return Err(PlanError::new(
-                            "MISSING_WINDOW_SPECIFICATION",
-                            format!("there is no window `{}`", other.value),
-                            "Define it before its use",
-                        )
-                        .at(here));
-                    };
-                    over.clone()
-                }
-            };
-            named.push((name.value.clone(), over));
-        }
+        let named = named_windows(select, catalog, here)?;
         let qualify = select.qualify.as_ref().map(convert).transpose()?;
         Ok(Self { named, qualify })
     }
@@ -88,19 +68,126 @@ impl WindowClauses {
         Self { qualify, ..self }
     }
 
-    /// Whether an item or QUALIFY has a window function. Fails for QUALIFY without one.
-    pub fn are_used(&self, items: &[Expr]) -> PlanResult<bool> {
-        let used = items.iter().chain(&self.qualify).any(has_over);
+    /// Whether an item or QUALIFY has a window function.
+    pub fn are_used(&self, items: &[Expr]) -> bool {
+        items.iter().chain(&self.qualify).any(has_over)
+    }
+
+    /// Fails for QUALIFY in a query without window functions.
+    pub fn check_qualify(&self, items: &[Expr]) -> PlanResult<()> {
         match &self.qualify {
-            Some(condition) if !used => Err(PlanError::new(
+            Some(condition) if !self.are_used(items) => Err(PlanError::new(
                 "QUALIFY_REQUIRES_WINDOW_FUNCTION",
                 format!("`QUALIFY {condition}` has no window function, nor has the SELECT list"),
                 "Use WHERE or HAVING",
             )
             .at(condition.place())),
-            _ => Ok(used),
+            _ => Ok(()),
         }
     }
+
+    /// The condition of QUALIFY, as it is written.
+    pub fn qualify(&self) -> Option<&Expr> {
+        self.qualify.as_ref()
+    }
+
+    /// Fails if a window function of the SELECT list uses an alias of an earlier item.
+    pub fn check_aliases(&self, items: &[Expr], scope: &Scope) -> PlanResult<()> {
+        let aliases = |at: usize| -> Vec<Expr> {
+            items[..at].iter().filter(|item| matches!(item, Expr::Alias(..))).cloned().collect()
+        };
+        for (at, item) in items.iter().enumerate().filter(|(_, item)| has_over(item)) {
+            self.check_windows(item, &aliases(at), scope)?;
+        }
+        Ok(())
+    }
+
+    fn check_windows(&self, expr: &Expr, aliases: &[Expr], scope: &Scope) -> PlanResult<()> {
+        if let Expr::Over(over) = expr {
+            let whole = Expr::Over(Box::new(with_definition(over, &self.named)?));
+            if substitute(&whole, aliases, scope) != whole {
+                return Err(PlanError::new(
+                    "UNSUPPORTED_FEATURE.LATERAL_COLUMN_ALIAS_IN_WINDOW",
+                    format!("`{expr}` has an alias of the same SELECT list"),
+                    "Write the expression itself, or compute it in a subquery",
+                )
+                .at(expr.place()));
+            }
+        }
+        let mut checked = Ok(());
+        expr.each_part(&mut |part| {
+            if checked.is_ok() {
+                checked = self.check_windows(part, aliases, scope);
+            }
+        });
+        checked
+    }
+}
+
+/// Fails if a key of ORDER BY, SORT BY, CLUSTER BY or DISTRIBUTE BY has a window function.
+pub(super) fn refuse_in_order(order: &Order) -> PlanResult<()> {
+    match order.exprs().iter().find(|key| has_over(&key.expr)) {
+        None => Ok(()),
+        Some(key) => Err(PlanError::new(
+            "UNSUPPORTED_EXPR_FOR_OPERATOR",
+            format!("`{}` in ORDER BY has a window function", key.expr),
+            "Select it under a name, and order by that",
+        )
+        .at(key.expr.place())),
+    }
+}
+
+/// The windows of the WINDOW clause. As in Spark, names differ in case, and a window may be another
+/// name for one that is defined in the clause.
+fn named_windows(
+    select: &Select,
+    catalog: &dyn Catalog,
+    here: Place,
+) -> PlanResult<Vec<NamedWindow>> {
+    let constant = constants(catalog);
+    let wrong = |condition: &str, reason: String, fix: &str| {
+        PlanError::new(condition, reason, fix).at(here)
+    };
+    let mut named: Vec<NamedWindow> = Vec::new();
+    let mut references = Vec::new();
+    for (at, ast::NamedWindowDefinition(name, window)) in select.named_window.iter().enumerate() {
+        let before = &select.named_window[..at];
+        if before.iter().any(|ast::NamedWindowDefinition(other, _)| other.value == name.value) {
+            let reason = format!("the window `{}` is defined twice", name.value);
+            return Err(wrong(
+                "INVALID_SQL_SYNTAX.REPETITIVE_WINDOW_DEFINITION",
+                reason,
+                "Give it another name",
+            ));
+        }
+        match window {
+            ast::NamedWindowExpr::WindowSpec(spec) => {
+                named.push((name.value.clone(), definition(Some(spec), here, &constant)?));
+            }
+            ast::NamedWindowExpr::NamedWindow(other) => references.push((name, other)),
+        }
+    }
+    let defined = named.len();
+    for (name, other) in &references {
+        let found = named[..defined].iter().find(|(known, _)| *known == other.value);
+        let Some((_, over)) = found else {
+            let is_reference = references.iter().any(|(name, _)| name.value == other.value);
+            return Err(match is_reference {
+                true => wrong(
+                    "INVALID_SQL_SYNTAX.INVALID_WINDOW_REFERENCE",
+                    format!("the window `{}` is only another name of a window", other.value),
+                    "Refer to a window with a definition",
+                ),
+                false => wrong(
+                    "INVALID_SQL_SYNTAX.UNRESOLVED_WINDOW_REFERENCE",
+                    format!("there is no window `{}`", other.value),
+                    "Define it in the WINDOW clause",
+                ),
+            });
+        };
+        named.push((name.value.clone(), over.clone()));
+    }
+    Ok(named)
 }
 
 /// Plans window functions over the groups of a GROUP BY.
@@ -113,6 +200,11 @@ pub(super) fn over_groups(
     distinct: bool,
 ) -> PlanResult<Plan> {
     let scope = input.scope();
+    let grouping = Grouping::with_sets(input, &group_by.keys, group_by.sets, items)?;
+    if let Some(condition) = windows.qualify() {
+        grouping.check_qualify(condition, items)?;
+        windows.check_qualify(items)?;
+    }
     let mut groups = OverGroups::default();
     let mut lifted: Vec<Expr> = Vec::new();
     for item in items {
@@ -123,6 +215,14 @@ pub(super) fn over_groups(
         });
     }
     let having = having.map(|condition| substitute(condition, items, &scope));
+    if let Some(condition) = having.as_ref().filter(|condition| has_over(condition)) {
+        return Err(PlanError::new(
+            "UNRESOLVED_COLUMN.WITH_SUGGESTION",
+            "HAVING has the alias of a window function, which is computed later",
+            "Use QUALIFY",
+        )
+        .at(condition.place()));
+    }
     let qualify = windows.qualify.as_ref().map(|condition| {
         let condition = substitute(condition, items, &scope);
         groups.lift(&condition)
@@ -138,15 +238,14 @@ pub(super) fn over_groups(
     };
     let order = order.map(|order| {
         order.map_exprs(&mut |key| {
-            Ok(if is_output(key) {
-                key.clone()
-            } else {
-                groups.lift(&substitute(key, items, &scope))
-            })
+            if is_output(key) {
+                return Ok(key.clone());
+            }
+            grouping.check_key_above(key, items)?;
+            Ok(groups.lift(&substitute(key, items, &scope)))
         })
     });
     let order = order.transpose()?;
-    let grouping = Grouping::with_sets(input, &group_by.keys, group_by.sets, items)?;
     let plan = groups_named(grouping.finish(&groups.columns, having.as_ref())?);
     let windows = WindowClauses { named: windows.named.clone(), qualify };
     windows.plan(plan, &lifted, order.as_ref(), distinct)

@@ -166,7 +166,7 @@ pub(in crate::table::sql) fn definition(
             .at(here));
         }
     };
-    let bound = |bound: &WindowFrameBound| {
+    let bound = |bound: &WindowFrameBound| -> PlanResult<_> {
         Ok(match bound {
             WindowFrameBound::CurrentRow => FrameBound::CurrentRow,
             WindowFrameBound::Preceding(None) => FrameBound::UnboundedPreceding,

@@ -178,8 +178,7 @@ fn grouped(
     let default = fold(of_nothing(value.clone(), &none), semantics);
     let is_known = matches!(default.node, Node::Literal(_));
     if !is_known && default.is_foldable() && !default.reads_clock() {
-        let evaluated = evaluate(&default, semantics);
-        evaluated.map_err(|error| PlanError::new(error.condition, error.reason, error.fix))?;
+        evaluate(&default, semantics)?;
     }
     let mut made = vec![
         (shifted(value.clone(), keys.len()), "value".to_string()),

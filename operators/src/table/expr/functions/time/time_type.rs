@@ -8,7 +8,7 @@ use crate::table::datetime::time_of_day::{
 use crate::table::datetime::{DAY_US, to_utc};
 use crate::table::error::{PlanError, PlanResult};
 use crate::table::expr::cell::Cell;
-use crate::table::expr::compile::{EvalError, Semantics, evaluate, failed};
+use crate::table::expr::compile::{EvalError, Semantics, constant, failed};
 use crate::table::expr::functions::registry::{
     Function, Typed, any_nullable, called, cells, take, text_or_null, typed_or_null, unexpected,
 };
@@ -387,16 +387,22 @@ pub(in crate::table::expr::functions) fn current_time(
         None => i64::from(TIME_DIGITS),
         Some(arg) => {
             let number = crate::table::expr::resolve::cast(arg.clone(), &T::Int, false)?;
-            match evaluate(&number, Semantics::default()) {
-                Ok(Value::Long(digits)) => digits,
-                Ok(_) => {
+            match constant(&number, Semantics::default())? {
+                Some(Value::Long(digits)) => digits,
+                None => {
+                    return Err(PlanError::new(
+                        "DATATYPE_MISMATCH.NON_FOLDABLE_INPUT",
+                        format!("`{arg}`, the number of digits of `current_time`, is no constant"),
+                        "Write 0 to 6",
+                    ));
+                }
+                Some(_) => {
                     return Err(PlanError::new(
                         "DATATYPE_MISMATCH.UNEXPECTED_NULL",
                         "the number of digits of `current_time` is NULL",
                         "Use 0 to 6",
                     ));
                 }
-                Err(error) => return Err(PlanError::new(error.condition, error.reason, error.fix)),
             }
         }
     };
