@@ -18,6 +18,7 @@
 use super::{place, syntax};
 use crate::table::error::{Place, PlanError, PlanResult};
 use sqlparser::tokenizer::{Location, Token, TokenWithSpan};
+use std::iter::Peekable;
 
 /// The decoded literals of a text, in order.
 pub struct Literals(Vec<String>);
@@ -67,7 +68,7 @@ impl LiteralSettings {
     /// them, or a `RESET` of all settings. Any other statement is ignored. `literal` is the
     /// statement's last literal.
     fn see(&mut self, statement: &str, literal: Option<&String>) {
-        let code = without_comments(statement).to_ascii_lowercase();
+        let code = without_comments(statement.chars()).to_ascii_lowercase();
         let (word, rest) = code.split_once(char::is_whitespace).unwrap_or((&code, ""));
         let text = |written: &str| match written.trim() {
             quoted if quoted.starts_with(['\'', '"']) => {
@@ -100,38 +101,39 @@ impl LiteralSettings {
     }
 }
 
-/// A statement whose literals are hidden, without its comments and the white space around it.
-fn without_comments(statement: &str) -> String {
-    let (mut code, mut rest) = (String::new(), statement);
-    while let Some(at) = rest.find("--").into_iter().chain(rest.find("/*")).min() {
-        let (before, comment) = rest.split_at(at);
-        code.push_str(before);
-        code.push(' ');
-        rest = match comment.starts_with("--") {
-            true => comment.split_once('\n').map_or("", |(_, rest)| rest),
-            false => behind_block(comment),
-        };
+/// A statement whose literals are hidden, without its comments and the white space around it. Each
+/// character is read once, because a statement may follow a hundred thousand lines of comments.
+fn without_comments(statement: impl Iterator<Item = char>) -> String {
+    let (mut code, mut rest) = (String::new(), statement.peekable());
+    while let Some(c) = rest.next() {
+        match (c, rest.peek()) {
+            ('-', Some('-')) => {
+                code.push(' ');
+                rest.by_ref().find(|c| *c == '\n');
+            }
+            ('/', Some('*')) => {
+                code.push(' ');
+                rest.next();
+                skip_block(&mut rest);
+            }
+            _ => code.push(c),
+        }
     }
-    code.push_str(rest);
     code.trim().to_string()
 }
 
-/// The text behind the block comment that a text begins with. Block comments may be nested.
-fn behind_block(text: &str) -> &str {
-    let (mut rest, mut depth) = (text, 0);
-    loop {
-        let (open, close) = (rest.find("/*"), rest.find("*/"));
-        match (open, close) {
-            (Some(open), close) if close.is_none_or(|close| open < close) => {
-                (depth, rest) = (depth + 1, &rest[open + 2..]);
-            }
-            (_, Some(close)) => {
-                (depth, rest) = (depth - 1, &rest[close + 2..]);
-                if depth == 0 {
-                    return rest;
-                }
-            }
-            _ => return "",
+/// Skips the rest of a block comment. Block comments may be nested.
+fn skip_block(rest: &mut Peekable<impl Iterator<Item = char>>) {
+    let mut depth = 1;
+    while let Some(c) = rest.next() {
+        depth = match (c, rest.peek()) {
+            ('/', Some('*')) => depth + 1,
+            ('*', Some('/')) => depth - 1,
+            _ => continue,
+        };
+        rest.next();
+        if depth == 0 {
+            return;
         }
     }
 }
@@ -408,7 +410,7 @@ fn numeric(escape: &[char], units: &mut Vec<u16>) -> Option<usize> {
 
 #[cfg(test)]
 mod tests {
-    use super::LiteralSettings;
+    use super::{LiteralSettings, without_comments};
     use crate::table::error::PlanResult;
     use sqlparser::tokenizer::{Token, TokenWithSpan};
 
@@ -485,6 +487,23 @@ mod tests {
         fixed.fix(ESCAPES);
         let tokens = super::super::tokenize(&format!("RESET; {query}"), fixed).unwrap();
         assert!(tokens.iter().any(|t| t.token == Token::SingleQuotedString(r"\n".to_string())));
+    }
+
+    #[test]
+    fn comments_are_dropped_reading_each_character_once() {
+        let lines = 100_000;
+        for comment in ["-- a comment\n", "/* a comment */\n", "/* /* ", "- / * \n"] {
+            let text = format!("{}RESET", comment.repeat(lines));
+            let mut read = 0;
+            let code = without_comments(text.chars().inspect(|_| read += 1));
+            assert_eq!(read, text.len(), "{comment}");
+            let expected = match comment {
+                "/* /* " => "",
+                "- / * \n" => text.trim(),
+                _ => "RESET",
+            };
+            assert_eq!(code, expected, "{comment}");
+        }
     }
 
     #[test]
