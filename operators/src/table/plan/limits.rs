@@ -5,7 +5,7 @@
 //! ([`on_large_stack`]) that is large enough for [`MAX_NESTING`] levels. Long chains of operators
 //! and of UNION ALL branches are processed in loops and are not limited. A short text can cause
 //! many copies, for example by a view that reads another view twice. Therefore copies are counted
-//! ([`count_copies`]).
+//! ([`count_copies`]), and so are the SELECTs that are planned ([`count_select`]).
 
 use crate::table::error::{Place, PlanError, PlanResult};
 use std::cell::Cell;
@@ -15,12 +15,16 @@ pub const MAX_NESTING: usize = 1200;
 /// The maximum number of operators and expressions that a statement may copy by repeated use of
 /// views, `*` and operands. A column of `*` counts twice.
 const MAX_COPIES: usize = 2_000_000;
+/// The maximum number of SELECTs that a statement may plan. A SELECT that is planned again counts
+/// again, as one of a subquery that is planned alone and then with the outer query.
+const MAX_SELECTS: usize = 500_000;
 /// The size of the planning stack, in bytes. Only pages that are used take memory.
 const STACK: usize = if cfg!(debug_assertions) { 1 << 30 } else { 512 << 20 };
 
 thread_local! {
     static LEVELS: Cell<usize> = const { Cell::new(0) };
     static COPIES: Cell<usize> = const { Cell::new(0) };
+    static SELECTS: Cell<usize> = const { Cell::new(0) };
 }
 
 /// Restores the previous value of a counter when it is dropped.
@@ -50,6 +54,7 @@ pub fn statement<T>(planning: impl FnOnce() -> T) -> T {
 fn counted_anew<T>(planning: impl FnOnce() -> T) -> T {
     let _levels = Restore(&LEVELS, LEVELS.replace(0));
     let _copies = Restore(&COPIES, COPIES.replace(0));
+    let _selects = Restore(&SELECTS, SELECTS.replace(0));
     planning()
 }
 
@@ -88,9 +93,37 @@ pub fn count_copies(copies: usize) -> PlanResult<()> {
     Ok(())
 }
 
+/// Counts a SELECT that is planned. Fails if the statement has planned too many.
+pub fn count_select(at: Place) -> PlanResult<()> {
+    let all = SELECTS.get() + 1;
+    SELECTS.set(all);
+    #[cfg(test)]
+    tests::MOST_SELECTS.set(tests::MOST_SELECTS.get().max(all));
+    if all > MAX_SELECTS {
+        return Err(too_complex(format!("more than {MAX_SELECTS} SELECTs are planned"), at));
+    }
+    Ok(())
+}
+
 #[cfg(test)]
-mod tests {
+pub(in crate::table) mod tests {
     use super::*;
+
+    thread_local! {
+        /// The largest number of SELECTs that a statement of this thread has planned.
+        pub(in crate::table) static MOST_SELECTS: Cell<usize> = const { Cell::new(0) };
+    }
+
+    #[test]
+    fn planned_selects_are_bounded_for_each_statement() {
+        for _ in 0..2 {
+            statement(|| {
+                assert!((0..MAX_SELECTS).all(|_| count_select(Place::default()).is_ok()));
+                let error = count_select(Place::default()).unwrap_err();
+                assert_eq!(error.condition, "FAILED_TO_PARSE_TOO_COMPLEX");
+            });
+        }
+    }
 
     fn sum(level: usize) -> PlanResult<usize> {
         nested(Place::default(), || if level == 0 { Ok(0) } else { Ok(1 + sum(level - 1)?) })

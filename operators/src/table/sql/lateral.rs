@@ -3,6 +3,7 @@
 
 use super::Catalog;
 use super::expr::convert_with;
+use super::memo;
 use super::query::{self, from_clause, item, plain};
 use super::subquery::{Correlated, Joining, constants, is_grouped, plain_select};
 use super::table_function::call_of;
@@ -131,7 +132,7 @@ struct Lateral<'q> {
 
 impl Lateral<'_> {
     fn plan(&self, left: Plan) -> PlanResult<Plan> {
-        let error = match query::plan(self.query, self.catalog) {
+        let error = match memo::plan(self.query, self.catalog) {
             Ok(plan) => {
                 self.check_steady(plan_is_steady(&plan))?;
                 let plan = query::aliased(plan, self.alias, self.catalog)?;

@@ -12,6 +12,7 @@ mod join;
 mod lateral;
 pub(crate) mod literals;
 mod long;
+mod memo;
 mod nesting;
 mod order;
 mod pivot;
@@ -423,7 +424,8 @@ fn parse_place(text: &str) -> Option<Place> {
 /// Parses and plans a single query.
 fn parse_tokens(tokens: Vec<TokenWithSpan>, catalog: &dyn Catalog) -> PlanResult<Plan> {
     statement(|| {
-        let plan = Rules::of(catalog.semantics()).apply(|| plan_tokens(tokens, catalog))?;
+        let planning = || memo::of_statement(|| plan_tokens(tokens, catalog));
+        let plan = Rules::of(catalog.semantics()).apply(planning)?;
         plan.check_levels()?;
         Ok(plan)
     })

@@ -19,6 +19,8 @@ pub(super) struct Key {
     descending: bool,
     nulls_first: Option<bool>,
     place: Place,
+    /// Whether the key is one of DISTRIBUTE BY, which is checked and has no effect.
+    is_only_checked: bool,
 }
 
 /// A parsed ORDER BY clause.
@@ -65,45 +67,40 @@ fn order_of(keys: &[ast::OrderByExpr], catalog: &dyn Catalog) -> PlanResult<Orde
             descending: is_descending(&key.options),
             nulls_first: key.options.nulls_first,
             place: place(key.expr.span().start),
+            is_only_checked: false,
         })
     };
     keys.iter().map(key).collect::<PlanResult<Vec<_>>>().map(Order::Keys)
 }
 
-/// How SORT BY, DISTRIBUTE BY and CLUSTER BY of a SELECT arrange its rows.
-pub(super) struct Arrangement {
-    /// The order of SORT BY or CLUSTER BY. All rows are in one partition, so they are sorted as a
-    /// whole.
-    pub order: Option<Order>,
-    /// The keys of DISTRIBUTE BY, which are checked and have no effect.
-    pub distributed: Option<Order>,
-}
-
-impl Arrangement {
-    /// Converts the clauses of a SELECT. Fails if they cannot stand together.
-    pub fn of(select: &ast::Select, catalog: &dyn Catalog) -> PlanResult<Self> {
-        let plain = |expr: &ast::Expr| ast::OrderByExpr {
-            expr: expr.clone(),
-            options: OrderByOptions { sort: None, nulls_first: None },
-            with_fill: None,
-        };
-        let listed = |exprs: &[ast::Expr]| {
-            let keys: Vec<_> = exprs.iter().map(plain).collect();
-            (!keys.is_empty()).then(|| order_of(&keys, catalog)).transpose()
-        };
-        let clustered = listed(&select.cluster_by)?;
-        let distributed = listed(&select.distribute_by)?;
-        let sorted =
-            (!select.sort_by.is_empty()).then(|| order_of(&select.sort_by, catalog)).transpose()?;
-        if clustered.is_some() && (distributed.is_some() || sorted.is_some()) {
-            return Err(not_together(place(select.select_token.0.span.start)));
-        }
-        Ok(Self { order: clustered.or(sorted), distributed })
+/// Converts SORT BY, CLUSTER BY and DISTRIBUTE BY of a SELECT to an order; `None` without these
+/// clauses. Fails if they cannot stand together. All rows are in one partition, so they are sorted
+/// as a whole. The keys of DISTRIBUTE BY are checked and have no effect.
+pub(super) fn arrangement(
+    select: &ast::Select,
+    catalog: &dyn Catalog,
+) -> PlanResult<Option<Order>> {
+    let plain = |expr: &ast::Expr| ast::OrderByExpr {
+        expr: expr.clone(),
+        options: OrderByOptions { sort: None, nulls_first: None },
+        with_fill: None,
+    };
+    let listed = |exprs: &[ast::Expr]| {
+        let keys: Vec<_> = exprs.iter().map(plain).collect();
+        (!keys.is_empty()).then(|| order_of(&keys, catalog)).transpose()
+    };
+    let clustered = listed(&select.cluster_by)?;
+    let distributed = listed(&select.distribute_by)?;
+    let sorted =
+        (!select.sort_by.is_empty()).then(|| order_of(&select.sort_by, catalog)).transpose()?;
+    if clustered.is_some() && (distributed.is_some() || sorted.is_some()) {
+        return Err(not_together(place(select.select_token.0.span.start)));
     }
-
-    pub fn is_written(&self) -> bool {
-        self.order.is_some() || self.distributed.is_some()
-    }
+    let checked = distributed.into_iter().flat_map(Order::into_keys);
+    let checked = checked.map(|key| Key { is_only_checked: true, ..key });
+    let sorted = clustered.or(sorted).into_iter().flat_map(Order::into_keys);
+    let keys: Vec<Key> = sorted.chain(checked).collect();
+    Ok((!keys.is_empty()).then_some(Order::Keys(keys)))
 }
 
 /// The error of clauses that arrange the same rows in different ways.
@@ -186,7 +183,20 @@ impl Order {
             }
         };
         keys.iter().try_for_each(|key| refuse_unordered(&key.expr))?;
-        Ok(keys)
+        let is_effective = |at: usize| self.exprs().get(at).is_none_or(|key| !key.is_only_checked);
+        Ok(keys
+            .into_iter()
+            .enumerate()
+            .filter(|(at, _)| is_effective(*at))
+            .map(|(_, k)| k)
+            .collect())
+    }
+
+    fn into_keys(self) -> Vec<Key> {
+        match self {
+            Self::Keys(keys) => keys,
+            Self::All { .. } => Vec::new(),
+        }
     }
 
     /// The keys; empty for ORDER BY ALL.
@@ -212,18 +222,27 @@ impl Order {
         keys.iter().map(one).collect::<PlanResult<Vec<_>>>().map(Self::Keys)
     }
 
+    /// Whether the clause may mean ORDER BY ALL, unless there is a column named `all`.
+    pub fn may_be_all(&self) -> bool {
+        match self {
+            Self::Keys(keys) => matches!(
+                keys.as_slice(),
+                [Key { expr: Expr::Column { parts, .. }, .. }]
+                    if parts.len() == 1 && parts[0].eq_ignore_ascii_case("all")
+            ),
+            Self::All { .. } => true,
+        }
+    }
+
     /// Interprets the clause as ORDER BY ALL. `None` if it has keys other than the single name
     /// `all`.
     pub fn into_all(self) -> Option<Self> {
+        let is_all = self.may_be_all();
         match self {
-            Self::Keys(keys) => match keys.as_slice() {
-                [Key { expr: Expr::Column { parts, .. }, descending, nulls_first, .. }]
-                    if parts.len() == 1 && parts[0].eq_ignore_ascii_case("all") =>
-                {
-                    Some(Self::All { descending: *descending, nulls_first: *nulls_first })
-                }
-                _ => None,
-            },
+            Self::Keys(keys) => {
+                let key = keys.into_iter().next().filter(|_| is_all)?;
+                Some(Self::All { descending: key.descending, nulls_first: key.nulls_first })
+            }
             all => Some(all),
         }
     }
@@ -237,7 +256,7 @@ impl Order {
         };
         let places = self.exprs().iter().map(place_of).collect::<PlanResult<Vec<_>>>()?;
         let keys = self.by_places(&scope, &places)?;
-        Ok(Plan::Sort(Box::new(plan), keys))
+        Ok(sorted(plan, keys))
     }
 
     /// Sorts the result of a SELECT list. A name that is not an output column refers to a column of
@@ -304,7 +323,7 @@ impl Order {
             places.push(resolve(&expr, &scope).map_err(|error| error.at(key.place))?);
         }
         let keys = self.by_places(&scope, &places)?;
-        Ok(Plan::Sort(Box::new(plan), keys))
+        Ok(sorted(plan, keys))
     }
 
     /// Sorts the result of SELECT DISTINCT. The keys can only refer to output columns, also by the
@@ -328,7 +347,7 @@ impl Order {
             });
         }
         let keys = self.by_places(&scope, &places)?;
-        Ok(Plan::Sort(Box::new(plan), keys))
+        Ok(sorted(plan, keys))
     }
 
     /// Sorts by expressions over the output columns of a projection and the columns of its input.
@@ -348,7 +367,7 @@ impl Order {
         let plan = Plan::Project(below, columns);
         let scope = plan.scope();
         let keys = self.by_places(&scope, &places)?;
-        Ok(without_added(Plan::Sort(Box::new(plan), keys), width))
+        Ok(without_added(sorted(plan, keys), width))
     }
 
     /// Sorts by columns of a projection, and then drops all but its first `width` columns.
@@ -356,7 +375,15 @@ impl Order {
         let scope = plan.scope();
         let places: Vec<_> = places.iter().map(|at| column(&scope, *at)).collect();
         let keys = self.by_places(&scope, &places)?;
-        Ok(without_added(Plan::Sort(Box::new(plan), keys), width))
+        Ok(without_added(sorted(plan, keys), width))
+    }
+}
+
+/// A plan sorted by keys; the plan itself without keys.
+fn sorted(plan: Plan, keys: Vec<SortKey>) -> Plan {
+    match keys.is_empty() {
+        true => plan,
+        false => Plan::Sort(Box::new(plan), keys),
     }
 }
 

@@ -4,7 +4,7 @@ use super::expr::convert_with;
 use super::group::{GroupBy, group_by};
 use super::inline_table::inline_table;
 use super::lateral::{is_lateral, lateral};
-use super::order::{Arrangement, Order, not_together, order_by};
+use super::order::{Order, arrangement, not_together, order_by};
 use super::pivot::pivot;
 use super::range::range;
 use super::refused;
@@ -14,7 +14,7 @@ use super::table_function::table_function;
 use super::unpivot::unpivot;
 use super::views::Views;
 use super::windows::{WindowClauses, over_groups, refuse_in_order};
-use super::{Catalog, STREAM_MARK, WATERMARK_MARK, Watermark, files, place};
+use super::{Catalog, STREAM_MARK, WATERMARK_MARK, Watermark, files, memo, place};
 use crate::table::error::{Place, PlanError, PlanResult};
 use crate::table::expr::Expr;
 use crate::table::expr::compile::constant;
@@ -28,7 +28,7 @@ use crate::table::plan::generator::is_generator;
 use crate::table::plan::grouping::{Grouping, check_qualify_aggregates, substitute};
 use crate::table::plan::join;
 use crate::table::plan::join::JoinType;
-use crate::table::plan::limits::{MAX_NESTING, count_copies, nested, too_complex};
+use crate::table::plan::limits::{MAX_NESTING, count_copies, count_select, nested, too_complex};
 use crate::table::plan::time_window;
 use crate::table::plan::window_function::{has_over, not_in_clause};
 use crate::table::plan::{METADATA, Plan};
@@ -118,7 +118,12 @@ fn clauses(
     let here = begin(&query.body);
     refused::check_query(query, here, catalog)?;
     let order = order_by(query, catalog)?;
-    let mut plan = match (ordered(order.as_ref()), order.and_then(Order::into_all)) {
+    let may_be_all = order.as_ref().is_some_and(Order::may_be_all);
+    let made = match may_be_all {
+        true => memo::repeatable(|| ordered(order.as_ref())),
+        false => ordered(order.as_ref()),
+    };
+    let mut plan = match (made, order.and_then(Order::into_all)) {
         // If there is a column named `all`, it takes precedence over ORDER BY ALL.
         (Err(error), Some(all)) if error.condition.starts_with("UNRESOLVED_COLUMN") => {
             ordered(Some(&all))?
@@ -277,15 +282,11 @@ fn body_at(body: &SetExpr, catalog: &dyn Catalog, here: Place) -> PlanResult<Pla
 
 /// Plans a SELECT and its SORT BY, DISTRIBUTE BY and CLUSTER BY, sorted by `order` if one is given.
 fn select(select: &Select, catalog: &dyn Catalog, order: Option<&Order>) -> PlanResult<Plan> {
-    let arrangement = Arrangement::of(select, catalog)?;
-    if order.is_some() && arrangement.is_written() {
+    let arrangement = arrangement(select, catalog)?;
+    if order.is_some() && arrangement.is_some() {
         return Err(not_together(place(select.select_token.0.span.start)));
     }
-    if let Some(distributed) = &arrangement.distributed {
-        // Only the names of the keys are checked.
-        select_ordered(select, catalog, Some(distributed))?;
-    }
-    select_ordered(select, catalog, order.or(arrangement.order.as_ref()))
+    select_ordered(select, catalog, order.or(arrangement.as_ref()))
 }
 
 fn select_ordered(
@@ -294,6 +295,7 @@ fn select_ordered(
     order: Option<&Order>,
 ) -> PlanResult<Plan> {
     let here = place(select.select_token.0.span.start);
+    count_select(here)?;
     let distinct = matches!(select.distinct, Some(Distinct::Distinct));
     let input = from_clause(select, catalog)?;
     // This scope is taken before subqueries add columns, which are not part of `*`.
@@ -467,6 +469,10 @@ pub(super) fn distinct_of(
 pub(super) fn from_clause(select: &Select, catalog: &dyn Catalog) -> PlanResult<Plan> {
     refused::check_select(select, catalog)?;
     let here = place(select.select_token.0.span.start);
+    memo::from_clause(select, here, || relations(select, catalog, here))
+}
+
+fn relations(select: &Select, catalog: &dyn Catalog, here: Place) -> PlanResult<Plan> {
     if select.from.len().max(select.lateral_views.len()) > MAX_NESTING {
         return Err(too_complex(format!("FROM has more than {MAX_NESTING} relations"), here));
     }

@@ -9,7 +9,7 @@ pub(super) use self::aggregated::Correlated;
 use super::expr::{Subqueries, at, convert_with, plain_args};
 use super::order::order_by;
 use super::query::{self, from_clause, item};
-use super::{Catalog, place, refused};
+use super::{Catalog, memo, place, refused};
 use crate::table::error::{Place, PlanError, PlanResult};
 use crate::table::expr::chain::balanced;
 use crate::table::expr::compile::{Semantics, fold};
@@ -19,6 +19,7 @@ use crate::table::expr::{Expr, Node, Resolved, call, functions};
 use crate::table::plan::analyzer;
 use crate::table::plan::analyzer::{boolean, has_aggregate};
 use crate::table::plan::join::{always, and, compared, qualified, resolve_correlated, shifted};
+use crate::table::plan::limits::count_select;
 use crate::table::plan::time_window;
 use crate::table::plan::{Join, JoinKind, Plan};
 use crate::table::types::DataType;
@@ -142,7 +143,7 @@ pub(super) fn constants(
 fn constant(expr: &ast::Expr, catalog: &dyn Catalog) -> PlanResult<Option<Expr>> {
     match expr {
         ast::Expr::Subquery(query) => {
-            let plan = query::plan(query, catalog)?;
+            let plan = memo::plan(query, catalog)?;
             scalar(plan, query::start(query)).map(Some)
         }
         ast::Expr::Function(function) => {
@@ -401,18 +402,14 @@ impl<'c> Joining<'c> {
                     ast::Expr::Tuple(values) => values.iter().collect(),
                     one => vec![one],
                 };
-                let before = self.plan.borrow().clone();
+                if self.is_limited(query) {
+                    return Ok(false);
+                }
                 let needles: Vec<Expr> =
                     needles.into_iter().map(|one| self.convert(one)).collect::<PlanResult<_>>()?;
                 // The needles' own subqueries have added columns, which the inner plan's indices
                 // follow.
                 let mut inner = self.inner(query, true)?;
-                if inner.match_range.is_some() {
-                    // LIMIT applies to all correlated rows, not only to the rows with an equal
-                    // value.
-                    *self.plan.borrow_mut() = before;
-                    return Ok(false);
-                }
                 self.equal_to_needles(&mut inner, &needles, query::start(query), |equal| {
                     Ok(equal)
                 })?;
@@ -423,13 +420,20 @@ impl<'c> Joining<'c> {
         }
     }
 
+    /// Whether a query is correlated and has LIMIT or OFFSET: these apply to all correlated rows,
+    /// not only to the rows with an equal value.
+    fn is_limited(&self, query: &Query) -> bool {
+        let has_limit = plain_select(query).is_some_and(|(query, _)| query.limit_clause.is_some());
+        has_limit && memo::plan(query, self.catalog).is_err_and(|error| is_unresolved(&error))
+    }
+
     fn subquery(&self, expr: &ast::Expr) -> PlanResult<Option<Expr>> {
         let here = at(expr);
         match expr {
             ast::Expr::Function(function) => {
                 user_call(function, self.catalog, &|part| self.subquery(part))
             }
-            ast::Expr::Subquery(query) => match query::plan(query, self.catalog) {
+            ast::Expr::Subquery(query) => match memo::plan(query, self.catalog) {
                 Ok(plan) => scalar(plan, here).map(Some),
                 Err(error) if is_unresolved(&error) => {
                     self.correlated_scalar(query, error).map(Some)
@@ -521,7 +525,7 @@ impl<'c> Joining<'c> {
     /// [`Inner::selected`] on.
     fn inner(&self, query: &Query, selects: bool) -> PlanResult<Inner> {
         let here = query::start(query);
-        match query::plan(query, self.catalog) {
+        match memo::plan(query, self.catalog) {
             Ok(plan) => {
                 let plan = table_only(plan, here)?;
                 Ok(Inner { plan, condition: None, selected: 0, match_range: None })
@@ -598,6 +602,7 @@ impl<'c> Joining<'c> {
     /// outer row, and the conjunction of the other conditions.
     pub fn correlated(&self, select: &Select, error: PlanError) -> PlanResult<(Plan, Resolved)> {
         let here = place(select.select_token.0.span.start);
+        count_select(here)?;
         let mut plan = table_only(from_clause(select, self.catalog)?, here)?;
         let (outer, inner) = (self.scope(), plan.scope());
         let mut condition = None;

@@ -3,7 +3,7 @@
 
 use super::files::FilesInFrom;
 use super::query::{plan, renamed};
-use super::{Catalog, LiteralSettings, Watermark, place, plan_tokens, refused, tokenize};
+use super::{Catalog, LiteralSettings, Watermark, memo, place, plan_tokens, refused, tokenize};
 use crate::table::error::{Place, PlanError, PlanResult};
 use crate::table::expr::compile::Semantics;
 use crate::table::expr::user_function::{UserAggregate, UserFunction};
@@ -36,7 +36,7 @@ impl<'c> Views<'c> {
     /// this position.
     pub fn plan_generated(&self, sql: &str, here: Place) -> PlanResult<Plan> {
         let tokens = tokenize(sql, LiteralSettings::default());
-        let planned = tokens.and_then(|tokens| plan_tokens(tokens, self));
+        let planned = tokens.and_then(|tokens| memo::without(|| plan_tokens(tokens, self)));
         planned.map_err(|error| PlanError { place: here, ..error })
     }
 

@@ -13,7 +13,8 @@ use crate::table::plan::join::{and, conjuncts, equality, shifted};
 use crate::table::plan::time_window;
 use crate::table::sql::expr::convert_with;
 use crate::table::sql::group::group_by;
-use crate::table::sql::query::{self, item};
+use crate::table::sql::memo;
+use crate::table::sql::query::item;
 use crate::table::sql::subquery::{constants, negated_if};
 use crate::table::types::{DataType, Schema};
 use crate::table::value::Value;
@@ -127,7 +128,7 @@ impl Joining<'_> {
         if !self.has_single_row(query)? {
             return Ok(None);
         }
-        let Err(error) = query::plan(query, self.catalog) else { return Ok(None) };
+        let Err(error) = memo::plan(query, self.catalog) else { return Ok(None) };
         if !is_unresolved(&error) {
             return Ok(None);
         }
