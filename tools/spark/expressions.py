@@ -9,6 +9,7 @@ operators/tests/spark.
     tools/spark/expressions.py scalars.txt > operators/tests/spark/scalars.jsonl
     tools/spark/expressions.py time-of-day.txt > operators/tests/spark/time-of-day.jsonl
     tools/spark/expressions.py xpath.txt > operators/tests/spark/xpath.jsonl
+    tools/spark/expressions.py variant.txt > operators/tests/spark/variant.jsonl
     tools/spark/expressions.py aggregates.txt > operators/tests/spark/aggregates.jsonl
     tools/spark/expressions.py windows.txt > operators/tests/spark/windows.jsonl
 

@@ -113,7 +113,7 @@ impl LineWriter {
                 "Select one string, for example concat_ws(',', a, b) AS value, or use format 'json' or 'csv'",
             ));
         }
-        let nested = fields.iter().find(|f| f.data_type.is_nested());
+        let nested = fields.iter().find(|f| f.data_type.has_parts());
         if let (LineFormat::Csv, Some(field)) = (format, nested) {
             return Err(PlanError::new(
                 "UNSUPPORTED_DATA_TYPE_FOR_DATASOURCE",

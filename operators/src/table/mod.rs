@@ -25,3 +25,4 @@ pub mod sql;
 pub mod text;
 pub mod types;
 pub mod value;
+pub(crate) mod variant;

@@ -51,6 +51,8 @@ pub enum DataType {
     Map(Box<DataType>, Box<DataType>),
     /// STRUCT: named fields.
     Struct(Vec<Field>),
+    /// VARIANT: a value whose type is only known at run time, such as parsed JSON.
+    Variant,
 }
 
 /// The representation of values in the slots of a row and in compiled expressions.
@@ -64,7 +66,7 @@ pub enum Physical {
     Double,
     /// `i128`: the unscaled value of a DECIMAL.
     Decimal,
-    /// Bytes in the tail of the row: STRING, BINARY and nested types.
+    /// Bytes in the tail of the row: STRING, BINARY, VARIANT and nested types.
     Bytes,
 }
 
@@ -96,9 +98,8 @@ impl DataType {
             Self::DayTimeInterval(..) | Self::YearMonthInterval(..) => Physical::Long,
             Self::Float | Self::Double => Physical::Double,
             Self::Decimal(..) => Physical::Decimal,
-            Self::String | Self::Binary | Self::Array(_) | Self::Map(..) | Self::Struct(_) => {
-                Physical::Bytes
-            }
+            Self::String | Self::Binary | Self::Variant => Physical::Bytes,
+            Self::Array(_) | Self::Map(..) | Self::Struct(_) => Physical::Bytes,
         }
     }
 
@@ -107,14 +108,31 @@ impl DataType {
         matches!(self, Self::Array(_) | Self::Map(..) | Self::Struct(_))
     }
 
-    /// Whether values of this type can be ordered. This is true for types that do not contain a
-    /// map.
+    /// Whether the type is an array, a map, a struct or a VARIANT, which CSV and the names of
+    /// folders cannot hold.
+    pub(crate) fn has_parts(&self) -> bool {
+        self.is_nested() || *self == Self::Variant
+    }
+
+    /// Whether values of this type can be ordered. This is true for types that contain neither a
+    /// map nor a VARIANT.
     pub fn is_orderable(&self) -> bool {
         match self {
-            Self::Map(..) => false,
+            Self::Map(..) | Self::Variant => false,
             Self::Array(element) => element.is_orderable(),
             Self::Struct(fields) => fields.iter().all(|field| field.data_type.is_orderable()),
             _ => true,
+        }
+    }
+
+    /// Whether the type is VARIANT, or contains one.
+    pub(crate) fn has_variant(&self) -> bool {
+        match self {
+            Self::Variant => true,
+            Self::Array(element) => element.has_variant(),
+            Self::Map(key, value) => key.has_variant() || value.has_variant(),
+            Self::Struct(fields) => fields.iter().any(|field| field.data_type.has_variant()),
+            _ => false,
         }
     }
 
@@ -232,6 +250,7 @@ impl fmt::Display for DataType {
             Self::Time(digits) => write!(f, "TIME({digits})"),
             Self::DayTimeInterval(from, to) => interval_name(f, &DAY_TIME_UNITS, *from, *to),
             Self::YearMonthInterval(from, to) => interval_name(f, &YEAR_MONTH_UNITS, *from, *to),
+            Self::Variant => write!(f, "VARIANT"),
             Self::Array(element) => write!(f, "ARRAY<{element}>"),
             Self::Map(key, value) => write!(f, "MAP<{key}, {value}>"),
             Self::Struct(fields) => {
@@ -456,7 +475,10 @@ impl<'a> Ddl<'a> {
                 }
                 DataType::Array(Box::new(element))
             }
-            "STRUCT" if self.skip('<') => DataType::Struct(self.fields(Some('>'))?),
+            "STRUCT" if self.skip('<') => match self.skip('>') {
+                true => DataType::Struct(Vec::new()),
+                false => DataType::Struct(self.fields(Some('>'))?),
+            },
             "MAP" if self.skip('<') => {
                 let key = self.data_type()?;
                 if !self.skip(',') {
@@ -475,6 +497,7 @@ impl<'a> Ddl<'a> {
                 }
                 DataType::String
             }
+            "VARIANT" => DataType::Variant,
             "VOID" => DataType::Null,
             "INTERVAL" => self.interval()?,
             _ => {
@@ -484,7 +507,7 @@ impl<'a> Ddl<'a> {
                     format!("'{word}' is not a data type"),
                     "Types: BOOLEAN, TINYINT, SMALLINT, INT, BIGINT, FLOAT, DOUBLE, DECIMAL(p,s), \
                      STRING, BINARY, DATE, TIMESTAMP, TIMESTAMP_NTZ, TIME, INTERVAL DAY TO SECOND, \
-                     INTERVAL YEAR TO MONTH, ARRAY<..>, MAP<.., ..>, STRUCT<..>",
+                     INTERVAL YEAR TO MONTH, ARRAY<..>, MAP<.., ..>, STRUCT<..>, VARIANT",
                 ));
             }
         })

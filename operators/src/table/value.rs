@@ -6,6 +6,7 @@ use super::row::{Array, Map, Row, RowWriter};
 use super::types::{DataType, Field};
 use crate::table::text::java_double::{write_double, write_float};
 use crate::table::text::utf8;
+use crate::table::variant::{Variant, write_json};
 use std::fmt::{self, Write};
 
 /// The text that `show` prints for NULL. A cast to STRING writes `null` for a NULL in a nested
@@ -27,7 +28,7 @@ pub enum Value {
     Decimal(i128),
     /// STRING.
     String(String),
-    /// BINARY.
+    /// BINARY, and the encoded bytes of a VARIANT.
     Binary(Vec<u8>),
     /// ARRAY.
     Array(Vec<Value>),
@@ -41,7 +42,7 @@ impl Value {
     /// Decodes a value of a type that is stored in a row's tail.
     pub fn from_bytes(bytes: &[u8], data_type: &DataType) -> Self {
         match data_type {
-            DataType::Binary => Self::Binary(bytes.to_vec()),
+            DataType::Binary | DataType::Variant => Self::Binary(bytes.to_vec()),
             DataType::Array(element) => {
                 let array = Array::new(bytes);
                 let element = |i| array.row.value(i, array.len, element);
@@ -143,6 +144,11 @@ impl Value {
             (Self::Decimal(v), DataType::Decimal(_, scale)) => write_decimal(*v, *scale, out),
             (Self::Decimal(v), _) => write!(out, "{v}"),
             (Self::String(v), _) => out.write_str(v),
+            (Self::Binary(v), DataType::Variant) => {
+                let mut text = Vec::new();
+                write_json(Variant::new(v), notation.zone, &mut text);
+                out.write_str(&utf8::decode(&text))
+            }
             (Self::Binary(v), _) => notation.binary.write(v, out),
             (Self::Array(values), DataType::Array(element)) => {
                 list("[]", values, out, ", ", |v, out| v.write_as(element, notation, out))
@@ -323,7 +329,7 @@ pub fn write_scientific(unscaled: i128, scale: u8, out: &mut dyn Write) -> fmt::
     write!(out, "{sign}{first}{point}{rest}E{exponent}")
 }
 
-fn write_decimal(unscaled: i128, scale: u8, out: &mut dyn Write) -> fmt::Result {
+pub(crate) fn write_decimal(unscaled: i128, scale: u8, out: &mut dyn Write) -> fmt::Result {
     write_plain(unscaled < 0, Unsigned::new(unscaled.unsigned_abs()).text(), scale, out)
 }
 

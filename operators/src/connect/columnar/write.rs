@@ -69,7 +69,7 @@ impl ColumnSink {
     pub fn check(&self, fields: &[&Field]) -> PlanResult<()> {
         for field in fields {
             let fits = match self.format {
-                _ if field.data_type.has_time() => false,
+                _ if field.data_type.has_time() || field.data_type.has_variant() => false,
                 ColumnFormat::Parquet => true,
                 ColumnFormat::Orc => super::orc::write::has(&field.data_type),
             };

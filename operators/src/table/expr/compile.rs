@@ -136,6 +136,12 @@ impl<'a> Cx<'a> {
         Self { row, arena, variables: &[], shared: &[] }
     }
 
+    /// The context of a lambda's body with these variables.
+    #[inline]
+    pub fn with_variables(self, variables: &'a [Cell<'a>]) -> Self {
+        Self { variables, ..self }
+    }
+
     /// A context with slots for the values of `parts` common subexpressions.
     #[inline]
     pub fn sharing(row: Row<'a>, arena: &'a Bump, parts: usize) -> Self {

@@ -560,7 +560,9 @@ pub fn cast(inner: Resolved, to: &DataType, lenient: bool) -> PlanResult<Resolve
         let reason = format!("`{inner}` of type {from} cannot be cast to {to}");
         return Err(PlanError::new(condition, reason, fix));
     }
-    let nullable = inner.nullable || lenient;
+    // JSON's null becomes NULL.
+    let is_from_variant = inner.data_type == DataType::Variant;
+    let nullable = inner.nullable || lenient || is_from_variant;
     Ok(Resolved { node: Node::Cast(Box::new(inner), lenient), data_type: to.clone(), nullable })
 }
 

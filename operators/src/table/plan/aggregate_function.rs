@@ -102,6 +102,8 @@ pub enum AggregateFunction {
     CountMinSketch,
     /// `histogram_numeric(x, bins)`.
     HistogramNumeric,
+    /// `schema_of_variant_agg(variant)`.
+    SchemaOfVariant,
     /// `percentile(x, fraction or array of them[, frequency])`, `median(x)`, and
     /// `percentile_cont(fraction) WITHIN GROUP (ORDER BY x)`.
     Percentile,
@@ -171,6 +173,7 @@ impl AggregateFunction {
                 | F::BitmapOr
                 | F::BitmapAnd
                 | F::CountMinSketch
+                | F::SchemaOfVariant
                 | F::Percentile
                 | F::PercentileDiscrete
         )
@@ -190,6 +193,7 @@ impl AggregateFunction {
                 | F::BitmapOr
                 | F::BitmapAnd
                 | F::CountMinSketch
+                | F::SchemaOfVariant
         )
     }
 }

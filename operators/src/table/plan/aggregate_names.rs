@@ -334,6 +334,16 @@ pub const NAMES: &[AggregateEntry] = &[
         "60",
     ),
     entry(
+        "schema_of_variant_agg",
+        F::SchemaOfVariant,
+        "schema_of_variant_agg(variant): the common type of the values",
+    )
+    .usage(
+        "4.0.0",
+        "schema_of_variant_agg(parse_json(x)) FROM VALUES ('1'), ('2.5') AS t(x)",
+        "DECIMAL(21,1)",
+    ),
+    entry(
         "histogram_numeric",
         F::HistogramNumeric,
         "histogram_numeric(x, bins): the centres and the heights of a histogram of that \

@@ -83,6 +83,12 @@ pub(super) fn typed(
         F::BitmapOr | F::BitmapAnd => T::Binary,
         F::CountMinSketch => return call.count_min(args),
         F::HistogramNumeric => return call.histogram(args),
+        F::SchemaOfVariant if !matches!(first_type, T::Variant | T::Null) => {
+            return Err(call.wrong(&args[0], "parse_json(text) makes a VARIANT"));
+        }
+        F::SchemaOfVariant => {
+            return Ok(TypedArguments::new(call.all_of(args, &T::Variant)?, T::String));
+        }
         F::Percentile | F::PercentileDiscrete => return call.exact_percentile(args),
         F::Mode => return call.mode(args),
         F::First | F::Last => {
@@ -95,7 +101,8 @@ pub(super) fn typed(
         }
         F::BitAnd | F::BitOr | F::BitXor => return call.bits(args),
         F::CollectSet => {
-            if !first_type.is_orderable() {
+            // Equal values of VARIANT have equal bytes.
+            if !first_type.is_orderable() && first_type != T::Variant {
                 let mut error = call.wrong(&args[0], "Collect the map's entries");
                 error.condition = "DATATYPE_MISMATCH.UNSUPPORTED_INPUT_TYPE".to_string();
                 return Err(error);

@@ -431,23 +431,18 @@ fn common_types(
     Ok(types)
 }
 
-/// Fails if a column contains a map, because maps cannot be compared.
+/// Fails if a column contains a map or a VARIANT, because they cannot be compared.
 pub fn refuse_maps(plan: &Plan) -> PlanResult<()> {
-    fn has_map(data_type: &DataType) -> bool {
-        match data_type {
-            DataType::Map(..) => true,
-            DataType::Array(element) => has_map(element),
-            DataType::Struct(fields) => fields.iter().any(|field| has_map(&field.data_type)),
-            _ => false,
-        }
-    }
     let columns = plan.scope().columns;
-    match columns.iter().find(|column| has_map(&column.data_type)) {
+    match columns.iter().find(|column| !column.data_type.is_orderable()) {
         None => Ok(()),
         Some(column) => Err(PlanError::new(
-            "UNSUPPORTED_FEATURE.SET_OPERATION_ON_MAP_TYPE",
+            match column.data_type.has_variant() {
+                true => "UNSUPPORTED_FEATURE.SET_OPERATION_ON_VARIANT_TYPE",
+                false => "UNSUPPORTED_FEATURE.SET_OPERATION_ON_MAP_TYPE",
+            },
             format!(
-                "rows must be compared, but `{}` is {}, which contains a map",
+                "rows must be compared, but `{}` is {}, whose values cannot be compared",
                 column.name, column.data_type
             ),
             "Use its sorted map_entries, or group by it",

@@ -81,6 +81,20 @@ pub const GENERATORS: &[GeneratorEntry] = &[
         usage: usage("2.0.0", "inline_outer(array(struct(1, 'a')))", "1, a"),
     },
     GeneratorEntry {
+        name: "variant_explode",
+        help: "variant_explode(variant): in FROM, a row for each element or field: its position, name and value",
+        usage: usage(
+            "4.0.0",
+            "* FROM variant_explode(parse_json('{\"b\":1,\"a\":2}'))",
+            "0, a, 2\n1, b, 1",
+        ),
+    },
+    GeneratorEntry {
+        name: "variant_explode_outer",
+        help: "variant_explode_outer(variant): as `variant_explode`, but a row of NULLs if there is nothing",
+        usage: usage("4.0.0", "* FROM variant_explode_outer(parse_json('1'))", "NULL, NULL, NULL"),
+    },
+    GeneratorEntry {
         name: "json_tuple",
         help: "json_tuple(text, 'a', 'b', …): a column for each name",
         usage: usage("1.6.0", r#"json_tuple('{"a":1,"b":2}', 'a', 'b')"#, "1, 2"),
@@ -91,6 +105,11 @@ pub const GENERATORS: &[GeneratorEntry] = &[
         usage: usage("2.0.0", "stack(2, 1, 2, 3)", "1, 2\n3, NULL"),
     },
 ];
+
+/// Whether a function in lower case is a generator that is only called in FROM.
+pub fn is_table_only(name: &str) -> bool {
+    matches!(name, "variant_explode" | "variant_explode_outer")
+}
 
 /// Whether an expression is a call of a generator.
 pub fn is_generator(expr: &Expr) -> bool {
@@ -174,11 +193,15 @@ fn array_of(base: &str, name: &str, args: Vec<Resolved>) -> PlanResult<Resolved>
             functions::resolve("array", vec![functions::resolve("struct", fields)?])
         }
         ("stack", [_, _, ..]) => stack(args),
+        ("variant_explode", [_]) => {
+            let arg = args.into_iter().next().unwrap_or_else(|| unreachable!("it was counted"));
+            functions::variant_entries(name, arg)
+        }
         ("explode" | "posexplode" | "inline", [_]) => {
             Ok(args.into_iter().next().unwrap_or_else(|| unreachable!("it was counted")))
         }
         // For these functions Spark reports the missing parameter by name.
-        ("explode" | "posexplode" | "inline", []) => Err(PlanError::new(
+        ("explode" | "posexplode" | "inline" | "variant_explode", []) => Err(PlanError::new(
             "REQUIRED_PARAMETER_NOT_FOUND",
             format!("`{name}` has no argument"),
             "explode(array), inline(array of structs)",

@@ -160,6 +160,7 @@ impl Grouping {
                 .at(key.place()));
             }
             let resolved = resolve(unaliased(&key), &grouping.scope)?;
+            check_key(&resolved).map_err(|error| error.at(key.place()))?;
             let same = grouping.keys.iter().position(|(other, _)| same(other, &resolved));
             places.push(same.unwrap_or(grouping.keys.len()));
             if same.is_none() {
@@ -694,6 +695,18 @@ fn with_outputs(expr: &Expr, select: &[Expr]) -> Expr {
         Expr::UserAggregate(..) | Expr::Lambda(..) | Expr::WithinGroup(..) => expr.clone(),
         _ => expr.map_children(&mut |part| with_outputs(part, select)),
     }
+}
+
+/// Fails if values of a key cannot be compared.
+fn check_key(key: &Resolved) -> PlanResult<()> {
+    if !key.data_type.has_variant() {
+        return Ok(());
+    }
+    Err(PlanError::new(
+        "GROUP_EXPRESSION_TYPE_IS_NOT_ORDERABLE",
+        format!("`{key}` is {}, whose values cannot be compared", key.data_type),
+        "Group by CAST(x AS STRING), or by a part that variant_get casts",
+    ))
 }
 
 fn has_grouping_function(expr: &Expr) -> bool {

@@ -7,12 +7,12 @@ use super::query::{plain, renamed};
 use super::subquery::constants;
 use crate::table::error::{Place, PlanError, PlanResult};
 use crate::table::expr::{Expr, functions};
-use crate::table::plan::generator::is_generator;
+use crate::table::plan::generator::{is_generator, is_table_only};
 use crate::table::plan::{Plan, analyzer};
 use crate::table::types::{DataType, Field, Schema};
 use crate::table::value::Value;
 use sqlparser::ast::{
-    self, FunctionArg, FunctionArgumentList, FunctionArguments, ObjectName, TableAlias,
+    self, FunctionArg, FunctionArgumentList, FunctionArguments, Ident, ObjectName, TableAlias,
 };
 
 /// The keywords of Spark 4.2. None is reserved, unless ANSI mode enforces it, as in Spark.
@@ -20,6 +20,9 @@ const KEYWORDS: &str = include_str!("keywords.txt");
 
 /// Table functions other than generators.
 const LISTS: [&str; 3] = ["collations", "range", "sql_keywords"];
+
+/// The prefix of the name of a call in FROM, for generators that are only called there.
+pub(super) const IN_FROM: &str = "\0in from ";
 
 /// Whether a name is that of a table function that is no generator.
 pub(super) fn is_list(name: &str) -> bool {
@@ -47,8 +50,13 @@ pub(super) fn call_of(
         args: args.to_vec(),
         clauses: Vec::new(),
     };
+    let lower = plain(name).to_ascii_lowercase();
+    let name = match is_table_only(&lower) {
+        true => ObjectName::from(vec![Ident::new(format!("{IN_FROM}{lower}"))]),
+        false => name.clone(),
+    };
     let call = ast::Expr::Function(ast::Function {
-        name: name.clone(),
+        name,
         uses_odbc_syntax: false,
         parameters: FunctionArguments::None,
         args: FunctionArguments::List(list),

@@ -104,7 +104,7 @@ impl FileSinkConfig {
                     format!("Columns: {}", names.join(", ")),
                 ));
             };
-            if schema.fields[at].data_type.is_nested() {
+            if schema.fields[at].data_type.has_parts() {
                 return Err(PlanError::new(
                     "INVALID_PARTITION_COLUMN_DATA_TYPE",
                     format!(

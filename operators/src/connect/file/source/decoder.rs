@@ -313,7 +313,7 @@ fn checked_schema(
         schema.fields.iter().try_for_each(|field| check_map_keys(&field.data_type))?;
     }
     let mut fields = schema.fields.iter();
-    let nested = fields.find(|f| f.data_type.is_nested() && **f != metadata_field());
+    let nested = fields.find(|f| f.data_type.has_parts() && **f != metadata_field());
     if let (Format::Csv(_), Some(field)) = (format, nested) {
         return Err(PlanError::new(
             "UNSUPPORTED_DATA_TYPE_FOR_DATASOURCE",

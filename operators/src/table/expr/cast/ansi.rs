@@ -3,6 +3,7 @@
 
 use crate::table::expr::compile::{Eval, EvalError, failed};
 use crate::table::types::DataType;
+use crate::table::variant;
 
 pub(in crate::table) const FIX: &str = "Use try_cast to get NULL instead";
 
@@ -13,6 +14,8 @@ pub fn is_allowed(from: &DataType, to: &DataType) -> bool {
     match (from, to) {
         (a, b) if a == b => true,
         (T::Null, _) => true,
+        (from, T::Variant) => variant::is_convertible(from, variant::Nested::Arrays),
+        (T::Variant, to) => variant::can_be_cast_to(to),
         (_, T::String) => true,
         (T::String, T::Array(_) | T::Map(..) | T::Struct(_) | T::Null) => false,
         (T::String, _) => true,

@@ -21,6 +21,7 @@ use to_string::{DecimalText, to_string};
 
 use super::cell::Cell;
 use super::compile::{Compiled, bytes_fn, decimal_fn, from_cells};
+use super::functions::{from_variant, to_variant};
 use crate::table::datetime::Tz;
 use crate::table::types::{DataType, Physical};
 
@@ -36,6 +37,12 @@ pub fn compile(
     if *from == DataType::Null {
         // The value is always NULL, but evaluating it may fail.
         return from_cells(to.physical(), move |cx| inner.cell(cx).map(|_| Cell::Null));
+    }
+    if *to == DataType::Variant {
+        return to_variant(inner, from.clone());
+    }
+    if *from == DataType::Variant {
+        return from_variant(inner, to, on_error, zone);
     }
     if *to == DataType::String {
         let decimals = match on_error {

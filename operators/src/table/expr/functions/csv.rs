@@ -87,7 +87,7 @@ fn from_csv(name: &str, mut args: Vec<Resolved>) -> PlanResult<Typed> {
         ));
     };
     fields.iter_mut().for_each(|field| field.nullable = true);
-    if let Some(field) = fields.iter().find(|field| field.data_type.is_nested()) {
+    if let Some(field) = fields.iter().find(|field| field.data_type.has_parts()) {
         return Err(PlanError::new(
             "UNSUPPORTED_DATATYPE",
             format!("CSV cannot hold `{}`, which is {}", field.name, field.data_type),
@@ -229,10 +229,14 @@ fn to_csv(name: &str, args: Vec<Resolved>) -> PlanResult<Typed> {
     let options = options_of(args.get(1))?;
     write_options(&options)?;
     write_notation(&options, Tz::UTC)?;
-    if !matches!(args[0].data_type, T::Struct(_)) {
+    let is_written = matches!(args[0].data_type, T::Struct(_)) && !args[0].data_type.has_variant();
+    if !is_written {
         return Err(PlanError::new(
             "DATATYPE_MISMATCH.UNSUPPORTED_INPUT_TYPE",
-            format!("`{name}` needs a struct, but `{}` is {}", args[0], args[0].data_type),
+            format!(
+                "`{name}` needs a struct without VARIANT, but `{}` is {}",
+                args[0], args[0].data_type
+            ),
             "to_csv(struct(a, b))",
         ));
     }

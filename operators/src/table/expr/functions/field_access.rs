@@ -25,6 +25,7 @@ pub(super) fn indexed(name: &str, args: &[Resolved]) -> Option<PlanResult<Resolv
             Some(Err(unexpected(&name, "an array or a map", of)))
         }
         (DataType::Map(..), _) if by_key => Some(resolve("map_element", args.to_vec())),
+        (DataType::Variant, _) if name == "getitem" => Some(Err(no_fields(of))),
         (DataType::Struct(_), Some(field)) if name == "getitem" => {
             Some(field_of(of.clone(), field))
         }

@@ -117,18 +117,13 @@ fn hex(bytes: &[u8]) -> String {
 }
 
 fn hashable(name: &str, args: Vec<Resolved>, to: DataType) -> PlanResult<Typed> {
-    fn has_map(data_type: &DataType) -> bool {
-        match data_type {
-            T::Map(..) => true,
-            T::Array(element) => has_map(element),
-            T::Struct(fields) => fields.iter().any(|f| has_map(&f.data_type)),
-            _ => false,
-        }
-    }
-    match args.iter().find(|arg| has_map(&arg.data_type)) {
+    match args.iter().find(|arg| !arg.data_type.is_orderable()) {
         Some(arg) => Err(PlanError::new(
-            "DATATYPE_MISMATCH.HASH_MAP_TYPE",
-            format!("`{name}` takes no maps, but `{arg}` is {}", arg.data_type),
+            match arg.data_type.has_variant() {
+                true => "DATATYPE_MISMATCH.HASH_VARIANT_TYPE",
+                false => "DATATYPE_MISMATCH.HASH_MAP_TYPE",
+            },
+            format!("`{name}` takes no maps and no VARIANT, but `{arg}` is {}", arg.data_type),
             "Hash the map's entries: map_entries gives them as an array",
         )),
         None => Ok(Typed::new(args, to, false)),

@@ -510,7 +510,7 @@ fn to_text(name: &str, args: Vec<Resolved>) -> PlanResult<Typed> {
         .chain(["compression", "encoding", "lineSep", "mode"]);
     only_known(name, &options, &known.collect::<Vec<_>>())?;
     notation_of(&options, Direction::Write)?;
-    if !args[0].data_type.is_nested() && args[0].data_type != T::Null {
+    if !args[0].data_type.is_nested() && !matches!(args[0].data_type, T::Null | T::Variant) {
         return Err(PlanError::new(
             "DATATYPE_MISMATCH.INVALID_JSON_SCHEMA",
             format!(

@@ -41,6 +41,7 @@ mod time;
 mod to_char;
 mod url;
 mod value_index;
+mod variant;
 mod vector;
 mod window;
 mod xpath;
@@ -64,6 +65,7 @@ pub use random::with_seeds;
 pub use registry::Function;
 pub use split::Splitter;
 pub use time::of_word as time_of_word;
+pub use variant::{from_variant, to_variant, variant_entries};
 
 use super::coercion;
 use super::{Node, Resolved, lower};
@@ -78,7 +80,7 @@ use registry::{MANY, Typed};
 use std::collections::HashMap;
 use std::sync::OnceLock;
 
-fn tables() -> [&'static [Function]; 32] {
+fn tables() -> [&'static [Function]; 33] {
     [
         math::FUNCTIONS,
         number::FUNCTIONS,
@@ -111,6 +113,7 @@ fn tables() -> [&'static [Function]; 32] {
         bitmap::FUNCTIONS,
         collation::FUNCTIONS,
         vector::FUNCTIONS,
+        variant::FUNCTIONS,
         xpath::FUNCTIONS,
     ]
 }
@@ -130,7 +133,7 @@ pub fn all() -> impl Iterator<Item = &'static Function> {
 
 /// Functions of Spark that, if they are not registered, are reported as not supported instead of
 /// unknown.
-const LATER: [&str; 2] = ["from_xml", "parse_json"];
+const LATER: [&str; 1] = ["from_xml"];
 
 /// The canonical name of a function, by its name or an alias in lower case. An unknown name is
 /// returned unchanged.

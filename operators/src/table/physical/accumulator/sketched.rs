@@ -43,6 +43,7 @@ pub(super) fn sketched(
             Input::Counts(arg.cells(), frequency)
         }
         F::Mode => Input::Counts(arg.cells(), None),
+        F::SchemaOfVariant => Input::Shape(arg.cells()),
         _ => Input::CountAll,
     }
 }

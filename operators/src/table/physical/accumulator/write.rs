@@ -87,6 +87,7 @@ impl Function {
             A::Bytes(None) => match &self.input {
                 Input::Bitmap(_, bitmap) => writer.bytes(index, &bitmap.start()),
                 Input::CountMin { empty, .. } => writer.bytes(index, empty),
+                Input::Shape(_) => writer.bytes(index, DataType::Null.to_string().as_bytes()),
                 _ => {}
             },
             A::Values(values)

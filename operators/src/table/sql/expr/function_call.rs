@@ -8,10 +8,11 @@ use crate::table::error::{Place, PlanError, PlanResult};
 use crate::table::expr::over::{Frame, FrameBound, FrameUnit, Over};
 use crate::table::expr::resolve::COLUMN_OR_FUNCTION;
 use crate::table::expr::{Expr, SortOrder};
+use crate::table::plan::generator::is_table_only;
 use crate::table::plan::window_function::is_window_only;
 use crate::table::sql::REWRITTEN;
 use crate::table::sql::refused;
-use crate::table::sql::table_function::{is_list, not_a_scalar};
+use crate::table::sql::table_function::{IN_FROM, is_list, not_a_scalar};
 use crate::table::types::DataType;
 use crate::table::value::Value;
 use sqlparser::ast::{
@@ -45,7 +46,11 @@ pub(super) fn function_call(
     }
     let ordered = named_arguments::in_order(&name, &list.args).map_err(|error| error.at(here))?;
     let written = ordered.as_deref().unwrap_or(&list.args);
-    if is_list(&name) {
+    let (in_from, name) = match name.strip_prefix(IN_FROM) {
+        Some(rest) => (true, rest.to_string()),
+        None => (false, name),
+    };
+    if is_list(&name) || is_table_only(&name) && !in_from {
         return Err(not_a_scalar(&name, here));
     }
     let args = written.iter().map(|arg| match arg {

@@ -21,7 +21,7 @@ const MASK: &[Parameter] = &[
 fn parameters(function: &str) -> Option<&'static [Parameter]> {
     match function {
         "explode" | "explode_outer" | "posexplode" | "posexplode_outer" => Some(COLLECTION),
-        "inline" | "inline_outer" => Some(INPUT),
+        "inline" | "inline_outer" | "variant_explode" | "variant_explode_outer" => Some(INPUT),
         "mask" => Some(MASK),
         _ => None,
     }

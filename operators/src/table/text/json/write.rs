@@ -7,6 +7,7 @@ use crate::table::text::notation::{Notation, write_integer};
 use crate::table::text::utf8;
 use crate::table::types::{DataType, Field};
 use crate::table::value::{Value, write_scientific};
+use crate::table::variant::{Variant, write_json as write_variant};
 use base64::Engine;
 use std::fmt;
 
@@ -146,6 +147,7 @@ pub fn write_json_as(
         ) => {
             quoted(out, |out| notation.write(value, data_type, out));
         }
+        (Value::Binary(v), DataType::Variant) => write_variant(Variant::new(v), zone, out),
         (Value::Binary(v), _) => {
             write_text(&base64::engine::general_purpose::STANDARD.encode(v), out);
         }

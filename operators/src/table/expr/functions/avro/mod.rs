@@ -16,6 +16,7 @@ use crate::table::types::DataType;
 use crate::table::value::Value;
 use bumpalo::Bump;
 use bumpalo::collections::Vec as BumpVec;
+pub(super) use reading::all_nullable;
 use reading::{Options, Reading, Writer, looked_up, parse_registered, parsed, unusable};
 use registered_decoders::{NoDecoder, RegisteredDecoders};
 use std::cell::RefCell;

@@ -293,8 +293,7 @@ pub fn unusable(name: &str, error: &SchemaError) -> PlanError {
     PlanError::new("INVALID_SCHEMA", format!("`{name}`: {error}"), "Correct the Avro schema")
 }
 
-/// Makes all fields of all structs nullable, because in mode PERMISSIVE a bad record gives NULL
-/// fields.
+/// Makes all fields of all structs nullable.
 pub fn all_nullable(data_type: &mut DataType) {
     match data_type {
         T::Array(element) => all_nullable(element),

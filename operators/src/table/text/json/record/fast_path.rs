@@ -39,6 +39,7 @@ impl Pass<'_, '_> {
             (Some(quick), _) => Ok(Some(quick.token())),
             (None, Shape::Array(element)) if member.wanted => {
                 if let Shape::Scalar(element) = &**element
+                    && *element != DataType::Variant
                     && self.fast_array(element, at, writer)
                 {
                     return Ok(None);

@@ -69,6 +69,12 @@ impl Clone for Follower {
 }
 
 impl Shape {
+    /// Whether the value is a VARIANT, for which JSON's null is a value.
+    #[inline]
+    pub fn is_variant(&self) -> bool {
+        matches!(self, Self::Scalar(DataType::Variant))
+    }
+
     pub fn new(data_type: &DataType) -> Self {
         match data_type {
             DataType::Struct(fields) => Self::Struct(Fields::new(fields)),
@@ -92,7 +98,7 @@ impl Fields {
             head: if are_distinct { Head::new(&field.name) } else { None },
             // An error in base 64 stops the tokenizer inside the string, which the fast path cannot
             // reproduce.
-            has_fast_path: field.data_type != DataType::Binary,
+            has_fast_path: !matches!(field.data_type, DataType::Binary | DataType::Variant),
             shape: Shape::new(&field.data_type),
             wanted: true,
         };

@@ -24,6 +24,7 @@ use crate::table::text::number;
 use crate::table::text::utf8;
 use crate::table::types::{DataType, Field};
 use crate::table::value::Value;
+use crate::table::variant::{Builder, ParseError, read as read_variant};
 use std::borrow::Cow;
 
 /// The reason of a bad record: the value of a field does not have the field's type.
@@ -364,7 +365,7 @@ impl Pass<'_, '_> {
         let repeated = !writer.is_null(at);
         self.garbage |= repeated;
         match (shape, token) {
-            (_, Token::Null) => {
+            (shape, Token::Null) if !shape.is_variant() => {
                 if repeated {
                     writer.reset(at);
                 }
@@ -401,7 +402,7 @@ impl Pass<'_, '_> {
             other => other,
         };
         match (shape, token) {
-            (_, Token::Null) => Ok((Value::Null, None)),
+            (shape, Token::Null) if !shape.is_variant() => Ok((Value::Null, None)),
             (Shape::Struct(fields), Token::Object) => {
                 let mut bytes = Vec::new();
                 let mut row = RowWriter::new(&mut bytes, fields.list.len());
@@ -517,6 +518,7 @@ fn scalar<'t>(
         (Token::Whole, T::Timestamp) => {
             long(whole(tokens.raw()).map(|seconds| seconds.wrapping_mul(1_000_000)))
         }
+        (token, T::Variant) => variant(reading, tokens, token),
         (_, T::String) => Ok(Scalar::Bytes(match (reading.source, token) {
             (Source::Bytes, Token::Object | Token::Array) => Cow::Borrowed(tokens.whole()?),
             (Source::Bytes, _) => Cow::Borrowed(tokens.raw()),
@@ -528,6 +530,33 @@ fn scalar<'t>(
             text_scalar(reading, &text, data_type).ok_or(Fault(NOT_ITS_TYPE))
         }
         (token, _) => Err(unfit(tokens, token, NOT_ITS_TYPE)),
+    }
+}
+
+/// Reads a value of any kind as a VARIANT.
+fn variant(
+    reading: &JsonReadOptions,
+    tokens: &mut Tokens<'_>,
+    token: Token,
+) -> Result<Scalar<'static>, Fault> {
+    let mut builder = Builder::default();
+    let mut out = Vec::new();
+    let built = match token {
+        // An object or array is consumed before it is converted, so that the record can be read on
+        // if the conversion fails.
+        Token::Object | Token::Array => {
+            let mut inner = Tokens::new(tokens.whole()?, reading.features, reading.source);
+            match inner.next()? {
+                Some(token) => read_variant(&mut inner, token, &mut builder),
+                None => return Err(Fault(NOT_JSON)),
+            }
+        }
+        token => read_variant(tokens, token, &mut builder),
+    };
+    match built.and_then(|()| builder.finish(&mut out).map_err(ParseError::Build)) {
+        Ok(()) => Ok(Scalar::Bytes(Cow::Owned(out))),
+        Err(ParseError::Invalid) => Err(Fault(NOT_JSON)),
+        Err(ParseError::Build(_)) => Err(Fault(NOT_ITS_TYPE)),
     }
 }
 
