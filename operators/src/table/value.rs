@@ -5,8 +5,9 @@ use super::datetime::{Tz, interval, write_date, write_timestamp};
 use super::row::{Array, Map, Row, RowWriter};
 use super::types::{DataType, Field};
 use crate::table::text::java_double::{write_double, write_float};
+use crate::table::text::json::write_variant;
 use crate::table::text::utf8;
-use crate::table::variant::{Variant, write_json};
+use crate::table::variant::Variant;
 use std::fmt::{self, Write};
 
 /// The text that `show` prints for NULL. A cast to STRING writes `null` for a NULL in a nested
@@ -146,7 +147,7 @@ impl Value {
             (Self::String(v), _) => out.write_str(v),
             (Self::Binary(v), DataType::Variant) => {
                 let mut text = Vec::new();
-                write_json(Variant::new(v), notation.zone, &mut text);
+                write_variant(Variant::new(v), notation.zone, &mut text);
                 out.write_str(&utf8::decode(&text))
             }
             (Self::Binary(v), _) => notation.binary.write(v, out),

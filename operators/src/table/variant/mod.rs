@@ -10,15 +10,10 @@
 //! reading the others. All integers are little endian.
 
 mod builder;
-mod cast;
-mod json;
 mod path;
 mod schema;
 
 pub use builder::{BuildError, Builder};
-pub use cast::{FromVariant, Nested, can_be_cast_to, is_convertible, write_cell};
-pub(crate) use json::read;
-pub use json::{ParseError, parse_json, write_json};
 pub use path::{InvalidPath, Path};
 pub use schema::{Shape, merge, shape_of};
 
@@ -34,7 +29,7 @@ const LEVEL_STACK: usize = 64 << 10;
 const MORE_STACK: usize = 1 << 20;
 
 /// Calls `inner`, which handles the next level of nesting, with enough stack.
-fn on_stack<T>(inner: impl FnOnce() -> T) -> T {
+pub(in crate::table) fn on_stack<T>(inner: impl FnOnce() -> T) -> T {
     stacker::maybe_grow(LEVEL_STACK, MORE_STACK, inner)
 }
 
@@ -254,7 +249,7 @@ impl<'a> Parts<'a> {
     }
 
     /// The field of an object with this name.
-    fn find(self, name: &[u8]) -> Option<Variant<'a>> {
+    pub fn find(self, name: &[u8]) -> Option<Variant<'a>> {
         let (mut low, mut high) = (0, self.len);
         while low < high {
             let middle = usize::midpoint(low, high);

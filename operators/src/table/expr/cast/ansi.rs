@@ -1,9 +1,9 @@
 //! Which casts are allowed, and the result for a value that does not fit the type: an error in ANSI
 //! mode, NULL for `try_cast`, and with ANSI mode off the result of [`OnError::Wrap`].
 
+use super::variant;
 use crate::table::expr::compile::{Eval, EvalError, failed};
 use crate::table::types::DataType;
-use crate::table::variant;
 
 pub(in crate::table) const FIX: &str = "Use try_cast to get NULL instead";
 

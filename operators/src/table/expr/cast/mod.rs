@@ -6,6 +6,7 @@ mod nested;
 mod numeric;
 mod time;
 mod to_string;
+pub mod variant;
 
 pub(in crate::table) use ansi::{FIX, invalid};
 pub use ansi::{OnError, arithmetic_overflow, is_allowed, is_allowed_without_ansi, wrapped};
@@ -18,10 +19,10 @@ pub(in crate::table) use numeric::decimal_of_double;
 use numeric::{from_bool, from_decimal, from_double, from_long, whole_bytes};
 use time::to_timestamp;
 use to_string::{DecimalText, to_string};
+use variant::{from_variant, to_variant};
 
 use super::cell::Cell;
 use super::compile::{Compiled, bytes_fn, decimal_fn, from_cells};
-use super::functions::{from_variant, to_variant};
 use crate::table::datetime::Tz;
 use crate::table::types::{DataType, Physical};
 

@@ -65,7 +65,7 @@ pub use random::with_seeds;
 pub use registry::Function;
 pub use split::Splitter;
 pub use time::of_word as time_of_word;
-pub use variant::{from_variant, to_variant, variant_entries};
+pub use variant::variant_entries;
 
 use super::coercion;
 use super::{Node, Resolved, lower};

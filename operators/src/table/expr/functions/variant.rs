@@ -7,14 +7,15 @@ use super::registry::{
 use crate::table::error::{PlanError, PlanResult};
 use crate::table::expr::Resolved;
 use crate::table::expr::cast::OnError;
+use crate::table::expr::cast::variant::{
+    FromVariant, Nested, can_be_cast_to, is_convertible, to_variant, too_long,
+};
 use crate::table::expr::cell::Cell;
 use crate::table::expr::compile::{Compiled, EvalError, failed, from_cells, text_in};
 use crate::table::row::RowWriter;
+use crate::table::text::json::{VariantError, parse_variant};
 use crate::table::types::{DataType, Field, Schema};
-use crate::table::variant::{
-    BuildError, Builder, Content, FromVariant, InvalidPath, Nested, ParseError, Path, SIZE_MAX,
-    Variant, can_be_cast_to, is_convertible, parse_json, shape_of, write_cell,
-};
+use crate::table::variant::{BuildError, Builder, Content, InvalidPath, Path, Variant, shape_of};
 use bumpalo::Bump;
 use bumpalo::collections::Vec as BumpVec;
 use std::cell::RefCell;
@@ -142,8 +143,8 @@ fn compile_parse(args: Vec<Compiled>, call: Call) -> Compiled {
         let json = text_in(bytes, cx.arena);
         let mut builder = builder.borrow_mut();
         let mut out = BumpVec::new_in(cx.arena);
-        let parsed = match parse_json(json, &mut builder) {
-            Ok(()) => builder.finish(&mut out).map_err(ParseError::Build),
+        let parsed = match parse_variant(json, &mut builder) {
+            Ok(()) => builder.finish(&mut out).map_err(VariantError::Build),
             Err(error) => {
                 builder.clear();
                 Err(error)
@@ -152,16 +153,16 @@ fn compile_parse(args: Vec<Compiled>, call: Call) -> Compiled {
         match parsed {
             Ok(()) => Ok(Cell::Bytes(out.into_bump_slice())),
             Err(_) if is_try => Ok(Cell::Null),
-            Err(ParseError::Build(BuildError::TooLong)) => too_long(),
+            Err(VariantError::Build(BuildError::TooLong)) => too_long(),
             Err(error) => not_json(json, &error),
         }
     })
 }
 
 #[cold]
-fn not_json<'a>(json: &str, error: &ParseError) -> Result<Cell<'a>, Box<EvalError>> {
+fn not_json<'a>(json: &str, error: &VariantError) -> Result<Cell<'a>, Box<EvalError>> {
     let reason = match error {
-        ParseError::Build(BuildError::DuplicateName(name)) => {
+        VariantError::Build(BuildError::DuplicateName(name)) => {
             format!("an object has two fields `{name}`: {json}")
         }
         _ => format!("'{json}' is not JSON"),
@@ -171,58 +172,6 @@ fn not_json<'a>(json: &str, error: &ParseError) -> Result<Cell<'a>, Box<EvalErro
         reason,
         "Use try_parse_json to get NULL instead",
     )
-}
-
-#[cold]
-fn too_long<'a>() -> Result<Cell<'a>, Box<EvalError>> {
-    failed(
-        "VARIANT_SIZE_LIMIT",
-        format!("a VARIANT is longer than {SIZE_MAX} bytes"),
-        "Split it into several rows",
-    )
-}
-
-/// Compiles a conversion to VARIANT, for `to_variant_object` and for casts.
-pub fn to_variant(value: Compiled, from: DataType) -> Compiled {
-    let value = value.cells();
-    let builder = RefCell::new(Builder::default());
-    from_cells(T::Variant.physical(), move |cx| {
-        let cell = value(cx)?;
-        if cell.is_null() {
-            return Ok(Cell::Null);
-        }
-        let mut builder = builder.borrow_mut();
-        let mut out = BumpVec::new_in(cx.arena);
-        match write_cell(cell, &from, &mut builder).and_then(|()| builder.finish(&mut out)) {
-            Ok(()) => Ok(Cell::Bytes(out.into_bump_slice())),
-            Err(error) => {
-                builder.clear();
-                match error {
-                    BuildError::TooLong => too_long(),
-                    BuildError::DuplicateName(name) => failed(
-                        "VARIANT_DUPLICATE_KEY",
-                        format!("an object would have two fields `{name}`"),
-                        "Rename one of them",
-                    ),
-                }
-            }
-        }
-    })
-}
-
-/// Compiles a cast from VARIANT.
-pub fn from_variant(
-    value: Compiled,
-    to: &DataType,
-    on_error: OnError,
-    zone: crate::table::datetime::Tz,
-) -> Compiled {
-    let cast = FromVariant::new(to, on_error, zone);
-    let value = value.bytes();
-    from_cells(to.physical(), move |cx| match value(cx)? {
-        Some(bytes) => cast.cast(Variant::new(bytes), cx),
-        None => Ok(Cell::Null),
-    })
 }
 
 fn resolve_to_object(name: &str, args: Vec<Resolved>) -> PlanResult<Typed> {

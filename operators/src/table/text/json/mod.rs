@@ -4,6 +4,7 @@ mod inference;
 mod path;
 mod record;
 mod token;
+mod variant;
 mod write;
 
 pub use crate::table::text::json::inference::{FIELDS_MAX, Inference, Inferred, InferredRecords};
@@ -13,5 +14,6 @@ pub use record::{
     RecordReader, check_map_keys,
 };
 pub use token::{Features, InvalidJson, Name, SWITCHES, Source, Token, Tokens};
+pub use variant::{VariantError, parse_variant, read_variant, write_variant};
 pub(crate) use write::write_text;
 pub use write::{Style, write_field, write_json, write_json_as, write_string};

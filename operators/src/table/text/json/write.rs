@@ -3,11 +3,12 @@
 use crate::table::datetime::Tz;
 use crate::table::row::{Array, Row, Slot};
 use crate::table::text::json::token::plain_end;
+use crate::table::text::json::variant::write_variant;
 use crate::table::text::notation::{Notation, write_integer};
 use crate::table::text::utf8;
 use crate::table::types::{DataType, Field};
 use crate::table::value::{Value, write_scientific};
-use crate::table::variant::{Variant, write_json as write_variant};
+use crate::table::variant::Variant;
 use base64::Engine;
 use std::fmt;
 

@@ -19,12 +19,13 @@ use crate::table::row::{Bytes, Row, RowWriter, values};
 use crate::table::text::json::path::copied;
 use crate::table::text::json::record::fields::{Fields, Shape};
 use crate::table::text::json::token::{Features, InvalidJson, Source, Token, Tokens};
+use crate::table::text::json::variant::{VariantError, read_variant};
 use crate::table::text::notation::{Notation, integer};
 use crate::table::text::number;
 use crate::table::text::utf8;
 use crate::table::types::{DataType, Field};
 use crate::table::value::Value;
-use crate::table::variant::{Builder, ParseError, read as read_variant};
+use crate::table::variant::Builder;
 use std::borrow::Cow;
 
 /// The reason of a bad record: the value of a field does not have the field's type.
@@ -553,10 +554,10 @@ fn variant(
         }
         token => read_variant(tokens, token, &mut builder),
     };
-    match built.and_then(|()| builder.finish(&mut out).map_err(ParseError::Build)) {
+    match built.and_then(|()| builder.finish(&mut out).map_err(VariantError::Build)) {
         Ok(()) => Ok(Scalar::Bytes(Cow::Owned(out))),
-        Err(ParseError::Invalid) => Err(Fault(NOT_JSON)),
-        Err(ParseError::Build(_)) => Err(Fault(NOT_ITS_TYPE)),
+        Err(VariantError::Invalid) => Err(Fault(NOT_JSON)),
+        Err(VariantError::Build(_)) => Err(Fault(NOT_ITS_TYPE)),
     }
 }
 

@@ -1,13 +1,15 @@
 //! Casts to and from VARIANT.
 
-use super::{BuildError, Builder, Content, Path, Variant, write_json};
+use super::ansi::{OnError, is_allowed};
 use crate::table::datetime::{SECOND_US, Tz};
-use crate::table::expr::cast::{self, OnError, is_allowed};
 use crate::table::expr::cell::{Cell, elements, field};
-use crate::table::expr::compile::{CellFn, Cx, EvalError, failed, from_cells};
+use crate::table::expr::compile::{CellFn, Compiled, Cx, EvalError, failed, from_cells};
 use crate::table::row::{Map, RowWriter};
+use crate::table::text::json::write_variant;
 use crate::table::types::{DataType, Field};
+use crate::table::variant::{BuildError, Builder, Content, Path, SIZE_MAX, Variant};
 use bumpalo::collections::Vec as BumpVec;
+use std::cell::RefCell;
 
 use DataType as T;
 
@@ -136,7 +138,7 @@ impl Scalar {
                 Ok(cx.variables.last().copied().unwrap_or(Cell::Null))
             });
             is_allowed(from, to)
-                .then(|| cast::compile(value, from, to, OnError::Null, zone).cells())
+                .then(|| super::compile(value, from, to, OnError::Null, zone).cells())
         };
         Self {
             to: to.clone(),
@@ -166,7 +168,7 @@ impl Scalar {
                     return Ok(Cell::Null);
                 }
                 let mut text = Vec::new();
-                write_json(value, zone, &mut text);
+                write_variant(value, zone, &mut text);
                 return Ok(Cell::Bytes(cx.arena.alloc_slice_copy(&text)));
             }
             // These casts of SQL ignore an overflow, and a VARIANT's does not.
@@ -302,7 +304,7 @@ impl FromVariant {
             return Ok(Cell::Null);
         }
         let mut text = Vec::new();
-        write_json(value, self.zone, &mut text);
+        write_variant(value, self.zone, &mut text);
         let text = String::from_utf8_lossy(&text);
         failed(
             "INVALID_VARIANT_CAST",
@@ -310,4 +312,52 @@ impl FromVariant {
             "Use try_variant_get or try_cast to get NULL instead",
         )
     }
+}
+
+/// The error of a value that is too long.
+#[cold]
+pub fn too_long<'a>() -> Result<Cell<'a>, Box<EvalError>> {
+    failed(
+        "VARIANT_SIZE_LIMIT",
+        format!("a VARIANT is longer than {SIZE_MAX} bytes"),
+        "Split it into several rows",
+    )
+}
+
+/// Compiles a conversion to VARIANT.
+pub fn to_variant(value: Compiled, from: DataType) -> Compiled {
+    let value = value.cells();
+    let builder = RefCell::new(Builder::default());
+    from_cells(T::Variant.physical(), move |cx| {
+        let cell = value(cx)?;
+        if cell.is_null() {
+            return Ok(Cell::Null);
+        }
+        let mut builder = builder.borrow_mut();
+        let mut out = BumpVec::new_in(cx.arena);
+        match write_cell(cell, &from, &mut builder).and_then(|()| builder.finish(&mut out)) {
+            Ok(()) => Ok(Cell::Bytes(out.into_bump_slice())),
+            Err(error) => {
+                builder.clear();
+                match error {
+                    BuildError::TooLong => too_long(),
+                    BuildError::DuplicateName(name) => failed(
+                        "VARIANT_DUPLICATE_KEY",
+                        format!("an object would have two fields `{name}`"),
+                        "Rename one of them",
+                    ),
+                }
+            }
+        }
+    })
+}
+
+/// Compiles a cast from VARIANT.
+pub fn from_variant(value: Compiled, to: &DataType, on_error: OnError, zone: Tz) -> Compiled {
+    let cast = FromVariant::new(to, on_error, zone);
+    let value = value.bytes();
+    from_cells(to.physical(), move |cx| match value(cx)? {
+        Some(bytes) => cast.cast(Variant::new(bytes), cx),
+        None => Ok(Cell::Null),
+    })
 }

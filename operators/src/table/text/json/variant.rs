@@ -1,10 +1,11 @@
 //! VARIANT values from JSON text and as JSON text.
 
-use super::{BuildError, Builder, Content, Variant, on_stack};
 use crate::table::datetime::{SECOND_US, Tz, to_local, write_date, write_timestamp};
 use crate::table::text::java_double::{write_double, write_float};
-use crate::table::text::json::{Features, InvalidJson, Token, Tokens, write_string, write_text};
+use crate::table::text::json::token::{Features, InvalidJson, Token, Tokens};
+use crate::table::text::json::write::{write_string, write_text};
 use crate::table::value::write_decimal;
+use crate::table::variant::{BuildError, Builder, Content, Variant, on_stack};
 use base64::Engine;
 use std::fmt::{self, Write};
 
@@ -24,38 +25,38 @@ const DIGITS_MAX: usize = 38;
 
 /// Why a text is not parsed.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum ParseError {
+pub enum VariantError {
     /// The text is not JSON.
     Invalid,
     /// The value cannot be built.
     Build(BuildError),
 }
 
-impl From<InvalidJson> for ParseError {
+impl From<InvalidJson> for VariantError {
     fn from(InvalidJson: InvalidJson) -> Self {
         Self::Invalid
     }
 }
 
-impl From<BuildError> for ParseError {
+impl From<BuildError> for VariantError {
     fn from(error: BuildError) -> Self {
         Self::Build(error)
     }
 }
 
 /// Appends the value of a JSON text to a builder. What follows the value is ignored, as in Spark.
-pub fn parse_json(text: &str, builder: &mut Builder) -> Result<(), ParseError> {
+pub fn parse_variant(text: &str, builder: &mut Builder) -> Result<(), VariantError> {
     let mut tokens = Tokens::of_text(text, STRICT);
-    let first = tokens.next()?.ok_or(ParseError::Invalid)?;
-    read(&mut tokens, first, builder)
+    let first = tokens.next()?.ok_or(VariantError::Invalid)?;
+    read_variant(&mut tokens, first, builder)
 }
 
 /// Appends the value that starts with the current token.
-pub(crate) fn read(
+pub fn read_variant(
     tokens: &mut Tokens<'_>,
     token: Token,
     builder: &mut Builder,
-) -> Result<(), ParseError> {
+) -> Result<(), VariantError> {
     match token {
         Token::Null => builder.null(),
         Token::True | Token::False => builder.boolean(token == Token::True),
@@ -69,26 +70,26 @@ pub(crate) fn read(
         Token::Array => {
             let start = builder.start();
             loop {
-                let next = tokens.next()?.ok_or(ParseError::Invalid)?;
+                let next = tokens.next()?.ok_or(VariantError::Invalid)?;
                 if next == Token::ArrayEnd {
                     break;
                 }
                 builder.element(start);
-                on_stack(|| read(tokens, next, builder))?;
+                on_stack(|| read_variant(tokens, next, builder))?;
             }
             builder.end_array(start)?;
         }
         Token::Object => {
             let start = builder.start();
-            while let Token::Name = tokens.next()?.ok_or(ParseError::Invalid)? {
-                let name = tokens.name_here().ok_or(ParseError::Invalid)?;
+            while let Token::Name = tokens.next()?.ok_or(VariantError::Invalid)? {
+                let name = tokens.name_here().ok_or(VariantError::Invalid)?;
                 builder.field(start, &tokens.name_text(name));
-                let next = tokens.next()?.ok_or(ParseError::Invalid)?;
-                on_stack(|| read(tokens, next, builder))?;
+                let next = tokens.next()?.ok_or(VariantError::Invalid)?;
+                on_stack(|| read_variant(tokens, next, builder))?;
             }
             builder.end_object(start)?;
         }
-        Token::ObjectEnd | Token::ArrayEnd | Token::Name => return Err(ParseError::Invalid),
+        Token::ObjectEnd | Token::ArrayEnd | Token::Name => return Err(VariantError::Invalid),
     }
     Ok(())
 }
@@ -124,7 +125,7 @@ fn decimal(text: &str) -> Option<(i128, u8)> {
 }
 
 /// Appends a value as JSON text.
-pub fn write_json(value: Variant<'_>, zone: Tz, out: &mut Vec<u8>) {
+pub fn write_variant(value: Variant<'_>, zone: Tz, out: &mut Vec<u8>) {
     match value.content() {
         Content::Text(text) => write_string(text, out),
         Content::Object(fields) => {
@@ -135,7 +136,7 @@ pub fn write_json(value: Variant<'_>, zone: Tz, out: &mut Vec<u8>) {
                 }
                 write_string(name, out);
                 out.push(b':');
-                on_stack(|| write_json(value, zone, out));
+                on_stack(|| write_variant(value, zone, out));
             }
             out.push(b'}');
         }
@@ -145,7 +146,7 @@ pub fn write_json(value: Variant<'_>, zone: Tz, out: &mut Vec<u8>) {
                 if index > 0 {
                     out.push(b',');
                 }
-                on_stack(|| write_json(value, zone, out));
+                on_stack(|| write_variant(value, zone, out));
             }
             out.push(b']');
         }
@@ -211,11 +212,11 @@ mod tests {
     use proptest::prelude::*;
 
     /// The JSON text of the value that a JSON text denotes.
-    fn written(json: &str) -> Result<String, ParseError> {
+    fn written(json: &str) -> Result<String, VariantError> {
         let (mut builder, mut cell, mut text) = (Builder::default(), Vec::new(), Vec::new());
-        parse_json(json, &mut builder)?;
+        parse_variant(json, &mut builder)?;
         builder.finish(&mut cell)?;
-        write_json(Variant::new(&cell), Tz::UTC, &mut text);
+        write_variant(Variant::new(&cell), Tz::UTC, &mut text);
         Ok(String::from_utf8(text).unwrap())
     }
 
@@ -244,10 +245,10 @@ mod tests {
             "\"\\x\"",
             "\"a\tb\"",
         ] {
-            assert_eq!(written(text), Err(ParseError::Invalid), "{text}");
+            assert_eq!(written(text), Err(VariantError::Invalid), "{text}");
         }
         let duplicate = BuildError::DuplicateName("a".to_string());
-        assert_eq!(written(r#"[{"b":{"a":1,"a":1}}]"#), Err(ParseError::Build(duplicate)));
+        assert_eq!(written(r#"[{"b":{"a":1,"a":1}}]"#), Err(VariantError::Build(duplicate)));
     }
 
     #[test]
@@ -267,7 +268,7 @@ mod tests {
         }
         let deep = format!("{}{}", "[".repeat(999), "]".repeat(999));
         assert_eq!(written(&deep), Ok(deep));
-        assert_eq!(written(&"[".repeat(100_000)), Err(ParseError::Invalid));
+        assert_eq!(written(&"[".repeat(100_000)), Err(VariantError::Invalid));
     }
 
     fn any_json() -> impl Strategy<Value = serde_json::Value> {
