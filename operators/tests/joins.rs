@@ -96,6 +96,13 @@ fn a_stream_is_joined_with_a_table() {
             &["a 1 1", "a 1 2", "a 9 1", "a 9 2", "b 2 3"],
         ),
         ("SELECT n FROM e JOIN dim ON e.w <=> dim.k WHERE dim.v = 4", &["7"]),
+        // Only pairs with equal keys are tested: 1 / 0 would be an error.
+        (
+            "SELECT n, v FROM (SELECT * FROM e WHERE n <> 2) JOIN dim ON 1 / (n * (v - 3)) < 2 AND w <=> k",
+            &["1 1", "1 2", "7 4", "9 1", "9 2"],
+        ),
+        ("SELECT n, v FROM e JOIN dim ON e.w <=> dim.k AND n = v", &["1 1"]),
+        ("SELECT n FROM e LEFT ANTI JOIN dim ON e.w <=> dim.k", &["5"]),
     ] {
         assert_eq!(streamed(sql), expected, "{sql}");
     }

@@ -22,6 +22,7 @@
 use super::super::stages::{BoxChain, Scratch};
 use super::buffer::{Buffer, NewRow};
 use super::expiry::Expiry;
+use super::keys::is_unmatchable;
 use super::output::Pairs;
 use super::probe::STEP;
 use super::run::Entry;
@@ -33,7 +34,7 @@ use crate::event_time::pending_watermark::PendingWatermark;
 use crate::table::physical::aggregate::hash_aggregate::write_keys;
 use crate::table::physical::late_row::LateRows;
 use crate::table::plan::JoinKind;
-use crate::table::row::{Row, Slot};
+use crate::table::row::Row;
 use millstream_engine::checkpoint::key_group::hash_bytes;
 use millstream_engine::error::EngineError;
 use millstream_engine::event::{Epoch, UNTIMED, is_idle};
@@ -356,9 +357,7 @@ impl Push<SidedRow> for AsofJoin {
         };
         self.key.clear();
         write_keys(&of_side.keys, &self.scratch, row, &mut self.key)?;
-        let width = self.null_safe.len();
-        let is_null = |i: usize| Row(&self.key).is_null(Slot::new(i, width));
-        let unmatchable = self.null_safe.iter().enumerate().any(|(i, safe)| !safe && is_null(i));
+        let unmatchable = is_unmatchable(&self.key, &self.null_safe);
         // A right row that cannot match is dropped. A left row that cannot match is buffered like
         // the others, and has no match later.
         if unmatchable && side == JoinSide::Right {

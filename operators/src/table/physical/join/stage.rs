@@ -25,6 +25,7 @@ use super::super::stages::{BoxChain, Scratch};
 use super::buffer::{Buffer, NewRow, RestoredSearch};
 use super::condition::JoinTime;
 use super::expiry::Expiry;
+use super::keys::is_unmatchable;
 use super::output::{Copied, Pairs};
 use super::probe::{Pending, Prober, STEP, Search};
 use super::run::Entry;
@@ -192,13 +193,6 @@ impl StreamJoin {
 
     fn late(&self) -> &LateRows {
         &self.sides[0].late
-    }
-
-    /// Whether `self.key` contains a NULL that makes a match impossible.
-    fn is_unmatchable(&self) -> bool {
-        let width = self.null_safe.len();
-        let is_null = |i: usize| Row(&self.key).is_null(Slot::new(i, width));
-        self.null_safe.iter().enumerate().any(|(i, safe)| !safe && is_null(i))
     }
 
     /// The state watermark of a side when the watermark is `watermark_us`; `None` if the side's
@@ -538,7 +532,7 @@ impl Push<SidedRow> for StreamJoin {
         write_keys(&of_side.keys, &self.scratch, row, &mut self.key)?;
         let time_us = time_of(self.time, of_side.time, row, &self.key, self.null_safe.len());
         let Some(time_us) = time_us else { return Ok(()) };
-        let unmatchable = self.is_unmatchable();
+        let unmatchable = is_unmatchable(&self.key, &self.null_safe);
         if unmatchable && !self.preserves[side.index()] {
             return Ok(());
         }

@@ -10,10 +10,10 @@ use crate::table::expr::{Node, Resolved};
 use crate::table::physical::aggregate::hash_aggregate::{Key, write_keys};
 use crate::table::physical::join::closest_row::{ClosestRow, SortedRows, ValueOf};
 use crate::table::physical::join::condition::of_side;
-use crate::table::physical::join::keys::has_null;
+use crate::table::physical::join::keys::is_unmatchable;
 use crate::table::physical::join::table_refresh::TableRefresh;
 use crate::table::physical::stages::{BoxChain, Scratch, copy};
-use crate::table::plan::join::{conjuncts, equality};
+use crate::table::plan::join::{conjuncts, equality, null_safe_equality};
 use crate::table::plan::live_table::LiveTable;
 use crate::table::plan::{Closest, JoinKind};
 use crate::table::row::{Row, RowWriter, Slot};
@@ -57,7 +57,7 @@ pub(super) struct Table {
     keys: Vec<Vec<u8>>,
     /// For each row, the index of the next row with the same key, or [`NONE`].
     next: Vec<u32>,
-    /// Whether any row has a NULL key.
+    /// Whether any row is missing in the index, because it has a NULL key.
     has_null_keys: bool,
     /// For an ASOF join: the rows sorted by key and value.
     sorted: SortedRows,
@@ -66,6 +66,8 @@ pub(super) struct Table {
 /// The expressions by which a table is indexed.
 pub(super) struct IndexBy {
     pub keys: Vec<Key>,
+    /// For each key, whether NULL equals NULL.
+    pub null_safe: Vec<bool>,
     /// For an ASOF join: computes the value by which the rows of a key are sorted. `None` for other
     /// joins, whose rows are not sorted.
     pub value_of: Option<ValueOf>,
@@ -104,6 +106,8 @@ pub(in crate::table::physical) struct TableJoin {
     kind: JoinKind,
     is_left_probe: bool,
     keys: Vec<Key>,
+    /// For each key, whether NULL equals NULL.
+    null_safe: Vec<bool>,
     table: Table,
     refresh: TableRefresh,
     /// The condition without its equalities, over the columns of both sides.
@@ -150,6 +154,8 @@ struct Equalities {
     /// The stream's operands of the equalities.
     keys: Vec<Key>,
     table_keys: Vec<Key>,
+    /// For each equality, whether NULL equals NULL (`<=>`).
+    null_safe: Vec<bool>,
     rest: Option<Resolved>,
 }
 
@@ -162,14 +168,17 @@ impl Equalities {
     ) -> Self {
         let is_left_probe = probe.from == 0;
         let left_width = if is_left_probe { probe.width } else { build.width };
-        let mut split = Self { keys: Vec::new(), table_keys: Vec::new(), rest: None };
+        let mut split =
+            Self { keys: Vec::new(), table_keys: Vec::new(), null_safe: Vec::new(), rest: None };
         for part in condition.map(conjuncts).unwrap_or_default() {
-            match equality(part, left_width) {
-                Some((of_left, of_right)) => {
+            let equal = equality(part, left_width).map(|pair| (pair, false));
+            match equal.or_else(|| null_safe_equality(part, left_width).map(|pair| (pair, true))) {
+                Some(((of_left, of_right), null_safe)) => {
                     let (of_probe, of_build) =
                         if is_left_probe { (of_left, of_right) } else { (of_right, of_left) };
                     split.keys.push(probe.key(of_probe, semantics));
                     split.table_keys.push(build.key(of_build, semantics));
+                    split.null_safe.push(null_safe);
                 }
                 None => {
                     let all = crate::table::plan::join::and(split.rest.take(), part.clone());
@@ -200,7 +209,7 @@ impl TableJoin {
         let (of_left, of_right) =
             (InputColumns { from: 0, width: l }, InputColumns { from: l, width: r });
         let (probe, build) = if is_left_probe { (of_left, of_right) } else { (of_right, of_left) };
-        let Equalities { mut keys, mut table_keys, rest } =
+        let Equalities { mut keys, mut table_keys, mut null_safe, rest } =
             Equalities::of(condition, probe, build, semantics);
         let condition = |expr: &Resolved| compile(&fold(expr.clone(), semantics), width, semantics);
         let copies = |types: &[DataType], to: usize| {
@@ -221,6 +230,7 @@ impl TableJoin {
         if let (Some((a, b)), true) = (in_operands, by_key) {
             keys.push(of_left.key(a, semantics));
             table_keys.push(of_right.key(b, semantics));
+            null_safe.push(false);
             equal = None;
         }
         // In an ASOF join the stream is always the left side.
@@ -228,7 +238,7 @@ impl TableJoin {
         let closest = asof.map(|(closest, (a, _))| {
             ClosestRow::new(closest, ValueOf::new(&of_side(a, 0), l, semantics))
         });
-        let mut by = IndexBy { keys: table_keys, value_of };
+        let mut by = IndexBy { keys: table_keys, null_safe: null_safe.clone(), value_of };
         let table = index(rows, &mut by)?;
         Ok(Self {
             closest,
@@ -238,6 +248,7 @@ impl TableJoin {
             kind,
             is_left_probe,
             keys,
+            null_safe,
             table,
             refresh: TableRefresh::new(live, by, continuous),
             rest: rest.as_ref().map(|rest| condition(rest).bool()),
@@ -423,7 +434,8 @@ impl TableJoin {
     }
 }
 
-/// Indexes rows by their keys. A row with a NULL key is not in the index, because it never matches.
+/// Indexes rows by their keys. A row that never matches, because it has a NULL key, is not in the
+/// index.
 pub(super) fn index(rows: Vec<Vec<u8>>, by: &mut IndexBy) -> Result<Table, EngineError> {
     let keys = &by.keys;
     let (mut index, mut of_rows) = (HashTable::<(u64, u32)>::new(), Vec::new());
@@ -436,7 +448,7 @@ pub(super) fn index(rows: Vec<Vec<u8>>, by: &mut IndexBy) -> Result<Table, Engin
         scratch.reset();
         write_keys(keys, &scratch, Row(row), &mut key)?;
         of_rows.push(key);
-        if has_null(&of_rows[at], keys.len()) {
+        if is_unmatchable(&of_rows[at], &by.null_safe) {
             has_null_keys = true;
             continue;
         }
@@ -499,7 +511,7 @@ impl<'a> Push<Row<'a>> for TableJoin {
         self.scratch.reset();
         self.key.clear();
         write_keys(&self.keys, &self.scratch, row, &mut self.key)?;
-        let is_null = has_null(&self.key, self.keys.len());
+        let is_null = is_unmatchable(&self.key, &self.null_safe);
         let at = if is_null { NONE } else { self.table.first(&self.key) };
         if self.closest.is_some() {
             return self.push_closest(row, at, ingest_ns);

@@ -209,7 +209,7 @@ mod tests {
 
     #[test]
     fn a_query_fails_if_the_thread_that_reloads_its_table_has_ended() {
-        let mut by = IndexBy { keys: Vec::new(), value_of: None };
+        let mut by = IndexBy { keys: Vec::new(), null_safe: Vec::new(), value_of: None };
         let mut table = index(Vec::new(), &mut by).unwrap();
         let live = LiveTable::new(Arc::new(Broken::default()));
         let background = Background::start(TableLoader { live, by }).unwrap();
