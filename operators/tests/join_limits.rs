@@ -125,6 +125,15 @@ fn a_limit_may_end_the_query() {
         let names_side = error.to_string().contains("waits for the right side");
         assert_eq!(names_side, trigger == CONTINUOUS, "{error}");
     }
+    // No side can wait in micro-batch mode, nor if one source feeds both sides.
+    let settings = [("millstream.join.maxStateBytes", "1k")];
+    let of_itself = "SELECT a.v, b.v FROM l a JOIN l b ON a.k = b.k AND b.t >= a.t AND b.t <= a.t + INTERVAL 1 HOUR";
+    for (sql, trigger) in [(SQL, BATCHES), (of_itself, CONTINUOUS)] {
+        let run = start(sql, trigger, &settings);
+        run.add(&lefts(0..1000), &[]);
+        let error = run.query().process_all_available().unwrap_err();
+        assert_eq!(error.condition(), "JOIN_STATE_LIMIT_EXCEEDED", "{sql}");
+    }
     // The join does not wait if rows never expire.
     let settings = [("millstream.join.maxStateBytes", "1k")];
     let run = start("SELECT l.v, r.v FROM l JOIN r ON l.k = r.k", CONTINUOUS, &settings);

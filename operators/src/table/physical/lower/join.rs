@@ -15,7 +15,7 @@ use crate::table::row::{Slot, encode};
 use crate::table::types::DataType;
 use millstream_engine::epoch::watermark_policy::WatermarkPolicy;
 use millstream_engine::error::EngineError;
-use millstream_engine::runtime::job::{AtStateLimit, JoinOrder};
+use millstream_engine::runtime::job::{AtStateLimit, JoinOrder, StateLimit};
 use millstream_engine::runtime::stage::Push;
 use millstream_engine::runtime::state_log::StateLog;
 use millstream_engine::runtime::tasklet::{InboxTasklet, Tasklet};
@@ -91,12 +91,14 @@ impl Lowering<'_, '_> {
             .zip(&producers)
             .map(|(input, producers)| (producers.len(), has_watermark(input)))
             .collect();
-        let flows = self.side_flows(join, &producers);
+        let limit = self.state_limit(join).map(|limit| (limit, self.side_flows(&producers)));
         let logs = self.job.operator(workers.len());
         let inlets = left_inlets.into_iter().zip(right_inlets);
         for (i, ((inlets, gather), log)) in inlets.zip(gathers).zip(logs).enumerate() {
             let config = self.join_config(join, &condition, (&leaves, &below), log);
-            let guard = self.state_guard(workers.len(), flows.as_ref());
+            let guard = limit
+                .as_ref()
+                .map(|(limit, flows)| StateGuard::new(*limit, workers.len(), flows.clone()));
             let config = Config { guard, ..config };
             let inlets = inlets.0.into_iter().chain(inlets.1).collect();
             let (port, name) = (self.job.tasklet_port(), format!("join {i}"));
@@ -126,7 +128,7 @@ impl Lowering<'_, '_> {
             let (input, below) = (inputs[side.index()], &below[side.index()]);
             let chain = |(number, outbox)| {
                 let keys = self.join_keys(&condition, side, widths[side.index()]);
-                let flow = flows.as_ref().map(|flows| (flows[side.index()].clone(), number));
+                let flow = limit.as_ref().map(|(_, flows)| (flows[side.index()].clone(), number));
                 Box::new(SideOutbox::new(side, keys, outbox).with_flow(flow)) as BoxChain
             };
             let chains = outboxes.into_iter().enumerate().map(chain);
@@ -150,28 +152,21 @@ impl Lowering<'_, '_> {
         }
     }
 
-    /// Creates the flow control of each side of a join whose state is limited. `None` if there is
-    /// no limit. Also `None` if the limit is to pause a side, but pausing is impossible: one source
-    /// feeds both sides, or the mode is micro-batch, in which each batch must end.
-    fn side_flows(&self, join: &Join, producers: &[Vec<usize>; 2]) -> Option<[Arc<SideFlow>; 2]> {
-        self.job.state_limit()?;
-        let fails = self.job.state_limit().is_some_and(|limit| limit.then == AtStateLimit::Fail);
-        if !fails && (is_fed_by_one(join) || !self.job.trigger().is_continuous()) {
-            return None;
-        }
+    /// The limit of a join's state, if there is one. At the limit the query fails where no side can
+    /// be paused: if one source feeds both sides, or in micro-batch mode, in which each batch must
+    /// end.
+    fn state_limit(&self, join: &Join) -> Option<StateLimit> {
+        let limit = self.job.state_limit()?;
+        let can_pause = self.job.trigger().is_continuous() && !is_fed_by_one(join);
+        Some(if can_pause { limit } else { StateLimit { then: AtStateLimit::Fail, ..limit } })
+    }
+
+    /// Creates the flow control of both sides of a join.
+    fn side_flows(&self, producers: &[Vec<usize>; 2]) -> [Arc<SideFlow>; 2] {
         let wakers = |workers: &Vec<usize>| {
             workers.iter().map(|worker| self.job.waker(*worker).clone()).collect()
         };
-        Some([SideFlow::new(wakers(&producers[0])), SideFlow::new(wakers(&producers[1]))])
-    }
-
-    fn state_guard(
-        &self,
-        instances: usize,
-        flows: Option<&[Arc<SideFlow>; 2]>,
-    ) -> Option<StateGuard> {
-        let limit = self.job.state_limit()?;
-        Some(StateGuard::new(limit, instances, flows?.clone()))
+        [SideFlow::new(wakers(&producers[0])), SideFlow::new(wakers(&producers[1]))]
     }
 
     fn join_keys(&self, condition: &JoinCondition, side: JoinSide, width: usize) -> Vec<Key> {
