@@ -357,6 +357,87 @@ fn wait_until_rows_are_at_most(rows: u64, run: &Run) {
     }
 }
 
+/// A range may be given in seconds, by casts of the times to numbers. The watermarks by which the
+/// left row at 1000 s is emitted without a match are Spark's.
+#[test]
+fn ranges_of_seconds_and_of_days_expire_rows_as_in_spark() {
+    let berlin = "Europe/Berlin";
+    for (on, zone, last) in [
+        ("CAST(r.t AS LONG) <= CAST(l.t AS LONG) + 10", berlin, 1010),
+        ("CAST(r.t AS LONG) < CAST(l.t AS LONG) + 10", berlin, 1009),
+        ("CAST(r.t AS LONG) - CAST(l.t AS LONG) <= 10", berlin, 1010),
+        ("CAST(r.t AS DOUBLE) <= CAST(l.t AS DOUBLE) + 10", berlin, 1010),
+        ("r.t <= CAST(CAST(l.t AS LONG) + 10 AS TIMESTAMP)", berlin, 1010),
+        ("r.t <= l.t + INTERVAL 1 DAY", "UTC", 87_400),
+        ("r.t <= l.t + INTERVAL 1 DAY", "+02:00", 87_400),
+        ("r.t - l.t <= INTERVAL 25 HOURS", "UTC", 91_000),
+        // A day in Berlin may have 25 hours, so rows are kept for a day longer.
+        ("r.t <= l.t + INTERVAL 1 DAY", berlin, 2 * 86_400 + 1000),
+    ] {
+        for left in ["r.t >= l.t", "CAST(r.t AS LONG) >= CAST(l.t AS LONG)"] {
+            let sql =
+                format!("SELECT l.v, r.v FROM l LEFT JOIN r ON l.k = r.k AND {left} AND {on}");
+            let mut setup = Setup::new(&sql, 0, BATCHES);
+            setup.settings.push(("spark.sql.session.timeZone", zone));
+            let run = setup.start().unwrap();
+            run.step(&[event(1, 1000, 1)], &[event(8, 1000, 0)]);
+            let none = run.step(&[event(7, last, 0)], &[event(8, last, 0)]);
+            assert!(none.is_empty(), "{on} at {last}: {none:?}");
+            let got = run.step(&[event(7, last + 1, 0)], &[event(8, last + 1, 0)]);
+            assert_eq!(got, ["1 -"], "{on} after {last}");
+        }
+    }
+}
+
+/// A bound by rounded times is wider than the condition, so each pair is tested.
+#[test]
+fn pairs_of_a_range_of_seconds_are_tested() {
+    let times = "SELECT k, t, v FROM";
+    let sql = format!(
+        "SELECT l.v, r.v FROM ({times} l) l JOIN ({times} r) r ON l.k = r.k \
+         AND CAST(r.t AS LONG) BETWEEN CAST(l.t AS LONG) AND CAST(l.t AS LONG) + 2"
+    );
+    let step: [&[Event]; 2] = [
+        &[event(1, 100, 1)],
+        &[event(1, 99, 2), event(1, 100, 3), event(1, 102, 4), event(1, 103, 5)],
+    ];
+    assert_eq!(rows(&sql, &[step]), ["1 3", "1 4"]);
+}
+
+/// If a side has several columns with a watermark, the key by which rows expire decides whether a
+/// row is late, and a key with watermarks on both sides decides when rows expire.
+#[test]
+fn the_key_by_which_rows_expire_is_the_one_with_watermarks_on_both_sides() {
+    let windows = |of: &str| {
+        format!(
+            "(SELECT k, t, timestamp_seconds(unix_seconds(t)) AS u, window(t, '10 seconds') AS w, v \
+             FROM {of})"
+        )
+    };
+    let (l, r) = (windows("l"), windows("r"));
+    for trigger in BOTH {
+        let sql = format!(
+            "SELECT a.v, unix_seconds(a.t), b.v FROM {l} a LEFT JOIN {r} b ON a.k = b.k AND a.w = b.w"
+        );
+        let run = start(&sql, trigger);
+        run.step(&[event(7, 1005, 0)], &[event(8, 1005, 0)]);
+        // The watermark 1005 s has passed the time of these rows, but not the end of their window.
+        let got = run.step(&[event(1, 1002, 1)], &[event(1, 1003, 2)]);
+        assert_eq!(run.wait_for(got, 1), ["1 1002 2"], "{trigger:?}");
+        // The watermark of the left column has no match in the right one.
+        let sql = format!(
+            "SELECT a.v, b.v FROM {l} a LEFT JOIN {r} b ON a.t = b.u AND a.w = b.w AND a.k = b.k"
+        );
+        let run = start(&sql, trigger);
+        run.step(&[event(1, 1005, 1), event(2, 1005, 2)], &[event(8, 1005, 0)]);
+        run.step(&[event(7, 1009, 0)], &[event(8, 1009, 0)]);
+        let got = run.step(&[], &[event(1, 1005, 3)]);
+        assert_eq!(run.wait_for(got, 1), ["1 3"], "{trigger:?}: the window is still open");
+        let got = run.step(&[event(7, 1010, 0)], &[event(8, 1010, 0)]);
+        assert_eq!(run.wait_for(got, 2), ["0 -", "2 -"], "{trigger:?}");
+    }
+}
+
 /// The number of buffered rows, and their memory.
 fn state(run: &Run) -> (u64, u64) {
     let state = run.query().last_progress().unwrap().committed.state[0];

@@ -81,6 +81,20 @@ impl Tz {
         (-MAX_S..=MAX_S).contains(&offset_s).then_some(Self(Kind::Fixed(offset_s, 0)))
     }
 
+    /// Whether the zone has the same offset from UTC at all times. False for regions, also for those
+    /// whose clocks have not changed for long.
+    pub fn is_fixed(self) -> bool {
+        match self.0 {
+            Kind::Fixed(..) => true,
+            Kind::Region(region) => {
+                let name = region.name();
+                name.starts_with("Etc/")
+                    || ["UTC", "GMT", "UCT", "Zulu", "Universal", "Greenwich", "GMT0"]
+                        .contains(&name)
+            }
+        }
+    }
+
     /// Parses a zone ID like `ZoneId.of`, with single-digit hours and minutes allowed as in Spark.
     pub fn named(name: &str) -> Option<Self> {
         let name = SHORT_IDS.iter().find(|(short, _)| *short == name).map_or(name, |(_, id)| id);

@@ -4,7 +4,8 @@
 //! A condition such as `r.t >= l.t AND r.t <= l.t + INTERVAL 1 HOUR` bounds `r.t - l.t`. As the
 //! watermark advances, the upper bound allows left rows to expire, and the lower bound right rows.
 
-use super::super::super::datetime::DAY_US;
+use super::super::super::datetime::Tz;
+use super::super::super::datetime::{DAY_US, SECOND_US};
 use super::side::JoinSide;
 use crate::table::expr::compile::{Semantics, fold};
 use crate::table::expr::{Node, Resolved};
@@ -15,6 +16,8 @@ use crate::table::value::Value;
 /// microseconds.
 const CLOCK_SHIFT_US: i64 = DAY_US;
 const MS_US: i64 = 1000;
+/// Above this number of microseconds, seconds as DOUBLE are not exact to a microsecond.
+const MAX_EXACT_US: f64 = (1u64 << 52) as f64;
 
 /// A bound on the difference `right - left` of two columns.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -26,9 +29,27 @@ pub(in super::super) struct Bound {
     pub us: i64,
     /// Whether the difference must not equal the bound.
     pub strict: bool,
-    /// Whether the bound depends on clock changes of a time zone. Then the bound is approximate,
-    /// and each pair of rows must be tested.
-    pub on_clock: bool,
+    /// Whether the bound is wider than the condition, because of rounding or of clock changes. Then
+    /// each pair of rows must be tested.
+    pub is_wide: bool,
+}
+
+/// One end of the range of an error, in microseconds.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+struct End {
+    us: i64,
+    /// Whether the error is never equal to the end.
+    open: bool,
+}
+
+impl End {
+    fn plus(self, other: Self) -> Option<Self> {
+        Some(Self { us: self.us.checked_add(other.us)?, open: self.open || other.open })
+    }
+
+    fn negated(self) -> Self {
+        Self { us: self.us.saturating_neg(), ..self }
+    }
 }
 
 /// A linear combination of timestamp columns and a constant duration.
@@ -37,69 +58,133 @@ struct Linear {
     /// Columns of both sides, each with the sign 1 or -1.
     columns: Vec<(usize, i64)>,
     us: i64,
-    on_clock: bool,
+    /// The value of the expression minus that of the combination is between these ends.
+    error: [End; 2],
 }
 
 impl Linear {
+    fn constant(us: i64) -> Self {
+        Self { us, ..Self::default() }
+    }
+
     fn plus(mut self, other: Self, sign: i64) -> Option<Self> {
         self.columns.extend(other.columns.into_iter().map(|(i, s)| (i, s * sign)));
         self.us = self.us.checked_add(other.us.checked_mul(sign)?)?;
-        self.on_clock |= other.on_clock;
+        let [low, high] = match sign {
+            1 => other.error,
+            _ => [other.error[1].negated(), other.error[0].negated()],
+        };
+        self.error = [self.error[0].plus(low)?, self.error[1].plus(high)?];
         Some(self)
+    }
+
+    /// The combination for an expression whose value may differ by up to `us` in both directions.
+    fn within(self, us: i64) -> Option<Self> {
+        let closed = |us| End { us, open: false };
+        self.plus(Self { error: [closed(-us), closed(us)], ..Self::default() }, 1)
+    }
+
+    /// The combination for an expression that is rounded down to whole seconds.
+    fn rounded_down(self) -> Option<Self> {
+        let low = End { us: -SECOND_US, open: true };
+        self.plus(Self { error: [low, End::default()], ..Self::default() }, 1)
     }
 }
 
-/// The value of a constant day-time interval, in microseconds. `None` for other expressions, and for
-/// NULL.
-fn length_us(expr: &Resolved) -> Option<i64> {
-    if !expr.is_foldable() || !matches!(expr.data_type, DataType::DayTimeInterval(..)) {
+/// The value of a constant, in microseconds: a day-time interval, or a number of seconds. `None`
+/// for other expressions, and for NULL.
+fn constant_us(expr: &Resolved) -> Option<i64> {
+    let is_interval = matches!(expr.data_type, DataType::DayTimeInterval(..));
+    if !expr.is_foldable() || !is_interval && !expr.data_type.is_numeric() {
         return None;
     }
-    match fold(expr.clone(), Semantics::default()).node {
-        Node::Literal(Value::Long(us)) => Some(us),
+    match (fold(expr.clone(), Semantics::default()).node, &expr.data_type) {
+        (Node::Literal(Value::Long(us)), _) if is_interval => Some(us),
+        (Node::Literal(Value::Long(seconds)), _) => seconds.checked_mul(SECOND_US),
+        (Node::Literal(Value::Double(seconds)), _) => {
+            let us = (seconds * SECOND_US as f64).round();
+            (us.abs() < MAX_EXACT_US).then_some(us as i64)
+        }
+        (Node::Literal(Value::Decimal(unscaled)), DataType::Decimal(_, scale)) => {
+            let us = unscaled.checked_mul(i128::from(SECOND_US))?;
+            let unit = 10i128.checked_pow(u32::from(*scale))?;
+            (us % unit == 0).then(|| i64::try_from(us / unit).ok())?
+        }
         _ => None,
     }
 }
 
-fn linear(expr: &Resolved) -> Option<Linear> {
-    if let Some(us) = length_us(expr) {
-        return Some(Linear { us, ..Linear::default() });
+/// Whether days of a zone may have more or less than 24 hours.
+fn shifts_clock(data_type: &DataType, zone: Tz) -> bool {
+    *data_type == DataType::Timestamp && !zone.is_fixed()
+}
+
+/// The combination that an expression is equal to, but for an error. A number stands for seconds,
+/// because a cast of a timestamp to a number gives seconds.
+fn linear(expr: &Resolved, zone: Tz) -> Option<Linear> {
+    if let Some(us) = constant_us(expr) {
+        let constant = Linear::constant(us);
+        return if expr.data_type == DataType::Double {
+            constant.within(1)
+        } else {
+            Some(constant)
+        };
     }
-    let zoned = expr.data_type == DataType::Timestamp;
     match &expr.node {
         Node::Column(index, _)
             if matches!(expr.data_type, DataType::Timestamp | DataType::TimestampNtz) =>
         {
             Some(Linear { columns: vec![(*index, 1)], ..Linear::default() })
         }
-        Node::Cast(inner, _) if inner.data_type == expr.data_type => linear(inner),
+        Node::Cast(inner, _) => cast(linear(inner, zone)?, &inner.data_type, &expr.data_type),
         Node::Call(name @ ("datetime_add" | "datetime_subtract"), args) => {
-            let us = length_us(args.get(1)?)?;
+            let us = constant_us(args.get(1)?)?;
             let sign = if *name == "datetime_add" { 1 } else { -1 };
-            let mut at = linear(args.first()?)?;
-            at.us = at.us.checked_add(us.checked_mul(sign)?)?;
+            let at = linear(args.first()?, zone)?.plus(Linear::constant(us), sign)?;
             // Whole days are added in local time, so the distance depends on clock changes.
-            at.on_clock |= zoned && us / DAY_US != 0;
-            Some(at)
+            match shifts_clock(&expr.data_type, zone) && us / DAY_US != 0 {
+                true => at.within(CLOCK_SHIFT_US),
+                false => Some(at),
+            }
         }
         Node::Call("datetime_between", args) => {
             let (a, b) = (args.first()?, args.get(1)?);
-            let mut sum = linear(a)?.plus(linear(b)?, -1)?;
-            sum.on_clock |= a.data_type == DataType::Timestamp;
-            Some(sum)
+            let sum = linear(a, zone)?.plus(linear(b, zone)?, -1)?;
+            match shifts_clock(&a.data_type, zone) {
+                true => sum.within(CLOCK_SHIFT_US),
+                false => Some(sum),
+            }
         }
-        Node::Call("interval_add", args) => linear(args.first()?)?.plus(linear(args.get(1)?)?, 1),
-        Node::Call("interval_subtract", args) => {
-            linear(args.first()?)?.plus(linear(args.get(1)?)?, -1)
+        Node::Call(name @ ("interval_add" | "interval_subtract" | "+" | "-"), args) => {
+            let sign = if matches!(*name, "interval_add" | "+") { 1 } else { -1 };
+            linear(args.first()?, zone)?.plus(linear(args.get(1)?, zone)?, sign)
         }
-        Node::Call("interval_negative", args) => Linear::default().plus(linear(args.first()?)?, -1),
+        Node::Call("interval_negative", args) => {
+            Linear::default().plus(linear(args.first()?, zone)?, -1)
+        }
+        _ => None,
+    }
+}
+
+/// The combination for a cast of an expression. `None` if the cast may change the value by more
+/// than rounding.
+fn cast(of: Linear, from: &DataType, to: &DataType) -> Option<Linear> {
+    let is_seconds = |t: &DataType| matches!(t, DataType::Long | DataType::Double);
+    match (from, to) {
+        _ if from == to => Some(of),
+        (DataType::Timestamp, DataType::Long) => of.rounded_down(),
+        (DataType::Timestamp, DataType::Double) => of.within(1),
+        (_, DataType::Timestamp) if *from == DataType::Long => Some(of),
+        (_, DataType::Timestamp) if *from == DataType::Double => of.within(1),
+        (_, DataType::Double) if from.is_integral() => of.within(1),
+        _ if from.is_integral() && is_seconds(to) => Some(of),
         _ => None,
     }
 }
 
 /// Derives the bound that a comparison implies for a column of each side; `None` if it implies no
-/// bound. The first `width` columns are those of the left side.
-pub(in super::super) fn bound(condition: &Resolved, width: usize) -> Option<Bound> {
+/// bound. The first `width` columns are those of the left side. `zone` is the session's time zone.
+pub(in super::super) fn bound(condition: &Resolved, width: usize, zone: Tz) -> Option<Bound> {
     let Node::Call(op, args) = &condition.node else { return None };
     let [a, b] = args.as_slice() else { return None };
     // Swapped so that the operand that must be smaller comes first.
@@ -110,17 +195,26 @@ pub(in super::super) fn bound(condition: &Resolved, width: usize) -> Option<Boun
         ">=" => (b, a, false),
         _ => return None,
     };
-    let difference = linear(less)?.plus(linear(more)?, -1)?;
+    let mut difference = linear(less, zone)?.plus(linear(more, zone)?, -1)?;
+    let mut strict = strict;
+    if strict && less.data_type.is_integral() {
+        // Of two whole numbers, the smaller one is smaller by at least 1.
+        difference = difference.plus(Linear::constant(SECOND_US), 1)?;
+        strict = false;
+    }
+    let is_wide = difference.error != [End::default(); 2];
+    let [low, _] = difference.error;
     let [(i, sign_i), (j, sign_j)] = difference.columns.as_slice() else { return None };
     if sign_i + sign_j != 0 || (*i < width) == (*j < width) {
         return None;
     }
     let (left, right, sign) = if i < j { (*i, *j, *sign_j) } else { (*j, *i, *sign_i) };
-    // The comparison is equivalent to: sign * (right - left) + us <= 0.
+    // The comparison implies: sign * (right - left) + us <= 0.
+    let us = difference.us.checked_add(low.us)?;
     let upper = sign > 0;
-    let us = if upper { difference.us.checked_neg()? } else { difference.us };
+    let us = if upper { us.checked_neg()? } else { us };
     let columns = [left, right - width];
-    Some(Bound { columns, upper, us, strict, on_clock: difference.on_clock })
+    Some(Bound { columns, upper, us, strict: strict || low.open, is_wide })
 }
 
 /// The allowed range of `right - left`, the difference between the event times of a pair.
@@ -144,14 +238,11 @@ impl TimeRange {
         let (mut least_us, mut most_us) = (i64::MIN, i64::MAX);
         let mut shifts_us = [None::<i64>; 2];
         for bound in bounds {
-            let slack_us = if bound.on_clock { CLOCK_SHIFT_US } else { 0 };
             let step = i64::from(bound.strict);
             if bound.upper {
-                let most = bound.us.saturating_sub(step).saturating_add(slack_us);
-                most_us = most_us.min(most);
+                most_us = most_us.min(bound.us.saturating_sub(step));
             } else {
-                let least = bound.us.saturating_add(step).saturating_sub(slack_us);
-                least_us = least_us.max(least);
+                least_us = least_us.max(bound.us.saturating_add(step));
             }
             // The rows of a side expire by the watermark of the other side, which bounds their
             // partners.
@@ -164,7 +255,7 @@ impl TimeRange {
             }
             // Watermarks are in whole milliseconds, so the shift is rounded down. A row exactly at
             // the bound may still match.
-            let whole = us.saturating_sub(slack_us).div_euclid(MS_US).saturating_mul(MS_US);
+            let whole = us.div_euclid(MS_US).saturating_mul(MS_US);
             let shift = whole.saturating_sub(if bound.strict { 0 } else { MS_US });
             let least = &mut shifts_us[side.index()];
             *least = Some(least.map_or(shift, |other| other.min(shift)));
@@ -203,7 +294,7 @@ mod tests {
     const MINUTE: i64 = 60_000_000;
 
     fn bound(upper: bool, us: i64, strict: bool) -> Bound {
-        Bound { columns: [0, 0], upper, us, strict, on_clock: false }
+        Bound { columns: [0, 0], upper, us, strict, is_wide: false }
     }
 
     #[test]

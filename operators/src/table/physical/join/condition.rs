@@ -4,6 +4,7 @@
 use super::bounds::{Bound, TimeRange, bound};
 use super::side::JoinSide;
 use super::state::values;
+use crate::table::datetime::Tz;
 use crate::table::expr::functions::as_grouping_key;
 use crate::table::expr::resolve::ScopeColumn;
 use crate::table::expr::{Node, Resolved};
@@ -88,7 +89,9 @@ fn and(a: Option<Resolved>, b: Resolved) -> Option<Resolved> {
 }
 
 impl JoinCondition {
-    pub fn of(join: &Join) -> Self {
+    /// Decomposes the condition of a join. The session's time zone decides only how long rows are
+    /// kept: whether days may have more or less than 24 hours.
+    pub fn of(join: &Join, zone: Tz) -> Self {
         let (left, right) = (join.left.scope(), join.right.scope());
         let width = left.columns.len();
         let (mut keys, mut own, mut rest) = (Vec::new(), [None, None], None);
@@ -101,7 +104,7 @@ impl JoinCondition {
                 keys.push(KeyPair { sides, null_safe });
                 continue;
             }
-            match (bound(part, width), reads(part, width)) {
+            match (bound(part, width, zone), reads(part, width)) {
                 (Some(bound), _) => bounds.push((bound, part)),
                 (None, (true, false)) if is_deterministic_expr(part) => {
                     own[0] = and(own[0].take(), part.clone());
@@ -121,7 +124,10 @@ impl JoinCondition {
             let tagged = [tag(&key.sides[0], &left), tag(&key.sides[1], &right)];
             tagged.map(|tag| tag.delay_ms.is_some() && !key.null_safe)
         };
-        let event_key = keys.iter().position(|key| tagged(key).contains(&true));
+        // A key with watermarks on both sides is chosen, or else one with a watermark on one side.
+        let event_key = keys.iter().position(|key| tagged(key) == [true; 2]);
+        let event_key =
+            event_key.or_else(|| keys.iter().position(|key| tagged(key).contains(&true)));
         let mut time = JoinTime::None;
         let mut range_of = None;
         if let Some(index) = event_key {
@@ -146,11 +152,23 @@ impl JoinCondition {
             }
         }
         for (bound, part) in bounds {
-            if range_of != Some(bound.columns) || bound.on_clock {
+            if range_of != Some(bound.columns) || bound.is_wide {
                 rest = and(rest, part.clone());
             }
         }
         Self { keys, own, time, rest }
+    }
+}
+
+impl JoinCondition {
+    /// The column of a side that is the key by which rows expire. `None` if there is no such key,
+    /// or if it is computed.
+    pub fn time_key(&self, side: JoinSide) -> Option<usize> {
+        let JoinTime::Key { key, .. } = self.time else { return None };
+        match self.keys.get(key.index)?.sides[side.index()].node {
+            Node::Column(index, _) => Some(index),
+            _ => None,
+        }
     }
 }
 
@@ -184,13 +202,13 @@ fn asof_time(join: &Join) -> JoinTime {
 }
 
 /// The difference between the query's watermark and the lower watermark of a plan's rows, in
-/// microseconds. Joins of streams cause such a lag.
-pub(in super::super) fn watermark_lag_us(plan: &Plan) -> i64 {
-    let inputs = plan.inputs().into_iter().map(watermark_lag_us);
+/// microseconds. Joins of streams cause such a lag. `zone` is the session's time zone.
+pub(in super::super) fn watermark_lag_us(plan: &Plan, zone: Tz) -> i64 {
+    let inputs = plan.inputs().into_iter().map(|input| watermark_lag_us(input, zone));
     let below = inputs.max().unwrap_or(0);
     match plan {
         Plan::Join(join) if join.is_of_streams() => {
-            below.saturating_add(JoinCondition::of(join).time.lag_us())
+            below.saturating_add(JoinCondition::of(join, zone).time.lag_us())
         }
         _ => below,
     }
@@ -198,7 +216,7 @@ pub(in super::super) fn watermark_lag_us(plan: &Plan) -> i64 {
 
 /// Describes the state of a join of two streams and the layout of its checkpoint entries.
 pub(in super::super) fn describe_join(join: &Join) -> (String, StateLayout) {
-    let condition = JoinCondition::of(join);
+    let condition = JoinCondition::of(join, Tz::UTC);
     let mut keys = Vec::new();
     let mut texts = Vec::new();
     for (i, KeyPair { sides: [left, right], null_safe }) in condition.keys.iter().enumerate() {

@@ -1,8 +1,9 @@
 //! Checks which joins of two streams are supported. An outer join can emit a row without a match
-//! only if a watermark rules out future matches.
+//! only if a watermark rules out future matches. The time zone does not matter here.
 
 use super::condition::{JoinCondition, JoinTime};
 use super::side::JoinSide;
+use crate::table::datetime::Tz;
 use crate::table::error::{PlanError, PlanResult};
 use crate::table::plan::analyzer::OutputMode;
 use crate::table::plan::{Closest, Join, JoinKind, Plan};
@@ -22,7 +23,7 @@ pub(in crate::table) fn check(join: &Join) -> PlanResult<()> {
     if kind == JoinKind::Inner {
         return Ok(());
     }
-    let condition = JoinCondition::of(join);
+    let condition = JoinCondition::of(join, Tz::UTC);
     if let JoinTime::Key { tagged, .. } = condition.time {
         if tagged == [true, true] {
             return Ok(());
@@ -72,7 +73,7 @@ fn check_asof(join: &Join) -> PlanResult<()> {
             "Compare by `>=` or `>`, or swap the streams",
         ));
     }
-    let condition = JoinCondition::of(join);
+    let condition = JoinCondition::of(join, Tz::UTC);
     if !matches!(condition.time, JoinTime::Range(_)) {
         return Err(PlanError::new(
             "STREAM_STREAM_JOIN_WITHOUT_WATERMARK",
@@ -152,7 +153,7 @@ pub(in crate::table) fn check_equality(plan: &Plan) -> PlanResult<()> {
     if let Plan::Join(join) = plan
         && join.is_of_streams()
         && join.closest.is_none()
-        && JoinCondition::of(join).keys.is_empty()
+        && JoinCondition::of(join, Tz::UTC).keys.is_empty()
     {
         return Err(PlanError::new(
             "STREAM_STREAM_JOIN_WITHOUT_EQUALITY",

@@ -64,7 +64,7 @@ impl Lowering<'_, '_> {
             // Windows combined from slices need the event time of each row instead of the window.
             (keys[place], from) = (time.clone(), input);
         }
-        let lag_us = watermark_lag_us(from);
+        let lag_us = watermark_lag_us(from, self.semantics.zone);
         let grouping =
             Grouping { kind, keys, calls: calls.to_vec(), columns: from.schema(), lag_us };
         let mut needed = vec![false; from.width()];

@@ -82,7 +82,7 @@ impl Lowering<'_, '_> {
             .find(tagged)
             .filter(|_| operator.mode == TimeMode::EventTime && !self.batch);
         let is_window = |i: usize| matches!(types[i], DataType::Struct(_));
-        let lag_us = watermark_lag_us(input);
+        let lag_us = watermark_lag_us(input, self.semantics.zone);
         let method: StateMethod = operator.method;
         InstanceParts {
             operator: operator.clone(),

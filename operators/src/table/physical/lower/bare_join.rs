@@ -30,7 +30,7 @@ impl BareJoin {
     pub fn new(plan: &Plan, job: &mut Job, down: BoxChain) -> Option<Self> {
         let plan = optimize(plan);
         let join = first_join(&plan)?;
-        let condition = JoinCondition::of(join);
+        let condition = JoinCondition::of(join, Semantics::default().zone);
         let widths = [&join.left, &join.right].map(Plan::width);
         let (leaves, below) = columns_read(&condition, widths, &vec![true; widths[0] + widths[1]]);
         let log = job.operator(1).pop()?;

@@ -43,7 +43,11 @@ impl Lowering<'_, '_> {
                 window: matches!(columns[time].data_type, DataType::Struct(_)),
                 keep_us: if within { Some(delay_us) } else { of_keys.map(|_| 0) },
                 expires_null: within,
-                late: self.late("deduplicate", input.schema(), watermark_lag_us(input)),
+                late: self.late(
+                    "deduplicate",
+                    input.schema(),
+                    watermark_lag_us(input, self.semantics.zone),
+                ),
             }
         });
         let of_key = |i: &usize| {

@@ -60,7 +60,7 @@ impl Lowering<'_, '_> {
         down: BoxChain,
         needed: &[bool],
     ) -> Result<(), EngineError> {
-        let condition = JoinCondition::of(join);
+        let condition = JoinCondition::of(join, self.semantics.zone);
         let inputs = [&join.left, &join.right];
         let widths = inputs.map(Plan::width);
         let (leaves, below) = columns_read(&condition, widths, needed);
@@ -185,7 +185,9 @@ impl Lowering<'_, '_> {
         let inputs = [&join.left, &join.right];
         let width: usize = inputs.iter().map(|input| input.width()).sum();
         // The join has one watermark, the lower one of its inputs.
-        let lag_us = inputs.map(watermark_lag_us).into_iter().fold(0, i64::max);
+        let zone = self.semantics.zone;
+        let lag_us =
+            inputs.map(|input| watermark_lag_us(input, zone)).into_iter().fold(0, i64::max);
         let sides = JoinSide::BOTH.map(|side| {
             let input = inputs[side.index()];
             let columns = input.scope().columns;
@@ -199,9 +201,11 @@ impl Lowering<'_, '_> {
                 JoinTime::None | JoinTime::Key { .. } => None,
             };
             let tagged = |i: &usize| columns[*i].tag.delay_ms.is_some() && below[side.index()][*i];
-            // Decides whether a row is late: the time column of the range if it has a watermark and
-            // is read, otherwise the first column that has a watermark and is read.
-            let event = time.filter(tagged).or_else(|| (0..columns.len()).find(tagged));
+            // Decides whether a row is late: the time column of the range, or the column that is
+            // the key by which rows expire, if it has a watermark and is read. Otherwise the first
+            // column that has a watermark and is read.
+            let decisive = time.or_else(|| condition.time_key(side));
+            let event = decisive.filter(tagged).or_else(|| (0..columns.len()).find(tagged));
             let is_window = |i: usize| matches!(columns[i].data_type, DataType::Struct(_));
             SideConfig {
                 keys: self.join_keys(condition, side, columns.len()),
