@@ -192,15 +192,12 @@ impl Session {
     /// The views and tables of the session, each with the names of its columns.
     pub fn relations(&self) -> Vec<(String, Vec<String>)> {
         let inner = self.lock();
-        let columns = |name: &String| {
-            let plan = inner.relation(name);
-            plan.map(|plan| plan.schema().fields.into_iter().map(|field| field.name).collect())
+        let named = |name: &String, schema: &Schema| {
+            (name.clone(), schema.fields.iter().map(|field| field.name.clone()).collect())
         };
-        let of = |name: String| {
-            let columns = columns(&name).unwrap_or_default();
-            (name, columns)
-        };
-        inner.names().into_iter().map(of).collect()
+        let views = inner.views.values().map(|(name, plan)| named(name, &plan.schema()));
+        let tables = inner.tables.iter().map(|(name, table)| named(name, table.schema()));
+        views.chain(tables).collect()
     }
 
     /// Sets a callback for notices, such as that a peer has disconnected.

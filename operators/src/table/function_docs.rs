@@ -1,9 +1,8 @@
-//! The descriptions of the SQL functions for users: of scalar functions and operators, aggregates,
-//! window functions and generators. They are collected from the tables that define the functions, so that a new
-//! function is described where it is defined.
+//! The descriptions of the SQL functions for users: scalar functions and operators, aggregates,
+//! window functions and generators. Each function is described in the table that defines it.
 
 use crate::table::expr::functions;
-use crate::table::expr::resolve::distance;
+use crate::table::expr::resolve::nearest;
 use crate::table::plan::aggregate_function;
 use crate::table::plan::generator::GENERATORS;
 use crate::table::plan::window_function::WINDOW_FUNCTIONS;
@@ -103,14 +102,9 @@ pub fn named(name: &str) -> Vec<FunctionDoc> {
 pub fn near(name: &str) -> Vec<String> {
     let is_name = |name: &str| name.chars().all(|c| c.is_alphanumeric() || c == '_');
     let docs = all();
-    let mut near: Vec<(usize, &str)> = docs
-        .iter()
-        .map(|doc| doc.name.as_str())
-        .filter(|known| is_name(known))
-        .map(|known| (distance(name, known), known))
-        .filter(|(off, _)| *off <= 2 || off * 3 <= name.len())
-        .collect();
-    near.sort_unstable();
+    let names = docs.iter().map(|doc| doc.name.as_str()).filter(|known| is_name(known));
+    let mut near = nearest(name, names);
+    near.retain(|(off, _)| *off <= 2 || off * 3 <= name.len());
     near.dedup();
     near.into_iter().take(3).map(|(_, name)| name.to_string()).collect()
 }

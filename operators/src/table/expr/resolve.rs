@@ -81,6 +81,16 @@ impl Scope {
         Some(Resolved { node: Node::Variable(index, name), data_type, nullable })
     }
 
+    /// The column with an index.
+    pub fn column_at(&self, index: usize) -> Resolved {
+        let column = &self.columns[index];
+        Resolved {
+            node: Node::Column(index, column.name.clone()),
+            data_type: column.data_type.clone(),
+            nullable: column.nullable,
+        }
+    }
+
     /// Whether a name refers to a column or a lambda variable.
     fn has(&self, parts: &[String]) -> bool {
         self.variable(parts).is_some() || !self.find(parts).is_empty()
@@ -145,12 +155,7 @@ impl Scope {
                 ));
             }
         };
-        let column = &self.columns[index];
-        let mut resolved = Resolved {
-            node: Node::Column(index, column.name.clone()),
-            data_type: column.data_type.clone(),
-            nullable: column.nullable,
-        };
+        let mut resolved = self.column_at(index);
         for field in &parts[used..] {
             resolved = functions::field_of(resolved, field)?;
         }
@@ -159,10 +164,8 @@ impl Scope {
 
     fn unknown(&self, name: &str) -> PlanError {
         let shown = self.columns.iter().filter(|c| !c.hidden);
-        let mut names: Vec<(usize, &str)> =
-            shown.map(|c| (distance(name, &c.name), c.name.as_str())).collect();
-        names.sort();
-        let near: Vec<_> = names.iter().take(5).map(|(_, name)| format!("`{name}`")).collect();
+        let near = nearest(name, shown.map(|column| column.name.as_str()));
+        let near: Vec<_> = near.iter().take(5).map(|(_, name)| format!("`{name}`")).collect();
         let reason = format!("a column with name `{name}` cannot be resolved");
         if near.is_empty() {
             let condition = "UNRESOLVED_COLUMN.WITHOUT_SUGGESTION";
@@ -174,6 +177,13 @@ impl Scope {
             format!("Did you mean one of: {}", near.join(", ")),
         )
     }
+}
+
+/// The names with their edit distances from a misspelt one, nearest first.
+pub fn nearest<'n>(word: &str, names: impl IntoIterator<Item = &'n str>) -> Vec<(usize, &'n str)> {
+    let mut near: Vec<_> = names.into_iter().map(|name| (distance(word, name), name)).collect();
+    near.sort_unstable();
+    near
 }
 
 /// The edit distance, ignoring case. Swapping two adjacent letters counts as one edit.
@@ -256,12 +266,7 @@ fn resolve_parts(expr: &Expr, scope: &Scope, hook: &mut Hook<'_>) -> PlanResult<
     }
     match expr {
         Expr::Column { parts, .. } => scope.column(parts),
-        Expr::Position(index, _) => {
-            let column = &scope.columns[*index];
-            let node = Node::Column(*index, column.name.clone());
-            let (data_type, nullable) = (column.data_type.clone(), column.nullable);
-            Ok(Resolved { node, data_type, nullable })
-        }
+        Expr::Position(index, _) => Ok(scope.column_at(*index)),
         Expr::Literal(value, data_type) => Ok(Resolved::literal(value.clone(), data_type.clone())),
         Expr::Alias(expr, _) | Expr::Aliases(expr, _) => resolve_with(expr, scope, hook),
         Expr::Field(of, field) => {

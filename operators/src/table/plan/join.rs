@@ -47,15 +47,6 @@ impl JoinType {
     }
 }
 
-fn column(scope: &Scope, index: usize) -> Resolved {
-    let column = &scope.columns[index];
-    Resolved {
-        node: Node::Column(index, column.name.clone()),
-        data_type: column.data_type.clone(),
-        nullable: column.nullable,
-    }
-}
-
 /// The columns of both scopes, those of the left one first.
 pub fn both(left: &Scope, right: &Scope) -> Scope {
     Scope::new(left.columns.iter().chain(&right.columns).cloned().collect())
@@ -173,7 +164,7 @@ fn full(left: Plan, right: Plan, condition: Option<Resolved>) -> PlanResult<Plan
         .columns
         .iter()
         .map(|c| (Resolved::literal(Value::Null, c.data_type.clone()), c.name.clone()));
-    let rest = (0..r).map(|i| (column(&of_right, i), of_right.columns[i].name.clone()));
+    let rest = (0..r).map(|i| (of_right.column_at(i), of_right.columns[i].name.clone()));
     let alone = Plan::Project(Box::new(alone), nulls.chain(rest).collect());
     let matched = join(left, right, JoinType::LeftOuter, condition)?;
     let names = both(&of_left, &of_right);
@@ -195,7 +186,7 @@ pub fn shown(plan: Plan) -> Plan {
     }
     let (mut columns, mut names) = (Vec::new(), Vec::new());
     for (i, shown) in scope.columns.iter().enumerate().filter(|(_, c)| !c.hidden) {
-        columns.push((column(&scope, i), shown.name.clone()));
+        columns.push((scope.column_at(i), shown.name.clone()));
         names.push(shown.clone());
     }
     qualified(Plan::Project(Box::new(plan), columns), &Scope::new(names))
@@ -208,7 +199,7 @@ pub fn set_difference_join(left: Plan, right: Plan, written: JoinType) -> PlanRe
     let width = of_left.columns.len();
     let mut condition = None;
     for i in 0..width {
-        let sides = vec![column(&of_left, i), shifted(column(&of_right, i), width)];
+        let sides = vec![of_left.column_at(i), shifted(of_right.column_at(i), width)];
         condition = Some(and(condition, functions::resolve("<=>", sides)?)?);
     }
     join(left, right, written, condition)
@@ -247,7 +238,7 @@ pub fn join_using(
     for name in names {
         let l = using_column(&of_left, name, "left")?;
         let r = using_column(&of_right, name, "right")?;
-        let (a, b) = (column(&of_left, l), shifted(column(&of_right, r), width));
+        let (a, b) = (of_left.column_at(l), shifted(of_right.column_at(r), width));
         condition = Some(and(condition, functions::resolve("=", vec![a, b])?)?);
         pairs.push((l, width + r));
     }
@@ -264,16 +255,16 @@ pub fn join_using(
     for &(l, r) in &pairs {
         match written {
             JoinType::RightOuter => {
-                put(column(&scope, r), scope.columns[r].clone());
+                put(scope.column_at(r), scope.columns[r].clone());
                 hidden.push(l);
             }
             JoinType::FullOuter => {
-                let either = vec![column(&scope, l), column(&scope, r)];
+                let either = vec![scope.column_at(l), scope.column_at(r)];
                 let either = functions::resolve("coalesce", either)?;
                 put(either, ScopeColumn { qualifier: None, ..scope.columns[l].clone() });
             }
             _ => {
-                put(column(&scope, l), scope.columns[l].clone());
+                put(scope.column_at(l), scope.columns[l].clone());
                 hidden.extend((!existence).then_some(r));
             }
         }
@@ -284,12 +275,12 @@ pub fn join_using(
     let is_key = |i: usize| pairs.iter().any(|&(l, r)| i == l || i == r);
     for (i, other) in scope.columns.iter().enumerate() {
         if !is_key(i) && !other.hidden {
-            put(column(&scope, i), other.clone());
+            put(scope.column_at(i), other.clone());
         }
     }
     let before = (0..scope.columns.len()).filter(|i| scope.columns[*i].hidden);
     for i in hidden.into_iter().chain(before) {
-        put(column(&scope, i), ScopeColumn { hidden: true, ..scope.columns[i].clone() });
+        put(scope.column_at(i), ScopeColumn { hidden: true, ..scope.columns[i].clone() });
     }
     Ok(qualified(Plan::Project(Box::new(joined), columns), &Scope::new(named)))
 }

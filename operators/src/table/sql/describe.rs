@@ -5,7 +5,6 @@ use super::job::{Reader, Tokens};
 use super::{Catalog, is_word};
 use crate::table::error::{Place, PlanError, PlanResult};
 use crate::table::function_docs;
-use crate::table::plan::Plan;
 use crate::table::plan::optimizer::optimize;
 use crate::table::types::{DataType, Field, Schema};
 use crate::table::value::Value;
@@ -253,19 +252,19 @@ impl Describe {
     pub fn rows(self, catalog: &dyn Catalog) -> PlanResult<Table> {
         match self {
             Self::Query(query) => {
-                let columns = schema(&query.plan(catalog)?);
+                let columns = query.plan(catalog)?.schema();
                 let rows = columns.fields.iter().map(|field| {
                     vec![text(&field.name), text(type_name(&field.data_type)), Value::Null]
                 });
                 Ok(table_of(&["col_name", "data_type", "comment"], rows.collect()))
             }
             Self::Column { table, column: (name, place), extended } => {
-                let rows = column_rows(&schema(&table.plan(catalog)?), &name, extended);
+                let rows = column_rows(&table.plan(catalog)?.schema(), &name, extended);
                 let rows = rows.map_err(|error| error.at(place))?;
                 Ok(table_of(&["info_name", "info_value"], rows))
             }
             Self::Columns(table) => {
-                let columns = schema(&table.plan(catalog)?);
+                let columns = table.plan(catalog)?.schema();
                 let rows = columns.fields.iter().map(|field| vec![text(&field.name)]);
                 Ok(table_of(&["col_name"], rows.collect()))
             }
@@ -379,10 +378,6 @@ fn function_rows(name: &str, extended: bool, catalog: &dyn Catalog) -> PlanResul
         }
     }
     Ok(rows)
-}
-
-fn schema(plan: &Plan) -> Schema {
-    plan.schema()
 }
 
 /// Writes a type like `typeof`: `int`, `struct<x:int>`.
