@@ -396,3 +396,29 @@ fn a_scalar_subquery_may_be_grouped_by_what_it_is_compared_with() {
         ),
     ]);
 }
+
+#[test]
+fn a_condition_that_one_side_of_a_join_cannot_evaluate_leaves_no_joins_behind() {
+    // The condition is tried on the left rows first, where `b.v` is unknown.
+    let on = "a.k = b.k AND (EXISTS (SELECT 1 FROM c WHERE c.v > 20) OR b.v = 10)";
+    let query = format!("{TABLES} SELECT a.k, b.v FROM a LEFT JOIN b ON {on} ORDER BY a.k, b.v");
+    assert_eq!(answer(&query), "1 10, 1 11, 2 20, 3 NULL");
+    let plan = Session::new().sql(&query).unwrap().explain();
+    assert_eq!(plan.matches("Join").count(), 2, "{plan}");
+}
+
+#[test]
+fn qualify_in_a_correlated_subquery_is_refused() {
+    let numbered = "row_number() OVER (ORDER BY v) = 1";
+    for query in [
+        format!(
+            "SELECT k FROM a WHERE EXISTS (SELECT 1 FROM b WHERE b.k = a.k QUALIFY {numbered})"
+        ),
+        format!("SELECT k FROM a WHERE k IN (SELECT k FROM b WHERE b.k = a.k QUALIFY {numbered})"),
+        format!("SELECT (SELECT v FROM b WHERE b.k = a.k QUALIFY {numbered} LIMIT 1) FROM a"),
+        format!("SELECT * FROM a, LATERAL (SELECT v FROM b WHERE b.k = a.k QUALIFY {numbered})"),
+        format!("SELECT * FROM a, LATERAL (SELECT a.k + 1 AS x QUALIFY {numbered})"),
+    ] {
+        assert_eq!(answer(&format!("{TABLES} {query}")), "NOT_YET_SUPPORTED", "{query}");
+    }
+}

@@ -4,11 +4,16 @@
 use super::Catalog;
 use super::expr::convert_with;
 use super::memo;
+use super::order::arrangement;
 use super::query::{self, from_clause, item, plain};
-use super::subquery::{Correlated, Joining, constants, is_grouped, plain_select};
+use super::subquery::{
+    Correlated, Joining, constants, is_grouped, plain_select, refuse_arrangement,
+};
 use super::table_function::call_of;
 use crate::table::error::{Place, PlanError, PlanResult};
-use crate::table::expr::resolve::{ScopeColumn, resolve, without_stars};
+use crate::table::expr::bind::is_random;
+use crate::table::expr::compile::constant;
+use crate::table::expr::resolve::{Scope, resolve, without_stars};
 use crate::table::expr::{Expr, Node, Resolved};
 use crate::table::plan::analyzer::{generate, has_aggregate, unaliased};
 use crate::table::plan::generator::is_generator;
@@ -25,6 +30,15 @@ pub(super) fn is_lateral(factor: &TableFactor) -> bool {
         factor,
         TableFactor::Derived { lateral: true, .. } | TableFactor::Function { lateral: true, .. }
     )
+}
+
+/// Whether a condition is a constant that is true.
+fn is_always(on: &ast::Expr, catalog: &dyn Catalog) -> bool {
+    let value = || {
+        let expr = convert_with(on, &constants(catalog))?;
+        constant(&resolve(&expr, &Scope::default())?, catalog.semantics())
+    };
+    value().is_ok_and(|value| value == Some(Value::Boolean(true)))
 }
 
 fn refuse(what: &str, here: Place) -> PlanError {
@@ -76,8 +90,7 @@ pub(super) fn lateral(
             .at(here));
         }
     };
-    let is_true = |on: &ast::Expr| on.to_string().eq_ignore_ascii_case("true");
-    let on = on.filter(|on| !is_true(on));
+    let on = on.filter(|on| !is_always(on, catalog));
     if on.is_some() && kind == JoinType::LeftOuter {
         return Err(PlanError::not_yet("ON of a LEFT JOIN LATERAL").at(here));
     }
@@ -148,10 +161,18 @@ impl Lateral<'_> {
         if query.limit_clause.is_some() || select.distinct.is_some() {
             return Err(refuse("LIMIT, OFFSET or DISTINCT", self.here));
         }
+        if select.qualify.is_some() {
+            return Err(refuse("QUALIFY", self.here));
+        }
         let items = select.projection.iter().map(|selected| item(selected, self.catalog));
         let items = items.collect::<PlanResult<Vec<_>>>()?;
+        self.check_steady(!items.iter().any(is_random))?;
         let grouped = select.having.is_some() || is_grouped(select);
-        match (select.from.is_empty(), grouped || items.iter().any(has_aggregate)) {
+        let aggregates = grouped || items.iter().any(has_aggregate);
+        if aggregates || select.from.is_empty() {
+            refuse_arrangement(select, self.here)?;
+        }
+        match (select.from.is_empty(), aggregates) {
             (true, false) if select.lateral_views.is_empty() => self.columns(left, select, &items),
             (false, false) => self.joined(left, select, &items, error),
             (false, true) if grouped => self.grouped(left, select, &items, error),
@@ -177,11 +198,12 @@ impl Lateral<'_> {
     fn with_values(
         &self,
         plan: Plan,
-        left: &[ScopeColumn],
+        left: &Scope,
         values: Vec<(Resolved, String)>,
     ) -> PlanResult<Plan> {
-        let mut columns: Vec<_> =
-            left.iter().enumerate().map(|(at, c)| (column(at, c), c.name.clone())).collect();
+        let mut columns: Vec<_> = (0..left.columns.len())
+            .map(|at| (left.column_at(at), left.columns[at].name.clone()))
+            .collect();
         self.check_steady(values.iter().all(|(value, _)| value.is_steady()))?;
         let names = column_names(self.alias);
         if !names.is_empty() && names.len() != values.len() {
@@ -200,7 +222,7 @@ impl Lateral<'_> {
         let made = Plan::Project(Box::new(plan), columns);
         let mut scope = made.scope();
         for (at, column) in scope.columns.iter_mut().enumerate() {
-            let own = left.get(at);
+            let own = left.columns.get(at);
             column.qualifier = match own {
                 Some(own) => own.qualifier.clone(),
                 None => self.alias.map(|alias| alias.name.value.clone()),
@@ -215,9 +237,11 @@ impl Lateral<'_> {
         if select.selection.is_some() && self.outer {
             return Err(refuse("WHERE in a LEFT JOIN and without FROM", self.here));
         }
-        let of_left = left.scope().columns;
+        let of_left = left.scope();
         let rows = Joining::new(left, self.catalog);
         if let Some(condition) = &select.selection {
+            let written = convert_with(condition, &constants(self.catalog));
+            self.check_steady(!written.as_ref().is_ok_and(is_random))?;
             rows.filter(condition)?;
         }
         let mut plan = rows.into_plan();
@@ -237,8 +261,9 @@ impl Lateral<'_> {
         };
         let width = plan.width();
         plan = generate(plan, unaliased(single), self.outer, &names)?;
-        let made = plan.scope().columns;
-        let values = (width..made.len()).map(|at| (column(at, &made[at]), made[at].name.clone()));
+        let made = plan.scope();
+        let values = (width..made.columns.len())
+            .map(|at| (made.column_at(at), made.columns[at].name.clone()));
         self.with_values(plan, &of_left, values.collect())
     }
 
@@ -272,6 +297,11 @@ impl Lateral<'_> {
             Err(error) => return Err(error),
         };
         self.check_steady(plan_is_steady(&plan))?;
+        self.check_steady(condition.as_ref().is_none_or(Resolved::is_steady))?;
+        if let Some(order) = arrangement(select, self.catalog)? {
+            // The rows of a join have no order; only the names of the keys are checked.
+            order.sort_below(plan.clone(), items)?;
+        }
         let width = of_left.columns.len();
         let scope = plan.scope();
         let items = without_stars(&scope, items)?;
@@ -282,7 +312,7 @@ impl Lateral<'_> {
             false => (JoinType::Inner, condition),
         };
         let joined = join::join(left, plan, kind, condition)?;
-        let there = column(there, &joined.scope().columns[there]);
+        let there = joined.scope().column_at(there);
         let value = |item: &Expr| {
             if is_generator(unaliased(item)) {
                 return Err(refuse("a generator and FROM", self.here));
@@ -303,7 +333,7 @@ impl Lateral<'_> {
             Ok((value, item.output_name()))
         };
         let values = items.iter().map(value).collect::<PlanResult<Vec<_>>>()?;
-        self.with_values(joined, &of_left.columns, values)
+        self.with_values(joined, &of_left, values)
     }
 
     /// A subquery with GROUP BY: a join with its groups.
@@ -314,18 +344,42 @@ impl Lateral<'_> {
         items: &[Expr],
         error: PlanError,
     ) -> PlanResult<Plan> {
-        let of_left = left.scope().columns;
+        let of_left = left.scope();
         let rows = Joining::new(left.clone(), self.catalog);
         let (plan, condition) = rows.correlated(select, error)?;
+        self.check_steady(plan_is_steady(&plan) && condition.is_steady())?;
         let correlated = Correlated { plan, condition, match_range: None };
         let inner = rows.aggregated(correlated, select, items, true)?;
-        let width = of_left.len();
+        self.check_steady(plan_is_steady(&inner.plan))?;
+        let width = of_left.columns.len();
         let first = width + inner.selected;
         let kind = if self.outer { JoinType::LeftOuter } else { JoinType::Inner };
         let joined = join::join(left, inner.plan, kind, inner.condition)?;
-        let made = joined.scope().columns;
-        let values = (first..made.len()).map(|at| (column(at, &made[at]), made[at].name.clone()));
+        let made = joined.scope();
+        let values = (first..made.columns.len())
+            .map(|at| (made.column_at(at), made.columns[at].name.clone()));
         self.with_values(joined, &of_left, values.collect())
+    }
+
+    /// Fails if an item beside aggregates reads a column: of the subquery, because it is not
+    /// grouped, or of the left rows, because Spark has no such references.
+    fn check_beside_aggregate(&self, item: &Expr, inner: &Scope) -> PlanResult<()> {
+        if resolve(item, &Scope::default()).is_ok() {
+            return Ok(());
+        }
+        let (condition, reason) = match resolve(item, inner) {
+            Ok(_) => ("MISSING_GROUP_BY", "reads a column of the subquery"),
+            Err(_) => (
+                "UNSUPPORTED_SUBQUERY_EXPRESSION_CATEGORY.CORRELATED_REFERENCE",
+                "reads a column of the relations before it",
+            ),
+        };
+        Err(PlanError::new(
+            condition,
+            format!("`{item}` beside an aggregate {reason}"),
+            "Aggregate it: max(x)",
+        )
+        .at(self.here))
     }
 
     /// A subquery with aggregates and without GROUP BY has one row for each left row: each of its
@@ -338,8 +392,10 @@ impl Lateral<'_> {
         items: &[Expr],
         error: PlanError,
     ) -> PlanResult<Plan> {
-        let of_left = left.scope().columns;
+        let of_left = left.scope();
         let rows = Joining::new(left, self.catalog);
+        let (plan, condition) = rows.correlated(select, error.clone())?;
+        self.check_steady(plan_is_steady(&plan) && condition.is_steady())?;
         let mut values = Vec::new();
         for (selected, item) in select.projection.iter().zip(items) {
             let one = |selected: &SelectItem| {
@@ -350,6 +406,11 @@ impl Lateral<'_> {
                     ..query.clone()
                 }
             };
+            if !has_aggregate(item) {
+                self.check_beside_aggregate(item, &plan.scope())?;
+                values.push((unaliased(item).clone(), item.output_name()));
+                continue;
+            }
             let value = rows.correlated_scalar(&one(selected), error.clone())?;
             values.push((value, item.output_name()));
         }
@@ -373,9 +434,4 @@ fn behind(expr: &Expr, by: usize) -> Expr {
         Expr::Position(at, name) => Expr::Position(at + by, name.clone()),
         other => other.map_children(&mut |part| behind(part, by)),
     }
-}
-
-fn column(at: usize, column: &ScopeColumn) -> Resolved {
-    let node = Node::Column(at, column.name.clone());
-    Resolved { node, data_type: column.data_type.clone(), nullable: column.nullable }
 }

@@ -119,15 +119,6 @@ fn sort_key(expr: Resolved, descending: bool, nulls_first: Option<bool>) -> Sort
     SortKey { expr, descending, nulls_first: nulls_first.unwrap_or(!descending) }
 }
 
-fn column(scope: &Scope, at: usize) -> Resolved {
-    let column = &scope.columns[at];
-    Resolved {
-        node: Node::Column(at, column.name.clone()),
-        data_type: column.data_type.clone(),
-        nullable: column.nullable,
-    }
-}
-
 /// The index of the first SELECT item that has the same text as `expr`, apart from an alias. `None`
 /// if there is none, and for a literal.
 fn same_item(expr: &Expr, items: &[Expr]) -> Option<usize> {
@@ -173,7 +164,7 @@ impl Order {
         let keys: Vec<SortKey> = match self {
             Self::All { descending, nulls_first } => {
                 let shown = (0..scope.columns.len()).filter(|at| !scope.columns[*at].hidden);
-                let keys = shown.map(|at| column(scope, at));
+                let keys = shown.map(|at| scope.column_at(at));
                 keys.map(|key| sort_key(key, *descending, *nulls_first)).collect()
             }
             Self::Keys(keys) => {
@@ -251,7 +242,7 @@ impl Order {
     pub fn sort(&self, plan: Plan) -> PlanResult<Plan> {
         let scope = plan.scope();
         let place_of = |key: &Key| match order_position(&key.expr, scope.columns.len()) {
-            Some(at) => at.map(|at| column(&scope, at)).map_err(|error| error.at(key.place)),
+            Some(at) => at.map(|at| scope.column_at(at)).map_err(|error| error.at(key.place)),
             None => resolve(&key.expr, &scope).map_err(|error| error.at(key.place)),
         };
         let places = self.exprs().iter().map(place_of).collect::<PlanResult<Vec<_>>>()?;
@@ -292,7 +283,7 @@ impl Order {
         let mut places = Vec::new();
         for key in self.exprs() {
             if let Some(at) = order_position(&key.expr, width) {
-                places.push(column(&outer, at.map_err(|error| error.at(key.place))?));
+                places.push(outer.column_at(at.map_err(|error| error.at(key.place))?));
                 continue;
             }
             let resolved = resolve_with(&key.expr, &outer, &mut hook);
@@ -303,7 +294,7 @@ impl Order {
                 items.len() == width && resolved.as_ref().map_or(true, is_same)
             });
             places.push(match same {
-                Some(at) => column(&outer, at),
+                Some(at) => outer.column_at(at),
                 None => resolved.map_err(|error| error.at(key.place))?,
             });
         }
@@ -338,11 +329,11 @@ impl Order {
                 None => None,
             };
             places.push(match at {
-                Some(at) => column(&scope, at),
+                Some(at) => scope.column_at(at),
                 None => resolve(&key.expr, &scope).or_else(|error| {
                     let same = same_column(&key.expr, items, input);
                     let same = same.filter(|_| items.len() == width);
-                    same.map(|at| column(&scope, at)).ok_or_else(|| error.at(key.place))
+                    same.map(|at| scope.column_at(at)).ok_or_else(|| error.at(key.place))
                 })?,
             });
         }
@@ -362,7 +353,7 @@ impl Order {
         let mut added: Vec<usize> = Vec::new();
         let places: Vec<_> = places.into_iter().map(|key| moved(key, width, &mut added)).collect();
         for at in &added {
-            columns.push((column(&inner, *at), inner.columns[*at].name.clone()));
+            columns.push((inner.column_at(*at), inner.columns[*at].name.clone()));
         }
         let plan = Plan::Project(below, columns);
         let scope = plan.scope();
@@ -373,7 +364,7 @@ impl Order {
     /// Sorts by columns of a projection, and then drops all but its first `width` columns.
     pub fn sort_by_columns(&self, plan: Plan, width: usize, places: &[usize]) -> PlanResult<Plan> {
         let scope = plan.scope();
-        let places: Vec<_> = places.iter().map(|at| column(&scope, *at)).collect();
+        let places: Vec<_> = places.iter().map(|at| scope.column_at(*at)).collect();
         let keys = self.by_places(&scope, &places)?;
         Ok(without_added(sorted(plan, keys), width))
     }
@@ -410,7 +401,7 @@ fn without_added(plan: Plan, width: usize) -> Plan {
     if scope.columns.len() == width {
         return plan;
     }
-    let columns = (0..width).map(|at| (column(&scope, at), scope.columns[at].name.clone()));
+    let columns = (0..width).map(|at| (scope.column_at(at), scope.columns[at].name.clone()));
     Plan::Project(Box::new(plan), columns.collect())
 }
 
@@ -430,5 +421,5 @@ fn one_of_equals(
     let (at, (first, _)) = found.next()?;
     let is_column = matches!(first.node, Node::Column(..)) && !is_alias(at);
     let same = found.all(|(other, (expr, _))| expr == first && !is_alias(other));
-    (is_column && same).then(|| column(outer, at))
+    (is_column && same).then(|| outer.column_at(at))
 }

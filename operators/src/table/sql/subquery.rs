@@ -7,7 +7,7 @@ mod scalar;
 
 pub(super) use self::aggregated::Correlated;
 use super::expr::{Subqueries, at, convert_with, plain_args};
-use super::order::order_by;
+use super::order::{Order, arrangement, not_together, order_by};
 use super::query::{self, from_clause, item};
 use super::{Catalog, memo, place, refused};
 use crate::table::error::{Place, PlanError, PlanResult};
@@ -89,28 +89,23 @@ fn is_subquery(conjunct: &ast::Expr) -> bool {
     )
 }
 
-/// Whether an IN or EXISTS subquery, or a scalar one, is an operand of a condition.
+/// Whether an IN or EXISTS subquery, or a scalar one, is part of a condition. The condition is
+/// converted, so that every kind of expression is searched. False if the conversion fails before.
 pub(super) fn has_subquery(condition: &ast::Expr) -> bool {
-    match condition {
-        ast::Expr::Exists { .. }
-        | ast::Expr::Subquery(_)
-        | ast::Expr::In { target: InTarget::Subquery(_), .. } => true,
-        ast::Expr::BinaryOp { left, right, .. } => has_subquery(left) || has_subquery(right),
-        ast::Expr::Nested(inner)
-        | ast::Expr::UnaryOp { expr: inner, .. }
-        | ast::Expr::IsNull(inner)
-        | ast::Expr::IsNotNull(inner)
-        | ast::Expr::IsTrue(inner)
-        | ast::Expr::IsNotTrue(inner)
-        | ast::Expr::IsFalse(inner)
-        | ast::Expr::IsNotFalse(inner)
-        | ast::Expr::In { expr: inner, .. }
-        | ast::Expr::Cast { expr: inner, .. } => has_subquery(inner),
-        ast::Expr::Between { expr, low, high, .. } => {
-            [expr, low, high].into_iter().any(|part| has_subquery(part))
-        }
-        _ => false,
-    }
+    let found = Cell::new(false);
+    let hook = |part: &ast::Expr| {
+        let is_subquery = matches!(
+            part,
+            ast::Expr::Exists { .. }
+                | ast::Expr::Subquery(_)
+                | ast::Expr::In { target: InTarget::Subquery(_), .. }
+        );
+        found.set(found.get() || is_subquery);
+        Ok(is_subquery.then(|| Expr::Literal(Value::Null, DataType::Null)))
+    };
+    // An error is reported by the conversion whose result is used.
+    let _ = convert_with(condition, &hook);
+    found.get()
 }
 
 /// Whether a condition tests the result of an IN or EXISTS subquery for NULL.
@@ -330,10 +325,17 @@ impl<'c> Joining<'c> {
 
     /// Converts a condition that contains subqueries, and adds its value to the plan as a hidden
     /// column. Returns the column.
+    /// If this fails, the plan is as before: it has no joins of the subqueries that could be planned.
     pub fn condition_column(&self, condition: &ast::Expr) -> PlanResult<Expr> {
-        let expr = self.convert(condition)?;
-        let value = analyzer::condition(&expr, &self.scope())?;
-        Ok(self.hidden_column(value, expr.to_string()))
+        let before = self.plan.borrow().clone();
+        let made = self.convert(condition).and_then(|expr| {
+            let value = analyzer::condition(&expr, &self.scope())?;
+            Ok(self.hidden_column(value, expr.to_string()))
+        });
+        if made.is_err() {
+            *self.plan.borrow_mut() = before;
+        }
+        made
     }
 
     /// Adds a filter by a condition, which may contain subqueries.
@@ -462,8 +464,7 @@ impl<'c> Joining<'c> {
                     return Ok(Some(Expr::Literal(Value::Null, DataType::Boolean)));
                 }
                 let width = self.scope().columns.len();
-                let in_operands =
-                    compared(value, shifted(column_of(&scope, inner.selected), width))?;
+                let in_operands = compared(value, shifted(scope.column_at(inner.selected), width))?;
                 let at = self.join(JoinKind::In, inner, Some(in_operands));
                 let found = negated_if(*negated, self.column(at, at));
                 if self.of_value.get() {
@@ -514,7 +515,7 @@ impl<'c> Joining<'c> {
             return Err(wrong_number(needles.len(), found, here));
         }
         for (i, needle) in needles.iter().enumerate() {
-            let other = shifted(column_of(&scope, inner.selected + i), outer.columns.len());
+            let other = shifted(scope.column_at(inner.selected + i), outer.columns.len());
             let equal = functions::resolve("=", vec![resolve(needle, &outer)?, other])?;
             inner.condition = Some(and(inner.condition.take(), change(equal)?)?);
         }
@@ -549,6 +550,7 @@ impl<'c> Joining<'c> {
                     .map(|selected| item(selected, self.catalog))
                     .collect::<PlanResult<_>>()?;
                 if grouped || items.iter().any(has_aggregate) {
+                    refuse_arrangement(select, here)?;
                     let correlated = Correlated { plan, condition, match_range };
                     return self.aggregated(correlated, select, &items, selects);
                 }
@@ -556,20 +558,19 @@ impl<'c> Joining<'c> {
                 if once {
                     let input = plan.scope();
                     let plan = analyzer::distinct(analyzer::project(plan, &items)?);
-                    let plan = match order_by(query, self.catalog)? {
+                    let plan = match self.order(query, select)? {
                         Some(order) => order.sort_distinct(plan, &items, &input)?,
                         None => plan,
                     };
                     return Ok(Inner { plan, condition, selected: 0, match_range });
                 }
-                let plan =
-                    if match_range.is_some() { self.ordered(plan, query, &items)? } else { plan };
+                let plan = self.ordered(plan, (query, select), &items, match_range.is_some())?;
                 if !selects {
                     return Ok(Inner { plan, condition, selected: 0, match_range });
                 }
                 let scope = plan.scope();
                 let mut columns: Vec<_> = (0..scope.columns.len())
-                    .map(|i| (column_of(&scope, i), scope.columns[i].name.clone()))
+                    .map(|i| (scope.column_at(i), scope.columns[i].name.clone()))
                     .collect();
                 let selected = columns.len();
                 for item in &items {
@@ -590,10 +591,30 @@ impl<'c> Joining<'c> {
             .then(|| (offset.unwrap_or(0), limit.unwrap_or(u64::MAX))))
     }
 
-    /// Applies the ORDER BY clause of a subquery; without one the plan is unchanged.
-    fn ordered(&self, plan: Plan, query: &Query, items: &[Expr]) -> PlanResult<Plan> {
-        match order_by(query, self.catalog)? {
-            Some(order) => order.sort_below(plan, items),
+    /// The order of a subquery's rows: that of ORDER BY, or of SORT BY and its like.
+    fn order(&self, query: &Query, select: &Select) -> PlanResult<Option<Order>> {
+        match (order_by(query, self.catalog)?, arrangement(select, self.catalog)?) {
+            (Some(_), Some(_)) => Err(not_together(place(select.select_token.0.span.start))),
+            (order, arranged) => Ok(order.or(arranged)),
+        }
+    }
+
+    /// Sorts the rows of a subquery if their order matters. Otherwise the plan is unchanged, and
+    /// the keys of SORT BY and its like are only checked.
+    fn ordered(
+        &self,
+        plan: Plan,
+        (query, select): (&Query, &Select),
+        items: &[Expr],
+        matters: bool,
+    ) -> PlanResult<Plan> {
+        let order = match matters {
+            true => self.order(query, select)?,
+            false => arrangement(select, self.catalog)?,
+        };
+        match order {
+            Some(order) if matters => order.sort_below(plan, items),
+            Some(order) => order.sort_below(plan.clone(), items).map(|_| plan),
             None => Ok(plan),
         }
     }
@@ -603,6 +624,10 @@ impl<'c> Joining<'c> {
     pub fn correlated(&self, select: &Select, error: PlanError) -> PlanResult<(Plan, Resolved)> {
         let here = place(select.select_token.0.span.start);
         count_select(here)?;
+        if select.qualify.is_some() {
+            let what = "`QUALIFY` in a correlated subquery";
+            return Err(PlanError::not_yet(what).at(here));
+        }
         let mut plan = table_only(from_clause(select, self.catalog)?, here)?;
         let (outer, inner) = (self.scope(), plan.scope());
         let mut condition = None;
@@ -643,13 +668,15 @@ fn unshifted(expr: Resolved, by: usize) -> Resolved {
     }
 }
 
-fn column_of(scope: &Scope, index: usize) -> Resolved {
-    let column = &scope.columns[index];
-    Resolved {
-        node: Node::Column(index, column.name.clone()),
-        data_type: column.data_type.clone(),
-        nullable: column.nullable,
+/// Fails for SORT BY, CLUSTER BY and DISTRIBUTE BY of a correlated subquery whose keys cannot be
+/// checked.
+pub(super) fn refuse_arrangement(select: &Select, here: Place) -> PlanResult<()> {
+    let written = [select.sort_by.len(), select.cluster_by.len(), select.distribute_by.len()];
+    if written == [0, 0, 0] {
+        return Ok(());
     }
+    let what = "SORT BY, CLUSTER BY or DISTRIBUTE BY in such a correlated subquery";
+    Err(PlanError::not_yet(what).at(here))
 }
 
 fn negated_if(negated: bool, expr: Expr) -> Expr {

@@ -1,8 +1,8 @@
-//! Correlated subqueries with aggregates or GROUP BY in EXISTS and IN. The subquery is grouped by
+//! Correlated subqueries with aggregates or GROUP BY in EXISTS, IN and LATERAL. The subquery is grouped by
 //! its own keys and by the values that the outer row is compared with, so that the groups of an
 //! outer row can be looked up by a join.
 
-use super::{Inner, Joining, column_of, is_grouped, is_unresolved, plain_select, unshifted};
+use super::{Inner, Joining, is_grouped, is_unresolved, plain_select, unshifted};
 use crate::table::error::{Place, PlanError, PlanResult};
 use crate::table::expr::resolve::without_stars;
 use crate::table::expr::{Expr, Resolved, call, functions};
@@ -39,7 +39,7 @@ fn refuse(what: &str, here: Place) -> PlanError {
 }
 
 impl Joining<'_> {
-    /// Plans the aggregation of an EXISTS or IN subquery. If `selects`, its selected columns are
+    /// Plans the aggregation of an EXISTS, IN or LATERAL subquery. If `selects`, its selected columns are
     /// those from [`Inner::selected`] on.
     pub(in crate::table::sql) fn aggregated(
         &self,
@@ -110,8 +110,7 @@ impl Joining<'_> {
         let plan = Grouping::new(plan, &keys, &selected)?.finish(&selected, having.as_ref())?;
         let (scope, mut condition) = (plan.scope(), None);
         for (at, outer) in of_outer.into_iter().enumerate() {
-            let equal =
-                functions::resolve("=", vec![outer, shifted(column_of(&scope, at), width)])?;
+            let equal = functions::resolve("=", vec![outer, shifted(scope.column_at(at), width)])?;
             condition = Some(and(condition, equal)?);
         }
         Ok(Inner { plan, condition, selected: count, match_range: None })

@@ -2,7 +2,8 @@
 //! first rows.
 
 use super::{
-    Inner, Joining, column_of, constants, is_grouped, plain_select, unshifted, wrong_number,
+    Inner, Joining, constants, is_grouped, plain_select, refuse_arrangement, unshifted,
+    wrong_number,
 };
 use crate::table::error::{PlanError, PlanResult};
 use crate::table::expr::compile::{Semantics, evaluate, fold};
@@ -43,7 +44,8 @@ impl Joining<'_> {
 
     /// Plans a correlated scalar subquery such as `(SELECT max(x) FROM t WHERE t.k = outer.k)`. A
     /// subquery with an aggregate is grouped by the compared columns, and a join looks up the group
-    /// of an outer row. A subquery without one needs LIMIT 1 or 0.
+    /// of an outer row. So is one with GROUP BY whose rows of an outer row are one group. Any other
+    /// subquery needs LIMIT 1 or 0.
     pub(in crate::table::sql) fn correlated_scalar(
         &self,
         query: &Query,
@@ -63,7 +65,7 @@ impl Joining<'_> {
         let match_range = self.match_range(query, here)?;
         let alone = is_grouped(select) || select.having.is_some() || select.distinct.is_some();
         if !alone && !has_aggregate(selected) && match_range.is_some_and(|(_, most)| most <= 1) {
-            let plan = self.ordered(plan, query, &items)?;
+            let plan = self.ordered(plan, (query, select), &items, true)?;
             let value = resolve(selected, &plan.scope())?;
             let (data_type, at) = (value.data_type.clone(), plan.width());
             let plan = time_window::with_column(plan.clone(), &plan.scope(), value, "value", None);
@@ -74,6 +76,7 @@ impl Joining<'_> {
             debug_assert_eq!(self.scope().columns[first + at].data_type, data_type);
             return Ok(found);
         }
+        refuse_arrangement(select, here)?;
         if is_grouped(select)
             && match_range.is_none()
             && select.distinct.is_none()
@@ -119,7 +122,7 @@ impl Joining<'_> {
         let mut condition = None;
         let scope = plan.scope();
         for (i, (of_outer, _)) in keys.iter().enumerate() {
-            let key = shifted(column_of(&scope, 2 + i), width);
+            let key = shifted(scope.column_at(2 + i), width);
             let equal = functions::resolve("=", vec![of_outer.clone(), key])?;
             condition = Some(and(condition, equal)?);
         }
@@ -129,7 +132,7 @@ impl Joining<'_> {
             None,
         );
         let scope = self.scope();
-        let (value, there) = (column_of(&scope, at), column_of(&scope, at + 1));
+        let (value, there) = (scope.column_at(at), scope.column_at(at + 1));
         let (data_type, nullable) = (value.data_type.clone(), value.nullable || default.nullable);
         let node = Node::Case(vec![(there, value)], Some(Box::new(default)));
         Ok(self.hidden_column(Resolved { node, data_type, nullable }, name))
