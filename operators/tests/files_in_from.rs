@@ -99,10 +99,26 @@ fn files_of_a_query_may_be_read_as_a_stream() {
     let folder = Folder::new("stream-of-files");
     folder.write("x.csv", b"1\n2\n");
     let (session, at) = (Session::new(), folder.0.display());
-    for relation in
-        [format!("csv.`{at}`"), format!("read_files('{at}', format => 'csv', schema => 'n INT')")]
-    {
+    for relation in [
+        format!("csv.`{at}`"),
+        format!("'{at}/x.csv'"),
+        format!("('{at}/x.csv')"),
+        format!("read_files('{at}', format => 'csv', schema => 'n INT')"),
+    ] {
         let frame = session.sql(&format!("SELECT * FROM STREAM {relation}")).unwrap();
         assert!(frame.collect().is_err(), "a stream has no end: {relation}");
+    }
+}
+
+#[test]
+fn an_option_cannot_name_another_path() {
+    let folder = Folder::new("two-paths");
+    folder.write("x.csv", b"1\n");
+    let (session, at) = (Session::new(), folder.0.display());
+    for option in ["path", "PATH"] {
+        let sql = format!("SELECT * FROM csv.`{at}` WITH ({option} = '/nowhere')");
+        let error = session.sql(&sql).err().unwrap();
+        assert_eq!(error.condition, "PARSE_SYNTAX_ERROR", "{sql}");
+        assert!(error.reason.contains("`path`"), "{}", error.reason);
     }
 }

@@ -124,9 +124,9 @@ pub(super) fn named(
     let parts: Vec<_> = name.0.iter().filter_map(|part| part.as_ident()).collect();
     let (format, path) = match parts.as_slice() {
         [one] if one.quote_style == Some('\'') => {
-            let format =
-                format_of(&one.value).ok_or_else(|| unknown_format(&one.value).at(here))?;
-            (format.to_string(), &one.value)
+            let path = one.value.strip_prefix(STREAM_MARK).unwrap_or(&one.value);
+            let format = format_of(path).ok_or_else(|| unknown_format(path).at(here))?;
+            (format.to_string(), path)
         }
         // A view of this name is found before a format.
         [format, path] if catalog.relation(&super::query::plain(name)).is_none() => {
@@ -144,12 +144,17 @@ pub(super) fn named(
             if !FORMATS.contains(&lower.as_str()) {
                 return Ok(None);
             }
-            (lower, &path.value)
+            (lower, path.value.as_str())
         }
         _ => return Ok(None),
     };
     let mut options = options_of(hints, catalog, here)?;
-    options.push(("path".to_string(), path.clone()));
+    if options.iter().any(|(key, _)| key.eq_ignore_ascii_case("path")) {
+        let mut error = syntax("the option `path` stands beside the path of the files", here);
+        error.fix = "Leave the option out".to_string();
+        return Err(error);
+    }
+    options.push(("path".to_string(), path.to_string()));
     let name = format!("{format}.{path}");
     planned(FilesInFrom { name, format, options, schema: None }, catalog, here).map(Some)
 }

@@ -2,6 +2,7 @@
 
 use super::expr::convert_with;
 use super::lateral::{is_lateral, lateral};
+use super::pivot::{is_pivot, pivoted};
 use super::query::{plain, relation};
 use super::rewrite::LEFT_MATCH;
 use super::subquery::{Joining, constants, has_subquery, tests_subquery, written_conjuncts};
@@ -129,7 +130,6 @@ fn on_subqueries(
                 let what = "a test of a subquery's result in ON of an outer join";
                 return Err(PlanError::not_yet(what).at(place(conjunct.span().start)));
             }
-            // A subquery that fails may have joined others to its side, whose columns are hidden.
             match of_left.condition_column(conjunct) {
                 Ok(column) => exprs.push(column),
                 Err(_) => {
@@ -198,6 +198,10 @@ pub(super) fn joined_to(
     }
     for joined in joins {
         super::refused::check_join(joined)?;
+        if is_pivot(joined) {
+            left = pivoted(left, joined, catalog)?;
+            continue;
+        }
         let here = place(joined.relation.span().start);
         if is_lateral(&joined.relation) {
             let (kind, constraint) =

@@ -142,6 +142,8 @@ const WATERMARK_MARK: &str = "millstream_watermark_";
 const STREAM_MARK: &str = "millstream_stream_of_";
 /// The prefix of function names that stand for syntax that the parser does not support.
 const REWRITTEN: &str = "millstream_literal_";
+/// The name of the relation in `CROSS JOIN name PIVOT (…)`, as which PIVOT and UNPIVOT are parsed.
+const PIVOT_MARK: &str = "millstream_pivoted";
 /// The recursion limit of the parser, which makes several calls for each level of nesting.
 const PARSER_CALLS: usize = MAX_NESTING * 8;
 
@@ -364,12 +366,16 @@ fn with_marked_streams(
     Ok((out, watermarks))
 }
 
-/// The token of a table name, with the mark of a table that is read as a stream.
+/// The token of a table or file name, with the mark of a relation that is read as a stream.
 fn marked(token: &TokenWithSpan) -> TokenWithSpan {
     match &token.token {
         Token::Word(word) => {
             let name = format!("{STREAM_MARK}{}", word.value);
             TokenWithSpan::new(Token::make_word(&name, word.quote_style), token.span)
+        }
+        Token::SingleQuotedString(path) => {
+            let name = format!("{STREAM_MARK}{path}");
+            TokenWithSpan::new(Token::SingleQuotedString(name), token.span)
         }
         _ => token.clone(),
     }
@@ -397,15 +403,16 @@ fn note_clause(token: &Token, begins: bool, in_from: &mut Vec<bool>) {
     }
 }
 
-/// The table name in `STREAM t` or `STREAM(t)` that starts at token `i`, and the index of the token
+/// The name of the table or file in `STREAM t` or `STREAM(t)` that starts at token `i`, and the index of the token
 /// after it.
 fn streamed_relation(tokens: &[TokenWithSpan], i: usize) -> Option<(&TokenWithSpan, usize)> {
     match (tokens.get(i + 1).map(|t| &t.token), tokens.get(i + 3).map(|t| &t.token)) {
         (Some(Token::LParen), Some(Token::RParen))
-            if matches!(tokens[i + 2].token, Token::Word(_)) =>
+            if matches!(tokens[i + 2].token, Token::Word(_) | Token::SingleQuotedString(_)) =>
         {
             Some((&tokens[i + 2], i + 4))
         }
+        (Some(Token::SingleQuotedString(_)), _) => Some((&tokens[i + 1], i + 2)),
         (Some(Token::Word(next)), _)
             if next.quote_style.is_some() || !CLAUSES.contains(&next.keyword) =>
         {

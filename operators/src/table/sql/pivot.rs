@@ -1,14 +1,16 @@
-//! Plans PIVOT, which turns values of a column into columns. The groups are those of the columns
-//! that neither the pivot column nor an aggregate reads.
+//! Plans PIVOT, which turns values of a column into columns. It applies to all relations before it
+//! in FROM. The groups are those of the columns that neither the pivot column nor an aggregate
+//! reads.
 //!
 //! As in Spark, aggregates that are all numbers or booleans are computed for each group and value
 //! of the pivot column, and a second aggregation turns the values into columns: a value without
 //! rows gives NULL, also for `count`. Other aggregates are computed for each value by a filter.
 
 use super::expr::convert_with;
-use super::query::{aliased, relation};
+use super::query::{aliased, plain};
 use super::subquery::constants;
-use super::{Catalog, syntax};
+use super::unpivot::unpivot;
+use super::{Catalog, PIVOT_MARK, place, syntax};
 use crate::table::error::{Place, PlanError, PlanResult};
 use crate::table::expr::compile::evaluate;
 use crate::table::expr::resolve::{Scope, cast, resolve};
@@ -18,7 +20,7 @@ use crate::table::plan::analyzer::has_aggregate_itself;
 use crate::table::plan::grouping::{Grouping, named_columns};
 use crate::table::types::DataType;
 use crate::table::value::Value;
-use sqlparser::ast::{self, PivotValueSource, TableFactor};
+use sqlparser::ast::{self, JoinConstraint, JoinOperator, PivotValueSource, Spanned, TableFactor};
 use std::collections::BTreeSet;
 
 /// A value of the pivot column, and the name of its columns.
@@ -208,10 +210,36 @@ impl Pivot {
     }
 }
 
-/// Plans a relation with PIVOT.
-pub(super) fn pivot(factor: &TableFactor, catalog: &dyn Catalog, here: Place) -> PlanResult<Plan> {
+/// Whether a join is a PIVOT or UNPIVOT of all relations before it.
+pub(super) fn is_pivot(join: &ast::Join) -> bool {
+    match &join.relation {
+        TableFactor::Pivot { table, .. } | TableFactor::Unpivot { table, .. } => {
+            matches!(&**table, TableFactor::Table { name, .. } if plain(name) == PIVOT_MARK)
+        }
+        _ => false,
+    }
+}
+
+/// Applies PIVOT or UNPIVOT, which is parsed as a join, to the relations before it.
+pub(super) fn pivoted(input: Plan, join: &ast::Join, catalog: &dyn Catalog) -> PlanResult<Plan> {
+    let here = place(join.relation.span().start);
+    if !matches!(&join.join_operator, JoinOperator::CrossJoin(JoinConstraint::None)) {
+        return Err(syntax("a condition of a join stands behind PIVOT or UNPIVOT", here));
+    }
+    match &join.relation {
+        TableFactor::Unpivot { .. } => unpivot(input, &join.relation, catalog, here),
+        _ => pivot(input, &join.relation, catalog, here),
+    }
+}
+
+fn pivot(
+    input: Plan,
+    factor: &TableFactor,
+    catalog: &dyn Catalog,
+    here: Place,
+) -> PlanResult<Plan> {
     let TableFactor::Pivot {
-        table,
+        table: _,
         aggregate_functions,
         value_column,
         value_source,
@@ -219,7 +247,7 @@ pub(super) fn pivot(factor: &TableFactor, catalog: &dyn Catalog, here: Place) ->
         alias,
     } = factor
     else {
-        unreachable!("the caller has matched it")
+        return Err(PlanError::not_yet(format_args!("`{factor}` in FROM")).at(here));
     };
     let values = match value_source {
         PivotValueSource::List(values) if default_on_null.is_none() => values,
@@ -229,7 +257,6 @@ pub(super) fn pivot(factor: &TableFactor, catalog: &dyn Catalog, here: Place) ->
             return Err(error);
         }
     };
-    let input = relation(table, catalog)?;
     let scope = input.scope();
     let made = || -> PlanResult<Plan> {
         let column = pivot_column(value_column, catalog)?;

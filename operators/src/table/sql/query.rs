@@ -5,13 +5,12 @@ use super::group::{GroupBy, group_by};
 use super::inline_table::inline_table;
 use super::lateral::{is_lateral, lateral};
 use super::order::{Order, arrangement, not_together, order_by};
-use super::pivot::pivot;
+use super::pivot::is_pivot;
 use super::range::range;
 use super::refused;
 use super::set_operation::{from_left, is_union_all, set_operation, union_all};
 use super::subquery::{Joining, constants};
 use super::table_function::table_function;
-use super::unpivot::unpivot;
 use super::views::Views;
 use super::windows::{WindowClauses, over_groups, refuse_in_order};
 use super::{Catalog, STREAM_MARK, WATERMARK_MARK, Watermark, files, memo, place};
@@ -19,7 +18,7 @@ use crate::table::error::{Place, PlanError, PlanResult};
 use crate::table::expr::Expr;
 use crate::table::expr::compile::constant;
 use crate::table::expr::resolve::{
-    Scope, distance, expand_stars, into_chosen, resolve, without_stars,
+    Scope, expand_stars, into_chosen, nearest, resolve, without_stars,
 };
 use crate::table::expr::type_rules::Rules;
 use crate::table::plan::analyzer;
@@ -243,16 +242,18 @@ fn count(written: &ast::Expr, clause: &str, catalog: &dyn Catalog, here: Place) 
         }
         other => other?,
     };
-    let Some(rows) = constant(&resolved, catalog.semantics()).map_err(|error| error.at(here))?
-    else {
+    if !resolved.is_foldable() {
         return Err(unfoldable());
-    };
+    }
     if !matches!(resolved.data_type, DataType::Int | DataType::Short | DataType::Byte) {
         return Err(wrong("DATA_TYPE", "no INT"));
     }
-    match rows {
-        Value::Long(rows) => u64::try_from(rows).map_err(|_| wrong("IS_NEGATIVE", "negative")),
-        _ => Err(wrong("IS_NULL", "NULL")),
+    match constant(&resolved, catalog.semantics()).map_err(|error| error.at(here))? {
+        Some(Value::Long(rows)) => {
+            u64::try_from(rows).map_err(|_| wrong("IS_NEGATIVE", "negative"))
+        }
+        Some(_) => Err(wrong("IS_NULL", "NULL")),
+        None => Err(unfoldable()),
     }
 }
 
@@ -462,7 +463,10 @@ pub(super) fn distinct_of(
 ) -> PlanResult<Plan> {
     analyzer::refuse_maps(&plan)?;
     let plan = analyzer::distinct(plan);
-    order.map_or(Ok(plan.clone()), |order| order.sort_distinct(plan, items, input))
+    match order {
+        None => Ok(plan),
+        Some(order) => order.sort_distinct(plan, items, input),
+    }
 }
 
 /// Plans FROM and its lateral views.
@@ -487,11 +491,15 @@ fn relations(select: &Select, catalog: &dyn Catalog, here: Place) -> PlanResult<
             input = Some(super::join::joined_to(left, &table.joins, catalog)?);
             continue;
         }
-        let right = super::join::relation_with_joins(table, catalog)?;
-        input = Some(match input {
+        // PIVOT and UNPIVOT apply to all relations before them, also to those before a comma.
+        let first = table.joins.iter().position(is_pivot).unwrap_or(table.joins.len());
+        let right = relation(&table.relation, catalog)?;
+        let right = super::join::joined_to(right, &table.joins[..first], catalog)?;
+        let left = match input {
             None => right,
             Some(left) => join::join(left, right, JoinType::Inner, None)?,
-        });
+        };
+        input = Some(super::join::joined_to(left, &table.joins[first..], catalog)?);
     }
     let mut input = input.unwrap_or_else(nothing);
     for view in &select.lateral_views {
@@ -648,8 +656,6 @@ pub(super) fn relation(factor: &TableFactor, catalog: &dyn Catalog) -> PlanResul
             refused::check_hints(with_hints, here, catalog)?;
             table_function(name, &args.args, alias.as_ref(), catalog, here)
         }
-        pivoted @ TableFactor::Pivot { .. } => pivot(pivoted, catalog, here),
-        unpivoted @ TableFactor::Unpivot { .. } => unpivot(unpivoted, catalog, here),
         TableFactor::NestedJoin { table_with_joins, alias } => aliased(
             super::join::relation_with_joins(table_with_joins, catalog)?,
             alias.as_ref(),
@@ -709,8 +715,6 @@ fn as_stream(found: Plan, name: &str, here: Place) -> PlanResult<Plan> {
 
 /// The error for a name without a table and view, with similar names.
 pub(crate) fn unknown(name: &str, catalog: &dyn Catalog) -> PlanError {
-    let mut near: Vec<_> = catalog.names().into_iter().map(|n| (distance(name, &n), n)).collect();
-    near.sort();
     if let Some(files) = files::meant(name) {
         return PlanError::new(
             "TABLE_OR_VIEW_NOT_FOUND",
@@ -718,6 +722,8 @@ pub(crate) fn unknown(name: &str, catalog: &dyn Catalog) -> PlanError {
             format!("A file is named by its format and path: FROM {files}"),
         );
     }
+    let names = catalog.names();
+    let near = nearest(name, names.iter().map(String::as_str));
     let near: Vec<_> = near.iter().take(3).map(|(_, name)| format!("`{name}`")).collect();
     let fix = if near.is_empty() {
         "Create it first: CREATE TEMPORARY VIEW v USING csv OPTIONS (path '…')".to_string()

@@ -6,7 +6,7 @@
 
 use super::nesting::Brackets;
 use super::values_rows::with_rows_in_parentheses;
-use super::{REWRITTEN, dialect, is_word, place, syntax, word};
+use super::{PIVOT_MARK, REWRITTEN, dialect, is_word, place, syntax, word};
 use crate::table::error::PlanResult;
 use sqlparser::tokenizer::{Token, TokenWithSpan};
 
@@ -26,6 +26,7 @@ struct Uses {
     fields: bool,
     asof: bool,
     values: bool,
+    pivot: bool,
     unpivot: bool,
 }
 
@@ -42,6 +43,7 @@ impl Uses {
                     uses.fields |= is_word(token, "STRUCT");
                     uses.asof |= is_word(token, "ASOF");
                     uses.values |= is_word(token, "VALUES");
+                    uses.pivot |= is_word(token, "PIVOT");
                     uses.unpivot |= is_word(token, "UNPIVOT");
                 }
                 Token::ShiftRight | Token::ExclamationMark | Token::DoubleExclamationMark => {
@@ -57,14 +59,57 @@ impl Uses {
 
 /// Applies all rewrites that are needed.
 pub(super) fn rewritten(tokens: Vec<TokenWithSpan>) -> Vec<TokenWithSpan> {
-    let Uses { operators, sets, literals, fields, asof, values, unpivot } = Uses::of(&tokens);
+    let Uses { operators, sets, literals, fields, asof, values, pivot, unpivot } =
+        Uses::of(&tokens);
     let tokens = if asof { with_plain_asof(tokens) } else { tokens };
     let tokens = if operators { with_operators(tokens) } else { tokens };
     let tokens = if sets { with_flat_sets(tokens) } else { tokens };
     let tokens = if literals { with_literals(tokens) } else { tokens };
     let tokens = if values { with_rows_in_parentheses(tokens) } else { tokens };
     let tokens = if unpivot { with_unpivot_aliases(tokens) } else { tokens };
-    if fields { with_field_names(tokens) } else { tokens }
+    let tokens = if fields { with_field_names(tokens) } else { tokens };
+    if pivot || unpivot { with_marked_pivots(tokens) } else { tokens }
+}
+
+/// Inserts `CROSS JOIN` and a marked relation before PIVOT and UNPIVOT. The parser applies them to
+/// one relation, but as in Spark, they apply to all relations before them in FROM.
+fn with_marked_pivots(tokens: Vec<TokenWithSpan>) -> Vec<TokenWithSpan> {
+    let mut out: Vec<TokenWithSpan> = Vec::with_capacity(tokens.len() + 8);
+    let mut tokens = tokens.into_iter().peekable();
+    while let Some(token) = tokens.next() {
+        let begins = tokens.peek().is_some_and(|next| match &next.token {
+            Token::LParen => is_word(&token.token, "PIVOT") || is_word(&token.token, "UNPIVOT"),
+            other => {
+                is_word(&token.token, "UNPIVOT")
+                    && ["INCLUDE", "EXCLUDE"].iter().any(|word| is_word(other, word))
+            }
+        });
+        if begins && out.last().is_some_and(|last| ends_relation(&last.token)) {
+            let of_join = ["CROSS", "JOIN"].map(Token::make_keyword);
+            let mark = Token::make_word(PIVOT_MARK, None);
+            let marked = of_join.into_iter().chain([mark]);
+            out.extend(marked.map(|one| TokenWithSpan::new(one, token.span)));
+        }
+        out.push(token);
+    }
+    out
+}
+
+/// Whether a token may be the last one of a relation, its alias or the condition of its join.
+fn ends_relation(token: &Token) -> bool {
+    const OTHERS: [&str; 12] = [
+        "AND", "AS", "BY", "DISTINCT", "FROM", "IN", "JOIN", "LATERAL", "NOT", "OR", "SELECT",
+        "WITH",
+    ];
+    match token {
+        Token::Word(_) => !OTHERS.iter().any(|word| is_word(token, word)),
+        Token::RParen
+        | Token::RBracket
+        | Token::Number(..)
+        | Token::SingleQuotedString(_)
+        | Token::DoubleQuotedString(_) => true,
+        _ => false,
+    }
 }
 
 /// Inserts AS before the aliases in the list of `UNPIVOT (v FOR name IN (a x, (b, c) y))`.

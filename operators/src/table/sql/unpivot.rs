@@ -4,7 +4,7 @@
 use super::Catalog;
 use super::expr::convert_with;
 use super::pivot::{columns_read, position};
-use super::query::{aliased, relation};
+use super::query::aliased;
 use super::subquery::constants;
 use super::syntax;
 use crate::table::error::{Place, PlanError, PlanResult};
@@ -121,17 +121,18 @@ fn rows_of(sets: &[ColumnSet], types: &[DataType], scope: &Scope) -> Expr {
     call("inline", [call("array", sets.iter().map(row))])
 }
 
-/// Plans a relation with UNPIVOT.
+/// Applies UNPIVOT to a plan.
 pub(super) fn unpivot(
+    input: Plan,
     factor: &TableFactor,
     catalog: &dyn Catalog,
     here: Place,
 ) -> PlanResult<Plan> {
-    let TableFactor::Unpivot { table, value, name, columns, null_inclusion, alias } = factor else {
-        unreachable!("the caller has matched it")
+    let TableFactor::Unpivot { table: _, value, name, columns, null_inclusion, alias } = factor
+    else {
+        return Err(PlanError::not_yet(format_args!("`{factor}` in FROM")).at(here));
     };
     let values = value_names(value, here)?;
-    let input = relation(table, catalog)?;
     let (scope, width) = (input.scope(), input.width());
     let made = || -> PlanResult<Plan> {
         let sets = columns.iter().map(|set| column_set(set, values.len(), &scope, catalog));
