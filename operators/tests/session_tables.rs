@@ -231,9 +231,17 @@ fn a_range_counts_from_its_start_to_before_its_end() {
     let wide = "SELECT count(*), min(id), max(id) \
                 FROM range(-9223372036854775808, 9223372036854775807, 922337203685477)";
     assert_eq!(rows(&session, wide), ["20001 -9223372036854775808 9223372036854764192"]);
-    for call in ["range()", "range(1, 2, 0)", "range('a')", "range(NULL)", "range(1, 2, 3, 4, 5)"] {
+    for (call, condition) in [
+        ("range()", "WRONG_NUM_ARGS.WITHOUT_SUGGESTION"),
+        ("range(1, 2, 3, 4, 5)", "WRONG_NUM_ARGS.WITHOUT_SUGGESTION"),
+        ("range(1, 2, 0)", "FAILED_FUNCTION_CALL"),
+        ("range('a')", "CAST_INVALID_INPUT"),
+        ("range(NULL)", "UNEXPECTED_INPUT_TYPE"),
+        ("range(true)", "UNEXPECTED_INPUT_TYPE"),
+        ("range((SELECT 3))", "NON_FOLDABLE_ARGUMENT"),
+    ] {
         let refused = run(&session, &format!("SELECT * FROM {call}")).unwrap_err();
-        assert_eq!(refused, "UNRESOLVABLE_TABLE_VALUED_FUNCTION", "{call}");
+        assert_eq!(refused, condition, "{call}");
     }
 }
 

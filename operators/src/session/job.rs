@@ -209,7 +209,8 @@ impl Session {
                 }
                 match self.create_view(&name, plan, replace) {
                     // Another thread has created a relation of this name meanwhile.
-                    Err(_) if on_existing == OnExisting::Keep => {}
+                    Err(_)
+                        if on_existing == OnExisting::Keep && self.lock().has_relation(&name) => {}
                     created => created.map_err(|error| error.at(place))?,
                 }
             }

@@ -38,6 +38,7 @@ fn of_statement(error: QueryError) -> PlanError {
 /// What a name of a session may stand for.
 const TABLE: &str = "table";
 const VIEW: &str = "view";
+const RESULT: &str = "result of a query";
 
 /// The error of a statement that creates a table although a table or view of its name exists.
 fn already_exists(what: &str, name: &str) -> PlanError {
@@ -46,6 +47,7 @@ fn already_exists(what: &str, name: &str) -> PlanError {
         format!("the {what} `{name}` already exists"),
         match what {
             VIEW => "Give the table another name, or drop the view first",
+            RESULT => "Give the table another name",
             _ => {
                 "Give it another name, or write CREATE OR REPLACE TABLE or CREATE TABLE IF NOT EXISTS"
             }
@@ -202,7 +204,7 @@ impl Inner {
             OnExisting::Keep if is_table || is_view => Ok(false),
             _ if is_view => Err(already_exists(VIEW, name)),
             OnExisting::Fail if is_table => Err(already_exists(TABLE, name)),
-            _ if is_result => Err(already_exists(TABLE, name)),
+            _ if is_result => Err(already_exists(RESULT, name)),
             _ => Ok(true),
         }
     }

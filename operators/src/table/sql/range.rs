@@ -15,27 +15,34 @@ use sqlparser::ast::{FunctionArg, FunctionArgExpr};
 /// Number of rows of a range that are made at once.
 const CHUNK: i128 = 1 << 14;
 
-fn wrong_argument(reason: String) -> PlanError {
+fn wrong(condition: &str, reason: String) -> PlanError {
     let fix = "Write range(end), range(start, end) or range(start, end, step)";
-    PlanError::new("UNRESOLVABLE_TABLE_VALUED_FUNCTION", reason, fix)
+    PlanError::new(condition, reason, fix)
 }
 
 /// The value of an argument of `range`.
 fn number(arg: &FunctionArg, catalog: &dyn Catalog) -> PlanResult<i64> {
     let FunctionArg::Unnamed(FunctionArgExpr::Expr(written)) = arg else {
-        return Err(wrong_argument(format!("`{arg}` is not an argument of `range`")));
+        return Err(wrong(
+            "UNRESOLVABLE_TABLE_VALUED_FUNCTION",
+            format!("`{arg}` is not an argument of `range`"),
+        ));
     };
     let expr = convert_with(written, &constants(catalog))?;
     let resolved = resolve(&expr, &Scope::default())?;
-    if !resolved.data_type.is_numeric() {
+    let fits = resolved.data_type.is_numeric() || resolved.data_type == DataType::String;
+    if !fits {
         let reason = format!("`{expr}` is {}, and `range` takes integers", resolved.data_type);
-        return Err(wrong_argument(reason));
+        return Err(wrong("UNEXPECTED_INPUT_TYPE", reason));
     }
     let resolved = cast(resolved, &DataType::Long, false)?;
     match constant(&resolved, catalog.semantics())? {
         Some(Value::Long(value)) => Ok(value),
-        Some(_) => Err(wrong_argument(format!("`{expr}` is NULL"))),
-        None => Err(wrong_argument(format!("`{expr}` is no constant"))),
+        Some(_) => Err(wrong("UNEXPECTED_INPUT_TYPE", format!("`{expr}` in `range` is NULL"))),
+        None => {
+            let reason = format!("`{expr}` in `range` is no constant");
+            Err(wrong("NON_FOLDABLE_ARGUMENT", reason))
+        }
     }
 }
 
@@ -49,11 +56,11 @@ pub(super) fn range(args: &[FunctionArg], catalog: &dyn Catalog, here: Place) ->
         [start, end, step] | [start, end, step, _] => (*start, *end, *step),
         _ => {
             let reason = format!("`range` has {} arguments", args.len());
-            return Err(wrong_argument(reason).at(here));
+            return Err(wrong("WRONG_NUM_ARGS.WITHOUT_SUGGESTION", reason).at(here));
         }
     };
     if step == 0 {
-        return Err(wrong_argument("the step of `range` is 0".to_string()).at(here));
+        return Err(wrong("FAILED_FUNCTION_CALL", "the step of `range` is 0".to_string()).at(here));
     }
     let (wide_start, wide_step) = (i128::from(start), i128::from(step));
     let span = i128::from(end) - wide_start;
@@ -70,7 +77,7 @@ pub(super) fn range(args: &[FunctionArg], catalog: &dyn Catalog, here: Place) ->
         format!("SELECT explode(sequence({start}, {}, {step})) AS id", long(last))
     } else {
         let Ok(rows) = i64::try_from(count) else {
-            return Err(wrong_argument(format!("`range` has {count} rows")).at(here));
+            return Err(wrong("FAILED_FUNCTION_CALL", format!("`range` has {count} rows")).at(here));
         };
         // The product may overflow although the sum does not.
         let id = match i64::try_from(span) {

@@ -14,27 +14,18 @@ use sqlparser::ast::{
 };
 
 /// Keywords of clauses that may be rejected.
-pub(super) const WORDS: [&str; 25] = [
+pub(super) const WORDS: [&str; 16] = [
     "TOP",
     "INTO",
-    "QUALIFY",
     "FETCH",
     "FOR",
-    "WINDOW",
     "PREWHERE",
     "CONNECT",
-    "START",
     "DISTINCT",
     "FORMAT",
     "SETTINGS",
     "MATERIALIZED",
-    "NOT",
     "WITH",
-    "USE",
-    "FORCE",
-    "IGNORE",
-    "VERSION",
-    "TIMESTAMP",
     "PARTITION",
     "TABLESAMPLE",
     "USING",
@@ -286,7 +277,7 @@ pub(super) fn check_relation(
         ]),
         TableFactor::Derived { lateral: _, subquery: _, alias: _, sample: _ }
         | TableFactor::NestedJoin { table_with_joins: _, alias: _ } => Ok(()),
-        // The caller rejects these kinds of relations.
+        // The caller plans these kinds of relations, or rejects them.
         TableFactor::TableFunction { .. }
         | TableFactor::Function { .. }
         | TableFactor::UNNEST { .. }
