@@ -9,16 +9,18 @@
 //! copy into mapped memory, without a system call. A power failure can lose pages that the kernel
 //! has not written yet, in any order. The next start removes the first block that lacks a page, and
 //! everything after it, also in later segments: stream positions have no gaps, so the bytes after
-//! lost ones cannot be read at their positions.
+//! lost ones cannot be read at their positions. Damage that no power failure can have caused is an
+//! error, and nothing is removed; [`verdict`] tells them apart.
 //!
 //! *Threads.* One worker appends. The log's own thread creates the next segments ahead, and removes
 //! old ones.
 
 use super::format::{
-    Clock, FILE_HEADER_BYTES, FileHeader, HEAD_BYTES as HEAD, Head, MAX_PAYLOAD, NoBlock,
-    block_bytes, decode, encode,
+    Clock, FILE_HEADER_BYTES, FileHeader, HEAD_BYTES as HEAD, Head, MAX_PAYLOAD, block_bytes,
+    encode,
 };
-use crate::checkpoint::log_entry::{damaged, unreadable, write_failed};
+use super::segment::{Content, Verdict, block_at, segments, verdict};
+use crate::checkpoint::log_entry::{unreadable, write_failed};
 use crate::env::Env;
 use crate::error::EngineError;
 use crossbeam_channel::{Receiver, Sender, bounded, unbounded};
@@ -35,107 +37,6 @@ pub const SEGMENT_BYTES: usize = 4 << 20;
 pub const MAX_LOG_PAYLOAD: usize = SEGMENT_BYTES - FILE_HEADER_BYTES - HEAD - 8;
 const _: () = assert!(MAX_LOG_PAYLOAD <= MAX_PAYLOAD);
 
-/// Decodes the block at offset `at`: its head, its payload and the offset of the next block. `None`
-/// if no intact block begins there.
-fn block_at(bytes: &[u8], at: usize, version: u8) -> Option<(Head, &[u8], usize)> {
-    let rest = bytes.get(at..)?;
-    let (head, length) = decode(rest, version).ok()?;
-    Some((head, &rest[HEAD..HEAD + length], at + block_bytes(length)))
-}
-
-/// The size of a page of mapped memory, which the kernel writes as a whole, in bytes.
-const PAGE_BYTES: usize = 4096;
-
-/// Whether a page of a block, the bytes from `from` to `to`, was never written: it has only zeros
-/// from the block's start on, as in a new segment. Zeros of a payload are shorter or, if the block
-/// is intact, not looked at.
-fn lacks_a_page(bytes: &[u8], from: usize, to: usize) -> bool {
-    let first = from / PAGE_BYTES * PAGE_BYTES;
-    let mut pages = (first..to.min(bytes.len())).step_by(PAGE_BYTES);
-    pages.any(|page| {
-        let end = (page + PAGE_BYTES).min(bytes.len());
-        bytes[page.max(from)..end].iter().all(|byte| *byte == 0)
-    })
-}
-
-/// Whether the bytes at `at`, where no intact block begins, are those of a block that lacks a page.
-fn is_unwritten(bytes: &[u8], at: usize) -> bool {
-    let version = FileHeader::decode(bytes).map_or(0, |header| header.version);
-    match bytes.get(at..).map(|rest| decode(rest, version)) {
-        // The page with the length is the one that is missing.
-        Some(Err(NoBlock::Empty)) => true,
-        Some(Err(NoBlock::Damaged)) => lacks_a_page(bytes, at, end_of_damaged(bytes, at)),
-        _ => false,
-    }
-}
-
-/// The offset at which a damaged block ends, if its length is right.
-fn end_of_damaged(bytes: &[u8], at: usize) -> usize {
-    let length = bytes.get(at..at + 4).and_then(|length| length.try_into().ok());
-    let length = (u32::from_le_bytes(length.unwrap_or_default()) as usize).saturating_sub(1);
-    at.saturating_add(block_bytes(length))
-}
-
-/// Where the intact blocks of a segment end.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct SegmentEnd {
-    /// The offset after the last intact block.
-    pub at: usize,
-    /// Whether something is written there: a block that is torn or damaged.
-    pub is_torn: bool,
-    /// Whether that is damage in any case: an intact block follows although the block lacks no
-    /// page, or the segment's header is neither valid nor unwritten.
-    pub is_followed: bool,
-    /// Whether that is a block that lacks a page, as after a power failure.
-    pub is_unwritten: bool,
-}
-
-impl SegmentEnd {
-    /// Whether a restart that resumes at the stream position `from` refuses the log. `later` is the
-    /// position of the first block in a later segment. A tear at the end of the whole log is
-    /// accepted, and so are a block that lacks a page, and damage before `from`, which is not read.
-    pub fn is_damage(&self, later: Option<u64>, from: u64) -> bool {
-        self.is_torn
-            && (self.is_followed || later.is_some() && !self.is_unwritten)
-            && later.is_none_or(|later| later > from)
-    }
-}
-
-/// Calls `visit` for each event of a segment, up to its end or the first block that is torn or
-/// damaged. Returns where that is.
-pub fn blocks<'b>(bytes: &'b [u8], visit: impl FnMut(Head, &'b [u8])) -> SegmentEnd {
-    let (at, is_followed) = intact_blocks(bytes, visit);
-    let is_torn = bytes.get(at..).is_some_and(|rest| rest.iter().any(|byte| *byte != 0));
-    SegmentEnd { at, is_torn, is_followed, is_unwritten: is_torn && is_unwritten(bytes, at) }
-}
-
-/// Visits the events of a segment. Returns the offset after the last intact block, and whether what
-/// is there is damage in any case.
-fn intact_blocks<'b>(bytes: &'b [u8], mut visit: impl FnMut(Head, &'b [u8])) -> (usize, bool) {
-    let Ok(header) = FileHeader::decode(bytes) else {
-        // The magic is stored last. If it is missing, the process ended before it wrote a block.
-        if bytes.starts_with(&[0; 8]) {
-            return (0, false);
-        }
-        return (0, bytes.iter().any(|byte| *byte != 0));
-    };
-    let (version, mut at) = (header.version, header.bytes());
-    while let Some((head, payload, next)) = block_at(bytes, at, version) {
-        if head.kind.is_event() {
-            visit(head, payload);
-        }
-        at = next;
-    }
-    // A block that is followed by an intact one counts as damaged, not as torn, unless the pages
-    // were written out of order.
-    let Some(Err(NoBlock::Damaged)) = bytes.get(at..).map(|rest| decode(rest, version)) else {
-        return (at, false);
-    };
-    let next = end_of_damaged(bytes, at);
-    let followed = block_at(bytes, next, version).is_some();
-    (at, followed && !lacks_a_page(bytes, at, next))
-}
-
 /// Removes the bytes of a segment from `at` on. Otherwise they would count as damage once a later
 /// segment has blocks.
 fn cut(path: &Path, at: usize) -> Result<(), EngineError> {
@@ -147,33 +48,6 @@ fn cut(path: &Path, at: usize) -> Result<(), EngineError> {
         file.sync_all()
     };
     zeros().map_err(|error| write_failed(path, &error))
-}
-
-/// Lists the segments of a log, oldest first; none if the folder does not exist. An error if it
-/// contains another file.
-pub fn segments(folder: &Path) -> Result<Vec<(u64, PathBuf)>, EngineError> {
-    let entries = match std::fs::read_dir(folder) {
-        Ok(entries) => entries,
-        Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(Vec::new()),
-        Err(error) => return Err(unreadable(folder, &error)),
-    };
-    let mut found = Vec::new();
-    for entry in entries {
-        let path = entry.map_err(|error| unreadable(folder, &error))?.path();
-        let name = path.file_name().map(|name| name.to_string_lossy().into_owned());
-        match name.and_then(|name| name.strip_suffix(".cap")?.parse().ok()) {
-            Some(number) => found.push((number, path)),
-            None => {
-                return Err(EngineError::operator(
-                    "CHECKPOINT_FOREIGN_FILE",
-                    format!("{} is not a file of a capture log", path.display()),
-                    "Move it away",
-                ));
-            }
-        }
-    }
-    found.sort();
-    Ok(found)
 }
 
 struct Segment {
@@ -218,59 +92,38 @@ fn restore(
     from: u64,
     count_lines: impl Fn(&[u8]) -> u64,
 ) -> Result<(Tail, Vec<Full>), EngineError> {
-    let (mut tail, mut full, mut reached) = (Tail::default(), Vec::new(), from);
-    for (index, (_, path)) in segments.iter().enumerate() {
-        let bytes = std::fs::read(path).map_err(|error| unreadable(path, &error))?;
-        let mut end = 0;
-        let stop = blocks(&bytes, |head, payload| {
+    let (mut contents, mut tails) = (Vec::new(), Vec::new());
+    for (_, path) in segments {
+        let mut tail = Tail::default();
+        contents.push(Content::read(path, |head, payload| {
             tail.lines = head.lines + count_lines(payload);
             tail.connections = tail.connections.max(head.connection + 1);
-            end = end.max(head.position + payload.len() as u64);
-        });
-        reached = reached.max(end);
-        full.push(Full { path: path.clone(), end });
-        let others = &segments[index + 1..];
-        let (later, is_next) = first_later(others)?;
-        if stop.is_damage(later, from) {
-            let what = format!("the block at byte {} does not match its CRC", stop.at);
-            return Err(damaged(path, &what));
+        })?);
+        tails.push(tail);
+    }
+    let (mut tail, mut full) = (Tail::default(), Vec::new());
+    for (index, (_, path)) in segments.iter().enumerate() {
+        let content = &contents[index];
+        if content.first.is_some() {
+            tail.lines = tails[index].lines;
+            tail.connections = tail.connections.max(tails[index].connections);
         }
-        // The last pages of a segment may be missing without a trace in it. Then the positions of
-        // the next segment do not continue those of this one. If the next segment does not begin
-        // with an intact block, its own turn decides what it is.
-        let matters = later.is_none_or(|later| later > from);
-        let is_gap = is_next && later.is_some_and(|later| later > reached);
-        let is_lost = stop.is_torn && matters || is_gap;
-        if !is_lost {
-            continue;
+        full.push(Full { path: path.clone(), end: content.end });
+        match verdict(&contents, index, from) {
+            Verdict::Whole => {}
+            Verdict::Damaged => return Err(content.damaged(path)),
+            Verdict::EndsHere => {
+                tail.torn = Some(format!("{}, byte {}", path.display(), content.at));
+                // From the last one on, so that an interrupted start finds the same tear again.
+                for (_, later) in segments[index + 1..].iter().rev() {
+                    std::fs::remove_file(later).map_err(|error| write_failed(later, &error))?;
+                }
+                cut(path, content.at)?;
+                break;
+            }
         }
-        tail.torn = Some(format!("{}, byte {}", path.display(), stop.at));
-        // From the last one on, so that an interrupted start finds the same tear again.
-        for (_, later) in others.iter().rev() {
-            std::fs::remove_file(later).map_err(|error| write_failed(later, &error))?;
-        }
-        cut(path, stop.at)?;
-        break;
     }
     Ok((tail, full))
-}
-
-/// The position of the first segment that begins with an intact block, and whether all segments
-/// before it are empty.
-fn first_later(segments: &[(u64, PathBuf)]) -> Result<(Option<u64>, bool), EngineError> {
-    let mut is_next = true;
-    for (_, path) in segments {
-        let bytes = std::fs::read(path).map_err(|error| unreadable(path, &error))?;
-        let header = FileHeader::decode(&bytes).ok();
-        let first = header.and_then(|header| block_at(&bytes, header.bytes(), header.version));
-        if let Some((head, ..)) = first {
-            return Ok((Some(head.position), is_next));
-        }
-        // A prepared segment has a header but no block.
-        let from = header.map_or(0, |header| header.bytes());
-        is_next &= bytes[from.min(bytes.len())..].iter().all(|byte| *byte == 0);
-    }
-    Ok((None, is_next))
 }
 
 /// The log, open for appending.
@@ -474,9 +327,9 @@ impl Keeper {
 #[cfg(all(test, not(loom)))]
 mod tests {
     use super::*;
+    use crate::capture::segment::PAGE_BYTES;
     use crate::capture::{Direction, Kind};
     use crate::env::RealEnv;
-    use proptest::prelude::*;
 
     fn newlines(payload: &[u8]) -> u64 {
         payload.iter().filter(|byte| **byte == b'\n').count() as u64
@@ -715,7 +568,9 @@ mod tests {
     fn damage_at_the_begin_of_a_segment_is_an_error_and_nothing_is_removed() {
         const PAYLOAD: usize = 100_000;
         let in_segment = (SEGMENT_BYTES - FILE_HEADER_BYTES) / block_bytes(PAYLOAD);
-        for damaged in [0, 9, FILE_HEADER_BYTES + HEAD + 5] {
+        // The magic, the header, the length of the first block (100,001 becomes longer than a segment),
+        // and its payload.
+        for damaged in [0, 9, FILE_HEADER_BYTES + 3, FILE_HEADER_BYTES + HEAD + 5] {
             let scratch = Scratch::new(&format!("damaged-begin-{damaged}"));
             let world = RealEnv::default();
             let (mut log, ..) = CaptureLog::open(&world, &scratch.0, 0, newlines).unwrap();
@@ -734,17 +589,6 @@ mod tests {
             for (number, path) in &paths[..3] {
                 let whole = std::fs::read(path).unwrap();
                 assert!(whole.iter().any(|byte| *byte != 0), "segment {number} is kept");
-            }
-        }
-    }
-
-    proptest! {
-        #[test]
-        fn any_bytes_are_read_without_a_panic(bytes: Vec<u8>) {
-            blocks(&bytes, |_, _| {});
-            for version in [&b"MSCAPT01"[..], &FileHeader::default().encode()] {
-                let segment = [version, &bytes].concat();
-                blocks(&segment, |_, _| {});
             }
         }
     }

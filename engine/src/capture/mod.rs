@@ -17,6 +17,7 @@ mod index;
 mod log;
 mod reader;
 mod recording;
+mod segment;
 #[cfg(all(test, not(loom)))]
 mod tests;
 mod writer;
@@ -27,9 +28,8 @@ pub use format::{
     FileHeader, Gap, GapCause, Head, Ignored, IgnoredReason, Kind, MAX_EVENT_BYTES, MAX_PAYLOAD,
     Opener, Protocol, STRIDE_BYTES, Summary, conflict_bytes, conflict_payload,
 };
-pub use log::{
-    CaptureLog, MAX_LOG_PAYLOAD, Replay, SEGMENT_BYTES, SegmentEnd, Tail, blocks, segments,
-};
+pub use log::{CaptureLog, MAX_LOG_PAYLOAD, Replay, SEGMENT_BYTES, Tail};
 pub use reader::{CaptureReader, Damage, Item, Place};
 pub use recording::{Recording, Rotation, capture_files};
+pub use segment::{Content, Tear, Verdict, blocks, segments, verdict};
 pub use writer::{CaptureWriter, Unwritten, WriterOptions};

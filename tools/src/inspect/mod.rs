@@ -13,8 +13,7 @@ use millstream::table::physical::{
 };
 use millstream::table::row::{Row, decode};
 use millstream::table::types::Schema;
-use millstream_engine::capture::{self, SegmentEnd};
-use millstream_engine::checkpoint::log_entry::unreadable;
+use millstream_engine::capture::{self, Content, Tear, Verdict};
 use millstream_engine::checkpoint::offset::Offset;
 use millstream_engine::checkpoint::state_file::StateFile;
 use millstream_engine::checkpoint::{
@@ -283,33 +282,26 @@ fn committed_offsets<'l>(listed: &'l [Listed], commits: &[u64]) -> Option<&'l [O
     listed.iter().rev().find(counts).map(|(_, _, offsets)| offsets.as_slice())
 }
 
-/// The contents of a segment of a capture log.
-struct Segment {
-    path: PathBuf,
-    blocks: u64,
-    payload_bytes: u64,
-    /// The stream position of the first block; `None` if there is none.
-    first_position: Option<u64>,
-    /// Where its intact blocks end.
-    end: SegmentEnd,
-}
-
-impl Segment {
-    /// Reads a segment; `None` if a running query has removed it.
-    fn read(path: PathBuf) -> Result<Option<Self>, EngineError> {
-        let bytes = match std::fs::read(&path) {
-            Ok(bytes) => bytes,
-            Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(None),
-            Err(error) => return Err(unreadable(&path, &error)),
+/// Reads a segment of a capture log; `None` if a running query has removed it.
+fn read_segment(path: &Path) -> Result<Option<Content>, EngineError> {
+    let mut content = None;
+    // If the end has moved meanwhile, a running query was appending there.
+    for _ in 0..2 {
+        let before: Option<Content> = content;
+        let mut read = match Content::read(path, |_, _| {}) {
+            Ok(read) => read,
+            Err(error) if error.condition() == "CHECKPOINT_FILE_MISSING" => return Ok(None),
+            Err(error) => return Err(error),
         };
-        let (mut blocks, mut payload_bytes, mut first_position) = (0, 0, None);
-        let end = capture::blocks(&bytes, |head, payload| {
-            blocks += 1;
-            payload_bytes += payload.len() as u64;
-            first_position.get_or_insert(head.position);
-        });
-        Ok(Some(Self { path, blocks, payload_bytes, first_position, end }))
+        if before.is_some_and(|before| before.at != read.at) {
+            read.tear = Tear::None;
+        }
+        content = Some(read);
+        if read.tear == Tear::None {
+            break;
+        }
     }
+    Ok(content)
 }
 
 /// Prints the capture log of a durable source, if the folder contains one. A restart resumes at the
@@ -324,21 +316,36 @@ fn print_log(folder: &Path, from: u64, damage: &mut Damage) {
         return;
     }
     say!("\ncapture log segment                 blocks     payload bytes");
-    let paths = damage.take(capture::segments(folder)).unwrap_or_default().into_iter();
-    let read = |(_, path)| damage.take(Segment::read(path)).flatten();
-    let segments: Vec<_> = paths.filter_map(read).collect();
-    for (index, segment) in segments.iter().enumerate() {
-        let Segment { path, blocks, payload_bytes, .. } = segment;
-        say!("{:<35} {blocks:<10} {payload_bytes}", path.display());
-        let later = segments[index + 1..].iter().find_map(|later| later.first_position);
-        if segment.end.is_damage(later, from) {
-            damage.0.push(format!(
-                "CHECKPOINT_DAMAGED: {}: the block at byte {} does not match its CRC",
-                path.display(),
-                segment.end.at
-            ));
+    let (mut paths, mut contents) = (Vec::new(), Vec::new());
+    for (_, path) in damage.take(capture::segments(folder)).unwrap_or_default() {
+        if let Some(content) = damage.take(read_segment(&path)).flatten() {
+            paths.push(path);
+            contents.push(content);
         }
     }
+    for (index, (path, content)) in paths.iter().zip(&contents).enumerate() {
+        let Content { events, payload_bytes, .. } = content;
+        say!("{:<35} {events:<10} {payload_bytes}", path.display());
+        match capture::verdict(&contents, index, from) {
+            Verdict::Whole => {}
+            Verdict::Damaged => damage.0.push(content.damaged(path).to_string()),
+            Verdict::EndsHere => {
+                let later = contents[index + 1..].iter().filter(|later| later.first.is_some());
+                say!("{:<35} {}", "", log_ends_here(content.at, later.count()));
+                break;
+            }
+        }
+    }
+}
+
+/// Says what a restart does at the end of a log that lacks its last pages.
+fn log_ends_here(at: usize, later: usize) -> String {
+    let removed = match later {
+        0 => String::new(),
+        1 => " and the later segment".to_string(),
+        later => format!(" and the {later} later segments"),
+    };
+    format!("ends at byte {at}: a restart removes what follows there{removed}")
 }
 
 /// Prints a line per key: its columns, `=>`, its values. For a join of two streams, first prints a
