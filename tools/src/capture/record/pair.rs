@@ -4,10 +4,10 @@ use super::receive::{Receiver, Stamp, is_not_now};
 use super::recorder::Recorder;
 use crate::capture::delivery::{is_delivered, reset_on_close};
 use crate::failure::Failure;
-use millstream_engine::capture::{Direction, Kind};
+use millstream_engine::capture::{ConnectionInfo, Direction, Endpoint, Kind};
 use mio::net::TcpStream;
-use std::io::Write;
-use std::net::Shutdown;
+use std::io::{self, Write};
+use std::net::{Shutdown, SocketAddr};
 use std::time::{Duration, Instant};
 
 /// Maximum number of consecutive reads from one direction.
@@ -39,13 +39,18 @@ pub(super) enum Next {
     Again,
     /// The connection must be looked at again soon, though no socket reports an event.
     Soon,
-    /// The server cannot be reached: the next of its addresses must be tried, or the peer be reset.
-    Refused,
+    /// The connection needs a server: the next of its addresses must be tried.
+    Connect,
     /// The connection has ended.
     End,
 }
 
 pub(super) struct Pair {
+    /// The connection, and the time at which the peer was accepted. The address of the server is
+    /// known when it is connected.
+    info: ConnectionInfo,
+    accepted: Stamp,
+    /// The number in the recording, once the open event is recorded.
     number: u32,
     /// The peer's socket, and the server's socket of a proxy.
     sockets: [Option<TcpStream>; 2],
@@ -53,32 +58,71 @@ pub(super) struct Pair {
     lanes: [Lane; 2],
     /// Whether the connection to the server is established.
     is_connected: bool,
-    /// The number of the server's addresses that have been tried.
-    pub(super) attempts: usize,
+    /// The number of the server's addresses that have been tried, and why the last one failed.
+    attempts: usize,
+    error: Option<io::Error>,
     /// The side whose reset is passed on when the other side has the bytes before it, and the
     /// latest time for that.
     reset: Option<(usize, Instant)>,
 }
 
 impl Pair {
-    pub(super) fn new(number: u32, peer: TcpStream, server: Option<TcpStream>) -> Self {
-        let is_connected = server.is_none();
-        let (sockets, lanes) = ([Some(peer), server], Default::default());
-        Self { number, sockets, lanes, is_connected, attempts: 0, reset: None }
+    /// A connection that a proxy passes on to a server: see [`Next::Connect`].
+    pub(super) fn proxied(info: ConnectionInfo, peer: TcpStream) -> Self {
+        Self {
+            info,
+            accepted: Stamp::now(),
+            number: 0,
+            sockets: [Some(peer), None],
+            lanes: Default::default(),
+            is_connected: false,
+            attempts: 0,
+            error: None,
+            reset: None,
+        }
     }
 
-    /// Waits for a connection to another address of the server.
-    pub(super) fn try_server(&mut self, server: TcpStream) {
-        self.sockets[1] = Some(server);
+    /// A connection that is only recorded.
+    pub(super) fn recorded(
+        info: ConnectionInfo,
+        peer: TcpStream,
+        out: &mut Recorder,
+    ) -> Result<Self, Failure> {
+        let mut pair = Self::proxied(info, peer);
+        pair.open(info.b, out)?;
+        Ok(pair)
     }
 
-    /// Resets the peer, because no address of the server can be reached.
-    pub(super) fn refuse(&mut self, out: &mut Recorder) -> Result<Next, Failure> {
+    /// Records that the connection was opened, with the address of its end `b`.
+    fn open(&mut self, b: Endpoint, out: &mut Recorder) -> Result<(), Failure> {
+        self.info.b = b;
+        self.number = out.open(&self.info, self.accepted)?;
+        self.is_connected = true;
+        Ok(())
+    }
+
+    /// Begins to connect to the next address of the server for which that is possible. Returns the
+    /// socket, or `None` if no address is left.
+    pub(super) fn connect(&mut self, servers: &[SocketAddr]) -> Option<&mut TcpStream> {
+        self.sockets[1] = None;
+        while let Some(address) = servers.get(self.attempts) {
+            self.attempts += 1;
+            match TcpStream::connect(*address) {
+                Ok(server) => return Some(self.sockets[1].insert(server)),
+                Err(error) => self.error = Some(error),
+            }
+        }
+        None
+    }
+
+    /// Resets the peer, because no address of the server can be reached. `last` is the last one.
+    pub(super) fn refuse(&mut self, last: Endpoint, out: &mut Recorder) -> Result<Next, Failure> {
+        if let (Some(address), Some(error)) = (last, &self.error) {
+            let fix = "Start the server, or give another --to. The client was reset";
+            eprintln!("CONNECT_FAILED: {address}: {error}. {fix}");
+        }
+        self.open(last, out)?;
         self.reset(1, out)
-    }
-
-    pub(super) fn sockets(&mut self) -> impl Iterator<Item = (usize, &mut TcpStream)> {
-        self.sockets.iter_mut().enumerate().filter_map(|(side, s)| Some((side, s.as_mut()?)))
     }
 
     /// Reads, records and forwards as much as possible.
@@ -91,14 +135,14 @@ impl Pair {
         if let Some((side, latest)) = self.reset {
             return self.pass_reset_on(side, latest, out);
         }
-        if let (false, Some(server)) = (self.is_connected, &self.sockets[1]) {
-            if server.take_error().ok().flatten().is_some() {
-                return Ok(Next::Refused);
+        if !self.is_connected {
+            let Some(server) = &self.sockets[1] else { return Ok(Next::Connect) };
+            if let Some(error) = server.take_error().unwrap_or_else(Some) {
+                self.error = Some(error);
+                return Ok(Next::Connect);
             }
-            if server.peer_addr().is_err() {
-                return Ok(Next::Wait);
-            }
-            self.is_connected = true;
+            let Ok(address) = server.peer_addr() else { return Ok(Next::Wait) };
+            self.open(Some(address), out)?;
         }
         let mut next = Next::Wait;
         for side in [0, 1] {
@@ -106,7 +150,7 @@ impl Pair {
                 Next::End => return Ok(Next::End),
                 Next::Soon => return Ok(Next::Soon),
                 Next::Again => next = Next::Again,
-                Next::Wait | Next::Refused => {}
+                Next::Wait | Next::Connect => {}
             }
         }
         let is_over = self

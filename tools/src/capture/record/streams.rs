@@ -2,13 +2,12 @@
 
 use super::first_of;
 use super::pair::{Next, Pair};
-use super::receive::{Receiver, Stamp, ask_for_times, is_not_now};
+use super::receive::{Receiver, ask_for_times, is_not_now};
 use super::recorder::{Recorder, TICK};
 use crate::failure::Failure;
 use millstream_engine::capture::{ConnectionInfo, Opener, Protocol};
 use mio::net::{TcpListener, TcpStream};
 use mio::{Events, Interest, Poll, Token};
-use socket2::SockRef;
 use std::collections::{HashMap, VecDeque};
 use std::net::SocketAddr;
 use std::time::Duration;
@@ -26,13 +25,15 @@ pub(super) fn connect(
     to: &[SocketAddr],
     begin: impl FnOnce() -> Result<Recorder, Failure>,
 ) -> Result<Recorder, Failure> {
-    let stream = std::net::TcpStream::connect(to)
-        .map_err(|error| Failure::Failed(format!("CONNECT_FAILED: {}: {error}", to[0])))?;
+    let stream = first_of(to, |to| std::net::TcpStream::connect(to)).map_err(|(to, error)| {
+        let fix = "Start the server first, or give another --connect";
+        Failure::Failed(format!("CONNECT_FAILED: {to}: {error}. {fix}"))
+    })?;
     stream.set_nonblocking(true)?;
     let (a, b) = (stream.peer_addr().ok(), stream.local_addr().ok());
     let mut streams = Streams::new(begin()?, &[])?;
     let info = ConnectionInfo { protocol: Protocol::Tcp, opener: Opener::B, a, b };
-    streams.add(&info, TcpStream::from_std(stream), None)?;
+    streams.add(info, TcpStream::from_std(stream))?;
     streams.run(None, true)
 }
 
@@ -42,14 +43,23 @@ pub(super) fn listen(
     to: &[SocketAddr],
     begin: impl FnOnce() -> Result<Recorder, Failure>,
 ) -> Result<Recorder, Failure> {
-    let mut listener = first_of(at, TcpListener::bind).map_err(|(at, error)| {
+    let listener = first_of(at, TcpListener::bind).map_err(|(at, error)| {
         Failure::Failed(format!(
             "LISTEN_FAILED: {at}: {error}. Use another port, or stop the program that uses it"
         ))
     })?;
     // Connections inherit the option, so that even their first bytes have the kernel's time.
     ask_for_times(&listener);
-    let streams = Streams::new(begin()?, to)?;
+    serve(listener, to, begin()?)
+}
+
+/// Records the connections of a listener.
+pub(super) fn serve(
+    mut listener: TcpListener,
+    to: &[SocketAddr],
+    recorder: Recorder,
+) -> Result<Recorder, Failure> {
+    let streams = Streams::new(recorder, to)?;
     streams.poll.registry().register(&mut listener, LISTENER, Interest::READABLE)?;
     eprintln!("listening at {}; Ctrl-C stops", listener.local_addr()?);
     streams.run(Some(&listener), false)
@@ -154,63 +164,21 @@ impl Streams {
                 // Dropping the socket closes the connection of a client beyond the limit.
                 continue;
             }
-            let (attempts, server) = self.connect_from(0);
-            if server.is_none() && !self.servers.is_empty() {
-                eprintln!("CONNECT_FAILED: {:?}", self.servers);
-                drop(SockRef::from(&peer).set_linger(Some(Duration::ZERO)));
-                continue;
-            }
-            let b = match attempts.checked_sub(1) {
-                Some(last) => self.servers.get(last).copied(),
-                None => peer.local_addr().ok(),
-            };
-            let info =
-                ConnectionInfo { protocol: Protocol::Tcp, opener: Opener::A, a: Some(address), b };
-            self.add(&info, peer, server.map(|server| (server, attempts)))?;
+            let (a, b) = (Some(address), peer.local_addr().ok());
+            let info = ConnectionInfo { protocol: Protocol::Tcp, opener: Opener::A, a, b };
+            self.add(info, peer)?;
         }
     }
 
-    /// Begins to connect to the first address of the server, from number `tried` on, for which that
-    /// is possible. Returns the number of addresses tried, and the socket if there is one.
-    fn connect_from(&self, tried: usize) -> (usize, Option<TcpStream>) {
-        for (at, address) in self.servers.iter().enumerate().skip(tried) {
-            if let Ok(stream) = TcpStream::connect(*address) {
-                return (at + 1, Some(stream));
-            }
-        }
-        (self.servers.len(), None)
-    }
-
-    /// Tries the next address of the server for a connection whose last attempt was refused. If none
-    /// is left, the peer is reset.
-    fn try_next_server(&mut self, slot: usize) -> Result<Next, Failure> {
-        let Some(tried) = self.pairs.get(&slot).map(|pair| pair.attempts) else {
-            return Ok(Next::Wait);
-        };
-        let (attempts, server) = self.connect_from(tried);
-        let Some(pair) = self.pairs.get_mut(&slot) else { return Ok(Next::Wait) };
-        let Some(mut server) = server else { return pair.refuse(&mut self.recorder) };
-        watch(&self.poll, slot * 2 + 1, &mut server)?;
-        pair.attempts = attempts;
-        pair.try_server(server);
-        Ok(Next::Again)
-    }
-
-    fn add(
-        &mut self,
-        info: &ConnectionInfo,
-        peer: TcpStream,
-        server: Option<(TcpStream, usize)>,
-    ) -> Result<(), Failure> {
-        let number = self.recorder.open(info, Stamp::now())?;
+    /// Adds a connection. If there is a server, the connection is passed on to it.
+    fn add(&mut self, info: ConnectionInfo, mut peer: TcpStream) -> Result<(), Failure> {
         let slot = self.next_slot;
         self.next_slot += 1;
-        let (server, attempts) = server.unzip();
-        let mut pair = Pair::new(number, peer, server);
-        pair.attempts = attempts.unwrap_or(0);
-        for (side, socket) in pair.sockets() {
-            watch(&self.poll, slot * 2 + side, socket)?;
-        }
+        watch(&self.poll, slot * 2, &mut peer)?;
+        let pair = match self.servers.is_empty() {
+            true => Pair::recorded(info, peer, &mut self.recorder)?,
+            false => Pair::proxied(info, peer),
+        };
         self.pairs.insert(slot, pair);
         self.again.push_back(slot);
         Ok(())
@@ -219,9 +187,18 @@ impl Streams {
     fn pump(&mut self, slot: usize) -> Result<(), Failure> {
         let Some(pair) = self.pairs.get_mut(&slot) else { return Ok(()) };
         let next = pair.pump(&mut self.receiver, &mut self.buffer, &mut self.recorder)?;
-        let next = if next == Next::Refused { self.try_next_server(slot)? } else { next };
+        let next = match next {
+            Next::Connect => match pair.connect(&self.servers) {
+                Some(server) => {
+                    watch(&self.poll, slot * 2 + 1, server)?;
+                    Next::Again
+                }
+                None => pair.refuse(self.servers.last().copied(), &mut self.recorder)?,
+            },
+            next => next,
+        };
         match next {
-            Next::Wait | Next::Refused => {}
+            Next::Wait | Next::Connect => {}
             Next::Again => self.again.push_back(slot),
             Next::Soon if self.soon.contains(&slot) => {}
             Next::Soon => self.soon.push(slot),

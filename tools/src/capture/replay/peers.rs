@@ -49,7 +49,9 @@ pub(super) struct Peers {
     /// The address of the server that the first TCP connection has reached.
     server: Option<SocketAddr>,
     streams: HashMap<u64, Arc<TcpStream>>,
-    sockets: HashMap<u64, std::net::UdpSocket>,
+    sockets: HashMap<u64, DatagramSocket>,
+    /// The index of the server's first address that has not refused datagrams, or of the last one.
+    datagram_server: usize,
     /// For each recorded connection, the client that its datagrams are sent to.
     receivers: HashMap<u64, SocketAddr>,
     /// Connections that are not established yet.
@@ -103,6 +105,44 @@ fn connected_socket(to: SocketAddr) -> io::Result<std::net::UdpSocket> {
     Ok(socket)
 }
 
+/// A socket that sends the datagrams of a connection to a server.
+struct DatagramSocket {
+    socket: std::net::UdpSocket,
+    /// The index of the server's address.
+    server: usize,
+}
+
+impl DatagramSocket {
+    /// A socket for the first address, from an index on, for which the system has a route.
+    fn open(servers: &[SocketAddr], from: usize) -> Result<Self, Failure> {
+        let mut indexes = from..;
+        let connected = first_of(&servers[from..], |to| {
+            let server = indexes.next().unwrap_or(from);
+            Ok(Self { socket: connected_socket(to)?, server })
+        });
+        connected.map_err(|(to, error)| unreachable_target(to, &error))
+    }
+
+    /// Sends a datagram, and returns whether that was possible. If the system reports that nobody
+    /// receives at an address, the datagram is sent to the next one. Over a network the report comes
+    /// late, so the datagrams before it are lost.
+    fn send(&mut self, servers: &[SocketAddr], payload: &[u8]) -> Result<bool, Failure> {
+        loop {
+            let mut sent = self.socket.send(payload).map(drop);
+            let is_last = self.server + 1 >= servers.len();
+            if sent.is_ok() && !is_last {
+                sent = self.socket.take_error().and_then(|error| error.map_or(Ok(()), Err));
+            }
+            match sent {
+                Err(error) if error.kind() == io::ErrorKind::ConnectionRefused && !is_last => {
+                    *self = Self::open(servers, self.server + 1)?;
+                }
+                sent => return Ok(sent.is_ok()),
+            }
+        }
+    }
+}
+
 fn unreachable_target(to: SocketAddr, error: &io::Error) -> Failure {
     let fix = match to.ip().is_multicast() {
         true => "A multicast group needs a route: `ip route add 224.0.0.0/4 dev INTERFACE`",
@@ -131,6 +171,7 @@ impl Peers {
             server: None,
             streams: HashMap::new(),
             sockets: HashMap::new(),
+            datagram_server: 0,
             receivers: HashMap::new(),
             connecting: HashSet::new(),
             drain: Drain::start()?,
@@ -263,17 +304,15 @@ impl Peers {
                 let socket = match self.sockets.entry(event.connection) {
                     Entry::Occupied(entry) => entry.into_mut(),
                     Entry::Vacant(entry) => {
-                        let connected = first_of(servers, connected_socket);
-                        let socket =
-                            connected.map_err(|(to, error)| unreachable_target(to, &error))?;
                         self.opened += 1;
-                        entry.insert(socket)
+                        entry.insert(DatagramSocket::open(servers, self.datagram_server)?)
                     }
                 };
-                // A missing receiver is not an error: datagrams can get lost.
-                if event.kind == Kind::Data && socket.send(payload).is_err() {
-                    self.failed += 1;
+                if event.kind == Kind::Data {
+                    // A missing receiver is not an error: datagrams can get lost.
+                    self.failed += u64::from(!socket.send(servers, payload)?);
                 }
+                self.datagram_server = self.datagram_server.max(socket.server);
             }
             _ => {}
         }
@@ -437,5 +476,29 @@ impl Peers {
             self.drain.close_at_end(connection);
         }
         self.drain.finish(LINGER);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// The first address of a name may have no receiver, as `::1` of `localhost` often has none.
+    #[test]
+    fn datagrams_are_sent_to_the_first_address_that_has_a_receiver() {
+        let closed = std::net::UdpSocket::bind("127.0.0.1:0").unwrap();
+        // Connected to itself, the socket keeps its port and refuses datagrams of others.
+        closed.connect(closed.local_addr().unwrap()).unwrap();
+        let receiver = std::net::UdpSocket::bind("127.0.0.1:0").unwrap();
+        receiver.set_read_timeout(Some(Duration::from_secs(30))).unwrap();
+        let servers = [closed.local_addr().unwrap(), receiver.local_addr().unwrap()];
+        let mut peers = Peers::new(Target::Server(servers.to_vec())).unwrap();
+        for connection in [1, 2, 1] {
+            let event = Event::datagram(connection);
+            peers.act(&event, b"datagram", &AtomicBool::new(false)).unwrap();
+            let mut bytes = [0; 16];
+            assert_eq!(receiver.recv(&mut bytes).unwrap(), 8, "connection {connection}");
+        }
+        assert_eq!((peers.opened(), peers.failed()), (2, 0));
     }
 }

@@ -38,6 +38,14 @@ pub(super) struct Event {
     to: usize,
 }
 
+impl Event {
+    /// A datagram of a connection.
+    #[cfg(test)]
+    pub(super) fn datagram(connection: u64) -> Self {
+        Self { at_ns: 0, connection, kind: Kind::Data, is_udp: true, from: 0, to: 0 }
+    }
+}
+
 /// Events and their payloads.
 #[derive(Default)]
 pub(super) struct Events {
