@@ -48,7 +48,7 @@ fn a_packet_capture_is_imported_inspected_and_exported_and_imported_again() {
     std::fs::write(&pcap, datagrams(&["one\n", "two\nthr", "ee\n"])).unwrap();
     let [pcap, capture] = [&pcap, &capture].map(|path| path.to_str().unwrap());
     for compress in [&[][..], &["--compress"]] {
-        let args = [&["import-pcap", pcap, "-o", capture], compress].concat();
+        let args = [&["import-pcap", pcap, "-o", capture, "--force"], compress].concat();
         let report = stdout(&millstream(&args));
         assert!(report.contains("UDP datagrams            3 in 1 flows"), "{report}");
         let shown = stdout(&millstream(&["inspect", capture]));
@@ -70,7 +70,7 @@ fn a_packet_capture_is_imported_inspected_and_exported_and_imported_again() {
     let again = scratch.file("again.pcapng");
     let again = again.to_str().unwrap();
     stdout(&millstream(&["export", capture, "--format", "pcapng", "-o", again]));
-    stdout(&millstream(&["import-pcap", again, "-o", capture]));
+    stdout(&millstream(&["import-pcap", again, "-o", capture, "--force"]));
     let events = |json: &str| {
         json.lines()
             .filter(|line| !line.contains("\"note\""))
@@ -123,7 +123,7 @@ fn a_part_of_a_flow_of_datagrams_is_replayed_and_exported_as_datagrams() {
 }
 
 #[test]
-fn a_recording_overwrites_no_file_unless_it_is_forced_to() {
+fn no_command_overwrites_a_file_unless_it_is_forced_to() {
     let scratch = Scratch::new("captures-overwrite");
     let file = |name: &str| scratch.file(name);
     let whole = file("lines.capture").to_str().unwrap().to_string();
@@ -141,13 +141,32 @@ fn a_recording_overwrites_no_file_unless_it_is_forced_to() {
         let output = record(more);
         let error = String::from_utf8_lossy(&output.stderr);
         assert_eq!(output.status.code(), Some(2), "{error}");
-        assert!(error.contains("CAPTURE_EXISTS") && error.contains(existing), "{error}");
+        assert!(error.contains("OUTPUT_EXISTS") && error.contains(existing), "{error}");
         assert_eq!(std::fs::read_to_string(file(existing)).unwrap(), existing);
     }
     std::fs::remove_file(file("lines.00001.capture")).unwrap();
     stdout(&record(&["--rotate-time", "1s"]));
     stdout(&record(&["--force"]));
     stdout(&millstream(&["inspect", &whole]));
+
+    // Import and export: an existing file, the second file of a rotated import, and the input.
+    let (pcap, out) = (file("packets.pcapng"), file("out.capture"));
+    let (pcap, out) = (pcap.to_str().unwrap(), out.to_str().unwrap());
+    stdout(&millstream(&["export", &whole, "--format", "pcapng", "-o", pcap]));
+    for command in [&["import-pcap", pcap, "-o", out][..], &["export", &whole, "-o", out]] {
+        std::fs::write(out, "before").unwrap();
+        let output = millstream(command);
+        let error = String::from_utf8_lossy(&output.stderr);
+        assert_eq!(output.status.code(), Some(2), "{error}");
+        assert!(error.contains("OUTPUT_EXISTS") && error.contains("--force"), "{error}");
+        assert_eq!(std::fs::read_to_string(out).unwrap(), "before");
+        stdout(&millstream(&[command, &["--force"]].concat()));
+        assert_ne!(std::fs::read_to_string(out).unwrap_or_default(), "before");
+    }
+    let output = millstream(&["export", &whole, "-o", &whole, "--force"]);
+    assert!(String::from_utf8_lossy(&output.stderr).contains("SAME_FILE"));
+    // A device has no content that could be lost.
+    stdout(&millstream(&["export", &whole, "-o", "/dev/null"]));
 }
 
 #[test]
@@ -156,7 +175,7 @@ fn errors_give_position_reason_and_fix() {
     let (pcap, capture) = (scratch.file("lines.pcap"), scratch.file("lines.capture"));
     let file = datagrams(&["one\n", "two\n"]);
     let [pcap_name, capture_name] = [&pcap, &capture].map(|path| path.to_str().unwrap());
-    let import = ["import-pcap", pcap_name, "-o", capture_name];
+    let import = ["import-pcap", pcap_name, "-o", capture_name, "--force"];
     for (bytes, parts) in [
         (&b""[..], &["PACKETS_DAMAGED", "at byte 0", "empty", "Nothing was imported"][..]),
         (b"hello, world", &["neither pcap nor pcapng"]),

@@ -363,10 +363,12 @@ fn commands_report_damaged_files() {
         let (whole, is_capture) = subjects[n % subjects.len()];
         std::fs::write(&damaged, mutated(whole, &mut random)).unwrap();
         let commands: &[&[&str]] = match (is_capture, n / subjects.len() % 4) {
-            (false, _) => &[&["import-pcap", name, "-o", out]],
+            (false, _) => &[&["import-pcap", name, "-o", out, "--force"]],
             (true, 0) => &[&["inspect", name]],
-            (true, 1) => &[&["export", name, "-o", out]],
-            (true, 2) => &[&["export", name, "--from", "2023-11-14T22:13:21Z", "-o", out]],
+            (true, 1) => &[&["export", name, "-o", out, "--force"]],
+            (true, 2) => {
+                &[&["export", name, "--from", "2023-11-14T22:13:21Z", "-o", out, "--force"]]
+            }
             (true, _) => &[&["replay", name, "--to", &sink, "--speed", "max"]],
         };
         for args in commands {

@@ -30,6 +30,6 @@ pub use format::{
 };
 pub use log::{CaptureLog, MAX_LOG_PAYLOAD, Replay, SEGMENT_BYTES, Tail};
 pub use reader::{CaptureReader, Damage, Item, Place};
-pub use recording::{Recording, Rotation, capture_files};
+pub use recording::{Existing, Recording, Rotation, capture_files};
 pub use segment::{Content, Tear, Verdict, blocks, segments, verdict};
 pub use writer::{CaptureWriter, Unwritten, WriterOptions};

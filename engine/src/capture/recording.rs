@@ -28,6 +28,37 @@ pub struct Rotation {
     pub ns: Option<u64>,
 }
 
+/// What happens to an existing file.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Existing {
+    /// It stays, and creating the file fails with [`io::ErrorKind::AlreadyExists`].
+    #[default]
+    Keep,
+    /// It is overwritten.
+    Overwrite,
+}
+
+impl Existing {
+    /// Creates a file for writing. A device or a pipe is opened in any case, because nothing in it
+    /// is lost.
+    pub fn create(self, path: &Path) -> io::Result<File> {
+        if self == Self::Overwrite {
+            return File::create(path);
+        }
+        let created = File::create_new(path);
+        match &created {
+            Err(error) if error.kind() == io::ErrorKind::AlreadyExists && is_device(path) => {
+                File::options().write(true).open(path)
+            }
+            _ => created,
+        }
+    }
+}
+
+fn is_device(path: &Path) -> bool {
+    std::fs::metadata(path).is_ok_and(|file| !file.is_file() && !file.is_dir())
+}
+
 impl Rotation {
     fn is_on(&self) -> bool {
         self.bytes.is_some() || self.ns.is_some()
@@ -39,6 +70,7 @@ pub struct Recording {
     path: PathBuf,
     options: WriterOptions,
     rotation: Rotation,
+    existing: Existing,
     writer: CaptureWriter<File>,
     /// Monotonic time of the file's first event.
     first_mono_ns: Option<u64>,
@@ -70,14 +102,20 @@ fn join(thread: Option<JoinHandle<io::Result<()>>>) -> io::Result<()> {
 }
 
 impl Recording {
-    /// Starts a recording by creating its first file. An existing file is overwritten. With
-    /// rotation the file's name is `path` with the number of the file.
-    pub fn create(path: &Path, options: &WriterOptions, rotation: Rotation) -> io::Result<Self> {
-        let file = File::create(file_path(path, rotation, options.header.file))?;
+    /// Starts a recording by creating its first file. With rotation the file's name is `path` with
+    /// the number of the file. `existing` applies to each file of the recording.
+    pub fn create(
+        path: &Path,
+        options: &WriterOptions,
+        rotation: Rotation,
+        existing: Existing,
+    ) -> io::Result<Self> {
+        let file = existing.create(&file_path(path, rotation, options.header.file))?;
         Ok(Self {
             path: path.to_path_buf(),
             options: *options,
             rotation,
+            existing,
             writer: CaptureWriter::new(file, options)?,
             first_mono_ns: None,
             open: BTreeMap::new(),
@@ -132,7 +170,7 @@ impl Recording {
             start_mono_ns: head.mono_ns,
             ..self.options.header
         };
-        let file = File::create(self.current_path())?;
+        let file = self.existing.create(&self.current_path())?;
         let next = CaptureWriter::new(file, &self.options)?;
         let last = std::mem::replace(&mut self.writer, next);
         self.before = add(&self.before, last.summary());
@@ -258,7 +296,8 @@ mod tests {
         let name = format!("millstream-synced-{}.capture", std::process::id());
         let path = std::env::temp_dir().join(name);
         let rotation = Rotation { bytes: None, ns: Some(10) };
-        let mut recording = Recording::create(&path, &WriterOptions::default(), rotation).unwrap();
+        let mut recording =
+            Recording::create(&path, &WriterOptions::default(), rotation, Existing::Keep).unwrap();
         for mono_ns in [0, 10, 20] {
             let head = Head {
                 position: 0,

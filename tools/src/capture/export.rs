@@ -1,6 +1,7 @@
 //! `millstream export`: a capture as JSON lines, as text, or as pcapng.
 
 use super::events::{self, Selection};
+use super::output::{Force, check_same, not_created};
 use super::packets_out::PacketWriter;
 use crate::failure::Failure;
 use base64::Engine;
@@ -11,7 +12,6 @@ use millstream_engine::capture::{
     Ignored, IgnoredReason, Kind, Opener, Protocol, conflict_bytes,
 };
 use std::collections::HashMap;
-use std::fs::File;
 use std::io::{self, BufWriter, Write};
 use std::path::PathBuf;
 
@@ -31,6 +31,8 @@ pub(crate) struct Args {
     /// The output file; by default standard output
     #[arg(short, long, value_name = "OUT")]
     output: Option<PathBuf>,
+    #[command(flatten)]
+    force: Force,
     #[command(flatten)]
     selection: Selection,
 }
@@ -57,9 +59,11 @@ pub(crate) fn run(args: &Args) -> Result<(), Failure> {
     let files = events::files(&args.capture)?;
     let out: Box<dyn Write> = match &args.output {
         None => Box::new(io::stdout()),
-        Some(path) => Box::new(File::create(path).map_err(|error| {
-            Failure::Wrong(format!("EXPORT_UNWRITABLE: {}: {error}", path.display()))
-        })?),
+        Some(path) => {
+            files.iter().try_for_each(|file| check_same(file, path))?;
+            let created = args.force.existing().create(path);
+            Box::new(created.map_err(|error| not_created("EXPORT_UNWRITABLE", path, &error))?)
+        }
     };
     let mut out = BufWriter::with_capacity(1 << 18, out);
     let mut exporter: Box<dyn Exporter> = match args.format {

@@ -1,6 +1,7 @@
 //! `millstream import-pcap`: converts pcap and pcapng files to a Millstream capture: a file with
 //! the bytes that crossed each socket, and their times.
 
+use super::output::{Force, check_same, exists};
 use super::packet::{Counts, Ended, EventSink, FileDamage, Filter, GapPolicy, Importer, Progress};
 use super::times;
 use crate::failure::Failure;
@@ -8,7 +9,7 @@ use crate::stdout::say;
 use clap::{Args as ClapArgs, ValueEnum};
 use flate2::read::MultiGzDecoder;
 use millstream_engine::capture::{
-    Clock, Direction, FileHeader, Head, Kind, Recording, Rotation, WriterOptions,
+    Clock, Direction, Existing, FileHeader, Head, Kind, Recording, Rotation, WriterOptions,
 };
 use std::fs::File;
 use std::io::{self, IsTerminal, Read};
@@ -34,6 +35,8 @@ pub(crate) struct Args {
     /// The capture to write
     #[arg(short, long, value_name = "OUT")]
     output: PathBuf,
+    #[command(flatten)]
+    force: Force,
     /// Only packets from or to this address; may be repeated
     #[arg(long, value_name = "ADDRESS")]
     host: Vec<IpAddr>,
@@ -111,13 +114,15 @@ struct Writer {
     output: PathBuf,
     compress: bool,
     rotation: Rotation,
+    existing: Existing,
     precision_ns: u32,
     recording: Option<Recording>,
 }
 
 impl Writer {
-    fn new(output: &Path, compress: bool, rotation: Rotation) -> Self {
-        Self { output: output.to_path_buf(), compress, rotation, precision_ns: 0, recording: None }
+    fn new(output: &Path, compress: bool, rotation: Rotation, existing: Existing) -> Self {
+        let output = output.to_path_buf();
+        Self { output, compress, rotation, existing, precision_ns: 0, recording: None }
     }
 
     fn begin(&mut self, start_wall_ns: i64) -> io::Result<&mut Recording> {
@@ -129,7 +134,7 @@ impl Writer {
             ..FileHeader::default()
         };
         let options = WriterOptions { header, compress: self.compress };
-        let recording = Recording::create(&self.output, &options, self.rotation)?;
+        let recording = Recording::create(&self.output, &options, self.rotation, self.existing)?;
         Ok(self.recording.insert(recording))
     }
 }
@@ -152,9 +157,10 @@ impl EventSink for Writer {
 pub(crate) fn run(args: &Args) -> Result<(), Failure> {
     let inputs = args.files.iter().map(|path| open(path, &args.output));
     let inputs: Vec<_> = inputs.collect::<Result<_, _>>()?;
-    let stop = stop_flag()?;
     let rotation = Rotation { bytes: args.rotate_bytes, ns: args.rotate_time };
-    let writer = Writer::new(&args.output, args.compress, rotation);
+    args.force.check(&args.output, rotation)?;
+    let stop = stop_flag()?;
+    let writer = Writer::new(&args.output, args.compress, rotation, args.force.existing());
     let mut importer = Importer::new(writer, args.filter(), args.policy());
     let mut damaged = Vec::new();
     let start = Instant::now();
@@ -165,7 +171,7 @@ pub(crate) fn run(args: &Args) -> Result<(), Failure> {
             bar.show(path, progress);
             !stop.load(Ordering::Relaxed)
         });
-        if let Some(damage) = damage.map_err(|ended| failure(path, ended))? {
+        if let Some(damage) = damage.map_err(|ended| failure(path, &args.output, ended))? {
             damaged.push((path.clone(), damage));
         }
         if stop.load(Ordering::Relaxed) {
@@ -175,7 +181,8 @@ pub(crate) fn run(args: &Args) -> Result<(), Failure> {
     bar.clear();
     let is_nothing = importer.counts().packets == 0 && damaged.len() == args.files.len();
     let last = args.files.last().map(PathBuf::as_path).unwrap_or(Path::new(""));
-    let (mut writer, counts) = importer.finish().map_err(|ended| failure(last, ended))?;
+    let (mut writer, counts) =
+        importer.finish().map_err(|ended| failure(last, &args.output, ended))?;
     let fails = |error: io::Error| write_failed(&args.output, &error);
     if !is_nothing {
         let report = report(args, &counts, &damaged);
@@ -226,13 +233,13 @@ pub(crate) fn run(args: &Args) -> Result<(), Failure> {
 
 /// Imports one packet capture without filters and without printing a report.
 pub(crate) fn import_file(input: &Path, output: &Path) -> Result<Counts, Failure> {
-    let writer = Writer::new(output, false, Rotation::default());
+    let writer = Writer::new(output, false, Rotation::default(), Existing::Overwrite);
     let mut importer = Importer::new(writer, Filter::default(), GapPolicy::Keep);
     let damage = importer.read(open(input, output)??, |_| true);
-    if let Some(damage) = damage.map_err(|ended| failure(input, ended))? {
+    if let Some(damage) = damage.map_err(|ended| failure(input, output, ended))? {
         return Err(Failure::Failed(damaged_line(input, &damage)));
     }
-    let (writer, counts) = importer.finish().map_err(|ended| failure(input, ended))?;
+    let (writer, counts) = importer.finish().map_err(|ended| failure(input, output, ended))?;
     if let Some(recording) = writer.recording {
         recording.finish().map_err(|error| write_failed(output, &error))?;
     }
@@ -293,13 +300,7 @@ fn open(path: &Path, output: &Path) -> Result<Input, Failure> {
     if file.metadata().map_err(fails)?.is_dir() {
         return Err(fails(io::Error::from(io::ErrorKind::IsADirectory)));
     }
-    let same = |a: &Path, b: &Path| {
-        a.canonicalize().ok().is_some_and(|a| b.canonicalize().is_ok_and(|b| a == b))
-    };
-    if same(path, output) {
-        let reason = format!("SAME_FILE: {} is an input and the output", path.display());
-        return Err(Failure::Wrong(reason));
-    }
+    check_same(path, output)?;
     Ok(unpacked(file).map_err(fails))
 }
 
@@ -316,9 +317,9 @@ fn unpacked(mut file: File) -> io::Result<Box<dyn Read>> {
     })
 }
 
-fn failure(path: &Path, ended: Ended) -> Failure {
+fn failure(path: &Path, output: &Path, ended: Ended) -> Failure {
     Failure::Failed(match ended {
-        Ended::Sink(error) => format!("CAPTURE_WRITE_FAILED: {error}. Check the output's disk"),
+        Ended::Sink(error) => return write_failed(output, &error),
         Ended::Gap(what) => format!(
             "GAP_IN_STREAM: {}: {what}. Import with another policy: --gaps keep, stop or skip-line",
             path.display()
@@ -327,7 +328,13 @@ fn failure(path: &Path, ended: Ended) -> Failure {
 }
 
 fn write_failed(path: &Path, error: &io::Error) -> Failure {
-    Failure::Failed(format!("CAPTURE_WRITE_FAILED: {}: {error}", path.display()))
+    match error.kind() {
+        io::ErrorKind::AlreadyExists => exists(path),
+        _ => Failure::Failed(format!(
+            "CAPTURE_WRITE_FAILED: {}: {error}. Check the output's disk",
+            path.display()
+        )),
+    }
 }
 
 fn report(args: &Args, counts: &Counts, damaged: &[(PathBuf, FileDamage)]) -> serde_json::Value {

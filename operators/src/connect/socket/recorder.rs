@@ -1,26 +1,28 @@
 //! The option `record`: a thread writes the bytes that a source reads to a capture file.
 //!
 //! The worker copies the bytes that it has read into a buffer, in the form that they have in the
-//! file. It passes buffers that are full or 50 ms old to a thread of the recorder, which adds the
+//! file. It passes buffers that are full or [`HELD_NS`] old to a thread of the recorder, which adds the
 //! CRCs and writes the buffer without another copy. The thread sleeps until it gets a buffer. The
 //! number of buffers is limited. If the disk is too slow and no buffer is free, received bytes are not
 //! recorded: they are counted, and the capture has a gap.
 //!
-//! *Threads.* [`Recorder`] belongs to the source's worker. *Durability.* If the disk keeps up, a
-//! crash of the process loses about the last 50 ms. The file is not synced, so a crash of
-//! the machine may lose more.
+//! *Threads.* [`Recorder`] belongs to the source's worker. *Durability.* A crash of the process
+//! loses the events whose buffers are not written: those of the last [`HELD_NS`], and those that
+//! wait for the disk. The file is synced when the recording ends, so a crash of the machine may lose
+//! more.
 
 use crate::connect::socket::connection_counts::ConnectionCounts;
 use crate::connect::socket::durable_log::Ingest;
 use crossbeam_channel::{Receiver, Sender, bounded};
 use millstream_engine::capture::{
-    Clock, ConnectionInfo, Direction, EventBuffer, FileHeader, Gap, GapCause, Head, Kind,
+    Clock, ConnectionInfo, Direction, EventBuffer, Existing, FileHeader, Gap, GapCause, Head, Kind,
     MAX_EVENT_BYTES, Protocol, Recording, Rotation, WriterOptions,
 };
 use millstream_engine::env::Env;
 use millstream_engine::error::EngineError;
 use std::collections::BTreeMap;
-use std::path::{Path, PathBuf};
+use std::io;
+use std::path::Path;
 use std::sync::Arc;
 use std::thread::JoinHandle;
 
@@ -68,16 +70,33 @@ pub(super) struct Recorder {
     writer: Option<JoinHandle<()>>,
 }
 
-/// `path` if there is no file, otherwise `path` with a number from 2 before its extension, so that
-/// an earlier recording is not overwritten.
-fn new_path(path: &Path) -> PathBuf {
+/// Creates the file of a recording: `path` or, if there is such a file, `path` with a number from 2
+/// before its extension, so that an earlier recording is not overwritten.
+fn create(path: &Path, options: &WriterOptions) -> Result<Recording, EngineError> {
     let extension = path.extension().map(|end| end.to_string_lossy().into_owned());
     let numbered = |number: u32| match &extension {
         Some(end) => path.with_extension(format!("{number}.{end}")),
         None => path.with_extension(number.to_string()),
     };
-    let mut candidates = std::iter::once(path.to_path_buf()).chain((2..).map(numbered));
-    candidates.find(|path| !path.exists()).unwrap_or_else(|| path.to_path_buf())
+    let mut candidate = path.to_path_buf();
+    let mut numbers = 2..;
+    loop {
+        match Recording::create(&candidate, options, Rotation::default(), Existing::Keep) {
+            Ok(recording) => return Ok(recording),
+            Err(error) => match numbers.next() {
+                Some(number) if error.kind() == io::ErrorKind::AlreadyExists => {
+                    candidate = numbered(number);
+                }
+                _ => {
+                    return Err(EngineError::operator(
+                        "RECORDING_UNWRITABLE",
+                        format!("cannot record to {}: {error}", candidate.display()),
+                        "Check the path of option 'record', its rights and its disk",
+                    ));
+                }
+            },
+        }
+    }
 }
 
 impl Recorder {
@@ -87,7 +106,6 @@ impl Recorder {
         env: Arc<dyn Env>,
         counts: Arc<ConnectionCounts>,
     ) -> Result<Self, EngineError> {
-        let path = new_path(path);
         let header = FileHeader {
             clock: Clock::Read,
             precision_ns: 1000,
@@ -96,15 +114,7 @@ impl Recorder {
             recording: env.random(),
             ..FileHeader::default()
         };
-        let options = WriterOptions { header, compress: false };
-        let created = Recording::create(&path, &options, Rotation::default());
-        let recording = created.map_err(|error| {
-            EngineError::operator(
-                "RECORDING_UNWRITABLE",
-                format!("cannot record to {}: {error}", path.display()),
-                "Check the path of option 'record', its rights and its disk",
-            )
-        })?;
+        let recording = create(path, &WriterOptions { header, compress: false })?;
         let (full, written) = bounded(BUFFERS);
         let (returned, free) = bounded(BUFFERS);
         let counted = counts.clone();
@@ -461,6 +471,7 @@ mod tests {
             Path::new("/dev/full"),
             &WriterOptions::default(),
             Rotation::default(),
+            Existing::Keep,
         );
         // Only some systems have this file.
         let Ok(recording) = recording else { return };

@@ -11,6 +11,7 @@ mod streams;
 #[cfg(test)]
 mod tests;
 
+use super::output::Force;
 use super::times;
 use crate::failure::Failure;
 use crate::stdout::say;
@@ -47,9 +48,8 @@ pub(crate) struct Args {
     /// The capture file to write
     #[arg(short, long, value_name = "OUT")]
     output: PathBuf,
-    /// Overwrite the file if there is one
-    #[arg(long)]
-    force: bool,
+    #[command(flatten)]
+    force: Force,
     /// Stop after this time
     #[arg(long = "for", value_name = "DURATION", value_parser = times::parse_ns)]
     duration: Option<u64>,

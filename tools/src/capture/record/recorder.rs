@@ -2,6 +2,7 @@
 
 use super::Args;
 use super::receive::Stamp;
+use crate::capture::output::not_created;
 use crate::capture::times;
 use crate::failure::Failure;
 use millstream_engine::capture::{
@@ -9,7 +10,7 @@ use millstream_engine::capture::{
     WriterOptions,
 };
 use std::io::{self, IsTerminal};
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
@@ -39,26 +40,6 @@ pub(super) struct Recorder {
     pub(super) dropped_datagrams: u64,
 }
 
-/// The file that a recording would overwrite; with rotation any file of an earlier recording of this
-/// name, because the number of files is not known.
-fn existing_file(path: &Path, rotates: bool) -> Option<PathBuf> {
-    if !rotates {
-        return path.exists().then(|| path.to_path_buf());
-    }
-    let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty());
-    let entries = std::fs::read_dir(folder.unwrap_or(Path::new("."))).ok()?;
-    let mut files = entries.flatten().map(|entry| entry.path());
-    files.find(|file| {
-        let numbered =
-            if path.extension().is_some() { file.with_extension("") } else { file.clone() };
-        let number = numbered.extension().and_then(|number| number.to_str()).unwrap_or_default();
-        let has_number = number.len() >= 5 && number.bytes().all(|byte| byte.is_ascii_digit());
-        file.extension().is_some_and(|end| path.extension().is_none_or(|own| own == end))
-            && has_number
-            && numbered.file_stem() == path.file_stem()
-    })
-}
-
 impl Recorder {
     pub(super) fn begin(args: &Args, limit: Limit) -> Result<Self, Failure> {
         let now = Stamp::now();
@@ -73,20 +54,12 @@ impl Recorder {
         let options = WriterOptions { header, compress: args.compress };
         let rotation = Rotation { bytes: args.rotate_bytes, ns: args.rotate_time };
         let path = args.output.clone();
-        let rotates = args.rotate_bytes.is_some() || args.rotate_time.is_some();
-        if let Some(existing) = existing_file(&path, rotates).filter(|_| !args.force) {
-            return Err(Failure::Wrong(format!(
-                "CAPTURE_EXISTS: there is a file {} already. Give another -o, or overwrite it with \
-                 --force",
-                existing.display()
-            )));
-        }
+        args.force.check(&path, rotation)?;
         // The header is written at once, so that the file is a capture from its beginning.
-        let created = Recording::create(&path, &options, rotation)
+        let created = Recording::create(&path, &options, rotation, args.force.existing())
             .and_then(|mut recording| recording.flush().map(|()| recording));
-        let recording = created.map_err(|error| {
-            Failure::Wrong(format!("CAPTURE_WRITE_FAILED: {}: {error}", path.display()))
-        })?;
+        let recording =
+            created.map_err(|error| not_created("CAPTURE_WRITE_FAILED", &path, &error))?;
         let start = Instant::now();
         Ok(Self {
             recording,
