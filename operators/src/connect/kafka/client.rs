@@ -5,8 +5,9 @@ use crate::table::error::{PlanError, PlanResult};
 use crate::table::plan::Options;
 use millstream_engine::error::EngineError;
 use rdkafka::ClientConfig;
-use rdkafka::error::{KafkaError, RDKafkaErrorCode};
-use std::time::Duration;
+use rdkafka::error::{KafkaError, KafkaResult, RDKafkaErrorCode};
+use std::thread;
+use std::time::{Duration, Instant};
 
 /// The role of a client.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -49,6 +50,33 @@ pub(super) fn is_transient(error: RDKafkaErrorCode) -> bool {
             | RDKafkaErrorCode::CoordinatorNotAvailable
             | RDKafkaErrorCode::CoordinatorLoadInProgress
     )
+}
+
+/// The pause before a request is repeated.
+pub(super) const ASK_AGAIN: Duration = Duration::from_millis(50);
+
+/// Makes a request, at least once, and repeats it while it fails with a temporary error, until
+/// `patience` has elapsed. Returns the last error.
+pub(super) fn retried<T>(
+    patience: Duration,
+    request: impl Fn(Duration) -> KafkaResult<T>,
+) -> KafkaResult<T> {
+    let until = Instant::now() + patience;
+    loop {
+        let left = until.saturating_duration_since(Instant::now()).max(ASK_AGAIN);
+        let failed = match request(left) {
+            Ok(answer) => return Ok(answer),
+            Err(failed) => failed,
+        };
+        let passes = match &failed {
+            KafkaError::Transaction(error) => error.is_retriable(),
+            other => other.rdkafka_error_code().is_some_and(is_transient),
+        };
+        if !passes || Instant::now() + ASK_AGAIN >= until {
+            return Err(failed);
+        }
+        thread::sleep(ASK_AGAIN);
+    }
 }
 
 /// Time limit of a request that is not a fetch, as in Java's client.

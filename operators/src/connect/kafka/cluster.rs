@@ -1,7 +1,7 @@
 //! Requests about topics: their partitions, and the earliest and latest offsets. All requests block
 //! until they are answered or time out.
 
-use crate::connect::kafka::client::{Client, is_transient};
+use crate::connect::kafka::client::{ASK_AGAIN, Client, retried};
 use crate::connect::kafka::offsets::{ByPartition, EARLIEST, LATEST};
 use crate::connect::kafka::options::{NoMatch, Place, Subscription};
 use crate::connect::kafka::topic_ids::{self, TopicIds};
@@ -22,8 +22,6 @@ pub type Partitions = BTreeSet<(String, i32)>;
 /// How long a subscribed topic may be unknown before the query fails. A new topic takes a while to
 /// become known to all brokers.
 const UNKNOWN_TOPIC: Duration = Duration::from_secs(3);
-/// The interval between two requests for an unknown topic.
-const ASK_AGAIN: Duration = Duration::from_millis(100);
 /// How long the client may take to answer a request for the ids of topics.
 const ASK_IDS: Duration = Duration::from_secs(5);
 
@@ -35,22 +33,8 @@ pub struct Cluster {
 }
 
 impl Cluster {
-    /// Repeats a request while it fails with a temporary error, until the time limit of a request
-    /// has passed.
     fn retried<T>(&self, request: impl Fn(Duration) -> KafkaResult<T>) -> KafkaResult<T> {
-        let until = Instant::now() + self.client.timeout;
-        loop {
-            let left = until.saturating_duration_since(Instant::now()).max(ASK_AGAIN);
-            match request(left) {
-                Err(error)
-                    if error.rdkafka_error_code().is_some_and(is_transient)
-                        && Instant::now() + ASK_AGAIN < until =>
-                {
-                    thread::sleep(ASK_AGAIN);
-                }
-                outcome => return outcome,
-            }
-        }
+        retried(self.client.timeout, request)
     }
 
     /// The partitions that a subscription selects. A listed topic that does not exist is an error.
@@ -177,14 +161,12 @@ impl Cluster {
     }
 
     /// Commits offsets to the consumer group of the client.
-    pub fn commit(&self, offsets: &ByPartition) -> Result<(), EngineError> {
-        let failed = |e: KafkaError| self.client.failed("commit to the consumer group", &e);
+    pub fn commit(&self, offsets: &ByPartition) -> KafkaResult<()> {
         let mut list = TopicPartitionList::new();
         for (topic, partition, at) in offsets.iter() {
-            let at = Offset::Offset(at);
-            list.add_partition_offset(topic, partition, at).map_err(failed)?;
+            list.add_partition_offset(topic, partition, Offset::Offset(at))?;
         }
-        self.consumer.commit(&list, CommitMode::Sync).map_err(failed)
+        self.consumer.commit(&list, CommitMode::Sync)
     }
 
     /// Resolves `at` in all partitions. `at` has the same meaning as in [`offsets`](Self::offsets).

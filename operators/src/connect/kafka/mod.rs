@@ -1,6 +1,7 @@
 //! Kafka: a source for streams and batch queries, and a sink. The options, the columns and the
 //! offsets in checkpoints are Spark's; the client is librdkafka.
 
+mod batch_delay;
 mod client;
 mod cluster;
 mod consumer;

@@ -5,6 +5,8 @@
 //! another. In between it commits offsets to the consumer group, and in continuous mode looks for
 //! new partitions. It ends when the tasklets have ended and all offsets are committed.
 
+use crate::connect::kafka::batch_delay::BatchDelay;
+use crate::connect::kafka::client::is_transient;
 use crate::connect::kafka::cluster::{Cluster, Partitions};
 use crate::connect::kafka::offsets::{ByPartition, EARLIEST, LATEST};
 use crate::connect::kafka::options::KafkaSourceConfig;
@@ -13,6 +15,7 @@ use millstream_engine::checkpoint::log_entry;
 use millstream_engine::env::Env;
 use millstream_engine::error::EngineError;
 use millstream_engine::sync::waker::Waker;
+use rdkafka::error::RDKafkaErrorCode;
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -113,8 +116,12 @@ pub struct Asker {
     /// The next offsets of all tasklets' partitions between two batches, as far as they were told
     /// ([`Asker::advance`]).
     positions: ByPartition,
-    /// Whether a failed commit to the consumer group has been reported.
+    /// Whether a temporary failure of a commit to the consumer group has been reported.
     has_reported_commit: bool,
+    /// Whether the consumer group has refused a commit. Then there are no further ones in this run.
+    is_commit_refused: bool,
+    /// Whether the current batch waits for `minOffsetsPerTrigger`.
+    delay: BatchDelay,
 }
 
 /// The offsets that a plan needs, of the tasklet's partitions and possibly of all others.
@@ -276,15 +283,31 @@ impl Asker {
         self.cluster.offsets(of.iter().map(|(topic, partition, _)| (topic, partition, LATEST)))
     }
 
-    /// Commits the waiting offsets to the consumer group. If that fails, they wait again. The first
-    /// failure is reported in a notice.
+    /// Whether a tasklet's plan waits for `minOffsetsPerTrigger`. `backlog` is that of the source.
+    pub fn delays(&mut self, part: usize, backlog: u64) -> bool {
+        let Some(min) = self.config.min_offsets else { return false };
+        self.delay.delays(part, backlog < min, self.config.max_delay_ns, self.env.now_ns())
+    }
+
+    /// Commits the waiting offsets to the consumer group. After a temporary failure they wait again.
+    /// A refusal ends the commits of this run: repeating them would not help. The first failure of
+    /// each kind is reported in a notice.
     fn commit_to_group(&mut self, commits: &mut GroupCommits, now: Instant) {
         let offsets = commits.take(now);
-        if let Err(error) = self.cluster.commit(&offsets) {
+        if self.is_commit_refused {
+            return;
+        }
+        let Err(error) = self.cluster.commit(&offsets) else { return };
+        let reason = self.config.client.failed("commit to the consumer group", &error);
+        if error.rdkafka_error_code().is_some_and(may_commit_later) {
             commits.waiting.extend(&offsets);
             if !std::mem::replace(&mut self.has_reported_commit, true) {
-                (self.loss.notice)(&format!("{error}; the query continues"));
+                (self.loss.notice)(&format!("{reason}; the query continues, and tries again"));
             }
+        } else {
+            self.is_commit_refused = true;
+            let outcome = "the query continues, without committing offsets until it is restarted";
+            (self.loss.notice)(&format!("{reason}; {outcome}"));
         }
     }
 
@@ -315,6 +338,19 @@ impl Asker {
         }
         self.ids.update(self.env.storage(), ids)
     }
+}
+
+/// Whether a commit to the consumer group that failed with this error can succeed later: the error
+/// is temporary, or a member of the group is active and may leave it.
+fn may_commit_later(error: RDKafkaErrorCode) -> bool {
+    is_transient(error)
+        || matches!(
+            error,
+            RDKafkaErrorCode::NotCoordinator
+                | RDKafkaErrorCode::RebalanceInProgress
+                | RDKafkaErrorCode::UnknownMemberId
+                | RDKafkaErrorCode::IllegalGeneration
+        )
 }
 
 type Request = Box<dyn FnOnce(&mut Asker) + Send>;
@@ -376,6 +412,8 @@ impl Requests {
             first: None,
             positions: ByPartition::default(),
             has_reported_commit: false,
+            is_commit_refused: false,
+            delay: BatchDelay::default(),
         };
         let (sender, receiver) = channel();
         let thread = thread::Builder::new().name("kafka-requests".to_string());
@@ -499,6 +537,7 @@ mod tests {
     use super::*;
     use millstream_engine::env::SimEnv;
     use rdkafka::mocking::MockCluster;
+    use rdkafka::types::{RDKafkaApiKey, RDKafkaRespErr};
 
     fn partitions(topics: &[&str]) -> Partitions {
         topics.iter().map(|topic| (topic.to_string(), 0)).collect()
@@ -526,6 +565,8 @@ mod tests {
             first: None,
             positions: ByPartition::default(),
             has_reported_commit: false,
+            is_commit_refused: false,
+            delay: BatchDelay::default(),
         }
     }
 
@@ -563,6 +604,45 @@ mod tests {
         }
         drop(requests);
         thread.join().unwrap();
+    }
+
+    /// The committed offset of partition 0 of topic a; `None` if there is none.
+    fn committed(asker: &Asker) -> Option<i64> {
+        let mut wanted = rdkafka::TopicPartitionList::new();
+        wanted.add_partition("a", 0);
+        let found = rdkafka::consumer::Consumer::committed_offsets(
+            &*asker.cluster.consumer,
+            wanted,
+            Duration::from_secs(30),
+        );
+        match found.unwrap().elements()[0].offset() {
+            rdkafka::Offset::Offset(at) => Some(at),
+            _ => None,
+        }
+    }
+
+    #[test]
+    fn a_refused_commit_to_the_group_is_not_repeated_but_a_failed_one_is() {
+        let cluster = MockCluster::new(1).unwrap();
+        cluster.create_topic("a", 1, 1).unwrap();
+        let mut asker = asker(&cluster.bootstrap_servers(), "a");
+        let (mut commits, now) = (GroupCommits::default(), Instant::now());
+        let offsets = |at: i64| ByPartition::parse(&format!(r#"{{"a":{{"0":{at}}}}}"#)).unwrap();
+        let member = RDKafkaRespErr::RD_KAFKA_RESP_ERR_UNKNOWN_MEMBER_ID;
+        cluster.request_errors(RDKafkaApiKey::OffsetCommit, &[member]);
+        commits.waiting.extend(&offsets(5));
+        asker.commit_to_group(&mut commits, now);
+        assert_eq!(commits.waiting.to_string(), offsets(5).to_string());
+        asker.commit_to_group(&mut commits, now);
+        assert_eq!((commits.due(now), committed(&asker)), (None, Some(5)));
+
+        let refused = RDKafkaRespErr::RD_KAFKA_RESP_ERR_GROUP_AUTHORIZATION_FAILED;
+        cluster.request_errors(RDKafkaApiKey::OffsetCommit, &[refused]);
+        for at in [6, 7] {
+            commits.waiting.extend(&offsets(at));
+            asker.commit_to_group(&mut commits, now);
+            assert_eq!((commits.due(now), committed(&asker)), (None, Some(5)), "offset {at}");
+        }
     }
 
     #[test]

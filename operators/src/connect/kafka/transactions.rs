@@ -21,7 +21,7 @@
 //!
 //! *Threads.* The worker begins transactions; the driver commits them.
 
-use crate::connect::kafka::client::{Client, is_transient};
+use crate::connect::kafka::client::{Client, retried};
 use crate::connect::kafka::deliveries::{Context, Deliveries, RecordProducer};
 use crate::connect::kafka::hanging_transactions::partitions_with_open_transaction;
 use futures_executor::block_on;
@@ -34,18 +34,15 @@ use rdkafka::admin::{AdminClient, AdminOptions, NewTopic, TopicReplication};
 use rdkafka::client::DefaultClientContext;
 use rdkafka::config::FromClientConfigAndContext;
 use rdkafka::consumer::{BaseConsumer, Consumer as _, ConsumerGroupMetadata};
-use rdkafka::error::{KafkaError, KafkaResult, RDKafkaErrorCode};
+use rdkafka::error::{KafkaError, RDKafkaErrorCode};
 use rdkafka::producer::{BaseRecord, Producer as _};
 use rdkafka::{Offset, TopicPartitionList};
 use serde::{Deserialize, Serialize};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::thread;
 use std::time::{Duration, Instant};
 
-/// The pause before a request is repeated after a temporary error.
-const ASK_AGAIN: Duration = Duration::from_millis(50);
 /// How long the end of a query waits for the abort of its open transaction.
 const ABORT_TIMEOUT: Duration = Duration::from_secs(5);
 
@@ -422,30 +419,6 @@ fn producers_to_abort(last: Option<usize>, is_recent: bool) -> &'static [usize] 
         (Some(_), false) => &[0, 1],
         (Some(0), true) => &[1],
         (Some(_), true) => &[0],
-    }
-}
-
-/// Makes a request, at least once, and repeats it while it fails with a temporary error, until
-/// `patience` has elapsed. Returns the last error.
-pub(super) fn retried<T>(
-    patience: Duration,
-    request: impl Fn(Duration) -> KafkaResult<T>,
-) -> KafkaResult<T> {
-    let until = Instant::now() + patience;
-    loop {
-        let left = until.saturating_duration_since(Instant::now()).max(ASK_AGAIN);
-        let failed = match request(left) {
-            Ok(answer) => return Ok(answer),
-            Err(failed) => failed,
-        };
-        let passes = match &failed {
-            KafkaError::Transaction(error) => error.is_retriable(),
-            other => other.rdkafka_error_code().is_some_and(is_transient),
-        };
-        if !passes || Instant::now() + ASK_AGAIN >= until {
-            return Err(failed);
-        }
-        thread::sleep(ASK_AGAIN);
     }
 }
 

@@ -13,6 +13,8 @@ pub(super) struct Plan {
     /// The first offsets, if the source had not started.
     pub(super) start: Option<ByPartition>,
     pub(super) available: Available,
+    /// Whether the batch waits for `minOffsetsPerTrigger`.
+    delayed: bool,
 }
 
 impl KafkaSource {
@@ -67,7 +69,8 @@ impl KafkaSource {
                     with_others || assignment.is_own(topic, partition)
                 })?,
             };
-            Ok(Plan { start, available })
+            let delayed = is_stream && asker.delays(assignment.part, available.backlog());
+            Ok(Plan { start, available, delayed })
         })
     }
 
@@ -75,7 +78,6 @@ impl KafkaSource {
         &mut self,
         plan: Plan,
         extent: ReadLimit,
-        now_ns: u64,
     ) -> Result<EndOffset, EngineError> {
         let is_first = plan.start.is_some();
         if let Some(start) = plan.start {
@@ -92,11 +94,7 @@ impl KafkaSource {
         }
         self.progress.set_planned(&latest);
         let own = self.offsets();
-        if let (Some(min), Some(planned_ns)) = (self.config.min_offsets, self.planned_ns)
-            && available.backlog() < min
-            && now_ns < planned_ns.saturating_add(self.config.max_delay_ns)
-            && !is_first
-        {
+        if plan.delayed && !is_first {
             let end = Offset(own.to_string());
             return Ok(EndOffset { end, has_new: false, exhausted: false, limited: false });
         }
@@ -108,9 +106,6 @@ impl KafkaSource {
         };
         self.first_of_new = available.first_of_new;
         let has_new = is_first || end != own;
-        if has_new || self.planned_ns.is_none() {
-            self.planned_ns = Some(now_ns);
-        }
         let limited = end != latest;
         Ok(EndOffset { end: Offset(end.to_string()), has_new, exhausted: false, limited })
     }

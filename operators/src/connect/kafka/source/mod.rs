@@ -135,8 +135,6 @@ pub struct KafkaSource {
     first_of_new: ByPartition,
     /// Trigger available-now: the end offsets of the first plan.
     available_at_start: Option<ByPartition>,
-    /// The time of the last plan, on the monotonic clock in nanoseconds.
-    planned_ns: Option<u64>,
     drain: Option<Drain>,
     records: u64,
     columns: Columns,
@@ -208,7 +206,6 @@ impl KafkaSource {
             planned: None,
             first_of_new: ByPartition::default(),
             available_at_start: None,
-            planned_ns: None,
             drain: None,
             records: 0,
             row: Vec::new(),
@@ -640,9 +637,9 @@ impl KafkaSource {
         self.pass_idle_mark(now_ns, down, cx)
     }
 
-    /// If all partitions are idle, tells the chain so, once for each mark. The source is idle, so
-    /// that other inputs ignore it, only after the time-out of the session. Until then it is a
-    /// partition beside those of the other tasklets.
+    /// If all partitions are idle, tells the chain so, once for each mark. Other inputs ignore the
+    /// source only after the time-out of the session. Until then it counts as a partition that is
+    /// idle, like those of the other tasklets.
     fn pass_idle_mark<D: for<'a> Push<Row<'a>>>(
         &mut self,
         now_ns: u64,
@@ -800,9 +797,9 @@ impl<D: for<'a> Push<Row<'a>>> Source<D> for KafkaSource {
         Ok(self.planned.is_some())
     }
 
-    fn plan(&mut self, extent: ReadLimit, cx: &mut StepCx<'_>) -> Result<EndOffset, EngineError> {
+    fn plan(&mut self, extent: ReadLimit, _: &mut StepCx<'_>) -> Result<EndOffset, EngineError> {
         match (self.planned.take(), &self.available_at_start) {
-            (Some(plan), _) => self.end_of_batch(plan, extent, cx.env.now_ns()),
+            (Some(plan), _) => self.end_of_batch(plan, extent),
             (None, end) => {
                 let end = self.assignment.own(end.clone().unwrap_or_default());
                 let end = Offset(end.to_string());
