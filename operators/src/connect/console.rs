@@ -116,44 +116,39 @@ impl Console {
     }
 
     fn print(&mut self) -> Result<(), EngineError> {
-        match &mut self.lines {
-            Some(lines) => {
-                let mut text = std::mem::take(&mut lines.text);
-                let written = self.write(&text);
-                text.clear();
-                // The buffer is used again.
-                if let Some(lines) = &mut self.lines {
-                    lines.text = text;
-                }
-                written
-            }
-            None => self.print_table(),
-        }
+        let Some(lines) = &mut self.lines else { return self.print_table() };
+        let written = print(&mut self.out, &lines.text);
+        lines.text.clear();
+        written?;
+        self.latency.record_pending();
+        Ok(())
     }
 
     fn print_table(&mut self) -> Result<(), EngineError> {
         let table = table(&self.schema, &self.rows, self.truncate, self.display);
         let line = "-------------------------------------------";
-        let tail = match (self.hidden, self.limit) {
-            (false, _) => "\n".to_string(),
-            (true, 1) => "only showing top 1 row\n".to_string(),
-            (true, limit) => format!("only showing top {limit} rows\n"),
-        };
+        let tail = if self.hidden { only_showing(self.limit) } else { String::new() };
         let query = self.query.as_ref().map(|name| format!(" of {name}")).unwrap_or_default();
-        let text = format!("{line}\nBatch: {}{query}\n{line}\n{table}{tail}", self.epoch);
+        let text = format!("{line}\nBatch: {}{query}\n{line}\n{table}{tail}\n", self.epoch);
         self.rows.clear();
         self.hidden = false;
-        self.write(text.as_bytes())
-    }
-
-    fn write(&mut self, text: &[u8]) -> Result<(), EngineError> {
-        let written = self.out.write_all(text).and_then(|()| self.out.flush());
-        written.map_err(|error| {
-            EngineError::operator("CONSOLE_SINK_FAILED", format!("cannot print: {error}"), "")
-        })?;
+        print(&mut self.out, text.as_bytes())?;
         self.latency.record_pending();
         Ok(())
     }
+}
+
+fn print(out: &mut dyn Write, text: &[u8]) -> Result<(), EngineError> {
+    let printed = out.write_all(text).and_then(|()| out.flush());
+    printed.map_err(|error| {
+        EngineError::operator("CONSOLE_SINK_FAILED", format!("cannot print: {error}"), "")
+    })
+}
+
+/// The line below a table that leaves out rows, without its line end, as Spark prints it.
+pub fn only_showing(rows: usize) -> String {
+    let noun = if rows == 1 { "row" } else { "rows" };
+    format!("only showing top {rows} {noun}")
 }
 
 /// Formats rows as Spark's `show` does.

@@ -15,6 +15,7 @@
 //! ```
 
 use super::{BatchWriter, GroupedData, QueryError, Session, StreamWriter};
+use crate::connect::console::only_showing;
 use crate::table::error::{PlanError, PlanResult};
 use crate::table::expr::resolve::resolve;
 use crate::table::expr::type_rules::Rules;
@@ -384,8 +385,8 @@ impl DataFrame {
         all.truncate(rows);
         let mut text = self.table_of(&all, truncate);
         if more {
-            let noun = if rows == 1 { "row" } else { "rows" };
-            text.push_str(&format!("only showing top {rows} {noun}\n"));
+            text.push_str(&only_showing(rows));
+            text.push('\n');
         }
         Ok(text)
     }

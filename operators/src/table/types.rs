@@ -117,23 +117,25 @@ impl DataType {
     /// Whether values of this type can be ordered. This is true for types that contain neither a
     /// map nor a VARIANT.
     pub fn is_orderable(&self) -> bool {
-        match self {
-            Self::Map(..) | Self::Variant => false,
-            Self::Array(element) => element.is_orderable(),
-            Self::Struct(fields) => fields.iter().all(|field| field.data_type.is_orderable()),
-            _ => true,
-        }
+        !self.contains(&|part| matches!(part, Self::Map(..) | Self::Variant))
+    }
+
+    /// Whether the type, or a type that it contains, satisfies a condition.
+    pub(crate) fn contains(&self, condition: &dyn Fn(&Self) -> bool) -> bool {
+        condition(self)
+            || match self {
+                Self::Array(element) => element.contains(condition),
+                Self::Map(key, value) => key.contains(condition) || value.contains(condition),
+                Self::Struct(fields) => {
+                    fields.iter().any(|field| field.data_type.contains(condition))
+                }
+                _ => false,
+            }
     }
 
     /// Whether the type is VARIANT, or contains one.
     pub(crate) fn has_variant(&self) -> bool {
-        match self {
-            Self::Variant => true,
-            Self::Array(element) => element.has_variant(),
-            Self::Map(key, value) => key.has_variant() || value.has_variant(),
-            Self::Struct(fields) => fields.iter().any(|field| field.data_type.has_variant()),
-            _ => false,
-        }
+        self.contains(&|part| *part == Self::Variant)
     }
 
     /// Whether the type is a day-time or a year-month interval.
@@ -144,13 +146,7 @@ impl DataType {
     /// Whether the type is TIME, or contains one.
     #[cfg(feature = "columnar")]
     pub(crate) fn has_time(&self) -> bool {
-        match self {
-            Self::Time(_) => true,
-            Self::Array(element) => element.has_time(),
-            Self::Map(key, value) => key.has_time() || value.has_time(),
-            Self::Struct(fields) => fields.iter().any(|field| field.data_type.has_time()),
-            _ => false,
-        }
+        self.contains(&|part| matches!(part, Self::Time(_)))
     }
 
     /// Whether the type is a date, or a timestamp with or without a time zone.

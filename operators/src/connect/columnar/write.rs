@@ -71,7 +71,7 @@ impl ColumnSink {
             let fits = match self.format {
                 _ if field.data_type.has_time() || field.data_type.has_variant() => false,
                 ColumnFormat::Parquet => true,
-                ColumnFormat::Orc => super::orc::write::has(&field.data_type),
+                ColumnFormat::Orc => !field.data_type.contains(&|part| *part == DataType::Null),
             };
             if fits {
                 continue;

@@ -50,9 +50,9 @@ pub(super) struct TimerQueues {
     /// While timers of a batch fire: new timers up to this watermark and this processing time wait
     /// for the next batch.
     pub defers_by_us: Option<(i64, i64)>,
-    /// Timers that wait for the next batch, with the slot of their key. They may have been cancelled
-    /// meanwhile.
-    deferred: Vec<(Timer, u32)>,
+    /// Timers that wait for the next batch, with the slot of their key. A cancelled one is removed at
+    /// once, so that their number is bounded by that of the timers that are set.
+    deferred: BTreeSet<(Timer, u32)>,
 }
 
 impl TimerQueues {
@@ -63,7 +63,7 @@ impl TimerQueues {
             Timer::ProcessingTime(us) => us <= now_us,
         });
         if waits {
-            self.deferred.push((timer, at));
+            self.deferred.insert((timer, at));
             return;
         }
         let (due, time_us) = self.of(timer);
@@ -72,6 +72,9 @@ impl TimerQueues {
 
     /// Removes a timer of the key in a slot.
     pub fn remove(&mut self, timer: Timer, at: u32) {
+        if self.deferred.remove(&(timer, at)) {
+            return;
+        }
         let (due, time_us) = self.of(timer);
         due.remove(time_us, at);
     }
@@ -79,7 +82,7 @@ impl TimerQueues {
     /// Starts a batch: sets the timers that have waited for it.
     pub fn begin_batch(&mut self) {
         self.defers_by_us = None;
-        while let Some((timer, at)) = self.deferred.pop() {
+        while let Some((timer, at)) = self.deferred.pop_first() {
             self.add(timer, at);
         }
     }
@@ -91,7 +94,7 @@ impl TimerQueues {
 
     /// Approximate memory of the queues, in bytes.
     pub fn memory(&self) -> usize {
-        let deferred = self.deferred.capacity() * size_of::<(Timer, u32)>();
+        let deferred = self.deferred.len() * size_of::<(Timer, u32)>() * 3 / 2;
         self.event.memory() + self.processing.memory() + self.ttl.memory() + deferred
     }
 
@@ -125,6 +128,17 @@ mod tests {
             "no batch is requested for a cancelled one"
         );
         assert!(queues.memory() < 1_000, "{}", queues.memory());
+        // While the timers of a batch fire, each record moves a timer of the past.
+        queues.defers_by_us = Some((20_000, 20_000));
+        for record in 10_000..20_000 {
+            for timer in [Timer::EventTime, Timer::ProcessingTime] {
+                queues.remove(timer(record - 1), 42);
+                queues.add(timer(record), 42);
+            }
+        }
+        assert!(queues.memory() < 1_000, "{}", queues.memory());
+        queues.begin_batch();
+        assert_eq!((queues.event.0.len(), queues.processing.0.len()), (11, 11));
         let taken: Vec<_> = std::iter::from_fn(|| queues.event.take(9_992)).collect();
         assert_eq!(taken, [(9_990, 0), (9_991, 1), (9_992, 2)]);
     }

@@ -7,7 +7,6 @@ use crate::table::expr::{Expr, Node, Resolved};
 use crate::table::plan::join::{self, JoinType, compared, reads};
 use crate::table::plan::optimizer::is_deterministic_expr;
 use crate::table::plan::{Closest, Plan};
-use crate::table::types::DataType;
 
 /// The setting that enables ASOF joins; they are off by default.
 pub const SETTING: &str = "spark.sql.join.asofJoin.enabled";
@@ -85,16 +84,6 @@ fn is_row_value(expr: &Expr, resolved: &Resolved) -> bool {
         && is_deterministic_expr(resolved)
 }
 
-/// Whether values of a type can be ordered.
-fn is_ordered(data_type: &DataType) -> bool {
-    match data_type {
-        DataType::Map(..) => false,
-        DataType::Array(element) => is_ordered(element),
-        DataType::Struct(fields) => fields.iter().all(|field| is_ordered(&field.data_type)),
-        _ => true,
-    }
-}
-
 /// Resolves the compared values over the columns of both sides, the left value first. Also returns
 /// which right row is the closest.
 fn operands(
@@ -132,7 +121,7 @@ fn operands(
         wrong("INVALID_TYPE", &reason, "Cast one of them to the type of the other")
     };
     let (of_left, of_right) = compared(of_left, of_right).map_err(|_| invalid_type())?;
-    if !is_ordered(&of_left.data_type) {
+    if !of_left.data_type.is_orderable() {
         return Err(invalid_type());
     }
     Ok((closest, (of_left, of_right)))

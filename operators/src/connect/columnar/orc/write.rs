@@ -13,7 +13,7 @@ use crate::connect::columnar::orc::protobuf::Message;
 use crate::connect::columnar::write::{GROUP_BYTES, Written};
 use crate::connect::options::OptionReader;
 use crate::table::error::{PlanError, PlanResult};
-use crate::table::types::{DataType, Field};
+use crate::table::types::Field;
 use arrow_array::RecordBatch;
 use std::io::{self, Write};
 
@@ -61,17 +61,6 @@ pub fn codec(reader: &mut OptionReader<'_>) -> PlanResult<(Codec, &'static str)>
         "lz4" => (Codec::Lz4, "lz4"),
         _ => (Codec::None, ""),
     })
-}
-
-/// Whether columns of a type can be written.
-pub fn has(data_type: &DataType) -> bool {
-    match data_type {
-        DataType::Null | DataType::Time(_) => false,
-        DataType::Array(element) => has(element),
-        DataType::Map(key, value) => has(key) && has(value),
-        DataType::Struct(fields) => fields.iter().all(|field| has(&field.data_type)),
-        _ => true,
-    }
 }
 
 /// Encodes batches of rows as a file.

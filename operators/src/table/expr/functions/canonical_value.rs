@@ -33,12 +33,8 @@ pub fn canonical_double(v: f64) -> f64 {
 
 /// Whether equal values of this type can have different byte representations.
 fn varies(data_type: &DataType) -> bool {
-    match data_type {
-        DataType::Float | DataType::Double | DataType::Map(..) => true,
-        DataType::Array(element) => varies(element),
-        DataType::Struct(fields) => fields.iter().any(|field| varies(&field.data_type)),
-        _ => false,
-    }
+    data_type
+        .contains(&|part| matches!(part, DataType::Float | DataType::Double | DataType::Map(..)))
 }
 
 /// Wraps a nested expression so that its values are in canonical form and can be compared as bytes.
