@@ -449,7 +449,7 @@ fn a_result_is_formatted_as_lines_of_json_and_csv() {
     assert_eq!(lines(RowFormat::Csv), "n,s,x,t\n1,\"a \\\"b\\\", c\",,2024-01-02T03:04:05.000Z\n");
     assert_eq!(frame.cells(&collected)[0], ["1", "a \"b\", c", "NULL", "2024-01-02 03:04:05"]);
     let nested = session.sql("SELECT array(1) AS a").unwrap();
-    let error = nested.lines(RowFormat::Csv, &[]).unwrap_err();
+    let error = nested.lines(RowFormat::Csv, &[], &mut |_| {}).unwrap_err();
     assert_eq!(error.condition, "UNSUPPORTED_DATA_TYPE_FOR_DATASOURCE", "{error}");
 }
 

@@ -77,10 +77,9 @@ fn kind(kind: FunctionKind) -> &'static str {
     }
 }
 
-/// The name of a function's place on the page.
+/// The name of a function's place on the page. All operators have one.
 fn anchor(doc: &FunctionDoc) -> String {
-    let is_name = doc.name.chars().all(|c| c.is_alphanumeric() || c == '_');
-    let name = if is_name { doc.name.as_str() } else { "operators" };
+    let name = if doc.is_operator() { "operators" } else { doc.name.as_str() };
     match doc.kind {
         FunctionKind::Aggregate => format!("aggregate-{name}"),
         _ => name.to_string(),
@@ -92,13 +91,17 @@ fn code(text: &str) -> String {
     format!("`{}`", text.replace('|', "\\|"))
 }
 
-fn rows<'d>(page: &mut String, docs: impl Iterator<Item = &'d FunctionDoc>) {
-    page.push_str("| function | | example | result | since |\n|---|---|---|---|---|\n");
+/// Appends a table of functions, with a place for each, or of operators.
+fn table<'d>(page: &mut String, docs: impl Iterator<Item = &'d FunctionDoc>, what: &str) {
+    page.push_str(&format!("| {what} | | example | result | since |\n|---|---|---|---|---|\n"));
     for doc in docs {
+        let place = match doc.is_operator() {
+            true => String::new(),
+            false => format!("<a id=\"{}\"></a>", anchor(doc)),
+        };
         let result: Vec<_> = doc.usage.result.lines().map(code).collect();
         page.push_str(&format!(
-            "| <a id=\"{}\"></a>{} | {} | {} | {} | {} |\n",
-            anchor(doc),
+            "| {place}{} | {} | {} | {} | {} |\n",
             code(doc.signature()),
             doc.description().replace('|', "\\|"),
             code(doc.usage.example),
@@ -116,20 +119,8 @@ fn page() -> String {
         Spark that introduced it. An example follows `SELECT`. This page is written by `millstream\n\
         functions --markdown`, and `cargo test -p millstream-cli --test function_docs` runs its examples.\n"
         .to_string();
-    let is_operator = |doc: &&FunctionDoc| anchor(doc) == "operators";
     page.push_str("\n<a id=\"operators\"></a>\n\n## Operators\n\n");
-    let operators: Vec<_> = docs.iter().filter(is_operator).collect();
-    page.push_str("| operator | | example | result | since |\n|---|---|---|---|---|\n");
-    for doc in operators {
-        page.push_str(&format!(
-            "| {} | {} | {} | {} | {} |\n",
-            code(doc.signature()),
-            doc.description().replace('|', "\\|"),
-            code(doc.usage.example),
-            code(doc.usage.result),
-            doc.usage.since,
-        ));
-    }
+    table(&mut page, docs.iter().filter(|doc| doc.is_operator()), "operator");
     for (kind, title) in [
         (FunctionKind::Scalar, "Scalar functions"),
         (FunctionKind::Aggregate, "Aggregate functions"),
@@ -137,7 +128,8 @@ fn page() -> String {
         (FunctionKind::Generator, "Generators"),
     ] {
         page.push_str(&format!("\n## {title}\n\n"));
-        rows(&mut page, docs.iter().filter(|doc| doc.kind == kind && !is_operator(doc)));
+        let of_kind = docs.iter().filter(|doc| doc.kind == kind && !doc.is_operator());
+        table(&mut page, of_kind, "function");
     }
     page
 }

@@ -20,7 +20,7 @@ use millstream_engine::runtime::stage::{FlushStatus, Push, Stage};
 use std::io::Write;
 
 /// How many bytes of lines may wait to be printed: a batch of any size needs no more memory.
-const LINES_BYTES: usize = 64 << 10;
+pub const LINES_BYTES: usize = 64 << 10;
 
 /// The options of the console sink.
 #[derive(Clone, Copy, Debug)]

@@ -39,10 +39,13 @@ mod table_changes;
 mod transactional_sink;
 mod trigger;
 
+pub use crate::connect::console::only_showing;
 use crate::session::catalog::SessionCatalog;
 pub use crate::session::stream_writer::{SINK_FORMATS, StreamWriter};
 pub use crate::session::streaming_query::{QueryError, RunState, Status, StreamingQuery, Totals};
 pub use crate::table::physical::LateRow;
+pub use crate::table::sql::literals::StatementTexts;
+use crate::table::sql::literals::split;
 pub use batch_writer::BatchWriter;
 pub use dataframe::DataFrame;
 pub use grouped_data::{GroupedData, GroupedWithInitialState};
@@ -187,6 +190,11 @@ impl Session {
     /// lines, because its epochs could not be told apart.
     pub fn set_console_format(&self, format: ConsoleFormat) {
         self.lock().console_format = format;
+    }
+
+    /// Splits a text into statements, without parsing them.
+    pub fn split_statements<'t>(&self, text: &'t str) -> StatementTexts<'t> {
+        split(text, self.lock().settings.literals)
     }
 
     /// The views and tables of the session, each with the names of its columns.

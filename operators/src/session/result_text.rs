@@ -1,5 +1,6 @@
 //! The rows of a result as text: JSON lines, CSV, and the cells of a table.
 
+use crate::connect::console::LINES_BYTES;
 use crate::connect::file::line_options;
 use crate::connect::line_format::{LineFormat, LineWriter};
 use crate::connect::options::OptionReader;
@@ -48,16 +49,28 @@ impl Session {
 }
 
 impl DataFrame {
-    /// Formats rows of this query, which `collect` has returned, as lines. Fails for CSV if a
-    /// column is an array, a map or a struct.
-    pub fn lines(&self, format: RowFormat, rows: &[Vec<Value>]) -> PlanResult<Vec<u8>> {
+    /// Formats rows of this query, which `collect` has returned, as lines, and passes the lines to
+    /// `print` in parts of about 64 KiB. Fails for CSV if a column is an array, a map or a struct.
+    pub fn lines(
+        &self,
+        format: RowFormat,
+        rows: &[Vec<Value>],
+        print: &mut dyn FnMut(&[u8]),
+    ) -> PlanResult<()> {
         let mut writer = self.session.row_writer(format, &self.schema())?;
         let mut out = match format {
             RowFormat::Json => Vec::new(),
             RowFormat::Csv => writer.header(),
         };
-        rows.iter().for_each(|row| writer.write(Row(&encode(row)), &mut out));
-        Ok(out)
+        for row in rows {
+            writer.write(Row(&encode(row)), &mut out);
+            if out.len() >= LINES_BYTES {
+                print(&out);
+                out.clear();
+            }
+        }
+        print(&out);
+        Ok(())
     }
 
     /// Formats each value of rows of this query as `show` does, without cutting it.

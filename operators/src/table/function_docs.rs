@@ -63,6 +63,11 @@ impl FunctionDoc {
         Self { name: name.to_string(), kind, help: help.to_string(), usage }
     }
 
+    /// Whether this is an operator: its name is not a word.
+    pub fn is_operator(&self) -> bool {
+        !self.name.chars().all(|c| c.is_alphanumeric() || c == '_')
+    }
+
     /// How the function is called.
     pub fn signature(&self) -> &str {
         self.help.split_once(": ").map_or(&self.help, |(signature, _)| signature)

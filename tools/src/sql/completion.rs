@@ -2,9 +2,9 @@
 //! may go on.
 
 use crate::sql::shell;
-use crate::sql::statements::{is_blank, split};
 use millstream::session::Session;
 use millstream::table::function_docs;
+use millstream::table::sql::keywords;
 use rustyline::Context;
 use rustyline::completion::Completer;
 use rustyline::highlight::Highlighter;
@@ -12,93 +12,8 @@ use rustyline::hint::Hinter;
 use rustyline::validate::{ValidationContext, ValidationResult, Validator};
 use std::collections::BTreeSet;
 
-/// Words of statements and clauses.
-const KEYWORDS: &[&str] = &[
-    "ALL",
-    "AND",
-    "ANTI",
-    "AS",
-    "ASC",
-    "BETWEEN",
-    "BY",
-    "CASE",
-    "CAST",
-    "COLUMNS",
-    "CREATE",
-    "CROSS",
-    "CUBE",
-    "DELAY",
-    "DESC",
-    "DESCRIBE",
-    "DISTINCT",
-    "DROP",
-    "ELSE",
-    "END",
-    "EXCEPT",
-    "EXISTS",
-    "EXPLAIN",
-    "FALSE",
-    "FILTER",
-    "FROM",
-    "FULL",
-    "FUNCTIONS",
-    "GROUP",
-    "GROUPING",
-    "HAVING",
-    "IF",
-    "IN",
-    "INNER",
-    "INSERT",
-    "INTERSECT",
-    "INTERVAL",
-    "INTO",
-    "IS",
-    "JOIN",
-    "LATERAL",
-    "LEFT",
-    "LIKE",
-    "LIMIT",
-    "NATURAL",
-    "NOT",
-    "NULL",
-    "NULLS",
-    "OF",
-    "OFFSET",
-    "ON",
-    "OPTIONS",
-    "OR",
-    "ORDER",
-    "OUTER",
-    "OVERWRITE",
-    "REPLACE",
-    "RESET",
-    "RIGHT",
-    "RLIKE",
-    "ROLLUP",
-    "SELECT",
-    "SEMI",
-    "SET",
-    "SETS",
-    "SHOW",
-    "STREAM",
-    "STREAMING",
-    "TABLE",
-    "TABLES",
-    "TEMPORARY",
-    "THEN",
-    "TIMESTAMP",
-    "TRUE",
-    "TRUNCATE",
-    "UNION",
-    "USING",
-    "VALUES",
-    "VIEW",
-    "VIEWS",
-    "WATERMARK",
-    "WHEN",
-    "WHERE",
-    "WITH",
-];
+/// Keywords of Millstream that Spark does not have.
+const OWN_KEYWORDS: [&str; 4] = ["DELAY", "SKEW", "STREAMING", "WATERMARK"];
 
 /// The line editor's knowledge of SQL and of the session.
 pub(super) struct Assistant {
@@ -108,9 +23,8 @@ pub(super) struct Assistant {
 
 impl Assistant {
     pub fn new(session: Session) -> Self {
-        let is_name = |name: &String| name.chars().all(|c| c.is_alphanumeric() || c == '_');
-        let functions = function_docs::all().into_iter().map(|doc| doc.name).filter(is_name);
-        Self { session, functions: functions.collect() }
+        let functions = function_docs::all().into_iter().filter(|doc| !doc.is_operator());
+        Self { session, functions: functions.map(|doc| doc.name).collect() }
     }
 
     /// The words that begin with the part of a word before the cursor, and where that part begins.
@@ -140,11 +54,18 @@ impl Assistant {
             relations.iter().for_each(|(name, _)| add(name));
             self.functions.iter().for_each(|name| add(name));
             let is_small = before[part..].chars().any(char::is_lowercase);
-            for keyword in KEYWORDS {
+            for keyword in keywords().chain(OWN_KEYWORDS) {
                 add(&if is_small { keyword.to_lowercase() } else { keyword.to_string() });
             }
         }
         (part, found.into_iter().collect())
+    }
+
+    /// Whether the shell can take an input as it is: it has a command, its last statement has ended,
+    /// or it is blank.
+    fn is_complete(&self, input: &str) -> bool {
+        let sql = shell::command(input).map_or(input, |command| command.rest);
+        self.session.split_statements(sql).is_rest_blank
     }
 }
 
@@ -152,14 +73,6 @@ impl Assistant {
 fn mentions(text: &str, name: &str) -> bool {
     let words = text.split(|c: char| !(c.is_alphanumeric() || c == '_'));
     words.into_iter().any(|word| word.eq_ignore_ascii_case(name))
-}
-
-/// Whether the shell can take an input as it is: it is a command, or its last statement has ended.
-fn is_complete(input: &str) -> bool {
-    shell::is_command(input) || is_blank(input) || {
-        let split = split(input);
-        !split.statements.is_empty() && is_blank(split.rest)
-    }
 }
 
 impl Completer for Assistant {
@@ -177,7 +90,7 @@ impl Completer for Assistant {
 
 impl Validator for Assistant {
     fn validate(&self, context: &mut ValidationContext) -> rustyline::Result<ValidationResult> {
-        Ok(match is_complete(context.input()) {
+        Ok(match self.is_complete(context.input()) {
             true => ValidationResult::Valid(None),
             false => ValidationResult::Incomplete,
         })
@@ -211,6 +124,8 @@ mod tests {
         assert_eq!(words("SELECT * FROM peo"), ["people"]);
         assert_eq!(words("SELECT cit"), ["city"]);
         assert_eq!(words("\\forma"), ["format"]);
+        assert_eq!(words("CREATE STREAMI"), ["STREAMING"]);
+        assert_eq!(words("ALTER TABLE t TBLPROP"), ["TBLPROPERTIES"]);
     }
 
     #[test]
@@ -221,11 +136,22 @@ mod tests {
 
     #[test]
     fn an_input_is_complete_when_its_last_statement_has_ended() {
-        for input in ["SELECT 1;", "SELECT 1; -- done", "\\d", "help", "exit", "", "-- only this"] {
-            assert!(is_complete(input), "{input}");
+        let assistant = Assistant::new(Session::new());
+        for input in [
+            "SELECT 1;",
+            "SELECT 1; -- done",
+            "\\d",
+            "\\d t; SELECT 1;",
+            "help",
+            "exit",
+            "",
+            ";",
+            "-- only this",
+        ] {
+            assert!(assistant.is_complete(input), "{input}");
         }
-        for input in ["SELECT 1", "SELECT 1; SELECT", "SELECT ';", "/* open"] {
-            assert!(!is_complete(input), "{input}");
+        for input in ["SELECT 1", "SELECT 1; SELECT", "SELECT ';", "/* open", "\\d t; SELECT 1"] {
+            assert!(!assistant.is_complete(input), "{input}");
         }
     }
 }

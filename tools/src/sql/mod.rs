@@ -6,7 +6,6 @@ mod completion;
 mod result;
 mod shell;
 mod signals;
-mod statements;
 
 use crate::failure::Failure;
 use crate::progress;

@@ -5,7 +5,7 @@ use crate::stdout;
 use clap::ValueEnum;
 use comfy_table::Table;
 use comfy_table::presets;
-use millstream::session::{ConsoleFormat, DataFrame, QueryError, RowFormat, Session};
+use millstream::session::{ConsoleFormat, DataFrame, QueryError, RowFormat, Session, only_showing};
 
 /// The format of results.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
@@ -53,16 +53,15 @@ impl ResultPrinter {
             Format::Json | Format::Csv => self.rows.unwrap_or(usize::MAX),
         };
         rows.truncate(most);
-        let text = match self.format {
-            Format::Table => frame.table_of(&rows, self.truncate).into_bytes(),
-            Format::Json => frame.lines(RowFormat::Json, &rows)?,
-            Format::Csv => frame.lines(RowFormat::Csv, &rows)?,
-            Format::Markdown => markdown(&frame.columns(), frame.cells(&rows)).into_bytes(),
-        };
-        stdout::bytes(&text);
+        let print = |text: String| stdout::bytes(text.as_bytes());
+        match self.format {
+            Format::Table => print(frame.table_of(&rows, self.truncate)),
+            Format::Json => frame.lines(RowFormat::Json, &rows, &mut stdout::bytes)?,
+            Format::Csv => frame.lines(RowFormat::Csv, &rows, &mut stdout::bytes)?,
+            Format::Markdown => print(markdown(&frame.columns(), frame.cells(&rows))),
+        }
         if count > most {
-            let noun = if most == 1 { "row" } else { "rows" };
-            let note = format!("only showing top {most} {noun}");
+            let note = only_showing(most);
             match self.format {
                 Format::Table => stdout::line(format_args!("{note}")),
                 _ => progress::notice(&note),
@@ -76,7 +75,8 @@ impl ResultPrinter {
 fn markdown(columns: &[String], rows: Vec<Vec<String>>) -> String {
     // A bar would end the cell, and a line end the table.
     let cell = |text: &String| {
-        text.replace('\\', "\\\\").replace('|', "\\|").replace("\r\n", "<br>").replace('\n', "<br>")
+        let text = text.replace('\\', "\\\\").replace('|', "\\|");
+        text.replace("\r\n", "<br>").replace(['\n', '\r'], "<br>")
     };
     let mut table = Table::new();
     table.load_style(presets::ASCII_MARKDOWN).set_header(columns.iter().map(cell));
@@ -91,12 +91,13 @@ mod tests {
     #[test]
     fn bars_and_line_ends_do_not_end_a_cell_of_markdown() {
         let columns = ["a|b".to_string(), "c".to_string()];
-        let rows = vec![vec!["x\ny".to_string(), "NULL".to_string()]];
+        let rows = vec![vec!["x\ny\rz\r\n".to_string(), "NULL".to_string()]];
         let text = markdown(&columns, rows);
         let lines: Vec<_> = text.lines().map(|line| line.replace(' ', "")).collect();
         assert_eq!(lines[0], "|a\\|b|c|");
         assert!(lines[1].chars().all(|c| c == '|' || c == '-'), "{text}");
-        assert_eq!(lines[2], "|x<br>y|NULL|");
+        assert_eq!(lines[2], "|x<br>y<br>z<br>|NULL|");
+        assert!(!text.contains('\r'), "{text:?}");
         assert_eq!(lines.len(), 3);
     }
 }

@@ -10,7 +10,6 @@ use crate::progress;
 use crate::sql::completion::Assistant;
 use crate::sql::result::{Format, ResultPrinter};
 use crate::sql::signals::on_ctrl_c;
-use crate::sql::statements::{is_blank, split};
 use crate::stdout::say;
 use clap::ValueEnum;
 use millstream::session::Session;
@@ -73,7 +72,7 @@ pub(super) fn run(session: Session, printer: ResultPrinter, quiet: bool) -> Resu
             Err(ReadlineError::Eof) => return Ok(()),
             Err(error) => return Err(failed(error)),
         };
-        if is_blank(&input) {
+        if input.trim().is_empty() {
             continue;
         }
         // A history that cannot be written is no reason to end the shell.
@@ -98,19 +97,27 @@ fn history_file() -> Option<PathBuf> {
     Some(own.join("sql_history"))
 }
 
-/// Whether an input is a command of the shell, not SQL.
-pub(super) fn is_command(input: &str) -> bool {
-    let input = input.trim().trim_end_matches(';');
-    let mut words = input.split_whitespace();
-    match (words.next(), words.next(), words.next()) {
-        (Some(word), None, None) => {
-            word.starts_with('\\')
-                || ["help", "exit", "quit"].iter().any(|name| word.eq_ignore_ascii_case(name))
-        }
-        (Some(word), Some(_), None) => word.starts_with('\\') || word.eq_ignore_ascii_case("help"),
-        (Some(word), ..) => word.starts_with('\\'),
-        (None, ..) => false,
-    }
+/// A command of the shell at the begin of an input.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Command<'i> {
+    /// The command with its argument.
+    text: &'i str,
+    /// The input after the semicolon that ends the command.
+    pub rest: &'i str,
+}
+
+/// The command of the shell with which an input begins; `None` if the input begins with SQL.
+pub(super) fn command(input: &str) -> Option<Command<'_>> {
+    let (text, rest) = input.split_once(';').unwrap_or((input, ""));
+    let mut words = text.split_whitespace();
+    let is_named = |word: &str, names: &[&str]| names.iter().any(|n| word.eq_ignore_ascii_case(n));
+    let is_command = match (words.next(), words.next(), words.next()) {
+        (Some(word), ..) if word.starts_with('\\') => true,
+        (Some(word), None, None) => is_named(word, &["help", "exit", "quit"]),
+        (Some(word), Some(_), None) => is_named(word, &["help"]),
+        _ => false,
+    };
+    is_command.then(|| Command { text: text.trim(), rest })
 }
 
 impl Shell {
@@ -132,12 +139,17 @@ impl Shell {
 
     /// Carries out an input: a command, or statements up to the first that fails.
     fn take(&mut self, input: &str) -> Next {
-        if is_command(input) {
-            return self.command(input.trim().trim_end_matches(';'));
+        let mut input = input;
+        while let Some(Command { text, rest }) = command(input) {
+            if self.command(text) == Next::Leave {
+                return Next::Leave;
+            }
+            input = rest;
         }
-        let split = split(input);
-        let statements = split.statements.into_iter().chain([split.rest]);
-        for statement in statements.filter(|statement| !is_blank(statement)) {
+        let session = self.session.clone();
+        let split = session.split_statements(input);
+        let rest = (!split.is_rest_blank).then_some(split.rest);
+        for statement in split.ended.into_iter().chain(rest) {
             if !self.execute(statement) {
                 break;
             }
@@ -184,6 +196,10 @@ impl Shell {
     fn command(&mut self, input: &str) -> Next {
         let mut words = input.split_whitespace();
         let (name, argument) = (words.next().unwrap_or_default(), words.next());
+        if words.next().is_some() {
+            progress::notice(&format!("error: {name} takes one argument at most; \\? shows help"));
+            return Next::Read;
+        }
         match (name.to_ascii_lowercase().as_str(), argument) {
             ("\\q" | "exit" | "quit", _) => return Next::Leave,
             ("\\?" | "\\h" | "help", None) => help(),
@@ -229,10 +245,28 @@ mod tests {
     #[test]
     fn words_of_the_shell_are_commands_and_sql_is_not() {
         for input in ["\\?", "\\d people", "help", "HELP upper;", "exit;", "quit", "\\x y z"] {
-            assert!(is_command(input), "{input}");
+            assert!(command(input).is_some(), "{input}");
         }
         for input in ["SELECT 1", "help me please", "exit now", "", "SELECT help FROM t"] {
-            assert!(!is_command(input), "{input}");
+            assert!(command(input).is_none(), "{input}");
         }
+        let found = Command { text: "\\d t", rest: " SELECT 1; SELECT 2" };
+        assert_eq!(command("\\d t; SELECT 1; SELECT 2"), Some(found));
+    }
+
+    #[test]
+    fn what_follows_a_command_in_the_same_input_is_carried_out() {
+        let printer = ResultPrinter { format: Format::Csv, rows: None, truncate: false };
+        let signals = Arc::default();
+        let session = Session::new();
+        let mut shell = Shell { session, printer, timing: true, quiet: true, signals };
+        assert_eq!(
+            shell.take("\\timing; CREATE TABLE a (n INT); CREATE TABLE b (n INT)"),
+            Next::Read
+        );
+        assert!(!shell.timing);
+        assert_eq!(shell.session.relations().len(), 2);
+        assert_eq!(shell.take("\\timing; \\q; DROP TABLE a;"), Next::Leave);
+        assert!(shell.timing && shell.session.relations().len() == 2);
     }
 }

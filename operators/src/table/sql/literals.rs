@@ -64,11 +64,11 @@ impl LiteralSettings {
         NAMES.iter().position(|name| name.eq_ignore_ascii_case(key))
     }
 
-    /// Updates the settings if `statement`, whose literals are hidden, is a `SET` or `RESET` of one of
-    /// them, or a `RESET` of all settings. Any other statement is ignored. `literal` is the
-    /// statement's last literal.
+    /// Updates the settings if `statement`, whose literals are hidden and which has no comments, is a
+    /// `SET` or `RESET` of one of them, or a `RESET` of all settings. Any other statement is ignored.
+    /// `literal` is the statement's last literal.
     fn see(&mut self, statement: &str, literal: Option<&String>) {
-        let code = without_comments(statement.chars()).to_ascii_lowercase();
+        let code = statement.to_ascii_lowercase();
         let (word, rest) = code.split_once(char::is_whitespace).unwrap_or((&code, ""));
         let text = |written: &str| match written.trim() {
             quoted if quoted.starts_with(['\'', '"']) => {
@@ -144,6 +144,14 @@ struct Chars {
     at: usize,
     out: String,
     reading: LiteralSettings,
+    /// The decoded literals.
+    literals: Vec<String>,
+    /// The end of each statement, after its semicolon, and whether the statement is blank.
+    ends: Vec<(usize, bool)>,
+    /// The output's length at the begin of the current statement.
+    statement: usize,
+    /// Whether a comment, a name or a binary literal is not closed.
+    is_open: bool,
 }
 
 impl Chars {
@@ -158,6 +166,12 @@ impl Chars {
         self.at = end;
     }
 
+    fn new(sql: &str, reading: LiteralSettings) -> Self {
+        let (out, chars) = (String::with_capacity(sql.len()), sql.chars().collect());
+        let (literals, ends) = (Vec::new(), Vec::new());
+        Self { chars, at: 0, out, reading, literals, ends, statement: 0, is_open: false }
+    }
+
     /// Copies characters up to and including the next occurrence of `last`, or to the end.
     fn copy_through(&mut self, last: char) {
         while let Some(c) = self.peek(0) {
@@ -166,6 +180,21 @@ impl Chars {
                 return;
             }
         }
+        self.is_open |= last != '\n';
+    }
+
+    /// Whether the text since the last semicolon consists of white space and closed comments.
+    fn is_blank(&self) -> bool {
+        !self.is_open && without_comments(self.out[self.statement..].chars()).is_empty()
+    }
+
+    /// Ends a statement at the semicolon at the cursor.
+    fn end_statement(&mut self) {
+        let code = without_comments(self.out[self.statement..].chars());
+        self.reading.see(&code, self.literals.last());
+        self.copy(1);
+        self.statement = self.out.len();
+        self.ends.push((self.at, code.is_empty()));
     }
 
     /// Whether blanks and a single quote follow the character at the cursor.
@@ -206,7 +235,10 @@ impl Chars {
                     }
                 }
                 (Some(_), _) => self.copy(1),
-                (None, _) => return,
+                (None, _) => {
+                    self.is_open = true;
+                    return;
+                }
             }
         }
     }
@@ -262,59 +294,97 @@ impl Chars {
     }
 }
 
+impl Chars {
+    fn push_literal(&mut self, quote: char, raw: bool) -> PlanResult<()> {
+        let literal = self.literal(quote, raw)?;
+        self.literals.push(literal);
+        Ok(())
+    }
+
+    /// Copies the whole text, with fillers for the contents of literals. Stops at a literal that is
+    /// not closed.
+    fn scan(&mut self) -> PlanResult<()> {
+        while let Some(c) = self.peek(0) {
+            match (c, self.peek(1)) {
+                ('-', Some('-')) => self.copy_through('\n'),
+                ('/', Some('*')) => self.copy_comment(),
+                ('`', _) => {
+                    self.copy(1);
+                    self.copy_through('`');
+                }
+                ('\'' | '"', _) => self.push_literal(c, false)?,
+                (';', _) => self.end_statement(),
+                _ if c.is_alphanumeric() || c == '_' => {
+                    let rest = &self.chars[self.at..];
+                    let length =
+                        rest.iter().take_while(|c| c.is_alphanumeric() || **c == '_').count();
+                    match (c, self.peek(length)) {
+                        ('r' | 'R', Some(quote @ ('\'' | '"'))) if length == 1 => {
+                            self.out.push(' ');
+                            self.at += 1;
+                            self.push_literal(quote, true)?;
+                        }
+                        // The digits of a binary literal are not replaced.
+                        ('x' | 'X', Some('\'')) if length == 1 => {
+                            self.copy(2);
+                            self.copy_through('\'');
+                        }
+                        // Blanks may separate the X from the quote. The parser reads them only before the
+                        // X, so they change places.
+                        ('x' | 'X', _) if length == 1 && self.opens_after_blanks() => {
+                            self.at += 1;
+                            while self.peek(0).is_some_and(char::is_whitespace) {
+                                self.copy(1);
+                            }
+                            self.out.push(c);
+                            self.copy(1);
+                            self.copy_through('\'');
+                        }
+                        _ => self.copy(length),
+                    }
+                }
+                _ => self.copy(1),
+            }
+        }
+        Ok(())
+    }
+}
+
 /// Replaces the contents of all string literals in a text with fillers, and returns the decoded
 /// literals. `reading` has the settings at the start of the text.
 pub fn hide(sql: &str, reading: LiteralSettings) -> PlanResult<(String, Literals)> {
-    let out = String::with_capacity(sql.len());
-    let mut chars = Chars { chars: sql.chars().collect(), at: 0, out, reading };
-    let mut literals = Vec::new();
-    let mut statement = 0;
-    while let Some(c) = chars.peek(0) {
-        match (c, chars.peek(1)) {
-            ('-', Some('-')) => chars.copy_through('\n'),
-            ('/', Some('*')) => chars.copy_comment(),
-            ('`', _) => {
-                chars.copy(1);
-                chars.copy_through('`');
-            }
-            ('\'' | '"', _) => literals.push(chars.literal(c, false)?),
-            (';', _) => {
-                chars.reading.see(&chars.out[statement..], literals.last());
-                chars.copy(1);
-                statement = chars.out.len();
-            }
-            _ if c.is_alphanumeric() || c == '_' => {
-                let rest = &chars.chars[chars.at..];
-                let length = rest.iter().take_while(|c| c.is_alphanumeric() || **c == '_').count();
-                match (c, chars.peek(length)) {
-                    ('r' | 'R', Some(quote @ ('\'' | '"'))) if length == 1 => {
-                        chars.out.push(' ');
-                        chars.at += 1;
-                        literals.push(chars.literal(quote, true)?);
-                    }
-                    // The digits of a binary literal are not replaced.
-                    ('x' | 'X', Some('\'')) if length == 1 => {
-                        chars.copy(2);
-                        chars.copy_through('\'');
-                    }
-                    // Blanks may separate the X from the quote. The parser reads them only before the
-                    // X, so they change places.
-                    ('x' | 'X', _) if length == 1 && chars.opens_after_blanks() => {
-                        chars.at += 1;
-                        while chars.peek(0).is_some_and(char::is_whitespace) {
-                            chars.copy(1);
-                        }
-                        chars.out.push(c);
-                        chars.copy(1);
-                        chars.copy_through('\'');
-                    }
-                    _ => chars.copy(length),
-                }
-            }
-            _ => chars.copy(1),
+    let mut chars = Chars::new(sql, reading);
+    chars.scan()?;
+    Ok((chars.out, Literals(chars.literals)))
+}
+
+/// A text split into statements, before it is parsed: a shell must know whether an input is complete.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct StatementTexts<'t> {
+    /// The statements that end with a semicolon, without it. Blank ones are left out.
+    pub ended: Vec<&'t str>,
+    /// The text after the last semicolon.
+    pub rest: &'t str,
+    /// Whether the rest consists of white space and comments.
+    pub is_rest_blank: bool,
+}
+
+/// Splits a text at the semicolons outside of literals, quoted names and comments.
+pub(crate) fn split(sql: &str, reading: LiteralSettings) -> StatementTexts<'_> {
+    let mut chars = Chars::new(sql, reading);
+    let is_closed = chars.scan().is_ok();
+    let mut indices = sql.char_indices().map(|(at, _)| at).chain([sql.len()]);
+    let (mut ended, mut begin, mut passed) = (Vec::new(), 0, 0);
+    for (end, is_blank) in &chars.ends {
+        let end_byte = indices.nth(end - passed).unwrap_or(sql.len());
+        passed = end + 1;
+        if !is_blank {
+            ended.push(sql[begin..end_byte - 1].trim());
         }
+        begin = end_byte;
     }
-    Ok((chars.out, Literals(literals)))
+    let is_rest_blank = is_closed && chars.is_blank();
+    StatementTexts { ended, rest: &sql[begin..], is_rest_blank }
 }
 
 impl Literals {
@@ -426,6 +496,37 @@ mod tests {
             _ => None,
         });
         texts.collect()
+    }
+
+    #[test]
+    fn statements_end_at_semicolons_outside_of_quotes_and_comments() {
+        for (text, ended, rest) in [
+            ("SELECT 1; SELECT 2;", &["SELECT 1", "SELECT 2"][..], ""),
+            ("SELECT ';'; x", &["SELECT ';'"], " x"),
+            ("SELECT 'it''s;' ;", &["SELECT 'it''s;'"], ""),
+            (r"SELECT '\';';", &[r"SELECT '\';'"], ""),
+            (r"SELECT r'\';", &[r"SELECT r'\'"], ""),
+            (r#"SELECT "a\";b";"#, &[r#"SELECT "a\";b""#], ""),
+            ("SELECT `a;\\`;", &["SELECT `a;\\`"], ""),
+            ("SELECT 1 -- no; end\n;", &["SELECT 1 -- no; end"], ""),
+            ("/* a; /* b; */ c; */ SELECT 1;", &["/* a; /* b; */ c; */ SELECT 1"], ""),
+            ("SELECT 'é客😀;'; SELECT é", &["SELECT 'é客😀;'"], " SELECT é"),
+            ("SELECT x ';'; y", &["SELECT x ';'"], " y"),
+            (";;", &[], ""),
+            ("SELECT 'open;", &[], "SELECT 'open;"),
+            ("SELECT `open;", &[], "SELECT `open;"),
+            ("/* a /* b */;", &[], "/* a /* b */;"),
+            ("/*/;", &[], "/*/;"),
+        ] {
+            let found = super::split(text, LiteralSettings::default());
+            assert_eq!((found.ended.as_slice(), found.rest), (ended, rest), "{text}");
+        }
+        for text in ["", " \n", "-- a; b", "/* a /* b */ */ -- c\n", "/**/", "/*/**/*/"] {
+            assert!(super::split(text, LiteralSettings::default()).is_rest_blank, "{text}");
+        }
+        for text in ["SELECT", "/* open", "/* a /* b */", "/*/", "- -", "'open", "; 'open"] {
+            assert!(!super::split(text, LiteralSettings::default()).is_rest_blank, "{text}");
+        }
     }
 
     #[test]

@@ -44,6 +44,7 @@ use sqlparser::keywords::Keyword;
 use sqlparser::parser::{Parser, ParserError};
 use sqlparser::tokenizer::{Location, Token, TokenWithSpan, Tokenizer};
 use std::sync::Arc;
+pub use table_function::keywords;
 
 /// The names that a query can refer to, and the session's settings.
 pub trait Catalog {

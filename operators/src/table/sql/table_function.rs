@@ -18,6 +18,11 @@ use sqlparser::ast::{
 /// The keywords of Spark 4.2. None is reserved, unless ANSI mode enforces it, as in Spark.
 const KEYWORDS: &str = include_str!("keywords.txt");
 
+/// The keywords of Spark 4.2, in upper case.
+pub fn keywords() -> impl Iterator<Item = &'static str> {
+    KEYWORDS.split_whitespace()
+}
+
 /// Table functions other than generators.
 const LISTS: [&str; 3] = ["collations", "range", "sql_keywords"];
 
@@ -87,7 +92,7 @@ pub(super) fn table_function(
             .at(here));
         }
         "collations" => collations(),
-        "sql_keywords" => keywords(),
+        "sql_keywords" => keyword_table(),
         _ => {
             let call = call_of(name, args, catalog)?;
             if !is_generator(&call) {
@@ -157,11 +162,11 @@ fn collations() -> Plan {
     Plan::Values(schema, vec![row])
 }
 
-fn keywords() -> Plan {
+fn keyword_table() -> Plan {
     let schema = Schema::new(vec![
         Field::new("keyword", DataType::String, false),
         Field::new("reserved", DataType::Boolean, false),
     ]);
     let row = |word: &str| vec![Value::String(word.to_string()), Value::Boolean(false)];
-    Plan::Values(schema, KEYWORDS.split_whitespace().map(row).collect())
+    Plan::Values(schema, keywords().map(row).collect())
 }
