@@ -381,17 +381,35 @@ fn an_archive_inside_the_folder_that_is_read_is_refused() {
     let folder = Folder::new("archive");
     folder.write("in/a.txt", b"a\n");
     let path = |name: &str| folder.0.join(name).display().to_string();
-    let stream = |recursive: &str, archive: &str| {
-        let reader = Session::new().read_stream().format("text").option("path", path("in"));
+    let stream_of = |from: &str, recursive: &str, archive: &str| {
+        let reader = Session::new().read_stream().format("text").option("path", path(from));
         let reader = reader.option("recursiveFileLookup", recursive);
         let reader = reader.option("cleanSource", "archive");
         let reader = reader.option("sourceArchiveDir", path(archive));
         reader.load().err().map(|error| error.condition)
     };
+    let stream = |recursive: &str, archive: &str| stream_of("in", recursive, archive);
     let refused = Some("INVALID_OPTION_VALUE".to_string());
     assert_eq!(stream("true", "in/done"), refused);
     assert_eq!(stream("true", "in"), refused);
     for (recursive, archive) in [("true", "done"), ("true", "in-done"), ("false", "in/done")] {
         assert_eq!(stream(recursive, archive), None, "{archive}");
+    }
+    // A pattern through a link, with a `..`, and with a match that is a link.
+    std::fs::create_dir_all(folder.0.join("real/a")).unwrap();
+    std::os::unix::fs::symlink(folder.0.join("real"), folder.0.join("link")).unwrap();
+    std::fs::create_dir_all(folder.0.join("days")).unwrap();
+    std::os::unix::fs::symlink(folder.0.join("real/a"), folder.0.join("days/1")).unwrap();
+    for (from, archive) in [
+        ("link/*", "real/done"),
+        ("real/*", "link/done"),
+        ("in/../link/*", "real/done"),
+        ("link/*", "in/../real/done"),
+        ("days/*", "real/a/done"),
+    ] {
+        assert_eq!(stream_of(from, "false", archive), refused, "{from}, {archive}");
+    }
+    for (from, archive) in [("link/*", "done"), ("days/*", "real/b/done")] {
+        assert_eq!(stream_of(from, "false", archive), None, "{from}, {archive}");
     }
 }

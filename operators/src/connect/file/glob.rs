@@ -284,17 +284,19 @@ impl PathPattern {
     }
 
     /// Whether the pattern and `path` match up to the length of the shorter one: `path` lies below a
-    /// match, or a match may lie below `path`.
-    pub fn may_contain(&self, path: &Path) -> bool {
-        let base: Vec<_> = self.base.components().collect();
+    /// match, or a match may lie below `path`. `resolve` is applied to the part of the pattern before
+    /// its first special character.
+    pub fn may_contain(&self, path: &Path, resolve: impl Fn(&Path) -> PathBuf) -> bool {
         let names: Vec<_> = path.components().collect();
-        let is_below = base.iter().zip(&names).all(|(own, other)| own == other);
-        let names = names.get(base.len()..).unwrap_or_default();
-        let matches = |patterns: &Vec<NamePattern>| {
-            let mut pairs = names.iter().zip(patterns);
-            pairs.all(|(name, pattern)| pattern.matches(&name.as_os_str().to_string_lossy()))
-        };
-        is_below && self.alternatives.iter().any(|(_, patterns)| matches(patterns))
+        self.alternatives.iter().any(|(_, patterns)| {
+            let fixed: Vec<_> = patterns.iter().map_while(NamePattern::name).collect();
+            let folder = resolve(&fixed.iter().fold(self.base.clone(), |at, name| at.join(name)));
+            let folder: Vec<_> = folder.components().collect();
+            let rest = names.get(folder.len()..).unwrap_or_default();
+            let mut pairs = rest.iter().zip(&patterns[fixed.len()..]);
+            folder.iter().zip(&names).all(|(own, other)| own == other)
+                && pairs.all(|(name, pattern)| pattern.matches(&name.as_os_str().to_string_lossy()))
+        })
     }
 
     /// The prefix of `path` that the pattern matches, or `path` itself if no prefix matches.

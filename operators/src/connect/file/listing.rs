@@ -201,7 +201,10 @@ impl Listing {
             }
             Root::Pattern(pattern) => {
                 let absolute = std::path::absolute(folder).unwrap_or_else(|_| folder.to_path_buf());
-                [absolute, resolved].iter().any(|folder| pattern.may_contain(folder))
+                let lies_in = |found: &PathBuf| resolved.starts_with(resolve_links(found));
+                [&absolute, &resolved].iter().any(|at| pattern.may_contain(at, Path::to_path_buf))
+                    || pattern.may_contain(&resolved, resolve_links)
+                    || pattern.paths().unwrap_or_default().iter().any(lies_in)
             }
         }
     }
