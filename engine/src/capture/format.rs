@@ -11,6 +11,7 @@
 //! padding.
 //! Version 1 has a header of 8 bytes and stores microseconds where version 2 stores `wall_ns`.
 
+use crate::checkpoint::log_entry::OTHER_VERSION;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 
 /// The first bytes of a version 2 file.
@@ -201,12 +202,12 @@ impl FileHeader {
         if !bytes.starts_with(&MAGIC[..6]) {
             return Err("it does not start with the magic bytes of a capture");
         }
-        if !bytes.starts_with(MAGIC) {
-            return Err("its version is not supported by this program");
-        }
         let header = bytes.get(..FILE_HEADER_BYTES).ok_or("its header is truncated")?;
         if u32_at(header, 12) != header_crc(header) {
             return Err("its header does not match its CRC");
+        }
+        if !bytes.starts_with(MAGIC) {
+            return Err(OTHER_VERSION);
         }
         let stride_bytes = u32_at(header, 52);
         if stride_bytes != 0 && u64::from(stride_bytes) != STRIDE_BYTES {

@@ -140,6 +140,8 @@ pub struct Content {
     pub at: usize,
     /// What is there.
     pub tear: Tear,
+    /// What is wrong with the segment's header, if it is neither valid nor unwritten.
+    pub header_error: Option<&'static str>,
 }
 
 impl Content {
@@ -154,12 +156,19 @@ impl Content {
             first.get_or_insert(head.position);
             end = end.max(head.position.saturating_add(payload.len() as u64));
         });
-        Ok(Self { events, payload_bytes, first, end, at, tear })
+        let header_error = match (at, tear) {
+            (0, Tear::Damaged) => FileHeader::decode(&bytes).err(),
+            _ => None,
+        };
+        Ok(Self { events, payload_bytes, first, end, at, tear, header_error })
     }
 
     /// The error of a segment with this damaged content.
     pub fn damaged(&self, path: &Path) -> EngineError {
-        damaged(path, &format!("the block at byte {} does not match its CRC", self.at))
+        match self.header_error {
+            Some(what) => damaged(path, what),
+            None => damaged(path, &format!("the block at byte {} does not match its CRC", self.at)),
+        }
     }
 }
 
@@ -271,7 +280,8 @@ mod tests {
             first.get_or_insert(head.position);
             end = head.position + payload.len() as u64;
         });
-        (Content { events: 0, payload_bytes: 0, first, end, at, tear }, positions)
+        let (events, payload_bytes, header_error) = (0, 0, None);
+        (Content { events, payload_bytes, first, end, at, tear, header_error }, positions)
     }
 
     /// Payload sizes of a segment with an unused tail of more than a page, and of blocks whose

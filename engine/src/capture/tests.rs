@@ -333,7 +333,8 @@ fn a_recording_rotates_and_every_file_knows_its_open_connections() {
     std::fs::create_dir_all(&folder).unwrap();
     let path = folder.join("lines.capture");
     let rotation = Rotation { bytes: Some(20_000), ns: None };
-    let mut recording = Recording::create(&path, &options(false), rotation).unwrap();
+    let mut recording =
+        Recording::create(&path, &options(false), rotation, Existing::Keep).unwrap();
     let info = ConnectionInfo { a: "192.0.2.1:1".parse().ok(), ..ConnectionInfo::default() };
     recording.append(&head(Kind::Open, 0), &info.encode()).unwrap();
     for n in 1..1000 {

@@ -17,6 +17,8 @@ use std::path::Path;
 
 const VERSION: &str = "v1";
 const CRC: &str = "crc32 ";
+/// What is wrong with a file of another format version, whose content is intact.
+pub const OTHER_VERSION: &str = "its version is not supported by this program";
 
 /// Formats an entry. No line may contain a line end.
 pub fn format<'l>(lines: impl IntoIterator<Item = &'l str>) -> String {
@@ -45,7 +47,7 @@ pub fn parse(bytes: &[u8]) -> Result<Vec<&str>, &'static str> {
     let mut lines = body.lines();
     match lines.next() {
         Some(VERSION) => Ok(lines.collect()),
-        _ => Err("its version is not supported by this program"),
+        _ => Err(OTHER_VERSION),
     }
 }
 
@@ -68,8 +70,16 @@ pub fn write_failed(path: &Path, error: &io::Error) -> EngineError {
     EngineError::operator("CHECKPOINT_WRITE_FAILED", reason, fix)
 }
 
-/// The error of a file whose content fails its check.
+/// The error of a file whose content fails its check, or which has [another
+/// version](OTHER_VERSION).
 pub fn damaged(path: &Path, what: &str) -> EngineError {
+    if what == OTHER_VERSION {
+        return EngineError::operator(
+            "CHECKPOINT_VERSION_UNSUPPORTED",
+            format!("{} was written by another version of Millstream: {what}", path.display()),
+            "Use the version of Millstream that wrote it, or a later one. The file is not changed",
+        );
+    }
     let reason = format!("{} is damaged: {what}", path.display());
     EngineError::operator(
         "CHECKPOINT_DAMAGED",
@@ -134,6 +144,17 @@ mod tests {
             let same = parse(&bytes).is_ok_and(|lines| lines == ["{\"a\":1}", "42"]);
             assert!(parse(&bytes).is_err() || same, "bit {bit}");
         }
+    }
+
+    #[test]
+    fn another_version_is_not_damage() {
+        let body = "v2\n{}\n";
+        let text = format!("{body}{CRC}{:08x}\n", crc32fast::hash(body.as_bytes()));
+        let what = parse(text.as_bytes()).unwrap_err();
+        let error = damaged(Path::new("offsets/7"), what);
+        assert_eq!(error.condition(), "CHECKPOINT_VERSION_UNSUPPORTED");
+        let error = error.to_string();
+        assert!(error.contains("offsets/7") && !error.contains("backup"), "{error}");
     }
 
     proptest! {

@@ -11,7 +11,7 @@
 //!
 //! *Threads.* Written by the driver's thread.
 
-use crate::checkpoint::log_entry::{damaged, unreadable};
+use crate::checkpoint::log_entry::{OTHER_VERSION, damaged, unreadable};
 use crate::cores::yield_to_worker;
 use crate::env::storage::Storage;
 use crate::error::EngineError;
@@ -215,13 +215,17 @@ impl StateFile {
             return Err(damaged(path, "its end is missing"));
         }
         let tail = storage.read_range(path, size - TAIL as u64, TAIL).map_err(io)?;
-        if tail[..8] != *MAGIC {
+        // The magic ends with the version.
+        if tail[..7] != MAGIC[..7] {
             return Err(damaged(path, "it is truncated, or it is not a state file"));
         }
         let word = |at| u64_at(&tail, at).unwrap_or(0);
         let half = |at| u32_at(&tail, at).unwrap_or(0);
         if half(TAIL - 4) != crc32fast::hash(&tail[..TAIL - 4]) {
             return Err(damaged(path, "the CRC of its tail does not match"));
+        }
+        if tail[7] != MAGIC[7] {
+            return Err(damaged(path, OTHER_VERSION));
         }
         let found = FileOwner {
             checkpoint: word(8),
@@ -360,6 +364,21 @@ mod tests {
             storage.damage(path, |bytes| bytes.truncate(bytes.len() - 1)).unwrap();
             assert_eq!(all(&storage, path).unwrap_err().condition(), "CHECKPOINT_DAMAGED");
         }
+    }
+
+    #[test]
+    fn a_file_of_another_version_is_not_damage() {
+        let (storage, path) = (SimStorage::new(1), Path::new("/s/5.delta"));
+        sample(&storage, path);
+        let renew = |bytes: &mut Vec<u8>| {
+            let tail = bytes.len() - TAIL;
+            bytes[tail + 7] = b'2';
+            let crc = crc32fast::hash(&bytes[tail..tail + TAIL - 4]);
+            bytes[tail + TAIL - 4..].copy_from_slice(&crc.to_le_bytes());
+        };
+        storage.damage(path, renew).unwrap();
+        let error = StateFile::open(&storage, path, OWNER).unwrap_err();
+        assert_eq!(error.condition(), "CHECKPOINT_VERSION_UNSUPPORTED");
     }
 
     #[test]
