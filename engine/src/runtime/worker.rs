@@ -211,17 +211,22 @@ impl Worker {
         // Checks for work once more, now that producers can see the announcement.
         let (progress, wake_at_ns) = self.round()?;
         if !progress && !self.flags.halt.load(Ordering::Relaxed) {
-            let now_ns = self.env.now_ns();
+            let is_timed = self.record_stalls || wake_at_ns.is_some();
+            let now_ns = if is_timed { self.env.now_ns() } else { 0 };
             let timeout =
                 wake_at_ns.map(|at_ns| Duration::from_nanos(at_ns.saturating_sub(now_ns)));
             if let Some(poll) = &mut self.poll {
-                stall::before_sleep(now_ns);
+                if self.record_stalls {
+                    stall::before_sleep(now_ns);
+                }
                 match poll.poll(events, timeout) {
                     Ok(()) => {}
                     Err(e) if e.kind() == std::io::ErrorKind::Interrupted => {}
                     Err(e) => return Err(EngineError::runtime("wait for sockets", e)),
                 }
-                stall::after_sleep(now_ns, self.env.now_ns());
+                if self.record_stalls {
+                    stall::after_sleep(now_ns, self.env.now_ns());
+                }
             }
         }
         self.waker.flag().cancel_park();
