@@ -16,7 +16,7 @@ import tempfile
 import threading
 import time
 
-FUNCTIONS = ["collect_list(n)", "collect_set(n)", "listagg(CAST(n AS STRING), ',')", "percentile_approx(n, 0.5)", "approx_count_distinct(n)", "count(n)"]
+FUNCTIONS = ["collect_list(n)", "collect_set(n)", "listagg(CAST(n AS STRING), ',')", "percentile_approx(n, 0.5)", "percentile(n, 0.5)", "mode(n)", "approx_count_distinct(n)", "count(n)"]
 SIZES = [(20_000, 2), (100_000, 10), (1_000_000, 1)]
 SECONDS_MAX = 60
 

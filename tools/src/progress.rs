@@ -19,8 +19,8 @@ fn shown() -> MutexGuard<'static, Option<ProgressBar>> {
     SHOWN.lock().unwrap_or_else(|poisoned| poisoned.into_inner())
 }
 
-/// Prints something to standard error while the progress line is hidden. If there is no line, no
-/// lock is held: a write that blocks holds up no other thread.
+/// Prints something to standard error while the progress line is hidden. Without a line, no lock is
+/// held, so a write that blocks does not delay other threads.
 fn aside<T>(print: impl FnOnce() -> T) -> T {
     let shown = shown();
     if let Some(line) = &*shown {
@@ -30,9 +30,9 @@ fn aside<T>(print: impl FnOnce() -> T) -> T {
     print()
 }
 
-/// Prints something to standard output while the progress line is hidden. A pipe or a file is not
-/// where the line is: a write to it does not wait for the line, nor the line for the reader of a
-/// pipe.
+/// Prints something to standard output while the progress line is hidden. If standard output is a pipe
+/// or a file, the line is not hidden: the line is on the terminal, and a slow reader of the pipe must
+/// not delay it.
 pub(crate) fn to_stdout<T>(print: impl FnOnce() -> T) -> T {
     static IS_TERMINAL: OnceLock<bool> = OnceLock::new();
     let is_terminal = *IS_TERMINAL.get_or_init(|| std::io::stdout().is_terminal());

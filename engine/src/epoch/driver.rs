@@ -595,11 +595,11 @@ impl Driver {
         Tick::Wait(None)
     }
 
-    /// When to look at the clock for the next tick of trigger processing-time. Ticks are multiples
-    /// of the interval on the wall clock, as in Spark; the first batch starts at once. The monotonic
-    /// clock, by which the driver waits, stands still while the machine is suspended, so the wall
-    /// clock is read again after [`MAX_WAIT_NS`]. If it was set back, a batch runs and the ticks are
-    /// set anew.
+    /// The monotonic time at which to check whether the next tick of trigger processing-time has
+    /// come. Ticks are multiples of the interval on the wall clock, as in Spark. The first batch
+    /// starts at once. The driver waits by the monotonic clock, which stands still while the machine
+    /// is suspended. Therefore it reads the wall clock at least every [`MAX_WAIT_NS`]. If the wall
+    /// clock was set back, a batch runs, and the ticks are computed again.
     fn next_tick_ns(&self, now_ns: u64, interval_ns: u64) -> u64 {
         let Some(next_us) = self.next_tick_us else { return now_ns };
         let left_us = next_us.saturating_sub(self.env.wall_us());

@@ -92,7 +92,7 @@ pub(crate) fn read(
 
 /// Like [`read`], but a selection that starts within connections includes their open events: each is
 /// repeated, as at the start of a rotated file, before the connection's first selected event.
-/// Without it nobody knows the protocol and the addresses of the connection.
+/// Without them the protocols and the addresses of the connections would be unknown.
 pub(crate) fn read_opened(
     path: &Path,
     selection: &Selection,

@@ -128,8 +128,8 @@ impl<T: Send, D: Push<T>> InboxTasklet<T, D> {
         self.advance_watermark()
     }
 
-    /// Forwards the combined watermark of the inputs that have an event time, of which there is at
-    /// least one.
+    /// Forwards the combined watermark of the inputs that have an event time. At least one input has
+    /// an event time.
     fn advance_watermark(&mut self) -> Result<(), EngineError> {
         // The watermark of an inlet that has ended still counts. Inlets end one after the other,
         // after the marker of the last epoch. If the watermark advanced in between, the released

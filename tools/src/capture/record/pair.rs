@@ -61,8 +61,9 @@ pub(super) struct Pair {
     /// The number of the server's addresses that have been tried, and why the last one failed.
     attempts: usize,
     error: Option<io::Error>,
-    /// The side whose reset is passed on when the other side has the bytes before it, and the
-    /// latest time for that.
+    /// A reset that is not forwarded yet: the side that has reset the connection, and the time at
+    /// which the reset is forwarded at the latest. Before that the other side receives the bytes that
+    /// were sent before the reset.
     reset: Option<(usize, Instant)>,
 }
 

@@ -13,7 +13,7 @@ use crate::connect::columnar::orc::protobuf::Message;
 use crate::connect::columnar::write::{GROUP_BYTES, Written};
 use crate::connect::options::OptionReader;
 use crate::table::error::{PlanError, PlanResult};
-use crate::table::types::Field;
+use crate::table::types::{DataType, Field};
 use arrow_array::RecordBatch;
 use std::io::{self, Write};
 
