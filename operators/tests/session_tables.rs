@@ -441,7 +441,11 @@ fn a_result_is_formatted_as_lines_of_json_and_csv() {
         .sql("SELECT 1 AS n, 'a \"b\", c' AS s, NULL AS x, timestamp'2024-01-02 03:04:05' AS t")
         .unwrap();
     let collected = frame.collect().unwrap();
-    let lines = |format| String::from_utf8(frame.lines(format, &collected).unwrap()).unwrap();
+    let lines = |format| {
+        let mut lines = Vec::new();
+        frame.lines(format, &collected, &mut |part| lines.extend_from_slice(part)).unwrap();
+        String::from_utf8(lines).unwrap()
+    };
     assert_eq!(
         lines(RowFormat::Json),
         "{\"n\":1,\"s\":\"a \\\"b\\\", c\",\"t\":\"2024-01-02T03:04:05.000Z\"}\n"
