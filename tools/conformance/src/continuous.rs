@@ -30,17 +30,23 @@ const CONTINUOUS: Trigger = Trigger::Continuous { interval_ns: 50_000_000 };
 /// back for a while.
 const PATIENCE: Duration = Duration::from_secs(20);
 
-/// Compares the results, given the rows that micro-batch mode counted as late. Returns `None` if
-/// the case is not comparable.
-pub fn compare(
-    case: &Case,
-    prepared: &Prepared,
-    parts: usize,
-    late: u64,
-) -> Option<Result<(), String>> {
+/// The outcome of a comparison of both modes.
+pub enum Comparison {
+    /// The case is not comparable.
+    None,
+    /// The results are the same.
+    Same,
+    /// Some rows were late in continuous mode, and may be: the results are not comparable.
+    Late,
+    /// How the results differ.
+    Differs(String),
+}
+
+/// Compares the results, given the rows that micro-batch mode counted as late.
+pub fn compare(case: &Case, prepared: &Prepared, parts: usize, late: u64) -> Comparison {
     let fails = case.steps().any(|step| !step["error"].is_null());
     if fails || !case.error().is_null() {
-        return None;
+        return Comparison::None;
     }
     let timed = case.views().any(|view| !view["watermark"].is_null());
     let within = |view: &Json| !view["drop_duplicates_within_watermark"].is_null();
@@ -49,19 +55,20 @@ pub fn compare(
     let in_order = !timed || parts == 1 && in_order(case);
     // A source whose partitions are all idle no longer holds back another source.
     if timed && parts > 1 && prepared.streams.len() > 1 {
-        return None;
+        return Comparison::None;
     }
     if timed && (case.views().any(within) || (sessions || late > 0) && !in_order) {
-        return None;
+        return Comparison::None;
     }
     if late > 0 {
-        return Some(Err(format!("micro-batch mode counts {late} rows as late, and none is")));
+        let why = format!("micro-batch mode counts {late} rows as late, and none is");
+        return Comparison::Differs(why);
     }
     let run = Run { case, prepared, late: LateRows::default(), got: Vec::new() };
     match run.steps(in_order) {
-        Ok(Verdict::Same) => Some(Ok(())),
-        Ok(Verdict::Late) => None,
-        Err(why) => Some(Err(why)),
+        Ok(Verdict::Same) => Comparison::Same,
+        Ok(Verdict::Late) => Comparison::Late,
+        Err(why) => Comparison::Differs(why),
     }
 }
 
