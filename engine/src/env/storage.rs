@@ -8,9 +8,11 @@
 //! *Limits.* Memory maps bypass the storage: see `capture`.
 
 use crate::cores::yield_to_worker;
+use std::collections::BTreeSet;
 use std::fs::{File, OpenOptions};
 use std::io::{self, Read, Seek, SeekFrom, Write};
 use std::path::{Path, PathBuf};
+use std::sync::Mutex;
 
 /// Maximum number of bytes written by one system call.
 const PIECE_BYTES: usize = 64 << 10;
@@ -95,6 +97,42 @@ fn folder_path(folder: &Path) -> &Path {
     if folder.as_os_str().is_empty() { Path::new(".") } else { folder }
 }
 
+/// The most folders whose names are known to be durable. Beyond that they are forgotten.
+const SYNCED_MAX: usize = 4096;
+
+/// Creates a folder and its parents, unless they exist. The name of the folder and of each created
+/// parent is durable then. `synced` has the folders whose names are durable already, and `sync` makes
+/// the names in a folder durable.
+fn create_folder(
+    folder: &Path,
+    synced: &mut BTreeSet<PathBuf>,
+    sync: &mut dyn FnMut(&Path) -> io::Result<()>,
+) -> io::Result<()> {
+    let folder = folder_path(folder);
+    let exists = folder.is_dir();
+    if exists && synced.contains(folder) {
+        return Ok(());
+    }
+    let above = folder.parent().map(folder_path);
+    if !exists {
+        above.map_or(Ok(()), |above| create_folder(above, synced, sync))?;
+        match std::fs::create_dir(folder) {
+            Err(error) if error.kind() == io::ErrorKind::AlreadyExists && folder.is_dir() => {}
+            created => created?,
+        }
+    }
+    match above.map_or(Ok(()), sync) {
+        // Who may not read the parent has not created the folder in it.
+        Err(error) if exists && error.kind() == io::ErrorKind::PermissionDenied => {}
+        done => done?,
+    }
+    if synced.len() >= SYNCED_MAX {
+        synced.clear();
+    }
+    synced.insert(folder.to_path_buf());
+    Ok(())
+}
+
 /// Writes in pieces and yields between them, because a worker on this core must not wait for
 /// megabytes.
 fn write_all(mut file: File, bytes: &[u8]) -> io::Result<()> {
@@ -109,17 +147,11 @@ fn write_all(mut file: File, bytes: &[u8]) -> io::Result<()> {
 
 impl Storage for FileStorage {
     fn create_folder(&self, folder: &Path) -> io::Result<()> {
-        let folder = folder_path(folder);
-        if folder.is_dir() {
-            return Ok(());
-        }
-        let above = folder_path(folder.parent().unwrap_or(Path::new("")));
-        self.create_folder(above)?;
-        match std::fs::create_dir(folder) {
-            Err(error) if error.kind() == io::ErrorKind::AlreadyExists && folder.is_dir() => Ok(()),
-            Err(error) => Err(error),
-            Ok(()) => self.sync_folder(above),
-        }
+        // An earlier run may have ended between the creation of a folder and the sync of its name.
+        // Once per process that is made up for, because a sync of an unchanged folder costs time.
+        static SYNCED: Mutex<BTreeSet<PathBuf>> = Mutex::new(BTreeSet::new());
+        let mut synced = SYNCED.lock().unwrap_or_else(|poisoned| poisoned.into_inner());
+        create_folder(folder, &mut synced, &mut |folder| self.sync_folder(folder))
     }
 
     fn write(&self, path: &Path, bytes: &[u8]) -> io::Result<()> {
@@ -218,6 +250,33 @@ mod tests {
         assert!(held.is_some() && storage.lock(&b).unwrap().is_none(), "one at a time");
         drop(held);
         assert!(storage.lock(&b).unwrap().is_some(), "free again");
+    }
+
+    /// A crash came between the creation of the folder and the sync of its name.
+    #[test]
+    fn the_name_of_a_folder_that_exists_is_synced_once() {
+        let scratch = format!("millstream-folder-{}", std::process::id());
+        let above = std::env::temp_dir().join(scratch);
+        let folder = above.join("a/b");
+        std::fs::create_dir_all(&folder).unwrap();
+        let (mut known, mut synced) = (BTreeSet::new(), Vec::new());
+        let mut create = |folder: &Path, synced: &mut Vec<PathBuf>| {
+            let mut sync = |folder: &Path| {
+                synced.push(folder.to_path_buf());
+                Ok(())
+            };
+            create_folder(folder, &mut known, &mut sync).unwrap();
+        };
+        create(&folder, &mut synced);
+        create(&folder, &mut synced);
+        assert_eq!(synced, [above.join("a")]);
+        create(&folder.join("c/d"), &mut synced);
+        assert_eq!(synced[1..], [folder.clone(), folder.join("c")]);
+        assert!(folder.join("c/d").is_dir());
+        std::fs::remove_dir_all(&folder).unwrap();
+        create(&folder, &mut synced);
+        assert_eq!(synced[3..], [above.join("a")], "it was created again");
+        std::fs::remove_dir_all(&above).unwrap();
     }
 
     #[test]
