@@ -25,7 +25,7 @@ pub(super) fn connect(
     to: &[SocketAddr],
     begin: impl FnOnce() -> Result<Recorder, Failure>,
 ) -> Result<Recorder, Failure> {
-    let stream = first_of(to, |to| std::net::TcpStream::connect(to)).map_err(|(to, error)| {
+    let stream = first_of(to, std::net::TcpStream::connect).map_err(|(to, error)| {
         let fix = "Start the server first, or give another --connect";
         Failure::Failed(format!("CONNECT_FAILED: {to}: {error}. {fix}"))
     })?;
