@@ -4,7 +4,7 @@ use crate::table::error::{PlanError, PlanResult};
 use crate::table::expr::compile::{Semantics, constant};
 use crate::table::expr::over::{Frame, FrameBound, FrameUnit, Over};
 use crate::table::expr::resolve::{Scope, cast, resolve};
-use crate::table::expr::{Resolved, functions};
+use crate::table::expr::{Node, Resolved, functions};
 use crate::table::plan::SortKey;
 use crate::table::plan::window_names::is_window_only;
 use crate::table::types::DataType;
@@ -210,6 +210,15 @@ fn check_range(frame: &Frame, order: &[SortKey], distance: Option<&Resolved>) ->
 
 /// The value of the ordering key at an offset from that of the current row.
 fn key_at(offset: Resolved, key: &SortKey) -> PlanResult<Resolved> {
+    if matches!(key.expr.data_type, DataType::Decimal(..)) {
+        let offset = match key.descending {
+            true => functions::resolve("negative", vec![offset])?,
+            false => offset,
+        };
+        let node = Node::Call("range_bound", vec![key.expr.clone(), offset]);
+        let (data_type, nullable) = (key.expr.data_type.clone(), key.expr.nullable);
+        return Ok(Resolved { node, data_type, nullable });
+    }
     let counts_days = key.expr.data_type == DataType::Date && offset.data_type == DataType::Int;
     let operator = match (counts_days, key.descending) {
         (true, true) => "date_sub",

@@ -86,6 +86,14 @@ pub(super) static FUNCTIONS: &[Function] = &[
         "2024-02-29 12:04:59.999999",
     ),
     cells(
+        "range_bound",
+        "range_bound(key, distance): a DECIMAL key at the bound of a RANGE frame",
+        (2, 2),
+        super::time::internal,
+        // As in Spark, the bound may have more digits than the type of the key.
+        |a, _, _| Ok(Cell::Decimal(a[0].decimal().saturating_add(a[1].decimal()))),
+    ),
+    cells(
         "length_us",
         "length_us(text): a length of time such as '10 minutes', in microseconds",
         (1, 1),

@@ -1,6 +1,6 @@
 //! The rows of `max_by(x, y, n)` and `min_by(x, y, n)`: the n best, in order.
 
-use crate::table::expr::cell::{field, order};
+use crate::table::expr::cell::{Cell, field, order};
 use crate::table::physical::accumulator::encoding::take;
 use crate::table::types::DataType;
 use std::cmp::Ordering;
@@ -12,6 +12,11 @@ pub struct TopRows {
     rows: Vec<Box<[u8]>>,
     /// The bytes of the rows.
     bytes: usize,
+}
+
+/// Whether a row comes before a later one with the key `new`.
+fn precedes(row: &[u8], new: Cell<'_>, key: &DataType, better: Ordering) -> bool {
+    order(field(row, 1, 2, key), new, key) != better.reverse()
 }
 
 impl TopRows {
@@ -30,12 +35,17 @@ impl TopRows {
         self.rows.capacity() * size_of::<Box<[u8]>>() + self.bytes
     }
 
-    /// Adds a row if it is among the `most` best. `better` is the order of a key that is better
-    /// than another.
+    /// Whether a row with this key is among the `most` best. `better` is the order of a key that is
+    /// better than another.
+    pub fn takes(&self, new: Cell<'_>, most: usize, key: &DataType, better: Ordering) -> bool {
+        let is_full = self.rows.len() >= most;
+        !is_full || self.rows.last().is_some_and(|last| !precedes(last, new, key, better))
+    }
+
+    /// Adds a row if it is among the `most` best.
     pub fn add(&mut self, row: &[u8], most: usize, key: &DataType, better: Ordering) {
         let new = field(row, 1, 2, key);
-        let precedes = |other: &[u8]| order(field(other, 1, 2, key), new, key) != better.reverse();
-        let at = self.rows.partition_point(|other| precedes(other));
+        let at = self.rows.partition_point(|other| precedes(other, new, key, better));
         if at >= most {
             return;
         }

@@ -143,7 +143,7 @@ fn add_sketched(
         },
         (Input::Top { value, by, data_type, want, most }, A::Top(top)) => {
             let by = by(cx)?;
-            if !by.is_null() {
+            if !by.is_null() && top.takes(by, *most, data_type, *want) {
                 let mut row = Vec::new();
                 let mut writer = RowWriter::new(&mut row, 2);
                 value(cx)?.put(&mut writer, 0);

@@ -83,9 +83,12 @@ impl Frames {
         Self { start: bound(&frame.start), end: bound(&frame.end) }
     }
 
-    /// The frame of a row, as a range of indices of the partition's rows.
-    pub fn of(
+    /// The frame of a row, as a range of indices of the partition's rows. `before` is the frame of
+    /// the row before it, or an empty range. As in Spark, a bound does not move back, even if its
+    /// key overflows and wraps around.
+    pub fn next(
         &self,
+        before: &Range<usize>,
         row: usize,
         keys: &Keys<'_>,
         scratch: &Scratch,
@@ -107,6 +110,7 @@ impl Frames {
             Bound::Peers => keys.peers(row).end,
             Bound::Key(expression) => keys.rows_at(&key(expression)?).end,
         };
-        Ok(start..end.max(start))
+        let start = start.max(before.start);
+        Ok(start..end.max(start).max(before.end))
     }
 }

@@ -58,9 +58,9 @@ impl Compute {
             }
             Self::Nth { value, n, ignores_nulls } => {
                 let values = Values::of(value, rows, scratch)?;
-                let mut results = Vec::with_capacity(count);
+                let (mut results, mut frame) = (Vec::with_capacity(count), 0..0);
                 for row in 0..count {
-                    let frame = frames.of(row, keys, scratch)?;
+                    frame = frames.next(&frame, row, keys, scratch)?;
                     let n = usize::try_from(*n - 1).unwrap_or(usize::MAX);
                     let at = match ignores_nulls {
                         true => {

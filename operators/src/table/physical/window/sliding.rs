@@ -1,6 +1,6 @@
 //! Aggregates over frames.
 //!
-//! The bounds of frames do not move backwards, unless a key overflows. A frame that only grows is one running accumulator. A
+//! The bounds of frames never move backwards. A frame that only grows is one running accumulator. A
 //! frame that also shrinks is kept as two stacks: for each of its first rows an accumulator of this
 //! row and those after it up to a middle, and one accumulator of the rows behind the middle. A row
 //! that leaves the frame pops an accumulator. When there is none left, the stack is built again
@@ -48,24 +48,22 @@ pub(super) fn aggregates(
 ) -> Result<Vec<Value>, EngineError> {
     let mut running = Running::new(function, rows);
     let mut results: Vec<Value> = Vec::with_capacity(rows.len());
-    let mut before: Option<Range<usize>> = None;
+    let mut before = 0..0;
     for row in 0..rows.len() {
-        let frame = frames.of(row, keys, scratch)?;
+        let frame = frames.next(&before, row, keys, scratch)?;
         scratch.reset();
-        if let (true, Some(last)) = (before.as_ref() == Some(&frame), results.last()) {
+        if let (true, Some(last)) = (before == frame, results.last()) {
             results.push(last.clone());
             continue;
         }
         let shrinks = frame.start > running.frame.start;
-        // A key that overflows wraps around if ANSI mode is off, and moves a bound back.
-        let moves_back = frame.start < running.frame.start || frame.end < running.frame.end;
-        if moves_back || shrinks && (!merges || frame.len() <= SMALL) {
+        if shrinks && (!merges || frame.len() <= SMALL) {
             running.restart(frame.clone(), scratch)?;
         } else {
             running.move_to(frame.clone(), scratch)?;
         }
         results.push(running.result()?);
-        before = Some(frame);
+        before = frame;
     }
     Ok(results)
 }

@@ -729,7 +729,7 @@ fn part_of_interval<'a>(value: i64, field: &str, to: &DataType) -> Cell<'a> {
     })
 }
 
-fn internal(name: &str, _: Vec<Resolved>) -> PlanResult<Typed> {
+pub(super) fn internal(name: &str, _: Vec<Resolved>) -> PlanResult<Typed> {
     Err(PlanError::new("UNRESOLVED_ROUTINE", format!("`{name}` is internal"), "Write a + b"))
 }
 
