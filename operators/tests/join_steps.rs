@@ -74,7 +74,8 @@ impl<'a> Push<Row<'a>> for Counts {
     }
 }
 
-fn query(kind: &str, on: &str) -> DataFrame {
+/// A session with two streams `l` and `r`.
+fn session() -> Session {
     let session = Session::new();
     for name in ["l", "r"] {
         let source = format!("{name}0");
@@ -82,21 +83,25 @@ fn query(kind: &str, on: &str) -> DataFrame {
         let frame = session.sql(&format!("SELECT * FROM {source}")).unwrap();
         frame.with_watermark("t", "0 seconds").unwrap().create_temp_view(name);
     }
-    let sql = format!("SELECT l.v, r.v FROM l {kind} JOIN r ON l.k = r.k AND {on}");
-    session.sql(&sql).unwrap()
+    session
 }
 
-/// A join without a query, and the counters of its output.
+/// The join of a query without the query, and the counters of its output.
+fn bare(query: &DataFrame) -> (BareJoin, Counts) {
+    let config = Config { pin: false, ..Config::default() };
+    let mut job = Job::new("steps", config).unwrap();
+    let counts = Counts::default();
+    let join = BareJoin::new(query.plan(), &mut job, Box::new(counts.clone())).unwrap();
+    (join, counts)
+}
+
 fn join(kind: &str) -> (BareJoin, Counts) {
     join_on(kind, "r.t >= l.t AND r.t <= l.t + INTERVAL 1 HOUR")
 }
 
 fn join_on(kind: &str, on: &str) -> (BareJoin, Counts) {
-    let config = Config { pin: false, ..Config::default() };
-    let mut job = Job::new("steps", config).unwrap();
-    let counts = Counts::default();
-    let join = BareJoin::new(query(kind, on).plan(), &mut job, Box::new(counts.clone())).unwrap();
-    (join, counts)
+    let sql = format!("SELECT l.v, r.v FROM l {kind} JOIN r ON l.k = r.k AND {on}");
+    bare(&session().sql(&sql).unwrap())
 }
 
 fn row(k: i64, t: i64, v: i64) -> Vec<u8> {
@@ -255,6 +260,35 @@ fn a_row_that_is_expired_on_arrival_finds_all_its_matches() {
     join.watermark(1000 * SECOND).unwrap();
     while join.flush().unwrap() {}
     assert_eq!((counts.rows(), join.state().0), (10_000 + 20, 0), "the rows at 95 s had no match");
+}
+
+/// In update mode of an ASOF join, a right row may be the closest one of very many left rows.
+#[test]
+fn left_rows_of_an_asof_join_are_emitted_again_in_steps() {
+    let session = session();
+    session.set("spark.sql.join.asofJoin.enabled", "true").unwrap();
+    let sql = "SELECT l.v, r.v FROM l ASOF JOIN r MATCH_CONDITION (l.t >= r.t) ON l.k = r.k";
+    let (mut join, counts) = bare(&session.sql(sql).unwrap());
+    for v in 0..MANY {
+        join.push(true, &row(1, 1000 + v % 10, v)).unwrap();
+    }
+    join.push(false, &row(1, 1000, 1)).unwrap();
+    assert!(counts.rows() <= STEP, "{}", counts.rows());
+    assert!(!join.is_ready(), "other rows wait");
+    join.watermark(2000 * SECOND).unwrap();
+    join.end_epoch(0).unwrap();
+    let mut before = counts.rows();
+    while counts.rows() < MANY as u64 {
+        assert_eq!(counts.watermark.load(Ordering::Relaxed), 0, "the watermark waits");
+        assert_eq!(counts.markers.load(Ordering::Relaxed), 0, "the marker waits");
+        assert!(join.flush().unwrap());
+        assert!(counts.rows() - before <= STEP * STEPS, "{before} to {}", counts.rows());
+        before = counts.rows();
+    }
+    while join.flush().unwrap() {}
+    assert_eq!(counts.rows(), MANY as u64);
+    assert_eq!(counts.markers.load(Ordering::Relaxed), 1);
+    assert_eq!(join.state().0, 1, "the last right row is kept");
 }
 
 /// Wherever a query is stopped, the sink's files contain each match once, because the checkpoint

@@ -16,8 +16,8 @@
 //! *Order.* In append mode the buffered left rows are emitted by time and arrival. Among right rows
 //! of the same time, the one that arrived last is the closest.
 //!
-//! *Limits.* In update mode, all left rows for which a new right row is closer are emitted again in
-//! a single step.
+//! *Bounded steps.* In update mode, the left rows for which a new right row is closer are emitted
+//! again in bounded steps. Until all are emitted, other rows, watermarks and the marker wait.
 
 use super::super::stages::{BoxChain, Scratch};
 use super::buffer::{Buffer, NewRow};
@@ -29,7 +29,6 @@ use super::run::Entry;
 use super::side::{JoinSide, SidedRow};
 use super::stage::{Config, SideConfig, held_sides};
 use super::state_limit::StateGuard;
-use super::table_lookup::PairCount;
 use crate::event_time::pending_watermark::PendingWatermark;
 use crate::table::physical::aggregate::hash_aggregate::write_keys;
 use crate::table::physical::late_row::LateRows;
@@ -49,6 +48,19 @@ pub(in super::super) enum Results {
     Immediate,
 }
 
+/// A right row for which left rows are emitted again.
+#[derive(Clone, Copy)]
+struct Change {
+    /// The index of the join key.
+    key: usize,
+    right: Entry,
+    /// The end of the left times for which the right row is the closest.
+    to_us: i64,
+    /// The time and the number of the last left row that was emitted; `None` before the first.
+    last: Option<(i64, u64)>,
+    ingest_ns: u64,
+}
+
 /// The stage of one instance of an ASOF join of two streams.
 pub(in super::super) struct AsofJoin {
     /// Whether left rows without a match are emitted with NULLs.
@@ -64,7 +76,8 @@ pub(in super::super) struct AsofJoin {
     key: Vec<u8>,
     row: Vec<u8>,
     scratch: Scratch,
-    formed: PairCount,
+    /// Left rows that are not all emitted again yet.
+    change: Option<Change>,
     /// A watermark whose expired rows have not all been processed yet.
     passing: PendingWatermark,
     /// Whether [`Stage::flush`] still has to return [`FlushStatus::NextEpoch`] once, because it has
@@ -91,13 +104,18 @@ impl AsofJoin {
             key: Vec::new(),
             row: Vec::new(),
             scratch: Scratch::default(),
-            formed: PairCount::default(),
+            change: None,
             passing: PendingWatermark::default(),
             late_emission: LateEmission::default(),
             marker: None,
             guard,
             down,
         }
+    }
+
+    /// The number of buffered rows, and the memory for them in bytes.
+    pub fn state(&self) -> (u64, u64) {
+        self.buffer.state()
     }
 
     fn late(&self) -> &LateRows {
@@ -131,31 +149,47 @@ impl AsofJoin {
         self.down.push(self.pairs.row(), ingest_ns)
     }
 
-    /// Emits again all left rows for which a new right row is the closest.
-    fn emit_changed(
-        &mut self,
-        key: usize,
-        right: Entry,
-        ingest_ns: u64,
-    ) -> Result<(), EngineError> {
+    /// Begins to emit again the left rows for which a new right row is the closest.
+    fn begin_change(&mut self, key: usize, right: Entry, ingest_ns: u64) {
         let (runs, store) = (&self.buffer.keys[key].runs, &self.buffer.runs);
         let rights = &runs[JoinSide::Right.index()];
         // Among the right rows of its time, the new row is the last, because it arrived last.
         let mut behind = rights.seek(right.time_us.saturating_add(1), store);
         let next_us = rights.get(&mut behind, store).map_or(i64::MAX, |next| next.time_us);
-        let step = i64::from(self.strict);
-        let (from_us, to_us) = (right.time_us.saturating_add(step), next_us.saturating_add(step));
-        let lefts = &runs[JoinSide::Left.index()];
-        let mut cursor = lefts.seek(from_us, store);
-        while let Some(left) = lefts.get(&mut cursor, store).filter(|left| left.time_us < to_us) {
+        let to_us = next_us.saturating_add(i64::from(self.strict));
+        self.change = Some(Change { key, right, to_us, last: None, ingest_ns });
+    }
+
+    /// Emits up to [`STEP`] more left rows of the current change, while the chain is ready. Returns
+    /// whether all are emitted.
+    fn continue_change(&mut self) -> Result<bool, EngineError> {
+        let Some(Change { key, right, to_us, mut last, ingest_ns }) = self.change else {
+            return Ok(true);
+        };
+        let store = &self.buffer.runs;
+        let lefts = &self.buffer.keys[key].runs[JoinSide::Left.index()];
+        let mut cursor = match last {
+            None => lefts.seek(right.time_us.saturating_add(i64::from(self.strict)), store),
+            Some(last) => lefts.seek_behind(last, &self.buffer.rows, store),
+        };
+        for _ in 0..self.buffer.step(STEP) {
+            let left = lefts.get(&mut cursor, store).filter(|left| left.time_us < to_us);
+            let Some(left) = left else {
+                self.change = None;
+                return Ok(true);
+            };
+            if !self.down.is_ready() {
+                break;
+            }
             cursor.advance();
-            self.formed.add()?;
+            last = Some((left.time_us, self.buffer.rows.number(left.row)));
             self.pairs.begin(JoinSide::Left, self.buffer.rows.row(left.row));
             self.pairs.complete(JoinSide::Right, self.buffer.rows.row(right.row));
             self.buffer.matches += 1;
             self.down.push(self.pairs.row(), ingest_ns)?;
         }
-        Ok(())
+        self.change = Some(Change { key, right, to_us, last, ingest_ns });
+        Ok(false)
     }
 
     /// Removes a left row that the watermark has reached. In append mode, emits the row first.
@@ -216,9 +250,13 @@ impl AsofJoin {
         Ok(false)
     }
 
-    /// Continues expiry, then passes on the marker. If watermarks arrive between records, the
-    /// marker is passed on first: rows that expire after it belong to the next epoch.
-    fn continue_expiry(&mut self) -> Result<(), EngineError> {
+    /// Continues the current change, then expiry, then passes on the marker. If watermarks arrive
+    /// between records, the marker is passed on before expiry: rows that expire after it belong to
+    /// the next epoch.
+    fn continue_work(&mut self) -> Result<(), EngineError> {
+        if !self.continue_change()? {
+            return Ok(());
+        }
         let in_band = self.late().is_in_band();
         if in_band {
             self.pass_marker()?;
@@ -232,6 +270,11 @@ impl AsofJoin {
         }
         self.passing.pass(in_band, 0, &mut self.down)?;
         self.pass_marker()
+    }
+
+    /// Whether left rows are to be emitted again, or expired rows to be processed.
+    fn has_work(&self) -> bool {
+        self.change.is_some() || self.passing.is_waiting()
     }
 
     fn pass_marker(&mut self) -> Result<(), EngineError> {
@@ -274,7 +317,8 @@ impl AsofJoin {
         let new = NewRow { side, row, number, time_us, matched: false, expires: true };
         let id = self.buffer.insert(key, new)?;
         if side == JoinSide::Right && self.results == Results::Immediate {
-            self.emit_changed(key, Entry { time_us, row: id }, ingest_ns)?;
+            self.begin_change(key, Entry { time_us, row: id }, ingest_ns);
+            self.continue_change()?;
         }
         self.check_limit()?;
         let watermark_us = self.late().watermark_us();
@@ -295,21 +339,21 @@ impl Stage for AsofJoin {
         self.down.attach(io)
     }
     fn is_ready(&mut self) -> bool {
-        self.marker.is_none() && self.down.is_ready()
+        self.marker.is_none() && self.change.is_none() && self.down.is_ready()
     }
     fn watermark(&mut self, micros: i64) -> Result<(), EngineError> {
         if !is_idle(micros) {
             self.sides.iter_mut().for_each(|side| side.late.advance(micros));
         }
         self.passing.arrive(micros);
-        self.continue_expiry()
+        self.continue_work()
     }
     fn marker(&mut self, epoch: Epoch) -> Result<(), EngineError> {
         if !self.late().is_in_band() {
             self.passing.begin_batch(Some(self.late().watermark_us()));
         }
         self.marker = Some(epoch);
-        self.continue_expiry()
+        self.continue_work()
     }
     fn end(&mut self) -> Result<(), EngineError> {
         // The query ends. Rows that are not expired yet stay in the checkpoint, if there is one.
@@ -317,16 +361,17 @@ impl Stage for AsofJoin {
         self.down.end()
     }
     fn flush(&mut self) -> Result<FlushStatus, EngineError> {
-        let has_results = self.passing.is_waiting();
+        let has_results = self.has_work();
         if !has_results && self.marker.is_none() && !self.late_emission.is_owed() {
             return self.down.flush();
         }
         if has_results && self.marker.is_none() {
             self.late_emission.note();
         }
-        self.continue_expiry()?;
+        self.continue_work()?;
         let below = self.down.flush()?;
-        Ok(self.late_emission.combine(below, self.marker.is_some(), self.passing.is_waiting()))
+        let has_results = self.has_work();
+        Ok(self.late_emission.combine(below, self.marker.is_some(), has_results))
     }
     fn next_timer_ns(&self) -> Option<u64> {
         self.down.next_timer_ns()

@@ -6,7 +6,7 @@
 //! condition is not true for it, the next closest rows are tried in turn. Among rows of equal
 //! value, `>=` and `>` take the last row, `<=` and `<` the first, as Spark does on one thread.
 
-use super::table_lookup::NONE;
+use super::table_index::NONE;
 use crate::table::expr::Resolved;
 use crate::table::expr::compile::{Compiled, Cx, Semantics, compile, fold, write_field};
 use crate::table::expr::functions::order_values;

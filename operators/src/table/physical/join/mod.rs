@@ -9,6 +9,7 @@
 //! | module | contents |
 //! |---|---|
 //! | [`table_lookup`] | the join of a stream with the rows of a table |
+//! | [`table_index`] | the rows of a table and their index |
 //! | [`table_refresh`] | reloading a table that changes while it is joined |
 //! | [`closest_row`] | the closest row of a table, for ASOF joins |
 //! | [`condition`] | decomposition of a join condition |
@@ -43,6 +44,7 @@ mod side;
 mod stage;
 mod state;
 mod state_limit;
+mod table_index;
 mod table_lookup;
 mod table_refresh;
 

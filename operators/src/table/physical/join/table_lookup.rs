@@ -3,80 +3,54 @@
 //! The rows of the table are in memory, with a hash index on the expressions that the condition
 //! compares for equality. The rest of the condition is evaluated for rows that the index finds.
 //! A table that may change is [reloaded](super::table_refresh).
+//!
+//! *Bounded steps.* A lookup examines a bounded number of table rows in a step. While a lookup is
+//! unfinished, the stage takes no more rows, and holds watermarks and the marker. A stage above may
+//! expand one record to several rows; these wait in a queue. The table is reloaded between lookups.
 
+use crate::event_time::pending_watermark::PendingWatermark;
 use crate::table::expr::compile::{BoolFn, Semantics, compile, fold};
 use crate::table::expr::functions::as_grouping_key;
 use crate::table::expr::{Node, Resolved};
 use crate::table::physical::aggregate::hash_aggregate::{Key, write_keys};
-use crate::table::physical::join::closest_row::{ClosestRow, SortedRows, ValueOf};
+use crate::table::physical::join::closest_row::{ClosestRow, ValueOf};
 use crate::table::physical::join::condition::of_side;
 use crate::table::physical::join::keys::is_unmatchable;
+use crate::table::physical::join::probe::STEP;
+use crate::table::physical::join::table_index::{IndexBy, NONE, Table, index};
 use crate::table::physical::join::table_refresh::TableRefresh;
 use crate::table::physical::stages::{BoxChain, Scratch, copy};
 use crate::table::plan::join::{conjuncts, equality, null_safe_equality};
 use crate::table::plan::live_table::LiveTable;
 use crate::table::plan::{Closest, JoinKind};
-use crate::table::row::{Row, RowWriter, Slot};
+use crate::table::row::{Row, RowBuf, RowWriter, Slot};
 use crate::table::types::{DataType, Physical};
-use hashbrown::HashTable;
-use millstream_engine::checkpoint::key_group::hash_bytes;
 use millstream_engine::error::EngineError;
 use millstream_engine::event::Epoch;
 use millstream_engine::runtime::stage::{FlushStatus, Io, Push, Stage};
 use millstream_engine::runtime::worker::check_running;
+use std::collections::VecDeque;
 
-/// Marks the end of a linked list of rows.
-pub(super) const NONE: u32 = u32::MAX;
-
+/// The maximum number of lookup steps in a row, before the stage continues with other work.
+const LOOKUP_STEPS: usize = 16;
 /// The number of pairs between two checks whether the worker is to halt.
 const PAIRS_PER_CHECK: u32 = 1 << 16;
 
-/// Counts the pairs of rows that a join forms. A worker looks only between steps whether it is to
-/// halt, and a row may have any number of pairs.
+/// Counts the table rows that an ASOF join examines. A worker looks only between steps whether it is
+/// to halt, and the closest row that satisfies the condition may be any.
 #[derive(Default)]
-pub(super) struct PairCount(u32);
+struct PairCount(u32);
 
 impl PairCount {
     /// Counts a pair. From time to time, fails if the worker is to halt.
     #[inline]
-    pub fn add(&mut self) -> Result<(), EngineError> {
+    fn add(&mut self) -> Result<(), EngineError> {
         self.0 += 1;
         if self.0 == PAIRS_PER_CHECK {
             self.0 = 0;
             check_running()?;
         }
         Ok(())
-    }
-}
-
-/// The rows of the table and an index from keys to rows.
-pub(super) struct Table {
-    rows: Vec<Vec<u8>>,
-    /// For each key, its hash and the index of its first row.
-    index: HashTable<(u64, u32)>,
-    keys: Vec<Vec<u8>>,
-    /// For each row, the index of the next row with the same key, or [`NONE`].
-    next: Vec<u32>,
-    /// Whether any row is missing in the index, because it has a NULL key.
-    has_null_keys: bool,
-    /// For an ASOF join: the rows sorted by key and value.
-    sorted: SortedRows,
-}
-
-/// The expressions by which a table is indexed.
-pub(super) struct IndexBy {
-    pub keys: Vec<Key>,
-    /// For each key, whether NULL equals NULL.
-    pub null_safe: Vec<bool>,
-    /// For an ASOF join: computes the value by which the rows of a key are sorted. `None` for other
-    /// joins, whose rows are not sorted.
-    pub value_of: Option<ValueOf>,
-}
-
-impl Table {
-    fn first(&self, key: &[u8]) -> u32 {
-        let same = |&(_, at): &(u64, u32)| self.keys[at as usize] == key;
-        self.index.find(hash_bytes(key), same).map_or(NONE, |&(_, at)| at)
     }
 }
 
@@ -128,6 +102,14 @@ pub(in crate::table::physical) struct TableJoin {
     out: Vec<u8>,
     scratch: Scratch,
     pairs: PairCount,
+    /// The unfinished lookup, and the stream row that it belongs to.
+    unfinished: Option<Lookup>,
+    row: Vec<u8>,
+    /// Rows that have arrived during the unfinished lookup, and their ingest times.
+    waiting: VecDeque<(RowBuf, u64)>,
+    /// What is passed on after the unfinished lookup and the waiting rows.
+    passing: PendingWatermark,
+    marker: Option<Epoch>,
     down: BoxChain,
 }
 
@@ -190,11 +172,23 @@ impl Equalities {
     }
 }
 
-/// The result of looking up a stream row in the table.
-struct Matches {
-    count: u64,
+/// The lookup of a stream row in the table.
+#[derive(Clone, Copy)]
+struct Lookup {
+    /// The index of the next table row to examine, or [`NONE`].
+    at: u32,
+    ingest_ns: u64,
+    /// The number of rows that satisfy the condition, including those that a `match_range` skips.
+    seen: u64,
+    matches: u64,
     /// For `IN`: whether the value is equal to that of a matching row; `None` for NULL.
     is_in: Option<bool>,
+}
+
+impl Lookup {
+    fn new(at: u32, ingest_ns: u64) -> Self {
+        Self { at, ingest_ns, seen: 0, matches: 0, is_in: Some(false) }
+    }
 }
 
 impl TableJoin {
@@ -265,6 +259,11 @@ impl TableJoin {
             out: Vec::new(),
             scratch: Scratch::default(),
             pairs: PairCount::default(),
+            unfinished: None,
+            row: Vec::new(),
+            waiting: VecDeque::new(),
+            passing: PendingWatermark::default(),
+            marker: None,
             down,
         })
     }
@@ -318,21 +317,16 @@ impl TableJoin {
         Ok(())
     }
 
-    /// Counts the table rows that match a stream row. Emits the pairs, except for LEFT SEMI, LEFT
-    /// ANTI, EXISTS and IN, which end the search as soon as the result is known. `at` is the index
-    /// of the first row with its key.
+    /// Runs one step of a lookup. Emits the pairs, except for LEFT SEMI, LEFT ANTI, EXISTS and IN,
+    /// which end the lookup as soon as the result is known. Returns whether the lookup is finished.
     #[inline]
-    fn push_matches(
-        &mut self,
-        row: Row<'_>,
-        mut at: u32,
-        ingest_ns: u64,
-    ) -> Result<Matches, EngineError> {
-        let mut matches = Matches { count: 0, is_in: Some(false) };
-        let mut seen = 0u64;
-        while at != NONE {
-            let next = self.table.next[at as usize];
-            self.pairs.add()?;
+    fn step(&mut self, row: Row<'_>, lookup: &mut Lookup) -> Result<bool, EngineError> {
+        for _ in 0..STEP {
+            if lookup.at == NONE {
+                return Ok(true);
+            }
+            let at = lookup.at;
+            lookup.at = self.table.next[at as usize];
             // The pair is written only if a condition reads it or it is emitted.
             let asks = self.rest.is_some() || self.equal.is_some();
             let leaves = matches!(
@@ -345,68 +339,69 @@ impl TableJoin {
             if asks || leaves {
                 self.pair(row, at);
             }
-            let holds = match &self.rest {
-                Some(rest) => rest(self.scratch.cx(Row(&self.out)))? == Some(true),
-                None => true,
-            };
-            seen += u64::from(holds);
-            let counts = match self.match_range {
-                Some((_, end)) if seen > end => break,
-                Some((skipped, _)) => seen > skipped,
-                None => true,
-            };
-            if holds && counts {
-                matches.count += 1;
-                match self.kind {
-                    // FULL does not occur here: between two streams it is another operator, and
-                    // between two tables it is planned as a LEFT OUTER and a LEFT ANTI join.
-                    JoinKind::Inner
-                    | JoinKind::LeftOuter
-                    | JoinKind::RightOuter
-                    | JoinKind::FullOuter => {
-                        self.down.push(Row(&self.out), ingest_ns)?;
-                    }
-                    JoinKind::ScalarSubquery if matches.count > 1 => return Err(too_many()),
-                    JoinKind::ScalarSubquery => self.down.push(Row(&self.out), ingest_ns)?,
-                    JoinKind::LeftSemi | JoinKind::LeftAnti | JoinKind::Exists => break,
-                    JoinKind::In => {
-                        let equal = match &self.equal {
-                            Some(equal) => equal(self.scratch.cx(Row(&self.out)))?,
-                            None => Some(true),
-                        };
-                        match equal {
-                            Some(true) => {
-                                matches.is_in = Some(true);
-                                break;
-                            }
-                            None => matches.is_in = None,
-                            Some(false) => {}
-                        }
-                    }
+            if let Some(rest) = &self.rest {
+                self.scratch.reset();
+                if rest(self.scratch.cx(Row(&self.out)))? != Some(true) {
+                    continue;
                 }
             }
-            at = next;
+            lookup.seen += 1;
+            match self.match_range {
+                Some((_, end)) if lookup.seen > end => return Ok(true),
+                Some((skipped, _)) if lookup.seen <= skipped => continue,
+                _ => {}
+            }
+            if self.matched(lookup)? {
+                return Ok(true);
+            }
         }
-        Ok(matches)
+        Ok(lookup.at == NONE)
+    }
+
+    /// Processes a match, whose pair is in `out`. Returns whether the result of the row is known.
+    #[inline]
+    fn matched(&mut self, lookup: &mut Lookup) -> Result<bool, EngineError> {
+        lookup.matches += 1;
+        match self.kind {
+            // FULL does not occur here: between two streams it is another operator, and between two
+            // tables it is planned as a LEFT OUTER and a LEFT ANTI join.
+            JoinKind::Inner | JoinKind::LeftOuter | JoinKind::RightOuter | JoinKind::FullOuter => {
+                self.down.push(Row(&self.out), lookup.ingest_ns)?
+            }
+            JoinKind::ScalarSubquery if lookup.matches > 1 => return Err(too_many()),
+            JoinKind::ScalarSubquery => self.down.push(Row(&self.out), lookup.ingest_ns)?,
+            JoinKind::LeftSemi | JoinKind::LeftAnti | JoinKind::Exists => return Ok(true),
+            JoinKind::In => {
+                let equal = match &self.equal {
+                    Some(equal) => equal(self.scratch.cx(Row(&self.out)))?,
+                    None => Some(true),
+                };
+                match equal {
+                    Some(true) => {
+                        lookup.is_in = Some(true);
+                        return Ok(true);
+                    }
+                    None => lookup.is_in = None,
+                    Some(false) => {}
+                }
+            }
+        }
+        Ok(false)
     }
 
     /// Emits the result that depends on all matches of a row: the row of LEFT SEMI or LEFT ANTI,
     /// the row with a flag for `EXISTS` and `IN`, or an unmatched row with NULLs.
     #[inline]
-    fn push_outcome(
-        &mut self,
-        row: Row<'_>,
-        matches: &Matches,
-        ingest_ns: u64,
-    ) -> Result<(), EngineError> {
-        match (self.kind, matches.count) {
+    fn push_outcome(&mut self, row: Row<'_>, lookup: &Lookup) -> Result<(), EngineError> {
+        let Lookup { matches, is_in, ingest_ns, .. } = *lookup;
+        match (self.kind, matches) {
             (JoinKind::LeftSemi, 1..) | (JoinKind::LeftAnti, 0) => self.down.push(row, ingest_ns),
             (JoinKind::Exists, _) => {
-                self.flagged(row, Some(matches.count > 0));
+                self.flagged(row, Some(matches > 0));
                 self.down.push(Row(&self.out), ingest_ns)
             }
             (JoinKind::In, _) => {
-                self.flagged(row, matches.is_in);
+                self.flagged(row, is_in);
                 self.down.push(Row(&self.out), ingest_ns)
             }
             (JoinKind::LeftOuter | JoinKind::ScalarSubquery, 0) if self.is_left_probe => {
@@ -434,48 +429,6 @@ impl TableJoin {
     }
 }
 
-/// Indexes rows by their keys. A row that never matches, because it has a NULL key, is not in the
-/// index.
-pub(super) fn index(rows: Vec<Vec<u8>>, by: &mut IndexBy) -> Result<Table, EngineError> {
-    let keys = &by.keys;
-    let (mut index, mut of_rows) = (HashTable::<(u64, u32)>::new(), Vec::new());
-    let mut next = vec![NONE; rows.len()];
-    // For each key, the last row so far, stored at the index of the key's first row.
-    let mut last: Vec<u32> = vec![NONE; rows.len()];
-    let (mut scratch, mut has_null_keys) = (Scratch::default(), false);
-    for (at, row) in rows.iter().enumerate() {
-        let mut key = Vec::new();
-        scratch.reset();
-        write_keys(keys, &scratch, Row(row), &mut key)?;
-        of_rows.push(key);
-        if is_unmatchable(&of_rows[at], &by.null_safe) {
-            has_null_keys = true;
-            continue;
-        }
-        let (hash, at) = (hash_bytes(&of_rows[at]), at as u32);
-        let same = |&(_, other): &(u64, u32)| of_rows[other as usize] == of_rows[at as usize];
-        match index.find(hash, same) {
-            Some(&(_, first)) => {
-                let before = std::mem::replace(&mut last[first as usize], at);
-                next[before as usize] = at;
-            }
-            None => {
-                index.insert_unique(hash, (hash, at), |&(hash, _)| hash);
-                last[at as usize] = at;
-            }
-        }
-    }
-    let sorted = match &mut by.value_of {
-        Some(value_of) => {
-            let mut firsts: Vec<u32> = index.iter().map(|&(_, first)| first).collect();
-            firsts.sort_unstable();
-            SortedRows::new(&rows, (firsts.into_iter(), &next), value_of)?
-        }
-        None => SortedRows::default(),
-    };
-    Ok(Table { rows, index, keys: of_rows, next, has_null_keys, sorted })
-}
-
 impl Stage for TableJoin {
     fn attach(&mut self, io: &mut Io<'_>) -> Result<(), EngineError> {
         self.refresh.attach(io)?;
@@ -483,28 +436,81 @@ impl Stage for TableJoin {
     }
     #[inline]
     fn is_ready(&mut self) -> bool {
-        self.down.is_ready()
+        !self.is_busy() && self.marker.is_none() && self.down.is_ready()
     }
     fn watermark(&mut self, micros: i64) -> Result<(), EngineError> {
-        self.down.watermark(micros)
+        self.passing.arrive(micros);
+        self.pass_on()
     }
     fn marker(&mut self, epoch: Epoch) -> Result<(), EngineError> {
-        self.refresh.end_epoch(&mut self.table)?;
-        self.down.marker(epoch)
+        self.marker = Some(epoch);
+        self.pass_on()
     }
     fn end(&mut self) -> Result<(), EngineError> {
         self.down.end()
     }
     fn flush(&mut self) -> Result<FlushStatus, EngineError> {
-        self.down.flush()
+        if !self.is_busy() {
+            return self.down.flush();
+        }
+        self.continue_lookups()?;
+        let below = self.down.flush()?;
+        Ok(if self.is_busy() { FlushStatus::Pending.and(below) } else { below })
     }
     fn next_timer_ns(&self) -> Option<u64> {
         self.down.next_timer_ns()
     }
 }
 
-impl<'a> Push<Row<'a>> for TableJoin {
-    fn push(&mut self, row: Row<'a>, ingest_ns: u64) -> Result<(), EngineError> {
+impl TableJoin {
+    /// Whether a lookup is unfinished. Only then do rows, watermarks or a marker wait.
+    #[inline]
+    fn is_busy(&self) -> bool {
+        self.unfinished.is_some()
+    }
+
+    /// Runs up to [`LOOKUP_STEPS`] steps of the unfinished lookup and of those of waiting rows,
+    /// while the chain is ready.
+    fn continue_lookups(&mut self) -> Result<(), EngineError> {
+        for _ in 0..LOOKUP_STEPS {
+            let Some(mut lookup) = self.unfinished else { break };
+            if !self.down.is_ready() {
+                return Ok(());
+            }
+            let row = std::mem::take(&mut self.row);
+            let is_finished = self.step(Row(&row), &mut lookup)?;
+            self.unfinished = Some(lookup).filter(|_| !is_finished);
+            if is_finished {
+                self.push_outcome(Row(&row), &lookup)?;
+            }
+            self.row = row;
+            while self.unfinished.is_none()
+                && let Some((row, ingest_ns)) = self.waiting.pop_front()
+            {
+                self.look_up(Row(&row), ingest_ns)?;
+            }
+        }
+        self.pass_on()
+    }
+
+    /// Passes on watermarks and the marker, unless a lookup is unfinished.
+    fn pass_on(&mut self) -> Result<(), EngineError> {
+        if self.is_busy() {
+            return Ok(());
+        }
+        self.passing.pass(true, 0, &mut self.down)?;
+        match self.marker.take() {
+            Some(epoch) => {
+                self.refresh.end_epoch(&mut self.table)?;
+                self.down.marker(epoch)
+            }
+            None => Ok(()),
+        }
+    }
+
+    /// Looks up a row. A lookup that is not finished after one step becomes the unfinished one.
+    #[inline]
+    fn look_up(&mut self, row: Row<'_>, ingest_ns: u64) -> Result<(), EngineError> {
         if self.refresh.is_due() {
             self.refresh.update(&mut self.table)?;
         }
@@ -526,8 +532,24 @@ impl<'a> Push<Row<'a>> for TableJoin {
             self.flagged(row, is_in);
             return self.down.push(Row(&self.out), ingest_ns);
         }
-        let matches = self.push_matches(row, at, ingest_ns)?;
-        self.push_outcome(row, &matches, ingest_ns)
+        let mut lookup = Lookup::new(at, ingest_ns);
+        if self.step(row, &mut lookup)? {
+            return self.push_outcome(row, &lookup);
+        }
+        self.row.clear();
+        self.row.extend_from_slice(row.0);
+        self.unfinished = Some(lookup);
+        Ok(())
+    }
+}
+
+impl<'a> Push<Row<'a>> for TableJoin {
+    fn push(&mut self, row: Row<'a>, ingest_ns: u64) -> Result<(), EngineError> {
+        if self.is_busy() {
+            self.waiting.push_back((RowBuf::from_slice(row.0), ingest_ns));
+            return Ok(());
+        }
+        self.look_up(row, ingest_ns)
     }
 }
 

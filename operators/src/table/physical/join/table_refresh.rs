@@ -11,7 +11,7 @@
 //! *Limits.* Each version is loaded completely, and while it is loaded, the old version is in
 //! memory too.
 
-use super::table_lookup::{IndexBy, Table, index};
+use super::table_index::{IndexBy, Table, index};
 use crate::table::plan::live_table::LiveTable;
 use crate::table::row::encode;
 use crossbeam_channel::{Receiver, Sender, TryRecvError, bounded, unbounded};

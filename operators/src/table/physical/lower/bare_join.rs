@@ -3,19 +3,36 @@
 use super::Lowering;
 use super::join::columns_read;
 use crate::table::expr::compile::Semantics;
-use crate::table::physical::join::{JoinCondition, JoinSide, SidedRow, StreamJoin};
+use crate::table::physical::join::{
+    AsofJoin, JoinCondition, JoinSide, Results, SidedRow, StreamJoin,
+};
 use crate::table::physical::stages::BoxChain;
 use crate::table::physical::table_signal::TableSignal;
 use crate::table::plan::analyzer::OutputMode;
 use crate::table::plan::optimizer::optimize;
-use crate::table::plan::{Join, Plan};
+use crate::table::plan::{Closest, Join, Plan};
 use crate::table::row::RowBuf;
 use millstream_engine::error::EngineError;
 use millstream_engine::runtime::job::Job;
-use millstream_engine::runtime::stage::{FlushStatus, Push, Stage};
+use millstream_engine::runtime::stage::{FlushStatus, Push};
 
-/// The stage of a join of two streams, for benchmarks.
-pub struct BareJoin(StreamJoin);
+/// The stage of a join of two streams, for benchmarks and tests.
+pub struct BareJoin(BareStage);
+
+enum BareStage {
+    Join(Box<StreamJoin>),
+    /// An ASOF join, which emits left rows at once.
+    Asof(Box<AsofJoin>),
+}
+
+impl BareStage {
+    fn stage(&mut self) -> &mut dyn Push<SidedRow> {
+        match self {
+            Self::Join(join) => join.as_mut(),
+            Self::Asof(join) => join.as_mut(),
+        }
+    }
+}
 
 fn first_join(plan: &Plan) -> Option<&Join> {
     match plan {
@@ -47,32 +64,47 @@ impl BareJoin {
             reads: Vec::new(),
         };
         let config = lowering.join_config(join, &condition, (&leaves, &below), log);
-        Some(Self(StreamJoin::new(config, down)))
+        Some(Self(match join.closest {
+            Some(closest) => {
+                let how = (closest == Closest::Before, Results::Immediate);
+                BareStage::Asof(Box::new(AsofJoin::new(config, how, down)))
+            }
+            None => BareStage::Join(Box::new(StreamJoin::new(config, down))),
+        }))
     }
 
     /// Pushes a row to the left or the right side.
     pub fn push(&mut self, is_left: bool, row: &[u8]) -> Result<(), EngineError> {
         let side = if is_left { JoinSide::Left } else { JoinSide::Right };
-        self.0.push(SidedRow { side, hash: 0, row: RowBuf::from_slice(row) }, 0)
+        let row = SidedRow { side, hash: 0, row: RowBuf::from_slice(row) };
+        self.0.stage().push(row, 0)
     }
 
     /// Advances the watermark of both sides.
     pub fn watermark(&mut self, us: i64) -> Result<(), EngineError> {
-        self.0.watermark(us)
+        self.0.stage().watermark(us)
     }
 
     /// Runs one bounded step of searches and expiry. Returns whether any work remains.
     pub fn flush(&mut self) -> Result<bool, EngineError> {
-        Ok(self.0.flush()? > FlushStatus::Buffered)
+        Ok(self.0.stage().flush()? > FlushStatus::Buffered)
     }
 
     /// Ends an epoch. The benchmark has no checkpoint.
     pub fn end_epoch(&mut self, epoch: u64) -> Result<(), EngineError> {
-        self.0.marker(epoch)
+        self.0.stage().marker(epoch)
     }
 
     /// The number of buffered rows, and the memory for them in bytes.
     pub fn state(&self) -> (u64, u64) {
-        self.0.state()
+        match &self.0 {
+            BareStage::Join(join) => join.state(),
+            BareStage::Asof(join) => join.state(),
+        }
+    }
+
+    /// Whether the stage takes a row.
+    pub fn is_ready(&mut self) -> bool {
+        self.0.stage().is_ready()
     }
 }

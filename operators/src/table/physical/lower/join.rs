@@ -15,10 +15,11 @@ use crate::table::row::{Slot, encode};
 use crate::table::types::DataType;
 use millstream_engine::epoch::watermark_policy::WatermarkPolicy;
 use millstream_engine::error::EngineError;
+use millstream_engine::runtime::exchange::Inlet;
 use millstream_engine::runtime::job::{AtStateLimit, JoinOrder, StateLimit};
 use millstream_engine::runtime::stage::Push;
 use millstream_engine::runtime::state_log::StateLog;
-use millstream_engine::runtime::tasklet::{InboxTasklet, Tasklet};
+use millstream_engine::runtime::tasklet::{InboxTasklet, Tasklet, TaskletPort};
 use std::sync::Arc;
 
 impl Lowering<'_, '_> {
@@ -99,27 +100,13 @@ impl Lowering<'_, '_> {
             let guard = limit
                 .as_ref()
                 .map(|(limit, flows)| StateGuard::new(*limit, workers.len(), flows.clone()));
-            let config = Config { guard, ..config };
-            let inlets = inlets.0.into_iter().chain(inlets.1).collect();
-            let (port, name) = (self.job.tasklet_port(), format!("join {i}"));
-            let tasklet: Box<dyn Tasklet> = match join.closest {
-                Some(closest) => {
-                    let results = match self.mode {
-                        OutputMode::Update => Results::Immediate,
-                        _ => Results::Final,
-                    };
-                    let how = (closest == Closest::Before, results);
-                    let stage = AsofJoin::new(config, how, gather);
-                    let inbox = InboxTasklet::new(port, name, inlets, stage);
-                    Box::new(self.with_order(inbox.watermarks(policy, &timed)))
-                }
-                None => {
-                    let stage = StreamJoin::new(config, gather);
-                    let stage = stage.ordered(order == JoinOrder::OfInput);
-                    let inbox = InboxTasklet::new(port, name, inlets, stage);
-                    Box::new(self.with_order(inbox.watermarks(policy, &timed)))
-                }
+            let inbox = Inbox {
+                port: self.job.tasklet_port(),
+                name: format!("join {i}"),
+                inlets: inlets.0.into_iter().chain(inlets.1).collect(),
+                timed: &timed,
             };
+            let tasklet = self.join_tasklet(join, Config { guard, ..config }, inbox, gather);
             self.job.add_tasklet(workers[i], tasklet);
         }
         let outboxes = [left_outboxes, right_outboxes];
@@ -142,6 +129,37 @@ impl Lowering<'_, '_> {
             }
         }
         Ok(())
+    }
+
+    /// Creates the tasklet of an instance of a join of two streams.
+    fn join_tasklet(
+        &self,
+        join: &Join,
+        config: Config,
+        inbox: Inbox<'_>,
+        down: BoxChain,
+    ) -> Box<dyn Tasklet> {
+        let results = match self.mode {
+            OutputMode::Update => Results::Immediate,
+            _ => Results::Final,
+        };
+        let is_ordered = self.job.join_order() == JoinOrder::OfInput;
+        match join.closest {
+            Some(closest) => {
+                let how = (closest == Closest::Before, results);
+                self.inbox_tasklet(inbox, AsofJoin::new(config, how, down))
+            }
+            None => self.inbox_tasklet(inbox, StreamJoin::new(config, down).ordered(is_ordered)),
+        }
+    }
+
+    fn inbox_tasklet<S: Push<SidedRow> + 'static>(
+        &self,
+        Inbox { port, name, inlets, timed }: Inbox<'_>,
+        stage: S,
+    ) -> Box<dyn Tasklet> {
+        let inbox = InboxTasklet::new(port, name, inlets, stage);
+        Box::new(self.with_order(inbox.watermarks(self.job.watermark_policy(), timed)))
     }
 
     /// Sets the order in which the inputs of a join are read.
@@ -229,6 +247,16 @@ impl Lowering<'_, '_> {
             guard: None,
         }
     }
+}
+
+/// The input of an instance of a join of two streams.
+struct Inbox<'i> {
+    port: TaskletPort,
+    name: String,
+    /// The inlets of the left side, then those of the right side.
+    inlets: Vec<Inlet<SidedRow>>,
+    /// For each side, the number of its inlets, and whether it has an event time.
+    timed: &'i [(usize, bool)],
 }
 
 /// Whether one source feeds both sides of a join.
