@@ -426,6 +426,48 @@ fn a_join_reports_the_state_of_each_side() {
     assert!(join.inputs.iter().all(|input| input.bytes > 0));
 }
 
+/// While one stream is silent, the records of the other one stay buffered: up to a limit, or until
+/// the silent stream counts as idle.
+#[test]
+fn a_silent_stream_ends_the_query_at_the_limit_or_is_ignored_after_the_idle_timeout() {
+    let time = |record: &Record| record.1 * SECOND;
+    let config =
+        Config { trigger: CONTINUOUS, pin: false, wait: WaitProfile::Park, ..Config::default() };
+    for idle in [false, true] {
+        let flow = Flow::new("silent");
+        let flow = if idle { flow.idle_timeout(Duration::from_millis(20)) } else { flow };
+        let (mut left_input, left) = flow.channel::<Record>();
+        let (right_input, right) = flow.channel::<Record>();
+        let (sink, mut output) = flow.output::<Out>();
+        let joined = left
+            .with_watermark(time, Duration::ZERO)
+            .key_by(|record| record.0.clone())
+            .interval_join(right.with_watermark(time, Duration::ZERO).key_by(|r| r.0.clone()))
+            .between(TimeOffset::ZERO, Duration::from_secs(10));
+        let joined = if idle { joined } else { joined.max_state_bytes(100_000) };
+        joined.left_outer(|l, r| (Some(l.2), r.map(|r| r.2))).sink(sink);
+        let query = flow.start(config.clone()).unwrap();
+        for number in 0..if idle { 300 } else { 10_000 } {
+            let record = ("a".to_string(), 100 + number as i64, number);
+            if left_input.push(record).is_err() {
+                break;
+            }
+        }
+        if idle {
+            // The records of the last ten seconds wait for a later watermark.
+            for number in 0..280 {
+                let result = output.recv_timeout(Duration::from_secs(60));
+                assert_eq!(result.unwrap(), (Some(number), None));
+            }
+            query.stop().unwrap();
+        } else {
+            let error = query.await_termination().unwrap_err();
+            assert_eq!(error.condition(), "JOIN_STATE_LIMIT_EXCEEDED");
+        }
+        drop(right_input);
+    }
+}
+
 /// Adds an ordered join to a flow, which passes the number of the right record of each match to
 /// `sink`. Returns the inputs.
 fn ordered_join(flow: &Flow, sink: impl Sink<u64>) -> [Input<Record>; 2] {

@@ -28,6 +28,7 @@ pub struct Flow<C = InMemory> {
     sinks: Rc<RefCell<Vec<Box<dyn SinkChain>>>>,
     ending: QueryEndNotifier,
     unread_timeout: Duration,
+    idle_timeout: Option<Duration>,
     kind: PhantomData<fn() -> C>,
 }
 
@@ -45,6 +46,7 @@ impl Flow {
             sinks: Rc::default(),
             ending: QueryEndNotifier::default(),
             unread_timeout: UNREAD_TIMEOUT,
+            idle_timeout: None,
             kind: PhantomData,
         }
     }
@@ -66,6 +68,14 @@ impl<C: 'static> Flow<C> {
         self
     }
 
+    /// Sets after how long without a record a source counts as idle, in continuous mode. An operator
+    /// with several inputs then ignores the watermark of the idle one, whose next records may be
+    /// late. By default a source never counts as idle, so a join waits for a silent side for ever.
+    pub fn idle_timeout(mut self, timeout: Duration) -> Self {
+        self.idle_timeout = Some(timeout);
+        self
+    }
+
     /// Stores the flow's state and offsets in a checkpoint folder, and resumes from it. Call this
     /// before the first stream is created, because keys and states must then be types that serde
     /// can write. Records that were pushed into a channel but are in no committed epoch when the
@@ -81,9 +91,9 @@ impl<C: 'static> Flow<C> {
     /// words.key_by(|word| *word).aggregate(Count).sink(|_| {});
     /// ```
     pub fn checkpoint(self, folder: impl Into<PathBuf>) -> Flow<Checkpointed> {
-        let Self { name, parallelism, sinks, ending, unread_timeout, .. } = self;
+        let Self { name, parallelism, sinks, ending, unread_timeout, idle_timeout, .. } = self;
         let (checkpoint, kind) = (Some(folder.into()), PhantomData);
-        Flow { name, parallelism, checkpoint, sinks, ending, unread_timeout, kind }
+        Flow { name, parallelism, checkpoint, sinks, ending, unread_timeout, idle_timeout, kind }
     }
 
     /// Creates a source into which the embedding program pushes records. Returns its stream and the
@@ -160,6 +170,8 @@ impl<C: 'static> Flow<C> {
             gathered.gather();
             *last.lock().unwrap_or_else(|poisoned| poisoned.into_inner()) = Some(epoch.clone());
         });
+        let saturated = |timeout: Duration| u64::try_from(timeout.as_nanos()).unwrap_or(u64::MAX);
+        job.set_idle_timeout(self.idle_timeout.map(saturated));
         for sink in sinks {
             sink.build(&mut job, self.parallelism, &latency);
         }

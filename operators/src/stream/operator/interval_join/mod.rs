@@ -103,7 +103,7 @@ impl<L: Recipe, F, R: Recipe, G, C: 'static> IntervalJoin<L, F, R, G, C> {
     ) -> CountingJoin<L, F, R, G, C> {
         let range = IntervalRange::new(lower.into(), upper.into());
         let (order, late) = (JoinOrder::OfInstances, drop_late::<Either<L::Item, R::Item>>);
-        BoundedIntervalJoin { streams: self.0, range, order, late }
+        BoundedIntervalJoin { streams: self.0, range, order, max_state_bytes: None, late }
     }
 }
 
@@ -113,6 +113,7 @@ pub struct BoundedIntervalJoin<L, F, R, G, C, Z> {
     streams: ConnectedStreams<L, F, R, G, C>,
     range: IntervalRange,
     order: JoinOrder,
+    max_state_bytes: Option<u64>,
     late: Z,
 }
 
@@ -136,8 +137,16 @@ impl<L: Recipe, F, R: Recipe, G, C: 'static, Z> BoundedIntervalJoin<L, F, R, G, 
     where
         Y: FnMut(Either<L::Item, R::Item>) + Clone + Send + 'static,
     {
-        let Self { streams, range, order, .. } = self;
-        BoundedIntervalJoin { streams, range, order, late }
+        let Self { streams, range, order, max_state_bytes, .. } = self;
+        BoundedIntervalJoin { streams, range, order, max_state_bytes, late }
+    }
+
+    /// Limits the memory of the buffered records, which grows while one stream is silent. The
+    /// instances of the join share the limit equally. When an instance reaches its share, the query
+    /// ends with `JOIN_STATE_LIMIT_EXCEEDED`. [`Flow::idle_timeout`](crate::stream::Flow) lets the
+    /// join continue without the silent stream instead.
+    pub fn max_state_bytes(self, bytes: u64) -> Self {
+        Self { max_state_bytes: Some(bytes), ..self }
     }
 
     /// Emits results in the order of the records that complete them, whatever the parallelism: in
@@ -219,10 +228,11 @@ impl<L: Recipe, F, R: Recipe, G, C: 'static, Z> BoundedIntervalJoin<L, F, R, G, 
         Z: FnMut(Either<L::Item, R::Item>) + Clone + Send + 'static,
         P: Pairing<L::Item, R::Item>,
     {
-        let Self { streams, range, order, late } = self;
+        let Self { streams, range, order, max_state_bytes, late } = self;
         streams.into_input(|input: TwoInputs<_, OneInput<R, G, K>>| IntervalJoinRecipe {
             input: TwoInputs { order, ..input },
             range,
+            max_state_bytes,
             pairing,
             late,
         })
@@ -232,6 +242,7 @@ impl<L: Recipe, F, R: Recipe, G, C: 'static, Z> BoundedIntervalJoin<L, F, R, G, 
 struct IntervalJoinRecipe<I, P, Z> {
     input: I,
     range: IntervalRange,
+    max_state_bytes: Option<u64>,
     pairing: P,
     late: Z,
 }
@@ -255,7 +266,8 @@ where
         chain: &mut dyn FnMut(&mut Job, usize) -> D,
     ) {
         let places = self.places(job, parallelism);
-        let Self { input, range, pairing, late } = self;
+        let Self { input, range, max_state_bytes, pairing, late } = self;
+        let share = max_state_bytes.map(|bytes| (bytes / places.len().max(1) as u64).max(1));
         let is_ordered = input.order == JoinOrder::OfInput;
         job.request_no_data_batches();
         let Some(times) = input.event_times() else {
@@ -266,7 +278,7 @@ where
             let down = chain(job, i);
             let times = ((times.0)(), (times.1)());
             let work = IntervalWork::new((pairing.clone(), late.clone()), times, range, log);
-            let work = work.ordered(is_ordered);
+            let work = work.ordered(is_ordered).limited(share);
             let watermarks = OperatorWatermark::new(job.times(), job.trigger().is_continuous());
             Stepped::new(work, watermarks.behind(input.watermark_lag_us()), down)
         });

@@ -60,6 +60,15 @@ struct Search {
     saved: bool,
 }
 
+#[cold]
+fn limit_exceeded(bytes: u64, limit: u64) -> EngineError {
+    EngineError::operator(
+        "JOIN_STATE_LIMIT_EXCEEDED",
+        format!("an interval join buffers {bytes} bytes, and its share of the limit is {limit}"),
+        "Raise max_state_bytes, or set Flow::idle_timeout to continue without a silent stream",
+    )
+}
+
 /// The bit that marks an unfinished search in the key of a checkpoint entry. It is combined with
 /// the side.
 const SEARCH: u8 = 4;
@@ -76,6 +85,8 @@ pub(super) struct IntervalWork<L, R, P, Z> {
     searches: Vec<Search>,
     /// The number of unfinished searches at which no more records are taken.
     max_searches: usize,
+    /// The memory of the buffered records at which the query fails, in bytes.
+    max_state_bytes: Option<u64>,
     /// The encoded key of the current record.
     key: Vec<u8>,
     /// Buffer for the key of a search's entry.
@@ -104,6 +115,7 @@ impl<L: Kept, R: Kept, P: Pairing<L, R>, Z> IntervalWork<L, R, P, Z> {
             expiry: [ExpiryLanes::default(), ExpiryLanes::default()],
             searches: Vec::with_capacity(SEARCHES),
             max_searches: SEARCHES,
+            max_state_bytes: None,
             key: Vec::new(),
             entry_key: Vec::new(),
             key_heap: 0,
@@ -116,6 +128,19 @@ impl<L: Kept, R: Kept, P: Pairing<L, R>, Z> IntervalWork<L, R, P, Z> {
     /// another record is taken.
     pub fn ordered(self, is_ordered: bool) -> Self {
         Self { max_searches: if is_ordered { 1 } else { SEARCHES }, ..self }
+    }
+
+    /// Limits the memory of the buffered records of this instance, in bytes.
+    pub fn limited(self, max_state_bytes: Option<u64>) -> Self {
+        Self { max_state_bytes, ..self }
+    }
+
+    /// Fails if the buffered records have reached the limit.
+    #[inline]
+    fn check_limit(&self) -> Result<(), EngineError> {
+        let Some(limit) = self.max_state_bytes else { return Ok(()) };
+        let bytes = Side::BOTH.iter().map(|side| self.records.held(*side).1).sum();
+        if bytes < limit { Ok(()) } else { Err(limit_exceeded(bytes, limit)) }
     }
 
     /// Continues a search by one step. Returns whether it is finished.
@@ -509,6 +534,7 @@ where
         if !done {
             self.searches.push(search);
         }
+        self.check_limit()?;
         Ok(false)
     }
 }
