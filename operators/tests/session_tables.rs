@@ -111,7 +111,10 @@ fn rows_of_values_need_no_parentheses() {
         ("SELECT * FROM VALUES 1, 2 AS t(x)", "1, 2"),
         ("SELECT x FROM VALUES -1, int(2.5), (3), (4) + 1 t(x)", "-1, 2, 3, 5"),
         ("SELECT x FROM (VALUES int(-2.5), CAST('7' AS INT) AS t(x))", "-2, 7"),
-        ("SELECT * FROM (VALUES 1L, 2L UNION ALL VALUES CASE WHEN true THEN 3L END)", "1, 2, 3"),
+        (
+            "SELECT * FROM (VALUES 1L, 2L UNION ALL VALUES CASE WHEN true THEN 3L END) ORDER BY 1",
+            "1, 2, 3",
+        ),
         ("SELECT 2 IN (VALUES 1, 2)", "Boolean(true)"),
         ("SELECT y FROM VALUES 'a', 'b' AS t(y) WHERE y > 'a'", "b"),
         ("SELECT (values - 1) FROM VALUES (5) AS t(values)", "4"),
