@@ -46,9 +46,16 @@ impl Grouping {
         whole_keys: bool,
         clause: &str,
     ) -> PlanResult<()> {
-        let is_key = |expr: &Expr| {
+        let is_whole_key = |expr: &Expr| {
             resolve(expr, &self.scope)
                 .is_ok_and(|expr| self.keys.iter().any(|(key, _)| same(key, &expr)))
+        };
+        // The name may be that of a field of a key.
+        let is_key = |expr: &Expr| match expr {
+            Expr::Column { parts, place } => (1..=parts.len()).any(|end| {
+                is_whole_key(&Expr::Column { parts: parts[..end].to_vec(), place: *place })
+            }),
+            other => is_whole_key(other),
         };
         let is_output = |expr: &Expr| match expr {
             Expr::Column { parts, .. } => {
