@@ -93,11 +93,14 @@ impl WindowClauses {
 
     /// Fails if a window function of the SELECT list uses an alias of an earlier item.
     pub fn check_aliases(&self, items: &[Expr], scope: &Scope) -> PlanResult<()> {
-        let aliases = |at: usize| -> Vec<Expr> {
-            items[..at].iter().filter(|item| matches!(item, Expr::Alias(..))).cloned().collect()
-        };
-        for (at, item) in items.iter().enumerate().filter(|(_, item)| has_over(item)) {
-            self.check_windows(item, &aliases(at), scope)?;
+        let mut aliases = Vec::new();
+        for item in items {
+            if has_over(item) {
+                self.check_windows(item, &aliases, scope)?;
+            }
+            if matches!(item, Expr::Alias(..)) {
+                aliases.push(item.clone());
+            }
         }
         Ok(())
     }
