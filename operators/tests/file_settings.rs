@@ -229,6 +229,6 @@ fn times_of_day_have_the_pattern_of_their_option() {
         let writer = writer.option("path", folder.0.join("no").display());
         let writer = writer.option("timeFormat", "yyyy HH:mm");
         let error = writer.option("checkpointLocation", folder.0.join("c").display()).check();
-        assert_eq!(error.unwrap_err().condition, "INVALID_DATETIME_PATTERN.ILLEGAL_CHARACTER");
+        assert_eq!(error.unwrap_err().condition, "INVALID_DATETIME_PATTERN.WITH_SUGGESTION");
     }
 }

@@ -46,14 +46,22 @@ pub fn write_timestamp(micros: i64, zone: Tz, out: &mut dyn Write) -> fmt::Resul
     fill(&mut text[7..], clock % 60);
     // The buffer contains only ASCII, so the conversion cannot fail.
     out.write_str(std::str::from_utf8(&text).unwrap_or_default())?;
-    let (mut fraction, mut digits) = (micros.rem_euclid(SECOND_US), 6);
+    write_fraction(micros.rem_euclid(SECOND_US) as u64, 6, out)
+}
+
+/// Writes a fraction of a second, a number of `width` digits, after a point. Trailing zeros are left
+/// out; so is a fraction of zero. `width` is at most 9.
+pub(super) fn write_fraction(fraction: u64, width: usize, out: &mut dyn Write) -> fmt::Result {
     if fraction == 0 {
         return Ok(());
     }
-    while fraction % 10 == 0 {
-        (fraction, digits) = (fraction / 10, digits - 1);
-    }
-    write!(out, ".{fraction:0digits$}")
+    let mut text = *b".000000000";
+    let digits = &mut text[1..=width.min(9)];
+    fill(digits, fraction);
+    let zeros = digits.iter().rev().take_while(|digit| **digit == b'0').count();
+    let length = 1 + digits.len() - zeros;
+    // The buffer contains only ASCII, so the conversion cannot fail.
+    out.write_str(std::str::from_utf8(&text[..length]).unwrap_or_default())
 }
 
 /// Trims ASCII spaces and control characters, as Spark's casts do. Other Unicode white space is not
@@ -184,7 +192,7 @@ fn timestamp_parts(value: &str) -> Option<(Option<i64>, i64, &str)> {
 }
 
 /// Parses `h[:m[:s[.fraction]]]` to microseconds, and returns the rest of the text.
-fn time_of_day(text: &str) -> Option<(i64, &str)> {
+pub(super) fn time_of_day(text: &str) -> Option<(i64, &str)> {
     let below = |number: i64, limit: i64| (number < limit).then_some(number);
     let (hour, rest) = digits(text, 1, 2)?;
     let mut micros = below(hour, 24)? * 3600 * SECOND_US;

@@ -1,12 +1,14 @@
 //! Times of day, the values of the type TIME: nanoseconds since midnight.
 
-use super::text::{fill, trimmed};
+use super::SECOND_US;
+use super::text::{fill, time_of_day, trimmed, write_fraction};
 use std::fmt::{self, Write};
 
 /// Nanoseconds per second.
 pub const SECOND_NS: i64 = 1_000_000_000;
 /// Nanoseconds per day. A time of day is less.
 pub const DAY_NS: i64 = 86_400 * SECOND_NS;
+const HOUR_US: i64 = 3600 * SECOND_US;
 /// The largest number of fractional digits of a TIME, and the default.
 pub const TIME_DIGITS: u8 = 6;
 
@@ -23,15 +25,6 @@ pub fn time_of(hour: i64, minute: i64, nanos: i64) -> Option<i64> {
     is_time.then(|| (hour * 60 + minute) * 60 * SECOND_NS + nanos)
 }
 
-/// Splits one or two digits from the start of a text.
-fn number(text: &str) -> Option<(i64, &str)> {
-    let digits = text.bytes().take_while(u8::is_ascii_digit).count();
-    match digits {
-        1 | 2 => Some((text[..digits].parse().ok()?, &text[digits..])),
-        _ => None,
-    }
-}
-
 /// Parses `12:30`, `12:30:45`, `12:30:45.123456` or `01:30 PM`. Digits after the sixth of the
 /// fraction are dropped, as in Spark.
 pub fn parse_time(text: &str) -> Option<i64> {
@@ -42,40 +35,30 @@ pub fn parse_time(text: &str) -> Option<i64> {
         _ => (text, None),
     };
     let text = text.strip_prefix('T').unwrap_or(text);
-    let (hour, rest) = number(text)?;
+    // An hour alone is no time.
+    if !text.contains(':') {
+        return None;
+    }
+    let (micros, rest) = time_of_day(text)?;
+    let (hour, within) = (micros / HOUR_US, micros % HOUR_US);
     let hour = match half {
         None => hour,
         Some(half) if (1..=12).contains(&hour) => hour % 12 + half,
         Some(_) => return None,
     };
-    let (minute, rest) = number(rest.strip_prefix(':')?)?;
-    if rest.is_empty() {
-        return time_of(hour, minute, 0);
-    }
-    let (second, rest) = number(rest.strip_prefix(':')?)?;
-    let fraction = match rest.strip_prefix('.') {
-        Some(digits) if digits.bytes().all(|b| b.is_ascii_digit()) => digits,
-        None if rest.is_empty() => "",
-        _ => return None,
-    };
-    let kept = &fraction[..fraction.len().min(usize::from(TIME_DIGITS))];
-    let micros = kept.bytes().fold(0, |micros, digit| micros * 10 + i64::from(digit - b'0'));
-    let nanos = micros * digit_ns(kept.len() as u8);
-    (second < 60).then(|| time_of(hour, minute, second * SECOND_NS + nanos))?
+    rest.is_empty().then_some((hour * HOUR_US + within) * 1000)
 }
 
 /// Writes a time of day, with the digits of its fraction that are not trailing zeros.
 pub fn write_time(nanos: i64, out: &mut dyn Write) -> fmt::Result {
     let (seconds, fraction) = (nanos / SECOND_NS, nanos % SECOND_NS);
-    let mut text = *b"00:00:00.000000000";
+    let mut text = *b"00:00:00";
     fill(&mut text[..2], (seconds / 3600) as u64);
     fill(&mut text[3..5], (seconds / 60 % 60) as u64);
-    fill(&mut text[6..8], (seconds % 60) as u64);
-    fill(&mut text[9..], fraction as u64);
-    let zeros = text[9..].iter().rev().take_while(|digit| **digit == b'0').count();
-    let length = if fraction == 0 { 8 } else { text.len() - zeros };
+    fill(&mut text[6..], (seconds % 60) as u64);
     // The buffer contains only ASCII, so the conversion cannot fail.
-    out.write_str(std::str::from_utf8(&text[..length]).unwrap_or_default())
+    out.write_str(std::str::from_utf8(&text).unwrap_or_default())?;
+    write_fraction(fraction as u64, 9, out)
 }
 
 #[cfg(test)]

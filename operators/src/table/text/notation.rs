@@ -68,8 +68,8 @@ pub const PATTERN_OPTIONS: [&str; 4] =
 
 /// Compiles the value of one of [`PATTERN_OPTIONS`].
 pub fn pattern(name: &str, text: &str, direction: Direction) -> PlanResult<Pattern> {
-    let compiled = match (name, direction) {
-        ("timeFormat", Direction::Write) => Pattern::new_for_writing_times(text),
+    let compiled = match name {
+        "timeFormat" => Pattern::of_time(text, direction),
         _ => Pattern::new(text, direction),
     };
     compiled.map_err(|error| {

@@ -107,17 +107,16 @@ impl Pattern {
         write::write(&self.0, &write::Moment::new(micros, zone), out);
     }
 
-    /// Compiles a pattern for formatting a TIME. A field that a TIME does not have, such as the year
-    /// or the zone, is refused.
-    pub fn new_for_writing_times(text: &str) -> Result<Self, PatternError> {
-        let pattern = Self::new(text, Direction::Write)?;
-        if compile::is_of_time(&pattern.0) {
-            return Ok(pattern);
+    /// Compiles a pattern of a TIME. A pattern for formatting must have only fields of a TIME: no
+    /// year and no zone.
+    pub fn of_time(text: &str, direction: Direction) -> Result<Self, PatternError> {
+        let condition = "INVALID_DATETIME_PATTERN.WITH_SUGGESTION";
+        let wrong = |reason| PatternError { condition, reason };
+        let pattern = Self::new(text, direction).map_err(|error| wrong(error.reason))?;
+        if direction == Direction::Write && !compile::is_of_time(&pattern.0) {
+            return Err(wrong(format!("'{text}' has a field that a TIME lacks: a date or a zone")));
         }
-        Err(PatternError {
-            condition: "INVALID_DATETIME_PATTERN.ILLEGAL_CHARACTER",
-            reason: format!("'{text}' has a field that a TIME lacks: a date or a zone"),
-        })
+        Ok(pattern)
     }
 
     /// Formats a time of day, in nanoseconds since midnight.

@@ -240,8 +240,7 @@ fn to_csv(name: &str, args: Vec<Resolved>) -> PlanResult<Typed> {
             "to_csv(struct(a, b))",
         ));
     }
-    let nullable = args[0].nullable;
-    Ok(Typed::new(args, T::String, nullable))
+    Ok(Typed::new(args, T::String, true))
 }
 
 fn compile_to_csv(args: Vec<Compiled>, call: Call) -> Compiled {
@@ -272,6 +271,10 @@ fn compile_to_csv(args: Vec<Compiled>, call: Call) -> Compiled {
             let _ = notation.write_csv(value, &field.data_type, &mut scratch);
             csv.field(scratch.as_bytes(), i == 0, &mut out);
         }
-        Ok(Cell::Bytes(cx.arena.alloc_slice_copy(&out)))
+        // As in Spark, a record without a character is NULL.
+        match out.is_empty() {
+            true => Ok(Cell::Null),
+            false => Ok(Cell::Bytes(cx.arena.alloc_slice_copy(&out))),
+        }
     })
 }

@@ -55,11 +55,20 @@ pub(super) fn check_pattern(
     index: usize,
     direction: Direction,
 ) -> PlanResult<()> {
+    check_compiled(args, index, |pattern| Pattern::new(pattern, direction))
+}
+
+/// Like [`check_pattern`], with the function that compiles the pattern.
+pub(super) fn check_compiled(
+    args: &[Resolved],
+    index: usize,
+    compile: impl Fn(&str) -> Result<Pattern, PatternError>,
+) -> PlanResult<()> {
     if Rules::current().is_conditional || args.first().is_some_and(Resolved::is_null_constant) {
         return Ok(());
     }
     let pattern = args.get(index).and_then(Resolved::literal_text);
-    match pattern.map(|pattern| Pattern::new(pattern, direction)) {
+    match pattern.map(compile) {
         Some(Err(error)) => Err(PlanError::new(error.condition, error.reason, PATTERN_FIX)),
         _ => Ok(()),
     }
@@ -94,14 +103,20 @@ struct Prepared {
     fixed: Option<Pattern>,
     written: Option<BytesFn>,
     seen: PatternCache<Result<Pattern, PatternError>>,
+    compile: fn(&str, Direction) -> Result<Pattern, PatternError>,
     direction: Direction,
 }
 
 impl Prepared {
     fn new(call: &Call, index: usize, written: Option<Compiled>, direction: Direction) -> Self {
-        let fixed = call.text(index).and_then(|text| Pattern::new(text, direction).ok());
+        let compile = match call.to {
+            DataType::Time(_) => Pattern::of_time,
+            _ => Pattern::new,
+        };
+        let fixed = call.text(index).and_then(|text| compile(text, direction).ok());
         Self {
             fixed,
+            compile,
             written: written.map(Compiled::bytes),
             seen: PatternCache::default(),
             direction,
@@ -122,7 +137,7 @@ impl Prepared {
                 None => Ok(None),
                 Some(written) => self.seen.with(
                     text(written),
-                    |written| Pattern::new(written, self.direction),
+                    |written| (self.compile)(written, self.direction),
                     |pattern| match pattern {
                         Ok(pattern) => then(Some(pattern)),
                         Err(error) => refused_pattern(error.clone()),
@@ -156,6 +171,7 @@ fn fix_of(call: &Call, pattern: Option<&str>) -> &'static str {
         _ if call.to == DataType::Date => {
             "To get NULL instead, write CAST(try_to_timestamp(text, pattern) AS DATE)"
         }
+        _ if matches!(call.to, DataType::Time(_)) => "Use try_to_time to get NULL instead",
         _ => "Use try_to_timestamp to get NULL instead",
     }
 }

@@ -1,7 +1,7 @@
 //! Functions and arithmetic of the type TIME, a time of day in nanoseconds.
 
 use super::{or_overflow, out_of_bounds, patterns, zone_of};
-use crate::table::datetime::pattern::{Direction, Unread};
+use crate::table::datetime::pattern::{Direction, Pattern, Unread};
 use crate::table::datetime::time_of_day::{
     DAY_NS, SECOND_NS, TIME_DIGITS, digit_ns, parse_time, time_of,
 };
@@ -152,13 +152,16 @@ pub(in crate::table::expr::functions) static FUNCTIONS: &[Function] = &[
         "the second of a time, with its fraction",
         (1, 1),
         super::internal,
-        |a, _, _| Ok(Cell::Decimal(i128::from(a[0].long() % (60 * SECOND_NS) / 1000))),
+        |a, call, _| {
+            let nanos = truncated(a[0].long(), call.data_type(0));
+            Ok(Cell::Decimal(i128::from(nanos % (60 * SECOND_NS) / 1000)))
+        },
     ),
-    cells("datetime_time_add", "time + interval", (2, 2), super::internal, |a, _, _| {
-        shifted(a[0].long(), Some(a[1].long()))
+    cells("datetime_time_add", "time + interval", (2, 2), super::internal, |a, call, _| {
+        shifted(a[0].long(), Some(a[1].long()), &call.to)
     }),
-    cells("datetime_time_subtract", "time - interval", (2, 2), super::internal, |a, _, _| {
-        shifted(a[0].long(), a[1].long().checked_neg())
+    cells("datetime_time_subtract", "time - interval", (2, 2), super::internal, |a, call, _| {
+        shifted(a[0].long(), a[1].long().checked_neg(), &call.to)
     }),
     cells("datetime_time_between", "time - time", (2, 2), super::internal, |a, _, _| {
         Ok(Cell::Long((a[0].long() - a[1].long()) / 1000))
@@ -170,8 +173,7 @@ pub(in crate::table::expr::functions) static FUNCTIONS: &[Function] = &[
         super::internal,
         |a, call, _| {
             let nanos = a[0].long().rem_euclid(DAY_US) * 1000;
-            let T::Time(digits) = call.to else { return Ok(Cell::Long(nanos)) };
-            Ok(Cell::Long(nanos - nanos % digit_ns(digits)))
+            Ok(Cell::Long(truncated(nanos, &call.to)))
         },
     ),
     cells("datetime_make_timestamp", "date and time", (2, 3), super::internal, |a, call, _| {
@@ -205,7 +207,7 @@ fn resolve_to_time(name: &str, args: Vec<Resolved>) -> PlanResult<Typed> {
         let null = Resolved::literal(Value::Null, T::String);
         return Ok(Typed::new(vec![null], T::String, true));
     }
-    patterns::check_pattern(&args, 1, Direction::Read)?;
+    patterns::check_compiled(&args, 1, |pattern| Pattern::of_time(pattern, Direction::Read))?;
     let args = args.into_iter().map(|arg| text_or_null(name, arg)).collect::<PlanResult<_>>()?;
     Ok(Typed::new(args, TIME, true))
 }
@@ -260,11 +262,20 @@ fn time_at<'a>(nanos: Option<i128>) -> Result<Cell<'a>, Box<EvalError>> {
     }
 }
 
+/// A time without the digits that its type does not have. As in Spark, the value of a cast text may
+/// have such digits.
+fn truncated(nanos: i64, data_type: &DataType) -> i64 {
+    match data_type {
+        T::Time(digits) => nanos - nanos % digit_ns(*digits),
+        _ => nanos,
+    }
+}
+
 /// A time moved by microseconds; an error if it is not on the same day.
-fn shifted<'a>(time: i64, by_us: Option<i64>) -> Result<Cell<'a>, Box<EvalError>> {
+fn shifted<'a>(time: i64, by_us: Option<i64>, to: &DataType) -> Result<Cell<'a>, Box<EvalError>> {
     let moved = by_us.and_then(|by| by.checked_mul(1000)).and_then(|by| time.checked_add(by));
     match moved {
-        Some(moved) if (0..DAY_NS).contains(&moved) => Ok(Cell::Long(moved)),
+        Some(moved) if (0..DAY_NS).contains(&moved) => Ok(Cell::Long(truncated(moved, to))),
         _ => failed("DATETIME_OVERFLOW", "the time is not within the same day", ""),
     }
 }
