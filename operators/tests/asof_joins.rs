@@ -6,7 +6,9 @@ mod two_streams;
 use millstream::session::{Session, Trigger};
 use millstream::table::expr::col;
 use proptest::prelude::*;
-use two_streams::{BATCHES, CONTINUOUS, Event, Setup, event, text};
+use std::collections::BTreeMap;
+use std::time::{Duration, Instant};
+use two_streams::{BATCHES, CONTINUOUS, Event, Run, Setup, event, text};
 
 const BOTH: [Trigger; 2] = [BATCHES, CONTINUOUS];
 const TABLES: &str = "SET spark.sql.join.asofJoin.enabled = true;
@@ -343,6 +345,61 @@ proptest! {
         let expected = model(&steps, op, left);
         let mut got = run.wait_for(got, expected.len());
         got.sort();
+        prop_assert_eq!(got, expected);
+    }
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 24, ..ProptestConfig::default() })]
+
+    /// In update mode, the last result of each left row is the row of a join of all rows, and each
+    /// result is closer than the one before.
+    #[test]
+    fn in_update_mode_the_last_results_are_the_rows_of_a_join_of_tables(
+        steps in steps(),
+        strict: bool,
+        left: bool,
+        continuous: bool,
+        restart in 0..6usize,
+    ) {
+        let op = if strict { ">" } else { ">=" };
+        let kind = if left { "LEFT" } else { "INNER" };
+        let sql = format!(
+            "SELECT l.v, r.v FROM l {kind} ASOF JOIN r MATCH_CONDITION (l.t {op} r.t) ON l.k = r.k"
+        );
+        let trigger = if continuous { CONTINUOUS } else { BATCHES };
+        // No row is late.
+        let setup = Setup { mode: "update", ..Setup::new(&sql, 25, trigger) };
+        let mut run = setup.start().unwrap();
+        let rights: BTreeMap<String, (Option<i64>, i64)> =
+            steps.iter().flat_map(|(_, r)| r).map(|r| (r.2.to_string(), (r.1, r.2))).collect();
+        let mut last: BTreeMap<String, String> = BTreeMap::new();
+        let mut take = |run: &Run| {
+            for row in run.take_in_order() {
+                let (l, r) = row.split_once(' ').unwrap();
+                let before = last.insert(l.to_string(), r.to_string());
+                let before = before.filter(|before| before != "-");
+                assert!(before.is_none_or(|before| rights[&before] < rights[r]), "{row}");
+            }
+            let mut rows: Vec<_> = last.iter().map(|(l, r)| format!("{l} {r}")).collect();
+            rows.sort();
+            rows
+        };
+        for (i, (l, r)) in steps.iter().enumerate() {
+            run.add(l, r);
+            run.query().process_all_available().unwrap();
+            take(&run);
+            if i == restart {
+                run.restart(1 + i % 2).unwrap();
+            }
+        }
+        let expected = model(&steps, op, left);
+        let begun = Instant::now();
+        let mut got = take(&run);
+        while got != expected && begun.elapsed() < Duration::from_secs(20) {
+            std::thread::yield_now();
+            got = take(&run);
+        }
         prop_assert_eq!(got, expected);
     }
 }

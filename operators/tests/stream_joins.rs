@@ -21,8 +21,11 @@
 
 mod two_streams;
 
-use millstream::session::Trigger;
-use two_streams::{BATCHES, CONTINUOUS, Event, Run, Setup, event};
+use millstream::session::{DataFrame, Session, Trigger};
+use millstream::table::expr::col;
+use millstream::table::value::Value;
+use std::time::{Duration, Instant};
+use two_streams::{BATCHES, CONTINUOUS, Event, Run, SECOND, Setup, event, text};
 
 const BOTH: [Trigger; 2] = [BATCHES, CONTINUOUS];
 /// Selects the columns of both sides.
@@ -679,6 +682,103 @@ fn data_frames_of_streams_are_joined() {
     query.unwrap().stop().unwrap();
     let refused = a.join(&b, &on, "full_outer").unwrap().write_stream().format("noop").start();
     assert_eq!(refused.err().unwrap().condition(), "STREAM_STREAM_JOIN_WITHOUT_WATERMARK");
+}
+
+/// The rows of a query that `of` makes from the frames `l` and `r`, sorted. After the rows of two
+/// steps, the watermark passes all of them.
+fn rows_of_frames(
+    trigger: Trigger,
+    wanted: usize,
+    of: impl FnOnce(&DataFrame, &DataFrame) -> DataFrame,
+) -> Vec<String> {
+    let session = Session::new();
+    let [(l, left), (r, right)] = ["l", "r"].map(|name| {
+        let stream = session.memory_stream(name, "k BIGINT, t TIMESTAMP, v BIGINT").unwrap();
+        let frame = session.view(name).unwrap().with_watermark("t", "0 seconds").unwrap();
+        (stream, frame.alias(name))
+    });
+    let writer = of(&left, &right).write_stream().format("memory").query_name("out");
+    let query = writer.trigger(trigger).start().unwrap();
+    let row = |(k, t, v): (i64, i64, i64)| [k, t * SECOND, v].map(Value::Long).to_vec();
+    // Until both streams have rows, the watermark stays, so that no row is late.
+    l.add([(1, 100, 1), (1, 100, 2), (2, 100, 3)].map(row));
+    query.process_all_available().unwrap();
+    r.add([(1, 101, 4), (1, 102, 5), (3, 103, 6)].map(row));
+    query.process_all_available().unwrap();
+    l.add([(8, 900, -1)].map(row));
+    r.add([(9, 900, -1)].map(row));
+    let (mut rows, begun) = (Vec::new(), Instant::now());
+    while rows.is_empty() || rows.len() < wanted && begun.elapsed() < Duration::from_secs(20) {
+        query.process_all_available().unwrap();
+        rows.extend(session.table("out").unwrap().take().iter().map(|row| text(row)));
+    }
+    rows.sort();
+    query.stop().unwrap();
+    rows
+}
+
+#[test]
+fn each_kind_of_join_of_data_frames_gives_its_rows() {
+    let pairs = ["1 4", "1 5", "2 4", "2 5"];
+    for (how, pairs, alone) in [
+        ("inner", &pairs[..], &[][..]),
+        ("left_outer", &pairs, &["3 -"]),
+        ("right_outer", &pairs, &["- 6"]),
+        ("full_outer", &pairs, &["- 6", "3 -"]),
+        ("left_semi", &[], &["1", "2"]),
+    ] {
+        let columns: &[&str] = if how == "left_semi" { &["l.v"] } else { &["l.v", "r.v"] };
+        let mut expected = [alone, pairs].concat();
+        expected.sort_unstable();
+        for trigger in BOTH {
+            let rows = rows_of_frames(trigger, expected.len(), |l, r| {
+                let on = Session::new().expr(SOON).unwrap();
+                let joined = l.join(r, &on, how).unwrap();
+                joined.select(columns.iter().map(|name| col(name))).unwrap()
+            });
+            assert_eq!(rows, expected, "{how} in {trigger:?}");
+        }
+    }
+}
+
+/// Rows without a match are older than the watermark, and not late for a deduplication after the
+/// join.
+#[test]
+fn a_join_may_precede_a_deduplication() {
+    for trigger in BOTH {
+        let rows = rows_of_frames(trigger, 2, |l, r| {
+            let on = Session::new().expr(SOON).unwrap();
+            let joined = l.join(r, &on, "left_outer").unwrap();
+            let columns = ["l.k", "l.t", "r.k"].map(col);
+            let columns = columns.into_iter().zip(["a", "t", "b"]).map(|(c, name)| c.alias(name));
+            let distinct = joined.select(columns).unwrap().drop_duplicates(["a", "t"]).unwrap();
+            distinct.select(["a", "b"].map(col)).unwrap()
+        });
+        assert_eq!(rows, ["1 1", "2 -"], "{trigger:?}");
+    }
+}
+
+#[test]
+fn an_outer_join_by_windows_emits_unmatched_rows_when_their_window_ends() {
+    let windows = |of: &str| format!("(SELECT k, window(t, '10 seconds') AS w, v FROM {of})");
+    let sql = format!(
+        "SELECT a.v, b.v FROM {} a FULL JOIN {} b ON a.k = b.k AND a.w = b.w",
+        windows("l"),
+        windows("r")
+    );
+    let step: [&[Event]; 2] = [
+        &[event(1, 100, 1), event(1, 109, 2), event(1, 110, 3)],
+        &[event(1, 105, 4), event(2, 105, 5)],
+    ];
+    assert_eq!(rows(&sql, &[step]), ["- 5", "1 4", "2 4", "3 -"]);
+    for trigger in BOTH {
+        let run = start(&sql, trigger);
+        run.step(&[event(1, 101, 1)], &[event(2, 102, 2)]);
+        let none = run.step(&[event(7, 109, 3)], &[event(8, 109, 4)]);
+        assert!(none.is_empty(), "{trigger:?}: {none:?}");
+        let got = run.step(&[event(7, 110, 5)], &[event(8, 110, 6)]);
+        assert_eq!(run.wait_for(got, 4), ["- 2", "- 4", "1 -", "3 -"], "{trigger:?}");
+    }
 }
 
 #[test]

@@ -77,6 +77,7 @@ fn outputs(
     seed: u64,
 ) -> Vec<Vec<Vec<Value>>> {
     let session = Session::new();
+    session.set("spark.sql.join.asofJoin.enabled", "true").unwrap();
     let stream: MemoryStream = session.memory_stream("rows", DDL).unwrap();
     stream.close();
     let plan: Plan = Arc::unwrap_or_clone(session.sql(sql).unwrap().plan);
@@ -588,5 +589,70 @@ proptest! {
         expected.sort();
         let sql = format!("SELECT unix_seconds(session_window.start), unix_seconds(session_window.end), k, count(*) FROM {timed} GROUP BY session_window(ts, '2 seconds'), k");
         prop_assert_eq!(all(sql), expected);
+    }
+}
+
+proptest! {
+    // Each case runs five queries.
+    #![proptest_config(ProptestConfig::with_cases(8))]
+
+    /// A stream that is joined with itself by a semi, an anti and an ASOF join: each result is emitted
+    /// exactly once.
+    #[test]
+    fn semi_anti_and_asof_joins_restored_after_every_record(
+        steps in proptest::collection::vec((0i64..4, 0i64..5, 0i64..2), 1..10),
+        parallelism in 1usize..4, seed: u64,
+    ) {
+        let mut now = 1000;
+        let mut rows: Vec<(i64, i64)> = Vec::new();
+        for (ahead, behind, key) in steps {
+            now += ahead;
+            rows.push((key, now - behind));
+        }
+        rows.push((98, now + 10_000));
+        rows.push((99, now + 20_000));
+        let record = |(key, time): &(i64, i64)| {
+            let mut record = vec![Value::Null; 6];
+            (record[0], record[1]) = (Value::Long(*key), Value::Long(*time));
+            record
+        };
+        let records: Vec<_> = rows.iter().map(record).collect();
+        let timed = "(SELECT timestamp_seconds(x) AS ts, k FROM rows) WATERMARK ts DELAY OF INTERVAL 5 SECONDS";
+        let continuous = Trigger::Continuous { interval_ns: 1_000_000 };
+        let all = |sql: String, trigger| {
+            let got = outputs(&sql, OutputMode::Append, trigger, parallelism, &records, seed);
+            let mut got: Vec<_> = got.into_iter().flatten().collect();
+            got.sort_by_key(|row| format!("{row:?}"));
+            got
+        };
+        let matches = |a: &(i64, i64), b: &(i64, i64)| a.0 == b.0 && (1..=3).contains(&(b.1 - a.1));
+        // The last row may still find a match, so its result is not known yet.
+        let known = || rows.iter().filter(|row| row.0 != 99);
+        for (kind, wanted) in [("SEMI", true), ("ANTI", false)] {
+            let sql = format!(
+                "SELECT unix_seconds(a.ts) FROM {timed} a LEFT {kind} JOIN {timed} b ON a.k = b.k \
+                 AND b.ts BETWEEN a.ts + INTERVAL 1 SECOND AND a.ts + INTERVAL 3 SECONDS"
+            );
+            let of_kind = known().filter(|a| rows.iter().any(|b| matches(a, b)) == wanted);
+            let mut expected: Vec<_> = of_kind.map(|a| vec![Value::Long(a.1)]).collect();
+            expected.sort_by_key(|row| format!("{row:?}"));
+            prop_assert_eq!(&all(sql.clone(), continuous), &expected, "{}", kind);
+            if wanted {
+                prop_assert_eq!(&all(sql, Trigger::AsSoonAsPossible), &expected, "{}", kind);
+            }
+        }
+        let sql = format!(
+            "SELECT unix_seconds(a.ts), unix_seconds(b.ts) FROM {timed} a LEFT ASOF JOIN {timed} b \
+             MATCH_CONDITION (a.ts > b.ts) ON a.k = b.k"
+        );
+        let closest = |a: &(i64, i64)| {
+            let before = rows.iter().filter(|b| b.0 == a.0 && b.1 < a.1);
+            before.map(|b| b.1).max().map_or(Value::Null, Value::Long)
+        };
+        let mut expected: Vec<_> = known().map(|a| vec![Value::Long(a.1), closest(a)]).collect();
+        expected.sort_by_key(|row| format!("{row:?}"));
+        for trigger in [continuous, Trigger::AsSoonAsPossible] {
+            prop_assert_eq!(&all(sql.clone(), trigger), &expected, "ASOF");
+        }
     }
 }
