@@ -119,10 +119,10 @@ pub fn show_join_sides<'e>(
     let mut sides = [SideSummary::default(), SideSummary::default()];
     for (key, value) in entries {
         let mark = usize::from(*key.get(key.len().checked_sub(SUFFIX)?)?);
-        let search = mark.checked_sub(usize::from(SEARCH));
-        match search {
-            Some(side) => sides.get_mut(side)?.searches += 1,
-            None => sides.get_mut(mark)?.add(key, value, schemas[mark].as_ref()),
+        // Searches of tables have the marks 2 and 3, those of typed streams 4 and 5.
+        match mark < usize::from(SEARCH) {
+            true => sides.get_mut(mark)?.add(key, value, schemas[mark].as_ref()),
+            false => sides[mark % 2].searches += 1,
         }
     }
     let [left, right] = &sides;
@@ -167,7 +167,14 @@ mod tests {
             format!("right: rows 1, matched 1, bytes {of_right}, unfinished searches 1")
         );
         let opaque = StateLayout::default();
-        assert!(show_join_sides("interval join by u32: inner", &opaque, entries()).is_some());
+        let of_records =
+            [(key(4, 0), vec![0; 16]), (key(0, 0), vec![0, 1]), (key(5, 3), vec![0; 16])];
+        let of_records = of_records.iter().map(|(key, value)| (&key[..], &value[..]));
+        let [left, right] =
+            show_join_sides("interval join by u32: inner", &opaque, of_records).unwrap();
+        assert!(left.starts_with("left: rows 1, matched 0"), "{left}");
+        assert!(left.ends_with("unfinished searches 1"), "{left}");
+        assert!(right.starts_with("right: rows 0") && right.ends_with("searches 1"), "{right}");
         assert!(show_join_sides("process by u32", &opaque, entries()).is_none());
     }
 }
