@@ -32,7 +32,7 @@ fn timely_dataflow(records: u64, keys: u64) -> u64 {
                 .to_stream(scope)
                 .map(scramble)
                 .filter(is_counted)
-                .unary(Exchange::new(move |number| number % keys), "count", |_, _| {
+                .unary(Exchange::new(move |number: &u64| number % keys), "count", |_, _| {
                     let mut counts = HashMap::<u64, u64, BuildStableHasher>::default();
                     move |input, output| {
                         input.for_each_stamp(|cap, data| {

@@ -5,7 +5,8 @@
 //! * [`types`]: data types and schemas. [`row`]: the binary row layout. [`value`]: a value outside
 //!   a row, for input and output. [`datetime`]: calendars, time zones, patterns. [`text`]: text
 //!   forms of values, CSV and JSON, regular expressions, and invalid UTF-8.
-//! * `avro`: schemas and the binary form of Avro. `schema_registry`: a client of schema registries.
+//! * `avro`: schemas and the binary form of Avro. `protobuf`: message types, and the binary form of
+//!   their messages. `schema_registry`: a client of schema registries.
 //! * [`arbitrary_state`]: processors of rows, with state and timers for each key.
 //! * [`function_docs`]: descriptions of the SQL functions for users.
 //! * [`expr`]: unresolved expressions, their resolution by Spark's rules, and their compilation to
@@ -19,6 +20,8 @@ pub mod expr;
 pub mod function_docs;
 pub mod physical;
 pub mod plan;
+#[cfg(feature = "protobuf")]
+pub(crate) mod protobuf;
 pub mod row;
 pub(crate) mod schema_registry;
 pub mod sql;

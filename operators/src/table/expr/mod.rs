@@ -761,6 +761,21 @@ fn show_map(f: &mut fmt::Formatter<'_>, args: &[Resolved]) -> fmt::Result {
     write!(f, ")")
 }
 
+/// Shows a call whose third argument is a descriptor set, without the bytes of the set.
+fn show_with_descriptors(f: &mut fmt::Formatter<'_>, name: &str, args: &[Resolved]) -> fmt::Result {
+    write!(f, "{name}(")?;
+    for (index, arg) in args.iter().enumerate() {
+        let separator = if index > 0 { ", " } else { "" };
+        match &arg.node {
+            Node::Literal(Value::Binary(bytes)) if index == 2 => {
+                write!(f, "{separator}{} bytes of descriptors", bytes.len())?;
+            }
+            _ => write!(f, "{separator}{arg}")?,
+        }
+    }
+    write!(f, ")")
+}
+
 impl fmt::Display for Resolved {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match &self.node {
@@ -783,6 +798,9 @@ impl fmt::Display for Resolved {
                 }
             }
             Node::Call("map", args) => show_map(f, args),
+            Node::Call(name @ ("from_protobuf" | "to_protobuf"), args) => {
+                show_with_descriptors(f, name, args)
+            }
             Node::Call(name, args) => match args.as_slice() {
                 [a, b] if functions::is_operator(name) => {
                     write!(f, "({a} {} {b})", name.to_uppercase())

@@ -5,6 +5,7 @@ mod aliases;
 mod array;
 mod array_types;
 mod avro;
+mod bad_record;
 mod bitmap;
 mod canonical_value;
 mod charset;
@@ -28,6 +29,7 @@ mod number;
 mod number_format;
 mod printf;
 mod properties;
+mod protobuf;
 mod random;
 mod regexp;
 mod registry;
@@ -80,7 +82,7 @@ use registry::{MANY, Typed};
 use std::collections::HashMap;
 use std::sync::OnceLock;
 
-fn tables() -> [&'static [Function]; 33] {
+fn tables() -> [&'static [Function]; 34] {
     [
         math::FUNCTIONS,
         number::FUNCTIONS,
@@ -102,6 +104,7 @@ fn tables() -> [&'static [Function]; 33] {
         json::FUNCTIONS,
         csv::FUNCTIONS,
         avro::FUNCTIONS,
+        protobuf::FUNCTIONS,
         hash::FUNCTIONS,
         window::FUNCTIONS,
         canonical_value::FUNCTIONS,

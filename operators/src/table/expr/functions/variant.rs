@@ -1,6 +1,6 @@
 //! The SQL functions on VARIANT.
 
-use super::avro::all_nullable;
+use super::bad_record::all_nullable;
 use super::registry::{
     Call, Function, Typed, called, cells, constant_text, made, nullable_cells, take, unexpected,
 };

@@ -3,6 +3,7 @@
 mod reading;
 mod registered_decoders;
 
+use super::bad_record::all_null;
 use super::json::write_schema;
 use super::registry::{Call, Function, Typed, called, cells, expect, made, unexpected};
 use crate::table::avro::{Decoder, EncodeError, Encoder, Schema, schema_of};
@@ -10,13 +11,10 @@ use crate::table::error::{PlanError, PlanResult};
 use crate::table::expr::cell::Cell;
 use crate::table::expr::compile::{Compiled, EvalError, failed, from_cells};
 use crate::table::expr::{Node, Resolved};
-use crate::table::row::RowWriter;
 use crate::table::schema_registry::Header;
 use crate::table::types::DataType;
 use crate::table::value::Value;
 use bumpalo::Bump;
-use bumpalo::collections::Vec as BumpVec;
-pub(super) use reading::all_nullable;
 use reading::{Options, Reading, Writer, looked_up, parse_registered, parsed, unusable};
 use registered_decoders::{NoDecoder, RegisteredDecoders};
 use std::cell::RefCell;
@@ -143,16 +141,6 @@ fn compile_from_avro(args: Vec<Compiled>, call: Call) -> Compiled {
             }
         }
     })
-}
-
-/// A struct whose fields are all NULL, except the last one if a reason is given.
-pub(super) fn all_null<'a>(width: usize, reason: Option<&str>, arena: &'a Bump) -> Cell<'a> {
-    let mut out = BumpVec::new_in(arena);
-    let mut writer = RowWriter::new(&mut out, width);
-    if let Some(reason) = reason {
-        writer.bytes(width - 1, reason.as_bytes());
-    }
-    Cell::Bytes(out.into_bump_slice())
 }
 
 /// The schema of `to_avro`'s output, and its id if the output has a header. It is that of the

@@ -3,13 +3,14 @@
 
 use crate::table::avro::{Schema, SchemaError, sql_type};
 use crate::table::error::{PlanError, PlanResult};
+use crate::table::expr::functions::bad_record::{ERROR_COLUMN, add_error_column, all_nullable};
 use crate::table::expr::functions::json::{check_mode, options_of};
 use crate::table::expr::functions::registry::{constant_text, unexpected};
 use crate::table::expr::{Node, Resolved};
 use crate::table::schema_registry::{
     ADDRESS, Failure, OPTIONS as REGISTRY_OPTIONS, Registered, Registry, RegistryOptions, SUBJECT,
 };
-use crate::table::types::{DataType, Field};
+use crate::table::types::DataType;
 use crate::table::value::Value;
 use std::sync::Arc;
 
@@ -21,9 +22,6 @@ const SCHEMA_ID: &str = "schema.registry.schema.id";
 
 /// What happens when a writer uses a newer schema than the reader.
 const EVOLUTION: &str = "avroSchemaEvolutionMode";
-
-/// The field with the reason why a record could not be read.
-pub const ERROR_COLUMN: &str = "columnNameOfError";
 
 /// The option names of `from_avro`, as Spark and Databricks spell them. `avroSchemaUrl` is refused;
 /// `recordName` and those after it have no effect.
@@ -252,28 +250,6 @@ fn registered(
     Ok((Writer::Registered { registry, restarts_for }, reader))
 }
 
-/// Adds the field for the reason why a record could not be read.
-pub fn add_error_column(
-    name: &str,
-    column: &str,
-    is_fail_fast: bool,
-    data_type: &mut DataType,
-) -> PlanResult<()> {
-    let refused = |problem: &str| {
-        let reason = format!("`{name}`: the option '{ERROR_COLUMN}' {problem}");
-        Err(PlanError::new("INVALID_OPTION_VALUE", reason, "map('mode', 'PERMISSIVE', …)"))
-    };
-    let T::Struct(fields) = data_type else { return refused("needs a schema that is a record") };
-    if is_fail_fast {
-        return refused("needs the mode PERMISSIVE");
-    }
-    if fields.iter().any(|field| field.name.eq_ignore_ascii_case(column)) {
-        return refused("names a field of the record");
-    }
-    fields.push(Field::new(column, T::String, true));
-    Ok(())
-}
-
 /// Parses the schema in an argument. Fails unless it is a constant text that is a schema.
 pub fn parsed(name: &str, arg: &Resolved) -> PlanResult<Arc<Schema>> {
     let is_text = matches!(arg.data_type, T::String);
@@ -291,19 +267,4 @@ pub fn parsed(name: &str, arg: &Resolved) -> PlanResult<Arc<Schema>> {
 #[cold]
 pub fn unusable(name: &str, error: &SchemaError) -> PlanError {
     PlanError::new("INVALID_SCHEMA", format!("`{name}`: {error}"), "Correct the Avro schema")
-}
-
-/// Makes all fields of all structs nullable.
-pub fn all_nullable(data_type: &mut DataType) {
-    match data_type {
-        T::Array(element) => all_nullable(element),
-        T::Map(_, value) => all_nullable(value),
-        T::Struct(fields) => {
-            for field in fields {
-                field.nullable = true;
-                all_nullable(&mut field.data_type);
-            }
-        }
-        _ => {}
-    }
 }

@@ -1,0 +1,108 @@
+use super::*;
+use crate::table::expr::cell::Cell;
+use crate::table::types::DataType;
+use crate::table::value::Value;
+use bumpalo::Bump;
+use proptest::prelude::*;
+use std::sync::LazyLock;
+
+const ALL: &[u8] = include_bytes!("../../../tests/protobuf/all.desc");
+const OLD: &[u8] = include_bytes!("../../../tests/protobuf/old.desc");
+const CASES: &str = include_str!("../../../tests/protobuf/cases.jsonl");
+
+/// The message type and the bytes of each case.
+static PARSED: LazyLock<Vec<(String, Vec<u8>)>> = LazyLock::new(|| {
+    let parsed = CASES.lines().map(|line| serde_json::from_str::<serde_json::Value>(line).unwrap());
+    let bytes = |hex: &str| {
+        (0..hex.len() / 2)
+            .map(|i| u8::from_str_radix(&hex[2 * i..2 * i + 2], 16).unwrap())
+            .collect()
+    };
+    parsed
+        .map(|case| {
+            let text = |key: &str| case[key].as_str().unwrap().to_string();
+            (text("message"), bytes(&text("hex")))
+        })
+        .collect()
+});
+
+/// Decodes a message, encodes the row, and decodes that again. Returns both rows; `None` if the
+/// message is bad.
+fn there_and_back(name: &str, bytes: &[u8], emits_defaults: bool) -> Option<(Value, Value)> {
+    let set = if name.starts_with("old") { OLD } else { ALL };
+    let message = message_type(set, name).unwrap();
+    let recursion_max = Some(2);
+    let options = ReadOptions {
+        recursion_max,
+        emits_defaults,
+        // The name of a number without a symbol cannot be written.
+        enums_as_ints: true,
+        ..ReadOptions::default()
+    };
+    let shape = Shape::of(&message, &options).unwrap();
+    let data_type = shape.data_type();
+    let DataType::Struct(fields) = &data_type else { unreachable!() };
+    let encoder = Encoder::new(fields, &message).unwrap();
+    let (mut decoder, arena) = (Decoder::new(shape), Bump::new());
+    let row: Cell<'_> = decoder.decode(bytes, &arena).ok()?;
+    let mut out = Vec::new();
+    encoder.encode(row, &mut out).unwrap();
+    let again = decoder.decode(&out, &arena).unwrap();
+    Some((row.value(&data_type), again.value(&data_type)))
+}
+
+/// The debug form, in which NaN equals NaN.
+fn shown(value: &Value) -> String {
+    format!("{value:?}")
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(400))]
+
+    /// Whatever bytes can be decoded give the same row after they were encoded and decoded again.
+    #[test]
+    fn damaged_messages_are_errors_or_rows_that_can_be_written(
+        case in 0usize..10_000,
+        changes in prop::collection::vec((any::<prop::sample::Index>(), any::<u8>()), 0..6),
+        cut in prop::option::of(any::<prop::sample::Index>()),
+        tail in prop::collection::vec(any::<u8>(), 0..12),
+        emits_defaults in any::<bool>(),
+    ) {
+        let (name, mut bytes) = PARSED[case % PARSED.len()].clone();
+        for (at, byte) in changes {
+            if !bytes.is_empty() {
+                let at = at.index(bytes.len());
+                bytes[at] = byte;
+            }
+        }
+        if let Some(cut) = cut {
+            bytes.truncate(cut.index(bytes.len() + 1));
+        }
+        bytes.extend(tail);
+        if let Some((first, second)) = there_and_back(&name, &bytes, emits_defaults) {
+            prop_assert_eq!(shown(&first), shown(&second));
+        }
+    }
+
+    #[test]
+    fn any_bytes_are_an_error_or_a_row(bytes in prop::collection::vec(any::<u8>(), 0..64)) {
+        for name in ["test.Nested", "test.Known", "test.Wrapped", "old.Old"] {
+            let set = if name.starts_with("old") { OLD } else { ALL };
+            let options = ReadOptions { any_as_json: true, unwraps: true, ..ReadOptions::default() };
+            let shape = Shape::of(&message_type(set, name).unwrap(), &options).unwrap();
+            let data_type = shape.data_type();
+            let arena = Bump::new();
+            if let Ok(row) = Decoder::new(shape).decode(&bytes, &arena) {
+                row.value(&data_type);
+            }
+        }
+    }
+}
+
+#[test]
+fn every_case_can_be_decoded() {
+    assert!(PARSED.len() > 60);
+    for (name, bytes) in &*PARSED {
+        assert!(there_and_back(name, bytes, false).is_some(), "{name} {bytes:?}");
+    }
+}
