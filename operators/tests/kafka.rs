@@ -568,3 +568,142 @@ fn unsupported_transactions_are_refused_at_the_start() {
     let own_id = start(&[&options[..], &[("kafka.transactional.id", "x")]].concat(), CONTINUOUS);
     assert!(own_id.contains("transactional.id"), "{own_id}");
 }
+
+/// Starts a query of the view `topic`, which has the records of the topic `in`, and waits until all
+/// of them are written to another topic.
+fn copy_to(cluster: &Cluster, topic: &str, sql: &str, checkpoint: &Folder) {
+    let session = Session::new();
+    let reader = session.read_stream().format("kafka").option("subscribe", "in");
+    let reader = reader.option("kafka.bootstrap.servers", cluster.bootstrap_servers());
+    let reader = reader.option("startingOffsets", "earliest");
+    reader.load().unwrap().create_temp_view("topic");
+    let query = session
+        .sql(sql)
+        .unwrap()
+        .write_stream()
+        .format("kafka")
+        .option("kafka.bootstrap.servers", cluster.bootstrap_servers())
+        .option("topic", topic)
+        .option("checkpointLocation", checkpoint.0.display())
+        .trigger(Trigger::AvailableNow)
+        .start()
+        .unwrap();
+    query.await_termination().unwrap();
+}
+
+/// Records that cannot be decoded, as they are, with their origin and the reason in the headers.
+fn bad_records(decoded: &str, error: &str) -> String {
+    format!(
+        "SELECT key, value, array(
+           struct('topic' AS key, CAST(topic AS BINARY) AS value),
+           struct('partition' AS key, CAST(CAST(partition AS STRING) AS BINARY) AS value),
+           struct('offset' AS key, CAST(CAST(offset AS STRING) AS BINARY) AS value),
+           struct('reason' AS key, CAST({error} AS BINARY) AS value)) AS headers
+         FROM (SELECT *, {decoded} AS o FROM topic) WHERE {error} IS NOT NULL"
+    )
+}
+
+/// A format of records.
+struct Format {
+    /// The expression that decodes the column `value`.
+    decoded: &'static str,
+    /// The expression that is not NULL for a bad record.
+    error: &'static str,
+    good: &'static [u8],
+    /// Bad records, and what the error says of each.
+    bad: [(&'static [u8], &'static str); 2],
+}
+
+#[test]
+fn records_that_cannot_be_decoded_go_to_a_topic_of_their_own() {
+    const AVRO: &str = r#"from_avro(value, '{"type": "record", "name": "R", "fields": [{"name": "id", "type": "int"}]}',
+        map('mode', 'PERMISSIVE', 'columnNameOfError', '_error'))"#;
+    const PROTOBUF: &str = "from_protobuf(value, 'M', X'0A140A016D220F0A014D120A0A026964180120012805', \
+        map('mode', 'PERMISSIVE', 'columnNameOfError', '_error'))";
+    const JSON: &str = "from_json(CAST(value AS STRING), 'id INT, _corrupt_record STRING')";
+    let ends = "byte 0: the data ends within an integer";
+    let mut formats = vec![
+        Format {
+            decoded: AVRO,
+            error: "o._error",
+            good: &[4],
+            bad: [(&[], ends), (&[0x80], ends)],
+        },
+        Format {
+            decoded: JSON,
+            error: "o._corrupt_record",
+            good: b"{\"id\": 2}",
+            bad: [(b"{\"id\": 2", "{\"id\": 2"), (b"no", "no")],
+        },
+    ];
+    if cfg!(feature = "protobuf") {
+        formats.push(Format {
+            decoded: PROTOBUF,
+            error: "o._error",
+            good: &[8, 2],
+            bad: [
+                (&[8], "byte 1: the data ends within an integer"),
+                (&[0], "byte 1: a field has the number 0"),
+            ],
+        });
+    }
+    for Format { decoded, error, good, bad } in formats {
+        let cluster = cluster(&[("in", 2), ("good", 1), ("bad", 1)]);
+        let producer: BaseProducer = ClientConfig::new()
+            .set("bootstrap.servers", cluster.bootstrap_servers())
+            .set("linger.ms", "0")
+            .create()
+            .unwrap();
+        let send = |key: &str, partition: i32, value: Option<&[u8]>| {
+            let record = BaseRecord::<str, [u8]>::to("in").key(key).partition(partition);
+            let record = match value {
+                Some(value) => record.payload(value),
+                None => record,
+            };
+            producer.send(record).unwrap();
+        };
+        send("a", 0, Some(good));
+        send("b", 0, Some(bad[0].0));
+        send("c", 1, None);
+        send("d", 1, Some(good));
+        send("e", 1, Some(bad[1].0));
+        producer.flush(TIMEOUT).unwrap();
+        let is_good = format!("{error} IS NULL AND o IS NOT NULL");
+        let of_good = format!(
+            "SELECT key, CAST(o.id AS STRING) AS value FROM (SELECT *, {decoded} AS o FROM topic) WHERE {is_good}"
+        );
+        let (first, second) = (Folder::new(), Folder::new());
+        copy_to(&cluster, "good", &of_good, &first);
+        copy_to(&cluster, "bad", &bad_records(decoded, error), &second);
+        let sql = "SELECT CAST(key AS STRING), CAST(value AS STRING) FROM topic ORDER BY 1";
+        let text = |text: &str| Value::String(text.to_string());
+        let found = read_back(&cluster, "good", sql);
+        assert_eq!(found, [[text("a"), text("2")], [text("d"), text("2")]], "{decoded}");
+        let sql = "SELECT CAST(key AS STRING), value, \
+                   CAST(transform(headers, h -> CAST(h.value AS STRING)) AS STRING) FROM topic ORDER BY 1";
+        let found = read_back(&cluster, "bad", sql);
+        let wanted = |key: &str, at: usize, origin: &str| {
+            let headers = format!("[in, {origin}, {}]", bad[at].1);
+            vec![text(key), Value::Binary(bad[at].0.to_vec()), text(&headers)]
+        };
+        assert_eq!(found, [wanted("b", 0, "0, 1"), wanted("e", 1, "1, 2")], "{decoded}");
+    }
+}
+
+#[cfg(not(feature = "kafka-tls"))]
+#[test]
+fn encryption_names_the_feature_that_it_needs() {
+    let options = [
+        ("kafka.security.protocol", "SSL", "`kafka-tls`"),
+        ("kafka.security.protocol", "sasl_ssl", "`kafka-tls`"),
+        ("kafka.sasl.mechanism", "SCRAM-SHA-512", "`kafka-tls`"),
+        ("kafka.sasl.mechanisms", "OAUTHBEARER", "`kafka-tls`"),
+        ("kafka.sasl.mechanism", "GSSAPI", "Kerberos"),
+    ];
+    for (option, value, wanted) in options {
+        let reader = Session::new().read_stream().format("kafka").option("subscribe", "t");
+        let reader = reader.option("kafka.bootstrap.servers", "127.0.0.1:1").option(option, value);
+        let error = reader.load().err().expect(value).to_string();
+        assert!(error.contains("UNSUPPORTED_OPTION") && error.contains(wanted), "{error}");
+    }
+}

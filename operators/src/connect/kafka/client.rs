@@ -106,6 +106,35 @@ const WITHOUT_EFFECT: [&str; 6] = [
     "partition.assignment.strategy",
 ];
 
+/// Fails for a protocol or a mechanism that the client library was built without.
+fn refuse_missing_security(what: &str, key: &str, value: &str) -> PlanResult<()> {
+    let value = value.trim().to_ascii_uppercase();
+    let needs_tls = match key {
+        "security.protocol" => matches!(value.as_str(), "SSL" | "SASL_SSL"),
+        "sasl.mechanism" | "sasl.mechanisms" => {
+            value.starts_with("SCRAM-") || value == "OAUTHBEARER"
+        }
+        _ => false,
+    };
+    let refused = |reason: &str, fix: &str| {
+        let reason = format!("{what}: Kafka option '{key}' is '{value}': {reason}");
+        Err(PlanError::new("UNSUPPORTED_OPTION", reason, fix))
+    };
+    if needs_tls && !cfg!(feature = "kafka-tls") {
+        return refused(
+            "this program was built without TLS for Kafka",
+            "Build it with the cargo feature `kafka-tls`",
+        );
+    }
+    if key.starts_with("sasl.mechanism") && value == "GSSAPI" {
+        return refused(
+            "this program was built without Kerberos",
+            "PLAIN, or with the cargo feature `kafka-tls` SCRAM-SHA-256, SCRAM-SHA-512, OAUTHBEARER",
+        );
+    }
+    Ok(())
+}
+
 impl Client {
     /// Parses the options for a client. Their names must not have the prefix `kafka.`. Fails
     /// without servers, and for names and values that the client library refuses.
@@ -128,6 +157,7 @@ impl Client {
                 }
                 key if role == Role::Consumer && WITHOUT_EFFECT.contains(&key) => {}
                 _ => {
+                    refuse_missing_security(what, &key, &value)?;
                     let renamed = RENAMED.iter().find(|(java, _)| *java == key);
                     made.push((renamed.map_or(key, |(_, own)| own.to_string()), value));
                 }
